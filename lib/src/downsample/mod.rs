@@ -1,0 +1,1 @@
+//! Pyramids: mean, mode, min, max, stride.

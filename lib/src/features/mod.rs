@@ -1,0 +1,1 @@
+//! Spots: blobs found in scale space, to sub-voxel positions.

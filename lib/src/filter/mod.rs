@@ -1,0 +1,1 @@
+//! Filters on blocks in memory: convolution, smoothing, rank filters, local statistics.

@@ -1,0 +1,167 @@
+use std::sync::Arc;
+
+use super::affine::corners;
+use super::{Affine, Field, FieldSource, LocalAffines, Point, SourceError};
+
+/// One step of a chain.
+#[derive(Clone)]
+pub enum Transform {
+    /// A 3x4 matrix.
+    Affine(Affine),
+    /// One affine per block, blended.
+    LocalAffines(Arc<LocalAffines>),
+    /// A displacement field, read where it is needed.
+    Field(Arc<dyn FieldSource>),
+}
+
+/// Transforms in the order in which they are applied: `[T1, T2]` takes `p` to `T2(T1(p))`.
+#[derive(Clone, Default)]
+pub struct Chain {
+    /// The steps, first applied first.
+    pub steps: Vec<Transform>,
+}
+
+impl Chain {
+    /// A chain of one affine.
+    pub fn affine(map: Affine) -> Self {
+        Self { steps: vec![Transform::Affine(map)] }
+    }
+
+    /// The one matrix that the chain amounts to, where all its steps are matrices.
+    pub fn as_affine(&self) -> Option<Affine> {
+        self.steps.iter().try_fold(Affine::IDENTITY, |sum, step| match step {
+            Transform::Affine(map) => Some(sum.then(map)),
+            _ => None,
+        })
+    }
+
+    /// The chain for points of the extent `[low, high]` alone, with what its fields say there in
+    /// memory, and the extent that holds every image of it.
+    ///
+    /// Neighbouring matrices become one.
+    ///
+    /// # Errors
+    /// What a field's source says.
+    pub fn localise(&self, extent: [Point; 2]) -> Result<(LocalChain, [Point; 2]), SourceError> {
+        let mut steps: Vec<LocalStep> = Vec::new();
+        let mut image = extent;
+        for step in &self.steps {
+            match step {
+                Transform::Affine(map) => {
+                    image = image_of(map, image);
+                    if let Some(LocalStep::Affine(last)) = steps.last_mut() {
+                        *last = last.then(map);
+                    } else {
+                        steps.push(LocalStep::Affine(*map));
+                    }
+                }
+                Transform::LocalAffines(maps) => {
+                    image = maps.image_of(image);
+                    steps.push(LocalStep::LocalAffines(Arc::clone(maps)));
+                }
+                Transform::Field(source) => {
+                    let grid = source.grid();
+                    let part = grid.enclosing(image).intersect(&grid.bounds());
+                    if part.is_empty() {
+                        continue; // displacement 0 outside the field
+                    }
+                    // one sample more, so that the rim of the part is the field's only where it is
+                    let part = part.grow([1; 3]).intersect(&grid.bounds());
+                    let vectors = source.read(&part)?;
+                    let field = Field { grid: grid.crop(&part), vectors };
+                    let [least, most] = field.range();
+                    image = [
+                        std::array::from_fn(|a| image[0][a] + least[a]),
+                        std::array::from_fn(|a| image[1][a] + most[a]),
+                    ];
+                    steps.push(LocalStep::Field(field));
+                }
+            }
+        }
+        Ok((LocalChain { steps }, image))
+    }
+}
+
+
+/// One step of a [`LocalChain`], in memory.
+#[derive(Clone)]
+pub enum LocalStep {
+    /// A matrix.
+    Affine(Affine),
+    /// Blended blocks.
+    LocalAffines(Arc<LocalAffines>),
+    /// The part of a field that can be met.
+    Field(Field),
+}
+
+/// A chain for one extent, wholly in memory.
+#[derive(Clone, Default)]
+pub struct LocalChain {
+    /// The steps, first applied first.
+    pub steps: Vec<LocalStep>,
+}
+
+impl LocalChain {
+    /// Where it takes `p`, a point of the extent that it was made for.
+    pub fn apply(&self, p: Point) -> Point {
+        self.steps.iter().fold(p, |p, step| match step {
+            LocalStep::Affine(map) => map.apply(p),
+            LocalStep::LocalAffines(maps) => maps.apply(p),
+            LocalStep::Field(field) => {
+                let u = field.displacement(p);
+                std::array::from_fn(|a| p[a] + u[a])
+            }
+        })
+    }
+
+    /// The one matrix that it amounts to, if it is one.
+    pub fn as_affine(&self) -> Option<Affine> {
+        self.steps.iter().try_fold(Affine::IDENTITY, |sum, step| match step {
+            LocalStep::Affine(map) => Some(sum.then(map)),
+            _ => None,
+        })
+    }
+}
+
+fn image_of(map: &Affine, extent: [Point; 2]) -> [Point; 2] {
+    let mut image = [[f64::INFINITY; 3], [f64::NEG_INFINITY; 3]];
+    for q in corners(extent).map(|p| map.apply(p)) {
+        for a in 0..3 {
+            image[0][a] = image[0][a].min(q[a]);
+            image[1][a] = image[1][a].max(q[a]);
+        }
+    }
+    image
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Grid;
+    use super::*;
+
+    #[test]
+    fn a_local_chain_agrees_with_its_steps_and_its_image_holds_it() {
+        let grid = Grid::new([6, 6, 6], [1.0; 3], [0.0; 3]);
+        let vectors = (0..216).map(|i| [0.1 * (i % 7) as f32, -0.2, 0.05 * (i % 3) as f32]).collect();
+        let field = Field { grid, vectors };
+        let map = Affine::from_parts(
+            [[1.1, 0.0, 0.1], [0.0, 0.9, 0.0], [0.0, 0.2, 1.0]],
+            [0.5, 0.1, -0.3],
+        );
+        let chain = Chain {
+            steps: vec![Transform::Affine(map), Transform::Field(Arc::new(field.clone()))],
+        };
+        let extent = [[1.0, 1.0, 1.0], [2.0, 3.0, 2.5]];
+        let (local, image) = chain.localise(extent).unwrap();
+        for p in corners(extent) {
+            let q = map.apply(p);
+            let u = field.displacement(q);
+            let want: Point = std::array::from_fn(|a| q[a] + u[a]);
+            let got = local.apply(p);
+            for a in 0..3 {
+                assert!((got[a] - want[a]).abs() < 1e-6);
+                assert!(image[0][a] <= got[a] && got[a] <= image[1][a]);
+            }
+        }
+    }
+}

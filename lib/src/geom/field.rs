@@ -1,0 +1,123 @@
+use super::{Box3, Grid, Point};
+
+/// Why a part of a field could not be read; layers above give it its cause.
+pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A displacement field somewhere, read box by box.
+pub trait FieldSource: Send + Sync {
+    /// Where its vectors lie; its shape counts vectors.
+    fn grid(&self) -> Grid;
+
+    /// The vectors of `part`, which lies within the grid: C order, components z, y, x, micrometres.
+    ///
+    /// # Errors
+    /// Whatever kept the vectors from being read.
+    fn read(&self, part: &Box3) -> Result<Vec<[f32; 3]>, SourceError>;
+
+    /// An upper bound of the length of any displacement along each axis, where it is known.
+    fn reach(&self) -> Option<Point> {
+        None
+    }
+}
+
+/// A displacement field in memory: `p -> p + u(p)`, with `u` in micrometres, trilinear between
+/// its samples and 0 outside their extent.
+#[derive(Clone, Debug)]
+pub struct Field {
+    /// Where its vectors lie.
+    pub grid: Grid,
+    /// C order `(z, y, x)`, components z, y, x; NaN where unknown.
+    pub vectors: Vec<[f32; 3]>,
+}
+
+impl Field {
+    /// The displacement at a physical position.
+    ///
+    /// Outside the extent of the samples it is 0; beside an unknown (NaN) sample it is NaN.
+    pub fn displacement(&self, p: Point) -> Point {
+        let shape = self.grid.shape;
+        let index = self.grid.index(p);
+        let mut low = [0usize; 3];
+        let mut frac = [0.0; 3];
+        for a in 0..3 {
+            let last = shape[a] as f64 - 1.0;
+            // a sample on the rim may miss it by rounding alone
+            if !(index[a] >= -1e-6 && index[a] <= last + 1e-6) {
+                return [0.0; 3];
+            }
+            let at = index[a].clamp(0.0, last);
+            low[a] = (at.floor() as usize).min(shape[a].saturating_sub(2));
+            frac[a] = at - low[a] as f64;
+        }
+        let mut sum = [0.0; 3];
+        for corner in 0..8usize {
+            let mut weight = 1.0;
+            let mut at = [0usize; 3];
+            for a in 0..3 {
+                let upper = corner >> a & 1;
+                weight *= if upper == 1 { frac[a] } else { 1.0 - frac[a] };
+                at[a] = low[a] + upper;
+            }
+            if weight != 0.0 {
+                let u = self.vectors[(at[0] * shape[1] + at[1]) * shape[2] + at[2]];
+                for a in 0..3 {
+                    sum[a] += weight * f64::from(u[a]);
+                }
+            }
+        }
+        sum
+    }
+
+    /// The least and the greatest displacement along each axis, NaN left out; 0 is among them.
+    pub fn range(&self) -> [Point; 2] {
+        let mut range = [[0.0; 3]; 2];
+        for u in &self.vectors {
+            for a in 0..3 {
+                range[0][a] = f64::from(u[a]).min(range[0][a]);
+                range[1][a] = f64::from(u[a]).max(range[1][a]);
+            }
+        }
+        range
+    }
+}
+
+impl FieldSource for Field {
+    fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    fn read(&self, part: &Box3) -> Result<Vec<[f32; 3]>, SourceError> {
+        let shape = self.grid.shape;
+        let mut out = Vec::with_capacity(part.len());
+        for z in part.min[0]..part.max[0] {
+            for y in part.min[1]..part.max[1] {
+                let row = (z as usize * shape[1] + y as usize) * shape[2];
+                out.extend_from_slice(
+                    &self.vectors[row + part.min[2] as usize..row + part.max[2] as usize],
+                );
+            }
+        }
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_linear_field_is_sampled_exactly_and_ends_at_its_rim() {
+        let grid = Grid::new([3, 4, 5], [2.0, 1.0, 0.5], [1.0, 0.0, 0.0]);
+        let vectors = (0..60)
+            .map(|i| {
+                let p = grid.position([(i / 20) as f64, (i / 5 % 4) as f64, (i % 5) as f64]);
+                [p[0] as f32, p[1] as f32, p[2] as f32]
+            })
+            .collect();
+        let field = Field { grid, vectors };
+        let u = field.displacement([2.5, 1.25, 0.6]);
+        assert!((u[0] - 2.5).abs() < 1e-6 && (u[1] - 1.25).abs() < 1e-6);
+        assert_eq!(field.displacement([5.1, 1.0, 1.0]), [0.0; 3]);
+        assert_eq!(field.displacement([5.0, 3.0, 2.0]), [5.0, 3.0, 2.0]);
+    }
+}

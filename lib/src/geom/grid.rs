@@ -1,0 +1,84 @@
+use super::{Affine, Box3, Point};
+
+/// Where the voxels of an array lie in space: voxel `i` has its centre at `origin + i * spacing`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Grid {
+    /// Voxels along z, y, x.
+    pub shape: [usize; 3],
+    /// Micrometres from voxel centre to voxel centre.
+    pub spacing: Point,
+    /// The centre of voxel 0, in micrometres.
+    pub origin: Point,
+}
+
+impl Grid {
+    /// A grid of `shape` voxels.
+    pub fn new(shape: [usize; 3], spacing: Point, origin: Point) -> Self {
+        Self { shape, spacing, origin }
+    }
+
+    /// All its voxels.
+    pub fn bounds(&self) -> Box3 {
+        Box3::of_shape(self.shape)
+    }
+
+    /// The physical position of a (fractional) voxel index.
+    pub fn position(&self, index: Point) -> Point {
+        std::array::from_fn(|a| self.origin[a] + index[a] * self.spacing[a])
+    }
+
+    /// The fractional voxel index of a physical position.
+    pub fn index(&self, position: Point) -> Point {
+        std::array::from_fn(|a| (position[a] - self.origin[a]) / self.spacing[a])
+    }
+
+    /// The grid of a box of its voxels.
+    #[must_use]
+    pub fn crop(&self, part: &Box3) -> Self {
+        Self {
+            shape: part.shape(),
+            spacing: self.spacing,
+            origin: self.position(part.min.map(|v| v as f64)),
+        }
+    }
+
+    /// The physical positions of the first and the last voxel centre of `part`.
+    pub fn extent(&self, part: &Box3) -> [Point; 2] {
+        [self.position(part.min.map(|v| v as f64)), self.position(part.max.map(|v| (v - 1) as f64))]
+    }
+
+    /// The smallest box of voxels whose centres enclose the physical extent `[low, high]`.
+    pub fn enclosing(&self, [low, high]: [Point; 2]) -> Box3 {
+        // far-away and non-finite positions saturate in the cast; keep room to grow the box
+        let clamp = |v: f64| v.clamp(-1e15, 1e15) as i64;
+        let (low, high) = (self.index(low), self.index(high));
+        Box3::new(low.map(|v| clamp(v.floor())), high.map(|v| clamp(v.ceil()) + 1))
+    }
+
+    /// The affine from voxel indices to physical positions.
+    pub fn to_physical(&self) -> Affine {
+        Affine::from_rows(std::array::from_fn(|a| {
+            let mut row = [0.0; 4];
+            row[a] = self.spacing[a];
+            row[3] = self.origin[a];
+            row
+        }))
+    }
+
+    /// The geometric mean of the spacing: "one voxel" as a length.
+    pub fn mean_spacing(&self) -> f64 {
+        self.spacing.iter().product::<f64>().cbrt()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_enclosing_box_holds_the_voxels_on_both_sides() {
+        let grid = Grid::new([10, 10, 10], [2.0, 1.0, 0.5], [1.0, 0.0, 0.0]);
+        let part = grid.enclosing([[2.0, 3.0, 0.4], [4.9, 3.0, 0.6]]);
+        assert_eq!(part, Box3::new([0, 3, 0], [3, 4, 3]));
+    }
+}

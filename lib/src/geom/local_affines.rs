@@ -1,0 +1,134 @@
+use super::affine::corners;
+use super::{Affine, Box3, Grid, Point};
+
+/// One affine per block, blended into one continuous map.
+///
+/// Block `i` along an axis has its core at `[i * block, (i + 1) * block)` voxels of `domain`; the
+/// last ends with the domain. Along each axis a block weighs 1 in its core, and beside every
+/// inner face falls linearly to 0 over `2 * overlap` voxels centred on the face, so that two
+/// neighbours sum to 1 (BigStream's ramps, spec 4.1; an overlap of half a block blends all the
+/// way). Outside the domain the outermost blocks go on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LocalAffines {
+    /// The fixed grid that was cut into blocks.
+    pub domain: Grid,
+    /// The core of a block, in voxels of `domain`.
+    pub block: [usize; 3],
+    /// Half the width of a ramp, in voxels of `domain`; at most half a block.
+    pub overlap: [f64; 3],
+    /// One map per block, C order, each from fixed to moving in the volumes' own physical frame.
+    pub affines: Vec<Affine>,
+}
+
+impl LocalAffines {
+    /// How many blocks a domain has along each axis.
+    pub fn counts(shape: [usize; 3], block: [usize; 3]) -> [usize; 3] {
+        std::array::from_fn(|a| shape[a].div_ceil(block[a]).max(1))
+    }
+
+    /// Where the blended map takes `p`.
+    pub fn apply(&self, p: Point) -> Point {
+        let counts = Self::counts(self.domain.shape, self.block);
+        let index = self.domain.index(p);
+        let pairs: [_; 3] =
+            std::array::from_fn(|a| ramp(index[a], self.block[a], counts[a], self.overlap[a]));
+        let mut sum = [0.0; 3];
+        for corner in 0..8usize {
+            let mut weight = 1.0;
+            let mut at = [0usize; 3];
+            for a in 0..3 {
+                let (low, share) = pairs[a];
+                let upper = corner >> a & 1;
+                weight *= if upper == 1 { share } else { 1.0 - share };
+                at[a] = low + upper;
+            }
+            if weight != 0.0 {
+                let q = self.affines[(at[0] * counts[1] + at[1]) * counts[2] + at[2]].apply(p);
+                for a in 0..3 {
+                    sum[a] += weight * q[a];
+                }
+            }
+        }
+        sum
+    }
+
+    /// The extent that holds every image of the extent `[low, high]`.
+    ///
+    /// A blend is a convex sum of the blocks that reach the extent, so their images bound it.
+    pub fn image_of(&self, [low, high]: [Point; 2]) -> [Point; 2] {
+        let mut image = [[f64::INFINITY; 3], [f64::NEG_INFINITY; 3]];
+        for map in self.reaching([low, high]) {
+            for q in corners([low, high]).map(|p| map.apply(p)) {
+                for a in 0..3 {
+                    image[0][a] = image[0][a].min(q[a]);
+                    image[1][a] = image[1][a].max(q[a]);
+                }
+            }
+        }
+        image
+    }
+
+    fn reaching(&self, [low, high]: [Point; 2]) -> impl Iterator<Item = &Affine> {
+        let counts = Self::counts(self.domain.shape, self.block);
+        let (low, high) = (self.domain.index(low), self.domain.index(high));
+        let first: [usize; 3] =
+            std::array::from_fn(|a| ramp(low[a], self.block[a], counts[a], self.overlap[a]).0);
+        let last: [usize; 3] = std::array::from_fn(|a| {
+            let (at, share) = ramp(high[a], self.block[a], counts[a], self.overlap[a]);
+            at + usize::from(share > 0.0)
+        });
+        let range = Box3::new(first.map(|v| v as i64), last.map(|v| v as i64 + 1));
+        range.tiles([1, 1, 1]).map(|t| t.min.map(|v| v as usize)).collect::<Vec<_>>().into_iter().map(
+            move |[z, y, x]| &self.affines[(z * counts[1] + y) * counts[2] + x],
+        )
+    }
+}
+
+/// The lower of the two blocks that reach voxel `index` along an axis, and the share of the upper.
+fn ramp(index: f64, block: usize, count: usize, overlap: f64) -> (usize, f64) {
+    let block = block as f64;
+    let overlap = overlap.clamp(1e-9, block / 2.0);
+    // faces lie between voxels; the nearest inner face decides
+    let face = ((index + 0.5) / block).round().clamp(1.0, (count.max(2) - 1) as f64);
+    if count < 2 {
+        return (0, 0.0);
+    }
+    let share = ((index + 0.5 - face * block + overlap) / (2.0 * overlap)).clamp(0.0, 1.0);
+    (face as usize - 1, share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two_blocks(overlap: f64) -> LocalAffines {
+        LocalAffines {
+            domain: Grid::new([1, 1, 20], [1.0; 3], [0.0; 3]),
+            block: [1, 1, 10],
+            overlap: [0.0, 0.0, overlap],
+            affines: vec![
+                Affine::translation([0.0, 0.0, 1.0]),
+                Affine::translation([0.0, 0.0, 3.0]),
+            ],
+        }
+    }
+
+    #[test]
+    fn the_blend_is_each_block_in_its_core_and_the_mean_on_the_face() {
+        let maps = two_blocks(2.0);
+        assert_eq!(maps.apply([0.0, 0.0, 3.0])[2], 4.0);
+        assert_eq!(maps.apply([0.0, 0.0, 15.0])[2], 18.0);
+        assert!((maps.apply([0.0, 0.0, 9.5])[2] - 11.5).abs() < 1e-12);
+        assert_eq!(maps.apply([0.0, 0.0, 100.0])[2], 103.0);
+    }
+
+    #[test]
+    fn the_image_of_an_extent_holds_every_point_of_it() {
+        let maps = two_blocks(5.0);
+        let [low, high] = maps.image_of([[0.0, 0.0, 2.0], [0.0, 0.0, 16.0]]);
+        for i in 0..=140 {
+            let q = maps.apply([0.0, 0.0, 2.0 + f64::from(i) * 0.1])[2];
+            assert!(low[2] <= q && q <= high[2]);
+        }
+    }
+}

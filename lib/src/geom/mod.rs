@@ -1,0 +1,24 @@
+//! Geometry: boxes of voxels, grids in space, affines, chains of transforms, displacement fields.
+//!
+//! Points, sizes, spacings and vectors are `[z, y, x]`; physical units are micrometres; all
+//! arithmetic is `f64`. Transforms *pull*: they take a point of the fixed (output) space to the
+//! moving (input) space.
+
+mod affine;
+mod boxes;
+mod chain;
+mod field;
+mod fit;
+mod grid;
+mod local_affines;
+
+pub use affine::{Affine, Parts, SingularError};
+pub use boxes::Box3;
+pub use chain::{Chain, LocalChain, LocalStep, Transform};
+pub use field::{Field, FieldSource, SourceError};
+pub use fit::{FitError, Model, fit};
+pub use grid::Grid;
+pub use local_affines::LocalAffines;
+
+/// A position or a vector, `[z, y, x]`, in micrometres or voxels as its owner says.
+pub type Point = [f64; 3];

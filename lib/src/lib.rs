@@ -1,0 +1,19 @@
+//! The library of voxloom: what the programs in `bins/` are made of.
+//!
+//! Layers look down only; `tests/layers.rs` holds the table and fails on an upward `use`.
+
+pub mod blocks;
+pub mod cli;
+pub mod device;
+pub mod downsample;
+pub mod features;
+pub mod filter;
+pub mod geom;
+pub mod local_affine;
+pub mod matching;
+pub mod phantom;
+pub mod report;
+pub mod table;
+pub mod transform;
+pub mod volume;
+pub mod warp;

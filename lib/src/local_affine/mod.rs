@@ -1,0 +1,1 @@
+//! One affine per block, consistent with its neighbours.

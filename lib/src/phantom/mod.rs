@@ -1,0 +1,1 @@
+//! Realistic test sets with known truth.

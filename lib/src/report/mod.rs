@@ -1,0 +1,1 @@
+//! Receipts, tables and volumes to one self-contained page.

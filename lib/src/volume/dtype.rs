@@ -1,0 +1,131 @@
+/// The element types that volumes hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// 8-bit unsigned.
+    U8,
+    /// 16-bit unsigned.
+    U16,
+    /// 16-bit signed.
+    I16,
+    /// 32-bit unsigned.
+    U32,
+    /// 64-bit unsigned.
+    U64,
+    /// 32-bit float.
+    F32,
+    /// 64-bit float.
+    F64,
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            Self::U8 => 1,
+            Self::U16 | Self::I16 => 2,
+            Self::U32 | Self::F32 => 4,
+            Self::U64 | Self::F64 => 8,
+        }
+    }
+
+    /// The name that NumPy, Zarr v3 and N5 share, such as `uint16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::U8 => "uint8",
+            Self::U16 => "uint16",
+            Self::I16 => "int16",
+            Self::U32 => "uint32",
+            Self::U64 => "uint64",
+            Self::F32 => "float32",
+            Self::F64 => "float64",
+        }
+    }
+}
+
+impl std::fmt::Display for Dtype {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A Rust type that is the element of a volume.
+pub trait Voxel: Copy + Default + PartialOrd + PartialEq + Send + Sync + std::fmt::Debug + 'static {
+    /// Its name on disk.
+    const DTYPE: Dtype;
+    /// As a float, for arithmetic.
+    fn to_f32(self) -> f32;
+    /// As a double.
+    fn to_f64(self) -> f64;
+    /// The nearest value of this type: integers are rounded half away from zero and clamped, NaN
+    /// becomes 0.
+    fn from_f32(value: f32) -> Self;
+    /// As [`Voxel::from_f32`].
+    fn from_f64(value: f64) -> Self;
+}
+
+macro_rules! integers {
+    ($($t:ty => $d:ident),*) => {$(
+        impl Voxel for $t {
+            const DTYPE: Dtype = Dtype::$d;
+            #[inline]
+            fn to_f32(self) -> f32 {
+                self as f32
+            }
+            #[inline]
+            fn to_f64(self) -> f64 {
+                self as f64
+            }
+            #[inline]
+            fn from_f32(value: f32) -> Self {
+                // `as` saturates; `round` is half away from zero
+                value.round() as $t
+            }
+            #[inline]
+            fn from_f64(value: f64) -> Self {
+                value.round() as $t
+            }
+        }
+    )*};
+}
+integers!(u8 => U8, u16 => U16, i16 => I16, u32 => U32, u64 => U64);
+
+macro_rules! floats {
+    ($($t:ty => $d:ident),*) => {$(
+        impl Voxel for $t {
+            const DTYPE: Dtype = Dtype::$d;
+            #[inline]
+            fn to_f32(self) -> f32 {
+                self as f32
+            }
+            #[inline]
+            fn to_f64(self) -> f64 {
+                self as f64
+            }
+            #[inline]
+            fn from_f32(value: f32) -> Self {
+                value as $t
+            }
+            #[inline]
+            fn from_f64(value: f64) -> Self {
+                value as $t
+            }
+        }
+    )*};
+}
+floats!(f32 => F32, f64 => F64);
+
+/// Runs an expression with `$T` bound to the Rust type of a [`Dtype`].
+#[macro_export]
+macro_rules! with_voxel {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            $crate::volume::Dtype::U8 => { type $T = u8; $body }
+            $crate::volume::Dtype::U16 => { type $T = u16; $body }
+            $crate::volume::Dtype::I16 => { type $T = i16; $body }
+            $crate::volume::Dtype::U32 => { type $T = u32; $body }
+            $crate::volume::Dtype::U64 => { type $T = u64; $body }
+            $crate::volume::Dtype::F32 => { type $T = f32; $body }
+            $crate::volume::Dtype::F64 => { type $T = f64; $body }
+        }
+    };
+}

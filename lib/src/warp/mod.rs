@@ -1,0 +1,1 @@
+//! Resampling volumes and carrying points through chains of transforms.
