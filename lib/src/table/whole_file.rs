@@ -25,7 +25,7 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 /// A name in the folder of `path` that nobody else uses.
-pub(crate) fn beside(path: &Path) -> std::io::Result<PathBuf> {
+fn beside(path: &Path) -> std::io::Result<PathBuf> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path
         .file_name()
