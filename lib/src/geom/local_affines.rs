@@ -78,9 +78,12 @@ impl LocalAffines {
             at + usize::from(share > 0.0)
         });
         let range = Box3::new(first.map(|v| v as i64), last.map(|v| v as i64 + 1));
-        range.tiles([1, 1, 1]).map(|t| t.min.map(|v| v as usize)).collect::<Vec<_>>().into_iter().map(
-            move |[z, y, x]| &self.affines[(z * counts[1] + y) * counts[2] + x],
-        )
+        range
+            .tiles([1, 1, 1])
+            .map(|t| t.min.map(|v| v as usize))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .map(move |[z, y, x]| &self.affines[(z * counts[1] + y) * counts[2] + x])
     }
 }
 
