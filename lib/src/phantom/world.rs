@@ -46,7 +46,7 @@ pub(super) struct Nucleus {
 }
 
 /// Side of a cell, units: at most one nucleus each.
-const CELL: f64 = 14.0;
+const CELL: f64 = 13.0;
 /// Longest half-axis of a nucleus with its soft rim, units.
 const LARGEST: f64 = 8.0 * 1.25 * super::render::RIM;
 /// Standard deviation of a punctum, units.
@@ -96,18 +96,18 @@ impl World {
 
     /// The fine texture of the background at `p`, about 0, where there is full tissue.
     pub(super) fn texture(&self, p: Point) -> f32 {
-        0.05 * self.noise(13, 8.0, p) as f32
+        0.06 * self.noise(13, 8.0, p) as f32
     }
 
     /// The texture of chromatin at `p`, about 0.
     pub(super) fn chromatin(&self, p: Point) -> f32 {
-        0.45 * self.noise(14, 3.6, p) as f32
+        0.55 * self.noise(14, 3.6, p) as f32
     }
 
     /// How likely a cell at `p` holds a nucleus: layers and vessels.
     fn density(&self, p: Point) -> f64 {
         let vessel = smooth_step((self.noise(15, 48.0, p).abs() - 0.03) / 0.08);
-        let layers = 0.72 + 0.5 * self.noise(16, 95.0, p);
+        let layers = 0.8 + 0.5 * self.noise(16, 95.0, p);
         self.tissue(p) * vessel * layers.clamp(0.15, 0.97)
     }
 
@@ -176,7 +176,7 @@ impl World {
                 let first = random.chance(0.5);
                 Punctum {
                     centre: std::array::from_fn(|a| centre[a] + 1.1 * radius * offset[a]),
-                    brightness: random.between(0.3, 0.9),
+                    brightness: random.between(0.4, 1.5),
                     shows: [(both || first), (both || !first)]
                         .iter()
                         .zip(brightness)
@@ -219,7 +219,7 @@ mod tests {
     fn a_piece_of_tissue_has_thousands_of_nuclei_and_empty_corners() {
         let world = world();
         let nuclei = world.nuclei([[0.0; 3], [255.0; 3]]);
-        assert!((2000..6000).contains(&nuclei.len()), "{}", nuclei.len());
+        assert!((2500..7500).contains(&nuclei.len()), "{}", nuclei.len());
         assert!(world.nuclei([[0.0; 3], [12.0; 3]]).is_empty());
         let lost = nuclei.iter().filter(|n| n.brightness.contains(&0.0)).count();
         assert!(lost * 100 / nuclei.len() >= 4, "{lost} of {}", nuclei.len());
