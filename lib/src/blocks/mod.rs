@@ -37,7 +37,7 @@ pub use ledger::Entry;
 pub use plan::Plan;
 pub use process::memory_allowed;
 pub use progress::{Progress, above_bar};
-pub use receipt::{Receipt, Tally};
+pub use receipt::{Failure, Receipt, Tally};
 pub use rows::Rows;
 
 use crate::geom::Box3;
