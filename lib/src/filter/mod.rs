@@ -16,5 +16,6 @@ mod top_hat;
 pub use convolve::smooth;
 pub use gaussian::Kernel;
 pub use lines::mirror;
+pub use moments::moments;
 pub use second_derivatives::laplacian_of_gaussian;
 pub use top_hat::{opening, opening_reach};
