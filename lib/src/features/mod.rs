@@ -14,11 +14,13 @@
 
 mod cpu;
 mod exact;
-mod extract;
+//mod extract;
+#[cfg(test)]
+mod golden;
 mod maxima;
 mod options;
 #[cfg(test)]
-mod oracle;
+//mod oracle;
 mod prune;
 mod pyramid;
 mod scheme;
@@ -27,7 +29,7 @@ mod testing;
 mod winsorize;
 
 pub use cpu::detect_in_memory;
-pub use extract::{Error, extract};
+//pub use extract::{Error, extract};
 pub use options::{Detector, Options, OptionsError, Rank};
 
 use crate::geom::Point;
