@@ -9,6 +9,7 @@ pub mod downsample;
 pub mod features;
 pub mod filter;
 pub mod geom;
+pub mod inspect;
 pub mod local_affine;
 pub mod matching;
 pub mod phantom;
