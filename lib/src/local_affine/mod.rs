@@ -1,1 +1,8 @@
 //! One affine per block, consistent with its neighbours.
+
+mod cpu;
+#[cfg(test)]
+mod oracle;
+mod outliers;
+mod robust;
+mod solve;
