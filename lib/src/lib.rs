@@ -15,6 +15,7 @@ pub mod matching;
 pub mod phantom;
 pub mod report;
 pub mod table;
+pub mod transcode;
 pub mod transform;
 pub mod volume;
 pub mod warp;
