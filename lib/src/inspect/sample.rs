@@ -42,7 +42,7 @@ fn tile_shape(chunk: [usize; 3], shape: [usize; 3]) -> [usize; 3] {
     let mut tile: [usize; 3] = std::array::from_fn(|a| chunk[a].clamp(1, shape[a].max(1)));
     while tile.iter().product::<usize>() > 8 * TILE {
         // planes and rows stay whole where they can: that is how such formats are read
-        let a = if tile[0] > 1 { 0 } else { 1 };
+        let a = usize::from(tile[0] <= 1);
         tile[a] = tile[a].div_ceil(2);
     }
     while tile.iter().product::<usize>() < TILE {

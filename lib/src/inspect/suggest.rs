@@ -16,8 +16,8 @@ use crate::volume::Volume;
 const SIDE: i64 = 128;
 /// Blocks that are measured in each volume.
 const BLOCKS: usize = 3;
-/// Spots that a block of local affines should hold: about a fifth find a match, a tenth agree.
-const SPOTS_PER_BLOCK: f64 = 500.0;
+/// Spots that a block of local affines should hold: about a fifth find a match that agrees.
+const SPOTS_PER_BLOCK: f64 = 100.0;
 /// The most values that a context should compare along an axis; its cost grows with the cube.
 const CONTEXT_VOXELS: f64 = 12.0;
 
@@ -186,7 +186,7 @@ fn propose(fixed: &Measured, moving: &Measured) -> Suggestion {
 
     let reason = format!("um; 1.2 times the mean voxel edge ({})", short(spacing));
     let threshold = short(round(1.2 * spacing));
-    this.add(&["ransac", "local-affine"], "align-threshold", &threshold, &reason);
+    this.add(&["ransac"], "align-threshold", &threshold, &reason);
 
     let density = least(|m| m.density);
     let block = block_size(&fixed.grid, density);

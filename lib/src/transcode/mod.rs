@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::blocks::{self, Context, Outcome, Plan};
 use crate::geom::Affine;
 use crate::transform::{self, Axes, Direction, Kind, Step};
-use crate::volume::{self, Codec, Existing, Format, Output, Select, Spec, Volume, Voxel};
+use crate::volume::{self, Codec, Format, Output, Select, Spec, Volume, Voxel};
 use crate::with_voxel;
 
 /// Why something could not be written in another format.
@@ -66,6 +66,27 @@ impl FromStr for Target {
         found.map(|(_, target)| *target).ok_or_else(|| {
             format!("'{text}' is no format; known are {}", Self::NAMES.map(|n| n.0).join(", "))
         })
+    }
+}
+
+/// A codec by its name.
+pub fn parse_codec(text: &str) -> Result<Codec, String> {
+    Ok(match text {
+        "blosc" => Codec::Blosc,
+        "raw" => Codec::Raw,
+        "gzip" => Codec::Gzip,
+        "zstd" => Codec::Zstd,
+        "lz4" => Codec::Lz4,
+        _ => return Err(format!("'{text}' is no codec; known are blosc, raw, gzip, zstd, lz4")),
+    })
+}
+
+/// The order of axes by its name.
+pub fn parse_axes(text: &str) -> Result<Axes, String> {
+    match text {
+        "zyx" => Ok(Axes::Zyx),
+        "xyz" => Ok(Axes::Xyz),
+        _ => Err(format!("'{text}' is neither zyx nor xyz")),
     }
 }
 

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::geom::{Box3, Grid};
-use crate::volume::Dtype;
+use crate::volume::{Dtype, Existing};
 
 const ROWS: [[f64; 4]; 3] =
     [[1.0, 0.1, 0.0, -81.25], [0.0, 0.9, 1.0 / 3.0, 2.0], [0.02, 0.0, 1.1, 1e-9]];
@@ -90,6 +90,8 @@ fn what_does_not_fit_is_refused_and_nothing_is_written() {
 fn formats_have_names_and_others_are_refused_with_them() {
     assert_eq!("n5".parse(), Ok(Target::Volume(Format::N5)));
     assert_eq!("bigstream-xyz".parse(), Ok(Target::Matrix(Axes::Xyz)));
+    assert_eq!((parse_codec("raw"), parse_axes("xyz")), (Ok(Codec::Raw), Ok(Axes::Xyz)));
+    assert!(parse_codec("lzma").is_err() && parse_axes("yxz").is_err());
     assert_eq!(
         "nrrd".parse::<Target>().unwrap_err(),
         "'nrrd' is no format; known are zarr3, zarr2, n5, tiff, npy, json, bigstream-zyx, \
