@@ -245,7 +245,7 @@ mod tests {
         let value: Value = serde_saphyr::from_str(&yaml).unwrap();
         assert_eq!(value["extract-spots"]["radius"], "0.8..3.6");
         assert_eq!(value["ransac"]["align-threshold"], json!(0.24));
-        assert_eq!(value["local-affine"]["block-size"], "160,192,192");
+        assert_eq!(value["local-affine"]["block-size"], "112,112,112");
     }
 
     #[test]
