@@ -99,7 +99,9 @@ pub enum Error {
         source: anyhow::Error,
     },
     /// `--finish` found parts missing.
-    #[error("{missing} of {total} blocks are not done yet (first: {first}); run their parts, then --finish again")]
+    #[error(
+        "{missing} of {total} blocks are not done yet (first: {first}); run their parts, then --finish again"
+    )]
     Missing {
         /// Blocks without an entry.
         missing: usize,
@@ -135,7 +137,12 @@ pub struct Plan {
 
 impl Plan {
     /// Cuts `bounds` into cores of `block` voxels.
-    pub fn tile(_bounds: Box3, _block: [usize; 3], _bytes_per_task: u64, _fingerprint: String) -> Self {
+    pub fn tile(
+        _bounds: Box3,
+        _block: [usize; 3],
+        _bytes_per_task: u64,
+        _fingerprint: String,
+    ) -> Self {
         todo!()
     }
 

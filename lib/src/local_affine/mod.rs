@@ -1,1 +1,5 @@
 //! One affine per block, consistent with its neighbours.
+
+mod outliers;
+mod robust;
+mod solve;
