@@ -70,15 +70,18 @@ step() {
     fi
 }
 
-# scatter NAME PROGRAM ARGUMENTS...: its parts, one after the other, then what needs all of them.
+# scatter NAME PROGRAM ARGUMENTS...: in one go, or its parts one by one and then what needs them all.
 scatter() {
     local name=$1 k
     shift
-    if [ -e "$out/receipts/$name.json" ]; then return; fi
-    for ((k = 1; k <= parts; k++)); do
-        step "$name.part-$k-$parts" "$@" --part "$k/$parts" --resume
-    done
-    step "$name" "$@" --finish --resume
+    if [ "$parts" -eq 1 ]; then
+        step "$name" "$@" --resume
+    elif [ ! -e "$out/receipts/$name.json" ]; then
+        for ((k = 1; k <= parts; k++)); do
+            step "$name.part-$k-$parts" "$@" --part "$k/$parts" --resume
+        done
+        step "$name" "$@" --finish --resume
+    fi
 }
 
 for volume in fixed moving; do
