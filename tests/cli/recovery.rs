@@ -137,3 +137,71 @@ fn two_processes_on_one_part_at_once_end_in_the_right_bytes() {
     assert_eq!(names(&alone), names(&together));
     assert!(chunks(&alone) == chunks(&together));
 }
+
+/// A file system of this size in a folder of the scene; `None`, said aloud, where we may not mount.
+struct SmallDisk(String);
+
+impl SmallDisk {
+    fn mount(scene: &Scene, size: &str) -> Option<Self> {
+        let at = scene.at("disk");
+        std::fs::create_dir(&at).unwrap();
+        let options = format!("size={size}");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "voxloom-test", &at])
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success());
+        if !mounted {
+            eprintln!("SKIPPED: cannot mount a small file system here");
+        }
+        mounted.then_some(Self(at))
+    }
+
+    fn grow(&self, size: &str) {
+        let options = format!("remount,size={size}");
+        assert!(Command::new("mount").args(["-o", &options, &self.0]).status().unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        Command::new("umount").arg(&self.0).status().ok();
+    }
+}
+
+#[test]
+fn a_full_disk_is_one_sentence_exit_75_and_resumable() {
+    let scene = Scene::new();
+    let Some(disk) = SmallDisk::mount(&scene, "300k") else { return };
+    let out = format!("{}/out.zarr", disk.0);
+    let run = program("apply-transform").args(apply(&out)).arg("-q").output().unwrap();
+    let talk = String::from_utf8(run.stderr).unwrap();
+    assert_eq!(run.status.code(), Some(75), "{talk}");
+    assert_eq!(talk.trim_end().lines().count(), 1, "{talk}");
+    assert!(talk.contains("space"), "{talk}");
+    disk.grow("64m");
+    program("apply-transform").args(apply(&out)).arg("--resume").assert().success();
+    let calm = scene.at("calm.zarr");
+    program("apply-transform").args(apply(&calm)).assert().success();
+    assert!(chunks(&calm) == chunks(&out));
+}
+
+#[test]
+fn ctrl_c_is_exit_130_and_resumable() {
+    let scene = Scene::new();
+    let (calm, out) = (scene.at("calm.csv"), scene.at("spots.csv"));
+    let fixed = Pair::get().at("fixed.zarr");
+    let spots = |out: &str| {
+        [&fixed, "-o", out, "--block-size", "16,16,16", "--threads", "1"].map(str::to_owned)
+    };
+    program("extract-spots").args(spots(&calm)).assert().success();
+    let child = start("extract-spots", &spots(&out));
+    std::thread::sleep(Duration::from_millis(300));
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let status = { child }.wait().unwrap();
+    // on a fast machine it may have ended before the signal
+    assert!(matches!(status.code(), Some(130 | 0)), "{status}");
+    assert_eq!(status.code() == Some(0), Path::new(&out).exists());
+    program("extract-spots").args(spots(&out)).arg("--resume").assert().success();
+    assert!(std::fs::read(calm).unwrap() == std::fs::read(out).unwrap());
+}
