@@ -147,13 +147,7 @@ fn several_channels_and_none_chosen_is_an_error_that_names_the_flag() {
 fn a_volume_without_structure_gives_no_spots_and_says_so() {
     let scene = Scene::new();
     let flat = scene.volume::<u16>("flat.zarr", [48; 3], |_| 100);
-    refused(
-        &scene,
-        "extract-spots",
-        &[&flat, "-o", &scene.at("spots.csv")],
-        1,
-        &["no spots"],
-    );
+    refused(&scene, "extract-spots", &[&flat, "-o", &scene.at("spots.csv")], 1, &["no spots"]);
 }
 
 #[test]

@@ -108,13 +108,22 @@ impl Pair {
                 .success();
             for round in ["fixed", "moving"] {
                 program("extract-spots")
-                    .args([&pair.at(&format!("{round}.zarr")), "-o", &pair.at(&format!("{round}.csv"))])
+                    .args([
+                        &pair.at(&format!("{round}.zarr")),
+                        "-o",
+                        &pair.at(&format!("{round}.csv")),
+                    ])
                     .assert()
                     .success();
             }
             program("ransac")
                 .args([&pair.at("fixed.zarr"), &pair.at("moving.zarr")])
-                .args(["--fixed-spots", &pair.at("fixed.csv"), "--moving-spots", &pair.at("moving.csv")])
+                .args([
+                    "--fixed-spots",
+                    &pair.at("fixed.csv"),
+                    "--moving-spots",
+                    &pair.at("moving.csv"),
+                ])
                 .args(["-o", &pair.at("global.json")])
                 .assert()
                 .success();
