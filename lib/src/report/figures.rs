@@ -106,7 +106,7 @@ impl Layout {
                 svg,
                 "<text class=\"on\" x=\"{:.1}\" y=\"{:.1}\">{name} = {} µm</text>",
                 x + 10.0,
-                y + 24.0,
+                y + 31.0,
                 short(self.position[axis])
             );
         }
@@ -120,7 +120,7 @@ impl Layout {
             "<path class=\"bar\" d=\"M14 {:.1}h{:.1}\"/><text class=\"on\" x=\"14\" y=\"{:.1}\">{} µm</text>",
             height - 14.0,
             length * self.scale,
-            height - 24.0,
+            height - 26.0,
             short(length)
         );
     }
@@ -351,7 +351,7 @@ impl SpotFigure<'_> {
             "<path class=\"bar\" d=\"M14 {:.1}h{:.1}\"/><text class=\"on\" x=\"14\" y=\"{:.1}\">{} µm</text></svg>",
             height - 14.0,
             bar * scale,
-            height - 24.0,
+            height - 26.0,
             short(bar)
         );
         (svg, arrows.map(|(_, enlarged)| enlarged))
