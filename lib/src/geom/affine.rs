@@ -4,7 +4,9 @@ use super::Point;
 
 /// A matrix that has no inverse.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-#[error("the matrix is singular (determinant {determinant:e}): it flattens space and has no inverse")]
+#[error(
+    "the matrix is singular (determinant {determinant:e}): it flattens space and has no inverse"
+)]
 pub struct SingularError {
     /// The determinant that was found.
     pub determinant: f64,
@@ -171,9 +173,7 @@ impl Affine {
 
 /// The eight corners of an extent.
 pub(super) fn corners([low, high]: [Point; 2]) -> [Point; 8] {
-    std::array::from_fn(|i| {
-        std::array::from_fn(|a| if i >> a & 1 == 0 { low[a] } else { high[a] })
-    })
+    std::array::from_fn(|i| std::array::from_fn(|a| if i >> a & 1 == 0 { low[a] } else { high[a] }))
 }
 
 fn rows_of(m: &Matrix3<f64>) -> [[f64; 3]; 3] {
@@ -233,11 +233,8 @@ mod tests {
 
     #[test]
     fn a_reflection_shows_as_a_negative_stretch() {
-        let mirror = Affine::from_rows([
-            [2.0, 0.0, 0.0, 0.0],
-            [0.0, 1.0, 0.0, 0.0],
-            [0.0, 0.0, -1.0, 0.0],
-        ]);
+        let mirror =
+            Affine::from_rows([[2.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0]]);
         let parts = mirror.decompose();
         assert!(parts.determinant < 0.0 && parts.scales[2] < 0.0);
         assert!((parts.shear - 1.0).abs() < 1e-12);

@@ -82,7 +82,6 @@ impl Chain {
     }
 }
 
-
 /// One step of a [`LocalChain`], in memory.
 #[derive(Clone)]
 pub enum LocalStep {
@@ -142,7 +141,8 @@ mod tests {
     #[test]
     fn a_local_chain_agrees_with_its_steps_and_its_image_holds_it() {
         let grid = Grid::new([6, 6, 6], [1.0; 3], [0.0; 3]);
-        let vectors = (0..216).map(|i| [0.1 * (i % 7) as f32, -0.2, 0.05 * (i % 3) as f32]).collect();
+        let vectors =
+            (0..216).map(|i| [0.1 * (i % 7) as f32, -0.2, 0.05 * (i % 3) as f32]).collect();
         let field = Field { grid, vectors };
         let map = Affine::from_parts(
             [[1.1, 0.0, 0.1], [0.0, 0.9, 0.0], [0.0, 0.2, 1.0]],

@@ -28,28 +28,37 @@ impl LocalAffines {
 
     /// Where the blended map takes `p`.
     pub fn apply(&self, p: Point) -> Point {
-        let counts = Self::counts(self.domain.shape, self.block);
-        let index = self.domain.index(p);
-        let pairs: [_; 3] =
-            std::array::from_fn(|a| ramp(index[a], self.block[a], counts[a], self.overlap[a]));
         let mut sum = [0.0; 3];
-        for corner in 0..8usize {
-            let mut weight = 1.0;
-            let mut at = [0usize; 3];
-            for a in 0..3 {
-                let (low, share) = pairs[a];
-                let upper = corner >> a & 1;
-                weight *= if upper == 1 { share } else { 1.0 - share };
-                at[a] = low + upper;
-            }
+        for (block, weight) in self.shares(p) {
             if weight != 0.0 {
-                let q = self.affines[(at[0] * counts[1] + at[1]) * counts[2] + at[2]].apply(p);
+                let q = self.affines[block].apply(p);
                 for a in 0..3 {
                     sum[a] += weight * q[a];
                 }
             }
         }
         sum
+    }
+
+    /// The eight blocks (C order numbers) that can reach `p`, with their weights, which sum to 1.
+    ///
+    /// Where fewer reach it the others are named with weight 0.
+    pub fn shares(&self, p: Point) -> [(usize, f64); 8] {
+        let counts = Self::counts(self.domain.shape, self.block);
+        let index = self.domain.index(p);
+        let pairs: [_; 3] =
+            std::array::from_fn(|a| ramp(index[a], self.block[a], counts[a], self.overlap[a]));
+        std::array::from_fn(|corner| {
+            let mut weight = 1.0;
+            let mut block = 0;
+            for a in 0..3 {
+                let (low, share) = pairs[a];
+                let upper = corner >> a & 1;
+                weight *= if upper == 1 { share } else { 1.0 - share };
+                block = block * counts[a] + (low + upper).min(counts[a] - 1);
+            }
+            (block, weight)
+        })
     }
 
     /// The extent that holds every image of the extent `[low, high]`.
@@ -78,9 +87,12 @@ impl LocalAffines {
             at + usize::from(share > 0.0)
         });
         let range = Box3::new(first.map(|v| v as i64), last.map(|v| v as i64 + 1));
-        range.tiles([1, 1, 1]).map(|t| t.min.map(|v| v as usize)).collect::<Vec<_>>().into_iter().map(
-            move |[z, y, x]| &self.affines[(z * counts[1] + y) * counts[2] + x],
-        )
+        range
+            .tiles([1, 1, 1])
+            .map(|t| t.min.map(|v| v as usize))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .map(move |[z, y, x]| &self.affines[(z * counts[1] + y) * counts[2] + x])
     }
 }
 

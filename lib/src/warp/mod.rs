@@ -1,1 +1,260 @@
 //! Resampling volumes and carrying points through chains of transforms.
+//!
+//! [`resample`] pulls a volume onto a grid, block by block: for each output block the chain says
+//! which part of the moving volume can be met, that part is read, and every output voxel takes the
+//! interpolated value at its place in it. [`points`] carries points, forwards and back.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::blocks::{self, Context, Outcome, Plan, Task};
+use crate::geom::{Box3, Chain, Grid, LocalChain, SourceError, Transform};
+use crate::volume::{self, Dtype, Output, Volume, Voxel};
+use crate::with_voxel;
+
+mod cpu;
+mod layout;
+mod pool;
+mod rows;
+mod spline;
+
+pub mod points;
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod npz;
+#[cfg(test)]
+mod oracle;
+
+pub use layout::DEFAULT_CHUNK;
+use pool::Pool;
+use rows::Rows;
+
+/// Why a volume could not be resampled or points not be carried.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A volume's error.
+    #[error(transparent)]
+    Volume(#[from] volume::Error),
+    /// An error of the run.
+    #[error(transparent)]
+    Blocks(#[from] blocks::Error),
+    /// A field could not be read.
+    #[error("the displacement field of the transform cannot be read: {0}")]
+    Field(SourceError),
+    /// The chain cannot be turned round.
+    #[error("--inverse-transform: step {step} of the transform is {what}")]
+    NoInverse {
+        /// Its number in the chain, from 1.
+        step: usize,
+        /// What it is, and what can be done.
+        what: String,
+    },
+    /// The table of points is not one.
+    #[error(transparent)]
+    Table(#[from] crate::table::Error),
+}
+
+/// How a value between voxels is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Interpolation {
+    /// The nearest voxel, as it is: for labels.
+    Nearest,
+    /// Trilinear.
+    #[default]
+    Linear,
+    /// The cubic B-spline through the voxels.
+    Cubic,
+}
+
+/// How a value becomes an integer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rounding {
+    /// To the nearest, halves away from zero.
+    #[default]
+    Nearest,
+    /// Towards zero, as older systems do.
+    Truncate,
+}
+
+/// How a volume is resampled.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Options {
+    /// How a value between voxels is made.
+    pub interpolation: Interpolation,
+    /// How a value becomes an integer.
+    pub rounding: Rounding,
+    /// What is written where the moving volume has nothing.
+    pub fill: f64,
+    /// Outside the moving volume its nearest voxel goes on, and `fill` is not used.
+    pub extrapolate: bool,
+}
+
+/// Writes to `out`, whose grid is `onto` and whose element type is `dtype`, what `moving` has where
+/// `chain` takes each of its voxels.
+///
+/// # Errors
+/// [`Error`]; blocks that failed are in the receipt.
+pub fn resample(
+    moving: &Volume,
+    chain: &Chain,
+    onto: &Grid,
+    out: &Output,
+    dtype: Dtype,
+    options: &Options,
+    ctx: &Context,
+) -> Result<(), Error> {
+    let job = Job { moving, chain, onto, out, options };
+    if options.interpolation == Interpolation::Nearest {
+        // voxels are converted, if at all, as they are read: labels of 64 bits stay whole
+        with_voxel!(dtype, O => job.run::<O, O>(ctx, cpu::nearest))
+    } else if dtype == moving.dtype() {
+        with_voxel!(dtype, O => job.run::<O, O>(ctx, cpu::interpolate))
+    } else {
+        with_voxel!(dtype, O => job.run::<f32, O>(ctx, cpu::interpolate))
+    }
+}
+
+/// [`resample`] in memory: what `voxels` on the grid `moving` have where `chain` takes each voxel
+/// of `onto`.
+pub fn resample_block<T: Voxel, O: Voxel>(
+    voxels: &[T],
+    moving: &Grid,
+    chain: &LocalChain,
+    onto: &Grid,
+    options: &Options,
+) -> Vec<O> {
+    let mut out = vec![O::default(); onto.bounds().len()];
+    let (part, whole) = (moving.bounds(), moving.shape);
+    let rows = Rows::new(chain, onto, moving);
+    if options.interpolation == Interpolation::Nearest {
+        let voxels: Vec<O> = voxels.iter().map(|v| O::from_f64(v.to_f64())).collect();
+        let moving = cpu::Moving { voxels: &voxels, part, whole };
+        cpu::nearest(&moving, &rows, &onto.bounds(), options, &mut out);
+    } else {
+        let moving = cpu::Moving { voxels, part, whole };
+        cpu::interpolate(&moving, &rows, &onto.bounds(), options, &mut out);
+    }
+    out
+}
+
+/// One call of [`resample`].
+struct Job<'a> {
+    moving: &'a Volume,
+    chain: &'a Chain,
+    onto: &'a Grid,
+    out: &'a Output,
+    options: &'a Options,
+}
+
+/// What a task has read.
+struct Input<T> {
+    chain: LocalChain,
+    part: Box3,
+    voxels: Vec<T>,
+}
+
+type Kernel<T, O> = fn(&cpu::Moving<T>, &Rows, &Box3, &Options, &mut [O]);
+
+impl Job<'_> {
+    fn run<T: Voxel, O: Voxel>(&self, ctx: &Context, kernel: Kernel<T, O>) -> Result<(), Error> {
+        let bytes = |core: usize, part: usize| {
+            let cubic = self.options.interpolation == Interpolation::Cubic;
+            let voxel = size_of::<T>() + if cubic { size_of::<f32>() } else { 0 };
+            (part * voxel + core * size_of::<O>()) as u64
+        };
+        let layout = layout::choose(self, &bytes, ctx)?;
+        let plan =
+            Plan::tile(self.onto.bounds(), layout.block, layout.bytes, self.fingerprint::<O>());
+        let (inputs, outputs) = (Pool::<T>::default(), Pool::<O>::default());
+        plan.stream(
+            ctx,
+            &self.out.ledger_folder(),
+            |task| self.read(task, &inputs),
+            |task, input| {
+                let mut voxels = outputs.take(task.core.len());
+                let core = &mut voxels[..task.core.len()];
+                if let Some(input) = &input {
+                    let moving = cpu::Moving {
+                        voxels: &input.voxels[..input.part.len()],
+                        part: input.part,
+                        whole: self.moving.grid().shape,
+                    };
+                    let rows = Rows::new(&input.chain, self.onto, &self.moving.grid());
+                    kernel(&moving, &rows, &task.core, self.options, core);
+                } else {
+                    core.fill(O::from_f64(self.options.fill));
+                }
+                let empty = input.is_none();
+                if let Some(input) = input {
+                    inputs.give_back(input.voxels);
+                }
+                Ok((voxels, empty))
+            },
+            |task, (voxels, empty)| {
+                self.out.write(&task.core, &voxels[..task.core.len()])?;
+                outputs.give_back(voxels);
+                Ok(if empty { Outcome::Empty } else { Outcome::Done })
+            },
+        )?;
+        Ok(())
+    }
+
+    fn read<T: Voxel>(&self, task: &Task, pool: &Pool<T>) -> anyhow::Result<Option<Input<T>>> {
+        let (chain, part) = self.footprint(&task.core).map_err(Error::Field)?;
+        if part.is_empty() {
+            return Ok(None);
+        }
+        let mut voxels = pool.take(part.len());
+        self.moving.read_into(&part, &mut voxels[..part.len()])?;
+        Ok(Some(Input { chain, part, voxels }))
+    }
+
+    /// The chain for a box of the output, and the part of the moving volume that it can meet.
+    fn footprint(&self, core: &Box3) -> Result<(LocalChain, Box3), SourceError> {
+        let (chain, image) = self.chain.localise(self.onto.extent(core))?;
+        Ok((chain, self.part(image)))
+    }
+
+    /// The voxels of the moving volume that the values in a physical extent depend on.
+    fn part(&self, image: [crate::geom::Point; 2]) -> Box3 {
+        let grid = self.moving.grid();
+        let part = grid.enclosing(image).grow([cpu::support(self.options.interpolation); 3]);
+        let bounds = grid.bounds();
+        if !self.options.extrapolate {
+            return part.intersect(&bounds);
+        }
+        // the voxels nearest to what lies outside
+        let clamp = |v: i64, a: usize, by: i64| v.clamp(by, bounds.max[a] - 1 + by);
+        Box3::new(
+            std::array::from_fn(|a| clamp(part.min[a], a, 0)),
+            std::array::from_fn(|a| clamp(part.max[a], a, 1)),
+        )
+    }
+
+    fn fingerprint<O: Voxel>(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        for step in &self.chain.steps {
+            match step {
+                Transform::Affine(map) => format!("{map:?}").hash(&mut hasher),
+                Transform::LocalAffines(maps) => format!("{maps:?}").hash(&mut hasher),
+                Transform::Field(field) => {
+                    let grid = field.grid();
+                    format!("{grid:?}").hash(&mut hasher);
+                    let middle = grid.shape.map(|n| n as i64 / 2);
+                    let one = Box3::new(middle, middle.map(|v| v + 1));
+                    format!("{:?}", field.read(&one).ok()).hash(&mut hasher);
+                }
+            }
+        }
+        format!(
+            "apply-transform {} {:?} onto {:?} as {} with {:?}, chain {:016x}",
+            self.moving.location(),
+            self.moving.grid(),
+            self.onto,
+            O::DTYPE,
+            self.options,
+            hasher.finish(),
+        )
+    }
+}

@@ -1,0 +1,100 @@
+"""Runs commands and says what the kernel counted: CPU seconds and peak memory of the whole process.
+
+These machines are shared: wall time means little, so it is not in the tables. A row runs peer and
+ours alternately on the same input, and the median of the ratios is what counts.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("VOXLOOM_SHARED", ROOT.parent / "shared"))
+BIN = Path(os.environ.get("VOXLOOM_BIN", ROOT / "target" / "release"))
+PEER_PYTHON = os.environ.get("VOXLOOM_PEER_PYTHON", sys.executable)
+
+
+def run(command, **kwargs):
+    """CPU seconds, peak MB and stdout of one command; a failure stops the benchmark."""
+    command = [str(c) for c in command]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
+    out, err = process.stdout.read(), process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{' '.join(command)}\nexit {process.returncode}\n{err.decode()[-2000:]}")
+    return {
+        "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
+        "peak_mb": round(usage.ru_maxrss / 1024, 1),
+        "stdout": out.decode(),
+    }
+
+
+def peer(script, *args):
+    """One of `bench/peers/` in the peers' own Python."""
+    return run([PEER_PYTHON, ROOT / "bench" / "peers" / script, *args])
+
+
+def ours(program, *args):
+    """One of our programs."""
+    return run([BIN / program, *args])
+
+
+def pair(name, ours_once, peer_once, repeats=3, goal=None):
+    """Both alternately; `*_once` return what `run` returns. The row goes to the table."""
+    rows = [(ours_once(), peer_once() if peer_once else None) for _ in range(repeats)]
+    mine = statistics.median(a["cpu_s"] for a, _ in rows)
+    row = {
+        "row": name,
+        "ours_cpu_s": mine,
+        "ours_peak_mb": statistics.median(a["peak_mb"] for a, _ in rows),
+        "goal": goal or "",
+    }
+    if peer_once:
+        row["peer_cpu_s"] = statistics.median(b["cpu_s"] for _, b in rows)
+        row["peer_peak_mb"] = statistics.median(b["peak_mb"] for _, b in rows)
+        row["ratio"] = round(statistics.median(b["cpu_s"] / max(a["cpu_s"], 1e-3) for a, b in rows), 1)
+    return row
+
+
+def machine():
+    """What the numbers were made on."""
+    model = "unknown"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "system": platform.system() + " " + platform.release().split("-")[0],
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": commit,
+    }
+
+
+def write(name, rows, command):
+    """`bench/results/NAME.md` and `.json`."""
+    folder = ROOT / "bench" / "results"
+    folder.mkdir(exist_ok=True)
+    facts = machine()
+    (folder / f"{name}.json").write_text(json.dumps({"machine": facts, "command": command, "rows": rows}, indent=1) + "\n")
+    columns = list(dict.fromkeys(k for row in rows for k in row))
+    lines = [
+        f"Made by `{command}` at {facts['commit']}, {facts['date']}, on {facts['processor']}, {facts['cores']} cores.",
+        "",
+        "| " + " | ".join(columns) + " |",
+        "|" + "---|" * len(columns),
+    ]
+    lines += ["| " + " | ".join(str(row.get(c, "")) for c in columns) + " |" for row in rows]
+    text = "\n".join(lines) + "\n"
+    (folder / f"{name}.md").write_text(text)
+    print(text)

@@ -1,0 +1,311 @@
+//! The kernel: what lies at every position of a block.
+
+use super::rows::{LANES, Positions, Rows};
+use super::{Interpolation, Options, Rounding, spline};
+use crate::geom::Box3;
+use crate::volume::{Dtype, Voxel};
+
+/// Closer than this to a voxel, in voxels, counts as being on it.
+const ON_VOXEL: f32 = 1e-6;
+
+/// How far from a position, in voxels, a value can depend on the moving volume.
+pub(super) fn support(interpolation: Interpolation) -> i64 {
+    match interpolation {
+        // one more than what is read, for positions that differ by rounding alone
+        Interpolation::Nearest | Interpolation::Linear => 1,
+        Interpolation::Cubic => 2 + spline::DECAY,
+    }
+}
+
+/// The part of the moving volume that a block needs.
+pub(super) struct Moving<'a, T> {
+    /// Its voxels, C order.
+    pub(super) voxels: &'a [T],
+    /// Where they lie in the volume.
+    pub(super) part: Box3,
+    /// The shape of the whole volume.
+    pub(super) whole: [usize; 3],
+}
+
+/// Samples `moving` at the positions of every voxel of `part`, trilinearly or by a cubic spline.
+///
+/// * `moving`: intensities in any unit
+/// * `rows`: from voxels of the output to voxels of the moving volume
+/// * `out`: C order, of `part`'s shape
+///
+/// Border: a position within `[-0.5, n - 0.5]` is inside, and in the half voxel of rim the outer
+/// voxels go on (as in ITK); elsewhere `options.fill`, or with `options.extrapolate` the nearest
+/// voxel. Positions that are not numbers are outside.
+/// Numbers: positions `f64`; weights and values `f32`, no fused multiply-add, so that every
+/// processor gives the same bits.
+/// Checked by: `oracle`, `golden`; `benches/warp.rs`.
+pub(super) fn interpolate<T: Voxel, O: Voxel>(
+    moving: &Moving<T>,
+    rows: &Rows,
+    part: &Box3,
+    options: &Options,
+    out: &mut [O],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        #[target_feature(enable = "avx2")]
+        fn with_avx2<T: Voxel, O: Voxel>(
+            moving: &Moving<T>,
+            rows: &Rows,
+            part: &Box3,
+            options: &Options,
+            out: &mut [O],
+        ) {
+            interpolate_any(moving, rows, part, options, out);
+        }
+        #[expect(unsafe_code, reason = "BASELINE times the speed, see benches/warp.rs")]
+        // SAFETY: the processor has been asked for AVX2 in the line above
+        return unsafe { with_avx2(moving, rows, part, options, out) };
+    }
+    interpolate_any(moving, rows, part, options, out);
+}
+
+/// The same for nearest voxels, which are copied as they are.
+pub(super) fn nearest<T: Voxel>(
+    moving: &Moving<T>,
+    rows: &Rows,
+    part: &Box3,
+    options: &Options,
+    out: &mut [T],
+) {
+    let [_, height, width] = part.shape();
+    let lattice = Lattice::new(moving, options);
+    let fill = T::from_f64(options.fill);
+    let mut positions = Positions::default();
+    for (i, row) in out.chunks_exact_mut(width.max(1)).enumerate() {
+        let (z, y) = (part.min[0] + (i / height) as i64, part.min[1] + (i % height) as i64);
+        rows.fill(z, y, part, &mut positions);
+        lattice.nearest_row(moving.voxels, &positions, fill, row);
+    }
+}
+
+#[inline(always)]
+fn interpolate_any<T: Voxel, O: Voxel>(
+    moving: &Moving<T>,
+    rows: &Rows,
+    part: &Box3,
+    options: &Options,
+    out: &mut [O],
+) {
+    let [_, height, width] = part.shape();
+    let lattice = Lattice::new(moving, options);
+    let cubic = (options.interpolation == Interpolation::Cubic)
+        .then(|| spline::Coefficients::new(moving.voxels, moving.part.shape()));
+    let mut positions = Positions::default();
+    let mut values = vec![0.0f32; width.next_multiple_of(LANES)];
+    for (i, row) in out.chunks_exact_mut(width.max(1)).enumerate() {
+        let (z, y) = (part.min[0] + (i / height) as i64, part.min[1] + (i % height) as i64);
+        rows.fill(z, y, part, &mut positions);
+        match &cubic {
+            Some(cubic) => lattice.cubic_row(cubic, &positions, &mut values),
+            None => lattice.linear_row(moving.voxels, &positions, &mut values),
+        }
+        convert(&values, options.rounding, row);
+    }
+}
+
+#[inline(always)]
+fn convert<O: Voxel>(values: &[f32], rounding: Rounding, out: &mut [O]) {
+    match rounding {
+        Rounding::Nearest => {
+            for (to, value) in out.iter_mut().zip(values) {
+                *to = O::from_f32(*value);
+            }
+        }
+        Rounding::Truncate if is_integer::<O>() => {
+            for (to, value) in out.iter_mut().zip(values) {
+                *to = O::from_f32(value.trunc());
+            }
+        }
+        Rounding::Truncate => convert(values, Rounding::Nearest, out),
+    }
+}
+
+/// Where the block's voxels are in its slice, and what is inside.
+struct Lattice {
+    /// First and last voxel that may be read, in voxels of the volume.
+    first: [f64; 3],
+    last: [f64; 3],
+    /// The highest lower corner of a cell.
+    last_low: [f64; 3],
+    /// Positions beyond these are outside.
+    least: [f64; 3],
+    most: [f64; 3],
+    /// From a voxel to the next along z, y, x in the slice.
+    stride: [usize; 3],
+    /// From the lower to the upper corner of a cell; 0 along an axis of one voxel.
+    upper: [usize; 3],
+    fill: f32,
+}
+
+/// What 16 positions have in common with the lattice.
+struct Cells {
+    /// Index of the lower corner in the block's slice.
+    low: [u32; LANES],
+    /// Shares of the upper corner along z, y, x.
+    share: [[f32; LANES]; 3],
+    /// Not 0 for a position inside.
+    inside: [u32; LANES],
+}
+
+impl Lattice {
+    fn new<T>(moving: &Moving<T>, options: &Options) -> Self {
+        let shape = moving.part.shape();
+        let stride = [shape[1] * shape[2], shape[2], 1];
+        let end = |a: usize, back: i64| (moving.part.max[a] - back).max(moving.part.min[a]) as f64;
+        Self {
+            first: moving.part.min.map(|v| v as f64),
+            last: std::array::from_fn(|a| end(a, 1)),
+            last_low: std::array::from_fn(|a| end(a, 2)),
+            least: [if options.extrapolate { f64::NEG_INFINITY } else { -0.5 }; 3],
+            most: std::array::from_fn(|a| {
+                if options.extrapolate { f64::INFINITY } else { moving.whole[a] as f64 - 0.5 }
+            }),
+            stride,
+            upper: std::array::from_fn(|a| if shape[a] > 1 { stride[a] } else { 0 }),
+            fill: options.fill as f32,
+        }
+    }
+
+    /// The cells of one group of positions. Every index is that of a voxel of the block, whatever
+    /// the position is.
+    #[inline(always)]
+    fn cells(&self, positions: &Positions, group: usize) -> Cells {
+        let mut index = [0.0f64; LANES];
+        let mut inside = [u64::MAX; LANES];
+        let mut share = [[0.0f32; LANES]; 3];
+        for a in 0..3 {
+            let at: &[f64; LANES] = lanes(&positions.axes[a], group);
+            let (first, last, last_low) = (self.first[a], self.last[a], self.last_low[a]);
+            let (least, most, stride) = (self.least[a], self.most[a], self.stride[a] as f64);
+            for l in 0..LANES {
+                let p = at[l];
+                inside[l] &= if p >= least && p <= most { u64::MAX } else { 0 };
+                // comparisons that send what is not a number to the first voxel
+                let p = if p > first { p } else { first };
+                let p = if p < last { p } else { last };
+                let low = p.floor();
+                let low = if low < last_low { low } else { last_low };
+                share[a][l] = (p - low) as f32;
+                index[l] += (low - first) * stride;
+            }
+        }
+        Cells { low: index.map(|v| v as i32 as u32), share, inside: inside.map(|v| v as u32) }
+    }
+
+    /// One row, trilinearly by nested interpolation.
+    #[inline(always)]
+    fn linear_row<T: Voxel>(&self, voxels: &[T], positions: &Positions, out: &mut [f32]) {
+        let [dz, dy, dx] = self.upper;
+        // eight views of one length, one per corner of a cell: one test of an index serves all
+        let len = voxels.len() - dz - dy - dx;
+        let corner = |offset: usize| &voxels[offset..offset + len];
+        let corners = [
+            corner(0),
+            corner(dx),
+            corner(dy),
+            corner(dy + dx),
+            corner(dz),
+            corner(dz + dx),
+            corner(dz + dy),
+            corner(dz + dy + dx),
+        ];
+        for (group, out) in out.chunks_exact_mut(LANES).enumerate() {
+            let cells = self.cells(positions, group);
+            if cells.inside == [0; LANES] {
+                out.fill(self.fill);
+                continue;
+            }
+            let mut values = [[T::default(); LANES]; 8];
+            for l in 0..LANES {
+                let low = (cells.low[l] as usize).min(len - 1);
+                for c in 0..8 {
+                    values[c][l] = corners[c][low];
+                }
+            }
+            for l in 0..LANES {
+                let [sz, sy, sx] = [cells.share[0][l], cells.share[1][l], cells.share[2][l]];
+                let v: [f32; 8] = std::array::from_fn(|c| values[c][l].to_f32());
+                let x = [0, 2, 4, 6].map(|c| between::<T>(v[c], v[c + 1], sx));
+                let y = [between::<T>(x[0], x[1], sy), between::<T>(x[2], x[3], sy)];
+                let value = between::<T>(y[0], y[1], sz);
+                out[l] = if cells.inside[l] != 0 { value } else { self.fill };
+            }
+        }
+    }
+
+    /// One row of nearest voxels; half-way goes up.
+    #[inline(always)]
+    fn nearest_row<T: Voxel>(&self, voxels: &[T], positions: &Positions, fill: T, out: &mut [T]) {
+        for (group, out) in out.chunks_mut(LANES).enumerate() {
+            let mut index = [0.0f64; LANES];
+            let mut inside = [true; LANES];
+            for a in 0..3 {
+                let at: &[f64; LANES] = lanes(&positions.axes[a], group);
+                for l in 0..LANES {
+                    inside[l] &= at[l] >= self.least[a] && at[l] <= self.most[a];
+                    let p = (at[l] + 0.5).floor();
+                    let p = if p > self.first[a] { p } else { self.first[a] };
+                    let p = if p < self.last[a] { p } else { self.last[a] };
+                    index[l] += (p - self.first[a]) * self.stride[a] as f64;
+                }
+            }
+            for (l, to) in out.iter_mut().enumerate() {
+                *to = if inside[l] { voxels[index[l] as usize] } else { fill };
+            }
+        }
+    }
+
+    /// One row by the cubic B-spline through the voxels.
+    #[inline(always)]
+    fn cubic_row(
+        &self,
+        coefficients: &spline::Coefficients,
+        positions: &Positions,
+        out: &mut [f32],
+    ) {
+        for (group, out) in out.chunks_exact_mut(LANES).enumerate() {
+            let cells = self.cells(positions, group);
+            for l in 0..LANES {
+                out[l] = if cells.inside[l] == 0 {
+                    self.fill
+                } else {
+                    let low = cells.low[l] as usize;
+                    let at = [
+                        low / self.stride[0],
+                        low % self.stride[0] / self.stride[1],
+                        low % self.stride[1],
+                    ];
+                    coefficients.at(at, [0, 1, 2].map(|a| cells.share[a][l]))
+                };
+            }
+        }
+    }
+}
+
+fn lanes(axis: &[f64], group: usize) -> &[f64; LANES] {
+    let (lanes, _) = axis.as_chunks::<LANES>();
+    &lanes[group]
+}
+
+/// The value at `share` of the way from `a` to `b`. For floats an end without weight has no say,
+/// whatever it is: NaN times 0 is NaN.
+#[inline(always)]
+fn between<T: Voxel>(a: f32, b: f32, share: f32) -> f32 {
+    if is_integer::<T>() {
+        return a + share * (b - a);
+    }
+    let low = if share > 1.0 - ON_VOXEL { b } else { a };
+    let high = if share < ON_VOXEL { a } else { b };
+    low + share * (high - low)
+}
+
+#[inline(always)]
+fn is_integer<T: Voxel>() -> bool {
+    !matches!(T::DTYPE, Dtype::F32 | Dtype::F64)
+}

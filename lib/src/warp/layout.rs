@@ -1,0 +1,116 @@
+//! How the output is cut into blocks, and what a block costs.
+
+use super::{Error, Job};
+use crate::blocks::{self, Context};
+use crate::geom::{LocalStep, Transform};
+
+/// The chunk that volumes are written in where nothing else is said.
+pub const DEFAULT_CHUNK: [usize; 3] = [128; 3];
+
+/// Output voxels of a block where nothing else is said. Neither threads nor the machine's memory
+/// have a say, so that all parts of a scattered run and its resumption cut alike; fewer, larger
+/// blocks decode fewer chunks of the moving volume twice.
+const BLOCK_VOXELS: usize = 8 << 20;
+
+/// Blocks that are looked at to learn what a block reads, where looking means reading a field.
+const PROBES: usize = 24;
+
+/// The blocks of a run.
+pub(super) struct Layout {
+    /// The shape of a block.
+    pub(super) block: [usize; 3],
+    /// What the most expensive one holds in memory.
+    pub(super) bytes: u64,
+}
+
+/// Chooses blocks; `bytes` says what a block costs from its output and input voxels.
+pub(super) fn choose(
+    job: &Job,
+    bytes: &dyn Fn(usize, usize) -> u64,
+    ctx: &Context,
+) -> Result<Layout, Error> {
+    let (unit, shape) = (job.out.unit(), job.onto.shape);
+    if let Some(block) = ctx.block_size {
+        let fits =
+            (0..3).all(|a| block[a] > 0 && (block[a] % unit[a] == 0 || block[a] >= shape[a]));
+        if !fits {
+            return Err(blocks::Error::Usage(format!(
+                "--block-size {block:?} is no multiple of the output's chunk {unit:?}; \
+                 give a multiple, or another --chunk"
+            ))
+            .into());
+        }
+    }
+    let mut block = ctx.block_size.unwrap_or_else(|| grown(unit, shape));
+    let mut cost = dearest(job, block, bytes)?;
+    // as many as the pipeline holds at least: one being read, one computed, one written
+    if ctx.block_size.is_none() && cost > ctx.memory / 3 && block != unit {
+        block = unit;
+        cost = dearest(job, block, bytes)?;
+    }
+    if cost > ctx.memory {
+        return Err(blocks::Error::Usage(format!(
+            "a block of {block:?} voxels needs {} MB, and --memory allows {} MB; \
+             give more --memory, or a smaller --block-size or --chunk",
+            cost >> 20,
+            ctx.memory >> 20
+        ))
+        .into());
+    }
+    Ok(Layout { block, bytes: cost })
+}
+
+/// Doubles the shortest side (x before y before z) as long as the block stays small enough.
+fn grown(unit: [usize; 3], shape: [usize; 3]) -> [usize; 3] {
+    let mut block = unit;
+    loop {
+        let open = (0..3).rev().filter(|&a| block[a] < shape[a]).min_by_key(|&a| block[a]);
+        let Some(axis) = open else { return block };
+        let mut next = block;
+        next[axis] *= 2;
+        let voxels: usize = (0..3).map(|a| next[a].min(shape[a])).product();
+        if voxels > BLOCK_VOXELS {
+            return block;
+        }
+        block = next;
+    }
+}
+
+/// The cost of the most expensive block.
+fn dearest(
+    job: &Job,
+    block: [usize; 3],
+    bytes: &dyn Fn(usize, usize) -> u64,
+) -> Result<u64, Error> {
+    let bounds = job.onto.bounds();
+    let count = bounds.tiles(block).count();
+    let fields = job.chain.steps.iter().any(|step| matches!(step, Transform::Field(_)));
+    let every = if fields { count.div_ceil(PROBES).max(1) } else { 1 };
+    let mut most = 0;
+    for core in bounds.tiles(block).step_by(every) {
+        let (chain, part) = job.footprint(&core).map_err(Error::Field)?;
+        let vectors: usize = chain.steps.iter().map(vectors_of).sum();
+        most = most.max(bytes(core.len(), part.len()) + (vectors * size_of::<[f32; 3]>()) as u64);
+    }
+    // what has not been looked at may read more
+    Ok(if fields { most + most / 4 } else { most })
+}
+
+fn vectors_of(step: &LocalStep) -> usize {
+    match step {
+        LocalStep::Field(field) => field.vectors.len(),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_grow_from_the_chunk_until_they_are_large_enough_or_the_volume_ends() {
+        assert_eq!(grown([128; 3], [149, 241, 456]), [128, 256, 256]);
+        assert_eq!(grown([64; 3], [50, 60, 70]), [64, 64, 128]);
+        assert_eq!(grown([1, 4096, 4096], [10, 8192, 8192]), [1, 4096, 4096]);
+    }
+}

@@ -1,0 +1,177 @@
+//! Points in CSV files: `z_um`, `y_um` and `x_um` change, every other column stays as it is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Error, forward, inverse};
+use crate::blocks::Context;
+use crate::geom::{Chain, Point};
+use crate::table;
+use crate::volume::{self, Existing};
+
+const COLUMNS: [&str; 3] = ["z_um", "y_um", "x_um"];
+
+/// Rows whose points have gone lost that are named in the log.
+const NAMED: usize = 10;
+
+/// Reads a table of points, carries them from fixed to moving, or back where `backwards`, and
+/// writes the table, whole or not at all. The receipt gets the counts and the residuals.
+///
+/// # Errors
+/// [`Error::Table`] for a table that is none, [`Error::NoInverse`], [`Error::Field`].
+pub fn carry(
+    from: &Path,
+    to: &Path,
+    chain: &Chain,
+    backwards: bool,
+    ctx: &Context,
+) -> Result<(), Error> {
+    if ctx.existing == Existing::Refuse && to.exists() {
+        return Err(volume::Error::Exists { location: to.display().to_string() }.into());
+    }
+    let mut rows = Rows::read(from)?;
+    ctx.record("points", rows.points.len());
+    if backwards {
+        let back = inverse(chain, &rows.points)?;
+        let worst = back.residuals.iter().copied().filter(|v| v.is_finite()).fold(0.0, f64::max);
+        ctx.record("points_lost", back.lost.len());
+        ctx.record("largest_residual_um", worst);
+        for &i in back.lost.iter().take(NAMED) {
+            tracing::warn!(
+                "{}, line {}: no point of the fixed space is mapped to {:?} (z, y, x); left empty",
+                from.display(),
+                rows.lines[i],
+                rows.points[i],
+            );
+        }
+        if back.lost.len() > NAMED {
+            tracing::warn!("and {} more points", back.lost.len() - NAMED);
+        }
+        rows.points = back.points;
+    } else {
+        rows.points = forward(chain, &rows.points)?;
+    }
+    rows.write(to)?;
+    Ok(())
+}
+
+/// A table with points in it.
+struct Rows {
+    header: csv::StringRecord,
+    records: Vec<csv::StringRecord>,
+    columns: [usize; 3],
+    points: Vec<Point>,
+    lines: Vec<u64>,
+}
+
+impl Rows {
+    fn read(path: &Path) -> Result<Self, table::Error> {
+        let refused = |line: Option<u64>, message: String| table::Error::Format {
+            path: path.display().to_string(),
+            line,
+            message,
+        };
+        let file = fs::File::open(path).map_err(|e| io("read", path, e))?;
+        let mut reader = csv::Reader::from_reader(file);
+        let malformed = |e: &csv::Error| {
+            refused(e.position().map(csv::Position::line), format!("is no CSV table: {e}"))
+        };
+        let header = reader.headers().map_err(|e| malformed(&e))?.clone();
+        let mut columns = [0; 3];
+        for (column, name) in columns.iter_mut().zip(COLUMNS) {
+            *column = header.iter().position(|h| h.trim() == name).ok_or_else(|| {
+                refused(
+                    Some(1),
+                    format!(
+                        "has no column {name} (columns: {}); positions are z_um, y_um, x_um in micrometres",
+                        header.iter().collect::<Vec<_>>().join(", ")
+                    ),
+                )
+            })?;
+        }
+        let mut rows = Self { header, records: vec![], columns, points: vec![], lines: vec![] };
+        for record in reader.records() {
+            let record = record.map_err(|e| malformed(&e))?;
+            let line = record.position().map_or(0, csv::Position::line);
+            let mut point = [0.0; 3];
+            for a in 0..3 {
+                let text = record[columns[a]].trim();
+                point[a] = text.parse().map_err(|_| {
+                    refused(Some(line), format!("{} is {text:?}, not a number", COLUMNS[a]))
+                })?;
+            }
+            rows.points.push(point);
+            rows.lines.push(line);
+            rows.records.push(record);
+        }
+        Ok(rows)
+    }
+
+    fn write(&self, path: &Path) -> Result<(), table::Error> {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let text = |e: csv::Error| table::Error::Format {
+            path: path.display().to_string(),
+            line: None,
+            message: e.to_string(),
+        };
+        writer.write_record(&self.header).map_err(text)?;
+        for (record, point) in self.records.iter().zip(&self.points) {
+            let cell =
+                |(column, old): (usize, &str)| match self.columns.iter().position(|c| *c == column)
+                {
+                    Some(axis) => format!("{:.6}", point[axis]),
+                    None => old.to_owned(),
+                };
+            writer.write_record(record.iter().enumerate().map(cell)).map_err(text)?;
+        }
+        let bytes = writer.into_inner().map_err(|e| io("write", path, e.into_error()))?;
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{}.tmp", std::process::id()));
+        let temporary = PathBuf::from(name);
+        fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path)).map_err(|e| {
+            let _ = fs::remove_file(&temporary);
+            io("write", path, e)
+        })
+    }
+}
+
+fn io(action: &'static str, path: &Path, source: std::io::Error) -> table::Error {
+    table::Error::Io { action, path: path.display().to_string(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_that_are_no_positions_are_carried_along_untouched() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("in.csv"), folder.path().join("out.csv"));
+        fs::write(&from, "name,x_um,y_um,z_um,count\n\"a, b\",1,2,3,007\n,-1.5,0,4e1,\n").unwrap();
+        let mut rows = Rows::read(&from).unwrap();
+        assert_eq!(rows.points, [[3.0, 2.0, 1.0], [40.0, 0.0, -1.5]]);
+        rows.points[0] = [9.0, 8.0, f64::NAN];
+        rows.write(&to).unwrap();
+        assert_eq!(
+            fs::read_to_string(&to).unwrap(),
+            "name,x_um,y_um,z_um,count\n\"a, b\",NaN,8.000000,9.000000,007\n\
+             ,-1.500000,0.000000,40.000000,\n"
+        );
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_table_that_does_not_fit_says_where_and_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("in.csv");
+        for (text, wanted) in [
+            ("z,y,x\n1,2,3\n", "no column z_um"),
+            ("z_um,y_um,x_um\n1,2,3\n1,two,3\n", "line 3: y_um is \"two\""),
+            ("z_um,y_um,x_um\n1,2\n", "line 2"),
+        ] {
+            fs::write(&path, text).unwrap();
+            let error = Rows::read(&path).err().unwrap().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Where the voxels of an output row lie in the moving volume.
+
+use crate::geom::{Affine, Box3, Field, Grid, LocalAffines, LocalChain, LocalStep, Point};
+
+/// Voxels that a kernel takes at once; buffers of positions are padded to a multiple of it.
+pub(super) const LANES: usize = 16;
+
+/// Closer than this to a sample of a field, in samples, counts as being on it.
+const ON_SAMPLE: f64 = 1e-6;
+
+/// Positions of one row of output voxels in voxels of the whole moving volume, an array per axis.
+///
+/// `f64` and counted from the volume's first voxel, not the block's: what a voxel gets does not
+/// depend on the block that it is computed in.
+#[derive(Default)]
+pub(super) struct Positions {
+    /// z, y, x; each padded to a multiple of [`LANES`] with numbers of no meaning.
+    pub(super) axes: [Vec<f64>; 3],
+    /// Voxels in the row.
+    pub(super) len: usize,
+    pieces: Vec<Piece>,
+    vectors: Vec<Point>,
+}
+
+/// A stretch of a row along which each coordinate is a polynomial of the voxel's x.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    /// One past its last voxel, in voxels of the output.
+    end: i64,
+    /// Coefficients of 1, x and x squared, each `[z, y, x]`.
+    terms: [Point; 3],
+}
+
+impl Piece {
+    fn line(end: i64, start: Point, step: Point) -> Self {
+        Self { end, terms: [start, step, [0.0; 3]] }
+    }
+
+    fn through(&self, map: &Affine) -> Self {
+        let [start, step, bend] = self.terms;
+        Self {
+            end: self.end,
+            terms: [map.apply(start), map.apply_vector(step), map.apply_vector(bend)],
+        }
+    }
+}
+
+/// A local chain between two grids: from voxels of the output to voxels of the moving volume.
+pub(super) struct Rows<'a> {
+    steps: Vec<Step<'a>>,
+}
+
+enum Step<'a> {
+    Affine(Affine),
+    LocalAffines(&'a LocalAffines),
+    Field(&'a Field),
+}
+
+impl<'a> Rows<'a> {
+    /// The map from voxels of `onto` by way of `chain` to voxels of `moving`.
+    pub(super) fn new(chain: &'a LocalChain, onto: &Grid, moving: &Grid) -> Self {
+        let mut steps = vec![Step::Affine(onto.to_physical())];
+        for step in &chain.steps {
+            match step {
+                LocalStep::Affine(map) => append(&mut steps, *map),
+                LocalStep::LocalAffines(maps) => steps.push(Step::LocalAffines(maps)),
+                LocalStep::Field(field) => steps.push(Step::Field(field)),
+            }
+        }
+        append(&mut steps, to_voxels(moving));
+        Self { steps }
+    }
+
+    /// Fills `out` with the positions of the row of `part` at output voxels `(z, y)`.
+    ///
+    /// As long as the steps allow it the row is a handful of polynomials: a matrix keeps a line a
+    /// line, and blended matrices make pieces of second degree of a line along x. From the first
+    /// step that does not allow it on, every voxel is carried by itself.
+    #[inline(always)]
+    pub(super) fn fill(&self, z: i64, y: i64, part: &Box3, out: &mut Positions) {
+        let first = part.min[2];
+        out.resize(part.shape()[2]);
+        out.pieces.clear();
+        let start = [z as f64, y as f64, 0.0];
+        out.pieces.push(Piece::line(part.max[2], start, [0.0, 0.0, 1.0]));
+        let mut spread = false;
+        for step in &self.steps {
+            if spread {
+                out.carry(step);
+                continue;
+            }
+            match step {
+                Step::Affine(map) => {
+                    for piece in &mut out.pieces {
+                        *piece = piece.through(map);
+                    }
+                }
+                Step::LocalAffines(maps) => match out.line_along_x(&maps.domain) {
+                    Some(line) => bend(maps, &line, first, &mut out.pieces),
+                    None => {
+                        out.spread(first);
+                        spread = true;
+                        out.carry(step);
+                    }
+                },
+                Step::Field(field) => {
+                    let line = out.line_along_x(&field.grid);
+                    out.spread(first);
+                    spread = true;
+                    match line {
+                        Some(line) => out.displace_along_x(field, &line, first),
+                        None => out.carry(step),
+                    }
+                }
+            }
+        }
+        if !spread {
+            out.spread(first);
+        }
+    }
+}
+
+impl Positions {
+    fn resize(&mut self, len: usize) {
+        self.len = len;
+        for axis in &mut self.axes {
+            axis.resize(len.next_multiple_of(LANES), 0.0);
+        }
+    }
+
+    /// The row as one line, in voxels of `grid`, if it is one that runs along x of `grid` upwards.
+    fn line_along_x(&self, grid: &Grid) -> Option<Piece> {
+        let [piece] = self.pieces[..] else { return None };
+        let [_, step, bend] = piece.terms;
+        let along = step[0] == 0.0 && step[1] == 0.0 && step[2] > 0.0;
+        (along && bend == [0.0; 3] && grid.spacing[2] > 0.0).then_some(piece)
+    }
+
+    /// Evaluates the pieces at every voxel.
+    #[inline(always)]
+    fn spread(&mut self, first: i64) {
+        let mut from = 0;
+        for piece in &self.pieces {
+            let to = (piece.end - first).clamp(0, self.len as i64) as usize;
+            if to <= from {
+                continue;
+            }
+            let [start, step, bend] = piece.terms;
+            for a in 0..3 {
+                let (c0, c1, c2) = (start[a], step[a], bend[a]);
+                let axis = &mut self.axes[a][from..to];
+                // whole numbers up to 2^53 stay exact in this sum
+                let origin = (first + from as i64) as f64;
+                if c2 == 0.0 {
+                    for (i, at) in axis.iter_mut().enumerate() {
+                        *at = c0 + c1 * (origin + i as u32 as f64);
+                    }
+                } else {
+                    for (i, at) in axis.iter_mut().enumerate() {
+                        let x = origin + i as u32 as f64;
+                        *at = c0 + x * (c1 + x * c2);
+                    }
+                }
+            }
+            from = to;
+        }
+    }
+
+    /// Carries every voxel by itself.
+    #[inline(always)]
+    fn carry(&mut self, step: &Step) {
+        let [zs, ys, xs] = &mut self.axes;
+        let all = zs.iter_mut().zip(ys.iter_mut()).zip(xs.iter_mut()).take(self.len);
+        match step {
+            Step::Affine(map) => {
+                let map = *map;
+                for ((z, y), x) in all {
+                    [*z, *y, *x] = map.apply([*z, *y, *x]);
+                }
+            }
+            Step::LocalAffines(maps) => {
+                for ((z, y), x) in all {
+                    [*z, *y, *x] = maps.apply([*z, *y, *x]);
+                }
+            }
+            Step::Field(field) => {
+                for ((z, y), x) in all {
+                    let u = field.displacement([*z, *y, *x]);
+                    [*z, *y, *x] = [*z + u[0], *y + u[1], *x + u[2]];
+                }
+            }
+        }
+    }
+
+    /// Adds the displacements of `field` along a line of its x: the four rows of vectors around
+    /// the line are blended first, then every voxel lies between two vectors.
+    #[inline(always)]
+    fn displace_along_x(&mut self, field: &Field, line: &Piece, first: i64) {
+        let shape = field.grid.shape;
+        let start = field.grid.index(line.terms[0]);
+        let step = line.terms[1][2] / field.grid.spacing[2];
+        let last = shape[2] as f64 - 1.0;
+        let begin = start[2] + step * first as f64;
+        if !blend_rows(field, [start[0], start[1]], &mut self.vectors) {
+            return;
+        }
+        let [zs, ys, xs] = &mut self.axes;
+        for i in 0..self.len {
+            let at = begin + step * i as u32 as f64;
+            if !(at >= -ON_SAMPLE && at <= last + ON_SAMPLE) {
+                continue;
+            }
+            let at = at.clamp(0.0, last);
+            let nearest = (at + 0.5).floor();
+            let u = if (at - nearest).abs() < ON_SAMPLE {
+                self.vectors[nearest as usize]
+            } else {
+                let low = at as usize;
+                let share = at - low as f64;
+                let (u, v) = (self.vectors[low], self.vectors[low + 1]);
+                std::array::from_fn(|a| u[a] + share * (v[a] - u[a]))
+            };
+            zs[i] += u[0];
+            ys[i] += u[1];
+            xs[i] += u[2];
+        }
+    }
+}
+
+/// Blends the up to four rows of vectors around a line at `[z, y]`; false outside the field.
+fn blend_rows(field: &Field, at: [f64; 2], out: &mut Vec<Point>) -> bool {
+    let shape = field.grid.shape;
+    let mut ends = [[(0, 0.0); 2]; 2];
+    for a in 0..2 {
+        let last = shape[a] as f64 - 1.0;
+        if !(at[a] >= -ON_SAMPLE && at[a] <= last + ON_SAMPLE) {
+            return false;
+        }
+        let at = at[a].clamp(0.0, last);
+        let low = at.floor();
+        let share = at - low;
+        let share = if share < ON_SAMPLE {
+            0.0
+        } else if share > 1.0 - ON_SAMPLE {
+            1.0
+        } else {
+            share
+        };
+        ends[a] = [(low as usize, 1.0 - share), (low as usize + 1, share)];
+    }
+    out.clear();
+    out.resize(shape[2], [0.0; 3]);
+    for (z, weight_z) in ends[0] {
+        for (y, weight_y) in ends[1] {
+            let weight = weight_z * weight_y;
+            if weight == 0.0 {
+                continue; // an unknown vector without weight does no harm
+            }
+            let row = &field.vectors[(z * shape[1] + y) * shape[2]..][..shape[2]];
+            for (sum, u) in out.iter_mut().zip(row) {
+                for a in 0..3 {
+                    sum[a] += weight * f64::from(u[a]);
+                }
+            }
+        }
+    }
+    true
+}
+
+/// Cuts a line along x of the domain into pieces by the ramps that it crosses: the rule is
+/// [`LocalAffines::apply`]'s, where z and y, and with them their weights, do not change.
+fn bend(maps: &LocalAffines, line: &Piece, first: i64, out: &mut Vec<Piece>) {
+    let counts = LocalAffines::counts(maps.domain.shape, maps.block);
+    let index = maps.domain.index(line.terms[0]);
+    let pace = line.terms[1][2] / maps.domain.spacing[2];
+    // in the middle of its core a block weighs 1 along x: what is left are the weights of z and y
+    let blend = |x: usize| {
+        let middle = (x as f64 + 0.5) * maps.block[2] as f64 - 0.5;
+        let mut sum = Piece::line(line.end, [0.0; 3], [0.0; 3]);
+        for (block, weight) in maps.shares(maps.domain.position([index[0], index[1], middle])) {
+            if weight != 0.0 {
+                let through = line.through(&maps.affines[block]);
+                for t in 0..2 {
+                    for a in 0..3 {
+                        sum.terms[t][a] += weight * through.terms[t][a];
+                    }
+                }
+            }
+        }
+        sum
+    };
+    // the output voxel at which the line crosses a place of the domain
+    let crossing = |place: f64| {
+        let x = ((place - index[2]) / pace).ceil();
+        (x.clamp(-1e15, 1e15) as i64).clamp(first, line.end)
+    };
+    out.clear();
+    let block = maps.block[2] as f64;
+    let overlap = maps.overlap[2].clamp(1e-9, block / 2.0);
+    let mut here: Option<Piece> = None;
+    for x in 0..counts[2] {
+        let face = (x + 1) as f64 * block - 0.5;
+        let (from, to) = if x + 1 < counts[2] {
+            (crossing(face - overlap), crossing(face + overlap))
+        } else {
+            (line.end, line.end)
+        };
+        if to <= first {
+            continue; // the row begins after this block
+        }
+        let core = here.take().unwrap_or_else(|| blend(x));
+        out.push(Piece { end: from, ..core });
+        if from >= line.end {
+            return;
+        }
+        let next = blend(x + 1);
+        let offset = (index[2] - face + overlap) / (2.0 * overlap);
+        let slope = pace / (2.0 * overlap);
+        out.push(ramp_between(&core, &next, offset, slope, to));
+        if to >= line.end {
+            return;
+        }
+        here = Some(next);
+    }
+}
+
+/// `low + (offset + slope x) * (high - low)`, multiplied out.
+fn ramp_between(low: &Piece, high: &Piece, offset: f64, slope: f64, end: i64) -> Piece {
+    let mut terms = [[0.0; 3]; 3];
+    for a in 0..3 {
+        let (start, step) = (low.terms[0][a], low.terms[1][a]);
+        let (rise, turn) = (high.terms[0][a] - start, high.terms[1][a] - step);
+        terms[0][a] = start + offset * rise;
+        terms[1][a] = step + offset * turn + slope * rise;
+        terms[2][a] = slope * turn;
+    }
+    Piece { end, terms }
+}
+
+fn append(steps: &mut Vec<Step>, map: Affine) {
+    if let Some(Step::Affine(last)) = steps.last_mut() {
+        *last = last.then(&map);
+    } else {
+        steps.push(Step::Affine(map));
+    }
+}
+
+/// The affine from physical positions to voxel indices.
+fn to_voxels(grid: &Grid) -> Affine {
+    Affine::from_rows(std::array::from_fn(|a| {
+        let mut row = [0.0; 4];
+        row[a] = 1.0 / grid.spacing[a];
+        row[3] = -grid.origin[a] / grid.spacing[a];
+        row
+    }))
+}

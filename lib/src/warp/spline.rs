@@ -1,0 +1,131 @@
+//! The cubic B-spline through the voxels of a block.
+//!
+//! Unser, "Splines: a perfect fit for signal and image processing", IEEE Signal Processing
+//! Magazine 16(6), 1999: recursive filters along each axis turn voxels into coefficients; the value
+//! at a position is the sum of the 64 coefficients around it, weighted by B-splines.
+
+use crate::volume::Voxel;
+
+/// The pole of the cubic B-spline's filter, `sqrt(3) - 2`.
+const POLE: f32 = -0.267_949_2;
+
+/// Voxels after which the filter's memory has faded: `|pole|^12` is 1.4e-7. A block read with that
+/// much more on each side gives the values of the whole volume to 1e-6 of its range.
+pub(super) const DECAY: i64 = 12;
+
+/// Voxels of coefficients before the first voxel and after the last.
+const BEFORE: usize = 1;
+const AFTER: usize = 2;
+
+/// Spline coefficients of a block, mirrored about its outer voxels.
+pub(super) struct Coefficients {
+    values: Vec<f32>,
+    shape: [usize; 3],
+}
+
+impl Coefficients {
+    /// Filters the `voxels` of a block of `shape`.
+    pub(super) fn new<T: Voxel>(voxels: &[T], shape: [usize; 3]) -> Self {
+        let padded = shape.map(|n| n + BEFORE + AFTER);
+        let mut values = vec![0.0; padded.iter().product()];
+        let stride = [padded[1] * padded[2], padded[2], 1];
+        for (i, row) in voxels.chunks_exact(shape[2]).enumerate() {
+            let (z, y) = (i / shape[1], i % shape[1]);
+            let at = (z + BEFORE) * stride[0] + (y + BEFORE) * stride[1] + BEFORE;
+            for (to, from) in values[at..at + shape[2]].iter_mut().zip(row) {
+                *to = from.to_f32();
+            }
+        }
+        for a in 0..3 {
+            // lines along the axis: contiguous runs of `stride` lines, `outer` of them
+            let (run, outer) = (stride[a], padded[..a].iter().product::<usize>());
+            for o in 0..outer {
+                let lines = &mut values[o * padded[a] * run..][..padded[a] * run];
+                filter(&mut lines[BEFORE * run..], shape[a], run);
+                mirror(lines, shape[a], run);
+            }
+        }
+        Self { values, shape: padded }
+    }
+
+    /// The spline's value `share` of the way from voxel `low` to the next along each axis.
+    #[inline(always)]
+    pub(super) fn at(&self, low: [usize; 3], share: [f32; 3]) -> f32 {
+        let [z_weights, y_weights, x_weights] = share.map(weights);
+        let mut sum = [0.0f32; 4];
+        for (z, z_weight) in z_weights.into_iter().enumerate() {
+            for (y, y_weight) in y_weights.into_iter().enumerate() {
+                let row = ((low[0] + z) * self.shape[1] + low[1] + y) * self.shape[2] + low[2];
+                let row = &self.values[row..row + 4];
+                for x in 0..4 {
+                    sum[x] += z_weight * y_weight * row[x];
+                }
+            }
+        }
+        (sum[0] * x_weights[0] + sum[1] * x_weights[1])
+            + (sum[2] * x_weights[2] + sum[3] * x_weights[3])
+    }
+}
+
+/// The B-spline at the distances of the four neighbours: 1 + t, t, 1 - t and 2 - t.
+#[inline(always)]
+fn weights(t: f32) -> [f32; 4] {
+    let s = 1.0 - t;
+    let (t2, s2) = (t * t, s * s);
+    [s2 * s / 6.0, 2.0 / 3.0 - t2 * (2.0 - t) / 2.0, 2.0 / 3.0 - s2 * (2.0 - s) / 2.0, t2 * t / 6.0]
+}
+
+/// Turns `n` values along each of `run` neighbouring lines into coefficients.
+#[inline(always)]
+fn filter(lines: &mut [f32], n: usize, run: usize) {
+    if n < 2 {
+        return;
+    }
+    // the filter's state before the first value: the mirrored line, as far back as it is felt
+    let mut state = vec![0.0; run];
+    let mut weight = 1.0;
+    for k in 0..=2 * DECAY as usize {
+        let at = fold(k as i64, n) * run;
+        for (sum, v) in state.iter_mut().zip(&lines[at..at + run]) {
+            *sum += weight * *v;
+        }
+        weight *= POLE;
+    }
+    for (v, first) in lines[..run].iter_mut().zip(&state) {
+        *v = 6.0 * *first;
+    }
+    for k in 1..n {
+        let (done, rest) = lines.split_at_mut(k * run);
+        for (v, before) in rest[..run].iter_mut().zip(&done[(k - 1) * run..]) {
+            *v = 6.0 * *v + POLE * *before;
+        }
+    }
+    let (done, rest) = lines.split_at_mut((n - 1) * run);
+    for (v, before) in rest[..run].iter_mut().zip(&done[(n - 2) * run..]) {
+        *v = POLE / (POLE * POLE - 1.0) * (*v + POLE * *before);
+    }
+    for k in (0..n - 1).rev() {
+        let (rest, done) = lines.split_at_mut((k + 1) * run);
+        for (v, after) in rest[k * run..].iter_mut().zip(&done[..run]) {
+            *v = POLE * (*after - *v);
+        }
+    }
+}
+
+/// Fills the margins of lines whose `n` coefficients stand after `BEFORE` empty places.
+fn mirror(lines: &mut [f32], n: usize, run: usize) {
+    for place in (0..BEFORE).chain(BEFORE + n..BEFORE + n + AFTER) {
+        let from = (fold(place as i64 - BEFORE as i64, n) + BEFORE) * run;
+        lines.copy_within(from..from + run, place * run);
+    }
+}
+
+/// The index within `0..n` that `i` is mirrored to, about the outer voxels.
+pub(super) fn fold(i: i64, n: usize) -> usize {
+    if n < 2 {
+        return 0;
+    }
+    let period = 2 * (n as i64 - 1);
+    let i = i.rem_euclid(period);
+    i.min(period - i) as usize
+}
