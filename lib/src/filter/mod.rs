@@ -8,6 +8,7 @@
 mod convolve;
 mod gaussian;
 pub(crate) mod lines;
+mod moments;
 #[cfg(test)]
 mod oracle;
 mod second_derivatives;

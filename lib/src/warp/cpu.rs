@@ -241,13 +241,7 @@ impl Lattice {
 
     /// One row of nearest voxels; half-way goes up.
     #[inline(always)]
-    fn nearest_row<T: Voxel>(
-        &self,
-        voxels: &[T],
-        positions: &Positions,
-        fill: T,
-        out: &mut [T],
-    ) {
+    fn nearest_row<T: Voxel>(&self, voxels: &[T], positions: &Positions, fill: T, out: &mut [T]) {
         for (group, out) in out.chunks_mut(LANES).enumerate() {
             let mut index = [0.0f64; LANES];
             let mut inside = [true; LANES];
