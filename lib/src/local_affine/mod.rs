@@ -169,7 +169,7 @@ pub fn align(
         table::write_blocks(path, &table_rows)?;
         ctx.output_file(path);
     }
-    Ok(rows.remove()?)
+    Ok(rows.remove(ctx)?)
 }
 
 /// The tasks of the first pass: as many whole blocks as make [`TASK`] voxels.
