@@ -1,1 +1,8 @@
-fn main() {}
+//! The programs from the shell.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod faults;
+mod recovery;
+mod same_answer;
+mod scene;

@@ -1,1 +1,22 @@
-//! Filters on blocks in memory: convolution, smoothing, rank filters, local statistics.
+//! Filters on blocks in memory: convolution with symmetric kernels, background by opening.
+//!
+//! All of them work on C-order `(z, y, x)` slices of `f32`, one axis at a time, and mirror the block
+//! about the *edge* of its first and last voxel (`c b a | a b c`). The value of a voxel is always
+//! computed by the same operations in the same order, wherever the voxel lies in the block: a
+//! block with a sufficient halo gives the bits that the whole volume gives.
+
+mod convolve;
+mod gaussian;
+pub(crate) mod lines;
+mod moments;
+#[cfg(test)]
+mod oracle;
+mod second_derivatives;
+mod top_hat;
+
+pub use convolve::smooth;
+pub use gaussian::Kernel;
+pub use lines::mirror;
+pub use moments::moments;
+pub use second_derivatives::laplacian_of_gaussian;
+pub use top_hat::{opening, opening_reach};

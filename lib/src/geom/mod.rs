@@ -16,6 +16,7 @@ pub use affine::{Affine, Parts, SingularError};
 pub use boxes::Box3;
 pub use chain::{Chain, LocalChain, LocalStep, Transform};
 pub use field::{Field, FieldSource, SourceError};
+pub(crate) use fit::spread;
 pub use fit::{FitError, Model, fit};
 pub use grid::Grid;
 pub use local_affines::LocalAffines;

@@ -1,1 +1,342 @@
 //! Realistic test sets with known truth.
+//!
+//! [`rounds`] makes two rounds of imaging of one piece of tissue, as expansion microscopy with
+//! several rounds of staining gives them: nuclei of varied size, brightness and texture, puncta,
+//! uneven background, blur, shot noise and electronic noise, some nuclei lost or changed between
+//! the rounds, empty corners, a moving volume of another size that overlaps the fixed one in part.
+//! The world is defined at every point of space, so both rounds show it without any
+//! interpolation of an image: the fixed voxel at `p` shows `world(p)`, the moving voxel at `q` shows
+//! `world(T^-1(q))`. [`score`] measures a transform against that truth.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::blocks::{self, Context, Outcome, Plan};
+use crate::geom::{Box3, Chain, Grid, Point};
+use crate::volume::{self, Codec, Dtype, FieldOutput, Format, Output, Spec};
+use crate::{table, transform};
+
+mod map;
+mod noise;
+mod random;
+mod render;
+mod score;
+mod world;
+
+pub use score::{Score, Spread, score};
+
+use map::{Deformation, TrueMap};
+use render::Camera;
+use world::World;
+
+/// Why a test set could not be made or a transform not be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A flag does not fit.
+    #[error("{0}")]
+    Usage(String),
+    /// The truth is not what [`rounds`] writes.
+    #[error("{path}: {message}")]
+    Truth {
+        /// The file.
+        path: String,
+        /// What was found, what was wanted.
+        message: String,
+    },
+    /// The file system refused.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: String,
+        /// Its refusal.
+        source: std::io::Error,
+    },
+    /// A volume's error.
+    #[error(transparent)]
+    Volume(#[from] volume::Error),
+    /// A transform's error.
+    #[error(transparent)]
+    Transform(#[from] transform::Error),
+    /// A run's error.
+    #[error(transparent)]
+    Blocks(#[from] blocks::Error),
+    /// A table's error.
+    #[error(transparent)]
+    Table(#[from] table::Error),
+    /// A field of a chain could not be read.
+    #[error("cannot read a displacement field of the transform: {0}")]
+    Field(#[source] crate::geom::SourceError),
+}
+
+/// What [`rounds`] is to make.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rounds {
+    /// Voxels of the fixed volume; the moving one differs by a few per cent.
+    pub shape: [usize; 3],
+    /// Micrometres per voxel, of both volumes.
+    pub spacing: Point,
+    /// The longest displacement of the smooth deformation, voxels.
+    pub max_displacement: f64,
+    /// The shortest wavelength of the deformation, voxels; the longest is twice that.
+    pub wavelength: f64,
+    /// Strength of the noise; 1 is that of a good camera.
+    pub noise: f64,
+}
+
+/// The side of the chunks, and of the blocks that are made at once.
+const CHUNK: usize = 64;
+/// The truth's field has a vector at every 4th voxel: linear interpolation between them
+/// is right to `4^2 / 8 * 8 * (2 pi / 256)^2`, 0.01 voxel, for 8 voxels of displacement.
+const FIELD_STEP: usize = 4;
+/// Objects listed as truth: enough for any statistic, few enough for any size of volume.
+const MOST_POINTS: usize = 50_000;
+
+/// The world, the map and both grids of a test set.
+struct Pair {
+    world: World,
+    map: TrueMap,
+    fixed: Grid,
+    moving: Grid,
+}
+
+impl Rounds {
+    fn check(&self) -> Result<(), Error> {
+        let usage = |message: String| Err(Error::Usage(message));
+        if let Some(&n) = self.shape.iter().find(|&&n| !(32..=100_000).contains(&n)) {
+            return usage(format!("--size has an axis of {n} voxels; wanted 32 to 100000"));
+        }
+        if self.spacing.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
+            return usage(format!("--spacing {:?} is not three lengths above 0", self.spacing));
+        }
+        if !(self.max_displacement.is_finite() && self.max_displacement >= 0.0) {
+            return usage(format!(
+                "--max-displacement {} is no length; wanted 0 or more voxels",
+                self.max_displacement
+            ));
+        }
+        if !(self.wavelength.is_finite() && self.wavelength >= 64.0) {
+            return usage(format!(
+                "--wavelength {} is too short to be smooth; wanted 64 voxels or more",
+                self.wavelength
+            ));
+        }
+        if !(self.noise.is_finite() && (0.0..=20.0).contains(&self.noise)) {
+            return usage(format!("--noise {} is out of range; wanted 0 to 20", self.noise));
+        }
+        Ok(())
+    }
+
+    fn pair(&self, seed: u64) -> Result<Pair, Error> {
+        self.check()?;
+        let fixed = Grid::new(self.shape, self.spacing, [0.0; 3]);
+        let factor = [1.06, 0.95, 1.02];
+        let moving_shape =
+            std::array::from_fn(|a| (self.shape[a] as f64 * factor[a]).round() as usize);
+        let moving = Grid::new(moving_shape, self.spacing, [0.0; 3]);
+        let deformation = Deformation::random(seed, &fixed, self.max_displacement, self.wavelength);
+        let ratio = deformation.least_ratio(&fixed);
+        if ratio < 0.2 {
+            return Err(Error::Usage(format!(
+                "a deformation of {} voxels at a wavelength of {} shrinks parts of the volume to {ratio:.2} of \
+                 their size; wanted at least 0.2: lower --max-displacement or raise --wavelength",
+                self.max_displacement, self.wavelength
+            )));
+        }
+        let map = TrueMap::random(seed, &fixed, &moving, deformation);
+        Ok(Pair { world: World::new(seed, &fixed), map, fixed, moving })
+    }
+}
+
+/// Writes `fixed.zarr`, `moving.zarr` and the truth into `folder`: `truth.json` (the affine `A`),
+/// `truth.zarr` (the displacement `u`) and `truth_points.csv` (objects in both volumes). The whole
+/// truth is `p -> A(p + u(p))`: the chain of `truth.zarr` and `truth.json`, in this order.
+///
+/// # Errors
+/// [`Error`]: a parameter out of range, a deformation that would fold, an output that exists.
+pub fn rounds(rounds: &Rounds, folder: &Path, ctx: &Context) -> Result<(), Error> {
+    let pair = rounds.pair(ctx.seed)?;
+    if !ctx.plan_only {
+        std::fs::create_dir_all(folder).map_err(|source| Error::Io {
+            action: "create",
+            path: folder.display().to_string(),
+            source,
+        })?;
+    }
+    let camera = |round: usize| Camera {
+        world: &pair.world,
+        map: (round == 1).then_some(&pair.map),
+        grid: if round == 0 { pair.fixed } else { pair.moving },
+        round,
+        gain: [900.0, 640.0][round],
+        offset: [100.0, 118.0][round],
+        haze: [1.0, 1.35][round],
+        shading: [0.06, -0.14][round],
+        noise: rounds.noise as f32,
+        seed: ctx.seed,
+    };
+    let what = format!("phantom rounds {rounds:?} seed {}", ctx.seed);
+    image(&camera(0), &folder.join("fixed.zarr"), &what, ctx)?;
+    image(&camera(1), &folder.join("moving.zarr"), &what, ctx)?;
+    if !ctx.plan_only {
+        write_truth(&pair, folder, ctx)?;
+    }
+    Ok(())
+}
+
+/// Renders one round, block by block.
+fn image(camera: &Camera, path: &PathBuf, what: &str, ctx: &Context) -> Result<(), Error> {
+    let bounds = camera.grid.bounds();
+    let block = [CHUNK; 3];
+    let plan = Plan::tile(bounds, block, Camera::memory(block), format!("{what} {path:?}"));
+    let spec = Spec {
+        grid: camera.grid,
+        dtype: Dtype::U16,
+        chunk: block,
+        shard: None,
+        codec: Codec::default(),
+        format: Format::Zarr3,
+    };
+    if ctx.plan_only {
+        return Ok(());
+    }
+    let output = Output::create(&path.to_string_lossy(), &spec, ctx.existing)?;
+    plan.stream(
+        ctx,
+        &output.ledger_folder(),
+        |_| Ok(()),
+        |task, ()| Ok(camera.render(&task.core)),
+        |task, voxels| {
+            output.write(&task.core, &voxels)?;
+            Ok(Outcome::Done)
+        },
+    )?;
+    Ok(())
+}
+
+fn write_truth(pair: &Pair, folder: &Path, ctx: &Context) -> Result<(), Error> {
+    transform::write_chain(&folder.join("truth.json"), &Chain::affine(pair.map.affine))?;
+    write_field(pair, &folder.join("truth.zarr"), ctx)?;
+    let points = pair.points();
+    score::write_points(&folder.join("truth_points.csv"), &points)?;
+    let parts = pair.map.affine.decompose();
+    ctx.record("objects", points.len());
+    ctx.record("rotation_degrees", parts.angle.to_degrees());
+    ctx.record("scales", json!(parts.scales));
+    ctx.record("affine", json!(pair.map.affine.rows()));
+    ctx.record("max_displacement_voxels", pair.map.deformation.longest(&pair.fixed));
+    ctx.record("least_volume_ratio", pair.map.deformation.least_ratio(&pair.fixed));
+    Ok(())
+}
+
+fn write_field(pair: &Pair, path: &Path, ctx: &Context) -> Result<(), Error> {
+    let shape = pair.fixed.shape.map(|n| (n - 1).div_ceil(FIELD_STEP) + 1);
+    let grid =
+        Grid::new(shape, pair.fixed.spacing.map(|s| s * FIELD_STEP as f64), pair.fixed.origin);
+    let chunk = [32; 3];
+    let output = FieldOutput::create(&path.to_string_lossy(), &grid, chunk, ctx.existing)?;
+    for part in grid.bounds().tiles(chunk) {
+        output.write(&part, &pair.vectors(&grid, &part))?;
+    }
+    Ok(())
+}
+
+impl Pair {
+    fn vectors(&self, grid: &Grid, part: &Box3) -> Vec<[f32; 3]> {
+        let [_, ny, nx] = part.shape();
+        (0..part.len())
+            .map(|i| {
+                let at = [i / (ny * nx), i / nx % ny, i % nx];
+                let p = grid.position(std::array::from_fn(|a| part.min[a] as f64 + at[a] as f64));
+                self.map.deformation.at(p).map(|v| v as f32)
+            })
+            .collect()
+    }
+
+    /// Fixed and moving positions of the objects that both volumes show, at most [`MOST_POINTS`],
+    /// spread evenly.
+    fn points(&self) -> Vec<[Point; 2]> {
+        let extent = self.fixed.extent(&self.fixed.bounds());
+        let inside = |grid: &Grid, p: Point| {
+            let [low, high] = grid.extent(&grid.bounds());
+            (0..3).all(|a| low[a] <= p[a] && p[a] <= high[a])
+        };
+        // slab by slab: the objects of a very large volume need not be in memory at once
+        let slabs = self.fixed.shape[0].div_ceil(256) as f64;
+        let mut points = Vec::new();
+        for slab in 0..slabs as usize {
+            let depth = extent[1][0] - extent[0][0];
+            let edge = |i: f64| extent[0][0] + depth * i / slabs;
+            let (low, high) = (edge(slab as f64), edge(slab as f64 + 1.0));
+            let (mut from, mut to) = (extent[0], extent[1]);
+            (from[0], to[0]) = (low, high);
+            let last = slab as f64 + 1.0 == slabs;
+            points.extend(
+                self.world
+                    .nuclei([from, to])
+                    .iter()
+                    .filter(|n| n.brightness.iter().all(|&b| b > 0.0))
+                    .map(|n| n.centre)
+                    .filter(|p| low <= p[0] && (p[0] < high || last) && inside(&self.fixed, *p))
+                    .map(|p| [p, self.map.apply(p)])
+                    .filter(|[_, q]| inside(&self.moving, *q)),
+            );
+        }
+        let keep = points.len().div_ceil(MOST_POINTS).max(1);
+        points.into_iter().step_by(keep).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> Rounds {
+        Rounds {
+            shape: [128; 3],
+            spacing: [1.0, 0.8, 0.8],
+            max_displacement: 8.0,
+            wavelength: 256.0,
+            noise: 1.0,
+        }
+    }
+
+    #[test]
+    fn true_points_lie_in_both_volumes_and_on_the_true_map() {
+        let pair = small().pair(1).unwrap();
+        let points = pair.points();
+        assert!(points.len() > 150, "{}", points.len());
+        for [p, q] in points {
+            let back = pair.map.undo(q);
+            assert!((0..3).all(|a| (back[a] - p[a]).abs() < 1e-6));
+            let at = pair.moving.index(q);
+            assert!((0..3).all(|a| at[a] >= 0.0 && at[a] < pair.moving.shape[a] as f64));
+        }
+    }
+
+    #[test]
+    fn the_field_and_the_affine_together_are_the_true_map() {
+        let pair = small().pair(2).unwrap();
+        let grid = Grid::new([33; 3], [4.0, 3.2, 3.2], [0.0; 3]);
+        let field = crate::geom::Field { grid, vectors: pair.vectors(&grid, &grid.bounds()) };
+        let mut worst = 0f64;
+        for [p, q] in pair.points() {
+            let u = field.displacement(p);
+            let got = pair.map.affine.apply(std::array::from_fn(|a| p[a] + u[a]));
+            worst = (0..3).map(|a| (got[a] - q[a]).abs()).fold(worst, f64::max);
+        }
+        assert!(worst < 0.02, "{worst} um");
+    }
+
+    #[test]
+    fn parameters_that_cannot_be_are_named_with_the_way_out() {
+        let message = |rounds: Rounds| rounds.pair(0).err().map(|e| e.to_string()).unwrap();
+        let fold = message(Rounds { max_displacement: 300.0, ..small() });
+        assert!(fold.contains("lower --max-displacement"), "{fold}");
+        assert!(message(Rounds { shape: [128, 8, 128], ..small() }).contains("--size"));
+        assert!(message(Rounds { spacing: [1.0, 0.0, 1.0], ..small() }).contains("--spacing"));
+        assert!(message(Rounds { noise: f64::NAN, ..small() }).contains("--noise"));
+    }
+}

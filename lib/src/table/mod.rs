@@ -1,10 +1,23 @@
 //! Rows on disk: spots, matches and block status as CSV with a header, written whole or not at all.
 //!
-//! Columns are found by name, so extra columns pass through reading unharmed.
-
-use std::path::Path;
+//! Columns are found by name, so extra columns pass through reading unharmed. Numbers are written as
+//! the shortest text that reads back as the same double.
 
 use crate::geom::Point;
+
+mod block_rows;
+mod matches;
+mod points;
+mod rows;
+mod spots;
+mod whole_file;
+
+pub use block_rows::{BlockRow, Status, read_blocks, write_blocks};
+pub use matches::{read_matches, write_matches};
+pub use points::{Points, read_points, write_points};
+pub use rows::{Table, number};
+pub use spots::{read_spots, write_spots};
+pub(crate) use whole_file::write_whole;
 
 /// Why a table could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -57,24 +70,4 @@ pub struct Match {
     pub inlier: bool,
     /// Distance in micrometres between the mapped fixed point and the moving point.
     pub residual: f64,
-}
-
-/// Columns: `z_um,y_um,x_um,radius_um,response,intensity`.
-pub fn write_spots(_path: &Path, _spots: &[Spot]) -> Result<(), Error> {
-    todo!()
-}
-
-/// Reads what [`write_spots`] wrote; only the three positions must be there.
-pub fn read_spots(_path: &Path) -> Result<Vec<Spot>, Error> {
-    todo!()
-}
-
-/// Columns: `fixed_z_um,..,moving_x_um,correlation,inlier,residual_um`.
-pub fn write_matches(_path: &Path, _matches: &[Match]) -> Result<(), Error> {
-    todo!()
-}
-
-/// Reads what [`write_matches`] wrote.
-pub fn read_matches(_path: &Path) -> Result<Vec<Match>, Error> {
-    todo!()
 }

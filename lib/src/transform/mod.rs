@@ -1,9 +1,31 @@
 //! Transforms on disk: chains as JSON after OME-NGFF's coordinate transformations, BigStream's 4x4
 //! text, displacement fields and local affines as Zarr arrays.
+//!
+//! Whatever is read is turned into maps of `[z, y, x]` micrometres from the fixed to the moving
+//! volume, and nothing is guessed: a document says its direction, axes and unit.
 
+use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::geom::Chain;
+use crate::geom::{Affine, Chain, Transform};
+use crate::volume;
+
+mod document;
+mod frame;
+mod local_affines;
+mod matrix_text;
+mod numbers;
+#[cfg(test)]
+mod tests;
+
+pub use document::{Step, read_document, write_chain, write_document};
+pub use frame::{Direction, reverse_axes};
+pub use local_affines::{read_local_affines, write_local_affines};
+pub use matrix_text::{Axes, read_matrix_text, write_matrix_text};
+
+/// The type of local affines, in documents and in the attributes of their array.
+pub const LOCAL_AFFINES: &str = "voxloom:localAffines";
 
 /// Why a transform could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -31,12 +53,141 @@ pub enum Error {
     Volume(#[from] crate::volume::Error),
 }
 
-/// Reads one chain from several locations, in the order in which they are applied.
-pub fn read_chain(_locations: &[String]) -> Result<Chain, Error> {
-    todo!()
+/// What a location holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A chain's JSON.
+    Document,
+    /// A 4x4 matrix as text.
+    MatrixText,
+    /// An array of local affines.
+    LocalAffines,
+    /// A displacement field, or at least a container that may hold one.
+    Field,
 }
 
-/// Writes a chain of affines as JSON, whole or not at all.
-pub fn write_chain(_path: &Path, _chain: &Chain) -> Result<(), Error> {
-    todo!()
+/// A file of more bytes than this is no transform that is written out as text.
+const LARGEST_TEXT: u64 = 64 << 20;
+
+/// Finds out by its content what kind of transform a location holds.
+pub fn kind_of(location: &str) -> Result<Kind, Error> {
+    let wrong = |message: &str| Error::Format {
+        location: location.to_owned(),
+        message: message.to_owned(),
+    };
+    if location.contains("://") {
+        return Ok(Kind::Field);
+    }
+    let path = Path::new(location);
+    let refused = |source| Error::Io { action: "read", path: location.to_owned(), source };
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(wrong(
+                "not found; wanted a transform (a chain's JSON, a 4x4 text matrix, or a field or local \
+                 affines in Zarr), check the path",
+            ));
+        }
+        Err(e) => return Err(refused(e)),
+    };
+    if metadata.is_dir() {
+        return Ok(if local_affines::is_local_affines(path) {
+            Kind::LocalAffines
+        } else {
+            Kind::Field
+        });
+    }
+    if metadata.len() > LARGEST_TEXT {
+        return Err(wrong(
+            "is too large for a transform in text; a field is given as its Zarr folder",
+        ));
+    }
+    let mut head = Vec::new();
+    let file = std::fs::File::open(path).map_err(refused)?;
+    file.take(4096).read_to_end(&mut head).map_err(refused)?;
+    if head.starts_with(b"II*\0") || head.starts_with(b"MM\0*") || head.contains(&0) {
+        return Err(wrong(
+            "is a binary file and no transform; wanted a chain's JSON, a 4x4 text matrix, or a Zarr folder",
+        ));
+    }
+    if head.starts_with(b"#Insight Transform File") {
+        return Err(wrong(
+            "is an ITK transform, in x,y,z millimetres of its own frame; write its matrix as a chain's \
+             JSON, with axes and unit",
+        ));
+    }
+    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&head).trim_ascii_start();
+    match text.first() {
+        None => Err(wrong("is empty; wanted a transform: a chain's JSON or a 4x4 text matrix")),
+        Some(b'{') => Ok(Kind::Document),
+        Some(_) => Ok(Kind::MatrixText),
+    }
+}
+
+/// Reads one chain from several locations, in the order in which they are applied.
+///
+/// A location is a chain's JSON, a 4x4 text matrix (axes z, y, x), a displacement field or an array
+/// of local affines; which one is found out by its content.
+pub fn read_chain(locations: &[String]) -> Result<Chain, Error> {
+    let mut chain = Chain::default();
+    for location in locations {
+        match kind_of(location)? {
+            Kind::Document => {
+                for step in read_document(Path::new(location), Direction::FixedToMoving)? {
+                    chain.steps.push(open_step(location, &step)?);
+                }
+            }
+            Kind::MatrixText => {
+                let map = read_matrix_text(Path::new(location), Axes::Zyx)?;
+                tracing::info!(
+                    "{location}: a text matrix, taken as fixed to moving in z,y,x micrometres"
+                );
+                chain.steps.push(Transform::Affine(map));
+            }
+            Kind::LocalAffines => {
+                chain.steps.push(Transform::LocalAffines(Arc::new(read_local_affines(location)?)));
+            }
+            Kind::Field => chain.steps.push(open_field(location)?),
+        }
+    }
+    Ok(chain)
+}
+
+/// Reads a chain that must be one matrix in all, such as `--initial` of a matching step.
+pub fn read_affine(locations: &[String]) -> Result<Affine, Error> {
+    read_chain(locations)?.as_affine().ok_or_else(|| Error::Format {
+        location: locations.join(", "),
+        message: "holds a field or local affines, and one matrix is wanted here; give the global \
+                  transform alone"
+            .to_owned(),
+    })
+}
+
+fn open_step(document: &str, step: &Step) -> Result<Transform, Error> {
+    let there = |array: &str| {
+        if array.contains("://") || Path::new(array).exists() {
+            return Ok(());
+        }
+        Err(Error::Format {
+            location: document.to_owned(),
+            message: format!(
+                "refers to {array}, which is not there; keep it where the document says"
+            ),
+        })
+    };
+    Ok(match step {
+        Step::Affine(map) => Transform::Affine(*map),
+        Step::LocalAffines(array) => {
+            there(array)?;
+            Transform::LocalAffines(Arc::new(read_local_affines(array)?))
+        }
+        Step::Field(array) => {
+            there(array)?;
+            open_field(array)?
+        }
+    })
+}
+
+fn open_field(location: &str) -> Result<Transform, Error> {
+    Ok(Transform::Field(Arc::new(volume::FieldFile::open(location)?)))
 }

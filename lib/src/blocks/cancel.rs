@@ -1,0 +1,65 @@
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+/// Whether the run is asked to stop.
+///
+/// While blocks are streamed a first signal asks them to stop at a clean point and a second one
+/// ends the process; at other times the first ends it.
+#[derive(Clone, Debug)]
+pub struct Cancel {
+    signal: Arc<AtomicUsize>,
+    at_once: Arc<AtomicBool>,
+}
+
+impl Default for Cancel {
+    fn default() -> Self {
+        Self { signal: Arc::default(), at_once: Arc::new(AtomicBool::new(true)) }
+    }
+}
+
+impl Cancel {
+    /// Listens to SIGINT and SIGTERM (not to SIGHUP, which `nohup` wants ignored).
+    pub fn on_signals() -> io::Result<Self> {
+        let cancel = Self::default();
+        for signal in [SIGINT, SIGTERM] {
+            // handlers run in the order in which they are registered: the second signal finds
+            // the flag that the first one set
+            let code = 128 + signal;
+            let at_once = || Arc::clone(&cancel.at_once);
+            signal_hook::flag::register_conditional_shutdown(signal, code, at_once())?;
+            signal_hook::flag::register(signal, at_once())?;
+            signal_hook::flag::register_usize(signal, Arc::clone(&cancel.signal), signal as usize)?;
+        }
+        Ok(cancel)
+    }
+
+    /// The signal that came, if one did.
+    pub fn signal(&self) -> Option<i32> {
+        match self.signal.load(Ordering::Relaxed) {
+            0 => None,
+            signal => Some(signal as i32),
+        }
+    }
+
+    /// Asks for a stop, as the signal of this number would.
+    pub fn stop(&self, signal: i32) {
+        self.signal.store(signal as usize, Ordering::Relaxed);
+    }
+
+    /// Until the guard is dropped, a first signal is left to whoever asks [`Cancel::signal`].
+    pub(super) fn heed(&self) -> Heeding {
+        self.at_once.store(false, Ordering::SeqCst);
+        Heeding(Arc::clone(&self.at_once))
+    }
+}
+
+pub(super) struct Heeding(Arc<AtomicBool>);
+
+impl Drop for Heeding {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,171 @@
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+
+use super::receipt::{Input, Receipt, Sink};
+use super::{Cancel, Error, Progress};
+use crate::device::Device;
+use crate::volume::{Existing, Output, Volume};
+
+/// One share of a plan's tasks: the `k`-th of `n`, `k` from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Which share, from 1.
+    pub k: usize,
+    /// Of how many.
+    pub n: usize,
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self { k: 1, n: 1 }
+    }
+}
+
+impl Part {
+    /// Its share of `count` tasks: contiguous, and equal to within one.
+    pub fn range(self, count: usize) -> std::ops::Range<usize> {
+        let n = self.n.max(1);
+        let k = self.k.clamp(1, n);
+        count * (k - 1) / n..count * k / n
+    }
+}
+
+/// What the shared flags of the command line said; passed to every operation.
+///
+/// The default is a quiet run of everything with one thread, for tests and for use as a library.
+pub struct Context {
+    /// Worker threads.
+    pub threads: usize,
+    /// Ceiling of resident memory, bytes.
+    pub memory: u64,
+    /// Where kernels run.
+    pub device: Device,
+    /// `--block-size`, voxels.
+    pub block_size: Option<[usize; 3]>,
+    /// `--part`.
+    pub part: Part,
+    /// Whether `--part` was given, be it 1/1: what needs all parts is then left to `--finish`.
+    pub scattered: bool,
+    /// `--finish`: no blocks; check that every part is done, then do what needs all of them.
+    pub finish: bool,
+    /// `--plan`: print the plan, compute nothing.
+    pub plan_only: bool,
+    /// `--resume`, `--overwrite`.
+    pub existing: Existing,
+    /// `--allow-failed`: the fraction of blocks that may fail or fall back.
+    pub allow_failed: f64,
+    /// `--seed`.
+    pub seed: u64,
+    /// `--progress`.
+    pub progress: Progress,
+    /// Whether a signal came.
+    pub cancel: Cancel,
+    /// What has been done so far; written by `cli` at the end.
+    pub receipt: Mutex<Receipt>,
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Self {
+            threads: 1,
+            memory: 4 << 30,
+            device: Device::default(),
+            block_size: None,
+            part: Part::default(),
+            scattered: false,
+            finish: false,
+            plan_only: false,
+            existing: Existing::default(),
+            allow_failed: 0.0,
+            seed: 0,
+            progress: Progress::None,
+            cancel: Cancel::default(),
+            receipt: Mutex::default(),
+        }
+    }
+}
+
+impl Context {
+    /// Whether this run does what needs all blocks: it does them all itself, or all parts are done.
+    pub fn gathers(&self) -> bool {
+        !self.plan_only && (self.finish || !(self.scattered || self.part.n > 1))
+    }
+
+    /// Adds a number of this program to the receipt.
+    pub fn record(&self, name: &str, value: impl Into<Value>) {
+        let value = value.into();
+        self.note(|receipt| {
+            receipt.results.insert(name.to_owned(), value);
+        });
+    }
+
+    /// Adds a volume that is read to the receipt.
+    pub fn input(&self, volume: &Volume) {
+        let grid = volume.grid();
+        let input = Input::new(volume.location());
+        self.note(|receipt| {
+            receipt.inputs.push(Input {
+                shape: Some(grid.shape),
+                dtype: Some(volume.dtype().name()),
+                spacing: Some(grid.spacing),
+                ..input
+            });
+        });
+    }
+
+    /// Adds a table, a transform or another file that is read to the receipt.
+    pub fn input_file(&self, location: &str) {
+        let input = Input::new(location);
+        self.note(|receipt| receipt.inputs.push(input));
+    }
+
+    /// Adds a file or a folder that is written to the receipt, which goes beside it.
+    pub fn output_file(&self, path: &Path) {
+        self.note(|receipt| {
+            receipt.outputs.push(path.display().to_string());
+            receipt.sinks.push(Sink::Beside(path.to_path_buf()));
+        });
+    }
+
+    /// Adds a volume that is written to the receipt, which goes into its attributes (beside it
+    /// where it is one file).
+    pub fn output_array(&self, output: &Arc<Output>) {
+        let path = Path::new(output.location());
+        if path.is_file() {
+            return self.output_file(path);
+        }
+        let array = Arc::clone(output);
+        let set = move |value| Ok(array.set_attribute("voxloom", value)?);
+        self.note(|receipt| {
+            receipt.outputs.push(output.location().to_owned());
+            receipt.sinks.push(Sink::Attribute(Arc::new(set)));
+        });
+    }
+
+    /// Stops where a file to be written exists and neither `--resume` nor `--overwrite` is given.
+    pub fn refuse_existing(&self, path: &Path) -> Result<(), Error> {
+        if self.existing == Existing::Refuse && path.exists() {
+            return Err(Error::Exists { path: path.display().to_string() });
+        }
+        Ok(())
+    }
+
+    /// Adds to the bytes read; where nothing is added, what the system counted is reported.
+    pub fn add_bytes_read(&self, bytes: u64) {
+        self.note(|receipt| receipt.bytes[0] += bytes);
+    }
+
+    /// Adds to the bytes written; where nothing is added, what the system counted is reported.
+    pub fn add_bytes_written(&self, bytes: u64) {
+        self.note(|receipt| receipt.bytes[1] += bytes);
+    }
+
+    /// Changes the receipt.
+    pub(super) fn note(&self, change: impl FnOnce(&mut Receipt)) {
+        // a panic elsewhere while it was locked leaves a receipt that is still whole
+        let mut receipt = self.receipt.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        change(&mut receipt);
+    }
+}

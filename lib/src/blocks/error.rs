@@ -1,0 +1,267 @@
+use std::fmt;
+use std::io;
+
+/// Why a run of blocks ended early, could not begin, or is not good enough.
+#[derive(Debug)]
+pub enum Error {
+    /// Ctrl-C or a signal: what is done is done.
+    Interrupted {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// A block met a passing fault, so that the others would meet it too.
+    Block {
+        /// Its place in the grid of blocks.
+        index: [usize; 3],
+        /// The cause.
+        source: anyhow::Error,
+    },
+    /// More blocks failed, or fell back, than `--allow-failed` allows.
+    TooManyFailed {
+        /// Blocks without a result.
+        failed: usize,
+        /// Blocks with the result of a stated rule.
+        fallback: usize,
+        /// All blocks that were to be done.
+        total: usize,
+        /// The fraction that was allowed.
+        allowed: f64,
+        /// The first reasons, each with its block.
+        reasons: Vec<String>,
+    },
+    /// `--finish` found parts missing.
+    Missing {
+        /// Blocks without an entry.
+        missing: usize,
+        /// Blocks in the plan.
+        total: usize,
+        /// The first of them.
+        first: usize,
+    },
+    /// An output, or the unfinished work of an earlier run, is there.
+    Exists {
+        /// The file or folder.
+        path: String,
+    },
+    /// The output was begun with other parameters.
+    OtherPlan {
+        /// The folder of its ledger.
+        folder: String,
+        /// Where the two descriptions first differ: as begun, as asked for now.
+        difference: [String; 2],
+    },
+    /// A flag does not fit.
+    Usage(String),
+    /// The file system refused.
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: String,
+        /// Its refusal.
+        source: io::Error,
+    },
+}
+
+/// What an error means for the exit code.
+///
+/// It is the innermost cause of those [`Error`]s that decide the code by their kind, and says
+/// nothing itself: so an error that passes them on transparently does not hide the kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The command line is wrong.
+    Usage,
+    /// A signal came.
+    Interrupted(i32),
+    /// Done, but with too many blocks failed.
+    TooManyFailed,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
+}
+
+impl std::error::Error for Verdict {}
+
+static USAGE: Verdict = Verdict::Usage;
+static TOO_MANY_FAILED: Verdict = Verdict::TooManyFailed;
+/// SIGINT and SIGTERM are all that [`super::Cancel`] listens to.
+static INTERRUPTED: [Verdict; 2] =
+    [Verdict::Interrupted(libc::SIGINT), Verdict::Interrupted(libc::SIGTERM)];
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Interrupted { signal } => INTERRUPTED
+                .iter()
+                .find(|verdict| **verdict == Verdict::Interrupted(*signal))
+                .map(|verdict| verdict as _),
+            Self::TooManyFailed { .. } => Some(&TOO_MANY_FAILED),
+            Self::Usage(_) => Some(&USAGE),
+            Self::Block { source, .. } => Some(source.as_ref()),
+            Self::Io { source, .. } => Some(source),
+            Self::Missing { .. } | Self::Exists { .. } | Self::OtherPlan { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Interrupted { .. } => {
+                f.write_str("interrupted; run the same command with --resume to go on")
+            }
+            Self::Block { index: [z, y, x], source } => write!(
+                f,
+                "block {z},{y},{x} failed: {}; run the same command with --resume to go on",
+                sentence(source.as_ref())
+            ),
+            Self::TooManyFailed { failed, fallback, total, allowed, reasons } => write!(
+                f,
+                "{failed} of {total} blocks failed and {fallback} fell back, more than the \
+                 fraction {allowed} of --allow-failed; --resume tries the failed ones again \
+                 ({})",
+                reasons.join("; ")
+            ),
+            Self::Missing { missing, total, first } => write!(
+                f,
+                "{missing} of {total} blocks are not done yet (first: {first}); run their parts, \
+                 then --finish again"
+            ),
+            Self::Exists { path } => write!(
+                f,
+                "{path} exists already; give --resume to go on with it or \
+                 --overwrite to replace it"
+            ),
+            Self::OtherPlan { folder, difference: [begun, asked] } => write!(
+                f,
+                "{folder} was begun with other parameters ({begun}, now {asked}); give the same \
+                 ones to go on with it or --overwrite to start anew"
+            ),
+            Self::Usage(message) => f.write_str(message),
+            Self::Io { action, path, source } => write!(f, "cannot {action} {path}: {source}"),
+        }
+    }
+}
+
+impl Error {
+    pub(super) fn io(
+        action: &'static str,
+        path: &std::path::Path,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.display().to_string();
+        move |source| Self::Io { action, path, source }
+    }
+}
+
+/// Whether the same command may succeed later: the cause is a full or unwell storage, or want of
+/// memory, and not the data.
+pub fn is_passing(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(is_passing_io)
+}
+
+fn is_passing_io(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    let by_kind = matches!(
+        error.kind(),
+        Kind::StorageFull
+            | Kind::QuotaExceeded
+            | Kind::StaleNetworkFileHandle
+            | Kind::TimedOut
+            | Kind::WouldBlock
+            | Kind::OutOfMemory
+            | Kind::ResourceBusy
+            | Kind::Interrupted
+            | Kind::ConnectionReset
+            | Kind::ConnectionAborted
+            | Kind::ConnectionRefused
+            | Kind::NotConnected
+            | Kind::HostUnreachable
+            | Kind::NetworkUnreachable
+            | Kind::NetworkDown
+    );
+    // those that std has no kind for: errno names of POSIX
+    let by_number = matches!(
+        error.raw_os_error(),
+        Some(libc::EIO | libc::EREMOTEIO | libc::ENOLCK | libc::ENFILE | libc::ENOTCONN)
+    );
+    let inner = error.get_ref().is_some_and(|inner| is_passing(inner));
+    by_kind || by_number || inner
+}
+
+/// An error and its causes in one line, without what was said before: many an error's own text
+/// ends with that of its cause.
+pub fn sentence(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    for cause in std::iter::successors(Some(error), |error| error.source()) {
+        let said = cause.to_string().replace('\n', " ");
+        if !text.contains(said.trim()) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(said.trim());
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Outer {
+        #[error(transparent)]
+        Blocks(#[from] Error),
+    }
+
+    #[test]
+    fn a_full_disk_passes_and_a_missing_file_does_not() {
+        for (number, passes) in [
+            (libc::ENOSPC, true),
+            (libc::EDQUOT, true),
+            (libc::EIO, true),
+            (libc::ESTALE, true),
+            (libc::ETIMEDOUT, true),
+            (libc::EAGAIN, true),
+            (libc::ENOMEM, true),
+            (libc::ENOENT, false),
+            (libc::EACCES, false),
+            (libc::EROFS, false),
+        ] {
+            let error =
+                anyhow::Error::from(io::Error::from_raw_os_error(number)).context("writing");
+            assert_eq!(is_passing(error.as_ref()), passes, "errno {number}");
+        }
+    }
+
+    #[test]
+    fn an_io_error_inside_an_io_error_is_found() {
+        let inner = io::Error::from_raw_os_error(libc::ENOSPC);
+        assert!(is_passing(&io::Error::other(inner)));
+        assert!(!is_passing(&io::Error::other("damaged")));
+    }
+
+    #[test]
+    fn a_sentence_says_each_cause_once() {
+        let source = io::Error::other("disk on fire");
+        let error = Error::Io { action: "read", path: "a".into(), source };
+        let error = anyhow::Error::from(error).context("reading --mask");
+        assert_eq!(sentence(error.as_ref()), "reading --mask: cannot read a: disk on fire");
+    }
+
+    #[test]
+    fn a_transparent_wrapper_does_not_hide_the_verdict() {
+        for (error, verdict) in [
+            (Error::Usage("no".into()), Verdict::Usage),
+            (Error::Interrupted { signal: 15 }, Verdict::Interrupted(15)),
+        ] {
+            let wrapped = anyhow::Error::from(Outer::from(error)).context("aligning");
+            assert!(wrapped.chain().any(|e| e.downcast_ref::<Verdict>() == Some(&verdict)));
+        }
+    }
+}

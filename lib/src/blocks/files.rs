@@ -1,0 +1,90 @@
+//! Files that appear whole or not at all, under names that no other process takes.
+
+use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Error;
+
+/// The folder for ledger and rows beside an output that is one file: `<output>.voxloom`.
+pub fn folder_beside(output: &Path) -> PathBuf {
+    let mut name = output.as_os_str().to_owned();
+    name.push(".voxloom");
+    name.into()
+}
+
+/// Writes a file under a temporary name, then renames it.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{}.tmp", unique()));
+    let written = fs::File::create_new(&temporary)
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_data()
+        })
+        .and_then(|()| fs::rename(&temporary, path));
+    written.map_err(|source| {
+        // what the failure left behind; that it cannot be removed adds nothing to the report
+        let _ = fs::remove_file(&temporary);
+        Error::io("write", path)(source)
+    })
+}
+
+/// A word that no other process on any machine uses: host, process and chance.
+pub(super) fn unique() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String =
+        host.trim().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    // RandomState is seeded by the system's randomness
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u64(COUNT.fetch_add(1, Ordering::Relaxed));
+    format!("{host}-{}-{:08x}", std::process::id(), hasher.finish() as u32)
+}
+
+/// FNV-1a, 64 bits (draft-eastlake-fnv): a short name for a long text, the same on every machine.
+pub(super) struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    pub(super) fn hex(&self) -> String {
+        format!("{:016x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_fnv_1a() {
+        let mut hash = Fnv::default();
+        hash.add(b"foobar");
+        assert_eq!(hash.hex(), "85944171f73967e8"); // the draft's test vector
+    }
+
+    #[test]
+    fn a_whole_write_replaces_and_leaves_no_temporary() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows");
+        write_whole(&path, b"first").unwrap();
+        write_whole(&path, b"second").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let missing = folder.path().join("none/rows");
+        assert!(write_whole(&missing, b"x").unwrap_err().to_string().contains("none/rows"));
+    }
+}

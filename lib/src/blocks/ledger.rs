@@ -1,0 +1,346 @@
+//! Which tasks of a plan are done: append-only logs, one file per process, their union what is true.
+//!
+//! A line is written after the task's result was, and is never changed; so a process that dies
+//! loses at most the line it was writing, and two processes on one part do no harm.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::files::{Fnv, unique};
+use super::{Context, Error, Outcome, Plan};
+use crate::volume::Existing;
+
+/// How often lines are brought to the disk; a killed process loses none even in between, a
+/// machine that loses power does the work of this time again.
+const SYNC_EVERY: Duration = Duration::from_secs(2);
+
+/// How a task ended, or that it did not end well.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Entry {
+    /// Its result is written.
+    Ended(Outcome),
+    /// It has no result, for this reason.
+    Failed(String),
+}
+
+/// The first line of a file.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    ledger: u32,
+    plan: String,
+}
+
+/// Any other line.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    task: usize,
+    end: End,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum End {
+    Done,
+    Empty,
+    Fallback,
+    Failed,
+}
+
+impl Line {
+    fn new(task: usize, entry: &Entry) -> Self {
+        let (end, reason) = match entry {
+            Entry::Ended(Outcome::Done) => (End::Done, None),
+            Entry::Ended(Outcome::Empty) => (End::Empty, None),
+            Entry::Ended(Outcome::Fallback(reason)) => (End::Fallback, Some(reason.clone())),
+            Entry::Failed(reason) => (End::Failed, Some(reason.clone())),
+        };
+        Self { task, end, reason }
+    }
+
+    fn entry(self) -> Entry {
+        let reason = self.reason.unwrap_or_default();
+        match self.end {
+            End::Done => Entry::Ended(Outcome::Done),
+            End::Empty => Entry::Ended(Outcome::Empty),
+            End::Fallback => Entry::Ended(Outcome::Fallback(reason)),
+            End::Failed => Entry::Failed(reason),
+        }
+    }
+}
+
+/// The file of this process.
+pub(super) struct Ledger {
+    path: PathBuf,
+    log: Mutex<Log>,
+}
+
+struct Log {
+    file: File,
+    synced: Instant,
+}
+
+impl Ledger {
+    /// Makes a file of its own in `folder`.
+    pub(super) fn create(folder: &Path, plan: &Plan, ctx: &Context) -> Result<Self, Error> {
+        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        let identity = plan.identity();
+        let mut hash = Fnv::default();
+        hash.add(identity.as_bytes());
+        let (k, n) = (ctx.part.k, ctx.part.n);
+        let name = format!("ledger-{}-{k}of{n}-{}.jsonl", hash.hex(), unique());
+        let path = folder.join(name);
+        let mut file = File::create_new(&path).map_err(Error::io("create", &path))?;
+        append(&mut file, &path, &Head { ledger: 1, plan: identity })?;
+        Ok(Self { path, log: Mutex::new(Log { file, synced: Instant::now() }) })
+    }
+
+    /// Enters a task whose result is written, or that failed.
+    pub(super) fn enter(&self, task: usize, entry: &Entry) -> Result<(), Error> {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        append(&mut log.file, &self.path, &Line::new(task, entry))?;
+        if log.synced.elapsed() >= SYNC_EVERY {
+            log.synced = Instant::now();
+            return self.sync(&log.file);
+        }
+        Ok(())
+    }
+
+    /// Brings all lines to the disk.
+    pub(super) fn close(&self) -> Result<(), Error> {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sync(&log.file)
+    }
+
+    fn sync(&self, file: &File) -> Result<(), Error> {
+        use std::io::ErrorKind::{InvalidInput, Unsupported};
+        match file.sync_data() {
+            // some network and user-space file systems know no such thing
+            Err(e) if matches!(e.kind(), InvalidInput | Unsupported) => Ok(()),
+            result => result.map_err(Error::io("write", &self.path)),
+        }
+    }
+}
+
+/// What is known in `folder` as a run begins: nothing where it starts anew.
+pub(super) fn begin(
+    folder: &Path,
+    plan: &Plan,
+    existing: Existing,
+) -> Result<BTreeMap<usize, Entry>, Error> {
+    if existing == Existing::Overwrite {
+        clear(folder)?;
+    }
+    let known = load(folder, plan)?;
+    if existing == Existing::Refuse && !known.is_empty() {
+        return Err(Error::Exists { path: folder.display().to_string() });
+    }
+    Ok(known)
+}
+
+/// One call per line: what others read ends at a line's end unless this process is killed in it.
+fn append(file: &mut File, path: &Path, line: &impl Serialize) -> Result<(), Error> {
+    let mut text = serde_json::to_vec(line).map_err(|e| Error::io("write", path)(e.into()))?;
+    text.push(b'\n');
+    file.write_all(&text).map_err(Error::io("write", path))
+}
+
+/// What the files in `folder` say, together. A result counts more than a failure, whichever came
+/// first: a task that failed may have been tried again.
+pub(super) fn load(folder: &Path, plan: &Plan) -> Result<BTreeMap<usize, Entry>, Error> {
+    let identity = plan.identity();
+    let mut known = BTreeMap::new();
+    for path in files(folder, "ledger-")? {
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            // removed by a finishing process since it was listed
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(Error::io("read", &path)(e)),
+        };
+        let mut lines = whole_lines(&text);
+        let Some(head) = lines.next().and_then(|line| serde_json::from_slice::<Head>(line).ok())
+        else {
+            continue; // killed while it wrote its first line
+        };
+        if head.plan != identity {
+            return Err(Error::OtherPlan {
+                folder: folder.display().to_string(),
+                difference: difference(&head.plan, &identity),
+            });
+        }
+        for line in lines {
+            let Ok(line) = serde_json::from_slice::<Line>(line) else {
+                tracing::warn!("{}: a damaged line is ignored", path.display());
+                continue;
+            };
+            let (task, entry) = (line.task, line.entry());
+            let better = matches!(entry, Entry::Ended(_)) || !known.contains_key(&task);
+            if better && task < plan.tasks.len() {
+                known.insert(task, entry);
+            }
+        }
+    }
+    Ok(known)
+}
+
+/// The lines that end; the rest is torn.
+fn whole_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"))
+}
+
+/// The files in `folder` of this beginning, in the order of their names; none where it is absent.
+pub(super) fn files(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>, Error> {
+    let listing = match fs::read_dir(folder) {
+        Ok(listing) => listing,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("read", folder)(e)),
+    };
+    let mut paths = Vec::new();
+    for file in listing {
+        let file = file.map_err(Error::io("read", folder))?;
+        if file.file_name().to_string_lossy().starts_with(prefix) {
+            paths.push(file.path());
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Removes what blocks keep in `folder`, and nothing else that may be there.
+pub(super) fn clear(folder: &Path) -> Result<(), Error> {
+    for prefix in ["ledger-", "rows-", "receipt-", ".rows-", ".receipt-"] {
+        for path in files(folder, prefix)? {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", &path)(e));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The first words in which two descriptions of a plan differ.
+fn difference(begun: &str, asked: &str) -> [String; 2] {
+    let word_end = |c: char| matches!(c, ';' | '\n' | ' ' | '{' | '}');
+    let same = begun.bytes().zip(asked.bytes()).take_while(|(a, b)| a == b).count();
+    [begun, asked].map(|text| {
+        let same = (0..=same).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let start = text[..same].rfind(word_end).map_or(0, |at| at + 1);
+        let end = text[same..].find(word_end).map_or(text.len(), |at| same + at);
+        let word: String = text[start..end].chars().take(80).collect();
+        if word.is_empty() { "nothing".to_owned() } else { word }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geom::Box3;
+
+    fn plan(fingerprint: &str) -> Plan {
+        Plan::tile(Box3::of_shape([4, 1, 1]), [1; 3], 1, fingerprint.into())
+    }
+
+    fn create(folder: &Path, plan: &Plan) -> Ledger {
+        Ledger::create(folder, plan, &Context::default()).unwrap()
+    }
+
+    fn done() -> Entry {
+        Entry::Ended(Outcome::Done)
+    }
+
+    #[test]
+    fn what_is_entered_is_read_back_with_its_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = plan("radius=1");
+        let ledger = create(folder.path(), &plan);
+        let entries = [
+            done(),
+            Entry::Ended(Outcome::Empty),
+            Entry::Ended(Outcome::Fallback("no match".into())),
+            Entry::Failed("chunk \"3\"\nis damaged".into()),
+        ];
+        for (task, entry) in entries.iter().enumerate() {
+            ledger.enter(task, entry).unwrap();
+        }
+        // not closed: this is what a killed process leaves
+        let known = load(folder.path(), &plan).unwrap();
+        assert_eq!(known.into_values().collect::<Vec<_>>(), entries);
+    }
+
+    #[test]
+    fn a_torn_line_is_as_if_it_had_not_been_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = plan("");
+        let ledger = create(folder.path(), &plan);
+        ledger.enter(0, &done()).unwrap();
+        ledger.enter(1, &done()).unwrap();
+        let path = &files(folder.path(), "ledger-").unwrap()[0];
+        let text = fs::read(path).unwrap();
+        let mut seen = Vec::new();
+        for length in (0..=text.len()).rev() {
+            fs::write(path, &text[..length]).unwrap();
+            seen.push(load(folder.path(), &plan).unwrap().len());
+        }
+        assert_eq!((seen[0], seen[1], seen[text.len()]), (2, 1, 0));
+        assert!(seen.is_sorted_by(|a, b| a >= b), "{seen:?}");
+        // a machine that lost power can leave zeros, and lines after them that are good
+        let mut damaged = text.clone();
+        let end = text.iter().position(|b| *b == b'\n').unwrap() + 1;
+        damaged[end..end + 4].fill(0);
+        fs::write(path, &damaged).unwrap();
+        assert_eq!(load(folder.path(), &plan).unwrap().into_keys().collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn two_writers_of_one_part_are_united_and_a_result_counts_more_than_a_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = plan("");
+        let one = create(folder.path(), &plan);
+        let two = create(folder.path(), &plan);
+        one.enter(0, &done()).unwrap();
+        two.enter(0, &Entry::Failed("late".into())).unwrap();
+        one.enter(1, &Entry::Failed("early".into())).unwrap();
+        two.enter(1, &done()).unwrap();
+        two.enter(2, &done()).unwrap();
+        one.close().unwrap();
+        let known = load(folder.path(), &plan).unwrap();
+        assert_eq!(known, (0..3).map(|task| (task, done())).collect());
+    }
+
+    #[test]
+    fn the_ledger_of_other_parameters_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        create(folder.path(), &plan("radius=1..4;seed=0"));
+        let other = plan("radius=1..5;seed=0");
+        let message = begin(folder.path(), &other, Existing::Resume).unwrap_err().to_string();
+        assert!(message.contains("radius=1..4") && message.contains("radius=1..5"), "{message}");
+        let mut other = plan("radius=1..4;seed=0");
+        other.tasks.pop();
+        let message = load(folder.path(), &other).unwrap_err().to_string();
+        assert!(message.contains("bounds=0..4") && message.contains("bounds=0..3"), "{message}");
+    }
+
+    #[test]
+    fn earlier_work_is_refused_resumed_or_removed_as_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let begun = plan("a");
+        create(folder.path(), &begun).enter(0, &done()).unwrap();
+        fs::write(folder.path().join("mine.txt"), "kept").unwrap();
+        let refused = begin(folder.path(), &begun, Existing::Refuse);
+        assert!(matches!(refused, Err(Error::Exists { .. })));
+        assert_eq!(begin(folder.path(), &begun, Existing::Resume).unwrap().len(), 1);
+        let overwritten = begin(folder.path(), &plan("b"), Existing::Overwrite).unwrap();
+        assert!(overwritten.is_empty());
+        assert!(folder.path().join("mine.txt").exists());
+    }
+}

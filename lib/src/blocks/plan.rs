@@ -1,0 +1,232 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::ledger::{self, Entry};
+use super::{Context, Error, Task, process};
+use crate::geom::Box3;
+
+/// What a block is to measure along each axis where its chunks allow it: large enough that halos
+/// cost little, small enough that several fit into memory.
+const AIM: usize = 256;
+/// What it may shrink to so that there are tasks for many threads and parts.
+const LEAST: usize = 128;
+/// As many tasks as are wanted.
+const MANY: usize = 64;
+
+/// The tasks of an operation and what one of them costs.
+pub struct Plan {
+    /// All tasks, those of other parts too.
+    pub tasks: Vec<Task>,
+    /// Bytes that one task holds at its peak.
+    pub bytes_per_task: u64,
+    /// A text that says everything the result depends on, such as `radius=1..4;seed=0`: another
+    /// plan's ledger is not this one's.
+    pub fingerprint: String,
+}
+
+impl Plan {
+    /// Cuts `bounds` into cores of `block` voxels.
+    pub fn tile(bounds: Box3, block: [usize; 3], bytes_per_task: u64, fingerprint: String) -> Self {
+        let block = block.map(|n| n.max(1));
+        let tasks = bounds.tiles(block).enumerate().map(|(id, core)| Task {
+            id,
+            index: std::array::from_fn(|a| (core.min[a] - bounds.min[a]) as usize / block[a]),
+            core,
+        });
+        Self { tasks: tasks.collect(), bytes_per_task, fingerprint }
+    }
+
+    /// Chooses the block of a task: `--block-size`, or about 256 voxels along each axis, less
+    /// where there would be few tasks or where one would not fit into memory.
+    ///
+    /// * `unit`: what is written at once; a block is a multiple of it
+    /// * `bytes`: what a task of a block holds at its peak
+    ///
+    /// It depends neither on threads nor on parts, so that all parts cut alike.
+    pub fn choose_block(
+        bounds: Box3,
+        unit: [usize; 3],
+        bytes: impl Fn([usize; 3]) -> u64,
+        ctx: &Context,
+    ) -> Result<[usize; 3], Error> {
+        let unit = unit.map(|n| n.max(1));
+        let shape = bounds.shape();
+        let units: [usize; 3] = std::array::from_fn(|a| shape[a].div_ceil(unit[a]).max(1));
+        if let Some(block) = ctx.block_size {
+            return fit_block(block, unit, units);
+        }
+        let mut count: [usize; 3] = std::array::from_fn(|a| (AIM / unit[a]).max(1).min(units[a]));
+        let block = |count: [usize; 3]| std::array::from_fn(|a| count[a] * unit[a]);
+        let tasks =
+            |count: [usize; 3]| (0..3).map(|a| units[a].div_ceil(count[a])).product::<usize>();
+        let halve = |count: &mut [usize; 3], least: usize| {
+            let axis = (0..3)
+                .filter(|&a| count[a] > 1 && count[a].div_ceil(2) * unit[a] >= least)
+                .max_by_key(|&a| (count[a] * unit[a], 3 - a));
+            if let Some(a) = axis {
+                count[a] = count[a].div_ceil(2);
+            }
+            axis.is_some()
+        };
+        while tasks(count) < MANY && halve(&mut count, LEAST) {}
+        // two at once, so that one is read while the other is computed
+        while bytes(block(count)).saturating_mul(2) > ctx.memory && halve(&mut count, 1) {}
+        Ok(block(count))
+    }
+
+    /// Where `--plan` was given, notes this plan to be printed and says so: the operation then
+    /// returns before it creates anything.
+    pub fn is_all_asked(&self, ctx: &Context) -> bool {
+        if ctx.plan_only {
+            let plan = self.describe(ctx);
+            ctx.note(|receipt| receipt.plans.push(plan));
+        }
+        ctx.plan_only
+    }
+
+    /// Tasks, parts, block, bytes, memory and the threads that fit, as `--plan` prints them.
+    pub fn describe(&self, ctx: &Context) -> Value {
+        let part = ctx.part.range(self.tasks.len());
+        let in_flight = self.in_flight(ctx);
+        json!({
+            "tasks": self.tasks.len(),
+            "part": {"k": ctx.part.k, "n": ctx.part.n, "first": part.start, "tasks": part.len()},
+            "block": self.block(),
+            "grid": self.grid(),
+            "bytes_per_task": self.bytes_per_task,
+            "memory": {
+                "allowed": ctx.memory,
+                "needed": self.bytes_per_task.saturating_mul(in_flight as u64),
+            },
+            "tasks_in_flight": in_flight,
+            "threads": in_flight.min(ctx.threads),
+        })
+    }
+
+    /// How each task ended, as far as the ledger in `folder` says.
+    pub fn entries(&self, folder: &Path) -> Result<BTreeMap<usize, Entry>, Error> {
+        ledger::load(folder, self)
+    }
+
+    /// How many tasks memory admits at once: what `--memory` leaves beside what is held now.
+    pub(super) fn in_flight(&self, ctx: &Context) -> usize {
+        let left = ctx.memory.saturating_sub(process::resident().unwrap_or(0));
+        let admitted = left / self.bytes_per_task.max(1);
+        // reading ahead further than this only costs memory
+        (admitted.min(4 * ctx.threads.max(1) as u64) as usize).max(1)
+    }
+
+    /// Everything that a ledger must agree on: the fingerprint and how the output is cut.
+    pub(super) fn identity(&self) -> String {
+        let bounds = self.tasks.iter().map(|task| task.core).reduce(|a, b| a.union(&b));
+        let bounds = bounds.map(|b| b.to_string()).unwrap_or_default();
+        let [z, y, x] = self.block();
+        format!("{};bounds={bounds};block-size={z},{y},{x}", self.fingerprint)
+    }
+
+    fn block(&self) -> [usize; 3] {
+        self.tasks.first().map_or([0; 3], |task| task.core.shape())
+    }
+
+    fn grid(&self) -> [usize; 3] {
+        std::array::from_fn(|a| {
+            self.tasks.iter().map(|task| task.index[a] + 1).max().unwrap_or_default()
+        })
+    }
+}
+
+/// `--block-size`, if the unit of writing divides it or it covers the whole axis.
+fn fit_block(block: [usize; 3], unit: [usize; 3], units: [usize; 3]) -> Result<[usize; 3], Error> {
+    let fits = |a: usize| block[a].is_multiple_of(unit[a]) || block[a] >= units[a] * unit[a];
+    if (0..3).all(fits) {
+        return Ok(std::array::from_fn(|a| block[a].div_ceil(unit[a]) * unit[a]));
+    }
+    let below: [usize; 3] = std::array::from_fn(|a| (block[a] / unit[a]).max(1) * unit[a]);
+    let above: [usize; 3] = std::array::from_fn(|a| block[a].div_ceil(unit[a]) * unit[a]);
+    let text = |[z, y, x]: [usize; 3]| format!("{z},{y},{x}");
+    let nearest =
+        if below == above { text(above) } else { format!("{} and {}", text(below), text(above)) };
+    Err(Error::Usage(format!(
+        "--block-size {} is no multiple of {}, the chunks that are written whole; the nearest are \
+         {nearest}",
+        text(block),
+        text(unit),
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Part;
+    use super::*;
+
+    #[test]
+    fn parts_are_equal_contiguous_and_cover_all_tasks_once() {
+        for (count, n) in [(10, 3), (7, 7), (3, 5), (0, 2), (64, 1)] {
+            let ranges: Vec<_> = (1..=n).map(|k| Part { k, n }.range(count)).collect();
+            let all: Vec<usize> = ranges.iter().cloned().flatten().collect();
+            assert_eq!(all, (0..count).collect::<Vec<_>>());
+            let sizes = || ranges.iter().map(ExactSizeIterator::len);
+            assert!(sizes().max().unwrap() - sizes().min().unwrap() <= 1);
+        }
+    }
+
+    #[test]
+    fn tasks_know_their_place_in_bounds_that_do_not_start_at_zero() {
+        let plan = Plan::tile(Box3::new([-4, 2, 0], [4, 7, 3]), [4, 3, 3], 1, String::new());
+        assert_eq!(plan.tasks.len(), 4);
+        assert_eq!(plan.tasks[3].index, [1, 1, 0]);
+        assert_eq!(plan.tasks[3].core, Box3::new([0, 5, 0], [4, 7, 3]));
+        assert!(plan.tasks.iter().enumerate().all(|(i, task)| task.id == i));
+    }
+
+    #[test]
+    fn a_chosen_block_is_a_multiple_of_the_unit_and_fits_memory() {
+        let bounds = Box3::of_shape([1000, 2000, 900]);
+        let bytes = |b: [usize; 3]| 8 * b.iter().product::<usize>() as u64;
+        let ctx = |memory| Context { memory, ..Context::default() };
+        let roomy = Plan::choose_block(bounds, [64; 3], bytes, &ctx(16 << 30)).unwrap();
+        assert_eq!(roomy, [256; 3]);
+        let tight = Plan::choose_block(bounds, [64; 3], bytes, &ctx(32 << 20)).unwrap();
+        assert!(bytes(tight) * 2 <= 32 << 20 && tight.iter().all(|n| n % 64 == 0), "{tight:?}");
+        let tiny = Plan::choose_block(bounds, [100, 50, 300], bytes, &ctx(1)).unwrap();
+        assert_eq!(tiny, [100, 50, 300]);
+    }
+
+    #[test]
+    fn a_small_volume_is_cut_into_more_blocks_and_a_thin_one_is_not_padded() {
+        let bytes = |b: [usize; 3]| b.iter().product::<usize>() as u64;
+        let ctx = Context::default();
+        let bounds = Box3::of_shape([256, 512, 512]);
+        assert_eq!(Plan::choose_block(bounds, [64; 3], bytes, &ctx).unwrap(), [128; 3]);
+        let bounds = Box3::of_shape([1, 9000, 9000]);
+        assert_eq!(Plan::choose_block(bounds, [1, 64, 64], bytes, &ctx).unwrap(), [1, 256, 256]);
+    }
+
+    #[test]
+    fn a_block_size_that_is_no_multiple_is_refused_with_the_nearest() {
+        let bounds = Box3::of_shape([1000; 3]);
+        let choose = |block| {
+            let ctx = Context { block_size: Some(block), ..Context::default() };
+            Plan::choose_block(bounds, [64; 3], |_| 1, &ctx)
+        };
+        assert_eq!(choose([128, 64, 192]).unwrap(), [128, 64, 192]);
+        assert_eq!(choose([2000, 64, 64]).unwrap(), [2048, 64, 64], "covers the axis");
+        let message = choose([100, 64, 64]).unwrap_err().to_string();
+        for part in ["100,64,64", "64,64,64", "128,64,64"] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_description_says_what_memory_admits() {
+        let plan = Plan::tile(Box3::of_shape([4, 4, 40]), [4, 4, 4], 1 << 40, String::new());
+        let ctx = Context { threads: 8, part: Part { k: 2, n: 4 }, ..Context::default() };
+        let described = plan.describe(&ctx);
+        assert_eq!(described["tasks"], 10);
+        assert_eq!(described["part"]["tasks"], 3);
+        assert_eq!(described["threads"], 1);
+        assert_eq!(described["grid"], json!([1, 1, 10]));
+    }
+}

@@ -1,0 +1,110 @@
+//! What the system says about this process, read from `/proc` and `/sys` (Linux; elsewhere
+//! nothing is known).
+
+use std::fs;
+use std::path::Path;
+
+/// Resident memory now, bytes.
+pub(super) fn resident() -> Option<u64> {
+    status("VmRSS:")
+}
+
+/// The most resident memory so far, bytes.
+pub(super) fn peak_memory() -> Option<u64> {
+    status("VmHWM:")
+}
+
+fn status(name: &str) -> Option<u64> {
+    kilobytes(&fs::read_to_string("/proc/self/status").ok()?, name)
+}
+
+fn kilobytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}
+
+/// Processor seconds of all threads so far.
+pub(super) fn cpu_seconds() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // the second field is the program's name in brackets and may hold anything; utime and stime
+    // are fields 14 and 15, in ticks that Linux fixes at 100 a second for programs (proc(5))
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<f64>().ok();
+    Some((ticks()? + ticks()?) / 100.0)
+}
+
+/// Bytes that read and write calls have moved so far.
+pub(super) fn moved_bytes() -> Option<[u64; 2]> {
+    let text = fs::read_to_string("/proc/self/io").ok()?;
+    let field = |name| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    Some([field("rchar:")?, field("wchar:")?])
+}
+
+/// Bytes of memory that this process may use: the least of what its control groups and the
+/// machine allow.
+pub fn memory_allowed() -> u64 {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let machine = kilobytes(&meminfo, "MemAvailable:").unwrap_or(u64::MAX);
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    cgroup_limit(&groups, Path::new("/sys/fs/cgroup")).unwrap_or(u64::MAX).min(machine)
+}
+
+/// The least limit of the groups that `groups` (`/proc/self/cgroup`) names and of those above
+/// them: cgroup v2 (`0::/path`) and v1 (`4:memory:/path`).
+fn cgroup_limit(groups: &str, root: &Path) -> Option<u64> {
+    let limits = groups.lines().flat_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let (number, controllers) = (fields.next(), fields.next().unwrap_or_default());
+        let path = fields.next().unwrap_or_default().trim_start_matches('/');
+        let (top, file) = match number {
+            Some("0") => (root.to_path_buf(), "memory.max"),
+            _ if controllers.split(',').any(|c| c == "memory") => {
+                (root.join("memory"), "memory.limit_in_bytes")
+            }
+            _ => return Vec::new(),
+        };
+        let group = top.join(path);
+        group
+            .ancestors()
+            .take_while(|folder| folder.starts_with(&top))
+            .filter_map(|folder| fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok())
+            .collect()
+    });
+    limits.min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tightest_group_above_the_process_limits_it() {
+        let root = tempfile::tempdir().unwrap();
+        let job = root.path().join("batch/job/step");
+        fs::create_dir_all(&job).unwrap();
+        fs::write(job.join("memory.max"), "max\n").unwrap();
+        fs::write(root.path().join("batch/job/memory.max"), "4000\n").unwrap();
+        fs::write(root.path().join("batch/memory.max"), "9000\n").unwrap();
+        assert_eq!(cgroup_limit("0::/batch/job/step\n", root.path()), Some(4000));
+        assert_eq!(cgroup_limit("0::/batch\n", root.path()), Some(9000));
+        assert_eq!(cgroup_limit("0::/\n", root.path()), None);
+    }
+
+    #[test]
+    fn the_memory_controller_of_version_1_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("memory/job")).unwrap();
+        fs::write(root.path().join("memory/job/memory.limit_in_bytes"), "77\n").unwrap();
+        let groups = "5:cpu,cpuacct:/job\n4:memory:/job\n";
+        assert_eq!(cgroup_limit(groups, root.path()), Some(77));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn this_process_uses_memory_and_processor() {
+        assert!(resident().unwrap() > 100_000);
+        assert!(peak_memory().unwrap() >= resident().unwrap() / 2);
+        assert!(cpu_seconds().unwrap() >= 0.0);
+        assert!(memory_allowed() > 0);
+    }
+}

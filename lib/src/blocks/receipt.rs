@@ -1,0 +1,439 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::files::{Fnv, write_whole};
+use super::ledger::{self, Entry};
+use super::{Context, Error, Outcome, Task, process};
+
+/// As many reasons as an error names.
+const REASONS: usize = 3;
+
+/// What was done, as JSON at the end (see `docs/formats.md`).
+#[derive(Clone, Default)]
+pub struct Receipt {
+    /// Numbers of this program: inliers, residuals, NCC.
+    pub results: Map<String, Value>,
+    /// The program's name.
+    pub program: String,
+    /// Its version.
+    pub version: String,
+    /// The command line.
+    pub command: String,
+    /// All parameters, defaults included.
+    pub parameters: Map<String, Value>,
+    /// What became of the blocks.
+    pub blocks: Tally,
+    /// `--plan`: what is to be printed.
+    pub plans: Vec<Value>,
+    pub(super) inputs: Vec<Input>,
+    pub(super) outputs: Vec<String>,
+    /// Bytes read and written, as far as the operation counted them.
+    pub(super) bytes: [u64; 2],
+    /// Seconds of all threads in the read, compute and write closures.
+    pub(super) stages: [f64; 3],
+    /// Where the receipt goes.
+    pub(super) sinks: Vec<Sink>,
+    /// The ledgers that were written to.
+    pub(super) folders: Vec<PathBuf>,
+    earlier: Spent,
+    started: Option<Instant>,
+}
+
+/// How many blocks ended how.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Tally {
+    /// As they should.
+    pub done: usize,
+    /// With nothing to do.
+    pub empty: usize,
+    /// With the result of a stated rule.
+    pub fallback: usize,
+    /// Without a result.
+    pub failed: Vec<Failure>,
+    #[serde(skip)]
+    fallback_reasons: Vec<String>,
+}
+
+/// A block without a result.
+#[derive(Clone, Debug, Serialize)]
+pub struct Failure {
+    /// Its place in the grid of blocks.
+    pub index: [usize; 3],
+    /// Why.
+    pub reason: String,
+}
+
+/// A file or volume that was read.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Input {
+    pub(super) location: String,
+    pub(super) shape: Option<[usize; 3]>,
+    pub(super) dtype: Option<&'static str>,
+    pub(super) spacing: Option<[f64; 3]>,
+    pub(super) fingerprint: Option<String>,
+}
+
+/// A place that the receipt goes to.
+#[derive(Clone)]
+pub(super) enum Sink {
+    /// `<output>.receipt.json`.
+    Beside(PathBuf),
+    /// The attributes of an array.
+    Attribute(Arc<dyn Fn(Value) -> anyhow::Result<()> + Send + Sync>),
+}
+
+/// What a process used; summed over parts, `peak_memory` the largest.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+struct Spent {
+    seconds: Seconds,
+    bytes: Bytes,
+    peak_memory: Option<u64>,
+}
+
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Seconds {
+    wall: f64,
+    cpu: Option<f64>,
+    read: f64,
+    compute: f64,
+    write: f64,
+}
+
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Bytes {
+    read: u64,
+    written: u64,
+}
+
+impl Tally {
+    /// Adds the blocks of `tasks`, which `entries` say the end of.
+    pub(super) fn add(&mut self, tasks: &[Task], entries: &BTreeMap<usize, Entry>) {
+        for task in tasks {
+            match entries.get(&task.id) {
+                Some(Entry::Ended(Outcome::Done)) => self.done += 1,
+                Some(Entry::Ended(Outcome::Empty)) => self.empty += 1,
+                Some(Entry::Ended(Outcome::Fallback(reason))) => {
+                    self.fallback += 1;
+                    if self.fallback_reasons.len() < REASONS {
+                        self.fallback_reasons.push(named(task.index, reason));
+                    }
+                }
+                Some(Entry::Failed(reason)) => {
+                    self.failed.push(Failure { index: task.index, reason: reason.clone() });
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Refuses more than the fraction `allowed` of blocks that failed or fell back; those that fell
+    /// back have a result, and count only where `with_fallback`.
+    pub(super) fn check(&self, allowed: f64, with_fallback: bool) -> Result<(), Error> {
+        let failed = self.failed.len();
+        let total = self.done + self.empty + self.fallback + failed;
+        let bad = failed + if with_fallback { self.fallback } else { 0 };
+        if bad as f64 <= allowed * total as f64 {
+            return Ok(());
+        }
+        let failures = self.failed.iter().map(|failure| named(failure.index, &failure.reason));
+        let reasons = failures.chain(self.fallback_reasons.iter().cloned()).take(REASONS);
+        Err(Error::TooManyFailed {
+            failed,
+            fallback: self.fallback,
+            total,
+            allowed,
+            reasons: reasons.collect(),
+        })
+    }
+}
+
+fn named([z, y, x]: [usize; 3], reason: &str) -> String {
+    format!("block {z},{y},{x}: {reason}")
+}
+
+impl Receipt {
+    /// The receipt of a run that begins now.
+    pub fn begin(
+        program: &str,
+        version: &str,
+        command: String,
+        parameters: Map<String, Value>,
+    ) -> Self {
+        Self {
+            program: program.to_owned(),
+            version: version.to_owned(),
+            command,
+            parameters,
+            started: Some(Instant::now()),
+            ..Self::default()
+        }
+    }
+
+    /// Refuses more blocks that failed or fell back than the fraction `allowed`.
+    pub fn verdict(&self, allowed: f64) -> Result<(), Error> {
+        self.blocks.check(allowed, true)
+    }
+
+    /// The receipt as it is written.
+    pub fn to_json(&self) -> Value {
+        let Spent { seconds, bytes, peak_memory } = self.spent();
+        json!({
+            "program": self.program,
+            "version": self.version,
+            "command": self.command,
+            "parameters": self.parameters,
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "blocks": self.blocks,
+            "results": self.results,
+            "seconds": seconds,
+            "bytes": bytes,
+            "peak_memory": peak_memory,
+        })
+    }
+
+    /// Writes it to `file` and into its places: the attributes of the arrays that were written,
+    /// and beside the files where no `file` is given. The receipt of one part among several goes
+    /// beside its ledger, for `--finish` to gather.
+    pub fn write(&self, ctx: &Context, file: Option<&Path>) -> anyhow::Result<()> {
+        let value = self.to_json();
+        let mut text = serde_json::to_vec_pretty(&value)?;
+        text.push(b'\n');
+        if let Some(file) = file {
+            write_whole(file, &text)?;
+        }
+        if !ctx.gathers() {
+            let name = format!("receipt-{:05}-of-{:05}.json", ctx.part.k, ctx.part.n);
+            for folder in self.folders.iter().filter(|folder| folder.is_dir()) {
+                write_whole(&folder.join(&name), &text)?;
+            }
+            return Ok(());
+        }
+        for sink in &self.sinks {
+            match sink {
+                Sink::Beside(path) if file.is_none() => {
+                    let mut name = path.as_os_str().to_owned();
+                    name.push(".receipt.json");
+                    write_whole(Path::new(&name), &text)?;
+                }
+                Sink::Beside(_) => {}
+                Sink::Attribute(set) => set(value.clone())?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what the parts whose receipts lie in `folder` used.
+    pub(super) fn gather(&mut self, folder: &Path) -> Result<(), Error> {
+        for path in ledger::files(folder, "receipt-")? {
+            let text = fs::read(&path).map_err(Error::io("read", &path))?;
+            let part: Spent =
+                serde_json::from_slice(&text).map_err(|e| Error::io("read", &path)(e.into()))?;
+            self.earlier = self.earlier.plus(&part);
+        }
+        Ok(())
+    }
+
+    fn spent(&self) -> Spent {
+        let moved = process::moved_bytes().unwrap_or_default();
+        let bytes = |i: usize| if self.bytes[i] > 0 { self.bytes[i] } else { moved[i] };
+        let [read, compute, write] = self.stages;
+        let wall = self.started.map_or(0.0, |started| started.elapsed().as_secs_f64());
+        let cpu = process::cpu_seconds();
+        self.earlier.plus(&Spent {
+            seconds: Seconds { wall, cpu, read, compute, write },
+            bytes: Bytes { read: bytes(0), written: bytes(1) },
+            peak_memory: process::peak_memory(),
+        })
+    }
+}
+
+impl Spent {
+    fn plus(&self, other: &Self) -> Self {
+        let (a, b) = (&self.seconds, &other.seconds);
+        Self {
+            seconds: Seconds {
+                wall: a.wall + b.wall,
+                cpu: a.cpu.into_iter().chain(b.cpu).reduce(|a, b| a + b),
+                read: a.read + b.read,
+                compute: a.compute + b.compute,
+                write: a.write + b.write,
+            },
+            bytes: Bytes {
+                read: self.bytes.read + other.bytes.read,
+                written: self.bytes.written + other.bytes.written,
+            },
+            peak_memory: self.peak_memory.max(other.peak_memory),
+        }
+    }
+}
+
+impl Input {
+    pub(super) fn new(location: &str) -> Self {
+        Self {
+            location: location.to_owned(),
+            shape: None,
+            dtype: None,
+            spacing: None,
+            fingerprint: fingerprint(Path::new(location)).ok(),
+        }
+    }
+}
+
+/// A text that changes when an input does: the hash of its bytes where it is small; of size, time
+/// of change and first bytes where it is not; of the metadata and their times where it is a folder.
+fn fingerprint(path: &Path) -> std::io::Result<String> {
+    const SMALL: u64 = 8 << 20;
+    let mut hash = Fnv::default();
+    let mut add = |path: &Path| -> std::io::Result<()> {
+        let about = fs::metadata(path)?;
+        let mut start = Vec::new();
+        fs::File::open(path)?.take(SMALL).read_to_end(&mut start)?;
+        hash.add(&start);
+        if about.len() > SMALL {
+            hash.add(&about.len().to_le_bytes());
+            let changed = about.modified()?.duration_since(SystemTime::UNIX_EPOCH);
+            hash.add(&changed.unwrap_or_default().as_nanos().to_le_bytes());
+        }
+        Ok(())
+    };
+    if path.is_dir() {
+        let names = ["zarr.json", ".zarray", ".zattrs", ".zgroup", "attributes.json"];
+        for file in names.map(|name| path.join(name)).iter().filter(|file| file.is_file()) {
+            add(file)?;
+        }
+        let changed = fs::metadata(path)?.modified()?.duration_since(SystemTime::UNIX_EPOCH);
+        hash.add(&changed.unwrap_or_default().as_nanos().to_le_bytes());
+    } else {
+        add(path)?;
+    }
+    Ok(hash.hex())
+}
+
+impl Context {
+    /// The receipt as it stands.
+    pub fn receipt(&self) -> Receipt {
+        let mut copy = Receipt::default();
+        self.note(|receipt| copy = receipt.clone());
+        copy
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Part;
+    use super::*;
+
+    fn read(path: &Path) -> Value {
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    }
+
+    fn begun() -> Receipt {
+        Receipt::begin("spots", "1.0", "spots a -o b".into(), Map::new())
+    }
+
+    #[test]
+    fn a_receipt_has_the_fields_of_the_manual_in_their_order() {
+        let ctx = Context { receipt: begun().into(), ..Context::default() };
+        ctx.record("inliers", 7);
+        ctx.add_bytes_read(12);
+        let value = ctx.receipt().to_json();
+        let fields: Vec<_> = value.as_object().unwrap().keys().collect();
+        let wanted = "program version command parameters inputs outputs blocks results seconds \
+                      bytes peak_memory";
+        assert_eq!(fields, wanted.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(value["blocks"], json!({"done": 0, "empty": 0, "fallback": 0, "failed": []}));
+        assert_eq!(value["results"]["inliers"], 7);
+        assert_eq!(value["bytes"]["read"], 12);
+        assert!(value["seconds"]["wall"].as_f64().unwrap() >= 0.0);
+    }
+
+    #[test]
+    fn a_receipt_lies_beside_the_file_unless_another_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("spots.csv");
+        let ctx = Context { receipt: begun().into(), ..Context::default() };
+        ctx.output_file(&output);
+        let named = folder.path().join("named.json");
+        let beside = folder.path().join("spots.csv.receipt.json");
+        ctx.receipt().write(&ctx, Some(&named)).unwrap();
+        assert!(named.exists() && !beside.exists());
+        ctx.receipt().write(&ctx, None).unwrap();
+        assert_eq!(read(&beside)["outputs"][0], output.display().to_string());
+    }
+
+    #[test]
+    fn a_part_leaves_its_receipt_with_the_ledger_and_the_finish_adds_them() {
+        let folder = tempfile::tempdir().unwrap();
+        for k in 1..=2 {
+            let mut receipt = begun();
+            receipt.folders.push(folder.path().to_path_buf());
+            receipt.bytes = [100, 10];
+            receipt.stages = [1.0, 2.0, 3.0];
+            receipt.sinks.push(Sink::Beside(folder.path().join("x")));
+            let ctx = Context { part: Part { k, n: 2 }, ..Context::default() };
+            receipt.write(&ctx, None).unwrap();
+        }
+        assert!(!folder.path().join("x.receipt.json").exists());
+        let mut receipt = begun();
+        receipt.bytes = [1, 1];
+        receipt.gather(folder.path()).unwrap();
+        let value = receipt.to_json();
+        assert_eq!(value["bytes"], json!({"read": 201, "written": 21}));
+        assert_eq!(value["seconds"]["compute"], 4.0);
+    }
+
+    #[test]
+    fn the_attribute_is_set_even_where_a_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let seen = Arc::new(std::sync::Mutex::new(Value::Null));
+        let mut receipt = begun();
+        let copy = Arc::clone(&seen);
+        receipt.sinks.push(Sink::Attribute(Arc::new(move |value| {
+            *copy.lock().unwrap() = value;
+            Ok(())
+        })));
+        receipt.write(&Context::default(), Some(&folder.path().join("r.json"))).unwrap();
+        assert_eq!(seen.lock().unwrap()["program"], "spots");
+    }
+
+    #[test]
+    fn a_fallback_counts_against_the_verdict_but_leaves_no_gap() {
+        let mut tally = Tally { done: 3, fallback: 1, ..Tally::default() };
+        assert!(tally.check(0.0, false).is_ok());
+        assert!(tally.check(0.0, true).is_err());
+        assert!(tally.check(0.25, true).is_ok());
+        tally.failed.push(Failure { index: [0, 1, 2], reason: "damaged".into() });
+        let message = tally.check(0.25, true).unwrap_err().to_string();
+        assert!(
+            message.contains("1 of 5") && message.contains("block 0,1,2: damaged"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_fingerprint_follows_the_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        fs::write(&path, "one").unwrap();
+        let one = fingerprint(&path).unwrap();
+        assert_eq!(fingerprint(&path).unwrap(), one);
+        fs::write(&path, "two").unwrap();
+        assert_ne!(fingerprint(&path).unwrap(), one);
+        assert!(fingerprint(&folder.path().join("none")).is_err());
+        fs::write(folder.path().join("zarr.json"), "{}").unwrap();
+        let before = fingerprint(folder.path()).unwrap();
+        fs::write(folder.path().join("zarr.json"), "{ }").unwrap();
+        assert_ne!(fingerprint(folder.path()).unwrap(), before);
+    }
+}

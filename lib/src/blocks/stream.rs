@@ -1,0 +1,356 @@
+//! The pipeline: any of a few threads does whatever is furthest down, so that memory drains first.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::ledger::{self, Entry, Ledger};
+use super::progress::Meter;
+use super::{Context, Error, Outcome, Part, Plan, Tally, Task, is_passing, sentence};
+
+/// How often signals are looked for and progress is shown.
+const TICK: Duration = Duration::from_millis(100);
+
+impl Plan {
+    /// Runs the tasks of this part that the ledger in `folder` does not hold yet.
+    ///
+    /// `compute` runs in at most `ctx.threads` threads at once; half as many more keep reading and
+    /// writing meanwhile. As many tasks are held at once as `ctx.memory` admits, and one at least.
+    /// A task is entered in the ledger after its `write` returned. A task whose closure returns an
+    /// error, or panics, is a failed block: named in the receipt, and the run goes on unless the
+    /// error is a passing fault of the storage. A resumed run tries failed blocks again. With
+    /// `ctx.plan_only` nothing runs; with `ctx.finish` it only checks that all parts are done.
+    ///
+    /// # Errors
+    /// [`Error::TooManyFailed`] where more than the fraction `ctx.allow_failed` has no result (what
+    /// fell back has one: `cli` counts it at the end); [`Error::Interrupted`], [`Error::Block`] for
+    /// a passing fault, [`Error::Missing`], [`Error::OtherPlan`], [`Error::Exists`], [`Error::Io`].
+    pub fn stream<R: Send, W: Send>(
+        &self,
+        ctx: &Context,
+        folder: &Path,
+        read: impl Fn(&Task) -> anyhow::Result<R> + Sync,
+        compute: impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
+        write: impl Fn(&Task, W) -> anyhow::Result<Outcome> + Sync,
+    ) -> Result<(), Error> {
+        if self.is_all_asked(ctx) {
+            return Ok(());
+        }
+        if ctx.finish {
+            return self.check_finished(ctx, folder);
+        }
+        self.run(ctx, folder, ctx.part, &Stages { read, compute, write })
+    }
+
+    /// Runs all tasks where this run gathers ([`Context::gathers`]), and none elsewhere: for the
+    /// second pass of an operation, which needs all blocks of the first.
+    pub fn gather<R: Send, W: Send>(
+        &self,
+        ctx: &Context,
+        folder: &Path,
+        read: impl Fn(&Task) -> anyhow::Result<R> + Sync,
+        compute: impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
+        write: impl Fn(&Task, W) -> anyhow::Result<Outcome> + Sync,
+    ) -> Result<(), Error> {
+        if self.is_all_asked(ctx) || !ctx.gathers() {
+            return Ok(());
+        }
+        self.run(ctx, folder, Part::default(), &Stages { read, compute, write })
+    }
+
+    fn check_finished(&self, ctx: &Context, folder: &Path) -> Result<(), Error> {
+        let entries = ledger::load(folder, self)?;
+        let missing = self.tasks.iter().filter(|task| !entries.contains_key(&task.id));
+        let missing: Vec<usize> = missing.map(|task| task.id).collect();
+        if let Some(&first) = missing.first() {
+            let total = self.tasks.len();
+            return Err(Error::Missing { missing: missing.len(), total, first });
+        }
+        let mut gathered = Ok(());
+        ctx.note(|receipt| gathered = receipt.gather(folder));
+        gathered?;
+        conclude(ctx, &self.tasks, &entries)
+    }
+
+    fn run<R: Send, W: Send>(
+        &self,
+        ctx: &Context,
+        folder: &Path,
+        part: Part,
+        stages: &Stages<
+            impl Fn(&Task) -> anyhow::Result<R> + Sync,
+            impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
+            impl Fn(&Task, W) -> anyhow::Result<Outcome> + Sync,
+        >,
+    ) -> Result<(), Error> {
+        let entries = ledger::begin(folder, self, ctx.existing)?;
+        ctx.note(|receipt| receipt.folders.push(folder.to_path_buf()));
+        let tasks = &self.tasks[part.range(self.tasks.len())];
+        let ended = |task: &&Task| matches!(entries.get(&task.id), Some(Entry::Ended(_)));
+        let todo: Vec<&Task> = tasks.iter().filter(|task| !ended(task)).collect();
+        if todo.is_empty() {
+            return conclude(ctx, tasks, &entries);
+        }
+        let ledger = Ledger::create(folder, self, ctx)?;
+        let in_flight = self.in_flight(ctx);
+        self.warn_if_tight(ctx, in_flight);
+        let pipeline = Pipeline {
+            ctx,
+            ledger: &ledger,
+            in_flight,
+            seconds: [const { AtomicU64::new(0) }; 3],
+            state: Mutex::new(State {
+                todo: todo.iter().copied().collect(),
+                read: VecDeque::new(),
+                computed: VecDeque::new(),
+                held: 0,
+                computing: 0,
+                ended: 0,
+                entries,
+                fault: None,
+                workers: 0,
+            }),
+            changed: Condvar::new(),
+        };
+        let meter = Meter::new(ctx.progress, tasks.len(), tasks.len() - todo.len());
+        pipeline.work(stages, todo.len(), meter);
+        let spent = pipeline.seconds.each_ref().map(|ns| ns.load(Ordering::Relaxed) as f64 / 1e9);
+        ctx.note(|receipt| {
+            for (sum, spent) in receipt.stages.iter_mut().zip(spent) {
+                *sum += spent;
+            }
+        });
+        let state = pipeline.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let closed = ledger.close();
+        if let Some(fault) = state.fault {
+            return Err(fault);
+        }
+        closed?;
+        if let Some(signal) = ctx.cancel.signal()
+            && state.ended < todo.len()
+        {
+            return Err(Error::Interrupted { signal });
+        }
+        conclude(ctx, tasks, &state.entries)
+    }
+
+    fn warn_if_tight(&self, ctx: &Context, in_flight: usize) {
+        if in_flight < ctx.threads.min(self.tasks.len()) {
+            tracing::warn!(
+                "--memory {} admits {in_flight} of {} threads, as a block needs {}; a smaller \
+                 --block-size admits more",
+                ctx.memory,
+                ctx.threads,
+                self.bytes_per_task
+            );
+        }
+    }
+}
+
+/// Adds the blocks to the receipt and refuses too many without a result.
+fn conclude(ctx: &Context, tasks: &[Task], entries: &BTreeMap<usize, Entry>) -> Result<(), Error> {
+    let mut tally = Tally::default();
+    tally.add(tasks, entries);
+    ctx.note(|receipt| receipt.blocks.add(tasks, entries));
+    tally.check(ctx.allow_failed, false)
+}
+
+/// The closures of an operation.
+struct Stages<Read, Compute, Write> {
+    read: Read,
+    compute: Compute,
+    write: Write,
+}
+
+struct Pipeline<'a, R, W> {
+    ctx: &'a Context,
+    ledger: &'a Ledger,
+    /// How many tasks may be held at once.
+    in_flight: usize,
+    /// Nanoseconds in each stage, all threads.
+    seconds: [AtomicU64; 3],
+    state: Mutex<State<'a, R, W>>,
+    changed: Condvar,
+}
+
+struct State<'a, R, W> {
+    todo: VecDeque<&'a Task>,
+    /// Read, not yet computed.
+    read: VecDeque<(&'a Task, R)>,
+    /// Computed, not yet written.
+    computed: VecDeque<(&'a Task, W)>,
+    /// Tasks that were begun and have not ended.
+    held: usize,
+    computing: usize,
+    ended: usize,
+    entries: BTreeMap<usize, Entry>,
+    fault: Option<Error>,
+    workers: usize,
+}
+
+/// What a thread does next.
+enum Job<'a, R, W> {
+    Read(&'a Task),
+    Compute(&'a Task, R),
+    Write(&'a Task, W),
+}
+
+impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
+    /// Runs until all is done, a fault stops it, or a signal came and what was computed is written.
+    fn work(
+        &self,
+        stages: &Stages<
+            impl Fn(&Task) -> anyhow::Result<R> + Sync,
+            impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
+            impl Fn(&Task, W) -> anyhow::Result<Outcome> + Sync,
+        >,
+        tasks: usize,
+        mut meter: Meter,
+    ) {
+        let _heeding = self.ctx.cancel.heed();
+        let threads = self.ctx.threads.max(1);
+        let workers = (threads + threads.div_ceil(2)).min(self.in_flight).min(tasks);
+        self.lock().workers = workers;
+        let before = meter.before();
+        std::thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| {
+                    while let Some(job) = self.next() {
+                        self.perform(stages, job);
+                    }
+                    self.lock().workers -= 1;
+                    self.changed.notify_all();
+                });
+            }
+            let mut state = self.lock();
+            while state.workers > 0 {
+                let waited = self.changed.wait_timeout(state, TICK);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                meter.tick(before + state.ended);
+                if self.ctx.cancel.signal().is_some() {
+                    self.changed.notify_all();
+                }
+            }
+        });
+        meter.end(before + self.lock().ended);
+    }
+
+    /// Waits for work, that nearest to the end first; `None` when there will be no more.
+    fn next(&self) -> Option<Job<'a, R, W>> {
+        let mut state = self.lock();
+        loop {
+            if state.fault.is_some() {
+                return None;
+            }
+            if let Some((task, result)) = state.computed.pop_front() {
+                return Some(Job::Write(task, result));
+            }
+            if self.ctx.cancel.signal().is_some() {
+                return None;
+            }
+            if state.computing < self.ctx.threads.max(1)
+                && let Some((task, input)) = state.read.pop_front()
+            {
+                state.computing += 1;
+                return Some(Job::Compute(task, input));
+            }
+            if state.held < self.in_flight
+                && let Some(task) = state.todo.pop_front()
+            {
+                state.held += 1;
+                return Some(Job::Read(task));
+            }
+            if state.held == 0 && state.todo.is_empty() {
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn perform(
+        &self,
+        stages: &Stages<
+            impl Fn(&Task) -> anyhow::Result<R> + Sync,
+            impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
+            impl Fn(&Task, W) -> anyhow::Result<Outcome> + Sync,
+        >,
+        job: Job<'a, R, W>,
+    ) {
+        match job {
+            Job::Read(task) => match self.guard(0, || (stages.read)(task)) {
+                Ok(input) => self.lock().read.push_back((task, input)),
+                Err(error) => self.fail(task, error),
+            },
+            Job::Compute(task, input) => {
+                let result = self.guard(1, || (stages.compute)(task, input));
+                self.lock().computing -= 1;
+                match result {
+                    Ok(result) => self.lock().computed.push_back((task, result)),
+                    Err(error) => self.fail(task, error),
+                }
+            }
+            Job::Write(task, result) => match self.guard(2, || (stages.write)(task, result)) {
+                Ok(outcome) => self.end(task, Entry::Ended(outcome)),
+                Err(error) => self.fail(task, error),
+            },
+        }
+        self.changed.notify_all();
+    }
+
+    /// Runs a closure: a panic is its error, its time is counted.
+    fn guard<T>(
+        &self,
+        stage: usize,
+        work: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let start = Instant::now();
+        // what the closure shares with others is behind `Sync`: a half-changed state is its own
+        let result = catch_unwind(AssertUnwindSafe(work))
+            .unwrap_or_else(|panic| Err(anyhow::anyhow!("it panicked: {}", said(&*panic))));
+        self.seconds[stage].fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        result
+    }
+
+    fn fail(&self, task: &Task, error: anyhow::Error) {
+        if is_passing(error.as_ref()) {
+            return self.stop(Error::Block { index: task.index, source: error });
+        }
+        let [z, y, x] = task.index;
+        let reason = sentence(error.as_ref());
+        tracing::warn!("block {z},{y},{x} failed: {reason}");
+        self.end(task, Entry::Failed(reason));
+    }
+
+    fn end(&self, task: &Task, entry: Entry) {
+        if let Err(error) = self.ledger.enter(task.id, &entry) {
+            return self.stop(error);
+        }
+        let mut state = self.lock();
+        state.entries.insert(task.id, entry);
+        state.held -= 1;
+        state.ended += 1;
+    }
+
+    fn stop(&self, fault: Error) {
+        self.lock().fault.get_or_insert(fault);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<'a, R, W>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a panic said.
+fn said(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::atomic::AtomicUsize;
+
+use super::*;
+use crate::geom::Box3;
+use crate::volume::Existing;
+
+fn plan(tasks: usize) -> Plan {
+    Plan::tile(Box3::of_shape([tasks, 1, 1]), [1; 3], 1, "test".into())
+}
+
+fn context(threads: usize) -> Context {
+    Context { threads, existing: Existing::Resume, ..Context::default() }
+}
+
+/// Streams squares; `stage` says what goes wrong where.
+fn squares(
+    ctx: &Context,
+    folder: &Path,
+    tasks: usize,
+    stage: impl Fn(&str, usize) -> anyhow::Result<()> + Sync,
+) -> (Result<(), Error>, BTreeMap<usize, usize>) {
+    let out = Mutex::new(BTreeMap::new());
+    let result = plan(tasks).stream(
+        ctx,
+        folder,
+        |task| stage("read", task.id).map(|()| task.id),
+        |task, id| stage("compute", task.id).map(|()| id * id),
+        |task, square| {
+            stage("write", task.id)?;
+            out.lock().unwrap().insert(task.id, square);
+            Ok(if task.id == 1 { Outcome::Empty } else { Outcome::Done })
+        },
+    );
+    (result, out.into_inner().unwrap())
+}
+
+#[test]
+fn one_thread_and_many_and_any_parts_give_the_same() {
+    let wanted: BTreeMap<usize, usize> = (0..23).map(|i| (i, i * i)).collect();
+    for threads in [1, 2, 5] {
+        let folder = tempfile::tempdir().unwrap();
+        let ctx = context(threads);
+        let (result, out) = squares(&ctx, folder.path(), 23, |_, _| Ok(()));
+        result.unwrap();
+        assert_eq!(out, wanted);
+        let blocks = &ctx.receipt().blocks;
+        assert_eq!((blocks.done, blocks.empty, blocks.failed.len()), (22, 1, 0));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut all = BTreeMap::new();
+    for k in [3, 1, 7, 2, 6, 5, 4] {
+        let ctx = Context { part: Part { k, n: 7 }, ..context(2) };
+        assert!(!ctx.gathers());
+        let (result, out) = squares(&ctx, folder.path(), 23, |_, _| Ok(()));
+        result.unwrap();
+        assert_eq!(ctx.receipt().blocks.done + ctx.receipt().blocks.empty, out.len());
+        all.extend(out);
+    }
+    assert_eq!(all, wanted);
+    let ctx = Context { finish: true, ..context(1) };
+    let (result, out) = squares(&ctx, folder.path(), 23, |_, _| Ok(()));
+    result.unwrap();
+    assert!(out.is_empty() && ctx.gathers());
+    assert_eq!(ctx.receipt().blocks.done, 22);
+}
+
+#[test]
+fn a_finish_names_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let part = Context { part: Part { k: 1, n: 2 }, ..context(1) };
+    squares(&part, folder.path(), 6, |_, _| Ok(())).0.unwrap();
+    let finish = Context { finish: true, ..context(1) };
+    let (result, _) = squares(&finish, folder.path(), 6, |_, _| Ok(()));
+    assert!(matches!(result, Err(Error::Missing { missing: 3, total: 6, first: 3 })));
+}
+
+#[test]
+fn a_block_that_fails_or_panics_in_any_stage_is_named_and_the_rest_is_done() {
+    for (stage, panics) in [("read", false), ("compute", true), ("write", false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let ctx = context(2);
+        let (result, out) = squares(&ctx, folder.path(), 9, |at, id| {
+            assert!(!(panics && at == stage && id == 4), "index out of bounds");
+            anyhow::ensure!(at != stage || id != 4, "chunk is damaged");
+            Ok(())
+        });
+        let message = result.unwrap_err().to_string();
+        let reason = if panics { "index out of bounds" } else { "chunk is damaged" };
+        assert!(message.contains("1 of 9") && message.contains(reason), "{message}");
+        assert!(message.contains("4,0,0"), "{message}");
+        assert_eq!(out.len(), 8);
+        // what was accepted is accepted, what failed is tried again, and nothing else
+        let ctx = Context { allow_failed: 0.2, ..context(2) };
+        let (result, out) = squares(&ctx, folder.path(), 9, |_, id| {
+            anyhow::ensure!(id != 4, "still");
+            Ok(())
+        });
+        result.unwrap();
+        assert!(out.is_empty());
+        assert_eq!(ctx.receipt().blocks.failed[0].reason, "still");
+        let ctx = context(1);
+        let (result, out) = squares(&ctx, folder.path(), 9, |_, _| Ok(()));
+        result.unwrap();
+        assert_eq!(out, BTreeMap::from([(4, 16)]));
+        assert!(ctx.receipt().blocks.failed.is_empty());
+    }
+}
+
+#[test]
+fn a_full_disk_stops_the_run_which_can_be_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (result, out) = squares(&context(2), folder.path(), 200, |at, id| {
+        if at == "write" && id >= 5 {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC).into());
+        }
+        Ok(())
+    });
+    let error = anyhow::Error::from(result.unwrap_err());
+    assert!(is_passing(error.as_ref()) && error.to_string().contains("--resume"), "{error}");
+    let before: BTreeSet<usize> = out.into_keys().collect();
+    assert!(before.is_subset(&(0..5).collect()), "{before:?}");
+    let ctx = context(2);
+    let (result, out) = squares(&ctx, folder.path(), 200, |_, _| Ok(()));
+    result.unwrap();
+    assert!((0..200).filter(|id| !before.contains(id)).eq(out.into_keys()));
+    assert_eq!(ctx.receipt().blocks.done, 199, "the counts are of the whole output");
+}
+
+#[test]
+fn memory_admits_few_tasks_at_once_and_one_at_least() {
+    for (tasks_that_fit, threads) in [(0, 4), (1, 4), (3, 4), (1000, 2)] {
+        let folder = tempfile::tempdir().unwrap();
+        let size = 1 << 40; // so large that what the process holds is nothing beside it
+        let memory = tasks_that_fit * size + (1 << 39);
+        let ctx = Context { memory, ..context(threads) };
+        let plan = Plan { bytes_per_task: size, ..plan(40) };
+        let (held, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (computing, busiest) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let enter = |now: &AtomicUsize, most: &AtomicUsize| {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        };
+        plan.stream(
+            &ctx,
+            folder.path(),
+            |_| {
+                enter(&held, &most);
+                Ok(())
+            },
+            |_, ()| {
+                enter(&computing, &busiest);
+                std::thread::sleep(Duration::from_millis(1));
+                computing.fetch_sub(1, Ordering::SeqCst);
+                Ok(())
+            },
+            |_, ()| {
+                held.fetch_sub(1, Ordering::SeqCst);
+                Ok(Outcome::Done)
+            },
+        )
+        .unwrap();
+        let fit = (tasks_that_fit as usize).clamp(1, 4 * threads);
+        assert!(most.into_inner() <= fit);
+        assert!(busiest.into_inner() <= threads);
+    }
+}
+
+#[test]
+fn a_signal_lets_what_is_computed_be_written_and_nothing_be_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let ctx = context(1);
+    let (result, out) = squares(&ctx, folder.path(), 100, |at, id| {
+        if at == "compute" && id == 7 {
+            ctx.cancel.stop(libc::SIGTERM);
+        }
+        Ok(())
+    });
+    assert!(matches!(result, Err(Error::Interrupted { signal: libc::SIGTERM })));
+    assert!(out.contains_key(&7) && out.len() < 100, "{out:?}");
+    let entries = plan(100).entries(folder.path()).unwrap();
+    assert!(entries.keys().eq(out.keys()), "what is written is in the ledger, and no more");
+    let (result, rest) = squares(&context(2), folder.path(), 100, |_, _| Ok(()));
+    result.unwrap();
+    assert_eq!(rest.len() + out.len(), 100);
+}
+
+#[test]
+fn a_plan_runs_and_creates_nothing() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("ledger");
+    let ctx = Context { plan_only: true, ..context(1) };
+    let (result, out) = squares(&ctx, &folder, 5, |_, _| Ok(()));
+    result.unwrap();
+    assert!(out.is_empty() && !folder.exists() && !ctx.gathers());
+    assert_eq!(ctx.receipt().plans[0]["tasks"], 5);
+}
+
+#[test]
+fn a_second_pass_runs_only_where_all_blocks_of_the_first_are_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let count = |ctx: &Context| {
+        let done = AtomicUsize::new(0);
+        let write = |_: &Task, ()| {
+            done.fetch_add(1, Ordering::SeqCst);
+            Ok(Outcome::Done)
+        };
+        plan(6).gather(ctx, folder.path(), |_| Ok(()), |_, ()| Ok(()), write).unwrap();
+        done.into_inner()
+    };
+    assert_eq!(count(&Context { part: Part { k: 1, n: 2 }, ..context(1) }), 0);
+    assert_eq!(count(&Context { finish: true, ..context(1) }), 6);
+}
+
+#[test]
+fn two_processes_on_one_part_do_no_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    let outs = std::thread::scope(|scope| {
+        let one = scope.spawn(|| squares(&context(1), folder.path(), 50, |_, _| Ok(())));
+        let two = scope.spawn(|| squares(&context(1), folder.path(), 50, |_, _| Ok(())));
+        [one.join().unwrap(), two.join().unwrap()]
+    });
+    let mut all = BTreeMap::new();
+    for (result, out) in outs {
+        result.unwrap();
+        all.extend(out);
+    }
+    assert_eq!(all.len(), 50);
+    assert_eq!(plan(50).entries(folder.path()).unwrap().len(), 50);
+}
+
+#[test]
+fn a_fallback_is_remembered_with_its_reason_when_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |ctx: &Context| {
+        plan(4)
+            .stream(
+                ctx,
+                folder.path(),
+                |_| Ok(()),
+                |_, ()| Ok(()),
+                |_, ()| Ok(Outcome::Fallback("no match".into())),
+            )
+            .unwrap();
+    };
+    run(&context(1));
+    let ctx = context(1);
+    run(&ctx);
+    assert_eq!(ctx.receipt().blocks.fallback, 4);
+    assert!(ctx.receipt().verdict(0.5).unwrap_err().to_string().contains("no match"));
+}

@@ -1,0 +1,44 @@
+//! The detector of BigStream 2021 on one block: scikit-image's `blob_log`, voxel for voxel.
+
+use super::cpu::{Block, Found};
+use super::maxima::{Stack, Ties};
+use crate::filter::laplacian_of_gaussian;
+
+
+/// Maxima of `-sigma^2` times the Laplacian over position and the `sigmas` (voxels).
+///
+/// Only the block's core and one voxel around it are filtered along the last axes. The three
+/// scales that a maximum is compared over are held, never the whole stack.
+pub(super) fn maxima(block: &Block<'_>, image: &[f32], sigmas: &[f64]) -> Vec<Found> {
+    let target = block.core.grow([1; 3]).intersect(&block.volume);
+    let local = target.shift(block.bounds.min.map(|v| -v));
+    let inner = block.core.shift(target.min.map(|v| -v));
+    let (shape, mut found) = (target.shape(), Vec::new());
+    // responses at the scale before last, the last, and the one just computed
+    let mut held: [Vec<f32>; 3] = Default::default();
+    for next in 0..=sigmas.len() {
+        held.rotate_left(1);
+        if let Some(&sigma) = sigmas.get(next) {
+            laplacian_of_gaussian(image, block.bounds.shape(), sigma, &local, &mut held[2]);
+            held[2].iter_mut().for_each(|v| *v *= -(sigma * sigma) as f32);
+        }
+        let Some(index) = next.checked_sub(1) else { continue };
+        let [below, here, above] = &held;
+        let stack = Stack {
+            shape,
+            below: (index > 0).then_some(below.as_slice()),
+            here,
+            above: (next < sigmas.len()).then_some(above.as_slice()),
+        };
+        for at in stack.maxima(&inner, Ties::All) {
+            let [z, y, x] = at;
+            found.push(Found {
+                position: std::array::from_fn(|a| (target.min[a] + at[a] as i64) as f64),
+                sigma: sigmas[index],
+                response: f64::from(here[(z * shape[1] + y) * shape[2] + x]),
+            });
+        }
+    }
+    found
+}
+

@@ -1,0 +1,199 @@
+//! Maxima over position and scale, and where between the voxels they lie.
+
+use crate::filter::lines::vectorised;
+use crate::geom::{Box3, Point};
+
+/// How often a fit may move to the next voxel.
+pub(super) const MOVES: usize = 3;
+
+/// Beyond what offset, voxels, a fit is repeated about the next voxel.
+const FAR: f64 = 0.6;
+
+/// The responses at one scale and, where there are, at the scales on both sides.
+#[derive(Clone, Copy)]
+pub(super) struct Stack<'a> {
+    /// Voxels along z, y, x of each.
+    pub(super) shape: [usize; 3],
+    pub(super) below: Option<&'a [f32]>,
+    pub(super) here: &'a [f32],
+    pub(super) above: Option<&'a [f32]>,
+}
+
+/// What counts where neighbours are equal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ties {
+    /// Every member of a plateau, as in scikit-image.
+    All,
+    /// The member that comes first in scale, z, y, x.
+    First,
+}
+
+vectorised! {
+    /// Marks where `row` is positive and no smaller than its neighbours in x and in four rows.
+    fn mark(row: &[f32], around: [&[f32]; 4], marks: &mut [u8]) => mark_body
+}
+
+#[inline(always)]
+fn mark_body<const FUSED: bool>(row: &[f32], around: [&[f32]; 4], marks: &mut [u8]) {
+    let n = row.len();
+    let (inner, left, right) = (&row[1..n - 1], &row[..n - 2], &row[2..]);
+    let [a, b, c, d] = around.map(|other| &other[1..n - 1]);
+    for (i, mark) in marks[1..n - 1].iter_mut().enumerate() {
+        let value = inner[i];
+        let top = (value > 0.0)
+            & (value >= left[i])
+            & (value >= right[i])
+            & (value >= a[i])
+            & (value >= b[i])
+            & (value >= c[i])
+            & (value >= d[i]);
+        *mark = u8::from(top);
+    }
+}
+
+impl Stack<'_> {
+    fn offset(&self, [z, y, x]: [usize; 3]) -> usize {
+        (z * self.shape[1] + y) * self.shape[2] + x
+    }
+
+    fn row<'a>(&self, of: &'a [f32], z: usize, y: usize) -> &'a [f32] {
+        let start = self.offset([z, y, 0]);
+        &of[start..start + self.shape[2]]
+    }
+
+    /// Voxels of `inner` whose response is positive and a maximum among its neighbours in
+    /// position and scale, diagonal ones included. What is missing counts as 0.
+    pub(super) fn maxima(&self, inner: &Box3, ties: Ties) -> Vec<[usize; 3]> {
+        let [min, max] = [inner.min, inner.max].map(|corner| corner.map(|v| v as usize));
+        let mut found = Vec::new();
+        let mut marks = vec![0_u8; self.shape[2]];
+        for z in min[0]..max[0] {
+            for y in min[1]..max[1] {
+                self.mark_row(z, y, &mut marks);
+                for x in min[2]..max[2] {
+                    if marks[x] != 0 && self.is_maximum([z, y, x], ties) {
+                        found.push([z, y, x]);
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// Marks what may be a maximum, cheaply.
+    fn mark_row(&self, z: usize, y: usize, marks: &mut [u8]) {
+        let row = self.row(self.here, z, y);
+        marks.fill(1);
+        if row.len() > 2 {
+            let (up, down) = (y.saturating_sub(1), (y + 1).min(self.shape[1] - 1));
+            let around = [
+                self.row(self.here, z, up),
+                self.row(self.here, z, down),
+                self.below.map_or(row, |below| self.row(below, z, y)),
+                self.above.map_or(row, |above| self.row(above, z, y)),
+            ];
+            mark(row, around, marks);
+        }
+    }
+
+    fn is_maximum(&self, [z, y, x]: [usize; 3], ties: Ties) -> bool {
+        let value = self.here[self.offset([z, y, x])];
+        if value <= 0.0 {
+            return false;
+        }
+        let range = |i: usize, n: usize| i.saturating_sub(1)..(i + 2).min(n);
+        let beaten = |earlier: bool, other: f32| {
+            other > value || (earlier && ties == Ties::First && other == value)
+        };
+        let scales = [(0, self.below), (1, Some(self.here)), (2, self.above)];
+        for (scale, image) in scales {
+            let Some(image) = image else { continue };
+            for k in range(z, self.shape[0]) {
+                for j in range(y, self.shape[1]) {
+                    for i in range(x, self.shape[2]) {
+                        let other = image[self.offset([k, j, i])];
+                        if beaten((scale, k, j, i) < (1, z, y, x), other) {
+                            return false;
+                        }
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// Fits a parabola to the responses about `at`: the position and height of its top.
+    ///
+    /// Where the top lies more than 0.6 voxel off along an axis the fit is repeated about the
+    /// next voxel, at most three times; what then still lies off is cut. At the face of the array
+    /// and where the fit has no top the voxel itself stands.
+    pub(super) fn refine(&self, at: [usize; 3]) -> (Point, f64) {
+        let mut voxel = at;
+        let mut offset = [0.0; 3];
+        let mut height = self.value(self.here, at);
+        for turn in 0..=MOVES {
+            let Some((step, top)) = self.fit(voxel) else { break };
+            (offset, height) = (step, top);
+            let far = offset.map(|o| o.abs() > FAR);
+            if far == [false; 3] || turn == MOVES {
+                break;
+            }
+            for a in 0..3 {
+                let next = voxel[a] as i64 + if far[a] { offset[a].signum() as i64 } else { 0 };
+                voxel[a] = next.clamp(0, self.shape[a] as i64 - 1) as usize;
+            }
+            offset = [0.0; 3];
+            height = self.value(self.here, voxel);
+        }
+        (std::array::from_fn(|a| voxel[a] as f64 + offset[a].clamp(-FAR, FAR)), height)
+    }
+
+    fn value(&self, image: &[f32], at: [usize; 3]) -> f64 {
+        f64::from(image[self.offset(at)])
+    }
+
+    /// One step of Newton's method on central differences: offset and value of the top.
+    fn fit(&self, at: [usize; 3]) -> Option<(Point, f64)> {
+        if (0..3).any(|a| at[a] == 0 || at[a] + 1 >= self.shape[a]) {
+            return None;
+        }
+        let value = |by: [i64; 3]| {
+            let there = std::array::from_fn(|a| (at[a] as i64 + by[a]) as usize);
+            self.value(self.here, there)
+        };
+        let unit = |a: usize, sign: i64| {
+            let mut by = [0; 3];
+            by[a] = sign;
+            by
+        };
+        let here = value([0; 3]);
+        let gradient: Point =
+            std::array::from_fn(|a| 0.5 * (value(unit(a, 1)) - value(unit(a, -1))));
+        let curvature = nalgebra::Matrix3::from_fn(|a, b| {
+            if a == b {
+                return value(unit(a, 1)) - 2.0 * here + value(unit(a, -1));
+            }
+            let both = |s: i64, t: i64| {
+                let mut by = [0; 3];
+                (by[a], by[b]) = (s, t);
+                value(by)
+            };
+            0.25 * (both(1, 1) - both(1, -1) - both(-1, 1) + both(-1, -1))
+        });
+        // a top, and no saddle: minus the curvature has a Cholesky root
+        let root = nalgebra::Cholesky::new(-curvature)?;
+        let gradient = nalgebra::Vector3::from(gradient);
+        let offset = root.solve(&gradient);
+        let cut = offset.map(|o| o.clamp(-FAR, FAR));
+        let top = here + gradient.dot(&cut) + 0.5 * cut.dot(&(curvature * cut));
+        Some((offset.into(), top))
+    }
+
+    /// Where between the scales the response at `at` is greatest, in scales from this one.
+    pub(super) fn refine_scale(&self, at: [usize; 3]) -> f64 {
+        let (Some(below), Some(above)) = (self.below, self.above) else { return 0.0 };
+        let [low, here, high] = [below, self.here, above].map(|image| self.value(image, at));
+        let curvature = low - 2.0 * here + high;
+        if curvature < 0.0 { (0.5 * (low - high) / curvature).clamp(-0.5, 0.5) } else { 0.0 }
+    }
+}

@@ -1,0 +1,133 @@
+use crate::geom::Point;
+
+/// Which filter answers to blobs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Detector {
+    /// Laplacian of Gaussian.
+    #[default]
+    Log,
+    /// Difference of Gaussians, which approximates it.
+    Dog,
+}
+
+/// What makes one spot better than another where there are too many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Rank {
+    /// Intensity of the unfiltered image, as BigStream has it.
+    #[default]
+    Intensity,
+    /// Filter response: contrast, not brightness.
+    Response,
+}
+
+/// How spots are found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Smallest and largest radius of a blob: micrometres, or voxels where [`Options::exact`].
+    pub radius: [f64; 2],
+    /// Which filter; [`Options::exact`] always takes the Laplacian.
+    pub detector: Detector,
+    /// The integer voxels of BigStream 2021 instead of sub-voxel positions.
+    pub exact: bool,
+    /// Whether what is wider than the largest blob is removed first (white top-hat).
+    pub background_subtract: bool,
+    /// Fractions of the darkest and brightest voxels that are clamped before detection.
+    pub winsorize: Option<[f64; 2]>,
+    /// Least response, in the image's intensities.
+    pub threshold: f64,
+    /// Least response as a fraction of the volume's greatest.
+    pub threshold_relative: f64,
+    /// Of two spots whose spheres share more than this fraction of the smaller, the larger stays.
+    pub overlap: f64,
+    /// Spots nearer than this to a face of the volume are dropped; unit as in [`Options::radius`].
+    pub border: f64,
+    /// How many spots are kept.
+    pub max_spots: usize,
+    /// Which.
+    pub rank: Rank,
+}
+
+/// Options that cannot be.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct OptionsError(String);
+
+/// Least response as a fraction of the greatest: below it is rounding, not signal.
+///
+/// `f32` filtering of a constant leaves differences of this size; V1 has threshold 0 in `f64` and
+/// exact zeros in empty space, which stay zeros here.
+pub(super) const ROUNDING: [f64; 2] = [1e-6, 1e-9];
+
+impl Options {
+    /// Blobs from 3 to 10 voxels in radius, in micrometres at this voxel size; up to 5000 spots.
+    pub fn new(spacing: Point) -> Self {
+        let voxel = spacing.iter().product::<f64>().cbrt();
+        Self {
+            radius: [3.0 * voxel, 10.0 * voxel],
+            detector: Detector::default(),
+            exact: false,
+            background_subtract: true,
+            winsorize: None,
+            threshold: 0.0,
+            threshold_relative: 0.0,
+            overlap: 0.5,
+            border: 3.0 * voxel,
+            max_spots: 5000,
+            rank: Rank::default(),
+        }
+    }
+
+    /// BigStream 2021's: radii and the excluded `border` (its context radius) in voxels.
+    pub fn exact(radius: [f64; 2], border: usize) -> Self {
+        Self { radius, exact: true, overlap: 0.8, border: border as f64, ..Self::new([1.0; 3]) }
+    }
+
+    /// Checks that the numbers make sense.
+    ///
+    /// # Errors
+    /// Names the flag that does not, what was found and what was wanted.
+    pub fn check(&self) -> Result<(), OptionsError> {
+        let refuse = |text: String| Err(OptionsError(text));
+        let [low, high] = self.radius;
+        if !(low > 0.0 && high >= low && high.is_finite()) {
+            return refuse(format!(
+                "--radius {low}..{high} is no range of sizes; give MIN..MAX with 0 < MIN <= MAX"
+            ));
+        }
+        if self.exact && (high - low).floor() < 1.0 {
+            return refuse(format!(
+                "--exact has one scale per voxel between the radii, and {low}..{high} are less \
+                 than one voxel apart; give a wider --radius, in voxels"
+            ));
+        }
+        if let Some([low, high]) = self.winsorize
+            && !(low >= 0.0 && high >= 0.0 && low + high < 1.0)
+        {
+            return refuse(format!(
+                "--winsorize {low},{high} are no fractions to clamp; give two numbers from 0 \
+                 with a sum below 1, such as 0.01,0.01"
+            ));
+        }
+        for (flag, value, most) in [
+            ("--threshold", self.threshold, f64::MAX),
+            ("--threshold-relative", self.threshold_relative, 1.0),
+            ("--overlap", self.overlap, 1.0),
+            ("--border", self.border, f64::MAX),
+        ] {
+            if !(0.0..=most).contains(&value) {
+                let range = if most > 1.0 { "0 or more" } else { "0 to 1" };
+                return refuse(format!("{flag} {value} is out of range; give {range}"));
+            }
+        }
+        if self.max_spots == 0 {
+            return refuse("--max-spots 0 leaves none; give 1 or more".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The least response that counts, given the greatest of the whole volume.
+    pub(super) fn floor(&self, greatest: f64) -> f64 {
+        let rounding = ROUNDING[usize::from(self.exact)];
+        self.threshold.max(self.threshold_relative.max(rounding) * greatest)
+    }
+}

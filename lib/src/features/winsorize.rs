@@ -1,0 +1,116 @@
+//! The intensities at which the darkest and brightest voxels are clamped.
+
+use crate::geom::Box3;
+use crate::volume::{self, Volume};
+
+/// Digits of two bytes: an `f32` has two.
+const DIGITS: usize = 1 << 16;
+
+/// Bits that sort as the numbers do.
+fn ordered(value: f32) -> u32 {
+    let bits = if value.is_finite() { value.to_bits() } else { 0 };
+    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
+}
+
+fn unordered(bits: u32) -> f32 {
+    f32::from_bits(if bits >> 31 == 1 { bits & !(1 << 31) } else { !bits })
+}
+
+/// The digit of the `rank`-th entry (from 0) of a histogram, and its rank among those of its digit.
+fn locate(histogram: &[u64], mut rank: u64) -> (u32, u64) {
+    for (digit, &count) in histogram.iter().enumerate() {
+        if rank < count {
+            return (digit as u32, rank);
+        }
+        rank -= count;
+    }
+    ((DIGITS - 1) as u32, 0)
+}
+
+/// Ranks (from 0) of the lowest and the highest value that stay, as in SciPy's `winsorize`.
+fn ranks(count: u64, [low, high]: [f64; 2]) -> [u64; 2] {
+    let last = count.saturating_sub(1);
+    let low = ((low * count as f64) as u64).min(last);
+    [low, last.saturating_sub((high * count as f64) as u64).max(low)]
+}
+
+/// Selects two order statistics by their upper, then their lower two bytes.
+///
+/// * `each`: calls its argument with all voxels, in pieces; it is called twice
+fn select<E>(
+    fractions: [f64; 2],
+    mut each: impl FnMut(&mut dyn FnMut(&[f32])) -> Result<(), E>,
+) -> Result<[f32; 2], E> {
+    let mut upper = vec![0_u64; DIGITS];
+    each(&mut |voxels| {
+        voxels.iter().for_each(|&v| upper[(ordered(v) >> 16) as usize] += 1);
+    })?;
+    let count = upper.iter().sum();
+    let found = ranks(count, fractions).map(|rank| locate(&upper, rank));
+    let mut lower = [(); 2].map(|()| vec![0_u64; DIGITS]);
+    each(&mut |voxels| {
+        for bits in voxels.iter().map(|&v| ordered(v)) {
+            for ((digit, _), lower) in found.iter().zip(&mut lower) {
+                if bits >> 16 == *digit {
+                    lower[(bits & 0xffff) as usize] += 1;
+                }
+            }
+        }
+    })?;
+    Ok(std::array::from_fn(|i| {
+        let (digit, rank) = found[i];
+        unordered(digit << 16 | locate(&lower[i], rank).0)
+    }))
+}
+
+/// The clamping range of an array in memory.
+pub(super) fn limits_of(voxels: &[f32], fractions: [f64; 2]) -> [f32; 2] {
+    let Ok(limits) = select::<std::convert::Infallible>(fractions, |count| {
+        count(voxels);
+        Ok(())
+    });
+    limits
+}
+
+/// The clamping range of a volume, read twice in pieces of `piece` voxels.
+pub(super) fn limits(
+    volume: &Volume,
+    piece: [usize; 3],
+    fractions: [f64; 2],
+) -> Result<[f32; 2], volume::Error> {
+    let bounds = volume.grid().bounds();
+    let pieces: Vec<Box3> = bounds.tiles(piece).collect();
+    select(fractions, |count| {
+        pieces.iter().try_for_each(|piece| {
+            count(&volume.read::<f32>(piece)?);
+            Ok(())
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn limits_are_the_order_statistics_of_the_sorted_voxels(
+            mut voxels in prop::collection::vec(-1e6_f32..1e6, 1..200),
+            low in 0.0..0.5,
+            high in 0.0..0.49,
+        ) {
+            let found = limits_of(&voxels, [low, high]);
+            voxels.sort_by(f32::total_cmp);
+            let [first, last] = ranks(voxels.len() as u64, [low, high]);
+            prop_assert_eq!(found, [voxels[first as usize], voxels[last as usize]]);
+        }
+    }
+
+    #[test]
+    fn clamping_one_per_cent_at_each_end_of_a_thousand_leaves_ten_out() {
+        let voxels: Vec<f32> = (0..1000).map(|v| v as f32).collect();
+        assert_eq!(limits_of(&voxels, [0.01, 0.01]), [10.0, 989.0]);
+    }
+}

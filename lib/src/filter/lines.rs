@@ -1,0 +1,114 @@
+//! Bundles of parallel lines, copied out so that the tight loops read contiguous memory.
+//!
+//! Along z and y, [`LANES`] neighbouring columns are copied together, voxel after voxel of the
+//! line: a vector register holds the same voxel of several lines, and strides that are powers of
+//! two cannot thrash the cache. Along x the line itself is contiguous and is only padded.
+
+/// Lines that are worked on together.
+pub(super) const LANES: usize = 32;
+
+/// Index `i` of an endless half-sample mirroring (`c b a | a b c | c b a`) of `n` voxels.
+///
+/// * `n` must not be 0
+pub fn mirror(i: i64, n: usize) -> usize {
+    let n = n as i64;
+    if (0..n).contains(&i) {
+        return i as usize;
+    }
+    let i = i.rem_euclid(2 * n);
+    i.min(2 * n - 1 - i) as usize
+}
+
+/// Runs a loop compiled twice: with AVX2 and FMA where the machine has them, else portably.
+///
+/// Measured on the tutorial's volume: the convolutions take a quarter of the time of the portable
+/// form. The const parameter tells the body whether a fused multiply-add is one instruction.
+macro_rules! vectorised {
+    ($(#[$meta:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) => $body:ident) => {
+        $(#[$meta])*
+        fn $name($($arg: $type),*) {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,fma")]
+                fn fast($($arg: $type),*) {
+                    $body::<true>($($arg),*);
+                }
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                    // SAFETY: the processor has just said that it has both features.
+                    #[expect(unsafe_code, reason = "a clone for newer processors, 4 times as fast")]
+                    return unsafe { fast($($arg),*) };
+                }
+            }
+            $body::<false>($($arg),*);
+        }
+    };
+}
+pub(crate) use vectorised;
+
+/// `a * b + c`, fused where that is one instruction.
+#[inline(always)]
+pub(crate) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FUSED { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// Where the voxels of a line bundle lie: `first + line position * stride`, `width` lanes.
+#[derive(Clone, Copy)]
+pub(super) struct Bundle {
+    /// The first voxel of the first lane.
+    pub(super) first: usize,
+    /// From voxel to voxel along the line.
+    pub(super) stride: usize,
+    /// Lanes in use, at most [`LANES`].
+    pub(super) width: usize,
+}
+
+/// Copies positions `from..to` (mirrored beyond `0..n`) of a bundle into rows of [`LANES`].
+pub(super) fn gather(
+    image: &[f32],
+    bundle: Bundle,
+    n: usize,
+    from: i64,
+    to: i64,
+    out: &mut Vec<f32>,
+) {
+    out.clear();
+    out.resize((to - from) as usize * LANES, 0.0);
+    for (row, i) in out.chunks_exact_mut(LANES).zip(from..to) {
+        let at = bundle.first + mirror(i, n) * bundle.stride;
+        row[..bundle.width].copy_from_slice(&image[at..at + bundle.width]);
+    }
+}
+
+/// Copies rows of [`LANES`] back to positions `0..` of a bundle.
+pub(super) fn scatter(rows: &[f32], bundle: Bundle, image: &mut [f32]) {
+    for (i, row) in rows.chunks_exact(LANES).enumerate() {
+        let at = bundle.first + i * bundle.stride;
+        image[at..at + bundle.width].copy_from_slice(&row[..bundle.width]);
+    }
+}
+
+/// Copies one line along x, mirrored by `below` voxels before and `above` behind, into `out`,
+/// whose length is rounded up so that whole chunks of [`LANES`] can be read from every position.
+pub(super) fn pad(line: &[f32], below: usize, above: usize, out: &mut Vec<f32>) {
+    let n = line.len();
+    out.clear();
+    out.extend((0..below).map(|i| line[mirror(i as i64 - below as i64, n)]));
+    out.extend_from_slice(line);
+    out.extend((0..above).map(|i| line[mirror((n + i) as i64, n)]));
+    out.resize(below + n.next_multiple_of(LANES) + above, 0.0);
+}
+
+/// The bundles of columns along `axis` (0 or 1) of an array of `shape`.
+pub(super) fn bundles(shape: [usize; 3], axis: usize) -> impl Iterator<Item = Bundle> {
+    let [nz, ny, nx] = shape;
+    // columns along z lie side by side over a whole plane; along y only over one row
+    let (groups, span, apart, stride) =
+        if axis == 0 { (1, ny * nx, 0, ny * nx) } else { (nz, nx, ny * nx, nx) };
+    (0..groups).flat_map(move |group| {
+        (0..span).step_by(LANES).map(move |start| Bundle {
+            first: group * apart + start,
+            stride,
+            width: LANES.min(span - start),
+        })
+    })
+}

@@ -1,0 +1,93 @@
+//! Slow and obvious: what the filters must equal.
+
+use super::{Kernel, mirror};
+
+/// Repeatable noise between 0 and 1.
+pub(super) fn noise(shape: [usize; 3], seed: u32) -> Vec<f32> {
+    let mut state = u64::from(seed) + 1;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
+        (state >> 40) as f32 / (1 << 24) as f32
+    };
+    std::iter::repeat_with(next).take(shape.iter().product()).collect()
+}
+
+/// `value` at every voxel index of `shape`, C order.
+fn everywhere<T>(shape: [usize; 3], mut value: impl FnMut([usize; 3]) -> T) -> Vec<T> {
+    let mut out = Vec::new();
+    for z in 0..shape[0] {
+        for y in 0..shape[1] {
+            for x in 0..shape[2] {
+                out.push(value([z, y, x]));
+            }
+        }
+    }
+    out
+}
+
+fn offset(shape: [usize; 3], [z, y, x]: [usize; 3]) -> usize {
+    (z * shape[1] + y) * shape[2] + x
+}
+
+/// The voxels at offsets `from..=to` along `axis` from `at`.
+fn line<'a, T: Copy>(
+    image: &'a [T],
+    shape: [usize; 3],
+    at: [usize; 3],
+    axis: usize,
+    [from, to]: [i64; 2],
+) -> impl Iterator<Item = T> + 'a {
+    (from..=to).map(move |step| {
+        let mut there = at;
+        there[axis] = mirror(at[axis] as i64 + step, shape[axis]);
+        image[offset(shape, there)]
+    })
+}
+
+fn convolve_axis(image: &[f64], shape: [usize; 3], axis: usize, kernel: &Kernel) -> Vec<f64> {
+    let radius = kernel.radius() as i64;
+    everywhere(shape, |at| {
+        line(image, shape, at, axis, [-radius, radius])
+            .zip(-radius..=radius)
+            .map(|(value, k)| value * f64::from(kernel.weights()[k.unsigned_abs() as usize]))
+            .sum()
+    })
+}
+
+/// Convolution with a kernel per axis.
+pub(super) fn convolve(image: &[f32], shape: [usize; 3], kernels: &[Kernel; 3]) -> Vec<f64> {
+    let image: Vec<f64> = image.iter().map(|&v| f64::from(v)).collect();
+    (0..3).fold(image, |image, axis| convolve_axis(&image, shape, axis, &kernels[axis]))
+}
+
+/// The sum of three convolutions, each with the second derivative along one axis.
+pub(super) fn laplacian_of_gaussian(image: &[f32], shape: [usize; 3], sigma: f64) -> Vec<f64> {
+    let mut sum = vec![0.0; image.len()];
+    for axis in 0..3 {
+        let mut kernels = [(); 3].map(|()| Kernel::sampled(sigma));
+        kernels[axis] = Kernel::sampled_second_derivative(sigma);
+        let part = convolve(image, shape, &kernels);
+        sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+    }
+    sum
+}
+
+/// Erosion, then dilation, with windows as SciPy places them.
+pub(super) fn opening(image: &[f32], shape: [usize; 3], window: [usize; 3]) -> Vec<f32> {
+    let mut image = image.to_vec();
+    for axis in 0..3 {
+        let (low, high) = (window[axis] / 2, window[axis] - 1 - window[axis] / 2);
+        image = everywhere(shape, |at| {
+            line(&image, shape, at, axis, [-(low as i64), high as i64])
+                .fold(f32::INFINITY, f32::min)
+        });
+    }
+    for axis in 0..3 {
+        let (low, high) = (window[axis] / 2, window[axis] - 1 - window[axis] / 2);
+        image = everywhere(shape, |at| {
+            line(&image, shape, at, axis, [-(high as i64), low as i64])
+                .fold(f32::NEG_INFINITY, f32::max)
+        });
+    }
+    image
+}

@@ -1,0 +1,191 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use crate::geom::{Chain, Point};
+use crate::transform;
+use crate::volume::{Select, Volume};
+
+/// How errors are spread.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    /// Half of them are less.
+    pub median: f64,
+    /// 95 % of them are less.
+    pub p95: f64,
+    /// The largest.
+    pub max: f64,
+    /// Their mean.
+    pub mean: f64,
+}
+
+/// How far a transform takes true points from where they belong.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Score {
+    /// Objects measured: those that both volumes show.
+    pub points: usize,
+    /// Objects that the transform takes nowhere (unknown displacement); not in the statistics.
+    pub unknown: usize,
+    /// Micrometres.
+    pub um: Spread,
+    /// Voxels of the moving volume.
+    pub voxels: Spread,
+}
+
+/// The side of the cells, micrometres, in which points are measured together: it bounds how much
+/// of a field is in memory at once.
+const CELL: f64 = 128.0;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Row {
+    fixed_z_um: f64,
+    fixed_y_um: f64,
+    fixed_x_um: f64,
+    moving_z_um: f64,
+    moving_y_um: f64,
+    moving_x_um: f64,
+}
+
+/// Measures the chain in the files `transforms` (applied in this order) against the truth that
+/// [`super::rounds`] wrote into the folder `truth`.
+///
+/// # Errors
+/// [`Error`]: no truth there, no such transform.
+pub fn score(truth: &Path, transforms: &[String]) -> Result<Score, Error> {
+    let points = read_points(&truth.join("truth_points.csv"))?;
+    let moving = truth.join("moving.zarr");
+    let spacing = Volume::open(&moving.to_string_lossy(), &Select::default())?.grid().spacing;
+    of_points(&points, &transform::read_chain(transforms)?, spacing)
+}
+
+/// The errors of `chain` at pairs of a fixed and a moving position.
+fn of_points(points: &[[Point; 2]], chain: &Chain, spacing: Point) -> Result<Score, Error> {
+    let mut cells: BTreeMap<[i64; 3], Vec<&[Point; 2]>> = BTreeMap::new();
+    for pair in points {
+        cells.entry(pair[0].map(|v| (v / CELL).floor() as i64)).or_default().push(pair);
+    }
+    let (mut um, mut voxels, mut unknown) = (Vec::new(), Vec::new(), 0);
+    for cell in cells.values() {
+        let mut extent = [[f64::INFINITY; 3], [f64::NEG_INFINITY; 3]];
+        for [p, _] in cell {
+            for a in 0..3 {
+                extent[0][a] = extent[0][a].min(p[a]);
+                extent[1][a] = extent[1][a].max(p[a]);
+            }
+        }
+        let (local, _) = chain.localise(extent).map_err(Error::Field)?;
+        for &&[p, q] in cell {
+            let got = local.apply(p);
+            let miss: Point = std::array::from_fn(|a| got[a] - q[a]);
+            if miss.iter().all(|v| v.is_finite()) {
+                um.push(length(miss));
+                voxels.push(length(std::array::from_fn(|a| miss[a] / spacing[a])));
+            } else {
+                unknown += 1;
+            }
+        }
+    }
+    Ok(Score { points: um.len(), unknown, um: Spread::of(um), voxels: Spread::of(voxels) })
+}
+
+fn length(v: Point) -> f64 {
+    v.iter().map(|v| v * v).sum::<f64>().sqrt()
+}
+
+impl Spread {
+    /// Of these numbers; all 0 where there are none.
+    fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let at = |share: f64| {
+            let place = share * (values.len().max(1) - 1) as f64;
+            values.get(place.round() as usize).copied().unwrap_or(0.0)
+        };
+        let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+        Self { median: at(0.5), p95: at(0.95), max: at(1.0), mean }
+    }
+}
+
+/// Writes pairs of positions, whole or not at all.
+pub(super) fn write_points(path: &Path, points: &[[Point; 2]]) -> Result<(), Error> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let broken = |message: String| Error::Truth { path: path.display().to_string(), message };
+    for [p, q] in points {
+        // a thousandth of a nanometre is beyond any use
+        let round = |v: f64| (v * 1e6).round() / 1e6;
+        let row = Row {
+            fixed_z_um: round(p[0]),
+            fixed_y_um: round(p[1]),
+            fixed_x_um: round(p[2]),
+            moving_z_um: round(q[0]),
+            moving_y_um: round(q[1]),
+            moving_x_um: round(q[2]),
+        };
+        writer.serialize(row).map_err(|e| broken(e.to_string()))?;
+    }
+    let text = writer.into_inner().map_err(|e| broken(e.to_string()))?;
+    let partial = path.with_extension(format!("csv.{}.partial", std::process::id()));
+    let failed = |source| Error::Io { action: "write", path: path.display().to_string(), source };
+    std::fs::write(&partial, text).map_err(failed)?;
+    std::fs::rename(&partial, path).map_err(failed)
+}
+
+fn read_points(path: &Path) -> Result<Vec<[Point; 2]>, Error> {
+    let name = path.display().to_string();
+    let file = std::fs::File::open(path).map_err(|source| Error::Io {
+        action: "read",
+        path: name.clone(),
+        source,
+    })?;
+    csv::Reader::from_reader(file)
+        .deserialize()
+        .map(|row| {
+            let r: Row = row.map_err(|e| Error::Truth {
+                path: name.clone(),
+                message: format!("{e}; wanted the truth_points.csv that `phantom rounds` writes"),
+            })?;
+            Ok([
+                [r.fixed_z_um, r.fixed_y_um, r.fixed_x_um],
+                [r.moving_z_um, r.moving_y_um, r.moving_x_um],
+            ])
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geom::Affine;
+
+    #[test]
+    fn a_constant_miss_is_every_statistic_in_both_units() {
+        let points: Vec<[Point; 2]> = (0..500)
+            .map(|i| {
+                let p = [f64::from(i) * 0.7, f64::from(i % 17), f64::from(i % 31) * 9.0];
+                [p, [p[0] + 1.0, p[1] + 2.0, p[2] + 3.0]]
+            })
+            .collect();
+        let chain = Chain::affine(Affine::translation([1.0, 2.0, 2.5]));
+        let score = of_points(&points, &chain, [1.0, 1.0, 0.25]).unwrap();
+        assert_eq!((score.points, score.unknown), (500, 0));
+        for (spread, want) in [(score.um, 0.5), (score.voxels, 2.0)] {
+            for value in [spread.median, spread.p95, spread.max, spread.mean] {
+                assert!((value - want).abs() < 1e-9, "{value}");
+            }
+        }
+    }
+
+    #[test]
+    fn points_are_read_as_written_and_a_foreign_table_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("truth_points.csv");
+        let points = vec![[[1.25, 2.0, 3.0], [4.0, 5.5, -6.125]], [[0.0; 3], [1e3; 3]]];
+        write_points(&path, &points).unwrap();
+        assert_eq!(read_points(&path).unwrap(), points);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        std::fs::write(&path, "a,b\n1,2\n").unwrap();
+        let message = read_points(&path).unwrap_err().to_string();
+        assert!(message.contains("phantom rounds"), "{message}");
+    }
+}

@@ -1,0 +1,181 @@
+use std::path::Path;
+
+use super::{Error, Table, number};
+use crate::geom::Point;
+
+/// How the affine of a block came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// Fitted to the block's own matches.
+    Fitted,
+    /// Fitted, and drawn towards its neighbours and the global affine.
+    Regularised,
+    /// It could not be fitted: the stated rule filled it in.
+    Fallback,
+    /// The block holds no data.
+    Empty,
+}
+
+impl Status {
+    const ALL: [Self; 4] = [Self::Fitted, Self::Regularised, Self::Fallback, Self::Empty];
+
+    /// Its word in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fitted => "fitted",
+            Self::Regularised => "regularised",
+            Self::Fallback => "fallback",
+            Self::Empty => "empty",
+        }
+    }
+}
+
+/// What became of one block of local affines.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlockRow {
+    /// Its place in the grid of blocks.
+    pub index: [usize; 3],
+    /// How its affine came about.
+    pub status: Status,
+    /// Why it is not `fitted`; empty where it is.
+    pub reason: String,
+    /// Spots of the fixed volume in reach.
+    pub spots_fixed: usize,
+    /// Spots of the moving volume in reach.
+    pub spots_moving: usize,
+    /// Matches between them.
+    pub matches: usize,
+    /// Matches that the fit agrees with.
+    pub inliers: usize,
+    /// Median distance of the inliers from the fit, micrometres; none without a fit.
+    pub median: Option<f64>,
+    /// Root mean square distance of the inliers from the fit, micrometres; none without a fit.
+    pub rms: Option<f64>,
+    /// How far its affine moves the block's centre beyond the initial transform, micrometres.
+    pub shift: Point,
+}
+
+const COLUMNS: [&str; 14] = [
+    "block_z",
+    "block_y",
+    "block_x",
+    "status",
+    "reason",
+    "spots_fixed",
+    "spots_moving",
+    "matches",
+    "inliers",
+    "median_um",
+    "rms_um",
+    "shift_z_um",
+    "shift_y_um",
+    "shift_x_um",
+];
+
+/// Writes one row per block.
+pub fn write_blocks(path: &Path, rows: &[BlockRow]) -> Result<(), Error> {
+    let mut table = Table::new(&COLUMNS);
+    let optional = |value: Option<f64>| value.map(number).unwrap_or_default();
+    for row in rows {
+        let mut cells: Vec<String> = row.index.iter().map(ToString::to_string).collect();
+        cells.extend([row.status.name().to_owned(), row.reason.clone()]);
+        let counts = [row.spots_fixed, row.spots_moving, row.matches, row.inliers];
+        cells.extend(counts.iter().map(ToString::to_string));
+        cells.extend([optional(row.median), optional(row.rms)]);
+        cells.extend(row.shift.iter().map(|&v| number(v)));
+        table.rows.push(cells);
+    }
+    table.write(path)
+}
+
+/// Reads what [`write_blocks`] wrote.
+pub fn read_blocks(path: &Path) -> Result<Vec<BlockRow>, Error> {
+    let table = Table::read(path)?;
+    let mut at = [0; COLUMNS.len()];
+    for (column, name) in at.iter_mut().zip(COLUMNS) {
+        *column = table.wanted(name)?;
+    }
+    (0..table.rows.len())
+        .map(|row| {
+            let count = |i: usize| table.count(row, at[i]);
+            let optional = |i: usize| match table.rows[row][at[i]].as_str() {
+                "" => Ok(None),
+                _ => table.number(row, at[i]).map(Some),
+            };
+            let word = table.rows[row][at[3]].as_str();
+            Ok(BlockRow {
+                index: [count(0)?, count(1)?, count(2)?],
+                status: Status::ALL.into_iter().find(|status| status.name() == word).ok_or_else(
+                    || table.bad_cell(row, at[3], "fitted, regularised, fallback or empty"),
+                )?,
+                reason: table.rows[row][at[4]].clone(),
+                spots_fixed: count(5)?,
+                spots_moving: count(6)?,
+                matches: count(7)?,
+                inliers: count(8)?,
+                median: optional(9)?,
+                rms: optional(10)?,
+                shift: [
+                    table.number(row, at[11])?,
+                    table.number(row, at[12])?,
+                    table.number(row, at[13])?,
+                ],
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> Vec<BlockRow> {
+        let fitted = BlockRow {
+            index: [0, 1, 2],
+            status: Status::Fitted,
+            reason: String::new(),
+            spots_fixed: 100,
+            spots_moving: 90,
+            matches: 50,
+            inliers: 40,
+            median: Some(0.1),
+            rms: Some(1.0 / 3.0),
+            shift: [0.5, -0.25, 1e-9],
+        };
+        let empty = BlockRow {
+            status: Status::Empty,
+            reason: "no voxel of the moving volume is in reach, \"none\"".to_owned(),
+            median: None,
+            rms: None,
+            ..fitted.clone()
+        };
+        vec![fitted, empty]
+    }
+
+    #[test]
+    fn block_rows_come_back_as_they_were() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("blocks.csv");
+        write_blocks(&path, &rows()).unwrap();
+        assert_eq!(read_blocks(&path).unwrap(), rows());
+        insta::assert_snapshot!(std::fs::read_to_string(&path).unwrap(), @r#"
+        block_z,block_y,block_x,status,reason,spots_fixed,spots_moving,matches,inliers,median_um,rms_um,shift_z_um,shift_y_um,shift_x_um
+        0,1,2,fitted,,100,90,50,40,0.1,0.3333333333333333,0.5,-0.25,1e-9
+        0,1,2,empty,"no voxel of the moving volume is in reach, ""none""",100,90,50,40,,,0.5,-0.25,1e-9
+        "#);
+    }
+
+    #[test]
+    fn an_unknown_status_is_refused_with_the_known_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("blocks.csv");
+        write_blocks(&path, &rows()).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap().replace("empty", "broken");
+        std::fs::write(&path, text).unwrap();
+        let message = read_blocks(&path).unwrap_err().to_string();
+        assert!(message.ends_with(
+            "line 3: column status holds 'broken', wanted fitted, regularised, fallback or empty; \
+             correct or delete the line"
+        ));
+    }
+}

@@ -1,0 +1,327 @@
+//! Chains as JSON, after OME-NGFF's coordinate transformations (RFC 5).
+
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::frame::{DIRECTION, Direction, Frame, check_direction};
+use super::numbers::{self, Located};
+use super::{Error, LOCAL_AFFINES};
+use crate::geom::{Affine, Chain, Point, Transform};
+use crate::table::write_whole;
+
+/// One step of a chain as its document has it: arrays by location.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// A matrix, written out.
+    Affine(Affine),
+    /// The location of a displacement field.
+    Field(String),
+    /// The location of an array of local affines.
+    LocalAffines(String),
+}
+
+/// Reads a document; the locations of its arrays are found relative to it.
+pub fn read_document(path: &Path, wanted: Direction) -> Result<Vec<Step>, Error> {
+    let location = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
+        action: "read",
+        path: location.clone(),
+        source,
+    })?;
+    parse(&text, path, wanted).map_err(|message| Error::Format { location, message })
+}
+
+/// Writes a chain of affines as JSON, whole or not at all.
+///
+/// Fields and local affines of a chain have no location of their own: write those with
+/// [`write_document`].
+pub fn write_chain(path: &Path, chain: &Chain) -> Result<(), Error> {
+    let steps: Option<Vec<Step>> = chain
+        .steps
+        .iter()
+        .map(|step| match step {
+            Transform::Affine(map) => Some(Step::Affine(*map)),
+            _ => None,
+        })
+        .collect();
+    let steps = steps.ok_or_else(|| Error::Format {
+        location: path.display().to_string(),
+        message:
+            "only matrices can be written out as JSON; write fields and local affines as arrays \
+                  and refer to them"
+                .to_owned(),
+    })?;
+    write_document(path, &steps)
+}
+
+/// Writes the steps of a chain as JSON, whole or not at all; arrays are referred to relative to the
+/// document, so that both can be moved together.
+pub fn write_document(path: &Path, steps: &[Step]) -> Result<(), Error> {
+    let document = compose(path, steps)
+        .map_err(|message| Error::Format { location: path.display().to_string(), message })?;
+    let mut text = pretty(&document, 0);
+    text.push('\n');
+    write_whole(path, text.as_bytes()).map_err(|source| Error::Io {
+        action: "write",
+        path: path.display().to_string(),
+        source,
+    })
+}
+
+fn compose(path: &Path, steps: &[Step]) -> Result<Value, String> {
+    let mut transformations = Vec::new();
+    for (i, step) in steps.iter().enumerate() {
+        transformations.push(match step {
+            Step::Affine(map) => {
+                numbers::check_affine(&Located::root("transformations").item(i), map)?;
+                json!({ "type": "affine", "affine": map.rows() })
+            }
+            Step::Field(location) => {
+                json!({ "type": "displacements", "path": relative(path, location) })
+            }
+            Step::LocalAffines(location) => {
+                json!({ "type": LOCAL_AFFINES, "path": relative(path, location) })
+            }
+        });
+    }
+    if transformations.is_empty() {
+        transformations.push(json!({ "type": "identity" }));
+    }
+    Ok(json!({
+        "type": "sequence",
+        "direction": DIRECTION,
+        "input": "fixed",
+        "output": "moving",
+        "axes": ["z", "y", "x"],
+        "unit": "micrometer",
+        "transformations": transformations,
+    }))
+}
+
+/// JSON with an array of plain values on one line, so that a matrix looks like one.
+fn pretty(value: &Value, depth: usize) -> String {
+    let indent = "  ".repeat(depth + 1);
+    let nested = |v: &Value| v.is_array() || v.is_object();
+    let (open, items, close) = match value {
+        Value::Array(list) if list.iter().any(nested) => {
+            ('[', list.iter().map(|v| pretty(v, depth + 1)).collect::<Vec<_>>(), ']')
+        }
+        Value::Array(list) => {
+            let items: Vec<_> = list.iter().map(Value::to_string).collect();
+            return format!("[{}]", items.join(", "));
+        }
+        Value::Object(map) if !map.is_empty() => {
+            let item = |(key, v): (&String, &Value)| {
+                format!("{}: {}", Value::from(key.as_str()), pretty(v, depth + 1))
+            };
+            ('{', map.iter().map(item).collect(), '}')
+        }
+        _ => return value.to_string(),
+    };
+    let body = items.join(&format!(",\n{indent}"));
+    format!("{open}\n{indent}{body}\n{}{close}", "  ".repeat(depth))
+}
+
+fn parse(text: &str, path: &Path, wanted: Direction) -> Result<Vec<Step>, String> {
+    let value: Value = serde_json::from_str(text).map_err(|e| not_json(text, &e))?;
+    let Value::Object(object) = value else {
+        return Err(
+            "is JSON and no transform; wanted an object with \"type\", \"direction\", \"axes\" \
+                    and \"unit\""
+                .to_owned(),
+        );
+    };
+    let reader = Reader { path, wanted };
+    let mut steps = Vec::new();
+    reader.top(&object, &mut steps)?;
+    if wanted == Direction::MovingToFixed {
+        steps.reverse();
+        for step in &mut steps {
+            let Step::Affine(map) = step else {
+                return Err("holds an array, and only matrices can be inverted here".to_owned());
+            };
+            *map = map.inverse().map_err(|e| e.to_string())?;
+        }
+    }
+    Ok(steps)
+}
+
+/// Python writes NaN and Infinity, which are no JSON: say so.
+fn not_json(text: &str, error: &serde_json::Error) -> String {
+    let line = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let at = line.get(error.column().saturating_sub(2)..).unwrap_or_default();
+    match ["NaN", "Infinity"].into_iter().find(|word| at.trim_start_matches('-').contains(word)) {
+        Some(word) => format!(
+            "line {} holds {word}, wanted finite numbers; it comes from a fit that failed: make it anew",
+            error.line()
+        ),
+        None => format!("is not a transform, for it is not valid JSON: {error}"),
+    }
+}
+
+struct Reader<'a> {
+    path: &'a Path,
+    wanted: Direction,
+}
+
+impl Reader<'_> {
+    fn top(&self, object: &Map<String, Value>, steps: &mut Vec<Step>) -> Result<(), String> {
+        let known = ["type", "transformations", "coordinateTransformations"];
+        if !known.iter().any(|key| object.contains_key(*key)) {
+            let keys: Vec<_> = object.keys().take(5).map(String::as_str).collect();
+            return Err(format!(
+                "is JSON and no transform (found: {}); wanted \"type\" with \"direction\", \"axes\" and \
+                 \"unit\"",
+                keys.join(", ")
+            ));
+        }
+        check_direction(object, self.wanted)?;
+        let frame = Frame::read(object, None)?;
+        self.transformation(object, frame, &Located::root(""), steps)
+    }
+
+    /// Appends what `object` does to `steps`.
+    fn transformation(
+        &self,
+        object: &Map<String, Value>,
+        frame: Frame,
+        at: &Located,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), String> {
+        let name = match object.get("type") {
+            Some(name) => name.as_str().unwrap_or_default(),
+            None => "sequence",
+        };
+        let within = |key: &str| {
+            object.get(key).ok_or_else(|| at.of(&format!("has no \"{key}\", which a {name} needs")))
+        };
+        match name {
+            "identity" => {}
+            "sequence" => {
+                let key = ["coordinateTransformations", "transformations"]
+                    .into_iter()
+                    .find(|key| object.contains_key(*key))
+                    .unwrap_or("transformations");
+                let at = at.member(key);
+                let list = within(key)?.as_array().ok_or(format!("{at} is no list"))?;
+                for (i, item) in list.iter().enumerate() {
+                    self.nested(item, frame, &at.item(i), steps)?;
+                }
+            }
+            "bijection" => self.nested(within("forward")?, frame, &at.member("forward"), steps)?,
+            "displacements" => steps.push(Step::Field(self.resolve(within("path")?, at)?)),
+            LOCAL_AFFINES => steps.push(Step::LocalAffines(self.resolve(within("path")?, at)?)),
+            "affine" | "rotation" | "scale" | "translation" => {
+                let numbers = within(name)?;
+                let at = at.member(name);
+                let map = matrix(name, numbers, frame, &at)?;
+                numbers::check_affine(&at, &map)?;
+                steps.push(Step::Affine(map));
+            }
+            other => {
+                return Err(format!(
+                    "{}the type \"{other}\", which is not known; wanted identity, translation, scale, \
+                     rotation, affine, displacements, {LOCAL_AFFINES}, sequence or bijection",
+                    at.of("has ")
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Self::transformation`], for one that may restate direction, axes and unit.
+    fn nested(
+        &self,
+        value: &Value,
+        outer: Frame,
+        at: &Located,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), String> {
+        let object =
+            value.as_object().ok_or_else(|| format!("{at} is no transformation: {value}"))?;
+        if object.contains_key("direction") {
+            check_direction(object, self.wanted).map_err(|e| format!("{at} {e}"))?;
+        }
+        let frame = Frame::read(object, Some(outer)).map_err(|e| format!("{at} {e}"))?;
+        self.transformation(object, frame, at, steps)
+    }
+
+    /// Where the array at `path` is. A document that was linked into another folder (as workflow
+    /// engines do) keeps its arrays where it really lies.
+    fn resolve(&self, path: &Value, at: &Located) -> Result<String, String> {
+        let path = path.as_str().filter(|path| !path.is_empty()).ok_or_else(|| {
+            format!("{} is {path}, wanted the location of an array", at.member("path"))
+        })?;
+        if path.contains("://") || Path::new(path).is_absolute() {
+            return Ok(path.to_owned());
+        }
+        let here = self.path.with_file_name("").join(path);
+        let real = self.path.canonicalize().map(|real| real.with_file_name("").join(path));
+        let found = match real {
+            Ok(real) if !here.exists() && real.exists() => real,
+            _ => here,
+        };
+        Ok(found.display().to_string())
+    }
+}
+
+/// The map of an `affine`, a `rotation`, a `scale` or a `translation`.
+fn matrix(name: &str, value: &Value, frame: Frame, at: &Located) -> Result<Affine, String> {
+    const UNIT: [[f64; 3]; 3] = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+    Ok(match name {
+        "translation" => Affine::translation(frame.vector(numbers::triple(value, at)?)),
+        "scale" => {
+            let factors = frame.factors(numbers::triple(value, at)?);
+            let mut linear = UNIT;
+            for a in 0..3 {
+                linear[a][a] = factors[a];
+            }
+            Affine::from_parts(linear, [0.0; 3])
+        }
+        "rotation" => {
+            let rows = numbers::rows(value, at, &[3], 3)?;
+            let linear: [[f64; 3]; 3] =
+                std::array::from_fn(|r| [rows[r][0], rows[r][1], rows[r][2]]);
+            numbers::check_rotation(&linear, at)?;
+            frame.affine(linear, [0.0; 3])
+        }
+        _ => {
+            let rows = numbers::rows(value, at, &[3, 4], 4)?;
+            numbers::check_last_row(rows.get(3).map(Vec::as_slice), &at.to_string())?;
+            let translation: Point = std::array::from_fn(|r| rows[r][3]);
+            frame.affine(std::array::from_fn(|r| [rows[r][0], rows[r][1], rows[r][2]]), translation)
+        }
+    })
+}
+
+/// `location` as seen from the folder of `document`.
+fn relative(document: &Path, location: &str) -> String {
+    if location.contains("://") {
+        return location.to_owned();
+    }
+    let folder = std::path::absolute(document).map(|path| path.with_file_name(""));
+    let (Ok(folder), Ok(target)) = (folder, std::path::absolute(location)) else {
+        return location.to_owned();
+    };
+    let (folder, target) = (tidy(&folder), tidy(&target));
+    let shared = folder.iter().zip(&target).take_while(|(a, b)| a == b).count();
+    let mut path: PathBuf = folder[shared..].iter().map(|_| "..").collect();
+    path.extend(&target[shared..]);
+    path.display().to_string()
+}
+
+/// The parts of an absolute path, with `..` taken out.
+fn tidy(path: &Path) -> Vec<std::ffi::OsString> {
+    let mut parts: Vec<std::ffi::OsString> = Vec::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir if parts.len() > 1 => {
+                parts.pop();
+            }
+            Component::CurDir | Component::ParentDir => {}
+            part => parts.push(part.as_os_str().to_owned()),
+        }
+    }
+    parts
+}

@@ -1,0 +1,113 @@
+//! 4x4 matrices as text, as `numpy.savetxt` writes them for BigStream.
+//!
+//! Current BigStream writes rows and columns z, y, x, 1; its version of 2021 x, y, z, 1 (spec 2).
+//! The text does not say which.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::Error;
+use super::frame::reverse_axes;
+use super::numbers::{Located, check_affine, check_last_row};
+use crate::geom::Affine;
+use crate::table::write_whole;
+
+/// The order of the axes in a matrix of text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Axes {
+    /// Current BigStream, and everything here.
+    #[default]
+    Zyx,
+    /// BigStream of 2021.
+    Xyz,
+}
+
+/// Reads a matrix of 4x4 or 3x4 numbers in micrometres. Commas, semicolons, brackets and `#`
+/// remarks do no harm.
+pub fn read_matrix_text(path: &Path, axes: Axes) -> Result<Affine, Error> {
+    let location = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
+        action: "read",
+        path: location.clone(),
+        source,
+    })?;
+    parse_matrix_text(&text, axes).map_err(|message| Error::Format { location, message })
+}
+
+/// Writes a matrix as four lines of numbers, whole or not at all, in micrometres.
+pub fn write_matrix_text(path: &Path, map: &Affine, axes: Axes) -> Result<(), Error> {
+    check_affine(&Located::root("the matrix"), map)
+        .map_err(|message| Error::Format { location: path.display().to_string(), message })?;
+    write_whole(path, format_matrix_text(map, axes).as_bytes()).map_err(|source| Error::Io {
+        action: "write",
+        path: path.display().to_string(),
+        source,
+    })
+}
+
+/// Seventeen significant digits name every double; `numpy.savetxt` writes nineteen.
+fn format_matrix_text(map: &Affine, axes: Axes) -> String {
+    let map = if axes == Axes::Xyz { reverse_axes(map) } else { *map };
+    let mut text = String::new();
+    for row in map.rows().iter().chain([&[0.0, 0.0, 0.0, 1.0]]) {
+        for (c, value) in row.iter().enumerate() {
+            let end = if c == 3 { '\n' } else { ' ' };
+            let _ = write!(text, "{}{end}", savetxt(*value)); // a String takes all
+        }
+    }
+    text
+}
+
+/// C's `%.18e`, which Rust writes with an exponent of no sign and no padding.
+fn savetxt(value: f64) -> String {
+    let text = format!("{value:.18e}");
+    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let (sign, exponent) = match exponent.strip_prefix('-') {
+        Some(rest) => ('-', rest),
+        None => ('+', exponent),
+    };
+    format!("{digits}e{sign}{exponent:0>2}")
+}
+
+pub(super) fn parse_matrix_text(text: &str, axes: Axes) -> Result<Affine, String> {
+    let mut rows: Vec<[f64; 4]> = Vec::new();
+    for (i, line) in text.lines().enumerate() {
+        let line = line.split('#').next().unwrap_or_default();
+        let is_gap = |c: char| c.is_whitespace() || ",;[]()".contains(c);
+        let cells: Vec<_> = line.split(is_gap).filter(|cell| !cell.is_empty()).collect();
+        if cells.is_empty() {
+            continue;
+        }
+        let numbers =
+            cells.iter().map(|cell| number(cell, i + 1)).collect::<Result<Vec<_>, _>>()?;
+        rows.push(numbers.try_into().map_err(|numbers: Vec<_>| {
+            format!(
+                "line {} has {} numbers, wanted 4: a 4x4 matrix of rows z,y,x,1",
+                i + 1,
+                numbers.len()
+            )
+        })?);
+    }
+    if !matches!(rows.len(), 3 | 4) {
+        return Err(format!("has {} rows of 4 numbers, wanted a 4x4 or 3x4 matrix", rows.len()));
+    }
+    check_last_row(rows.get(3).map(<[f64; 4]>::as_slice), "the matrix")?;
+    let map = Affine::from_rows([rows[0], rows[1], rows[2]]);
+    check_affine(&Located::root("the matrix"), &map)?;
+    Ok(if axes == Axes::Xyz { reverse_axes(&map) } else { map })
+}
+
+fn number(cell: &str, line: usize) -> Result<f64, String> {
+    let value: f64 = cell.parse().map_err(|_| {
+        format!(
+            "line {line} holds '{}', which is no number; wanted a transform: a chain's JSON, a 4x4 matrix \
+             or a field",
+            cell.chars().take(40).collect::<String>()
+        )
+    })?;
+    if value.is_finite() {
+        Ok(value)
+    } else {
+        Err(format!("line {line} holds {cell}, wanted finite numbers"))
+    }
+}

@@ -1,0 +1,207 @@
+//! Killed at random moments, resumed, run twice at once: always the same bytes.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::scene::{Pair, Scene, executable, files, program};
+
+/// The stored voxels of a container: its chunks, without metadata (which holds run times) and
+/// without the ledger.
+fn chunks(location: &str) -> Vec<(String, Vec<u8>)> {
+    files(Path::new(location))
+        .into_iter()
+        .map(|(path, bytes)| {
+            (path.strip_prefix(location).unwrap().to_str().unwrap().to_owned(), bytes)
+        })
+        .filter(|(name, _)| !name.contains(".voxloom") && !name.ends_with("zarr.json"))
+        .collect()
+}
+
+/// Starts a program; kills it with -9 after `delay`.
+fn killed(name: &str, arguments: &[String], delay: Duration) {
+    let mut child = start(name, arguments);
+    std::thread::sleep(delay);
+    child.kill().ok(); // it may have ended before
+    child.wait().unwrap();
+}
+
+fn start(name: &str, arguments: &[String]) -> Child {
+    Command::new(executable(name))
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Runs `arguments` undisturbed into one place, and into another with 20 kills at moments spread
+/// over the time that it takes, each followed by the same command with `--resume`.
+fn survives_kills(name: &str, arguments: impl Fn(&str) -> Vec<String>) {
+    let scene = Scene::new();
+    let (calm, rough) = (scene.at("calm.zarr"), scene.at("rough.zarr"));
+    let begun = Instant::now();
+    program(name).args(arguments(&calm)).assert().success();
+    let whole = begun.elapsed();
+    let mut resumed = arguments(&rough);
+    resumed.push("--resume".to_owned());
+    for kill in 0..20u32 {
+        // early, middle and late moments in no order: 7 and 20 share no factor
+        let moment = whole * (kill * 7 % 20) / 20;
+        killed(name, &resumed, moment);
+    }
+    program(name).args(&resumed).assert().success();
+    assert_eq!(names(&calm), names(&rough));
+    assert!(chunks(&calm) == chunks(&rough), "{name}: bytes differ after kills");
+    assert!(!chunks(&calm).is_empty());
+}
+
+fn names(location: &str) -> Vec<String> {
+    chunks(location).into_iter().map(|(name, _)| name).collect()
+}
+
+fn apply(out: &str) -> Vec<String> {
+    let pair = Pair::get();
+    [&pair.at("moving.zarr"), "--onto", &pair.at("fixed.zarr")]
+        .into_iter()
+        .chain(["--transform", &pair.at("global.json"), "-o", out, "--block-size", "32,32,32"])
+        .chain(["--chunk", "16,16,16", "--threads", "1"])
+        .map(str::to_owned)
+        .collect()
+}
+
+fn local(out: &str) -> Vec<String> {
+    let pair = Pair::get();
+    [&pair.at("fixed.zarr"), &pair.at("moving.zarr"), "--initial", &pair.at("global.json")]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(["-o", out, "--block-size", "32,32,32", "--threads", "1"].map(str::to_owned))
+        .collect()
+}
+
+#[test]
+fn apply_transform_ends_in_the_same_bytes_after_20_kills() {
+    survives_kills("apply-transform", apply);
+}
+
+#[test]
+fn local_affine_ends_in_the_same_bytes_after_20_kills() {
+    survives_kills("local-affine", local);
+}
+
+#[test]
+fn downsample_ends_in_the_same_bytes_after_20_kills() {
+    let pair = Pair::get();
+    survives_kills("downsample", |out| {
+        [&pair.at("fixed.zarr"), "-o", out, "--levels", "2", "--block-size", "32,32,32"]
+            .into_iter()
+            .chain(["--chunk", "16,16,16", "--threads", "1"])
+            .map(str::to_owned)
+            .collect()
+    });
+}
+
+#[test]
+fn finished_work_is_not_done_again() {
+    let scene = Scene::new();
+    let out = scene.at("out.zarr");
+    program("apply-transform").args(apply(&out)).assert().success();
+    let before: Vec<_> = modified(&out);
+    program("apply-transform").args(apply(&out)).arg("--resume").assert().success();
+    assert_eq!(before, modified(&out));
+    assert!(before.len() > 8);
+}
+
+/// When each chunk was last written.
+fn modified(location: &str) -> Vec<(String, std::time::SystemTime)> {
+    names(location)
+        .into_iter()
+        .map(|name| {
+            let time = Path::new(location).join(&name).metadata().unwrap().modified().unwrap();
+            (name, time)
+        })
+        .collect()
+}
+
+#[test]
+fn two_processes_on_one_part_at_once_end_in_the_right_bytes() {
+    let scene = Scene::new();
+    let (alone, together) = (scene.at("alone.zarr"), scene.at("together.zarr"));
+    program("apply-transform").args(apply(&alone)).assert().success();
+    let mut arguments = apply(&together);
+    arguments.push("--resume".to_owned());
+    let both = [start("apply-transform", &arguments), start("apply-transform", &arguments)];
+    for mut child in both {
+        assert!(child.wait().unwrap().success());
+    }
+    assert_eq!(names(&alone), names(&together));
+    assert!(chunks(&alone) == chunks(&together));
+}
+
+/// A file system of this size in a folder of the scene; `None`, said aloud, where we may not mount.
+struct SmallDisk(String);
+
+impl SmallDisk {
+    fn mount(scene: &Scene, size: &str) -> Option<Self> {
+        let at = scene.at("disk");
+        std::fs::create_dir(&at).unwrap();
+        let options = format!("size={size}");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "voxloom-test", &at])
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success());
+        if !mounted {
+            eprintln!("SKIPPED: cannot mount a small file system here");
+        }
+        mounted.then_some(Self(at))
+    }
+
+    fn grow(&self, size: &str) {
+        let options = format!("remount,size={size}");
+        assert!(Command::new("mount").args(["-o", &options, &self.0]).status().unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        Command::new("umount").arg(&self.0).status().ok();
+    }
+}
+
+#[test]
+fn a_full_disk_is_one_sentence_exit_75_and_resumable() {
+    let scene = Scene::new();
+    let Some(disk) = SmallDisk::mount(&scene, "300k") else { return };
+    let out = format!("{}/out.zarr", disk.0);
+    let run = program("apply-transform").args(apply(&out)).arg("-q").output().unwrap();
+    let talk = String::from_utf8(run.stderr).unwrap();
+    assert_eq!(run.status.code(), Some(75), "{talk}");
+    assert_eq!(talk.trim_end().lines().count(), 1, "{talk}");
+    assert!(talk.contains("space"), "{talk}");
+    disk.grow("64m");
+    program("apply-transform").args(apply(&out)).arg("--resume").assert().success();
+    let calm = scene.at("calm.zarr");
+    program("apply-transform").args(apply(&calm)).assert().success();
+    assert!(chunks(&calm) == chunks(&out));
+}
+
+#[test]
+fn ctrl_c_is_exit_130_and_resumable() {
+    let scene = Scene::new();
+    let (calm, out) = (scene.at("calm.csv"), scene.at("spots.csv"));
+    let fixed = Pair::get().at("fixed.zarr");
+    let spots = |out: &str| {
+        [&fixed, "-o", out, "--block-size", "16,16,16", "--threads", "1"].map(str::to_owned)
+    };
+    program("extract-spots").args(spots(&calm)).assert().success();
+    let child = start("extract-spots", &spots(&out));
+    std::thread::sleep(Duration::from_millis(300));
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let status = { child }.wait().unwrap();
+    // on a fast machine it may have ended before the signal
+    assert!(matches!(status.code(), Some(130 | 0)), "{status}");
+    assert_eq!(status.code() == Some(0), Path::new(&out).exists());
+    program("extract-spots").args(spots(&out)).arg("--resume").assert().success();
+    assert!(std::fs::read(calm).unwrap() == std::fs::read(out).unwrap());
+}
