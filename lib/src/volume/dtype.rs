@@ -28,6 +28,13 @@ impl Dtype {
         }
     }
 
+    /// The type of that name.
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        [Self::U8, Self::U16, Self::I16, Self::U32, Self::U64, Self::F32, Self::F64]
+            .into_iter()
+            .find(|dtype| dtype.name() == name)
+    }
+
     /// The name that NumPy, Zarr v3 and N5 share, such as `uint16`.
     pub fn name(self) -> &'static str {
         match self {
@@ -49,9 +56,7 @@ impl std::fmt::Display for Dtype {
 }
 
 /// A Rust type that is the element of a volume.
-pub trait Voxel:
-    Copy + Default + PartialOrd + PartialEq + Send + Sync + std::fmt::Debug + 'static
-{
+pub trait Voxel: Copy + Default + PartialOrd + PartialEq + Send + Sync + std::fmt::Debug + 'static {
     /// Its name on disk.
     const DTYPE: Dtype;
     /// As a float, for arithmetic.
@@ -63,12 +68,116 @@ pub trait Voxel:
     fn from_f32(value: f32) -> Self;
     /// As [`Voxel::from_f32`].
     fn from_f64(value: f64) -> Self;
+    /// The value at the start of `bytes`.
+    #[doc(hidden)]
+    fn get(bytes: &[u8], order: ByteOrder) -> Self;
+    /// Appends its bytes.
+    #[doc(hidden)]
+    fn put(voxels: &[Self], order: ByteOrder, out: &mut Vec<u8>);
+}
+
+/// The order of the bytes of a stored number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteOrder {
+    /// Least significant first.
+    Little,
+    /// Most significant first.
+    Big,
+}
+
+impl ByteOrder {
+    /// That of this machine.
+    pub(super) const NATIVE: Self =
+        if cfg!(target_endian = "big") { Self::Big } else { Self::Little };
+}
+
+macro_rules! bytes {
+    ($t:ty) => {
+        #[inline]
+        fn get(bytes: &[u8], order: ByteOrder) -> Self {
+            let mut raw = [0; size_of::<$t>()];
+            raw.copy_from_slice(&bytes[..size_of::<$t>()]);
+            match order {
+                ByteOrder::Little => <$t>::from_le_bytes(raw),
+                ByteOrder::Big => <$t>::from_be_bytes(raw),
+            }
+        }
+        #[inline]
+        fn put(voxels: &[Self], order: ByteOrder, out: &mut Vec<u8>) {
+            let start = out.len();
+            out.resize(start + size_of_val(voxels), 0);
+            let places = out[start..].chunks_exact_mut(size_of::<$t>());
+            match order {
+                ByteOrder::Little => {
+                    places.zip(voxels).for_each(|(o, v)| o.copy_from_slice(&v.to_le_bytes()));
+                }
+                ByteOrder::Big => {
+                    places.zip(voxels).for_each(|(o, v)| o.copy_from_slice(&v.to_be_bytes()));
+                }
+            }
+        }
+    };
+}
+
+/// Copies elements of type `stored`, `step` elements apart, to `out`.
+///
+/// `bytes` starts at the first of them and reaches to the end of the last at least.
+pub(super) fn convert<T: Voxel>(
+    bytes: &[u8],
+    step: usize,
+    stored: Dtype,
+    order: ByteOrder,
+    out: &mut [T],
+) {
+    /// One loop for each pair of types; `order` is a constant in each, so that the loop is a copy.
+    fn each<S: Voxel, T: Voxel>(
+        bytes: &[u8],
+        step: usize,
+        order: ByteOrder,
+        out: &mut [T],
+        to: impl Fn(S) -> T,
+    ) {
+        let size = size_of::<S>();
+        if step == 1 {
+            for (out, bytes) in out.iter_mut().zip(bytes.chunks_exact(size)) {
+                *out = to(S::get(bytes, order));
+            }
+        } else {
+            for (out, bytes) in out.iter_mut().zip(bytes.chunks(step * size)) {
+                *out = to(S::get(bytes, order));
+            }
+        }
+    }
+    fn in_order<S: Voxel, T: Voxel>(
+        bytes: &[u8],
+        step: usize,
+        order: ByteOrder,
+        out: &mut [T],
+        to: impl Fn(S) -> T,
+    ) {
+        match order {
+            ByteOrder::Little => each(bytes, step, ByteOrder::Little, out, to),
+            ByteOrder::Big => each(bytes, step, ByteOrder::Big, out, to),
+        }
+    }
+    if T::DTYPE == stored {
+        in_order(bytes, step, order, out, |v: T| v);
+    } else {
+        crate::with_voxel!(stored, S => match S::DTYPE {
+            // exact in f32
+            Dtype::U8 | Dtype::U16 | Dtype::I16 | Dtype::F32 => {
+                in_order(bytes, step, order, out, |v: S| T::from_f32(v.to_f32()));
+            }
+            _ => in_order(bytes, step, order, out, |v: S| T::from_f64(v.to_f64())),
+        });
+    }
 }
 
 macro_rules! integers {
     ($($t:ty => $d:ident, $from_f32:path);*) => {$(
         impl Voxel for $t {
             const DTYPE: Dtype = Dtype::$d;
+            bytes!($t);
             #[inline]
             fn to_f32(self) -> f32 {
                 self as f32
@@ -116,6 +225,7 @@ macro_rules! floats {
     ($($t:ty => $d:ident),*) => {$(
         impl Voxel for $t {
             const DTYPE: Dtype = Dtype::$d;
+            bytes!($t);
             #[inline]
             fn to_f32(self) -> f32 {
                 self as f32
@@ -142,34 +252,13 @@ floats!(f32 => F32, f64 => F64);
 macro_rules! with_voxel {
     ($dtype:expr, $T:ident => $body:expr) => {
         match $dtype {
-            $crate::volume::Dtype::U8 => {
-                type $T = u8;
-                $body
-            }
-            $crate::volume::Dtype::U16 => {
-                type $T = u16;
-                $body
-            }
-            $crate::volume::Dtype::I16 => {
-                type $T = i16;
-                $body
-            }
-            $crate::volume::Dtype::U32 => {
-                type $T = u32;
-                $body
-            }
-            $crate::volume::Dtype::U64 => {
-                type $T = u64;
-                $body
-            }
-            $crate::volume::Dtype::F32 => {
-                type $T = f32;
-                $body
-            }
-            $crate::volume::Dtype::F64 => {
-                type $T = f64;
-                $body
-            }
+            $crate::volume::Dtype::U8 => { type $T = u8; $body }
+            $crate::volume::Dtype::U16 => { type $T = u16; $body }
+            $crate::volume::Dtype::I16 => { type $T = i16; $body }
+            $crate::volume::Dtype::U32 => { type $T = u32; $body }
+            $crate::volume::Dtype::U64 => { type $T = u64; $body }
+            $crate::volume::Dtype::F32 => { type $T = f32; $body }
+            $crate::volume::Dtype::F64 => { type $T = f64; $body }
         }
     };
 }
