@@ -18,5 +18,5 @@ pub use convolve::smooth;
 pub use gaussian::Kernel;
 pub use lines::mirror;
 pub use moments::moments;
-pub use second_derivatives::laplacian_of_gaussian;
+pub use second_derivatives::LaplacianOfGaussian;
 pub use top_hat::{opening, opening_reach};
