@@ -1,1 +1,64 @@
-fn main() {}
+//! `inspect`.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use voxloom::blocks::Context;
+use voxloom::cli::{self, FixedArgs, MovingArgs, Program, Purpose, Shape, VolumeArgs};
+use voxloom::inspect;
+use voxloom::volume::Volume;
+
+/// Shows what a volume, a transform or a table is, or proposes parameters for a pair of volumes.
+///
+/// Values of large volumes are those of a sample, which is stated. With --suggest the two volumes
+/// are measured, and a configuration for --config is printed, each parameter with its reason.
+#[derive(clap::Args)]
+pub(crate) struct Inspect {
+    /// Volumes, transforms or tables; with --suggest the fixed and the moving volume
+    #[arg(value_name = "LOC", required = true)]
+    locations: Vec<String>,
+    /// Propose radii, block size, patch and stride for aligning the second volume to the first
+    #[arg(long)]
+    suggest: bool,
+    /// Print JSON, a line per location
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    volume: VolumeArgs,
+    #[command(flatten)]
+    fixed: FixedArgs,
+    #[command(flatten)]
+    moving: MovingArgs,
+}
+
+impl Program for Inspect {
+    const NAME: &'static str = "inspect";
+    const PURPOSE: Purpose = Purpose::Look;
+    const SHAPE: Shape = Shape::Look;
+    const EXAMPLE: &'static str = "inspect image.zarr";
+
+    fn run(self, _ctx: &Context) -> anyhow::Result<()> {
+        if self.suggest {
+            let [fixed, moving] = self.locations.as_slice() else {
+                bail!("--suggest wants two volumes, the fixed and the moving one");
+            };
+            let fixed = Volume::open(fixed, &self.fixed.select())?;
+            let moving = Volume::open(moving, &self.moving.select())?;
+            let suggestion = inspect::suggest(&fixed, &moving)?;
+            return cli::print(&if self.json {
+                format!("{}\n", suggestion.json())
+            } else {
+                suggestion.yaml()
+            });
+        }
+        for location in &self.locations {
+            let page = inspect::inspect(location, &self.volume.select())?;
+            cli::print(&if self.json { format!("{}\n", page.json()) } else { page.text() })?;
+        }
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    cli::main::<Inspect>()
+}

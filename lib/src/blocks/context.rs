@@ -46,6 +46,8 @@ pub struct Context {
     pub block_size: Option<[usize; 3]>,
     /// `--part`.
     pub part: Part,
+    /// Whether `--part` was given, be it 1/1: what needs all parts is then left to `--finish`.
+    pub scattered: bool,
     /// `--finish`: no blocks; check that every part is done, then do what needs all of them.
     pub finish: bool,
     /// `--plan`: print the plan, compute nothing.
@@ -72,6 +74,7 @@ impl Default for Context {
             device: Device::default(),
             block_size: None,
             part: Part::default(),
+            scattered: false,
             finish: false,
             plan_only: false,
             existing: Existing::default(),
@@ -87,7 +90,7 @@ impl Default for Context {
 impl Context {
     /// Whether this run does what needs all blocks: it does them all itself, or all parts are done.
     pub fn gathers(&self) -> bool {
-        !self.plan_only && (self.finish || self.part.n == 1)
+        !self.plan_only && (self.finish || !(self.scattered || self.part.n > 1))
     }
 
     /// Adds a number of this program to the receipt.

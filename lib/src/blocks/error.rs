@@ -118,13 +118,15 @@ impl fmt::Display for Error {
                 "block {z},{y},{x} failed: {}; run the same command with --resume to go on",
                 sentence(source.as_ref())
             ),
-            Self::TooManyFailed { failed, fallback, total, allowed, reasons } => write!(
-                f,
-                "{failed} of {total} blocks failed and {fallback} fell back, more than the \
-                 fraction {allowed} of --allow-failed; --resume tries the failed ones again \
-                 ({})",
-                reasons.join("; ")
-            ),
+            Self::TooManyFailed { failed, fallback, total, allowed, reasons } => {
+                write!(f, "{failed} of {total} blocks failed and {fallback} fell back (")?;
+                f.write_str(&reasons.join("; "))?;
+                write!(f, "), more than --allow-failed {allowed} accepts")?;
+                if *failed > 0 {
+                    f.write_str("; --resume tries the failed ones again")?;
+                }
+                Ok(())
+            }
             Self::Missing { missing, total, first } => write!(
                 f,
                 "{missing} of {total} blocks are not done yet (first: {first}); run their parts, \

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::files::{Fnv, write_whole};
 use super::ledger::{self, Entry};
-use super::{Context, Error, Outcome, Part, Task, process};
+use super::{Context, Error, Outcome, Task, process};
 
 /// As many reasons as an error names.
 const REASONS: usize = 3;
@@ -205,15 +205,15 @@ impl Receipt {
     /// Writes it to `file` and into its places: the attributes of the arrays that were written,
     /// and beside the files where no `file` is given. The receipt of one part among several goes
     /// beside its ledger, for `--finish` to gather.
-    pub fn write(&self, part: Part, file: Option<&Path>) -> anyhow::Result<()> {
+    pub fn write(&self, ctx: &Context, file: Option<&Path>) -> anyhow::Result<()> {
         let value = self.to_json();
         let mut text = serde_json::to_vec_pretty(&value)?;
         text.push(b'\n');
         if let Some(file) = file {
             write_whole(file, &text)?;
         }
-        if part.n > 1 {
-            let name = format!("receipt-{:05}-of-{:05}.json", part.k, part.n);
+        if !ctx.gathers() {
+            let name = format!("receipt-{:05}-of-{:05}.json", ctx.part.k, ctx.part.n);
             for folder in self.folders.iter().filter(|folder| folder.is_dir()) {
                 write_whole(&folder.join(&name), &text)?;
             }
@@ -331,6 +331,7 @@ impl Context {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Part;
     use super::*;
 
     fn read(path: &Path) -> Value {
@@ -365,9 +366,9 @@ mod tests {
         ctx.output_file(&output);
         let named = folder.path().join("named.json");
         let beside = folder.path().join("spots.csv.receipt.json");
-        ctx.receipt().write(ctx.part, Some(&named)).unwrap();
+        ctx.receipt().write(&ctx, Some(&named)).unwrap();
         assert!(named.exists() && !beside.exists());
-        ctx.receipt().write(ctx.part, None).unwrap();
+        ctx.receipt().write(&ctx, None).unwrap();
         assert_eq!(read(&beside)["outputs"][0], output.display().to_string());
     }
 
@@ -380,7 +381,8 @@ mod tests {
             receipt.bytes = [100, 10];
             receipt.stages = [1.0, 2.0, 3.0];
             receipt.sinks.push(Sink::Beside(folder.path().join("x")));
-            receipt.write(Part { k, n: 2 }, None).unwrap();
+            let ctx = Context { part: Part { k, n: 2 }, ..Context::default() };
+            receipt.write(&ctx, None).unwrap();
         }
         assert!(!folder.path().join("x.receipt.json").exists());
         let mut receipt = begun();
@@ -401,7 +403,7 @@ mod tests {
             *copy.lock().unwrap() = value;
             Ok(())
         })));
-        receipt.write(Part::default(), Some(&folder.path().join("r.json"))).unwrap();
+        receipt.write(&Context::default(), Some(&folder.path().join("r.json"))).unwrap();
         assert_eq!(seen.lock().unwrap()["program"], "spots");
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::files::write_whole;
 use super::ledger::{self, Entry};
-use super::{Error, Outcome, Plan, Task};
+use super::{Context, Error, Outcome, Plan, Task};
 
 /// Scratch for programs whose output is a table: one file per task, whole or not at all, in the
 /// folder that [`Plan::stream`] keeps its ledger in.
@@ -57,7 +57,11 @@ impl Rows {
     }
 
     /// Removes rows and ledger, and the folder if nothing else is in it: the table is written.
-    pub fn remove(self) -> Result<(), Error> {
+    /// After `--finish` they stay, so that it can be run twice.
+    pub fn remove(self, ctx: &Context) -> Result<(), Error> {
+        if ctx.finish {
+            return Ok(());
+        }
         ledger::clear(&self.folder)?;
         match fs::remove_dir(&self.folder) {
             Err(e) if !matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound) => {
@@ -74,7 +78,7 @@ impl Rows {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Context, Part};
+    use super::super::Part;
     use super::*;
     use crate::geom::Box3;
     use crate::volume::Existing;
@@ -110,7 +114,10 @@ mod tests {
         ));
         run(&folder, Part { k: 1, n: 2 });
         assert_eq!(rows.read_all(&plan()).unwrap().concat(), b"0\n1\n2\n3\n5\n");
-        rows.remove().unwrap();
+        let finish = Context { finish: true, ..Context::default() };
+        Rows::create(&folder).unwrap().remove(&finish).unwrap();
+        assert!(rows.read_all(&plan()).is_ok(), "a second finish finds them");
+        rows.remove(&Context::default()).unwrap();
         assert!(!folder.exists());
     }
 

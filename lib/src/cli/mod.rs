@@ -1,6 +1,59 @@
 //! Arguments shared by all programs, logging, exit codes, the multicall.
+//!
+//! A program is one file in `bins/`:
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//! use voxloom::blocks::Context;
+//! use voxloom::cli::{self, Program, Purpose, Shape, VolumeArgs};
+//!
+//! /// Says what is in a volume.
+//! #[derive(clap::Args)]
+//! pub(crate) struct Inspect {
+//!     /// The volume.
+//!     #[arg(value_name = "LOC")]
+//!     location: String,
+//!     #[command(flatten)]
+//!     volume: VolumeArgs,
+//! }
+//!
+//! impl Program for Inspect {
+//!     const NAME: &'static str = "inspect";
+//!     const PURPOSE: Purpose = Purpose::Look;
+//!     const SHAPE: Shape = Shape::Look;
+//!     const EXAMPLE: &'static str = "inspect image.zarr/0";
+//!
+//!     fn run(self, _ctx: &Context) -> anyhow::Result<()> {
+//!         let select = self.volume.select();
+//!         cli::print(&format!("{} {:?}\n", self.location, select.channel))
+//!     }
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     cli::main::<Inspect>()
+//! }
+//! ```
+//!
+//! The first sentence of the struct's doc comment opens `--help` and stands in the overview of
+//! `voxloom`; what follows it comes after the options. The program declares its own `-o, --output`;
+//! the shared flags reach it through [`Context`].
+
+mod config;
+mod exit;
+mod logging;
+mod multicall;
+mod run;
+mod shared;
+mod values;
+mod volumes;
 
 use std::process::ExitCode;
+
+pub use config::{VOCABULARY, read_parameters};
+pub use exit::print;
+pub use multicall::{Entry, multicall};
+pub use values::{Length3, parse_bytes, parse_range, parse_size3, parse_spacing};
+pub use volumes::{FixedArgs, MovingArgs, VolumeArgs};
 
 use crate::blocks::Context;
 
@@ -22,7 +75,7 @@ pub enum Purpose {
 pub enum Shape {
     /// Reads and prints: logging and `--threads --memory` only.
     Look,
-    /// Whole to whole: also output, receipt, seed, resume and overwrite.
+    /// Whole to whole: also receipt, seed, resume and overwrite.
     Whole,
     /// Block by block: also block size, part, finish, plan, allow-failed.
     Blocks,
@@ -44,5 +97,5 @@ pub trait Program: clap::Args + 'static {
 
 /// The whole of a program's `main`.
 pub fn main<P: Program>() -> ExitCode {
-    todo!()
+    run::run::<P>(std::env::args_os().collect())
 }

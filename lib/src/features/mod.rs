@@ -19,7 +19,6 @@ mod exact;
 mod golden;
 mod maxima;
 mod options;
-#[cfg(test)]
 //mod oracle;
 mod prune;
 mod pyramid;

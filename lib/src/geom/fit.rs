@@ -137,7 +137,8 @@ pub(crate) fn spread(points: impl Iterator<Item = Point> + Clone) -> Point {
 
 /// Square roots of the eigenvalues of a matrix of second moments, largest first.
 fn extents(moments: Matrix3<f64>) -> Point {
-    let mut values: Point = SymmetricEigen::new(moments).eigenvalues.map(|v| v.max(0.0).sqrt()).into();
+    let mut values: Point =
+        SymmetricEigen::new(moments).eigenvalues.map(|v| v.max(0.0).sqrt()).into();
     values.sort_by(|a, b| b.total_cmp(a));
     values
 }
@@ -164,9 +165,8 @@ impl Moments {
         let weight = |i: usize| weights.map_or(1.0, |w| w[i]);
         let count = from.len().min(to.len()).min(weights.map_or(usize::MAX, <[f64]>::len));
         let used = || (0..count).filter(|&i| weight(i) > 0.0);
-        let finite = (0..count).all(|i| {
-            weight(i).is_finite() && from[i].iter().chain(&to[i]).all(|v| v.is_finite())
-        });
+        let finite = (0..count)
+            .all(|i| weight(i).is_finite() && from[i].iter().chain(&to[i]).all(|v| v.is_finite()));
         if !finite {
             return Err(FitError::NotFinite);
         }
@@ -215,8 +215,9 @@ impl Moments {
         let count = from.len().min(to.len()).min(weights.map_or(usize::MAX, <[f64]>::len));
         (0..count).filter_map(move |i| {
             let w = weights.map_or(1.0, |w| w[i]);
-            (w > 0.0)
-                .then(|| (Vector3::from(from[i]) - from_mean, Vector3::from(to[i]) - to_mean, w / total))
+            (w > 0.0).then(|| {
+                (Vector3::from(from[i]) - from_mean, Vector3::from(to[i]) - to_mean, w / total)
+            })
         })
     }
 
@@ -270,8 +271,7 @@ mod tests {
 
     use super::*;
 
-    const MODELS: [Model; 4] =
-        [Model::Translation, Model::Rigid, Model::Similarity, Model::Affine];
+    const MODELS: [Model; 4] = [Model::Translation, Model::Rigid, Model::Similarity, Model::Affine];
 
     fn points(count: usize) -> impl Strategy<Value = Vec<Point>> {
         prop::collection::vec(prop::array::uniform3(-50.0..50.0f64), count)
@@ -289,10 +289,7 @@ mod tests {
                 rotation * Matrix3::new(scale, a, b, 0.0, 1.0, c, 0.0, 0.0, 1.0 + a)
             }
         };
-        Affine::from_parts(
-            std::array::from_fn(|r| std::array::from_fn(|c| linear[(r, c)])),
-            offset,
-        )
+        Affine::from_parts(std::array::from_fn(|r| std::array::from_fn(|c| linear[(r, c)])), offset)
     }
 
     fn cost(map: &Affine, from: &[Point], to: &[Point], weights: &[f64]) -> f64 {
@@ -374,7 +371,10 @@ mod tests {
         for model in MODELS {
             let (wanted, found) = (model.pairs(), model.pairs() - 1);
             let few = corner(found);
-            assert_eq!(fit(model, &few, &few, None, false), Err(FitError::TooFew { found, wanted }));
+            assert_eq!(
+                fit(model, &few, &few, None, false),
+                Err(FitError::TooFew { found, wanted })
+            );
         }
         let zero = [0.0, 1.0, 1.0, 1.0, 0.0];
         let got = fit(Model::Affine, &corner(5), &corner(5), Some(&zero), false);

@@ -1,8 +1,307 @@
 //! One affine per block, consistent with its neighbours.
+//!
+//! Two passes. The first finds, task by task, the spots of the fixed volume and where the moving
+//! volume, seen through the initial map, shows the same surroundings. The second fits the affines of
+//! all blocks at once to all of these pairs (`solve.rs` has the sum that it minimises). No pass needs
+//! a lock, and the tasks of the first may run anywhere in any order.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::{Map, json};
+
+use crate::blocks::{self, Context, Outcome, Plan, Rows};
+use crate::features;
+use crate::geom::{Box3, Chain, LocalAffines, Point};
+use crate::table::{self, BlockRow, Status};
+use crate::transform;
+use crate::volume::{self, Existing, Volume};
 
 mod cpu;
+mod folds;
 #[cfg(test)]
 mod oracle;
 mod outliers;
+mod pairs;
 mod robust;
 mod solve;
+mod status;
+
+use pairs::{Found, Pair};
+use solve::Penalty;
+
+/// The pull of a block to the initial map, in matches: enough to decide where nothing else does.
+const ANCHOR: f64 = 1e-3;
+/// The expected error of a shift in voxels, to which spreads are held.
+const NOISE: f64 = 0.3;
+/// What a task measures at least along each axis, so that its halo costs little.
+const TASK: usize = 192;
+
+/// Why no local affines could be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The initial map is no matrix.
+    #[error("--initial {0}: holds more than matrices; local affines refine a chain of affines")]
+    NoMatrix(String),
+    /// The initial map takes the fixed volume past the moving one.
+    #[error(
+        "the volumes do not overlap under --initial {0}: no voxel of the fixed volume falls into \
+         the moving one; check its direction (fixed to moving) and unit (micrometres)"
+    )]
+    NoOverlap(String),
+    /// Too few matches for any fit.
+    #[error(
+        "{found} of {spots} spots found their likeness, and {wanted} are wanted; check --initial, or \
+         try a larger --max-distance, a lower --match-threshold or another --radius"
+    )]
+    TooFew {
+        /// Matches found.
+        found: usize,
+        /// Spots in the overlap.
+        spots: usize,
+        /// Matches wanted.
+        wanted: usize,
+    },
+    /// The output is of another run.
+    #[error("{0} was made with other parameters; give --overwrite to replace it")]
+    OtherRun(String),
+}
+
+/// How local affines are found.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The initial map's name, for messages.
+    pub initial: String,
+    /// How spots of the fixed volume are found.
+    pub spots: features::Options,
+    /// Half the side of the surroundings that are compared, micrometres.
+    pub context_radius: f64,
+    /// How far the initial map may be off, micrometres.
+    pub max_distance: f64,
+    /// Least correlation of a match.
+    pub match_threshold: f64,
+    /// How strongly neighbours agree, in matches per face.
+    pub stiffness: f64,
+    /// Matches that a block of its own needs, and that the volume needs at least.
+    pub min_matches: usize,
+    /// Half the width of the blend between blocks, as a fraction of a block; at most 0.5.
+    pub overlap: f64,
+}
+
+impl Options {
+    /// For volumes of this voxel size.
+    pub fn new(spacing: Point) -> Self {
+        let voxel = spacing.iter().product::<f64>().cbrt();
+        Self {
+            initial: String::new(),
+            spots: features::Options { max_spots: usize::MAX, ..features::Options::new(spacing) },
+            context_radius: 10.0 * voxel,
+            max_distance: 6.0 * voxel,
+            match_threshold: 0.7,
+            stiffness: 0.3,
+            min_matches: 12,
+            overlap: 0.5,
+        }
+    }
+
+    fn radius(&self, spacing: Point) -> [usize; 3] {
+        spacing.map(|s| ((self.context_radius / s).round() as usize).max(2))
+    }
+
+    fn reach(&self, spacing: Point) -> [usize; 3] {
+        spacing.map(|s| ((self.max_distance / s).ceil() as usize).max(1))
+    }
+}
+
+/// Fits local affines and writes them to `output`, and each block's story to `table`.
+///
+/// The maps are total: they take a fixed point to the moving volume, `initial` included.
+///
+/// # Errors
+/// [`Error`], and those of reading, running and writing.
+pub fn align(
+    fixed: &Volume,
+    moving: &Volume,
+    initial: &Chain,
+    output: &str,
+    table: Option<&Path>,
+    options: &Options,
+    ctx: &Context,
+) -> anyhow::Result<()> {
+    let grid = fixed.grid();
+    let block = ctx.block_size.unwrap_or([64; 3]);
+    let lattice = LocalAffines {
+        domain: grid,
+        block,
+        overlap: block.map(|n| n as f64 * options.overlap.clamp(0.0, 0.5)),
+        affines: Vec::new(),
+    };
+    let start = initial.as_affine().ok_or_else(|| Error::NoMatrix(options.initial.clone()))?;
+    let pair = Pair { fixed, moving, initial, options };
+    let plan = plan(&pair, block);
+    if plan.is_all_asked(ctx) || is_done(output, &plan, ctx)? {
+        return Ok(());
+    }
+    ctx.input(fixed);
+    ctx.input(moving);
+    ctx.input_file(&options.initial);
+    ctx.output_file(Path::new(output));
+    let folder = blocks::folder_beside(Path::new(output));
+    let rows = Rows::create(&folder)?;
+    first_pass(&pair, &plan, &rows, &folder, ctx)?;
+    if !ctx.gathers() {
+        return Ok(());
+    }
+    let found = gather(&rows, &plan)?;
+    check(&found, options)?;
+    let (fit, least, stiffness) = fit(&lattice, &found, options);
+    let mut maps = LocalAffines { affines: fit.affines.clone(), ..lattice };
+    let (table_rows, counts) = status::judge(&maps, &found, &fit, options);
+    record(&found, &fit, &counts, least, stiffness, ctx);
+    for map in &mut maps.affines {
+        *map = map.then(&start);
+    }
+    let mut extra = Map::new();
+    extra.insert("run".into(), json!(plan.fingerprint));
+    let existing = if ctx.existing == Existing::Refuse { Existing::Resume } else { ctx.existing };
+    transform::write_local_affines(output, &maps, extra, existing)?;
+    if let Some(path) = table {
+        table::write_blocks(path, &table_rows)?;
+        ctx.output_file(path);
+    }
+    Ok(rows.remove(ctx)?)
+}
+
+/// The tasks of the first pass: as many whole blocks as make [`TASK`] voxels.
+fn plan(pair: &Pair, block: [usize; 3]) -> Plan {
+    let options = pair.options;
+    let size: [usize; 3] = std::array::from_fn(|a| block[a] * TASK.div_ceil(block[a]));
+    let margin = pair.margin();
+    let voxels: usize =
+        (0..3).map(|a| size[a].min(pair.fixed.grid().shape[a]) + 2 * margin[a]).product();
+    // fixed, moving, warped, halves, and what the detector holds
+    let bytes = voxels as u64 * 40;
+    let mut text = format!("{options:?};block={block:?};task={size:?}");
+    for volume in [pair.fixed, pair.moving] {
+        let _ = write!(text, ";{} {:?}", volume.location(), volume.grid());
+    }
+    let _ = write!(text, ";{:?}", pair.initial.as_affine());
+    Plan::tile(pair.fixed.grid().bounds(), size, bytes, text)
+}
+
+/// Whether `--resume` finds the output whole; one of other parameters is refused.
+fn is_done(output: &str, plan: &Plan, ctx: &Context) -> anyhow::Result<bool> {
+    if ctx.existing == Existing::Overwrite || !Path::new(output).exists() {
+        return Ok(false);
+    }
+    ctx.refuse_existing(Path::new(output))?;
+    let (_, _, attributes) = volume::read_small_array(output)?;
+    let same = attributes.get("run").and_then(|v| v.as_str()) == Some(&plan.fingerprint);
+    if same { Ok(true) } else { Err(Error::OtherRun(output.to_owned()).into()) }
+}
+
+fn first_pass(
+    pair: &Pair,
+    plan: &Plan,
+    rows: &Rows,
+    folder: &Path,
+    ctx: &Context,
+) -> anyhow::Result<()> {
+    plan.stream(
+        ctx,
+        folder,
+        |task| pair.read(task),
+        |task, input| pair.find(task, input),
+        |task, found| {
+            rows.write(task, &serde_json::to_vec(&found)?)?;
+            Ok(if found.spots.is_empty() { Outcome::Empty } else { Outcome::Done })
+        },
+    )?;
+    Ok(())
+}
+
+fn gather(rows: &Rows, plan: &Plan) -> anyhow::Result<Found> {
+    let mut all = Found::default();
+    for bytes in rows.read_all(plan)?.iter().filter(|bytes| !bytes.is_empty()) {
+        let found: Found = serde_json::from_slice(bytes)?;
+        all.overlaps |= found.overlaps;
+        all.spots.extend(found.spots);
+        all.pairings.extend(found.pairings);
+    }
+    Ok(all)
+}
+
+fn check(found: &Found, options: &Options) -> Result<(), Error> {
+    if !found.overlaps {
+        return Err(Error::NoOverlap(options.initial.clone()));
+    }
+    if found.pairings.len() < options.min_matches {
+        return Err(Error::TooFew {
+            found: found.pairings.len(),
+            spots: found.spots.len(),
+            wanted: options.min_matches,
+        });
+    }
+    Ok(())
+}
+
+/// The fit, its least Jacobian determinant and its stiffness, raised until nothing folds.
+fn fit(lattice: &LocalAffines, found: &Found, options: &Options) -> (robust::Fit, f64, f64) {
+    let at: Vec<Point> = found.pairings.iter().map(|p| p.at).collect();
+    let shift: Vec<Point> = found.pairings.iter().map(|p| p.shift).collect();
+    let noise = NOISE * lattice.domain.mean_spacing();
+    let mut stiffness = options.stiffness;
+    loop {
+        let penalty = Penalty { stiffness, anchor: ANCHOR };
+        let fit = robust::fit(lattice, &at, &shift, penalty, noise);
+        let blended = LocalAffines { affines: fit.affines.clone(), ..lattice.clone() };
+        let (least, folded) = folds::folds(&blended);
+        // at a thousand times the stiffness all blocks are one affine
+        if folded == 0 || stiffness >= 1e3 * options.stiffness {
+            return (fit, least, stiffness);
+        }
+        tracing::warn!("the map folds at {folded} places: trying again, stiffer");
+        stiffness *= 4.0;
+    }
+}
+
+fn record(
+    found: &Found,
+    fit: &robust::Fit,
+    counts: &status::Counts,
+    least: f64,
+    stiffness: f64,
+    ctx: &Context,
+) {
+    let trusted = |&i: &usize| fit.weights[i] > status::TRUSTED;
+    let mut residuals: Vec<f64> =
+        (0..fit.weights.len()).filter(trusted).map(|i| fit.residuals[i]).collect();
+    let squares = residuals.iter().map(|r| r * r).sum::<f64>();
+    let rms = (squares / residuals.len().max(1) as f64).sqrt();
+    ctx.record("spots", found.spots.len());
+    ctx.record("matches", found.pairings.len());
+    ctx.record("inliers", residuals.len());
+    ctx.record("median_residual_um", outliers::median(&mut residuals));
+    ctx.record("rms_residual_um", rms);
+    ctx.record("blocks_fitted", counts.fitted);
+    ctx.record("blocks_regularised", counts.regularised);
+    ctx.record("blocks_empty", counts.empty);
+    ctx.record("jacobian_least", least);
+    ctx.record("stiffness", stiffness);
+}
+
+/// The block that holds `p`, C order.
+fn block_of(maps: &LocalAffines, p: Point) -> usize {
+    let counts = LocalAffines::counts(maps.domain.shape, maps.block);
+    let index = maps.domain.index(p);
+    (0..3).fold(0, |sum, a| {
+        let at = ((index[a] + 0.5) / maps.block[a] as f64).floor().max(0.0) as usize;
+        sum * counts[a] + at.min(counts[a] - 1)
+    })
+}
+
+/// The centre of a block's core, cut at the domain.
+fn centre_of(maps: &LocalAffines, core: &Box3) -> Point {
+    let [low, high] = maps.domain.extent(core);
+    std::array::from_fn(|a| (low[a] + high[a]) / 2.0)
+}

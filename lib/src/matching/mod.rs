@@ -1,1 +1,200 @@
-//! Matching spots by the correlation of their surroundings, and one map from the matches.
+//! Matching: which spots of two volumes show the same thing, and the map that most of them agree on.
+//!
+//! Two spots match where the raw images around them (their contexts) correlate. [`match_spots`]
+//! finds the best partner of every fixed spot, [`estimate`] the map from fixed to moving points
+//! by random sampling and a refit to what agrees. [`match_in_memory`] matches blocks that are
+//! already in memory.
+
+mod basis;
+mod contexts;
+mod correlate;
+mod cpu;
+mod error;
+mod guards;
+mod near;
+mod opencv;
+mod options;
+mod pair;
+mod ransac;
+mod read;
+mod refine;
+mod residuals;
+mod share;
+mod subvoxel;
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod npz;
+#[cfg(test)]
+mod oracle;
+
+pub use error::Error;
+pub use options::{Compat, EstimateOptions, MatchOptions};
+pub use read::match_spots;
+
+use crate::blocks::Context;
+use crate::geom::{Affine, Grid, Point};
+use crate::table::Match;
+use crate::volume::Voxel;
+use contexts::{Contexts, Store, places};
+use residuals::Pairs;
+use share::Share;
+
+/// A volume, or a part of one, in memory, and its spots.
+#[derive(Clone, Copy, Debug)]
+pub struct Block<'a, T> {
+    /// Voxels in C order.
+    pub voxels: &'a [T],
+    /// Their shape and place in space; with spacing 1 and origin 0, all lengths are voxels.
+    pub grid: Grid,
+    /// Spots, in the units of the grid.
+    pub positions: &'a [Point],
+}
+
+/// Matches the spots of two blocks, on the calling thread. Spots too near the faces of their block
+/// for a whole context are left out; the result may be empty, and comes in the order of the fixed
+/// spots. Residuals are not known yet.
+///
+/// # Errors
+/// [`Error::Usage`] for a flag that makes no sense, [`Error::VoxelSizes`] where the voxels differ.
+pub fn match_in_memory<T: Voxel, U: Voxel>(
+    fixed: &Block<'_, T>,
+    moving: &Block<'_, U>,
+    options: &MatchOptions,
+) -> Result<Vec<Match>, Error> {
+    pair::check(options, &fixed.grid, &moving.grid)?;
+    let fixed_contexts = describe(fixed, options);
+    let moving_contexts = describe(moving, options);
+    let grids = [&fixed.grid, &moving.grid];
+    Ok(pair::pair(&fixed_contexts, &moving_contexts, grids, options, Share::Alone))
+}
+
+fn describe<'a, T: Voxel>(block: &Block<'a, T>, options: &MatchOptions) -> Contexts<'a, T> {
+    let radius = options.context_radius;
+    let places = places(&block.grid, block.positions, radius, options.exact);
+    let shape = block.grid.shape;
+    let store = Store::array(block.voxels, shape, [0; 3], &places);
+    Contexts::describe(store, shape, &places, radius, Share::Alone)
+}
+
+/// A map from fixed to moving points, and how well it fits the matches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Estimate {
+    /// The map.
+    pub affine: Affine,
+    /// For each match, whether the map takes its fixed point within the threshold of its moving
+    /// point.
+    pub inliers: Vec<bool>,
+    /// For each match, the distance between them in micrometres.
+    pub residuals: Vec<f64>,
+    /// How many fit.
+    pub inlier_count: usize,
+    /// The median distance of those that fit.
+    pub median_residual: f64,
+    /// Their root mean square distance.
+    pub rms_residual: f64,
+    /// Samples drawn.
+    pub iterations: usize,
+}
+
+/// Fits a map to matches: random sampling, then a refit to all matches near it.
+///
+/// # Errors
+/// The guard that the matches or the map failed, with the flag that moves it.
+pub fn estimate(
+    matches: &[Match],
+    options: &EstimateOptions,
+    seed: u64,
+) -> Result<Estimate, Error> {
+    let fixed: Vec<Point> = matches.iter().map(|m| m.fixed).collect();
+    let moving: Vec<Point> = matches.iter().map(|m| m.moving).collect();
+    guards::options(options)?;
+    guards::matches(&fixed, &moving, options)?;
+    let (map, fits, iterations) = match options.compat {
+        Some(Compat::Opencv) => {
+            let found = opencv::search(&fixed, &moving, options);
+            let (found, fits) = found.ok_or_else(|| nothing_fits(&fixed, options))?;
+            (found.map, Some(fits), found.iterations)
+        }
+        None => {
+            let found = sampled(&fixed, &moving, options, seed);
+            let found = found.ok_or_else(|| nothing_fits(&fixed, options))?;
+            (refine::refine(&fixed, &moving, options, found.map), None, found.iterations)
+        }
+    };
+    let mut squares = vec![0.0; matches.len()];
+    Pairs::new(&fixed, &moving).squares(&map, &mut squares);
+    let limit = options.align_threshold.powi(2);
+    let inliers = fits.unwrap_or_else(|| squares.iter().map(|&s| s <= limit).collect());
+    guards::inliers(&fixed, &inliers, options)?;
+    guards::map(&map, options)?;
+    Ok(Estimate::of(map, inliers, squares, iterations))
+}
+
+/// The sampled map; where no plausible map fits enough, the best of any, for the guards to name.
+fn sampled(
+    fixed: &[Point],
+    moving: &[Point],
+    options: &EstimateOptions,
+    seed: u64,
+) -> Option<ransac::Found> {
+    let found = ransac::search(fixed, moving, options, seed, true);
+    let enough = found.as_ref().is_some_and(|found| {
+        let pairs = Pairs::new(fixed, moving);
+        let mut scratch = vec![0.0; fixed.len()];
+        pairs.inliers(&found.map, options.align_threshold, &mut scratch)
+            >= options.min_inliers.max(options.model.pairs())
+    });
+    if enough { found } else { ransac::search(fixed, moving, options, seed, false) }
+}
+
+fn nothing_fits(fixed: &[Point], options: &EstimateOptions) -> Error {
+    Error::TooFewInliers {
+        found: 0,
+        wanted: options.min_inliers.max(options.model.pairs()),
+        matches: fixed.len(),
+        threshold: options.align_threshold,
+    }
+}
+
+impl Estimate {
+    fn of(affine: Affine, inliers: Vec<bool>, squares: Vec<f64>, iterations: usize) -> Self {
+        let fit = squares.iter().zip(&inliers).filter(|(_, inlier)| **inlier);
+        let mut fit: Vec<f64> = fit.map(|(square, _)| *square).collect();
+        fit.sort_by(f64::total_cmp);
+        let inlier_count = fit.len();
+        let mean = fit.iter().sum::<f64>() / inlier_count.max(1) as f64;
+        Self {
+            affine,
+            inliers,
+            residuals: squares.into_iter().map(f64::sqrt).collect(),
+            inlier_count,
+            median_residual: fit.get(inlier_count / 2).map_or(0.0, |s| s.sqrt()),
+            rms_residual: mean.sqrt(),
+            iterations,
+        }
+    }
+
+    /// Enters in each match whether it fits, and its residual.
+    pub fn mark(&self, matches: &mut [Match]) {
+        for (i, one) in matches.iter_mut().enumerate() {
+            (one.inlier, one.residual) = (self.inliers[i], self.residuals[i]);
+        }
+    }
+
+    /// Enters the numbers in the receipt.
+    pub fn record(&self, ctx: &Context) {
+        let parts = self.affine.decompose();
+        ctx.record("matches", self.inliers.len());
+        ctx.record("inliers", self.inlier_count);
+        ctx.record("median_residual_um", self.median_residual);
+        ctx.record("rms_residual_um", self.rms_residual);
+        ctx.record("iterations", self.iterations);
+        ctx.record("matrix_zyx_um", serde_json::json!(self.affine.rows()));
+        ctx.record("rotation_degrees", parts.angle.to_degrees());
+        ctx.record("scales", serde_json::json!(parts.scales));
+        ctx.record("shear", parts.shear);
+        ctx.record("determinant", parts.determinant);
+    }
+}

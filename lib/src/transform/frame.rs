@@ -101,12 +101,12 @@ pub(super) fn check_direction(
 }
 
 fn read_axes(axes: &Value) -> Result<bool, String> {
-    let names = axes
+    let names: Vec<&str> = axes
         .as_array()
         .and_then(|list| {
             list.iter().map(|axis| axis.as_str().or_else(|| axis.get("name")?.as_str())).collect()
         })
-        .unwrap_or_else(Vec::new);
+        .unwrap_or_default();
     match names.as_slice() {
         ["z", "y", "x"] => Ok(false),
         ["x", "y", "z"] => Ok(true),

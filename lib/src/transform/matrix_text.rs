@@ -91,7 +91,7 @@ pub(super) fn parse_matrix_text(text: &str, axes: Axes) -> Result<Affine, String
     if !matches!(rows.len(), 3 | 4) {
         return Err(format!("has {} rows of 4 numbers, wanted a 4x4 or 3x4 matrix", rows.len()));
     }
-    check_last_row(rows.get(3).map(|row| row.as_slice()), "the matrix")?;
+    check_last_row(rows.get(3).map(<[f64; 4]>::as_slice), "the matrix")?;
     let map = Affine::from_rows([rows[0], rows[1], rows[2]]);
     check_affine(&Located::root("the matrix"), &map)?;
     Ok(if axes == Axes::Xyz { reverse_axes(&map) } else { map })

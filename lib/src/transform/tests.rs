@@ -33,13 +33,13 @@ impl Folder {
     }
 }
 
-fn document(transformations: Value) -> Value {
+fn document(transformations: impl Into<Value>) -> Value {
     json!({
         "type": "sequence",
         "direction": "fixed-to-moving",
         "axes": ["z", "y", "x"],
         "unit": "micrometer",
-        "transformations": transformations,
+        "transformations": transformations.into(),
     })
 }
 
@@ -290,8 +290,10 @@ fn the_tutorial_matrix_in_x_y_z_maps_as_its_transpose_in_space() {
     }
     let map = read_matrix_text(&path, Axes::Xyz).unwrap();
     let offset = map.offset();
-    assert!((offset[2] + 81.25904074).abs() < 1e-8 && (offset[0] + 0.242373193968).abs() < 1e-9);
-    assert_eq!(map.rows()[0][2], 0.0119321248827);
+    assert!(
+        (offset[2] + 81.259_040_74).abs() < 1e-8 && (offset[0] + 0.242_373_193_968).abs() < 1e-9
+    );
+    assert_eq!(map.rows()[0][2], 0.011_932_124_882_7);
 }
 
 #[test]

@@ -28,6 +28,13 @@ impl Dtype {
         }
     }
 
+    /// The type of that name.
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        [Self::U8, Self::U16, Self::I16, Self::U32, Self::U64, Self::F32, Self::F64]
+            .into_iter()
+            .find(|dtype| dtype.name() == name)
+    }
+
     /// The name that NumPy, Zarr v3 and N5 share, such as `uint16`.
     pub fn name(self) -> &'static str {
         match self {
@@ -63,12 +70,116 @@ pub trait Voxel:
     fn from_f32(value: f32) -> Self;
     /// As [`Voxel::from_f32`].
     fn from_f64(value: f64) -> Self;
+    /// The value at the start of `bytes`.
+    #[doc(hidden)]
+    fn get(bytes: &[u8], order: ByteOrder) -> Self;
+    /// Appends its bytes.
+    #[doc(hidden)]
+    fn put(voxels: &[Self], order: ByteOrder, out: &mut Vec<u8>);
+}
+
+/// The order of the bytes of a stored number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteOrder {
+    /// Least significant first.
+    Little,
+    /// Most significant first.
+    Big,
+}
+
+impl ByteOrder {
+    /// That of this machine.
+    pub(super) const NATIVE: Self =
+        if cfg!(target_endian = "big") { Self::Big } else { Self::Little };
+}
+
+macro_rules! bytes {
+    ($t:ty) => {
+        #[inline]
+        fn get(bytes: &[u8], order: ByteOrder) -> Self {
+            let mut raw = [0; size_of::<$t>()];
+            raw.copy_from_slice(&bytes[..size_of::<$t>()]);
+            match order {
+                ByteOrder::Little => <$t>::from_le_bytes(raw),
+                ByteOrder::Big => <$t>::from_be_bytes(raw),
+            }
+        }
+        #[inline]
+        fn put(voxels: &[Self], order: ByteOrder, out: &mut Vec<u8>) {
+            let start = out.len();
+            out.resize(start + size_of_val(voxels), 0);
+            let places = out[start..].chunks_exact_mut(size_of::<$t>());
+            match order {
+                ByteOrder::Little => {
+                    places.zip(voxels).for_each(|(o, v)| o.copy_from_slice(&v.to_le_bytes()));
+                }
+                ByteOrder::Big => {
+                    places.zip(voxels).for_each(|(o, v)| o.copy_from_slice(&v.to_be_bytes()));
+                }
+            }
+        }
+    };
+}
+
+/// Copies elements of type `stored`, `step` elements apart, to `out`.
+///
+/// `bytes` starts at the first of them and reaches to the end of the last at least.
+pub(super) fn convert<T: Voxel>(
+    bytes: &[u8],
+    step: usize,
+    stored: Dtype,
+    order: ByteOrder,
+    out: &mut [T],
+) {
+    /// One loop for each pair of types; `order` is a constant in each, so that the loop is a copy.
+    fn each<S: Voxel, T: Voxel>(
+        bytes: &[u8],
+        step: usize,
+        order: ByteOrder,
+        out: &mut [T],
+        to: impl Fn(S) -> T,
+    ) {
+        let size = size_of::<S>();
+        if step == 1 {
+            for (out, bytes) in out.iter_mut().zip(bytes.chunks_exact(size)) {
+                *out = to(S::get(bytes, order));
+            }
+        } else {
+            for (out, bytes) in out.iter_mut().zip(bytes.chunks(step * size)) {
+                *out = to(S::get(bytes, order));
+            }
+        }
+    }
+    fn in_order<S: Voxel, T: Voxel>(
+        bytes: &[u8],
+        step: usize,
+        order: ByteOrder,
+        out: &mut [T],
+        to: impl Fn(S) -> T,
+    ) {
+        match order {
+            ByteOrder::Little => each(bytes, step, ByteOrder::Little, out, to),
+            ByteOrder::Big => each(bytes, step, ByteOrder::Big, out, to),
+        }
+    }
+    if T::DTYPE == stored {
+        in_order(bytes, step, order, out, |v: T| v);
+    } else {
+        crate::with_voxel!(stored, S => match S::DTYPE {
+            // exact in f32
+            Dtype::U8 | Dtype::U16 | Dtype::I16 | Dtype::F32 => {
+                in_order(bytes, step, order, out, |v: S| T::from_f32(v.to_f32()));
+            }
+            _ => in_order(bytes, step, order, out, |v: S| T::from_f64(v.to_f64())),
+        });
+    }
 }
 
 macro_rules! integers {
-    ($($t:ty => $d:ident),*) => {$(
+    ($($t:ty => $d:ident, $from_f32:path);*) => {$(
         impl Voxel for $t {
             const DTYPE: Dtype = Dtype::$d;
+            bytes!($t);
             #[inline]
             fn to_f32(self) -> f32 {
                 self as f32
@@ -79,22 +190,44 @@ macro_rules! integers {
             }
             #[inline]
             fn from_f32(value: f32) -> Self {
-                // `as` saturates; `round` is half away from zero
-                value.round() as $t
+                $from_f32(value, Self::MIN as f32, Self::MAX as f32) as $t
             }
             #[inline]
             fn from_f64(value: f64) -> Self {
+                // `as` saturates; `round` is half away from zero
                 value.round() as $t
             }
         }
     )*};
 }
-integers!(u8 => U8, u16 => U16, i16 => I16, u32 => U32, u64 => U64);
+integers!(
+    u8 => U8, rounded_16; u16 => U16, rounded_16; i16 => I16, rounded_16;
+    u32 => U32, rounded; u64 => U64, rounded
+);
+
+/// Half away from zero; the saturating cast that follows does the rest.
+#[inline]
+fn rounded(value: f32, _min: f32, _max: f32) -> f32 {
+    value.round()
+}
+
+/// The nearest integer within bounds of 16 bits, in the low bits, half away from zero, NaN as 0.
+///
+/// A whole number below 2^22 stands in the low bits of its sum with 1.5 * 2^23. Unlike a saturating
+/// cast this becomes vector instructions, and resampling runs at half again the speed.
+#[inline]
+fn rounded_16(value: f32, min: f32, max: f32) -> u32 {
+    let value = if value.is_nan() { 0.0 } else { value.round() };
+    let value = if value > min { value } else { min };
+    let value = if value < max { value } else { max };
+    (value + 12_582_912.0).to_bits()
+}
 
 macro_rules! floats {
     ($($t:ty => $d:ident),*) => {$(
         impl Voxel for $t {
             const DTYPE: Dtype = Dtype::$d;
+            bytes!($t);
             #[inline]
             fn to_f32(self) -> f32 {
                 self as f32
@@ -151,4 +284,22 @@ macro_rules! with_voxel {
             }
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_become_the_nearest_integer_that_there_is() {
+        for value in [-1e9, -32_769.0, -2.5, -0.5, -0.4, 0.499_999_97, 0.5, 2.5, 254.5, 300.0, 1e9]
+        {
+            assert_eq!(u8::from_f32(value), value.round() as u8);
+            assert_eq!(u16::from_f32(value), value.round() as u16);
+            assert_eq!(i16::from_f32(value), value.round() as i16);
+            assert_eq!(u32::from_f32(value), value.round() as u32);
+        }
+        assert_eq!(u16::from_f32(f32::INFINITY), u16::MAX);
+        assert_eq!((i16::from_f32(f32::NAN), u64::from_f32(f32::NAN)), (0, 0));
+    }
 }

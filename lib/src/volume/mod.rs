@@ -4,12 +4,41 @@
 //! the format says in another order or unit is turned here: outside this module axes are z, y, x
 //! and lengths micrometres.
 
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::io;
+use std::path::Path;
 
 use crate::geom::{Grid, Point};
 
+mod calibration;
 mod dtype;
-pub use dtype::{Dtype, Voxel};
+mod field;
+mod flat;
+mod n5;
+mod node;
+mod npy;
+mod ome;
+mod open;
+mod output;
+mod place;
+mod planes;
+mod pyramid;
+mod reader;
+mod small;
+mod source;
+mod stack;
+mod store;
+#[cfg(test)]
+mod tests;
+mod tiff;
+mod zarr;
+
+pub use dtype::{ByteOrder, Dtype, Voxel};
+pub use field::{FieldFile, FieldOutput};
+pub use output::Output;
+pub use pyramid::{Level, add_level, levels};
+pub use reader::Volume;
+pub use small::{read_small_array, write_small_array};
 
 /// Why a volume could not be opened, read or written.
 ///
@@ -62,6 +91,36 @@ pub enum Error {
         /// Its refusal.
         source: std::io::Error,
     },
+}
+
+impl Error {
+    fn format(location: impl Display, message: impl Into<String>) -> Self {
+        Self::Format { location: location.to_string(), message: message.into() }
+    }
+
+    fn missing(location: impl Display, hint: impl Into<String>) -> Self {
+        Self::NotFound { location: location.to_string(), hint: hint.into() }
+    }
+
+    fn io(action: &'static str, path: impl AsRef<Path>, source: io::Error) -> Self {
+        Self::Io { action, path: path.as_ref().display().to_string(), source }
+    }
+
+    fn damaged(location: &str, chunk: &[u64], file: &Path, message: impl Into<String>) -> Self {
+        let chunk: Vec<String> = chunk.iter().map(u64::to_string).collect();
+        Self::Chunk {
+            location: location.to_owned(),
+            chunk: chunk.join(","),
+            file: file.display().to_string(),
+            message: message.into(),
+        }
+    }
+
+    /// An element type that is none of ours.
+    fn dtype(location: &str, found: &serde_json::Value) -> Self {
+        let known = "uint8, uint16, int16, uint32, uint64, float32 and float64 can be read";
+        Self::format(location, format!("has elements of type {found}; {known}"))
+    }
 }
 
 /// Which 3-D volume of a location is meant, and what overrides its metadata.
@@ -136,103 +195,4 @@ pub struct Spec {
     pub codec: Codec,
     /// The format.
     pub format: Format,
-}
-
-/// A volume open for reading. Reading is thread-safe and positionless.
-pub struct Volume {
-    location: String,
-    grid: Grid,
-    dtype: Dtype,
-    chunk: [usize; 3],
-}
-
-impl Volume {
-    /// Opens the volume at `location` (see `docs/formats.md` for what a location can be).
-    ///
-    /// # Errors
-    /// [`Error`]: nothing there, no volume, several channels and none chosen, no voxel size.
-    pub fn open(_location: &str, _select: &Select) -> Result<Self, Error> {
-        todo!()
-    }
-
-    /// The location as it was given.
-    pub fn location(&self) -> &str {
-        &self.location
-    }
-
-    /// Shape, spacing (micrometres), origin.
-    pub fn grid(&self) -> Grid {
-        self.grid
-    }
-
-    /// Element type.
-    pub fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    /// The unit in which it is best read: the chunk.
-    pub fn chunk(&self) -> [usize; 3] {
-        self.chunk
-    }
-
-    /// Reads a box into `out`, C order `(z, y, x)`, converted to `T` (integers rounded half away
-    /// from zero and clamped). What lies outside the volume reads as `T::default()`.
-    ///
-    /// # Errors
-    /// [`Error::Chunk`] for a damaged chunk, [`Error::Io`]. A missing chunk is the fill value.
-    pub fn read_into<T: Voxel>(
-        &self,
-        _part: &crate::geom::Box3,
-        _out: &mut [T],
-    ) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// [`Volume::read_into`] a fresh vector.
-    pub fn read<T: Voxel>(&self, part: &crate::geom::Box3) -> Result<Vec<T>, Error> {
-        let mut out = vec![T::default(); part.len()];
-        self.read_into(part, &mut out)?;
-        Ok(out)
-    }
-}
-
-/// A volume open for writing. Chunks are written whole, each under a temporary name that is then
-/// renamed; a box to be written is a union of whole chunks (shards), cut at the volume's end.
-pub struct Output {
-    location: String,
-}
-
-impl Output {
-    /// Creates the volume at `location`.
-    ///
-    /// # Errors
-    /// [`Error::Exists`], [`Error::Io`], or a `spec` that the format cannot hold.
-    pub fn create(_location: &str, _spec: &Spec, _existing: Existing) -> Result<Self, Error> {
-        todo!()
-    }
-
-    /// The location as it was given.
-    pub fn location(&self) -> &str {
-        &self.location
-    }
-
-    /// The shape of what is written at once: a task's core is a multiple of it.
-    pub fn unit(&self) -> [usize; 3] {
-        todo!()
-    }
-
-    /// Writes a box of whole chunks, C order `(z, y, x)`. `T` must be the volume's type.
-    pub fn write<T: Voxel>(&self, _part: &crate::geom::Box3, _voxels: &[T]) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// A folder beside the data, inside the container where it is a folder, for ledgers.
-    pub fn ledger_folder(&self) -> PathBuf {
-        todo!()
-    }
-
-    /// Sets an attribute of the array (JSON), replacing one of that name.
-    pub fn set_attribute(&self, _name: &str, _value: serde_json::Value) -> Result<(), Error> {
-        todo!()
-    }
 }

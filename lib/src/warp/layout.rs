@@ -31,7 +31,8 @@ pub(super) fn choose(
 ) -> Result<Layout, Error> {
     let (unit, shape) = (job.out.unit(), job.onto.shape);
     if let Some(block) = ctx.block_size {
-        let fits = (0..3).all(|a| block[a] > 0 && (block[a] % unit[a] == 0 || block[a] >= shape[a]));
+        let fits =
+            (0..3).all(|a| block[a] > 0 && (block[a] % unit[a] == 0 || block[a] >= shape[a]));
         if !fits {
             return Err(blocks::Error::Usage(format!(
                 "--block-size {block:?} is no multiple of the output's chunk {unit:?}; \

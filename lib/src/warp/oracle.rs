@@ -67,7 +67,8 @@ fn coefficients(voxels: &[f64], shape: [usize; 3]) -> Vec<f64> {
             let at = (i / stride[a] % shape[a]) as i64;
             *v = (-60..=60i64)
                 .map(|k| {
-                    let from = i - at as usize * stride[a] + spline::fold(at + k, shape[a]) * stride[a];
+                    let from =
+                        i - at as usize * stride[a] + spline::fold(at + k, shape[a]) * stride[a];
                     3f64.sqrt() * pole.powi(k.abs() as i32) * before[from]
                 })
                 .sum();
@@ -104,7 +105,11 @@ fn any_affine() -> impl Strategy<Value = Affine> {
 }
 
 fn any_local_affines() -> impl Strategy<Value = LocalAffines> {
-    (prop::array::uniform3(2..7usize), prop::array::uniform3(0.0..1.0f64), prop::array::uniform3(0.5..2.0f64))
+    (
+        prop::array::uniform3(2..7usize),
+        prop::array::uniform3(0.0..1.0f64),
+        prop::array::uniform3(0.5..2.0f64),
+    )
         .prop_flat_map(|(block, overlap, spacing)| {
             let domain = Grid::new([9, 10, 11], spacing, [0.5, -1.0, 0.0]);
             let count = LocalAffines::counts(domain.shape, block).iter().product::<usize>();

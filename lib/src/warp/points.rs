@@ -317,9 +317,8 @@ mod tests {
     #[test]
     fn a_chain_with_a_flat_matrix_has_no_inverse_and_says_which_step() {
         let flat = Affine::from_rows([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0; 4]]);
-        let chain = Chain {
-            steps: vec![Transform::Affine(Affine::IDENTITY), Transform::Affine(flat)],
-        };
+        let chain =
+            Chain { steps: vec![Transform::Affine(Affine::IDENTITY), Transform::Affine(flat)] };
         let error = inverse_chain(&chain).err().unwrap().to_string();
         assert!(error.contains("step 2") && error.contains("singular"), "{error}");
     }

@@ -72,12 +72,7 @@ impl Coefficients {
 fn weights(t: f32) -> [f32; 4] {
     let s = 1.0 - t;
     let (t2, s2) = (t * t, s * s);
-    [
-        s2 * s / 6.0,
-        2.0 / 3.0 - t2 * (2.0 - t) / 2.0,
-        2.0 / 3.0 - s2 * (2.0 - s) / 2.0,
-        t2 * t / 6.0,
-    ]
+    [s2 * s / 6.0, 2.0 / 3.0 - t2 * (2.0 - t) / 2.0, 2.0 / 3.0 - s2 * (2.0 - s) / 2.0, t2 * t / 6.0]
 }
 
 /// Turns `n` values along each of `run` neighbouring lines into coefficients.

@@ -1,0 +1,68 @@
+# Thin: each line is a command that a person could type. `make` alone lists them.
+
+BIN      = $(or $(CARGO_TARGET_DIR),target)/release
+DEBUG    = $(or $(CARGO_TARGET_DIR),target)/debug
+PREFIX   = /usr/local
+PROGRAMS = inspect report extract-spots ransac local-affine apply-transform downsample transcode phantom
+
+OUT     = demo/out
+PHANTOM = demo/pair
+FIXED   = $(PHANTOM)/fixed.zarr
+MOVING  = $(PHANTOM)/moving.zarr
+PARAMS  =
+
+help:
+	@echo 'make demo      align a pair made on the spot (or FIXED=A MOVING=B [OUT=C] [PARAMS=D]) and report on it'
+	@echo 'make test      every test, the workflows too; installs what they need into a cache'
+	@echo 'make lint      format, clippy, documentation'
+	@echo 'make bench     our programs beside those that they replace'
+	@echo 'make install   programs, man pages, completions, into PREFIX=$(PREFIX)'
+
+build:
+	cargo build --release --locked
+
+demo: build $(if $(filter $(PHANTOM)/fixed.zarr,$(FIXED)),$(PHANTOM)/truth.json)
+	VOXLOOM_BIN=$(BIN) workflows/align.sh $(FIXED) $(MOVING) $(OUT) $(if $(PARAMS),--params $(PARAMS))
+	$(if $(filter $(PHANTOM)/fixed.zarr,$(FIXED)),$(BIN)/phantom score --truth $(PHANTOM) --transform $(OUT)/transforms/local.zarr)
+	@grep -i '"ncc' $(OUT)/receipts/report.json
+	@echo $(OUT)/report.html
+
+$(PHANTOM)/truth.json: | build
+	$(BIN)/phantom rounds --size 256 --output $(PHANTOM) --overwrite
+
+test:
+	cargo test --workspace --locked
+	cargo build --workspace --locked
+	VOXLOOM_BIN=$(DEBUG) tests/workflows/run.sh
+	VOXLOOM_BIN=$(abspath $(DEBUG)) $$(tests/tools/python.sh)/python -m pytest -q tests/interop
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --locked --features cuda -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+
+bench: build
+	for row in startup resample spots match local_affine apply; do \
+	    VOXLOOM_BIN=$(abspath $(BIN)) \
+	    VOXLOOM_PEER_PYTHON=$$(tests/tools/python.sh bench/peers/requirements.txt bench/peers/requirements-nodeps.txt)/python \
+	    python3 bench/$$row.py || exit 1; \
+	done
+
+SHARE = $(DESTDIR)$(PREFIX)/share
+
+install: build
+	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/fish/vendor_completions.d $(SHARE)/zsh/site-functions
+	install -m 755 $(BIN)/voxloom $(DESTDIR)$(PREFIX)/bin
+	$(BIN)/voxloom man $(SHARE)/man/man1
+	$(BIN)/voxloom completions bash > $(SHARE)/bash-completion/completions/voxloom
+	$(BIN)/voxloom completions fish > $(SHARE)/fish/vendor_completions.d/voxloom.fish
+	$(BIN)/voxloom completions zsh > $(SHARE)/zsh/site-functions/_voxloom
+	for program in $(PROGRAMS); do \
+	    ln -sf voxloom $(DESTDIR)$(PREFIX)/bin/$$program && \
+	    ln -sf voxloom $(SHARE)/bash-completion/completions/$$program && \
+	    ln -sf voxloom.fish $(SHARE)/fish/vendor_completions.d/$$program.fish && \
+	    $(BIN)/voxloom completions zsh $$program > $(SHARE)/zsh/site-functions/_$$program || exit 1; \
+	done
+
+.PHONY: help build demo test lint bench install

@@ -1,0 +1,273 @@
+//! `--config`: one file of parameters for a program or for all programs of a workflow.
+//!
+//! At the top stand long flags, in kebab or snake case, that every program takes if it has them;
+//! a mapping under a program's name is for that program alone and goes before them. What is on the
+//! command line goes before both.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde_json::{Map, Value};
+
+use crate::blocks::Error;
+
+/// The programs that a section may be for.
+const PROGRAMS: &[&str] = &[
+    "apply-transform",
+    "deform",
+    "downsample",
+    "extract-spots",
+    "flow",
+    "fuse",
+    "infer",
+    "inspect",
+    "invmap",
+    "local-affine",
+    "make-dataset",
+    "mask",
+    "phantom",
+    "predict-field",
+    "ransac",
+    "refine",
+    "relax",
+    "report",
+    "stitch",
+    "train-aligner",
+    "transcode",
+];
+
+/// The long flags of all programs but the shared ones, and the keys of the workflows: what may
+/// stand at the top of a file without being this program's. A test of `bins/voxloom.rs` compares.
+pub const VOCABULARY: &[&str] = &[
+    "align-threshold",
+    "allow-reflection",
+    "axes",
+    "background-subtract",
+    "blocks-table",
+    "box",
+    "channel",
+    "chunk",
+    "codec",
+    "context-radius",
+    "dtype",
+    "factor",
+    "fixed",
+    "fixed-channel",
+    "fixed-origin",
+    "fixed-spacing",
+    "fixed-spots",
+    "fixed-time",
+    "format",
+    "from",
+    "initial",
+    "interpolation",
+    "inverse-transform",
+    "json",
+    "levels",
+    "mask",
+    "match-threshold",
+    "matches",
+    "max-displacement",
+    "max-distance",
+    "max-spots",
+    "method",
+    "model",
+    "moving",
+    "moving-channel",
+    "moving-origin",
+    "moving-spacing",
+    "moving-spots",
+    "moving-time",
+    "onto",
+    "origin",
+    "outdir",
+    "output",
+    "overlap",
+    "parts",
+    "points",
+    "radius",
+    "shard",
+    "size",
+    "spacing",
+    "stage",
+    "stiffness",
+    "suggest",
+    "table",
+    "threshold",
+    "time",
+    "title",
+    "to",
+    "transform",
+    "zarr-format",
+];
+
+/// Reads a mapping from YAML, or from JSON where the name says so. The one place that knows the
+/// YAML crate (`docs/decisions/0002`).
+pub fn read_parameters(path: &Path) -> Result<Map<String, Value>, Error> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
+        action: "read",
+        path: shown.to_string(),
+        source,
+    })?;
+    let value: Result<Value, String> = if path.extension().is_some_and(|e| e == "json") {
+        serde_json::from_str(&text).map_err(|e| e.to_string())
+    } else if text.trim().is_empty() {
+        Ok(Value::Null)
+    } else {
+        serde_saphyr::from_str(&text).map_err(|e| {
+            // what follows the first line is a picture of the place
+            e.to_string().lines().next().unwrap_or_default().to_owned()
+        })
+    };
+    match value {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(Value::Null) => Ok(Map::new()),
+        Ok(_) => Err(Error::Usage(format!("{shown}: wanted `flag: value` lines"))),
+        Err(message) => Err(Error::Usage(format!("{shown}: {message}"))),
+    }
+}
+
+/// The command line with what the file of its `--config` adds.
+pub(super) fn apply(command: &Command, arguments: Vec<OsString>) -> Result<Vec<OsString>, Error> {
+    let Some(path) = file(&arguments) else { return Ok(arguments) };
+    // what is wrong with the command line alone is found when the whole is parsed
+    let lenient = command.clone().ignore_errors(true);
+    let Ok(given) = lenient.try_get_matches_from(&arguments) else { return Ok(arguments) };
+    let parameters = choose(command, &path, read_parameters(Path::new(&path))?)?;
+    let mut all: Vec<OsString> = arguments.iter().take(1).cloned().collect();
+    for (key, value) in parameters {
+        let Some(flag) = flag(command, &key) else { continue };
+        if !is_given(command, &given, flag) {
+            all.extend(words(flag, &value).map_err(|wanted| {
+                Error::Usage(format!("{}: {key}: wanted {wanted}", path.display()))
+            })?);
+        }
+    }
+    all.extend(arguments.into_iter().skip(1));
+    Ok(all)
+}
+
+/// What follows `--config`.
+fn file(arguments: &[OsString]) -> Option<std::path::PathBuf> {
+    let mut words = arguments.iter().skip(1).take_while(|word| *word != "--");
+    while let Some(word) = words.next() {
+        if word == "--config" {
+            return words.next().map(Into::into);
+        }
+        if let Some(path) = word.to_str().and_then(|word| word.strip_prefix("--config=")) {
+            return Some(path.into());
+        }
+    }
+    None
+}
+
+fn flag<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
+    command.get_arguments().find(|arg| arg.get_long() == Some(key) && key != "config")
+}
+
+/// Whether the command line says it, or says what it cannot stand beside.
+fn is_given(command: &Command, given: &ArgMatches, flag: &Arg) -> bool {
+    let says =
+        |arg: &Arg| given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+    let excludes = |one: &Arg, other: &Arg| {
+        command.get_arg_conflicts_with(one).iter().any(|arg| arg.get_id() == other.get_id())
+    };
+    says(flag)
+        || command
+            .get_arguments()
+            .any(|arg| says(arg) && (excludes(arg, flag) || excludes(flag, arg)))
+}
+
+/// The parameters that are this program's; an unknown key is an error that names the nearest.
+fn choose(
+    command: &Command,
+    path: &Path,
+    file: Map<String, Value>,
+) -> Result<Map<String, Value>, Error> {
+    let own: Vec<&str> = command.get_arguments().filter_map(Arg::get_long).collect();
+    let (mut chosen, mut section) = (Map::new(), Map::new());
+    for (key, value) in file {
+        let key = key.replace('_', "-");
+        let is_mapping = value.is_object() || value.is_null();
+        if key == command.get_name() && is_mapping {
+            for (key, value) in value.as_object().into_iter().flatten() {
+                let key = key.replace('_', "-");
+                if flag(command, &key).is_none() {
+                    return Err(unknown(path, &format!("{}: ", command.get_name()), &key, &own));
+                }
+                section.insert(key, value.clone());
+            }
+        } else if PROGRAMS.contains(&key.as_str()) && is_mapping {
+            // that program looks at it
+        } else if flag(command, &key).is_some() {
+            chosen.insert(key, value);
+        } else if !VOCABULARY.contains(&key.as_str()) && !is_shared(&key) {
+            let known: Vec<&str> = own.iter().chain(VOCABULARY).chain(PROGRAMS).copied().collect();
+            return Err(unknown(path, "", &key, &known));
+        }
+    }
+    chosen.extend(section);
+    Ok(chosen)
+}
+
+/// Whether some shape of program has it.
+fn is_shared(key: &str) -> bool {
+    let all = super::shared::add(Command::new("all"), super::Shape::Blocks);
+    flag(&all, key).is_some()
+}
+
+fn unknown(path: &Path, section: &str, key: &str, known: &[&str]) -> Error {
+    let meant = nearest(key, known.iter().copied().filter(|known| *known != "config"));
+    let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+    Error::Usage(format!("{}: {section}unknown key {key}{meant}", path.display()))
+}
+
+/// The word that looks most like `word`, if any looks like it.
+pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|known| (strsim::jaro_winkler(word, known), known))
+        .filter(|(likeness, _)| *likeness > 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, known)| known)
+}
+
+/// The words of the command line that say the same; `Err` is what was wanted.
+fn words(flag: &Arg, value: &Value) -> Result<Vec<OsString>, &'static str> {
+    let long = flag.get_long().unwrap_or_default();
+    let with = |text: &str| {
+        let mut word = OsString::from(format!("--{long}="));
+        word.push(OsStr::new(text));
+        word
+    };
+    let repeated = |times: u64| (0..times).map(|_| OsString::from(format!("--{long}"))).collect();
+    match (flag.get_action(), value) {
+        (_, Value::Null) => Ok(Vec::new()),
+        (ArgAction::SetTrue | ArgAction::Count, Value::Bool(on)) => Ok(repeated(u64::from(*on))),
+        (ArgAction::SetTrue, _) => Err("true or false"),
+        (ArgAction::Count, _) => value.as_u64().map(repeated).ok_or("a number"),
+        (action, Value::Array(values)) => {
+            let texts: Vec<String> = values.iter().map(scalar).collect::<Result<_, _>>()?;
+            Ok(match action {
+                ArgAction::Append => texts.iter().map(|text| with(text)).collect(),
+                // one value with commas in it, such as z,y,x
+                _ => vec![with(&texts.join(","))],
+            })
+        }
+        (_, value) => Ok(vec![with(&scalar(value)?)]),
+    }
+}
+
+fn scalar(value: &Value) -> Result<String, &'static str> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(number) => Ok(number.to_string()),
+        Value::Bool(on) => Ok(on.to_string()),
+        _ => Err("a value or a list of values"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

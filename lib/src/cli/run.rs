@@ -1,0 +1,172 @@
+//! From a command line to an exit code.
+
+use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Command};
+use serde_json::{Map, Value, json};
+
+use super::shared::Shared;
+use super::{Program, config, exit, logging, shared};
+use crate::blocks::{Cancel, Context, Receipt, Verdict};
+
+/// The voxloom release, which all programs share.
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A program's flags, its own and the shared, and its help.
+pub(super) fn command<P: Program>() -> Command {
+    let command = P::augment_args(Command::new(P::NAME).version(VERSION));
+    let command = shared::add(command, P::SHAPE);
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let long = command.get_long_about().map(ToString::to_string).unwrap_or_default();
+    let rest = long.strip_prefix(about.trim_end_matches('.')).unwrap_or_default();
+    let rest = rest.trim_start_matches('.').trim().to_owned();
+    // a sentence and an example first, whatever else there is to say last
+    command.about(about.clone()).long_about(about).after_long_help(rest).help_template(format!(
+        "{{about-with-newline}}\nExample:\n  {}\n\n{{usage-heading}} {{usage}}\n\n\
+         {{all-args}}{{after-help}}",
+        P::EXAMPLE
+    ))
+}
+
+/// Runs a program; `arguments` begin with its name.
+pub(super) fn run<P: Program>(arguments: Vec<OsString>) -> ExitCode {
+    let command = command::<P>();
+    let said = shell_words(P::NAME, &arguments);
+    let arguments = match config::apply(&command, arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => return exit::fail(P::NAME, &error.into(), false),
+    };
+    let matches = match command.clone().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => return exit::clap(&error),
+    };
+    let flags = Shared(&matches);
+    logging::start(flags.verbose(), flags.quiet(), flags.log_json());
+    match attempt::<P>(&command, &matches, said) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => match error.downcast::<clap::Error>() {
+            Ok(error) => exit::clap(&error),
+            Err(error) => exit::fail(P::NAME, &error, flags.log_json()),
+        },
+    }
+}
+
+fn attempt<P: Program>(
+    command: &Command,
+    matches: &ArgMatches,
+    said: String,
+) -> anyhow::Result<()> {
+    let flags = Shared(matches);
+    let program = P::from_arg_matches(matches)?;
+    let mut ctx = flags.context(Cancel::on_signals()?)?;
+    let mut parameters = parameters(command, matches);
+    parameters.insert("threads".to_owned(), json!(ctx.threads));
+    parameters.insert("memory".to_owned(), json!(ctx.memory));
+    ctx.receipt = Receipt::begin(P::NAME, VERSION, said, parameters).into();
+    // fails only where a pool was made before, which then serves
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(ctx.threads).build_global();
+
+    if !cfg!(test) {
+        std::panic::set_hook(Box::new(|panic| tracing::debug!("{panic}")));
+    }
+    let done = catch_unwind(AssertUnwindSafe(|| program.run(&ctx)))
+        .unwrap_or_else(|panic| Err(bug(&*panic)));
+    conclude(P::NAME, &ctx, &flags, done)
+}
+
+/// Prints the plan or writes the receipt, and decides whether what was done is good enough.
+fn conclude(
+    name: &str,
+    ctx: &Context,
+    flags: &Shared,
+    done: anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let receipt = ctx.receipt();
+    let gaps = |error: &anyhow::Error| {
+        error.chain().any(|e| e.downcast_ref::<Verdict>() == Some(&Verdict::TooManyFailed))
+    };
+    match &done {
+        Ok(()) if ctx.plan_only => {
+            return super::print(&format!("{:#}\n", plan(name, ctx, &receipt.plans)));
+        }
+        Ok(()) => {}
+        Err(error) if gaps(error) => {}
+        Err(_) => return done,
+    }
+    receipt.write(ctx, flags.receipt().as_deref())?;
+    done?;
+    Ok(receipt.verdict(ctx.allow_failed)?)
+}
+
+/// All plans of a program as one answer.
+fn plan(name: &str, ctx: &Context, plans: &[Value]) -> Value {
+    let numbers = |path: &str| -> Vec<u64> {
+        plans.iter().filter_map(|plan| plan.pointer(path)?.as_u64()).collect()
+    };
+    let most = |path: &str| numbers(path).into_iter().max();
+    json!({
+        "program": name,
+        "version": VERSION,
+        "tasks": numbers("/tasks").iter().sum::<u64>(),
+        "parts": ctx.part.n,
+        "bytes_per_task": most("/bytes_per_task"),
+        "memory": {"allowed": ctx.memory, "needed": most("/memory/needed")},
+        "threads": most("/threads"),
+        "plans": plans,
+    })
+}
+
+/// A panic is our mistake: it is told like any other error.
+fn bug(panic: &(dyn std::any::Any + Send)) -> anyhow::Error {
+    let said = panic.downcast_ref::<String>().map(String::as_str);
+    let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    anyhow::anyhow!("a mistake in this program: {said}; please report it with the command line")
+}
+
+/// Every flag and its value, defaults included.
+fn parameters(command: &Command, matches: &ArgMatches) -> Map<String, Value> {
+    let mut parameters = Map::new();
+    for flag in command.get_arguments() {
+        let id = flag.get_id().as_str();
+        let Ok(values) = matches.try_get_raw(id) else { continue };
+        let many = flag.get_num_args().is_some_and(|range| range.max_values() > 1)
+            || matches!(flag.get_action(), clap::ArgAction::Append);
+        let mut values = values.into_iter().flatten().map(|word| typed(&word.to_string_lossy()));
+        let value = match (many, flag.get_action()) {
+            (_, clap::ArgAction::SetTrue) => json!(matches.get_flag(id)),
+            (_, clap::ArgAction::Count) => json!(matches.get_count(id)),
+            (true, _) => Value::Array(values.collect()),
+            (false, _) => values.next().unwrap_or_default(),
+        };
+        parameters.insert(flag.get_long().unwrap_or(id).to_owned(), value);
+    }
+    parameters
+}
+
+/// A number or a truth where the text is one.
+fn typed(text: &str) -> Value {
+    match serde_json::from_str(text) {
+        Ok(value @ (Value::Number(_) | Value::Bool(_))) => value,
+        _ => json!(text),
+    }
+}
+
+/// A command line as a shell would take it.
+fn shell_words(name: &str, arguments: &[OsString]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,+@%".contains(c);
+    let mut words = vec![name.to_owned()];
+    words.extend(arguments.iter().skip(1).map(|word| {
+        let word = word.to_string_lossy();
+        if !word.is_empty() && word.chars().all(plain) {
+            word.into_owned()
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
+    }));
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! What stands after a flag.
+
+use std::str::FromStr;
+
+use crate::blocks::Part;
+use crate::device::Device;
+use crate::geom::Point;
+
+/// Three lengths in micrometres, written `z,y,x` with a unit (`nm`, `um`, `mm`; without, `um`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Length3(pub Point);
+
+impl FromStr for Length3 {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let end = text.find(|c: char| c.is_alphabetic() && c != 'e' && c != 'E');
+        let (numbers, unit) = text.split_at(end.unwrap_or(text.len()));
+        let micrometres = match unit.trim() {
+            "nm" => 1e-3,
+            "" | "um" | "µm" | "μm" => 1.0,
+            "mm" => 1e3,
+            unit => return Err(format!("the unit '{unit}' is none of nm, um, mm")),
+        };
+        let lengths = three::<f64>(numbers, "0.4,0.2,0.2um")?;
+        match lengths.iter().find(|length| !length.is_finite()) {
+            Some(length) => Err(format!("{length} is no length")),
+            None => Ok(Self(lengths.map(|length| length * micrometres))),
+        }
+    }
+}
+
+/// A [`Length3`] of which each is positive, as a voxel size is.
+pub fn parse_spacing(text: &str) -> Result<Length3, String> {
+    let lengths: Length3 = text.parse()?;
+    if lengths.0.iter().all(|length| *length > 0.0) {
+        return Ok(lengths);
+    }
+    Err("a voxel size is positive along each axis".to_owned())
+}
+
+/// Three counts of voxels, `z,y,x`, none of them 0.
+pub fn parse_size3(text: &str) -> Result<[usize; 3], String> {
+    let size = three::<usize>(text, "128,128,128")?;
+    if size.contains(&0) { Err("a size of 0 voxels holds nothing".to_owned()) } else { Ok(size) }
+}
+
+/// Two lengths, `MIN..MAX`.
+pub fn parse_range(text: &str) -> Result<[f64; 2], String> {
+    let wrong = || format!("'{text}' is no range MIN..MAX such as 4..12");
+    let (low, high) = text.split_once("..").ok_or_else(wrong)?;
+    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|v| v.is_finite());
+    Ok([number(low).ok_or_else(wrong)?, number(high).ok_or_else(wrong)?])
+}
+
+fn three<T: FromStr>(text: &str, example: &str) -> Result<[T; 3], String> {
+    let values: Option<Vec<T>> = text.split(',').map(|value| value.trim().parse().ok()).collect();
+    values
+        .and_then(|values| values.try_into().ok())
+        .ok_or_else(|| format!("wanted three numbers along z,y,x such as {example}"))
+}
+
+/// A number of bytes: `4GB` and `4G` are 4 000 000 000, `512MiB` and `512Mi` are 512 x 1024^2.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("'{text}' is no size such as 4GB, 512MiB or 1000000");
+    let text = text.trim();
+    let end = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let number: f64 = number.trim().parse().map_err(|_| wrong())?;
+    let unit = unit.to_ascii_lowercase();
+    let unit = unit.strip_suffix('b').unwrap_or(&unit);
+    let (prefix, base) = match unit.strip_suffix('i') {
+        Some(prefix) => (prefix, 1024_f64),
+        None => (unit, 1000_f64),
+    };
+    let power = match prefix {
+        "" if base == 1000.0 => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        _ => return Err(wrong()),
+    };
+    let bytes = number * base.powi(power);
+    if bytes >= 1.0 { Ok(bytes as u64) } else { Err(wrong()) }
+}
+
+/// `K/N`.
+pub(super) fn parse_part(text: &str) -> Result<Part, String> {
+    let part = text
+        .split_once('/')
+        .and_then(|(k, n)| Some(Part { k: k.trim().parse().ok()?, n: n.trim().parse().ok()? }));
+    match part {
+        Some(part) if (1..=part.n).contains(&part.k) => Ok(part),
+        Some(Part { n, .. }) if n > 0 => Err(format!("K goes from 1 to {n}")),
+        _ => Err("wanted K/N such as 1/4: the first of four parts".to_owned()),
+    }
+}
+
+/// `auto`, `cpu`, `cuda[:N]`.
+pub(super) fn parse_device(text: &str) -> Result<Device, String> {
+    match text {
+        "auto" | "cpu" => Ok(Device::Cpu),
+        _ if text == "cuda" || text.starts_with("cuda:") => {
+            Err("this version computes on the CPU only; leave --device out".to_owned())
+        }
+        _ => Err("wanted auto, cpu, cuda or cuda:N".to_owned()),
+    }
+}
+
+/// From 0 to 1.
+pub(super) fn parse_fraction(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(fraction) if (0.0..=1.0).contains(&fraction) => Ok(fraction),
+        _ => Err("wanted a fraction from 0 to 1".to_owned()),
+    }
+}
+
+/// A number from 1.
+pub(super) fn parse_threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(threads) if threads > 0 => Ok(threads),
+        _ => Err("wanted a number from 1".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_turned_to_micrometres() {
+        let parse = |text: &str| text.parse::<Length3>().map(|length| length.0);
+        assert_eq!(parse("2,1,0.5"), Ok([2.0, 1.0, 0.5]));
+        assert_eq!(parse("2, 1, 0.5 um"), Ok([2.0, 1.0, 0.5]));
+        assert_eq!(parse("400,200,200nm"), Ok([0.4, 0.2, 0.2]));
+        assert_eq!(parse("-1e-3,0,2mm"), Ok([-1.0, 0.0, 2000.0]));
+        assert!(parse("1,2").unwrap_err().contains("z,y,x"));
+        assert!(parse("1,2,3in").unwrap_err().contains("'in'"));
+        assert!(parse("1,2,inf").is_err() && parse("1,2,NaN").is_err());
+        assert!(parse_spacing("1,0,1").is_err() && parse_spacing("1,-1,1").is_err());
+        assert_eq!(parse_spacing("1,1,1").unwrap().0, [1.0; 3]);
+    }
+
+    #[test]
+    fn sizes_know_powers_of_1000_and_of_1024() {
+        for (text, bytes) in [
+            ("4GB", 4_000_000_000),
+            ("4g", 4_000_000_000),
+            ("512MiB", 512 << 20),
+            ("1.5 KiB", 1536),
+            ("2Ti", 2 << 40),
+            ("123", 123),
+            ("7B", 7),
+        ] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "lots", "-1GB", "0", "4XB", "4iB", "GB"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_part_is_one_of_its_number() {
+        assert_eq!(parse_part("2/4"), Ok(Part { k: 2, n: 4 }));
+        for text in ["0/4", "5/4", "1/0", "2", "a/b", "-1/4"] {
+            assert!(parse_part(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_block_has_voxels_along_each_axis() {
+        assert_eq!(parse_size3("1,2,3"), Ok([1, 2, 3]));
+        for text in ["1,2", "1,2,0", "1,2,3,4", "1,2,-3", "64"] {
+            assert!(parse_size3(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_refused() {
+        assert_eq!(parse_device("auto"), Ok(Device::Cpu));
+        assert!(parse_device("cuda:1").unwrap_err().contains("CPU only"));
+        assert!(parse_device("gpu").unwrap_err().contains("cuda"));
+    }
+}

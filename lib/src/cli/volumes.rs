@@ -1,0 +1,95 @@
+//! Flags by which a program says which volume is meant. Their structs have no doc comments beyond
+//! this line, as clap would take those for the program's own.
+#![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
+
+use super::Length3;
+use super::values::parse_spacing;
+use crate::volume::Select;
+
+macro_rules! volume_args {
+    ($name:ident, $of:literal, $channel:literal, $time:literal, $spacing:literal, $origin:literal) => {
+        #[derive(clap::Args, Clone, Debug, Default)]
+        pub struct $name {
+            #[arg(id = $channel, long = $channel, value_name = "N",
+                  help = concat!("Channel of ", $of, ", from 0, where there are several"))]
+            pub channel: Option<usize>,
+            #[arg(id = $time, long = $time, value_name = "N",
+                  help = concat!("Time point of ", $of, ", from 0, where there are several"))]
+            pub time: Option<usize>,
+            #[arg(id = $spacing, long = $spacing, value_name = "Z,Y,X[UNIT]",
+                  value_parser = parse_spacing,
+                  help = concat!("Voxel size of ", $of, " (nm, um, mm; default um) instead of what \
+                                  its metadata say"))]
+            pub spacing: Option<Length3>,
+            #[arg(id = $origin, long = $origin, value_name = "Z,Y,X[UNIT]",
+                  allow_hyphen_values = true,
+                  help = concat!("Position of the first voxel of ", $of, " instead of what its \
+                                  metadata say"))]
+            pub origin: Option<Length3>,
+        }
+
+        impl $name {
+            /// The volume that is meant.
+            pub fn select(&self) -> Select {
+                Select {
+                    channel: self.channel,
+                    time: self.time,
+                    spacing: self.spacing.map(|length| length.0),
+                    origin: self.origin.map(|length| length.0),
+                }
+            }
+        }
+    };
+}
+
+volume_args!(VolumeArgs, "the volume", "channel", "time", "spacing", "origin");
+volume_args!(
+    FixedArgs,
+    "the fixed volume",
+    "fixed-channel",
+    "fixed-time",
+    "fixed-spacing",
+    "fixed-origin"
+);
+volume_args!(
+    MovingArgs,
+    "the moving volume",
+    "moving-channel",
+    "moving-time",
+    "moving-spacing",
+    "moving-origin"
+);
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Both {
+        #[command(flatten)]
+        fixed: FixedArgs,
+        #[command(flatten)]
+        moving: MovingArgs,
+        #[command(flatten)]
+        only: VolumeArgs,
+    }
+
+    #[test]
+    fn flags_of_a_pair_do_not_mix() {
+        let both = Both::parse_from([
+            "x",
+            "--fixed-spacing",
+            "400,200,200nm",
+            "--moving-channel=2",
+            "--origin",
+            "-1,2,3",
+        ]);
+        assert_eq!(both.fixed.select().spacing, Some([0.4, 0.2, 0.2]));
+        assert_eq!(both.fixed.select().channel, None);
+        assert_eq!(both.moving.select().channel, Some(2));
+        assert_eq!(both.only.select().origin, Some([-1.0, 2.0, 3.0]));
+        assert!(Both::try_parse_from(["x", "--spacing", "0,1,1"]).is_err());
+    }
+}

@@ -1,0 +1,277 @@
+//! Looking before anything is done: a page of facts about a volume, a transform or a table, and
+//! parameters proposed for a pair of volumes.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::geom::{Affine, Chain, Grid, LocalAffines, Point, Transform};
+use crate::volume::{Select, Volume};
+use crate::{table, transform, volume};
+
+mod blobs;
+mod distribution;
+mod page;
+mod sample;
+mod storage;
+mod suggest;
+
+pub use distribution::Distribution;
+pub use page::Page;
+pub use suggest::{Suggestion, suggest};
+
+use page::{short, size, times};
+
+/// Why something could not be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A volume's error.
+    #[error(transparent)]
+    Volume(#[from] volume::Error),
+    /// A transform's error.
+    #[error(transparent)]
+    Transform(#[from] transform::Error),
+    /// A table's error.
+    #[error(transparent)]
+    Table(#[from] table::Error),
+    /// Nothing can be proposed for such a pair.
+    #[error("{location}: {message}")]
+    Nothing {
+        /// The volume.
+        location: String,
+        /// What was found, and the way out.
+        message: String,
+    },
+}
+
+/// What a location is looked at as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Volume,
+    Transform,
+    Table,
+}
+
+/// The page of facts about anything that the programs read or write.
+pub fn inspect(location: &str, select: &Select) -> Result<Page, Error> {
+    match kind_of(location) {
+        Kind::Table => table_page(location),
+        Kind::Transform => transform_page(location),
+        Kind::Volume => match Volume::open(location, select) {
+            Ok(volume) => Ok(volume_page(&volume)?),
+            // a field is an array too, of vectors; if it is none either, the first error says why
+            Err(error) => match volume::FieldFile::open(location) {
+                Ok(_) => transform_page(location),
+                Err(_) => Err(error.into()),
+            },
+        },
+    }
+}
+
+/// By its content: JSON and numbers are transforms, a line of words heads a table, the rest is a
+/// volume.
+fn kind_of(location: &str) -> Kind {
+    let path = Path::new(location);
+    let text_like = path.is_file()
+        && matches!(
+            transform::kind_of(location),
+            Ok(transform::Kind::Document | transform::Kind::MatrixText)
+        );
+    if text_like {
+        let heads_a_table = table::Table::read(path).is_ok_and(|t| t.column("x_um").is_some())
+            || path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
+        return if heads_a_table { Kind::Table } else { Kind::Transform };
+    }
+    match transform::kind_of(location) {
+        Ok(transform::Kind::LocalAffines) => Kind::Transform,
+        _ => Kind::Volume,
+    }
+}
+
+fn volume_page(volume: &Volume) -> Result<Page, volume::Error> {
+    let grid = volume.grid();
+    let mut page = Page::new(volume.location());
+    page.say("kind", "volume");
+    let raw = grid.shape.iter().product::<usize>() as u64 * volume.dtype().size() as u64;
+    let storage = storage::storage(volume.location()).unwrap_or_default();
+    if !storage.format.is_empty() {
+        page.say("format", storage.format);
+    }
+    let axes = if storage.axes.is_empty() { "zyx".to_owned() } else { storage.axes.concat() };
+    page.say("axes", axes);
+    if storage.shape.is_empty() {
+        page.add("shape", times(&grid.shape), json!(grid.shape));
+        page.add("chunk", times(&volume.chunk()), json!(volume.chunk()));
+    } else {
+        page.add("shape", times(&storage.shape), json!(storage.shape));
+        page.add("chunk", times(&storage.chunk), json!(storage.chunk));
+        if let Some(shard) = &storage.shard {
+            page.add("shard", times(shard), json!(shard));
+        }
+        page.say("codec", &*storage.codec);
+    }
+    page.say("dtype", volume.dtype().name());
+    grid_facts(&mut page, &grid);
+    if !storage.levels.is_empty() {
+        let level = |(path, shape): &(String, Vec<u64>)| format!("{path}: {}", times(shape));
+        let text: Vec<_> = storage.levels.iter().map(level).collect();
+        let json = storage.levels.iter().map(|(p, s)| json!({ "path": p, "shape": s }));
+        page.add("levels", text.join("\n"), json.collect::<Vec<_>>());
+    }
+    page.add("bytes_raw", size(raw), raw);
+    if storage.stored > 0 {
+        let whole: u64 = storage.shape.iter().product();
+        let all = if whole > 0 { whole * volume.dtype().size() as u64 } else { raw };
+        let ratio = all as f64 / storage.stored as f64;
+        let text = format!("{} ({} times smaller than raw)", size(storage.stored), short(ratio));
+        page.add("bytes_stored", text, storage.stored);
+    }
+    value_facts(&mut page, &sample::sample(volume)?, grid);
+    Ok(page)
+}
+
+fn grid_facts(page: &mut Page, grid: &Grid) {
+    let lengths = |v: Point| format!("{} um (z, y, x)", times(&v.map(short)));
+    page.add("spacing", lengths(grid.spacing), json!(grid.spacing));
+    page.add("unit", "micrometer", "micrometer");
+    let text = format!("{} um (z, y, x)", grid.origin.map(short).join(", "));
+    page.add("origin", text, json!(grid.origin));
+    let extent: Point = std::array::from_fn(|a| grid.shape[a] as f64 * grid.spacing[a]);
+    page.add("extent", lengths(extent), json!(extent));
+}
+
+fn value_facts(page: &mut Page, sample: &sample::Sample, grid: Grid) {
+    let values = &sample.distribution;
+    let (read, all) = sample.tiles;
+    let share = sample.voxels as f64 / grid.shape.iter().product::<usize>().max(1) as f64;
+    let text = if read == all {
+        "all voxels".to_owned()
+    } else {
+        format!("{read} of {all} tiles, scattered evenly: {} % of the voxels", short(100.0 * share))
+    };
+    page.add(
+        "sample",
+        text,
+        json!({ "tiles": read, "of": all, "voxels": sample.voxels, "fraction": share }),
+    );
+    let number = |value: Option<f64>| value.map_or("none".to_owned(), short);
+    let range = format!("{} to {}", number(values.min()), number(values.max()));
+    page.add("range", range, json!([values.min(), values.max()]));
+    let percents = [1.0, 50.0, 90.0, 99.0, 99.9];
+    let found = percents.map(|percent| values.percentile(percent));
+    let text: Vec<_> =
+        percents.iter().zip(found).map(|(p, v)| format!("{p} %: {}", number(v))).collect();
+    let entries = percents.iter().zip(found).map(|(p, v)| (p.to_string(), json!(v)));
+    page.add("percentiles", text.join("   "), Value::Object(entries.collect()));
+    match values.otsu() {
+        Some((threshold, fraction)) => page.add(
+            "foreground",
+            format!("{} % above {} (Otsu)", short(100.0 * fraction), short(threshold)),
+            json!({ "fraction": fraction, "threshold": threshold, "method": "otsu" }),
+        ),
+        None => page.add("foreground", "none: all voxels have the same value", Value::Null),
+    }
+    if values.nan + values.infinite > 0 {
+        let text = format!("{} NaN, {} infinite", values.nan, values.infinite);
+        page.add("not_finite", text, json!({ "nan": values.nan, "infinite": values.infinite }));
+    }
+}
+
+fn transform_page(location: &str) -> Result<Page, Error> {
+    let chain = transform::read_chain(&[location.to_owned()])?;
+    let mut page = Page::new(location);
+    page.say("kind", "transform");
+    page.say("direction", "fixed-to-moving");
+    page.say("unit", "micrometer");
+    page.say("axes", "zyx");
+    let (texts, values): (Vec<_>, Vec<_>) =
+        chain.steps.iter().enumerate().map(|(i, step)| step_facts(i, step)).unzip();
+    let text =
+        if texts.is_empty() { "none: it moves nothing".to_owned() } else { texts.join("\n") };
+    page.add("steps", text, values);
+    if let Some(map) = Chain::as_affine(&chain).filter(|_| chain.steps.len() > 1) {
+        let (text, value) = affine_facts(&map);
+        page.add("in_all", text, value);
+    }
+    Ok(page)
+}
+
+fn step_facts(i: usize, step: &Transform) -> (String, Value) {
+    let i = i + 1;
+    match step {
+        Transform::Affine(map) => {
+            let (text, value) = affine_facts(map);
+            (format!("{i}. affine\n{text}"), json!({ "type": "affine", "affine": value }))
+        }
+        Transform::LocalAffines(maps) => {
+            let counts = LocalAffines::counts(maps.domain.shape, maps.block);
+            let text = format!(
+                "{i}. local affines: {} blocks of {} voxels, overlap {}",
+                times(&counts),
+                times(&maps.block),
+                times(&maps.overlap.map(short))
+            );
+            (
+                text,
+                json!({ "type": transform::LOCAL_AFFINES, "blocks": counts,
+                "block": maps.block, "overlap": maps.overlap, "domain": grid_json(&maps.domain) }),
+            )
+        }
+        Transform::Field(source) => {
+            let grid = source.grid();
+            let text = format!(
+                "{i}. displacement field: {} vectors, {} um apart, from {}",
+                times(&grid.shape),
+                times(&grid.spacing.map(short)),
+                grid.origin.map(short).join(", ")
+            );
+            (text, json!({ "type": "displacements", "grid": grid_json(&grid) }))
+        }
+    }
+}
+
+fn grid_json(grid: &Grid) -> Value {
+    json!({ "shape": grid.shape, "spacing": grid.spacing, "origin": grid.origin })
+}
+
+/// A matrix and what it is made of.
+fn affine_facts(map: &Affine) -> (String, Value) {
+    let parts = map.decompose();
+    let rows: Vec<_> =
+        map.rows().iter().map(|row| row.map(|v| format!("{v:>12.6}")).join(" ")).collect();
+    let mirrored = if parts.determinant < 0.0 { ", mirrored" } else { "" };
+    let text = format!(
+        "{}\nshift {} um, turn {} degrees, stretches {}, shear {}, determinant {}{mirrored}",
+        rows.join("\n"),
+        map.offset().map(short).join(", "),
+        short(parts.angle.to_degrees()),
+        parts.scales.map(short).join(", "),
+        short(parts.shear),
+        short(parts.determinant),
+    );
+    let value = json!({ "rows": map.rows(), "shift": map.offset(),
+        "angle_degrees": parts.angle.to_degrees(), "scales": parts.scales, "shear": parts.shear,
+        "determinant": parts.determinant });
+    (text, value)
+}
+
+fn table_page(location: &str) -> Result<Page, Error> {
+    let table = table::Table::read(Path::new(location))?;
+    let mut page = Page::new(location);
+    page.say("kind", "table");
+    page.add("rows", table.rows.len().to_string(), table.rows.len());
+    page.add("columns", table.header.join(", "), json!(table.header));
+    for (column, name) in table.header.iter().enumerate() {
+        let values: Vec<f64> =
+            (0..table.rows.len()).filter_map(|row| table.number(row, column).ok()).collect();
+        if values.len() < table.rows.len() || values.is_empty() {
+            continue; // words
+        }
+        let values = Distribution::of_values(values);
+        let [low, middle, high] = [values.min(), values.percentile(50.0), values.max()];
+        let shown = [low, middle, high].map(|v| v.map_or("none".to_owned(), short));
+        let text = format!("{} to {}, median {}", shown[0], shown[2], shown[1]);
+        page.add(name, text, json!({ "min": low, "median": middle, "max": high }));
+    }
+    Ok(page)
+}

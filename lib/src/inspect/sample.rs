@@ -1,0 +1,154 @@
+//! A bounded sample of a volume: whole tiles, chosen evenly.
+
+use super::distribution::Distribution;
+use crate::geom::Box3;
+use crate::volume::{Dtype, Error, Volume, Voxel};
+use crate::with_voxel;
+
+/// Voxels that a sample reads at most: about a second's work.
+const READ: usize = 64 << 20;
+/// Values that are kept where they cannot be counted one by one.
+const KEPT: usize = 4 << 20;
+/// Voxels of a tile, about.
+const TILE: usize = 1 << 20;
+
+/// What was read and what was found.
+pub(super) struct Sample {
+    /// The values.
+    pub distribution: Distribution,
+    /// Voxels read.
+    pub voxels: u64,
+    /// Tiles read, and of how many.
+    pub tiles: (usize, usize),
+    /// The tiles read, with the standard deviation of their finite values.
+    pub contrast: Vec<(Box3, f64)>,
+}
+
+/// Reads a sample: everything, where the volume is small.
+pub(super) fn sample(volume: &Volume) -> Result<Sample, Error> {
+    let bounds = volume.grid().bounds();
+    let tile = tile_shape(volume.chunk(), volume.grid().shape);
+    let all: Vec<Box3> = bounds.tiles(tile).collect();
+    let most = (READ / tile.iter().product::<usize>().max(1)).max(1);
+    let chosen = choose(all.len(), most);
+    let tiles = chosen.iter().map(|&i| all[i]);
+    let mut this = with_voxel!(volume.dtype(), T => gather::<T>(volume, tiles))?;
+    this.tiles = (chosen.len(), all.len());
+    Ok(this)
+}
+
+/// Whole chunks up to about [`TILE`] voxels; a chunk that is much larger is cut.
+fn tile_shape(chunk: [usize; 3], shape: [usize; 3]) -> [usize; 3] {
+    let mut tile: [usize; 3] = std::array::from_fn(|a| chunk[a].clamp(1, shape[a].max(1)));
+    while tile.iter().product::<usize>() > 8 * TILE {
+        // planes and rows stay whole where they can: that is how such formats are read
+        let a = usize::from(tile[0] <= 1);
+        tile[a] = tile[a].div_ceil(2);
+    }
+    while tile.iter().product::<usize>() < TILE {
+        let growing = (0..3).filter(|&a| tile[a] < shape[a]).min_by_key(|&a| tile[a]);
+        let Some(a) = growing else { break };
+        tile[a] = (2 * tile[a]).min(shape[a].next_multiple_of(chunk[a].max(1)));
+    }
+    tile
+}
+
+/// At most `most` of `count` numbers, evenly scattered (so that no period of the grid of tiles is
+/// met) and in order; the same on each run.
+fn choose(count: usize, most: usize) -> Vec<usize> {
+    if count <= most {
+        return (0..count).collect();
+    }
+    let mut keyed: Vec<_> = (0..count).map(|i| (scatter(i as u64), i)).collect();
+    keyed.select_nth_unstable(most);
+    let mut chosen: Vec<_> = keyed[..most].iter().map(|k| k.1).collect();
+    chosen.sort_unstable();
+    chosen
+}
+
+/// `SplitMix64` (Steele, Lea and Flood 2014): a bijection that leaves no order.
+fn scatter(i: u64) -> u64 {
+    let mut z = (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn gather<T: Voxel>(volume: &Volume, tiles: impl Iterator<Item = Box3>) -> Result<Sample, Error> {
+    let first = match T::DTYPE {
+        Dtype::U8 | Dtype::U16 => Some(0),
+        Dtype::I16 => Some(i64::from(i16::MIN)),
+        _ => None,
+    };
+    let mut counts = vec![0u64; if first.is_some() { 1 << 16 } else { 0 }];
+    let (mut kept, mut lost) = (Vec::new(), Vec::new());
+    let mut stride = 1;
+    let mut this = Sample {
+        distribution: Distribution::default(),
+        voxels: 0,
+        tiles: (0, 0),
+        contrast: Vec::new(),
+    };
+    for tile in tiles {
+        let voxels = volume.read::<T>(&tile)?;
+        this.voxels += voxels.len() as u64;
+        this.contrast.push((tile, deviation(&voxels)));
+        if let Some(first) = first {
+            for v in &voxels {
+                counts[(v.to_f64() as i64 - first) as usize] += 1;
+            }
+            continue;
+        }
+        // all that is not finite is told; of the rest, some are enough
+        lost.extend(voxels.iter().map(|v| v.to_f64()).filter(|v| !v.is_finite()));
+        let finite = voxels.iter().map(|v| v.to_f64()).filter(|v| v.is_finite());
+        kept.extend(finite.step_by(stride));
+        while kept.len() > KEPT {
+            let mut i = 0;
+            kept.retain(|_| {
+                i += 1;
+                i % 2 == 1
+            });
+            stride *= 2;
+        }
+    }
+    this.distribution = match first {
+        Some(first) => Distribution::of_counts(first, &counts),
+        None => Distribution::of_values(kept.into_iter().chain(lost)),
+    };
+    Ok(this)
+}
+
+fn deviation<T: Voxel>(voxels: &[T]) -> f64 {
+    let finite = || voxels.iter().map(|v| v.to_f64()).filter(|v| v.is_finite());
+    let count = finite().count().max(1) as f64;
+    let mean = finite().sum::<f64>() / count;
+    (finite().map(|v| (v - mean).powi(2)).sum::<f64>() / count).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_hold_whole_chunks_and_stay_bounded() {
+        assert_eq!(tile_shape([64, 64, 64], [1000, 1000, 1000]), [128, 128, 64]);
+        assert_eq!(tile_shape([1, 512, 512], [300, 512, 512]), [4, 512, 512]);
+        assert_eq!(tile_shape([64, 64, 64], [10, 20, 30]), [10, 20, 30]);
+        let cut = tile_shape([2000, 2000, 2000], [2000, 2000, 2000]);
+        assert!(cut.iter().product::<usize>() <= 8 * TILE, "{cut:?}");
+        assert_eq!(cut[2], 2000);
+    }
+
+    #[test]
+    fn a_choice_is_in_order_without_doubles_and_meets_all_parts() {
+        let chosen = choose(10_000, 200);
+        assert_eq!(chosen.len(), 200);
+        assert!(chosen.windows(2).all(|pair| pair[0] < pair[1]));
+        for tenth in 0..10 {
+            let inside = chosen.iter().filter(|&&i| i / 1000 == tenth).count();
+            assert!((8..=35).contains(&inside), "{inside} in tenth {tenth}");
+        }
+        assert_eq!(choose(5, 200), [0, 1, 2, 3, 4]);
+    }
+}

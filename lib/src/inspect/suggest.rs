@@ -1,0 +1,266 @@
+//! Parameters proposed for a pair of volumes, each with its reason.
+
+use std::fmt::Write as _;
+
+use rayon::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::Error;
+use super::blobs::{Blob, Spectrum, blobs};
+use super::page::short;
+use super::sample::sample;
+use crate::geom::{Box3, Grid};
+use crate::volume::Volume;
+
+/// Voxels along the side of a block whose blobs are measured.
+const SIDE: i64 = 128;
+/// Blocks that are measured in each volume.
+const BLOCKS: usize = 3;
+/// Spots that a block of local affines should hold: about a fifth find a match that agrees.
+const SPOTS_PER_BLOCK: f64 = 100.0;
+/// Radii that respond less strongly than this share of the peak are not worth looking for.
+const SHARE: f64 = 0.85;
+/// The most values that a context should compare along an axis; its cost grows with the cube.
+const CONTEXT_VOXELS: f64 = 12.0;
+
+/// Proposed parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Suggestion {
+    items: Vec<Item>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Item {
+    program: &'static str,
+    flag: &'static str,
+    value: String,
+    reason: String,
+}
+
+impl Suggestion {
+    /// A configuration file for the programs and the workflow, a section per program.
+    pub fn yaml(&self) -> String {
+        let mut text = String::new();
+        let mut section = "";
+        for Item { program, flag, value, reason } in &self.items {
+            if *program != section {
+                let _ = writeln!(text, "{program}:"); // a String takes all
+                section = program;
+            }
+            let _ = writeln!(text, "  {flag}: {value}  # {reason}");
+        }
+        text
+    }
+
+    /// The same for programs: the value and the reason of each flag by program.
+    pub fn json(&self) -> Value {
+        let mut map = Map::new();
+        for Item { program, flag, value, reason } in &self.items {
+            map.entry(*program).or_insert_with(|| json!({}))[*flag] =
+                json!({ "value": value, "reason": reason });
+        }
+        Value::Object(map)
+    }
+
+    fn add(&mut self, programs: &[&'static str], flag: &'static str, value: &str, reason: &str) {
+        for &program in programs {
+            let (value, reason) = (value.to_owned(), reason.to_owned());
+            self.items.push(Item { program, flag, value, reason });
+        }
+    }
+}
+
+/// What was measured in one volume.
+#[derive(Clone, Debug, PartialEq)]
+struct Measured {
+    grid: Grid,
+    /// The radius of the strongest response, between those where it has fallen to [`SHARE`].
+    radii: [f64; 3],
+    /// Blobs of about such radii in a cubic micrometre.
+    density: f64,
+}
+
+/// Measures the blobs of both volumes and proposes what to align them with.
+pub fn suggest(fixed: &Volume, moving: &Volume) -> Result<Suggestion, Error> {
+    Ok(propose(&measure(fixed)?, &measure(moving)?))
+}
+
+fn measure(volume: &Volume) -> Result<Measured, Error> {
+    let grid = volume.grid();
+    let mut tiles = sample(volume)?.contrast;
+    // where there is most to see
+    tiles.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.min.cmp(&b.0.min)));
+    let mut parts: Vec<Box3> = Vec::new();
+    for (tile, _) in tiles {
+        let part = cube(&tile, &grid);
+        if parts.len() < BLOCKS && parts.iter().all(|other| other.intersect(&part).is_empty()) {
+            parts.push(part);
+        }
+    }
+    let found = parts
+        .par_iter()
+        .map(|part| {
+            let mut voxels = volume.read::<f32>(part)?;
+            for v in &mut voxels {
+                *v = if v.is_finite() { *v } else { 0.0 };
+            }
+            Ok(blobs(&voxels, part.shape(), grid.spacing))
+        })
+        .collect::<Result<Vec<_>, Error>>()?;
+    let read: usize = parts.iter().map(Box3::len).sum();
+    summarise(&found, read, grid).ok_or_else(|| Error::Nothing {
+        location: volume.location().to_owned(),
+        message: "nothing stands out from the noise, so no radius can be proposed; look at the \
+                  volume, or give another --channel"
+            .to_owned(),
+    })
+}
+
+/// A cube of [`SIDE`] voxels about the middle of `tile`, inside the volume.
+fn cube(tile: &Box3, grid: &Grid) -> Box3 {
+    let mut part = *tile;
+    for a in 0..3 {
+        let end = grid.shape[a] as i64;
+        let side = SIDE.min(end);
+        part.min[a] = ((tile.min[a] + tile.max[a] - side) / 2).clamp(0, end - side);
+        part.max[a] = part.min[a] + side;
+    }
+    part
+}
+
+fn summarise(found: &[(Vec<Blob>, Spectrum)], voxels: usize, grid: Grid) -> Option<Measured> {
+    let mut sum = Spectrum::default();
+    for (_, spectrum) in found {
+        sum.add(spectrum);
+    }
+    let radii = sum.range(SHARE)?;
+    let blobs = found.iter().flat_map(|(blobs, _)| blobs);
+    let count = blobs.filter(|blob| (radii[0]..=radii[2]).contains(&blob.radius)).count();
+    let volume = voxels as f64 * grid.spacing.iter().product::<f64>();
+    // where maxima merge, one at least is there
+    Some(Measured { grid, radii, density: count.max(1) as f64 / volume })
+}
+
+/// Two digits: more would pretend.
+fn round(value: f64) -> f64 {
+    let unit = 10f64.powi(value.abs().max(1e-9).log10().floor() as i32 - 1);
+    (value / unit).round() * unit
+}
+
+fn propose(fixed: &Measured, moving: &Measured) -> Suggestion {
+    let mut this = Suggestion { items: Vec::new() };
+    let both = [fixed, moving];
+    let least = |f: fn(&Measured) -> f64| both.map(f).into_iter().fold(f64::INFINITY, f64::min);
+    let most = |f: fn(&Measured) -> f64| both.map(f).into_iter().fold(0.0, f64::max);
+    let spacing = most(|m| m.grid.mean_spacing());
+
+    let radius = [round(least(|m| m.radii[0])), round(most(|m| m.radii[2]))];
+    let reason = format!(
+        "um; structures of these radii stand out most (strongest: {} in fixed, {} in moving)",
+        short(round(fixed.radii[1])),
+        short(round(moving.radii[1])),
+    );
+    let value = format!("{}..{}", short(radius[0]), short(radius[1]));
+    this.add(&["extract-spots", "local-affine"], "radius", &value, &reason);
+
+    let typical = (fixed.radii[1] * moving.radii[1]).sqrt();
+    let context = round((1.5 * typical).clamp(4.0 * spacing, CONTEXT_VOXELS * spacing));
+    let reason = format!(
+        "um; a spot (radius {}) with what is next to it, at most {CONTEXT_VOXELS} voxels",
+        short(round(typical))
+    );
+    this.add(&["ransac", "local-affine"], "context-radius", &short(context), &reason);
+
+    let extent =
+        most(|m| (0..3).map(|a| m.grid.shape[a] as f64 * m.grid.spacing[a]).fold(0.0, f64::max));
+    let reason = format!("um; a quarter of the longest side ({})", short(extent));
+    this.add(&["ransac"], "max-distance", &short(round(extent / 4.0)), &reason);
+
+    let reason = format!("um; 1.2 times the mean voxel edge ({})", short(spacing));
+    let threshold = short(round(1.2 * spacing));
+    this.add(&["ransac"], "align-threshold", &threshold, &reason);
+
+    let density = least(|m| m.density);
+    let block = block_size(&fixed.grid, density);
+    let spots = density * (0..3).map(|a| block[a] as f64 * fixed.grid.spacing[a]).product::<f64>();
+    let reason = format!("voxels; about {} spots in a block that is full", short(round(spots)));
+    let value = block.map(|n| n.to_string()).join(",");
+    this.add(&["local-affine"], "block-size", &value, &reason);
+
+    let patch: [usize; 3] = std::array::from_fn(|a| {
+        let voxels = (8.0 * typical / fixed.grid.spacing[a]).ceil() as usize;
+        voxels.next_multiple_of(16).clamp(16, 256)
+    });
+    let reason = format!("voxels; eight times the blobs' radius ({} um)", short(round(typical)));
+    this.add(&["flow"], "patch", &patch.map(|n| n.to_string()).join(","), &reason);
+    let stride = patch.map(|n| (n / 4).to_string()).join(",");
+    this.add(&["flow"], "stride", &stride, "voxels; a quarter of the patch");
+    this.items.sort_by_key(|item| {
+        ["extract-spots", "ransac", "local-affine", "flow"].iter().position(|p| *p == item.program)
+    });
+    this
+}
+
+/// The block that is a cube in space and holds [`SPOTS_PER_BLOCK`], in multiples of 16 voxels, not
+/// larger than the volume needs.
+fn block_size(grid: &Grid, density: f64) -> [usize; 3] {
+    let side = (SPOTS_PER_BLOCK / density).cbrt();
+    std::array::from_fn(|a| {
+        let voxels = (side / grid.spacing[a]).round() as usize;
+        let whole = grid.shape[a].next_multiple_of(16);
+        voxels.next_multiple_of(16).clamp(32, 512).min(whole)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(spacing: f64, radii: [f64; 3], density: f64) -> Measured {
+        let grid = Grid::new([149, 241, 456], [spacing; 3], [0.0; 3]);
+        Measured { grid, radii, density }
+    }
+
+    #[test]
+    fn a_proposal_looks_like_this() {
+        let fixed = measured(1.84, [6.0, 10.0, 20.0], 1e-4);
+        let moving = measured(1.84, [7.0, 11.0, 18.0], 8e-5);
+        let suggestion = propose(&fixed, &moving);
+        insta::assert_snapshot!(suggestion.yaml());
+        assert_eq!(suggestion.json()["extract-spots"]["radius"]["value"], "6..20");
+    }
+
+    #[test]
+    fn a_proposal_is_valid_yaml_of_the_same_values() {
+        let one = measured(0.2, [1.0, 2.0, 3.0], 0.01);
+        let yaml = propose(&one, &one).yaml();
+        let value: Value = serde_saphyr::from_str(&yaml).unwrap();
+        assert_eq!(value["extract-spots"]["radius"], "1..3");
+        assert_eq!(value["ransac"]["align-threshold"], json!(0.24));
+        assert_eq!(value["local-affine"]["block-size"], "112,112,112");
+    }
+
+    #[test]
+    fn a_cube_stays_inside_the_volume() {
+        let grid = Grid::new([50, 1000, 1000], [1.0; 3], [0.0; 3]);
+        let part = cube(&Box3::new([0, 0, 900], [50, 64, 1000]), &grid);
+        assert_eq!(part, Box3::new([0, 0, 872], [50, 128, 1000]));
+    }
+
+    #[test]
+    fn blobs_of_other_radii_do_not_count() {
+        let blob = |radius: f64| Blob { at: [0; 3], radius, response: 1.0 };
+        let spectrum = Spectrum {
+            radii: vec![1.0, 2.0, 4.0, 8.0],
+            signal: vec![0.0, 1.0, 4.0, 0.0],
+            noise: vec![1.0; 4],
+        };
+        let blobs: Vec<_> = (0..10).map(|i| blob(if i < 4 { 4.0 } else { 1.0 })).collect();
+        let grid = Grid::new([10; 3], [2.0; 3], [0.0; 3]);
+        let found =
+            summarise(&[(blobs.clone(), spectrum), (vec![], Spectrum::default())], 1000, grid);
+        let found = found.unwrap();
+        assert_eq!((found.radii[1], found.density), (4.0, 4.0 / 8000.0));
+        assert!(summarise(&[(blobs, Spectrum::default())], 1000, grid).is_none());
+    }
+}

@@ -1,0 +1,151 @@
+//! First pass: what each task's spots match, from the blocks that it reads.
+
+use anyhow::Context as _;
+
+use super::Options;
+use super::cpu::{Block, Searcher};
+use crate::blocks::Task;
+use crate::features::{self, SpotVoxel};
+use crate::geom::{Box3, Chain, Grid, LocalChain, Point};
+use crate::volume::Volume;
+use crate::warp;
+
+/// The two volumes and the map between them that is known so far.
+pub(super) struct Pair<'a> {
+    pub(super) fixed: &'a Volume,
+    pub(super) moving: &'a Volume,
+    pub(super) initial: &'a Chain,
+    pub(super) options: &'a Options,
+}
+
+/// The voxels of a task: of the fixed volume, and of all that the moving one shows there.
+pub(super) struct Input {
+    around: Box3,
+    fixed: Vec<f32>,
+    moving: Vec<f32>,
+    moving_grid: Grid,
+    chain: LocalChain,
+}
+
+/// A spot of the fixed volume and its likeness.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Pairing {
+    /// The spot, micrometres.
+    pub(super) at: Point,
+    /// To its likeness in the moving volume as the initial map shows it, micrometres.
+    pub(super) shift: Point,
+    /// Pearson correlation of the surroundings.
+    pub(super) correlation: f64,
+}
+
+/// What a task found.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+pub(super) struct Found {
+    /// Whether the moving volume shows anything there.
+    pub(super) overlaps: bool,
+    /// The spots of the task's core, micrometres.
+    pub(super) spots: Vec<Point>,
+    /// Those that matched.
+    pub(super) pairings: Vec<Pairing>,
+}
+
+impl Pair<'_> {
+    /// Voxels beyond the core that a task reads: a spot's surroundings, moved as far as allowed.
+    pub(super) fn margin(&self) -> [usize; 3] {
+        let spacing = self.fixed.grid().spacing;
+        let (radius, reach) = (self.options.radius(spacing), self.options.reach(spacing));
+        let widest = self.options.spots.radius[1];
+        std::array::from_fn(|a| {
+            let blob = (2.0 * widest / spacing[a]).ceil() as usize;
+            (radius[a] + reach[a] + 1).max(blob)
+        })
+    }
+
+    /// Reads a task's voxels; `None` where the volumes do not overlap.
+    pub(super) fn read(&self, task: &Task) -> anyhow::Result<Option<Input>> {
+        let grid = self.fixed.grid();
+        let margin = self.margin().map(|v| v as i64);
+        let around = task.core.grow(margin).intersect(&grid.bounds());
+        let (chain, image) = self
+            .initial
+            .localise(grid.extent(&around))
+            .map_err(|e| anyhow::anyhow!("the initial transform cannot be read: {e}"))?;
+        let moving_grid = self.moving.grid();
+        let part = moving_grid.enclosing(image).grow([2; 3]).intersect(&moving_grid.bounds());
+        if part.is_empty() {
+            return Ok(None);
+        }
+        let fixed = self.fixed.read::<f32>(&around).context("reading the fixed volume")?;
+        let moving = self.moving.read::<f32>(&part).context("reading the moving volume")?;
+        Ok(Some(Input { around, fixed, moving, moving_grid: moving_grid.crop(&part), chain }))
+    }
+
+    /// Finds the spots of the core and their likenesses.
+    pub(super) fn find(&self, task: &Task, input: Option<Input>) -> anyhow::Result<Found> {
+        let Some(input) = input else { return Ok(Found::default()) };
+        let onto = self.fixed.grid().crop(&input.around);
+        // what the moving volume does not show is no number: surroundings that hold any are refused
+        let options = warp::Options { fill: f64::NAN, ..warp::Options::default() };
+        let mut warped: Vec<f32> =
+            warp::resample_block(&input.moving, &input.moving_grid, &input.chain, &onto, &options);
+        drop(input.moving);
+        centre(&mut warped);
+        let spots = self.spots(task, &onto, &input.fixed, input.around)?;
+        let searcher = Searcher::new(
+            Block { voxels: &input.fixed, shape: onto.shape },
+            Block { voxels: &warped, shape: onto.shape },
+            self.options.radius(onto.spacing),
+            self.options.reach(onto.spacing),
+        );
+        let mut found = Found { overlaps: true, ..Found::default() };
+        for spot in spots {
+            found.spots.push(onto.position(spot.position));
+            let Some(peak) = searcher.search(nearest(spot.position)) else { continue };
+            if peak.correlation >= self.options.match_threshold {
+                found.pairings.push(Pairing {
+                    at: onto.position(nearest(spot.position).map(|v| v as f64)),
+                    shift: std::array::from_fn(|a| peak.shift[a] * onto.spacing[a]),
+                    correlation: peak.correlation,
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    /// The spots whose nearest voxel lies in the core, voxels of the block that was read.
+    fn spots(
+        &self,
+        task: &Task,
+        onto: &Grid,
+        fixed: &[f32],
+        around: Box3,
+    ) -> anyhow::Result<Vec<SpotVoxel>> {
+        let core = task.core.shift(around.min.map(|v| -v));
+        let found =
+            features::detect_in_memory(fixed, onto.shape, onto.spacing, &self.options.spots)?;
+        let inside = |spot: &SpotVoxel| core.contains(nearest(spot.position).map(|v| v as i64));
+        let mut spots: Vec<SpotVoxel> = found.into_iter().filter(inside).collect();
+        spots.sort_by(|a, b| {
+            a.position.partial_cmp(&b.position).unwrap_or(std::cmp::Ordering::Equal)
+        });
+        Ok(spots)
+    }
+}
+
+/// The voxel nearest to a position in the block.
+fn nearest(position: Point) -> [usize; 3] {
+    position.map(|v| v.round().max(0.0) as usize)
+}
+
+/// Takes the mean off, so that sums of squares in `f32` do not drown in it.
+fn centre(voxels: &mut [f32]) {
+    let (mut sum, mut count) = (0.0f64, 0u64);
+    for v in voxels.iter().filter(|v| v.is_finite()) {
+        sum += f64::from(*v);
+        count += 1;
+    }
+    let mean = (sum / count.max(1) as f64) as f32;
+    for v in voxels {
+        *v -= mean;
+    }
+}

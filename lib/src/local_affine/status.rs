@@ -1,0 +1,80 @@
+//! What is said of each block in the table.
+
+use super::outliers::median;
+use super::pairs::Found;
+use super::robust::Fit;
+use super::{BlockRow, LocalAffines, Options, Status, block_of, centre_of};
+
+/// The weight above which a match counts as an inlier.
+pub(super) const TRUSTED: f64 = 0.1;
+
+/// How many blocks of each kind.
+#[derive(Default)]
+pub(super) struct Counts {
+    pub(super) fitted: usize,
+    pub(super) regularised: usize,
+    pub(super) empty: usize,
+}
+
+/// One row per block, C order, and their counts.
+///
+/// A block is *fitted* if it has matches enough of its own, *regularised* if it leans on its neighbours
+/// and the initial map, *empty* if it holds no spot.
+pub(super) fn judge(
+    maps: &LocalAffines,
+    found: &Found,
+    fit: &Fit,
+    options: &Options,
+) -> (Vec<BlockRow>, Counts) {
+    let mut spots = vec![0; maps.affines.len()];
+    let mut matches = vec![0; maps.affines.len()];
+    let mut residuals = vec![Vec::new(); maps.affines.len()];
+    for &at in &found.spots {
+        spots[block_of(maps, at)] += 1;
+    }
+    for (i, pairing) in found.pairings.iter().enumerate() {
+        let block = block_of(maps, pairing.at);
+        matches[block] += 1;
+        if fit.weights[i] > TRUSTED {
+            residuals[block].push(fit.residuals[i]);
+        }
+    }
+    let mut counts = Counts::default();
+    let counts_of_blocks = LocalAffines::counts(maps.domain.shape, maps.block);
+    let rows = maps
+        .domain
+        .bounds()
+        .tiles(maps.block)
+        .enumerate()
+        .map(|(b, core)| {
+            let inliers = residuals[b].len();
+            let (status, reason) = if spots[b] == 0 {
+                counts.empty += 1;
+                (Status::Empty, "no spots".to_owned())
+            } else if inliers >= options.min_matches {
+                counts.fitted += 1;
+                (Status::Fitted, String::new())
+            } else {
+                counts.regularised += 1;
+                (Status::Regularised, format!("{inliers} inliers, below {}", options.min_matches))
+            };
+            let p = centre_of(maps, &core);
+            let q = maps.apply(p);
+            let squares = residuals[b].iter().map(|r| r * r).sum::<f64>();
+            let [_, height, width] = counts_of_blocks;
+            BlockRow {
+                index: [b / (height * width), b / width % height, b % width],
+                status,
+                reason,
+                spots_fixed: spots[b],
+                spots_moving: 0,
+                matches: matches[b],
+                inliers,
+                rms: (inliers > 0).then(|| (squares / inliers as f64).sqrt()),
+                median: (inliers > 0).then(|| median(&mut residuals[b])),
+                shift: std::array::from_fn(|a| q[a] - p[a]),
+            }
+        })
+        .collect();
+    (rows, counts)
+}

@@ -1,0 +1,247 @@
+//! Contexts: the box of raw voxels around each spot, described by its mean, its length and its
+//! low-frequency coefficients.
+
+use std::borrow::Cow;
+
+use super::basis::Basis;
+use super::cpu::{Row, dot};
+use super::share::Share;
+use crate::geom::{Grid, Point};
+use crate::volume::Voxel;
+
+/// How far the search for a sub-voxel position may leave the spot, in voxels.
+pub(super) const MARGIN: usize = 3;
+
+/// A spot whose context lies inside the volume.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Place {
+    /// Its number in the list that was given.
+    pub(super) spot: usize,
+    /// The voxel in the middle of its context.
+    pub(super) voxel: [usize; 3],
+    /// Its position in micrometres, as given.
+    pub(super) position: Point,
+}
+
+/// The spots whose contexts of half width `radius` are complete.
+///
+/// `truncate`: the voxel is the position cut, not rounded, to integers; BigStream does that
+/// (spot * spacing / spacing, then a cast), and so loses a voxel where the quotient falls short.
+pub(super) fn places(
+    grid: &Grid,
+    positions: &[Point],
+    radius: [usize; 3],
+    truncate: bool,
+) -> Vec<Place> {
+    let inside = |(spot, &position): (usize, &Point)| {
+        let index = grid.index(position).map(|v| if truncate { v.trunc() } else { v.round() });
+        let fits = (0..3).all(|a| {
+            index[a] >= radius[a] as f64 && index[a] + (radius[a] as f64) < grid.shape[a] as f64
+        });
+        fits.then(|| Place { spot, voxel: index.map(|v| v as usize), position })
+    };
+    positions.iter().enumerate().filter_map(inside).collect()
+}
+
+/// Voxels around places: an array that holds them all, or one small array for each.
+pub(super) struct Store<'a, T: Clone> {
+    pub(super) voxels: Cow<'a, [T]>,
+    /// Elements from one z, one y, to the next.
+    pub(super) strides: [usize; 2],
+    /// Where the middle voxel of each place is found.
+    pub(super) centres: Vec<usize>,
+}
+
+impl<'a, T: Voxel> Store<'a, T> {
+    /// One array that holds them all; its voxel 0 is voxel `origin` of the volume.
+    pub(super) fn array(
+        voxels: impl Into<Cow<'a, [T]>>,
+        shape: [usize; 3],
+        origin: [usize; 3],
+        places: &[Place],
+    ) -> Self {
+        let offset = |p: &Place| {
+            let [z, y, x]: [usize; 3] = std::array::from_fn(|a| p.voxel[a] - origin[a]);
+            (z * shape[1] + y) * shape[2] + x
+        };
+        Self {
+            voxels: voxels.into(),
+            strides: [shape[1] * shape[2], shape[2]],
+            centres: places.iter().map(offset).collect(),
+        }
+    }
+}
+
+/// The contexts of the spots of one volume.
+pub(super) struct Contexts<'a, T: Clone> {
+    store: Store<'a, T>,
+    /// The shape of the volume.
+    shape: [usize; 3],
+    pub(super) radius: [usize; 3],
+    /// One of each context.
+    pub(super) places: Vec<Place>,
+    means: Vec<f32>,
+    lengths: Vec<f32>,
+    /// The length of what the coefficients leave out, of a context of length 1.
+    pub(super) rests: Vec<f32>,
+    /// Coefficients of the contexts at length 1, `width` for each.
+    pub(super) coefficients: Vec<f32>,
+    pub(super) width: usize,
+}
+
+/// What is known of one context.
+struct Description {
+    mean: f32,
+    length: f32,
+    rest: f32,
+    coefficients: Vec<f32>,
+}
+
+impl<'a, T: Voxel> Contexts<'a, T> {
+    /// Describes the contexts of half width `radius` around `places` of a volume of `shape`.
+    ///
+    /// Constant contexts and contexts with a voxel that is no number are left out: they match
+    /// nothing.
+    pub(super) fn describe(
+        store: Store<'a, T>,
+        shape: [usize; 3],
+        places: &[Place],
+        radius: [usize; 3],
+        share: Share,
+    ) -> Self {
+        let size = radius.map(|r| 2 * r + 1);
+        let basis = Basis::new(size);
+        let mut contexts = Self {
+            store,
+            shape,
+            radius,
+            places: Vec::new(),
+            means: Vec::new(),
+            lengths: Vec::new(),
+            rests: Vec::new(),
+            coefficients: Vec::with_capacity(places.len() * basis.len()),
+            width: basis.len(),
+        };
+        let work = |(voxels, lines): &mut (Vec<f32>, Vec<Row>), i: usize| {
+            gather(&contexts.store, i, radius, 0.0, voxels);
+            describe(voxels, &basis, lines)
+        };
+        let described = share.map(places.len(), Default::default, work);
+        let mut centres = Vec::new();
+        for (i, description) in described.into_iter().enumerate() {
+            let Some(it) = description else { continue };
+            contexts.places.push(places[i]);
+            centres.push(contexts.store.centres[i]);
+            contexts.means.push(it.mean);
+            contexts.lengths.push(it.length);
+            contexts.rests.push(it.rest);
+            contexts.coefficients.extend(it.coefficients);
+        }
+        contexts.store.centres = centres;
+        contexts
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The coefficients of context `i`.
+    pub(super) fn row(&self, i: usize) -> &[f32] {
+        &self.coefficients[i * self.width..][..self.width]
+    }
+
+    /// The voxels of context `i` about their mean.
+    pub(super) fn centred(&self, i: usize, out: &mut Vec<f32>) {
+        gather(&self.store, i, self.radius, self.means[i], out);
+    }
+
+    /// The voxels of context `i`, mean 0 and length 1.
+    pub(super) fn unit(&self, i: usize, out: &mut Vec<f32>) {
+        self.centred(i, out);
+        let scale = 1.0 / self.lengths[i];
+        out.iter_mut().for_each(|v| *v *= scale);
+    }
+
+    /// The correlation of `unit`, a context of mean 0 and length 1, with context `i`.
+    pub(super) fn correlation(&self, i: usize, unit: &[f32], scratch: &mut Vec<f32>) -> f32 {
+        self.centred(i, scratch);
+        dot(unit, scratch) / self.lengths[i]
+    }
+
+    /// How many voxels context `i` can be moved along each axis, down and up, at most `MARGIN`.
+    pub(super) fn reach(&self, i: usize) -> [[usize; 2]; 3] {
+        std::array::from_fn(|a| {
+            let (at, r) = (self.places[i].voxel[a], self.radius[a]);
+            [MARGIN.min(at - r), MARGIN.min(self.shape[a] - 1 - r - at)]
+        })
+    }
+
+    /// Copies the context and what lies within its reach, about its mean, into a cube of
+    /// `strides` (z, y) whose middle is the middle of the context grown by `MARGIN`.
+    pub(super) fn surroundings(&self, i: usize, strides: [usize; 2], out: &mut [f32]) {
+        let reach = self.reach(i);
+        let [z, y, x] = std::array::from_fn(|a| {
+            let middle = self.radius[a] + MARGIN;
+            let span = self.radius[a];
+            middle - span - reach[a][0]..middle + span + reach[a][1] + 1
+        });
+        out.fill(0.0);
+        let first = |a: usize| self.radius[a] + reach[a][0];
+        let corner = self.store.centres[i]
+            - first(0) * self.store.strides[0]
+            - first(1) * self.store.strides[1]
+            - first(2);
+        for (dz, z) in z.enumerate() {
+            for (dy, y) in y.clone().enumerate() {
+                let from = corner + dz * self.store.strides[0] + dy * self.store.strides[1];
+                let row = &self.store.voxels[from..][..x.len()];
+                let to = z * strides[0] + y * strides[1] + x.start;
+                for (o, v) in out[to..].iter_mut().zip(row) {
+                    let v = v.to_f32() - self.means[i];
+                    *o = if v.is_finite() { v } else { 0.0 };
+                }
+            }
+        }
+    }
+}
+
+/// Copies context `i` less `mean`.
+fn gather<T: Voxel>(
+    store: &Store<'_, T>,
+    i: usize,
+    radius: [usize; 3],
+    mean: f32,
+    out: &mut Vec<f32>,
+) {
+    let [rz, ry, rx] = radius;
+    let [sz, sy] = store.strides;
+    let width = 2 * rx + 1;
+    out.clear();
+    let corner = store.centres[i] - rz * sz - ry * sy - rx;
+    for z in 0..=2 * rz {
+        for y in 0..=2 * ry {
+            let row = &store.voxels[corner + z * sz + y * sy..][..width];
+            out.extend(row.iter().map(|v| v.to_f32() - mean));
+        }
+    }
+}
+
+/// Describes one context, whose voxels it leaves centred; `None` where it has no correlation.
+fn describe(voxels: &mut [f32], basis: &Basis, lines: &mut Vec<Row>) -> Option<Description> {
+    // sums of 64 small integers are exact in f32
+    let sum: f64 = voxels.chunks(64).map(|c| f64::from(c.iter().sum::<f32>())).sum();
+    let mean = (sum / voxels.len() as f64) as f32;
+    voxels.iter_mut().for_each(|v| *v -= mean);
+    let square = dot(voxels, voxels);
+    let length = square.sqrt();
+    // what rounding leaves of a constant is no structure
+    let noise = 1e-6 * mean.abs() * (voxels.len() as f32).sqrt();
+    if !(length.is_finite() && length > noise && square.is_normal()) {
+        return None;
+    }
+    let mut coefficients = vec![0.0; basis.len()];
+    basis.project(voxels, lines, &mut coefficients);
+    coefficients.iter_mut().for_each(|v| *v /= length);
+    let rest = (1.0 - dot(&coefficients, &coefficients)).max(0.0).sqrt();
+    Some(Description { mean, length, rest, coefficients })
+}

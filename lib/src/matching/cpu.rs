@@ -1,0 +1,150 @@
+//! The inner loops of matching: products of contexts.
+//!
+//! Both are plain lane-wise loops, compiled a second time for AVX2 where the processor has it. No
+//! fused multiply-add, and the same lanes in both: the results are the same bits on every x86-64.
+
+/// Lanes of a running sum: four AVX registers, enough to hide the latency of an addition.
+const LANES: usize = 32;
+
+/// Coefficients of one axis, padded to a register.
+pub(super) type Row = [f32; 8];
+
+/// The sum of products of the common length of `a` and `b`.
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // measured on the tutorial's contexts: 2.0 times the speed of the baseline clone
+        #[expect(unsafe_code, reason = "a call across target features")]
+        // SAFETY: the processor has AVX2, as was just checked.
+        return unsafe { dot_avx2(a, b) };
+    }
+    dot_lanes(a, b)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn dot_avx2(a: &[f32], b: &[f32]) -> f32 {
+    dot_lanes(a, b)
+}
+
+#[inline(always)]
+fn dot_lanes(a: &[f32], b: &[f32]) -> f32 {
+    let n = a.len().min(b.len());
+    let (a, a_rest) = a[..n].as_chunks::<LANES>();
+    let (b, b_rest) = b[..n].as_chunks::<LANES>();
+    let mut sums = [0.0f32; LANES];
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..LANES {
+            sums[i] += a[i] * b[i];
+        }
+    }
+    for (i, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+        sums[i] += a * b;
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            sums[i] += sums[i + width];
+        }
+        width /= 2;
+    }
+    sums[0]
+}
+
+/// Expands every line of `lines` (each `basis.len()` long) in the vectors of a basis: `basis[x][k]`
+/// is vector k at x.
+pub(super) fn expand_lines(lines: &[f32], basis: &[Row], out: &mut [Row]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        #[expect(unsafe_code, reason = "a call across target features")]
+        // SAFETY: the processor has AVX2, as was just checked.
+        return unsafe { expand_lines_avx2(lines, basis, out) };
+    }
+    expand_lines_wide(lines, basis, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn expand_lines_avx2(lines: &[f32], basis: &[Row], out: &mut [Row]) {
+    expand_lines_wide(lines, basis, out);
+}
+
+#[inline(always)]
+fn expand_lines_wide(lines: &[f32], basis: &[Row], out: &mut [Row]) {
+    let n = basis.len();
+    // four lines at a time: four independent sums
+    for (lines, out) in lines.chunks(4 * n).zip(out.chunks_mut(4)) {
+        if let Ok(out) = <&mut [Row; 4]>::try_from(&mut *out) {
+            let (first, rest) = lines.split_at(n);
+            let (second, rest) = rest.split_at(n);
+            let (third, fourth) = rest.split_at(n);
+            let mut sums = [[0.0f32; 8]; 4];
+            for (x, row) in basis.iter().enumerate() {
+                for (sum, v) in sums.iter_mut().zip([first[x], second[x], third[x], fourth[x]]) {
+                    for k in 0..8 {
+                        sum[k] += v * row[k];
+                    }
+                }
+            }
+            *out = sums;
+        } else {
+            for (line, out) in lines.chunks(n).zip(out) {
+                *out = [0.0; 8];
+                for (v, row) in line.iter().zip(basis) {
+                    for k in 0..8 {
+                        out[k] += v * row[k];
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Expands stacked rows along the axis in which they are stacked: `out[k] = sum of basis[i][k] *
+/// rows[i * step]`, for the first `out.len()` vectors of the basis.
+pub(super) fn expand_rows(rows: &[Row], step: usize, basis: &[Row], out: &mut [Row]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        #[expect(unsafe_code, reason = "a call across target features")]
+        // SAFETY: the processor has AVX2, as was just checked.
+        return unsafe { expand_rows_avx2(rows, step, basis, out) };
+    }
+    expand_rows_wide(rows, step, basis, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn expand_rows_avx2(rows: &[Row], step: usize, basis: &[Row], out: &mut [Row]) {
+    expand_rows_wide(rows, step, basis, out);
+}
+
+#[inline(always)]
+fn expand_rows_wide(rows: &[Row], step: usize, basis: &[Row], out: &mut [Row]) {
+    let mut sums = [[0.0f32; 8]; 8];
+    for (i, weights) in basis.iter().enumerate() {
+        let row = rows[i * step];
+        for (sum, w) in sums.iter_mut().zip(weights) {
+            for k in 0..8 {
+                sum[k] += w * row[k];
+            }
+        }
+    }
+    out.copy_from_slice(&sums[..out.len()]);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_dot_is_the_sum_of_products(pairs in prop::collection::vec((-9.0..9.0f32, -9.0..9.0f32), 0..150)) {
+            let (a, b): (Vec<_>, Vec<_>) = pairs.iter().copied().unzip();
+            let slow: f64 = pairs.iter().map(|&(a, b)| f64::from(a) * f64::from(b)).sum();
+            prop_assert!((f64::from(dot(&a, &b)) - slow).abs() < 1e-2);
+            prop_assert_eq!(dot(&a, &b), dot_lanes(&a, &b));
+        }
+    }
+}

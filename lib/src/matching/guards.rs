@@ -1,0 +1,111 @@
+//! What a set of matches and a map must be like to be believed. Each refusal is named.
+
+use super::{Error, EstimateOptions};
+use crate::geom::{Affine, Model, Point, spread};
+
+/// Relative extent below which a cloud of matches is flat: over a millimetre, a micrometre.
+const FLAT: f64 = 1e-3;
+
+/// Checks the flags.
+pub(super) fn options(options: &EstimateOptions) -> Result<(), Error> {
+    let positive = |flag, value: f64, least: f64, wanted| {
+        if value > least && value.is_finite() {
+            Ok(())
+        } else {
+            Err(Error::Usage { flag, found: value.to_string(), wanted })
+        }
+    };
+    positive("--align-threshold", options.align_threshold, 0.0, "wanted a length above 0 um")?;
+    positive("--max-scale", options.max_scale, 1.0, "wanted a factor above 1")?;
+    positive("--max-shear", options.max_shear, 0.0, "wanted a share above 0")?;
+    if !(options.confidence > 0.0 && options.confidence < 1.0) {
+        let found = options.confidence.to_string();
+        let wanted = "wanted a chance between 0 and 1";
+        return Err(Error::Usage { flag: "--confidence", found, wanted });
+    }
+    if options.compat.is_some() && options.model != Model::Affine {
+        let found = format!("with --model {}", options.model.name());
+        let wanted = "that estimator fits affine maps only";
+        return Err(Error::Usage { flag: "--compat", found, wanted });
+    }
+    Ok(())
+}
+
+/// Checks that the matches are enough, are numbers, and determine a map of the model.
+pub(super) fn matches(
+    fixed: &[Point],
+    moving: &[Point],
+    options: &EstimateOptions,
+) -> Result<(), Error> {
+    let (found, wanted) = (fixed.len(), options.min_matches.max(options.model.pairs()));
+    if found < wanted {
+        return Err(Error::TooFewMatches { found, wanted, model: options.model });
+    }
+    let finite = |i: &usize| fixed[*i].iter().chain(&moving[*i]).all(|v| v.is_finite());
+    if let Some(row) = (0..found).find(|i| !finite(i)) {
+        return Err(Error::NotFinite { row });
+    }
+    fills("matches", fixed.iter().copied(), options.model)?;
+    fills("matches", moving.iter().copied(), options.model)
+}
+
+/// Checks that the matches that fit are enough and determine the map themselves.
+pub(super) fn inliers(
+    fixed: &[Point],
+    inliers: &[bool],
+    options: &EstimateOptions,
+) -> Result<(), Error> {
+    let points = fixed.iter().zip(inliers).filter(|(_, inlier)| **inlier).map(|(p, _)| *p);
+    let found = points.clone().count();
+    let wanted = options.min_inliers.max(options.model.pairs());
+    if found < wanted {
+        let threshold = options.align_threshold;
+        return Err(Error::TooFewInliers { found, wanted, matches: fixed.len(), threshold });
+    }
+    fills("matches that fit", points, options.model)
+}
+
+/// Checks that points fill the axes that the model needs.
+fn fills(
+    what: &'static str,
+    points: impl Iterator<Item = Point> + Clone,
+    model: Model,
+) -> Result<(), Error> {
+    let extents = spread(points);
+    let wanted = match model {
+        Model::Translation => 0,
+        Model::Rigid | Model::Similarity => 2,
+        Model::Affine => 3,
+    };
+    let found = extents.iter().filter(|&&v| v > FLAT * extents[0]).count();
+    let (shape, instead) = match found {
+        _ if found >= wanted => return Ok(()),
+        0 => ("point", "translation"),
+        1 => ("line", "translation"),
+        _ => ("plane", "rigid or similarity"),
+    };
+    Err(Error::Flat { what, shape, extents, instead })
+}
+
+/// Checks that a map is one that two views of one thing can have between them.
+pub(super) fn map(map: &Affine, options: &EstimateOptions) -> Result<(), Error> {
+    let parts = map.decompose();
+    let determinant = parts.determinant;
+    let [most, _, least] = parts.scales.map(f64::abs);
+    // written so that NaN is refused
+    if !(least > 1e-6 * most && most.is_finite()) {
+        return Err(Error::Singular { determinant });
+    }
+    if determinant < 0.0 && !options.allow_reflection {
+        return Err(Error::Reflection { determinant });
+    }
+    let limit = options.max_scale;
+    let worst = if most * least > 1.0 { most } else { least };
+    if most > limit || least < 1.0 / limit {
+        return Err(Error::Scale { found: worst, limit });
+    }
+    if parts.shear > options.max_shear {
+        return Err(Error::Shear { found: parts.shear, limit: options.max_shear });
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! From contexts to matches: both directions, then between voxels.
+
+use super::contexts::Contexts;
+use super::correlate::{Partner, Question, best};
+use super::near::Near;
+use super::share::Share;
+use super::subvoxel::Peak;
+use super::{Error, MatchOptions};
+use crate::geom::Grid;
+use crate::table::Match;
+use crate::volume::Voxel;
+
+/// Voxels of equal size may differ by this much: some 1 voxel at the rim of a context.
+const SAME_SPACING: f64 = 0.1;
+
+/// The largest half width of a context: 8 MB of it in single precision.
+const WIDEST: usize = 64;
+
+/// What rounding can make of one correlation computed from either side.
+const EITHER_SIDE: f32 = 2e-6;
+
+/// Checks the flags, and that contexts of the two volumes can be compared.
+pub(super) fn check(options: &MatchOptions, fixed: &Grid, moving: &Grid) -> Result<(), Error> {
+    let threshold = options.match_threshold;
+    if !(-1.0..1.0).contains(&threshold) {
+        let (found, wanted) = (threshold.to_string(), "wanted a correlation from -1 to below 1");
+        return Err(Error::Usage { flag: "--match-threshold", found, wanted });
+    }
+    let radius = options.context_radius;
+    let flat = radius.iter().filter(|&&r| r == 0).count();
+    if flat > 1 || radius.iter().any(|&r| r > WIDEST) {
+        let (found, wanted) =
+            (format!("{radius:?}"), "wanted 1 to 64 voxels, and 0 along one axis at most");
+        return Err(Error::Usage { flag: "--context-radius", found, wanted });
+    }
+    if let Some(distance) = options.max_distance
+        && !(distance > 0.0)
+    {
+        let (found, wanted) = (distance.to_string(), "wanted a length above 0 um");
+        return Err(Error::Usage { flag: "--max-distance", found, wanted });
+    }
+    let differs =
+        |a: usize| (fixed.spacing[a] / moving.spacing[a]).ln().abs() > SAME_SPACING.ln_1p();
+    if (0..3).any(|a| radius[a] > 0 && differs(a)) {
+        return Err(Error::VoxelSizes { fixed: fixed.spacing, moving: moving.spacing });
+    }
+    Ok(())
+}
+
+/// The matches, in the order of the fixed spots.
+pub(super) fn pair<T: Voxel, U: Voxel>(
+    fixed: &Contexts<'_, T>,
+    moving: &Contexts<'_, U>,
+    grids: [&Grid; 2],
+    options: &MatchOptions,
+    share: Share,
+) -> Vec<Match> {
+    let floor = options.match_threshold as f32;
+    let ask = |row| Question { row, floor, except: None };
+    let questions: Vec<_> = (0..fixed.len()).map(ask).collect();
+    let near = options.max_distance.map(|distance| near(moving, distance));
+    let partners = best(fixed, moving, &questions, near.as_ref(), share);
+    let mut pairs: Vec<(usize, Partner)> =
+        partners.into_iter().enumerate().filter_map(|(i, p)| p.map(|p| (i, p))).collect();
+    tracing::debug!(matches = pairs.len(), "fixed spots have a partner");
+    if options.mutual() {
+        pairs = mutual(fixed, moving, pairs, options, share);
+        tracing::debug!(matches = pairs.len(), "partners are each other's best");
+    }
+    let place = |peak: &mut Option<Peak>, n: usize| {
+        let (i, Partner { column: j, correlation }) = pairs[n];
+        let (p, q) = (fixed.places[i], moving.places[j]);
+        let mut one = Match {
+            fixed: p.position,
+            moving: q.position,
+            correlation: f64::from(correlation),
+            inlier: false,
+            residual: f64::NAN,
+        };
+        if options.subvoxel() {
+            let peak = peak.get_or_insert_with(|| Peak::new(fixed.radius));
+            let (shift, correlation) = peak.find(fixed, i, moving, j);
+            // what was matched is the middle of the fixed context, not the spot beside it
+            one.fixed = grids[0].position(p.voxel.map(|v| v as f64));
+            one.moving = grids[1].position(std::array::from_fn(|a| q.voxel[a] as f64 + shift[a]));
+            one.correlation = f64::from(correlation);
+        }
+        one
+    };
+    share.map(pairs.len(), || None, place)
+}
+
+fn near<T: Voxel>(contexts: &Contexts<'_, T>, distance: f64) -> Near {
+    Near::new(contexts.places.iter().map(|p| p.position).collect(), distance)
+}
+
+/// The pairs whose moving spot has no better fixed spot than its own.
+fn mutual<T: Voxel, U: Voxel>(
+    fixed: &Contexts<'_, T>,
+    moving: &Contexts<'_, U>,
+    pairs: Vec<(usize, Partner)>,
+    options: &MatchOptions,
+    share: Share,
+) -> Vec<(usize, Partner)> {
+    // of the pairs that share a moving spot only the best (the first of equals) can stay
+    let mut chosen: Vec<Option<(usize, f32)>> = vec![None; moving.len()];
+    for &(i, Partner { column, correlation }) in &pairs {
+        let slot = &mut chosen[column];
+        if slot.is_none_or(|(_, best)| correlation > best) {
+            *slot = Some((i, correlation));
+        }
+    }
+    let questions: Vec<_> = chosen
+        .iter()
+        .enumerate()
+        .filter_map(|(row, slot)| {
+            let (i, correlation) = (*slot)?;
+            Some(Question { row, floor: correlation + EITHER_SIDE, except: Some(i) })
+        })
+        .collect();
+    let near = options.max_distance.map(|distance| near(fixed, distance));
+    let rivals = best(moving, fixed, &questions, near.as_ref(), share);
+    for (question, rival) in questions.iter().zip(rivals) {
+        if rival.is_some() {
+            chosen[question.row] = None;
+        }
+    }
+    pairs
+        .into_iter()
+        .filter(|(i, partner)| chosen[partner.column].is_some_and(|(best, _)| best == *i))
+        .collect()
+}

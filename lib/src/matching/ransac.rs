@@ -1,0 +1,177 @@
+//! The map that most matches agree on, by random sampling (RANSAC).
+//!
+//! Samples are scored by the truncated squared distance (MSAC: Torr & Zisserman, CVIU 78, 2000);
+//! each new best map is refitted to its inliers before the search goes on (LO-RANSAC: Chum, Matas
+//! & Kittler, DAGM 2003), so that the result hardly depends on which sample found it. A sample
+//! whose map no pair of volumes can have between them is not scored: of the samples with a wrong
+//! match in them, that is nearly all.
+
+use nalgebra::{Matrix3, Vector3};
+
+use super::EstimateOptions;
+use super::residuals::Pairs;
+use crate::geom::{Affine, Model, Point, fit};
+
+/// Samples drawn however good the first is.
+const LEAST_SAMPLES: usize = 50;
+
+/// Refits of a new best map to its inliers.
+const REFITS: usize = 4;
+
+/// A minimal sample of four must not be flatter than this: volume over product of edges.
+const LEAST_VOLUME: f64 = 2e-3;
+
+/// Nor one of three: the sine of its angle.
+const LEAST_SINE: f64 = 0.05;
+
+/// A map and how it was found.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) map: Affine,
+    pub(super) iterations: usize,
+}
+
+/// Samples until a better map is unlikely; `None` where no sample gave a map.
+///
+/// `plausible_only`: maps far beyond the scale guard are not considered.
+pub(super) fn search(
+    fixed: &[Point],
+    moving: &[Point],
+    options: &EstimateOptions,
+    seed: u64,
+    plausible_only: bool,
+) -> Option<Found> {
+    let count = fixed.len();
+    let size = options.model.pairs();
+    let pairs = Pairs::new(fixed, moving);
+    let mut random = Random(seed);
+    let mut squares = vec![0.0; count];
+    let mut best: Option<(f64, Affine)> = None;
+    let mut wanted = options.max_iterations;
+    let mut iterations = 0;
+    while iterations < wanted && count >= size {
+        iterations += 1;
+        let sample = random.distinct(size, count);
+        let [from, to] = [fixed, moving].map(|points| sample[..size].iter().map(|&i| points[i]));
+        let (from, to): (Vec<_>, Vec<_>) = (from.collect(), to.collect());
+        let Some(map) = minimal(options, &from, &to) else { continue };
+        if plausible_only && !plausible(&map, options) {
+            continue;
+        }
+        let cost = pairs.cost(&map, options.align_threshold, &mut squares);
+        if best.is_some_and(|(least, _)| cost >= least) {
+            continue;
+        }
+        let (cost, map) = settle(&pairs, options, (cost, map), &mut squares);
+        best = Some((cost, map));
+        let share =
+            pairs.inliers(&map, options.align_threshold, &mut squares) as f64 / count as f64;
+        wanted = samples(options, share).min(wanted).max(LEAST_SAMPLES.min(options.max_iterations));
+    }
+    best.map(|(_, map)| Found { map, iterations })
+}
+
+/// How many samples find one without outliers, at this share of inliers, with the confidence.
+fn samples(options: &EstimateOptions, share: f64) -> usize {
+    let clean = share.powi(options.model.pairs() as i32).min(1.0 - 1e-12);
+    let wanted = (1.0 - options.confidence).ln() / (1.0 - clean).ln();
+    // a share of 0 asks for infinitely many
+    if wanted.is_finite() { wanted.ceil() as usize } else { usize::MAX }
+}
+
+/// Refits a map to its inliers as long as that pays.
+fn settle(
+    pairs: &Pairs<'_>,
+    options: &EstimateOptions,
+    mut best: (f64, Affine),
+    squares: &mut [f64],
+) -> (f64, Affine) {
+    let limit = options.align_threshold.powi(2);
+    for _ in 0..REFITS {
+        pairs.squares(&best.1, squares);
+        let weights: Vec<f64> = squares.iter().map(|&s| f64::from(u8::from(s <= limit))).collect();
+        let Ok(map) = pairs.fit(options, &weights) else { break };
+        let cost = pairs.cost(&map, options.align_threshold, squares);
+        if cost >= best.0 {
+            break;
+        }
+        best = (cost, map);
+    }
+    best
+}
+
+/// The map through a minimal sample, unless the sample is too flat to tell.
+fn minimal(options: &EstimateOptions, from: &[Point], to: &[Point]) -> Option<Affine> {
+    let edge = |points: &[Point], i: usize| Vector3::from(points[i]) - Vector3::from(points[0]);
+    match options.model {
+        Model::Translation => {}
+        Model::Rigid | Model::Similarity => {
+            for points in [from, to] {
+                let (a, b) = (edge(points, 1), edge(points, 2));
+                if a.cross(&b).norm() <= LEAST_SINE * a.norm() * b.norm() {
+                    return None;
+                }
+            }
+        }
+        Model::Affine => {
+            let edges = |points| {
+                Matrix3::from_columns(&[edge(points, 1), edge(points, 2), edge(points, 3)])
+            };
+            let edges_from = edges(from);
+            let lengths: f64 = edges_from.column_iter().map(|c| c.norm()).product();
+            if edges_from.determinant().abs() <= LEAST_VOLUME * lengths {
+                return None;
+            }
+            let linear = edges(to) * edges_from.try_inverse()?;
+            let offset = Vector3::from(to[0]) - linear * Vector3::from(from[0]);
+            let rows = std::array::from_fn(|r| std::array::from_fn(|c| linear[(r, c)]));
+            return Some(Affine::from_parts(rows, offset.into()));
+        }
+    }
+    fit(options.model, from, to, None, options.allow_reflection).ok()
+}
+
+/// Whether a map could, once refitted, pass the guards on scale and handedness.
+fn plausible(map: &Affine, options: &EstimateOptions) -> bool {
+    /// Room for the noise of a minimal sample.
+    const ROOM: f64 = 1.5;
+    let linear = Matrix3::from(map.linear()); // transposed, which changes neither norm
+    let determinant = linear.determinant();
+    if determinant <= 0.0 && !options.allow_reflection {
+        return false;
+    }
+    // a Frobenius norm bounds every stretch
+    let limit = 3.0_f64.sqrt() * ROOM * options.max_scale;
+    linear.norm() <= limit && linear.try_inverse().is_some_and(|back| back.norm() <= limit)
+}
+
+/// Random numbers (SplitMix64: Steele, Lea & Flood, OOPSLA 2014): the same for the same seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, count: usize) -> usize {
+        ((u128::from(self.next()) * count as u128) >> 64) as usize
+    }
+
+    /// `size` (at most 4) different numbers below `count`, which is at least `size`.
+    fn distinct(&mut self, size: usize, count: usize) -> [usize; 4] {
+        let mut sample = [usize::MAX; 4];
+        for i in 0..size {
+            sample[i] = loop {
+                let drawn = self.below(count);
+                if !sample[..i].contains(&drawn) {
+                    break drawn;
+                }
+            };
+        }
+        sample
+    }
+}

@@ -1,0 +1,238 @@
+//! Matching the spots of two volumes on disk.
+//!
+//! Where both volumes fit in `--memory`, contexts are taken straight from them; where they do not,
+//! the volumes are read tile by tile and only the surroundings of each spot are kept.
+
+use rayon::prelude::*;
+
+use super::contexts::{Contexts, MARGIN, Place, Store, places};
+use super::pair::{check, pair};
+use super::share::Share;
+use super::{Error, MatchOptions};
+use crate::blocks::Context;
+use crate::geom::{Box3, Point};
+use crate::table::{Match, Spot};
+use crate::volume::{Dtype, Volume, Voxel};
+
+/// Bytes that a spot's description takes: coefficients and the lists that hold them.
+const DESCRIPTION: u64 = 1024;
+
+/// Matches spots of two volumes, in the order of the fixed spots. Spots too near the faces for a
+/// whole context are left out. Residuals are not known yet: see [`super::estimate`].
+///
+/// # Errors
+/// [`Error`]: a flag that makes no sense, voxels of different size, no whole context, too little
+/// memory, or what the volumes say.
+pub fn match_spots(
+    fixed: &Volume,
+    moving: &Volume,
+    fixed_spots: &[Spot],
+    moving_spots: &[Spot],
+    options: &MatchOptions,
+    ctx: &Context,
+) -> Result<Vec<Match>, Error> {
+    check(options, &fixed.grid(), &moving.grid())?;
+    let sides = [
+        Side::new("fixed", fixed, fixed_spots, options)?,
+        Side::new("moving", moving, moving_spots, options)?,
+    ];
+    let layout = Layout::choose(&sides, options, ctx.memory)?;
+    let threads = ctx.threads.max(1);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|source| Error::Threads { threads, source })?;
+    let [one, two] = &sides;
+    pool.install(|| match (one.narrow(), two.narrow()) {
+        (true, true) => run::<u16, u16>(one, two, layout, options),
+        (true, false) => run::<u16, f32>(one, two, layout, options),
+        (false, true) => run::<f32, u16>(one, two, layout, options),
+        (false, false) => run::<f32, f32>(one, two, layout, options),
+    })
+}
+
+fn run<T: Voxel, U: Voxel>(
+    fixed: &Side<'_>,
+    moving: &Side<'_>,
+    layout: Layout,
+    options: &MatchOptions,
+) -> Result<Vec<Match>, Error> {
+    let fixed_contexts = fixed.contexts::<T>(layout, options)?;
+    let moving_contexts = moving.contexts::<U>(layout, options)?;
+    let grids = [&fixed.volume.grid(), &moving.volume.grid()];
+    Ok(pair(&fixed_contexts, &moving_contexts, grids, options, Share::Pool))
+}
+
+/// What is held in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    /// Of each volume, the box that holds all contexts.
+    Whole,
+    /// A cube for each spot, cut from tiles of at most this many bytes.
+    Cubes { tile: u64 },
+}
+
+impl Layout {
+    fn choose(sides: &[Side<'_>; 2], options: &MatchOptions, memory: u64) -> Result<Self, Error> {
+        let spots: usize = sides.iter().map(|side| side.places.len()).sum();
+        // the rest is for the product of coefficients and what each thread holds
+        let left = (memory / 10 * 8).saturating_sub(spots as u64 * DESCRIPTION);
+        let whole: u64 =
+            sides.iter().map(|side| side.size() * side.reach(options).len() as u64).sum();
+        if whole <= left {
+            return Ok(Self::Whole);
+        }
+        let cube = cube(options.context_radius).iter().product::<usize>() as u64;
+        let cubes: u64 =
+            sides.iter().map(|side| side.size() * cube * side.places.len() as u64).sum();
+        // the smallest tile is a chunk
+        let chunk =
+            |side: &Side<'_>| side.size() * side.tile(1, options).iter().product::<usize>() as u64;
+        let tile = left.saturating_sub(cubes).max(sides.iter().map(chunk).max().unwrap_or(0));
+        if cubes + tile > left {
+            let (wanted, found) = ((cubes + tile) >> 20, left >> 20);
+            return Err(Error::Memory { spots, wanted, found });
+        }
+        Ok(Self::Cubes { tile })
+    }
+}
+
+/// One of the two volumes, and its usable spots.
+struct Side<'a> {
+    volume: &'a Volume,
+    places: Vec<Place>,
+}
+
+impl<'a> Side<'a> {
+    fn new(
+        side: &'static str,
+        volume: &'a Volume,
+        spots: &[Spot],
+        options: &MatchOptions,
+    ) -> Result<Self, Error> {
+        let radius = options.context_radius;
+        let positions: Vec<Point> = spots.iter().map(|s| s.position).collect();
+        let places = places(&volume.grid(), &positions, radius, options.exact);
+        if places.is_empty() {
+            return Err(Error::NoContexts { side, spots: spots.len(), radius });
+        }
+        Ok(Self { volume, places })
+    }
+
+    /// Whether its voxels are whole numbers of at most 16 bits.
+    fn narrow(&self) -> bool {
+        matches!(self.volume.dtype(), Dtype::U8 | Dtype::U16)
+    }
+
+    /// Bytes of a voxel in memory.
+    fn size(&self) -> u64 {
+        if self.narrow() { 2 } else { 4 }
+    }
+
+    /// The box that holds all contexts and what the search between voxels can reach.
+    fn reach(&self, options: &MatchOptions) -> Box3 {
+        let middle = |p: &Place| {
+            let min = p.voxel.map(|v| v as i64);
+            Box3::new(min, min.map(|v| v + 1))
+        };
+        let boxes = self.places.iter().map(middle);
+        let all = boxes.reduce(|a, b| a.union(&b)).unwrap_or(Box3::of_shape([0; 3]));
+        all.grow(margin(options)).intersect(&self.volume.grid().bounds())
+    }
+
+    fn contexts<T: Voxel>(
+        &self,
+        layout: Layout,
+        options: &MatchOptions,
+    ) -> Result<Contexts<'static, T>, Error> {
+        let store = match layout {
+            Layout::Whole => {
+                let part = self.reach(options);
+                let voxels = read::<T>(self.volume, &part)?;
+                let origin = part.min.map(|v| v as usize);
+                Store::array(voxels, part.shape(), origin, &self.places)
+            }
+            Layout::Cubes { tile } => self.cubes(tile, options)?,
+        };
+        let shape = self.volume.grid().shape;
+        let radius = options.context_radius;
+        Ok(Contexts::describe(store, shape, &self.places, radius, Share::Pool))
+    }
+
+    /// Voxels along each axis of a tile of at most `bytes` with its margins, whole chunks and at
+    /// least one.
+    fn tile(&self, bytes: u64, options: &MatchOptions) -> [usize; 3] {
+        let (chunk, margin) = (self.volume.chunk(), margin(options));
+        let grown = |n: usize| -> [usize; 3] {
+            std::array::from_fn(|a| n * chunk[a] + 2 * margin[a] as usize)
+        };
+        let fits =
+            |n: &usize| grown(*n).iter().map(|&v| v as u64).product::<u64>() * self.size() <= bytes;
+        grown((1..=16).take_while(fits).last().unwrap_or(1))
+    }
+
+    /// The surroundings of each spot, read tile by tile.
+    fn cubes<T: Voxel>(
+        &self,
+        tile: u64,
+        options: &MatchOptions,
+    ) -> Result<Store<'static, T>, Error> {
+        let [cz, cy, cx] = cube(options.context_radius);
+        let margin = margin(options);
+        let grown = self.tile(tile, options);
+        let core = std::array::from_fn(|a| grown[a] - 2 * margin[a] as usize);
+        let mut voxels = vec![T::default(); self.places.len() * cz * cy * cx];
+        for core in self.volume.grid().bounds().tiles(core) {
+            let held = |p: &Place| core.contains(p.voxel.map(|v| v as i64));
+            let members: Vec<usize> =
+                (0..self.places.len()).filter(|&i| held(&self.places[i])).collect();
+            if members.is_empty() {
+                continue;
+            }
+            let part = core.grow(margin);
+            let [_, ny, nx] = part.shape();
+            let all = read::<T>(self.volume, &part)?;
+            for i in members {
+                let [z, y, x]: [usize; 3] = std::array::from_fn(|a| {
+                    self.places[i].voxel[a] - core.min[a] as usize // the margins cancel
+                });
+                let out = &mut voxels[i * cz * cy * cx..][..cz * cy * cx];
+                for (line, out) in out.chunks_exact_mut(cx).enumerate() {
+                    let from = ((z + line / cy) * ny + y + line % cy) * nx + x;
+                    out.copy_from_slice(&all[from..from + cx]);
+                }
+            }
+        }
+        let middle = (cz / 2 * cy + cy / 2) * cx + cx / 2;
+        let centres = (0..self.places.len()).map(|i| i * cz * cy * cx + middle).collect();
+        Ok(Store { voxels: voxels.into(), strides: [cy * cx, cx], centres })
+    }
+}
+
+/// Voxels around a spot that can be met.
+fn margin(options: &MatchOptions) -> [i64; 3] {
+    options.context_radius.map(|r| (r + MARGIN) as i64)
+}
+
+/// The size of the cube kept for a spot.
+fn cube(radius: [usize; 3]) -> [usize; 3] {
+    radius.map(|r| 2 * (r + MARGIN) + 1)
+}
+
+/// Reads a box with all threads of the pool, a slab of chunks each.
+fn read<T: Voxel>(volume: &Volume, part: &Box3) -> Result<Vec<T>, Error> {
+    let mut voxels = vec![T::default(); part.len()];
+    let [_, ny, nx] = part.shape();
+    let chunk = volume.chunk()[0].max(1) as i64;
+    let mut slabs = Vec::new();
+    let (mut rest, mut z) = (voxels.as_mut_slice(), part.min[0]);
+    while z < part.max[0] {
+        let end = ((z.div_euclid(chunk) + 1) * chunk).min(part.max[0]);
+        let slab = Box3::new([z, part.min[1], part.min[2]], [end, part.max[1], part.max[2]]);
+        let (out, other) = rest.split_at_mut((end - z) as usize * ny * nx);
+        slabs.push((slab, out));
+        (rest, z) = (other, end);
+    }
+    slabs.into_par_iter().try_for_each(|(slab, out)| volume.read_into(&slab, out))?;
+    Ok(voxels)
+}

@@ -1,0 +1,60 @@
+//! Distances between where a map takes the fixed points and the moving points.
+
+use super::EstimateOptions;
+use crate::geom::{Affine, FitError, Point, fit};
+
+/// Pairs of points, also axis by axis so that all distances are computed in whole registers.
+pub(super) struct Pairs<'a> {
+    fixed: &'a [Point],
+    moving: &'a [Point],
+    from: [Vec<f64>; 3],
+    to: [Vec<f64>; 3],
+}
+
+impl<'a> Pairs<'a> {
+    pub(super) fn new(fixed: &'a [Point], moving: &'a [Point]) -> Self {
+        let axis = |points: &[Point], a: usize| points.iter().map(|p| p[a]).collect();
+        Self {
+            fixed,
+            moving,
+            from: std::array::from_fn(|a| axis(fixed, a)),
+            to: std::array::from_fn(|a| axis(moving, a)),
+        }
+    }
+
+    /// Squared distances under `map`, into `out`, which has one place for each pair.
+    pub(super) fn squares(&self, map: &Affine, out: &mut [f64]) {
+        let [z, y, x] = &self.from;
+        out.fill(0.0);
+        for (to, [a, b, c, d]) in self.to.iter().zip(map.rows()) {
+            let points = z.iter().zip(y).zip(x).zip(to);
+            for (out, (((z, y), x), to)) in out.iter_mut().zip(points) {
+                let apart = a * z + b * y + c * x + d - to;
+                *out += apart * apart;
+            }
+        }
+    }
+
+    /// The sum of squared distances, each cut at the threshold squared.
+    pub(super) fn cost(&self, map: &Affine, threshold: f64, scratch: &mut [f64]) -> f64 {
+        self.squares(map, scratch);
+        let limit = threshold * threshold;
+        scratch.iter().map(|s| s.min(limit)).sum()
+    }
+
+    /// How many pairs lie within the threshold.
+    pub(super) fn inliers(&self, map: &Affine, threshold: f64, scratch: &mut [f64]) -> usize {
+        self.squares(map, scratch);
+        let limit = threshold * threshold;
+        scratch.iter().filter(|&&s| s <= limit).count()
+    }
+
+    /// The best map of the options' model at these weights.
+    pub(super) fn fit(
+        &self,
+        options: &EstimateOptions,
+        weights: &[f64],
+    ) -> Result<Affine, FitError> {
+        fit(options.model, self.fixed, self.moving, Some(weights), options.allow_reflection)
+    }
+}

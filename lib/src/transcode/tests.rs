@@ -1,0 +1,140 @@
+use std::path::PathBuf;
+
+use super::*;
+use crate::geom::{Box3, Grid};
+use crate::volume::{Dtype, Existing};
+
+const ROWS: [[f64; 4]; 3] =
+    [[1.0, 0.1, 0.0, -81.25], [0.0, 0.9, 1.0 / 3.0, 2.0], [0.02, 0.0, 1.1, 1e-9]];
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+}
+
+fn turn(from: &str, axes: Option<Axes>, to: &str, target: Target) -> Result<(), Error> {
+    transform(from, axes, false, to, target, &Context::default())
+}
+
+#[test]
+fn a_matrix_goes_through_every_format_and_back_bit_for_bit() {
+    let folder = Folder::new();
+    let map = Affine::from_rows(ROWS);
+    let (xyz, json, zyx) = (folder.at("xyz.txt"), folder.at("chain.json"), folder.at("zyx.txt"));
+    transform::write_matrix_text(Path::new(&xyz), &map, Axes::Xyz).unwrap();
+    turn(&xyz, Some(Axes::Xyz), &json, Target::Json).unwrap();
+    turn(&json, None, &zyx, Target::Matrix(Axes::Zyx)).unwrap();
+    assert_eq!(transform::read_affine(std::slice::from_ref(&json)).unwrap().rows(), ROWS);
+    assert_eq!(transform::read_affine(&[zyx]).unwrap().rows(), ROWS);
+    let again = folder.at("again.txt");
+    turn(&json, None, &again, Target::Matrix(Axes::Xyz)).unwrap();
+    assert_eq!(std::fs::read(&again).unwrap(), std::fs::read(&xyz).unwrap());
+}
+
+#[test]
+fn the_other_direction_is_inverted_when_asked() {
+    let folder = Folder::new();
+    let map = Affine::from_rows(ROWS);
+    let (forward, back) = (folder.at("forward.txt"), folder.at("back.json"));
+    transform::write_matrix_text(Path::new(&forward), &map, Axes::Zyx).unwrap();
+    let ctx = Context::default();
+    transform(&forward, None, true, &back, Target::Json, &ctx).unwrap();
+    let both = map.then(&transform::read_affine(&[back]).unwrap());
+    assert!(both.distance(&Affine::IDENTITY, [[0.0; 3], [100.0; 3]]) < 1e-9);
+}
+
+#[test]
+fn a_document_keeps_its_arrays_wherever_it_is_written() {
+    let folder = Folder::new();
+    let (from, to) = (folder.path("a/chain.json"), folder.at("chain.json"));
+    let steps = [Step::Affine(Affine::from_rows(ROWS)), Step::Field(folder.at("a/field.zarr"))];
+    transform::write_document(&from, &steps).unwrap();
+    turn(&from.display().to_string(), None, &to, Target::Json).unwrap();
+    assert!(std::fs::read_to_string(&to).unwrap().contains("\"a/field.zarr\""));
+    let refused = turn(&to, None, &folder.at("m.txt"), Target::Matrix(Axes::Zyx)).unwrap_err();
+    assert!(refused.to_string().ends_with("which no matrix can say; write it --to json"));
+    assert!(!folder.path("m.txt").exists());
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_nothing_is_written() {
+    let folder = Folder::new();
+    let (text, json) = (folder.at("m.txt"), folder.at("chain.json"));
+    transform::write_matrix_text(Path::new(&text), &Affine::from_rows(ROWS), Axes::Zyx).unwrap();
+    turn(&text, None, &json, Target::Json).unwrap();
+    let out = folder.at("out");
+    for (refusal, words) in [
+        (turn(&json, Some(Axes::Xyz), &out, Target::Json), "leave --from-axes out"),
+        (turn(&text, None, &out, Target::Volume(Format::N5)), "write it --to json"),
+        (turn(&text, None, &json, Target::Json), "--overwrite"),
+        (turn(&folder.at("none"), None, &out, Target::Json), "not found"),
+    ] {
+        let message = refusal.unwrap_err().to_string();
+        assert!(message.contains(words), "{message}");
+    }
+    assert!(!folder.path("out").exists());
+}
+
+#[test]
+fn formats_have_names_and_others_are_refused_with_them() {
+    assert_eq!("n5".parse(), Ok(Target::Volume(Format::N5)));
+    assert_eq!("bigstream-xyz".parse(), Ok(Target::Matrix(Axes::Xyz)));
+    assert_eq!((parse_codec("raw"), parse_axes("xyz")), (Ok(Codec::Raw), Ok(Axes::Xyz)));
+    assert!(parse_codec("lzma").is_err() && parse_axes("yxz").is_err());
+    assert_eq!(
+        "nrrd".parse::<Target>().unwrap_err(),
+        "'nrrd' is no format; known are zarr3, zarr2, n5, tiff, npy, json, bigstream-zyx, \
+         bigstream-xyz"
+    );
+}
+
+#[test]
+fn a_volume_goes_through_every_format_voxel_for_voxel() {
+    let folder = Folder::new();
+    let shape = [5, 37, 43];
+    let spec = Spec {
+        grid: Grid::new(shape, [2.0, 0.5, 0.25], [10.0, 0.0, -3.0]),
+        dtype: Dtype::U16,
+        chunk: [4, 16, 16],
+        shard: None,
+        codec: Codec::default(),
+        format: Format::Zarr3,
+    };
+    let voxels: Vec<u16> = (0..5 * 37 * 43).map(|i: u32| (i * 7919 % 65521) as u16).collect();
+    let first = folder.at("first.zarr");
+    let output = Output::create(&first, &spec, Existing::Refuse).unwrap();
+    let whole = Box3::of_shape(shape);
+    output.write(&whole, &voxels).unwrap();
+    let ctx = Context { threads: 2, ..Context::default() };
+    let mut source = first;
+    for (name, format) in [
+        ("a.zarr", Format::Zarr2),
+        ("b.n5", Format::N5),
+        ("c.tif", Format::Tiff),
+        ("d.npy", Format::Npy),
+        ("e.zarr", Format::Zarr3),
+    ] {
+        let to = folder.at(name);
+        let select = Select {
+            // a .npy says nothing of either
+            spacing: source.ends_with("npy").then_some(spec.grid.spacing),
+            ..Select::default()
+        };
+        volume(&source, &select, &to, format, &Layout::default(), &ctx).unwrap();
+        let select = Select { spacing: Some(spec.grid.spacing), ..Select::default() };
+        let copy = Volume::open(&to, &select).unwrap();
+        assert_eq!(copy.read::<u16>(&whole).unwrap(), voxels, "{name}");
+        source = to;
+    }
+}

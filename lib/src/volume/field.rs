@@ -1,0 +1,248 @@
+//! Displacement fields on disk: Zarr arrays `(z, y, x, 3)` of `float32`, micrometres.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use serde_json::{Map, Value, json};
+
+use super::node::{Container, Node};
+use super::output::{self, Writer};
+use super::place::Place;
+use super::source::{self, Block, Layout, Scratch, Source, View};
+use super::zarr::{self, ArraySpec, ZarrSource};
+use super::{Codec, Dtype, Error, Existing, calibration, open, store};
+use crate::geom::{Box3, FieldSource, Grid, Point, SourceError};
+
+/// The direction of all our transforms, as it is written.
+const DIRECTION: &str = "fixed-to-moving";
+
+/// An array with three components last, seen as one of rank 3 whose rows are three times as long.
+struct Interleaved {
+    array: ZarrSource,
+    layout: Layout,
+}
+
+impl Interleaved {
+    fn new(array: ZarrSource) -> Self {
+        let merge = |sizes: &[u64]| vec![sizes[0], sizes[1], sizes[2] * 3];
+        let inner = array.layout();
+        let layout = Layout {
+            shape: merge(&inner.shape),
+            block: merge(&inner.block),
+            dtype: inner.dtype,
+            fill: inner.fill.clone(),
+        };
+        Self { array, layout }
+    }
+}
+
+impl Source for Interleaved {
+    fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn load(
+        &self,
+        index: &[u64],
+        wanted: &[Range<u64>],
+        scratch: &mut Scratch,
+    ) -> Result<Option<Block>, Error> {
+        let x = wanted[2].start / 3..wanted[2].end.div_ceil(3);
+        let wanted = [wanted[0].clone(), wanted[1].clone(), x, 0..3];
+        let index = [index[0], index[1], index[2], 0];
+        let block = self.array.load(&index, &wanted, scratch)?;
+        Ok(block.map(|block| Block {
+            strides: vec![block.strides[0], block.strides[1], 1],
+            extent: vec![block.extent[0], block.extent[1], block.extent[2] * 3],
+            ..block
+        }))
+    }
+
+    fn describe(&self) -> Map<String, Value> {
+        self.array.describe()
+    }
+}
+
+/// A displacement field on disk, read box by box. What is not stored is NaN: unknown.
+pub struct FieldFile {
+    source: Interleaved,
+    grid: Grid,
+    reach: Option<Point>,
+}
+
+impl std::fmt::Debug for FieldFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FieldFile({:?})", self.grid)
+    }
+}
+
+impl FieldFile {
+    /// Opens the field at `location`.
+    ///
+    /// # Errors
+    /// [`Error`]: nothing there, no field, or one of another direction.
+    pub fn open(location: &str) -> Result<Self, Error> {
+        let path = open::path_of(location)?;
+        let Some(node) = Node::read(&path)? else {
+            return Err(Error::missing(location, "a Zarr array of displacements is wanted"));
+        };
+        let bad = |message: String| Err(Error::format(location, message));
+        if !node.is_array || node.container == Container::N5 {
+            return bad("is no Zarr array; a field (z, y, x, 3) of float32 is wanted".into());
+        }
+        let known = calibration::from_attributes(&node);
+        let direction = node.attributes.get("direction").and_then(Value::as_str);
+        let reach = node.attributes.get("reach").cloned();
+        let found = direction.map(str::to_owned);
+        let array = ZarrSource::open(location, node)?;
+        let layout = array.layout();
+        let [depth, height, width, 3] = layout.shape[..] else {
+            return bad(format!("has the shape {:?}; a field has (z, y, x, 3)", layout.shape));
+        };
+        if layout.block[3] != 3 {
+            return bad(format!("has chunks of {:?}, which cut vectors", layout.block));
+        }
+        if !matches!(layout.dtype, Dtype::F32 | Dtype::F64) {
+            return bad(format!("holds {}; a field has float32", layout.dtype));
+        }
+        if found.as_deref() != Some(DIRECTION) {
+            let found = found.map_or("no direction".to_owned(), |d| format!("the direction '{d}'"));
+            return bad(format!("has {found} in its attributes; '{DIRECTION}' is wanted"));
+        }
+        let Some(spacing) = known.spacing.filter(|s| s.iter().all(|v| v.is_finite() && *v > 0.0))
+        else {
+            return bad("has no attribute 'spacing' with three lengths above 0".into());
+        };
+        let shape = [depth as usize, height as usize, width as usize];
+        let grid = Grid::new(shape, spacing, known.origin.unwrap_or_default());
+        let reach = reach.and_then(|reach| serde_json::from_value(reach).ok());
+        Ok(Self { source: Interleaved::new(array), grid, reach })
+    }
+
+    /// Vectors along z, y, x of a chunk: the unit in which it is best read.
+    pub fn chunk(&self) -> [usize; 3] {
+        let block = &self.source.layout.block;
+        [block[0] as usize, block[1] as usize, block[2] as usize / 3]
+    }
+}
+
+impl FieldSource for FieldFile {
+    fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    fn read(&self, part: &Box3) -> Result<Vec<[f32; 3]>, SourceError> {
+        let mut vectors = vec![[0.0f32; 3]; part.len()];
+        let view = View { axes: [Some(0), Some(1), Some(2)], fixed: vec![0; 3] };
+        let wide = |[z, y, x]: [i64; 3]| [z, y, 3 * x];
+        let part = Box3::new(wide(part.min), wide(part.max));
+        source::read(&self.source, &view, &part, vectors.as_flattened_mut())?;
+        Ok(vectors)
+    }
+
+    fn reach(&self) -> Option<Point> {
+        self.reach
+    }
+}
+
+/// A displacement field open for writing, under the rules of [`super::Output`].
+pub struct FieldOutput {
+    writer: Writer,
+    array: PathBuf,
+}
+
+impl std::fmt::Debug for FieldOutput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FieldOutput({})", self.array.display())
+    }
+}
+
+impl FieldOutput {
+    /// Creates the field at `location`, chunks counting vectors.
+    ///
+    /// # Errors
+    /// As [`super::Output::create`].
+    pub fn create(
+        location: &str,
+        grid: &Grid,
+        chunk: [usize; 3],
+        existing: Existing,
+    ) -> Result<Self, Error> {
+        let size = |sizes: [usize; 3]| -> Vec<u64> {
+            sizes.into_iter().chain([3]).map(|n| n as u64).collect()
+        };
+        let valid = grid.spacing.iter().all(|v| v.is_finite() && *v > 0.0);
+        if grid.shape.contains(&0) || chunk.contains(&0) || !valid {
+            let message = format!("cannot be created with {grid:?} and chunks of {chunk:?}");
+            return Err(Error::format(location, message));
+        }
+        let path = open::path_of(location)?;
+        let place = Place::of_array(location, &path, Container::Zarr3)?;
+        let metadata = zarr::metadata(&ArraySpec {
+            container: Container::Zarr3,
+            shape: size(grid.shape),
+            chunk: size(chunk),
+            shard: None,
+            dtype: Dtype::F32,
+            codec: Codec::Blosc,
+            fill: "NaN".into(),
+            names: ["z", "y", "x", "component"].map(str::to_owned).to_vec(),
+        });
+        let there = place.check(location, existing)?;
+        if there {
+            output::resume(location, &place, &metadata, grid)?;
+        }
+        if existing == Existing::Overwrite {
+            place.remove()?;
+        }
+        if !there {
+            let attributes = json!({
+                "spacing": grid.spacing,
+                "origin": grid.origin,
+                "unit": "micrometer",
+                "axes": ["z", "y", "x", "component"],
+                "components": ["z", "y", "x"],
+                "direction": DIRECTION,
+            });
+            let attributes = attributes.as_object().cloned().unwrap_or_default();
+            place.make_groups()?;
+            output::write_metadata(&path, Container::Zarr3, metadata, attributes)?;
+        }
+        store::sweep(&output::partial_folder(&path));
+        store::sweep(&path);
+        let Some(node) = Node::read(&path)? else {
+            return Err(Error::missing(location, "it was created a moment ago"));
+        };
+        Ok(Self { writer: Writer::open(location, &node, 3)?, array: path })
+    }
+
+    /// The shape, in vectors, of what is written at once.
+    pub fn unit(&self) -> [usize; 3] {
+        self.writer.unit()
+    }
+
+    /// Writes a box of whole chunks, C order `(z, y, x)`, components z, y, x, micrometres.
+    ///
+    /// # Errors
+    /// As [`super::Output::write`].
+    pub fn write(&self, part: &Box3, vectors: &[[f32; 3]]) -> Result<(), Error> {
+        let elements = vectors.as_flattened();
+        self.writer.check(part, elements)?;
+        self.writer.write(part, elements)
+    }
+
+    /// A folder inside the array for ledgers.
+    pub fn ledger_folder(&self) -> PathBuf {
+        self.array.join(".voxloom")
+    }
+
+    /// Sets an attribute; `reach`, three lengths, is what [`FieldFile`] gives as its reach.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn set_attribute(&self, name: &str, value: Value) -> Result<(), Error> {
+        Node::update(&self.array, |attributes| {
+            attributes.insert(name.to_owned(), value);
+        })
+    }
+}

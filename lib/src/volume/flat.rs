@@ -1,0 +1,71 @@
+//! Elements that lie in a file as they are: `.npy`, and ImageJ's stacks of one directory entry.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+use super::dtype::ByteOrder;
+use super::source::{Block, Layout, Scratch, Source};
+use super::{Error, store};
+
+/// A file that holds one array, C order, from `offset` on. Its blocks are planes of the last two
+/// dimensions.
+pub(super) struct FlatFile {
+    pub(super) location: String,
+    pub(super) path: PathBuf,
+    pub(super) offset: u64,
+    pub(super) layout: Layout,
+    pub(super) order: ByteOrder,
+    /// What `inspect` shows.
+    pub(super) facts: Map<String, Value>,
+}
+
+/// Blocks that are planes of the last two dimensions.
+pub(super) fn planes(shape: &[u64]) -> Vec<u64> {
+    let rank = shape.len();
+    shape.iter().enumerate().map(|(d, n)| if d + 2 < rank { 1 } else { *n }).collect()
+}
+
+impl Source for FlatFile {
+    fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn load(
+        &self,
+        index: &[u64],
+        wanted: &[Range<u64>],
+        scratch: &mut Scratch,
+    ) -> Result<Option<Block>, Error> {
+        let block = Block::whole(&self.layout.block, self.order);
+        let size = self.layout.dtype.size();
+        let plane = self.layout.block.iter().product::<u64>();
+        // planes follow each other: the number of this one is its index in a C-order array
+        let number = index.iter().zip(&self.layout.shape).zip(&self.layout.block).fold(
+            0,
+            |number, ((i, shape), block)| {
+                if *block == 1 && shape != block { number * shape + i } else { number }
+            },
+        );
+        let offset = |pick: &dyn Fn(&Range<u64>) -> u64| -> usize {
+            wanted.iter().zip(&block.strides).map(|(w, s)| pick(w) as usize * s).sum()
+        };
+        let (first, last) = (offset(&|w| w.start), offset(&|w| w.end - 1));
+        let start = self.offset + (number * plane + first as u64) * size as u64;
+        let length = (last + 1 - first) * size;
+        match store::read_range(&self.path, start, length, &mut scratch.data) {
+            Ok(Some(true)) => Ok(Some(Block { first, ..block })),
+            Ok(Some(false)) => {
+                let message = format!("the file ends before byte {}", start + length as u64);
+                Err(Error::damaged(&self.location, index, &self.path, message))
+            }
+            Ok(None) => Err(Error::missing(&self.location, "it was there when it was opened")),
+            Err(source) => Err(Error::io("read", &self.path, source)),
+        }
+    }
+
+    fn describe(&self) -> Map<String, Value> {
+        self.facts.clone()
+    }
+}

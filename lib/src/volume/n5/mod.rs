@@ -1,0 +1,219 @@
+//! N5 arrays: blocks with a header, big-endian, x fastest, cut at the array's end.
+//!
+//! After the specification in the N5 repository (<https://github.com/saalfeldlab/n5>, "File-system
+//! specification", version 2.5.1). Dimensions in `attributes.json` and in block headers are listed
+//! fastest first; reversed, they are those of a C-order array.
+
+mod compression;
+mod lz4;
+#[cfg(test)]
+mod oracle;
+
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+pub(super) use compression::Compression;
+
+use super::dtype::ByteOrder;
+use super::node::Node;
+use super::source::{Block, Layout, Scratch, Source};
+use super::store;
+use super::{Dtype, Error, Spec, output};
+use crate::geom::Grid;
+
+/// An N5 array, for reading and for writing.
+#[derive(Debug)]
+pub(super) struct N5Array {
+    location: String,
+    path: PathBuf,
+    layout: Layout,
+    compression: Compression,
+    metadata: Map<String, Value>,
+}
+
+impl N5Array {
+    pub(super) fn open(location: &str, node: &Node) -> Result<Self, Error> {
+        let sizes = |name: &str| -> Result<Vec<u64>, Error> {
+            let list = node.metadata.get(name).and_then(Value::as_array);
+            let sizes = list.and_then(|list| list.iter().map(Value::as_u64).collect());
+            let sizes: Option<Vec<u64>> = sizes;
+            let sizes = sizes.filter(|sizes| !sizes.is_empty() && !sizes.contains(&0));
+            let mut sizes = sizes.ok_or_else(|| {
+                let message = format!("its attributes.json has no list of sizes '{name}'");
+                Error::format(location, message)
+            })?;
+            sizes.reverse();
+            Ok(sizes)
+        };
+        let (shape, block) = (sizes("dimensions")?, sizes("blockSize")?);
+        if shape.len() != block.len() {
+            let message = "its 'dimensions' and 'blockSize' differ in length";
+            return Err(Error::format(location, message));
+        }
+        let name = node.metadata.get("dataType").unwrap_or(&Value::Null);
+        let dtype = name.as_str().and_then(Dtype::from_name);
+        let dtype = dtype.ok_or_else(|| Error::dtype(location, name))?;
+        let compression = Compression::from_attributes(location, &node.metadata)?;
+        let layout = Layout { shape, block, dtype, fill: vec![0; dtype.size()] };
+        Ok(Self {
+            location: location.to_owned(),
+            path: node.path.clone(),
+            layout,
+            compression,
+            metadata: node.metadata.clone(),
+        })
+    }
+
+    /// The file of a block: its index, fastest first, a folder for each dimension but the last.
+    fn file(&self, index: &[u64]) -> PathBuf {
+        index.iter().rev().fold(self.path.clone(), |path, i| path.join(i.to_string()))
+    }
+
+    /// Stores one block, given without padding: elements big endian. A block of zeros is not
+    /// stored.
+    pub(super) fn store(&self, index: &[u64], extent: &[u64], bytes: &[u8]) -> Result<(), Error> {
+        let path = self.file(index);
+        if bytes.first() == Some(&0) && bytes[1..] == bytes[..bytes.len() - 1] {
+            return match fs::remove_file(&path) {
+                Err(error) if !store::is_missing(&error) => Err(Error::io("write", &path, error)),
+                _ => Ok(()),
+            };
+        }
+        let mut out = Vec::with_capacity(bytes.len() / 2 + 64);
+        out.extend(0u16.to_be_bytes());
+        out.extend((extent.len() as u16).to_be_bytes());
+        for size in extent.iter().rev() {
+            out.extend((*size as u32).to_be_bytes());
+        }
+        self.compression
+            .encode(bytes, self.layout.dtype.size(), &mut out)
+            .map_err(|error| Error::format(&self.location, format!("cannot encode: {error}")))?;
+        store::write_by_way_of(&output::partial_folder(&self.path), &path, &out)
+    }
+}
+
+impl Source for N5Array {
+    fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn load(
+        &self,
+        index: &[u64],
+        _wanted: &[Range<u64>],
+        scratch: &mut Scratch,
+    ) -> Result<Option<Block>, Error> {
+        let path = self.file(index);
+        if !store::read_file(&path, &mut scratch.file)? {
+            return Ok(None);
+        }
+        let damaged = |message: String| Error::damaged(&self.location, index, &path, message);
+        let (extent, payload) = header(&scratch.file, self.layout.shape.len()).map_err(damaged)?;
+        let elements: u64 = extent.iter().product();
+        // a header that lies about its size must not cost memory
+        if extent.iter().zip(&self.layout.block).any(|(extent, block)| extent > block) {
+            let message = format!("its header says {extent:?}, more than {:?}", self.layout.block);
+            return Err(damaged(message));
+        }
+        scratch.data.resize(elements as usize * self.layout.dtype.size(), 0);
+        self.compression.decode(payload, &mut scratch.data).map_err(damaged)?;
+        Ok(Some(Block::whole(&extent, ByteOrder::Big)))
+    }
+
+    fn describe(&self) -> Map<String, Value> {
+        let mut facts = Map::new();
+        facts.insert("format".into(), "n5".into());
+        facts.insert("codecs".into(), json!([self.compression.name()]));
+        if let Some(compression) = self.metadata.get("compression") {
+            facts.insert("compression".into(), compression.clone());
+        }
+        facts
+    }
+}
+
+/// The block's size, slowest dimension first, and what follows the header.
+///
+/// Mode 0 is the default; mode 1 adds the number of elements; mode 2 is a serialised Java object.
+fn header(file: &[u8], rank: usize) -> Result<(Vec<u64>, &[u8]), String> {
+    let short = || "it ends within its header".to_owned();
+    let (start, rest) = file.split_first_chunk::<4>().ok_or_else(short)?;
+    let mode = u16::from_be_bytes([start[0], start[1]]);
+    let found = usize::from(u16::from_be_bytes([start[2], start[3]]));
+    if mode > 1 {
+        return Err(format!("its header has the mode {mode}; 0 and 1 can be read"));
+    }
+    if found != rank {
+        return Err(format!("its header says {found} dimensions, the array has {rank}"));
+    }
+    let (sizes, rest) = rest.split_at_checked(4 * rank).ok_or_else(short)?;
+    let (sizes, _) = sizes.as_chunks::<4>();
+    let extent: Vec<u64> = sizes.iter().rev().map(|s| u64::from(u32::from_be_bytes(*s))).collect();
+    if mode == 0 {
+        return Ok((extent, rest));
+    }
+    let (count, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+    let count = u64::from(u32::from_be_bytes(*count));
+    if count != extent.iter().product::<u64>() {
+        return Err(format!("its header says {count} elements in a block of {extent:?}"));
+    }
+    Ok((extent, rest))
+}
+
+/// The attributes of an array to be written. `factors` are those of its level, z, y, x.
+pub(super) fn attributes(spec: &Spec, factors: [f64; 3]) -> Map<String, Value> {
+    let mut attributes = Map::new();
+    let reversed = |sizes: [usize; 3]| json!([sizes[2], sizes[1], sizes[0]]);
+    attributes.insert("dimensions".into(), reversed(spec.grid.shape));
+    attributes.insert("blockSize".into(), reversed(spec.chunk));
+    attributes.insert("dataType".into(), spec.dtype.name().into());
+    attributes.insert("compression".into(), Compression::of(spec.codec).to_json());
+    calibrate(&mut attributes, &spec.grid, factors);
+    attributes
+}
+
+/// Says where the voxels lie in the spellings that N5 tools read: `pixelResolution` times
+/// `downsamplingFactors`, and COSEM's `transform`, which alone has an origin.
+pub(super) fn calibrate(attributes: &mut Map<String, Value>, grid: &Grid, factors: [f64; 3]) {
+    let whole = factors.iter().all(|f| f.fract() == 0.0);
+    let listed: Value = if whole {
+        factors.iter().rev().map(|f| *f as u64).collect::<Vec<_>>().into()
+    } else {
+        factors.iter().rev().copied().collect::<Vec<_>>().into()
+    };
+    let base: Vec<f64> = (0..3).rev().map(|a| grid.spacing[a] / factors[a]).collect();
+    attributes.insert("pixelResolution".into(), base.into());
+    attributes.insert("downsamplingFactors".into(), listed);
+    attributes.insert(
+        "transform".into(),
+        json!({
+            "axes": ["z", "y", "x"],
+            "units": ["um", "um", "um"],
+            "scale": grid.spacing,
+            "translate": grid.origin
+        }),
+    );
+}
+
+/// The factors of a level with this grid, from the level `s0` beside it.
+pub(super) fn factors(array: &Path, grid: &Grid) -> Result<[f64; 3], Error> {
+    let Some(finest) = array.parent().map(|parent| parent.join("s0")) else {
+        return Ok([1.0; 3]);
+    };
+    let known = match Node::read(&finest)? {
+        Some(node) if node.is_array => super::calibration::from_attributes(&node).spacing,
+        _ => None,
+    };
+    let is_level =
+        array.file_name().and_then(|n| n.to_str()).is_some_and(super::ome::is_level_name);
+    Ok(match known {
+        Some(finest) if is_level => std::array::from_fn(|a| {
+            let factor = grid.spacing[a] / finest[a];
+            // 2 and not 2.0000000000000004
+            if (factor - factor.round()).abs() < 1e-9 { factor.round() } else { factor }
+        }),
+        _ => [1.0; 3],
+    })
+}

@@ -1,0 +1,153 @@
+//! The metadata files of Zarr and N5: what a folder is, its attributes, what lies below it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::{Error, store};
+
+/// The formats whose volumes are folders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Container {
+    Zarr3,
+    Zarr2,
+    N5,
+}
+
+/// A folder with metadata.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    /// Where it is.
+    pub(super) path: PathBuf,
+    /// Whose metadata it has.
+    pub(super) container: Container,
+    /// Whether it is an array; a group otherwise.
+    pub(super) is_array: bool,
+    /// `zarr.json`, `.zarray` or `.zgroup`, or `attributes.json`.
+    pub(super) metadata: Map<String, Value>,
+    /// The attributes that users and conventions set.
+    pub(super) attributes: Map<String, Value>,
+}
+
+/// What a user is told that we looked for.
+pub(super) const LOOKED_FOR: &str = "zarr.json, .zarray, .zgroup or attributes.json";
+
+/// Reads a JSON object; `None` where there is no such file.
+pub(super) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, Error> {
+    let text = match fs::read(path) {
+        Err(error) if store::is_missing(&error) => return Ok(None),
+        other => other.map_err(|source| Error::io("read", path, source))?,
+    };
+    let bad = |what: String| Error::format(path.display(), format!("is no JSON object: {what}"));
+    match serde_json::from_slice(&text) {
+        Ok(Value::Object(object)) => Ok(Some(object)),
+        Ok(other) => Err(bad(format!("found {other}"))),
+        Err(error) => Err(bad(error.to_string())),
+    }
+}
+
+impl Node {
+    /// What the folder `path` is; `None` where it has no metadata.
+    pub(super) fn read(path: &Path) -> Result<Option<Self>, Error> {
+        let node = |container, is_array, metadata, attributes| {
+            let path = path.to_owned();
+            Ok(Some(Self { path, container, is_array, metadata, attributes }))
+        };
+        if let Some(mut metadata) = read_object(&path.join("zarr.json"))? {
+            let is_array = metadata.get("node_type").and_then(Value::as_str) == Some("array");
+            let attributes = match metadata.remove("attributes") {
+                Some(Value::Object(attributes)) => attributes,
+                _ => Map::new(),
+            };
+            return node(Container::Zarr3, is_array, metadata, attributes);
+        }
+        for (file, is_array) in [(".zarray", true), (".zgroup", false)] {
+            if let Some(metadata) = read_object(&path.join(file))? {
+                let attributes = read_object(&path.join(".zattrs"))?.unwrap_or_default();
+                return node(Container::Zarr2, is_array, metadata, attributes);
+            }
+        }
+        if let Some(metadata) = read_object(&path.join("attributes.json"))? {
+            let is_array = metadata.contains_key("dimensions");
+            return node(Container::N5, is_array, metadata.clone(), metadata);
+        }
+        Ok(None)
+    }
+
+    /// The file that says what this is.
+    pub(super) fn metadata_file(&self) -> PathBuf {
+        self.path.join(match (self.container, self.is_array) {
+            (Container::Zarr3, _) => "zarr.json",
+            (Container::Zarr2, true) => ".zarray",
+            (Container::Zarr2, false) => ".zgroup",
+            (Container::N5, _) => "attributes.json",
+        })
+    }
+
+    /// The nearest folder above, with how this one is called from there, as far as the container
+    /// reaches; a folder without metadata may lie between.
+    pub(super) fn parents(&self) -> impl Iterator<Item = (Self, String)> {
+        let own = self.path.clone();
+        let container = self.container;
+        let above: Vec<PathBuf> = own.ancestors().skip(1).take(6).map(Path::to_owned).collect();
+        above.into_iter().filter_map(move |path| {
+            let relative = own.strip_prefix(&path).ok()?.to_str()?.to_owned();
+            let node = Self::read(&path).ok()??;
+            (node.container == container && !node.is_array).then_some((node, relative))
+        })
+    }
+
+    /// Changes the attributes on disk, whole or not at all.
+    pub(super) fn update(
+        path: &Path,
+        change: impl FnOnce(&mut Map<String, Value>),
+    ) -> Result<(), Error> {
+        let Some(mut node) = Self::read(path)? else {
+            return Err(Error::missing(path.display(), format!("it has no {LOOKED_FOR}")));
+        };
+        let before = node.attributes.clone();
+        change(&mut node.attributes);
+        if node.attributes == before {
+            return Ok(());
+        }
+        let (file, object) = match node.container {
+            Container::Zarr3 => {
+                node.metadata.insert("attributes".into(), node.attributes.into());
+                ("zarr.json", node.metadata)
+            }
+            Container::Zarr2 => (".zattrs", node.attributes),
+            Container::N5 => ("attributes.json", node.attributes),
+        };
+        write_object(&path.join(file), object)
+    }
+}
+
+/// Writes a JSON object, whole or not at all.
+pub(super) fn write_object(path: &Path, object: Map<String, Value>) -> Result<(), Error> {
+    let text = format!("{:#}\n", Value::Object(object));
+    store::write_whole(path, text.as_bytes())
+}
+
+/// The arrays below `folder`, as paths from there, in natural order.
+pub(super) fn arrays_below(folder: &Path) -> Vec<String> {
+    fn visit(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<String>) {
+        let Ok(entries) = fs::read_dir(folder) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with('.') || !entry.path().is_dir() || found.len() >= 100 {
+                continue;
+            }
+            let path = format!("{prefix}{name}");
+            match Node::read(&entry.path()) {
+                Ok(Some(node)) if node.is_array => found.push(path),
+                _ if depth > 0 => visit(&entry.path(), &format!("{path}/"), depth - 1, found),
+                _ => {}
+            }
+        }
+    }
+    let mut found = Vec::new();
+    visit(folder, "", 3, &mut found);
+    found.sort_by(|a, b| natord::compare(a, b));
+    found
+}

@@ -1,0 +1,139 @@
+//! NumPy's `.npy`, versions 1 to 3
+//! (<https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>).
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use serde_json::Map;
+
+use super::calibration::Calibration;
+use super::dtype::ByteOrder;
+use super::flat::{FlatFile, planes};
+use super::source::Layout;
+use super::{Dtype, Error};
+
+/// What the file begins with.
+pub(super) const MAGIC: &[u8] = b"\x93NUMPY";
+
+/// Opens an array; its dimensions are listed as NumPy shows them, with whether they are reversed
+/// on disk.
+pub(super) fn open(location: &str, path: &Path) -> Result<(FlatFile, bool, Calibration), Error> {
+    let bad = |message: &str| Error::format(location, format!("is a damaged .npy file: {message}"));
+    let mut file = File::open(path).map_err(|source| Error::io("read", path, source))?;
+    let mut start = [0; 12];
+    let count = file.read(&mut start).map_err(|source| Error::io("read", path, source))?;
+    if count < 12 {
+        return Err(bad("it ends within its header"));
+    }
+    let (length, offset) = match start[6] {
+        1 => (usize::from(u16::from_le_bytes([start[8], start[9]])), 10),
+        2 | 3 => (u32::from_le_bytes([start[8], start[9], start[10], start[11]]) as usize, 12),
+        version => return Err(bad(&format!("its version is {version}"))),
+    };
+    let mut header = start[offset..].to_vec();
+    let rest = file.take(length.saturating_sub(header.len()) as u64).read_to_end(&mut header);
+    rest.map_err(|source| Error::io("read", path, source))?;
+    let text = header.get(..length).and_then(|header| std::str::from_utf8(header).ok());
+    let text = text.ok_or_else(|| bad("its header ends early"))?;
+    let (Some(name), Some(shape)) = (entry(text, "descr"), entry(text, "shape")) else {
+        return Err(bad("its header has no descr and shape"));
+    };
+    let name = name.trim_matches(['\'', '"']);
+    let dtype = match name.trim_start_matches(['<', '>', '|', '=']) {
+        "u1" => Some(Dtype::U8),
+        "u2" => Some(Dtype::U16),
+        "i2" => Some(Dtype::I16),
+        "u4" => Some(Dtype::U32),
+        "u8" => Some(Dtype::U64),
+        "f4" => Some(Dtype::F32),
+        "f8" => Some(Dtype::F64),
+        _ => None,
+    };
+    let dtype = dtype.ok_or_else(|| Error::dtype(location, &name.into()))?;
+    let numbers =
+        shape.trim_matches(['(', ')']).split(',').map(str::trim).filter(|n| !n.is_empty());
+    let shape: Option<Vec<u64>> = numbers.map(|n| n.parse().ok()).collect();
+    let mut shape = shape.ok_or_else(|| bad("its shape is no list of numbers"))?;
+    let reversed = entry(text, "fortran_order") == Some("True");
+    if reversed {
+        shape.reverse();
+    }
+    let layout = Layout { block: planes(&shape), shape, dtype, fill: vec![0; dtype.size()] };
+    let mut facts = Map::new();
+    facts.insert("format".into(), "npy".into());
+    let order = if name.starts_with('>') { ByteOrder::Big } else { ByteOrder::Little };
+    let file = FlatFile {
+        location: location.to_owned(),
+        path: path.to_owned(),
+        offset: (offset + length) as u64,
+        layout,
+        order,
+        facts,
+    };
+    Ok((file, reversed, Calibration::unknown(".npy files do not say")))
+}
+
+/// The text of an entry of the header, a Python dictionary of known keys.
+fn entry<'a>(header: &'a str, key: &str) -> Option<&'a str> {
+    let at = header.find(&format!("'{key}'"))?;
+    let value = header[at..].split_once(':')?.1.trim_start();
+    let end = if value.starts_with('(') {
+        value.find(')')? + 1
+    } else if value.starts_with('[') {
+        value.find(']')? + 1
+    } else {
+        value.find([',', '}'])?
+    };
+    Some(value[..end].trim())
+}
+
+/// The header of a file to be written, C order.
+pub(super) fn header(shape: [usize; 3], dtype: Dtype) -> Vec<u8> {
+    let descr = match dtype {
+        Dtype::U8 => "|u1",
+        Dtype::U16 => "<u2",
+        Dtype::I16 => "<i2",
+        Dtype::U32 => "<u4",
+        Dtype::U64 => "<u8",
+        Dtype::F32 => "<f4",
+        Dtype::F64 => "<f8",
+    };
+    let [z, y, x] = shape;
+    let mut text =
+        format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({z}, {y}, {x}), }}");
+    // the data start at a multiple of 64
+    let padding = 64 - (MAGIC.len() + 4 + text.len() + 1) % 64;
+    text.extend(std::iter::repeat_n(' ', padding % 64));
+    text.push('\n');
+    let mut header = MAGIC.to_vec();
+    header.extend([1, 0]);
+    header.extend((text.len() as u16).to_le_bytes());
+    header.extend(text.as_bytes());
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_read_back_and_ends_at_a_multiple_of_64() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npy");
+        let header = header([2, 3, 40], Dtype::I16);
+        assert_eq!(header.len() % 64, 0);
+        std::fs::write(&path, &header).unwrap();
+        let (file, reversed, _) = open("a.npy", &path).unwrap();
+        assert_eq!((file.layout.shape, reversed), (vec![2, 3, 40], false));
+        assert_eq!(file.layout.dtype, Dtype::I16);
+    }
+
+    #[test]
+    fn entries_are_found_in_any_order() {
+        let text = "{'shape': (2, 3), 'fortran_order': True, 'descr': '>f4'}";
+        assert_eq!(entry(text, "shape"), Some("(2, 3)"));
+        assert_eq!(entry(text, "fortran_order"), Some("True"));
+        assert_eq!(entry(text, "descr"), Some("'>f4'"));
+    }
+}

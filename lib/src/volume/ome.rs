@@ -1,0 +1,315 @@
+//! The `multiscales` metadata of OME-Zarr 0.4 (Zarr v2) and 0.5 (Zarr v3).
+//!
+//! <https://ngff.openmicroscopy.org/0.5/>, "multiscales" metadata: a list of images, each with axes,
+//! levels ("datasets") and coordinate transformations per level and for all levels.
+
+use serde_json::{Map, Value, json};
+
+use super::calibration::{Calibration, micrometers};
+use crate::geom::Grid;
+
+/// One dimension of an image.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Axis {
+    /// `t`, `c`, `z`, `y`, `x`.
+    pub(super) name: String,
+    /// As written, such as `micrometer`.
+    pub(super) unit: Option<String>,
+}
+
+/// One resolution of an image: `p = scale * index + translation`, in the units of the axes.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Level {
+    /// From the group to the array.
+    pub(super) path: String,
+    /// Per dimension; empty where nothing is said.
+    pub(super) scale: Vec<f64>,
+    /// Per dimension.
+    pub(super) translation: Vec<f64>,
+}
+
+/// One entry of `multiscales`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Image {
+    /// Dimensions, slowest first.
+    pub(super) axes: Vec<Axis>,
+    /// Resolutions, finest first.
+    pub(super) levels: Vec<Level>,
+    /// The version that it claims.
+    pub(super) version: String,
+}
+
+/// The list of images: below `ome` since 0.5, at the top before.
+fn list(attributes: &Map<String, Value>) -> Option<&Vec<Value>> {
+    let within = attributes.get("ome").and_then(|ome| ome.get("multiscales"));
+    within.or_else(|| attributes.get("multiscales"))?.as_array()
+}
+
+/// The images that a group's attributes describe; empty for a group that is none.
+///
+/// # Errors
+/// What is wrong with the metadata.
+pub(super) fn images(attributes: &Map<String, Value>) -> Result<Vec<Image>, String> {
+    let version = attributes
+        .get("ome")
+        .and_then(|ome| ome.get("version"))
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    list(attributes).into_iter().flatten().map(|entry| image(entry, version)).collect()
+}
+
+fn image(entry: &Value, version: &str) -> Result<Image, String> {
+    let datasets = entry.get("datasets").and_then(Value::as_array);
+    let datasets = datasets.ok_or("its multiscales metadata have no list 'datasets'")?;
+    let axes: Vec<Axis> = match entry.get("axes").and_then(Value::as_array) {
+        Some(axes) => axes.iter().map(axis).collect::<Result<_, _>>()?,
+        // before 0.3 an image had five dimensions of this order
+        None => {
+            ["t", "c", "z", "y", "x"].map(|name| Axis { name: name.into(), unit: None }).to_vec()
+        }
+    };
+    let common = entry.get("coordinateTransformations");
+    let levels = datasets
+        .iter()
+        .map(|dataset| {
+            let path = dataset.get("path").and_then(Value::as_str);
+            let path = path.ok_or("a dataset of its multiscales metadata has no 'path'")?;
+            let mut level = Level { path: path.into(), scale: Vec::new(), translation: Vec::new() };
+            for list in [dataset.get("coordinateTransformations"), common].into_iter().flatten() {
+                level.apply(list, axes.len())?;
+            }
+            Ok(level)
+        })
+        .collect::<Result<_, String>>()?;
+    let version = entry.get("version").and_then(Value::as_str).unwrap_or(version).to_owned();
+    Ok(Image { axes, levels, version })
+}
+
+fn axis(value: &Value) -> Result<Axis, String> {
+    let name = value.as_str().or_else(|| value.get("name").and_then(Value::as_str));
+    let name = name.ok_or("an axis of its multiscales metadata has no name")?.to_lowercase();
+    let unit = value.get("unit").and_then(Value::as_str).map(str::to_owned);
+    Ok(Axis { name, unit })
+}
+
+impl Level {
+    /// Applies a list of transformations, in its order, after those applied before.
+    fn apply(&mut self, list: &Value, rank: usize) -> Result<(), String> {
+        for step in list.as_array().into_iter().flatten() {
+            let kind = step.get("type").and_then(Value::as_str).unwrap_or_default();
+            if kind == "identity" {
+                continue;
+            }
+            let numbers = step.get(kind).and_then(Value::as_array);
+            let numbers: Vec<f64> =
+                numbers.into_iter().flatten().filter_map(Value::as_f64).collect();
+            if numbers.len() != rank {
+                return Err(format!(
+                    "dataset '{}' has a transformation of type '{kind}' that is not a list of \
+                     {rank} numbers, one per axis",
+                    self.path
+                ));
+            }
+            if self.translation.is_empty() {
+                self.translation = vec![0.0; rank];
+            }
+            match kind {
+                "scale" => {
+                    if self.scale.is_empty() {
+                        self.scale = vec![1.0; rank];
+                    }
+                    for d in 0..rank {
+                        self.scale[d] *= numbers[d];
+                        self.translation[d] *= numbers[d];
+                    }
+                }
+                "translation" => {
+                    for d in 0..rank {
+                        self.translation[d] += numbers[d];
+                    }
+                }
+                _ => {
+                    return Err(format!(
+                        "dataset '{}' has a transformation of type '{kind}'; scale and translation \
+                         are understood",
+                        self.path
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Image {
+    /// Where the voxels of a level lie. An axis that the image lacks has the spacing 1.
+    pub(super) fn calibration(&self, level: usize) -> Calibration {
+        let level = &self.levels[level];
+        if level.scale.is_empty() {
+            return Calibration::unknown("its multiscales metadata have no scale");
+        }
+        let mut spacing = [1.0; 3];
+        let mut origin = [0.0; 3];
+        for (a, name) in ["z", "y", "x"].into_iter().enumerate() {
+            let Some(d) = self.axes.iter().position(|axis| axis.name == name) else { continue };
+            let Some(unit) = &self.axes[d].unit else {
+                return Calibration::unknown(format!("its axis {name} has no unit"));
+            };
+            let Some(um) = micrometers(unit) else {
+                return Calibration::unknown(format!(
+                    "its axis {name} has the unit '{unit}', which is no length"
+                ));
+            };
+            spacing[a] = level.scale[d] * um;
+            origin[a] = level.translation[d] * um;
+        }
+        let version =
+            if self.version.is_empty() { String::new() } else { format!(" {}", self.version) };
+        Calibration {
+            spacing: Some(spacing),
+            origin: Some(origin),
+            source: format!("OME-Zarr{version} scale of '{}'", level.path),
+        }
+    }
+}
+
+/// The transformations of one level.
+fn transformations(grid: &Grid) -> Value {
+    json!([
+        {"type": "scale", "scale": grid.spacing},
+        {"type": "translation", "translation": grid.origin}
+    ])
+}
+
+/// The finest spacing that a listed level has, for ordering.
+fn volume_of(dataset: &Value) -> f64 {
+    let steps = dataset.get("coordinateTransformations").and_then(Value::as_array);
+    let scale = steps.into_iter().flatten().find_map(|step| step.get("scale")?.as_array());
+    scale.into_iter().flatten().filter_map(Value::as_f64).product()
+}
+
+/// Whether a dataset of this name is one resolution among others: `0`, `s0`.
+pub(super) fn is_level_name(name: &str) -> bool {
+    let digits = name.strip_prefix('s').unwrap_or(name);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Lists the level `path` with this grid in a group's attributes, in the place of an older entry
+/// for it, levels ordered from fine to coarse. A dataset whose name is no level's is an image of
+/// its own.
+///
+/// # Errors
+/// Why the image that is there cannot take it.
+pub(super) fn register(
+    attributes: &mut Map<String, Value>,
+    zarr3: bool,
+    name: &str,
+    path: &str,
+    grid: &Grid,
+) -> Result<(), String> {
+    let dataset = json!({"path": path, "coordinateTransformations": transformations(grid)});
+    let mut entries = list(attributes).cloned().unwrap_or_default();
+    let lists = |entry: &Value, wanted: &dyn Fn(&str) -> bool| {
+        let datasets = entry.get("datasets").and_then(Value::as_array);
+        let mut paths =
+            datasets.into_iter().flatten().filter_map(|d| d.get("path").and_then(Value::as_str));
+        paths.any(wanted)
+    };
+    let place =
+        entries.iter().position(|entry| lists(entry, &|listed| listed == path)).or_else(|| {
+            is_level_name(path)
+                .then(|| entries.iter().position(|entry| lists(entry, &is_level_name)))
+                .flatten()
+        });
+    if let Some(place) = place {
+        let known = image(&entries[place], "")?;
+        let axes: Vec<&str> = known.axes.iter().map(|axis| axis.name.as_str()).collect();
+        let in_um = known.axes.iter().all(|a| a.unit.as_deref().and_then(micrometers) == Some(1.0));
+        if axes != ["z", "y", "x"]
+            || !in_um
+            || entries[place].get("coordinateTransformations").is_some()
+        {
+            return Err(format!(
+                "the image that it would belong to has the axes {} or a unit other than \
+                 micrometer; write to another container",
+                axes.join(",")
+            ));
+        }
+        if let Some(datasets) = entries[place].get_mut("datasets").and_then(Value::as_array_mut) {
+            datasets.retain(|d| d.get("path").and_then(Value::as_str) != Some(path));
+            datasets.push(dataset);
+            datasets.sort_by(|a, b| volume_of(a).total_cmp(&volume_of(b)));
+        }
+    } else {
+        let axis = |name| json!({"name": name, "type": "space", "unit": "micrometer"});
+        let mut entry = json!({
+            "name": name,
+            "axes": [axis("z"), axis("y"), axis("x")],
+            "datasets": [dataset]
+        });
+        if !zarr3 {
+            entry["version"] = "0.4".into();
+        }
+        entries.push(entry);
+    }
+    if zarr3 {
+        let ome = attributes.entry("ome").or_insert_with(|| json!({}));
+        if ome.get("version").is_none() {
+            ome["version"] = "0.5".into();
+        }
+        ome["multiscales"] = entries.into();
+    } else {
+        attributes.insert("multiscales".into(), entries.into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn transformations_of_a_level_and_of_the_image_are_multiplied() {
+        let attributes = object(json!({"multiscales": [{
+            "axes": [{"name": "c"}, {"name": "z", "unit": "nanometer"},
+                     {"name": "y", "unit": "micrometer"}, {"name": "x", "unit": "millimeter"}],
+            "datasets": [{"path": "0", "coordinateTransformations": [
+                {"type": "scale", "scale": [1, 500, 2, 0.001]},
+                {"type": "translation", "translation": [0, 100, 3, 0]}]}],
+            "coordinateTransformations": [{"type": "scale", "scale": [1, 2, 2, 2]}],
+            "version": "0.4"
+        }]}));
+        let images = images(&attributes).unwrap();
+        let known = images[0].calibration(0);
+        assert_eq!(known.spacing, Some([1.0, 4.0, 2.0]));
+        assert_eq!(known.origin, Some([0.2, 6.0, 0.0]));
+    }
+
+    #[test]
+    fn levels_registered_in_any_order_are_listed_from_fine_to_coarse() {
+        let mut attributes = Map::new();
+        for (path, spacing) in [("1", 2.0), ("0", 1.0), ("2", 4.0), ("1", 2.5)] {
+            let grid = Grid::new([4; 3], [spacing; 3], [0.0; 3]);
+            register(&mut attributes, true, "image", path, &grid).unwrap();
+        }
+        let image = &images(&attributes).unwrap()[0];
+        let paths: Vec<_> = image.levels.iter().map(|level| level.path.as_str()).collect();
+        assert_eq!(paths, ["0", "1", "2"]);
+        assert_eq!(image.levels[1].scale, [2.5; 3]);
+    }
+
+    #[test]
+    fn an_axis_without_a_unit_is_no_voxel_size() {
+        let attributes = object(json!({"multiscales": [{
+            "axes": ["z", "y", "x"],
+            "datasets": [{"path": "0", "coordinateTransformations": [
+                {"type": "scale", "scale": [1, 1, 1]}]}]}]}));
+        let known = images(&attributes).unwrap()[0].calibration(0);
+        assert_eq!(known.spacing, None);
+        assert!(known.source.contains("no unit"));
+    }
+}

@@ -1,0 +1,269 @@
+//! From a location to an array with axes: what is there is told by its content, not by its name.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::calibration::{self, Calibration};
+use super::n5::N5Array;
+use super::node::{self, Container, LOOKED_FOR, Node};
+use super::ome::{self, Image};
+use super::source::Source;
+use super::zarr::ZarrSource;
+use super::{Error, Format, npy, stack, store, tiff};
+
+/// An array, before z, y and x are picked out of its dimensions.
+pub(super) struct Found {
+    /// Its voxels.
+    pub(super) source: Box<dyn Source>,
+    /// The names of its dimensions, slowest first: `t`, `c`, `z`, `y`, `x` or what they are.
+    pub(super) names: Vec<String>,
+    /// Where its voxels lie.
+    pub(super) calibration: Calibration,
+    /// The file that changes when it is made anew, and its folder or file.
+    pub(super) metadata: PathBuf,
+    /// Where its voxels are stored.
+    pub(super) path: PathBuf,
+    /// The format that is like it.
+    pub(super) format: Format,
+    /// The attributes of the array, where it has any.
+    pub(super) attributes: serde_json::Map<String, Value>,
+}
+
+/// A location as a path.
+pub(super) fn path_of(location: &str) -> Result<PathBuf, Error> {
+    let path = location.strip_prefix("file://").unwrap_or(location);
+    if let Some((scheme, _)) = path.split_once("://") {
+        let message = format!("'{scheme}://' is not a place that this build can reach; use a path");
+        return Err(Error::format(location, message));
+    }
+    if path.is_empty() {
+        return Err(Error::format(location, "is an empty location; give a path"));
+    }
+    let trimmed = path.trim_end_matches('/');
+    Ok(PathBuf::from(if trimmed.is_empty() { "/" } else { trimmed }))
+}
+
+/// Finds and opens what is at a location.
+pub(super) fn find(location: &str) -> Result<Found, Error> {
+    let path = path_of(location)?;
+    match fs::metadata(&path) {
+        Ok(meta) if meta.is_dir() => folder(location, &path),
+        Ok(_) => file(location, &path),
+        Err(error) if store::is_missing(&error) => {
+            if location.contains(['*', '?', '[']) {
+                let files = stack::files(&path.to_string_lossy())?;
+                return stack_of(location, files);
+            }
+            Err(Error::missing(location, near(&path)))
+        }
+        Err(source) => Err(Error::io("read", &path, source)),
+    }
+}
+
+/// What is there in place of a missing path.
+fn near(path: &Path) -> String {
+    let Some(parent) = path.ancestors().skip(1).find(|p| p.is_dir()) else {
+        return "look at the path".into();
+    };
+    let arrays = match Node::read(parent) {
+        Ok(Some(_)) => node::arrays_below(parent),
+        _ => Vec::new(),
+    };
+    if arrays.is_empty() {
+        let shown = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        format!("the folder {} is there, look at the rest of the path", shown.display())
+    } else {
+        format!("{} holds {}", parent.display(), arrays.join(", "))
+    }
+}
+
+fn stack_of(location: &str, files: Vec<PathBuf>) -> Result<Found, Error> {
+    let path = files[0].clone();
+    let (source, names, calibration) = stack::open(location, files)?;
+    Ok(Found {
+        source,
+        names,
+        calibration,
+        metadata: path.clone(),
+        path,
+        format: Format::Tiff,
+        attributes: serde_json::Map::new(),
+    })
+}
+
+fn file(location: &str, path: &Path) -> Result<Found, Error> {
+    let mut start = [0; 8];
+    let mut file = File::open(path).map_err(|source| Error::io("read", path, source))?;
+    let count = file.read(&mut start).map_err(|source| Error::io("read", path, source))?;
+    let start = &start[..count];
+    let (source, names, calibration, format): (Box<dyn Source>, _, _, _) =
+        if start.starts_with(npy::MAGIC) {
+            let (file, reversed, calibration) = npy::open(location, path)?;
+            let mut names = default_names(file.layout.shape.len());
+            if reversed {
+                names.reverse();
+            }
+            (Box::new(file), names, calibration, Format::Npy)
+        } else if is_tiff(start) {
+            let (source, names, calibration) = tiff::open(location, path)?;
+            (source, names, calibration, Format::Tiff)
+        } else if start.starts_with(stack::PNG) {
+            return stack_of(location, vec![path.to_owned()]);
+        } else {
+            let message = "is a file of no known format; TIFF, PNG and .npy files can be read, and \
+                           Zarr and N5 folders";
+            return Err(Error::format(location, message));
+        };
+    Ok(Found {
+        source,
+        names,
+        calibration,
+        metadata: path.to_owned(),
+        path: path.to_owned(),
+        format,
+        attributes: serde_json::Map::new(),
+    })
+}
+
+/// Whether a file begins as TIFF or BigTIFF files do.
+pub(super) fn is_tiff(start: &[u8]) -> bool {
+    [b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b"].iter().any(|m| start.starts_with(*m))
+}
+
+fn folder(location: &str, path: &Path) -> Result<Found, Error> {
+    let node = Node::read(path)?;
+    if let Some(node) = &node {
+        if node.is_array {
+            return array(location, node.clone());
+        }
+        let images = images(location, node)?;
+        if let Some(level) = images.first().and_then(|image| image.levels.first()) {
+            let below = path.join(&level.path);
+            return match Node::read(&below)? {
+                Some(node) if node.is_array => array(location, node),
+                _ => {
+                    let what = format!("its level '{}' is not there", level.path);
+                    Err(Error::missing(location, what))
+                }
+            };
+        }
+    }
+    let arrays = node::arrays_below(path);
+    // the finest level of an N5 image, and the only array of a group, are meant by their group
+    let meant = match arrays.as_slice() {
+        [] => None,
+        [only] => Some(only),
+        [first, ..] if first == "s0" && arrays.iter().all(|name| ome::is_level_name(name)) => {
+            Some(first)
+        }
+        _ => None,
+    };
+    if let Some(name) = meant
+        && let Some(node) = Node::read(&path.join(name))?
+    {
+        return array(location, node);
+    }
+    if arrays.is_empty() {
+        let message = match node {
+            Some(_) => "is a group that holds no array".to_owned(),
+            None => format!(
+                "is a folder that is no volume: it has no {LOOKED_FOR}; for a stack of images give \
+                 a pattern such as '{location}/*.tif'"
+            ),
+        };
+        return Err(Error::format(location, message));
+    }
+    let message = format!(
+        "is a group of {} arrays; name one of them: {}",
+        arrays.len(),
+        arrays
+            .iter()
+            .map(|name| format!("{}/{name}", path.display()))
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
+    Err(Error::format(location, message))
+}
+
+/// The images of a group.
+pub(super) fn images(location: &str, node: &Node) -> Result<Vec<Image>, Error> {
+    if node.container == Container::N5 {
+        return Ok(Vec::new());
+    }
+    ome::images(&node.attributes).map_err(|message| Error::format(location, message))
+}
+
+/// The image above an array that lists it, with the array's level there.
+pub(super) fn image_of(location: &str, node: &Node) -> Result<Option<(Node, Image, usize)>, Error> {
+    for (parent, relative) in node.parents() {
+        for image in images(location, &parent)? {
+            let level = image.levels.iter().position(|level| level.path == relative);
+            if let Some(level) = level {
+                return Ok(Some((parent, image, level)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn array(location: &str, node: Node) -> Result<Found, Error> {
+    let image = match node.container {
+        Container::N5 => None,
+        _ => image_of(location, &node)?,
+    };
+    let (source, format): (Box<dyn Source>, _) = match node.container {
+        Container::N5 => (Box::new(N5Array::open(location, &node)?), Format::N5),
+        Container::Zarr3 => (Box::new(ZarrSource::open(location, node.clone())?), Format::Zarr3),
+        Container::Zarr2 => (Box::new(ZarrSource::open(location, node.clone())?), Format::Zarr2),
+    };
+    let rank = source.layout().shape.len();
+    let mut names = named(&node, rank).unwrap_or_else(|| default_names(rank));
+    let mut known = calibration::from_attributes(&node);
+    if let Some((_, image, level)) = image {
+        if image.axes.len() != rank {
+            let message = format!(
+                "has {rank} dimensions, its multiscales metadata {} axes",
+                image.axes.len()
+            );
+            return Err(Error::format(location, message));
+        }
+        names = image.axes.iter().map(|axis| axis.name.clone()).collect();
+        let said = image.calibration(level);
+        if said.spacing.is_some() || known.spacing.is_none() {
+            known = said;
+        }
+    }
+    Ok(Found {
+        source,
+        names,
+        calibration: known,
+        metadata: node.metadata_file(),
+        path: node.path.clone(),
+        format,
+        attributes: node.attributes,
+    })
+}
+
+/// The names of the dimensions, where the array itself has them.
+fn named(node: &Node, rank: usize) -> Option<Vec<String>> {
+    let list = node
+        .metadata
+        .get("dimension_names")
+        .or_else(|| node.attributes.get("_ARRAY_DIMENSIONS"))
+        .or_else(|| node.attributes.get("axes"))?;
+    let names: Option<Vec<String>> =
+        list.as_array()?.iter().map(|name| Some(name.as_str()?.to_lowercase())).collect();
+    names.filter(|names| names.len() == rank && names.iter().any(|name| name == "x"))
+}
+
+/// The names that dimensions have where nobody says: the last three are z, y, x.
+fn default_names(rank: usize) -> Vec<String> {
+    let all = ["t", "c", "z", "y", "x"];
+    let known = all.len().min(rank);
+    let mut names: Vec<String> = (0..rank - known).map(|d| format!("dimension {d}")).collect();
+    names.extend(all[all.len() - known..].iter().map(|name| (*name).to_owned()));
+    names
+}

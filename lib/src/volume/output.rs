@@ -1,0 +1,407 @@
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::dtype::ByteOrder;
+use super::n5::{self, N5Array};
+use super::node::{self, Container, Node};
+use super::place::{self, Place};
+use super::planes::PlaneFile;
+use super::zarr::{self, ArraySpec, ZarrSink};
+use super::{Dtype, Error, Existing, Format, Spec, Voxel, calibration, open, store};
+use crate::geom::{Box3, Grid};
+
+/// Where the temporary files of an array live: on its file system, and out of the way of listings.
+pub(super) fn partial_folder(array: &Path) -> PathBuf {
+    array.join(".voxloom").join("partial")
+}
+
+/// A volume open for writing. Chunks are written whole, each under a temporary name that is then
+/// renamed; a box to be written is a union of whole chunks (shards), cut at the volume's end.
+pub struct Output {
+    location: String,
+    writer: Writer,
+    /// The array's folder, or the file's.
+    folder: PathBuf,
+    planes: Option<PlaneFile>,
+}
+
+impl std::fmt::Debug for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Output({})", self.location)
+    }
+}
+
+impl Output {
+    /// Creates the volume at `location`. Nothing is touched before all is checked.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::Io`], or a `spec` that the format cannot hold.
+    pub fn create(location: &str, spec: &Spec, existing: Existing) -> Result<Self, Error> {
+        check(location, spec)?;
+        let path = open::path_of(location)?;
+        let Some(container) = place::container(spec.format) else {
+            let planes = PlaneFile::create(location, &path, spec, existing)?;
+            let [_, height, width] = spec.grid.shape;
+            return Ok(Self {
+                location: location.to_owned(),
+                writer: Writer {
+                    location: location.to_owned(),
+                    shape: spec.grid.shape,
+                    unit: [1, height, width],
+                    components: 1,
+                    dtype: spec.dtype,
+                    sink: Sink::None,
+                },
+                folder: planes.folder().to_owned(),
+                planes: Some(planes),
+            });
+        };
+        let place = Place::of_image(location, &path, container)?;
+        let metadata = match container {
+            Container::N5 => n5::attributes(spec, place.factors(&spec.grid)?),
+            _ => zarr::metadata(&array_spec(spec, container)),
+        };
+        let there = place.check(location, existing)?;
+        if there {
+            resume(location, &place, &metadata, &spec.grid)?;
+        }
+        if existing == Existing::Overwrite {
+            if place.image.is_none() {
+                place.register(location, &spec.grid, true)?;
+            }
+            place.remove()?;
+        } else {
+            place.register(location, &spec.grid, true)?;
+        }
+        if !there {
+            place.make_groups()?;
+            write_metadata(&place.array, container, metadata, Map::new())?;
+        }
+        place.register(location, &spec.grid, false)?;
+        store::sweep(&partial_folder(&place.array));
+        store::sweep(&place.array);
+        Self::open_array(location, &place.array)
+    }
+
+    /// Opens a volume that is there, to write to it or to set attributes; the location may name
+    /// an image, whose finest level is then meant. Only Zarr and N5 can be opened so.
+    ///
+    /// # Errors
+    /// [`Error`]: nothing there, or no array.
+    pub fn open_existing(location: &str) -> Result<Self, Error> {
+        let found = open::find(location)?;
+        Self::open_array(location, &found.path)
+    }
+
+    fn open_array(location: &str, array: &Path) -> Result<Self, Error> {
+        let Some(node) = Node::read(array)?.filter(|node| node.is_array) else {
+            let message = "is no Zarr or N5 array, which alone can be changed in place";
+            return Err(Error::format(location, message));
+        };
+        Ok(Self {
+            location: location.to_owned(),
+            writer: Writer::open(location, &node, 1)?,
+            folder: array.join(".voxloom"),
+            planes: None,
+        })
+    }
+
+    /// The location as it was given.
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+
+    /// The shape of what is written at once: a task's core is a multiple of it.
+    pub fn unit(&self) -> [usize; 3] {
+        self.writer.unit
+    }
+
+    /// Writes a box of whole chunks, C order `(z, y, x)`. `T` must be the volume's type.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Format`] for a box that is not made of whole units or another type.
+    pub fn write<T: Voxel>(&self, part: &Box3, voxels: &[T]) -> Result<(), Error> {
+        self.writer.check(part, voxels)?;
+        match &self.planes {
+            Some(planes) => planes.write(part, voxels),
+            None => self.writer.write(part, voxels),
+        }
+    }
+
+    /// A folder beside the data, inside the container where it is a folder, for ledgers.
+    pub fn ledger_folder(&self) -> PathBuf {
+        self.folder.clone()
+    }
+
+    /// Sets an attribute of the array (JSON), replacing one of that name. A file's are kept in
+    /// `attributes.json` beside its ledger.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn set_attribute(&self, name: &str, value: Value) -> Result<(), Error> {
+        if self.planes.is_some() {
+            let path = self.folder.join("attributes.json");
+            let mut attributes = node::read_object(&path)?.unwrap_or_default();
+            attributes.insert(name.to_owned(), value);
+            return node::write_object(&path, attributes);
+        }
+        let array = self.folder.parent().unwrap_or(&self.folder);
+        Node::update(array, |attributes| {
+            attributes.insert(name.to_owned(), value);
+        })
+    }
+}
+
+/// A Zarr array's metadata and attributes, or an N5 array's, written so that a crash leaves no
+/// array rather than half of one.
+pub(super) fn write_metadata(
+    array: &Path,
+    container: Container,
+    mut metadata: Map<String, Value>,
+    attributes: Map<String, Value>,
+) -> Result<(), Error> {
+    let file = match container {
+        Container::Zarr3 => {
+            metadata.insert("attributes".into(), attributes.into());
+            "zarr.json"
+        }
+        Container::Zarr2 => {
+            node::write_object(&array.join(".zattrs"), attributes)?;
+            ".zarray"
+        }
+        Container::N5 => {
+            metadata.extend(attributes);
+            "attributes.json"
+        }
+    };
+    node::write_object(&array.join(file), metadata)
+}
+
+/// Whether a spec can be written at all.
+fn check(location: &str, spec: &Spec) -> Result<(), Error> {
+    let bad = |message: String| Err(Error::format(location, message));
+    let grid = &spec.grid;
+    if grid.shape.contains(&0) {
+        return bad(format!("cannot be created with the empty shape {:?}", grid.shape));
+    }
+    if grid.spacing.iter().any(|v| !(v.is_finite() && *v > 0.0)) {
+        return bad(format!("cannot be created with the voxel size {:?}", grid.spacing));
+    }
+    if grid.origin.iter().any(|v| !v.is_finite()) {
+        return bad(format!("cannot be created with the origin {:?}", grid.origin));
+    }
+    if place::container(spec.format).is_none() {
+        return Ok(());
+    }
+    if spec.chunk.contains(&0) || spec.chunk.iter().any(|n| *n > 1 << 20) {
+        return bad(format!("cannot be created with chunks of {:?}", spec.chunk));
+    }
+    let bytes = spec.shard.unwrap_or(spec.chunk).iter().product::<usize>() * spec.dtype.size();
+    if bytes > i32::MAX as usize && spec.codec != super::Codec::Raw && spec.shard.is_none() {
+        return bad(format!("has chunks of {bytes} bytes; compressed ones reach up to 2 GiB"));
+    }
+    if let Some(shard) = spec.shard {
+        if spec.format != Format::Zarr3 {
+            return bad("cannot have shards: only Zarr version 3 has them".into());
+        }
+        if shard.contains(&0) || (0..3).any(|a| !shard[a].is_multiple_of(spec.chunk[a])) {
+            let chunk = spec.chunk;
+            return bad(format!("has shards of {shard:?}, which must be multiples of {chunk:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn array_spec(spec: &Spec, container: Container) -> ArraySpec {
+    let wide = |sizes: [usize; 3]| sizes.map(|n| n as u64).to_vec();
+    ArraySpec {
+        container,
+        shape: wide(spec.grid.shape),
+        chunk: wide(spec.chunk),
+        shard: spec.shard.map(wide),
+        dtype: spec.dtype,
+        codec: spec.codec,
+        fill: match spec.dtype {
+            Dtype::F32 | Dtype::F64 => json!(0.0),
+            _ => json!(0),
+        },
+        names: ["z", "y", "x"].map(str::to_owned).to_vec(),
+    }
+}
+
+/// Whether an array that is there is the one that is wanted.
+pub(super) fn resume(
+    location: &str,
+    place: &Place,
+    wanted: &Map<String, Value>,
+    grid: &Grid,
+) -> Result<(), Error> {
+    let bad = |message: String| {
+        let end = "give --overwrite to replace it, or another name";
+        Error::format(location, format!("cannot be resumed: {message}; {end}"))
+    };
+    let Some(node) = Node::read(&place.array)? else { return Ok(()) };
+    // an N5 array's own place is compared below, with a tolerance
+    let by_value = ["pixelResolution", "downsamplingFactors", "transform"];
+    for (key, wanted) in wanted.iter().filter(|(key, _)| !by_value.contains(&key.as_str())) {
+        let found = node.metadata.get(key).unwrap_or(&Value::Null);
+        if found != wanted {
+            return Err(bad(format!("its {key} is {found}, wanted is {wanted}")));
+        }
+    }
+    let known = match open::image_of(location, &node)? {
+        Some((_, image, level)) => image.calibration(level),
+        None => calibration::from_attributes(&node),
+    };
+    for (name, found, wanted) in
+        [("voxel size", known.spacing, grid.spacing), ("origin", known.origin, grid.origin)]
+    {
+        let Some(found) = found else { continue };
+        let scale = grid.spacing.iter().copied().fold(f64::MAX, f64::min);
+        if (0..3).any(|a| (found[a] - wanted[a]).abs() > 1e-6 * scale.max(wanted[a].abs())) {
+            return Err(bad(format!("its {name} is {found:?}, wanted is {wanted:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// Where whole units go.
+enum Sink {
+    Zarr(ZarrSink),
+    N5(N5Array),
+    /// Planes go to their file directly.
+    None,
+}
+
+thread_local! {
+    static UNIT: RefCell<Vec<u8>> = RefCell::default();
+}
+
+/// Cuts boxes into units and stores them.
+pub(super) struct Writer {
+    location: String,
+    shape: [usize; 3],
+    unit: [usize; 3],
+    /// Elements of a voxel: 1, and 3 for fields.
+    components: usize,
+    dtype: Dtype,
+    sink: Sink,
+}
+
+impl Writer {
+    /// A writer for an array of `(z, y, x)`, or `(z, y, x, components)`.
+    pub(super) fn open(location: &str, node: &Node, components: usize) -> Result<Self, Error> {
+        let sizes = |value: Option<&Value>| -> Option<[usize; 3]> {
+            let list: Option<Vec<usize>> =
+                value?.as_array()?.iter().map(|n| Some(n.as_u64()? as usize)).collect();
+            list?.get(..3)?.try_into().ok()
+        };
+        let metadata = &node.metadata;
+        let (shape, unit, dtype, sink) = if node.container == Container::N5 {
+            let array = N5Array::open(location, node)?;
+            let reversed = |key| sizes(metadata.get(key)).map(|[x, y, z]| [z, y, x]);
+            let dtype = super::source::Source::layout(&array).dtype;
+            (reversed("dimensions"), reversed("blockSize"), dtype, Sink::N5(array))
+        } else {
+            let dtype = zarr::dtype(location, node)?;
+            let grid = metadata.get("chunk_grid").and_then(|grid| grid.get("configuration"));
+            let unit = grid.and_then(|grid| grid.get("chunk_shape")).or(metadata.get("chunks"));
+            let sink = Sink::Zarr(ZarrSink::open(location, node)?);
+            (sizes(metadata.get("shape")), sizes(unit), dtype, sink)
+        };
+        let rank = metadata.get("shape").or(metadata.get("dimensions")).and_then(Value::as_array);
+        let rank = rank.map_or(0, Vec::len);
+        let (Some(shape), Some(unit)) = (shape, unit) else {
+            let message = format!("has {rank} dimensions; only z, y, x can be written");
+            return Err(Error::format(location, message));
+        };
+        if rank != 3 + usize::from(components > 1) {
+            let message = format!("has {rank} dimensions; only z, y, x can be written");
+            return Err(Error::format(location, message));
+        }
+        Ok(Self { location: location.to_owned(), shape, unit, components, dtype, sink })
+    }
+
+    /// The shape of what is written at once.
+    pub(super) fn unit(&self) -> [usize; 3] {
+        self.unit
+    }
+
+    /// Whether a box is made of whole units and the voxels are of its size and type.
+    pub(super) fn check<T: Voxel>(&self, part: &Box3, voxels: &[T]) -> Result<(), Error> {
+        let bad = |message: String| Err(Error::format(&self.location, message));
+        if T::DTYPE != self.dtype {
+            return bad(format!("holds {}, cannot take {}", self.dtype, T::DTYPE));
+        }
+        if voxels.len() != part.len() * self.components {
+            return bad(format!("cannot take {} elements for the box {part}", voxels.len()));
+        }
+        let whole = (0..3).all(|a| {
+            let (unit, end) = (self.unit[a] as i64, self.shape[a] as i64);
+            part.min[a] >= 0
+                && part.min[a] % unit == 0
+                && part.max[a] <= end
+                && (part.max[a] % unit == 0 || part.max[a] == end)
+        });
+        if !whole {
+            return bad(format!("cannot take the box {part}: whole units are {:?}", self.unit));
+        }
+        Ok(())
+    }
+
+    /// Stores the units of a box, after [`Writer::check`].
+    pub(super) fn write<T: Voxel>(&self, part: &Box3, voxels: &[T]) -> Result<(), Error> {
+        let mut bytes = UNIT.take();
+        let result = part.tiles(self.unit).try_for_each(|tile| {
+            let index: [u64; 3] = std::array::from_fn(|a| tile.min[a] as u64 / self.unit[a] as u64);
+            match &self.sink {
+                Sink::N5(array) => {
+                    self.gather(part, voxels, &tile, None, ByteOrder::Big, &mut bytes);
+                    array.store(&index, &tile.shape().map(|n| n as u64), &bytes)
+                }
+                Sink::Zarr(array) => {
+                    let padded = Some(self.unit);
+                    self.gather(part, voxels, &tile, padded, ByteOrder::NATIVE, &mut bytes);
+                    let mut index = index.to_vec();
+                    if self.components > 1 {
+                        index.push(0);
+                    }
+                    array.store(&index, &bytes)
+                }
+                Sink::None => Ok(()),
+            }
+        });
+        UNIT.set(bytes);
+        result
+    }
+
+    /// The bytes of a tile, filled up with zeros to `padded`.
+    fn gather<T: Voxel>(
+        &self,
+        part: &Box3,
+        voxels: &[T],
+        tile: &Box3,
+        padded: Option<[usize; 3]>,
+        order: ByteOrder,
+        bytes: &mut Vec<u8>,
+    ) {
+        let size = size_of::<T>() * self.components;
+        let [depth, height, width] = tile.shape();
+        let [unit_depth, unit_height, unit_width] = padded.unwrap_or(tile.shape());
+        let [_, rows, columns] = part.shape();
+        let start: [usize; 3] = std::array::from_fn(|a| (tile.min[a] - part.min[a]) as usize);
+        bytes.clear();
+        for z in 0..depth {
+            for y in 0..height {
+                let row = ((start[0] + z) * rows + start[1] + y) * columns + start[2];
+                let row = row * self.components;
+                T::put(&voxels[row..row + width * self.components], order, bytes);
+                bytes.resize(bytes.len() + (unit_width - width) * size, 0);
+            }
+            bytes.resize(bytes.len() + (unit_height - height) * unit_width * size, 0);
+        }
+        bytes.resize(unit_depth * unit_height * unit_width * size, 0);
+    }
+}

@@ -1,0 +1,256 @@
+//! Where an array goes in its container, and the groups around it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::node::{self, Container, Node};
+use super::{Error, Existing, Format, n5, ome};
+use crate::geom::Grid;
+
+/// The places of an output.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Place {
+    /// The array's folder.
+    pub(super) array: PathBuf,
+    /// The group that the location names, where it names none but a group.
+    pub(super) image: Option<PathBuf>,
+    /// The groups from the container's root to the array.
+    groups: Vec<PathBuf>,
+    container: Container,
+}
+
+/// The container of a format that is a folder.
+pub(super) fn container(format: Format) -> Option<Container> {
+    match format {
+        Format::Zarr3 => Some(Container::Zarr3),
+        Format::Zarr2 => Some(Container::Zarr2),
+        Format::N5 => Some(Container::N5),
+        Format::Tiff | Format::Npy => None,
+    }
+}
+
+/// Whether a name is a container's.
+fn names_container(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "zarr" || extension == "n5")
+}
+
+impl Place {
+    /// Finds the place of an image: `img.zarr` is a group whose level 0 is the array, `img.zarr/s0`
+    /// the array itself.
+    pub(super) fn of_image(
+        location: &str,
+        path: &Path,
+        container: Container,
+    ) -> Result<Self, Error> {
+        let node = Node::read(path)?;
+        let is_group = node.is_some_and(|node| !node.is_array);
+        let mut inside = false;
+        for parent in path.ancestors().skip(1) {
+            inside |= names_container(parent) || Node::read(parent)?.is_some();
+        }
+        if !inside || names_container(path) || is_group {
+            let level = if container == Container::N5 { "s0" } else { "0" };
+            let array = path.join(level);
+            return Self::new(location, array, Some(path.to_owned()), container);
+        }
+        Self::new(location, path.to_owned(), None, container)
+    }
+
+    /// The place of an array that is itself what the location names.
+    pub(super) fn of_array(
+        location: &str,
+        path: &Path,
+        container: Container,
+    ) -> Result<Self, Error> {
+        Self::new(location, path.to_owned(), None, container)
+    }
+
+    fn new(
+        location: &str,
+        array: PathBuf,
+        image: Option<PathBuf>,
+        container: Container,
+    ) -> Result<Self, Error> {
+        let mut groups: Vec<PathBuf> = Vec::new();
+        let mut between: Vec<PathBuf> = Vec::new();
+        for parent in array.ancestors().skip(1) {
+            if parent.as_os_str().is_empty() {
+                break;
+            }
+            let node = Node::read(parent)?;
+            if let Some(node) = &node {
+                // an image in place of an array is dealt with by whoever replaces it
+                if node.is_array && image.as_deref() != Some(parent) {
+                    let message = format!(
+                        "lies in {}, which is an array; give another name",
+                        parent.display()
+                    );
+                    return Err(Error::format(location, message));
+                }
+                if node.container != container && image.as_deref() != Some(parent) {
+                    let message = format!(
+                        "lies in {}, which is {:?}; it cannot hold {container:?}, give another name \
+                         or format",
+                        parent.display(),
+                        node.container
+                    );
+                    return Err(Error::format(location, message));
+                }
+            }
+            between.push(parent.to_owned());
+            if node.is_some() || names_container(parent) || image.as_deref() == Some(parent) {
+                groups.append(&mut between);
+            }
+        }
+        groups.reverse();
+        Ok(Self { array, image, groups, container })
+    }
+
+    /// What the location names.
+    pub(super) fn named(&self) -> &Path {
+        self.image.as_deref().unwrap_or(&self.array)
+    }
+
+    /// Whether there is something, and whether it may be removed where it must be; `true` where
+    /// the array is there and is to be gone on with.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], or [`Error::Format`] for what is no volume.
+    pub(super) fn check(&self, location: &str, existing: Existing) -> Result<bool, Error> {
+        let named = self.named();
+        if !named.is_dir() {
+            if named.exists() {
+                let message = "is a file; it is not replaced by a folder, give another name";
+                return Err(Error::format(location, message));
+            }
+            return Ok(false);
+        }
+        let Some(node) = Node::read(named)? else {
+            let entries = fs::read_dir(named).map_err(|e| Error::io("read", named, e))?;
+            let foreign = entries.flatten().any(|e| e.file_name() != ".voxloom");
+            // an N5 group need not have attributes
+            if foreign && node::arrays_below(named).is_empty() {
+                let message = "is a folder with files that are no volume; it is not replaced, give \
+                               another name";
+                return Err(Error::format(location, message));
+            }
+            if foreign && existing == Existing::Refuse {
+                return Err(Error::Exists { location: location.to_owned() });
+            }
+            return self.check_array(location, existing);
+        };
+        match existing {
+            Existing::Refuse => Err(Error::Exists { location: location.to_owned() }),
+            Existing::Resume if node.is_array && self.image.is_some() => {
+                let message = format!(
+                    "is an array, not an image with levels; name {}, or give --overwrite",
+                    self.array.display()
+                );
+                Err(Error::format(location, message))
+            }
+            _ => self.check_array(location, existing),
+        }
+    }
+
+    fn check_array(&self, location: &str, existing: Existing) -> Result<bool, Error> {
+        if existing == Existing::Resume {
+            return Ok(Node::read(&self.array)?.is_some_and(|node| node.is_array));
+        }
+        if let Some(image) = &self.image
+            && let Some(node) = Node::read(image)?
+            && !node.is_array
+        {
+            // all that would go must be levels of this image
+            let arrays = node::arrays_below(image);
+            let levels: Vec<String> = ome::images(&node.attributes)
+                .unwrap_or_default()
+                .into_iter()
+                .flat_map(|image| image.levels.into_iter().map(|level| level.path))
+                .collect();
+            let others: Vec<&String> = arrays
+                .iter()
+                .filter(|name| !levels.contains(name) && !ome::is_level_name(name))
+                .collect();
+            if !others.is_empty() {
+                let message = format!(
+                    "is a group that also holds {}; it is not replaced, name an array in it",
+                    others.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ")
+                );
+                return Err(Error::format(location, message));
+            }
+        }
+        Ok(false)
+    }
+
+    /// Removes what is there, after [`Place::check`].
+    pub(super) fn remove(&self) -> Result<(), Error> {
+        let named = self.named();
+        match fs::remove_dir_all(named) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("write", named, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The group that lists the array as a level, and what it calls it.
+    fn parent(&self) -> Option<(&Path, String)> {
+        let parent = self.groups.last()?;
+        let relative = self.array.strip_prefix(parent).ok()?.to_str()?.to_owned();
+        Some((parent, relative))
+    }
+
+    /// Makes the groups that are missing.
+    pub(super) fn make_groups(&self) -> Result<(), Error> {
+        for (number, group) in self.groups.iter().enumerate() {
+            if Node::read(group)?.is_some() {
+                continue;
+            }
+            let (file, metadata) = match self.container {
+                Container::Zarr3 => {
+                    ("zarr.json", json!({"zarr_format": 3, "node_type": "group", "attributes": {}}))
+                }
+                Container::Zarr2 => (".zgroup", json!({"zarr_format": 2})),
+                // only the root of an N5 container says that it is one
+                Container::N5 if number == 0 => ("attributes.json", json!({"n5": "2.0.0"})),
+                Container::N5 => continue,
+            };
+            let Value::Object(metadata) = metadata else { continue };
+            node::write_object(&group.join(file), metadata)?;
+        }
+        Ok(())
+    }
+
+    /// Lists the array with its grid in the group above; with `dry`, only finds out whether that
+    /// can be done.
+    pub(super) fn register(&self, location: &str, grid: &Grid, dry: bool) -> Result<(), Error> {
+        let Some((parent, relative)) = self.parent() else { return Ok(()) };
+        if self.container == Container::N5 {
+            return Ok(());
+        }
+        let stem = parent.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let name = if ome::is_level_name(&relative) { &stem } else { &relative };
+        let change = |attributes: &mut Map<String, Value>| {
+            let zarr3 = self.container == Container::Zarr3;
+            ome::register(attributes, zarr3, name, &relative, grid)
+        };
+        let mut outcome = Ok(());
+        if dry {
+            if let Some(mut node) = Node::read(parent)?
+                && !node.is_array
+            {
+                outcome = change(&mut node.attributes);
+            }
+        } else {
+            Node::update(parent, |attributes| outcome = change(attributes))?;
+        }
+        outcome.map_err(|message| Error::format(location, message))
+    }
+
+    /// The metadata of the array's level in N5, where it tells its place by attributes of its own.
+    pub(super) fn factors(&self, grid: &Grid) -> Result<[f64; 3], Error> {
+        n5::factors(&self.array, grid)
+    }
+}

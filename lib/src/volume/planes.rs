@@ -1,0 +1,189 @@
+//! Volumes that are one file, TIFF or `.npy`, written plane by plane.
+//!
+//! Both are uncompressed, so that the place of every voxel is known before the first is written:
+//! planes go straight to their places in `<file>.voxloom/partial`, and a list beside it says which
+//! are there. The file takes its name when the list is full, so that a file of that name is whole;
+//! until then a killed run is resumed, also by several processes at once.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::dtype::ByteOrder;
+use super::{Error, Existing, Format, Spec, Voxel, npy, open, store, tiff};
+use crate::geom::Box3;
+
+/// A file being written.
+pub(super) struct PlaneFile {
+    target: PathBuf,
+    folder: PathBuf,
+    file: File,
+    offset: u64,
+    plane: u64,
+    planes: usize,
+}
+
+/// Where the work on a file is kept.
+pub(super) fn folder_of(target: &Path) -> PathBuf {
+    let mut name = target.file_name().unwrap_or_default().to_owned();
+    name.push(".voxloom");
+    target.with_file_name(name)
+}
+
+/// What a file of this kind begins with, up to its first plane.
+fn head(spec: &Spec) -> Vec<u8> {
+    match spec.format {
+        Format::Npy => npy::header(spec.grid.shape, spec.dtype),
+        _ => tiff::Plan::new(&spec.grid, spec.dtype).head,
+    }
+}
+
+impl PlaneFile {
+    pub(super) fn create(
+        location: &str,
+        target: &Path,
+        spec: &Spec,
+        existing: Existing,
+    ) -> Result<Self, Error> {
+        let folder = folder_of(target);
+        let partial = folder.join("partial");
+        let head = head(spec);
+        let plane = (spec.grid.shape[1] * spec.grid.shape[2] * spec.dtype.size()) as u64;
+        let total = head.len() as u64 + plane * spec.grid.shape[0] as u64;
+        if target.is_dir() {
+            return Err(Error::format(location, "is a folder; give the name of a file"));
+        }
+        match existing {
+            Existing::Refuse if target.exists() || partial.exists() => {
+                return Err(Error::Exists { location: location.to_owned() });
+            }
+            Existing::Overwrite => {
+                remove(location, target)?;
+                remove_folder(&folder)?;
+            }
+            _ => {}
+        }
+        let found = [target, &partial].into_iter().find(|path| path.exists()).map(Path::to_owned);
+        let path = match found {
+            Some(path) => {
+                check(location, &path, &head, total)?;
+                path
+            }
+            None => {
+                // a ledger without its file speaks of one that was deleted
+                remove_folder(&folder)?;
+                begin(&folder, &partial, &head, total)?;
+                partial
+            }
+        };
+        store::sweep(&folder);
+        let file = File::options().write(true).open(&path);
+        let file = file.map_err(|source| Error::io("write", &path, source))?;
+        let offset = head.len() as u64;
+        let target = target.to_owned();
+        Ok(Self { target, folder, file, offset, plane, planes: spec.grid.shape[0] })
+    }
+
+    /// Where ledgers go.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Writes whole planes.
+    pub(super) fn write<T: Voxel>(&self, part: &Box3, voxels: &[T]) -> Result<(), Error> {
+        let mut bytes = Vec::new();
+        let plane = self.plane as usize / size_of::<T>();
+        for (z, voxels) in (part.min[0]..part.max[0]).zip(voxels.chunks_exact(plane)) {
+            bytes.clear();
+            T::put(voxels, ByteOrder::Little, &mut bytes);
+            let written = self.file.write_all_at(&bytes, self.offset + z as u64 * self.plane);
+            written.map_err(|source| Error::io("write", &self.target, source))?;
+        }
+        self.enter(part.min[0], part.max[0])
+    }
+
+    /// Enters planes in the list, and names the file when all are there.
+    fn enter(&self, first: i64, end: i64) -> Result<(), Error> {
+        let list = self.folder.join("planes");
+        let failed = |source| Error::io("write", &list, source);
+        let mut file = File::options().append(true).create(true).open(&list).map_err(failed)?;
+        // one short write: appended whole, also beside other processes
+        file.write_all(format!("{first} {end}\n").as_bytes()).map_err(failed)?;
+        let text = fs::read_to_string(&list).map_err(|source| Error::io("read", &list, source))?;
+        let mut done = vec![false; self.planes];
+        for line in text.lines() {
+            let range = line.split_once(' ').and_then(|(first, end)| {
+                Some(first.parse::<usize>().ok()?..end.parse::<usize>().ok()?)
+            });
+            if let Some(done) = range.and_then(|range| done.get_mut(range)) {
+                done.fill(true);
+            }
+        }
+        if done.contains(&false) {
+            return Ok(());
+        }
+        match fs::rename(self.folder.join("partial"), &self.target) {
+            // another process, or an earlier run, has named it
+            Err(error) if store::is_missing(&error) && self.target.exists() => Ok(()),
+            other => other.map_err(|source| Error::io("write", &self.target, source)),
+        }
+    }
+}
+
+/// Makes the file in full length, unless another process is faster.
+fn begin(folder: &Path, partial: &Path, head: &[u8], total: u64) -> Result<(), Error> {
+    let make = || -> io::Result<()> {
+        fs::create_dir_all(folder)?;
+        let name = store::temporary(folder);
+        let mut file = File::options().write(true).create_new(true).open(&name)?;
+        let made = file.write_all(head).and_then(|()| file.set_len(total));
+        // a link, since a rename would replace what another process has begun to fill
+        let named = made.and_then(|()| match fs::hard_link(&name, partial) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => fs::rename(&name, partial),
+            other => other,
+        });
+        // gone already where it was renamed
+        let _ = fs::remove_file(&name);
+        named
+    };
+    make().map_err(|source| Error::io("create", partial, source))
+}
+
+/// Whether a file begun earlier is the one that is wanted.
+fn check(location: &str, path: &Path, head: &[u8], total: u64) -> Result<(), Error> {
+    let size = fs::metadata(path).map_err(|source| Error::io("read", path, source))?.len();
+    let mut found = Vec::new();
+    let read = store::read_range(path, 0, head.len(), &mut found);
+    let read = read.map_err(|source| Error::io("read", path, source))?;
+    if read == Some(true) && found == head && size == total {
+        return Ok(());
+    }
+    let message = "cannot be resumed: what is there has another shape, type or voxel size; give \
+                   --overwrite to replace it";
+    Err(Error::format(location, message))
+}
+
+/// Removes a TIFF or `.npy` file, and nothing else.
+fn remove(location: &str, target: &Path) -> Result<(), Error> {
+    let mut start = Vec::new();
+    match store::read_range(target, 0, 6, &mut start) {
+        Ok(None) => return Ok(()),
+        Ok(Some(true)) if start.starts_with(npy::MAGIC) || open::is_tiff(&start) => {}
+        Ok(_) => {
+            let message = "is a file that is neither TIFF nor .npy; it is not replaced, give \
+                           another name";
+            return Err(Error::format(location, message));
+        }
+        Err(source) => return Err(Error::io("read", target, source)),
+    }
+    fs::remove_file(target).map_err(|source| Error::io("write", target, source))
+}
+
+fn remove_folder(folder: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if !store::is_missing(&error) => Err(Error::io("write", folder, error)),
+        _ => Ok(()),
+    }
+}

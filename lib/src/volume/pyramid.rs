@@ -1,0 +1,83 @@
+//! The levels of a multiscale image.
+
+use std::path::Path;
+
+use super::node::{self, Container, Node};
+use super::open;
+use super::place::Place;
+use super::{Error, n5, ome};
+use crate::geom::Grid;
+
+/// One resolution of an image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Level {
+    /// Where it can be opened.
+    pub location: String,
+    /// Its shape, spacing and origin.
+    pub grid: Grid,
+}
+
+/// The levels of the image at `location`, or of the image that the array there is a level of, from
+/// fine to coarse. A volume that is no level of anything is its own only level.
+///
+/// # Errors
+/// [`Error`]: nothing there, or a level without a voxel size.
+pub fn levels(location: &str) -> Result<Vec<Level>, Error> {
+    let found = open::find(location)?;
+    let only = || Ok(vec![Level { location: location.to_owned(), grid: grid(location)? }]);
+    let Some(node) = Node::read(&found.path)?.filter(|node| node.is_array) else {
+        return only();
+    };
+    let (group, names) = if node.container == Container::N5 {
+        let name = node.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let (Some(parent), true) = (node.path.parent(), ome::is_level_name(name)) else {
+            return only();
+        };
+        let names = node::arrays_below(parent);
+        let names: Vec<_> = names.into_iter().filter(|name| ome::is_level_name(name)).collect();
+        (parent.to_owned(), names)
+    } else {
+        let Some((parent, image, _)) = open::image_of(location, &node)? else { return only() };
+        (parent.path, image.levels.into_iter().map(|level| level.path).collect())
+    };
+    let locations = names.iter().map(|name| group.join(name).display().to_string());
+    locations.map(|location| Ok(Level { grid: grid(&location)?, location })).collect()
+}
+
+/// The grid of what is there, whatever its other dimensions.
+fn grid(location: &str) -> Result<Grid, Error> {
+    let found = open::find(location)?;
+    let shape = &found.source.layout().shape;
+    let size = |name: &str| {
+        found.names.iter().position(|found| found == name).map_or(1, |d| shape[d] as usize)
+    };
+    let Some(spacing) = found.calibration.spacing else {
+        let message = format!("has no voxel size ({})", found.calibration.source);
+        return Err(Error::format(location, message));
+    };
+    let origin = found.calibration.origin.unwrap_or_default();
+    Ok(Grid::new([size("z"), size("y"), size("x")], spacing, origin))
+}
+
+/// Lists the array `name` of the group `image` as a level with this grid, in the place of an older
+/// entry for it. [`super::Output::create`] does so for the arrays that it makes; this is for
+/// arrays that are there.
+///
+/// # Errors
+/// [`Error`]: no such array, or an image that cannot take it.
+pub fn add_level(image: &str, name: &str, grid: &Grid) -> Result<(), Error> {
+    let group = open::path_of(image)?;
+    let array = group.join(name);
+    let location = format!("{image}/{name}");
+    let Some(node) = Node::read(&array)?.filter(|node| node.is_array) else {
+        return Err(Error::missing(&location, "an array is wanted there before it is listed"));
+    };
+    if node.container == Container::N5 {
+        let factors = n5::factors(Path::new(&array), grid)?;
+        return Node::update(&array, |attributes| n5::calibrate(attributes, grid, factors));
+    }
+    let place = Place::of_array(&location, &array, node.container)?;
+    place.register(&location, grid, true)?;
+    place.make_groups()?;
+    place.register(&location, grid, false)
+}

@@ -1,0 +1,310 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::open::{self, Found};
+use super::source::{self, Source, View};
+use super::{Codec, Dtype, Error, Format, Select, Voxel, store};
+use crate::geom::{Box3, Grid, Point};
+
+/// A volume open for reading. Reading is thread-safe and positionless.
+pub struct Volume {
+    location: String,
+    grid: Grid,
+    dtype: Dtype,
+    chunk: [usize; 3],
+    source: Box<dyn Source>,
+    view: View,
+    names: Vec<String>,
+    spacing_from: String,
+    metadata: PathBuf,
+    path: PathBuf,
+    format: Format,
+    attributes: Map<String, Value>,
+}
+
+impl std::fmt::Debug for Volume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Volume({}, {:?} {})", self.location, self.grid.shape, self.dtype)
+    }
+}
+
+impl Volume {
+    /// Opens the volume at `location` (see `docs/formats.md` for what a location can be).
+    ///
+    /// # Errors
+    /// [`Error`]: nothing there, no volume, several channels and none chosen, no voxel size.
+    pub fn open(location: &str, select: &Select) -> Result<Self, Error> {
+        let found = open::find(location)?;
+        let view = view(location, &found, select)?;
+        let layout = found.source.layout();
+        let shape = view.shape(layout);
+        let mut chunk = view.pick(&layout.block, 1).map(|n| n as usize);
+        if found.format == Format::Tiff && chunk[2] == shape[2] {
+            // strips of a few rows are read alike, whatever their number
+            chunk[1] = shape[1];
+        }
+        let (spacing, spacing_from) = spacing(location, &found, select)?;
+        let origin = match (select.origin, found.calibration.origin) {
+            (Some(origin), said) => {
+                tracing::info!("{location}: the origin is {origin:?} by --origin, not {said:?}");
+                origin
+            }
+            (None, said) => said.unwrap_or_default(),
+        };
+        if let Some(bad) = origin.iter().find(|v| !v.is_finite()) {
+            return Err(Error::format(location, format!("has an origin of {bad}; give --origin")));
+        }
+        Ok(Self {
+            location: location.to_owned(),
+            grid: Grid::new(shape, spacing, origin),
+            dtype: layout.dtype,
+            chunk,
+            view,
+            names: found.names,
+            spacing_from,
+            metadata: found.metadata,
+            path: found.path,
+            format: found.format,
+            attributes: found.attributes,
+            source: found.source,
+        })
+    }
+
+    /// The location as it was given.
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+
+    /// Shape, spacing (micrometres), origin.
+    pub fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// The unit in which it is best read: the chunk.
+    pub fn chunk(&self) -> [usize; 3] {
+        self.chunk
+    }
+
+    /// The format of what it was read from (stacks of images count as TIFF).
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The codec of ours that is most like the one it is stored with.
+    pub fn codec(&self) -> Codec {
+        let facts = self.source.describe();
+        let names: Vec<&str> = facts
+            .get("codecs")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .filter(|name| !["bytes", "crc32c", "sharding_indexed"].contains(name))
+            .collect();
+        match names.as_slice() {
+            [] | ["none" | "raw"] => Codec::Raw,
+            ["gzip" | "zlib" | "deflate" | "bzip2" | "bz2" | "xz"] => Codec::Gzip,
+            ["zstd"] => Codec::Zstd,
+            ["lz4" | "blosc:lz4" | "blosc:blosclz" | "blosc:lz4hc"] => Codec::Lz4,
+            _ => Codec::Blosc,
+        }
+    }
+
+    /// An attribute of the array.
+    pub fn attribute(&self, name: &str) -> Option<&Value> {
+        self.attributes.get(name)
+    }
+
+    /// Reads a box into `out`, C order `(z, y, x)`, converted to `T` (integers rounded half away
+    /// from zero and clamped). What lies outside the volume reads as `T::default()`.
+    ///
+    /// # Errors
+    /// [`Error::Chunk`] for a damaged chunk, [`Error::Io`]. A missing chunk is the fill value.
+    ///
+    /// # Panics
+    /// Where `out` is not as long as the box.
+    pub fn read_into<T: Voxel>(&self, part: &Box3, out: &mut [T]) -> Result<(), Error> {
+        assert_eq!(out.len(), part.len(), "the output must be as long as the box");
+        source::read(&*self.source, &self.view, part, out)
+    }
+
+    /// [`Volume::read_into`] a fresh vector.
+    pub fn read<T: Voxel>(&self, part: &Box3) -> Result<Vec<T>, Error> {
+        let mut out = vec![T::default(); part.len()];
+        self.read_into(part, &mut out)?;
+        Ok(out)
+    }
+
+    /// What `inspect` shows: format, axes, the whole array's shape, codecs, where the voxel size
+    /// is from, levels, bytes on disk.
+    pub fn describe(&self) -> Value {
+        let layout = self.source.layout();
+        let mut facts = self.source.describe();
+        facts.insert("location".into(), self.location.clone().into());
+        facts.insert("axes".into(), json!(self.names));
+        facts.insert("array_shape".into(), json!(layout.shape));
+        facts.insert("array_chunk".into(), json!(layout.block));
+        facts.insert("shape".into(), json!(self.grid.shape));
+        facts.insert("chunk".into(), json!(self.chunk));
+        facts.insert("dtype".into(), self.dtype.name().into());
+        facts.insert("spacing".into(), json!(self.grid.spacing));
+        facts.insert("origin".into(), json!(self.grid.origin));
+        facts.insert("unit".into(), "micrometer".into());
+        facts.insert("spacing_from".into(), self.spacing_from.clone().into());
+        facts.insert("stored_bytes".into(), stored_bytes(&self.path).into());
+        let levels = super::levels(&self.location).unwrap_or_default();
+        let levels: Vec<Value> = levels
+            .iter()
+            .map(|level| {
+                json!({"location": level.location, "shape": level.grid.shape,
+                       "spacing": level.grid.spacing, "origin": level.grid.origin})
+            })
+            .collect();
+        facts.insert("levels".into(), levels.into());
+        facts.into()
+    }
+
+    /// A short text that changes when the volume is made anew or its metadata change; it does not
+    /// look at voxels.
+    pub fn fingerprint(&self) -> String {
+        let meta = fs::metadata(&self.metadata).ok();
+        let size = meta.as_ref().map_or(0, fs::Metadata::len);
+        let time = meta.and_then(|meta| meta.modified().ok()?.elapsed_since_epoch());
+        let mut text = Vec::new();
+        // an image file is its own metadata: its head, size and time have to do
+        let _ = store::read_range(&self.metadata, 0, size.min(1 << 16) as usize, &mut text);
+        let shape = format!("{:?} {} {:?}", self.grid, self.dtype, self.view.fixed);
+        let hash = store::hash(&[
+            &text,
+            shape.as_bytes(),
+            &size.to_le_bytes(),
+            &time.unwrap_or_default().to_le_bytes(),
+        ]);
+        format!("{hash:016x}")
+    }
+}
+
+/// Nanoseconds since 1970.
+trait SinceEpoch {
+    fn elapsed_since_epoch(self) -> Option<u128>;
+}
+
+impl SinceEpoch for std::time::SystemTime {
+    fn elapsed_since_epoch(self) -> Option<u128> {
+        self.duration_since(Self::UNIX_EPOCH).ok().map(|time| time.as_nanos())
+    }
+}
+
+/// Picks z, y and x out of the dimensions, and one channel and time.
+fn view(location: &str, found: &Found, select: &Select) -> Result<View, Error> {
+    let shape = &found.source.layout().shape;
+    let at = |wanted: &str| found.names.iter().position(|name| name == wanted);
+    let axes = [at("z"), at("y"), at("x")];
+    if axes[1].is_none() || axes[2].is_none() {
+        let message = format!("has the dimensions {}; y and x are needed", found.names.join(", "));
+        return Err(Error::format(location, message));
+    }
+    if axes[0].is_none() {
+        tracing::info!("{location}: is 2-D; it is taken as one plane of a volume");
+    }
+    let mut fixed = vec![0; shape.len()];
+    let mut has = [false; 2];
+    for (d, name) in found.names.iter().enumerate() {
+        if axes.contains(&Some(d)) {
+            continue;
+        }
+        let (chosen, flag, what) = match name.as_str() {
+            "c" | "channel" => (select.channel, "--channel", "channels"),
+            "t" | "time" => (select.time, "--time", "time points"),
+            _ if shape[d] == 1 => continue,
+            _ => {
+                let message = format!(
+                    "has a dimension '{name}' of {}; only t, c, z, y and x are known",
+                    shape[d]
+                );
+                return Err(Error::format(location, message));
+            }
+        };
+        has[usize::from(flag == "--time")] = true;
+        let count = shape[d];
+        fixed[d] = match chosen {
+            Some(index) if (index as u64) < count => index as u64,
+            None if count == 1 => 0,
+            Some(index) => {
+                let message = format!(
+                    "has {count} {what}; {flag} {index} is none of them, the last is {}",
+                    count - 1
+                );
+                return Err(Error::format(location, message));
+            }
+            None => {
+                let message =
+                    format!("has {count} {what}; choose one with {flag} 0..{}", count - 1);
+                return Err(Error::format(location, message));
+            }
+        };
+    }
+    for (has, chosen, flag) in
+        [(has[0], select.channel, "--channel"), (has[1], select.time, "--time")]
+    {
+        if let (false, Some(index @ 1..)) = (has, chosen) {
+            let message = format!("has only one; {flag} {index} is not there");
+            return Err(Error::format(location, message));
+        }
+    }
+    Ok(View { axes, fixed })
+}
+
+/// The voxel size, and who says so.
+fn spacing(location: &str, found: &Found, select: &Select) -> Result<(Point, String), Error> {
+    let said = &found.calibration;
+    let (spacing, source) = match (select.spacing, said.spacing) {
+        (Some(spacing), Some(other)) => {
+            tracing::info!(
+                "{location}: the voxel size is {spacing:?} um by --spacing, not {other:?} um as {} \
+                 says",
+                said.source
+            );
+            (spacing, "--spacing".to_owned())
+        }
+        (Some(spacing), None) => {
+            tracing::info!("{location}: the voxel size is {spacing:?} um by --spacing");
+            (spacing, "--spacing".to_owned())
+        }
+        (None, Some(spacing)) => (spacing, said.source.clone()),
+        (None, None) => {
+            let message = format!("has no voxel size ({}); give --spacing z,y,x", said.source);
+            return Err(Error::format(location, message));
+        }
+    };
+    if let Some(bad) = spacing.iter().find(|v| !(v.is_finite() && **v > 0.0)) {
+        let message = format!(
+            "has a voxel size of {bad} um ({source}), which is not above 0; give --spacing"
+        );
+        return Err(Error::format(location, message));
+    }
+    Ok((spacing, source))
+}
+
+/// The bytes that a folder or file takes up, our ledgers left out.
+fn stored_bytes(path: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(path) else {
+        return fs::metadata(path).map_or(0, |meta| meta.len());
+    };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_name() != ".voxloom")
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => stored_bytes(&entry.path()),
+            Ok(meta) => meta.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}

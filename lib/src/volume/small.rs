@@ -1,0 +1,80 @@
+//! Arrays of doubles that fit in memory, of any rank: local affines and the like.
+
+use std::fs;
+
+use serde_json::{Map, Value, json};
+
+use super::node::{Container, Node};
+use super::place::Place;
+use super::zarr::{self, ArraySpec, ZarrSink};
+use super::{Codec, Dtype, Error, Existing, open, output};
+
+/// Writes a Zarr array of one chunk, in the place of an array that is there.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Format`] for a length that is not the shape's, or a folder that is no
+/// array.
+pub fn write_small_array(
+    location: &str,
+    shape: &[u64],
+    data: &[f64],
+    attributes: Map<String, Value>,
+) -> Result<(), Error> {
+    if shape.iter().product::<u64>() != data.len() as u64 || data.is_empty() {
+        let message = format!("cannot hold {} numbers in the shape {shape:?}", data.len());
+        return Err(Error::format(location, message));
+    }
+    let path = open::path_of(location)?;
+    let place = Place::of_array(location, &path, Container::Zarr3)?;
+    place.check(location, Existing::Overwrite)?;
+    let metadata = zarr::metadata(&ArraySpec {
+        container: Container::Zarr3,
+        shape: shape.to_vec(),
+        chunk: shape.to_vec(),
+        shard: None,
+        dtype: Dtype::F64,
+        codec: Codec::Zstd,
+        fill: json!(0.0),
+        names: (0..shape.len()).map(|d| format!("dim_{d}")).collect(),
+    });
+    if let Some(old) = Node::read(&path)? {
+        if !old.is_array {
+            let message = "is a group; it is not replaced by an array, give another name";
+            return Err(Error::format(location, message));
+        }
+        if old.metadata != metadata {
+            fs::remove_dir_all(&path).map_err(|source| Error::io("write", &path, source))?;
+        }
+    }
+    let node = Node {
+        path: path.clone(),
+        container: Container::Zarr3,
+        is_array: true,
+        metadata: metadata.clone(),
+        attributes: Map::new(),
+    };
+    let bytes: Vec<u8> = data.iter().flat_map(|v| v.to_ne_bytes()).collect();
+    place.make_groups()?;
+    ZarrSink::open(location, &node)?.store(&vec![0; shape.len()], &bytes)?;
+    output::write_metadata(&path, Container::Zarr3, metadata, attributes)
+}
+
+/// Reads a Zarr array of doubles: its shape, its numbers in C order, its attributes.
+///
+/// # Errors
+/// [`Error`]: nothing there, or no such array.
+pub fn read_small_array(location: &str) -> Result<(Vec<u64>, Vec<f64>, Map<String, Value>), Error> {
+    let path = open::path_of(location)?;
+    let Some(node) = Node::read(&path)? else {
+        return Err(Error::missing(location, "a Zarr array of float64 is wanted"));
+    };
+    if !node.is_array || node.container == Container::N5 {
+        return Err(Error::format(location, "is no Zarr array; one of float64 is wanted"));
+    }
+    let dtype = zarr::dtype(location, &node)?;
+    if dtype != Dtype::F64 {
+        return Err(Error::format(location, format!("holds {dtype}; float64 is wanted")));
+    }
+    let (shape, data) = zarr::read_all(location, &node)?;
+    Ok((shape, data, node.attributes))
+}

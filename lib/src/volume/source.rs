@@ -1,0 +1,251 @@
+//! What every format comes down to for a reader: an array of any rank, cut into blocks.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::dtype::{ByteOrder, convert};
+use super::{Dtype, Error, Voxel};
+use crate::geom::Box3;
+
+/// An array as it is stored. Dimensions are in C order, slowest first.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    /// Elements along each dimension.
+    pub(super) shape: Vec<u64>,
+    /// Elements of a block along each dimension.
+    pub(super) block: Vec<u64>,
+    /// Element type.
+    pub(super) dtype: Dtype,
+    /// What a missing block holds: one element, little endian.
+    pub(super) fill: Vec<u8>,
+}
+
+/// Buffers that one read hands on to the next, since fresh memory costs more than a copy.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// A file as it is.
+    pub(super) file: Vec<u8>,
+    /// The elements that [`Block`] describes.
+    pub(super) data: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// How the elements of a loaded block lie in [`Scratch::data`].
+#[derive(Debug)]
+pub(super) struct Block {
+    /// The element, counted in strides, that the buffer begins with.
+    pub(super) first: usize,
+    /// Elements from one to the next along each dimension.
+    pub(super) strides: Vec<usize>,
+    /// The size of what is there; beyond it the fill value holds.
+    pub(super) extent: Vec<u64>,
+    /// Byte order of the elements.
+    pub(super) order: ByteOrder,
+}
+
+impl Block {
+    /// A whole block in C order.
+    pub(super) fn whole(extent: &[u64], order: ByteOrder) -> Self {
+        Self { first: 0, strides: c_strides(extent), extent: extent.to_vec(), order }
+    }
+}
+
+/// Strides of a C-order array, in elements.
+pub(super) fn c_strides(shape: &[u64]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for d in (1..shape.len()).rev() {
+        strides[d - 1] = strides[d] * shape[d] as usize;
+    }
+    strides
+}
+
+/// An array open for reading.
+pub(super) trait Source: Send + Sync {
+    /// Its shape and type.
+    fn layout(&self) -> &Layout;
+
+    /// Puts block `index`, or at least its part `wanted`, into `scratch.data`; `None` where it is
+    /// not stored.
+    fn load(
+        &self,
+        index: &[u64],
+        wanted: &[Range<u64>],
+        scratch: &mut Scratch,
+    ) -> Result<Option<Block>, Error>;
+
+    /// What `inspect` shows of the format.
+    fn describe(&self) -> serde_json::Map<String, serde_json::Value>;
+}
+
+/// Which of the array's dimensions are z, y and x, and where the others are held.
+#[derive(Clone, Debug)]
+pub(super) struct View {
+    /// The dimension of each axis; none where the array lacks it.
+    pub(super) axes: [Option<usize>; 3],
+    /// The index along each dimension that is no axis.
+    pub(super) fixed: Vec<u64>,
+}
+
+impl View {
+    /// A per-dimension quantity, as z, y, x.
+    pub(super) fn pick<N: Copy>(&self, values: &[N], missing: N) -> [N; 3] {
+        self.axes.map(|axis| axis.map_or(missing, |d| values[d]))
+    }
+
+    /// The volume's shape.
+    pub(super) fn shape(&self, layout: &Layout) -> [usize; 3] {
+        self.pick(&layout.shape, 1).map(|n| n as usize)
+    }
+}
+
+/// Reads a box, C order `(z, y, x)`; what lies outside reads as the default.
+pub(super) fn read<T: Voxel>(
+    source: &dyn Source,
+    view: &View,
+    part: &Box3,
+    out: &mut [T],
+) -> Result<(), Error> {
+    let layout = source.layout();
+    let inside = part.intersect(&Box3::of_shape(view.shape(layout)));
+    if inside != *part {
+        out.fill(T::default());
+    }
+    if inside.is_empty() {
+        return Ok(());
+    }
+    let size = view.pick(&layout.block, 1).map(|n| n as i64);
+    let low: [i64; 3] = std::array::from_fn(|a| inside.min[a] / size[a]);
+    let high: [i64; 3] = std::array::from_fn(|a| (inside.max[a] - 1) / size[a] + 1);
+    // taken out, so that a source may itself read through another one
+    let mut scratch = SCRATCH.take();
+    let mut result = Ok(());
+    'blocks: for z in low[0]..high[0] {
+        for y in low[1]..high[1] {
+            for x in low[2]..high[2] {
+                let at = [z, y, x];
+                let min = std::array::from_fn(|a| at[a] * size[a]);
+                let block = Box3::new(min, std::array::from_fn(|a| min[a] + size[a]));
+                let target = Target { part, overlap: inside.intersect(&block), block };
+                result = read_block(source, view, at, &target, &mut scratch, out);
+                if result.is_err() {
+                    break 'blocks;
+                }
+            }
+        }
+    }
+    SCRATCH.set(scratch);
+    result
+}
+
+/// The boxes that matter to one block: all that is read, the block, and what they share.
+struct Target<'a> {
+    part: &'a Box3,
+    block: Box3,
+    overlap: Box3,
+}
+
+impl Target<'_> {
+    /// Where the row of `overlap` at `z, y` starts in the output, and its voxels from `from` on.
+    fn row(&self, z: i64, y: i64, from: i64) -> usize {
+        let [_, rows, columns] = self.part.shape();
+        let [z, y, x] = [z - self.part.min[0], y - self.part.min[1], from - self.part.min[2]]
+            .map(|v| v as usize);
+        (z * rows + y) * columns + x
+    }
+}
+
+fn read_block<T: Voxel>(
+    source: &dyn Source,
+    view: &View,
+    at: [i64; 3],
+    target: &Target,
+    scratch: &mut Scratch,
+    out: &mut [T],
+) -> Result<(), Error> {
+    let layout = source.layout();
+    let mut index: Vec<u64> = view.fixed.iter().zip(&layout.block).map(|(f, b)| f / b).collect();
+    let mut wanted: Vec<Range<u64>> =
+        view.fixed.iter().zip(&layout.block).map(|(f, b)| f % b..f % b + 1).collect();
+    let overlap = target.overlap;
+    for a in 0..3 {
+        if let Some(d) = view.axes[a] {
+            index[d] = at[a] as u64;
+            let local = |v: i64| (v - target.block.min[a]) as u64;
+            wanted[d] = local(overlap.min[a])..local(overlap.max[a]);
+        }
+    }
+    let block = source.load(&index, &wanted, scratch)?;
+    let mut stored = overlap;
+    if let Some(block) = &block {
+        for (d, extent) in block.extent.iter().enumerate() {
+            match view.axes.iter().position(|axis| *axis == Some(d)) {
+                Some(a) => {
+                    let end = (target.block.min[a] + *extent as i64).max(stored.min[a]);
+                    stored.max[a] = stored.max[a].min(end);
+                }
+                None if wanted[d].start >= *extent => stored.max = stored.min,
+                None => {}
+            }
+        }
+    } else {
+        stored.max = stored.min;
+    }
+    if stored != overlap {
+        fill(layout, target, out);
+    }
+    if let Some(block) = block
+        && !stored.is_empty()
+    {
+        copy(layout, view, &wanted, &block, &stored, target, &scratch.data, out);
+    }
+    Ok(())
+}
+
+/// Sets the overlap to the fill value.
+fn fill<T: Voxel>(layout: &Layout, target: &Target, out: &mut [T]) {
+    let mut value = [T::default()];
+    convert(&layout.fill, 1, layout.dtype, ByteOrder::Little, &mut value);
+    let overlap = target.overlap;
+    let width = overlap.shape()[2];
+    for z in overlap.min[0]..overlap.max[0] {
+        for y in overlap.min[1]..overlap.max[1] {
+            let row = target.row(z, y, overlap.min[2]);
+            out[row..row + width].fill(value[0]);
+        }
+    }
+}
+
+/// Copies the rows of `stored` out of the loaded block.
+fn copy<T: Voxel>(
+    layout: &Layout,
+    view: &View,
+    wanted: &[Range<u64>],
+    block: &Block,
+    stored: &Box3,
+    target: &Target,
+    data: &[u8],
+    out: &mut [T],
+) {
+    let size = layout.dtype.size();
+    let strides = view.pick(&block.strides, 0);
+    let base: usize = (0..wanted.len())
+        .filter(|d| !view.axes.contains(&Some(*d)))
+        .map(|d| wanted[d].start as usize * block.strides[d])
+        .sum();
+    let width = stored.shape()[2];
+    for z in stored.min[0]..stored.max[0] {
+        for y in stored.min[1]..stored.max[1] {
+            let at = [z, y, stored.min[2]];
+            let element: usize =
+                (0..3).map(|a| (at[a] - target.block.min[a]) as usize * strides[a]).sum::<usize>()
+                    + base
+                    - block.first;
+            let row = target.row(z, y, stored.min[2]);
+            let out = &mut out[row..row + width];
+            convert(&data[element * size..], strides[2].max(1), layout.dtype, block.order, out);
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Files that appear whole or not at all.
+//!
+//! A file is written under a temporary name that no other writer has, then renamed. The name says
+//! which process on which machine it belongs to, so that what a killed process left behind can be
+//! told from what is being written now.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use zarrs::storage::byte_range::ByteRangeIterator;
+use zarrs::storage::{
+    MaybeBytes, MaybeBytesIterator, ReadableStorageTraits, StorageError, StoreKey,
+};
+
+use super::Error;
+
+/// What the names of temporary files begin with.
+const PREFIX: &str = ".voxloom-partial.";
+/// A temporary file of another machine is given up after this time.
+const STALE: Duration = Duration::from_secs(3600);
+
+/// 64-bit FNV-1a, the hash of fingerprints: the same on every machine and in every version.
+pub(super) fn hash(parts: &[&[u8]]) -> u64 {
+    parts.iter().flat_map(|part| part.iter()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// This machine's mark, process numbers being its own: the host and the space of process numbers.
+fn machine() -> &'static str {
+    static MACHINE: OnceLock<String> = OnceLock::new();
+    MACHINE.get_or_init(|| {
+        let host = fs::read("/proc/sys/kernel/hostname").unwrap_or_default();
+        let space = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        format!("{:08x}", hash(&[&host, space.as_os_str().as_encoded_bytes()]) as u32)
+    })
+}
+
+/// A name in `folder` that no other writer has.
+pub(super) fn temporary(folder: &Path) -> PathBuf {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let random = hash(&[&now.as_nanos().to_le_bytes(), &count.to_le_bytes()]) as u32;
+    folder.join(format!("{PREFIX}{}.{}.{count}.{random:08x}", machine(), std::process::id()))
+}
+
+/// Writes `target` by way of a temporary file in `folder`, which is on the same file system.
+///
+/// # Errors
+/// The file system's refusal; `target` is then as it was.
+pub(super) fn write_by_way_of(folder: &Path, target: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let failed = |source| Error::io("write", target, source);
+    // a second try where a sweep elsewhere took the temporary file for a stale one
+    for last in [false, true] {
+        let name = temporary(folder);
+        let written = create_new(&name).and_then(|mut file| file.write_all(bytes));
+        let written = written.and_then(|()| rename(&name, target));
+        match written {
+            Ok(()) => return Ok(()),
+            Err(source) => {
+                // what is left of the temporary file is useless, whether or not it can be removed
+                let _ = fs::remove_file(&name);
+                if last || source.kind() != io::ErrorKind::NotFound {
+                    return Err(failed(source));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes `target` whole or not at all, by way of its own folder.
+///
+/// # Errors
+/// As [`write_by_way_of`].
+pub(super) fn write_whole(target: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let folder = target.parent().unwrap_or(Path::new("."));
+    write_by_way_of(folder, target, bytes)
+}
+
+/// Creates a file, and its folder where that is missing.
+fn create_new(path: &Path) -> io::Result<File> {
+    let create = || File::options().write(true).create_new(true).open(path);
+    match create() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+            create()
+        }
+        other => other,
+    }
+}
+
+/// Renames, and creates the folder of the new name where that is missing.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(to.parent().unwrap_or(Path::new(".")))?;
+            fs::rename(from, to)
+        }
+        other => other,
+    }
+}
+
+/// Removes the temporary files in `folder` whose writers are gone.
+pub(super) fn sweep(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(owner) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else {
+            continue;
+        };
+        let mut fields = owner.split('.');
+        let here = fields.next() == Some(machine());
+        let dead = fields.next().is_some_and(|pid| {
+            Path::new("/proc/self").exists() && !Path::new("/proc").join(pid).exists()
+        });
+        let age = entry.metadata().and_then(|meta| meta.modified()).ok();
+        let old = age.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > STALE);
+        if (here && dead) || old {
+            tracing::debug!(file = %entry.path().display(), "removing a stale temporary file");
+            // another sweep may have been faster
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Reads a file into `buffer`; `false` where there is none.
+pub(super) fn read_file(path: &Path, buffer: &mut Vec<u8>) -> Result<bool, Error> {
+    let mut read = || -> io::Result<bool> {
+        let mut file = match File::open(path) {
+            Err(error) if is_missing(&error) => return Ok(false),
+            other => other?,
+        };
+        let size = file.metadata()?.len() as usize;
+        // most chunks are as long as the one before: nothing to clear, nothing to allocate
+        buffer.resize(size, 0);
+        file.read_exact(buffer)?;
+        file.read_to_end(buffer)?;
+        Ok(true)
+    };
+    read().map_err(|source| Error::io("read", path, source))
+}
+
+/// Whether a path leads nowhere: an absent file, or a file where a folder would have to be.
+pub(super) fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Reads the file range `start..start + length` into `buffer`; `None` where there is no file, else
+/// whether the range is there in full.
+pub(super) fn read_range(
+    path: &Path,
+    start: u64,
+    length: usize,
+    buffer: &mut Vec<u8>,
+) -> io::Result<Option<bool>> {
+    let file = match File::open(path) {
+        Err(error) if is_missing(&error) => return Ok(None),
+        other => other?,
+    };
+    buffer.resize(length, 0);
+    match file.read_exact_at(buffer, start) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Some(false)),
+        other => other.map(|()| Some(true)),
+    }
+}
+
+/// A folder as a Zarr store, for reading: we write through [`write_by_way_of`].
+#[derive(Debug)]
+pub(super) struct Folder {
+    root: PathBuf,
+}
+
+impl Folder {
+    /// The store at `root`.
+    pub(super) fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// Where the value of a key lies.
+    pub(super) fn path(&self, key: &StoreKey) -> PathBuf {
+        self.root.join(key.as_str())
+    }
+}
+
+fn storage(error: io::Error) -> StorageError {
+    StorageError::IOError(std::sync::Arc::new(error))
+}
+
+impl ReadableStorageTraits for Folder {
+    fn get(&self, key: &StoreKey) -> Result<MaybeBytes, StorageError> {
+        match fs::read(self.path(key)) {
+            Err(error) if is_missing(&error) => Ok(None),
+            other => Ok(Some(other.map_err(storage)?.into())),
+        }
+    }
+
+    fn get_partial_many<'a>(
+        &'a self,
+        key: &StoreKey,
+        byte_ranges: ByteRangeIterator<'a>,
+    ) -> Result<MaybeBytesIterator<'a>, StorageError> {
+        let file = match File::open(self.path(key)) {
+            Err(error) if is_missing(&error) => return Ok(None),
+            other => other.map_err(storage)?,
+        };
+        let size = file.metadata().map_err(storage)?.len();
+        Ok(Some(Box::new(byte_ranges.map(move |range| {
+            if range.start(size) > size || range.end(size) > size {
+                let what = format!("the file ends at byte {size}, before {range}");
+                return Err(StorageError::Other(what));
+            }
+            let mut bytes = vec![0; range.length(size) as usize];
+            file.read_exact_at(&mut bytes, range.start(size)).map_err(storage)?;
+            Ok(bytes.into())
+        }))))
+    }
+
+    fn size_key(&self, key: &StoreKey) -> Result<Option<u64>, StorageError> {
+        match fs::metadata(self.path(key)) {
+            Err(error) if is_missing(&error) => Ok(None),
+            other => Ok(Some(other.map_err(storage)?.len())),
+        }
+    }
+
+    fn supports_get_partial(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_takes_what_the_dead_left_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: String| folder.path().join(name);
+        let dead = at(format!("{PREFIX}{}.4194999.0.0", machine()));
+        let alive = temporary(folder.path());
+        let elsewhere = at(format!("{PREFIX}00000000.4194999.0.0"));
+        let data = at("0".into());
+        for path in [&dead, &alive, &elsewhere, &data] {
+            fs::write(path, "x").unwrap();
+        }
+        sweep(folder.path());
+        assert!(!dead.exists());
+        assert!(alive.exists() && elsewhere.exists() && data.exists());
+    }
+
+    #[test]
+    fn many_writers_of_one_file_leave_one_whole_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let partial = folder.path().join("partial");
+        let target = folder.path().join("c/0/0");
+        std::thread::scope(|scope| {
+            for writer in 0..4u8 {
+                let (partial, target) = (&partial, &target);
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        write_by_way_of(partial, target, &[writer; 10_000]).unwrap();
+                        let read = fs::read(target).unwrap();
+                        assert_eq!(read.len(), 10_000);
+                        assert!(read.iter().all(|byte| *byte == read[0]));
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(&partial).unwrap().count(), 0);
+    }
+}

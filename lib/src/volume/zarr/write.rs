@@ -1,0 +1,53 @@
+use std::borrow::Cow;
+use std::fs;
+use std::path::PathBuf;
+
+use zarrs::array::codec::api::ArrayToBytesCodecTraits;
+use zarrs::array::{Array, ArrayBytes};
+
+use super::options;
+use crate::volume::node::Node;
+use crate::volume::store::{self, Folder};
+use crate::volume::{Error, output};
+
+/// A Zarr array open for writing, chunk by chunk (shard by shard).
+pub(in crate::volume) struct ZarrSink {
+    location: String,
+    array: Array<Folder>,
+    partial: PathBuf,
+    fill: Vec<u8>,
+}
+
+impl ZarrSink {
+    pub(in crate::volume) fn open(location: &str, node: &Node) -> Result<Self, Error> {
+        let array = super::array(location, node)?;
+        let fill = array.fill_value().as_ne_bytes().to_vec();
+        let partial = output::partial_folder(&node.path);
+        Ok(Self { location: location.to_owned(), array, partial, fill })
+    }
+
+    /// Stores one chunk, given whole: elements in this machine's byte order. A chunk of nothing but
+    /// the fill value is not stored.
+    pub(in crate::volume) fn store(&self, index: &[u64], bytes: &[u8]) -> Result<(), Error> {
+        let path = self.array.storage().path(&self.array.chunk_key(index));
+        // the first element is the fill value, and each is as the one before it
+        let size = self.fill.len();
+        if bytes.starts_with(&self.fill) && bytes[size..] == bytes[..bytes.len() - size] {
+            return match fs::remove_file(&path) {
+                Err(error) if !store::is_missing(&error) => Err(Error::io("write", &path, error)),
+                _ => Ok(()),
+            };
+        }
+        let bad = |what: String| Error::format(&self.location, format!("cannot encode: {what}"));
+        let shape = self.array.chunk_shape(index).map_err(|error| bad(error.to_string()))?;
+        let encoded = self.array.codecs().encode(
+            ArrayBytes::Fixed(Cow::Borrowed(bytes)),
+            &shape,
+            self.array.data_type(),
+            self.array.fill_value(),
+            &options(),
+        );
+        let encoded = encoded.map_err(|error| bad(error.to_string()))?;
+        store::write_by_way_of(&self.partial, &path, &encoded)
+    }
+}

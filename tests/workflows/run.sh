@@ -1,0 +1,268 @@
+#!/usr/bin/env bash
+# The workflows, end to end, on a small pair: the shell script, Nextflow and Snakemake give the same
+# bytes, go on after a crash, and try again only what is worth it.
+#
+#   VOXLOOM_BIN=target/release tests/workflows/run.sh [WORD]     only the tests whose name has WORD
+set -uo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+VOXLOOM_BIN=$(cd "${VOXLOOM_BIN:-$root/target/release}" && pwd) || exit 1
+nextflow=$("$here/../tools/nextflow.sh") && python=$("$here/../tools/python.sh") || exit 1
+export VOXLOOM_BIN PATH="$VOXLOOM_BIN:$(dirname "$nextflow"):$python:$PATH"
+unset NXF_SYNTAX_PARSER
+
+scene=$(mktemp -d)
+trap 'rm -rf "$scene"' EXIT
+cd "$scene" || exit 1
+only=${1:-} passed=0 failed=0
+
+# it SENTENCE COMMAND...: a test; what it prints is shown where it fails.
+it() {
+    local sentence=$1
+    shift
+    case $sentence in *"$only"*) ;; *) return ;; esac
+    (set -e; "$@") > "$scene/said" 2>&1 # not as a condition: that would switch -e off
+    if [ $? -eq 0 ]; then
+        passed=$((passed + 1))
+        echo "ok      $sentence"
+    else
+        failed=$((failed + 1))
+        echo "FAILED  $sentence"
+        tail -n 40 "$scene/said" | sed 's/^/        /'
+    fi
+}
+
+# same_result OUT: as align.sh gives it in one go.
+same_result() {
+    if [ ! -e "$scene/shell/report.html" ]; then align_sh "$scene/shell"; fi
+    python "$here/compare.py" "$scene/shell" "$1"
+}
+
+align_sh() { "$root/workflows/align.sh" "$scene/pair/fixed.zarr" "$scene/pair/moving.zarr" "$@"; }
+
+# Each run has its own launch folder: history, cache and lock lie there.
+align_nf() {
+    local name=$1
+    shift
+    mkdir -p "$scene/launch-$name"
+    cd "$scene/launch-$name"
+    nextflow run "$root/workflows/align.nf" -profile test --phantom false -ansi-log false \
+        --fixed "$scene/pair/fixed.zarr" --moving "$scene/pair/moving.zarr" --outdir "$scene/$name" "$@"
+}
+
+align_smk() {
+    local name=$1
+    shift
+    mkdir -p "$scene/launch-$name"
+    cd "$scene/launch-$name"
+    snakemake -s "$root/workflows/snakemake/align.smk" --cores 2 --resources mem_mb=16000 \
+        --workflow-profile "$root/workflows/snakemake/profiles/local" "$@" \
+        --config fixed="$scene/pair/fixed.zarr" moving="$scene/pair/moving.zarr" outdir="$scene/$name" parts=3
+}
+
+# wait_for FILE PID: until the file is there; fails where the process ends first.
+wait_for() {
+    until [ -e "$1" ]; do
+        kill -0 "$2" || return 1
+        sleep 0.05
+    done
+}
+
+# The shell
+
+the_script_gives_what_is_promised() {
+    align_sh "$scene/shell"
+    for file in aligned.zarr global.zarr transforms/global.json transforms/local.zarr transforms/blocks.csv \
+        spots/fixed.csv spots/moving.csv spots/matches.csv receipts/ransac.json report.html params.yaml; do
+        [ -s "shell/$file" ] || { echo "no $file"; return 1; }
+    done
+}
+
+the_script_does_nothing_twice() {
+    touch before
+    align_sh shell
+    [ -z "$(find shell -newer before -type f)" ]
+}
+
+the_script_in_parts_gives_the_same() { align_sh parts --parts 3 && same_result parts; }
+
+the_script_refuses_other_parameters() {
+    echo '{"ransac": {"seed": 1}}' > other.json
+    ! align_sh shell --params other.json 2> refusal && grep -q "begun with other volumes or parameters" refusal
+}
+
+the_script_goes_on_after_a_kill() {
+    setsid "$root/workflows/align.sh" pair/fixed.zarr pair/moving.zarr killed-shell --parts 3 &
+    local script=$!
+    wait_for killed-shell/receipts/local-affine.part-1-3.json $script
+    kill -9 -- -$script
+    wait $script || true
+    [ ! -e killed-shell/report.html ]
+    align_sh killed-shell --parts 3
+    same_result killed-shell
+}
+
+# A folder that comes first on PATH, with a ransac that ends with this code at the first try.
+ransac_fails_once_with() {
+    mkdir -p "bin-$1"
+    cat > "bin-$1/ransac" << STANDIN
+#!/bin/sh
+echo try >> "$scene/tries-$1"
+if [ "\$(wc -l < "$scene/tries-$1")" = 1 ]; then exit $1; fi
+exec "$VOXLOOM_BIN/ransac" "\$@"
+STANDIN
+    chmod +x "bin-$1/ransac"
+    PATH=$scene/bin-$1:$PATH
+}
+
+# The parameters
+
+the_schema_and_the_programs_agree() { python "$here/check_schema.py" "$VOXLOOM_BIN"; }
+
+# Nextflow
+
+nextflow_lints_clean() {
+    nextflow lint "$root/workflows" "$root/conf" > lint
+    cat lint
+    grep -q 'had no errors' lint && ! grep -qi warn lint
+}
+
+every_profile_resolves() {
+    for profile in local test slurm,apptainer lsf,docker; do
+        NXF_SYNTAX_PARSER=$1 nextflow config "$root/workflows/align.nf" -profile "$profile" > "config-$profile"
+    done
+    grep -q "executor = 'slurm'" config-slurm,apptainer
+    grep -q "executor = 'lsf'" config-lsf,docker
+}
+
+nextflow_stubs() {
+    mkdir -p "launch-stub-$1"
+    cd "launch-stub-$1"
+    NXF_SYNTAX_PARSER=$1 nextflow run "$root/workflows/align.nf" -profile test -stub-run -ansi-log false \
+        --outdir "$scene/stub-$1"
+    [ -e "$scene/stub-$1/receipts/report.json" ] && [ ! -e "$scene/stub-$1/aligned.zarr" ]
+}
+
+nextflow_gives_the_same() { NXF_SYNTAX_PARSER=$1 align_nf "nextflow-$1" && same_result "$scene/nextflow-$1"; }
+
+nextflow_does_nothing_twice() {
+    NXF_SYNTAX_PARSER=$1 align_nf "nextflow-$1" -resume > "$scene/again"
+    cat "$scene/again"
+    grep -q 'Cached process' "$scene/again" && ! grep -q 'Submitted process' "$scene/again"
+}
+
+nextflow_makes_a_phantom_where_no_volumes_are_given() {
+    mkdir -p launch-phantom
+    cd launch-phantom
+    nextflow run "$root/workflows/align.nf" -profile test --phantom 64 --parts 1 -ansi-log false --outdir "$scene/phantom" ||
+        { cat .nextflow.log | tail -50; return 1; }
+    [ -s "$scene/phantom/report.html" ]
+}
+
+nextflow_goes_on_after_its_head_is_killed() {
+    align_nf killed-nextflow > killed.log &
+    local head=$!
+    # The first part done and others at work: their jobs outlive the head, and run beside their second try.
+    wait_for killed-nextflow/receipts/local-affine.part-1-3.json $head
+    kill -9 $(ps -o pid= --ppid $head) $head
+    wait $head || true
+    [ ! -e killed-nextflow/report.html ]
+    align_nf killed-nextflow -resume > "$scene/resumed"
+    cat "$scene/resumed"
+    grep -q 'Cached process > ALIGN:RANSAC' "$scene/resumed"
+    same_result "$scene/killed-nextflow"
+}
+
+nextflow_tries_again_after_a_passing_fault() {
+    ransac_fails_once_with 75
+    align_nf faulty-nextflow && same_result "$scene/faulty-nextflow" && [ "$(wc -l < "$scene/tries-75")" = 2 ]
+}
+
+nextflow_stops_at_a_lasting_fault() {
+    ransac_fails_once_with 1
+    ! align_nf failed-nextflow && [ "$(wc -l < "$scene/tries-1")" = 1 ]
+}
+
+nextflow_refuses_other_parameters() {
+    echo '{"ransac": {"seed": 1}}' > "$scene/other.json"
+    ! align_nf nextflow-v2 -params-file "$scene/other.json" > "$scene/refused"
+    grep -q "begun with other volumes or parameters" "$scene/refused"
+}
+
+nextflow_names_an_unknown_parameter() {
+    echo '{"ransac": {"modell": "rigid"}, "ransack": {}}' > unknown.json
+    ! nextflow run "$root/workflows/align.nf" -profile test -params-file unknown.json --outdir unknown > refused
+    cat refused
+    grep -q "ransack, ransac: modell" refused && [ ! -e unknown/params.yaml ]
+}
+
+# Snakemake
+
+snakemake_lints_clean() {
+    snakemake -s "$root/workflows/snakemake/align.smk" --lint --config fixed=a moving=b
+}
+
+every_snakemake_profile_resolves() {
+    for profile in local slurm lsf; do
+        snakemake -n -q all -s "$root/workflows/snakemake/align.smk" \
+            --workflow-profile "$root/workflows/snakemake/profiles/$profile" \
+            --configfile "$root/conf/params.example.yaml" --config fixed=a moving=b outdir=dry parts=3
+    done
+}
+
+snakemake_gives_the_same() { align_smk snakemake && same_result "$scene/snakemake"; }
+
+snakemake_does_nothing_twice() {
+    align_smk snakemake > "$scene/again" 2>&1
+    grep -q 'Nothing to be done' "$scene/again"
+}
+
+snakemake_goes_on_after_a_kill() {
+    align_smk killed-snakemake &
+    local head=$!
+    wait_for killed-snakemake/receipts/local-affine.part-1-3.json $head
+    kill -9 $(ps -o pid= --ppid $head) $head
+    wait $head || true
+    [ ! -e killed-snakemake/report.html ]
+    align_smk killed-snakemake --unlock
+    align_smk killed-snakemake
+    same_result "$scene/killed-snakemake"
+}
+
+snakemake_names_an_unknown_parameter() {
+    echo '{"ransac": {"modell": "rigid"}}' > unknown.json
+    ! snakemake -n -s "$root/workflows/snakemake/align.smk" --configfile unknown.json --config fixed=a moving=b > refused 2>&1
+    grep -q modell refused
+}
+
+phantom rounds --size 96 --max-displacement 2 --output "$scene/pair" || exit 1
+
+it "align.sh gives what is promised" the_script_gives_what_is_promised
+it "align.sh does nothing twice" the_script_does_nothing_twice
+it "align.sh in three parts gives the same bytes" the_script_in_parts_gives_the_same
+it "align.sh refuses other parameters in the same folder" the_script_refuses_other_parameters
+it "align.sh goes on after kill -9" the_script_goes_on_after_a_kill
+it "the schema of the parameters and the programs' flags agree" the_schema_and_the_programs_agree
+it "nextflow lint is clean" nextflow_lints_clean
+for parser in v1 v2; do
+    it "nextflow resolves every profile ($parser)" every_profile_resolves $parser
+    it "nextflow runs the stubs ($parser)" nextflow_stubs $parser
+    it "nextflow gives the same bytes ($parser)" nextflow_gives_the_same $parser
+    it "nextflow does nothing twice ($parser)" nextflow_does_nothing_twice $parser
+done
+it "nextflow makes a phantom where no volumes are given" nextflow_makes_a_phantom_where_no_volumes_are_given
+it "nextflow goes on after kill -9 of its head" nextflow_goes_on_after_its_head_is_killed
+it "nextflow tries again after a passing fault" nextflow_tries_again_after_a_passing_fault
+it "nextflow stops at a lasting fault" nextflow_stops_at_a_lasting_fault
+it "nextflow refuses other parameters in the same folder" nextflow_refuses_other_parameters
+it "nextflow names unknown parameters" nextflow_names_an_unknown_parameter
+it "snakemake --lint is clean" snakemake_lints_clean
+it "snakemake resolves every profile" every_snakemake_profile_resolves
+it "snakemake gives the same bytes" snakemake_gives_the_same
+it "snakemake does nothing twice" snakemake_does_nothing_twice
+it "snakemake goes on after kill -9" snakemake_goes_on_after_a_kill
+it "snakemake names an unknown parameter" snakemake_names_an_unknown_parameter
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
