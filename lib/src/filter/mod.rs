@@ -16,5 +16,5 @@ mod top_hat;
 pub use convolve::smooth;
 pub use gaussian::Kernel;
 pub use lines::mirror;
-pub use second_derivatives::laplacian_of_gaussian;
+pub use second_derivatives::LaplacianOfGaussian;
 pub use top_hat::{opening, opening_reach};
