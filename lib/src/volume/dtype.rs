@@ -56,7 +56,9 @@ impl std::fmt::Display for Dtype {
 }
 
 /// A Rust type that is the element of a volume.
-pub trait Voxel: Copy + Default + PartialOrd + PartialEq + Send + Sync + std::fmt::Debug + 'static {
+pub trait Voxel:
+    Copy + Default + PartialOrd + PartialEq + Send + Sync + std::fmt::Debug + 'static
+{
     /// Its name on disk.
     const DTYPE: Dtype;
     /// As a float, for arithmetic.
@@ -252,13 +254,34 @@ floats!(f32 => F32, f64 => F64);
 macro_rules! with_voxel {
     ($dtype:expr, $T:ident => $body:expr) => {
         match $dtype {
-            $crate::volume::Dtype::U8 => { type $T = u8; $body }
-            $crate::volume::Dtype::U16 => { type $T = u16; $body }
-            $crate::volume::Dtype::I16 => { type $T = i16; $body }
-            $crate::volume::Dtype::U32 => { type $T = u32; $body }
-            $crate::volume::Dtype::U64 => { type $T = u64; $body }
-            $crate::volume::Dtype::F32 => { type $T = f32; $body }
-            $crate::volume::Dtype::F64 => { type $T = f64; $body }
+            $crate::volume::Dtype::U8 => {
+                type $T = u8;
+                $body
+            }
+            $crate::volume::Dtype::U16 => {
+                type $T = u16;
+                $body
+            }
+            $crate::volume::Dtype::I16 => {
+                type $T = i16;
+                $body
+            }
+            $crate::volume::Dtype::U32 => {
+                type $T = u32;
+                $body
+            }
+            $crate::volume::Dtype::U64 => {
+                type $T = u64;
+                $body
+            }
+            $crate::volume::Dtype::F32 => {
+                type $T = f32;
+                $body
+            }
+            $crate::volume::Dtype::F64 => {
+                type $T = f64;
+                $body
+            }
         }
     };
 }

@@ -64,9 +64,9 @@ fn image(entry: &Value, version: &str) -> Result<Image, String> {
     let axes: Vec<Axis> = match entry.get("axes").and_then(Value::as_array) {
         Some(axes) => axes.iter().map(axis).collect::<Result<_, _>>()?,
         // before 0.3 an image had five dimensions of this order
-        None => ["t", "c", "z", "y", "x"]
-            .map(|name| Axis { name: name.into(), unit: None })
-            .to_vec(),
+        None => {
+            ["t", "c", "z", "y", "x"].map(|name| Axis { name: name.into(), unit: None }).to_vec()
+        }
     };
     let common = entry.get("coordinateTransformations");
     let levels = datasets
@@ -74,8 +74,7 @@ fn image(entry: &Value, version: &str) -> Result<Image, String> {
         .map(|dataset| {
             let path = dataset.get("path").and_then(Value::as_str);
             let path = path.ok_or("a dataset of its multiscales metadata has no 'path'")?;
-            let mut level =
-                Level { path: path.into(), scale: Vec::new(), translation: Vec::new() };
+            let mut level = Level { path: path.into(), scale: Vec::new(), translation: Vec::new() };
             for list in [dataset.get("coordinateTransformations"), common].into_iter().flatten() {
                 level.apply(list, axes.len())?;
             }
@@ -226,7 +225,9 @@ pub(super) fn register(
         let known = image(&entries[place], "")?;
         let axes: Vec<&str> = known.axes.iter().map(|axis| axis.name.as_str()).collect();
         let in_um = known.axes.iter().all(|a| a.unit.as_deref().and_then(micrometers) == Some(1.0));
-        if axes != ["z", "y", "x"] || !in_um || entries[place].get("coordinateTransformations").is_some()
+        if axes != ["z", "y", "x"]
+            || !in_um
+            || entries[place].get("coordinateTransformations").is_some()
         {
             return Err(format!(
                 "the image that it would belong to has the axes {} or a unit other than \
