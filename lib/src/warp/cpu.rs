@@ -1,9 +1,8 @@
 //! The kernel: what lies at every position of a block.
 
 use super::rows::{LANES, Positions, Rows};
-use super::{Interpolation, Options, Rounding, spline};
+use super::{Dtype, Interpolation, Options, Rounding, Voxel, spline};
 use crate::geom::Box3;
-use crate::volume::{Dtype, Voxel};
 
 /// Closer than this to a voxel, in voxels, counts as being on it.
 const ON_VOXEL: f32 = 1e-6;
