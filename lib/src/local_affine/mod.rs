@@ -26,6 +26,7 @@ mod pairs;
 mod robust;
 mod solve;
 mod status;
+mod windows;
 
 use pairs::{Found, Pair};
 use solve::Penalty;
