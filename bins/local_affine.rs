@@ -1,3 +1,5 @@
+//! Fits one affine per block.
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use voxloom::blocks::Context;
-use voxloom::cli::{Program, Purpose, Shape};
+use voxloom::cli::{FixedArgs, MovingArgs, Program, Purpose, Shape};
 use voxloom::geom::Chain;
 use voxloom::matching::{EstimateOptions, MatchOptions, estimate, match_spots};
-use voxloom::volume::{Select, Volume};
+use voxloom::volume::Volume;
 use voxloom::{table, transform};
 
 /// Finds the map from FIXED to MOVING that most pairs of matching spots agree on
@@ -15,7 +15,7 @@ use voxloom::{table, transform};
 /// Two spots match where the images around them correlate. The map is found by random sampling and
 /// refitted to all matches near it. It takes fixed points to moving points, in micrometres.
 #[derive(clap::Args)]
-struct Ransac {
+pub(crate) struct Ransac {
     /// The volume that stays
     fixed: String,
 
@@ -43,6 +43,12 @@ struct Ransac {
 
     #[command(flatten)]
     fit: EstimateOptions,
+
+    #[command(flatten)]
+    fixed_args: FixedArgs,
+
+    #[command(flatten)]
+    moving_args: MovingArgs,
 }
 
 impl Program for Ransac {
@@ -53,8 +59,12 @@ impl Program for Ransac {
         --moving-spots moving.csv -o affine.json";
 
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
-        let fixed = Volume::open(&self.fixed, &Select::default())?;
-        let moving = Volume::open(&self.moving, &Select::default())?;
+        ctx.refuse_existing(&self.output)?;
+        let fixed = Volume::open(&self.fixed, &self.fixed_args.select())?;
+        let moving = Volume::open(&self.moving, &self.moving_args.select())?;
+        ctx.input(&fixed);
+        ctx.input(&moving);
+        ctx.output_file(&self.output);
         let fixed_spots = table::read_spots(&self.fixed_spots)?;
         let moving_spots = table::read_spots(&self.moving_spots)?;
         ctx.record("fixed_spots", fixed_spots.len());
