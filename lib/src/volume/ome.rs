@@ -188,6 +188,17 @@ fn volume_of(dataset: &Value) -> f64 {
     scale.into_iter().flatten().filter_map(Value::as_f64).product()
 }
 
+/// An image of one level.
+fn new_image(zarr3: bool, name: &str, dataset: Value) -> Value {
+    let axis = |name| json!({"name": name, "type": "space", "unit": "micrometer"});
+    let axes = [axis("z"), axis("y"), axis("x")];
+    let mut image = json!({"name": name, "axes": axes, "datasets": [dataset]});
+    if !zarr3 {
+        image["version"] = "0.4".into();
+    }
+    image
+}
+
 /// Whether a dataset of this name is one resolution among others: `0`, `s0`.
 pub(super) fn is_level_name(name: &str) -> bool {
     let digits = name.strip_prefix('s').unwrap_or(name);
@@ -241,16 +252,7 @@ pub(super) fn register(
             datasets.sort_by(|a, b| volume_of(a).total_cmp(&volume_of(b)));
         }
     } else {
-        let axis = |name| json!({"name": name, "type": "space", "unit": "micrometer"});
-        let mut entry = json!({
-            "name": name,
-            "axes": [axis("z"), axis("y"), axis("x")],
-            "datasets": [dataset]
-        });
-        if !zarr3 {
-            entry["version"] = "0.4".into();
-        }
-        entries.push(entry);
+        entries.push(new_image(zarr3, name, dataset));
     }
     if zarr3 {
         let ome = attributes.entry("ome").or_insert_with(|| json!({}));
@@ -268,13 +270,13 @@ pub(super) fn register(
 mod tests {
     use super::*;
 
-    fn object(value: Value) -> Map<String, Value> {
+    fn object(value: &Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
     }
 
     #[test]
     fn transformations_of_a_level_and_of_the_image_are_multiplied() {
-        let attributes = object(json!({"multiscales": [{
+        let attributes = object(&json!({"multiscales": [{
             "axes": [{"name": "c"}, {"name": "z", "unit": "nanometer"},
                      {"name": "y", "unit": "micrometer"}, {"name": "x", "unit": "millimeter"}],
             "datasets": [{"path": "0", "coordinateTransformations": [
@@ -304,7 +306,7 @@ mod tests {
 
     #[test]
     fn an_axis_without_a_unit_is_no_voxel_size() {
-        let attributes = object(json!({"multiscales": [{
+        let attributes = object(&json!({"multiscales": [{
             "axes": ["z", "y", "x"],
             "datasets": [{"path": "0", "coordinateTransformations": [
                 {"type": "scale", "scale": [1, 1, 1]}]}]}]}));
