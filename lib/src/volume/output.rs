@@ -162,8 +162,11 @@ pub(super) fn write_metadata(
             "zarr.json"
         }
         Container::Zarr2 => {
-            node::write_object(&array.join(".zattrs"), attributes)?;
-            ".zarray"
+            node::write_object(&array.join(".zarray"), metadata)?;
+            if attributes.is_empty() {
+                return Ok(());
+            }
+            return node::write_object(&array.join(".zattrs"), attributes);
         }
         Container::N5 => {
             metadata.extend(attributes);

@@ -124,8 +124,7 @@ fn description(grid: &Grid) -> String {
     );
     for (a, name) in ["zorigin", "yorigin", "xorigin"].into_iter().enumerate() {
         if grid.origin[a] != 0.0 {
-            text.push_str(name);
-            text.push_str(&format!("={}\n", -grid.origin[a] / grid.spacing[a]));
+            text.extend([name, "=", &(-grid.origin[a] / grid.spacing[a]).to_string(), "\n"]);
         }
     }
     text.push('\0');
