@@ -9,8 +9,6 @@ use voxloom::report::{self, Named, Request};
 use voxloom::volume::Volume;
 
 /// Shows an alignment on one page: pictures and numbers before and after each step.
-///
-/// Beside the page stand its numbers as JSON and a state for Neuroglancer.
 #[derive(clap::Args)]
 pub(crate) struct Report {
     /// Receipts of the programs, or arrays that carry one
@@ -43,7 +41,7 @@ pub(crate) struct Report {
     /// Title of the page
     #[arg(long)]
     title: Option<String>,
-    /// The page
+    /// The page; its numbers (.json) and a state for Neuroglancer go beside it
     #[arg(short, long, value_name = "HTML")]
     output: PathBuf,
     #[command(flatten)]
@@ -56,8 +54,7 @@ impl Program for Report {
     const NAME: &'static str = "report";
     const PURPOSE: Purpose = Purpose::Look;
     const SHAPE: Shape = Shape::Whole;
-    const EXAMPLE: &'static str =
-        "report out/receipts/*.json --fixed a.zarr --moving b.zarr --stage local=c.zarr -o d.html";
+    const EXAMPLE: &'static str = "report receipts/*.json --fixed a.zarr --moving b.zarr -o c.html";
 
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         let request = Request {
