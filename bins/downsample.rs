@@ -1,1 +1,66 @@
-fn main() {}
+//! `downsample`.
+
+use std::process::ExitCode;
+
+use voxloom::blocks::Context;
+use voxloom::cli::{self, OutputArgs, Program, Purpose, Shape, VolumeArgs};
+use voxloom::downsample::{self, Factor, Layout, Method, Options};
+
+/// Makes the pyramid of a volume: in its image, or elsewhere.
+///
+/// Every level is made from the one before, and says its true voxel size and origin. A scattered
+/// run makes one --level at a time.
+#[derive(clap::Args)]
+pub(crate) struct Downsample {
+    /// The volume
+    #[arg(value_name = "VOLUME")]
+    volume: String,
+    /// Write the levels as an image of their own [default: add them to the volume's image]
+    #[arg(short, long, value_name = "LOC")]
+    output: Option<String>,
+    /// With -o: the volume itself is copied as level 0
+    #[arg(long, requires = "output")]
+    with_original: bool,
+    /// What many voxels become
+    #[arg(long, value_enum, default_value = "mean")]
+    method: Method,
+    /// Voxels that become one, z,y,x, or auto: 2 along the axes of the smallest spacing
+    #[arg(long, value_name = "auto|Z,Y,X", default_value = "auto")]
+    factor: Factor,
+    /// Levels below the volume [default: until one fits into a chunk]
+    #[arg(long, value_name = "N")]
+    levels: Option<usize>,
+    /// Make this level alone, from 1; the one before must be there
+    #[arg(long, value_name = "L")]
+    level: Option<usize>,
+    #[command(flatten)]
+    write: OutputArgs,
+    #[command(flatten)]
+    volume_args: VolumeArgs,
+}
+
+impl Program for Downsample {
+    const NAME: &'static str = "downsample";
+    const PURPOSE: Purpose = Purpose::Convert;
+    const SHAPE: Shape = Shape::Blocks;
+    const EXAMPLE: &'static str = "downsample image.zarr";
+
+    fn run(self, ctx: &Context) -> anyhow::Result<()> {
+        let options = Options {
+            method: self.method,
+            factor: self.factor,
+            levels: self.levels,
+            only: self.level,
+            with_original: self.with_original,
+        };
+        let write = &self.write;
+        let layout = Layout { chunk: write.chunk, shard: write.shard, codec: write.codec };
+        let to = self.output.as_deref().map(|to| (to, write.format(to)));
+        let select = self.volume_args.select();
+        Ok(downsample::pyramid(&self.volume, &select, to, &layout, &options, ctx)?)
+    }
+}
+
+fn main() -> ExitCode {
+    cli::main::<Downsample>()
+}

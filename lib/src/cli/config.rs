@@ -61,9 +61,11 @@ pub const VOCABULARY: &[&str] = &[
     "fixed-time",
     "format",
     "from",
+    "from-axes",
     "initial",
     "interpolation",
     "inverse-transform",
+    "invert",
     "json",
     "levels",
     "mask",
@@ -73,6 +75,7 @@ pub const VOCABULARY: &[&str] = &[
     "max-distance",
     "max-spots",
     "method",
+    "min-matches",
     "model",
     "moving",
     "moving-channel",
@@ -119,7 +122,9 @@ pub fn read_parameters(path: &Path) -> Result<Map<String, Value>, Error> {
     } else {
         serde_saphyr::from_str(&text).map_err(|e| {
             // what follows the first line is a picture of the place
-            e.to_string().lines().next().unwrap_or_default().to_owned()
+            let said = e.to_string();
+            let said = said.lines().next().unwrap_or_default();
+            said.trim_start_matches("error: ").to_owned()
         })
     };
     match value {

@@ -42,6 +42,7 @@ mod config;
 mod exit;
 mod logging;
 mod multicall;
+mod output;
 mod run;
 mod shared;
 mod values;
@@ -52,7 +53,8 @@ use std::process::ExitCode;
 pub use config::{VOCABULARY, read_parameters};
 pub use exit::print;
 pub use multicall::{Entry, multicall};
-pub use values::{Length3, parse_bytes, parse_size3, parse_spacing};
+pub use output::{OutputArgs, dtypes};
+pub use values::{Length3, parse_bytes, parse_pair, parse_range, parse_size3, parse_spacing};
 pub use volumes::{FixedArgs, MovingArgs, VolumeArgs};
 
 use crate::blocks::Context;

@@ -1,1 +1,282 @@
 //! Pyramids: mean, mode, min, max, stride.
+//!
+//! [`pyramid`] makes each level from the one before it, block by block, and lists it in the image
+//! with its true spacing and origin.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::blocks::{self, Context, Outcome, Plan, Pool};
+use crate::geom::{Box3, Grid};
+use crate::volume::{self, Codec, Format, Output, Select, Spec, Volume, Voxel};
+use crate::with_voxel;
+
+mod cpu;
+mod levels;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
+
+use levels::Place;
+
+/// Why a pyramid could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A volume's error.
+    #[error(transparent)]
+    Volume(#[from] volume::Error),
+    /// The run's error.
+    #[error(transparent)]
+    Blocks(#[from] blocks::Error),
+}
+
+/// What many voxels become.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Method {
+    /// Their mean, exact, rounded half up: for images.
+    #[default]
+    Mean,
+    /// The most frequent, of equally frequent ones the least: for labels.
+    Mode,
+    /// The least.
+    Min,
+    /// The greatest.
+    Max,
+    /// The first.
+    Stride,
+}
+
+/// How many voxels become one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Factor {
+    /// Two along every axis whose spacing is at most sqrt(2) times the smallest: towards voxels of
+    /// equal sides.
+    #[default]
+    Auto,
+    /// So many along each axis, at every level.
+    Fixed([usize; 3]),
+}
+
+impl std::str::FromStr for Factor {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        let factors: Option<Vec<usize>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
+        let factors: Option<[usize; 3]> = factors.and_then(|f| f.try_into().ok());
+        match factors {
+            Some([z, y, x])
+                if [z, y, x].iter().all(|f| (1..=cpu::MOST).contains(f))
+                    && (2..=cpu::MOST).contains(&(z * y * x)) =>
+            {
+                Ok(Self::Fixed([z, y, x]))
+            }
+            _ => Err("wanted auto, or whole factors along z,y,x such as 1,2,2".to_owned()),
+        }
+    }
+}
+
+/// How a pyramid is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Options {
+    /// What many voxels become.
+    pub method: Method,
+    /// How many voxels become one.
+    pub factor: Factor,
+    /// Levels below the volume; `None`: until one fits into a chunk.
+    pub levels: Option<usize>,
+    /// This one of them alone, from 1.
+    pub only: Option<usize>,
+    /// With an output elsewhere: the volume itself is its level 0.
+    pub with_original: bool,
+}
+
+/// How the levels are stored; what is `None` is as in the volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Layout {
+    /// The chunk.
+    pub chunk: Option<[usize; 3]>,
+    /// The shard, a multiple of the chunk.
+    pub shard: Option<[usize; 3]>,
+    /// How chunks are compressed.
+    pub codec: Option<Codec>,
+}
+
+/// Makes the pyramid of the volume at `location`: in its image, or as the image `to`, whose format
+/// is given with it.
+///
+/// A mean, a least and a greatest value of means, least and greatest ones are nearly or exactly
+/// those of all voxels; the most frequent of the most frequent need not be.
+///
+/// # Errors
+/// [`Error`]; blocks that failed are in the receipt.
+pub fn pyramid(
+    location: &str,
+    select: &Select,
+    to: Option<(&str, Format)>,
+    layout: &Layout,
+    options: &Options,
+    ctx: &Context,
+) -> Result<(), Error> {
+    let place = Place::find(location, to)?;
+    let base = Volume::open(&place.base, select)?;
+    let format = to.map_or(base.format(), |(_, format)| format);
+    let chunk = layout.chunk.unwrap_or_else(|| levels::usual_chunk(&base));
+    let steps = levels::steps(&base.grid(), chunk, options);
+    let kept = usize::from(to.is_some() && options.with_original);
+    if steps.len() + kept > 1 && matches!(format, Format::Tiff | Format::Npy) {
+        return usage(format!(
+            "{} holds one level, and {} are asked for; give --levels 1, or write Zarr",
+            to.map_or(location, |(to, _)| to),
+            steps.len() + kept
+        ));
+    }
+    if let Some(only) = options.only
+        && !(1..=steps.len()).contains(&only)
+    {
+        return usage(format!("--level {only}: there are the levels 1 to {}", steps.len()));
+    }
+    if options.only.is_none() && steps.len() + kept > 1 && ctx.part.n > 1 {
+        return usage(format!(
+            "a level is made from the one before, so that a part cannot make all {}; \
+             give --level 1, and the next when all parts of it are done",
+            steps.len()
+        ));
+    }
+    let mut from = base.location().to_owned();
+    let mut select = select.clone();
+    let original = (kept == 1).then_some(levels::Step { factor: [1; 3], grid: base.grid() });
+    for (i, step) in original.iter().chain(&steps).enumerate() {
+        let spec = Spec {
+            grid: step.grid,
+            dtype: base.dtype(),
+            chunk: match format {
+                Format::Tiff | Format::Npy => [1, step.grid.shape[1], step.grid.shape[2]],
+                _ => chunk,
+            },
+            shard: layout.shard,
+            codec: layout.codec.unwrap_or_else(|| base.codec()),
+            format,
+        };
+        let level = Level { from: &from, select: &select, to: place.level(i), spec, step };
+        let method = if step.factor == [1; 3] { Method::Stride } else { options.method };
+        if options.only.is_none_or(|only| only + kept == i + 1 || (only == 1 && i < kept)) {
+            with_voxel!(base.dtype(), T => level.make::<T>(method, ctx))?;
+        }
+        from = level.to;
+        select = Select::default();
+    }
+    ctx.record("levels", steps.len());
+    Ok(())
+}
+
+fn usage<T>(message: String) -> Result<T, Error> {
+    Err(blocks::Error::Usage(message).into())
+}
+
+/// One level to be made.
+struct Level<'a> {
+    from: &'a str,
+    select: &'a Select,
+    to: String,
+    spec: Spec,
+    step: &'a levels::Step,
+}
+
+impl Level<'_> {
+    fn make<T: cpu::Mean>(&self, method: Method, ctx: &Context) -> Result<(), Error> {
+        let (bounds, factor) = (self.spec.grid.bounds(), self.step.factor);
+        let voxels_of = |block: [usize; 3]| {
+            let out: usize = (0..3).map(|a| block[a].min(bounds.shape()[a])).product();
+            out * (1 + factor.iter().product::<usize>())
+        };
+        let bytes = |block: [usize; 3]| (voxels_of(block) * size_of::<T>()) as u64;
+        // where only a plan is wanted, the level before need not be there
+        let from = if ctx.plan_only && !Path::new(self.from).exists() {
+            None
+        } else {
+            Some(Volume::open(self.from, self.select)?)
+        };
+        let unit = self.spec.shard.unwrap_or(self.spec.chunk);
+        let source = from.as_ref().map_or(self.spec.chunk, Volume::chunk);
+        let block = if ctx.block_size.is_some() {
+            Plan::choose_block(bounds, unit, bytes, ctx)?
+        } else {
+            levels::block(unit, bounds.shape(), factor, source, |block| {
+                bytes(block).saturating_mul(4) <= ctx.memory
+            })
+        };
+        let fingerprint = format!(
+            "downsample;from={};method={method:?};factor={factor:?};grid={:?}",
+            self.from, self.spec.grid
+        );
+        let plan = Plan::tile(bounds, block, bytes(block), fingerprint);
+        let (false, Some(from)) = (plan.is_all_asked(ctx), from) else { return Ok(()) };
+        let out = Arc::new(Output::create(&self.to, &self.spec, ctx.existing)?);
+        ctx.input(&from);
+        ctx.output_array(&out);
+        self.stream::<T>(&plan, &from, &out, method, ctx)
+    }
+
+    fn stream<T: cpu::Mean>(
+        &self,
+        plan: &Plan,
+        from: &Volume,
+        out: &Output,
+        method: Method,
+        ctx: &Context,
+    ) -> Result<(), Error> {
+        let (inputs, outputs) = (Pool::<T>::default(), Pool::<T>::default());
+        let whole = from.grid().bounds();
+        plan.stream(
+            ctx,
+            &out.ledger_folder(),
+            |task| {
+                let part = source_of(&task.core, self.step.factor).intersect(&whole);
+                let mut voxels = inputs.take(part.len());
+                from.read_into(&part, &mut voxels[..part.len()])?;
+                Ok((part, voxels))
+            },
+            |task, (part, voxels)| {
+                let mut reduced = outputs.take(task.core.len());
+                cpu::reduce(
+                    method,
+                    &voxels[..part.len()],
+                    part.shape(),
+                    self.step.factor,
+                    &mut reduced[..task.core.len()],
+                );
+                inputs.give_back(voxels);
+                Ok(reduced)
+            },
+            |task, voxels| {
+                out.write(&task.core, &voxels[..task.core.len()])?;
+                outputs.give_back(voxels);
+                Ok(Outcome::Done)
+            },
+        )?;
+        Ok(())
+    }
+}
+
+/// The voxels that a box of a level is made of.
+fn source_of(core: &Box3, factor: [usize; 3]) -> Box3 {
+    let scale = |at: [i64; 3]| std::array::from_fn(|a| at[a] * factor[a] as i64);
+    Box3::new(scale(core.min), scale(core.max))
+}
+
+/// [`pyramid`]'s work in memory: `voxels` on `grid`, and the grid of the result.
+pub fn reduce_block(
+    voxels: &[u16],
+    grid: &Grid,
+    method: Method,
+    factor: [usize; 3],
+) -> (Vec<u16>, Grid) {
+    let small = levels::reduced(grid, factor, method);
+    let mut out = vec![0; small.bounds().len()];
+    cpu::reduce(method, voxels, grid.shape, factor, &mut out);
+    (out, small)
+}

@@ -77,9 +77,11 @@ impl Options {
         }
     }
 
-    /// BigStream 2021's: radii and the excluded `border` (its context radius) in voxels.
-    pub fn exact(radius: [f64; 2], border: usize) -> Self {
-        Self { radius, exact: true, overlap: 0.8, border: border as f64, ..Self::new([1.0; 3]) }
+    /// Those of BigStream's tutorial: radii of 6 to 20 voxels, and the 12 voxels of its context
+    /// radius dropped at the border.
+    pub fn exact() -> Self {
+        let like = Self::new([1.0; 3]);
+        Self { radius: [6.0, 20.0], exact: true, overlap: 0.8, border: 12.0, ..like }
     }
 
     /// Checks that the numbers make sense.

@@ -21,7 +21,7 @@ pub trait FieldSource: Send + Sync {
 }
 
 /// A displacement field in memory: `p -> p + u(p)`, with `u` in micrometres, trilinear between
-/// its samples and 0 outside their extent.
+/// its samples; the outer ones go on for half a sample (as in ITK), beyond which it is 0.
 #[derive(Clone, Debug)]
 pub struct Field {
     /// Where its vectors lie.
@@ -33,7 +33,7 @@ pub struct Field {
 impl Field {
     /// The displacement at a physical position.
     ///
-    /// Outside the extent of the samples it is 0; beside an unknown (NaN) sample it is NaN.
+    /// More than half a sample outside the extent of the samples it is 0; beside an unknown (NaN) sample it is NaN.
     pub fn displacement(&self, p: Point) -> Point {
         let shape = self.grid.shape;
         let index = self.grid.index(p);
@@ -41,8 +41,7 @@ impl Field {
         let mut frac = [0.0; 3];
         for a in 0..3 {
             let last = shape[a] as f64 - 1.0;
-            // a sample on the rim may miss it by rounding alone
-            if !(index[a] >= -1e-6 && index[a] <= last + 1e-6) {
+            if !(index[a] >= -0.5 && index[a] <= last + 0.5) {
                 return [0.0; 3];
             }
             let at = index[a].clamp(0.0, last);
@@ -117,7 +116,8 @@ mod tests {
         let field = Field { grid, vectors };
         let u = field.displacement([2.5, 1.25, 0.6]);
         assert!((u[0] - 2.5).abs() < 1e-6 && (u[1] - 1.25).abs() < 1e-6);
-        assert_eq!(field.displacement([5.1, 1.0, 1.0]), [0.0; 3]);
+        assert_eq!(field.displacement([6.1, 1.0, 1.0]), [0.0; 3]);
+        assert_eq!(field.displacement([5.9, 3.0, 2.0]), [5.0, 3.0, 2.0]);
         assert_eq!(field.displacement([5.0, 3.0, 2.0]), [5.0, 3.0, 2.0]);
     }
 }

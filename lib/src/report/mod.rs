@@ -1,1 +1,458 @@
 //! Receipts, tables and volumes to one self-contained page.
+//!
+//! [`write`] reads what the programs left behind and writes three files: the page (HTML with all
+//! pictures inside), the same numbers as JSON, and a state for Neuroglancer. Correlations are of
+//! all voxels, streamed tile by tile; pictures come from single planes: memory does not grow
+//! with the volumes.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde_json::{Value, json};
+
+use crate::blocks::{self, Context, write_whole};
+use crate::geom::{Grid, Point};
+use crate::table::{self, BlockRow, Match, Status};
+use crate::volume::{self, Select, Volume};
+
+mod agreement;
+mod figures;
+mod neuroglancer;
+mod page;
+mod picture;
+mod planes;
+mod receipts;
+mod residuals;
+mod source;
+mod views;
+
+pub use agreement::Agreement;
+
+use agreement::Survey;
+use figures::{Layout, Ortho, STATUSES};
+use neuroglancer::Layer;
+use page::{StageView, View};
+use planes::{Contrast, Plane};
+use receipts::Receipt;
+use residuals::Residuals;
+use source::{Source, Unaligned};
+use views::{block_view, describe, spot_view, truth_view};
+
+/// Why a report could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What was given is not what was wanted.
+    #[error("{path}: {message}")]
+    Input {
+        /// The file or location.
+        path: String,
+        /// What was found, what was wanted, the way out.
+        message: String,
+    },
+    /// The file system refused.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: String,
+        /// Its refusal.
+        source: std::io::Error,
+    },
+    /// A volume's error.
+    #[error(transparent)]
+    Volume(#[from] volume::Error),
+    /// A table's error.
+    #[error(transparent)]
+    Table(#[from] table::Error),
+    /// The template and its data do not fit.
+    #[error("cannot lay out the page: {0}")]
+    Page(#[from] minijinja::Error),
+    /// An output's error.
+    #[error(transparent)]
+    Blocks(#[from] blocks::Error),
+}
+
+/// A name and a location, written `name=location`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Named {
+    /// What it is called on the page.
+    pub name: String,
+    /// The file or volume.
+    pub location: String,
+}
+
+impl FromStr for Named {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, location)) if !name.is_empty() && !location.is_empty() => {
+                Ok(Self { name: name.to_owned(), location: location.to_owned() })
+            }
+            _ => Err("wanted a name, = and a location, such as global=out/global.zarr".to_owned()),
+        }
+    }
+}
+
+/// What a report is about.
+pub struct Request {
+    /// The fixed volume.
+    pub fixed: Volume,
+    /// The moving volume as it was.
+    pub moving: Volume,
+    /// The volume that each step made on the fixed grid, in their order.
+    pub stages: Vec<Named>,
+    /// Receipts: JSON files, or arrays that carry one.
+    pub receipts: Vec<PathBuf>,
+    /// The matches of the global step.
+    pub matches: Option<PathBuf>,
+    /// The fixed volume's spots.
+    pub fixed_spots: Option<PathBuf>,
+    /// How the blocks of the local step ended.
+    pub blocks_table: Option<PathBuf>,
+    /// Measurements against a known truth.
+    pub truth_scores: Vec<Named>,
+    /// Where Neuroglancer will find the volumes.
+    pub base_url: String,
+    /// What the page is called, where its own title is not wanted.
+    pub title: Option<String>,
+    /// The page.
+    pub output: PathBuf,
+}
+
+/// All but volumes, read.
+#[derive(Default)]
+struct Papers {
+    receipts: Vec<Receipt>,
+    matches: Vec<Match>,
+    spots: Vec<Point>,
+    blocks: Vec<BlockRow>,
+    truth: Vec<(String, Value)>,
+}
+
+/// Volumes with their names.
+struct Subject<'a> {
+    title: Option<&'a str>,
+    fixed: (&'a str, &'a dyn Source),
+    moving: (&'a str, &'a dyn Source),
+    /// Name, location, volume.
+    stages: Vec<(&'a str, &'a str, &'a dyn Source)>,
+    base_url: &'a str,
+    neuroglancer: String,
+}
+
+/// The three files.
+struct Report {
+    page: String,
+    numbers: Value,
+    state: Value,
+}
+
+/// The stage before the first.
+const BEFORE: &str = "before";
+
+/// Writes the page, and beside it `<stem>.json` and `<stem>.neuroglancer.json`.
+///
+/// # Errors
+/// [`Error`]: an input that is not what it should be, a stage on another grid than the fixed
+/// volume's, an output that exists.
+pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
+    let output = &request.output;
+    ctx.refuse_existing(output)?;
+    let papers = Papers::read(request)?;
+    ctx.input(&request.fixed);
+    ctx.input(&request.moving);
+    let mut stages = Vec::new();
+    for stage in &request.stages {
+        let volume = Volume::open(&stage.location, &Select::default())?;
+        check_grid(stage, &volume.grid(), &request.fixed.grid())?;
+        ctx.input(&volume);
+        stages.push((stage.name.as_str(), volume));
+    }
+    let state_path = output.with_extension("neuroglancer.json");
+    let subject = Subject {
+        title: request.title.as_deref(),
+        fixed: (request.fixed.location(), &request.fixed),
+        moving: (request.moving.location(), &request.moving),
+        stages: stages
+            .iter()
+            .map(|(name, volume)| (*name, volume.location(), volume as &dyn Source))
+            .collect(),
+        base_url: &request.base_url,
+        neuroglancer: state_path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+    };
+    let report = compose(&subject, papers, ctx.threads)?;
+    if let Some(folder) = output.parent() {
+        std::fs::create_dir_all(folder).map_err(|source| Error::Io {
+            action: "create",
+            path: folder.display().to_string(),
+            source,
+        })?;
+    }
+    write_whole(&state_path, pretty(&report.state).as_bytes())?;
+    write_whole(&output.with_extension("json"), pretty(&report.numbers).as_bytes())?;
+    // the page last: where it is, all is
+    write_whole(output, report.page.as_bytes())?;
+    ctx.output_file(output);
+    record(&report.numbers, ctx);
+    Ok(())
+}
+
+/// The correlations, for the receipt: `ncc_before`, `ncc_<stage>`.
+fn record(numbers: &Value, ctx: &Context) {
+    for stage in numbers["stages"].as_array().into_iter().flatten() {
+        let name = stage["name"].as_str().unwrap_or_default();
+        for (key, of) in [("ncc", "ncc_overlap"), ("ncc_foreground", "ncc_foreground")] {
+            ctx.record(&format!("{key}_{name}"), stage["agreement"][of].clone());
+        }
+    }
+}
+
+fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+impl Papers {
+    fn read(request: &Request) -> Result<Self, Error> {
+        let truth = request
+            .truth_scores
+            .iter()
+            .map(|score| Ok((score.name.clone(), read_score(Path::new(&score.location))?)))
+            .collect::<Result<_, Error>>()?;
+        Ok(Self {
+            receipts: receipts::read_all(&request.receipts)?,
+            matches: request.matches.as_deref().map_or(Ok(Vec::new()), table::read_matches)?,
+            spots: match &request.fixed_spots {
+                Some(path) => table::read_spots(path)?.iter().map(|s| s.position).collect(),
+                None => Vec::new(),
+            },
+            blocks: request.blocks_table.as_deref().map_or(Ok(Vec::new()), table::read_blocks)?,
+            truth,
+        })
+    }
+
+    /// What the programs warn of.
+    fn warnings(&self) -> Vec<String> {
+        let mut out: Vec<String> = self.receipts.iter().flat_map(Receipt::warnings).collect();
+        let fell: Vec<&BlockRow> =
+            self.blocks.iter().filter(|b| b.status == Status::Fallback).collect();
+        if let Some(first) = fell.first() {
+            let reason = if first.reason.is_empty() { "no reason given" } else { &first.reason };
+            out.push(format!(
+                "{} of {} blocks of the local step fell back, the first of them {},{},{}: {reason}",
+                fell.len(),
+                self.blocks.len(),
+                first.index[0],
+                first.index[1],
+                first.index[2]
+            ));
+        }
+        out
+    }
+}
+
+/// Reads what `phantom score` printed.
+fn read_score(path: &Path) -> Result<Value, Error> {
+    let wrong = |message: String| Error::Input {
+        path: path.display().to_string(),
+        message: format!("{message}; wanted what `phantom score` prints"),
+    };
+    let value: Value =
+        serde_json::from_str(&receipts::read_text(path)?).map_err(|e| wrong(e.to_string()))?;
+    for unit in ["um", "voxels"] {
+        if value[unit]["median"].as_f64().is_none() {
+            return Err(wrong(format!("there is no median in \"{unit}\"")));
+        }
+    }
+    Ok(value)
+}
+
+fn compose(subject: &Subject, papers: Papers, threads: usize) -> Result<Report, Error> {
+    let (_, fixed) = subject.fixed;
+    let grid = fixed.grid();
+    let unaligned = Unaligned { moving: subject.moving.1, onto: grid };
+    let mut stages: Vec<(&str, &str, &dyn Source)> = vec![(BEFORE, subject.moving.0, &unaligned)];
+    stages.extend(&subject.stages);
+    let volumes: Vec<&dyn Source> = stages.iter().map(|s| s.2).collect();
+    let survey = agreement::survey(fixed, &volumes, threads)?;
+    let contrasts: Vec<Contrast> = survey.samples.iter().map(|s| Contrast::of(s)).collect();
+    let views = stage_views(fixed, &stages, &survey, &contrasts)?;
+
+    let mut warnings = papers.warnings();
+    warnings.extend(disagreements(&views));
+    let numbers = numbers(subject, &papers, &views, &warnings);
+    let state = viewer_state(subject, &grid, &survey, &contrasts);
+    let layout = Layout::new(&grid, survey.centre);
+    let residuals = Residuals::of(&papers.matches);
+    let (spot_drawing, spots) = spot_view(&grid, &survey, contrasts[0], &papers, residuals);
+    let view = View {
+        title: subject.title.map_or_else(
+            || format!("Alignment of {} to {}", leaf(subject.moving.0), leaf(subject.fixed.0)),
+            str::to_owned,
+        ),
+        fixed: describe(subject.fixed.0, &grid),
+        moving: describe(subject.moving.0, &subject.moving.1.grid()),
+        stages: views,
+        panel: layout.main_panel(),
+        window_um: std::array::from_fn(|a| survey.windows.size[a] as f64 * grid.spacing[a]),
+        spots,
+        spot_drawing,
+        histogram: residuals.map(|r| residuals::histogram(&papers.matches, &r)).unwrap_or_default(),
+        blocks: (!papers.blocks.is_empty()).then(|| block_view(&papers.blocks)),
+        block_drawing: figures::block_map(&papers.blocks),
+        truth: papers.truth.iter().map(|(name, score)| truth_view(name, score)).collect(),
+        receipts: papers.receipts,
+        warnings,
+        neuroglancer: subject.neuroglancer.clone(),
+    };
+    Ok(Report { page: page::render(&view)?, numbers, state })
+}
+
+fn check_grid(stage: &Named, found: &Grid, wanted: &Grid) -> Result<(), Error> {
+    // metadata is rounded when it is written: a thousandth of a voxel is the same place
+    let near = (0..3).all(|a| {
+        let slack = 1e-3 * wanted.spacing[a];
+        (found.spacing[a] - wanted.spacing[a]).abs() * wanted.shape[a] as f64 <= slack.max(1e-9)
+            && (found.origin[a] - wanted.origin[a]).abs() <= slack
+    });
+    if near && found.shape == wanted.shape {
+        return Ok(());
+    }
+    Err(Error::Input {
+        path: stage.location.clone(),
+        message: format!(
+            "stage {} has {:?} voxels of {:?} um from {:?}, and the fixed volume {:?} of {:?} from {:?}; give \
+             as --stage what apply-transform made onto the fixed volume",
+            stage.name,
+            found.shape,
+            found.spacing,
+            found.origin,
+            wanted.shape,
+            wanted.spacing,
+            wanted.origin
+        ),
+    })
+}
+
+fn stage_views(
+    fixed: &dyn Source,
+    stages: &[(&str, &str, &dyn Source)],
+    survey: &Survey,
+    contrasts: &[Contrast],
+) -> Result<Vec<StageView>, Error> {
+    let layout = Layout::new(&fixed.grid(), survey.centre);
+    let planes = |source: &dyn Source| -> Result<Vec<Plane>, Error> {
+        (0..3).map(|axis| Ok(Plane::read(source, axis, survey.centre[axis])?)).collect()
+    };
+    let ours = planes(fixed)?;
+    let mut views = Vec::new();
+    for (i, (name, location, volume)) in stages.iter().enumerate() {
+        let theirs = planes(*volume)?;
+        let figure = |kind: &str, pixelated: bool, picture: &dyn Fn(usize) -> picture::Picture| {
+            let pictures = std::array::from_fn(|axis| picture(axis).address());
+            let ortho = Ortho { pictures, id: format!("{kind}-{i}"), pixelated };
+            layout.ortho(&ortho, &format!("{kind} of {name}"))
+        };
+        let colours = (contrasts[0], contrasts[i + 1]);
+        // about ten squares across, the same in all three planes
+        let side = (ours[0].width.max(ours[0].height) / 10).max(4);
+        views.push(StageView {
+            name: (*name).to_owned(),
+            location: (*location).to_owned(),
+            agreement: survey.agreements[i],
+            overlay: figure("overlay", false, &|axis| {
+                ours[axis].overlay(colours.0, &theirs[axis], colours.1)
+            }),
+            checkerboard: figure("checkerboard", false, &|axis| {
+                ours[axis].checkerboard(colours.0, &theirs[axis], colours.1, side)
+            }),
+            local: figure("local", true, &|axis| {
+                planes::local_map(&survey.local[i], &survey.windows, axis, survey.centre[axis])
+            }),
+        });
+    }
+    Ok(views)
+}
+
+/// Steps after which the volumes agree less than before, or not at all.
+fn disagreements(views: &[StageView]) -> Vec<String> {
+    let mut out = Vec::new();
+    for pair in views.windows(2) {
+        let [before, after] = [&pair[0], &pair[1]].map(|v| v.agreement.ncc_overlap);
+        match (before, after) {
+            (_, None) => out.push(format!("{}: nothing overlaps the fixed volume", pair[1].name)),
+            (Some(before), Some(after)) if after < before - 1e-3 => out.push(format!(
+                "{}: the correlation fell from {before:.3} to {after:.3}",
+                pair[1].name
+            )),
+            _ => {}
+        }
+    }
+    out
+}
+
+fn numbers(subject: &Subject, papers: &Papers, views: &[StageView], warnings: &[String]) -> Value {
+    let counts: serde_json::Map<String, Value> = STATUSES
+        .iter()
+        .map(|&status| {
+            let count = papers.blocks.iter().filter(|b| b.status == status).count();
+            (status.name().to_owned(), json!(count))
+        })
+        .collect();
+    let place = |(location, volume): (&str, &dyn Source)| {
+        let Grid { shape, spacing, origin } = volume.grid();
+        json!({ "location": location, "shape": shape, "spacing": spacing, "origin": origin })
+    };
+    json!({
+        "fixed": place(subject.fixed),
+        "moving": place(subject.moving),
+        "stages": views.iter().map(|v| {
+            json!({ "name": v.name, "location": v.location, "agreement": v.agreement })
+        }).collect::<Vec<_>>(),
+        "matches": Residuals::of(&papers.matches),
+        "blocks": (!papers.blocks.is_empty()).then_some(counts),
+        "truth": papers.truth.iter().map(|(name, score)| {
+            json!({ "name": name, "score": score })
+        }).collect::<Vec<_>>(),
+        "runs": papers.receipts.iter().map(|r| {
+            json!({ "program": r.program(), "wall": r.wall(), "cpu": r.cpu(), "peak_memory": r.peak_memory() })
+        }).collect::<Vec<_>>(),
+        "warnings": warnings,
+    })
+}
+
+fn viewer_state(subject: &Subject, grid: &Grid, survey: &Survey, contrasts: &[Contrast]) -> Value {
+    let last = subject.stages.len();
+    let mut layers = vec![Layer {
+        name: "fixed",
+        location: subject.fixed.0,
+        contrast: contrasts[0],
+        colour: "#ff00ff",
+        visible: true,
+    }];
+    for (i, (name, location, _)) in subject.stages.iter().enumerate() {
+        let contrast = contrasts[i + 2];
+        layers.push(Layer { name, location, contrast, colour: "#00ff00", visible: i + 1 == last });
+    }
+    layers.push(Layer {
+        name: "moving",
+        location: subject.moving.0,
+        contrast: contrasts[1],
+        colour: "#00a0ff",
+        visible: last == 0,
+    });
+    let position = grid.position(survey.centre.map(|v| v as f64));
+    neuroglancer::state(&layers, grid, position, subject.base_url)
+}
+
+/// The last part of a location that is a name: `fix.n5/lowres` for `data/fix.n5/lowres`.
+fn leaf(location: &str) -> String {
+    let parts: Vec<&str> = location.split(['/', '\\']).filter(|p| !p.is_empty()).collect();
+    let container =
+        parts.iter().rposition(|p| p.contains('.')).unwrap_or(parts.len().saturating_sub(1));
+    parts[container..].join("/")
+}
+
+#[cfg(test)]
+mod tests;

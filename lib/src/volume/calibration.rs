@@ -138,11 +138,7 @@ fn cosem(attributes: &Map<String, Value>) -> Option<Calibration> {
         spacing[a] = scale[i] * unit;
         origin[a] = translate[i] * unit;
     }
-    Some(Calibration {
-        spacing: Some(spacing),
-        origin: Some(origin),
-        source: "transform".into(),
-    })
+    Some(Calibration { spacing: Some(spacing), origin: Some(origin), source: "transform".into() })
 }
 
 /// `pixelResolution` in its two spellings, or `resolution`; an unknown unit is the error. A plain
@@ -174,9 +170,13 @@ mod tests {
 
     #[test]
     fn units_are_known_by_their_long_and_short_names_and_pixels_are_none() {
-        for (unit, um) in
-            [("micrometer", 1.0), ("\u{b5}m", 1.0), ("nanometers", 1e-3), ("mm", 1e3), ("micron", 1.0)]
-        {
+        for (unit, um) in [
+            ("micrometer", 1.0),
+            ("\u{b5}m", 1.0),
+            ("nanometers", 1e-3),
+            ("mm", 1e3),
+            ("micron", 1.0),
+        ] {
             assert_eq!(micrometers(unit), Some(um), "{unit}");
         }
         assert_eq!(micrometers("pixel"), None);

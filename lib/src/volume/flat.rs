@@ -44,7 +44,9 @@ impl Source for FlatFile {
         // planes follow each other: the number of this one is its index in a C-order array
         let number = index.iter().zip(&self.layout.shape).zip(&self.layout.block).fold(
             0,
-            |number, ((i, shape), block)| if *block == 1 && shape != block { number * shape + i } else { number },
+            |number, ((i, shape), block)| {
+                if *block == 1 && shape != block { number * shape + i } else { number }
+            },
         );
         let offset = |pick: &dyn Fn(&Range<u64>) -> u64| -> usize {
             wanted.iter().zip(&block.strides).map(|(w, s)| pick(w) as usize * s).sum()

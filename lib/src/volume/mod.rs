@@ -74,7 +74,9 @@ pub enum Error {
         message: String,
     },
     /// The output is there already.
-    #[error("{location} exists already; give --resume to go on with it or --overwrite to replace it")]
+    #[error(
+        "{location} exists already; give --resume to go on with it or --overwrite to replace it"
+    )]
     Exists {
         /// The location as given.
         location: String,

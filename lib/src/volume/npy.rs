@@ -51,7 +51,8 @@ pub(super) fn open(location: &str, path: &Path) -> Result<(FlatFile, bool, Calib
         _ => None,
     };
     let dtype = dtype.ok_or_else(|| Error::dtype(location, &name.into()))?;
-    let numbers = shape.trim_matches(['(', ')']).split(',').map(str::trim).filter(|n| !n.is_empty());
+    let numbers =
+        shape.trim_matches(['(', ')']).split(',').map(str::trim).filter(|n| !n.is_empty());
     let shape: Option<Vec<u64>> = numbers.map(|n| n.parse().ok()).collect();
     let mut shape = shape.ok_or_else(|| bad("its shape is no list of numbers"))?;
     let reversed = entry(text, "fortran_order") == Some("True");

@@ -64,9 +64,9 @@ fn image(entry: &Value, version: &str) -> Result<Image, String> {
     let axes: Vec<Axis> = match entry.get("axes").and_then(Value::as_array) {
         Some(axes) => axes.iter().map(axis).collect::<Result<_, _>>()?,
         // before 0.3 an image had five dimensions of this order
-        None => ["t", "c", "z", "y", "x"]
-            .map(|name| Axis { name: name.into(), unit: None })
-            .to_vec(),
+        None => {
+            ["t", "c", "z", "y", "x"].map(|name| Axis { name: name.into(), unit: None }).to_vec()
+        }
     };
     let common = entry.get("coordinateTransformations");
     let levels = datasets
@@ -74,8 +74,7 @@ fn image(entry: &Value, version: &str) -> Result<Image, String> {
         .map(|dataset| {
             let path = dataset.get("path").and_then(Value::as_str);
             let path = path.ok_or("a dataset of its multiscales metadata has no 'path'")?;
-            let mut level =
-                Level { path: path.into(), scale: Vec::new(), translation: Vec::new() };
+            let mut level = Level { path: path.into(), scale: Vec::new(), translation: Vec::new() };
             for list in [dataset.get("coordinateTransformations"), common].into_iter().flatten() {
                 level.apply(list, axes.len())?;
             }
@@ -226,7 +225,9 @@ pub(super) fn register(
         let known = image(&entries[place], "")?;
         let axes: Vec<&str> = known.axes.iter().map(|axis| axis.name.as_str()).collect();
         let in_um = known.axes.iter().all(|a| a.unit.as_deref().and_then(micrometers) == Some(1.0));
-        if axes != ["z", "y", "x"] || !in_um || entries[place].get("coordinateTransformations").is_some()
+        if axes != ["z", "y", "x"]
+            || !in_um
+            || entries[place].get("coordinateTransformations").is_some()
         {
             return Err(format!(
                 "the image that it would belong to has the axes {} or a unit other than \
@@ -261,20 +262,6 @@ pub(super) fn register(
         attributes.insert("multiscales".into(), entries.into());
     }
     Ok(())
-}
-
-/// Takes the levels `path` out of a group's attributes.
-pub(super) fn unregister(attributes: &mut Map<String, Value>, path: &str) {
-    let within = attributes.get_mut("ome").and_then(|ome| ome.get_mut("multiscales"));
-    let entries = match within {
-        Some(entries) => Some(entries),
-        None => attributes.get_mut("multiscales"),
-    };
-    for entry in entries.and_then(Value::as_array_mut).into_iter().flatten() {
-        if let Some(datasets) = entry.get_mut("datasets").and_then(Value::as_array_mut) {
-            datasets.retain(|d| d.get("path").and_then(Value::as_str) != Some(path));
-        }
-    }
 }
 
 #[cfg(test)]
@@ -313,8 +300,6 @@ mod tests {
         let paths: Vec<_> = image.levels.iter().map(|level| level.path.as_str()).collect();
         assert_eq!(paths, ["0", "1", "2"]);
         assert_eq!(image.levels[1].scale, [2.5; 3]);
-        unregister(&mut attributes, "1");
-        assert_eq!(images(&attributes).unwrap()[0].levels.len(), 2);
     }
 
     #[test]

@@ -179,7 +179,11 @@ fn folder(location: &str, path: &Path) -> Result<Found, Error> {
     let message = format!(
         "is a group of {} arrays; name one of them: {}",
         arrays.len(),
-        arrays.iter().map(|name| format!("{}/{name}", path.display())).collect::<Vec<_>>().join(", ")
+        arrays
+            .iter()
+            .map(|name| format!("{}/{name}", path.display()))
+            .collect::<Vec<_>>()
+            .join(", ")
     );
     Err(Error::format(location, message))
 }

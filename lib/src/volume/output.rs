@@ -255,10 +255,9 @@ pub(super) fn resume(
         Some((_, image, level)) => image.calibration(level),
         None => calibration::from_attributes(&node),
     };
-    for (name, found, wanted) in [
-        ("voxel size", known.spacing, grid.spacing),
-        ("origin", known.origin, grid.origin),
-    ] {
+    for (name, found, wanted) in
+        [("voxel size", known.spacing, grid.spacing), ("origin", known.origin, grid.origin)]
+    {
         let Some(found) = found else { continue };
         let scale = grid.spacing.iter().copied().fold(f64::MAX, f64::min);
         if (0..3).any(|a| (found[a] - wanted[a]).abs() > 1e-6 * scale.max(wanted[a].abs())) {
@@ -302,9 +301,7 @@ impl Writer {
         let metadata = &node.metadata;
         let (shape, unit, dtype, sink) = if node.container == Container::N5 {
             let array = N5Array::open(location, node)?;
-            let reversed = |key| {
-                sizes(metadata.get(key)).map(|[x, y, z]| [z, y, x])
-            };
+            let reversed = |key| sizes(metadata.get(key)).map(|[x, y, z]| [z, y, x]);
             let dtype = super::source::Source::layout(&array).dtype;
             (reversed("dimensions"), reversed("blockSize"), dtype, Sink::N5(array))
         } else {
@@ -358,8 +355,7 @@ impl Writer {
     pub(super) fn write<T: Voxel>(&self, part: &Box3, voxels: &[T]) -> Result<(), Error> {
         let mut bytes = UNIT.take();
         let result = part.tiles(self.unit).try_for_each(|tile| {
-            let index: [u64; 3] =
-                std::array::from_fn(|a| tile.min[a] as u64 / self.unit[a] as u64);
+            let index: [u64; 3] = std::array::from_fn(|a| tile.min[a] as u64 / self.unit[a] as u64);
             match &self.sink {
                 Sink::N5(array) => {
                     self.gather(part, voxels, &tile, None, ByteOrder::Big, &mut bytes);

@@ -39,7 +39,11 @@ fn names_container(path: &Path) -> bool {
 impl Place {
     /// Finds the place of an image: `img.zarr` is a group whose level 0 is the array, `img.zarr/s0`
     /// the array itself.
-    pub(super) fn of_image(location: &str, path: &Path, container: Container) -> Result<Self, Error> {
+    pub(super) fn of_image(
+        location: &str,
+        path: &Path,
+        container: Container,
+    ) -> Result<Self, Error> {
         let node = Node::read(path)?;
         let is_group = node.is_some_and(|node| !node.is_array);
         let mut inside = false;
@@ -55,7 +59,11 @@ impl Place {
     }
 
     /// The place of an array that is itself what the location names.
-    pub(super) fn of_array(location: &str, path: &Path, container: Container) -> Result<Self, Error> {
+    pub(super) fn of_array(
+        location: &str,
+        path: &Path,
+        container: Container,
+    ) -> Result<Self, Error> {
         Self::new(location, path.to_owned(), None, container)
     }
 
@@ -75,8 +83,10 @@ impl Place {
             if let Some(node) = &node {
                 // an image in place of an array is dealt with by whoever replaces it
                 if node.is_array && image.as_deref() != Some(parent) {
-                    let message =
-                        format!("lies in {}, which is an array; give another name", parent.display());
+                    let message = format!(
+                        "lies in {}, which is an array; give another name",
+                        parent.display()
+                    );
                     return Err(Error::format(location, message));
                 }
                 if node.container != container && image.as_deref() != Some(parent) {

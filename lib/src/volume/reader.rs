@@ -208,8 +208,7 @@ fn view(location: &str, found: &Found, select: &Select) -> Result<View, Error> {
     let at = |wanted: &str| found.names.iter().position(|name| name == wanted);
     let axes = [at("z"), at("y"), at("x")];
     if axes[1].is_none() || axes[2].is_none() {
-        let message =
-            format!("has the dimensions {}; y and x are needed", found.names.join(", "));
+        let message = format!("has the dimensions {}; y and x are needed", found.names.join(", "));
         return Err(Error::format(location, message));
     }
     if axes[0].is_none() {
@@ -286,8 +285,9 @@ fn spacing(location: &str, found: &Found, select: &Select) -> Result<(Point, Str
         }
     };
     if let Some(bad) = spacing.iter().find(|v| !(v.is_finite() && **v > 0.0)) {
-        let message =
-            format!("has a voxel size of {bad} um ({source}), which is not above 0; give --spacing");
+        let message = format!(
+            "has a voxel size of {bad} um ({source}), which is not above 0; give --spacing"
+        );
         return Err(Error::format(location, message));
     }
     Ok((spacing, source))

@@ -151,8 +151,8 @@ impl Target<'_> {
     /// Where the row of `overlap` at `z, y` starts in the output, and its voxels from `from` on.
     fn row(&self, z: i64, y: i64, from: i64) -> usize {
         let [_, rows, columns] = self.part.shape();
-        let [z, y, x] =
-            [z - self.part.min[0], y - self.part.min[1], from - self.part.min[2]].map(|v| v as usize);
+        let [z, y, x] = [z - self.part.min[0], y - self.part.min[1], from - self.part.min[2]]
+            .map(|v| v as usize);
         (z * rows + y) * columns + x
     }
 }
@@ -239,11 +239,10 @@ fn copy<T: Voxel>(
     for z in stored.min[0]..stored.max[0] {
         for y in stored.min[1]..stored.max[1] {
             let at = [z, y, stored.min[2]];
-            let element: usize = (0..3)
-                .map(|a| (at[a] - target.block.min[a]) as usize * strides[a])
-                .sum::<usize>()
-                + base
-                - block.first;
+            let element: usize =
+                (0..3).map(|a| (at[a] - target.block.min[a]) as usize * strides[a]).sum::<usize>()
+                    + base
+                    - block.first;
             let row = target.row(z, y, stored.min[2]);
             let out = &mut out[row..row + width];
             convert(&data[element * size..], strides[2].max(1), layout.dtype, block.order, out);

@@ -147,14 +147,14 @@ impl Source for PngStack {
         let size = self.layout.block.iter().product::<u64>() as usize * self.layout.dtype.size();
         scratch.data.resize(size, 0);
         let decode = |data: &mut [u8]| -> Result<(), png::DecodingError> {
-            let decoder = decoder(path).map_err(|error| std::io::Error::other(error.to_string()))?;
+            let decoder =
+                decoder(path).map_err(|error| std::io::Error::other(error.to_string()))?;
             let mut reader = decoder.read_info()?;
             reader.next_frame(data)?;
             reader.finish()
         };
-        decode(&mut scratch.data).map_err(|error| {
-            Error::damaged(&self.location, index, path, error.to_string())
-        })?;
+        decode(&mut scratch.data)
+            .map_err(|error| Error::damaged(&self.location, index, path, error.to_string()))?;
         Ok(Some(Block::whole(&self.layout.block, ByteOrder::Big)))
     }
 

@@ -1,9 +1,8 @@
 //! The kernel: what lies at every position of a block.
 
 use super::rows::{LANES, Positions, Rows};
-use super::{Interpolation, Options, Rounding, spline};
+use super::{Dtype, Interpolation, Options, Rounding, Voxel, spline};
 use crate::geom::Box3;
-use crate::volume::{Dtype, Voxel};
 
 /// Closer than this to a voxel, in voxels, counts as being on it.
 const ON_VOXEL: f32 = 1e-6;
@@ -67,6 +66,33 @@ pub(super) fn interpolate<T: Voxel, O: Voxel>(
 
 /// The same for nearest voxels, which are copied as they are.
 pub(super) fn nearest<T: Voxel>(
+    moving: &Moving<T>,
+    rows: &Rows,
+    part: &Box3,
+    options: &Options,
+    out: &mut [T],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        #[target_feature(enable = "avx2")]
+        fn with_avx2<T: Voxel>(
+            moving: &Moving<T>,
+            rows: &Rows,
+            part: &Box3,
+            options: &Options,
+            out: &mut [T],
+        ) {
+            nearest_any(moving, rows, part, options, out);
+        }
+        #[expect(unsafe_code, reason = "BASELINE times the speed, see benches/warp.rs")]
+        // SAFETY: the processor has been asked for AVX2 in the line above
+        return unsafe { with_avx2(moving, rows, part, options, out) };
+    }
+    nearest_any(moving, rows, part, options, out);
+}
+
+#[inline(always)]
+fn nearest_any<T: Voxel>(
     moving: &Moving<T>,
     rows: &Rows,
     part: &Box3,
@@ -140,6 +166,8 @@ struct Lattice {
     stride: [usize; 3],
     /// From the lower to the upper corner of a cell; 0 along an axis of one voxel.
     upper: [usize; 3],
+    /// Index in the slice that the volume's voxel 0 would have.
+    base: f64,
     fill: f32,
 }
 
@@ -168,6 +196,7 @@ impl Lattice {
             }),
             stride,
             upper: std::array::from_fn(|a| if shape[a] > 1 { stride[a] } else { 0 }),
+            base: -(0..3).map(|a| moving.part.min[a] as f64 * stride[a] as f64).sum::<f64>(),
             fill: options.fill as f32,
         }
     }
@@ -176,11 +205,14 @@ impl Lattice {
     /// the position is.
     #[inline(always)]
     fn cells(&self, positions: &Positions, group: usize) -> Cells {
+        if positions.straight && self.holds(positions, group) {
+            return self.inner_cells(positions, group);
+        }
         let mut index = [0.0f64; LANES];
         let mut inside = [u64::MAX; LANES];
         let mut share = [[0.0f32; LANES]; 3];
         for a in 0..3 {
-            let at: &[f64; LANES] = lanes(&positions.axes[a], group);
+            let at = positions.lanes(a, group);
             let (first, last, last_low) = (self.first[a], self.last[a], self.last_low[a]);
             let (least, most, stride) = (self.least[a], self.most[a], self.stride[a] as f64);
             for l in 0..LANES {
@@ -195,43 +227,77 @@ impl Lattice {
                 index[l] += (low - first) * stride;
             }
         }
-        Cells { low: index.map(|v| v as i32 as u32), share, inside: inside.map(|v| v as u32) }
+        Cells { low: index.map(whole), share, inside: inside.map(|v| v as u32) }
+    }
+
+    /// Whether a group of positions on a line lies between the first and the last voxel, with its
+    /// padding: then no position needs a test.
+    #[inline(always)]
+    fn holds(&self, positions: &Positions, group: usize) -> bool {
+        (0..3).all(|a| {
+            let at = positions.lanes(a, group);
+            let (low, high) = (at[0].min(at[LANES - 1]), at[0].max(at[LANES - 1]));
+            low >= self.first[a] && high < self.last[a]
+        })
+    }
+
+    /// [`Lattice::cells`] without its tests, to the same bits.
+    #[inline(always)]
+    fn inner_cells(&self, positions: &Positions, group: usize) -> Cells {
+        let mut index = [self.base; LANES];
+        let mut share = [[0.0f32; LANES]; 3];
+        for a in 0..3 {
+            let (at, stride) = (positions.lanes(a, group), self.stride[a] as f64);
+            for l in 0..LANES {
+                let low = at[l].floor();
+                share[a][l] = (at[l] - low) as f32;
+                index[l] += low * stride;
+            }
+        }
+        Cells { low: index.map(whole), share, inside: [u32::MAX; LANES] }
     }
 
     /// One row, trilinearly by nested interpolation.
     #[inline(always)]
     fn linear_row<T: Voxel>(&self, voxels: &[T], positions: &Positions, out: &mut [f32]) {
-        let [dz, dy, dx] = self.upper;
-        // eight views of one length, one per corner of a cell: one test of an index serves all
-        let len = voxels.len() - dz - dy - dx;
-        let corner = |offset: usize| &voxels[offset..offset + len];
-        let corners = [
-            corner(0),
-            corner(dx),
-            corner(dy),
-            corner(dy + dx),
-            corner(dz),
-            corner(dz + dx),
-            corner(dz + dy),
-            corner(dz + dy + dx),
-        ];
+        if self.upper[2] == 1 {
+            self.linear_row_of::<T, 1>(voxels, positions, out);
+        } else {
+            self.linear_row_of::<T, 0>(voxels, positions, out);
+        }
+    }
+
+    /// The same with the way from a voxel to the next along x known: both are read at once.
+    #[inline(always)]
+    fn linear_row_of<T: Voxel, const X: usize>(
+        &self,
+        voxels: &[T],
+        positions: &Positions,
+        out: &mut [f32],
+    ) {
+        let [dz, dy, _] = self.upper;
+        // four views of one length, one per edge of a cell along x: one test of an index serves all
+        let len = voxels.len() - dz - dy;
+        let edges = [0, dy, dz, dz + dy].map(|offset| &voxels[offset..offset + len]);
         for (group, out) in out.chunks_exact_mut(LANES).enumerate() {
             let cells = self.cells(positions, group);
             if cells.inside == [0; LANES] {
                 out.fill(self.fill);
                 continue;
             }
-            let mut values = [[T::default(); LANES]; 8];
+            let mut values = [[[T::default(); 2]; LANES]; 4];
             for l in 0..LANES {
-                let low = (cells.low[l] as usize).min(len - 1);
-                for c in 0..8 {
-                    values[c][l] = corners[c][low];
+                let low = (cells.low[l] as usize).min(len - 1 - X);
+                for e in 0..4 {
+                    values[e][l] = [edges[e][low], edges[e][low + X]];
                 }
             }
             for l in 0..LANES {
                 let [sz, sy, sx] = [cells.share[0][l], cells.share[1][l], cells.share[2][l]];
-                let v: [f32; 8] = std::array::from_fn(|c| values[c][l].to_f32());
-                let x = [0, 2, 4, 6].map(|c| between::<T>(v[c], v[c + 1], sx));
+                let x: [f32; 4] = std::array::from_fn(|e| {
+                    let [low, high] = values[e][l];
+                    between::<T>(low.to_f32(), high.to_f32(), sx)
+                });
                 let y = [between::<T>(x[0], x[1], sy), between::<T>(x[2], x[3], sy)];
                 let value = between::<T>(y[0], y[1], sz);
                 out[l] = if cells.inside[l] != 0 { value } else { self.fill };
@@ -246,7 +312,7 @@ impl Lattice {
             let mut index = [0.0f64; LANES];
             let mut inside = [true; LANES];
             for a in 0..3 {
-                let at: &[f64; LANES] = lanes(&positions.axes[a], group);
+                let at = positions.lanes(a, group);
                 for l in 0..LANES {
                     inside[l] &= at[l] >= self.least[a] && at[l] <= self.most[a];
                     let p = (at[l] + 0.5).floor();
@@ -256,7 +322,7 @@ impl Lattice {
                 }
             }
             for (l, to) in out.iter_mut().enumerate() {
-                *to = if inside[l] { voxels[index[l] as usize] } else { fill };
+                *to = if inside[l] { voxels[whole(index[l]) as usize] } else { fill };
             }
         }
     }
@@ -288,9 +354,11 @@ impl Lattice {
     }
 }
 
-fn lanes(axis: &[f64], group: usize) -> &[f64; LANES] {
-    let (lanes, _) = axis.as_chunks::<LANES>();
-    &lanes[group]
+/// A whole number from 0 to below 2^32, which stands in the low bits of its sum with 2^52: unlike a
+/// saturating cast this becomes vector instructions.
+#[inline(always)]
+fn whole(v: f64) -> u32 {
+    (v + 4_503_599_627_370_496.0).to_bits() as u32
 }
 
 /// The value at `share` of the way from `a` to `b`. For floats an end without weight has no say,

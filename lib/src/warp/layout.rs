@@ -1,11 +1,8 @@
 //! How the output is cut into blocks, and what a block costs.
 
 use super::{Error, Job};
-use crate::blocks::{self, Context};
+use crate::blocks::{self, Context, Plan};
 use crate::geom::{LocalStep, Transform};
-
-/// The chunk that volumes are written in where nothing else is said.
-pub const DEFAULT_CHUNK: [usize; 3] = [128; 3];
 
 /// Output voxels of a block where nothing else is said. Neither threads nor the machine's memory
 /// have a say, so that all parts of a scattered run and its resumption cut alike; fewer, larger
@@ -29,19 +26,12 @@ pub(super) fn choose(
     bytes: &dyn Fn(usize, usize) -> u64,
     ctx: &Context,
 ) -> Result<Layout, Error> {
-    let (unit, shape) = (job.out.unit(), job.onto.shape);
-    if let Some(block) = ctx.block_size {
-        let fits =
-            (0..3).all(|a| block[a] > 0 && (block[a] % unit[a] == 0 || block[a] >= shape[a]));
-        if !fits {
-            return Err(blocks::Error::Usage(format!(
-                "--block-size {block:?} is no multiple of the output's chunk {unit:?}; \
-                 give a multiple, or another --chunk"
-            ))
-            .into());
-        }
-    }
-    let mut block = ctx.block_size.unwrap_or_else(|| grown(unit, shape));
+    let (bounds, unit) = (job.spec.grid.bounds(), job.spec.shard.unwrap_or(job.spec.chunk));
+    let mut block = if ctx.block_size.is_some() {
+        Plan::choose_block(bounds, unit, |_| 0, ctx)?
+    } else {
+        grown(unit, bounds.shape())
+    };
     let mut cost = dearest(job, block, bytes)?;
     // as many as the pipeline holds at least: one being read, one computed, one written
     if ctx.block_size.is_none() && cost > ctx.memory / 3 && block != unit {
@@ -82,7 +72,7 @@ fn dearest(
     block: [usize; 3],
     bytes: &dyn Fn(usize, usize) -> u64,
 ) -> Result<u64, Error> {
-    let bounds = job.onto.bounds();
+    let bounds = job.spec.grid.bounds();
     let count = bounds.tiles(block).count();
     let fields = job.chain.steps.iter().any(|step| matches!(step, Transform::Field(_)));
     let every = if fields { count.div_ceil(PROBES).max(1) } else { 1 };

@@ -5,15 +5,15 @@
 //! interpolated value at its place in it. [`points`] carries points, forwards and back.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
-use crate::blocks::{self, Context, Outcome, Plan, Task};
-use crate::geom::{Box3, Chain, Grid, LocalChain, SourceError, Transform};
-use crate::volume::{self, Dtype, Output, Volume, Voxel};
+use crate::blocks::{self, Context, Outcome, Plan, Pool, Task};
+use crate::geom::{Box3, Chain, Grid, LocalChain, Point, SourceError, Transform};
+use crate::volume::{self, Dtype, Output, Spec, Volume, Voxel};
 use crate::with_voxel;
 
 mod cpu;
 mod layout;
-mod pool;
 mod rows;
 mod spline;
 
@@ -26,8 +26,6 @@ mod npz;
 #[cfg(test)]
 mod oracle;
 
-pub use layout::DEFAULT_CHUNK;
-use pool::Pool;
 use rows::Rows;
 
 /// Why a volume could not be resampled or points not be carried.
@@ -36,7 +34,7 @@ pub enum Error {
     /// A volume's error.
     #[error(transparent)]
     Volume(#[from] volume::Error),
-    /// An error of the run.
+    /// The run's error.
     #[error(transparent)]
     Blocks(#[from] blocks::Error),
     /// A field could not be read.
@@ -56,7 +54,7 @@ pub enum Error {
 }
 
 /// How a value between voxels is made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Interpolation {
     /// The nearest voxel, as it is: for labels.
     Nearest,
@@ -68,7 +66,7 @@ pub enum Interpolation {
 }
 
 /// How a value becomes an integer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Rounding {
     /// To the nearest, halves away from zero.
     #[default]
@@ -90,28 +88,27 @@ pub struct Options {
     pub extrapolate: bool,
 }
 
-/// Writes to `out`, whose grid is `onto` and whose element type is `dtype`, what `moving` has where
-/// `chain` takes each of its voxels.
+/// Writes to the new volume `to`, which is as `spec` says, what `moving` has where `chain` takes
+/// each of its voxels.
 ///
 /// # Errors
 /// [`Error`]; blocks that failed are in the receipt.
 pub fn resample(
     moving: &Volume,
     chain: &Chain,
-    onto: &Grid,
-    out: &Output,
-    dtype: Dtype,
+    to: &str,
+    spec: &Spec,
     options: &Options,
     ctx: &Context,
 ) -> Result<(), Error> {
-    let job = Job { moving, chain, onto, out, options };
+    let job = Job { moving, chain, to, spec, options };
     if options.interpolation == Interpolation::Nearest {
         // voxels are converted, if at all, as they are read: labels of 64 bits stay whole
-        with_voxel!(dtype, O => job.run::<O, O>(ctx, cpu::nearest))
-    } else if dtype == moving.dtype() {
-        with_voxel!(dtype, O => job.run::<O, O>(ctx, cpu::interpolate))
+        with_voxel!(spec.dtype, O => job.run::<O, O>(ctx, cpu::nearest))
+    } else if spec.dtype == moving.dtype() {
+        with_voxel!(spec.dtype, O => job.run::<O, O>(ctx, cpu::interpolate))
     } else {
-        with_voxel!(dtype, O => job.run::<f32, O>(ctx, cpu::interpolate))
+        with_voxel!(spec.dtype, O => job.run::<f32, O>(ctx, cpu::interpolate))
     }
 }
 
@@ -142,8 +139,8 @@ pub fn resample_block<T: Voxel, O: Voxel>(
 struct Job<'a> {
     moving: &'a Volume,
     chain: &'a Chain,
-    onto: &'a Grid,
-    out: &'a Output,
+    to: &'a str,
+    spec: &'a Spec,
     options: &'a Options,
 }
 
@@ -164,12 +161,19 @@ impl Job<'_> {
             (part * voxel + core * size_of::<O>()) as u64
         };
         let layout = layout::choose(self, &bytes, ctx)?;
-        let plan =
-            Plan::tile(self.onto.bounds(), layout.block, layout.bytes, self.fingerprint::<O>());
+        let onto = &self.spec.grid;
+        let fingerprint = self.fingerprint::<O>();
+        let plan = Plan::tile(onto.bounds(), layout.block, layout.bytes, fingerprint);
+        if plan.is_all_asked(ctx) {
+            return Ok(());
+        }
+        let out = Arc::new(Output::create(self.to, self.spec, ctx.existing)?);
+        ctx.input(self.moving);
+        ctx.output_array(&out);
         let (inputs, outputs) = (Pool::<T>::default(), Pool::<O>::default());
         plan.stream(
             ctx,
-            &self.out.ledger_folder(),
+            &out.ledger_folder(),
             |task| self.read(task, &inputs),
             |task, input| {
                 let mut voxels = outputs.take(task.core.len());
@@ -180,7 +184,7 @@ impl Job<'_> {
                         part: input.part,
                         whole: self.moving.grid().shape,
                     };
-                    let rows = Rows::new(&input.chain, self.onto, &self.moving.grid());
+                    let rows = Rows::new(&input.chain, onto, &self.moving.grid());
                     kernel(&moving, &rows, &task.core, self.options, core);
                 } else {
                     core.fill(O::from_f64(self.options.fill));
@@ -192,7 +196,7 @@ impl Job<'_> {
                 Ok((voxels, empty))
             },
             |task, (voxels, empty)| {
-                self.out.write(&task.core, &voxels[..task.core.len()])?;
+                out.write(&task.core, &voxels[..task.core.len()])?;
                 outputs.give_back(voxels);
                 Ok(if empty { Outcome::Empty } else { Outcome::Done })
             },
@@ -212,12 +216,12 @@ impl Job<'_> {
 
     /// The chain for a box of the output, and the part of the moving volume that it can meet.
     fn footprint(&self, core: &Box3) -> Result<(LocalChain, Box3), SourceError> {
-        let (chain, image) = self.chain.localise(self.onto.extent(core))?;
+        let (chain, image) = self.chain.localise(self.spec.grid.extent(core))?;
         Ok((chain, self.part(image)))
     }
 
     /// The voxels of the moving volume that the values in a physical extent depend on.
-    fn part(&self, image: [crate::geom::Point; 2]) -> Box3 {
+    fn part(&self, image: [Point; 2]) -> Box3 {
         let grid = self.moving.grid();
         let part = grid.enclosing(image).grow([cpu::support(self.options.interpolation); 3]);
         let bounds = grid.bounds();
@@ -248,10 +252,10 @@ impl Job<'_> {
             }
         }
         format!(
-            "apply-transform {} {:?} onto {:?} as {} with {:?}, chain {:016x}",
+            "apply-transform;moving={};grid={:?};onto={:?};as={};with={:?};chain={:016x}",
             self.moving.location(),
             self.moving.grid(),
-            self.onto,
+            self.spec.grid,
             O::DTYPE,
             self.options,
             hasher.finish(),

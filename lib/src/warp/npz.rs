@@ -1,1 +1,127 @@
+//! Reads NumPy's `.npy` and `.npz`, for reference data.
 
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// An array as doubles, with its shape as NumPy shows it; C order whatever it was.
+#[derive(Clone, Debug)]
+pub(super) struct Array {
+    pub(super) shape: Vec<usize>,
+    pub(super) values: Vec<f64>,
+}
+
+impl Array {
+    /// Three numbers, or a shape.
+    pub(super) fn three(&self) -> [f64; 3] {
+        self.values[..3].try_into().unwrap()
+    }
+
+    /// The array with its first three axes reversed: from x, y, z to z, y, x.
+    pub(super) fn reversed(&self) -> Self {
+        let [nx, ny, nz] = self.shape[..3].try_into().unwrap();
+        let tail: usize = self.shape[3..].iter().product();
+        let mut values = Vec::with_capacity(self.values.len());
+        for z in 0..nz {
+            for y in 0..ny {
+                for x in 0..nx {
+                    let at = ((x * ny + y) * nz + z) * tail;
+                    values.extend_from_slice(&self.values[at..at + tail]);
+                }
+            }
+        }
+        let mut shape = self.shape.clone();
+        shape[..3].reverse();
+        Self { shape, values }
+    }
+}
+
+/// The path of shared reference data, or `None` (said on stderr) where it is not there.
+pub(super) fn reference(path: &str) -> Option<PathBuf> {
+    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
+    let shared = std::env::var("VOXLOOM_SHARED").unwrap_or_else(|_| beside.to_owned());
+    let path = Path::new(&shared).join(path);
+    let found = path.exists();
+    if !found {
+        eprintln!("SKIPPED: {} is not there", path.display());
+    }
+    found.then_some(path)
+}
+
+/// The arrays of an `.npz` archive by name.
+pub(super) fn read_npz(path: &Path) -> BTreeMap<String, Array> {
+    let bytes = std::fs::read(path).unwrap();
+    let number =
+        |at: usize, n: usize| (0..n).rev().fold(0, |sum, i| sum << 8 | usize::from(bytes[at + i]));
+    // the end record stands at the very end; from it to the directory
+    let end = bytes.windows(4).rposition(|w| w == b"PK\x05\x06").unwrap();
+    let (count, mut at) = (number(end + 10, 2), number(end + 16, 4));
+    let mut arrays = BTreeMap::new();
+    for _ in 0..count {
+        let (method, packed) = (number(at + 10, 2), number(at + 20, 4));
+        let [name_len, extra, comment] = [28, 30, 32].map(|o| number(at + o, 2));
+        let name = std::str::from_utf8(&bytes[at + 46..at + 46 + name_len]).unwrap();
+        let local = number(at + 42, 4);
+        let start = local + 30 + number(local + 26, 2) + number(local + 28, 2);
+        let stored = &bytes[start..start + packed];
+        let mut plain = Vec::new();
+        if method == 8 {
+            flate2::read::DeflateDecoder::new(stored).read_to_end(&mut plain).unwrap();
+        } else {
+            plain.extend_from_slice(stored);
+        }
+        arrays.insert(name.trim_end_matches(".npy").to_owned(), parse(&plain));
+        at += 46 + name_len + extra + comment;
+    }
+    arrays
+}
+
+/// The array of an `.npy` file.
+pub(super) fn read_npy(path: &Path) -> Array {
+    parse(&std::fs::read(path).unwrap())
+}
+
+fn parse(bytes: &[u8]) -> Array {
+    let header_len = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let header = std::str::from_utf8(&bytes[10..10 + header_len]).unwrap();
+    let after = |key: &str| header[header.find(key).unwrap() + key.len()..].trim_start();
+    let descr = after("'descr':").split('\'').nth(1).unwrap();
+    let shape: Vec<usize> = after("'shape': (")
+        .split(')')
+        .next()
+        .unwrap()
+        .split(',')
+        .filter_map(|n| n.trim().parse().ok())
+        .collect();
+    let data = &bytes[10 + header_len..];
+    let values: Vec<f64> = match descr {
+        "<u2" => data.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b).into()).collect(),
+        "<f4" => data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b).into()).collect(),
+        "<f8" => data.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
+        "<i8" => data.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
+        "|u1" => data.iter().map(|b| (*b).into()).collect(),
+        other => panic!("no reader for {other}"),
+    };
+    assert_eq!(values.len(), shape.iter().product::<usize>());
+    if after("'fortran_order':").starts_with("True") {
+        in_c_order(&Array { shape, values })
+    } else {
+        Array { shape, values }
+    }
+}
+
+fn in_c_order(array: &Array) -> Array {
+    let values = (0..array.values.len())
+        .map(|mut i| {
+            let mut at = 0;
+            let mut stride = array.values.len();
+            for n in array.shape.iter().rev() {
+                stride /= n;
+                at += i % n * stride;
+                i /= n;
+            }
+            array.values[at]
+        })
+        .collect();
+    Array { shape: array.shape.clone(), values }
+}

@@ -8,6 +8,9 @@ pub(super) const LANES: usize = 16;
 /// Closer than this to a sample of a field, in samples, counts as being on it.
 const ON_SAMPLE: f64 = 1e-6;
 
+/// How far a field goes on beyond its outer samples, in samples (as `Field::displacement`).
+const RIM: f64 = 0.5;
+
 /// Positions of one row of output voxels in voxels of the whole moving volume, an array per axis.
 ///
 /// `f64` and counted from the volume's first voxel, not the block's: what a voxel gets does not
@@ -18,6 +21,8 @@ pub(super) struct Positions {
     pub(super) axes: [Vec<f64>; 3],
     /// Voxels in the row.
     pub(super) len: usize,
+    /// Whether they lie on one line, at equal distances, the padding too.
+    pub(super) straight: bool,
     pieces: Vec<Piece>,
     vectors: Vec<Point>,
 }
@@ -81,11 +86,13 @@ impl<'a> Rows<'a> {
         let first = part.min[2];
         out.resize(part.shape()[2]);
         out.pieces.clear();
+        out.straight = false;
         let start = [z as f64, y as f64, 0.0];
         out.pieces.push(Piece::line(part.max[2], start, [0.0, 0.0, 1.0]));
         let mut spread = false;
         for step in &self.steps {
             if spread {
+                out.straight = false;
                 out.carry(step);
                 continue;
             }
@@ -100,6 +107,7 @@ impl<'a> Rows<'a> {
                     None => {
                         out.spread(first);
                         spread = true;
+                        out.straight = false;
                         out.carry(step);
                     }
                 },
@@ -107,6 +115,7 @@ impl<'a> Rows<'a> {
                     let line = out.line_along_x(&field.grid);
                     out.spread(first);
                     spread = true;
+                    out.straight = false;
                     match line {
                         Some(line) => out.displace_along_x(field, &line, first),
                         None => out.carry(step),
@@ -121,6 +130,12 @@ impl<'a> Rows<'a> {
 }
 
 impl Positions {
+    /// A group of positions along an axis.
+    #[inline(always)]
+    pub(super) fn lanes(&self, axis: usize, group: usize) -> &[f64; LANES] {
+        &self.axes[axis].as_chunks().0[group]
+    }
+
     fn resize(&mut self, len: usize) {
         self.len = len;
         for axis in &mut self.axes {
@@ -139,9 +154,13 @@ impl Positions {
     /// Evaluates the pieces at every voxel.
     #[inline(always)]
     fn spread(&mut self, first: i64) {
-        let mut from = 0;
+        let (mut from, padded) = (0, self.axes[0].len());
+        if let [piece] = &mut self.pieces[..] {
+            piece.end = i64::MAX; // the padding too
+            self.straight = piece.terms[2] == [0.0; 3];
+        }
         for piece in &self.pieces {
-            let to = (piece.end - first).clamp(0, self.len as i64) as usize;
+            let to = (piece.end.saturating_sub(first)).clamp(0, padded as i64) as usize;
             if to <= from {
                 continue;
             }
@@ -207,7 +226,7 @@ impl Positions {
         let [zs, ys, xs] = &mut self.axes;
         for i in 0..self.len {
             let at = begin + step * i as u32 as f64;
-            if !(at >= -ON_SAMPLE && at <= last + ON_SAMPLE) {
+            if !(at >= -RIM && at <= last + RIM) {
                 continue;
             }
             let at = at.clamp(0.0, last);
@@ -233,7 +252,7 @@ fn blend_rows(field: &Field, at: [f64; 2], out: &mut Vec<Point>) -> bool {
     let mut ends = [[(0, 0.0); 2]; 2];
     for a in 0..2 {
         let last = shape[a] as f64 - 1.0;
-        if !(at[a] >= -ON_SAMPLE && at[a] <= last + ON_SAMPLE) {
+        if !(at[a] >= -RIM && at[a] <= last + RIM) {
             return false;
         }
         let at = at[a].clamp(0.0, last);

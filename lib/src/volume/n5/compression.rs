@@ -203,7 +203,10 @@ fn short() -> io::Error {
 fn fill(mut decoder: impl Read, out: &mut [u8]) -> io::Result<()> {
     decoder.read_exact(out)?;
     if decoder.read(&mut [0])? != 0 {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is longer than its header says"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is longer than its header says",
+        ));
     }
     Ok(())
 }

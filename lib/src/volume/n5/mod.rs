@@ -111,8 +111,7 @@ impl Source for N5Array {
             return Ok(None);
         }
         let damaged = |message: String| Error::damaged(&self.location, index, &path, message);
-        let (extent, payload) =
-            header(&scratch.file, self.layout.shape.len()).map_err(damaged)?;
+        let (extent, payload) = header(&scratch.file, self.layout.shape.len()).map_err(damaged)?;
         let elements: u64 = extent.iter().product();
         // a header that lies about its size must not cost memory
         if extent.iter().zip(&self.layout.block).any(|(extent, block)| extent > block) {
@@ -207,7 +206,8 @@ pub(super) fn factors(array: &Path, grid: &Grid) -> Result<[f64; 3], Error> {
         Some(node) if node.is_array => super::calibration::from_attributes(&node).spacing,
         _ => None,
     };
-    let is_level = array.file_name().and_then(|n| n.to_str()).is_some_and(super::ome::is_level_name);
+    let is_level =
+        array.file_name().and_then(|n| n.to_str()).is_some_and(super::ome::is_level_name);
     Ok(match known {
         Some(finest) if is_level => std::array::from_fn(|a| {
             let factor = grid.spacing[a] / finest[a];

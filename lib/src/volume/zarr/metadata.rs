@@ -77,9 +77,7 @@ fn version3(spec: &ArraySpec) -> Value {
 }
 
 fn version2(spec: &ArraySpec) -> Value {
-    let blosc = |name: &str, level: u8| {
-        json!({"id": "blosc", "cname": name, "clevel": level, "shuffle": 1, "blocksize": 0})
-    };
+    let blosc = |name: &str, level: u8| json!({"id": "blosc", "cname": name, "clevel": level, "shuffle": 1, "blocksize": 0});
     let compressor = match spec.codec {
         Codec::Raw => Value::Null,
         Codec::Blosc => blosc("zstd", 1),

@@ -153,7 +153,8 @@ impl ZarrSource {
         data: &mut Vec<u8>,
     ) -> Result<Option<Block>, Error> {
         let bytes = decoded.into_fixed().map_err(|error| self.damaged(index, &error.into()))?;
-        let expected = self.layout.block.iter().product::<u64>() as usize * self.layout.dtype.size();
+        let expected =
+            self.layout.block.iter().product::<u64>() as usize * self.layout.dtype.size();
         if bytes.len() != expected {
             let error = ArrayError::UnexpectedChunkDecodedSize(bytes.len(), expected);
             return Err(self.damaged(index, &error));
@@ -265,8 +266,11 @@ fn raw(node: &Node, dtype: Dtype) -> Option<ByteOrder> {
         };
         let c_order = metadata.get("order").and_then(Value::as_str) == Some("C");
         let big = metadata.get("dtype")?.as_str()?.starts_with('>');
-        return (none("filters") && none("compressor") && c_order)
-            .then_some(if big { ByteOrder::Big } else { ByteOrder::Little });
+        return (none("filters") && none("compressor") && c_order).then_some(if big {
+            ByteOrder::Big
+        } else {
+            ByteOrder::Little
+        });
     }
     let codecs = metadata.get("codecs")?.as_array()?;
     if !matches!(metadata.get("storage_transformers"), None | Some(Value::Null))

@@ -1,13 +1,12 @@
 //! Points in CSV files: `z_um`, `y_um` and `x_um` change, every other column stays as it is.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{Error, forward, inverse};
-use crate::blocks::Context;
+use crate::blocks::{Context, write_whole};
 use crate::geom::{Chain, Point};
 use crate::table;
-use crate::volume::{self, Existing};
 
 const COLUMNS: [&str; 3] = ["z_um", "y_um", "x_um"];
 
@@ -26,10 +25,13 @@ pub fn carry(
     backwards: bool,
     ctx: &Context,
 ) -> Result<(), Error> {
-    if ctx.existing == Existing::Refuse && to.exists() {
-        return Err(volume::Error::Exists { location: to.display().to_string() }.into());
-    }
+    ctx.refuse_existing(to)?;
     let mut rows = Rows::read(from)?;
+    if !ctx.gathers() {
+        return Ok(());
+    }
+    ctx.input_file(&from.display().to_string());
+    ctx.output_file(to);
     ctx.record("points", rows.points.len());
     if backwards {
         let back = inverse(chain, &rows.points)?;
@@ -51,8 +53,7 @@ pub fn carry(
     } else {
         rows.points = forward(chain, &rows.points)?;
     }
-    rows.write(to)?;
-    Ok(())
+    rows.write(to)
 }
 
 /// A table with points in it.
@@ -107,7 +108,7 @@ impl Rows {
         Ok(rows)
     }
 
-    fn write(&self, path: &Path) -> Result<(), table::Error> {
+    fn write(&self, path: &Path) -> Result<(), Error> {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let text = |e: csv::Error| table::Error::Format {
             path: path.display().to_string(),
@@ -125,13 +126,7 @@ impl Rows {
             writer.write_record(record.iter().enumerate().map(cell)).map_err(text)?;
         }
         let bytes = writer.into_inner().map_err(|e| io("write", path, e.into_error()))?;
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{}.tmp", std::process::id()));
-        let temporary = PathBuf::from(name);
-        fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path)).map_err(|e| {
-            let _ = fs::remove_file(&temporary);
-            io("write", path, e)
-        })
+        Ok(write_whole(path, &bytes)?)
     }
 }
 

@@ -2,7 +2,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// Buffers that are used again: fresh memory costs a page fault per 4 KiB, seven times the cost of
 /// filling memory that is there already.
-pub(crate) struct Pool<T> {
+pub struct Pool<T> {
     free: Mutex<Vec<Vec<T>>>,
 }
 
@@ -14,7 +14,7 @@ impl<T> Default for Pool<T> {
 
 impl<T: Copy + Default> Pool<T> {
     /// A buffer of at least `len`, with whatever was left in it.
-    pub(crate) fn take(&self, len: usize) -> Vec<T> {
+    pub fn take(&self, len: usize) -> Vec<T> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut buffer = free.unwrap_or_default();
         if buffer.len() < len {
@@ -24,7 +24,7 @@ impl<T: Copy + Default> Pool<T> {
     }
 
     /// Takes a buffer back for later.
-    pub(crate) fn give_back(&self, buffer: Vec<T>) {
+    pub fn give_back(&self, buffer: Vec<T>) {
         self.free.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
     }
 }

@@ -1,0 +1,136 @@
+//! Flags that say how a volume is written. Their struct has no doc comment beyond this line, as
+//! clap would take that for the program's own.
+#![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
+
+use std::path::Path;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+use super::values::parse_size3;
+use crate::geom::Grid;
+use crate::volume::{Codec, Dtype, Format, Spec};
+
+/// Voxels along the edge of a chunk where nothing else is said.
+const CHUNK: usize = 128;
+
+const CODECS: [(&str, Codec); 5] = [
+    ("blosc", Codec::Blosc),
+    ("raw", Codec::Raw),
+    ("gzip", Codec::Gzip),
+    ("zstd", Codec::Zstd),
+    ("lz4", Codec::Lz4),
+];
+
+const DTYPES: [Dtype; 7] =
+    [Dtype::U8, Dtype::U16, Dtype::I16, Dtype::U32, Dtype::U64, Dtype::F32, Dtype::F64];
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct OutputArgs {
+    /// Version of Zarr to write (what ends in .n5, .tif, .npy is written as that)
+    #[arg(long, value_name = "2|3", default_value = "3", value_parser = zarr_versions())]
+    pub zarr_format: Format,
+    /// Chunk, voxels [default: 128 along each axis, less along a short one]
+    #[arg(long, value_name = "Z,Y,X", value_parser = parse_size3)]
+    pub chunk: Option<[usize; 3]>,
+    /// Shard, voxels, a multiple of the chunk (Zarr 3)
+    #[arg(long, value_name = "Z,Y,X", value_parser = parse_size3)]
+    pub shard: Option<[usize; 3]>,
+    /// How chunks are compressed [default: blosc; in a volume's own image as there]
+    #[arg(long, value_parser = codecs())]
+    pub codec: Option<Codec>,
+}
+
+fn zarr_versions() -> impl TypedValueParser<Value = Format> {
+    let versions = PossibleValuesParser::new(["2", "3"]);
+    versions.map(|version| if version == "2" { Format::Zarr2 } else { Format::Zarr3 })
+}
+
+fn codecs() -> impl TypedValueParser<Value = Codec> {
+    PossibleValuesParser::new(CODECS.map(|(name, _)| name)).map(|text| {
+        CODECS.iter().find(|(name, _)| *name == text).map_or(Codec::Blosc, |(_, codec)| *codec)
+    })
+}
+
+/// Takes an element type by its name, such as `uint16`.
+pub fn dtypes() -> impl TypedValueParser<Value = Dtype> {
+    PossibleValuesParser::new(DTYPES.map(Dtype::name))
+        .map(|text| DTYPES.into_iter().find(|dtype| dtype.name() == text).unwrap_or(Dtype::U16))
+}
+
+impl OutputArgs {
+    /// What is to be written at `location`: its format is what its name says.
+    pub fn spec(&self, location: &str, grid: Grid, dtype: Dtype) -> Spec {
+        let format = self.format(location);
+        let [_, height, width] = grid.shape;
+        let chunk = match format {
+            Format::Tiff | Format::Npy => [1, height, width],
+            _ => self.chunk.unwrap_or_else(|| grid.shape.map(chunk_along)),
+        };
+        Spec {
+            grid,
+            dtype,
+            chunk,
+            shard: self.shard,
+            codec: self.codec.unwrap_or_default(),
+            format,
+        }
+    }
+
+    /// The format of what is to be written at `location`.
+    pub fn format(&self, location: &str) -> Format {
+        let path = Path::new(location);
+        let ends = |path: &Path, ends: &[&str]| {
+            let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+            ends.iter().any(|end| extension.eq_ignore_ascii_case(end))
+        };
+        if ends(path, &["tif", "tiff"]) {
+            Format::Tiff
+        } else if ends(path, &["npy"]) {
+            Format::Npy
+        } else if path.ancestors().any(|parent| ends(parent, &["n5"])) {
+            Format::N5
+        } else {
+            self.zarr_format
+        }
+    }
+}
+
+/// The chunk along an axis of `n` voxels: 128, or 64 where 128 would store more than a quarter of
+/// nothing at the end.
+fn chunk_along(n: usize) -> usize {
+    if n <= CHUNK {
+        n
+    } else if n.next_multiple_of(CHUNK) * 4 <= n * 5 {
+        CHUNK
+    } else {
+        CHUNK / 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Only {
+        #[command(flatten)]
+        output: OutputArgs,
+        #[arg(long, value_parser = dtypes())]
+        dtype: Option<Dtype>,
+    }
+
+    #[test]
+    fn the_name_says_the_format_and_flags_the_rest() {
+        let only = Only::parse_from(["x", "--zarr-format=2", "--codec=raw", "--dtype=int16"]);
+        assert_eq!(only.dtype, Some(Dtype::I16));
+        let grid = Grid::new([149, 241, 456], [1.0; 3], [0.0; 3]);
+        let spec = |location: &str| only.output.spec(location, grid, Dtype::U8);
+        assert_eq!((spec("a.zarr").format, spec("a.zarr").codec), (Format::Zarr2, Codec::Raw));
+        assert_eq!(spec("a.zarr").chunk, [64, 128, 128]);
+        assert_eq!(spec("a.n5/c0/s0").format, Format::N5);
+        assert_eq!((spec("b.TIFF").format, spec("b.TIFF").chunk), (Format::Tiff, [1, 241, 456]));
+        assert!(Only::try_parse_from(["x", "--codec", "rar"]).is_err());
+    }
+}

@@ -1,0 +1,208 @@
+//! Which levels there are, where they go and how they are cut.
+
+use std::path::Path;
+
+use super::{Error, Factor, Format, Grid, Method, Options, Volume, blocks, volume};
+
+/// Chunks with more voxels along an axis than this are planes or strips of planes, or other shapes
+/// that no level should inherit.
+const LONGEST_CHUNK: usize = 512;
+
+/// What becomes of an axis with the smallest spacing becomes of those with up to this many times
+/// it: so the ratio of two spacings never grows beyond it, and falls where it was larger.
+const ALIKE: f64 = std::f64::consts::SQRT_2;
+
+/// From a level to the next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Step {
+    /// Voxels that become one, along each axis.
+    pub(super) factor: [usize; 3],
+    /// The grid that they become.
+    pub(super) grid: Grid,
+}
+
+/// The grid of a level made of blocks of `factor` voxels, whose centres are its voxels' centres,
+/// or, by stride, of the first voxel of each.
+pub(super) fn reduced(grid: &Grid, factor: [usize; 3], method: Method) -> Grid {
+    let middle = |a: usize| match method {
+        Method::Stride => 0.0,
+        _ => (factor[a] - 1) as f64 / 2.0,
+    };
+    Grid {
+        shape: std::array::from_fn(|a| grid.shape[a].div_ceil(factor[a])),
+        spacing: std::array::from_fn(|a| grid.spacing[a] * factor[a] as f64),
+        origin: grid.position([0, 1, 2].map(middle)),
+    }
+}
+
+/// All levels below `grid`. An axis of one voxel is left as it is.
+pub(super) fn steps(grid: &Grid, chunk: [usize; 3], options: &Options) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut grid = *grid;
+    loop {
+        let enough = match options.levels {
+            Some(levels) => steps.len() >= levels,
+            None => (0..3).all(|a| grid.shape[a] <= chunk[a]),
+        };
+        let factor = next_factor(&grid, options.factor);
+        if enough || factor == [1; 3] {
+            return steps;
+        }
+        grid = reduced(&grid, factor, options.method);
+        steps.push(Step { factor, grid });
+    }
+}
+
+fn next_factor(grid: &Grid, factor: Factor) -> [usize; 3] {
+    let long = |a: usize| grid.shape[a] > 1;
+    let finest = (0..3).filter(|&a| long(a)).map(|a| grid.spacing[a]).fold(f64::INFINITY, f64::min);
+    std::array::from_fn(|a| match factor {
+        _ if !long(a) => 1,
+        // a hair more, so that what is meant to be equal is
+        Factor::Auto if grid.spacing[a] <= ALIKE * finest * (1.0 + 1e-9) => 2,
+        Factor::Auto => 1,
+        Factor::Fixed(factor) => factor[a],
+    })
+}
+
+/// The chunk of the volume, or 128 voxels along an axis where it is of no usual size there.
+pub(super) fn usual_chunk(volume: &Volume) -> [usize; 3] {
+    let (chunk, shape) = (volume.chunk(), volume.grid().shape);
+    let usual = |n: usize| (16..=LONGEST_CHUNK).contains(&n);
+    if (0..3).all(|a| usual(chunk[a]) || chunk[a] >= shape[a] && shape[a] <= LONGEST_CHUNK) {
+        chunk
+    } else {
+        shape.map(|n| n.min(128))
+    }
+}
+
+/// The block of a task: one unit of writing, or as many as keep chunks of the source from being
+/// decoded for several blocks, as long as they `fit`.
+pub(super) fn block(
+    unit: [usize; 3],
+    shape: [usize; 3],
+    factor: [usize; 3],
+    source: [usize; 3],
+    fit: impl Fn([usize; 3]) -> bool,
+) -> [usize; 3] {
+    let mut block = unit;
+    for a in (0..3).rev() {
+        let aligned = |n: usize| (n * factor[a]).is_multiple_of(source[a].max(1)) || n >= shape[a];
+        while !aligned(block[a]) && block[a] * factor[a] < 2 * source[a] {
+            let mut next = block;
+            next[a] += unit[a];
+            if !fit(next) {
+                return block;
+            }
+            block = next;
+        }
+    }
+    block
+}
+
+/// Where the base of a pyramid is and where its levels go.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// The volume that the first level is made from.
+    pub(super) base: String,
+    /// Where the first level goes, if not to where its number says.
+    head: Option<String>,
+    /// What stands before the number of a level; nothing where there is one level only.
+    stem: String,
+    /// The number of the first level.
+    first: usize,
+}
+
+impl Place {
+    /// In the image that `location` is or is a level of, or as the image `to`.
+    pub(super) fn find(location: &str, to: Option<(&str, Format)>) -> Result<Self, Error> {
+        if let Some((to, format)) = to {
+            let (head, stem) = match format {
+                Format::Tiff | Format::Npy => (Some(to.to_owned()), String::new()),
+                Format::N5 => (image_of(to), format!("{to}/s")),
+                Format::Zarr2 | Format::Zarr3 => (image_of(to), format!("{to}/")),
+            };
+            return Ok(Self { base: location.to_owned(), head, stem, first: 0 });
+        }
+        let levels = volume::levels(location)?;
+        let here = |level: &&volume::Level| same_place(&level.location, location);
+        let base = levels.iter().find(here).or(levels.first());
+        let base = base.map_or(location, |level| &level.location).to_owned();
+        let in_place = base.rfind('/').and_then(|slash| {
+            let name = &base[slash + 1..];
+            let digits = name.trim_start_matches(|c: char| !c.is_ascii_digit());
+            let number: usize = digits.parse().ok()?;
+            let listed = volume::levels(&base[..slash]).ok()?;
+            let is_level = listed.iter().any(|level| same_place(&level.location, &base));
+            is_level.then(|| (base[..base.len() - digits.len()].to_owned(), number + 1))
+        });
+        match in_place {
+            Some((stem, first)) => Ok(Self { base, head: None, stem, first }),
+            None => Err(blocks::Error::Usage(format!(
+                "{location} is no level of a multiscale image, so that no level can be added to it; \
+                 give -o to write its pyramid elsewhere"
+            ))
+            .into()),
+        }
+    }
+
+    /// The location of the `i`-th level to be written.
+    pub(super) fn level(&self, i: usize) -> String {
+        match &self.head {
+            Some(head) if i == 0 => head.clone(),
+            _ => format!("{}{}", self.stem, self.first + i),
+        }
+    }
+}
+
+/// The location itself where writing to it makes an image there; inside a container it would make
+/// an array.
+fn image_of(to: &str) -> Option<String> {
+    let is_container = |path: &Path| path.extension().is_some_and(|e| e == "zarr" || e == "n5");
+    let inside = Path::new(to).ancestors().skip(1).any(is_container);
+    (is_container(Path::new(to)) || !inside).then(|| to.to_owned())
+}
+
+fn same_place(a: &str, b: &str) -> bool {
+    let paths = [a, b].map(|p| Path::new(p).components().collect::<Vec<_>>());
+    paths[0] == paths[1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn automatic_factors_lead_to_voxels_of_equal_sides_and_end_in_one_chunk() {
+        let grid = Grid::new([100, 800, 800], [4.0, 1.0, 1.0], [0.0, 10.0, -1.0]);
+        let steps = steps(&grid, [64; 3], &Options::default());
+        let factors: Vec<_> = steps.iter().map(|s| s.factor).collect();
+        assert_eq!(factors, [[1, 2, 2], [1, 2, 2], [2, 2, 2], [2, 2, 2]]);
+        assert_eq!(steps[3].grid.shape, [25, 50, 50]);
+        assert_eq!(steps[1].grid.spacing, [4.0; 3]);
+        assert_eq!(steps[2].grid.origin, [2.0, 13.5, 2.5]);
+    }
+
+    #[test]
+    fn a_stride_keeps_the_first_voxels_centre_and_a_plane_stays_a_plane() {
+        let grid = Grid::new([1, 9, 9], [1.0; 3], [5.0; 3]);
+        let options = Options {
+            method: Method::Stride,
+            factor: Factor::Fixed([2, 3, 3]),
+            levels: Some(5),
+            ..Options::default()
+        };
+        let steps = steps(&grid, [1, 4, 4], &options);
+        assert_eq!(steps.len(), 2);
+        assert_eq!(steps[1].grid, Grid::new([1; 3], [1.0, 9.0, 9.0], [5.0; 3]));
+    }
+
+    #[test]
+    fn blocks_follow_the_chunks_of_the_source() {
+        let block =
+            |source, fit: fn([usize; 3]) -> bool| block([64; 3], [1000; 3], [2; 3], source, fit);
+        assert_eq!(block([128; 3], |_| true), [64; 3]);
+        assert_eq!(block([192, 128, 64], |_| true), [192, 64, 64]);
+        assert_eq!(block([192, 128, 64], |_| false), [64; 3]);
+    }
+}

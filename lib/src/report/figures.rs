@@ -1,0 +1,362 @@
+//! Drawings, as SVG inside the page.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use crate::geom::{Grid, Model, Point, fit};
+use crate::table::{BlockRow, Match, Status};
+
+/// The width that drawings are laid out in.
+const WIDTH: f64 = 1000.0;
+/// Space between panels.
+const GAP: f64 = 8.0;
+
+/// Three planes through one point, laid out so that neighbours share an axis.
+pub(super) struct Ortho {
+    /// Addresses of the pictures across z, y and x.
+    pub(super) pictures: [String; 3],
+    /// What the pictures are called in the page, for others to reuse.
+    pub(super) id: String,
+    /// Whether pixels are to stay squares.
+    pub(super) pixelated: bool,
+}
+
+/// Where the panels lie.
+pub(super) struct Layout {
+    scale: f64,
+    /// Size of the volume in micrometres.
+    extent: Point,
+    /// The point that the planes share, micrometres from the volume's corner.
+    at: Point,
+    /// Its physical position.
+    position: Point,
+}
+
+impl Layout {
+    pub(super) fn new(grid: &Grid, centre: [usize; 3]) -> Self {
+        let extent: Point = std::array::from_fn(|a| grid.shape[a] as f64 * grid.spacing[a]);
+        Self {
+            scale: (WIDTH - GAP) / (extent[2] + extent[0]),
+            extent,
+            at: std::array::from_fn(|a| (centre[a] as f64 + 0.5) * grid.spacing[a]),
+            position: grid.position(centre.map(|v| v as f64)),
+        }
+    }
+
+    /// Width and height of the panel across z.
+    pub(super) fn main_panel(&self) -> [f64; 2] {
+        [self.extent[2] * self.scale, self.extent[1] * self.scale]
+    }
+
+    /// Corner and size `[x, y, width, height]` of the panel across `axis`.
+    fn panel(&self, axis: usize) -> [f64; 4] {
+        let [depth, height, width] = self.extent.map(|v| v * self.scale);
+        match axis {
+            0 => [0.0, 0.0, width, height],
+            1 => [0.0, height + GAP, width, depth],
+            _ => [width + GAP, 0.0, depth, height],
+        }
+    }
+
+    /// The figure of three planes.
+    pub(super) fn ortho(&self, ortho: &Ortho, title: &str) -> String {
+        let height = (self.extent[1] + self.extent[0]) * self.scale + GAP;
+        let mut svg = format!(
+            "<svg viewBox=\"0 0 {WIDTH} {height:.1}\" class=\"ortho\" role=\"img\" aria-label=\"{}\">",
+            escape(title)
+        );
+        let style = if ortho.pixelated { " style=\"image-rendering:pixelated\"" } else { "" };
+        for axis in 0..3 {
+            let [x, y, w, h] = self.panel(axis);
+            let _ = write!(
+                svg,
+                "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{w:.1}\" height=\"{h:.1}\" class=\"nothing\"/>\
+                 <image id=\"{}-{axis}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{w:.1}\" height=\"{h:.1}\" \
+                 preserveAspectRatio=\"none\"{style} href=\"{}\"/>",
+                escape(&ortho.id),
+                ortho.pictures[axis]
+            );
+        }
+        self.cross(&mut svg);
+        self.labels(&mut svg);
+        self.scale_bar(&mut svg);
+        svg.push_str("</svg>");
+        svg
+    }
+
+    /// Lines where the planes cut each other.
+    fn cross(&self, svg: &mut String) {
+        let at = self.at.map(|v| v * self.scale);
+        for (axis, [column, row]) in [(0, [at[2], at[1]]), (1, [at[2], at[0]]), (2, [at[0], at[1]])]
+        {
+            let [x, y, w, h] = self.panel(axis);
+            let _ = write!(
+                svg,
+                "<path class=\"cut\" d=\"M{:.1} {y:.1}v{h:.1}M{x:.1} {:.1}h{w:.1}\"/>",
+                x + column,
+                y + row
+            );
+        }
+    }
+
+    fn labels(&self, svg: &mut String) {
+        for (axis, name) in ["z", "y", "x"].iter().enumerate() {
+            let [x, y, ..] = self.panel(axis);
+            let _ = write!(
+                svg,
+                "<text class=\"on\" x=\"{:.1}\" y=\"{:.1}\">{name} = {} µm</text>",
+                x + 10.0,
+                y + 31.0,
+                short(self.position[axis])
+            );
+        }
+    }
+
+    fn scale_bar(&self, svg: &mut String) {
+        let length = round_length(self.extent[2] / 4.0);
+        let [_, height] = self.main_panel();
+        let _ = write!(
+            svg,
+            "<path class=\"bar\" d=\"M14 {:.1}h{:.1}\"/><text class=\"on\" x=\"14\" y=\"{:.1}\">{} µm</text>",
+            height - 14.0,
+            length * self.scale,
+            height - 26.0,
+            short(length)
+        );
+    }
+}
+
+/// 1, 2 or 5 times a power of ten, at most `limit`.
+pub(super) fn round_length(limit: f64) -> f64 {
+    let power = 10f64.powf(limit.log10().floor());
+    [5.0, 2.0, 1.0].into_iter().map(|v| v * power).find(|&v| v <= limit).unwrap_or(power)
+}
+
+/// A number as a person reads it: four figures, no tail of zeros.
+pub(super) fn short(value: f64) -> String {
+    if !value.is_finite() {
+        return "–".to_owned();
+    }
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    let magnitude = value.abs().log10().floor() as i32;
+    if !(-4..12).contains(&magnitude) {
+        return format!("{value:.2e}");
+    }
+    let text = format!("{value:.*}", (3 - magnitude).clamp(0, 7) as usize);
+    if text.contains('.') {
+        return text.trim_end_matches('0').trim_end_matches('.').to_owned();
+    }
+    text
+}
+
+/// For text that goes into a drawing.
+pub(super) fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// What the drawing of spots shows.
+pub(super) struct SpotFigure<'a> {
+    pub(super) grid: Grid,
+    /// Address of the maximum projection along z.
+    pub(super) background: String,
+    pub(super) spots: &'a [Point],
+    pub(super) matches: &'a [Match],
+}
+
+/// Spots drawn at most, of each kind: more would hide each other and swell the page.
+pub(super) const DRAWN: usize = 2500;
+
+impl SpotFigure<'_> {
+    /// Spots, matches and the inliers' residual vectors along z, and the enlargement of the vectors.
+    pub(super) fn draw(&self) -> (String, Option<f64>) {
+        let extent: Point =
+            std::array::from_fn(|a| self.grid.shape[a] as f64 * self.grid.spacing[a]);
+        let scale = WIDTH / extent[2];
+        let height = extent[1] * scale;
+        let place = |p: Point| {
+            [2, 1].map(|a| (p[a] - self.grid.origin[a] + 0.5 * self.grid.spacing[a]) * scale)
+        };
+        let mut svg = format!(
+            "<svg viewBox=\"0 0 {WIDTH} {height:.1}\" class=\"spots\" role=\"img\" aria-label=\"Spots and inliers\">\
+             <image width=\"{WIDTH}\" height=\"{height:.1}\" preserveAspectRatio=\"none\" href=\"{}\"/>",
+            self.background
+        );
+        for &p in thinned(self.spots) {
+            let [x, y] = place(p);
+            let _ = write!(svg, "<circle class=\"spot\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.2\"/>");
+        }
+        let outliers: Vec<Match> = self.matches.iter().filter(|m| !m.inlier).copied().collect();
+        for m in thinned(&outliers) {
+            let [x, y] = place(m.fixed);
+            let _ = write!(
+                svg,
+                "<path class=\"outlier\" d=\"M{:.1} {:.1}l7 7m0 -7l-7 7\"/>",
+                x - 3.5,
+                y - 3.5
+            );
+        }
+        let inliers: Vec<Match> = self.matches.iter().filter(|m| m.inlier).copied().collect();
+        let arrows = self.arrows(&inliers, extent[2]);
+        for (i, m) in thinned(&inliers).enumerate() {
+            let [x, y] = place(m.fixed);
+            if let Some((vectors, enlarged)) = &arrows {
+                let v = vectors[i * step_of(inliers.len())];
+                let _ = write!(
+                    svg,
+                    "<path class=\"vector\" d=\"M{x:.1} {y:.1}l{:.1} {:.1}\"/>",
+                    v[2] * enlarged * scale,
+                    v[1] * enlarged * scale
+                );
+            }
+            let _ = write!(
+                svg,
+                "<circle class=\"inlier\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.2\"><title>residual {} µm</title></circle>",
+                short(m.residual)
+            );
+        }
+        let bar = round_length(extent[2] / 6.0);
+        let _ = write!(
+            svg,
+            "<path class=\"bar\" d=\"M14 {:.1}h{:.1}\"/><text class=\"on\" x=\"14\" y=\"{:.1}\">{} µm</text></svg>",
+            height - 14.0,
+            bar * scale,
+            height - 26.0,
+            short(bar)
+        );
+        (svg, arrows.map(|(_, enlarged)| enlarged))
+    }
+
+    /// What the best global matrix leaves of each inlier, in the fixed frame, and how many times it
+    /// is enlarged for the eye.
+    fn arrows(&self, inliers: &[Match], width: f64) -> Option<(Vec<Point>, f64)> {
+        let from: Vec<Point> = inliers.iter().map(|m| m.fixed).collect();
+        let to: Vec<Point> = inliers.iter().map(|m| m.moving).collect();
+        let map = fit(Model::Affine, &from, &to, None, true).ok()?;
+        let back = map.inverse().ok()?;
+        let vectors: Vec<Point> = inliers
+            .iter()
+            .map(|m| {
+                let got = map.apply(m.fixed);
+                back.apply_vector(std::array::from_fn(|a| m.moving[a] - got[a]))
+            })
+            .collect();
+        let mut lengths: Vec<f64> = vectors.iter().map(|v| v[1].hypot(v[2])).collect();
+        lengths.sort_by(f64::total_cmp);
+        let long = lengths[lengths.len() * 9 / 10].max(1e-9);
+        Some((vectors, round_length(width / 30.0 / long).max(1.0)))
+    }
+}
+
+fn step_of(count: usize) -> usize {
+    count.div_ceil(DRAWN).max(1)
+}
+
+/// At most [`DRAWN`], evenly.
+fn thinned<T>(all: &[T]) -> impl Iterator<Item = &T> {
+    all.iter().step_by(step_of(all.len()))
+}
+
+/// How blocks can end, in the order in which they are listed.
+pub(super) const STATUSES: [Status; 4] =
+    [Status::Fitted, Status::Regularised, Status::Fallback, Status::Empty];
+
+/// A raster of blocks for each layer along z.
+pub(super) fn block_map(blocks: &[BlockRow]) -> String {
+    const SIDE: f64 = 42.0;
+    let most = |axis: usize| blocks.iter().map(|b| b.index[axis] + 1).max().unwrap_or(0) as f64;
+    let (width, height) = (most(2) * SIDE, most(1) * SIDE);
+    let layers: BTreeSet<usize> = blocks.iter().map(|b| b.index[0]).collect();
+    let mut out = String::new();
+    for layer in layers {
+        let _ = write!(
+            out,
+            "<figure class=\"layer\" style=\"max-width:{:.0}px\"><svg viewBox=\"0 0 {width} {height}\" role=\"img\" \
+             aria-label=\"Blocks of layer {layer}\">",
+            width.max(84.0)
+        );
+        for b in blocks.iter().filter(|b| b.index[0] == layer) {
+            let (x, y) = (b.index[2] as f64 * SIDE, b.index[1] as f64 * SIDE);
+            let _ = write!(
+                out,
+                "<g class=\"block {}\"><title>{}</title><rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" \
+                 height=\"{:.1}\" rx=\"4\"/><text x=\"{:.1}\" y=\"{:.1}\">{}</text></g>",
+                b.status.name(),
+                escape(&describe(b)),
+                x + 1.5,
+                y + 1.5,
+                SIDE - 3.0,
+                SIDE - 3.0,
+                x + SIDE / 2.0,
+                y + SIDE / 2.0 + 4.5,
+                b.inliers
+            );
+        }
+        let _ = write!(out, "</svg><figcaption>z {layer}</figcaption></figure>");
+    }
+    out
+}
+
+fn describe(b: &BlockRow) -> String {
+    let [z, y, x] = b.index;
+    let mut text = format!("block {z}, {y}, {x}: {}", b.status.name());
+    if !b.reason.is_empty() {
+        let _ = write!(text, " ({})", b.reason);
+    }
+    let _ = write!(text, "\ninliers {} of {} matches", b.inliers, b.matches);
+    for (name, value) in [("median", b.median), ("RMS", b.rms)] {
+        if let Some(value) = value {
+            let _ = write!(text, "\n{name} residual {} µm", short(value));
+        }
+    }
+    let _ = write!(text, "\nshift {} µm", b.shift.map(short).join(", "));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short_and_lengths_round() {
+        for (value, text) in [
+            (0.0, "0"),
+            (1.0, "1"),
+            (0.123_456, "0.1235"),
+            (123.456, "123.5"),
+            (98_765.4, "98765"),
+            (-2.5, "-2.5"),
+            (1.5e-7, "1.50e-7"),
+            (f64::NAN, "–"),
+        ] {
+            assert_eq!(short(value), text);
+        }
+        for (limit, length) in [(64.0, 50.0), (49.0, 20.0), (0.19, 0.1), (1.0, 1.0)] {
+            assert!((round_length(limit) - length).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn a_block_map_names_each_block_and_escapes_its_reason() {
+        let block = |z, status, reason: &str| BlockRow {
+            index: [z, 0, 0],
+            status,
+            reason: reason.into(),
+            spots_fixed: 9,
+            spots_moving: 9,
+            matches: 8,
+            inliers: 7,
+            median: None,
+            rms: Some(0.5),
+            shift: [0.0, 1.0, 2.0],
+        };
+        let map = block_map(&[
+            block(0, Status::Fitted, ""),
+            block(1, Status::Fallback, "scale < 0.5 & \"odd\""),
+        ]);
+        assert_eq!(map.matches("<svg").count(), 2);
+        assert!(map.contains("class=\"block fitted\""));
+        assert!(map.contains("(scale &lt; 0.5 &amp; &quot;odd&quot;)"));
+    }
+}
