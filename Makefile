@@ -49,10 +49,20 @@ bench: build
 	    python3 bench/$$row.py || exit 1; \
 	done
 
+SHARE = $(DESTDIR)$(PREFIX)/share
+
 install: build
-	install -d $(DESTDIR)$(PREFIX)/bin
+	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/fish/vendor_completions.d $(SHARE)/zsh/site-functions
 	install -m 755 $(BIN)/voxloom $(DESTDIR)$(PREFIX)/bin
-	for program in $(PROGRAMS); do ln -sf voxloom $(DESTDIR)$(PREFIX)/bin/$$program; done
-	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	$(BIN)/voxloom man $(SHARE)/man/man1
+	$(BIN)/voxloom completions bash > $(SHARE)/bash-completion/completions/voxloom
+	$(BIN)/voxloom completions fish > $(SHARE)/fish/vendor_completions.d/voxloom.fish
+	$(BIN)/voxloom completions zsh > $(SHARE)/zsh/site-functions/_voxloom
+	for program in $(PROGRAMS); do \
+	    ln -sf voxloom $(DESTDIR)$(PREFIX)/bin/$$program && \
+	    ln -sf voxloom $(SHARE)/bash-completion/completions/$$program && \
+	    ln -sf voxloom.fish $(SHARE)/fish/vendor_completions.d/$$program.fish && \
+	    $(BIN)/voxloom completions zsh $$program > $(SHARE)/zsh/site-functions/_$$program || exit 1; \
+	done
 
 .PHONY: help build demo test lint bench install

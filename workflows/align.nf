@@ -92,15 +92,14 @@ workflow {
         error("Which volumes? Give --fixed and --moving, or -profile test for a pair made on the spot.")
     }
     def out = absolute(params.outdir)
-    def programs = ['extract-spots', 'ransac', 'local-affine', 'apply-transform', 'downsample', 'report']
-    def sections = params.findAll { name, _value -> programs.contains(name) }
-    def config = keep_parameters(params.params_file, sections, file("${out}/params.yaml"))
+    def pair = params.phantom
+        ? ["${out}/phantom/fixed.zarr", "${out}/phantom/moving.zarr"]
+        : [absolute(params.fixed), absolute(params.moving)]
+    def config = keep_parameters(pair, sections_of(params), out)
 
-    pair = [params.fixed, params.moving].collect { location -> absolute(location) }
     ready = []
     if (params.phantom) {
         PHANTOM(params.phantom, "${out}/phantom")
-        pair = ["${out}/phantom/fixed.zarr", "${out}/phantom/moving.zarr"]
         ready = PHANTOM.out
     }
     ALIGN(pair, ready, out, config, params.parts as int)
@@ -115,16 +114,40 @@ def absolute(location) {
     return "${location}".contains('://') ? "${location}" : "${workflow.launchDir.resolve("${location}").normalize()}"
 }
 
-// Keeps the parameters with the results, once: other parameters need another folder.
-def keep_parameters(params_file, sections, kept) {
+// The parameters of the programs, by program. What nobody knows is an error, not silence.
+def sections_of(given) {
+    def schema = new groovy.json.JsonSlurper().parseText(file("${projectDir}/../conf/params.schema.json").text)
+    def programs = schema['$defs']
+    def settings = ['fixed', 'moving', 'outdir', 'parts', 'phantom', 'queue', 'cluster_options', 'submit_rate', 'bind', 'container']
+    // The engine adds a second spelling to names with a hyphen.
+    def known = settings + programs.keySet() + programs.keySet().collect { name -> camel_case(name) }
+    def unknown = given.keySet().findAll { name -> !known.contains(name) }
+    def sections = given.subMap(programs.keySet()).findAll { _name, section -> section != null }
+    sections.each { name, section ->
+        unknown += (section.keySet() - programs[name].properties.keySet()).collect { key -> "${name}: ${key}" }
+    }
+    if (unknown) {
+        error("Unknown parameters: ${unknown.join(', ')}. conf/params.schema.json lists those of the programs.")
+    }
+    return sections
+}
+
+def camel_case(name) {
+    def words = name.tokenize('-')
+    return words.head() + words.tail().collect { word -> word.capitalize() }.join()
+}
+
+// Keeps with the results what they are made from: another pair or other parameters need another folder.
+def keep_parameters(pair, sections, out) {
+    def kept = file("${out}/params.yaml")
     def json = groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(sections))
-    def wanted = params_file ? file(params_file, checkIfExists: true).text : json + '\n'
+    def wanted = "# fixed: ${pair[0]}\n# moving: ${pair[1]}\n${json}\n"
     if (!kept.exists()) {
-        ['spots', 'transforms'].each { folder -> file("${kept.parent}/${folder}").mkdirs() }
+        ['spots', 'transforms'].each { folder -> file("${out}/${folder}").mkdirs() }
         kept.text = wanted
     }
     else if (kept.text != wanted) {
-        error("${kept.parent} was begun with other parameters (${kept.name}); give those, or another --outdir")
+        error("${out} was begun with other volumes or parameters (${kept.name}); give those, or another --outdir")
     }
     return kept
 }

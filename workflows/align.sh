@@ -41,15 +41,18 @@ fixed=${locations[0]} moving=${locations[1]} out=${locations[2]}
 export PATH="${VOXLOOM_BIN:+$VOXLOOM_BIN:}$PATH"
 command -v extract-spots > /dev/null || complain "extract-spots is not on PATH; set VOXLOOM_BIN to the folder of the programs"
 
-# The parameters are kept with the results: other parameters need another OUT.
-wanted=$(if [ -n "$params" ]; then cat -- "$params"; else echo '{}'; fi)
+# What the results are made from is kept with them: another pair or other parameters need another OUT.
+wanted=$(
+    printf '# fixed: %s\n# moving: %s\n' "$fixed" "$moving"
+    if [ -n "$params" ]; then cat -- "$params"; else echo '{}'; fi
+)
 config=$out/params.yaml
 if [ ! -e "$config" ]; then
     mkdir -p "$out"/{spots,transforms,receipts}
     printf '%s\n' "$wanted" > "$config.$$"
     mv "$config.$$" "$config"
 elif [ "$wanted" != "$(cat "$config")" ]; then
-    complain "$out was begun with other parameters ($config); give those, or name another OUT"
+    complain "$out was begun with other volumes or parameters ($config); give those, or name another OUT"
 fi
 
 # step NAME PROGRAM ARGUMENTS...: runs it unless its receipt is there; a passing fault (75) twice more.

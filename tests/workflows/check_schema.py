@@ -13,7 +13,7 @@ import jsonschema
 import yaml
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-SETTINGS = {"fixed", "moving", "outdir", "parts", "container"}  # of the workflows, not of a program
+SETTINGS = {"fixed", "moving", "outdir", "parts"}  # of the workflows, not of a program
 
 schema = json.loads((CONF / "params.schema.json").read_text())
 jsonschema.Draft202012Validator.check_schema(schema)
@@ -28,10 +28,8 @@ for wrong in [
 ]:
     assert not validator.is_valid(wrong), f"the schema takes {wrong}"
 
-for program, section in schema["properties"].items():
-    if program in SETTINGS:
-        continue
-    section = schema["$defs"][section["$ref"].rpartition("/")[2]] if "$ref" in section else section
+assert schema["properties"].keys() == SETTINGS | schema["$defs"].keys()
+for program, section in schema["$defs"].items():
     said = subprocess.run([Path(sys.argv[1]) / program, "--help"], capture_output=True, text=True, check=True)
     for flag in section["properties"]:
         assert f"--{flag}" in said.stdout.replace(",", " ").split(), f"{program} has no --{flag}"

@@ -89,7 +89,7 @@ the_script_in_parts_gives_the_same() { align_sh parts --parts 3 && same_result p
 
 the_script_refuses_other_parameters() {
     echo '{"ransac": {"seed": 1}}' > other.json
-    ! align_sh shell --params other.json 2> refusal && grep -q "begun with other parameters" refusal
+    ! align_sh shell --params other.json 2> refusal && grep -q "begun with other volumes or parameters" refusal
 }
 
 the_script_goes_on_after_a_kill() {
@@ -187,7 +187,14 @@ nextflow_stops_at_a_lasting_fault() {
 nextflow_refuses_other_parameters() {
     echo '{"ransac": {"seed": 1}}' > "$scene/other.json"
     ! align_nf nextflow-v2 -params-file "$scene/other.json" > "$scene/refused"
-    grep -q "begun with other parameters" "$scene/refused"
+    grep -q "begun with other volumes or parameters" "$scene/refused"
+}
+
+nextflow_names_an_unknown_parameter() {
+    echo '{"ransac": {"modell": "rigid"}, "ransack": {}}' > unknown.json
+    ! nextflow run "$root/workflows/align.nf" -profile test -params-file unknown.json --outdir unknown > refused
+    cat refused
+    grep -q "ransack, ransac: modell" refused && [ ! -e unknown/params.yaml ]
 }
 
 # Snakemake
@@ -249,6 +256,7 @@ it "nextflow goes on after kill -9 of its head" nextflow_goes_on_after_its_head_
 it "nextflow tries again after a passing fault" nextflow_tries_again_after_a_passing_fault
 it "nextflow stops at a lasting fault" nextflow_stops_at_a_lasting_fault
 it "nextflow refuses other parameters in the same folder" nextflow_refuses_other_parameters
+it "nextflow names unknown parameters" nextflow_names_an_unknown_parameter
 it "snakemake --lint is clean" snakemake_lints_clean
 it "snakemake resolves every profile" every_snakemake_profile_resolves
 it "snakemake gives the same bytes" snakemake_gives_the_same

@@ -8,6 +8,7 @@ The wildcard `share` is ".part-K-N", or nothing for the step that comes after al
 """
 
 import json
+import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -21,8 +22,9 @@ if not {"fixed", "moving"} <= config.keys():
 
 OUT = Path(config.get("outdir", "out"))
 RECEIPTS = OUT / "receipts"
-PROGRAMS = ["extract-spots", "ransac", "local-affine", "apply-transform", "downsample", "report"]
-PARAMETERS = json.dumps({name: config[name] for name in PROGRAMS if name in config}, indent=4) + "\n"
+SETTINGS = ["fixed", "moving", "outdir", "parts"]
+SECTIONS = {name: section for name, section in config.items() if name not in SETTINGS}
+PARAMETERS = f"# fixed: {config['fixed']}\n# moving: {config['moving']}\n{json.dumps(SECTIONS, indent=4)}\n"
 STAGES = {
     "global": {
         "after": "ransac",
@@ -39,7 +41,7 @@ PARTS = [f".part-{k}-{config.get('parts', 1)}" for k in range(1, int(config.get(
 
 kept = OUT / "params.yaml"
 if kept.exists() and kept.read_text() != PARAMETERS:
-    raise WorkflowError(f"{OUT} was begun with other parameters ({kept}); give those, or another outdir.")
+    raise WorkflowError(f"{OUT} was begun with other volumes or parameters ({kept}); give those, or another outdir.")
 
 
 def flags(wildcards):
@@ -61,7 +63,7 @@ def after(step, *before):
     return receipts
 
 
-container: config.get("container", "voxloom.sif")
+container: os.environ.get("VOXLOOM_CONTAINER", "voxloom.sif")
 
 
 wildcard_constraints:

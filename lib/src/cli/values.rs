@@ -45,6 +45,14 @@ pub fn parse_size3(text: &str) -> Result<[usize; 3], String> {
     if size.contains(&0) { Err("a size of 0 voxels holds nothing".to_owned()) } else { Ok(size) }
 }
 
+/// Two lengths, `MIN..MAX`.
+pub fn parse_range(text: &str) -> Result<[f64; 2], String> {
+    let wrong = || format!("'{text}' is no range MIN..MAX such as 4..12");
+    let (low, high) = text.split_once("..").ok_or_else(wrong)?;
+    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|v| v.is_finite());
+    Ok([number(low).ok_or_else(wrong)?, number(high).ok_or_else(wrong)?])
+}
+
 fn three<T: FromStr>(text: &str, example: &str) -> Result<[T; 3], String> {
     let values: Option<Vec<T>> = text.split(',').map(|value| value.trim().parse().ok()).collect();
     values

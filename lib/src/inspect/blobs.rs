@@ -2,6 +2,8 @@
 //!
 //! Only good for a proposal: `extract-spots` has the exact detector.
 
+use crate::filter::{self, Kernel};
+
 /// The ratio of neighbouring scales: three to an octave.
 const RATIO: f64 = 1.259_921_049_894_873_2;
 /// Blobs that stand out less from the noise of their scale are left out.
@@ -18,41 +20,98 @@ pub(super) struct Blob {
     pub response: f32,
 }
 
-/// The blobs of a block, strongest first, those inside of a stronger one left out.
+/// How strongly a block responds at each scale.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Spectrum {
+    /// Radii of the scales, micrometres.
+    pub radii: Vec<f64>,
+    /// The variance of the response beyond that of its noise.
+    pub signal: Vec<f64>,
+    /// The variance of the noise.
+    pub noise: Vec<f64>,
+}
+
+impl Spectrum {
+    /// The sum with that of another block of the same shape.
+    pub(super) fn add(&mut self, other: &Self) {
+        if self.radii.is_empty() {
+            self.clone_from(other);
+            return;
+        }
+        for (sum, more) in self.signal.iter_mut().zip(&other.signal) {
+            *sum += more;
+        }
+        for (sum, more) in self.noise.iter_mut().zip(&other.noise) {
+            *sum += more;
+        }
+    }
+
+    /// The radius of the strongest response, and those on either side where its amplitude has
+    /// fallen to `share`: `[lower, peak, upper]`. None where nothing stands out from the noise.
+    pub(super) fn range(&self, share: f64) -> Option<[f64; 3]> {
+        let peak =
+            (0..self.signal.len()).max_by(|&a, &b| self.signal[a].total_cmp(&self.signal[b]))?;
+        if self.signal[peak] <= 0.1 * self.noise[peak] {
+            return None;
+        }
+        let level = self.signal[peak] * share * share;
+        // between the last scale above the level and the first below it, by the radii's logarithm
+        let crossing = |inside: usize, outside: usize| {
+            let (high, low) = (self.signal[inside], self.signal[outside]);
+            let way = (high - level) / (high - low);
+            self.radii[inside] * (self.radii[outside] / self.radii[inside]).powf(way)
+        };
+        let below = (0..peak).rev().find(|&i| self.signal[i] < level);
+        let above = (peak + 1..self.signal.len()).find(|&i| self.signal[i] < level);
+        Some([
+            below.map_or(self.radii[0], |i| crossing(i + 1, i)),
+            self.radii[peak],
+            above.map_or(self.radii[self.radii.len() - 1], |i| crossing(i - 1, i)),
+        ])
+    }
+}
+
+/// The blobs of a block, strongest first, those inside of a stronger one left out, and how strongly
+/// the block responds at each scale.
 ///
 /// Radii from about the larger voxel edge to a fifth of the block's shortest side are looked for.
-pub(super) fn blobs(voxels: &[f32], shape: [usize; 3], spacing: [f64; 3]) -> Vec<Blob> {
+pub(super) fn blobs(voxels: &[f32], shape: [usize; 3], spacing: [f64; 3]) -> (Vec<Blob>, Spectrum) {
     let coarsest = spacing.iter().copied().fold(0.0, f64::max);
     let shortest = (0..3).map(|a| shape[a] as f64 * spacing[a]).fold(f64::INFINITY, f64::min);
     // a solid ball of radius r responds most to a Gaussian of r / sqrt(3) in three dimensions
     let scales: Vec<f64> = std::iter::successors(Some(0.7 * coarsest), |s| Some(s * RATIO))
         .take_while(|s| s * 3f64.sqrt() <= shortest / 5.0 * RATIO)
         .collect();
-    let mut found = Vec::new();
+    let (mut found, mut spectrum) = (Vec::new(), Spectrum::default());
     let mut smooth = voxels.to_vec();
     let mut before = 0.0;
     let mut layers: Vec<Vec<f32>> = Vec::new();
     for (k, &scale) in scales.iter().enumerate() {
         let step = (scale * scale - before * before).sqrt();
         before = scale;
-        let mut next = smooth.clone();
-        for a in 0..3 {
-            next = blur(&next, shape, a, step / spacing[a]);
-        }
+        let kernels = spacing.map(|voxel| Kernel::discrete((step / voxel).powi(2)));
+        let (next, _) = filter::smooth(&smooth, shape, &kernels, [1; 3]);
         if k > 0 {
-            layers.push(smooth.iter().zip(&next).map(|(fine, coarse)| fine - coarse).collect());
+            let layer: Vec<f32> =
+                smooth.iter().zip(&next).map(|(fine, coarse)| fine - coarse).collect();
+            let noise = f64::from(noise(&layer)).powi(2);
+            let sum: f64 = layer.iter().map(|v| f64::from(*v).powi(2)).sum();
+            spectrum.radii.push(3f64.sqrt() * scales[k - 1] * RATIO.sqrt());
+            spectrum.signal.push((sum / layer.len() as f64 - noise).max(0.0));
+            spectrum.noise.push(noise);
+            layers.push(layer);
         }
         smooth = next;
         if let [fine, here, coarse] = layers.as_slice() {
             // the middle layer is the difference of scales k - 2 and k - 1
-            let radius = 3f64.sqrt() * scales[k - 2] * RATIO.sqrt();
+            let radius = spectrum.radii[k - 2];
             maxima(here, [fine, coarse], shape, |at, response| {
                 found.push(Blob { at, radius, response });
             });
             layers.remove(0);
         }
     }
-    prune(found, spacing)
+    (prune(found, spacing), spectrum)
 }
 
 /// Calls `found` for each voxel of `here` that exceeds its 80 neighbours and the noise.
@@ -118,36 +177,6 @@ fn prune(mut found: Vec<Blob>, spacing: [f64; 3]) -> Vec<Blob> {
     kept
 }
 
-/// A Gaussian of `sigma` voxels along one axis, mirrored about the edge voxels' outer faces.
-fn blur(voxels: &[f32], shape: [usize; 3], axis: usize, sigma: f64) -> Vec<f32> {
-    let radius = (3.0 * sigma).ceil() as isize;
-    let weights: Vec<f64> =
-        (-radius..=radius).map(|i| (-0.5 * (i as f64 / sigma).powi(2)).exp()).collect();
-    let sum: f64 = weights.iter().sum();
-    let weights: Vec<f32> = weights.iter().map(|w| (w / sum) as f32).collect();
-    let count = shape[axis] as isize;
-    let inner: usize = shape[axis + 1..].iter().product();
-    let mut out = vec![0.0f32; voxels.len()];
-    let line = count as usize * inner;
-    for (from, to) in voxels.chunks_exact(line).zip(out.chunks_exact_mut(line)) {
-        for i in 0..count {
-            let row = &mut to[i as usize * inner..(i as usize + 1) * inner];
-            for (weight, offset) in weights.iter().zip(-radius..) {
-                let at = mirrored(i + offset, count);
-                for (sum, v) in row.iter_mut().zip(&from[at * inner..(at + 1) * inner]) {
-                    *sum += weight * v;
-                }
-            }
-        }
-    }
-    out
-}
-
-fn mirrored(i: isize, count: isize) -> usize {
-    let i = i.rem_euclid(2 * count);
-    (if i < count { i } else { 2 * count - 1 - i }) as usize
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,7 +202,9 @@ mod tests {
         for (shape, spacing) in [([48, 48, 48], [1.0; 3]), ([24, 48, 48], [2.0, 1.0, 1.0])] {
             let centres =
                 [[12.0, 12.0, 12.0], [34.0, 12.0, 34.0], [12.0, 34.0, 34.0], [34.0, 34.0, 12.0]];
-            let found = blobs(&balls(shape, spacing, 5.0, &centres), shape, spacing);
+            let (found, spectrum) = blobs(&balls(shape, spacing, 5.0, &centres), shape, spacing);
+            let [low, peak, high] = spectrum.range(0.85).unwrap();
+            assert!(low < 4.5 && (4.2..6.0).contains(&peak) && high > 5.5, "{spectrum:?}");
             assert!(found.len() >= 4, "{found:?}");
             for blob in &found[..4] {
                 assert!((3.7..6.5).contains(&blob.radius), "{blob:?} at {spacing:?}");
@@ -187,18 +218,9 @@ mod tests {
 
     #[test]
     fn noise_alone_has_hardly_a_blob_and_a_constant_none() {
-        assert!(blobs(&balls([32; 3], [1.0; 3], 0.0, &[]), [32; 3], [1.0; 3]).len() <= 2);
-        assert_eq!(blobs(&vec![7.0; 32 * 32 * 32], [32; 3], [1.0; 3]), []);
-    }
-
-    #[test]
-    fn blurring_keeps_the_sum_and_mirrors_at_the_border() {
-        let shape = [3, 4, 5];
-        let voxels: Vec<f32> = (0..60).map(|i| (i * 7 % 11) as f32).collect();
-        for axis in 0..3 {
-            let sum: f32 = blur(&voxels, shape, axis, 2.5).iter().sum();
-            assert!((sum - voxels.iter().sum::<f32>()).abs() < 1e-2);
-        }
-        assert_eq!([-1, -3, 0, 2, 3, 6].map(|i| mirrored(i, 3)), [0, 2, 0, 2, 2, 0]);
+        let (found, spectrum) = blobs(&balls([32; 3], [1.0; 3], 0.0, &[]), [32; 3], [1.0; 3]);
+        assert!(found.len() <= 2 && spectrum.range(0.85).is_none(), "{found:?} {spectrum:?}");
+        let (found, spectrum) = blobs(&vec![7.0; 32 * 32 * 32], [32; 3], [1.0; 3]);
+        assert_eq!((found.len(), spectrum.range(0.85)), (0, None));
     }
 }

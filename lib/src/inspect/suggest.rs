@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::Error;
-use super::blobs::{Blob, blobs};
+use super::blobs::{Blob, Spectrum, blobs};
 use super::page::short;
 use super::sample::sample;
 use crate::geom::{Box3, Grid};
@@ -18,6 +18,8 @@ const SIDE: i64 = 128;
 const BLOCKS: usize = 3;
 /// Spots that a block of local affines should hold: about a fifth find a match that agrees.
 const SPOTS_PER_BLOCK: f64 = 100.0;
+/// Radii that respond less strongly than this share of the peak are not worth looking for.
+const SHARE: f64 = 0.85;
 /// The most values that a context should compare along an axis; its cost grows with the cube.
 const CONTEXT_VOXELS: f64 = 12.0;
 
@@ -72,11 +74,10 @@ impl Suggestion {
 #[derive(Clone, Debug, PartialEq)]
 struct Measured {
     grid: Grid,
-    /// Radii below which a tenth, half and nine tenths of the blobs lie, micrometres.
+    /// The radius of the strongest response, between those where it has fallen to [`SHARE`].
     radii: [f64; 3],
-    /// Blobs in a cubic micrometre.
+    /// Blobs of about such radii in a cubic micrometre.
     density: f64,
-    blobs: usize,
 }
 
 /// Measures the blobs of both volumes and proposes what to align them with.
@@ -107,12 +108,11 @@ fn measure(volume: &Volume) -> Result<Measured, Error> {
         })
         .collect::<Result<Vec<_>, Error>>()?;
     let read: usize = parts.iter().map(Box3::len).sum();
-    summarise(&found.concat(), read, grid).ok_or_else(|| Error::Nothing {
+    summarise(&found, read, grid).ok_or_else(|| Error::Nothing {
         location: volume.location().to_owned(),
-        message:
-            "no bright blobs stand out from the noise, so no radius can be proposed; look at the \
+        message: "nothing stands out from the noise, so no radius can be proposed; look at the \
                   volume, or give another --channel"
-                .to_owned(),
+            .to_owned(),
     })
 }
 
@@ -128,21 +128,17 @@ fn cube(tile: &Box3, grid: &Grid) -> Box3 {
     part
 }
 
-fn summarise(blobs: &[Blob], voxels: usize, grid: Grid) -> Option<Measured> {
-    let mut strong: Vec<&Blob> = blobs.iter().collect();
-    strong.sort_by(|a, b| b.response.total_cmp(&a.response));
-    // the weaker half tells more of the background than of what is to be matched
-    strong.truncate(blobs.len().div_ceil(2));
-    let mut radii: Vec<f64> = strong.iter().map(|blob| blob.radius).collect();
-    radii.sort_by(f64::total_cmp);
-    let at = |share: f64| radii.get(((radii.len() as f64 - 1.0) * share).round() as usize).copied();
+fn summarise(found: &[(Vec<Blob>, Spectrum)], voxels: usize, grid: Grid) -> Option<Measured> {
+    let mut sum = Spectrum::default();
+    for (_, spectrum) in found {
+        sum.add(spectrum);
+    }
+    let radii = sum.range(SHARE)?;
+    let blobs = found.iter().flat_map(|(blobs, _)| blobs);
+    let count = blobs.filter(|blob| (radii[0]..=radii[2]).contains(&blob.radius)).count();
     let volume = voxels as f64 * grid.spacing.iter().product::<f64>();
-    Some(Measured {
-        grid,
-        radii: [at(0.1)?, at(0.5)?, at(0.9)?],
-        density: blobs.len() as f64 / volume,
-        blobs: blobs.len(),
-    })
+    // where maxima merge, one at least is there
+    Some(Measured { grid, radii, density: count.max(1) as f64 / volume })
 }
 
 /// Two digits: more would pretend.
@@ -158,14 +154,10 @@ fn propose(fixed: &Measured, moving: &Measured) -> Suggestion {
     let most = |f: fn(&Measured) -> f64| both.map(f).into_iter().fold(0.0, f64::max);
     let spacing = most(|m| m.grid.mean_spacing());
 
-    let radius = [round(0.8 * least(|m| m.radii[0])), round(1.2 * most(|m| m.radii[2]))];
+    let radius = [round(least(|m| m.radii[0])), round(most(|m| m.radii[2]))];
     let reason = format!(
-        "um; blobs measured {} to {} (fixed, median {}) and {} to {} (moving, median {})",
-        short(round(fixed.radii[0])),
-        short(round(fixed.radii[2])),
+        "um; structures of these radii stand out most (strongest: {} in fixed, {} in moving)",
         short(round(fixed.radii[1])),
-        short(round(moving.radii[0])),
-        short(round(moving.radii[2])),
         short(round(moving.radii[1])),
     );
     let value = format!("{}..{}", short(radius[0]), short(radius[1]));
@@ -226,7 +218,7 @@ mod tests {
 
     fn measured(spacing: f64, radii: [f64; 3], density: f64) -> Measured {
         let grid = Grid::new([149, 241, 456], [spacing; 3], [0.0; 3]);
-        Measured { grid, radii, density, blobs: 100 }
+        Measured { grid, radii, density }
     }
 
     #[test]
@@ -235,7 +227,7 @@ mod tests {
         let moving = measured(1.84, [7.0, 11.0, 18.0], 8e-5);
         let suggestion = propose(&fixed, &moving);
         insta::assert_snapshot!(suggestion.yaml());
-        assert_eq!(suggestion.json()["extract-spots"]["radius"]["value"], "4.8..24");
+        assert_eq!(suggestion.json()["extract-spots"]["radius"]["value"], "6..20");
     }
 
     #[test]
@@ -243,7 +235,7 @@ mod tests {
         let one = measured(0.2, [1.0, 2.0, 3.0], 0.01);
         let yaml = propose(&one, &one).yaml();
         let value: Value = serde_saphyr::from_str(&yaml).unwrap();
-        assert_eq!(value["extract-spots"]["radius"], "0.8..3.6");
+        assert_eq!(value["extract-spots"]["radius"], "1..3");
         assert_eq!(value["ransac"]["align-threshold"], json!(0.24));
         assert_eq!(value["local-affine"]["block-size"], "112,112,112");
     }
@@ -256,13 +248,19 @@ mod tests {
     }
 
     #[test]
-    fn the_strong_half_of_the_blobs_decides_the_radii() {
-        let blob = |radius: f64, response: f32| Blob { at: [0; 3], radius, response };
-        let blobs: Vec<_> =
-            (0..10).map(|i| if i < 5 { blob(5.0, 10.0) } else { blob(1.0, 1.0) }).collect();
+    fn blobs_of_other_radii_do_not_count() {
+        let blob = |radius: f64| Blob { at: [0; 3], radius, response: 1.0 };
+        let spectrum = Spectrum {
+            radii: vec![1.0, 2.0, 4.0, 8.0],
+            signal: vec![0.0, 1.0, 4.0, 0.0],
+            noise: vec![1.0; 4],
+        };
+        let blobs: Vec<_> = (0..10).map(|i| blob(if i < 4 { 4.0 } else { 1.0 })).collect();
         let grid = Grid::new([10; 3], [2.0; 3], [0.0; 3]);
-        let found = summarise(&blobs, 1000, grid).unwrap();
-        assert_eq!((found.radii, found.density), ([5.0; 3], 10.0 / 8000.0));
-        assert!(summarise(&[], 1000, grid).is_none());
+        let found =
+            summarise(&[(blobs.clone(), spectrum), (vec![], Spectrum::default())], 1000, grid);
+        let found = found.unwrap();
+        assert_eq!((found.radii[1], found.density), (4.0, 4.0 / 8000.0));
+        assert!(summarise(&[(blobs, Spectrum::default())], 1000, grid).is_none());
     }
 }

@@ -35,7 +35,7 @@ fn a_matrix_goes_through_every_format_and_back_bit_for_bit() {
     transform::write_matrix_text(Path::new(&xyz), &map, Axes::Xyz).unwrap();
     turn(&xyz, Some(Axes::Xyz), &json, Target::Json).unwrap();
     turn(&json, None, &zyx, Target::Matrix(Axes::Zyx)).unwrap();
-    assert_eq!(transform::read_affine(&[json.clone()]).unwrap().rows(), ROWS);
+    assert_eq!(transform::read_affine(std::slice::from_ref(&json)).unwrap().rows(), ROWS);
     assert_eq!(transform::read_affine(&[zyx]).unwrap().rows(), ROWS);
     let again = folder.at("again.txt");
     turn(&json, None, &again, Target::Matrix(Axes::Xyz)).unwrap();

@@ -33,13 +33,13 @@ impl Folder {
     }
 }
 
-fn document(transformations: Value) -> Value {
+fn document(transformations: impl Into<Value>) -> Value {
     json!({
         "type": "sequence",
         "direction": "fixed-to-moving",
         "axes": ["z", "y", "x"],
         "unit": "micrometer",
-        "transformations": transformations,
+        "transformations": transformations.into(),
     })
 }
 

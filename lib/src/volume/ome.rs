@@ -264,20 +264,6 @@ pub(super) fn register(
     Ok(())
 }
 
-/// Takes the levels `path` out of a group's attributes.
-pub(super) fn unregister(attributes: &mut Map<String, Value>, path: &str) {
-    let within = attributes.get_mut("ome").and_then(|ome| ome.get_mut("multiscales"));
-    let entries = match within {
-        Some(entries) => Some(entries),
-        None => attributes.get_mut("multiscales"),
-    };
-    for entry in entries.and_then(Value::as_array_mut).into_iter().flatten() {
-        if let Some(datasets) = entry.get_mut("datasets").and_then(Value::as_array_mut) {
-            datasets.retain(|d| d.get("path").and_then(Value::as_str) != Some(path));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,8 +300,6 @@ mod tests {
         let paths: Vec<_> = image.levels.iter().map(|level| level.path.as_str()).collect();
         assert_eq!(paths, ["0", "1", "2"]);
         assert_eq!(image.levels[1].scale, [2.5; 3]);
-        unregister(&mut attributes, "1");
-        assert_eq!(images(&attributes).unwrap()[0].levels.len(), 2);
     }
 
     #[test]

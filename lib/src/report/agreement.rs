@@ -1,0 +1,490 @@
+//! How well volumes agree: correlations over the whole and in small windows, in one pass.
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::source::Source;
+use crate::geom::{Box3, Grid};
+use crate::volume;
+
+/// The agreement of one stage with the fixed volume.
+///
+/// The overlap is where the stage is not 0; its foreground, where the fixed volume is above its own
+/// median of the overlap (BigStream specification, 9.4).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Agreement {
+    /// Normalised cross-correlation in the overlap.
+    pub ncc_overlap: Option<f64>,
+    /// The same in the foreground.
+    pub ncc_foreground: Option<f64>,
+    /// The overlap as a share of the fixed grid.
+    pub overlap: f64,
+    /// What the fixed volume must exceed to be foreground.
+    pub foreground_above: Option<f64>,
+    /// Median over the small windows that lie in the foreground.
+    pub local_median: Option<f64>,
+    /// 10 % of those windows agree less.
+    pub local_p10: Option<f64>,
+}
+
+/// What one pass over all volumes tells.
+pub(super) struct Survey {
+    pub(super) windows: Windows,
+    /// Correlation of each window, per stage; NaN where there is none.
+    pub(super) local: Vec<Vec<f32>>,
+    pub(super) agreements: Vec<Agreement>,
+    /// Sorted samples of the fixed volume and of each stage, zeros of the stages left out.
+    pub(super) samples: Vec<Vec<f32>>,
+    /// The brightest fixed voxel along z, on a coarser raster.
+    pub(super) projection: Projection,
+    /// Fixed voxel in the middle of what the last stage overlaps.
+    pub(super) centre: [usize; 3],
+}
+
+/// The raster of windows: `size` voxels each, `counts` of them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Windows {
+    pub(super) size: [usize; 3],
+    pub(super) counts: [usize; 3],
+}
+
+/// A maximum projection along z.
+pub(super) struct Projection {
+    /// Voxels along y and x that share a pixel.
+    pub(super) factor: usize,
+    pub(super) shape: [usize; 2],
+    pub(super) values: Vec<f32>,
+}
+
+const BINS: usize = 65_536;
+/// Samples per volume for percentiles.
+const SAMPLES: usize = 400_000;
+/// A tile has at least this many voxels a side: one reads whole chunks, mostly.
+const TILE: usize = 128;
+/// A projection has at most this many pixels a side.
+const PIXELS: usize = 640;
+
+/// Sums over pairs of a fixed and a stage's value.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    n: f64,
+    f: f64,
+    m: f64,
+    ff: f64,
+    mm: f64,
+    fm: f64,
+}
+
+impl Sums {
+    #[inline]
+    fn add(&mut self, f: f64, m: f64) {
+        self.n += 1.0;
+        self.f += f;
+        self.m += m;
+        self.ff += f * f;
+        self.mm += m * m;
+        self.fm += f * m;
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.n += other.n;
+        self.f += other.f;
+        self.m += other.m;
+        self.ff += other.ff;
+        self.mm += other.mm;
+        self.fm += other.fm;
+    }
+
+    /// Pearson's correlation; none where either side is constant.
+    fn correlation(&self) -> Option<f64> {
+        let f = self.ff - self.f * self.f / self.n;
+        let m = self.mm - self.m * self.m / self.n;
+        // differences of large sums: below this they are rounding
+        let floor = 1e-12;
+        (self.n >= 2.0 && f > floor * self.ff && m > floor * self.mm)
+            .then(|| (self.fm - self.f * self.m / self.n) / (f * m).sqrt())
+    }
+}
+
+/// Sums by fixed value, so that one pass serves the overlap and, once its median is known, the
+/// foreground. Exact where the fixed values are whole numbers of 16 bits.
+struct Joint {
+    low: f32,
+    scale: f32,
+    bins: Vec<Sums>,
+}
+
+impl Joint {
+    fn new([low, high]: [f32; 2]) -> Self {
+        let scale = if high > low { (BINS - 1) as f32 / (high - low) } else { 0.0 };
+        Self { low, scale, bins: vec![Sums::default(); BINS] }
+    }
+
+    #[inline]
+    fn add(&mut self, f: f32, m: f32) {
+        let bin = ((f - self.low) * self.scale + 0.5) as usize;
+        self.bins[bin.min(BINS - 1)].add(f64::from(f), f64::from(m));
+    }
+
+    fn merge(&mut self, other: &Self) {
+        for (own, bin) in self.bins.iter_mut().zip(&other.bins) {
+            if bin.n > 0.0 {
+                own.merge(bin);
+            }
+        }
+    }
+
+    fn sum_from(&self, first: usize) -> Sums {
+        self.bins[first..].iter().fold(Sums::default(), |mut sum, bin| {
+            sum.merge(bin);
+            sum
+        })
+    }
+
+    /// The bin of the median fixed value.
+    fn median(&self) -> Option<usize> {
+        let total: f64 = self.bins.iter().map(|b| b.n).sum();
+        let mut seen = 0.0;
+        (total > 0.0).then_some(())?;
+        self.bins.iter().position(|bin| {
+            seen += bin.n;
+            seen >= total / 2.0
+        })
+    }
+
+    fn value(&self, bin: usize) -> f64 {
+        // the mean of its voxels: the value itself where a bin holds one value
+        let sums = self.bins[bin];
+        if sums.n > 0.0 { sums.f / sums.n } else { f64::from(self.low) }
+    }
+}
+
+/// What one tile contributes.
+struct Share {
+    joints: Vec<Joint>,
+    local: Vec<Vec<f32>>,
+    covered: Vec<f64>,
+    samples: Vec<Vec<f32>>,
+}
+
+impl Windows {
+    /// Windows of about 16 voxels a side, as cubic as the spacing allows.
+    pub(super) fn of(grid: &Grid) -> Self {
+        let side = 16.0 * grid.mean_spacing();
+        let size = std::array::from_fn(|a| {
+            ((side / grid.spacing[a]).round() as usize).clamp(4, 64).min(grid.shape[a].max(1))
+        });
+        Self { size, counts: std::array::from_fn(|a| grid.shape[a].div_ceil(size[a])) }
+    }
+
+    /// Tiles that are whole numbers of windows.
+    fn tile(&self) -> [usize; 3] {
+        self.size.map(|s| s * TILE.div_ceil(s))
+    }
+
+    fn len(&self) -> usize {
+        self.counts.iter().product()
+    }
+}
+
+/// Reads all volumes once and tells how they agree. `stages` lie on the grid of `fixed`.
+pub(super) fn survey(
+    fixed: &dyn Source,
+    stages: &[&dyn Source],
+    threads: usize,
+) -> Result<Survey, volume::Error> {
+    let grid = fixed.grid();
+    let windows = Windows::of(&grid);
+    let tiles: Vec<Box3> = grid.bounds().tiles(windows.tile()).collect();
+    let range = match fixed.range() {
+        Some(range) => range,
+        None => extremes(fixed, &tiles)?,
+    };
+    let stride = (grid.bounds().len() / SAMPLES).max(1);
+    let mut survey = Survey::empty(&grid, windows, stages.len());
+    let mut joints: Vec<Joint> = stages.iter().map(|_| Joint::new(range)).collect();
+    let mut covered = vec![0.0; windows.len()];
+    let mut bright = vec![0f32; windows.len()];
+    // a few tiles at once, merged in their order: the same sums for any number of threads
+    for batch in tiles.chunks(threads.max(1)) {
+        let shares: Vec<_> = batch
+            .par_iter()
+            .map(|tile| {
+                let values = fixed.read(tile)?;
+                let pulled = stages.iter().map(|s| s.read(tile)).collect::<Result<Vec<_>, _>>()?;
+                Ok((share(tile, &values, &pulled, &windows, range, stride), values))
+            })
+            .collect::<Result<_, volume::Error>>()?;
+        for (tile, (share, values)) in batch.iter().zip(shares) {
+            for (joint, own) in joints.iter_mut().zip(&share.joints) {
+                joint.merge(own);
+            }
+            survey.place(tile, &share);
+            spread(&mut covered, &share.covered, tile, &windows);
+            spread(&mut bright, &window_means(tile, &values, &windows), tile, &windows);
+            survey.projection.add(tile, &values);
+        }
+    }
+    for samples in &mut survey.samples {
+        samples.sort_by(f32::total_cmp);
+    }
+    survey.centre = middle(&covered, &windows, grid.shape);
+    let voxels = grid.bounds().len() as f64;
+    survey.agreements = joints
+        .iter()
+        .zip(&survey.local)
+        .map(|(joint, local)| agreement(joint, local, &bright, voxels))
+        .collect();
+    Ok(survey)
+}
+
+impl Survey {
+    fn empty(grid: &Grid, windows: Windows, stages: usize) -> Self {
+        let [_, ny, nx] = grid.shape;
+        let factor = ny.max(nx).div_ceil(PIXELS);
+        let shape = [ny.div_ceil(factor), nx.div_ceil(factor)];
+        Self {
+            windows,
+            local: vec![vec![f32::NAN; windows.len()]; stages],
+            agreements: Vec::new(),
+            samples: vec![Vec::new(); stages + 1],
+            projection: Projection { factor, shape, values: vec![0.0; shape[0] * shape[1]] },
+            centre: [0; 3],
+        }
+    }
+
+    fn place(&mut self, tile: &Box3, share: &Share) {
+        for (all, own) in self.local.iter_mut().zip(&share.local) {
+            spread(all, own, tile, &self.windows);
+        }
+        for (all, own) in self.samples.iter_mut().zip(&share.samples) {
+            all.extend_from_slice(own);
+        }
+    }
+}
+
+impl Projection {
+    fn add(&mut self, tile: &Box3, values: &[f32]) {
+        let [nz, ny, nx] = tile.shape();
+        for y in 0..ny {
+            let row = (tile.min[1] as usize + y) / self.factor * self.shape[1];
+            for x in 0..nx {
+                let pixel = &mut self.values[row + (tile.min[2] as usize + x) / self.factor];
+                for z in 0..nz {
+                    *pixel = pixel.max(values[(z * ny + y) * nx + x]);
+                }
+            }
+        }
+    }
+}
+
+/// The windows that lie in a tile: each with its box relative to the tile.
+fn windows_in(tile: &Box3, windows: &Windows) -> Vec<Box3> {
+    Box3::of_shape(tile.shape()).tiles(windows.size).collect()
+}
+
+fn spread<T: Copy>(all: &mut [T], own: &[T], tile: &Box3, windows: &Windows) {
+    let first: [usize; 3] = std::array::from_fn(|a| tile.min[a] as usize / windows.size[a]);
+    let counts: [usize; 3] = std::array::from_fn(|a| tile.shape()[a].div_ceil(windows.size[a]));
+    for (i, &value) in own.iter().enumerate() {
+        let at = [i / (counts[1] * counts[2]), i / counts[2] % counts[1], i % counts[2]];
+        let at: [usize; 3] = std::array::from_fn(|a| first[a] + at[a]);
+        all[(at[0] * windows.counts[1] + at[1]) * windows.counts[2] + at[2]] = value;
+    }
+}
+
+/// Calls `visit` with the index of each voxel of `part`, a box within an array of `shape`.
+fn each(part: &Box3, shape: [usize; 3], mut visit: impl FnMut(usize)) {
+    for z in part.min[0] as usize..part.max[0] as usize {
+        for y in part.min[1] as usize..part.max[1] as usize {
+            let row = (z * shape[1] + y) * shape[2];
+            (row + part.min[2] as usize..row + part.max[2] as usize).for_each(&mut visit);
+        }
+    }
+}
+
+fn share(
+    tile: &Box3,
+    fixed: &[f32],
+    stages: &[Vec<f32>],
+    windows: &Windows,
+    range: [f32; 2],
+    stride: usize,
+) -> Share {
+    let shape = tile.shape();
+    let parts = windows_in(tile, windows);
+    let mut out = Share {
+        joints: stages.iter().map(|_| Joint::new(range)).collect(),
+        local: vec![Vec::with_capacity(parts.len()); stages.len()],
+        covered: vec![0.0; parts.len()],
+        samples: vec![fixed.iter().step_by(stride).copied().filter(|v| v.is_finite()).collect()],
+    };
+    for (s, stage) in stages.iter().enumerate() {
+        let seen = |v: &f32| v.is_finite() && *v != 0.0;
+        out.samples.push(stage.iter().step_by(stride).copied().filter(seen).collect());
+        for (w, part) in parts.iter().enumerate() {
+            let mut sums = Sums::default();
+            each(part, shape, |i| {
+                let (f, m) = (fixed[i], stage[i]);
+                if m != 0.0 && m.is_finite() && f.is_finite() {
+                    out.joints[s].add(f, m);
+                    sums.add(f64::from(f), f64::from(m));
+                }
+            });
+            // a window that is seen in less than half says little
+            let enough = sums.n * 2.0 >= part.len() as f64;
+            let local = sums.correlation().filter(|_| enough);
+            out.local[s].push(local.map_or(f32::NAN, |v| v as f32));
+            out.covered[w] = sums.n;
+        }
+    }
+    out
+}
+
+fn window_means(tile: &Box3, values: &[f32], windows: &Windows) -> Vec<f32> {
+    windows_in(tile, windows)
+        .iter()
+        .map(|part| {
+            let mut sum = 0.0;
+            each(part, tile.shape(), |i| sum += f64::from(values[i]));
+            (sum / part.len() as f64) as f32
+        })
+        .collect()
+}
+
+fn extremes(source: &dyn Source, tiles: &[Box3]) -> Result<[f32; 2], volume::Error> {
+    let mut range = [f32::INFINITY, f32::NEG_INFINITY];
+    for tile in tiles {
+        for v in source.read(tile)?.into_iter().filter(|v| v.is_finite()) {
+            range = [range[0].min(v), range[1].max(v)];
+        }
+    }
+    Ok(if range[0] <= range[1] { range } else { [0.0, 1.0] })
+}
+
+/// The voxel in the middle of the covered windows, or of all where none is.
+fn middle(covered: &[f64], windows: &Windows, shape: [usize; 3]) -> [usize; 3] {
+    let total: f64 = covered.iter().sum();
+    let counts = windows.counts;
+    let mut sum = [0.0; 3];
+    for (i, &weight) in covered.iter().enumerate() {
+        let at = [i / (counts[1] * counts[2]), i / counts[2] % counts[1], i % counts[2]];
+        for a in 0..3 {
+            sum[a] += weight * (at[a] as f64 + 0.5) * windows.size[a] as f64;
+        }
+    }
+    std::array::from_fn(|a| {
+        let at = if total > 0.0 { sum[a] / total } else { shape[a] as f64 / 2.0 };
+        (at as usize).min(shape[a].saturating_sub(1))
+    })
+}
+
+fn agreement(joint: &Joint, local: &[f32], bright: &[f32], voxels: f64) -> Agreement {
+    let all = joint.sum_from(0);
+    let median = joint.median();
+    let above = median.map(|bin| joint.value(bin));
+    let mut inside: Vec<f32> = local
+        .iter()
+        .zip(bright)
+        .filter(|(v, mean)| v.is_finite() && above.is_some_and(|a| f64::from(**mean) > a))
+        .map(|(v, _)| *v)
+        .collect();
+    inside.sort_by(f32::total_cmp);
+    let at = |share: f64| quantile(&inside, share).map(f64::from);
+    Agreement {
+        ncc_overlap: all.correlation(),
+        ncc_foreground: median.and_then(|bin| joint.sum_from((bin + 1).min(BINS)).correlation()),
+        overlap: all.n / voxels,
+        foreground_above: above,
+        local_median: at(0.5),
+        local_p10: at(0.1),
+    }
+}
+
+/// The value below which a share of sorted numbers lies.
+pub(super) fn quantile(sorted: &[f32], share: f64) -> Option<f32> {
+    sorted.get((share * sorted.len().saturating_sub(1) as f64).round() as usize).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::source::Memory;
+    use super::*;
+
+    fn grid() -> Grid {
+        Grid::new([150, 40, 33], [1.0, 1.0, 1.0], [0.0; 3])
+    }
+
+    fn texture(p: [f64; 3]) -> f32 {
+        (900.0 + 200.0 * ((p[0] * 0.7).sin() + (p[1] * 0.9).cos() + (p[2] * 0.5).sin())) as f32
+    }
+
+    /// The definition, word for word.
+    fn plain(fixed: &Memory, stage: &Memory) -> (f64, f64, f64) {
+        let pairs: Vec<(f64, f64)> = fixed
+            .voxels
+            .iter()
+            .zip(&stage.voxels)
+            .filter(|(_, m)| **m != 0.0)
+            .map(|(&f, &m)| (f64::from(f), f64::from(m)))
+            .collect();
+        let mut values: Vec<f64> = pairs.iter().map(|p| p.0).collect();
+        values.sort_by(f64::total_cmp);
+        let median = values[(values.len() - 1) / 2];
+        let pearson = |pairs: &[(f64, f64)]| {
+            let n = pairs.len() as f64;
+            let (f, m) = (
+                pairs.iter().map(|p| p.0).sum::<f64>() / n,
+                pairs.iter().map(|p| p.1).sum::<f64>() / n,
+            );
+            let cov: f64 = pairs.iter().map(|p| (p.0 - f) * (p.1 - m)).sum();
+            let (ff, mm): (f64, f64) = (
+                pairs.iter().map(|p| (p.0 - f).powi(2)).sum(),
+                pairs.iter().map(|p| (p.1 - m).powi(2)).sum(),
+            );
+            cov / (ff * mm).sqrt()
+        };
+        let above: Vec<_> = pairs.iter().copied().filter(|p| p.0 > median).collect();
+        (pearson(&pairs), pearson(&above), median)
+    }
+
+    #[test]
+    fn correlations_are_those_of_the_definition() {
+        let fixed = Memory::new(grid(), |p| texture(p).round());
+        let stage = Memory::new(grid(), |p| {
+            if p[1] < 7.0 { 0.0 } else { (texture([p[0] + 0.6, p[1], p[2] - 0.4]) * 0.5).round() }
+        });
+        for threads in [1, 3] {
+            let survey = survey(&fixed, &[&stage], threads).unwrap();
+            let got = survey.agreements[0];
+            let (overlap, foreground, median) = plain(&fixed, &stage);
+            assert!((got.ncc_overlap.unwrap() - overlap).abs() < 1e-9);
+            assert!((got.ncc_foreground.unwrap() - foreground).abs() < 1e-9);
+            assert_eq!(got.foreground_above, Some(median));
+            assert!((got.overlap - 33.0 / 40.0).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn windows_show_where_a_stage_agrees() {
+        let fixed = Memory::new(grid(), texture);
+        let stage =
+            Memory::new(grid(), |p| if p[0] < 64.0 { texture(p) } else { 2000.0 - texture(p) });
+        let survey = survey(&fixed, &[&stage], 2).unwrap();
+        let [_, ny, nx] = survey.windows.counts;
+        assert_eq!(survey.windows.counts, [10, 3, 3]);
+        assert!(survey.local[0][0] > 0.999);
+        assert!(survey.local[0][8 * ny * nx] < -0.999);
+    }
+
+    #[test]
+    fn a_stage_that_shows_nothing_has_no_correlation() {
+        let fixed = Memory { range: None, ..Memory::new(grid(), texture) };
+        let stage = Memory::new(grid(), |_| 0.0);
+        let got = survey(&fixed, &[&stage], 1).unwrap().agreements[0];
+        assert_eq!((got.ncc_overlap, got.ncc_foreground, got.overlap), (None, None, 0.0));
+        let constant = Memory::new(grid(), |_| 7.0);
+        let got = survey(&fixed, &[&constant], 1).unwrap().agreements[0];
+        assert_eq!((got.ncc_overlap, got.overlap), (None, 1.0));
+    }
+}

@@ -1,0 +1,209 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+fn open(location: &str) -> Result<Volume, Error> {
+    Volume::open(location, &Select::default())
+}
+
+/// The error of opening, as a user sees it.
+fn refusal(location: &str) -> String {
+    open(location).unwrap_err().to_string()
+}
+
+/// The files below a folder, ledgers left out.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        if entry.path().is_dir() {
+            found.extend(files(&entry.path()));
+        } else {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    found
+}
+
+fn layouts() -> Vec<(&'static str, Spec)> {
+    let mut layouts = Vec::new();
+    for codec in [Codec::Blosc, Codec::Raw, Codec::Gzip, Codec::Zstd, Codec::Lz4] {
+        for (name, format) in
+            [("a.zarr", Format::Zarr3), ("a.zarr", Format::Zarr2), ("a.n5", Format::N5)]
+        {
+            layouts.push((name, Spec { codec, ..spec([16; 3], [8; 3], format) }));
+        }
+    }
+    let shard = Some([16; 3]);
+    layouts.push(("a.zarr", Spec { shard, ..spec([16; 3], [8; 3], Format::Zarr3) }));
+    layouts
+}
+
+#[test]
+fn a_truncated_chunk_is_an_error_that_names_file_and_chunk() {
+    for (name, spec) in layouts() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = at(&folder, name);
+        let output = Output::create(&location, &spec, Existing::Refuse).unwrap();
+        fill::<u16>(&output, spec.grid.shape);
+        let array = output.ledger_folder().parent().unwrap().to_owned();
+        let chunks = files(&array).into_iter().filter(|f| !f.to_string_lossy().contains("json"));
+        let chunk = chunks.filter(|f| !f.to_string_lossy().contains(".z")).next_back();
+        let chunk = chunk.unwrap_or_else(|| {
+            // the folder's own name ends in .zarr
+            files(&array)
+                .into_iter()
+                .rfind(|f| f.file_name().unwrap() == "1" || f.file_name().unwrap() == "0")
+                .unwrap()
+        });
+        let whole = fs::read(&chunk).unwrap();
+        for length in [whole.len() - 1, whole.len() / 2, 3, 0] {
+            fs::write(&chunk, &whole[..length]).unwrap();
+            let volume = open(&location).unwrap();
+            let error = volume.read::<u16>(&spec.grid.bounds()).unwrap_err();
+            assert!(matches!(error, Error::Chunk { .. }), "{spec:?} {length}: {error}");
+            let text = error.to_string();
+            assert!(text.contains(&*chunk.to_string_lossy()), "{text}");
+            assert!(text.contains("1,1,1"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn no_damage_makes_a_reader_panic() {
+    for (name, spec) in layouts() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = at(&folder, name);
+        let output = Output::create(&location, &spec, Existing::Refuse).unwrap();
+        fill::<u16>(&output, spec.grid.shape);
+        let array = output.ledger_folder().parent().unwrap().to_owned();
+        let chunk = files(&array)
+            .into_iter()
+            .rfind(|f| f.file_name().unwrap().to_string_lossy().bytes().all(|b| b.is_ascii_digit()))
+            .unwrap();
+        let whole = fs::read(&chunk).unwrap();
+        let mut seed = 12_345u64;
+        for _ in 0..300 {
+            let mut bytes = whole.clone();
+            for _ in 0..3 {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                // headers and indices are at the ends
+                let place = (seed >> 33) as usize;
+                let place = match seed >> 61 {
+                    0..3 => place % bytes.len(),
+                    3..6 => place % 64.min(bytes.len()),
+                    _ => bytes.len() - 1 - place % 64.min(bytes.len()),
+                };
+                bytes[place] = (seed >> 40) as u8;
+            }
+            fs::write(&chunk, &bytes).unwrap();
+            // right voxels, wrong voxels (where there is no checksum) or an error
+            let _ = open(&location).unwrap().read::<u16>(&spec.grid.bounds());
+        }
+    }
+}
+
+#[test]
+fn a_wrong_checksum_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let location = at(&folder, "a.zarr");
+    let spec = Spec { codec: Codec::Raw, ..spec([4; 3], [4; 3], Format::Zarr3) };
+    let output = Output::create(&location, &spec, Existing::Refuse).unwrap();
+    // the same array with crc32c after its bytes
+    let file = folder.path().join("a.zarr/0/zarr.json");
+    let text = fs::read_to_string(&file).unwrap();
+    let mut metadata: serde_json::Value = serde_json::from_str(&text).unwrap();
+    metadata["codecs"].as_array_mut().unwrap().push(serde_json::json!({"name": "crc32c"}));
+    fs::write(&file, metadata.to_string()).unwrap();
+    drop(output);
+    let output = Output::open_existing(&location).unwrap();
+    fill::<u16>(&output, spec.grid.shape);
+    assert_ramp::<u16>(&open(&location).unwrap());
+    let chunk = folder.path().join("a.zarr/0/c/0/0/0");
+    let mut bytes = fs::read(&chunk).unwrap();
+    assert_eq!(bytes.len(), 128 + 4);
+    bytes[5] ^= 1;
+    fs::write(&chunk, bytes).unwrap();
+    let error = open(&location).unwrap().read::<u16>(&spec.grid.bounds()).unwrap_err();
+    assert!(matches!(&error, Error::Chunk { chunk, .. } if chunk == "0,0,0"), "{error}");
+}
+
+#[test]
+fn a_missing_chunk_is_the_fill_value() {
+    for (name, spec) in layouts() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = at(&folder, name);
+        let output = Output::create(&location, &spec, Existing::Refuse).unwrap();
+        let part = Box3::of_shape(output.unit());
+        output.write(&part, &ramp::<u16>(&part)).unwrap();
+        let found = open(&location).unwrap().read::<u16>(&spec.grid.bounds()).unwrap();
+        for (i, found) in found.into_iter().enumerate() {
+            let at = [i as i64 / 256, i as i64 / 16 % 16, i as i64 % 16];
+            let wanted = if part.contains(at) { value(at[0], at[1], at[2]) } else { 0u16 };
+            assert_eq!(found, wanted, "{spec:?} {at:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_volume_is_refused_in_words_that_help() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("photos")).unwrap();
+    fs::write(folder.path().join("photos/a.txt"), "x").unwrap();
+    assert!(refusal(&at(&folder, "nothing.zarr")).contains("not found"));
+    assert!(refusal(&at(&folder, "photos")).contains("zarr.json"));
+    assert!(refusal(&at(&folder, "photos/a.txt")).contains("no known format"));
+    assert!(refusal(&at(&folder, "photos/*.png")).contains("no file matches"));
+    assert!(refusal("s3://bucket/img.zarr").contains("s3://"));
+    assert!(refusal("").contains("empty"));
+}
+
+#[test]
+fn a_group_of_several_arrays_names_them() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["pair.n5/fixed", "pair.n5/moving"] {
+        let spec = spec([4; 3], [4; 3], Format::N5);
+        Output::create(&at(&folder, name), &spec, Existing::Refuse).unwrap();
+    }
+    let text = refusal(&at(&folder, "pair.n5"));
+    assert!(text.contains("pair.n5/fixed") && text.contains("pair.n5/moving"), "{text}");
+    let text = refusal(&at(&folder, "pair.n5/other"));
+    assert!(text.contains("fixed, moving"), "{text}");
+}
+
+#[test]
+fn types_that_are_none_of_ours_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for (number, dtype) in ["complex64", "bool", "int64", "r16"].into_iter().enumerate() {
+        let location = at(&folder, &format!("{number}.zarr"));
+        let spec = spec([4; 3], [4; 3], Format::Zarr3);
+        Output::create(&location, &spec, Existing::Refuse).unwrap();
+        let file = format!("{location}/0/zarr.json");
+        let text = fs::read_to_string(&file).unwrap().replace("uint16", dtype);
+        fs::write(&file, text).unwrap();
+        let text = refusal(&location);
+        assert!(text.contains(dtype) && text.contains("float32"), "{text}");
+    }
+    let location = at(&folder, "structured.zarr");
+    let spec = spec([4; 3], [4; 3], Format::Zarr2);
+    Output::create(&location, &spec, Existing::Refuse).unwrap();
+    let file = format!("{location}/0/.zarray");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("\"<u2\"", "[[\"a\", \"<u2\"], [\"b\", \"<f4\"]]")).unwrap();
+    assert!(refusal(&location).contains("\"<f4\""), "{}", refusal(&location));
+}
+
+#[test]
+fn a_volume_without_a_voxel_size_names_the_flag_that_gives_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let location = at(&folder, "a.npy");
+    let spec = spec([2, 3, 4], [2, 3, 4], Format::Npy);
+    let output = Output::create(&location, &spec, Existing::Refuse).unwrap();
+    fill::<u16>(&output, spec.grid.shape);
+    assert!(refusal(&location).contains("--spacing"));
+    let select = Select { spacing: Some([3.0, 2.0, 1.0]), ..Select::default() };
+    assert_eq!(Volume::open(&location, &select).unwrap().grid().spacing, [3.0, 2.0, 1.0]);
+    let select = Select { spacing: Some([3.0, 0.0, 1.0]), ..Select::default() };
+    assert!(Volume::open(&location, &select).unwrap_err().to_string().contains("--spacing"));
+}
