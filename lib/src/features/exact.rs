@@ -4,7 +4,6 @@ use super::cpu::{Block, Found};
 use super::maxima::{Stack, Ties};
 use crate::filter::LaplacianOfGaussian;
 
-
 /// Maxima of `-sigma^2` times the Laplacian over position and the `sigmas` (voxels).
 ///
 /// Only the block's core and one voxel around it are filtered along the last axes. The three
@@ -42,4 +41,3 @@ pub(super) fn maxima(block: &Block<'_>, image: &[f32], sigmas: &[f64]) -> Vec<Fo
     }
     found
 }
-

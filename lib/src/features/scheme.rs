@@ -157,8 +157,11 @@ impl Pyramid {
     fn new([low, high]: [f64; 2], detector: Detector, spacing: Point) -> Self {
         let doublings = (high / low).log2();
         let count = (PER_OCTAVE * doublings - 1e-9).ceil().max(0.0) as usize;
-        let ratio =
-            if count == 0 { 2.0_f64.powf(1.0 / PER_OCTAVE) } else { (high / low).powf(1.0 / count as f64) };
+        let ratio = if count == 0 {
+            2.0_f64.powf(1.0 / PER_OCTAVE)
+        } else {
+            (high / low).powf(1.0 / count as f64)
+        };
         let scales: Vec<f64> = (0..=count).map(|i| low * ratio.powi(i as i32)).collect();
         let sigmas = match detector {
             Detector::Log => scales.clone(),
@@ -202,8 +205,7 @@ impl Pyramid {
                 }
             }
             for a in 0..3 {
-                most[a] =
-                    most[a].max(level[a] + (LAPLACIAN_REACH + REFINE_REACH) * octave.step[a]);
+                most[a] = most[a].max(level[a] + (LAPLACIAN_REACH + REFINE_REACH) * octave.step[a]);
             }
         }
         most
