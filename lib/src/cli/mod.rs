@@ -54,7 +54,7 @@ pub use config::{VOCABULARY, read_parameters};
 pub use exit::print;
 pub use multicall::{Entry, multicall};
 pub use output::{OutputArgs, dtypes};
-pub use values::{Length3, parse_bytes, parse_range, parse_size3, parse_spacing};
+pub use values::{Length3, parse_bytes, parse_pair, parse_range, parse_size3, parse_spacing};
 pub use volumes::{FixedArgs, MovingArgs, VolumeArgs};
 
 use crate::blocks::Context;
