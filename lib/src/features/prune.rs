@@ -17,7 +17,7 @@ pub(super) fn select(
     options: &Options,
 ) -> Vec<SpotVoxel> {
     let floor = options.floor(greatest);
-    spots.retain(|spot| spot.response > floor);
+    spots.retain(|spot| spot.response > floor && options.is_signal(spot.response, spot.intensity));
     let mut spots = prune(spots, spacing, options);
     let rank = |spot: &SpotVoxel| match options.rank {
         Rank::Intensity => [spot.intensity, spot.response],
