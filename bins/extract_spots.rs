@@ -1,1 +1,48 @@
-fn main() {}
+//! `extract-spots`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use voxloom::blocks::Context;
+use voxloom::cli::{self, Program, Purpose, Shape, VolumeArgs};
+use voxloom::features::{self, Flags};
+use voxloom::volume::{Select, Volume};
+
+/// Finds blobs in a volume, to a fraction of a voxel, and writes them as a table, best first.
+///
+/// Blobs are maxima over position and scale of the Laplacian of Gaussian. The result does not depend
+/// on block size, parts or threads.
+#[derive(clap::Args)]
+pub(crate) struct ExtractSpots {
+    /// The volume
+    #[arg(value_name = "VOLUME")]
+    location: String,
+    /// The table: `z_um,y_um,x_um,radius_um,response,intensity`
+    #[arg(short, long, value_name = "CSV")]
+    output: PathBuf,
+    /// Drop spots whose nearest voxel of this volume is 0 or missing
+    #[arg(long, value_name = "LOC")]
+    mask: Option<String>,
+    #[command(flatten)]
+    spots: Flags,
+    #[command(flatten)]
+    volume: VolumeArgs,
+}
+
+impl Program for ExtractSpots {
+    const NAME: &'static str = "extract-spots";
+    const PURPOSE: Purpose = Purpose::Align;
+    const SHAPE: Shape = Shape::Blocks;
+    const EXAMPLE: &'static str = "extract-spots image.zarr -o spots.csv";
+
+    fn run(self, ctx: &Context) -> anyhow::Result<()> {
+        let volume = Volume::open(&self.location, &self.volume.select())?;
+        let mask = self.mask.map(|mask| Volume::open(&mask, &Select::default())).transpose()?;
+        let options = self.spots.options(volume.grid().spacing);
+        features::extract(&volume, mask.as_ref(), &options, ctx, &self.output)
+    }
+}
+
+fn main() -> ExitCode {
+    cli::main::<ExtractSpots>()
+}
