@@ -19,6 +19,15 @@ pub(super) struct Stack<'a> {
     pub(super) above: Option<&'a [f32]>,
 }
 
+/// The top of a parabola. Voxel and offset are apart: their sum would round differently in every
+/// block.
+pub(super) struct Top {
+    pub(super) voxel: [usize; 3],
+    /// From the voxel, in voxels.
+    pub(super) offset: Point,
+    pub(super) height: f64,
+}
+
 /// What counts where neighbours are equal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ties {
@@ -122,12 +131,12 @@ impl Stack<'_> {
         true
     }
 
-    /// Fits a parabola to the responses about `at`: the position and height of its top.
+    /// Fits a parabola to the responses about `at`.
     ///
     /// Where the top lies more than 0.6 voxel off along an axis the fit is repeated about the
     /// next voxel, at most three times; what then still lies off is cut. At the face of the array
     /// and where the fit has no top the voxel itself stands.
-    pub(super) fn refine(&self, at: [usize; 3]) -> (Point, f64) {
+    pub(super) fn refine(&self, at: [usize; 3]) -> Top {
         let mut voxel = at;
         let mut offset = [0.0; 3];
         let mut height = self.value(self.here, at);
@@ -145,7 +154,7 @@ impl Stack<'_> {
             offset = [0.0; 3];
             height = self.value(self.here, voxel);
         }
-        (std::array::from_fn(|a| voxel[a] as f64 + offset[a].clamp(-FAR, FAR)), height)
+        Top { voxel, offset: offset.map(|o| o.clamp(-FAR, FAR)), height }
     }
 
     fn value(&self, image: &[f32], at: [usize; 3]) -> f64 {

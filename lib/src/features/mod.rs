@@ -15,6 +15,7 @@
 mod cpu;
 mod exact;
 mod extract;
+mod flags;
 #[cfg(test)]
 mod golden;
 mod maxima;
@@ -32,6 +33,7 @@ mod winsorize;
 
 pub use cpu::detect_in_memory;
 pub use extract::{Error, extract};
+pub use flags::Flags;
 pub use options::{Detector, Options, OptionsError, Rank};
 
 use crate::geom::Point;

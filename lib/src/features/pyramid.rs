@@ -95,12 +95,14 @@ impl Search<'_> {
         let inner = [block.core.min, block.core.max]
             .map(|corner| std::array::from_fn(|a| (corner[a] + step[a] - 1) / step[a] - first[a]));
         for at in stack.maxima(&Box3::new(inner[0], inner[1]), Ties::First) {
-            let (top, response) = stack.refine(at);
+            let top = stack.refine(at);
             let scale = index as f64 + stack.refine_scale(at);
             found.push(Found {
-                position: std::array::from_fn(|a| (first[a] as f64 + top[a]) * step[a] as f64),
+                position: std::array::from_fn(|a| {
+                    ((first[a] + top.voxel[a] as i64) as f64 + top.offset[a]) * step[a] as f64
+                }),
                 sigma: pyramid.scales[0] * pyramid.ratio.powf(scale),
-                response,
+                response: top.height,
             });
         }
     }

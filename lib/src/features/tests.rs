@@ -239,21 +239,3 @@ fn options_that_cannot_be_name_their_flag() {
     assert!(bad(|o| o.winsorize = Some([0.6, 0.5])).contains("--winsorize"));
     assert!(bad(|o| o.max_spots = 0).contains("--max-spots"));
 }
-
-#[test]
-fn debug_blocks() {
-    for (shape, size) in [([20, 20, 68], [9, 9, 9]), ([20, 20, 120], [90, 90, 9]), ([20,60,20],[90,9,90]), ([60,20,20],[9,90,90])] {
-        for background in [false, true] { for dog in [false, true] {
-        let voxels = texture(shape, 0);
-        let spacing = [1.5, 1.0, 0.8];
-        let options = Options { radius: [2.0, 5.5], border: 0.0, background_subtract: background, detector: if dog { Detector::Dog } else { Detector::Log }, ..Options::new(spacing) };
-        let s = Scheme::new(&options, spacing);
-        let a = in_blocks(&voxels, shape, spacing, &options, shape);
-        let b = in_blocks(&voxels, shape, spacing, &options, size);
-        let d: Vec<_> = a.iter().filter(|s| !b.contains(s)).map(|s| (s.position, s.response, s.radius)).collect();
-        let e: Vec<_> = b.iter().filter(|s| !a.contains(s)).map(|s| (s.position, s.response, s.radius)).collect();
-        eprintln!("{shape:?} {size:?} bg {background} dog {dog} halo {:?} {} {} \n  {:?}\n  {:?}", s.halo(), a.len(), b.len(), d.first(), e.first());
-        if let crate::features::scheme::Scales::Pyramid(p) = &s.scales { eprintln!("{:?}", p.octaves.iter().map(|o| o.step).collect::<Vec<_>>()); }
-        }}
-    }
-}
