@@ -1,4 +1,4 @@
-//! `local-affine`.
+//! Fits one affine per block.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,9 +33,9 @@ pub(crate) struct LocalAffine {
     /// Radii of the spots, micrometres [default: 3 to 10 voxels]
     #[arg(long, value_name = "MIN..MAX", value_parser = cli::parse_range)]
     radius: Option<[f64; 2]>,
-    /// Half the side of the cubes that are compared, micrometres [default: 10 voxels]
-    #[arg(long, value_name = "UM")]
-    context_radius: Option<f64>,
+    /// Half the side of the cubes that are compared, voxels
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    context_radius: usize,
     /// How far --initial may be off, micrometres [default: 6 voxels]
     #[arg(long, value_name = "UM")]
     max_distance: Option<f64>,
@@ -68,15 +68,17 @@ impl Program for LocalAffine {
         let fixed = Volume::open(&self.fixed, &self.fixed_args.select())?;
         let moving = Volume::open(&self.moving, &self.moving_args.select())?;
         let initial = transform::read_chain(&self.initial).context("reading --initial")?;
-        let mut options = Options::new(fixed.grid().spacing);
-        options.initial = self.initial.join(" ");
-        options.spots.radius = self.radius.unwrap_or(options.spots.radius);
-        options.context_radius = self.context_radius.unwrap_or(options.context_radius);
-        options.max_distance = self.max_distance.unwrap_or(options.max_distance);
-        options.match_threshold = self.match_threshold;
-        options.stiffness = self.stiffness;
-        options.min_matches = self.min_matches;
-        options.overlap = self.overlap;
+        let usual = Options::new(fixed.grid().spacing);
+        let options = Options {
+            initial: self.initial.join(" "),
+            radius: self.radius.unwrap_or(usual.radius),
+            context_radius: self.context_radius,
+            max_distance: self.max_distance.unwrap_or(usual.max_distance),
+            match_threshold: self.match_threshold,
+            stiffness: self.stiffness,
+            min_matches: self.min_matches,
+            overlap: self.overlap,
+        };
         let (output, table) = (&self.output, self.table.as_deref());
         local_affine::align(&fixed, &moving, &initial, output, table, &options, ctx)
     }

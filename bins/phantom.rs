@@ -1,1 +1,79 @@
-fn main() {}
+//! `phantom`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use voxloom::blocks::Context;
+use voxloom::cli::{self, Length3, Program, Purpose, Shape, parse_spacing};
+use voxloom::phantom;
+
+/// Makes a realistic pair of volumes with a known map between them, or measures a transform by it.
+///
+/// `rounds` writes fixed.zarr, moving.zarr and the truth: truth.json is the affine, truth.zarr the
+/// smooth displacement before it, truth_points.csv the objects that both volumes show. `score`
+/// prints, as JSON, how far a transform takes these objects from where they belong.
+#[derive(clap::Args)]
+pub(crate) struct Phantom {
+    /// What to do
+    #[arg(value_name = "KIND")]
+    kind: Kind,
+    /// rounds: the folder to make
+    #[arg(short, long, value_name = "DIR", required_if_eq("kind", "rounds"))]
+    output: Option<PathBuf>,
+    /// rounds: voxels of the fixed volume, one number or three
+    #[arg(long, value_name = "N|Z,Y,X", default_value = "256", value_parser = phantom::parse_shape)]
+    size: [usize; 3],
+    /// rounds: voxel size of both volumes (nm, um, mm; default um)
+    #[arg(long, value_name = "Z,Y,X[UNIT]", default_value = "1,0.8,0.8", value_parser = parse_spacing)]
+    spacing: Length3,
+    /// rounds: longest displacement of the smooth deformation, voxels
+    #[arg(long, value_name = "VOXELS", default_value_t = 8.0)]
+    max_displacement: f64,
+    /// rounds: shortest wavelength of the deformation, voxels
+    #[arg(long, value_name = "VOXELS", default_value_t = 256.0)]
+    wavelength: f64,
+    /// rounds: strength of the noise; 1 is that of a good camera
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    noise: f64,
+    /// score: the folder that `phantom rounds` made
+    #[arg(long, value_name = "DIR", required_if_eq("kind", "score"))]
+    truth: Option<PathBuf>,
+    /// score: the transform, several in the order in which they are applied
+    #[arg(long, value_name = "FILE", num_args = 1.., required_if_eq("kind", "score"))]
+    transform: Vec<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    /// Two rounds of imaging of one tissue
+    Rounds,
+    /// The error of a transform against the truth
+    Score,
+}
+
+impl Program for Phantom {
+    const NAME: &'static str = "phantom";
+    const PURPOSE: Purpose = Purpose::Test;
+    const SHAPE: Shape = Shape::Whole;
+    const EXAMPLE: &'static str = "phantom rounds --size 256 --seed 1 -o pair";
+
+    fn run(self, ctx: &Context) -> anyhow::Result<()> {
+        if let Kind::Score = self.kind {
+            let score = phantom::score(&self.truth.unwrap_or_default(), &self.transform)?;
+            return cli::print(&score.to_json());
+        }
+        let rounds = phantom::Rounds {
+            shape: self.size,
+            spacing: self.spacing.0,
+            max_displacement: self.max_displacement,
+            wavelength: self.wavelength,
+            noise: self.noise,
+        };
+        Ok(phantom::rounds(&rounds, &self.output.unwrap_or_default(), ctx)?)
+    }
+}
+
+fn main() -> ExitCode {
+    cli::main::<Phantom>()
+}

@@ -1,1 +1,79 @@
-fn main() {}
+//! `report`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use voxloom::blocks::Context;
+use voxloom::cli::{self, FixedArgs, MovingArgs, Program, Purpose, Shape};
+use voxloom::report::{self, Named, Request};
+use voxloom::volume::Volume;
+
+/// Shows an alignment on one page: pictures and numbers before and after each step.
+#[derive(clap::Args)]
+pub(crate) struct Report {
+    /// Receipts of the programs, or arrays that carry one
+    #[arg(value_name = "RECEIPT")]
+    receipts: Vec<PathBuf>,
+    /// The fixed volume
+    #[arg(long, value_name = "LOC")]
+    fixed: String,
+    /// The moving volume as it was
+    #[arg(long, value_name = "LOC")]
+    moving: String,
+    /// The result of a step on the fixed grid, several in their order
+    #[arg(long, value_name = "NAME=LOC")]
+    stage: Vec<Named>,
+    /// Matches of the global step
+    #[arg(long, value_name = "CSV")]
+    matches: Option<PathBuf>,
+    /// Spots of the fixed volume
+    #[arg(long, value_name = "CSV")]
+    fixed_spots: Option<PathBuf>,
+    /// How the blocks of local-affine ended
+    #[arg(long, value_name = "CSV")]
+    blocks_table: Option<PathBuf>,
+    /// What `phantom score` printed, several with their names
+    #[arg(long, value_name = "NAME=JSON")]
+    truth_score: Vec<Named>,
+    /// Where Neuroglancer will find the volumes
+    #[arg(long, value_name = "URL", default_value = "http://localhost:8000")]
+    base_url: String,
+    /// Title of the page
+    #[arg(long)]
+    title: Option<String>,
+    /// The page; its numbers (.json) and a state for Neuroglancer go beside it
+    #[arg(short, long, value_name = "HTML")]
+    output: PathBuf,
+    #[command(flatten)]
+    of_fixed: FixedArgs,
+    #[command(flatten)]
+    of_moving: MovingArgs,
+}
+
+impl Program for Report {
+    const NAME: &'static str = "report";
+    const PURPOSE: Purpose = Purpose::Look;
+    const SHAPE: Shape = Shape::Whole;
+    const EXAMPLE: &'static str = "report receipts/*.json --fixed a.zarr --moving b.zarr -o c.html";
+
+    fn run(self, ctx: &Context) -> anyhow::Result<()> {
+        let request = Request {
+            fixed: Volume::open(&self.fixed, &self.of_fixed.select())?,
+            moving: Volume::open(&self.moving, &self.of_moving.select())?,
+            stages: self.stage,
+            receipts: self.receipts,
+            matches: self.matches,
+            fixed_spots: self.fixed_spots,
+            blocks_table: self.blocks_table,
+            truth_scores: self.truth_score,
+            base_url: self.base_url,
+            title: self.title,
+            output: self.output,
+        };
+        Ok(report::write(&request, ctx)?)
+    }
+}
+
+fn main() -> ExitCode {
+    cli::main::<Report>()
+}

@@ -119,10 +119,12 @@ def sections_of(given) {
     def schema = new groovy.json.JsonSlurper().parseText(file("${projectDir}/../conf/params.schema.json").text)
     def programs = schema['$defs']
     def settings = ['fixed', 'moving', 'outdir', 'parts', 'phantom', 'queue', 'cluster_options', 'submit_rate', 'bind', 'container']
-    // The engine adds a second spelling to names with a hyphen.
+    // The engine turns names with a hyphen into camel case.
     def known = settings + programs.keySet() + programs.keySet().collect { name -> camel_case(name) }
     def unknown = given.keySet().findAll { name -> !known.contains(name) }
-    def sections = given.subMap(programs.keySet()).findAll { _name, section -> section != null }
+    def sections = programs.keySet()
+        .collectEntries { name -> [(name): given[name] ?: given[camel_case(name)]] }
+        .findAll { _name, section -> section }
     sections.each { name, section ->
         unknown += (section.keySet() - programs[name].properties.keySet()).collect { key -> "${name}: ${key}" }
     }

@@ -87,9 +87,11 @@ the_script_does_nothing_twice() {
 
 the_script_in_parts_gives_the_same() { align_sh parts --parts 3 && same_result parts; }
 
-the_script_refuses_other_parameters() {
-    echo '{"ransac": {"seed": 1}}' > other.json
-    ! align_sh shell --params other.json 2> refusal && grep -q "begun with other volumes or parameters" refusal
+begun_with_others() { mkdir "$1" && echo '# other volumes' > "$1/params.yaml"; }
+
+the_script_refuses_a_folder_of_others() {
+    begun_with_others others-sh
+    ! align_sh others-sh 2> refusal && grep -q "begun with other volumes or parameters" refusal
 }
 
 the_script_goes_on_after_a_kill() {
@@ -184,10 +186,21 @@ nextflow_stops_at_a_lasting_fault() {
     ! align_nf failed-nextflow && [ "$(wc -l < "$scene/tries-1")" = 1 ]
 }
 
-nextflow_refuses_other_parameters() {
-    echo '{"ransac": {"seed": 1}}' > "$scene/other.json"
-    ! align_nf nextflow-v2 -params-file "$scene/other.json" > "$scene/refused"
+nextflow_refuses_a_folder_of_others() {
+    begun_with_others others-nf
+    ! align_nf others-nf > "$scene/refused"
     grep -q "begun with other volumes or parameters" "$scene/refused"
+}
+
+nextflow_and_snakemake_keep_the_same_parameters() {
+    snakemake -q all -s "$root/workflows/snakemake/align.smk" --cores 1 --configfile "$root/conf/params.example.yaml" \
+        --config fixed="$scene/a" moving="$scene/b" outdir=kept-smk -- kept-smk/params.yaml
+    for parser in v1 v2; do
+        NXF_SYNTAX_PARSER=$parser nextflow run "$root/workflows/align.nf" -stub-run \
+            -params-file "$root/conf/params.example.yaml" --fixed a --moving b --outdir kept-$parser
+        python -c 'import sys, yaml; a, b = (yaml.safe_load(open(p)) for p in sys.argv[1:]); assert a and a == b, (a, b)' \
+            kept-smk/params.yaml kept-$parser/params.yaml
+    done
 }
 
 nextflow_names_an_unknown_parameter() {
@@ -230,6 +243,12 @@ snakemake_goes_on_after_a_kill() {
     same_result "$scene/killed-snakemake"
 }
 
+snakemake_refuses_a_folder_of_others() {
+    begun_with_others others-smk
+    ! align_smk others-smk > "$scene/refused" 2>&1
+    grep -q "begun with other volumes or parameters" "$scene/refused"
+}
+
 snakemake_names_an_unknown_parameter() {
     echo '{"ransac": {"modell": "rigid"}}' > unknown.json
     ! snakemake -n -s "$root/workflows/snakemake/align.smk" --configfile unknown.json --config fixed=a moving=b > refused 2>&1
@@ -241,7 +260,7 @@ phantom rounds --size 96 --max-displacement 2 --output "$scene/pair" || exit 1
 it "align.sh gives what is promised" the_script_gives_what_is_promised
 it "align.sh does nothing twice" the_script_does_nothing_twice
 it "align.sh in three parts gives the same bytes" the_script_in_parts_gives_the_same
-it "align.sh refuses other parameters in the same folder" the_script_refuses_other_parameters
+it "align.sh refuses a folder begun with other volumes or parameters" the_script_refuses_a_folder_of_others
 it "align.sh goes on after kill -9" the_script_goes_on_after_a_kill
 it "the schema of the parameters and the programs' flags agree" the_schema_and_the_programs_agree
 it "nextflow lint is clean" nextflow_lints_clean
@@ -255,13 +274,15 @@ it "nextflow makes a phantom where no volumes are given" nextflow_makes_a_phanto
 it "nextflow goes on after kill -9 of its head" nextflow_goes_on_after_its_head_is_killed
 it "nextflow tries again after a passing fault" nextflow_tries_again_after_a_passing_fault
 it "nextflow stops at a lasting fault" nextflow_stops_at_a_lasting_fault
-it "nextflow refuses other parameters in the same folder" nextflow_refuses_other_parameters
+it "nextflow refuses a folder begun with other volumes or parameters" nextflow_refuses_a_folder_of_others
+it "nextflow and snakemake keep the same parameters" nextflow_and_snakemake_keep_the_same_parameters
 it "nextflow names unknown parameters" nextflow_names_an_unknown_parameter
 it "snakemake --lint is clean" snakemake_lints_clean
 it "snakemake resolves every profile" every_snakemake_profile_resolves
 it "snakemake gives the same bytes" snakemake_gives_the_same
 it "snakemake does nothing twice" snakemake_does_nothing_twice
 it "snakemake goes on after kill -9" snakemake_goes_on_after_a_kill
+it "snakemake refuses a folder begun with other volumes or parameters" snakemake_refuses_a_folder_of_others
 it "snakemake names an unknown parameter" snakemake_names_an_unknown_parameter
 
 echo "$passed passed, $failed failed"

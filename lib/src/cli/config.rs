@@ -63,9 +63,11 @@ pub const VOCABULARY: &[&str] = &[
     "fixed-time",
     "format",
     "from",
+    "from-axes",
     "initial",
     "interpolation",
     "inverse-transform",
+    "invert",
     "json",
     "level",
     "levels",
@@ -76,6 +78,7 @@ pub const VOCABULARY: &[&str] = &[
     "max-distance",
     "max-spots",
     "method",
+    "min-matches",
     "model",
     "moving",
     "moving-channel",
@@ -127,7 +130,9 @@ pub fn read_parameters(path: &Path) -> Result<Map<String, Value>, Error> {
     } else {
         serde_saphyr::from_str(&text).map_err(|e| {
             // what follows the first line is a picture of the place
-            e.to_string().lines().next().unwrap_or_default().to_owned()
+            let said = e.to_string();
+            let said = said.lines().next().unwrap_or_default();
+            said.trim_start_matches("error: ").to_owned()
         })
     };
     match value {

@@ -47,10 +47,18 @@ pub fn parse_size3(text: &str) -> Result<[usize; 3], String> {
 
 /// Two lengths, `MIN..MAX`.
 pub fn parse_range(text: &str) -> Result<[f64; 2], String> {
-    let wrong = || format!("'{text}' is no range MIN..MAX such as 4..12");
-    let (low, high) = text.split_once("..").ok_or_else(wrong)?;
+    two(text, "..").ok_or_else(|| format!("'{text}' is no range MIN..MAX such as 4..12"))
+}
+
+/// Two numbers, `A,B`.
+pub fn parse_pair(text: &str) -> Result<[f64; 2], String> {
+    two(text, ",").ok_or_else(|| format!("'{text}' is no pair of numbers such as 0.01,0.01"))
+}
+
+fn two(text: &str, between: &str) -> Option<[f64; 2]> {
+    let (low, high) = text.split_once(between)?;
     let number = |text: &str| text.trim().parse::<f64>().ok().filter(|v| v.is_finite());
-    Ok([number(low).ok_or_else(wrong)?, number(high).ok_or_else(wrong)?])
+    Some([number(low)?, number(high)?])
 }
 
 fn three<T: FromStr>(text: &str, example: &str) -> Result<[T; 3], String> {

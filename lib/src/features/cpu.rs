@@ -111,8 +111,10 @@ fn not_finite(block: &Block<'_>) -> u64 {
     let core = block.core.shift(block.bounds.min.map(|v| -v));
     let [min, max] = [core.min, core.max].map(|corner| corner.map(|v| v as usize));
     let rows = (min[0]..max[0]).flat_map(|z| (min[1]..max[1]).map(move |y| (z * ny + y) * nx));
-    rows.map(|row| block.voxels[row + min[2]..row + max[2]].iter().filter(|v| !v.is_finite()).count() as u64)
-        .sum()
+    rows.map(|row| {
+        block.voxels[row + min[2]..row + max[2]].iter().filter(|v| !v.is_finite()).count() as u64
+    })
+    .sum()
 }
 
 /// Spots of a whole array, best first; none where there are none.

@@ -2,8 +2,7 @@
 
 use super::cpu::{Block, Found};
 use super::maxima::{Stack, Ties};
-use crate::filter::laplacian_of_gaussian;
-
+use crate::filter::LaplacianOfGaussian;
 
 /// Maxima of `-sigma^2` times the Laplacian over position and the `sigmas` (voxels).
 ///
@@ -15,11 +14,12 @@ pub(super) fn maxima(block: &Block<'_>, image: &[f32], sigmas: &[f64]) -> Vec<Fo
     let inner = block.core.shift(target.min.map(|v| -v));
     let (shape, mut found) = (target.shape(), Vec::new());
     // responses at the scale before last, the last, and the one just computed
+    let mut filter = LaplacianOfGaussian::default();
     let mut held: [Vec<f32>; 3] = Default::default();
     for next in 0..=sigmas.len() {
         held.rotate_left(1);
         if let Some(&sigma) = sigmas.get(next) {
-            laplacian_of_gaussian(image, block.bounds.shape(), sigma, &local, &mut held[2]);
+            filter.filter(image, block.bounds.shape(), sigma, &local, &mut held[2]);
             held[2].iter_mut().for_each(|v| *v *= -(sigma * sigma) as f32);
         }
         let Some(index) = next.checked_sub(1) else { continue };
@@ -41,4 +41,3 @@ pub(super) fn maxima(block: &Block<'_>, image: &[f32], sigmas: &[f64]) -> Vec<Fo
     }
     found
 }
-

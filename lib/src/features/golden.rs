@@ -34,7 +34,7 @@ fn exact_spots_of_the_tutorial_are_those_of_bigstream() {
     else {
         return;
     };
-    let options = Options { max_spots: usize::MAX, ..Options::exact([6.0, 20.0], 12) };
+    let options = Options { max_spots: usize::MAX, ..Options::exact() };
     for (volume, name, count) in [("fix", "fix_spots", 5587), ("mov", "mov_spots", 4507)] {
         let wanted = reference("tutorial_global_2021/keypoints_matches_affine.npz", name).unwrap();
         assert_eq!(wanted.len(), count);
@@ -52,7 +52,7 @@ fn exact_spots_of_crops_are_those_of_bigstream() {
     else {
         return;
     };
-    let options = Options::exact([6.0, 16.0], 12);
+    let options = Options { radius: [6.0, 16.0], ..Options::exact() };
     for (volume, name, part) in [
         ("fix", "fix_spots", Box3::new([20, 64, 176], [120, 192, 304])),
         ("mov", "mov_spots", Box3::new([16, 50, 130], [116, 178, 258])),

@@ -14,21 +14,24 @@
 
 mod cpu;
 mod exact;
-//mod extract;
+mod extract;
 #[cfg(test)]
 mod golden;
 mod maxima;
 mod options;
-//mod oracle;
+#[cfg(test)]
+mod oracle;
 mod prune;
 mod pyramid;
 mod scheme;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod winsorize;
 
 pub use cpu::detect_in_memory;
-//pub use extract::{Error, extract};
+pub use extract::{Error, extract};
 pub use options::{Detector, Options, OptionsError, Rank};
 
 use crate::geom::Point;

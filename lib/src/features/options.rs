@@ -52,11 +52,13 @@ pub struct Options {
 #[error("{0}")]
 pub struct OptionsError(String);
 
-/// Least response as a fraction of the greatest: below it is rounding, not signal.
-///
-/// `f32` filtering of a constant leaves differences of this size; V1 has threshold 0 in `f64` and
-/// exact zeros in empty space, which stay zeros here.
-pub(super) const ROUNDING: [f64; 2] = [1e-6, 1e-9];
+/// Least response as a fraction of the greatest: below it is rounding, not signal. V1 has threshold
+/// 0 in `f64`; in empty space both have exact zeros.
+const OF_GREATEST: f64 = 1e-9;
+
+/// Least response as a fraction of the intensity, where a background may be left in the image:
+/// second differences of a constant in `f32` are up to 1e-5 of it.
+const OF_INTENSITY: f64 = 3e-5;
 
 impl Options {
     /// Blobs from 3 to 10 voxels in radius, in micrometres at this voxel size; up to 5000 spots.
@@ -77,9 +79,11 @@ impl Options {
         }
     }
 
-    /// BigStream 2021's: radii and the excluded `border` (its context radius) in voxels.
-    pub fn exact(radius: [f64; 2], border: usize) -> Self {
-        Self { radius, exact: true, overlap: 0.8, border: border as f64, ..Self::new([1.0; 3]) }
+    /// Those of BigStream's tutorial: radii of 6 to 20 voxels, and the 12 voxels of its context
+    /// radius dropped at the border.
+    pub fn exact() -> Self {
+        let like = Self::new([1.0; 3]);
+        Self { radius: [6.0, 20.0], exact: true, overlap: 0.8, border: 12.0, ..like }
     }
 
     /// Checks that the numbers make sense.
@@ -127,7 +131,11 @@ impl Options {
 
     /// The least response that counts, given the greatest of the whole volume.
     pub(super) fn floor(&self, greatest: f64) -> f64 {
-        let rounding = ROUNDING[usize::from(self.exact)];
-        self.threshold.max(self.threshold_relative.max(rounding) * greatest)
+        self.threshold.max(self.threshold_relative.max(OF_GREATEST) * greatest)
+    }
+
+    /// Whether a response is no rounding error at a voxel of this intensity.
+    pub(super) fn is_signal(&self, response: f64, intensity: f64) -> bool {
+        self.exact || response > OF_INTENSITY * intensity.abs()
     }
 }

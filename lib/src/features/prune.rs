@@ -17,7 +17,7 @@ pub(super) fn select(
     options: &Options,
 ) -> Vec<SpotVoxel> {
     let floor = options.floor(greatest);
-    spots.retain(|spot| spot.response > floor);
+    spots.retain(|spot| spot.response > floor && options.is_signal(spot.response, spot.intensity));
     let mut spots = prune(spots, spacing, options);
     let rank = |spot: &SpotVoxel| match options.rank {
         Rank::Intensity => [spot.intensity, spot.response],
@@ -58,9 +58,8 @@ fn prune(mut spots: Vec<SpotVoxel>, spacing: Point, options: &Options) -> Vec<Sp
             .then(if options.exact { strength } else { strength.reverse() })
             .then_with(|| compare(&a.position, &b.position))
     });
-    let centre = |spot: &SpotVoxel| -> Point {
-        std::array::from_fn(|a| spot.position[a] * spacing[a])
-    };
+    let centre =
+        |spot: &SpotVoxel| -> Point { std::array::from_fn(|a| spot.position[a] * spacing[a]) };
     let mut kept = Kept::default();
     spots.retain(|spot| {
         let (centre, radius) = (centre(spot), spot.radius);
@@ -117,7 +116,8 @@ impl Kept {
         self.grids.iter().any(|(&doubling, grid)| {
             // spheres here are smaller than half a cell; the one given is no larger than any kept
             let reach = 0.5 * side(doubling) + radius;
-            let [low, high] = [-reach, reach].map(|by| cell(centre.map(|v| v + by), side(doubling)));
+            let [low, high] =
+                [-reach, reach].map(|by| cell(centre.map(|v| v + by), side(doubling)));
             (low[0]..=high[0]).any(|z| {
                 (low[1]..=high[1]).any(|y| {
                     (low[2]..=high[2]).any(|x| {
@@ -151,9 +151,7 @@ mod tests {
 
     /// What [`prune`] does, each with each.
     fn prune_slowly(mut spots: Vec<SpotVoxel>, overlap: f64) -> Vec<SpotVoxel> {
-        spots.sort_by(|a, b| {
-            b.radius.total_cmp(&a.radius).then(b.response.total_cmp(&a.response))
-        });
+        spots.sort_by(|a, b| b.radius.total_cmp(&a.radius).then(b.response.total_cmp(&a.response)));
         let mut kept: Vec<SpotVoxel> = Vec::new();
         for spot in spots {
             let hits = |other: &SpotVoxel| {

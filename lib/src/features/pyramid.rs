@@ -21,13 +21,15 @@ struct Level {
 /// Maxima of the scale-normalised response, refined in position and scale.
 pub(super) fn maxima(block: &Block<'_>, image: Vec<f32>, pyramid: &Pyramid) -> Vec<Found> {
     let mut found = Vec::new();
-    let (mut step, mut sigma) = ([1; 3], 0.0);
+    let mut step = [1; 3];
     let mut base = Level { voxels: image, shape: block.bounds.shape() };
     for (i, octave) in pyramid.octaves.iter().enumerate() {
+        // later octaves begin with a level of the one before, which is only thinned
+        let sigma = pyramid.sigmas[octave.levels.start];
+        let from = if i == 0 { 0.0 } else { sigma };
         let thin = std::array::from_fn(|a| octave.step[a] / step[a]);
-        let wanted = pyramid.sigmas[octave.levels.start];
-        base = base.smooth(pyramid, step, [sigma, wanted], thin);
-        (step, sigma) = (octave.step, wanted);
+        base = base.smooth(pyramid, step, [from, sigma], thin);
+        step = octave.step;
         let next = pyramid.octaves.get(i + 1).map(|next| next.levels.start);
         match (Search { block, pyramid, octave }).run(base, next, &mut found) {
             Some(level) => base = level,

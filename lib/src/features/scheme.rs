@@ -15,6 +15,9 @@ const LEAST_SIGMA: f64 = 1.25;
 /// neighbours.
 pub(super) const REFINE_REACH: usize = super::maxima::MOVES + 1;
 
+/// What a block measures at least where memory allows.
+const LEAST_BLOCK: usize = 256;
+
 /// Grid voxels that the second differences look at.
 const LAPLACIAN_REACH: usize = 2;
 
@@ -78,28 +81,41 @@ impl Scheme {
         Self { background, scales, border }
     }
 
-    /// The box that must be read so that the spots of `core` come out as from the whole volume.
-    pub(super) fn input(&self, core: &Box3, volume: &Box3) -> Box3 {
-        let (halo, step) = match &self.scales {
+    /// Voxels around a block that its spots depend on, in each direction.
+    pub(super) fn halo(&self) -> [usize; 3] {
+        let filters = match &self.scales {
             Scales::Exact(sigmas) => {
                 let radius = sigmas.iter().map(|&s| Kernel::sampled(s).radius()).max();
-                ([radius.unwrap_or(0) + 1; 3], [1; 3])
+                [radius.unwrap_or(0) + 1; 3]
             }
-            Scales::Pyramid(pyramid) => (pyramid.reach(), pyramid.coarsest()),
+            Scales::Pyramid(pyramid) => pyramid.reach(),
         };
         let opening = self.background.map_or([0; 3], |window| window.map(opening_reach));
-        let grown = core.grow(std::array::from_fn(|a| (halo[a] + opening[a]) as i64));
+        std::array::from_fn(|a| filters[a] + opening[a])
+    }
+
+    /// The box that must be read so that the spots of `core` come out as from the whole volume.
+    pub(super) fn input(&self, core: &Box3, volume: &Box3) -> Box3 {
+        let grown = core.grow(self.halo().map(|n| n as i64));
         // decimation is counted from voxel 0 of the volume
-        let aligned =
-            std::array::from_fn(|a| grown.min[a].div_euclid(step[a] as i64) * step[a] as i64);
+        let step = match &self.scales {
+            Scales::Exact(_) => [1; 3],
+            Scales::Pyramid(pyramid) => pyramid.coarsest().map(|n| n as i64),
+        };
+        let aligned = std::array::from_fn(|a| grown.min[a].div_euclid(step[a]) * step[a]);
         Box3::new(aligned, grown.max).intersect(volume)
     }
 
-    /// Bytes that a block of `input` holds at its peak, `core` voxels of it its own.
-    pub(super) fn bytes(&self, input: usize, core: usize) -> u64 {
+    /// Bytes that a block of `core` voxels holds at its peak.
+    pub(super) fn bytes(&self, core: [usize; 3], volume: [usize; 3]) -> u64 {
+        let (halo, mut input) = (self.halo(), 1);
+        for a in 0..3 {
+            input *= (core[a] + 2 * halo[a]).min(volume[a]);
+        }
+        let core: usize = core.iter().product();
         let floats = match &self.scales {
-            // the image raw and cleaned, three responses, a slab of 32 planes twice
-            Scales::Exact(_) => 2 * input + 3 * core + input / 2,
+            // the image raw and cleaned, three responses, a slab of planes twice
+            Scales::Exact(_) => 3 * input + 3 * core,
             Scales::Pyramid(pyramid) => {
                 let [z, y, x] = pyramid.octaves[0].step;
                 // raw, cleaned, two passes of the first smoothing; then raw, three responses, two
@@ -108,6 +124,24 @@ impl Scheme {
             }
         };
         4 * floats as u64
+    }
+
+    /// The block of a task where none is asked for: six halos wide, so that computing them twice
+    /// costs little, and of equal blocks; less where two would not fit into memory.
+    ///
+    /// It depends neither on threads nor on parts, so that all parts cut alike.
+    pub(super) fn block(&self, volume: [usize; 3], memory: u64) -> [usize; 3] {
+        let halo = self.halo();
+        let mut pieces: [usize; 3] =
+            std::array::from_fn(|a| (volume[a] / LEAST_BLOCK.max(6 * halo[a])).max(1));
+        loop {
+            let block: [usize; 3] = std::array::from_fn(|a| volume[a].div_ceil(pieces[a]).max(1));
+            let longest = (0..3).max_by_key(|&a| (block[a], 3 - a)).unwrap_or(0);
+            if 2 * self.bytes(block, volume) <= memory || block[longest] <= 16 {
+                return block;
+            }
+            pieces[longest] += 1;
+        }
     }
 }
 
@@ -123,8 +157,11 @@ impl Pyramid {
     fn new([low, high]: [f64; 2], detector: Detector, spacing: Point) -> Self {
         let doublings = (high / low).log2();
         let count = (PER_OCTAVE * doublings - 1e-9).ceil().max(0.0) as usize;
-        let ratio =
-            if count == 0 { 2.0_f64.powf(1.0 / PER_OCTAVE) } else { (high / low).powf(1.0 / count as f64) };
+        let ratio = if count == 0 {
+            2.0_f64.powf(1.0 / PER_OCTAVE)
+        } else {
+            (high / low).powf(1.0 / count as f64)
+        };
         let scales: Vec<f64> = (0..=count).map(|i| low * ratio.powi(i as i32)).collect();
         let sigmas = match detector {
             Detector::Log => scales.clone(),
@@ -168,8 +205,7 @@ impl Pyramid {
                 }
             }
             for a in 0..3 {
-                most[a] =
-                    most[a].max(level[a] + (LAPLACIAN_REACH + REFINE_REACH) * octave.step[a]);
+                most[a] = most[a].max(level[a] + (LAPLACIAN_REACH + REFINE_REACH) * octave.step[a]);
             }
         }
         most

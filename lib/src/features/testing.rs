@@ -52,10 +52,8 @@ pub(super) fn blobs(shape: [usize; 3], spacing: Point, centres: &[Point], sigma:
 
 /// A folder beside the repository that holds data and references, or a loud skip.
 pub(super) fn shared(part: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("VOXLOOM_SHARED").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
-        PathBuf::from,
-    );
+    let root = std::env::var_os("VOXLOOM_SHARED")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
     let path = root.join(part);
     if path.exists() {
         return Some(path);
@@ -122,7 +120,9 @@ pub(super) fn read_npz(path: &Path, name: &str) -> Vec<i64> {
             let mut array = Vec::new();
             match method {
                 0 => array.extend_from_slice(packed),
-                _ => drop(flate2::read::DeflateDecoder::new(packed).read_to_end(&mut array).unwrap()),
+                _ => {
+                    drop(flate2::read::DeflateDecoder::new(packed).read_to_end(&mut array).unwrap())
+                }
             }
             let header = 10 + usize::from(array[8]) + (usize::from(array[9]) << 8);
             assert!(array[..header].windows(3).any(|w| w == b"<i8"), "{name} holds no integers");

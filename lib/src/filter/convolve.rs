@@ -1,14 +1,15 @@
 use super::Kernel;
-use super::lines::{self, LANES, multiply_add, vectorised};
+use super::lines::{self, LANES, Scratch, multiply_add, row, rows, vectorised};
 
 vectorised! {
     /// Convolves a scratch with one kernel: `out[j] = sum over k of w[k] * (s[j-k] + s[j+k])`.
     ///
     /// Row `j` of `out` is centred `radius * tap + j * advance` into the scratch; its neighbours
-    /// lie `tap` apart.
+    /// on the line lie `tap` apart.
     fn fold(scratch: &[f32], weights: &[f32], tap: usize, advance: usize, out: &mut [f32]) => fold_body
 }
 
+/// Two taps at a time, so that sums are stored half as often.
 #[inline(always)]
 fn fold_body<const FUSED: bool>(
     scratch: &[f32],
@@ -18,20 +19,23 @@ fn fold_body<const FUSED: bool>(
     out: &mut [f32],
 ) {
     let radius = weights.len() - 1;
-    for (j, row) in out.chunks_exact_mut(LANES).enumerate() {
+    for (j, sums) in rows(out).enumerate() {
         let centre = radius * tap + j * advance;
-        let mut sum = [0.0_f32; LANES];
-        for (lane, value) in sum.iter_mut().zip(&scratch[centre..centre + LANES]) {
-            *lane = weights[0] * value;
+        let middle = row(scratch, centre);
+        for i in 0..LANES {
+            sums[i] = weights[0] * middle[i];
         }
-        for k in 1..=radius {
-            let below = &scratch[centre - k * tap..][..LANES];
-            let above = &scratch[centre + k * tap..][..LANES];
-            for lane in 0..LANES {
-                sum[lane] = multiply_add::<FUSED>(weights[k], below[lane] + above[lane], sum[lane]);
+        for k in (1..=radius).step_by(2) {
+            let next = radius.min(k + 1);
+            let near = weights[k];
+            let far = if next > k { weights[next] } else { 0.0 };
+            let (a, b) = (row(scratch, centre - k * tap), row(scratch, centre + k * tap));
+            let (c, d) = (row(scratch, centre - next * tap), row(scratch, centre + next * tap));
+            for i in 0..LANES {
+                let sum = multiply_add::<FUSED>(near, a[i] + b[i], sums[i]);
+                sums[i] = multiply_add::<FUSED>(far, c[i] + d[i], sum);
             }
         }
-        row.copy_from_slice(&sum);
     }
 }
 
@@ -65,13 +69,14 @@ fn along_columns(
     let mut kept = shape;
     kept[axis] = shape[axis].div_ceil(step);
     let mut out = vec![0.0; kept.iter().product()];
-    let (mut scratch, mut rows) = (Vec::new(), vec![0.0; kept[axis] * LANES]);
+    let (mut scratch, mut filtered) = (Scratch::default(), Scratch::default());
+    filtered.resize(kept[axis] * LANES);
     let radius = kernel.radius() as i64;
     for (source, target) in lines::bundles(shape, axis).zip(lines::bundles(kept, axis)) {
         let end = shape[axis] as i64 + radius;
         lines::gather(image, source, shape[axis], -radius, end, &mut scratch);
-        fold(&scratch, kernel.weights(), LANES, step * LANES, &mut rows);
-        lines::scatter(&rows, target, &mut out);
+        fold(&scratch, kernel.weights(), LANES, step * LANES, &mut filtered);
+        lines::scatter(&filtered, target, &mut out);
     }
     (out, kept)
 }
@@ -84,11 +89,14 @@ fn along_rows(
 ) -> (Vec<f32>, [usize; 3]) {
     let kept = [shape[0], shape[1], shape[2].div_ceil(step)];
     let mut out = Vec::with_capacity(kept.iter().product());
-    let (mut scratch, mut row) = (Vec::new(), vec![0.0; shape[2].next_multiple_of(LANES)]);
+    let (mut scratch, mut filtered) = (Scratch::default(), Scratch::default());
+    filtered.resize(shape[2].next_multiple_of(LANES));
+    let radius = kernel.radius() as i64;
+    let end = shape[2] as i64 + radius;
     for line in image.chunks_exact(shape[2].max(1)) {
-        lines::pad(line, kernel.radius(), kernel.radius(), &mut scratch);
-        fold(&scratch, kernel.weights(), 1, LANES, &mut row);
-        out.extend(row[..shape[2]].iter().step_by(step));
+        lines::pad(line, -radius, end, &mut scratch);
+        fold(&scratch, kernel.weights(), 1, LANES, &mut filtered);
+        out.extend(filtered[..shape[2]].iter().step_by(step));
     }
     (out, kept)
 }

@@ -15,6 +15,11 @@ impl Kernel {
         Self { weights: vec![1.0] }
     }
 
+    /// The mean of `2 * radius + 1` voxels.
+    pub fn uniform(radius: usize) -> Self {
+        Self { weights: vec![1.0 / (2 * radius + 1) as f32; radius + 1] }
+    }
+
     /// The discrete analogue of a Gaussian, `exp(-t) I_n(t)` with `t` its variance in voxels squared.
     ///
     /// Unlike a sampled Gaussian it has exactly this variance however small it is, so that

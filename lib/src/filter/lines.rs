@@ -4,8 +4,39 @@
 //! line: a vector register holds the same voxel of several lines, and strides that are powers of
 //! two cannot thrash the cache. Along x the line itself is contiguous and is only padded.
 
-/// Lines that are worked on together.
-pub(super) const LANES: usize = 32;
+/// Lines that are worked on together: 111 rows of them, what the tutorial's largest kernel spans,
+/// fit the first-level cache.
+pub(super) const LANES: usize = 64;
+
+/// A buffer that begins on a cache line: vector loads that straddle two take twice as long.
+#[derive(Default)]
+pub(super) struct Scratch {
+    entries: Vec<f32>,
+    start: usize,
+}
+
+impl Scratch {
+    /// Sets its length; what it holds is of no meaning.
+    pub(super) fn resize(&mut self, len: usize) {
+        self.entries.resize(len + 16, 0.0);
+        self.start = self.entries.as_ptr().align_offset(64).min(16);
+        self.entries.truncate(self.start + len);
+    }
+}
+
+impl std::ops::Deref for Scratch {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.entries[self.start..]
+    }
+}
+
+impl std::ops::DerefMut for Scratch {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.entries[self.start..]
+    }
+}
 
 /// Index `i` of an endless half-sample mirroring (`c b a | a b c | c b a`) of `n` voxels.
 ///
@@ -69,13 +100,13 @@ pub(super) fn gather(
     n: usize,
     from: i64,
     to: i64,
-    out: &mut Vec<f32>,
+    out: &mut Scratch,
 ) {
-    out.clear();
-    out.resize((to - from) as usize * LANES, 0.0);
+    out.resize((to - from) as usize * LANES);
     for (row, i) in out.chunks_exact_mut(LANES).zip(from..to) {
         let at = bundle.first + mirror(i, n) * bundle.stride;
         row[..bundle.width].copy_from_slice(&image[at..at + bundle.width]);
+        row[bundle.width..].fill(0.0);
     }
 }
 
@@ -87,15 +118,32 @@ pub(super) fn scatter(rows: &[f32], bundle: Bundle, image: &mut [f32]) {
     }
 }
 
-/// Copies one line along x, mirrored by `below` voxels before and `above` behind, into `out`,
-/// whose length is rounded up so that whole chunks of [`LANES`] can be read from every position.
-pub(super) fn pad(line: &[f32], below: usize, above: usize, out: &mut Vec<f32>) {
-    let n = line.len();
-    out.clear();
-    out.extend((0..below).map(|i| line[mirror(i as i64 - below as i64, n)]));
-    out.extend_from_slice(line);
-    out.extend((0..above).map(|i| line[mirror((n + i) as i64, n)]));
-    out.resize(below + n.next_multiple_of(LANES) + above, 0.0);
+/// Copies positions `from..to` of a line along x, mirrored beyond its ends, and some zeros, so that
+/// a row can be read wherever one begins.
+pub(super) fn pad(line: &[f32], from: i64, to: i64, out: &mut Scratch) {
+    let (n, len) = (line.len(), (to - from) as usize);
+    out.resize(len + LANES);
+    let start = (-from) as usize;
+    out[start..start + n].copy_from_slice(line);
+    for i in (from..0).chain(n as i64..to) {
+        out[(i - from) as usize] = line[mirror(i, n)];
+    }
+    out[len..].fill(0.0);
+}
+
+/// A row of a scratch. Of known length: no check of bounds remains in the loops over it.
+pub(super) type Row = [f32; LANES];
+
+/// The row that begins `at`.
+#[inline(always)]
+pub(super) fn row(scratch: &[f32], at: usize) -> &Row {
+    scratch[at..].first_chunk().expect("a scratch ends with a whole row")
+}
+
+/// The rows of an output.
+#[inline(always)]
+pub(super) fn rows(out: &mut [f32]) -> std::slice::IterMut<'_, Row> {
+    out.as_chunks_mut().0.iter_mut()
 }
 
 /// The bundles of columns along `axis` (0 or 1) of an array of `shape`.

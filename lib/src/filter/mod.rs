@@ -8,7 +8,6 @@
 mod convolve;
 mod gaussian;
 pub(crate) mod lines;
-mod moments;
 #[cfg(test)]
 mod oracle;
 mod second_derivatives;
@@ -17,6 +16,5 @@ mod top_hat;
 pub use convolve::smooth;
 pub use gaussian::Kernel;
 pub use lines::mirror;
-pub use moments::moments;
-pub use second_derivatives::laplacian_of_gaussian;
+pub use second_derivatives::LaplacianOfGaussian;
 pub use top_hat::{opening, opening_reach};

@@ -1,9 +1,9 @@
 use super::Kernel;
-use super::lines::{self, Bundle, LANES, mirror, multiply_add, vectorised};
+use super::lines::{self, Bundle, LANES, Scratch, mirror, multiply_add, row, rows, vectorised};
 use crate::geom::Box3;
 
 /// Planes whose z-filtered form is held at a time.
-const SLAB: usize = 32;
+const SLAB: usize = 64;
 
 /// The kernel `plain` and its second derivative `curved`, of equal length.
 #[derive(Clone, Copy)]
@@ -13,245 +13,296 @@ struct Pair<'a> {
 }
 
 vectorised! {
-    /// One scratch through both kernels: `[plain, curved]`.
+    /// One bundle through both kernels: `[plain, curved]`.
     fn split(scratch: &[f32], pair: Pair<'_>, out: [&mut [f32]; 2]) => split_body
 }
 vectorised! {
-    /// Two scratches to `[plain * a, curved * a + plain * b]`.
-    fn cross(a: &[f32], b: &[f32], pair: Pair<'_>, out: [&mut [f32]; 2]) => cross_body
+    /// Two bundles to `[plain * a, curved * a + plain * b]`.
+    fn cross(scratch: [&[f32]; 2], pair: Pair<'_>, out: [&mut [f32]; 2]) => cross_body
 }
 vectorised! {
-    /// Two scratches, padded lines along x, to `curved * a + plain * b`.
-    fn join(a: &[f32], b: &[f32], pair: Pair<'_>, out: &mut [f32]) => join_body
+    /// Two padded lines along x to `curved * a + plain * b`.
+    fn join(scratch: [&[f32]; 2], pair: Pair<'_>, out: &mut [f32]) => join_body
 }
 
-/// Entries summed at a time in [`cross_body`]: its three sums and two inputs fill the registers.
-const HALF: usize = LANES / 2;
+// Each body takes two taps at a time, so that sums are stored half as often.
 
 #[inline(always)]
-fn split_body<const FUSED: bool>(scratch: &[f32], pair: Pair<'_>, out: [&mut [f32]; 2]) {
-    let Pair { plain, curved } = pair;
-    let radius = plain.len() - 1;
-    let [out_plain, out_curved] = out;
-    let rows = out_plain.chunks_exact_mut(LANES).zip(out_curved.chunks_exact_mut(LANES));
-    for (j, (row_plain, row_curved)) in rows.enumerate() {
+fn split_body<const FUSED: bool>(
+    scratch: &[f32],
+    pair: Pair<'_>,
+    [plain, curved]: [&mut [f32]; 2],
+) {
+    let radius = pair.plain.len() - 1;
+    for (j, (p, c)) in rows(plain).zip(rows(curved)).enumerate() {
         let centre = (radius + j) * LANES;
-        let mut sums = [[0.0_f32; LANES]; 2];
-        for lane in 0..LANES {
-            sums[0][lane] = plain[0] * scratch[centre + lane];
-            sums[1][lane] = curved[0] * scratch[centre + lane];
+        let middle = row(scratch, centre);
+        for i in 0..LANES {
+            p[i] = pair.plain[0] * middle[i];
+            c[i] = pair.curved[0] * middle[i];
         }
-        for k in 1..=radius {
-            let below = &scratch[centre - k * LANES..][..LANES];
-            let above = &scratch[centre + k * LANES..][..LANES];
-            for lane in 0..LANES {
-                let both = below[lane] + above[lane];
-                sums[0][lane] = multiply_add::<FUSED>(plain[k], both, sums[0][lane]);
-                sums[1][lane] = multiply_add::<FUSED>(curved[k], both, sums[1][lane]);
+        for k in (1..=radius).step_by(2) {
+            let [near, far] = pair.weights(k);
+            let (inner, outer) = (k * LANES, radius.min(k + 1) * LANES);
+            let (s1, s2) = (row(scratch, centre - inner), row(scratch, centre + inner));
+            let (s3, s4) = (row(scratch, centre - outer), row(scratch, centre + outer));
+            for i in 0..LANES {
+                let (inner, outer) = (s1[i] + s2[i], s3[i] + s4[i]);
+                p[i] = two::<FUSED>(near[0], inner, far[0], outer, p[i]);
+                c[i] = two::<FUSED>(near[1], inner, far[1], outer, c[i]);
             }
-        }
-        row_plain.copy_from_slice(&sums[0]);
-        row_curved.copy_from_slice(&sums[1]);
-    }
-}
-
-#[inline(always)]
-fn cross_body<const FUSED: bool>(a: &[f32], b: &[f32], pair: Pair<'_>, out: [&mut [f32]; 2]) {
-    let Pair { plain, curved } = pair;
-    let radius = plain.len() - 1;
-    let [out_plain, out_mixed] = out;
-    let rows = out_plain.chunks_exact_mut(HALF).zip(out_mixed.chunks_exact_mut(HALF));
-    for (j, (row_plain, row_mixed)) in rows.enumerate() {
-        let centre = radius * LANES + j * HALF;
-        let mut sums = [[0.0_f32; HALF]; 3];
-        for lane in 0..HALF {
-            sums[0][lane] = plain[0] * a[centre + lane];
-            sums[1][lane] = curved[0] * a[centre + lane];
-            sums[2][lane] = plain[0] * b[centre + lane];
-        }
-        for k in 1..=radius {
-            let (low, high) = (centre - k * LANES, centre + k * LANES);
-            let (a_below, a_above) = (&a[low..][..HALF], &a[high..][..HALF]);
-            let (b_below, b_above) = (&b[low..][..HALF], &b[high..][..HALF]);
-            for lane in 0..HALF {
-                let a_both = a_below[lane] + a_above[lane];
-                let b_both = b_below[lane] + b_above[lane];
-                sums[0][lane] = multiply_add::<FUSED>(plain[k], a_both, sums[0][lane]);
-                sums[1][lane] = multiply_add::<FUSED>(curved[k], a_both, sums[1][lane]);
-                sums[2][lane] = multiply_add::<FUSED>(plain[k], b_both, sums[2][lane]);
-            }
-        }
-        row_plain.copy_from_slice(&sums[0]);
-        for lane in 0..HALF {
-            row_mixed[lane] = sums[1][lane] + sums[2][lane];
         }
     }
 }
 
 #[inline(always)]
-fn join_body<const FUSED: bool>(a: &[f32], b: &[f32], pair: Pair<'_>, out: &mut [f32]) {
-    let Pair { plain, curved } = pair;
-    let radius = plain.len() - 1;
-    for (j, row) in out.chunks_exact_mut(LANES).enumerate() {
+fn cross_body<const FUSED: bool>(
+    [a, b]: [&[f32]; 2],
+    pair: Pair<'_>,
+    [plain, mixed]: [&mut [f32]; 2],
+) {
+    let radius = pair.plain.len() - 1;
+    for (j, (p, m)) in rows(plain).zip(rows(mixed)).enumerate() {
+        let centre = (radius + j) * LANES;
+        let (a_middle, b_middle) = (row(a, centre), row(b, centre));
+        for i in 0..LANES {
+            p[i] = pair.plain[0] * a_middle[i];
+            m[i] = pair.curved[0] * a_middle[i] + pair.plain[0] * b_middle[i];
+        }
+        for k in (1..=radius).step_by(2) {
+            let [near, far] = pair.weights(k);
+            let (inner, outer) = (k * LANES, radius.min(k + 1) * LANES);
+            let (a1, a2) = (row(a, centre - inner), row(a, centre + inner));
+            let (a3, a4) = (row(a, centre - outer), row(a, centre + outer));
+            let (b1, b2) = (row(b, centre - inner), row(b, centre + inner));
+            let (b3, b4) = (row(b, centre - outer), row(b, centre + outer));
+            for i in 0..LANES {
+                let (a_inner, a_outer) = (a1[i] + a2[i], a3[i] + a4[i]);
+                let (b_inner, b_outer) = (b1[i] + b2[i], b3[i] + b4[i]);
+                p[i] = two::<FUSED>(near[0], a_inner, far[0], a_outer, p[i]);
+                let sum = two::<FUSED>(near[1], a_inner, far[1], a_outer, m[i]);
+                m[i] = two::<FUSED>(near[0], b_inner, far[0], b_outer, sum);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn join_body<const FUSED: bool>([a, b]: [&[f32]; 2], pair: Pair<'_>, out: &mut [f32]) {
+    let radius = pair.plain.len() - 1;
+    for (j, sums) in rows(out).enumerate() {
         let centre = radius + j * LANES;
-        let mut sums = [[0.0_f32; LANES]; 2];
-        for lane in 0..LANES {
-            sums[0][lane] = curved[0] * a[centre + lane];
-            sums[1][lane] = plain[0] * b[centre + lane];
+        let (a_middle, b_middle) = (row(a, centre), row(b, centre));
+        for i in 0..LANES {
+            sums[i] = pair.curved[0] * a_middle[i] + pair.plain[0] * b_middle[i];
         }
-        for k in 1..=radius {
-            let (a_below, a_above) = (&a[centre - k..][..LANES], &a[centre + k..][..LANES]);
-            let (b_below, b_above) = (&b[centre - k..][..LANES], &b[centre + k..][..LANES]);
-            for lane in 0..LANES {
-                let a_both = a_below[lane] + a_above[lane];
-                let b_both = b_below[lane] + b_above[lane];
-                sums[0][lane] = multiply_add::<FUSED>(curved[k], a_both, sums[0][lane]);
-                sums[1][lane] = multiply_add::<FUSED>(plain[k], b_both, sums[1][lane]);
+        for k in (1..=radius).step_by(2) {
+            let [near, far] = pair.weights(k);
+            let next = radius.min(k + 1);
+            let (a1, a2) = (row(a, centre - k), row(a, centre + k));
+            let (a3, a4) = (row(a, centre - next), row(a, centre + next));
+            let (b1, b2) = (row(b, centre - k), row(b, centre + k));
+            let (b3, b4) = (row(b, centre - next), row(b, centre + next));
+            for i in 0..LANES {
+                let (a_inner, a_outer) = (a1[i] + a2[i], a3[i] + a4[i]);
+                let (b_inner, b_outer) = (b1[i] + b2[i], b3[i] + b4[i]);
+                let sum = two::<FUSED>(near[1], a_inner, far[1], a_outer, sums[i]);
+                sums[i] = two::<FUSED>(near[0], b_inner, far[0], b_outer, sum);
             }
-        }
-        for lane in 0..LANES {
-            row[lane] = sums[0][lane] + sums[1][lane];
         }
     }
 }
 
-/// What one scale needs: kernels, the part wanted, and the part it is made from.
+/// `sum + v * a + w * b`
+#[inline(always)]
+fn two<const FUSED: bool>(v: f32, a: f32, w: f32, b: f32, sum: f32) -> f32 {
+    multiply_add::<FUSED>(w, b, multiply_add::<FUSED>(v, a, sum))
+}
+
+impl Pair<'_> {
+    /// `[plain, curved]` at offsets `k` and `k + 1`, 0 beyond the kernels.
+    #[inline(always)]
+    fn weights(&self, k: usize) -> [[f32; 2]; 2] {
+        let far = match (self.plain.get(k + 1), self.curved.get(k + 1)) {
+            (Some(&plain), Some(&curved)) => [plain, curved],
+            _ => [0.0; 2],
+        };
+        [[self.plain[k], self.curved[k]], far]
+    }
+}
+
+/// The Laplacian of an image smoothed by a Gaussian, as SciPy computes it from sampled kernels.
+///
+/// It keeps its buffers from scale to scale.
+#[derive(Default)]
+pub struct LaplacianOfGaussian {
+    /// Of some planes, plain and curved along z: plane, tile of [`LANES`] columns, y, lane.
+    along_z: [Scratch; 2],
+    /// Of one plane, plain and mixed along y: tile, y, lane.
+    along_y: [Scratch; 2],
+    /// A bundle along z and what it becomes.
+    column: Scratch,
+    filtered: [Scratch; 2],
+    /// Two lines along x and what they become.
+    lines: [Scratch; 2],
+    joined: Scratch,
+}
+
+/// One image at one scale.
 struct Scale<'a> {
     image: &'a [f32],
     shape: [usize; 3],
     pair: Pair<'a>,
+    radius: i64,
     target: Box3,
     /// `target` and a kernel's radius around it, within the image.
     reach: Box3,
+    /// Tiles of [`LANES`] columns across `reach`.
+    tiles: usize,
+    /// Rows of a tile along y: those of `target` and a radius on both sides, mirrored where needed.
+    tall: usize,
 }
 
-/// The Laplacian of the image smoothed by a Gaussian of `sigma` voxels, as SciPy computes it from
-/// sampled kernels, at the voxels of `target`.
-///
-/// * `image`: `(z, y, x)` of `shape`
-/// * `target`: a part of the image
-/// * `out`: `(z, y, x)` of `target`'s shape, per square voxel
-///
-/// Border: mirrored about the voxel edge. Numbers: `f32`, weights from the centre outwards.
-/// The three products share their passes, `x (y z'' + y'' z) + x'' y z`: five sums of mirrored
-/// neighbours and seven products per tap and voxel where three separate filterings take nine. Checked by: `oracle::laplacian_of_gaussian`.
-pub fn laplacian_of_gaussian(
-    image: &[f32],
-    shape: [usize; 3],
-    sigma: f64,
-    target: &Box3,
-    out: &mut Vec<f32>,
-) {
-    let (plain, curved) = (Kernel::sampled(sigma), Kernel::sampled_second_derivative(sigma));
-    let reach = target.grow([plain.radius() as i64; 3]).intersect(&Box3::of_shape(shape));
-    let pair = Pair { plain: plain.weights(), curved: curved.weights() };
-    let scale = Scale { image, shape, pair, target: *target, reach };
-    out.clear();
-    out.reserve(target.len());
-    let mut first = target.min[0];
-    while first < target.max[0] {
-        let last = (first + SLAB as i64).min(target.max[0]);
-        scale.slab(first, last, out);
-        first = last;
+impl LaplacianOfGaussian {
+    /// Computes it at the voxels of `target`.
+    ///
+    /// * `image`: `(z, y, x)` of `shape`
+    /// * `sigma`: of the Gaussian, voxels
+    /// * `target`: a part of the image
+    /// * `out`: `(z, y, x)` of `target`'s shape, per square voxel
+    ///
+    /// Border: mirrored about the voxel edge. Numbers: `f32`, weights from the centre outwards.
+    /// The three products share their passes, `x (y z'' + y'' z) + x'' y z`: five sums of mirrored
+    /// neighbours and seven products per tap and voxel where three separate filterings take nine.
+    /// Checked by: `oracle::laplacian_of_gaussian`.
+    pub fn filter(
+        &mut self,
+        image: &[f32],
+        shape: [usize; 3],
+        sigma: f64,
+        target: &Box3,
+        out: &mut Vec<f32>,
+    ) {
+        let (plain, curved) = (Kernel::sampled(sigma), Kernel::sampled_second_derivative(sigma));
+        let radius = plain.radius() as i64;
+        let reach = target.grow([radius; 3]).intersect(&Box3::of_shape(shape));
+        let scale = Scale {
+            image,
+            shape,
+            pair: Pair { plain: plain.weights(), curved: curved.weights() },
+            radius,
+            target: *target,
+            reach,
+            tiles: reach.shape()[2].div_ceil(LANES),
+            tall: target.shape()[1] + 2 * radius as usize,
+        };
+        out.clear();
+        out.reserve(target.len());
+        let mut first = target.min[0];
+        while first < target.max[0] {
+            let last = (first + SLAB as i64).min(target.max[0]);
+            self.filter_z(&scale, first, last);
+            for plane in 0..(last - first) as usize {
+                self.filter_y(&scale, plane);
+                self.filter_x(&scale, out);
+            }
+            first = last;
+        }
+    }
+
+    /// Fills `along_z` with the planes `first..last`.
+    fn filter_z(&mut self, scale: &Scale<'_>, first: i64, last: i64) {
+        let [_, height, width] = scale.reach.shape();
+        let [_, ny, nx] = scale.shape;
+        let planes = (last - first) as usize;
+        let (from, to) = (first - scale.radius, last + scale.radius);
+        let size = scale.tiles * scale.tall * LANES;
+        let ([plain, curved], [plain_out, curved_out]) = (&mut self.filtered, &mut self.along_z);
+        for scratch in [&mut *plain, &mut *curved] {
+            scratch.resize(planes * LANES);
+        }
+        for scratch in [&mut *plain_out, &mut *curved_out] {
+            scratch.resize(planes * size);
+        }
+        let top = (scale.reach.min[1] - scale.target.min[1] + scale.radius) as usize;
+        for y in 0..height {
+            let line = (scale.reach.min[1] as usize + y) * nx + scale.reach.min[2] as usize;
+            for tile in 0..scale.tiles {
+                let start = tile * LANES;
+                let width = LANES.min(width - start);
+                let source = Bundle { first: line + start, stride: ny * nx, width };
+                lines::gather(scale.image, source, scale.shape[0], from, to, &mut self.column);
+                split(&self.column, scale.pair, [plain, curved]);
+                let first = (tile * scale.tall + top + y) * LANES;
+                let target = Bundle { first, stride: size, width: LANES };
+                lines::scatter(plain, target, plain_out);
+                lines::scatter(curved, target, curved_out);
+            }
+        }
+    }
+
+    /// Fills `along_y` from a plane of `along_z`.
+    fn filter_y(&mut self, scale: &Scale<'_>, plane: usize) {
+        let height = scale.target.shape()[1];
+        let size = scale.tall * LANES;
+        let [a, b] = &mut self.along_z;
+        let [plain, mixed] = &mut self.along_y;
+        for scratch in [&mut *plain, &mut *mixed] {
+            scratch.resize(scale.tiles * height * LANES);
+        }
+        for tile in 0..scale.tiles {
+            let column =
+                (plane * scale.tiles + tile) * size..(plane * scale.tiles + tile + 1) * size;
+            let (a, b) = (&mut a[column.clone()], &mut b[column]);
+            for column in [&mut *a, &mut *b] {
+                scale.mirror_rows(column);
+            }
+            let part = tile * height * LANES..(tile + 1) * height * LANES;
+            let out = [&mut plain[part.clone()], &mut mixed[part]];
+            cross([a, b], scale.pair, out);
+        }
+    }
+
+    /// Appends the rows of the plane in `along_y` to `out`.
+    fn filter_x(&mut self, scale: &Scale<'_>, out: &mut Vec<f32>) {
+        let [_, height, columns] = scale.target.shape();
+        self.joined.resize(columns.next_multiple_of(LANES));
+        for y in 0..height {
+            for (line, tiles) in self.lines.iter_mut().zip(&self.along_y) {
+                scale.assemble(tiles, y, line);
+            }
+            let [a, b] = &self.lines;
+            join([a, b], scale.pair, &mut self.joined);
+            out.extend_from_slice(&self.joined[..columns]);
+        }
     }
 }
 
 impl Scale<'_> {
-    fn radius(&self) -> usize {
-        self.pair.plain.len() - 1
-    }
-
-    /// Appends the planes `first..last` to `out`.
-    fn slab(&self, first: i64, last: i64, out: &mut Vec<f32>) {
-        let planes = (last - first) as usize;
-        let [_, height, width] = self.reach.shape();
-        let mut along_z = [(); 2].map(|()| vec![0.0; planes * height * width]);
-        self.filter_z(first, last, &mut along_z);
-        let [plain, curved] = &along_z;
-        let size = height * width;
-        for plane in 0..planes {
-            let part = plane * size..(plane + 1) * size;
-            self.filter_plane(&plain[part.clone()], &curved[part], out);
+    /// Fills those rows of a tile that lie beyond the image.
+    fn mirror_rows(&self, column: &mut [f32]) {
+        let first = self.target.min[1] - self.radius;
+        let last = self.target.max[1] + self.radius;
+        for y in (first..self.reach.min[1]).chain(self.reach.max[1]..last) {
+            let inside = (mirror(y, self.shape[1]) as i64 - first) as usize * LANES;
+            column.copy_within(inside..inside + LANES, (y - first) as usize * LANES);
         }
     }
 
-    fn filter_z(&self, first: i64, last: i64, [plain, curved]: &mut [Vec<f32>; 2]) {
-        let [_, height, width] = self.reach.shape();
-        let planes = (last - first) as usize;
-        let radius = self.radius() as i64;
-        let mut scratch = Vec::new();
-        let mut rows = [(); 2].map(|()| vec![0.0; planes * LANES]);
-        let stride = self.shape[1] * self.shape[2];
-        for y in 0..height {
-            let line =
-                (self.reach.min[1] as usize + y) * self.shape[2] + self.reach.min[2] as usize;
-            for start in (0..width).step_by(LANES) {
-                let lanes = LANES.min(width - start);
-                let source = Bundle { first: line + start, stride, width: lanes };
-                let (from, to) = (first - radius, last + radius);
-                lines::gather(self.image, source, self.shape[0], from, to, &mut scratch);
-                let [row_plain, row_curved] = &mut rows;
-                split(&scratch, self.pair, [row_plain, row_curved]);
-                let target =
-                    Bundle { first: y * width + start, stride: height * width, width: lanes };
-                lines::scatter(row_plain, target, plain);
-                lines::scatter(row_curved, target, curved);
-            }
+    /// Joins row `y` of the tiles to a line that reaches a radius beyond `target`, mirrored where
+    /// it leaves the image, and a row further, which is read and not used.
+    fn assemble(&self, tiles: &[f32], y: usize, line: &mut Scratch) {
+        let (first, last) = (self.target.min[2] - self.radius, self.target.max[2] + self.radius);
+        let height = self.target.shape()[1];
+        let [start, end] = [self.reach.min[2], self.reach.max[2]].map(|x| (x - first) as usize);
+        line.resize((last - first) as usize + LANES);
+        for (tile, part) in line[start..end].chunks_mut(LANES).enumerate() {
+            part.copy_from_slice(&tiles[(tile * height + y) * LANES..][..part.len()]);
         }
-    }
-
-    /// From the z-filtered forms of one plane to the Laplacian's rows.
-    ///
-    /// With `a` plain and `b` curved along z: `x y b + (x y'' + x'' y) a`.
-    fn filter_plane(&self, plain: &[f32], curved: &[f32], out: &mut Vec<f32>) {
-        let [_, height, width] = self.reach.shape();
-        let [_, rows, columns] = self.target.shape();
-        let radius = self.radius() as i64;
-        let (from, to) = (self.target.min[1] - radius, self.target.max[1] + radius);
-        let mut scratch = [(); 2].map(|()| Vec::with_capacity((to - from) as usize * LANES));
-        let mut bundle = [(); 2].map(|()| vec![0.0; rows * LANES]);
-        let mut along_y = [(); 2].map(|()| vec![0.0; rows * width]);
-        for start in (0..width).step_by(LANES) {
-            let lanes = LANES.min(width - start);
-            for (scratch, image) in scratch.iter_mut().zip([plain, curved]) {
-                scratch.clear();
-                for y in from..to {
-                    let y = mirror(y, self.shape[1]) - self.reach.min[1] as usize;
-                    let at = (y.min(height - 1)) * width + start;
-                    scratch.extend_from_slice(&image[at..at + lanes]);
-                    scratch.resize(scratch.len().next_multiple_of(LANES), 0.0);
-                }
-            }
-            let [plain, mixed] = &mut bundle;
-            cross(&scratch[0], &scratch[1], self.pair, [plain, mixed]);
-            let target = Bundle { first: start, stride: width, width: lanes };
-            lines::scatter(plain, target, &mut along_y[0]);
-            lines::scatter(mixed, target, &mut along_y[1]);
+        for x in (first..self.reach.min[2]).chain(self.reach.max[2]..last) {
+            line[(x - first) as usize] = line[(mirror(x, self.shape[2]) as i64 - first) as usize];
         }
-        let mut row = vec![0.0; columns.next_multiple_of(LANES)];
-        for y in 0..rows {
-            let part = y * width..(y + 1) * width;
-            for (scratch, image) in scratch.iter_mut().zip(&along_y) {
-                self.pad_row(&image[part.clone()], scratch);
-            }
-            join(&scratch[0], &scratch[1], self.pair, &mut row);
-            out.extend_from_slice(&row[..columns]);
-        }
-    }
-
-    /// A line of `reach` padded so that its entry `radius` is the first voxel of `target`.
-    fn pad_row(&self, line: &[f32], out: &mut Vec<f32>) {
-        let radius = self.radius() as i64;
-        let columns = self.target.shape()[2];
-        let (from, to) = (self.target.min[2] - radius, self.target.max[2] + radius);
-        let inside = from.max(self.reach.min[2])..to.min(self.reach.max[2]);
-        let local = |x: i64| (x - self.reach.min[2]) as usize;
-        let mirrored = |x: i64| line[local(mirror(x, self.shape[2]) as i64)];
-        out.clear();
-        out.extend((from..inside.start).map(mirrored));
-        out.extend_from_slice(&line[local(inside.start)..local(inside.end)]);
-        out.extend((inside.end..to).map(mirrored));
-        out.resize(columns.next_multiple_of(LANES) + 2 * radius as usize, 0.0);
+        line[(last - first) as usize..].fill(0.0);
     }
 }
 
@@ -280,7 +331,7 @@ mod tests {
             let image = oracle::noise(shape, seed);
             let slow = oracle::laplacian_of_gaussian(&image, shape, sigma);
             let mut fast = Vec::new();
-            laplacian_of_gaussian(&image, shape, sigma, &target, &mut fast);
+            LaplacianOfGaussian::default().filter(&image, shape, sigma, &target, &mut fast);
             let part = target.shape();
             for z in 0..part[0] {
                 for y in 0..part[1] {

@@ -1,4 +1,4 @@
-use super::lines::{self, LANES, vectorised};
+use super::lines::{self, LANES, Scratch, vectorised};
 
 vectorised! {
     /// One doubling step: `out[i] = min(s[i], s[i + apart])`.
@@ -27,12 +27,12 @@ type Step = fn(&[f32], usize, &mut [f32]);
 
 /// Two buffers that take turns, so that the steps need not work in place.
 #[derive(Default)]
-struct Scratch {
-    now: Vec<f32>,
-    next: Vec<f32>,
+struct Pair {
+    now: Scratch,
+    next: Scratch,
 }
 
-impl Scratch {
+impl Pair {
     /// Leaves in `now[i]` the extreme of `window` entries from `i` on, entries `apart` apart.
     ///
     /// Windows of 2, 4, 8 ... are each joined from two of the former; the last two may overlap.
@@ -41,12 +41,11 @@ impl Scratch {
     fn roll(&mut self, window: usize, apart: usize, step: Step) {
         let mut covered = 1;
         while covered < window {
-            let shift = covered.min(window - covered) * apart;
-            let len = self.now.len() - shift;
-            self.next.resize(len, 0.0);
-            step(&self.now, shift, &mut self.next);
+            let more = covered.min(window - covered);
+            self.next.resize(self.now.len() - more * apart);
+            step(&self.now, more * apart, &mut self.next);
             std::mem::swap(&mut self.now, &mut self.next);
-            covered += shift / apart;
+            covered += more;
         }
     }
 }
@@ -60,19 +59,19 @@ fn extreme(
     step: Step,
 ) {
     let (n, window) = (shape[axis], below + above + 1);
-    let mut scratch = Scratch::default();
+    let (from, to) = (-(below as i64), (n + above) as i64);
+    let mut pair = Pair::default();
     if axis < 2 {
         for bundle in lines::bundles(shape, axis) {
-            let end = (n + above) as i64;
-            lines::gather(image, bundle, n, -(below as i64), end, &mut scratch.now);
-            scratch.roll(window, LANES, step);
-            lines::scatter(&scratch.now[..n * LANES], bundle, image);
+            lines::gather(image, bundle, n, from, to, &mut pair.now);
+            pair.roll(window, LANES, step);
+            lines::scatter(&pair.now[..n * LANES], bundle, image);
         }
     } else {
         for line in image.chunks_exact_mut(n.max(1)) {
-            lines::pad(line, below, above, &mut scratch.now);
-            scratch.roll(window, 1, step);
-            line.copy_from_slice(&scratch.now[..n]);
+            lines::pad(line, from, to, &mut pair.now);
+            pair.roll(window, 1, step);
+            line.copy_from_slice(&pair.now[..n]);
         }
     }
 }

@@ -13,8 +13,9 @@ mod blobs;
 mod distribution;
 mod page;
 mod sample;
-mod storage;
 mod suggest;
+#[cfg(test)]
+mod tests;
 
 pub use distribution::Distribution;
 pub use page::Page;
@@ -93,41 +94,51 @@ fn volume_page(volume: &Volume) -> Result<Page, volume::Error> {
     let mut page = Page::new(volume.location());
     page.say("kind", "volume");
     let raw = grid.shape.iter().product::<usize>() as u64 * volume.dtype().size() as u64;
-    let storage = storage::storage(volume.location()).unwrap_or_default();
-    if !storage.format.is_empty() {
-        page.say("format", storage.format);
-    }
-    let axes = if storage.axes.is_empty() { "zyx".to_owned() } else { storage.axes.concat() };
-    page.say("axes", axes);
-    if storage.shape.is_empty() {
-        page.add("shape", times(&grid.shape), json!(grid.shape));
-        page.add("chunk", times(&volume.chunk()), json!(volume.chunk()));
-    } else {
-        page.add("shape", times(&storage.shape), json!(storage.shape));
-        page.add("chunk", times(&storage.chunk), json!(storage.chunk));
-        if let Some(shard) = &storage.shard {
-            page.add("shard", times(shard), json!(shard));
-        }
-        page.say("codec", &*storage.codec);
-    }
+    storage_facts(&mut page, &volume.describe(), raw);
     page.say("dtype", volume.dtype().name());
     grid_facts(&mut page, &grid);
-    if !storage.levels.is_empty() {
-        let level = |(path, shape): &(String, Vec<u64>)| format!("{path}: {}", times(shape));
-        let text: Vec<_> = storage.levels.iter().map(level).collect();
-        let json = storage.levels.iter().map(|(p, s)| json!({ "path": p, "shape": s }));
-        page.add("levels", text.join("\n"), json.collect::<Vec<_>>());
-    }
     page.add("bytes_raw", size(raw), raw);
-    if storage.stored > 0 {
-        let whole: u64 = storage.shape.iter().product();
-        let all = if whole > 0 { whole * volume.dtype().size() as u64 } else { raw };
-        let ratio = all as f64 / storage.stored as f64;
-        let text = format!("{} ({} times smaller than raw)", size(storage.stored), short(ratio));
-        page.add("bytes_stored", text, storage.stored);
-    }
     value_facts(&mut page, &sample::sample(volume)?, grid);
     Ok(page)
+}
+
+/// How it is stored: the whole array, with its channels and times.
+fn storage_facts(page: &mut Page, facts: &Value, raw: u64) {
+    let words = |value: &Value| -> Vec<String> {
+        let word = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+        value.as_array().map(|list| list.iter().map(word).collect()).unwrap_or_default()
+    };
+    let version = facts["version"].as_u64().map(|v| format!(" {v}")).unwrap_or_default();
+    page.say("format", format!("{}{version}", facts["format"].as_str().unwrap_or("unknown")));
+    page.add("axes", words(&facts["axes"]).join(", "), facts["axes"].clone());
+    for (name, key) in [("shape", "array_shape"), ("chunk", "array_chunk"), ("shard", "shard")] {
+        if facts[key].is_array() {
+            page.add(name, times(&words(&facts[key])), facts[key].clone());
+        }
+    }
+    page.add("codecs", words(&facts["codecs"]).join(", "), facts["codecs"].clone());
+    page.add(
+        "spacing_from",
+        facts["spacing_from"].as_str().unwrap_or("unknown"),
+        facts["spacing_from"].clone(),
+    );
+    if let Some(levels) = facts["levels"].as_array().filter(|levels| levels.len() > 1) {
+        let level = |level: &Value| {
+            let location = level["location"].as_str().unwrap_or_default();
+            format!("{} voxels: {location}", times(&words(&level["shape"])))
+        };
+        let text: Vec<_> = levels.iter().map(level).collect();
+        page.add("levels", text.join("\n"), facts["levels"].clone());
+    }
+    if let Some(stored) = facts["stored_bytes"].as_u64().filter(|stored| *stored > 0) {
+        // of all channels and times, as the files hold them all
+        let of = |key: &str| -> f64 {
+            facts[key].as_array().into_iter().flatten().filter_map(Value::as_f64).product()
+        };
+        let ratio = raw as f64 * of("array_shape") / of("shape") / stored as f64;
+        let text = format!("{} ({} times smaller than raw)", size(stored), short(ratio));
+        page.add("bytes_stored", text, stored);
+    }
 }
 
 fn grid_facts(page: &mut Page, grid: &Grid) {

@@ -3,9 +3,22 @@
 //! The shift of greatest Pearson correlation, found coarse to fine: all shifts within reach on
 //! voxels of twice the size, then uphill from the best on the voxels themselves, then the top of
 //! the quadratic through the 27 correlations around the peak. All shifts of a 25-voxel cube within 5
-//! voxels would cost 21 million multiplications per point; this way costs 1.5.
+//! voxels would cost 21 million multiplications per point; this way costs 1.
 
-use crate::filter;
+use std::collections::HashMap;
+
+use super::windows::{Field, Window};
+
+/// A voxel and its 26 neighbours, the voxel in the middle.
+const STEPS: [[i64; 3]; 27] = {
+    let mut steps = [[0; 3]; 27];
+    let mut i = 0;
+    while i < 27 {
+        steps[i] = [i as i64 / 9 - 1, i as i64 / 3 % 3 - 1, i as i64 % 3 - 1];
+        i += 1;
+    }
+    steps
+};
 
 /// A block of voxels, C order `(z, y, x)`.
 #[derive(Clone, Copy)]
@@ -28,9 +41,9 @@ pub(super) struct Peak {
 /// Two blocks on one grid, made ready for many searches.
 pub(super) struct Searcher<'a> {
     fixed: Block<'a>,
-    moving: Block<'a>,
+    moving: Field,
     half_fixed: Vec<f32>,
-    half_moving: Vec<f32>,
+    half_moving: Field,
     half_shape: [usize; 3],
     radius: [usize; 3],
     reach: [usize; 3],
@@ -40,13 +53,22 @@ impl<'a> Searcher<'a> {
     /// For surroundings of `2 * radius + 1` voxels and shifts of up to `reach` voxels.
     pub(super) fn new(
         fixed: Block<'a>,
-        moving: Block<'a>,
+        moving: Block,
         radius: [usize; 3],
         reach: [usize; 3],
     ) -> Self {
         let (half_fixed, half_shape) = halve(fixed);
         let (half_moving, _) = halve(moving);
-        Self { fixed, moving, half_fixed, half_moving, half_shape, radius, reach }
+        let half_moving = Block { voxels: &half_moving, shape: half_shape };
+        Self {
+            fixed,
+            moving: Field::new(moving, radius),
+            half_fixed,
+            half_moving: Field::new(half_moving, half(radius)),
+            half_shape,
+            radius,
+            reach,
+        }
     }
 
     /// The shift of the surroundings of voxel `at` of the fixed block.
@@ -54,28 +76,25 @@ impl<'a> Searcher<'a> {
     /// `None` where they reach out of either block, are constant, or where the best shift is at
     /// the end of the reach: a peak that was not seen from both sides is none.
     pub(super) fn search(&self, at: [usize; 3]) -> Option<Peak> {
-        let coarse = self.coarse(at)?;
         let window = Window::new(self.fixed, at.map(|v| v as i64), self.radius)?;
-        let mut centre: [i64; 3] = coarse.map(|v| 2 * v);
+        let mut centre: [i64; 3] = self.coarse(at)?.map(|v| 2 * v);
+        let mut known = HashMap::new();
         // the coarse peak is at most a voxel or two off; a longer climb is another peak
         for _ in 0..4 {
-            let around = self.around(&window, at, centre)?;
+            let around = self.around(&window, at, centre, &mut known)?;
             let best = (0..27).max_by(|&a, &b| around[a].total_cmp(&around[b]))?;
             if best == 13 {
                 return self.refine(&around, centre);
             }
-            let step = [best as i64 / 9 - 1, best as i64 / 3 % 3 - 1, best as i64 % 3 - 1];
-            centre = std::array::from_fn(|a| centre[a] + step[a]);
+            centre = std::array::from_fn(|a| centre[a] + STEPS[best][a]);
         }
         None
     }
 
     fn coarse(&self, at: [usize; 3]) -> Option<[i64; 3]> {
         let fixed = Block { voxels: &self.half_fixed, shape: self.half_shape };
-        let moving = Block { voxels: &self.half_moving, shape: self.half_shape };
         let at: [i64; 3] = at.map(|v| v as i64 / 2);
-        let radius = self.radius.map(|r| (r / 2).max(1));
-        let window = Window::new(fixed, at, radius)?;
+        let window = Window::new(fixed, at, half(self.radius))?;
         let reach = self.reach.map(|r| r.div_ceil(2) as i64);
         let mut best: Option<([i64; 3], f64)> = None;
         for z in -reach[0]..=reach[0] {
@@ -83,9 +102,9 @@ impl<'a> Searcher<'a> {
                 for x in -reach[2]..=reach[2] {
                     let shift = [z, y, x];
                     let place = std::array::from_fn(|a| at[a] + shift[a]);
-                    let Some(correlation) = window.correlate(moving, place) else { continue };
-                    if best.is_none_or(|(_, most)| correlation > most) {
-                        best = Some((shift, correlation));
+                    let Some(r) = self.half_moving.correlate(&window, place) else { continue };
+                    if best.is_none_or(|(_, most)| r > most) {
+                        best = Some((shift, r));
                     }
                 }
             }
@@ -93,12 +112,23 @@ impl<'a> Searcher<'a> {
         best.map(|(shift, _)| shift)
     }
 
-    fn around(&self, window: &Window, at: [usize; 3], centre: [i64; 3]) -> Option<[f64; 27]> {
+    fn around(
+        &self,
+        window: &Window,
+        at: [usize; 3],
+        centre: [i64; 3],
+        known: &mut HashMap<[i64; 3], f64>,
+    ) -> Option<[f64; 27]> {
         let mut found = [0.0; 27];
-        for (i, value) in found.iter_mut().enumerate() {
-            let step = [i as i64 / 9 - 1, i as i64 / 3 % 3 - 1, i as i64 % 3 - 1];
-            let place = std::array::from_fn(|a| at[a] as i64 + centre[a] + step[a]);
-            *value = window.correlate(self.moving, place)?;
+        for (value, step) in found.iter_mut().zip(STEPS) {
+            let place: [i64; 3] = std::array::from_fn(|a| at[a] as i64 + centre[a] + step[a]);
+            *value = if let Some(&r) = known.get(&place) {
+                r
+            } else {
+                let r = self.moving.correlate(window, place)?;
+                known.insert(place, r);
+                r
+            };
         }
         Some(found)
     }
@@ -109,6 +139,11 @@ impl<'a> Searcher<'a> {
         let inside = (0..3).all(|a| shift[a].abs() <= self.reach[a] as f64);
         inside.then_some(Peak { shift, correlation: around[13] })
     }
+}
+
+/// A radius on voxels of twice the size.
+fn half(radius: [usize; 3]) -> [usize; 3] {
+    radius.map(|r| (r / 2).max(1))
 }
 
 /// Means of 2x2x2 voxels; a last odd voxel is left out.
@@ -130,72 +165,6 @@ fn halve(block: Block) -> (Vec<f32>, [usize; 3]) {
         }
     }
     (out, shape)
-}
-
-/// The surroundings of a point, mean-free and of unit norm.
-struct Window {
-    values: Vec<f32>,
-    radius: [usize; 3],
-}
-
-impl Window {
-    fn new(block: Block, at: [i64; 3], radius: [usize; 3]) -> Option<Self> {
-        let mut values = Vec::with_capacity(radius.iter().map(|r| 2 * r + 1).product());
-        for row in rows(block, at, radius)? {
-            values.extend_from_slice(row);
-        }
-        let n = values.len() as f64;
-        let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
-        let squares = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>();
-        // what is constant but for rounding is like nothing
-        if squares <= 1e-10 * mean * mean * n || !squares.is_finite() || squares == 0.0 {
-            return None;
-        }
-        let scale = squares.sqrt().recip();
-        for value in &mut values {
-            *value = ((f64::from(*value) - mean) * scale) as f32;
-        }
-        Some(Self { values, radius })
-    }
-
-    /// Its Pearson correlation with the surroundings of `place` in `block`; `None` where they reach
-    /// out of it, 0 where they are constant.
-    fn correlate(&self, block: Block, place: [i64; 3]) -> Option<f64> {
-        let length = 2 * self.radius[2] + 1;
-        let (mut product, mut sum, mut squares) = (0.0f64, 0.0f64, 0.0f64);
-        for (row, own) in rows(block, place, self.radius)?.zip(self.values.chunks_exact(length)) {
-            let [p, s, q] = filter::moments(own, row);
-            product += f64::from(p);
-            sum += f64::from(s);
-            squares += f64::from(q);
-        }
-        let n = self.values.len() as f64;
-        let spread = squares - sum * sum / n;
-        if spread <= 1e-7 * squares {
-            return Some(0.0);
-        }
-        Some(product / spread.sqrt())
-    }
-}
-
-/// The rows along x of the cube around `at`; `None` where it reaches out of the block.
-fn rows<'a>(
-    block: Block<'a>,
-    at: [i64; 3],
-    radius: [usize; 3],
-) -> Option<impl Iterator<Item = &'a [f32]>> {
-    let low: [i64; 3] = std::array::from_fn(|a| at[a] - radius[a] as i64);
-    let inside = (0..3).all(|a| low[a] >= 0 && at[a] + (radius[a] as i64) < block.shape[a] as i64);
-    if !inside {
-        return None;
-    }
-    let [z, y, x] = low.map(|v| v as usize);
-    let [depth, height, width] = radius.map(|r| 2 * r + 1);
-    let Block { voxels, shape } = block;
-    Some((0..depth * height).map(move |i| {
-        let start = ((z + i / height) * shape[1] + y + i % height) * shape[2] + x;
-        &voxels[start..start + width]
-    }))
 }
 
 /// Where the quadratic through 27 values around a peak has its top; within a voxel of the middle.

@@ -26,6 +26,7 @@ mod pairs;
 mod robust;
 mod solve;
 mod status;
+mod windows;
 
 use pairs::{Found, Pair};
 use solve::Penalty;
@@ -72,10 +73,10 @@ pub enum Error {
 pub struct Options {
     /// The initial map's name, for messages.
     pub initial: String,
-    /// How spots of the fixed volume are found.
-    pub spots: features::Options,
-    /// Half the side of the surroundings that are compared, micrometres.
-    pub context_radius: f64,
+    /// Radii of the spots of the fixed volume, micrometres.
+    pub radius: [f64; 2],
+    /// Half the side of the surroundings that are compared, voxels.
+    pub context_radius: usize,
     /// How far the initial map may be off, micrometres.
     pub max_distance: f64,
     /// Least correlation of a match.
@@ -94,8 +95,8 @@ impl Options {
         let voxel = spacing.iter().product::<f64>().cbrt();
         Self {
             initial: String::new(),
-            spots: features::Options { max_spots: usize::MAX, ..features::Options::new(spacing) },
-            context_radius: 10.0 * voxel,
+            radius: features::Options::new(spacing).radius,
+            context_radius: 10,
             max_distance: 6.0 * voxel,
             match_threshold: 0.7,
             stiffness: 0.3,
@@ -104,8 +105,15 @@ impl Options {
         }
     }
 
-    fn radius(&self, spacing: Point) -> [usize; 3] {
-        spacing.map(|s| ((self.context_radius / s).round() as usize).max(2))
+    /// How spots of the fixed volume are found: all of them, wherever they are.
+    fn spots(&self, spacing: Point) -> features::Options {
+        let usual = features::Options::new(spacing);
+        features::Options { radius: self.radius, max_spots: usize::MAX, ..usual }
+    }
+
+    /// What the result depends on.
+    fn text(&self) -> String {
+        format!("{:?}", Self { initial: String::new(), ..self.clone() })
     }
 
     fn reach(&self, spacing: Point) -> [usize; 3] {
@@ -181,9 +189,9 @@ fn plan(pair: &Pair, block: [usize; 3]) -> Plan {
         (0..3).map(|a| size[a].min(pair.fixed.grid().shape[a]) + 2 * margin[a]).product();
     // fixed, moving, warped, halves, and what the detector holds
     let bytes = voxels as u64 * 40;
-    let mut text = format!("{options:?};block={block:?};task={size:?}");
+    let mut text = format!("{};block={block:?};task={size:?}", options.text());
     for volume in [pair.fixed, pair.moving] {
-        let _ = write!(text, ";{} {:?}", volume.location(), volume.grid());
+        let _ = write!(text, ";{} {:?}", volume.fingerprint(), volume.grid());
     }
     let _ = write!(text, ";{:?}", pair.initial.as_affine());
     Plan::tile(pair.fixed.grid().bounds(), size, bytes, text)

@@ -53,11 +53,11 @@ impl Pair<'_> {
     /// Voxels beyond the core that a task reads: a spot's surroundings, moved as far as allowed.
     pub(super) fn margin(&self) -> [usize; 3] {
         let spacing = self.fixed.grid().spacing;
-        let (radius, reach) = (self.options.radius(spacing), self.options.reach(spacing));
-        let widest = self.options.spots.radius[1];
+        let (radius, reach) = (self.options.context_radius, self.options.reach(spacing));
+        let widest = self.options.radius[1];
         std::array::from_fn(|a| {
             let blob = (2.0 * widest / spacing[a]).ceil() as usize;
-            (radius[a] + reach[a] + 1).max(blob)
+            (radius + reach[a] + 1).max(blob)
         })
     }
 
@@ -94,7 +94,7 @@ impl Pair<'_> {
         let searcher = Searcher::new(
             Block { voxels: &input.fixed, shape: onto.shape },
             Block { voxels: &warped, shape: onto.shape },
-            self.options.radius(onto.spacing),
+            [self.options.context_radius; 3],
             self.options.reach(onto.spacing),
         );
         let mut found = Found { overlaps: true, ..Found::default() };
@@ -121,8 +121,8 @@ impl Pair<'_> {
         around: Box3,
     ) -> anyhow::Result<Vec<SpotVoxel>> {
         let core = task.core.shift(around.min.map(|v| -v));
-        let found =
-            features::detect_in_memory(fixed, onto.shape, onto.spacing, &self.options.spots)?;
+        let options = self.options.spots(onto.spacing);
+        let found = features::detect_in_memory(fixed, onto.shape, onto.spacing, &options)?;
         let inside = |spot: &SpotVoxel| core.contains(nearest(spot.position).map(|v| v as i64));
         let mut spots: Vec<SpotVoxel> = found.into_iter().filter(inside).collect();
         spots.sort_by(|a, b| {

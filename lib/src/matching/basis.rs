@@ -11,7 +11,7 @@ const AXIS: usize = 7;
 
 /// Squared length of the longest wave vector kept. Measured on the tutorial pair: 34 leaves 5
 /// candidates per spot; 24 and 45 cost more, in candidates and in the product.
-const RADIUS_SQUARED: usize = 34;
+const RADIUS_SQUARED: usize = 45;
 
 /// An orthonormal basis of low-frequency cosines (DCT-II) on a box of voxels.
 pub(super) struct Basis {

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::basis::Basis;
-use super::cpu::{Row, dot};
+use super::cpu::{Row, copy_lines, dot};
 use super::share::Share;
 use crate::geom::{Grid, Point};
 use crate::volume::Voxel;
@@ -23,7 +23,8 @@ pub(super) struct Place {
     pub(super) position: Point,
 }
 
-/// The spots whose contexts of half width `radius` are complete.
+/// The spots whose contexts of half width `radius` are complete, tile by tile of the size of a
+/// context: neighbours in the list share their voxels, which are then in the cache.
 ///
 /// `truncate`: the voxel is the position cut, not rounded, to integers; BigStream does that
 /// (spot * spacing / spacing, then a cast), and so loses a voxel where the quotient falls short.
@@ -40,7 +41,11 @@ pub(super) fn places(
         });
         fits.then(|| Place { spot, voxel: index.map(|v| v as usize), position })
     };
-    positions.iter().enumerate().filter_map(inside).collect()
+    let mut places: Vec<Place> = positions.iter().enumerate().filter_map(inside).collect();
+    let tile =
+        |p: &Place| -> [usize; 3] { std::array::from_fn(|a| p.voxel[a] / (2 * radius[a] + 1)) };
+    places.sort_by_cached_key(|p| (tile(p), p.voxel, p.spot));
+    places
 }
 
 /// Voxels around places: an array that holds them all, or one small array for each.
@@ -155,6 +160,13 @@ impl<'a, T: Voxel> Contexts<'a, T> {
         gather(&self.store, i, self.radius, self.means[i], out);
     }
 
+    /// The voxels of the box of half width `inner` in the middle of context `i`, about their mean.
+    pub(super) fn middle(&self, i: usize, inner: [usize; 3], out: &mut Vec<f32>) {
+        gather(&self.store, i, inner, self.means[i], out);
+        let mean = out.iter().sum::<f32>() / out.len() as f32;
+        out.iter_mut().for_each(|v| *v -= mean);
+    }
+
     /// The voxels of context `i`, mean 0 and length 1.
     pub(super) fn unit(&self, i: usize, out: &mut Vec<f32>) {
         self.centred(i, out);
@@ -176,28 +188,30 @@ impl<'a, T: Voxel> Contexts<'a, T> {
         })
     }
 
-    /// Copies the context and what lies within its reach, about its mean, into a cube of
-    /// `strides` (z, y) whose middle is the middle of the context grown by `MARGIN`.
-    pub(super) fn surroundings(&self, i: usize, strides: [usize; 2], out: &mut [f32]) {
+    /// Copies the box of half width `inner` in the middle of context `i`, and what lies within its
+    /// reach, about the mean of the context, into a cube of `strides` (z, y) whose middle is the
+    /// middle of the box grown by `MARGIN`.
+    pub(super) fn surroundings(
+        &self,
+        i: usize,
+        inner: [usize; 3],
+        strides: [usize; 2],
+        out: &mut [f32],
+    ) {
         let reach = self.reach(i);
-        let [z, y, x] = std::array::from_fn(|a| {
-            let middle = self.radius[a] + MARGIN;
-            let span = self.radius[a];
-            middle - span - reach[a][0]..middle + span + reach[a][1] + 1
-        });
+        let [sz, sy] = self.store.strides;
+        let [down_z, down_y, down_x] = std::array::from_fn(|a| inner[a] + reach[a][0]);
+        let [nz, ny, nx] = std::array::from_fn(|a| 2 * inner[a] + 1 + reach[a][0] + reach[a][1]);
+        let [to_z, to_y, to_x] = std::array::from_fn(|a| MARGIN - reach[a][0]);
+        let corner = self.store.centres[i] - down_z * sz - down_y * sy - down_x;
         out.fill(0.0);
-        let first = |a: usize| self.radius[a] + reach[a][0];
-        let corner = self.store.centres[i]
-            - first(0) * self.store.strides[0]
-            - first(1) * self.store.strides[1]
-            - first(2);
-        for (dz, z) in z.enumerate() {
-            for (dy, y) in y.clone().enumerate() {
-                let from = corner + dz * self.store.strides[0] + dy * self.store.strides[1];
-                let row = &self.store.voxels[from..][..x.len()];
-                let to = z * strides[0] + y * strides[1] + x.start;
-                for (o, v) in out[to..].iter_mut().zip(row) {
-                    let v = v.to_f32() - self.means[i];
+        for z in 0..nz {
+            for y in 0..ny {
+                let row = &self.store.voxels[corner + z * sz + y * sy..][..nx];
+                let to = (z + to_z) * strides[0] + (y + to_y) * strides[1] + to_x;
+                let mean = self.means[i];
+                for (o, v) in out[to..to + nx].iter_mut().zip(row) {
+                    let v = v.to_f32() - mean;
                     *o = if v.is_finite() { v } else { 0.0 };
                 }
             }
@@ -215,15 +229,9 @@ fn gather<T: Voxel>(
 ) {
     let [rz, ry, rx] = radius;
     let [sz, sy] = store.strides;
-    let width = 2 * rx + 1;
-    out.clear();
     let corner = store.centres[i] - rz * sz - ry * sy - rx;
-    for z in 0..=2 * rz {
-        for y in 0..=2 * ry {
-            let row = &store.voxels[corner + z * sz + y * sy..][..width];
-            out.extend(row.iter().map(|v| v.to_f32() - mean));
-        }
-    }
+    out.resize((2 * rz + 1) * (2 * ry + 1) * (2 * rx + 1), 0.0);
+    copy_lines(&store.voxels[corner..], [sz, sy], radius.map(|r| 2 * r + 1), mean, out);
 }
 
 /// Describes one context, whose voxels it leaves centred; `None` where it has no correlation.

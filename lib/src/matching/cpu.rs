@@ -3,6 +3,8 @@
 //! Both are plain lane-wise loops, compiled a second time for AVX2 where the processor has it. No
 //! fused multiply-add, and the same lanes in both: the results are the same bits on every x86-64.
 
+use crate::volume::Voxel;
+
 /// Lanes of a running sum: four AVX registers, enough to hide the latency of an addition.
 const LANES: usize = 32;
 
@@ -130,6 +132,58 @@ fn expand_rows_wide(rows: &[Row], step: usize, basis: &[Row], out: &mut [Row]) {
         }
     }
     out.copy_from_slice(&sums[..out.len()]);
+}
+
+/// Copies a box of `size` out of an array of `strides` (z, y), less `mean`.
+pub(super) fn copy_lines<T: Voxel>(
+    from: &[T],
+    strides: [usize; 2],
+    size: [usize; 3],
+    mean: f32,
+    out: &mut [f32],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        #[expect(unsafe_code, reason = "a call across target features")]
+        // SAFETY: the processor has AVX2, as was just checked.
+        return unsafe { copy_lines_avx2(from, strides, size, mean, out) };
+    }
+    copy_lines_wide(from, strides, size, mean, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn copy_lines_avx2<T: Voxel>(
+    from: &[T],
+    strides: [usize; 2],
+    size: [usize; 3],
+    mean: f32,
+    out: &mut [f32],
+) {
+    copy_lines_wide(from, strides, size, mean, out);
+}
+
+#[inline(always)]
+fn copy_lines_wide<T: Voxel>(
+    from: &[T],
+    [plane, line]: [usize; 2],
+    [_, ny, nx]: [usize; 3],
+    mean: f32,
+    out: &mut [f32],
+) {
+    for (z, out) in out.chunks_exact_mut(ny * nx).enumerate() {
+        for (y, out) in out.chunks_exact_mut(nx).enumerate() {
+            // lines are shorter than the loop that a compiler would unroll: registers by hand
+            let (row, row_rest) = from[z * plane + y * line..][..nx].as_chunks::<8>();
+            let (out, out_rest) = out.as_chunks_mut::<8>();
+            for (out, row) in out.iter_mut().zip(row) {
+                *out = row.map(|v| v.to_f32() - mean);
+            }
+            for (o, v) in out_rest.iter_mut().zip(row_rest) {
+                *o = v.to_f32() - mean;
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ mod share;
 mod subvoxel;
 
 #[cfg(test)]
+mod estimate_tests;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod npz;

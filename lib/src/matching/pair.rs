@@ -67,6 +67,9 @@ pub(super) fn pair<T: Voxel, U: Voxel>(
         pairs = mutual(fixed, moving, pairs, options, share);
         tracing::debug!(matches = pairs.len(), "partners are each other's best");
     }
+    let mut order: Vec<usize> = (0..pairs.len()).collect();
+    // the work goes from voxel to voxel, the result comes in the order of the spots
+    order.sort_by_key(|&n| fixed.places[pairs[n].0].spot);
     let place = |peak: &mut Option<Peak>, n: usize| {
         let (i, Partner { column: j, correlation }) = pairs[n];
         let (p, q) = (fixed.places[i], moving.places[j]);
@@ -79,15 +82,15 @@ pub(super) fn pair<T: Voxel, U: Voxel>(
         };
         if options.subvoxel() {
             let peak = peak.get_or_insert_with(|| Peak::new(fixed.radius));
-            let (shift, correlation) = peak.find(fixed, i, moving, j);
+            let shift = peak.find(fixed, i, moving, j);
             // what was matched is the middle of the fixed context, not the spot beside it
             one.fixed = grids[0].position(p.voxel.map(|v| v as f64));
             one.moving = grids[1].position(std::array::from_fn(|a| q.voxel[a] as f64 + shift[a]));
-            one.correlation = f64::from(correlation);
         }
         one
     };
-    share.map(pairs.len(), || None, place)
+    let matches = share.map(pairs.len(), || None, place);
+    order.into_iter().map(|n| matches[n]).collect()
 }
 
 fn near<T: Voxel>(contexts: &Contexts<'_, T>, distance: f64) -> Near {

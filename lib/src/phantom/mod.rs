@@ -8,7 +8,8 @@
 //! interpolation of an image: the fixed voxel at `p` shows `world(p)`, the moving voxel at `q` shows
 //! `world(T^-1(q))`. [`score`] measures a transform against that truth.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -33,9 +34,6 @@ use world::World;
 /// Why a test set could not be made or a transform not be measured.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A flag does not fit.
-    #[error("{0}")]
-    Usage(String),
     /// The truth is not what [`rounds`] writes.
     #[error("{path}: {message}")]
     Truth {
@@ -86,6 +84,21 @@ pub struct Rounds {
     pub noise: f64,
 }
 
+/// Reads a shape as `--size` takes it: `256`, or three numbers `z,y,x`.
+///
+/// # Errors
+/// What was wanted instead.
+pub fn parse_shape(text: &str) -> Result<[usize; 3], String> {
+    let sizes: Result<Vec<usize>, _> = text.split(',').map(|n| n.trim().parse()).collect();
+    match sizes.as_deref() {
+        Ok(&[n]) => Ok([n; 3]),
+        Ok(&[z, y, x]) => Ok([z, y, x]),
+        _ => {
+            Err("wanted one number of voxels, or three along z,y,x such as 256,300,300".to_owned())
+        }
+    }
+}
+
 /// The side of the chunks, and of the blocks that are made at once.
 const CHUNK: usize = 64;
 /// The truth's field has a vector at every 4th voxel: linear interpolation between them
@@ -104,7 +117,7 @@ struct Pair {
 
 impl Rounds {
     fn check(&self) -> Result<(), Error> {
-        let usage = |message: String| Err(Error::Usage(message));
+        let usage = |message: String| Err(blocks::Error::Usage(message).into());
         if let Some(&n) = self.shape.iter().find(|&&n| !(32..=100_000).contains(&n)) {
             return usage(format!("--size has an axis of {n} voxels; wanted 32 to 100000"));
         }
@@ -139,11 +152,11 @@ impl Rounds {
         let deformation = Deformation::random(seed, &fixed, self.max_displacement, self.wavelength);
         let ratio = deformation.least_ratio(&fixed);
         if ratio < 0.2 {
-            return Err(Error::Usage(format!(
+            return Err(blocks::Error::Usage(format!(
                 "a deformation of {} voxels at a wavelength of {} shrinks parts of the volume to {ratio:.2} of \
                  their size; wanted at least 0.2: lower --max-displacement or raise --wavelength",
                 self.max_displacement, self.wavelength
-            )));
+            )).into());
         }
         let map = TrueMap::random(seed, &fixed, &moving, deformation);
         Ok(Pair { world: World::new(seed, &fixed), map, fixed, moving })
@@ -158,13 +171,11 @@ impl Rounds {
 /// [`Error`]: a parameter out of range, a deformation that would fold, an output that exists.
 pub fn rounds(rounds: &Rounds, folder: &Path, ctx: &Context) -> Result<(), Error> {
     let pair = rounds.pair(ctx.seed)?;
-    if !ctx.plan_only {
-        std::fs::create_dir_all(folder).map_err(|source| Error::Io {
-            action: "create",
-            path: folder.display().to_string(),
-            source,
-        })?;
-    }
+    std::fs::create_dir_all(folder).map_err(|source| Error::Io {
+        action: "create",
+        path: folder.display().to_string(),
+        source,
+    })?;
     let camera = |round: usize| Camera {
         world: &pair.world,
         map: (round == 1).then_some(&pair.map),
@@ -180,17 +191,14 @@ pub fn rounds(rounds: &Rounds, folder: &Path, ctx: &Context) -> Result<(), Error
     let what = format!("phantom rounds {rounds:?} seed {}", ctx.seed);
     image(&camera(0), &folder.join("fixed.zarr"), &what, ctx)?;
     image(&camera(1), &folder.join("moving.zarr"), &what, ctx)?;
-    if !ctx.plan_only {
-        write_truth(&pair, folder, ctx)?;
-    }
-    Ok(())
+    write_truth(&pair, folder, ctx)
 }
 
 /// Renders one round, block by block.
-fn image(camera: &Camera, path: &PathBuf, what: &str, ctx: &Context) -> Result<(), Error> {
+fn image(camera: &Camera, path: &Path, what: &str, ctx: &Context) -> Result<(), Error> {
     let bounds = camera.grid.bounds();
     let block = [CHUNK; 3];
-    let plan = Plan::tile(bounds, block, Camera::memory(block), format!("{what} {path:?}"));
+    let plan = Plan::tile(bounds, block, Camera::memory(block), what.to_owned());
     let spec = Spec {
         grid: camera.grid,
         dtype: Dtype::U16,
@@ -199,10 +207,8 @@ fn image(camera: &Camera, path: &PathBuf, what: &str, ctx: &Context) -> Result<(
         codec: Codec::default(),
         format: Format::Zarr3,
     };
-    if ctx.plan_only {
-        return Ok(());
-    }
-    let output = Output::create(&path.to_string_lossy(), &spec, ctx.existing)?;
+    let output = Arc::new(Output::create(&path.to_string_lossy(), &spec, ctx.existing)?);
+    ctx.output_array(&output);
     plan.stream(
         ctx,
         &output.ledger_folder(),
@@ -328,6 +334,13 @@ mod tests {
             worst = (0..3).map(|a| (got[a] - q[a]).abs()).fold(worst, f64::max);
         }
         assert!(worst < 0.02, "{worst} um");
+    }
+
+    #[test]
+    fn a_shape_is_one_number_or_three() {
+        assert_eq!(parse_shape("64"), Ok([64; 3]));
+        assert_eq!(parse_shape("64, 70,80"), Ok([64, 70, 80]));
+        assert!(parse_shape("64,70").is_err() && parse_shape("big").is_err());
     }
 
     #[test]

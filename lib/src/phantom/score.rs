@@ -4,6 +4,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use crate::blocks::write_whole;
 use crate::geom::{Chain, Point};
 use crate::transform;
 use crate::volume::{Select, Volume};
@@ -32,6 +33,13 @@ pub struct Score {
     pub um: Spread,
     /// Voxels of the moving volume.
     pub voxels: Spread,
+}
+
+impl Score {
+    /// As it is printed.
+    pub fn to_json(&self) -> String {
+        format!("{:#}\n", serde_json::json!(self))
+    }
 }
 
 /// The side of the cells, micrometres, in which points are measured together: it bounds how much
@@ -125,10 +133,7 @@ pub(super) fn write_points(path: &Path, points: &[[Point; 2]]) -> Result<(), Err
         writer.serialize(row).map_err(|e| broken(e.to_string()))?;
     }
     let text = writer.into_inner().map_err(|e| broken(e.to_string()))?;
-    let partial = path.with_extension(format!("csv.{}.partial", std::process::id()));
-    let failed = |source| Error::Io { action: "write", path: path.display().to_string(), source };
-    std::fs::write(&partial, text).map_err(failed)?;
-    std::fs::rename(&partial, path).map_err(failed)
+    Ok(write_whole(path, &text)?)
 }
 
 fn read_points(path: &Path) -> Result<Vec<[Point; 2]>, Error> {

@@ -1,10 +1,10 @@
 //! Drawings, as SVG inside the page.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::blocks_table::Block;
 use crate::geom::{Grid, Model, Point, fit};
-use crate::table::Match;
+use crate::table::{BlockRow, Match, Status};
 
 /// The width that drawings are laid out in.
 const WIDTH: f64 = 1000.0;
@@ -127,7 +127,7 @@ impl Layout {
 }
 
 /// 1, 2 or 5 times a power of ten, at most `limit`.
-fn round_length(limit: f64) -> f64 {
+pub(super) fn round_length(limit: f64) -> f64 {
     let power = 10f64.powf(limit.log10().floor());
     [5.0, 2.0, 1.0].into_iter().map(|v| v * power).find(|&v| v <= limit).unwrap_or(power)
 }
@@ -154,135 +154,6 @@ pub(super) fn short(value: f64) -> String {
 /// For text that goes into a drawing.
 pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
-/// How the residuals of inliers are spread.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub(super) struct Residuals {
-    pub(super) matches: usize,
-    pub(super) inliers: usize,
-    pub(super) median_um: f64,
-    pub(super) rms_um: f64,
-    pub(super) p95_um: f64,
-}
-
-impl Residuals {
-    /// Of the inliers; none where there are none.
-    pub(super) fn of(matches: &[Match]) -> Option<Self> {
-        let sorted = sorted_residuals(matches);
-        let at = |share: f64| sorted[(share * (sorted.len() - 1) as f64).round() as usize];
-        let square = sorted.iter().map(|v| v * v).sum::<f64>() / sorted.len().max(1) as f64;
-        (!sorted.is_empty()).then(|| Self {
-            matches: matches.len(),
-            inliers: matches.iter().filter(|m| m.inlier).count(),
-            median_um: at(0.5),
-            rms_um: square.sqrt(),
-            p95_um: at(0.95),
-        })
-    }
-}
-
-fn sorted_residuals(matches: &[Match]) -> Vec<f64> {
-    let mut out: Vec<f64> =
-        matches.iter().filter(|m| m.inlier && m.residual.is_finite()).map(|m| m.residual).collect();
-    out.sort_by(f64::total_cmp);
-    out
-}
-
-/// The histogram of the inliers' residuals, with median and root mean square.
-pub(super) fn histogram(matches: &[Match], residuals: &Residuals) -> String {
-    const BINS: usize = 32;
-    let sorted = sorted_residuals(matches);
-    let (left, right, top, bottom) = (56.0, 12.0, 34.0, 44.0);
-    let (width, height) = (640.0, 320.0);
-    let most = sorted.last().copied().unwrap_or(0.0).max(1e-9) * 1.0001;
-    let mut counts = [0usize; BINS];
-    for v in &sorted {
-        counts[((v / most * BINS as f64) as usize).min(BINS - 1)] += 1;
-    }
-    let peak = counts.iter().copied().max().unwrap_or(1).max(1) as f64;
-    let x = |v: f64| left + v / most * (width - left - right);
-    let y = |n: f64| height - bottom - n / peak * (height - top - bottom);
-    let mut svg = format!(
-        "<svg viewBox=\"0 0 {width} {height}\" class=\"chart\" role=\"img\" aria-label=\"Histogram of residuals\">"
-    );
-    axis(&mut svg, [left, right, bottom], [width, height], most, &x);
-    let step = round_length(peak / 3.0).max(1.0);
-    let mut n = step;
-    while n <= peak {
-        let _ = write!(
-            svg,
-            "<path class=\"grid\" d=\"M{left} {:.1}H{:.1}\"/><text class=\"tick end\" x=\"{:.1}\" y=\"{:.1}\">{n}</text>",
-            y(n),
-            width - right,
-            left - 8.0,
-            y(n) + 4.0
-        );
-        n += step;
-    }
-    for (i, &count) in counts.iter().enumerate() {
-        let (from, to) = (i as f64 / BINS as f64 * most, (i + 1) as f64 / BINS as f64 * most);
-        let _ = write!(
-            svg,
-            "<rect class=\"column\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\">\
-             <title>{} to {} µm: {count}</title></rect>",
-            x(from) + 0.5,
-            y(count as f64),
-            x(to) - x(from) - 1.0,
-            height - bottom - y(count as f64),
-            short(from),
-            short(to)
-        );
-    }
-    let median_left = residuals.median_um <= residuals.rms_um;
-    for (name, value, to_left) in
-        [("median", residuals.median_um, median_left), ("RMS", residuals.rms_um, !median_left)]
-    {
-        let (class, shift) = if to_left { ("mark end", -5.0) } else { ("mark", 5.0) };
-        let near = x(value) < left + 110.0 && to_left;
-        let (class, shift, rise) = if near { ("mark", 5.0, 14.0) } else { (class, shift, 0.0) };
-        let _ = write!(
-            svg,
-            "<path class=\"mark-line\" d=\"M{:.1} {:.1}V{:.1}\"/><text class=\"{class}\" x=\"{:.1}\" y=\"{:.1}\">{name} {} µm</text>",
-            x(value),
-            top - 6.0 - rise,
-            height - bottom,
-            x(value) + shift,
-            top - 10.0 - rise + 8.0,
-            short(value)
-        );
-    }
-    svg.push_str("</svg>");
-    svg
-}
-
-fn axis(
-    svg: &mut String,
-    [left, right, bottom]: [f64; 3],
-    [width, height]: [f64; 2],
-    most: f64,
-    x: &impl Fn(f64) -> f64,
-) {
-    let base = height - bottom;
-    let _ = write!(svg, "<path class=\"axis\" d=\"M{left} {base}H{:.1}\"/>", width - right);
-    let step = round_length(most / 4.0);
-    let mut at = 0.0;
-    while at <= most {
-        let _ = write!(
-            svg,
-            "<path class=\"axis\" d=\"M{0:.1} {base}v5\"/><text class=\"tick middle\" x=\"{0:.1}\" y=\"{1}\">{2}</text>",
-            x(at),
-            base + 19.0,
-            short(at)
-        );
-        at += step;
-    }
-    let _ = write!(
-        svg,
-        "<text class=\"tick middle\" x=\"{:.1}\" y=\"{:.1}\">distance after the global map, µm</text>",
-        f64::midpoint(left, width - right),
-        height - 6.0
-    );
 }
 
 /// What the drawing of spots shows.
@@ -387,39 +258,39 @@ fn thinned<T>(all: &[T]) -> impl Iterator<Item = &T> {
     all.iter().step_by(step_of(all.len()))
 }
 
-/// How blocks ended, in the order in which they are listed.
-pub(super) const STATUSES: [&str; 4] = ["fitted", "regularised", "fallback", "empty"];
+/// How blocks can end, in the order in which they are listed.
+pub(super) const STATUSES: [Status; 4] =
+    [Status::Fitted, Status::Regularised, Status::Fallback, Status::Empty];
 
 /// A raster of blocks for each layer along z.
-pub(super) fn block_map(blocks: &[Block]) -> String {
+pub(super) fn block_map(blocks: &[BlockRow]) -> String {
     const SIDE: f64 = 42.0;
-    let most = |of: fn(&Block) -> usize| blocks.iter().map(of).max().unwrap_or(0) + 1;
-    let (layers, rows, columns) = (most(|b| b.block_z), most(|b| b.block_y), most(|b| b.block_x));
+    let most = |axis: usize| blocks.iter().map(|b| b.index[axis] + 1).max().unwrap_or(0) as f64;
+    let (width, height) = (most(2) * SIDE, most(1) * SIDE);
+    let layers: BTreeSet<usize> = blocks.iter().map(|b| b.index[0]).collect();
     let mut out = String::new();
-    for layer in 0..layers {
-        let (width, height) = (columns as f64 * SIDE, rows as f64 * SIDE);
+    for layer in layers {
         let _ = write!(
             out,
             "<figure class=\"layer\" style=\"max-width:{:.0}px\"><svg viewBox=\"0 0 {width} {height}\" role=\"img\" \
              aria-label=\"Blocks of layer {layer}\">",
             width.max(84.0)
         );
-        for b in blocks.iter().filter(|b| b.block_z == layer) {
-            let (x, y) = (b.block_x as f64 * SIDE, b.block_y as f64 * SIDE);
-            let class =
-                if STATUSES.contains(&b.status.as_str()) { b.status.as_str() } else { "fallback" };
-            let inliers = b.inliers.map_or(String::new(), |n| n.to_string());
+        for b in blocks.iter().filter(|b| b.index[0] == layer) {
+            let (x, y) = (b.index[2] as f64 * SIDE, b.index[1] as f64 * SIDE);
             let _ = write!(
                 out,
-                "<g class=\"block {class}\"><title>{}</title><rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" \
-                 height=\"{:.1}\" rx=\"4\"/><text x=\"{:.1}\" y=\"{:.1}\">{inliers}</text></g>",
+                "<g class=\"block {}\"><title>{}</title><rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" \
+                 height=\"{:.1}\" rx=\"4\"/><text x=\"{:.1}\" y=\"{:.1}\">{}</text></g>",
+                b.status.name(),
                 escape(&describe(b)),
                 x + 1.5,
                 y + 1.5,
                 SIDE - 3.0,
                 SIDE - 3.0,
                 x + SIDE / 2.0,
-                y + SIDE / 2.0 + 4.5
+                y + SIDE / 2.0 + 4.5,
+                b.inliers
             );
         }
         let _ = write!(out, "</svg><figcaption>z {layer}</figcaption></figure>");
@@ -427,23 +298,19 @@ pub(super) fn block_map(blocks: &[Block]) -> String {
     out
 }
 
-fn describe(b: &Block) -> String {
-    let mut text = format!("block {}, {}, {}: {}", b.block_z, b.block_y, b.block_x, b.status);
+fn describe(b: &BlockRow) -> String {
+    let [z, y, x] = b.index;
+    let mut text = format!("block {z}, {y}, {x}: {}", b.status.name());
     if !b.reason.is_empty() {
         let _ = write!(text, " ({})", b.reason);
     }
-    let mut add = |name: &str, value: Option<String>| {
+    let _ = write!(text, "\ninliers {} of {} matches", b.inliers, b.matches);
+    for (name, value) in [("median", b.median), ("RMS", b.rms)] {
         if let Some(value) = value {
-            let _ = write!(text, "\n{name} {value}");
+            let _ = write!(text, "\n{name} residual {} µm", short(value));
         }
-    };
-    add("inliers", b.inliers.map(|n| n.to_string()));
-    add("matches", b.matches.map(|n| n.to_string()));
-    add("median residual", b.median_um.map(|v| format!("{} µm", short(v))));
-    add("RMS residual", b.rms_um.map(|v| format!("{} µm", short(v))));
-    if let (Some(z), Some(y), Some(x)) = (b.shift_z_um, b.shift_y_um, b.shift_x_um) {
-        add("shift", Some(format!("{}, {}, {} µm", short(z), short(y), short(x))));
     }
+    let _ = write!(text, "\nshift {} µm", b.shift.map(short).join(", "));
     text
 }
 
@@ -471,33 +338,23 @@ mod tests {
     }
 
     #[test]
-    fn residuals_are_those_of_the_inliers_alone() {
-        let one = |residual, inlier| Match {
-            fixed: [0.0; 3],
-            moving: [0.0; 3],
-            correlation: 0.9,
-            inlier,
-            residual,
-        };
-        let matches = [one(1.0, true), one(2.0, true), one(2.0, true), one(50.0, false)];
-        let residuals = Residuals::of(&matches).unwrap();
-        assert_eq!((residuals.matches, residuals.inliers, residuals.median_um), (4, 3, 2.0));
-        assert!((residuals.rms_um - 3f64.sqrt()).abs() < 1e-12);
-        assert!(histogram(&matches, &residuals).contains("median 2 µm"));
-        assert!(Residuals::of(&[one(1.0, false)]).is_none());
-    }
-
-    #[test]
     fn a_block_map_names_each_block_and_escapes_its_reason() {
-        let block = |z, status: &str, reason: &str| Block {
-            block_z: z,
-            status: status.into(),
+        let block = |z, status, reason: &str| BlockRow {
+            index: [z, 0, 0],
+            status,
             reason: reason.into(),
-            inliers: Some(7),
-            ..Block::default()
+            spots_fixed: 9,
+            spots_moving: 9,
+            matches: 8,
+            inliers: 7,
+            median: None,
+            rms: Some(0.5),
+            shift: [0.0, 1.0, 2.0],
         };
-        let map =
-            block_map(&[block(0, "fitted", ""), block(1, "fallback", "scale < 0.5 & \"odd\"")]);
+        let map = block_map(&[
+            block(0, Status::Fitted, ""),
+            block(1, Status::Fallback, "scale < 0.5 & \"odd\""),
+        ]);
         assert_eq!(map.matches("<svg").count(), 2);
         assert!(map.contains("class=\"block fitted\""));
         assert!(map.contains("(scale &lt; 0.5 &amp; &quot;odd&quot;)"));

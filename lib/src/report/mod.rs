@@ -6,33 +6,37 @@
 //! with the volumes.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde_json::{Value, json};
 
+use crate::blocks::{self, Context, write_whole};
 use crate::geom::{Grid, Point};
-use crate::table::{self, Match};
-use crate::volume::{self, Existing, Volume};
+use crate::table::{self, BlockRow, Match, Status};
+use crate::volume::{self, Select, Volume};
 
 mod agreement;
-mod blocks_table;
 mod figures;
 mod neuroglancer;
 mod page;
 mod picture;
 mod planes;
 mod receipts;
+mod residuals;
 mod source;
+mod views;
 
 pub use agreement::Agreement;
 
 use agreement::Survey;
-use blocks_table::Block;
-use figures::{Layout, Ortho, Residuals, STATUSES, SpotFigure, short};
+use figures::{Layout, Ortho, STATUSES};
 use neuroglancer::Layer;
 use page::{StageView, View};
 use planes::{Contrast, Plane};
 use receipts::Receipt;
+use residuals::Residuals;
 use source::{Source, Unaligned};
+use views::{block_view, describe, spot_view, truth_view};
 
 /// Why a report could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +49,6 @@ pub enum Error {
         /// What was found, what was wanted, the way out.
         message: String,
     },
-    /// The page is there already.
-    #[error("{0} exists already; give --overwrite to replace it")]
-    Exists(String),
     /// The file system refused.
     #[error("cannot {action} {path}: {source}")]
     Io {
@@ -67,9 +68,31 @@ pub enum Error {
     /// The template and its data do not fit.
     #[error("cannot lay out the page: {0}")]
     Page(#[from] minijinja::Error),
-    /// The machine gave no threads.
-    #[error("cannot start the threads of --threads: {0}")]
-    Threads(#[from] rayon::ThreadPoolBuildError),
+    /// An output's error.
+    #[error(transparent)]
+    Blocks(#[from] blocks::Error),
+}
+
+/// A name and a location, written `name=location`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Named {
+    /// What it is called on the page.
+    pub name: String,
+    /// The file or volume.
+    pub location: String,
+}
+
+impl FromStr for Named {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, location)) if !name.is_empty() && !location.is_empty() => {
+                Ok(Self { name: name.to_owned(), location: location.to_owned() })
+            }
+            _ => Err("wanted a name, = and a location, such as global=out/global.zarr".to_owned()),
+        }
+    }
 }
 
 /// What a report is about.
@@ -78,8 +101,8 @@ pub struct Request {
     pub fixed: Volume,
     /// The moving volume as it was.
     pub moving: Volume,
-    /// Name and result of each step, on the fixed grid, in their order.
-    pub stages: Vec<(String, Volume)>,
+    /// The volume that each step made on the fixed grid, in their order.
+    pub stages: Vec<Named>,
     /// Receipts: JSON files, or arrays that carry one.
     pub receipts: Vec<PathBuf>,
     /// The matches of the global step.
@@ -88,10 +111,12 @@ pub struct Request {
     pub fixed_spots: Option<PathBuf>,
     /// How the blocks of the local step ended.
     pub blocks_table: Option<PathBuf>,
-    /// Name and file of each measurement against a known truth.
-    pub truth_scores: Vec<(String, PathBuf)>,
+    /// Measurements against a known truth.
+    pub truth_scores: Vec<Named>,
     /// Where Neuroglancer will find the volumes.
     pub base_url: String,
+    /// What the page is called, where its own title is not wanted.
+    pub title: Option<String>,
     /// The page.
     pub output: PathBuf,
 }
@@ -102,12 +127,13 @@ struct Papers {
     receipts: Vec<Receipt>,
     matches: Vec<Match>,
     spots: Vec<Point>,
-    blocks: Vec<Block>,
+    blocks: Vec<BlockRow>,
     truth: Vec<(String, Value)>,
 }
 
 /// Volumes with their names.
 struct Subject<'a> {
+    title: Option<&'a str>,
     fixed: (&'a str, &'a dyn Source),
     moving: (&'a str, &'a dyn Source),
     /// Name, location, volume.
@@ -126,52 +152,65 @@ struct Report {
 /// The stage before the first.
 const BEFORE: &str = "before";
 
-/// Writes the page, and beside it `<stem>.json` and `<stem>.neuroglancer.json`. Returns the numbers.
+/// Writes the page, and beside it `<stem>.json` and `<stem>.neuroglancer.json`.
 ///
 /// # Errors
 /// [`Error`]: an input that is not what it should be, a stage on another grid than the fixed
 /// volume's, an output that exists.
-pub fn write(request: &Request, threads: usize, existing: Existing) -> Result<Value, Error> {
+pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
     let output = &request.output;
-    if existing == Existing::Refuse && output.exists() {
-        return Err(Error::Exists(output.display().to_string()));
-    }
+    ctx.refuse_existing(output)?;
     let papers = Papers::read(request)?;
+    ctx.input(&request.fixed);
+    ctx.input(&request.moving);
+    let mut stages = Vec::new();
+    for stage in &request.stages {
+        let volume = Volume::open(&stage.location, &Select::default())?;
+        check_grid(stage, &volume.grid(), &request.fixed.grid())?;
+        ctx.input(&volume);
+        stages.push((stage.name.as_str(), volume));
+    }
     let state_path = output.with_extension("neuroglancer.json");
     let subject = Subject {
+        title: request.title.as_deref(),
         fixed: (request.fixed.location(), &request.fixed),
         moving: (request.moving.location(), &request.moving),
-        stages: request
-            .stages
+        stages: stages
             .iter()
-            .map(|(name, volume)| (name.as_str(), volume.location(), volume as &dyn Source))
+            .map(|(name, volume)| (*name, volume.location(), volume as &dyn Source))
             .collect(),
         base_url: &request.base_url,
         neuroglancer: state_path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
     };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build()?;
-    let report = pool.install(|| compose(&subject, papers, threads))?;
-    replace(&state_path, &pretty(&report.state))?;
-    replace(&output.with_extension("json"), &pretty(&report.numbers))?;
+    let report = compose(&subject, papers, ctx.threads)?;
+    if let Some(folder) = output.parent() {
+        std::fs::create_dir_all(folder).map_err(|source| Error::Io {
+            action: "create",
+            path: folder.display().to_string(),
+            source,
+        })?;
+    }
+    write_whole(&state_path, pretty(&report.state).as_bytes())?;
+    write_whole(&output.with_extension("json"), pretty(&report.numbers).as_bytes())?;
     // the page last: where it is, all is
-    replace(output, &report.page)?;
-    Ok(report.numbers)
+    write_whole(output, report.page.as_bytes())?;
+    ctx.output_file(output);
+    record(&report.numbers, ctx);
+    Ok(())
+}
+
+/// The correlations, for the receipt: `ncc_before`, `ncc_<stage>`.
+fn record(numbers: &Value, ctx: &Context) {
+    for stage in numbers["stages"].as_array().into_iter().flatten() {
+        let name = stage["name"].as_str().unwrap_or_default();
+        for (key, of) in [("ncc", "ncc_overlap"), ("ncc_foreground", "ncc_foreground")] {
+            ctx.record(&format!("{key}_{name}"), stage["agreement"][of].clone());
+        }
+    }
 }
 
 fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
-}
-
-/// Writes a file, whole or not at all.
-fn replace(path: &Path, text: &str) -> Result<(), Error> {
-    let failed = |source| Error::Io { action: "write", path: path.display().to_string(), source };
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(failed)?;
-    }
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(format!(".{}.partial", std::process::id()));
-    std::fs::write(&partial, text).map_err(failed)?;
-    std::fs::rename(&partial, path).map_err(failed)
 }
 
 impl Papers {
@@ -179,7 +218,7 @@ impl Papers {
         let truth = request
             .truth_scores
             .iter()
-            .map(|(name, path)| Ok((name.clone(), read_score(path)?)))
+            .map(|score| Ok((score.name.clone(), read_score(Path::new(&score.location))?)))
             .collect::<Result<_, Error>>()?;
         Ok(Self {
             receipts: receipts::read_all(&request.receipts)?,
@@ -188,7 +227,7 @@ impl Papers {
                 Some(path) => table::read_spots(path)?.iter().map(|s| s.position).collect(),
                 None => Vec::new(),
             },
-            blocks: request.blocks_table.as_deref().map_or(Ok(Vec::new()), blocks_table::read)?,
+            blocks: request.blocks_table.as_deref().map_or(Ok(Vec::new()), table::read_blocks)?,
             truth,
         })
     }
@@ -196,16 +235,17 @@ impl Papers {
     /// What the programs warn of.
     fn warnings(&self) -> Vec<String> {
         let mut out: Vec<String> = self.receipts.iter().flat_map(Receipt::warnings).collect();
-        let fell: Vec<&Block> = self.blocks.iter().filter(|b| b.status == "fallback").collect();
+        let fell: Vec<&BlockRow> =
+            self.blocks.iter().filter(|b| b.status == Status::Fallback).collect();
         if let Some(first) = fell.first() {
             let reason = if first.reason.is_empty() { "no reason given" } else { &first.reason };
             out.push(format!(
                 "{} of {} blocks of the local step fell back, the first of them {},{},{}: {reason}",
                 fell.len(),
                 self.blocks.len(),
-                first.block_z,
-                first.block_y,
-                first.block_x
+                first.index[0],
+                first.index[1],
+                first.index[2]
             ));
         }
         out
@@ -231,9 +271,6 @@ fn read_score(path: &Path) -> Result<Value, Error> {
 fn compose(subject: &Subject, papers: Papers, threads: usize) -> Result<Report, Error> {
     let (_, fixed) = subject.fixed;
     let grid = fixed.grid();
-    for (name, location, volume) in &subject.stages {
-        check_grid(name, location, &volume.grid(), &grid)?;
-    }
     let unaligned = Unaligned { moving: subject.moving.1, onto: grid };
     let mut stages: Vec<(&str, &str, &dyn Source)> = vec![(BEFORE, subject.moving.0, &unaligned)];
     stages.extend(&subject.stages);
@@ -250,7 +287,10 @@ fn compose(subject: &Subject, papers: Papers, threads: usize) -> Result<Report, 
     let residuals = Residuals::of(&papers.matches);
     let (spot_drawing, spots) = spot_view(&grid, &survey, contrasts[0], &papers, residuals);
     let view = View {
-        title: format!("Alignment of {} to {}", leaf(subject.moving.0), leaf(subject.fixed.0)),
+        title: subject.title.map_or_else(
+            || format!("Alignment of {} to {}", leaf(subject.moving.0), leaf(subject.fixed.0)),
+            str::to_owned,
+        ),
         fixed: describe(subject.fixed.0, &grid),
         moving: describe(subject.moving.0, &subject.moving.1.grid()),
         stages: views,
@@ -258,7 +298,7 @@ fn compose(subject: &Subject, papers: Papers, threads: usize) -> Result<Report, 
         window_um: std::array::from_fn(|a| survey.windows.size[a] as f64 * grid.spacing[a]),
         spots,
         spot_drawing,
-        histogram: residuals.map(|r| figures::histogram(&papers.matches, &r)).unwrap_or_default(),
+        histogram: residuals.map(|r| residuals::histogram(&papers.matches, &r)).unwrap_or_default(),
         blocks: (!papers.blocks.is_empty()).then(|| block_view(&papers.blocks)),
         block_drawing: figures::block_map(&papers.blocks),
         truth: papers.truth.iter().map(|(name, score)| truth_view(name, score)).collect(),
@@ -269,7 +309,7 @@ fn compose(subject: &Subject, papers: Papers, threads: usize) -> Result<Report, 
     Ok(Report { page: page::render(&view)?, numbers, state })
 }
 
-fn check_grid(name: &str, location: &str, found: &Grid, wanted: &Grid) -> Result<(), Error> {
+fn check_grid(stage: &Named, found: &Grid, wanted: &Grid) -> Result<(), Error> {
     // metadata is rounded when it is written: a thousandth of a voxel is the same place
     let near = (0..3).all(|a| {
         let slack = 1e-3 * wanted.spacing[a];
@@ -280,11 +320,17 @@ fn check_grid(name: &str, location: &str, found: &Grid, wanted: &Grid) -> Result
         return Ok(());
     }
     Err(Error::Input {
-        path: location.to_owned(),
+        path: stage.location.clone(),
         message: format!(
-            "stage {name} has {:?} voxels of {:?} um from {:?}, and the fixed volume {:?} of {:?} from {:?}; give \
+            "stage {} has {:?} voxels of {:?} um from {:?}, and the fixed volume {:?} of {:?} from {:?}; give \
              as --stage what apply-transform made onto the fixed volume",
-            found.shape, found.spacing, found.origin, wanted.shape, wanted.spacing, wanted.origin
+            stage.name,
+            found.shape,
+            found.spacing,
+            found.origin,
+            wanted.shape,
+            wanted.spacing,
+            wanted.origin
         ),
     })
 }
@@ -351,7 +397,7 @@ fn numbers(subject: &Subject, papers: &Papers, views: &[StageView], warnings: &[
         .iter()
         .map(|&status| {
             let count = papers.blocks.iter().filter(|b| b.status == status).count();
-            (status.to_owned(), json!(count))
+            (status.name().to_owned(), json!(count))
         })
         .collect();
     let place = |(location, volume): (&str, &dyn Source)| {
@@ -398,87 +444,6 @@ fn viewer_state(subject: &Subject, grid: &Grid, survey: &Survey, contrasts: &[Co
     });
     let position = grid.position(survey.centre.map(|v| v as f64));
     neuroglancer::state(&layers, grid, position, subject.base_url)
-}
-
-fn spot_view(
-    grid: &Grid,
-    survey: &Survey,
-    contrast: Contrast,
-    papers: &Papers,
-    residuals: Option<Residuals>,
-) -> (String, Option<Value>) {
-    if papers.spots.is_empty() && papers.matches.is_empty() {
-        return (String::new(), None);
-    }
-    let projection = &survey.projection;
-    let mut sorted = projection.values.clone();
-    sorted.sort_by(f32::total_cmp);
-    let brightest = Contrast::of(&sorted).high;
-    let contrast = Contrast { low: contrast.low, high: brightest.max(contrast.high) };
-    let figure = SpotFigure {
-        grid: *grid,
-        background: planes::grey(projection.shape, &projection.values, contrast).address(),
-        spots: &papers.spots,
-        matches: &papers.matches,
-    };
-    let (drawing, enlarged) = figure.draw();
-    let view = json!({
-        "count": papers.spots.len(),
-        "residuals": residuals,
-        "outliers": residuals.map(|r| r.matches - r.inliers),
-        "median": residuals.map(|r| short(r.median_um)),
-        "p95": residuals.map(|r| short(r.p95_um)),
-        "enlarged": enlarged.map(short),
-        "thinned": (papers.spots.len().max(papers.matches.len()) > figures::DRAWN)
-            .then_some(figures::DRAWN),
-    });
-    (drawing, Some(view))
-}
-
-fn block_view(blocks: &[Block]) -> Value {
-    let count = |status: &str| blocks.iter().filter(|b| b.status == status).count();
-    let whole = |v: Option<u64>| v.map_or("–".to_owned(), |v| v.to_string());
-    let length = |v: Option<f64>| v.map_or("–".to_owned(), short);
-    let rows: Vec<[String; 10]> = blocks
-        .iter()
-        .map(|b| {
-            let shift = [b.shift_z_um, b.shift_y_um, b.shift_x_um].map(length).join(", ");
-            [
-                format!("{}, {}, {}", b.block_z, b.block_y, b.block_x),
-                b.status.clone(),
-                whole(b.spots_fixed),
-                whole(b.spots_moving),
-                whole(b.matches),
-                whole(b.inliers),
-                length(b.median_um),
-                length(b.rms_um),
-                shift,
-                b.reason.clone(),
-            ]
-        })
-        .collect();
-    json!({
-        "total": blocks.len(),
-        "fitted": count("fitted"),
-        "statuses": STATUSES.map(|s| json!({ "status": s, "count": count(s) })),
-        "rows": rows,
-    })
-}
-
-fn truth_view(name: &str, score: &Value) -> Value {
-    let spread = |unit: &str| {
-        let at = |what: &str| score[unit][what].as_f64().map_or("–".to_owned(), short);
-        json!({ "median": at("median"), "p95": at("p95"), "max": at("max") })
-    };
-    json!({ "name": name, "points": score["points"], "um": spread("um"), "voxels": spread("voxels") })
-}
-
-fn describe(location: &str, grid: &Grid) -> Value {
-    json!({
-        "location": location,
-        "shape": grid.shape.map(|n| n.to_string()).join(" × "),
-        "spacing": grid.spacing.map(short).join(" × "),
-    })
 }
 
 /// The last part of a location that is a name: `fix.n5/lowres` for `data/fix.n5/lowres`.

@@ -72,16 +72,19 @@ fn papers(folder: &Path) -> Papers {
             }
         })
         .collect();
-    let status = ["fitted", "fitted", "regularised", "fitted", "fallback", "empty"];
+    use Status::{Empty, Fallback, Fitted, Regularised};
     let blocks = (0..18)
-        .map(|i| Block {
-            block_z: i / 9,
-            block_y: i / 3 % 3,
-            block_x: i % 3,
-            status: status[i * 5 % 6].to_owned(),
-            inliers: Some(20 + i as u64),
-            median_um: Some(0.3),
-            ..Block::default()
+        .map(|i| BlockRow {
+            index: [i / 9, i / 3 % 3, i % 3],
+            status: [Fitted, Fitted, Regularised, Fitted, Fallback, Empty][i * 5 % 6],
+            reason: String::new(),
+            spots_fixed: 60,
+            spots_moving: 55,
+            matches: 50,
+            inliers: 20 + i,
+            median: Some(0.3),
+            rms: Some(0.4),
+            shift: [0.1, -0.5, 1.5],
         })
         .collect();
     let spread = json!({ "median": 0.21, "p95": 0.6, "max": 1.4, "mean": 0.3 });
@@ -110,6 +113,7 @@ fn make(folder: &Path) -> Report {
     });
     let (global, local) = (shifted([4.0, -6.4, 8.0]), shifted([4.5, -6.0, 8.0]));
     let subject = Subject {
+        title: None,
         fixed: ("data/fixed.zarr", &fixed),
         moving: ("data/moving.zarr", &moving),
         stages: vec![("global", "out/global.zarr", &global), ("local", "out/aligned.zarr", &local)],
@@ -172,10 +176,11 @@ fn the_viewer_shows_the_fixed_and_the_last_volume() {
 fn a_stage_on_another_grid_is_refused_with_the_way_out() {
     let fixed = grid();
     let other = Grid { shape: [48, 80, 95], ..fixed };
-    let message = check_grid("global", "g.zarr", &other, &fixed).unwrap_err().to_string();
+    let stage: Named = "global=g.zarr".parse().unwrap();
+    let message = check_grid(&stage, &other, &fixed).unwrap_err().to_string();
     assert!(message.contains("g.zarr") && message.contains("apply-transform"), "{message}");
     let rounded = Grid { spacing: [1.0 + 1e-9, 0.8, 0.8], ..fixed };
-    assert!(check_grid("global", "g.zarr", &rounded, &fixed).is_ok());
+    assert!(check_grid(&stage, &rounded, &fixed).is_ok());
 }
 
 #[test]

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::geom::{Grid, LocalAffines};
+use crate::volume::{Existing, FieldOutput};
 
 struct Folder(tempfile::TempDir);
 
@@ -324,4 +326,80 @@ fn what_cannot_be_used_is_never_written() {
         assert!(write_matrix_text(&path, &map, Axes::Zyx).is_err());
     }
     assert!(!path.exists());
+}
+
+fn local_affines() -> LocalAffines {
+    LocalAffines {
+        domain: Grid::new([10, 20, 30], [2.0, 1.0 / 3.0, 0.5], [0.1, 0.0, -7.0]),
+        block: [10, 10, 16],
+        overlap: [5.0, 1.25, 4.0],
+        affines: (0..4).map(|i| Affine::translation([0.1 * f64::from(i), 0.0, 1e-9])).collect(),
+    }
+}
+
+#[test]
+fn local_affines_come_back_from_disk_and_are_replaced_only_when_asked() {
+    let folder = Folder::new();
+    let location = folder.path("local.zarr").display().to_string();
+    let maps = local_affines();
+    let extra = json!({ "made_by": "a test" }).as_object().cloned().unwrap();
+    write_local_affines(&location, &maps, extra.clone(), Existing::Refuse).unwrap();
+    assert_eq!(read_local_affines(&location).unwrap(), maps);
+    let refused = write_local_affines(&location, &maps, extra, Existing::Refuse).unwrap_err();
+    assert!(refused.to_string().contains("--overwrite"), "{refused}");
+    let other = LocalAffines { overlap: [1.0; 3], ..maps };
+    write_local_affines(&location, &other, serde_json::Map::new(), Existing::Overwrite).unwrap();
+    assert_eq!(read_local_affines(&location).unwrap(), other);
+
+    std::fs::create_dir(folder.path("precious")).unwrap();
+    std::fs::write(folder.path("precious/thesis"), "x").unwrap();
+    let location = folder.path("precious").display().to_string();
+    let refused =
+        write_local_affines(&location, &other, serde_json::Map::new(), Existing::Overwrite);
+    assert!(refused.is_err() && folder.path("precious/thesis").exists());
+}
+
+#[test]
+fn a_chain_is_read_from_every_kind_of_location_in_order() {
+    let folder = Folder::new();
+    let at = |name: &str| folder.path(name).display().to_string();
+    write_local_affines(
+        &at("local.zarr"),
+        &local_affines(),
+        serde_json::Map::new(),
+        Existing::Refuse,
+    )
+    .unwrap();
+    let grid = Grid::new([4, 4, 4], [10.0; 3], [0.0; 3]);
+    let field = FieldOutput::create(&at("field.zarr"), &grid, [4; 3], Existing::Refuse).unwrap();
+    field.write(&grid.bounds(), &vec![[1.0f32, 2.0, 3.0]; 64]).unwrap();
+    let text = folder.put("shift.txt", "1 0 0 5\n0 1 0 0\n0 0 1 0\n");
+    let steps = [Step::Field(at("field.zarr")), Step::LocalAffines(at("local.zarr"))];
+    write_document(&folder.path("chain.json"), &steps).unwrap();
+    let read = |locations: &[String]| {
+        let chain = read_chain(locations).unwrap();
+        let kinds = chain.steps.iter().map(|step| match step {
+            Transform::Affine(_) => 'a',
+            Transform::LocalAffines(_) => 'l',
+            Transform::Field(_) => 'f',
+        });
+        let kinds: String = kinds.collect();
+        let (local, _) = chain.localise([[1.0; 3], [2.0; 3]]).unwrap();
+        (kinds, local.apply([1.0; 3]))
+    };
+    let (kinds, p) = read(&[text, at("chain.json")]);
+    assert_eq!((kinds.as_str(), p[1]), ("afl", 3.0));
+    let (kinds, q) = read(&[at("field.zarr"), at("local.zarr")]);
+    assert_eq!((kinds.as_str(), q[1]), ("fl", 3.0));
+    assert_eq!(p[0], q[0] + 5.0);
+    let refused = read_affine(&[at("chain.json")]).unwrap_err().to_string();
+    assert!(refused.contains("one matrix is wanted"), "{refused}");
+}
+
+#[test]
+fn a_folder_that_is_no_transform_is_named() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("empty")).unwrap();
+    let refused = read_chain(&[folder.path("empty").display().to_string()]).err().unwrap();
+    assert!(refused.to_string().contains("empty"), "{refused}");
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
+use super::cache::{self, Cache};
 use super::node::{Container, Node};
 use super::output::{self, Writer};
 use super::place::Place;
@@ -58,6 +59,10 @@ impl Source for Interleaved {
         }))
     }
 
+    fn is_coded(&self) -> bool {
+        self.array.is_coded()
+    }
+
     fn describe(&self) -> Map<String, Value> {
         self.array.describe()
     }
@@ -66,6 +71,7 @@ impl Source for Interleaved {
 /// A displacement field on disk, read box by box. What is not stored is NaN: unknown.
 pub struct FieldFile {
     source: Interleaved,
+    cache: Cache,
     grid: Grid,
     reach: Option<Point>,
 }
@@ -116,7 +122,8 @@ impl FieldFile {
         let shape = [depth as usize, height as usize, width as usize];
         let grid = Grid::new(shape, spacing, known.origin.unwrap_or_default());
         let reach = reach.and_then(|reach| serde_json::from_value(reach).ok());
-        Ok(Self { source: Interleaved::new(array), grid, reach })
+        let cache = Cache::new(cache::LIMIT);
+        Ok(Self { source: Interleaved::new(array), cache, grid, reach })
     }
 
     /// Vectors along z, y, x of a chunk: the unit in which it is best read.
@@ -136,7 +143,7 @@ impl FieldSource for FieldFile {
         let view = View { axes: [Some(0), Some(1), Some(2)], fixed: vec![0; 3] };
         let wide = |[z, y, x]: [i64; 3]| [z, y, 3 * x];
         let part = Box3::new(wide(part.min), wide(part.max));
-        source::read(&self.source, &view, &part, vectors.as_flattened_mut())?;
+        source::read(&self.source, &self.cache, &view, &part, vectors.as_flattened_mut())?;
         Ok(vectors)
     }
 

@@ -65,6 +65,10 @@ impl Source for FlatFile {
         }
     }
 
+    fn is_coded(&self) -> bool {
+        false
+    }
+
     fn describe(&self) -> Map<String, Value> {
         self.facts.clone()
     }

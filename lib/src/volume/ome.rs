@@ -173,12 +173,32 @@ impl Image {
     }
 }
 
-/// The transformations of one level.
-fn transformations(grid: &Grid) -> Value {
-    json!([
-        {"type": "scale", "scale": grid.spacing},
-        {"type": "translation", "translation": grid.origin}
-    ])
+/// A level of the list `datasets`, in units of so many micrometres.
+fn dataset(path: &str, grid: &Grid, units: [f64; 3]) -> Value {
+    let scale: [f64; 3] = std::array::from_fn(|a| grid.spacing[a] / units[a]);
+    let translation: [f64; 3] = std::array::from_fn(|a| grid.origin[a] / units[a]);
+    json!({"path": path, "coordinateTransformations": [
+        {"type": "scale", "scale": scale},
+        {"type": "translation", "translation": translation}
+    ]})
+}
+
+/// The units of an image that we can add levels to: z, y, x in lengths, nothing common to all.
+fn units(entry: &Value) -> Result<[f64; 3], String> {
+    let known = image(entry, "")?;
+    let names: Vec<&str> = known.axes.iter().map(|axis| axis.name.as_str()).collect();
+    let units: Option<Vec<f64>> =
+        known.axes.iter().map(|axis| axis.unit.as_deref().and_then(micrometers)).collect();
+    match (names.as_slice(), units.and_then(|units| units.try_into().ok())) {
+        (["z", "y", "x"], Some(units)) if entry.get("coordinateTransformations").is_none() => {
+            Ok(units)
+        }
+        _ => Err(format!(
+            "the image that it would belong to has the axes {}, or no unit of length, or a \
+             transformation of its own; write to another container",
+            names.join(",")
+        )),
+    }
 }
 
 /// The finest spacing that a listed level has, for ordering.
@@ -186,6 +206,18 @@ fn volume_of(dataset: &Value) -> f64 {
     let steps = dataset.get("coordinateTransformations").and_then(Value::as_array);
     let scale = steps.into_iter().flatten().find_map(|step| step.get("scale")?.as_array());
     scale.into_iter().flatten().filter_map(Value::as_f64).product()
+}
+
+/// An image of one level.
+fn new_image(zarr3: bool, name: &str, path: &str, grid: &Grid) -> Value {
+    let dataset = dataset(path, grid, [1.0; 3]);
+    let axis = |name| json!({"name": name, "type": "space", "unit": "micrometer"});
+    let axes = [axis("z"), axis("y"), axis("x")];
+    let mut image = json!({"name": name, "axes": axes, "datasets": [dataset]});
+    if !zarr3 {
+        image["version"] = "0.4".into();
+    }
+    image
 }
 
 /// Whether a dataset of this name is one resolution among others: `0`, `s0`.
@@ -207,7 +239,6 @@ pub(super) fn register(
     path: &str,
     grid: &Grid,
 ) -> Result<(), String> {
-    let dataset = json!({"path": path, "coordinateTransformations": transformations(grid)});
     let mut entries = list(attributes).cloned().unwrap_or_default();
     let lists = |entry: &Value, wanted: &dyn Fn(&str) -> bool| {
         let datasets = entry.get("datasets").and_then(Value::as_array);
@@ -222,35 +253,14 @@ pub(super) fn register(
                 .flatten()
         });
     if let Some(place) = place {
-        let known = image(&entries[place], "")?;
-        let axes: Vec<&str> = known.axes.iter().map(|axis| axis.name.as_str()).collect();
-        let in_um = known.axes.iter().all(|a| a.unit.as_deref().and_then(micrometers) == Some(1.0));
-        if axes != ["z", "y", "x"]
-            || !in_um
-            || entries[place].get("coordinateTransformations").is_some()
-        {
-            return Err(format!(
-                "the image that it would belong to has the axes {} or a unit other than \
-                 micrometer; write to another container",
-                axes.join(",")
-            ));
-        }
+        let dataset = dataset(path, grid, units(&entries[place])?);
         if let Some(datasets) = entries[place].get_mut("datasets").and_then(Value::as_array_mut) {
             datasets.retain(|d| d.get("path").and_then(Value::as_str) != Some(path));
             datasets.push(dataset);
             datasets.sort_by(|a, b| volume_of(a).total_cmp(&volume_of(b)));
         }
     } else {
-        let axis = |name| json!({"name": name, "type": "space", "unit": "micrometer"});
-        let mut entry = json!({
-            "name": name,
-            "axes": [axis("z"), axis("y"), axis("x")],
-            "datasets": [dataset]
-        });
-        if !zarr3 {
-            entry["version"] = "0.4".into();
-        }
-        entries.push(entry);
+        entries.push(new_image(zarr3, name, path, grid));
     }
     if zarr3 {
         let ome = attributes.entry("ome").or_insert_with(|| json!({}));
@@ -268,13 +278,13 @@ pub(super) fn register(
 mod tests {
     use super::*;
 
-    fn object(value: Value) -> Map<String, Value> {
+    fn object(value: &Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
     }
 
     #[test]
     fn transformations_of_a_level_and_of_the_image_are_multiplied() {
-        let attributes = object(json!({"multiscales": [{
+        let attributes = object(&json!({"multiscales": [{
             "axes": [{"name": "c"}, {"name": "z", "unit": "nanometer"},
                      {"name": "y", "unit": "micrometer"}, {"name": "x", "unit": "millimeter"}],
             "datasets": [{"path": "0", "coordinateTransformations": [
@@ -303,8 +313,23 @@ mod tests {
     }
 
     #[test]
+    fn a_level_takes_the_units_of_its_image() {
+        let axes = ["z", "y", "x"].map(|name| json!({"name": name, "unit": "nanometer"}));
+        let mut attributes = object(&json!({"multiscales": [{"axes": axes, "datasets": [
+            {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [40, 4, 4]}]}
+        ]}]}));
+        let grid = Grid::new([4; 3], [0.08, 0.008, 0.008], [0.02, 0.002, 0.002]);
+        register(&mut attributes, false, "image", "1", &grid).unwrap();
+        let image = &images(&attributes).unwrap()[0];
+        for a in 0..3 {
+            assert!((image.calibration(1).spacing.unwrap()[a] - grid.spacing[a]).abs() < 1e-12);
+            assert!((image.calibration(1).origin.unwrap()[a] - grid.origin[a]).abs() < 1e-12);
+        }
+    }
+
+    #[test]
     fn an_axis_without_a_unit_is_no_voxel_size() {
-        let attributes = object(json!({"multiscales": [{
+        let attributes = object(&json!({"multiscales": [{
             "axes": ["z", "y", "x"],
             "datasets": [{"path": "0", "coordinateTransformations": [
                 {"type": "scale", "scale": [1, 1, 1]}]}]}]}));

@@ -154,7 +154,6 @@ fn folder(location: &str, path: &Path) -> Result<Found, Error> {
     let arrays = node::arrays_below(path);
     // the finest level of an N5 image, and the only array of a group, are meant by their group
     let meant = match arrays.as_slice() {
-        [] => None,
         [only] => Some(only),
         [first, ..] if first == "s0" && arrays.iter().all(|name| ome::is_level_name(name)) => {
             Some(first)

@@ -24,7 +24,7 @@ pub struct Output {
     writer: Writer,
     /// The array's folder, or the file's.
     folder: PathBuf,
-    planes: Option<PlaneFile>,
+    is_file: bool,
 }
 
 impl std::fmt::Debug for Output {
@@ -42,21 +42,18 @@ impl Output {
         check(location, spec)?;
         let path = open::path_of(location)?;
         let Some(container) = place::container(spec.format) else {
-            let planes = PlaneFile::create(location, &path, spec, existing)?;
+            let file = PlaneFile::create(location, &path, spec, existing)?;
             let [_, height, width] = spec.grid.shape;
-            return Ok(Self {
+            let folder = file.folder().to_owned();
+            let writer = Writer {
                 location: location.to_owned(),
-                writer: Writer {
-                    location: location.to_owned(),
-                    shape: spec.grid.shape,
-                    unit: [1, height, width],
-                    components: 1,
-                    dtype: spec.dtype,
-                    sink: Sink::None,
-                },
-                folder: planes.folder().to_owned(),
-                planes: Some(planes),
-            });
+                shape: spec.grid.shape,
+                unit: [1, height, width],
+                components: 1,
+                dtype: spec.dtype,
+                sink: Sink::Planes(file),
+            };
+            return Ok(Self { location: location.to_owned(), writer, folder, is_file: true });
         };
         let place = Place::of_image(location, &path, container)?;
         let metadata = match container {
@@ -104,7 +101,7 @@ impl Output {
             location: location.to_owned(),
             writer: Writer::open(location, &node, 1)?,
             folder: array.join(".voxloom"),
-            planes: None,
+            is_file: false,
         })
     }
 
@@ -124,10 +121,7 @@ impl Output {
     /// [`Error::Io`]; [`Error::Format`] for a box that is not made of whole units or another type.
     pub fn write<T: Voxel>(&self, part: &Box3, voxels: &[T]) -> Result<(), Error> {
         self.writer.check(part, voxels)?;
-        match &self.planes {
-            Some(planes) => planes.write(part, voxels),
-            None => self.writer.write(part, voxels),
-        }
+        self.writer.write(part, voxels)
     }
 
     /// A folder beside the data, inside the container where it is a folder, for ledgers.
@@ -141,7 +135,7 @@ impl Output {
     /// # Errors
     /// [`Error::Io`].
     pub fn set_attribute(&self, name: &str, value: Value) -> Result<(), Error> {
-        if self.planes.is_some() {
+        if self.is_file {
             let path = self.folder.join("attributes.json");
             let mut attributes = node::read_object(&path)?.unwrap_or_default();
             attributes.insert(name.to_owned(), value);
@@ -168,8 +162,11 @@ pub(super) fn write_metadata(
             "zarr.json"
         }
         Container::Zarr2 => {
-            node::write_object(&array.join(".zattrs"), attributes)?;
-            ".zarray"
+            node::write_object(&array.join(".zarray"), metadata)?;
+            if attributes.is_empty() {
+                return Ok(());
+            }
+            return node::write_object(&array.join(".zattrs"), attributes);
         }
         Container::N5 => {
             metadata.extend(attributes);
@@ -269,10 +266,9 @@ pub(super) fn resume(
 
 /// Where whole units go.
 enum Sink {
-    Zarr(ZarrSink),
-    N5(N5Array),
-    /// Planes go to their file directly.
-    None,
+    Zarr(Box<ZarrSink>),
+    N5(Box<N5Array>),
+    Planes(PlaneFile),
 }
 
 thread_local! {
@@ -303,12 +299,12 @@ impl Writer {
             let array = N5Array::open(location, node)?;
             let reversed = |key| sizes(metadata.get(key)).map(|[x, y, z]| [z, y, x]);
             let dtype = super::source::Source::layout(&array).dtype;
-            (reversed("dimensions"), reversed("blockSize"), dtype, Sink::N5(array))
+            (reversed("dimensions"), reversed("blockSize"), dtype, Sink::N5(Box::new(array)))
         } else {
             let dtype = zarr::dtype(location, node)?;
             let grid = metadata.get("chunk_grid").and_then(|grid| grid.get("configuration"));
             let unit = grid.and_then(|grid| grid.get("chunk_shape")).or(metadata.get("chunks"));
-            let sink = Sink::Zarr(ZarrSink::open(location, node)?);
+            let sink = Sink::Zarr(Box::new(ZarrSink::open(location, node)?));
             (sizes(metadata.get("shape")), sizes(unit), dtype, sink)
         };
         let rank = metadata.get("shape").or(metadata.get("dimensions")).and_then(Value::as_array);
@@ -370,11 +366,18 @@ impl Writer {
                     }
                     array.store(&index, &bytes)
                 }
-                Sink::None => Ok(()),
+                Sink::Planes(file) => {
+                    self.gather(part, voxels, &tile, None, ByteOrder::Little, &mut bytes);
+                    file.store(tile.min[0] as u64, &bytes)
+                }
             }
         });
         UNIT.set(bytes);
-        result
+        result?;
+        match &self.sink {
+            Sink::Planes(file) => file.enter(part.min[0], part.max[0]),
+            _ => Ok(()),
+        }
     }
 
     /// The bytes of a tile, filled up with zeros to `padded`.

@@ -128,60 +128,37 @@ impl Place {
             return Ok(false);
         }
         let Some(node) = Node::read(named)? else {
-            let entries = fs::read_dir(named).map_err(|e| Error::io("read", named, e))?;
-            let foreign = entries.flatten().any(|e| e.file_name() != ".voxloom");
-            // an N5 group need not have attributes
-            if foreign && node::arrays_below(named).is_empty() {
+            let mut entries =
+                fs::read_dir(named).map_err(|e| Error::io("read", named, e))?.flatten();
+            let ours = |name: std::ffi::OsString| name.to_string_lossy().starts_with(".voxloom");
+            if entries.any(|entry| !ours(entry.file_name())) {
                 let message = "is a folder with files that are no volume; it is not replaced, give \
                                another name";
                 return Err(Error::format(location, message));
             }
-            if foreign && existing == Existing::Refuse {
-                return Err(Error::Exists { location: location.to_owned() });
-            }
-            return self.check_array(location, existing);
+            return Ok(false);
         };
-        match existing {
-            Existing::Refuse => Err(Error::Exists { location: location.to_owned() }),
-            Existing::Resume if node.is_array && self.image.is_some() => {
-                let message = format!(
-                    "is an array, not an image with levels; name {}, or give --overwrite",
-                    self.array.display()
-                );
-                Err(Error::format(location, message))
-            }
-            _ => self.check_array(location, existing),
+        if existing == Existing::Refuse {
+            return Err(Error::Exists { location: location.to_owned() });
         }
-    }
-
-    fn check_array(&self, location: &str, existing: Existing) -> Result<bool, Error> {
-        if existing == Existing::Resume {
-            return Ok(Node::read(&self.array)?.is_some_and(|node| node.is_array));
+        if self.image.is_none() && !node.is_array {
+            let message = "is a group; it is not replaced by an array, give another name";
+            return Err(Error::format(location, message));
         }
-        if let Some(image) = &self.image
-            && let Some(node) = Node::read(image)?
-            && !node.is_array
-        {
-            // all that would go must be levels of this image
-            let arrays = node::arrays_below(image);
-            let levels: Vec<String> = ome::images(&node.attributes)
-                .unwrap_or_default()
-                .into_iter()
-                .flat_map(|image| image.levels.into_iter().map(|level| level.path))
-                .collect();
-            let others: Vec<&String> = arrays
-                .iter()
-                .filter(|name| !levels.contains(name) && !ome::is_level_name(name))
-                .collect();
-            if !others.is_empty() {
-                let message = format!(
-                    "is a group that also holds {}; it is not replaced, name an array in it",
-                    others.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ")
-                );
-                return Err(Error::format(location, message));
-            }
+        if existing == Existing::Overwrite {
+            check_removal(location, &node)?;
+            return Ok(false);
         }
-        Ok(false)
+        if self.image.is_some() && (node.is_array || node.container != self.container) {
+            let found = if node.is_array { "an array" } else { "a group" };
+            let message = format!(
+                "cannot be resumed: it is {found} of {:?}, wanted is an image of {:?}; give \
+                 --overwrite to replace it, or another name",
+                node.container, self.container
+            );
+            return Err(Error::format(location, message));
+        }
+        Ok(Node::read(&self.array)?.is_some_and(|node| node.is_array))
     }
 
     /// Removes what is there, after [`Place::check`].
@@ -253,4 +230,37 @@ impl Place {
     pub(super) fn factors(&self, grid: &Grid) -> Result<[f64; 3], Error> {
         n5::factors(&self.array, grid)
     }
+}
+
+/// Whether all that would go with a group is one image.
+fn check_removal(location: &str, node: &Node) -> Result<(), Error> {
+    if node.is_array {
+        return Ok(());
+    }
+    let arrays = node::arrays_below(&node.path);
+    let images = ome::images(&node.attributes).unwrap_or_default();
+    let count = images.len();
+    // several images are more than what the location names
+    let one = images.into_iter().filter(|_| count == 1);
+    let levels: Vec<String> = one.flat_map(|i| i.levels).map(|level| level.path).collect();
+    let mut others: Vec<String> = arrays
+        .iter()
+        .filter(|name| !levels.contains(name) && !ome::is_level_name(name))
+        .cloned()
+        .collect();
+    if arrays.is_empty() {
+        // arrays may lie deeper than anyone looked
+        let entries = fs::read_dir(&node.path).map_err(|e| Error::io("read", &node.path, e))?;
+        let folders = entries.flatten().filter(|entry| entry.path().is_dir());
+        others.extend(folders.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+        others.retain(|name| !name.starts_with(".voxloom") && !ome::is_level_name(name));
+    }
+    if others.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "is a group that also holds {}; it is not replaced, name an array in it",
+        others.join(", ")
+    );
+    Err(Error::format(location, message))
 }

@@ -10,9 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::dtype::ByteOrder;
-use super::{Error, Existing, Format, Spec, Voxel, npy, open, store, tiff};
-use crate::geom::Box3;
+use super::{Error, Existing, Format, Spec, npy, open, store, tiff};
 
 /// A file being written.
 pub(super) struct PlaneFile {
@@ -65,17 +63,14 @@ impl PlaneFile {
             _ => {}
         }
         let found = [target, &partial].into_iter().find(|path| path.exists()).map(Path::to_owned);
-        let path = match found {
-            Some(path) => {
-                check(location, &path, &head, total)?;
-                path
-            }
-            None => {
-                // a ledger without its file speaks of one that was deleted
-                remove_folder(&folder)?;
-                begin(&folder, &partial, &head, total)?;
-                partial
-            }
+        let path = if let Some(path) = found {
+            check(location, &path, &head, total)?;
+            path
+        } else {
+            // a ledger without its file speaks of one that was deleted
+            remove_folder(&folder)?;
+            begin(&folder, &partial, &head, total)?;
+            partial
         };
         store::sweep(&folder);
         let file = File::options().write(true).open(&path);
@@ -90,21 +85,14 @@ impl PlaneFile {
         &self.folder
     }
 
-    /// Writes whole planes.
-    pub(super) fn write<T: Voxel>(&self, part: &Box3, voxels: &[T]) -> Result<(), Error> {
-        let mut bytes = Vec::new();
-        let plane = self.plane as usize / size_of::<T>();
-        for (z, voxels) in (part.min[0]..part.max[0]).zip(voxels.chunks_exact(plane)) {
-            bytes.clear();
-            T::put(voxels, ByteOrder::Little, &mut bytes);
-            let written = self.file.write_all_at(&bytes, self.offset + z as u64 * self.plane);
-            written.map_err(|source| Error::io("write", &self.target, source))?;
-        }
-        self.enter(part.min[0], part.max[0])
+    /// Puts a plane, little endian, to its place.
+    pub(super) fn store(&self, z: u64, bytes: &[u8]) -> Result<(), Error> {
+        let written = self.file.write_all_at(bytes, self.offset + z * self.plane);
+        written.map_err(|source| Error::io("write", &self.target, source))
     }
 
     /// Enters planes in the list, and names the file when all are there.
-    fn enter(&self, first: i64, end: i64) -> Result<(), Error> {
+    pub(super) fn enter(&self, first: i64, end: i64) -> Result<(), Error> {
         let list = self.folder.join("planes");
         let failed = |source| Error::io("write", &list, source);
         let mut file = File::options().append(true).create(true).open(&list).map_err(failed)?;

@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::cache::{self, Cache};
 use super::open::{self, Found};
 use super::source::{self, Source, View};
 use super::{Codec, Dtype, Error, Format, Select, Voxel, store};
@@ -15,6 +16,7 @@ pub struct Volume {
     dtype: Dtype,
     chunk: [usize; 3],
     source: Box<dyn Source>,
+    cache: Cache,
     view: View,
     names: Vec<String>,
     spacing_from: String,
@@ -60,6 +62,7 @@ impl Volume {
             location: location.to_owned(),
             grid: Grid::new(shape, spacing, origin),
             dtype: layout.dtype,
+            cache: Cache::new(cache::LIMIT),
             chunk,
             view,
             names: found.names,
@@ -90,6 +93,19 @@ impl Volume {
     /// The unit in which it is best read: the chunk.
     pub fn chunk(&self) -> [usize; 3] {
         self.chunk
+    }
+
+    /// With room for `bytes` of decoded chunks in place of 64 MiB; 0 keeps none.
+    #[must_use]
+    pub fn with_cache(mut self, bytes: usize) -> Self {
+        self.cache = Cache::new(bytes);
+        self
+    }
+
+    /// The bytes of decoded chunks that it keeps at most, for a plan of memory: 0 where chunks are
+    /// not coded.
+    pub fn cache_bytes(&self) -> usize {
+        if self.source.is_coded() { self.cache.limit() } else { 0 }
     }
 
     /// The format of what it was read from (stacks of images count as TIFF).
@@ -132,7 +148,7 @@ impl Volume {
     /// Where `out` is not as long as the box.
     pub fn read_into<T: Voxel>(&self, part: &Box3, out: &mut [T]) -> Result<(), Error> {
         assert_eq!(out.len(), part.len(), "the output must be as long as the box");
-        source::read(&*self.source, &self.view, part, out)
+        source::read(&*self.source, &self.cache, &self.view, part, out)
     }
 
     /// [`Volume::read_into`] a fresh vector.

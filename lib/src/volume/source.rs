@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use super::cache::{Cache, Decoded};
 use super::dtype::{ByteOrder, convert};
 use super::{Dtype, Error, Voxel};
 use crate::geom::Box3;
@@ -67,14 +68,19 @@ pub(super) trait Source: Send + Sync {
     /// Its shape and type.
     fn layout(&self) -> &Layout;
 
-    /// Puts block `index`, or at least its part `wanted`, into `scratch.data`; `None` where it is
-    /// not stored.
+    /// Puts block `index` into `scratch.data`, one that is not coded at least in its part `wanted`;
+    /// `None` where it is not stored.
     fn load(
         &self,
         index: &[u64],
         wanted: &[Range<u64>],
         scratch: &mut Scratch,
     ) -> Result<Option<Block>, Error>;
+
+    /// Whether a block takes work to get at, so that it is worth keeping.
+    fn is_coded(&self) -> bool {
+        true
+    }
 
     /// What `inspect` shows of the format.
     fn describe(&self) -> serde_json::Map<String, serde_json::Value>;
@@ -104,6 +110,7 @@ impl View {
 /// Reads a box, C order `(z, y, x)`; what lies outside reads as the default.
 pub(super) fn read<T: Voxel>(
     source: &dyn Source,
+    cache: &Cache,
     view: &View,
     part: &Box3,
     out: &mut [T],
@@ -129,7 +136,7 @@ pub(super) fn read<T: Voxel>(
                 let min = std::array::from_fn(|a| at[a] * size[a]);
                 let block = Box3::new(min, std::array::from_fn(|a| min[a] + size[a]));
                 let target = Target { part, overlap: inside.intersect(&block), block };
-                result = read_block(source, view, at, &target, &mut scratch, out);
+                result = read_block(source, cache, view, at, &target, &mut scratch, out);
                 if result.is_err() {
                     break 'blocks;
                 }
@@ -159,6 +166,7 @@ impl Target<'_> {
 
 fn read_block<T: Voxel>(
     source: &dyn Source,
+    cache: &Cache,
     view: &View,
     at: [i64; 3],
     target: &Target,
@@ -177,9 +185,35 @@ fn read_block<T: Voxel>(
             wanted[d] = local(overlap.min[a])..local(overlap.max[a]);
         }
     }
-    let block = source.load(&index, &wanted, scratch)?;
+    let bytes = layout.block.iter().product::<u64>() as usize * layout.dtype.size();
+    if !source.is_coded() || !cache.keeps(bytes) {
+        let block = source.load(&index, &wanted, scratch)?;
+        hand_out(layout, view, &wanted, block.as_ref(), target, &scratch.data, out);
+        return Ok(());
+    }
+    let decoded = cache.get(&index, |spare| {
+        scratch.data = spare;
+        let block = source.load(&index, &wanted, scratch)?;
+        let data = if block.is_some() { std::mem::take(&mut scratch.data) } else { Vec::new() };
+        Ok(Decoded { block, data })
+    })?;
+    hand_out(layout, view, &wanted, decoded.block.as_ref(), target, &decoded.data, out);
+    Ok(())
+}
+
+/// Copies what a block has of the overlap, and fills the rest.
+fn hand_out<T: Voxel>(
+    layout: &Layout,
+    view: &View,
+    wanted: &[Range<u64>],
+    block: Option<&Block>,
+    target: &Target,
+    data: &[u8],
+    out: &mut [T],
+) {
+    let overlap = target.overlap;
     let mut stored = overlap;
-    if let Some(block) = &block {
+    if let Some(block) = block {
         for (d, extent) in block.extent.iter().enumerate() {
             match view.axes.iter().position(|axis| *axis == Some(d)) {
                 Some(a) => {
@@ -199,9 +233,8 @@ fn read_block<T: Voxel>(
     if let Some(block) = block
         && !stored.is_empty()
     {
-        copy(layout, view, &wanted, &block, &stored, target, &scratch.data, out);
+        copy(layout, view, wanted, block, &stored, target, data, out);
     }
-    Ok(())
 }
 
 /// Sets the overlap to the fill value.

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use zarrs::storage::byte_range::ByteRangeIterator;
+use zarrs::storage::byte_range::{ByteRange, ByteRangeIterator};
 use zarrs::storage::{
     MaybeBytes, MaybeBytesIterator, ReadableStorageTraits, StorageError, StoreKey,
 };
@@ -22,7 +22,7 @@ use super::Error;
 /// What the names of temporary files begin with.
 const PREFIX: &str = ".voxloom-partial.";
 /// A temporary file of another machine is given up after this time.
-const STALE: Duration = Duration::from_secs(3600);
+const STALE: Duration = Duration::from_hours(1);
 
 /// 64-bit FNV-1a, the hash of fingerprints: the same on every machine and in every version.
 pub(super) fn hash(parts: &[&[u8]]) -> u64 {
@@ -212,12 +212,20 @@ impl ReadableStorageTraits for Folder {
         };
         let size = file.metadata().map_err(storage)?.len();
         Ok(Some(Box::new(byte_ranges.map(move |range| {
-            if range.start(size) > size || range.end(size) > size {
-                let what = format!("the file ends at byte {size}, before {range}");
+            // the ranges of a damaged shard index may be anything
+            let bounds = match range {
+                ByteRange::FromStart(start, None) => (start <= size).then_some((start, size)),
+                ByteRange::FromStart(start, Some(length)) => {
+                    start.checked_add(length).filter(|end| *end <= size).map(|end| (start, end))
+                }
+                ByteRange::Suffix(length) => size.checked_sub(length).map(|start| (start, size)),
+            };
+            let Some((start, end)) = bounds else {
+                let what = format!("it has {size} bytes, wanted are those of {range}");
                 return Err(StorageError::Other(what));
-            }
-            let mut bytes = vec![0; range.length(size) as usize];
-            file.read_exact_at(&mut bytes, range.start(size)).map_err(storage)?;
+            };
+            let mut bytes = vec![0; (end - start) as usize];
+            file.read_exact_at(&mut bytes, start).map_err(storage)?;
             Ok(bytes.into())
         }))))
     }

@@ -47,14 +47,14 @@ fn what_differs_on_resume_is_named() {
         create(&location, &spec, Existing::Refuse).unwrap();
         let mut grid = spec.grid;
         grid.spacing[1] *= 2.0;
-        for (other, word) in [
-            (Spec { dtype: Dtype::F32, ..spec.clone() }, "type"),
-            (Spec { chunk: [3, 4, 4], ..spec.clone() }, "ch"),
-            (Spec { codec: Codec::Raw, ..spec.clone() }, "co"),
-            (Spec { grid, ..spec.clone() }, "voxel size"),
+        for (other, words) in [
+            (Spec { dtype: Dtype::F32, ..spec.clone() }, ["data_type", "dtype", "dataType"]),
+            (Spec { chunk: [3, 4, 4], ..spec.clone() }, ["chunk_grid", "chunks", "blockSize"]),
+            (Spec { codec: Codec::Raw, ..spec.clone() }, ["codecs", "compressor", "compression"]),
+            (Spec { grid, ..spec.clone() }, ["voxel size"; 3]),
         ] {
             let error = create(&location, &other, Existing::Resume).unwrap_err().to_string();
-            assert!(error.contains(word) || error.contains("blockSize"), "{error}");
+            assert!(words.iter().any(|word| error.contains(word)), "{error}");
         }
     }
 }
@@ -95,6 +95,62 @@ fn a_group_with_other_arrays_is_not_replaced_but_its_arrays_are() {
         create(&moving, &spec, Existing::Overwrite).unwrap();
         assert_ramp::<u16>(&Volume::open(&fixed, &Select::default()).unwrap());
     }
+}
+
+#[test]
+fn no_folder_above_a_volume_is_ever_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut kept = Vec::new();
+    for (name, format) in [
+        ("data/a.zarr", Format::Zarr3),
+        ("data/b.n5", Format::N5),
+        ("plate.zarr/A/1/0", Format::Zarr3),
+        ("plate.zarr/A/1/field/deep/deeper/0", Format::Zarr3),
+        ("pair.zarr/fixed", Format::Zarr3),
+        ("pair.zarr/moving", Format::Zarr3),
+    ] {
+        let location = at(&folder, name);
+        let output = create(&location, &spec([4; 3], [4; 3], format), Existing::Refuse).unwrap();
+        fill::<u16>(&output, [4; 3]);
+        kept.push(location);
+    }
+    for name in ["data", "plate.zarr", "plate.zarr/A", "pair.zarr"] {
+        let location = at(&folder, name);
+        for format in [Format::Zarr3, Format::N5] {
+            let spec = spec([4; 3], [4; 3], format);
+            create(&location, &spec, Existing::Overwrite).unwrap_err();
+        }
+        FieldOutput::create(&location, &grid([4; 3]), [4; 3], Existing::Overwrite).unwrap_err();
+        FieldOutput::create(&location, &grid([4; 3]), [4; 3], Existing::Resume).unwrap_err();
+        write_small_array(&location, &[1], &[1.0], serde_json::Map::new()).unwrap_err();
+    }
+    for location in kept {
+        assert_ramp::<u16>(&Volume::open(&location, &Select::default()).unwrap());
+    }
+}
+
+#[test]
+fn an_interrupted_creation_is_resumed() {
+    for (name, format) in CONTAINERS {
+        let folder = tempfile::tempdir().unwrap();
+        let location = at(&folder, name);
+        let spec = spec([4; 3], [4; 3], format);
+        let output = create(&location, &spec, Existing::Refuse).unwrap();
+        // the group is made first: nothing of the array is there yet
+        fs::remove_dir_all(output.ledger_folder().parent().unwrap()).unwrap();
+        let output = create(&location, &spec, Existing::Resume).unwrap();
+        fill::<u16>(&output, [4; 3]);
+        assert_ramp::<u16>(&Volume::open(&location, &Select::default()).unwrap());
+    }
+}
+
+#[test]
+fn volumes_and_outputs_are_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Volume>();
+    shared::<Output>();
+    shared::<FieldFile>();
+    shared::<FieldOutput>();
 }
 
 #[test]

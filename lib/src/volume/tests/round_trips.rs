@@ -54,7 +54,7 @@ fn every_codec_comes_back_from_every_container() {
             round_trip(name, &Spec { codec, ..spec([9, 10, 11], [3, 5, 7], format) });
         }
         let shard = Some([6, 10, 14]);
-        round_trip("a.zarr", &Spec { codec, shard, ..spec([9, 21, 11], [3, 5, 7], Format::Zarr3) });
+        round_trip("a.zarr", &Spec { shard, codec, ..spec([9, 21, 11], [3, 5, 7], Format::Zarr3) });
     }
 }
 

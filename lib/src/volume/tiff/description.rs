@@ -1,4 +1,4 @@
-//! What the ImageDescription of a first page says: ImageJ's lines or OME-XML.
+//! What the description of a first page says: ImageJ's lines or OME-XML.
 
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
@@ -67,7 +67,7 @@ fn ome(text: &str) -> Option<Description> {
             Event::Start(element) | Event::Empty(element)
                 if element.local_name().as_ref() == "Pixels" =>
             {
-                return pixels(&element);
+                return Some(pixels(&element));
             }
             Event::Eof => return None,
             _ => {}
@@ -75,7 +75,7 @@ fn ome(text: &str) -> Option<Description> {
     }
 }
 
-fn pixels(element: &BytesStart) -> Option<Description> {
+fn pixels(element: &BytesStart) -> Description {
     let value = |name: &str| {
         let found = element.try_get_attribute(name).ok()??;
         let text = &found.value;
@@ -96,13 +96,13 @@ fn pixels(element: &BytesStart) -> Option<Description> {
             (axis.to_ascii_lowercase(), size.unwrap_or(1))
         })
         .collect();
-    Some(Description {
+    Description {
         pages,
         spacing: [length("Z"), length("Y"), length("X")],
         zero: [0.0; 3],
         unit: None,
         source: "OME-XML",
-    })
+    }
 }
 
 #[cfg(test)]

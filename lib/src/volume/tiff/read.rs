@@ -69,18 +69,9 @@ fn inspect(
     }
     let bits: u64 = decoder.find_tag_unsigned(Tag::BitsPerSample)?.unwrap_or(1);
     let format: u16 = decoder.find_tag_unsigned(Tag::SampleFormat)?.unwrap_or(1);
-    let dtype = match (SampleFormat::from_u16_exhaustive(format), bits) {
-        (SampleFormat::Uint, 8) => Dtype::U8,
-        (SampleFormat::Uint, 16) => Dtype::U16,
-        (SampleFormat::Uint, 32) => Dtype::U32,
-        (SampleFormat::Uint, 64) => Dtype::U64,
-        (SampleFormat::Int, 16) => Dtype::I16,
-        (SampleFormat::IEEEFP, 32) => Dtype::F32,
-        (SampleFormat::IEEEFP, 64) => Dtype::F64,
-        (format, bits) => {
-            let types = "uint8, uint16, int16, uint32, uint64, float32 and float64 can be read";
-            return Ok(Err(format!("has samples of {bits} bits, {format:?}; {types}")));
-        }
+    let dtype = match dtype(SampleFormat::from_u16_exhaustive(format), bits) {
+        Ok(dtype) => dtype,
+        Err(message) => return Ok(Err(message)),
     };
     let (width, height) = decoder.dimensions()?;
     let (tile_width, tile_height) = decoder.chunk_dimensions();
@@ -95,7 +86,7 @@ fn inspect(
     };
     let mut pixel = [None, None];
     for (pixel, tag) in pixel.iter_mut().zip([Tag::YResolution, Tag::XResolution]) {
-        let per_unit = decoder.find_tag(tag)?.and_then(rational).filter(|r| *r > 0.0);
+        let per_unit = decoder.find_tag(tag)?.as_ref().and_then(rational).filter(|r| *r > 0.0);
         *pixel = per_unit.zip(unit).map(|(per_unit, unit)| unit / per_unit);
     }
     for (a, pixel) in pixel.iter_mut().enumerate() {
@@ -119,12 +110,29 @@ fn inspect(
     }))
 }
 
-fn rational(value: tiff::decoder::ifd::Value) -> Option<f64> {
+/// The type of samples, or why we do not read them.
+fn dtype(format: SampleFormat, bits: u64) -> Result<Dtype, String> {
+    match (format, bits) {
+        (SampleFormat::Uint, 8) => Ok(Dtype::U8),
+        (SampleFormat::Uint, 16) => Ok(Dtype::U16),
+        (SampleFormat::Uint, 32) => Ok(Dtype::U32),
+        (SampleFormat::Uint, 64) => Ok(Dtype::U64),
+        (SampleFormat::Int, 16) => Ok(Dtype::I16),
+        (SampleFormat::IEEEFP, 32) => Ok(Dtype::F32),
+        (SampleFormat::IEEEFP, 64) => Ok(Dtype::F64),
+        (format, bits) => {
+            let types = "uint8, uint16, int16, uint32, uint64, float32 and float64 can be read";
+            Err(format!("has samples of {bits} bits, {format:?}; {types}"))
+        }
+    }
+}
+
+fn rational(value: &tiff::decoder::ifd::Value) -> Option<f64> {
     use tiff::decoder::ifd::Value;
     match value {
-        Value::Rational(a, b) => Some(f64::from(a) / f64::from(b)),
-        Value::Float(value) => Some(f64::from(value)),
-        Value::Double(value) => Some(value),
+        Value::Rational(a, b) => Some(f64::from(*a) / f64::from(*b)),
+        Value::Float(value) => Some(f64::from(*value)),
+        Value::Double(value) => Some(*value),
         _ => None,
     }
 }

@@ -66,11 +66,6 @@ impl Plan {
         let resolution_field = |a: u64| {
             if dialect.big { resolutions[a as usize] } else { resolutions_at + 8 * a }
         };
-        let format = match dtype {
-            Dtype::I16 => 2,
-            Dtype::F32 | Dtype::F64 => 3,
-            _ => 1,
-        };
         let offset = if dialect.big { LONG8 } else { LONG };
 
         let mut head = Vec::with_capacity(data_at as usize);
@@ -97,7 +92,7 @@ impl Plan {
                 (282, RATIONAL, 1, resolution_field(0)),
                 (283, RATIONAL, 1, resolution_field(1)),
                 (296, SHORT, 1, 1), // the unit of the resolutions is in the description
-                (339, SHORT, 1, format),
+                (339, SHORT, 1, sample_format(dtype)),
             ] {
                 dialect.entry(&mut head, tag, kind, count, value);
             }
@@ -111,6 +106,15 @@ impl Plan {
     }
 }
 
+/// Unsigned, signed or floating.
+fn sample_format(dtype: Dtype) -> u64 {
+    match dtype {
+        Dtype::I16 => 2,
+        Dtype::F32 | Dtype::F64 => 3,
+        _ => 1,
+    }
+}
+
 /// ImageJ's description, ended by a zero. The origin is the voxel that lies at 0.
 fn description(grid: &Grid) -> String {
     let slices = grid.shape[0];
@@ -120,7 +124,7 @@ fn description(grid: &Grid) -> String {
     );
     for (a, name) in ["zorigin", "yorigin", "xorigin"].into_iter().enumerate() {
         if grid.origin[a] != 0.0 {
-            text += &format!("{name}={}\n", -grid.origin[a] / grid.spacing[a]);
+            text.extend([name, "=", &(-grid.origin[a] / grid.spacing[a]).to_string(), "\n"]);
         }
     }
     text.push('\0');

@@ -160,7 +160,13 @@ impl ZarrSource {
             return Err(self.damaged(index, &error));
         }
         match bytes {
-            Cow::Owned(bytes) => *data = bytes,
+            Cow::Owned(mut bytes) => {
+                // some decoders grow their buffer by doubling: it may be kept for long
+                if bytes.capacity() > bytes.len() + bytes.len() / 8 {
+                    bytes.shrink_to_fit();
+                }
+                *data = bytes;
+            }
             Cow::Borrowed(bytes) => {
                 data.clear();
                 data.extend_from_slice(bytes);
@@ -191,6 +197,10 @@ impl Source for ZarrSource {
             Storage::Coded => self.load_coded(index, scratch),
             Storage::Sharded(cache) => self.load_sharded(cache, index, scratch),
         }
+    }
+
+    fn is_coded(&self) -> bool {
+        !matches!(self.storage, Storage::Raw(_))
     }
 
     fn describe(&self) -> Map<String, Value> {

@@ -1,0 +1,259 @@
+//! Detection on volumes whose blobs are known.
+
+use proptest::prelude::*;
+
+use super::cpu::{Block, Detection, detect};
+use super::scheme::Scheme;
+use super::testing::{Dice, blobs, crop};
+use super::{Detector, Options, SpotVoxel, detect_in_memory, oracle};
+use crate::geom::{Box3, Point};
+
+/// Blobs at random places at least `apart` micrometres from each other and from the faces.
+fn scatter(shape: [usize; 3], spacing: Point, apart: f64, dice: &mut Dice) -> Vec<Point> {
+    let mut centres: Vec<Point> = Vec::new();
+    for _ in 0..4000 {
+        let place: Point = std::array::from_fn(|a| {
+            let margin = apart / spacing[a];
+            margin + dice.roll() * (shape[a] as f64 - 1.0 - 2.0 * margin)
+        });
+        if centres.iter().all(|other| distance(place, *other, spacing) > apart) {
+            centres.push(place);
+        }
+    }
+    centres
+}
+
+fn distance(a: Point, b: Point, spacing: Point) -> f64 {
+    (0..3).map(|i| ((a[i] - b[i]) * spacing[i]).powi(2)).sum::<f64>().sqrt()
+}
+
+fn noisy(mut image: Vec<f32>, noise: f64, dice: &mut Dice) -> Vec<f32> {
+    image.iter_mut().for_each(|v| *v = 100.0 + 1000.0 * *v + (noise * dice.normal()) as f32);
+    image
+}
+
+/// Detects `centres` again: mean error per axis in voxels, mean of radius over true radius, and
+/// the fraction of the strongest spots that are blobs.
+fn accuracy(
+    shape: [usize; 3],
+    spacing: Point,
+    sigma: f64,
+    noise: f64,
+    detector: Detector,
+) -> [f64; 3] {
+    let mut dice = Dice::new(7);
+    let centres = scatter(shape, spacing, 7.0 * sigma, &mut dice);
+    let image = noisy(blobs(shape, spacing, &centres, sigma), noise, &mut dice);
+    // a Gaussian of variance v answers most at the variance 2 v / 3, a ball of radius r at r^2 / 3
+    let radius = sigma * 2.0_f64.sqrt();
+    let options = Options {
+        radius: [0.6 * radius, 1.8 * radius],
+        detector,
+        background_subtract: false,
+        threshold_relative: 0.4,
+        ..Options::new(spacing)
+    };
+    let spots = detect_in_memory(&image, shape, spacing, &options).unwrap();
+    let (mut error, mut size, mut hits) = (0.0, 0.0, 0.0);
+    for centre in &centres {
+        let near = |s: &&SpotVoxel| distance(s.position, *centre, spacing) < 2.0 * sigma;
+        if let Some(spot) = spots.iter().find(near) {
+            hits += 1.0;
+            error += (0..3).map(|a| (spot.position[a] - centre[a]).abs()).sum::<f64>() / 3.0;
+            size += spot.radius / radius;
+        }
+    }
+    eprintln!("{} blobs, {} spots, {hits} hits", centres.len(), spots.len());
+    [error / hits, size / hits, hits / centres.len().max(spots.len()) as f64]
+}
+
+#[test]
+fn noisy_blobs_between_voxels_are_found_to_a_tenth_of_a_voxel() {
+    for detector in [Detector::Log, Detector::Dog] {
+        for (spacing, sigma) in
+            [([1.0; 3], 2.0), ([1.0; 3], 4.0), ([2.0, 1.0, 1.0], 3.0), ([0.3, 0.3, 0.3], 1.5)]
+        {
+            let [error, size, found] = accuracy([72, 80, 96], spacing, sigma, 30.0, detector);
+            eprintln!("{detector:?} {spacing:?} {sigma}: {error:.4} voxel, {size:.3}, {found:.3}");
+            assert!(error < 0.1, "{detector:?} {spacing:?} {sigma}: {error} voxel");
+            assert!((size - 1.0).abs() < 0.15, "{detector:?} {spacing:?} {sigma}: size {size}");
+            assert!(found > 0.97, "{detector:?} {spacing:?} {sigma}: {found} found");
+        }
+    }
+}
+
+#[test]
+fn radii_are_told_apart() {
+    for sigma in [2.0, 3.0, 4.5] {
+        let centres = [[40.3, 39.8, 40.1]];
+        let image = noisy(blobs([80; 3], [1.0; 3], &centres, sigma), 1.0, &mut Dice::new(1));
+        let options =
+            Options { radius: [2.0, 9.0], background_subtract: false, ..Options::new([1.0; 3]) };
+        let spots = detect_in_memory(&image, [80; 3], [1.0; 3], &options).unwrap();
+        let ratio = spots[0].radius / (sigma * 2.0_f64.sqrt());
+        assert!((ratio - 1.0).abs() < 0.06, "{sigma}: {ratio}");
+        assert!(distance(spots[0].position, centres[0], [1.0; 3]) < 0.1);
+    }
+}
+
+/// Structure at all scales: noise on blobs of several sizes.
+fn texture(shape: [usize; 3], seed: u64) -> Vec<f32> {
+    let mut dice = Dice::new(seed);
+    let mut image = vec![0.0; shape.iter().product()];
+    for sigma in [1.3, 2.5, 5.0] {
+        let centres: Vec<Point> = (0..12).map(|_| shape.map(|n| dice.roll() * n as f64)).collect();
+        let more = blobs(shape, [1.0; 3], &centres, sigma);
+        image.iter_mut().zip(more).for_each(|(v, more)| *v += more);
+    }
+    noisy(image, 40.0, &mut dice)
+}
+
+fn in_blocks(
+    voxels: &[f32],
+    shape: [usize; 3],
+    spacing: Point,
+    options: &Options,
+    size: [usize; 3],
+) -> Vec<SpotVoxel> {
+    let scheme = Scheme::new(options, spacing);
+    let volume = Box3::of_shape(shape);
+    let mut spots: Vec<SpotVoxel> = volume
+        .tiles(size)
+        .flat_map(|core| {
+            let bounds = scheme.input(&core, &volume);
+            let part = crop(voxels, shape, &bounds);
+            let block = Block { voxels: &part, bounds, core, volume };
+            detect(&block, &scheme, None, spacing).spots
+        })
+        .collect();
+    spots.sort_by(|a, b| a.position.partial_cmp(&b.position).unwrap());
+    spots
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn spots_are_the_same_bit_for_bit_for_every_block_size(
+        size in [9_usize..90, 9_usize..90, 9_usize..120],
+        shape in [20_usize..50, 20_usize..60, 60_usize..150],
+        dog in any::<bool>(),
+        background in any::<bool>(),
+        seed in 0_u64..1000,
+    ) {
+        let voxels = texture(shape, seed);
+        let spacing = [1.5, 1.0, 0.8];
+        let options = Options {
+            radius: [2.0, 5.5],
+            detector: if dog { Detector::Dog } else { Detector::Log },
+            background_subtract: background,
+            border: 0.0,
+            ..Options::new(spacing)
+        };
+        let whole = in_blocks(&voxels, shape, spacing, &options, shape);
+        prop_assert!(!whole.is_empty());
+        prop_assert!(whole == in_blocks(&voxels, shape, spacing, &options, size));
+    }
+
+    #[test]
+    fn exact_spots_are_the_same_bit_for_bit_for_every_block_size(
+        size in [9_usize..90, 9_usize..90, 9_usize..120],
+        shape in [20_usize..40, 20_usize..40, 60_usize..120],
+        seed in 0_u64..1000,
+    ) {
+        let voxels = texture(shape, seed);
+        let options = Options { radius: [2.0, 5.0], border: 1.0, ..Options::exact() };
+        let whole = in_blocks(&voxels, shape, [1.0; 3], &options, shape);
+        prop_assert!(!whole.is_empty());
+        prop_assert!(whole == in_blocks(&voxels, shape, [1.0; 3], &options, size));
+    }
+
+    #[test]
+    fn exact_spots_are_those_of_plain_loops(
+        shape in [8_usize..16, 8_usize..18, 8_usize..40],
+        seed in 0_u64..1000,
+    ) {
+        let voxels = texture(shape, seed);
+        let options = Options { radius: [2.0, 4.0], border: 1.0, ..Options::exact() };
+        let slow = oracle::detect(&voxels, shape, &options);
+        let fast = in_blocks(&voxels, shape, [1.0; 3], &options, shape);
+        prop_assert_eq!(fast.len(), slow.len());
+        for spot in &slow {
+            let same = fast.iter().find(|s| s.position == spot.position && (s.radius - spot.radius).abs() < 1e-9);
+            let same = same.expect("the same voxel at the same scale");
+            prop_assert!((same.response - spot.response).abs() < 1e-2);
+            prop_assert_eq!(same.intensity, spot.intensity);
+        }
+    }
+}
+
+#[test]
+fn voxels_that_are_no_numbers_are_counted_and_count_as_zero() {
+    let shape = [30, 30, 40];
+    let mut clean = texture(shape, 3);
+    clean[500] = 0.0;
+    clean[20_000] = 0.0;
+    let mut broken = clean.clone();
+    (broken[500], broken[20_000]) = (f32::NAN, f32::NEG_INFINITY);
+    let scheme = Scheme::new(&Options::new([1.0; 3]), [1.0; 3]);
+    let find = |voxels: &[f32]| {
+        let all = Box3::of_shape(shape);
+        let block = Block { voxels, bounds: all, core: all, volume: all };
+        detect(&block, &scheme, None, [1.0; 3])
+    };
+    let wanted = find(&clean);
+    assert!(!wanted.spots.is_empty());
+    assert_eq!(find(&broken), Detection { not_finite: 2, ..wanted });
+}
+
+#[test]
+fn a_constant_volume_has_no_spots_and_costs_nothing() {
+    let options = Options::new([1.0; 3]);
+    let spots = detect_in_memory(&vec![7.0; 64 * 64 * 64], [64; 3], [1.0; 3], &options).unwrap();
+    assert!(spots.is_empty());
+}
+
+#[test]
+fn flat_surroundings_of_a_blob_give_no_further_spots() {
+    let image = blobs([64; 3], [1.0; 3], &[[31.0, 32.4, 30.7]], 2.5);
+    let image: Vec<f32> = image.iter().map(|v| 300.0 + 100.0 * v).collect();
+    for background_subtract in [false, true] {
+        let options = Options { background_subtract, ..Options::new([1.0; 3]) };
+        let spots = detect_in_memory(&image, [64; 3], [1.0; 3], &options).unwrap();
+        assert_eq!(spots.len(), 1, "{:?}", spots.get(1));
+        assert_eq!(spots[0].intensity, f64::from(image[(31 * 64 + 32) * 64 + 31]));
+    }
+}
+
+#[test]
+fn options_that_cannot_be_name_their_flag() {
+    let bad = |change: fn(&mut Options)| {
+        let mut options = Options::new([1.0; 3]);
+        change(&mut options);
+        options.check().unwrap_err().to_string()
+    };
+    assert!(bad(|o| o.radius = [5.0, 3.0]).contains("--radius 5..3"));
+    assert!(bad(|o| (o.exact, o.radius) = (true, [5.0, 5.5])).contains("--exact"));
+    assert!(bad(|o| o.overlap = 1.5).contains("--overlap 1.5"));
+    assert!(bad(|o| o.threshold = f64::NAN).contains("--threshold"));
+    assert!(bad(|o| o.winsorize = Some([0.6, 0.5])).contains("--winsorize"));
+    assert!(bad(|o| o.max_spots = 0).contains("--max-spots"));
+}
+
+#[test]
+fn debug_blocks() {
+    for (shape, size) in [([20, 20, 68], [9, 9, 9]), ([20, 20, 120], [90, 90, 9]), ([20,60,20],[90,9,90]), ([60,20,20],[9,90,90])] {
+        for background in [false, true] { for dog in [false, true] {
+        let voxels = texture(shape, 0);
+        let spacing = [1.5, 1.0, 0.8];
+        let options = Options { radius: [2.0, 5.5], border: 0.0, background_subtract: background, detector: if dog { Detector::Dog } else { Detector::Log }, ..Options::new(spacing) };
+        let s = Scheme::new(&options, spacing);
+        let a = in_blocks(&voxels, shape, spacing, &options, shape);
+        let b = in_blocks(&voxels, shape, spacing, &options, size);
+        let d: Vec<_> = a.iter().filter(|s| !b.contains(s)).map(|s| (s.position, s.response, s.radius)).collect();
+        let e: Vec<_> = b.iter().filter(|s| !a.contains(s)).map(|s| (s.position, s.response, s.radius)).collect();
+        eprintln!("{shape:?} {size:?} bg {background} dog {dog} halo {:?} {} {} \n  {:?}\n  {:?}", s.halo(), a.len(), b.len(), d.first(), e.first());
+        if let crate::features::scheme::Scales::Pyramid(p) = &s.scales { eprintln!("{:?}", p.octaves.iter().map(|o| o.step).collect::<Vec<_>>()); }
+        }}
+    }
+}
