@@ -1,5 +1,4 @@
 //! Downsampling a volume of 16 Mvoxel, `uint16`, by every method.
-#![expect(missing_docs, reason = "criterion's macros make functions without any")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use voxloom::downsample::{Method, reduce_block};

@@ -1,5 +1,4 @@
 //! Resampling a block of 8 Mvoxel, `uint16`, by every kind of map.
-#![expect(missing_docs, reason = "criterion's macros make functions without any")]
 
 use std::sync::Arc;
 

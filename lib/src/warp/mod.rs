@@ -25,6 +25,8 @@ mod golden;
 mod npz;
 #[cfg(test)]
 mod oracle;
+#[cfg(test)]
+mod tests;
 
 use rows::Rows;
 
