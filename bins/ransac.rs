@@ -1,52 +1,43 @@
-//! Finds the map from one volume to another by matching their spots.
+//! `ransac`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use voxloom::blocks::Context;
-use voxloom::cli::{FixedArgs, MovingArgs, Program, Purpose, Shape};
+use voxloom::cli::{self, FixedArgs, MovingArgs, Program, Purpose, Shape};
 use voxloom::geom::Chain;
 use voxloom::matching::{EstimateOptions, MatchOptions, estimate, match_spots};
 use voxloom::volume::Volume;
 use voxloom::{table, transform};
 
-/// Finds the map from FIXED to MOVING that most pairs of matching spots agree on
+/// Finds the affine from one volume to another that most of their matching spots agree on.
 ///
 /// Two spots match where the images around them correlate. The map is found by random sampling and
-/// refitted to all matches near it. It takes fixed points to moving points, in micrometres.
+/// refitted to all matches near it; it takes points of the fixed volume to the moving one.
 #[derive(clap::Args)]
 pub(crate) struct Ransac {
-    /// The volume that stays
+    /// The fixed volume
     fixed: String,
-
-    /// The volume to be moved onto it
+    /// The moving volume
     moving: String,
-
-    /// Spots of FIXED, from extract-spots
+    /// Spots of the fixed volume, as of `extract-spots`
     #[arg(long, value_name = "CSV")]
     fixed_spots: PathBuf,
-
-    /// Spots of MOVING, from extract-spots
+    /// Spots of the moving volume
     #[arg(long, value_name = "CSV")]
     moving_spots: PathBuf,
-
-    /// Where the map is written, as JSON
+    /// The map: a JSON file
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-
-    /// Write the matches too, with residuals and which of them fit
+    /// Each match, its residual and whether it fits, as CSV
     #[arg(long, value_name = "CSV")]
     matches: Option<PathBuf>,
-
     #[command(flatten)]
     matching: MatchOptions,
-
     #[command(flatten)]
     fit: EstimateOptions,
-
     #[command(flatten)]
     fixed_args: FixedArgs,
-
     #[command(flatten)]
     moving_args: MovingArgs,
 }
@@ -56,32 +47,35 @@ impl Program for Ransac {
     const PURPOSE: Purpose = Purpose::Align;
     const SHAPE: Shape = Shape::Whole;
     const EXAMPLE: &'static str = "ransac fixed.zarr moving.zarr --fixed-spots fixed.csv \
-        --moving-spots moving.csv -o affine.json";
+                                   --moving-spots moving.csv -o affine.json";
 
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
-        ctx.refuse_existing(&self.output)?;
+        for path in std::iter::once(&self.output).chain(&self.matches) {
+            ctx.refuse_existing(path)?;
+        }
         let fixed = Volume::open(&self.fixed, &self.fixed_args.select())?;
         let moving = Volume::open(&self.moving, &self.moving_args.select())?;
-        ctx.input(&fixed);
-        ctx.input(&moving);
-        ctx.output_file(&self.output);
         let fixed_spots = table::read_spots(&self.fixed_spots)?;
         let moving_spots = table::read_spots(&self.moving_spots)?;
-        ctx.record("fixed_spots", fixed_spots.len());
-        ctx.record("moving_spots", moving_spots.len());
+        ctx.input(&fixed);
+        ctx.input(&moving);
+        ctx.input_file(&self.fixed_spots.to_string_lossy());
+        ctx.input_file(&self.moving_spots.to_string_lossy());
         let mut matches =
             match_spots(&fixed, &moving, &fixed_spots, &moving_spots, &self.matching, ctx)?;
         let found = estimate(&matches, &self.fit, ctx.seed)?;
-        found.record(ctx);
         found.mark(&mut matches);
+        found.record(ctx);
         if let Some(path) = &self.matches {
             table::write_matches(path, &matches)?;
+            ctx.output_file(path);
         }
         transform::write_chain(&self.output, &Chain::affine(found.affine))?;
+        ctx.output_file(&self.output);
         Ok(())
     }
 }
 
 fn main() -> ExitCode {
-    voxloom::cli::main::<Ransac>()
+    cli::main::<Ransac>()
 }

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use assert_cmd::Command;
 use tempfile::TempDir;
 use voxloom::geom::{Box3, Grid};
-use voxloom::volume::{Codec, Dtype, Existing, Format, Output, Spec, Voxel};
+use voxloom::volume::{Codec, Existing, Format, Output, Spec, Voxel};
 
 /// One of our programs.
 pub(crate) fn program(name: &str) -> Command {
@@ -135,6 +135,3 @@ impl Pair {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 }
-
-/// The data type of a test volume is `u16` unless it says otherwise.
-pub(crate) const DTYPE: Dtype = Dtype::U16;

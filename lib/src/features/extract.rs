@@ -108,7 +108,14 @@ pub fn extract(
     }
     let found = gather(&rows, &plan, ctx)?;
     report(&found, ctx);
-    let spots = select(found, volume, options)?;
+    let spots = match select(found, volume, options) {
+        Ok(spots) => spots,
+        Err(none) => {
+            // other options are wanted, and those would have a ledger of their own
+            rows.remove(ctx)?;
+            return Err(none.into());
+        }
+    };
     ctx.record("spots", spots.len());
     table::write_spots(output, &spots)?;
     Ok(rows.remove(ctx)?)

@@ -121,7 +121,8 @@ pub(super) fn read_npz(path: &Path, name: &str) -> Vec<i64> {
             match method {
                 0 => array.extend_from_slice(packed),
                 _ => {
-                    drop(flate2::read::DeflateDecoder::new(packed).read_to_end(&mut array).unwrap())
+                    let mut packed = flate2::read::DeflateDecoder::new(packed);
+                    assert!(packed.read_to_end(&mut array).unwrap() > 0);
                 }
             }
             let header = 10 + usize::from(array[8]) + (usize::from(array[9]) << 8);

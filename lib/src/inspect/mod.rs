@@ -257,7 +257,7 @@ fn affine_facts(map: &Affine) -> (String, Value) {
         map.offset().map(short).join(", "),
         short(parts.angle.to_degrees()),
         parts.scales.map(short).join(", "),
-        short(parts.shear),
+        short((parts.shear * 1e9).round() / 1e9), // beyond that it is rounding
         short(parts.determinant),
     );
     let value = json!({ "rows": map.rows(), "shift": map.offset(),

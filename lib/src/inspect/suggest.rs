@@ -20,8 +20,9 @@ const BLOCKS: usize = 3;
 const SPOTS_PER_BLOCK: f64 = 100.0;
 /// Radii that respond less strongly than this share of the peak are not worth looking for.
 const SHARE: f64 = 0.85;
-/// The most values that a context should compare along an axis; its cost grows with the cube.
-const CONTEXT_VOXELS: f64 = 12.0;
+/// The least half width of a context that tells spots apart, and the most that is worth its cost,
+/// which grows with the cube.
+const CONTEXT: [f64; 2] = [6.0, 12.0];
 
 /// Proposed parameters.
 #[derive(Clone, Debug, PartialEq)]
@@ -164,10 +165,12 @@ fn propose(fixed: &Measured, moving: &Measured) -> Suggestion {
     this.add(&["extract-spots", "local-affine"], "radius", &value, &reason);
 
     let typical = (fixed.radii[1] * moving.radii[1]).sqrt();
-    let context = round((1.5 * typical).clamp(4.0 * spacing, CONTEXT_VOXELS * spacing));
+    let context = (2.5 * typical / spacing).round().clamp(CONTEXT[0], CONTEXT[1]);
     let reason = format!(
-        "um; a spot (radius {}) with what is next to it, at most {CONTEXT_VOXELS} voxels",
-        short(round(typical))
+        "voxels; a spot (radius {} um) with what is next to it, {} to {} voxels",
+        short(round(typical)),
+        CONTEXT[0],
+        CONTEXT[1]
     );
     this.add(&["ransac", "local-affine"], "context-radius", &short(context), &reason);
 

@@ -161,7 +161,11 @@ pub fn align(
         return Ok(());
     }
     let found = gather(&rows, &plan)?;
-    check(&found, options)?;
+    if let Err(none) = check(&found, options) {
+        // other options are wanted, and those would have a ledger of their own
+        rows.remove(ctx)?;
+        return Err(none.into());
+    }
     let (fit, least, stiffness) = fit(&lattice, &found, options);
     let mut maps = LocalAffines { affines: fit.affines.clone(), ..lattice };
     let (table_rows, counts) = status::judge(&maps, &found, &fit, options);

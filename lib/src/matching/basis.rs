@@ -1,7 +1,6 @@
 //! The low-frequency half of a context: its largest cosine coefficients.
 //!
-//! Contexts are smooth blobs, and some 150 of 15625 coefficients hold three quarters of their
-//! energy. By Parseval's theorem and the Cauchy-Schwarz inequality the product of the parts left
+//! Contexts are smooth blobs, and 222 of 15625 coefficients hold four fifths of their energy. By Parseval's theorem and the Cauchy-Schwarz inequality the product of the parts left
 //! out is at most the product of their lengths, which bounds a correlation without computing it.
 
 use super::cpu::{Row, expand_lines, expand_rows};
@@ -9,8 +8,8 @@ use super::cpu::{Row, expand_lines, expand_rows};
 /// Coefficients along each axis, at most.
 const AXIS: usize = 7;
 
-/// Squared length of the longest wave vector kept. Measured on the tutorial pair: 34 leaves 5
-/// candidates per spot; 24 and 45 cost more, in candidates and in the product.
+/// Squared length of the longest wave vector kept: 222 coefficients. Of the 22.5 million pairs of
+/// the tutorial they leave 6100 to be correlated for 2515 matches, both directions together.
 const RADIUS_SQUARED: usize = 45;
 
 /// An orthonormal basis of low-frequency cosines (DCT-II) on a box of voxels.

@@ -164,14 +164,18 @@ impl<'a, T: Voxel> Contexts<'a, T> {
     pub(super) fn middle(&self, i: usize, inner: [usize; 3], out: &mut Vec<f32>) {
         gather(&self.store, i, inner, self.means[i], out);
         let mean = out.iter().sum::<f32>() / out.len() as f32;
-        out.iter_mut().for_each(|v| *v -= mean);
+        for v in out.iter_mut() {
+            *v -= mean;
+        }
     }
 
     /// The voxels of context `i`, mean 0 and length 1.
     pub(super) fn unit(&self, i: usize, out: &mut Vec<f32>) {
         self.centred(i, out);
         let scale = 1.0 / self.lengths[i];
-        out.iter_mut().for_each(|v| *v *= scale);
+        for v in out.iter_mut() {
+            *v *= scale;
+        }
     }
 
     /// The correlation of `unit`, a context of mean 0 and length 1, with context `i`.
@@ -231,7 +235,13 @@ fn gather<T: Voxel>(
     let [sz, sy] = store.strides;
     let corner = store.centres[i] - rz * sz - ry * sy - rx;
     out.resize((2 * rz + 1) * (2 * ry + 1) * (2 * rx + 1), 0.0);
-    copy_lines(&store.voxels[corner..], [sz, sy], radius.map(|r| 2 * r + 1), mean, out);
+    copy_lines(
+        &store.voxels[corner..],
+        [sz, sy],
+        radius.map(|r| 2 * r + 1),
+        |v| v.to_f32() - mean,
+        out,
+    );
 }
 
 /// Describes one context, whose voxels it leaves centred; `None` where it has no correlation.
@@ -239,7 +249,9 @@ fn describe(voxels: &mut [f32], basis: &Basis, lines: &mut Vec<Row>) -> Option<D
     // sums of 64 small integers are exact in f32
     let sum: f64 = voxels.chunks(64).map(|c| f64::from(c.iter().sum::<f32>())).sum();
     let mean = (sum / voxels.len() as f64) as f32;
-    voxels.iter_mut().for_each(|v| *v -= mean);
+    for v in voxels.iter_mut() {
+        *v -= mean;
+    }
     let square = dot(voxels, voxels);
     let length = square.sqrt();
     // what rounding leaves of a constant is no structure
@@ -249,7 +261,9 @@ fn describe(voxels: &mut [f32], basis: &Basis, lines: &mut Vec<Row>) -> Option<D
     }
     let mut coefficients = vec![0.0; basis.len()];
     basis.project(voxels, lines, &mut coefficients);
-    coefficients.iter_mut().for_each(|v| *v /= length);
+    for v in &mut coefficients {
+        *v /= length;
+    }
     let rest = (1.0 - dot(&coefficients, &coefficients)).max(0.0).sqrt();
     Some(Description { mean, length, rest, coefficients })
 }

@@ -2,7 +2,7 @@
 //!
 //! One matrix product of low-frequency coefficients gives every pair a coarse correlation and,
 //! with the lengths of what was left out, a bound that the true one cannot exceed (see `basis`).
-//! Only pairs whose bound beats the best so far are correlated voxel by voxel: some four for each
+//! Only pairs whose bound beats the best so far are correlated voxel by voxel: one or two for each
 //! spot instead of thousands. The result is that of the full product.
 
 use ndarray::linalg::general_mat_mul;
@@ -63,7 +63,7 @@ pub(super) fn best<T: Voxel, U: Voxel>(
     };
     let answer = |scratch: &mut Scratch, i: usize| match near {
         Some(near) => by_neighbours(rows, columns, batches[i], near, scratch),
-        None => by_product(rows, columns, batches[i], turned.view(), scratch),
+        None => by_product(rows, columns, batches[i], &turned, scratch),
     };
     share.map(batches.len(), Scratch::default, answer).concat()
 }
@@ -86,12 +86,14 @@ fn by_product<T: Voxel, U: Voxel>(
     rows: &Contexts<'_, T>,
     columns: &Contexts<'_, U>,
     questions: &[Question],
-    turned: ArrayView2<'_, f32>,
+    turned: &Array2<f32>,
     scratch: &mut Scratch,
 ) -> Vec<Option<Partner>> {
     let Scratch { packed, product, .. } = scratch;
     packed.clear();
-    questions.iter().for_each(|q| packed.extend_from_slice(rows.row(q.row)));
+    for question in questions {
+        packed.extend_from_slice(rows.row(question.row));
+    }
     let mut candidates: Vec<Vec<Candidate>> = vec![Vec::new(); questions.len()];
     // tiles of equal size
     let size = columns.len().div_ceil(columns.len().div_ceil(TILE[1]));
@@ -99,7 +101,7 @@ fn by_product<T: Voxel, U: Voxel>(
         let first = t * size;
         product.resize(questions.len() * rests.len(), 0.0);
         let some = turned.slice(s![.., first..first + rests.len()]);
-        multiply(packed, some, product);
+        multiply(packed, &some, product);
         for ((question, coarse), out) in
             questions.iter().zip(product.chunks(rests.len())).zip(&mut candidates)
         {
@@ -115,12 +117,12 @@ fn by_product<T: Voxel, U: Voxel>(
 }
 
 /// `out = a * b`, `a` and `out` row by row.
-fn multiply(a: &[f32], b: ArrayView2<'_, f32>, out: &mut [f32]) {
+fn multiply(a: &[f32], b: &ArrayView2<'_, f32>, out: &mut [f32]) {
     let (width, columns) = b.dim();
     let a = ArrayView2::from_shape((a.len() / width, width), a);
     let out = ArrayViewMut2::from_shape((out.len() / columns, columns), out);
     if let (Ok(a), Ok(mut out)) = (a, out) {
-        general_mat_mul(1.0, &a, &b, 0.0, &mut out);
+        general_mat_mul(1.0, &a, b, 0.0, &mut out);
     }
 }
 

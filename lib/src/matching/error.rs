@@ -27,6 +27,12 @@ pub enum Error {
         /// Spacing of the moving volume.
         moving: [f64; 3],
     },
+    /// A table without rows.
+    #[error("no spots in the {side} volume: see whether extract-spots found any")]
+    NoSpots {
+        /// "fixed" or "moving".
+        side: &'static str,
+    },
     /// No spot is far enough inside.
     #[error(
         "none of the {spots} {side} spots has a whole context of --context-radius {radius:?} \

@@ -196,7 +196,7 @@ fn matching_refuses_what_it_cannot_compare() {
     let default = MatchOptions::default();
     check(&MatchOptions { match_threshold: 1.0, ..default.clone() }, &block, "--match-threshold");
     check(
-        &MatchOptions { context_radius: [0, 0, 5], ..default.clone() },
+        &MatchOptions { context_radius: ContextRadius::Voxels([0, 0, 5]), ..default.clone() },
         &block,
         "--context-radius",
     );

@@ -13,7 +13,6 @@ use crate::geom::{FitError, Model, fit};
 const SPACING: Point = [1.68, 1.84, 1.84];
 
 /// The folder of shared test data, or a word that it is missing.
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn shared(part: &str) -> Option<PathBuf> {
     let root = std::env::var_os("VOXLOOM_SHARED")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);

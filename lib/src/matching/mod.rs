@@ -32,7 +32,7 @@ mod npz;
 mod oracle;
 
 pub use error::Error;
-pub use options::{Compat, EstimateOptions, MatchOptions};
+pub use options::{Compat, ContextRadius, EstimateOptions, MatchOptions};
 pub use read::match_spots;
 
 use crate::blocks::Context;
@@ -65,16 +65,19 @@ pub fn match_in_memory<T: Voxel, U: Voxel>(
     moving: &Block<'_, U>,
     options: &MatchOptions,
 ) -> Result<Vec<Match>, Error> {
-    pair::check(options, &fixed.grid, &moving.grid)?;
-    let fixed_contexts = describe(fixed, options);
-    let moving_contexts = describe(moving, options);
+    let radius = pair::check(options, &fixed.grid, &moving.grid)?;
+    let fixed_contexts = describe(fixed, radius, options.exact);
+    let moving_contexts = describe(moving, radius, options.exact);
     let grids = [&fixed.grid, &moving.grid];
     Ok(pair::pair(&fixed_contexts, &moving_contexts, grids, options, Share::Alone))
 }
 
-fn describe<'a, T: Voxel>(block: &Block<'a, T>, options: &MatchOptions) -> Contexts<'a, T> {
-    let radius = options.context_radius;
-    let places = places(&block.grid, block.positions, radius, options.exact);
+fn describe<'a, T: Voxel>(
+    block: &Block<'a, T>,
+    radius: [usize; 3],
+    exact: bool,
+) -> Contexts<'a, T> {
+    let places = places(&block.grid, block.positions, radius, exact);
     let shape = block.grid.shape;
     let store = Store::array(block.voxels, shape, [0; 3], &places);
     Contexts::describe(store, shape, &places, radius, Share::Alone)

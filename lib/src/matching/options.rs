@@ -1,8 +1,59 @@
 //! What can be asked of matching and of the fit, as flags.
 
+use std::fmt;
+use std::str::FromStr;
+
 use clap::ArgAction;
 
-use crate::geom::Model;
+use crate::geom::{Model, Point};
+
+/// Half the side of a context.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ContextRadius {
+    /// Along z, y, x, in voxels.
+    Voxels([usize; 3]),
+    /// In micrometres: as many voxels along each axis as come nearest, at least 1.
+    Micrometres(f64),
+}
+
+impl ContextRadius {
+    /// The half width in voxels of this size.
+    pub fn voxels(self, spacing: Point) -> [usize; 3] {
+        match self {
+            Self::Voxels(voxels) => voxels,
+            Self::Micrometres(length) => spacing.map(|s| (length / s).round().max(1.0) as usize),
+        }
+    }
+}
+
+impl fmt::Display for ContextRadius {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Voxels([z, y, x]) => write!(f, "{z},{y},{x}vox"),
+            Self::Micrometres(length) => write!(f, "{length}"),
+        }
+    }
+}
+
+impl FromStr for ContextRadius {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is neither a length above 0 um nor voxels such as 12vox");
+        if let Some(voxels) = text.strip_suffix("vox") {
+            let numbers: Result<Vec<usize>, _> =
+                voxels.split(',').map(|part| part.trim().parse()).collect();
+            return match numbers.as_deref() {
+                Ok(&[r]) => Ok(Self::Voxels([r; 3])),
+                Ok(&[z, y, x]) => Ok(Self::Voxels([z, y, x])),
+                _ => Err(wrong()),
+            };
+        }
+        let length: Option<f64> = text.strip_suffix("um").unwrap_or(text).trim().parse().ok();
+        let length = length.filter(|l| *l > 0.0 && l.is_finite()).ok_or_else(wrong)?;
+        Ok(Self::Micrometres(length))
+    }
+}
 
 /// How contexts are compared and matched.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
@@ -12,9 +63,9 @@ pub struct MatchOptions {
     #[arg(long, value_name = "R", default_value_t = 0.7)]
     pub match_threshold: f64,
 
-    /// Half the width of a context in voxels: a number, or z,y,x
-    #[arg(long, value_name = "N", default_value = "12", value_parser = parse_radius)]
-    pub context_radius: [usize; 3],
+    /// Half the side of the cubes that are compared: micrometres, or voxels as 12vox or 6,12,12vox
+    #[arg(long, value_name = "UM", default_value = "12vox")]
+    pub context_radius: ContextRadius,
 
     /// Only spots at most this far apart, before alignment, can match [micrometres]
     #[arg(long, value_name = "UM")]
@@ -39,7 +90,7 @@ impl Default for MatchOptions {
     fn default() -> Self {
         Self {
             match_threshold: 0.7,
-            context_radius: [12; 3],
+            context_radius: ContextRadius::Voxels([12; 3]),
             max_distance: None,
             mutual: None,
             subvoxel: None,
@@ -129,15 +180,6 @@ impl Default for EstimateOptions {
     }
 }
 
-fn parse_radius(text: &str) -> Result<[usize; 3], String> {
-    let numbers: Result<Vec<usize>, _> = text.split(',').map(|part| part.trim().parse()).collect();
-    match numbers.as_deref() {
-        Ok(&[r]) => Ok([r; 3]),
-        Ok(&[z, y, x]) => Ok([z, y, x]),
-        _ => Err("wanted a whole number of voxels, or three as z,y,x".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -160,17 +202,28 @@ mod tests {
     }
 
     #[test]
+    fn a_radius_in_micrometres_is_balanced_over_uneven_voxels() {
+        let radius: ContextRadius = "8.1".parse().unwrap();
+        assert_eq!(radius.voxels([2.0, 0.5, 0.5]), [4, 16, 16]);
+        assert_eq!(radius.voxels([50.0, 4.0, 4.0]), [1, 2, 2]);
+        let shown: ContextRadius = "6,12,12vox".parse().unwrap();
+        assert_eq!(shown.to_string().parse(), Ok(shown));
+    }
+
+    #[test]
     fn flags_say_what_they_mean() {
         let flags = Flags::try_parse_from(
-            "test --exact --mutual --context-radius 6,12,12 --model rigid --compat opencv"
+            "test --exact --mutual --context-radius 6,12,12vox --model rigid --compat opencv"
                 .split(' '),
         )
         .unwrap();
-        assert_eq!(flags.matching.context_radius, [6, 12, 12]);
+        assert_eq!(flags.matching.context_radius, ContextRadius::Voxels([6, 12, 12]));
         assert!(flags.matching.mutual() && !flags.matching.subvoxel());
         assert_eq!(flags.estimate.model, Model::Rigid);
         assert_eq!(flags.estimate.compat, Some(Compat::Opencv));
-        assert!(Flags::try_parse_from(["test", "--context-radius", "3,4"]).is_err());
+        for bad in ["3,4vox", "0", "-1um", "inf", "12 pixels"] {
+            assert!(Flags::try_parse_from(["test", "--context-radius", bad]).is_err(), "{bad}");
+        }
         assert!(!Flags::try_parse_from(["test", "--mutual=false"]).unwrap().matching.mutual());
     }
 }

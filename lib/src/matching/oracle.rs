@@ -44,7 +44,7 @@ fn context<T: Voxel>(
 ) -> Option<Vec<f64>> {
     let [_, ny, nx] = block.grid.shape;
     let at = block.grid.index(p).map(|v| v.round() as i64);
-    let r = options.context_radius.map(|r| r as i64);
+    let r = options.context_radius.voxels([1.0; 3]).map(|r| r as i64);
     let complete = (0..3).all(|a| at[a] - r[a] >= 0 && at[a] + r[a] < block.grid.shape[a] as i64);
     complete.then(|| {
         let mut voxels = Vec::new();
@@ -77,7 +77,7 @@ mod tests {
 
     use super::*;
     use crate::geom::{Grid, Point};
-    use crate::matching::match_in_memory;
+    use crate::matching::{ContextRadius, match_in_memory};
 
     /// A small volume of smooth noise, with flat places.
     fn volume(seed: u64, shape: [usize; 3]) -> Vec<u16> {
@@ -131,7 +131,7 @@ mod tests {
             let moving = Block { voxels: &two, grid, positions: &moving };
             let options = MatchOptions {
                 match_threshold: threshold,
-                context_radius: radius,
+                context_radius: ContextRadius::Voxels(radius),
                 max_distance: distance,
                 mutual: Some(mutual),
                 subvoxel: Some(false),

@@ -19,22 +19,32 @@ const WIDEST: usize = 64;
 /// What rounding can make of one correlation computed from either side.
 const EITHER_SIDE: f32 = 2e-6;
 
-/// Checks the flags, and that contexts of the two volumes can be compared.
-pub(super) fn check(options: &MatchOptions, fixed: &Grid, moving: &Grid) -> Result<(), Error> {
+/// Checks the flags, and that contexts of the two volumes can be compared; the half width of a
+/// context in voxels.
+pub(super) fn check(
+    options: &MatchOptions,
+    fixed: &Grid,
+    moving: &Grid,
+) -> Result<[usize; 3], Error> {
     let threshold = options.match_threshold;
     if !(-1.0..1.0).contains(&threshold) {
         let (found, wanted) = (threshold.to_string(), "wanted a correlation from -1 to below 1");
         return Err(Error::Usage { flag: "--match-threshold", found, wanted });
     }
-    let radius = options.context_radius;
+    let mut radius = options.context_radius.voxels(fixed.spacing);
+    for a in 0..3 {
+        if fixed.shape[a] == 1 && moving.shape[a] == 1 {
+            radius[a] = 0; // planes have contexts too
+        }
+    }
     let flat = radius.iter().filter(|&&r| r == 0).count();
     if flat > 1 || radius.iter().any(|&r| r > WIDEST) {
         let (found, wanted) =
-            (format!("{radius:?}"), "wanted 1 to 64 voxels, and 0 along one axis at most");
+            (options.context_radius.to_string(), "wanted 1 to 64 voxels along two axes at least");
         return Err(Error::Usage { flag: "--context-radius", found, wanted });
     }
     if let Some(distance) = options.max_distance
-        && !(distance > 0.0)
+        && (distance.is_nan() || distance <= 0.0)
     {
         let (found, wanted) = (distance.to_string(), "wanted a length above 0 um");
         return Err(Error::Usage { flag: "--max-distance", found, wanted });
@@ -44,7 +54,7 @@ pub(super) fn check(options: &MatchOptions, fixed: &Grid, moving: &Grid) -> Resu
     if (0..3).any(|a| radius[a] > 0 && differs(a)) {
         return Err(Error::VoxelSizes { fixed: fixed.spacing, moving: moving.spacing });
     }
-    Ok(())
+    Ok(radius)
 }
 
 /// The matches, in the order of the fixed spots.

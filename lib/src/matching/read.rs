@@ -31,12 +31,14 @@ pub fn match_spots(
     options: &MatchOptions,
     ctx: &Context,
 ) -> Result<Vec<Match>, Error> {
-    check(options, &fixed.grid(), &moving.grid())?;
+    let radius = check(options, &fixed.grid(), &moving.grid())?;
     let sides = [
-        Side::new("fixed", fixed, fixed_spots, options)?,
-        Side::new("moving", moving, moving_spots, options)?,
+        Side::new("fixed", fixed, fixed_spots, radius, options.exact)?,
+        Side::new("moving", moving, moving_spots, radius, options.exact)?,
     ];
-    let layout = Layout::choose(&sides, options, ctx.memory)?;
+    ctx.record("fixed_spots", fixed_spots.len());
+    ctx.record("moving_spots", moving_spots.len());
+    let layout = Layout::choose(&sides, ctx.memory)?;
     let threads = ctx.threads.max(1);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
@@ -57,8 +59,8 @@ fn run<T: Voxel, U: Voxel>(
     layout: Layout,
     options: &MatchOptions,
 ) -> Result<Vec<Match>, Error> {
-    let fixed_contexts = fixed.contexts::<T>(layout, options)?;
-    let moving_contexts = moving.contexts::<U>(layout, options)?;
+    let fixed_contexts = fixed.contexts::<T>(layout)?;
+    let moving_contexts = moving.contexts::<U>(layout)?;
     let grids = [&fixed.volume.grid(), &moving.volume.grid()];
     Ok(pair(&fixed_contexts, &moving_contexts, grids, options, Share::Pool))
 }
@@ -73,21 +75,19 @@ enum Layout {
 }
 
 impl Layout {
-    fn choose(sides: &[Side<'_>; 2], options: &MatchOptions, memory: u64) -> Result<Self, Error> {
+    fn choose(sides: &[Side<'_>; 2], memory: u64) -> Result<Self, Error> {
         let spots: usize = sides.iter().map(|side| side.places.len()).sum();
         // the rest is for the product of coefficients and what each thread holds
         let left = (memory / 10 * 8).saturating_sub(spots as u64 * DESCRIPTION);
-        let whole: u64 =
-            sides.iter().map(|side| side.size() * side.reach(options).len() as u64).sum();
+        let whole: u64 = sides.iter().map(|side| side.size() * side.reach().len() as u64).sum();
         if whole <= left {
             return Ok(Self::Whole);
         }
-        let cube = cube(options.context_radius).iter().product::<usize>() as u64;
+        let cube = cube(sides[0].radius).iter().product::<usize>() as u64;
         let cubes: u64 =
             sides.iter().map(|side| side.size() * cube * side.places.len() as u64).sum();
         // the smallest tile is a chunk
-        let chunk =
-            |side: &Side<'_>| side.size() * side.tile(1, options).iter().product::<usize>() as u64;
+        let chunk = |side: &Side<'_>| side.size() * side.tile(1).iter().product::<usize>() as u64;
         let tile = left.saturating_sub(cubes).max(sides.iter().map(chunk).max().unwrap_or(0));
         if cubes + tile > left {
             let (wanted, found) = ((cubes + tile) >> 20, left >> 20);
@@ -101,6 +101,8 @@ impl Layout {
 struct Side<'a> {
     volume: &'a Volume,
     places: Vec<Place>,
+    /// Half the width of a context.
+    radius: [usize; 3],
 }
 
 impl<'a> Side<'a> {
@@ -108,15 +110,18 @@ impl<'a> Side<'a> {
         side: &'static str,
         volume: &'a Volume,
         spots: &[Spot],
-        options: &MatchOptions,
+        radius: [usize; 3],
+        exact: bool,
     ) -> Result<Self, Error> {
-        let radius = options.context_radius;
+        if spots.is_empty() {
+            return Err(Error::NoSpots { side });
+        }
         let positions: Vec<Point> = spots.iter().map(|s| s.position).collect();
-        let places = places(&volume.grid(), &positions, radius, options.exact);
+        let places = places(&volume.grid(), &positions, radius, exact);
         if places.is_empty() {
             return Err(Error::NoContexts { side, spots: spots.len(), radius });
         }
-        Ok(Self { volume, places })
+        Ok(Self { volume, places, radius })
     }
 
     /// Whether its voxels are whole numbers of at most 16 bits.
@@ -130,39 +135,34 @@ impl<'a> Side<'a> {
     }
 
     /// The box that holds all contexts and what the search between voxels can reach.
-    fn reach(&self, options: &MatchOptions) -> Box3 {
+    fn reach(&self) -> Box3 {
         let middle = |p: &Place| {
             let min = p.voxel.map(|v| v as i64);
             Box3::new(min, min.map(|v| v + 1))
         };
         let boxes = self.places.iter().map(middle);
         let all = boxes.reduce(|a, b| a.union(&b)).unwrap_or(Box3::of_shape([0; 3]));
-        all.grow(margin(options)).intersect(&self.volume.grid().bounds())
+        all.grow(margin(self.radius)).intersect(&self.volume.grid().bounds())
     }
 
-    fn contexts<T: Voxel>(
-        &self,
-        layout: Layout,
-        options: &MatchOptions,
-    ) -> Result<Contexts<'static, T>, Error> {
+    fn contexts<T: Voxel>(&self, layout: Layout) -> Result<Contexts<'static, T>, Error> {
         let store = match layout {
             Layout::Whole => {
-                let part = self.reach(options);
+                let part = self.reach();
                 let voxels = read::<T>(self.volume, &part)?;
                 let origin = part.min.map(|v| v as usize);
                 Store::array(voxels, part.shape(), origin, &self.places)
             }
-            Layout::Cubes { tile } => self.cubes(tile, options)?,
+            Layout::Cubes { tile } => self.cubes(tile)?,
         };
         let shape = self.volume.grid().shape;
-        let radius = options.context_radius;
-        Ok(Contexts::describe(store, shape, &self.places, radius, Share::Pool))
+        Ok(Contexts::describe(store, shape, &self.places, self.radius, Share::Pool))
     }
 
     /// Voxels along each axis of a tile of at most `bytes` with its margins, whole chunks and at
     /// least one.
-    fn tile(&self, bytes: u64, options: &MatchOptions) -> [usize; 3] {
-        let (chunk, margin) = (self.volume.chunk(), margin(options));
+    fn tile(&self, bytes: u64) -> [usize; 3] {
+        let (chunk, margin) = (self.volume.chunk(), margin(self.radius));
         let grown = |n: usize| -> [usize; 3] {
             std::array::from_fn(|a| n * chunk[a] + 2 * margin[a] as usize)
         };
@@ -172,14 +172,10 @@ impl<'a> Side<'a> {
     }
 
     /// The surroundings of each spot, read tile by tile.
-    fn cubes<T: Voxel>(
-        &self,
-        tile: u64,
-        options: &MatchOptions,
-    ) -> Result<Store<'static, T>, Error> {
-        let [cz, cy, cx] = cube(options.context_radius);
-        let margin = margin(options);
-        let grown = self.tile(tile, options);
+    fn cubes<T: Voxel>(&self, tile: u64) -> Result<Store<'static, T>, Error> {
+        let [cz, cy, cx] = cube(self.radius);
+        let margin = margin(self.radius);
+        let grown = self.tile(tile);
         let core = std::array::from_fn(|a| grown[a] - 2 * margin[a] as usize);
         let mut voxels = vec![T::default(); self.places.len() * cz * cy * cx];
         for core in self.volume.grid().bounds().tiles(core) {
@@ -210,8 +206,8 @@ impl<'a> Side<'a> {
 }
 
 /// Voxels around a spot that can be met.
-fn margin(options: &MatchOptions) -> [i64; 3] {
-    options.context_radius.map(|r| (r + MARGIN) as i64)
+fn margin(radius: [usize; 3]) -> [i64; 3] {
+    radius.map(|r| (r + MARGIN) as i64)
 }
 
 /// The size of the cube kept for a spot.

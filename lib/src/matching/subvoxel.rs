@@ -268,7 +268,7 @@ mod tests {
         let two = contexts(&moving, [10.0, 15.0, 15.0]);
         let shift = Peak::new(RADIUS).find(&one, 0, &two, 0);
         assert_eq!(shift[0], -1.0);
-        assert!(shift[1].abs() < 0.1 && (shift[2] - 0.7).abs() < 0.1, "{shift:?}");
+        assert!(shift[1].abs() < 0.1 && (shift[2] - 0.7).abs() < 0.2, "{shift:?}");
     }
 
     #[test]

@@ -104,6 +104,11 @@ impl Deformation {
             .fold(0.0, f64::max)
     }
 
+    /// What no displacement exceeds along each axis, micrometres.
+    pub(super) fn reach(&self) -> Point {
+        std::array::from_fn(|a| self.waves.iter().map(|w| w.amplitude[a].abs()).sum())
+    }
+
     /// Where `p + u(p)` is `target`, by Newton's method to 1e-9 micrometres.
     pub(super) fn undo(&self, target: Point) -> Point {
         let (first, _) = self.with_slope(target);

@@ -15,8 +15,8 @@ use serde_json::json;
 
 use crate::blocks::{self, Context, Outcome, Plan};
 use crate::geom::{Box3, Chain, Grid, Point};
+use crate::transform::{self, Step};
 use crate::volume::{self, Codec, Dtype, FieldOutput, Format, Output, Spec};
-use crate::{table, transform};
 
 mod map;
 mod noise;
@@ -61,9 +61,6 @@ pub enum Error {
     /// A run's error.
     #[error(transparent)]
     Blocks(#[from] blocks::Error),
-    /// A table's error.
-    #[error(transparent)]
-    Table(#[from] table::Error),
     /// A field of a chain could not be read.
     #[error("cannot read a displacement field of the transform: {0}")]
     Field(#[source] crate::geom::SourceError),
@@ -163,9 +160,9 @@ impl Rounds {
     }
 }
 
-/// Writes `fixed.zarr`, `moving.zarr` and the truth into `folder`: `truth.json` (the affine `A`),
-/// `truth.zarr` (the displacement `u`) and `truth_points.csv` (objects in both volumes). The whole
-/// truth is `p -> A(p + u(p))`: the chain of `truth.zarr` and `truth.json`, in this order.
+/// Writes `fixed.zarr`, `moving.zarr` and the truth `p -> A(p + u(p))` into `folder`: `truth.zarr`
+/// (the displacement `u`), `truth_affine.json` (`A`), `truth_points.csv` (objects in both volumes)
+/// and, last, `truth.json` (the chain of both).
 ///
 /// # Errors
 /// [`Error`]: a parameter out of range, a deformation that would fold, an output that exists.
@@ -223,10 +220,14 @@ fn image(camera: &Camera, path: &Path, what: &str, ctx: &Context) -> Result<(), 
 }
 
 fn write_truth(pair: &Pair, folder: &Path, ctx: &Context) -> Result<(), Error> {
-    transform::write_chain(&folder.join("truth.json"), &Chain::affine(pair.map.affine))?;
-    write_field(pair, &folder.join("truth.zarr"), ctx)?;
+    let field = folder.join("truth.zarr");
+    write_field(pair, &field, ctx)?;
+    let affine = pair.map.affine;
+    transform::write_chain(&folder.join("truth_affine.json"), &Chain::affine(affine))?;
     let points = pair.points();
     score::write_points(&folder.join("truth_points.csv"), &points)?;
+    let chain = [Step::Field(field.display().to_string()), Step::Affine(affine)];
+    transform::write_document(&folder.join("truth.json"), &chain)?;
     let parts = pair.map.affine.decompose();
     ctx.record("objects", points.len());
     ctx.record("rotation_degrees", parts.angle.to_degrees());
@@ -246,6 +247,7 @@ fn write_field(pair: &Pair, path: &Path, ctx: &Context) -> Result<(), Error> {
     for part in grid.bounds().tiles(chunk) {
         output.write(&part, &pair.vectors(&grid, &part))?;
     }
+    output.set_attribute("reach", json!(pair.map.deformation.reach()))?;
     Ok(())
 }
 
@@ -334,6 +336,34 @@ mod tests {
             worst = (0..3).map(|a| (got[a] - q[a]).abs()).fold(worst, f64::max);
         }
         assert!(worst < 0.02, "{worst} um");
+    }
+
+    #[test]
+    fn a_written_pair_is_the_same_for_any_threads_and_its_truth_has_no_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let rounds_of = |threads: usize| {
+            let place = folder.path().join(threads.to_string());
+            let ctx = Context { threads, seed: 7, ..Context::default() };
+            rounds(&Rounds { shape: [80, 64, 70], ..small() }, &place, &ctx).unwrap();
+            place
+        };
+        let (one, three) = (rounds_of(1), rounds_of(3));
+        for name in ["fixed.zarr", "moving.zarr"] {
+            let read = |place: &Path| {
+                let location = place.join(name).display().to_string();
+                let volume = volume::Volume::open(&location, &volume::Select::default()).unwrap();
+                volume.read::<u16>(&volume.grid().bounds()).unwrap()
+            };
+            let voxels = read(&one);
+            assert!(voxels.iter().any(|&v| v > 500), "{name} shows something");
+            assert_eq!(voxels, read(&three));
+        }
+        let errors = |file: &str| {
+            score(&one, &[one.join(file).display().to_string()]).unwrap().voxels.median
+        };
+        assert!(errors("truth.json") < 0.01 && errors("truth_affine.json") > 1.0);
+        let again = rounds(&small(), &one, &Context::default()).unwrap_err().to_string();
+        assert!(again.contains("--overwrite"), "{again}");
     }
 
     #[test]

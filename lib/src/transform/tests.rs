@@ -388,10 +388,11 @@ fn a_chain_is_read_from_every_kind_of_location_in_order() {
         (kinds, local.apply([1.0; 3]))
     };
     let (kinds, p) = read(&[text, at("chain.json")]);
-    assert_eq!((kinds.as_str(), p[1]), ("afl", 3.0));
+    assert!(kinds == "afl" && (p[1] - 3.0).abs() < 1e-12, "{kinds} {p:?}");
     let (kinds, q) = read(&[at("field.zarr"), at("local.zarr")]);
-    assert_eq!((kinds.as_str(), q[1]), ("fl", 3.0));
-    assert_eq!(p[0], q[0] + 5.0);
+    assert!(kinds == "fl" && (q[1] - 3.0).abs() < 1e-12, "{kinds} {q:?}");
+    // one micrometre from the field, five from the text; the blend adds the same to both but 0.1
+    assert!((4.8..5.4).contains(&(p[0] - q[0])), "{p:?} {q:?}");
     let refused = read_affine(&[at("chain.json")]).unwrap_err().to_string();
     assert!(refused.contains("one matrix is wanted"), "{refused}");
 }
