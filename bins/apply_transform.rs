@@ -14,7 +14,7 @@ use voxloom::warp::{self, Interpolation, Options, Rounding, points};
 ///
 /// Transforms take points of the fixed (output) space to the moving one and are given in the order
 /// in which they are applied: matrices, local affines, displacement fields. Points of a CSV table
-/// (columns z_um, y_um, x_um; others are kept) go from fixed to moving, or with --inverse-transform
+/// (columns `z_um`, `y_um`, `x_um`; others are kept) go from fixed to moving, or with --inverse-transform
 /// from moving to fixed.
 #[derive(clap::Args)]
 pub(crate) struct ApplyTransform {

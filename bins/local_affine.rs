@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use voxloom::blocks::Context;
 use voxloom::cli::{self, FixedArgs, MovingArgs, Program, Purpose, Shape};
 use voxloom::local_affine::{self, Options};
+use voxloom::matching::ContextRadius;
 use voxloom::transform;
 use voxloom::volume::Volume;
 
@@ -33,9 +34,9 @@ pub(crate) struct LocalAffine {
     /// Radii of the spots, micrometres [default: 3 to 10 voxels]
     #[arg(long, value_name = "MIN..MAX", value_parser = cli::parse_range)]
     radius: Option<[f64; 2]>,
-    /// Half the side of the cubes that are compared, voxels
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    context_radius: usize,
+    /// Half the side of the cubes that are compared: micrometres, or voxels as 10vox
+    #[arg(long, value_name = "UM", default_value = "10vox")]
+    context_radius: ContextRadius,
     /// How far --initial may be off, micrometres [default: 6 voxels]
     #[arg(long, value_name = "UM")]
     max_distance: Option<f64>,

@@ -11,7 +11,7 @@ use voxloom::phantom;
 /// Makes a realistic pair of volumes with a known map between them, or measures a transform by it.
 ///
 /// `rounds` writes fixed.zarr, moving.zarr and the truth: truth.json is the whole chain (the field
-/// truth.zarr, then an affine), truth_points.csv the objects that both volumes show. `score` prints,
+/// truth.zarr, then an affine), `truth_points.csv` the objects that both volumes show. `score` prints,
 /// as JSON, how far a transform takes these objects from where they belong.
 #[derive(clap::Args)]
 pub(crate) struct Phantom {

@@ -4,7 +4,8 @@ use crate::scene::{Pair, Scene, program};
 
 /// The bytes of every chunk of an array.
 fn voxels(location: &str) -> Vec<u8> {
-    let volume = voxloom::volume::Volume::open(location, &Default::default()).unwrap();
+    let volume =
+        voxloom::volume::Volume::open(location, &voxloom::volume::Select::default()).unwrap();
     let bounds = volume.grid().bounds();
     volume.read::<u16>(&bounds).unwrap().iter().flat_map(|v| v.to_le_bytes()).collect()
 }

@@ -50,12 +50,12 @@ fn mark_body<const FUSED: bool>(row: &[f32], around: [&[f32]; 4], marks: &mut [u
     for (i, mark) in marks[1..n - 1].iter_mut().enumerate() {
         let value = inner[i];
         let top = (value > 0.0)
-            & (value >= left[i])
-            & (value >= right[i])
-            & (value >= a[i])
-            & (value >= b[i])
-            & (value >= c[i])
-            & (value >= d[i]);
+            && (value >= left[i])
+            && (value >= right[i])
+            && (value >= a[i])
+            && (value >= b[i])
+            && (value >= c[i])
+            && (value >= d[i]);
         *mark = u8::from(top);
     }
 }

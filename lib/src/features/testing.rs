@@ -118,12 +118,11 @@ pub(super) fn read_npz(path: &Path, name: &str) -> Vec<i64> {
             let start = local + 30 + number(local + 26, 2) + number(local + 28, 2);
             let packed = &bytes[start..start + packed];
             let mut array = Vec::new();
-            match method {
-                0 => array.extend_from_slice(packed),
-                _ => {
-                    let mut packed = flate2::read::DeflateDecoder::new(packed);
-                    assert!(packed.read_to_end(&mut array).unwrap() > 0);
-                }
+            if method == 0 {
+                array.extend_from_slice(packed);
+            } else {
+                let mut packed = flate2::read::DeflateDecoder::new(packed);
+                assert!(packed.read_to_end(&mut array).unwrap() > 0);
             }
             let header = 10 + usize::from(array[8]) + (usize::from(array[9]) << 8);
             assert!(array[..header].windows(3).any(|w| w == b"<i8"), "{name} holds no integers");

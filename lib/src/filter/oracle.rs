@@ -30,13 +30,13 @@ fn offset(shape: [usize; 3], [z, y, x]: [usize; 3]) -> usize {
 }
 
 /// The voxels at offsets `from..=to` along `axis` from `at`.
-fn line<'a, T: Copy>(
-    image: &'a [T],
+fn line<T: Copy>(
+    image: &[T],
     shape: [usize; 3],
     at: [usize; 3],
     axis: usize,
     [from, to]: [i64; 2],
-) -> impl Iterator<Item = T> + 'a {
+) -> impl Iterator<Item = T> + '_ {
     (from..=to).map(move |step| {
         let mut there = at;
         there[axis] = mirror(at[axis] as i64 + step, shape[axis]);

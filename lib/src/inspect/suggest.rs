@@ -172,7 +172,12 @@ fn propose(fixed: &Measured, moving: &Measured) -> Suggestion {
         CONTEXT[0],
         CONTEXT[1]
     );
-    this.add(&["ransac", "local-affine"], "context-radius", &short(context), &reason);
+    this.add(
+        &["ransac", "local-affine"],
+        "context-radius",
+        &format!("{}vox", short(context)),
+        &reason,
+    );
 
     let extent =
         most(|m| (0..3).map(|a| m.grid.shape[a] as f64 * m.grid.spacing[a]).fold(0.0, f64::max));

@@ -13,6 +13,7 @@ use serde_json::{Map, json};
 use crate::blocks::{self, Context, Outcome, Plan, Rows};
 use crate::features;
 use crate::geom::{Box3, Chain, LocalAffines, Point};
+use crate::matching::ContextRadius;
 use crate::table::{self, BlockRow, Status};
 use crate::transform;
 use crate::volume::{self, Existing, Volume};
@@ -75,8 +76,8 @@ pub struct Options {
     pub initial: String,
     /// Radii of the spots of the fixed volume, micrometres.
     pub radius: [f64; 2],
-    /// Half the side of the surroundings that are compared, voxels.
-    pub context_radius: usize,
+    /// Half the side of the surroundings that are compared.
+    pub context_radius: ContextRadius,
     /// How far the initial map may be off, micrometres.
     pub max_distance: f64,
     /// Least correlation of a match.
@@ -96,7 +97,7 @@ impl Options {
         Self {
             initial: String::new(),
             radius: features::Options::new(spacing).radius,
-            context_radius: 10,
+            context_radius: ContextRadius::Voxels([10; 3]),
             max_distance: 6.0 * voxel,
             match_threshold: 0.7,
             stiffness: 0.3,
@@ -315,5 +316,5 @@ fn block_of(maps: &LocalAffines, p: Point) -> usize {
 /// The centre of a block's core, cut at the domain.
 fn centre_of(maps: &LocalAffines, core: &Box3) -> Point {
     let [low, high] = maps.domain.extent(core);
-    std::array::from_fn(|a| (low[a] + high[a]) / 2.0)
+    std::array::from_fn(|a| f64::midpoint(low[a], high[a]))
 }

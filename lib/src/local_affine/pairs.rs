@@ -53,11 +53,12 @@ impl Pair<'_> {
     /// Voxels beyond the core that a task reads: a spot's surroundings, moved as far as allowed.
     pub(super) fn margin(&self) -> [usize; 3] {
         let spacing = self.fixed.grid().spacing;
-        let (radius, reach) = (self.options.context_radius, self.options.reach(spacing));
+        let radius = self.options.context_radius.voxels(spacing);
+        let reach = self.options.reach(spacing);
         let widest = self.options.radius[1];
         std::array::from_fn(|a| {
             let blob = (2.0 * widest / spacing[a]).ceil() as usize;
-            (radius + reach[a] + 1).max(blob)
+            (radius[a] + reach[a] + 1).max(blob)
         })
     }
 
@@ -94,7 +95,7 @@ impl Pair<'_> {
         let searcher = Searcher::new(
             Block { voxels: &input.fixed, shape: onto.shape },
             Block { voxels: &warped, shape: onto.shape },
-            [self.options.context_radius; 3],
+            self.options.context_radius.voxels(onto.spacing),
             self.options.reach(onto.spacing),
         );
         let mut found = Found { overlaps: true, ..Found::default() };

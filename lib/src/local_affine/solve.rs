@@ -144,7 +144,7 @@ impl System {
                     continue;
                 }
                 let c = b + strides[a];
-                let middle = std::array::from_fn(|i| (centres[b][i] + centres[c][i]) / 2.0);
+                let middle = std::array::from_fn(|i| f64::midpoint(centres[b][i], centres[c][i]));
                 for p in cube(middle, size) {
                     let (phi, psi) = (basis(p, centres[b], size), basis(p, centres[c], size));
                     let scale = penalty.stiffness / 8.0;
@@ -332,7 +332,7 @@ mod tests {
                 if (apart - 1.0).abs() > 1e-9 {
                     continue;
                 }
-                let middle = std::array::from_fn(|i| (centres[b][i] + centres[c][i]) / 2.0);
+                let middle = std::array::from_fn(|i| f64::midpoint(centres[b][i], centres[c][i]));
                 for p in cube(middle, size) {
                     let (q, r) = (lattice.affines[b].apply(p), lattice.affines[c].apply(p));
                     sum += penalty.stiffness / 8.0 * squared(std::array::from_fn(|a| q[a] - r[a]));

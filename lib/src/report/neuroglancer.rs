@@ -62,7 +62,10 @@ fn layer_of(layer: &Layer, base: &str) -> Value {
 fn source(location: &str, base: &str) -> String {
     let scheme = if location.starts_with("precomputed://") {
         return location.to_owned();
-    } else if location.split(['/', '\\']).any(|part| part.ends_with(".n5")) {
+    } else if location
+        .split(['/', '\\'])
+        .any(|part| part.rsplit_once('.').is_some_and(|(_, end)| end == "n5"))
+    {
         "n5"
     } else {
         "zarr"

@@ -97,7 +97,7 @@ impl Plane {
     ) -> Picture {
         self.picture(|i| {
             let [y, x] = [i / self.width, i % self.width];
-            if (y / side + x / side) % 2 == 0 {
+            if (y / side + x / side).is_multiple_of(2) {
                 let v = byte(ours.shade(self.values[i]));
                 [v, v, v, 255]
             } else {

@@ -159,7 +159,7 @@ pub enum Format {
     Zarr2,
     /// N5.
     N5,
-    /// One TIFF file, a page per plane (BigTIFF where needed).
+    /// One TIFF file, a page per plane (`BigTIFF` where needed).
     Tiff,
     /// One NumPy `.npy` file (no metadata: spacing goes to the receipt).
     Npy,

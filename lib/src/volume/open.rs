@@ -128,7 +128,7 @@ fn file(location: &str, path: &Path) -> Result<Found, Error> {
     })
 }
 
-/// Whether a file begins as TIFF or BigTIFF files do.
+/// Whether a file begins as TIFF or `BigTIFF` files do.
 pub(super) fn is_tiff(start: &[u8]) -> bool {
     [b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b"].iter().any(|m| start.starts_with(*m))
 }

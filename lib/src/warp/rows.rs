@@ -102,15 +102,16 @@ impl<'a> Rows<'a> {
                         *piece = piece.through(map);
                     }
                 }
-                Step::LocalAffines(maps) => match out.line_along_x(&maps.domain) {
-                    Some(line) => bend(maps, &line, first, &mut out.pieces),
-                    None => {
+                Step::LocalAffines(maps) => {
+                    if let Some(line) = out.line_along_x(&maps.domain) {
+                        bend(maps, &line, first, &mut out.pieces);
+                    } else {
                         out.spread(first);
                         spread = true;
                         out.straight = false;
                         out.carry(step);
                     }
-                },
+                }
                 Step::Field(field) => {
                     let line = out.line_along_x(&field.grid);
                     out.spread(first);

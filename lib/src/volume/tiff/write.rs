@@ -1,5 +1,5 @@
 //! Uncompressed TIFF, laid out before a voxel is known: all directories first, then the planes one
-//! after another, as ImageJ likes them. BigTIFF where 32-bit offsets do not reach.
+//! after another, as ImageJ likes them. `BigTIFF` where 32-bit offsets do not reach.
 
 use crate::geom::Grid;
 use crate::volume::Dtype;
@@ -16,7 +16,7 @@ const RATIONAL: u16 = 5;
 const ASCII: u16 = 2;
 const LONG8: u16 = 16;
 
-/// Widths that differ between TIFF and BigTIFF.
+/// Widths that differ between TIFF and `BigTIFF`.
 struct Dialect {
     big: bool,
 }
