@@ -45,7 +45,7 @@ def ours(program, *args):
     return run([BIN / program, *args])
 
 
-def pair(name, ours_once, peer_once, repeats=3, goal=None):
+def pair(name, ours_once, peer_once, repeats=2, goal=None):
     """Both alternately; `*_once` return what `run` returns. The row goes to the table."""
     rows = [(ours_once(), peer_once() if peer_once else None) for _ in range(repeats)]
     mine = statistics.median(a["cpu_s"] for a, _ in rows)

@@ -20,5 +20,6 @@ for name, transform in (("global", affine), ("global + local", SCRATCH / "local.
     if name != "global":
         run = measure.ours("local-affine", fixed, moving, "--initial", affine, "-o", transform)
     score = json.loads(measure.ours("phantom", "score", "--truth", pair, "--transform", transform)["stdout"])
-    rows.append({"map": name, **score, "goal": "median <= 0.35 voxel" if name != "global" else ""})
+    voxels = {f"{k}_voxel": round(v, 3) for k, v in score["voxels"].items()}
+    rows.append({"map": name, "points": score["points"], **voxels, "goal": "median <= 0.35 voxel" if name != "global" else ""})
 measure.write("phantom", rows, "python bench/phantom.py")
