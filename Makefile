@@ -10,6 +10,7 @@ PHANTOM = demo/pair
 FIXED   = $(PHANTOM)/fixed.zarr
 MOVING  = $(PHANTOM)/moving.zarr
 PARAMS  =
+TRUTH   = $(if $(filter $(PHANTOM)/fixed.zarr,$(FIXED)),$(PHANTOM))
 
 help:
 	@echo 'make demo      align a pair made on the spot (or FIXED=A MOVING=B [OUT=C] [PARAMS=D]) and report on it'
@@ -21,11 +22,9 @@ help:
 build:
 	cargo build --release --locked
 
-demo: build $(if $(filter $(PHANTOM)/fixed.zarr,$(FIXED)),$(PHANTOM)/truth.json)
+demo: build $(TRUTH:%=%/truth.json)
 	VOXLOOM_BIN=$(BIN) workflows/align.sh $(FIXED) $(MOVING) $(OUT) $(if $(PARAMS),--params $(PARAMS))
-	$(if $(filter $(PHANTOM)/fixed.zarr,$(FIXED)),$(BIN)/phantom score --truth $(PHANTOM) --transform $(OUT)/transforms/local.zarr)
-	@grep -i '"ncc' $(OUT)/receipts/report.json
-	@echo $(OUT)/report.html
+	@VOXLOOM_BIN=$(BIN) workflows/summary.sh $(OUT) $(TRUTH)
 
 $(PHANTOM)/truth.json: | build
 	$(BIN)/phantom rounds --size 256 --output $(PHANTOM) --overwrite

@@ -1,5 +1,4 @@
 //! `ransac`.
-
 use std::path::PathBuf;
 use std::process::ExitCode;
 

@@ -40,6 +40,7 @@
 
 mod config;
 mod exit;
+mod grid;
 mod logging;
 mod multicall;
 mod output;
@@ -52,9 +53,10 @@ use std::process::ExitCode;
 
 pub use config::{VOCABULARY, read_parameters};
 pub use exit::print;
+pub use grid::GridArgs;
 pub use multicall::{Entry, multicall};
 pub use output::{OutputArgs, dtypes};
-pub use values::{Length3, parse_bytes, parse_pair, parse_range, parse_size3, parse_spacing};
+pub use values::{Length3, parse_bytes, parse_size3, parse_spacing};
 pub use volumes::{FixedArgs, MovingArgs, VolumeArgs};
 
 use crate::blocks::Context;

@@ -45,22 +45,6 @@ pub fn parse_size3(text: &str) -> Result<[usize; 3], String> {
     if size.contains(&0) { Err("a size of 0 voxels holds nothing".to_owned()) } else { Ok(size) }
 }
 
-/// Two lengths, `MIN..MAX`.
-pub fn parse_range(text: &str) -> Result<[f64; 2], String> {
-    two(text, "..").ok_or_else(|| format!("'{text}' is no range MIN..MAX such as 4..12"))
-}
-
-/// Two numbers, `A,B`.
-pub fn parse_pair(text: &str) -> Result<[f64; 2], String> {
-    two(text, ",").ok_or_else(|| format!("'{text}' is no pair of numbers such as 0.01,0.01"))
-}
-
-fn two(text: &str, between: &str) -> Option<[f64; 2]> {
-    let (low, high) = text.split_once(between)?;
-    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|v| v.is_finite());
-    Some([number(low)?, number(high)?])
-}
-
 fn three<T: FromStr>(text: &str, example: &str) -> Result<[T; 3], String> {
     let values: Option<Vec<T>> = text.split(',').map(|value| value.trim().parse().ok()).collect();
     values

@@ -8,7 +8,7 @@ use crate::geom::Point;
 #[derive(clap::Args, Clone, Debug)]
 pub struct Flags {
     /// Radii of the blobs, micrometres; voxels with --exact [default: 3 to 10 voxels; 6..20]
-    #[arg(long, value_name = "MIN..MAX", value_parser = range)]
+    #[arg(long, value_name = "MIN..MAX", value_parser = parse_range)]
     pub radius: Option<[f64; 2]>,
     /// Keep so many, the best
     #[arg(long, value_name = "N", default_value_t = 5000)]
@@ -64,7 +64,7 @@ impl Flags {
     }
 }
 
-fn range(text: &str) -> Result<[f64; 2], String> {
+pub fn parse_range(text: &str) -> Result<[f64; 2], String> {
     pair(text, "..").ok_or_else(|| format!("'{text}' is no range MIN..MAX such as 4..12"))
 }
 

@@ -33,7 +33,7 @@ mod winsorize;
 
 pub use cpu::detect_in_memory;
 pub use extract::{Error, extract};
-pub use flags::Flags;
+pub use flags::{Flags, parse_range};
 pub use options::{Detector, Options, OptionsError, Rank};
 
 use crate::geom::Point;

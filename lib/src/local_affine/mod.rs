@@ -19,6 +19,7 @@ use crate::transform;
 use crate::volume::{self, Existing, Volume};
 
 mod cpu;
+mod flags;
 mod folds;
 #[cfg(test)]
 mod oracle;
@@ -29,6 +30,7 @@ mod solve;
 mod status;
 mod windows;
 
+pub use flags::Flags;
 use pairs::{Found, Pair};
 use solve::Penalty;
 

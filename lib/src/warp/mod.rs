@@ -13,6 +13,7 @@ use crate::volume::{self, Dtype, Output, Spec, Volume, Voxel};
 use crate::with_voxel;
 
 mod cpu;
+mod flags;
 mod layout;
 mod rows;
 mod spline;
@@ -28,6 +29,7 @@ mod oracle;
 #[cfg(test)]
 mod tests;
 
+pub use flags::Flags;
 use rows::Rows;
 
 /// Why a volume could not be resampled or points not be carried.

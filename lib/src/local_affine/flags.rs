@@ -1,0 +1,50 @@
+//! The flags by which users say how local affines are found, for programs to flatten. The struct has
+//! no doc comment beyond this line, as clap would take it for the program's own.
+#![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
+
+use super::Options;
+use crate::features;
+use crate::geom::Point;
+use crate::matching::ContextRadius;
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct Flags {
+    /// Radii of the spots, micrometres [default: 3 to 10 voxels]
+    #[arg(long, value_name = "MIN..MAX", value_parser = features::parse_range)]
+    pub radius: Option<[f64; 2]>,
+    /// Half the side of the cubes that are compared: micrometres, or voxels as 10vox
+    #[arg(long, value_name = "UM", default_value = "10vox")]
+    pub context_radius: ContextRadius,
+    /// How far --initial may be off, micrometres [default: 6 voxels]
+    #[arg(long, value_name = "UM")]
+    pub max_distance: Option<f64>,
+    /// Least correlation of a match
+    #[arg(long, value_name = "R", default_value_t = 0.7)]
+    pub match_threshold: f64,
+    /// How strongly neighbours agree: a face weighs like so many matches
+    #[arg(long, value_name = "N", default_value_t = 0.3)]
+    pub stiffness: f64,
+    /// Matches that make a block `fitted`, and that the volume needs
+    #[arg(long, value_name = "N", default_value_t = 12)]
+    pub min_matches: usize,
+    /// Half the width of the blend between blocks, as a fraction of a block
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.5)]
+    pub overlap: f64,
+}
+
+impl Flags {
+    /// What they say for voxels of this size, after the map named `initial`.
+    pub fn options(&self, spacing: Point, initial: String) -> Options {
+        let usual = Options::new(spacing);
+        Options {
+            initial,
+            radius: self.radius.unwrap_or(usual.radius),
+            context_radius: self.context_radius,
+            max_distance: self.max_distance.unwrap_or(usual.max_distance),
+            match_threshold: self.match_threshold,
+            stiffness: self.stiffness,
+            min_matches: self.min_matches,
+            overlap: self.overlap,
+        }
+    }
+}

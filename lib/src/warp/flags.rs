@@ -1,0 +1,29 @@
+//! The flags by which users say how a volume is resampled, for programs to flatten. The struct has
+//! no doc comment beyond this line, as clap would take it for the program's own.
+#![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
+
+use super::{Interpolation, Options, Rounding};
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct Flags {
+    /// How a value between voxels is made
+    #[arg(long, value_enum, default_value = "linear")]
+    pub interpolation: Interpolation,
+    /// What is written outside the moving volume
+    #[arg(long, value_name = "VALUE", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub fill: f64,
+    /// Let the nearest voxel go on outside the moving volume
+    #[arg(long, conflicts_with = "fill")]
+    pub extrapolate: bool,
+    /// How a value becomes an integer
+    #[arg(long, value_enum, default_value = "nearest")]
+    pub rounding: Rounding,
+}
+
+impl Flags {
+    /// What they say.
+    pub fn options(&self) -> Options {
+        let Self { interpolation, fill, extrapolate, rounding } = *self;
+        Options { interpolation, rounding, fill, extrapolate }
+    }
+}

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Prints what an alignment in OUT has reached: the correlation before and after each step and, where the
+# truth is known (TRUTH: the folder that `phantom rounds` made), the error that is left.
+#
+#   workflows/summary.sh OUT [TRUTH]
+#
+# The programs are taken from VOXLOOM_BIN, else from PATH.
+set -euo pipefail
+
+case $# in 1 | 2) ;; *) echo "usage: summary.sh OUT [TRUTH]" >&2 && exit 2 ;; esac
+out=$1 truth=${2:-}
+export PATH="${VOXLOOM_BIN:+$VOXLOOM_BIN:}$PATH"
+[ -e "$out/report.json" ] || { echo "summary.sh: $out has no report.json; has align.sh ended well?" >&2 && exit 1; }
+
+# median_error TRANSFORM: over the objects of the phantom, in voxels.
+median_error() {
+    phantom score --quiet --truth "$truth" --transform "$1" |
+        awk -F'[:,]' '/"voxels"/ { voxels = 1 } voxels && /"median"/ { printf "%.3f", $2; exit }'
+}
+
+correlations=$(awk -F'[:,]' '/"name"/ { name = $2 } /"ncc_overlap"/ { gsub(/[" ]/, "", name); print name, $2 }' "$out/report.json")
+printf '%-8s %6s%s\n' after NCC "${truth:+   median error, voxels}"
+while read -r stage correlation; do
+    error=
+    case $stage in
+        global) error=${truth:+$(median_error "$out/transforms/global.json")} ;;
+        local) error=${truth:+$(median_error "$out/transforms/local.zarr")} ;;
+    esac
+    printf '%-8s %6.3f%s\n' "${stage/before/nothing}" "$correlation" "${error:+   $error}"
+done <<< "$correlations"
+echo "$out/report.html"
