@@ -44,11 +44,13 @@ impl Suggestion {
         let mut text = String::new();
         let mut section = "";
         for Item { program, flag, value, reason } in &self.items {
+            // a section without a program would be refused as unknown
+            let mark = if *program == "flow" { "# " } else { "" };
             if *program != section {
-                let _ = writeln!(text, "{program}:"); // a String takes all
+                let _ = writeln!(text, "{mark}{program}:"); // a String takes all
                 section = program;
             }
-            let _ = writeln!(text, "  {flag}: {value}  # {reason}");
+            let _ = writeln!(text, "{mark}  {flag}: {value}  # {reason}");
         }
         text
     }
