@@ -86,7 +86,7 @@ pub(super) fn reduce<T: Mean>(
         ) {
             reduce_any(method, voxels, shape, factor, out);
         }
-        #[expect(unsafe_code, reason = "BASELINE times the speed, see benches/downsample.rs")]
+        #[expect(unsafe_code, reason = "a call across target features")]
         // SAFETY: the processor has been asked for AVX2 in the line above
         return unsafe { with_avx2(method, voxels, shape, factor, out) };
     }

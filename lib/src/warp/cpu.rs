@@ -57,7 +57,7 @@ pub(super) fn interpolate<T: Voxel, O: Voxel>(
         ) {
             interpolate_any(moving, rows, part, options, out);
         }
-        #[expect(unsafe_code, reason = "BASELINE times the speed, see benches/warp.rs")]
+        #[expect(unsafe_code, reason = "a call across target features")]
         // SAFETY: the processor has been asked for AVX2 in the line above
         return unsafe { with_avx2(moving, rows, part, options, out) };
     }
@@ -84,7 +84,7 @@ pub(super) fn nearest<T: Voxel>(
         ) {
             nearest_any(moving, rows, part, options, out);
         }
-        #[expect(unsafe_code, reason = "BASELINE times the speed, see benches/warp.rs")]
+        #[expect(unsafe_code, reason = "a call across target features")]
         // SAFETY: the processor has been asked for AVX2 in the line above
         return unsafe { with_avx2(moving, rows, part, options, out) };
     }
