@@ -116,7 +116,11 @@ fn storage_facts(page: &mut Page, facts: &Value, raw: u64) {
             page.add(name, times(&words(&facts[key])), facts[key].clone());
         }
     }
-    page.add("codecs", words(&facts["codecs"]).join(", "), facts["codecs"].clone());
+    // how numbers become bytes is no compression
+    let mut codecs = words(&facts["codecs"]);
+    codecs.retain(|codec| codec != "bytes");
+    let shown = if codecs.is_empty() { "none".to_owned() } else { codecs.join(", ") };
+    page.add("codecs", shown, facts["codecs"].clone());
     page.add(
         "spacing_from",
         facts["spacing_from"].as_str().unwrap_or("unknown"),
@@ -230,13 +234,20 @@ fn step_facts(i: usize, step: &Transform) -> (String, Value) {
         }
         Transform::Field(source) => {
             let grid = source.grid();
+            let reach = source.reach().map_or(String::new(), |reach| {
+                format!(", at most {} um long", reach.map(short).join(", "))
+            });
             let text = format!(
-                "{i}. displacement field: {} vectors, {} um apart, from {}",
+                "{i}. displacement field: {} vectors, {} um apart, from {}{reach}",
                 times(&grid.shape),
                 times(&grid.spacing.map(short)),
                 grid.origin.map(short).join(", ")
             );
-            (text, json!({ "type": "displacements", "grid": grid_json(&grid) }))
+            (
+                text,
+                json!({ "type": "displacements", "grid": grid_json(&grid),
+                "reach": source.reach() }),
+            )
         }
     }
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::geom::Box3;
 use crate::table::{Spot, write_spots};
 use crate::transform::write_chain;
-use crate::volume::{Codec, Dtype, Existing, Format, Output, Spec, Voxel};
+use crate::volume::{Codec, Dtype, Existing, FieldOutput, Format, Output, Spec, Voxel};
 
 struct Folder(tempfile::TempDir);
 
@@ -96,6 +96,33 @@ fn a_chain_shows_its_steps_and_what_they_are_made_of() {
     let (text, json) = folder.page(&location);
     insta::assert_snapshot!(text);
     assert_eq!(json["steps"][0]["affine"]["angle_degrees"], 90.0);
+}
+
+#[test]
+fn fields_and_local_affines_are_shown_as_steps() {
+    let folder = Folder::new();
+    let grid = Grid::new([4, 4, 4], [10.0; 3], [0.0; 3]);
+    let location = folder.at("field.zarr");
+    let field = FieldOutput::create(&location, &grid, [4; 3], Existing::Refuse).unwrap();
+    field.write(&grid.bounds(), &vec![[1.0f32, 2.0, 3.0]; 64]).unwrap();
+    let (text, _) = folder.page(&location);
+    assert!(
+        text.contains("displacement field: 4 x 4 x 4 vectors, 10 x 10 x 10 um apart"),
+        "{text}"
+    );
+
+    let maps = LocalAffines {
+        domain: Grid::new([10, 20, 30], [2.0, 1.0, 0.5], [0.0; 3]),
+        block: [10, 10, 16],
+        overlap: [5.0, 5.0, 4.0],
+        affines: vec![Affine::IDENTITY; 4],
+    };
+    let location = folder.at("local.zarr");
+    let none = serde_json::Map::new();
+    transform::write_local_affines(&location, &maps, none, Existing::Refuse).unwrap();
+    let (text, json) = folder.page(&location);
+    assert!(text.contains("1 x 2 x 2 blocks of 10 x 10 x 16 voxels, overlap 5 x 5 x 4"), "{text}");
+    assert_eq!(json["steps"][0]["domain"]["shape"], json!([10, 20, 30]));
 }
 
 #[test]
