@@ -1,86 +1,116 @@
 #!/usr/bin/env nextflow
 //
-// Aligns a volume to another: spots, one affine, an affine per block, both applied, pyramid, report.
+// Aligns volumes to another, a pair or all rounds of a samplesheet: spots, one affine, an affine per block,
+// a displacement field, each applied, the inverse, further channels and points, pyramids, reports.
 //
 //   nextflow run workflows/align.nf --fixed A --moving B --outdir OUT -params-file params.yaml
+//   nextflow run workflows/align.nf --fixed A --samplesheet ROUNDS.csv --outdir OUT -params-file params.yaml
 //
 // Every program writes to its place in OUT, and volumes travel as locations. What passes between
-// processes is a receipt: a step begins when the receipts of the step before it are there.
+// processes is a job, which says what to do, and receipts: a job begins when those before it are there.
 
-include {
-    EXTRACT_SPOTS as FIXED_SPOTS ;
-    EXTRACT_SPOTS as FIXED_SPOTS_FINISH ;
-    EXTRACT_SPOTS as MOVING_SPOTS ;
-    EXTRACT_SPOTS as MOVING_SPOTS_FINISH
-} from './modules/extract-spots'
+include { EXTRACT_SPOTS ; EXTRACT_SPOTS as EXTRACT_SPOTS_FINISH } from './modules/extract-spots'
 include { LOCAL_AFFINE ; LOCAL_AFFINE as LOCAL_AFFINE_FINISH } from './modules/local-affine'
-include {
-    APPLY_TRANSFORM as APPLY_GLOBAL ;
-    APPLY_TRANSFORM as APPLY_GLOBAL_FINISH ;
-    APPLY_TRANSFORM as APPLY_LOCAL ;
-    APPLY_TRANSFORM as APPLY_LOCAL_FINISH
-} from './modules/apply-transform'
+include { DEFORM ; DEFORM as DEFORM_FINISH } from './modules/deform'
+include { INVMAP ; INVMAP as INVMAP_FINISH } from './modules/invmap'
+include { APPLY_TRANSFORM ; APPLY_TRANSFORM as APPLY_TRANSFORM_FINISH } from './modules/apply-transform'
+include { CARRY_POINTS } from './modules/carry-points'
 include { DOWNSAMPLE } from './modules/downsample'
 include { PHANTOM } from './modules/phantom'
 include { PLAN } from './modules/plan'
 include { RANSAC } from './modules/ransac'
 include { REPORT } from './modules/report'
+include { read_samplesheet ; keep_samplesheet } from './modules/samplesheet'
 
 workflow ALIGN {
     take:
-    pair // [fixed, moving]: locations of the volumes
+    fixed // location of the volume that stays
+    rounds // a list of what a_round makes
+    carried // rows of the samplesheet with what else is carried of a round
     ready // receipts of what makes the volumes, or none
-    out // folder of the results
+    settings // [out, onto, stages, parts]
     config // the parameters file
-    parts // how many parts a scattered step has
 
     main:
-    def (fixed, moving) = pair
-    def fixed_spots = "${out}/spots/fixed.csv"
-    def moving_spots = "${out}/spots/moving.csv"
-    def matches = "${out}/spots/matches.csv"
-    def global = "${out}/transforms/global.json"
-    def local = "${out}/transforms/local.zarr"
-    def blocks = "${out}/transforms/blocks.csv"
-    def global_volume = "${out}/global.zarr"
-    def aligned = "${out}/aligned.zarr"
-    shares = channel.fromList((1..parts).collect { k -> "part ${k}/${parts}" })
+    def parts = settings.parts
+    def last = settings.stages.last()
+    def fixed_spots = "${settings.out}/spots/fixed.csv".toString()
 
-    PLAN(pair, ready, config)
+    def all = a_round('', '', settings.out)
+    def of_fixed = [round: all, step: 'extract-spots-fixed', volume: fixed, spots: fixed_spots]
+    def of_moving = rounds.collect { round ->
+        [round: round, step: 'extract-spots-moving', volume: round.moving, spots: "${round.folder}/spots/moving.csv".toString()]
+    }
+    PLAN(channel.fromList([of_fixed] + of_moving), ready, config)
+    EXTRACT_SPOTS(in_parts(PLAN.out, parts), config)
+    EXTRACT_SPOTS_FINISH(all_parts(EXTRACT_SPOTS.out, parts), config)
+    spots = EXTRACT_SPOTS_FINISH.out.branch { job, _receipt ->
+        fixed: job.step == 'extract-spots-fixed'
+        moving: true
+    }
+    fixed_done = spots.fixed.map { _job, receipt -> receipt }.first()
 
-    def of_fixed = ['extract-spots-fixed', fixed, fixed_spots]
-    FIXED_SPOTS(of_fixed, shares, PLAN.out, config)
-    FIXED_SPOTS_FINISH(of_fixed, 'finish', FIXED_SPOTS.out.collect(), config)
+    // The stages: a job fits a transform, which is the initial one of the next.
+    ransac = spots.moving.combine(fixed_done).map { job, moving_done, done ->
+        [fit(job.round, 'global', fixed) + [fixed_spots: fixed_spots], [done, moving_done]]
+    }
+    RANSAC(ransac, config)
+    local_affine = RANSAC.out
+        .filter { 'local' in settings.stages }
+        .map { job, receipt -> [fit(job.round, 'local', fixed) + [initial: job.transform], receipt] }
+    LOCAL_AFFINE(in_parts(local_affine, parts), config)
+    LOCAL_AFFINE_FINISH(all_parts(LOCAL_AFFINE.out, parts), config)
+    deform = LOCAL_AFFINE_FINISH.out
+        .filter { 'deform' in settings.stages }
+        .map { job, receipt -> [fit(job.round, 'deform', fixed) + [initial: job.transform], receipt] }
+    DEFORM(in_parts(deform, parts), config)
+    DEFORM_FINISH(all_parts(DEFORM.out, parts), config)
+    fitted = RANSAC.out.mix(LOCAL_AFFINE_FINISH.out, DEFORM_FINISH.out)
+    final_fits = fitted.filter { job, _receipt -> job.stage == last }
 
-    def of_moving = ['extract-spots-moving', moving, moving_spots]
-    MOVING_SPOTS(of_moving, shares, PLAN.out, config)
-    MOVING_SPOTS_FINISH(of_moving, 'finish', MOVING_SPOTS.out.collect(), config)
+    // What goes through them: the moving volume through each, all else of the round through the last.
+    applied = fitted.map { job, receipt -> [apply(job, job.round.moving, fixed) + [output: picture(job.round, job.stage, last)], receipt] }
+    channels = final_fits.flatMap { job, receipt ->
+        carried.findAll { row -> row.round == job.round.name && row.image }.collect { row ->
+            def named = [step: "apply-transform-channel-${row.channel}".toString(), channel: row.channel, kind: row.kind, index: row.index]
+            [apply(job, row.image, settings.onto) + named + [output: "${job.round.folder}/channels/${row.channel}.zarr".toString()], receipt]
+        }
+    }
+    APPLY_TRANSFORM(in_parts(applied.mix(channels), parts), config)
+    APPLY_TRANSFORM_FINISH(all_parts(APPLY_TRANSFORM.out, parts), config)
+    pyramids = APPLY_TRANSFORM_FINISH.out
+        .filter { job, _receipt -> job.channel || job.stage == last }
+        .map { job, receipt ->
+            def step = job.channel ? "downsample-channel-${job.channel}".toString() : 'downsample'
+            [[round: job.round, step: step, volume: job.output, kind: job.kind, channel: job.channel], receipt]
+        }
+    DOWNSAMPLE(pyramids, config)
 
-    spots = FIXED_SPOTS_FINISH.out.mix(MOVING_SPOTS_FINISH.out).collect()
-    RANSAC(pair, [fixed_spots, moving_spots], [global, matches], spots, config)
+    points = final_fits.flatMap { job, receipt ->
+        carried.findAll { row -> row.round == job.round.name && row.points }.collect { row ->
+            def output = "${job.round.folder}/points/${row.channel}.csv".toString()
+            [[round: job.round, step: "points-${row.channel}".toString(), points: row.points, transform: job.transform, output: output], receipt]
+        }
+    }
+    CARRY_POINTS(points, config)
 
-    LOCAL_AFFINE(pair, global, [local, blocks], shares, RANSAC.out, config)
-    LOCAL_AFFINE_FINISH(pair, global, [local, blocks], 'finish', LOCAL_AFFINE.out.collect(), config)
+    inverse = final_fits.map { job, receipt ->
+        [[round: job.round, step: 'invmap', transform: job.transform, inverse: "${job.round.folder}/transforms/inverse.zarr".toString()], receipt]
+    }
+    INVMAP(in_parts(inverse, parts), config)
+    INVMAP_FINISH(all_parts(INVMAP.out, parts), config)
 
-    def by_global = ['apply-transform-global', moving, fixed, global, global_volume]
-    APPLY_GLOBAL(by_global, shares, RANSAC.out, config)
-    APPLY_GLOBAL_FINISH(by_global, 'finish', APPLY_GLOBAL.out.collect(), config)
-
-    def by_local = ['apply-transform-local', moving, fixed, local, aligned]
-    APPLY_LOCAL(by_local, shares, LOCAL_AFFINE_FINISH.out, config)
-    APPLY_LOCAL_FINISH(by_local, 'finish', APPLY_LOCAL.out.collect(), config)
-
-    DOWNSAMPLE(aligned, APPLY_LOCAL_FINISH.out, config)
-
-    receipts = spots.mix(RANSAC.out, LOCAL_AFFINE_FINISH.out, APPLY_GLOBAL_FINISH.out, APPLY_LOCAL_FINISH.out, DOWNSAMPLE.out)
-    REPORT(
-        receipts.collect(sort: { receipt -> receipt.name }),
-        pair,
-        [global: global_volume, local: aligned],
-        [matches, fixed_spots, blocks],
-        "${out}/report.html",
-        config
-    )
+    // A round's report waits for its spots, and for a fit and a volume per stage, the pyramid and the inverse.
+    receipts = spots.moving
+        .mix(fitted, APPLY_TRANSFORM_FINISH.out, DOWNSAMPLE.out, INVMAP_FINISH.out)
+        .filter { job, _receipt -> !job.channel }
+        .map { job, receipt -> [job.round, receipt] }
+        .groupTuple(size: 2 * settings.stages.size() + 3)
+        .combine(fixed_done)
+        .map { round, of_round, of_all ->
+            [page(round, fixed, settings.stages) + [fixed_spots: fixed_spots], by_name(of_round + [of_all])]
+        }
+    REPORT(receipts, config)
 
     emit:
     REPORT.out
@@ -88,39 +118,125 @@ workflow ALIGN {
 
 workflow {
     main:
-    if (!params.phantom && !(params.fixed && params.moving)) {
-        error("Which volumes? Give --fixed and --moving, or -profile test for a pair made on the spot.")
+    if (!params.phantom && !(params.fixed && (params.moving || params.samplesheet))) {
+        error("Which volumes? Give --fixed and --moving or --samplesheet, or -profile test for a pair made on the spot.")
     }
+    if (params.moving && params.samplesheet) {
+        error("Give --moving or --samplesheet, not both.")
+    }
+    def stages = ['global', 'local', 'deform']
+    if (!stages.contains(params.until)) {
+        error("--until ${params.until} is none of ${stages.join(', ')}")
+    }
+    stages = stages.take(stages.indexOf(params.until) + 1)
     def out = absolute(params.outdir)
-    def pair = params.phantom
-        ? ["${out}/phantom/fixed.zarr", "${out}/phantom/moving.zarr"]
-        : [absolute(params.fixed), absolute(params.moving)]
-    def config = keep_parameters(pair, sections_of(params), out)
+    def fixed = params.phantom ? "${out}/phantom/fixed.zarr".toString() : absolute(params.fixed)
+    def sheet = params.samplesheet ? read_samplesheet(file(params.samplesheet)) : null
+    def moving = params.phantom ? "${out}/phantom/moving.zarr".toString() : params.moving ? absolute(params.moving) : ''
+    def rounds = sheet ? sheet.rows.groupBy { row -> row.round }.collect { name, of_round -> a_round(name, of_round[0].moving, out) } : [a_round('', moving, out)]
+    def carried = sheet ? sheet.rows.findAll { row -> row.channel } : []
+    def header = [fixed: fixed, until: params.until, moving: moving, onto: params.onto ? absolute(params.onto) : '']
+    def config = keep_parameters(header, sections_of(params), out)
+    if (sheet) {
+        keep_samplesheet(sheet, out)
+    }
+    rounds.each { round -> ['spots', 'transforms'].each { folder -> file("${round.folder}/${folder}").mkdirs() } }
 
     ready = []
     if (params.phantom) {
-        PHANTOM(params.phantom, "${out}/phantom")
+        PHANTOM([round: a_round('', '', out), size: params.phantom, folder: "${out}/phantom".toString()])
         ready = PHANTOM.out
     }
-    ALIGN(pair, ready, out, config, params.parts as int)
+    ALIGN(fixed, rounds, carried, ready, [out: out, onto: header.onto ?: fixed, stages: stages, parts: params.parts as int], config)
+
+    // One line per round: the correlations, as the reports have them.
+    if (sheet) {
+        def columns = ['before'] + stages
+        ALIGN.out.collect(flat: false).map { reports ->
+            def lines = reports.collectEntries { job, receipt ->
+                def cells = columns.collect { stage -> receipt.text.find("\"ncc_${stage}\": ([^,\\s]+)") { _all, value -> value } ?: '' }
+                [(job.round.name): ([job.round.name] + cells + ["${job.round.name}/report.html"]).join('\t')]
+            }
+            def head = (['round'] + columns.collect { stage -> "ncc_${stage}" } + ['report']).join('\t')
+            file("${out}/summary.tsv").text = ([head] + rounds.collect { round -> lines[round.name] }).join('\n') + '\n'
+        }
+    }
 
     workflow.onComplete = {
-        log.info(workflow.success ? "${out}/report.html" : "failed; the same command with -resume goes on from there")
+        log.info(workflow.success ? "${out}/${sheet ? 'summary.tsv' : 'report.html'}" : "failed; the same command with -resume goes on from there")
     }
+}
+
+// Each job once for each of its parts.
+def in_parts(jobs, parts) {
+    return jobs.flatMap { job, done -> (1..parts).collect { k -> [job, [flag: "--part ${k}/${parts}".toString(), suffix: ".part-${k}-${parts}".toString()], done] } }
+}
+
+// Each job once more, when all its parts are there.
+def all_parts(results, parts) {
+    return results.groupTuple(size: parts).map { job, receipts -> [job, [flag: '--finish', suffix: ''], by_name(receipts)] }
+}
+
+// In an order that does not change from run to run.
+def by_name(receipts) {
+    return receipts.toList().sort { receipt -> receipt.name }
+}
+
+// The fit of a stage.
+def fit(round, stage, fixed) {
+    def folder = "${round.folder}/transforms".toString()
+    def spots = "${round.folder}/spots".toString()
+    def common = [round: round, stage: stage, fixed: fixed]
+    def particular = [
+        global: [transform: "${folder}/global.json", moving_spots: "${spots}/moving.csv", matches: "${spots}/matches.csv"],
+        local: [transform: "${folder}/local.zarr", table: "${folder}/blocks.csv"],
+        deform: [transform: "${folder}/deform.json", field: "${folder}/deform.zarr"],
+    ]
+    return common + particular[stage].collectEntries { name, location -> [(name): location.toString()] }
+}
+
+// A volume through what a stage has fitted.
+def apply(fitted, volume, onto) {
+    def step = "apply-transform-${fitted.stage}".toString()
+    return [round: fitted.round, stage: fitted.stage, step: step, volume: volume, onto: onto, transform: fitted.transform]
+}
+
+// The moving volume after a stage.
+def picture(round, stage, last) {
+    return "${round.folder}/${stage == last ? 'aligned' : stage}.zarr".toString()
+}
+
+// The report of a round.
+def page(round, fixed, stages) {
+    return [
+        round: round,
+        fixed: fixed,
+        pictures: stages.collectEntries { stage -> [(stage): picture(round, stage, stages.last())] },
+        matches: "${round.folder}/spots/matches.csv".toString(),
+        blocks: 'local' in stages ? "${round.folder}/transforms/blocks.csv".toString() : '',
+        page: "${round.folder}/report.html".toString(),
+    ]
+}
+
+// A round; that of a pair has no name and the folder of the results, that of a samplesheet a folder in it.
+def a_round(name, moving, out) {
+    def folder = name ? "${out}/${name}".toString() : out
+    return [name: name, moving: moving, folder: folder, receipts: "${folder}/receipts".toString()]
 }
 
 // A location as the programs see it, wherever they run: URLs as they are, paths from the root.
 def absolute(location) {
-    return "${location}".contains('://') ? "${location}" : "${workflow.launchDir.resolve("${location}").normalize()}"
+    return "${location}".contains('://') ? "${location}".toString() : workflow.launchDir.resolve("${location}").normalize().toString()
 }
 
 // The parameters of the programs, by program. What nobody knows is an error, not silence.
 def sections_of(given) {
     def schema = new groovy.json.JsonSlurper().parseText(file("${projectDir}/../conf/params.schema.json").text)
     def programs = schema['$defs']
-    def settings = ['fixed', 'moving', 'outdir', 'parts', 'phantom', 'queue', 'cluster_options', 'submit_rate', 'bind', 'container']
+    def settings = schema.properties.keySet() - programs.keySet()
+    def ours = ['phantom', 'queue', 'cluster_options', 'submit_rate', 'bind', 'container']
     // The engine turns names with a hyphen into camel case.
-    def known = settings + programs.keySet() + programs.keySet().collect { name -> camel_case(name) }
+    def known = settings + ours + programs.keySet() + programs.keySet().collect { name -> camel_case(name) }
     def unknown = given.keySet().findAll { name -> !known.contains(name) }
     def sections = programs.keySet()
         .collectEntries { name -> [(name): given[name] ?: given[camel_case(name)]] }
@@ -139,13 +255,14 @@ def camel_case(name) {
     return words.head() + words.tail().collect { word -> word.capitalize() }.join()
 }
 
-// Keeps with the results what they are made from: another pair or other parameters need another folder.
-def keep_parameters(pair, sections, out) {
+// Keeps with the results what they are made from: other volumes or parameters need another folder.
+def keep_parameters(header, sections, out) {
     def kept = file("${out}/params.yaml")
     def json = groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(sections))
-    def wanted = "# fixed: ${pair[0]}\n# moving: ${pair[1]}\n${json}\n"
+    def lines = header.findAll { _name, value -> value }.collect { name, value -> "# ${name}: ${value}" }
+    def wanted = (lines + [json]).join('\n') + '\n'
     if (!kept.exists()) {
-        ['spots', 'transforms'].each { folder -> file("${out}/${folder}").mkdirs() }
+        file("${out}/spots").mkdirs()
         kept.text = wanted
     }
     else if (kept.text != wanted) {

@@ -1,66 +1,150 @@
 #!/usr/bin/env bash
-# Aligns MOVING to FIXED on this machine, without a workflow engine.
+# Aligns volumes to FIXED on this machine, without a workflow engine: one, MOVING, or all rounds of a samplesheet.
 #
-#   workflows/align.sh FIXED MOVING OUT [--params FILE] [--parts N]
+#   workflows/align.sh FIXED MOVING OUT [--params FILE] [--parts N] [--until STAGE] [--onto VOLUME]
+#   workflows/align.sh FIXED OUT --samplesheet FILE ...
 #
-# Stopped or failed? The same line again goes on where it was: a step that has its receipt in
-# OUT/receipts is done. The programs are taken from VOXLOOM_BIN, else from PATH.
+# Stopped or failed? The same line again goes on where it was: a step that has its receipt is done.
+# The programs are taken from VOXLOOM_BIN, else from PATH.
 set -euo pipefail
 
+here=$(cd "$(dirname "$0")" && pwd)
+
 usage() {
-    echo "usage: align.sh FIXED MOVING OUT [--params FILE] [--parts N]" >&2
+    echo "usage: align.sh FIXED MOVING OUT [--params FILE] [--parts N] [--until global|local|deform] [--onto VOLUME]" >&2
+    echo "       align.sh FIXED OUT --samplesheet FILE ..." >&2
     exit 2
 }
 
 complain() {
-    echo "align.sh: $1" >&2
+    printf 'align.sh: %s\n' "$1" >&2
     exit 2
 }
 
+# absolute LOCATION [FOLDER]: as the programs see it, wherever they run.
 absolute() {
     case $1 in
-        /* | *://*) printf '%s' "$1" ;;
-        *) printf '%s' "$PWD/$1" ;;
+        '' | /* | *://*) printf '%s' "$1" ;;
+        *) printf '%s' "${2:-$PWD}/$1" ;;
     esac
 }
 
-locations=() params= parts=1
+locations=() params= parts= until= onto= samplesheet=
 while [ $# -gt 0 ]; do
     case $1 in
-        --params) params=${2:-} && shift 2 || usage ;;
-        --parts) parts=${2:-} && shift 2 || usage ;;
+        --params | --parts | --until | --onto | --samplesheet)
+            [ -n "${2:-}" ] || complain "$1 lacks its value"
+            printf -v "${1#--}" %s "$2"
+            shift 2
+            ;;
         -h | --help) usage ;;
-        -*) complain "unknown option $1; known are --params and --parts" ;;
+        -*) complain "unknown option $1; known are --params, --parts, --until, --onto and --samplesheet" ;;
         *) locations+=("$(absolute "$1")") && shift ;;
     esac
 done
-[ ${#locations[@]} -eq 3 ] || usage
-case $parts in '' | *[!0-9]* | 0*) complain "--parts $parts is not a number from 1" ;; esac
 
-fixed=${locations[0]} moving=${locations[1]} out=${locations[2]}
+# What the command line does not say may stand at the top of the parameters file.
+for name in parts until onto samplesheet; do
+    if [ -z "${!name}" ] && [ -n "$params" ]; then
+        said=$(sed -nE "s/(^|[[:space:]])#.*//; s/^(.*[{, ])?[\"']?$name[\"']? *: *[\"']?([^\"',}]*[^\"',} ]).*/\2/p" "$params")
+        printf -v "$name" %s "$said"
+    fi
+done
+case ${parts:=1} in *[!0-9]* | 0*) complain "--parts $parts is not a number from 1" ;; esac
+case ${until:=deform} in
+    global) stages=(global) ;;
+    local) stages=(global local) ;;
+    deform) stages=(global local deform) ;;
+    *) complain "--until $until is none of global, local, deform" ;;
+esac
+case ${samplesheet:+sheet}${#locations[@]} in
+    3) moving=${locations[1]} out=${locations[2]} ;;
+    sheet2) moving= out=${locations[1]} ;;
+    *) usage ;;
+esac
+fixed=${locations[0]} onto=$(absolute "$onto")
 export PATH="${VOXLOOM_BIN:+$VOXLOOM_BIN:}$PATH"
 command -v extract-spots > /dev/null || complain "extract-spots is not on PATH; set VOXLOOM_BIN to the folder of the programs"
 
-# What the results are made from is kept with them: another pair or other parameters need another OUT.
+# The rounds and what is carried of each, fields separated by US; a single pair is a round without a name.
+us=$'\037' rounds=() carried=() rows=
+if [ -z "$samplesheet" ]; then rounds=("$us$moving"); fi
+
+# there LOCATION: whether it is there, as far as a look at this machine tells.
+there() {
+    case $1 in
+        '' | *://* | *[*?[{]*) return 0 ;;
+        *) [ -e "$1" ] ;;
+    esac
+}
+
+csv() {
+    case $1 in
+        *[,\"]*) printf '"%s"' "${1//\"/\"\"}" ;;
+        *) printf '%s' "$1" ;;
+    esac
+}
+
+# Reads the samplesheet; locations in it are seen from its folder.
+read_samplesheet() {
+    local folder checked row round moving channel image index kind points name faults=0 known=" "
+    [ -r "$samplesheet" ] || complain "there is no samplesheet $samplesheet"
+    folder=$(cd "$(dirname "$samplesheet")" && pwd)
+    checked=$(awk -f "$here/samplesheet.awk" "$here/../conf/samplesheet.schema.json" "$samplesheet") || exit 2
+    rows="round,moving,channel,image,index,kind,points"
+    while IFS=$us read -r row round moving channel image index kind points; do
+        for name in moving image points; do
+            printf -v "$name" %s "$(absolute "${!name}" "$folder")"
+            if there "${!name}"; then continue; fi
+            echo "$(basename "$samplesheet") row $row: $name is ${!name}, which is not there" >&2
+            faults=1
+        done
+        case $known in *" $round "*) ;; *) rounds+=("$round$us$moving") known+="$round " ;; esac
+        if [ -n "$channel" ]; then carried+=("$round$us$channel$us$image$us$index$us$kind$us$points"); fi
+        rows+=$'\n'$round,$(csv "$moving"),$channel,$(csv "$image"),$index,$kind,$(csv "$points")
+    done <<< "$checked"
+    [ $faults -eq 0 ] || exit 2
+}
+if [ -n "$samplesheet" ]; then read_samplesheet; fi
+
+# What the results are made from is kept with them: others need another OUT.
+config=$out/params.yaml
 wanted=$(
-    printf '# fixed: %s\n# moving: %s\n' "$fixed" "$moving"
+    printf '# fixed: %s\n# until: %s\n' "$fixed" "$until"
+    if [ -n "$moving" ]; then printf '# moving: %s\n' "$moving"; fi
+    if [ -n "$onto" ]; then printf '# onto: %s\n' "$onto"; fi
     if [ -n "$params" ]; then cat -- "$params"; else echo '{}'; fi
 )
-config=$out/params.yaml
-if [ ! -e "$config" ]; then
-    mkdir -p "$out"/{spots,transforms,receipts}
-    printf '%s\n' "$wanted" > "$config.$$"
-    mv "$config.$$" "$config"
-elif [ "$wanted" != "$(cat "$config")" ]; then
-    complain "$out was begun with other volumes or parameters ($config); give those, or name another OUT"
+if [ -e "$config" ]; then
+    [ "$wanted" = "$(cat "$config")" ] ||
+        complain "$out was begun with other volumes or parameters ($config); give those, or name another OUT"
+    if [ -n "$rows" ]; then
+        while read -r row; do
+            case $'\n'$rows$'\n' in *$'\n'"$row"$'\n'*) ;; *)
+                complain "$out was begun with the row $row ($out/samplesheet.csv); rows may be added, not changed; or name another OUT"
+                ;;
+            esac
+        done < "$out/samplesheet.csv"
+    fi
 fi
+
+# keep TEXT FILE: whole or not at all.
+keep() {
+    printf '%s\n' "$1" > "$2.$$"
+    mv "$2.$$" "$2"
+}
+for round in "${rounds[@]}"; do
+    mkdir -p "$out"/{spots,receipts} "$out/${round%%"$us"*}"/{spots,transforms,receipts}
+done
+if [ -n "$rows" ]; then keep "$rows" "$out/samplesheet.csv"; fi
+if [ ! -e "$config" ]; then keep "$wanted" "$config"; fi
 
 # step NAME PROGRAM ARGUMENTS...: runs it unless its receipt is there; a passing fault (75) twice more.
 step() {
-    local name=$1 receipt=$out/receipts/$1.json code=0
+    local name=$1 receipt=$folder/receipts/$1.json code=0
     shift
     if [ -e "$receipt" ]; then return; fi
-    echo "align.sh: $name" >&2
+    echo "align.sh: ${label:+$label: }$name" >&2
     for pause in 5 30 0; do
         code=0
         "$@" --config "$config" --receipt "$receipt" || code=$?
@@ -68,7 +152,7 @@ step() {
         sleep "$pause"
     done
     if [ $code -ne 0 ]; then
-        echo "align.sh: $name ended with exit code $code; the same command line goes on from there" >&2
+        echo "align.sh: ${label:+$label: }$name ended with exit code $code; the same command line goes on from there" >&2
         exit $code
     fi
 }
@@ -79,7 +163,7 @@ scatter() {
     shift
     if [ "$parts" -eq 1 ]; then
         step "$name" "$@" --resume
-    elif [ ! -e "$out/receipts/$name.json" ]; then
+    elif [ ! -e "$folder/receipts/$name.json" ]; then
         for ((k = 1; k <= parts; k++)); do
             step "$name.part-$k-$parts" "$@" --part "$k/$parts" --resume
         done
@@ -87,32 +171,97 @@ scatter() {
     fi
 }
 
-for volume in fixed moving; do
-    scatter extract-spots-$volume extract-spots "${!volume}" --output "$out/spots/$volume.csv"
+# align MOVING: the stages of one round, each fitted and applied, in its folder.
+align() {
+    local moving=$1 stage volume transform= initial names=(extract-spots-moving) receipts=() pictures=() tables=()
+    scatter extract-spots-moving extract-spots "$moving" --output "$folder/spots/moving.csv"
+    for stage in "${stages[@]}"; do
+        initial=$transform
+        case $stage in
+            global)
+                transform=$folder/transforms/global.json
+                step ransac ransac "$fixed" "$moving" \
+                    --fixed-spots "$out/spots/fixed.csv" --moving-spots "$folder/spots/moving.csv" \
+                    --output "$transform" --matches "$folder/spots/matches.csv" --overwrite
+                names+=(ransac)
+                ;;
+            local)
+                transform=$folder/transforms/local.zarr
+                scatter local-affine local-affine "$fixed" "$moving" --initial "$initial" \
+                    --output "$transform" --table "$folder/transforms/blocks.csv"
+                names+=(local-affine)
+                tables=(--blocks-table "$folder/transforms/blocks.csv")
+                ;;
+            deform)
+                transform=$folder/transforms/deform.json
+                scatter deform deform "$fixed" "$moving" --initial "$initial" --output "$folder/transforms/deform.zarr"
+                names+=(deform)
+                ;;
+        esac
+        case $stage in
+            "$until") volume=$folder/aligned.zarr ;;
+            *) volume=$folder/$stage.zarr ;;
+        esac
+        scatter "apply-transform-$stage" apply-transform "$moving" --onto "$fixed" --transform "$transform" --output "$volume"
+        names+=("apply-transform-$stage")
+        pictures+=(--stage "$stage=$volume")
+    done
+    step downsample downsample "$folder/aligned.zarr" --resume
+    scatter invmap invmap "$transform" --onto "$moving" --output "$folder/transforms/inverse.zarr"
+
+    receipts=("$out/receipts/extract-spots-fixed.json")
+    for name in "${names[@]}" downsample invmap; do
+        receipts+=("$folder/receipts/$name.json")
+    done
+    step report report "${receipts[@]}" --fixed "$fixed" --moving "$moving" "${pictures[@]}" \
+        --matches "$folder/spots/matches.csv" --fixed-spots "$out/spots/fixed.csv" "${tables[@]}" \
+        --output "$folder/report.html" --overwrite
+    carry "$transform"
+}
+
+# carry TRANSFORM: what the samplesheet names of the round: images in one resampling, points back.
+carry() {
+    local transform=$1 entry name channel image index kind points output choice
+    for entry in "${carried[@]}"; do
+        IFS=$us read -r name channel image index kind points <<< "$entry"
+        if [ "$name" != "$round" ]; then continue; fi
+        if [ -n "$image" ]; then
+            output=$folder/channels/$channel.zarr choice=() method=()
+            if [ -n "$index" ]; then choice+=(--moving-channel "$index"); fi
+            if [ "$kind" = labels ]; then choice+=(--interpolation nearest) method=(--method mode); fi
+            scatter "apply-transform-channel-$channel" apply-transform "$image" --onto "${onto:-$fixed}" \
+                --transform "$transform" --output "$output" "${choice[@]}"
+            step "downsample-channel-$channel" downsample "$output" --resume "${method[@]}"
+        fi
+        if [ -n "$points" ]; then
+            mkdir -p "$folder/points"
+            step "points-$channel" apply-transform --points "$points" --inverse-transform \
+                --transform "$transform" --output "$folder/points/$channel.csv" --overwrite
+        fi
+    done
+}
+
+# The correlations of a round, a cell per stage, as its report has them.
+correlations() {
+    local stage
+    for stage in before "${stages[@]}"; do
+        awk -F': |,$' -v key="\"ncc_$stage\"" 'index($1, key) { printf "\t%s", $2; exit }' "$1"
+    done
+}
+
+folder=$out label=
+scatter extract-spots-fixed extract-spots "$fixed" --output "$out/spots/fixed.csv"
+
+summary=round$(printf '\tncc_%s' before "${stages[@]}")$'\treport'
+for entry in "${rounds[@]}"; do
+    IFS=$us read -r round moving <<< "$entry"
+    folder=$out${round:+/$round} label=$round
+    align "$moving"
+    summary+=$'\n'$round$(correlations "$folder/receipts/report.json")$'\t'$round/report.html
 done
-
-step ransac ransac "$fixed" "$moving" \
-    --fixed-spots "$out/spots/fixed.csv" --moving-spots "$out/spots/moving.csv" \
-    --output "$out/transforms/global.json" --matches "$out/spots/matches.csv" --overwrite
-
-scatter local-affine local-affine "$fixed" "$moving" --initial "$out/transforms/global.json" \
-    --output "$out/transforms/local.zarr" --table "$out/transforms/blocks.csv"
-
-scatter apply-transform-global apply-transform "$moving" --onto "$fixed" \
-    --transform "$out/transforms/global.json" --output "$out/global.zarr"
-
-scatter apply-transform-local apply-transform "$moving" --onto "$fixed" \
-    --transform "$out/transforms/local.zarr" --output "$out/aligned.zarr"
-
-step downsample downsample "$out/aligned.zarr" --resume
-
-receipts=()
-for name in extract-spots-{fixed,moving} ransac local-affine apply-transform-{global,local} downsample; do
-    receipts+=("$out/receipts/$name.json")
-done
-step report report "${receipts[@]}" --fixed "$fixed" --moving "$moving" \
-    --stage "global=$out/global.zarr" --stage "local=$out/aligned.zarr" \
-    --matches "$out/spots/matches.csv" --fixed-spots "$out/spots/fixed.csv" \
-    --blocks-table "$out/transforms/blocks.csv" --output "$out/report.html" --overwrite
-
-echo "$out/report.html"
+if [ -n "$rows" ]; then
+    keep "$summary" "$out/summary.tsv"
+    echo "$out/summary.tsv"
+else
+    echo "$out/report.html"
+fi

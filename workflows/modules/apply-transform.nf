@@ -1,27 +1,26 @@
-// A volume through a transform; `share` is 'part K/N' or, after all parts, 'finish'.
+// A volume through a transform; `share` is one of the parts or, after all of them, what finishes.
 process APPLY_TRANSFORM {
-    tag "${step} ${share}"
+    tag "${job.round.name} ${job.step}${share.suffix}"
     label 'blocks'
+    publishDir { job.round.receipts }, mode: 'copy'
 
     input:
-    tuple val(step), val(moving), val(onto), val(transform), val(output)
-    val share
-    path done, stageAs: 'done/*'
+    tuple val(job), val(share), path(done, stageAs: 'done/*')
     path config
 
     output:
-    path "${step}.*.json"
+    tuple val(job), path("${job.step}${share.suffix}.json")
 
     script:
-    def receipt = "${step}.${share.replaceAll('[ /]', '-')}.json"
+    def choice = (job.index ? "--moving-channel ${job.index} " : '') + (job.kind == 'labels' ? '--interpolation nearest ' : '')
     """
-    apply-transform '${moving}' --onto '${onto}' --transform '${transform}' --output '${output}' \\
-        --${share} --resume --config '${config}' \\
-        --threads ${task.cpus} --memory ${task.memory.toMega()}M --receipt '${receipt}' ${task.ext.args ?: ''}
+    apply-transform '${job.volume}' --onto '${job.onto}' --transform '${job.transform}' --output '${job.output}' \\
+        ${choice}${share.flag} --resume --config '${config}' \\
+        --threads ${task.cpus} --memory ${task.memory.toMega()}M --receipt '${job.step}${share.suffix}.json' ${task.ext.args ?: ''}
     """
 
     stub:
     """
-    echo '{}' > '${step}.${share.replaceAll('[ /]', '-')}.json'
+    echo '{}' > '${job.step}${share.suffix}.json'
     """
 }

@@ -1,23 +1,24 @@
 // The pyramid of a volume, in place.
 process DOWNSAMPLE {
+    tag "${job.round.name} ${job.step}"
     label 'blocks'
+    publishDir { job.round.receipts }, mode: 'copy'
 
     input:
-    val volume
-    path done, stageAs: 'done/*'
+    tuple val(job), path(done, stageAs: 'done/*')
     path config
 
     output:
-    path 'downsample.json'
+    tuple val(job), path("${job.step}.json")
 
     script:
     """
-    downsample '${volume}' --resume --config '${config}' \\
-        --threads ${task.cpus} --memory ${task.memory.toMega()}M --receipt downsample.json ${task.ext.args ?: ''}
+    downsample '${job.volume}' ${job.kind == 'labels' ? '--method mode ' : ''}--resume --config '${config}' \\
+        --threads ${task.cpus} --memory ${task.memory.toMega()}M --receipt '${job.step}.json' ${task.ext.args ?: ''}
     """
 
     stub:
     """
-    echo '{}' > downsample.json
+    echo '{}' > '${job.step}.json'
     """
 }

@@ -1,26 +1,24 @@
-// Spots of one volume; `share` is 'part K/N' or, after all parts, 'finish'.
+// Spots of one volume; `share` is one of the parts or, after all of them, what finishes.
 process EXTRACT_SPOTS {
-    tag "${step} ${share}"
+    tag "${job.round.name} ${job.step}${share.suffix}"
     label 'blocks'
+    publishDir { job.round.receipts }, mode: 'copy'
 
     input:
-    tuple val(step), val(volume), val(spots)
-    val share
-    path done, stageAs: 'done/*'
+    tuple val(job), val(share), path(done, stageAs: 'done/*')
     path config
 
     output:
-    path "${step}.*.json"
+    tuple val(job), path("${job.step}${share.suffix}.json")
 
     script:
-    def receipt = "${step}.${share.replaceAll('[ /]', '-')}.json"
     """
-    extract-spots '${volume}' --output '${spots}' --${share} --resume --config '${config}' \\
-        --threads ${task.cpus} --memory ${task.memory.toMega()}M --receipt '${receipt}' ${task.ext.args ?: ''}
+    extract-spots '${job.volume}' --output '${job.spots}' ${share.flag} --resume --config '${config}' \\
+        --threads ${task.cpus} --memory ${task.memory.toMega()}M --receipt '${job.step}${share.suffix}.json' ${task.ext.args ?: ''}
     """
 
     stub:
     """
-    echo '{}' > '${step}.${share.replaceAll('[ /]', '-')}.json'
+    echo '{}' > '${job.step}${share.suffix}.json'
     """
 }

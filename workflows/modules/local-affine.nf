@@ -1,29 +1,25 @@
-// One affine per block; `share` is 'part K/N' or, after all parts, 'finish'.
+// One affine per block; `share` is one of the parts or, after all of them, what finishes.
 process LOCAL_AFFINE {
-    tag "${share}"
+    tag "${job.round.name} local-affine${share.suffix}"
     label 'blocks'
+    publishDir { job.round.receipts }, mode: 'copy'
 
     input:
-    tuple val(fixed), val(moving)
-    val initial
-    tuple val(transform), val(table)
-    val share
-    path done, stageAs: 'done/*'
+    tuple val(job), val(share), path(done, stageAs: 'done/*')
     path config
 
     output:
-    path 'local-affine.*.json'
+    tuple val(job), path("local-affine${share.suffix}.json")
 
     script:
-    def receipt = "local-affine.${share.replaceAll('[ /]', '-')}.json"
     """
-    local-affine '${fixed}' '${moving}' --initial '${initial}' --output '${transform}' --table '${table}' \\
-        --${share} --resume --config '${config}' \\
-        --threads ${task.cpus} --memory ${task.memory.toMega()}M --receipt '${receipt}' ${task.ext.args ?: ''}
+    local-affine '${job.fixed}' '${job.round.moving}' --initial '${job.initial}' \\
+        --output '${job.transform}' --table '${job.table}' ${share.flag} --resume --config '${config}' \\
+        --threads ${task.cpus} --memory ${task.memory.toMega()}M --receipt 'local-affine${share.suffix}.json' ${task.ext.args ?: ''}
     """
 
     stub:
     """
-    echo '{}' > 'local-affine.${share.replaceAll('[ /]', '-')}.json'
+    echo '{}' > 'local-affine${share.suffix}.json'
     """
 }

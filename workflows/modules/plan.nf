@@ -1,23 +1,24 @@
-// Opens both volumes and checks the parameters, so that bad input fails once and not in every part.
+// Opens a volume and checks the parameters, so that bad input fails once and not in every part.
 process PLAN {
+    tag "${job.round.name} ${job.step}"
     label 'small'
+    publishDir { job.round.receipts }, mode: 'copy'
 
     input:
-    tuple val(fixed), val(moving)
+    val job
     path ready, stageAs: 'ready/*'
     path config
 
     output:
-    path 'plan.*.json'
+    tuple val(job), path("plan.${job.step}.json")
 
     script:
     """
-    extract-spots '${fixed}' --output fixed.csv --plan --config '${config}' > plan.fixed.json
-    extract-spots '${moving}' --output moving.csv --plan --config '${config}' > plan.moving.json
+    extract-spots '${job.volume}' --output spots.csv --plan --config '${config}' > 'plan.${job.step}.json'
     """
 
     stub:
     """
-    echo '{}' | tee plan.fixed.json > plan.moving.json
+    echo '{}' > 'plan.${job.step}.json'
     """
 }

@@ -1,21 +1,20 @@
 // One affine from the spots of both volumes.
 process RANSAC {
+    tag "${job.round.name}"
     label 'small'
+    publishDir { job.round.receipts }, mode: 'copy'
 
     input:
-    tuple val(fixed), val(moving)
-    tuple val(fixed_spots), val(moving_spots)
-    tuple val(transform), val(matches)
-    path done, stageAs: 'done/*'
+    tuple val(job), path(done, stageAs: 'done/*')
     path config
 
     output:
-    path 'ransac.json'
+    tuple val(job), path('ransac.json')
 
     script:
     """
-    ransac '${fixed}' '${moving}' --fixed-spots '${fixed_spots}' --moving-spots '${moving_spots}' \\
-        --output '${transform}' --matches '${matches}' --overwrite --config '${config}' \\
+    ransac '${job.fixed}' '${job.round.moving}' --fixed-spots '${job.fixed_spots}' --moving-spots '${job.moving_spots}' \\
+        --output '${job.transform}' --matches '${job.matches}' --overwrite --config '${config}' \\
         --threads ${task.cpus} --memory ${task.memory.toMega()}M --receipt ransac.json ${task.ext.args ?: ''}
     """
 

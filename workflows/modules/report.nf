@@ -1,24 +1,23 @@
-// One page with pictures and numbers from the receipts, tables and volumes of a run.
+// One page with pictures and numbers from the receipts, tables and volumes of a round.
 process REPORT {
+    tag "${job.round.name}"
     label 'small'
+    publishDir { job.round.receipts }, mode: 'copy'
 
     input:
-    path receipts, stageAs: 'receipts/*'
-    tuple val(fixed), val(moving)
-    val stages
-    tuple val(matches), val(fixed_spots), val(blocks)
-    val page
+    tuple val(job), path(receipts, stageAs: 'receipts/*')
     path config
 
     output:
-    path 'report.json'
+    tuple val(job), path('report.json')
 
     script:
-    def pictures = stages.collect { name, volume -> "--stage '${name}=${volume}'" }.join(' ')
+    def pictures = job.pictures.collect { stage, volume -> "--stage '${stage}=${volume}'" }.join(' ')
+    def blocks = job.blocks ? "--blocks-table '${job.blocks}'" : ''
     """
-    report receipts/*.json --fixed '${fixed}' --moving '${moving}' ${pictures} \\
-        --matches '${matches}' --fixed-spots '${fixed_spots}' --blocks-table '${blocks}' \\
-        --output '${page}' --overwrite --config '${config}' \\
+    report receipts/*.json --fixed '${job.fixed}' --moving '${job.round.moving}' ${pictures} \\
+        --matches '${job.matches}' --fixed-spots '${job.fixed_spots}' ${blocks} \\
+        --output '${job.page}' --overwrite --config '${config}' \\
         --threads ${task.cpus} --memory ${task.memory.toMega()}M --receipt report.json ${task.ext.args ?: ''}
     """
 

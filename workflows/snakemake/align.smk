@@ -1,14 +1,17 @@
-"""Aligns a volume to another: spots, one affine, an affine per block, both applied, pyramid, report.
+"""Aligns volumes to another, a pair or all rounds of a samplesheet: spots, one affine, an affine per block,
+a displacement field, each applied, the inverse, further channels and points, pyramids, reports.
 
     snakemake -s workflows/snakemake/align.smk --workflow-profile workflows/snakemake/profiles/local \
         --configfile params.yaml --config fixed=A moving=B outdir=OUT
 
-Every program writes to its place in OUT. What passes between rules is a receipt: volumes are only named.
-The wildcard `share` is ".part-K-N", or nothing for the step that comes after all parts.
+Or, in place of moving, samplesheet=ROUNDS.csv. Every program writes to its place in OUT. What passes between
+rules is a receipt: volumes are only named. The wildcard `place` is the folder of a round in OUT, "r1/", or
+nothing for a pair; `share` is ".part-K-N", or nothing for the step that comes after all parts.
 """
 
 import json
 import os
+import re
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -17,31 +20,44 @@ from snakemake.utils import min_version, validate
 min_version("8.0")
 validate(config, "../../conf/params.schema.json")
 
-if not {"fixed", "moving"} <= config.keys():
-    raise WorkflowError("Which volumes? Give --config fixed=A moving=B outdir=OUT.")
+
+include: "samplesheet.smk"
+
+
+if "fixed" not in config or len({"moving", "samplesheet"} & config.keys()) != 1:
+    raise WorkflowError("Which volumes? Give --config fixed=A moving=B outdir=OUT, or samplesheet=ROUNDS.csv for moving.")
 
 OUT = Path(config.get("outdir", "out"))
-RECEIPTS = OUT / "receipts"
-SETTINGS = ["fixed", "moving", "outdir", "parts"]
-SECTIONS = {name: section for name, section in config.items() if name not in SETTINGS}
-PARAMETERS = f"# fixed: {config['fixed']}\n# moving: {config['moving']}\n{json.dumps(SECTIONS, indent=4)}\n"
-STAGES = {
-    "global": {
-        "after": "ransac",
-        "transform": OUT / "transforms/global.json",
-        "volume": OUT / "global.zarr",
-    },
-    "local": {
-        "after": "local-affine",
-        "transform": OUT / "transforms/local.zarr",
-        "volume": OUT / "aligned.zarr",
-    },
-}
 PARTS = [f".part-{k}-{config.get('parts', 1)}" for k in range(1, int(config.get("parts", 1)) + 1)]
+STAGES = ["global", "local", "deform"]
+STAGES = STAGES[: STAGES.index(config.get("until", "deform")) + 1]
+LAST = STAGES[-1]
+FITS = {"global": "ransac", "local": "local-affine", "deform": "deform"}
+TRANSFORMS = {"global": "global.json", "local": "local.zarr", "deform": "deform.json"}
+
+SETTINGS = ["fixed", "moving", "samplesheet", "onto", "until", "outdir", "parts"]
+SECTIONS = {name: section for name, section in config.items() if name not in SETTINGS}
+HEADER = {"fixed": config["fixed"], "until": LAST, "moving": config.get("moving"), "onto": config.get("onto")}
+PARAMETERS = "".join(f"# {name}: {value}\n" for name, value in HEADER.items() if value) + json.dumps(SECTIONS, indent=4)
+
+# Place of each round in OUT -> its moving volume, and what else is carried.
+if "samplesheet" in config:
+    COLUMNS, ROWS = read_samplesheet(config["samplesheet"])
+    MOVING = {f"{row['round']}/": row["moving"] for row in reversed(ROWS) if row["moving"]}
+    MOVING = {f"{name}/": MOVING[f"{name}/"] for name in dict.fromkeys(row["round"] for row in ROWS)}
+    CARRIED = {(f"{row['round']}/", row["channel"]): row for row in ROWS if row["channel"]}
+else:
+    MOVING, CARRIED = {"": config["moving"]}, {}
 
 kept = OUT / "params.yaml"
 if kept.exists() and kept.read_text() != PARAMETERS:
     raise WorkflowError(f"{OUT} was begun with other volumes or parameters ({kept}); give those, or another outdir.")
+if "samplesheet" in config and (OUT / "samplesheet.csv").exists():
+    for line in (OUT / "samplesheet.csv").read_text().splitlines():
+        if line not in lines_of(COLUMNS, ROWS):
+            raise WorkflowError(
+                f"{OUT} was begun with the row {line} (samplesheet.csv); rows may be added, not changed; or give another outdir."
+            )
 
 
 def flags(wildcards):
@@ -57,18 +73,71 @@ def after(step, *before):
 
     def receipts(wildcards):
         if wildcards.share:
-            return [RECEIPTS / f"{name}.json" for name in before]
-        return [RECEIPTS / f"{step.format(**wildcards)}{part}.json" for part in PARTS]
+            return [receipt(wildcards.place, name.format(**wildcards)) for name in before]
+        return [receipt(wildcards.place, step.format(**wildcards) + part) for part in PARTS]
 
     return receipts
+
+
+def receipt(place, step):
+    return f"{OUT}/{place}receipts/{step}.json"
+
+
+def transform(place, stage):
+    return f"{OUT}/{place}transforms/{TRANSFORMS[stage]}"
+
+
+def picture(place, stage):
+    """The moving volume after a stage."""
+    return f"{OUT}/{place}{'aligned' if stage == LAST else stage}.zarr"
+
+
+def initial(stage):
+    """What the fit of a stage begins with."""
+    return lambda wildcards: transform(wildcards.place, STAGES[STAGES.index(stage) - 1])
+
+
+def applied(wildcards):
+    """What goes through which stage: the moving volume of a round, or one of its channels."""
+    stage, _, channel = wildcards.what.partition("-")
+    if stage != "channel":
+        place = wildcards.place
+        return {"volume": MOVING[place], "onto": config["fixed"], "stage": stage, "to": picture(place, stage), "choice": []}
+    row = CARRIED[wildcards.place, channel]
+    choice = ["--moving-channel", row["index"]] if row["index"] else []
+    choice += ["--interpolation", "nearest"] if row["kind"] == "labels" else []
+    return {
+        "volume": row["image"],
+        "onto": config.get("onto", config["fixed"]),
+        "stage": LAST,
+        "to": f"{OUT}/{wildcards.place}channels/{channel}.zarr",
+        "choice": choice,
+    }
+
+
+def correlations(path):
+    """The correlation before and after each stage, as a report has them."""
+    found = [re.search(rf'"ncc_{stage}": ([^,\s]+)', Path(path).read_text()) for stage in ["before", *STAGES]]
+    return [match[1] if match else "" for match in found]
+
+
+onstart:
+    for place in ["", *MOVING]:
+        (OUT / place / "spots").mkdir(parents=True, exist_ok=True)
+    if "samplesheet" in config:
+        (OUT / "samplesheet.csv").write_text("".join(line + "\n" for line in lines_of(COLUMNS, ROWS)))
 
 
 container: os.environ.get("VOXLOOM_CONTAINER", "voxloom.sif")
 
 
 wildcard_constraints:
+    place="|".join(re.escape(place) for place in ["", *MOVING]),
     share=r"(\.part-\d+-\d+)?",
-    stage="global|local",
+    stage="global|local|deform",
+    what=r"global|local|deform|channel-[\w-]+",
+    channel=r"[\w-]+",
+    pyramid=r"(-channel-[\w-]+)?",
     volume="fixed|moving",
 
 
@@ -76,11 +145,14 @@ localrules:
     all,
     parameters,
     plan,
+    summary,
 
 
 rule all:
     input:
-        OUT / "report.html",
+        OUT / "summary.tsv" if "samplesheet" in config else OUT / "report.html",
+        [receipt(place, f"downsample-channel-{channel}") for (place, channel), row in CARRIED.items() if row["image"]],
+        [f"{OUT}/{place}points/{channel}.csv" for (place, channel), row in CARRIED.items() if row["points"]],
 
 
 rule parameters:
@@ -89,21 +161,20 @@ rule parameters:
     log:
         OUT / "logs/parameters.log",
     run:
-        (OUT / "spots").mkdir(parents=True, exist_ok=True)
         Path(output[0]).write_text(PARAMETERS)
 
 
-# Opens both volumes and checks the parameters, so that bad input fails once and not in every part.
+# Opens a volume and checks the parameters, so that bad input fails once and not in every part.
 rule plan:
     input:
         config=rules.parameters.output,
     output:
-        RECEIPTS / "plan.{volume}.json",
+        f"{OUT}/{{place}}receipts/plan.extract-spots-{{volume}}.json",
     log:
-        OUT / "logs/plan.{volume}.log",
+        f"{OUT}/{{place}}logs/plan.{{volume}}.log",
     params:
-        volume=lambda wildcards: config[wildcards.volume],
-        spots=lambda wildcards: OUT / f"spots/{wildcards.volume}.csv",
+        volume=lambda wildcards: config["fixed"] if wildcards.volume == "fixed" else MOVING[wildcards.place],
+        spots=lambda wildcards: f"{OUT}/{wildcards.place}spots/{wildcards.volume}.csv",
     shell:
         "extract-spots {params.volume:q} --output {params.spots:q} --plan --config {input.config:q}"
         " > {output:q} 2> {log:q}"
@@ -111,16 +182,16 @@ rule plan:
 
 rule extract_spots:
     input:
-        after("extract-spots-{volume}", "plan.fixed", "plan.moving"),
+        after("extract-spots-{volume}", "plan.extract-spots-{volume}"),
         config=rules.parameters.output,
     output:
-        RECEIPTS / "extract-spots-{volume}{share}.json",
+        f"{OUT}/{{place}}receipts/extract-spots-{{volume}}{{share}}.json",
     log:
-        OUT / "logs/extract-spots-{volume}{share}.log",
+        f"{OUT}/{{place}}logs/extract-spots-{{volume}}{{share}}.log",
     params:
         share=flags,
-        volume=lambda wildcards: config[wildcards.volume],
-        spots=lambda wildcards: OUT / f"spots/{wildcards.volume}.csv",
+        volume=lambda wildcards: config["fixed"] if wildcards.volume == "fixed" else MOVING[wildcards.place],
+        spots=lambda wildcards: f"{OUT}/{wildcards.place}spots/{wildcards.volume}.csv",
     threads: 8
     resources:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
@@ -131,19 +202,20 @@ rule extract_spots:
 
 rule ransac:
     input:
-        spots=expand(RECEIPTS / "extract-spots-{volume}.json", volume=["fixed", "moving"]),
+        receipt("", "extract-spots-fixed"),
+        f"{OUT}/{{place}}receipts/extract-spots-moving.json",
         config=rules.parameters.output,
     output:
-        transform=OUT / "transforms/global.json",
-        matches=OUT / "spots/matches.csv",
-        receipt=RECEIPTS / "ransac.json",
+        transform=f"{OUT}/{{place}}transforms/global.json",
+        matches=f"{OUT}/{{place}}spots/matches.csv",
+        receipt=f"{OUT}/{{place}}receipts/ransac.json",
     log:
-        OUT / "logs/ransac.log",
+        f"{OUT}/{{place}}logs/ransac.log",
     params:
         fixed=config["fixed"],
-        moving=config["moving"],
+        moving=lambda wildcards: MOVING[wildcards.place],
         fixed_spots=OUT / "spots/fixed.csv",
-        moving_spots=OUT / "spots/moving.csv",
+        moving_spots=lambda wildcards: f"{OUT}/{wildcards.place}spots/moving.csv",
     threads: 2
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
@@ -157,97 +229,186 @@ rule ransac:
 rule local_affine:
     input:
         after("local-affine", "ransac"),
-        initial=rules.ransac.output.transform,
         config=rules.parameters.output,
     output:
-        RECEIPTS / "local-affine{share}.json",
+        f"{OUT}/{{place}}receipts/local-affine{{share}}.json",
     log:
-        OUT / "logs/local-affine{share}.log",
+        f"{OUT}/{{place}}logs/local-affine{{share}}.log",
     params:
         share=flags,
         fixed=config["fixed"],
-        moving=config["moving"],
-        transform=OUT / "transforms/local.zarr",
-        table=OUT / "transforms/blocks.csv",
+        moving=lambda wildcards: MOVING[wildcards.place],
+        initial=initial("local"),
+        transform=lambda wildcards: transform(wildcards.place, "local"),
+        table=lambda wildcards: f"{OUT}/{wildcards.place}transforms/blocks.csv",
     threads: 8
     resources:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
     shell:
-        "local-affine {params.fixed:q} {params.moving:q} --initial {input.initial:q}"
+        "local-affine {params.fixed:q} {params.moving:q} --initial {params.initial:q}"
         " --output {params.transform:q} --table {params.table:q} {params.share}"
+        " --config {input.config:q} --threads {threads} --memory {resources.mem_mb}M --receipt {output:q} 2> {log:q}"
+
+
+rule deform:
+    input:
+        after("deform", "local-affine"),
+        config=rules.parameters.output,
+    output:
+        f"{OUT}/{{place}}receipts/deform{{share}}.json",
+    log:
+        f"{OUT}/{{place}}logs/deform{{share}}.log",
+    params:
+        share=flags,
+        fixed=config["fixed"],
+        moving=lambda wildcards: MOVING[wildcards.place],
+        initial=initial("deform"),
+        field=lambda wildcards: f"{OUT}/{wildcards.place}transforms/deform.zarr",
+    threads: 8
+    resources:
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+    shell:
+        "deform {params.fixed:q} {params.moving:q} --initial {params.initial:q} --output {params.field:q} {params.share}"
+        " --config {input.config:q} --threads {threads} --memory {resources.mem_mb}M --receipt {output:q} 2> {log:q}"
+
+
+rule invmap:
+    input:
+        after("invmap", FITS[LAST]),
+        config=rules.parameters.output,
+    output:
+        f"{OUT}/{{place}}receipts/invmap{{share}}.json",
+    log:
+        f"{OUT}/{{place}}logs/invmap{{share}}.log",
+    params:
+        share=flags,
+        moving=lambda wildcards: MOVING[wildcards.place],
+        transform=lambda wildcards: transform(wildcards.place, LAST),
+        inverse=lambda wildcards: f"{OUT}/{wildcards.place}transforms/inverse.zarr",
+    threads: 8
+    resources:
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+    shell:
+        "invmap {params.transform:q} --onto {params.moving:q} --output {params.inverse:q} {params.share}"
         " --config {input.config:q} --threads {threads} --memory {resources.mem_mb}M --receipt {output:q} 2> {log:q}"
 
 
 rule apply_transform:
     input:
-        lambda wildcards: after("apply-transform-{stage}", STAGES[wildcards.stage]["after"])(wildcards),
+        lambda wildcards: after("apply-transform-{what}", FITS[applied(wildcards)["stage"]])(wildcards),
         config=rules.parameters.output,
     output:
-        RECEIPTS / "apply-transform-{stage}{share}.json",
+        f"{OUT}/{{place}}receipts/apply-transform-{{what}}{{share}}.json",
     log:
-        OUT / "logs/apply-transform-{stage}{share}.log",
+        f"{OUT}/{{place}}logs/apply-transform-{{what}}{{share}}.log",
     params:
         share=flags,
-        fixed=config["fixed"],
-        moving=config["moving"],
-        transform=lambda wildcards: STAGES[wildcards.stage]["transform"],
-        volume=lambda wildcards: STAGES[wildcards.stage]["volume"],
+        volume=lambda wildcards: applied(wildcards)["volume"],
+        onto=lambda wildcards: applied(wildcards)["onto"],
+        transform=lambda wildcards: transform(wildcards.place, applied(wildcards)["stage"]),
+        to=lambda wildcards: applied(wildcards)["to"],
+        choice=lambda wildcards: applied(wildcards)["choice"],
     threads: 8
     resources:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
     shell:
-        "apply-transform {params.moving:q} --onto {params.fixed:q} --transform {params.transform:q}"
-        " --output {params.volume:q} {params.share}"
+        "apply-transform {params.volume:q} --onto {params.onto:q} --transform {params.transform:q}"
+        " --output {params.to:q} {params.choice} {params.share}"
         " --config {input.config:q} --threads {threads} --memory {resources.mem_mb}M --receipt {output:q} 2> {log:q}"
 
 
 rule downsample:
     input:
-        RECEIPTS / "apply-transform-local.json",
+        lambda wildcards: receipt(wildcards.place, f"apply-transform-{wildcards.pyramid.lstrip('-') or LAST}"),
         config=rules.parameters.output,
     output:
-        RECEIPTS / "downsample.json",
+        f"{OUT}/{{place}}receipts/downsample{{pyramid}}.json",
     log:
-        OUT / "logs/downsample.log",
+        f"{OUT}/{{place}}logs/downsample{{pyramid}}.log",
     params:
-        volume=STAGES["local"]["volume"],
+        volume=lambda wildcards: (
+            f"{OUT}/{wildcards.place}channels/{wildcards.pyramid.removeprefix('-channel-')}.zarr"
+            if wildcards.pyramid
+            else picture(wildcards.place, LAST)
+        ),
+        method=lambda wildcards: (
+            ["--method", "mode"]
+            if wildcards.pyramid and CARRIED[wildcards.place, wildcards.pyramid.removeprefix("-channel-")]["kind"] == "labels"
+            else []
+        ),
     threads: 8
     resources:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
     shell:
-        "downsample {params.volume:q} --resume --config {input.config:q}"
+        "downsample {params.volume:q} {params.method} --resume --config {input.config:q}"
         " --threads {threads} --memory {resources.mem_mb}M --receipt {output:q} 2> {log:q}"
+
+
+rule carry_points:
+    input:
+        f"{OUT}/{{place}}receipts/{FITS[LAST]}.json",
+        points=lambda wildcards: CARRIED[wildcards.place, wildcards.channel]["points"],
+        config=rules.parameters.output,
+    output:
+        points=f"{OUT}/{{place}}points/{{channel}}.csv",
+        receipt=f"{OUT}/{{place}}receipts/points-{{channel}}.json",
+    log:
+        f"{OUT}/{{place}}logs/points-{{channel}}.log",
+    params:
+        transform=lambda wildcards: transform(wildcards.place, LAST),
+    threads: 2
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+    shell:
+        "apply-transform --points {input.points:q} --inverse-transform --transform {params.transform:q}"
+        " --output {output.points:q} --overwrite --config {input.config:q}"
+        " --threads {threads} --memory {resources.mem_mb}M --receipt {output.receipt:q} 2> {log:q}"
 
 
 rule report:
     input:
         receipts=[
-            RECEIPTS / "extract-spots-fixed.json",
-            RECEIPTS / "extract-spots-moving.json",
-            RECEIPTS / "ransac.json",
-            RECEIPTS / "local-affine.json",
-            RECEIPTS / "apply-transform-global.json",
-            RECEIPTS / "apply-transform-local.json",
-            RECEIPTS / "downsample.json",
+            receipt("", "extract-spots-fixed"),
+            f"{OUT}/{{place}}receipts/extract-spots-moving.json",
+            [f"{OUT}/{{place}}receipts/{FITS[stage]}.json" for stage in STAGES],
+            [f"{OUT}/{{place}}receipts/apply-transform-{stage}.json" for stage in STAGES],
+            f"{OUT}/{{place}}receipts/downsample.json",
+            f"{OUT}/{{place}}receipts/invmap.json",
         ],
-        matches=rules.ransac.output.matches,
+        matches=f"{OUT}/{{place}}spots/matches.csv",
         config=rules.parameters.output,
     output:
-        page=OUT / "report.html",
-        receipt=RECEIPTS / "report.json",
+        page=f"{OUT}/{{place}}report.html",
+        receipt=f"{OUT}/{{place}}receipts/report.json",
     log:
-        OUT / "logs/report.log",
+        f"{OUT}/{{place}}logs/report.log",
     params:
         fixed=config["fixed"],
-        moving=config["moving"],
-        stages=[f"--stage={stage}={place['volume']}" for stage, place in STAGES.items()],
+        moving=lambda wildcards: MOVING[wildcards.place],
+        stages=lambda wildcards: [f"--stage={stage}={picture(wildcards.place, stage)}" for stage in STAGES],
         spots=OUT / "spots/fixed.csv",
-        blocks=OUT / "transforms/blocks.csv",
+        blocks=lambda wildcards: (
+            [f"--blocks-table={OUT}/{wildcards.place}transforms/blocks.csv"] if "local" in STAGES else []
+        ),
     threads: 2
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
     shell:
         "report {input.receipts:q} --fixed {params.fixed:q} --moving {params.moving:q} {params.stages:q}"
-        " --matches {input.matches:q} --fixed-spots {params.spots:q} --blocks-table {params.blocks:q}"
+        " --matches {input.matches:q} --fixed-spots {params.spots:q} {params.blocks:q}"
         " --output {output.page:q} --overwrite --config {input.config:q}"
         " --threads {threads} --memory {resources.mem_mb}M --receipt {output.receipt:q} 2> {log:q}"
+
+
+# One line per round.
+rule summary:
+    input:
+        [receipt(place, "report") for place in MOVING],
+    output:
+        OUT / "summary.tsv",
+    log:
+        OUT / "logs/summary.log",
+    run:
+        head = ["round", *(f"ncc_{stage}" for stage in ["before", *STAGES]), "report"]
+        lines = [[place[:-1], *correlations(path), f"{place}report.html"] for place, path in zip(MOVING, input)]
+        Path(output[0]).write_text("".join("\t".join(line) + "\n" for line in [head, *lines]))

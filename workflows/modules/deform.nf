@@ -1,0 +1,25 @@
+// A displacement field after the affines; `share` is one of the parts or, after all of them, what finishes.
+process DEFORM {
+    tag "${job.round.name} deform${share.suffix}"
+    label 'blocks'
+    publishDir { job.round.receipts }, mode: 'copy'
+
+    input:
+    tuple val(job), val(share), path(done, stageAs: 'done/*')
+    path config
+
+    output:
+    tuple val(job), path("deform${share.suffix}.json")
+
+    script:
+    """
+    deform '${job.fixed}' '${job.round.moving}' --initial '${job.initial}' --output '${job.field}' \\
+        ${share.flag} --resume --config '${config}' \\
+        --threads ${task.cpus} --memory ${task.memory.toMega()}M --receipt 'deform${share.suffix}.json' ${task.ext.args ?: ''}
+    """
+
+    stub:
+    """
+    echo '{}' > 'deform${share.suffix}.json'
+    """
+}

@@ -1,0 +1,24 @@
+// The way back, as a field on the moving volume's grid; `share` is one of the parts or, after all of them, what finishes.
+process INVMAP {
+    tag "${job.round.name} invmap${share.suffix}"
+    label 'blocks'
+    publishDir { job.round.receipts }, mode: 'copy'
+
+    input:
+    tuple val(job), val(share), path(done, stageAs: 'done/*')
+    path config
+
+    output:
+    tuple val(job), path("invmap${share.suffix}.json")
+
+    script:
+    """
+    invmap '${job.transform}' --onto '${job.round.moving}' --output '${job.inverse}' ${share.flag} --resume --config '${config}' \\
+        --threads ${task.cpus} --memory ${task.memory.toMega()}M --receipt 'invmap${share.suffix}.json' ${task.ext.args ?: ''}
+    """
+
+    stub:
+    """
+    echo '{}' > 'invmap${share.suffix}.json'
+    """
+}
