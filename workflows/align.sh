@@ -130,6 +130,7 @@ fi
 
 # keep TEXT FILE: whole or not at all.
 keep() {
+    if [ -e "$2" ] && [ "$1" = "$(cat "$2")" ]; then return; fi
     printf '%s\n' "$1" > "$2.$$"
     mv "$2.$$" "$2"
 }
@@ -137,7 +138,7 @@ for round in "${rounds[@]}"; do
     mkdir -p "$out"/{spots,receipts} "$out/${round%%"$us"*}"/{spots,transforms,receipts}
 done
 if [ -n "$rows" ]; then keep "$rows" "$out/samplesheet.csv"; fi
-if [ ! -e "$config" ]; then keep "$wanted" "$config"; fi
+keep "$wanted" "$config"
 
 # step NAME PROGRAM ARGUMENTS...: runs it unless its receipt is there; a passing fault (75) twice more.
 step() {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Prints what an alignment in OUT has reached: the correlation before and after each step and, where the
-# truth is known (TRUTH: the folder that `phantom rounds` made), the error that is left.
+# truth is known (TRUTH: the folder that `phantom rounds` made), the error that is left. Of many rounds, a
+# line for each; more of one says `summary.sh OUT/ROUND`.
 #
 #   workflows/summary.sh OUT [TRUTH]
 #
@@ -10,6 +11,10 @@ set -euo pipefail
 case $# in 1 | 2) ;; *) echo "usage: summary.sh OUT [TRUTH]" >&2 && exit 2 ;; esac
 out=$1 truth=${2:-}
 export PATH="${VOXLOOM_BIN:+$VOXLOOM_BIN:}$PATH"
+if [ -e "$out/summary.tsv" ]; then
+    awk -F'\t' '{ for (c = 1; c < NF; c++) printf (NR > 1 && c > 1 ? "%-12.3f" : "%-12s"), $c; print $NF }' "$out/summary.tsv"
+    exit
+fi
 [ -e "$out/report.json" ] || { echo "summary.sh: $out has no report.json; has align.sh ended well?" >&2 && exit 1; }
 
 # median_error TRANSFORM: over the objects of the phantom, in voxels.
@@ -25,6 +30,7 @@ while read -r stage correlation; do
     case $stage in
         global) error=${truth:+$(median_error "$out/transforms/global.json")} ;;
         local) error=${truth:+$(median_error "$out/transforms/local.zarr")} ;;
+        deform) error=${truth:+$(median_error "$out/transforms/deform.json")} ;;
     esac
     printf '%-8s %6.3f%s\n' "${stage/before/nothing}" "$correlation" "${error:+   $error}"
 done <<< "$correlations"

@@ -3,7 +3,7 @@
     compare.py OUT OTHER
 
 Stored bytes are compared wherever run times cannot be in them: chunks, tables. Of the metadata of a
-container what is compared is what it means: shape, type, scale, voxels. Of a chain, all its numbers.
+container what is compared is what it means: shape, type, scale, voxels. Of a chain, its steps.
 """
 
 import json
@@ -13,9 +13,26 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-VOLUMES = ["global.zarr", "aligned.zarr", "transforms/local.zarr"]
-TABLES = ["spots/fixed.csv", "spots/moving.csv", "spots/matches.csv", "transforms/blocks.csv"]
 METADATA = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
+
+
+def results(out):
+    """Path in OUT -> what it is, of all that a run is to give, in every round."""
+    found = {}
+    for folder, pattern, kind in [
+        (".", "*.zarr", volumes),
+        ("channels", "*.zarr", volumes),
+        ("transforms", "*.zarr", volumes),
+        ("transforms", "*.json", chains),
+        ("transforms", "*.csv", tables),
+        ("spots", "*.csv", tables),
+        ("points", "*.csv", tables),
+        (".", "*.csv", tables),
+        (".", "*.tsv", tables),
+    ]:
+        for place in [out, *(path for path in out.iterdir() if (path / "transforms").is_dir())]:
+            found.update({path.relative_to(out): kind for path in (place / folder).glob(pattern)})
+    return {path: kind for path, kind in found.items() if not path.name.endswith(".receipt.json")}
 
 
 def chunks(container):
@@ -37,36 +54,45 @@ def arrays(container):
     return {name: member for name, member in node.members(max_depth=None) if isinstance(member, zarr.Array)}
 
 
-def numbers(value):
-    """All numbers of a JSON value, in order; words hold locations, which may differ."""
+def content(value):
+    """All types and numbers of a chain, in order; other words hold locations, which may differ."""
     if isinstance(value, dict):
-        return [n for v in value.values() for n in numbers(v)]
+        return [n for key, v in value.items() for n in ([v] if key == "type" else content(v))]
     if isinstance(value, list):
-        return [n for v in value for n in numbers(v)]
+        return [n for v in value for n in content(v)]
     return [value] if isinstance(value, int | float) else []
 
 
-def differences(a, b):
-    for table in TABLES:
-        if (a / table).read_bytes() != (b / table).read_bytes():
-            yield table
-    chain = [numbers(json.loads((out / "transforms/global.json").read_text())) for out in (a, b)]
-    if len(chain[0]) < 12 or chain[0] != chain[1]:
-        yield "transforms/global.json"
-    for volume in VOLUMES:
-        ours, theirs = chunks(a / volume), chunks(b / volume)
-        if not ours or ours != theirs:
-            yield f"{volume}: chunks"
-        ours, theirs = arrays(a / volume), arrays(b / volume)
-        if not ours or ours.keys() != theirs.keys():
-            yield f"{volume}: arrays {sorted(ours)} and {sorted(theirs)}"
-            continue
-        for name, array in ours.items():
-            other = theirs[name]
-            same = array.dtype == other.dtype and array.shape == other.shape
-            if not same or not np.array_equal(array[:], other[:], equal_nan=array.dtype.kind == "f"):
-                yield f"{volume}/{name}: voxels"
+def tables(a, b):
+    if a.read_bytes() != b.read_bytes():
+        yield "bytes"
 
 
-found = list(differences(Path(sys.argv[1]), Path(sys.argv[2])))
-sys.exit("\n".join(["these differ:", *found]) if found else 0)
+def chains(a, b):
+    ours, theirs = (content(json.loads(path.read_text())) for path in (a, b))
+    if not ours or ours != theirs:
+        yield "steps"
+
+
+def volumes(a, b):
+    ours, theirs = chunks(a), chunks(b)
+    if not ours or ours != theirs:
+        yield "chunks"
+    ours, theirs = arrays(a), arrays(b)
+    if not ours or ours.keys() != theirs.keys():
+        yield f"arrays {sorted(ours)} and {sorted(theirs)}"
+        return
+    for name, array in ours.items():
+        other = theirs[name]
+        same = array.dtype == other.dtype and array.shape == other.shape
+        if not same or not np.array_equal(array[:], other[:], equal_nan=array.dtype.kind == "f"):
+            yield f"{name}: voxels"
+
+
+one, other = Path(sys.argv[1]), Path(sys.argv[2])
+ours, theirs = results(one), results(other)
+found = [f"{path}: only in one" for path in ours.keys() ^ theirs.keys()]
+found += [f"{path}: {what}" for path in ours.keys() & theirs.keys() for what in ours[path](one / path, other / path)]
+if len(ours) < 8:
+    found.append(f"only {len(ours)} results")
+sys.exit("\n".join(["these differ:", *sorted(map(str, found))]) if found else 0)

@@ -33,13 +33,26 @@ it() {
     fi
 }
 
-# same_result OUT: as align.sh gives it in one go.
-same_result() {
-    if [ ! -e "$scene/shell/report.html" ]; then align_sh "$scene/shell"; fi
-    python "$here/compare.py" "$scene/shell" "$1"
+# as_rounds OUT, as_pair OUT: as align.sh gives it in one go.
+as_rounds() {
+    if [ ! -e "$scene/rounds/summary.tsv" ]; then align_sh "$scene/rounds" "${rounds[@]}"; fi
+    python "$here/compare.py" "$scene/rounds" "$1"
+}
+as_pair() {
+    if [ ! -e "$scene/pair/report.html" ]; then align_sh "$scene/pair" "${pair[@]}"; fi
+    python "$here/compare.py" "$scene/pair" "$1"
 }
 
-align_sh() { "$root/workflows/align.sh" "$scene/pair/fixed.zarr" "$scene/pair/moving.zarr" --params "$scene/params.yaml" "$@"; }
+# What is aligned: two rounds as far as it goes, or a pair as far as the local affines.
+rounds=(--samplesheet "$scene/rounds.csv") pair=(--moving "$scene/near/moving.zarr" --until local)
+
+# align_sh OUT [--moving VOLUME] ARGUMENTS...
+align_sh() {
+    local out=$1 moving=()
+    shift
+    if [ "$1" = --moving ]; then moving=("$2") && shift 2; fi
+    "$root/workflows/align.sh" "$scene/near/fixed.zarr" "${moving[@]}" "$out" --params "$scene/params.yaml" "$@"
+}
 
 # Each run has its own launch folder: history, cache and lock lie there.
 align_nf() {
@@ -48,18 +61,21 @@ align_nf() {
     mkdir -p "$scene/launch-$name"
     cd "$scene/launch-$name"
     nextflow run "$root/workflows/align.nf" -profile test --phantom false -ansi-log false \
-        -params-file "$scene/params.yaml" --fixed "$scene/pair/fixed.zarr" --moving "$scene/pair/moving.zarr" \
-        --outdir "$scene/$name" "$@"
+        -params-file "$scene/params.yaml" --fixed "$scene/near/fixed.zarr" --outdir "$scene/$name" "$@"
 }
 
+# align_smk NAME --moving VOLUME --until STAGE and the like, [-- ARGUMENTS...]
 align_smk() {
-    local name=$1
+    local name=$1 settings=()
     shift
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do
+        settings+=("${1#--}=$2") && shift 2
+    done
     mkdir -p "$scene/launch-$name"
     cd "$scene/launch-$name"
     snakemake -s "$root/workflows/snakemake/align.smk" --cores 2 --resources mem_mb=16000 \
-        --workflow-profile "$root/workflows/snakemake/profiles/local" "$@" \
-        --configfile "$scene/params.yaml" --config fixed="$scene/pair/fixed.zarr" moving="$scene/pair/moving.zarr" outdir="$scene/$name" parts=3
+        --workflow-profile "$root/workflows/snakemake/profiles/local" "${@:2}" \
+        --configfile "$scene/params.yaml" --config fixed="$scene/near/fixed.zarr" outdir="$scene/$name" parts=3 "${settings[@]}"
 }
 
 # wait_for FILE PID: until the file is there; fails where the process ends first.
@@ -96,50 +112,187 @@ let_go() {
 # The shell
 
 the_script_gives_what_is_promised() {
-    align_sh "$scene/shell"
-    for file in aligned.zarr global.zarr transforms/global.json transforms/local.zarr transforms/blocks.csv \
-        spots/fixed.csv spots/moving.csv spots/matches.csv receipts/ransac.json report.html params.yaml; do
-        [ -e "shell/$file" ] || { echo "no $file"; return 1; }
+    align_sh rounds "${rounds[@]}"
+    for file in spots/fixed.csv samplesheet.csv summary.tsv params.yaml near/channels/{dna,cells}.zarr near/points/dna.csv \
+        {near,far}/{aligned.zarr,global.zarr,local.zarr,report.html,receipts/ransac.json,spots/moving.csv,spots/matches.csv} \
+        {near,far}/transforms/{global.json,local.zarr,blocks.csv,deform.json,deform.zarr,inverse.zarr}; do
+        [ -e "rounds/$file" ] || { echo "no $file"; return 1; }
     done
-    [ -e shell/aligned.zarr/1 ] || { echo "no pyramid"; return 1; }
-    for step in extract-spots-fixed local-affine apply-transform-local; do
-        grep -Eq '"done": ([3-9]|[1-9][0-9])' "shell/receipts/$step.json" || { echo "$step: too few blocks to be shared out"; return 1; }
+    for volume in near/aligned.zarr near/channels/{dna,cells}.zarr far/aligned.zarr; do
+        [ -e "rounds/$volume/1" ] || { echo "no pyramid of $volume"; return 1; }
+    done
+    for step in extract-spots-moving local-affine deform invmap apply-transform-deform; do
+        grep -Eq '"done": ([3-9]|[1-9][0-9])' "rounds/near/receipts/$step.json" || { echo "$step: too few blocks to be shared out"; return 1; }
     done
 }
 
 the_script_comes_near_the_truth() {
-    "$root/workflows/summary.sh" shell pair | tee summary
-    awk '$1 == "local" { exit !($2 > 0.8 && $3 > 0 && $3 < 0.25) }' summary
-    [ "$(wc -l < summary)" = 5 ]
+    for round in near far; do
+        "$root/workflows/summary.sh" rounds/$round $round | tee summary
+        awk '$1 == "deform" { exit !($2 > 0.8 && $3 > 0 && $3 < 0.25) }' summary
+        [ "$(wc -l < summary)" = 6 ]
+    done
+    "$root/workflows/summary.sh" rounds | tee summary
+    awk '$1 == "far" { exit !($2 < 0.5 && $5 > 0.8) }' summary
+}
+
+carried_points_are_where_the_truth_has_them() { python "$here/check_points.py" rounds/near/points/dna.csv; }
+
+channels_go_through_the_last_transform_in_one_resampling() { python "$here/check_channels.py" rounds/near; }
+
+channels_fill_the_grid_that_is_asked_for() {
+    printf 'round,moving,channel,image\nr1,near/moving.zarr,dna,near/moving.zarr\n' > onto.csv
+    align_sh onto --samplesheet onto.csv --until global --onto "$scene/near/coarse.zarr"
+    python -c 'import sys, zarr; a, b = (zarr.open(p)["0"].shape for p in sys.argv[1:]); assert a == b, (a, b)' \
+        onto/r1/channels/dna.zarr near/coarse.zarr
 }
 
 the_script_does_nothing_twice() {
     touch before
-    align_sh shell
-    [ -z "$(find shell -newer before -type f)" ]
+    align_sh rounds "${rounds[@]}"
+    [ -z "$(find rounds -newer before -type f)" ]
 }
 
-the_script_in_parts_gives_the_same() { align_sh parts --parts 3 && same_result parts; }
+the_script_in_parts_gives_the_same() { align_sh parts "${rounds[@]}" --parts 3 && as_rounds parts; }
+
+a_pair_is_a_round_in_the_folder_of_the_results() {
+    align_sh pair "${pair[@]}"
+    diff -r -x zarr.json -x '.voxloom*' pair/transforms/local.zarr rounds/near/transforms/local.zarr
+    diff -r -x zarr.json -x '.voxloom*' pair/aligned.zarr rounds/near/local.zarr -x '[1-9]'
+}
+
+the_settings_may_stand_in_the_parameters() {
+    for file in settings.yaml settings.json; do
+        case $file in
+            *.yaml) printf 'until: global # not more\nsamplesheet: "%s"\n' onto.csv > $file ;;
+            *) printf '{"apply-transform": {"fill": 1}, "until": "global", "samplesheet": "onto.csv"}' > $file ;;
+        esac
+        "$root/workflows/align.sh" near/fixed.zarr out-$file --params $file
+        [ -e out-$file/r1/transforms/global.json ] && [ ! -e out-$file/r1/transforms/local.zarr ]
+    done
+}
 
 begun_with_others() { mkdir "$1" && echo '# other volumes' > "$1/params.yaml"; }
 
 the_script_refuses_a_folder_of_others() {
     begun_with_others others-sh
-    ! align_sh others-sh 2> refusal && grep -q "begun with other volumes or parameters" refusal
+    ! align_sh others-sh "${pair[@]}" 2> refusal && grep -q "begun with other volumes or parameters" refusal
 }
 
 the_script_goes_on_after_a_kill() {
     second_part_is_held shell
-    VOXLOOM_BIN= setsid "$root/workflows/align.sh" "$scene/pair/fixed.zarr" "$scene/pair/moving.zarr" killed-shell \
-        --params params.yaml --parts 3 &
+    VOXLOOM_BIN= setsid "$root/workflows/align.sh" "$scene/near/fixed.zarr" "$scene/near/moving.zarr" killed-shell \
+        --params params.yaml --parts 3 --until local &
     local script=$!
     wait_for at-work-shell $script
     kill -9 -- -$script
     wait $script || true
     let_go shell
     [ ! -e killed-shell/report.html ]
-    align_sh killed-shell --parts 3
-    same_result killed-shell
+    align_sh killed-shell "${pair[@]}" --parts 3
+    as_pair killed-shell
+}
+
+# The samplesheet
+
+# refused_by_all SHEET SENTENCES: each engine says just these and begins nothing.
+refused_by_all() {
+    printf "$1" > "$scene/wrong.csv"
+    printf "$2\n" > "$scene/expected"
+    align_sh "$scene/wrong-sh" --samplesheet "$scene/wrong.csv" > "$scene/by-sh" 2>&1 || true
+    align_nf wrong-nf --samplesheet "$scene/wrong.csv" > "$scene/by-nf" 2>&1 || true
+    align_smk wrong-smk --samplesheet "$scene/wrong.csv" > "$scene/by-smk" 2>&1 || true
+    cd "$scene"
+    for engine in sh nf smk; do
+        grep '^wrong.csv row ' by-$engine | diff expected -
+        [ ! -e wrong-$engine/params.yaml ]
+    done
+}
+
+wrong_rows_are_named() {
+    refused_by_all "$(cat << 'SHEET'
+round,moving,channel,image,points,kind
+r1,a.zarr,,,,
+r1,b.zarr,dapi,,,
+r 2,a.zarr,,,,
+r3,,,,,
+
+r1,,gfp,i,,masks
+r1,,gfp,i,,
+r1,,gfp,i,
+,a,,,,
+r4,a,"x,,,
+r4,a,,"i, ""j""",,
+SHEET
+    )" "$(cat << 'SENTENCES'
+wrong.csv row 3: channel dapi has neither image nor points
+wrong.csv row 3: moving is b.zarr, but a.zarr in row 2 for round r1
+wrong.csv row 4: round is "r 2", wanted letters, digits, - and _
+wrong.csv row 5: moving is empty in the first row of round r3
+wrong.csv row 7: kind is "masks", wanted intensities or labels
+wrong.csv row 8: round r1 with channel gfp is there already, in row 7
+wrong.csv row 9: has 5 cells, and the header 6
+wrong.csv row 10: round is empty
+wrong.csv row 11: a quote is not closed
+wrong.csv row 12: channel is empty, but image needs it
+SENTENCES
+    )"
+}
+
+wrong_columns_are_named() {
+    refused_by_all 'ronud,moving,moving\nr1,a.zarr,b.zarr\n' "$(cat << 'SENTENCES'
+wrong.csv row 1: column ronud is unknown; known are round, moving, channel, image, index, kind, points
+wrong.csv row 1: column moving is there twice
+wrong.csv row 1: column round is missing
+SENTENCES
+    )"
+}
+
+what_is_not_there_is_named() {
+    refused_by_all 'round,moving,channel,image,points\nr1,near/moving.zarr,,,\nr1,,c,"no, image",points.csv\nr2,no.zarr,d,,no.csv\n' "$(cat << SENTENCES
+wrong.csv row 3: image is $scene/no, image, which is not there
+wrong.csv row 4: moving is $scene/no.zarr, which is not there
+wrong.csv row 4: points is $scene/no.csv, which is not there
+SENTENCES
+    )"
+}
+
+# A spreadsheet's own ways of writing a table: byte order mark, CR LF, quotes, blanks, empty rows.
+a_spreadsheet_is_read_as_it_is_written() {
+    printf '\xef\xbb\xbfround,moving,channel,image,points\r\n near , near/moving.zarr,,,\r\n\r\nnear,,"c-1","%s",""\r\n' \
+        "$scene/a \"\"quoted\"\", b.zarr" > sheet.csv
+    mkdir -p 'a "quoted", b.zarr'
+    printf 'round,moving,channel,image,index,kind,points\nnear,%s,,,,,\nnear,,c-1,"%s",,,\n' "$scene/near/moving.zarr" \
+        "$scene/a \"\"quoted\"\", b.zarr" > expected
+    awk -f "$root/workflows/samplesheet.awk" "$root/conf/samplesheet.schema.json" sheet.csv > rows
+    [ "$(wc -l < rows)" = 2 ]
+    align_nf sheet-nf --samplesheet "$scene/sheet.csv" -stub-run
+    align_smk sheet-smk --samplesheet "$scene/sheet.csv" -- -q all --until parameters
+    cd "$scene"
+    VOXLOOM_BIN=$PWD/bin-none
+    mkdir -p bin-none && printf '#!/bin/sh\nexit 1\n' > bin-none/extract-spots && chmod +x bin-none/extract-spots
+    align_sh sheet-sh --samplesheet sheet.csv || true
+    for engine in sh nf smk; do diff expected sheet-$engine/samplesheet.csv; done
+}
+
+rows_may_be_added_but_not_changed() {
+    printf 'round,moving\nr1,near/moving.zarr\n' > "$scene/grown.csv"
+    case $1 in
+        sh) begin() { align_sh "$scene/grown-sh" --samplesheet "$scene/grown.csv" --until global; } ;;
+        nf) begin() { align_nf grown-nf --samplesheet "$scene/grown.csv" --until global --parts 1 -resume; } ;;
+        smk) begin() { align_smk grown-smk --samplesheet "$scene/grown.csv" --until global --parts 1; } ;;
+    esac
+    begin
+    printf 'round,moving,channel,points\nr1,near/moving.zarr,,\nr1,,dna,points.csv\nr2,far/moving.zarr,,\n' > "$scene/grown.csv"
+    touch "$scene/before"
+    begin 2>&1
+    cd "$scene"
+    [ -s grown-$1/r1/points/dna.csv ] && [ -s grown-$1/r2/report.html ]
+    [ -z "$(find grown-$1/r1/spots grown-$1/r1/transforms grown-$1/spots -newer before -type f)" ]
+    grep -q '^r1' grown-$1/summary.tsv && grep -q '^r2' grown-$1/summary.tsv
+    printf 'round,moving\nr1,near/moving.zarr\nr2,near/moving.zarr\n' > grown.csv
+    begin > "$scene/refused" 2>&1 && return 1
+    grep -q 'begun with the row r1,,dna,,,,.*rows may be added, not changed' "$scene/refused"
 }
 
 # A folder that comes first on PATH, with a ransac that ends with this code at the first try.
@@ -183,10 +336,19 @@ nextflow_stubs() {
     [ -e "$scene/stub-$1/receipts/report.json" ] && [ ! -e "$scene/stub-$1/aligned.zarr" ]
 }
 
-nextflow_gives_the_same() { NXF_SYNTAX_PARSER=$1 align_nf "nextflow-$1" && same_result "$scene/nextflow-$1"; }
+nextflow_stubs_rounds() {
+    NXF_SYNTAX_PARSER=$1 align_nf "stubs-$1" "${rounds[@]}" -stub-run
+    cd "$scene/stubs-$1"
+    for receipt in near/receipts/{points-dna,downsample-channel-cells,report} far/receipts/{deform,invmap,report}; do
+        [ -e $receipt.json ] || { echo "no $receipt"; return 1; }
+    done
+    [ "$(wc -l < summary.tsv)" = 3 ]
+}
+
+nextflow_gives_the_same() { NXF_SYNTAX_PARSER=$1 align_nf "nextflow-$1" "${rounds[@]}" && as_rounds "$scene/nextflow-$1"; }
 
 nextflow_does_nothing_twice() {
-    NXF_SYNTAX_PARSER=$1 align_nf "nextflow-$1" -resume > "$scene/again"
+    NXF_SYNTAX_PARSER=$1 align_nf "nextflow-$1" "${rounds[@]}" -resume > "$scene/again"
     cat "$scene/again"
     grep -q 'Cached process' "$scene/again" && ! grep -q 'Submitted process' "$scene/again"
 }
@@ -201,32 +363,32 @@ nextflow_makes_a_phantom_where_no_volumes_are_given() {
 
 nextflow_goes_on_after_its_head_is_killed() {
     second_part_is_held nextflow
-    align_nf killed-nextflow > killed.log &
+    align_nf killed-nextflow "${pair[@]}" > killed.log &
     local head=$!
     wait_for at-work-nextflow $head
     kill -9 $(ps -o pid= --ppid $head) $head
     wait $head || true
     let_go nextflow
     [ ! -e killed-nextflow/report.html ]
-    align_nf killed-nextflow -resume > "$scene/resumed"
+    align_nf killed-nextflow "${pair[@]}" -resume > "$scene/resumed"
     cat "$scene/resumed"
     grep -q 'Cached process > ALIGN:RANSAC' "$scene/resumed"
-    same_result "$scene/killed-nextflow"
+    as_pair "$scene/killed-nextflow"
 }
 
 nextflow_tries_again_after_a_passing_fault() {
     ransac_fails_once_with 75
-    align_nf faulty-nextflow && same_result "$scene/faulty-nextflow" && [ "$(wc -l < "$scene/tries-75")" = 2 ]
+    align_nf faulty-nextflow "${pair[@]}" && as_pair "$scene/faulty-nextflow" && [ "$(wc -l < "$scene/tries-75")" = 2 ]
 }
 
 nextflow_stops_at_a_lasting_fault() {
     ransac_fails_once_with 1
-    ! align_nf failed-nextflow && [ "$(wc -l < "$scene/tries-1")" = 1 ]
+    ! align_nf failed-nextflow "${pair[@]}" && [ "$(wc -l < "$scene/tries-1")" = 1 ]
 }
 
 nextflow_refuses_a_folder_of_others() {
     begun_with_others others-nf
-    ! align_nf others-nf > "$scene/refused"
+    ! align_nf others-nf "${pair[@]}" > "$scene/refused"
     grep -q "begun with other volumes or parameters" "$scene/refused"
 }
 
@@ -262,30 +424,30 @@ every_snakemake_profile_resolves() {
     done
 }
 
-snakemake_gives_the_same() { align_smk snakemake && same_result "$scene/snakemake"; }
+snakemake_gives_the_same() { align_smk snakemake "${rounds[@]}" && as_rounds "$scene/snakemake"; }
 
 snakemake_does_nothing_twice() {
-    align_smk snakemake > "$scene/again" 2>&1
+    align_smk snakemake "${rounds[@]}" > "$scene/again" 2>&1
     grep -q 'Nothing to be done' "$scene/again"
 }
 
 snakemake_goes_on_after_a_kill() {
     second_part_is_held snakemake
-    align_smk killed-snakemake &
+    align_smk killed-snakemake "${pair[@]}" &
     local head=$!
     wait_for at-work-snakemake $head
     kill -9 $(ps -o pid= --ppid $head) $head
     wait $head || true
     let_go snakemake
     [ ! -e killed-snakemake/report.html ]
-    align_smk killed-snakemake --unlock
-    align_smk killed-snakemake
-    same_result "$scene/killed-snakemake"
+    align_smk killed-snakemake "${pair[@]}" -- --unlock
+    align_smk killed-snakemake "${pair[@]}"
+    as_pair "$scene/killed-snakemake"
 }
 
 snakemake_refuses_a_folder_of_others() {
     begun_with_others others-smk
-    ! align_smk others-smk > "$scene/refused" 2>&1
+    ! align_smk others-smk "${pair[@]}" > "$scene/refused" 2>&1
     grep -q "begun with other volumes or parameters" "$scene/refused"
 }
 
@@ -295,24 +457,45 @@ snakemake_names_an_unknown_parameter() {
     grep -q modell refused
 }
 
-# Long, so that local-affine has a block of work for each of three parts.
-phantom rounds --size 400,72,72 --max-displacement 2 --output "$scene/pair" || exit 1
+# Long, so that local-affine has a block of work for each of three parts. Both rounds have one fixed volume.
+phantom rounds --size 400,72,72 --max-displacement 2 --output near || exit 1
+phantom rounds --size 400,72,72 --max-displacement 3 --output far || exit 1
+python "$here/scene.py" near || exit 1
 cat > params.yaml << PARAMETERS
 extract-spots: {block-size: [64, 64, 64]}
 apply-transform: {chunk: [64, 64, 64], block-size: [64, 64, 64]}
 PARAMETERS
+cat > rounds.csv << ROUNDS
+round,moving,channel,image,index,kind,points
+near,near/moving.zarr,dna,near/two.zarr,1,,near/points.csv
+near,,cells,near/two.zarr,0,labels,
+far,far/moving.zarr,,,,,
+ROUNDS
 
 it "align.sh gives what is promised" the_script_gives_what_is_promised
 it "align.sh comes near the truth" the_script_comes_near_the_truth
+it "align.sh carries points to where the truth has them" carried_points_are_where_the_truth_has_them
+it "align.sh takes channels through the last transform" channels_go_through_the_last_transform_in_one_resampling
+it "align.sh fills the grid that is asked for" channels_fill_the_grid_that_is_asked_for
 it "align.sh does nothing twice" the_script_does_nothing_twice
 it "align.sh in three parts gives the same bytes" the_script_in_parts_gives_the_same
+it "align.sh does a pair as it does a round" a_pair_is_a_round_in_the_folder_of_the_results
+it "align.sh takes settings from the parameters" the_settings_may_stand_in_the_parameters
 it "align.sh refuses a folder begun with other volumes or parameters" the_script_refuses_a_folder_of_others
 it "align.sh goes on after kill -9" the_script_goes_on_after_a_kill
 it "the schema of the parameters and the programs' flags agree" the_schema_and_the_programs_agree
+it "samplesheet: wrong rows are named by all engines" wrong_rows_are_named
+it "samplesheet: wrong columns are named by all engines" wrong_columns_are_named
+it "samplesheet: what is not there is named by all engines" what_is_not_there_is_named
+it "samplesheet: read as a spreadsheet writes it" a_spreadsheet_is_read_as_it_is_written
+for engine in sh nf smk; do
+    it "samplesheet: rows may be added but not changed ($engine)" rows_may_be_added_but_not_changed $engine
+done
 it "nextflow lint is clean" nextflow_lints_clean
 for parser in v1 v2; do
     it "nextflow resolves every profile ($parser)" every_profile_resolves $parser
     it "nextflow runs the stubs ($parser)" nextflow_stubs $parser
+    it "nextflow runs the stubs of many rounds ($parser)" nextflow_stubs_rounds $parser
     it "nextflow gives the same bytes ($parser)" nextflow_gives_the_same $parser
     it "nextflow does nothing twice ($parser)" nextflow_does_nothing_twice $parser
 done
