@@ -239,7 +239,7 @@ def sections_of(given) {
     def known = settings + ours + programs.keySet() + programs.keySet().collect { name -> camel_case(name) }
     def unknown = given.keySet().findAll { name -> !known.contains(name) }
     def sections = programs.keySet()
-        .collectEntries { name -> [(name): given[name] ?: given[camel_case(name)]] }
+        .collectEntries { name -> [(name): given.find { key, section -> section && key in [name, camel_case(name)] }?.value] }
         .findAll { _name, section -> section }
     sections.each { name, section ->
         unknown += (section.keySet() - programs[name].properties.keySet()).collect { key -> "${name}: ${key}" }

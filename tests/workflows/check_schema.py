@@ -1,5 +1,5 @@
 """Exits 0 where conf/params.schema.json takes the example, refuses what it must, and names all flags of
-the programs but those that the workflow or the machine gives.
+the programs but those that the workflow or the machine gives, and conf/samplesheet.schema.json is a schema.
 
     check_schema.py FOLDER_OF_THE_PROGRAMS
 """
@@ -14,7 +14,7 @@ import jsonschema
 import yaml
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-SETTINGS = {"fixed", "moving", "outdir", "parts"}  # of the workflows, not of a program
+SETTINGS = {"fixed", "moving", "samplesheet", "onto", "until", "outdir", "parts"}  # of the workflows, not of a program
 GIVEN = set(
     "output mask fixed-spots moving-spots matches initial table transform onto fixed moving stage blocks-table truth-score "
     "shape out-spacing out-origin points inverse-transform with-original level "
@@ -34,6 +34,7 @@ for wrong in [
     {"extract-spots": {"max-spotts": 100}},
     {"ransac": {"model": "projective"}},
     {"parts": 0},
+    {"until": "affine"},
     {"ransack": {}},
 ]:
     assert not validator.is_valid(wrong), f"the schema takes {wrong}"
@@ -46,3 +47,10 @@ for program, section in schema["$defs"].items():
     assert named <= flags, f"{program} has no {sorted(named - flags)}"
     missing = flags - named - GIVEN - IDLE - OWN.get(program, set())
     assert not missing, f"the schema lacks of {program} {sorted(missing)}"
+
+sheet = json.loads((CONF / "samplesheet.schema.json").read_text())
+jsonschema.Draft202012Validator.check_schema(sheet)
+rows = jsonschema.Draft202012Validator(sheet)
+rows.validate([{"round": "r1", "moving": "a.zarr"}, {"round": "r1", "channel": "dna", "image": "b.zarr", "index": "1"}])
+for wrong in [{"moving": "a"}, {"round": "a b"}, {"round": "a", "image": "b"}, {"round": "a", "colour": "red"}]:
+    assert not rows.is_valid([wrong]), f"the schema of the samplesheet takes {wrong}"

@@ -283,7 +283,7 @@ rows_may_be_added_but_not_changed() {
         smk) begin() { align_smk grown-smk --samplesheet "$scene/grown.csv" --until global --parts 1; } ;;
     esac
     begin
-    printf 'round,moving,channel,points\nr1,near/moving.zarr,,\nr1,,dna,points.csv\nr2,far/moving.zarr,,\n' > "$scene/grown.csv"
+    printf 'round,moving,channel,points\nr1,near/moving.zarr,,\nr1,,dna,near/points.csv\nr2,far/moving.zarr,,\n' > "$scene/grown.csv"
     touch "$scene/before"
     begin 2>&1
     cd "$scene"
