@@ -214,6 +214,27 @@ fn two_writers_of_the_same_chunks_leave_whole_chunks() {
 }
 
 #[test]
+fn a_file_that_several_begin_at_once_is_whole_also_where_a_stale_ledger_lay() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = spec([8; 3], [4; 3], Format::Tiff);
+    for round in 0..200 {
+        let location = at(&folder, &format!("{round}.tif"));
+        let stale = folder.path().join(format!("{round}.tif.voxloom"));
+        fs::create_dir(&stale).unwrap();
+        fs::write(stale.join("planes"), "0 8\n").unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let output = create(&location, &spec, Existing::Resume).unwrap();
+                    fill::<u16>(&output, spec.grid.shape);
+                });
+            }
+        });
+        assert_ramp::<u16>(&Volume::open(&location, &Select::default()).unwrap());
+    }
+}
+
+#[test]
 fn a_file_takes_its_name_when_all_planes_are_there() {
     let folder = tempfile::tempdir().unwrap();
     for (name, format) in [("a.tif", Format::Tiff), ("a.npy", Format::Npy)] {
