@@ -307,3 +307,28 @@ fn levels_are_listed_with_their_grids() {
         assert!(matches!(error, Error::NotFound { .. }), "{error}");
     }
 }
+
+#[test]
+fn a_small_array_is_whole_also_where_several_write_it_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let location = at(&folder, "a.zarr");
+    std::thread::scope(|scope| {
+        for writer in 1..4 {
+            let location = &location;
+            scope.spawn(move || {
+                for length in [3, 5] {
+                    let data = vec![f64::from(writer); length];
+                    let shape = [length as u64];
+                    for _ in 0..20 {
+                        write_small_array(location, &shape, &data, serde_json::Map::new()).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    let (shape, data, _) = read_small_array(&location).unwrap();
+    assert_eq!(shape, [5]);
+    assert!(data[0] >= 1.0 && data == vec![data[0]; 5]);
+    let names: Vec<_> = fs::read_dir(folder.path()).unwrap().flatten().collect();
+    assert_eq!(names.len(), 1, "something stayed behind");
+}
