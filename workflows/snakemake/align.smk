@@ -43,8 +43,7 @@ PARAMETERS = "".join(f"# {name}: {value}\n" for name, value in HEADER.items() if
 # Place of each round in OUT -> its moving volume, and what else is carried.
 if "samplesheet" in config:
     COLUMNS, ROWS = read_samplesheet(config["samplesheet"])
-    MOVING = {f"{row['round']}/": row["moving"] for row in reversed(ROWS) if row["moving"]}
-    MOVING = {f"{name}/": MOVING[f"{name}/"] for name in dict.fromkeys(row["round"] for row in ROWS)}
+    MOVING = {f"{row['round']}/": row["moving"] for row in first_rows(ROWS)}
     CARRIED = {(f"{row['round']}/", row["channel"]): row for row in ROWS if row["channel"]}
 else:
     MOVING, CARRIED = {"": config["moving"]}, {}
@@ -52,80 +51,18 @@ else:
 kept = OUT / "params.yaml"
 if kept.exists() and kept.read_text() != PARAMETERS:
     raise WorkflowError(f"{OUT} was begun with other volumes or parameters ({kept}); give those, or another outdir.")
-if "samplesheet" in config and (OUT / "samplesheet.csv").exists():
-    for line in (OUT / "samplesheet.csv").read_text().splitlines():
-        if line not in lines_of(COLUMNS, ROWS):
-            raise WorkflowError(
-                f"{OUT} was begun with the row {line} (samplesheet.csv); rows may be added, not changed; or give another outdir."
-            )
+if "samplesheet" in config:
+    refuse_changed_rows(OUT / "samplesheet.csv", COLUMNS, ROWS)
 
 
-def flags(wildcards):
-    """What a share is on the command line."""
-    if not wildcards.share:
-        return "--finish --resume"
-    _, k, n = wildcards.share.split("-")
-    return f"--part {k}/{n} --resume"
-
-
-def after(step, *before):
-    """The receipts that a share of `step` waits for: `before`, or those of all parts."""
-
-    def receipts(wildcards):
-        if wildcards.share:
-            return [receipt(wildcards.place, name.format(**wildcards)) for name in before]
-        return [receipt(wildcards.place, step.format(**wildcards) + part) for part in PARTS]
-
-    return receipts
-
-
-def receipt(place, step):
-    return f"{OUT}/{place}receipts/{step}.json"
-
-
-def transform(place, stage):
-    return f"{OUT}/{place}transforms/{TRANSFORMS[stage]}"
-
-
-def picture(place, stage):
-    """The moving volume after a stage."""
-    return f"{OUT}/{place}{'aligned' if stage == LAST else stage}.zarr"
-
-
-def initial(stage):
-    """What the fit of a stage begins with."""
-    return lambda wildcards: transform(wildcards.place, STAGES[STAGES.index(stage) - 1])
-
-
-def applied(wildcards):
-    """What goes through which stage: the moving volume of a round, or one of its channels."""
-    stage, _, channel = wildcards.what.partition("-")
-    if stage != "channel":
-        place = wildcards.place
-        return {"volume": MOVING[place], "onto": config["fixed"], "stage": stage, "to": picture(place, stage), "choice": []}
-    row = CARRIED[wildcards.place, channel]
-    choice = ["--moving-channel", row["index"]] if row["index"] else []
-    choice += ["--interpolation", "nearest"] if row["kind"] == "labels" else []
-    return {
-        "volume": row["image"],
-        "onto": config.get("onto", config["fixed"]),
-        "stage": LAST,
-        "to": f"{OUT}/{wildcards.place}channels/{channel}.zarr",
-        "choice": choice,
-    }
-
-
-def correlations(path):
-    """The correlation before and after each stage, as a report has them."""
-    found = [re.search(rf'"ncc_{stage}": ([^,\s]+)', Path(path).read_text()) for stage in ["before", *STAGES]]
-    return [match[1] if match else "" for match in found]
+include: "places.smk"
 
 
 onstart:
     for place in ["", *MOVING]:
         (OUT / place / "spots").mkdir(parents=True, exist_ok=True)
     if "samplesheet" in config:
-        (OUT / "samplesheet.csv").write_text("".join(line + "\n" for line in lines_of(COLUMNS, ROWS)))
+        keep_samplesheet(OUT / "samplesheet.csv", COLUMNS, ROWS)
 
 
 container: os.environ.get("VOXLOOM_CONTAINER", "voxloom.sif")
@@ -409,6 +346,4 @@ rule summary:
     log:
         OUT / "logs/summary.log",
     run:
-        head = ["round", *(f"ncc_{stage}" for stage in ["before", *STAGES]), "report"]
-        lines = [[place[:-1], *correlations(path), f"{place}report.html"] for place, path in zip(MOVING, input)]
-        Path(output[0]).write_text("".join("\t".join(line) + "\n" for line in [head, *lines]))
+        write_summary(Path(output[0]), input)

@@ -100,7 +100,26 @@ def faults_between(rows):
         seen.setdefault((name, channel), number)
 
 
+def first_rows(rows):
+    """Of each round, the row that says its moving volume."""
+    return [row for n, row in enumerate(rows) if row["round"] not in {before["round"] for before in rows[:n]}]
+
+
 def lines_of(columns, rows):
     """The rows as they are kept with the results."""
     cell = lambda text: '"' + text.replace('"', '""') + '"' if re.search('[,"]', text) else text
     return [",".join(columns)] + [",".join(cell(row[name]) for name in columns) for row in rows]
+
+
+def refuse_changed_rows(kept, columns, rows):
+    """Rows may be added to those of an earlier run, but not changed."""
+    for line in kept.read_text().splitlines() if kept.exists() else []:
+        if line not in lines_of(columns, rows):
+            raise WorkflowError(
+                f"{kept.parent} was begun with the row {line} ({kept.name}); rows may be added, not changed;"
+                " or give another outdir."
+            )
+
+
+def keep_samplesheet(kept, columns, rows):
+    kept.write_text("".join(f"{line}\n" for line in lines_of(columns, rows)))

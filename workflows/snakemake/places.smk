@@ -1,0 +1,69 @@
+"""Where the results of a step are, and what a step waits for."""
+
+import re
+from pathlib import Path
+
+
+def flags(wildcards):
+    """What a share is on the command line."""
+    if not wildcards.share:
+        return "--finish --resume"
+    _, k, n = wildcards.share.split("-")
+    return f"--part {k}/{n} --resume"
+
+
+def after(step, *before):
+    """The receipts that a share of `step` waits for: `before`, or those of all parts."""
+
+    def receipts(wildcards):
+        if wildcards.share:
+            return [receipt(wildcards.place, name.format(**wildcards)) for name in before]
+        return [receipt(wildcards.place, f"{step.format(**wildcards)}{part}") for part in PARTS]
+
+    return receipts
+
+
+def receipt(place, step):
+    return f"{OUT}/{place}receipts/{step}.json"
+
+
+def transform(place, stage):
+    return f"{OUT}/{place}transforms/{TRANSFORMS[stage]}"
+
+
+def picture(place, stage):
+    """The moving volume after a stage."""
+    return f"{OUT}/{place}{'aligned' if stage == LAST else stage}.zarr"
+
+
+def initial(stage):
+    """What the fit of a stage begins with."""
+    return lambda wildcards: transform(wildcards.place, STAGES[STAGES.index(stage) - 1])
+
+
+def applied(wildcards):
+    """What goes through which stage: the moving volume of a round, or one of its channels."""
+    stage, _, channel = wildcards.what.partition("-")
+    if stage != "channel":
+        place = wildcards.place
+        return {"volume": MOVING[place], "onto": config["fixed"], "stage": stage, "to": picture(place, stage), "choice": []}
+    row = CARRIED[wildcards.place, channel]
+    choice = ["--moving-channel", row["index"]] if row["index"] else []
+    choice += ["--interpolation", "nearest"] if row["kind"] == "labels" else []
+    return {
+        "volume": row["image"],
+        "onto": config.get("onto", config["fixed"]),
+        "stage": LAST,
+        "to": f"{OUT}/{wildcards.place}channels/{channel}.zarr",
+        "choice": choice,
+    }
+
+
+def write_summary(path, receipts):
+    """A line per round: the correlation before and after each stage, as the reports have them."""
+    stages = ["before", *STAGES]
+    lines = ["\t".join(["round", *(f"ncc_{stage}" for stage in stages), "report"])]
+    for place, text in zip(MOVING, (Path(receipt).read_text() for receipt in receipts)):
+        found = (re.search(rf'"ncc_{stage}": ([^,\s]+)', text) for stage in stages)
+        lines.append("\t".join([place[:-1], *(match[1] if match else "" for match in found), f"{place}report.html"]))
+    path.write_text("".join(f"{line}\n" for line in lines))
