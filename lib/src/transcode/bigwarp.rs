@@ -1,4 +1,4 @@
-//! `BigWarp`'s landmarks: a CSV without a header, `name, active, moving x, y[, z], fixed x, y[, z]`.
+//! BigWarp's landmarks: a CSV without a header, `name, active, moving x, y[, z], fixed x, y[, z]`.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

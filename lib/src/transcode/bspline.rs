@@ -46,7 +46,7 @@ impl BSpline {
             ));
         }
         let to_index = placement
-            .from_index(world)
+            .index_to_world(world)
             .inverse()
             .map_err(|e| format!("has a grid of control points that spans no space: {e}"))?;
         let part = |i: usize, a: usize| if a < axes { numbers[a * count + i] } else { 0.0 };

@@ -105,7 +105,7 @@ fn read_chain(path: &Path, world: World, left: usize) -> Result<Vec<Piece>, Stri
 fn find(path: &Path, initial: &str) -> Result<PathBuf, String> {
     let beside = |name: &Path| path.with_file_name("").join(name);
     let written = Path::new(initial);
-    let name = written.file_name().map(Path::new).unwrap_or(written);
+    let name = written.file_name().map_or(written, Path::new);
     let places = [written.to_owned(), beside(written), beside(name)];
     places.into_iter().find(|place| place.is_file()).ok_or_else(|| {
         format!("begins with {initial}, which is not there; put it beside this file")

@@ -148,10 +148,7 @@ fn shared(name: &str) -> Option<String> {
     );
     let path = folder.join("data").join(name);
     if !path.exists() {
-        #[expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
-        {
-            eprintln!("SKIPPED: no {}", path.display());
-        }
+        eprintln!("SKIPPED: no {}", path.display());
         return None;
     }
     Some(path.display().to_string())
@@ -187,7 +184,7 @@ fn landmarks_that_bigwarp_wrote_are_met_by_their_spline() {
     }
 }
 
-/// `BigWarp`'s project file beside the landmarks holds a similarity from moving to fixed, of landmarks
+/// BigWarp's project file beside the landmarks holds a similarity from moving to fixed, of landmarks
 /// that were moved a little since.
 #[test]
 fn a_similarity_of_bigwarp_goes_the_way_that_bigwarp_says() {

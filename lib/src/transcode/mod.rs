@@ -1,7 +1,7 @@
 //! Changing formats: volumes between Zarr, N5, TIFF and NumPy; transforms between ours and those of
 //! BigStream, ITK and ANTs, greedy, elastix, BigWarp and OME-NGFF.
 //!
-//! A transform of another program is read as a list of pieces ([`pieces`]): matrices, splines, fields on
+//! A transform of another program is read as a list of pieces: matrices, splines, fields on
 //! their own samples; each reader turns axes, frames and units into ours. What is written is made of them.
 
 use std::sync::Arc;

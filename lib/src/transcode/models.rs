@@ -41,12 +41,11 @@ fn parameter_count(name: &str, axes: usize) -> Option<usize> {
             n * (n + 1)
         }
         ("CenteredAffineTransform", n) => n * (n + 2),
-        ("Euler2DTransform" | "Rigid2DTransform", 2) => 3,
+        ("Euler2DTransform" | "Rigid2DTransform", 2) | ("VersorTransform", 3) => 3,
         ("Similarity2DTransform", 2) => 4,
         ("CenteredRigid2DTransform", 2) => 5,
-        ("CenteredSimilarity2DTransform", 2) => 6,
-        ("VersorTransform", 3) => 3,
-        ("Euler3DTransform" | "VersorRigid3DTransform", 3) => 6,
+        ("CenteredSimilarity2DTransform", 2)
+        | ("Euler3DTransform" | "VersorRigid3DTransform", 3) => 6,
         ("QuaternionRigidTransform" | "Similarity3DTransform", 3) => 7,
         ("CenteredEuler3DTransform" | "ScaleVersor3DTransform", 3) => 9,
         ("Rigid3DTransform" | "ComposeScaleSkewVersor3DTransform", 3) => 12,

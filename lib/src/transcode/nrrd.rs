@@ -177,6 +177,26 @@ fn vectors(text: &str) -> Result<Vec<Option<Vec<f64>>>, String> {
     Ok(found)
 }
 
+/// The steps along the axes of space: `space directions`, or plain `spacings`.
+fn steps(fields: &Fields, axes: usize, vector: usize) -> Result<Vec<Vec<f64>>, String> {
+    let steps: Vec<Vec<f64>> = if let Some(text) = fields.get("spacedirections") {
+        vectors(text)?.into_iter().flatten().collect()
+    } else {
+        let text = fields.get("spacings").ok_or("has neither 'space directions' nor 'spacings'")?;
+        let all: Vec<f64> =
+            text.split_whitespace().map(|w| w.parse().unwrap_or(f64::NAN)).collect();
+        let own = all.iter().enumerate().filter(|(i, _)| *i != vector).map(|(_, s)| *s);
+        own.enumerate()
+            .map(|(i, s)| (0..axes).map(|j| if i == j { s } else { 0.0 }).collect())
+            .collect()
+    };
+    let fits = |step: &Vec<f64>| step.len() == axes && step.iter().all(|v| v.is_finite());
+    if steps.len() != axes || !steps.iter().all(fits) {
+        return Err(format!("has the axes {steps:?}, wanted {axes} vectors of {axes} numbers"));
+    }
+    Ok(steps)
+}
+
 fn placement(
     fields: &Fields,
     sizes: &[usize],
@@ -199,24 +219,7 @@ fn placement(
             return Err(format!("has the measurement frame {measured}, wanted none"));
         }
     }
-    let steps: Vec<Vec<f64>> = match fields.get("spacedirections") {
-        Some(text) => vectors(text)?.into_iter().flatten().collect(),
-        None => {
-            let text =
-                fields.get("spacings").ok_or("has neither 'space directions' nor 'spacings'")?;
-            let all: Vec<f64> =
-                text.split_whitespace().map(|w| w.parse().unwrap_or(f64::NAN)).collect();
-            let own = all.iter().enumerate().filter(|(i, _)| *i != vector).map(|(_, s)| *s);
-            own.enumerate()
-                .map(|(i, s)| (0..axes).map(|j| if i == j { s } else { 0.0 }).collect())
-                .collect()
-        }
-    };
-    if steps.len() != axes
-        || steps.iter().any(|s| s.len() != axes || s.iter().any(|v| !v.is_finite()))
-    {
-        return Err(format!("has the axes {steps:?}, wanted {axes} vectors of {axes} numbers"));
-    }
+    let steps = steps(fields, axes, vector)?;
     let origin = match fields.get("spaceorigin") {
         Some(text) => vectors(text)?.into_iter().flatten().next().unwrap_or_default(),
         None => vec![0.0; axes],

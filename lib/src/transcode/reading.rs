@@ -33,7 +33,7 @@ pub enum Source {
     Greedy,
     /// elastix' parameter file.
     Elastix,
-    /// `BigWarp`'s landmarks.
+    /// BigWarp's landmarks.
     Bigwarp,
     /// A displacement field in NIfTI, of ITK, ANTs or greedy.
     Nifti,
@@ -48,7 +48,7 @@ pub enum Source {
 pub struct Reading {
     /// The format, where the content does not tell.
     pub from: Option<Source>,
-    /// The order of axes of `BigStream`'s text and arrays.
+    /// The order of axes of BigStream's text and arrays.
     pub axes: Option<Axes>,
     /// The transform takes moving points to fixed ones.
     pub invert: bool,

@@ -22,7 +22,7 @@ pub enum Target {
     Greedy,
     /// A matrix as an elastix parameter file.
     Elastix,
-    /// Landmarks of `BigWarp`.
+    /// Landmarks of BigWarp.
     BigWarp,
     /// A displacement field as NIfTI.
     Nifti,

@@ -126,7 +126,7 @@ impl Placement {
     }
 
     /// The affine from a sample's index `[z, y, x]` to its position, ours.
-    pub(super) fn from_index(&self, world: World) -> Affine {
+    pub(super) fn index_to_world(&self, world: World) -> Affine {
         let steps = self.steps.map(|step| world.vector(step));
         let linear = std::array::from_fn(|r| std::array::from_fn(|c| steps[2 - c][r]));
         Affine::from_parts(linear, world.vector(self.origin))
@@ -135,7 +135,7 @@ impl Placement {
     /// The grid of the samples, and the affine from its frame to ours where its axes are not ours:
     /// steps that are turned, mirrored or oblique. The grid then begins at 0.
     pub(super) fn grid(&self, world: World) -> (Grid, Option<Affine>) {
-        let map = self.from_index(world);
+        let map = self.index_to_world(world);
         let linear = map.linear();
         let length = |c: usize| (0..3).map(|r| linear[r][c].powi(2)).sum::<f64>().sqrt();
         let spacing: Point = std::array::from_fn(length);

@@ -140,6 +140,20 @@ fn folder(location: &str, path: &Path) -> Result<Found, Error> {
             return array(location, node.clone());
         }
         let images = images(location, node)?;
+        if images.len() > 1 {
+            let names: Vec<String> = images
+                .iter()
+                .filter_map(|image| {
+                    Some(format!("{}/{}", path.display(), image.levels.first()?.path))
+                })
+                .collect();
+            let message = format!(
+                "is a group of {} images; name one of them: {}",
+                images.len(),
+                names.join(", ")
+            );
+            return Err(Error::format(location, message));
+        }
         if let Some(level) = images.first().and_then(|image| image.levels.first()) {
             let below = path.join(&level.path);
             return match Node::read(&below)? {

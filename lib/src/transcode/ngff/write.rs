@@ -22,18 +22,14 @@ pub(in crate::transcode) fn write(group: &Path, steps: &[Step]) -> Result<(), Er
     let mut list = Vec::new();
     let mut fields = 0;
     for step in steps {
-        list.push(match step {
-            Step::Affine(map) => json!({"type": "affine", "affine": map.rows()}),
-            _ => {
-                let path = field_path(fields);
-                fields += 1;
-                write_object(
-                    &group.join(&path).join("zarr.json"),
-                    &field_group(&group.join(&path))?,
-                )?;
-                json!({"type": "displacements", "path": path, "interpolation": "linear"})
-            }
-        });
+        if let Step::Affine(map) = step {
+            list.push(json!({"type": "affine", "affine": map.rows()}));
+            continue;
+        }
+        let path = field_path(fields);
+        fields += 1;
+        write_object(&group.join(&path).join("zarr.json"), &field_group(&group.join(&path))?)?;
+        list.push(json!({"type": "displacements", "path": path, "interpolation": "linear"}));
     }
     if list.is_empty() {
         list.push(json!({"type": "identity"}));
