@@ -10,6 +10,12 @@ use crate::volume::{self, VectorArray};
 /// Bytes of a file that are looked at.
 const HEAD: u64 = 4096;
 
+/// Files that are near to those that we read, and the way out.
+const OTHERS: [(&[u8], &str); 2] = [
+    (b"MATLAB 5", "is a MATLAB 5 file; ITK and ANTs write level 4, save it with '-v4'"),
+    (b"\x89HDF", "is an HDF5 file; write the transform as .txt, .tfm or .mat"),
+];
+
 /// The format of what is at `location`.
 pub(super) fn source_of(location: &str) -> Result<Source, Error> {
     let path = Path::new(location);
@@ -35,11 +41,10 @@ pub(super) fn source_of(location: &str) -> Result<Source, Error> {
     if start.starts_with(itk::MAGIC) {
         return Ok(Source::Itk);
     }
-    if start.starts_with(b"MATLAB 5") {
-        return Err(unfit("is a MATLAB 5 file; ITK and ANTs write level 4, save it with '-v4'"));
-    }
-    if start.starts_with(b"\x89HDF") {
-        return Err(unfit("is an HDF5 file; write the transform as .txt, .tfm or .mat"));
+    for (magic, message) in OTHERS {
+        if start.starts_with(magic) {
+            return Err(unfit(message));
+        }
     }
     if matlab::is_level_4(&start) {
         return Ok(Source::Ants);

@@ -174,7 +174,7 @@ impl Job<'_> {
 
     fn import(&self, mut field: Foreign, location: &str) -> Result<Vec<Step>, Error> {
         let scratch = Scratch::beside(location);
-        if !self.ctx.plan_only {
+        if !self.ctx.plan_only && !self.ctx.finish {
             field.prepare(scratch.path())?;
         }
         self.copy(&field, location)?;
