@@ -292,7 +292,7 @@ fn other_programs_point_to_transcode() {
         refused(
             &scene,
             "apply-transform",
-            &arguments.map(String::as_str),
+            &arguments.each_ref().map(|a| a.as_str()),
             1,
             &["transcode FILE --to json"],
         );
@@ -311,7 +311,7 @@ fn an_existing_output_is_not_touched_and_a_plan_makes_nothing() {
     assert_eq!(plan["tasks"], 1);
     assert!(files(Path::new(&scene.at(""))).is_empty());
     transcode(&[&field, "--to", "json", "-o", &out]);
-    assert!(Path::new(&scene.at("t.zarr/zarr.json")).exists());
+    assert!(Path::new(&scene.at("t.field.zarr/zarr.json")).exists());
     refused(&scene, "transcode", &[&field, "--to", "json", "-o", &out], 1, &["--overwrite"]);
     transcode(&[&field, "--to", "json", "-o", &out, "--overwrite"]);
 }

@@ -50,6 +50,9 @@ pub(super) fn transform(
             target.name()
         )));
     }
+    if job.is_source(destination) {
+        return Err(job.unfit("is what is to be written, too; give another name"));
+    }
     let imported = reading::read(source, reading)?;
     ctx.refuse_existing(Path::new(destination))?;
     if !ctx.plan_only {
@@ -62,6 +65,14 @@ pub(super) fn transform(
 impl Job<'_> {
     fn unfit(&self, message: &str) -> Error {
         Error::Unfit { location: self.source.to_owned(), message: message.to_owned() }
+    }
+
+    /// Whether a place is the source, or holds it: it must not be replaced.
+    fn is_source(&self, place: &str) -> bool {
+        match (Path::new(self.source).canonicalize(), Path::new(place).canonicalize()) {
+            (Ok(source), Ok(place)) => source.starts_with(place),
+            _ => false,
+        }
     }
 
     fn write(&self, imported: Imported) -> Result<(), Error> {
@@ -99,7 +110,7 @@ impl Job<'_> {
         }
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let number = if n == 0 { String::new() } else { format!("-{}", n + 1) };
-        path.with_file_name(format!("{stem}{number}.zarr")).display().to_string()
+        path.with_file_name(format!("{stem}.field{number}.zarr")).display().to_string()
     }
 
     /// The whole map as one field and the matrix that goes on outside it.
@@ -182,6 +193,9 @@ impl Job<'_> {
     }
 
     fn copy(&self, field: &dyn FieldSource, location: &str) -> Result<(), Error> {
+        if self.is_source(location) {
+            return Err(self.unfit("would be replaced by its own copy; give another name"));
+        }
         let fingerprint = format!("transcode {}", self.source);
         fields::write_field(field, location, &fingerprint, self.ctx)
     }
