@@ -148,7 +148,7 @@ fn what_no_transform_can_be_read_from_is_refused_in_its_own_words() {
     std::fs::write(scene.at("five.mat"), b"MATLAB 5.0 MAT-file, Platform: GLNXA64").unwrap();
     std::fs::write(scene.at("t.h5"), b"\x89HDF\r\n\x1a\n").unwrap();
     let whole = std::fs::read(data("itk_affine.mat")).unwrap();
-    std::fs::write(scene.at("cut.mat"), &whole[..150]).unwrap();
+    std::fs::write(scene.at("cut.mat"), &whole[..120]).unwrap();
     let nifti = std::fs::read(data("field.nii")).unwrap();
     let mut scalar = nifti.clone();
     scalar[50..52].copy_from_slice(&1i16.to_le_bytes());
@@ -200,6 +200,7 @@ fn what_no_transform_can_be_read_from_is_refused_in_its_own_words() {
         (scene.at("cut.mat"), &["matrix 1 is cut off"]),
         (scene.at("scalar.nii"), &["dimensions", "x, y, z, 1, 3"]),
         (scene.at("intent.nii"), &["intent 0", "--frame"]),
+        (scene.at("short.nii"), &["cut off", "1000 bytes of 4384"]),
         (
             wrong(
                 "text.nrrd",
@@ -232,13 +233,6 @@ fn what_no_transform_can_be_read_from_is_refused_in_its_own_words() {
     for (source, words) in cases {
         refused(&scene, "transcode", &[&source, "--to", "json", "-o", &out], 1, words);
     }
-    // what is in the header may be whole and the vectors not
-    let run = program("transcode")
-        .args([&scene.at("short.nii"), "--to", "json", "-o", &out])
-        .output()
-        .unwrap();
-    assert_eq!(run.status.code(), Some(3));
-    assert!(String::from_utf8(run.stderr).unwrap().contains("ends before byte"));
 }
 
 #[test]
@@ -287,15 +281,9 @@ fn other_programs_point_to_transcode() {
         "field.nii.gz",
         "field.nrrd",
     ] {
-        let arguments =
-            [&moving, "--onto", &moving, "--transform", &data(file), "-o", &scene.at("out.zarr")];
-        refused(
-            &scene,
-            "apply-transform",
-            &arguments.each_ref().map(|a| a.as_str()),
-            1,
-            &["transcode FILE --to json"],
-        );
+        let (source, out) = (data(file), scene.at("out.zarr"));
+        let arguments = [&moving, "--onto", &moving, "--transform", &source, "-o", &out];
+        refused(&scene, "apply-transform", &arguments, 1, &["transcode FILE --to json"]);
     }
 }
 

@@ -324,3 +324,93 @@ fn compose(grid: &Grid, micrometres: f64) -> Vec<u8> {
     put(344, b"n+1\0");
     head
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::world::World;
+    use super::*;
+
+    const RAS: World = World { frame: Frame::Ras, micrometres: 1e3 };
+
+    fn grid() -> Grid {
+        Grid::new([4, 5, 6], [3000.0, 2000.0, 1000.0], [7000.0, -8000.0, 9000.0])
+    }
+
+    fn read_bytes(bytes: &[u8]) -> Result<Head, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.nii");
+        std::fs::write(&path, bytes).unwrap();
+        read(&path)
+    }
+
+    #[test]
+    fn a_head_of_ours_is_read_back() {
+        let head = read_bytes(&compose(&grid(), 1e3)).unwrap();
+        assert_eq!(head.placement.grid(RAS), (grid(), None));
+        assert_eq!((head.components, head.dtype, head.offset), (3, Dtype::F32, 352));
+        assert_eq!((head.vectors, head.micrometres), (Some(Frame::Lps), Some(1e3)));
+    }
+
+    #[test]
+    fn a_qform_places_as_the_sform_does_and_neither_is_refused() {
+        let mut bytes = compose(&grid(), 1e3);
+        bytes[254..256].fill(0);
+        let (there, turned) = read_bytes(&bytes).unwrap().placement.grid(RAS);
+        assert!(turned.is_none(), "{turned:?}");
+        for a in 0..3 {
+            assert!((there.origin[a] - grid().origin[a]).abs() < 1e-9);
+            assert!((there.spacing[a] - grid().spacing[a]).abs() < 1e-9);
+        }
+        bytes[252..254].fill(0);
+        assert!(read_bytes(&bytes).unwrap_err().contains("where its samples lie"));
+    }
+
+    /// The same fields at the places of version 2 (nifti2.h).
+    fn second_version(bytes: &[u8]) -> Vec<u8> {
+        let b = Bytes { data: bytes, order: ByteOrder::Little };
+        let mut out = vec![0u8; 544];
+        let mut put = |at: usize, value: &[u8]| out[at..at + value.len()].copy_from_slice(value);
+        put(0, &540i32.to_le_bytes());
+        put(4, b"n+2\0\r\n\x1a\n");
+        put(12, &(b.short(70) as i16).to_le_bytes());
+        for i in 0..8 {
+            put(16 + 8 * i, &i64::from(b.short(40 + 2 * i)).to_le_bytes());
+            put(104 + 8 * i, &b.float(76 + 4 * i).to_le_bytes());
+        }
+        put(168, &544i64.to_le_bytes());
+        put(176, &b.float(112).to_le_bytes());
+        put(344, &b.short(252).to_le_bytes());
+        put(348, &b.short(254).to_le_bytes());
+        for i in 0..6 {
+            put(352 + 8 * i, &b.float(256 + 4 * i).to_le_bytes());
+        }
+        for i in 0..12 {
+            put(400 + 8 * i, &b.float(280 + 4 * i).to_le_bytes());
+        }
+        put(500, &i32::from(bytes[123]).to_le_bytes());
+        put(504, &b.short(68).to_le_bytes());
+        out
+    }
+
+    #[test]
+    fn version_2_says_the_same_at_other_places() {
+        let head = read_bytes(&second_version(&compose(&grid(), 1e3))).unwrap();
+        assert_eq!(head.placement.grid(RAS), (grid(), None));
+        assert_eq!((head.components, head.offset, head.intent), (3, 544, VECTOR));
+    }
+
+    #[test]
+    fn no_damage_to_a_head_makes_a_panic() {
+        let whole = compose(&grid(), 1e3);
+        for length in 0..whole.len() {
+            let _ = read_bytes(&whole[..length]);
+        }
+        for at in 0..whole.len() {
+            for value in [0, 0xff, 0x80] {
+                let mut bytes = whole.clone();
+                bytes[at] = value;
+                let _ = read_bytes(&bytes);
+            }
+        }
+    }
+}

@@ -281,3 +281,73 @@ pub(super) fn write(path: &Path, field: &dyn FieldSource, micrometres: f64) -> R
         out.flush().map_err(io)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::world::World;
+    use super::*;
+    use crate::geom::Grid;
+
+    const WORLD: World = World { frame: Frame::Lps, micrometres: 1e3 };
+
+    fn read_text(text: &str) -> Result<Head, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.nrrd");
+        std::fs::write(&path, text).unwrap();
+        std::fs::write(folder.path().join("a.raw"), b"").unwrap();
+        read(&path)
+    }
+
+    const HEAD: &str = "NRRD0005\n# a remark\ntype: double\ndimension: 4\nsizes: 3 6 5 4\n\
+                        space: left-posterior-superior\nkinds: vector domain domain domain\n\
+                        space directions: none (1,0,0) (0,2,0) (0,0,3)\nspace origin: (9,-8,7)\n\
+                        endian: big\nencoding: raw\nkey:=value: of a user\n\n";
+
+    #[test]
+    fn a_head_is_read_with_its_vectors_first_or_last() {
+        let want = Grid::new([4, 5, 6], [3000.0, 2000.0, 1000.0], [7000.0, -8000.0, 9000.0]);
+        let head = read_text(HEAD).unwrap();
+        assert_eq!(head.placement.grid(WORLD), (want, None));
+        assert_eq!((head.dtype, head.order, head.planar), (Dtype::F64, ByteOrder::Big, false));
+        assert_eq!(head.offset, HEAD.len() as u64);
+        let last = HEAD
+            .replace("3 6 5 4", "6 5 4 3")
+            .replace("vector domain domain domain", "domain domain domain vector")
+            .replace("none (1,0,0) (0,2,0) (0,0,3)", "(1,0,0) (0,2,0) (0,0,3) none");
+        let head = read_text(&last).unwrap();
+        assert_eq!((head.placement.grid(WORLD), head.planar), ((want, None), true));
+    }
+
+    #[test]
+    fn plain_spacings_units_and_detached_data_are_read() {
+        let text = HEAD
+            .replace("space directions: none (1,0,0) (0,2,0) (0,0,3)", "spacings: nan 1 2 3")
+            .replace(
+                "endian: big",
+                "endian: little\nspace units: \"um\" \"um\" \"um\"\ndata file: a.raw",
+            );
+        let head = read_text(&text).unwrap();
+        assert_eq!((head.micrometres, head.offset), (Some(1.0), 0));
+        assert!(head.file.ends_with("a.raw"));
+        let lost = text.replace("a.raw", "b.raw");
+        assert!(read_text(&lost).unwrap_err().contains("b.raw, which is not beside it"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_of_a_head_is_said() {
+        for (from, to, words) in [
+            ("double", "short", "'short'"),
+            ("raw", "bzip2", "'bzip2'"),
+            ("left-posterior-superior", "scanner-xyz", "scanner-xyz"),
+            ("endian", "byte skip: 4\nendian", "byteskip"),
+            ("3 6 5 4", "3 6 5", "sizes"),
+            ("3 6 5 4", "5 6 5 4", "5 components"),
+            ("(0,2,0)", "(0,2", "no list of vectors"),
+            ("(0,2,0)", "(0,nan,0)", "no list of vectors"),
+            ("endian", "measurement frame: (0,1,0) (1,0,0) (0,0,1)\nendian", "measurement frame"),
+        ] {
+            let said = read_text(&HEAD.replace(from, to)).unwrap_err();
+            assert!(said.contains(words), "{said}");
+        }
+    }
+}

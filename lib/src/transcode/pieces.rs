@@ -11,6 +11,9 @@ use crate::geom::{Affine, Box3, Chain, FieldSource, Grid, Point, SourceError, Tr
 use crate::transform::Step;
 use crate::volume::{FlatVectors, VectorArray};
 
+/// More samples than this are a damaged header.
+const MOST: usize = 1 << 44;
+
 /// A smooth map that is known everywhere, such as a spline.
 pub(super) trait Warp: Send + Sync {
     /// Where it takes `p`, `[z, y, x]` micrometres.
@@ -102,7 +105,11 @@ impl Foreign {
     }
 
     fn checked(self) -> Result<Self, String> {
-        let Grid { spacing, origin, .. } = self.grid;
+        let Grid { shape, spacing, origin } = self.grid;
+        let count = shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n));
+        if !count.is_some_and(|count| (1..=MOST).contains(&count)) {
+            return Err(format!("has {shape:?} samples along z, y, x, which cannot be"));
+        }
         if spacing.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
             return Err(format!("has samples {spacing:?} um apart, wanted lengths above 0"));
         }
@@ -132,22 +139,23 @@ impl Foreign {
         }
     }
 
-    /// Makes its vectors readable box by box, decompressing them into `scratch` where they are not.
+    /// Makes its vectors readable box by box, decompressing them into `scratch` where they are not, and
+    /// checks that all are there.
     pub(super) fn prepare(&mut self, scratch: &Path) -> Result<(), Error> {
-        let Payload::Gzip { file, from, flat } = &self.payload else { return Ok(()) };
-        let refused = |action: &'static str, path: &Path| {
-            let path = path.display().to_string();
-            move |source| Error::Io { action, path, source }
-        };
-        fs::create_dir_all(scratch).map_err(refused("create", scratch))?;
-        let path = scratch.join("vectors.raw");
-        let mut input = fs::File::open(file).map_err(refused("read", file))?;
-        io::Seek::seek(&mut input, io::SeekFrom::Start(*from)).map_err(refused("read", file))?;
-        let mut decoder = flate2::read::MultiGzDecoder::new(io::BufReader::new(input));
-        let mut output = fs::File::create(&path).map_err(refused("write", &path))?;
-        io::copy(&mut decoder, &mut output).map_err(refused("decompress", file))?;
-        let flat = FlatVectors { path, ..flat.clone() };
-        self.payload = Payload::Flat(flat);
+        if let Payload::Gzip { file, from, flat } = &self.payload {
+            let path = decompress(file, *from, scratch)?;
+            self.payload = Payload::Flat(FlatVectors { path, ..flat.clone() });
+        }
+        let Payload::Flat(flat) = &self.payload else { return Ok(()) };
+        let elements = flat.shape.iter().product::<usize>() as u64 * flat.components as u64;
+        let wanted = flat.offset + elements * flat.dtype.size() as u64;
+        let found = fs::metadata(&flat.path).map_err(refused("read", &flat.path))?.len();
+        if found < wanted {
+            return Err(Error::Unfit {
+                location: flat.location.clone(),
+                message: format!("is cut off: it has {found} bytes of {wanted}; copy it again"),
+            });
+        }
         Ok(())
     }
 
@@ -165,6 +173,23 @@ impl Foreign {
             }
         }
     }
+}
+
+fn refused(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Error {
+    let path = path.display().to_string();
+    move |source| Error::Io { action, path: path.clone(), source }
+}
+
+/// Decompresses a file from a byte on into the folder `scratch`.
+fn decompress(file: &Path, from: u64, scratch: &Path) -> Result<PathBuf, Error> {
+    fs::create_dir_all(scratch).map_err(refused("create", scratch))?;
+    let path = scratch.join("vectors.raw");
+    let mut input = fs::File::open(file).map_err(refused("read", file))?;
+    io::Seek::seek(&mut input, io::SeekFrom::Start(from)).map_err(refused("read", file))?;
+    let mut decoder = flate2::read::MultiGzDecoder::new(io::BufReader::new(input));
+    let mut output = fs::File::create(&path).map_err(refused("write", &path))?;
+    io::copy(&mut decoder, &mut output).map_err(refused("decompress", file))?;
+    Ok(path)
 }
 
 impl FieldSource for Foreign {

@@ -113,7 +113,8 @@ pub(super) fn read(location: &str, reading: &Reading) -> Result<Imported, Error>
         pieces = inverse(pieces).map_err(unfit)?;
     }
     let planar = source == Source::Bigwarp && convention.axes == "x,y";
-    let taken_as = tell(location, &convention, reading);
+    let turns = !pieces.iter().any(|piece| matches!(piece, Piece::Foreign(_)));
+    let taken_as = tell(location, &convention, reading, turns);
     Ok(Imported { pieces, taken_as, planar })
 }
 
@@ -151,8 +152,8 @@ fn check(source: Source, reading: &Reading) -> Result<(), String> {
     }
 }
 
-/// Says how it was read, for people and for the receipt.
-fn tell(location: &str, convention: &Convention, reading: &Reading) -> Value {
+/// Says how it was read, for people and for the receipt; `turns` if --invert can turn it round.
+fn tell(location: &str, convention: &Convention, reading: &Reading, turns: bool) -> Value {
     let Convention { format, axes, frame, micrometres, unit_is_said, more } = convention;
     let unit = [Unit::Nm, Unit::Um, Unit::Mm]
         .into_iter()
@@ -162,7 +163,7 @@ fn tell(location: &str, convention: &Convention, reading: &Reading) -> Value {
     let framed = frame.map_or_else(String::new, |frame| format!(", {}", frame.name()));
     let mut flags = Vec::new();
     for (flag, free) in [
-        ("--invert", !reading.invert),
+        ("--invert", turns && !reading.invert),
         ("--frame", frame.is_some() && reading.frame.is_none()),
         ("--unit", !unit_is_said && reading.unit.is_none()),
     ] {
@@ -436,7 +437,7 @@ fn ours(location: &str, source: Source, reading: &Reading) -> Result<Imported, E
             } else {
                 map
             };
-            let taken_as = tell(location, &convention, reading);
+            let taken_as = tell(location, &convention, reading, true);
             if reading.axes.is_none() {
                 tracing::info!(
                     "{location}: --from-axes xyz if BigStream of 2021 wrote it, --from greedy if \

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::geom::{Affine, Box3, Grid};
 use crate::transform::{self, Step};
-use crate::volume::{Dtype, Existing};
+use crate::volume::{Dtype, Existing, FieldOutput};
 
 const ROWS: [[f64; 4]; 3] =
     [[1.0, 0.1, 0.0, -81.25], [0.0, 0.9, 1.0 / 3.0, 2.0], [0.02, 0.0, 1.1, 1e-9]];
@@ -140,4 +140,43 @@ fn a_volume_goes_through_every_format_voxel_for_voxel() {
         assert_eq!(copy.read::<u16>(&whole).unwrap(), voxels, "{name}");
         source = to;
     }
+}
+
+#[test]
+fn a_chain_with_fields_goes_through_ngff_and_back() {
+    let folder = Folder::new();
+    let grid = Grid::new([3, 4, 5], [4.0, 3.0, 2.0], [1.0, -2.0, 3.0]);
+    let field = folder.at("field.zarr");
+    let output = FieldOutput::create(&field, &grid, [3, 4, 5], Existing::Refuse).unwrap();
+    let vectors: Vec<[f32; 3]> =
+        (0..60u16).map(|i| [f32::from(i), -1.5, 0.25 * f32::from(i % 7)]).collect();
+    output.write(&grid.bounds(), &vectors).unwrap();
+    let chain = folder.at("chain.json");
+    let steps =
+        [Step::Affine(Affine::from_rows(ROWS)), Step::Field(field.clone()), Step::Field(field)];
+    transform::write_document(Path::new(&chain), &steps).unwrap();
+    let (ngff, back) = (folder.at("ngff.zarr"), folder.at("back.json"));
+    turn(&chain, None, &ngff, Target::Ngff).unwrap();
+    assert_eq!(detect::source_of(&ngff).unwrap(), Source::Ngff);
+    turn(&ngff, None, &back, Target::Json).unwrap();
+    let read = |location: &str| crate::transform::read_chain(&[location.to_owned()]).unwrap();
+    let extent = [[-5.0; 3], [15.0; 3]];
+    let (one, other) =
+        (read(&chain).localise(extent).unwrap().0, read(&back).localise(extent).unwrap().0);
+    for p in [[0.0; 3], [2.0, -1.0, 4.0], [9.0, 3.5, 7.0]] {
+        assert_eq!(one.apply(p), other.apply(p));
+    }
+}
+
+#[test]
+fn what_is_read_is_never_replaced() {
+    let folder = Folder::new();
+    let chain = folder.at("chain.json");
+    transform::write_document(Path::new(&chain), &[Step::Affine(Affine::from_rows(ROWS))]).unwrap();
+    let before = std::fs::read(&chain).unwrap();
+    let ctx = Context { existing: Existing::Overwrite, ..Context::default() };
+    let refused =
+        transform(&chain, &Reading::default(), &chain, Target::Itk, None, &ctx).unwrap_err();
+    assert!(refused.to_string().contains("another name"), "{refused}");
+    assert_eq!(std::fs::read(&chain).unwrap(), before);
 }
