@@ -29,9 +29,9 @@ demo: build $(TRUTH:%=%/truth.json)
 $(PHANTOM)/truth.json: | build
 	$(BIN)/phantom rounds --size 256 --output $(PHANTOM) --overwrite
 
+# The programs that the workflows run are those that `cargo test` has built.
 test:
 	cargo test --workspace --locked
-	cargo build --workspace --locked
 	VOXLOOM_BIN=$(DEBUG) tests/workflows/run.sh
 	VOXLOOM_BIN=$(abspath $(DEBUG)) $$(tests/tools/python.sh)/python -m pytest -q tests/interop
 

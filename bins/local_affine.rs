@@ -14,7 +14,7 @@ use voxloom::volume::Volume;
 ///
 /// Every spot of the fixed volume is looked for in the moving one, seen through --initial; the
 /// affines of all blocks are then fitted together. The result holds total maps, fixed to moving,
-/// --initial included. --block-size is the block of one affine [default: 64,64,64].
+/// --initial included.
 #[derive(clap::Args)]
 pub(crate) struct LocalAffine {
     /// The fixed volume
@@ -42,6 +42,8 @@ impl Program for LocalAffine {
     const NAME: &'static str = "local-affine";
     const PURPOSE: Purpose = Purpose::Align;
     const SHAPE: Shape = Shape::Blocks;
+    const BLOCK_SIZE: Option<&'static str> =
+        Some("Block of one affine, voxels of the fixed volume [default: 64,64,64]");
     const EXAMPLE: &'static str =
         "local-affine fixed.zarr moving.zarr --initial global.json -o local.zarr";
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Prints the path of a Nextflow: the one on PATH, else one that it installs into the cache.
-# Needs Java 17 and Maven. Two of these at once do no harm: the first to finish is kept.
+# Needs Java 17. Two of these at once do no harm: the first to finish is kept.
 set -euo pipefail
 
 if command -v nextflow; then exit 0; fi
@@ -13,7 +13,8 @@ if [ ! -x "$home/nextflow" ]; then
     mkdir -p "$cache"
     new=$(mktemp -d "$home.XXXXXX")
     trap 'rm -rf "$new"' EXIT
-    mvn -q -B -f "$here/pom.xml" -Dmaven.repo.local="$new/repository" \
+    mvn=$("$here/maven.sh")
+    "$mvn" -q -B -f "$here/pom.xml" -Dmaven.repo.local="$new/repository" \
         dependency:copy-dependencies -DoutputDirectory="$new/jars" -DincludeScope=runtime >&2
     rm -rf "$new/repository"
     install -m 755 "$here/nextflow-launcher.sh" "$new/nextflow"

@@ -95,6 +95,8 @@ pub trait Program: clap::Args + 'static {
     const SHAPE: Shape;
     /// One example that works, shown under the first sentence of `--help`.
     const EXAMPLE: &'static str;
+    /// What `--help` says of `--block-size`, where a block is more than what a task writes.
+    const BLOCK_SIZE: Option<&'static str> = None;
     /// Does it.
     fn run(self, ctx: &Context) -> anyhow::Result<()>;
 }

@@ -17,7 +17,10 @@ pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// A program's flags, its own and the shared, and its help.
 pub(super) fn command<P: Program>() -> Command {
     let command = P::augment_args(Command::new(P::NAME).version(VERSION));
-    let command = shared::add(command, P::SHAPE);
+    let mut command = shared::add(command, P::SHAPE);
+    if let Some(help) = P::BLOCK_SIZE {
+        command = command.mut_arg("block-size", |arg| arg.help(help));
+    }
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let long = command.get_long_about().map(ToString::to_string).unwrap_or_default();
     let rest = long.strip_prefix(about.trim_end_matches('.')).unwrap_or_default();

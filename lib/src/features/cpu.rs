@@ -1,31 +1,10 @@
 //! Spots of one block in memory.
 
+use super::block::Block;
 use super::scheme::{Scales, Scheme};
 use super::{Options, OptionsError, SpotVoxel, exact, prune, pyramid};
 use crate::filter::opening;
 use crate::geom::{Box3, Point};
-
-/// A block of a volume in memory.
-pub(super) struct Block<'a> {
-    /// Intensities of `bounds`, `(z, y, x)`.
-    pub(super) voxels: &'a [f32],
-    /// The voxels held: at least [`Scheme::input`] of the core.
-    pub(super) bounds: Box3,
-    /// The voxels whose spots are wanted.
-    pub(super) core: Box3,
-    /// All voxels of the volume.
-    pub(super) volume: Box3,
-}
-
-/// A maximum of the response.
-pub(super) struct Found {
-    /// Voxel index in the volume, fractional.
-    pub(super) position: Point,
-    /// Micrometres, or voxels from [`exact`].
-    pub(super) sigma: f64,
-    /// In the image's intensities.
-    pub(super) response: f64,
-}
 
 /// What was found in one block.
 #[derive(Clone, Debug, Default, PartialEq)]

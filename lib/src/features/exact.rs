@@ -1,6 +1,6 @@
 //! The detector of BigStream 2021 on one block: scikit-image's `blob_log`, voxel for voxel.
 
-use super::cpu::{Block, Found};
+use super::block::{Block, Found};
 use super::maxima::{Stack, Ties};
 use crate::filter::LaplacianOfGaussian;
 

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::blocks::{self, Context, Outcome, Plan, Rows, Task};
-use crate::features::cpu::{Block, Detection, detect};
+use crate::features::block::Block;
+use crate::features::cpu::{Detection, detect};
 use crate::features::scheme::Scheme;
 use crate::features::{Options, OptionsError, SpotVoxel, prune, winsorize};
 use crate::geom::{Box3, Grid};

@@ -12,6 +12,7 @@
 //! from voxel 0 of the volume: the spots are the same, bit for bit, for every block size. What
 //! needs all of them (relative threshold, pruning, ranking) is done once, after the gather.
 
+mod block;
 mod cpu;
 mod exact;
 mod extract;

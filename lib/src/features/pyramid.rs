@@ -1,7 +1,7 @@
 //! The usual detector on one block: a Gaussian pyramid in micrometres.
 
 use super::Detector;
-use super::cpu::{Block, Found};
+use super::block::{Block, Found};
 use super::maxima::{Stack, Ties};
 use super::scheme::{Octave, Pyramid};
 use crate::filter::lines::{mirror, multiply_add, vectorised};

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::cpu::{Block, Detection, detect};
+use super::block::Block;
+use super::cpu::{Detection, detect};
 use super::scheme::Scheme;
 use super::testing::{Dice, blobs, crop};
 use super::{Detector, Options, SpotVoxel, detect_in_memory, oracle};

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::windows::{Field, Window};
+use super::windows::{Block, Field, Window};
 
 /// A voxel and its 26 neighbours, the voxel in the middle.
 const STEPS: [[i64; 3]; 27] = {
@@ -19,15 +19,6 @@ const STEPS: [[i64; 3]; 27] = {
     }
     steps
 };
-
-/// A block of voxels, C order `(z, y, x)`.
-#[derive(Clone, Copy)]
-pub(super) struct Block<'a> {
-    /// Its voxels.
-    pub(super) voxels: &'a [f32],
-    /// How many along z, y, x.
-    pub(super) shape: [usize; 3],
-}
 
 /// What a search found.
 #[derive(Clone, Copy, Debug, PartialEq)]

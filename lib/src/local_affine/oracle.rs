@@ -1,6 +1,6 @@
 //! The search of `cpu.rs`, slow and obvious.
 
-use super::cpu::Block;
+use super::windows::Block;
 
 /// The whole-voxel shift of greatest correlation within `reach`, and that correlation.
 pub(super) fn search(

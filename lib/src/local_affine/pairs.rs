@@ -3,7 +3,8 @@
 use anyhow::Context as _;
 
 use super::Options;
-use super::cpu::{Block, Searcher};
+use super::cpu::Searcher;
+use super::windows::Block;
 use crate::blocks::Task;
 use crate::features::{self, SpotVoxel};
 use crate::geom::{Box3, Chain, Grid, LocalChain, Point};

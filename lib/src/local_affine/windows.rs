@@ -1,8 +1,16 @@
 //! Cubes of voxels, and their products with all cubes of another block.
 
-use super::cpu::Block;
 use crate::filter::lines::{multiply_add, vectorised};
 use crate::filter::{self, Kernel};
+
+/// A block of voxels, C order `(z, y, x)`.
+#[derive(Clone, Copy)]
+pub(super) struct Block<'a> {
+    /// Its voxels.
+    pub(super) voxels: &'a [f32],
+    /// How many along z, y, x.
+    pub(super) shape: [usize; 3],
+}
 
 /// Rows are padded with zeros to a multiple of this, for the vector units.
 const LANES: usize = 8;

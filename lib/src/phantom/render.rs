@@ -1,6 +1,6 @@
 use super::map::TrueMap;
 use super::random::{mix, normal_of};
-use super::world::{Nucleus, World, smooth_step};
+use super::world::{Nucleus, RIM, World, smooth_step};
 use crate::geom::{Box3, Grid, Point};
 
 /// How a round of imaging sees the world.
@@ -25,8 +25,6 @@ pub(super) struct Camera<'a> {
     pub(super) seed: u64,
 }
 
-/// A nucleus ends at this multiple of its half-axes.
-pub(super) const RIM: f64 = 1.15;
 /// Blur of the microscope, voxels along z, y, x (standard deviation).
 const BLUR: [f32; 3] = [0.95, 0.7, 0.7];
 /// Where the blur is cut off, voxels.

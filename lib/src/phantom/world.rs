@@ -47,8 +47,10 @@ pub(super) struct Nucleus {
 
 /// Side of a cell, units: at most one nucleus each.
 const CELL: f64 = 13.0;
+/// A nucleus ends at this multiple of its half-axes.
+pub(super) const RIM: f64 = 1.15;
 /// Longest half-axis of a nucleus with its soft rim, units.
-const LARGEST: f64 = 8.0 * 1.25 * super::render::RIM;
+const LARGEST: f64 = 8.0 * 1.25 * RIM;
 /// Standard deviation of a punctum, units.
 const PUNCTUM: f64 = 0.9;
 

@@ -52,7 +52,7 @@ pub(super) fn block_view(blocks: &[BlockRow]) -> Value {
     let count = |status: Status| blocks.iter().filter(|b| b.status == status).count();
     let length = |v: Option<f64>| v.map_or("–".to_owned(), short);
     let all = blocks.len() <= LISTED;
-    let rows: Vec<[String; 10]> = blocks
+    let rows: Vec<[String; 9]> = blocks
         .iter()
         .filter(|b| all || b.status != Status::Fitted)
         .take(LISTED)
@@ -60,8 +60,7 @@ pub(super) fn block_view(blocks: &[BlockRow]) -> Value {
             [
                 b.index.map(|i| i.to_string()).join(", "),
                 b.status.name().to_owned(),
-                b.spots_fixed.to_string(),
-                b.spots_moving.to_string(),
+                b.spots.to_string(),
                 b.matches.to_string(),
                 b.inliers.to_string(),
                 length(b.median),

@@ -39,11 +39,9 @@ pub struct BlockRow {
     pub status: Status,
     /// Why it is not `fitted`; empty where it is.
     pub reason: String,
-    /// Spots of the fixed volume in reach.
-    pub spots_fixed: usize,
-    /// Spots of the moving volume in reach.
-    pub spots_moving: usize,
-    /// Matches between them.
+    /// Spots of the fixed volume in it.
+    pub spots: usize,
+    /// Those that were found in the moving volume.
     pub matches: usize,
     /// Matches that the fit agrees with.
     pub inliers: usize,
@@ -55,14 +53,13 @@ pub struct BlockRow {
     pub shift: Point,
 }
 
-const COLUMNS: [&str; 14] = [
+const COLUMNS: [&str; 13] = [
     "block_z",
     "block_y",
     "block_x",
     "status",
     "reason",
-    "spots_fixed",
-    "spots_moving",
+    "spots",
     "matches",
     "inliers",
     "median_um",
@@ -79,7 +76,7 @@ pub fn write_blocks(path: &Path, rows: &[BlockRow]) -> Result<(), Error> {
     for row in rows {
         let mut cells: Vec<String> = row.index.iter().map(ToString::to_string).collect();
         cells.extend([row.status.name().to_owned(), row.reason.clone()]);
-        let counts = [row.spots_fixed, row.spots_moving, row.matches, row.inliers];
+        let counts = [row.spots, row.matches, row.inliers];
         cells.extend(counts.iter().map(ToString::to_string));
         cells.extend([optional(row.median), optional(row.rms)]);
         cells.extend(row.shift.iter().map(|&v| number(v)));
@@ -109,16 +106,15 @@ pub fn read_blocks(path: &Path) -> Result<Vec<BlockRow>, Error> {
                     || table.bad_cell(row, at[3], "fitted, regularised, fallback or empty"),
                 )?,
                 reason: table.rows[row][at[4]].clone(),
-                spots_fixed: count(5)?,
-                spots_moving: count(6)?,
-                matches: count(7)?,
-                inliers: count(8)?,
-                median: optional(9)?,
-                rms: optional(10)?,
+                spots: count(5)?,
+                matches: count(6)?,
+                inliers: count(7)?,
+                median: optional(8)?,
+                rms: optional(9)?,
                 shift: [
+                    table.number(row, at[10])?,
                     table.number(row, at[11])?,
                     table.number(row, at[12])?,
-                    table.number(row, at[13])?,
                 ],
             })
         })
@@ -134,8 +130,7 @@ mod tests {
             index: [0, 1, 2],
             status: Status::Fitted,
             reason: String::new(),
-            spots_fixed: 100,
-            spots_moving: 90,
+            spots: 100,
             matches: 50,
             inliers: 40,
             median: Some(0.1),
@@ -159,9 +154,9 @@ mod tests {
         write_blocks(&path, &rows()).unwrap();
         assert_eq!(read_blocks(&path).unwrap(), rows());
         insta::assert_snapshot!(std::fs::read_to_string(&path).unwrap(), @r#"
-        block_z,block_y,block_x,status,reason,spots_fixed,spots_moving,matches,inliers,median_um,rms_um,shift_z_um,shift_y_um,shift_x_um
-        0,1,2,fitted,,100,90,50,40,0.1,0.3333333333333333,0.5,-0.25,1e-9
-        0,1,2,empty,"no voxel of the moving volume is in reach, ""none""",100,90,50,40,,,0.5,-0.25,1e-9
+        block_z,block_y,block_x,status,reason,spots,matches,inliers,median_um,rms_um,shift_z_um,shift_y_um,shift_x_um
+        0,1,2,fitted,,100,50,40,0.1,0.3333333333333333,0.5,-0.25,1e-9
+        0,1,2,empty,"no voxel of the moving volume is in reach, ""none""",100,50,40,,,0.5,-0.25,1e-9
         "#);
     }
 

@@ -3,7 +3,8 @@
 //! Both are uncompressed, so that the place of every voxel is known before the first is written:
 //! planes go straight to their places in `<file>.voxloom/partial`, and a list beside it says which
 //! are there. The file takes its name when the list is full, so that a file of that name is whole;
-//! until then a killed run is resumed, also by several processes at once.
+//! until then a killed run is resumed, also by several processes at once. What must not happen twice at
+//! once, to begin, to replace and to name the file, is done under a lock.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -21,6 +22,9 @@ pub(super) struct PlaneFile {
     plane: u64,
     planes: usize,
 }
+
+/// The name of the file that is locked.
+const LOCK: &str = "lock";
 
 /// Where the work on a file is kept.
 pub(super) fn folder_of(target: &Path) -> PathBuf {
@@ -52,15 +56,21 @@ impl PlaneFile {
         if target.is_dir() {
             return Err(Error::format(location, "is a folder; give the name of a file"));
         }
-        match existing {
-            Existing::Refuse if target.exists() || partial.exists() => {
-                return Err(Error::Exists { location: location.to_owned() });
+        if existing == Existing::Refuse && (target.exists() || partial.exists()) {
+            return Err(Error::Exists { location: location.to_owned() });
+        }
+        // before anything is written
+        if target.exists() {
+            if existing == Existing::Overwrite {
+                check_removal(location, target)?;
+            } else {
+                check(location, target, &head, total)?;
             }
-            Existing::Overwrite => {
-                remove(location, target)?;
-                remove_folder(&folder)?;
-            }
-            _ => {}
+        }
+        let lock = Lock::take(&folder)?;
+        if existing == Existing::Overwrite {
+            remove_file(target)?;
+            clear(&folder)?;
         }
         let found = [target, &partial].into_iter().find(|path| path.exists()).map(Path::to_owned);
         let path = if let Some(path) = found {
@@ -68,13 +78,14 @@ impl PlaneFile {
             path
         } else {
             // a ledger without its file speaks of one that was deleted
-            remove_folder(&folder)?;
+            clear(&folder)?;
             begin(&folder, &partial, &head, total)?;
             partial
         };
         store::sweep(&folder);
         let file = File::options().write(true).open(&path);
         let file = file.map_err(|source| Error::io("write", &path, source))?;
+        drop(lock);
         let offset = head.len() as u64;
         let target = target.to_owned();
         Ok(Self { target, folder, file, offset, plane, planes: spec.grid.shape[0] })
@@ -111,6 +122,7 @@ impl PlaneFile {
         if done.contains(&false) {
             return Ok(());
         }
+        let _lock = Lock::take(&self.folder)?;
         match fs::rename(self.folder.join("partial"), &self.target) {
             // another process, or an earlier run, has named it
             Err(error) if store::is_missing(&error) && self.target.exists() => Ok(()),
@@ -119,24 +131,39 @@ impl PlaneFile {
     }
 }
 
-/// Makes the file in full length, unless another process is faster.
+/// Keeps other processes from beginning, replacing or naming the file meanwhile. Planes are written without.
+struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+
+impl Lock {
+    fn take(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join(LOCK);
+        let take = || -> io::Result<File> {
+            fs::create_dir_all(folder)?;
+            let file = File::options().append(true).create(true).open(&path)?;
+            match file.lock() {
+                // a file system without locks: what is left is to hope that nobody begins at the same moment
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+                taken => taken?,
+            }
+            Ok(file)
+        };
+        take().map(Self).map_err(|source| Error::io("lock", &path, source))
+    }
+}
+
+/// Makes the file in full length.
 fn begin(folder: &Path, partial: &Path, head: &[u8], total: u64) -> Result<(), Error> {
+    let name = store::temporary(folder);
     let make = || -> io::Result<()> {
-        fs::create_dir_all(folder)?;
-        let name = store::temporary(folder);
         let mut file = File::options().write(true).create_new(true).open(&name)?;
-        let made = file.write_all(head).and_then(|()| file.set_len(total));
-        // a link, since a rename would replace what another process has begun to fill
-        let named = made.and_then(|()| match fs::hard_link(&name, partial) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => fs::rename(&name, partial),
-            other => other,
-        });
-        // gone already where it was renamed
-        let _ = fs::remove_file(&name);
-        named
+        file.write_all(head)?;
+        file.set_len(total)?;
+        fs::rename(&name, partial)
     };
-    make().map_err(|source| Error::io("create", partial, source))
+    make().map_err(|source| {
+        let _ = fs::remove_file(&name);
+        Error::io("create", partial, source)
+    })
 }
 
 /// Whether a file begun earlier is the one that is wanted.
@@ -153,25 +180,41 @@ fn check(location: &str, path: &Path, head: &[u8], total: u64) -> Result<(), Err
     Err(Error::format(location, message))
 }
 
-/// Removes a TIFF or `.npy` file, and nothing else.
-fn remove(location: &str, target: &Path) -> Result<(), Error> {
+/// Whether a file may be replaced: a TIFF or `.npy` file, and nothing else.
+fn check_removal(location: &str, target: &Path) -> Result<(), Error> {
     let mut start = Vec::new();
     match store::read_range(target, 0, 6, &mut start) {
-        Ok(None) => return Ok(()),
-        Ok(Some(true)) if start.starts_with(npy::MAGIC) || open::is_tiff(&start) => {}
+        Ok(None) => Ok(()),
+        Ok(Some(true)) if start.starts_with(npy::MAGIC) || open::is_tiff(&start) => Ok(()),
         Ok(_) => {
             let message = "is a file that is neither TIFF nor .npy; it is not replaced, give \
                            another name";
-            return Err(Error::format(location, message));
+            Err(Error::format(location, message))
         }
-        Err(source) => return Err(Error::io("read", target, source)),
+        Err(source) => Err(Error::io("read", target, source)),
     }
-    fs::remove_file(target).map_err(|source| Error::io("write", target, source))
 }
 
-fn remove_folder(folder: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if !store::is_missing(&error) => Err(Error::io("write", folder, error)),
+fn remove_file(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if !store::is_missing(&error) => Err(Error::io("write", path, error)),
         _ => Ok(()),
     }
+}
+
+/// Empties the folder; the lock stays, as others may wait for it.
+fn clear(folder: &Path) -> Result<(), Error> {
+    let failed = |source| Error::io("write", folder, source);
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.ends_with(LOCK) {
+            continue;
+        }
+        if path.is_dir() {
+            fs::remove_dir_all(&path).map_err(failed)?;
+        } else {
+            remove_file(&path)?;
+        }
+    }
+    Ok(())
 }

@@ -1,15 +1,17 @@
 //! Arrays of doubles that fit in memory, of any rank: local affines and the like.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use super::node::{Container, Node};
 use super::place::Place;
 use super::zarr::{self, ArraySpec, ZarrSink};
-use super::{Codec, Dtype, Error, Existing, open, output};
+use super::{Codec, Dtype, Error, Existing, open, output, store};
 
-/// Writes a Zarr array of one chunk, in the place of an array that is there.
+/// Writes a Zarr array of one chunk, in the place of an array that is there. It appears whole: what a
+/// kill leaves behind is no array, and in nobody's way.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Format`] for a length that is not the shape's, or a folder that is no
@@ -37,17 +39,17 @@ pub fn write_small_array(
         fill: json!(0.0),
         names: (0..shape.len()).map(|d| format!("dim_{d}")).collect(),
     });
-    if let Some(old) = Node::read(&path)? {
-        if !old.is_array {
-            let message = "is a group; it is not replaced by an array, give another name";
-            return Err(Error::format(location, message));
-        }
-        if old.metadata != metadata {
-            fs::remove_dir_all(&path).map_err(|source| Error::io("write", &path, source))?;
-        }
+    if Node::read(&path)?.is_some_and(|old| !old.is_array) {
+        let message = "is a group; it is not replaced by an array, give another name";
+        return Err(Error::format(location, message));
     }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    store::sweep(parent);
     let node = Node {
-        path: path.clone(),
+        path: store::temporary(parent),
         container: Container::Zarr3,
         is_array: true,
         metadata: metadata.clone(),
@@ -55,8 +57,12 @@ pub fn write_small_array(
     };
     let bytes: Vec<u8> = data.iter().flat_map(|v| v.to_ne_bytes()).collect();
     place.make_groups()?;
+    // the fill value is not stored: without this, an array of zeros would have no folder
+    fs::create_dir_all(&node.path).map_err(|source| Error::io("create", &node.path, source))?;
     ZarrSink::open(location, &node)?.store(&vec![0; shape.len()], &bytes)?;
-    output::write_metadata(&path, Container::Zarr3, metadata, attributes)
+    output::write_metadata(&node.path, Container::Zarr3, metadata, attributes)?;
+    let replaced = store::replace_folder(&node.path, &path);
+    replaced.map_err(|source| Error::io("write", &path, source))
 }
 
 /// Reads a Zarr array of doubles: its shape, its numbers in C order, its attributes.

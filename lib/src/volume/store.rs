@@ -107,7 +107,24 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes the temporary files in `folder` whose writers are gone.
+/// Gives a folder its name, in place of another of that name. Where several do so at once, one of
+/// theirs is left.
+pub(super) fn replace_folder(made: &Path, target: &Path) -> io::Result<()> {
+    loop {
+        match fs::rename(made, target) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            other => return other,
+        }
+        let old = temporary(target.parent().unwrap_or(Path::new("")));
+        match fs::rename(target, &old) {
+            Ok(()) => fs::remove_dir_all(&old)?,
+            Err(error) if is_missing(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Removes the temporary files and folders in `folder` whose writers are gone.
 pub(super) fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
@@ -123,9 +140,10 @@ pub(super) fn sweep(folder: &Path) {
         let age = entry.metadata().and_then(|meta| meta.modified()).ok();
         let old = age.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > STALE);
         if (here && dead) || old {
-            tracing::debug!(file = %entry.path().display(), "removing a stale temporary file");
+            let path = entry.path();
+            tracing::debug!(file = %path.display(), "removing a stale temporary file");
             // another sweep may have been faster
-            let _ = fs::remove_file(entry.path());
+            let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         }
     }
 }
@@ -257,8 +275,10 @@ mod tests {
         for path in [&dead, &alive, &elsewhere, &data] {
             fs::write(path, "x").unwrap();
         }
+        let dead_folder = at(format!("{PREFIX}{}.4194999.1.0", machine()));
+        fs::create_dir_all(dead_folder.join("c")).unwrap();
         sweep(folder.path());
-        assert!(!dead.exists());
+        assert!(!dead.exists() && !dead_folder.exists());
         assert!(alive.exists() && elsewhere.exists() && data.exists());
     }
 

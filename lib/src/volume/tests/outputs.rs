@@ -214,6 +214,27 @@ fn two_writers_of_the_same_chunks_leave_whole_chunks() {
 }
 
 #[test]
+fn a_file_that_several_begin_at_once_is_whole_also_where_a_stale_ledger_lay() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = spec([8; 3], [4; 3], Format::Tiff);
+    for round in 0..200 {
+        let location = at(&folder, &format!("{round}.tif"));
+        let stale = folder.path().join(format!("{round}.tif.voxloom"));
+        fs::create_dir(&stale).unwrap();
+        fs::write(stale.join("planes"), "0 8\n").unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let output = create(&location, &spec, Existing::Resume).unwrap();
+                    fill::<u16>(&output, spec.grid.shape);
+                });
+            }
+        });
+        assert_ramp::<u16>(&Volume::open(&location, &Select::default()).unwrap());
+    }
+}
+
+#[test]
 fn a_file_takes_its_name_when_all_planes_are_there() {
     let folder = tempfile::tempdir().unwrap();
     for (name, format) in [("a.tif", Format::Tiff), ("a.npy", Format::Npy)] {
@@ -285,4 +306,29 @@ fn levels_are_listed_with_their_grids() {
         let error = add_level(&location, "7", &moved).unwrap_err();
         assert!(matches!(error, Error::NotFound { .. }), "{error}");
     }
+}
+
+#[test]
+fn a_small_array_is_whole_also_where_several_write_it_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let location = at(&folder, "a.zarr");
+    std::thread::scope(|scope| {
+        for writer in 1..4 {
+            let location = &location;
+            scope.spawn(move || {
+                for length in [3, 5] {
+                    let data = vec![f64::from(writer); length];
+                    let shape = [length as u64];
+                    for _ in 0..20 {
+                        write_small_array(location, &shape, &data, serde_json::Map::new()).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    let (shape, data, _) = read_small_array(&location).unwrap();
+    assert_eq!(shape, [5]);
+    assert!(data[0] >= 1.0 && data == vec![data[0]; 5]);
+    let names: Vec<_> = fs::read_dir(folder.path()).unwrap().flatten().collect();
+    assert_eq!(names.len(), 1, "something stayed behind");
 }
