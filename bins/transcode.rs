@@ -3,22 +3,23 @@
 use std::process::ExitCode;
 
 use voxloom::blocks::Context;
-use voxloom::cli::{self, Program, Purpose, Shape, VolumeArgs};
-use voxloom::transcode::{self, Layout, Target};
-use voxloom::transform::Axes;
+use voxloom::cli::{self, Program, Purpose, SampleArgs, Shape, VolumeArgs};
+use voxloom::transcode::{self, Flags, Layout, Target};
 use voxloom::volume::Codec;
 
 /// Writes a volume or a transform in another format.
 ///
-/// Volumes are copied voxel for voxel. Transforms are our JSON or 4x4 text as BigStream has it, which
-/// does not say the order of its axes: current BigStream writes z,y,x, that of 2021 x,y,z. Which one
-/// was assumed is logged.
+/// Volumes are copied voxel for voxel. Transforms are ours (a chain's JSON, a field, local affines) or those
+/// of BigStream, ITK, ANTs, greedy, elastix, BigWarp or OME-NGFF, told by their content; how one was taken
+/// (direction, axes, LPS or RAS, unit) is logged and stands in the receipt. Splines are sampled on the grid
+/// of --onto.
 #[derive(clap::Args)]
 pub(crate) struct Transcode {
     /// The volume or transform
     #[arg(value_name = "SRC")]
     source: String,
-    /// zarr3, zarr2, n5, tiff, npy; for transforms json, bigstream-zyx, bigstream-xyz
+    /// zarr3, zarr2, n5, tiff, npy; for transforms json, field, ngff, itk, ants, nifti, nrrd, greedy, elastix,
+    /// bigwarp, bigstream-zyx, bigstream-xyz
     #[arg(long, value_name = "FORMAT")]
     to: Target,
     /// What is written
@@ -33,12 +34,10 @@ pub(crate) struct Transcode {
     /// How chunks are compressed: blosc, raw, gzip, zstd, lz4
     #[arg(long, default_value = "blosc", value_parser = transcode::parse_codec)]
     codec: Codec,
-    /// Order of the axes of a text matrix: zyx or xyz [default: zyx]
-    #[arg(long, value_name = "AXES", value_parser = transcode::parse_axes)]
-    from_axes: Option<Axes>,
-    /// The transform takes moving points to fixed ones: write its inverse
-    #[arg(long)]
-    invert: bool,
+    #[command(flatten)]
+    flags: Flags,
+    #[command(flatten)]
+    onto: SampleArgs,
     #[command(flatten)]
     volume: VolumeArgs,
 }
@@ -50,12 +49,15 @@ impl Program for Transcode {
     const EXAMPLE: &'static str = "transcode stack.tif --to zarr3 -o stack.zarr";
 
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
-        let (source, output) = (&self.source, &self.output);
-        if let Target::Volume(format) = self.to {
+        let (source, output, select) = (&self.source, &self.output, self.volume.select());
+        if let Target::Volume(format) = self.to
+            && self.flags.from.is_none()
+        {
             let layout = Layout { chunk: self.chunk, shard: self.shard, codec: self.codec };
-            transcode::volume(source, &self.volume.select(), output, format, &layout, ctx)?;
+            transcode::volume(source, &select, output, format, &layout, ctx)?;
         } else {
-            transcode::transform(source, self.from_axes, self.invert, output, self.to, ctx)?;
+            let reading = self.flags.reading(&select, self.onto.grid()?);
+            transcode::transform(source, &reading, output, self.to, self.flags.to_unit, ctx)?;
         }
         Ok(())
     }

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
 
+mod correctness;
 mod faults;
 mod recovery;
 mod same_answer;
 mod scene;
+mod transcode;

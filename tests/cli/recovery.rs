@@ -37,7 +37,7 @@ fn start(name: &str, arguments: &[String]) -> Child {
 
 /// Runs `arguments` undisturbed into one place, and into another with 20 kills at moments spread
 /// over the time that it takes, each followed by the same command with `--resume`.
-fn survives_kills(name: &str, arguments: impl Fn(&str) -> Vec<String>) {
+pub(crate) fn survives_kills(name: &str, arguments: impl Fn(&str) -> Vec<String>) {
     let scene = Scene::new();
     let (calm, rough) = (scene.at("calm.zarr"), scene.at("rough.zarr"));
     let begun = Instant::now();

@@ -39,3 +39,37 @@ impl GridArgs {
         Ok(Volume::open(onto, &self.fixed.select())?.grid())
     }
 }
+
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Grid on which a map is sampled")]
+pub struct SampleArgs {
+    /// The volume whose grid is sampled
+    #[arg(long, value_name = "LOC")]
+    pub onto: Option<String>,
+    /// The grid's shape, in place of --onto
+    #[arg(long, value_name = "Z,Y,X", value_parser = parse_size3, conflicts_with = "onto",
+          requires = "out_spacing")]
+    pub shape: Option<[usize; 3]>,
+    /// The grid's voxel size
+    #[arg(long, value_name = "Z,Y,X[UNIT]", value_parser = parse_spacing, requires = "shape")]
+    pub out_spacing: Option<Length3>,
+    /// The centre of the grid's first voxel [default: 0,0,0]
+    #[arg(long, value_name = "Z,Y,X[UNIT]", allow_hyphen_values = true, requires = "shape")]
+    pub out_origin: Option<Length3>,
+    #[command(flatten)]
+    pub fixed: FixedArgs,
+}
+
+impl SampleArgs {
+    /// The grid that is meant, if one is.
+    ///
+    /// # Errors
+    /// Those of opening `--onto`.
+    pub fn grid(&self) -> Result<Option<Grid>, Error> {
+        let Self { onto, shape, out_spacing, out_origin, fixed } = self.clone();
+        if onto.is_none() && shape.is_none() {
+            return Ok(None);
+        }
+        GridArgs { onto, shape, out_spacing, out_origin, fixed }.grid().map(Some)
+    }
+}

@@ -53,7 +53,7 @@ use std::process::ExitCode;
 
 pub use config::{VOCABULARY, read_parameters};
 pub use exit::print;
-pub use grid::GridArgs;
+pub use grid::{GridArgs, SampleArgs};
 pub use multicall::{Entry, multicall};
 pub use output::{OutputArgs, dtypes};
 pub use values::{Length3, parse_bytes, parse_size3, parse_spacing};

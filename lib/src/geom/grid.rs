@@ -81,4 +81,19 @@ mod tests {
         let part = grid.enclosing([[2.0, 3.0, 0.4], [4.9, 3.0, 0.6]]);
         assert_eq!(part, Box3::new([0, 3, 0], [3, 4, 3]));
     }
+
+    /// Cut off instead of rounded, a voxel of 0.1 um is another one after the way there and back.
+    #[test]
+    fn a_voxel_is_found_again_at_its_position() {
+        let mut cut = 0;
+        for spacing in [0.1, 0.23, 1.68, 0.92] {
+            let grid = Grid::new([1 << 20; 3], [spacing; 3], [0.3, -7.7, 1e4]);
+            for i in (0..1 << 20).step_by(997) {
+                let index = grid.index(grid.position([i as f64; 3]));
+                assert_eq!(index.map(|v| v.round() as i64), [i; 3]);
+                cut += usize::from(index.map(|v| v as i64) != [i; 3]);
+            }
+        }
+        assert!(cut > 100, "the test shows nothing: {cut}");
+    }
 }

@@ -58,7 +58,7 @@ pub fn inspect(location: &str, select: &Select) -> Result<Page, Error> {
     match kind_of(location) {
         Kind::Table => table_page(location),
         Kind::Transform => transform_page(location),
-        Kind::Volume => match Volume::open(location, select) {
+        Kind::Volume => match Volume::open_any(location, select) {
             Ok(volume) => Ok(volume_page(&volume)?),
             // a field is an array too, of vectors; if it is none either, the first error says why
             Err(error) => match volume::FieldFile::open(location) {
@@ -96,7 +96,16 @@ fn volume_page(volume: &Volume) -> Result<Page, volume::Error> {
     let raw = grid.shape.iter().product::<usize>() as u64 * volume.dtype().size() as u64;
     storage_facts(&mut page, &volume.describe(), raw);
     page.say("dtype", volume.dtype().name());
-    grid_facts(&mut page, &grid);
+    if volume.has_spacing() {
+        grid_facts(&mut page, &grid);
+    } else {
+        let why = volume.describe()["spacing_from"].as_str().unwrap_or_default().to_owned();
+        tracing::warn!(
+            "{}: its voxel size is unknown ({why}); the programs want it as --spacing z,y,x",
+            volume.location()
+        );
+        page.add("spacing", "unknown", Value::Null);
+    }
     page.add("bytes_raw", size(raw), raw);
     value_facts(&mut page, &sample::sample(volume)?, grid);
     Ok(page)

@@ -176,3 +176,26 @@ fn the_radius_of_a_pair_of_volumes_is_proposed() {
     assert!(refused.contains("flat.zarr: nothing stands out"), "{refused}");
     assert_eq!(flat.dtype(), Dtype::U16);
 }
+
+#[test]
+fn a_volume_without_a_voxel_size_shows_the_rest() {
+    let folder = Folder::new();
+    let spec = Spec {
+        grid: Grid::new([3, 4, 5], [2.0; 3], [0.0; 3]),
+        dtype: Dtype::U8,
+        chunk: [3, 4, 5],
+        shard: None,
+        codec: Codec::default(),
+        format: Format::Npy,
+    };
+    let location = folder.at("a.npy");
+    let output = Output::create(&location, &spec, Existing::Refuse).unwrap();
+    for part in spec.grid.bounds().tiles([1, 4, 5]) {
+        output.write(&part, &[7u8; 20]).unwrap();
+    }
+    let (text, json) = folder.page(&location);
+    assert!(text.contains("spacing       unknown"), "{text}");
+    assert_eq!((&json["spacing"], &json["shape"]), (&Value::Null, &json!([3, 4, 5])));
+    assert_eq!(json["range"], json!([7.0, 7.0]));
+    assert!(json.get("extent").is_none());
+}

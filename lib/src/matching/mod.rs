@@ -188,8 +188,14 @@ impl Estimate {
         }
     }
 
-    /// Enters the numbers in the receipt.
+    /// Enters the numbers in the receipt, and says the first of them.
     pub fn record(&self, ctx: &Context) {
+        tracing::info!(
+            "{} matches, {} fit, median residual {:.3} um",
+            self.inliers.len(),
+            self.inlier_count,
+            self.median_residual
+        );
         let parts = self.affine.decompose();
         ctx.record("matches", self.inliers.len());
         ctx.record("inliers", self.inlier_count);

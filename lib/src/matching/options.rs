@@ -39,7 +39,12 @@ impl FromStr for ContextRadius {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("'{text}' is neither a length above 0 um nor voxels such as 12vox");
+        let wrong = || {
+            format!(
+                "'{text}' is neither a length above 0 um, such as 8, nor voxels, such as 12vox or along z,y,x \
+                 6,12,12vox"
+            )
+        };
         if let Some(voxels) = text.strip_suffix("vox") {
             let numbers: Result<Vec<usize>, _> =
                 voxels.split(',').map(|part| part.trim().parse()).collect();
@@ -221,6 +226,8 @@ mod tests {
         assert!(flags.matching.mutual() && !flags.matching.subvoxel());
         assert_eq!(flags.estimate.model, Model::Rigid);
         assert_eq!(flags.estimate.compat, Some(Compat::Opencv));
+        let list = "6,12,12".parse::<ContextRadius>().unwrap_err(); // as a list of a file comes
+        assert!(list.contains("along z,y,x 6,12,12vox"), "{list}");
         for bad in ["3,4vox", "0", "-1um", "inf", "12 pixels"] {
             assert!(Flags::try_parse_from(["test", "--context-radius", bad]).is_err(), "{bad}");
         }

@@ -1,15 +1,42 @@
-//! Changing formats: volumes between Zarr, N5, TIFF and NumPy; transforms between our JSON and
-//! BigStream's 4x4 text.
+//! Changing formats: volumes between Zarr, N5, TIFF and NumPy; transforms between ours and those of
+//! BigStream, ITK and ANTs, greedy, elastix, BigWarp and OME-NGFF.
+//!
+//! A transform of another program is read as a list of pieces: matrices, splines, fields on
+//! their own samples; each reader turns axes, frames and units into ours. What is written is made of them.
 
-use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::blocks::{self, Context, Outcome, Plan};
-use crate::geom::Affine;
-use crate::transform::{self, Axes, Direction, Kind, Step};
+use crate::geom::SourceError;
+use crate::transform::Axes;
 use crate::volume::{self, Codec, Format, Output, Select, Spec, Volume, Voxel};
 use crate::with_voxel;
+
+mod bigwarp;
+mod bspline;
+mod detect;
+mod elastix;
+mod export;
+mod fields;
+mod flags;
+mod itk;
+mod matlab;
+mod matrices;
+mod models;
+mod ngff;
+mod nifti;
+mod nrrd;
+mod pieces;
+mod reading;
+mod target;
+mod tps;
+mod world;
+
+pub use bigwarp::Fit;
+pub use flags::Flags;
+pub use reading::{Reading, Source};
+pub use target::Target;
+pub use world::{Frame, Unit};
 
 /// Why something could not be written in another format.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +49,20 @@ pub enum Error {
     Blocks(#[from] blocks::Error),
     /// A transform's error.
     #[error(transparent)]
-    Transform(#[from] transform::Error),
+    Transform(#[from] crate::transform::Error),
+    /// A field could not be read.
+    #[error("the displacement field cannot be read: {0}")]
+    Field(SourceError),
+    /// The file system refused.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: String,
+        /// Its refusal.
+        source: std::io::Error,
+    },
     /// The source cannot become what was asked for.
     #[error("{location}: {message}")]
     Unfit {
@@ -31,42 +71,6 @@ pub enum Error {
         /// What it is, what was wanted, the way out.
         message: String,
     },
-}
-
-/// What to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// A volume.
-    Volume(Format),
-    /// A transform as a chain's JSON.
-    Json,
-    /// A matrix as BigStream's text.
-    Matrix(Axes),
-}
-
-impl Target {
-    /// Their names on the command line.
-    pub const NAMES: [(&'static str, Self); 8] = [
-        ("zarr3", Self::Volume(Format::Zarr3)),
-        ("zarr2", Self::Volume(Format::Zarr2)),
-        ("n5", Self::Volume(Format::N5)),
-        ("tiff", Self::Volume(Format::Tiff)),
-        ("npy", Self::Volume(Format::Npy)),
-        ("json", Self::Json),
-        ("bigstream-zyx", Self::Matrix(Axes::Zyx)),
-        ("bigstream-xyz", Self::Matrix(Axes::Xyz)),
-    ];
-}
-
-impl FromStr for Target {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::NAMES.iter().find(|(name, _)| *name == text);
-        found.map(|(_, target)| *target).ok_or_else(|| {
-            format!("'{text}' is no format; known are {}", Self::NAMES.map(|n| n.0).join(", "))
-        })
-    }
 }
 
 /// A codec by its name.
@@ -168,81 +172,27 @@ fn usual_chunk(input: &Volume, format: Format) -> [usize; 3] {
     }
 }
 
-/// Reads the transform at `source` and writes it as a chain's JSON or as text.
+/// Reads the transform at `source`, of ours or of another program, and writes it to `destination` as
+/// `target`; lengths in `to_unit` where the target leaves that open.
 ///
-/// `axes` is the order of axes where `source` is text, which does not say it; with `invert`, `source`
-/// takes moving points to fixed ones, and its inverse is written.
+/// How the source was taken is logged and stands in the receipt: direction, axes, LPS or RAS, unit.
+/// Splines are sampled on the grid that `reading` names, and so is every map where it names one: a field
+/// that is exact at the voxels of the grid, and the matrix that goes on outside it.
+///
+/// # Errors
+/// [`Error`]: what cannot be read, does not fit, or cannot be said in the target's format.
 pub fn transform(
     source: &str,
-    axes: Option<Axes>,
-    invert: bool,
+    reading: &Reading,
     destination: &str,
     target: Target,
+    to_unit: Option<Unit>,
     ctx: &Context,
 ) -> Result<(), Error> {
-    let path = Path::new(destination);
-    let steps = read_steps(source, axes, invert)?;
-    ctx.refuse_existing(path)?;
-    if ctx.plan_only {
-        return Ok(());
-    }
-    ctx.input_file(source);
-    match target {
-        Target::Json => transform::write_document(path, &steps)?,
-        Target::Matrix(axes) => {
-            let map = one_matrix(&steps).ok_or_else(|| Error::Unfit {
-                location: source.to_owned(),
-                message:
-                    "holds a field or local affines, which no matrix can say; write it --to json"
-                        .to_owned(),
-            })?;
-            transform::write_matrix_text(path, &map, axes)?;
-        }
-        Target::Volume(_) => {
-            return Err(Error::Unfit {
-                location: source.to_owned(),
-                message: "is a transform; write it --to json, bigstream-zyx or bigstream-xyz"
-                    .to_owned(),
-            });
-        }
-    }
-    ctx.output_file(path);
-    Ok(())
+    export::transform(source, reading, destination, target, to_unit, ctx)
 }
 
-fn read_steps(source: &str, axes: Option<Axes>, invert: bool) -> Result<Vec<Step>, Error> {
-    let direction = if invert { Direction::MovingToFixed } else { Direction::FixedToMoving };
-    let unfit =
-        |message: &str| Error::Unfit { location: source.to_owned(), message: message.to_owned() };
-    Ok(match transform::kind_of(source)? {
-        Kind::Document if axes.is_some() => {
-            return Err(unfit("says its own axes; leave --from-axes out"));
-        }
-        Kind::Document => transform::read_document(Path::new(source), direction)?,
-        Kind::MatrixText => {
-            let order = axes.unwrap_or_default();
-            let map = transform::read_matrix_text(Path::new(source), order)?;
-            tracing::info!(
-                "{source}: a text matrix, taken as {} in axes {} and micrometres{}",
-                if invert { "moving to fixed" } else { "fixed to moving" },
-                if order == Axes::Zyx { "z,y,x" } else { "x,y,z" },
-                if axes.is_none() { " (--from-axes says otherwise)" } else { "" },
-            );
-            let map = if invert { map.inverse().map_err(|e| unfit(&e.to_string()))? } else { map };
-            vec![Step::Affine(map)]
-        }
-        _ if invert => return Err(unfit("is an array, and only matrices can be inverted here")),
-        Kind::LocalAffines => vec![Step::LocalAffines(source.to_owned())],
-        Kind::Field => vec![Step::Field(source.to_owned())],
-    })
-}
-
-fn one_matrix(steps: &[Step]) -> Option<Affine> {
-    steps.iter().try_fold(Affine::IDENTITY, |sum, step| match step {
-        Step::Affine(map) => Some(sum.then(map)),
-        _ => None,
-    })
-}
-
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod tests;

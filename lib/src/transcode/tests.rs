@@ -1,8 +1,9 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::geom::{Box3, Grid};
-use crate::volume::{Dtype, Existing};
+use crate::geom::{Affine, Box3, Grid};
+use crate::transform::{self, Step};
+use crate::volume::{Dtype, Existing, FieldOutput};
 
 const ROWS: [[f64; 4]; 3] =
     [[1.0, 0.1, 0.0, -81.25], [0.0, 0.9, 1.0 / 3.0, 2.0], [0.02, 0.0, 1.1, 1e-9]];
@@ -24,7 +25,8 @@ impl Folder {
 }
 
 fn turn(from: &str, axes: Option<Axes>, to: &str, target: Target) -> Result<(), Error> {
-    transform(from, axes, false, to, target, &Context::default())
+    let reading = Reading { axes, ..Reading::default() };
+    transform(from, &reading, to, target, None, &Context::default())
 }
 
 #[test]
@@ -49,7 +51,8 @@ fn the_other_direction_is_inverted_when_asked() {
     let (forward, back) = (folder.at("forward.txt"), folder.at("back.json"));
     transform::write_matrix_text(Path::new(&forward), &map, Axes::Zyx).unwrap();
     let ctx = Context::default();
-    transform(&forward, None, true, &back, Target::Json, &ctx).unwrap();
+    let reading = Reading { invert: true, ..Reading::default() };
+    transform(&forward, &reading, &back, Target::Json, None, &ctx).unwrap();
     let both = map.then(&transform::read_affine(&[back]).unwrap());
     assert!(both.distance(&Affine::IDENTITY, [[0.0; 3], [100.0; 3]]) < 1e-9);
 }
@@ -63,7 +66,7 @@ fn a_document_keeps_its_arrays_wherever_it_is_written() {
     turn(&from.display().to_string(), None, &to, Target::Json).unwrap();
     assert!(std::fs::read_to_string(&to).unwrap().contains("\"a/field.zarr\""));
     let refused = turn(&to, None, &folder.at("m.txt"), Target::Matrix(Axes::Zyx)).unwrap_err();
-    assert!(refused.to_string().ends_with("which no matrix can say; write it --to json"));
+    assert!(refused.to_string().contains("which no matrix can say; write it --to json"));
     assert!(!folder.path("m.txt").exists());
 }
 
@@ -92,11 +95,11 @@ fn formats_have_names_and_others_are_refused_with_them() {
     assert_eq!("bigstream-xyz".parse(), Ok(Target::Matrix(Axes::Xyz)));
     assert_eq!((parse_codec("raw"), parse_axes("xyz")), (Ok(Codec::Raw), Ok(Axes::Xyz)));
     assert!(parse_codec("lzma").is_err() && parse_axes("yxz").is_err());
-    assert_eq!(
-        "nrrd".parse::<Target>().unwrap_err(),
-        "'nrrd' is no format; known are zarr3, zarr2, n5, tiff, npy, json, bigstream-zyx, \
-         bigstream-xyz"
-    );
+    for (name, target) in Target::NAMES {
+        assert_eq!((name.parse(), target.name()), (Ok(target), name));
+    }
+    let refused = "minc".parse::<Target>().unwrap_err();
+    assert!(refused.starts_with("'minc' is no format; known are zarr3,"), "{refused}");
 }
 
 #[test]
@@ -137,4 +140,43 @@ fn a_volume_goes_through_every_format_voxel_for_voxel() {
         assert_eq!(copy.read::<u16>(&whole).unwrap(), voxels, "{name}");
         source = to;
     }
+}
+
+#[test]
+fn a_chain_with_fields_goes_through_ngff_and_back() {
+    let folder = Folder::new();
+    let grid = Grid::new([3, 4, 5], [4.0, 3.0, 2.0], [1.0, -2.0, 3.0]);
+    let field = folder.at("field.zarr");
+    let output = FieldOutput::create(&field, &grid, [3, 4, 5], Existing::Refuse).unwrap();
+    let vectors: Vec<[f32; 3]> =
+        (0..60u16).map(|i| [f32::from(i), -1.5, 0.25 * f32::from(i % 7)]).collect();
+    output.write(&grid.bounds(), &vectors).unwrap();
+    let chain = folder.at("chain.json");
+    let steps =
+        [Step::Affine(Affine::from_rows(ROWS)), Step::Field(field.clone()), Step::Field(field)];
+    transform::write_document(Path::new(&chain), &steps).unwrap();
+    let (ngff, back) = (folder.at("ngff.zarr"), folder.at("back.json"));
+    turn(&chain, None, &ngff, Target::Ngff).unwrap();
+    assert_eq!(detect::source_of(&ngff).unwrap(), Source::Ngff);
+    turn(&ngff, None, &back, Target::Json).unwrap();
+    let read = |location: &str| crate::transform::read_chain(&[location.to_owned()]).unwrap();
+    let extent = [[-5.0; 3], [15.0; 3]];
+    let (one, other) =
+        (read(&chain).localise(extent).unwrap().0, read(&back).localise(extent).unwrap().0);
+    for p in [[0.0; 3], [2.0, -1.0, 4.0], [9.0, 3.5, 7.0]] {
+        assert_eq!(one.apply(p), other.apply(p));
+    }
+}
+
+#[test]
+fn what_is_read_is_never_replaced() {
+    let folder = Folder::new();
+    let chain = folder.at("chain.json");
+    transform::write_document(Path::new(&chain), &[Step::Affine(Affine::from_rows(ROWS))]).unwrap();
+    let before = std::fs::read(&chain).unwrap();
+    let ctx = Context { existing: Existing::Overwrite, ..Context::default() };
+    let refused =
+        transform(&chain, &Reading::default(), &chain, Target::Itk, None, &ctx).unwrap_err();
+    assert!(refused.to_string().contains("another name"), "{refused}");
+    assert_eq!(std::fs::read(&chain).unwrap(), before);
 }

@@ -105,15 +105,15 @@ pub fn kind_of(location: &str) -> Result<Kind, Error> {
     let mut head = Vec::new();
     let file = std::fs::File::open(path).map_err(refused)?;
     file.take(4096).read_to_end(&mut head).map_err(refused)?;
+    if is_foreign(&head) {
+        return Err(wrong(
+            "is a transform of another program (ITK, NIfTI, NRRD, MATLAB or elastix); turn it into a chain's \
+             JSON first: transcode FILE --to json -o chain.json",
+        ));
+    }
     if head.starts_with(b"II*\0") || head.starts_with(b"MM\0*") || head.contains(&0) {
         return Err(wrong(
             "is a binary file and no transform; wanted a chain's JSON, a 4x4 text matrix, or a Zarr folder",
-        ));
-    }
-    if head.starts_with(b"#Insight Transform File") {
-        return Err(wrong(
-            "is an ITK transform, in x,y,z millimetres of its own frame; write its matrix as a chain's \
-             JSON, with axes and unit",
         ));
     }
     let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&head).trim_ascii_start();
@@ -122,6 +122,20 @@ pub fn kind_of(location: &str) -> Result<Kind, Error> {
         Some(b'{') => Ok(Kind::Document),
         Some(_) => Ok(Kind::MatrixText),
     }
+}
+
+/// Whether a file begins as the transforms of other programs do that `transcode` reads.
+fn is_foreign(head: &[u8]) -> bool {
+    let elastix = String::from_utf8_lossy(head).contains("(Transform \"");
+    let nifti = matches!(head.get(344..347), Some(b"n+1" | b"ni1"));
+    let gzip = head.starts_with(&[0x1f, 0x8b]);
+    let itk = head.starts_with(b"#Insight Transform File");
+    let matlab = head.get(20..).is_some_and(|name| {
+        ["AffineTransform_", "MatrixOffsetTransformBase_", "Euler3DTransform_"]
+            .iter()
+            .any(|class| name.starts_with(class.as_bytes()))
+    });
+    elastix || nifti || gzip || itk || matlab || head.starts_with(b"NRRD000")
 }
 
 /// Reads one chain from several locations, in the order in which they are applied.

@@ -32,14 +32,17 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod tiff;
+mod vectors;
 mod zarr;
 
 pub use dtype::{ByteOrder, Dtype, Voxel};
 pub use field::{FieldFile, FieldOutput};
+pub use node::attributes;
 pub use output::Output;
 pub use pyramid::{Level, add_level, levels};
 pub use reader::Volume;
 pub use small::{read_small_array, write_small_array};
+pub use vectors::{FlatVectors, VectorArray};
 
 /// Why a volume could not be opened, read or written.
 ///

@@ -123,6 +123,16 @@ impl Node {
     }
 }
 
+/// The attributes of the Zarr or N5 folder at `location`, and whether it is an array; `None` where there
+/// is no such folder.
+///
+/// # Errors
+/// [`Error`]: metadata that cannot be read.
+pub fn attributes(location: &str) -> Result<Option<(Map<String, Value>, bool)>, Error> {
+    let node = Node::read(&super::open::path_of(location)?)?;
+    Ok(node.map(|node| (node.attributes, node.is_array)))
+}
+
 /// Writes a JSON object, whole or not at all.
 pub(super) fn write_object(path: &Path, object: Map<String, Value>) -> Result<(), Error> {
     let text = format!("{:#}\n", Value::Object(object));

@@ -61,14 +61,19 @@ pub(super) fn images(attributes: &Map<String, Value>) -> Result<Vec<Image>, Stri
 fn image(entry: &Value, version: &str) -> Result<Image, String> {
     let datasets = entry.get("datasets").and_then(Value::as_array);
     let datasets = datasets.ok_or("its multiscales metadata have no list 'datasets'")?;
-    let axes: Vec<Axis> = match entry.get("axes").and_then(Value::as_array) {
+    // since 0.6 axes belong to systems: that of the levels is the first
+    let systems = entry.get("coordinateSystems");
+    let listed =
+        systems.and_then(|systems| systems.get(0)?.get("axes")).or_else(|| entry.get("axes"));
+    let axes: Vec<Axis> = match listed.and_then(Value::as_array) {
         Some(axes) => axes.iter().map(axis).collect::<Result<_, _>>()?,
         // before 0.3 an image had five dimensions of this order
         None => {
             ["t", "c", "z", "y", "x"].map(|name| Axis { name: name.into(), unit: None }).to_vec()
         }
     };
-    let common = entry.get("coordinateTransformations");
+    // and what stands here leads to further systems; every level says all of its own place
+    let common = entry.get("coordinateTransformations").filter(|_| systems.is_none());
     let levels = datasets
         .iter()
         .map(|dataset| {
@@ -98,6 +103,10 @@ impl Level {
         for step in list.as_array().into_iter().flatten() {
             let kind = step.get("type").and_then(Value::as_str).unwrap_or_default();
             if kind == "identity" {
+                continue;
+            }
+            if kind == "sequence" {
+                self.apply(step.get("transformations").unwrap_or(&Value::Null), rank)?;
                 continue;
             }
             let numbers = step.get(kind).and_then(Value::as_array);
@@ -297,6 +306,24 @@ mod tests {
         let known = images[0].calibration(0);
         assert_eq!(known.spacing, Some([1.0, 4.0, 2.0]));
         assert_eq!(known.origin, Some([0.2, 6.0, 0.0]));
+    }
+
+    #[test]
+    fn an_image_of_version_0_6_has_its_axes_in_a_system_and_its_places_in_sequences() {
+        let axes = ["z", "y", "x"].map(|name| json!({"name": name, "unit": "nanometer"}));
+        let attributes = object(&json!({"ome": {"version": "0.6", "multiscales": [{
+            "coordinateSystems": [{"name": "physical", "axes": axes}, {"name": "more", "axes": axes}],
+            "datasets": [{"path": "s0", "coordinateTransformations": [{
+                "type": "sequence", "input": {"path": "s0"}, "output": {"name": "physical"},
+                "transformations": [
+                    {"type": "scale", "scale": [500, 200, 100]},
+                    {"type": "translation", "translation": [1000, 0, 2000]}]}]}],
+            "coordinateTransformations": [{"type": "scale", "scale": [2, 2, 2],
+                "input": {"name": "physical"}, "output": {"name": "more"}}],
+        }]}}));
+        let known = images(&attributes).unwrap()[0].calibration(0);
+        assert_eq!(known.spacing, Some([0.5, 0.2, 0.1]));
+        assert_eq!(known.origin, Some([1.0, 0.0, 2.0]));
     }
 
     #[test]

@@ -133,6 +133,20 @@ pub(super) fn is_tiff(start: &[u8]) -> bool {
     [b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b"].iter().any(|m| start.starts_with(*m))
 }
 
+/// A group of several images does not say which one is meant.
+fn refuse_several(location: &str, path: &Path, images: &[Image]) -> Result<(), Error> {
+    if images.len() < 2 {
+        return Ok(());
+    }
+    let names: Vec<String> = images
+        .iter()
+        .filter_map(|image| Some(format!("{}/{}", path.display(), image.levels.first()?.path)))
+        .collect();
+    let message =
+        format!("is a group of {} images; name one of them: {}", images.len(), names.join(", "));
+    Err(Error::format(location, message))
+}
+
 fn folder(location: &str, path: &Path) -> Result<Found, Error> {
     let node = Node::read(path)?;
     if let Some(node) = &node {
@@ -140,6 +154,7 @@ fn folder(location: &str, path: &Path) -> Result<Found, Error> {
             return array(location, node.clone());
         }
         let images = images(location, node)?;
+        refuse_several(location, path, &images)?;
         if let Some(level) = images.first().and_then(|image| image.levels.first()) {
             let below = path.join(&level.path);
             return match Node::read(&below)? {

@@ -20,6 +20,7 @@ pub struct Volume {
     view: View,
     names: Vec<String>,
     spacing_from: String,
+    has_spacing: bool,
     metadata: PathBuf,
     path: PathBuf,
     format: Format,
@@ -38,6 +39,20 @@ impl Volume {
     /// # Errors
     /// [`Error`]: nothing there, no volume, several channels and none chosen, no voxel size.
     pub fn open(location: &str, select: &Select) -> Result<Self, Error> {
+        let volume = Self::open_any(location, select)?;
+        if volume.has_spacing {
+            return Ok(volume);
+        }
+        let message = format!("has no voxel size ({}); give --spacing z,y,x", volume.spacing_from);
+        Err(Error::format(location, message))
+    }
+
+    /// As [`Volume::open`], also what has no voxel size: it is then counted in voxels, 1 apart, and
+    /// [`Volume::has_spacing`] says so. For looking only.
+    ///
+    /// # Errors
+    /// As [`Volume::open`], but for a voxel size that is not there.
+    pub fn open_any(location: &str, select: &Select) -> Result<Self, Error> {
         let found = open::find(location)?;
         let view = view(location, &found, select)?;
         let layout = found.source.layout();
@@ -48,6 +63,8 @@ impl Volume {
             chunk[1] = shape[1];
         }
         let (spacing, spacing_from) = spacing(location, &found, select)?;
+        let has_spacing = spacing.is_some();
+        let spacing = spacing.unwrap_or([1.0; 3]);
         let origin = match (select.origin, found.calibration.origin) {
             (Some(origin), said) => {
                 tracing::info!("{location}: the origin is {origin:?} by --origin, not {said:?}");
@@ -67,6 +84,7 @@ impl Volume {
             view,
             names: found.names,
             spacing_from,
+            has_spacing,
             metadata: found.metadata,
             path: found.path,
             format: found.format,
@@ -83,6 +101,11 @@ impl Volume {
     /// Shape, spacing (micrometres), origin.
     pub fn grid(&self) -> Grid {
         self.grid
+    }
+
+    /// Whether its voxel size is known, as it is of all but those of [`Volume::open_any`].
+    pub fn has_spacing(&self) -> bool {
+        self.has_spacing
     }
 
     /// Element type.
@@ -170,7 +193,7 @@ impl Volume {
         facts.insert("shape".into(), json!(self.grid.shape));
         facts.insert("chunk".into(), json!(self.chunk));
         facts.insert("dtype".into(), self.dtype.name().into());
-        facts.insert("spacing".into(), json!(self.grid.spacing));
+        facts.insert("spacing".into(), json!(self.has_spacing.then_some(self.grid.spacing)));
         facts.insert("origin".into(), json!(self.grid.origin));
         facts.insert("unit".into(), "micrometer".into());
         facts.insert("spacing_from".into(), self.spacing_from.clone().into());
@@ -278,8 +301,12 @@ fn view(location: &str, found: &Found, select: &Select) -> Result<View, Error> {
     Ok(View { axes, fixed })
 }
 
-/// The voxel size, and who says so.
-fn spacing(location: &str, found: &Found, select: &Select) -> Result<(Point, String), Error> {
+/// The voxel size, where it is known, and who says so or why nobody does.
+fn spacing(
+    location: &str,
+    found: &Found,
+    select: &Select,
+) -> Result<(Option<Point>, String), Error> {
     let said = &found.calibration;
     let (spacing, source) = match (select.spacing, said.spacing) {
         (Some(spacing), Some(other)) => {
@@ -295,10 +322,7 @@ fn spacing(location: &str, found: &Found, select: &Select) -> Result<(Point, Str
             (spacing, "--spacing".to_owned())
         }
         (None, Some(spacing)) => (spacing, said.source.clone()),
-        (None, None) => {
-            let message = format!("has no voxel size ({}); give --spacing z,y,x", said.source);
-            return Err(Error::format(location, message));
-        }
+        (None, None) => return Ok((None, said.source.clone())),
     };
     if let Some(bad) = spacing.iter().find(|v| !(v.is_finite() && **v > 0.0)) {
         let message = format!(
@@ -306,7 +330,7 @@ fn spacing(location: &str, found: &Found, select: &Select) -> Result<(Point, Str
         );
         return Err(Error::format(location, message));
     }
-    Ok((spacing, source))
+    Ok((Some(spacing), source))
 }
 
 /// The bytes that a folder or file takes up, our ledgers left out.

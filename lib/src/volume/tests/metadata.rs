@@ -236,6 +236,8 @@ fn a_new_image_beside_another_in_a_group_is_an_image_of_its_own() {
     assert_eq!(images[1]["name"], "moving");
     let volume = Volume::open(&at(&folder, "pair.zarr/moving"), &Select::default()).unwrap();
     assert_eq!(volume.grid(), spec.grid);
+    let both = Volume::open(&at(&folder, "pair.zarr"), &Select::default()).unwrap_err().to_string();
+    assert!(both.contains("2 images") && both.contains("pair.zarr/moving"), "{both}");
 }
 
 #[test]

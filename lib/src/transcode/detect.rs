@@ -1,0 +1,114 @@
+//! Which program wrote a transform, told by its content.
+
+use std::path::Path;
+
+use super::reading::Source;
+use super::{Error, bigwarp, elastix, itk, matlab, matrices, ngff, nifti, nrrd};
+use crate::transform::{self, Kind};
+use crate::volume::{self, VectorArray};
+
+/// Bytes of a file that are looked at.
+const HEAD: u64 = 4096;
+
+/// Files that are near to those that we read, and the way out.
+const OTHERS: [(&[u8], &str); 2] = [
+    (b"MATLAB 5", "is a MATLAB 5 file; ITK and ANTs write level 4, save it with '-v4'"),
+    (b"\x89HDF", "is an HDF5 file; write the transform as .txt, .tfm or .mat"),
+];
+
+/// The format of what is at `location`.
+pub(super) fn source_of(location: &str) -> Result<Source, Error> {
+    let path = Path::new(location);
+    if location.contains("://") || !path.exists() {
+        return known(location);
+    }
+    if path.is_dir() {
+        return folder(location);
+    }
+    let refused = |source| Error::Io { action: "read", path: location.to_owned(), source };
+    let unfit =
+        |message: &str| Error::Unfit { location: location.to_owned(), message: message.to_owned() };
+    let (start, gzip) = nifti::start_of(path, HEAD).map_err(refused)?;
+    if nifti::is_nifti(&start) {
+        return Ok(Source::Nifti);
+    }
+    if gzip {
+        return Err(unfit("is gzip and no NIfTI file; decompress it first"));
+    }
+    if start.starts_with(nrrd::MAGIC) {
+        return Ok(Source::Nrrd);
+    }
+    if start.starts_with(itk::MAGIC) {
+        return Ok(Source::Itk);
+    }
+    for (magic, message) in OTHERS {
+        if start.starts_with(magic) {
+            return Err(unfit(message));
+        }
+    }
+    if matlab::is_level_4(&start) {
+        return Ok(Source::Ants);
+    }
+    if start.starts_with(b"\x93NUMPY") {
+        return Err(array(location));
+    }
+    if start.contains(&0) {
+        return known(location);
+    }
+    let text = String::from_utf8_lossy(&start);
+    let text = text.trim_start_matches('\u{feff}');
+    if elastix::is_parameter_file(text) {
+        return Ok(Source::Elastix);
+    }
+    if bigwarp::is_landmarks(text) {
+        return Ok(Source::Bigwarp);
+    }
+    if text.trim_start().starts_with('{') {
+        let ours = text.contains("\"direction\"");
+        return Ok(match ngff::attributes(location) {
+            Ok(Some(_)) if !ours => Source::Ngff,
+            _ => Source::Json,
+        });
+    }
+    // only the name tells greedy's text from BigStream's; a 3x3 matrix is none of BigStream's
+    let rows = matrices::rows_of(text).map(|rows| rows.len());
+    let named = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("mat"));
+    if rows == Some(3) || (rows == Some(4) && named) {
+        return Ok(Source::Greedy);
+    }
+    known(location)
+}
+
+/// What our own programs know, or their word on what it is.
+fn known(location: &str) -> Result<Source, Error> {
+    Ok(match transform::kind_of(location)? {
+        Kind::Document => Source::Json,
+        Kind::MatrixText => Source::Bigstream,
+        Kind::LocalAffines | Kind::Field => Source::Field,
+    })
+}
+
+fn folder(location: &str) -> Result<Source, Error> {
+    if transform::kind_of(location)? == Kind::LocalAffines {
+        return Ok(Source::Field);
+    }
+    let unfit = |message| Error::Unfit { location: location.to_owned(), message };
+    if ngff::attributes(location).map_err(unfit)?.is_some() {
+        return Ok(Source::Ngff);
+    }
+    match volume::attributes(location)? {
+        Some((attributes, _)) if attributes.contains_key("direction") => Ok(Source::Field),
+        _ if VectorArray::open(location, None, false).is_ok() => Err(array(location)),
+        _ => Ok(Source::Field),
+    }
+}
+
+/// An array of vectors does not say what they are.
+fn array(location: &str) -> Error {
+    Error::Unfit {
+        location: location.to_owned(),
+        message: "is an array of vectors that does not say what they are; give --from \
+                  bigstream-displacements (current BigStream) or bigstream-positions (that of 2021)"
+            .to_owned(),
+    }
+}

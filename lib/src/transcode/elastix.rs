@@ -1,0 +1,280 @@
+//! elastix' transform parameter files (elastix manual, chapter 6): `(Key value ...)` a line, a chain by
+//! `InitialTransformParameterFileName`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::bspline::BSpline;
+use super::models;
+use super::pieces::{Piece, Warp};
+use super::world::{Placement, World};
+use crate::geom::{Affine, Grid, Point};
+
+/// A chain longer than this refers to itself.
+const LONGEST: usize = 64;
+
+/// The entries of a file, strings without their quotes.
+struct Entries(BTreeMap<String, Vec<String>>);
+
+/// Whether a text begins as these files do.
+pub(super) fn is_parameter_file(text: &str) -> bool {
+    let first = text.lines().map(str::trim).find(|l| !l.is_empty() && !l.starts_with("//"));
+    first.is_some_and(|line| {
+        line.starts_with('(') && line.contains(' ') && text.contains("(Transform \"")
+    })
+}
+
+impl Entries {
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut entries = BTreeMap::new();
+        for (i, line) in text.lines().enumerate() {
+            let line = line.split("//").next().unwrap_or_default().trim();
+            if line.is_empty() {
+                continue;
+            }
+            let inner = line.strip_prefix('(').and_then(|l| l.strip_suffix(')'));
+            let inner = inner.ok_or_else(|| format!("line {} is no (Key value ...)", i + 1))?;
+            let mut words = words(inner).into_iter();
+            if let Some(key) = words.next() {
+                entries.insert(key, words.collect());
+            }
+        }
+        Ok(Self(entries))
+    }
+
+    fn word(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.first().map(String::as_str)
+    }
+
+    fn numbers(&self, key: &str) -> Result<Vec<f64>, String> {
+        let words = self.0.get(key).ok_or_else(|| format!("has no ({key} ...)"))?;
+        let number = |word: &String| {
+            word.parse::<f64>()
+                .ok()
+                .filter(|v| v.is_finite())
+                .ok_or_else(|| format!("has '{word}' in ({key} ...), wanted finite numbers"))
+        };
+        words.iter().map(number).collect()
+    }
+}
+
+/// Words, those in quotes with their blanks.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (i, part) in line.split('"').enumerate() {
+        if i % 2 == 1 {
+            words.push(part.to_owned());
+        } else {
+            words.extend(part.split_whitespace().map(str::to_owned));
+        }
+    }
+    words
+}
+
+/// The maps of a file and of those that it begins with, first applied first.
+pub(super) fn read(path: &Path, world: World) -> Result<Vec<Piece>, String> {
+    read_chain(path, world, LONGEST)
+}
+
+fn read_chain(path: &Path, world: World, left: usize) -> Result<Vec<Piece>, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
+    let entries = Entries::parse(&text)?;
+    let own = transform(&entries, world)?;
+    let initial = ["InitialTransformParameterFileName", "InitialTransformParametersFileName"]
+        .iter()
+        .find_map(|key| entries.word(key))
+        .filter(|name| !name.is_empty() && *name != "NoInitialTransform");
+    let Some(initial) = initial else { return Ok(vec![own]) };
+    if left == 0 {
+        return Err(format!("begins with {initial}, which begins with itself"));
+    }
+    let first = find(path, initial)?;
+    let before =
+        read_chain(&first, world, left - 1).map_err(|e| format!("{e} (in {})", first.display()))?;
+    match entries.word("HowToCombineTransforms").unwrap_or("Compose") {
+        "Compose" => Ok(before.into_iter().chain([own]).collect()),
+        "Add" => Ok(vec![add(before, own)?]),
+        other => Err(format!("combines transforms by '{other}', wanted Compose or Add")),
+    }
+}
+
+/// Where the initial transform is: as written, or beside the file, since results are moved.
+fn find(path: &Path, initial: &str) -> Result<PathBuf, String> {
+    let beside = |name: &Path| path.with_file_name("").join(name);
+    let written = Path::new(initial);
+    let name = written.file_name().map_or(written, Path::new);
+    let places = [written.to_owned(), beside(written), beside(name)];
+    places.into_iter().find(|place| place.is_file()).ok_or_else(|| {
+        format!("begins with {initial}, which is not there; put it beside this file")
+    })
+}
+
+fn transform(entries: &Entries, world: World) -> Result<Piece, String> {
+    let name = entries.word("Transform").ok_or("has no (Transform \"...\")")?;
+    let axes = match entries.word("FixedImageDimension") {
+        Some("2") => 2,
+        Some("3") => 3,
+        other => return Err(format!("has FixedImageDimension {other:?}, wanted 2 or 3")),
+    };
+    let parameters = entries.numbers("TransformParameters")?;
+    let class = match (name, axes) {
+        ("BSplineTransform" | "RecursiveBSplineTransform", _) => {
+            return spline(entries, axes, &parameters, world);
+        }
+        ("EulerTransform", 2) => "Euler2DTransform",
+        ("EulerTransform", _) => "Euler3DTransform",
+        ("SimilarityTransform", 2) => "Similarity2DTransform",
+        ("SimilarityTransform", _) => "Similarity3DTransform",
+        ("AffineTransform", _) => "AffineTransform",
+        ("TranslationTransform", _) => "TranslationTransform",
+        (other, _) => {
+            return Err(format!(
+                "is a {other}; translation, Euler, similarity, affine and B-spline transforms can be read"
+            ));
+        }
+    };
+    let mut fixed = match class {
+        "TranslationTransform" => Vec::new(),
+        _ => entries.numbers("CenterOfRotationPoint")?,
+    };
+    if class == "Euler3DTransform" {
+        let zyx = entries.word("ComputeZYX") == Some("true");
+        fixed.resize(4, 0.0);
+        fixed[3] = f64::from(zyx);
+    }
+    let (linear, offset) = models::matrix(class, axes, &parameters, &fixed)
+        .ok_or_else(|| format!("is a {name} of {axes} axes, which is not known"))??;
+    let map = world.map(&linear, offset);
+    map.inverse().map_err(|e| e.to_string())?;
+    Ok(Piece::Affine(map))
+}
+
+fn spline(
+    entries: &Entries,
+    axes: usize,
+    parameters: &[f64],
+    world: World,
+) -> Result<Piece, String> {
+    if entries.word("UseCyclicTransform") == Some("true") {
+        return Err("is a cyclic B-spline, which cannot be read".to_owned());
+    }
+    let three = |key: &str, rest: f64| -> Result<[f64; 3], String> {
+        let values = entries.numbers(key)?;
+        if values.len() != axes {
+            return Err(format!("has {} numbers in ({key} ...), wanted {axes}", values.len()));
+        }
+        Ok(std::array::from_fn(|a| values.get(a).copied().unwrap_or(rest)))
+    };
+    let size = three("GridSize", 1.0)?;
+    let (spacing, origin, index) =
+        (three("GridSpacing", 1.0)?, three("GridOrigin", 0.0)?, three("GridIndex", 0.0)?);
+    let mut cosines = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+    if let Ok(direction) = entries.numbers("GridDirection") {
+        if direction.len() != axes * axes {
+            return Err(format!("has {} numbers in (GridDirection ...)", direction.len()));
+        }
+        // column after column
+        for (i, value) in direction.iter().enumerate() {
+            cosines[i % axes][i / axes] = *value;
+        }
+    }
+    if size.iter().any(|n| !(1.0..=1e6).contains(n)) {
+        return Err(format!("has a GridSize of {size:?}"));
+    }
+    let shape = [size[2] as usize, size[1] as usize, size[0] as usize];
+    let mut placement = Placement::new(shape, spacing, origin, &cosines);
+    for a in 0..3 {
+        for c in 0..3 {
+            placement.origin[c] += index[a] * placement.steps[a][c];
+        }
+    }
+    let order = match entries.word("BSplineTransformSplineOrder") {
+        Some(word) => word.parse().map_err(|_| format!("has the spline order '{word}'"))?,
+        None => 3,
+    };
+    Ok(Piece::Smooth(Arc::new(BSpline::new(&placement, world, order, axes, parameters)?)))
+}
+
+/// `p -> before(p) + own(p) - p`.
+struct Sum {
+    before: Vec<Piece>,
+    own: Piece,
+}
+
+impl Warp for Sum {
+    fn apply(&self, p: Point) -> Point {
+        let before = self.before.iter().fold(p, |p, piece| image(piece, p));
+        let own = image(&self.own, p);
+        std::array::from_fn(|a| before[a] + own[a] - p[a])
+    }
+}
+
+/// What elastix files hold: matrices and splines.
+fn image(piece: &Piece, p: Point) -> Point {
+    match piece {
+        Piece::Affine(map) => map.apply(p),
+        Piece::Smooth(warp) => warp.apply(p),
+        Piece::Foreign(_) | Piece::Ours(_) => p,
+    }
+}
+
+fn add(before: Vec<Piece>, own: Piece) -> Result<Piece, String> {
+    let matrices: Option<Affine> =
+        before.iter().try_fold(Affine::IDENTITY, |sum, piece| match piece {
+            Piece::Affine(map) => Some(sum.then(map)),
+            _ => None,
+        });
+    let (Some(first), Piece::Affine(second)) = (matrices, &own) else {
+        return Ok(Piece::Smooth(Arc::new(Sum { before, own })));
+    };
+    let (a, b, unit) = (first.rows(), second.rows(), Affine::IDENTITY.rows());
+    let sum = Affine::from_rows(std::array::from_fn(|r| {
+        std::array::from_fn(|c| a[r][c] + b[r][c] - unit[r][c])
+    }));
+    sum.inverse().map_err(|e| e.to_string())?;
+    Ok(Piece::Affine(sum))
+}
+
+/// A matrix as a parameter file for transformix, which fills the fixed image's grid.
+pub(super) fn write(map: &Affine, world: World, onto: &Grid) -> String {
+    let (linear, offset) = world.unmap(map);
+    let join = |values: &[f64]| values.iter().map(f64::to_string).collect::<Vec<_>>().join(" ");
+    let numbers: Vec<f64> = linear.into_iter().flatten().chain(offset).collect();
+    let [z, y, x] = onto.shape;
+    let mut spacing = world.unvector(onto.spacing);
+    spacing.iter_mut().for_each(|s| *s = s.abs());
+    let lines = [
+        ("Transform", "\"AffineTransform\"".to_owned()),
+        ("NumberOfParameters", "12".to_owned()),
+        ("TransformParameters", join(&numbers)),
+        ("InitialTransformParameterFileName", "\"NoInitialTransform\"".to_owned()),
+        ("UseBinaryFormatForTransformationParameters", "\"false\"".to_owned()),
+        ("HowToCombineTransforms", "\"Compose\"".to_owned()),
+        ("CenterOfRotationPoint", "0 0 0".to_owned()),
+        ("FixedImageDimension", "3".to_owned()),
+        ("MovingImageDimension", "3".to_owned()),
+        ("FixedInternalImagePixelType", "\"float\"".to_owned()),
+        ("MovingInternalImagePixelType", "\"float\"".to_owned()),
+        ("Size", format!("{x} {y} {z}")),
+        ("Index", "0 0 0".to_owned()),
+        ("Spacing", join(&spacing)),
+        ("Origin", join(&world.unvector(onto.origin))),
+        ("Direction", "1 0 0 0 1 0 0 0 1".to_owned()),
+        ("UseDirectionCosines", "\"true\"".to_owned()),
+        ("ResampleInterpolator", "\"FinalBSplineInterpolator\"".to_owned()),
+        ("FinalBSplineInterpolationOrder", "1".to_owned()),
+        ("Resampler", "\"DefaultResampler\"".to_owned()),
+        ("DefaultPixelValue", "0".to_owned()),
+        ("ResultImageFormat", "\"nii\"".to_owned()),
+        ("ResultImagePixelType", "\"float\"".to_owned()),
+        ("CompressResultImage", "\"false\"".to_owned()),
+    ];
+    let mut text = String::new();
+    for (key, value) in lines {
+        let _ = writeln!(text, "({key} {value})"); // a String takes all
+    }
+    text
+}

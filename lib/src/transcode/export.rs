@@ -1,0 +1,421 @@
+//! Writing a transform in the format that was asked for.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::fields::{self, Scratch};
+use super::pieces::{self, Foreign, Piece, Sampled, Stage};
+use super::reading::{Imported, Reading};
+use super::target::Target;
+use super::world::{Frame, Unit, World};
+use super::{Error, bigwarp, elastix, itk, matrices, ngff, nifti, nrrd, reading};
+use crate::blocks::Context;
+use crate::geom::{Affine, Chain, FieldSource, Grid, Point, Transform};
+use crate::transform::{self, Step};
+use crate::volume::FieldFile;
+
+/// Points of a landmark file along each axis.
+const LANDMARKS: usize = 4;
+
+/// One call of [`super::transform`].
+struct Job<'a> {
+    source: &'a str,
+    destination: &'a str,
+    target: Target,
+    onto: Option<Grid>,
+    unit: Option<Unit>,
+    ctx: &'a Context,
+}
+
+/// Reads the transform at `source` and writes it to `destination` as `target`, lengths in `to_unit`
+/// where the target leaves that open.
+pub(super) fn transform(
+    source: &str,
+    reading: &Reading,
+    destination: &str,
+    target: Target,
+    to_unit: Option<Unit>,
+    ctx: &Context,
+) -> Result<(), Error> {
+    let job = Job { source, destination, target, onto: reading.onto, unit: to_unit, ctx };
+    if let Target::Volume(_) = target {
+        return Err(job.unfit(
+            "is a transform; write it --to json, field, itk, ants, nifti, nrrd or another \
+                              format of transforms",
+        ));
+    }
+    if to_unit.is_some() && !target.takes_a_unit() {
+        return Err(job.unfit(&format!(
+            "is written --to {} in micrometres; leave --to-unit out",
+            target.name()
+        )));
+    }
+    if job.is_source(destination) {
+        return Err(job.unfit("is what is to be written, too; give another name"));
+    }
+    let imported = reading::read(source, reading)?;
+    ctx.refuse_existing(Path::new(destination))?;
+    if !ctx.plan_only {
+        ctx.input_file(source);
+        ctx.record("read_as", imported.taken_as.clone());
+    }
+    job.write(imported)
+}
+
+impl Job<'_> {
+    fn unfit(&self, message: &str) -> Error {
+        Error::Unfit { location: self.source.to_owned(), message: message.to_owned() }
+    }
+
+    /// Whether a place is the source, or holds it: it must not be replaced.
+    fn is_source(&self, place: &str) -> bool {
+        match (Path::new(self.source).canonicalize(), Path::new(place).canonicalize()) {
+            (Ok(source), Ok(place)) => source.starts_with(place),
+            _ => false,
+        }
+    }
+
+    fn write(&self, imported: Imported) -> Result<(), Error> {
+        match self.target {
+            Target::Json | Target::Ngff => self.write_chain(imported.pieces),
+            Target::Field => self.write_field(imported.pieces),
+            Target::Nifti | Target::Nrrd => self.write_flat(imported.pieces),
+            Target::BigWarp => self.write_landmarks(imported),
+            _ => self.write_matrix(&imported.pieces),
+        }
+    }
+
+    /// A chain in our JSON or as OME-NGFF, with its fields.
+    fn write_chain(&self, pieces: Vec<Piece>) -> Result<(), Error> {
+        let sampled = self.onto.is_some() || pieces.iter().any(|p| matches!(p, Piece::Smooth(_)));
+        let steps = if sampled { self.sample_chain(pieces)? } else { self.copy_chain(pieces)? };
+        if self.ctx.plan_only || !self.ctx.gathers() {
+            return Ok(());
+        }
+        let path = Path::new(self.destination);
+        if self.target == Target::Ngff {
+            ngff::write(path, &steps)?;
+        } else {
+            transform::write_document(path, &steps)?;
+        }
+        self.ctx.output_file(path);
+        Ok(())
+    }
+
+    /// Where the `n`-th field of a chain goes.
+    fn place(&self, n: usize) -> String {
+        let path = Path::new(self.destination);
+        if self.target == Target::Ngff {
+            return path.join(ngff::field_path(n)).join("s0").display().to_string();
+        }
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let number = if n == 0 { String::new() } else { format!("-{}", n + 1) };
+        path.with_file_name(format!("{stem}.field{number}.zarr")).display().to_string()
+    }
+
+    /// The whole map as one field and the matrix that goes on outside it.
+    fn sample_chain(&self, pieces: Vec<Piece>) -> Result<Vec<Step>, Error> {
+        let scratch = Scratch::beside(self.destination);
+        let stages = self.stages(pieces, &scratch)?;
+        let last = pieces::affine_part(&stages);
+        let location = self.place(0);
+        self.sample(stages, last, &location)?;
+        let mut steps = vec![Step::Field(location)];
+        if last != Affine::IDENTITY {
+            steps.push(Step::Affine(last));
+        }
+        Ok(steps)
+    }
+
+    fn sample(&self, stages: Vec<Stage>, last: Affine, location: &str) -> Result<(), Error> {
+        let grid = self.onto.ok_or_else(|| {
+            self.unfit(
+                "is to be sampled on a grid; say which with --onto VOLUME, or --shape and \
+                        --out-spacing",
+            )
+        })?;
+        let unlast = last.inverse().map_err(|e| self.unfit(&e.to_string()))?;
+        let sampled = Sampled { stages, grid, unlast };
+        if !self.ctx.plan_only {
+            tracing::info!(
+                "{}: sampled on {:?} voxels; exact at them, linear between",
+                self.source,
+                grid.shape
+            );
+        }
+        let fingerprint = format!("transcode {} {:?}", self.source, self.target);
+        fields::write_field(&sampled, location, &fingerprint, self.ctx)
+    }
+
+    /// Each step as it is, foreign fields copied to arrays of ours.
+    fn copy_chain(&self, pieces: Vec<Piece>) -> Result<Vec<Step>, Error> {
+        let mut steps = Vec::new();
+        let mut count = 0;
+        for piece in pieces {
+            match piece {
+                Piece::Affine(map) => steps.push(Step::Affine(map)),
+                Piece::Ours(step @ Step::Field(_)) if self.target == Target::Ngff => {
+                    let location = self.place(count);
+                    count += 1;
+                    let Step::Field(from) = &step else { continue };
+                    self.copy(&FieldFile::open(from)?, &location)?;
+                    steps.push(Step::Field(location));
+                }
+                Piece::Ours(Step::LocalAffines(_)) if self.target == Target::Ngff => {
+                    return Err(self.unfit(
+                        "holds local affines, which OME-NGFF has no word for; sample them \
+                                           with --onto",
+                    ));
+                }
+                Piece::Ours(step) => steps.push(step),
+                Piece::Foreign(field) => {
+                    let location = self.place(count);
+                    count += 1;
+                    self.import(*field, &location)?.into_iter().for_each(|step| steps.push(step));
+                }
+                Piece::Smooth(_) => {
+                    return Err(
+                        self.unfit("holds a spline; say on which grid to sample it with --onto")
+                    );
+                }
+            }
+        }
+        Ok(steps)
+    }
+
+    fn import(&self, mut field: Foreign, location: &str) -> Result<Vec<Step>, Error> {
+        let scratch = Scratch::beside(location);
+        if !self.ctx.plan_only && !self.ctx.finish {
+            field.prepare(scratch.path())?;
+        }
+        self.copy(&field, location)?;
+        Ok(field.steps(location))
+    }
+
+    fn copy(&self, field: &dyn FieldSource, location: &str) -> Result<(), Error> {
+        if self.is_source(location) {
+            return Err(self.unfit("would be replaced by its own copy; give another name"));
+        }
+        let fingerprint = format!("transcode {}", self.source);
+        fields::write_field(field, location, &fingerprint, self.ctx)
+    }
+
+    /// All maps so that they can be evaluated; foreign fields go to scratch.
+    fn stages(&self, pieces: Vec<Piece>, scratch: &Scratch) -> Result<Vec<Stage>, Error> {
+        let mut stages = Vec::new();
+        for (i, piece) in pieces.into_iter().enumerate() {
+            stages.push(match piece {
+                Piece::Affine(map) => Stage::Chain(Chain::affine(map)),
+                Piece::Smooth(warp) => Stage::Smooth(warp),
+                Piece::Ours(step) => Stage::Chain(open(&[step])?),
+                Piece::Foreign(field) if self.ctx.plan_only => {
+                    let grid = field.grid();
+                    tracing::debug!("{}: a field of {:?} vectors", self.source, grid.shape);
+                    continue;
+                }
+                Piece::Foreign(_) if self.ctx.scattered => {
+                    return Err(self.unfit("is to be sampled in parts; import it --to json first"));
+                }
+                Piece::Foreign(mut field) => {
+                    field.prepare(scratch.path())?;
+                    let location = scratch.at(&format!("{i}.zarr"));
+                    fields::keep(&*field, &location)?;
+                    Stage::Chain(open(&field.steps(&location))?)
+                }
+            });
+        }
+        Ok(stages)
+    }
+
+    /// One field of ours.
+    fn write_field(&self, pieces: Vec<Piece>) -> Result<(), Error> {
+        self.one_field(pieces, self.destination)?;
+        if !self.ctx.plan_only && self.ctx.gathers() {
+            self.ctx.output_file(Path::new(self.destination));
+        }
+        Ok(())
+    }
+
+    /// The whole map as one field at `location`: its own samples where it has them, else sampled.
+    fn one_field(&self, mut pieces: Vec<Piece>, location: &str) -> Result<(), Error> {
+        pieces.retain(|piece| !matches!(piece, Piece::Affine(map) if *map == Affine::IDENTITY));
+        match (pieces.as_mut_slice(), self.onto) {
+            ([Piece::Foreign(_)], None) => {
+                let Some(Piece::Foreign(field)) = pieces.pop() else { return Ok(()) };
+                if !field.is_straight() {
+                    return Err(self.unfit(
+                        "has axes that are turned against ours: write it --to json (exact, \
+                                           with matrices), or say a grid with --onto",
+                    ));
+                }
+                self.import(*field, location).map(|_| ())
+            }
+            ([Piece::Ours(Step::Field(from))], None) => {
+                self.copy(&FieldFile::open(from)?, location)
+            }
+            _ => {
+                let scratch = Scratch::beside(location);
+                let stages = self.stages(pieces, &scratch)?;
+                self.sample(stages, Affine::IDENTITY, location)
+            }
+        }
+    }
+
+    /// A field as a file of another format, by way of one of ours.
+    fn write_flat(&self, pieces: Vec<Piece>) -> Result<(), Error> {
+        if self.ctx.scattered {
+            return Err(self.unfit(
+                "is written into one file, which cannot be done in parts; leave --part out",
+            ));
+        }
+        let scratch = Scratch::beside(self.destination);
+        let location = match pieces.as_slice() {
+            [Piece::Ours(Step::Field(from))] if self.onto.is_none() => from.clone(),
+            _ => {
+                let location = scratch.at("field.zarr");
+                self.one_field(pieces, &location)?;
+                location
+            }
+        };
+        if self.ctx.plan_only {
+            return Ok(());
+        }
+        let field = FieldFile::open(&location)?;
+        let path = Path::new(self.destination);
+        let um = self.unit.unwrap_or(Unit::Mm).micrometres();
+        if self.target == Target::Nifti {
+            nifti::write(path, &field, um)?;
+        } else {
+            nrrd::write(path, &field, um)?;
+        }
+        self.said(World { frame: Frame::Lps, micrometres: um });
+        self.ctx.output_file(path);
+        Ok(())
+    }
+
+    /// Landmarks on a lattice of the grid.
+    fn write_landmarks(&self, imported: Imported) -> Result<(), Error> {
+        let grid = self.onto.ok_or_else(|| {
+            self.unfit("becomes landmarks on a grid; say which with --onto VOLUME, or --shape and --out-spacing")
+        })?;
+        if self.ctx.plan_only {
+            return Ok(());
+        }
+        let fixed = lattice(&grid);
+        let scratch = Scratch::beside(self.destination);
+        let stages = self.stages(imported.pieces, &scratch)?;
+        let mut moving = fixed.clone();
+        pieces::carry(&stages, &mut moving).map_err(Error::Field)?;
+        let world =
+            World { frame: Frame::Lps, micrometres: self.unit.unwrap_or(Unit::Um).micrometres() };
+        let axes = if imported.planar || grid.shape[0] == 1 { 2 } else { 3 };
+        let text = bigwarp::write(&fixed, &moving, world, axes);
+        self.write_file(text.as_bytes(), world)
+    }
+
+    /// One matrix.
+    fn write_matrix(&self, pieces: &[Piece]) -> Result<(), Error> {
+        let map = one_matrix(pieces).ok_or_else(|| {
+            self.unfit("holds a field, a spline or local affines, which no matrix can say; write it --to json, \
+                        or as a field --to nifti or nrrd")
+        })?;
+        if self.ctx.plan_only {
+            return Ok(());
+        }
+        let usual = if let Target::Matrix(_) = self.target { Unit::Um } else { Unit::Mm };
+        let frame = if self.target == Target::Greedy { Frame::Ras } else { Frame::Lps };
+        let world = World { frame, micrometres: self.unit.unwrap_or(usual).micrometres() };
+        match self.target {
+            Target::Matrix(axes) => {
+                let path = Path::new(self.destination);
+                let shift = map.offset().map(|v| v / world.micrometres);
+                transform::write_matrix_text(path, &Affine::from_parts(map.linear(), shift), axes)?;
+                self.ctx.output_file(path);
+                Ok(())
+            }
+            Target::Itk => self.write_file(itk::write_text(&map, world).as_bytes(), world),
+            Target::Ants => self.write_file(&itk::write_matlab(&map, world), world),
+            Target::Greedy => {
+                self.write_file(matrices::write_greedy(&map, world).as_bytes(), world)
+            }
+            _ => {
+                let onto = self.onto.ok_or_else(|| {
+                    self.unfit(
+                        "becomes a file that names the grid of the fixed image; say it with --onto",
+                    )
+                })?;
+                self.write_file(elastix::write(&map, world, &onto).as_bytes(), world)
+            }
+        }
+    }
+
+    fn write_file(&self, bytes: &[u8], world: World) -> Result<(), Error> {
+        let path = Path::new(self.destination);
+        crate::table::write_whole(path, bytes).map_err(|source| Error::Io {
+            action: "write",
+            path: self.destination.to_owned(),
+            source,
+        })?;
+        self.said(world);
+        self.ctx.output_file(path);
+        Ok(())
+    }
+
+    /// Says how it was written.
+    fn said(&self, world: World) {
+        let unit = [Unit::Nm, Unit::Um, Unit::Mm]
+            .into_iter()
+            .find(|unit| unit.micrometres() == world.micrometres)
+            .map_or("", Unit::name);
+        let frame = if self.target == Target::BigWarp { "" } else { world.frame.name() };
+        tracing::info!(
+            "{}: written as {}: fixed-to-moving, x,y,z, {frame}{}{unit}",
+            self.destination,
+            self.target.name(),
+            if frame.is_empty() { "" } else { ", " },
+        );
+        self.ctx.record(
+            "written_as",
+            serde_json::json!({"format": self.target.name(), "direction": "fixed-to-moving", "axes": "x,y,z",
+                               "frame": frame, "unit": unit}),
+        );
+    }
+}
+
+pub(super) fn open(steps: &[Step]) -> Result<Chain, Error> {
+    let mut chain = Chain::default();
+    for step in steps {
+        chain.steps.push(match step {
+            Step::Affine(map) => Transform::Affine(*map),
+            Step::Field(location) => Transform::Field(Arc::new(FieldFile::open(location)?)),
+            Step::LocalAffines(location) => {
+                Transform::LocalAffines(Arc::new(transform::read_local_affines(location)?))
+            }
+        });
+    }
+    Ok(chain)
+}
+
+fn one_matrix(pieces: &[Piece]) -> Option<Affine> {
+    pieces.iter().try_fold(Affine::IDENTITY, |sum, piece| match piece {
+        Piece::Affine(map) => Some(sum.then(map)),
+        _ => None,
+    })
+}
+
+/// Points spread evenly over a grid, its corners included.
+fn lattice(grid: &Grid) -> Vec<Point> {
+    let along = |a: usize| -> Vec<f64> {
+        let last = grid.shape[a].saturating_sub(1) as f64;
+        let count = if last == 0.0 { 1 } else { LANDMARKS };
+        (0..count).map(|i| last * i as f64 / (count.max(2) - 1) as f64).collect()
+    };
+    let [z, y, x] = [along(0), along(1), along(2)];
+    let mut points = Vec::new();
+    for z in &z {
+        for y in &y {
+            points.extend(x.iter().map(|x| grid.position([*z, *y, *x])));
+        }
+    }
+    points
+}

@@ -1,0 +1,140 @@
+//! Writing displacement fields: ours from whatever can be read box by box, and files of others whole.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::json;
+
+use super::Error;
+use crate::blocks::{Context, Outcome, Plan};
+use crate::geom::{Box3, FieldSource, Grid};
+use crate::volume::{Existing, FieldOutput};
+
+/// Vectors along an axis of a chunk.
+const CHUNK: usize = 64;
+
+/// The bytes of planes that are held while a file of another format is written.
+const SLAB: usize = 128 << 20;
+
+/// Writes a field of ours at `location`, box by box.
+pub(super) fn write_field(
+    source: &dyn FieldSource,
+    location: &str,
+    fingerprint: &str,
+    ctx: &Context,
+) -> Result<(), Error> {
+    let grid = source.grid();
+    let chunk = grid.shape.map(|n| n.clamp(1, CHUNK));
+    let bytes = |block: [usize; 3]| {
+        // points, what is stored, what is written
+        (block.iter().product::<usize>() * (2 * size_of::<[f64; 3]>() + size_of::<[f32; 3]>()))
+            as u64
+    };
+    let block = Plan::choose_block(grid.bounds(), chunk, bytes, ctx)?;
+    let plan = Plan::tile(grid.bounds(), block, bytes(block), format!("{fingerprint};{grid:?}"));
+    if plan.is_all_asked(ctx) {
+        return Ok(());
+    }
+    let output = Arc::new(FieldOutput::create(location, &grid, chunk, ctx.existing)?);
+    let reach = Mutex::new([0.0f64; 3]);
+    plan.stream(
+        ctx,
+        &output.ledger_folder(),
+        |task| source.read(&task.core).map_err(anyhow::Error::from_boxed),
+        |_, vectors: Vec<[f32; 3]>| {
+            let mut reach = reach.lock().unwrap_or_else(PoisonError::into_inner);
+            for u in &vectors {
+                for a in 0..3 {
+                    reach[a] = reach[a].max(f64::from(u[a].abs()));
+                }
+            }
+            Ok(vectors)
+        },
+        |task, vectors| {
+            output.write(&task.core, &vectors)?;
+            Ok(Outcome::Done)
+        },
+    )?;
+    // blocks of other runs are not known
+    if !ctx.scattered && ctx.existing != Existing::Resume {
+        let reach = *reach.lock().unwrap_or_else(PoisonError::into_inner);
+        output.set_attribute("reach", json!(reach))?;
+    }
+    Ok(())
+}
+
+/// A folder for what is needed on the way to `destination`; gone with this value.
+pub(super) struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Its name says whose it is.
+    pub(super) fn beside(destination: &str) -> Self {
+        let trimmed = destination.trim_end_matches('/');
+        Self(
+            PathBuf::from(format!("{trimmed}.voxloom"))
+                .join(format!("scratch-{}", std::process::id())),
+        )
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A name in it.
+    pub(super) fn at(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // what cannot be removed does no harm, and the folder above goes only if it is empty
+        let _ = fs::remove_dir_all(&self.0);
+        if let Some(above) = self.0.parent() {
+            let _ = fs::remove_dir(above);
+        }
+    }
+}
+
+/// Copies a field into a scratch folder, on this thread.
+pub(super) fn keep(source: &dyn FieldSource, location: &str) -> Result<(), Error> {
+    let grid = source.grid();
+    let chunk = grid.shape.map(|n| n.clamp(1, CHUNK));
+    let output = FieldOutput::create(location, &grid, chunk, Existing::Overwrite)?;
+    for part in grid.bounds().tiles(chunk) {
+        output.write(&part, &source.read(&part).map_err(Error::Field)?)?;
+    }
+    Ok(())
+}
+
+/// Slabs of whole planes, as thick as memory and chunks suggest.
+pub(super) fn slabs(grid: &Grid) -> Vec<Box3> {
+    let [_, ny, nx] = grid.shape;
+    let plane = ny * nx * size_of::<[f32; 3]>();
+    let depth = (SLAB / plane.max(1)).clamp(1, CHUNK);
+    grid.bounds().tiles([depth, ny, nx]).collect()
+}
+
+/// Writes a file under a temporary name in its folder and renames it: whole or not at all.
+pub(super) fn write_beside(
+    path: &Path,
+    fill: impl FnOnce(File) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let io = |source| Error::Io { action: "write", path: path.display().to_string(), source };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).map_err(io)?;
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    let written = File::create(&temporary)
+        .map_err(io)
+        .and_then(fill)
+        .and_then(|()| File::open(&temporary).and_then(|file| file.sync_all()).map_err(io))
+        .and_then(|()| fs::rename(&temporary, path).map_err(io));
+    if written.is_err() {
+        // the first error is the one to tell
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}

@@ -1,0 +1,56 @@
+//! The flags by which users say how a transform of another program is taken, for programs to flatten. The
+//! struct has no doc comment beyond this line, as clap would take it for the program's own.
+#![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
+
+use super::{Fit, Frame, Reading, Source, Unit, parse_axes};
+use crate::geom::Grid;
+use crate::transform::Axes;
+use crate::volume::Select;
+
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Transforms of other programs")]
+pub struct Flags {
+    /// What wrote the transform [default: told by its content]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub from: Option<Source>,
+    /// Order of the axes of BigStream's matrices and arrays: zyx or xyz [default: zyx; positions xyz]
+    #[arg(long, value_name = "AXES", value_parser = parse_axes)]
+    pub from_axes: Option<Axes>,
+    /// The transform takes moving points to fixed ones: write its inverse
+    #[arg(long)]
+    pub invert: bool,
+    /// Unit of its lengths [default: what it says; else mm, and um for BigStream and BigWarp]
+    #[arg(long, value_enum)]
+    pub unit: Option<Unit>,
+    /// Where its x and y point, of NIfTI and NRRD that of the vectors [default: what it says; else LPS,
+    /// and RAS for greedy]
+    #[arg(long, value_enum)]
+    pub frame: Option<Frame>,
+    /// What is fitted to BigWarp's landmarks [default: tps]
+    #[arg(long = "model", value_enum)]
+    pub model: Option<Fit>,
+    /// Which of several OME-NGFF transformations
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Unit of what is written [default: mm, and um for BigStream and BigWarp]
+    #[arg(long, value_enum)]
+    pub to_unit: Option<Unit>,
+}
+
+impl Flags {
+    /// What they say, with the grid that a map is sampled on and what the flags of volumes say.
+    pub fn reading(&self, select: &Select, onto: Option<Grid>) -> Reading {
+        Reading {
+            from: self.from,
+            axes: self.from_axes,
+            invert: self.invert,
+            unit: self.unit,
+            frame: self.frame,
+            fit: self.model,
+            name: self.name.clone(),
+            spacing: select.spacing,
+            origin: select.origin,
+            onto,
+        }
+    }
+}

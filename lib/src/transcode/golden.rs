@@ -1,0 +1,240 @@
+//! Files that other tools wrote, and where those tools take points (`tests/data/transforms/make.py`).
+
+use std::path::{Path, PathBuf};
+
+use super::export::open;
+use super::pieces::{self, Piece, Stage};
+use super::*;
+use crate::geom::{Chain, Grid, Point};
+use crate::table;
+
+fn data(name: &str) -> String {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/data/transforms");
+    folder.join(name).display().to_string()
+}
+
+fn points(name: &str) -> Vec<Point> {
+    table::read_points(Path::new(&data(name))).unwrap().positions
+}
+
+/// All maps of a file, fields by way of arrays of ours.
+fn stages(location: &str, reading: &Reading, folder: &Path) -> Vec<Stage> {
+    let imported = reading::read(location, reading).unwrap();
+    let stage = |(i, piece)| match piece {
+        Piece::Affine(map) => Stage::Chain(Chain::affine(map)),
+        Piece::Smooth(warp) => Stage::Smooth(warp),
+        Piece::Ours(step) => Stage::Chain(open(&[step]).unwrap()),
+        Piece::Foreign(mut field) => {
+            field.prepare(folder).unwrap();
+            let location = folder.join(format!("{i}.zarr")).display().to_string();
+            fields::keep(&*field, &location).unwrap();
+            Stage::Chain(open(&field.steps(&location)).unwrap())
+        }
+    };
+    imported.pieces.into_iter().enumerate().map(stage).collect()
+}
+
+/// The largest distance, in micrometres, between where we and the tool take the points.
+fn worst(file: &str, from: &str, to: &str, reading: &Reading) -> f64 {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ours = points(from);
+    pieces::carry(&stages(&data(file), reading, folder.path()), &mut ours).unwrap();
+    let theirs = points(to);
+    assert!(ours.len() == theirs.len() && !ours.is_empty());
+    let distance =
+        |(p, q): (&Point, &Point)| (0..3).map(|a| (p[a] - q[a]).abs()).fold(0.0, f64::max);
+    ours.iter().zip(&theirs).map(distance).fold(0.0, f64::max)
+}
+
+#[test]
+fn matrices_of_itk_take_points_where_itk_takes_them() {
+    for name in [
+        "itk_affine",
+        "itk_euler",
+        "itk_euler_zyx",
+        "itk_translation",
+        "itk_scale",
+        "itk_versor",
+        "itk_similarity",
+        "itk_scale_versor",
+        "itk_scale_skew_versor",
+        "itk_compose_scale_skew_versor",
+        "itk_composite",
+        "itk_similarity_2d",
+    ] {
+        let off = worst(
+            &format!("{name}.tfm"),
+            "points.csv",
+            &format!("{name}.csv"),
+            &Reading::default(),
+        );
+        assert!(off < 1e-9, "{name}: {off}");
+    }
+    for file in ["itk_affine.txt", "itk_affine.mat", "itk_euler.mat"] {
+        let to = format!("{}.csv", file.split('.').next().unwrap());
+        let off = worst(file, "points.csv", &to, &Reading::default());
+        assert!(off < 1e-9, "{file}: {off}");
+    }
+}
+
+#[test]
+fn splines_of_itk_take_points_where_itk_takes_them() {
+    for name in ["itk_bspline", "itk_composite_bspline"] {
+        let off = worst(
+            &format!("{name}.tfm"),
+            "points.csv",
+            &format!("{name}.csv"),
+            &Reading::default(),
+        );
+        assert!(off < 1e-9, "{name}: {off}");
+    }
+}
+
+#[test]
+fn fields_of_itk_take_points_where_itk_takes_them_whichever_way_their_axes_run() {
+    for name in ["field", "field_turned", "field_mirrored"] {
+        for (suffix, said) in [("nrrd", "nrrd"), ("nii", "nii"), ("nii.gz", "nii")] {
+            let to = format!("{name}.{said}.csv");
+            let off = worst(&format!("{name}.{suffix}"), "points.csv", &to, &Reading::default());
+            assert!(off < 1e-5, "{name}.{suffix}: {off} um");
+        }
+    }
+}
+
+#[test]
+fn elastix_takes_points_where_transformix_takes_them_to_its_last_digit() {
+    for name in ["elastix_0", "elastix_1", "elastix_2", "elastix_3", "elastix_add"] {
+        let (file, to) = (format!("{name}.txt"), format!("{name}.csv"));
+        let off = worst(&file, "elastix_points.csv", &to, &Reading::default());
+        assert!(off < 0.6e-3, "{name}: {off} um"); // six decimals of a millimetre
+    }
+}
+
+#[test]
+fn greedys_matrix_and_warp_take_points_where_it_resliced_them_from() {
+    let reading = Reading::default();
+    for (file, to) in [("greedy.mat", "greedy.csv"), ("greedy_warp.nii.gz", "greedy_warp.csv")] {
+        let off = worst(file, "greedy_points.csv", to, &reading);
+        assert!(off < 1e-3, "{file}: {off} um"); // ten micrometres in single precision
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut both = points("greedy_points.csv");
+    for file in ["greedy_warp.nii.gz", "greedy.mat"] {
+        pieces::carry(&stages(&data(file), &reading, folder.path()), &mut both).unwrap();
+    }
+    let off = both
+        .iter()
+        .zip(points("greedy_both.csv"))
+        .flat_map(|(p, q)| (0..3).map(move |a| (p[a] - q[a]).abs()))
+        .fold(0.0, f64::max);
+    assert!(off < 1e-3, "{off}");
+}
+
+#[test]
+fn landmarks_bend_space_as_itks_spline_does_of_which_bigwarps_is_a_translation() {
+    for axes in [2, 3] {
+        let file = format!("bigwarp_{axes}d.landmarks.csv");
+        let (from, to) = (format!("bigwarp_{axes}d_points.csv"), format!("bigwarp_{axes}d.csv"));
+        let off = worst(&file, &from, &to, &Reading::default());
+        assert!(off < 1e-6, "{axes}: {off}");
+    }
+}
+
+/// Files that are not ours to ship; the tests that need them skip aloud without them.
+fn shared(name: &str) -> Option<String> {
+    let folder = std::env::var_os("VOXLOOM_SHARED").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
+        PathBuf::from,
+    );
+    let path = folder.join("data").join(name);
+    if !path.exists() {
+        eprintln!("SKIPPED: no {}", path.display());
+        return None;
+    }
+    Some(path.display().to_string())
+}
+
+#[test]
+fn landmarks_that_bigwarp_wrote_are_met_by_their_spline() {
+    for (file, count) in [
+        ("mri-stack-translation-landmarks.csv", 5),
+        ("mr_landmarks_p2p2p4-111.csv", 6),
+        ("landmarks2d-blobs.csv", 5),
+        ("testPoints.csv", 5),
+    ] {
+        let Some(path) = shared(&format!("bigwarp-files/{file}")) else { return };
+        assert_eq!(detect::source_of(&path).unwrap(), Source::Bigwarp);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let rows: Vec<Vec<f64>> = text
+            .lines()
+            .filter(|l| !l.is_empty())
+            .map(|l| l.split(',').skip(2).map(|c| c.trim_matches('"').parse().unwrap()).collect())
+            .collect();
+        let axes = rows[0].len() / 2;
+        assert_eq!(rows.len(), count);
+        let point = |p: &[f64]| [p.get(2).copied().unwrap_or(0.0), p[1], p[0]];
+        let folder = tempfile::tempdir().unwrap();
+        let stages = stages(&path, &Reading::default(), folder.path());
+        for row in rows {
+            let mut p = [point(&row[axes..])];
+            pieces::carry(&stages, &mut p).unwrap();
+            let want = point(&row[..axes]);
+            assert!((0..3).all(|a| (p[0][a] - want[a]).abs() < 1e-6), "{file}: {p:?} {want:?}");
+        }
+    }
+}
+
+/// BigWarp's project file beside the landmarks holds a similarity from moving to fixed, of landmarks
+/// that were moved a little since.
+#[test]
+fn a_similarity_of_bigwarp_goes_the_way_that_bigwarp_says() {
+    let Some(path) = shared("bigwarp-files/mri-stack-translation-landmarks.csv") else { return };
+    let reading = Reading { fit: Some(Fit::Similarity), invert: true, ..Reading::default() };
+    let folder = tempfile::tempdir().unwrap();
+    let mut p = [[135.0, 113.785_714, 78.047_619]]; // the first moving landmark
+    pieces::carry(&stages(&path, &reading, folder.path()), &mut p).unwrap();
+    let theirs = [133.0, 113.1, 13.1]; // 0.998 x 78.05 + ... - 64.66 and so on
+    assert!((0..3).all(|a| (p[0][a] - theirs[a]).abs() < 6.0), "{p:?}");
+}
+
+#[test]
+fn the_matrices_of_greedys_phantoms_are_rotations_in_millimetres() {
+    for file in ["phantom01_rigid.mat", "t1longi_2d_rigid.mat", "circle_nzbkg_init.mat"] {
+        let Some(path) = shared(&format!("greedy-phantoms/{file}")) else { return };
+        let imported = reading::read(&path, &Reading::default()).unwrap();
+        let [Piece::Affine(map)] = imported.pieces.as_slice() else {
+            panic!("{file} is no matrix")
+        };
+        let parts = map.decompose();
+        assert!(parts.scales.iter().all(|s| (s - 1.0).abs() < 1e-4), "{file}: {parts:?}");
+        assert_eq!(imported.taken_as["frame"], "RAS");
+        // tens of millimetres
+        assert!(map.offset().iter().any(|v| v.abs() > 2000.0), "{file}");
+    }
+}
+
+#[test]
+fn a_sampled_spline_is_exact_at_the_nodes_of_its_grid() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let grid = Grid::new([5, 6, 7], [30.0, 35.0, 28.0], [20.0, 50.0, 25.0]);
+    for (file, what) in
+        [("itk_composite_bspline.tfm", "spline.json"), ("bigwarp_3d.landmarks.csv", "tps.json")]
+    {
+        let reading = Reading { onto: Some(grid), ..Reading::default() };
+        let ctx = Context::default();
+        transform(&data(file), &reading, &at(what), Target::Json, None, &ctx).unwrap();
+        let chain = crate::transform::read_chain(&[at(what)]).unwrap();
+        let nodes: Vec<Point> = pieces::positions(&grid, &grid.bounds()).collect();
+        let mut want = nodes.clone();
+        pieces::carry(&stages(&data(file), &Reading::default(), folder.path()), &mut want).unwrap();
+        let mut got = nodes;
+        pieces::carry(&[Stage::Chain(chain)], &mut got).unwrap();
+        let off = got
+            .iter()
+            .zip(&want)
+            .flat_map(|(p, q)| (0..3).map(move |a| (p[a] - q[a]).abs()))
+            .fold(0.0, f64::max);
+        assert!(off < 1e-5, "{file}: {off}"); // single precision of some tens of micrometres
+    }
+}

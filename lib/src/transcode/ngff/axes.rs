@@ -1,0 +1,318 @@
+//! Coordinate systems: which axis is z, y or x, and in which unit.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::geom::{Affine, Point};
+use crate::volume;
+
+/// An axis of a system.
+#[derive(Clone, Debug, PartialEq)]
+struct Axis {
+    name: String,
+    kind: Option<String>,
+    unit: Option<String>,
+}
+
+/// The axes of a system, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Axes(Vec<Axis>);
+
+impl Axes {
+    fn read(system: &Value) -> Option<Self> {
+        let text =
+            |axis: &Value, key: &str| axis.get(key).and_then(Value::as_str).map(str::to_owned);
+        let axes: Option<Vec<Axis>> = system
+            .get("axes")?
+            .as_array()?
+            .iter()
+            .map(|axis| {
+                Some(Axis {
+                    name: text(axis, "name")?,
+                    kind: text(axis, "type"),
+                    unit: text(axis, "unit"),
+                })
+            })
+            .collect();
+        axes.map(Self)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Their names, as people read them.
+    pub(super) fn names(&self) -> String {
+        self.0.iter().map(|axis| axis.name.as_str()).collect::<Vec<_>>().join(",")
+    }
+
+    fn is_space(axis: &Axis) -> bool {
+        match axis.kind.as_deref() {
+            Some(kind) => kind == "space" || kind == "array",
+            None => !matches!(axis.name.as_str(), "t" | "c"),
+        }
+    }
+
+    /// The axes of space: their places in the system.
+    fn space(&self) -> Vec<usize> {
+        (0..self.0.len()).filter(|&i| Self::is_space(&self.0[i])).collect()
+    }
+
+    /// Which axis of space is z, y and x, counted among the axes of space: by name, else the last ones.
+    pub(super) fn spatial(&self) -> [Option<usize>; 3] {
+        let space = self.space();
+        let named = ["z", "y", "x"]
+            .map(|name| space.iter().position(|&i| self.0[i].name.eq_ignore_ascii_case(name)));
+        if named[1].is_some() && named[2].is_some() {
+            return named;
+        }
+        let count = space.len();
+        std::array::from_fn(|a| (count + a).checked_sub(3))
+    }
+
+    /// The places of z, y and x among all axes.
+    fn places(&self) -> [Option<usize>; 3] {
+        let space = self.space();
+        self.spatial().map(|i| i.map(|i| space[i]))
+    }
+
+    /// The one unit of the axes of space.
+    pub(super) fn micrometres(&self) -> Result<f64, String> {
+        let mut units: Vec<Option<&str>> =
+            self.space().into_iter().map(|i| self.0[i].unit.as_deref()).collect();
+        units.dedup();
+        match units.as_slice() {
+            [Some("micrometer" | "micrometre" | "micron" | "um")] => Ok(1.0),
+            [Some("nanometer" | "nanometre" | "nm")] => Ok(1e-3),
+            [Some("millimeter" | "millimetre" | "mm")] => Ok(1e3),
+            [None] | [] => Err("has axes without a unit; give --unit".to_owned()),
+            _ => Err(format!(
+                "has axes in {units:?}, wanted one of micrometer, nanometer and millimeter; give --unit"
+            )),
+        }
+    }
+
+    /// For each axis of this output the axis of `input` that it shows, as a `mapAxis` says: names by
+    /// names, or a list of places.
+    pub(super) fn sources(&self, input: &Self, map: &Value) -> Option<Vec<usize>> {
+        let sources: Vec<usize> = match map {
+            Value::Object(names) => self
+                .0
+                .iter()
+                .map(|axis| {
+                    let source = names.get(&axis.name)?.as_str()?;
+                    input.0.iter().position(|axis| axis.name == source)
+                })
+                .collect::<Option<_>>()?,
+            Value::Array(places) => {
+                places.iter().map(|v| Some(v.as_u64()? as usize)).collect::<Option<_>>()?
+            }
+            _ => return None,
+        };
+        let each_once = (0..input.len()).all(|i| sources.iter().filter(|s| **s == i).count() == 1);
+        (sources.len() == self.len() && each_once).then_some(sources)
+    }
+}
+
+/// The part of a matrix that concerns space, ours; `None` where it mixes space with other axes.
+pub(super) fn pick(full: &[Vec<f64>], input: &Axes, output: &Axes, um: f64) -> Option<Affine> {
+    let (columns, rows) = (input.places(), output.places());
+    let width = input.len();
+    for (r, row) in full.iter().enumerate() {
+        for (c, value) in row[..width].iter().enumerate() {
+            if rows.contains(&Some(r)) != columns.contains(&Some(c)) && *value != 0.0 {
+                return None;
+            }
+        }
+    }
+    let mut map = Affine::IDENTITY.rows();
+    for a in 0..3 {
+        match (rows[a], columns[a]) {
+            (Some(r), Some(_)) => {
+                for b in 0..3 {
+                    map[a][b] = columns[b].map_or(0.0, |c| full[r][c]);
+                }
+                map[a][3] = full[r][width] * um;
+            }
+            (None, None) => {}
+            _ => return None,
+        }
+    }
+    Some(Affine::from_rows(map))
+}
+
+/// What `input` or `output` of a transformation is called.
+pub(super) fn label(object: &Map<String, Value>, key: &str) -> String {
+    match object.get(key) {
+        Some(Value::String(name)) => name.clone(),
+        Some(Value::Object(reference)) => {
+            let text = |key: &str| reference.get(key).and_then(Value::as_str);
+            match (text("path"), text("name")) {
+                (Some(path), Some(name)) => format!("{path}/{name}"),
+                (Some(one), None) | (None, Some(one)) => one.to_owned(),
+                (None, None) => String::new(),
+            }
+        }
+        _ => String::new(),
+    }
+}
+
+/// All systems that can be named: by their name, or `path/name` in another group.
+pub(super) struct Systems {
+    known: BTreeMap<String, Axes>,
+}
+
+impl Systems {
+    pub(super) fn read(root: &Map<String, Value>, folder: &Path) -> Self {
+        let mut known = BTreeMap::new();
+        add(root, "", &mut known);
+        // images that transformations refer to
+        let text = Value::Object(root.clone()).to_string();
+        let paths = text.split("\"path\":\"").skip(1).filter_map(|rest| rest.split('"').next());
+        for path in paths {
+            let there = folder.join(path.trim_start_matches('/')).display().to_string();
+            if let Ok(Some((attributes, false))) = volume::attributes(&there) {
+                add(super::root(&attributes), &format!("{path}/"), &mut known);
+            }
+        }
+        Self { known }
+    }
+
+    /// The system that `key` of a transformation names.
+    pub(super) fn named(&self, object: &Map<String, Value>, key: &str) -> Result<Axes, String> {
+        let name = label(object, key);
+        self.known.get(&name).cloned().ok_or_else(|| {
+            format!("has no coordinate system '{name}', which a transformation names as its {key}")
+        })
+    }
+
+    /// The same, or the one around it where the transformation names none.
+    pub(super) fn or(
+        &self,
+        object: &Map<String, Value>,
+        key: &str,
+        outer: &Axes,
+    ) -> Result<Axes, String> {
+        if object.contains_key(key) && !label(object, key).is_empty() {
+            self.named(object, key)
+        } else {
+            Ok(outer.clone())
+        }
+    }
+}
+
+fn add(root: &Map<String, Value>, prefix: &str, known: &mut BTreeMap<String, Axes>) {
+    let mut holders: Vec<&Value> = root.get("scene").into_iter().collect();
+    holders.extend(root.get("multiscales").and_then(Value::as_array).into_iter().flatten());
+    let lists = holders.into_iter().map(|holder| holder.get("coordinateSystems"));
+    for system in
+        lists.chain([root.get("coordinateSystems")]).flatten().filter_map(Value::as_array).flatten()
+    {
+        if let (Some(name), Some(axes)) =
+            (system.get("name").and_then(Value::as_str), Axes::read(system))
+        {
+            known.insert(format!("{prefix}{name}"), axes);
+        }
+    }
+}
+
+/// How the array of a field lies, in the unit of its system.
+pub(super) struct FieldAxes {
+    pub(super) location: String,
+    /// The dimension of the components.
+    pub(super) component: usize,
+    /// The others are x, y, z.
+    pub(super) xyz: bool,
+    pub(super) spacing: Point,
+    pub(super) origin: Point,
+}
+
+impl FieldAxes {
+    /// Of an array with its own metadata (RFC 5), or of a group with `multiscales` (0.6).
+    pub(super) fn read(node: &Path) -> Result<Self, String> {
+        let location = node.display().to_string();
+        let bad = |what: &str| format!("refers to {location}, which {what}");
+        let (attributes, is_array) = volume::attributes(&location)
+            .map_err(|e| e.to_string())?
+            .ok_or_else(|| bad("is not there"))?;
+        let root = super::root(&attributes);
+        let image = root.get("multiscales").and_then(|list| list.get(0));
+        let systems = image
+            .and_then(|image| image.get("coordinateSystems"))
+            .or_else(|| root.get("coordinateSystems"));
+        let axes = systems
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Axes::read)
+            .find(|axes| axes.0.iter().any(is_component))
+            .ok_or_else(|| {
+                bad("has no coordinate system with an axis of displacements or coordinates")
+            })?;
+        let component = axes.0.iter().position(is_component).unwrap_or_default();
+        let (array, calibration) = match (is_array, image) {
+            (false, Some(image)) => {
+                let level = image.get("datasets").and_then(|list| list.get(0));
+                let path = level.and_then(|level| level.get("path")).and_then(Value::as_str);
+                let path = path.ok_or_else(|| bad("has no datasets"))?;
+                (node.join(path), level.and_then(|level| level.get("coordinateTransformations")))
+            }
+            (true, _) => (node.to_owned(), root.get("coordinateTransformations")),
+            (false, None) => return Err(bad("is a group without multiscales")),
+        };
+        let spatial = axes.spatial();
+        let xyz = spatial[2] < spatial[1];
+        let order: Vec<usize> = spatial.into_iter().flatten().collect();
+        if !(order.is_sorted() || order.iter().rev().is_sorted()) {
+            return Err(bad("has axes that are neither z,y,x nor x,y,z"));
+        }
+        let (scale, shift) = calibrate(calibration, axes.len()).ok_or_else(|| {
+            bad("is placed by something else than a scale and a translation of all its axes")
+        })?;
+        let places = axes.places();
+        Ok(Self {
+            location: array.display().to_string(),
+            component,
+            xyz,
+            spacing: places.map(|i| i.map_or(1.0, |i| scale[i])),
+            origin: places.map(|i| i.map_or(0.0, |i| shift[i])),
+        })
+    }
+}
+
+fn is_component(axis: &Axis) -> bool {
+    matches!(axis.kind.as_deref(), Some("displacement" | "coordinate"))
+}
+
+/// The scale and the shift that a list of transformations, or a sequence, amounts to.
+fn calibrate(list: Option<&Value>, rank: usize) -> Option<(Vec<f64>, Vec<f64>)> {
+    let (mut scale, mut shift) = (vec![1.0; rank], vec![0.0; rank]);
+    let mut pending: Vec<&Value> =
+        list.and_then(Value::as_array).into_iter().flatten().rev().collect();
+    while let Some(item) = pending.pop() {
+        let name = item.get("type")?.as_str()?;
+        if name == "sequence" {
+            pending.extend(item.get("transformations")?.as_array()?.iter().rev());
+            continue;
+        }
+        if name == "identity" {
+            continue;
+        }
+        let numbers: Vec<f64> =
+            item.get(name)?.as_array()?.iter().map(Value::as_f64).collect::<Option<_>>()?;
+        if numbers.len() != rank || !matches!(name, "scale" | "translation") {
+            return None;
+        }
+        for i in 0..rank {
+            if name == "scale" {
+                scale[i] *= numbers[i];
+                shift[i] *= numbers[i];
+            } else {
+                shift[i] += numbers[i];
+            }
+        }
+    }
+    Some((scale, shift))
+}

@@ -1,0 +1,294 @@
+//! What a transform of another program is made of, before it is written as one of ours.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Error;
+use super::world::{Placement, World};
+use crate::geom::{Affine, Box3, Chain, FieldSource, Grid, Point, SourceError, Transform};
+use crate::transform::Step;
+use crate::volume::{FlatVectors, VectorArray};
+
+/// More samples than this are a damaged header.
+const MOST: usize = 1 << 44;
+
+/// A smooth map that is known everywhere, such as a spline.
+pub(super) trait Warp: Send + Sync {
+    /// Where it takes `p`, `[z, y, x]` micrometres.
+    fn apply(&self, p: Point) -> Point;
+
+    /// The part of it that goes on for ever.
+    fn affine(&self) -> Affine {
+        Affine::IDENTITY
+    }
+}
+
+/// One of the maps that follow each other in a transform.
+pub(super) enum Piece {
+    /// A matrix.
+    Affine(Affine),
+    /// A map that becomes a field once it is sampled.
+    Smooth(Arc<dyn Warp>),
+    /// A field of another program, with its own samples.
+    Foreign(Box<Foreign>),
+    /// An array of ours.
+    Ours(Step),
+}
+
+/// Where the vectors of a foreign field are.
+pub(super) enum Payload {
+    /// An array that can be read box by box.
+    Array(VectorArray),
+    /// Plain bytes behind a header.
+    Flat(FlatVectors),
+    /// Compressed: the bytes that `FlatVectors` speaks of appear when `file` is decompressed from
+    /// byte `from` on.
+    Gzip { file: PathBuf, from: u64, flat: FlatVectors },
+    /// In memory, C order.
+    Memory(Vec<[f64; 3]>),
+}
+
+/// What a foreign field holds at each sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// How far a point moves.
+    Displacements,
+    /// Where it goes.
+    Positions,
+}
+
+/// A vector field of another program.
+pub(super) struct Foreign {
+    /// Where its samples lie, in its own frame.
+    grid: Grid,
+    /// From that frame to ours, where they differ.
+    frame: Option<Affine>,
+    /// A stored vector, in the frame of the samples.
+    turn: [[f64; 3]; 3],
+    holds: Holds,
+    payload: Payload,
+}
+
+impl Foreign {
+    /// A field whose samples lie as `placement` says and whose vectors are x, y, z of `vectors`.
+    pub(super) fn new(
+        placement: &Placement,
+        world: World,
+        vectors: World,
+        holds: Holds,
+        payload: Payload,
+    ) -> Result<Self, String> {
+        let (grid, frame) = placement.grid(world);
+        let back = match &frame {
+            Some(frame) => {
+                frame.inverse().map_err(|e| format!("has axes that span no space: {e}"))?
+            }
+            None => Affine::IDENTITY,
+        };
+        let unit = |c: usize| std::array::from_fn(|a| if a == c { 1.0 } else { 0.0 });
+        let columns: [Point; 3] =
+            std::array::from_fn(|c| back.apply_vector(vectors.vector(unit(c))));
+        let turn = std::array::from_fn(|r| std::array::from_fn(|c| columns[c][r]));
+        Self { grid, frame, turn, holds, payload }.checked()
+    }
+
+    /// A field on a grid of ours, whose stored vectors `turn` takes to `[z, y, x]` micrometres.
+    pub(super) fn on_grid(
+        grid: Grid,
+        turn: [[f64; 3]; 3],
+        holds: Holds,
+        payload: Payload,
+    ) -> Result<Self, String> {
+        Self { grid, frame: None, turn, holds, payload }.checked()
+    }
+
+    fn checked(self) -> Result<Self, String> {
+        let Grid { shape, spacing, origin } = self.grid;
+        let count = shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n));
+        if !count.is_some_and(|count| (1..=MOST).contains(&count)) {
+            return Err(format!("has {shape:?} samples along z, y, x, which cannot be"));
+        }
+        if spacing.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
+            return Err(format!("has samples {spacing:?} um apart, wanted lengths above 0"));
+        }
+        if origin.iter().any(|v| !v.is_finite()) {
+            return Err(format!("has its first sample at {origin:?}, wanted finite numbers"));
+        }
+        Ok(self)
+    }
+
+    /// Stored numbers are to be multiplied with this.
+    pub(super) fn scale(&mut self, slope: f64) {
+        self.turn = self.turn.map(|row| row.map(|v| v * slope));
+    }
+
+    /// Whether its samples lie on a grid of ours, so that it is one step.
+    pub(super) fn is_straight(&self) -> bool {
+        self.frame.is_none()
+    }
+
+    /// The steps that amount to it, once its vectors are at `location`.
+    pub(super) fn steps(&self, location: &str) -> Vec<Step> {
+        let field = Step::Field(location.to_owned());
+        match self.frame.as_ref().map(|frame| (frame, frame.inverse())) {
+            Some((frame, Ok(back))) => vec![Step::Affine(back), field, Step::Affine(*frame)],
+            // one without inverse is refused when it is made
+            _ => vec![field],
+        }
+    }
+
+    /// Makes its vectors readable box by box, decompressing them into `scratch` where they are not, and
+    /// checks that all are there.
+    pub(super) fn prepare(&mut self, scratch: &Path) -> Result<(), Error> {
+        if let Payload::Gzip { file, from, flat } = &self.payload {
+            let path = decompress(file, *from, scratch)?;
+            self.payload = Payload::Flat(FlatVectors { path, ..flat.clone() });
+        }
+        let Payload::Flat(flat) = &self.payload else { return Ok(()) };
+        let elements = flat.shape.iter().product::<usize>() as u64 * flat.components as u64;
+        let wanted = flat.offset + elements * flat.dtype.size() as u64;
+        let found = fs::metadata(&flat.path).map_err(refused("read", &flat.path))?.len();
+        if found < wanted {
+            return Err(Error::Unfit {
+                location: flat.location.clone(),
+                message: format!("is cut off: it has {found} bytes of {wanted}; copy it again"),
+            });
+        }
+        Ok(())
+    }
+
+    fn stored(&self, part: &Box3) -> Result<Vec<[f64; 3]>, SourceError> {
+        match &self.payload {
+            Payload::Array(array) => Ok(array.read(part)?),
+            Payload::Flat(flat) => Ok(VectorArray::flat(flat.clone()).read(part)?),
+            Payload::Gzip { file, .. } => {
+                Err(format!("{}: is still compressed", file.display()).into())
+            }
+            Payload::Memory(vectors) => {
+                let shape = self.grid.shape.map(|n| n as i64);
+                let index = |[z, y, x]: [i64; 3]| ((z * shape[1] + y) * shape[2] + x) as usize;
+                Ok(part.tiles([1; 3]).map(|voxel| vectors[index(voxel.min)]).collect())
+            }
+        }
+    }
+}
+
+fn refused(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Error {
+    let path = path.display().to_string();
+    move |source| Error::Io { action, path: path.clone(), source }
+}
+
+/// Decompresses a file from a byte on into the folder `scratch`.
+fn decompress(file: &Path, from: u64, scratch: &Path) -> Result<PathBuf, Error> {
+    fs::create_dir_all(scratch).map_err(refused("create", scratch))?;
+    let path = scratch.join("vectors.raw");
+    let mut input = fs::File::open(file).map_err(refused("read", file))?;
+    io::Seek::seek(&mut input, io::SeekFrom::Start(from)).map_err(refused("read", file))?;
+    let mut decoder = flate2::read::MultiGzDecoder::new(io::BufReader::new(input));
+    let mut output = fs::File::create(&path).map_err(refused("write", &path))?;
+    io::copy(&mut decoder, &mut output).map_err(refused("decompress", file))?;
+    Ok(path)
+}
+
+impl FieldSource for Foreign {
+    fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    fn read(&self, part: &Box3) -> Result<Vec<[f32; 3]>, SourceError> {
+        let stored = self.stored(part)?;
+        let turn = |v: [f64; 3]| -> Point {
+            self.turn.map(|row| row[0] * v[0] + row[1] * v[1] + row[2] * v[2])
+        };
+        Ok(stored
+            .into_iter()
+            .zip(positions(&self.grid, part))
+            .map(|(v, p)| {
+                let u = turn(v);
+                match self.holds {
+                    Holds::Displacements => u.map(|u| u as f32),
+                    Holds::Positions => std::array::from_fn(|a| (u[a] - p[a]) as f32),
+                }
+            })
+            .collect())
+    }
+}
+
+/// The positions of the samples of `part`, C order.
+pub(super) fn positions(grid: &Grid, part: &Box3) -> impl Iterator<Item = Point> {
+    let (grid, part) = (*grid, *part);
+    (part.min[0]..part.max[0]).flat_map(move |z| {
+        (part.min[1]..part.max[1]).flat_map(move |y| {
+            (part.min[2]..part.max[2]).map(move |x| grid.position([z, y, x].map(|v| v as f64)))
+        })
+    })
+}
+
+/// One map of a transform that can be evaluated.
+pub(super) enum Stage {
+    /// Steps of ours.
+    Chain(Chain),
+    /// A spline.
+    Smooth(Arc<dyn Warp>),
+}
+
+/// Carries points through all stages, exactly.
+pub(super) fn carry(stages: &[Stage], points: &mut [Point]) -> Result<(), SourceError> {
+    for stage in stages {
+        match stage {
+            Stage::Smooth(warp) => points.iter_mut().for_each(|p| *p = warp.apply(*p)),
+            Stage::Chain(chain) => {
+                let mut extent = [[f64::INFINITY; 3], [f64::NEG_INFINITY; 3]];
+                for p in points.iter().filter(|p| p.iter().all(|v| v.is_finite())) {
+                    for a in 0..3 {
+                        extent[0][a] = extent[0][a].min(p[a]);
+                        extent[1][a] = extent[1][a].max(p[a]);
+                    }
+                }
+                let (local, _) = chain.localise(extent)?;
+                points.iter_mut().for_each(|p| *p = local.apply(*p));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the affine parts of all stages amount to: the map that goes on outside a sampled field.
+pub(super) fn affine_part(stages: &[Stage]) -> Affine {
+    stages.iter().fold(Affine::IDENTITY, |sum, stage| match stage {
+        Stage::Smooth(warp) => sum.then(&warp.affine()),
+        Stage::Chain(chain) => chain.steps.iter().fold(sum, |sum, step| match step {
+            Transform::Affine(map) => sum.then(map),
+            _ => sum,
+        }),
+    })
+}
+
+/// Stages sampled on a grid: `p -> last(p + u(p))` is exact at its nodes.
+pub(super) struct Sampled {
+    pub(super) stages: Vec<Stage>,
+    pub(super) grid: Grid,
+    /// The inverse of the matrix that follows the field.
+    pub(super) unlast: Affine,
+}
+
+impl FieldSource for Sampled {
+    fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    fn read(&self, part: &Box3) -> Result<Vec<[f32; 3]>, SourceError> {
+        let mut points: Vec<Point> = positions(&self.grid, part).collect();
+        carry(&self.stages, &mut points)?;
+        Ok(points
+            .into_iter()
+            .zip(positions(&self.grid, part))
+            .map(|(q, p)| {
+                let q = self.unlast.apply(q);
+                std::array::from_fn(|a| (q[a] - p[a]) as f32)
+            })
+            .collect())
+    }
+}

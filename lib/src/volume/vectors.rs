@@ -1,0 +1,188 @@
+//! Arrays of vectors as other programs store them: any order of axes, components first or last.
+
+use std::path::PathBuf;
+
+use super::cache::{self, Cache};
+use super::dtype::ByteOrder;
+use super::flat::FlatFile;
+use super::source::{self, Layout, Source, View};
+use super::{Dtype, Error, open};
+use crate::geom::{Box3, Point};
+
+/// Vectors that lie in a file as they are, from `offset` on.
+#[derive(Clone, Debug)]
+pub struct FlatVectors {
+    /// The location as given, for messages.
+    pub location: String,
+    /// The file that holds the elements.
+    pub path: PathBuf,
+    /// Where they begin, bytes.
+    pub offset: u64,
+    /// Their type.
+    pub dtype: Dtype,
+    /// Their byte order.
+    pub order: ByteOrder,
+    /// Vectors along z, y, x; x varies fastest.
+    pub shape: [usize; 3],
+    /// Components of a vector.
+    pub components: usize,
+    /// All first components, then all second ones; else the components of a vector stand together.
+    pub planar: bool,
+}
+
+/// Vectors of two or three components on a grid, read box by box, component by component as stored.
+pub struct VectorArray {
+    source: Box<dyn Source>,
+    cache: Cache,
+    axes: [Option<usize>; 3],
+    component: usize,
+    known: (Option<Point>, Option<Point>),
+}
+
+impl VectorArray {
+    /// Opens a Zarr, N5 or NumPy array of rank 4 (three components) or 3 (two), whose dimension
+    /// `component`, else the last or the first, counts components. With `xyz` the others are x, y, z,
+    /// else z, y, x.
+    ///
+    /// # Errors
+    /// [`Error`]: nothing there, or no such array.
+    pub fn open(location: &str, component: Option<usize>, xyz: bool) -> Result<Self, Error> {
+        let found = open::find(location)?;
+        let shape = &found.source.layout().shape;
+        let rank = shape.len();
+        let count = rank.saturating_sub(1) as u64;
+        let component = match shape.as_slice() {
+            _ if component
+                .is_some_and(|d| matches!(rank, 3 | 4) && shape.get(d) == Some(&count)) =>
+            {
+                component.unwrap_or_default()
+            }
+            [.., last] if matches!(rank, 3 | 4) && *last == count => rank - 1,
+            [first, ..] if matches!(rank, 3 | 4) && *first == count => 0,
+            _ => {
+                let message = format!(
+                    "has the shape {shape:?}; a field has as many components as axes, in its last or first \
+                     dimension"
+                );
+                return Err(Error::format(location, message));
+            }
+        };
+        let mut space: Vec<Option<usize>> =
+            (0..rank).filter(|d| *d != component).map(Some).collect();
+        if xyz {
+            space.reverse();
+        }
+        if rank == 3 {
+            space.insert(0, None);
+        }
+        let known = (found.calibration.spacing, found.calibration.origin);
+        let axes = [space[0], space[1], space[2]];
+        let cache = Cache::new(cache::LIMIT);
+        Ok(Self { source: found.source, cache, axes, component, known })
+    }
+
+    /// Opens elements that lie in a file as they are.
+    pub fn flat(file: FlatVectors) -> Self {
+        let [z, y, x] = file.shape.map(|n| n as u64);
+        let count = file.components as u64;
+        let (shape, block, axes, component) = if file.planar {
+            (vec![count, z, y, x], vec![1, 1, y, x], [Some(1), Some(2), Some(3)], 0)
+        } else {
+            (vec![z, y, x, count], vec![1, y, x, count], [Some(0), Some(1), Some(2)], 3)
+        };
+        let layout = Layout { shape, block, dtype: file.dtype, fill: vec![0; file.dtype.size()] };
+        let source = FlatFile {
+            location: file.location,
+            path: file.path,
+            offset: file.offset,
+            layout,
+            order: file.order,
+            facts: serde_json::Map::new(),
+        };
+        let cache = Cache::new(0);
+        Self { source: Box::new(source), cache, axes, component, known: (None, None) }
+    }
+
+    /// Vectors along z, y, x.
+    pub fn shape(&self) -> [usize; 3] {
+        self.view(0).shape(self.source.layout())
+    }
+
+    /// Components of a vector.
+    pub fn components(&self) -> usize {
+        self.source.layout().shape[self.component] as usize
+    }
+
+    /// The spacing that its metadata give, micrometres, and where its first vector lies.
+    pub fn calibration(&self) -> (Option<Point>, Option<Point>) {
+        self.known
+    }
+
+    /// The vectors of `part`, which lies within the array, C order; components in the order in which
+    /// they are stored, 0 for a missing third.
+    ///
+    /// # Errors
+    /// As [`super::Volume::read_into`].
+    pub fn read(&self, part: &Box3) -> Result<Vec<[f64; 3]>, Error> {
+        let mut vectors = vec![[0.0; 3]; part.len()];
+        let mut values = vec![0.0f64; part.len()];
+        for c in 0..self.components().min(3) {
+            source::read(&*self.source, &self.cache, &self.view(c as u64), part, &mut values)?;
+            for (vector, value) in vectors.iter_mut().zip(&values) {
+                vector[c] = *value;
+            }
+        }
+        Ok(vectors)
+    }
+
+    fn view(&self, component: u64) -> View {
+        let mut fixed = vec![0; self.source.layout().shape.len()];
+        fixed[self.component] = component;
+        View { axes: self.axes, fixed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Component `c` of the vector at z, y, x is `1000 c + 100 z + 10 y + x`.
+    fn value([z, y, x]: [i64; 3], c: i64) -> f32 {
+        (1000 * c + 100 * z + 10 * y + x) as f32
+    }
+
+    #[test]
+    fn vectors_are_read_the_same_however_they_lie() {
+        let folder = tempfile::tempdir().unwrap();
+        let shape = Box3::of_shape([2, 3, 4]);
+        for planar in [false, true] {
+            let voxels: Vec<[i64; 3]> = shape.tiles([1; 3]).map(|v| v.min).collect();
+            let values: Vec<f32> = if planar {
+                (0..3).flat_map(|c| voxels.iter().map(move |v| value(*v, c))).collect()
+            } else {
+                voxels.iter().flat_map(|v| (0..3).map(|c| value(*v, c))).collect()
+            };
+            let path = folder.path().join("raw");
+            let mut bytes = vec![7u8; 11];
+            bytes.extend(values.iter().flat_map(|v| v.to_be_bytes()));
+            std::fs::write(&path, bytes).unwrap();
+            let array = VectorArray::flat(FlatVectors {
+                location: "raw".into(),
+                path,
+                offset: 11,
+                dtype: Dtype::F32,
+                order: ByteOrder::Big,
+                shape: [2, 3, 4],
+                components: 3,
+                planar,
+            });
+            assert_eq!((array.shape(), array.components()), ([2, 3, 4], 3));
+            let part = Box3::new([1, 0, 1], [2, 3, 3]);
+            let want: Vec<[f64; 3]> = part
+                .tiles([1; 3])
+                .map(|v| std::array::from_fn(|c| f64::from(value(v.min, c as i64))))
+                .collect();
+            assert_eq!(array.read(&part).unwrap(), want);
+        }
+    }
+}
