@@ -12,6 +12,7 @@ pub mod geom;
 pub mod inspect;
 pub mod local_affine;
 pub mod matching;
+pub mod metric;
 pub mod phantom;
 pub mod report;
 pub mod table;

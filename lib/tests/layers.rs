@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["volume", "table"],
     &["blocks", "transform"],
     &["filter"],
-    &["features", "matching", "warp", "downsample", "phantom", "transcode"],
+    &["features", "matching", "warp", "downsample", "metric", "phantom", "transcode"],
     &["local_affine"],
     &["report", "inspect"],
     &["cli"],
