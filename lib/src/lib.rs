@@ -14,6 +14,7 @@ pub mod local_affine;
 pub mod matching;
 pub mod metric;
 pub mod phantom;
+pub mod refine;
 pub mod report;
 pub mod table;
 pub mod transcode;

@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["blocks", "transform"],
     &["filter"],
     &["features", "matching", "warp", "downsample", "metric", "phantom", "transcode"],
-    &["local_affine"],
+    &["refine", "local_affine"],
     &["report", "inspect"],
     &["cli"],
 ];
