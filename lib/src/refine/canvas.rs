@@ -18,6 +18,13 @@ pub(super) struct Canvas {
     known: f32,
 }
 
+/// Memory that one placing hands on to the next.
+#[derive(Default)]
+pub(super) struct Scratch {
+    spectra: [Vec<[f32; 2]>; 3],
+    sums: [Vec<[f32; 2]>; 3],
+}
+
 /// A shift and how well the images agree there.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fit {
@@ -100,7 +107,8 @@ impl Canvas {
         let mut values: Vec<f32> =
             image.voxels.iter().map(|v| if v.is_finite() { *v } else { 0.0 }).collect();
         normalise(&mut values, &known)?;
-        let spectra = spectra(&fft, shape, &values, &known);
+        let mut spectra = Default::default();
+        transform(&fft, shape, &values, &known, &mut spectra);
         let known = known.iter().sum();
         Some(Self { image, fft, spectra, known })
     }
@@ -114,22 +122,25 @@ impl Canvas {
         overlap: f64,
         inverted: bool,
         allowed: impl Fn([i64; 3]) -> bool,
+        scratch: &mut Scratch,
     ) -> Option<Fit> {
         let least = (overlap * f64::from(self.known.min(template.count()))).max(16.0) as f32;
-        let [counts, sums, squares, own_sums, own_squares, products] = self.sums(template);
+        self.sum(template, scratch);
+        let [one, two, three] = &scratch.sums;
         let box_shape = self.fft.shape();
         let mut best: Option<Fit> = None;
-        for at in 0..counts.len() {
-            let n = counts[at];
+        for at in 0..self.fft.len() {
+            let ([n, sum], [square, own_sum], [own_square, product]) =
+                (one[at], two[at], three[at]);
             if n < least {
                 continue;
             }
-            let variance = squares[at] - sums[at] * sums[at] / n;
-            let own = own_squares[at] - own_sums[at] * own_sums[at] / n;
+            let variance = square - sum * sum / n;
+            let own = own_square - own_sum * own_sum / n;
             if !(variance > FLAT * n && own > FLAT * n) {
                 continue;
             }
-            let covariance = products[at] - sums[at] * own_sums[at] / n;
+            let covariance = product - sum * own_sum / n;
             let mut r = f64::from(covariance / (variance * own).sqrt());
             if inverted {
                 r = r.abs();
@@ -154,27 +165,27 @@ impl Canvas {
         })
     }
 
-    /// For every shift, over what both know: the count, the sum and the sum of squares of the canvas,
-    /// the sum and the sum of squares of the template, and the sum of products.
-    fn sums(&self, template: &Template) -> [Vec<f32>; 6] {
-        let [known, values, squares] =
-            spectra(&self.fft, template.shape, &template.values, &template.known);
+    /// For every shift, over what both know: the count and the sum of the canvas; its sum of squares
+    /// and the sum of the template; its sum of squares and the sum of products.
+    fn sum(&self, template: &Template, scratch: &mut Scratch) {
+        let Scratch { spectra, sums } = scratch;
+        transform(&self.fft, template.shape, &template.values, &template.known, spectra);
+        let [known, values, squares] = &*spectra;
         let [own_known, own_values, own_squares] = &self.spectra;
-        // two real results come of one transform: one as its real, one as its imaginary part
-        let both = |a: [&[[f32; 2]]; 2], b: [&[[f32; 2]]; 2]| -> [Vec<f32>; 2] {
-            let mut sum: Vec<[f32; 2]> = (0..self.fft.len())
-                .map(|i| {
-                    let (p, q) = (correlate(a[0][i], a[1][i]), correlate(b[0][i], b[1][i]));
-                    [p[0] - q[1], p[1] + q[0]]
-                })
-                .collect();
-            self.fft.inverse(&mut sum);
-            [sum.iter().map(|v| v[0]).collect(), sum.iter().map(|v| v[1]).collect()]
-        };
-        let [n, sum] = both([&known, own_known], [&known, own_values]);
-        let [square, other_sum] = both([&known, own_squares], [&values, own_known]);
-        let [other_square, product] = both([&squares, own_known], [&values, own_values]);
-        [n, sum, square, other_sum, other_square, product]
+        let pairs = [
+            [(known, own_known), (known, own_values)],
+            [(known, own_squares), (values, own_known)],
+            [(squares, own_known), (values, own_values)],
+        ];
+        for (sum, [(a, b), (c, d)]) in sums.iter_mut().zip(pairs) {
+            sum.clear();
+            // two real results come of one transform: one as its real, one as its imaginary part
+            sum.extend((0..self.fft.len()).map(|i| {
+                let (p, q) = (correlate(a[i], b[i]), correlate(c[i], d[i]));
+                [p[0] - q[1], p[1] + q[0]]
+            }));
+            self.fft.inverse(sum);
+        }
     }
 }
 
@@ -185,29 +196,35 @@ fn correlate(a: [f32; 2], b: [f32; 2]) -> [f32; 2] {
 }
 
 /// The spectra of what is known, of the values and of their squares.
-fn spectra(fft: &Fft, shape: [usize; 3], values: &[f32], known: &[f32]) -> [Vec<[f32; 2]>; 3] {
-    let put = |pair: &dyn Fn(usize) -> [f32; 2]| {
-        let mut data = vec![[0.0; 2]; fft.len()];
+fn transform(
+    fft: &Fft,
+    shape: [usize; 3],
+    values: &[f32],
+    known: &[f32],
+    [first, second, squares]: &mut [Vec<[f32; 2]>; 3],
+) {
+    let put = |out: &mut Vec<[f32; 2]>, pair: &dyn Fn(usize) -> [f32; 2]| {
+        out.clear();
+        out.resize(fft.len(), [0.0; 2]);
         let [_, ny, nx] = fft.shape();
         for row in 0..shape[0] * shape[1] {
             let at = (row / shape[1] * ny + row % shape[1]) * nx;
             for x in 0..shape[2] {
-                data[at + x] = pair(row * shape[2] + x);
+                out[at + x] = pair(row * shape[2] + x);
             }
         }
-        fft.forward(&mut data);
-        data
+        fft.forward(out);
     };
-    let pair = put(&|i| [values[i], known[i]]);
-    let squares = put(&|i| [values[i] * values[i], 0.0]);
-    // of two real images transformed as one complex image
-    let (mut first, mut second) = (vec![[0.0; 2]; fft.len()], vec![[0.0; 2]; fft.len()]);
+    // two real images are transformed as one complex image
+    put(squares, &|i| [values[i], known[i]]);
+    first.resize(fft.len(), [0.0; 2]);
+    second.resize(fft.len(), [0.0; 2]);
     for i in 0..fft.len() {
-        let (here, there) = (pair[i], pair[fft.opposite(i)]);
-        first[i] = [0.5 * (here[0] + there[0]), 0.5 * (here[1] - there[1])];
-        second[i] = [0.5 * (here[1] + there[1]), 0.5 * (there[0] - here[0])];
+        let (here, there) = (squares[i], squares[fft.opposite(i)]);
+        first[i] = [0.5 * (here[1] + there[1]), 0.5 * (there[0] - here[0])];
+        second[i] = [0.5 * (here[0] + there[0]), 0.5 * (here[1] - there[1])];
     }
-    [second, first, squares]
+    put(squares, &|i| [values[i] * values[i], 0.0]);
 }
 
 #[cfg(test)]
@@ -259,7 +276,8 @@ mod tests {
             let centre = if shape[0] == 1 { [0.0, centre[1], centre[2]] } else { centre };
             let template = Template::draw(&other, &unit, centre, [1.0; 3], size).unwrap();
             let canvas = Canvas::new(image.clone(), size).unwrap();
-            let found = canvas.place(&template, 0.5, false, |_| true).unwrap();
+            let mut scratch = Scratch::default();
+            let found = canvas.place(&template, 0.5, false, |_| true, &mut scratch).unwrap();
             let mut best = (f64::MIN, [0; 3], 0.0);
             for z in -(size[0] as i64)..=shape[0] as i64 {
                 for y in -(size[1] as i64)..=shape[1] as i64 {
@@ -285,11 +303,12 @@ mod tests {
         let mut piece =
             Template::draw(&image, &unit, [0.0, 14.0, 25.0], [1.0; 3], [1, 9, 11]).unwrap();
         let canvas = Canvas::new(image, [1, 9, 11]).unwrap();
-        let found = canvas.place(&piece, 0.5, false, |_| true).unwrap();
+        let mut scratch = Scratch::default();
+        let found = canvas.place(&piece, 0.5, false, |_| true, &mut scratch).unwrap();
         assert_eq!(found.shift, [0, 10, 20]);
         assert!(found.correlation > 0.999);
         piece.values.iter_mut().for_each(|v| *v = -*v);
-        let found = canvas.place(&piece, 0.5, true, |_| true).unwrap();
+        let found = canvas.place(&piece, 0.5, true, |_| true, &mut scratch).unwrap();
         assert_eq!(found.shift, [0, 10, 20]);
         assert!(
             canvas

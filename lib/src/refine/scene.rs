@@ -3,7 +3,7 @@
 use super::pyramid::Pyramid;
 use super::{Error, Options};
 use crate::geom::{Affine, Chain, Grid, Point};
-use crate::metric::{Affinity, Image, Places, Samples, Scorer};
+use crate::metric::{Affinity, Image, Kind, Places, Samples, Scorer};
 
 /// Both images, and how they are looked at.
 pub(super) struct Scene<'a> {
@@ -53,11 +53,44 @@ impl Scene<'_> {
         scale: f64,
         start: &Start<'_>,
     ) -> Result<Level, Error> {
-        let fixed = self.fixed.at(resolution);
-        let moving = self.moving.at(resolution * scale);
+        let images = [self.fixed.at(resolution), self.moving.at(resolution * scale)];
+        self.compare(images, [resolution, resolution * scale], self.options.metric, start)
+    }
+
+    /// The [`detail`] of both images, for telling right from wrong: what is bright and what is dark in
+    /// the large agrees under many maps.
+    ///
+    /// # Errors
+    /// As of [`Scene::level`].
+    pub(super) fn detail(
+        &self,
+        resolution: f64,
+        scale: f64,
+        start: &Start<'_>,
+    ) -> Result<Level, Error> {
+        let resolutions = [resolution, resolution * scale];
+        let images = [
+            detail(&self.fixed.at(resolutions[0]), resolutions[0]),
+            detail(&self.moving.at(resolutions[1]), resolutions[1]),
+        ];
+        let kind = match self.options.metric {
+            Kind::MutualInformation => Kind::MutualInformation,
+            _ => Kind::Correlation,
+        };
+        self.compare(images, resolutions, kind, start)
+    }
+
+    fn compare(
+        &self,
+        [fixed, moving]: [Image; 2],
+        resolution: [f64; 2],
+        kind: Kind,
+        start: &Start<'_>,
+    ) -> Result<Level, Error> {
         let mut samples = Samples::choose(&fixed, |_| true, self.options.samples, self.seed);
-        let scorer = Scorer::new(self.options.metric, &samples, &moving)?;
+        let scorer = Scorer::new(kind, &samples, &moving)?;
         let known = moving.voxels.iter().filter(|v| v.is_finite()).count();
+        let scale = resolution[1] / resolution[0];
         let sizes = [
             samples.usable as f64 * self.cell(&fixed.grid),
             known as f64 * self.cell(&moving.grid) / scale.powi(if self.planar { 2 } else { 3 }),
@@ -66,7 +99,6 @@ impl Scene<'_> {
             let height = self.planar.then_some(*height);
             samples.places = points(&samples.places, &fixed.grid, &moving.grid, chain, height)?;
         }
-        let resolution = [resolution, resolution * scale];
         Ok(Level { resolution, fixed: fixed.grid, moving, samples, scorer, sizes })
     }
 
@@ -102,6 +134,22 @@ impl Level {
         let axes = usize::from(planar)..3;
         axes.map(|a| (self.fixed.spacing[a] / self.resolution[0]).min(1.0)).product()
     }
+}
+
+/// An image of a resolution less its mean over so many times the resolution.
+const BROAD: f64 = 3.0;
+
+/// What of an image of a resolution is not yet in one of a few times the resolution.
+pub(super) fn detail(image: &Image, resolution: f64) -> Image {
+    let grid = image.grid;
+    let variance = std::array::from_fn(|a| {
+        if grid.shape[a] > 1 { (BROAD * resolution / grid.spacing[a]).powi(2) } else { 0.0 }
+    });
+    let mut detail = image.shrunk(variance, [1; 3]);
+    for (broad, fine) in detail.voxels.iter_mut().zip(&image.voxels) {
+        *broad = fine - *broad;
+    }
+    detail
 }
 
 /// Where a chain takes voxels of the fixed grid, in voxels of the moving one.

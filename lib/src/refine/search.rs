@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use super::canvas::{Canvas, Template};
-use super::climb::{Limits, climb};
+use super::canvas::{Canvas, Scratch, Template};
+use super::climb::{Limits, Summit, climb};
 use super::descent::FEWEST;
 use super::model::Freedom;
 use super::pyramid::Pyramid;
-use super::scene::{Scene, Start};
+use super::scene::{Level, Scene, Start, detail};
 use super::starts::{Linear, starts};
 use super::{Error, Search};
 use crate::geom::{Affine, Model, Point};
@@ -48,7 +48,7 @@ pub(super) struct Found {
 /// The best map among turned, scaled and mirrored versions of `initial`.
 ///
 /// Each version is placed at its best shift at a coarse resolution; the best so placed are refined
-/// there, the best of these at twice the detail, and so on.
+/// there, the best of these at twice the detail, and so on. What counts is the agreement of details.
 ///
 /// # Errors
 /// [`Error::NothingFound`].
@@ -116,15 +116,29 @@ fn refined(
     let finest = scene.finest(size);
     let resolution = (candidate.resolution / 2f64.powi(stage)).max(finest);
     let start = Start::Matrix(candidate.map);
-    let level = scene.level(resolution, size, &start).ok()?;
     let model = match scene.options.model {
         Model::Affine if stage < 2 => Model::Similarity,
         model => model,
     };
     let freedom = Freedom::of(model, scene.planar);
-    let limits = Limits { iterations: STEPS, voxel: level.resolution[1], least: FEWEST };
-    let pair = level.affinity(&start);
-    let summit = climb(&pair, &Affine::IDENTITY, &freedom, &limits, &mut Workspace::default())?;
+    let mut work = Workspace::default();
+    let mut climbed = |level: &Level, map: &Affine| {
+        let limits = Limits { iterations: STEPS, voxel: level.resolution[1], least: FEWEST };
+        climb(&level.affinity(&start), map, &freedom, &limits, &mut work)
+    };
+    let level = scene.detail(resolution, size, &start).ok()?;
+    let mut summit = climbed(&level, &Affine::IDENTITY);
+    if stage == 0 {
+        // the whole image leads from farther away than its detail, though not to the very place
+        let rough = scene.level(resolution, size, &start).ok();
+        let rough = rough.and_then(|level| climbed(&level, &Affine::IDENTITY));
+        let other = rough.and_then(|rough| climbed(&level, &rough.map));
+        let better = |one: &Summit| summit.as_ref().is_none_or(|two| one.energy < two.energy);
+        if let Some(other) = other.filter(better) {
+            summit = Some(other);
+        }
+    }
+    let summit = summit?;
     let map = candidate.map.then(&summit.map);
     let [low, high] = what.scale_range;
     let (found, slack) = (scale(&map, scene.planar), scene.options.max_scale);
@@ -134,11 +148,11 @@ fn refined(
         return None;
     }
     let worth = match scene.options.metric {
-        Kind::Correlation => {
+        Kind::MutualInformation => -summit.energy,
+        _ => {
             let independent = level.independence(scene.planar) * summit.count as f64 / DEPENDENT;
             worth(1.0 - summit.energy, independent)
         }
-        _ => -summit.energy,
     };
     Some(Candidate { map, worth, ..*candidate })
 }
@@ -198,7 +212,7 @@ impl<'a> Looks<'a> {
         let resolution = self.pyramid(look.over_moving).resolution() * look.coarser as f64;
         let resolution = if look.over_moving { resolution / size } else { resolution };
         let start = Start::Matrix(self.initial);
-        let level = self.scene.level(resolution, size, &start).ok()?;
+        let level = self.scene.detail(resolution, size, &start).ok()?;
         let score = level.affinity(&start).score(&Affine::IDENTITY, &mut Workspace::default())?;
         if score.count < FEWEST || level.overlap(score.count) < self.scene.options.min_overlap {
             return None;
@@ -266,7 +280,8 @@ impl<'a> Looks<'a> {
             let most = largest.entry((look.over_moving, look.coarser)).or_insert([1; 3]);
             *most = std::array::from_fn(|a| most[a].max(shape[a]));
             small.entry((look.over_moving, look.octave)).or_insert_with(|| {
-                self.pyramid(!look.over_moving).at(2f64.powf(f64::from(look.octave) / 4.0))
+                let resolution = 2f64.powf(f64::from(look.octave) / 4.0);
+                detail(&self.pyramid(!look.over_moving).at(resolution), resolution)
             });
         }
         let canvases: BTreeMap<(bool, usize), Option<Canvas>> = largest
@@ -278,17 +293,19 @@ impl<'a> Looks<'a> {
             .collect();
         planned
             .par_iter()
-            .filter_map(|(look, between, turned)| {
+            .map_init(Scratch::default, |scratch, (look, between, turned)| {
                 let canvas = canvases.get(&(look.over_moving, look.coarser))?.as_ref()?;
                 let image = small.get(&(look.over_moving, look.octave))?;
-                self.place(look, between, turned, canvas, image)
+                self.place(look, [between, turned], canvas, image, scratch)
             })
+            .flatten()
             .collect()
     }
 
     fn canvas_image(&self, over_moving: bool, coarser: usize) -> Image {
         let pyramid = self.pyramid(over_moving);
-        pyramid.at(pyramid.resolution() * coarser as f64)
+        let resolution = pyramid.resolution() * coarser as f64;
+        detail(&pyramid.at(resolution), resolution)
     }
 
     /// Voxels of the smaller image's outline on the larger one's grid.
@@ -313,10 +330,10 @@ impl<'a> Looks<'a> {
     fn place(
         &self,
         look: &Look,
-        between: &Linear,
-        turned: &Linear,
+        [between, turned]: [&Linear; 2],
         canvas: &Canvas,
         image: &Image,
+        scratch: &mut Scratch,
     ) -> Option<Candidate> {
         let grid = canvas.image.grid;
         let shape = self.template_shape(look, between);
@@ -331,7 +348,7 @@ impl<'a> Looks<'a> {
         };
         let inverted = self.scene.options.metric == Kind::MutualInformation;
         let overlap = self.scene.options.min_overlap;
-        let fit = canvas.place(&template, overlap, inverted, allowed)?;
+        let fit = canvas.place(&template, overlap, inverted, allowed, scratch)?;
         let resolution = self.pyramid(look.over_moving).resolution() * look.coarser as f64;
         let axes = usize::from(self.scene.planar)..3;
         let share: f64 = axes.map(|a| (grid.spacing[a] / resolution).min(1.0)).product();
