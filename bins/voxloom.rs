@@ -21,6 +21,7 @@ programs![
     "report.rs" report::Report,
     "extract_spots.rs" extract_spots::ExtractSpots,
     "ransac.rs" ransac::Ransac,
+    "refine.rs" refine::Refine,
     "local_affine.rs" local_affine::LocalAffine,
     "deform.rs" deform::Deform,
     "apply_transform.rs" apply_transform::ApplyTransform,

@@ -11,8 +11,8 @@ const LAYERS: &[&[&str]] = &[
     &["volume", "table"],
     &["blocks", "transform"],
     &["filter"],
-    &["features", "matching", "warp", "downsample", "phantom", "transcode"],
-    &["deform", "local_affine"],
+    &["features", "matching", "warp", "downsample", "metric", "phantom", "transcode"],
+    &["refine", "local_affine", "deform", "invmap"],
     &["report", "inspect"],
     &["cli"],
 ];

@@ -1,4 +1,5 @@
-//! Filters on blocks in memory: convolution with symmetric kernels, background by opening.
+//! Filters on blocks in memory: convolution with symmetric kernels, background by opening, Fourier
+//! transforms.
 //!
 //! All of them work on C-order `(z, y, x)` slices of `f32`, one axis at a time, and mirror the block
 //! about the *edge* of its first and last voxel (`c b a | a b c`). The value of a voxel is always
@@ -6,6 +7,7 @@
 //! block with a sufficient halo gives the bits that the whole volume gives.
 
 mod convolve;
+mod fft;
 mod gaussian;
 pub(crate) mod lines;
 #[cfg(test)]
@@ -14,6 +16,7 @@ mod second_derivatives;
 mod top_hat;
 
 pub use convolve::smooth;
+pub use fft::Fft;
 pub use gaussian::Kernel;
 pub use lines::mirror;
 pub use second_derivatives::LaplacianOfGaussian;

@@ -91,3 +91,18 @@ pub(super) fn opening(image: &[f32], shape: [usize; 3], window: [usize; 3]) -> V
     }
     image
 }
+
+/// A Fourier transform by its definition.
+pub(super) fn transform(data: &[[f32; 2]], shape: [usize; 3]) -> Vec<[f64; 2]> {
+    let places = |i: usize| [i / (shape[1] * shape[2]), i / shape[2] % shape[1], i % shape[2]];
+    let at = |k: usize| {
+        data.iter().enumerate().fold([0.0, 0.0], |sum, (p, value)| {
+            let (k, p) = (places(k), places(p));
+            let turns: f64 = (0..3).map(|a| (k[a] * p[a]) as f64 / shape[a] as f64).sum();
+            let (sin, cos) = (-std::f64::consts::TAU * turns).sin_cos();
+            let [re, im] = value.map(f64::from);
+            [sum[0] + re * cos - im * sin, sum[1] + re * sin + im * cos]
+        })
+    };
+    (0..data.len()).map(at).collect()
+}

@@ -1,0 +1,334 @@
+//! The energy of a pair of images as a function of an affine map, linearised.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::cpu::{self, LANES, Lanes, PAIRS, Sums};
+use super::{Force, Image, Partial, Places, Samples, Score, Scorer};
+use crate::geom::{Affine, Grid, Point};
+
+/// Samples of a share of the work at least; there are at most [`SHARES`] shares.
+const SHARE: usize = 4096;
+/// Shares at most: each may hold a histogram.
+const SHARES: usize = 512;
+/// Lanes after which sums are turned to `f64`.
+const FLUSH: usize = 8;
+
+/// Where changes of a map are written about: `q -> q + size * (t + L (q - centre) / size)`, so that
+/// the 3 x 4 numbers `[t L]` are all of the order of the shift that they make, in units of `size`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Frame {
+    /// A point of the moving space, micrometres.
+    pub centre: Point,
+    /// A length, micrometres.
+    pub size: f64,
+}
+
+/// An energy as a function of the twelve numbers of a change: row by row `z, y, x`, each
+/// `t, L_z, L_y, L_x`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Linearised {
+    /// The energy without change.
+    pub energy: f64,
+    /// Samples that fall on known voxels of the moving image.
+    pub count: usize,
+    /// First derivatives.
+    pub gradient: [f64; 12],
+    /// Second derivatives, positive semidefinite.
+    pub curvature: [[f64; 12]; 12],
+}
+
+/// Memory that evaluations hand on.
+#[derive(Default)]
+pub struct Workspace {
+    values: Vec<f32>,
+    slopes: Vec<[f32; 3]>,
+}
+
+/// A fixed and a moving image, as a function of an affine map between them.
+pub struct Affinity<'a> {
+    samples: &'a Samples,
+    scorer: &'a Scorer,
+    moving: &'a Image,
+    /// From what the places of samples count to moving micrometres.
+    before: Affine,
+    width: [usize; 3],
+}
+
+impl<'a> Affinity<'a> {
+    /// * `fixed`: the grid whose voxels the samples are
+    /// * `initial`: from fixed to moving micrometres, before the map; unused for
+    ///   [`Places::Points`], which lie behind it
+    pub fn new(
+        samples: &'a Samples,
+        fixed: &Grid,
+        moving: &'a Image,
+        initial: &Affine,
+        scorer: &'a Scorer,
+    ) -> Self {
+        let before = match samples.places {
+            Places::Voxels(_) => fixed.to_physical().then(initial),
+            Places::Points(_) => moving.grid.to_physical(),
+        };
+        Self { samples, scorer, moving, before, width: fixed.shape }
+    }
+
+    /// The energy behind `map` (moving to moving micrometres, after the initial map), and how many
+    /// samples fall on known voxels; none where the images have nothing in common.
+    pub fn score(&self, map: &Affine, work: &mut Workspace) -> Option<Score> {
+        let n = self.samples.len();
+        work.values.resize(n, 0.0);
+        work.slopes.resize(n, [0.0; 3]);
+        let share = share(n);
+        let index = self.index(map);
+        let shares = work.values.par_chunks_mut(share).zip(work.slopes.par_chunks_mut(share));
+        let parts: Vec<Partial> = shares
+            .enumerate()
+            .map(|(i, (values, slopes))| {
+                let range = i * share..i * share + values.len();
+                self.each(&index, range.clone(), |n, at| {
+                    (values[n], slopes[n]) = super::sample(self.moving, at);
+                });
+                self.scorer.gather(&self.samples.values[range], values)
+            })
+            .collect();
+        let whole = parts.into_iter().reduce(|sum, part| sum.plus(&part))?;
+        self.scorer.conclude(&whole)
+    }
+
+    /// The energy behind `map` and its derivatives by a change that follows it.
+    pub fn linearise(
+        &self,
+        map: &Affine,
+        frame: &Frame,
+        work: &mut Workspace,
+    ) -> Option<Linearised> {
+        let score = self.score(map, work)?;
+        let index = self.index(map);
+        let share = share(self.samples.len());
+        let (values, slopes) = (&work.values, &work.slopes);
+        let parts: Vec<Equations> = values
+            .par_chunks(share)
+            .enumerate()
+            .map(|(i, part)| {
+                let range = i * share..i * share + part.len();
+                self.equations(&index, frame, &score.force, range, values, slopes)
+            })
+            .collect();
+        let mut whole = Equations::default();
+        parts.iter().for_each(|part| whole.plus(part));
+        let (gradient, curvature) = whole.solveable(&score.force);
+        Some(Linearised { energy: score.energy, count: score.count, gradient, curvature })
+    }
+
+    /// The mean and the root mean square distance from it of where `map` takes the samples that fall
+    /// on known voxels, micrometres; after a [`Affinity::score`] of the same map.
+    pub fn frame(&self, map: &Affine, work: &Workspace) -> Option<Frame> {
+        let (grid, index) = (self.moving.grid, self.index(map));
+        let (mut count, mut sum, mut squares) = (0.0, [0.0; 3], 0.0);
+        let middle = grid.extent(&grid.bounds());
+        let middle: Point = std::array::from_fn(|a| 0.5 * (middle[0][a] + middle[1][a]));
+        self.each(&index, 0..self.samples.len(), |n, at| {
+            if !work.values[n].is_nan() {
+                let q = grid.position(at.map(f64::from));
+                count += 1.0;
+                for a in 0..3 {
+                    let d = q[a] - middle[a];
+                    sum[a] += d;
+                    squares += d * d;
+                }
+            }
+        });
+        let mean: Point = sum.map(|s| s / count);
+        let spread = squares / count - mean.iter().map(|m| m * m).sum::<f64>();
+        let size = spread.max(0.0).sqrt().max(grid.mean_spacing());
+        (count > 0.0).then(|| Frame { centre: std::array::from_fn(|a| middle[a] + mean[a]), size })
+    }
+
+    /// From what the places of samples count to moving voxels.
+    fn index(&self, map: &Affine) -> [[f64; 4]; 3] {
+        let grid = self.moving.grid;
+        let rows = self.before.then(map).rows();
+        std::array::from_fn(|a| {
+            let mut row = rows[a].map(|v| v / grid.spacing[a]);
+            row[3] -= grid.origin[a] / grid.spacing[a];
+            row
+        })
+    }
+
+    /// Calls `each` with the number in the range, from 0, and the position in moving voxels of every
+    /// sample of a range.
+    fn each(
+        &self,
+        index: &[[f64; 4]; 3],
+        range: Range<usize>,
+        mut each: impl FnMut(usize, [f32; 3]),
+    ) {
+        match &self.samples.places {
+            Places::Points(points) => {
+                for (n, p) in points[range].iter().enumerate() {
+                    let p = p.map(f64::from);
+                    let q = index.map(|r| r[0] * p[0] + r[1] * p[1] + r[2] * p[2] + r[3]);
+                    each(n, q.map(|v| v as f32));
+                }
+            }
+            Places::Voxels(voxels) => {
+                let [_, ny, nx] = self.width;
+                let (mut first, mut end, mut start) = (0, 0, [0.0; 3]);
+                for (n, &voxel) in voxels[range].iter().enumerate() {
+                    let voxel = voxel as usize;
+                    if voxel >= end {
+                        let row = voxel / nx;
+                        (first, end) = (row * nx, row * nx + nx);
+                        let (z, y) = ((row / ny) as f64, (row % ny) as f64);
+                        start = index.map(|r| r[0] * z + r[1] * y + r[3]);
+                    }
+                    let x = (voxel - first) as f64;
+                    each(n, std::array::from_fn(|a| (start[a] + index[a][2] * x) as f32));
+                }
+            }
+        }
+    }
+
+    /// The sums over a range of samples.
+    fn equations(
+        &self,
+        index: &[[f64; 4]; 3],
+        frame: &Frame,
+        force: &Force,
+        range: Range<usize>,
+        values: &[f32],
+        slopes: &[[f32; 3]],
+    ) -> Equations {
+        let grid = self.moving.grid;
+        let gain = grid.spacing.map(|s| (frame.size / s) as f32);
+        let step = grid.spacing.map(|s| (s / frame.size) as f32);
+        let start: [f32; 3] =
+            std::array::from_fn(|a| ((grid.origin[a] - frame.centre[a]) / frame.size) as f32);
+        let mean = match force {
+            Force::Linear { mean, .. } => mean[1] as f32,
+            Force::Table(_) => 0.0,
+        };
+        let from = range.start;
+        let mut out = Equations::default();
+        let mut batch = Batch::new();
+        self.each(index, range, |n, at| {
+            let value = values[from + n];
+            if value.is_nan() {
+                return;
+            }
+            let (lane, lanes) = batch.next(&mut out);
+            let slope = slopes[from + n];
+            for a in 0..3 {
+                lanes.slope[a][lane] = slope[a] * gain[a];
+                lanes.place[a][lane] = at[a] * step[a] + start[a];
+            }
+            (lanes.force[lane], lanes.curvature[lane]) =
+                force.at(self.samples.values[from + n], value);
+            lanes.value[lane] = value - mean;
+        });
+        batch.finish(&mut out);
+        out
+    }
+}
+
+fn share(samples: usize) -> usize {
+    samples.div_ceil(SHARES).max(SHARE)
+}
+
+/// Lanes that are being filled.
+struct Batch {
+    lanes: Lanes,
+    used: usize,
+    sums: Sums,
+    added: usize,
+}
+
+impl Batch {
+    fn new() -> Self {
+        Self { lanes: Lanes::EMPTY, used: 0, sums: Sums::ZERO, added: 0 }
+    }
+
+    /// The next free lane; what is full is added up first.
+    fn next(&mut self, out: &mut Equations) -> (usize, &mut Lanes) {
+        if self.used == LANES {
+            cpu::add(&self.lanes, &mut self.sums);
+            (self.used, self.added) = (0, self.added + 1);
+            if self.added == FLUSH {
+                out.take(&self.sums);
+                (self.sums, self.added) = (Sums::ZERO, 0);
+            }
+        }
+        self.used += 1;
+        (self.used - 1, &mut self.lanes)
+    }
+
+    fn finish(&mut self, out: &mut Equations) {
+        for lane in self.used..LANES {
+            for a in 0..3 {
+                // the force and the weights of a lane multiply its slope
+                self.lanes.slope[a][lane] = 0.0;
+            }
+        }
+        cpu::add(&self.lanes, &mut self.sums);
+        out.take(&self.sums);
+    }
+}
+
+/// Sums of products, as [`Sums`] has them.
+#[derive(Default)]
+struct Equations {
+    squares: [[f64; 10]; 6],
+    vectors: [[[f64; 4]; 3]; 3],
+}
+
+impl Equations {
+    fn take(&mut self, sums: &Sums) {
+        for (pair, row) in self.squares.iter_mut().enumerate() {
+            row.iter_mut().enumerate().for_each(|(k, sum)| *sum += sums.square(pair, k));
+        }
+        for (weight, axes) in self.vectors.iter_mut().enumerate() {
+            for (a, row) in axes.iter_mut().enumerate() {
+                row.iter_mut().enumerate().for_each(|(p, sum)| *sum += sums.vector(weight, a, p));
+            }
+        }
+    }
+
+    fn plus(&mut self, other: &Self) {
+        let rows = self.squares.iter_mut().flatten().zip(other.squares.iter().flatten());
+        rows.for_each(|(sum, more)| *sum += more);
+        let rows = self.vectors.iter_mut().flatten().flatten();
+        rows.zip(other.vectors.iter().flatten().flatten()).for_each(|(sum, more)| *sum += more);
+    }
+
+    /// Gradient and curvature. Of the curvature of a correlation what brightness and contrast
+    /// explain is taken away.
+    fn solveable(&self, force: &Force) -> ([f64; 12], [[f64; 12]; 12]) {
+        /// The number of the product of two of `1, z, y, x` among the ten.
+        const PRODUCT: [[usize; 4]; 4] = [[0, 1, 2, 3], [1, 4, 5, 6], [2, 5, 7, 8], [3, 6, 8, 9]];
+        let vector = |weight: usize| -> [f64; 12] {
+            std::array::from_fn(|i| self.vectors[weight][i / 4][i % 4])
+        };
+        let mut curvature = [[0.0; 12]; 12];
+        for (pair, &[a, b]) in PAIRS.iter().enumerate() {
+            for p in 0..4 {
+                for q in 0..4 {
+                    let sum = self.squares[pair][PRODUCT[p][q]];
+                    curvature[4 * a + p][4 * b + q] = sum;
+                    curvature[4 * b + q][4 * a + p] = sum;
+                }
+            }
+        }
+        if let Force::Linear { free: Some([n, mm]), curvature: weight, .. } = force {
+            let (ones, contrast) = (vector(1), vector(2));
+            for i in 0..12 {
+                for j in 0..12 {
+                    curvature[i][j] -=
+                        weight * (ones[i] * ones[j] / n + contrast[i] * contrast[j] / mm);
+                }
+            }
+        }
+        (vector(0), curvature)
+    }
+}

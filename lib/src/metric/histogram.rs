@@ -1,0 +1,146 @@
+//! Mutual information from a joint histogram with smooth bins (Mattes et al., IEEE TMI 22, 2003).
+
+use super::score::{Force, Score};
+
+/// Bins along either side.
+const BINS: usize = 32;
+/// Bins that the window of a value at the end of the range reaches into.
+const PAD: usize = 2;
+
+/// How values fall into bins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bins {
+    fixed: [f32; 2],
+    moving: [f32; 2],
+}
+
+/// How often which pair of values occurs: rows are fixed bins, columns moving ones.
+#[derive(Clone, Debug)]
+pub struct Histogram {
+    pairs: Vec<f64>,
+    count: usize,
+}
+
+/// The force on each pair of values.
+#[derive(Clone, Debug)]
+pub struct Table {
+    bins: Bins,
+    /// `ln(p(f, m) / p(m))`.
+    log_ratio: Vec<f32>,
+    per_sample: f32,
+}
+
+impl Bins {
+    /// For values within these ranges; others count as the nearest end.
+    pub(super) fn new(fixed: [f32; 2], moving: [f32; 2]) -> Self {
+        // a bin's number is `(value - low) * factor`
+        let scale = |[low, high]: [f32; 2], bins: usize| [low, bins as f32 / (high - low)];
+        Self { fixed: scale(fixed, BINS), moving: scale(moving, BINS - 2 * PAD - 1) }
+    }
+
+    #[inline]
+    fn row(&self, f: f32) -> usize {
+        ((f - self.fixed[0]) * self.fixed[1]).clamp(0.0, (BINS - 1) as f32) as usize
+    }
+
+    /// The first of the four bins of a moving value, how far into its cell it lies, and whether it
+    /// lies within the range.
+    #[inline]
+    fn column(&self, m: f32) -> (usize, f32, bool) {
+        let last = (BINS - 2 * PAD - 1) as f32;
+        let at = (m - self.moving[0]) * self.moving[1];
+        let inside = (0.0..=last).contains(&at);
+        let at = at.clamp(0.0, last) + PAD as f32;
+        let low = at as usize;
+        (low - 1, at - low as f32, inside)
+    }
+
+    /// Counts pairs of values; NaN among the moving ones is left out.
+    pub(super) fn count(&self, fixed: &[f32], moving: &[f32]) -> Histogram {
+        let mut pairs = vec![0.0; BINS * BINS];
+        let mut count = 0;
+        for (&f, &m) in fixed.iter().zip(moving) {
+            if m.is_nan() {
+                continue;
+            }
+            let (first, t, _) = self.column(m);
+            let at = self.row(f) * BINS + first;
+            for (bin, weight) in pairs[at..at + 4].iter_mut().zip(window(t)) {
+                *bin += f64::from(weight);
+            }
+            count += 1;
+        }
+        Histogram { pairs, count }
+    }
+
+    /// The negative mutual information (nats) and the forces; none for too few samples.
+    pub(super) fn conclude(self, histogram: &Histogram) -> Option<Score> {
+        if histogram.count < 2 {
+            return None;
+        }
+        let n = histogram.count as f64;
+        let row = |i: usize| &histogram.pairs[i * BINS..(i + 1) * BINS];
+        let fixed: Vec<f64> = (0..BINS).map(|i| row(i).iter().sum::<f64>() / n).collect();
+        let moving: Vec<f64> =
+            (0..BINS).map(|j| (0..BINS).map(|i| row(i)[j]).sum::<f64>() / n).collect();
+        let (mut information, mut log_ratio) = (0.0, vec![0.0; BINS * BINS]);
+        for i in 0..BINS {
+            for j in 0..BINS {
+                let p = row(i)[j] / n;
+                if p > 0.0 && fixed[i] > 0.0 && moving[j] > 0.0 {
+                    let ratio = (p / moving[j]).ln();
+                    information += p * (ratio - fixed[i].ln());
+                    log_ratio[i * BINS + j] = ratio as f32;
+                }
+            }
+        }
+        let table = Table { bins: self, log_ratio, per_sample: (1.0 / n) as f32 };
+        let force = Force::Table(Box::new(table));
+        Some(Score { energy: -information, count: histogram.count, force })
+    }
+}
+
+impl Histogram {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.pairs.iter_mut().zip(&other.pairs).for_each(|(sum, more)| *sum += more);
+        self.count += other.count;
+    }
+}
+
+impl Table {
+    /// The derivative of the energy by the moving value, and its curvature: the square of the
+    /// score, whose mean is the Fisher information of a likelihood (the estimate of Berndt, Hall,
+    /// Hall and Hausman 1974), since the true second derivative is not positive.
+    #[inline]
+    pub(super) fn at(&self, fixed: f32, moving: f32) -> (f32, f32) {
+        let (first, t, inside) = self.bins.column(moving);
+        if !inside || moving.is_nan() {
+            return (0.0, 0.0);
+        }
+        let at = self.bins.row(fixed) * BINS + first;
+        let ratios = &self.log_ratio[at..at + 4];
+        let slope: f32 = ratios.iter().zip(window_slope(t)).map(|(l, w)| l * w).sum();
+        let score = slope * self.bins.moving[1];
+        (-score * self.per_sample, score * score * self.per_sample)
+    }
+}
+
+/// The four weights of a cubic B-spline.
+#[inline]
+fn window(t: f32) -> [f32; 4] {
+    let u = 1.0 - t;
+    let sixth = 1.0 / 6.0;
+    [
+        u * u * u * sixth,
+        (4.0 + t * t * (3.0 * t - 6.0)) * sixth,
+        (4.0 + u * u * (3.0 * u - 6.0)) * sixth,
+        t * t * t * sixth,
+    ]
+}
+
+/// Their derivatives by the position.
+#[inline]
+fn window_slope(t: f32) -> [f32; 4] {
+    let u = 1.0 - t;
+    [-0.5 * u * u, t * (1.5 * t - 2.0), -u * (1.5 * u - 2.0), 0.5 * t * t]
+}

@@ -1,0 +1,196 @@
+//! Images in memory, and their smoothing and thinning tile by tile.
+
+use rayon::prelude::*;
+
+use crate::filter::{Kernel, smooth};
+use crate::geom::{Box3, Grid};
+
+/// Voxels of a tile that is smoothed at once, halo included: 16 MB of `f32`, several of them.
+const TILE: usize = 4 << 20;
+
+/// An image in memory.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Shape, spacing and origin.
+    pub grid: Grid,
+    /// C order `(z, y, x)`; NaN where unknown.
+    pub voxels: Vec<f32>,
+}
+
+impl Image {
+    /// The least and the greatest known value, after leaving out this share at either end.
+    pub fn range(&self, share: f64) -> Option<[f32; 2]> {
+        range(self.voxels.iter().copied(), share)
+    }
+
+    /// The same image, smoothed by Gaussians of these variances (voxels squared) and every `step`-th
+    /// voxel kept.
+    #[must_use]
+    pub fn shrunk(&self, variance: [f64; 3], step: [usize; 3]) -> Self {
+        let read = |part: &Box3| Ok::<_, std::convert::Infallible>(crop(self, part));
+        match shrink(&self.grid, variance, step, read) {
+            Ok(image) => image,
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// The least and the greatest of some numbers, NaN left out, after leaving out a share at each end.
+pub(super) fn range(values: impl Iterator<Item = f32>, share: f64) -> Option<[f32; 2]> {
+    let mut known: Vec<f32> = values.filter(|v| v.is_finite()).collect();
+    if known.is_empty() {
+        return None;
+    }
+    let cut = ((known.len() as f64 * share) as usize).min((known.len() - 1) / 2);
+    let last = known.len() - 1 - cut;
+    let (_, low, _) = known.select_nth_unstable_by(cut, f32::total_cmp);
+    let low = *low;
+    let (_, high, _) = known.select_nth_unstable_by(last, f32::total_cmp);
+    Some([low, *high])
+}
+
+pub(super) fn crop(image: &Image, part: &Box3) -> Vec<f32> {
+    let [_, ny, nx] = image.grid.shape;
+    let mut out = Vec::with_capacity(part.len());
+    for z in part.min[0]..part.max[0] {
+        for y in part.min[1]..part.max[1] {
+            let row = (z as usize * ny + y as usize) * nx;
+            out.extend_from_slice(
+                &image.voxels[row + part.min[2] as usize..row + part.max[2] as usize],
+            );
+        }
+    }
+    out
+}
+
+/// Reads an image tile by tile, smooths it by Gaussians of these variances (voxels squared) and
+/// keeps every `step`-th voxel along each axis, from the first on.
+///
+/// * `grid`: what is read; `read` gives any box within it, C order, NaN where unknown
+/// * returns an image of `ceil(shape / step)` voxels
+///
+/// Border: mirrored about the voxel edge. Unknown voxels weigh nothing (normalised convolution,
+/// Knutsson and Westin 1993); where they are more than half of what a voxel is made of, it is
+/// unknown. Tiles are shared out over the threads of the current pool; the result does not depend
+/// on them.
+///
+/// # Errors
+/// What `read` says.
+pub fn shrink<E: Send>(
+    grid: &Grid,
+    variance: [f64; 3],
+    step: [usize; 3],
+    read: impl Fn(&Box3) -> Result<Vec<f32>, E> + Sync,
+) -> Result<Image, E> {
+    let shape = std::array::from_fn(|a| grid.shape[a].div_ceil(step[a]));
+    tiled(grid, variance, step, tile(grid.shape, shape, step), read)
+}
+
+/// [`shrink`] with tiles of `size` voxels of the output.
+pub(super) fn tiled<E: Send>(
+    grid: &Grid,
+    variance: [f64; 3],
+    step: [usize; 3],
+    size: [usize; 3],
+    read: impl Fn(&Box3) -> Result<Vec<f32>, E> + Sync,
+) -> Result<Image, E> {
+    let kernels = variance.map(Kernel::discrete);
+    let shape: [usize; 3] = std::array::from_fn(|a| grid.shape[a].div_ceil(step[a]));
+    let spacing = std::array::from_fn(|a| grid.spacing[a] * step[a] as f64);
+    let bounds = Box3::of_shape(shape);
+    let tiles: Vec<Box3> = bounds.tiles(size).collect();
+    let mut voxels = vec![0.0; bounds.len()];
+    // in groups: what is done is put in its place before more is begun
+    for group in tiles.chunks(2 * rayon::current_num_threads().max(1)) {
+        let done: Result<Vec<_>, E> = group
+            .par_iter()
+            .map(|core| {
+                let input = input(core, grid, &kernels, step);
+                let raw = read(&input)?;
+                Ok(smoothed(raw, &input, core, &kernels, step))
+            })
+            .collect();
+        for (core, values) in group.iter().zip(done?) {
+            paste(&values, core, shape, &mut voxels);
+        }
+    }
+    Ok(Image { grid: Grid::new(shape, spacing, grid.origin), voxels })
+}
+
+/// The size of a tile of the output: whole planes of whole rows as far as they go.
+fn tile(from: [usize; 3], shape: [usize; 3], step: [usize; 3]) -> [usize; 3] {
+    let mut size = [1; 3];
+    let mut left = TILE;
+    for a in (0..3).rev() {
+        let fits = (left / step[a]).max(32).min(shape[a]);
+        size[a] = fits;
+        left /= (fits * step[a]).min(from[a]).max(1);
+    }
+    size
+}
+
+/// What must be read for a tile: it begins at a voxel that is kept.
+fn input(core: &Box3, grid: &Grid, kernels: &[Kernel; 3], step: [usize; 3]) -> Box3 {
+    let bounds = grid.bounds();
+    let mut part = *core;
+    for a in 0..3 {
+        let (k, r) = (step[a] as i64, kernels[a].radius() as i64);
+        part.min[a] = ((core.min[a] * k - r).max(0)).div_euclid(k) * k;
+        part.max[a] = ((core.max[a] - 1) * k + r + 1).min(bounds.max[a]);
+    }
+    part
+}
+
+/// The tile `core` of the output, from what was read for it.
+fn smoothed(
+    mut raw: Vec<f32>,
+    input: &Box3,
+    core: &Box3,
+    kernels: &[Kernel; 3],
+    step: [usize; 3],
+) -> Vec<f32> {
+    let shape = input.shape();
+    let weights = known(&mut raw);
+    let (mut values, kept) = smooth(&raw, shape, kernels, step);
+    if let Some(weights) = weights {
+        let (weights, _) = smooth(&weights, shape, kernels, step);
+        for (value, weight) in values.iter_mut().zip(weights) {
+            *value = if weight >= 0.5 { *value / weight } else { f32::NAN };
+        }
+    }
+    let first: [i64; 3] =
+        std::array::from_fn(|a| core.min[a] - input.min[a].div_euclid(step[a] as i64));
+    let part = Box3::new(first, std::array::from_fn(|a| first[a] + core.shape()[a] as i64));
+    if part == Box3::of_shape(kept) {
+        return values;
+    }
+    crop(&Image { grid: Grid::new(kept, [1.0; 3], [0.0; 3]), voxels: values }, &part)
+}
+
+/// Where some are unknown: 1 for what is known, and 0 put in the place of the rest.
+fn known(values: &mut [f32]) -> Option<Vec<f32>> {
+    if values.iter().all(|v| v.is_finite()) {
+        return None;
+    }
+    let one = |v: &mut f32| {
+        let known = v.is_finite();
+        if !known {
+            *v = 0.0;
+        }
+        f32::from(u8::from(known))
+    };
+    Some(values.iter_mut().map(one).collect())
+}
+
+fn paste(values: &[f32], core: &Box3, shape: [usize; 3], out: &mut [f32]) {
+    let width = core.shape()[2];
+    let mut rows = values.chunks_exact(width.max(1));
+    for z in core.min[0]..core.max[0] {
+        for y in core.min[1]..core.max[1] {
+            let at = (z as usize * shape[1] + y as usize) * shape[2] + core.min[2] as usize;
+            if let Some(row) = rows.next() {
+                out[at..at + width].copy_from_slice(row);
+            }
+        }
+    }
+}

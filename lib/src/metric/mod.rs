@@ -1,0 +1,51 @@
+//! Similarity of two images as a function of the map between them, with derivatives.
+//!
+//! Three measures of how well a moving image, seen through a map, agrees with a fixed one
+//! ([`Kind`]): normalised correlation, Mattes mutual information, mean squares. Each is an energy
+//! to be made small. [`Affinity`] gives its value, its gradient and a positive semidefinite
+//! curvature for affine changes of the map; [`Scorer`] the same for each sample, for any other map.
+//!
+//! Images are [`Image`]s in memory, smoothed and shrunk by [`shrink`]; which voxels of the fixed one
+//! are looked at is said by [`Samples`].
+
+mod affine;
+mod chance;
+mod cpu;
+mod histogram;
+mod image;
+#[cfg(test)]
+mod oracle;
+mod samples;
+mod score;
+#[cfg(test)]
+mod tests;
+
+pub use affine::{Affinity, Frame, Linearised, Workspace};
+pub use chance::{hash, unit};
+pub use image::{Image, shrink};
+pub use samples::{Places, Samples};
+pub use score::{Force, Kind, Partial, Score, Scorer};
+
+/// The value of an image and its slope per voxel at a position in voxels: NaN outside, or beside an
+/// unknown voxel. Trilinear; an axis of one voxel reaches half a voxel to either side.
+#[inline]
+pub fn sample(image: &Image, at: [f32; 3]) -> (f32, [f32; 3]) {
+    cpu::sample(&image.voxels, image.grid.shape, at)
+}
+
+/// Why two images cannot be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No voxel of an image says anything.
+    #[error("the {side} image has no usable voxel: all are NaN or masked")]
+    Nothing {
+        /// "fixed" or "moving".
+        side: &'static str,
+    },
+    /// All voxels have one value.
+    #[error("the {side} image is constant, which agrees with anything: is it the right channel?")]
+    Constant {
+        /// "fixed" or "moving".
+        side: &'static str,
+    },
+}

@@ -1,0 +1,86 @@
+//! Which voxels of the fixed image are looked at.
+
+use super::{Image, hash};
+
+/// Where the samples lie.
+#[derive(Clone, Debug)]
+pub enum Places {
+    /// Voxels of the fixed grid, by their number in C order, ascending.
+    Voxels(Vec<u32>),
+    /// Positions in voxels of the moving image, where an initial map that is no matrix takes them.
+    Points(Vec<[f32; 3]>),
+}
+
+/// Some or all voxels of a fixed image.
+#[derive(Clone, Debug)]
+pub struct Samples {
+    /// Their values, all known.
+    pub values: Vec<f32>,
+    /// Where they lie, one for each value.
+    pub places: Places,
+    /// Voxels that could have been taken.
+    pub usable: usize,
+}
+
+impl Samples {
+    /// All known voxels of an image that `inside` holds, or, where they are more than `wanted`, one
+    /// in each cell of a lattice that makes about so many; which one in a cell is chance, by `seed`.
+    ///
+    /// * the image must have fewer than 2^32 voxels
+    pub fn choose(
+        image: &Image,
+        inside: impl Fn(usize) -> bool,
+        wanted: Option<usize>,
+        seed: u64,
+    ) -> Self {
+        let usable = |at: usize| image.voxels[at].is_finite() && inside(at);
+        let count = (0..image.voxels.len()).filter(|&at| usable(at)).count();
+        let voxels: Vec<u32> = match wanted {
+            Some(wanted) if count > wanted => {
+                let share = count as f64 / image.voxels.len() as f64;
+                one_per_cell(image, wanted as f64 / share, seed)
+                    .filter(|&at| usable(at))
+                    .map(|at| at as u32)
+                    .collect()
+            }
+            _ => (0..image.voxels.len()).filter(|&at| usable(at)).map(|at| at as u32).collect(),
+        };
+        let values = voxels.iter().map(|&at| image.voxels[at as usize]).collect();
+        Self { values, places: Places::Voxels(voxels), usable: count }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+}
+
+/// One voxel of each cell, about `cells` of them, in ascending order: cells are runs of rows' worth
+/// of voxels cut along all three axes, so that the samples are spread evenly.
+fn one_per_cell(image: &Image, cells: f64, seed: u64) -> impl Iterator<Item = usize> {
+    let shape = image.grid.shape;
+    let axes = shape.iter().filter(|&&n| n > 1).count().max(1);
+    let ratio = (image.voxels.len() as f64 / cells).max(1.0);
+    let edge = ratio.powf(1.0 / axes as f64);
+    let counts = shape.map(|n| ((n as f64 / edge).round() as usize).clamp(1, n));
+    let mut chosen: Vec<usize> = (0..counts.iter().product())
+        .map(|cell| {
+            let index =
+                [cell / (counts[1] * counts[2]), cell / counts[2] % counts[1], cell % counts[2]];
+            let chance = hash(seed, cell as u64);
+            let at: [usize; 3] = std::array::from_fn(|a| {
+                let (from, to) =
+                    (index[a] * shape[a] / counts[a], (index[a] + 1) * shape[a] / counts[a]);
+                from + (chance >> (21 * a) & 0x1F_FFFF) as usize * (to - from) / 0x20_0000
+            });
+            (at[0] * shape[1] + at[1]) * shape[2] + at[2]
+        })
+        .collect();
+    chosen.sort_unstable();
+    chosen.into_iter()
+}

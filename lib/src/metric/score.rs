@@ -1,0 +1,234 @@
+//! The three measures: from pairs of values to an energy and to the force on each value.
+
+use super::histogram::{Bins, Histogram};
+use super::{Error, Image, Samples};
+
+/// Which measure of agreement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// Normalised correlation: brightness and contrast may differ.
+    #[default]
+    Correlation,
+    /// Mutual information (Mattes): any relation of the intensities.
+    MutualInformation,
+    /// Mean squares of the differences: the same intensities in both.
+    MeanSquares,
+}
+
+impl Kind {
+    /// The measure as it is told: correlation and information grow with agreement, mean squares
+    /// shrink.
+    pub fn shown(self, energy: f64) -> f64 {
+        match self {
+            Self::Correlation => 1.0 - energy,
+            Self::MutualInformation => -energy,
+            Self::MeanSquares => energy,
+        }
+    }
+
+    /// Its name as flags spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Correlation => "correlation",
+            Self::MutualInformation => "mutual-information",
+            Self::MeanSquares => "mean-squares",
+        }
+    }
+}
+
+/// A measure for one pair of images.
+#[derive(Clone, Debug)]
+pub struct Scorer {
+    kind: Kind,
+    /// Subtracted from both sides before squares are summed, against cancellation.
+    offset: [f64; 2],
+    bins: Option<Bins>,
+}
+
+/// What a measure must know of all samples; sums of parts are the sums of the whole.
+#[derive(Clone, Debug)]
+pub enum Partial {
+    /// Count, sums of `f`, `m`, `f f`, `m m`, `f m`.
+    Moments([f64; 6]),
+    /// How often which pair of values occurs.
+    Histogram(Histogram),
+}
+
+/// An energy, and how it changes with each value.
+#[derive(Clone, Debug)]
+pub struct Score {
+    /// Smaller is better; see [`Kind::shown`].
+    pub energy: f64,
+    /// Samples that were known on both sides.
+    pub count: usize,
+    /// The force on each.
+    pub force: Force,
+}
+
+/// The derivative of the energy by each moving value, and a positive curvature.
+#[derive(Clone, Debug)]
+pub enum Force {
+    /// `gain[0] (f - mean[0]) + gain[1] (m - mean[1])`, of curvature `curvature`.
+    Linear {
+        /// Factors of the fixed and the moving value.
+        gain: [f64; 2],
+        /// Their means.
+        mean: [f64; 2],
+        /// The second derivative by one value alone.
+        curvature: f64,
+        /// For correlation, the count and the sum of squares of `m - mean[1]`: brightness and
+        /// contrast are free, so that no change of the mean or along `m` counts as curvature.
+        free: Option<[f64; 2]>,
+    },
+    /// Looked up for each pair of values.
+    Table(Box<super::histogram::Table>),
+}
+
+impl Scorer {
+    /// Prepares the measure for these samples and this moving image.
+    ///
+    /// # Errors
+    /// [`Error`]: an image that says nothing.
+    pub fn new(kind: Kind, samples: &Samples, moving: &Image) -> Result<Self, Error> {
+        let fixed_mean = mean(samples.values.iter()).ok_or(Error::Nothing { side: "fixed" })?;
+        let moving_mean = mean(moving.voxels.iter()).ok_or(Error::Nothing { side: "moving" })?;
+        let span = |range: Option<[f32; 2]>, side| match range {
+            None => Err(Error::Nothing { side }),
+            Some([low, high]) if low >= high => Err(Error::Constant { side }),
+            Some(range) => Ok(range),
+        };
+        let fixed = |share| super::image::range(samples.values.iter().copied(), share);
+        span(fixed(0.0), "fixed")?;
+        span(moving.range(0.0), "moving")?;
+        let bins = (kind == Kind::MutualInformation).then(|| {
+            // a few hot pixels must not take all bins
+            let robust = |clipped: Option<[f32; 2]>, whole: Option<[f32; 2]>| {
+                clipped.filter(|[low, high]| low < high).or(whole).unwrap_or([0.0, 1.0])
+            };
+            Bins::new(
+                robust(fixed(CLIPPED), fixed(0.0)),
+                robust(moving.range(CLIPPED), moving.range(0.0)),
+            )
+        });
+        let offset = match kind {
+            Kind::MeanSquares => [0.0; 2],
+            _ => [fixed_mean, moving_mean],
+        };
+        Ok(Self { kind, offset, bins })
+    }
+
+    /// Which measure it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What some samples contribute; NaN among the moving values is left out.
+    pub fn gather(&self, fixed: &[f32], moving: &[f32]) -> Partial {
+        if let Some(bins) = &self.bins {
+            return Partial::Histogram(bins.count(fixed, moving));
+        }
+        let mut sums = [0.0; 6];
+        for (&f, &m) in fixed.iter().zip(moving) {
+            if m.is_nan() {
+                continue;
+            }
+            let (f, m) = (f64::from(f) - self.offset[0], f64::from(m) - self.offset[1]);
+            for (sum, term) in sums.iter_mut().zip([1.0, f, m, f * f, m * m, f * m]) {
+                *sum += term;
+            }
+        }
+        Partial::Moments(sums)
+    }
+
+    /// The energy of all samples; none where too few are known or one side is constant.
+    pub fn conclude(&self, whole: &Partial) -> Option<Score> {
+        match (whole, &self.bins) {
+            (Partial::Histogram(histogram), Some(bins)) => bins.conclude(histogram),
+            (Partial::Moments(sums), _) => match self.kind {
+                Kind::MeanSquares => mean_squares(sums),
+                _ => self.correlation(sums),
+            },
+            (Partial::Histogram(_), None) => None,
+        }
+    }
+
+    /// `1 - r`, which is half the square of the distance between the normalised images: the
+    /// curvature is that of least squares (Evangelidis and Psarakis, IEEE PAMI 30, 2008).
+    fn correlation(&self, &[n, f, m, ff, mm, fm]: &[f64; 6]) -> Option<Score> {
+        if n < 2.0 {
+            return None;
+        }
+        let (ff, mm, fm) = (ff - f * f / n, mm - m * m / n, fm - f * m / n);
+        // what rounding leaves of a constant is not contrast
+        let floor = |offset: f64| 1e-12 * n * offset * offset;
+        if !(ff > floor(self.offset[0]) && mm > floor(self.offset[1])) {
+            return None;
+        }
+        let r = fm / (ff * mm).sqrt();
+        Some(Score {
+            energy: 1.0 - r,
+            count: n as usize,
+            force: Force::Linear {
+                gain: [-1.0 / (ff * mm).sqrt(), r / mm],
+                mean: [f / n + self.offset[0], m / n + self.offset[1]],
+                curvature: 1.0 / mm,
+                free: Some([n, mm]),
+            },
+        })
+    }
+}
+
+/// The share of voxels at either end that histograms put into their outer bins.
+const CLIPPED: f64 = 0.001;
+
+fn mean_squares(&[n, _, _, ff, mm, fm]: &[f64; 6]) -> Option<Score> {
+    (n >= 1.0).then(|| Score {
+        energy: (ff + mm - 2.0 * fm) / n,
+        count: n as usize,
+        force: Force::Linear {
+            gain: [-2.0 / n, 2.0 / n],
+            mean: [0.0; 2],
+            curvature: 2.0 / n,
+            free: None,
+        },
+    })
+}
+
+fn mean<'a>(values: impl Iterator<Item = &'a f32>) -> Option<f64> {
+    let (mut sum, mut count) = (0.0, 0);
+    for &v in values.filter(|v| v.is_finite()) {
+        sum += f64::from(v);
+        count += 1;
+    }
+    (count > 0).then(|| sum / f64::from(count))
+}
+
+impl Partial {
+    /// Adds what other samples contribute.
+    #[must_use]
+    pub fn plus(mut self, other: &Self) -> Self {
+        match (&mut self, other) {
+            (Self::Moments(sums), Self::Moments(more)) => {
+                sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+            }
+            (Self::Histogram(sums), Self::Histogram(more)) => sums.add(more),
+            _ => {}
+        }
+        self
+    }
+}
+
+impl Force {
+    /// The derivative by a moving value, and the curvature.
+    #[inline]
+    pub fn at(&self, fixed: f32, moving: f32) -> (f32, f32) {
+        match self {
+            Self::Linear { gain, mean, curvature, .. } => {
+                let force = gain[0] * (f64::from(fixed) - mean[0])
+                    + gain[1] * (f64::from(moving) - mean[1]);
+                (force as f32, *curvature as f32)
+            }
+            Self::Table(table) => table.at(fixed, moving),
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The flags by which users say how images are aligned, for programs to flatten. The struct has no
+//! doc comment beyond this line, as clap would take it for the program's own.
+#![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
+
+use std::str::FromStr;
+
+use super::{Error, Options, Search};
+use crate::geom::Model;
+use crate::metric::Kind;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScaleRange(pub [f64; 2]);
+
+impl FromStr for ScaleRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is no range of scales above 0 such as 0.2..5");
+        let (low, high) = text.split_once("..").ok_or_else(wrong)?;
+        let parse = |text: &str| text.trim().parse::<f64>().map_err(|_| wrong());
+        let (low, high) = (parse(low)?, parse(high)?);
+        let sound = low > 0.0 && low <= high && high.is_finite();
+        if sound { Ok(Self([low, high])) } else { Err(wrong()) }
+    }
+}
+
+/// How many voxels are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SampleCount(pub Option<usize>);
+
+impl FromStr for SampleCount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" {
+            return Ok(Self(None));
+        }
+        match text.parse() {
+            Ok(count) if count >= 100 => Ok(Self(Some(count))),
+            _ => Err(format!("'{text}' is neither 'all' nor a number from 100")),
+        }
+    }
+}
+
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Alignment")]
+pub struct Flags {
+    /// Which changes of the initial map are considered
+    #[arg(long, value_enum, default_value = "affine")]
+    pub model: Model,
+    /// What is made as good as can be
+    #[arg(long, value_enum, default_value = "correlation")]
+    pub metric: Kind,
+    /// Resolutions, each twice the one before, from coarse to fine
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub levels: usize,
+    /// Look no finer than this, micrometres of the fixed volume [default: its voxels]
+    #[arg(long, value_name = "UM")]
+    pub resolution: Option<f64>,
+    /// Voxels that are compared: 'all', or so many, spread evenly, by --seed
+    #[arg(long, value_name = "N", default_value = "1000000")]
+    pub samples: SampleCount,
+    /// Steps per resolution at most
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    pub max_iterations: usize,
+    /// A result that overlaps by less of the smaller volume is refused
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
+    pub min_overlap: f64,
+    /// A refinement that stretches or shrinks any direction by more than this factor is refused
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.5)]
+    pub max_scale: f64,
+    /// No good initial map: try so many turned and scaled versions, each at its best shift
+    #[arg(long, value_name = "N", help_heading = "Search")]
+    pub search: Option<usize>,
+    /// Search rotations by up to this, degrees
+    #[arg(long, value_name = "DEGREES", default_value_t = 180.0, help_heading = "Search")]
+    pub max_rotation: f64,
+    /// Search shifts of the middle by up to this along each axis, micrometres [default: all]
+    #[arg(long, value_name = "UM", help_heading = "Search")]
+    pub max_translation: Option<f64>,
+    /// Search scales, moving lengths by fixed lengths
+    #[arg(long, value_name = "MIN..MAX", default_value = "1..1", help_heading = "Search")]
+    pub scale_range: ScaleRange,
+    /// Search mirror images too
+    #[arg(long, help_heading = "Search")]
+    pub allow_reflection: bool,
+    /// Refine so many of the best versions
+    #[arg(long, value_name = "N", default_value_t = 24, help_heading = "Search")]
+    pub keep: usize,
+}
+
+impl Flags {
+    /// What they say.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a value that makes no sense.
+    pub fn options(&self) -> Result<Options, Error> {
+        let refuse = |flag, found: String, wanted| Err(Error::Usage { flag, found, wanted });
+        let positive = |v: f64| v > 0.0 && v.is_finite();
+        if !(1..=12).contains(&self.levels) {
+            return refuse("--levels", self.levels.to_string(), "wanted 1 to 12");
+        }
+        if let Some(v) = self.resolution.filter(|v| !positive(*v)) {
+            return refuse("--resolution", v.to_string(), "wanted a length above 0 um");
+        }
+        if !(self.min_overlap > 0.0 && self.min_overlap <= 1.0) {
+            let found = self.min_overlap.to_string();
+            return refuse("--min-overlap", found, "wanted a share above 0, at most 1");
+        }
+        if !(self.max_scale > 1.0 && self.max_scale.is_finite()) {
+            return refuse("--max-scale", self.max_scale.to_string(), "wanted a factor above 1");
+        }
+        if !(0.0..=180.0).contains(&self.max_rotation) {
+            return refuse("--max-rotation", self.max_rotation.to_string(), "wanted 0 to 180");
+        }
+        if let Some(v) = self.max_translation.filter(|v| !(*v >= 0.0 && v.is_finite())) {
+            return refuse("--max-translation", v.to_string(), "wanted a length in um");
+        }
+        if self.search == Some(0) || self.keep == 0 {
+            let flag = if self.keep == 0 { "--keep" } else { "--search" };
+            return refuse(flag, "0".to_owned(), "wanted a number from 1");
+        }
+        let search = self.search.map(|starts| Search {
+            starts,
+            max_rotation: self.max_rotation.to_radians(),
+            max_translation: self.max_translation,
+            scale_range: self.scale_range.0,
+            allow_reflection: self.allow_reflection,
+            keep: self.keep,
+        });
+        Ok(Options {
+            metric: self.metric,
+            model: self.model,
+            levels: self.levels,
+            resolution: self.resolution,
+            samples: self.samples.0,
+            iterations: self.max_iterations,
+            min_overlap: self.min_overlap,
+            max_scale: self.max_scale,
+            search,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: Flags,
+    }
+
+    fn options(line: &str) -> Result<Options, String> {
+        let words = std::iter::once("x").chain(line.split_whitespace());
+        let line = Line::try_parse_from(words).map_err(|e| e.to_string())?;
+        line.flags.options().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn no_flags_mean_the_defaults() {
+        assert_eq!(options("").unwrap(), Options::default());
+    }
+
+    #[test]
+    fn flags_say_what_they_mean_and_refuse_what_makes_no_sense() {
+        let all =
+            "--search 50 --scale-range 0.2..5 --allow-reflection --max-rotation 90 --samples all";
+        let found = options(all).unwrap();
+        let search = found.search.unwrap();
+        assert_eq!((search.starts, search.scale_range), (50, [0.2, 5.0]));
+        assert!((search.max_rotation - std::f64::consts::FRAC_PI_2).abs() < 1e-12);
+        assert_eq!(found.samples, None);
+        for bad in [
+            "--levels 0",
+            "--resolution -1",
+            "--resolution nan",
+            "--min-overlap 0",
+            "--min-overlap 1.5",
+            "--max-scale 1",
+            "--max-rotation 400",
+            "--max-translation -3",
+            "--scale-range 3..2",
+            "--scale-range 0..2",
+            "--scale-range 2",
+            "--samples 5",
+            "--samples some",
+            "--search 0",
+            "--keep 0",
+        ] {
+            assert!(options(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! One affine by intensities: the map after an initial one under which two images agree best.
+//!
+//! [`align`] works from coarse to fine resolutions, at each by damped Gauss-Newton steps on a
+//! measure of `metric`; where there is no initial map it searches turned, scaled and mirrored
+//! versions first. Images are read at the finest resolution that fits `--memory`.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::blocks::{Context, Verdict};
+use crate::geom::{Affine, Chain, Grid, Point};
+use crate::transform::{self, Axes, Direction, Kind, Step};
+use crate::volume::Select;
+
+mod canvas;
+mod climb;
+mod descent;
+mod error;
+mod flags;
+mod model;
+mod options;
+mod pyramid;
+mod scene;
+mod search;
+mod side;
+mod starts;
+#[cfg(test)]
+mod tests;
+
+pub use error::{Error, Refusal};
+pub use flags::Flags;
+pub use options::{Options, Search};
+
+use descent::{Descent, descend};
+use scene::{Scene, Start};
+use search::{Found, scale};
+use side::{Budget, Side};
+
+/// One of the two volumes as it is given.
+#[derive(Clone, Debug)]
+pub struct Input<'a> {
+    /// Where it is.
+    pub location: &'a str,
+    /// Which channel, and what overrides its metadata.
+    pub select: Select,
+    /// A volume that is not 0 where this one is to be looked at.
+    pub mask: Option<&'a str>,
+}
+
+/// Aligns two volumes by their intensities and writes the chain from fixed to moving to `output`: the
+/// initial one and what follows it, as one matrix where the initial one is matrices.
+///
+/// * `initial`: locations of transforms, first applied first; none means the identity
+///
+/// A result that the guards refuse is not written: the initial map is, and the reason is given.
+///
+/// # Errors
+/// [`Error`]; [`Verdict::TooManyFailed`] with the [`Refusal`] where the initial map was written.
+pub fn align(
+    fixed: &Input<'_>,
+    moving: &Input<'_>,
+    initial: &[String],
+    output: &Path,
+    options: &Options,
+    ctx: &Context,
+) -> anyhow::Result<()> {
+    ctx.refuse_existing(output)?;
+    let (chain, steps) = read_initial(initial)?;
+    let sides = [Side::open(fixed, "fixed")?, Side::open(moving, "moving")?];
+    sides.iter().for_each(|side| ctx.input(&side.stored[0]));
+    initial.iter().for_each(|location| ctx.input_file(location));
+    let masks = [fixed.mask, moving.mask];
+    masks.iter().flatten().for_each(|mask| ctx.input_file(mask));
+    let planar = dimensions(&sides)?;
+    let said = said(initial);
+    let job = Job { sides: &sides, chain: &chain, planar, said: &said, options, ctx };
+    let (refined, refusal) = job.run(!initial.is_empty())?;
+    let steps = match (&refusal, refined) {
+        (Some(_), _) => steps,
+        (None, Refined::Whole(map)) => vec![Step::Affine(map)],
+        (None, Refined::After(map)) => steps.into_iter().chain([Step::Affine(map)]).collect(),
+    };
+    transform::write_document(output, &steps)?;
+    ctx.output_file(output);
+    match refusal {
+        None => Ok(()),
+        Some(refusal) => {
+            let message = format!("the initial map was kept: {refusal}");
+            Err(anyhow::Error::new(Verdict::TooManyFailed).context(message))
+        }
+    }
+}
+
+/// What is written.
+enum Refined {
+    /// The whole map.
+    Whole(Affine),
+    /// What follows the initial chain.
+    After(Affine),
+}
+
+/// Everything that an alignment needs.
+struct Job<'a> {
+    sides: &'a [Side; 2],
+    chain: &'a Chain,
+    planar: bool,
+    said: &'a str,
+    options: &'a Options,
+    ctx: &'a Context,
+}
+
+impl Job<'_> {
+    fn run(&self, given: bool) -> anyhow::Result<(Refined, Option<Refusal>)> {
+        let grids = [self.sides[0].grid(), self.sides[1].grid()];
+        let about = jacobian(self.chain, &grids[0]).map_err(|e| anyhow::anyhow!(e))?;
+        about.inverse().map_err(|source| Error::Singular {
+            location: self.said.trim_start_matches("--initial ").to_owned(),
+            source,
+        })?;
+        let budget = Budget {
+            sides: [&self.sides[0], &self.sides[1]],
+            scale: scale(&about, self.planar),
+            samples: self.options.samples,
+            search: self.options.search.is_some(),
+        };
+        let (resolution, bytes) = budget.resolution(self.options.resolution, self.ctx)?;
+        let scene = Scene {
+            fixed: self.sides[0].image(resolution[0], self.planar)?,
+            moving: self.sides[1].image(resolution[1], self.planar)?,
+            planar: self.planar,
+            options: self.options,
+            seed: self.ctx.seed,
+        };
+        self.record_input(resolution, bytes);
+        let whole = self.chain.as_affine();
+        let Some(whole) = whole else {
+            let start = Start::Chain(self.chain, grids[0].origin[0]);
+            let done = descend(&scene, &start, None, budget.scale, self.said)?;
+            let refusal = self.conclude(&done, None);
+            return Ok((Refined::After(done.map), refusal));
+        };
+        let flat = flattened(&whole, self.planar, &grids, given);
+        let (start, found) = match &self.options.search {
+            None => (flat.inner, None),
+            Some(what) => {
+                let found = search::search(&scene, &flat.inner, what)?;
+                (found.map, Some(found))
+            }
+        };
+        let given = Start::Matrix(flat.inner);
+        let before = found.is_some().then_some(&given);
+        let size = scale(&start, self.planar);
+        let done = descend(&scene, &Start::Matrix(start), before, size, self.said)?;
+        let refusal = self.conclude(&done, found.as_ref());
+        Ok((Refined::Whole(flat.outer(&start.then(&done.map))), refusal))
+    }
+
+    /// Which images were looked at.
+    fn record_input(&self, resolution: [f64; 2], bytes: u64) {
+        let sources = [0, 1].map(|i| self.sides[i].source(resolution[i]));
+        for (name, source) in ["fixed_level", "moving_level"].into_iter().zip(sources) {
+            self.ctx.record(
+                name,
+                json!({"location": source.location(), "spacing_um": source.grid().spacing}),
+            );
+        }
+        self.ctx.record("resolution_um", json!(resolution));
+        self.ctx.record("memory_needed", bytes);
+        tracing::info!(
+            "fixed: {} at {:.3} um; moving: {} at {:.3} um",
+            sources[0].location(),
+            resolution[0],
+            sources[1].location(),
+            resolution[1]
+        );
+    }
+
+    /// Enters what was done in the receipt; why it is not to be believed, if so.
+    fn conclude(&self, done: &Descent, found: Option<&Found>) -> Option<Refusal> {
+        let ctx = self.ctx;
+        let metric = self.options.metric;
+        let refusal = done.refusal.clone().or_else(|| {
+            let [before, after] = done.energy;
+            // a map that hardly overlaps is nothing to be worse than
+            let before = before.filter(|_| done.overlap[0] >= self.options.min_overlap)?;
+            let after = after?;
+            (after > before).then(|| Refusal::Worse {
+                before: metric.shown(before),
+                after: metric.shown(after),
+            })
+        });
+        let [before, after] = done.energy.map(|energy| energy.map(|e| metric.shown(e)));
+        ctx.record("metric", metric.name());
+        ctx.record("metric_before", json!(before));
+        ctx.record("metric_after", json!(after));
+        ctx.record("overlap_before", done.overlap[0]);
+        ctx.record("overlap_after", done.overlap[1]);
+        ctx.record("finest_resolution_um", done.resolution);
+        ctx.record("samples", done.samples);
+        ctx.record("levels", done.levels.clone());
+        let iterations: u64 =
+            done.levels.iter().filter_map(|level| level["iterations"].as_u64()).sum();
+        ctx.record("iterations", iterations);
+        ctx.record("accepted", refusal.is_none());
+        ctx.record("refusal", json!(refusal.as_ref().map(ToString::to_string)));
+        if let Some(found) = found {
+            ctx.record(
+                "search",
+                json!({"placed": found.placed, "worth": found.worth[0], "next_worth": found.worth[1]}),
+            );
+        }
+        refusal
+    }
+}
+
+/// The chain, and its steps as documents have them, matrices in a row as one.
+fn read_initial(locations: &[String]) -> Result<(Chain, Vec<Step>), Error> {
+    let chain = transform::read_chain(locations)?;
+    let mut steps: Vec<Step> = Vec::new();
+    for location in locations {
+        let more = match transform::kind_of(location)? {
+            Kind::Document => {
+                transform::read_document(Path::new(location), Direction::FixedToMoving)?
+            }
+            Kind::MatrixText => {
+                vec![Step::Affine(transform::read_matrix_text(Path::new(location), Axes::Zyx)?)]
+            }
+            Kind::LocalAffines => vec![Step::LocalAffines(location.clone())],
+            Kind::Field => vec![Step::Field(location.clone())],
+        };
+        for step in more {
+            match (steps.last_mut(), step) {
+                (Some(Step::Affine(last)), Step::Affine(next)) => *last = last.then(&next),
+                (_, step) => steps.push(step),
+            }
+        }
+    }
+    Ok((chain, steps))
+}
+
+fn said(initial: &[String]) -> String {
+    if initial.is_empty() {
+        "the identity (no --initial)".to_owned()
+    } else {
+        format!("--initial {}", initial.join(" "))
+    }
+}
+
+/// Whether both are single planes.
+fn dimensions(sides: &[Side; 2]) -> Result<bool, Error> {
+    let planes = [sides[0].grid().shape[0], sides[1].grid().shape[0]];
+    match planes {
+        [1, 1] => Ok(true),
+        [1, planes] | [planes, 1] => {
+            let flat = usize::from(sides[0].grid().shape[0] != 1);
+            Err(Error::Dimensions {
+                plane: sides[flat].location().to_owned(),
+                volume: sides[1 - flat].location().to_owned(),
+                planes,
+            })
+        }
+        _ => Ok(false),
+    }
+}
+
+/// The matrix that a chain is most like over a grid: that of its values in the middle and a quarter
+/// of the extent to either side.
+fn jacobian(chain: &Chain, grid: &Grid) -> Result<Affine, Error> {
+    if let Some(map) = chain.as_affine() {
+        return Ok(map);
+    }
+    let [low, high] = grid.extent(&grid.bounds());
+    let at = |p: Point| -> Result<Point, Error> {
+        let (local, _) = chain.localise([p, p]).map_err(|source| transform::Error::Format {
+            location: "--initial".to_owned(),
+            message: source.to_string(),
+        })?;
+        Ok(local.apply(p))
+    };
+    let centre: Point = std::array::from_fn(|a| 0.5 * (low[a] + high[a]));
+    let mut linear = [[0.0; 3]; 3];
+    for b in 0..3 {
+        let step = (0.25 * (high[b] - low[b])).max(0.5 * grid.spacing[b]);
+        let (mut one, mut two) = (centre, centre);
+        (one[b], two[b]) = (centre[b] - step, centre[b] + step);
+        let (one, two) = (at(one)?, at(two)?);
+        (0..3).for_each(|a| linear[a][b] = (two[a] - one[a]) / (2.0 * step));
+    }
+    let there = at(centre)?;
+    let known = there.iter().chain(linear.iter().flatten()).all(|v| v.is_finite());
+    if !known {
+        // an unknown part of a field in the middle: what scale there is cannot be told
+        return Ok(Affine::IDENTITY);
+    }
+    Ok(Affine::translation(centre.map(|c| -c)).then(&Affine::from_parts(linear, there)))
+}
+
+/// The part of a map that concerns planes at z 0, and the way back.
+struct Flattened {
+    /// The map between the images as they are looked at.
+    inner: Affine,
+    /// Of planes: the row z of the whole map.
+    height: Option<[f64; 4]>,
+}
+
+fn flattened(whole: &Affine, planar: bool, grids: &[Grid; 2], given: bool) -> Flattened {
+    if !planar {
+        return Flattened { inner: *whole, height: None };
+    }
+    let (height, rows) = (grids[0].origin[0], whole.rows());
+    let row = |a: usize| [0.0, rows[a][1], rows[a][2], rows[a][3] + rows[a][0] * height];
+    let inner = Affine::from_rows([[1.0, 0.0, 0.0, 0.0], row(1), row(2)]);
+    let z = if given {
+        rows[0]
+    } else {
+        // the one plane onto the other
+        [1.0, 0.0, 0.0, grids[1].origin[0] - height]
+    };
+    Flattened { inner, height: Some(z) }
+}
+
+impl Flattened {
+    /// The whole map for a map between the images.
+    fn outer(&self, map: &Affine) -> Affine {
+        match self.height {
+            None => *map,
+            Some(z) => {
+                let rows = map.rows();
+                Affine::from_rows([z, rows[1], rows[2]])
+            }
+        }
+    }
+}

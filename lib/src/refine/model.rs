@@ -1,0 +1,152 @@
+//! Which changes of a map a model allows.
+
+use nalgebra::Matrix3;
+
+use crate::geom::{Affine, Model};
+use crate::metric::Frame;
+
+/// A direction in the twelve numbers of a change (see [`Frame`]).
+type Direction = [f64; 12];
+
+/// The directions in which a map may be changed: the parameters of a model.
+#[derive(Clone, Debug)]
+pub(super) struct Freedom {
+    directions: Vec<Direction>,
+}
+
+impl Freedom {
+    /// The parameters of `model`; of single planes, those that keep the plane.
+    pub(super) fn of(model: Model, planar: bool) -> Self {
+        let axes: &[usize] = if planar { &[1, 2] } else { &[0, 1, 2] };
+        let one = |at: &[(usize, usize, f64)]| {
+            let mut direction = [0.0; 12];
+            at.iter().for_each(|&(row, column, value)| direction[4 * row + column] = value);
+            direction
+        };
+        let mut directions: Vec<Direction> = axes.iter().map(|&a| one(&[(a, 0, 1.0)])).collect();
+        if model == Model::Affine {
+            for &a in axes {
+                directions.extend(axes.iter().map(|&b| one(&[(a, b + 1, 1.0)])));
+            }
+            return Self { directions };
+        }
+        if model != Model::Translation {
+            for (i, &a) in axes.iter().enumerate() {
+                directions.extend(
+                    axes[i + 1..].iter().map(|&b| one(&[(a, b + 1, -1.0), (b, a + 1, 1.0)])),
+                );
+            }
+        }
+        if model == Model::Similarity {
+            let scale: Vec<_> = axes.iter().map(|&a| (a, a + 1, 1.0)).collect();
+            directions.push(one(&scale));
+        }
+        Self { directions }
+    }
+
+    /// How many parameters there are.
+    pub(super) fn count(&self) -> usize {
+        self.directions.len()
+    }
+
+    /// The derivatives by the parameters, from those by the twelve numbers.
+    pub(super) fn gradient(&self, full: &[f64; 12]) -> Vec<f64> {
+        self.directions.iter().map(|d| dot(d, full)).collect()
+    }
+
+    /// The second derivatives likewise, row by row.
+    pub(super) fn curvature(&self, full: &[[f64; 12]; 12]) -> Vec<f64> {
+        let turned: Vec<[f64; 12]> =
+            self.directions.iter().map(|d| std::array::from_fn(|i| dot(d, &full[i]))).collect();
+        let rows = self.directions.iter();
+        rows.flat_map(|d| turned.iter().map(move |t| dot(d, t))).collect()
+    }
+
+    /// The twelve numbers of a step in the parameters.
+    pub(super) fn numbers(&self, step: &[f64]) -> [f64; 12] {
+        let mut numbers = [0.0; 12];
+        for (d, s) in self.directions.iter().zip(step) {
+            numbers.iter_mut().zip(d).for_each(|(n, d)| *n += s * d);
+        }
+        numbers
+    }
+}
+
+fn dot(a: &[f64; 12], b: &[f64; 12]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// The map that follows for these twelve numbers: `q -> centre + exp(L) (q - centre) + size t`.
+///
+/// The exponential makes rotations of skew matrices and never a reflection; to first order it is
+/// the change that derivatives are taken by.
+pub(super) fn change(numbers: &[f64; 12], frame: &Frame) -> Affine {
+    let linear = Matrix3::from_fn(|a, b| numbers[4 * a + 1 + b]).exp();
+    let linear = std::array::from_fn(|a| std::array::from_fn(|b| linear[(a, b)]));
+    let shift = std::array::from_fn(|a| frame.size * numbers[4 * a]);
+    Affine::translation(frame.centre.map(|c| -c))
+        .then(&Affine::from_parts(linear, shift))
+        .then(&Affine::translation(frame.centre))
+}
+
+/// About how far a change moves points at the rim of what the frame describes, micrometres.
+pub(super) fn displacement(numbers: &[f64; 12], frame: &Frame) -> f64 {
+    let norm = |columns: std::ops::Range<usize>| {
+        let squares = (0..3).flat_map(|a| columns.clone().map(move |b| numbers[4 * a + b].powi(2)));
+        squares.sum::<f64>().sqrt()
+    };
+    // a box reaches 1.7 times as far as its points lie from the middle in the mean square
+    frame.size * (norm(0..1) + 1.7 * norm(1..4))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAME: Frame = Frame { centre: [3.0, -5.0, 8.0], size: 20.0 };
+
+    #[test]
+    fn models_have_their_parameters_in_space_and_in_the_plane() {
+        for (model, space, plane) in [
+            (Model::Translation, 3, 2),
+            (Model::Rigid, 6, 3),
+            (Model::Similarity, 7, 4),
+            (Model::Affine, 12, 6),
+        ] {
+            assert_eq!(Freedom::of(model, false).count(), space);
+            assert_eq!(Freedom::of(model, true).count(), plane);
+        }
+    }
+
+    #[test]
+    fn a_rigid_step_turns_and_a_similar_one_scales_evenly() {
+        let step = [0.1, -0.2, 0.05, 0.3, -0.4, 0.2, 0.25];
+        let rigid = change(&Freedom::of(Model::Rigid, false).numbers(&step), &FRAME).decompose();
+        assert!(rigid.shear < 1e-9 && (rigid.determinant - 1.0).abs() < 1e-9);
+        let similar = Freedom::of(Model::Similarity, false).numbers(&step);
+        let similar = change(&similar, &FRAME).decompose();
+        assert!(similar.shear < 1e-9 && (similar.scales[0].ln() - 0.25).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_step_in_a_plane_leaves_the_other_axis_alone() {
+        let step = [0.1, -0.2, 0.5, 0.3, -0.4, 0.2];
+        let rows = change(&Freedom::of(Model::Affine, true).numbers(&step), &FRAME).rows();
+        assert_eq!(rows[0], [1.0, 0.0, 0.0, 0.0]);
+        assert!(rows[1][0] == 0.0 && rows[2][0] == 0.0);
+    }
+
+    #[test]
+    fn derivatives_by_parameters_are_sums_of_those_by_the_twelve_numbers() {
+        let freedom = Freedom::of(Model::Similarity, false);
+        let full: [f64; 12] = std::array::from_fn(|i| (i * i) as f64 - 3.0);
+        let square: [[f64; 12]; 12] = std::array::from_fn(|i| full.map(|v| v * full[i]));
+        let gradient = freedom.gradient(&full);
+        let curvature = freedom.curvature(&square);
+        for i in 0..7 {
+            for j in 0..7 {
+                assert!((curvature[7 * i + j] - gradient[i] * gradient[j]).abs() < 1e-9);
+            }
+        }
+    }
+}

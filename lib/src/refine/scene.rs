@@ -1,0 +1,192 @@
+//! The two images at one resolution, ready to be compared.
+
+use super::pyramid::Pyramid;
+use super::{Error, Options};
+use crate::geom::{Affine, Chain, Grid, Point};
+use crate::metric::{Affinity, Image, Kind, Places, Samples, Scorer};
+
+/// Both images, and how they are looked at.
+pub(super) struct Scene<'a> {
+    pub(super) fixed: Pyramid,
+    pub(super) moving: Pyramid,
+    /// Both are single planes, at z 0.
+    pub(super) planar: bool,
+    pub(super) options: &'a Options,
+    pub(super) seed: u64,
+}
+
+/// The map that stands before the refinement.
+pub(super) enum Start<'a> {
+    /// A matrix.
+    Matrix(Affine),
+    /// A chain of anything, and the height of the fixed plane where both images are planes.
+    Chain(&'a Chain, f64),
+}
+
+/// Both images at one resolution.
+pub(super) struct Level {
+    /// Micrometres of the fixed and of the moving space.
+    pub(super) resolution: [f64; 2],
+    fixed: Grid,
+    moving: Image,
+    samples: Samples,
+    scorer: Scorer,
+    /// The volumes of what is known of both, the moving one in fixed micrometres.
+    sizes: [f64; 2],
+}
+
+impl Scene<'_> {
+    /// The finest resolution at which both images say something, fixed micrometres, under a map of
+    /// this scale.
+    pub(super) fn finest(&self, scale: f64) -> f64 {
+        let own = self.fixed.resolution().max(self.moving.resolution() / scale);
+        own.max(self.options.resolution.unwrap_or(0.0))
+    }
+
+    /// Both images at a resolution of fixed micrometres under a map of this scale.
+    ///
+    /// # Errors
+    /// [`Error::Metric`] for an image that says nothing; what the fields of `start` say.
+    pub(super) fn level(
+        &self,
+        resolution: f64,
+        scale: f64,
+        start: &Start<'_>,
+    ) -> Result<Level, Error> {
+        let images = [self.fixed.at(resolution), self.moving.at(resolution * scale)];
+        self.compare(images, [resolution, resolution * scale], self.options.metric, start)
+    }
+
+    /// The [`detail`] of both images, for telling right from wrong: what is bright and what is dark in
+    /// the large agrees under many maps.
+    ///
+    /// # Errors
+    /// As of [`Scene::level`].
+    pub(super) fn detail(
+        &self,
+        resolution: f64,
+        scale: f64,
+        start: &Start<'_>,
+    ) -> Result<Level, Error> {
+        let resolutions = [resolution, resolution * scale];
+        let images = [
+            detail(&self.fixed.at(resolutions[0]), resolutions[0]),
+            detail(&self.moving.at(resolutions[1]), resolutions[1]),
+        ];
+        let kind = match self.options.metric {
+            Kind::MutualInformation => Kind::MutualInformation,
+            _ => Kind::Correlation,
+        };
+        self.compare(images, resolutions, kind, start)
+    }
+
+    fn compare(
+        &self,
+        [fixed, moving]: [Image; 2],
+        resolution: [f64; 2],
+        kind: Kind,
+        start: &Start<'_>,
+    ) -> Result<Level, Error> {
+        let mut samples = Samples::choose(&fixed, |_| true, self.options.samples, self.seed);
+        let scorer = Scorer::new(kind, &samples, &moving)?;
+        let known = moving.voxels.iter().filter(|v| v.is_finite()).count();
+        let scale = resolution[1] / resolution[0];
+        let sizes = [
+            samples.usable as f64 * self.cell(&fixed.grid),
+            known as f64 * self.cell(&moving.grid) / scale.powi(if self.planar { 2 } else { 3 }),
+        ];
+        if let Start::Chain(chain, height) = start {
+            let height = self.planar.then_some(*height);
+            samples.places = points(&samples.places, &fixed.grid, &moving.grid, chain, height)?;
+        }
+        Ok(Level { resolution, fixed: fixed.grid, moving, samples, scorer, sizes })
+    }
+
+    /// The size of a voxel along the axes that there are.
+    fn cell(&self, grid: &Grid) -> f64 {
+        grid.spacing[usize::from(self.planar)..].iter().product()
+    }
+}
+
+impl Level {
+    /// The energy as a function of what follows `start`.
+    pub(super) fn affinity(&self, start: &Start<'_>) -> Affinity<'_> {
+        let initial = match start {
+            Start::Matrix(map) => *map,
+            Start::Chain(..) => Affine::IDENTITY,
+        };
+        Affinity::new(&self.samples, &self.fixed, &self.moving, &initial, &self.scorer)
+    }
+
+    /// The share of the smaller image that both have, where `count` samples fall on the moving one.
+    pub(super) fn overlap(&self, count: usize) -> f64 {
+        let common = count as f64 / self.samples.len().max(1) as f64 * self.sizes[0];
+        (common / self.sizes[0].min(self.sizes[1])).min(1.0)
+    }
+
+    /// How many samples there are.
+    pub(super) fn samples(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Samples per voxel that is free of its neighbours': at most 1.
+    pub(super) fn independence(&self, planar: bool) -> f64 {
+        let axes = usize::from(planar)..3;
+        axes.map(|a| (self.fixed.spacing[a] / self.resolution[0]).min(1.0)).product()
+    }
+}
+
+/// An image of a resolution less its mean over so many times the resolution.
+const BROAD: f64 = 3.0;
+
+/// What of an image of a resolution is not yet in one of a few times the resolution.
+pub(super) fn detail(image: &Image, resolution: f64) -> Image {
+    let grid = image.grid;
+    let variance = std::array::from_fn(|a| {
+        if grid.shape[a] > 1 { (BROAD * resolution / grid.spacing[a]).powi(2) } else { 0.0 }
+    });
+    let mut detail = image.shrunk(variance, [1; 3]);
+    for (broad, fine) in detail.voxels.iter_mut().zip(&image.voxels) {
+        *broad = fine - *broad;
+    }
+    detail
+}
+
+/// Where a chain takes voxels of the fixed grid, in voxels of the moving one.
+fn points(
+    places: &Places,
+    fixed: &Grid,
+    moving: &Grid,
+    chain: &Chain,
+    height: Option<f64>,
+) -> Result<Places, Error> {
+    let Places::Voxels(voxels) = places else { return Ok(places.clone()) };
+    let [_, ny, nx] = fixed.shape;
+    let mut grid = *fixed;
+    if let Some(height) = height {
+        grid.origin[0] = height;
+    }
+    let mut points = Vec::with_capacity(voxels.len());
+    // plane by plane, so that no more of a field is held than one of them meets
+    for plane in voxels.chunk_by(|a, b| *a as usize / (ny * nx) == *b as usize / (ny * nx)) {
+        let z = (plane[0] as usize / (ny * nx)) as i64;
+        let mut part = grid.bounds();
+        (part.min[0], part.max[0]) = (z, z + 1);
+        let (local, _) = chain.localise(grid.extent(&part)).map_err(|source| {
+            crate::transform::Error::Format {
+                location: "--initial".to_owned(),
+                message: source.to_string(),
+            }
+        })?;
+        for &voxel in plane {
+            let voxel = voxel as usize;
+            let index: Point = [z as f64, (voxel / nx % ny) as f64, (voxel % nx) as f64];
+            let mut q = local.apply(grid.position(index));
+            if height.is_some() {
+                q[0] = moving.origin[0];
+            }
+            points.push(moving.index(q).map(|v| v as f32));
+        }
+    }
+    Ok(Places::Points(points))
+}

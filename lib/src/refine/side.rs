@@ -1,0 +1,191 @@
+//! One of the two volumes: its stored levels, its mask, and its image at a resolution.
+
+use super::pyramid::{NEAR, Pyramid, finest, read_at, thinning};
+use super::{Error, Input};
+use crate::blocks::Context;
+use crate::geom::{Box3, Grid};
+use crate::metric::Image;
+use crate::volume::{Select, Volume, levels};
+
+/// Decoded chunks that are kept of each volume.
+const CACHE: usize = 32 << 20;
+/// A tile of a mask, voxels.
+const TILE: [usize; 3] = [16, 256, 256];
+
+/// A volume that takes part.
+pub(super) struct Side {
+    /// "fixed" or "moving".
+    pub(super) name: &'static str,
+    /// The volume as given, and coarser levels that are stored of it.
+    pub(super) stored: Vec<Volume>,
+    mask: Option<Volume>,
+}
+
+impl Side {
+    pub(super) fn open(input: &Input<'_>, name: &'static str) -> Result<Self, Error> {
+        let volume = Volume::open(input.location, &input.select)?.with_cache(CACHE);
+        let grid = volume.grid();
+        let mask = input.mask.map(|mask| open_mask(mask, &volume)).transpose()?;
+        let mut stored = vec![volume];
+        let said = input.select.spacing.is_some() || input.select.origin.is_some();
+        // what --spacing says holds for the level that was named alone
+        for level in if said { Vec::new() } else { levels(input.location).unwrap_or_default() } {
+            let coarser = (0..3).all(|a| level.grid.spacing[a] >= 0.999 * grid.spacing[a]);
+            if coarser && level.grid.shape != grid.shape {
+                let other = Volume::open(&level.location, &input.select)?;
+                stored.push(other.with_cache(CACHE));
+            }
+        }
+        Ok(Self { name, stored, mask })
+    }
+
+    /// The grid of the volume as given.
+    pub(super) fn grid(&self) -> Grid {
+        self.stored[0].grid()
+    }
+
+    /// The location of the volume as given.
+    pub(super) fn location(&self) -> &str {
+        self.stored[0].location()
+    }
+
+    /// The coarsest stored level that is fine enough for a resolution.
+    pub(super) fn source(&self, resolution: f64) -> &Volume {
+        let given = self.grid();
+        let fine = |volume: &&Volume| {
+            let spacing = volume.grid().spacing;
+            (0..3).all(|a| spacing[a] <= 1.01 * resolution.max(given.spacing[a]))
+        };
+        let fits = self.stored.iter().filter(fine);
+        let coarsest = fits.max_by(|a, b| finest(&a.grid()).total_cmp(&finest(&b.grid())));
+        coarsest.unwrap_or(&self.stored[0])
+    }
+
+    /// Voxels of the image at a resolution.
+    pub(super) fn voxels(&self, resolution: f64) -> u64 {
+        let grid = self.source(resolution).grid();
+        let (_, step) = thinning(&grid, finest(&grid), resolution);
+        (0..3).map(|a| grid.shape[a].div_ceil(step[a]) as u64).product()
+    }
+
+    /// The images from a resolution on, NaN where the mask is 0. A plane is put at z 0, with a spacing of 1.
+    pub(super) fn image(&self, resolution: f64, planar: bool) -> Result<Pyramid, Error> {
+        let source = self.source(resolution);
+        let mut image = read_at(&source.grid(), resolution, |part| source.read::<f32>(part))?;
+        if let Some(mask) = &self.mask {
+            apply_mask(mask, &mut image)?;
+            if image.voxels.iter().all(|v| v.is_nan()) {
+                let location = mask.location().to_owned();
+                return Err(Error::Mask { location, side: self.name });
+            }
+        }
+        if planar {
+            (image.grid.origin[0], image.grid.spacing[0]) = (0.0, 1.0);
+        }
+        let own = finest(&source.grid());
+        Ok(Pyramid::new(image, if resolution < NEAR * own { own } else { resolution }))
+    }
+}
+
+/// A mask; one of the volume's own shape need not say its voxel size.
+fn open_mask(location: &str, of: &Volume) -> Result<Volume, Error> {
+    let refused = match Volume::open(location, &Select::default()) {
+        Ok(mask) => return Ok(mask.with_cache(CACHE)),
+        Err(refused) => refused,
+    };
+    let grid = of.grid();
+    let select =
+        Select { spacing: Some(grid.spacing), origin: Some(grid.origin), ..Select::default() };
+    match Volume::open(location, &select) {
+        Ok(mask) if mask.grid().shape == grid.shape => Ok(mask.with_cache(CACHE)),
+        _ => Err(refused.into()),
+    }
+}
+
+/// Makes unknown what the nearest voxel of the mask says is outside; outside the mask all is.
+fn apply_mask(mask: &Volume, image: &mut Image) -> Result<(), Error> {
+    let (grid, own) = (image.grid, mask.grid());
+    let [_, ny, nx] = grid.shape;
+    let nearest = |position: f64, a: usize| -> i64 {
+        if grid.shape[a] == 1 && own.shape[a] == 1 {
+            return 0;
+        }
+        ((position - own.origin[a]) / own.spacing[a]).round().clamp(-1.0, own.shape[a] as f64)
+            as i64
+    };
+    for tile in grid.bounds().tiles(TILE) {
+        let [low, high] = grid.extent(&tile);
+        let part = Box3::new(
+            std::array::from_fn(|a| nearest(low[a], a)),
+            std::array::from_fn(|a| nearest(high[a], a) + 1),
+        );
+        let values = mask.read::<f32>(&part)?;
+        let [_, rows, columns] = part.shape();
+        for voxel in tile.tiles([1; 3]) {
+            let p = grid.position(voxel.min.map(|v| v as f64));
+            let [z, y, x] = std::array::from_fn(|a| (nearest(p[a], a) - part.min[a]) as usize);
+            let value = values[(z * rows + y) * columns + x];
+            if value == 0.0 || value.is_nan() {
+                let [z, y, x] = voxel.min.map(|v| v as usize);
+                image.voxels[(z * ny + y) * nx + x] = f32::NAN;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The resolution that both images are read at: as fine as they are and `--memory` allows.
+pub(super) struct Budget<'a> {
+    /// The fixed and the moving volume.
+    pub(super) sides: [&'a Side; 2],
+    /// Moving lengths by fixed lengths.
+    pub(super) scale: f64,
+    /// Samples at most.
+    pub(super) samples: Option<usize>,
+    /// Whether images of any scale will be looked at.
+    pub(super) search: bool,
+}
+
+/// Bytes of a voxel: the image, its pyramid, and a copy while it is worked on.
+const PER_VOXEL: u64 = 9;
+/// Bytes of a sample: place, value, moving value and slope.
+const PER_SAMPLE: u64 = 24;
+/// Bytes that each thread holds while reading or searching.
+const PER_THREAD: u64 = 48 << 20;
+
+impl Budget<'_> {
+    /// Resolutions in fixed and in moving micrometres, and the bytes needed.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where images of some voxels do not fit.
+    pub(super) fn resolution(
+        &self,
+        wanted: Option<f64>,
+        ctx: &Context,
+    ) -> Result<([f64; 2], u64), Error> {
+        let own = self.sides.map(|side| finest(&side.grid()));
+        // a search looks at scales at which either may be the finer
+        let common = own[0].max(own[1] / self.scale).max(wanted.unwrap_or(0.0));
+        let mut resolution = match (self.search, wanted) {
+            (true, _) => own,
+            (false, _) => [common, common * self.scale],
+        };
+        loop {
+            let voxels: Vec<u64> = (0..2).map(|i| self.sides[i].voxels(resolution[i])).collect();
+            let samples = self.samples.map_or(voxels[0], |n| voxels[0].min(2 * n as u64));
+            let bytes = voxels.iter().sum::<u64>() * PER_VOXEL
+                + samples * PER_SAMPLE
+                + ctx.threads as u64 * PER_THREAD
+                + 2 * CACHE as u64;
+            // samples are numbered in 32 bits
+            if bytes <= ctx.memory / 10 * 9 && voxels[0] < u64::from(u32::MAX) {
+                return Ok((resolution, bytes));
+            }
+            if voxels.iter().any(|&n| n < 4096) {
+                let (wanted, found) = (bytes >> 20, ctx.memory >> 20);
+                return Err(Error::Memory { resolution: resolution[0], wanted, found });
+            }
+            resolution = resolution.map(|r| 2.0 * r);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The turned, scaled and mirrored versions that a search tries.
+
+use nalgebra::{Quaternion, UnitQuaternion};
+
+use super::Search;
+use crate::metric::{hash, unit};
+
+/// A linear part, rows and columns z, y, x.
+pub(super) type Linear = [[f64; 3]; 3];
+
+/// The versions of a search, the first of which changes nothing.
+///
+/// Rotation and scale follow an additive recurrence (Roberts 2018, a generalised golden ratio) from a
+/// point that the seed chooses: they fill their range more evenly than independent draws, for any
+/// number of them, and the first of many are those of few. Every second version is mirrored along x
+/// where that is allowed.
+pub(super) fn starts(search: &Search, planar: bool, seed: u64) -> Vec<Linear> {
+    let dimensions = if planar { 2 } else { 4 };
+    let steps = recurrence(dimensions);
+    let offsets: Vec<f64> = (0..dimensions).map(|d| unit(hash(seed, 1), d as u64)).collect();
+    (0..search.starts)
+        .map(|i| {
+            if i == 0 {
+                return scaled(
+                    &IDENTITY,
+                    1.0f64.clamp(search.scale_range[0], search.scale_range[1]),
+                );
+            }
+            let mirrored = search.allow_reflection && i % 2 == 1;
+            let point = |d: usize| (offsets[d] + i as f64 * steps[d]).fract();
+            let [low, high] = search.scale_range.map(f64::ln);
+            let scale = (low + (high - low) * point(0)).exp();
+            let rotation = if planar {
+                in_plane(search.max_rotation * (2.0 * point(1) - 1.0))
+            } else {
+                in_space([point(1), point(2), point(3)], search.max_rotation)
+            };
+            let mut linear = scaled(&rotation, scale);
+            if mirrored {
+                linear.iter_mut().for_each(|row| row[2] = -row[2]);
+            }
+            linear
+        })
+        .collect()
+}
+
+const IDENTITY: Linear = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+
+fn scaled(linear: &Linear, by: f64) -> Linear {
+    linear.map(|row| row.map(|v| v * by))
+}
+
+/// The powers of the inverse of the root above 1 of `x^(d+1) = x + 1`.
+fn recurrence(dimensions: usize) -> Vec<f64> {
+    let mut root = 2.0f64;
+    for _ in 0..64 {
+        root = (1.0 + root).powf(1.0 / (dimensions as f64 + 1.0));
+    }
+    (1..=dimensions).map(|d| root.powi(-(d as i32))).collect()
+}
+
+fn in_plane(angle: f64) -> Linear {
+    let (sin, cos) = angle.sin_cos();
+    [[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]]
+}
+
+/// A rotation by at most `most`, evenly distributed among those, for a point of the unit cube.
+fn in_space([a, b, c]: [f64; 3], most: f64) -> Linear {
+    // angles of even rotations have the density 1 - cos
+    let share = |angle: f64| angle - angle.sin();
+    let wanted = a * share(most);
+    let (mut low, mut high) = (0.0, most);
+    for _ in 0..48 {
+        let middle = 0.5 * (low + high);
+        if share(middle) < wanted { low = middle } else { high = middle }
+    }
+    let z = 2.0 * b - 1.0;
+    let rim = (1.0 - z * z).max(0.0).sqrt();
+    let (sin, cos) = (std::f64::consts::TAU * c).sin_cos();
+    let (half_sin, half_cos) = (0.5 * low).sin_cos();
+    let quaternion =
+        Quaternion::new(half_cos, half_sin * z, half_sin * rim * sin, half_sin * rim * cos);
+    let matrix = UnitQuaternion::from_quaternion(quaternion).to_rotation_matrix();
+    std::array::from_fn(|r| std::array::from_fn(|c| matrix[(r, c)]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geom::Affine;
+
+    fn search(starts: usize) -> Search {
+        Search {
+            starts,
+            max_rotation: std::f64::consts::PI,
+            max_translation: None,
+            scale_range: [0.25, 4.0],
+            allow_reflection: true,
+            keep: 1,
+        }
+    }
+
+    fn parts(linear: &Linear) -> crate::geom::Parts {
+        Affine::from_parts(*linear, [0.0; 3]).decompose()
+    }
+
+    #[test]
+    fn versions_are_similarities_within_their_ranges_and_half_of_them_mirrored() {
+        for planar in [true, false] {
+            let found = starts(&search(400), planar, 7);
+            assert_eq!(found[0], IDENTITY);
+            let mirrored = found.iter().filter(|linear| parts(linear).determinant < 0.0).count();
+            assert_eq!(mirrored, 200);
+            for linear in &found {
+                let parts = parts(linear);
+                let size = parts.determinant.abs().cbrt();
+                if planar {
+                    let in_plane = linear[1][1] * linear[2][2] - linear[1][2] * linear[2][1];
+                    assert!((0.24..4.1).contains(&in_plane.abs().sqrt()));
+                } else {
+                    assert!(parts.shear < 1e-9 && (0.24..4.1).contains(&size));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn few_versions_are_the_first_of_many_and_the_seed_moves_them() {
+        let many = starts(&search(100), false, 3);
+        assert_eq!(starts(&search(10), false, 3), many[..10]);
+        assert_ne!(starts(&search(10), false, 4), many[..10]);
+    }
+
+    #[test]
+    fn rotations_stay_within_their_limit_and_fill_it() {
+        let narrow = Search {
+            max_rotation: 0.4,
+            scale_range: [1.0, 1.0],
+            allow_reflection: false,
+            ..search(500)
+        };
+        for planar in [true, false] {
+            let angles: Vec<f64> =
+                starts(&narrow, planar, 1).iter().map(|linear| parts(linear).angle).collect();
+            assert!(angles.iter().all(|a| *a <= 0.4 + 1e-6));
+            assert!(angles.iter().any(|a| *a > 0.38));
+        }
+    }
+}
