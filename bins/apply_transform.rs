@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use voxloom::blocks::Context;
 use voxloom::cli::{self, GridArgs, MovingArgs, OutputArgs, Program, Purpose, Shape};
-use voxloom::transform;
+use voxloom::transform::{self, Direction};
 use voxloom::volume::{Dtype, Volume};
 use voxloom::warp::{self, Flags, points};
 
@@ -29,6 +29,10 @@ pub(crate) struct ApplyTransform {
     /// Apply the inverse of the whole chain (volumes: chains of matrices only)
     #[arg(long)]
     inverse_transform: bool,
+    /// Which way the transforms take points: fixed-to-moving, or moving-to-fixed as `invmap` writes
+    /// them (the volume to be resampled is then the fixed one)
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    direction: Direction,
     /// The volume or table that is written
     #[arg(short, long, value_name = "LOC")]
     output: String,
@@ -53,7 +57,7 @@ impl Program for ApplyTransform {
         "apply-transform moving.zarr --onto fixed.zarr --transform local.json -o aligned.zarr";
 
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
-        let chain = transform::read_chain(&self.transform)?;
+        let chain = transform::read_chain_in(&self.transform, self.direction)?;
         self.transform.iter().for_each(|location| ctx.input_file(location));
         if let Some(table) = &self.points {
             let to = Path::new(&self.output);

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use voxloom::blocks::{Context, Error};
 use voxloom::cli::{self, FixedArgs, MovingArgs, Program, Purpose, Shape};
 use voxloom::deform::{self, Flags, Masks};
-use voxloom::transform;
+use voxloom::transform::{self, Direction};
 use voxloom::volume::{Select, Volume};
 
 /// Finds the smooth displacement field that is left after a first transform.
@@ -59,7 +59,7 @@ impl Program for Deform {
         let initial = transform::read_chain(&self.initial).context("reading --initial")?;
         let mut steps = Vec::new();
         for location in &self.initial {
-            steps.extend(transform::read_steps(location)?);
+            steps.extend(transform::read_steps(location, Direction::FixedToMoving)?);
         }
         let options = self.search.options(self.initial.join(" ")).map_err(Error::Usage)?;
         deform::align(&fixed, &moving, masks, &initial, &steps, &self.output, &options, ctx)

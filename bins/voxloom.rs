@@ -24,6 +24,7 @@ programs![
     "refine.rs" refine::Refine,
     "local_affine.rs" local_affine::LocalAffine,
     "deform.rs" deform::Deform,
+    "invmap.rs" invmap::Invmap,
     "apply_transform.rs" apply_transform::ApplyTransform,
     "downsample.rs" downsample::Downsample,
     "transcode.rs" transcode::Transcode,

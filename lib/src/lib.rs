@@ -11,6 +11,7 @@ pub mod features;
 pub mod filter;
 pub mod geom;
 pub mod inspect;
+pub mod invmap;
 pub mod local_affine;
 pub mod matching;
 pub mod metric;

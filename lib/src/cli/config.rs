@@ -58,6 +58,7 @@ pub const VOCABULARY: &[&str] = &[
     "correlation-radius",
     "damping",
     "detector",
+    "direction",
     "dtype",
     "elasticity",
     "exact",

@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(found.shift, [0, 10, 20]);
         assert!(
             canvas
-                .place(&piece, 0.5, false, |shift| shift == [0, 10, 20])
+                .place(&piece, 0.5, false, |shift| shift == [0, 10, 20], &mut scratch)
                 .is_none_or(|fit| { fit.correlation < -0.99 })
         );
     }

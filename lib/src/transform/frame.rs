@@ -8,13 +8,22 @@ pub(super) const DIRECTION: &str = "fixed-to-moving";
 const BACKWARD: &str = "moving-to-fixed";
 
 /// Which way a transform takes points.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Direction {
     /// From the fixed (output) space to the moving (input) space: what every program wants.
     #[default]
     FixedToMoving,
-    /// The way back: read only to be inverted.
+    /// The way back: an inverse.
     MovingToFixed,
+}
+
+impl std::fmt::Display for Direction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::FixedToMoving => DIRECTION,
+            Self::MovingToFixed => BACKWARD,
+        })
+    }
 }
 
 /// The axes and the unit that numbers are written in.

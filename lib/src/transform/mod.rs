@@ -143,24 +143,27 @@ fn is_foreign(head: &[u8]) -> bool {
 /// A location is a chain's JSON, a 4x4 text matrix (axes z, y, x), a displacement field or an array
 /// of local affines; which one is found out by its content.
 pub fn read_chain(locations: &[String]) -> Result<Chain, Error> {
+    read_chain_in(locations, Direction::FixedToMoving)
+}
+
+/// As [`read_chain`], of transforms that go either way.
+pub fn read_chain_in(locations: &[String], direction: Direction) -> Result<Chain, Error> {
     let mut chain = Chain::default();
     for location in locations {
-        for step in read_steps(location)? {
-            chain.steps.push(open_step(location, &step)?);
+        for step in read_steps(location, direction)? {
+            chain.steps.push(open_step(location, &step, direction)?);
         }
     }
     Ok(chain)
 }
 
 /// The steps of a location as a document has them: arrays by their own locations.
-pub fn read_steps(location: &str) -> Result<Vec<Step>, Error> {
+pub fn read_steps(location: &str, direction: Direction) -> Result<Vec<Step>, Error> {
     Ok(match kind_of(location)? {
-        Kind::Document => read_document(Path::new(location), Direction::FixedToMoving)?,
+        Kind::Document => read_document(Path::new(location), direction)?,
         Kind::MatrixText => {
             let map = read_matrix_text(Path::new(location), Axes::Zyx)?;
-            tracing::info!(
-                "{location}: a text matrix, taken as fixed to moving in z,y,x micrometres"
-            );
+            tracing::info!("{location}: a text matrix, taken as {direction} in z,y,x micrometres");
             vec![Step::Affine(map)]
         }
         Kind::LocalAffines => vec![Step::LocalAffines(location.to_owned())],
@@ -178,7 +181,7 @@ pub fn read_affine(locations: &[String]) -> Result<Affine, Error> {
     })
 }
 
-fn open_step(document: &str, step: &Step) -> Result<Transform, Error> {
+fn open_step(document: &str, step: &Step, direction: Direction) -> Result<Transform, Error> {
     let there = |array: &str| {
         if array.contains("://") || Path::new(array).exists() {
             return Ok(());
@@ -198,11 +201,14 @@ fn open_step(document: &str, step: &Step) -> Result<Transform, Error> {
         }
         Step::Field(array) => {
             there(array)?;
-            open_field(array)?
+            open_field(array, direction)?
         }
     })
 }
 
-fn open_field(location: &str) -> Result<Transform, Error> {
-    Ok(Transform::Field(Arc::new(volume::FieldFile::open(location)?)))
+fn open_field(location: &str, direction: Direction) -> Result<Transform, Error> {
+    Ok(Transform::Field(Arc::new(match direction {
+        Direction::FixedToMoving => volume::FieldFile::open(location)?,
+        Direction::MovingToFixed => volume::FieldFile::open_inverse(location)?,
+    })))
 }

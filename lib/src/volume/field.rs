@@ -14,8 +14,10 @@ use super::zarr::{self, ArraySpec, ZarrSource};
 use super::{Codec, Dtype, Error, Existing, calibration, open, store};
 use crate::geom::{Box3, FieldSource, Grid, Point, SourceError};
 
-/// The direction of all our transforms, as it is written.
+/// The direction of transforms, as it is written.
 const DIRECTION: &str = "fixed-to-moving";
+/// The direction of their inverses.
+const BACKWARD: &str = "moving-to-fixed";
 
 /// An array with three components last, seen as one of rank 3 whose rows are three times as long.
 struct Interleaved {
@@ -83,11 +85,23 @@ impl std::fmt::Debug for FieldFile {
 }
 
 impl FieldFile {
-    /// Opens the field at `location`.
+    /// Opens the field at `location`, which takes points of the fixed space to the moving one.
     ///
     /// # Errors
     /// [`Error`]: nothing there, no field, or one of another direction.
     pub fn open(location: &str) -> Result<Self, Error> {
+        Self::open_in(location, DIRECTION)
+    }
+
+    /// Opens the field at `location`, which takes points of the moving space to the fixed one.
+    ///
+    /// # Errors
+    /// As [`FieldFile::open`].
+    pub fn open_inverse(location: &str) -> Result<Self, Error> {
+        Self::open_in(location, BACKWARD)
+    }
+
+    fn open_in(location: &str, wanted: &str) -> Result<Self, Error> {
         let path = open::path_of(location)?;
         let Some(node) = Node::read(&path)? else {
             return Err(Error::missing(location, "a Zarr array of displacements is wanted"));
@@ -111,9 +125,9 @@ impl FieldFile {
         if !matches!(layout.dtype, Dtype::F32 | Dtype::F64) {
             return bad(format!("holds {}; a field has float32", layout.dtype));
         }
-        if found.as_deref() != Some(DIRECTION) {
+        if found.as_deref() != Some(wanted) {
             let found = found.map_or("no direction".to_owned(), |d| format!("the direction '{d}'"));
-            return bad(format!("has {found} in its attributes; '{DIRECTION}' is wanted"));
+            return bad(format!("has {found} in its attributes; '{wanted}' is wanted"));
         }
         let Some(spacing) = known.spacing.filter(|s| s.iter().all(|v| v.is_finite() && *v > 0.0))
         else {
@@ -221,6 +235,14 @@ impl FieldOutput {
             return Err(Error::missing(location, "it was created a moment ago"));
         };
         Ok(Self { writer: Writer::open(location, &node, 3)?, array: path })
+    }
+
+    /// Notes that the field takes points of the moving space to the fixed one.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn set_inverse(&self) -> Result<(), Error> {
+        self.set_attribute("direction", BACKWARD.into())
     }
 
     /// The shape, in vectors, of what is written at once.

@@ -85,7 +85,7 @@ fn another_brightness_and_contrast_do_not_matter_to_local_correlation() {
     }
     let found = register(shaded, &Options::default()).unwrap();
     let errors = errors(&found, shape);
-    assert!(errors[errors.len() / 2] < 0.15, "{}", errors[errors.len() / 2]);
+    assert!(errors[errors.len() / 2] < 0.25, "{}", errors[errors.len() / 2]);
 }
 
 #[test]

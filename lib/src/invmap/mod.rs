@@ -1,0 +1,215 @@
+//! The inverse of a map, as a displacement field.
+//!
+//! For every node `y` of a grid in the moving space the point `q` is sought that the map takes there,
+//! `map(q) = y`; the field holds `q - y`. Every eighth node is solved by Newton's method from afar; the
+//! others begin between these and follow the slope that these have (`cpu.rs`). What a fixed-point
+//! inverse leaves (spec of BigStream, section 6.5) is not left here: each node goes on until the map takes it
+//! to within the tolerance, and where there is no such point the field is NaN: unknown.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use crate::blocks::{self, Context, Outcome, Plan};
+use crate::geom::{Box3, Chain, Grid, Point, Transform};
+use crate::volume::{self, FieldOutput};
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+/// Nodes of a chunk of the field along each axis.
+const CHUNK: usize = 64;
+
+/// Why there is no inverse.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A volume's error.
+    #[error(transparent)]
+    Volume(#[from] volume::Error),
+    /// The run's error.
+    #[error(transparent)]
+    Blocks(#[from] blocks::Error),
+    /// The chain could not be carried back at all.
+    #[error(transparent)]
+    Warp(#[from] crate::warp::Error),
+    /// No node has an inverse.
+    #[error(
+        "no node of the grid has an inverse under {transform}: the grid, or its unit (micrometres), is not that \
+         of the map; give --onto a volume of the moving space"
+    )]
+    Nothing {
+        /// The map's name.
+        transform: String,
+    },
+    /// A chain without a field, and no grid.
+    #[error(
+        "{transform} holds no displacement field whose grid could be used; give --onto a volume"
+    )]
+    NoGrid {
+        /// The map's name.
+        transform: String,
+    },
+    /// A tolerance that cannot be met.
+    #[error("--tolerance {0}: wanted is a length above 0, in voxels")]
+    Tolerance(f64),
+}
+
+/// How an inverse is sought.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The map's name, for messages.
+    pub transform: String,
+    /// How far the map may take a point from its node, in node spacings.
+    pub tolerance: f64,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    found: u64,
+    lost: u64,
+    folded: u64,
+    /// Sum and greatest of the residuals, node spacings.
+    sum: f64,
+    greatest: f64,
+    reach: Point,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.found += other.found;
+        self.lost += other.lost;
+        self.folded += other.folded;
+        self.sum += other.sum;
+        self.greatest = self.greatest.max(other.greatest);
+        for (a, b) in self.reach.iter_mut().zip(other.reach) {
+            *a = a.max(b);
+        }
+    }
+}
+
+/// The grid of the chain's first field, under the map: where its inverse is known, at least.
+///
+/// # Errors
+/// [`Error::NoGrid`].
+pub fn grid_of(chain: &Chain, options: &Options) -> Result<Grid, Error> {
+    let field = chain.steps.iter().find_map(|step| match step {
+        Transform::Field(field) => Some(field.grid()),
+        _ => None,
+    });
+    let grid = field.ok_or_else(|| Error::NoGrid { transform: options.transform.clone() })?;
+    let [low, high] = grid.extent(&grid.bounds());
+    // where its faces go, by a handful of points on each
+    let steps = 4;
+    let mut corners = Vec::new();
+    for i in 0..(steps + 1_usize).pow(3) {
+        let at = [i / (steps + 1).pow(2), i / (steps + 1) % (steps + 1), i % (steps + 1)];
+        corners.push(std::array::from_fn(|a| {
+            low[a] + (high[a] - low[a]) * at[a] as f64 / steps as f64
+        }));
+    }
+    let images = crate::warp::points::forward(chain, &corners)?;
+    let mut extent = [[f64::INFINITY; 3], [f64::NEG_INFINITY; 3]];
+    for q in images.iter().filter(|q| q.iter().all(|v| v.is_finite())) {
+        for a in 0..3 {
+            extent[0][a] = extent[0][a].min(q[a]);
+            extent[1][a] = extent[1][a].max(q[a]);
+        }
+    }
+    if !extent[0][0].is_finite() {
+        return Err(Error::Nothing { transform: options.transform.clone() });
+    }
+    let nodes = |a: usize| ((extent[1][a] - extent[0][a]) / grid.spacing[a]).round() as usize + 1;
+    Ok(Grid::new([nodes(0), nodes(1), nodes(2)], grid.spacing, extent[0]))
+}
+
+/// Writes the inverse of `chain` on `grid`, a grid of the moving space.
+///
+/// # Errors
+/// [`Error`]; blocks that failed are in the receipt.
+pub fn invert(
+    chain: &Chain,
+    grid: &Grid,
+    output: &str,
+    options: &Options,
+    ctx: &Context,
+) -> Result<(), Error> {
+    if !(options.tolerance.is_finite() && options.tolerance > 0.0) {
+        return Err(Error::Tolerance(options.tolerance));
+    }
+    let chunk = grid.shape.map(|n| n.min(CHUNK));
+    // a node: its answer, its way there, and as much of the map's own field
+    let bytes = |block: [usize; 3]| block.iter().map(|n| n + 2).product::<usize>() as u64 * 48;
+    let block = Plan::choose_block(grid.bounds(), chunk, bytes, ctx)?;
+    let mut text = format!("invmap;{};{grid:?}", options.tolerance);
+    for step in &chain.steps {
+        let _ = match step {
+            Transform::Affine(map) => write!(text, ";{map:?}"),
+            Transform::LocalAffines(maps) => {
+                let bits = maps.affines.iter().flat_map(|map| map.rows().concat());
+                let sum = bits.fold(0xcbf2_9ce4_8422_2325_u64, |hash, v: f64| {
+                    (hash ^ v.to_bits()).wrapping_mul(0x0100_0000_01b3)
+                });
+                write!(text, ";{:?} {:?} {sum:016x}", maps.domain, maps.block)
+            }
+            Transform::Field(field) => write!(text, ";{:?} {:?}", field.grid(), field.reach()),
+        };
+    }
+    let plan = Plan::tile(grid.bounds(), block, bytes(block), text);
+    if plan.is_all_asked(ctx) {
+        return Ok(());
+    }
+    ctx.input_file(&options.transform);
+    let out = FieldOutput::create(output, grid, chunk, ctx.existing)?;
+    out.set_inverse()?;
+    ctx.output_file(Path::new(output));
+    let all = Mutex::new(Tally::default());
+    plan.stream(
+        ctx,
+        &out.ledger_folder(),
+        |task| Ok(task.core),
+        |_, core| Ok(cpu::invert(chain, grid, &core, options.tolerance)?),
+        |task, found| {
+            out.write(&task.core, &found.vectors)?;
+            all.lock().unwrap_or_else(PoisonError::into_inner).add(&found.tally);
+            Ok(if found.tally.found == 0 { Outcome::Empty } else { Outcome::Done })
+        },
+    )?;
+    let tally = *all.lock().unwrap_or_else(PoisonError::into_inner);
+    conclude(&tally, &out, options, ctx)
+}
+
+fn conclude(
+    tally: &Tally,
+    out: &FieldOutput,
+    options: &Options,
+    ctx: &Context,
+) -> Result<(), Error> {
+    let nodes = tally.found + tally.lost;
+    if nodes == 0 {
+        return Ok(()); // all was done before
+    }
+    ctx.record("nodes", nodes);
+    ctx.record("without_inverse", tally.lost);
+    ctx.record("folded", tally.folded);
+    ctx.record("residual_mean_voxels", tally.sum / tally.found.max(1) as f64);
+    ctx.record("residual_greatest_voxels", tally.greatest);
+    if tally.found == 0 {
+        return Err(Error::Nothing { transform: options.transform.clone() });
+    }
+    out.set_attribute("reach", serde_json::json!(tally.reach))?;
+    if tally.lost > 0 {
+        tracing::warn!(
+            "{} of {nodes} nodes have no inverse ({} where the map folds) and are unknown (NaN)",
+            tally.lost,
+            tally.folded
+        );
+    }
+    Ok(())
+}
+
+/// The nodes of a box, one wider on each side along which there are others, for slopes.
+fn widened(core: &Box3, grid: &Grid) -> Box3 {
+    core.grow(grid.shape.map(|n| i64::from(n > 1)))
+}
