@@ -22,6 +22,7 @@ programs![
     "extract_spots.rs" extract_spots::ExtractSpots,
     "ransac.rs" ransac::Ransac,
     "local_affine.rs" local_affine::LocalAffine,
+    "deform.rs" deform::Deform,
     "apply_transform.rs" apply_transform::ApplyTransform,
     "downsample.rs" downsample::Downsample,
     "transcode.rs" transcode::Transcode,

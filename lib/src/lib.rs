@@ -4,6 +4,7 @@
 
 pub mod blocks;
 pub mod cli;
+pub mod deform;
 pub mod device;
 pub mod downsample;
 pub mod features;

@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["blocks", "transform"],
     &["filter"],
     &["features", "matching", "warp", "downsample", "phantom", "transcode"],
-    &["local_affine"],
+    &["deform", "local_affine"],
     &["report", "inspect"],
     &["cli"],
 ];

@@ -24,6 +24,15 @@ impl Rows {
         write_whole(&self.path(task.id), bytes)
     }
 
+    /// The rows of a task; empty where it wrote none or failed.
+    pub fn read(&self, task: &Task) -> Result<Vec<u8>, Error> {
+        let path = self.path(task.id);
+        match fs::read(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            rows => rows.map_err(Error::io("read", &path)),
+        }
+    }
+
     /// The rows of every task, in the order of the plan; empty where a task wrote none or failed.
     ///
     /// # Errors

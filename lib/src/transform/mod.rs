@@ -131,26 +131,27 @@ pub fn kind_of(location: &str) -> Result<Kind, Error> {
 pub fn read_chain(locations: &[String]) -> Result<Chain, Error> {
     let mut chain = Chain::default();
     for location in locations {
-        match kind_of(location)? {
-            Kind::Document => {
-                for step in read_document(Path::new(location), Direction::FixedToMoving)? {
-                    chain.steps.push(open_step(location, &step)?);
-                }
-            }
-            Kind::MatrixText => {
-                let map = read_matrix_text(Path::new(location), Axes::Zyx)?;
-                tracing::info!(
-                    "{location}: a text matrix, taken as fixed to moving in z,y,x micrometres"
-                );
-                chain.steps.push(Transform::Affine(map));
-            }
-            Kind::LocalAffines => {
-                chain.steps.push(Transform::LocalAffines(Arc::new(read_local_affines(location)?)));
-            }
-            Kind::Field => chain.steps.push(open_field(location)?),
+        for step in read_steps(location)? {
+            chain.steps.push(open_step(location, &step)?);
         }
     }
     Ok(chain)
+}
+
+/// The steps of a location as a document has them: arrays by their own locations.
+pub fn read_steps(location: &str) -> Result<Vec<Step>, Error> {
+    Ok(match kind_of(location)? {
+        Kind::Document => read_document(Path::new(location), Direction::FixedToMoving)?,
+        Kind::MatrixText => {
+            let map = read_matrix_text(Path::new(location), Axes::Zyx)?;
+            tracing::info!(
+                "{location}: a text matrix, taken as fixed to moving in z,y,x micrometres"
+            );
+            vec![Step::Affine(map)]
+        }
+        Kind::LocalAffines => vec![Step::LocalAffines(location.to_owned())],
+        Kind::Field => vec![Step::Field(location.to_owned())],
+    })
 }
 
 /// Reads a chain that must be one matrix in all, such as `--initial` of a matching step.

@@ -1,0 +1,71 @@
+//! Finds a smooth displacement field.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use voxloom::blocks::{Context, Error};
+use voxloom::cli::{self, FixedArgs, MovingArgs, Program, Purpose, Shape};
+use voxloom::deform::{self, Flags, Masks};
+use voxloom::transform;
+use voxloom::volume::{Select, Volume};
+
+/// Finds the smooth displacement field that is left after a first transform.
+///
+/// The field is applied first, then --initial; beside OUT.zarr, OUT.json holds that whole chain, fixed
+/// to moving, for `apply-transform --transform`.
+#[derive(clap::Args)]
+pub(crate) struct Deform {
+    /// The fixed volume
+    fixed: String,
+    /// The moving volume
+    moving: String,
+    /// Transforms that take the fixed volume to the moving one roughly, in the order of application
+    #[arg(long, value_name = "LOC", num_args = 1..)]
+    initial: Vec<String>,
+    /// The displacement field: a Zarr array
+    #[arg(short, long, value_name = "LOC")]
+    output: String,
+    /// Where this volume is 0, the fixed one does not count
+    #[arg(long, value_name = "LOC")]
+    fixed_mask: Option<String>,
+    /// Where this volume is 0, the moving one does not count
+    #[arg(long, value_name = "LOC")]
+    moving_mask: Option<String>,
+    #[command(flatten)]
+    search: Flags,
+    #[command(flatten)]
+    fixed_args: FixedArgs,
+    #[command(flatten)]
+    moving_args: MovingArgs,
+}
+
+impl Program for Deform {
+    const NAME: &'static str = "deform";
+    const PURPOSE: Purpose = Purpose::Align;
+    const SHAPE: Shape = Shape::Blocks;
+    const BLOCK_SIZE: Option<&'static str> =
+        Some("Block that is aligned at once, voxels of the fixed volume [default: about 160]");
+    const EXAMPLE: &'static str =
+        "deform fixed.zarr moving.zarr --initial local.zarr -o deform.zarr";
+
+    fn run(self, ctx: &Context) -> anyhow::Result<()> {
+        let fixed = Volume::open(&self.fixed, &self.fixed_args.select())?;
+        let moving = Volume::open(&self.moving, &self.moving_args.select())?;
+        let open = |mask: &Option<String>| {
+            mask.as_ref().map(|mask| Volume::open(mask, &Select::default())).transpose()
+        };
+        let (fixed_mask, moving_mask) = (open(&self.fixed_mask)?, open(&self.moving_mask)?);
+        let masks = Masks { fixed: fixed_mask.as_ref(), moving: moving_mask.as_ref() };
+        let initial = transform::read_chain(&self.initial).context("reading --initial")?;
+        let mut steps = Vec::new();
+        for location in &self.initial {
+            steps.extend(transform::read_steps(location)?);
+        }
+        let options = self.search.options(self.initial.join(" ")).map_err(Error::Usage)?;
+        deform::align(&fixed, &moving, masks, &initial, &steps, &self.output, &options, ctx)
+    }
+}
+
+fn main() -> ExitCode {
+    cli::main::<Deform>()
+}

@@ -1,0 +1,238 @@
+//! One block in memory: from coarse to fine, step by step, until the images agree no better.
+
+use super::cpu::{Stage, Sums, invert, solve};
+use super::lattice::{Field, Lattice};
+use super::pyramid::{self, Level};
+use super::{Metric, Options};
+use crate::geom::Point;
+
+/// A step is at most this part of a voxel of its resolution, so that no step folds.
+const LONGEST: f64 = 0.5;
+/// The least Jacobian determinant that is let be.
+const LEAST_JACOBIAN: f64 = 0.03;
+/// The share of a block that both images must know.
+const KNOWN: f64 = 0.01;
+/// Blur of the finest images, voxels.
+const BLUR: f64 = 0.7;
+/// Bins of each intensity, for mutual information.
+const BINS: usize = 32;
+
+/// Two images on one grid; NaN where not known.
+pub(super) struct BlockPair {
+    /// `(z, y, x)`.
+    pub(super) fixed: Vec<f32>,
+    /// The moving image as the initial map shows it, likewise.
+    pub(super) moving: Vec<f32>,
+    pub(super) shape: [usize; 3],
+    /// Micrometres.
+    pub(super) voxel: Point,
+}
+
+/// What has become of a block.
+#[derive(Debug)]
+pub(super) struct Registered {
+    pub(super) nodes: Lattice,
+    pub(super) field: Field,
+    /// Likeness at the finest resolution without and with the field.
+    pub(super) likeness: [f64; 2],
+    pub(super) least_jacobian: f64,
+}
+
+/// Why a block has no field of its own.
+#[derive(Debug, PartialEq)]
+pub(super) enum Unusable {
+    /// There is nothing to be aligned in it.
+    Empty(&'static str),
+    /// What was found makes the images less alike.
+    NoGain,
+}
+
+/// The nodes of the field that [`register`] gives for a block.
+pub(super) fn nodes_of(shape: [usize; 3], voxel: Point) -> Lattice {
+    pyramid::nodes(&Lattice::over(shape, [1; 3]), voxel, shape)
+}
+
+/// Finds the displacement that makes the moving image like the fixed one.
+pub(super) fn register(pair: BlockPair, options: &Options) -> Result<Registered, Unusable> {
+    let (shape, voxel) = (pair.shape, pair.voxel);
+    let (fixed, moving) = comparable(pair, options.metric)?;
+    let levels = pyramid::build(fixed, moving, shape, voxel, options.levels);
+    let finest = nodes_of(shape, voxel);
+    let mut known: Option<(Lattice, Field)> = None;
+    let mut likeness = [0.0; 2];
+    for (number, level) in levels.into_iter().enumerate().rev() {
+        let nodes = pyramid::nodes(&level.lattice, voxel, shape);
+        let mut field = match &known {
+            Some((lattice, field)) => lattice.resample(field, &nodes),
+            None => nodes.zeros(),
+        };
+        let images = prepare(level, voxel, number == 0, options);
+        let stage = Stage {
+            fixed: &images.fixed,
+            moving: &images.moving,
+            pixels: images.lattice,
+            nodes,
+            voxel,
+        };
+        let iterations = options.iterations_at(number);
+        if number == 0 {
+            likeness[0] = options.metric.likeness(&sums(&stage, &nodes.zeros(), options));
+        }
+        field = descend(&stage, field, iterations, options);
+        if number == 0 {
+            likeness[1] = options.metric.likeness(&sums(&stage, &field, options));
+        }
+        known = Some((nodes, field));
+    }
+    let (nodes, field) = known.unwrap_or_else(|| (finest, finest.zeros()));
+    if !(likeness[1] >= likeness[0]) {
+        return Err(Unusable::NoGain);
+    }
+    let (least_jacobian, _) = nodes.least_jacobian(&field, voxel);
+    Ok(Registered { nodes, field, likeness, least_jacobian })
+}
+
+/// Both images with mean 0 and deviation 1; with one scale for both where brightness counts.
+fn comparable(pair: BlockPair, metric: Metric) -> Result<(Vec<f32>, Vec<f32>), Unusable> {
+    let (mean, variance, known) = pyramid::moments(&pair.fixed);
+    let (other_mean, other_variance, other_known) = pyramid::moments(&pair.moving);
+    let both = pair.fixed.iter().zip(&pair.moving).filter(|(f, m)| (*f + *m).is_finite()).count();
+    if known == 0.0 {
+        return Err(Unusable::Empty("no voxel of the fixed volume counts"));
+    }
+    if other_known == 0.0 {
+        return Err(Unusable::Empty("the moving volume shows nothing there"));
+    }
+    if (both as f64) < KNOWN * pair.fixed.len() as f64 {
+        return Err(Unusable::Empty("the volumes hardly overlap"));
+    }
+    // rounding leaves a constant a variance of this size
+    let constant = |mean: f64, variance: f64| variance <= 1e-12 * mean * mean || variance == 0.0;
+    if constant(mean, variance) {
+        return Err(Unusable::Empty("the fixed volume is constant"));
+    }
+    if constant(other_mean, other_variance) {
+        return Err(Unusable::Empty("the moving volume is constant"));
+    }
+    let fixed = pyramid::standardise(&pair.fixed, mean, variance.sqrt());
+    let moving = match metric {
+        Metric::Ssq => pyramid::standardise(&pair.moving, mean, variance.sqrt()),
+        _ => pyramid::standardise(&pair.moving, other_mean, other_variance.sqrt()),
+    };
+    Ok((fixed, moving))
+}
+
+/// The images of a level as they are compared.
+fn prepare(mut level: Level, voxel: Point, finest: bool, options: &Options) -> Level {
+    let spacing = level.lattice.spacing(voxel);
+    let unit = unit(spacing, level.lattice.shape);
+    if finest {
+        let pixels = Lattice { shape: level.lattice.shape, factor: [1; 3] };
+        pyramid::soften(&mut level.fixed, &pixels, spacing, BLUR * unit);
+        pyramid::soften(&mut level.moving, &pixels, spacing, BLUR * unit);
+    }
+    if options.metric == Metric::Lcc {
+        let sigma = options.radius * unit;
+        level.fixed = pyramid::normalise(&level.fixed, &level.lattice, voxel, sigma);
+        level.moving = pyramid::normalise(&level.moving, &level.lattice, voxel, sigma);
+    }
+    level
+}
+
+/// The voxel of a resolution as a length: the finest of its axes.
+fn unit(spacing: Point, shape: [usize; 3]) -> f64 {
+    let wide = (0..3).filter(|&a| shape[a] > 1).map(|a| spacing[a]);
+    wide.fold(f64::INFINITY, f64::min).min(spacing.iter().copied().fold(0.0, f64::max))
+}
+
+fn sums(stage: &Stage, field: &Field, options: &Options) -> Sums {
+    match options.metric {
+        Metric::Mi => stage.scored_sums(field, BINS),
+        Metric::Lcc | Metric::Ssq => stage.sums(field),
+    }
+}
+
+/// Steps until the images come no nearer.
+fn descend(stage: &Stage, mut field: Field, iterations: usize, options: &Options) -> Field {
+    let (nodes, voxel) = (stage.nodes, stage.voxel);
+    let unit = unit(stage.pixels.spacing(voxel), stage.pixels.shape);
+    let window = options.window * unit;
+    let smooth = |image: &Vec<f32>| nodes.smooth(image, window, voxel);
+    let inverse = |tensor: [Vec<f32>; 6]| invert(&tensor.each_ref().map(smooth), options.damping);
+    let mut fixed_inverse =
+        if options.metric == Metric::Mi { None } else { Some(inverse(stage.tensor())) };
+    let mut longest = LONGEST * unit;
+    let mut best: Option<(f64, Field)> = None;
+    for _ in 0..=iterations {
+        let now = sums(stage, &field, options);
+        if now.voxels == 0 {
+            break;
+        }
+        if let Some((energy, kept)) = &best {
+            let gain = (energy - now.energy) / energy.abs().max(f64::MIN_POSITIVE);
+            if gain < 0.0 {
+                // too far: again from the best so far, with smaller steps
+                field.clone_from(kept);
+                longest *= 0.5;
+                if longest < 0.1 * LONGEST * unit {
+                    break;
+                }
+                let again = sums(stage, &field, options);
+                field = step(
+                    stage,
+                    &field,
+                    &again,
+                    &mut fixed_inverse,
+                    &inverse,
+                    &smooth,
+                    longest,
+                    options,
+                );
+                continue;
+            }
+            if gain < options.tolerance {
+                best = Some((now.energy, field));
+                break;
+            }
+        }
+        let next =
+            step(stage, &field, &now, &mut fixed_inverse, &inverse, &smooth, longest, options);
+        best = Some((now.energy, field));
+        field = next;
+    }
+    best.map_or_else(|| nodes.zeros(), |(_, field)| field)
+}
+
+/// One step: the update of each node, put before the field, the whole smoothed; halved until
+/// nothing folds.
+fn step(
+    stage: &Stage,
+    field: &Field,
+    now: &Sums,
+    fixed_inverse: &mut Option<[Vec<f32>; 6]>,
+    inverse: &impl Fn([Vec<f32>; 6]) -> [Vec<f32>; 6],
+    smooth: &impl Fn(&Vec<f32>) -> Vec<f32>,
+    longest: f64,
+    options: &Options,
+) -> Field {
+    let (nodes, voxel) = (stage.nodes, stage.voxel);
+    let own = now.tensor.as_ref().map(|tensor| inverse(tensor.clone()));
+    let Some(inverse) = own.as_ref().or(fixed_inverse.as_ref()) else { return field.clone() };
+    let slope = now.slope.each_ref().map(smooth);
+    let unit = unit(stage.pixels.spacing(voxel), stage.pixels.shape);
+    let elastic = options.elasticity * unit;
+    let mut longest = longest;
+    for _ in 0..4 {
+        let update = solve(inverse, &slope, longest as f32);
+        let sum = nodes.compose(field, &update, voxel);
+        let next = sum.each_ref().map(|image| nodes.smooth(image, elastic, voxel));
+        if nodes.least_jacobian(&next, voxel).0 > LEAST_JACOBIAN {
+            return next;
+        }
+        longest *= 0.5;
+    }
+    field.clone()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+use super::*;
+use crate::deform::Options;
+
+/// Waves of many lengths and directions: structure everywhere.
+fn texture(p: Point) -> f32 {
+    let wave = |k: [f64; 3], phase: f64| (k[0] * p[0] + k[1] * p[1] + k[2] * p[2] + phase).sin();
+    let sum = wave([0.31, 0.42, 0.0], 0.3)
+        + wave([0.0, 0.37, -0.45], 1.1)
+        + wave([0.5, 0.0, 0.29], 2.0)
+        + wave([0.21, -0.33, 0.4], 0.7)
+        + wave([0.9, -0.5, 0.3], 0.1)
+        + wave([-0.4, 0.8, 0.7], 1.9)
+        + wave([0.6, 0.7, -0.8], 2.6)
+        + wave([0.2, 1.0, 0.4], 3.3);
+    (100.0 + 20.0 * sum) as f32
+}
+
+/// Where a point of the fixed image lies in the moving one.
+fn truth(p: Point, shape: [usize; 3]) -> Point {
+    let bump = |a: usize| (std::f64::consts::PI * (p[a] + 0.5) / shape[a] as f64).sin();
+    let all = bump(0) * bump(1) * bump(2);
+    [1.5 * all, -2.0 * all, 2.5 * all]
+}
+
+fn image(shape: [usize; 3], f: impl Fn(Point) -> f32) -> Vec<f32> {
+    (0..shape.iter().product::<usize>())
+        .map(|i| {
+            let [_, height, width] = shape;
+            f([(i / (height * width)) as f64, (i / width % height) as f64, (i % width) as f64])
+        })
+        .collect()
+}
+
+/// A pair whose moving image is a texture and whose fixed image shows it displaced.
+fn pair(shape: [usize; 3]) -> BlockPair {
+    let moved = |p: Point| {
+        let u = truth(p, shape);
+        [p[0] + u[0], p[1] + u[1], p[2] + u[2]]
+    };
+    BlockPair {
+        fixed: image(shape, |p| texture(moved(p))),
+        moving: image(shape, texture),
+        shape,
+        voxel: [1.0; 3],
+    }
+}
+
+fn errors(found: &Registered, shape: [usize; 3]) -> Vec<f64> {
+    let pixels = Lattice::over(shape, [1; 3]);
+    let field = found.nodes.resample(&found.field, &pixels);
+    let [_, height, width] = shape;
+    let mut errors: Vec<f64> = (0..pixels.len())
+        .filter_map(|i| {
+            let node = [i / (height * width), i / width % height, i % width];
+            let inner = (0..3).all(|a| node[a] >= 6 && node[a] + 6 < shape[a]);
+            let u = truth(node.map(|n| n as f64), shape);
+            let square: f64 = (0..3).map(|c| (f64::from(field[c][i]) - u[c]).powi(2)).sum();
+            inner.then(|| square.sqrt())
+        })
+        .collect();
+    errors.sort_by(f64::total_cmp);
+    errors
+}
+
+#[test]
+fn a_known_displacement_is_found_by_every_metric() {
+    let shape = [48, 50, 52];
+    for metric in [Metric::Lcc, Metric::Ssq, Metric::Mi] {
+        let options = Options { metric, ..Options::default() };
+        let found = register(pair(shape), &options).unwrap();
+        let errors = errors(&found, shape);
+        let median = errors[errors.len() / 2];
+        let limit = if metric == Metric::Mi { 0.25 } else { 0.1 };
+        assert!(median < limit, "{metric:?}: median error {median}");
+        assert!(found.least_jacobian > 0.0 && found.likeness[1] > found.likeness[0]);
+    }
+}
+
+#[test]
+fn another_brightness_and_contrast_do_not_matter_to_local_correlation() {
+    let shape = [48, 50, 52];
+    let mut shaded = pair(shape);
+    for (i, v) in shaded.moving.iter_mut().enumerate() {
+        *v = 3000.0 + *v * (20.0 + (i / (50 * 52)) as f32);
+    }
+    let found = register(shaded, &Options::default()).unwrap();
+    let errors = errors(&found, shape);
+    assert!(errors[errors.len() / 2] < 0.15, "{}", errors[errors.len() / 2]);
+}
+
+#[test]
+fn a_negative_is_aligned_by_mutual_information() {
+    let shape = [48, 50, 52];
+    let mut negative = pair(shape);
+    negative.moving.iter_mut().for_each(|v| *v = 300.0 - *v);
+    let options = Options { metric: Metric::Mi, ..Options::default() };
+    let found = register(negative, &options).unwrap();
+    let errors = errors(&found, shape);
+    assert!(errors[errors.len() / 2] < 0.25, "{}", errors[errors.len() / 2]);
+}
+
+#[test]
+fn what_is_alike_is_left_alone_and_what_is_not_known_is_left_out() {
+    let shape = [40, 40, 40];
+    let same = BlockPair { fixed: image(shape, texture), ..pair(shape) };
+    let found = register(same, &Options::default()).unwrap();
+    assert!(found.field.iter().flatten().all(|v| v.abs() < 1e-3));
+    let mut holed = pair(shape);
+    holed.fixed[..shape[1] * shape[2] * 8].fill(f32::NAN);
+    holed.moving[20_000..21_000].fill(f32::NAN);
+    let found = register(holed, &Options::default()).unwrap();
+    let errors = errors(&found, shape);
+    assert!(errors[errors.len() / 2] < 0.3, "{}", errors[errors.len() / 2]);
+    assert!(found.field.iter().flatten().all(|v| v.is_finite()));
+}
+
+#[test]
+fn a_plane_moves_within_itself() {
+    let shape = [1, 64, 64];
+    let moved = |p: Point| [0.0, p[1] + 1.2, p[2] - 0.8];
+    let flat = BlockPair {
+        fixed: image(shape, |p| texture(moved(p))),
+        moving: image(shape, |p| texture([0.0, p[1], p[2]])),
+        shape,
+        voxel: [5.0, 1.0, 1.0],
+    };
+    let found = register(flat, &Options::default()).unwrap();
+    assert!(found.field[0].iter().all(|v| *v == 0.0));
+    let centre = found.nodes.shape[1] / 2 * found.nodes.shape[2] + found.nodes.shape[2] / 2;
+    assert!((found.field[1][centre] - 1.2).abs() < 0.05, "{}", found.field[1][centre]);
+    assert!((found.field[2][centre] + 0.8).abs() < 0.05);
+}
+
+#[test]
+fn blocks_without_anything_to_align_say_why() {
+    let shape = [20, 20, 20];
+    let why = |change: fn(&mut BlockPair)| {
+        let mut pair = pair(shape);
+        change(&mut pair);
+        register(pair, &Options::default()).unwrap_err()
+    };
+    let empty = Unusable::Empty;
+    assert_eq!(why(|p| p.fixed.fill(7.0)), empty("the fixed volume is constant"));
+    assert_eq!(why(|p| p.moving.fill(0.0)), empty("the moving volume is constant"));
+    assert_eq!(why(|p| p.fixed.fill(f32::NAN)), empty("no voxel of the fixed volume counts"));
+    assert_eq!(why(|p| p.moving.fill(f32::NAN)), empty("the moving volume shows nothing there"));
+    let half = |p: &mut BlockPair| {
+        p.fixed[..4000].fill(f32::NAN);
+        p.moving[4000..].fill(f32::NAN);
+    };
+    assert_eq!(why(half), empty("the volumes hardly overlap"));
+}

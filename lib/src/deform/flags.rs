@@ -1,0 +1,67 @@
+//! The flags by which users say how fields are found, for programs to flatten. The struct has no
+//! doc comment beyond this line, as clap would take it for the program's own.
+#![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
+
+use super::{Metric, Options};
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct Flags {
+    /// What makes images alike: lcc (local correlation), ssq (equal brightness), mi (mutual information)
+    #[arg(long, value_enum, default_value_t = Metric::Lcc, hide_possible_values = true)]
+    pub metric: Metric,
+    /// Resolutions, each half of the one before, as far as blocks allow it
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=10))]
+    pub levels: u8,
+    /// Most steps at each resolution, coarse to fine; the last holds for all that follow
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "10,8,8,6")]
+    pub iterations: Vec<u16>,
+    /// Stop at a resolution when a step gains less than this share of the difference
+    #[arg(long, value_name = "SHARE", default_value_t = 0.005)]
+    pub tolerance: f64,
+    /// Window of the local correlation (standard deviation), voxels of each resolution
+    #[arg(long, value_name = "VOXELS", default_value_t = 10.0)]
+    pub correlation_radius: f64,
+    /// Window that moves together (standard deviation), voxels of each resolution: larger is smoother
+    #[arg(long, value_name = "VOXELS", default_value_t = 2.0)]
+    pub smoothing: f64,
+    /// Smoothing of the whole field after each step (standard deviation), voxels of each resolution
+    #[arg(long, value_name = "VOXELS", default_value_t = 2.0)]
+    pub elasticity: f64,
+    /// How strongly places without structure are held
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub damping: f64,
+    /// What a block reads beyond its own voxels on each side, voxels
+    #[arg(long, value_name = "VOXELS", default_value_t = 32)]
+    pub overlap: usize,
+    /// Least share of a block within --fixed-mask; others are skipped
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.0)]
+    pub foreground: f64,
+}
+
+impl Flags {
+    /// What they say, after the map named `initial`.
+    ///
+    /// # Errors
+    /// A sentence for a number that cannot be used.
+    pub fn options(&self, initial: String) -> Result<Options, String> {
+        let positive = |name: &str, v: f64, least: f64| {
+            if v.is_finite() && v >= least {
+                return Ok(v);
+            }
+            Err(format!("--{name} {v}: wanted is a number from {least}"))
+        };
+        Ok(Options {
+            initial,
+            metric: self.metric,
+            levels: usize::from(self.levels),
+            iterations: self.iterations.iter().map(|&n| usize::from(n)).collect(),
+            tolerance: positive("tolerance", self.tolerance, 0.0)?,
+            radius: positive("correlation-radius", self.correlation_radius, 1.0)?,
+            window: positive("smoothing", self.smoothing, 0.5)?,
+            elasticity: positive("elasticity", self.elasticity, 0.0)?,
+            damping: positive("damping", self.damping, 1e-6)?,
+            overlap: self.overlap,
+            foreground: positive("foreground", self.foreground, 0.0)?,
+        })
+    }
+}

@@ -1,0 +1,276 @@
+//! Smooth local deformation: a displacement field that makes the moving volume like the fixed one.
+//!
+//! Two passes. The first aligns block by block, each read with a halo, from coarse to fine
+//! (`block.rs`); what it finds is kept beside the output. The second blends the blocks' fields with
+//! weights that sum to one everywhere (`blend.rs`). No pass needs a lock, and the tasks of either may run
+//! anywhere in any order.
+//!
+//! The field is applied first, then the initial map: `p -> initial(p + u(p))`.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::blocks::{self, Context, Outcome, Plan, Rows};
+use crate::geom::{Chain, Grid};
+use crate::transform::{self, Step};
+use crate::volume::{FieldOutput, Volume};
+
+mod blend;
+mod block;
+mod cpu;
+mod flags;
+mod lattice;
+mod pairs;
+mod pyramid;
+mod similarity;
+#[cfg(test)]
+mod tests;
+
+pub use flags::Flags;
+use pairs::{Kept, Pair};
+
+/// Voxels of a block along each axis, where nothing else is asked for.
+const BLOCK: usize = 160;
+/// Nodes of a chunk of the field along each axis.
+const CHUNK: usize = 64;
+
+/// Why no field could be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No block could be aligned.
+    #[error(
+        "no block of the fixed volume could be aligned ({reason}); check that the volumes overlap under \
+         --initial {initial}, which takes the fixed to the moving volume in micrometres, and the masks"
+    )]
+    Nothing {
+        /// The initial map's name.
+        initial: String,
+        /// Why the first of them could not.
+        reason: String,
+    },
+    /// A block's overlap is larger than the block.
+    #[error(
+        "--overlap {overlap} is more than half of --block-size {block:?}; give less, or larger blocks"
+    )]
+    Overlap {
+        /// What was given.
+        overlap: usize,
+        /// Voxels of a block.
+        block: [usize; 3],
+    },
+    /// A second volume has not the fixed one's dimensions.
+    #[error("{0}")]
+    Flag(String),
+}
+
+/// What makes two images alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Metric {
+    /// Local correlation: brightness and contrast may differ from place to place.
+    #[default]
+    Lcc,
+    /// Sum of squared differences: the same brightness.
+    Ssq,
+    /// Mutual information: any relation of brightness.
+    Mi,
+}
+
+impl Metric {
+    /// The name that receipts use.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lcc => "local correlation",
+            Self::Ssq => "mean square difference",
+            Self::Mi => "mutual information",
+        }
+    }
+
+    /// How alike images are; more is better.
+    fn likeness(self, sums: &cpu::Sums) -> f64 {
+        match self {
+            // of images of local mean 0 and variance 1
+            Self::Lcc => 1.0 - 0.5 * sums.square,
+            Self::Ssq | Self::Mi => -sums.square,
+        }
+    }
+}
+
+/// How a field is found. Windows are standard deviations in voxels of each resolution.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The initial map's name, for messages.
+    pub initial: String,
+    /// What makes images alike.
+    pub metric: Metric,
+    /// Resolutions.
+    pub levels: usize,
+    /// Most steps, coarse to fine; the last holds for all that follow.
+    pub iterations: Vec<usize>,
+    /// Least gain of a step, as a share of the difference.
+    pub tolerance: f64,
+    /// Window of the local correlation.
+    pub radius: f64,
+    /// Window that moves together.
+    pub window: f64,
+    /// Smoothing of the field after each step.
+    pub elasticity: f64,
+    /// How strongly places without structure are held.
+    pub damping: f64,
+    /// Voxels that a block reads beyond its own.
+    pub overlap: usize,
+    /// Least share of a block within the fixed mask.
+    pub foreground: f64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            initial: String::new(),
+            metric: Metric::Lcc,
+            levels: 4,
+            iterations: vec![10, 8, 8, 6],
+            tolerance: 0.005,
+            radius: 10.0,
+            window: 2.0,
+            elasticity: 2.0,
+            damping: 1.0,
+            overlap: 32,
+            foreground: 0.0,
+        }
+    }
+}
+
+impl Options {
+    /// Most steps at a level, counted from the finest.
+    fn iterations_at(&self, level: usize) -> usize {
+        let from_coarsest = (self.levels - 1).saturating_sub(level);
+        self.iterations.get(from_coarsest).or(self.iterations.last()).copied().unwrap_or(0)
+    }
+
+    /// What the result depends on.
+    fn text(&self) -> String {
+        format!("{:?}", Self { initial: String::new(), ..self.clone() })
+    }
+}
+
+/// Voxels that count, where not all do: those not 0.
+#[derive(Clone, Copy, Default)]
+pub struct Masks<'a> {
+    /// Of the fixed volume, on any grid.
+    pub fixed: Option<&'a Volume>,
+    /// Of the moving volume, on any grid.
+    pub moving: Option<&'a Volume>,
+}
+
+/// Finds the field, writes it to `output`, and beside it, as `.json`, the whole chain: the field,
+/// then `steps`.
+///
+/// # Errors
+/// [`Error`], and those of reading, running and writing.
+pub fn align(
+    fixed: &Volume,
+    moving: &Volume,
+    masks: Masks,
+    initial: &Chain,
+    steps: &[Step],
+    output: &str,
+    options: &Options,
+    ctx: &Context,
+) -> anyhow::Result<()> {
+    let grid = fixed.grid();
+    let finest = block::nodes_of(grid.shape, grid.spacing);
+    let nodes = Grid {
+        shape: finest.shape,
+        spacing: finest.spacing(grid.spacing),
+        origin: grid.position(finest.factor.map(|f| 0.5 * (f as f64 - 1.0))),
+    };
+    let block = choose_block(grid.shape, finest.factor, options, ctx)?;
+    let pair = Pair { fixed, moving, masks, initial, options, factor: finest.factor };
+    let plan = plan(&pair, block);
+    if plan.is_all_asked(ctx) {
+        return Ok(());
+    }
+    ctx.refuse_existing(Path::new(output))?;
+    ctx.input(fixed);
+    ctx.input(moving);
+    ctx.input_file(&options.initial);
+    let folder = blocks::folder_beside(Path::new(output));
+    let rows = Rows::create(&folder)?;
+    plan.stream(
+        ctx,
+        &folder,
+        |task| pair.read(task),
+        |task, input| pair.align(task, input),
+        |task, kept: Kept| {
+            rows.write(task, &kept.bytes)?;
+            Ok(kept.outcome)
+        },
+    )?;
+    if !ctx.gathers() {
+        return Ok(());
+    }
+    let out = FieldOutput::create(output, &nodes, [CHUNK; 3], ctx.existing)?;
+    ctx.output_file(Path::new(output));
+    let blend = blend::Blend::new(&rows, &plan, &finest, block, options)?;
+    let summary = blend.write(&out, nodes.spacing, ctx)?;
+    summary.record(options.metric.name(), ctx);
+    out.set_attribute("reach", json!(summary.reach))?;
+    let document = document_of(output);
+    let mut chain = vec![Step::Field(output.to_owned())];
+    chain.extend_from_slice(steps);
+    transform::write_document(&document, &chain)?;
+    Ok(rows.remove(ctx)?)
+}
+
+/// The chain's document, beside the field.
+pub fn document_of(output: &str) -> PathBuf {
+    Path::new(output.trim_end_matches('/')).with_extension("json")
+}
+
+/// `--block-size`, or about [`BLOCK`] voxels, as even as can be; a multiple of the nodes' factor.
+fn choose_block(
+    shape: [usize; 3],
+    factor: [usize; 3],
+    options: &Options,
+    ctx: &Context,
+) -> Result<[usize; 3], Error> {
+    let block: [usize; 3] = std::array::from_fn(|a| {
+        let wanted = ctx.block_size.map_or_else(
+            || shape[a].div_ceil(shape[a].div_ceil(BLOCK)),
+            |size| size[a].min(shape[a]),
+        );
+        wanted.next_multiple_of(factor[a])
+    });
+    let cut = |a: usize| block[a] < shape[a];
+    if (0..3).any(|a| cut(a) && 2 * options.overlap > block[a]) {
+        return Err(Error::Overlap { overlap: options.overlap, block });
+    }
+    Ok(block)
+}
+
+fn plan(pair: &Pair, block: [usize; 3]) -> Plan {
+    let shape = pair.fixed.grid().shape;
+    let voxels: usize =
+        (0..3).map(|a| (block[a] + 2 * pair.options.overlap).min(shape[a])).product();
+    // both volumes as read and as compared, their pyramids, and the nodes' sums and fields
+    let bytes = voxels as u64 * 36;
+    let mut text = format!("deform;{};block={block:?}", pair.options.text());
+    let volumes = [Some(pair.fixed), Some(pair.moving), pair.masks.fixed, pair.masks.moving];
+    for volume in volumes.into_iter().flatten() {
+        let _ = write!(text, ";{} {:?}", volume.fingerprint(), volume.grid());
+    }
+    let _ = write!(text, ";{}", pairs::describe(pair.initial));
+    Plan::tile(pair.fixed.grid().bounds(), block, bytes, text)
+}
+
+/// How a block without a field of its own is entered.
+fn outcome_of(unusable: &block::Unusable) -> Outcome {
+    match unusable {
+        block::Unusable::Empty(_) => Outcome::Empty,
+        block::Unusable::NoGain => {
+            Outcome::Fallback("no likeness gained; it takes its neighbours' field".to_owned())
+        }
+    }
+}

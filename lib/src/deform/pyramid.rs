@@ -1,0 +1,214 @@
+//! Images of a block from fine to coarse, and what makes them comparable. NaN is: not known.
+
+use super::lattice::Lattice;
+use crate::geom::Point;
+
+/// Voxels along an axis below which it is not shrunk further.
+const LEAST: usize = 16;
+/// Variance of a window, in that of the whole, that counts as structure.
+const STRUCTURE: f32 = 0.1;
+
+/// Both images at one resolution.
+pub(super) struct Level {
+    /// Its voxels, over those of the block.
+    pub(super) lattice: Lattice,
+    pub(super) fixed: Vec<f32>,
+    pub(super) moving: Vec<f32>,
+}
+
+/// By how much each axis is shrunk next: towards voxels that are as long as they are wide.
+fn shrink_by(lattice: &Lattice, voxel: Point) -> [usize; 3] {
+    let spacing = lattice.spacing(voxel);
+    let long = |a: usize| lattice.shape[a] >= 2 * LEAST;
+    let finest = (0..3).filter(|&a| long(a)).map(|a| spacing[a]).fold(f64::INFINITY, f64::min);
+    std::array::from_fn(|a| if long(a) && spacing[a] < 1.5 * finest { 2 } else { 1 })
+}
+
+/// The lattice of displacements for an image of this lattice: two voxels per node, along the axes
+/// that are fine.
+pub(super) fn nodes(lattice: &Lattice, voxel: Point, block: [usize; 3]) -> Lattice {
+    let spacing = lattice.spacing(voxel);
+    let wide = |a: usize| block[a] > 1;
+    let finest = (0..3).filter(|&a| wide(a)).map(|a| spacing[a]).fold(f64::INFINITY, f64::min);
+    let by = |a: usize| if wide(a) && spacing[a] < 1.5 * finest { 2 } else { 1 };
+    Lattice::over(block, std::array::from_fn(|a| by(a) * lattice.factor[a]))
+}
+
+/// The images and at most `levels - 1` coarser ones, finest first.
+pub(super) fn build(
+    fixed: Vec<f32>,
+    moving: Vec<f32>,
+    block: [usize; 3],
+    voxel: Point,
+    levels: usize,
+) -> Vec<Level> {
+    let mut all = vec![Level { lattice: Lattice::over(block, [1; 3]), fixed, moving }];
+    while all.len() < levels {
+        let last = &all[all.len() - 1];
+        let by = shrink_by(&last.lattice, voxel);
+        if by == [1; 3] {
+            break;
+        }
+        let lattice = Lattice::over(block, std::array::from_fn(|a| by[a] * last.lattice.factor[a]));
+        let shrink = |image: &[f32]| mean(image, last.lattice.shape, by, lattice.shape);
+        let level = Level { lattice, fixed: shrink(&last.fixed), moving: shrink(&last.moving) };
+        all.push(level);
+    }
+    all
+}
+
+/// Means over `by` voxels, of those that are known.
+fn mean(image: &[f32], shape: [usize; 3], by: [usize; 3], to: [usize; 3]) -> Vec<f32> {
+    let mut sums = Sums::new(to);
+    sums.add(image, shape, by, |v| v);
+    sums.sums.iter().zip(&sums.counts).map(|(sum, count)| sum / count).collect()
+}
+
+/// Sums over the voxels that a node stands for.
+struct Sums {
+    shape: [usize; 3],
+    sums: Vec<f32>,
+    counts: Vec<f32>,
+}
+
+impl Sums {
+    fn new(shape: [usize; 3]) -> Self {
+        let len = shape.iter().product();
+        Self { shape, sums: vec![0.0; len], counts: vec![0.0; len] }
+    }
+
+    fn add(&mut self, image: &[f32], shape: [usize; 3], by: [usize; 3], f: impl Fn(f32) -> f32) {
+        let width = self.shape[2];
+        for (row, voxels) in image.chunks_exact(shape[2]).enumerate() {
+            let (z, y) = (row / shape[1] / by[0], row % shape[1] / by[1]);
+            let at = (z * self.shape[1] + y) * width;
+            let sums = self.sums[at..at + width].iter_mut().zip(&mut self.counts[at..at + width]);
+            for (voxels, (sum, count)) in voxels.chunks(by[2]).zip(sums) {
+                for &v in voxels {
+                    let known = v.is_finite();
+                    *sum += if known { f(v) } else { 0.0 };
+                    *count += if known { 1.0 } else { 0.0 };
+                }
+            }
+        }
+    }
+}
+
+/// Mean and variance of what is known of an image, and the share that is.
+pub(super) fn moments(image: &[f32]) -> (f64, f64, f64) {
+    let (mut sum, mut squares, mut count) = (0.0, 0.0, 0usize);
+    for v in image.iter().filter(|v| v.is_finite()).map(|&v| f64::from(v)) {
+        sum += v;
+        squares += v * v;
+        count += 1;
+    }
+    let n = count.max(1) as f64;
+    let mean = sum / n;
+    (mean, (squares / n - mean * mean).max(0.0), count as f64 / image.len().max(1) as f64)
+}
+
+/// Subtracts a mean and divides by a deviation.
+pub(super) fn standardise(image: &[f32], mean: f64, deviation: f64) -> Vec<f32> {
+    let scale = 1.0 / deviation.max(f64::MIN_POSITIVE);
+    image.iter().map(|&v| ((f64::from(v) - mean) * scale) as f32).collect()
+}
+
+/// Subtracts the mean of a Gaussian window and divides by its deviation, so that the mean square
+/// difference of two such images is two minus twice their local correlation.
+///
+/// * `image`: of mean 0 and variance 1 over all
+/// * `sigma`: of the window, micrometres
+pub(super) fn normalise(image: &[f32], lattice: &Lattice, voxel: Point, sigma: f64) -> Vec<f32> {
+    let spacing = lattice.spacing(voxel);
+    // windows are smooth: their sums are taken on nodes of a third of their width
+    let by: [usize; 3] = std::array::from_fn(|a| ((sigma / spacing[a] / 2.5) as usize).clamp(1, 4));
+    let to = std::array::from_fn(|a| lattice.shape[a].div_ceil(by[a]));
+    let windows = Lattice { shape: to, factor: by };
+    let pixels = Lattice { shape: lattice.shape, factor: [1; 3] };
+    let smooth = |image: &[f32]| windows.smooth(image, sigma, spacing);
+    let mut sums = Sums::new(to);
+    sums.add(image, lattice.shape, by, |v| v);
+    let counts = smooth(&sums.counts);
+    let means = smooth(&sums.sums);
+    sums.sums.fill(0.0);
+    sums.add(image, lattice.shape, by, |v| v * v);
+    let squares = smooth(&sums.sums);
+    let share = |v: &[f32]| -> Vec<f32> {
+        v.iter().zip(&counts).map(|(v, n)| if *n > 1e-3 { v / n } else { 0.0 }).collect()
+    };
+    let (means, squares) = (share(&means), share(&squares));
+    let steps = pixels.steps_in(&windows);
+    let [_, height, width] = lattice.shape;
+    let (mut mean, mut square, mut line) = (vec![0.0; width], vec![0.0; width], Vec::new());
+    let mut out = vec![0.0; image.len()];
+    for (row, (out, image)) in
+        out.chunks_exact_mut(width).zip(image.chunks_exact(width)).enumerate()
+    {
+        let at = [row / height, row % height];
+        windows.row(&means, &steps, at, &mut line, &mut mean);
+        windows.row(&squares, &steps, at, &mut line, &mut square);
+        for x in 0..width {
+            let variance = (square[x] - mean[x] * mean[x]).max(0.0) + STRUCTURE;
+            out[x] = (image[x] - mean[x]) / variance.sqrt();
+        }
+    }
+    out
+}
+
+/// Smooths an image of mean 0 a little; what is not known stays so.
+pub(super) fn soften(image: &mut [f32], lattice: &Lattice, voxel: Point, sigma: f64) {
+    let known: Vec<f32> = image.iter().map(|v| if v.is_finite() { *v } else { 0.0 }).collect();
+    let smooth = lattice.smooth(&known, sigma, voxel);
+    for (v, smooth) in image.iter_mut().zip(smooth) {
+        if v.is_finite() {
+            *v = smooth;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_axes_are_left_until_voxels_are_even() {
+        let levels = build(
+            vec![1.0; 20 * 64 * 64],
+            vec![2.0; 20 * 64 * 64],
+            [20, 64, 64],
+            [2.0, 0.5, 0.5],
+            9,
+        );
+        let factors: Vec<_> = levels.iter().map(|level| level.lattice.factor).collect();
+        assert_eq!(factors, [[1, 1, 1], [1, 2, 2], [1, 4, 4]]);
+        assert!(levels[2].fixed.iter().all(|v| *v == 1.0));
+        assert_eq!(nodes(&levels[0].lattice, [2.0, 0.5, 0.5], [20, 64, 64]).factor, [1, 2, 2]);
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out_of_means() {
+        let image = [1.0, f32::NAN, 3.0, 5.0, f32::NAN];
+        let found = mean(&image, [1, 1, 5], [1, 1, 2], [1, 1, 3]);
+        assert_eq!(found[..2], [1.0, 4.0]);
+        assert!(found[2].is_nan());
+    }
+
+    #[test]
+    fn a_normalised_image_does_not_know_brightness_and_contrast() {
+        let shape = [24, 24, 24];
+        let image: Vec<f32> = (0..24 * 24 * 24)
+            .map(|i| ((i % 24) as f32 * 0.9).sin() + ((i / 24 % 24) as f32 * 0.7).cos())
+            .collect();
+        let (mean, variance, known) = moments(&image);
+        assert_eq!(known, 1.0);
+        let lattice = Lattice::over(shape, [1; 3]);
+        let plain = standardise(&image, mean, variance.sqrt());
+        let shaded: Vec<f32> =
+            plain.iter().enumerate().map(|(i, v)| v * (1.0 + (i / 576) as f32 / 24.0)).collect();
+        let normal = |image: &[f32]| normalise(image, &lattice, [1.0; 3], 4.0);
+        let (plain, shaded) = (normal(&plain), normal(&shaded));
+        let apart = plain.iter().zip(&shaded).map(|(a, b)| (a - b).abs()).sum::<f32>();
+        let mean = apart / plain.len() as f32;
+        assert!(mean < 0.05, "{mean}");
+    }
+}
