@@ -21,4 +21,4 @@ assert lost.mean() < 0.02, f"{lost.sum()} of {len(rows)} points are lost"
 errors = np.linalg.norm((found - true)[~lost] / SPACING, axis=1)
 middle, most = np.quantile(errors, [0.5, 0.95])
 print(f"errors in voxels: median {middle:.3f}, 95 % {most:.3f}")
-assert middle < 0.25 and most < 0.8, (middle, most)
+assert middle < 0.25 and most < 1, (middle, most)

@@ -337,7 +337,7 @@ nextflow_stubs() {
 }
 
 nextflow_stubs_rounds() {
-    NXF_SYNTAX_PARSER=$1 align_nf "stubs-$1" "${rounds[@]}" -stub-run
+    NXF_SYNTAX_PARSER=$1 align_nf "stubs-$1" "${rounds[@]}" --parts 1 -stub-run
     cd "$scene/stubs-$1"
     for receipt in near/receipts/{points-dna,downsample-channel-cells,report} far/receipts/{deform,invmap,report}; do
         [ -e $receipt.json ] || { echo "no $receipt"; return 1; }
