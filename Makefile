@@ -9,7 +9,7 @@ OUT     = demo/out
 PHANTOM = demo/pair
 FIXED   = $(PHANTOM)/fixed.zarr
 MOVING  = $(PHANTOM)/moving.zarr
-PARAMS  =
+PARAMS  = $(if $(TRUTH),conf/params.demo.yaml)
 TRUTH   = $(if $(filter $(PHANTOM)/fixed.zarr,$(FIXED)),$(PHANTOM))
 
 help:

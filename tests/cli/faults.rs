@@ -360,3 +360,56 @@ fn volumes_that_do_not_overlap_say_so() {
         &["overlap"],
     );
 }
+
+#[test]
+fn a_field_that_cannot_be_had_is_refused_with_the_way_out() {
+    let scene = Scene::new();
+    let pair = Pair::get();
+    let (fixed, moving, global) =
+        (pair.at("fixed.zarr"), pair.at("moving.zarr"), pair.at("global.json"));
+    let out = scene.at("deform.zarr");
+    let deform = |more: &[&str], code: i32, words: &[&str]| {
+        let arguments: Vec<&str> =
+            [fixed.as_str(), &moving, "-o", &out].into_iter().chain(more.iter().copied()).collect();
+        refused(&scene, "deform", &arguments, code, words);
+    };
+    deform(&["--initial", "nowhere.json"], 1, &["nowhere.json"]);
+    deform(&["--initial", &global, "--smoothing", "-1"], 2, &["smoothing"]);
+    deform(
+        &["--initial", &global, "--block-size", "16,16,16", "--overlap", "32"],
+        1,
+        &["--overlap 32"],
+    );
+    deform(&["--initial", &global, "--fixed-mask", "no-mask.zarr"], 1, &["no-mask.zarr"]);
+    let far = scene.file("far.txt", "1 0 0 9000\n0 1 0 9000\n0 0 1 9000\n0 0 0 1\n");
+    deform(
+        &["--initial", &far],
+        1,
+        &["no block of the fixed volume could be aligned", "--initial"],
+    );
+}
+
+#[test]
+fn an_inverse_that_cannot_be_had_is_refused_with_the_way_out() {
+    let scene = Scene::new();
+    let pair = Pair::get();
+    let out = scene.at("inverse.zarr");
+    let global = pair.at("global.json");
+    refused(&scene, "invmap", &[&global, "-o", &out], 1, &["--onto"]);
+    refused(&scene, "invmap", &["nowhere.zarr", "-o", &out], 1, &["nowhere.zarr"]);
+    let volume = pair.at("moving.zarr");
+    refused(&scene, "invmap", &[&volume, "-o", &out], 1, &["moving.zarr"]);
+    let moving = ["--onto", &volume, "-o", &out];
+    let tolerance: Vec<&str> =
+        [global.as_str()].into_iter().chain(moving).chain(["--tolerance", "0"]).collect();
+    refused(&scene, "invmap", &tolerance, 1, &["--tolerance"]);
+    // the wrong way round
+    program("invmap").args([global.as_str()]).args(moving).assert().success();
+    refused(
+        &scene,
+        "apply-transform",
+        &[&volume, "--onto", &volume, "-t", &out, "-o", &scene.at("x.zarr")],
+        1,
+        &["moving-to-fixed"],
+    );
+}

@@ -8,7 +8,7 @@ use crate::scene::{Pair, Scene, executable, files, program};
 
 /// The stored voxels of a container: its chunks, without metadata (which holds run times) and
 /// without the ledger.
-fn chunks(location: &str) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn chunks(location: &str) -> Vec<(String, Vec<u8>)> {
     files(Path::new(location))
         .into_iter()
         .map(|(path, bytes)| {
@@ -87,6 +87,34 @@ fn apply_transform_ends_in_the_same_bytes_after_20_kills() {
 #[test]
 fn local_affine_ends_in_the_same_bytes_after_20_kills() {
     survives_kills("local-affine", local);
+}
+
+fn deform(out: &str) -> Vec<String> {
+    let pair = Pair::get();
+    [&pair.at("fixed.zarr"), &pair.at("moving.zarr"), "--initial", &pair.at("global.json")]
+        .into_iter()
+        .chain(["-o", out, "--block-size", "32,32,32", "--overlap", "8", "--threads", "1"])
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn deform_ends_in_the_same_bytes_after_20_kills() {
+    survives_kills("deform", deform);
+}
+
+#[test]
+fn invmap_ends_in_the_same_bytes_after_20_kills() {
+    let scene = Scene::new();
+    program("deform").args(deform(&scene.at("deform.zarr"))).assert().success();
+    survives_kills("invmap", |out| {
+        let pair = Pair::get();
+        [&scene.at("deform.json"), "--onto", &pair.at("moving.zarr"), "-o", out]
+            .into_iter()
+            .chain(["--block-size", "64,64,64", "--threads", "1"])
+            .map(str::to_owned)
+            .collect()
+    });
 }
 
 #[test]

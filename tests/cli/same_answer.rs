@@ -1,5 +1,6 @@
 //! The same answer for any number of threads, parts and block sizes.
 
+use crate::recovery::chunks;
 use crate::scene::{Pair, Scene, program};
 
 /// The bytes of every chunk of an array.
@@ -77,6 +78,48 @@ fn spots_do_not_depend_on_threads_parts_or_blocks() {
         .assert()
         .success();
     assert!(whole == std::fs::read(parts).unwrap());
+}
+
+#[test]
+fn fields_and_their_inverses_do_not_depend_on_threads_or_parts() {
+    let pair = Pair::get();
+    let scene = Scene::new();
+    let find = |name: &str, more: &[&str]| {
+        let out = scene.at(name);
+        program("deform")
+            .args([&pair.at("fixed.zarr"), &pair.at("moving.zarr")])
+            .args(["--initial", &pair.at("global.json"), "-o", &out])
+            .args(["--block-size", "32,32,32", "--overlap", "8"])
+            .args(more)
+            .assert()
+            .success();
+        chunks(&out)
+    };
+    let one = find("one.zarr", &["--threads", "1"]);
+    assert!(!one.is_empty());
+    assert!(one == find("two.zarr", &["--threads", "2"]));
+    for k in 1..=3 {
+        let part = format!("{k}/3");
+        program("deform")
+            .args([&pair.at("fixed.zarr"), &pair.at("moving.zarr")])
+            .args(["--initial", &pair.at("global.json"), "-o", &scene.at("parts.zarr")])
+            .args(["--block-size", "32,32,32", "--overlap", "8", "--part", &part, "--resume"])
+            .assert()
+            .success();
+    }
+    assert!(one == find("parts.zarr", &["--finish", "--resume"]));
+    let invert = |name: &str, more: &[&str]| {
+        program("invmap")
+            .args([&scene.at("one.json"), "--onto", &pair.at("moving.zarr")])
+            .args(["-o", &scene.at(name)])
+            .args(more)
+            .assert()
+            .success();
+        chunks(&scene.at(name))
+    };
+    let one = invert("inverse-one.zarr", &["--threads", "1"]);
+    assert!(!one.is_empty());
+    assert!(one == invert("inverse-two.zarr", &["--threads", "2"]));
 }
 
 #[test]

@@ -209,9 +209,16 @@ pub fn align(
     if !ctx.gathers() {
         return Ok(());
     }
+    let blend = match blend::Blend::new(&rows, &plan, &finest, block, options) {
+        Ok(blend) => blend,
+        Err(none) => {
+            // other options are wanted, and those would have a ledger of their own
+            rows.remove(ctx)?;
+            return Err(none);
+        }
+    };
     let out = FieldOutput::create(output, &nodes, [CHUNK; 3], ctx.existing)?;
     ctx.output_file(Path::new(output));
-    let blend = blend::Blend::new(&rows, &plan, &finest, block, options)?;
     let summary = blend.write(&out, nodes.spacing, ctx)?;
     summary.record(options.metric.name(), ctx);
     out.set_attribute("reach", json!(summary.reach))?;
