@@ -6,7 +6,7 @@ use crate::scene::{Pair, Scene, program};
 
 /// Runs a program that must fail: with this code, one line on stderr that holds all these words,
 /// nothing on stdout, and no change to the scene.
-fn refused(scene: &Scene, name: &str, arguments: &[&str], code: i32, words: &[&str]) {
+pub(crate) fn refused(scene: &Scene, name: &str, arguments: &[&str], code: i32, words: &[&str]) {
     let before = scene.contents();
     let output = program(name).args(arguments).args(["--progress", "none", "-q"]).output().unwrap();
     let talk = String::from_utf8(output.stderr).unwrap();

@@ -5,5 +5,6 @@
 
 mod faults;
 mod recovery;
+mod refine;
 mod same_answer;
 mod scene;
