@@ -6,6 +6,7 @@
 mod correctness;
 mod faults;
 mod recovery;
+mod refine;
 mod same_answer;
 mod scene;
 mod transcode;

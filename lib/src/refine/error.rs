@@ -15,16 +15,6 @@ pub enum Error {
     /// An image that says nothing.
     #[error(transparent)]
     Metric(#[from] metric::Error),
-    /// A flag has a value that makes no sense.
-    #[error("{flag} {found}: {wanted}")]
-    Usage {
-        /// The flag.
-        flag: &'static str,
-        /// Its value.
-        found: String,
-        /// What was wanted.
-        wanted: &'static str,
-    },
     /// A plane and a volume.
     #[error(
         "{plane} is 2-D and {volume} has {planes} planes: both must be planes, or both volumes; cut the \

@@ -4,7 +4,8 @@
 
 use std::str::FromStr;
 
-use super::{Error, Options, Search};
+use super::{Options, Search};
+use crate::blocks::Error;
 use crate::geom::Model;
 use crate::metric::Kind;
 
@@ -95,7 +96,9 @@ impl Flags {
     /// # Errors
     /// [`Error::Usage`] for a value that makes no sense.
     pub fn options(&self) -> Result<Options, Error> {
-        let refuse = |flag, found: String, wanted| Err(Error::Usage { flag, found, wanted });
+        let refuse = |flag: &str, found: String, wanted: &str| {
+            Err(Error::Usage(format!("{flag} {found}: {wanted}")))
+        };
         let positive = |v: f64| v > 0.0 && v.is_finite();
         if !(1..=12).contains(&self.levels) {
             return refuse("--levels", self.levels.to_string(), "wanted 1 to 12");

@@ -175,7 +175,7 @@ impl Budget<'_> {
             let samples = self.samples.map_or(voxels[0], |n| voxels[0].min(2 * n as u64));
             let bytes = voxels.iter().sum::<u64>() * PER_VOXEL
                 + samples * PER_SAMPLE
-                + ctx.threads as u64 * PER_THREAD
+                + ctx.threads as u64 * if self.search { 2 * PER_THREAD } else { PER_THREAD }
                 + 2 * CACHE as u64;
             // samples are numbered in 32 bits
             if bytes <= ctx.memory / 10 * 9 && voxels[0] < u64::from(u32::MAX) {

@@ -23,7 +23,7 @@ pub mod points;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
-mod npz;
+pub(crate) mod npz;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]

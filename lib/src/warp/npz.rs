@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 
 /// An array as doubles, with its shape as NumPy shows it; C order whatever it was.
 #[derive(Clone, Debug)]
-pub(super) struct Array {
-    pub(super) shape: Vec<usize>,
-    pub(super) values: Vec<f64>,
+pub(crate) struct Array {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: Vec<f64>,
 }
 
 impl Array {
     /// Three numbers, or a shape.
-    pub(super) fn three(&self) -> [f64; 3] {
+    pub(crate) fn three(&self) -> [f64; 3] {
         self.values[..3].try_into().unwrap()
     }
 
     /// The array with its first three axes reversed: from x, y, z to z, y, x.
-    pub(super) fn reversed(&self) -> Self {
+    pub(crate) fn reversed(&self) -> Self {
         let [nx, ny, nz] = self.shape[..3].try_into().unwrap();
         let tail: usize = self.shape[3..].iter().product();
         let mut values = Vec::with_capacity(self.values.len());
@@ -37,7 +37,7 @@ impl Array {
 }
 
 /// The path of shared reference data, or `None` (said on stderr) where it is not there.
-pub(super) fn reference(path: &str) -> Option<PathBuf> {
+pub(crate) fn reference(path: &str) -> Option<PathBuf> {
     let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
     let shared = std::env::var("VOXLOOM_SHARED").unwrap_or_else(|_| beside.to_owned());
     let path = Path::new(&shared).join(path);
@@ -49,7 +49,7 @@ pub(super) fn reference(path: &str) -> Option<PathBuf> {
 }
 
 /// The arrays of an `.npz` archive by name.
-pub(super) fn read_npz(path: &Path) -> BTreeMap<String, Array> {
+pub(crate) fn read_npz(path: &Path) -> BTreeMap<String, Array> {
     let bytes = std::fs::read(path).unwrap();
     let number =
         |at: usize, n: usize| (0..n).rev().fold(0, |sum, i| sum << 8 | usize::from(bytes[at + i]));
@@ -77,7 +77,7 @@ pub(super) fn read_npz(path: &Path) -> BTreeMap<String, Array> {
 }
 
 /// The array of an `.npy` file.
-pub(super) fn read_npy(path: &Path) -> Array {
+pub(crate) fn read_npy(path: &Path) -> Array {
     parse(&std::fs::read(path).unwrap())
 }
 
