@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use voxloom::blocks::Context;
-use voxloom::cli::{self, Program, Purpose, Shape};
+use voxloom::cli::{self, MovingArgs, Program, Purpose, Shape};
 use voxloom::invmap::{self, Options};
 use voxloom::transform;
-use voxloom::volume::{Select, Volume};
+use voxloom::volume::Volume;
 
 /// Turns a transform round: the displacement field that takes moving points back to the fixed ones.
 ///
@@ -28,6 +28,8 @@ pub(crate) struct Invmap {
     /// How near the transform must take what is found to its node, in node spacings
     #[arg(long, value_name = "VOXELS", default_value_t = 1e-4)]
     tolerance: f64,
+    #[command(flatten)]
+    moving_args: MovingArgs,
 }
 
 impl Program for Invmap {
@@ -40,7 +42,7 @@ impl Program for Invmap {
         let chain = transform::read_chain(&self.transform)?;
         let options = Options { transform: self.transform.join(" "), tolerance: self.tolerance };
         let grid = match &self.onto {
-            Some(onto) => Volume::open(onto, &Select::default())?.grid(),
+            Some(onto) => Volume::open(onto, &self.moving_args.select())?.grid(),
             None => invmap::grid_of(&chain, &options)?,
         };
         Ok(invmap::invert(&chain, &grid, &self.output, &options, ctx)?)
