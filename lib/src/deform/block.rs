@@ -55,7 +55,8 @@ pub(super) fn nodes_of(shape: [usize; 3], voxel: Point) -> Lattice {
 /// Finds the displacement that makes the moving image like the fixed one.
 pub(super) fn register(pair: BlockPair, options: &Options) -> Result<Registered, Unusable> {
     let (shape, voxel) = (pair.shape, pair.voxel);
-    let (fixed, moving) = comparable(pair, options.metric)?;
+    let (fixed, moving) = comparable(&pair, options.metric)?;
+    drop(pair);
     let levels = pyramid::build(fixed, moving, shape, voxel, options.levels);
     let finest = nodes_of(shape, voxel);
     let mut known: Option<(Lattice, Field)> = None;
@@ -93,7 +94,7 @@ pub(super) fn register(pair: BlockPair, options: &Options) -> Result<Registered,
 }
 
 /// Both images with mean 0 and deviation 1; with one scale for both where brightness counts.
-fn comparable(pair: BlockPair, metric: Metric) -> Result<(Vec<f32>, Vec<f32>), Unusable> {
+fn comparable(pair: &BlockPair, metric: Metric) -> Result<(Vec<f32>, Vec<f32>), Unusable> {
     let (mean, variance, known) = pyramid::moments(&pair.fixed);
     let (other_mean, other_variance, other_known) = pyramid::moments(&pair.moving);
     let both = pair.fixed.iter().zip(&pair.moving).filter(|(f, m)| (*f + *m).is_finite()).count();

@@ -147,12 +147,11 @@ fn refined(
     {
         return None;
     }
-    let worth = match scene.options.metric {
-        Kind::MutualInformation => -summit.energy,
-        _ => {
-            let independent = level.independence(scene.planar) * summit.count as f64 / DEPENDENT;
-            worth(1.0 - summit.energy, independent)
-        }
+    let worth = if scene.options.metric == Kind::MutualInformation {
+        -summit.energy
+    } else {
+        let independent = level.independence(scene.planar) * summit.count as f64 / DEPENDENT;
+        worth(1.0 - summit.energy, independent)
     };
     Some(Candidate { map, worth, ..*candidate })
 }

@@ -128,7 +128,7 @@ fn each_model_finds_its_map_with_each_measure_in_space_and_in_the_plane() {
             place.volume("fixed.zarr", &seen(grid, &truth, planar));
             place.volume("moving.zarr", &seen(grid, &Affine::IDENTITY, planar));
             for metric in [Kind::Correlation, Kind::MutualInformation, Kind::MeanSquares] {
-                let options = Options { model, metric, ..Options::default() };
+                let options = Options { metric, model, ..Options::default() };
                 let (found, results) = place.aligned(&[], &options);
                 let error = error(&found, &truth, &grid);
                 assert!(error < 0.15, "{model:?} {metric:?} planar {planar}: {error}");
@@ -332,7 +332,7 @@ fn too_little_memory_is_met_by_a_coarser_resolution_or_named() {
     let (little, coarser) = run(132_000_000);
     little.unwrap();
     assert_eq!(coarser, Some(2.2));
-    let found = read_chain(&[out.clone()]).unwrap().as_affine().unwrap();
+    let found = read_chain(std::slice::from_ref(&out)).unwrap().as_affine().unwrap();
     assert!(error(&found, &truth, &space()) < 0.3);
     let refused = run(1 << 20).0.unwrap_err().to_string();
     assert!(refused.contains("--memory"), "{refused}");
@@ -403,7 +403,7 @@ fn an_expanded_mirrored_sample_is_aligned_in_either_direction() {
             Options { model: Model::Similarity, search: Some(what), ..Options::default() };
         let ctx = Context { existing: Existing::Overwrite, ..Context::default() };
         align(&fixed, &moving, &[], out.as_ref(), &options, &ctx).unwrap();
-        let found = read_chain(&[out.clone()]).unwrap().as_affine().unwrap();
+        let found = read_chain(std::slice::from_ref(&out)).unwrap().as_affine().unwrap();
         // the third axis is left as it is
         assert!(found.determinant() < 0.0);
         let scale = found.determinant().abs().sqrt();
