@@ -17,8 +17,9 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
 ];
 
-/// All that kernels may know beside their own module, and the element types of volumes.
-const KERNELS_KNOW: &[&str] = &["geom", "device", "filter"];
+/// All that kernels may know beside their own module, and the element types of volumes. `warp` is
+/// for inverses, which begin at points that it has turned round.
+const KERNELS_KNOW: &[&str] = &["geom", "device", "filter", "warp"];
 const ELEMENT_TYPES: &[&str] = &["Dtype", "Voxel"];
 
 fn layer(module: &str) -> Option<usize> {

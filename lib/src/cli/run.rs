@@ -17,7 +17,12 @@ pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// A program's flags, its own and the shared, and its help.
 pub(super) fn command<P: Program>() -> Command {
     let command = P::augment_args(Command::new(P::NAME).version(VERSION));
-    let mut command = shared::add(command, P::SHAPE);
+    // a number that is too small is for the program to refuse, by its name
+    let mut command = shared::add(command, P::SHAPE).mut_args(|arg| {
+        let is_flag = arg.get_long().is_some() && !arg.is_allow_hyphen_values_set();
+        let has_value = arg.get_action().takes_values();
+        if is_flag && has_value { arg.allow_negative_numbers(true) } else { arg }
+    });
     if let Some(help) = P::BLOCK_SIZE {
         command = command.mut_arg("block-size", |arg| arg.help(help));
     }

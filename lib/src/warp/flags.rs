@@ -10,7 +10,7 @@ pub struct Flags {
     #[arg(long, value_enum, default_value = "linear")]
     pub interpolation: Interpolation,
     /// What is written outside the moving volume
-    #[arg(long, value_name = "VALUE", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "VALUE", default_value_t = 0.0)]
     pub fill: f64,
     /// Let the nearest voxel go on outside the moving volume
     #[arg(long, conflicts_with = "fill")]
