@@ -126,7 +126,7 @@ def test_ome_zarr_of_ours_has_axes_units_scale_and_translation(tmp_path, version
 # theirs -> ours
 
 
-@pytest.mark.parametrize("dtype,version", itertools.product(DTYPES, [2, 3]))
+@pytest.mark.parametrize("dtype,version", list(itertools.product(DTYPES, [2, 3])))
 def test_zarr_of_zarr_python_opens_in_ours(tmp_path, dtype, version):
     array = voxels(dtype)
     path = tmp_path / "theirs.zarr"

@@ -17,7 +17,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 SETTINGS = {"fixed", "moving", "samplesheet", "onto", "until", "outdir", "parts"}  # of the workflows, not of a program
 GIVEN = set(
     "output mask fixed-spots moving-spots matches initial table transform onto fixed moving stage blocks-table truth-score "
-    "shape out-spacing out-origin points inverse-transform with-original level "
+    "shape out-spacing out-origin points direction inverse-transform with-original level "
     "part finish plan resume overwrite receipt threads memory config progress verbose quiet log-json help version".split()
 )
 # Flags that several programs share and that mean nothing to some of them.

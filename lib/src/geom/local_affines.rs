@@ -106,7 +106,8 @@ fn ramp(index: f64, block: usize, count: usize, overlap: f64) -> (usize, f64) {
         return (0, 0.0);
     }
     let share = ((index + 0.5 - face * block + overlap) / (2.0 * overlap)).clamp(0.0, 1.0);
-    (face as usize - 1, share)
+    // a position that is not a number is in the first, with a share that is none either
+    ((face as usize).saturating_sub(1), share)
 }
 
 #[cfg(test)]
@@ -132,6 +133,12 @@ mod tests {
         assert_eq!(maps.apply([0.0, 0.0, 15.0])[2], 18.0);
         assert!((maps.apply([0.0, 0.0, 9.5])[2] - 11.5).abs() < 1e-12);
         assert_eq!(maps.apply([0.0, 0.0, 100.0])[2], 103.0);
+    }
+
+    #[test]
+    fn a_position_that_is_not_a_number_stays_so() {
+        let mapped = two_blocks(2.0).apply([0.0, 0.0, f64::NAN]);
+        assert!(mapped[2].is_nan());
     }
 
     #[test]
