@@ -204,3 +204,6 @@ impl Axis {
         out
     }
 }
+
+#[cfg(test)]
+mod oracle;

@@ -168,3 +168,6 @@ fn add(to: &mut Field, by: f32, v: &Field) {
         *to += by * v;
     }
 }
+
+#[cfg(test)]
+mod tests;
