@@ -8,7 +8,8 @@ use super::{Metric, Options};
 
 /// Steps in vain, each damped more, after which no better is expected.
 const VAIN: usize = 3;
-/// A step that does not make images more alike is tried again with so much more damping.
+/// A step that does not make images more alike is tried again with so much more damping, and shorter
+/// by the root of that.
 const MORE: f64 = 8.0;
 
 /// The control points of a block, from resolution to resolution.
@@ -60,21 +61,21 @@ impl FreeForm {
             };
             let damping = more * options.damping;
             let step = equations.solve(&best.slope, &self.coefficients, stiffness, damping);
-            let Some((coefficients, next)) = self.advance(&basis, stage, step, limits) else {
-                break;
-            };
-            let now = sums(&next);
-            let gain = energy(&best, &self.coefficients) - energy(&now, &coefficients);
-            let gain = gain / best.energy.abs().max(f64::MIN_POSITIVE);
-            if now.voxels == 0 || !(gain > 0.0) {
-                more *= MORE;
-                vain += 1;
+            let share = more.sqrt().recip();
+            let taken = self.advance(&basis, stage, step, share, limits).and_then(|(to, next)| {
+                let now = sums(&next);
+                let gain = energy(&best, &self.coefficients) - energy(&now, &to);
+                let gain = gain / best.energy.abs().max(f64::MIN_POSITIVE);
+                (now.voxels > 0 && gain > 0.0).then_some((to, next, now, gain))
+            });
+            let Some((to, next, now, gain)) = taken else {
+                (more, vain) = (more * MORE, vain + 1);
                 if vain == VAIN {
                     break;
                 }
                 continue;
-            }
-            (self.coefficients, field, best) = (coefficients, next, now);
+            };
+            (self.coefficients, field, best) = (to, next, now);
             if gain < options.tolerance {
                 break;
             }
@@ -96,17 +97,18 @@ impl FreeForm {
         }
     }
 
-    /// The control points after a step, which is shortened until it is short and nothing folds.
+    /// The control points after a share of a step, shortened until it is short and nothing folds.
     fn advance(
         &self,
         basis: &Basis,
         stage: &Stage,
         mut step: Field,
+        share: f64,
         limits: &Limits,
     ) -> Option<(Field, Field)> {
         // B-splines sum to 1: nothing moves further than the control point that moves furthest
         let greatest = step.iter().flatten().fold(0.0f32, |m, v| m.max(v.abs()));
-        let mut scale = (limits.longest as f32 / greatest).min(1.0);
+        let mut scale = (limits.longest as f32 / greatest).min(1.0) * share as f32;
         for _ in 0..4 {
             step.iter_mut().flatten().for_each(|v| *v *= scale);
             let mut coefficients = self.coefficients.clone();

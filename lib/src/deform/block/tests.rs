@@ -162,12 +162,12 @@ fn control_points_never_fold_a_block_however_little_holds_them() {
         fixed: image(shape, |[z, y, x]| texture([3.0 * y, 2.0 * x, 1.5 * z])),
         ..pair(shape)
     };
-    let model = Model::Bspline { spacing: 3.0 };
-    let options = Options { model, elasticity: 0.0, damping: 1e-6, ..Options::default() };
+    let model = Model::Bspline { spacing: 2.0 };
+    let options = Options { model, elasticity: 0.0, ..Options::default() };
     let found = register(unlike, &options).unwrap();
     let (least, folded) = found.nodes.least_jacobian(&found.field, [1.0; 3]);
     assert!(least > 0.0 && folded == 0 && least == found.least_jacobian, "{least}");
-    assert!(found.field.iter().flatten().any(|v| v.abs() > 0.5));
+    assert!(least < 0.5 && found.field.iter().flatten().any(|v| v.abs() > 0.5), "{least}");
 }
 
 /// Correlation of two images 8 voxels from the faces.
