@@ -4,6 +4,7 @@
 #![expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
 
 mod correctness;
+mod deform;
 mod faults;
 mod recovery;
 mod refine;

@@ -55,6 +55,7 @@ pub const VOCABULARY: &[&str] = &[
     "compat",
     "confidence",
     "context-radius",
+    "control-spacing",
     "correlation-radius",
     "damping",
     "detector",

@@ -1,13 +1,17 @@
 //! One block in memory: from coarse to fine, step by step, until the images agree no better.
 
+use super::bspline::Controls;
 use super::cpu::{Stage, Sums, invert, solve};
+use super::free_form::{FreeForm, Limits};
 use super::lattice::{Field, Lattice};
 use super::pyramid::{self, Level};
-use super::{Metric, Options};
+use super::{Metric, Model, Options};
 use crate::geom::Point;
 
 /// A step is at most this part of a voxel of its resolution, so that no step folds.
 const LONGEST: f64 = 0.5;
+/// The same for a step of control points, which are tied together.
+const LONGEST_OF_CONTROLS: f64 = 2.0;
 /// The least Jacobian determinant that is let be.
 const LEAST_JACOBIAN: f64 = 0.03;
 /// The share of a block that both images must know.
@@ -60,13 +64,10 @@ pub(super) fn register(pair: BlockPair, options: &Options) -> Result<Registered,
     let levels = pyramid::build(fixed, moving, shape, voxel, options.levels);
     let finest = nodes_of(shape, voxel);
     let mut known: Option<(Lattice, Field)> = None;
+    let mut form = free_form(shape, voxel, levels.len(), options);
     let mut likeness = [0.0; 2];
     for (number, level) in levels.into_iter().enumerate().rev() {
         let nodes = pyramid::nodes(&level.lattice, voxel, shape);
-        let mut field = match &known {
-            Some((lattice, field)) => lattice.resample(field, &nodes),
-            None => nodes.zeros(),
-        };
         let images = prepare(level, voxel, number == 0, options);
         let stage = Stage {
             fixed: &images.fixed,
@@ -79,7 +80,19 @@ pub(super) fn register(pair: BlockPair, options: &Options) -> Result<Registered,
         if number == 0 {
             likeness[0] = options.metric.likeness(&sums(&stage, &nodes.zeros(), options));
         }
-        field = descend(&stage, field, iterations, options);
+        let field = if let Some(form) = &mut form {
+            if known.is_some() {
+                form.refine();
+            }
+            let limits = limits(&stage);
+            form.descend(&stage, iterations, &limits, options, |field| sums(&stage, field, options))
+        } else {
+            let field = match &known {
+                Some((lattice, field)) => lattice.resample(field, &nodes),
+                None => nodes.zeros(),
+            };
+            descend(&stage, field, iterations, options)
+        };
         if number == 0 {
             likeness[1] = options.metric.likeness(&sums(&stage, &field, options));
         }
@@ -91,6 +104,24 @@ pub(super) fn register(pair: BlockPair, options: &Options) -> Result<Registered,
     }
     let (least_jacobian, _) = nodes.least_jacobian(&field, voxel);
     Ok(Registered { nodes, field, likeness, least_jacobian })
+}
+
+/// The control points for the coarsest of so many resolutions.
+fn free_form(
+    block: [usize; 3],
+    voxel: Point,
+    levels: usize,
+    options: &Options,
+) -> Option<FreeForm> {
+    let Model::Bspline { spacing } = options.model else { return None };
+    let coarsest = spacing * unit(voxel, block) * f64::from(1u32 << (levels - 1));
+    Some(FreeForm::new(Controls::over(block, voxel, coarsest)))
+}
+
+/// How far a step of control points may go.
+fn limits(stage: &Stage) -> Limits {
+    let unit = unit(stage.pixels.spacing(stage.voxel), stage.pixels.shape);
+    Limits { longest: LONGEST_OF_CONTROLS * unit, jacobian: LEAST_JACOBIAN }
 }
 
 /// Both images with mean 0 and deviation 1; with one scale for both where brightness counts.

@@ -2,13 +2,32 @@
 //! doc comment beyond this line, as clap would take it for the program's own.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
-use super::{Metric, Options};
+use super::{Metric, Model, Options};
+
+/// From control point to control point, where nothing else is asked for.
+const CONTROL_SPACING: f64 = 8.0;
+
+/// What a field is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ModelName {
+    /// Each node has its own displacement.
+    #[default]
+    Dense,
+    /// Cubic B-splines on a grid of control points.
+    Bspline,
+}
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Flags {
     /// What makes images alike: lcc (local correlation), ssq (equal brightness), mi (mutual information)
     #[arg(long, value_enum, default_value_t = Metric::Lcc, hide_possible_values = true)]
     pub metric: Metric,
+    /// What the field is made of: dense (each node for itself), bspline (cubic, on control points)
+    #[arg(long, value_enum, default_value_t = ModelName::Dense, hide_possible_values = true)]
+    pub model: ModelName,
+    /// From control point to control point of --model bspline, voxels of each resolution [default: 8]
+    #[arg(long, value_name = "VOXELS")]
+    pub control_spacing: Option<f64>,
     /// Resolutions, each half of the one before, as far as blocks allow it
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=10))]
     pub levels: u8,
@@ -21,10 +40,12 @@ pub struct Flags {
     /// Window of the local correlation (standard deviation), voxels of each resolution
     #[arg(long, value_name = "VOXELS", default_value_t = 10.0)]
     pub correlation_radius: f64,
-    /// Window that moves together (standard deviation), voxels of each resolution: larger is smoother
+    /// Window that moves together (standard deviation), voxels of each resolution: larger is smoother;
+    /// of --model dense
     #[arg(long, value_name = "VOXELS", default_value_t = 2.0)]
     pub smoothing: f64,
-    /// Smoothing of the whole field after each step (standard deviation), voxels of each resolution
+    /// Smoothing of the whole field after each step (standard deviation), voxels of each resolution;
+    /// of --model bspline, how stiff it is
     #[arg(long, value_name = "VOXELS", default_value_t = 2.0)]
     pub elasticity: f64,
     /// How strongly places without structure are held
@@ -50,9 +71,20 @@ impl Flags {
             }
             Err(format!("--{name} {v}: wanted is a number from {least}"))
         };
+        let model = match (self.model, self.control_spacing) {
+            (ModelName::Dense, None) => Model::Dense,
+            (ModelName::Dense, Some(v)) => {
+                return Err(format!("--control-spacing {v}: wanted is --model bspline with it"));
+            }
+            (ModelName::Bspline, v) => {
+                let v = v.unwrap_or(CONTROL_SPACING);
+                Model::Bspline { spacing: positive("control-spacing", v, 2.0)? }
+            }
+        };
         Ok(Options {
             initial,
             metric: self.metric,
+            model,
             levels: usize::from(self.levels),
             iterations: self.iterations.iter().map(|&n| usize::from(n)).collect(),
             tolerance: positive("tolerance", self.tolerance, 0.0)?,

@@ -5,6 +5,9 @@
 //! weights that sum to one everywhere (`blend.rs`). No pass needs a lock, and the tasks of either may run
 //! anywhere in any order.
 //!
+//! A block's field is dense, one displacement at each node (`block.rs`), or made of B-splines
+//! (`free_form.rs`); what is read, compared, kept, blended and reported is the same.
+//!
 //! The field is applied first, then the initial map: `p -> initial(p + u(p))`.
 
 use std::fmt::Write as _;
@@ -19,8 +22,11 @@ use crate::volume::{FieldOutput, Volume};
 
 mod blend;
 mod block;
+mod bspline;
 mod cpu;
+mod equations;
 mod flags;
+mod free_form;
 mod lattice;
 mod pairs;
 mod pyramid;
@@ -95,6 +101,29 @@ impl Metric {
     }
 }
 
+/// What a field is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Model {
+    /// Each node has its own displacement.
+    #[default]
+    Dense,
+    /// Cubic B-splines on a grid of control points.
+    Bspline {
+        /// From control point to control point, voxels of each resolution.
+        spacing: f64,
+    },
+}
+
+impl Model {
+    /// The name that receipts use.
+    fn name(self) -> String {
+        match self {
+            Self::Dense => "dense".to_owned(),
+            Self::Bspline { spacing } => format!("B-spline, control points {spacing} voxels apart"),
+        }
+    }
+}
+
 /// How a field is found. Windows are standard deviations in voxels of each resolution.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -102,6 +131,8 @@ pub struct Options {
     pub initial: String,
     /// What makes images alike.
     pub metric: Metric,
+    /// What the field is made of.
+    pub model: Model,
     /// Resolutions.
     pub levels: usize,
     /// Most steps, coarse to fine; the last holds for all that follow.
@@ -110,9 +141,9 @@ pub struct Options {
     pub tolerance: f64,
     /// Window of the local correlation.
     pub radius: f64,
-    /// Window that moves together.
+    /// Window that moves together; of the dense field.
     pub window: f64,
-    /// Smoothing of the field after each step.
+    /// Smoothing of the field after each step; of B-splines, the stiffness.
     pub elasticity: f64,
     /// How strongly places without structure are held.
     pub damping: f64,
@@ -127,6 +158,7 @@ impl Default for Options {
         Self {
             initial: String::new(),
             metric: Metric::Lcc,
+            model: Model::Dense,
             levels: 4,
             iterations: vec![10, 8, 8, 6],
             tolerance: 0.005,
@@ -220,6 +252,7 @@ pub fn align(
     let out = FieldOutput::create(output, &nodes, [CHUNK; 3], ctx.existing)?;
     ctx.output_file(Path::new(output));
     let summary = blend.write(&out, nodes.spacing, ctx)?;
+    ctx.record("model", options.model.name());
     summary.record(options.metric.name(), ctx);
     out.set_attribute("reach", json!(summary.reach))?;
     let document = document_of(output);

@@ -51,9 +51,13 @@ pub(super) struct Found {
 /// there, the best of these at twice the detail, and so on. What counts is the agreement of details.
 ///
 /// # Errors
-/// [`Error::NothingFound`].
+/// [`Error::NothingFound`]; [`Error::Metric`] where it is because an image says nothing.
 pub(super) fn search(scene: &Scene<'_>, initial: &Affine, what: &Search) -> Result<Found, Error> {
-    let nothing = || Error::NothingFound { starts: what.starts };
+    let nothing = || {
+        let size = scale(initial, scene.planar);
+        let level = scene.level(scene.finest(size), size, &Start::Matrix(*initial));
+        level.err().unwrap_or(Error::NothingFound { starts: what.starts })
+    };
     let looks = Looks::new(scene, initial, what);
     let versions = starts(what, scene.planar, scene.seed);
     let mut candidates = looks.place_all(&versions);
