@@ -12,9 +12,11 @@ use voxloom::warp::{self, Flags, points};
 /// Pulls a volume onto a grid, or carries points, through a chain of transforms.
 ///
 /// Transforms take points of the fixed (output) space to the moving one and are given in the order
-/// in which they are applied: matrices, local affines, displacement fields. Points of a CSV table
-/// (columns `z_um`, `y_um`, `x_um`; others are kept) go from fixed to moving, or with --inverse-transform
-/// from moving to fixed.
+/// in which they are applied: matrices, local affines, displacement fields. With --inverse-transform the
+/// volume is one of the fixed space and the grid one of the moving space: voxels that the transforms take
+/// from nowhere, or from where they fold, get the fill value and are counted in the receipt. Points of a CSV
+/// table (columns `z_um`, `y_um`, `x_um`; others are kept) go from fixed to moving, or with
+/// --inverse-transform from moving to fixed.
 #[derive(clap::Args)]
 pub(crate) struct ApplyTransform {
     /// The volume to be resampled
@@ -26,7 +28,7 @@ pub(crate) struct ApplyTransform {
     /// A table of points to be carried, in place of a volume
     #[arg(long, value_name = "CSV")]
     points: Option<PathBuf>,
-    /// Apply the inverse of the whole chain (volumes: chains of matrices only)
+    /// Apply the inverse of the whole chain, whatever it is made of
     #[arg(long)]
     inverse_transform: bool,
     /// Which way the transforms take points: fixed-to-moving, or moving-to-fixed as `invmap` writes
@@ -64,10 +66,10 @@ impl Program for ApplyTransform {
             return Ok(points::carry(table, to, &chain, self.inverse_transform, ctx)?);
         }
         let moving = Volume::open(&self.moving.unwrap_or_default(), &self.moving_args.select())?;
-        let chain = if self.inverse_transform { points::inverse_chain(&chain)? } else { chain };
         let dtype = self.dtype.unwrap_or(moving.dtype());
         let spec = self.write.spec(&self.output, self.onto.grid()?, dtype);
-        let options = self.resample.options();
+        let backwards = self.inverse_transform;
+        let options = warp::Options { backwards, ..self.resample.options() };
         Ok(warp::resample(&moving, &chain, &self.output, &spec, &options, ctx)?)
     }
 }

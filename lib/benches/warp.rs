@@ -32,7 +32,7 @@ fn chains() -> Vec<(&'static str, LocalStep)> {
         ("one affine", LocalStep::Affine(rotation())),
         ("a shift", LocalStep::Affine(Affine::translation([1.3, -2.6, 3.1]))),
         ("local affines", LocalStep::LocalAffines(Arc::new(local))),
-        ("a field", LocalStep::Field(Field { grid, vectors })),
+        ("a field", LocalStep::Field(Field { grid, vectors }.into())),
     ]
 }
 

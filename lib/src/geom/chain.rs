@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::affine::corners;
-use super::{Affine, Field, FieldSource, LocalAffines, Point, SourceError};
+use super::{Affine, FieldPart, FieldSource, LocalAffines, Point, SourceError};
 
 /// One step of a chain.
 #[derive(Clone)]
@@ -68,7 +68,7 @@ impl Chain {
                     // one sample more, so that the rim of the part is the field's only where it is
                     let part = part.grow([1; 3]).intersect(&grid.bounds());
                     let vectors = source.read(&part)?;
-                    let field = Field { grid: grid.crop(&part), vectors };
+                    let field = FieldPart { grid, part, vectors };
                     let [least, most] = field.range();
                     image = [
                         std::array::from_fn(|a| image[0][a] + least[a]),
@@ -90,7 +90,7 @@ pub enum LocalStep {
     /// Blended blocks.
     LocalAffines(Arc<LocalAffines>),
     /// The part of a field that can be met.
-    Field(Field),
+    Field(FieldPart),
 }
 
 /// A chain for one extent, wholly in memory.
@@ -135,7 +135,7 @@ fn image_of(map: &Affine, extent: [Point; 2]) -> [Point; 2] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Grid;
+    use super::super::{Field, Grid};
     use super::*;
 
     #[test]

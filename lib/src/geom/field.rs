@@ -35,49 +35,103 @@ impl Field {
     ///
     /// More than half a sample outside the extent of the samples it is 0; beside an unknown (NaN) sample it is NaN.
     pub fn displacement(&self, p: Point) -> Point {
-        let shape = self.grid.shape;
-        let index = self.grid.index(p);
-        let mut low = [0usize; 3];
-        let mut frac = [0.0; 3];
-        for a in 0..3 {
-            let last = shape[a] as f64 - 1.0;
-            if !(index[a] >= -0.5 && index[a] <= last + 0.5) {
-                return [0.0; 3];
-            }
-            let at = index[a].clamp(0.0, last);
-            low[a] = (at.floor() as usize).min(shape[a].saturating_sub(2));
-            frac[a] = at - low[a] as f64;
-        }
-        let mut sum = [0.0; 3];
-        for corner in 0..8usize {
-            let mut weight = 1.0;
-            let mut at = [0usize; 3];
-            for a in 0..3 {
-                let upper = corner >> a & 1;
-                weight *= if upper == 1 { frac[a] } else { 1.0 - frac[a] };
-                at[a] = low[a] + upper;
-            }
-            if weight != 0.0 {
-                let u = self.vectors[(at[0] * shape[1] + at[1]) * shape[2] + at[2]];
-                for a in 0..3 {
-                    sum[a] += weight * f64::from(u[a]);
-                }
-            }
-        }
-        sum
+        trilinear(&self.vectors, self.grid.shape, self.grid.index(p))
     }
 
     /// The least and the greatest displacement along each axis, NaN left out; 0 is among them.
     pub fn range(&self) -> [Point; 2] {
-        let mut range = [[0.0; 3]; 2];
-        for u in &self.vectors {
+        range(&self.vectors)
+    }
+}
+
+/// A box of a field in memory.
+///
+/// Places are counted on the whole field's grid: the box has no say in how a position is rounded, so that a
+/// voxel gets the same bits in whatever block it is computed.
+#[derive(Clone, Debug)]
+pub struct FieldPart {
+    /// The whole field's grid.
+    pub grid: Grid,
+    /// Which of its samples are here.
+    pub part: Box3,
+    /// C order `(z, y, x)` of `part`, components z, y, x, micrometres; NaN where unknown.
+    pub vectors: Vec<[f32; 3]>,
+}
+
+impl FieldPart {
+    /// Samples along z, y, x.
+    pub fn shape(&self) -> [usize; 3] {
+        self.part.shape()
+    }
+
+    /// The fractional sample of the box at a physical position, counted from its first.
+    #[inline(always)]
+    pub fn index(&self, p: Point) -> Point {
+        let index = self.grid.index(p);
+        // exact: a whole number taken from a number that is near it or greater
+        std::array::from_fn(|a| index[a] - self.part.min[a] as f64)
+    }
+
+    /// The displacement at a physical position, as [`Field::displacement`] within the box.
+    #[inline(always)]
+    pub fn displacement(&self, p: Point) -> Point {
+        trilinear(&self.vectors, self.shape(), self.index(p))
+    }
+
+    /// As [`Field::range`].
+    pub fn range(&self) -> [Point; 2] {
+        range(&self.vectors)
+    }
+}
+
+impl From<Field> for FieldPart {
+    fn from(field: Field) -> Self {
+        Self { grid: field.grid, part: field.grid.bounds(), vectors: field.vectors }
+    }
+}
+
+/// The vector at a fractional sample; 0 more than half a sample outside.
+#[inline(always)]
+fn trilinear(vectors: &[[f32; 3]], shape: [usize; 3], index: Point) -> Point {
+    let mut low = [0usize; 3];
+    let mut frac = [0.0; 3];
+    for a in 0..3 {
+        let last = shape[a] as f64 - 1.0;
+        if !(index[a] >= -0.5 && index[a] <= last + 0.5) {
+            return [0.0; 3];
+        }
+        let at = index[a].clamp(0.0, last);
+        low[a] = (at as usize).min(shape[a].saturating_sub(2));
+        frac[a] = at - low[a] as f64;
+    }
+    let mut sum = [0.0; 3];
+    for corner in 0..8usize {
+        let mut weight = 1.0;
+        let mut at = [0usize; 3];
+        for a in 0..3 {
+            let upper = corner >> a & 1;
+            weight *= if upper == 1 { frac[a] } else { 1.0 - frac[a] };
+            at[a] = low[a] + upper;
+        }
+        if weight != 0.0 {
+            let u = vectors[(at[0] * shape[1] + at[1]) * shape[2] + at[2]];
             for a in 0..3 {
-                range[0][a] = f64::from(u[a]).min(range[0][a]);
-                range[1][a] = f64::from(u[a]).max(range[1][a]);
+                sum[a] += weight * f64::from(u[a]);
             }
         }
-        range
     }
+    sum
+}
+
+fn range(vectors: &[[f32; 3]]) -> [Point; 2] {
+    let mut range = [[0.0f32; 3]; 2];
+    for u in vectors {
+        for a in 0..3 {
+            range[0][a] = u[a].min(range[0][a]);
+            range[1][a] = u[a].max(range[1][a]);
+        }
+    }
+    range.map(|end| end.map(f64::from))
 }
 
 impl FieldSource for Field {

@@ -1,8 +1,7 @@
 //! The inverse of a map, as a displacement field.
 //!
 //! For every node `y` of a grid in the moving space the point `q` is sought that the map takes there,
-//! `map(q) = y`; the field holds `q - y`. Every eighth node is solved by Newton's method from afar; the
-//! others begin between these and follow the slope that these have (`cpu.rs`). What a fixed-point
+//! `map(q) = y`; the field holds `q - y` (`warp::inverse` has the search). What a fixed-point
 //! inverse leaves (spec of BigStream, section 6.5) is not left here: each node goes on until the map takes it
 //! to within the tolerance, and where there is no such point the field is NaN: unknown.
 
@@ -11,10 +10,10 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use crate::blocks::{self, Context, Outcome, Plan};
-use crate::geom::{Box3, Chain, Grid, Point, Transform};
+use crate::geom::{Chain, Grid, Point, Transform};
 use crate::volume::{self, FieldOutput};
+use crate::warp::{self, inverse, points};
 
-mod cpu;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +31,7 @@ pub enum Error {
     Blocks(#[from] blocks::Error),
     /// The chain could not be carried back at all.
     #[error(transparent)]
-    Warp(#[from] crate::warp::Error),
+    Warp(#[from] warp::Error),
     /// No node has an inverse.
     #[error(
         "no node of the grid has an inverse under {transform}: the grid, or its unit (micrometres), is not that \
@@ -77,6 +76,25 @@ struct Tally {
 }
 
 impl Tally {
+    fn of(found: &inverse::Inverse, grid: &Grid) -> Self {
+        let unit = grid.spacing.iter().copied().fold(f64::INFINITY, f64::min);
+        let mut reach = [0.0; 3];
+        for vector in &found.vectors {
+            for a in 0..3 {
+                // the unknown have no say
+                reach[a] = f64::from(vector[a].abs()).max(reach[a]);
+            }
+        }
+        Self {
+            found: found.vectors.len() as u64 - found.lost,
+            lost: found.lost,
+            folded: found.folded,
+            sum: found.residual_sum / unit,
+            greatest: found.residual_greatest / unit,
+            reach,
+        }
+    }
+
     fn add(&mut self, other: &Self) {
         self.found += other.found;
         self.lost += other.lost;
@@ -109,7 +127,7 @@ pub fn grid_of(chain: &Chain, options: &Options) -> Result<Grid, Error> {
             low[a] + (high[a] - low[a]) * at[a] as f64 / steps as f64
         }));
     }
-    let images = crate::warp::points::forward(chain, &corners)?;
+    let images = points::forward(chain, &corners)?;
     let mut extent = [[f64::INFINITY; 3], [f64::NEG_INFINITY; 3]];
     for q in images.iter().filter(|q| q.iter().all(|v| v.is_finite())) {
         for a in 0..3 {
@@ -140,7 +158,7 @@ pub fn invert(
     }
     let chunk = grid.shape.map(|n| n.min(CHUNK));
     // a node: its answer, its way there, and as much of the map's own field
-    let bytes = |block: [usize; 3]| block.iter().map(|n| n + 2).product::<usize>() as u64 * 48;
+    let bytes = |block: [usize; 3]| block.iter().product::<usize>() as u64 * 64;
     let block = Plan::choose_block(grid.bounds(), chunk, bytes, ctx)?;
     let mut text = format!("invmap;{};{grid:?}", options.tolerance);
     for step in &chain.steps {
@@ -169,11 +187,15 @@ pub fn invert(
         ctx,
         &out.ledger_folder(),
         |task| Ok(task.core),
-        |_, core| Ok(cpu::invert(chain, grid, &core, options.tolerance)?),
-        |task, found| {
-            out.write(&task.core, &found.vectors)?;
-            all.lock().unwrap_or_else(PoisonError::into_inner).add(&found.tally);
-            Ok(if found.tally.found == 0 { Outcome::Empty } else { Outcome::Done })
+        |_, core| {
+            let found = inverse::inverse(chain, grid, &core, options.tolerance)?;
+            let tally = Tally::of(&found, grid);
+            Ok((found.vectors, tally))
+        },
+        |task, (vectors, tally)| {
+            out.write(&task.core, &vectors)?;
+            all.lock().unwrap_or_else(PoisonError::into_inner).add(&tally);
+            Ok(if tally.found == 0 { Outcome::Empty } else { Outcome::Done })
         },
     )?;
     let tally = *all.lock().unwrap_or_else(PoisonError::into_inner);
@@ -207,9 +229,4 @@ fn conclude(
         );
     }
     Ok(())
-}
-
-/// The nodes of a box, one wider on each side along which there are others, for slopes.
-fn widened(core: &Box3, grid: &Grid) -> Box3 {
-    core.grow(grid.shape.map(|n| i64::from(n > 1)))
 }

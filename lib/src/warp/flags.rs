@@ -24,6 +24,6 @@ impl Flags {
     /// What they say.
     pub fn options(&self) -> Options {
         let Self { interpolation, fill, extrapolate, rounding } = *self;
-        Options { interpolation, rounding, fill, extrapolate }
+        Options { interpolation, rounding, fill, extrapolate, backwards: false }
     }
 }

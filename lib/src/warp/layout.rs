@@ -1,8 +1,9 @@
 //! How the output is cut into blocks, and what a block costs.
 
+use super::inverse::Scaffold;
 use super::{Error, Job};
 use crate::blocks::{self, Context, Plan};
-use crate::geom::{LocalStep, Transform};
+use crate::geom::{Box3, LocalChain, LocalStep, Transform};
 
 /// Output voxels of a block where nothing else is said. Neither threads nor the machine's memory
 /// have a say, so that all parts of a scattered run and its resumption cut alike; fewer, larger
@@ -74,16 +75,31 @@ fn dearest(
 ) -> Result<u64, Error> {
     let bounds = job.spec.grid.bounds();
     let count = bounds.tiles(block).count();
-    let fields = job.chain.steps.iter().any(|step| matches!(step, Transform::Field(_)));
+    let is_field = |step: &Transform| matches!(step, Transform::Field(_));
+    let fields = job.options.backwards || job.chain.steps.iter().any(is_field);
     let every = if fields { count.div_ceil(PROBES).max(1) } else { 1 };
     let mut most = 0;
     for core in bounds.tiles(block).step_by(every) {
-        let (chain, part) = job.footprint(&core).map_err(Error::Field)?;
-        let vectors: usize = chain.steps.iter().map(vectors_of).sum();
+        let (vectors, part) = demand(job, &core)?;
         most = most.max(bytes(core.len(), part.len()) + (vectors * size_of::<[f32; 3]>()) as u64);
     }
     // what has not been looked at may read more
     Ok(if fields { most + most / 4 } else { most })
+}
+
+/// Vectors that a block holds, and the part of the moving volume that it reads.
+fn demand(job: &Job, core: &Box3) -> Result<(usize, Box3), Error> {
+    let count = |chain: &LocalChain| chain.steps.iter().map(vectors_of).sum::<usize>();
+    if !job.options.backwards {
+        let (chain, part) = job.footprint(core)?;
+        return Ok((count(&chain), part));
+    }
+    // one voxel in 8 x 8 x 8 says enough
+    let Some(extent) = Scaffold::new(job.chain, &job.spec.grid, core)?.extent() else {
+        return Ok((core.len(), Box3::of_shape([0; 3])));
+    };
+    let (chain, _) = job.chain.localise(extent).map_err(Error::Field)?;
+    Ok((core.len() + count(&chain), job.part(extent)))
 }
 
 fn vectors_of(step: &LocalStep) -> usize {

@@ -2,13 +2,16 @@
 //!
 //! [`resample`] pulls a volume onto a grid, block by block: for each output block the chain says
 //! which part of the moving volume can be met, that part is read, and every output voxel takes the
-//! interpolated value at its place in it. [`points`] carries points, forwards and back.
+//! interpolated value at its place in it. Where the chain is to be applied backwards, its inverse is found
+//! for the voxels of the block first ([`inverse`]), in memory: still one resampling. [`points`] carries
+//! points, forwards and back.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::blocks::{self, Context, Outcome, Plan, Pool, Task};
-use crate::geom::{Box3, Chain, Grid, LocalChain, Point, SourceError, Transform};
+use crate::geom::{Box3, Chain, Grid, LocalChain, LocalStep, Point, SourceError, Transform};
 use crate::volume::{self, Dtype, Output, Spec, Volume, Voxel};
 use crate::with_voxel;
 
@@ -18,6 +21,7 @@ mod layout;
 mod rows;
 mod spline;
 
+pub mod inverse;
 pub mod points;
 
 #[cfg(test)]
@@ -88,12 +92,16 @@ pub struct Options {
     pub rounding: Rounding,
     /// What is written where the moving volume has nothing.
     pub fill: f64,
-    /// Outside the moving volume its nearest voxel goes on, and `fill` is not used.
+    /// Outside the moving volume its nearest voxel goes on, and `fill` is not used but where the chain has
+    /// no value.
     pub extrapolate: bool,
+    /// The chain takes points of the volume that is resampled to those of the grid that is filled.
+    pub backwards: bool,
 }
 
 /// Writes to the new volume `to`, which is as `spec` says, what `moving` has where `chain` takes
-/// each of its voxels.
+/// each of its voxels, or with `options.backwards` where it takes from. Voxels that the chain takes from
+/// nowhere get the fill value, and are counted in the receipt.
 ///
 /// # Errors
 /// [`Error`]; blocks that failed are in the receipt.
@@ -105,7 +113,13 @@ pub fn resample(
     options: &Options,
     ctx: &Context,
 ) -> Result<(), Error> {
-    let job = Job { moving, chain, to, spec, options };
+    // matrices are turned round as matrices
+    let turned = (options.backwards && chain.as_affine().is_some())
+        .then(|| points::inverse_chain(chain))
+        .transpose()?;
+    let options = &Options { backwards: options.backwards && turned.is_none(), ..*options };
+    let chain = turned.as_ref().unwrap_or(chain);
+    let job = Job { moving, chain, to, spec, options, lost: AtomicU64::new(0) };
     if options.interpolation == Interpolation::Nearest {
         // voxels are converted, if at all, as they are read: labels of 64 bits stay whole
         with_voxel!(spec.dtype, O => job.run::<O, O>(ctx, cpu::nearest))
@@ -146,6 +160,8 @@ struct Job<'a> {
     to: &'a str,
     spec: &'a Spec,
     options: &'a Options,
+    /// Voxels that the chain, applied backwards, takes from nowhere.
+    lost: AtomicU64,
 }
 
 /// What a task has read.
@@ -178,8 +194,10 @@ impl Job<'_> {
         plan.stream(
             ctx,
             &out.ledger_folder(),
-            |task| self.read(task, &inputs),
+            // an inverse is computed before anything can be read
+            |task| if self.options.backwards { Ok(None) } else { self.read(task, &inputs) },
             |task, input| {
+                let input = if self.options.backwards { self.read(task, &inputs)? } else { input };
                 let mut voxels = outputs.take(task.core.len());
                 let core = &mut voxels[..task.core.len()];
                 if let Some(input) = &input {
@@ -205,11 +223,22 @@ impl Job<'_> {
                 Ok(if empty { Outcome::Empty } else { Outcome::Done })
             },
         )?;
+        let lost = self.lost.load(Ordering::Relaxed);
+        if self.options.backwards {
+            ctx.record("voxels_without_inverse", lost);
+        }
+        if lost > 0 {
+            let of = onto.bounds().len();
+            tracing::warn!(
+                "{lost} of {of} voxels come from nowhere under the inverse of the transform, or from where it \
+                 folds; they have the fill value"
+            );
+        }
         Ok(())
     }
 
     fn read<T: Voxel>(&self, task: &Task, pool: &Pool<T>) -> anyhow::Result<Option<Input<T>>> {
-        let (chain, part) = self.footprint(&task.core).map_err(Error::Field)?;
+        let (chain, part) = self.footprint(&task.core)?;
         if part.is_empty() {
             return Ok(None);
         }
@@ -219,9 +248,19 @@ impl Job<'_> {
     }
 
     /// The chain for a box of the output, and the part of the moving volume that it can meet.
-    fn footprint(&self, core: &Box3) -> Result<(LocalChain, Box3), SourceError> {
-        let (chain, image) = self.chain.localise(self.spec.grid.extent(core))?;
-        Ok((chain, self.part(image)))
+    fn footprint(&self, core: &Box3) -> Result<(LocalChain, Box3), Error> {
+        let onto = &self.spec.grid;
+        if !self.options.backwards {
+            let (chain, image) = self.chain.localise(onto.extent(core)).map_err(Error::Field)?;
+            return Ok((chain, self.part(image)));
+        }
+        let found = inverse::inverse(self.chain, onto, core, inverse::TOLERANCE)?;
+        self.lost.fetch_add(found.lost, Ordering::Relaxed);
+        let Some(image) = image_of(onto, core, &found) else {
+            return Ok((LocalChain::default(), Box3::of_shape([0; 3])));
+        };
+        let step = LocalStep::Field(found.into_step(onto, core));
+        Ok((LocalChain { steps: vec![step] }, self.part(image)))
     }
 
     /// The voxels of the moving volume that the values in a physical extent depend on.
@@ -257,7 +296,7 @@ impl Job<'_> {
         }
         format!(
             "apply-transform;moving={};grid={:?};onto={:?};as={};with={:?};chain={:016x}",
-            self.moving.location(),
+            self.moving.fingerprint(),
             self.moving.grid(),
             self.spec.grid,
             O::DTYPE,
@@ -265,4 +304,25 @@ impl Job<'_> {
             hasher.finish(),
         )
     }
+}
+
+/// The extent of what an inverse takes the voxels of a box to; `None` where it knows none.
+fn image_of(grid: &Grid, part: &Box3, inverse: &inverse::Inverse) -> Option<[Point; 2]> {
+    let mut image = [[f64::INFINITY; 3], [f64::NEG_INFINITY; 3]];
+    let mut vectors = inverse.vectors.iter();
+    for z in part.min[0]..part.max[0] {
+        for y in part.min[1]..part.max[1] {
+            for x in part.min[2]..part.max[2] {
+                let at = grid.position([z, y, x].map(|v| v as f64));
+                let vector = vectors.next()?;
+                for a in 0..3 {
+                    // the unknown have no say
+                    let q = at[a] + f64::from(vector[a]);
+                    image[0][a] = image[0][a].min(q);
+                    image[1][a] = image[1][a].max(q);
+                }
+            }
+        }
+    }
+    image[0][0].is_finite().then_some(image)
 }

@@ -11,7 +11,12 @@ use crate::geom::{
 use crate::volume::Voxel;
 
 /// The value at a fractional voxel, `None` outside.
-fn value(voxels: &[f64], shape: [usize; 3], at: Point, options: &Options) -> Option<f64> {
+pub(super) fn value(
+    voxels: &[f64],
+    shape: [usize; 3],
+    at: Point,
+    options: &Options,
+) -> Option<f64> {
     let inside = (0..3).all(|a| at[a] >= -0.5 && at[a] <= shape[a] as f64 - 0.5);
     if !(inside || options.extrapolate && at.iter().all(|v| v.is_finite())) {
         return None;
@@ -152,7 +157,7 @@ fn local(steps: Vec<AnyStep>) -> LocalChain {
     let steps = steps.into_iter().map(|step| match step {
         AnyStep::Affine(map) => LocalStep::Affine(map),
         AnyStep::LocalAffines(maps) => LocalStep::LocalAffines(Arc::new(maps)),
-        AnyStep::Field(field) => LocalStep::Field(field),
+        AnyStep::Field(field) => LocalStep::Field(field.into()),
     });
     LocalChain { steps: steps.collect() }
 }
@@ -213,12 +218,16 @@ proptest! {
     fn a_voxel_does_not_depend_on_the_block_that_it_is_computed_in(
         map in any_affine(),
         maps in any_local_affines(),
+        field in any_field(),
+        field_first: bool,
         seed: u64,
     ) {
         let moving = Grid::new([12, 11, 10], [1.0; 3], [0.0; 3]);
         let onto = Grid::new([6, 5, 40], [1.2, 1.5, 0.3], [0.0; 3]);
         let voxels = noise(moving.shape, seed);
-        let steps = vec![Transform::LocalAffines(Arc::new(maps)), Transform::Affine(map)];
+        let field = Transform::Field(Arc::new(field));
+        let mut steps = vec![Transform::LocalAffines(Arc::new(maps)), Transform::Affine(map)];
+        steps.insert(if field_first { 0 } else { 2 }, field);
         let chain = Chain { steps };
         let options = Options::default();
         let whole = pulled(&voxels, &moving, &chain, &onto, onto.shape, &options);

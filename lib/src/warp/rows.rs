@@ -1,6 +1,6 @@
 //! Where the voxels of an output row lie in the moving volume.
 
-use crate::geom::{Affine, Box3, Field, Grid, LocalAffines, LocalChain, LocalStep, Point};
+use crate::geom::{Affine, Box3, FieldPart, Grid, LocalAffines, LocalChain, LocalStep, Point};
 
 /// Voxels that a kernel takes at once; buffers of positions are padded to a multiple of it.
 pub(super) const LANES: usize = 16;
@@ -58,7 +58,7 @@ pub(super) struct Rows<'a> {
 enum Step<'a> {
     Affine(Affine),
     LocalAffines(&'a LocalAffines),
-    Field(&'a Field),
+    Field(&'a FieldPart),
 }
 
 impl<'a> Rows<'a> {
@@ -215,18 +215,17 @@ impl Positions {
     /// Adds the displacements of `field` along a line of its x: the four rows of vectors around
     /// the line are blended first, then every voxel lies between two vectors.
     #[inline(always)]
-    fn displace_along_x(&mut self, field: &Field, line: &Piece, first: i64) {
-        let shape = field.grid.shape;
-        let start = field.grid.index(line.terms[0]);
+    fn displace_along_x(&mut self, field: &FieldPart, line: &Piece, first: i64) {
+        let shape = field.shape();
+        let start = field.index(line.terms[0]);
         let step = line.terms[1][2] / field.grid.spacing[2];
         let last = shape[2] as f64 - 1.0;
-        let begin = start[2] + step * first as f64;
         if !blend_rows(field, [start[0], start[1]], &mut self.vectors) {
             return;
         }
         let [zs, ys, xs] = &mut self.axes;
         for i in 0..self.len {
-            let at = begin + step * i as u32 as f64;
+            let at = start[2] + step * (first as f64 + i as u32 as f64);
             if !(at >= -RIM && at <= last + RIM) {
                 continue;
             }
@@ -248,8 +247,8 @@ impl Positions {
 }
 
 /// Blends the up to four rows of vectors around a line at `[z, y]`; false outside the field.
-fn blend_rows(field: &Field, at: [f64; 2], out: &mut Vec<Point>) -> bool {
-    let shape = field.grid.shape;
+fn blend_rows(field: &FieldPart, at: [f64; 2], out: &mut Vec<Point>) -> bool {
+    let shape = field.shape();
     let mut ends = [[(0, 0.0); 2]; 2];
     for a in 0..2 {
         let last = shape[a] as f64 - 1.0;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::geom::{Affine, Field};
+use crate::geom::{Affine, Field, LocalAffines};
 use crate::volume::{Codec, Existing, Format, Select};
 
 fn grid() -> Grid {
@@ -109,4 +109,122 @@ fn another_type_takes_rounded_and_clamped_values() {
         let got = out.read::<u8>(&grid().bounds()).unwrap();
         assert!(got.iter().zip(&voxels).all(|(a, b)| u16::from(*a) == (*b).min(255)));
     }
+}
+
+/// A field that bends, blended matrices, and one matrix for all.
+fn mixture(height: f32) -> Chain {
+    let grid = Grid::new([12, 12, 12], [5.0, 4.0, 5.0], [-2.0, 6.0, -2.0]);
+    let vectors = (0..1728).map(|i| {
+        let [z, y, x] = [i / 144, i / 12 % 12, i % 12].map(|v| v as f32);
+        [(y * 0.8).sin(), (x * 0.7).cos(), (z * 0.9 + x * 0.3).sin()].map(|u| u * height)
+    });
+    let field = Field { grid, vectors: vectors.collect() };
+    let domain = Grid::new([24, 24, 24], [2.0; 3], [0.0, 10.0, 0.0]);
+    let affines = (0..8).map(|i| Affine::translation([0.3 * f64::from(i % 2), 0.1, -0.2]));
+    let affines = affines.collect();
+    let local = LocalAffines { domain, block: [12; 3], overlap: [6.0; 3], affines };
+    let steps = vec![
+        Transform::Field(Arc::new(field)),
+        Transform::LocalAffines(Arc::new(local)),
+        Transform::Affine(turned()),
+    ];
+    Chain { steps }
+}
+
+#[test]
+fn a_volume_is_pulled_through_the_inverse_of_any_chain_alike_by_blocks_of_any_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let (fixed, voxels) = moving(folder.path());
+    let doubles: Vec<f64> = voxels.iter().map(|v| f64::from(*v)).collect();
+    let chain = mixture(0.8);
+    let onto = Grid::new([25, 35, 45], [1.4, 1.1, 1.0], [2.0, 9.0, 1.0]);
+    let nodes: Vec<Point> =
+        onto.bounds().tiles([1; 3]).map(|v| onto.position(v.min.map(|v| v as f64))).collect();
+    let back = points::inverse(&chain, &nodes).unwrap();
+    for interpolation in [Interpolation::Nearest, Interpolation::Linear] {
+        let options = Options { interpolation, fill: 7.0, backwards: true, ..Options::default() };
+        let mut first: Option<Vec<f32>> = None;
+        for (i, block_size) in [None, Some([16, 32, 16]), Some([64; 3])].into_iter().enumerate() {
+            let to = folder.path().join(format!("{interpolation:?}{i}.zarr")).display().to_string();
+            let ctx = Context { block_size, threads: 2, ..Context::default() };
+            resample(&fixed, &chain, &to, &spec(onto, Dtype::F32), &options, &ctx).unwrap();
+            let out = Volume::open(&to, &Select::default()).unwrap();
+            let got = out.read::<f32>(&onto.bounds()).unwrap();
+            assert_eq!(ctx.receipt().results["voxels_without_inverse"], serde_json::json!(0));
+            let same = first.as_ref().is_none_or(|first| *first == got);
+            assert!(same, "{interpolation:?} {block_size:?}");
+            first = Some(got);
+        }
+        let mut inside = 0;
+        for (got, q) in first.unwrap().iter().zip(&back.points) {
+            let at = grid().index(*q);
+            let Some(want) = oracle::value(&doubles, grid().shape, at, &options) else {
+                // at the rim a ten-thousandth of a voxel decides
+                let beside = |a: usize| {
+                    at[a].abs() < 0.51 || (at[a] - grid().shape[a] as f64 + 0.5).abs() < 0.01
+                };
+                assert!(*got == 7.0 || (0..3).any(beside), "{at:?}: {got}");
+                continue;
+            };
+            let near = (0..3).any(|a| (at[a] + 0.5 - (at[a] + 0.5).round()).abs() < 0.01);
+            // the steepest slope is 900 per voxel
+            let apart = (f64::from(*got) - want).abs();
+            inside += 1;
+            assert!(apart < 0.3 || near, "{interpolation:?} at {at:?}: {got} for {want}");
+        }
+        assert!(inside * 2 > nodes.len(), "{inside}");
+    }
+}
+
+#[test]
+fn there_and_back_a_smooth_volume_is_what_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let smooth = |[z, y, x]: [i64; 3]| {
+        let [z, y, x] = [z, y, x].map(|v| v as f32);
+        1000.0 + 300.0 * (z * 0.2).sin() * (y * 0.15).cos() + 200.0 * (x * 0.13).sin()
+    };
+    let out = Output::create(&place("a.zarr"), &spec(grid(), Dtype::F32), Existing::Refuse);
+    let out = out.unwrap();
+    for part in grid().bounds().tiles([16; 3]) {
+        let voxels: Vec<f32> = part.tiles([1; 3]).map(|v| smooth(v.min)).collect();
+        out.write(&part, &voxels).unwrap();
+    }
+    let chain = mixture(0.8);
+    let cubic = Options { interpolation: Interpolation::Cubic, ..Options::default() };
+    let open = |name: &str| Volume::open(&place(name), &Select::default()).unwrap();
+    let pull = |from: &str, to: &str, backwards: bool| {
+        let options = Options { backwards, ..cubic };
+        let spec = spec(grid(), Dtype::F32);
+        resample(&open(from), &chain, &place(to), &spec, &options, &Context::default()).unwrap();
+    };
+    pull("a.zarr", "there.zarr", true);
+    pull("there.zarr", "back.zarr", false);
+    let inner = grid().bounds().grow([-8; 3]);
+    let (was, is) = (open("a.zarr"), open("back.zarr"));
+    let was = was.read::<f32>(&inner).unwrap();
+    let is = is.read::<f32>(&inner).unwrap();
+    let worst = was.iter().zip(&is).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 2.0, "{worst} of 1000 levels");
+}
+
+#[test]
+fn voxels_that_a_fold_leaves_without_a_source_are_filled_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (fixed, _) = moving(folder.path());
+    let chain = mixture(9.0);
+    let options = Options { fill: -5.0, backwards: true, ..Options::default() };
+    let mut counts = Vec::new();
+    for (name, block) in [("a.zarr", [32, 48, 64]), ("b.zarr", [16, 16, 32])] {
+        let to = folder.path().join(name).display().to_string();
+        let ctx = Context { block_size: Some(block), ..Context::default() };
+        resample(&fixed, &chain, &to, &spec(grid(), Dtype::F32), &options, &ctx).unwrap();
+        let lost = ctx.receipt().results["voxels_without_inverse"].as_u64().unwrap();
+        let out = Volume::open(&to, &Select::default()).unwrap();
+        let voxels = out.read::<f32>(&grid().bounds()).unwrap();
+        let filled = voxels.iter().filter(|v| **v == -5.0).count() as u64;
+        assert!(lost > 0 && filled >= lost && filled < voxels.len() as u64, "{lost} {filled}");
+        counts.push((lost, voxels));
+    }
+    assert!(counts[0] == counts[1], "{} {}", counts[0].0, counts[1].0);
 }
