@@ -31,6 +31,8 @@ mod lattice;
 mod pairs;
 mod pyramid;
 mod similarity;
+#[cfg(test)]
+mod tests;
 
 pub use flags::Flags;
 use pairs::{Kept, Pair};
