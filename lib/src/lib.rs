@@ -1,6 +1,6 @@
 //! The library of voxloom: what the programs in `bins/` are made of.
 //!
-//! Layers look down only; `tests/layers.rs` holds the table and fails on an upward `use`.
+//! Layers look down only; `tests/house/layers.rs` holds the table and fails on an upward `use`.
 
 pub mod blocks;
 pub mod cli;

@@ -1,9 +1,9 @@
 //! Modules look down only: the layers of the library, and what holds them.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use super::rust_files;
 
 /// From the bottom up; modules on one line do not know each other.
 const LAYERS: &[&[&str]] = &[
@@ -28,21 +28,6 @@ fn layer(module: &str) -> Option<usize> {
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
-}
-
-/// Every Rust file below `folder`.
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    files
 }
 
 /// The top module that a file belongs to.

@@ -1,0 +1,37 @@
+//! Tests that `docs/correctness.md` names exist.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use super::rust_files;
+
+/// The names of all functions in a text.
+fn functions(text: &str) -> impl Iterator<Item = String> + '_ {
+    text.split("fn ")
+        .skip(1)
+        .map(|rest| rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect())
+}
+
+/// What stands between backticks in the last cell of each row of the tables.
+fn named(text: &str) -> Vec<String> {
+    let cells = text.lines().filter_map(|line| line.strip_suffix('|')?.rsplit('|').next());
+    cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>())
+        .collect()
+}
+
+#[test]
+fn every_wrong_result_of_the_past_has_a_test_that_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let files = [root.join("lib"), root.join("tests")].map(|folder| rust_files(&folder)).concat();
+    let known: BTreeSet<String> = files
+        .iter()
+        .flat_map(|file| functions(&fs::read_to_string(file).unwrap()).collect::<Vec<_>>())
+        .collect();
+    let text = fs::read_to_string(root.join("docs/correctness.md")).unwrap();
+    let named = named(&text);
+    assert!(named.len() > 40, "only {} tests are named", named.len());
+    let missing: Vec<_> = named.iter().filter(|name| !known.contains(*name)).collect();
+    assert!(missing.is_empty(), "docs/correctness.md names tests that do not exist: {missing:?}");
+}
