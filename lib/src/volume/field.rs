@@ -114,6 +114,7 @@ impl FieldFile {
         let direction = node.attributes.get("direction").and_then(Value::as_str);
         let reach = node.attributes.get("reach").cloned();
         let found = direction.map(str::to_owned);
+        let frame = frame_of(&node.attributes);
         let array = ZarrSource::open(location, node)?;
         let layout = array.layout();
         let [depth, height, width, 3] = layout.shape[..] else {
@@ -133,8 +134,14 @@ impl FieldFile {
         else {
             return bad("has no attribute 'spacing' with three lengths above 0".into());
         };
+        if let Err(message) = frame {
+            return bad(message);
+        }
+        let Some(origin) = known.origin.filter(|o| o.iter().all(|v| v.is_finite())) else {
+            return bad("has no attribute 'origin' with three lengths, its first node".into());
+        };
         let shape = [depth as usize, height as usize, width as usize];
-        let grid = Grid::new(shape, spacing, known.origin.unwrap_or_default());
+        let grid = Grid::new(shape, spacing, origin);
         let reach = reach.and_then(|reach| serde_json::from_value(reach).ok());
         let cache = Cache::new(cache::LIMIT);
         Ok(Self { source: Interleaved::new(array), cache, grid, reach })
@@ -164,6 +171,31 @@ impl FieldSource for FieldFile {
     fn reach(&self) -> Option<Point> {
         self.reach
     }
+}
+
+/// Whether the attributes of a field say that it is in axes z,y,x and micrometres: nothing is guessed.
+fn frame_of(attributes: &Map<String, Value>) -> Result<(), String> {
+    for (name, wanted) in [
+        ("unit", json!("micrometer")),
+        ("axes", json!(["z", "y", "x", "component"])),
+        ("components", json!(["z", "y", "x"])),
+    ] {
+        match attributes.get(name) {
+            Some(found) if *found == wanted => {}
+            Some(found) => {
+                return Err(format!(
+                    "has '{name}' {found} in its attributes, wanted {wanted}; write it anew in those"
+                ));
+            }
+            None => {
+                return Err(format!(
+                    "has no '{name}' in its attributes; add it, {wanted}, if that is how its lengths \
+                     and axes are"
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A displacement field open for writing, under the rules of [`super::Output`].
