@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use voxloom::blocks::Context;
-use voxloom::cli::{self, GridArgs, MovingArgs, OutputArgs, Program, Purpose, Shape};
+use voxloom::cli::{self, GridArgs, MovingChannelsArgs, OutputArgs, Program, Purpose, Shape};
 use voxloom::transform::{self, Direction};
-use voxloom::volume::{Dtype, Volume};
+use voxloom::volume::Dtype;
 use voxloom::warp::{self, Flags, points};
 
 /// Pulls a volume onto a grid, or carries points, through a chain of transforms.
@@ -48,7 +48,7 @@ pub(crate) struct ApplyTransform {
     #[command(flatten)]
     write: OutputArgs,
     #[command(flatten)]
-    moving_args: MovingArgs,
+    moving_args: MovingChannelsArgs,
 }
 
 impl Program for ApplyTransform {
@@ -65,8 +65,8 @@ impl Program for ApplyTransform {
             let to = Path::new(&self.output);
             return Ok(points::carry(table, to, &chain, self.inverse_transform, ctx)?);
         }
-        let moving = Volume::open(&self.moving.unwrap_or_default(), &self.moving_args.select())?;
-        let dtype = self.dtype.unwrap_or(moving.dtype());
+        let moving = self.moving_args.open(&self.moving.unwrap_or_default())?;
+        let dtype = self.dtype.unwrap_or_else(|| moving[0].dtype());
         let spec = self.write.spec(&self.output, self.onto.grid()?, dtype);
         let backwards = self.inverse_transform;
         let options = warp::Options { backwards, ..self.resample.options() };

@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
 
+mod apply;
 mod correctness;
 mod deform;
 mod faults;
+mod memory;
 mod recovery;
 mod refine;
 mod same_answer;

@@ -93,6 +93,12 @@ impl Context {
         !self.plan_only && (self.finish || !(self.scattered || self.part.n > 1))
     }
 
+    /// Threads of a pipeline: those that compute, and half as many more that read and write meanwhile.
+    pub fn workers(&self) -> usize {
+        let threads = self.threads.max(1);
+        threads + threads.div_ceil(2)
+    }
+
     /// Adds a number of this program to the receipt.
     pub fn record(&self, name: &str, value: impl Into<Value>) {
         let value = value.into();

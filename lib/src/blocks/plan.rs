@@ -21,6 +21,8 @@ pub struct Plan {
     pub tasks: Vec<Task>,
     /// Bytes that one task holds at its peak.
     pub bytes_per_task: u64,
+    /// Bytes that all tasks share, such as decoded chunks that are kept, beyond what is held by now.
+    pub shared_bytes: u64,
     /// A text that says everything the result depends on, such as `radius=1..4;seed=0`: another
     /// plan's ledger is not this one's.
     pub fingerprint: String,
@@ -35,7 +37,14 @@ impl Plan {
             index: std::array::from_fn(|a| (core.min[a] - bounds.min[a]) as usize / block[a]),
             core,
         });
-        Self { tasks: tasks.collect(), bytes_per_task, fingerprint }
+        Self { tasks: tasks.collect(), bytes_per_task, shared_bytes: 0, fingerprint }
+    }
+
+    /// With what all tasks share, bytes.
+    #[must_use]
+    pub fn with_shared(mut self, bytes: u64) -> Self {
+        self.shared_bytes = bytes;
+        self
     }
 
     /// Chooses the block of a task: `--block-size`, or about 256 voxels along each axis, less
@@ -90,6 +99,9 @@ impl Plan {
     pub fn describe(&self, ctx: &Context) -> Value {
         let part = ctx.part.range(self.tasks.len());
         let in_flight = self.in_flight(ctx);
+        let tasks = in_flight.min(part.len());
+        let beside = process::resident().unwrap_or(0).saturating_add(self.shared_bytes);
+        let needed = beside.saturating_add(self.bytes_per_task.saturating_mul(tasks as u64));
         json!({
             "tasks": self.tasks.len(),
             "part": {"k": ctx.part.k, "n": ctx.part.n, "first": part.start, "tasks": part.len()},
@@ -98,7 +110,7 @@ impl Plan {
             "bytes_per_task": self.bytes_per_task,
             "memory": {
                 "allowed": ctx.memory,
-                "needed": self.bytes_per_task.saturating_mul(in_flight as u64),
+                "needed": needed,
             },
             "tasks_in_flight": in_flight,
             "threads": in_flight.min(ctx.threads),
@@ -112,10 +124,10 @@ impl Plan {
 
     /// How many tasks memory admits at once: what `--memory` leaves beside what is held now.
     pub(super) fn in_flight(&self, ctx: &Context) -> usize {
-        let left = ctx.memory.saturating_sub(process::resident().unwrap_or(0));
-        let admitted = left / self.bytes_per_task.max(1);
-        // reading ahead further than this only costs memory
-        (admitted.min(4 * ctx.threads.max(1) as u64) as usize).max(1)
+        let beside = process::resident().unwrap_or(0).saturating_add(self.shared_bytes);
+        let admitted = ctx.memory.saturating_sub(beside) / self.bytes_per_task.max(1);
+        // one for each thread of the pipeline: reading further ahead would only cost memory
+        (admitted.min(ctx.workers() as u64) as usize).max(1)
     }
 
     /// Everything that a ledger must agree on: the fingerprint and how the output is cut.

@@ -211,8 +211,7 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
         mut meter: Meter,
     ) {
         let _heeding = self.ctx.cancel.heed();
-        let threads = self.ctx.threads.max(1);
-        let workers = (threads + threads.div_ceil(2)).min(self.in_flight).min(tasks);
+        let workers = self.ctx.workers().min(self.in_flight).min(tasks);
         self.lock().workers = workers;
         let before = meter.before();
         std::thread::scope(|scope| {

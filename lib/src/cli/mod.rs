@@ -56,8 +56,8 @@ pub use exit::print;
 pub use grid::{GridArgs, SampleArgs};
 pub use multicall::{Entry, multicall};
 pub use output::{OutputArgs, dtypes};
-pub use values::{Length3, parse_bytes, parse_size3, parse_spacing};
-pub use volumes::{FixedArgs, MovingArgs, VolumeArgs};
+pub use values::{Channels, Length3, parse_bytes, parse_size3, parse_spacing};
+pub use volumes::{FixedArgs, MovingArgs, MovingChannelsArgs, VolumeArgs};
 
 use crate::blocks::Context;
 

@@ -52,6 +52,33 @@ fn three<T: FromStr>(text: &str, example: &str) -> Result<[T; 3], String> {
         .ok_or_else(|| format!("wanted three numbers along z,y,x such as {example}"))
 }
 
+/// Channels of an image: numbers from 0 with commas between, or `all`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Channels {
+    /// As many as there are.
+    All,
+    /// These, in this order; at least one.
+    These(Vec<usize>),
+}
+
+impl std::str::FromStr for Channels {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim() == "all" {
+            return Ok(Self::All);
+        }
+        let list: Result<Vec<usize>, _> = text.split(',').map(|n| n.trim().parse()).collect();
+        let Ok(list) = list else {
+            return Err("wanted numbers from 0 such as 0,2, or all".to_owned());
+        };
+        match list.iter().enumerate().find(|(i, n)| list[..*i].contains(n)) {
+            Some((_, twice)) => Err(format!("channel {twice} is named twice")),
+            None => Ok(Self::These(list)),
+        }
+    }
+}
+
 /// A number of bytes: `4GB` and `4G` are 4 000 000 000, `512MiB` and `512Mi` are 512 x 1024^2.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let wrong = || format!("'{text}' is no size such as 4GB, 512MiB or 1000000");
@@ -149,6 +176,18 @@ mod tests {
         }
         for text in ["", "lots", "-1GB", "0", "4XB", "4iB", "GB"] {
             assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn channels_are_numbers_or_all_of_them() {
+        let parse = |text: &str| text.parse::<Channels>();
+        assert_eq!(parse("2"), Ok(Channels::These(vec![2])));
+        assert_eq!(parse("2, 0"), Ok(Channels::These(vec![2, 0])));
+        assert_eq!(parse("all"), Ok(Channels::All));
+        assert!(parse("1,1").unwrap_err().contains("twice"));
+        for text in ["", "1,", "-1", "first", "0..2"] {
+            assert!(parse(text).is_err(), "{text}");
         }
     }
 

@@ -3,8 +3,8 @@
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
 use super::Length3;
-use super::values::parse_spacing;
-use crate::volume::Select;
+use super::values::{Channels, parse_spacing};
+use crate::volume::{Error, Select, Volume};
 
 macro_rules! volume_args {
     ($name:ident, $of:literal, $channel:literal, $time:literal, $spacing:literal, $origin:literal) => {
@@ -59,6 +59,52 @@ volume_args!(
     "moving-spacing",
     "moving-origin"
 );
+
+/// As [`MovingArgs`], of several channels of it.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct MovingChannelsArgs {
+    /// Channel of the moving volume, from 0, where there are several; more than one with commas between,
+    /// or all
+    #[arg(long = "moving-channel", value_name = "N[,N...]", value_parser = str::parse::<Channels>)]
+    pub channels: Option<Channels>,
+    /// Time point of the moving volume, from 0, where there are several
+    #[arg(long = "moving-time", value_name = "N")]
+    pub time: Option<usize>,
+    /// Voxel size of the moving volume (nm, um, mm; default um) instead of what its metadata say
+    #[arg(long = "moving-spacing", value_name = "Z,Y,X[UNIT]", value_parser = parse_spacing)]
+    pub spacing: Option<Length3>,
+    /// Position of the first voxel of the moving volume instead of what its metadata say
+    #[arg(long = "moving-origin", value_name = "Z,Y,X[UNIT]", allow_hyphen_values = true)]
+    pub origin: Option<Length3>,
+}
+
+impl MovingChannelsArgs {
+    /// The channels that are meant, each a volume.
+    ///
+    /// # Errors
+    /// Those of [`Volume::open`].
+    pub fn open(&self, location: &str) -> Result<Vec<Volume>, Error> {
+        let of = |channel: Option<usize>| {
+            let select = Select {
+                channel,
+                time: self.time,
+                spacing: self.spacing.map(|length| length.0),
+                origin: self.origin.map(|length| length.0),
+            };
+            Volume::open(location, &select)
+        };
+        match &self.channels {
+            None => Ok(vec![of(None)?]),
+            Some(Channels::These(list)) => list.iter().map(|channel| of(Some(*channel))).collect(),
+            Some(Channels::All) => {
+                let first = of(Some(0))?;
+                let others: Result<Vec<_>, _> =
+                    (1..first.channels()).map(|channel| of(Some(channel))).collect();
+                Ok([first].into_iter().chain(others?).collect())
+            }
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -206,14 +206,23 @@ impl Level<'_> {
             Plan::choose_block(bounds, unit, bytes, ctx)?
         } else {
             levels::block(unit, bounds.shape(), factor, source, |block| {
-                bytes(block).saturating_mul(4) <= ctx.memory
+                bytes(block).saturating_mul(8) <= ctx.memory
             })
         };
         let fingerprint = format!(
             "downsample;from={};method={method:?};factor={factor:?};grid={:?}",
             self.from, self.spec.grid
         );
-        let plan = Plan::tile(bounds, block, bytes(block), fingerprint);
+        if let Some(from) = &from {
+            // most chunks are wanted once
+            from.keep_at_most((ctx.memory / 8) as usize);
+        }
+        let workers = ctx.workers();
+        let reading = from.as_ref().map_or(0, |from| from.reading_bytes(workers));
+        // a chunk as it is and as it is stored
+        let writing = 2 * unit.iter().product::<usize>() * size_of::<T>() * workers;
+        let plan = Plan::tile(bounds, block, bytes(block), fingerprint)
+            .with_shared(reading + writing as u64);
         let (false, Some(from)) = (plan.is_all_asked(ctx), from) else { return Ok(()) };
         let out = Arc::new(Output::create(&self.to, &self.spec, ctx.existing)?);
         ctx.input(&from);

@@ -78,7 +78,7 @@ pub fn extract(
     let grid = volume.grid();
     let scheme = Scheme::new(options, grid.spacing);
     let block = ctx.block_size.unwrap_or_else(|| scheme.block(grid.shape, ctx.memory));
-    let of = |volume: &Volume| format!("{} {:?}", volume.location(), volume.grid());
+    let of = |volume: &Volume| format!("{} {:?}", volume.fingerprint(), volume.grid());
     let text = format!("{options:?};volume={};mask={:?}", of(volume), mask.map(of));
     let fitting = std::array::from_fn(|a| block[a].min(grid.shape[a]));
     let plan = Plan::tile(grid.bounds(), block, scheme.bytes(fitting, grid.shape), text);

@@ -18,6 +18,14 @@ pub trait FieldSource: Send + Sync {
     fn reach(&self) -> Option<Point> {
         None
     }
+
+    /// Keeps no more than `bytes` between reads from now on.
+    fn keep_at_most(&self, _bytes: usize) {}
+
+    /// Bytes that reading by so many threads may yet come to keep beside what it returns.
+    fn reading_bytes(&self, _threads: usize) -> u64 {
+        0
+    }
 }
 
 /// A displacement field in memory: `p -> p + u(p)`, with `u` in micrometres, trilinear between

@@ -6,7 +6,7 @@
 //! once wait for the first of them.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Error;
@@ -36,24 +36,35 @@ struct State {
 
 /// The blocks kept for one volume.
 pub(super) struct Cache {
-    limit: usize,
+    limit: AtomicUsize,
     state: Mutex<State>,
 }
 
 impl Cache {
     /// Keeps up to `limit` bytes.
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, state: Mutex::default() }
+        Self { limit: limit.into(), state: Mutex::default() }
     }
 
     /// How much it keeps at most.
     pub(super) fn limit(&self) -> usize {
-        self.limit
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Keeps no more than `bytes` from now on; a limit that is lower stays.
+    pub(super) fn keep_at_most(&self, bytes: usize) {
+        self.limit.fetch_min(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that it may come to keep of so many beside those that it keeps.
+    pub(super) fn room(&self, of: usize) -> usize {
+        let held = self.state.lock().unwrap_or_else(PoisonError::into_inner).bytes;
+        self.limit().min(of).saturating_sub(held)
     }
 
     /// Whether blocks of this size are kept: a few at least must fit.
     pub(super) fn keeps(&self, bytes: usize) -> bool {
-        bytes.saturating_mul(4) <= self.limit
+        bytes.saturating_mul(4) <= self.limit()
     }
 
     /// The block `index`, decoded by `decode` where it is not known. A failure is not kept.
@@ -94,7 +105,7 @@ impl Cache {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut spare = Vec::new();
         let mut rounds = 2 * state.queue.len();
-        while state.bytes > self.limit && rounds > 0 {
+        while state.bytes > self.limit() && rounds > 0 {
             rounds -= 1;
             let Some(index) = state.queue.pop_front() else { break };
             let Some(slot) = state.slots.get(&index) else { continue };

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::cache::{self, Cache};
 use super::node::{Container, Node};
-use super::output::{self, Writer};
+use super::output::{self, Each, Writer};
 use super::place::Place;
 use super::source::{self, Block, Layout, Scratch, Source, View};
 use super::zarr::{self, ArraySpec, ZarrSource};
@@ -171,6 +171,14 @@ impl FieldSource for FieldFile {
     fn reach(&self) -> Option<Point> {
         self.reach
     }
+
+    fn keep_at_most(&self, bytes: usize) {
+        self.cache.keep_at_most(bytes);
+    }
+
+    fn reading_bytes(&self, threads: usize) -> u64 {
+        source::memory(&self.source, &self.cache, threads)
+    }
 }
 
 /// Whether the attributes of a field say that it is in axes z,y,x and micrometres: nothing is guessed.
@@ -266,7 +274,7 @@ impl FieldOutput {
         let Some(node) = Node::read(&path)? else {
             return Err(Error::missing(location, "it was created a moment ago"));
         };
-        Ok(Self { writer: Writer::open(location, &node, 3)?, array: path })
+        Ok(Self { writer: Writer::open(location, &node, Each::Vector)?, array: path })
     }
 
     /// Notes that the field takes points of the moving space to the fixed one.
@@ -289,7 +297,7 @@ impl FieldOutput {
     pub fn write(&self, part: &Box3, vectors: &[[f32; 3]]) -> Result<(), Error> {
         let elements = vectors.as_flattened();
         self.writer.check(part, elements)?;
-        self.writer.write(part, elements)
+        self.writer.write(0, part, elements)
     }
 
     /// A folder inside the array for ledgers.

@@ -183,23 +183,29 @@ impl Image {
 }
 
 /// A level of the list `datasets`, in units of so many micrometres.
-fn dataset(path: &str, grid: &Grid, units: [f64; 3]) -> Value {
-    let scale: [f64; 3] = std::array::from_fn(|a| grid.spacing[a] / units[a]);
-    let translation: [f64; 3] = std::array::from_fn(|a| grid.origin[a] / units[a]);
+fn dataset(path: &str, grid: &Grid, units: [f64; 3], channels: bool) -> Value {
+    let of = |channel: f64, space: &[f64; 3]| -> Vec<f64> {
+        let space = space.iter().zip(units).map(|(length, unit)| length / unit);
+        channels.then_some(channel).into_iter().chain(space).collect()
+    };
+    let (scale, translation) = (of(1.0, &grid.spacing), of(0.0, &grid.origin));
     json!({"path": path, "coordinateTransformations": [
         {"type": "scale", "scale": scale},
         {"type": "translation", "translation": translation}
     ]})
 }
 
-/// The units of an image that we can add levels to: z, y, x in lengths, nothing common to all.
-fn units(entry: &Value) -> Result<[f64; 3], String> {
+/// The units of an image that we can add levels to: z, y, x in lengths, after channels where the level has
+/// them, nothing common to all.
+fn units(entry: &Value, channels: bool) -> Result<[f64; 3], String> {
     let known = image(entry, "")?;
     let names: Vec<&str> = known.axes.iter().map(|axis| axis.name.as_str()).collect();
+    let wanted: &[&str] = if channels { &["c", "z", "y", "x"] } else { &["z", "y", "x"] };
+    let space = known.axes.iter().skip(usize::from(channels));
     let units: Option<Vec<f64>> =
-        known.axes.iter().map(|axis| axis.unit.as_deref().and_then(micrometers)).collect();
-    match (names.as_slice(), units.and_then(|units| units.try_into().ok())) {
-        (["z", "y", "x"], Some(units)) if entry.get("coordinateTransformations").is_none() => {
+        space.map(|axis| axis.unit.as_deref().and_then(micrometers)).collect();
+    match units.and_then(|units| units.try_into().ok()) {
+        Some(units) if names == wanted && entry.get("coordinateTransformations").is_none() => {
             Ok(units)
         }
         _ => Err(format!(
@@ -218,10 +224,12 @@ fn volume_of(dataset: &Value) -> f64 {
 }
 
 /// An image of one level.
-fn new_image(zarr3: bool, name: &str, path: &str, grid: &Grid) -> Value {
-    let dataset = dataset(path, grid, [1.0; 3]);
-    let axis = |name| json!({"name": name, "type": "space", "unit": "micrometer"});
-    let axes = [axis("z"), axis("y"), axis("x")];
+fn new_image(zarr3: bool, name: &str, path: &str, grid: &Grid, channels: bool) -> Value {
+    let dataset = dataset(path, grid, [1.0; 3], channels);
+    let space = ["z", "y", "x"];
+    let space = space.map(|name| json!({"name": name, "type": "space", "unit": "micrometer"}));
+    let channel = channels.then(|| json!({"name": "c", "type": "channel"}));
+    let axes: Vec<Value> = channel.into_iter().chain(space).collect();
     let mut image = json!({"name": name, "axes": axes, "datasets": [dataset]});
     if !zarr3 {
         image["version"] = "0.4".into();
@@ -247,6 +255,7 @@ pub(super) fn register(
     name: &str,
     path: &str,
     grid: &Grid,
+    channels: bool,
 ) -> Result<(), String> {
     let mut entries = list(attributes).cloned().unwrap_or_default();
     let lists = |entry: &Value, wanted: &dyn Fn(&str) -> bool| {
@@ -262,14 +271,14 @@ pub(super) fn register(
                 .flatten()
         });
     if let Some(place) = place {
-        let dataset = dataset(path, grid, units(&entries[place])?);
+        let dataset = dataset(path, grid, units(&entries[place], channels)?, channels);
         if let Some(datasets) = entries[place].get_mut("datasets").and_then(Value::as_array_mut) {
             datasets.retain(|d| d.get("path").and_then(Value::as_str) != Some(path));
             datasets.push(dataset);
             datasets.sort_by(|a, b| volume_of(a).total_cmp(&volume_of(b)));
         }
     } else {
-        entries.push(new_image(zarr3, name, path, grid));
+        entries.push(new_image(zarr3, name, path, grid, channels));
     }
     if zarr3 {
         let ome = attributes.entry("ome").or_insert_with(|| json!({}));
@@ -331,7 +340,7 @@ mod tests {
         let mut attributes = Map::new();
         for (path, spacing) in [("1", 2.0), ("0", 1.0), ("2", 4.0), ("1", 2.5)] {
             let grid = Grid::new([4; 3], [spacing; 3], [0.0; 3]);
-            register(&mut attributes, true, "image", path, &grid).unwrap();
+            register(&mut attributes, true, "image", path, &grid, false).unwrap();
         }
         let image = &images(&attributes).unwrap()[0];
         let paths: Vec<_> = image.levels.iter().map(|level| level.path.as_str()).collect();
@@ -346,7 +355,7 @@ mod tests {
             {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [40, 4, 4]}]}
         ]}]}));
         let grid = Grid::new([4; 3], [0.08, 0.008, 0.008], [0.02, 0.002, 0.002]);
-        register(&mut attributes, false, "image", "1", &grid).unwrap();
+        register(&mut attributes, false, "image", "1", &grid, false).unwrap();
         let image = &images(&attributes).unwrap()[0];
         for a in 0..3 {
             assert!((image.calibration(1).spacing.unwrap()[a] - grid.spacing[a]).abs() < 1e-12);

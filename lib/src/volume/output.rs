@@ -39,6 +39,34 @@ impl Output {
     /// # Errors
     /// [`Error::Exists`], [`Error::Io`], or a `spec` that the format cannot hold.
     pub fn create(location: &str, spec: &Spec, existing: Existing) -> Result<Self, Error> {
+        Self::create_any(location, spec, None, existing)
+    }
+
+    /// As [`Output::create`], an image of `channels` channels that are alike: an array `(c, z, y, x)` whose
+    /// chunks hold one channel. OME-Zarr alone can say which dimension is which.
+    ///
+    /// # Errors
+    /// As [`Output::create`].
+    pub fn create_channels(
+        location: &str,
+        spec: &Spec,
+        channels: usize,
+        existing: Existing,
+    ) -> Result<Self, Error> {
+        if !matches!(spec.format, Format::Zarr3 | Format::Zarr2) {
+            let message = "cannot hold several channels: OME-Zarr alone can; give a name that ends in \
+                           .zarr, or one channel at a time";
+            return Err(Error::format(location, message));
+        }
+        Self::create_any(location, spec, Some(channels), existing)
+    }
+
+    fn create_any(
+        location: &str,
+        spec: &Spec,
+        channels: Option<usize>,
+        existing: Existing,
+    ) -> Result<Self, Error> {
         check(location, spec)?;
         let path = open::path_of(location)?;
         let Some(container) = place::container(spec.format) else {
@@ -49,7 +77,7 @@ impl Output {
                 location: location.to_owned(),
                 shape: spec.grid.shape,
                 unit: [1, height, width],
-                components: 1,
+                each: Each::Voxel,
                 dtype: spec.dtype,
                 sink: Sink::Planes(file),
             };
@@ -58,7 +86,7 @@ impl Output {
         let place = Place::of_image(location, &path, container)?;
         let metadata = match container {
             Container::N5 => n5::attributes(spec, place.factors(&spec.grid)?),
-            _ => zarr::metadata(&array_spec(spec, container)),
+            _ => zarr::metadata(&array_spec(spec, channels, container)),
         };
         let there = place.check(location, existing)?;
         if there {
@@ -66,20 +94,21 @@ impl Output {
         }
         if existing == Existing::Overwrite {
             if place.image.is_none() {
-                place.register(location, &spec.grid, true)?;
+                place.register(location, &spec.grid, channels.is_some(), true)?;
             }
             place.remove()?;
         } else {
-            place.register(location, &spec.grid, true)?;
+            place.register(location, &spec.grid, channels.is_some(), true)?;
         }
         if !there {
             place.make_groups()?;
             write_metadata(&place.array, container, metadata, Map::new())?;
         }
-        place.register(location, &spec.grid, false)?;
+        place.register(location, &spec.grid, channels.is_some(), false)?;
         store::sweep(&partial_folder(&place.array));
         store::sweep(&place.array);
-        Self::open_array(location, &place.array)
+        let each = if channels.is_some() { Each::Channel } else { Each::Voxel };
+        Self::open_array(location, &place.array, each)
     }
 
     /// Opens a volume that is there, to write to it or to set attributes; the location may name
@@ -89,17 +118,17 @@ impl Output {
     /// [`Error`]: nothing there, or no array.
     pub fn open_existing(location: &str) -> Result<Self, Error> {
         let found = open::find(location)?;
-        Self::open_array(location, &found.path)
+        Self::open_array(location, &found.path, Each::Voxel)
     }
 
-    fn open_array(location: &str, array: &Path) -> Result<Self, Error> {
+    fn open_array(location: &str, array: &Path, each: Each) -> Result<Self, Error> {
         let Some(node) = Node::read(array)?.filter(|node| node.is_array) else {
             let message = "is no Zarr or N5 array, which alone can be changed in place";
             return Err(Error::format(location, message));
         };
         Ok(Self {
             location: location.to_owned(),
-            writer: Writer::open(location, &node, 1)?,
+            writer: Writer::open(location, &node, each)?,
             folder: array.join(".voxloom"),
             is_file: false,
         })
@@ -120,8 +149,21 @@ impl Output {
     /// # Errors
     /// [`Error::Io`]; [`Error::Format`] for a box that is not made of whole units or another type.
     pub fn write<T: Voxel>(&self, part: &Box3, voxels: &[T]) -> Result<(), Error> {
+        self.write_channel(0, part, voxels)
+    }
+
+    /// As [`Output::write`], to one channel of several.
+    ///
+    /// # Errors
+    /// As [`Output::write`].
+    pub fn write_channel<T: Voxel>(
+        &self,
+        channel: usize,
+        part: &Box3,
+        voxels: &[T],
+    ) -> Result<(), Error> {
         self.writer.check(part, voxels)?;
-        self.writer.write(part, voxels)
+        self.writer.write(channel, part, voxels)
     }
 
     /// A folder beside the data, inside the container where it is a folder, for ledgers.
@@ -205,26 +247,34 @@ fn check(location: &str, spec: &Spec) -> Result<(), Error> {
         }
         if shard.contains(&0) || (0..3).any(|a| !shard[a].is_multiple_of(spec.chunk[a])) {
             let chunk = spec.chunk;
-            return bad(format!("has shards of {shard:?}, which must be multiples of {chunk:?}"));
+            return bad(format!(
+                "has shards of {shard:?}, which are no multiples of the chunk {chunk:?}; give another \
+                 --shard or --chunk"
+            ));
         }
     }
     Ok(())
 }
 
-fn array_spec(spec: &Spec, container: Container) -> ArraySpec {
-    let wide = |sizes: [usize; 3]| sizes.map(|n| n as u64).to_vec();
+fn array_spec(spec: &Spec, channels: Option<usize>, container: Container) -> ArraySpec {
+    let wide = |channels: Option<usize>, sizes: [usize; 3]| -> Vec<u64> {
+        channels.into_iter().chain(sizes).map(|n| n as u64).collect()
+    };
+    // a chunk, and a shard, holds one channel
+    let one = channels.map(|_| 1);
+    let names = channels.map(|_| "c").into_iter().chain(["z", "y", "x"]);
     ArraySpec {
         container,
-        shape: wide(spec.grid.shape),
-        chunk: wide(spec.chunk),
-        shard: spec.shard.map(wide),
+        shape: wide(channels, spec.grid.shape),
+        chunk: wide(one, spec.chunk),
+        shard: spec.shard.map(|shard| wide(one, shard)),
         dtype: spec.dtype,
         codec: spec.codec,
         fill: match spec.dtype {
             Dtype::F32 | Dtype::F64 => json!(0.0),
             _ => json!(0),
         },
-        names: ["z", "y", "x"].map(str::to_owned).to_vec(),
+        names: names.map(str::to_owned).collect(),
     }
 }
 
@@ -275,24 +325,42 @@ thread_local! {
     static UNIT: RefCell<Vec<u8>> = RefCell::default();
 }
 
+/// What an array has at each place of z, y, x.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Each {
+    /// One element.
+    Voxel,
+    /// Several, in a dimension before z.
+    Channel,
+    /// The three components of a vector, in a dimension after x.
+    Vector,
+}
+
+impl Each {
+    /// Elements that stand together.
+    fn components(self) -> usize {
+        if self == Self::Vector { 3 } else { 1 }
+    }
+}
+
 /// Cuts boxes into units and stores them.
 pub(super) struct Writer {
     location: String,
     shape: [usize; 3],
     unit: [usize; 3],
-    /// Elements of a voxel: 1, and 3 for fields.
-    components: usize,
+    each: Each,
     dtype: Dtype,
     sink: Sink,
 }
 
 impl Writer {
-    /// A writer for an array of `(z, y, x)`, or `(z, y, x, components)`.
-    pub(super) fn open(location: &str, node: &Node, components: usize) -> Result<Self, Error> {
+    /// A writer for an array of `(z, y, x)`, `(c, z, y, x)` or `(z, y, x, components)`.
+    pub(super) fn open(location: &str, node: &Node, each: Each) -> Result<Self, Error> {
+        let first = usize::from(each == Each::Channel);
         let sizes = |value: Option<&Value>| -> Option<[usize; 3]> {
             let list: Option<Vec<usize>> =
                 value?.as_array()?.iter().map(|n| Some(n.as_u64()? as usize)).collect();
-            list?.get(..3)?.try_into().ok()
+            list?.get(first..first + 3)?.try_into().ok()
         };
         let metadata = &node.metadata;
         let (shape, unit, dtype, sink) = if node.container == Container::N5 {
@@ -313,11 +381,11 @@ impl Writer {
             let message = format!("has {rank} dimensions; only z, y, x can be written");
             return Err(Error::format(location, message));
         };
-        if rank != 3 + usize::from(components > 1) {
+        if rank != 3 + usize::from(each != Each::Voxel) {
             let message = format!("has {rank} dimensions; only z, y, x can be written");
             return Err(Error::format(location, message));
         }
-        Ok(Self { location: location.to_owned(), shape, unit, components, dtype, sink })
+        Ok(Self { location: location.to_owned(), shape, unit, each, dtype, sink })
     }
 
     /// The shape of what is written at once.
@@ -331,7 +399,7 @@ impl Writer {
         if T::DTYPE != self.dtype {
             return bad(format!("holds {}, cannot take {}", self.dtype, T::DTYPE));
         }
-        if voxels.len() != part.len() * self.components {
+        if voxels.len() != part.len() * self.each.components() {
             return bad(format!("cannot take {} elements for the box {part}", voxels.len()));
         }
         let whole = (0..3).all(|a| {
@@ -348,7 +416,12 @@ impl Writer {
     }
 
     /// Stores the units of a box, after [`Writer::check`].
-    pub(super) fn write<T: Voxel>(&self, part: &Box3, voxels: &[T]) -> Result<(), Error> {
+    pub(super) fn write<T: Voxel>(
+        &self,
+        channel: usize,
+        part: &Box3,
+        voxels: &[T],
+    ) -> Result<(), Error> {
         let mut bytes = UNIT.take();
         let result = part.tiles(self.unit).try_for_each(|tile| {
             let index: [u64; 3] = std::array::from_fn(|a| tile.min[a] as u64 / self.unit[a] as u64);
@@ -360,11 +433,12 @@ impl Writer {
                 Sink::Zarr(array) => {
                     let padded = Some(self.unit);
                     self.gather(part, voxels, &tile, padded, ByteOrder::NATIVE, &mut bytes);
-                    let mut index = index.to_vec();
-                    if self.components > 1 {
-                        index.push(0);
+                    let [z, y, x] = index;
+                    match self.each {
+                        Each::Voxel => array.store(&index, &bytes),
+                        Each::Channel => array.store(&[channel as u64, z, y, x], &bytes),
+                        Each::Vector => array.store(&[z, y, x, 0], &bytes),
                     }
-                    array.store(&index, &bytes)
                 }
                 Sink::Planes(file) => {
                     self.gather(part, voxels, &tile, None, ByteOrder::Little, &mut bytes);
@@ -390,7 +464,8 @@ impl Writer {
         order: ByteOrder,
         bytes: &mut Vec<u8>,
     ) {
-        let size = size_of::<T>() * self.components;
+        let components = self.each.components();
+        let size = size_of::<T>() * components;
         let [depth, height, width] = tile.shape();
         let [unit_depth, unit_height, unit_width] = padded.unwrap_or(tile.shape());
         let [_, rows, columns] = part.shape();
@@ -399,8 +474,8 @@ impl Writer {
         for z in 0..depth {
             for y in 0..height {
                 let row = ((start[0] + z) * rows + start[1] + y) * columns + start[2];
-                let row = row * self.components;
-                T::put(&voxels[row..row + width * self.components], order, bytes);
+                let row = row * components;
+                T::put(&voxels[row..row + width * components], order, bytes);
                 bytes.resize(bytes.len() + (unit_width - width) * size, 0);
             }
             bytes.resize(bytes.len() + (unit_height - height) * unit_width * size, 0);

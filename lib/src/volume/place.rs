@@ -202,7 +202,13 @@ impl Place {
 
     /// Lists the array with its grid in the group above; with `dry`, only finds out whether that
     /// can be done.
-    pub(super) fn register(&self, location: &str, grid: &Grid, dry: bool) -> Result<(), Error> {
+    pub(super) fn register(
+        &self,
+        location: &str,
+        grid: &Grid,
+        channels: bool,
+        dry: bool,
+    ) -> Result<(), Error> {
         let Some((parent, relative)) = self.parent() else { return Ok(()) };
         if self.container == Container::N5 {
             return Ok(());
@@ -211,7 +217,7 @@ impl Place {
         let name = if ome::is_level_name(&relative) { &stem } else { &relative };
         let change = |attributes: &mut Map<String, Value>| {
             let zarr3 = self.container == Container::Zarr3;
-            ome::register(attributes, zarr3, name, &relative, grid)
+            ome::register(attributes, zarr3, name, &relative, grid, channels)
         };
         let mut outcome = Ok(());
         if dry {

@@ -77,7 +77,7 @@ pub fn add_level(image: &str, name: &str, grid: &Grid) -> Result<(), Error> {
         return Node::update(&array, |attributes| n5::calibrate(attributes, grid, factors));
     }
     let place = Place::of_array(&location, &array, node.container)?;
-    place.register(&location, grid, true)?;
+    place.register(&location, grid, false, true)?;
     place.make_groups()?;
-    place.register(&location, grid, false)
+    place.register(&location, grid, false, false)
 }

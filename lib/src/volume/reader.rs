@@ -108,6 +108,12 @@ impl Volume {
         self.has_spacing
     }
 
+    /// How many channels the image has of which this is one.
+    pub fn channels(&self) -> usize {
+        let at = self.names.iter().position(|name| matches!(name.as_str(), "c" | "channel"));
+        at.map_or(1, |d| self.source.layout().shape[d] as usize)
+    }
+
     /// Element type.
     pub fn dtype(&self) -> Dtype {
         self.dtype
@@ -125,10 +131,15 @@ impl Volume {
         self
     }
 
-    /// The bytes of decoded chunks that it keeps at most, for a plan of memory: 0 where chunks are
-    /// not coded.
-    pub fn cache_bytes(&self) -> usize {
-        if self.source.is_coded() { self.cache.limit() } else { 0 }
+    /// Keeps no more than `bytes` of decoded chunks from now on; a limit that is lower stays.
+    pub fn keep_at_most(&self, bytes: usize) {
+        self.cache.keep_at_most(bytes);
+    }
+
+    /// Bytes that reading by so many threads may yet come to keep, for a plan of memory: decoded chunks,
+    /// and what is being decoded.
+    pub fn reading_bytes(&self, threads: usize) -> u64 {
+        source::memory(&*self.source, &self.cache, threads)
     }
 
     /// The format of what it was read from (stacks of images count as TIFF).

@@ -107,6 +107,21 @@ impl View {
     }
 }
 
+/// Bytes that reading may come to keep: decoded chunks, and what each of `threads` decodes into.
+pub(super) fn memory(source: &dyn Source, cache: &Cache, threads: usize) -> u64 {
+    let layout = source.layout();
+    let bytes = |sizes: &[u64]| sizes.iter().product::<u64>() * layout.dtype.size() as u64;
+    let chunk = bytes(&layout.block);
+    let coded = source.is_coded();
+    let kept = if coded && cache.keeps(chunk as usize) {
+        cache.room(bytes(&layout.shape) as usize) as u64
+    } else {
+        0
+    };
+    // as it is stored and as it is decoded
+    kept + threads as u64 * chunk * if coded { 2 } else { 1 }
+}
+
 /// Reads a box, C order `(z, y, x)`; what lies outside reads as the default.
 pub(super) fn read<T: Voxel>(
     source: &dyn Source,

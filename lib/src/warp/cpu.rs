@@ -1,11 +1,11 @@
 //! The kernel: what lies at every position of a block.
 
 use super::rows::{LANES, Positions, Rows};
-use super::{Dtype, Interpolation, Options, Rounding, Voxel, spline};
+use super::{Dtype, Interpolation, Options, Rounding, Voxel, lanczos, spline};
 use crate::geom::Box3;
 
 /// Closer than this to a voxel, in voxels, counts as being on it.
-const ON_VOXEL: f32 = 1e-6;
+pub(super) const ON_VOXEL: f32 = 1e-6;
 
 /// How far from a position, in voxels, a value can depend on the moving volume.
 pub(super) fn support(interpolation: Interpolation) -> i64 {
@@ -13,24 +13,35 @@ pub(super) fn support(interpolation: Interpolation) -> i64 {
         // one more than what is read, for positions that differ by rounding alone
         Interpolation::Nearest | Interpolation::Linear => 1,
         Interpolation::Cubic => 2 + spline::DECAY,
+        Interpolation::Lanczos => 1 + lanczos::RADIUS as i64,
     }
 }
 
 /// The part of the moving volume that a block needs.
 pub(super) struct Moving<'a, T> {
-    /// Its voxels, C order.
+    /// Its voxels, C order; one channel after the other.
     pub(super) voxels: &'a [T],
+    /// How many channels there are.
+    pub(super) channels: usize,
     /// Where they lie in the volume.
     pub(super) part: Box3,
     /// The shape of the whole volume.
     pub(super) whole: [usize; 3],
 }
 
-/// Samples `moving` at the positions of every voxel of `part`, trilinearly or by a cubic spline.
+impl<T> Moving<'_, T> {
+    /// The voxels of each channel.
+    fn channels(&self) -> impl Iterator<Item = &[T]> {
+        self.voxels.chunks_exact(self.part.len().max(1)).take(self.channels)
+    }
+}
+
+/// Samples `moving` at the positions of every voxel of `part`, trilinearly, by a cubic spline or by a
+/// windowed sinc.
 ///
-/// * `moving`: intensities in any unit
+/// * `moving`: intensities in any unit, of one channel or several, whose positions are computed once
 /// * `rows`: from voxels of the output to voxels of the moving volume
-/// * `out`: C order, of `part`'s shape
+/// * `out`: C order, of `part`'s shape, one channel after the other
 ///
 /// Border: a position within `[-0.5, n - 0.5]` is inside, and in the half voxel of rim the outer
 /// voxels go on (as in ITK); elsewhere `options.fill`, or with `options.extrapolate` the nearest
@@ -99,14 +110,17 @@ fn nearest_any<T: Voxel>(
     options: &Options,
     out: &mut [T],
 ) {
-    let [_, height, width] = part.shape();
+    let [depth, height, width] = part.shape();
     let lattice = Lattice::new(moving, options);
     let fill = T::from_f64(options.fill);
     let mut positions = Positions::default();
-    for (i, row) in out.chunks_exact_mut(width.max(1)).enumerate() {
+    for i in 0..depth * height {
         let (z, y) = (part.min[0] + (i / height) as i64, part.min[1] + (i % height) as i64);
         rows.fill(z, y, part, &mut positions);
-        lattice.nearest_row(moving.voxels, &positions, fill, row);
+        for (c, voxels) in moving.channels().enumerate() {
+            let row = &mut out[(c * depth * height + i) * width..][..width];
+            lattice.nearest_row(voxels, &positions, fill, row);
+        }
     }
 }
 
@@ -118,20 +132,34 @@ fn interpolate_any<T: Voxel, O: Voxel>(
     options: &Options,
     out: &mut [O],
 ) {
-    let [_, height, width] = part.shape();
+    let [depth, height, width] = part.shape();
     let lattice = Lattice::new(moving, options);
-    let cubic = (options.interpolation == Interpolation::Cubic)
-        .then(|| spline::Coefficients::new(moving.voxels, moving.part.shape()));
+    let cubic: Vec<spline::Coefficients> = moving
+        .channels()
+        .filter(|_| options.interpolation == Interpolation::Cubic)
+        .map(|voxels| spline::Coefficients::new(voxels, moving.part.shape()))
+        .collect();
     let mut positions = Positions::default();
     let mut values = vec![0.0f32; width.next_multiple_of(LANES)];
-    for (i, row) in out.chunks_exact_mut(width.max(1)).enumerate() {
+    for i in 0..depth * height {
         let (z, y) = (part.min[0] + (i / height) as i64, part.min[1] + (i % height) as i64);
         rows.fill(z, y, part, &mut positions);
-        match &cubic {
-            Some(cubic) => lattice.cubic_row(cubic, &positions, &mut values),
-            None => lattice.linear_row(moving.voxels, &positions, &mut values),
+        for (c, voxels) in moving.channels().enumerate() {
+            let row = &mut out[(c * depth * height + i) * width..][..width];
+            match options.interpolation {
+                Interpolation::Cubic => {
+                    lattice.value_row(&positions, &mut values, |low, share| cubic[c].at(low, share))
+                }
+                Interpolation::Lanczos => {
+                    let shape = moving.part.shape();
+                    lattice.value_row(&positions, &mut values, |low, share| {
+                        lanczos::at(voxels, shape, low, share)
+                    });
+                }
+                _ => lattice.linear_row(voxels, &positions, &mut values),
+            }
+            convert(&values, options.rounding, row);
         }
-        convert(&values, options.rounding, row);
     }
 }
 
@@ -327,13 +355,13 @@ impl Lattice {
         }
     }
 
-    /// One row by the cubic B-spline through the voxels.
+    /// One row, each value from its lower voxel and the share of the way to the next.
     #[inline(always)]
-    fn cubic_row(
+    fn value_row(
         &self,
-        coefficients: &spline::Coefficients,
         positions: &Positions,
         out: &mut [f32],
+        value: impl Fn([usize; 3], [f32; 3]) -> f32,
     ) {
         for (group, out) in out.chunks_exact_mut(LANES).enumerate() {
             let cells = self.cells(positions, group);
@@ -347,7 +375,7 @@ impl Lattice {
                         low % self.stride[0] / self.stride[1],
                         low % self.stride[1],
                     ];
-                    coefficients.at(at, [0, 1, 2].map(|a| cells.share[a][l]))
+                    value(at, [0, 1, 2].map(|a| cells.share[a][l]))
                 };
             }
         }

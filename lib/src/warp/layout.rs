@@ -31,12 +31,14 @@ pub(super) fn choose(
     let mut block = if ctx.block_size.is_some() {
         Plan::choose_block(bounds, unit, |_| 0, ctx)?
     } else {
-        grown(unit, bounds.shape())
+        grown(unit, bounds.shape(), BLOCK_VOXELS)
     };
     let mut cost = dearest(job, block, bytes)?;
-    // as many as the pipeline holds at least: one being read, one computed, one written
-    if ctx.block_size.is_none() && cost > ctx.memory / 3 && block != unit {
-        block = unit;
+    // room for a few, and for what they share
+    let mut voxels = BLOCK_VOXELS;
+    while ctx.block_size.is_none() && cost > ctx.memory / 8 && block != unit {
+        voxels /= 2;
+        block = grown(unit, bounds.shape(), voxels);
         cost = dearest(job, block, bytes)?;
     }
     if cost > ctx.memory {
@@ -51,8 +53,8 @@ pub(super) fn choose(
     Ok(Layout { block, bytes: cost })
 }
 
-/// Doubles the shortest side (x before y before z) as long as the block stays small enough.
-fn grown(unit: [usize; 3], shape: [usize; 3]) -> [usize; 3] {
+/// Doubles the shortest side (x before y before z) as long as the block has no more than `most` voxels.
+fn grown(unit: [usize; 3], shape: [usize; 3], most: usize) -> [usize; 3] {
     let mut block = unit;
     loop {
         let open = (0..3).rev().filter(|&a| block[a] < shape[a]).min_by_key(|&a| block[a]);
@@ -60,7 +62,7 @@ fn grown(unit: [usize; 3], shape: [usize; 3]) -> [usize; 3] {
         let mut next = block;
         next[axis] *= 2;
         let voxels: usize = (0..3).map(|a| next[a].min(shape[a])).product();
-        if voxels > BLOCK_VOXELS {
+        if voxels > most {
             return block;
         }
         block = next;
@@ -84,7 +86,7 @@ fn dearest(
         most = most.max(bytes(core.len(), part.len()) + (vectors * size_of::<[f32; 3]>()) as u64);
     }
     // what has not been looked at may read more
-    Ok(if fields { most + most / 4 } else { most })
+    Ok(if every > 1 { most + most / 10 } else { most })
 }
 
 /// Vectors that a block holds, and the part of the moving volume that it reads.
@@ -115,8 +117,8 @@ mod tests {
 
     #[test]
     fn blocks_grow_from_the_chunk_until_they_are_large_enough_or_the_volume_ends() {
-        assert_eq!(grown([128; 3], [149, 241, 456]), [128, 256, 256]);
-        assert_eq!(grown([64; 3], [50, 60, 70]), [64, 64, 128]);
-        assert_eq!(grown([1, 4096, 4096], [10, 8192, 8192]), [1, 4096, 4096]);
+        assert_eq!(grown([128; 3], [149, 241, 456], 8 << 20), [128, 256, 256]);
+        assert_eq!(grown([64; 3], [50, 60, 70], 8 << 20), [64, 64, 128]);
+        assert_eq!(grown([1, 4096, 4096], [10, 8192, 8192], 8 << 20), [1, 4096, 4096]);
     }
 }

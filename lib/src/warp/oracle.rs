@@ -31,23 +31,39 @@ pub(super) fn value(
         Interpolation::Linear => corners(held, 2)
             .map(|i| (0..3).map(|a| 1.0 - (held[a] - i[a] as f64).abs()).product::<f64>() * read(i))
             .sum(),
-        Interpolation::Cubic => {
-            let coefficients = coefficients(voxels, shape);
-            corners(held, 4)
-                .map(|i| {
-                    let weight: f64 = (0..3).map(|a| b_spline(held[a] - i[a] as f64)).product();
-                    let at: [usize; 3] = std::array::from_fn(|a| spline::fold(i[a], shape[a]));
-                    weight * coefficients[(at[0] * shape[1] + at[1]) * shape[2] + at[2]]
-                })
-                .sum()
+        Interpolation::Cubic => spline_at(&coefficients(voxels, shape), shape, held),
+        Interpolation::Lanczos => {
+            let weight =
+                |i: [i64; 3]| (0..3).map(|a| lanczos(held[a] - i[a] as f64)).product::<f64>();
+            let sum: f64 = corners(held, 6).map(weight).sum();
+            corners(held, 6).map(|i| weight(i) / sum * read(i)).sum()
         }
     })
+}
+
+fn lanczos(t: f64) -> f64 {
+    let sinc = |t: f64| {
+        let t = t * std::f64::consts::PI;
+        if t == 0.0 { 1.0 } else { t.sin() / t }
+    };
+    if t.abs() < 3.0 { sinc(t) * sinc(t / 3.0) } else { 0.0 }
 }
 
 /// The voxels around a position, `n` along each axis.
 fn corners(at: Point, n: i64) -> impl Iterator<Item = [i64; 3]> {
     let low = at.map(|v| v.floor() as i64 - (n / 2 - 1));
     (0..n * n * n).map(move |i| [low[0] + i / (n * n), low[1] + i / n % n, low[2] + i % n])
+}
+
+/// The spline of these coefficients at a fractional voxel.
+pub(super) fn spline_at(coefficients: &[f64], shape: [usize; 3], held: Point) -> f64 {
+    corners(held, 4)
+        .map(|i| {
+            let weight: f64 = (0..3).map(|a| b_spline(held[a] - i[a] as f64)).product();
+            let at: [usize; 3] = std::array::from_fn(|a| spline::fold(i[a], shape[a]));
+            weight * coefficients[(at[0] * shape[1] + at[1]) * shape[2] + at[2]]
+        })
+        .sum()
 }
 
 fn b_spline(t: f64) -> f64 {
@@ -62,7 +78,7 @@ fn b_spline(t: f64) -> f64 {
 }
 
 /// Spline coefficients by the impulse response of the filter, `sqrt(3) z^|k|`.
-fn coefficients(voxels: &[f64], shape: [usize; 3]) -> Vec<f64> {
+pub(super) fn coefficients(voxels: &[f64], shape: [usize; 3]) -> Vec<f64> {
     let pole = 3f64.sqrt() - 2.0;
     let mut values = voxels.to_vec();
     let stride = [shape[1] * shape[2], shape[2], 1];
@@ -172,8 +188,8 @@ fn noise(shape: [usize; 3], seed: u64) -> Vec<u16> {
         .collect()
 }
 
-const METHODS: [Interpolation; 3] =
-    [Interpolation::Nearest, Interpolation::Linear, Interpolation::Cubic];
+const METHODS: [Interpolation; 4] =
+    [Interpolation::Nearest, Interpolation::Linear, Interpolation::Cubic, Interpolation::Lanczos];
 
 /// Positions this close to an edge of something may fall on either side of it.
 fn near_an_edge(at: Point, shape: [usize; 3]) -> bool {
@@ -190,7 +206,7 @@ proptest! {
     fn a_block_holds_what_each_voxel_by_itself_would(
         steps in prop::collection::vec(any_step(), 1..4),
         shape in prop::array::uniform3(1..9usize),
-        method in 0..3usize,
+        method in 0..4usize,
         extrapolate: bool,
         seed: u64,
     ) {
@@ -220,6 +236,7 @@ proptest! {
         maps in any_local_affines(),
         field in any_field(),
         field_first: bool,
+        lanczos: bool,
         seed: u64,
     ) {
         let moving = Grid::new([12, 11, 10], [1.0; 3], [0.0; 3]);
@@ -229,7 +246,9 @@ proptest! {
         let mut steps = vec![Transform::LocalAffines(Arc::new(maps)), Transform::Affine(map)];
         steps.insert(if field_first { 0 } else { 2 }, field);
         let chain = Chain { steps };
-        let options = Options::default();
+        let interpolation =
+            if lanczos { Interpolation::Lanczos } else { Interpolation::Linear };
+        let options = Options { interpolation, ..Options::default() };
         let whole = pulled(&voxels, &moving, &chain, &onto, onto.shape, &options);
         let parts = pulled(&voxels, &moving, &chain, &onto, [2, 3, 7], &options);
         prop_assert_eq!(whole, parts);
@@ -253,7 +272,7 @@ fn pulled(
         let mut values = vec![options.fill as f32; core.len()];
         if !part.is_empty() {
             let read: Vec<u16> = voxels_of(&part, &moving.bounds(), voxels);
-            let view = cpu::Moving { voxels: &read, part, whole: moving.shape };
+            let view = cpu::Moving { voxels: &read, channels: 1, part, whole: moving.shape };
             let rows = Rows::new(&local, onto, moving);
             cpu::interpolate(&view, &rows, &core, options, &mut values);
         }
@@ -314,7 +333,8 @@ fn integers_are_rounded_half_away_from_zero_or_cut_off_on_request() {
     let grid = Grid::new([1, 1, 2], [1.0; 3], [0.0; 3]);
     let half = Grid::new([1, 1, 1], [1.0; 3], [0.0, 0.0, 0.5]);
     let chain = LocalChain::default();
-    let view = cpu::Moving { voxels: &[-3i16, -4], part: grid.bounds(), whole: grid.shape };
+    let view =
+        cpu::Moving { voxels: &[-3i16, -4], channels: 1, part: grid.bounds(), whole: grid.shape };
     let rows = Rows::new(&chain, &half, &grid);
     let mut out = [0i16];
     for (rounding, wanted) in [(Rounding::Nearest, -4), (Rounding::Truncate, -3)] {
@@ -330,7 +350,7 @@ fn labels_of_64_bits_are_copied_whole() {
     let labels = [u64::MAX, (1 << 60) + 1, 7];
     let chain = LocalChain::default();
     let rows = Rows::new(&chain, &grid, &grid);
-    let view = cpu::Moving { voxels: &labels, part: grid.bounds(), whole: grid.shape };
+    let view = cpu::Moving { voxels: &labels, channels: 1, part: grid.bounds(), whole: grid.shape };
     let mut out = [0; 3];
     cpu::nearest(&view, &rows, &grid.bounds(), &Options::default(), &mut out);
     assert_eq!(out, labels);

@@ -14,7 +14,7 @@ const CELL: f64 = 96.0;
 
 /// Distance in micrometres between a point and the image of what was found for it, below which it
 /// is found.
-pub const TOLERANCE: f64 = 1e-5;
+pub const TOLERANCE: f64 = 1e-7;
 
 /// Step of the difference quotients, micrometres.
 const STEP: f64 = 1e-3;

@@ -41,14 +41,19 @@ fn a_volume_is_resampled_alike_by_blocks_of_any_size_and_in_memory() {
     let chain = Chain { steps: vec![Transform::Field(field), Transform::Affine(turned())] };
     let onto = Grid::new([25, 35, 45], [1.4, 1.1, 1.0], [2.0, 9.0, 1.0]);
     let (local, _) = chain.localise(onto.extent(&onto.bounds())).unwrap();
-    for interpolation in [Interpolation::Nearest, Interpolation::Linear, Interpolation::Cubic] {
+    for interpolation in [
+        Interpolation::Nearest,
+        Interpolation::Linear,
+        Interpolation::Cubic,
+        Interpolation::Lanczos,
+    ] {
         let options = Options { interpolation, fill: 7.0, ..Options::default() };
         let want: Vec<u16> = resample_block(&voxels, &grid(), &local, &onto, &options);
         for (i, block_size) in [None, Some([16, 32, 16]), Some([64; 3])].into_iter().enumerate() {
             let to = folder.path().join(format!("{interpolation:?}{i}.zarr")).display().to_string();
             let ctx = Context { block_size, threads: 2, ..Context::default() };
             let spec = spec(onto, Dtype::U16);
-            resample(&moving, &chain, &to, &spec, &options, &ctx).unwrap();
+            resample(std::slice::from_ref(&moving), &chain, &to, &spec, &options, &ctx).unwrap();
             let out = Volume::open(&to, &Select::default()).unwrap();
             assert_eq!(out.grid(), onto);
             let got = out.read::<u16>(&onto.bounds()).unwrap();
@@ -68,7 +73,8 @@ fn what_lies_outside_is_filled_and_blocks_without_data_are_called_empty() {
     let to = folder.path().join("away.zarr").display().to_string();
     let options = Options { fill: -1.5, ..Options::default() };
     let ctx = Context { block_size: Some([16, 48, 64]), ..Context::default() };
-    resample(&moving, &away, &to, &spec(grid(), Dtype::F32), &options, &ctx).unwrap();
+    resample(std::slice::from_ref(&moving), &away, &to, &spec(grid(), Dtype::F32), &options, &ctx)
+        .unwrap();
     let out = Volume::open(&to, &Select::default()).unwrap();
     let voxels = out.read::<f32>(&grid().bounds()).unwrap();
     assert!(voxels.iter().all(|v| *v == -1.5));
@@ -83,7 +89,14 @@ fn a_plan_creates_nothing_and_a_block_that_does_not_fit_is_refused() {
     let (to, options) = (folder.path().join("x.zarr"), Options::default());
     let run = |ctx: &Context| {
         let spec = spec(grid(), Dtype::U16);
-        resample(&moving, &chain, &to.display().to_string(), &spec, &options, ctx)
+        resample(
+            std::slice::from_ref(&moving),
+            &chain,
+            &to.display().to_string(),
+            &spec,
+            &options,
+            ctx,
+        )
     };
     run(&Context { plan_only: true, ..Context::default() }).unwrap();
     let small = Context { memory: 1000, ..Context::default() };
@@ -104,7 +117,15 @@ fn another_type_takes_rounded_and_clamped_values() {
         let to = folder.path().join(format!("{interpolation:?}.zarr")).display().to_string();
         let options = Options { interpolation, ..Options::default() };
         let ctx = Context::default();
-        resample(&moving, &chain, &to, &spec(grid(), Dtype::U8), &options, &ctx).unwrap();
+        resample(
+            std::slice::from_ref(&moving),
+            &chain,
+            &to,
+            &spec(grid(), Dtype::U8),
+            &options,
+            &ctx,
+        )
+        .unwrap();
         let out = Volume::open(&to, &Select::default()).unwrap();
         let got = out.read::<u8>(&grid().bounds()).unwrap();
         assert!(got.iter().zip(&voxels).all(|(a, b)| u16::from(*a) == (*b).min(255)));
@@ -147,7 +168,15 @@ fn a_volume_is_pulled_through_the_inverse_of_any_chain_alike_by_blocks_of_any_si
         for (i, block_size) in [None, Some([16, 32, 16]), Some([64; 3])].into_iter().enumerate() {
             let to = folder.path().join(format!("{interpolation:?}{i}.zarr")).display().to_string();
             let ctx = Context { block_size, threads: 2, ..Context::default() };
-            resample(&fixed, &chain, &to, &spec(onto, Dtype::F32), &options, &ctx).unwrap();
+            resample(
+                std::slice::from_ref(&fixed),
+                &chain,
+                &to,
+                &spec(onto, Dtype::F32),
+                &options,
+                &ctx,
+            )
+            .unwrap();
             let out = Volume::open(&to, &Select::default()).unwrap();
             let got = out.read::<f32>(&onto.bounds()).unwrap();
             assert_eq!(ctx.receipt().results["voxels_without_inverse"], serde_json::json!(0));
@@ -196,7 +225,7 @@ fn there_and_back_a_smooth_volume_is_what_it_was() {
     let pull = |from: &str, to: &str, backwards: bool| {
         let options = Options { backwards, ..cubic };
         let spec = spec(grid(), Dtype::F32);
-        resample(&open(from), &chain, &place(to), &spec, &options, &Context::default()).unwrap();
+        resample(&[open(from)], &chain, &place(to), &spec, &options, &Context::default()).unwrap();
     };
     pull("a.zarr", "there.zarr", true);
     pull("there.zarr", "back.zarr", false);
@@ -218,7 +247,15 @@ fn voxels_that_a_fold_leaves_without_a_source_are_filled_and_counted() {
     for (name, block) in [("a.zarr", [32, 48, 64]), ("b.zarr", [16, 16, 32])] {
         let to = folder.path().join(name).display().to_string();
         let ctx = Context { block_size: Some(block), ..Context::default() };
-        resample(&fixed, &chain, &to, &spec(grid(), Dtype::F32), &options, &ctx).unwrap();
+        resample(
+            std::slice::from_ref(&fixed),
+            &chain,
+            &to,
+            &spec(grid(), Dtype::F32),
+            &options,
+            &ctx,
+        )
+        .unwrap();
         let lost = ctx.receipt().results["voxels_without_inverse"].as_u64().unwrap();
         let out = Volume::open(&to, &Select::default()).unwrap();
         let voxels = out.read::<f32>(&grid().bounds()).unwrap();
@@ -227,4 +264,65 @@ fn voxels_that_a_fold_leaves_without_a_source_are_filled_and_counted() {
         counts.push((lost, voxels));
     }
     assert!(counts[0] == counts[1], "{} {}", counts[0].0, counts[1].0);
+}
+
+#[test]
+fn several_channels_in_one_pass_are_what_each_would_be_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let part = grid().bounds();
+    let spec = |onto: Grid| Spec { chunk: part.shape(), ..spec(onto, Dtype::U16) };
+    let out =
+        Output::create_channels(&place("c.zarr"), &spec(grid()), 3, Existing::Refuse).unwrap();
+    for c in 0..3 {
+        let value = |[z, y, x]: [i64; 3]| (1000 * c + z * 700 + y * 31 + x * (c + 1)) as u16;
+        let voxels: Vec<u16> = part.tiles([1; 3]).map(|v| value(v.min)).collect();
+        out.write_channel(c as usize, &part, &voxels).unwrap();
+    }
+    let open = |name: &str, channel: usize| {
+        let select = Select { channel: Some(channel), ..Select::default() };
+        Volume::open(&place(name), &select).unwrap()
+    };
+    assert_eq!(open("c.zarr", 1).channels(), 3);
+    let chain = mixture(0.8);
+    let onto = Grid::new([25, 35, 45], [1.4, 1.1, 1.0], [2.0, 9.0, 1.0]);
+    for (i, (interpolation, backwards)) in [
+        (Interpolation::Nearest, false),
+        (Interpolation::Linear, true),
+        (Interpolation::Cubic, false),
+        (Interpolation::Lanczos, false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let options = Options { interpolation, backwards, fill: 3.0, ..Options::default() };
+        let spec = Spec { chunk: [16; 3], ..spec(onto) };
+        let all = [2, 0, 1].map(|c| open("c.zarr", c));
+        let ctx = Context { block_size: Some([32; 3]), ..Context::default() };
+        let name = format!("{i}.zarr");
+        resample(&all, &chain, &place(&name), &spec, &options, &ctx).unwrap();
+        for (c, one) in all.iter().enumerate() {
+            let alone = format!("{i}-{c}.zarr");
+            let one = std::slice::from_ref(one);
+            resample(one, &chain, &place(&alone), &spec, &options, &ctx).unwrap();
+            let alone = Volume::open(&place(&alone), &Select::default()).unwrap();
+            assert_eq!(alone.channels(), 1);
+            let want = alone.read::<u16>(&onto.bounds()).unwrap();
+            assert!(want.iter().any(|v| *v > 1000));
+            assert!(
+                open(&name, c).read::<u16>(&onto.bounds()).unwrap() == want,
+                "{interpolation:?}"
+            );
+        }
+    }
+    let other = moving(folder.path()).0;
+    let (ctx, options) = (Context::default(), Options::default());
+    let mixed = [open("c.zarr", 0), other];
+    let spec = Spec { dtype: Dtype::U8, ..spec(onto) };
+    resample(&mixed, &chain, &place("mixed.zarr"), &spec, &options, &ctx).unwrap();
+    let n5 = Spec { format: Format::N5, ..spec };
+    let said = resample(&mixed, &chain, &place("x.n5"), &n5, &options, &ctx).unwrap_err();
+    assert!(said.to_string().contains("OME-Zarr"), "{said}");
+    let said = resample(&[], &chain, &place("y.zarr"), &n5, &options, &ctx).unwrap_err();
+    assert!(said.to_string().contains("--moving-channel"), "{said}");
 }

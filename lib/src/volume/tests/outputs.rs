@@ -332,3 +332,41 @@ fn a_small_array_is_whole_also_where_several_write_it_at_once() {
     let names: Vec<_> = fs::read_dir(folder.path()).unwrap().flatten().collect();
     assert_eq!(names.len(), 1, "something stayed behind");
 }
+
+#[test]
+fn an_image_of_several_channels_says_which_dimension_is_which_and_is_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, format) in [("a.zarr", Format::Zarr3), ("b.zarr", Format::Zarr2)] {
+        let location = folder.path().join(name).display().to_string();
+        let shard = (format == Format::Zarr3).then_some([4, 8, 8]);
+        let spec = Spec { shard, ..spec([6, 7, 8], [4, 4, 8], format) };
+        let write = |existing: Existing| {
+            let output = Output::create_channels(&location, &spec, 2, existing)?;
+            for c in 0..2 {
+                for tile in Box3::of_shape([6, 7, 8]).tiles(output.unit()) {
+                    let voxels: Vec<u16> =
+                        tile.tiles([1; 3]).map(|v| (c * 1000 + v.min[2] as usize) as u16).collect();
+                    output.write_channel(c, &tile, &voxels)?;
+                }
+            }
+            Ok::<(), Error>(())
+        };
+        write(Existing::Refuse).unwrap();
+        write(Existing::Resume).unwrap();
+        for c in 0..2 {
+            let select = Select { channel: Some(c), ..Select::default() };
+            let volume = Volume::open(&location, &select).unwrap();
+            assert_eq!((volume.grid(), volume.channels()), (spec.grid, 2));
+            let voxels = volume.read::<u16>(&volume.grid().bounds()).unwrap();
+            assert!(voxels.iter().enumerate().all(|(i, v)| usize::from(*v) == c * 1000 + i % 8));
+        }
+        let said = Volume::open(&location, &Select::default()).unwrap_err().to_string();
+        assert!(said.contains("--channel"), "{said}");
+        let said = Output::create(&location, &spec, Existing::Resume).unwrap_err().to_string();
+        assert!(said.contains("cannot be resumed"), "{said}");
+    }
+    let location = folder.path().join("c.tif").display().to_string();
+    let spec = spec([6, 7, 8], [1, 7, 8], Format::Tiff);
+    let said = Output::create_channels(&location, &spec, 2, Existing::Refuse).unwrap_err();
+    assert!(said.to_string().contains("OME-Zarr"), "{said}");
+}

@@ -1,0 +1,156 @@
+//! `apply-transform` from the shell: inverses, channels, kernels.
+
+use voxloom::geom::{Box3, Grid};
+use voxloom::volume::{Codec, Dtype, Existing, Format, Output, Select, Spec, Volume};
+
+use crate::faults::refused;
+use crate::scene::{Pair, Scene, program};
+
+fn voxels(location: &str, channel: Option<usize>) -> Vec<u16> {
+    let volume = Volume::open(location, &Select { channel, ..Select::default() }).unwrap();
+    volume.read::<u16>(&volume.grid().bounds()).unwrap()
+}
+
+/// A displacement field from the fixed volume of the pair to the moving one, with its affine.
+fn bent(scene: &Scene) -> String {
+    let pair = Pair::get();
+    program("deform")
+        .args([&pair.at("fixed.zarr"), &pair.at("moving.zarr")])
+        .args(["--initial", &pair.at("global.json"), "-o", &scene.at("deform.zarr")])
+        .assert()
+        .success();
+    scene.at("deform.json")
+}
+
+#[test]
+fn a_volume_goes_back_through_a_field_alike_for_threads_parts_and_blocks() {
+    let scene = Scene::new();
+    let pair = Pair::get();
+    let chain = bent(&scene);
+    let back = |name: &str, more: &[&str]| {
+        let out = scene.at(name);
+        program("apply-transform")
+            .args([&pair.at("fixed.zarr"), "--onto", &pair.at("moving.zarr"), "-o", &out])
+            .args(["--transform", &chain, "--inverse-transform", "--chunk", "16,16,16"])
+            .args(more)
+            .assert()
+            .success();
+        voxels(&out, None)
+    };
+    let one = back("one.zarr", &["--threads", "1", "--receipt", &scene.at("one.json")]);
+    let receipt = std::fs::read_to_string(scene.at("one.json")).unwrap();
+    let receipt: serde_json::Value = serde_json::from_str(&receipt).unwrap();
+    assert!(receipt["results"]["voxels_without_inverse"].is_u64(), "{receipt}");
+    assert!(one == back("two.zarr", &["--threads", "2", "--block-size", "32,48,64"]));
+    for k in [3, 1, 2] {
+        let part = format!("{k}/3");
+        back("parts.zarr", &["--part", &part, "--resume", "--block-size", "32,32,32"]);
+    }
+    assert!(one == back("parts.zarr", &["--finish", "--block-size", "32,32,32"]));
+    // the fixed volume looks like the moving one there, and did not before
+    let moving = voxels(&pair.at("moving.zarr"), None);
+    let fixed = voxels(&pair.at("fixed.zarr"), None);
+    let likeness = |a: &[u16]| {
+        let pairs = a.iter().zip(&moving).filter(|(a, _)| **a > 0);
+        let pairs: Vec<[f64; 2]> = pairs.map(|(a, b)| [f64::from(*a), f64::from(*b)]).collect();
+        let mean = |i: usize| pairs.iter().map(|p| p[i]).sum::<f64>() / pairs.len() as f64;
+        let (ma, mb) = (mean(0), mean(1));
+        let sum = |f: &dyn Fn(f64, f64) -> f64| {
+            pairs.iter().map(|p| f(p[0] - ma, p[1] - mb)).sum::<f64>()
+        };
+        sum(&|a, b| a * b) / (sum(&|a, _| a * a) * sum(&|_, b| b * b)).sqrt()
+    };
+    let (before, after) = (likeness(&fixed), likeness(&one));
+    assert!(after > 0.7 && after > before + 0.2, "{before} {after}");
+}
+
+/// An image of three channels, one of them labels of nothing but 0 and 7.
+fn channels(scene: &Scene) -> String {
+    let shape = [24, 30, 40];
+    let spec = Spec {
+        grid: Grid::new(shape, [2.0, 1.0, 1.0], [0.0; 3]),
+        dtype: Dtype::U16,
+        chunk: [16; 3],
+        shard: None,
+        codec: Codec::Blosc,
+        format: Format::Zarr3,
+    };
+    let location = scene.at("channels.zarr");
+    let output = Output::create_channels(&location, &spec, 3, Existing::Refuse).unwrap();
+    for c in 0..3 {
+        let value = |[z, y, x]: [i64; 3]| match c {
+            2 => 7 * ((z / 5 + y / 5 + x / 5) % 2) as u16,
+            _ => (100 + z * 30 + y * 3 * (c as i64 + 1) + x) as u16,
+        };
+        for part in Box3::of_shape(shape).tiles([16; 3]) {
+            let voxels: Vec<u16> = part.tiles([1; 3]).map(|v| value(v.min)).collect();
+            output.write_channel(c, &part, &voxels).unwrap();
+        }
+    }
+    location
+}
+
+#[test]
+fn several_channels_go_through_in_one_pass_as_each_would_by_itself() {
+    let scene = Scene::new();
+    let image = channels(&scene);
+    let map = scene.file("map.txt", "1 0.02 0 1.5\n-0.01 1 0 -2\n0 0.01 1 0.7\n0 0 0 1\n");
+    let apply = |name: &str, channel: &str, more: &[&str]| {
+        let out = scene.at(name);
+        program("apply-transform")
+            .args([&image, "--onto", &image, "--fixed-channel", "0", "-o", &out])
+            .args(["--transform", &map, "--moving-channel", channel])
+            .args(more)
+            .assert()
+            .success();
+        out
+    };
+    for (name, more) in
+        [("a", &["--interpolation", "lanczos"][..]), ("b", &["--zarr-format", "2"][..])]
+    {
+        let all = apply(&format!("{name}-all.zarr"), "all", more);
+        let some = apply(&format!("{name}-some.zarr"), "2,0", more);
+        for c in 0..3usize {
+            let one = apply(&format!("{name}-{c}.zarr"), &c.to_string(), more);
+            let want = voxels(&one, None);
+            assert!(want.iter().any(|v| *v > 0));
+            assert!(voxels(&all, Some(c)) == want, "{name} {c}");
+            if let Some(at) = [2, 0].iter().position(|n| *n == c) {
+                assert!(voxels(&some, Some(at)) == want, "{name} {c}");
+            }
+        }
+    }
+    let labels = voxels(&apply("n.zarr", "2", &["--interpolation", "nearest"]), None);
+    assert!(labels.iter().all(|v| [0, 7].contains(v)) && labels.contains(&7));
+}
+
+#[test]
+fn channels_that_are_not_there_or_cannot_be_written_are_named() {
+    let scene = Scene::new();
+    let image = channels(&scene);
+    let map = scene.file("map.txt", "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n");
+    let run = |out: &str, channel: &str, code: i32, words: &[&str]| {
+        let out = scene.at(out);
+        let flags = ["--onto", &image, "--fixed-channel", "0", "--transform", &map, "-o", &out];
+        let mut arguments = vec![image.as_str(), "--moving-channel", channel];
+        arguments.extend(flags);
+        refused(&scene, "apply-transform", &arguments, code, words);
+    };
+    run("out.zarr", "0,3", 1, &["3 channels", "last is 2"]);
+    run("out.zarr", "1,1", 2, &["twice"]);
+    run("out.zarr", "first", 2, &["0,2", "all"]);
+    run("out.n5", "all", 1, &["out.n5", "OME-Zarr", ".zarr"]);
+    run("out.tif", "0,1", 1, &["out.tif", "OME-Zarr"]);
+}
+
+#[test]
+fn a_shard_that_is_no_multiple_of_the_chunk_names_the_flags() {
+    let scene = Scene::new();
+    let image = scene.volume::<u16>("image.zarr", [32; 3], |[z, y, x]| (z + y + x) as u16);
+    let map = scene.file("map.txt", "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n");
+    let out = scene.at("out.zarr");
+    let arguments = [&image, "--onto", &image, "--transform", &map, "-o", &out];
+    let mut arguments: Vec<&str> = arguments.iter().map(|word| word.as_ref()).collect();
+    arguments.extend(["--shard", "24,32,32", "--chunk", "16,16,16"]);
+    refused(&scene, "apply-transform", &arguments, 1, &["24", "16", "--chunk", "--shard"]);
+}
