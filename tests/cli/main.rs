@@ -7,6 +7,7 @@ mod apply;
 mod correctness;
 mod deform;
 mod faults;
+mod fields;
 mod memory;
 mod recovery;
 mod refine;

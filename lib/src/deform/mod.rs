@@ -219,6 +219,7 @@ pub fn align(
         origin: grid.position(finest.factor.map(|f| 0.5 * (f as f64 - 1.0))),
     };
     let block = choose_block(grid.shape, finest.factor, options, ctx)?;
+    initial.check_fields(grid.extent(&grid.bounds()))?;
     let pair = Pair { fixed, moving, masks, initial, options, factor: finest.factor };
     let plan = plan(&pair, block);
     if plan.is_all_asked(ctx) {

@@ -35,6 +35,35 @@ impl Chain {
         })
     }
 
+    /// Whether its displacement fields have anything to say of the extent `[low, high]`.
+    ///
+    /// A field whose [`FieldSource::reach`] is not known may take points anywhere, as far as this knows.
+    ///
+    /// # Errors
+    /// [`FieldApart`] for the first field that no point of the extent can come to lie in.
+    pub fn check_fields(&self, extent: [Point; 2]) -> Result<(), FieldApart> {
+        let mut image = extent;
+        for (i, step) in self.steps.iter().enumerate() {
+            match step {
+                Transform::Affine(map) => image = image_of(map, image),
+                Transform::LocalAffines(maps) => image = maps.image_of(image),
+                Transform::Field(source) => {
+                    let grid = source.grid();
+                    if grid.enclosing(image).intersect(&grid.bounds()).is_empty() {
+                        let field = grid.extent(&grid.bounds());
+                        return Err(FieldApart { step: i + 1, field, points: image });
+                    }
+                    let Some(reach) = source.reach() else { return Ok(()) };
+                    for a in 0..3 {
+                        image[0][a] -= reach[a];
+                        image[1][a] += reach[a];
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The chain for points of the extent `[low, high]` alone, with what its fields say there in
     /// memory, and the extent that holds every image of it.
     ///
@@ -80,6 +109,29 @@ impl Chain {
         }
         Ok((LocalChain { steps }, image))
     }
+}
+
+/// A displacement field that says nothing of the points that it is to displace.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error(
+    "step {step} of the transform, a displacement field, covers {} and the voxels come to lie at {}: they have \
+     nothing in common; check the field's origin and unit, and the order of the steps",
+    said(field),
+    said(points)
+)]
+pub struct FieldApart {
+    /// Its number in the chain, from 1.
+    pub step: usize,
+    /// The field's extent, micrometres.
+    pub field: [Point; 2],
+    /// The extent of the points, micrometres.
+    pub points: [Point; 2],
+}
+
+/// An extent in words.
+fn said([low, high]: &[Point; 2]) -> String {
+    let axis = |a: usize| format!("{} {:.1}..{:.1}", ["z", "y", "x"][a], low[a], high[a]);
+    format!("{}, {}, {} um", axis(0), axis(1), axis(2))
 }
 
 /// One step of a [`LocalChain`], in memory.

@@ -14,7 +14,7 @@ mod local_affines;
 
 pub use affine::{Affine, Parts, SingularError};
 pub use boxes::Box3;
-pub use chain::{Chain, LocalChain, LocalStep, Transform};
+pub use chain::{Chain, FieldApart, LocalChain, LocalStep, Transform};
 pub use field::{Field, FieldPart, FieldSource, SourceError};
 pub(crate) use fit::spread;
 pub use fit::{FitError, Model, fit};

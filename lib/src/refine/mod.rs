@@ -113,6 +113,7 @@ struct Job<'a> {
 impl Job<'_> {
     fn run(&self, given: bool) -> anyhow::Result<(Refined, Option<Refusal>)> {
         let grids = [self.sides[0].grid(), self.sides[1].grid()];
+        self.chain.check_fields(grids[0].extent(&grids[0].bounds()))?;
         let about = jacobian(self.chain, &grids[0])?;
         about.inverse().map_err(|source| Error::Singular {
             location: self.said.trim_start_matches("--initial ").to_owned(),

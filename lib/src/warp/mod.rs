@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::blocks::{self, Context, Outcome, Plan, Pool, Task};
 use crate::geom::{
-    Box3, Chain, FieldSource, Grid, LocalChain, LocalStep, Point, SourceError, Transform,
+    Box3, Chain, FieldApart, FieldSource, Grid, LocalChain, LocalStep, Point, SourceError,
+    Transform,
 };
 use crate::volume::{self, Dtype, Output, Spec, Volume, Voxel};
 use crate::with_voxel;
@@ -53,6 +54,9 @@ pub enum Error {
     /// A field could not be read.
     #[error("the displacement field of the transform cannot be read: {0}")]
     Field(SourceError),
+    /// A field elsewhere.
+    #[error(transparent)]
+    Apart(#[from] FieldApart),
     /// The chain cannot be turned round.
     #[error("--inverse-transform: step {step} of the transform is {what}")]
     NoInverse {
@@ -143,6 +147,9 @@ pub fn resample(
         .transpose()?;
     let options = &Options { backwards: options.backwards && turned.is_none(), ..*options };
     let chain = turned.as_ref().unwrap_or(chain);
+    if !options.backwards {
+        chain.check_fields(spec.grid.extent(&spec.grid.bounds()))?;
+    }
     let moving_grid = first.grid();
     let job = Job {
         channels: moving,

@@ -33,26 +33,19 @@ pub fn carry(
     ctx.input_file(&from.display().to_string());
     ctx.output_file(to);
     ctx.record("points", rows.points.len());
-    if backwards {
+    let (carried, lost, why) = if backwards {
         let back = inverse(chain, &rows.points)?;
         let worst = back.residuals.iter().copied().filter(|v| v.is_finite()).fold(0.0, f64::max);
-        ctx.record("points_lost", back.lost.len());
         ctx.record("largest_residual_um", worst);
-        for &i in back.lost.iter().take(NAMED) {
-            tracing::warn!(
-                "{}, line {}: no point of the fixed space is mapped to {:?} (z, y, x); left empty",
-                from.display(),
-                rows.lines[i],
-                rows.points[i],
-            );
-        }
-        if back.lost.len() > NAMED {
-            tracing::warn!("and {} more points", back.lost.len() - NAMED);
-        }
-        rows.points = back.points;
+        (back.points, back.lost, "no point of the fixed space is mapped to")
     } else {
-        rows.points = forward(chain, &rows.points)?;
-    }
+        let carried = forward(chain, &rows.points)?;
+        let lost = (0..carried.len()).filter(|&i| carried[i].iter().any(|v| v.is_nan())).collect();
+        (carried, lost, "the transform is unknown at")
+    };
+    ctx.record("points_lost", lost.len());
+    rows.name(from, &lost, why);
+    rows.points = carried;
     rows.write(to)
 }
 
@@ -66,6 +59,20 @@ struct Rows {
 }
 
 impl Rows {
+    /// Names what has gone lost, the first of it one by one.
+    fn name(&self, from: &Path, lost: &[usize], why: &str) {
+        for &i in lost.iter().take(NAMED) {
+            let (line, point) = (self.lines[i], self.points[i]);
+            tracing::warn!(
+                "{}, line {line}: {why} {point:?} (z, y, x); left empty",
+                from.display()
+            );
+        }
+        if lost.len() > NAMED {
+            tracing::warn!("and {} more points", lost.len() - NAMED);
+        }
+    }
+
     fn read(path: &Path) -> Result<Self, table::Error> {
         let refused = |line: Option<u64>, message: String| table::Error::Format {
             path: path.display().to_string(),
