@@ -63,12 +63,12 @@ def pair(name, ours_once, peer_once, repeats=2, goal=None):
     row = {
         "row": name,
         "ours_cpu_s": round(mine, 3),
-        "ours_peak_mb": statistics.median(a["peak_mb"] for a, _ in rows),
+        "ours_peak_mb": round(statistics.median(a["peak_mb"] for a, _ in rows), 1),
         "goal": goal or "",
     }
     if peer_once:
-        row["peer_cpu_s"] = statistics.median(b["cpu_s"] for _, b in rows)
-        row["peer_peak_mb"] = statistics.median(b["peak_mb"] for _, b in rows)
+        row["peer_cpu_s"] = round(statistics.median(b["cpu_s"] for _, b in rows), 3)
+        row["peer_peak_mb"] = round(statistics.median(b["peak_mb"] for _, b in rows), 1)
         row["ratio"] = round(statistics.median(b["cpu_s"] / max(a["cpu_s"], 1e-3) for a, b in rows), 1)
     return row
 
