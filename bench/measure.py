@@ -10,6 +10,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,20 +20,30 @@ BIN = Path(os.environ.get("VOXLOOM_BIN", ROOT / "target" / "release"))
 PEER_PYTHON = os.environ.get("VOXLOOM_PEER_PYTHON", sys.executable)
 
 
+# A child counts as its own the memory of the process that started it, up to the start: a small one
+# stands between, as the benchmarks themselves hold images.
+LAUNCH = """
+import os, sys
+child = os.fork()
+if child == 0:
+    os.execvp(sys.argv[2], sys.argv[2:])
+_, status, usage = os.wait4(child, 0)
+with open(sys.argv[1], "w") as out:
+    print(usage.ru_utime + usage.ru_stime, usage.ru_maxrss, file=out)
+sys.exit(abs(os.waitstatus_to_exitcode(status)))
+"""
+
+
 def run(command, **kwargs):
     """CPU seconds, peak MB and stdout of one command; a failure stops the benchmark."""
     command = [str(c) for c in command]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
-    out, err = process.stdout.read(), process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{' '.join(command)}\nexit {process.returncode}\n{err.decode()[-2000:]}")
-    return {
-        "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
-        "peak_mb": round(usage.ru_maxrss / 1024, 1),
-        "stdout": out.decode(),
-    }
+    with tempfile.NamedTemporaryFile("r") as counted:
+        launch = [sys.executable, "-I", "-S", "-c", LAUNCH, counted.name, *command]
+        done = subprocess.run(launch, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
+        if done.returncode:
+            sys.exit(f"{' '.join(command)}\nexit {done.returncode}\n{done.stderr.decode()[-2000:]}")
+        cpu, peak = counted.read().split()
+    return {"cpu_s": round(float(cpu), 3), "peak_mb": round(int(peak) / 1024, 1), "stdout": done.stdout.decode()}
 
 
 def peer(script, *args):
@@ -51,13 +62,13 @@ def pair(name, ours_once, peer_once, repeats=2, goal=None):
     mine = statistics.median(a["cpu_s"] for a, _ in rows)
     row = {
         "row": name,
-        "ours_cpu_s": mine,
-        "ours_peak_mb": statistics.median(a["peak_mb"] for a, _ in rows),
+        "ours_cpu_s": round(mine, 3),
+        "ours_peak_mb": round(statistics.median(a["peak_mb"] for a, _ in rows), 1),
         "goal": goal or "",
     }
     if peer_once:
-        row["peer_cpu_s"] = statistics.median(b["cpu_s"] for _, b in rows)
-        row["peer_peak_mb"] = statistics.median(b["peak_mb"] for _, b in rows)
+        row["peer_cpu_s"] = round(statistics.median(b["cpu_s"] for _, b in rows), 3)
+        row["peer_peak_mb"] = round(statistics.median(b["peak_mb"] for _, b in rows), 1)
         row["ratio"] = round(statistics.median(b["cpu_s"] / max(a["cpu_s"], 1e-3) for a, b in rows), 1)
     return row
 
