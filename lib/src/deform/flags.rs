@@ -5,7 +5,7 @@
 use super::{Metric, Model, Options};
 
 /// From control point to control point, where nothing else is asked for.
-const CONTROL_SPACING: f64 = 8.0;
+const CONTROL_SPACING: f64 = 16.0;
 
 /// What a field is made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -25,8 +25,8 @@ pub struct Flags {
     /// What the field is made of: dense (each node for itself), bspline (cubic, on control points)
     #[arg(long, value_enum, default_value_t = ModelName::Dense, hide_possible_values = true)]
     pub model: ModelName,
-    /// From control point to control point of --model bspline, voxels of each resolution [default: 8]
-    #[arg(long, value_name = "VOXELS", allow_negative_numbers = true)]
+    /// From control point to control point of --model bspline, voxels of each resolution [default: 16]
+    #[arg(long, value_name = "VOXELS")]
     pub control_spacing: Option<f64>,
     /// Resolutions, each half of the one before, as far as blocks allow it
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=10))]
@@ -35,27 +35,27 @@ pub struct Flags {
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "10,8,8,6")]
     pub iterations: Vec<u16>,
     /// Stop at a resolution when a step gains less than this share of the difference
-    #[arg(long, value_name = "SHARE", default_value_t = 0.005, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.005)]
     pub tolerance: f64,
     /// Window of the local correlation (standard deviation), voxels of each resolution
-    #[arg(long, value_name = "VOXELS", default_value_t = 10.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "VOXELS", default_value_t = 10.0)]
     pub correlation_radius: f64,
     /// Window that moves together (standard deviation), voxels of each resolution: larger is smoother;
     /// of --model dense
-    #[arg(long, value_name = "VOXELS", default_value_t = 2.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "VOXELS", default_value_t = 2.0)]
     pub smoothing: f64,
     /// Smoothing of the whole field after each step (standard deviation), voxels of each resolution;
     /// of --model bspline, how stiff it is
-    #[arg(long, value_name = "VOXELS", default_value_t = 2.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "VOXELS", default_value_t = 4.0)]
     pub elasticity: f64,
     /// How strongly places without structure are held
-    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub damping: f64,
     /// What a block reads beyond its own voxels on each side, voxels
     #[arg(long, value_name = "VOXELS", default_value_t = 32)]
     pub overlap: usize,
     /// Least share of a block within --fixed-mask; others are skipped
-    #[arg(long, value_name = "FRACTION", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.0)]
     pub foreground: f64,
 }
 

@@ -166,7 +166,7 @@ impl Default for Options {
             tolerance: 0.005,
             radius: 10.0,
             window: 2.0,
-            elasticity: 2.0,
+            elasticity: 4.0,
             damping: 1.0,
             overlap: 32,
             foreground: 0.0,

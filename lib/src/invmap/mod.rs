@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use crate::blocks::{self, Context, Outcome, Plan};
-use crate::geom::{Chain, Grid, Point, Transform};
+use crate::geom::{Chain, FieldApart, Grid, Point, Transform};
 use crate::volume::{self, FieldOutput};
 use crate::warp::{self, inverse, points};
 
@@ -32,6 +32,9 @@ pub enum Error {
     /// The chain could not be carried back at all.
     #[error(transparent)]
     Warp(#[from] warp::Error),
+    /// A field elsewhere.
+    #[error(transparent)]
+    Apart(#[from] FieldApart),
     /// No node has an inverse.
     #[error(
         "no node of the grid has an inverse under {transform}: the grid, or its unit (micrometres), is not that \
@@ -117,29 +120,35 @@ pub fn grid_of(chain: &Chain, options: &Options) -> Result<Grid, Error> {
         _ => None,
     });
     let grid = field.ok_or_else(|| Error::NoGrid { transform: options.transform.clone() })?;
+    let images = points::forward(chain, &sample(&grid))?;
+    let Some(extent) = extent_of(&images) else {
+        return Err(Error::Nothing { transform: options.transform.clone() });
+    };
+    let nodes = |a: usize| ((extent[1][a] - extent[0][a]) / grid.spacing[a]).round() as usize + 1;
+    Ok(Grid::new([nodes(0), nodes(1), nodes(2)], grid.spacing, extent[0]))
+}
+
+/// A handful of points along each axis of a grid, its faces among them.
+fn sample(grid: &Grid) -> Vec<Point> {
     let [low, high] = grid.extent(&grid.bounds());
-    // where its faces go, by a handful of points on each
-    let steps = 4;
-    let mut corners = Vec::new();
-    for i in 0..(steps + 1_usize).pow(3) {
-        let at = [i / (steps + 1).pow(2), i / (steps + 1) % (steps + 1), i % (steps + 1)];
-        corners.push(std::array::from_fn(|a| {
-            low[a] + (high[a] - low[a]) * at[a] as f64 / steps as f64
-        }));
-    }
-    let images = points::forward(chain, &corners)?;
+    let steps = 4_usize;
+    let at = |i: usize| [i / (steps + 1).pow(2), i / (steps + 1) % (steps + 1), i % (steps + 1)];
+    let point = |at: [usize; 3]| {
+        std::array::from_fn(|a| low[a] + (high[a] - low[a]) * at[a] as f64 / steps as f64)
+    };
+    (0..(steps + 1).pow(3)).map(|i| point(at(i))).collect()
+}
+
+/// The extent of those points that are known.
+fn extent_of(points: &[Point]) -> Option<[Point; 2]> {
     let mut extent = [[f64::INFINITY; 3], [f64::NEG_INFINITY; 3]];
-    for q in images.iter().filter(|q| q.iter().all(|v| v.is_finite())) {
+    for q in points.iter().filter(|q| q.iter().all(|v| v.is_finite())) {
         for a in 0..3 {
             extent[0][a] = extent[0][a].min(q[a]);
             extent[1][a] = extent[1][a].max(q[a]);
         }
     }
-    if !extent[0][0].is_finite() {
-        return Err(Error::Nothing { transform: options.transform.clone() });
-    }
-    let nodes = |a: usize| ((extent[1][a] - extent[0][a]) / grid.spacing[a]).round() as usize + 1;
-    Ok(Grid::new([nodes(0), nodes(1), nodes(2)], grid.spacing, extent[0]))
+    extent[0][0].is_finite().then_some(extent)
 }
 
 /// Writes the inverse of `chain` on `grid`, a grid of the moving space.
@@ -155,6 +164,9 @@ pub fn invert(
 ) -> Result<(), Error> {
     if !(options.tolerance.is_finite() && options.tolerance > 0.0) {
         return Err(Error::Tolerance(options.tolerance));
+    }
+    if let Some(extent) = extent_of(&points::inverse(chain, &sample(grid))?.points) {
+        chain.check_fields(extent)?;
     }
     let chunk = grid.shape.map(|n| n.min(CHUNK));
     // a node: its answer, its way there, and as much of the map's own field

@@ -130,13 +130,13 @@ impl FieldFile {
             let found = found.map_or("no direction".to_owned(), |d| format!("the direction '{d}'"));
             return bad(format!("has {found} in its attributes; '{wanted}' is wanted"));
         }
+        if let Err(message) = frame {
+            return bad(message);
+        }
         let Some(spacing) = known.spacing.filter(|s| s.iter().all(|v| v.is_finite() && *v > 0.0))
         else {
             return bad("has no attribute 'spacing' with three lengths above 0".into());
         };
-        if let Err(message) = frame {
-            return bad(message);
-        }
         let Some(origin) = known.origin.filter(|o| o.iter().all(|v| v.is_finite())) else {
             return bad("has no attribute 'origin' with three lengths, its first node".into());
         };
