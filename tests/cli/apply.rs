@@ -150,7 +150,7 @@ fn a_shard_that_is_no_multiple_of_the_chunk_names_the_flags() {
     let map = scene.file("map.txt", "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n");
     let out = scene.at("out.zarr");
     let arguments = [&image, "--onto", &image, "--transform", &map, "-o", &out];
-    let mut arguments: Vec<&str> = arguments.iter().map(|word| word.as_ref()).collect();
+    let mut arguments: Vec<&str> = arguments.iter().map(std::convert::AsRef::as_ref).collect();
     arguments.extend(["--shard", "24,32,32", "--chunk", "16,16,16"]);
     refused(&scene, "apply-transform", &arguments, 1, &["24", "16", "--chunk", "--shard"]);
 }

@@ -78,7 +78,7 @@ fn same<T: Voxel + PartialEq>(one: &str, other: &str) -> bool {
 #[test]
 fn a_volume_ten_times_larger_than_memory_goes_through_under_the_ceiling() {
     let scene = Scene::new();
-    let shape = [192, 512, 640];
+    let shape = [200, 512, 640];
     let image = large::<f64>(&scene, "image.zarr", shape, f64::from);
     assert!(shape.iter().product::<usize>() as u64 * 8 > 10 * CEILING);
     let map = scene.file("map.txt", "1 0.02 0 1.5\n-0.01 1 0 -2\n0 0.01 1 0.7\n0 0 0 1\n");

@@ -37,7 +37,7 @@ pub use files::{folder_beside, write_whole};
 pub use ledger::Entry;
 pub use plan::Plan;
 pub use pool::Pool;
-pub use process::memory_allowed;
+pub use process::{memory_allowed, resident_memory};
 pub use progress::{Progress, above_bar};
 pub use receipt::{Failure, Receipt, Tally};
 pub use rows::Rows;

@@ -21,8 +21,9 @@ pub struct Plan {
     pub tasks: Vec<Task>,
     /// Bytes that one task holds at its peak.
     pub bytes_per_task: u64,
-    /// Bytes that all tasks share, such as decoded chunks that are kept, beyond what is held by now.
-    pub shared_bytes: u64,
+    /// Bytes that the process holds beside its tasks, where the operation knows them: what it held at
+    /// first, and what the tasks share, such as decoded chunks that are kept.
+    pub bytes_beside: Option<u64>,
     /// A text that says everything the result depends on, such as `radius=1..4;seed=0`: another
     /// plan's ledger is not this one's.
     pub fingerprint: String,
@@ -37,13 +38,13 @@ impl Plan {
             index: std::array::from_fn(|a| (core.min[a] - bounds.min[a]) as usize / block[a]),
             core,
         });
-        Self { tasks: tasks.collect(), bytes_per_task, shared_bytes: 0, fingerprint }
+        Self { tasks: tasks.collect(), bytes_per_task, bytes_beside: None, fingerprint }
     }
 
-    /// With what all tasks share, bytes.
+    /// With what the process holds beside its tasks; else it is what it holds when they begin.
     #[must_use]
-    pub fn with_shared(mut self, bytes: u64) -> Self {
-        self.shared_bytes = bytes;
+    pub fn beside(mut self, bytes: u64) -> Self {
+        self.bytes_beside = Some(bytes);
         self
     }
 
@@ -100,8 +101,8 @@ impl Plan {
         let part = ctx.part.range(self.tasks.len());
         let in_flight = self.in_flight(ctx);
         let tasks = in_flight.min(part.len());
-        let beside = process::resident().unwrap_or(0).saturating_add(self.shared_bytes);
-        let needed = beside.saturating_add(self.bytes_per_task.saturating_mul(tasks as u64));
+        let needed =
+            self.held_beside().saturating_add(self.bytes_per_task.saturating_mul(tasks as u64));
         json!({
             "tasks": self.tasks.len(),
             "part": {"k": ctx.part.k, "n": ctx.part.n, "first": part.start, "tasks": part.len()},
@@ -122,12 +123,15 @@ impl Plan {
         ledger::load(folder, self)
     }
 
-    /// How many tasks memory admits at once: what `--memory` leaves beside what is held now.
+    /// How many tasks memory admits at once: what `--memory` leaves beside what is held anyway.
     pub(super) fn in_flight(&self, ctx: &Context) -> usize {
-        let beside = process::resident().unwrap_or(0).saturating_add(self.shared_bytes);
-        let admitted = ctx.memory.saturating_sub(beside) / self.bytes_per_task.max(1);
+        let admitted = ctx.memory.saturating_sub(self.held_beside()) / self.bytes_per_task.max(1);
         // one for each thread of the pipeline: reading further ahead would only cost memory
         (admitted.min(ctx.workers() as u64) as usize).max(1)
+    }
+
+    fn held_beside(&self) -> u64 {
+        self.bytes_beside.unwrap_or_else(process::resident_memory)
     }
 
     /// Everything that a ledger must agree on: the fingerprint and how the output is cut.

@@ -222,7 +222,7 @@ impl Level<'_> {
         // a chunk as it is and as it is stored
         let writing = 2 * unit.iter().product::<usize>() * size_of::<T>() * workers;
         let plan = Plan::tile(bounds, block, bytes(block), fingerprint)
-            .with_shared(reading + writing as u64);
+            .beside(blocks::resident_memory() + reading + writing as u64);
         let (false, Some(from)) = (plan.is_all_asked(ctx), from) else { return Ok(()) };
         let out = Arc::new(Output::create(&self.to, &self.spec, ctx.existing)?);
         ctx.input(&from);
@@ -238,7 +238,9 @@ impl Level<'_> {
         method: Method,
         ctx: &Context,
     ) -> Result<(), Error> {
-        let (inputs, outputs) = (Pool::<T>::default(), Pool::<T>::default());
+        let sizes = plan.tasks.iter().map(|task| task.core.len()).max().unwrap_or_default();
+        let inputs = Pool::<T>::of(sizes * self.step.factor.iter().product::<usize>());
+        let outputs = Pool::<T>::of(sizes);
         let whole = from.grid().bounds();
         plan.stream(
             ctx,

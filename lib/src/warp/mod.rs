@@ -138,7 +138,8 @@ pub fn resample(
     ctx: &Context,
 ) -> Result<(), Error> {
     let Some((first, others)) = moving.split_first() else { return Err(Error::NoChannel) };
-    for other in others.iter().filter(|v| v.grid() != first.grid() || v.dtype() != first.dtype()) {
+    let is_other = |v: &&Volume| v.grid() != first.grid() || v.dtype() != first.dtype();
+    if let Some(other) = others.iter().find(is_other) {
         return Err(Error::Unlike(other.location().to_owned(), first.location().to_owned()));
     }
     // matrices are turned round as matrices
@@ -224,12 +225,14 @@ impl Job<'_> {
             let channels = self.channels.len();
             (channels * (part * voxel + core * size_of::<O>())) as u64
         };
+        // before anything is looked at: what that leaves behind is used again
+        let before = blocks::resident_memory();
         self.limit_caches(ctx);
         let layout = layout::choose(self, &bytes, ctx)?;
         let onto = &self.spec.grid;
         let fingerprint = self.fingerprint::<O>();
         let plan = Plan::tile(onto.bounds(), layout.block, layout.bytes, fingerprint)
-            .with_shared(self.shared_bytes(ctx.workers()));
+            .beside(before + self.shared_bytes(ctx.workers()));
         if plan.is_all_asked(ctx) {
             return Ok(());
         }
@@ -242,7 +245,9 @@ impl Job<'_> {
         let out = Arc::new(out);
         self.channels.iter().for_each(|volume| ctx.input(volume));
         ctx.output_array(&out);
-        let (inputs, outputs) = (Pool::<T>::default(), Pool::<O>::default());
+        let inputs = Pool::<T>::of(channels * layout.part);
+        let core = (0..3).map(|a| layout.block[a].min(onto.shape[a])).product::<usize>();
+        let outputs = Pool::<O>::of(channels * core);
         plan.stream(
             ctx,
             &out.ledger_folder(),

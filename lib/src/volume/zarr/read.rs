@@ -159,7 +159,14 @@ impl ZarrSource {
             let error = ArrayError::UnexpectedChunkDecodedSize(bytes.len(), expected);
             return Err(self.damaged(index, &error));
         }
+        let known = data.capacity();
         match bytes {
+            // a fresh buffer in the place of one that has been kept, time and again, would leave holes
+            // in memory that nothing else fits into
+            Cow::Owned(bytes) if known >= expected && known <= expected + expected / 8 => {
+                data.clear();
+                data.extend_from_slice(&bytes);
+            }
             Cow::Owned(mut bytes) => {
                 // some decoders grow their buffer by doubling: it may be kept for long
                 if bytes.capacity() > bytes.len() + bytes.len() / 8 {
