@@ -18,7 +18,7 @@ measure.ours(
 local = SCRATCH / "local.zarr"
 measure.ours("local-affine", fixed, moving, "--initial", affine, "-o", local)
 GOAL = "median <= 0.1 voxel, 95 % <= 0.4"
-SPLINES = ("--model", "bspline", "--control-spacing", "32")
+STIFF, SPLINES = ("--elasticity", "8"), ("--model", "bspline", "--control-spacing", "32")
 
 
 def score(name, transform, goal="", run=None):
@@ -31,7 +31,8 @@ def score(name, transform, goal="", run=None):
 
 rows = [score("global", affine), score("global + local", local, "median <= 0.35 voxel")]
 for first, initial in (("global", affine), ("global + local", local)):
-    for kind, flags in (("deform", ()), ("deform " + " ".join(SPLINES), SPLINES)):
+    for flags in ((), STIFF, SPLINES):
+        kind = " ".join(("deform", *flags))
         out = SCRATCH / "deform.zarr"
         run = measure.ours("deform", fixed, moving, "--initial", initial, "-o", out, "--overwrite", "-q", *flags)
         rows.append(score(f"{first} + {kind}", out.with_suffix(".json"), GOAL, run))

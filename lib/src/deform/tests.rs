@@ -124,12 +124,9 @@ fn blocks_without_structure_take_their_neighbours_field_and_are_named() {
     let shift = [0.9, -1.3, 1.6];
     let shape = [32, 32, 160];
     // the block in the middle shows nothing, with all that is read around it
-    let seen = |p: Point, value: f32| if (58.0..102.0).contains(&p[2]) { 5.0 } else { value };
-    let place = Place::new(
-        grid(shape, 1.0),
-        |p| seen(p, texture(std::array::from_fn(|a| p[a] + shift[a]))),
-        |p| seen(p, texture(p)),
-    );
+    let seen = |p: Point| if (58.0..102.0).contains(&p[2]) { 100.0 } else { texture(p) };
+    let place =
+        Place::new(grid(shape, 1.0), |p| seen(std::array::from_fn(|a| p[a] + shift[a])), seen);
     let options = Options { overlap: 4, ..Options::default() };
     let found = place.aligned(&identity(), [32; 3], &options);
     assert_eq!(found.receipt["blocks"]["empty"], 1, "{}", found.receipt["blocks"]);
