@@ -30,7 +30,9 @@ impl<T: Copy + Default> Pool<T> {
             Some(buffer) if buffer.len() >= len => buffer,
             too_small => {
                 drop(too_small);
-                vec![T::default(); len.max(self.usual)]
+                // where the greatest length is not known, the next is likely to be much like this one
+                let length = if self.usual == 0 { len + len / 4 } else { len.max(self.usual) };
+                vec![T::default(); length]
             }
         }
     }

@@ -72,6 +72,19 @@ impl Chain {
     /// # Errors
     /// What a field's source says.
     pub fn localise(&self, extent: [Point; 2]) -> Result<(LocalChain, [Point; 2]), SourceError> {
+        self.localise_into(extent, |len| vec![[0.0; 3]; len])
+    }
+
+    /// As [`Chain::localise`], with buffers of at least so many vectors from `buffer`, which may have been
+    /// used before.
+    ///
+    /// # Errors
+    /// What a field's source says.
+    pub fn localise_into(
+        &self,
+        extent: [Point; 2],
+        buffer: impl Fn(usize) -> Vec<[f32; 3]>,
+    ) -> Result<(LocalChain, [Point; 2]), SourceError> {
         let mut steps: Vec<LocalStep> = Vec::new();
         let mut image = extent;
         for step in &self.steps {
@@ -96,7 +109,8 @@ impl Chain {
                     }
                     // one sample more, so that the rim of the part is the field's only where it is
                     let part = part.grow([1; 3]).intersect(&grid.bounds());
-                    let vectors = source.read(&part)?;
+                    let mut vectors = buffer(part.len());
+                    source.read_into(&part, &mut vectors[..part.len()])?;
                     let field = FieldPart { grid, part, vectors };
                     let [least, most] = field.range();
                     image = [

@@ -14,6 +14,15 @@ pub trait FieldSource: Send + Sync {
     /// Whatever kept the vectors from being read.
     fn read(&self, part: &Box3) -> Result<Vec<[f32; 3]>, SourceError>;
 
+    /// As [`FieldSource::read`], into a buffer of that many vectors.
+    ///
+    /// # Errors
+    /// As [`FieldSource::read`].
+    fn read_into(&self, part: &Box3, out: &mut [[f32; 3]]) -> Result<(), SourceError> {
+        out.copy_from_slice(&self.read(part)?);
+        Ok(())
+    }
+
     /// An upper bound of the length of any displacement along each axis, where it is known.
     fn reach(&self) -> Option<Point> {
         None
@@ -62,7 +71,8 @@ pub struct FieldPart {
     pub grid: Grid,
     /// Which of its samples are here.
     pub part: Box3,
-    /// C order `(z, y, x)` of `part`, components z, y, x, micrometres; NaN where unknown.
+    /// C order `(z, y, x)` of `part`, components z, y, x, micrometres; NaN where unknown. What follows in
+    /// a longer buffer means nothing.
     pub vectors: Vec<[f32; 3]>,
 }
 
@@ -88,7 +98,7 @@ impl FieldPart {
 
     /// As [`Field::range`].
     pub fn range(&self) -> [Point; 2] {
-        range(&self.vectors)
+        range(&self.vectors[..self.part.len()])
     }
 }
 

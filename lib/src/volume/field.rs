@@ -161,11 +161,16 @@ impl FieldSource for FieldFile {
 
     fn read(&self, part: &Box3) -> Result<Vec<[f32; 3]>, SourceError> {
         let mut vectors = vec![[0.0f32; 3]; part.len()];
+        self.read_into(part, &mut vectors)?;
+        Ok(vectors)
+    }
+
+    fn read_into(&self, part: &Box3, out: &mut [[f32; 3]]) -> Result<(), SourceError> {
         let view = View { axes: [Some(0), Some(1), Some(2)], fixed: vec![0; 3] };
         let wide = |[z, y, x]: [i64; 3]| [z, y, 3 * x];
         let part = Box3::new(wide(part.min), wide(part.max));
-        source::read(&self.source, &self.cache, &view, &part, vectors.as_flattened_mut())?;
-        Ok(vectors)
+        source::read(&self.source, &self.cache, &view, &part, out.as_flattened_mut())?;
+        Ok(())
     }
 
     fn reach(&self) -> Option<Point> {

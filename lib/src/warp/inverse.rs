@@ -6,7 +6,8 @@
 //! computed in.
 
 use super::{Error, points};
-use crate::geom::{Affine, Box3, Chain, FieldPart, Grid, LocalChain, Point, Transform};
+use crate::blocks::Pool;
+use crate::geom::{Affine, Box3, Chain, FieldPart, Grid, LocalChain, LocalStep, Point, Transform};
 
 /// How near, in node spacings, the chain must take what is found to its node where nothing else is said.
 pub const TOLERANCE: f64 = 1e-4;
@@ -37,14 +38,9 @@ pub struct Inverse {
 }
 
 impl Inverse {
-    fn of(nodes: usize) -> Self {
-        Self {
-            vectors: vec![[f32::NAN; 3]; nodes],
-            lost: 0,
-            folded: 0,
-            residual_sum: 0.0,
-            residual_greatest: 0.0,
-        }
+    fn of(mut vectors: Vec<[f32; 3]>, nodes: usize) -> Self {
+        vectors[..nodes].fill([f32::NAN; 3]);
+        Self { vectors, lost: 0, folded: 0, residual_sum: 0.0, residual_greatest: 0.0 }
     }
 
     fn enter(&mut self, i: usize, target: Point, q: Point, residual: f64) {
@@ -92,7 +88,36 @@ pub(super) struct Scaffold<'a> {
 /// # Errors
 /// [`Error::NoInverse`] for a singular matrix, [`Error::Field`].
 pub fn inverse(chain: &Chain, grid: &Grid, part: &Box3, tolerance: f64) -> Result<Inverse, Error> {
-    Scaffold::new(chain, grid, part)?.inverse(part, tolerance)
+    let mut found = inverse_from(chain, grid, part, tolerance, &Pool::default())?;
+    found.vectors.truncate(part.len());
+    Ok(found)
+}
+
+/// As [`inverse`], in buffers from `pool`: what is found stands at the beginning of one.
+pub(super) fn inverse_from(
+    chain: &Chain,
+    grid: &Grid,
+    part: &Box3,
+    tolerance: f64,
+    pool: &Pool<[f32; 3]>,
+) -> Result<Inverse, Error> {
+    let scaffold = Scaffold::new(chain, grid, part)?;
+    let Some(extent) = scaffold.extent() else {
+        return scaffold.inverse(None, part, tolerance, pool.take(part.len()));
+    };
+    let (local, _) = chain.localise_into(extent, |len| pool.take(len)).map_err(Error::Field)?;
+    let found = scaffold.inverse(Some(&local), part, tolerance, pool.take(part.len()));
+    give_back(local, pool);
+    found
+}
+
+/// Gives the buffers of a chain's fields back to the pool that they came from.
+pub(super) fn give_back(chain: LocalChain, pool: &Pool<[f32; 3]>) {
+    for step in chain.steps {
+        if let LocalStep::Field(field) = step {
+            pool.give_back(field.vectors);
+        }
+    }
 }
 
 impl<'a> Scaffold<'a> {
@@ -139,12 +164,16 @@ impl<'a> Scaffold<'a> {
         extent[0][0].is_finite().then_some(extent)
     }
 
-    /// See [`inverse`].
-    pub(super) fn inverse(&self, part: &Box3, tolerance: f64) -> Result<Inverse, Error> {
-        let local = self.extent().map(|extent| self.chain.localise(extent)).transpose();
-        let local = local.map_err(Error::Field)?.map(|(local, _)| local);
+    /// See [`inverse`]; `local` is the chain in memory, where anything of it is known.
+    fn inverse(
+        &self,
+        local: Option<&LocalChain>,
+        part: &Box3,
+        tolerance: f64,
+        vectors: Vec<[f32; 3]>,
+    ) -> Result<Inverse, Error> {
         let limit = tolerance * self.grid.spacing.iter().copied().fold(f64::INFINITY, f64::min);
-        let mut found = Inverse::of(part.len());
+        let mut found = Inverse::of(vectors, part.len());
         let mut rest = Vec::with_capacity(BATCH);
         let mut i = 0;
         for z in part.min[0]..part.max[0] {
@@ -153,7 +182,7 @@ impl<'a> Scaffold<'a> {
                     let node = [z, y, x];
                     let target = self.grid.position(node.map(|v| v as f64));
                     let follow = |local: &LocalChain| self.follow(local, node, target, limit);
-                    match local.as_ref().and_then(follow) {
+                    match local.and_then(follow) {
                         Some((q, residual)) => found.enter(i, target, q, residual),
                         None => rest.push((i, target)),
                     }

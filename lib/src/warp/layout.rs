@@ -97,7 +97,9 @@ fn demand(job: &Job, core: &Box3) -> Result<(usize, Box3), Error> {
     let count = |chain: &LocalChain| chain.steps.iter().map(vectors_of).sum::<usize>();
     if !job.options.backwards {
         let (chain, part) = job.footprint(core)?;
-        return Ok((count(&chain), part));
+        let vectors = count(&chain);
+        job.give_back(chain);
+        return Ok((vectors, part));
     }
     // one voxel in 8 x 8 x 8 says enough
     let Some(extent) = Scaffold::new(job.chain, &job.spec.grid, core)?.extent() else {
@@ -109,7 +111,7 @@ fn demand(job: &Job, core: &Box3) -> Result<(usize, Box3), Error> {
 
 fn vectors_of(step: &LocalStep) -> usize {
     match step {
-        LocalStep::Field(field) => field.vectors.len(),
+        LocalStep::Field(field) => field.part.len(),
         _ => 0,
     }
 }

@@ -15,7 +15,7 @@ use crate::geom::{
     Box3, Chain, FieldApart, FieldSource, Grid, LocalChain, LocalStep, Point, SourceError,
     Transform,
 };
-use crate::volume::{self, Dtype, Output, Spec, Volume, Voxel};
+use crate::volume::{self, Codec, Dtype, Output, Spec, Volume, Voxel};
 use crate::with_voxel;
 
 mod cpu;
@@ -160,6 +160,7 @@ pub fn resample(
         spec,
         options,
         lost: AtomicU64::new(0),
+        vectors: Pool::default(),
     };
     if options.interpolation == Interpolation::Nearest {
         // voxels are converted, if at all, as they are read: labels of 64 bits stay whole
@@ -206,6 +207,8 @@ struct Job<'a> {
     options: &'a Options,
     /// Voxels that the chain, applied backwards, takes from nowhere.
     lost: AtomicU64,
+    /// For the parts of fields.
+    vectors: Pool<[f32; 3]>,
 }
 
 /// What a task has read.
@@ -272,6 +275,7 @@ impl Job<'_> {
                 let empty = input.is_none();
                 if let Some(input) = input {
                     inputs.give_back(input.voxels);
+                    self.give_back(input.chain);
                 }
                 Ok((voxels, empty))
             },
@@ -319,12 +323,14 @@ impl Job<'_> {
         let volumes = self.channels.iter().map(|volume| volume.reading_bytes(threads));
         let fields = self.fields().map(|field| field.reading_bytes(threads));
         // a chunk as it is and as it is stored
-        volumes.chain(fields).sum::<u64>() + (2 * unit * threads) as u64
+        let forms = if self.spec.codec == Codec::Raw { 1 } else { 2 };
+        volumes.chain(fields).sum::<u64>() + (forms * unit * threads) as u64
     }
 
     fn read<T: Voxel>(&self, task: &Task, pool: &Pool<T>) -> anyhow::Result<Option<Input<T>>> {
         let (chain, part) = self.footprint(&task.core)?;
         if part.is_empty() {
+            self.give_back(chain);
             return Ok(None);
         }
         let mut voxels = pool.take(self.channels.len() * part.len());
@@ -338,16 +344,24 @@ impl Job<'_> {
     fn footprint(&self, core: &Box3) -> Result<(LocalChain, Box3), Error> {
         let onto = &self.spec.grid;
         if !self.options.backwards {
-            let (chain, image) = self.chain.localise(onto.extent(core)).map_err(Error::Field)?;
+            let buffer = |len| self.vectors.take(len);
+            let local = self.chain.localise_into(onto.extent(core), buffer);
+            let (chain, image) = local.map_err(Error::Field)?;
             return Ok((chain, self.part(image)));
         }
-        let found = inverse::inverse(self.chain, onto, core, inverse::TOLERANCE)?;
+        let found =
+            inverse::inverse_from(self.chain, onto, core, inverse::TOLERANCE, &self.vectors)?;
         self.lost.fetch_add(found.lost, Ordering::Relaxed);
         let Some(image) = image_of(onto, core, &found) else {
+            self.vectors.give_back(found.vectors);
             return Ok((LocalChain::default(), Box3::of_shape([0; 3])));
         };
         let step = LocalStep::Field(found.into_step(onto, core));
         Ok((LocalChain { steps: vec![step] }, self.part(image)))
+    }
+
+    fn give_back(&self, chain: LocalChain) {
+        inverse::give_back(chain, &self.vectors);
     }
 
     /// The voxels of the moving volume that the values in a physical extent depend on.
