@@ -1,0 +1,94 @@
+# What the tests of the workflows stand on; run.sh reads it, where `here`, `root`, `scene` and `only` are set.
+# shellcheck shell=bash
+
+# it SENTENCE COMMAND...: a test; what it prints is shown where it fails.
+it() {
+    local sentence=$1
+    shift
+    case $sentence in *"$only"*) ;; *) return ;; esac
+    (set -e; "$@") > "$scene/said" 2>&1 # not as a condition: that would switch -e off
+    if [ $? -eq 0 ]; then
+        passed=$((passed + 1))
+        echo "ok      $sentence"
+    else
+        failed=$((failed + 1))
+        echo "FAILED  $sentence"
+        tail -n 40 "$scene/said" | sed 's/^/        /'
+    fi
+}
+
+# as_rounds OUT, as_pair OUT: as align.sh gives it in one go.
+as_rounds() {
+    if [ ! -e "$scene/rounds/summary.tsv" ]; then align_sh "$scene/rounds" "${rounds[@]}"; fi
+    python "$here/compare.py" "$scene/rounds" "$1"
+}
+as_pair() {
+    if [ ! -e "$scene/pair/report.html" ]; then align_sh "$scene/pair" "${pair[@]}"; fi
+    python "$here/compare.py" "$scene/pair" "$1"
+}
+
+# What is aligned: two rounds as far as it goes, or a pair as far as the local affines.
+rounds=(--samplesheet "$scene/rounds.csv") pair=(--moving "$scene/near/moving.zarr" --until local)
+
+# align_sh OUT [--moving VOLUME] ARGUMENTS...
+align_sh() {
+    local out=$1 moving=()
+    shift
+    if [ "$1" = --moving ]; then moving=("$2") && shift 2; fi
+    "$root/workflows/align.sh" "$scene/near/fixed.zarr" "${moving[@]}" "$out" --params "$scene/params.yaml" "$@"
+}
+
+# Each run has its own launch folder: history, cache and lock lie there.
+align_nf() {
+    local name=$1
+    shift
+    mkdir -p "$scene/launch-$name"
+    cd "$scene/launch-$name"
+    nextflow run "$root/workflows/align.nf" -profile test --phantom false -ansi-log false \
+        -params-file "$scene/params.yaml" --fixed "$scene/near/fixed.zarr" --outdir "$scene/$name" "$@"
+}
+
+# align_smk NAME --moving VOLUME --until STAGE and the like, [-- ARGUMENTS...]
+align_smk() {
+    local name=$1 settings=()
+    shift
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do
+        settings+=("${1#--}=$2") && shift 2
+    done
+    mkdir -p "$scene/launch-$name"
+    cd "$scene/launch-$name"
+    snakemake -s "$root/workflows/snakemake/align.smk" --cores 2 --resources mem_mb=16000 \
+        --workflow-profile "$root/workflows/snakemake/profiles/local" "${@:2}" \
+        --configfile "$scene/params.yaml" --config fixed="$scene/near/fixed.zarr" outdir="$scene/$name" parts=3 "${settings[@]}"
+}
+
+# wait_for FILE PID: until the file is there; fails where the process ends first.
+wait_for() {
+    until [ -e "$1" ]; do
+        kill -0 "$2" || return 1
+        sleep 0.05
+    done
+}
+
+# A folder that comes first on PATH, with a local-affine whose second part is killed at work, and then waits.
+# The file `at-work-NAME` says that it came so far, the file `go-NAME` lets it begin again.
+second_part_is_held() {
+    mkdir -p "$scene/bin-held-$1"
+    cat > "$scene/bin-held-$1/local-affine" << STANDIN
+#!/bin/sh
+case "\$*" in *"part 2/3"*)
+    timeout -s KILL 0.05 "$VOXLOOM_BIN/local-affine" "\$@"
+    touch "$scene/at-work-$1"
+    until [ -e "$scene/go-$1" ]; do sleep 0.1; done ;;
+esac
+exec "$VOXLOOM_BIN/local-affine" "\$@"
+STANDIN
+    chmod +x "$scene/bin-held-$1/local-affine"
+    PATH=$scene/bin-held-$1:$PATH
+}
+
+# let_go NAME: now that the head is dead. What it left behind works on, beside what comes next.
+let_go() {
+    touch "$scene/go-$1"
+    PATH=${PATH#"$scene/bin-held-$1:"}
+}
