@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::node::{self, Container, Node};
-use super::{Error, Existing, Format, n5, ome};
+use super::{Error, Existing, Format, n5, ome, store};
 use crate::geom::Grid;
 
 /// The places of an output.
@@ -120,22 +120,12 @@ impl Place {
     /// [`Error::Exists`], or [`Error::Format`] for what is no volume.
     pub(super) fn check(&self, location: &str, existing: Existing) -> Result<bool, Error> {
         let named = self.named();
-        if !named.is_dir() {
-            if named.exists() {
-                let message = "is a file; it is not replaced by a folder, give another name";
-                return Err(Error::format(location, message));
-            }
-            return Ok(false);
+        // one look: what is there may be replaced by another process meanwhile
+        if fs::metadata(named).is_ok_and(|found| !found.is_dir()) {
+            let message = "is a file; it is not replaced by a folder, give another name";
+            return Err(Error::format(location, message));
         }
-        let Some(node) = Node::read(named)? else {
-            let mut entries =
-                fs::read_dir(named).map_err(|e| Error::io("read", named, e))?.flatten();
-            let ours = |name: std::ffi::OsString| name.to_string_lossy().starts_with(".voxloom");
-            if entries.any(|entry| !ours(entry.file_name())) {
-                let message = "is a folder with files that are no volume; it is not replaced, give \
-                               another name";
-                return Err(Error::format(location, message));
-            }
+        let Some(node) = self.node(location)? else {
             return Ok(false);
         };
         if existing == Existing::Refuse {
@@ -159,6 +149,29 @@ impl Place {
             return Err(Error::format(location, message));
         }
         Ok(Node::read(&self.array)?.is_some_and(|node| node.is_array))
+    }
+
+    /// The node that is there; `None` where its folder is missing or holds nothing of anyone's.
+    fn node(&self, location: &str) -> Result<Option<Node>, Error> {
+        let named = self.named();
+        // between two looks, another process may put one array in the place of another
+        for _ in 0..4 {
+            if let Some(node) = Node::read(named)? {
+                return Ok(Some(node));
+            }
+            let mut entries = match fs::read_dir(named) {
+                Ok(entries) => entries.flatten(),
+                Err(error) if store::is_missing(&error) => return Ok(None),
+                Err(error) => return Err(Error::io("read", named, error)),
+            };
+            let ours = |name: std::ffi::OsString| name.to_string_lossy().starts_with(".voxloom");
+            if entries.all(|entry| ours(entry.file_name())) {
+                return Ok(None);
+            }
+        }
+        let message =
+            "is a folder with files that are no volume; it is not replaced, give another name";
+        Err(Error::format(location, message))
     }
 
     /// Removes what is there, after [`Place::check`].

@@ -319,7 +319,7 @@ fn a_small_array_is_whole_also_where_several_write_it_at_once() {
                 for length in [3, 5] {
                     let data = vec![f64::from(writer); length];
                     let shape = [length as u64];
-                    for _ in 0..20 {
+                    for _ in 0..60 {
                         write_small_array(location, &shape, &data, serde_json::Map::new()).unwrap();
                     }
                 }
