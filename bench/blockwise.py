@@ -1,7 +1,8 @@
 """Rows: agreement after global affine and deform, blockwise, on the tutorial pair; and whether faces of blocks show.
 
 Faces are compared with the same voxels of a run whose blocks meet elsewhere: some tissue is harder than other, whoever
-computes it. The correlation is that of the spec, 9.4: where the pulled image is not zero.
+computes it. Cores of tissue are those where the global affine alone gives 0.91 or more, as where the peer was measured at
+full resolution (0.918 -> 0.954, spec 9.4), outside of what we have. The correlation is that of the spec, 9.4: where the pulled image is not zero.
 """
 
 import json
@@ -15,7 +16,7 @@ REGION = (slice(56, 120), slice(88, 152), slice(200, 264))
 
 
 def ncc(fixed, moving, where):
-    return float(np.corrcoef(fixed[where].astype(float), moving[where].astype(float))[0, 1])
+    return float(np.corrcoef(fixed[where].ravel().astype(float), moving[where].ravel().astype(float))[0, 1])
 
 
 def pulled(moving, fixed, transform, name):
@@ -28,7 +29,7 @@ def aligned(fixed, moving, block, name):
     """The pulled image and what the receipt says."""
     size = ["--block-size", ",".join(map(str, block))] if block else []
     field = SCRATCH / f"{name}.zarr"
-    used = measure.ours("deform", fixed, moving, "--initial", AFFINE, "-o", field, "--overwrite", "-q", *size)
+    used = measure.ours("deform", fixed, moving, "--initial", AFFINE, "-o", field, "--elasticity", "2", "--overwrite", "-q", *size)
     receipt = json.loads((SCRATCH / f"{name}.zarr.receipt.json").read_text())["results"]
     return pulled(moving, fixed, SCRATCH / f"{name}.json", name), used, receipt
 
@@ -42,6 +43,19 @@ def near_faces(shape, block):
             index[axis] = slice(max(face - 4, 0), face + 4)
             found[tuple(index)] = True
     return found
+
+
+def cores_of_tissue(fixed, before, after, block, seen):
+    """Count and mean correlations of cubes of half a block that are alike beforehand."""
+    side = block[0] // 2
+    found = []
+    for corner in np.ndindex(*(n // side for n in fixed.shape)):
+        # from the far end in z, where tissue is
+        first = [fixed.shape[0] - (corner[0] + 1) * side, corner[1] * side, corner[2] * side]
+        cube = tuple(slice(f, f + side) for f in first)
+        if seen[cube].all() and ncc(fixed, before, cube) >= 0.91:
+            found.append((ncc(fixed, before, cube), ncc(fixed, after, cube)))
+    return len(found), *(round(float(v), 4) for v in np.mean(found, axis=0))
 
 
 AFFINE = globally_aligned()[2]
@@ -73,7 +87,11 @@ for name, fixed_at, moving_at, one, other in [
     }
     if inside.any():
         row |= {"peer's_region_global": round(ncc(fixed, before, inside), 4), "peer's_region_deform": round(ncc(fixed, first, inside), 4)}
+    count, tissue_before, tissue = cores_of_tissue(fixed, before, first, one, seen)
     row |= {
+        "tissue_cores": count,
+        "tissue_global": tissue_before,
+        "tissue_deform": tissue,
         "cores": round(ncc(fixed, first, cores), 4),
         "faces": round(ncc(fixed, first, faces), 4),
         f"same_voxels_without_a_face": round(ncc(fixed, second, faces), 4),
