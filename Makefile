@@ -42,7 +42,7 @@ lint:
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 
 bench: build
-	for row in startup resample spots match local_affine agreement phantom apply field refine deform blockwise held_out invmap; do \
+	for row in startup resample spots match parity local_affine agreement phantom apply field refine deform blockwise held_out invmap; do \
 	    VOXLOOM_BIN=$(abspath $(BIN)) \
 	    VOXLOOM_PEER_PYTHON=$$(tests/tools/python.sh bench/peers/requirements.txt bench/peers/requirements-nodeps.txt)/python \
 	    python3 bench/$$row.py || exit 1; \
