@@ -72,7 +72,7 @@ pub struct MatchOptions {
     #[arg(long, value_name = "UM", default_value = "12vox")]
     pub context_radius: ContextRadius,
 
-    /// Only spots at most this far apart, before alignment, can match [micrometres]
+    /// Only spots at most this far apart, before alignment, can match, micrometres
     #[arg(long, value_name = "UM")]
     pub max_distance: Option<f64>,
 
@@ -135,7 +135,7 @@ pub struct EstimateOptions {
     #[arg(long)]
     pub allow_reflection: bool,
 
-    /// A match fits if the map takes its fixed point this close to its moving point [micrometres]
+    /// A match fits if the map takes its fixed point this close to its moving point, micrometres
     #[arg(long, value_name = "UM", default_value_t = 2.0)]
     pub align_threshold: f64,
 

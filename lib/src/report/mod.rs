@@ -1,6 +1,6 @@
 //! Receipts, tables and volumes to one self-contained page.
 //!
-//! [`write`] reads what the programs left behind and writes three files: the page (HTML with all
+//! [`write()`] reads what the programs left behind and writes three files: the page (HTML with all
 //! pictures inside), the same numbers as JSON, and a state for Neuroglancer. Correlations are of
 //! all voxels, streamed tile by tile; pictures come from single planes: memory does not grow
 //! with the volumes.
