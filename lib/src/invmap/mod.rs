@@ -233,11 +233,15 @@ fn conclude(
         return Err(Error::Nothing { transform: options.transform.clone() });
     }
     out.set_attribute("reach", serde_json::json!(tally.reach))?;
-    if tally.lost > 0 {
+    let (lost, folded) = (tally.lost, tally.folded);
+    if folded > 0 {
         tracing::warn!(
-            "{} of {nodes} nodes have no inverse ({} where the map folds) and are unknown (NaN)",
-            tally.lost,
-            tally.folded
+            "{lost} of {nodes} nodes have no inverse, {folded} of them where the map folds; they are unknown (NaN)"
+        );
+    } else if lost > 0 {
+        tracing::info!(
+            "{lost} of {nodes} nodes have no inverse and are unknown (NaN): the map leads there from nowhere; it \
+             folds nowhere"
         );
     }
     Ok(())
