@@ -1,7 +1,5 @@
 //! Mutual information from a joint histogram with smooth bins (Mattes et al., IEEE TMI 22, 2003).
 
-use super::score::{Force, Score};
-
 /// Bins along either side.
 const BINS: usize = 32;
 /// Bins that the window of a value at the end of the range reaches into.
@@ -73,8 +71,8 @@ impl Bins {
         Histogram { pairs, count }
     }
 
-    /// The negative mutual information (nats) and the forces; none for too few samples.
-    pub(super) fn conclude(self, histogram: &Histogram) -> Option<Score> {
+    /// The mutual information (nats) and the forces; none for too few samples.
+    pub(super) fn conclude(self, histogram: &Histogram) -> Option<(f64, Table)> {
         if histogram.count < 2 {
             return None;
         }
@@ -94,13 +92,16 @@ impl Bins {
                 }
             }
         }
-        let table = Table { bins: self, log_ratio, per_sample: (1.0 / n) as f32 };
-        let force = Force::Table(Box::new(table));
-        Some(Score { energy: -information, count: histogram.count, force })
+        Some((information, Table { bins: self, log_ratio, per_sample: (1.0 / n) as f32 }))
     }
 }
 
 impl Histogram {
+    /// How many pairs there are.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
     pub(super) fn add(&mut self, other: &Self) {
         self.pairs.iter_mut().zip(&other.pairs).for_each(|(sum, more)| *sum += more);
         self.count += other.count;

@@ -1,6 +1,6 @@
 //! The three measures: from pairs of values to an energy and to the force on each value.
 
-use super::histogram::{Bins, Histogram};
+use super::histogram::{Bins, Histogram, Table};
 use super::{Error, Image, Samples};
 
 /// Which measure of agreement.
@@ -81,7 +81,7 @@ pub enum Force {
         free: Option<[f64; 2]>,
     },
     /// Looked up for each pair of values.
-    Table(Box<super::histogram::Table>),
+    Table(Box<Table>),
 }
 
 impl Scorer {
@@ -143,7 +143,11 @@ impl Scorer {
     /// The energy of all samples; none where too few are known or one side is constant.
     pub fn conclude(&self, whole: &Partial) -> Option<Score> {
         match (whole, &self.bins) {
-            (Partial::Histogram(histogram), Some(bins)) => bins.conclude(histogram),
+            (Partial::Histogram(histogram), Some(bins)) => {
+                let (information, table) = bins.conclude(histogram)?;
+                let force = Force::Table(Box::new(table));
+                Some(Score { energy: -information, count: histogram.count(), force })
+            }
             (Partial::Moments(sums), _) => match self.kind {
                 Kind::MeanSquares => mean_squares(sums),
                 _ => self.correlation(sums),

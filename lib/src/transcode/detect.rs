@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use super::reading::Source;
 use super::{Error, bigwarp, elastix, itk, matlab, matrices, ngff, nifti, nrrd};
 use crate::transform::{self, Kind};
 use crate::volume::{self, VectorArray};
@@ -15,6 +14,37 @@ const OTHERS: [(&[u8], &str); 2] = [
     (b"MATLAB 5", "is a MATLAB 5 file; ITK and ANTs write level 4, save it with '-v4'"),
     (b"\x89HDF", "is an HDF5 file; write the transform as .txt, .tfm or .mat"),
 ];
+
+/// A format that transforms are read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Source {
+    /// A chain's JSON, as voxloom writes it.
+    Json,
+    /// A field or local affines of voxloom.
+    Field,
+    /// BigStream's 4x4 text.
+    Bigstream,
+    /// An array of displacements of current BigStream.
+    BigstreamDisplacements,
+    /// An array of positions of BigStream of 2021.
+    BigstreamPositions,
+    /// ITK's text.
+    Itk,
+    /// A MATLAB file of ITK or ANTs.
+    Ants,
+    /// greedy's matrix.
+    Greedy,
+    /// elastix' parameter file.
+    Elastix,
+    /// BigWarp's landmarks.
+    Bigwarp,
+    /// A displacement field in NIfTI, of ITK, ANTs or greedy.
+    Nifti,
+    /// A displacement field in NRRD.
+    Nrrd,
+    /// OME-NGFF coordinate transformations.
+    Ngff,
+}
 
 /// The format of what is at `location`.
 pub(super) fn source_of(location: &str) -> Result<Source, Error> {

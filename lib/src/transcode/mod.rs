@@ -33,8 +33,9 @@ mod tps;
 mod world;
 
 pub use bigwarp::Fit;
+pub use detect::Source;
 pub use flags::Flags;
-pub use reading::{Reading, Source};
+pub use reading::Reading;
 pub use target::Target;
 pub use world::{Frame, Unit};
 

@@ -5,43 +5,13 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::bigwarp::{self, Fit};
+use super::detect::{self, Source};
 use super::pieces::{Foreign, Holds, Payload, Piece};
 use super::world::{Frame, Unit, World};
-use super::{Error, detect, elastix, itk, matrices, ngff, nifti, nrrd};
+use super::{Error, elastix, itk, matrices, ngff, nifti, nrrd};
 use crate::geom::{Grid, Point};
 use crate::transform::{self, Axes, Direction, Kind, Step};
 use crate::volume::{FlatVectors, VectorArray};
-
-/// A format that transforms are read from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Source {
-    /// A chain's JSON, as voxloom writes it.
-    Json,
-    /// A field or local affines of voxloom.
-    Field,
-    /// BigStream's 4x4 text.
-    Bigstream,
-    /// An array of displacements of current BigStream.
-    BigstreamDisplacements,
-    /// An array of positions of BigStream of 2021.
-    BigstreamPositions,
-    /// ITK's text.
-    Itk,
-    /// A MATLAB file of ITK or ANTs.
-    Ants,
-    /// greedy's matrix.
-    Greedy,
-    /// elastix' parameter file.
-    Elastix,
-    /// BigWarp's landmarks.
-    Bigwarp,
-    /// A displacement field in NIfTI, of ITK, ANTs or greedy.
-    Nifti,
-    /// A displacement field in NRRD.
-    Nrrd,
-    /// OME-NGFF coordinate transformations.
-    Ngff,
-}
 
 /// What a user says beside the file.
 #[derive(Clone, Debug, Default, PartialEq)]

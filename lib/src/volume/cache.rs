@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Error;
-use super::source::Block;
+use super::block::Block;
 
 /// What a volume keeps unless it is told otherwise, bytes.
 pub(super) const LIMIT: usize = 64 << 20;

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
+use super::block::Block;
 use super::cache::{self, Cache};
 use super::node::{Container, Node};
 use super::output::{self, Each, Writer};
 use super::place::Place;
-use super::source::{self, Block, Layout, Scratch, Source, View};
+use super::source::{self, Layout, Scratch, Source, View};
 use super::zarr::{self, ArraySpec, ZarrSource};
-use super::{Codec, Dtype, Error, Existing, calibration, open, store};
+use super::{Codec, Dtype, Error, Existing, calibration, store};
 use crate::geom::{Box3, FieldSource, Grid, Point, SourceError};
 
 /// The direction of transforms, as it is written.
@@ -102,7 +103,7 @@ impl FieldFile {
     }
 
     fn open_in(location: &str, wanted: &str) -> Result<Self, Error> {
-        let path = open::path_of(location)?;
+        let path = store::path_of(location)?;
         let Some(node) = Node::read(&path)? else {
             return Err(Error::missing(location, "a Zarr array of displacements is wanted"));
         };
@@ -242,7 +243,7 @@ impl FieldOutput {
             let message = format!("cannot be created with {grid:?} and chunks of {chunk:?}");
             return Err(Error::format(location, message));
         }
-        let path = open::path_of(location)?;
+        let path = store::path_of(location)?;
         let place = Place::of_array(location, &path, Container::Zarr3)?;
         let metadata = zarr::metadata(&ArraySpec {
             container: Container::Zarr3,
@@ -274,7 +275,7 @@ impl FieldOutput {
             place.make_groups()?;
             output::write_metadata(&path, Container::Zarr3, metadata, attributes)?;
         }
-        store::sweep(&output::partial_folder(&path));
+        store::sweep(&store::partial_folder(&path));
         store::sweep(&path);
         let Some(node) = Node::read(&path)? else {
             return Err(Error::missing(location, "it was created a moment ago"));

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::block::Block;
 use super::dtype::ByteOrder;
-use super::source::{Block, Layout, Scratch, Source};
+use super::source::{Layout, Scratch, Source};
 use super::{Error, store};
 
 /// A file that holds one array, C order, from `offset` on. Its blocks are planes of the last two

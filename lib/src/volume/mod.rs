@@ -10,6 +10,7 @@ use std::path::Path;
 
 use crate::geom::{Grid, Point};
 
+mod block;
 mod cache;
 mod calibration;
 mod dtype;

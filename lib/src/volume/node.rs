@@ -129,7 +129,7 @@ impl Node {
 /// # Errors
 /// [`Error`]: metadata that cannot be read.
 pub fn attributes(location: &str) -> Result<Option<(Map<String, Value>, bool)>, Error> {
-    let node = Node::read(&super::open::path_of(location)?)?;
+    let node = Node::read(&store::path_of(location)?)?;
     Ok(node.map(|node| (node.attributes, node.is_array)))
 }
 

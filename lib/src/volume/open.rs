@@ -32,23 +32,9 @@ pub(super) struct Found {
     pub(super) attributes: serde_json::Map<String, Value>,
 }
 
-/// A location as a path.
-pub(super) fn path_of(location: &str) -> Result<PathBuf, Error> {
-    let path = location.strip_prefix("file://").unwrap_or(location);
-    if let Some((scheme, _)) = path.split_once("://") {
-        let message = format!("'{scheme}://' is not a place that this build can reach; use a path");
-        return Err(Error::format(location, message));
-    }
-    if path.is_empty() {
-        return Err(Error::format(location, "is an empty location; give a path"));
-    }
-    let trimmed = path.trim_end_matches('/');
-    Ok(PathBuf::from(if trimmed.is_empty() { "/" } else { trimmed }))
-}
-
 /// Finds and opens what is at a location.
 pub(super) fn find(location: &str) -> Result<Found, Error> {
-    let path = path_of(location)?;
+    let path = store::path_of(location)?;
     match fs::metadata(&path) {
         Ok(meta) if meta.is_dir() => folder(location, &path),
         Ok(_) => file(location, &path),
@@ -107,7 +93,7 @@ fn file(location: &str, path: &Path) -> Result<Found, Error> {
                 names.reverse();
             }
             (Box::new(file), names, calibration, Format::Npy)
-        } else if is_tiff(start) {
+        } else if tiff::is_tiff(start) {
             let (source, names, calibration) = tiff::open(location, path)?;
             (source, names, calibration, Format::Tiff)
         } else if start.starts_with(stack::PNG) {
@@ -126,11 +112,6 @@ fn file(location: &str, path: &Path) -> Result<Found, Error> {
         format,
         attributes: serde_json::Map::new(),
     })
-}
-
-/// Whether a file begins as TIFF or `BigTIFF` files do.
-pub(super) fn is_tiff(start: &[u8]) -> bool {
-    [b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b"].iter().any(|m| start.starts_with(*m))
 }
 
 /// A group of several images does not say which one is meant.

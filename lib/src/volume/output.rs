@@ -12,11 +12,6 @@ use super::zarr::{self, ArraySpec, ZarrSink};
 use super::{Dtype, Error, Existing, Format, Spec, Voxel, calibration, open, store};
 use crate::geom::{Box3, Grid};
 
-/// Where the temporary files of an array live: on its file system, and out of the way of listings.
-pub(super) fn partial_folder(array: &Path) -> PathBuf {
-    array.join(".voxloom").join("partial")
-}
-
 /// A volume open for writing. Chunks are written whole, each under a temporary name that is then
 /// renamed; a box to be written is a union of whole chunks (shards), cut at the volume's end.
 pub struct Output {
@@ -68,7 +63,7 @@ impl Output {
         existing: Existing,
     ) -> Result<Self, Error> {
         check(location, spec)?;
-        let path = open::path_of(location)?;
+        let path = store::path_of(location)?;
         let Some(container) = place::container(spec.format) else {
             let file = PlaneFile::create(location, &path, spec, existing)?;
             let [_, height, width] = spec.grid.shape;
@@ -105,7 +100,7 @@ impl Output {
             write_metadata(&place.array, container, metadata, Map::new())?;
         }
         place.register(location, &spec.grid, channels.is_some(), false)?;
-        store::sweep(&partial_folder(&place.array));
+        store::sweep(&store::partial_folder(&place.array));
         store::sweep(&place.array);
         let each = if channels.is_some() { Each::Channel } else { Each::Voxel };
         Self::open_array(location, &place.array, each)

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{Error, Existing, Format, Spec, npy, open, store, tiff};
+use super::{Error, Existing, Format, Spec, npy, store, tiff};
 
 /// A file being written.
 pub(super) struct PlaneFile {
@@ -185,7 +185,7 @@ fn check_removal(location: &str, target: &Path) -> Result<(), Error> {
     let mut start = Vec::new();
     match store::read_range(target, 0, 6, &mut start) {
         Ok(None) => Ok(()),
-        Ok(Some(true)) if start.starts_with(npy::MAGIC) || open::is_tiff(&start) => Ok(()),
+        Ok(Some(true)) if start.starts_with(npy::MAGIC) || tiff::is_tiff(&start) => Ok(()),
         Ok(_) => {
             let message = "is a file that is neither TIFF nor .npy; it is not replaced, give \
                            another name";

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::node::{self, Container, Node};
 use super::open;
 use super::place::Place;
-use super::{Error, n5, ome};
+use super::{Error, n5, ome, store};
 use crate::geom::Grid;
 
 /// One resolution of an image.
@@ -66,7 +66,7 @@ fn grid(location: &str) -> Result<Grid, Error> {
 /// # Errors
 /// [`Error`]: no such array, or an image that cannot take it.
 pub fn add_level(image: &str, name: &str, grid: &Grid) -> Result<(), Error> {
-    let group = open::path_of(image)?;
+    let group = store::path_of(image)?;
     let array = group.join(name);
     let location = format!("{image}/{name}");
     let Some(node) = Node::read(&array)?.filter(|node| node.is_array) else {

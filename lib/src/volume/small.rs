@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::node::{Container, Node};
 use super::place::Place;
 use super::zarr::{self, ArraySpec, ZarrSink};
-use super::{Codec, Dtype, Error, Existing, open, output, store};
+use super::{Codec, Dtype, Error, Existing, output, store};
 
 /// Writes a Zarr array of one chunk, in the place of an array that is there. It appears whole: what a
 /// kill leaves behind is no array, and in nobody's way.
@@ -26,7 +26,7 @@ pub fn write_small_array(
         let message = format!("cannot hold {} numbers in the shape {shape:?}", data.len());
         return Err(Error::format(location, message));
     }
-    let path = open::path_of(location)?;
+    let path = store::path_of(location)?;
     let place = Place::of_array(location, &path, Container::Zarr3)?;
     place.check(location, Existing::Overwrite)?;
     let metadata = zarr::metadata(&ArraySpec {
@@ -70,7 +70,7 @@ pub fn write_small_array(
 /// # Errors
 /// [`Error`]: nothing there, or no such array.
 pub fn read_small_array(location: &str) -> Result<(Vec<u64>, Vec<f64>, Map<String, Value>), Error> {
-    let path = open::path_of(location)?;
+    let path = store::path_of(location)?;
     let Some(node) = Node::read(&path)? else {
         return Err(Error::missing(location, "a Zarr array of float64 is wanted"));
     };

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::block::Block;
 use super::calibration::Calibration;
 use super::dtype::ByteOrder;
-use super::source::{Block, Layout, Scratch, Source};
+use super::source::{Layout, Scratch, Source};
 use super::{Dtype, Error, tiff};
 
 /// What a PNG begins with.

@@ -31,6 +31,25 @@ pub(super) fn hash(parts: &[&[u8]]) -> u64 {
     })
 }
 
+/// A location as a path.
+pub(super) fn path_of(location: &str) -> Result<PathBuf, Error> {
+    let path = location.strip_prefix("file://").unwrap_or(location);
+    if let Some((scheme, _)) = path.split_once("://") {
+        let message = format!("'{scheme}://' is not a place that this build can reach; use a path");
+        return Err(Error::format(location, message));
+    }
+    if path.is_empty() {
+        return Err(Error::format(location, "is an empty location; give a path"));
+    }
+    let trimmed = path.trim_end_matches('/');
+    Ok(PathBuf::from(if trimmed.is_empty() { "/" } else { trimmed }))
+}
+
+/// Where the temporary files of an array live: on its file system, and out of the way of listings.
+pub(super) fn partial_folder(array: &Path) -> PathBuf {
+    array.join(".voxloom").join("partial")
+}
+
 /// This machine's mark, process numbers being its own: the host and the space of process numbers.
 fn machine() -> &'static str {
     static MACHINE: OnceLock<String> = OnceLock::new();

@@ -1,11 +1,8 @@
 //! The kernel: what lies at every position of a block.
 
-use super::rows::{LANES, Positions, Rows};
+use super::rows::{LANES, ON_VOXEL, Positions, Rows};
 use super::{Dtype, Interpolation, Options, Rounding, Voxel, lanczos, spline};
 use crate::geom::Box3;
-
-/// Closer than this to a voxel, in voxels, counts as being on it.
-pub(super) const ON_VOXEL: f32 = 1e-6;
 
 /// How far from a position, in voxels, a value can depend on the moving volume.
 pub(super) fn support(interpolation: Interpolation) -> i64 {

@@ -9,7 +9,7 @@
 
 use std::f64::consts::PI;
 
-use super::cpu::ON_VOXEL;
+use super::rows::ON_VOXEL;
 use crate::volume::Voxel;
 
 /// Voxels on each side of a position that have a say.

@@ -5,6 +5,9 @@ use crate::geom::{Affine, Box3, FieldPart, Grid, LocalAffines, LocalChain, Local
 /// Voxels that a kernel takes at once; buffers of positions are padded to a multiple of it.
 pub(super) const LANES: usize = 16;
 
+/// Closer than this to a voxel, in voxels, counts as being on it.
+pub(super) const ON_VOXEL: f32 = 1e-6;
+
 /// Closer than this to a sample of a field, in samples, counts as being on it.
 const ON_SAMPLE: f64 = 1e-6;
 

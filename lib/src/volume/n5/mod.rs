@@ -17,11 +17,12 @@ use serde_json::{Map, Value, json};
 
 pub(super) use compression::Compression;
 
+use super::block::Block;
 use super::dtype::ByteOrder;
 use super::node::Node;
-use super::source::{Block, Layout, Scratch, Source};
+use super::source::{Layout, Scratch, Source};
 use super::store;
-use super::{Dtype, Error, Spec, output};
+use super::{Dtype, Error, Spec};
 use crate::geom::Grid;
 
 /// An N5 array, for reading and for writing.
@@ -91,7 +92,7 @@ impl N5Array {
         self.compression
             .encode(bytes, self.layout.dtype.size(), &mut out)
             .map_err(|error| Error::format(&self.location, format!("cannot encode: {error}")))?;
-        store::write_by_way_of(&output::partial_folder(&self.path), &path, &out)
+        store::write_by_way_of(&store::partial_folder(&self.path), &path, &out)
     }
 }
 

@@ -9,10 +9,11 @@ use tiff::decoder::{ChunkType, Decoder};
 use tiff::tags::{ByteOrder as TiffOrder, SampleFormat, Tag};
 
 use super::Description;
+use crate::volume::block::Block;
 use crate::volume::calibration::Calibration;
 use crate::volume::dtype::ByteOrder;
 use crate::volume::flat::{FlatFile, planes};
-use crate::volume::source::{Block, Layout, Scratch, Source};
+use crate::volume::source::{Layout, Scratch, Source};
 use crate::volume::{Dtype, Error};
 
 /// Reads one after another of a file's pages: where it stands matters.

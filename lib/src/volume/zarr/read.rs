@@ -11,9 +11,10 @@ use zarrs::array::{
 };
 
 use super::{chunk_error, options};
+use crate::volume::block::{Block, c_strides};
 use crate::volume::dtype::ByteOrder;
 use crate::volume::node::{Container, Node};
-use crate::volume::source::{Block, Layout, Scratch, Source, c_strides};
+use crate::volume::source::{Layout, Scratch, Source};
 use crate::volume::store::{self, Folder};
 use crate::volume::{Dtype, Error};
 

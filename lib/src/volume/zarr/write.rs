@@ -6,9 +6,9 @@ use zarrs::array::codec::api::ArrayToBytesCodecTraits;
 use zarrs::array::{Array, ArrayBytes};
 
 use super::options;
+use crate::volume::Error;
 use crate::volume::node::Node;
 use crate::volume::store::{self, Folder};
-use crate::volume::{Error, output};
 
 /// A Zarr array open for writing, chunk by chunk (shard by shard).
 pub(in crate::volume) struct ZarrSink {
@@ -22,7 +22,7 @@ impl ZarrSink {
     pub(in crate::volume) fn open(location: &str, node: &Node) -> Result<Self, Error> {
         let array = super::array(location, node)?;
         let fill = array.fill_value().as_ne_bytes().to_vec();
-        let partial = output::partial_folder(&node.path);
+        let partial = store::partial_folder(&node.path);
         Ok(Self { location: location.to_owned(), array, partial, fill })
     }
 
