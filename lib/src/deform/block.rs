@@ -186,17 +186,10 @@ fn sums(stage: &Stage, field: &Field, options: &Options) -> Sums {
 
 /// Steps until the images come no nearer.
 fn descend(stage: &Stage, mut field: Field, iterations: usize, options: &Options) -> Field {
-    let (nodes, voxel) = (stage.nodes, stage.voxel);
-    let unit = unit(stage.pixels.spacing(voxel), stage.pixels.shape);
-    let window = options.window * unit;
-    let smooth = |image: &Vec<f32>| nodes.smooth(image, window, voxel);
-    let inverse = |tensor: [Vec<f32>; 6]| invert(&tensor.each_ref().map(smooth), options.damping);
-    let mut fixed_inverse =
-        if options.metric == Metric::Mi { None } else { Some(inverse(stage.tensor())) };
-    let mut longest = LONGEST * unit;
+    let mut descent = Descent::new(stage, options);
     let mut best: Option<(f64, Field)> = None;
     for _ in 0..=iterations {
-        let now = sums(stage, &field, options);
+        let mut now = sums(stage, &field, options);
         if now.voxels == 0 {
             break;
         }
@@ -205,21 +198,12 @@ fn descend(stage: &Stage, mut field: Field, iterations: usize, options: &Options
             if gain < 0.0 {
                 // too far: again from the best so far, with smaller steps
                 field.clone_from(kept);
-                longest *= 0.5;
-                if longest < 0.1 * LONGEST * unit {
+                descent.longest *= 0.5;
+                if descent.longest < 0.1 * LONGEST * descent.unit {
                     break;
                 }
-                let again = sums(stage, &field, options);
-                field = step(
-                    stage,
-                    &field,
-                    &again,
-                    &mut fixed_inverse,
-                    &inverse,
-                    &smooth,
-                    longest,
-                    options,
-                );
+                now = sums(stage, &field, options);
+                field = descent.step(&field, &now);
                 continue;
             }
             if gain < options.tolerance {
@@ -227,43 +211,65 @@ fn descend(stage: &Stage, mut field: Field, iterations: usize, options: &Options
                 break;
             }
         }
-        let next =
-            step(stage, &field, &now, &mut fixed_inverse, &inverse, &smooth, longest, options);
+        let next = descent.step(&field, &now);
         best = Some((now.energy, field));
         field = next;
     }
-    best.map_or_else(|| nodes.zeros(), |(_, field)| field)
+    best.map_or_else(|| stage.nodes.zeros(), |(_, field)| field)
 }
 
-/// One step: the update of each node, put before the field, the whole smoothed; halved until
-/// nothing folds.
-fn step(
-    stage: &Stage,
-    field: &Field,
-    now: &Sums,
-    fixed_inverse: &mut Option<[Vec<f32>; 6]>,
-    inverse: &impl Fn([Vec<f32>; 6]) -> [Vec<f32>; 6],
-    smooth: &impl Fn(&Vec<f32>) -> Vec<f32>,
+/// What the steps of one resolution have in common.
+struct Descent<'a> {
+    stage: &'a Stage<'a>,
+    options: &'a Options,
+    /// The inverse of the normal equations' matrices, where steps leave them as they are.
+    inverse: Option<[Vec<f32>; 6]>,
+    /// The voxel of this resolution, micrometres.
+    unit: f64,
+    /// How far a step may go, micrometres.
     longest: f64,
-    options: &Options,
-) -> Field {
-    let (nodes, voxel) = (stage.nodes, stage.voxel);
-    let own = now.tensor.as_ref().map(|tensor| inverse(tensor.clone()));
-    let Some(inverse) = own.as_ref().or(fixed_inverse.as_ref()) else { return field.clone() };
-    let slope = now.slope.each_ref().map(smooth);
-    let unit = unit(stage.pixels.spacing(voxel), stage.pixels.shape);
-    let elastic = options.elasticity * unit;
-    let mut longest = longest;
-    for _ in 0..4 {
-        let update = solve(inverse, &slope, longest as f32);
-        let sum = nodes.compose(field, &update, voxel);
-        let next = sum.each_ref().map(|image| nodes.smooth(image, elastic, voxel));
-        if nodes.least_jacobian(&next, voxel).0 > LEAST_JACOBIAN {
-            return next;
+}
+
+impl<'a> Descent<'a> {
+    fn new(stage: &'a Stage<'a>, options: &'a Options) -> Self {
+        let unit = unit(stage.pixels.spacing(stage.voxel), stage.pixels.shape);
+        let mut descent = Self { stage, options, inverse: None, unit, longest: LONGEST * unit };
+        if options.metric != Metric::Mi {
+            descent.inverse = Some(descent.inverted(&stage.tensor()));
         }
-        longest *= 0.5;
+        descent
     }
-    field.clone()
+
+    /// The sums of each node's window.
+    fn windowed(&self, image: &[f32]) -> Vec<f32> {
+        self.stage.nodes.smooth(image, self.options.window * self.unit, self.stage.voxel)
+    }
+
+    fn inverted(&self, tensor: &[Vec<f32>; 6]) -> [Vec<f32>; 6] {
+        let windowed = tensor.each_ref().map(|image| self.windowed(image));
+        invert(&windowed, self.options.damping)
+    }
+
+    /// One step: the update of each node, put before the field, the whole smoothed; halved until
+    /// nothing folds.
+    fn step(&self, field: &Field, now: &Sums) -> Field {
+        let (nodes, voxel) = (self.stage.nodes, self.stage.voxel);
+        let own = now.tensor.as_ref().map(|tensor| self.inverted(tensor));
+        let Some(inverse) = own.as_ref().or(self.inverse.as_ref()) else { return field.clone() };
+        let slope = now.slope.each_ref().map(|image| self.windowed(image));
+        let elastic = self.options.elasticity * self.unit;
+        let mut longest = self.longest;
+        for _ in 0..4 {
+            let update = solve(inverse, &slope, longest as f32);
+            let sum = nodes.compose(field, &update, voxel);
+            let next = sum.each_ref().map(|image| nodes.smooth(image, elastic, voxel));
+            if nodes.least_jacobian(&next, voxel).0 > LEAST_JACOBIAN {
+                return next;
+            }
+            longest *= 0.5;
+        }
+        field.clone()
+    }
 }
 
 #[cfg(test)]

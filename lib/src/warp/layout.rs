@@ -23,10 +23,10 @@ pub(super) struct Layout {
     pub(super) part: usize,
 }
 
-/// Chooses blocks; `bytes` says what a block costs from its output and input voxels.
+/// Chooses blocks; `bytes` says what a block costs from its output voxels and the shape of what it reads.
 pub(super) fn choose(
     job: &Job,
-    bytes: &dyn Fn(usize, usize) -> u64,
+    bytes: &dyn Fn(usize, [usize; 3]) -> u64,
     ctx: &Context,
 ) -> Result<Layout, Error> {
     let (bounds, unit) = (job.spec.grid.bounds(), job.spec.shard.unwrap_or(job.spec.chunk));
@@ -75,7 +75,7 @@ fn grown(unit: [usize; 3], shape: [usize; 3], most: usize) -> [usize; 3] {
 fn dearest(
     job: &Job,
     block: [usize; 3],
-    bytes: &dyn Fn(usize, usize) -> u64,
+    bytes: &dyn Fn(usize, [usize; 3]) -> u64,
 ) -> Result<(u64, usize), Error> {
     let bounds = job.spec.grid.bounds();
     let count = bounds.tiles(block).count();
@@ -86,7 +86,7 @@ fn dearest(
     for core in bounds.tiles(block).step_by(every) {
         let (vectors, part) = demand(job, &core)?;
         greatest = greatest.max(part.len());
-        most = most.max(bytes(core.len(), part.len()) + (vectors * size_of::<[f32; 3]>()) as u64);
+        most = most.max(bytes(core.len(), part.shape()) + (vectors * size_of::<[f32; 3]>()) as u64);
     }
     // what has not been looked at may read more
     Ok(if every > 1 { (most + most / 10, greatest + greatest / 10) } else { (most, greatest) })

@@ -222,11 +222,11 @@ type Kernel<T, O> = fn(&cpu::Moving<T>, &Rows, &Box3, &Options, &mut [O]);
 
 impl Job<'_> {
     fn run<T: Voxel, O: Voxel>(&self, ctx: &Context, kernel: Kernel<T, O>) -> Result<(), Error> {
-        let bytes = |core: usize, part: usize| {
+        let bytes = |core: usize, part: [usize; 3]| {
+            let read = part.iter().product::<usize>() * size_of::<T>();
             let cubic = self.options.interpolation == Interpolation::Cubic;
-            let voxel = size_of::<T>() + if cubic { size_of::<f32>() } else { 0 };
-            let channels = self.channels.len();
-            (channels * (part * voxel + core * size_of::<O>())) as u64
+            let filtered = if cubic { spline::Coefficients::bytes(part) } else { 0 };
+            (self.channels.len() * (read + filtered + core * size_of::<O>())) as u64
         };
         // before anything is looked at: what that leaves behind is used again
         let before = blocks::resident_memory();

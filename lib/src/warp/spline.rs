@@ -24,6 +24,11 @@ pub(super) struct Coefficients {
 }
 
 impl Coefficients {
+    /// What those of a block of `shape` hold.
+    pub(super) fn bytes(shape: [usize; 3]) -> usize {
+        shape.map(|n| n + BEFORE + AFTER).iter().product::<usize>() * size_of::<f32>()
+    }
+
     /// Filters the `voxels` of a block of `shape`.
     pub(super) fn new<T: Voxel>(voxels: &[T], shape: [usize; 3]) -> Self {
         let padded = shape.map(|n| n + BEFORE + AFTER);
