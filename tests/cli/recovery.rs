@@ -89,6 +89,32 @@ fn local_affine_ends_in_the_same_bytes_after_20_kills() {
     survives_kills("local-affine", local);
 }
 
+#[test]
+fn a_kill_between_the_last_steps_of_local_affine_leaves_nothing_undone() {
+    let scene = Scene::new();
+    let (out, table) = (scene.at("local.zarr"), scene.at("blocks.csv"));
+    let run = |more: &[&str]| {
+        let mut command = program("local-affine");
+        command.args(local(&out)).args(["--table", &table]).args(more).assert()
+    };
+    // after --finish the rows stay, as they do where a kill comes before they are removed
+    run(&["--part", "1/1"]).success();
+    run(&["--finish"]).success();
+    let left = format!("{out}.voxloom");
+    assert!(Path::new(&left).exists());
+    let (maps, rows) = (chunks(&out), std::fs::read(&table).unwrap());
+    run(&["--resume"]).success();
+    assert!(!Path::new(&left).exists() && chunks(&out) == maps);
+    // a table that is not there is made
+    std::fs::remove_file(&table).unwrap();
+    run(&["--resume"]).success();
+    assert!(std::fs::read(&table).unwrap() == rows && chunks(&out) == maps);
+    // and one that is there is not overwritten
+    std::fs::remove_dir_all(&out).unwrap();
+    run(&[]).failure();
+    assert!(std::fs::read(&table).unwrap() == rows && !Path::new(&out).exists());
+}
+
 fn deform(out: &str) -> Vec<String> {
     let pair = Pair::get();
     [&pair.at("fixed.zarr"), &pair.at("moving.zarr"), "--initial", &pair.at("global.json")]

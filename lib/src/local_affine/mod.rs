@@ -150,14 +150,21 @@ pub fn align(
     let start = initial.as_affine().ok_or_else(|| Error::NoMatrix(options.initial.clone()))?;
     let pair = Pair { fixed, moving, initial, options };
     let plan = plan(&pair, block);
-    if plan.is_all_asked(ctx) || is_done(output, &plan, ctx)? {
+    if plan.is_all_asked(ctx) {
+        return Ok(());
+    }
+    let folder = blocks::folder_beside(Path::new(output));
+    if is_done(output, table, &plan, ctx)? {
+        // a kill may have come before the last step
+        if ctx.gathers() && folder.exists() {
+            Rows::create(&folder)?.remove(ctx)?;
+        }
         return Ok(());
     }
     ctx.input(fixed);
     ctx.input(moving);
     ctx.input_file(&options.initial);
     ctx.output_file(Path::new(output));
-    let folder = blocks::folder_beside(Path::new(output));
     let rows = Rows::create(&folder)?;
     first_pass(&pair, &plan, &rows, &folder, ctx)?;
     if !ctx.gathers() {
@@ -179,11 +186,12 @@ pub fn align(
     let mut extra = Map::new();
     extra.insert("run".into(), json!(plan.fingerprint));
     let existing = if ctx.existing == Existing::Refuse { Existing::Resume } else { ctx.existing };
-    transform::write_local_affines(output, &maps, extra, existing)?;
+    // last what says that all is done
     if let Some(path) = table {
         table::write_blocks(path, &table_rows)?;
         ctx.output_file(path);
     }
+    transform::write_local_affines(output, &maps, extra, existing)?;
     Ok(rows.remove(ctx)?)
 }
 
@@ -204,15 +212,20 @@ fn plan(pair: &Pair, block: [usize; 3]) -> Plan {
     Plan::tile(pair.fixed.grid().bounds(), size, bytes, text)
 }
 
-/// Whether `--resume` finds the output whole; one of other parameters is refused.
-fn is_done(output: &str, plan: &Plan, ctx: &Context) -> anyhow::Result<bool> {
+/// Whether `--resume` finds the outputs whole; one of other parameters is refused.
+fn is_done(output: &str, table: Option<&Path>, plan: &Plan, ctx: &Context) -> anyhow::Result<bool> {
+    for path in table.into_iter().chain([Path::new(output)]) {
+        ctx.refuse_existing(path)?;
+    }
     if ctx.existing == Existing::Overwrite || !Path::new(output).exists() {
         return Ok(false);
     }
-    ctx.refuse_existing(Path::new(output))?;
     let (_, _, attributes) = volume::read_small_array(output)?;
     let same = attributes.get("run").and_then(|v| v.as_str()) == Some(&plan.fingerprint);
-    if same { Ok(true) } else { Err(Error::OtherRun(output.to_owned()).into()) }
+    if !same {
+        return Err(Error::OtherRun(output.to_owned()).into());
+    }
+    Ok(table.is_none_or(Path::exists))
 }
 
 fn first_pass(
