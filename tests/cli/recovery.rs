@@ -125,6 +125,31 @@ fn deform(out: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_field_that_is_done_is_not_made_again_and_nothing_beside_it_is_overwritten() {
+    let scene = Scene::new();
+    let out = scene.at("deform.zarr");
+    let run = |more: &[&str]| program("deform").args(deform(&out)).args(more).assert();
+    let document = scene.file("deform.json", "{}");
+    run(&[]).failure();
+    assert!(std::fs::read(&document).unwrap() == b"{}" && !Path::new(&out).exists());
+    std::fs::remove_file(&document).unwrap();
+    run(&["--part", "1/1"]).success();
+    run(&["--finish"]).success();
+    let left = format!("{out}.voxloom");
+    assert!(Path::new(&left).exists());
+    let (chain, before) = (std::fs::read(&document).unwrap(), modified(&out));
+    run(&["--resume"]).success();
+    assert!(!Path::new(&left).exists() && modified(&out) == before);
+    let other = run(&["--resume", "--elasticity", "7"]).failure();
+    let said = String::from_utf8_lossy(&other.get_output().stderr).into_owned();
+    assert!(said.contains("elasticity") && said.contains("--overwrite"), "{said}");
+    assert!(std::fs::read(&document).unwrap() == chain && modified(&out) == before);
+    std::fs::remove_file(&document).unwrap();
+    run(&["--resume"]).success();
+    assert!(std::fs::read(&document).unwrap() == chain);
+}
+
+#[test]
 fn deform_ends_in_the_same_bytes_after_20_kills() {
     survives_kills("deform", deform);
 }

@@ -228,15 +228,18 @@ pub(super) fn clear(folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// The first words in which two descriptions of a plan differ.
-fn difference(begun: &str, asked: &str) -> [String; 2] {
+/// The first words in which two descriptions of a plan differ, with the name before them.
+pub(super) fn difference(begun: &str, asked: &str) -> [String; 2] {
     let word_end = |c: char| matches!(c, ';' | '\n' | ' ' | '{' | '}');
     let same = begun.bytes().zip(asked.bytes()).take_while(|(a, b)| a == b).count();
     [begun, asked].map(|text| {
         let same = (0..=same).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        let start = text[..same].rfind(word_end).map_or(0, |at| at + 1);
+        let mut start = text[..same].rfind(word_end).map_or(0, |at| at + 1);
+        if let Some(name) = text[..start].strip_suffix(": ") {
+            start = name.rfind(word_end).map_or(0, |at| at + 1);
+        }
         let end = text[same..].find(word_end).map_or(text.len(), |at| same + at);
-        let word: String = text[start..end].chars().take(80).collect();
+        let word: String = text[start..end].trim_end_matches(',').chars().take(80).collect();
         if word.is_empty() { "nothing".to_owned() } else { word }
     })
 }

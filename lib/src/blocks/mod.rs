@@ -35,7 +35,7 @@ pub use context::{Context, Part};
 pub use error::{Error, Verdict, is_passing, sentence};
 pub use files::{folder_beside, write_whole};
 pub use ledger::Entry;
-pub use plan::Plan;
+pub use plan::{MARK, Plan};
 pub use pool::Pool;
 pub use process::{memory_allowed, resident_memory};
 pub use progress::{Progress, above_bar};

@@ -4,8 +4,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::ledger::{self, Entry};
-use super::{Context, Error, Task, process};
+use super::{Context, Error, Task, folder_beside, process};
 use crate::geom::Box3;
+use crate::volume::{self, Existing};
 
 /// What a block is to measure along each axis where its chunks allow it: large enough that halos
 /// cost little, small enough that several fit into memory.
@@ -29,6 +30,9 @@ pub struct Plan {
     pub fingerprint: String,
 }
 
+/// The attribute that says of a finished array which plan made it: its fingerprint.
+pub const MARK: &str = "run";
+
 impl Plan {
     /// Cuts `bounds` into cores of `block` voxels.
     pub fn tile(bounds: Box3, block: [usize; 3], bytes_per_task: u64, fingerprint: String) -> Self {
@@ -39,6 +43,30 @@ impl Plan {
             core,
         });
         Self { tasks: tasks.collect(), bytes_per_task, bytes_beside: None, fingerprint }
+    }
+
+    /// Whether a run of this plan has finished the array `output`, which bears [`MARK`] when it is
+    /// whole. What was begun only has a ledger in the folder beside.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] without `--resume` or `--overwrite`; [`Error::OtherPlan`] for an array that is not
+    /// this plan's; those of reading its attributes.
+    pub fn has_made(&self, output: &str, ctx: &Context) -> anyhow::Result<bool> {
+        let path = Path::new(output);
+        ctx.refuse_existing(path)?;
+        if ctx.existing == Existing::Overwrite || !path.exists() {
+            return Ok(false);
+        }
+        let (attributes, _) = volume::attributes(output)?.unwrap_or_default();
+        let mark = attributes.get(MARK).and_then(Value::as_str);
+        if mark == Some(&self.fingerprint) {
+            return Ok(true);
+        }
+        if mark.is_none() && folder_beside(path).exists() {
+            return Ok(false);
+        }
+        let difference = ledger::difference(mark.unwrap_or("none"), &self.fingerprint);
+        Err(Error::OtherPlan { folder: output.to_owned(), difference }.into())
     }
 
     /// With what the process holds beside its tasks; else it is what it holds when they begin.

@@ -80,6 +80,14 @@ impl Rows {
         }
     }
 
+    /// Removes what a run that is done has left in `folder`, if it was stopped before its last step.
+    pub fn sweep(folder: &Path, ctx: &Context) -> Result<(), Error> {
+        if ctx.gathers() && folder.exists() {
+            Self { folder: folder.to_path_buf() }.remove(ctx)?;
+        }
+        Ok(())
+    }
+
     fn path(&self, task: usize) -> PathBuf {
         self.folder.join(format!("rows-{task:08}"))
     }

@@ -225,11 +225,14 @@ pub fn align(
     if plan.is_all_asked(ctx) {
         return Ok(());
     }
-    ctx.refuse_existing(Path::new(output))?;
+    let (document, folder) = (document_of(output), blocks::folder_beside(Path::new(output)));
+    ctx.refuse_existing(&document)?;
+    if plan.has_made(output, ctx)? && document.exists() {
+        return Ok(Rows::sweep(&folder, ctx)?);
+    }
     ctx.input(fixed);
     ctx.input(moving);
     ctx.input_file(&options.initial);
-    let folder = blocks::folder_beside(Path::new(output));
     let rows = Rows::create(&folder)?;
     plan.stream(
         ctx,
@@ -258,10 +261,11 @@ pub fn align(
     ctx.record("model", options.model.name());
     summary.record(options.metric.name(), ctx);
     out.set_attribute("reach", json!(summary.reach))?;
-    let document = document_of(output);
     let mut chain = vec![Step::Field(output.to_owned())];
     chain.extend_from_slice(steps);
     transform::write_document(&document, &chain)?;
+    // last what says that all is done
+    out.set_attribute(blocks::MARK, json!(plan.fingerprint))?;
     Ok(rows.remove(ctx)?)
 }
 

@@ -16,7 +16,7 @@ use crate::geom::{Box3, Chain, LocalAffines, Point};
 use crate::matching::ContextRadius;
 use crate::table::{self, BlockRow, Status};
 use crate::transform;
-use crate::volume::{self, Existing, Volume};
+use crate::volume::{Existing, Volume};
 
 mod cpu;
 mod flags;
@@ -66,9 +66,6 @@ pub enum Error {
         /// Matches wanted.
         wanted: usize,
     },
-    /// The output is of another run.
-    #[error("{0} was made with other parameters; give --overwrite to replace it")]
-    OtherRun(String),
 }
 
 /// How local affines are found.
@@ -154,12 +151,11 @@ pub fn align(
         return Ok(());
     }
     let folder = blocks::folder_beside(Path::new(output));
-    if is_done(output, table, &plan, ctx)? {
-        // a kill may have come before the last step
-        if ctx.gathers() && folder.exists() {
-            Rows::create(&folder)?.remove(ctx)?;
-        }
-        return Ok(());
+    if let Some(table) = table {
+        ctx.refuse_existing(table)?;
+    }
+    if plan.has_made(output, ctx)? && table.is_none_or(Path::exists) {
+        return Ok(Rows::sweep(&folder, ctx)?);
     }
     ctx.input(fixed);
     ctx.input(moving);
@@ -184,7 +180,7 @@ pub fn align(
         *map = map.then(&start);
     }
     let mut extra = Map::new();
-    extra.insert("run".into(), json!(plan.fingerprint));
+    extra.insert(blocks::MARK.into(), json!(plan.fingerprint));
     let existing = if ctx.existing == Existing::Refuse { Existing::Resume } else { ctx.existing };
     // last what says that all is done
     if let Some(path) = table {
@@ -210,22 +206,6 @@ fn plan(pair: &Pair, block: [usize; 3]) -> Plan {
     }
     let _ = write!(text, ";{:?}", pair.initial.as_affine());
     Plan::tile(pair.fixed.grid().bounds(), size, bytes, text)
-}
-
-/// Whether `--resume` finds the outputs whole; one of other parameters is refused.
-fn is_done(output: &str, table: Option<&Path>, plan: &Plan, ctx: &Context) -> anyhow::Result<bool> {
-    for path in table.into_iter().chain([Path::new(output)]) {
-        ctx.refuse_existing(path)?;
-    }
-    if ctx.existing == Existing::Overwrite || !Path::new(output).exists() {
-        return Ok(false);
-    }
-    let (_, _, attributes) = volume::read_small_array(output)?;
-    let same = attributes.get("run").and_then(|v| v.as_str()) == Some(&plan.fingerprint);
-    if !same {
-        return Err(Error::OtherRun(output.to_owned()).into());
-    }
-    Ok(table.is_none_or(Path::exists))
 }
 
 fn first_pass(
