@@ -1,5 +1,6 @@
 //! Finds a smooth displacement field.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -47,6 +48,10 @@ impl Program for Deform {
         Some("Block that is aligned at once, voxels of the fixed volume [default: about 160]");
     const EXAMPLE: &'static str =
         "deform fixed.zarr moving.zarr --initial local.zarr -o deform.zarr";
+
+    fn written(&self) -> Vec<PathBuf> {
+        vec![deform::document_of(&self.output)]
+    }
 
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         let fixed = Volume::open(&self.fixed, &self.fixed_args.select())?;

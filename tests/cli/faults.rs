@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::recovery::chunks;
 use crate::scene::{Pair, Scene, program};
 
 /// Runs a program that must fail: with this code, one line on stderr that holds all these words,
@@ -295,6 +296,31 @@ fn an_output_that_exists_names_both_ways_on() {
         &["not replaced"],
     );
     assert_eq!(std::fs::read_to_string(precious).unwrap(), "thesis");
+}
+
+#[test]
+fn what_is_read_is_never_replaced() {
+    let scene = Scene::new();
+    let pair = Pair::get();
+    let (fixed, global) = (pair.at("fixed.zarr"), scene.at("global.json"));
+    std::fs::copy(pair.at("global.json"), &global).unwrap();
+    let moving = scene.volume::<u16>("image.zarr", [16; 3], RAMP);
+    let level = format!("{moving}/0");
+    let before = chunks(&moving);
+    let onto = ["--onto", &fixed, "--transform", &global, "--overwrite", "-o"];
+    for (read, written) in [(&moving, &moving), (&level, &moving), (&level, &level)] {
+        let line: Vec<&str> =
+            [read.as_str()].into_iter().chain(onto).chain([written.as_str()]).collect();
+        refused(&scene, "apply-transform", &line, 2, &["--output", "another name"]);
+    }
+    let line = [&moving, "--onto", &fixed, "--transform", &global, "-o", &global, "--overwrite"];
+    refused(&scene, "apply-transform", &line, 2, &["--output", "--transform"]);
+    // the chain that stands beside a field counts too
+    let field = scene.at("global.zarr");
+    let line = [&fixed, &moving, "--initial", &global, "-o", &field, "--overwrite"];
+    refused(&scene, "deform", &line, 2, &["global.json", "--initial"]);
+    assert!(chunks(&moving) == before);
+    assert_eq!(std::fs::read(&global).unwrap(), std::fs::read(pair.at("global.json")).unwrap());
 }
 
 #[test]

@@ -38,6 +38,7 @@
 //! `voxloom`; what follows it comes after the options. The program declares its own `-o, --output`;
 //! the shared flags reach it through [`Context`].
 
+mod apart;
 mod config;
 mod exit;
 mod grid;
@@ -49,6 +50,7 @@ mod shared;
 mod values;
 mod volumes;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub use config::{VOCABULARY, read_parameters};
@@ -97,6 +99,10 @@ pub trait Program: clap::Args + 'static {
     const EXAMPLE: &'static str;
     /// What `--help` says of `--block-size`, where a block is more than what a task writes.
     const BLOCK_SIZE: Option<&'static str> = None;
+    /// What it writes beside what its flags name.
+    fn written(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
     /// Does it.
     fn run(self, ctx: &Context) -> anyhow::Result<()>;
 }

@@ -8,7 +8,7 @@ use clap::{ArgMatches, Command};
 use serde_json::{Map, Value, json};
 
 use super::shared::Shared;
-use super::{Program, config, exit, logging, shared};
+use super::{Program, apart, config, exit, logging, shared};
 use crate::blocks::{Cancel, Context, Receipt, Verdict};
 
 /// The voxloom release, which all programs share.
@@ -68,6 +68,7 @@ fn attempt<P: Program>(
 ) -> anyhow::Result<()> {
     let flags = Shared(matches);
     let program = P::from_arg_matches(matches)?;
+    apart::check(&program, command, matches)?;
     let mut ctx = flags.context(Cancel::on_signals()?)?;
     let mut parameters = parameters(command, matches);
     parameters.insert("threads".to_owned(), json!(ctx.threads));
