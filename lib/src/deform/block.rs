@@ -189,7 +189,7 @@ fn descend(stage: &Stage, mut field: Field, iterations: usize, options: &Options
     let mut descent = Descent::new(stage, options);
     let mut best: Option<(f64, Field)> = None;
     for _ in 0..=iterations {
-        let mut now = sums(stage, &field, options);
+        let now = sums(stage, &field, options);
         if now.voxels == 0 {
             break;
         }
@@ -197,13 +197,11 @@ fn descend(stage: &Stage, mut field: Field, iterations: usize, options: &Options
             let gain = (energy - now.energy) / energy.abs().max(f64::MIN_POSITIVE);
             if gain < 0.0 {
                 // too far: again from the best so far, with smaller steps
-                field.clone_from(kept);
                 descent.longest *= 0.5;
                 if descent.longest < 0.1 * LONGEST * descent.unit {
                     break;
                 }
-                now = sums(stage, &field, options);
-                field = descent.step(&field, &now);
+                field = descent.step(kept, &sums(stage, kept, options));
                 continue;
             }
             if gain < options.tolerance {
