@@ -9,6 +9,7 @@ pub mod device;
 pub mod downsample;
 pub mod features;
 pub mod filter;
+pub mod fingerprint;
 pub mod geom;
 pub mod inspect;
 pub mod invmap;

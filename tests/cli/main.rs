@@ -8,6 +8,7 @@ mod correctness;
 mod deform;
 mod faults;
 mod fields;
+mod identity;
 mod memory;
 mod recovery;
 mod refine;

@@ -110,13 +110,13 @@ impl Context {
     /// Adds a volume that is read to the receipt.
     pub fn input(&self, volume: &Volume) {
         let grid = volume.grid();
-        let input = Input::new(volume.location());
         self.note(|receipt| {
             receipt.inputs.push(Input {
                 shape: Some(grid.shape),
                 dtype: Some(volume.dtype().name()),
                 spacing: Some(grid.spacing),
-                ..input
+                location: volume.location().to_owned(),
+                fingerprint: volume.identity().ok().map(|known| known["content"].clone()).and_then(|v| v.as_str().map(str::to_owned)),
             });
         });
     }

@@ -50,6 +50,8 @@ pub enum Error {
         /// Where the two descriptions first differ: as begun, as asked for now.
         difference: [String; 2],
     },
+    /// A displacement field of a transform could not be read.
+    Field(crate::geom::SourceError),
     /// A flag does not fit.
     Usage(String),
     /// The file system refused.
@@ -102,6 +104,7 @@ impl std::error::Error for Error {
             Self::Usage(_) => Some(&USAGE),
             Self::Block { source, .. } => Some(source.as_ref()),
             Self::Io { source, .. } => Some(source),
+            Self::Field(source) => Some(source.as_ref()),
             Self::Missing { .. } | Self::Exists { .. } | Self::OtherPlan { .. } => None,
         }
     }
@@ -142,6 +145,9 @@ impl fmt::Display for Error {
                 "{folder} was begun with other parameters ({begun}, now {asked}); give the same \
                  ones to go on with it or --overwrite to start anew"
             ),
+            Self::Field(source) => {
+                write!(f, "cannot read a displacement field of the transform: {source}")
+            }
             Self::Usage(message) => f.write_str(message),
             Self::Io { action, path, source } => write!(f, "cannot {action} {path}: {source}"),
         }

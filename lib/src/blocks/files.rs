@@ -44,37 +44,9 @@ pub(super) fn unique() -> String {
     format!("{host}-{}-{:08x}", std::process::id(), hasher.finish() as u32)
 }
 
-/// FNV-1a, 64 bits (draft-eastlake-fnv): a short name for a long text, the same on every machine.
-pub(super) struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Fnv {
-    pub(super) fn add(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    pub(super) fn hex(&self) -> String {
-        format!("{:016x}", self.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_hash_is_fnv_1a() {
-        let mut hash = Fnv::default();
-        hash.add(b"foobar");
-        assert_eq!(hash.hex(), "85944171f73967e8"); // the draft's test vector
-    }
 
     #[test]
     fn a_whole_write_replaces_and_leaves_no_temporary() {

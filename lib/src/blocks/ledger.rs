@@ -11,9 +11,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::files::{Fnv, unique};
-use super::{Context, Error, Outcome, Plan};
+use super::files::unique;
+use super::{Context, Error, Identity, Outcome, Plan};
 use crate::volume::Existing;
 
 /// How often lines are brought to the disk; a killed process loses none even in between, a
@@ -33,8 +34,11 @@ pub enum Entry {
 #[derive(Serialize, Deserialize)]
 struct Head {
     ledger: u32,
-    plan: String,
+    run: Value,
 }
+
+/// The version of these files.
+const VERSION: u32 = 2;
 
 /// Any other line.
 #[derive(Serialize, Deserialize)]
@@ -91,14 +95,12 @@ impl Ledger {
     /// Makes a file of its own in `folder`.
     pub(super) fn create(folder: &Path, plan: &Plan, ctx: &Context) -> Result<Self, Error> {
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-        let identity = plan.identity();
-        let mut hash = Fnv::default();
-        hash.add(identity.as_bytes());
+        let run = plan.agreement();
         let (k, n) = (ctx.part.k, ctx.part.n);
-        let name = format!("ledger-{}-{k}of{n}-{}.jsonl", hash.hex(), unique());
+        let name = format!("ledger-{}-{k}of{n}-{}.jsonl", &run.hex()[..16], unique());
         let path = folder.join(name);
         let mut file = File::create_new(&path).map_err(Error::io("create", &path))?;
-        append(&mut file, &path, &Head { ledger: 1, plan: identity })?;
+        append(&mut file, &path, &Head { ledger: VERSION, run: run.to_json() })?;
         Ok(Self { path, log: Mutex::new(Log { file, synced: Instant::now() }) })
     }
 
@@ -155,7 +157,7 @@ fn append(file: &mut File, path: &Path, line: &impl Serialize) -> Result<(), Err
 /// What the files in `folder` say, together. A result counts more than a failure, whichever came
 /// first: a task that failed may have been tried again.
 pub(super) fn load(folder: &Path, plan: &Plan) -> Result<BTreeMap<usize, Entry>, Error> {
-    let identity = plan.identity();
+    let run = plan.agreement();
     let mut known = BTreeMap::new();
     for path in files(folder, "ledger-")? {
         let text = match fs::read(&path) {
@@ -165,16 +167,10 @@ pub(super) fn load(folder: &Path, plan: &Plan) -> Result<BTreeMap<usize, Entry>,
             Err(e) => return Err(Error::io("read", &path)(e)),
         };
         let mut lines = whole_lines(&text);
-        let Some(head) = lines.next().and_then(|line| serde_json::from_slice::<Head>(line).ok())
-        else {
+        let Some(head) = lines.next() else {
             continue; // killed while it wrote its first line
         };
-        if head.plan != identity {
-            return Err(Error::OtherPlan {
-                folder: folder.display().to_string(),
-                difference: difference(&head.plan, &identity),
-            });
-        }
+        check_head(head, &run, folder)?;
         for line in lines {
             let Ok(line) = serde_json::from_slice::<Line>(line) else {
                 tracing::warn!("{}: a damaged line is ignored", path.display());
@@ -188,6 +184,18 @@ pub(super) fn load(folder: &Path, plan: &Plan) -> Result<BTreeMap<usize, Entry>,
         }
     }
     Ok(known)
+}
+
+/// Refuses a ledger of another run, or of a release that wrote it otherwise.
+fn check_head(line: &[u8], run: &Identity, folder: &Path) -> Result<(), Error> {
+    let head = serde_json::from_slice::<Head>(line).ok().filter(|head| head.ledger == VERSION);
+    let begun = head.and_then(|head| Identity::from_json(&head.run));
+    let difference = match begun {
+        Some(begun) if begun == *run => return Ok(()),
+        Some(begun) => begun.difference(run),
+        None => ["by another release".to_owned(), "by this one".to_owned()],
+    };
+    Err(Error::OtherPlan { folder: folder.display().to_string(), difference })
 }
 
 /// The lines that end; the rest is torn.
@@ -228,29 +236,14 @@ pub(super) fn clear(folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// The first words in which two descriptions of a plan differ, with the name before them.
-pub(super) fn difference(begun: &str, asked: &str) -> [String; 2] {
-    let word_end = |c: char| matches!(c, ';' | '\n' | ' ' | '{' | '}');
-    let same = begun.bytes().zip(asked.bytes()).take_while(|(a, b)| a == b).count();
-    [begun, asked].map(|text| {
-        let same = (0..=same).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        let mut start = text[..same].rfind(word_end).map_or(0, |at| at + 1);
-        if let Some(name) = text[..start].strip_suffix(": ") {
-            start = name.rfind(word_end).map_or(0, |at| at + 1);
-        }
-        let end = text[same..].find(word_end).map_or(text.len(), |at| same + at);
-        let word: String = text[start..end].trim_end_matches(',').chars().take(80).collect();
-        if word.is_empty() { "nothing".to_owned() } else { word }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::geom::Box3;
 
-    fn plan(fingerprint: &str) -> Plan {
-        Plan::tile(Box3::of_shape([4, 1, 1]), [1; 3], 1, fingerprint.into())
+    fn plan(what: &str) -> Plan {
+        let identity = Identity::of("test").with("radius", what);
+        Plan::tile(Box3::of_shape([4, 1, 1]), [1; 3], 1, &identity)
     }
 
     fn create(folder: &Path, plan: &Plan) -> Ledger {
@@ -323,14 +316,23 @@ mod tests {
     #[test]
     fn the_ledger_of_other_parameters_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
-        create(folder.path(), &plan("radius=1..4;seed=0"));
-        let other = plan("radius=1..5;seed=0");
+        create(folder.path(), &plan("1..4"));
+        let other = plan("1..5");
         let message = begin(folder.path(), &other, Existing::Resume).unwrap_err().to_string();
-        assert!(message.contains("radius=1..4") && message.contains("radius=1..5"), "{message}");
-        let mut other = plan("radius=1..4;seed=0");
+        assert!(message.contains("radius \"1..4\"") && message.contains("1..5"), "{message}");
+        let mut other = plan("1..4");
         other.tasks.pop();
         let message = load(folder.path(), &other).unwrap_err().to_string();
-        assert!(message.contains("bounds=0..4") && message.contains("bounds=0..3"), "{message}");
+        assert!(message.contains("bounds \"0..4") && message.contains("bounds \"0..3"), "{message}");
+    }
+
+    #[test]
+    fn the_ledger_of_another_release_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = "{\"ledger\":1,\"plan\":\"radius=1;bounds=0..4\"}\n{\"task\":0,\"end\":\"done\"}\n";
+        fs::write(folder.path().join("ledger-0-1of1-x.jsonl"), old).unwrap();
+        let message = load(folder.path(), &plan("1")).unwrap_err().to_string();
+        assert!(message.contains("another release") && message.contains("--overwrite"), "{message}");
     }
 
     #[test]

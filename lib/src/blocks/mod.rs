@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! let block = Plan::choose_block(bounds, unit, |block| bytes_of(block), ctx)?;
-//! let plan = Plan::tile(bounds, block, bytes_of(block), fingerprint);
+//! let identity = Identity::of("smooth").with_volume("moving", &moving)?.with("options", options);
+//! let plan = Plan::tile(bounds, block, bytes_of(block), &identity);
 //! if plan.is_all_asked(ctx) { return Ok(()) }             // --plan: nothing may be created
 //! let out = Arc::new(Output::create(location, &spec, ctx.existing)?);
 //! ctx.input(&moving);
@@ -21,6 +22,7 @@ mod cancel;
 mod context;
 mod error;
 mod files;
+mod identity;
 mod ledger;
 mod plan;
 mod pool;
@@ -34,6 +36,7 @@ pub use cancel::Cancel;
 pub use context::{Context, Part};
 pub use error::{Error, Verdict, is_passing, sentence};
 pub use files::{folder_beside, write_whole};
+pub use identity::Identity;
 pub use ledger::Entry;
 pub use plan::{MARK, Plan};
 pub use pool::Pool;

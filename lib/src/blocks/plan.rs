@@ -4,7 +4,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::ledger::{self, Entry};
-use super::{Context, Error, Task, folder_beside, process};
+use super::{Context, Error, Identity, Task, folder_beside, process};
 use crate::geom::Box3;
 use crate::volume::{self, Existing};
 
@@ -25,24 +25,29 @@ pub struct Plan {
     /// Bytes that the process holds beside its tasks, where the operation knows them: what it held at
     /// first, and what the tasks share, such as decoded chunks that are kept.
     pub bytes_beside: Option<u64>,
-    /// A text that says everything the result depends on, such as `radius=1..4;seed=0`: another
-    /// plan's ledger is not this one's.
-    pub fingerprint: String,
+    /// Everything that the result depends on: another identity's ledger is not this one's.
+    identity: Identity,
 }
 
-/// The attribute that says of a finished array which plan made it: its fingerprint.
+/// The attribute that says of a finished array which run made it: its identity.
 pub const MARK: &str = "run";
 
 impl Plan {
-    /// Cuts `bounds` into cores of `block` voxels.
-    pub fn tile(bounds: Box3, block: [usize; 3], bytes_per_task: u64, fingerprint: String) -> Self {
+    /// Cuts `bounds` into cores of `block` voxels, for the run of this identity.
+    pub fn tile(
+        bounds: Box3,
+        block: [usize; 3],
+        bytes_per_task: u64,
+        identity: &Identity,
+    ) -> Self {
         let block = block.map(|n| n.max(1));
         let tasks = bounds.tiles(block).enumerate().map(|(id, core)| Task {
             id,
             index: std::array::from_fn(|a| (core.min[a] - bounds.min[a]) as usize / block[a]),
             core,
         });
-        Self { tasks: tasks.collect(), bytes_per_task, bytes_beside: None, fingerprint }
+        let identity = identity.clone();
+        Self { tasks: tasks.collect(), bytes_per_task, bytes_beside: None, identity }
     }
 
     /// Whether a run of this plan has finished the array `output`, which bears [`MARK`] when it is
@@ -58,14 +63,17 @@ impl Plan {
             return Ok(false);
         }
         let (attributes, _) = volume::attributes(output)?.unwrap_or_default();
-        let mark = attributes.get(MARK).and_then(Value::as_str);
-        if mark == Some(&self.fingerprint) {
+        let mark = attributes.get(MARK).and_then(Identity::from_json);
+        if mark.as_ref() == Some(&self.identity) {
             return Ok(true);
         }
         if mark.is_none() && folder_beside(path).exists() {
             return Ok(false);
         }
-        let difference = ledger::difference(mark.unwrap_or("none"), &self.fingerprint);
+        let difference = match mark {
+            Some(mark) => mark.difference(&self.identity),
+            None => ["by another program or release".to_owned(), "by this one".to_owned()],
+        };
         Err(Error::OtherPlan { folder: output.to_owned(), difference }.into())
     }
 
@@ -162,12 +170,16 @@ impl Plan {
         self.bytes_beside.unwrap_or_else(process::resident_memory)
     }
 
-    /// Everything that a ledger must agree on: the fingerprint and how the output is cut.
-    pub(super) fn identity(&self) -> String {
+    /// The identity of the run that it belongs to.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Everything that a ledger must agree on: the identity and how the output is cut.
+    pub(super) fn agreement(&self) -> Identity {
         let bounds = self.tasks.iter().map(|task| task.core).reduce(|a, b| a.union(&b));
         let bounds = bounds.map(|b| b.to_string()).unwrap_or_default();
-        let [z, y, x] = self.block();
-        format!("{};bounds={bounds};block-size={z},{y},{x}", self.fingerprint)
+        self.identity.clone().with("bounds", bounds).with("block-size", self.block())
     }
 
     fn block(&self) -> [usize; 3] {
@@ -218,7 +230,7 @@ mod tests {
 
     #[test]
     fn tasks_know_their_place_in_bounds_that_do_not_start_at_zero() {
-        let plan = Plan::tile(Box3::new([-4, 2, 0], [4, 7, 3]), [4, 3, 3], 1, String::new());
+        let plan = Plan::tile(Box3::new([-4, 2, 0], [4, 7, 3]), [4, 3, 3], 1, &Identity::of("test"));
         assert_eq!(plan.tasks.len(), 4);
         assert_eq!(plan.tasks[3].index, [1, 1, 0]);
         assert_eq!(plan.tasks[3].core, Box3::new([0, 5, 0], [4, 7, 3]));
@@ -265,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_description_says_what_memory_admits() {
-        let plan = Plan::tile(Box3::of_shape([4, 4, 40]), [4, 4, 4], 1 << 40, String::new());
+        let plan = Plan::tile(Box3::of_shape([4, 4, 40]), [4, 4, 4], 1 << 40, &Identity::of("test"));
         let ctx = Context { threads: 8, part: Part { k: 2, n: 4 }, ..Context::default() };
         let described = plan.describe(&ctx);
         assert_eq!(described["tasks"], 10);

@@ -1,16 +1,16 @@
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::files::{Fnv, write_whole};
+use super::files::write_whole;
 use super::ledger::{self, Entry};
 use super::{Context, Error, Outcome, Task, process};
+use crate::volume;
 
 /// As many reasons as an error names.
 const REASONS: usize = 3;
@@ -285,39 +285,9 @@ impl Input {
             shape: None,
             dtype: None,
             spacing: None,
-            fingerprint: fingerprint(Path::new(location)).ok(),
+            fingerprint: volume::fingerprint(location).ok(),
         }
     }
-}
-
-/// A text that changes when an input does: the hash of its bytes where it is small; of size, time
-/// of change and first bytes where it is not; of the metadata and their times where it is a folder.
-fn fingerprint(path: &Path) -> std::io::Result<String> {
-    const SMALL: u64 = 8 << 20;
-    let mut hash = Fnv::default();
-    let mut add = |path: &Path| -> std::io::Result<()> {
-        let about = fs::metadata(path)?;
-        let mut start = Vec::new();
-        fs::File::open(path)?.take(SMALL).read_to_end(&mut start)?;
-        hash.add(&start);
-        if about.len() > SMALL {
-            hash.add(&about.len().to_le_bytes());
-            let changed = about.modified()?.duration_since(SystemTime::UNIX_EPOCH);
-            hash.add(&changed.unwrap_or_default().as_nanos().to_le_bytes());
-        }
-        Ok(())
-    };
-    if path.is_dir() {
-        let names = ["zarr.json", ".zarray", ".zattrs", ".zgroup", "attributes.json"];
-        for file in names.map(|name| path.join(name)).iter().filter(|file| file.is_file()) {
-            add(file)?;
-        }
-        let changed = fs::metadata(path)?.modified()?.duration_since(SystemTime::UNIX_EPOCH);
-        hash.add(&changed.unwrap_or_default().as_nanos().to_le_bytes());
-    } else {
-        add(path)?;
-    }
-    Ok(hash.hex())
 }
 
 impl Context {
@@ -419,21 +389,5 @@ mod tests {
             message.contains("1 of 5") && message.contains("block 0,1,2: damaged"),
             "{message}"
         );
-    }
-
-    #[test]
-    fn a_fingerprint_follows_the_content() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a");
-        fs::write(&path, "one").unwrap();
-        let one = fingerprint(&path).unwrap();
-        assert_eq!(fingerprint(&path).unwrap(), one);
-        fs::write(&path, "two").unwrap();
-        assert_ne!(fingerprint(&path).unwrap(), one);
-        assert!(fingerprint(&folder.path().join("none")).is_err());
-        fs::write(folder.path().join("zarr.json"), "{}").unwrap();
-        let before = fingerprint(folder.path()).unwrap();
-        fs::write(folder.path().join("zarr.json"), "{ }").unwrap();
-        assert_ne!(fingerprint(folder.path()).unwrap(), before);
     }
 }

@@ -95,13 +95,13 @@ impl Rows {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Part;
+    use super::super::{Identity, Part};
     use super::*;
     use crate::geom::Box3;
     use crate::volume::Existing;
 
     fn plan() -> Plan {
-        Plan::tile(Box3::of_shape([6, 1, 1]), [1; 3], 1, "rows".into())
+        Plan::tile(Box3::of_shape([6, 1, 1]), [1; 3], 1, &Identity::of("rows"))
     }
 
     fn run(folder: &Path, part: Part) {

@@ -10,12 +10,11 @@
 //!
 //! The field is applied first, then the initial map: `p -> initial(p + u(p))`.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::blocks::{self, Context, Outcome, Plan, Rows};
+use crate::blocks::{self, Context, Identity, Outcome, Plan, Rows};
 use crate::geom::{Chain, Grid};
 use crate::transform::{self, Step};
 use crate::volume::{FieldOutput, Volume};
@@ -72,7 +71,7 @@ pub enum Error {
 }
 
 /// What makes two images alike.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 pub enum Metric {
     /// Local correlation: brightness and contrast may differ from place to place.
     #[default]
@@ -104,7 +103,7 @@ impl Metric {
 }
 
 /// What a field is made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub enum Model {
     /// Each node has its own displacement.
     #[default]
@@ -127,9 +126,10 @@ impl Model {
 }
 
 /// How a field is found. Windows are standard deviations in voxels of each resolution.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize)]
 pub struct Options {
     /// The initial map's name, for messages.
+    #[serde(skip)]
     pub initial: String,
     /// What makes images alike.
     pub metric: Metric,
@@ -180,11 +180,6 @@ impl Options {
         let from_coarsest = (self.levels - 1).saturating_sub(level);
         self.iterations.get(from_coarsest).or(self.iterations.last()).copied().unwrap_or(0)
     }
-
-    /// What the result depends on.
-    fn text(&self) -> String {
-        format!("{:?}", Self { initial: String::new(), ..self.clone() })
-    }
 }
 
 /// Voxels that count, where not all do: those not 0.
@@ -221,7 +216,7 @@ pub fn align(
     let block = choose_block(grid.shape, finest.factor, options, ctx)?;
     initial.check_fields(grid.extent(&grid.bounds()))?;
     let pair = Pair { fixed, moving, masks, initial, options, factor: finest.factor };
-    let plan = plan(&pair, block);
+    let plan = plan(&pair, block)?;
     if plan.is_all_asked(ctx) {
         return Ok(());
     }
@@ -265,7 +260,7 @@ pub fn align(
     chain.extend_from_slice(steps);
     transform::write_document(&document, &chain)?;
     // last what says that all is done
-    out.set_attribute(blocks::MARK, json!(plan.fingerprint))?;
+    out.set_attribute(blocks::MARK, plan.identity().to_json())?;
     Ok(rows.remove(ctx)?)
 }
 
@@ -295,19 +290,21 @@ fn choose_block(
     Ok(block)
 }
 
-fn plan(pair: &Pair, block: [usize; 3]) -> Plan {
+fn plan(pair: &Pair, block: [usize; 3]) -> anyhow::Result<Plan> {
     let shape = pair.fixed.grid().shape;
     let voxels: usize =
         (0..3).map(|a| (block[a] + 2 * pair.options.overlap).min(shape[a])).product();
     // both volumes as read and as compared, their pyramids, and the nodes' sums and fields
     let bytes = voxels as u64 * 36;
-    let mut text = format!("deform;{};block={block:?}", pair.options.text());
-    let volumes = [Some(pair.fixed), Some(pair.moving), pair.masks.fixed, pair.masks.moving];
-    for volume in volumes.into_iter().flatten() {
-        let _ = write!(text, ";{} {:?}", volume.fingerprint(), volume.grid());
-    }
-    let _ = write!(text, ";{}", pairs::describe(pair.initial));
-    Plan::tile(pair.fixed.grid().bounds(), block, bytes, text)
+    let identity = Identity::of("deform")
+        .with_volume("fixed", pair.fixed)?
+        .with_volume("moving", pair.moving)?
+        .with_optional("fixed-mask", pair.masks.fixed)?
+        .with_optional("moving-mask", pair.masks.moving)?
+        .with_chain("initial", pair.initial)?
+        .with("options", pair.options)
+        .with("block", block);
+    Ok(Plan::tile(pair.fixed.grid().bounds(), block, bytes, &identity))
 }
 
 /// How a block without a field of its own is entered.

@@ -6,7 +6,7 @@ use super::block::{self, BlockPair, Registered, Unusable};
 use super::lattice::Field;
 use super::{Masks, Options, outcome_of};
 use crate::blocks::{Outcome, Task};
-use crate::geom::{Box3, Chain, Grid, LocalChain, Transform};
+use crate::geom::{Box3, Chain, Grid, LocalChain};
 use crate::volume::Volume;
 use crate::warp;
 
@@ -203,24 +203,4 @@ fn cut_out(image: &mut [f32], mask: Option<&[f32]>) {
             }
         }
     }
-}
-
-/// What a chain is, for the fingerprint of a run.
-pub(super) fn describe(chain: &Chain) -> String {
-    let step = |step: &Transform| match step {
-        Transform::Affine(map) => format!("{map:?}"),
-        Transform::LocalAffines(maps) => {
-            // the bits of all matrices, in short
-            let sum = maps
-                .affines
-                .iter()
-                .flat_map(|map| map.rows().concat())
-                .fold(0xcbf2_9ce4_8422_2325_u64, |hash, v| {
-                    (hash ^ v.to_bits()).wrapping_mul(0x0100_0000_01b3)
-                });
-            format!("{:?} {:?} {:?} {sum:016x}", maps.domain, maps.block, maps.overlap)
-        }
-        Transform::Field(field) => format!("field {:?} {:?}", field.grid(), field.reach()),
-    };
-    chain.steps.iter().map(step).collect::<Vec<_>>().join(";")
 }

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::blocks::{self, Context, Outcome, Plan, Pool};
+use crate::blocks::{self, Context, Identity, Outcome, Plan, Pool};
 use crate::geom::{Box3, Grid};
 use crate::volume::{self, Codec, Format, Output, Select, Spec, Volume, Voxel};
 use crate::with_voxel;
@@ -32,7 +32,7 @@ pub enum Error {
 }
 
 /// What many voxels become.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 pub enum Method {
     /// Their mean, exact, rounded half up: for images.
     #[default]
@@ -209,10 +209,11 @@ impl Level<'_> {
                 bytes(block).saturating_mul(8) <= ctx.memory
             })
         };
-        let fingerprint = format!(
-            "downsample;from={};method={method:?};factor={factor:?};grid={:?}",
-            self.from, self.spec.grid
-        );
+        let identity = Identity::of("downsample")
+            .with_optional("volume", from.as_ref())?
+            .with("method", method)
+            .with("factor", factor)
+            .with("output", &self.spec);
         if let Some(from) = &from {
             // most chunks are wanted once
             from.keep_at_most((ctx.memory / 8) as usize);
@@ -221,7 +222,7 @@ impl Level<'_> {
         let reading = from.as_ref().map_or(0, |from| from.reading_bytes(workers));
         // a chunk as it is and as it is stored
         let writing = 2 * unit.iter().product::<usize>() * size_of::<T>() * workers;
-        let plan = Plan::tile(bounds, block, bytes(block), fingerprint)
+        let plan = Plan::tile(bounds, block, bytes(block), &identity)
             .beside(blocks::resident_memory() + reading + writing as u64);
         let (false, Some(from)) = (plan.is_all_asked(ctx), from) else { return Ok(()) };
         let out = Arc::new(Output::create(&self.to, &self.spec, ctx.existing)?);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::blocks::{self, Context, Outcome, Plan, Rows, Task};
+use crate::blocks::{self, Context, Identity, Outcome, Plan, Rows, Task};
 use crate::features::block::Block;
 use crate::features::cpu::{Detection, detect};
 use crate::features::scheme::Scheme;
@@ -78,10 +78,12 @@ pub fn extract(
     let grid = volume.grid();
     let scheme = Scheme::new(options, grid.spacing);
     let block = ctx.block_size.unwrap_or_else(|| scheme.block(grid.shape, ctx.memory));
-    let of = |volume: &Volume| format!("{} {:?}", volume.fingerprint(), volume.grid());
-    let text = format!("{options:?};volume={};mask={:?}", of(volume), mask.map(of));
+    let identity = Identity::of("extract-spots")
+        .with_volume("volume", volume)?
+        .with_optional("mask", mask)?
+        .with("options", options);
     let fitting = std::array::from_fn(|a| block[a].min(grid.shape[a]));
-    let plan = Plan::tile(grid.bounds(), block, scheme.bytes(fitting, grid.shape), text);
+    let plan = Plan::tile(grid.bounds(), block, scheme.bytes(fitting, grid.shape), &identity);
     if plan.is_all_asked(ctx) {
         return Ok(());
     }

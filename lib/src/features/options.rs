@@ -1,7 +1,7 @@
 use crate::geom::Point;
 
 /// Which filter answers to blobs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 pub enum Detector {
     /// Laplacian of Gaussian.
     #[default]
@@ -11,7 +11,7 @@ pub enum Detector {
 }
 
 /// What makes one spot better than another where there are too many.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 pub enum Rank {
     /// Intensity of the unfiltered image, as BigStream has it.
     #[default]
@@ -21,7 +21,7 @@ pub enum Rank {
 }
 
 /// How spots are found.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Options {
     /// Smallest and largest radius of a blob: micrometres, or voxels where [`Options::exact`].
     pub radius: [f64; 2],

@@ -1,4 +1,5 @@
 use super::{Box3, Grid, Point};
+use crate::fingerprint::Fingerprint;
 
 /// Why a part of a field could not be read; layers above give it its cause.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
@@ -34,6 +35,21 @@ pub trait FieldSource: Send + Sync {
     /// Bytes that reading by so many threads may yet come to keep beside what it returns.
     fn reading_bytes(&self, _threads: usize) -> u64 {
         0
+    }
+
+    /// The fingerprint of its grid and of all its vectors, wherever they lie.
+    ///
+    /// # Errors
+    /// Whatever kept the vectors from being read.
+    fn fingerprint(&self) -> Result<String, SourceError> {
+        let grid = self.grid();
+        let mut fingerprint = Fingerprint::default();
+        grid.add_to(&mut fingerprint);
+        for plane in grid.bounds().tiles([1, grid.shape[1], grid.shape[2]]) {
+            let vectors = self.read(&plane)?;
+            fingerprint.add_numbers(vectors.as_flattened().iter().copied().map(f64::from));
+        }
+        Ok(fingerprint.hex())
     }
 }
 

@@ -1,7 +1,8 @@
 use super::{Affine, Box3, Point};
+use crate::fingerprint::Fingerprint;
 
 /// Where the voxels of an array lie in space: voxel `i` has its centre at `origin + i * spacing`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Grid {
     /// Voxels along z, y, x.
     pub shape: [usize; 3],
@@ -15,6 +16,12 @@ impl Grid {
     /// A grid of `shape` voxels.
     pub fn new(shape: [usize; 3], spacing: Point, origin: Point) -> Self {
         Self { shape, spacing, origin }
+    }
+
+    /// Adds shape, spacing and origin to a fingerprint.
+    pub fn add_to(&self, fingerprint: &mut Fingerprint) {
+        fingerprint.add_counts(self.shape.map(|n| n as u64)).add_numbers(self.spacing);
+        fingerprint.add_numbers(self.origin);
     }
 
     /// All its voxels.

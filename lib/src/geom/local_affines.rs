@@ -1,5 +1,6 @@
 use super::affine::corners;
 use super::{Affine, Box3, Grid, Point};
+use crate::fingerprint::Fingerprint;
 
 /// One affine per block, blended into one continuous map.
 ///
@@ -24,6 +25,15 @@ impl LocalAffines {
     /// How many blocks a domain has along each axis.
     pub fn counts(shape: [usize; 3], block: [usize; 3]) -> [usize; 3] {
         std::array::from_fn(|a| shape[a].div_ceil(block[a]).max(1))
+    }
+
+    /// The fingerprint of blocks and matrices.
+    pub fn fingerprint(&self) -> String {
+        let mut fingerprint = Fingerprint::default();
+        self.domain.add_to(&mut fingerprint);
+        fingerprint.add_counts(self.block.map(|n| n as u64)).add_numbers(self.overlap);
+        fingerprint.add_numbers(self.affines.iter().flat_map(|map| map.rows().concat()));
+        fingerprint.hex()
     }
 
     /// Where the blended map takes `p`.

@@ -5,11 +5,10 @@
 //! inverse leaves (spec of BigStream, section 6.5) is not left here: each node goes on until the map takes it
 //! to within the tolerance, and where there is no such point the field is NaN: unknown.
 
-use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use crate::blocks::{self, Context, Outcome, Plan};
+use crate::blocks::{self, Context, Identity, Outcome, Plan};
 use crate::geom::{Chain, FieldApart, Grid, Point, Transform};
 use crate::volume::{self, FieldOutput};
 use crate::warp::{self, inverse, points};
@@ -172,21 +171,11 @@ pub fn invert(
     // a node: its answer, its way there, and as much of the map's own field
     let bytes = |block: [usize; 3]| block.iter().product::<usize>() as u64 * 64;
     let block = Plan::choose_block(grid.bounds(), chunk, bytes, ctx)?;
-    let mut text = format!("invmap;{};{grid:?}", options.tolerance);
-    for step in &chain.steps {
-        let _ = match step {
-            Transform::Affine(map) => write!(text, ";{map:?}"),
-            Transform::LocalAffines(maps) => {
-                let bits = maps.affines.iter().flat_map(|map| map.rows().concat());
-                let sum = bits.fold(0xcbf2_9ce4_8422_2325_u64, |hash, v: f64| {
-                    (hash ^ v.to_bits()).wrapping_mul(0x0100_0000_01b3)
-                });
-                write!(text, ";{:?} {:?} {sum:016x}", maps.domain, maps.block)
-            }
-            Transform::Field(field) => write!(text, ";{:?} {:?}", field.grid(), field.reach()),
-        };
-    }
-    let plan = Plan::tile(grid.bounds(), block, bytes(block), text);
+    let identity = Identity::of("invmap")
+        .with_chain("transform", chain)?
+        .with("grid", grid)
+        .with("tolerance", options.tolerance);
+    let plan = Plan::tile(grid.bounds(), block, bytes(block), &identity);
     if plan.is_all_asked(ctx) {
         return Ok(());
     }

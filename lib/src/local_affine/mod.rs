@@ -5,12 +5,11 @@
 //! all blocks at once to all of these pairs (`solve.rs` has the sum that it minimises). No pass needs
 //! a lock, and the tasks of the first may run anywhere in any order.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
-use serde_json::{Map, json};
+use serde_json::Map;
 
-use crate::blocks::{self, Context, Outcome, Plan, Rows};
+use crate::blocks::{self, Context, Identity, Outcome, Plan, Rows};
 use crate::features;
 use crate::geom::{Box3, Chain, LocalAffines, Point};
 use crate::matching::ContextRadius;
@@ -69,9 +68,10 @@ pub enum Error {
 }
 
 /// How local affines are found.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize)]
 pub struct Options {
     /// The initial map's name, for messages.
+    #[serde(skip)]
     pub initial: String,
     /// Radii of the spots of the fixed volume, micrometres.
     pub radius: [f64; 2],
@@ -111,11 +111,6 @@ impl Options {
         features::Options { radius: self.radius, max_spots: usize::MAX, ..usual }
     }
 
-    /// What the result depends on.
-    fn text(&self) -> String {
-        format!("{:?}", Self { initial: String::new(), ..self.clone() })
-    }
-
     fn reach(&self, spacing: Point) -> [usize; 3] {
         spacing.map(|s| ((self.max_distance / s).ceil() as usize).max(1))
     }
@@ -146,7 +141,7 @@ pub fn align(
     };
     let start = initial.as_affine().ok_or_else(|| Error::NoMatrix(options.initial.clone()))?;
     let pair = Pair { fixed, moving, initial, options };
-    let plan = plan(&pair, block);
+    let plan = plan(&pair, block)?;
     if plan.is_all_asked(ctx) {
         return Ok(());
     }
@@ -180,7 +175,7 @@ pub fn align(
         *map = map.then(&start);
     }
     let mut extra = Map::new();
-    extra.insert(blocks::MARK.into(), json!(plan.fingerprint));
+    extra.insert(blocks::MARK.into(), plan.identity().to_json());
     let existing = if ctx.existing == Existing::Refuse { Existing::Resume } else { ctx.existing };
     // last what says that all is done
     if let Some(path) = table {
@@ -192,7 +187,7 @@ pub fn align(
 }
 
 /// The tasks of the first pass: as many whole blocks as make [`TASK`] voxels.
-fn plan(pair: &Pair, block: [usize; 3]) -> Plan {
+fn plan(pair: &Pair, block: [usize; 3]) -> anyhow::Result<Plan> {
     let options = pair.options;
     let size: [usize; 3] = std::array::from_fn(|a| block[a] * TASK.div_ceil(block[a]));
     let margin = pair.margin();
@@ -200,12 +195,13 @@ fn plan(pair: &Pair, block: [usize; 3]) -> Plan {
         (0..3).map(|a| size[a].min(pair.fixed.grid().shape[a]) + 2 * margin[a]).product();
     // fixed, moving, warped, halves, and what the detector holds
     let bytes = voxels as u64 * 40;
-    let mut text = format!("{};block={block:?};task={size:?}", options.text());
-    for volume in [pair.fixed, pair.moving] {
-        let _ = write!(text, ";{} {:?}", volume.fingerprint(), volume.grid());
-    }
-    let _ = write!(text, ";{:?}", pair.initial.as_affine());
-    Plan::tile(pair.fixed.grid().bounds(), size, bytes, text)
+    let identity = Identity::of("local-affine")
+        .with_volume("fixed", pair.fixed)?
+        .with_volume("moving", pair.moving)?
+        .with_chain("initial", pair.initial)?
+        .with("options", options)
+        .with("block", block);
+    Ok(Plan::tile(pair.fixed.grid().bounds(), size, bytes, &identity))
 }
 
 fn first_pass(

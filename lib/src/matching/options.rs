@@ -8,7 +8,7 @@ use clap::ArgAction;
 use crate::geom::{Model, Point};
 
 /// Half the side of a context.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub enum ContextRadius {
     /// Along z, y, x, in voxels.
     Voxels([usize; 3]),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::blocks::{self, Context, Outcome, Plan};
+use crate::blocks::{self, Context, Identity, Outcome, Plan};
 use crate::geom::{Box3, Chain, Grid, Point};
 use crate::transform::{self, Step};
 use crate::volume::{self, Codec, Dtype, FieldOutput, Format, Output, Spec};
@@ -67,7 +67,7 @@ pub enum Error {
 }
 
 /// What [`rounds`] is to make.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Rounds {
     /// Voxels of the fixed volume; the moving one differs by a few per cent.
     pub shape: [usize; 3],
@@ -185,17 +185,17 @@ pub fn rounds(rounds: &Rounds, folder: &Path, ctx: &Context) -> Result<(), Error
         noise: rounds.noise as f32,
         seed: ctx.seed,
     };
-    let what = format!("phantom rounds {rounds:?} seed {}", ctx.seed);
-    image(&camera(0), &folder.join("fixed.zarr"), &what, ctx)?;
-    image(&camera(1), &folder.join("moving.zarr"), &what, ctx)?;
+    let identity = Identity::of("phantom").with("rounds", rounds).with("seed", ctx.seed);
+    image(&camera(0), &folder.join("fixed.zarr"), &identity.clone().with("round", 0), ctx)?;
+    image(&camera(1), &folder.join("moving.zarr"), &identity.with("round", 1), ctx)?;
     write_truth(&pair, folder, ctx)
 }
 
 /// Renders one round, block by block.
-fn image(camera: &Camera, path: &Path, what: &str, ctx: &Context) -> Result<(), Error> {
+fn image(camera: &Camera, path: &Path, identity: &Identity, ctx: &Context) -> Result<(), Error> {
     let bounds = camera.grid.bounds();
     let block = [CHUNK; 3];
-    let plan = Plan::tile(bounds, block, Camera::memory(block), what.to_owned());
+    let plan = Plan::tile(bounds, block, Camera::memory(block), identity);
     let spec = Spec {
         grid: camera.grid,
         dtype: Dtype::U16,

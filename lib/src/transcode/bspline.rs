@@ -3,6 +3,7 @@
 
 use super::pieces::Warp;
 use super::world::{Placement, World};
+use crate::fingerprint::Fingerprint;
 use crate::geom::{Affine, Point};
 
 /// A displacement `sum c_k B(i - k)` where its support is whole, 0 elsewhere, as in ITK.
@@ -102,6 +103,13 @@ impl BSpline {
 }
 
 impl Warp for BSpline {
+    fn add_to(&self, fingerprint: &mut Fingerprint) {
+        fingerprint.add(b"B-spline").add_counts([self.order as u64]);
+        fingerprint.add_counts(self.size.map(|n| n as u64));
+        fingerprint.add_numbers(self.to_index.rows().concat());
+        fingerprint.add_numbers(self.coefficients.iter().flatten().copied());
+    }
+
     fn apply(&self, p: Point) -> Point {
         let u = self.displacement(p);
         std::array::from_fn(|a| p[a] + u[a])

@@ -10,6 +10,7 @@ use super::bspline::BSpline;
 use super::models;
 use super::pieces::{Piece, Warp};
 use super::world::{Placement, World};
+use crate::fingerprint::Fingerprint;
 use crate::geom::{Affine, Grid, Point};
 
 /// A chain longer than this refers to itself.
@@ -205,6 +206,20 @@ struct Sum {
 }
 
 impl Warp for Sum {
+    fn add_to(&self, fingerprint: &mut Fingerprint) {
+        fingerprint.add(b"sum");
+        for piece in self.before.iter().chain([&self.own]) {
+            match piece {
+                Piece::Affine(map) => {
+                    fingerprint.add_numbers(map.rows().concat());
+                }
+                Piece::Smooth(warp) => warp.add_to(fingerprint),
+                // elastix files hold matrices and splines only
+                Piece::Foreign(_) | Piece::Ours(_) => {}
+            }
+        }
+    }
+
     fn apply(&self, p: Point) -> Point {
         let before = self.before.iter().fold(p, |p, piece| image(piece, p));
         let own = image(&self.own, p);

@@ -143,8 +143,7 @@ impl Job<'_> {
                 grid.shape
             );
         }
-        let fingerprint = format!("transcode {} {:?}", self.source, self.target);
-        fields::write_field(&sampled, location, &fingerprint, self.ctx)
+        fields::write_field(&sampled, location, self.ctx)
     }
 
     /// Each step as it is, foreign fields copied to arrays of ours.
@@ -196,8 +195,7 @@ impl Job<'_> {
         if self.is_source(location) {
             return Err(self.unfit("would be replaced by its own copy; give another name"));
         }
-        let fingerprint = format!("transcode {}", self.source);
-        fields::write_field(field, location, &fingerprint, self.ctx)
+        fields::write_field(field, location, self.ctx)
     }
 
     /// All maps so that they can be evaluated; foreign fields go to scratch.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::json;
 
 use super::Error;
-use crate::blocks::{Context, Outcome, Plan};
+use crate::blocks::{Context, Identity, Outcome, Plan};
 use crate::geom::{Box3, FieldSource, Grid};
 use crate::volume::{Existing, FieldOutput};
 
@@ -21,7 +21,6 @@ const SLAB: usize = 128 << 20;
 pub(super) fn write_field(
     source: &dyn FieldSource,
     location: &str,
-    fingerprint: &str,
     ctx: &Context,
 ) -> Result<(), Error> {
     let grid = source.grid();
@@ -32,7 +31,10 @@ pub(super) fn write_field(
             as u64
     };
     let block = Plan::choose_block(grid.bounds(), chunk, bytes, ctx)?;
-    let plan = Plan::tile(grid.bounds(), block, bytes(block), format!("{fingerprint};{grid:?}"));
+    let identity = Identity::of("transcode")
+        .with("field", source.fingerprint().map_err(Error::Field)?)
+        .with("grid", grid);
+    let plan = Plan::tile(grid.bounds(), block, bytes(block), &identity);
     if plan.is_all_asked(ctx) {
         return Ok(());
     }

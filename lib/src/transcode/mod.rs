@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::blocks::{self, Context, Outcome, Plan};
+use crate::blocks::{self, Context, Identity, Outcome, Plan};
 use crate::geom::SourceError;
 use crate::transform::Axes;
 use crate::volume::{self, Codec, Format, Output, Select, Spec, Volume, Voxel};
@@ -137,8 +137,8 @@ fn copy<T: Voxel>(
     let bytes = |block: [usize; 3]| (block.iter().product::<usize>() * size_of::<T>()) as u64;
     let unit = spec.shard.unwrap_or(spec.chunk);
     let block = Plan::choose_block(bounds, unit, bytes, ctx)?;
-    let fingerprint = format!("transcode {} {spec:?}", input.location());
-    let plan = Plan::tile(bounds, block, bytes(block), fingerprint);
+    let identity = Identity::of("transcode").with_volume("volume", input)?.with("output", spec);
+    let plan = Plan::tile(bounds, block, bytes(block), &identity);
     if plan.is_all_asked(ctx) {
         return Ok(());
     }

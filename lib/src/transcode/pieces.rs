@@ -3,13 +3,15 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::Error;
 use super::world::{Placement, World};
+use crate::blocks::Identity;
+use crate::fingerprint::Fingerprint;
 use crate::geom::{Affine, Box3, Chain, FieldSource, Grid, Point, SourceError, Transform};
 use crate::transform::Step;
-use crate::volume::{FlatVectors, VectorArray};
+use crate::volume::{self, FlatVectors, VectorArray};
 
 /// More samples than this are a damaged header.
 const MOST: usize = 1 << 44;
@@ -18,6 +20,9 @@ const MOST: usize = 1 << 44;
 pub(super) trait Warp: Send + Sync {
     /// Where it takes `p`, `[z, y, x]` micrometres.
     fn apply(&self, p: Point) -> Point;
+
+    /// Adds all its numbers to a fingerprint.
+    fn add_to(&self, fingerprint: &mut Fingerprint);
 
     /// The part of it that goes on for ever.
     fn affine(&self) -> Affine {
@@ -69,6 +74,8 @@ pub(super) struct Foreign {
     turn: [[f64; 3]; 3],
     holds: Holds,
     payload: Payload,
+    /// The fingerprint of the payload, once it was taken.
+    content: OnceLock<String>,
 }
 
 impl Foreign {
@@ -91,7 +98,7 @@ impl Foreign {
         let columns: [Point; 3] =
             std::array::from_fn(|c| back.apply_vector(vectors.vector(unit(c))));
         let turn = std::array::from_fn(|r| std::array::from_fn(|c| columns[c][r]));
-        Self { grid, frame, turn, holds, payload }.checked()
+        Self { grid, frame, turn, holds, payload, content: OnceLock::new() }.checked()
     }
 
     /// A field on a grid of ours, whose stored vectors `turn` takes to `[z, y, x]` micrometres.
@@ -101,7 +108,7 @@ impl Foreign {
         holds: Holds,
         payload: Payload,
     ) -> Result<Self, String> {
-        Self { grid, frame: None, turn, holds, payload }.checked()
+        Self { grid, frame: None, turn, holds, payload, content: OnceLock::new() }.checked()
     }
 
     fn checked(self) -> Result<Self, String> {
@@ -142,6 +149,8 @@ impl Foreign {
     /// Makes its vectors readable box by box, decompressing them into `scratch` where they are not, and
     /// checks that all are there.
     pub(super) fn prepare(&mut self, scratch: &Path) -> Result<(), Error> {
+        // of the file as it is given: what is decompressed comes and goes
+        self.content()?;
         if let Payload::Gzip { file, from, flat } = &self.payload {
             let path = decompress(file, *from, scratch)?;
             self.payload = Payload::Flat(FlatVectors { path, ..flat.clone() });
@@ -157,6 +166,25 @@ impl Foreign {
             });
         }
         Ok(())
+    }
+
+    /// The fingerprint of what is stored.
+    fn content(&self) -> Result<&str, Error> {
+        if let Some(content) = self.content.get() {
+            return Ok(content);
+        }
+        let of_file = |path: &Path| volume::fingerprint(&path.to_string_lossy());
+        let content = match &self.payload {
+            Payload::Array(array) => array.fingerprint()?,
+            Payload::Flat(flat) => of_file(&flat.path)?,
+            Payload::Gzip { file, .. } => of_file(file)?,
+            Payload::Memory(vectors) => {
+                let mut fingerprint = Fingerprint::default();
+                fingerprint.add_numbers(vectors.iter().flatten().copied());
+                fingerprint.hex()
+            }
+        };
+        Ok(self.content.get_or_init(|| content))
     }
 
     fn stored(&self, part: &Box3) -> Result<Vec<[f64; 3]>, SourceError> {
@@ -193,6 +221,16 @@ fn decompress(file: &Path, from: u64, scratch: &Path) -> Result<PathBuf, Error> 
 }
 
 impl FieldSource for Foreign {
+    fn fingerprint(&self) -> Result<String, SourceError> {
+        let mut fingerprint = Fingerprint::default();
+        self.grid.add_to(&mut fingerprint);
+        let frame = self.frame.unwrap_or(Affine::IDENTITY);
+        fingerprint.add_numbers(frame.rows().concat()).add_numbers(self.turn.concat());
+        fingerprint.add_counts([u64::from(self.holds == Holds::Positions)]);
+        fingerprint.add(self.content()?.as_bytes());
+        Ok(fingerprint.hex())
+    }
+
     fn grid(&self) -> Grid {
         self.grid
     }
@@ -275,6 +313,22 @@ pub(super) struct Sampled {
 }
 
 impl FieldSource for Sampled {
+    fn fingerprint(&self) -> Result<String, SourceError> {
+        let mut fingerprint = Fingerprint::default();
+        self.grid.add_to(&mut fingerprint);
+        fingerprint.add_numbers(self.unlast.rows().concat());
+        for stage in &self.stages {
+            match stage {
+                Stage::Smooth(warp) => warp.add_to(&mut fingerprint),
+                Stage::Chain(chain) => {
+                    let identity = Identity::of("chain").with_chain("steps", chain)?;
+                    fingerprint.add(identity.hex().as_bytes());
+                }
+            }
+        }
+        Ok(fingerprint.hex())
+    }
+
     fn grid(&self) -> Grid {
         self.grid
     }

@@ -5,6 +5,7 @@
 use nalgebra::{DMatrix, Dyn, LU};
 
 use super::pieces::Warp;
+use crate::fingerprint::Fingerprint;
 use crate::geom::{Affine, Point};
 
 /// More landmarks than this would take gigabytes to solve for.
@@ -117,6 +118,14 @@ fn kernel(square: f64) -> f64 {
 }
 
 impl Warp for ThinPlate {
+    fn add_to(&self, fingerprint: &mut Fingerprint) {
+        fingerprint.add(b"thin-plate spline").add_counts([self.axes as u64]);
+        fingerprint.add_numbers(self.points.iter().flatten().copied());
+        fingerprint.add_numbers(self.weights.iter().flatten().copied());
+        fingerprint.add_numbers(self.middle).add_numbers([self.size]);
+        fingerprint.add_numbers(self.affine.rows().concat());
+    }
+
     fn apply(&self, p: Point) -> Point {
         let mut q = self.affine.apply(p);
         let p = within(p, self.middle, self.size, self.axes);

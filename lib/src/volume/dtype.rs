@@ -1,5 +1,5 @@
 /// The element types that volumes hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum Dtype {
     /// 8-bit unsigned.
     U8,

@@ -7,12 +7,14 @@ use serde_json::{Map, Value, json};
 
 use super::block::Block;
 use super::cache::{self, Cache};
+use super::content::Stored;
 use super::node::{Container, Node};
 use super::output::{self, Each, Writer};
 use super::place::Place;
 use super::source::{self, Layout, Scratch, Source, View};
 use super::zarr::{self, ArraySpec, ZarrSource};
 use super::{Codec, Dtype, Error, Existing, calibration, store};
+use crate::fingerprint::Fingerprint;
 use crate::geom::{Box3, FieldSource, Grid, Point, SourceError};
 
 /// The direction of transforms, as it is written.
@@ -64,6 +66,10 @@ impl Source for Interleaved {
 
     fn is_coded(&self) -> bool {
         self.array.is_coded()
+    }
+
+    fn stored(&self) -> Stored<'_> {
+        self.array.stored()
     }
 
     fn describe(&self) -> Map<String, Value> {
@@ -184,6 +190,13 @@ impl FieldSource for FieldFile {
 
     fn reading_bytes(&self, threads: usize) -> u64 {
         source::memory(&self.source, &self.cache, threads)
+    }
+
+    fn fingerprint(&self) -> Result<String, SourceError> {
+        let mut fingerprint = Fingerprint::default();
+        self.grid.add_to(&mut fingerprint);
+        fingerprint.add(self.source.stored().fingerprint()?.as_bytes());
+        Ok(fingerprint.hex())
     }
 }
 

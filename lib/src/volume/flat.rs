@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::block::Block;
+use super::content::Stored;
 use super::dtype::ByteOrder;
 use super::source::{Layout, Scratch, Source};
 use super::{Error, store};
@@ -68,6 +69,12 @@ impl Source for FlatFile {
 
     fn is_coded(&self) -> bool {
         false
+    }
+
+    fn stored(&self) -> Stored<'_> {
+        let Layout { shape, dtype, .. } = &self.layout;
+        let form = format!("{shape:?} {} {:?} from {}", dtype.name(), self.order, self.offset);
+        Stored::in_files(form, vec![self.path.clone()])
     }
 
     fn describe(&self) -> Map<String, Value> {

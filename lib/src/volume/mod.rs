@@ -13,6 +13,7 @@ use crate::geom::{Grid, Point};
 mod block;
 mod cache;
 mod calibration;
+mod content;
 mod dtype;
 mod field;
 mod flat;
@@ -36,6 +37,7 @@ mod tiff;
 mod vectors;
 mod zarr;
 
+pub use content::fingerprint;
 pub use dtype::{ByteOrder, Dtype, Voxel};
 pub use field::{FieldFile, FieldOutput};
 pub use node::attributes;
@@ -154,7 +156,7 @@ pub enum Existing {
 }
 
 /// A format that volumes are written in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub enum Format {
     /// Zarr v3 with OME-Zarr 0.5.
     #[default]
@@ -170,7 +172,7 @@ pub enum Format {
 }
 
 /// How chunks are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub enum Codec {
     /// The default: blosc, zstd level 1, byte shuffle (N5: zstd).
     #[default]
@@ -186,7 +188,7 @@ pub enum Codec {
 }
 
 /// What a volume to be written is like.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize)]
 pub struct Spec {
     /// Shape, spacing, origin.
     pub grid: Grid,

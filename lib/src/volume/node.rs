@@ -75,16 +75,6 @@ impl Node {
         Ok(None)
     }
 
-    /// The file that says what this is.
-    pub(super) fn metadata_file(&self) -> PathBuf {
-        self.path.join(match (self.container, self.is_array) {
-            (Container::Zarr3, _) => "zarr.json",
-            (Container::Zarr2, true) => ".zarray",
-            (Container::Zarr2, false) => ".zgroup",
-            (Container::N5, _) => "attributes.json",
-        })
-    }
-
     /// The nearest folder above, with how this one is called from there, as far as the container
     /// reaches; a folder without metadata may lie between.
     pub(super) fn parents(&self) -> impl Iterator<Item = (Self, String)> {

@@ -22,8 +22,6 @@ pub(super) struct Found {
     pub(super) names: Vec<String>,
     /// Where its voxels lie.
     pub(super) calibration: Calibration,
-    /// The file that changes when it is made anew, and its folder or file.
-    pub(super) metadata: PathBuf,
     /// Where its voxels are stored.
     pub(super) path: PathBuf,
     /// The format that is like it.
@@ -73,7 +71,6 @@ fn stack_of(location: &str, files: Vec<PathBuf>) -> Result<Found, Error> {
         source,
         names,
         calibration,
-        metadata: path.clone(),
         path,
         format: Format::Tiff,
         attributes: serde_json::Map::new(),
@@ -107,7 +104,6 @@ fn file(location: &str, path: &Path) -> Result<Found, Error> {
         source,
         names,
         calibration,
-        metadata: path.to_owned(),
         path: path.to_owned(),
         format,
         attributes: serde_json::Map::new(),
@@ -235,7 +231,6 @@ fn array(location: &str, node: Node) -> Result<Found, Error> {
         source,
         names,
         calibration: known,
-        metadata: node.metadata_file(),
         path: node.path.clone(),
         format,
         attributes: node.attributes,

@@ -1,12 +1,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde_json::{Map, Value, json};
 
 use super::cache::{self, Cache};
 use super::open::{self, Found};
 use super::source::{self, Source, View};
-use super::{Codec, Dtype, Error, Format, Select, Voxel, store};
+use super::{Codec, Dtype, Error, Format, Select, Voxel};
 use crate::geom::{Box3, Grid, Point};
 
 /// A volume open for reading. Reading is thread-safe and positionless.
@@ -21,10 +22,11 @@ pub struct Volume {
     names: Vec<String>,
     spacing_from: String,
     has_spacing: bool,
-    metadata: PathBuf,
     path: PathBuf,
     format: Format,
     attributes: Map<String, Value>,
+    /// The fingerprint of its content, once it was taken.
+    content: OnceLock<String>,
 }
 
 impl std::fmt::Debug for Volume {
@@ -85,10 +87,10 @@ impl Volume {
             names: found.names,
             spacing_from,
             has_spacing,
-            metadata: found.metadata,
             path: found.path,
             format: found.format,
             attributes: found.attributes,
+            content: OnceLock::new(),
             source: found.source,
         })
     }
@@ -221,34 +223,26 @@ impl Volume {
         facts.into()
     }
 
-    /// A short text that changes when the volume is made anew or its metadata change; it does not
-    /// look at voxels.
-    pub fn fingerprint(&self) -> String {
-        let meta = fs::metadata(&self.metadata).ok();
-        let size = meta.as_ref().map_or(0, fs::Metadata::len);
-        let time = meta.and_then(|meta| meta.modified().ok()?.elapsed_since_epoch());
-        let mut text = Vec::new();
-        // an image file is its own metadata: its head, size and time have to do
-        let _ = store::read_range(&self.metadata, 0, size.min(1 << 16) as usize, &mut text);
-        let shape = format!("{:?} {} {:?}", self.grid, self.dtype, self.view.fixed);
-        let hash = store::hash(&[
-            &text,
-            shape.as_bytes(),
-            &size.to_le_bytes(),
-            &time.unwrap_or_default().to_le_bytes(),
-        ]);
-        format!("{hash:016x}")
-    }
-}
-
-/// Nanoseconds since 1970.
-trait SinceEpoch {
-    fn elapsed_since_epoch(self) -> Option<u128>;
-}
-
-impl SinceEpoch for std::time::SystemTime {
-    fn elapsed_since_epoch(self) -> Option<u128> {
-        self.duration_since(Self::UNIX_EPOCH).ok().map(|time| time.as_nanos())
+    /// What the volume is, for the identity of a run: a fingerprint of its content and what was selected
+    /// of it. Where it lies does not count.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a file that cannot be read.
+    pub fn identity(&self) -> Result<Value, Error> {
+        let content = match self.content.get() {
+            Some(content) => content.clone(),
+            None => {
+                let content = self.source.stored().fingerprint()?;
+                self.content.get_or_init(|| content).clone()
+            }
+        };
+        Ok(json!({
+            "content": content,
+            "axes": self.view.axes,
+            "at": self.view.fixed,
+            "dtype": self.dtype.name(),
+            "grid": self.grid,
+        }))
     }
 }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::block::Block;
 use super::cache::{Cache, Decoded};
+use super::content::Stored;
 use super::dtype::{ByteOrder, convert};
 use super::{Dtype, Error, Voxel};
 use crate::geom::Box3;
@@ -53,6 +54,9 @@ pub(super) trait Source: Send + Sync {
     fn is_coded(&self) -> bool {
         true
     }
+
+    /// The files that hold it, for its fingerprint.
+    fn stored(&self) -> Stored<'_>;
 
     /// What `inspect` shows of the format.
     fn describe(&self) -> serde_json::Map<String, serde_json::Value>;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::block::Block;
 use super::calibration::Calibration;
+use super::content::Stored;
 use super::dtype::ByteOrder;
 use super::source::{Layout, Scratch, Source};
 use super::{Dtype, Error, tiff};
@@ -157,6 +158,10 @@ impl Source for PngStack {
         decode(&mut scratch.data)
             .map_err(|error| Error::damaged(&self.location, index, path, error.to_string()))?;
         Ok(Some(Block::whole(&self.layout.block, ByteOrder::Big)))
+    }
+
+    fn stored(&self) -> Stored<'_> {
+        Stored::in_files("png".into(), self.files.clone())
     }
 
     fn describe(&self) -> Map<String, Value> {

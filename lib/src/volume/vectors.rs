@@ -7,6 +7,7 @@ use super::dtype::ByteOrder;
 use super::flat::FlatFile;
 use super::source::{self, Layout, Source, View};
 use super::{Dtype, Error, open};
+use crate::fingerprint::Fingerprint;
 use crate::geom::{Box3, Point};
 
 /// Vectors that lie in a file as they are, from `offset` on.
@@ -101,6 +102,18 @@ impl VectorArray {
         };
         let cache = Cache::new(0);
         Self { source: Box::new(source), cache, axes, component, known: (None, None) }
+    }
+
+    /// The fingerprint of the array's content and of how it is read.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn fingerprint(&self) -> Result<String, Error> {
+        let axes = self.axes.map(|axis| axis.map_or(0, |d| d as u64 + 1));
+        let mut fingerprint = Fingerprint::default();
+        fingerprint.add(self.source.stored().fingerprint()?.as_bytes());
+        fingerprint.add_counts(axes).add_counts([self.component as u64]);
+        Ok(fingerprint.hex())
     }
 
     /// Vectors along z, y, x.

@@ -6,11 +6,10 @@
 //! for the voxels of the block first ([`inverse`]), in memory: still one resampling. [`points`] carries
 //! points, forwards and back.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::blocks::{self, Context, Outcome, Plan, Pool, Task};
+use crate::blocks::{self, Context, Identity, Outcome, Plan, Pool, Task};
 use crate::geom::{
     Box3, Chain, FieldApart, FieldSource, Grid, LocalChain, LocalStep, Point, SourceError,
     Transform,
@@ -81,7 +80,7 @@ pub enum Error {
 }
 
 /// How a value between voxels is made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 pub enum Interpolation {
     /// The nearest voxel, as it is: for labels.
     Nearest,
@@ -95,7 +94,7 @@ pub enum Interpolation {
 }
 
 /// How a value becomes an integer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 pub enum Rounding {
     /// To the nearest, halves away from zero.
     #[default]
@@ -105,13 +104,14 @@ pub enum Rounding {
 }
 
 /// How a volume is resampled.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Options {
     /// How a value between voxels is made.
     pub interpolation: Interpolation,
     /// How a value becomes an integer.
     pub rounding: Rounding,
     /// What is written where the moving volume has nothing.
+    #[serde(serialize_with = "crate::fingerprint::any_number")]
     pub fill: f64,
     /// Outside the moving volume its nearest voxel goes on, and `fill` is not used but where the chain has
     /// no value.
@@ -233,8 +233,7 @@ impl Job<'_> {
         self.limit_caches(ctx);
         let layout = layout::choose(self, &bytes, ctx)?;
         let onto = &self.spec.grid;
-        let fingerprint = self.fingerprint::<O>();
-        let plan = Plan::tile(onto.bounds(), layout.block, layout.bytes, fingerprint)
+        let plan = Plan::tile(onto.bounds(), layout.block, layout.bytes, &self.identity()?)
             .beside(before + self.shared_bytes(ctx.workers()));
         if plan.is_all_asked(ctx) {
             return Ok(());
@@ -380,31 +379,13 @@ impl Job<'_> {
         )
     }
 
-    fn fingerprint<O: Voxel>(&self) -> String {
-        let mut hasher = DefaultHasher::new();
-        for step in &self.chain.steps {
-            match step {
-                Transform::Affine(map) => format!("{map:?}").hash(&mut hasher),
-                Transform::LocalAffines(maps) => format!("{maps:?}").hash(&mut hasher),
-                Transform::Field(field) => {
-                    let grid = field.grid();
-                    format!("{grid:?}").hash(&mut hasher);
-                    let middle = grid.shape.map(|n| n as i64 / 2);
-                    let one = Box3::new(middle, middle.map(|v| v + 1));
-                    format!("{:?}", field.read(&one).ok()).hash(&mut hasher);
-                }
-            }
+    fn identity(&self) -> Result<Identity, Error> {
+        let mut identity = Identity::of("apply-transform");
+        for (channel, volume) in self.channels.iter().enumerate() {
+            identity = identity.with_volume(&format!("moving {channel}"), volume)?;
         }
-        let channels: Vec<String> = self.channels.iter().map(Volume::fingerprint).collect();
-        format!(
-            "apply-transform;moving={};grid={:?};onto={:?};as={};with={:?};chain={:016x}",
-            channels.join(","),
-            self.moving,
-            self.spec.grid,
-            O::DTYPE,
-            self.options,
-            hasher.finish(),
-        )
+        let identity = identity.with_chain("transform", self.chain)?;
+        Ok(identity.with("output", self.spec).with("options", self.options))
     }
 }
 

@@ -3,11 +3,12 @@ use std::io;
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
+use super::super::Identity;
 use crate::geom::Box3;
 use crate::volume::Existing;
 
 fn plan(tasks: usize) -> Plan {
-    Plan::tile(Box3::of_shape([tasks, 1, 1]), [1; 3], 1, "test".into())
+    Plan::tile(Box3::of_shape([tasks, 1, 1]), [1; 3], 1, &Identity::of("test"))
 }
 
 fn context(threads: usize) -> Context {
@@ -135,7 +136,8 @@ fn memory_admits_few_tasks_at_once_and_one_at_least() {
         let size = 1 << 40; // so large that what the process holds is nothing beside it
         let memory = tasks_that_fit * size + (1 << 39);
         let ctx = Context { memory, ..context(threads) };
-        let plan = Plan { bytes_per_task: size, ..plan(40) };
+        let mut plan = plan(40);
+        plan.bytes_per_task = size;
         let (held, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let (computing, busiest) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let enter = |now: &AtomicUsize, most: &AtomicUsize| {

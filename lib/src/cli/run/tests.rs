@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::blocks::{Error, Outcome, Plan};
+use crate::blocks::{Error, Identity, Outcome, Plan};
 use crate::cli::{Purpose, Shape, VolumeArgs};
 use crate::geom::Box3;
 
@@ -32,7 +32,12 @@ impl Program for Count {
     const EXAMPLE: &'static str = "count sheep -o sheep.txt";
 
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
-        let plan = Plan::tile(Box3::of_shape([4, 1, 1]), [1; 3], 1, format!("{}", self.factor));
+        let plan = Plan::tile(
+            Box3::of_shape([4, 1, 1]),
+            [1; 3],
+            1,
+            &Identity::of("test").with("factor", self.factor),
+        );
         if plan.is_all_asked(ctx) {
             return Ok(());
         }
@@ -152,7 +157,8 @@ fn parts_end_in_one_receipt_of_the_whole() {
 #[test]
 fn a_plan_is_one_answer() {
     let ctx = Context { part: crate::blocks::Part { k: 1, n: 3 }, ..Context::default() };
-    let tile = |n| Plan::tile(Box3::of_shape([n, 1, 1]), [1; 3], n as u64, String::new());
+    let identity = Identity::of("test");
+    let tile = |n| Plan::tile(Box3::of_shape([n, 1, 1]), [1; 3], n as u64, &identity);
     let plans = vec![tile(5).describe(&ctx), tile(2).describe(&ctx)];
     let answer = plan("count", &ctx, &plans);
     assert_eq!((&answer["tasks"], &answer["parts"]), (&json!(7), &json!(3)));

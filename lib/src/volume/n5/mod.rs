@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 pub(super) use compression::Compression;
 
 use super::block::Block;
+use super::content::Stored;
 use super::dtype::ByteOrder;
 use super::node::Node;
 use super::source::{Layout, Scratch, Source};
@@ -99,6 +100,13 @@ impl N5Array {
 impl Source for N5Array {
     fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    fn stored(&self) -> Stored<'_> {
+        let deciding = ["dataType", "compression", "dimensions", "blockSize"];
+        let form = json!(deciding.map(|key| self.metadata.get(key))).to_string();
+        let Layout { shape, block, .. } = &self.layout;
+        Stored::in_chunks(form, shape, block, |index| self.file(index))
     }
 
     fn load(

@@ -241,7 +241,7 @@ fn a_new_image_beside_another_in_a_group_is_an_image_of_its_own() {
 }
 
 #[test]
-fn a_description_says_what_a_volume_is_and_a_fingerprint_that_it_changed() {
+fn a_description_says_what_a_volume_is_and_an_identity_that_it_changed() {
     let folder = tempfile::tempdir().unwrap();
     let location = at(&folder, "a.zarr");
     let spec = Spec { shard: Some([8; 3]), ..spec([8; 3], [4; 3], Format::Zarr3) };
@@ -257,8 +257,10 @@ fn a_description_says_what_a_volume_is_and_a_fingerprint_that_it_changed() {
     assert_eq!(facts["axes"], json!(["z", "y", "x"]));
     assert_eq!(facts["levels"].as_array().unwrap().len(), 1);
     assert!(facts["stored_bytes"].as_u64().unwrap() > 100);
-    let before = volume.fingerprint();
-    assert_eq!(before, Volume::open(&location, &Select::default()).unwrap().fingerprint());
+    let identity = || Volume::open(&location, &Select::default()).unwrap().identity().unwrap();
+    let before = identity();
     output.set_attribute("a", json!(1)).unwrap();
-    assert_ne!(before, volume.fingerprint());
+    assert_eq!(before, identity(), "an attribute is no content");
+    output.write(&Box3::of_shape([8; 3]), &[7u16; 512]).unwrap();
+    assert_ne!(before["content"], identity()["content"]);
 }

@@ -11,6 +11,7 @@ use tiff::tags::{ByteOrder as TiffOrder, SampleFormat, Tag};
 use super::Description;
 use crate::volume::block::Block;
 use crate::volume::calibration::Calibration;
+use crate::volume::content::Stored;
 use crate::volume::dtype::ByteOrder;
 use crate::volume::flat::{FlatFile, planes};
 use crate::volume::source::{Layout, Scratch, Source};
@@ -328,6 +329,13 @@ impl Source for PageStack {
         }
         idle.push((path.clone(), cursor));
         Ok(Some(Block::whole(&extent, ByteOrder::NATIVE)))
+    }
+
+    fn stored(&self) -> Stored<'_> {
+        let pages: Vec<u64> = self.places.iter().map(|(_, page)| *page as u64).collect();
+        let mut files: Vec<PathBuf> = self.places.iter().map(|(file, _)| file.clone()).collect();
+        files.dedup();
+        Stored::in_files(format!("tiff {pages:?}"), files)
     }
 
     fn describe(&self) -> Map<String, Value> {

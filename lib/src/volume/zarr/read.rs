@@ -12,6 +12,7 @@ use zarrs::array::{
 
 use super::{chunk_error, options};
 use crate::volume::block::{Block, c_strides};
+use crate::volume::content::Stored;
 use crate::volume::dtype::ByteOrder;
 use crate::volume::node::{Container, Node};
 use crate::volume::source::{Layout, Scratch, Source};
@@ -209,6 +210,14 @@ impl Source for ZarrSource {
 
     fn is_coded(&self) -> bool {
         !matches!(self.storage, Storage::Raw(_))
+    }
+
+    fn stored(&self) -> Stored<'_> {
+        let form = Value::Object(self.node.metadata.clone()).to_string();
+        let shape = &self.layout.shape;
+        let outer = self.array.chunk_shape(&vec![0; shape.len()]);
+        let outer = outer.map_or(vec![1; shape.len()], |chunk| chunk.iter().map(|n| n.get()).collect());
+        Stored::in_chunks(form, shape, &outer, |index| self.path(index))
     }
 
     fn describe(&self) -> Map<String, Value> {

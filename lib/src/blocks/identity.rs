@@ -1,0 +1,215 @@
+//! What the result of a run depends on.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::Error;
+use crate::fingerprint;
+use crate::geom::{Chain, Transform};
+use crate::volume::{self, Volume};
+
+/// The version of what an identity holds; another one is another identity.
+const FORMAT: u32 = 1;
+
+/// Everything that the result of a run depends on, by name: the content and the selection of every
+/// input, and every option.
+///
+/// `--resume`, `--part` and `--finish` trust it: a [`super::Plan`] cannot be made without one, the
+/// ledger and the finished output carry it, and a run that differs is refused by the name of what
+/// differs. Values are serialised (never `Debug` output, which a compiler may change), and content is
+/// hashed by [`fingerprint`], so that an identity is the same on every machine.
+///
+/// ```
+/// use voxloom::blocks::Identity;
+/// let one = Identity::of("downsample").with("method", "mean");
+/// let other = Identity::of("downsample").with("method", "mode");
+/// assert_eq!(one.difference(&other), ["method \"mean\"", "method \"mode\""]);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Identity(Map<String, Value>);
+
+impl Identity {
+    /// The identity of an operation of which nothing else is known yet.
+    pub fn of(operation: &str) -> Self {
+        let mut fields = Map::new();
+        fields.insert("operation".to_owned(), operation.into());
+        fields.insert("format".to_owned(), FORMAT.into());
+        Self(fields)
+    }
+
+    /// With an option, or the options, of this name.
+    ///
+    /// Numbers that may be NaN or infinite must be serialised by [`fingerprint::any_number`].
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
+        // only a map with keys that are no text cannot be serialised; it is then told by its error
+        let value = serde_json::to_value(value).unwrap_or_else(|error| error.to_string().into());
+        self.0.insert(name.to_owned(), value);
+        self
+    }
+
+    /// With a volume that is read.
+    ///
+    /// # Errors
+    /// [`volume::Error::Io`] for a file of it that cannot be read.
+    pub fn with_volume(self, name: &str, volume: &Volume) -> Result<Self, volume::Error> {
+        Ok(self.with(name, volume.identity()?))
+    }
+
+    /// With a volume that is read where there is one.
+    ///
+    /// # Errors
+    /// As [`Identity::with_volume`].
+    pub fn with_optional(self, name: &str, volume: Option<&Volume>) -> Result<Self, volume::Error> {
+        match volume {
+            Some(volume) => self.with_volume(name, volume),
+            None => Ok(self.with(name, Value::Null)),
+        }
+    }
+
+    /// With a chain of transforms: its matrices by their numbers, its fields by their content.
+    ///
+    /// # Errors
+    /// [`Error::Field`] for a field that cannot be read.
+    pub fn with_chain(self, name: &str, chain: &Chain) -> Result<Self, Error> {
+        let steps: Result<Vec<Value>, Error> = chain
+            .steps
+            .iter()
+            .map(|step| {
+                Ok(match step {
+                    Transform::Affine(map) => json!({"affine": map.rows()}),
+                    Transform::LocalAffines(maps) => json!({"local_affines": maps.fingerprint()}),
+                    Transform::Field(field) => {
+                        json!({"field": field.fingerprint().map_err(Error::Field)?})
+                    }
+                })
+            })
+            .collect();
+        Ok(self.with(name, steps?))
+    }
+
+    /// With the content of a file, or of an array in a folder, that is read.
+    ///
+    /// # Errors
+    /// [`volume::Error`]: nothing there, or no array.
+    pub fn with_file(self, name: &str, location: &str) -> Result<Self, volume::Error> {
+        Ok(self.with(name, volume::fingerprint(location)?))
+    }
+
+    /// The identity as it is stored.
+    pub fn to_json(&self) -> Value {
+        Value::Object(self.0.clone())
+    }
+
+    /// A short name for it.
+    pub fn hex(&self) -> String {
+        fingerprint::of(self.to_json().to_string().as_bytes())
+    }
+
+    /// What was stored.
+    pub(super) fn from_json(value: &Value) -> Option<Self> {
+        value.as_object().cloned().map(Self)
+    }
+
+    /// The first thing in which two identities differ: its name, and what it is in each.
+    pub fn difference(&self, other: &Self) -> [String; 2] {
+        let names = self.0.keys().chain(other.0.keys());
+        let differs = |name: &&String| self.0.get(*name) != other.0.get(*name);
+        let Some(name) = names.into_iter().find(differs) else {
+            return [String::new(), String::new()];
+        };
+        let null = Value::Null;
+        let values = [self, other].map(|identity| identity.0.get(name).unwrap_or(&null));
+        innermost(name, values)
+    }
+}
+
+/// The first place in which two values of this name differ, as deep as both have the same structure.
+fn innermost(name: &str, [a, b]: [&Value; 2]) -> [String; 2] {
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => {
+            let null = Value::Null;
+            let mut keys = a.keys().chain(b.keys());
+            let key = keys.find(|key| a.get(*key) != b.get(*key)).map_or("", String::as_str);
+            let inner = [a, b].map(|map| map.get(key).unwrap_or(&null));
+            innermost(&format!("{name} {key}"), inner)
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() && a.len() != 3 => {
+            match (0..a.len()).find(|&i| a[i] != b[i]) {
+                Some(i) => innermost(&format!("{name} {i}"), [&a[i], &b[i]]),
+                None => [String::new(), String::new()],
+            }
+        }
+        _ => [a, b].map(|value| {
+            let text = if value.is_null() { "none".to_owned() } else { value.to_string() };
+            let short: String = text.chars().take(80).collect();
+            format!("{name} {short}")
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::geom::{Affine, Field, Grid};
+
+    fn field(value: f32, at: usize) -> Field {
+        let grid = Grid::new([3, 4, 5], [1.0; 3], [0.0; 3]);
+        let mut vectors = vec![[0.0; 3]; 60];
+        vectors[at][1] = value;
+        Field { grid, vectors }
+    }
+
+    #[test]
+    fn a_difference_is_named_as_deep_as_it_goes() {
+        let of = |shape: [usize; 3], mean: &str| {
+            Identity::of("x").with("input", json!({"grid": {"shape": shape}})).with("method", mean)
+        };
+        let difference = of([1, 2, 3], "a").difference(&of([1, 2, 4], "a"));
+        assert_eq!(difference, ["input grid shape [1,2,3]", "input grid shape [1,2,4]"]);
+        let difference = of([1, 2, 3], "a").difference(&of([1, 2, 3], "b"));
+        assert_eq!(difference, ["method \"a\"", "method \"b\""]);
+        let longer = of([1, 2, 3], "a").with("mask", "m");
+        assert_eq!(of([1, 2, 3], "a").difference(&longer), ["mask none", "mask \"m\""]);
+    }
+
+    #[test]
+    fn an_identity_comes_back_from_its_text() {
+        let identity = Identity::of("x")
+            .with("numbers", [0.1, 1.0 / 3.0, 1e-300, 5.0])
+            .with("count", usize::MAX)
+            .with("single", 0.1f32);
+        let text = identity.to_json().to_string();
+        let back = Identity::from_json(&serde_json::from_str(&text).unwrap()).unwrap();
+        assert_eq!(back, identity);
+        assert_eq!(back.hex(), identity.hex());
+    }
+
+    #[test]
+    fn the_name_of_an_identity_is_the_same_in_every_release() {
+        let identity = Identity::of("x").with("radius", [1.0, 2.5]).with("seed", 3);
+        insta::assert_snapshot!(identity.hex());
+    }
+
+    proptest! {
+        #[test]
+        fn any_vector_of_a_field_counts(value in 0.001f32..9.0, at in 0usize..60) {
+            let chain = |field| Chain { steps: vec![Transform::Field(Arc::new(field))] };
+            let of = |field| Identity::of("x").with_chain("chain", &chain(field)).unwrap();
+            prop_assert_ne!(of(field(0.0, 0)), of(field(value, at)));
+            prop_assert_eq!(of(field(value, at)), of(field(value, at)));
+        }
+
+        #[test]
+        fn any_number_of_a_matrix_counts(value in 0.001f64..9.0, row in 0usize..3, column in 0usize..4) {
+            let mut rows = Affine::IDENTITY.rows();
+            rows[row][column] += value;
+            let of = |map| Identity::of("x").with_chain("chain", &Chain::affine(map)).unwrap();
+            prop_assert_ne!(of(Affine::IDENTITY), of(Affine::from_rows(rows)));
+        }
+    }
+}

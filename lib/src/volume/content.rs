@@ -1,0 +1,161 @@
+//! What an array holds, as a fingerprint: so that a run knows its input again.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use super::{Error, open, store};
+use crate::fingerprint::Fingerprint;
+
+/// How many files of an array are looked at.
+const FILES: u64 = 1024;
+/// Up to this many bytes in all, files are hashed whole.
+const WHOLE: u64 = 64 << 20;
+
+/// How an array is stored: what its bytes mean, and the files that hold them.
+pub(super) struct Stored<'a> {
+    /// Type, codecs, order, fill value: whatever decides what the bytes mean.
+    pub(super) form: String,
+    /// How many files there are, those of chunks that are not stored included.
+    pub(super) count: u64,
+    /// The path of the file of this number.
+    pub(super) file: Box<dyn Fn(u64) -> PathBuf + 'a>,
+}
+
+impl<'a> Stored<'a> {
+    /// An array in these files.
+    pub(super) fn in_files(form: String, files: Vec<PathBuf>) -> Self {
+        Self { form, count: files.len() as u64, file: Box::new(move |i| files[i as usize].clone()) }
+    }
+
+    /// An array in a file per chunk, `file` giving the path for a chunk's index.
+    ///
+    /// * `shape`, `chunk`: elements along each dimension, of the array and of what one file holds
+    pub(super) fn in_chunks(
+        form: String,
+        shape: &[u64],
+        chunk: &[u64],
+        file: impl Fn(&[u64]) -> PathBuf + 'a,
+    ) -> Self {
+        let counts: Vec<u64> = shape.iter().zip(chunk).map(|(n, c)| n.div_ceil(*c)).collect();
+        let count = counts.iter().fold(1, |product: u64, n| product.saturating_mul(*n));
+        let at = move |mut number: u64| {
+            let mut index = vec![0; counts.len()];
+            for (place, count) in index.iter_mut().zip(&counts).rev() {
+                *place = number % count;
+                number /= count;
+            }
+            file(&index)
+        };
+        Self { form, count, file: Box::new(at) }
+    }
+
+    /// The fingerprint of the array's content; where its files lie does not matter.
+    ///
+    /// An array of up to [`FILES`] files and [`WHOLE`] bytes is hashed whole. Of a larger one
+    /// [`FILES`] files, spread evenly, count with their size and time of change, so that an array
+    /// that was written anew is told from the one before without reading it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a file that is there and cannot be read.
+    pub(super) fn fingerprint(&self) -> Result<String, Error> {
+        let looked_at = self.count.min(FILES);
+        let number = |i: u64| (u128::from(i) * u128::from(self.count) / u128::from(looked_at)) as u64;
+        let mut found = Vec::new();
+        for number in (0..looked_at).map(number) {
+            let path = (self.file)(number);
+            match fs::metadata(&path) {
+                Ok(about) => found.push((number, path, about)),
+                Err(error) if store::is_missing(&error) => {}
+                Err(source) => return Err(Error::io("read", &path, source)),
+            }
+        }
+        let mut fingerprint = Fingerprint::default();
+        fingerprint.add(self.form.as_bytes()).add_counts([self.count]);
+        let bytes = found.iter().fold(0u64, |sum, (_, _, about)| sum.saturating_add(about.len()));
+        let whole = looked_at == self.count && bytes <= WHOLE;
+        for (number, path, about) in found {
+            fingerprint.add_counts([number, about.len()]);
+            if whole {
+                let content = fs::read(&path).map_err(|source| Error::io("read", &path, source))?;
+                fingerprint.add(&content);
+            } else {
+                let changed = about.modified().map_err(|source| Error::io("read", &path, source))?;
+                let changed = changed.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                fingerprint.add(&changed.as_nanos().to_le_bytes());
+            }
+        }
+        Ok(fingerprint.hex())
+    }
+}
+
+/// The fingerprint of the content of one file, such as a table or a transform, or of the array in a
+/// folder. A larger one counts by size and time of change; see the guide's page on formats.
+///
+/// # Errors
+/// [`Error`]: nothing there, or no array.
+pub fn fingerprint(location: &str) -> Result<String, Error> {
+    let path = store::path_of(location)?;
+    match fs::metadata(&path) {
+        Ok(about) if about.is_dir() => open::find(location)?.source.stored().fingerprint(),
+        Ok(_) => Stored::in_files(String::new(), vec![path]).fingerprint(),
+        Err(source) => Err(Error::io("read", &path, source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_counts_and_its_place_does_not() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let of = |folder: &tempfile::TempDir| {
+            let path = folder.path().to_owned();
+            let file = move |at: &[u64]| path.join(format!("{}.{}", at[0], at[1]));
+            Stored::in_chunks("uint8".into(), &[5, 4], &[2, 4], file).fingerprint().unwrap()
+        };
+        for folder in &folders {
+            fs::write(folder.path().join("0.0"), [1, 2]).unwrap();
+            fs::write(folder.path().join("2.0"), [3]).unwrap();
+        }
+        assert_eq!(of(&folders[0]), of(&folders[1]));
+        let before = of(&folders[0]);
+        fs::rename(folders[0].path().join("2.0"), folders[0].path().join("1.0")).unwrap();
+        assert_ne!(of(&folders[0]), before, "a chunk that moved");
+        fs::write(folders[1].path().join("2.0"), [4]).unwrap();
+        assert_ne!(of(&folders[1]), before, "a voxel that changed");
+        fs::remove_file(folders[1].path().join("2.0")).unwrap();
+        assert_ne!(of(&folders[1]), before, "a chunk that went away");
+    }
+
+    #[test]
+    fn of_many_files_those_looked_at_are_spread_over_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_owned();
+        let seen = std::cell::RefCell::new(Vec::new());
+        let file = |at: &[u64]| {
+            seen.borrow_mut().push(at[0]);
+            path.join(at[0].to_string())
+        };
+        let stored = Stored::in_chunks(String::new(), &[10 * FILES + 3], &[1], file);
+        stored.fingerprint().unwrap();
+        drop(stored);
+        let seen = seen.into_inner();
+        assert_eq!((seen.len() as u64, seen[0]), (FILES, 0));
+        assert!(seen.is_sorted_by(|a, b| (10..=11).contains(&(b - a))), "{seen:?}");
+    }
+
+    #[test]
+    fn a_large_file_counts_by_size_and_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("large");
+        let file = fs::File::create(&path).unwrap();
+        file.set_len(WHOLE + 1).unwrap();
+        let of = || super::fingerprint(&path.to_string_lossy()).unwrap();
+        let before = of();
+        assert_eq!(of(), before);
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert_ne!(of(), before);
+    }
+}
