@@ -116,7 +116,11 @@ impl Context {
                 dtype: Some(volume.dtype().name()),
                 spacing: Some(grid.spacing),
                 location: volume.location().to_owned(),
-                fingerprint: volume.identity().ok().map(|known| known["content"].clone()).and_then(|v| v.as_str().map(str::to_owned)),
+                fingerprint: volume
+                    .identity()
+                    .ok()
+                    .map(|known| known["content"].clone())
+                    .and_then(|v| v.as_str().map(str::to_owned)),
             });
         });
     }

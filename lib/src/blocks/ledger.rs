@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::claim;
 use super::files::unique;
 use super::{Context, Error, Identity, Outcome, Plan};
 use crate::volume::Existing;
@@ -137,9 +138,10 @@ pub(super) fn begin(
     plan: &Plan,
     existing: Existing,
 ) -> Result<BTreeMap<usize, Entry>, Error> {
-    if existing == Existing::Overwrite {
+    if existing == Existing::Overwrite && !plan.is_claimed() {
         clear(folder)?;
     }
+    plan.claim(folder)?;
     let known = load(folder, plan)?;
     if existing == Existing::Refuse && !known.is_empty() {
         return Err(Error::Exists { path: folder.display().to_string() });
@@ -223,7 +225,7 @@ pub(super) fn files(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>, Error> 
 
 /// Removes what blocks keep in `folder`, and nothing else that may be there.
 pub(super) fn clear(folder: &Path) -> Result<(), Error> {
-    for prefix in ["ledger-", "rows-", "receipt-", ".rows-", ".receipt-"] {
+    for prefix in ["ledger-", "rows-", "receipt-", ".rows-", ".receipt-", claim::NAME, ".claim-"] {
         for path in files(folder, prefix)? {
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -323,16 +325,23 @@ mod tests {
         let mut other = plan("1..4");
         other.tasks.pop();
         let message = load(folder.path(), &other).unwrap_err().to_string();
-        assert!(message.contains("bounds \"0..4") && message.contains("bounds \"0..3"), "{message}");
+        assert!(
+            message.contains("bounds \"0..4") && message.contains("bounds \"0..3"),
+            "{message}"
+        );
     }
 
     #[test]
     fn the_ledger_of_another_release_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let old = "{\"ledger\":1,\"plan\":\"radius=1;bounds=0..4\"}\n{\"task\":0,\"end\":\"done\"}\n";
+        let old =
+            "{\"ledger\":1,\"plan\":\"radius=1;bounds=0..4\"}\n{\"task\":0,\"end\":\"done\"}\n";
         fs::write(folder.path().join("ledger-0-1of1-x.jsonl"), old).unwrap();
         let message = load(folder.path(), &plan("1")).unwrap_err().to_string();
-        assert!(message.contains("another release") && message.contains("--overwrite"), "{message}");
+        assert!(
+            message.contains("another release") && message.contains("--overwrite"),
+            "{message}"
+        );
     }
 
     #[test]

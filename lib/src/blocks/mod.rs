@@ -19,6 +19,7 @@
 //! One that makes a table puts each task's rows into [`Rows`] and reads them back in task order.
 
 mod cancel;
+mod claim;
 mod context;
 mod error;
 mod files;

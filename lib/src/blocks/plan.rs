@@ -1,8 +1,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
+use super::claim::Claim;
 use super::ledger::{self, Entry};
 use super::{Context, Error, Identity, Task, folder_beside, process};
 use crate::geom::Box3;
@@ -27,6 +29,8 @@ pub struct Plan {
     pub bytes_beside: Option<u64>,
     /// Everything that the result depends on: another identity's ledger is not this one's.
     identity: Identity,
+    /// This run's claim on the folder of its ledger, once it was taken.
+    claim: OnceLock<Claim>,
 }
 
 /// The attribute that says of a finished array which run made it: its identity.
@@ -34,12 +38,7 @@ pub const MARK: &str = "run";
 
 impl Plan {
     /// Cuts `bounds` into cores of `block` voxels, for the run of this identity.
-    pub fn tile(
-        bounds: Box3,
-        block: [usize; 3],
-        bytes_per_task: u64,
-        identity: &Identity,
-    ) -> Self {
+    pub fn tile(bounds: Box3, block: [usize; 3], bytes_per_task: u64, identity: &Identity) -> Self {
         let block = block.map(|n| n.max(1));
         let tasks = bounds.tiles(block).enumerate().map(|(id, core)| Task {
             id,
@@ -47,7 +46,8 @@ impl Plan {
             core,
         });
         let identity = identity.clone();
-        Self { tasks: tasks.collect(), bytes_per_task, bytes_beside: None, identity }
+        let (tasks, claim) = (tasks.collect(), OnceLock::new());
+        Self { tasks, bytes_per_task, bytes_beside: None, identity, claim }
     }
 
     /// Whether a run of this plan has finished the array `output`, which bears [`MARK`] when it is
@@ -175,6 +175,27 @@ impl Plan {
         &self.identity
     }
 
+    /// Claims the output whose ledger is in `folder` for this run, before anything of it is written.
+    ///
+    /// # Errors
+    /// [`Error::OtherPlan`] where a run of another identity has claimed it; [`Error::Io`].
+    pub fn claim(&self, folder: &Path) -> Result<(), Error> {
+        match self.claim.get() {
+            Some(claim) => claim.hold(),
+            None => {
+                let claim = Claim::take(folder, self.agreement())?;
+                // another thread's is as good
+                let _ = self.claim.set(claim);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether [`Plan::claim`] was called.
+    pub(super) fn is_claimed(&self) -> bool {
+        self.claim.get().is_some()
+    }
+
     /// Everything that a ledger must agree on: the identity and how the output is cut.
     pub(super) fn agreement(&self) -> Identity {
         let bounds = self.tasks.iter().map(|task| task.core).reduce(|a, b| a.union(&b));
@@ -230,7 +251,8 @@ mod tests {
 
     #[test]
     fn tasks_know_their_place_in_bounds_that_do_not_start_at_zero() {
-        let plan = Plan::tile(Box3::new([-4, 2, 0], [4, 7, 3]), [4, 3, 3], 1, &Identity::of("test"));
+        let plan =
+            Plan::tile(Box3::new([-4, 2, 0], [4, 7, 3]), [4, 3, 3], 1, &Identity::of("test"));
         assert_eq!(plan.tasks.len(), 4);
         assert_eq!(plan.tasks[3].index, [1, 1, 0]);
         assert_eq!(plan.tasks[3].core, Box3::new([0, 5, 0], [4, 7, 3]));
@@ -277,7 +299,8 @@ mod tests {
 
     #[test]
     fn a_description_says_what_memory_admits() {
-        let plan = Plan::tile(Box3::of_shape([4, 4, 40]), [4, 4, 4], 1 << 40, &Identity::of("test"));
+        let plan =
+            Plan::tile(Box3::of_shape([4, 4, 40]), [4, 4, 4], 1 << 40, &Identity::of("test"));
         let ctx = Context { threads: 8, part: Part { k: 2, n: 4 }, ..Context::default() };
         let described = plan.describe(&ctx);
         assert_eq!(described["tasks"], 10);

@@ -99,6 +99,8 @@ impl Plan {
         self.warn_if_tight(ctx, in_flight);
         let pipeline = Pipeline {
             ctx,
+            plan: self,
+            folder,
             ledger: &ledger,
             in_flight,
             seconds: [const { AtomicU64::new(0) }; 3],
@@ -167,6 +169,8 @@ struct Stages<Read, Compute, Write> {
 
 struct Pipeline<'a, R, W> {
     ctx: &'a Context,
+    plan: &'a Plan,
+    folder: &'a Path,
     ledger: &'a Ledger,
     /// How many tasks may be held at once.
     in_flight: usize,
@@ -291,10 +295,16 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
                     Err(error) => self.fail(task, error),
                 }
             }
-            Job::Write(task, result) => match self.guard(2, || (stages.write)(task, result)) {
-                Ok(outcome) => self.end(task, Entry::Ended(outcome)),
-                Err(error) => self.fail(task, error),
-            },
+            Job::Write(task, result) => {
+                // another run may have replaced the output meanwhile
+                match self.plan.claim(self.folder) {
+                    Err(fault) => self.stop(fault),
+                    Ok(()) => match self.guard(2, || (stages.write)(task, result)) {
+                        Ok(outcome) => self.end(task, Entry::Ended(outcome)),
+                        Err(error) => self.fail(task, error),
+                    },
+                }
+            }
         }
         self.changed.notify_all();
     }

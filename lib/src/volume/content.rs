@@ -60,7 +60,8 @@ impl<'a> Stored<'a> {
     /// [`Error::Io`] for a file that is there and cannot be read.
     pub(super) fn fingerprint(&self) -> Result<String, Error> {
         let looked_at = self.count.min(FILES);
-        let number = |i: u64| (u128::from(i) * u128::from(self.count) / u128::from(looked_at)) as u64;
+        let number =
+            |i: u64| (u128::from(i) * u128::from(self.count) / u128::from(looked_at)) as u64;
         let mut found = Vec::new();
         for number in (0..looked_at).map(number) {
             let path = (self.file)(number);
@@ -80,7 +81,8 @@ impl<'a> Stored<'a> {
                 let content = fs::read(&path).map_err(|source| Error::io("read", &path, source))?;
                 fingerprint.add(&content);
             } else {
-                let changed = about.modified().map_err(|source| Error::io("read", &path, source))?;
+                let changed =
+                    about.modified().map_err(|source| Error::io("read", &path, source))?;
                 let changed = changed.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
                 fingerprint.add(&changed.as_nanos().to_le_bytes());
             }

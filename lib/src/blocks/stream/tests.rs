@@ -2,8 +2,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::AtomicUsize;
 
-use super::*;
 use super::super::Identity;
+use super::*;
 use crate::geom::Box3;
 use crate::volume::Existing;
 

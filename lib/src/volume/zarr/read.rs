@@ -216,7 +216,8 @@ impl Source for ZarrSource {
         let form = Value::Object(self.node.metadata.clone()).to_string();
         let shape = &self.layout.shape;
         let outer = self.array.chunk_shape(&vec![0; shape.len()]);
-        let outer = outer.map_or(vec![1; shape.len()], |chunk| chunk.iter().map(|n| n.get()).collect());
+        let outer =
+            outer.map_or(vec![1; shape.len()], |chunk| chunk.iter().map(|n| n.get()).collect());
         Stored::in_chunks(form, shape, &outer, |index| self.path(index))
     }
 
