@@ -44,6 +44,7 @@ impl Program for Deform {
     const NAME: &'static str = "deform";
     const PURPOSE: Purpose = Purpose::Align;
     const SHAPE: Shape = Shape::Blocks;
+    const SECOND_PASS: bool = true;
     const BLOCK_SIZE: Option<&'static str> =
         Some("Block that is aligned at once, voxels of the fixed volume [default: about 160]");
     const EXAMPLE: &'static str =

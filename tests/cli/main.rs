@@ -15,3 +15,4 @@ mod refine;
 mod same_answer;
 mod scene;
 mod transcode;
+mod whole;

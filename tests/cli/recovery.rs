@@ -1,8 +1,8 @@
-//! Killed at random moments, resumed, run twice at once: always the same bytes.
+//! Done work, full disks, signals (`whole.rs` has kills and runs at once).
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::scene::{Pair, Scene, executable, files, program};
 
@@ -18,14 +18,6 @@ pub(crate) fn chunks(location: &str) -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
-/// Starts a program; kills it with -9 after `delay`.
-fn killed(name: &str, arguments: &[String], delay: Duration) {
-    let mut child = start(name, arguments);
-    std::thread::sleep(delay);
-    child.kill().ok(); // it may have ended before
-    child.wait().unwrap();
-}
-
 fn start(name: &str, arguments: &[String]) -> Child {
     Command::new(executable(name))
         .args(arguments)
@@ -33,27 +25,6 @@ fn start(name: &str, arguments: &[String]) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .unwrap()
-}
-
-/// Runs `arguments` undisturbed into one place, and into another with 20 kills at moments spread
-/// over the time that it takes, each followed by the same command with `--resume`.
-pub(crate) fn survives_kills(name: &str, arguments: impl Fn(&str) -> Vec<String>) {
-    let scene = Scene::new();
-    let (calm, rough) = (scene.at("calm.zarr"), scene.at("rough.zarr"));
-    let begun = Instant::now();
-    program(name).args(arguments(&calm)).assert().success();
-    let whole = begun.elapsed();
-    let mut resumed = arguments(&rough);
-    resumed.push("--resume".to_owned());
-    for kill in 0..20u32 {
-        // early, middle and late moments in no order: 7 and 20 share no factor
-        let moment = whole * (kill * 7 % 20) / 20;
-        killed(name, &resumed, moment);
-    }
-    program(name).args(&resumed).assert().success();
-    assert_eq!(names(&calm), names(&rough));
-    assert!(chunks(&calm) == chunks(&rough), "{name}: bytes differ after kills");
-    assert!(!chunks(&calm).is_empty());
 }
 
 fn names(location: &str) -> Vec<String> {
@@ -77,16 +48,6 @@ fn local(out: &str) -> Vec<String> {
         .map(str::to_owned)
         .chain(["-o", out, "--block-size", "32,32,32", "--threads", "1"].map(str::to_owned))
         .collect()
-}
-
-#[test]
-fn apply_transform_ends_in_the_same_bytes_after_20_kills() {
-    survives_kills("apply-transform", apply);
-}
-
-#[test]
-fn local_affine_ends_in_the_same_bytes_after_20_kills() {
-    survives_kills("local-affine", local);
 }
 
 #[test]
@@ -147,37 +108,6 @@ fn a_field_that_is_done_is_not_made_again_and_nothing_beside_it_is_overwritten()
     std::fs::remove_file(&document).unwrap();
     run(&["--resume"]).success();
     assert!(std::fs::read(&document).unwrap() == chain);
-}
-
-#[test]
-fn deform_ends_in_the_same_bytes_after_20_kills() {
-    survives_kills("deform", deform);
-}
-
-#[test]
-fn invmap_ends_in_the_same_bytes_after_20_kills() {
-    let scene = Scene::new();
-    program("deform").args(deform(&scene.at("deform.zarr"))).assert().success();
-    survives_kills("invmap", |out| {
-        let pair = Pair::get();
-        [&scene.at("deform.json"), "--onto", &pair.at("moving.zarr"), "-o", out]
-            .into_iter()
-            .chain(["--block-size", "64,64,64", "--threads", "1"])
-            .map(str::to_owned)
-            .collect()
-    });
-}
-
-#[test]
-fn downsample_ends_in_the_same_bytes_after_20_kills() {
-    let pair = Pair::get();
-    survives_kills("downsample", |out| {
-        [&pair.at("fixed.zarr"), "-o", out, "--levels", "2", "--block-size", "32,32,32"]
-            .into_iter()
-            .chain(["--chunk", "16,16,16", "--threads", "1"])
-            .map(str::to_owned)
-            .collect()
-    });
 }
 
 #[test]

@@ -6,7 +6,6 @@ use serde_json::Value;
 use voxloom::transform::read_affine;
 
 use crate::faults::refused;
-use crate::recovery::survives_kills;
 use crate::scene::{Scene, files, program};
 
 /// A file that another tool wrote.
@@ -320,11 +319,6 @@ fn sampled(out: &str) -> Vec<String> {
         ])
         .map(str::to_owned)
         .collect()
-}
-
-#[test]
-fn a_sampled_spline_ends_in_the_same_bytes_after_20_kills() {
-    survives_kills("transcode", sampled);
 }
 
 #[test]

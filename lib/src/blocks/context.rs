@@ -3,7 +3,8 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use super::receipt::{Input, Receipt, Sink};
+use super::live::Lives;
+use super::receipt::{Input, Receipt, Sink, receipt_beside};
 use super::{Cancel, Error, Progress};
 use crate::device::Device;
 use crate::volume::{Existing, Output, Volume};
@@ -48,7 +49,8 @@ pub struct Context {
     pub part: Part,
     /// Whether `--part` was given, be it 1/1: what needs all parts is then left to `--finish`.
     pub scattered: bool,
-    /// `--finish`: no blocks; check that every part is done, then do what needs all of them.
+    /// `--finish`: no blocks of the first pass; check that every part is done, then do what needs all of
+    /// them. With `part`, only that share of the second pass.
     pub finish: bool,
     /// `--plan`: print the plan, compute nothing.
     pub plan_only: bool,
@@ -64,6 +66,8 @@ pub struct Context {
     pub cancel: Cancel,
     /// What has been done so far; written by `cli` at the end.
     pub receipt: Mutex<Receipt>,
+    /// Where this run is at work.
+    pub lives: Lives,
 }
 
 impl Default for Context {
@@ -83,6 +87,7 @@ impl Default for Context {
             progress: Progress::None,
             cancel: Cancel::default(),
             receipt: Mutex::default(),
+            lives: Lives::default(),
         }
     }
 }
@@ -90,7 +95,25 @@ impl Default for Context {
 impl Context {
     /// Whether this run does what needs all blocks: it does them all itself, or all parts are done.
     pub fn gathers(&self) -> bool {
-        !self.plan_only && (self.finish || !(self.scattered || self.part.n > 1))
+        !self.plan_only && !self.is_share()
+    }
+
+    /// Whether this run does tasks of a second pass: all blocks of the first are done.
+    pub fn reaches_second_pass(&self) -> bool {
+        !self.plan_only && (self.finish || !self.is_share())
+    }
+
+    fn is_share(&self) -> bool {
+        self.scattered || self.part.n > 1
+    }
+
+    /// What becomes of an output once it is decided that this run makes it: what has appeared since then is
+    /// another run's of the same plan, and is shared with it.
+    pub fn existing_now(&self) -> Existing {
+        match self.existing {
+            Existing::Refuse => Existing::Resume,
+            existing => existing,
+        }
     }
 
     /// Threads of a pipeline: those that compute, and half as many more that read and write meanwhile.
@@ -136,6 +159,17 @@ impl Context {
         self.note(|receipt| {
             receipt.outputs.push(path.display().to_string());
             receipt.sinks.push(Sink::Beside(path.to_path_buf()));
+        });
+    }
+
+    /// As [`Context::output_file`], of an output that an earlier run has finished: its receipt stays where
+    /// there is one.
+    pub fn output_done(&self, path: &Path) {
+        self.note(|receipt| {
+            receipt.outputs.push(path.display().to_string());
+            if !receipt_beside(path).exists() {
+                receipt.sinks.push(Sink::Beside(path.to_path_buf()));
+            }
         });
     }
 

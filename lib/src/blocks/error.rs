@@ -38,6 +38,17 @@ pub enum Error {
         /// The first of them.
         first: usize,
     },
+    /// What a task left for the second pass is not what it wrote.
+    Rows {
+        /// Its place in the grid of blocks.
+        index: [usize; 3],
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        found: String,
+        /// What was written.
+        wanted: String,
+    },
     /// An output, or the unfinished work of an earlier run, is there.
     Exists {
         /// The file or folder.
@@ -105,7 +116,10 @@ impl std::error::Error for Error {
             Self::Block { source, .. } => Some(source.as_ref()),
             Self::Io { source, .. } => Some(source),
             Self::Field(source) => Some(source.as_ref()),
-            Self::Missing { .. } | Self::Exists { .. } | Self::OtherPlan { .. } => None,
+            Self::Missing { .. }
+            | Self::Rows { .. }
+            | Self::Exists { .. }
+            | Self::OtherPlan { .. } => None,
         }
     }
 }
@@ -134,6 +148,12 @@ impl fmt::Display for Error {
                 f,
                 "{missing} of {total} blocks are not done yet (first: {first}); run their parts, \
                  then --finish again"
+            ),
+            Self::Rows { index: [z, y, x], path, found, wanted } => write!(
+                f,
+                "{path}, which block {z},{y},{x} left for the second pass, is {found}, wanted are \
+                 {wanted}; delete it if it is there, and run the command of its part, or of the whole, \
+                 again with --resume"
             ),
             Self::Exists { path } => write!(
                 f,

@@ -15,7 +15,8 @@ use serde_json::Value;
 
 use super::claim;
 use super::files::unique;
-use super::{Context, Error, Identity, Outcome, Plan};
+use super::rows::Stored;
+use super::{Context, Ending, Error, Identity, Outcome, Plan};
 use crate::volume::Existing;
 
 /// How often lines are brought to the disk; a killed process loses none even in between, a
@@ -26,7 +27,7 @@ const SYNC_EVERY: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
     /// Its result is written.
-    Ended(Outcome),
+    Ended(Ending),
     /// It has no result, for this reason.
     Failed(String),
 }
@@ -48,6 +49,10 @@ struct Line {
     end: End,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rows: Option<Stored>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    summary: Option<Value>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -61,23 +66,30 @@ enum End {
 
 impl Line {
     fn new(task: usize, entry: &Entry) -> Self {
-        let (end, reason) = match entry {
-            Entry::Ended(Outcome::Done) => (End::Done, None),
-            Entry::Ended(Outcome::Empty) => (End::Empty, None),
-            Entry::Ended(Outcome::Fallback(reason)) => (End::Fallback, Some(reason.clone())),
-            Entry::Failed(reason) => (End::Failed, Some(reason.clone())),
+        let ending = match entry {
+            Entry::Ended(ending) => ending,
+            Entry::Failed(reason) => {
+                let reason = Some(reason.clone());
+                return Self { task, end: End::Failed, reason, rows: None, summary: None };
+            }
         };
-        Self { task, end, reason }
+        let (end, reason) = match &ending.outcome {
+            Outcome::Done => (End::Done, None),
+            Outcome::Empty => (End::Empty, None),
+            Outcome::Fallback(reason) => (End::Fallback, Some(reason.clone())),
+        };
+        Self { task, end, reason, rows: ending.rows.clone(), summary: ending.summary.clone() }
     }
 
     fn entry(self) -> Entry {
         let reason = self.reason.unwrap_or_default();
-        match self.end {
-            End::Done => Entry::Ended(Outcome::Done),
-            End::Empty => Entry::Ended(Outcome::Empty),
-            End::Fallback => Entry::Ended(Outcome::Fallback(reason)),
-            End::Failed => Entry::Failed(reason),
-        }
+        let outcome = match self.end {
+            End::Done => Outcome::Done,
+            End::Empty => Outcome::Empty,
+            End::Fallback => Outcome::Fallback(reason),
+            End::Failed => return Entry::Failed(reason),
+        };
+        Entry::Ended(Ending { outcome, summary: self.summary, rows: self.rows })
     }
 }
 
@@ -132,18 +144,20 @@ impl Ledger {
     }
 }
 
-/// What is known in `folder` as a run begins: nothing where it starts anew.
+/// What is known in `folder` as a run begins: nothing where it starts anew. Work that another run of this
+/// plan is still doing (`in_company`) is shared with it and not refused.
 pub(super) fn begin(
     folder: &Path,
     plan: &Plan,
     existing: Existing,
+    in_company: bool,
 ) -> Result<BTreeMap<usize, Entry>, Error> {
     if existing == Existing::Overwrite && !plan.is_claimed() {
         clear(folder)?;
     }
     plan.claim(folder)?;
     let known = load(folder, plan)?;
-    if existing == Existing::Refuse && !known.is_empty() {
+    if existing == Existing::Refuse && !known.is_empty() && !in_company {
         return Err(Error::Exists { path: folder.display().to_string() });
     }
     Ok(known)
@@ -253,7 +267,15 @@ mod tests {
     }
 
     fn done() -> Entry {
-        Entry::Ended(Outcome::Done)
+        Entry::Ended(Outcome::Done.into())
+    }
+
+    fn begin(
+        folder: &Path,
+        plan: &Plan,
+        existing: Existing,
+    ) -> Result<BTreeMap<usize, Entry>, Error> {
+        super::begin(folder, plan, existing, false)
     }
 
     #[test]
@@ -263,8 +285,8 @@ mod tests {
         let ledger = create(folder.path(), &plan);
         let entries = [
             done(),
-            Entry::Ended(Outcome::Empty),
-            Entry::Ended(Outcome::Fallback("no match".into())),
+            Entry::Ended(Outcome::Empty.into()),
+            Entry::Ended(Outcome::Fallback("no match".into()).into()),
             Entry::Failed("chunk \"3\"\nis damaged".into()),
         ];
         for (task, entry) in entries.iter().enumerate() {

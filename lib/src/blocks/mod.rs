@@ -12,19 +12,24 @@
 //! let out = Arc::new(Output::create(location, &spec, ctx.existing)?);
 //! ctx.input(&moving);
 //! ctx.output_array(&out);
-//! plan.stream(ctx, &out.ledger_folder(), read, compute, write)?;
-//! if ctx.gathers() { /* what needs all blocks: metadata, tables */ }
+//! let ends = plan.stream(ctx, &out.ledger_folder(), read, compute, write)?;
+//! if ctx.gathers() { /* what needs all blocks: metadata, numbers reduced from ends.summaries() */ }
 //! ```
 //!
-//! One that makes a table puts each task's rows into [`Rows`] and reads them back in task order.
+//! One that makes a table puts each task's rows into [`Rows`] and reads them back in task order. One whose
+//! blocks overlap and must agree has a second plan, run by [`Plan::stream_second`] where
+//! [`Context::reaches_second_pass`].
 
 mod cancel;
 mod claim;
 mod context;
+mod ending;
 mod error;
 mod files;
 mod identity;
+mod kill;
 mod ledger;
+mod live;
 mod plan;
 mod pool;
 mod process;
@@ -35,16 +40,20 @@ mod stream;
 
 pub use cancel::Cancel;
 pub use context::{Context, Part};
+pub use ending::{Ending, Ends};
 pub use error::{Error, Verdict, is_passing, sentence};
 pub use files::{folder_beside, write_whole};
 pub use identity::Identity;
 pub use ledger::Entry;
-pub use plan::{MARK, Plan};
+pub use live::Lives;
+pub use plan::{MARK, Plan, RESULTS};
 pub use pool::Pool;
 pub use process::{memory_allowed, resident_memory};
 pub use progress::{Progress, above_bar};
 pub use receipt::{Failure, Receipt, Tally};
-pub use rows::Rows;
+pub use rows::{Rows, Stored};
+
+pub(crate) use kill::{Moment, may_die};
 
 use crate::geom::Box3;
 

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -35,6 +36,9 @@ pub struct Plan {
 
 /// The attribute that says of a finished array which run made it: its identity.
 pub const MARK: &str = "run";
+
+/// The attribute beside it that holds blocks and results of the receipt: [`Context::results`].
+pub const RESULTS: &str = "results";
 
 impl Plan {
     /// Cuts `bounds` into cores of `block` voxels, for the run of this identity.
@@ -75,6 +79,19 @@ impl Plan {
             None => ["by another program or release".to_owned(), "by this one".to_owned()],
         };
         Err(Error::OtherPlan { folder: output.to_owned(), difference }.into())
+    }
+
+    /// Where [`Plan::has_made`] the array `output`: takes its counts and results into this run's receipt.
+    ///
+    /// # Errors
+    /// Those of reading its attributes.
+    pub fn recall(&self, output: &str, ctx: &Context) -> anyhow::Result<()> {
+        ctx.output_done(Path::new(output));
+        let (attributes, _) = volume::attributes(output)?.unwrap_or_default();
+        if let Some(results) = attributes.get(RESULTS) {
+            ctx.restore(results)?;
+        }
+        Ok(())
     }
 
     /// With what the process holds beside its tasks; else it is what it holds when they begin.
@@ -152,6 +169,23 @@ impl Plan {
             "tasks_in_flight": in_flight,
             "threads": in_flight.min(ctx.threads),
         })
+    }
+
+    /// The tasks whose cores meet a box, in the order of the plan; found by their index, not by looking at
+    /// all. For plans made by [`Plan::tile`].
+    pub fn tasks_at(&self, part: &Box3) -> impl Iterator<Item = &Task> + use<'_> {
+        let first = self.tasks.first().map(|task| task.core);
+        let (min, block) = first.map_or(([0; 3], [1; 3]), |core| (core.min, core.shape()));
+        let grid = self.tasks.last().map_or([0; 3], |task| task.index.map(|i| i + 1));
+        let ranges: [Range<usize>; 3] = std::array::from_fn(|a| {
+            let block = block[a].max(1) as i64;
+            let clamp = |i: i64| i.clamp(0, grid[a] as i64) as usize;
+            let low = clamp((part.min[a] - min[a]).div_euclid(block));
+            low..clamp((part.max[a] - min[a] + block - 1).div_euclid(block)).max(low)
+        });
+        let [z, y, x] = ranges;
+        z.flat_map(move |z| y.clone().map(move |y| (z * grid[1] + y) * grid[2]))
+            .flat_map(move |row| x.clone().map(move |x| &self.tasks[row + x]))
     }
 
     /// How each task ended, as far as the ledger in `folder` says.
@@ -294,6 +328,19 @@ mod tests {
         let message = choose([100, 64, 64]).unwrap_err().to_string();
         for part in ["100,64,64", "64,64,64", "128,64,64"] {
             assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn tasks_at_a_box_are_those_that_meet_it_in_the_order_of_the_plan() {
+        let plan = Plan::tile(Box3::new([-4, 2, 0], [9, 11, 14]), [4, 3, 5], 1, &Identity::of("x"));
+        for part in plan.tasks.iter().flat_map(|task| {
+            let grown = task.core.grow([1, 2, 7]);
+            [task.core, grown, grown.shift([20, 0, 0]), grown.shift([-3, 4, -20])]
+        }) {
+            let meets = |task: &&Task| !task.core.intersect(&part).is_empty();
+            let wanted: Vec<usize> = plan.tasks.iter().filter(meets).map(|task| task.id).collect();
+            assert_eq!(plan.tasks_at(&part).map(|task| task.id).collect::<Vec<_>>(), wanted);
         }
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::files::write_whole;
 use super::ledger::{self, Entry};
-use super::{Context, Error, Outcome, Task, process};
+use super::{Context, Ending, Error, Outcome, Task, process};
 use crate::volume;
 
 /// As many reasons as an error names.
@@ -42,12 +42,14 @@ pub struct Receipt {
     pub(super) sinks: Vec<Sink>,
     /// The ledgers that were written to.
     pub(super) folders: Vec<PathBuf>,
+    /// Where ledgers and rows are to be removed at the end.
+    pub(super) sweeps: Vec<PathBuf>,
     earlier: Spent,
     started: Option<Instant>,
 }
 
 /// How many blocks ended how.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Tally {
     /// As they should.
     pub done: usize,
@@ -62,7 +64,7 @@ pub struct Tally {
 }
 
 /// A block without a result.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Failure {
     /// Its place in the grid of blocks.
     pub index: [usize; 3],
@@ -119,19 +121,23 @@ impl Tally {
     /// Adds the blocks of `tasks`, which `entries` say the end of.
     pub(super) fn add(&mut self, tasks: &[Task], entries: &BTreeMap<usize, Entry>) {
         for task in tasks {
-            match entries.get(&task.id) {
-                Some(Entry::Ended(Outcome::Done)) => self.done += 1,
-                Some(Entry::Ended(Outcome::Empty)) => self.empty += 1,
-                Some(Entry::Ended(Outcome::Fallback(reason))) => {
+            let outcome = match entries.get(&task.id) {
+                Some(Entry::Ended(Ending { outcome, .. })) => outcome,
+                Some(Entry::Failed(reason)) => {
+                    self.failed.push(Failure { index: task.index, reason: reason.clone() });
+                    continue;
+                }
+                None => continue,
+            };
+            match outcome {
+                Outcome::Done => self.done += 1,
+                Outcome::Empty => self.empty += 1,
+                Outcome::Fallback(reason) => {
                     self.fallback += 1;
                     if self.fallback_reasons.len() < REASONS {
                         self.fallback_reasons.push(named(task.index, reason));
                     }
                 }
-                Some(Entry::Failed(reason)) => {
-                    self.failed.push(Failure { index: task.index, reason: reason.clone() });
-                }
-                None => {}
             }
         }
     }
@@ -155,6 +161,13 @@ impl Tally {
             reasons: reasons.collect(),
         })
     }
+}
+
+/// Where the receipt of an output without attributes goes.
+pub(super) fn receipt_beside(output: &Path) -> PathBuf {
+    let mut name = output.as_os_str().to_owned();
+    name.push(".receipt.json");
+    name.into()
 }
 
 fn named([z, y, x]: [usize; 3], reason: &str) -> String {
@@ -221,11 +234,7 @@ impl Receipt {
         }
         for sink in &self.sinks {
             match sink {
-                Sink::Beside(path) if file.is_none() => {
-                    let mut name = path.as_os_str().to_owned();
-                    name.push(".receipt.json");
-                    write_whole(Path::new(&name), &text)?;
-                }
+                Sink::Beside(path) if file.is_none() => write_whole(&receipt_beside(path), &text)?,
                 Sink::Beside(_) => {}
                 Sink::Attribute(set) => set(value.clone())?,
             }
@@ -291,6 +300,25 @@ impl Input {
 }
 
 impl Context {
+    /// Blocks and results as they stand, for an attribute of a finished output: [`Context::restore`] takes
+    /// them back where a later run finds that nothing is left to do.
+    pub fn results(&self) -> Value {
+        let receipt = self.receipt();
+        json!({"blocks": receipt.blocks, "results": receipt.results})
+    }
+
+    /// Sets blocks and results to what [`Context::results`] was.
+    ///
+    /// # Errors
+    /// A value of another form.
+    pub fn restore(&self, value: &Value) -> serde_json::Result<()> {
+        let part = |name: &str| value.get(name).cloned().unwrap_or_default();
+        let (blocks, results) =
+            (serde_json::from_value(part("blocks"))?, serde_json::from_value(part("results"))?);
+        self.note(|receipt| (receipt.blocks, receipt.results) = (blocks, results));
+        Ok(())
+    }
+
     /// The receipt as it stands.
     pub fn receipt(&self) -> Receipt {
         let mut copy = Receipt::default();

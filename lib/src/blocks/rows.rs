@@ -1,101 +1,188 @@
-use std::fs;
-use std::io::ErrorKind;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
 
 use super::files::write_whole;
-use super::ledger::{self, Entry};
-use super::{Context, Error, Outcome, Plan, Task};
+use super::ledger::Entry;
+use super::{Context, Ending, Ends, Error, Task};
+use crate::fingerprint::Fingerprint;
 
-/// Scratch for programs whose output is a table: one file per task, whole or not at all, in the
-/// folder that [`Plan::stream`] keeps its ledger in.
+/// Scratch for programs whose tasks leave more than a summary: one file per task, whole or not at all, in
+/// the folder that [`super::Plan::stream`] keeps its ledger in.
+///
+/// The length and the hash of what a task wrote are in its ledger entry, and what is read later is compared
+/// with them: rows that are gone, cut off or altered are an error, never an empty block.
 pub struct Rows {
     folder: PathBuf,
+    /// Tasks whose rows this process has compared with their hash.
+    compared: Mutex<BTreeSet<usize>>,
+}
+
+/// Bytes that are hashed at once.
+const PIECE: usize = 1 << 18;
+
+/// The length and the hash of a task's rows, as its ledger entry keeps them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    bytes: u64,
+    hash: String,
 }
 
 impl Rows {
-    /// Makes the folder where it is absent; what it holds stays.
-    pub fn create(folder: &Path) -> Result<Self, Error> {
-        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-        Ok(Self { folder: folder.to_path_buf() })
+    /// The rows in this folder, which need not be there yet.
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_path_buf(), compared: Mutex::default() }
     }
 
-    /// Writes the rows of a task, replacing those of an earlier try. An empty task needs none.
-    pub fn write(&self, task: &Task, bytes: &[u8]) -> Result<(), Error> {
-        write_whole(&self.path(task.id), bytes)
-    }
-
-    /// The rows of a task; empty where it wrote none or failed.
-    pub fn read(&self, task: &Task) -> Result<Vec<u8>, Error> {
-        let path = self.path(task.id);
-        match fs::read(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-            rows => rows.map_err(Error::io("read", &path)),
-        }
-    }
-
-    /// The rows of every task, in the order of the plan; empty where a task wrote none or failed.
+    /// Writes the rows of a task, replacing those of an earlier try. What is returned belongs in the task's
+    /// [`Ending`]; without it nothing is read back.
     ///
     /// # Errors
-    /// [`Error::Missing`] where a task is not done, or its rows have vanished.
-    pub fn read_all(&self, plan: &Plan) -> Result<Vec<Vec<u8>>, Error> {
-        let known = ledger::load(&self.folder, plan)?;
-        let mut all = Vec::with_capacity(plan.tasks.len());
-        let mut missing = Vec::new();
-        for task in &plan.tasks {
-            let path = self.path(task.id);
-            let rows = match (known.get(&task.id), fs::read(&path)) {
-                (Some(Entry::Ended(_)), Ok(rows)) => rows,
-                (Some(Entry::Failed(_)), _) => Vec::new(),
-                (_, Err(e)) if e.kind() != ErrorKind::NotFound => {
-                    return Err(Error::io("read", &path)(e));
-                }
-                (Some(Entry::Ended(Outcome::Empty)), _) => Vec::new(),
-                _ => {
-                    missing.push(task.id);
-                    continue;
-                }
-            };
-            all.push(rows);
-        }
-        match missing.first() {
-            None => Ok(all),
-            Some(&first) => {
-                Err(Error::Missing { missing: missing.len(), total: plan.tasks.len(), first })
+    /// [`Error::Io`].
+    pub fn write(&self, task: &Task, bytes: &[u8]) -> Result<Stored, Error> {
+        write_whole(&path(&self.folder, task), bytes)?;
+        let mut hash = Fingerprint::default();
+        bytes.chunks(PIECE).for_each(|piece| {
+            hash.add(piece);
+        });
+        Ok(Stored { bytes: bytes.len() as u64, hash: hash.hex() })
+    }
+
+    /// The rows of a task; `None` where it left none, failed, or is not done.
+    ///
+    /// # Errors
+    /// [`Error::Rows`] where they are not what the task wrote, [`Error::Io`].
+    pub fn read(&self, task: &Task, ends: &Ends) -> Result<Option<Vec<u8>>, Error> {
+        let Some(stored) = stored(task, &ends.entries) else { return Ok(None) };
+        self.read_part(task, ends, 0..stored.bytes)
+    }
+
+    /// Some bytes of the rows of a task; `None` as in [`Rows::read`]. All of them are compared with their
+    /// hash when the first are read.
+    ///
+    /// # Errors
+    /// As [`Rows::read`].
+    pub fn read_part(
+        &self,
+        task: &Task,
+        ends: &Ends,
+        range: Range<u64>,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let Some(stored) = stored(task, &ends.entries) else { return Ok(None) };
+        let path = path(&self.folder, task);
+        let wrong = |found: String| wrong(task, &path, found, stored);
+        let mut file = match File::open(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Err(wrong("missing".to_owned())),
+            file => file.map_err(Error::io("read", &path))?,
+        };
+        let is_new = |set: &BTreeSet<usize>| !set.contains(&task.id);
+        if is_new(&self.compared.lock().unwrap_or_else(PoisonError::into_inner)) {
+            let (bytes, hash) = measure(&mut file).map_err(Error::io("read", &path))?;
+            if bytes != stored.bytes {
+                return Err(wrong(format!("{bytes} bytes long")));
             }
+            if hash != stored.hash {
+                return Err(wrong("altered".to_owned()));
+            }
+            self.compared.lock().unwrap_or_else(PoisonError::into_inner).insert(task.id);
+        }
+        let mut part = vec![0; (range.end - range.start) as usize];
+        match file.read_exact_at(&mut part, range.start) {
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => Err(wrong("cut off".to_owned())),
+            read => read.map_err(Error::io("read", &path)).map(|()| Some(part)),
         }
     }
 
-    /// Removes rows and ledger, and the folder if nothing else is in it: the table is written.
-    /// After `--finish` they stay, so that it can be run twice.
-    pub fn remove(self, ctx: &Context) -> Result<(), Error> {
-        if ctx.finish {
-            return Ok(());
+    /// Removes rows and ledger once the receipt is written, and the folder if nothing else is in it. After
+    /// `--finish` they stay, so that it can be run twice; while another run reads them they stay, too.
+    pub fn remove(self, ctx: &Context) {
+        if !ctx.finish {
+            ctx.sweep_later(&self.folder);
         }
-        ledger::clear(&self.folder)?;
-        match fs::remove_dir(&self.folder) {
-            Err(e) if !matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound) => {
-                Err(Error::io("remove", &self.folder)(e))
-            }
-            _ => Ok(()),
-        }
+    }
+
+    /// Removes rows and ledger at once: nothing came of them, and a run with other options has a ledger of
+    /// its own.
+    pub fn discard(self, ctx: &Context) {
+        self.remove(ctx);
+        ctx.sweep();
     }
 
     /// Removes what a run that is done has left in `folder`, if it was stopped before its last step.
-    pub fn sweep(folder: &Path, ctx: &Context) -> Result<(), Error> {
+    pub fn sweep(folder: &Path, ctx: &Context) {
         if ctx.gathers() && folder.exists() {
-            Self { folder: folder.to_path_buf() }.remove(ctx)?;
+            Self::new(folder).remove(ctx);
         }
-        Ok(())
     }
+}
 
-    fn path(&self, task: usize) -> PathBuf {
-        self.folder.join(format!("rows-{task:08}"))
+fn path(folder: &Path, task: &Task) -> PathBuf {
+    folder.join(format!("rows-{:08}", task.id))
+}
+
+fn stored<'a>(task: &Task, entries: &'a BTreeMap<usize, Entry>) -> Option<&'a Stored> {
+    match entries.get(&task.id) {
+        Some(Entry::Ended(Ending { rows, .. })) => rows.as_ref(),
+        _ => None,
+    }
+}
+
+fn wrong(task: &Task, path: &Path, found: String, stored: &Stored) -> Error {
+    let wanted = format!("{} bytes with the hash {}", stored.bytes, stored.hash);
+    Error::Rows { index: task.index, path: path.display().to_string(), found, wanted }
+}
+
+/// The length and the hash of a file, in little memory.
+fn measure(file: &mut File) -> std::io::Result<(u64, String)> {
+    let (mut hash, mut bytes) = (Fingerprint::default(), 0);
+    let mut piece = Vec::with_capacity(PIECE);
+    while file.by_ref().take(PIECE as u64).read_to_end(&mut piece)? > 0 {
+        hash.add(&piece);
+        bytes += piece.len() as u64;
+        piece.clear();
+    }
+    Ok((bytes, hash.hex()))
+}
+
+/// Whether the rows of a task are there and as long as it left them.
+pub(super) fn check_length(
+    folder: &Path,
+    task: &Task,
+    entries: &BTreeMap<usize, Entry>,
+) -> Result<(), Error> {
+    let Some(stored) = stored(task, entries) else { return Ok(()) };
+    let path = path(folder, task);
+    match fs::metadata(&path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            Err(wrong(task, &path, "missing".to_owned(), stored))
+        }
+        Err(e) => Err(Error::io("read", &path)(e)),
+        Ok(meta) if meta.len() != stored.bytes => {
+            Err(wrong(task, &path, format!("{} bytes long", meta.len()), stored))
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Takes tasks whose rows are gone or cut off out of `known`: they are done again.
+pub(super) fn forget_damaged(folder: &Path, tasks: &[Task], known: &mut BTreeMap<usize, Entry>) {
+    for task in tasks {
+        if let Err(error) = check_length(folder, task, known) {
+            tracing::warn!("{error}; the block is done again");
+            known.remove(&task.id);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Identity, Part};
+    use super::super::{Identity, Outcome, Part, Plan};
     use super::*;
     use crate::geom::Box3;
     use crate::volume::Existing;
@@ -104,46 +191,71 @@ mod tests {
         Plan::tile(Box3::of_shape([6, 1, 1]), [1; 3], 1, &Identity::of("rows"))
     }
 
-    fn run(folder: &Path, part: Part) {
-        let rows = Rows::create(folder).unwrap();
-        let ctx = Context { part, existing: Existing::Resume, ..Context::default() };
+    fn run(folder: &Path, ctx: &Context) -> Result<Ends, Error> {
+        let rows = Rows::new(folder);
         let write = |task: &Task, text: String| {
             if task.id == 4 {
-                return Ok(Outcome::Empty);
+                return Ok(Outcome::Empty.into());
             }
-            rows.write(task, text.as_bytes())?;
-            Ok(Outcome::Done)
+            Ok(Ending::from(Outcome::Done).with_rows(rows.write(task, text.as_bytes())?))
         };
-        plan()
-            .stream(&ctx, folder, |task| Ok(task.id), |_, id| Ok(format!("{id}\n")), write)
-            .unwrap();
+        plan().stream(ctx, folder, |task| Ok(task.id), |_, id| Ok(format!("{id}\n")), write)
+    }
+
+    fn part(k: usize, n: usize) -> Context {
+        Context { part: Part { k, n }, existing: Existing::Resume, ..Context::default() }
+    }
+
+    fn finish() -> Context {
+        Context { finish: true, ..Context::default() }
+    }
+
+    fn read_all(folder: &Path, ends: &Ends) -> Result<Vec<u8>, Error> {
+        let rows = Rows::new(folder);
+        let all: Result<Vec<_>, _> =
+            plan().tasks.iter().map(|task| rows.read(task, ends)).collect();
+        Ok(all?.into_iter().flatten().flatten().collect())
     }
 
     #[test]
     fn rows_of_all_parts_come_back_in_task_order_and_then_go() {
         let parent = tempfile::tempdir().unwrap();
         let folder = super::super::folder_beside(&parent.path().join("spots.csv"));
-        run(&folder, Part { k: 2, n: 2 });
-        let rows = Rows::create(&folder).unwrap();
-        assert!(matches!(
-            rows.read_all(&plan()),
-            Err(Error::Missing { missing: 3, total: 6, first: 0 })
-        ));
-        run(&folder, Part { k: 1, n: 2 });
-        assert_eq!(rows.read_all(&plan()).unwrap().concat(), b"0\n1\n2\n3\n5\n");
-        let finish = Context { finish: true, ..Context::default() };
-        Rows::create(&folder).unwrap().remove(&finish).unwrap();
-        assert!(rows.read_all(&plan()).is_ok(), "a second finish finds them");
-        rows.remove(&Context::default()).unwrap();
+        run(&folder, &part(2, 2)).unwrap();
+        let missing = run(&folder, &finish());
+        assert!(matches!(missing, Err(Error::Missing { missing: 3, total: 6, first: 0 })));
+        run(&folder, &part(1, 2)).unwrap();
+        let ends = run(&folder, &finish()).unwrap();
+        assert_eq!(read_all(&folder, &ends).unwrap(), b"0\n1\n2\n3\n5\n");
+        Rows::new(&folder).discard(&finish());
+        assert!(read_all(&folder, &ends).is_ok(), "a second finish finds them");
+        let whole = part(1, 1);
+        Rows::new(&folder).remove(&whole);
+        assert!(folder.exists(), "the receipt is yet to be written");
+        whole.sweep();
         assert!(!folder.exists());
     }
 
     #[test]
-    fn rows_that_vanished_are_missed() {
-        let folder = tempfile::tempdir().unwrap();
-        run(folder.path(), Part::default());
-        let rows = Rows::create(folder.path()).unwrap();
-        fs::remove_file(rows.path(2)).unwrap();
-        assert!(matches!(rows.read_all(&plan()), Err(Error::Missing { missing: 1, first: 2, .. })));
+    fn rows_that_are_gone_cut_off_or_altered_are_an_error_that_names_them() {
+        for (damage, found) in
+            [(None, "missing"), (Some("2"), "1 bytes long"), (Some("3\n"), "altered")]
+        {
+            let folder = tempfile::tempdir().unwrap();
+            let before = run(folder.path(), &part(1, 1)).unwrap();
+            let path = path(folder.path(), &plan().tasks[2]);
+            match damage {
+                None => fs::remove_file(&path).unwrap(),
+                Some(text) => fs::write(&path, text).unwrap(),
+            }
+            let message = read_all(folder.path(), &before).unwrap_err().to_string();
+            assert!(message.contains(found) && message.contains("2,0,0"), "{message}");
+            let finished = run(folder.path(), &finish()).and_then(|e| read_all(folder.path(), &e));
+            assert!(matches!(finished, Err(Error::Rows { index: [2, 0, 0], .. })), "{finished:?}");
+            // what the message says helps
+            fs::remove_file(&path).ok();
+            let again = run(folder.path(), &part(1, 1)).unwrap();
+            assert_eq!(read_all(folder.path(), &again).unwrap(), b"0\n1\n2\n3\n5\n");
+        }
     }
 }

@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::ledger::{self, Entry, Ledger};
 use super::progress::Meter;
-use super::{Context, Error, Outcome, Part, Plan, Tally, Task, is_passing, sentence};
+use super::{
+    Context, Ending, Ends, Error, Moment, Plan, Tally, Task, is_passing, may_die, rows, sentence,
+};
+use crate::volume::Existing;
 
 /// How often signals are looked for and progress is shown.
 const TICK: Duration = Duration::from_millis(100);
@@ -24,44 +27,68 @@ impl Plan {
     /// error is a passing fault of the storage. A resumed run tries failed blocks again. With
     /// `ctx.plan_only` nothing runs; with `ctx.finish` it only checks that all parts are done.
     ///
+    /// Returns how all tasks ended that are known to be done, with the summaries that they left.
+    ///
     /// # Errors
     /// [`Error::TooManyFailed`] where more than the fraction `ctx.allow_failed` has no result (what
     /// fell back has one: `cli` counts it at the end); [`Error::Interrupted`], [`Error::Block`] for
     /// a passing fault, [`Error::Missing`], [`Error::OtherPlan`], [`Error::Exists`], [`Error::Io`].
-    pub fn stream<R: Send, W: Send>(
+    pub fn stream<R: Send, W: Send, E: Into<Ending>>(
         &self,
         ctx: &Context,
         folder: &Path,
         read: impl Fn(&Task) -> anyhow::Result<R> + Sync,
         compute: impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
-        write: impl Fn(&Task, W) -> anyhow::Result<Outcome> + Sync,
-    ) -> Result<(), Error> {
+        write: impl Fn(&Task, W) -> anyhow::Result<E> + Sync,
+    ) -> Result<Ends, Error> {
         if self.is_all_asked(ctx) {
-            return Ok(());
+            return Ok(Ends::default());
         }
         if ctx.finish {
             return self.check_finished(ctx, folder);
         }
-        self.run(ctx, folder, ctx.part, &Stages { read, compute, write })
+        let write = |task: &Task, result: W| write(task, result).map(Into::into);
+        let entries = self.run(ctx, folder, ctx.existing, &Stages { read, compute, write })?;
+        conclude(ctx, self.share(ctx), &entries)?;
+        Ok(Ends::new(folder, entries))
     }
 
-    /// Runs all tasks where this run gathers ([`Context::gathers`]), and none elsewhere: for the
-    /// second pass of an operation, which needs all blocks of the first.
-    pub fn gather<R: Send, W: Send>(
+    /// As [`Plan::stream`], for the second pass of an operation, which needs all blocks of the first: to be
+    /// called where [`Context::reaches_second_pass`]. It has a ledger of its own in `folder`, where a run
+    /// that was interrupted goes on.
+    ///
+    /// `--finish --part K/N` does that share of its tasks, `--finish` all that are left. Its blocks are not
+    /// counted in the receipt: failures are named there, and none is allowed.
+    ///
+    /// # Errors
+    /// As [`Plan::stream`].
+    pub fn stream_second<R: Send, W: Send, E: Into<Ending>>(
         &self,
         ctx: &Context,
         folder: &Path,
         read: impl Fn(&Task) -> anyhow::Result<R> + Sync,
         compute: impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
-        write: impl Fn(&Task, W) -> anyhow::Result<Outcome> + Sync,
-    ) -> Result<(), Error> {
-        if self.is_all_asked(ctx) || !ctx.gathers() {
-            return Ok(());
+        write: impl Fn(&Task, W) -> anyhow::Result<E> + Sync,
+    ) -> Result<Ends, Error> {
+        let write = |task: &Task, result: W| write(task, result).map(Into::into);
+        let entries =
+            self.run(ctx, folder, ctx.existing_now(), &Stages { read, compute, write })?;
+        if ctx.finish && ctx.gathers() {
+            gather(ctx, folder)?;
         }
-        self.run(ctx, folder, Part::default(), &Stages { read, compute, write })
+        let mut tally = Tally::default();
+        tally.add(self.share(ctx), &entries);
+        ctx.note(|receipt| receipt.blocks.failed.extend(tally.failed.iter().cloned()));
+        tally.check(0.0, false)?;
+        Ok(Ends::new(folder, entries))
     }
 
-    fn check_finished(&self, ctx: &Context, folder: &Path) -> Result<(), Error> {
+    /// The tasks of this part.
+    fn share(&self, ctx: &Context) -> &[Task] {
+        &self.tasks[ctx.part.range(self.tasks.len())]
+    }
+
+    fn check_finished(&self, ctx: &Context, folder: &Path) -> Result<Ends, Error> {
         let entries = ledger::load(folder, self)?;
         let missing = self.tasks.iter().filter(|task| !entries.contains_key(&task.id));
         let missing: Vec<usize> = missing.map(|task| task.id).collect();
@@ -69,30 +96,37 @@ impl Plan {
             let total = self.tasks.len();
             return Err(Error::Missing { missing: missing.len(), total, first });
         }
-        let mut gathered = Ok(());
-        ctx.note(|receipt| gathered = receipt.gather(folder));
-        gathered?;
-        conclude(ctx, &self.tasks, &entries)
+        for task in &self.tasks {
+            rows::check_length(folder, task, &entries)?;
+        }
+        if ctx.gathers() {
+            gather(ctx, folder)?;
+            conclude(ctx, &self.tasks, &entries)?;
+        }
+        Ok(Ends::new(folder, entries))
     }
 
     fn run<R: Send, W: Send>(
         &self,
         ctx: &Context,
         folder: &Path,
-        part: Part,
+        existing: Existing,
         stages: &Stages<
             impl Fn(&Task) -> anyhow::Result<R> + Sync,
             impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
-            impl Fn(&Task, W) -> anyhow::Result<Outcome> + Sync,
+            impl Fn(&Task, W) -> anyhow::Result<Ending> + Sync,
         >,
-    ) -> Result<(), Error> {
-        let entries = ledger::begin(folder, self, ctx.existing)?;
+    ) -> Result<BTreeMap<usize, Entry>, Error> {
+        let in_company = ctx.enter(folder)?;
+        let mut entries = ledger::begin(folder, self, existing, in_company)?;
         ctx.note(|receipt| receipt.folders.push(folder.to_path_buf()));
-        let tasks = &self.tasks[part.range(self.tasks.len())];
+        let tasks = self.share(ctx);
+        rows::forget_damaged(folder, tasks, &mut entries);
         let ended = |task: &&Task| matches!(entries.get(&task.id), Some(Entry::Ended(_)));
         let todo: Vec<&Task> = tasks.iter().filter(|task| !ended(task)).collect();
         if todo.is_empty() {
-            return conclude(ctx, tasks, &entries);
+            may_die(Moment::Plan);
+            return Ok(entries);
         }
         let ledger = Ledger::create(folder, self, ctx)?;
         let in_flight = self.in_flight(ctx);
@@ -136,7 +170,8 @@ impl Plan {
         {
             return Err(Error::Interrupted { signal });
         }
-        conclude(ctx, tasks, &state.entries)
+        may_die(Moment::Plan);
+        Ok(state.entries)
     }
 
     fn warn_if_tight(&self, ctx: &Context, in_flight: usize) {
@@ -150,6 +185,13 @@ impl Plan {
             );
         }
     }
+}
+
+/// Adds what the parts used to the receipt.
+fn gather(ctx: &Context, folder: &Path) -> Result<(), Error> {
+    let mut gathered = Ok(());
+    ctx.note(|receipt| gathered = receipt.gather(folder));
+    gathered
 }
 
 /// Adds the blocks to the receipt and refuses too many without a result.
@@ -209,7 +251,7 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
         stages: &Stages<
             impl Fn(&Task) -> anyhow::Result<R> + Sync,
             impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
-            impl Fn(&Task, W) -> anyhow::Result<Outcome> + Sync,
+            impl Fn(&Task, W) -> anyhow::Result<Ending> + Sync,
         >,
         tasks: usize,
         mut meter: Meter,
@@ -278,7 +320,7 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
         stages: &Stages<
             impl Fn(&Task) -> anyhow::Result<R> + Sync,
             impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
-            impl Fn(&Task, W) -> anyhow::Result<Outcome> + Sync,
+            impl Fn(&Task, W) -> anyhow::Result<Ending> + Sync,
         >,
         job: Job<'a, R, W>,
     ) {
@@ -300,7 +342,7 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
                 match self.plan.claim(self.folder) {
                     Err(fault) => self.stop(fault),
                     Ok(()) => match self.guard(2, || (stages.write)(task, result)) {
-                        Ok(outcome) => self.end(task, Entry::Ended(outcome)),
+                        Ok(ending) => self.end(task, Entry::Ended(ending)),
                         Err(error) => self.fail(task, error),
                     },
                 }
@@ -334,9 +376,11 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
     }
 
     fn end(&self, task: &Task, entry: Entry) {
+        may_die(Moment::Unentered);
         if let Err(error) = self.ledger.enter(task.id, &entry) {
             return self.stop(error);
         }
+        may_die(Moment::After);
         let mut state = self.lock();
         state.entries.insert(task.id, entry);
         state.held -= 1;

@@ -99,6 +99,8 @@ pub trait Program: clap::Args + 'static {
     const EXAMPLE: &'static str;
     /// What `--help` says of `--block-size`, where a block is more than what a task writes.
     const BLOCK_SIZE: Option<&'static str> = None;
+    /// Whether it has a second pass over the volume, a share of which `--finish --part K/N` does.
+    const SECOND_PASS: bool = false;
     /// What it writes beside what its flags name.
     fn written(&self) -> Vec<PathBuf> {
         Vec::new()

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::shared::Shared;
 use super::{Program, apart, config, exit, logging, shared};
-use crate::blocks::{Cancel, Context, Receipt, Verdict};
+use crate::blocks::{Cancel, Context, Error, Moment, Receipt, Verdict, may_die};
 
 /// The voxloom release, which all programs share.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -23,6 +23,14 @@ pub(super) fn command<P: Program>() -> Command {
         let has_value = arg.get_action().takes_values();
         if is_flag && has_value { arg.allow_negative_numbers(true) } else { arg }
     });
+    if P::SECOND_PASS {
+        command = command.mut_arg("finish", |arg| {
+            arg.long_help(
+                "After all parts: check that every block is done, then do what is left. With --part K/N, do \
+                 only that share of the second pass; --finish alone comes last",
+            )
+        });
+    }
     if let Some(help) = P::BLOCK_SIZE {
         command = command.mut_arg("block-size", |arg| arg.help(help));
     }
@@ -70,6 +78,13 @@ fn attempt<P: Program>(
     let program = P::from_arg_matches(matches)?;
     apart::check(&program, command, matches)?;
     let mut ctx = flags.context(Cancel::on_signals()?)?;
+    if ctx.finish && ctx.scattered && !P::SECOND_PASS {
+        let message = format!(
+            "--finish with --part: {} does nothing after all parts that could be shared; give --finish alone",
+            P::NAME
+        );
+        return Err(Error::Usage(message).into());
+    }
     let mut parameters = parameters(command, matches);
     parameters.insert("threads".to_owned(), json!(ctx.threads));
     parameters.insert("memory".to_owned(), json!(ctx.memory));
@@ -104,7 +119,10 @@ fn conclude(
         Err(error) if gaps(error) => {}
         Err(_) => return done,
     }
+    may_die(Moment::Receipt);
     receipt.write(ctx, flags.receipt().as_deref())?;
+    may_die(Moment::Cleanup);
+    ctx.sweep();
     done?;
     Ok(receipt.verdict(ctx.allow_failed)?)
 }

@@ -51,8 +51,7 @@ fn block_flags() -> Vec<Arg> {
                  is left to --finish; an output that other parts have begun is gone on with",
             )
             .value_parser(parse_part),
-        switch("finish", "After all parts: check that every block is done, then do what is left")
-            .conflicts_with("part"),
+        switch("finish", "After all parts: check that every block is done, then do what is left"),
         switch("plan", "Print tasks, parts, bytes and memory as JSON; compute nothing"),
         value("allow-failed", "FRACTION", "Blocks that may fail or fall back before exit code 3")
             .value_parser(parse_fraction)
@@ -195,6 +194,8 @@ mod tests {
         assert_eq!(ctx.existing, Existing::Resume);
         assert!(!ctx.gathers(), "even where it is the only one");
         assert!(context(Shape::Blocks, &["--finish"]).unwrap().gathers());
+        let share = context(Shape::Blocks, &["--finish", "--part", "1/2"]).unwrap();
+        assert!(share.reaches_second_pass() && !share.gathers());
         for wrong in [["--part=0/4", ""], ["--part=5/4", ""], ["--part=1/2", "--overwrite"]] {
             let wrong: Vec<&str> = wrong.into_iter().filter(|flag| !flag.is_empty()).collect();
             assert!(context(Shape::Blocks, &wrong).is_err(), "{wrong:?}");

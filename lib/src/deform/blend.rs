@@ -5,13 +5,13 @@
 //! and what lies next to the end of what a block has read counts nowhere. A block without a field of its own
 //! takes the mean displacement of its neighbours, of theirs where they have none, and is blended alike.
 
-use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::lattice::{Field, Lattice};
-use super::pairs::{self, Head};
-use super::{Error, Options};
-use crate::blocks::{self, Context, Plan, Rows, Task};
+use super::pairs::{self, Head, Planes};
+use super::{CHUNK, Error, Options};
+use crate::blocks::{Context, Ending, Ends, Identity, Outcome, Plan, Rows, Task};
 use crate::geom::{Box3, Point};
 use crate::volume::FieldOutput;
 
@@ -24,55 +24,108 @@ struct Entry {
     around: Box3,
 }
 
-/// What the second pass works with.
+/// The blocks of the first pass and how they overlap.
 pub(super) struct Blend<'a> {
     rows: &'a Rows,
+    /// The plan of the first pass.
     plan: &'a Plan,
+    ends: &'a Ends,
     nodes: Lattice,
     entries: Vec<Entry>,
     /// Half the width of the ramps, in nodes.
     ramp: Point,
 }
 
+/// What a task of the second pass leaves in its ledger entry, and what all of them amount to.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Extremes {
+    /// `None` where it is not finite anywhere.
+    least_jacobian: Option<f64>,
+    folded: usize,
+    /// The longest displacement along each axis, micrometres.
+    reach: Point,
+}
+
+impl Extremes {
+    fn of(field: &Field, shape: [usize; 3], spacing: Point) -> Self {
+        let lattice = Lattice { shape, factor: [1; 3] };
+        let (least, folded) = lattice.least_jacobian(field, spacing);
+        let longest = |image: &Vec<f32>| image.iter().fold(0.0, |m: f32, v| m.max(v.abs()));
+        Self {
+            least_jacobian: least.is_finite().then_some(least),
+            folded,
+            reach: field.each_ref().map(|image| f64::from(longest(image))),
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        let least = self.least_jacobian.into_iter().chain(other.least_jacobian);
+        Self {
+            least_jacobian: least.reduce(f64::min),
+            folded: self.folded + other.folded,
+            reach: std::array::from_fn(|c| self.reach[c].max(other.reach[c])),
+        }
+    }
+}
+
 /// What is known of the whole field.
 pub(super) struct Summary {
     likeness: [f64; 2],
     aligned: usize,
-    least_jacobian: f64,
-    folded: usize,
-    /// The longest displacement along each axis, micrometres.
-    pub(super) reach: Point,
+    extremes: Extremes,
 }
 
 impl Summary {
+    /// The longest displacement along each axis, micrometres.
+    pub(super) fn reach(&self) -> Point {
+        self.extremes.reach
+    }
+
     pub(super) fn record(&self, metric: &str, ctx: &Context) {
+        let Extremes { least_jacobian, folded, reach } = self.extremes;
         ctx.record("metric", metric);
         ctx.record("before", self.likeness[0]);
         ctx.record("after", self.likeness[1]);
         ctx.record("blocks_aligned", self.aligned);
-        ctx.record("jacobian_least", self.least_jacobian);
-        ctx.record("folded", self.folded);
-        ctx.record("longest_um", json!(self.reach));
+        ctx.record("jacobian_least", least_jacobian);
+        ctx.record("folded", folded);
+        ctx.record("longest_um", json!(reach));
         tracing::info!(
             "{metric} {:.4} -> {:.4}, least Jacobian determinant {:.3}",
             self.likeness[0],
             self.likeness[1],
-            self.least_jacobian
+            least_jacobian.unwrap_or(f64::NAN)
         );
-        if self.folded > 0 {
+        if folded > 0 {
             tracing::warn!(
-                "the field folds at {} nodes, where blocks disagree; try a larger --overlap or \
-                 --elasticity",
-                self.folded
+                "the field folds at {folded} nodes, where blocks disagree; try a larger --overlap or \
+                 --elasticity"
             );
         }
     }
 }
 
+/// The plan of the second pass: chunks of the field, each made of all blocks that reach it.
+///
+/// * `block`: of the first pass, voxels
+pub(super) fn plan(first: &Plan, nodes: &Lattice, block: [usize; 3], options: &Options) -> Plan {
+    let part = nodes.shape.map(|n| n.min(CHUNK + 2));
+    let around: [usize; 3] =
+        std::array::from_fn(|a| (block[a] + 2 * options.overlap).div_ceil(nodes.factor[a]) + 2);
+    let planes = part[0].min(around[0]) * around[1] * around[2];
+    let chunk = CHUNK.pow(3);
+    // vectors of three `f32`: the sums, the planes of one block, the chunk and how it is stored
+    let bytes = 12 * (part.iter().product::<usize>() + planes + 2 * chunk) as u64;
+    let identity = Identity::of("deform, second pass").with("first", first.identity().to_json());
+    Plan::tile(Box3::of_shape(nodes.shape), [CHUNK; 3], bytes, &identity)
+}
+
 impl<'a> Blend<'a> {
+    /// * `ends`: of the first pass, whose plan is `plan`
     pub(super) fn new(
         rows: &'a Rows,
         plan: &'a Plan,
+        ends: &'a Ends,
         nodes: &Lattice,
         block: [usize; 3],
         options: &Options,
@@ -87,12 +140,14 @@ impl<'a> Blend<'a> {
                 std::array::from_fn(|a| (part.max[a] + f[a] - 1) / f[a]),
             )
         };
-        let mut entries = Vec::with_capacity(plan.tasks.len());
-        for task in &plan.tasks {
-            let bytes = rows.read(task)?;
-            let head = if bytes.is_empty() { missing() } else { pairs::decode(&bytes)?.0 };
+        let entry = |task: &Task| {
             let around = pairs::around(task, options.overlap, factor, &whole);
-            entries.push(Entry { head, core: in_nodes(&task.core), around: in_nodes(&around) });
+            Entry { head: missing(), core: in_nodes(&task.core), around: in_nodes(&around) }
+        };
+        let mut entries: Vec<Entry> = plan.tasks.iter().map(entry).collect();
+        for summary in ends.summaries() {
+            let (task, head) = summary?;
+            entries[task].head = head;
         }
         if entries.iter().all(|entry| entry.head.reason.is_some()) {
             let reason = entries.first().and_then(|entry| entry.head.reason.clone());
@@ -102,83 +157,123 @@ impl<'a> Blend<'a> {
         fill_in(&mut entries, plan);
         let overlap = options.overlap;
         let ramp = std::array::from_fn(|a| (overlap.min(block[a]) / factor[a]) as f64 * 0.5);
-        Ok(Self { rows, plan, nodes: *nodes, entries, ramp })
+        Ok(Self { rows, plan, ends, nodes: *nodes, entries, ramp })
     }
 
-    /// Writes the field, chunk by chunk; its Jacobian is taken with the nodes next to each.
+    /// Writes the chunks of the field that are this run's, and returns what is known of the whole where
+    /// this run gathers. The Jacobian of a chunk is taken with the nodes next to it.
     ///
+    /// * `second`: what [`plan`] made
     /// * `spacing`: from node to node, micrometres
     pub(super) fn write(
         &self,
+        second: &Plan,
         out: &FieldOutput,
         spacing: Point,
         ctx: &Context,
-    ) -> anyhow::Result<Summary> {
+    ) -> anyhow::Result<Option<Summary>> {
         let bounds = Box3::of_shape(self.nodes.shape);
-        let chunks: Vec<Box3> = bounds.tiles(out.unit()).collect();
-        let found = chunks.par_iter().map(|core| {
-            if let Some(signal) = ctx.cancel.signal() {
-                return Err(blocks::Error::Interrupted { signal }.into());
-            }
-            let part = core.grow([1; 3]).intersect(&bounds);
-            let field = self.blend(&part)?;
-            out.write(core, &interleave(&field, &part, core))?;
-            let lattice = Lattice { shape: part.shape(), factor: [1; 3] };
-            let (least, folded) = lattice.least_jacobian(&field, spacing);
-            let reach =
-                field.each_ref().map(|image| image.iter().fold(0.0, |m: f32, v| m.max(v.abs())));
-            anyhow::Ok((least, folded, reach.map(f64::from)))
-        });
-        let (least_jacobian, folded, reach) = found.try_reduce(
-            || (f64::INFINITY, 0, [0.0; 3]),
-            |a, b| Ok((a.0.min(b.0), a.1 + b.1, std::array::from_fn(|c| a.2[c].max(b.2[c])))),
+        let ends = second.stream_second(
+            ctx,
+            &out.ledger_folder(),
+            |_| Ok(()),
+            |task, ()| {
+                let part = task.core.grow([1; 3]).intersect(&bounds);
+                let field = self.blend(&part)?;
+                let extremes = Extremes::of(&field, part.shape(), spacing);
+                Ok((interleave(&field, &part, &task.core), extremes))
+            },
+            |task, (vectors, extremes)| {
+                out.write(&task.core, &vectors)?;
+                Ok(Ending::from(Outcome::Done).with_summary(&extremes)?)
+            },
         )?;
+        if !ctx.gathers() {
+            return Ok(None);
+        }
+        let mut extremes = Extremes::default();
+        for summary in ends.summaries() {
+            extremes = extremes.and(summary?.1);
+        }
         let aligned: Vec<&Head> =
             self.entries.iter().map(|e| &e.head).filter(|head| head.reason.is_none()).collect();
         let mean = |i: usize| {
             aligned.iter().map(|head| head.likeness[i]).sum::<f64>() / aligned.len() as f64
         };
         let likeness = [mean(0), mean(1)];
-        Ok(Summary { likeness, aligned: aligned.len(), least_jacobian, folded, reach })
+        Ok(Some(Summary { likeness, aligned: aligned.len(), extremes }))
+    }
+
+    /// The blocks that may have a weight at some nodes, in the order of the plan.
+    fn reaching(&self, part: &Box3) -> impl Iterator<Item = &Task> {
+        let factor = self.nodes.factor.map(|f| f as i64);
+        let ramp = self.ramp.map(|ramp| ramp.ceil() as i64);
+        let voxels = |at: [i64; 3]| std::array::from_fn(|a| at[a] * factor[a]);
+        let part = part.grow(ramp);
+        self.plan.tasks_at(&Box3::new(voxels(part.min), voxels(part.max)))
     }
 
     /// The field at some nodes.
     fn blend(&self, part: &Box3) -> anyhow::Result<Field> {
         let mut sums: Field = std::array::from_fn(|_| vec![0.0; part.len()]);
-        let [_, height, width] = part.shape();
-        for (entry, task) in self.entries.iter().zip(&self.plan.tasks) {
+        for task in self.reaching(part) {
+            let entry = &self.entries[task.id];
             let weights: [Vec<f32>; 3] = std::array::from_fn(|a| self.weights(entry, part, a));
-            if weights.iter().any(|axis| axis.iter().all(|w| *w == 0.0)) {
-                continue;
-            }
-            let own = if entry.head.reason.is_none() {
-                pairs::decode(&self.rows.read(task)?)?.1
-            } else {
-                None
+            let range = |axis: &Vec<f32>| -> Option<[usize; 2]> {
+                let first = axis.iter().position(|w| *w != 0.0)?;
+                Some([first, axis.iter().rposition(|w| *w != 0.0)? + 1])
             };
-            let around = entry.around.shape();
-            for (row, z, y) in (0..part.shape()[0])
-                .flat_map(|z| (0..height).map(move |y| ((z * height + y) * width, z, y)))
-            {
-                let across = weights[0][z] * weights[1][y];
-                if across == 0.0 {
-                    continue;
-                }
-                let local =
-                    |a: usize, i: usize| (part.min[a] + i as i64 - entry.around.min[a]) as usize;
-                let first = (local(0, z) * around[1] + local(1, y)) * around[2];
-                for x in (0..width).filter(|&x| weights[2][x] > 0.0) {
-                    let weight = across * weights[2][x];
-                    for c in 0..3 {
-                        let value = own
-                            .as_ref()
-                            .map_or(entry.head.mean[c] as f32, |u| u[c][first + local(2, x)]);
-                        sums[c][row + x] += weight * value;
+            if let [Some(z), Some(y), Some(x)] = weights.each_ref().map(range) {
+                self.add(task, part, &weights, [z, y, x], &mut sums)?;
+            }
+        }
+        Ok(sums)
+    }
+
+    /// Adds what one block has to say of the nodes `ranges` of `part`.
+    fn add(
+        &self,
+        task: &Task,
+        part: &Box3,
+        weights: &[Vec<f32>; 3],
+        ranges: [[usize; 2]; 3],
+        sums: &mut Field,
+    ) -> anyhow::Result<()> {
+        let entry = &self.entries[task.id];
+        let local = |a: usize, i: usize| (part.min[a] + i as i64 - entry.around.min[a]) as usize;
+        let [_, height, width] = part.shape();
+        let [z, y, x] = ranges;
+        let planes = if entry.head.reason.is_none() {
+            let planes = local(0, z[0])..local(0, z[1] - 1) + 1;
+            Some(Planes::read(self.rows, task, self.ends, entry.around.shape(), planes)?)
+        } else {
+            None
+        };
+        for (at, z, y) in
+            (z[0]..z[1]).flat_map(|z| (y[0]..y[1]).map(move |y| ((z * height + y) * width, z, y)))
+        {
+            let across = weights[0][z] * weights[1][y];
+            let weights = &weights[2][x[0]..x[1]];
+            for (c, sums) in sums.iter_mut().enumerate() {
+                let sums = &mut sums[at + x[0]..at + x[1]];
+                let mean = entry.head.mean[c] as f32;
+                match &planes {
+                    Some(planes) => {
+                        let x = local(2, x[0])..local(2, x[1] - 1) + 1;
+                        let values = planes.row(c, [local(0, z), local(1, y)], x);
+                        for ((sum, weight), value) in sums.iter_mut().zip(weights).zip(values) {
+                            *sum += across * weight * value;
+                        }
+                    }
+                    None => {
+                        for (sum, weight) in sums.iter_mut().zip(weights) {
+                            *sum += across * weight * mean;
+                        }
                     }
                 }
             }
         }
-        Ok(sums)
+        Ok(())
     }
 
     /// A block's weights along an axis of `part`.
@@ -208,38 +303,35 @@ impl<'a> Blend<'a> {
 
 /// The head of a block of which nothing is left: it failed.
 fn missing() -> Head {
-    Head {
-        reason: Some("failed".to_owned()),
-        shape: [0; 3],
-        likeness: [0.0; 2],
-        mean: [0.0; 3],
-        least_jacobian: 1.0,
-    }
+    Head { reason: Some("failed".to_owned()), shape: [0; 3], likeness: [0.0; 2], mean: [0.0; 3] }
 }
 
 /// Gives blocks without a field the mean displacement of those next to them, ring by ring.
 fn fill_in(entries: &mut [Entry], plan: &Plan) {
-    let index = |task: &Task| task.index.map(|i| i as i64);
     let mut known: Vec<bool> = entries.iter().map(|entry| entry.head.reason.is_none()).collect();
-    while known.contains(&false) && known.contains(&true) {
+    let mut unknown: Vec<&Task> = plan.tasks.iter().filter(|task| !known[task.id]).collect();
+    while !unknown.is_empty() {
         let mut found = Vec::new();
-        for (i, task) in plan.tasks.iter().enumerate().filter(|(i, _)| !known[*i]) {
-            let near = plan.tasks.iter().enumerate().filter(|(j, other)| {
-                known[*j] && (0..3).all(|a| (index(other)[a] - index(task)[a]).abs() <= 1)
-            });
-            let near: Vec<usize> = near.map(|(j, _)| j).collect();
+        for task in &unknown {
+            let near: Vec<&Task> =
+                plan.tasks_at(&task.core.grow([1; 3])).filter(|task| known[task.id]).collect();
             if near.is_empty() {
                 continue;
             }
             let mean: [f64; 3] = std::array::from_fn(|c| {
-                near.iter().map(|&j| entries[j].head.mean[c]).sum::<f64>() / near.len() as f64
+                let sum: f64 = near.iter().map(|task| entries[task.id].head.mean[c]).sum();
+                sum / near.len() as f64
             });
-            found.push((i, mean));
+            found.push((task.id, mean));
+        }
+        if found.is_empty() {
+            return; // nothing is known anywhere
         }
         for (i, mean) in found {
             entries[i].head.mean = mean;
             known[i] = true;
         }
+        unknown.retain(|task| !known[task.id]);
     }
 }
 

@@ -39,7 +39,6 @@ pub(super) struct Registered {
     pub(super) field: Field,
     /// Likeness at the finest resolution without and with the field.
     pub(super) likeness: [f64; 2],
-    pub(super) least_jacobian: f64,
 }
 
 /// Why a block has no field of its own.
@@ -102,8 +101,7 @@ pub(super) fn register(pair: BlockPair, options: &Options) -> Result<Registered,
     if !(likeness[1] >= likeness[0]) {
         return Err(Unusable::NoGain);
     }
-    let (least_jacobian, _) = nodes.least_jacobian(&field, voxel);
-    Ok(Registered { nodes, field, likeness, least_jacobian })
+    Ok(Registered { nodes, field, likeness })
 }
 
 /// The control points for the coarsest of so many resolutions.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::blocks::{self, Context, Identity, Outcome, Plan, Rows};
+use crate::blocks::{self, Context, Ending, Identity, Outcome, Plan, Rows};
 use crate::geom::{Chain, Grid};
 use crate::transform::{self, Step};
 use crate::volume::{FieldOutput, Volume};
@@ -217,51 +217,56 @@ pub fn align(
     initial.check_fields(grid.extent(&grid.bounds()))?;
     let pair = Pair { fixed, moving, masks, initial, options, factor: finest.factor };
     let plan = plan(&pair, block)?;
-    if plan.is_all_asked(ctx) {
+    let second = blend::plan(&plan, &finest, block, options);
+    if plan.is_all_asked(ctx) && second.is_all_asked(ctx) {
         return Ok(());
     }
     let (document, folder) = (document_of(output), blocks::folder_beside(Path::new(output)));
     ctx.refuse_existing(&document)?;
-    if plan.has_made(output, ctx)? && document.exists() {
-        return Ok(Rows::sweep(&folder, ctx)?);
-    }
     ctx.input(fixed);
     ctx.input(moving);
     ctx.input_file(&options.initial);
-    let rows = Rows::create(&folder)?;
-    plan.stream(
+    if plan.has_made(output, ctx)? && document.exists() {
+        plan.recall(output, ctx)?;
+        return Ok(Rows::sweep(&folder, ctx));
+    }
+    let rows = Rows::new(&folder);
+    let ends = plan.stream(
         ctx,
         &folder,
         |task| pair.read(task),
         |task, input| pair.align(task, input),
-        |task, kept: Kept| {
-            rows.write(task, &kept.bytes)?;
-            Ok(kept.outcome)
+        |task, Kept { head, field, outcome }: Kept| {
+            let ending = Ending::from(outcome).with_summary(&head)?;
+            let Some(field) = field else { return Ok(ending) };
+            Ok(ending.with_rows(rows.write(task, &pairs::encode(&field, head.shape))?))
         },
     )?;
-    if !ctx.gathers() {
+    if !ctx.reaches_second_pass() {
         return Ok(());
     }
-    let blend = match blend::Blend::new(&rows, &plan, &finest, block, options) {
+    let blend = match blend::Blend::new(&rows, &plan, &ends, &finest, block, options) {
         Ok(blend) => blend,
         Err(none) => {
             // other options are wanted, and those would have a ledger of their own
-            rows.remove(ctx)?;
+            rows.discard(ctx);
             return Err(none);
         }
     };
-    let out = FieldOutput::create(output, &nodes, [CHUNK; 3], ctx.existing)?;
+    let out = FieldOutput::create(output, &nodes, [CHUNK; 3], ctx.existing_now())?;
     ctx.output_file(Path::new(output));
-    let summary = blend.write(&out, nodes.spacing, ctx)?;
+    let Some(summary) = blend.write(&second, &out, nodes.spacing, ctx)? else { return Ok(()) };
     ctx.record("model", options.model.name());
     summary.record(options.metric.name(), ctx);
-    out.set_attribute("reach", json!(summary.reach))?;
+    out.set_attribute("reach", json!(summary.reach()))?;
     let mut chain = vec![Step::Field(output.to_owned())];
     chain.extend_from_slice(steps);
     transform::write_document(&document, &chain)?;
+    out.set_attribute(blocks::RESULTS, ctx.results())?;
     // last what says that all is done
     out.set_attribute(blocks::MARK, plan.identity().to_json())?;
-    Ok(rows.remove(ctx)?)
+    rows.remove(ctx);
+    Ok(())
 }
 
 /// The chain's document, beside the field.

@@ -1,11 +1,13 @@
 //! First pass: what each task reads, and what it leaves for the second.
 
+use std::ops::Range;
+
 use anyhow::Context as _;
 
-use super::block::{self, BlockPair, Registered, Unusable};
+use super::block::{self, BlockPair, Unusable};
 use super::lattice::Field;
 use super::{Masks, Options, outcome_of};
-use crate::blocks::{Outcome, Task};
+use crate::blocks::{Ends, Outcome, Rows, Task};
 use crate::geom::{Box3, Chain, Grid, LocalChain};
 use crate::volume::Volume;
 use crate::warp;
@@ -24,13 +26,14 @@ pub(super) struct Pair<'a> {
 /// What a task has read; `None` where it is known to be empty.
 pub(super) type Input = Option<BlockPair>;
 
-/// What a task leaves.
+/// What a task leaves: a head in the ledger and, where it found a field, the field in its rows.
 pub(super) struct Kept {
-    pub(super) bytes: Vec<u8>,
+    pub(super) head: Head,
+    pub(super) field: Option<Field>,
     pub(super) outcome: Outcome,
 }
 
-/// The head of what a task leaves: one line of JSON, before the three images of the field.
+/// What the ledger keeps of a task.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Head {
     /// Why there is no field.
@@ -40,7 +43,6 @@ pub(super) struct Head {
     pub(super) likeness: [f64; 2],
     /// The mean displacement, micrometres.
     pub(super) mean: [f64; 3],
-    pub(super) least_jacobian: f64,
 }
 
 /// A task's voxels with its halo, from whole nodes on.
@@ -111,7 +113,6 @@ impl Pair<'_> {
                 shape: found.nodes.shape,
                 likeness: found.likeness,
                 mean: found.field.each_ref().map(|image| mean(image)),
-                least_jacobian: found.least_jacobian,
             },
             Err(unusable) => {
                 let reason = match unusable {
@@ -124,12 +125,11 @@ impl Pair<'_> {
                     shape: [0; 3],
                     likeness: [0.0; 2],
                     mean: [0.0; 3],
-                    least_jacobian: 1.0,
                 }
             }
         };
         let outcome = found.as_ref().err().map_or(Outcome::Done, outcome_of);
-        Ok(Kept { bytes: encode(&head, found.ok().as_ref())?, outcome })
+        Ok(Kept { head, field: found.ok().map(|found| found.field), outcome })
     }
 }
 
@@ -137,31 +137,53 @@ fn mean(image: &[f32]) -> f64 {
     image.iter().map(|v| f64::from(*v)).sum::<f64>() / image.len().max(1) as f64
 }
 
-fn encode(head: &Head, found: Option<&Registered>) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = serde_json::to_vec(head)?;
-    bytes.push(b'\n');
-    for image in found.iter().flat_map(|found| &found.field) {
-        bytes.extend(image.iter().flat_map(|v| v.to_le_bytes()));
+/// A field as it is stored: `(z, component, y, x)`, so that some planes of it are read at once.
+pub(super) fn encode(field: &Field, [depth, height, width]: [usize; 3]) -> Vec<u8> {
+    let plane = height * width;
+    let mut bytes = Vec::with_capacity(12 * depth * plane);
+    for z in 0..depth {
+        for image in field {
+            bytes.extend(image[z * plane..(z + 1) * plane].iter().flat_map(|v| v.to_le_bytes()));
+        }
     }
-    Ok(bytes)
+    bytes
 }
 
-/// What [`encode`] wrote.
-pub(super) fn decode(bytes: &[u8]) -> anyhow::Result<(Head, Option<Field>)> {
-    let end = bytes.iter().position(|b| *b == b'\n').unwrap_or(bytes.len());
-    let head: Head = serde_json::from_slice(&bytes[..end])?;
-    if head.reason.is_some() {
-        return Ok((head, None));
+/// Some planes of a field that [`encode`] stored.
+pub(super) struct Planes {
+    bytes: Vec<u8>,
+    first: usize,
+    height: usize,
+    width: usize,
+}
+
+impl Planes {
+    /// Reads the planes `z` of the field of a block of `shape` nodes.
+    pub(super) fn read(
+        rows: &Rows,
+        task: &Task,
+        ends: &Ends,
+        [_, height, width]: [usize; 3],
+        z: Range<usize>,
+    ) -> anyhow::Result<Self> {
+        let plane = (12 * height * width) as u64;
+        let range = z.start as u64 * plane..z.end as u64 * plane;
+        let bytes = rows.read_part(task, ends, range)?;
+        let bytes = bytes.context("the ledger knows no field of a block that was aligned")?;
+        Ok(Self { bytes, first: z.start, height, width })
     }
-    let len: usize = head.shape.iter().product();
-    let images = bytes.get(end + 1..).unwrap_or_default();
-    anyhow::ensure!(images.len() == 12 * len, "what the first pass left is not whole; delete it");
-    let numbers = images.as_chunks().0;
-    let image = |c: usize| -> Vec<f32> {
-        numbers[c * len..(c + 1) * len].iter().map(|b| f32::from_le_bytes(*b)).collect()
-    };
-    let field = std::array::from_fn(image);
-    Ok((head, Some(field)))
+
+    /// Some displacements of a row, of one component.
+    pub(super) fn row(
+        &self,
+        c: usize,
+        [z, y]: [usize; 2],
+        x: Range<usize>,
+    ) -> impl Iterator<Item = f32> + '_ {
+        let row = (((z - self.first) * 3 + c) * self.height + y) * self.width;
+        let numbers = self.bytes.as_chunks::<4>().0;
+        numbers[row + x.start..row + x.end].iter().map(|b| f32::from_le_bytes(*b))
+    }
 }
 
 /// What a volume shows where a chain leads from a grid, NaN (0 for masks) where nothing; `None` where

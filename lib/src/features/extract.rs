@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::blocks::{self, Context, Identity, Outcome, Plan, Rows, Task};
+use serde::{Deserialize, Serialize};
+
+use crate::blocks::{self, Context, Ending, Ends, Identity, Outcome, Plan, Rows, Task};
 use crate::features::block::Block;
 use crate::features::cpu::{Detection, detect};
 use crate::features::scheme::Scheme;
@@ -98,8 +100,8 @@ pub fn extract(
         _ => None,
     };
     let folder = blocks::folder_beside(output);
-    let rows = Rows::create(&folder)?;
-    plan.stream(
+    let rows = Rows::new(&folder);
+    let ends = plan.stream(
         ctx,
         &folder,
         |task| Input::read(volume, mask, &scheme, task),
@@ -109,19 +111,20 @@ pub fn extract(
     if !ctx.gathers() {
         return Ok(());
     }
-    let found = gather(&rows, &plan, ctx)?;
+    let found = gather(&rows, &plan, &ends, options, ctx)?;
     report(&found, ctx);
     let spots = match select(found, volume, options) {
         Ok(spots) => spots,
         Err(none) => {
             // other options are wanted, and those would have a ledger of their own
-            rows.remove(ctx)?;
+            rows.discard(ctx);
             return Err(none.into());
         }
     };
     ctx.record("spots", spots.len());
     table::write_spots(output, &spots)?;
-    Ok(rows.remove(ctx)?)
+    rows.remove(ctx);
+    Ok(())
 }
 
 /// What a task reads.
@@ -188,64 +191,103 @@ impl Mask {
     }
 }
 
-/// Writes a task's rows: one that says what of the block counts for all, then the spots.
-fn write(rows: &Rows, task: &Task, found: &Detection) -> anyhow::Result<Outcome> {
+/// What a block that is not constant leaves in its ledger entry, and what the blocks amount to.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Summary {
+    /// Rows that it wrote.
+    blobs: usize,
+    /// The greatest response, that of dropped blobs too.
+    greatest: f64,
+    /// Voxels that were no finite number.
+    not_finite: u64,
+}
+
+/// The spots of all blocks.
+struct Gathered {
+    all: Summary,
+    /// Whether all voxels of all blocks were equal.
+    constant: bool,
+    /// Those above the threshold, in the order of the plan.
+    spots: Vec<SpotVoxel>,
+}
+
+/// Writes a task's rows, its spots; what of the block counts for all goes into the ledger.
+fn write(rows: &Rows, task: &Task, found: &Detection) -> anyhow::Result<Ending> {
     if found.constant && found.not_finite == 0 {
-        return Ok(Outcome::Empty);
+        return Ok(Outcome::Empty.into());
     }
-    let head = [found.greatest, found.not_finite as f64, 0.0, 0.0, 0.0, 0.0];
-    let spots = found.spots.iter().flat_map(|s| {
+    let &Detection { greatest, not_finite, .. } = found;
+    let summary = Summary { blobs: found.spots.len(), greatest, not_finite };
+    if found.spots.is_empty() {
+        return Ok(Ending::from(Outcome::Empty).with_summary(&summary)?);
+    }
+    let numbers = found.spots.iter().flat_map(|s| {
         let [z, y, x] = s.position;
         [z, y, x, s.radius, s.response, s.intensity]
     });
-    let bytes: Vec<u8> = head.into_iter().chain(spots).flat_map(f64::to_le_bytes).collect();
-    rows.write(task, &bytes)?;
-    Ok(if found.spots.is_empty() { Outcome::Empty } else { Outcome::Done })
+    let stored = rows.write(task, &numbers.flat_map(f64::to_le_bytes).collect::<Vec<u8>>())?;
+    Ok(Ending::from(Outcome::Done).with_rows(stored).with_summary(&summary)?)
 }
 
-/// The spots of all blocks, in the order of the plan.
-fn gather(rows: &Rows, plan: &Plan, ctx: &Context) -> anyhow::Result<Detection> {
-    let parts = rows.read_all(plan)?;
-    let bytes: usize = parts.iter().map(Vec::len).sum();
-    // once as bytes, once as spots, once in the cells of the pruning
-    if 3 * bytes as u64 > ctx.memory {
-        return Err(Error::TooMany { count: bytes / (8 * ROW), memory: ctx.memory }.into());
+/// The spots of all blocks. The threshold depends on the greatest response of all, which the ledger knows
+/// before any rows are read: only what is above it is held in memory.
+fn gather(
+    rows: &Rows,
+    plan: &Plan,
+    ends: &Ends,
+    options: &Options,
+    ctx: &Context,
+) -> anyhow::Result<Gathered> {
+    let (mut all, mut constant) = (Summary::default(), true);
+    for summary in ends.summaries::<Summary>() {
+        let (_, summary) = summary?;
+        all.blobs += summary.blobs;
+        all.greatest = all.greatest.max(summary.greatest);
+        all.not_finite += summary.not_finite;
+        constant = false;
     }
-    let mut all = Detection { constant: true, ..Detection::default() };
-    for part in parts {
-        let mut numbers = part.as_chunks::<8>().0.iter().map(|&bytes| f64::from_le_bytes(bytes));
-        let mut row = || -> Option<[f64; ROW]> {
-            let row = [(); ROW].map(|()| numbers.next());
-            row.iter().all(Option::is_some).then(|| row.map(Option::unwrap_or_default))
-        };
-        let Some([greatest, not_finite, ..]) = row() else { continue };
-        all.greatest = all.greatest.max(greatest);
-        all.not_finite += not_finite as u64;
-        all.constant = false;
-        while let Some([z, y, x, radius, response, intensity]) = row() {
-            all.spots.push(SpotVoxel { position: [z, y, x], radius, response, intensity });
+    let floor = options.floor(all.greatest);
+    let mut spots = Vec::new();
+    for task in &plan.tasks {
+        let Some(bytes) = rows.read(task, ends)? else { continue };
+        let numbers: Vec<f64> =
+            bytes.as_chunks::<8>().0.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect();
+        let rows = numbers.as_chunks::<ROW>().0.iter();
+        spots.extend(
+            rows.map(|&[z, y, x, radius, response, intensity]| SpotVoxel {
+                position: [z, y, x],
+                radius,
+                response,
+                intensity,
+            })
+            .filter(|spot| spot.response > floor),
+        );
+        // once as it grows, once as spots, once in the cells of the pruning
+        if (3 * spots.len() * size_of::<SpotVoxel>()) as u64 > ctx.memory {
+            return Err(Error::TooMany { count: all.blobs, memory: ctx.memory }.into());
         }
     }
-    Ok(all)
+    Ok(Gathered { all, constant, spots })
 }
 
-fn report(found: &Detection, ctx: &Context) {
+fn report(found: &Gathered, ctx: &Context) {
+    let found = found.all;
     if found.not_finite > 0 {
         let count = found.not_finite;
         tracing::warn!("{count} voxels are no finite numbers; they were taken as 0");
     }
     ctx.record("voxels_not_finite", found.not_finite);
-    ctx.record("blobs", found.spots.len());
+    ctx.record("blobs", found.blobs);
     ctx.record("greatest_response", found.greatest);
 }
 
 /// The spots that count, best first, in space.
-fn select(found: Detection, volume: &Volume, options: &Options) -> Result<Vec<Spot>, Error> {
+fn select(found: Gathered, volume: &Volume, options: &Options) -> Result<Vec<Spot>, Error> {
     let location = volume.location().to_owned();
     if found.constant {
         return Err(Error::Constant { location });
     }
-    let (grid, greatest, count) = (volume.grid(), found.greatest, found.spots.len());
+    let (grid, Summary { greatest, blobs: count, .. }) = (volume.grid(), found.all);
     let spots = prune::select(found.spots, greatest, grid.spacing, options);
     if spots.is_empty() {
         let ([low, high], floor) = (options.radius, options.floor(greatest));

@@ -6,9 +6,10 @@
 //! to within the tolerance, and where there is no such point the field is NaN: unknown.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
-use crate::blocks::{self, Context, Identity, Outcome, Plan};
+use serde::{Deserialize, Serialize};
+
+use crate::blocks::{self, Context, Ending, Identity, Outcome, Plan};
 use crate::geom::{Chain, FieldApart, Grid, Point, Transform};
 use crate::volume::{self, FieldOutput};
 use crate::warp::{self, inverse, points};
@@ -65,8 +66,8 @@ pub struct Options {
     pub tolerance: f64,
 }
 
-/// What came of it.
-#[derive(Clone, Copy, Debug, Default)]
+/// What came of a block, in its ledger entry, or of all blocks.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Tally {
     found: u64,
     lost: u64,
@@ -183,8 +184,7 @@ pub fn invert(
     let out = FieldOutput::create(output, grid, chunk, ctx.existing)?;
     out.set_inverse()?;
     ctx.output_file(Path::new(output));
-    let all = Mutex::new(Tally::default());
-    plan.stream(
+    let ends = plan.stream(
         ctx,
         &out.ledger_folder(),
         |task| Ok(task.core),
@@ -195,11 +195,17 @@ pub fn invert(
         },
         |task, (vectors, tally)| {
             out.write(&task.core, &vectors)?;
-            all.lock().unwrap_or_else(PoisonError::into_inner).add(&tally);
-            Ok(if tally.found == 0 { Outcome::Empty } else { Outcome::Done })
+            let outcome = if tally.found == 0 { Outcome::Empty } else { Outcome::Done };
+            Ok(Ending::from(outcome).with_summary(&tally)?)
         },
     )?;
-    let tally = *all.lock().unwrap_or_else(PoisonError::into_inner);
+    if !ctx.gathers() {
+        return Ok(());
+    }
+    let mut tally = Tally::default();
+    for summary in ends.summaries() {
+        tally.add(&summary?.1);
+    }
     conclude(&tally, &out, options, ctx)
 }
 
@@ -210,14 +216,14 @@ fn conclude(
     ctx: &Context,
 ) -> Result<(), Error> {
     let nodes = tally.found + tally.lost;
-    if nodes == 0 {
-        return Ok(()); // all was done before
-    }
     ctx.record("nodes", nodes);
     ctx.record("without_inverse", tally.lost);
     ctx.record("folded", tally.folded);
     ctx.record("residual_mean_voxels", tally.sum / tally.found.max(1) as f64);
     ctx.record("residual_greatest_voxels", tally.greatest);
+    if nodes == 0 {
+        return Ok(()); // all blocks failed, which was allowed
+    }
     if tally.found == 0 {
         return Err(Error::Nothing { transform: options.transform.clone() });
     }

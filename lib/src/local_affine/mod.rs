@@ -9,13 +9,13 @@ use std::path::Path;
 
 use serde_json::Map;
 
-use crate::blocks::{self, Context, Identity, Outcome, Plan, Rows};
+use crate::blocks::{self, Context, Ending, Ends, Identity, Outcome, Plan, Rows};
 use crate::features;
 use crate::geom::{Box3, Chain, LocalAffines, Point};
 use crate::matching::ContextRadius;
 use crate::table::{self, BlockRow, Status};
 use crate::transform;
-use crate::volume::{Existing, Volume};
+use crate::volume::Volume;
 
 mod cpu;
 mod flags;
@@ -30,7 +30,7 @@ mod status;
 mod windows;
 
 pub use flags::Flags;
-use pairs::{Found, Pair};
+use pairs::{Found, Pair, Summary};
 use solve::Penalty;
 
 /// The pull of a block to the initial map, in matches: enough to decide where nothing else does.
@@ -64,6 +64,22 @@ pub enum Error {
         spots: usize,
         /// Matches wanted.
         wanted: usize,
+    },
+    /// The joint fit does not fit into memory.
+    #[error(
+        "the fit of {matches} matches and {blocks} blocks holds {needed} MB, and --memory allows {allowed} MB; \
+         run the same command with --resume and more --memory, or anew with a larger --block-size or a \
+         higher --match-threshold"
+    )]
+    TooLarge {
+        /// Matches of all blocks.
+        matches: usize,
+        /// Blocks.
+        blocks: usize,
+        /// Megabytes (2^20) that it holds.
+        needed: u64,
+        /// Megabytes that may be held.
+        allowed: u64,
     },
 }
 
@@ -149,24 +165,26 @@ pub fn align(
     if let Some(table) = table {
         ctx.refuse_existing(table)?;
     }
-    if plan.has_made(output, ctx)? && table.is_none_or(Path::exists) {
-        return Ok(Rows::sweep(&folder, ctx)?);
-    }
     ctx.input(fixed);
     ctx.input(moving);
     ctx.input_file(&options.initial);
+    if plan.has_made(output, ctx)? && table.is_none_or(Path::exists) {
+        plan.recall(output, ctx)?;
+        table.iter().for_each(|path| ctx.output_done(path));
+        return Ok(Rows::sweep(&folder, ctx));
+    }
     ctx.output_file(Path::new(output));
-    let rows = Rows::create(&folder)?;
-    first_pass(&pair, &plan, &rows, &folder, ctx)?;
+    let rows = Rows::new(&folder);
+    let ends = first_pass(&pair, &plan, &rows, &folder, ctx)?;
     if !ctx.gathers() {
         return Ok(());
     }
-    let found = gather(&rows, &plan)?;
-    if let Err(none) = check(&found, options) {
+    if let Err(none) = check(&ends, options)? {
         // other options are wanted, and those would have a ledger of their own
-        rows.remove(ctx)?;
+        rows.discard(ctx);
         return Err(none.into());
     }
+    let found = gather(&rows, &plan, &ends, &lattice, ctx)?;
     let (fit, least, stiffness) = fit(&lattice, &found, options);
     let mut maps = LocalAffines { affines: fit.affines.clone(), ..lattice };
     let (table_rows, counts) = status::judge(&maps, &found, &fit, options);
@@ -175,15 +193,16 @@ pub fn align(
         *map = map.then(&start);
     }
     let mut extra = Map::new();
+    extra.insert(blocks::RESULTS.into(), ctx.results());
     extra.insert(blocks::MARK.into(), plan.identity().to_json());
-    let existing = if ctx.existing == Existing::Refuse { Existing::Resume } else { ctx.existing };
     // last what says that all is done
     if let Some(path) = table {
         table::write_blocks(path, &table_rows)?;
         ctx.output_file(path);
     }
-    transform::write_local_affines(output, &maps, extra, existing)?;
-    Ok(rows.remove(ctx)?)
+    transform::write_local_affines(output, &maps, extra, ctx.existing_now())?;
+    rows.remove(ctx);
+    Ok(())
 }
 
 /// The tasks of the first pass: as many whole blocks as make [`TASK`] voxels.
@@ -210,54 +229,103 @@ fn first_pass(
     rows: &Rows,
     folder: &Path,
     ctx: &Context,
-) -> anyhow::Result<()> {
+) -> Result<Ends, blocks::Error> {
     plan.stream(
         ctx,
         folder,
         |task| pair.read(task),
         |task, input| pair.find(task, input),
         |task, found| {
-            rows.write(task, &serde_json::to_vec(&found)?)?;
-            Ok(if found.spots.is_empty() { Outcome::Empty } else { Outcome::Done })
+            let empty = found.spots.is_empty();
+            let ending = Ending::from(if empty { Outcome::Empty } else { Outcome::Done });
+            let ending = ending.with_summary(&found.summary())?;
+            if empty {
+                return Ok(ending);
+            }
+            Ok(ending.with_rows(rows.write(task, &serde_json::to_vec(&found)?)?))
         },
-    )?;
-    Ok(())
+    )
 }
 
-fn gather(rows: &Rows, plan: &Plan) -> anyhow::Result<Found> {
-    let mut all = Found::default();
-    for bytes in rows.read_all(plan)?.iter().filter(|bytes| !bytes.is_empty()) {
-        let found: Found = serde_json::from_slice(bytes)?;
-        all.overlaps |= found.overlaps;
-        all.spots.extend(found.spots);
-        all.pairings.extend(found.pairings);
+/// What all tasks found, as far as the fit needs it.
+struct Matches {
+    /// Spots in each block, C order.
+    spots: Vec<usize>,
+    /// Where those that matched are, micrometres, in the order of the plan.
+    at: Vec<Point>,
+    /// To their likenesses.
+    shift: Vec<Point>,
+}
+
+impl Matches {
+    /// What the fit holds for each match: place and shift, the observation, residual, weight and place in
+    /// the tree of neighbours (`robust`, `outliers`).
+    const BYTES: u64 = 48 + 56 + 16 + 80;
+    /// And for each block: its row of the normal equations with those of its 26 neighbours (`solve`).
+    const BYTES_OF_BLOCK: u64 = 27 * 180;
+}
+
+/// Reads what the tasks found, one after the other.
+fn gather(
+    rows: &Rows,
+    plan: &Plan,
+    ends: &Ends,
+    lattice: &LocalAffines,
+    ctx: &Context,
+) -> anyhow::Result<Matches> {
+    let blocks = LocalAffines::counts(lattice.domain.shape, lattice.block).iter().product();
+    let mut matches = 0;
+    for summary in ends.summaries::<Summary>() {
+        matches += summary?.1.matches;
+    }
+    let needed = matches as u64 * Matches::BYTES + blocks as u64 * Matches::BYTES_OF_BLOCK;
+    if needed > ctx.memory {
+        let [needed, allowed] = [needed, ctx.memory].map(|bytes| bytes >> 20);
+        return Err(Error::TooLarge { matches, blocks, needed, allowed }.into());
+    }
+    let mut all = Matches {
+        spots: vec![0; blocks],
+        at: Vec::with_capacity(matches),
+        shift: Vec::with_capacity(matches),
+    };
+    for task in &plan.tasks {
+        let Some(bytes) = rows.read(task, ends)? else { continue };
+        let found: Found = serde_json::from_slice(&bytes)?;
+        for at in found.spots {
+            all.spots[block_of(lattice, at)] += 1;
+        }
+        all.at.extend(found.pairings.iter().map(|pairing| pairing.at));
+        all.shift.extend(found.pairings.iter().map(|pairing| pairing.shift));
     }
     Ok(all)
 }
 
-fn check(found: &Found, options: &Options) -> Result<(), Error> {
-    if !found.overlaps {
-        return Err(Error::NoOverlap(options.initial.clone()));
+/// Whether the tasks found enough; the inner error says why not.
+fn check(ends: &Ends, options: &Options) -> Result<Result<(), Error>, blocks::Error> {
+    let mut all = Summary::default();
+    for summary in ends.summaries::<Summary>() {
+        let (_, summary) = summary?;
+        all.overlaps |= summary.overlaps;
+        all.spots += summary.spots;
+        all.matches += summary.matches;
     }
-    if found.pairings.len() < options.min_matches {
-        return Err(Error::TooFew {
-            found: found.pairings.len(),
-            spots: found.spots.len(),
-            wanted: options.min_matches,
-        });
+    if !all.overlaps {
+        return Ok(Err(Error::NoOverlap(options.initial.clone())));
     }
-    Ok(())
+    if all.matches < options.min_matches {
+        let (found, spots, wanted) = (all.matches, all.spots, options.min_matches);
+        return Ok(Err(Error::TooFew { found, spots, wanted }));
+    }
+    Ok(Ok(()))
 }
 
 /// The fit, its least Jacobian determinant and its stiffness, raised until nothing folds.
-fn fit(lattice: &LocalAffines, found: &Found, options: &Options) -> (robust::Fit, f64, f64) {
-    let at: Vec<Point> = found.pairings.iter().map(|p| p.at).collect();
-    let shift: Vec<Point> = found.pairings.iter().map(|p| p.shift).collect();
+fn fit(lattice: &LocalAffines, found: &Matches, options: &Options) -> (robust::Fit, f64, f64) {
     let noise = NOISE * lattice.domain.mean_spacing();
     let mut stiffness = options.stiffness;
     loop {
         let penalty = Penalty { stiffness, anchor: ANCHOR };
-        let fit = robust::fit(lattice, &at, &shift, penalty, noise);
+        let fit = robust::fit(lattice, &found.at, &found.shift, penalty, noise);
         let blended = LocalAffines { affines: fit.affines.clone(), ..lattice.clone() };
         let (least, folded) = folds::folds(&blended);
         // at a thousand times the stiffness all blocks are one affine
@@ -270,7 +338,7 @@ fn fit(lattice: &LocalAffines, found: &Found, options: &Options) -> (robust::Fit
 }
 
 fn record(
-    found: &Found,
+    found: &Matches,
     fit: &robust::Fit,
     counts: &status::Counts,
     least: f64,
@@ -282,8 +350,8 @@ fn record(
         (0..fit.weights.len()).filter(trusted).map(|i| fit.residuals[i]).collect();
     let squares = residuals.iter().map(|r| r * r).sum::<f64>();
     let rms = (squares / residuals.len().max(1) as f64).sqrt();
-    ctx.record("spots", found.spots.len());
-    ctx.record("matches", found.pairings.len());
+    ctx.record("spots", found.spots.iter().sum::<usize>());
+    ctx.record("matches", found.at.len());
     ctx.record("inliers", residuals.len());
     ctx.record("median_residual_um", outliers::median(&mut residuals));
     ctx.record("rms_residual_um", rms);

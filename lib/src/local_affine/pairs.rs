@@ -50,6 +50,24 @@ pub(super) struct Found {
     pub(super) pairings: Vec<Pairing>,
 }
 
+impl Found {
+    pub(super) fn summary(&self) -> Summary {
+        let (spots, matches) = (self.spots.len(), self.pairings.len());
+        Summary { overlaps: self.overlaps, spots, matches }
+    }
+}
+
+/// What the ledger keeps of a task, or what all of them amount to.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub(super) struct Summary {
+    /// Whether the moving volume shows anything there.
+    pub(super) overlaps: bool,
+    /// Spots of the core.
+    pub(super) spots: usize,
+    /// Those that matched.
+    pub(super) matches: usize,
+}
+
 impl Pair<'_> {
     /// Voxels beyond the core that a task reads: a spot's surroundings, moved as far as allowed.
     pub(super) fn margin(&self) -> [usize; 3] {

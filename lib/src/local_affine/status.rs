@@ -1,9 +1,8 @@
 //! What is said of each block in the table.
 
 use super::outliers::median;
-use super::pairs::Found;
 use super::robust::Fit;
-use super::{BlockRow, LocalAffines, Options, Status, block_of, centre_of};
+use super::{BlockRow, LocalAffines, Matches, Options, Status, block_of, centre_of};
 
 /// The weight above which a match counts as an inlier.
 pub(super) const TRUSTED: f64 = 0.1;
@@ -22,18 +21,15 @@ pub(super) struct Counts {
 /// and the initial map, *empty* if it holds no spot.
 pub(super) fn judge(
     maps: &LocalAffines,
-    found: &Found,
+    found: &Matches,
     fit: &Fit,
     options: &Options,
 ) -> (Vec<BlockRow>, Counts) {
-    let mut spots = vec![0; maps.affines.len()];
+    let spots = &found.spots;
     let mut matches = vec![0; maps.affines.len()];
     let mut residuals = vec![Vec::new(); maps.affines.len()];
-    for &at in &found.spots {
-        spots[block_of(maps, at)] += 1;
-    }
-    for (i, pairing) in found.pairings.iter().enumerate() {
-        let block = block_of(maps, pairing.at);
+    for (i, &at) in found.at.iter().enumerate() {
+        let block = block_of(maps, at);
         matches[block] += 1;
         if fit.weights[i] > TRUSTED {
             residuals[block].push(fit.residuals[i]);

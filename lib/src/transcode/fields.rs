@@ -2,13 +2,13 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use serde_json::json;
 
 use super::Error;
-use crate::blocks::{Context, Identity, Outcome, Plan};
-use crate::geom::{Box3, FieldSource, Grid};
+use crate::blocks::{Context, Ending, Identity, Outcome, Plan};
+use crate::geom::{Box3, FieldSource, Grid, Point};
 use crate::volume::{Existing, FieldOutput};
 
 /// Vectors along an axis of a chunk.
@@ -39,30 +39,33 @@ pub(super) fn write_field(
         return Ok(());
     }
     let output = Arc::new(FieldOutput::create(location, &grid, chunk, ctx.existing)?);
-    let reach = Mutex::new([0.0f64; 3]);
-    plan.stream(
+    let ends = plan.stream(
         ctx,
         &output.ledger_folder(),
         |task| source.read(&task.core).map_err(anyhow::Error::from_boxed),
         |_, vectors: Vec<[f32; 3]>| {
-            let mut reach = reach.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut reach: Point = [0.0; 3];
             for u in &vectors {
                 for a in 0..3 {
                     reach[a] = reach[a].max(f64::from(u[a].abs()));
                 }
             }
-            Ok(vectors)
+            Ok((vectors, reach))
         },
-        |task, vectors| {
+        |task, (vectors, reach)| {
             output.write(&task.core, &vectors)?;
-            Ok(Outcome::Done)
+            Ok(Ending::from(Outcome::Done).with_summary(&reach)?)
         },
     )?;
-    // blocks of other runs are not known
-    if !ctx.scattered && ctx.existing != Existing::Resume {
-        let reach = *reach.lock().unwrap_or_else(PoisonError::into_inner);
-        output.set_attribute("reach", json!(reach))?;
+    if !ctx.gathers() {
+        return Ok(());
     }
+    let mut reach: Point = [0.0; 3];
+    for summary in ends.summaries::<Point>() {
+        let (_, of_block) = summary?;
+        reach = std::array::from_fn(|a| reach[a].max(of_block[a]));
+    }
+    output.set_attribute("reach", json!(reach))?;
     Ok(())
 }
 

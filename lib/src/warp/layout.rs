@@ -96,7 +96,7 @@ fn dearest(
 fn demand(job: &Job, core: &Box3) -> Result<(usize, Box3), Error> {
     let count = |chain: &LocalChain| chain.steps.iter().map(vectors_of).sum::<usize>();
     if !job.options.backwards {
-        let (chain, part) = job.footprint(core)?;
+        let (chain, part, _) = job.footprint(core)?;
         let vectors = count(&chain);
         job.give_back(chain);
         return Ok((vectors, part));

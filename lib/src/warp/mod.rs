@@ -7,9 +7,8 @@
 //! points, forwards and back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::blocks::{self, Context, Identity, Outcome, Plan, Pool, Task};
+use crate::blocks::{self, Context, Ending, Ends, Identity, Outcome, Plan, Pool, Task};
 use crate::geom::{
     Box3, Chain, FieldApart, FieldSource, Grid, LocalChain, LocalStep, Point, SourceError,
     Transform,
@@ -159,7 +158,6 @@ pub fn resample(
         to,
         spec,
         options,
-        lost: AtomicU64::new(0),
         vectors: Pool::default(),
     };
     if options.interpolation == Interpolation::Nearest {
@@ -205,13 +203,19 @@ struct Job<'a> {
     to: &'a str,
     spec: &'a Spec,
     options: &'a Options,
-    /// Voxels that the chain, applied backwards, takes from nowhere.
-    lost: AtomicU64,
     /// For the parts of fields.
     vectors: Pool<[f32; 3]>,
 }
 
-/// What a task has read.
+/// What a task has read, and what it writes of it.
+struct Work<T> {
+    /// `None` where the chain leads nowhere.
+    input: Option<Input<T>>,
+    /// Voxels that the chain, applied backwards, takes from nowhere.
+    lost: u64,
+}
+
+/// The part of the moving volume that a task needs.
 struct Input<T> {
     chain: LocalChain,
     part: Box3,
@@ -250,13 +254,13 @@ impl Job<'_> {
         let inputs = Pool::<T>::of(channels * layout.part);
         let core = (0..3).map(|a| layout.block[a].min(onto.shape[a])).product::<usize>();
         let outputs = Pool::<O>::of(channels * core);
-        plan.stream(
+        let ends = plan.stream(
             ctx,
             &out.ledger_folder(),
             // an inverse is computed before anything can be read
-            |task| if self.options.backwards { Ok(None) } else { self.read(task, &inputs) },
-            |task, input| {
-                let input = if self.options.backwards { self.read(task, &inputs)? } else { input };
+            |task| (!self.options.backwards).then(|| self.read(task, &inputs)).transpose(),
+            |task, work| {
+                let Work { input, lost } = work.map_or_else(|| self.read(task, &inputs), Ok)?;
                 let mut voxels = outputs.take(channels * task.core.len());
                 let core = &mut voxels[..channels * task.core.len()];
                 if let Some(input) = &input {
@@ -276,20 +280,30 @@ impl Job<'_> {
                     inputs.give_back(input.voxels);
                     self.give_back(input.chain);
                 }
-                Ok((voxels, empty))
+                Ok((voxels, empty, lost))
             },
-            |task, (voxels, empty)| {
+            |task, (voxels, empty, lost)| {
                 for (c, voxels) in voxels.chunks_exact(task.core.len()).take(channels).enumerate() {
                     out.write_channel(c, &task.core, voxels)?;
                 }
                 outputs.give_back(voxels);
-                Ok(if empty { Outcome::Empty } else { Outcome::Done })
+                let ending = Ending::from(if empty { Outcome::Empty } else { Outcome::Done });
+                Ok(if self.options.backwards { ending.with_summary(&lost)? } else { ending })
             },
         )?;
-        let lost = self.lost.load(Ordering::Relaxed);
-        if self.options.backwards {
-            ctx.record("voxels_without_inverse", lost);
+        self.count_lost(&ends, ctx)
+    }
+
+    /// Records how many voxels an inverse takes from nowhere.
+    fn count_lost(&self, ends: &Ends, ctx: &Context) -> Result<(), Error> {
+        if !(self.options.backwards && ctx.gathers()) {
+            return Ok(());
         }
+        let mut lost = 0;
+        for summary in ends.summaries::<u64>() {
+            lost += summary?.1;
+        }
+        ctx.record("voxels_without_inverse", lost);
         if lost > 0 {
             tracing::warn!(
                 "{lost} voxels come from nowhere under the inverse of the transform, or from where it \
@@ -326,37 +340,38 @@ impl Job<'_> {
         volumes.chain(fields).sum::<u64>() + (forms * unit * threads) as u64
     }
 
-    fn read<T: Voxel>(&self, task: &Task, pool: &Pool<T>) -> anyhow::Result<Option<Input<T>>> {
-        let (chain, part) = self.footprint(&task.core)?;
+    fn read<T: Voxel>(&self, task: &Task, pool: &Pool<T>) -> anyhow::Result<Work<T>> {
+        let (chain, part, lost) = self.footprint(&task.core)?;
         if part.is_empty() {
             self.give_back(chain);
-            return Ok(None);
+            return Ok(Work { input: None, lost });
         }
         let mut voxels = pool.take(self.channels.len() * part.len());
         for (volume, voxels) in self.channels.iter().zip(voxels.chunks_exact_mut(part.len())) {
             volume.read_into(&part, voxels)?;
         }
-        Ok(Some(Input { chain, part, voxels }))
+        Ok(Work { input: Some(Input { chain, part, voxels }), lost })
     }
 
-    /// The chain for a box of the output, and the part of the moving volume that it can meet.
-    fn footprint(&self, core: &Box3) -> Result<(LocalChain, Box3), Error> {
+    /// The chain for a box of the output, the part of the moving volume that it can meet, and how many
+    /// voxels of the box the chain, applied backwards, takes from nowhere.
+    fn footprint(&self, core: &Box3) -> Result<(LocalChain, Box3, u64), Error> {
         let onto = &self.spec.grid;
         if !self.options.backwards {
             let buffer = |len| self.vectors.take(len);
             let local = self.chain.localise_into(onto.extent(core), buffer);
             let (chain, image) = local.map_err(Error::Field)?;
-            return Ok((chain, self.part(image)));
+            return Ok((chain, self.part(image), 0));
         }
         let found =
             inverse::inverse_from(self.chain, onto, core, inverse::TOLERANCE, &self.vectors)?;
-        self.lost.fetch_add(found.lost, Ordering::Relaxed);
+        let lost = found.lost;
         let Some(image) = image_of(onto, core, &found) else {
             self.vectors.give_back(found.vectors);
-            return Ok((LocalChain::default(), Box3::of_shape([0; 3])));
+            return Ok((LocalChain::default(), Box3::of_shape([0; 3]), lost));
         };
         let step = LocalStep::Field(found.into_step(onto, core));
-        Ok((LocalChain { steps: vec![step] }, self.part(image)))
+        Ok((LocalChain { steps: vec![step] }, self.part(image), lost))
     }
 
     fn give_back(&self, chain: LocalChain) {

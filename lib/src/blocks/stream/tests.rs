@@ -2,10 +2,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::AtomicUsize;
 
-use super::super::Identity;
+use super::super::{Identity, Outcome, Part, Rows};
 use super::*;
 use crate::geom::Box3;
-use crate::volume::Existing;
 
 fn plan(tasks: usize) -> Plan {
     Plan::tile(Box3::of_shape([tasks, 1, 1]), [1; 3], 1, &Identity::of("test"))
@@ -34,7 +33,7 @@ fn squares(
             Ok(if task.id == 1 { Outcome::Empty } else { Outcome::Done })
         },
     );
-    (result, out.into_inner().unwrap())
+    (result.map(drop), out.into_inner().unwrap())
 }
 
 #[test]
@@ -199,19 +198,99 @@ fn a_plan_runs_and_creates_nothing() {
 }
 
 #[test]
-fn a_second_pass_runs_only_where_all_blocks_of_the_first_are_done() {
+fn a_second_pass_is_shared_by_finish_with_part_and_completed_by_finish() {
     let folder = tempfile::tempdir().unwrap();
-    let count = |ctx: &Context| {
+    let second = |ctx: &Context| {
         let done = AtomicUsize::new(0);
         let write = |_: &Task, ()| {
             done.fetch_add(1, Ordering::SeqCst);
             Ok(Outcome::Done)
         };
-        plan(6).gather(ctx, folder.path(), |_| Ok(()), |_, ()| Ok(()), write).unwrap();
-        done.into_inner()
+        assert!(ctx.reaches_second_pass());
+        plan(6).stream_second(ctx, folder.path(), |_| Ok(()), |_, ()| Ok(()), write).unwrap();
+        (done.into_inner(), ctx.gathers(), ctx.receipt().blocks.done)
     };
-    assert_eq!(count(&Context { part: Part { k: 1, n: 2 }, ..context(1) }), 0);
-    assert_eq!(count(&Context { finish: true, ..context(1) }), 6);
+    let part = Part { k: 1, n: 2 };
+    assert!(!Context { part, ..context(1) }.reaches_second_pass());
+    assert_eq!(second(&Context { part, finish: true, ..context(1) }), (3, false, 0));
+    assert_eq!(second(&Context { finish: true, ..context(1) }), (3, true, 0));
+    assert_eq!(second(&Context { existing: Existing::Refuse, ..context(1) }), (0, true, 0));
+}
+
+#[test]
+fn a_block_that_fails_in_a_second_pass_is_never_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    let ctx = Context { allow_failed: 1.0, ..context(1) };
+    let read = |task: &Task| {
+        anyhow::ensure!(task.id != 4, "chunk is damaged");
+        Ok(())
+    };
+    let result =
+        plan(6).stream_second(&ctx, folder.path(), read, |_, ()| Ok(()), |_, ()| Ok(Outcome::Done));
+    assert!(matches!(result, Err(Error::TooManyFailed { failed: 1, total: 6, .. })));
+    assert_eq!(ctx.receipt().blocks.failed[0].index, [4, 0, 0]);
+}
+
+/// Streams tasks that leave rows and a summary; what the whole is reduced to, in task order.
+fn reduced(ctx: &Context, folder: &Path) -> Result<(f64, Vec<u8>), Error> {
+    let rows = Rows::new(folder);
+    let ends = plan(7).stream(
+        ctx,
+        folder,
+        |task| Ok(task.id),
+        |_, id| Ok(0.1 + 1.0 / (id as f64 + 3.0)),
+        |task, number| {
+            let stored = rows.write(task, format!("{number}\n").as_bytes())?;
+            Ok(Ending::from(Outcome::Done).with_rows(stored).with_summary(&number)?)
+        },
+    )?;
+    let mut sum = 0.0;
+    for summary in ends.summaries::<f64>() {
+        sum += summary?.1;
+    }
+    let mut text = Vec::new();
+    for task in &plan(7).tasks {
+        text.extend(rows.read(task, &ends)?.unwrap_or_default());
+    }
+    Ok((sum, text))
+}
+
+#[test]
+fn summaries_of_the_whole_of_parts_and_of_a_ledger_cut_at_any_byte_reduce_to_the_same() {
+    let whole = tempfile::tempdir().unwrap();
+    let wanted = reduced(&context(2), whole.path()).unwrap();
+    let parts = tempfile::tempdir().unwrap();
+    for k in [3, 1, 2] {
+        reduced(&Context { part: Part { k, n: 3 }, ..context(1) }, parts.path()).unwrap();
+    }
+    let finish = Context { finish: true, ..context(1) };
+    assert_eq!(reduced(&finish, parts.path()).unwrap(), wanted);
+    let ledger = ledger::files(whole.path(), "ledger-").unwrap().remove(0);
+    let text = std::fs::read(&ledger).unwrap();
+    for length in 0..=text.len() {
+        std::fs::write(&ledger, &text[..length]).unwrap();
+        let ctx = context(1);
+        assert_eq!(reduced(&ctx, whole.path()).unwrap(), wanted, "cut at byte {length}");
+        assert_eq!(ctx.receipt().blocks.done, 7);
+        for more in ledger::files(whole.path(), "ledger-").unwrap() {
+            if more != ledger {
+                std::fs::remove_file(more).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn work_that_another_run_is_still_doing_is_shared_and_not_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let refuse = || Context { existing: Existing::Refuse, ..context(1) };
+    let first = refuse();
+    squares(&first, folder.path(), 6, |_, _| Ok(())).0.unwrap();
+    // it lives until its context goes, as a process does until it ends
+    squares(&refuse(), folder.path(), 6, |_, _| Ok(())).0.unwrap();
+    drop(first);
+    let (result, _) = squares(&refuse(), folder.path(), 6, |_, _| Ok(()));
+    assert!(matches!(result, Err(Error::Exists { .. })), "{result:?}");
 }
 
 #[test]

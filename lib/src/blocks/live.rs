@@ -1,0 +1,170 @@
+//! Which folders runs are at work in, so that nobody removes what another run still reads.
+//!
+//! Each run holds a shared lock on the file `live` of every folder that it keeps a ledger in. The last one
+//! to go, who alone can get the lock exclusively, removes what is no longer needed. Where the file system
+//! has no locks, runs do not see each other, and nothing is removed.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{Context, Error, ledger};
+
+/// The file's name.
+pub(super) const NAME: &str = "live";
+
+/// The folders that a run is at work in.
+#[derive(Default)]
+pub struct Lives(Mutex<Vec<Live>>);
+
+impl Lives {
+    fn lock(&self) -> MutexGuard<'_, Vec<Live>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The mark of a run that is at work in a folder, until it is dropped.
+struct Live {
+    folder: PathBuf,
+    /// `None` where the file system has no locks.
+    _lock: Option<File>,
+    /// Whether another run was at work there when this one came.
+    in_company: bool,
+}
+
+impl Live {
+    /// Marks a folder, and makes it where it is absent.
+    fn enter(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join(NAME);
+        let failed = |source| Error::io("write", &path)(source);
+        loop {
+            fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+            let open =
+                File::options().create(true).truncate(false).read(true).write(true).open(&path);
+            let file = match open {
+                // the last run there is just leaving, and the folder with it
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                file => file.map_err(failed)?,
+            };
+            let in_company = match file.try_lock() {
+                Ok(()) => {
+                    file.unlock().map_err(failed)?;
+                    false
+                }
+                Err(TryLockError::WouldBlock) => true,
+                Err(TryLockError::Error(_)) => return Ok(Self::unseen(folder)),
+            };
+            if file.lock_shared().is_err() {
+                return Ok(Self::unseen(folder));
+            }
+            // it may have been removed since it was opened: a lock on that holds nobody back
+            if is_at(&file, &path) {
+                return Ok(Self { folder: folder.to_path_buf(), _lock: Some(file), in_company });
+            }
+        }
+    }
+
+    fn unseen(folder: &Path) -> Self {
+        Self { folder: folder.to_path_buf(), _lock: None, in_company: false }
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let place = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(held), Ok(there)) => place(held) == place(there),
+        _ => false,
+    }
+}
+
+/// Removes what blocks keep in `folder`, and the folder if nothing else is in it, unless a run is at work
+/// there.
+fn clear_if_alone(folder: &Path) -> Result<(), Error> {
+    let path = folder.join(NAME);
+    let file = match File::options().read(true).write(true).open(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file.map_err(Error::io("read", &path))?,
+    };
+    if file.try_lock().is_err() {
+        return Ok(());
+    }
+    ledger::clear(folder)?;
+    let gone = |result: io::Result<()>, path: &Path| match result {
+        Err(e)
+            if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) =>
+        {
+            Err(Error::io("remove", path)(e))
+        }
+        _ => Ok(()),
+    };
+    gone(fs::remove_file(&path), &path)?;
+    gone(fs::remove_dir(folder), folder)
+}
+
+impl Context {
+    /// Marks `folder` as one that this run is at work in; whether others were there already.
+    pub(super) fn enter(&self, folder: &Path) -> Result<bool, Error> {
+        let mut live = self.lives.lock();
+        if let Some(live) = live.iter().find(|live| live.folder == folder) {
+            return Ok(live.in_company);
+        }
+        let entered = Live::enter(folder)?;
+        let in_company = entered.in_company;
+        live.push(entered);
+        Ok(in_company)
+    }
+
+    /// Removes ledger and rows in `folder` once the receipt is written ([`Context::sweep`]): until then an
+    /// interrupted run can be resumed to the same receipt.
+    pub(super) fn sweep_later(&self, folder: &Path) {
+        self.note(|receipt| receipt.sweeps.push(folder.to_path_buf()));
+    }
+
+    /// Removes the ledgers and rows that are no longer needed, unless another run is still at work with
+    /// them. To be called when results and receipt are written.
+    pub fn sweep(&self) {
+        let mut folders = Vec::new();
+        self.note(|receipt| folders.append(&mut receipt.sweeps));
+        for folder in folders {
+            self.lives.lock().retain(|live| live.folder != folder);
+            if let Err(error) = clear_if_alone(&folder) {
+                tracing::warn!("{error}; all else is done");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_run_to_go_removes_what_is_left() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("spots.csv.voxloom");
+        let [one, two] = [Context::default(), Context::default()];
+        assert!(!one.enter(&folder).unwrap());
+        assert!(two.enter(&folder).unwrap() && !one.enter(&folder).unwrap());
+        fs::write(folder.join("rows-00000000"), "kept").unwrap();
+        one.sweep_later(&folder);
+        one.sweep();
+        assert!(folder.join("rows-00000000").exists(), "the other run still reads it");
+        two.sweep_later(&folder);
+        two.sweep();
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn what_is_not_ours_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let ctx = Context::default();
+        ctx.enter(folder.path()).unwrap();
+        fs::write(folder.path().join("mine.txt"), "kept").unwrap();
+        ctx.sweep_later(folder.path());
+        ctx.sweep();
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1);
+    }
+}

@@ -1,0 +1,337 @@
+//! A run in one go, in parts with `--finish`, killed at any moment and resumed, and twice at once: always the
+//! same chunks, tables, attributes and receipts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::scene::{Pair, Scene, executable, files, program};
+
+/// The variable that kills a run at a hook (see `CONTRIBUTING.md`).
+const KILL: &str = "VOXLOOM_TEST_KILL";
+
+/// Moments at which every run is killed once: between a result and its ledger entry, after some tasks, after
+/// the last task of a plan, before the receipt, and before what is no longer needed is removed.
+const MOMENTS: [&str; 7] =
+    ["unentered", "after:1", "unentered:3", "after:4", "plan", "receipt", "cleanup"];
+
+/// A command of one of our programs; `out` makes names in its scene.
+pub(crate) struct Job {
+    pub(crate) name: &'static str,
+    pub(crate) arguments: fn(&Scene) -> Vec<String>,
+}
+
+fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
+    words.map(str::to_owned).to_vec()
+}
+
+fn pair(names: [&str; 2]) -> [String; 2] {
+    names.map(|name| Pair::get().at(name))
+}
+
+const SPOTS: Job = Job {
+    name: "extract-spots",
+    arguments: |scene| {
+        let [fixed, _] = pair(["fixed.zarr", ""]);
+        words([&fixed, "-o", &scene.at("spots.csv"), "--block-size", "48,48,48", "--threads", "1"])
+    },
+};
+
+const LOCAL: Job = Job {
+    name: "local-affine",
+    arguments: |scene| {
+        let [fixed, moving] = pair(["fixed.zarr", "moving.zarr"]);
+        let initial = Pair::get().at("global.json");
+        let mut all =
+            words([&fixed, &moving, "--initial", &initial, "-o", &scene.at("local.zarr")]);
+        // small blocks make tasks of 192 voxels, larger than the volume: one size gives several
+        all.extend(words(["--table", &scene.at("blocks.csv"), "--block-size", "32,32,32"]));
+        all.extend(words(["--threads", "1"]));
+        all
+    },
+};
+
+const DEFORM: Job = Job {
+    name: "deform",
+    arguments: |scene| {
+        let [fixed, moving] = pair(["fixed.zarr", "moving.zarr"]);
+        let initial = Pair::get().at("global.json");
+        let mut all =
+            words([&fixed, &moving, "--initial", &initial, "-o", &scene.at("deform.zarr")]);
+        all.extend(words(["--block-size", "48,48,48", "--overlap", "8", "--threads", "1"]));
+        all.extend(words(["--iterations", "2", "--levels", "2"]));
+        all
+    },
+};
+
+const INVMAP: Job = Job {
+    name: "invmap",
+    arguments: |scene| {
+        let [truth, moving] = pair(["truth.json", "moving.zarr"]);
+        let mut all = words([&truth, "--onto", &moving, "-o", &scene.at("inverse.zarr")]);
+        all.extend(words(["--block-size", "64,64,64", "--threads", "1"]));
+        all
+    },
+};
+
+const INVERSE: Job = Job {
+    name: "apply-transform",
+    arguments: |scene| {
+        let [fixed, moving] = pair(["fixed.zarr", "moving.zarr"]);
+        let truth = Pair::get().at("truth.json");
+        let mut all =
+            words([&fixed, "--onto", &moving, "--transform", &truth, "--inverse-transform"]);
+        all.extend(words(["-o", &scene.at("out.zarr"), "--block-size", "48,48,48"]));
+        all.extend(words(["--chunk", "48,48,48", "--threads", "1"]));
+        all
+    },
+};
+
+const DOWNSAMPLE: Job = Job {
+    name: "downsample",
+    arguments: |scene| {
+        let [fixed, _] = pair(["fixed.zarr", ""]);
+        let mut all = words([&fixed, "-o", &scene.at("small.zarr"), "--levels", "1"]);
+        all.extend(words(["--block-size", "16,16,16", "--chunk", "16,16,16", "--threads", "1"]));
+        all
+    },
+};
+
+const TRANSCODE: Job = Job {
+    name: "transcode",
+    arguments: |scene| {
+        let [fixed, _] = pair(["fixed.zarr", ""]);
+        let mut all = words([&fixed, "--to", "n5", "-o", &scene.at("copy.n5")]);
+        all.extend(words(["--block-size", "48,48,48", "--chunk", "48,48,48", "--threads", "1"]));
+        all
+    },
+};
+
+const SAMPLED: Job = Job {
+    name: "transcode",
+    arguments: |scene| {
+        let [truth, fixed] = pair(["truth.json", "fixed.zarr"]);
+        let mut all = words([&truth, "--to", "field", "-o", &scene.at("field.zarr")]);
+        all.extend(words(["--onto", &fixed, "--block-size", "64,64,64", "--threads", "1"]));
+        all
+    },
+};
+
+/// What a run leaves in its scene: each file by its name, JSON without what differs from run to run. Ledgers
+/// and what else lies in `.voxloom` count not.
+fn left(scene: &Scene) -> BTreeMap<String, Value> {
+    let here = scene.at("");
+    let of = |(path, bytes): (std::path::PathBuf, Vec<u8>)| {
+        let name = path.strip_prefix(&here).unwrap().to_str().unwrap().to_owned();
+        let text = String::from_utf8(bytes.clone()).ok().filter(|_| name.ends_with(".json"));
+        let json = text.and_then(|text| serde_json::from_str(&text.replace(&here, "HERE/")).ok());
+        let value = json.map_or_else(|| Value::from(bytes), lasting);
+        (name, value)
+    };
+    files(Path::new(&here))
+        .into_iter()
+        .filter(|(path, _)| !path.to_str().unwrap().contains(".voxloom"))
+        .map(of)
+        .collect()
+}
+
+/// A value in which receipts hold only what is of the result, and not of the run.
+fn lasting(value: Value) -> Value {
+    match value {
+        Value::Object(mut map) => {
+            if map.contains_key("program") && map.contains_key("seconds") {
+                for name in ["command", "parameters", "seconds", "bytes", "peak_memory"] {
+                    map.remove(name);
+                }
+            }
+            Value::Object(map.into_iter().map(|(name, value)| (name, lasting(value))).collect())
+        }
+        Value::Array(all) => all.into_iter().map(lasting).collect(),
+        other => other,
+    }
+}
+
+fn assert_same(wanted: &BTreeMap<String, Value>, found: &BTreeMap<String, Value>, what: &str) {
+    let names = |all: &BTreeMap<String, Value>| all.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(wanted), names(found), "{what}: other files");
+    for (name, value) in wanted {
+        let text = |value: &Value| match value {
+            Value::Array(_) => "other bytes".to_owned(),
+            json => format!("{json:#}"),
+        };
+        assert!(
+            *value == found[name],
+            "{what}: {name} is {}, wanted {}",
+            text(&found[name]),
+            text(value)
+        );
+    }
+}
+
+fn run(job: &Job, scene: &Scene, more: &[&str]) {
+    program(job.name).args((job.arguments)(scene)).args(more).assert().success();
+}
+
+/// The whole in one go.
+fn whole(job: &Job) -> BTreeMap<String, Value> {
+    let scene = Scene::new();
+    run(job, &scene, &[]);
+    let left = left(&scene);
+    assert!(!left.is_empty());
+    left
+}
+
+/// Runs with `more` until it dies at `moment`; whether it did.
+fn dies(job: &Job, scene: &Scene, more: &[&str], moment: &str) -> bool {
+    let mut command = program(job.name);
+    command.args((job.arguments)(scene)).args(more).env(KILL, moment);
+    let status = command.output().unwrap().status;
+    assert!(status.code().is_none() || status.success(), "{} {moment}: {status}", job.name);
+    status.code().is_none()
+}
+
+/// In one go, in three parts, and killed at each moment and resumed.
+fn is_the_same_in_parts_and_after_kills(job: &Job) {
+    let wanted = whole(job);
+    let parts = Scene::new();
+    for part in ["3/3", "1/3", "2/3"] {
+        dies(job, &parts, &["--part", part], "after:1");
+        run(job, &parts, &["--part", part]);
+    }
+    run(job, &parts, &["--finish"]);
+    assert_same(&wanted, &left(&parts), &format!("{} in parts", job.name));
+    run(job, &parts, &["--finish"]);
+    assert_same(&wanted, &left(&parts), &format!("{} finished twice", job.name));
+    let rough = Scene::new();
+    let mut kills = 0;
+    for moment in MOMENTS {
+        let scene = Scene::new();
+        kills += usize::from(dies(job, &scene, &[], moment));
+        run(job, &scene, &["--resume"]);
+        assert_same(&wanted, &left(&scene), &format!("{} killed at {moment}", job.name));
+        // and one run that is killed at each moment in turn
+        dies(job, &rough, &["--resume"], moment);
+    }
+    run(job, &rough, &["--resume"]);
+    assert_same(&wanted, &left(&rough), &format!("{} killed again and again", job.name));
+    assert!(kills >= 4, "{}: only {kills} kills", job.name);
+}
+
+#[test]
+fn spots_are_the_same_in_parts_and_after_kills() {
+    is_the_same_in_parts_and_after_kills(&SPOTS);
+}
+
+#[test]
+fn local_affines_are_the_same_in_parts_and_after_kills() {
+    is_the_same_in_parts_and_after_kills(&LOCAL);
+}
+
+#[test]
+fn a_field_is_the_same_in_parts_and_after_kills() {
+    is_the_same_in_parts_and_after_kills(&DEFORM);
+}
+
+#[test]
+fn an_inverse_is_the_same_in_parts_and_after_kills() {
+    is_the_same_in_parts_and_after_kills(&INVMAP);
+}
+
+#[test]
+fn a_volume_carried_back_is_the_same_in_parts_and_after_kills() {
+    is_the_same_in_parts_and_after_kills(&INVERSE);
+}
+
+#[test]
+fn a_level_is_the_same_in_parts_and_after_kills() {
+    is_the_same_in_parts_and_after_kills(&DOWNSAMPLE);
+}
+
+#[test]
+fn a_copy_is_the_same_in_parts_and_after_kills() {
+    is_the_same_in_parts_and_after_kills(&TRANSCODE);
+}
+
+#[test]
+fn a_sampled_transform_is_the_same_in_parts_and_after_kills() {
+    is_the_same_in_parts_and_after_kills(&SAMPLED);
+}
+
+#[test]
+fn the_second_pass_of_a_field_is_shared_and_resumed_too() {
+    let wanted = whole(&DEFORM);
+    let scene = Scene::new();
+    for part in ["1/2", "2/2"] {
+        run(&DEFORM, &scene, &["--part", part]);
+    }
+    // the field has 2 x 2 x 2 chunks where its nodes are voxels, and one at least
+    run(&DEFORM, &scene, &["--finish", "--part", "2/2"]);
+    assert!(!scene.at("deform.json").is_empty() && !Path::new(&scene.at("deform.json")).exists());
+    assert!(
+        dies(&DEFORM, &scene, &["--finish"], "unentered")
+            || Path::new(&scene.at("deform.json")).exists()
+    );
+    run(&DEFORM, &scene, &["--finish"]);
+    assert_same(&wanted, &left(&scene), "second pass in parts");
+}
+
+#[test]
+fn what_has_no_second_pass_to_share_refuses_to_finish_a_part() {
+    let scene = Scene::new();
+    let run = program(SPOTS.name)
+        .args((SPOTS.arguments)(&scene))
+        .args(["--finish", "--part", "1/2"])
+        .output()
+        .unwrap();
+    assert_eq!(run.status.code(), Some(2));
+    let said = String::from_utf8(run.stderr).unwrap();
+    assert!(said.contains("--finish") && said.contains("--part"), "{said}");
+    assert!(left(&scene).is_empty());
+}
+
+fn start(job: &Job, scene: &Scene, more: &[&str]) -> Child {
+    Command::new(executable(job.name))
+        .args((job.arguments)(scene))
+        .args(more)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Starts the same command twice at once, several times; both end with 0, and with the right result.
+fn two_at_once(job: &Job, more: &[&str]) {
+    let wanted = whole(job);
+    for delay in [0, 30, 200] {
+        let scene = Scene::new();
+        let first = start(job, &scene, more);
+        std::thread::sleep(Duration::from_millis(delay));
+        let both = [start(job, &scene, more), first].map(|run| run.wait_with_output().unwrap());
+        for run in both {
+            let said = String::from_utf8_lossy(&run.stderr);
+            assert!(run.status.success(), "{} {more:?} after {delay} ms: {said}", job.name);
+        }
+        assert_same(&wanted, &left(&scene), &format!("{} twice at once", job.name));
+        let folders = std::fs::read_dir(scene.at("")).unwrap().flatten();
+        let beside =
+            folders.filter(|entry| entry.file_name().to_string_lossy().ends_with(".voxloom"));
+        assert_eq!(beside.count(), 0, "{}: ledger and rows stay behind", job.name);
+    }
+}
+
+#[test]
+fn two_whole_runs_at_once_do_no_harm_to_each_other() {
+    for job in [SPOTS, LOCAL, DEFORM, INVMAP, INVERSE, DOWNSAMPLE, TRANSCODE] {
+        two_at_once(&job, &["--resume"]);
+    }
+}
+
+#[test]
+fn two_whole_runs_at_once_need_no_resume() {
+    for job in [SPOTS, LOCAL, DEFORM] {
+        two_at_once(&job, &[]);
+    }
+}
