@@ -111,8 +111,8 @@ impl Context {
     /// another run's of the same plan, and is shared with it.
     pub fn existing_now(&self) -> Existing {
         match self.existing {
-            Existing::Refuse => Existing::Resume,
-            existing => existing,
+            Existing::Overwrite if !self.is_in_company() => Existing::Overwrite,
+            _ => Existing::Resume,
         }
     }
 

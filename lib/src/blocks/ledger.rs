@@ -145,14 +145,14 @@ impl Ledger {
 }
 
 /// What is known in `folder` as a run begins: nothing where it starts anew. Work that another run of this
-/// plan is still doing (`in_company`) is shared with it and not refused.
+/// plan is still doing (`in_company`) is shared with it, and neither refused nor removed.
 pub(super) fn begin(
     folder: &Path,
     plan: &Plan,
     existing: Existing,
     in_company: bool,
 ) -> Result<BTreeMap<usize, Entry>, Error> {
-    if existing == Existing::Overwrite && !plan.is_claimed() {
+    if existing == Existing::Overwrite && !plan.is_claimed() && !in_company {
         clear(folder)?;
     }
     plan.claim(folder)?;

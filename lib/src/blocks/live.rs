@@ -83,7 +83,8 @@ fn is_at(file: &File, path: &Path) -> bool {
 /// there.
 fn clear_if_alone(folder: &Path) -> Result<(), Error> {
     let path = folder.join(NAME);
-    let file = match File::options().read(true).write(true).open(&path) {
+    let open = File::options().create(true).truncate(false).read(true).write(true).open(&path);
+    let file = match open {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => file.map_err(Error::io("read", &path))?,
     };
@@ -114,6 +115,11 @@ impl Context {
         let in_company = entered.in_company;
         live.push(entered);
         Ok(in_company)
+    }
+
+    /// Whether another run was at work where this one is, when it came.
+    pub(super) fn is_in_company(&self) -> bool {
+        self.lives.lock().iter().any(|live| live.in_company)
     }
 
     /// Removes ledger and rows in `folder` once the receipt is written ([`Context::sweep`]): until then an

@@ -89,6 +89,9 @@ impl Plan {
     }
 
     fn check_finished(&self, ctx: &Context, folder: &Path) -> Result<Ends, Error> {
+        if folder.exists() {
+            ctx.enter(folder)?;
+        }
         let entries = ledger::load(folder, self)?;
         let missing = self.tasks.iter().filter(|task| !entries.contains_key(&task.id));
         let missing: Vec<usize> = missing.map(|task| task.id).collect();
