@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::bail;
-use voxloom::blocks::Context;
+use voxloom::blocks::{Budget, Context};
 use voxloom::cli::{self, FixedArgs, MovingArgs, Program, Purpose, Shape, VolumeArgs};
+use voxloom::device::Cost;
 use voxloom::inspect;
 use voxloom::volume::Volume;
 
@@ -37,19 +38,29 @@ impl Program for Inspect {
     const SHAPE: Shape = Shape::Look;
     const EXAMPLE: &'static str = "inspect image.zarr";
 
-    fn run(self, _ctx: &Context) -> anyhow::Result<()> {
+    fn run(self, ctx: &Context) -> anyhow::Result<()> {
+        let budget = Budget::of(ctx);
         if self.suggest {
             let [fixed, moving] = self.locations.as_slice() else {
                 bail!("--suggest wants two volumes, the fixed and the moving one");
             };
             let fixed = Volume::open(fixed, &self.fixed.select())?;
             let moving = Volume::open(moving, &self.moving.select())?;
+            let held = inspect::held_to_suggest(&fixed, &moving, ctx.threads);
+            if ctx.is_plan_asked("measuring the volumes", &budget, &held)? {
+                return Ok(());
+            }
             let suggestion = inspect::suggest(&fixed, &moving)?;
             return cli::print(&if self.json {
                 format!("{}\n", suggestion.json())
             } else {
                 suggestion.yaml()
             });
+        }
+        let held = |location: &String| inspect::held(location, &self.volume.select());
+        let most = self.locations.iter().map(held).reduce(Cost::or).unwrap_or_default();
+        if ctx.is_plan_asked("looking at it", &budget, &most)? {
+            return Ok(());
         }
         for location in &self.locations {
             let page = inspect::inspect(location, &self.volume.select())?;

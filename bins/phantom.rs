@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use voxloom::blocks::Context;
+use voxloom::blocks::{Budget, Context};
 use voxloom::cli::{self, Length3, Program, Purpose, Shape, parse_spacing};
 use voxloom::phantom;
 
@@ -60,7 +60,12 @@ impl Program for Phantom {
 
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         if let Kind::Score = self.kind {
-            let score = phantom::score(&self.truth.unwrap_or_default(), &self.transform)?;
+            let truth = self.truth.unwrap_or_default();
+            let held = phantom::held_to_score(&truth);
+            if ctx.is_plan_asked("measuring the transform", &Budget::of(ctx), &held)? {
+                return Ok(());
+            }
+            let score = phantom::score(&truth, &self.transform)?;
             return cli::print(&score.to_json());
         }
         let rounds = phantom::Rounds {

@@ -62,6 +62,9 @@ impl Program for Ransac {
         ctx.input_file(&self.moving_spots.to_string_lossy());
         let mut matches =
             match_spots(&fixed, &moving, &fixed_spots, &moving_spots, &self.matching, ctx)?;
+        if ctx.plan_only {
+            return Ok(());
+        }
         let found = estimate(&matches, &self.fit, ctx.seed)?;
         found.mark(&mut matches);
         found.record(ctx);

@@ -12,7 +12,7 @@ use voxloom::volume::{
     Codec, Dtype, Existing, FieldOutput, Format, Output, Select, Spec, Volume, Voxel,
 };
 
-use crate::scene::{Scene, executable, program};
+use crate::scene::{Pair, Scene, executable, program};
 
 /// What the tests allow a process, bytes; the program itself is some 15 MB of it.
 const CEILING: u64 = 48 << 20;
@@ -61,6 +61,228 @@ fn large<T: Voxel>(scene: &Scene, name: &str, shape: [usize; 3], make: fn(u32) -
         output.write(&part, &voxels).unwrap();
     }
     location
+}
+
+/// Shapes of data that are hard on an account of memory in different ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Data {
+    /// Usual chunks, none of them like another.
+    Dense,
+    /// No chunk is stored.
+    Empty,
+    /// Chunks that are smaller than what a table needs for them.
+    Tiny,
+    /// A few chunks, each larger than a block.
+    Huge,
+}
+
+impl Data {
+    const ALL: [Self; 4] = [Self::Dense, Self::Empty, Self::Tiny, Self::Huge];
+
+    fn chunk(self) -> [usize; 3] {
+        match self {
+            Self::Dense | Self::Empty => [32; 3],
+            Self::Tiny => [8; 3],
+            Self::Huge => [128; 3],
+        }
+    }
+
+    /// A volume of such data, moved by `shift` voxels along x.
+    fn volume(self, scene: &Scene, name: &str, shape: [usize; 3], shift: f64) -> String {
+        let spec = Spec {
+            grid: Grid::new(shape, [1.0; 3], [0.0; 3]),
+            dtype: Dtype::U16,
+            chunk: self.chunk(),
+            shard: None,
+            codec: Codec::Lz4,
+            format: Format::Zarr3,
+        };
+        let location = scene.at(name);
+        let output = Output::create(&location, &spec, Existing::Refuse).unwrap();
+        let bounds = Box3::of_shape(shape);
+        let tiles = bounds.tiles(self.chunk());
+        for part in tiles.take(if self == Self::Empty { 0 } else { usize::MAX }) {
+            let mut voxels = Vec::with_capacity(part.len());
+            for z in part.min[0]..part.max[0] {
+                for y in part.min[1]..part.max[1] {
+                    for x in part.min[2]..part.max[2] {
+                        let [z, y, x] = [z as f64, y as f64, x as f64 - shift];
+                        let waves =
+                            (x * 0.31).sin() * (y * 0.23).cos() * (z * 0.27 + x * 0.05).sin();
+                        voxels.push(
+                            (900.0 + 800.0 * waves + (x * 7.3 + y * 3.1).sin() * 40.0) as u16,
+                        );
+                    }
+                }
+            }
+            output.write(&part, &voxels).unwrap();
+        }
+        location
+    }
+}
+
+/// What `--plan` says that a program will hold, bytes.
+fn planned(name: &str, arguments: &[&str]) -> u64 {
+    let plan = program(name).args(arguments).args(["--plan", "--threads", "2"]).assert().success();
+    let said: serde_json::Value = serde_json::from_slice(&plan.get_output().stdout).unwrap();
+    said["memory"]["needed"].as_u64().unwrap()
+}
+
+/// Runs a program on all shapes of data: it stays under `--memory`, and within a tenth of its plan; on dense
+/// data the plan is no more than a half above. What it writes goes to `out`, after `-o`.
+fn keeps_to_its_plan(
+    name: &str,
+    shape: [usize; 3],
+    memory: &str,
+    arguments: impl Fn(&Scene, Data) -> Vec<String>,
+) {
+    let ceiling: u64 = memory.trim_end_matches('M').parse::<u64>().unwrap() * 1_000_000;
+    let mut wrong = Vec::new();
+    for data in Data::ALL {
+        let scene = Scene::new();
+        data.volume(&scene, "fixed.zarr", shape, 0.0);
+        data.volume(&scene, "moving.zarr", shape, 1.5);
+        let mut all = arguments(&scene, data);
+        all.extend(["-o".into(), scene.at("out.zarr"), "--memory".into(), memory.into()]);
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        let plan = planned(name, &all);
+        let held = peak(name, &all, &scene.at("receipt.json"));
+        eprintln!("{name} {data:?}: {held} held, {plan} planned, {ceiling} allowed");
+        if held > plan + plan / 10 || plan > ceiling || held > ceiling {
+            wrong.push(format!("{data:?}: {held} held, {plan} planned, {ceiling} allowed"));
+        }
+        if data == Data::Dense && plan > held + held / 2 {
+            wrong.push(format!("{data:?}: {plan} planned, and only {held} held"));
+        }
+    }
+    assert!(wrong.is_empty(), "{name}: {}", wrong.join("; "));
+}
+
+const SHAPE: [usize; 3] = [128, 192, 256];
+
+#[test]
+fn transcode_keeps_to_its_plan() {
+    keeps_to_its_plan("transcode", SHAPE, "100M", |scene, _| {
+        vec![
+            scene.at("fixed.zarr"),
+            "--to".into(),
+            "zarr3".into(),
+            "--chunk".into(),
+            "40,40,40".into(),
+        ]
+    });
+}
+
+#[test]
+fn downsample_keeps_to_its_plan() {
+    keeps_to_its_plan("downsample", SHAPE, "100M", |scene, _| {
+        let one = ["--levels", "1", "--chunk", "32,32,32"].map(str::to_owned);
+        [vec![scene.at("fixed.zarr")], one.to_vec()].concat()
+    });
+}
+
+#[test]
+fn apply_transform_keeps_to_its_plan() {
+    keeps_to_its_plan("apply-transform", SHAPE, "100M", |scene, _| {
+        let map = "1 0.02 0 1.5\n-0.01 1 0 -2\n0 0.01 1 0.7\n0 0 0 1\n";
+        let map = scene.file("map.txt", map);
+        let onto = ["--onto".into(), scene.at("fixed.zarr"), "--transform".into(), map];
+        let chunk = ["--chunk", "32,32,32"].map(str::to_owned);
+        [vec![scene.at("moving.zarr")], onto.to_vec(), chunk.to_vec()].concat()
+    });
+}
+
+/// A smooth field in one chunk size or another.
+fn field(scene: &Scene, data: Data, shape: [usize; 3]) -> String {
+    let location = scene.at("field.zarr");
+    let grid = Grid::new(shape, [2.0; 3], [0.0; 3]);
+    let chunk = data.chunk().map(|n| n.min(64));
+    let field = FieldOutput::create(&location, &grid, chunk, Existing::Refuse).unwrap();
+    for part in grid.bounds().tiles(chunk) {
+        let vectors = part.tiles([1; 3]).map(|v| {
+            let [z, y, x] = v.min.map(|v| v as f32 * 0.06);
+            [(y.sin() + x) * 0.3, z.cos() + x.sin(), (z + y).sin()]
+        });
+        field.write(&part, &vectors.collect::<Vec<_>>()).unwrap();
+    }
+    location
+}
+
+#[test]
+fn invmap_keeps_to_its_plan() {
+    keeps_to_its_plan("invmap", [8; 3], "120M", |scene, data| {
+        vec![field(scene, data, [72, 100, 120])]
+    });
+}
+
+#[test]
+fn deform_keeps_to_its_plan() {
+    keeps_to_its_plan("deform", [96, 96, 160], "180M", |scene, _| {
+        let initial = scene.file("initial.txt", "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n");
+        let mut all = vec![scene.at("fixed.zarr"), scene.at("moving.zarr")];
+        all.extend(["--initial".into(), initial, "--block-size".into(), "64,64,64".into()]);
+        all.extend(["--overlap", "16", "--allow-failed", "1"].map(str::to_owned));
+        all
+    });
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_anything_is_written() {
+    let scene = Scene::new();
+    let image = scene.volume("image.zarr", [64, 256, 256], |[z, y, x]| (z + y + x) as u16);
+    let out = scene.at("out.zarr");
+    let refused = |name: &str, arguments: &[&str], words: &[&str]| {
+        let before = scene.contents();
+        let assert = program(name).args(arguments).args(["-o", &out]).assert().code(2);
+        let said = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+        for word in words {
+            assert!(said.contains(word), "{word}: {said}");
+        }
+        assert!(scene.contents() == before, "{name} has written something");
+    };
+    let block = ["--block-size", "64,256,256", "--memory", "30M", "--chunk", "32,32,32"];
+    let chunk = ["--memory", "30M", "--chunk", "64,256,256"];
+    let map = scene.file("map.txt", "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n");
+    for (name, first) in [
+        ("transcode", vec![image.as_str(), "--to", "zarr3"]),
+        ("downsample", vec![&image, "--levels", "1", "--factor", "1,1,2"]),
+        ("apply-transform", vec![&image, "--onto", &image, "--transform", &map]),
+    ] {
+        refused(name, &[&first[..], &block].concat(), &["--block-size", "MB", "--memory"]);
+        refused(name, &[&first[..], &chunk].concat(), &["--chunk", "MB", "--memory"]);
+    }
+    refused("deform", &[&image, &image, "--initial", &map, "--memory", "40M"], &["MB", "--memory"]);
+    let plane = scene.at("out.tif");
+    program("transcode")
+        .args([&image, "--to", "tiff", "-o", &plane, "--memory", "1M"])
+        .assert()
+        .code(2);
+}
+
+#[test]
+fn programs_without_blocks_say_what_they_would_hold_and_refuse_what_does_not_fit() {
+    let scene = Scene::new();
+    let image =
+        scene.volume("image.zarr", [32, 64, 64], |[z, y, x]| ((z * y + x * x) % 251) as u16);
+    for arguments in [vec!["inspect", &image], vec!["inspect", "--suggest", &image, &image]] {
+        assert!(planned(arguments[0], &arguments[1..]) > 1_000_000, "{arguments:?}");
+        let refused = program(arguments[0]).args(&arguments[1..]).args(["--memory", "2M"]).assert();
+        let said = String::from_utf8_lossy(&refused.code(2).get_output().stderr).into_owned();
+        assert!(said.contains("--memory"), "{said}");
+    }
+    let pair = Pair::get();
+    let spots = [pair.at("fixed.csv"), pair.at("moving.csv")];
+    let (fixed, moving) = (pair.at("fixed.zarr"), pair.at("moving.zarr"));
+    let out = scene.at("map.json");
+    let ransac =
+        [&fixed, &moving, "--fixed-spots", &spots[0], "--moving-spots", &spots[1], "-o", &out];
+    let refine = [fixed.as_str(), &moving, "-o", &out];
+    for (name, arguments) in [("ransac", &ransac[..]), ("refine", &refine)] {
+        assert!(planned(name, arguments) > 1_000_000, "{name}");
+        assert!(!std::path::Path::new(&out).exists());
+    }
+    assert!(planned("phantom", &["rounds", "--size", "64", "-o", &scene.at("pair")]) > 1_000_000);
+    assert!(!std::path::Path::new(&scene.at("pair")).exists());
 }
 
 /// Whether two volumes hold the same voxels, slab by slab.

@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::live::Lives;
 use super::receipt::{Input, Receipt, Sink, receipt_beside};
-use super::{Cancel, Error, Progress};
-use crate::device::Device;
+use super::{Budget, Cancel, Error, Progress};
+use crate::device::{Cost, Device};
 use crate::volume::{Existing, Output, Volume};
 
 /// One share of a plan's tasks: the `k`-th of `n`, `k` from 1.
@@ -116,10 +116,23 @@ impl Context {
         }
     }
 
-    /// Threads of a pipeline: those that compute, and half as many more that read and write meanwhile.
-    pub fn workers(&self) -> usize {
-        let threads = self.threads.max(1);
-        threads + threads.div_ceil(2)
+    /// Refuses what a program without tasks holds at its peak, where it does not fit into `--memory`, and notes
+    /// it where `--plan` was given: the program then ends before it creates anything.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the bytes needed.
+    pub fn is_plan_asked(&self, what: &str, budget: &Budget, cost: &Cost) -> Result<bool, Error> {
+        budget.admit(what, cost)?;
+        Ok(self.notes_plan(what, budget, cost))
+    }
+
+    /// As [`Context::is_plan_asked`], for what a program has fitted into `--memory` itself.
+    pub fn notes_plan(&self, what: &str, budget: &Budget, cost: &Cost) -> bool {
+        if self.plan_only {
+            let plan = budget.describe(what, cost);
+            self.note(|receipt| receipt.plans.push(plan));
+        }
+        self.plan_only
     }
 
     /// Adds a number of this program to the receipt.

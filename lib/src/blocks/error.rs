@@ -63,6 +63,13 @@ pub enum Error {
     },
     /// A displacement field of a transform could not be read.
     Field(crate::geom::SourceError),
+    /// The system starts no more threads.
+    Threads {
+        /// How many were wanted.
+        threads: usize,
+        /// Its refusal.
+        source: rayon::ThreadPoolBuildError,
+    },
     /// A flag does not fit.
     Usage(String),
     /// The file system refused.
@@ -116,6 +123,7 @@ impl std::error::Error for Error {
             Self::Block { source, .. } => Some(source.as_ref()),
             Self::Io { source, .. } => Some(source),
             Self::Field(source) => Some(source.as_ref()),
+            Self::Threads { source, .. } => Some(source),
             Self::Missing { .. }
             | Self::Rows { .. }
             | Self::Exists { .. }
@@ -167,6 +175,9 @@ impl fmt::Display for Error {
             ),
             Self::Field(source) => {
                 write!(f, "cannot read a displacement field of the transform: {source}")
+            }
+            Self::Threads { threads, source } => {
+                write!(f, "cannot start {threads} threads ({source}); give fewer --threads")
             }
             Self::Usage(message) => f.write_str(message),
             Self::Io { action, path, source } => write!(f, "cannot {action} {path}: {source}"),

@@ -259,7 +259,7 @@ mod tests {
 
     fn plan(what: &str) -> Plan {
         let identity = Identity::of("test").with("radius", what);
-        Plan::tile(Box3::of_shape([4, 1, 1]), [1; 3], 1, &identity)
+        Plan::tile(Box3::of_shape([4, 1, 1]), [1; 3], 1_u64, &identity)
     }
 
     fn create(folder: &Path, plan: &Plan) -> Ledger {

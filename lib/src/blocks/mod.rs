@@ -5,10 +5,12 @@
 //! ledger; operations give it three closures. An operation that writes a volume reads like this:
 //!
 //! ```text
-//! let block = Plan::choose_block(bounds, unit, |block| bytes_of(block), ctx)?;
+//! let budget = Budget::of(ctx);
+//! let block = Plan::choose_block(bounds, WriteUnit::of(&spec), |block| cost_of(block), ctx)?;
+//! let shared = budget.caches(&[(Reads::Volume(&moving), useful)], &cost_of(block));
 //! let identity = Identity::of("smooth").with_volume("moving", &moving)?.with("options", options);
-//! let plan = Plan::tile(bounds, block, bytes_of(block), &identity);
-//! if plan.is_all_asked(ctx) { return Ok(()) }             // --plan: nothing may be created
+//! let plan = Plan::tile(bounds, block, cost_of(block), &identity).beside(&budget, shared, each_thread);
+//! if plan.is_all_asked(ctx)? { return Ok(()) }            // --plan: nothing may be created
 //! let out = Arc::new(Output::create(location, &spec, ctx.existing)?);
 //! ctx.input(&moving);
 //! ctx.output_array(&out);
@@ -20,12 +22,14 @@
 //! blocks overlap and must agree has a second plan, run by [`Plan::stream_second`] where
 //! [`Context::reaches_second_pass`].
 
+mod budget;
 mod cancel;
 mod claim;
 mod context;
 mod ending;
 mod error;
 mod files;
+mod fit;
 mod identity;
 mod kill;
 mod ledger;
@@ -38,17 +42,19 @@ mod receipt;
 mod rows;
 mod stream;
 
+pub use budget::{Budget, Reads, worth_keeping};
 pub use cancel::Cancel;
 pub use context::{Context, Part};
 pub use ending::{Ending, Ends};
 pub use error::{Error, Verdict, is_passing, sentence};
 pub use files::{folder_beside, write_whole};
+pub use fit::{WriteUnit, refuse_large, warn_of_halo};
 pub use identity::Identity;
 pub use ledger::Entry;
 pub use live::Lives;
 pub use plan::{MARK, Plan, RESULTS};
 pub use pool::Pool;
-pub use process::{memory_allowed, resident_memory};
+pub use process::memory_allowed;
 pub use progress::{Progress, above_bar};
 pub use receipt::{Failure, Receipt, Tally};
 pub use rows::{Rows, Stored};

@@ -5,9 +5,12 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
+use super::budget::said;
 use super::claim::Claim;
+use super::fit::{refuse_large, text};
 use super::ledger::{self, Entry};
-use super::{Context, Error, Identity, Task, folder_beside, process};
+use super::{Budget, Context, Error, Identity, Task, WriteUnit, folder_beside};
+use crate::device::{Cost, megabytes};
 use crate::geom::Box3;
 use crate::volume::{self, Existing};
 
@@ -23,11 +26,16 @@ const MANY: usize = 64;
 pub struct Plan {
     /// All tasks, those of other parts too.
     pub tasks: Vec<Task>,
-    /// Bytes that one task holds at its peak.
-    pub bytes_per_task: u64,
-    /// Bytes that the process holds beside its tasks, where the operation knows them: what it held at
-    /// first, and what the tasks share, such as decoded chunks that are kept.
-    pub bytes_beside: Option<u64>,
+    /// What one task holds at its peak.
+    pub task: Cost,
+    /// What one task holds while it waits to be computed or written, where that is less.
+    pub waiting: u64,
+    /// What the tasks share, such as decoded chunks that are kept.
+    pub shared: Cost,
+    /// What each thread of the pipeline holds, such as the chunk that it decodes.
+    pub each_thread: Cost,
+    /// What the process held before the operation began, where that was noted.
+    pub base: Option<Cost>,
     /// Everything that the result depends on: another identity's ledger is not this one's.
     identity: Identity,
     /// This run's claim on the folder of its ledger, once it was taken.
@@ -42,16 +50,29 @@ pub const RESULTS: &str = "results";
 
 impl Plan {
     /// Cuts `bounds` into cores of `block` voxels, for the run of this identity.
-    pub fn tile(bounds: Box3, block: [usize; 3], bytes_per_task: u64, identity: &Identity) -> Self {
+    pub fn tile(
+        bounds: Box3,
+        block: [usize; 3],
+        task: impl Into<Cost>,
+        identity: &Identity,
+    ) -> Self {
         let block = block.map(|n| n.max(1));
         let tasks = bounds.tiles(block).enumerate().map(|(id, core)| Task {
             id,
             index: std::array::from_fn(|a| (core.min[a] - bounds.min[a]) as usize / block[a]),
             core,
         });
-        let identity = identity.clone();
-        let (tasks, claim) = (tasks.collect(), OnceLock::new());
-        Self { tasks, bytes_per_task, bytes_beside: None, identity, claim }
+        let task = task.into();
+        Self {
+            tasks: tasks.collect(),
+            waiting: task.total(),
+            task,
+            shared: Cost::default(),
+            each_thread: Cost::default(),
+            base: None,
+            identity: identity.clone(),
+            claim: OnceLock::new(),
+        }
     }
 
     /// Whether a run of this plan has finished the array `output`, which bears [`MARK`] when it is
@@ -94,77 +115,83 @@ impl Plan {
         Ok(())
     }
 
-    /// With what the process holds beside its tasks; else it is what it holds when they begin.
+    /// With what the process holds beside its tasks: what it held when `budget` was made, what the tasks
+    /// share, and what each thread of the pipeline holds.
     #[must_use]
-    pub fn beside(mut self, bytes: u64) -> Self {
-        self.bytes_beside = Some(bytes);
+    pub fn beside(mut self, budget: &Budget, shared: Cost, each_thread: Cost) -> Self {
+        (self.shared, self.each_thread) = (shared, each_thread);
+        self.base = Some(budget.base());
+        self
+    }
+
+    /// With what a task holds while it waits to be computed or written.
+    #[must_use]
+    pub fn waiting(mut self, cost: &Cost) -> Self {
+        self.waiting = cost.total().min(self.task.total());
         self
     }
 
     /// Chooses the block of a task: `--block-size`, or about 256 voxels along each axis, less
-    /// where there would be few tasks or where one would not fit into memory.
+    /// where there would be few tasks or where two would not fit into memory.
     ///
     /// * `unit`: what is written at once; a block is a multiple of it
-    /// * `bytes`: what a task of a block holds at its peak
+    /// * `cost`: what a task of a block holds at its peak
     ///
     /// It depends neither on threads nor on parts, so that all parts cut alike.
-    pub fn choose_block(
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a block of no whole units, and for one that does not fit: [`refuse_large`].
+    pub fn choose_block<C: Into<Cost>>(
         bounds: Box3,
-        unit: [usize; 3],
-        bytes: impl Fn([usize; 3]) -> u64,
+        unit: impl Into<WriteUnit>,
+        cost: impl Fn([usize; 3]) -> C,
         ctx: &Context,
     ) -> Result<[usize; 3], Error> {
-        let unit = unit.map(|n| n.max(1));
-        let shape = bounds.shape();
-        let units: [usize; 3] = std::array::from_fn(|a| shape[a].div_ceil(unit[a]).max(1));
-        if let Some(block) = ctx.block_size {
-            return fit_block(block, unit, units);
-        }
-        let mut count: [usize; 3] = std::array::from_fn(|a| (AIM / unit[a]).max(1).min(units[a]));
-        let block = |count: [usize; 3]| std::array::from_fn(|a| count[a] * unit[a]);
-        let tasks =
-            |count: [usize; 3]| (0..3).map(|a| units[a].div_ceil(count[a])).product::<usize>();
-        let halve = |count: &mut [usize; 3], least: usize| {
-            let axis = (0..3)
-                .filter(|&a| count[a] > 1 && count[a].div_ceil(2) * unit[a] >= least)
-                .max_by_key(|&a| (count[a] * unit[a], 3 - a));
-            if let Some(a) = axis {
-                count[a] = count[a].div_ceil(2);
-            }
-            axis.is_some()
-        };
-        while tasks(count) < MANY && halve(&mut count, LEAST) {}
-        // two at once, so that one is read while the other is computed
-        while bytes(block(count)).saturating_mul(2) > ctx.memory && halve(&mut count, 1) {}
-        Ok(block(count))
+        let unit: WriteUnit = unit.into();
+        let block = propose(bounds, unit.shape, |block| cost(block).into().total(), ctx)?;
+        refuse_large(block, bounds, unit, cost, ctx)?;
+        Ok(block)
     }
 
     /// Where `--plan` was given, notes this plan to be printed and says so: the operation then
     /// returns before it creates anything.
-    pub fn is_all_asked(&self, ctx: &Context) -> bool {
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where not even one task fits into `--memory`.
+    pub fn is_all_asked(&self, ctx: &Context) -> Result<bool, Error> {
+        let needed = self.needed(ctx, 1);
+        if needed.total() > ctx.memory && !ctx.finish {
+            return Err(Error::Usage(format!(
+                "a block of {} voxels needs {needed}, and --memory allows {}; give a smaller --block-size \
+                 or --memory {}",
+                text(self.block()),
+                megabytes(ctx.memory),
+                said(needed.total()),
+            )));
+        }
         if ctx.plan_only {
             let plan = self.describe(ctx);
             ctx.note(|receipt| receipt.plans.push(plan));
         }
-        ctx.plan_only
+        Ok(ctx.plan_only)
     }
 
-    /// Tasks, parts, block, bytes, memory and the threads that fit, as `--plan` prints them.
+    /// Tasks, parts, block, memory by terms and the threads that fit, as `--plan` prints them.
     pub fn describe(&self, ctx: &Context) -> Value {
         let part = ctx.part.range(self.tasks.len());
         let in_flight = self.in_flight(ctx);
-        let tasks = in_flight.min(part.len());
-        let needed =
-            self.held_beside().saturating_add(self.bytes_per_task.saturating_mul(tasks as u64));
+        let needed = self.needed(ctx, in_flight.min(part.len()));
         json!({
             "tasks": self.tasks.len(),
             "part": {"k": ctx.part.k, "n": ctx.part.n, "first": part.start, "tasks": part.len()},
             "block": self.block(),
             "grid": self.grid(),
-            "bytes_per_task": self.bytes_per_task,
+            "bytes_per_task": self.task.total(),
+            "task": self.task.to_json(),
             "memory": {
                 "allowed": ctx.memory,
-                "needed": needed,
+                "needed": needed.total(),
+                "terms": needed.to_json(),
             },
             "tasks_in_flight": in_flight,
             "threads": in_flight.min(ctx.threads),
@@ -195,13 +222,23 @@ impl Plan {
 
     /// How many tasks memory admits at once: what `--memory` leaves beside what is held anyway.
     pub(super) fn in_flight(&self, ctx: &Context) -> usize {
-        let admitted = ctx.memory.saturating_sub(self.held_beside()) / self.bytes_per_task.max(1);
         // one for each thread of the pipeline: reading further ahead would only cost memory
-        (admitted.min(ctx.workers() as u64) as usize).max(1)
+        let workers = Budget::of(ctx).workers();
+        let fits = |tasks: &usize| self.needed(ctx, *tasks).total() <= ctx.memory;
+        (2..=workers).take_while(fits).last().unwrap_or(1)
     }
 
-    fn held_beside(&self) -> u64 {
-        self.bytes_beside.unwrap_or_else(process::resident_memory)
+    /// What the process holds with so many tasks at once: as many as there are threads are computed, the
+    /// others wait.
+    fn needed(&self, ctx: &Context, tasks: usize) -> Cost {
+        let computed = tasks.min(ctx.threads.max(1));
+        let waiting = (tasks - computed) as u64 * self.waiting;
+        self.base.clone().unwrap_or_else(|| Budget::of(ctx).base())
+            + self.shared.clone()
+            + Budget::of_threads(tasks)
+            + self.each_thread.clone() * tasks as u64
+            + self.task.clone() * computed as u64
+            + Cost::bytes("tasks that wait", waiting)
     }
 
     /// The identity of the run that it belongs to.
@@ -248,6 +285,37 @@ impl Plan {
     }
 }
 
+/// `--block-size`, or what [`Plan::choose_block`] says, without a look at whether one fits.
+fn propose(
+    bounds: Box3,
+    unit: [usize; 3],
+    bytes: impl Fn([usize; 3]) -> u64,
+    ctx: &Context,
+) -> Result<[usize; 3], Error> {
+    let shape = bounds.shape();
+    let units: [usize; 3] = std::array::from_fn(|a| shape[a].div_ceil(unit[a]).max(1));
+    if let Some(block) = ctx.block_size {
+        return fit_block(block, unit, units);
+    }
+    let mut count: [usize; 3] = std::array::from_fn(|a| (AIM / unit[a]).max(1).min(units[a]));
+    let block = |count: [usize; 3]| std::array::from_fn(|a| count[a] * unit[a]);
+    let tasks = |count: [usize; 3]| (0..3).map(|a| units[a].div_ceil(count[a])).product::<usize>();
+    let halve = |count: &mut [usize; 3], least: usize| {
+        let axis = (0..3)
+            .filter(|&a| count[a] > 1 && count[a].div_ceil(2) * unit[a] >= least)
+            .max_by_key(|&a| (count[a] * unit[a], 3 - a));
+        if let Some(a) = axis {
+            count[a] = count[a].div_ceil(2);
+        }
+        axis.is_some()
+    };
+    while tasks(count) < MANY && halve(&mut count, LEAST) {}
+    // two at once, so that one is read while the other is computed, and room for what they share
+    let room = Budget::room(ctx.memory) / 4 * 3;
+    while bytes(block(count)).saturating_mul(2) > room && halve(&mut count, 1) {}
+    Ok(block(count))
+}
+
 /// `--block-size`, if the unit of writing divides it or it covers the whole axis.
 fn fit_block(block: [usize; 3], unit: [usize; 3], units: [usize; 3]) -> Result<[usize; 3], Error> {
     let fits = |a: usize| block[a].is_multiple_of(unit[a]) || block[a] >= units[a] * unit[a];
@@ -286,7 +354,7 @@ mod tests {
     #[test]
     fn tasks_know_their_place_in_bounds_that_do_not_start_at_zero() {
         let plan =
-            Plan::tile(Box3::new([-4, 2, 0], [4, 7, 3]), [4, 3, 3], 1, &Identity::of("test"));
+            Plan::tile(Box3::new([-4, 2, 0], [4, 7, 3]), [4, 3, 3], 1_u64, &Identity::of("test"));
         assert_eq!(plan.tasks.len(), 4);
         assert_eq!(plan.tasks[3].index, [1, 1, 0]);
         assert_eq!(plan.tasks[3].core, Box3::new([0, 5, 0], [4, 7, 3]));
@@ -301,9 +369,11 @@ mod tests {
         let roomy = Plan::choose_block(bounds, [64; 3], bytes, &ctx(16 << 30)).unwrap();
         assert_eq!(roomy, [256; 3]);
         let tight = Plan::choose_block(bounds, [64; 3], bytes, &ctx(32 << 20)).unwrap();
-        assert!(bytes(tight) * 2 <= 32 << 20 && tight.iter().all(|n| n % 64 == 0), "{tight:?}");
-        let tiny = Plan::choose_block(bounds, [100, 50, 300], bytes, &ctx(1)).unwrap();
+        assert!(bytes(tight) * 2 <= 24 << 20 && tight.iter().all(|n| n % 64 == 0), "{tight:?}");
+        let tiny = Plan::choose_block(bounds, [100, 50, 300], bytes, &ctx(17 << 20)).unwrap();
         assert_eq!(tiny, [100, 50, 300]);
+        let refused = Plan::choose_block(bounds, [100, 50, 300], bytes, &ctx(13 << 20));
+        assert!(refused.unwrap_err().to_string().contains("--memory"));
     }
 
     #[test]
@@ -321,7 +391,7 @@ mod tests {
         let bounds = Box3::of_shape([1000; 3]);
         let choose = |block| {
             let ctx = Context { block_size: Some(block), ..Context::default() };
-            Plan::choose_block(bounds, [64; 3], |_| 1, &ctx)
+            Plan::choose_block(bounds, [64; 3], |_| 1_u64, &ctx)
         };
         assert_eq!(choose([128, 64, 192]).unwrap(), [128, 64, 192]);
         assert_eq!(choose([2000, 64, 64]).unwrap(), [2048, 64, 64], "covers the axis");
@@ -347,12 +417,44 @@ mod tests {
     #[test]
     fn a_description_says_what_memory_admits() {
         let plan =
-            Plan::tile(Box3::of_shape([4, 4, 40]), [4, 4, 4], 1 << 40, &Identity::of("test"));
+            Plan::tile(Box3::of_shape([4, 4, 40]), [4, 4, 4], 1_u64 << 40, &Identity::of("test"));
         let ctx = Context { threads: 8, part: Part { k: 2, n: 4 }, ..Context::default() };
         let described = plan.describe(&ctx);
         assert_eq!(described["tasks"], 10);
         assert_eq!(described["part"]["tasks"], 3);
         assert_eq!(described["threads"], 1);
         assert_eq!(described["grid"], json!([1, 1, 10]));
+    }
+
+    #[test]
+    fn what_is_needed_counts_those_computed_at_their_peak_and_the_others_as_they_wait() {
+        let ctx = Context { threads: 2, memory: 10_000_000_000, ..Context::default() };
+        let task = Cost::bytes("read", 1_000_000_000) + Cost::bytes("pyramid", 1_000_000_000);
+        let plan = Plan::tile(Box3::of_shape([4, 4, 40]), [4, 4, 4], task, &Identity::of("test"));
+        let base = Budget::of(&ctx);
+        let plan = plan.waiting(&Cost::bytes("read", 1_000_000_000)).beside(
+            &base,
+            Cost::bytes("decoded chunks", 500_000_000),
+            Cost::default(),
+        );
+        let terms = plan.describe(&ctx)["memory"]["terms"].clone();
+        assert_eq!(plan.in_flight(&ctx), 3);
+        assert_eq!(
+            (&terms["read"], &terms["pyramid"]),
+            (&json!(2_000_000_000_u64), &json!(2_000_000_000_u64))
+        );
+        assert_eq!(
+            (&terms["tasks that wait"], &terms["decoded chunks"]),
+            (&json!(1_000_000_000), &json!(500_000_000))
+        );
+        let tight = Context { memory: 4_000_000_000, ..ctx };
+        assert_eq!(plan.in_flight(&tight), 1);
+        assert!(!plan.is_all_asked(&tight).unwrap());
+        let small = Context { memory: 2_400_000_000, ..tight };
+        let message = plan.is_all_asked(&small).unwrap_err().to_string();
+        assert!(
+            message.contains("decoded chunks 500 MB") && message.contains("--memory"),
+            "{message}"
+        );
     }
 }

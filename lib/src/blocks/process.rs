@@ -3,9 +3,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 /// Resident memory now, bytes; 0 where it is not known.
-pub fn resident_memory() -> u64 {
+pub(super) fn resident_memory() -> u64 {
     status("VmRSS:").unwrap_or(0)
 }
 
@@ -40,13 +41,43 @@ pub(super) fn moved_bytes() -> Option<[u64; 2]> {
     Some([field("rchar:")?, field("wchar:")?])
 }
 
-/// Bytes of memory that this process may use: the least of what its control groups and the
-/// machine allow.
+/// What `--memory` is where it is not given: four fifths of the least that the control groups of the process
+/// allow and the machine has free; half of the machine's memory where neither is known (macOS).
 pub fn memory_allowed() -> u64 {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let machine = kilobytes(&meminfo, "MemAvailable:").unwrap_or(u64::MAX);
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    cgroup_limit(&groups, Path::new("/sys/fs/cgroup")).unwrap_or(u64::MAX).min(machine)
+    let group = cgroup_limit(&groups, Path::new("/sys/fs/cgroup"));
+    default_memory(group, kilobytes(&meminfo, "MemAvailable:"), physical_memory())
+}
+
+/// See [`memory_allowed`]: the limit of the control groups, what is free, and what the machine has.
+fn default_memory(group: Option<u64>, free: Option<u64>, physical: Option<u64>) -> u64 {
+    let half = physical.unwrap_or(LEAST_MACHINE) / 2;
+    // a group without a limit says "max", and version 1 a number that no machine has
+    let group = group.filter(|limit| physical.is_none_or(|physical| *limit <= physical));
+    match (group, free) {
+        (Some(group), free) => group.min(free.unwrap_or(u64::MAX)) / 5 * 4,
+        (None, Some(free)) => half.min(free / 5 * 4),
+        (None, None) => half,
+    }
+}
+
+/// What a machine has that does not say so.
+const LEAST_MACHINE: u64 = 8 << 30;
+
+/// The memory of the machine, bytes.
+fn physical_memory() -> Option<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").ok();
+    meminfo.and_then(|text| kilobytes(&text, "MemTotal:")).or_else(sysctl_memory)
+}
+
+/// What macOS and the BSDs say: there is no file to be read.
+fn sysctl_memory() -> Option<u64> {
+    if cfg!(target_os = "linux") {
+        return None;
+    }
+    let said = Command::new("sysctl").args(["-n", "hw.memsize"]).output().ok()?;
+    String::from_utf8(said.stdout).ok()?.trim().parse().ok()
 }
 
 /// The least limit of the groups that `groups` (`/proc/self/cgroup`) names and of those above
@@ -97,6 +128,20 @@ mod tests {
         fs::write(root.path().join("memory/job/memory.limit_in_bytes"), "77\n").unwrap();
         let groups = "5:cpu,cpuacct:/job\n4:memory:/job\n";
         assert_eq!(cgroup_limit(groups, root.path()), Some(77));
+    }
+
+    #[test]
+    fn the_default_is_bounded_whatever_the_system_says() {
+        let gb = |n: u64| n << 30;
+        assert_eq!(default_memory(Some(gb(10)), Some(gb(20)), Some(gb(64))), gb(8));
+        assert_eq!(default_memory(Some(gb(10)), Some(gb(5)), Some(gb(64))), gb(4));
+        assert_eq!(default_memory(None, Some(gb(60)), Some(gb(64))), gb(32));
+        assert_eq!(default_memory(None, Some(gb(10)), Some(gb(64))), gb(8));
+        assert_eq!(default_memory(None, None, Some(gb(64))), gb(32));
+        assert_eq!(default_memory(None, None, None), gb(4));
+        // version 1 without a limit
+        assert_eq!(default_memory(Some(i64::MAX as u64), None, Some(gb(64))), gb(32));
+        assert!(physical_memory().is_some());
     }
 
     #[cfg(target_os = "linux")]

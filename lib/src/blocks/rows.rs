@@ -188,7 +188,7 @@ mod tests {
     use crate::volume::Existing;
 
     fn plan() -> Plan {
-        Plan::tile(Box3::of_shape([6, 1, 1]), [1; 3], 1, &Identity::of("rows"))
+        Plan::tile(Box3::of_shape([6, 1, 1]), [1; 3], 1_u64, &Identity::of("rows"))
     }
 
     fn run(folder: &Path, ctx: &Context) -> Result<Ends, Error> {

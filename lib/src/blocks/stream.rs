@@ -4,14 +4,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::ledger::{self, Entry, Ledger};
 use super::progress::Meter;
 use super::{
-    Context, Ending, Ends, Error, Moment, Plan, Tally, Task, is_passing, may_die, rows, sentence,
+    Budget, Context, Ending, Ends, Error, Moment, Plan, Tally, Task, is_passing, may_die, rows,
+    sentence,
 };
+use crate::device::{Permits, megabytes};
 use crate::volume::Existing;
 
 /// How often signals are looked for and progress is shown.
@@ -20,8 +24,9 @@ const TICK: Duration = Duration::from_millis(100);
 impl Plan {
     /// Runs the tasks of this part that the ledger in `folder` does not hold yet.
     ///
-    /// `compute` runs in at most `ctx.threads` threads at once; half as many more keep reading and
-    /// writing meanwhile. As many tasks are held at once as `ctx.memory` admits, and one at least.
+    /// At most `ctx.threads` threads compute at once, those that decode and encode chunks and those of
+    /// rayon within `compute` among them; half as many more keep reading and writing meanwhile. As many
+    /// tasks are held at once as `ctx.memory` admits.
     /// A task is entered in the ledger after its `write` returned. A task whose closure returns an
     /// error, or panics, is a failed block: named in the receipt, and the run goes on unless the
     /// error is a passing fault of the storage. A resumed run tries failed blocks again. With
@@ -41,7 +46,7 @@ impl Plan {
         compute: impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
         write: impl Fn(&Task, W) -> anyhow::Result<E> + Sync,
     ) -> Result<Ends, Error> {
-        if self.is_all_asked(ctx) {
+        if self.is_all_asked(ctx)? {
             return Ok(Ends::default());
         }
         if ctx.finish {
@@ -134,24 +139,16 @@ impl Plan {
         let ledger = Ledger::create(folder, self, ctx)?;
         let in_flight = self.in_flight(ctx);
         self.warn_if_tight(ctx, in_flight);
+        let computing = Computing::new(ctx.threads, in_flight.min(todo.len()))?;
         let pipeline = Pipeline {
             ctx,
             plan: self,
             folder,
             ledger: &ledger,
             in_flight,
+            computing: &computing,
             seconds: [const { AtomicU64::new(0) }; 3],
-            state: Mutex::new(State {
-                todo: todo.iter().copied().collect(),
-                read: VecDeque::new(),
-                computed: VecDeque::new(),
-                held: 0,
-                computing: 0,
-                ended: 0,
-                entries,
-                fault: None,
-                workers: 0,
-            }),
+            state: Mutex::new(State::new(&todo, entries, computing.pools.len())),
             changed: Condvar::new(),
         };
         let meter = Meter::new(ctx.progress, tasks.len(), tasks.len() - todo.len());
@@ -180,11 +177,11 @@ impl Plan {
     fn warn_if_tight(&self, ctx: &Context, in_flight: usize) {
         if in_flight < ctx.threads.min(self.tasks.len()) {
             tracing::warn!(
-                "--memory {} admits {in_flight} of {} threads, as a block needs {}; a smaller \
+                "--memory {} admits {in_flight} blocks at once for {} threads, as each needs {}; a smaller \
                  --block-size admits more",
-                ctx.memory,
+                megabytes(ctx.memory),
                 ctx.threads,
-                self.bytes_per_task
+                self.task
             );
         }
     }
@@ -205,6 +202,34 @@ fn conclude(ctx: &Context, tasks: &[Task], entries: &BTreeMap<usize, Entry>) -> 
     tally.check(ctx.allow_failed, false)
 }
 
+/// Where tasks are computed: pools that share the threads out evenly, so that what a task does in parallel
+/// stays within its share.
+struct Computing {
+    /// One for each task that is computed at once.
+    pools: Vec<ThreadPool>,
+    /// Threads of each.
+    width: usize,
+    /// One for each thread of all pools, for what reads and writes too.
+    permits: Arc<Permits>,
+}
+
+impl Computing {
+    /// For up to `tasks` at once.
+    fn new(threads: usize, tasks: usize) -> Result<Self, Error> {
+        let threads = threads.max(1);
+        let width = threads / tasks.clamp(1, threads);
+        let permits = Permits::new(threads);
+        let pool = |_| {
+            let permits = Arc::clone(&permits);
+            let builder = ThreadPoolBuilder::new().num_threads(width);
+            builder.start_handler(move |_| permits.join()).build()
+        };
+        let pools = (0..threads / width).map(pool).collect::<Result<_, _>>();
+        let pools = pools.map_err(|source| Error::Threads { threads, source })?;
+        Ok(Self { pools, width, permits })
+    }
+}
+
 /// The closures of an operation.
 struct Stages<Read, Compute, Write> {
     read: Read,
@@ -217,6 +242,7 @@ struct Pipeline<'a, R, W> {
     plan: &'a Plan,
     folder: &'a Path,
     ledger: &'a Ledger,
+    computing: &'a Computing,
     /// How many tasks may be held at once.
     in_flight: usize,
     /// Nanoseconds in each stage, all threads.
@@ -233,17 +259,34 @@ struct State<'a, R, W> {
     computed: VecDeque<(&'a Task, W)>,
     /// Tasks that were begun and have not ended.
     held: usize,
-    computing: usize,
+    /// Pools that compute no task.
+    free: Vec<usize>,
     ended: usize,
     entries: BTreeMap<usize, Entry>,
     fault: Option<Error>,
     workers: usize,
 }
 
+impl<'a, R, W> State<'a, R, W> {
+    fn new(todo: &[&'a Task], entries: BTreeMap<usize, Entry>, pools: usize) -> Self {
+        Self {
+            todo: todo.iter().copied().collect(),
+            read: VecDeque::new(),
+            computed: VecDeque::new(),
+            held: 0,
+            free: (0..pools).collect(),
+            ended: 0,
+            entries,
+            fault: None,
+            workers: 0,
+        }
+    }
+}
+
 /// What a thread does next.
 enum Job<'a, R, W> {
     Read(&'a Task),
-    Compute(&'a Task, R),
+    Compute(&'a Task, R, usize),
     Write(&'a Task, W),
 }
 
@@ -260,7 +303,7 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
         mut meter: Meter,
     ) {
         let _heeding = self.ctx.cancel.heed();
-        let workers = self.ctx.workers().min(self.in_flight).min(tasks);
+        let workers = Budget::of(self.ctx).workers().min(self.in_flight).min(tasks);
         self.lock().workers = workers;
         let before = meter.before();
         std::thread::scope(|scope| {
@@ -299,11 +342,11 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
             if self.ctx.cancel.signal().is_some() {
                 return None;
             }
-            if state.computing < self.ctx.threads.max(1)
+            if let Some(&pool) = state.free.last()
                 && let Some((task, input)) = state.read.pop_front()
             {
-                state.computing += 1;
-                return Some(Job::Compute(task, input));
+                state.free.pop();
+                return Some(Job::Compute(task, input, pool));
             }
             if state.held < self.in_flight
                 && let Some(task) = state.todo.pop_front()
@@ -332,9 +375,10 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
                 Ok(input) => self.lock().read.push_back((task, input)),
                 Err(error) => self.fail(task, error),
             },
-            Job::Compute(task, input) => {
-                let result = self.guard(1, || (stages.compute)(task, input));
-                self.lock().computing -= 1;
+            Job::Compute(task, input, pool) => {
+                let compute = || self.guard(1, || (stages.compute)(task, input));
+                let result = self.computing.pools[pool].install(compute);
+                self.lock().free.push(pool);
                 match result {
                     Ok(result) => self.lock().computed.push_back((task, result)),
                     Err(error) => self.fail(task, error),
@@ -354,8 +398,18 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
         self.changed.notify_all();
     }
 
-    /// Runs a closure: a panic is its error, its time is counted.
+    /// Runs a closure in one of the places of the threads that compute, or all those of a pool: a panic is
+    /// its error, its time is counted.
     fn guard<T>(
+        &self,
+        stage: usize,
+        work: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let places = if stage == 1 { self.computing.width } else { 1 };
+        self.computing.permits.with(places, || self.timed(stage, work))
+    }
+
+    fn timed<T>(
         &self,
         stage: usize,
         work: impl FnOnce() -> anyhow::Result<T>,

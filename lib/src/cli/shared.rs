@@ -52,7 +52,6 @@ fn block_flags() -> Vec<Arg> {
             )
             .value_parser(parse_part),
         switch("finish", "After all parts: check that every block is done, then do what is left"),
-        switch("plan", "Print tasks, parts, bytes and memory as JSON; compute nothing"),
         value("allow-failed", "FRACTION", "Blocks that may fail or fall back before exit code 3")
             .value_parser(parse_fraction)
             .default_value("0"),
@@ -78,8 +77,9 @@ fn common_flags() -> Vec<Arg> {
     vec![
         value("threads", "N", "Worker threads [default: the CPUs that may be used]")
             .value_parser(parse_threads),
-        value("memory", "SIZE", "Ceiling of memory, such as 8GB [default: 80 % of what there is]")
+        value("memory", "SIZE", "Ceiling of memory, such as 8GB [default: half of the machine's, or 80 % of a job's limit]")
             .value_parser(parse_bytes),
+        switch("plan", "Print tasks, parts and memory by what it is for as JSON; compute nothing"),
         value("config", "FILE", "YAML or JSON with any of the long flags; the command line wins")
             .value_parser(clap::value_parser!(PathBuf)),
         value("progress", "HOW", "Show progress: auto, bar, line, json, none")
@@ -142,7 +142,7 @@ impl Shared<'_> {
         let cpus = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Context {
             threads: self.get("threads").unwrap_or_else(cpus),
-            memory: self.get("memory").unwrap_or_else(|| memory_allowed() / 5 * 4),
+            memory: self.get("memory").unwrap_or_else(memory_allowed),
             device: self.get::<Device>("device").unwrap_or_default(),
             block_size: self.get("block-size"),
             part: part.unwrap_or_default(),

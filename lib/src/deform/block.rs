@@ -55,6 +55,11 @@ pub(super) fn nodes_of(shape: [usize; 3], voxel: Point) -> Lattice {
     pyramid::nodes(&Lattice::over(shape, [1; 3]), voxel, shape)
 }
 
+/// Control points of the finest resolution of a block, `spacing` voxels apart.
+pub(super) fn control_points(shape: [usize; 3], voxel: Point, spacing: f64) -> usize {
+    Controls::over(shape, voxel, spacing * unit(voxel, shape)).shape().iter().product()
+}
+
 /// Finds the displacement that makes the moving image like the fixed one.
 pub(super) fn register(pair: BlockPair, options: &Options) -> Result<Registered, Unusable> {
     let (shape, voxel) = (pair.shape, pair.voxel);

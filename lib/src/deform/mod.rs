@@ -14,7 +14,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::blocks::{self, Context, Ending, Identity, Outcome, Plan, Rows};
+use crate::blocks::{
+    self, Budget, Context, Ending, Identity, Outcome, Plan, Reads, Rows, WriteUnit,
+};
+use crate::device::Cost;
 use crate::geom::{Chain, Grid};
 use crate::transform::{self, Step};
 use crate::volume::{FieldOutput, Volume};
@@ -27,6 +30,7 @@ mod equations;
 mod flags;
 mod free_form;
 mod lattice;
+mod memory;
 mod pairs;
 mod pyramid;
 mod similarity;
@@ -216,9 +220,10 @@ pub fn align(
     let block = choose_block(grid.shape, finest.factor, options, ctx)?;
     initial.check_fields(grid.extent(&grid.bounds()))?;
     let pair = Pair { fixed, moving, masks, initial, options, factor: finest.factor };
-    let plan = plan(&pair, block)?;
+    let plan = plan(&pair, block, ctx)?;
     let second = blend::plan(&plan, &finest, block, options);
-    if plan.is_all_asked(ctx) && second.is_all_asked(ctx) {
+    let asked = [plan.is_all_asked(ctx)?, second.is_all_asked(ctx)?];
+    if asked.contains(&true) {
         return Ok(());
     }
     let (document, folder) = (document_of(output), blocks::folder_beside(Path::new(output)));
@@ -295,12 +300,34 @@ fn choose_block(
     Ok(block)
 }
 
-fn plan(pair: &Pair, block: [usize; 3]) -> anyhow::Result<Plan> {
-    let shape = pair.fixed.grid().shape;
-    let voxels: usize =
-        (0..3).map(|a| (block[a] + 2 * pair.options.overlap).min(shape[a])).product();
-    // both volumes as read and as compared, their pyramids, and the nodes' sums and fields
-    let bytes = voxels as u64 * 36;
+fn plan(pair: &Pair, block: [usize; 3], ctx: &Context) -> anyhow::Result<Plan> {
+    let budget = Budget::of(ctx);
+    let (bounds, overlap) = (pair.fixed.grid().bounds(), pair.options.overlap);
+    let held = pair.held(block)?;
+    let cost = |block: [usize; 3]| {
+        let cut = |a: usize| block[a] < bounds.shape()[a] && 2 * overlap > block[a];
+        // blocks that are refused for their overlap are no way out
+        match pair.held(block) {
+            Ok(held) if !(0..3).any(cut) => held.peak,
+            _ => Cost::bytes("overlap", u64::MAX),
+        }
+    };
+    let least = WriteUnit::multiple_of(pair.factor);
+    blocks::refuse_large(
+        block,
+        bounds,
+        least,
+        |b| if b == block { held.peak.clone() } else { cost(b) },
+        ctx,
+    )?;
+    let read = std::array::from_fn(|a| (block[a] + 2 * overlap).min(bounds.shape()[a]));
+    let count = |shape: [usize; 3]| shape.iter().product::<usize>() as u64;
+    blocks::warn_of_halo(block, count(block), count(read));
+    let masks = [pair.masks.fixed, pair.masks.moving].into_iter().flatten();
+    let volumes: Vec<&Volume> = [pair.fixed, pair.moving].into_iter().chain(masks).collect();
+    let reads: Vec<Reads> = volumes.iter().map(|volume| Reads::Volume(volume)).collect();
+    let useful = volumes.iter().map(|volume| blocks::worth_keeping(volume, block, [overlap; 3]));
+    let kept = budget.caches(&reads.iter().copied().zip(useful).collect::<Vec<_>>(), &held.peak);
     let identity = Identity::of("deform")
         .with_volume("fixed", pair.fixed)?
         .with_volume("moving", pair.moving)?
@@ -309,7 +336,11 @@ fn plan(pair: &Pair, block: [usize; 3]) -> anyhow::Result<Plan> {
         .with_chain("initial", pair.initial)?
         .with("options", pair.options)
         .with("block", block);
-    Ok(Plan::tile(pair.fixed.grid().bounds(), block, bytes, &identity))
+    Ok(Plan::tile(bounds, block, held.peak, &identity).waiting(&held.waiting).beside(
+        &budget,
+        kept,
+        Budget::each_thread(&reads, 0),
+    ))
 }
 
 /// How a block without a field of its own is entered.

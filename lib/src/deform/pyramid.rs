@@ -113,6 +113,19 @@ pub(super) fn standardise(image: &[f32], mean: f64, deviation: f64) -> Vec<f32> 
     image.iter().map(|&v| ((f64::from(v) - mean) * scale) as f32).collect()
 }
 
+/// Voxels from one window to the next, along an axis: windows are smooth, so that their sums are taken on
+/// nodes of a third of their width.
+///
+/// * `sigma`: of the window, voxels
+fn window_step(sigma: f64) -> usize {
+    ((sigma / 2.5) as usize).clamp(1, 4)
+}
+
+/// Windows of an image whose finest axis has a window of `sigma` voxels; others have no fewer.
+pub(super) fn windows(shape: [usize; 3], sigma: f64) -> usize {
+    shape.iter().map(|n| n.div_ceil(window_step(sigma))).product()
+}
+
 /// Subtracts the mean of a Gaussian window and divides by its deviation, so that the mean square
 /// difference of two such images is two minus twice their local correlation.
 ///
@@ -120,8 +133,7 @@ pub(super) fn standardise(image: &[f32], mean: f64, deviation: f64) -> Vec<f32> 
 /// * `sigma`: of the window, micrometres
 pub(super) fn normalise(image: &[f32], lattice: &Lattice, voxel: Point, sigma: f64) -> Vec<f32> {
     let spacing = lattice.spacing(voxel);
-    // windows are smooth: their sums are taken on nodes of a third of their width
-    let by: [usize; 3] = std::array::from_fn(|a| ((sigma / spacing[a] / 2.5) as usize).clamp(1, 4));
+    let by: [usize; 3] = std::array::from_fn(|a| window_step(sigma / spacing[a]));
     let to = std::array::from_fn(|a| lattice.shape[a].div_ceil(by[a]));
     let windows = Lattice { shape: to, factor: by };
     let pixels = Lattice { shape: lattice.shape, factor: [1; 3] };

@@ -6,7 +6,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::blocks::{self, Context, Identity, Outcome, Plan, Pool};
+use crate::blocks::{self, Budget, Context, Identity, Outcome, Plan, Pool, Reads, WriteUnit};
+use crate::device::Cost;
 use crate::geom::{Box3, Grid};
 use crate::volume::{self, Codec, Format, Output, Select, Spec, Volume, Voxel};
 use crate::with_voxel;
@@ -189,46 +190,48 @@ struct Level<'a> {
 impl Level<'_> {
     fn make<T: cpu::Mean>(&self, method: Method, ctx: &Context) -> Result<(), Error> {
         let (bounds, factor) = (self.spec.grid.bounds(), self.step.factor);
-        let voxels_of = |block: [usize; 3]| {
+        let budget = Budget::of(ctx);
+        let cost = |block: [usize; 3]| {
             let out: usize = (0..3).map(|a| block[a].min(bounds.shape()[a])).product();
-            out * (1 + factor.iter().product::<usize>())
+            Cost::of::<T>("voxels", out * factor.iter().product::<usize>())
+                + Cost::of::<T>("means", out)
         };
-        let bytes = |block: [usize; 3]| (voxels_of(block) * size_of::<T>()) as u64;
         // where only a plan is wanted, the level before need not be there
         let from = if ctx.plan_only && !Path::new(self.from).exists() {
             None
         } else {
             Some(Volume::open(self.from, self.select)?)
         };
-        let unit = self.spec.shard.unwrap_or(self.spec.chunk);
+        let unit = WriteUnit::of(&self.spec);
         let source = from.as_ref().map_or(self.spec.chunk, Volume::chunk);
         let block = if ctx.block_size.is_some() {
-            Plan::choose_block(bounds, unit, bytes, ctx)?
+            Plan::choose_block(bounds, unit, cost, ctx)?
         } else {
-            levels::block(unit, bounds.shape(), factor, source, |block| {
-                bytes(block).saturating_mul(8) <= ctx.memory
+            levels::block(unit.shape, bounds.shape(), factor, source, |block| {
+                cost(block).total().saturating_mul(8) <= ctx.memory
             })
         };
+        blocks::refuse_large(block, bounds, unit, cost, ctx)?;
         let identity = Identity::of("downsample")
             .with_optional("volume", from.as_ref())?
             .with("method", method)
             .with("factor", factor)
             .with("output", &self.spec);
-        if let Some(from) = &from {
-            // most chunks are wanted once
-            from.keep_at_most((ctx.memory / 8) as usize);
-        }
-        let workers = ctx.workers();
-        let reading = from.as_ref().map_or(0, |from| from.reading_bytes(workers));
-        // a chunk as it is and as it is stored
-        let writing = 2 * unit.iter().product::<usize>() * size_of::<T>() * workers;
-        let plan = Plan::tile(bounds, block, bytes(block), &identity)
-            .beside(blocks::resident_memory() + reading + writing as u64);
-        let (false, Some(from)) = (plan.is_all_asked(ctx), from) else { return Ok(()) };
+        let reads: Vec<Reads> = from.iter().map(Reads::Volume).collect();
+        let read = std::array::from_fn(|a| block[a] * factor[a]);
+        let useful = from.iter().map(|from| blocks::worth_keeping(from, read, [0; 3]));
+        let sources: Vec<_> = reads.iter().copied().zip(useful).collect();
+        let kept = budget.caches(&sources, &cost(block));
+        let plan = Plan::tile(bounds, block, cost(block), &identity).beside(
+            &budget,
+            kept,
+            Budget::each_thread(&reads, self.spec.writing_bytes()),
+        );
+        let (false, Some(from)) = (plan.is_all_asked(ctx)?, &from) else { return Ok(()) };
         let out = Arc::new(Output::create(&self.to, &self.spec, ctx.existing)?);
-        ctx.input(&from);
+        ctx.input(from);
         ctx.output_array(&out);
-        self.stream::<T>(&plan, &from, &out, method, ctx)
+        self.stream::<T>(&plan, from, &out, method, ctx)
     }
 
     fn stream<T: cpu::Mean>(

@@ -86,7 +86,7 @@ pub fn extract(
         .with("options", options);
     let fitting = std::array::from_fn(|a| block[a].min(grid.shape[a]));
     let plan = Plan::tile(grid.bounds(), block, scheme.bytes(fitting, grid.shape), &identity);
-    if plan.is_all_asked(ctx) {
+    if plan.is_all_asked(ctx)? {
         return Ok(());
     }
     ctx.refuse_existing(output)?;

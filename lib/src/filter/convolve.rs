@@ -54,9 +54,11 @@ pub fn smooth(
     step: [usize; 3],
 ) -> (Vec<f32>, [usize; 3]) {
     // z first: what it thins out, the other two need not compute
-    let (image, shape) = along_columns(image, shape, 0, &kernels[0], step[0]);
-    let (image, shape) = along_columns(&image, shape, 1, &kernels[1], step[1]);
-    along_rows(&image, shape, &kernels[2], step[2])
+    let (along_z, shape) = along_columns(image, shape, 0, &kernels[0], step[0]);
+    let (along_y, shape) = along_columns(&along_z, shape, 1, &kernels[1], step[1]);
+    // two images at once are enough
+    drop(along_z);
+    along_rows(&along_y, shape, &kernels[2], step[2])
 }
 
 fn along_columns(

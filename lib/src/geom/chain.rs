@@ -167,6 +167,15 @@ pub struct LocalChain {
 }
 
 impl LocalChain {
+    /// Vectors of all its fields.
+    pub fn vectors(&self) -> usize {
+        let count = |step: &LocalStep| match step {
+            LocalStep::Field(field) => field.part.len(),
+            _ => 0,
+        };
+        self.steps.iter().map(count).sum()
+    }
+
     /// Where it takes `p`, a point of the extent that it was made for.
     pub fn apply(&self, p: Point) -> Point {
         self.steps.iter().fold(p, |p, step| match step {

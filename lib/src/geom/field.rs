@@ -29,11 +29,16 @@ pub trait FieldSource: Send + Sync {
         None
     }
 
-    /// Keeps no more than `bytes` between reads from now on.
-    fn keep_at_most(&self, _bytes: usize) {}
+    /// Keeps up to `bytes` of decoded chunks between reads from now on.
+    fn keep(&self, _bytes: u64) {}
 
-    /// Bytes that reading by so many threads may yet come to keep beside what it returns.
-    fn reading_bytes(&self, _threads: usize) -> u64 {
+    /// Bytes of decoded chunks that reading may yet come to keep.
+    fn kept_bytes(&self) -> u64 {
+        0
+    }
+
+    /// Bytes that each thread holds while it reads, beside what it returns.
+    fn scratch_bytes(&self) -> u64 {
         0
     }
 

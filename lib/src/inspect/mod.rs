@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::device::Cost;
 use crate::geom::{Affine, Chain, Grid, LocalAffines, Point, Transform};
 use crate::volume::{Select, Volume};
 use crate::{table, transform, volume};
@@ -19,7 +20,7 @@ mod tests;
 
 pub use distribution::Distribution;
 pub use page::Page;
-pub use suggest::{Suggestion, suggest};
+pub use suggest::{Suggestion, held_to_suggest, suggest};
 
 use page::{short, size, times};
 
@@ -66,6 +67,19 @@ pub fn inspect(location: &str, select: &Select) -> Result<Page, Error> {
                 Err(_) => Err(error.into()),
             },
         },
+    }
+}
+
+/// What [`inspect`] holds to look at a location; a table or a transform is read whole.
+pub fn held(location: &str, select: &Select) -> Cost {
+    let text = std::fs::metadata(location).map_or(0, |about| about.len());
+    match kind_of(location) {
+        Kind::Table => Cost::bytes("table", 8 * text),
+        Kind::Transform => Cost::bytes("transform", 4 * text),
+        Kind::Volume => {
+            let volume = Volume::open_any(location, select);
+            volume.map_or_else(|_| Cost::default(), |volume| sample::held(&volume))
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A bounded sample of a volume: whole tiles, chosen evenly.
 
 use super::distribution::Distribution;
+use crate::device::Cost;
 use crate::geom::Box3;
 use crate::volume::{Dtype, Error, Volume, Voxel};
 use crate::with_voxel;
@@ -22,6 +23,23 @@ pub(super) struct Sample {
     pub tiles: (usize, usize),
     /// The tiles read, with the standard deviation of their finite values.
     pub contrast: Vec<(Box3, f64)>,
+}
+
+/// What [`sample`] holds.
+pub(super) fn held(volume: &Volume) -> Cost {
+    let tile: usize = tile_shape(volume.chunk(), volume.grid().shape).iter().product();
+    let counted = matches!(volume.dtype(), Dtype::U8 | Dtype::U16 | Dtype::I16);
+    let numbers = if counted {
+        Cost::of::<(u64, f64, u64)>("counts", 1 << 16)
+    } else {
+        let all: usize = volume.grid().shape.iter().product();
+        let kept = all.min(KEPT + tile);
+        // lists grow by doubling, and are copied to be sorted
+        Cost::of::<[f64; 2]>("values", kept) + Cost::of::<[f64; 4]>("values, sorted", kept)
+    };
+    Cost::bytes("tile", (tile * volume.dtype().size()) as u64)
+        + numbers
+        + Cost::bytes("chunk being read", volume.scratch_bytes() + volume.kept_bytes())
 }
 
 /// Reads a sample: everything, where the volume is small.

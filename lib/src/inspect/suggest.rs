@@ -9,6 +9,7 @@ use super::Error;
 use super::blobs::{Blob, Spectrum, blobs};
 use super::page::short;
 use super::sample::sample;
+use crate::device::Cost;
 use crate::geom::{Box3, Grid};
 use crate::volume::Volume;
 
@@ -81,6 +82,18 @@ struct Measured {
     radii: [f64; 3],
     /// Blobs of about such radii in a cubic micrometre.
     density: f64,
+}
+
+/// What [`suggest`] holds: volumes follow each other, the blocks of each are measured at once.
+pub fn held_to_suggest(fixed: &Volume, moving: &Volume, threads: usize) -> Cost {
+    let of = |volume: &Volume| {
+        let side = SIDE as usize;
+        let block: usize = volume.grid().shape.iter().map(|n| (*n).min(side)).product();
+        // the block, its two smoothings, three layers, and the smoother's own
+        let blocks = Cost::of::<[f32; 9]>("blocks", block) * threads.min(BLOCKS) as u64;
+        super::sample::held(volume).or(blocks + Cost::bytes("decoded chunks", volume.kept_bytes()))
+    };
+    of(fixed).or(of(moving))
 }
 
 /// Measures the blobs of both volumes and proposes what to align them with.

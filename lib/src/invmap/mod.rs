@@ -9,8 +9,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::blocks::{self, Context, Ending, Identity, Outcome, Plan};
-use crate::geom::{Chain, FieldApart, Grid, Point, Transform};
+use crate::blocks::{self, Budget, Context, Ending, Identity, Outcome, Plan, Reads};
+use crate::device::Cost;
+use crate::geom::{Chain, FieldApart, FieldSource, Grid, Point, Transform};
 use crate::volume::{self, FieldOutput};
 use crate::warp::{self, inverse, points};
 
@@ -19,6 +20,9 @@ mod tests;
 
 /// Nodes of a chunk of the field along each axis.
 const CHUNK: usize = 64;
+
+/// Blocks that are looked at to learn what one holds.
+const PROBES: usize = 12;
 
 /// Why there is no inverse.
 #[derive(Debug, thiserror::Error)]
@@ -169,15 +173,8 @@ pub fn invert(
         chain.check_fields(extent)?;
     }
     let chunk = grid.shape.map(|n| n.min(CHUNK));
-    // a node: its answer, its way there, and as much of the map's own field
-    let bytes = |block: [usize; 3]| block.iter().product::<usize>() as u64 * 64;
-    let block = Plan::choose_block(grid.bounds(), chunk, bytes, ctx)?;
-    let identity = Identity::of("invmap")
-        .with_chain("transform", chain)?
-        .with("grid", grid)
-        .with("tolerance", options.tolerance);
-    let plan = Plan::tile(grid.bounds(), block, bytes(block), &identity);
-    if plan.is_all_asked(ctx) {
+    let plan = plan(chain, grid, chunk, options, ctx)?;
+    if plan.is_all_asked(ctx)? {
         return Ok(());
     }
     ctx.input_file(&options.transform);
@@ -207,6 +204,66 @@ pub fn invert(
         tally.add(&summary?.1);
     }
     conclude(&tally, &out, options, ctx)
+}
+
+fn plan(
+    chain: &Chain,
+    grid: &Grid,
+    chunk: [usize; 3],
+    options: &Options,
+    ctx: &Context,
+) -> Result<Plan, Error> {
+    let budget = Budget::of(ctx);
+    let fields: Vec<Reads> = fields_of(chain).map(Reads::Field).collect();
+    fields_of(chain).for_each(|field| field.keep(ctx.memory / 8));
+    let guess = |block: [usize; 3]| estimate(chain, grid, block);
+    let block = Plan::choose_block(grid.bounds(), chunk, guess, ctx)?;
+    let cost = dearest(chain, grid, block)?;
+    let sources: Vec<_> = fields.iter().map(|field| (*field, ctx.memory / 8)).collect();
+    let kept = budget.caches(&sources, &cost);
+    let identity = Identity::of("invmap")
+        .with_chain("transform", chain)?
+        .with("grid", grid)
+        .with("tolerance", options.tolerance);
+    let nodes = (0..3).map(|a| block[a].min(grid.shape[a])).product();
+    Ok(Plan::tile(grid.bounds(), block, cost, &identity)
+        .waiting(&Cost::of::<[f32; 3]>("inverse vectors", nodes))
+        .beside(&budget, kept, Budget::each_thread(&fields, FieldOutput::writing_bytes(chunk))))
+}
+
+fn fields_of(chain: &Chain) -> impl Iterator<Item = &dyn FieldSource> {
+    chain.steps.iter().filter_map(|step| match step {
+        Transform::Field(field) => Some(&**field),
+        _ => None,
+    })
+}
+
+/// What a block holds, before anything is looked at: as if the map changed no lengths by more than a quarter.
+fn estimate(chain: &Chain, grid: &Grid, block: [usize; 3]) -> Cost {
+    let nodes: usize = (0..3).map(|a| block[a].min(grid.shape[a])).product();
+    let vectors = fields_of(chain).map(|field| {
+        let own = field.grid();
+        let along = |a: usize| {
+            let length = (block[a] + 16) as f64 * grid.spacing[a] * 1.25;
+            ((length / own.spacing[a]).min(1e9) as usize + 4).min(own.shape[a])
+        };
+        along(0) * along(1) * along(2)
+    });
+    Cost::of::<[f32; 3]>("inverse vectors", nodes)
+        + Cost::of::<[f32; 3]>("vectors of the map", vectors.sum())
+        + points::search_cost(chain, points::AT_ONCE, nodes)
+}
+
+/// The cost of the most expensive of some blocks, evenly scattered, and a tenth for those not looked at.
+fn dearest(chain: &Chain, grid: &Grid, block: [usize; 3]) -> Result<Cost, Error> {
+    let count = grid.bounds().tiles(block).count();
+    let every = count.div_ceil(PROBES).max(1);
+    let mut most = Cost::default();
+    for part in grid.bounds().tiles(block).step_by(every) {
+        most = most.or(inverse::cost(chain, grid, &part)?);
+    }
+    let margin = if every > 1 { most.total() / 10 } else { 0 };
+    Ok(most + Cost::bytes("blocks not looked at", margin))
 }
 
 fn conclude(

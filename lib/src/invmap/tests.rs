@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::geom::{Affine, Field, FieldSource as _};
+use crate::geom::{Affine, Field};
 use crate::volume::FieldFile;
 use crate::warp::points;
 

@@ -158,7 +158,7 @@ pub fn align(
     let start = initial.as_affine().ok_or_else(|| Error::NoMatrix(options.initial.clone()))?;
     let pair = Pair { fixed, moving, initial, options };
     let plan = plan(&pair, block)?;
-    if plan.is_all_asked(ctx) {
+    if plan.is_all_asked(ctx)? {
         return Ok(());
     }
     let folder = blocks::folder_beside(Path::new(output));

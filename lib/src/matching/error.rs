@@ -59,14 +59,9 @@ pub enum Error {
         /// Megabytes there.
         found: u64,
     },
-    /// The threads could not be started.
-    #[error("cannot start {threads} threads ({source}): give fewer --threads")]
-    Threads {
-        /// Threads wanted.
-        threads: usize,
-        /// The refusal.
-        source: rayon::ThreadPoolBuildError,
-    },
+    /// The run's error.
+    #[error(transparent)]
+    Blocks(#[from] crate::blocks::Error),
     /// A match is not made of numbers.
     #[error("match {row} has a position that is not a finite number: correct the table of matches")]
     NotFinite {

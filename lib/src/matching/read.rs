@@ -9,7 +9,8 @@ use super::contexts::{Contexts, MARGIN, Place, Store, places};
 use super::pair::{check, pair};
 use super::share::Share;
 use super::{Error, MatchOptions};
-use crate::blocks::Context;
+use crate::blocks::{Budget, Context, Reads};
+use crate::device::Cost;
 use crate::geom::{Box3, Point};
 use crate::table::{Match, Spot};
 use crate::volume::{Dtype, Volume, Voxel};
@@ -38,19 +39,22 @@ pub fn match_spots(
     ];
     ctx.record("fixed_spots", fixed_spots.len());
     ctx.record("moving_spots", moving_spots.len());
+    let budget = Budget::of(ctx);
     let layout = Layout::choose(&sides, ctx.memory)?;
-    let threads = ctx.threads.max(1);
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(|source| Error::Threads { threads, source })?;
+    let reads = [fixed, moving].map(Reads::Volume);
+    let cost = layout.cost(&sides);
+    let kept = budget.caches(&reads.map(|volume| (volume, ctx.memory / 16)), &Cost::default());
+    let threads = Budget::each_thread(&reads, 0) * budget.threads() as u64;
+    if ctx.is_plan_asked("matching the spots", &budget, &(cost + kept + threads))? {
+        return Ok(Vec::new());
+    }
     let [one, two] = &sides;
-    pool.install(|| match (one.narrow(), two.narrow()) {
+    budget.install(|| match (one.narrow(), two.narrow()) {
         (true, true) => run::<u16, u16>(one, two, layout, options),
         (true, false) => run::<u16, f32>(one, two, layout, options),
         (false, true) => run::<f32, u16>(one, two, layout, options),
         (false, false) => run::<f32, f32>(one, two, layout, options),
-    })
+    })?
 }
 
 fn run<T: Voxel, U: Voxel>(
@@ -94,6 +98,29 @@ impl Layout {
             return Err(Error::Memory { spots, wanted, found });
         }
         Ok(Self::Cubes { tile })
+    }
+}
+
+impl Layout {
+    /// What is held while spots are matched.
+    fn cost(self, sides: &[Side<'_>; 2]) -> Cost {
+        let spots: usize = sides.iter().map(|side| side.places.len()).sum();
+        let descriptions = Cost::bytes("descriptions of the spots", spots as u64 * DESCRIPTION);
+        let all = |bytes: &dyn Fn(&Side<'_>) -> u64| sides.iter().map(bytes).sum();
+        descriptions
+            + match self {
+                Self::Whole => Cost::bytes(
+                    "voxels around the spots",
+                    all(&|side| side.size() * side.reach().len() as u64),
+                ),
+                Self::Cubes { tile } => {
+                    let cubes = all(&|side| {
+                        let cube = cube(side.radius).iter().product::<usize>() as u64;
+                        side.size() * cube * side.places.len() as u64
+                    });
+                    Cost::bytes("contexts of the spots", cubes) + Cost::bytes("tile", tile)
+                }
+            }
     }
 }
 

@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::blocks::{self, Context, Identity, Outcome, Plan};
+use crate::blocks::{self, Budget, Context, Identity, Outcome, Plan};
+use crate::device::Cost;
 use crate::geom::{Box3, Chain, Grid, Point};
 use crate::transform::{self, Step};
 use crate::volume::{self, Codec, Dtype, FieldOutput, Format, Output, Spec};
@@ -160,6 +161,12 @@ impl Rounds {
     }
 }
 
+/// What [`score`] holds: the table of true points, a few for each of the numbers that it has as text.
+pub fn held_to_score(folder: &Path) -> Cost {
+    let text = std::fs::metadata(folder.join("truth_points.csv")).map_or(0, |about| about.len());
+    Cost::bytes("points", 4 * text)
+}
+
 /// Writes `fixed.zarr`, `moving.zarr` and the truth `p -> A(p + u(p))` into `folder`: `truth.zarr`
 /// (the displacement `u`), `truth_affine.json` (`A`), `truth_points.csv` (objects in both volumes)
 /// and, last, `truth.json` (the chain of both).
@@ -168,11 +175,13 @@ impl Rounds {
 /// [`Error`]: a parameter out of range, a deformation that would fold, an output that exists.
 pub fn rounds(rounds: &Rounds, folder: &Path, ctx: &Context) -> Result<(), Error> {
     let pair = rounds.pair(ctx.seed)?;
-    std::fs::create_dir_all(folder).map_err(|source| Error::Io {
-        action: "create",
-        path: folder.display().to_string(),
-        source,
-    })?;
+    if !ctx.plan_only {
+        std::fs::create_dir_all(folder).map_err(|source| Error::Io {
+            action: "create",
+            path: folder.display().to_string(),
+            source,
+        })?;
+    }
     let camera = |round: usize| Camera {
         world: &pair.world,
         map: (round == 1).then_some(&pair.map),
@@ -188,6 +197,9 @@ pub fn rounds(rounds: &Rounds, folder: &Path, ctx: &Context) -> Result<(), Error
     let identity = Identity::of("phantom").with("rounds", rounds).with("seed", ctx.seed);
     image(&camera(0), &folder.join("fixed.zarr"), &identity.clone().with("round", 0), ctx)?;
     image(&camera(1), &folder.join("moving.zarr"), &identity.with("round", 1), ctx)?;
+    if ctx.plan_only {
+        return Ok(());
+    }
     write_truth(&pair, folder, ctx)
 }
 
@@ -195,7 +207,7 @@ pub fn rounds(rounds: &Rounds, folder: &Path, ctx: &Context) -> Result<(), Error
 fn image(camera: &Camera, path: &Path, identity: &Identity, ctx: &Context) -> Result<(), Error> {
     let bounds = camera.grid.bounds();
     let block = [CHUNK; 3];
-    let plan = Plan::tile(bounds, block, Camera::memory(block), identity);
+    let budget = Budget::of(ctx);
     let spec = Spec {
         grid: camera.grid,
         dtype: Dtype::U16,
@@ -204,6 +216,14 @@ fn image(camera: &Camera, path: &Path, identity: &Identity, ctx: &Context) -> Re
         codec: Codec::default(),
         format: Format::Zarr3,
     };
+    let plan = Plan::tile(bounds, block, Camera::memory(block), identity).beside(
+        &budget,
+        Cost::default(),
+        Budget::each_thread(&[], spec.writing_bytes()),
+    );
+    if plan.is_all_asked(ctx)? {
+        return Ok(());
+    }
     let output = Arc::new(Output::create(&path.to_string_lossy(), &spec, ctx.existing)?);
     ctx.output_array(&output);
     plan.stream(

@@ -1,6 +1,7 @@
 use super::map::TrueMap;
 use super::random::{mix, normal_of};
 use super::world::{Nucleus, RIM, World, smooth_step};
+use crate::device::Cost;
 use crate::geom::{Box3, Grid, Point};
 
 /// How a round of imaging sees the world.
@@ -47,9 +48,12 @@ struct Scene {
 
 impl Camera<'_> {
     /// Bytes that [`Camera::render`] holds at its peak for a box of `block` voxels.
-    pub(super) fn memory(block: [usize; 3]) -> u64 {
+    pub(super) fn memory(block: [usize; 3]) -> Cost {
         let voxels: usize = block.iter().map(|n| n + 2 * MARGIN).product();
-        (voxels * (24 + 4 * 5)) as u64
+        // positions, tissue and background as one, then each by itself
+        Cost::of::<[f64; 5]>("positions and background, interpolated", voxels)
+            + Cost::of::<[f64; 3]>("positions", voxels)
+            + Cost::of::<[f32; 2]>("tissue and background", voxels)
     }
 
     /// The image of `part`.

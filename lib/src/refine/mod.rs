@@ -8,7 +8,8 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::blocks::{Context, Verdict};
+use crate::blocks::{self, Context, Verdict};
+use crate::device::Cost;
 use crate::geom::{Affine, Chain, Grid, Point};
 use crate::transform::{self, Axes, Direction, Kind, Step};
 use crate::volume::Select;
@@ -75,7 +76,7 @@ pub fn align(
     let planar = dimensions(&sides)?;
     let said = said(initial);
     let job = Job { sides: &sides, chain: &chain, planar, said: &said, options, ctx };
-    let (refined, refusal) = job.run(!initial.is_empty())?;
+    let Some((refined, refusal)) = job.run(!initial.is_empty())? else { return Ok(()) };
     let steps = match (&refusal, refined) {
         (Some(_), _) => steps,
         (None, Refined::Whole(map)) => vec![Step::Affine(map)],
@@ -111,7 +112,8 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn run(&self, given: bool) -> anyhow::Result<(Refined, Option<Refusal>)> {
+    /// `None` where only the plan was asked for.
+    fn run(&self, given: bool) -> anyhow::Result<Option<(Refined, Option<Refusal>)>> {
         let grids = [self.sides[0].grid(), self.sides[1].grid()];
         self.chain.check_fields(grids[0].extent(&grids[0].bounds()))?;
         let about = jacobian(self.chain, &grids[0])?;
@@ -126,6 +128,10 @@ impl Job<'_> {
             search: self.options.search.is_some(),
         };
         let (resolution, bytes) = budget.resolution(self.options.resolution, self.ctx)?;
+        let cost = Cost::bytes("images, samples and threads", bytes);
+        if self.ctx.notes_plan("aligning the images", &blocks::Budget::of(self.ctx), &cost) {
+            return Ok(None);
+        }
         let scene = Scene {
             fixed: self.sides[0].image(resolution[0], self.planar)?,
             moving: self.sides[1].image(resolution[1], self.planar)?,
@@ -139,7 +145,7 @@ impl Job<'_> {
             let start = Start::Chain(self.chain, grids[0].origin[0]);
             let done = descend(&scene, &start, None, budget.scale, self.said)?;
             let refusal = self.conclude(&done, None);
-            return Ok((Refined::After(done.map), refusal));
+            return Ok(Some((Refined::After(done.map), refusal)));
         };
         let flat = flattened(&whole, self.planar, &grids, given);
         let (start, found) = match &self.options.search {
@@ -154,7 +160,7 @@ impl Job<'_> {
         let size = scale(&start, self.planar);
         let done = descend(&scene, &Start::Matrix(start), before, size, self.said)?;
         let refusal = self.conclude(&done, found.as_ref());
-        Ok((Refined::Whole(flat.outer(&start.then(&done.map))), refusal))
+        Ok(Some((Refined::Whole(flat.outer(&start.then(&done.map))), refusal)))
     }
 
     /// Which images were looked at.

@@ -8,7 +8,7 @@ use crate::metric::Image;
 use crate::volume::{Select, Volume, levels};
 
 /// Decoded chunks that are kept of each volume.
-const CACHE: usize = 32 << 20;
+const CACHE: u64 = 32 << 20;
 /// A tile of a mask, voxels.
 const TILE: [usize; 3] = [16, 256, 256];
 
@@ -23,7 +23,8 @@ pub(super) struct Side {
 
 impl Side {
     pub(super) fn open(input: &Input<'_>, name: &'static str) -> Result<Self, Error> {
-        let volume = Volume::open(input.location, &input.select)?.with_cache(CACHE);
+        let volume = Volume::open(input.location, &input.select)?;
+        volume.keep(CACHE);
         let grid = volume.grid();
         let mask = input.mask.map(|mask| open_mask(mask, &volume)).transpose()?;
         let mut stored = vec![volume];
@@ -33,7 +34,8 @@ impl Side {
             let coarser = (0..3).all(|a| level.grid.spacing[a] >= 0.999 * grid.spacing[a]);
             if coarser && level.grid.shape != grid.shape {
                 let other = Volume::open(&level.location, &input.select)?;
-                stored.push(other.with_cache(CACHE));
+                other.keep(CACHE);
+                stored.push(other);
             }
         }
         Ok(Self { name, stored, mask })
@@ -90,14 +92,20 @@ impl Side {
 /// A mask; one of the volume's own shape need not say its voxel size.
 fn open_mask(location: &str, of: &Volume) -> Result<Volume, Error> {
     let refused = match Volume::open(location, &Select::default()) {
-        Ok(mask) => return Ok(mask.with_cache(CACHE)),
+        Ok(mask) => {
+            mask.keep(CACHE);
+            return Ok(mask);
+        }
         Err(refused) => refused,
     };
     let grid = of.grid();
     let select =
         Select { spacing: Some(grid.spacing), origin: Some(grid.origin), ..Select::default() };
     match Volume::open(location, &select) {
-        Ok(mask) if mask.grid().shape == grid.shape => Ok(mask.with_cache(CACHE)),
+        Ok(mask) if mask.grid().shape == grid.shape => {
+            mask.keep(CACHE);
+            Ok(mask)
+        }
         _ => Err(refused.into()),
     }
 }
@@ -176,7 +184,7 @@ impl Budget<'_> {
             let bytes = voxels.iter().sum::<u64>() * PER_VOXEL
                 + samples * PER_SAMPLE
                 + ctx.threads as u64 * if self.search { 2 * PER_THREAD } else { PER_THREAD }
-                + 2 * CACHE as u64;
+                + 2 * CACHE;
             // samples are numbered in 32 bits
             if bytes <= ctx.memory / 10 * 9 && voxels[0] < u64::from(u32::MAX) {
                 return Ok((resolution, bytes));

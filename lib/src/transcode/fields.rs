@@ -7,15 +7,16 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::Error;
-use crate::blocks::{Context, Ending, Identity, Outcome, Plan};
+use crate::blocks::{Budget, Context, Ending, Identity, Outcome, Plan, Reads};
+use crate::device::Cost;
 use crate::geom::{Box3, FieldSource, Grid, Point};
 use crate::volume::{Existing, FieldOutput};
 
 /// Vectors along an axis of a chunk.
 const CHUNK: usize = 64;
 
-/// The bytes of planes that are held while a file of another format is written.
-const SLAB: usize = 128 << 20;
+/// The bytes of planes that are held while a file of another format is written, one plane at least.
+const SLAB: usize = 8 << 20;
 
 /// Writes a field of ours at `location`, box by box.
 pub(super) fn write_field(
@@ -25,17 +26,22 @@ pub(super) fn write_field(
 ) -> Result<(), Error> {
     let grid = source.grid();
     let chunk = grid.shape.map(|n| n.clamp(1, CHUNK));
-    let bytes = |block: [usize; 3]| {
-        // points, what is stored, what is written
-        (block.iter().product::<usize>() * (2 * size_of::<[f64; 3]>() + size_of::<[f32; 3]>()))
-            as u64
+    let budget = Budget::of(ctx);
+    let cost = |block: [usize; 3]| {
+        let core: usize = (0..3).map(|a| block[a].min(grid.shape[a])).product();
+        Cost::of::<[f64; 3]>("vectors as they are stored", core) + vectors_of(core)
     };
-    let block = Plan::choose_block(grid.bounds(), chunk, bytes, ctx)?;
     let identity = Identity::of("transcode")
         .with("field", source.fingerprint().map_err(Error::Field)?)
         .with("grid", grid);
-    let plan = Plan::tile(grid.bounds(), block, bytes(block), &identity);
-    if plan.is_all_asked(ctx) {
+    let block = Plan::choose_block(grid.bounds(), chunk, cost, ctx)?;
+    let reads = Reads::Field(source);
+    let kept = budget.caches(&[(reads, ctx.memory / 8)], &cost(block));
+    let core = (0..3).map(|a| block[a].min(grid.shape[a])).product();
+    let plan = Plan::tile(grid.bounds(), block, cost(block), &identity)
+        .waiting(&vectors_of(core))
+        .beside(&budget, kept, Budget::each_thread(&[reads], FieldOutput::writing_bytes(chunk)));
+    if plan.is_all_asked(ctx)? {
         return Ok(());
     }
     let output = Arc::new(FieldOutput::create(location, &grid, chunk, ctx.existing)?);
@@ -67,6 +73,10 @@ pub(super) fn write_field(
     }
     output.set_attribute("reach", json!(reach))?;
     Ok(())
+}
+
+fn vectors_of(count: usize) -> Cost {
+    Cost::of::<[f32; 3]>("vectors", count)
 }
 
 /// A folder for what is needed on the way to `destination`; gone with this value.

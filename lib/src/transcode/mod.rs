@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use crate::blocks::{self, Context, Identity, Outcome, Plan};
+use crate::blocks::{self, Budget, Context, Identity, Outcome, Plan, Reads, WriteUnit};
+use crate::device::Cost;
 use crate::geom::SourceError;
 use crate::transform::Axes;
 use crate::volume::{self, Codec, Format, Output, Select, Spec, Volume, Voxel};
@@ -134,12 +135,21 @@ fn copy<T: Voxel>(
     ctx: &Context,
 ) -> Result<(), Error> {
     let bounds = spec.grid.bounds();
-    let bytes = |block: [usize; 3]| (block.iter().product::<usize>() * size_of::<T>()) as u64;
-    let unit = spec.shard.unwrap_or(spec.chunk);
-    let block = Plan::choose_block(bounds, unit, bytes, ctx)?;
+    let budget = Budget::of(ctx);
+    let cost = |block: [usize; 3]| {
+        let core = (0..3).map(|a| block[a].min(spec.grid.shape[a])).product();
+        Cost::of::<T>("voxels", core)
+    };
+    let block = Plan::choose_block(bounds, WriteUnit::of(spec), cost, ctx)?;
     let identity = Identity::of("transcode").with_volume("volume", input)?.with("output", spec);
-    let plan = Plan::tile(bounds, block, bytes(block), &identity);
-    if plan.is_all_asked(ctx) {
+    let reads = Reads::Volume(input);
+    let kept = budget.caches(&[(reads, blocks::worth_keeping(input, block, [0; 3]))], &cost(block));
+    let plan = Plan::tile(bounds, block, cost(block), &identity).beside(
+        &budget,
+        kept,
+        Budget::each_thread(&[reads], spec.writing_bytes()),
+    );
+    if plan.is_all_asked(ctx)? {
         return Ok(());
     }
     let output = Arc::new(Output::create(destination, spec, ctx.existing)?);

@@ -235,6 +235,20 @@ impl FieldSource for Foreign {
         self.grid
     }
 
+    fn keep(&self, bytes: u64) {
+        if let Payload::Array(array) = &self.payload {
+            array.keep(bytes);
+        }
+    }
+
+    fn kept_bytes(&self) -> u64 {
+        if let Payload::Array(array) = &self.payload { array.kept_bytes() } else { 0 }
+    }
+
+    fn scratch_bytes(&self) -> u64 {
+        if let Payload::Array(array) = &self.payload { array.scratch_bytes() } else { 0 }
+    }
+
     fn read(&self, part: &Box3) -> Result<Vec<[f32; 3]>, SourceError> {
         let stored = self.stored(part)?;
         let turn = |v: [f64; 3]| -> Point {

@@ -184,12 +184,16 @@ impl FieldSource for FieldFile {
         self.reach
     }
 
-    fn keep_at_most(&self, bytes: usize) {
-        self.cache.keep_at_most(bytes);
+    fn keep(&self, bytes: u64) {
+        self.cache.keep(bytes);
     }
 
-    fn reading_bytes(&self, threads: usize) -> u64 {
-        source::memory(&self.source, &self.cache, threads)
+    fn kept_bytes(&self) -> u64 {
+        source::kept_bytes(&self.source, &self.cache)
+    }
+
+    fn scratch_bytes(&self) -> u64 {
+        source::scratch_bytes(&self.source)
     }
 
     fn fingerprint(&self) -> Result<String, SourceError> {
@@ -294,6 +298,12 @@ impl FieldOutput {
             return Err(Error::missing(location, "it was created a moment ago"));
         };
         Ok(Self { writer: Writer::open(location, &node, Each::Vector)?, array: path })
+    }
+
+    /// Bytes that each thread holds while it writes chunks of so many vectors, as [`super::Spec::writing_bytes`].
+    pub fn writing_bytes(chunk: [usize; 3]) -> u64 {
+        let vectors = chunk.iter().fold(1, |product: u64, n| product.saturating_mul(*n as u64));
+        vectors.saturating_mul(3 * size_of::<[f32; 3]>() as u64)
     }
 
     /// Notes that the field takes points of the moving space to the fixed one.

@@ -203,3 +203,23 @@ pub struct Spec {
     /// The format.
     pub format: Format,
 }
+
+impl Spec {
+    /// Bytes that each thread holds while it writes: what is written at once as it is, as it is stored, and
+    /// as the encoder makes it.
+    pub fn writing_bytes(&self) -> u64 {
+        let plane = matches!(self.format, Format::Tiff | Format::Npy);
+        let unit = if plane {
+            [1, self.grid.shape[1], self.grid.shape[2]]
+        } else {
+            self.shard.unwrap_or(self.chunk)
+        };
+        let voxels = unit.iter().fold(1, |product: u64, n| product.saturating_mul(*n as u64));
+        let forms = match (plane, self.codec) {
+            (true, _) => 1,
+            (false, Codec::Raw) => 2,
+            (false, _) => 3,
+        };
+        voxels.saturating_mul(forms * self.dtype.size() as u64)
+    }
+}

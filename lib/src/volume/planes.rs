@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::{Error, Existing, Format, Spec, npy, store, tiff};
+use crate::device::waiting;
 
 /// A file being written.
 pub(super) struct PlaneFile {
@@ -98,7 +99,7 @@ impl PlaneFile {
 
     /// Puts a plane, little endian, to its place.
     pub(super) fn store(&self, z: u64, bytes: &[u8]) -> Result<(), Error> {
-        let written = self.file.write_all_at(bytes, self.offset + z * self.plane);
+        let written = waiting(|| self.file.write_all_at(bytes, self.offset + z * self.plane));
         written.map_err(|source| Error::io("write", &self.target, source))
     }
 

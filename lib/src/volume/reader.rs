@@ -126,22 +126,24 @@ impl Volume {
         self.chunk
     }
 
-    /// With room for `bytes` of decoded chunks in place of 64 MiB; 0 keeps none.
-    #[must_use]
-    pub fn with_cache(mut self, bytes: usize) -> Self {
-        self.cache = Cache::new(bytes);
-        self
+    /// Keeps up to `bytes` of decoded chunks from now on, in place of 64 MiB; 0 keeps none.
+    pub fn keep(&self, bytes: u64) {
+        self.cache.keep(bytes);
     }
 
-    /// Keeps no more than `bytes` of decoded chunks from now on; a limit that is lower stays.
-    pub fn keep_at_most(&self, bytes: usize) {
-        self.cache.keep_at_most(bytes);
+    /// Bytes of decoded chunks that reading may yet come to keep.
+    pub fn kept_bytes(&self) -> u64 {
+        source::kept_bytes(&*self.source, &self.cache)
     }
 
-    /// Bytes that reading by so many threads may yet come to keep, for a plan of memory: decoded chunks,
-    /// and what is being decoded.
-    pub fn reading_bytes(&self, threads: usize) -> u64 {
-        source::memory(&*self.source, &self.cache, threads)
+    /// Bytes of the chunks that a box meets, decoded and kept.
+    pub fn decoded_bytes(&self, part: &Box3) -> u64 {
+        source::decoded_bytes(&*self.source, &self.view, part)
+    }
+
+    /// Bytes that each thread holds while it reads.
+    pub fn scratch_bytes(&self) -> u64 {
+        source::scratch_bytes(&*self.source)
     }
 
     /// The format of what it was read from (stacks of images count as TIFF).

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::block::Block;
-use super::cache::{Cache, Decoded};
+use super::cache::{self, Cache, Decoded};
 use super::content::Stored;
 use super::dtype::{ByteOrder, convert};
 use super::{Dtype, Error, Voxel};
@@ -83,19 +83,47 @@ impl View {
     }
 }
 
-/// Bytes that reading may come to keep: decoded chunks, and what each of `threads` decodes into.
-pub(super) fn memory(source: &dyn Source, cache: &Cache, threads: usize) -> u64 {
+/// Bytes of a block of an array.
+fn block_bytes(layout: &Layout) -> u64 {
+    let elements = layout.block.iter().fold(1, |product: u64, n| product.saturating_mul(*n));
+    elements.saturating_mul(layout.dtype.size() as u64)
+}
+
+/// Bytes that reading may come to keep in `cache`, beside what is there.
+pub(super) fn kept_bytes(source: &dyn Source, cache: &Cache) -> u64 {
     let layout = source.layout();
-    let bytes = |sizes: &[u64]| sizes.iter().product::<u64>() * layout.dtype.size() as u64;
-    let chunk = bytes(&layout.block);
-    let coded = source.is_coded();
-    let kept = if coded && cache.keeps(chunk as usize) {
-        cache.room(bytes(&layout.shape) as usize) as u64
-    } else {
-        0
-    };
-    // as it is stored and as it is decoded
-    kept + threads as u64 * chunk * if coded { 2 } else { 1 }
+    let block = block_bytes(layout);
+    if !source.is_coded() || !cache.keeps(block as usize) {
+        return 0;
+    }
+    let counts = layout.shape.iter().zip(&layout.block).map(|(n, block)| n.div_ceil(*block));
+    let blocks = counts.fold(1, |product: u64, n| product.saturating_mul(n));
+    cache.room(blocks.saturating_mul(block + cache::ENTRY))
+}
+
+/// Bytes of the blocks that a box meets, decoded and kept; 0 where blocks are not coded, and so not kept.
+pub(super) fn decoded_bytes(source: &dyn Source, view: &View, part: &Box3) -> u64 {
+    let layout = source.layout();
+    let part = part.intersect(&Box3::of_shape(view.shape(layout)));
+    if part.is_empty() || !source.is_coded() {
+        return 0;
+    }
+    let size = view.pick(&layout.block, 1).map(|n| n as i64);
+    let count = |a: usize| ((part.max[a] - 1) / size[a] - part.min[a] / size[a] + 1) as u64;
+    (0..3).map(count).fold(block_bytes(layout) + cache::ENTRY, u64::saturating_mul)
+}
+
+/// Bytes that each thread that reads holds beside the cache: a block as it is stored, as it is decoded, and
+/// as the decoder makes it.
+pub(super) fn scratch_bytes(source: &dyn Source) -> u64 {
+    let block = block_bytes(source.layout());
+    if source.is_coded() { block.saturating_mul(3) } else { block }
+}
+
+/// The number of a block, counted in C order; `None` where no number can hold it.
+fn number(layout: &Layout, index: &[u64]) -> Option<u64> {
+    let counts = layout.shape.iter().zip(&layout.block).map(|(n, block)| n.div_ceil(*block).max(1));
+    index.iter().zip(counts).try_fold(0, |sum: u64, (i, n)| sum.checked_mul(n)?.checked_add(*i))
 }
 
 /// Reads a box, C order `(z, y, x)`; what lies outside reads as the default.
@@ -176,19 +204,24 @@ fn read_block<T: Voxel>(
             wanted[d] = local(overlap.min[a])..local(overlap.max[a]);
         }
     }
-    let bytes = layout.block.iter().product::<u64>() as usize * layout.dtype.size();
-    if !source.is_coded() || !cache.keeps(bytes) {
+    let bytes = block_bytes(layout) as usize;
+    let kept = match number(layout, &index) {
+        Some(number) if source.is_coded() && cache.keeps(bytes) => {
+            cache.get(number, bytes, |spare| {
+                scratch.data = spare;
+                let block = source.load(&index, &wanted, scratch)?;
+                let data = block.as_ref().map(|_| std::mem::take(&mut scratch.data));
+                Ok(Decoded { block, data: data.unwrap_or_default() })
+            })?
+        }
+        _ => None,
+    };
+    if let Some(kept) = kept {
+        hand_out(layout, view, &wanted, kept.block.as_ref(), target, &kept.data, out);
+    } else {
         let block = source.load(&index, &wanted, scratch)?;
         hand_out(layout, view, &wanted, block.as_ref(), target, &scratch.data, out);
-        return Ok(());
     }
-    let decoded = cache.get(&index, |spare| {
-        scratch.data = spare;
-        let block = source.load(&index, &wanted, scratch)?;
-        let data = if block.is_some() { std::mem::take(&mut scratch.data) } else { Vec::new() };
-        Ok(Decoded { block, data })
-    })?;
-    hand_out(layout, view, &wanted, decoded.block.as_ref(), target, &decoded.data, out);
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use zarrs::storage::{
 };
 
 use super::Error;
+use crate::device::waiting;
 
 /// What the names of temporary files begin with.
 const PREFIX: &str = ".voxloom-partial.";
@@ -74,6 +75,10 @@ pub(super) fn temporary(folder: &Path) -> PathBuf {
 /// # Errors
 /// The file system's refusal; `target` is then as it was.
 pub(super) fn write_by_way_of(folder: &Path, target: &Path, bytes: &[u8]) -> Result<(), Error> {
+    waiting(|| write_and_rename(folder, target, bytes))
+}
+
+fn write_and_rename(folder: &Path, target: &Path, bytes: &[u8]) -> Result<(), Error> {
     let failed = |source| Error::io("write", target, source);
     // a second try where a sweep elsewhere took the temporary file for a stale one
     for last in [false, true] {
@@ -181,7 +186,7 @@ pub(super) fn read_file(path: &Path, buffer: &mut Vec<u8>) -> Result<bool, Error
         file.read_to_end(buffer)?;
         Ok(true)
     };
-    read().map_err(|source| Error::io("read", path, source))
+    waiting(&mut read).map_err(|source| Error::io("read", path, source))
 }
 
 /// Whether a path leads nowhere: an absent file, or a file where a folder would have to be.
@@ -197,15 +202,18 @@ pub(super) fn read_range(
     length: usize,
     buffer: &mut Vec<u8>,
 ) -> io::Result<Option<bool>> {
-    let file = match File::open(path) {
-        Err(error) if is_missing(&error) => return Ok(None),
-        other => other?,
+    let mut read = || {
+        let file = match File::open(path) {
+            Err(error) if is_missing(&error) => return Ok(None),
+            other => other?,
+        };
+        buffer.resize(length, 0);
+        match file.read_exact_at(buffer, start) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Some(false)),
+            other => other.map(|()| Some(true)),
+        }
     };
-    buffer.resize(length, 0);
-    match file.read_exact_at(buffer, start) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Some(false)),
-        other => other.map(|()| Some(true)),
-    }
+    waiting(&mut read)
 }
 
 /// A folder as a Zarr store, for reading: we write through [`write_by_way_of`].

@@ -148,6 +148,21 @@ impl VectorArray {
         Ok(vectors)
     }
 
+    /// Keeps up to `bytes` of decoded chunks from now on.
+    pub fn keep(&self, bytes: u64) {
+        self.cache.keep(bytes);
+    }
+
+    /// Bytes of decoded chunks that reading may yet come to keep.
+    pub fn kept_bytes(&self) -> u64 {
+        source::kept_bytes(&*self.source, &self.cache)
+    }
+
+    /// Bytes that each thread holds while it reads, beside what it returns.
+    pub fn scratch_bytes(&self) -> u64 {
+        source::scratch_bytes(&*self.source)
+    }
+
     fn view(&self, component: u64) -> View {
         let mut fixed = vec![0; self.source.layout().shape.len()];
         fixed[self.component] = component;

@@ -7,6 +7,7 @@
 
 use super::{Error, points};
 use crate::blocks::Pool;
+use crate::device::Cost;
 use crate::geom::{Affine, Box3, Chain, FieldPart, Grid, LocalChain, LocalStep, Point, Transform};
 
 /// How near, in node spacings, the chain must take what is found to its node where nothing else is said.
@@ -16,8 +17,6 @@ pub const TOLERANCE: f64 = 1e-4;
 const STRIDE: i64 = 8;
 /// Steps along the slope before a node is solved from afar too.
 const STEPS: usize = 12;
-/// Nodes that are solved from afar at once.
-const BATCH: usize = 1 << 14;
 /// Step of the difference quotients at these, micrometres.
 const STEP: f64 = 1e-3;
 
@@ -77,6 +76,23 @@ pub(super) struct Scaffold<'a> {
     cells: Vec<Cell>,
     /// The sign of the chain's determinant where it does not fold.
     sense: f64,
+}
+
+/// What [`inverse`] holds at its peak for the nodes of `part`, by terms.
+///
+/// # Errors
+/// As [`inverse`].
+pub fn cost(chain: &Chain, grid: &Grid, part: &Box3) -> Result<Cost, Error> {
+    let extent = Scaffold::new(chain, grid, part)?.extent();
+    let vectors = match extent {
+        Some(extent) => chain.localise(extent).map_err(Error::Field)?.0.vectors(),
+        None => 0,
+    };
+    let cells = part.len() / STRIDE.pow(3) as usize + 1;
+    Ok(Cost::of::<[f32; 3]>("inverse vectors", part.len())
+        + Cost::of::<[f32; 3]>("vectors of the map", vectors)
+        + Cost::of::<Cell>("solved nodes", 2 * cells)
+        + points::search_cost(chain, points::AT_ONCE, part.len()))
 }
 
 /// Inverts `chain` at the nodes of `part`, a box of `grid` in the moving space, to `tolerance` node
@@ -174,7 +190,7 @@ impl<'a> Scaffold<'a> {
     ) -> Result<Inverse, Error> {
         let limit = tolerance * self.grid.spacing.iter().copied().fold(f64::INFINITY, f64::min);
         let mut found = Inverse::of(vectors, part.len());
-        let mut rest = Vec::with_capacity(BATCH);
+        let mut rest = Vec::with_capacity(points::AT_ONCE);
         let mut i = 0;
         for z in part.min[0]..part.max[0] {
             for y in part.min[1]..part.max[1] {
@@ -186,7 +202,7 @@ impl<'a> Scaffold<'a> {
                         Some((q, residual)) => found.enter(i, target, q, residual),
                         None => rest.push((i, target)),
                     }
-                    if rest.len() == BATCH {
+                    if rest.len() == points::AT_ONCE {
                         self.solve(&mut rest, &mut found)?;
                     }
                     i += 1;

@@ -1,9 +1,12 @@
 //! How the output is cut into blocks, and what a block costs.
 
+use std::collections::BTreeMap;
+
 use super::inverse::Scaffold;
-use super::{Error, Job};
-use crate::blocks::{self, Context, Plan};
-use crate::geom::{Box3, LocalChain, LocalStep, Transform};
+use super::{Error, Job, cpu};
+use crate::blocks::{self, Context, Plan, WriteUnit};
+use crate::device::Cost;
+use crate::geom::{Box3, Transform};
 
 /// Output voxels of a block where nothing else is said. Neither threads nor the machine's memory
 /// have a say, so that all parts of a scattered run and its resumption cut alike. Measured (2 threads, 384^3
@@ -17,42 +20,64 @@ const PROBES: usize = 24;
 pub(super) struct Layout {
     /// The shape of a block.
     pub(super) block: [usize; 3],
-    /// What the most expensive one holds in memory.
-    pub(super) bytes: u64,
+    /// What the most expensive one holds at its peak.
+    pub(super) task: Cost,
+    /// What it holds while it waits.
+    pub(super) waiting: Cost,
     /// The most voxels of the moving volume that one reads.
     pub(super) part: usize,
+    /// The shape of that.
+    shape: [usize; 3],
+    /// Bytes of decoded chunks that two layers of blocks share.
+    pub(super) worth_keeping: u64,
 }
 
-/// Chooses blocks; `bytes` says what a block costs from its output voxels and the shape of what it reads.
-pub(super) fn choose(
-    job: &Job,
-    bytes: &dyn Fn(usize, [usize; 3]) -> u64,
-    ctx: &Context,
-) -> Result<Layout, Error> {
-    let (bounds, unit) = (job.spec.grid.bounds(), job.spec.shard.unwrap_or(job.spec.chunk));
+/// What a block asks for.
+pub(super) struct Demand {
+    /// Voxels of the output.
+    pub(super) core: usize,
+    /// Vectors of fields.
+    pub(super) vectors: usize,
+    /// The shape of what is read of the moving volume.
+    pub(super) part: [usize; 3],
+}
+
+/// What a block holds at its peak, and while it waits.
+type Costs<'a> = &'a dyn Fn(&Demand) -> [Cost; 2];
+
+/// Chooses blocks; `costs` says what a block holds.
+pub(super) fn choose(job: &Job, costs: Costs, ctx: &Context) -> Result<Layout, Error> {
+    let (bounds, unit) = (job.spec.grid.bounds(), WriteUnit::of(job.spec));
     let mut block = if ctx.block_size.is_some() {
-        Plan::choose_block(bounds, unit, |_| 0, ctx)?
+        Plan::choose_block(bounds, unit, |_| 0_u64, ctx)?
     } else {
-        grown(unit, bounds.shape(), BLOCK_VOXELS)
+        grown(unit.shape, bounds.shape(), BLOCK_VOXELS)
     };
-    let (mut cost, mut part) = dearest(job, block, bytes)?;
+    let mut layout = dearest(job, block, costs)?;
     // room for a few, and for what they share
     let mut voxels = BLOCK_VOXELS;
-    while ctx.block_size.is_none() && cost > ctx.memory / 8 && block != unit {
+    while ctx.block_size.is_none() && layout.task.total() > ctx.memory / 8 && block != unit.shape {
         voxels /= 2;
-        block = grown(unit, bounds.shape(), voxels);
-        (cost, part) = dearest(job, block, bytes)?;
+        block = grown(unit.shape, bounds.shape(), voxels);
+        layout = dearest(job, block, costs)?;
     }
-    if cost > ctx.memory {
-        return Err(blocks::Error::Usage(format!(
-            "a block of {block:?} voxels needs {} MB, and --memory allows {} MB; \
-             give more --memory, or a smaller --block-size or --chunk",
-            cost >> 20,
-            ctx.memory >> 20
-        ))
-        .into());
-    }
-    Ok(Layout { block, bytes: cost, part })
+    // of other blocks it is not known before one has looked
+    let known = layout.task.clone();
+    let voxels = |block: [usize; 3]| block.iter().product::<usize>() as f64;
+    let cost = |other: [usize; 3]| {
+        if other == block {
+            return known.clone();
+        }
+        let share = (voxels(other) / voxels(block) * 1000.0).ceil() as u64;
+        let terms = known.terms().map(|(name, bytes)| (name.to_owned(), bytes));
+        terms.map(|(name, bytes)| Cost::bytes(name, (bytes / 1000 + 1) * share)).sum()
+    };
+    blocks::refuse_large(block, bounds, unit, cost, ctx)?;
+    let count = |shape: [usize; 3]| shape.iter().product::<usize>() as u64;
+    let support = 2 * cpu::support(job.options.interpolation) as usize;
+    let without = layout.shape.map(|n| n.saturating_sub(support).max(1));
+    blocks::warn_of_halo(block, count(without), count(layout.shape));
+    Ok(layout)
 }
 
 /// Doubles the shortest side (x before y before z) as long as the block has no more than `most` voxels.
@@ -71,33 +96,47 @@ fn grown(unit: [usize; 3], shape: [usize; 3], most: usize) -> [usize; 3] {
     }
 }
 
-/// The cost of the most expensive block, and what the greatest reads.
-fn dearest(
-    job: &Job,
-    block: [usize; 3],
-    bytes: &dyn Fn(usize, [usize; 3]) -> u64,
-) -> Result<(u64, usize), Error> {
+/// The blocks of this shape, with the costs of the most expensive one.
+fn dearest(job: &Job, block: [usize; 3], costs: Costs) -> Result<Layout, Error> {
     let bounds = job.spec.grid.bounds();
     let count = bounds.tiles(block).count();
     let is_field = |step: &Transform| matches!(step, Transform::Field(_));
     let fields = job.options.backwards || job.chain.steps.iter().any(is_field);
     let every = if fields { count.div_ceil(PROBES).max(1) } else { 1 };
-    let (mut most, mut greatest) = (0, 0);
+    let mut greatest = Demand { core: 0, vectors: 0, part: [0; 3] };
+    let mut most = [Cost::default(), Cost::default()];
+    // what each layer of blocks reads
+    let mut layers: BTreeMap<i64, Box3> = BTreeMap::new();
     for core in bounds.tiles(block).step_by(every) {
         let (vectors, part) = demand(job, &core)?;
-        greatest = greatest.max(part.len());
-        most = most.max(bytes(core.len(), part.shape()) + (vectors * size_of::<[f32; 3]>()) as u64);
+        let demand = Demand { core: core.len(), vectors, part: part.shape() };
+        let [peak, waiting] = costs(&demand);
+        if peak.total() > most[0].total() {
+            most = [peak, waiting];
+        }
+        if part.len() > greatest.part.iter().product::<usize>() {
+            greatest = demand;
+        }
+        let layer = layers.entry(core.min[0]).or_insert(part);
+        *layer = layer.union(&part);
     }
     // what has not been looked at may read more
-    Ok(if every > 1 { (most + most / 10, greatest + greatest / 10) } else { (most, greatest) })
+    let margin = |n: u64| if every > 1 { n + n / 10 } else { n };
+    let [task, waiting] = most.map(|cost| {
+        let terms = cost.terms().map(|(name, bytes)| (name.to_owned(), bytes));
+        terms.map(|(name, bytes)| Cost::bytes(name, margin(bytes))).sum()
+    });
+    let part = margin(greatest.part.iter().product::<usize>() as u64) as usize;
+    let worth = layers.values().map(|part| job.channels[0].decoded_bytes(part)).max();
+    let shape = greatest.part;
+    Ok(Layout { block, task, waiting, part, shape, worth_keeping: worth.unwrap_or(0) })
 }
 
 /// Vectors that a block holds, and the part of the moving volume that it reads.
 fn demand(job: &Job, core: &Box3) -> Result<(usize, Box3), Error> {
-    let count = |chain: &LocalChain| chain.steps.iter().map(vectors_of).sum::<usize>();
     if !job.options.backwards {
         let (chain, part, _) = job.footprint(core)?;
-        let vectors = count(&chain);
+        let vectors = chain.vectors();
         job.give_back(chain);
         return Ok((vectors, part));
     }
@@ -106,14 +145,7 @@ fn demand(job: &Job, core: &Box3) -> Result<(usize, Box3), Error> {
         return Ok((core.len(), Box3::of_shape([0; 3])));
     };
     let (chain, _) = job.chain.localise(extent).map_err(Error::Field)?;
-    Ok((core.len() + count(&chain), job.part(extent)))
-}
-
-fn vectors_of(step: &LocalStep) -> usize {
-    match step {
-        LocalStep::Field(field) => field.part.len(),
-        _ => 0,
-    }
+    Ok((core.len() + chain.vectors(), job.part(extent)))
 }
 
 #[cfg(test)]

@@ -8,12 +8,15 @@
 
 use std::sync::Arc;
 
-use crate::blocks::{self, Context, Ending, Ends, Identity, Outcome, Plan, Pool, Task};
+use crate::blocks::{
+    self, Budget, Context, Ending, Ends, Identity, Outcome, Plan, Pool, Reads, Task,
+};
+use crate::device::Cost;
 use crate::geom::{
     Box3, Chain, FieldApart, FieldSource, Grid, LocalChain, LocalStep, Point, SourceError,
     Transform,
 };
-use crate::volume::{self, Codec, Dtype, Output, Spec, Volume, Voxel};
+use crate::volume::{self, Dtype, Output, Spec, Volume, Voxel};
 use crate::with_voxel;
 
 mod cpu;
@@ -226,20 +229,12 @@ type Kernel<T, O> = fn(&cpu::Moving<T>, &Rows, &Box3, &Options, &mut [O]);
 
 impl Job<'_> {
     fn run<T: Voxel, O: Voxel>(&self, ctx: &Context, kernel: Kernel<T, O>) -> Result<(), Error> {
-        let bytes = |core: usize, part: [usize; 3]| {
-            let read = part.iter().product::<usize>() * size_of::<T>();
-            let cubic = self.options.interpolation == Interpolation::Cubic;
-            let filtered = if cubic { spline::Coefficients::bytes(part) } else { 0 };
-            (self.channels.len() * (read + filtered + core * size_of::<O>())) as u64
-        };
-        // before anything is looked at: what that leaves behind is used again
-        let before = blocks::resident_memory();
-        self.limit_caches(ctx);
-        let layout = layout::choose(self, &bytes, ctx)?;
+        let budget = Budget::of(ctx);
+        self.fields().for_each(|field| field.keep(ctx.memory / 8));
+        let layout = layout::choose(self, &|demand| self.task_of::<T, O>(demand), ctx)?;
         let onto = &self.spec.grid;
-        let plan = Plan::tile(onto.bounds(), layout.block, layout.bytes, &self.identity()?)
-            .beside(before + self.shared_bytes(ctx.workers()));
-        if plan.is_all_asked(ctx) {
+        let plan = self.plan(&layout, &self.identity()?, &budget, ctx);
+        if plan.is_all_asked(ctx)? {
             return Ok(());
         }
         let channels = self.channels.len();
@@ -320,24 +315,42 @@ impl Job<'_> {
         })
     }
 
-    /// Leaves three quarters of what is allowed to the tasks.
-    fn limit_caches(&self, ctx: &Context) {
-        let share = (ctx.memory / 8) as usize;
-        for volume in self.channels {
-            volume.keep_at_most(share / self.channels.len());
-        }
-        self.fields().for_each(|field| field.keep_at_most(share / self.fields().count()));
+    fn plan(
+        &self,
+        layout: &layout::Layout,
+        identity: &Identity,
+        budget: &Budget,
+        ctx: &Context,
+    ) -> Plan {
+        let reads = self.reads();
+        let fields = self.fields().count().max(1) as u64;
+        let useful = |source: &Reads| match source {
+            Reads::Volume(_) => layout.worth_keeping,
+            Reads::Field(_) => ctx.memory / 8 / fields,
+        };
+        let sources: Vec<_> = reads.iter().map(|source| (*source, useful(source))).collect();
+        let kept = budget.caches(&sources, &layout.task);
+        let each_thread = Budget::each_thread(&reads, self.spec.writing_bytes());
+        Plan::tile(self.spec.grid.bounds(), layout.block, layout.task.clone(), identity)
+            .waiting(&layout.waiting)
+            .beside(budget, kept, each_thread)
     }
 
-    /// What reading and writing by so many threads holds beside the tasks.
-    fn shared_bytes(&self, threads: usize) -> u64 {
-        let unit = self.spec.shard.unwrap_or(self.spec.chunk);
-        let unit = unit.iter().product::<usize>() * self.spec.dtype.size();
-        let volumes = self.channels.iter().map(|volume| volume.reading_bytes(threads));
-        let fields = self.fields().map(|field| field.reading_bytes(threads));
-        // a chunk as it is and as it is stored
-        let forms = if self.spec.codec == Codec::Raw { 1 } else { 2 };
-        volumes.chain(fields).sum::<u64>() + (forms * unit * threads) as u64
+    /// All that keeps decoded chunks.
+    fn reads(&self) -> Vec<Reads<'_>> {
+        self.channels.iter().map(Reads::Volume).chain(self.fields().map(Reads::Field)).collect()
+    }
+
+    /// What a task holds at its peak, and while it waits: buffers that have been used are kept for the next.
+    fn task_of<T: Voxel, O: Voxel>(&self, demand: &layout::Demand) -> [Cost; 2] {
+        let (channels, voxels) = (self.channels.len(), demand.part.iter().product::<usize>());
+        let waiting = Cost::of::<T>("voxels of the moving volume", channels * voxels)
+            + Cost::of::<[f32; 3]>("vectors of fields", demand.vectors)
+            + Cost::of::<O>("resampled voxels", channels * demand.core);
+        let cubic = self.options.interpolation == Interpolation::Cubic;
+        let filtered = if cubic { spline::Coefficients::bytes(demand.part) } else { 0 };
+        let filtered = Cost::bytes("spline coefficients", (channels * filtered) as u64);
+        [waiting.clone() + filtered, waiting]
     }
 
     fn read<T: Voxel>(&self, task: &Task, pool: &Pool<T>) -> anyhow::Result<Work<T>> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Error;
+use crate::device::Cost;
 use crate::geom::{Affine, Chain, LocalAffines, Point, Transform};
 
 mod table;
@@ -24,6 +25,39 @@ const ROUNDS: usize = 60;
 
 /// How often a step that leads away is halved.
 const HALVINGS: i32 = 8;
+
+/// Points that the inverse of a chain at the nodes of a grid searches for at once.
+pub const AT_ONCE: usize = 1 << 14;
+
+/// Bytes that a point takes while it is searched for: place and guess, the search, its probes and their
+/// images, and the numbers of the probes by cell.
+const SEARCH: usize = 2 * size_of::<Point>()
+    + size_of::<Search>()
+    + 8 * size_of::<Point>()
+    + 4 * 2 * size_of::<usize>();
+
+/// What searching for `points` points holds, of which `at_once` are searched for at the same time.
+pub fn search_cost(chain: &Chain, at_once: usize, points: usize) -> Cost {
+    Cost::bytes("search from afar", (points.min(at_once) * SEARCH) as u64) + cell_cost(chain)
+}
+
+/// What a cell's parts of the fields of a chain hold at most while points are carried.
+fn cell_cost(chain: &Chain) -> Cost {
+    let edge = cell_edge(chain);
+    let vectors = chain.steps.iter().map(|step| match step {
+        Transform::Field(field) => {
+            let grid = field.grid();
+            // the cell, the samples around it, and one more on each side
+            let along = |a: usize| {
+                let cell = (edge[a] / grid.spacing[a]).min(1e9) as usize;
+                (cell + 4).min(grid.shape[a])
+            };
+            along(0) * along(1) * along(2)
+        }
+        _ => 0,
+    });
+    Cost::of::<[f32; 3]>("vectors of a cell of points", vectors.sum())
+}
 
 /// Points carried back.
 #[derive(Clone, Debug, PartialEq)]
@@ -120,8 +154,8 @@ pub fn inverse_chain(chain: &Chain) -> Result<Chain, Error> {
     Ok(Chain { steps })
 }
 
-/// The points by cells of space, so that a cell's part of a field fits into memory.
-fn cells(chain: &Chain, points: &[Point]) -> BTreeMap<[i64; 3], Vec<usize>> {
+/// The edges of the cells of a chain, micrometres.
+fn cell_edge(chain: &Chain) -> Point {
     let mut edge = [f64::INFINITY; 3];
     for step in &chain.steps {
         if let Transform::Field(field) = step {
@@ -129,6 +163,12 @@ fn cells(chain: &Chain, points: &[Point]) -> BTreeMap<[i64; 3], Vec<usize>> {
             edge = edge.map(|e| e.min(CELL * finest));
         }
     }
+    edge
+}
+
+/// The points by cells of space, so that a cell's part of a field fits into memory.
+fn cells(chain: &Chain, points: &[Point]) -> BTreeMap<[i64; 3], Vec<usize>> {
+    let edge = cell_edge(chain);
     let mut cells: BTreeMap<[i64; 3], Vec<usize>> = BTreeMap::new();
     for (i, p) in points.iter().enumerate() {
         if p.iter().all(|v| v.is_finite()) {

@@ -4,10 +4,11 @@ use std::sync::atomic::AtomicUsize;
 
 use super::super::{Identity, Outcome, Part, Rows};
 use super::*;
+use crate::device::Cost;
 use crate::geom::Box3;
 
 fn plan(tasks: usize) -> Plan {
-    Plan::tile(Box3::of_shape([tasks, 1, 1]), [1; 3], 1, &Identity::of("test"))
+    Plan::tile(Box3::of_shape([tasks, 1, 1]), [1; 3], 1_u64, &Identity::of("test"))
 }
 
 fn context(threads: usize) -> Context {
@@ -129,14 +130,14 @@ fn a_full_disk_stops_the_run_which_can_be_resumed() {
 }
 
 #[test]
-fn memory_admits_few_tasks_at_once_and_one_at_least() {
-    for (tasks_that_fit, threads) in [(0, 4), (1, 4), (3, 4), (1000, 2)] {
+fn memory_admits_few_tasks_at_once() {
+    for (tasks_that_fit, threads) in [(1, 4), (3, 4), (1000, 2)] {
         let folder = tempfile::tempdir().unwrap();
-        let size = 1 << 40; // so large that what the process holds is nothing beside it
+        let size = 1_u64 << 40; // so large that what the process holds is nothing beside it
         let memory = tasks_that_fit * size + (1 << 39);
         let ctx = Context { memory, ..context(threads) };
         let mut plan = plan(40);
-        plan.bytes_per_task = size;
+        (plan.task, plan.waiting) = (Cost::from(size), size);
         let (held, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let (computing, busiest) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let enter = |now: &AtomicUsize, most: &AtomicUsize| {
@@ -164,6 +165,58 @@ fn memory_admits_few_tasks_at_once_and_one_at_least() {
         let fit = (tasks_that_fit as usize).clamp(1, 4 * threads);
         assert!(most.into_inner() <= fit);
         assert!(busiest.into_inner() <= threads);
+    }
+}
+
+#[test]
+fn a_task_that_does_not_fit_is_refused_before_anything_is_read() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("ledger");
+    let mut plan = plan(3);
+    plan.task = Cost::bytes("voxels", 1 << 40);
+    let read = |_: &Task| -> anyhow::Result<()> { panic!("it was read") };
+    let done = plan.stream(&context(1), &folder, read, |_, ()| Ok(()), |_, ()| Ok(Outcome::Done));
+    let message = done.unwrap_err().to_string();
+    assert!(message.contains("--memory") && message.contains("1099512 MB"), "{message}");
+    assert!(!folder.exists());
+}
+
+#[test]
+fn no_more_threads_compute_than_are_given_whatever_tasks_do_in_parallel() {
+    use rayon::prelude::*;
+    for (tasks, threads, in_flight) in [(6, 3, 9), (2, 4, 2), (1, 3, 1), (5, 4, 1)] {
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let busy = || {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(1));
+            now.fetch_sub(1, Ordering::SeqCst);
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let size = 1_u64 << 40;
+        let memory = in_flight * size + (1 << 39);
+        let mut plan = plan(tasks);
+        (plan.task, plan.waiting) = (Cost::from(size), size);
+        let ctx = Context { memory, ..context(threads) };
+        plan.stream(
+            &ctx,
+            folder.path(),
+            |_| {
+                busy();
+                Ok(())
+            },
+            |_, ()| {
+                (0..20).into_par_iter().for_each(|_| busy());
+                Ok(())
+            },
+            |_, ()| {
+                busy();
+                Ok(Outcome::Done)
+            },
+        )
+        .unwrap();
+        let most = most.into_inner();
+        assert!(most <= threads, "{most} of {threads}");
+        assert!(tasks > 2 || in_flight > 2 || most > 1, "a lone task has all threads");
     }
 }
 

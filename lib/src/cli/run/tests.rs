@@ -35,10 +35,10 @@ impl Program for Count {
         let plan = Plan::tile(
             Box3::of_shape([4, 1, 1]),
             [1; 3],
-            1,
+            1_u64,
             &Identity::of("test").with("factor", self.factor),
         );
-        if plan.is_all_asked(ctx) {
+        if plan.is_all_asked(ctx)? {
             return Ok(());
         }
         ctx.output_file(&self.output);

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Error, forward, inverse};
-use crate::blocks::{Context, write_whole};
+use super::{Error, forward, inverse, search_cost};
+use crate::blocks::{Budget, Context, write_whole};
+use crate::device::Cost;
 use crate::geom::{Chain, Point};
 use crate::table;
 
@@ -26,8 +27,10 @@ pub fn carry(
     ctx: &Context,
 ) -> Result<(), Error> {
     ctx.refuse_existing(to)?;
+    let budget = Budget::of(ctx);
     let mut rows = Rows::read(from)?;
-    if !ctx.gathers() {
+    if ctx.is_plan_asked("carrying the points", &budget, &rows.cost(from, chain))? || !ctx.gathers()
+    {
         return Ok(());
     }
     ctx.input_file(&from.display().to_string());
@@ -59,6 +62,16 @@ struct Rows {
 }
 
 impl Rows {
+    /// What the table, its points and the search for them hold.
+    fn cost(&self, from: &Path, chain: &Chain) -> Cost {
+        let text = fs::metadata(from).map_or(0, |about| about.len());
+        let records = (size_of::<csv::StringRecord>() + 200) * self.records.len();
+        // as they are and as they are carried; then the text of the new table
+        Cost::bytes("table", 2 * text + records as u64)
+            + Cost::of::<[Point; 2]>("points", self.points.len())
+            + search_cost(chain, usize::MAX, self.points.len())
+    }
+
     /// Names what has gone lost, the first of it one by one.
     fn name(&self, from: &Path, lost: &[usize], why: &str) {
         for &i in lost.iter().take(NAMED) {

@@ -1,0 +1,240 @@
+//! Which block a task is: one that memory admits, made of what is written at once.
+
+use super::budget::said;
+use super::{Budget, Context, Error};
+use crate::device::{Cost, megabytes};
+use crate::geom::Box3;
+use crate::volume::{Format, Spec};
+
+/// A halo that costs more than this many times the block itself is warned of.
+const HALO: u64 = 2;
+
+/// What is written at once, of which a block is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteUnit {
+    /// Voxels along each axis.
+    pub shape: [usize; 3],
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Chunks of a fixed size.
+    Fixed,
+    /// What `--chunk` says.
+    Chunk,
+    /// What `--shard` says.
+    Shard,
+    /// A plane of a file.
+    Plane,
+    /// Nothing is written before all blocks are done.
+    Voxel,
+}
+
+impl From<[usize; 3]> for WriteUnit {
+    /// Chunks whose size no flag changes.
+    fn from(shape: [usize; 3]) -> Self {
+        Self { shape: shape.map(|n| n.max(1)), kind: Kind::Fixed }
+    }
+}
+
+impl WriteUnit {
+    /// What is written at once of a volume like `spec`.
+    pub fn of(spec: &Spec) -> Self {
+        let (shape, kind) = match (spec.format, spec.shard) {
+            (Format::Tiff | Format::Npy, _) => {
+                ([1, spec.grid.shape[1], spec.grid.shape[2]], Kind::Plane)
+            }
+            (_, Some(shard)) => (shard, Kind::Shard),
+            _ => (spec.chunk, Kind::Chunk),
+        };
+        Self { shape: shape.map(|n| n.max(1)), kind }
+    }
+
+    /// For operations that write nothing block by block: any block of so many voxels, or a multiple.
+    pub fn multiple_of(shape: [usize; 3]) -> Self {
+        Self { shape: shape.map(|n| n.max(1)), kind: Kind::Voxel }
+    }
+
+    /// What such a thing is called.
+    fn name(self) -> &'static str {
+        match self.kind {
+            Kind::Fixed | Kind::Chunk => "chunk",
+            Kind::Shard => "shard",
+            Kind::Plane => "plane of the file",
+            Kind::Voxel => "block",
+        }
+    }
+}
+
+/// Refuses a block whose task does not fit into `--memory`, and says which would.
+///
+/// * `cost`: what a task of a block holds at its peak
+///
+/// It depends on `--memory`, and neither on threads nor on what the process holds, so that all parts of a
+/// run are refused alike.
+///
+/// # Errors
+/// [`Error::Usage`] with the bytes needed and the block, `--chunk`, `--shard` or `--memory` that would do.
+pub fn refuse_large<C: Into<Cost>>(
+    block: [usize; 3],
+    bounds: Box3,
+    unit: WriteUnit,
+    cost: impl Fn([usize; 3]) -> C,
+    ctx: &Context,
+) -> Result<(), Error> {
+    let cost = |block| -> Cost { cost(block).into() };
+    let room = Budget::room(ctx.memory);
+    let needed = cost(block);
+    if needed.total() <= room {
+        return Ok(());
+    }
+    let memory = said(Budget::memory_for(needed.total()));
+    let (fitting, fits) = shrunk(block, unit.shape, |b| cost(b).total() <= room);
+    let way_out = if fits && fitting != block {
+        format!(
+            "--block-size {} needs {}; give that, or --memory {memory}",
+            text(fitting),
+            megabytes(cost(fitting).total())
+        )
+    } else {
+        unfit(unit, bounds, &|shape| cost(shape).total() <= room, &memory)
+    };
+    Err(Error::Usage(format!(
+        "a block of {} voxels needs {needed}, and --memory {} leaves {} beside the program; {way_out}",
+        text(block),
+        megabytes(ctx.memory),
+        megabytes(room),
+    )))
+}
+
+/// The way out where not even one unit of writing fits.
+fn unfit(unit: WriteUnit, bounds: Box3, fits: &dyn Fn([usize; 3]) -> bool, memory: &str) -> String {
+    let name = unit.name();
+    let flag = match unit.kind {
+        Kind::Chunk => "--chunk",
+        Kind::Shard => "--shard",
+        Kind::Plane => {
+            return format!(
+                "a {name} is written at once; give --memory {memory}, or write Zarr, whose chunks are smaller"
+            );
+        }
+        Kind::Fixed | Kind::Voxel => {
+            return format!(
+                "one {name} of {} is the least; give --memory {memory}",
+                text(unit.shape)
+            );
+        }
+    };
+    let whole = std::array::from_fn(|a| unit.shape[a].min(bounds.shape()[a].max(1)));
+    match shrunk(whole, [1; 3], fits) {
+        (smaller, true) => format!(
+            "a {name} is written at once; give {flag} {}, or --memory {memory}",
+            text(smaller)
+        ),
+        _ => format!("give --memory {memory}"),
+    }
+}
+
+/// Halves a block, the longest axis first, in whole units until it fits; whether it does.
+fn shrunk(
+    mut block: [usize; 3],
+    unit: [usize; 3],
+    fits: impl Fn([usize; 3]) -> bool,
+) -> ([usize; 3], bool) {
+    loop {
+        if fits(block) {
+            return (block, true);
+        }
+        let long = (0..3).filter(|&a| block[a] > unit[a]).max_by_key(|&a| (block[a], 3 - a));
+        let Some(a) = long else { return (block, false) };
+        block[a] = (block[a].div_ceil(2)).next_multiple_of(unit[a]).min(block[a] - 1).max(unit[a]);
+        block[a] -= block[a] % unit[a];
+    }
+}
+
+/// Warns where a block reads so much around itself that this costs more than twice the block.
+///
+/// * `core`, `input`: voxels that a task writes, and that it reads
+pub fn warn_of_halo(block: [usize; 3], core: u64, input: u64) {
+    if input.saturating_sub(core) > HALO.saturating_mul(core) {
+        tracing::warn!(
+            "blocks of {} voxels are small for what is read around them: {input} voxels are read and worked \
+             on for {core}; a larger --block-size, or more --memory, costs less time",
+            text(block)
+        );
+    }
+}
+
+pub(super) fn text([z, y, x]: [usize; 3]) -> String {
+    format!("{z},{y},{x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::geom::Grid;
+    use crate::volume::{Codec, Dtype};
+
+    fn spec(format: Format, shard: Option<[usize; 3]>) -> Spec {
+        Spec {
+            grid: Grid::new([1000; 3], [1.0; 3], [0.0; 3]),
+            dtype: Dtype::U16,
+            chunk: [256; 3],
+            shard,
+            codec: Codec::Raw,
+            format,
+        }
+    }
+
+    fn refusal(block: [usize; 3], unit: WriteUnit, memory: u64) -> Option<String> {
+        let ctx = Context { memory, ..Context::default() };
+        let bounds = Box3::of_shape([1000; 3]);
+        let cost = |block: [usize; 3]| Cost::of::<u16>("voxels", block.iter().product());
+        refuse_large(block, bounds, unit, cost, &ctx).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_block_that_does_not_fit_is_refused_with_one_that_does() {
+        let unit = WriteUnit::from([64; 3]);
+        assert_eq!(refusal([256; 3], unit, 64 << 20), None);
+        let message = refusal([512; 3], unit, 64 << 20).unwrap();
+        for part in ["512,512,512", "268 MB", "--block-size 256,256,256", "--memory"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_unit_that_does_not_fit_is_refused_with_its_own_flag() {
+        let refuse = |format, shard| {
+            let unit = WriteUnit::of(&spec(format, shard));
+            refusal(unit.shape, unit, 1 << 20).unwrap()
+        };
+        let chunk = refuse(Format::Zarr3, None);
+        assert!(chunk.contains("--chunk 64,64,64") && !chunk.contains("--block-size"), "{chunk}");
+        let shard = refuse(Format::Zarr3, Some([512; 3]));
+        assert!(shard.contains("--shard 64,64,64"), "{shard}");
+        let plane = refuse(Format::Tiff, None);
+        assert!(plane.contains("plane") && plane.contains("--memory"), "{plane}");
+        let fixed = refusal([64; 3], [64; 3].into(), 1 << 19).unwrap();
+        assert!(fixed.contains("--memory") && !fixed.contains("--chunk"), "{fixed}");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shrunk_is_made_of_whole_units_and_fits_if_one_unit_does(
+            unit in prop::array::uniform3(1..40_usize),
+            count in prop::array::uniform3(1..9_usize),
+            most in 1..200_000_usize,
+        ) {
+            let block: [usize; 3] = std::array::from_fn(|a| unit[a] * count[a]);
+            let fits = |b: [usize; 3]| b.iter().product::<usize>() <= most;
+            let (found, fit) = shrunk(block, unit, fits);
+            prop_assert!((0..3).all(|a| found[a] % unit[a] == 0 && found[a] <= block[a] && found[a] > 0));
+            prop_assert_eq!(fit, fits(found));
+            prop_assert!(fit || (found == unit && !fits(unit)));
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What a task of the first pass holds in memory, phase by phase, as sums of named terms.
+
+use super::block::{control_points, nodes_of};
+use super::pairs::Pair;
+use super::pyramid;
+use super::{Metric, Model, Options};
+use crate::device::Cost;
+use crate::geom::{Box3, Chain, Grid, Point};
+
+/// A task at its peak, and while it waits to be aligned or written.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) peak: Cost,
+    pub(super) waiting: Cost,
+}
+
+/// What a task reads beside the fixed voxels.
+#[derive(Clone, Copy, Debug, Default)]
+struct Parts {
+    /// Voxels of the moving volume, and of its mask.
+    moving: usize,
+    moving_mask: usize,
+    /// Voxels of the fixed mask.
+    fixed_mask: usize,
+    /// Vectors of the fields of the initial map.
+    vectors: usize,
+}
+
+impl Pair<'_> {
+    /// What tasks of `block` voxels hold, halo included.
+    ///
+    /// What is read of the moving volume is taken in the middle of the fixed one, where no face cuts it.
+    ///
+    /// # Errors
+    /// Those of reading a field of the initial map.
+    pub(super) fn held(&self, block: [usize; 3]) -> anyhow::Result<Held> {
+        let grid = self.fixed.grid();
+        let overlap = self.options.overlap;
+        let shape: [usize; 3] = std::array::from_fn(|a| {
+            (block[a] + 2 * overlap.next_multiple_of(self.factor[a])).min(grid.shape[a])
+        });
+        let min = std::array::from_fn(|a| ((grid.shape[a] - shape[a]) / 2) as i64);
+        let around = Box3::new(min, std::array::from_fn(|a| min[a] + shape[a] as i64));
+        let extent = grid.extent(&around);
+        let (image, vectors) = image_of(self.initial, extent)?;
+        let met =
+            |grid: Grid, image| grid.enclosing(image).grow([2; 3]).intersect(&grid.bounds()).len();
+        let parts = Parts {
+            moving: met(self.moving.grid(), image),
+            moving_mask: self.masks.moving.map_or(0, |mask| met(mask.grid(), image)),
+            fixed_mask: self.masks.fixed.map_or(0, |mask| met(mask.grid(), extent)),
+            vectors,
+        };
+        Ok(held(shape, grid.spacing, parts, self.options))
+    }
+}
+
+/// The extent that a chain takes another to, and how many vectors of its fields that takes.
+fn image_of(chain: &Chain, extent: [Point; 2]) -> anyhow::Result<([Point; 2], usize)> {
+    let (local, image) = chain
+        .localise(extent)
+        .map_err(|e| anyhow::anyhow!("the initial transform cannot be read: {e}"))?;
+    Ok((image, local.vectors()))
+}
+
+fn held(shape: [usize; 3], voxel: Point, parts: Parts, options: &Options) -> Held {
+    let voxels: usize = shape.iter().product();
+    let both = |name: &'static str| Cost::of::<[f32; 2]>(name, voxels);
+    let images = both("fixed and moving voxels");
+    let vectors = Cost::of::<[f32; 3]>("vectors of the initial map", parts.vectors);
+    // a mask is read, converted, and resampled
+    let mask = |part: usize| {
+        let resampled = if part > 0 { voxels } else { 0 };
+        Cost::of::<f32>("mask", 2 * part + resampled)
+    };
+    let pulling = Cost::of::<f32>("moving voxels as read", parts.moving)
+        + Cost::of::<f32>("moving voxels", voxels)
+        + vectors.clone();
+    let masking = images.clone() + mask(parts.fixed_mask).or(mask(parts.moving_mask)) + vectors;
+    let comparing = images.clone() + both("standardised voxels");
+    let softening = images.clone() + Cost::of::<[f32; 3]>("smoothed voxels", voxels);
+    let mut peak = pulling.or(masking).or(comparing).or(softening);
+    if options.metric == Metric::Lcc {
+        let windows = pyramid::windows(shape, options.radius);
+        let normalising = images.clone()
+            + Cost::of::<f32>("normalised voxels", voxels)
+            + Cost::of::<[f32; 7]>("sums of windows", windows);
+        peak = peak.or(normalising);
+    }
+    let displaced = if options.metric == Metric::Mi { voxels } else { 0 };
+    let stepping = images.clone()
+        + Cost::of::<f32>("displaced moving voxels", displaced)
+        + steps(shape, voxel, options);
+    Held { peak: peak.or(stepping), waiting: images }
+}
+
+/// What the steps of the finest resolution hold at the nodes and control points.
+fn steps(shape: [usize; 3], voxel: Point, options: &Options) -> Cost {
+    let nodes = nodes_of(shape, voxel).len();
+    let images = |name: &'static str, count: usize| Cost::of::<f32>(name, count * nodes);
+    let is_mi = options.metric == Metric::Mi;
+    match options.model {
+        Model::Dense => {
+            // those that each step begins with: field, best field, slope; and those on the way to the
+            // next: slope in windows, update, composed, smoothed and the smoother's two
+            let fields = images("fields at the nodes", 3 * 7 + 2);
+            let tensors = if is_mi { 12 } else { 6 };
+            let begin = images("products of gradients", 6 + 6 + 6 + 2);
+            let stepping = fields + images("products of gradients", tensors);
+            if is_mi { stepping } else { stepping.or(begin) }
+        }
+        Model::Bspline { spacing } => {
+            let tensors = if is_mi { 12 } else { 6 };
+            images("fields at the nodes", 3 * 6)
+                + images("products of gradients", tensors)
+                + Cost::of::<[f32; 36]>("control points", control_points(shape, voxel, spacing))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terms_follow_the_voxels_and_the_nodes() {
+        let options = Options::default();
+        let parts = Parts { moving: 1000, ..Parts::default() };
+        let held = held([64; 3], [1.0; 3], parts, &options);
+        let voxels = 64u64.pow(3);
+        assert_eq!(held.waiting.total(), 8 * voxels);
+        // 29 images at an eighth as many nodes
+        assert_eq!(held.peak.total(), 8 * voxels + 29 * 4 * voxels / 8);
+        let thin = super::held([1, 512, 512], [1.0; 3], parts, &options);
+        assert_eq!(thin.peak.total(), 8 * voxels + 29 * 4 * voxels / 4);
+        let wide = Parts { moving: 100 * voxels as usize, ..Parts::default() };
+        let reading = super::held([64; 3], [1.0; 3], wide, &options).peak;
+        assert_eq!(reading.total(), 404 * voxels);
+    }
+}

@@ -1,0 +1,174 @@
+use std::cell::RefCell;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// A number of threads that may compute at the same time.
+///
+/// A thread that computes holds a permit; [`waiting`] lends it to others for as long as the thread
+/// waits for a file. So there may be more threads than permits, and no more runnable ones.
+#[derive(Debug)]
+pub struct Permits {
+    free: Mutex<usize>,
+    all: usize,
+    changed: Condvar,
+}
+
+thread_local! {
+    /// Whose permit this thread has while it computes.
+    static OWN: RefCell<Option<Arc<Permits>>> = const { RefCell::new(None) };
+}
+
+impl Permits {
+    /// As many as `threads`, and one at least.
+    pub fn new(threads: usize) -> Arc<Self> {
+        let all = threads.max(1);
+        Arc::new(Self { free: Mutex::new(all), all, changed: Condvar::new() })
+    }
+
+    /// Runs `work` with `count` permits, waiting for them: one for this thread, the others for those of its
+    /// pool, which have [joined](Self::join).
+    pub fn with<T>(self: &Arc<Self>, count: usize, work: impl FnOnce() -> T) -> T {
+        let count = count.clamp(1, self.all);
+        self.take(count);
+        let before = OWN.replace(Some(Arc::clone(self)));
+        // given back also where `work` panics
+        let _giving_back = GiveBack { permits: self, count, before };
+        work()
+    }
+
+    /// Makes the calling thread, one of a pool, one that lends a permit of its pool while it waits.
+    pub fn join(self: &Arc<Self>) {
+        OWN.set(Some(Arc::clone(self)));
+    }
+
+    fn take(&self, count: usize) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        while *free < count {
+            free = self.changed.wait(free).unwrap_or_else(PoisonError::into_inner);
+        }
+        *free -= count;
+    }
+
+    fn give(&self, count: usize) {
+        *self.free.lock().unwrap_or_else(PoisonError::into_inner) += count;
+        self.changed.notify_all();
+    }
+}
+
+struct GiveBack<'a> {
+    permits: &'a Permits,
+    count: usize,
+    before: Option<Arc<Permits>>,
+}
+
+impl Drop for GiveBack<'_> {
+    fn drop(&mut self) {
+        OWN.set(self.before.take());
+        self.permits.give(self.count);
+    }
+}
+
+/// Takes a permit again at its end.
+struct TakeBack(Arc<Permits>);
+
+impl Drop for TakeBack {
+    fn drop(&mut self) {
+        self.0.take(1);
+        OWN.set(Some(Arc::clone(&self.0)));
+    }
+}
+
+/// Runs `work`, which waits for the system (a file, a lock) and does not compute, while another thread may
+/// use this thread's permit.
+pub fn waiting<T>(work: impl FnOnce() -> T) -> T {
+    let Some(permits) = OWN.take() else { return work() };
+    permits.give(1);
+    let _taking_back = TakeBack(permits);
+    work()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// The most threads that were at work at once.
+    fn busiest(threads: usize, permits: usize, each: impl Fn(&dyn Fn()) + Sync) -> usize {
+        let permits = Permits::new(permits);
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let work = || {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(1));
+            now.fetch_sub(1, Ordering::SeqCst);
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    for _ in 0..5 {
+                        permits.with(1, || each(&work));
+                    }
+                });
+            }
+        });
+        most.into_inner()
+    }
+
+    #[test]
+    fn no_more_threads_compute_than_there_are_permits() {
+        assert!(busiest(6, 2, |work| work()) <= 2);
+        let in_turn = |work: &dyn Fn()| {
+            work();
+            waiting(|| std::thread::sleep(Duration::from_millis(1)));
+            work();
+        };
+        assert!(busiest(6, 2, in_turn) <= 2);
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_a_file_lets_another_compute() {
+        let permits = Permits::new(1);
+        let (to, from) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let other = Arc::clone(&permits);
+            // this would never end if the permit were kept while waiting
+            permits.with(1, || {
+                scope.spawn(move || other.with(1, || to.send(7)));
+                assert_eq!(waiting(|| from.recv()), Ok(7));
+            });
+        });
+    }
+
+    #[test]
+    fn permits_come_back_after_a_panic() {
+        let permits = Permits::new(2);
+        for inner in [false, true] {
+            let one = Arc::clone(&permits);
+            let work = move || {
+                one.with(2, || {
+                    if inner { waiting(|| panic!("on purpose")) } else { panic!("on purpose") }
+                })
+            };
+            assert!(std::thread::spawn(work).join().is_err());
+            assert_eq!(*permits.free.lock().unwrap(), 2);
+        }
+        assert_eq!(permits.with(9, || 5), 5);
+    }
+
+    #[test]
+    fn a_thread_of_a_pool_lends_one_of_the_permits_of_its_pool() {
+        let permits = Permits::new(2);
+        permits.with(2, || {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    permits.join();
+                    // a third thread computes while this one waits
+                    waiting(|| {
+                        std::thread::scope(|s| s.spawn(|| permits.with(1, || 3)).join().unwrap())
+                    });
+                });
+            });
+        });
+        assert_eq!(*permits.free.lock().unwrap(), 2);
+    }
+}
