@@ -42,7 +42,8 @@ fn a_block_is_decoded_once_until_others_push_it_out() {
 fn a_failure_is_tried_again_and_takes_no_room() {
     let cache = Cache::new(EACH);
     assert!(cache.get(0, LEN, |_| Err(Error::missing("a", "b"))).is_err());
-    assert_eq!((cache.lock().bytes, cache.lock().slots.len()), (0, 0));
+    let held = |state: &State| (state.bytes, state.slots.len());
+    assert_eq!(held(&cache.lock()), (0, 0));
     assert!(get(&cache, 0, &mut 0).is_some());
 }
 
