@@ -109,8 +109,10 @@ impl Budget {
     pub fn caches(&self, sources: &[(Reads<'_>, u64)], task: &Cost) -> Cost {
         let scratch: u64 = sources.iter().map(|(source, _)| source.scratch_bytes()).sum();
         let workers = self.workers() as u64;
-        let tasks = workers.saturating_mul(task.total().saturating_add(scratch));
-        let left = self.memory.saturating_sub(self.base.saturating_add(tasks));
+        let each = task.total().saturating_add(scratch).saturating_add(THREAD);
+        let held = self.base.saturating_add(workers.saturating_mul(each));
+        // a tenth is for what the allocator keeps in its holes
+        let left = (self.memory - self.memory / 10).saturating_sub(held);
         let share = left.max(self.least_share());
         let wanted: Vec<u64> = sources
             .iter()

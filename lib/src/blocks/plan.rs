@@ -224,7 +224,11 @@ impl Plan {
     pub(super) fn in_flight(&self, ctx: &Context) -> usize {
         // one for each thread of the pipeline: reading further ahead would only cost memory
         let workers = Budget::of(ctx).workers();
-        let fits = |tasks: &usize| self.needed(ctx, *tasks).total() <= ctx.memory;
+        let fits = |tasks: &usize| {
+            let needed = self.needed(ctx, *tasks).total();
+            // what the allocator keeps in its holes is not known
+            needed.saturating_add(needed / 16) <= ctx.memory
+        };
         (2..=workers).take_while(fits).last().unwrap_or(1)
     }
 
