@@ -21,9 +21,6 @@ const CODECS: [(&str, Codec); 5] = [
     ("lz4", Codec::Lz4),
 ];
 
-const DTYPES: [Dtype; 7] =
-    [Dtype::U8, Dtype::U16, Dtype::I16, Dtype::U32, Dtype::U64, Dtype::F32, Dtype::F64];
-
 #[derive(clap::Args, Clone, Debug)]
 pub struct OutputArgs {
     /// Version of Zarr to write (what ends in .n5, .tif, .npy is written as that)
@@ -53,8 +50,8 @@ fn codecs() -> impl TypedValueParser<Value = Codec> {
 
 /// Takes an element type by its name, such as `uint16`.
 pub fn dtypes() -> impl TypedValueParser<Value = Dtype> {
-    PossibleValuesParser::new(DTYPES.map(Dtype::name))
-        .map(|text| DTYPES.into_iter().find(|dtype| dtype.name() == text).unwrap_or(Dtype::U16))
+    PossibleValuesParser::new(Dtype::ALL.map(Dtype::name))
+        .map(|text| Dtype::ALL.into_iter().find(|dtype| dtype.name() == text).unwrap_or(Dtype::U16))
 }
 
 impl OutputArgs {

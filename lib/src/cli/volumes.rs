@@ -7,9 +7,13 @@ use super::values::{Channels, parse_spacing};
 use crate::volume::{Error, Select, Volume};
 
 macro_rules! volume_args {
-    ($name:ident, $of:literal, $channel:literal, $time:literal, $spacing:literal, $origin:literal) => {
+    ($name:ident, $of:literal, $image:literal, $channel:literal, $time:literal, $spacing:literal, $origin:literal) => {
         #[derive(clap::Args, Clone, Debug, Default)]
         pub struct $name {
+            #[arg(id = $image, long = $image, value_name = "N|NAME",
+                  help = concat!("Image of ", $of, "'s file (OME-TIFF), from 0 or by name, where there \
+                                  are several"))]
+            pub image: Option<String>,
             #[arg(id = $channel, long = $channel, value_name = "N",
                   help = concat!("Channel of ", $of, ", from 0, where there are several"))]
             pub channel: Option<usize>,
@@ -32,6 +36,7 @@ macro_rules! volume_args {
             /// The volume that is meant.
             pub fn select(&self) -> Select {
                 Select {
+                    image: self.image.clone(),
                     channel: self.channel,
                     time: self.time,
                     spacing: self.spacing.map(|length| length.0),
@@ -42,10 +47,11 @@ macro_rules! volume_args {
     };
 }
 
-volume_args!(VolumeArgs, "the volume", "channel", "time", "spacing", "origin");
+volume_args!(VolumeArgs, "the volume", "image", "channel", "time", "spacing", "origin");
 volume_args!(
     FixedArgs,
     "the fixed volume",
+    "fixed-image",
     "fixed-channel",
     "fixed-time",
     "fixed-spacing",
@@ -54,6 +60,7 @@ volume_args!(
 volume_args!(
     MovingArgs,
     "the moving volume",
+    "moving-image",
     "moving-channel",
     "moving-time",
     "moving-spacing",
@@ -63,6 +70,9 @@ volume_args!(
 /// As [`MovingArgs`], of several channels of it.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct MovingChannelsArgs {
+    /// Image of the moving volume's file (OME-TIFF), from 0 or by name, where there are several
+    #[arg(long = "moving-image", value_name = "N|NAME")]
+    pub image: Option<String>,
     /// Channel of the moving volume, from 0, where there are several; more than one with commas between,
     /// or all
     #[arg(long = "moving-channel", value_name = "N[,N...]", value_parser = str::parse::<Channels>)]
@@ -86,6 +96,7 @@ impl MovingChannelsArgs {
     pub fn open(&self, location: &str) -> Result<Vec<Volume>, Error> {
         let of = |channel: Option<usize>| {
             let select = Select {
+                image: self.image.clone(),
                 channel,
                 time: self.time,
                 spacing: self.spacing.map(|length| length.0),

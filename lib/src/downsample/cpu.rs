@@ -36,7 +36,9 @@ macro_rules! mean_of_integers {
     )*};
 }
 // blocks hold up to 2^15 voxels: sums of 16 bits fit into 32
-mean_of_integers!(u8, u32; u16, u32; i16, i32; u32, u64; u64, u128);
+mean_of_integers!(
+    u8, u32; i8, i32; u16, u32; i16, i32; u32, u64; i32, i64; u64, u128; i64, i128
+);
 
 macro_rules! mean_of_floats {
     ($($t:ty),*) => {$(

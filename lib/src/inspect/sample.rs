@@ -95,7 +95,7 @@ fn scatter(i: u64) -> u64 {
 fn gather<T: Voxel>(volume: &Volume, tiles: impl Iterator<Item = Box3>) -> Result<Sample, Error> {
     let first = match T::DTYPE {
         Dtype::U8 | Dtype::U16 => Some(0),
-        Dtype::I16 => Some(i64::from(i16::MIN)),
+        Dtype::I8 | Dtype::I16 => Some(i64::from(i16::MIN)),
         _ => None,
     };
     let mut counts = vec![0u64; if first.is_some() { 1 << 16 } else { 0 }];

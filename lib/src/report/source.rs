@@ -18,9 +18,10 @@ impl Source for Volume {
     fn range(&self) -> Option<[f32; 2]> {
         match self.dtype() {
             Dtype::U8 => Some([0.0, 255.0]),
+            Dtype::I8 => Some([-128.0, 127.0]),
             Dtype::U16 => Some([0.0, 65_535.0]),
             Dtype::I16 => Some([-32_768.0, 32_767.0]),
-            Dtype::U32 | Dtype::U64 | Dtype::F32 | Dtype::F64 => None,
+            _ => None,
         }
     }
 

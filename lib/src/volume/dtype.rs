@@ -3,14 +3,20 @@
 pub enum Dtype {
     /// 8-bit unsigned.
     U8,
+    /// 8-bit signed.
+    I8,
     /// 16-bit unsigned.
     U16,
     /// 16-bit signed.
     I16,
     /// 32-bit unsigned.
     U32,
+    /// 32-bit signed.
+    I32,
     /// 64-bit unsigned.
     U64,
+    /// 64-bit signed.
+    I64,
     /// 32-bit float.
     F32,
     /// 64-bit float.
@@ -18,31 +24,67 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::U8,
+        Self::I8,
+        Self::U16,
+        Self::I16,
+        Self::U32,
+        Self::I32,
+        Self::U64,
+        Self::I64,
+        Self::F32,
+        Self::F64,
+    ];
+
     /// Bytes of one element.
     pub fn size(self) -> usize {
         match self {
-            Self::U8 => 1,
+            Self::U8 | Self::I8 => 1,
             Self::U16 | Self::I16 => 2,
-            Self::U32 | Self::F32 => 4,
-            Self::U64 | Self::F64 => 8,
+            Self::U32 | Self::I32 | Self::F32 => 4,
+            Self::U64 | Self::I64 | Self::F64 => 8,
         }
+    }
+
+    /// Whether its values are whole numbers.
+    pub fn is_integer(self) -> bool {
+        !matches!(self, Self::F32 | Self::F64)
     }
 
     /// The type of that name.
     pub(super) fn from_name(name: &str) -> Option<Self> {
-        [Self::U8, Self::U16, Self::I16, Self::U32, Self::U64, Self::F32, Self::F64]
-            .into_iter()
-            .find(|dtype| dtype.name() == name)
+        Self::ALL.into_iter().find(|dtype| dtype.name() == name)
+    }
+
+    /// NumPy's `descr` of the type, little endian, which Zarr v2 uses too: `<u2`.
+    pub(super) fn descr(self) -> &'static str {
+        match self {
+            Self::U8 => "|u1",
+            Self::I8 => "|i1",
+            Self::U16 => "<u2",
+            Self::I16 => "<i2",
+            Self::U32 => "<u4",
+            Self::I32 => "<i4",
+            Self::U64 => "<u8",
+            Self::I64 => "<i8",
+            Self::F32 => "<f4",
+            Self::F64 => "<f8",
+        }
     }
 
     /// The name that NumPy, Zarr v3 and N5 share, such as `uint16`.
     pub fn name(self) -> &'static str {
         match self {
             Self::U8 => "uint8",
+            Self::I8 => "int8",
             Self::U16 => "uint16",
             Self::I16 => "int16",
             Self::U32 => "uint32",
+            Self::I32 => "int32",
             Self::U64 => "uint64",
+            Self::I64 => "int64",
             Self::F32 => "float32",
             Self::F64 => "float64",
         }
@@ -167,7 +209,7 @@ pub(super) fn convert<T: Voxel>(
     } else {
         crate::with_voxel!(stored, S => match S::DTYPE {
             // exact in f32
-            Dtype::U8 | Dtype::U16 | Dtype::I16 | Dtype::F32 => {
+            Dtype::U8 | Dtype::I8 | Dtype::U16 | Dtype::I16 | Dtype::F32 => {
                 in_order(bytes, step, order, out, |v: S| T::from_f32(v.to_f32()));
             }
             _ => in_order(bytes, step, order, out, |v: S| T::from_f64(v.to_f64())),
@@ -201,8 +243,8 @@ macro_rules! integers {
     )*};
 }
 integers!(
-    u8 => U8, rounded_16; u16 => U16, rounded_16; i16 => I16, rounded_16;
-    u32 => U32, rounded; u64 => U64, rounded
+    u8 => U8, rounded_16; i8 => I8, rounded_16; u16 => U16, rounded_16; i16 => I16, rounded_16;
+    u32 => U32, rounded; i32 => I32, rounded; u64 => U64, rounded; i64 => I64, rounded
 );
 
 /// Half away from zero; the saturating cast that follows does the rest.
@@ -258,6 +300,10 @@ macro_rules! with_voxel {
                 type $T = u8;
                 $body
             }
+            $crate::volume::Dtype::I8 => {
+                type $T = i8;
+                $body
+            }
             $crate::volume::Dtype::U16 => {
                 type $T = u16;
                 $body
@@ -270,8 +316,16 @@ macro_rules! with_voxel {
                 type $T = u32;
                 $body
             }
+            $crate::volume::Dtype::I32 => {
+                type $T = i32;
+                $body
+            }
             $crate::volume::Dtype::U64 => {
                 type $T = u64;
+                $body
+            }
+            $crate::volume::Dtype::I64 => {
+                type $T = i64;
                 $body
             }
             $crate::volume::Dtype::F32 => {
@@ -296,7 +350,9 @@ mod tests {
         {
             assert_eq!(u8::from_f32(value), value.round() as u8);
             assert_eq!(u16::from_f32(value), value.round() as u16);
+            assert_eq!(i8::from_f32(value), value.round() as i8);
             assert_eq!(i16::from_f32(value), value.round() as i16);
+            assert_eq!(i32::from_f32(value), value.round() as i32);
             assert_eq!(u32::from_f32(value), value.round() as u32);
         }
         assert_eq!(u16::from_f32(f32::INFINITY), u16::MAX);

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::block::Block;
 use super::content::Stored;
 use super::dtype::ByteOrder;
+use super::element::Element;
 use super::source::{Layout, Scratch, Source};
 use super::{Error, store};
 
@@ -18,6 +19,8 @@ pub(super) struct FlatFile {
     pub(super) path: PathBuf,
     pub(super) offset: u64,
     pub(super) layout: Layout,
+    /// The elements of the file; those of the layout are what they are read as.
+    pub(super) element: Element,
     pub(super) order: ByteOrder,
     /// What `inspect` shows.
     pub(super) facts: Map<String, Value>,
@@ -41,7 +44,7 @@ impl Source for FlatFile {
         scratch: &mut Scratch,
     ) -> Result<Option<Block>, Error> {
         let block = Block::whole(&self.layout.block, self.order);
-        let size = self.layout.dtype.size();
+        let size = self.element.size();
         let plane = self.layout.block.iter().product::<u64>();
         // planes follow each other: the number of this one is its index in a C-order array
         let number = index.iter().zip(&self.layout.shape).zip(&self.layout.block).fold(
@@ -57,7 +60,10 @@ impl Source for FlatFile {
         let start = self.offset + (number * plane + first as u64) * size as u64;
         let length = (last + 1 - first) * size;
         match store::read_range(&self.path, start, length, &mut scratch.data) {
-            Ok(Some(true)) => Ok(Some(Block { first, ..block })),
+            Ok(Some(true)) => {
+                self.element.widen(&mut scratch.data, self.order);
+                Ok(Some(Block { first, ..block }))
+            }
             Ok(Some(false)) => {
                 let message = format!("the file ends before byte {}", start + length as u64);
                 Err(Error::damaged(&self.location, index, &self.path, message))
@@ -72,8 +78,9 @@ impl Source for FlatFile {
     }
 
     fn stored(&self) -> Stored<'_> {
-        let Layout { shape, dtype, .. } = &self.layout;
-        let form = format!("{shape:?} {} {:?} from {}", dtype.name(), self.order, self.offset);
+        let shape = &self.layout.shape;
+        let form =
+            format!("{shape:?} {} {:?} from {}", self.element.name(), self.order, self.offset);
         Stored::in_files(form, vec![self.path.clone()])
     }
 

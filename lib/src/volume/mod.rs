@@ -10,11 +10,13 @@ use std::path::Path;
 
 use crate::geom::{Grid, Point};
 
+mod bits;
 mod block;
 mod cache;
 mod calibration;
 mod content;
 mod dtype;
+mod element;
 mod field;
 mod flat;
 mod n5;
@@ -125,14 +127,28 @@ impl Error {
 
     /// An element type that is none of ours.
     fn dtype(location: &str, found: &serde_json::Value) -> Self {
-        let known = "uint8, uint16, int16, uint32, uint64, float32 and float64 can be read";
-        Self::format(location, format!("has elements of type {found}; {known}"))
+        let found = shorten(&found.to_string());
+        Self::format(location, format!("has elements of type {found}; {READABLE} can be read"))
+    }
+}
+
+/// The element types that can be read.
+const READABLE: &str = "integers of 8 to 64 bits, bool, float16, float32 and float64";
+
+/// What a message may quote of a file: at most some hundred letters.
+fn shorten(text: &str) -> String {
+    const MOST: usize = 100;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{} ... ({} bytes)", &text[..end], text.len()),
+        None => text.to_owned(),
     }
 }
 
 /// Which 3-D volume of a location is meant, and what overrides its metadata.
 #[derive(Clone, Debug, Default)]
 pub struct Select {
+    /// `--image`: of a file that holds several, the number from 0, the name or the `ID`.
+    pub image: Option<String>,
     /// Channel, where there are several.
     pub channel: Option<usize>,
     /// Time point, where there are several.

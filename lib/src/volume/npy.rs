@@ -1,20 +1,23 @@
 //! NumPy's `.npy`, versions 1 to 3
 //! (<https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>).
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
 use serde_json::Map;
 
 use super::calibration::Calibration;
-use super::dtype::ByteOrder;
+use super::element::Element;
 use super::flat::{FlatFile, planes};
 use super::source::Layout;
-use super::{Dtype, Error};
+use super::{Dtype, Error, shorten};
 
 /// What the file begins with.
 pub(super) const MAGIC: &[u8] = b"\x93NUMPY";
+
+/// Bytes of a header at most; NumPy itself takes no more than 10 000 by default.
+const LONGEST: usize = 1 << 20;
 
 /// Opens an array; its dimensions are listed as NumPy shows them, with whether they are reversed
 /// on disk.
@@ -32,6 +35,9 @@ pub(super) fn open(location: &str, path: &Path) -> Result<(FlatFile, bool, Calib
         version => return Err(bad(&format!("its version is {version}"))),
     };
     let mut header = start[offset..].to_vec();
+    if length > LONGEST {
+        return Err(bad(&format!("its header has {length} bytes")));
+    }
     let rest = file.take(length.saturating_sub(header.len()) as u64).read_to_end(&mut header);
     rest.map_err(|source| Error::io("read", path, source))?;
     let text = header.get(..length).and_then(|header| std::str::from_utf8(header).ok());
@@ -40,17 +46,9 @@ pub(super) fn open(location: &str, path: &Path) -> Result<(FlatFile, bool, Calib
         return Err(bad("its header has no descr and shape"));
     };
     let name = name.trim_matches(['\'', '"']);
-    let dtype = match name.trim_start_matches(['<', '>', '|', '=']) {
-        "u1" => Some(Dtype::U8),
-        "u2" => Some(Dtype::U16),
-        "i2" => Some(Dtype::I16),
-        "u4" => Some(Dtype::U32),
-        "u8" => Some(Dtype::U64),
-        "f4" => Some(Dtype::F32),
-        "f8" => Some(Dtype::F64),
-        _ => None,
-    };
-    let dtype = dtype.ok_or_else(|| Error::dtype(location, &name.into()))?;
+    let found = Element::from_descr(name);
+    let (element, order) = found.ok_or_else(|| Error::dtype(location, &name.into()))?;
+    let dtype = element.dtype();
     let numbers =
         shape.trim_matches(['(', ')']).split(',').map(str::trim).filter(|n| !n.is_empty());
     let shape: Option<Vec<u64>> = numbers.map(|n| n.parse().ok()).collect();
@@ -59,15 +57,35 @@ pub(super) fn open(location: &str, path: &Path) -> Result<(FlatFile, bool, Calib
     if reversed {
         shape.reverse();
     }
+    let length_there = fs::metadata(path).map_err(|source| Error::io("read", path, source))?.len();
+    let data = (shape.iter()).try_fold(element.size() as u64, |a, n| a.checked_mul(*n));
+    let offset = (offset + length) as u64;
+    match data.and_then(|data| data.checked_add(offset)) {
+        Some(end) if end <= length_there && end > offset => {}
+        Some(end) if end == offset => {
+            let shape = shorten(&format!("{shape:?}"));
+            return Err(Error::format(location, format!("has the shape {shape}: no element")));
+        }
+        _ => {
+            return Err(bad(&format!(
+                "its {} elements of {} do not fit into its {length_there} bytes: it is truncated",
+                shorten(&format!("{shape:?}")),
+                element.name()
+            )));
+        }
+    }
     let layout = Layout { block: planes(&shape), shape, dtype, fill: vec![0; dtype.size()] };
     let mut facts = Map::new();
     facts.insert("format".into(), "npy".into());
-    let order = if name.starts_with('>') { ByteOrder::Big } else { ByteOrder::Little };
+    if element != Element::As(dtype) {
+        facts.insert("stored_dtype".into(), element.name().into());
+    }
     let file = FlatFile {
         location: location.to_owned(),
         path: path.to_owned(),
-        offset: (offset + length) as u64,
+        offset,
         layout,
+        element,
         order,
         facts,
     };
@@ -90,15 +108,7 @@ fn entry<'a>(header: &'a str, key: &str) -> Option<&'a str> {
 
 /// The header of a file to be written, C order.
 pub(super) fn header(shape: [usize; 3], dtype: Dtype) -> Vec<u8> {
-    let descr = match dtype {
-        Dtype::U8 => "|u1",
-        Dtype::U16 => "<u2",
-        Dtype::I16 => "<i2",
-        Dtype::U32 => "<u4",
-        Dtype::U64 => "<u8",
-        Dtype::F32 => "<f4",
-        Dtype::F64 => "<f8",
-    };
+    let descr = dtype.descr();
     let [z, y, x] = shape;
     let mut text =
         format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({z}, {y}, {x}), }}");
@@ -123,7 +133,7 @@ mod tests {
         let path = folder.path().join("a.npy");
         let header = header([2, 3, 40], Dtype::I16);
         assert_eq!(header.len() % 64, 0);
-        std::fs::write(&path, &header).unwrap();
+        std::fs::write(&path, [header, vec![0; 2 * 2 * 3 * 40]].concat()).unwrap();
         let (file, reversed, _) = open("a.npy", &path).unwrap();
         assert_eq!((file.layout.shape, reversed), (vec![2, 3, 40], false));
         assert_eq!(file.layout.dtype, Dtype::I16);

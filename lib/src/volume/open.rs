@@ -32,10 +32,20 @@ pub(super) struct Found {
 
 /// Finds and opens what is at a location.
 pub(super) fn find(location: &str) -> Result<Found, Error> {
+    find_image(location, None)
+}
+
+/// As [`find`]; of a file that holds several images, the one of that number or name.
+pub(super) fn find_image(location: &str, image: Option<&str>) -> Result<Found, Error> {
     let path = store::path_of(location)?;
     match fs::metadata(&path) {
+        Ok(meta) if meta.is_file() && is_tiff(&path) => file(location, &path, image),
+        _ if image.is_some_and(|image| image != "0") => {
+            let message = "holds one image; --image is for TIFF files that hold several";
+            Err(Error::format(location, message))
+        }
         Ok(meta) if meta.is_dir() => folder(location, &path),
-        Ok(_) => file(location, &path),
+        Ok(_) => file(location, &path, None),
         Err(error) if store::is_missing(&error) => {
             if location.contains(['*', '?', '[']) {
                 let files = stack::files(&path.to_string_lossy())?;
@@ -77,7 +87,13 @@ fn stack_of(location: &str, files: Vec<PathBuf>) -> Result<Found, Error> {
     })
 }
 
-fn file(location: &str, path: &Path) -> Result<Found, Error> {
+/// Whether it begins as TIFF files do; what cannot be read says so when it is opened.
+fn is_tiff(path: &Path) -> bool {
+    let mut start = Vec::new();
+    store::read_range(path, 0, 4, &mut start).is_ok() && tiff::is_tiff(&start)
+}
+
+fn file(location: &str, path: &Path, image: Option<&str>) -> Result<Found, Error> {
     let mut start = [0; 8];
     let mut file = File::open(path).map_err(|source| Error::io("read", path, source))?;
     let count = file.read(&mut start).map_err(|source| Error::io("read", path, source))?;
@@ -91,7 +107,7 @@ fn file(location: &str, path: &Path) -> Result<Found, Error> {
             }
             (Box::new(file), names, calibration, Format::Npy)
         } else if tiff::is_tiff(start) {
-            let (source, names, calibration) = tiff::open(location, path)?;
+            let (source, names, calibration) = tiff::open(location, path, image)?;
             (source, names, calibration, Format::Tiff)
         } else if start.starts_with(stack::PNG) {
             return stack_of(location, vec![path.to_owned()]);

@@ -265,10 +265,7 @@ fn array_spec(spec: &Spec, channels: Option<usize>, container: Container) -> Arr
         shard: spec.shard.map(|shard| wide(one, shard)),
         dtype: spec.dtype,
         codec: spec.codec,
-        fill: match spec.dtype {
-            Dtype::F32 | Dtype::F64 => json!(0.0),
-            _ => json!(0),
-        },
+        fill: if spec.dtype.is_integer() { json!(0) } else { json!(0.0) },
         names: names.map(str::to_owned).collect(),
     }
 }

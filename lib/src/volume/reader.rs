@@ -55,7 +55,7 @@ impl Volume {
     /// # Errors
     /// As [`Volume::open`], but for a voxel size that is not there.
     pub fn open_any(location: &str, select: &Select) -> Result<Self, Error> {
-        let found = open::find(location)?;
+        let found = open::find_image(location, select.image.as_deref())?;
         let view = view(location, &found, select)?;
         let layout = found.source.layout();
         let shape = view.shape(layout);

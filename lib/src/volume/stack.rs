@@ -12,7 +12,7 @@ use super::calibration::Calibration;
 use super::content::Stored;
 use super::dtype::ByteOrder;
 use super::source::{Layout, Scratch, Source};
-use super::{Dtype, Error, tiff};
+use super::{Dtype, Error, bits, shorten, store, tiff};
 
 /// What a PNG begins with.
 pub(super) const PNG: &[u8] = b"\x89PNG";
@@ -39,98 +39,176 @@ pub(super) fn files(location: &str) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// Opens a stack, with the names of its dimensions.
-pub(super) fn open(
-    location: &str,
-    files: Vec<PathBuf>,
-) -> Result<(Box<dyn Source>, Vec<String>, Calibration), Error> {
-    let names = ["z", "y", "x"].map(str::to_owned).to_vec();
+pub(super) fn open(location: &str, files: Vec<PathBuf>) -> Result<tiff::Opened, Error> {
     let mut start = [0; 4];
     let first = &files[0];
     let read = File::open(first).and_then(|mut file| file.read_exact(&mut start));
     read.map_err(|source| Error::io("read", first, source))?;
-    if start == PNG {
-        let source = PngStack::open(location, files)?;
-        let calibration = Calibration::unknown("PNG files do not say");
-        return Ok((Box::new(source), names, calibration));
+    if start != PNG {
+        return tiff::open_stack(location, files);
     }
-    let page = tiff::first_page(location, first)?;
-    for file in &files {
-        let other = tiff::first_page(location, file)?;
-        if other.size != page.size || other.dtype != page.dtype || other.tile != page.tile {
-            return Err(uneven(location, file, other.size, other.dtype, page.size, page.dtype));
-        }
-    }
-    let shape = vec![files.len() as u64, page.size[0], page.size[1]];
-    let places = files.into_iter().map(|file| (file, 0)).collect();
-    let calibration = page.calibration();
-    Ok((Box::new(tiff::PageStack::new(location, &page, shape, places)), names, calibration))
+    let (source, names) = PngStack::open(location, files)?;
+    Ok((Box::new(source), names, Calibration::unknown("PNG files do not say")))
 }
 
-fn uneven(
-    location: &str,
-    file: &Path,
-    size: [u64; 2],
-    dtype: Dtype,
-    first: [u64; 2],
-    first_dtype: Dtype,
-) -> Error {
-    let message = format!(
-        "{} has {} x {} {dtype} pixels, the first file {} x {} {first_dtype}; all must be alike",
-        file.display(),
-        size[0],
-        size[1],
-        first[0],
-        first[1]
-    );
-    Error::format(location, message)
-}
-
-/// PNG files, 8 or 16 bits, grey.
+/// PNG files, all alike. Palettes are read as their indices, colours and opacity as channels.
 struct PngStack {
     location: String,
     layout: Layout,
+    head: Head,
     files: Vec<PathBuf>,
 }
 
-fn decoder(path: &Path) -> Result<png::Decoder<BufReader<File>>, Error> {
-    let file = File::open(path).map_err(|source| Error::io("read", path, source))?;
-    let mut decoder = png::Decoder::new(BufReader::with_capacity(1 << 16, file));
-    // grey levels of 1, 2 and 4 bits become bytes
-    decoder.set_transformations(png::Transformations::EXPAND);
-    decoder.set_limits(png::Limits { bytes: usize::MAX });
+/// What the head of a PNG says.
+#[derive(Clone, Copy, PartialEq)]
+struct Head {
+    /// Rows, columns.
+    size: [u64; 2],
+    color: png::ColorType,
+    bits: u8,
+}
+
+impl Head {
+    fn samples(self) -> u64 {
+        self.color.samples() as u64
+    }
+
+    fn dtype(self) -> Dtype {
+        if self.bits == 16 { Dtype::U16 } else { Dtype::U8 }
+    }
+
+    /// Bytes of a row as it is stored; no PNG is wider than 2^31 pixels.
+    fn row_bytes(self) -> u64 {
+        (self.size[1] * self.samples() * u64::from(self.bits)).div_ceil(8)
+    }
+}
+
+impl std::fmt::Display for Head {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [height, width] = self.size;
+        write!(f, "{height} x {width} pixels, {:?} of {} bits", self.color, self.bits)
+    }
+}
+
+fn decoder(path: &Path) -> Result<png::Decoder<BufReader<File>>, std::io::Error> {
+    let file = BufReader::with_capacity(1 << 16, File::open(path)?);
+    let mut decoder = png::Decoder::new_with_limits(file, png::Limits { bytes: usize::MAX });
+    // values as they are stored; a text may be of any length
+    decoder.set_transformations(png::Transformations::IDENTITY);
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
     Ok(decoder)
 }
 
-fn header(location: &str, path: &Path) -> Result<([u64; 2], Dtype), Error> {
+/// Bytes that a byte of deflate stands for at most.
+const EXPANSION: u64 = 1032;
+
+fn header(location: &str, path: &Path) -> Result<Head, Error> {
+    let io = |source| Error::io("read", path, source);
     let bad = |error: &dyn std::fmt::Display| {
+        let error = shorten(&error.to_string());
         Error::format(location, format!("{} cannot be read as PNG: {error}", path.display()))
     };
-    let mut decoder = decoder(path)?;
+    let mut decoder = decoder(path).map_err(io)?;
     let info = decoder.read_header_info().map_err(|error| bad(&error))?;
-    let dtype = match (info.color_type, info.bit_depth) {
-        (png::ColorType::Grayscale, png::BitDepth::Sixteen) => Dtype::U16,
-        (png::ColorType::Grayscale, _) => Dtype::U8,
-        (other, _) => return Err(bad(&format!("it is {other:?}, only grey ones are"))),
+    let head = Head {
+        size: [u64::from(info.height), u64::from(info.width)],
+        color: info.color_type,
+        bits: info.bit_depth as u8,
     };
-    Ok(([u64::from(info.height), u64::from(info.width)], dtype))
+    let length = std::fs::metadata(path).map_err(io)?.len();
+    if head.size[0].saturating_mul(head.row_bytes()) > length.saturating_mul(EXPANSION) {
+        return Err(bad(&format!("it is to hold {head}, and has only {length} bytes")));
+    }
+    // its last chunk; some programs leave something behind it
+    let mut end = Vec::new();
+    let from = length.saturating_sub(1 << 12);
+    store::read_range(path, from, (length - from) as usize, &mut end).map_err(io)?;
+    if !end.windows(4).any(|word| word == b"IEND") {
+        return Err(bad(&"it is truncated, as its end is not there"));
+    }
+    Ok(head)
 }
 
 impl PngStack {
-    fn open(location: &str, files: Vec<PathBuf>) -> Result<Self, Error> {
-        let (size, dtype) = header(location, &files[0])?;
+    fn open(location: &str, files: Vec<PathBuf>) -> Result<(Self, Vec<String>), Error> {
+        let head = header(location, &files[0])?;
         for file in &files {
-            let (other, other_dtype) = header(location, file)?;
-            if (other, other_dtype) != (size, dtype) {
-                return Err(uneven(location, file, other, other_dtype, size, dtype));
+            let other = header(location, file)?;
+            if other != head {
+                let message = format!(
+                    "{} has {other}, the first file {head}; all must be alike",
+                    file.display()
+                );
+                return Err(Error::format(location, message));
             }
         }
-        let layout = Layout {
-            shape: vec![files.len() as u64, size[0], size[1]],
-            block: vec![1, size[0], size[1]],
-            dtype,
-            fill: vec![0; dtype.size()],
-        };
-        Ok(Self { location: location.to_owned(), layout, files })
+        if head.color == png::ColorType::Indexed {
+            tracing::info!("{location}: has a palette of colours; its indices are read");
+        }
+        let mut names = vec!["z".to_owned(), "y".to_owned(), "x".to_owned()];
+        let mut shape = vec![files.len() as u64, head.size[0], head.size[1]];
+        if head.samples() > 1 {
+            names.insert(1, "c".into());
+            shape.insert(1, head.samples());
+        }
+        let mut block = shape.clone();
+        block[0] = 1;
+        let dtype = head.dtype();
+        let layout = Layout { shape, block, dtype, fill: vec![0; dtype.size()] };
+        Ok((Self { location: location.to_owned(), layout, head, files }, names))
+    }
+
+    /// Decodes a file, samples in the order in which they are stored, big endian.
+    fn decode(&self, path: &Path, packed: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), Fault> {
+        let mut reader = decoder(path).map_err(Fault::Io)?.read_info()?;
+        let row = self.head.row_bytes() as usize;
+        let rows = self.head.size[0] as usize;
+        let narrow = self.head.bits < 8;
+        let target = if narrow { &mut *packed } else { &mut *out };
+        target.clear();
+        if reader.info().interlaced {
+            target.resize(row * rows, 0);
+            reader.next_frame(target)?;
+        } else {
+            // memory is taken as rows come
+            while let Some(row) = reader.next_row()? {
+                target.extend_from_slice(row.data());
+            }
+        }
+        reader.finish()?;
+        if target.len() != row * rows {
+            return Err(Fault::Short(target.len(), row * rows));
+        }
+        if narrow {
+            out.clear();
+            let width = self.head.size[1] as usize;
+            for row in packed.chunks_exact(row) {
+                bits::unpack(row, self.head.bits.into(), width, 1, ByteOrder::Big, out);
+            }
+            if self.head.color == png::ColorType::Grayscale {
+                // a grey of few bits is a share of white, as all readers have it
+                let share = 255 / ((1 << self.head.bits) - 1);
+                out.iter_mut().for_each(|v| *v *= share);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a PNG was not decoded.
+enum Fault {
+    Io(std::io::Error),
+    Png(png::DecodingError),
+    Short(usize, usize),
+}
+
+impl From<png::DecodingError> for Fault {
+    fn from(error: png::DecodingError) -> Self {
+        match error {
+            png::DecodingError::IoError(error) if error.raw_os_error().is_some() => Self::Io(error),
+            error => Self::Png(error),
+        }
     }
 }
 
@@ -146,18 +224,19 @@ impl Source for PngStack {
         scratch: &mut Scratch,
     ) -> Result<Option<Block>, Error> {
         let path = &self.files[index[0] as usize];
-        let size = self.layout.block.iter().product::<u64>() as usize * self.layout.dtype.size();
-        scratch.data.resize(size, 0);
-        let decode = |data: &mut [u8]| -> Result<(), png::DecodingError> {
-            let decoder =
-                decoder(path).map_err(|error| std::io::Error::other(error.to_string()))?;
-            let mut reader = decoder.read_info()?;
-            reader.next_frame(data)?;
-            reader.finish()
-        };
-        decode(&mut scratch.data)
-            .map_err(|error| Error::damaged(&self.location, index, path, error.to_string()))?;
-        Ok(Some(Block::whole(&self.layout.block, ByteOrder::Big)))
+        let damaged = |text: String| Error::damaged(&self.location, index, path, text);
+        self.decode(path, &mut scratch.file, &mut scratch.data).map_err(|fault| match fault {
+            Fault::Io(error) => Error::io("read", path, error),
+            Fault::Png(error) => damaged(shorten(&error.to_string())),
+            Fault::Short(found, wanted) => damaged(format!("it holds {found} of {wanted} bytes")),
+        })?;
+        let block = Block::whole(&self.layout.block, ByteOrder::Big);
+        let [samples, width] = [self.head.samples(), self.head.size[1]].map(|n| n as usize);
+        if samples == 1 {
+            return Ok(Some(block));
+        }
+        // the samples of a pixel lie side by side
+        Ok(Some(Block { strides: vec![0, 1, width * samples, samples], ..block }))
     }
 
     fn stored(&self) -> Stored<'_> {

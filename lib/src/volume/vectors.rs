@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::cache::{self, Cache};
 use super::dtype::ByteOrder;
+use super::element::Element;
 use super::flat::FlatFile;
 use super::source::{self, Layout, Source, View};
 use super::{Dtype, Error, open};
@@ -97,6 +98,7 @@ impl VectorArray {
             path: file.path,
             offset: file.offset,
             layout,
+            element: Element::As(file.dtype),
             order: file.order,
             facts: serde_json::Map::new(),
         };

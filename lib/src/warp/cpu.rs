@@ -1,7 +1,7 @@
 //! The kernel: what lies at every position of a block.
 
 use super::rows::{LANES, ON_VOXEL, Positions, Rows};
-use super::{Dtype, Interpolation, Options, Rounding, Voxel, lanczos, spline};
+use super::{Interpolation, Options, Rounding, Voxel, lanczos, spline};
 use crate::geom::Box3;
 
 /// How far from a position, in voxels, a value can depend on the moving volume.
@@ -403,5 +403,5 @@ fn between<T: Voxel>(a: f32, b: f32, share: f32) -> f32 {
 
 #[inline(always)]
 fn is_integer<T: Voxel>() -> bool {
-    !matches!(T::DTYPE, Dtype::F32 | Dtype::F64)
+    T::DTYPE.is_integer()
 }

@@ -16,7 +16,7 @@ use crate::geom::{
     Box3, Chain, FieldApart, FieldSource, Grid, LocalChain, LocalStep, Point, SourceError,
     Transform,
 };
-use crate::volume::{self, Dtype, Output, Spec, Volume, Voxel};
+use crate::volume::{self, Output, Spec, Volume, Voxel};
 use crate::with_voxel;
 
 mod cpu;

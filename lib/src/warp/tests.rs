@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::geom::{Affine, Field, LocalAffines};
-use crate::volume::{Codec, Existing, Format, Select};
+use crate::volume::{Codec, Dtype, Existing, Format, Select};
 
 fn grid() -> Grid {
     Grid::new([30, 40, 50], [1.5, 1.0, 1.0], [0.0, 10.0, 0.0])

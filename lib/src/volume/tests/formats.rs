@@ -119,7 +119,9 @@ fn a_stack_of_pngs_is_read() {
     }
     let select = Select { spacing: Some([1.0; 3]), ..Select::default() };
     assert_ramp::<u16>(&Volume::open(&at(&folder, "*.png"), &select).unwrap());
-    fs::write(at(&folder, "3.png"), &fs::read(at(&folder, "3.png")).unwrap()[..90]).unwrap();
+    let mut bytes = fs::read(at(&folder, "3.png")).unwrap();
+    bytes[60] ^= 1;
+    fs::write(at(&folder, "3.png"), bytes).unwrap();
     let volume = Volume::open(&at(&folder, "*.png"), &select).unwrap();
     let error = volume.read::<u16>(&volume.grid().bounds()).unwrap_err();
     assert!(matches!(&error, Error::Chunk { file, .. } if file.ends_with("3.png")), "{error}");
@@ -143,16 +145,6 @@ fn npy_in_fortran_order_is_turned() {
     let select = Select { spacing: Some([1.0; 3]), ..Select::default() };
     assert_ramp::<u16>(&Volume::open(&location, &select).unwrap());
     fs::write(&location, &bytes[..bytes.len() - 1]).unwrap();
-    let volume = Volume::open(&location, &select).unwrap();
-    let error = volume.read::<u16>(&volume.grid().bounds()).unwrap_err();
-    assert!(matches!(error, Error::Chunk { .. }), "{error}");
-}
-
-#[test]
-fn a_colour_image_is_refused_in_words() {
-    let folder = tempfile::tempdir().unwrap();
-    let location = at(&folder, "a.tif");
-    let mut encoder = TiffEncoder::new(File::create(&location).unwrap()).unwrap();
-    encoder.write_image::<colortype::RGB8>(2, 2, &[0; 12]).unwrap();
-    assert!(open(&location).unwrap_err().to_string().contains("3 samples per pixel"));
+    let error = Volume::open(&location, &select).unwrap_err().to_string();
+    assert!(error.contains("truncated"), "{error}");
 }

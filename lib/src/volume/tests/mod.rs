@@ -2,6 +2,7 @@
 
 mod faults;
 mod formats;
+mod images;
 mod metadata;
 mod outputs;
 mod round_trips;
@@ -12,8 +13,8 @@ use crate::geom::Box3;
 /// Voxel values that differ from place to place and reach over the type's range.
 fn value<T: Voxel>(z: i64, y: i64, x: i64) -> T {
     let mixed = (z * 7919 + y * 104_729 + x * 1_299_709).rem_euclid(60_000);
-    T::from_f64(if matches!(T::DTYPE, Dtype::U8) {
-        (mixed % 251) as f64
+    T::from_f64(if T::DTYPE.size() == 1 {
+        (mixed % 251 - if T::DTYPE == Dtype::I8 { 125 } else { 0 }) as f64
     } else {
         (mixed / 2) as f64
     })

@@ -1,9 +1,6 @@
 use super::*;
 use crate::with_voxel;
 
-const TYPES: [Dtype; 7] =
-    [Dtype::U8, Dtype::U16, Dtype::I16, Dtype::U32, Dtype::U64, Dtype::F32, Dtype::F64];
-
 fn round_trip(name: &str, spec: &Spec) {
     let folder = tempfile::tempdir().unwrap();
     let location = at(&folder, name);
@@ -32,7 +29,7 @@ fn round_trip(name: &str, spec: &Spec) {
 
 #[test]
 fn every_type_comes_back_from_every_format() {
-    for dtype in TYPES {
+    for dtype in Dtype::ALL {
         for (name, format) in [
             ("a.zarr", Format::Zarr3),
             ("a.zarr", Format::Zarr2),

@@ -1,40 +1,99 @@
-//! What the description of a first page says: ImageJ's lines or OME-XML.
+//! What the description of a first page says: ImageJ's lines, tifffile's JSON or OME-XML.
 
-use quick_xml::Reader;
-use quick_xml::events::{BytesStart, Event};
+use serde_json::Value;
 
+use super::ome::Ome;
 use crate::volume::calibration::micrometers;
 
 /// The stack that the pages of a file make, and its voxel size.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(in crate::volume) struct Description {
+pub(super) struct Description {
     /// Sizes of the dimensions that the pages count through, slowest first, named `t`, `c`, `z`.
-    pub(in crate::volume) pages: Vec<(char, u64)>,
+    pub(super) pages: Vec<(char, u64)>,
     /// Micrometres along z, y, x, as far as stated.
-    pub(in crate::volume) spacing: [Option<f64>; 3],
+    pub(super) spacing: [Option<f64>; 3],
     /// ImageJ's origin: the voxel that lies at 0.
-    pub(in crate::volume) zero: [f64; 3],
-    /// ImageJ's unit of length in micrometres; the resolution tags are in it.
-    pub(in crate::volume) unit: Option<f64>,
+    pub(super) zero: [f64; 3],
+    /// The micrometres of the unit that the resolutions along y and x are in, where it is stated here.
+    pub(super) unit: [Option<f64>; 2],
+    /// Whether the planes may follow the first one without directories of their own.
+    pub(super) contiguous: bool,
+    /// What a user should know: something was stated that is not understood.
+    pub(super) remark: Option<String>,
     /// Who says so.
-    pub(in crate::volume) source: &'static str,
+    pub(super) source: &'static str,
 }
 
-impl Description {
-    /// Reads a description; one in no known form says nothing.
-    pub(in crate::volume) fn parse(text: &str) -> Self {
-        if text.starts_with("ImageJ=") {
-            imagej(text)
-        } else if text.contains("<OME") {
-            ome(text).unwrap_or_default()
-        } else {
-            Self::default()
+/// A description in one of the known forms.
+pub(super) enum Known {
+    /// Of the file's one stack.
+    Stack(Description),
+    /// Of OME-XML's images.
+    Images(Ome),
+    /// Nothing.
+    Nothing,
+}
+
+/// Reads a description; `page` are the rows, columns and samples of a page.
+///
+/// # Errors
+/// What it says that cannot be so.
+pub(super) fn parse(bytes: &[u8], page: [u64; 3]) -> Result<Known, String> {
+    let text = text(bytes);
+    if text.starts_with("ImageJ=") {
+        return imagej(&text).map(Known::Stack);
+    }
+    if text.trim_start().starts_with('{') {
+        let value = serde_json::from_str::<Value>(text.trim());
+        if let Some(shape) = value.as_ref().ok().and_then(|value| numbers(value.get("shape")?)) {
+            return tifffile(&value.unwrap_or_default(), &shape, page).map(Known::Stack);
         }
+    }
+    // as tifffile had it before 2017
+    if let Some(shape) = text.strip_prefix("shape=(").and_then(|rest| rest.split_once(')')) {
+        let shape: Result<Vec<u64>, _> =
+            shape.0.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::parse).collect();
+        if let Ok(shape) = shape {
+            return tifffile(&Value::Null, &shape, page).map(Known::Stack);
+        }
+    }
+    if text.contains("<OME") || text.contains(":OME") {
+        return Ome::parse(&text).map(Known::Images);
+    }
+    Ok(Known::Nothing)
+}
+
+/// A text in UTF-8, or, as ImageJ writes it, a letter of Latin-1 for each byte.
+fn text(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.iter().map(|byte| char::from(*byte)).collect(),
     }
 }
 
+/// Java's `\u00B5` in the place of letters outside ASCII.
+fn unescape(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\\u") {
+        let code = after.get(..4).and_then(|code| u32::from_str_radix(code, 16).ok());
+        out.push_str(before);
+        match code.and_then(char::from_u32) {
+            Some(letter) => {
+                out.push(letter);
+                rest = &after[4..];
+            }
+            None => {
+                out.push_str("\\u");
+                rest = after;
+            }
+        }
+    }
+    out + rest
+}
+
 /// `key=value` lines; the pages run through channels fastest, then slices, then frames.
-fn imagej(text: &str) -> Description {
+fn imagej(text: &str) -> Result<Description, String> {
     let value = |key: &str| {
         text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=').map(str::trim))
     };
@@ -47,88 +106,149 @@ fn imagej(text: &str) -> Description {
         let (t, z, c) = (frames.unwrap_or(1), slices.unwrap_or(1), channels.unwrap_or(1));
         vec![('t', t), ('z', z), ('c', c)]
     };
-    let unit = value("unit").and_then(micrometers);
-    let depth = number("spacing").zip(unit).map(|(spacing, unit)| (spacing * unit).abs());
-    Description {
+    let unit = |key: &str| value(key).map(|unit| micrometers(&unescape(unit)));
+    let all = unit("unit");
+    // units of their own where they differ
+    let [unit_z, unit_y] = ["zunit", "yunit"].map(|key| unit(key).or(all).flatten());
+    let depth = number("spacing").zip(unit_z).map(|(spacing, unit)| (spacing * unit).abs());
+    Ok(Description {
         pages,
         spacing: [depth, None, None],
-        zero: ["zorigin", "yorigin", "xorigin"].map(|key| number(key).unwrap_or(0.0)),
-        unit,
+        zero: ["zorigin", "yorigin", "xorigin"]
+            .map(|key| number(key).filter(|v| v.is_finite()).unwrap_or(0.0)),
+        unit: [unit_y, all.flatten()],
+        contiguous: true,
         source: "ImageJ metadata",
-    }
+        ..Description::default()
+    })
 }
 
-/// The first image's `Pixels` element of OME-XML; lengths are in micrometres where no unit is
-/// given (<https://docs.openmicroscopy.org/ome-model/6.3.1/developers/ome-units.html>).
-fn ome(text: &str) -> Option<Description> {
-    let mut reader = Reader::from_str(text);
-    loop {
-        match reader.read_event().ok()? {
-            Event::Start(element) | Event::Empty(element)
-                if element.local_name().as_ref() == "Pixels" =>
+/// The numbers of a JSON array.
+fn numbers(value: &Value) -> Option<Vec<u64>> {
+    value.as_array()?.iter().map(Value::as_u64).collect()
+}
+
+/// `{"shape": [...], "axes": "..."}`: all dimensions but rows, columns and samples are pages.
+fn tifffile(value: &Value, shape: &[u64], page: [u64; 3]) -> Result<Description, String> {
+    let axes = value.get("axes").and_then(Value::as_str).map(str::to_lowercase);
+    let named = axes.filter(|axes| axes.chars().count() == shape.len());
+    let [height, width, samples] = page;
+    let (pages, remark) = if let Some(axes) = named {
+        let all = || axes.chars().zip(shape.iter().copied());
+        let inside = [('y', height), ('x', width), ('s', samples)];
+        for (name, found) in inside {
+            if let Some((_, said)) = all().find(|(axis, _)| *axis == name)
+                && said != found
             {
-                return Some(pixels(&element));
+                return Err(format!(
+                    "says that its dimension {name} has {said} elements, its pages have {found}"
+                ));
             }
-            Event::Eof => return None,
-            _ => {}
         }
-    }
+        (rename(all().filter(|(axis, _)| !"yxs".contains(*axis)).collect()), None)
+    } else {
+        unnamed(shape, page)?
+    };
+    let unit = value.get("unit").and_then(Value::as_str).and_then(micrometers);
+    let depth = value.get("spacing").and_then(Value::as_f64);
+    Ok(Description {
+        pages,
+        spacing: [depth.zip(unit).map(|(depth, unit)| (depth * unit).abs()), None, None],
+        unit: [unit; 2],
+        contiguous: value.get("truncated").and_then(Value::as_bool).unwrap_or(false),
+        remark,
+        source: "tifffile's metadata",
+        ..Description::default()
+    })
 }
 
-fn pixels(element: &BytesStart) -> Description {
-    let value = |name: &str| {
-        let found = element.try_get_attribute(name).ok()??;
-        let text = &found.value;
-        Some(quick_xml::escape::unescape(text).ok()?.into_owned())
-    };
-    let length = |axis: &str| -> Option<f64> {
-        let size: f64 = value(&format!("PhysicalSize{axis}"))?.parse().ok()?;
-        let unit = value(&format!("PhysicalSize{axis}Unit"));
-        Some(size * unit.map_or(Some(1.0), |unit| micrometers(&unit))?)
-    };
-    let order = value("DimensionOrder").unwrap_or_else(|| "XYZCT".into());
-    let pages = order
-        .chars()
-        .rev()
-        .filter(|axis| "ZCT".contains(*axis))
-        .map(|axis| {
-            let size = value(&format!("Size{axis}")).and_then(|size| size.parse().ok());
-            (axis.to_ascii_lowercase(), size.unwrap_or(1))
-        })
-        .collect();
-    Description {
-        pages,
-        spacing: [length("Z"), length("Y"), length("X")],
-        zero: [0.0; 3],
-        unit: None,
-        source: "OME-XML",
+/// The only dimension of unknown name is z where nothing else is.
+fn rename(mut pages: Vec<(char, u64)>) -> Vec<(char, u64)> {
+    if pages.iter().all(|(name, _)| *name != 'z')
+        && let [only] = pages
+            .iter_mut()
+            .filter(|(name, _)| "qi".contains(*name))
+            .collect::<Vec<_>>()
+            .as_mut_slice()
+    {
+        only.0 = 'z';
     }
+    pages
+}
+
+/// The pages of a shape whose dimensions have no names.
+fn unnamed(shape: &[u64], page: [u64; 3]) -> Result<(Vec<(char, u64)>, Option<String>), String> {
+    let [height, width, samples] = page;
+    let endings: [&[u64]; 3] =
+        [&[height, width, samples], &[samples, height, width], &[height, width]];
+    let ending = endings.iter().find(|ending| {
+        // an axis of one sample need not be there
+        shape.ends_with(ending) && (ending.len() == 2 || samples > 1)
+    });
+    let Some(ending) = ending else {
+        return Err(format!(
+            "says that its shape is {}, and its pages have {height} x {width} pixels",
+            crate::volume::shorten(&format!("{shape:?}"))
+        ));
+    };
+    let before = &shape[..shape.len() - ending.len()];
+    let several = before.iter().filter(|n| **n > 1).count();
+    let count = before.iter().try_fold(1u64, |a, b| a.checked_mul(*b));
+    let count = count.ok_or("says that it has more pages than can be counted")?;
+    let remark = (several > 1).then(|| {
+        format!(
+            "its {} dimensions {shape:?} have no names: those before rows and columns are taken as one, z, of \
+             {count} planes; save it with axes=... where they are channels or time points",
+            shape.len()
+        )
+    });
+    Ok((vec![('z', count)], remark))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn stack(bytes: &[u8], page: [u64; 3]) -> Description {
+        match parse(bytes, page).unwrap() {
+            Known::Stack(description) => description,
+            _ => panic!("no stack"),
+        }
+    }
+
     #[test]
     fn imagej_lines_say_how_pages_count_and_how_far_apart_slices_are() {
         let text = "ImageJ=1.53t\nimages=12\nchannels=2\nslices=6\nhyperstack=true\nunit=\\u00B5m\n\
                     spacing=0.5\nloop=false\nzorigin=3\n";
-        let found = Description::parse(text);
+        let found = stack(text.as_bytes(), [4, 4, 1]);
         assert_eq!(found.pages, [('t', 1), ('z', 6), ('c', 2)]);
         assert_eq!(found.spacing, [Some(0.5), None, None]);
-        assert_eq!(found.unit, Some(1.0));
+        assert_eq!(found.unit, [Some(1.0); 2]);
         assert_eq!(found.zero, [3.0, 0.0, 0.0]);
     }
 
     #[test]
-    fn ome_xml_gives_sizes_units_and_the_order_of_pages() {
-        let text = r#"<?xml version="1.0"?><OME xmlns="http://x"><Image ID="Image:0">
-            <Pixels DimensionOrder="XYCZT" SizeX="4" SizeY="3" SizeZ="5" SizeC="2" SizeT="1"
-              PhysicalSizeX="250" PhysicalSizeXUnit="nm" PhysicalSizeY="0.25"
-              PhysicalSizeZ="1" PhysicalSizeZUnit="&#181;m" Type="uint16"><TiffData/></Pixels>
-            </Image></OME>"#;
-        let found = Description::parse(text);
-        assert_eq!(found.pages, [('t', 1), ('z', 5), ('c', 2)]);
-        assert_eq!(found.spacing, [Some(1.0), Some(0.25), Some(0.25)]);
+    fn imagej_s_letters_are_bytes_of_latin_1_and_its_units_one_for_each_axis() {
+        let text =
+            b"ImageJ=1.54f\nimages=3\nslices=3\nunit=\xb5m\nyunit=nm\nzunit=mm\nspacing=0.5\n";
+        let found = stack(text, [4, 4, 1]);
+        assert_eq!(found.spacing, [Some(500.0), None, None]);
+        assert_eq!(found.unit, [Some(1e-3), Some(1.0)]);
+        assert_eq!(unescape("\\u00B5m \\u"), "\u{b5}m \\u");
+    }
+
+    #[test]
+    fn tifffile_s_axes_are_honoured_and_a_shape_without_them_is_remarked() {
+        let found = stack(br#"{"shape": [2, 5, 12, 16], "axes": "CZYX"}"#, [12, 16, 1]);
+        assert_eq!((found.pages, found.remark), (vec![('c', 2), ('z', 5)], None));
+        let found = stack(br#"{"shape": [2, 5, 12, 16]}"#, [12, 16, 1]);
+        assert_eq!(found.pages, [('z', 10)]);
+        assert!(found.remark.unwrap().contains("4 dimensions"));
+        let found = stack(b"shape=(7, 12, 16, 3)", [12, 16, 3]);
+        assert_eq!((found.pages, found.remark), (vec![('z', 7)], None));
+        let found = stack(br#"{"shape": [7, 12, 16], "axes": "QYX"}"#, [12, 16, 1]);
+        assert_eq!(found.pages, [('z', 7)]);
+        assert!(parse(br#"{"shape": [2, 5, 12, 17]}"#, [12, 16, 1]).is_err());
+        assert!(parse(br#"{"shape": [2, 12, 17], "axes": "ZYX"}"#, [12, 16, 1]).is_err());
     }
 }

@@ -1,11 +1,24 @@
-//! TIFF: multi-page files, stacks of files, and the metadata of ImageJ and OME-TIFF.
+//! TIFF and `BigTIFF`: files of many pages, stacks of files, and what ImageJ, tifffile and OME-TIFF
+//! say in them.
+//!
+//! `directory` reads tags, `form` what they mean, `pages` lists a file, `series` finds the page of
+//! each plane, `decode` undoes compression, `read` is the source of voxels.
 
+mod decode;
 mod description;
+mod directory;
+mod form;
+mod names;
+mod ome;
+mod pages;
+mod planes;
 mod read;
+mod series;
+#[cfg(test)]
+mod tests;
 mod write;
 
-pub(super) use description::Description;
-pub(super) use read::{PageStack, first_page, open};
+pub(super) use read::{Opened, open, open_stack};
 pub(super) use write::Plan;
 
 /// Whether a file begins as TIFF or `BigTIFF` files do.

@@ -109,7 +109,7 @@ impl Plan {
 /// Unsigned, signed or floating.
 fn sample_format(dtype: Dtype) -> u64 {
     match dtype {
-        Dtype::I16 => 2,
+        Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 => 2,
         Dtype::F32 | Dtype::F64 => 3,
         _ => 1,
     }

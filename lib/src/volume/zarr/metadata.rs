@@ -85,20 +85,11 @@ fn version2(spec: &ArraySpec) -> Value {
         Codec::Gzip => json!({"id": "gzip", "level": 5}),
         Codec::Zstd => json!({"id": "zstd", "level": 1}),
     };
-    let dtype = match spec.dtype {
-        Dtype::U8 => "|u1",
-        Dtype::U16 => "<u2",
-        Dtype::I16 => "<i2",
-        Dtype::U32 => "<u4",
-        Dtype::U64 => "<u8",
-        Dtype::F32 => "<f4",
-        Dtype::F64 => "<f8",
-    };
     json!({
         "zarr_format": 2,
         "shape": spec.shape,
         "chunks": spec.chunk,
-        "dtype": dtype,
+        "dtype": spec.dtype.descr(),
         "compressor": compressor,
         "fill_value": spec.fill,
         "order": "C",

@@ -14,6 +14,7 @@ use super::{chunk_error, options};
 use crate::volume::block::{Block, c_strides};
 use crate::volume::content::Stored;
 use crate::volume::dtype::ByteOrder;
+use crate::volume::element::Element;
 use crate::volume::node::{Container, Node};
 use crate::volume::source::{Layout, Scratch, Source};
 use crate::volume::store::{self, Folder};
@@ -268,18 +269,13 @@ fn codec_names(codecs: Option<&Value>) -> Vec<String> {
 pub(in crate::volume) fn dtype(location: &str, node: &Node) -> Result<Dtype, Error> {
     let value = node.metadata.get("data_type").or(node.metadata.get("dtype"));
     let name = value.and_then(Value::as_str).unwrap_or_default();
-    let dtype = match node.container {
-        Container::Zarr2 => match name.trim_start_matches(['<', '>', '|', '=']) {
-            "u1" => Some(Dtype::U8),
-            "u2" => Some(Dtype::U16),
-            "i2" => Some(Dtype::I16),
-            "u4" => Some(Dtype::U32),
-            "u8" => Some(Dtype::U64),
-            "f4" => Some(Dtype::F32),
-            "f8" => Some(Dtype::F64),
-            _ => None,
-        },
-        _ => Dtype::from_name(name),
+    let element = match node.container {
+        Container::Zarr2 => Element::from_descr(name).map(|(element, _)| element),
+        _ => Element::from_name(name),
+    };
+    let dtype = match element {
+        Some(Element::As(dtype)) => Some(dtype),
+        _ => None,
     };
     dtype.ok_or_else(|| Error::dtype(location, value.unwrap_or(&Value::Null)))
 }

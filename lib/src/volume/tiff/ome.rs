@@ -1,0 +1,242 @@
+//! OME-XML: the images of a file, and the page of each plane
+//! (<https://docs.openmicroscopy.org/ome-model/6.3.1/ome-tiff/specification.html>).
+
+use quick_xml::Reader;
+use quick_xml::events::{BytesStart, Event};
+
+use crate::volume::calibration::micrometers;
+use crate::volume::shorten;
+
+/// Some of a file's planes, in the order of the dimensions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Block {
+    /// The page that it begins with.
+    pub(super) page: Option<u64>,
+    /// The plane that it begins with: z, c, t.
+    pub(super) first: [u64; 3],
+    /// Planes.
+    pub(super) count: Option<u64>,
+    /// The name of the file that has them, and its mark.
+    pub(super) file: Option<(String, String)>,
+}
+
+/// An image of OME-XML.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Image {
+    pub(super) id: String,
+    pub(super) name: String,
+    /// Rows, columns.
+    pub(super) size: [u64; 2],
+    /// Sizes of `z`, `c` (its samples counted) and `t`.
+    pub(super) sizes: [u64; 3],
+    /// The letters of [`Image::sizes`], as pages count through them, fastest first.
+    pub(super) order: Vec<usize>,
+    /// Samples in the pages of each channel, as far as stated.
+    pub(super) samples: Vec<u64>,
+    /// Micrometres along z, y, x, as far as stated.
+    pub(super) spacing: [Option<f64>; 3],
+    pub(super) blocks: Vec<Block>,
+}
+
+/// What OME-XML says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Ome {
+    /// The mark of the file that it is in.
+    pub(super) uuid: String,
+    pub(super) images: Vec<Image>,
+    /// The file that has the metadata in place of this one.
+    pub(super) elsewhere: Option<String>,
+}
+
+/// The letters of dimensions that pages count through.
+pub(super) const LETTERS: [char; 3] = ['z', 'c', 't'];
+
+impl Ome {
+    /// Reads OME-XML.
+    ///
+    /// # Errors
+    /// Where it is damaged.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let mut found = Self::default();
+        let mut reader = Reader::from_str(text.trim_matches('\0'));
+        let mut in_uuid = false;
+        loop {
+            let event = reader
+                .read_event()
+                .map_err(|error| format!("has damaged OME-XML: {}", shorten(&error.to_string())))?;
+            match &event {
+                Event::Start(element) => {
+                    in_uuid = element.local_name().as_ref() == "UUID";
+                    found.element(element)?;
+                }
+                Event::Empty(element) => found.element(element)?,
+                Event::Text(text) if in_uuid => {
+                    let block = found.images.last_mut().and_then(|image| image.blocks.last_mut());
+                    if let Some((_, mark)) = block.and_then(|block| block.file.as_mut()) {
+                        *mark = text.trim().to_owned();
+                    }
+                }
+                Event::End(_) => in_uuid = false,
+                Event::Eof => return Ok(found),
+                _ => {}
+            }
+        }
+    }
+
+    fn element(&mut self, element: &BytesStart) -> Result<(), String> {
+        let value = |name: &str| attribute(element, name);
+        let count = |name: &str| -> Result<Option<u64>, String> {
+            let Some(text) = value(name) else { return Ok(None) };
+            let bad =
+                |_| format!("has OME-XML with {name}=\"{}\", a count is wanted", shorten(&text));
+            text.trim().parse().map(Some).map_err(bad)
+        };
+        match element.local_name().as_ref() {
+            "OME" => self.uuid = value("UUID").unwrap_or_default(),
+            "BinaryOnly" => self.elsewhere = value("MetadataFile"),
+            "Image" => self.images.push(Image {
+                id: value("ID").unwrap_or_default(),
+                name: value("Name").unwrap_or_default(),
+                ..Image::default()
+            }),
+            name => {
+                let Some(image) = self.images.last_mut() else { return Ok(()) };
+                match name {
+                    "Pixels" => {
+                        let size = |name: &str| Ok::<_, String>(count(name)?.unwrap_or(1));
+                        image.size = [size("SizeY")?, size("SizeX")?];
+                        image.sizes = [size("SizeZ")?, size("SizeC")?, size("SizeT")?];
+                        image.spacing = ["Z", "Y", "X"].map(|axis| length(element, axis));
+                        let order = value("DimensionOrder").unwrap_or_else(|| "XYZCT".into());
+                        let places = order.to_lowercase();
+                        image.order = places
+                            .chars()
+                            .filter_map(|c| LETTERS.iter().position(|l| *l == c))
+                            .collect();
+                        let mut sorted = image.order.clone();
+                        sorted.sort_unstable();
+                        if sorted != [0, 1, 2] {
+                            return Err(format!(
+                                "has OME-XML with DimensionOrder \"{}\"",
+                                shorten(&order)
+                            ));
+                        }
+                    }
+                    "Channel" => image.samples.push(count("SamplesPerPixel")?.unwrap_or(1)),
+                    "TiffData" => image.blocks.push(Block {
+                        page: count("IFD")?,
+                        first: [
+                            count("FirstZ")?.unwrap_or(0),
+                            count("FirstC")?.unwrap_or(0),
+                            count("FirstT")?.unwrap_or(0),
+                        ],
+                        // older ones call it so
+                        count: count("PlaneCount")?.or(count("NumPlanes")?),
+                        file: None,
+                    }),
+                    "UUID" => {
+                        if let Some(block) = image.blocks.last_mut() {
+                            block.file =
+                                Some((value("FileName").unwrap_or_default(), String::new()));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The image that is meant: by number, from 0, by name or by `ID`.
+    ///
+    /// # Errors
+    /// A list of the images, where none or no such one was named.
+    pub(super) fn image(&self, wanted: Option<&str>) -> Result<&Image, String> {
+        let list = || {
+            const SHOWN: usize = 10;
+            let mut names: Vec<String> = (self.images.iter().enumerate().take(SHOWN))
+                .map(|(i, image)| format!("{i} '{}'", shorten(&image.name)))
+                .collect();
+            if self.images.len() > SHOWN {
+                names.push("...".into());
+            }
+            names.join(", ")
+        };
+        let Some(wanted) = wanted else {
+            return match self.images.as_slice() {
+                [] => Err("has OME-XML without an image".into()),
+                [only] => Ok(only),
+                several => Err(format!(
+                    "holds {} images; choose one with --image: {}",
+                    several.len(),
+                    list()
+                )),
+            };
+        };
+        let number = wanted.parse::<usize>().ok().and_then(|i| self.images.get(i));
+        let named: Vec<&Image> =
+            self.images.iter().filter(|image| image.name == wanted || image.id == wanted).collect();
+        match (named.as_slice(), number) {
+            ([only], _) => Ok(only),
+            ([], Some(image)) => Ok(image),
+            ([], None) => Err(format!("has no image '{}'; it holds {}", shorten(wanted), list())),
+            (several, _) => Err(format!(
+                "has {} images of the name '{}'; give the number: {}",
+                several.len(),
+                shorten(wanted),
+                list()
+            )),
+        }
+    }
+}
+
+fn attribute(element: &BytesStart, name: &str) -> Option<String> {
+    let found = element.try_get_attribute(name).ok()??;
+    Some(quick_xml::escape::unescape(&found.value).ok()?.into_owned())
+}
+
+/// Lengths are in micrometres where no unit is given
+/// (<https://docs.openmicroscopy.org/ome-model/6.3.1/developers/ome-units.html>).
+fn length(element: &BytesStart, axis: &str) -> Option<f64> {
+    let size: f64 = attribute(element, &format!("PhysicalSize{axis}"))?.parse().ok()?;
+    let unit = attribute(element, &format!("PhysicalSize{axis}Unit"));
+    Some(size * unit.map_or(Some(1.0), |unit| micrometers(&unit))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWO: &str = r#"<?xml version="1.0"?><OME xmlns="http://x" UUID="urn:uuid:1">
+        <Image ID="Image:0" Name="a"><Pixels DimensionOrder="XYCZT" SizeX="4" SizeY="3" SizeZ="5"
+          SizeC="2" SizeT="1" PhysicalSizeX="250" PhysicalSizeXUnit="nm" PhysicalSizeY="0.25"
+          PhysicalSizeZ="1" PhysicalSizeZUnit="&#181;m" Type="uint16"><Channel ID="C:0"/>
+          <TiffData IFD="3" FirstZ="1" PlaneCount="2"><UUID FileName="b.tif">urn:uuid:2</UUID></TiffData>
+        </Pixels></Image>
+        <Image ID="Image:1" Name="b"><Pixels DimensionOrder="XYZCT" SizeX="4" SizeY="3" SizeZ="1"
+          SizeC="1" SizeT="1"><TiffData/></Pixels></Image></OME>"#;
+
+    #[test]
+    fn images_have_sizes_units_and_the_pages_of_their_planes() {
+        let ome = Ome::parse(TWO).unwrap();
+        assert_eq!(ome.uuid, "urn:uuid:1");
+        let image = &ome.images[0];
+        assert_eq!((image.size, image.sizes), ([3, 4], [5, 2, 1]));
+        assert_eq!(image.order, [1, 0, 2]);
+        assert_eq!(image.spacing, [Some(1.0), Some(0.25), Some(0.25)]);
+        let [block] = image.blocks.as_slice() else { panic!("one") };
+        assert_eq!((block.page, block.first, block.count), (Some(3), [1, 0, 0], Some(2)));
+        assert_eq!(block.file, Some(("b.tif".into(), "urn:uuid:2".into())));
+        assert_eq!(ome.images[1].blocks, [Block::default()]);
+    }
+
+    #[test]
+    fn an_image_is_meant_by_number_name_or_id_and_of_several_one_must_be() {
+        let ome = Ome::parse(TWO).unwrap();
+        assert!(ome.image(None).unwrap_err().contains("--image: 0 'a', 1 'b'"));
+        for wanted in ["1", "b", "Image:1"] {
+            assert_eq!(ome.image(Some(wanted)).unwrap().name, "b");
+        }
+        assert!(ome.image(Some("c")).unwrap_err().contains("no image 'c'"));
+    }
+}
