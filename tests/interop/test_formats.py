@@ -9,6 +9,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import numcodecs
 import numpy as np
 import ome_zarr.io
 import ome_zarr.reader
@@ -199,3 +200,140 @@ def test_bigstreams_tutorial_opens_with_its_sum_and_voxel_size(tmp_path):
     assert int(read_with_ours(location, tmp_path).sum(dtype=np.uint64)) == 5262943917
     known = facts(location)
     assert np.allclose(known["spacing"], [1.68, 1.84, 1.84])
+
+
+# theirs, of other kinds
+
+
+def spaced(path, tmp_path):
+    return read_with_ours(path, tmp_path, "--spacing", "1,1,1")
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "bool", "float16"])
+def test_the_other_types_of_zarr_python_open_in_ours(tmp_path, dtype, version):
+    random = np.random.default_rng(3)
+    array = random.integers(-3, 100, SHAPE) if dtype != "bool" else random.integers(0, 2, SHAPE)
+    array = array.astype(dtype)
+    path = tmp_path / "theirs.zarr"
+    zarr.create_array(path, data=array, chunks=(16, 16, 16), zarr_format=version)
+    assert np.array_equal(spaced(path, tmp_path), array)
+
+
+@pytest.mark.parametrize(
+    "codec",
+    ["zstd", "zlib", "gzip", "bz2", "lzma", "lz4", "blosc", "crc32c", "crc32", "adler32", "fletcher32",
+     "shuffle"],
+)
+def test_codecs_of_numcodecs_open_in_ours(tmp_path, codec):
+    array = voxels("uint16")
+    name = f"numcodecs.{codec}"
+    configuration = {"elementsize": 2} if codec == "shuffle" else {}
+    written = zarr.registry.get_codec_class(name)(**configuration)
+    role = {"filters": None, "compressors": [written]}
+    path = tmp_path / "theirs.zarr"
+    zarr.create_array(path, data=array, chunks=(16, 16, 16), **role)
+    metadata = json.loads((path / "zarr.json").read_text())
+    assert metadata["codecs"][-1]["name"] == name
+    assert np.array_equal(spaced(path, tmp_path), array)
+
+
+@pytest.mark.parametrize(
+    "compressor",
+    ["Zlib", "GZip", "BZ2", "LZMA", "LZ4", "Zstd", "Blosc"],
+)
+def test_compressors_and_filters_of_zarr_2_open_in_ours(tmp_path, compressor):
+    array = voxels("uint16")
+    path = tmp_path / "theirs.zarr"
+    filters = [
+        numcodecs.Delta(dtype="<u2"), numcodecs.Shuffle(elementsize=2), numcodecs.Fletcher32(),
+    ]
+    zarr.create_array(
+        path, data=array, chunks=(16, 16, 16), zarr_format=2, filters=filters,
+        compressors=getattr(numcodecs, compressor)(),
+    )
+    assert np.array_equal(spaced(path, tmp_path), array)
+
+
+def test_scaled_and_rounded_values_of_numcodecs_open_in_ours(tmp_path):
+    array = np.round(voxels("float32") * 100) / 100
+    for name, filters in {
+        "scaled": [numcodecs.FixedScaleOffset(offset=0, scale=100, dtype="<f4", astype="<i4")],
+        "quantised": [numcodecs.Quantize(digits=2, dtype="<f4")],
+        "rounded": [numcodecs.BitRound(keepbits=12)],
+    }.items():
+        path = tmp_path / f"{name}.zarr"
+        zarr.create_array(
+            path, data=array, chunks=(16, 16, 16), zarr_format=2, filters=filters,
+            compressors=numcodecs.GZip(),
+        )
+        theirs = zarr.open_array(path, mode="r")[...]
+        assert np.allclose(spaced(path, tmp_path), theirs, rtol=1e-6), name
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_arrays_in_another_order_open_in_ours(tmp_path, version):
+    array = voxels("uint16")
+    path = tmp_path / "theirs.zarr"
+    more = {"order": "F"} if version == 2 else {
+        "filters": [zarr.codecs.TransposeCodec(order=(2, 0, 1))],
+    }
+    zarr.create_array(path, data=array, chunks=(7, 16, 9), zarr_format=version, **more)
+    assert np.array_equal(spaced(path, tmp_path), array)
+
+
+@pytest.mark.parametrize("endian", ["little", "big"])
+def test_shards_within_shards_of_tensorstore_open_in_ours(tmp_path, endian):
+    array = voxels("uint16")
+    path = tmp_path / "theirs.zarr"
+    bytes_codec = {"name": "bytes", "configuration": {"endian": endian}}
+    inner = {"name": "sharding_indexed", "configuration": {
+        "chunk_shape": [4, 8, 8], "codecs": [bytes_codec, {"name": "gzip"}],
+        "index_location": "start"}}
+    outer = {"name": "sharding_indexed", "configuration": {
+        "chunk_shape": [8, 16, 16], "codecs": [inner]}}
+    store = tensorstore.open(
+        {
+            "driver": "zarr3",
+            "kvstore": {"driver": "file", "path": str(path)},
+            "metadata": {
+                "shape": SHAPE, "data_type": "uint16", "codecs": [outer],
+                "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [16, 32, 32]}},
+            },
+        },
+        create=True,
+    ).result()
+    store.write(array).result()
+    assert np.array_equal(spaced(path, tmp_path), array)
+    assert facts(path, "--spacing", "1,1,1")["chunk"] == [4, 8, 8]
+
+
+@pytest.mark.parametrize("fill", [7, "NaN", "Infinity", "0x7fc00000"])
+def test_fill_values_of_zarr_python_are_those_of_ours(tmp_path, fill):
+    path = tmp_path / "theirs.zarr"
+    zarr.create_array(path, shape=SHAPE, dtype="float32", chunks=(16, 16, 16), fill_value=0.0)
+    metadata = json.loads((path / "zarr.json").read_text())
+    metadata["fill_value"] = fill
+    (path / "zarr.json").write_text(json.dumps(metadata))
+    theirs = zarr.open_array(path, mode="r")[...]
+    assert np.array_equal(spaced(path, tmp_path), theirs, equal_nan=True)
+
+
+def test_the_axes_units_and_resolution_of_tensorstores_n5_open_in_ours(tmp_path):
+    array = voxels("uint16")
+    path = tmp_path / "theirs.n5"
+    store = tensorstore.open(
+        {
+            "driver": "n5",
+            "kvstore": {"driver": "file", "path": str(path)},
+            "metadata": {
+                "dimensions": SHAPE[::-1], "blockSize": [16, 16, 16], "dataType": "uint16",
+                "compression": {"type": "gzip"}, "axes": ["x", "y", "z"],
+                "units": ["nm", "nm", "um"], "resolution": [250.0, 500.0, 2.0],
+            },
+        },
+        create=True,
+    ).result()
+    store.write(array.T).result()
+    assert np.array_equal(read_with_ours(path, tmp_path), array)
+    assert np.allclose(facts(path)["spacing"], SPACING)

@@ -128,6 +128,9 @@ pub fn pyramid(
     let chunk = layout.chunk.unwrap_or_else(|| levels::usual_chunk(&base));
     let steps = levels::steps(&base.grid(), chunk, options);
     let kept = usize::from(to.is_some() && options.with_original);
+    if steps.is_empty() && kept == 0 {
+        return nothing_to_do(location, to.map(|(to, _)| to), &base, chunk, options, ctx);
+    }
     if steps.len() + kept > 1 && matches!(format, Format::Tiff | Format::Npy) {
         return usage(format!(
             "{} holds one level, and {} are asked for; give --levels 1, or write Zarr",
@@ -171,6 +174,32 @@ pub fn pyramid(
         select = Select::default();
     }
     ctx.record("levels", steps.len());
+    Ok(())
+}
+
+/// Says why there is no level to make: exit 0 without an output must not look like one with it.
+fn nothing_to_do(
+    location: &str,
+    to: Option<&str>,
+    base: &Volume,
+    chunk: [usize; 3],
+    options: &Options,
+    ctx: &Context,
+) -> Result<(), Error> {
+    let shape = base.grid().shape;
+    let why = match options.levels {
+        Some(0) => "--levels 0 asks for none".to_owned(),
+        Some(_) => format!("its {shape:?} voxels cannot be downsampled"),
+        None => {
+            format!("its {shape:?} voxels fit into a chunk of {chunk:?}; give --levels to go on")
+        }
+    };
+    if let Some(only) = options.only {
+        return usage(format!("--level {only}: {location} has no level below it: {why}"));
+    }
+    let what = to.map_or(String::new(), |to| format!(", and {to} is not written"));
+    tracing::warn!("{location}: there is no level to make{what}: {why}");
+    ctx.record("levels", 0);
     Ok(())
 }
 

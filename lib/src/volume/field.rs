@@ -13,7 +13,7 @@ use super::output::{self, Each, Writer};
 use super::place::Place;
 use super::source::{self, Layout, Scratch, Source, View};
 use super::zarr::{self, ArraySpec, ZarrSource};
-use super::{Codec, Dtype, Error, Existing, calibration, store};
+use super::{Codec, Dtype, Error, Existing, conventions, store};
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Box3, FieldSource, Grid, Point, SourceError};
 
@@ -117,7 +117,7 @@ impl FieldFile {
         if !node.is_array || node.container == Container::N5 {
             return bad("is no Zarr array; a field (z, y, x, 3) of float32 is wanted".into());
         }
-        let known = calibration::from_attributes(&node);
+        let known = conventions::of(&node)?.calibration;
         let direction = node.attributes.get("direction").and_then(Value::as_str);
         let reach = node.attributes.get("reach").cloned();
         let found = direction.map(str::to_owned);

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{Error, store};
+use super::{Error, shorten, store};
+
+/// Bytes of a metadata file that are read: more than any list of blocks or images takes.
+const MOST: u64 = 64 << 20;
 
 /// The formats whose volumes are folders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,14 +38,17 @@ pub(super) const LOOKED_FOR: &str = "zarr.json, .zarray, .zgroup or attributes.j
 
 /// Reads a JSON object; `None` where there is no such file.
 pub(super) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, Error> {
-    let text = match fs::read(path) {
-        Err(error) if store::is_missing(&error) => return Ok(None),
-        other => other.map_err(|source| Error::io("read", path, source))?,
-    };
+    let Some(file) = store::SizedFile::open(path)? else { return Ok(None) };
+    if file.length() > MOST {
+        let message = format!("has {} bytes of metadata; {MOST} are read at most", file.length());
+        return Err(Error::format(path.display(), message));
+    }
+    let mut text = Vec::new();
+    file.read(0, file.length() as usize, &mut text)?;
     let bad = |what: String| Error::format(path.display(), format!("is no JSON object: {what}"));
     match serde_json::from_slice(&text) {
         Ok(Value::Object(object)) => Ok(Some(object)),
-        Ok(other) => Err(bad(format!("found {other}"))),
+        Ok(other) => Err(bad(format!("found {}", shorten(&other.to_string())))),
         Err(error) => Err(bad(error.to_string())),
     }
 }
@@ -55,7 +61,14 @@ impl Node {
             Ok(Some(Self { path, container, is_array, metadata, attributes }))
         };
         if let Some(mut metadata) = read_object(&path.join("zarr.json"))? {
-            let is_array = metadata.get("node_type").and_then(Value::as_str) == Some("array");
+            let is_array = match metadata.get("node_type").and_then(Value::as_str) {
+                Some("array") => true,
+                Some("group") => false,
+                _ => {
+                    let message = "has a zarr.json whose node_type is neither array nor group";
+                    return Err(Error::format(path.display(), message));
+                }
+            };
             let attributes = match metadata.remove("attributes") {
                 Some(Value::Object(attributes)) => attributes,
                 _ => Map::new(),
@@ -75,17 +88,21 @@ impl Node {
         Ok(None)
     }
 
-    /// The nearest folder above, with how this one is called from there, as far as the container
-    /// reaches; a folder without metadata may lie between.
-    pub(super) fn parents(&self) -> impl Iterator<Item = (Self, String)> {
-        let own = self.path.clone();
-        let container = self.container;
-        let above: Vec<PathBuf> = own.ancestors().skip(1).take(6).map(Path::to_owned).collect();
-        above.into_iter().filter_map(move |path| {
-            let relative = own.strip_prefix(&path).ok()?.to_str()?.to_owned();
-            let node = Self::read(&path).ok()??;
-            (node.container == container && !node.is_array).then_some((node, relative))
-        })
+    /// The groups above, the nearest first, each with the path from there; a folder without
+    /// metadata may lie between.
+    ///
+    /// # Errors
+    /// [`Error`]: metadata that are there and cannot be read.
+    pub(super) fn parents(&self) -> Result<Vec<(Self, String)>, Error> {
+        let mut parents = Vec::new();
+        for path in self.path.ancestors().skip(1).take(6) {
+            let relative = self.path.strip_prefix(path).ok().and_then(Path::to_str);
+            let (Some(relative), Some(node)) = (relative, Self::read(path)?) else { continue };
+            if node.container == self.container && !node.is_array {
+                parents.push((node, relative.to_owned()));
+            }
+        }
+        Ok(parents)
     }
 
     /// Changes the attributes on disk, whole or not at all.
@@ -130,24 +147,33 @@ pub(super) fn write_object(path: &Path, object: Map<String, Value>) -> Result<()
 }
 
 /// The arrays below `folder`, as paths from there, in natural order.
-pub(super) fn arrays_below(folder: &Path) -> Vec<String> {
-    fn visit(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<String>) {
-        let Ok(entries) = fs::read_dir(folder) else { return };
+///
+/// # Errors
+/// [`Error`]: metadata that are there and cannot be read.
+pub(super) fn arrays_below(folder: &Path) -> Result<Vec<String>, Error> {
+    fn visit(
+        folder: &Path,
+        prefix: &str,
+        depth: usize,
+        found: &mut Vec<String>,
+    ) -> Result<(), Error> {
+        let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with('.') || !entry.path().is_dir() || found.len() >= 100 {
                 continue;
             }
             let path = format!("{prefix}{name}");
-            match Node::read(&entry.path()) {
-                Ok(Some(node)) if node.is_array => found.push(path),
-                _ if depth > 0 => visit(&entry.path(), &format!("{path}/"), depth - 1, found),
+            match Node::read(&entry.path())? {
+                Some(node) if node.is_array => found.push(path),
+                _ if depth > 0 => visit(&entry.path(), &format!("{path}/"), depth - 1, found)?,
                 _ => {}
             }
         }
+        Ok(())
     }
     let mut found = Vec::new();
-    visit(folder, "", 3, &mut found);
+    visit(folder, "", 3, &mut found)?;
     found.sort_by(|a, b| natord::compare(a, b));
-    found
+    Ok(found)
 }

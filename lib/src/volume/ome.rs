@@ -6,6 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::calibration::{Calibration, micrometers};
+use super::shorten;
 use crate::geom::Grid;
 
 /// One dimension of an image.
@@ -114,9 +115,10 @@ impl Level {
                 numbers.into_iter().flatten().filter_map(Value::as_f64).collect();
             if numbers.len() != rank {
                 return Err(format!(
-                    "dataset '{}' has a transformation of type '{kind}' that is not a list of \
-                     {rank} numbers, one per axis",
-                    self.path
+                    "dataset '{}' has a transformation of type '{}' that is not a list of {rank} \
+                     numbers, one per axis",
+                    shorten(&self.path),
+                    shorten(kind)
                 ));
             }
             if self.translation.is_empty() {
@@ -139,9 +141,10 @@ impl Level {
                 }
                 _ => {
                     return Err(format!(
-                        "dataset '{}' has a transformation of type '{kind}'; scale and translation \
-                         are understood",
-                        self.path
+                        "dataset '{}' has a transformation of type '{}'; scale and translation are \
+                         understood",
+                        shorten(&self.path),
+                        shorten(kind)
                     ));
                 }
             }
@@ -166,7 +169,8 @@ impl Image {
             };
             let Some(um) = micrometers(unit) else {
                 return Calibration::unknown(format!(
-                    "its axis {name} has the unit '{unit}', which is no length"
+                    "its axis {name} has the unit '{}', which is no length",
+                    shorten(unit)
                 ));
             };
             spacing[a] = level.scale[d] * um;

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::calibration::{self, Calibration};
+use super::calibration::Calibration;
 use super::n5::N5Array;
 use super::node::{self, Container, LOOKED_FOR, Node};
 use super::ome::{self, Image};
 use super::source::Source;
 use super::zarr::ZarrSource;
-use super::{Error, Format, npy, stack, store, tiff};
+use super::{Error, Format, conventions, npy, shorten, stack, store, tiff};
 
 /// An array, before z, y and x are picked out of its dimensions.
 pub(super) struct Found {
@@ -28,6 +28,8 @@ pub(super) struct Found {
     pub(super) format: Format,
     /// The attributes of the array, where it has any.
     pub(super) attributes: serde_json::Map<String, Value>,
+    /// What was assumed or ignored when its metadata were read.
+    pub(super) notes: Vec<String>,
 }
 
 /// Finds and opens what is at a location.
@@ -63,14 +65,26 @@ fn near(path: &Path) -> String {
         return "look at the path".into();
     };
     let arrays = match Node::read(parent) {
-        Ok(Some(_)) => node::arrays_below(parent),
+        // the path that is missing is the news, not what else is wrong there
+        Ok(Some(_)) => node::arrays_below(parent).unwrap_or_default(),
         _ => Vec::new(),
     };
     if arrays.is_empty() {
         let shown = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         format!("the folder {} is there, look at the rest of the path", shown.display())
     } else {
-        format!("{} holds {}", parent.display(), arrays.join(", "))
+        format!("{} holds {}", parent.display(), some_of(&arrays))
+    }
+}
+
+/// The first of many names, so that a message has an end.
+fn some_of(names: &[String]) -> String {
+    const SHOWN: usize = 12;
+    let more = names.len().saturating_sub(SHOWN);
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(String::as_str).collect();
+    match more {
+        0 => shown.join(", "),
+        _ => format!("{} and {more} more", shown.join(", ")),
     }
 }
 
@@ -84,6 +98,7 @@ fn stack_of(location: &str, files: Vec<PathBuf>) -> Result<Found, Error> {
         path,
         format: Format::Tiff,
         attributes: serde_json::Map::new(),
+        notes: Vec::new(),
     })
 }
 
@@ -101,7 +116,7 @@ fn file(location: &str, path: &Path, image: Option<&str>) -> Result<Found, Error
     let (source, names, calibration, format): (Box<dyn Source>, _, _, _) =
         if start.starts_with(npy::MAGIC) {
             let (file, reversed, calibration) = npy::open(location, path)?;
-            let mut names = default_names(file.layout.shape.len());
+            let mut names = conventions::default_names(file.layout.shape.len());
             if reversed {
                 names.reverse();
             }
@@ -123,6 +138,7 @@ fn file(location: &str, path: &Path, image: Option<&str>) -> Result<Found, Error
         path: path.to_owned(),
         format,
         attributes: serde_json::Map::new(),
+        notes: Vec::new(),
     })
 }
 
@@ -133,10 +149,12 @@ fn refuse_several(location: &str, path: &Path, images: &[Image]) -> Result<(), E
     }
     let names: Vec<String> = images
         .iter()
-        .filter_map(|image| Some(format!("{}/{}", path.display(), image.levels.first()?.path)))
+        .filter_map(|image| {
+            Some(format!("{}/{}", path.display(), shorten(&image.levels.first()?.path)))
+        })
         .collect();
     let message =
-        format!("is a group of {} images; name one of them: {}", images.len(), names.join(", "));
+        format!("is a group of {} images; name one of them: {}", images.len(), some_of(&names));
     Err(Error::format(location, message))
 }
 
@@ -153,13 +171,13 @@ fn folder(location: &str, path: &Path) -> Result<Found, Error> {
             return match Node::read(&below)? {
                 Some(node) if node.is_array => array(location, node),
                 _ => {
-                    let what = format!("its level '{}' is not there", level.path);
+                    let what = format!("its level '{}' is not there", shorten(&level.path));
                     Err(Error::missing(location, what))
                 }
             };
         }
     }
-    let arrays = node::arrays_below(path);
+    let arrays = node::arrays_below(path)?;
     // the finest level of an N5 image, and the only array of a group, are meant by their group
     let meant = match arrays.as_slice() {
         [only] => Some(only),
@@ -183,15 +201,10 @@ fn folder(location: &str, path: &Path) -> Result<Found, Error> {
         };
         return Err(Error::format(location, message));
     }
-    let message = format!(
-        "is a group of {} arrays; name one of them: {}",
-        arrays.len(),
-        arrays
-            .iter()
-            .map(|name| format!("{}/{name}", path.display()))
-            .collect::<Vec<_>>()
-            .join(", ")
-    );
+    let names: Vec<String> =
+        arrays.iter().map(|name| format!("{}/{name}", path.display())).collect();
+    let message =
+        format!("is a group of {} arrays; name one of them: {}", arrays.len(), some_of(&names));
     Err(Error::format(location, message))
 }
 
@@ -205,7 +218,7 @@ pub(super) fn images(location: &str, node: &Node) -> Result<Vec<Image>, Error> {
 
 /// The image above an array that lists it, with the array's level there.
 pub(super) fn image_of(location: &str, node: &Node) -> Result<Option<(Node, Image, usize)>, Error> {
-    for (parent, relative) in node.parents() {
+    for (parent, relative) in node.parents()? {
         for image in images(location, &parent)? {
             let level = image.levels.iter().position(|level| level.path == relative);
             if let Some(level) = level {
@@ -227,8 +240,13 @@ fn array(location: &str, node: Node) -> Result<Found, Error> {
         Container::Zarr2 => (Box::new(ZarrSource::open(location, node.clone())?), Format::Zarr2),
     };
     let rank = source.layout().shape.len();
-    let mut names = named(&node, rank).unwrap_or_else(|| default_names(rank));
-    let mut known = calibration::from_attributes(&node);
+    let said = conventions::of(&node)?;
+    let mut notes = source.notes();
+    let mut names = said.names.unwrap_or_else(|| conventions::default_names(rank));
+    let mut known = said.calibration;
+    if image.is_none() {
+        notes.extend(said.notes);
+    }
     if let Some((_, image, level)) = image {
         if image.axes.len() != rank {
             let message = format!(
@@ -250,26 +268,6 @@ fn array(location: &str, node: Node) -> Result<Found, Error> {
         path: node.path.clone(),
         format,
         attributes: node.attributes,
+        notes,
     })
-}
-
-/// The names of the dimensions, where the array itself has them.
-fn named(node: &Node, rank: usize) -> Option<Vec<String>> {
-    let list = node
-        .metadata
-        .get("dimension_names")
-        .or_else(|| node.attributes.get("_ARRAY_DIMENSIONS"))
-        .or_else(|| node.attributes.get("axes"))?;
-    let names: Option<Vec<String>> =
-        list.as_array()?.iter().map(|name| Some(name.as_str()?.to_lowercase())).collect();
-    names.filter(|names| names.len() == rank && names.iter().any(|name| name == "x"))
-}
-
-/// The names that dimensions have where nobody says: the last three are z, y, x.
-fn default_names(rank: usize) -> Vec<String> {
-    let all = ["t", "c", "z", "y", "x"];
-    let known = all.len().min(rank);
-    let mut names: Vec<String> = (0..rank - known).map(|d| format!("dimension {d}")).collect();
-    names.extend(all[all.len() - known..].iter().map(|name| (*name).to_owned()));
-    names
 }

@@ -9,7 +9,7 @@ use super::node::{self, Container, Node};
 use super::place::{self, Place};
 use super::planes::PlaneFile;
 use super::zarr::{self, ArraySpec, ZarrSink};
-use super::{Dtype, Error, Existing, Format, Spec, Voxel, calibration, open, store};
+use super::{Dtype, Error, Existing, Format, Spec, Voxel, conventions, open, store};
 use crate::geom::{Box3, Grid};
 
 /// A volume open for writing. Chunks are written whole, each under a temporary name that is then
@@ -292,7 +292,7 @@ pub(super) fn resume(
     }
     let known = match open::image_of(location, &node)? {
         Some((_, image, level)) => image.calibration(level),
-        None => calibration::from_attributes(&node),
+        None => conventions::of(&node)?.calibration,
     };
     for (name, found, wanted) in
         [("voxel size", known.spacing, grid.spacing), ("origin", known.origin, grid.origin)]

@@ -256,7 +256,7 @@ fn check_removal(location: &str, node: &Node) -> Result<(), Error> {
     if node.is_array {
         return Ok(());
     }
-    let arrays = node::arrays_below(&node.path);
+    let arrays = node::arrays_below(&node.path)?;
     let images = ome::images(&node.attributes).unwrap_or_default();
     let count = images.len();
     // several images are more than what the location names

@@ -33,7 +33,7 @@ pub fn levels(location: &str) -> Result<Vec<Level>, Error> {
         let (Some(parent), true) = (node.path.parent(), ome::is_level_name(name)) else {
             return only();
         };
-        let names = node::arrays_below(parent);
+        let names = node::arrays_below(parent)?;
         let names: Vec<_> = names.into_iter().filter(|name| ome::is_level_name(name)).collect();
         (parent.to_owned(), names)
     } else {

@@ -27,6 +27,7 @@ pub struct Volume {
     attributes: Map<String, Value>,
     /// The fingerprint of its content, once it was taken.
     content: OnceLock<String>,
+    notes: Vec<String>,
 }
 
 impl std::fmt::Debug for Volume {
@@ -64,6 +65,9 @@ impl Volume {
             // strips of a few rows are read alike, whatever their number
             chunk[1] = shape[1];
         }
+        for note in &found.notes {
+            tracing::warn!("{location}: {note}");
+        }
         let (spacing, spacing_from) = spacing(location, &found, select)?;
         let has_spacing = spacing.is_some();
         let spacing = spacing.unwrap_or([1.0; 3]);
@@ -91,6 +95,7 @@ impl Volume {
             format: found.format,
             attributes: found.attributes,
             content: OnceLock::new(),
+            notes: found.notes,
             source: found.source,
         })
     }
@@ -160,6 +165,7 @@ impl Volume {
             .into_iter()
             .flatten()
             .filter_map(Value::as_str)
+            .map(|name| name.strip_prefix("numcodecs.").unwrap_or(name))
             .filter(|name| !["bytes", "crc32c", "sharding_indexed"].contains(name))
             .collect();
         match names.as_slice() {
@@ -212,6 +218,9 @@ impl Volume {
         facts.insert("origin".into(), json!(self.grid.origin));
         facts.insert("unit".into(), "micrometer".into());
         facts.insert("spacing_from".into(), self.spacing_from.clone().into());
+        if !self.notes.is_empty() {
+            facts.insert("notes".into(), json!(self.notes));
+        }
         facts.insert("stored_bytes".into(), stored_bytes(&self.path).into());
         let levels = super::levels(&self.location).unwrap_or_default();
         let levels: Vec<Value> = levels

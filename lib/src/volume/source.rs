@@ -58,6 +58,11 @@ pub(super) trait Source: Send + Sync {
     /// The files that hold it, for its fingerprint.
     fn stored(&self) -> Stored<'_>;
 
+    /// What of its metadata is ignored, and may be.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What `inspect` shows of the format.
     fn describe(&self) -> serde_json::Map<String, serde_json::Value>;
 }

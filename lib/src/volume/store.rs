@@ -5,7 +5,7 @@
 //! told from what is being written now.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -172,21 +172,45 @@ pub(super) fn sweep(folder: &Path) {
     }
 }
 
-/// Reads a file into `buffer`; `false` where there is none.
-pub(super) fn read_file(path: &Path, buffer: &mut Vec<u8>) -> Result<bool, Error> {
-    let mut read = || -> io::Result<bool> {
-        let mut file = match File::open(path) {
-            Err(error) if is_missing(&error) => return Ok(false),
-            other => other?,
+/// A file open for reading, with the length that it had when it was opened.
+pub(super) struct SizedFile {
+    path: PathBuf,
+    file: File,
+    length: u64,
+}
+
+impl SizedFile {
+    /// Opens a file; `None` where there is none.
+    pub(super) fn open(path: &Path) -> Result<Option<Self>, Error> {
+        let open = || -> io::Result<Option<Self>> {
+            let file = match File::open(path) {
+                Err(error) if is_missing(&error) => return Ok(None),
+                other => other?,
+            };
+            let length = file.metadata()?.len();
+            Ok(Some(Self { path: path.to_owned(), file, length }))
         };
-        let size = file.metadata()?.len() as usize;
+        waiting(open).map_err(|source| Error::io("read", path, source))
+    }
+
+    /// Its bytes.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Reads `length` bytes from `start` on into `buffer`, in place of what is there. The caller has
+    /// compared them with [`SizedFile::length`].
+    pub(super) fn read(
+        &self,
+        start: u64,
+        length: usize,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         // most chunks are as long as the one before: nothing to clear, nothing to allocate
-        buffer.resize(size, 0);
-        file.read_exact(buffer)?;
-        file.read_to_end(buffer)?;
-        Ok(true)
-    };
-    waiting(&mut read).map_err(|source| Error::io("read", path, source))
+        buffer.resize(length, 0);
+        let read = waiting(|| self.file.read_exact_at(buffer, start));
+        read.map_err(|source| Error::io("read", &self.path, source))
+    }
 }
 
 /// Whether a path leads nowhere: an absent file, or a file where a folder would have to be.

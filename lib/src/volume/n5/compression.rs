@@ -1,13 +1,13 @@
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 
 use serde_json::{Map, Value, json};
 use zarrs::array::codec::{
     BloscCompressionLevel, BloscCompressor, BloscShuffleMode, blosc_compress_bytes,
-    blosc_decompress_bytes, blosc_validate,
 };
 
 use super::lz4;
-use crate::volume::{Codec, Error};
+use crate::volume::codecs::{Size, Stream};
+use crate::volume::{Codec, Error, shorten};
 
 /// How blocks are compressed: the `compression` object of the attributes.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,6 +73,7 @@ impl Compression {
                 shuffle: number("shuffle").filter(|s| (0..=2).contains(s)).unwrap_or(0) as u8,
             },
             other => {
+                let other = shorten(other);
                 let message = format!(
                     "is compressed with '{other}'; raw, gzip, bzip2, lz4, xz, zstd and blosc can be \
                      read"
@@ -106,41 +107,39 @@ impl Compression {
         }
     }
 
-    /// Decodes a payload into `out`, which it must fill to the last byte.
-    pub(super) fn decode(&self, payload: &[u8], out: &mut [u8]) -> Result<(), String> {
-        let decoded = match self {
+    /// Decodes a payload, which must come to so many bytes, into `out`.
+    pub(super) fn decode(
+        &self,
+        payload: &[u8],
+        size: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        let size = Size::Exactly(size);
+        let stream = match self {
             Self::Raw => {
-                let Some(bytes) = payload.get(..out.len()) else {
-                    return Err(format!("it holds {} of {} bytes", payload.len(), out.len()));
-                };
-                out.copy_from_slice(bytes);
-                Ok(())
+                size.check(payload.len())?;
+                out.clear();
+                out.extend_from_slice(payload);
+                return Ok(());
             }
-            Self::Gzip { zlib: false, .. } => {
-                fill(flate2::bufread::MultiGzDecoder::new(payload), out)
-            }
-            Self::Gzip { zlib: true, .. } => fill(flate2::bufread::ZlibDecoder::new(payload), out),
-            Self::Bzip2 { .. } => fill(bzip2::bufread::MultiBzDecoder::new(payload), out),
-            Self::Xz { .. } => fill(xz2::bufread::XzDecoder::new_multi_decoder(payload), out),
-            Self::Lz4 { .. } => return lz4::decode(payload, out),
-            Self::Zstd { .. } => {
-                let size = zstd::bulk::decompress_to_buffer(payload, out);
-                size.and_then(|size| (size == out.len()).then_some(()).ok_or_else(short))
-            }
-            Self::Blosc { .. } => {
-                if blosc_validate(payload) != Some(out.len()) {
-                    return Err("it is no blosc buffer of its header's size".into());
-                }
-                let bytes = blosc_decompress_bytes(payload, out.len(), 1);
-                let bytes = bytes.map_err(|error| error.to_string())?;
-                if bytes.len() != out.len() {
-                    return Err(short().to_string());
-                }
-                out.copy_from_slice(&bytes);
-                Ok(())
-            }
+            Self::Lz4 { .. } => return lz4::decode(payload, size.most(), out),
+            Self::Gzip { zlib: false, .. } => Stream::Gzip,
+            Self::Gzip { zlib: true, .. } => Stream::Zlib,
+            Self::Bzip2 { .. } => Stream::Bzip2,
+            Self::Xz { .. } => Stream::Xz,
+            Self::Zstd { .. } => Stream::Zstd,
+            Self::Blosc { .. } => Stream::Blosc,
         };
-        decoded.map_err(|error| error.to_string())
+        stream.decode(payload, size, out)
+    }
+
+    /// The bytes that the payload of so many may have.
+    pub(super) fn encoded(&self, size: usize) -> usize {
+        match self {
+            Self::Raw => size,
+            // no compression makes more than this of what cannot be compressed
+            _ => size.saturating_add(size / 4).saturating_add(1 << 16),
+        }
     }
 
     /// Appends the payload of `bytes`, elements of `size` bytes.
@@ -193,20 +192,4 @@ impl Compression {
 
 fn blosc_compressor(name: &str) -> Option<BloscCompressor> {
     serde_json::from_value(name.into()).ok()
-}
-
-fn short() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "it ends early")
-}
-
-/// Fills `out` from a decoder and reads on to its end, where the checksum is.
-fn fill(mut decoder: impl Read, out: &mut [u8]) -> io::Result<()> {
-    decoder.read_exact(out)?;
-    if decoder.read(&mut [0])? != 0 {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "it is longer than its header says",
-        ));
-    }
-    Ok(())
 }

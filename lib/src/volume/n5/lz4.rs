@@ -12,12 +12,29 @@ const SEED: u32 = 0x9747_b28c;
 const RAW: u8 = 0x10;
 const COMPRESSED: u8 = 0x20;
 
-/// Decodes a payload into `out`, which it must fill.
-pub(super) fn decode(payload: &[u8], out: &mut [u8]) -> Result<(), String> {
+/// How many bytes LZ4 makes of one at most.
+const RATIO: usize = 255;
+
+/// Decodes a payload, which must come to `size` bytes, into `out`.
+pub(super) fn decode(payload: &[u8], size: usize, out: &mut Vec<u8>) -> Result<(), String> {
+    if size / RATIO > payload.len() {
+        return Err(format!("its {} bytes cannot decode to the {size} wanted", payload.len()));
+    }
+    out.resize(size, 0);
     if payload.starts_with(&FRAME) {
         let mut decoder = lz4_flex::frame::FrameDecoder::new(payload);
-        return decoder.read_exact(out).map_err(|error| error.to_string());
+        decoder.read_exact(out).map_err(|error| error.to_string())?;
+        return match decoder.read(&mut [0]) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err("it is longer than its header says".into()),
+            Err(error) => Err(error.to_string()),
+        };
     }
+    blocks(payload, out)
+}
+
+/// The blocks of lz4-java.
+fn blocks(payload: &[u8], out: &mut [u8]) -> Result<(), String> {
     let mut rest = payload;
     let mut filled = 0;
     while filled < out.len() {
@@ -137,10 +154,10 @@ mod tests {
         let bytes: Vec<u8> = (0..200_000u32).map(|i| (i / 7 % 251) as u8).collect();
         let mut packed = Vec::new();
         encode(&bytes, 65_536, &mut packed);
-        let mut out = vec![0; bytes.len()];
-        decode(&packed, &mut out).unwrap();
+        let mut out = Vec::new();
+        decode(&packed, bytes.len(), &mut out).unwrap();
         assert_eq!(out, bytes);
         packed[17] ^= 1;
-        assert!(decode(&packed, &mut out).unwrap_err().contains("checksum"));
+        assert!(decode(&packed, bytes.len(), &mut out).unwrap_err().contains("checksum"));
     }
 }

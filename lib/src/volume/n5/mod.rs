@@ -22,8 +22,7 @@ use super::content::Stored;
 use super::dtype::ByteOrder;
 use super::node::Node;
 use super::source::{Layout, Scratch, Source};
-use super::store;
-use super::{Dtype, Error, Spec};
+use super::{Dtype, Error, Spec, conventions, extent, look, store};
 use crate::geom::Grid;
 
 /// An N5 array, for reading and for writing.
@@ -42,7 +41,6 @@ impl N5Array {
             let list = node.metadata.get(name).and_then(Value::as_array);
             let sizes = list.and_then(|list| list.iter().map(Value::as_u64).collect());
             let sizes: Option<Vec<u64>> = sizes;
-            let sizes = sizes.filter(|sizes| !sizes.is_empty() && !sizes.contains(&0));
             let mut sizes = sizes.ok_or_else(|| {
                 let message = format!("its attributes.json has no list of sizes '{name}'");
                 Error::format(location, message)
@@ -51,14 +49,12 @@ impl N5Array {
             Ok(sizes)
         };
         let (shape, block) = (sizes("dimensions")?, sizes("blockSize")?);
-        if shape.len() != block.len() {
-            let message = "its 'dimensions' and 'blockSize' differ in length";
-            return Err(Error::format(location, message));
-        }
         let name = node.metadata.get("dataType").unwrap_or(&Value::Null);
         let dtype = name.as_str().and_then(Dtype::from_name);
         let dtype = dtype.ok_or_else(|| Error::dtype(location, name))?;
+        extent::check(location, &shape, &block, dtype.size(), true)?;
         let compression = Compression::from_attributes(location, &node.metadata)?;
+        refuse_elsewhere(location, &node.path, shape.len())?;
         let layout = Layout { shape, block, dtype, fill: vec![0; dtype.size()] };
         Ok(Self {
             location: location.to_owned(),
@@ -116,19 +112,20 @@ impl Source for N5Array {
         scratch: &mut Scratch,
     ) -> Result<Option<Block>, Error> {
         let path = self.file(index);
-        if !store::read_file(&path, &mut scratch.file)? {
-            return Ok(None);
-        }
+        let Some(file) = store::SizedFile::open(&path)? else { return Ok(None) };
         let damaged = |message: String| Error::damaged(&self.location, index, &path, message);
-        let (extent, payload) = header(&scratch.file, self.layout.shape.len()).map_err(damaged)?;
-        let elements: u64 = extent.iter().product();
-        // a header that lies about its size must not cost memory
-        if extent.iter().zip(&self.layout.block).any(|(extent, block)| extent > block) {
-            let message = format!("its header says {extent:?}, more than {:?}", self.layout.block);
-            return Err(damaged(message));
+        let rank = self.layout.shape.len();
+        let size = self.layout.dtype.size();
+        let bytes = |sizes: &[u64]| sizes.iter().product::<u64>() as usize * size;
+        let most = (self.compression.encoded(bytes(&self.layout.block)) + 8 + 4 * rank) as u64;
+        if file.length() > most {
+            let found = file.length();
+            return Err(damaged(format!("it has {found} bytes, a block has {most} at most")));
         }
-        scratch.data.resize(elements as usize * self.layout.dtype.size(), 0);
-        self.compression.decode(payload, &mut scratch.data).map_err(damaged)?;
+        file.read(0, file.length() as usize, &mut scratch.file)?;
+        let (extent, payload) = header(&scratch.file, &self.layout.block).map_err(damaged)?;
+        let decoded = self.compression.decode(payload, bytes(&extent), &mut scratch.data);
+        decoded.map_err(damaged)?;
         Ok(Some(Block::whole(&extent, ByteOrder::Big)))
     }
 
@@ -143,10 +140,28 @@ impl Source for N5Array {
     }
 }
 
+/// Refuses an array whose blocks are not where N5 has them, while files are that look like blocks.
+fn refuse_elsewhere(location: &str, folder: &Path, rank: usize) -> Result<(), Error> {
+    if look::nested(folder, rank) {
+        return Ok(());
+    }
+    match look::other(folder) {
+        None => Ok(()),
+        Some(found) => {
+            let message = format!(
+                "has no block in folders of {rank} numbers, where N5 has them, and {found} in their \
+                 place"
+            );
+            Err(Error::format(location, message))
+        }
+    }
+}
+
 /// The block's size, slowest dimension first, and what follows the header.
 ///
 /// Mode 0 is the default; mode 1 adds the number of elements; mode 2 is a serialised Java object.
-fn header(file: &[u8], rank: usize) -> Result<(Vec<u64>, &[u8]), String> {
+fn header<'a>(file: &'a [u8], block: &[u64]) -> Result<(Vec<u64>, &'a [u8]), String> {
+    let rank = block.len();
     let short = || "it ends within its header".to_owned();
     let (start, rest) = file.split_first_chunk::<4>().ok_or_else(short)?;
     let mode = u16::from_be_bytes([start[0], start[1]]);
@@ -160,6 +175,10 @@ fn header(file: &[u8], rank: usize) -> Result<(Vec<u64>, &[u8]), String> {
     let (sizes, rest) = rest.split_at_checked(4 * rank).ok_or_else(short)?;
     let (sizes, _) = sizes.as_chunks::<4>();
     let extent: Vec<u64> = sizes.iter().rev().map(|s| u64::from(u32::from_be_bytes(*s))).collect();
+    // a header that lies about its size must not cost memory
+    if extent.iter().zip(block).any(|(extent, block)| extent > block || *extent == 0) {
+        return Err(format!("its header says {extent:?}, and a block is {block:?}"));
+    }
     if mode == 0 {
         return Ok((extent, rest));
     }
@@ -212,7 +231,7 @@ pub(super) fn factors(array: &Path, grid: &Grid) -> Result<[f64; 3], Error> {
         return Ok([1.0; 3]);
     };
     let known = match Node::read(&finest)? {
-        Some(node) if node.is_array => super::calibration::from_attributes(&node).spacing,
+        Some(node) if node.is_array => conventions::of(&node)?.calibration.spacing,
         _ => None,
     };
     let is_level =

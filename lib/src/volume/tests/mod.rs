@@ -1,11 +1,13 @@
 //! Volumes written and read back, and what must not go wrong on the way.
 
 mod faults;
+mod foreign;
 mod formats;
 mod images;
 mod metadata;
 mod outputs;
 mod round_trips;
+mod slices;
 
 use super::*;
 use crate::geom::Box3;

@@ -1,33 +1,44 @@
-//! Zarr arrays, versions 3 and 2, through `zarrs`; axes and voxel sizes from their metadata.
+//! Zarr arrays, versions 3 and 2: read by our own decoders, whose memory is bounded, and written
+//! through `zarrs`, which also judges what we read in our tests.
 
+mod chain;
+mod codecs3;
+mod fill;
+mod header;
+mod keys;
 mod metadata;
 mod read;
+mod shard;
 mod write;
 
 pub(super) use metadata::{ArraySpec, metadata};
 pub(super) use read::{ZarrSource, dtype};
 pub(super) use write::ZarrSink;
 
-use std::io;
-use std::path::Path;
+use std::ops::Range;
 use std::sync::Arc;
 
 use zarrs::array::codec::api::CodecOptions;
-use zarrs::array::{Array, ArrayError, ArrayMetadata};
-use zarrs::storage::StorageError;
+use zarrs::array::{Array, ArrayMetadata};
 
 use super::Error;
+use super::block::c_strides;
+use super::dtype::{ByteOrder, convert};
 use super::node::{Container, Node};
+use super::source::{Scratch, Source};
 use super::store::Folder;
+
+/// Elements of an array that is read at once.
+const SMALL: u64 = 1 << 27;
 
 /// Our own loop is the parallel one.
 fn options() -> CodecOptions {
     CodecOptions::default().with_concurrent_target(1)
 }
 
-/// The array that `zarrs` makes of a node's metadata.
+/// The array that `zarrs` makes of a node's metadata, for writing.
 fn array(location: &str, node: &Node) -> Result<Array<Folder>, Error> {
-    let bad = |what: String| Error::format(location, format!("cannot be read as Zarr: {what}"));
+    let bad = |what: String| Error::format(location, format!("cannot be written as Zarr: {what}"));
     let value = serde_json::Value::Object(node.metadata.clone());
     let metadata = match node.container {
         Container::Zarr2 => serde_json::from_value(value).map(ArrayMetadata::V2),
@@ -38,32 +49,59 @@ fn array(location: &str, node: &Node) -> Result<Array<Folder>, Error> {
     Array::new_with_metadata(store, "/", metadata).map_err(|error| bad(error.to_string()))
 }
 
-/// The file system's part in an error, where it has one.
-fn refusal(error: &ArrayError) -> Option<io::Error> {
-    use zarrs::array::codec::api::CodecError;
-    let (ArrayError::StorageError(StorageError::IOError(io))
-    | ArrayError::CodecError(
-        CodecError::IOError(io) | CodecError::StorageError(StorageError::IOError(io)),
-    )) = error
-    else {
-        return None;
-    };
-    // decoders report damaged data as I/O errors of their own making: those have no number
-    io.raw_os_error().map(io::Error::from_raw_os_error)
-}
-
-/// An error for a chunk: the file system's, or damage.
-fn chunk_error(location: &str, index: &[u64], file: &Path, error: &ArrayError) -> Error {
-    match refusal(error) {
-        Some(source) => Error::io("read", file, source),
-        None => Error::damaged(location, index, file, error.to_string()),
-    }
-}
-
-/// Reads a whole array of doubles, with its shape.
+/// Reads a whole array of numbers as doubles, C order, with its shape.
 pub(super) fn read_all(location: &str, node: &Node) -> Result<(Vec<u64>, Vec<f64>), Error> {
-    let array = array(location, node)?;
-    let data = array.retrieve_array_subset_opt(&array.subset_all(), &options());
-    let data = data.map_err(|error| chunk_error(location, &[0], &node.path, &error))?;
-    Ok((array.shape().to_vec(), data))
+    let source = ZarrSource::open(location, node.clone())?;
+    let layout = source.layout();
+    let count: u64 = layout.shape.iter().product();
+    if count > SMALL {
+        let message = format!("has {count} elements; up to {SMALL} are read at once");
+        return Err(Error::format(location, message));
+    }
+    let mut fill = [0.0];
+    convert(&layout.fill, 1, layout.dtype, ByteOrder::Little, &mut fill);
+    let mut data = vec![fill[0]; count as usize];
+    let strides = c_strides(&layout.shape);
+    let counts: Vec<u64> =
+        layout.shape.iter().zip(&layout.block).map(|(n, b)| n.div_ceil(*b)).collect();
+    let mut scratch = Scratch::default();
+    let mut failed = Ok(());
+    chain::each_row(&counts, |first, along| {
+        let mut index = first.to_vec();
+        for last in 0..along as u64 {
+            index[first.len() - 1] = last;
+            if failed.is_ok() {
+                failed = read_block(&source, &index, &strides, &mut scratch, &mut data);
+            }
+        }
+    });
+    failed?;
+    Ok((layout.shape.clone(), data))
+}
+
+/// Copies what a block has of the array to its place.
+fn read_block(
+    source: &ZarrSource,
+    index: &[u64],
+    strides: &[usize],
+    scratch: &mut Scratch,
+    data: &mut [f64],
+) -> Result<(), Error> {
+    let layout = source.layout();
+    let start: Vec<u64> = index.iter().zip(&layout.block).map(|(i, n)| i * n).collect();
+    let extent: Vec<u64> =
+        (0..start.len()).map(|d| layout.block[d].min(layout.shape[d] - start[d])).collect();
+    let wanted: Vec<Range<u64>> = extent.iter().map(|n| 0..*n).collect();
+    let Some(block) = source.load(index, &wanted, scratch)? else { return Ok(()) };
+    let size = layout.dtype.size();
+    chain::each_row(&extent, |at, length| {
+        let sum = |strides: &[usize], first: &dyn Fn(usize) -> u64| -> usize {
+            (0..at.len()).map(|d| (first(d) + at[d]) as usize * strides[d]).sum()
+        };
+        let from = (sum(&block.strides, &|_| 0) - block.first) * size;
+        let to = sum(strides, &|d| start[d]);
+        let row = &mut data[to..to + length];
+        convert(&scratch.data[from..], 1, layout.dtype, block.order, row);
+    });
+    Ok(())
 }

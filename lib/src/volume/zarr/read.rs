@@ -1,33 +1,24 @@
-use std::borrow::Cow;
-use std::num::NonZeroU64;
 use std::ops::Range;
 use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
-use zarrs::array::codec::api::ArrayToBytesCodecTraits;
-use zarrs::array::{
-    Array, ArrayBytes, ArrayError, ArrayShardedExt, ArrayShardedReadableExt,
-    ArrayShardedReadableExtCache,
-};
 
-use super::{chunk_error, options};
-use crate::volume::block::{Block, c_strides};
-use crate::volume::content::Stored;
-use crate::volume::dtype::ByteOrder;
+use super::chain::Body;
+use super::header::{self, Header};
+use super::keys::Seen;
+use super::shard::{Index, Indices, Shard};
+use crate::volume::block::Block;
+use crate::volume::content;
 use crate::volume::element::Element;
 use crate::volume::node::{Container, Node};
 use crate::volume::source::{Layout, Scratch, Source};
-use crate::volume::store::{self, Folder};
-use crate::volume::{Dtype, Error};
-
-/// Shards whose indices are kept; an index of 4096 inner chunks is 64 KiB.
-const SHARDS: usize = 1024;
+use crate::volume::{ByteOrder, Dtype, Error, store};
 
 /// A Zarr array open for reading.
 pub(in crate::volume) struct ZarrSource {
     location: String,
     node: Node,
-    array: Array<Folder>,
+    header: Header,
     layout: Layout,
     storage: Storage,
 }
@@ -39,44 +30,54 @@ enum Storage {
     /// Decoded whole.
     Coded,
     /// Inner chunks, decoded one by one; the indices of shards are kept.
-    Sharded(ArrayShardedReadableExtCache),
+    Sharded(Indices),
 }
 
 impl ZarrSource {
     pub(in crate::volume) fn open(location: &str, node: Node) -> Result<Self, Error> {
-        let dtype = dtype(location, &node)?;
-        let array = super::array(location, &node)?;
-        let shape = array.shape().to_vec();
-        let grid = node.metadata.get("chunk_grid").and_then(|grid| grid.get("name"));
-        if grid.is_some_and(|name| name != "regular") {
-            let found = grid.map(Value::to_string).unwrap_or_default();
-            let message = format!("has the chunk grid {found}; only regular ones can be read");
+        let header = Header::read(location, &node)?;
+        if let Seen::Other(found) = header.keys.look(&node.path, header.shape.len()) {
+            let wanted = header.keys.path(&node.path, &vec![0; header.shape.len()]);
+            let wanted = wanted.strip_prefix(&node.path).unwrap_or(&wanted).display().to_string();
+            let message = format!(
+                "has no chunk under the names that its metadata give, such as {wanted}, and {found} \
+                 in their place; set the separator in its metadata to the one of its files"
+            );
             return Err(Error::format(location, message));
         }
-        let chunk = array.chunk_shape(&vec![0; shape.len()]);
-        let chunk = chunk.map_err(|error| Error::format(location, error.to_string()))?;
-        let mut block: Vec<u64> = chunk.iter().map(|n| n.get()).collect();
-        let mut storage = raw(&node, dtype).map_or(Storage::Coded, Storage::Raw);
-        if array.is_exclusively_sharded()
-            && let Some(inner) = array.subchunk_shape()
-        {
-            block = inner.iter().map(|n| n.get()).collect();
-            storage = Storage::Sharded(ArrayShardedReadableExtCache::new(&array));
-        }
-        let mut fill = array.fill_value().as_ne_bytes().to_vec();
-        if ByteOrder::NATIVE == ByteOrder::Big {
+        let storage = match (header.chain.as_it_is(), header.chain.shard()) {
+            (Some(order), _) => Storage::Raw(order),
+            (None, Some(_)) => Storage::Sharded(Indices::default()),
+            _ => Storage::Coded,
+        };
+        let order = header.chain.byte_order();
+        let mut fill = header.fill.clone();
+        header.element.widen(&mut fill, order);
+        if order == ByteOrder::Big {
             fill.reverse();
         }
-        let layout = Layout { shape, block, dtype, fill };
-        Ok(Self { location: location.to_owned(), node, array, layout, storage })
+        let layout = Layout {
+            shape: header.shape.clone(),
+            block: header.innermost().1.to_vec(),
+            dtype: header.element.dtype(),
+            fill,
+        };
+        Ok(Self { location: location.to_owned(), node, header, layout, storage })
     }
 
     fn path(&self, chunk: &[u64]) -> PathBuf {
-        self.array.storage().path(&self.array.chunk_key(chunk))
+        self.header.keys.path(&self.node.path, chunk)
     }
 
-    fn damaged(&self, chunk: &[u64], error: &ArrayError) -> Error {
-        chunk_error(&self.location, chunk, &self.path(chunk), error)
+    fn damaged(&self, index: &[u64], file: &[u64], message: impl Into<String>) -> Error {
+        Error::damaged(&self.location, index, &self.path(file), message)
+    }
+
+    /// A block of decoded elements, brought to the type that they are read as.
+    fn block(&self, scratch: &mut Scratch) -> Block {
+        let order = self.header.chain.byte_order();
+        self.header.element.widen(&mut scratch.data, order);
+        Block::whole(&self.layout.block, order)
     }
 
     /// Reads from the first to the last wanted element, which leaves out most of a chunk where a
@@ -90,105 +91,95 @@ impl ZarrSource {
     ) -> Result<Option<Block>, Error> {
         let path = self.path(index);
         let mut block = Block::whole(&self.layout.block, order);
-        let size = self.layout.dtype.size();
+        let size = self.header.element.size();
         let offset = |pick: &dyn Fn(&Range<u64>) -> u64| -> usize {
             wanted.iter().zip(&block.strides).map(|(w, s)| pick(w) as usize * s).sum()
         };
         let (first, last) = (offset(&|w| w.start), offset(&|w| w.end - 1));
-        let length = (last + 1 - first) * size;
-        let read = store::read_range(&path, (first * size) as u64, length, &mut scratch.data);
-        match read.map_err(|source| Error::io("read", &path, source))? {
-            None => return Ok(None),
-            Some(true) => {}
-            Some(false) => {
-                let whole = self.layout.block.iter().product::<u64>() * size as u64;
-                let message = format!("it ends before the {whole} bytes that a chunk has");
-                return Err(Error::damaged(&self.location, index, &path, message));
-            }
+        let whole = self.layout.block.iter().product::<u64>() * size as u64;
+        let Some(file) = store::SizedFile::open(&path)? else { return Ok(None) };
+        if file.length() != whole {
+            let message = format!("it has {} bytes, a chunk has {whole}", file.length());
+            return Err(self.damaged(index, index, message));
         }
+        file.read((first * size) as u64, (last + 1 - first) * size, &mut scratch.data)?;
+        self.header.element.widen(&mut scratch.data, order);
         block.first = first;
         Ok(Some(block))
     }
 
     fn load_coded(&self, index: &[u64], scratch: &mut Scratch) -> Result<Option<Block>, Error> {
-        let path = self.path(index);
-        if !store::read_file(&path, &mut scratch.file)? {
-            return Ok(None);
+        let Some(file) = store::SizedFile::open(&self.path(index))? else { return Ok(None) };
+        let (chain, chunk, fill) = (&self.header.chain, &self.header.chunk, &self.header.fill);
+        let most = chain.encoded(chunk, fill.len()).most() as u64;
+        if file.length() > most {
+            let message = format!("it has {} bytes, a chunk has {most} at most", file.length());
+            return Err(self.damaged(index, index, message));
         }
-        let shape: Vec<NonZeroU64> =
-            self.array.chunk_shape(index).map_err(|error| self.damaged(index, &error))?;
-        let decoded = self.array.codecs().decode(
-            Cow::Borrowed(&scratch.file),
-            &shape,
-            self.array.data_type(),
-            self.array.fill_value(),
-            &options(),
-        );
-        let decoded = decoded.map_err(|error| self.damaged(index, &error.into()))?;
-        self.take(index, decoded, &mut scratch.data)
+        file.read(0, file.length() as usize, &mut scratch.file)?;
+        let decoded = chain.decode(&scratch.file, chunk, fill, &mut scratch.data);
+        decoded.map_err(|message| self.damaged(index, index, message))?;
+        Ok(Some(self.block(scratch)))
     }
 
     fn load_sharded(
         &self,
-        cache: &ArrayShardedReadableExtCache,
+        indices: &Indices,
         index: &[u64],
         scratch: &mut Scratch,
     ) -> Result<Option<Block>, Error> {
-        if cache.len() > SHARDS {
-            cache.clear();
+        // the first element of the wanted block, by which each layer finds its own
+        let first: Vec<u64> = index.iter().zip(&self.layout.block).map(|(i, n)| i * n).collect();
+        let within = |shape: &[u64]| -> Vec<u64> {
+            first.iter().zip(shape).map(|(first, n)| first / n).collect()
+        };
+        let shard_file = within(&self.header.chunk);
+        let damaged = |message: String| self.damaged(index, &shard_file, message);
+        let Some(file) = store::SizedFile::open(&self.path(&shard_file))? else {
+            return Ok(None);
+        };
+        let size = self.header.element.size();
+        let (mut start, mut length) = (0, file.length());
+        for (depth, (shape, shard)) in
+            header::layers(&self.header.chunk, &self.header.chain).into_iter().enumerate()
+        {
+            let mut key = within(shape);
+            key.push(depth as u64);
+            let entries = indices
+                .get(key, || read_index(&file, shard, shape, (start, length), scratch, &damaged))?;
+            let inner: Vec<u64> =
+                (0..first.len()).map(|d| first[d] % shape[d] / shard.chunk[d]).collect();
+            let i = (inner.iter().zip(shard.counts(shape))).fold(0, |i, (at, n)| i * n + at);
+            let entry = shard.entry(&entries, i as usize, size, length).map_err(&damaged)?;
+            let Some((offset, bytes)) = entry else { return Ok(None) };
+            (start, length) = (start + offset, bytes as u64);
         }
-        let decoded = self.array.retrieve_subchunk_opt::<ArrayBytes>(cache, index, &options());
-        let decoded = decoded.map_err(|error| {
-            let outer = self.array.chunk_shape(&vec![0; index.len()]).unwrap_or_default();
-            let shard: Vec<u64> = (index.iter().zip(&self.layout.block).zip(&outer))
-                .map(|((i, inner), outer)| i * inner / outer.get())
-                .collect();
-            chunk_error(&self.location, index, &self.path(&shard), &error)
-        })?;
-        self.take(index, decoded, &mut scratch.data)
+        file.read(start, length as usize, &mut scratch.file)?;
+        let (chain, chunk) = self.header.innermost();
+        chain
+            .decode(&scratch.file, chunk, &self.header.fill, &mut scratch.data)
+            .map_err(damaged)?;
+        Ok(Some(self.block(scratch)))
     }
 
-    /// Moves decoded elements to where [`Block`] says that they are, after counting them.
-    fn take(
-        &self,
-        index: &[u64],
-        decoded: ArrayBytes,
-        data: &mut Vec<u8>,
-    ) -> Result<Option<Block>, Error> {
-        let bytes = decoded.into_fixed().map_err(|error| self.damaged(index, &error.into()))?;
-        let expected =
-            self.layout.block.iter().product::<u64>() as usize * self.layout.dtype.size();
-        if bytes.len() != expected {
-            let error = ArrayError::UnexpectedChunkDecodedSize(bytes.len(), expected);
-            return Err(self.damaged(index, &error));
-        }
-        let known = data.capacity();
-        match bytes {
-            // a fresh buffer in the place of one that has been kept, time and again, would leave holes
-            // in memory that nothing else fits into
-            Cow::Owned(bytes) if known >= expected && known <= expected + expected / 8 => {
-                data.clear();
-                data.extend_from_slice(&bytes);
-            }
-            Cow::Owned(mut bytes) => {
-                // some decoders grow their buffer by doubling: it may be kept for long
-                if bytes.capacity() > bytes.len() + bytes.len() / 8 {
-                    bytes.shrink_to_fit();
-                }
-                *data = bytes;
-            }
-            Cow::Borrowed(bytes) => {
-                data.clear();
-                data.extend_from_slice(bytes);
-            }
-        }
-        Ok(Some(Block {
-            first: 0,
-            strides: c_strides(&self.layout.block),
-            extent: self.layout.block.clone(),
-            order: ByteOrder::NATIVE,
-        }))
+    /// The shape of a shard, where there are any.
+    fn shard(&self) -> Option<&[u64]> {
+        matches!(self.header.chain.body, Body::Shard(_)).then_some(&*self.header.chunk)
     }
+}
+
+/// The index of the shard that lies at `range`, first byte and length, of a file.
+fn read_index(
+    file: &store::SizedFile,
+    shard: &Shard,
+    shape: &[u64],
+    (start, length): (u64, u64),
+    scratch: &mut Scratch,
+    damaged: &dyn Fn(String) -> Error,
+) -> Result<Index, Error> {
+    let (offset, bytes) = shard.index_range(shape, length).map_err(damaged)?;
+    file.read(start + offset, bytes, &mut scratch.file)?;
+    shard.index(&scratch.file, shape).map_err(damaged)
 }
 
 impl Source for ZarrSource {
@@ -205,7 +196,7 @@ impl Source for ZarrSource {
         match &self.storage {
             Storage::Raw(order) => self.load_raw(*order, index, wanted, scratch),
             Storage::Coded => self.load_coded(index, scratch),
-            Storage::Sharded(cache) => self.load_sharded(cache, index, scratch),
+            Storage::Sharded(indices) => self.load_sharded(indices, index, scratch),
         }
     }
 
@@ -213,13 +204,14 @@ impl Source for ZarrSource {
         !matches!(self.storage, Storage::Raw(_))
     }
 
-    fn stored(&self) -> Stored<'_> {
+    fn stored(&self) -> content::Stored<'_> {
         let form = Value::Object(self.node.metadata.clone()).to_string();
-        let shape = &self.layout.shape;
-        let outer = self.array.chunk_shape(&vec![0; shape.len()]);
-        let outer =
-            outer.map_or(vec![1; shape.len()], |chunk| chunk.iter().map(|n| n.get()).collect());
-        Stored::in_chunks(form, shape, &outer, |index| self.path(index))
+        let (shape, outer) = (&self.header.shape, &self.header.chunk);
+        content::Stored::in_chunks(form, shape, outer, |index| self.path(index))
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.header.notes.clone()
     }
 
     fn describe(&self) -> Map<String, Value> {
@@ -227,11 +219,8 @@ impl Source for ZarrSource {
         let version = if self.node.container == Container::Zarr3 { 3 } else { 2 };
         facts.insert("format".into(), "zarr".into());
         facts.insert("version".into(), version.into());
-        if let Storage::Sharded(_) = self.storage {
-            let shard = self.array.chunk_shape(&vec![0; self.layout.shape.len()]);
-            let shard: Vec<u64> =
-                shard.map(|s| s.iter().map(|n| n.get()).collect()).unwrap_or_default();
-            facts.insert("shard".into(), shard.into());
+        if let Some(shard) = self.shard() {
+            facts.insert("shard".into(), json!(shard));
         }
         let codecs = if version == 3 {
             json!(codec_names(self.node.metadata.get("codecs")))
@@ -241,6 +230,9 @@ impl Source for ZarrSource {
             json!(names.filter_map(|codec| codec_name(codec, "id")).collect::<Vec<_>>())
         };
         facts.insert("codecs".into(), codecs);
+        if self.header.element != Element::As(self.layout.dtype) {
+            facts.insert("stored_dtype".into(), self.header.element.name().into());
+        }
         let fill = self.node.metadata.get("fill_value").cloned().unwrap_or_default();
         facts.insert("fill_value".into(), fill);
         facts
@@ -265,53 +257,13 @@ fn codec_names(codecs: Option<&Value>) -> Vec<String> {
     names
 }
 
-/// The element type.
+/// The element type of an array that is to be written to, which is one of ours.
 pub(in crate::volume) fn dtype(location: &str, node: &Node) -> Result<Dtype, Error> {
-    let value = node.metadata.get("data_type").or(node.metadata.get("dtype"));
-    let name = value.and_then(Value::as_str).unwrap_or_default();
-    let element = match node.container {
-        Container::Zarr2 => Element::from_descr(name).map(|(element, _)| element),
-        _ => Element::from_name(name),
-    };
-    let dtype = match element {
-        Some(Element::As(dtype)) => Some(dtype),
-        _ => None,
-    };
-    dtype.ok_or_else(|| Error::dtype(location, value.unwrap_or(&Value::Null)))
-}
-
-/// The byte order of chunks that are stored as they are; `None` for those that are coded.
-fn raw(node: &Node, dtype: Dtype) -> Option<ByteOrder> {
-    let metadata = &node.metadata;
-    if node.container == Container::Zarr2 {
-        let none = |name: &str| match metadata.get(name) {
-            None | Some(Value::Null) => true,
-            Some(value) => value.as_array().is_some_and(Vec::is_empty),
-        };
-        let c_order = metadata.get("order").and_then(Value::as_str) == Some("C");
-        let big = metadata.get("dtype")?.as_str()?.starts_with('>');
-        return (none("filters") && none("compressor") && c_order).then_some(if big {
-            ByteOrder::Big
-        } else {
-            ByteOrder::Little
-        });
-    }
-    let codecs = metadata.get("codecs")?.as_array()?;
-    if !matches!(metadata.get("storage_transformers"), None | Some(Value::Null))
-        && metadata["storage_transformers"].as_array().is_some_and(|list| !list.is_empty())
-    {
-        return None;
-    }
-    let [codec] = codecs.as_slice() else { return None };
-    let name = codec.get("name").and_then(Value::as_str).or(codec.as_str());
-    if name != Some("bytes") {
-        return None;
-    }
-    let endian = codec.get("configuration").and_then(|c| c.get("endian")).and_then(Value::as_str);
-    match endian {
-        Some("little") => Some(ByteOrder::Little),
-        Some("big") => Some(ByteOrder::Big),
-        _ if dtype.size() == 1 => Some(ByteOrder::Little),
-        _ => None,
+    match header::element(location, node)?.0 {
+        Element::As(dtype) => Ok(dtype),
+        other => {
+            let message = format!("holds {}, which can be read and not written", other.name());
+            Err(Error::format(location, message))
+        }
     }
 }

@@ -1,0 +1,238 @@
+use std::io::Read;
+
+use zarrs::array::codec::{blosc_decompress_bytes, blosc_validate};
+
+use super::Size;
+
+/// The memory that a decoder of LZMA may ask for: that of its highest preset, and some room.
+const LZMA_MEMORY: u64 = 80 << 20;
+/// What Zstandard may be given at once where the frame and the chunk agree; more is decoded as it
+/// comes.
+const AT_ONCE: usize = 64 << 20;
+/// How many bytes LZ4 makes of one at most.
+const LZ4_RATIO: usize = 255;
+/// The same of Zstandard, within blosc too: a block of 128 KiB takes four bytes.
+const ZSTD_RATIO: usize = 1 << 15;
+
+/// A general compression of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::volume) enum Stream {
+    /// RFC 1952, of one member or several.
+    Gzip,
+    /// RFC 1950.
+    Zlib,
+    /// bzip2, of one stream or several.
+    Bzip2,
+    /// LZMA in the container `.xz` or `.lzma`.
+    Xz,
+    /// A block of LZ4 after its size, 32 bits, little endian (numcodecs).
+    Lz4,
+    /// Zstandard, of one frame or several.
+    Zstd,
+    /// blosc, version 1, with any of its compressors.
+    Blosc,
+}
+
+impl Stream {
+    /// Decodes `input` into `out`, in place of what is there.
+    ///
+    /// # Errors
+    /// What is wrong with `input`, or that it does not decode to `size` bytes.
+    pub(in crate::volume) fn decode(
+        self,
+        input: &[u8],
+        size: Size,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        match self {
+            Self::Gzip => drain(flate2::bufread::MultiGzDecoder::new(input), input, size, out),
+            Self::Zlib => zlib(input, size, out),
+            Self::Bzip2 => drain(bzip2::bufread::MultiBzDecoder::new(input), input, size, out),
+            Self::Xz => {
+                let stream =
+                    xz2::stream::Stream::new_auto_decoder(LZMA_MEMORY, xz2::stream::CONCATENATED);
+                let stream = stream.map_err(|error| error.to_string())?;
+                drain(xz2::bufread::XzDecoder::new_stream(input, stream), input, size, out)
+            }
+            Self::Lz4 => lz4(input, size, out),
+            Self::Zstd => zstd(input, size, out),
+            Self::Blosc => blosc(input, size, out),
+        }
+    }
+}
+
+/// Reads a decoder to its end, where its checksum is, or to the first byte too many.
+fn drain(decoder: impl Read, input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
+    out.clear();
+    out.reserve_exact(size.most().min(input.len().saturating_mul(64)));
+    decoder.take(size.most() as u64 + 1).read_to_end(out).map_err(|error| error.to_string())?;
+    size.check(out.len())?;
+    // the buffer may have grown by doubling, and may be kept for long
+    if out.capacity() > out.len() + out.len() / 8 {
+        out.shrink_to_fit();
+    }
+    Ok(())
+}
+
+/// Inflates to the end of the stream, which a reader of `flate2` does not insist on.
+fn zlib(input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
+    let mut inflate = flate2::Decompress::new(true);
+    out.clear();
+    loop {
+        if out.len() == out.capacity() {
+            // one byte more than is right shows that there is too much
+            let left = (size.most() + 1).saturating_sub(out.len());
+            out.reserve_exact(left.min(out.len().max(input.len().saturating_mul(8)).max(64)));
+        }
+        let rest = &input[inflate.total_in() as usize..];
+        let before = (inflate.total_in(), out.len());
+        let status = inflate.decompress_vec(rest, out, flate2::FlushDecompress::None);
+        let status = status.map_err(|error| error.to_string())?;
+        if status == flate2::Status::StreamEnd || out.len() > size.most() {
+            return size.check(out.len());
+        }
+        if before == (inflate.total_in(), out.len()) && out.len() < out.capacity() {
+            return Err("it ends early".into());
+        }
+    }
+}
+
+/// Whether `input` bytes can decode to `claimed` at all.
+fn plausible(input: usize, claimed: usize, ratio: usize) -> Result<(), String> {
+    if claimed / ratio > input {
+        return Err(format!("its {input} bytes cannot decode to the {claimed} that it claims"));
+    }
+    Ok(())
+}
+
+fn lz4(input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
+    let (head, body) = input.split_first_chunk::<4>().ok_or("it ends within its header")?;
+    let claimed = u32::from_le_bytes(*head) as usize;
+    size.check(claimed)?;
+    plausible(body.len(), claimed, LZ4_RATIO)?;
+    out.resize(claimed, 0);
+    let found = lz4_flex::block::decompress_into(body, out).map_err(|error| error.to_string())?;
+    Size::Exactly(claimed).check(found)
+}
+
+fn zstd(input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
+    let claimed = zstd::zstd_safe::get_frame_content_size(input).ok().flatten();
+    if let Size::Exactly(wanted) = size
+        && claimed == Some(wanted as u64)
+        && wanted <= AT_ONCE.max(input.len().saturating_mul(64))
+    {
+        plausible(input.len(), wanted, ZSTD_RATIO)?;
+        out.resize(wanted, 0);
+        let found = zstd::bulk::decompress_to_buffer(input, out);
+        return size.check(found.map_err(|error| error.to_string())?);
+    }
+    let decoder = zstd::stream::read::Decoder::with_buffer(input);
+    drain(decoder.map_err(|error| error.to_string())?, input, size, out)
+}
+
+fn blosc(input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
+    let claimed = blosc_validate(input).ok_or("it is no blosc buffer of its header's size")?;
+    size.check(claimed)?;
+    plausible(input.len(), claimed, ZSTD_RATIO)?;
+    if claimed == 0 {
+        out.clear();
+        return Ok(());
+    }
+    let bytes = blosc_decompress_bytes(input, claimed, 1).map_err(|error| error.to_string())?;
+    Size::Exactly(claimed).check(bytes.len())?;
+    // a fresh buffer in the place of one that has been kept, time and again, would leave holes in
+    // memory that nothing else fits into
+    let known = out.capacity();
+    if known >= claimed && known <= claimed + claimed / 8 {
+        out.clear();
+        out.extend_from_slice(&bytes);
+    } else {
+        *out = bytes;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// 4 KiB of bytes that repeat, compressed by each.
+    fn packed(bytes: &[u8]) -> Vec<(Stream, Vec<u8>)> {
+        use zarrs::array::codec::{BloscCompressor, BloscShuffleMode, blosc_compress_bytes};
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        gzip.write_all(bytes).unwrap();
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+        zlib.write_all(bytes).unwrap();
+        let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
+        bzip2.write_all(bytes).unwrap();
+        let mut xz = xz2::write::XzEncoder::new(Vec::new(), 6);
+        xz.write_all(bytes).unwrap();
+        let mut lz4 = (bytes.len() as u32).to_le_bytes().to_vec();
+        lz4.extend(lz4_flex::block::compress(bytes));
+        let blosc = blosc_compress_bytes(
+            bytes,
+            5u8.try_into().unwrap(),
+            BloscShuffleMode::Shuffle,
+            2,
+            BloscCompressor::Zstd,
+            0,
+            1,
+        );
+        vec![
+            (Stream::Gzip, gzip.finish().unwrap()),
+            (Stream::Zlib, zlib.finish().unwrap()),
+            (Stream::Bzip2, bzip2.finish().unwrap()),
+            (Stream::Xz, xz.finish().unwrap()),
+            (Stream::Lz4, lz4),
+            (Stream::Zstd, zstd::bulk::compress(bytes, 3).unwrap()),
+            (Stream::Zstd, zstd::stream::encode_all(bytes, 3).unwrap()),
+            (Stream::Blosc, blosc.unwrap()),
+        ]
+    }
+
+    #[test]
+    fn every_stream_comes_back_at_its_size_and_at_no_other() {
+        let bytes: Vec<u8> = (0..4096u32).map(|i| (i / 5 % 251) as u8).collect();
+        for (stream, packed) in packed(&bytes) {
+            let mut out = vec![7; 10];
+            for size in [Size::Exactly(4096), Size::AtMost(4096), Size::AtMost(9999)] {
+                stream.decode(&packed, size, &mut out).unwrap();
+                assert_eq!(out, bytes, "{stream:?}");
+            }
+            for size in [Size::Exactly(4095), Size::Exactly(4097), Size::AtMost(100)] {
+                assert!(stream.decode(&packed, size, &mut out).is_err(), "{stream:?} {size:?}");
+            }
+            for length in [0, 1, 5, packed.len() / 2, packed.len() - 1] {
+                let cut = stream.decode(&packed[..length], Size::Exactly(4096), &mut out);
+                assert!(cut.is_err(), "{stream:?} {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bomb_ends_at_the_size_of_a_chunk_and_takes_no_more_memory() {
+        let zeros = vec![0; 8 << 20];
+        for (stream, packed) in packed(&zeros) {
+            let mut out = Vec::new();
+            let error = stream.decode(&packed, Size::Exactly(5000), &mut out).unwrap_err();
+            assert!(out.capacity() <= 20_000, "{stream:?}: {} bytes, {error}", out.capacity());
+        }
+    }
+
+    #[test]
+    fn a_size_that_a_few_bytes_claim_is_not_allocated() {
+        let huge = 1 << 34;
+        let mut frame = zstd::bulk::compress(&[1, 2, 3], 3).unwrap();
+        frame.splice(4..6, [0xe0].into_iter().chain((huge as u64).to_le_bytes()));
+        let lz4 = [&u32::MAX.to_le_bytes()[..], &[0; 40]].concat();
+        for (stream, input) in [(Stream::Zstd, frame), (Stream::Lz4, lz4)] {
+            for size in [Size::Exactly(huge), Size::AtMost(huge)] {
+                let mut out = Vec::new();
+                stream.decode(&input, size, &mut out).unwrap_err();
+                assert!(out.capacity() < 1 << 20, "{stream:?}: {}", out.capacity());
+            }
+        }
+    }
+}

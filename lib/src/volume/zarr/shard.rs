@@ -1,0 +1,180 @@
+//! Shards: files of inner chunks with an index (sharding codec, version 1.0).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::chain::{Chain, each_row};
+use crate::volume::block::c_strides;
+use crate::volume::codecs::{self, Size, Step};
+use crate::volume::dtype::ByteOrder;
+
+/// What both numbers of an entry are for an inner chunk that is not stored.
+const MISSING: u64 = u64::MAX;
+/// Entries of indices that are kept, 16 bytes each.
+const KEPT: usize = 1 << 20;
+
+/// The sharding codec.
+#[derive(Clone, Debug)]
+pub(super) struct Shard {
+    /// The inner chunk.
+    pub(super) chunk: Vec<u64>,
+    /// Its codecs.
+    pub(super) chain: Chain,
+    /// The byte order of the index.
+    pub(super) order: ByteOrder,
+    /// What is done to the index: checksums alone, so that its size is known.
+    pub(super) steps: Vec<Step>,
+    /// Whether the index is at the end of the shard.
+    pub(super) at_end: bool,
+}
+
+/// Offset and length of each inner chunk, in C order.
+pub(super) type Index = Vec<(u64, u64)>;
+
+impl Shard {
+    /// Inner chunks along each dimension of a shard of this shape.
+    pub(super) fn counts(&self, shape: &[u64]) -> Vec<u64> {
+        shape.iter().zip(&self.chunk).map(|(outer, inner)| outer / inner).collect()
+    }
+
+    /// Inner chunks of a shard.
+    pub(super) fn count(&self, shape: &[u64]) -> u64 {
+        self.counts(shape).iter().product()
+    }
+
+    /// Where the index lies in a shard of `length` bytes: its first byte and its size.
+    ///
+    /// # Errors
+    /// A shard that is shorter than its index.
+    pub(super) fn index_range(&self, shape: &[u64], length: u64) -> Result<(u64, usize), String> {
+        let plain = Size::Exactly(self.count(shape) as usize * 16);
+        let size = codecs::encoded(&self.steps, plain).most();
+        match length.checked_sub(size as u64) {
+            Some(start) => Ok((if self.at_end { start } else { 0 }, size)),
+            None => Err(format!("its {length} bytes are fewer than the {size} of its index")),
+        }
+    }
+
+    /// The index of a shard of `shape`, from the bytes that [`Shard::index_range`] names.
+    ///
+    /// # Errors
+    /// A wrong checksum.
+    pub(super) fn index(&self, bytes: &[u8], shape: &[u64]) -> Result<Index, String> {
+        let mut plain = Vec::new();
+        let size = Size::Exactly(self.count(shape) as usize * 16);
+        let undone = codecs::undo(&self.steps, bytes, size, &mut plain);
+        undone.map_err(|error| format!("in its shard's index {error}"))?;
+        let number = |bytes: &[u8; 8]| match self.order {
+            ByteOrder::Little => u64::from_le_bytes(*bytes),
+            ByteOrder::Big => u64::from_be_bytes(*bytes),
+        };
+        let (numbers, _) = plain.as_chunks::<8>();
+        Ok(numbers.chunks_exact(2).map(|pair| (number(&pair[0]), number(&pair[1]))).collect())
+    }
+
+    /// Where inner chunk `i` lies in a shard of `length` bytes; `None` where it is not stored.
+    ///
+    /// # Errors
+    /// An entry that the shard cannot hold.
+    pub(super) fn entry(
+        &self,
+        index: &Index,
+        i: usize,
+        size: usize,
+        length: u64,
+    ) -> Result<Option<(u64, usize)>, String> {
+        let (start, bytes) = *index.get(i).ok_or("its shard's index is too short")?;
+        if (start, bytes) == (MISSING, MISSING) {
+            return Ok(None);
+        }
+        if start.checked_add(bytes).is_none_or(|end| end > length) {
+            return Err(format!(
+                "its shard's index places {bytes} bytes at {start}, and the shard has {length}"
+            ));
+        }
+        let most = self.chain.encoded(&self.chunk, size).most();
+        if bytes > most as u64 {
+            return Err(format!("its shard's index gives it {bytes} bytes, it has {most} at most"));
+        }
+        Ok(Some((start, bytes as usize)))
+    }
+
+    /// Decodes a whole shard of `shape` into `out`.
+    ///
+    /// # Errors
+    /// What is wrong with `file`.
+    pub(super) fn decode(
+        &self,
+        file: &[u8],
+        shape: &[u64],
+        fill: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        let length = file.len() as u64;
+        let (start, bytes) = self.index_range(shape, length)?;
+        let index = self.index(&file[start as usize..start as usize + bytes], shape)?;
+        let size = fill.len();
+        out.clear();
+        out.extend(fill.iter().cycle().take(shape.iter().product::<u64>() as usize * size));
+        let counts = self.counts(shape);
+        let (outer, inner) = (c_strides(shape), c_strides(&self.chunk));
+        let mut chunk = Vec::new();
+        let mut at = vec![0; shape.len()];
+        let first = vec![0; shape.len()];
+        for i in 0..index.len() {
+            let mut rest = i as u64;
+            for d in (0..counts.len()).rev() {
+                at[d] = rest % counts[d] * self.chunk[d];
+                rest /= counts[d];
+            }
+            let Some((start, bytes)) = self.entry(&index, i, size, length)? else { continue };
+            let bytes = &file[start as usize..start as usize + bytes];
+            self.chain.decode(bytes, &self.chunk, fill, &mut chunk)?;
+            each_row(&self.chunk, |row, count| {
+                let place = |strides: &[usize], base: &[u64]| -> usize {
+                    let sum = (0..row.len()).map(|d| (base[d] + row[d]) as usize * strides[d]);
+                    sum.sum::<usize>() * size
+                };
+                let (to, from) = (place(&outer, &at), place(&inner, &first));
+                let bytes = count * size;
+                out[to..to + bytes].copy_from_slice(&chunk[from..from + bytes]);
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The indices of shards that were read last, by the layer and place of the shard.
+#[derive(Debug, Default)]
+pub(super) struct Indices {
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    indices: HashMap<Vec<u64>, Arc<Index>>,
+    /// Entries of all of them, and some for each.
+    entries: usize,
+}
+
+impl Indices {
+    /// The index of a shard, read where it is not known.
+    pub(super) fn get<E>(
+        &self,
+        key: Vec<u64>,
+        read: impl FnOnce() -> Result<Index, E>,
+    ) -> Result<Arc<Index>, E> {
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = known().indices.get(&key) {
+            return Ok(Arc::clone(index));
+        }
+        let index = Arc::new(read()?);
+        let mut known = known();
+        if known.entries > KEPT {
+            *known = Known::default();
+        }
+        known.entries += index.len() + 8;
+        known.indices.insert(key, Arc::clone(&index));
+        Ok(index)
+    }
+}

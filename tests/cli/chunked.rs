@@ -1,0 +1,107 @@
+//! Files of chunks whose sizes are claims: what is refused, how soon, in how much memory.
+
+use std::io::Write;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::faults::refused;
+use crate::scene::{Scene, executable, program};
+
+/// A Zarr v3 array of 32 x 40 x 40 uint16 in one chunk, with changes to its metadata.
+fn array(scene: &Scene, name: &str, changes: &Value, chunk: &[u8]) -> String {
+    let mut metadata = json!({
+        "zarr_format": 3, "node_type": "array", "shape": [32, 40, 40], "data_type": "uint16",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [32, 40, 40]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+        "fill_value": 0, "dimension_names": ["z", "y", "x"],
+        "attributes": {"spacing": [1, 1, 1], "origin": [0, 0, 0], "unit": "micrometer"},
+    });
+    for (key, value) in changes.as_object().unwrap() {
+        metadata[key] = value.clone();
+    }
+    let location = scene.at(name);
+    std::fs::create_dir_all(format!("{location}/c/0/0")).unwrap();
+    std::fs::write(format!("{location}/zarr.json"), metadata.to_string()).unwrap();
+    std::fs::write(format!("{location}/c/0/0/0"), chunk).unwrap();
+    location
+}
+
+#[test]
+fn shapes_that_nothing_can_back_are_refused_by_every_reader() {
+    let scene = Scene::new();
+    let raw = vec![1; 32 * 40 * 40 * 2];
+    let chunk = |n: u64| json!({"name": "regular", "configuration": {"chunk_shape": [n, n, n]}});
+    for (i, changes) in [
+        json!({"shape": [1_000_000, 1_000_000, 1_000_000]}),
+        json!({"shape": [1_000_000_000_000u64, 1_000_000_000_000u64, 1_000_000_000_000u64]}),
+        json!({"shape": [1u64 << 63, 40, 40]}),
+        json!({"shape": [1u64 << 62, 1u64 << 62, 4]}),
+        json!({"shape": [1 << 21, 1 << 21, 1 << 21], "chunk_grid": chunk(1 << 21)}),
+        json!({"chunk_grid": chunk(1 << 21)}),
+        json!({"chunk_grid": chunk(u64::MAX)}),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let location = array(&scene, &format!("{i}.zarr"), changes, &raw);
+        let (zarr, csv) = (scene.at("o.zarr"), scene.at("o.csv"));
+        refused(&scene, "transcode", &[&location, "--to", "zarr3", "-o", &zarr], 1, &[&location]);
+        let spots = [location.as_str(), "-o", &csv, "--radius", "2..3"];
+        refused(&scene, "extract-spots", &spots, 1, &[&location]);
+        refused(&scene, "inspect", &[&location], 1, &[&location]);
+    }
+}
+
+/// Zeros in members of gzip, 16 MiB each.
+fn bomb(members: usize) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(&vec![0; 1 << 24]).unwrap();
+    encoder.finish().unwrap().repeat(members)
+}
+
+#[test]
+fn a_chunk_that_would_decode_to_gigabytes_is_damage_that_takes_no_memory() {
+    let scene = Scene::new();
+    let bytes = json!({"name": "bytes", "configuration": {"endian": "little"}});
+    let gzip = json!({"name": "gzip", "configuration": {"level": 1}});
+    // what the second file holds, no chunk could take: it is not even decoded
+    for packed in [bomb(8), bomb(128)] {
+        let plain = array(&scene, "plain.zarr", &json!({"codecs": [bytes, gzip]}), &packed);
+        let index = [0, packed.len() as u64].map(u64::to_le_bytes).concat();
+        let shard = json!({"codecs": [{"name": "sharding_indexed", "configuration": {
+        "chunk_shape": [32, 40, 40], "codecs": [bytes, gzip], "index_codecs": [bytes],
+        "index_location": "end"}}]});
+        let within = array(&scene, "within.zarr", &shard, &[packed, index].concat());
+        for location in [plain, within] {
+            // a limit of the address space, far below what the chunk would take
+            let output = Command::new("sh")
+                .args(["-c", "ulimit -v 1500000; exec \"$@\"", "sh"])
+                .arg(executable("inspect"))
+                .args([&location, "--threads", "2"])
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert!(said.contains("damaged") && said.contains("c/0/0/0"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_volume_of_one_chunk_is_said_to_need_no_level() {
+    let scene = Scene::new();
+    let image = scene.volume::<u16>("image.zarr", [16; 3], |[z, y, x]| (z + y + x) as u16);
+    let out = scene.at("out.zarr");
+    let said = program("downsample").args([&image, "-o", &out]).output().unwrap();
+    let talk = String::from_utf8(said.stderr).unwrap();
+    assert_eq!(said.status.code(), Some(0), "{talk}");
+    assert!(talk.contains("no level to make") && talk.contains("out.zarr"), "{talk}");
+    assert!(!std::path::Path::new(&out).exists());
+    let one = ["--level", "1"];
+    let said = program("downsample").args([&image, "-o", &out]).args(one).output().unwrap();
+    assert_eq!(said.status.code(), Some(2));
+    program("downsample").args([&image, "-o", &out, "--with-original"]).assert().success();
+    assert!(std::path::Path::new(&out).exists());
+}
