@@ -286,6 +286,10 @@ fn programs_without_blocks_say_what_they_would_hold_and_refuse_what_does_not_fit
         assert!(planned(name, arguments) > 1_000_000, "{name}");
         assert!(!std::path::Path::new(&out).exists());
     }
+    let page = scene.at("page.html");
+    let report = ["--fixed", &fixed, "--moving", &moving, "-o", &page];
+    assert!(planned("report", &report) > 1_000_000);
+    assert!(!std::path::Path::new(&page).exists());
     assert!(planned("phantom", &["rounds", "--size", "64", "-o", &scene.at("pair")]) > 1_000_000);
     assert!(!std::path::Path::new(&scene.at("pair")).exists());
 }

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::source::Source;
+use crate::device::Cost;
 use crate::geom::{Box3, Grid};
 use crate::volume;
 
@@ -185,6 +186,20 @@ impl Windows {
     fn len(&self) -> usize {
         self.counts.iter().product()
     }
+}
+
+/// What [`survey`] holds for so many stages.
+pub(super) fn held(grid: &Grid, stages: usize, threads: usize) -> Cost {
+    let windows = Windows::of(grid);
+    let tile: usize = (0..3).map(|a| windows.tile()[a].min(grid.shape[a])).product();
+    let sums = || Cost::of::<Sums>("sums by intensity", stages * BINS);
+    // of each thread: the fixed values, those of the stages, and the moving ones as they are read
+    let own = Cost::of::<f32>("tiles", (stages + 2) * tile) + sums();
+    own * threads.max(1) as u64
+        + sums()
+        + Cost::of::<f32>("windows", (stages + 3) * windows.len())
+        + Cost::of::<[f32; 2]>("samples", (stages + 1) * SAMPLES)
+        + Cost::of::<f32>("projection", PIXELS * PIXELS)
 }
 
 /// Reads all volumes once and tells how they agree. `stages` lie on the grid of `fixed`.

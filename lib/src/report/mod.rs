@@ -10,7 +10,8 @@ use std::str::FromStr;
 
 use serde_json::{Value, json};
 
-use crate::blocks::{self, Context, write_whole};
+use crate::blocks::{self, Budget, Context, Reads, write_whole};
+use crate::device::Cost;
 use crate::geom::{Grid, Point};
 use crate::table::{self, BlockRow, Match, Status};
 use crate::volume::{self, Select, Volume};
@@ -149,6 +150,9 @@ struct Report {
     state: Value,
 }
 
+/// Bytes of decoded chunks that are kept of each volume, which is read tile by tile.
+const KEPT: u64 = 32 << 20;
+
 /// The stage before the first.
 const BEFORE: &str = "before";
 
@@ -160,6 +164,7 @@ const BEFORE: &str = "before";
 pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
     let output = &request.output;
     ctx.refuse_existing(output)?;
+    let budget = Budget::of(ctx);
     let papers = Papers::read(request)?;
     ctx.input(&request.fixed);
     ctx.input(&request.moving);
@@ -169,6 +174,10 @@ pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
         check_grid(stage, &volume.grid(), &request.fixed.grid())?;
         ctx.input(&volume);
         stages.push((stage.name.as_str(), volume));
+    }
+    let held = held(request, &stages, &budget);
+    if ctx.is_plan_asked("comparing the stages", &budget, &held)? {
+        return Ok(());
     }
     let state_path = output.with_extension("neuroglancer.json");
     let subject = Subject {
@@ -197,6 +206,17 @@ pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
     ctx.output_file(output);
     record(&report.numbers, ctx);
     Ok(())
+}
+
+/// What looking at all volumes holds: tiles of each, and the chunks that these are read from.
+fn held(request: &Request, stages: &[(&str, Volume)], budget: &Budget) -> Cost {
+    // before the first stage comes the moving volume as it is
+    let tiles = agreement::held(&request.fixed.grid(), stages.len() + 1, budget.threads());
+    let volumes = [&request.fixed, &request.moving].into_iter();
+    let volumes = volumes.chain(stages.iter().map(|(_, volume)| volume));
+    let reads: Vec<_> = volumes.map(|volume| (Reads::Volume(volume), KEPT)).collect();
+    let kept = budget.caches(&reads, &tiles);
+    tiles + kept
 }
 
 /// The correlations, for the receipt: `ncc_before`, `ncc_<stage>`.
