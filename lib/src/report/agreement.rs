@@ -191,15 +191,10 @@ impl Windows {
 /// What [`survey`] holds for so many stages.
 pub(super) fn held(grid: &Grid, stages: usize, threads: usize) -> Cost {
     let windows = Windows::of(grid);
-    let tile: usize = (0..3).map(|a| windows.tile()[a].min(grid.shape[a])).product();
-    let sums = || Cost::of::<Sums>("sums by intensity", stages * BINS);
-    // of each thread: the fixed values, those of the stages, and the moving ones as they are read
-    let own = Cost::of::<f32>("tiles", (stages + 2) * tile) + sums();
-    own * threads.max(1) as u64
-        + sums()
+    Cost::of::<f32>("tiles", threads * (stages + 2) * windows.tile().iter().product::<usize>())
+        + Cost::of::<Sums>("sums by intensity", (threads + 1) * stages * BINS)
         + Cost::of::<f32>("windows", (stages + 3) * windows.len())
         + Cost::of::<[f32; 2]>("samples", (stages + 1) * SAMPLES)
-        + Cost::of::<f32>("projection", PIXELS * PIXELS)
 }
 
 /// Reads all volumes once and tells how they agree. `stages` lie on the grid of `fixed`.
