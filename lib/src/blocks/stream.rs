@@ -153,12 +153,7 @@ impl Plan {
         };
         let meter = Meter::new(ctx.progress, tasks.len(), tasks.len() - todo.len());
         pipeline.work(stages, todo.len(), meter);
-        let spent = pipeline.seconds.each_ref().map(|ns| ns.load(Ordering::Relaxed) as f64 / 1e9);
-        ctx.note(|receipt| {
-            for (sum, spent) in receipt.stages.iter_mut().zip(spent) {
-                *sum += spent;
-            }
-        });
+        pipeline.count_seconds();
         let state = pipeline.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         let closed = ledger.close();
         if let Some(fault) = state.fault {
@@ -327,6 +322,16 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
             }
         });
         meter.end(before + self.lock().ended);
+    }
+
+    /// Adds the time of each stage to the receipt.
+    fn count_seconds(&self) {
+        let spent = self.seconds.each_ref().map(|ns| ns.load(Ordering::Relaxed) as f64 / 1e9);
+        self.ctx.note(|receipt| {
+            for (sum, spent) in receipt.stages.iter_mut().zip(spent) {
+                *sum += spent;
+            }
+        });
     }
 
     /// Waits for work, that nearest to the end first; `None` when there will be no more.

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::blocks::{
-    self, Budget, Context, Ending, Identity, Outcome, Plan, Reads, Rows, WriteUnit,
+    self, Budget, Context, Ending, Ends, Identity, Outcome, Plan, Reads, Rows, WriteUnit,
 };
 use crate::device::Cost;
 use crate::geom::{Chain, Grid};
@@ -236,17 +236,7 @@ pub fn align(
         return Ok(Rows::sweep(&folder, ctx));
     }
     let rows = Rows::new(&folder);
-    let ends = plan.stream(
-        ctx,
-        &folder,
-        |task| pair.read(task),
-        |task, input| pair.align(task, input),
-        |task, Kept { head, field, outcome }: Kept| {
-            let ending = Ending::from(outcome).with_summary(&head)?;
-            let Some(field) = field else { return Ok(ending) };
-            Ok(ending.with_rows(rows.write(task, &pairs::encode(&field, head.shape))?))
-        },
-    )?;
+    let ends = first_pass(&pair, &plan, &rows, &folder, ctx)?;
     if !ctx.reaches_second_pass() {
         return Ok(());
     }
@@ -272,6 +262,26 @@ pub fn align(
     out.set_attribute(blocks::MARK, plan.identity().to_json())?;
     rows.remove(ctx);
     Ok(())
+}
+
+fn first_pass(
+    pair: &Pair,
+    plan: &Plan,
+    rows: &Rows,
+    folder: &Path,
+    ctx: &Context,
+) -> Result<Ends, blocks::Error> {
+    plan.stream(
+        ctx,
+        folder,
+        |task| pair.read(task),
+        |task, input| pair.align(task, input),
+        |task, Kept { head, field, outcome }: Kept| {
+            let ending = Ending::from(outcome).with_summary(&head)?;
+            let Some(field) = field else { return Ok(ending) };
+            Ok(ending.with_rows(rows.write(task, &pairs::encode(&field, head.shape))?))
+        },
+    )
 }
 
 /// The chain's document, beside the field.
