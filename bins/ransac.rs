@@ -5,14 +5,16 @@ use std::process::ExitCode;
 use voxloom::blocks::Context;
 use voxloom::cli::{self, FixedArgs, MovingArgs, Program, Purpose, Shape};
 use voxloom::geom::Chain;
-use voxloom::matching::{EstimateOptions, MatchOptions, estimate, match_spots};
+use voxloom::matching::{self, EstimateOptions, MatchOptions};
 use voxloom::volume::Volume;
 use voxloom::{table, transform};
 
 /// Finds the affine from one volume to another that most of their matching spots agree on.
 ///
 /// Two spots match where the images around them correlate. The map is found by random sampling and
-/// refitted to all matches near it; it takes points of the fixed volume to the moving one.
+/// refitted to all matches near it; it takes points of the fixed volume to the moving one. Where no map is to be
+/// believed, other orientations of the moving volume are tried (mirrored ones with --allow-reflection); where
+/// none is then, no map is written, the reason is given, and the exit code is 3.
 #[derive(clap::Args)]
 pub(crate) struct Ransac {
     /// The fixed volume
@@ -60,21 +62,24 @@ impl Program for Ransac {
         ctx.input(&moving);
         ctx.input_file(&self.fixed_spots.to_string_lossy());
         ctx.input_file(&self.moving_spots.to_string_lossy());
-        let mut matches =
-            match_spots(&fixed, &moving, &fixed_spots, &moving_spots, &self.matching, ctx)?;
+        let spots = [&fixed_spots[..], &moving_spots[..]];
+        let mut found = matching::find([&fixed, &moving], spots, &self.matching, &self.fit, ctx)?;
         if ctx.plan_only {
             return Ok(());
         }
-        let found = estimate(&matches, &self.fit, ctx.seed)?;
-        found.mark(&mut matches);
         found.record(ctx);
         if let Some(path) = &self.matches {
-            table::write_matches(path, &matches)?;
+            table::write_matches(path, &found.matches)?;
             ctx.output_file(path);
         }
-        transform::write_chain(&self.output, &Chain::affine(found.affine))?;
-        ctx.output_file(&self.output);
-        Ok(())
+        match found.estimate {
+            Err(doubt) => Err(ctx.disbelieve(&self.output, &doubt.to_string())),
+            Ok(estimate) => {
+                transform::write_chain(&self.output, &Chain::affine(estimate.affine))?;
+                ctx.output_file(&self.output);
+                Ok(())
+            }
+        }
     }
 }
 

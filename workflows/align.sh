@@ -153,6 +153,8 @@ step() {
         sleep "$pause"
     done
     if [ $code -ne 0 ]; then
+        # the receipt of a result that is not to be believed is no sign that the step is done
+        if [ -e "$receipt" ]; then mv "$receipt" "${receipt%.json}.failed.json"; fi
         echo "align.sh: ${label:+$label: }$name ended with exit code $code; the same command line goes on from there" >&2
         exit $code
     fi

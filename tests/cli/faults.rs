@@ -185,14 +185,13 @@ fn spots(n: usize, scattered: bool) -> String {
     text
 }
 
-fn ransac_refused(scene: &Scene, fixed: &str, moving: &str, more: &[&str], words: &[&str]) {
+fn ransac_refused(scene: &Scene, fixed: &str, moving: &str, code: i32, words: &[&str]) {
     let pair = Pair::get();
     let (f, m) = (pair.at("fixed.zarr"), pair.at("moving.zarr"));
     let out = scene.at("global.json");
     let mut arguments = vec![f.as_str(), &m, "--fixed-spots", fixed, "--moving-spots", moving];
     arguments.extend(["-o", out.as_str()]);
-    arguments.extend(more);
-    refused(scene, "ransac", &arguments, 1, words);
+    refused(scene, "ransac", &arguments, code, words);
 }
 
 #[test]
@@ -200,8 +199,15 @@ fn too_few_spots_or_matches_are_counted_in_the_message() {
     let scene = Scene::new();
     let few = scene.file("few.csv", &spots(2, true));
     let none = scene.file("none.csv", &spots(0, true));
-    ransac_refused(&scene, &few, &few, &[], &["match"]);
-    ransac_refused(&scene, &none, &few, &[], &["no spots"]);
+    ransac_refused(&scene, &none, &few, 1, &["no spots"]);
+    let (volume, out) = (Pair::get().at("fixed.zarr"), scene.at("global.json"));
+    let run = program("ransac")
+        .args([&volume, &volume, "--fixed-spots", &few, "--moving-spots", &few, "-o", &out])
+        .output()
+        .unwrap();
+    let talk = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.code() == Some(3) && talk.contains("matches"), "{talk}");
+    assert!(!Path::new(&out).exists());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
 
 mod apply;
+mod believe;
 mod chunked;
 mod correctness;
 mod deform;

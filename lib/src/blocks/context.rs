@@ -186,6 +186,21 @@ impl Context {
         });
     }
 
+    /// Ends a run whose result is not to be believed, with exit code 3: `output` is not written, what
+    /// `--overwrite` was to replace there is removed, and the receipt, which goes beside it, says why.
+    pub fn disbelieve(&self, output: &Path, reason: &str) -> anyhow::Error {
+        if self.existing == Existing::Overwrite
+            && let Err(error) = std::fs::remove_file(output)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Error::io("remove", output)(error).into();
+        }
+        self.note(|receipt| receipt.sinks.push(Sink::Beside(output.to_path_buf())));
+        self.record("believed", false);
+        self.record("refusal", reason);
+        anyhow::Error::new(super::Verdict::TooManyFailed).context(reason.to_owned())
+    }
+
     /// Adds a volume that is written to the receipt, which goes into its attributes (beside it
     /// where it is one file).
     pub fn output_array(&self, output: &Arc<Output>) {

@@ -13,7 +13,8 @@ fn one<T: Voxel>(method: Method, values: &[T], mean: fn(&[T]) -> T) -> T {
         numbers.iter().copied().reduce(pick).unwrap_or(values[0])
     };
     match method {
-        Method::Mean => mean(values),
+        Method::Mean if numbers.is_empty() => values[0],
+        Method::Mean => mean(&numbers),
         Method::Min => pick(|b, a| b < a),
         Method::Max => pick(|b, a| b > a),
         Method::Stride => values[0],

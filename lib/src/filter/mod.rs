@@ -13,6 +13,7 @@ pub(crate) mod lines;
 #[cfg(test)]
 mod oracle;
 mod second_derivatives;
+mod spikes;
 mod top_hat;
 
 pub use convolve::smooth;
@@ -20,4 +21,5 @@ pub use fft::Fft;
 pub use gaussian::Kernel;
 pub use lines::mirror;
 pub use second_derivatives::LaplacianOfGaussian;
+pub use spikes::{despike, spikes};
 pub use top_hat::{opening, opening_reach};

@@ -7,6 +7,7 @@ use super::cpu::Searcher;
 use super::windows::Block;
 use crate::blocks::Task;
 use crate::features::{self, SpotVoxel};
+use crate::filter::despike;
 use crate::geom::{Box3, Chain, Grid, LocalChain, Point};
 use crate::volume::Volume;
 use crate::warp;
@@ -95,8 +96,11 @@ impl Pair<'_> {
         if part.is_empty() {
             return Ok(None);
         }
-        let fixed = self.fixed.read::<f32>(&around).context("reading the fixed volume")?;
-        let moving = self.moving.read::<f32>(&part).context("reading the moving volume")?;
+        let mut fixed = self.fixed.read::<f32>(&around).context("reading the fixed volume")?;
+        let mut moving = self.moving.read::<f32>(&part).context("reading the moving volume")?;
+        // a hot voxel would be all that the surroundings of a spot have in common
+        despike(&mut fixed, around.shape());
+        despike(&mut moving, part.shape());
         Ok(Some(Input { around, fixed, moving, moving_grid: moving_grid.crop(&part), chain }))
     }
 

@@ -75,6 +75,14 @@ impl<'a, T: Voxel> Store<'a, T> {
             centres: places.iter().map(offset).collect(),
         }
     }
+
+    /// A cube of this size for each place, one after the other.
+    pub(super) fn cubes(voxels: Cow<'a, [T]>, size: [usize; 3], places: usize) -> Self {
+        let [cz, cy, cx] = size;
+        let middle = (cz / 2 * cy + cy / 2) * cx + cx / 2;
+        let centres = (0..places).map(|i| i * cz * cy * cx + middle).collect();
+        Self { voxels, strides: [cy * cx, cx], centres }
+    }
 }
 
 /// The contexts of the spots of one volume.

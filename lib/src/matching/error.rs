@@ -112,6 +112,22 @@ pub enum Error {
         /// `--align-threshold`.
         threshold: f64,
     },
+    /// Matches of chance would agree as well.
+    #[error(
+        "the best map fits {found} of {matches} matches, and {expected:.1e} maps are expected to fit as many \
+         of matches that chance made, more than --max-false-alarms {limit}: do both volumes show the same \
+         sample and channel? raise --match-threshold, lower --align-threshold or find more spots"
+    )]
+    Chance {
+        /// Matches that fit.
+        found: usize,
+        /// Matches.
+        matches: usize,
+        /// Maps that are expected by chance.
+        expected: f64,
+        /// `--max-false-alarms`.
+        limit: f64,
+    },
     /// The map flattens space.
     #[error(
         "the map that fits best is singular (determinant {determinant:e}): find more spots, or \
@@ -152,4 +168,21 @@ pub enum Error {
         /// `--max-shear`.
         limit: f64,
     },
+}
+
+impl Error {
+    /// Whether it says that no map is to be believed, and not that something could not be done.
+    pub fn is_doubt(&self) -> bool {
+        matches!(
+            self,
+            Self::TooFewMatches { .. }
+                | Self::Flat { .. }
+                | Self::TooFewInliers { .. }
+                | Self::Chance { .. }
+                | Self::Singular { .. }
+                | Self::Reflection { .. }
+                | Self::Scale { .. }
+                | Self::Shear { .. }
+        )
+    }
 }

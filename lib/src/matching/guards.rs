@@ -23,6 +23,8 @@ pub(super) fn options(options: &EstimateOptions) -> Result<(), Error> {
         let wanted = "wanted a chance between 0 and 1";
         return Err(Error::Usage { flag: "--confidence", found, wanted });
     }
+    let limit = options.max_false_alarms;
+    positive("--max-false-alarms", limit, 0.0, "wanted a number above 0, such as 1e-4")?;
     if options.compat.is_some() && options.model != Model::Affine {
         let found = format!("with --model {}", options.model.name());
         let wanted = "that estimator fits affine maps only";
@@ -63,6 +65,24 @@ pub(super) fn inliers(
         return Err(Error::TooFewInliers { found, wanted, matches: fixed.len(), threshold });
     }
     fills("matches that fit", points, options.model)
+}
+
+/// Checks that matches of chance would not be fitted as well.
+pub(super) fn chance(
+    inliers: &[bool],
+    false_alarms: f64,
+    options: &EstimateOptions,
+) -> Result<(), Error> {
+    // written so that NaN is refused
+    if false_alarms <= options.max_false_alarms.log10() {
+        return Ok(());
+    }
+    Err(Error::Chance {
+        found: inliers.iter().filter(|inlier| **inlier).count(),
+        matches: inliers.len(),
+        expected: 10f64.powf(false_alarms.min(300.0)),
+        limit: options.max_false_alarms,
+    })
 }
 
 /// Checks that points fill the axes that the model needs.

@@ -6,10 +6,12 @@
 //! already in memory.
 
 mod basis;
+mod chance;
 mod contexts;
 mod correlate;
 mod cpu;
 mod error;
+mod frames;
 mod guards;
 mod near;
 mod opencv;
@@ -32,14 +34,19 @@ mod npz;
 mod oracle;
 
 pub use error::Error;
+pub use frames::{Found, find};
 pub use options::{Compat, ContextRadius, EstimateOptions, MatchOptions};
 pub use read::match_spots;
 
+use std::borrow::Cow;
+
 use crate::blocks::Context;
+use crate::filter::despike;
 use crate::geom::{Affine, Grid, Point};
 use crate::table::Match;
 use crate::volume::Voxel;
 use contexts::{Contexts, Store, places};
+use frames::Frame;
 use residuals::Pairs;
 use share::Share;
 
@@ -69,7 +76,8 @@ pub fn match_in_memory<T: Voxel, U: Voxel>(
     let fixed_contexts = describe(fixed, radius, options.exact);
     let moving_contexts = describe(moving, radius, options.exact);
     let grids = [&fixed.grid, &moving.grid];
-    Ok(pair::pair(&fixed_contexts, &moving_contexts, grids, options, Share::Alone))
+    let frame = Frame::STORED;
+    Ok(pair::pair(&fixed_contexts, &moving_contexts, grids, frame, options, Share::Alone))
 }
 
 fn describe<'a, T: Voxel>(
@@ -79,7 +87,11 @@ fn describe<'a, T: Voxel>(
 ) -> Contexts<'a, T> {
     let places = places(&block.grid, block.positions, radius, exact);
     let shape = block.grid.shape;
-    let store = Store::array(block.voxels, shape, [0; 3], &places);
+    let mut voxels = Cow::Borrowed(block.voxels);
+    if !exact {
+        despike(voxels.to_mut(), shape);
+    }
+    let store = Store::array(voxels, shape, [0; 3], &places);
     Contexts::describe(store, shape, &places, radius, Share::Alone)
 }
 
@@ -101,6 +113,8 @@ pub struct Estimate {
     pub rms_residual: f64,
     /// Samples drawn.
     pub iterations: usize,
+    /// The logarithm to base 10 of the number of maps that would fit as many matches of chance.
+    pub false_alarms: f64,
 }
 
 /// Fits a map to matches: random sampling, then a refit to all matches near it.
@@ -134,7 +148,10 @@ pub fn estimate(
     let inliers = fits.unwrap_or_else(|| squares.iter().map(|&s| s <= limit).collect());
     guards::inliers(&fixed, &inliers, options)?;
     guards::map(&map, options)?;
-    Ok(Estimate::of(map, inliers, squares, iterations))
+    let false_alarms = chance::false_alarms(&fixed, &moving, &inliers, &map, options);
+    guards::chance(&inliers, false_alarms, options)?;
+    let estimate = Estimate::of(map, inliers, squares, iterations);
+    Ok(Estimate { false_alarms, ..estimate })
 }
 
 /// The sampled map; where no plausible map fits enough, the best of any, for the guards to name.
@@ -178,6 +195,7 @@ impl Estimate {
             median_residual: fit.get(inlier_count / 2).map_or(0.0, |s| s.sqrt()),
             rms_residual: mean.sqrt(),
             iterations,
+            false_alarms: 0.0,
         }
     }
 
@@ -202,6 +220,8 @@ impl Estimate {
         ctx.record("median_residual_um", self.median_residual);
         ctx.record("rms_residual_um", self.rms_residual);
         ctx.record("iterations", self.iterations);
+        ctx.record("false_alarms_log10", self.false_alarms);
+        ctx.record("believed", true);
         ctx.record("matrix_zyx_um", serde_json::json!(self.affine.rows()));
         ctx.record("rotation_degrees", parts.angle.to_degrees());
         ctx.record("scales", serde_json::json!(parts.scales));

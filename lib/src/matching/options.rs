@@ -155,6 +155,10 @@ pub struct EstimateOptions {
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub min_inliers: usize,
 
+    /// A map is an error where so many maps would be expected to fit as many matches of chance
+    #[arg(long, value_name = "N", default_value_t = 1e-4)]
+    pub max_false_alarms: f64,
+
     /// A map that stretches or shrinks any direction by more than this factor is an error
     #[arg(long, value_name = "FACTOR", default_value_t = 2.0)]
     pub max_scale: f64,
@@ -178,6 +182,7 @@ impl Default for EstimateOptions {
             max_iterations: 20_000,
             min_matches: 12,
             min_inliers: 8,
+            max_false_alarms: 1e-4,
             max_scale: 2.0,
             max_shear: 0.5,
             compat: None,

@@ -2,6 +2,7 @@
 
 use super::contexts::Contexts;
 use super::correlate::{Partner, Question, best};
+use super::frames::Frame;
 use super::near::Near;
 use super::share::Share;
 use super::subvoxel::Peak;
@@ -58,10 +59,13 @@ pub(super) fn check(
 }
 
 /// The matches, in the order of the fixed spots.
+///
+/// * `frame`: the orientation in which the moving contexts were taken
 pub(super) fn pair<T: Voxel, U: Voxel>(
     fixed: &Contexts<'_, T>,
     moving: &Contexts<'_, U>,
     grids: [&Grid; 2],
+    frame: Frame,
     options: &MatchOptions,
     share: Share,
 ) -> Vec<Match> {
@@ -95,7 +99,8 @@ pub(super) fn pair<T: Voxel, U: Voxel>(
             let shift = peak.find(fixed, i, moving, j);
             // what was matched is the middle of the fixed context, not the spot beside it
             one.fixed = grids[0].position(p.voxel.map(|v| v as f64));
-            one.moving = grids[1].position(std::array::from_fn(|a| q.voxel[a] as f64 + shift[a]));
+            let at = std::array::from_fn(|a| q.voxel[a] as f64 + shift[a]);
+            one.moving = grids[1].position(frame.position(at, grids[1].shape));
         }
         one
     };

@@ -3,14 +3,18 @@
 //! Where both volumes fit in `--memory`, contexts are taken straight from them; where they do not,
 //! the volumes are read tile by tile and only the surroundings of each spot are kept.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use super::contexts::{Contexts, MARGIN, Place, Store, places};
+use super::frames::Frame;
 use super::pair::{check, pair};
 use super::share::Share;
 use super::{Error, MatchOptions};
 use crate::blocks::{Budget, Context, Reads};
 use crate::device::Cost;
+use crate::filter::spikes;
 use crate::geom::{Box3, Point};
 use crate::table::{Match, Spot};
 use crate::volume::{Dtype, Volume, Voxel};
@@ -32,41 +36,84 @@ pub fn match_spots(
     options: &MatchOptions,
     ctx: &Context,
 ) -> Result<Vec<Match>, Error> {
-    let radius = check(options, &fixed.grid(), &moving.grid())?;
-    let sides = [
-        Side::new("fixed", fixed, fixed_spots, radius, options.exact)?,
-        Side::new("moving", moving, moving_spots, radius, options.exact)?,
-    ];
     ctx.record("fixed_spots", fixed_spots.len());
     ctx.record("moving_spots", moving_spots.len());
+    let spots = [fixed_spots, moving_spots];
+    let mut found = match_turned([fixed, moving], spots, options, &[Frame::STORED], ctx)?;
+    Ok(found.pop().unwrap_or_default())
+}
+
+/// [`match_spots`] under each of some orientations of the moving volume.
+pub(super) fn match_turned(
+    [fixed, moving]: [&Volume; 2],
+    [fixed_spots, moving_spots]: [&[Spot]; 2],
+    options: &MatchOptions,
+    frames: &[Frame],
+    ctx: &Context,
+) -> Result<Vec<Vec<Match>>, Error> {
     let budget = Budget::of(ctx);
-    let layout = Layout::choose(&sides, ctx.memory)?;
-    let reads = [fixed, moving].map(Reads::Volume);
-    let cost = layout.cost(&sides);
-    let kept = budget.caches(&reads.map(|volume| (volume, ctx.memory / 16)), &Cost::default());
-    let threads = Budget::each_thread(&reads, 0) * budget.threads() as u64;
-    if ctx.is_plan_asked("matching the spots", &budget, &(cost + kept + threads))? {
-        return Ok(Vec::new());
+    let mut found = vec![Vec::new(); frames.len()];
+    let mut left: Vec<usize> = (0..frames.len()).collect();
+    // orientations under which the contexts of the moving volume are of one shape are done together
+    while let Some(&first) = left.first() {
+        let radius = check(options, &fixed.grid(), &frames[first].grid(&moving.grid()))?;
+        let there = frames[first].stored(radius);
+        let mut group = Vec::new();
+        for &i in &left {
+            let own = check(options, &fixed.grid(), &frames[i].grid(&moving.grid()))?;
+            if frames[i].stored(own) == there {
+                group.push(i);
+            }
+        }
+        left.retain(|i| !group.contains(i));
+        let sides = [
+            Side::new("fixed", fixed, fixed_spots, radius, options.exact)?,
+            Side::new("moving", moving, moving_spots, there, options.exact)?,
+        ];
+        let turned: Vec<Frame> = group.iter().map(|&i| frames[i]).collect();
+        let layout = Layout::choose(&sides, turned != [Frame::STORED], ctx.memory)?;
+        let reads = [fixed, moving].map(Reads::Volume);
+        let cost = layout.cost(&sides, turned != [Frame::STORED]);
+        let kept = budget.caches(&reads.map(|volume| (volume, ctx.memory / 16)), &Cost::default());
+        let threads = Budget::each_thread(&reads, 0) * budget.threads() as u64;
+        if ctx.is_plan_asked("matching the spots", &budget, &(cost + kept + threads))? {
+            return Ok(found);
+        }
+        let [one, two] = &sides;
+        let matches = budget.install(|| match (one.narrow(), two.narrow()) {
+            (true, true) => run::<u16, u16>(one, two, layout, &turned, options),
+            (true, false) => run::<u16, f32>(one, two, layout, &turned, options),
+            (false, true) => run::<f32, u16>(one, two, layout, &turned, options),
+            (false, false) => run::<f32, f32>(one, two, layout, &turned, options),
+        })??;
+        group.into_iter().zip(matches).for_each(|(i, matches)| found[i] = matches);
     }
-    let [one, two] = &sides;
-    budget.install(|| match (one.narrow(), two.narrow()) {
-        (true, true) => run::<u16, u16>(one, two, layout, options),
-        (true, false) => run::<u16, f32>(one, two, layout, options),
-        (false, true) => run::<f32, u16>(one, two, layout, options),
-        (false, false) => run::<f32, f32>(one, two, layout, options),
-    })?
+    Ok(found)
 }
 
 fn run<T: Voxel, U: Voxel>(
     fixed: &Side<'_>,
     moving: &Side<'_>,
     layout: Layout,
+    frames: &[Frame],
     options: &MatchOptions,
-) -> Result<Vec<Match>, Error> {
-    let fixed_contexts = fixed.contexts::<T>(layout)?;
-    let moving_contexts = moving.contexts::<U>(layout)?;
+) -> Result<Vec<Vec<Match>>, Error> {
     let grids = [&fixed.volume.grid(), &moving.volume.grid()];
-    Ok(pair(&fixed_contexts, &moving_contexts, grids, options, Share::Pool))
+    let fixed_voxels = fixed.voxels::<T>(layout, options.exact)?;
+    let fixed_contexts = fixed.contexts(&fixed_voxels, Frame::STORED);
+    let moving_voxels = moving.voxels::<U>(layout, options.exact)?;
+    let each = |frame: &Frame| {
+        let contexts = moving.contexts(&moving_voxels, *frame);
+        pair(&fixed_contexts, &contexts, grids, *frame, options, Share::Pool)
+    };
+    Ok(frames.iter().map(each).collect())
+}
+
+/// Voxels around the spots of a volume, as they were read.
+struct Voxels<T> {
+    voxels: Vec<T>,
+    /// The box that they are; none where they are a cube for each spot.
+    part: Option<Box3>,
 }
 
 /// What is held in memory.
@@ -79,17 +126,21 @@ enum Layout {
 }
 
 impl Layout {
-    fn choose(sides: &[Side<'_>; 2], memory: u64) -> Result<Self, Error> {
+    /// * `turned`: the moving voxels will be held in another orientation too
+    fn choose(sides: &[Side<'_>; 2], turned: bool, memory: u64) -> Result<Self, Error> {
+        let copies = [1, 1 + u64::from(turned)];
         let spots: usize = sides.iter().map(|side| side.places.len()).sum();
         // the rest is for the product of coefficients and what each thread holds
         let left = (memory / 10 * 8).saturating_sub(spots as u64 * DESCRIPTION);
-        let whole: u64 = sides.iter().map(|side| side.size() * side.reach().len() as u64).sum();
+        let sides_copies = || sides.iter().zip(copies);
+        let whole: u64 =
+            sides_copies().map(|(side, n)| n * side.size() * side.reach().len() as u64).sum();
         if whole <= left {
             return Ok(Self::Whole);
         }
         let cube = cube(sides[0].radius).iter().product::<usize>() as u64;
         let cubes: u64 =
-            sides.iter().map(|side| side.size() * cube * side.places.len() as u64).sum();
+            sides_copies().map(|(side, n)| n * side.size() * cube * side.places.len() as u64).sum();
         // the smallest tile is a chunk
         let chunk = |side: &Side<'_>| side.size() * side.tile(1).iter().product::<usize>() as u64;
         let tile = left.saturating_sub(cubes).max(sides.iter().map(chunk).max().unwrap_or(0));
@@ -103,10 +154,13 @@ impl Layout {
 
 impl Layout {
     /// What is held while spots are matched.
-    fn cost(self, sides: &[Side<'_>; 2]) -> Cost {
+    fn cost(self, sides: &[Side<'_>; 2], turned: bool) -> Cost {
+        let copies = [1, 1 + u64::from(turned)];
         let spots: usize = sides.iter().map(|side| side.places.len()).sum();
         let descriptions = Cost::bytes("descriptions of the spots", spots as u64 * DESCRIPTION);
-        let all = |bytes: &dyn Fn(&Side<'_>) -> u64| sides.iter().map(bytes).sum();
+        let all = |bytes: &dyn Fn(&Side<'_>) -> u64| {
+            sides.iter().zip(copies).map(|(side, n)| n * bytes(side)).sum()
+        };
         descriptions
             + match self {
                 Self::Whole => Cost::bytes(
@@ -172,18 +226,51 @@ impl<'a> Side<'a> {
         all.grow(margin(self.radius)).intersect(&self.volume.grid().bounds())
     }
 
-    fn contexts<T: Voxel>(&self, layout: Layout) -> Result<Contexts<'static, T>, Error> {
-        let store = match layout {
+    /// Reads what the contexts need; without hot voxels, unless `exact`.
+    fn voxels<T: Voxel>(&self, layout: Layout, exact: bool) -> Result<Voxels<T>, Error> {
+        match layout {
             Layout::Whole => {
                 let part = self.reach();
-                let voxels = read::<T>(self.volume, &part)?;
-                let origin = part.min.map(|v| v as usize);
-                Store::array(voxels, part.shape(), origin, &self.places)
+                let voxels = read::<T>(self.volume, &part, exact)?;
+                Ok(Voxels { voxels, part: Some(part) })
             }
-            Layout::Cubes { tile } => self.cubes(tile)?,
-        };
+            Layout::Cubes { tile } => {
+                Ok(Voxels { voxels: self.cubes(tile, exact)?, part: None })
+            }
+        }
+    }
+
+    /// The contexts in an orientation.
+    fn contexts<'v, T: Voxel>(&self, of: &'v Voxels<T>, frame: Frame) -> Contexts<'v, T> {
         let shape = self.volume.grid().shape;
-        Ok(Contexts::describe(store, shape, &self.places, self.radius, Share::Pool))
+        let radius = frame.turned(self.radius);
+        let mut places = self.places.clone();
+        places.iter_mut().for_each(|place| place.voxel = frame.voxel(place.voxel, shape));
+        let turn = |voxels: &'v [T], shape: [usize; 3]| -> Cow<'v, [T]> {
+            if frame == Frame::STORED {
+                Cow::Borrowed(voxels)
+            } else {
+                Cow::Owned(frame.array(voxels, shape))
+            }
+        };
+        let store = if let Some(part) = &of.part {
+            let [min, max] = [part.min, part.max.map(|v| v - 1)].map(|corner| {
+                frame.voxel(corner.map(|v| v as usize), shape)
+            });
+            let origin = std::array::from_fn(|a| min[a].min(max[a]));
+            let voxels = turn(&of.voxels, part.shape());
+            Store::array(voxels, frame.turned(part.shape()), origin, &places)
+        } else {
+            let size = cube(self.radius);
+            let voxels = if frame == Frame::STORED {
+                Cow::Borrowed(&of.voxels[..])
+            } else {
+                let cubes = of.voxels.par_chunks(size.iter().product());
+                Cow::Owned(cubes.flat_map_iter(|one| frame.array(one, size)).collect())
+            };
+            Store::cubes(voxels, cube(radius), places.len())
+        };
+        Contexts::describe(store, frame.turned(shape), &places, radius, Share::Pool)
     }
 
     /// Voxels along each axis of a tile of at most `bytes` with its margins, whole chunks and at
@@ -199,7 +286,7 @@ impl<'a> Side<'a> {
     }
 
     /// The surroundings of each spot, read tile by tile.
-    fn cubes<T: Voxel>(&self, tile: u64) -> Result<Store<'static, T>, Error> {
+    fn cubes<T: Voxel>(&self, tile: u64, exact: bool) -> Result<Vec<T>, Error> {
         let [cz, cy, cx] = cube(self.radius);
         let margin = margin(self.radius);
         let grown = self.tile(tile);
@@ -214,7 +301,7 @@ impl<'a> Side<'a> {
             }
             let part = core.grow(margin);
             let [_, ny, nx] = part.shape();
-            let all = read::<T>(self.volume, &part)?;
+            let all = read::<T>(self.volume, &part, exact)?;
             for i in members {
                 let [z, y, x]: [usize; 3] = std::array::from_fn(|a| {
                     self.places[i].voxel[a] - core.min[a] as usize // the margins cancel
@@ -226,9 +313,7 @@ impl<'a> Side<'a> {
                 }
             }
         }
-        let middle = (cz / 2 * cy + cy / 2) * cx + cx / 2;
-        let centres = (0..self.places.len()).map(|i| i * cz * cy * cx + middle).collect();
-        Ok(Store { voxels: voxels.into(), strides: [cy * cx, cx], centres })
+        Ok(voxels)
     }
 }
 
@@ -243,7 +328,7 @@ fn cube(radius: [usize; 3]) -> [usize; 3] {
 }
 
 /// Reads a box with all threads of the pool, a slab of chunks each.
-fn read<T: Voxel>(volume: &Volume, part: &Box3) -> Result<Vec<T>, Error> {
+fn read<T: Voxel>(volume: &Volume, part: &Box3, exact: bool) -> Result<Vec<T>, Error> {
     let mut voxels = vec![T::default(); part.len()];
     let [_, ny, nx] = part.shape();
     let chunk = volume.chunk()[0].max(1) as i64;
@@ -257,5 +342,12 @@ fn read<T: Voxel>(volume: &Volume, part: &Box3) -> Result<Vec<T>, Error> {
         (rest, z) = (other, end);
     }
     slabs.into_par_iter().try_for_each(|(slab, out)| volume.read_into(&slab, out))?;
+    if !exact {
+        let shape = part.shape();
+        let planes = (0..shape[0]).into_par_iter();
+        let found: Vec<(usize, T)> =
+            planes.flat_map_iter(|z| spikes(&voxels, shape, z..z + 1)).collect();
+        found.into_iter().for_each(|(at, value)| voxels[at] = value);
+    }
     Ok(voxels)
 }

@@ -26,6 +26,15 @@ impl Kind {
         }
     }
 
+    /// The measure by which details of images are compared: their mean is 0 whatever the brightness.
+    #[must_use]
+    pub fn of_details(self) -> Self {
+        match self {
+            Self::MutualInformation => Self::MutualInformation,
+            Self::Correlation | Self::MeanSquares => Self::Correlation,
+        }
+    }
+
     /// Its name as flags spell it.
     pub fn name(self) -> &'static str {
         match self {

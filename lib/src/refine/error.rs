@@ -123,6 +123,28 @@ pub enum Refusal {
         /// The determinant.
         determinant: f64,
     },
+    /// No better than chance.
+    #[error(
+        "the {measure} of the volumes' details is {found:.3} under the map found, and up to {wrong:.3} under \
+         {maps} maps turned, mirrored and shifted at random: it stands out by {evidence:.1} standard \
+         deviations, less than --min-evidence {wanted}; give an --initial map nearer to the truth, or {way_out}"
+    )]
+    Chance {
+        /// What was measured.
+        measure: &'static str,
+        /// Under the map found.
+        found: f64,
+        /// The greatest under wrong maps.
+        wrong: f64,
+        /// Wrong maps.
+        maps: usize,
+        /// By how much it stands out.
+        evidence: f64,
+        /// `--min-evidence`.
+        wanted: f64,
+        /// What else can be tried.
+        way_out: &'static str,
+    },
     /// The search left its range.
     #[error("the map found scales by {found:.4}, outside --scale-range {least}..{most}")]
     Range {

@@ -70,6 +70,10 @@ pub struct Flags {
     /// A refinement that stretches or shrinks any direction by more than this factor is refused
     #[arg(long, value_name = "FACTOR", default_value_t = 1.5)]
     pub max_scale: f64,
+    /// A map is refused unless its similarity exceeds that under wrong maps (turned, mirrored, shifted) by so
+    /// many of their standard deviations; 0 accepts any map
+    #[arg(long, value_name = "DEVIATIONS", default_value_t = 12.0)]
+    pub min_evidence: f64,
     /// No good initial map: try so many turned and scaled versions, each at its best shift
     #[arg(long, value_name = "N", help_heading = "Search")]
     pub search: Option<usize>,
@@ -113,6 +117,10 @@ impl Flags {
         if !(self.max_scale > 1.0 && self.max_scale.is_finite()) {
             return refuse("--max-scale", self.max_scale.to_string(), "wanted a factor above 1");
         }
+        if !(self.min_evidence >= 0.0 && self.min_evidence.is_finite()) {
+            let found = self.min_evidence.to_string();
+            return refuse("--min-evidence", found, "wanted a number from 0");
+        }
         if !(0.0..=180.0).contains(&self.max_rotation) {
             return refuse("--max-rotation", self.max_rotation.to_string(), "wanted 0 to 180");
         }
@@ -140,6 +148,7 @@ impl Flags {
             iterations: self.max_iterations,
             min_overlap: self.min_overlap,
             max_scale: self.max_scale,
+            min_evidence: self.min_evidence,
             search,
         })
     }
@@ -184,6 +193,8 @@ mod tests {
             "--min-overlap 0",
             "--min-overlap 1.5",
             "--max-scale 1",
+            "--min-evidence -1",
+            "--min-evidence nan",
             "--max-rotation 400",
             "--max-translation -3",
             "--scale-range 3..2",

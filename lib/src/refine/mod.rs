@@ -15,6 +15,7 @@ use crate::transform::{self, Axes, Direction, Kind, Step};
 use crate::volume::Select;
 
 mod canvas;
+mod chance;
 mod climb;
 mod descent;
 mod error;
@@ -33,9 +34,10 @@ pub use error::{Error, Refusal};
 pub use flags::Flags;
 pub use options::{Options, Search};
 
+use chance::Judgement;
 use descent::{Descent, descend};
 use scene::{Scene, Start};
-use search::{Found, scale};
+use search::{Found, Reach, scale};
 use side::{Budget, Side};
 
 /// One of the two volumes as it is given.
@@ -54,10 +56,11 @@ pub struct Input<'a> {
 ///
 /// * `initial`: locations of transforms, first applied first; none means the identity
 ///
-/// A result that the guards refuse is not written: the initial map is, and the reason is given.
+/// A result that the guards refuse is not written: an initial map that was given is, and nothing where
+/// none was. The reason is given, and the receipt says `believed: false`.
 ///
 /// # Errors
-/// [`Error`]; [`Verdict::TooManyFailed`] with the [`Refusal`] where the initial map was written.
+/// [`Error`]; [`Verdict::TooManyFailed`] with the [`Refusal`].
 pub fn align(
     fixed: &Input<'_>,
     moving: &Input<'_>,
@@ -78,6 +81,10 @@ pub fn align(
     let job = Job { sides: &sides, chain: &chain, planar, said: &said, options, ctx };
     let Some((refined, refusal)) = job.run(!initial.is_empty())? else { return Ok(()) };
     let steps = match (&refusal, refined) {
+        // the identity that stands for no initial map is no result
+        (Some(refusal), _) if initial.is_empty() => {
+            return Err(ctx.disbelieve(output, &format!("no map was written: {refusal}")));
+        }
         (Some(_), _) => steps,
         (None, Refined::Whole(map)) => vec![Step::Affine(map)],
         (None, Refined::After(map)) => steps.into_iter().chain([Step::Affine(map)]).collect(),
@@ -144,23 +151,64 @@ impl Job<'_> {
         let Some(whole) = whole else {
             let start = Start::Chain(self.chain, grids[0].origin[0]);
             let done = descend(&scene, &start, None, budget.scale, self.said)?;
-            let refusal = self.conclude(&done, None);
+            let judged = self.judge(&scene, &start, &done, budget.scale);
+            let refusal = self.conclude(&done, None, judged.as_ref());
             return Ok(Some((Refined::After(done.map), refusal)));
         };
         let flat = flattened(&whole, self.planar, &grids, given);
+        let mut best = self.attempt(&scene, &flat.inner, Reach::AsAsked)?;
+        if self.options.search.is_some() && self.doubted(&best) {
+            tracing::info!("what was found does not stand out from chance: searching wider");
+            let wider = self.attempt(&scene, &flat.inner, Reach::Wider).ok();
+            if let Some(wider) = wider.filter(|wider| wider.evidence() > best.evidence()) {
+                best = wider;
+            }
+        }
+        let refusal = self.conclude(&best.done, best.found.as_ref(), best.judged.as_ref());
+        Ok(Some((Refined::Whole(flat.outer(&best.start.then(&best.done.map))), refusal)))
+    }
+
+    /// Searches where that is asked, refines, and judges the result.
+    fn attempt(&self, scene: &Scene<'_>, given: &Affine, reach: Reach) -> Result<Attempt, Error> {
         let (start, found) = match &self.options.search {
-            None => (flat.inner, None),
+            None => (*given, None),
             Some(what) => {
-                let found = search::search(&scene, &flat.inner, what)?;
+                let found = search::search(scene, given, what, reach)?;
                 (found.map, Some(found))
             }
         };
-        let given = Start::Matrix(flat.inner);
+        let given = Start::Matrix(*given);
         let before = found.is_some().then_some(&given);
         let size = scale(&start, self.planar);
-        let done = descend(&scene, &Start::Matrix(start), before, size, self.said)?;
-        let refusal = self.conclude(&done, found.as_ref());
-        Ok(Some((Refined::Whole(flat.outer(&start.then(&done.map))), refusal)))
+        let done = descend(scene, &Start::Matrix(start), before, size, self.said)?;
+        let judged = self.judge(scene, &Start::Matrix(start), &done, size);
+        Ok(Attempt { start, done, found, judged })
+    }
+
+    /// Compares a result with what chance gives; none where it is refused anyway or that is not wanted.
+    fn judge(
+        &self,
+        scene: &Scene<'_>,
+        start: &Start<'_>,
+        done: &Descent,
+        size: f64,
+    ) -> Option<Judgement> {
+        let wanted = self.options.min_evidence;
+        if done.refusal.is_some() || wanted == 0.0 {
+            return None;
+        }
+        let judged = chance::judge(scene, start, &done.map, size, wanted);
+        if judged.is_none() {
+            tracing::warn!(
+                "the volumes are too small to tell the map found from wrong ones: look at the result"
+            );
+        }
+        judged
+    }
+
+    /// Whether a result stands out less than it should.
+    fn doubted(&self, attempt: &Attempt) -> bool {
+        attempt.done.refusal.is_some() || attempt.evidence() < self.options.min_evidence
     }
 
     /// Which images were looked at.
@@ -184,19 +232,30 @@ impl Job<'_> {
     }
 
     /// Enters what was done in the receipt; why it is not to be believed, if so.
-    fn conclude(&self, done: &Descent, found: Option<&Found>) -> Option<Refusal> {
+    fn conclude(
+        &self,
+        done: &Descent,
+        found: Option<&Found>,
+        judged: Option<&Judgement>,
+    ) -> Option<Refusal> {
         let ctx = self.ctx;
         let metric = self.options.metric;
-        let refusal = done.refusal.clone().or_else(|| {
-            let [before, after] = done.energy;
-            // a map that hardly overlaps is nothing to be worse than
-            let before = before.filter(|_| done.overlap[0] >= self.options.min_overlap)?;
-            let after = after?;
-            (after > before).then(|| Refusal::Worse {
-                before: metric.shown(before),
-                after: metric.shown(after),
-            })
-        });
+        let refusal = done.refusal.clone().or_else(|| self.worse(done));
+        let refusal = refusal.or_else(|| self.chance(judged?));
+        if let Some(judged) = judged {
+            ctx.record("evidence", judged.evidence);
+            ctx.record(
+                "judged",
+                json!({
+                    "resolution_um": judged.resolution,
+                    "measure": metric.of_details().name(),
+                    "found": judged.found,
+                    "most_by_chance": judged.wrong,
+                    "wrong_maps": judged.maps,
+                }),
+            );
+        }
+        ctx.record("believed", refusal.is_none());
         let [before, after] = done.energy.map(|energy| energy.map(|e| metric.shown(e)));
         ctx.record("metric", metric.name());
         ctx.record("metric_before", json!(before));
@@ -218,6 +277,55 @@ impl Job<'_> {
             );
         }
         refusal
+    }
+
+    /// Whether the measure got worse.
+    fn worse(&self, done: &Descent) -> Option<Refusal> {
+        let metric = self.options.metric;
+        let [before, after] = done.energy;
+        // a map that hardly overlaps is nothing to be worse than
+        let before = before.filter(|_| done.overlap[0] >= self.options.min_overlap)?;
+        let after = after?;
+        (after > before)
+            .then(|| Refusal::Worse { before: metric.shown(before), after: metric.shown(after) })
+    }
+
+    /// Whether the result is no better than chance.
+    fn chance(&self, judged: &Judgement) -> Option<Refusal> {
+        let wanted = self.options.min_evidence;
+        (judged.evidence < wanted).then(|| Refusal::Chance {
+            measure: self.options.metric.of_details().name(),
+            found: judged.found,
+            wrong: judged.wrong,
+            maps: judged.maps,
+            evidence: judged.evidence,
+            wanted,
+            way_out: match &self.options.search {
+                None => "--search 1000 (with --allow-reflection where one may be mirrored)",
+                Some(search) if !search.allow_reflection => "--allow-reflection where one may be mirrored",
+                Some(_) => "see whether both show the same sample and channel",
+            },
+        })
+    }
+}
+
+/// A result and how it was found.
+struct Attempt {
+    /// The map that was refined.
+    start: Affine,
+    done: Descent,
+    found: Option<Found>,
+    judged: Option<Judgement>,
+}
+
+impl Attempt {
+    /// How far it stands out; without end where that cannot be told.
+    fn evidence(&self) -> f64 {
+        match &self.judged {
+            Some(judged) => judged.evidence,
+            None if self.done.refusal.is_some() => 0.0,
+            None => f64::INFINITY,
+        }
     }
 }
 

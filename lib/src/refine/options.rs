@@ -22,6 +22,8 @@ pub struct Options {
     pub min_overlap: f64,
     /// The refinement may stretch no direction by more than this factor.
     pub max_scale: f64,
+    /// Standard deviations by which the similarity must exceed that under wrong maps; 0 accepts any map.
+    pub min_evidence: f64,
     /// Where there is no good initial map.
     pub search: Option<Search>,
 }
@@ -37,6 +39,7 @@ impl Default for Options {
             iterations: 60,
             min_overlap: 0.2,
             max_scale: 1.5,
+            min_evidence: 12.0,
             search: None,
         }
     }

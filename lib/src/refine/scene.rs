@@ -54,7 +54,8 @@ impl Scene<'_> {
         start: &Start<'_>,
     ) -> Result<Level, Error> {
         let images = [self.fixed.at(resolution), self.moving.at(resolution * scale)];
-        self.compare(images, [resolution, resolution * scale], self.options.metric, start)
+        let resolutions = [resolution, resolution * scale];
+        self.compare(images, resolutions, self.options.metric, self.options.samples, start)
     }
 
     /// The [`detail`] of both images, for telling right from wrong: what is bright and what is dark in
@@ -73,11 +74,39 @@ impl Scene<'_> {
             detail(&self.fixed.at(resolutions[0]), resolutions[0]),
             detail(&self.moving.at(resolutions[1]), resolutions[1]),
         ];
-        let kind = match self.options.metric {
-            Kind::MutualInformation => Kind::MutualInformation,
-            _ => Kind::Correlation,
+        let kind = self.options.metric.of_details();
+        self.compare(images, resolutions, kind, self.options.samples, start)
+    }
+
+    /// As [`Scene::detail`], of so many samples at most and without extremes: a few bright things agree
+    /// with a few other ones under many maps.
+    ///
+    /// # Errors
+    /// As of [`Scene::level`].
+    pub(super) fn clipped(
+        &self,
+        resolution: f64,
+        scale: f64,
+        start: &Start<'_>,
+        samples: usize,
+    ) -> Result<Level, Error> {
+        let resolutions = [resolution, resolution * scale];
+        let images = [
+            clip(detail(&self.fixed.at(resolutions[0]), resolutions[0])),
+            clip(detail(&self.moving.at(resolutions[1]), resolutions[1])),
+        ];
+        let samples = self.options.samples.map_or(samples, |most| most.min(samples));
+        self.compare(images, resolutions, self.options.metric.of_details(), Some(samples), start)
+    }
+
+    /// Voxels of the fixed image at a resolution, roughly.
+    pub(super) fn voxels(&self, resolution: f64) -> usize {
+        let grid = self.fixed.base().grid;
+        let along = |a: usize| {
+            let step = (resolution / grid.spacing[a] + 1e-6).floor().max(1.0) as usize;
+            grid.shape[a].div_ceil(step)
         };
-        self.compare(images, resolutions, kind, start)
+        (0..3).map(along).product()
     }
 
     fn compare(
@@ -85,9 +114,10 @@ impl Scene<'_> {
         [fixed, moving]: [Image; 2],
         resolution: [f64; 2],
         kind: Kind,
+        samples: Option<usize>,
         start: &Start<'_>,
     ) -> Result<Level, Error> {
-        let mut samples = Samples::choose(&fixed, |_| true, self.options.samples, self.seed);
+        let mut samples = Samples::choose(&fixed, |_| true, samples, self.seed);
         let scorer = Scorer::new(kind, &samples, &moving)?;
         let known = moving.voxels.iter().filter(|v| v.is_finite()).count();
         let scale = resolution[1] / resolution[0];
@@ -124,6 +154,11 @@ impl Level {
         (common / self.sizes[0].min(self.sizes[1])).min(1.0)
     }
 
+    /// The extent of the moving image.
+    pub(super) fn moving_extent(&self) -> [Point; 2] {
+        self.moving.grid.extent(&self.moving.grid.bounds())
+    }
+
     /// How many samples there are.
     pub(super) fn samples(&self) -> usize {
         self.samples.len()
@@ -148,6 +183,28 @@ pub(super) fn detail(image: &Image, resolution: f64) -> Image {
     let mut detail = image.shrunk(variance, [1; 3]);
     for (broad, fine) in detail.voxels.iter_mut().zip(&image.voxels) {
         *broad = fine - *broad;
+    }
+    detail
+}
+
+/// Details beyond this many of their typical sizes are cut to it.
+const CLIPPED: f32 = 4.0;
+
+/// A detail whose values are cut at [`CLIPPED`] standard deviations, by the median of their absolute
+/// values (1.4826 of it is one of a normal distribution); as it is where most of it is 0.
+fn clip(mut detail: Image) -> Image {
+    let mut sizes: Vec<f32> =
+        detail.voxels.iter().filter(|v| v.is_finite()).map(|v| v.abs()).collect();
+    if sizes.is_empty() {
+        return detail;
+    }
+    let middle = sizes.len() / 2;
+    let (_, median, _) = sizes.select_nth_unstable_by(middle, f32::total_cmp);
+    let limit = CLIPPED * 1.4826 * *median;
+    if limit > 0.0 {
+        for v in detail.voxels.iter_mut().filter(|v| v.is_finite()) {
+            *v = v.clamp(-limit, limit);
+        }
     }
     detail
 }

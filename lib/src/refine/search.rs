@@ -10,7 +10,7 @@ use super::descent::FEWEST;
 use super::model::Freedom;
 use super::pyramid::Pyramid;
 use super::scene::{Level, Scene, Start, detail};
-use super::starts::{Linear, starts};
+use super::starts::{Linear, starts, turns};
 use super::{Error, Search};
 use crate::geom::{Affine, Model, Point};
 use crate::metric::{Image, Kind, Workspace};
@@ -24,6 +24,19 @@ const DEPENDENT: f64 = 4.0;
 const APART: f64 = 0.1;
 /// Steps of each refinement of a candidate.
 const STEPS: usize = 25;
+
+/// How many times more versions a wider search tries.
+const WIDER: usize = 3;
+
+/// How far a search goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// As the flags say.
+    AsAsked,
+    /// More versions, of which those that overlap by half at least count: a small overlap has the most
+    /// shifts, and so the best agreement by chance.
+    Wider,
+}
 
 /// A map from fixed to moving, and how good it is.
 #[derive(Clone, Debug)]
@@ -49,17 +62,36 @@ pub(super) struct Found {
 ///
 /// Each version is placed at its best shift at a coarse resolution; the best so placed are refined
 /// there, the best of these at twice the detail, and so on. What counts is the agreement of details.
+/// Beside the versions that `what` asks for, all multiples of 90 degrees are tried.
+///
+/// * `reach`: where to look
 ///
 /// # Errors
 /// [`Error::NothingFound`]; [`Error::Metric`] where it is because an image says nothing.
-pub(super) fn search(scene: &Scene<'_>, initial: &Affine, what: &Search) -> Result<Found, Error> {
+pub(super) fn search(
+    scene: &Scene<'_>,
+    initial: &Affine,
+    what: &Search,
+    reach: Reach,
+) -> Result<Found, Error> {
     let nothing = || {
         let size = scale(initial, scene.planar);
         let level = scene.level(scene.finest(size), size, &Start::Matrix(*initial));
         level.err().unwrap_or(Error::NothingFound { starts: what.starts })
     };
-    let looks = Looks::new(scene, initial, what);
-    let versions = starts(what, scene.planar, scene.seed);
+    let overlap = match reach {
+        Reach::AsAsked => scene.options.min_overlap,
+        Reach::Wider => scene.options.min_overlap.max(0.5),
+    };
+    let looks = Looks::new(scene, initial, what, overlap);
+    let mut versions = match reach {
+        Reach::AsAsked => starts(what, scene.planar, scene.seed),
+        Reach::Wider => {
+            let more = Search { starts: WIDER * what.starts, ..what.clone() };
+            starts(&more, scene.planar, scene.seed)
+        }
+    };
+    versions.extend(turns(what, scene.planar));
     let mut candidates = looks.place_all(&versions);
     if let Some(given) = looks.given() {
         candidates.push(given);
@@ -70,7 +102,7 @@ pub(super) fn search(scene: &Scene<'_>, initial: &Affine, what: &Search) -> Resu
     for stage in 0..4 {
         candidates = candidates
             .into_par_iter()
-            .filter_map(|candidate| refined(scene, &candidate, what, stage))
+            .filter_map(|candidate| refined(&looks, &candidate, stage))
             .collect();
         sort(&mut candidates);
         candidates = apart(candidates, (what.keep >> (2 * stage + 2)).max(2), &looks);
@@ -110,12 +142,8 @@ fn worth(correlation: f64, independent: f64) -> f64 {
 
 /// A candidate after a refinement at `2^stage` times the detail of the first look; none where it
 /// runs away.
-fn refined(
-    scene: &Scene<'_>,
-    candidate: &Candidate,
-    what: &Search,
-    stage: i32,
-) -> Option<Candidate> {
+fn refined(looks: &Looks<'_>, candidate: &Candidate, stage: i32) -> Option<Candidate> {
+    let (scene, what) = (looks.scene, looks.what);
     let size = scale(&candidate.map, scene.planar);
     let finest = scene.finest(size);
     let resolution = (candidate.resolution / 2f64.powi(stage)).max(finest);
@@ -146,7 +174,7 @@ fn refined(
     let map = candidate.map.then(&summit.map);
     let [low, high] = what.scale_range;
     let (found, slack) = (scale(&map, scene.planar), scene.options.max_scale);
-    if level.overlap(summit.count) < scene.options.min_overlap
+    if level.overlap(summit.count) < looks.overlap
         || !(low / slack..=high * slack).contains(&found)
     {
         return None;
@@ -175,6 +203,8 @@ struct Looks<'a> {
     scene: &'a Scene<'a>,
     initial: Affine,
     what: &'a Search,
+    /// Least share of the smaller image that both have.
+    overlap: f64,
     /// The middle of the fixed image, and of the moving one.
     centres: [Point; 2],
     /// Their sizes, micrometres.
@@ -193,13 +223,14 @@ struct Look {
 }
 
 impl<'a> Looks<'a> {
-    fn new(scene: &'a Scene<'a>, initial: &Affine, what: &'a Search) -> Self {
+    fn new(scene: &'a Scene<'a>, initial: &Affine, what: &'a Search, overlap: f64) -> Self {
         let grids = [scene.fixed.base().grid, scene.moving.base().grid];
         let extents = grids.map(|grid| grid.extent(&grid.bounds()));
         Self {
             scene,
             initial: *initial,
             what,
+            overlap,
             centres: extents.map(|[low, high]| std::array::from_fn(|a| 0.5 * (low[a] + high[a]))),
             sizes: [0, 1].map(|i| {
                 std::array::from_fn(|a| extents[i][1][a] - extents[i][0][a] + grids[i].spacing[a])
@@ -217,7 +248,7 @@ impl<'a> Looks<'a> {
         let start = Start::Matrix(self.initial);
         let level = self.scene.detail(resolution, size, &start).ok()?;
         let score = level.affinity(&start).score(&Affine::IDENTITY, &mut Workspace::default())?;
-        if score.count < FEWEST || level.overlap(score.count) < self.scene.options.min_overlap {
+        if score.count < FEWEST || level.overlap(score.count) < self.overlap {
             return None;
         }
         // kept whatever it is worth: a guess of the user's is tried
@@ -350,8 +381,7 @@ impl<'a> Looks<'a> {
             (0..3).all(|a| (here[a] - there[a]).abs() <= most)
         };
         let inverted = self.scene.options.metric == Kind::MutualInformation;
-        let overlap = self.scene.options.min_overlap;
-        let fit = canvas.place(&template, overlap, inverted, allowed, scratch)?;
+        let fit = canvas.place(&template, self.overlap, inverted, allowed, scratch)?;
         let resolution = self.pyramid(look.over_moving).resolution() * look.coarser as f64;
         let axes = usize::from(self.scene.planar)..3;
         let share: f64 = axes.map(|a| (grid.spacing[a] / resolution).min(1.0)).product();

@@ -3,6 +3,7 @@
 use nalgebra::{Quaternion, UnitQuaternion};
 
 use super::Search;
+use crate::geom::Affine;
 use crate::metric::{hash, unit};
 
 /// A linear part, rows and columns z, y, x.
@@ -44,7 +45,44 @@ pub(super) fn starts(search: &Search, planar: bool, seed: u64) -> Vec<Linear> {
         .collect()
 }
 
-const IDENTITY: Linear = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+/// The other versions turned by multiples of 90 degrees about the axes, within the search's largest
+/// rotation, and their mirror images where these are allowed: how volumes that were stored, mounted or
+/// cut in another orientation lie.
+pub(super) fn turns(search: &Search, planar: bool) -> Vec<Linear> {
+    let scale = 1.0f64.clamp(search.scale_range[0], search.scale_range[1]);
+    let mut turns = Vec::new();
+    for linear in signed_permutations() {
+        let determinant = Affine::from_parts(linear, [0.0; 3]).determinant();
+        if (planar && linear[0][0] != 1.0) || (determinant < 0.0 && !search.allow_reflection) {
+            continue;
+        }
+        // a mirror image is a rotation of what is mirrored along x
+        let rotation = linear.map(|row| [row[0], row[1], row[2] * determinant]);
+        let trace = rotation[0][0] + rotation[1][1] + rotation[2][2];
+        let angle = ((trace - 1.0) / 2.0).clamp(-1.0, 1.0).acos();
+        if linear != IDENTITY && angle <= search.max_rotation + 1e-9 {
+            turns.push(scaled(&linear, scale));
+        }
+    }
+    turns
+}
+
+/// All 48 matrices that permute and flip axes.
+pub(super) fn signed_permutations() -> impl Iterator<Item = Linear> {
+    const ORDERS: [[usize; 3]; 6] =
+        [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    ORDERS.into_iter().flat_map(|order| {
+        (0..8).map(move |signs| {
+            let mut linear = [[0.0; 3]; 3];
+            for (r, row) in linear.iter_mut().enumerate() {
+                row[order[r]] = if signs >> r & 1 == 1 { -1.0 } else { 1.0 };
+            }
+            linear
+        })
+    })
+}
+
+pub(super) const IDENTITY: Linear = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
 
 fn scaled(linear: &Linear, by: f64) -> Linear {
     linear.map(|row| row.map(|v| v * by))
@@ -59,13 +97,13 @@ fn recurrence(dimensions: usize) -> Vec<f64> {
     (1..=dimensions).map(|d| root.powi(-(d as i32))).collect()
 }
 
-fn in_plane(angle: f64) -> Linear {
+pub(super) fn in_plane(angle: f64) -> Linear {
     let (sin, cos) = angle.sin_cos();
     [[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]]
 }
 
 /// A rotation by at most `most`, evenly distributed among those, for a point of the unit cube.
-fn in_space([a, b, c]: [f64; 3], most: f64) -> Linear {
+pub(super) fn in_space([a, b, c]: [f64; 3], most: f64) -> Linear {
     // angles of even rotations have the density 1 - cos
     let share = |angle: f64| angle - angle.sin();
     let wanted = a * share(most);
@@ -87,7 +125,6 @@ fn in_space([a, b, c]: [f64; 3], most: f64) -> Linear {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geom::Affine;
 
     fn search(starts: usize) -> Search {
         Search {
@@ -122,6 +159,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn turns_are_the_other_symmetries_of_a_box_within_the_largest_rotation() {
+        let turned = |allow_reflection, max_rotation: f64, planar| {
+            let what = Search { allow_reflection, max_rotation, ..search(1) };
+            turns(&what, planar).len()
+        };
+        let pi = std::f64::consts::PI;
+        assert_eq!([turned(true, pi, false), turned(false, pi, false)], [47, 23]);
+        assert_eq!([turned(true, pi, true), turned(false, pi, true)], [7, 3]);
+        // 90 degrees about an axis, either way; of what is mirrored also by none
+        assert_eq!([turned(true, 1.6, false), turned(false, 1.6, false)], [13, 6]);
+        assert_eq!(turned(false, 0.5, false), 0);
     }
 
     #[test]

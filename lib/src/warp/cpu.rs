@@ -147,8 +147,10 @@ fn interpolate_any<T: Voxel, O: Voxel>(
             let row = &mut out[(c * depth * height + i) * width..][..width];
             match options.interpolation {
                 Interpolation::Cubic => {
-                    lattice
-                        .value_row(&positions, &mut values, |low, share| cubic[c].at(low, share));
+                    lattice.value_row(&positions, &mut values, |low, share| {
+                        let known = cubic[c].knows(voxels, low, share);
+                        if known { cubic[c].at(low, share) } else { f32::NAN }
+                    });
                 }
                 Interpolation::Lanczos => {
                     let shape = moving.part.shape();

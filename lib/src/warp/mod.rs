@@ -7,6 +7,7 @@
 //! points, forwards and back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::blocks::{
     self, Budget, Context, Ending, Ends, Identity, Outcome, Plan, Pool, Reads, Task,
@@ -76,6 +77,18 @@ pub enum Error {
         "{0} and {1} differ in grid or type; channels are resampled together where they are alike"
     )]
     Unlike(String, String),
+    /// A result without any value.
+    #[error(
+        "{output} is written, and every voxel of it is NaN: the moving volume is NaN wherever the transform \
+         leads, or --fill is; see with inspect whether it is the right volume, channel and transform"
+    )]
+    Unknown {
+        /// The output.
+        output: String,
+        /// That it is done, and no success.
+        #[source]
+        verdict: blocks::Verdict,
+    },
     /// The table of points is not one.
     #[error(transparent)]
     Table(#[from] crate::table::Error),
@@ -161,6 +174,7 @@ pub fn resample(
         to,
         spec,
         options,
+        unknown: AtomicU64::new(0),
         vectors: Pool::default(),
     };
     if options.interpolation == Interpolation::Nearest {
@@ -206,6 +220,8 @@ struct Job<'a> {
     to: &'a str,
     spec: &'a Spec,
     options: &'a Options,
+    /// Voxels written that are NaN.
+    unknown: AtomicU64,
     /// For the parts of fields.
     vectors: Pool<[f32; 3]>,
 }
@@ -270,6 +286,7 @@ impl Job<'_> {
                 } else {
                     core.fill(O::from_f64(self.options.fill));
                 }
+                self.count_unknown(core);
                 let empty = input.is_none();
                 if let Some(input) = input {
                     inputs.give_back(input.voxels);
@@ -286,6 +303,7 @@ impl Job<'_> {
                 Ok(if self.options.backwards { ending.with_summary(&lost)? } else { ending })
             },
         )?;
+        self.tell_unknown(ctx)?;
         self.count_lost(&ends, ctx)
     }
 
@@ -306,6 +324,29 @@ impl Job<'_> {
             );
         }
         Ok(())
+    }
+
+    fn count_unknown<O: Voxel>(&self, voxels: &[O]) {
+        if matches!(O::DTYPE, Dtype::F32 | Dtype::F64) {
+            let unknown = voxels.iter().filter(|v| v.to_f64().is_nan()).count();
+            self.unknown.fetch_add(unknown as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Says how many voxels are NaN; that all are is no success.
+    fn tell_unknown(&self, ctx: &Context) -> Result<(), Error> {
+        let unknown = self.unknown.load(Ordering::Relaxed);
+        if unknown == 0 {
+            return Ok(());
+        }
+        ctx.record("voxels_nan", unknown);
+        let all = (self.channels.len() * self.spec.grid.bounds().len()) as u64;
+        if unknown < all {
+            tracing::warn!("{unknown} of {all} voxels are NaN");
+            return Ok(());
+        }
+        let (output, verdict) = (self.to.to_owned(), blocks::Verdict::TooManyFailed);
+        Err(Error::Unknown { output, verdict })
     }
 
     fn fields(&self) -> impl Iterator<Item = &dyn FieldSource> {

@@ -4,6 +4,7 @@
 //! Magazine 16(6), 1999: recursive filters along each axis turn voxels into coefficients; the value
 //! at a position is the sum of the 64 coefficients around it, weighted by B-splines.
 
+use super::rows::ON_VOXEL;
 use crate::volume::Voxel;
 
 /// The pole of the cubic B-spline's filter, `sqrt(3) - 2`.
@@ -17,10 +18,16 @@ pub(super) const DECAY: i64 = 12;
 const BEFORE: usize = 1;
 const AFTER: usize = 2;
 
+/// How many times unknown voxels beside known ones are filled in before the filter runs. What is left
+/// unknown is farther than that from any position with a value, and reaches it with `|pole|^6`.
+const FILLED: usize = 6;
+
 /// Spline coefficients of a block, mirrored about its outer voxels.
 pub(super) struct Coefficients {
     values: Vec<f32>,
     shape: [usize; 3],
+    /// Whether a voxel of the block is NaN or infinite.
+    unknown: bool,
 }
 
 impl Coefficients {
@@ -30,6 +37,10 @@ impl Coefficients {
     }
 
     /// Filters the `voxels` of a block of `shape`.
+    ///
+    /// The filter is recursive, so that one NaN would make the whole block NaN: voxels that are not
+    /// finite are replaced by the mean of their known neighbours first. Positions near them have no
+    /// value all the same: see [`Coefficients::knows`].
     pub(super) fn new<T: Voxel>(voxels: &[T], shape: [usize; 3]) -> Self {
         let padded = shape.map(|n| n + BEFORE + AFTER);
         let mut values = vec![0.0; padded.iter().product()];
@@ -41,6 +52,7 @@ impl Coefficients {
                 *to = from.to_f32();
             }
         }
+        let unknown = fill_unknown(&mut values, shape, stride);
         for a in 0..3 {
             // lines along the axis: contiguous runs of `stride` lines, `outer` of them
             let (run, outer) = (stride[a], padded[..a].iter().product::<usize>());
@@ -50,7 +62,41 @@ impl Coefficients {
                 mirror(lines, shape[a], run);
             }
         }
-        Self { values, shape: padded }
+        Self { values, shape: padded, unknown }
+    }
+
+    /// Whether every voxel that the spline of four voxels a side sees from a position is finite: of an
+    /// axis on which the position is on a voxel, only that voxel counts.
+    ///
+    /// * `voxels`: the block that the coefficients were made of
+    #[inline(always)]
+    pub(super) fn knows<T: Voxel>(
+        &self,
+        voxels: &[T],
+        low: [usize; 3],
+        share: [f32; 3],
+    ) -> bool {
+        !self.unknown || self.all_finite(voxels, low, share)
+    }
+
+    #[inline(never)]
+    fn all_finite<T: Voxel>(&self, voxels: &[T], low: [usize; 3], share: [f32; 3]) -> bool {
+        let shape = self.shape.map(|n| n - BEFORE - AFTER);
+        let seen: [(i64, i64); 3] = std::array::from_fn(|a| {
+            let at = low[a] as i64;
+            match share[a] {
+                s if s < ON_VOXEL => (at, at),
+                s if s > 1.0 - ON_VOXEL => (at + 1, at + 1),
+                _ => (at - BEFORE as i64, at + AFTER as i64),
+            }
+        });
+        let range = |a: usize| (seen[a].0..=seen[a].1).map(move |i| fold(i, shape[a]));
+        range(0).all(|z| {
+            range(1).all(|y| {
+                let row = &voxels[(z * shape[1] + y) * shape[2]..][..shape[2]];
+                range(2).all(|x| row[x].to_f32().is_finite())
+            })
+        })
     }
 
     /// The spline's value `share` of the way from voxel `low` to the next along each axis.
@@ -70,6 +116,63 @@ impl Coefficients {
         (sum[0] * x_weights[0] + sum[1] * x_weights[1])
             + (sum[2] * x_weights[2] + sum[3] * x_weights[3])
     }
+}
+
+/// Replaces voxels that are not finite by the mean of their known neighbours along the axes, those
+/// without any in the next round, and what is left by 0; whether there were any.
+///
+/// * `values`: voxels of `shape` within the margins of coefficients, of these `stride`s
+///
+/// What takes a place depends on voxels within [`FILLED`] of it, so that blocks agree.
+fn fill_unknown(values: &mut [f32], shape: [usize; 3], stride: [usize; 3]) -> bool {
+    let start: usize = stride.iter().map(|s| BEFORE * s).sum();
+    let mut unknown: Vec<[usize; 3]> = Vec::new();
+    for z in 0..shape[0] {
+        for y in 0..shape[1] {
+            let row = &values[start + z * stride[0] + y * stride[1]..][..shape[2]];
+            let holes = (0..shape[2]).filter(|&x| !row[x].is_finite());
+            unknown.extend(holes.map(|x| [z, y, x]));
+        }
+    }
+    let any = !unknown.is_empty();
+    let place = |at: &[usize; 3]| start + (0..3).map(|a| at[a] * stride[a]).sum::<usize>();
+    for _ in 0..FILLED {
+        if unknown.is_empty() {
+            break;
+        }
+        let means: Vec<Option<f32>> =
+            unknown.iter().map(|at| mean_beside(values, place(at), *at, shape, stride)).collect();
+        let mut rest = Vec::new();
+        for (at, mean) in unknown.into_iter().zip(means) {
+            match mean {
+                Some(mean) => values[place(&at)] = mean,
+                None => rest.push(at),
+            }
+        }
+        unknown = rest;
+    }
+    unknown.iter().for_each(|at| values[place(at)] = 0.0);
+    any
+}
+
+/// The mean of the finite voxels beside one, along the three axes.
+fn mean_beside(
+    values: &[f32],
+    place: usize,
+    at: [usize; 3],
+    shape: [usize; 3],
+    stride: [usize; 3],
+) -> Option<f32> {
+    let (mut sum, mut count) = (0.0, 0.0);
+    for a in 0..3 {
+        let before = (at[a] > 0).then(|| values[place - stride[a]]);
+        let after = (at[a] + 1 < shape[a]).then(|| values[place + stride[a]]);
+        for v in [before, after].into_iter().flatten().filter(|v| v.is_finite()) {
+            sum += v;
+            count += 1.0;
+        }
+    }
+    (count > 0.0).then(|| sum / count)
 }
 
 /// The B-spline at the distances of the four neighbours: 1 + t, t, 1 - t and 2 - t.

@@ -1,0 +1,103 @@
+"""Rows: how often maps are believed, of phantom pairs and of pairs that have nothing in common.
+
+Every program runs on the two rounds of each of some phantoms, and on the fixed round of one and the
+moving round of the next. A true pair that is refused, or a false one that is believed, is a mistake;
+evidence is what the programs' receipts say. `python bench/believe.py [SEEDS]`.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import measure
+
+SEEDS = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+SIZE = 80
+# voxels, in the median, by which a map that is right misses
+RIGHT = 3.0
+REFINE = {
+    "refine": [],
+    "refine --model rigid": ["--model", "rigid"],
+    "refine --metric mutual-information": ["--metric", "mutual-information"],
+    "refine --search 200 --model rigid": ["--search", "200", "--model", "rigid"],
+}
+RANSAC = {"ransac": [], "ransac --match-threshold 0.4": ["--match-threshold", "0.4"]}
+
+
+def call(program, *args):
+    """The exit code of a program."""
+    done = subprocess.run([measure.BIN / program, *map(str, args), "-q"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def wanted(program, *args):
+    code, out, said = call(program, *args)
+    if code:
+        sys.exit(f"{program} {args}: exit {code}: {said}")
+    return out
+
+
+def evidence(out):
+    results = json.loads(Path(f"{out}.receipt.json").read_text())["results"]
+    return results.get("evidence", -results.get("false_alarms_log10", 0.0))
+
+
+def missed(folder, out):
+    """The median miss of a map, voxels."""
+    score = json.loads(wanted("phantom", "score", "--truth", folder, "--transform", out))
+    return score["voxels"]["median"]
+
+
+def main():
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch = Path(scratch)
+        pairs = [scratch / str(seed) for seed in range(1, SEEDS + 2)]
+        for seed, pair in enumerate(pairs, 1):
+            wanted("phantom", "rounds", "--size", SIZE, "--max-displacement", 3, "--wavelength", 128, "--seed", seed, "-o", pair)
+            for side in ("fixed", "moving"):
+                wanted("extract-spots", pair / f"{side}.zarr", "-o", pair / f"{side}.csv")
+        rows = []
+        for name, flags in (REFINE | RANSAC).items():
+            tally = {"right": 0, "right, refused": 0, "wrong": 0, "wrong, believed": 0}
+            true, false, failed = [], [], 0
+            for pair, other in zip(pairs, pairs[1:]):
+                for moving in (pair, other):
+                    out = scratch / "out.json"
+                    for old in scratch.glob("out.json*"):
+                        old.unlink()
+                    volumes = [pair / "fixed.zarr", moving / "moving.zarr", "-o", out]
+                    if name in RANSAC:
+                        volumes += ["--fixed-spots", pair / "fixed.csv", "--moving-spots", moving / "moving.csv"]
+                        code, _, said = call("ransac", *volumes, *flags)
+                    else:
+                        near = ["--initial", pair / "truth_affine.json"] if moving is pair and "--search" not in flags else []
+                        code, _, said = call("refine", *volumes, *near, *flags)
+                    if code not in (0, 3):
+                        sys.exit(f"{name}: exit {code}: {said}")
+                    if moving is other:
+                        tally["wrong"] += 1
+                        tally["wrong, believed"] += code == 0
+                        false.append(evidence(out))
+                    elif code == 0 and missed(pair, out) > RIGHT:
+                        # a wrong map of a true pair, believed
+                        tally["wrong"] += 1
+                        tally["wrong, believed"] += 1
+                        false.append(evidence(out))
+                    elif code == 0 or near or name in RANSAC:
+                        tally["right"] += 1
+                        tally["right, refused"] += code == 3
+                        true.append(evidence(out))
+                    else:
+                        failed += 1
+            rows.append(
+                {"row": name, **tally, "least evidence of right": round(min(true, default=0), 1),
+                 "most of wrong": round(max(false, default=0), 1), "not found, and said so": failed}
+            )
+            print(rows[-1], flush=True)
+        return rows
+
+
+if __name__ == "__main__":
+    measure.write("believe", main(), f"python bench/believe.py {SEEDS}")

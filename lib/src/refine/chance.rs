@@ -1,0 +1,219 @@
+//! Whether a map stands out from what chance gives: the same images under wrong maps.
+//!
+//! Any two images have maps under which they agree a little, and a search finds the best of these. So the
+//! similarity under the map found is compared with that under maps that are turned, mirrored and shifted
+//! at random and then refined in the same way. What counts is how many standard deviations of the wrong
+//! ones it lies above their mean: an empirical null distribution, as of phase-randomised or shifted
+//! surrogates (Theiler et al., Physica D 58, 1992), after the optimisation that made the result.
+
+use super::climb::{Limits, climb};
+use super::descent::FEWEST;
+use super::model::Freedom;
+use super::scene::{Level, Scene, Start};
+use super::starts::{IDENTITY, Linear, in_plane, in_space, signed_permutations};
+use crate::geom::{Affine, Point};
+use crate::metric::{Affinity, Frame, Kind, Workspace, hash, unit};
+
+/// Samples that are compared at most: enough for any map that is worth anything.
+const SAMPLES: usize = 16_000;
+/// Resolutions that are looked at, each twice the one before: a map of little noise stands out most at
+/// the finest, others at coarser ones.
+const LEVELS: usize = 4;
+/// The coarsest of all, in doublings of the finest.
+const COARSEST: i32 = 16;
+/// Images of more voxels are not looked at: it would take longer than the refinement.
+const LARGEST: usize = 4 << 20;
+/// Wrong maps that are wanted, that are the fewest to tell anything, and that are drawn at most.
+const WRONG: usize = 24;
+const FEWEST_WRONG: usize = 8;
+const DRAWN: u64 = 600;
+/// Steps of each refinement.
+const STEPS: usize = 10;
+/// The least displacement by a wrong map, as a share of the extent of what is compared.
+const APART: f64 = 0.15;
+/// A wrong map of that share of the result's similarity is another answer, and neither is to be believed.
+const RIVAL: f64 = 0.9;
+/// Rotations by up to this are added to turns about the axes, radians.
+const TILT: f64 = 0.35;
+
+/// How a map compares with wrong ones, at the resolution at which it stands out most.
+#[derive(Clone, Debug)]
+pub(super) struct Judgement {
+    /// Fixed micrometres.
+    pub(super) resolution: f64,
+    /// Correlation, or mutual information in nats, of the details under the map.
+    pub(super) found: f64,
+    /// The greatest under a wrong map.
+    pub(super) wrong: f64,
+    /// Wrong maps that it was compared with.
+    pub(super) maps: usize,
+    /// Standard deviations by which it stands out.
+    pub(super) evidence: f64,
+}
+
+/// Judges the map that follows `start`; none where no wrong maps with enough overlap can be made.
+///
+/// * `scale`: moving lengths by fixed lengths
+/// * `enough`: evidence at which no coarser resolution is looked at
+pub(super) fn judge(
+    scene: &Scene<'_>,
+    start: &Start<'_>,
+    map: &Affine,
+    scale: f64,
+    enough: f64,
+) -> Option<Judgement> {
+    let finest = scene.finest(scale);
+    let mut best: Option<Judgement> = None;
+    let fine = (0..COARSEST).map(|number| finest * 2f64.powi(number));
+    for resolution in fine.filter(|r| scene.voxels(*r) <= LARGEST).take(LEVELS) {
+        let Ok(level) = scene.clipped(resolution, scale, start, SAMPLES) else { continue };
+        let Some(one) = at_level(&level, start, map, scene) else { continue };
+        if best.as_ref().is_none_or(|best| one.evidence > best.evidence) {
+            best = Some(one);
+        }
+        if best.as_ref().is_some_and(|best| best.evidence >= enough) {
+            break;
+        }
+    }
+    best
+}
+
+fn at_level(
+    level: &Level,
+    start: &Start<'_>,
+    map: &Affine,
+    scene: &Scene<'_>,
+) -> Option<Judgement> {
+    let judge = Judge {
+        pair: level.affinity(start),
+        freedom: Freedom::of(scene.options.model, scene.planar),
+        limits: Limits { iterations: STEPS, voxel: level.resolution[1], least: FEWEST },
+        information: scene.options.metric == Kind::MutualInformation,
+    };
+    let mut work = Workspace::default();
+    // refined as the wrong ones are, from where it is
+    let here = climb(&judge.pair, map, &judge.freedom, &judge.limits, &mut work)?;
+    judge.pair.score(&here.map, &mut work)?;
+    let frame = judge.pair.frame(&here.map, &work)?;
+    let mut wrong: Vec<[f64; 2]> = Vec::new();
+    for draw in 0..DRAWN {
+        if wrong.len() == WRONG {
+            break;
+        }
+        let change = drawn(level, &frame, scene, draw);
+        wrong.extend(judge.wrong(&here.map, here.count, &change, &frame, &mut work));
+    }
+    if wrong.len() < FEWEST_WRONG {
+        return None;
+    }
+    let greatest = wrong.iter().map(|w| w[1]).fold(f64::NEG_INFINITY, f64::max);
+    let values: Vec<f64> = wrong.iter().map(|w| w[0]).collect();
+    Some(Judgement {
+        resolution: level.resolution[0],
+        found: scene.options.metric.of_details().shown(here.energy),
+        wrong: greatest,
+        maps: wrong.len(),
+        evidence: evidence(judge.significance(here.energy, here.count), values),
+    })
+}
+
+/// By how many standard deviations of the others a value lies above their mean, the best of them left
+/// out: a symmetric sample has a second map that is nearly right. None where that one is a rival.
+fn evidence(found: f64, mut others: Vec<f64>) -> f64 {
+    others.sort_by(f64::total_cmp);
+    let rival = others.pop().unwrap_or(0.0);
+    if rival > RIVAL * found {
+        return 0.0;
+    }
+    let n = others.len() as f64;
+    let mean = others.iter().sum::<f64>() / n;
+    let variance = others.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    // independent samples make a deviation of 1
+    ((found - mean) / variance.sqrt().max(1.0)).max(0.0)
+}
+
+struct Judge<'a> {
+    pair: Affinity<'a>,
+    freedom: Freedom,
+    limits: Limits,
+    information: bool,
+}
+
+impl Judge<'_> {
+    /// The similarity in standard deviations of that of independent samples: Fisher's transform of a
+    /// correlation; for mutual information, whose expectation is that of a chi-square, its like.
+    fn significance(&self, energy: f64, count: usize) -> f64 {
+        /// Cells of a histogram that are free: see `metric::histogram`.
+        const CELLS: f64 = 31.0 * 26.0;
+        let n = count as f64;
+        if self.information {
+            return (2.0 * n * -energy - CELLS).max(0.0).sqrt();
+        }
+        (1.0 - energy).clamp(-0.999_999, 0.999_999).atanh() * n.sqrt()
+    }
+
+    /// The significance and the similarity of a wrong map after its refinement; none where it overlaps
+    /// by less than half as much as the map `right`, or is not wrong.
+    fn wrong(
+        &self,
+        right: &Affine,
+        count: usize,
+        change: &Affine,
+        frame: &Frame,
+        work: &mut Workspace,
+    ) -> Option<[f64; 2]> {
+        let least = (count / 2).max(FEWEST);
+        let map = right.then(change);
+        if self.pair.score(&map, work)?.count < least {
+            return None;
+        }
+        let up = climb(&self.pair, &map, &self.freedom, &self.limits, work)?;
+        let back = right.inverse().ok()?.then(&up.map);
+        let reach = [-1.0, 1.0].map(|s| frame.centre.map(|c| c + s * frame.size));
+        let apart = back.distance(&Affine::IDENTITY, reach) > APART * frame.size;
+        let similarity = if self.information { -up.energy } else { 1.0 - up.energy };
+        (apart && up.count >= least).then(|| [self.significance(up.energy, up.count), similarity])
+    }
+}
+
+/// A turn by multiples of 90 degrees and some more, perhaps mirrored, and a shift by up to half the
+/// moving image: in half of the cases axes stay what they are, as others cannot overlap in thin volumes.
+fn drawn(level: &Level, frame: &Frame, scene: &Scene<'_>, draw: u64) -> Affine {
+    let seed = hash(scene.seed, 0xC4A_7CE);
+    let chance = |purpose: u64| unit(hash(seed, draw), purpose);
+    let sides: Linear = if scene.planar {
+        let flip = if chance(0) < 0.5 { -1.0 } else { 1.0 };
+        in_plane(std::f64::consts::TAU * chance(1)).map(|row| [row[0], row[1], flip * row[2]])
+    } else {
+        let kinds = if chance(0) < 0.5 { 8.0 } else { 48.0 };
+        signed_permutations().nth((kinds * chance(1)) as usize).unwrap_or(IDENTITY)
+    };
+    let tilt = if scene.planar {
+        IDENTITY
+    } else {
+        in_space([chance(2), chance(3), chance(4)], TILT)
+    };
+    let [low, high] = level.moving_extent();
+    let to: Point = std::array::from_fn(|a| {
+        let still = scene.planar && a == 0;
+        let shift = if still { 0.0 } else { (chance(5 + a as u64) - 0.5) * (high[a] - low[a]) };
+        frame.centre[a] + shift
+    });
+    Affine::translation(frame.centre.map(|c| -c))
+        .then(&Affine::from_parts(sides, [0.0; 3]))
+        .then(&Affine::from_parts(tilt, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evidence_counts_deviations_and_forgives_one_better_map_but_no_rival() {
+        let others = || vec![-2.0, 2.0, -2.0, 2.0, -2.0, 2.0, -2.0, 2.0, 5.0];
+        let deviation = (8.0f64 * 4.0 / 7.0).sqrt();
+        assert!((evidence(20.0, others()) - 20.0 / deviation).abs() < 1e-9);
+        assert_eq!(evidence(5.0, others()), 0.0);
+        assert_eq!(evidence(-9.0, others()), 0.0);
+    }
+}
