@@ -3,13 +3,13 @@
 use crate::faults::refused;
 use crate::scene::{Pair, Scene, program};
 
-/// A smooth scene of 16-bit numbers.
+/// A smooth scene of 16-bit numbers that repeats itself nowhere.
 fn waves([z, y, x]: [i64; 3]) -> u16 {
     let [z, y, x] = [z, y, x].map(|v| v as f64);
     (1000.0
-        + 300.0 * (0.4 * z + 0.2 * y).sin()
-        + 300.0 * (0.5 * y - 0.1 * x).sin()
-        + 300.0 * (0.45 * x + 0.15 * z).cos()) as u16
+        + 300.0 * (0.2 * z + 0.014 * z * z + 0.2 * y).sin()
+        + 300.0 * (0.15 * y + 0.011 * y * y - 0.1 * x).sin()
+        + 300.0 * (0.1 * x + 0.012 * x * x + 0.15 * z).cos()) as u16
 }
 
 /// The same, moved by two voxels along x.
