@@ -9,7 +9,8 @@ use crate::scene::{Pair, Scene, program};
 
 /// A number in `0..1` for each of a row of questions.
 fn chance(seed: u64, question: u64) -> f64 {
-    let mut v = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ question.wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mut v =
+        seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ question.wrapping_mul(0xBF58_476D_1CE4_E5B9);
     for _ in 0..3 {
         v = (v ^ (v >> 29)).wrapping_mul(0x94D0_49BB_1331_11EB);
     }
@@ -71,9 +72,8 @@ fn turned(scene: &Scene, grid: Grid, axes: [usize; 3], flip: usize) -> (String, 
     let map = Affine::from_rows(rows);
     let inverse = map.inverse().unwrap();
     let name = format!("turned-{axes:?}-{flip}.zarr").replace(['[', ']', ',', ' '], "");
-    let location = volume(scene, &name, there, |i, q| {
-        of(inverse.apply(q)) + 8.0 * chance(77, i as u64)
-    });
+    let location =
+        volume(scene, &name, there, |i, q| of(inverse.apply(q)) + 8.0 * chance(77, i as u64));
     (location, map)
 }
 
@@ -96,8 +96,7 @@ fn refine_finds_an_image_turned_and_mirrored_any_of_48_ways() {
     let scene = Scene::new();
     let (grid, allowed) = uneven();
     let of = blobs(1);
-    let fixed =
-        volume(&scene, "fixed.zarr", grid, |i, p| of(p) + 8.0 * chance(5, i as u64));
+    let fixed = volume(&scene, "fixed.zarr", grid, |i, p| of(p) + 8.0 * chance(5, i as u64));
     for axes in AXES {
         for flip in 0..8 {
             let (moving, truth) = turned(&scene, grid, axes, flip);
@@ -120,8 +119,7 @@ fn ransac_finds_an_image_turned_and_mirrored_any_of_48_ways() {
     let scene = Scene::new();
     let (grid, allowed) = uneven();
     let of = blobs(1);
-    let fixed =
-        volume(&scene, "fixed.zarr", grid, |i, p| of(p) + 8.0 * chance(5, i as u64));
+    let fixed = volume(&scene, "fixed.zarr", grid, |i, p| of(p) + 8.0 * chance(5, i as u64));
     let spots = |volume: &str| {
         let table = format!("{volume}.csv");
         program("extract-spots")

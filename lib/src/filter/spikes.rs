@@ -23,11 +23,7 @@ pub fn despike<T: Voxel>(voxels: &mut [T], shape: [usize; 3]) -> usize {
 }
 
 /// The places of the spikes in some planes of a block, and what [`despike`] puts there.
-pub fn spikes<T: Voxel>(
-    voxels: &[T],
-    shape: [usize; 3],
-    planes: Range<usize>,
-) -> Vec<(usize, T)> {
+pub fn spikes<T: Voxel>(voxels: &[T], shape: [usize; 3], planes: Range<usize>) -> Vec<(usize, T)> {
     let [_, ny, nx] = shape;
     let rim = |at: usize, a: usize| shape[a] > 1 && (at == 0 || at + 1 == shape[a]);
     let mut found = Vec::new();

@@ -234,9 +234,7 @@ impl<'a> Side<'a> {
                 let voxels = read::<T>(self.volume, &part, exact)?;
                 Ok(Voxels { voxels, part: Some(part) })
             }
-            Layout::Cubes { tile } => {
-                Ok(Voxels { voxels: self.cubes(tile, exact)?, part: None })
-            }
+            Layout::Cubes { tile } => Ok(Voxels { voxels: self.cubes(tile, exact)?, part: None }),
         }
     }
 
@@ -254,9 +252,8 @@ impl<'a> Side<'a> {
             }
         };
         let store = if let Some(part) = &of.part {
-            let [min, max] = [part.min, part.max.map(|v| v - 1)].map(|corner| {
-                frame.voxel(corner.map(|v| v as usize), shape)
-            });
+            let [min, max] = [part.min, part.max.map(|v| v - 1)]
+                .map(|corner| frame.voxel(corner.map(|v| v as usize), shape));
             let origin = std::array::from_fn(|a| min[a].min(max[a]));
             let voxels = turn(&of.voxels, part.shape());
             Store::array(voxels, frame.turned(part.shape()), origin, &places)

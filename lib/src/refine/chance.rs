@@ -188,11 +188,8 @@ fn drawn(level: &Level, frame: &Frame, scene: &Scene<'_>, draw: u64) -> Affine {
         let kinds = if chance(0) < 0.5 { 8.0 } else { 48.0 };
         signed_permutations().nth((kinds * chance(1)) as usize).unwrap_or(IDENTITY)
     };
-    let tilt = if scene.planar {
-        IDENTITY
-    } else {
-        in_space([chance(2), chance(3), chance(4)], TILT)
-    };
+    let tilt =
+        if scene.planar { IDENTITY } else { in_space([chance(2), chance(3), chance(4)], TILT) };
     let [low, high] = level.moving_extent();
     let to: Point = std::array::from_fn(|a| {
         let still = scene.planar && a == 0;

@@ -302,7 +302,9 @@ impl Job<'_> {
             wanted,
             way_out: match &self.options.search {
                 None => "--search 1000 (with --allow-reflection where one may be mirrored)",
-                Some(search) if !search.allow_reflection => "--allow-reflection where one may be mirrored",
+                Some(search) if !search.allow_reflection => {
+                    "--allow-reflection where one may be mirrored"
+                }
                 Some(_) => "see whether both show the same sample and channel",
             },
         })

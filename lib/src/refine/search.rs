@@ -174,8 +174,7 @@ fn refined(looks: &Looks<'_>, candidate: &Candidate, stage: i32) -> Option<Candi
     let map = candidate.map.then(&summit.map);
     let [low, high] = what.scale_range;
     let (found, slack) = (scale(&map, scene.planar), scene.options.max_scale);
-    if level.overlap(summit.count) < looks.overlap
-        || !(low / slack..=high * slack).contains(&found)
+    if level.overlap(summit.count) < looks.overlap || !(low / slack..=high * slack).contains(&found)
     {
         return None;
     }

@@ -70,12 +70,7 @@ impl Coefficients {
     ///
     /// * `voxels`: the block that the coefficients were made of
     #[inline(always)]
-    pub(super) fn knows<T: Voxel>(
-        &self,
-        voxels: &[T],
-        low: [usize; 3],
-        share: [f32; 3],
-    ) -> bool {
+    pub(super) fn knows<T: Voxel>(&self, voxels: &[T], low: [usize; 3], share: [f32; 3]) -> bool {
         !self.unknown || self.all_finite(voxels, low, share)
     }
 

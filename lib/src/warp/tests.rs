@@ -115,7 +115,8 @@ fn unknown_voxels_stay_local_in_every_interpolation_whatever_the_blocks() {
     let place = |name: &str| folder.path().join(name).display().to_string();
     let grid = Grid::new([40, 44, 48], [1.0; 3], [0.0; 3]);
     let bounds = grid.bounds();
-    let value = |[z, y, x]: [i64; 3]| (900 + z * 7 % 31 * 9 + y * 5 % 29 * 8 + x * 3 % 37 * 7) as f32;
+    let value =
+        |[z, y, x]: [i64; 3]| (900 + z * 7 % 31 * 9 + y * 5 % 29 * 8 + x * 3 % 37 * 7) as f32;
     let clean: Vec<f32> = bounds.tiles([1; 3]).map(|v| value(v.min)).collect();
     // one NaN, an infinite voxel, and a block without any value in a corner
     let holes = [Box3::new([20; 3], [21; 3]), Box3::new([8, 30, 30], [9, 31, 31])];
