@@ -327,10 +327,8 @@ impl Job<'_> {
     }
 
     fn count_unknown<O: Voxel>(&self, voxels: &[O]) {
-        if matches!(O::DTYPE, Dtype::F32 | Dtype::F64) {
-            let unknown = voxels.iter().filter(|v| v.to_f64().is_nan()).count();
-            self.unknown.fetch_add(unknown as u64, Ordering::Relaxed);
-        }
+        let unknown = voxels.iter().filter(|v| v.partial_cmp(v).is_none()).count();
+        self.unknown.fetch_add(unknown as u64, Ordering::Relaxed);
     }
 
     /// Says how many voxels are NaN; that all are is no success.
