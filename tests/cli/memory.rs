@@ -369,3 +369,75 @@ fn the_plan_says_what_resampling_through_a_field_will_hold() {
     assert!(held * 10 >= planned * 7, "{held} held, {planned} planned");
     assert_eq!(Volume::open(&out, &Select::default()).unwrap().dtype(), Dtype::U16);
 }
+
+/// A volume with a blob in every chunk, of a place and a size of its own.
+fn with_blobs(scene: &Scene, name: &str, shape: [usize; 3]) -> String {
+    let spec = Spec {
+        grid: Grid::new(shape, [1.0; 3], [0.0; 3]),
+        dtype: Dtype::F64,
+        chunk: [32; 3],
+        shard: None,
+        codec: Codec::Lz4,
+        format: Format::Zarr3,
+    };
+    let location = scene.at(name);
+    let output = Output::create(&location, &spec, Existing::Refuse).unwrap();
+    let mut state = 1_u64;
+    let mut roll = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
+        (state >> 40) as f64 / f64::from(1 << 24)
+    };
+    for part in Box3::of_shape(shape).tiles([32; 3]) {
+        let centre = [(); 3].map(|()| 10.0 + 12.0 * roll());
+        let (sigma, height) = (1.5 + 1.5 * roll(), 200.0 + 800.0 * roll());
+        let [_, ny, nx] = part.shape();
+        let voxels: Vec<f64> = (0..part.len())
+            .map(|i| {
+                let at = [i / (ny * nx), i / nx % ny, i % nx];
+                let far: f64 = (0..3).map(|a| (at[a] as f64 - centre[a]).powi(2)).sum();
+                100.0 + height * (-0.5 * far / (sigma * sigma)).exp()
+            })
+            .collect();
+        output.write(&part, &voxels).unwrap();
+    }
+    location
+}
+
+#[test]
+fn spots_of_a_volume_larger_than_memory_are_those_of_one_block_and_stay_under_the_ceiling() {
+    const ALLOWED: u64 = 96 << 20;
+    let scene = Scene::new();
+    let shape = [128, 384, 448];
+    assert!(shape.iter().product::<usize>() as u64 * 8 > ALLOWED * 3 / 2);
+    let image = with_blobs(&scene, "image.zarr", shape);
+    let extract = |out: &str, more: &[&str]| {
+        let table = scene.at(out);
+        let mut arguments = vec![image.as_str(), "-o", &table, "--threshold", "20", "--overwrite"];
+        arguments.extend(more);
+        let held = peak("extract-spots", &arguments, &scene.at("receipt.json"));
+        (held, std::fs::read_to_string(table).unwrap())
+    };
+    let allowed = ALLOWED.to_string();
+    let (held, tight) = extract("tight.csv", &["--memory", &allowed]);
+    assert!(held < ALLOWED, "extract-spots held {held}");
+    // most chunks show their blob
+    assert!(tight.lines().count() > 400, "{}", tight.lines().count());
+    let (unbounded, whole) = extract("whole.csv", &["--block-size", "128,384,448"]);
+    assert!(unbounded > ALLOWED, "the test shows nothing: {unbounded}");
+    assert!(tight == whole);
+    let (_, cut) = extract("cut.csv", &["--block-size", "50,130,200", "--memory", "2G"]);
+    assert!(tight == cut);
+}
+
+#[test]
+fn exact_spots_that_do_not_fit_are_refused_with_the_number_that_would() {
+    let scene = Scene::new();
+    let image = with_blobs(&scene, "image.zarr", [96, 160, 160]);
+    let done = program("extract-spots")
+        .args([image.as_str(), "--exact", "-o", &scene.at("spots.csv"), "--memory", "20M"])
+        .assert()
+        .failure();
+    let said = String::from_utf8_lossy(&done.get_output().stderr).into_owned();
+    assert!(said.contains("--memory") && said.contains("voxels"), "{said}");
+    assert!(!std::path::Path::new(&scene.at("spots.csv")).exists());
+}

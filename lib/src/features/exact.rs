@@ -1,7 +1,7 @@
 //! The detector of BigStream 2021 on one block: scikit-image's `blob_log`, voxel for voxel.
 
 use super::block::{Block, Found};
-use super::maxima::{Stack, Ties};
+use super::maxima::{Flat, Stack, Ties};
 use crate::filter::LaplacianOfGaussian;
 
 /// Maxima of `-sigma^2` times the Laplacian over position and the `sigmas` (voxels).
@@ -23,19 +23,20 @@ pub(super) fn maxima(block: &Block<'_>, image: &[f32], sigmas: &[f64]) -> Vec<Fo
             held[2].iter_mut().for_each(|v| *v *= -(sigma * sigma) as f32);
         }
         let Some(index) = next.checked_sub(1) else { continue };
-        let [below, here, above] = &held;
+        let extent = [shape[1], shape[2]];
+        let [below, here, above] = held.each_ref().map(|voxels| Flat { voxels, extent });
         let stack = Stack {
             shape,
-            below: (index > 0).then_some(below.as_slice()),
-            here,
-            above: (next < sigmas.len()).then_some(above.as_slice()),
+            below: (index > 0).then_some(&below),
+            here: &here,
+            above: (next < sigmas.len()).then_some(&above),
         };
         for at in stack.maxima(&inner, Ties::All) {
             let [z, y, x] = at;
             found.push(Found {
                 position: std::array::from_fn(|a| (target.min[a] + at[a] as i64) as f64),
                 sigma: sigmas[index],
-                response: f64::from(here[(z * shape[1] + y) * shape[2] + x]),
+                response: f64::from(here.voxels[(z * shape[1] + y) * shape[2] + x]),
             });
         }
     }

@@ -4,14 +4,26 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::blocks::{self, Context, Ending, Ends, Identity, Outcome, Plan, Rows, Task};
-use crate::features::block::Block;
-use crate::features::cpu::{Detection, detect};
-use crate::features::scheme::Scheme;
-use crate::features::{Options, OptionsError, SpotVoxel, prune, winsorize};
-use crate::geom::{Box3, Grid};
+use super::block::{Block, Found};
+use super::cpu::{Clean, Detection, intensity, nearest, not_finite, sweep, whole};
+use super::frame::Frame;
+use super::scheme::{Scales, Scheme};
+use super::slabs::{self, Slabs};
+use super::tiling::{Share, Stored};
+use super::{Options, OptionsError, SpotVoxel, prune, winsorize};
+use crate::blocks::{
+    self, Budget, Context, Ending, Ends, Identity, Outcome, Plan, Reads, Rows, Task,
+};
+use crate::device::Cost;
+use crate::filter::planes::Plane;
 use crate::table::{self, Spot};
 use crate::volume::Volume;
+
+/// What the program holds beside its tasks, bytes.
+const PROGRAM: u64 = 20 << 20;
+
+/// Blocks whose halo costs more than this many times the work are warned of.
+const DEAR: f64 = 2.0;
 
 /// Why there are no spots.
 #[derive(Debug, thiserror::Error)]
@@ -77,15 +89,23 @@ pub fn extract(
     output: &Path,
 ) -> anyhow::Result<()> {
     options.check().map_err(|e| blocks::Error::Usage(e.to_string()))?;
-    let grid = volume.grid();
-    let scheme = Scheme::new(options, grid.spacing);
-    let block = ctx.block_size.unwrap_or_else(|| scheme.block(grid.shape, ctx.memory));
+    let budget = Budget::of(ctx);
+    let scheme = Scheme::new(options, volume.grid().spacing);
+    let passes = Passes::new(&scheme, volume, ctx);
+    passes.check(ctx.memory)?;
+    let blocks: Vec<[usize; 3]> = passes.costs.iter().map(|cost| cost.block).collect();
     let identity = Identity::of("extract-spots")
         .with_volume("volume", volume)?
         .with_optional("mask", mask)?
-        .with("options", options);
-    let fitting = std::array::from_fn(|a| block[a].min(grid.shape[a]));
-    let plan = Plan::tile(grid.bounds(), block, scheme.bytes(fitting, grid.shape), &identity);
+        .with("options", options)
+        .with("blocks", &blocks);
+    volume.keep(kept(ctx.memory));
+    let chunks = Cost::bytes("decoded chunks", volume.kept_bytes());
+    let decoding = Budget::each_thread(&[Reads::Volume(volume)], 0);
+    let mut plan = Plan::tile(volume.grid().bounds(), blocks[0], passes.bytes(), &identity)
+        .waiting(&Cost::default())
+        .beside(&budget, chunks, decoding);
+    plan.tasks.clone_from(&passes.tasks);
     if plan.is_all_asked(ctx)? {
         return Ok(());
     }
@@ -96,16 +116,17 @@ pub fn extract(
     }
     ctx.output_file(output);
     let clamp = match options.winsorize {
-        Some(fractions) if !ctx.finish => Some(winsorize::limits(volume, block, fractions)?),
+        Some(fractions) if !ctx.finish => Some(winsorize::limits(volume, fractions)?),
         _ => None,
     };
     let folder = blocks::folder_beside(output);
     let rows = Rows::new(&folder);
+    let search = Search { volume, mask, scheme: &scheme, clean: Clean(clamp), options };
     let ends = plan.stream(
         ctx,
         &folder,
-        |task| Input::read(volume, mask, &scheme, task),
-        |task, input| Ok(input.detect(&grid, &scheme, clamp, task)),
+        |_| Ok(()),
+        |task, ()| search.run(&passes, task),
         |task, found| write(&rows, task, &found),
     )?;
     if !ctx.gathers() {
@@ -127,74 +148,171 @@ pub fn extract(
     Ok(())
 }
 
-/// What a task reads.
-struct Input {
-    bounds: Box3,
-    voxels: Vec<f32>,
-    mask: Option<Mask>,
+/// The blocks of all passes over the volume.
+struct Passes {
+    costs: Vec<Share>,
+    /// The first task of each pass.
+    first: Vec<usize>,
+    tasks: Vec<Task>,
 }
 
-/// A part of a mask.
-struct Mask {
-    grid: Grid,
-    bounds: Box3,
-    voxels: Vec<u8>,
-}
-
-impl Input {
-    fn read(
-        volume: &Volume,
-        mask: Option<&Volume>,
-        scheme: &Scheme,
-        task: &Task,
-    ) -> anyhow::Result<Self> {
+impl Passes {
+    fn new(scheme: &Scheme, volume: &Volume, ctx: &Context) -> Self {
         let grid = volume.grid();
-        let bounds = scheme.input(&task.core, &grid.bounds());
-        let voxels = volume.read(&bounds)?;
-        let extent = grid.extent(&bounds);
-        let mask = mask.map(|mask| Mask::read(mask, extent)).transpose()?;
-        Ok(Self { bounds, voxels, mask })
+        let stored = Stored { shape: grid.shape, chunk: volume.chunk(), dtype: volume.dtype() };
+        let costs = (0..scheme.passes()).map(|pass| match ctx.block_size {
+            Some(block) => scheme.cost(pass, block, &stored),
+            None => scheme.choose(pass, &stored, room(ctx.memory)),
+        });
+        let costs: Vec<Share> = costs.collect();
+        let (mut first, mut tasks, mut above) = (Vec::new(), Vec::<Task>::new(), 0);
+        for cost in &costs {
+            first.push(tasks.len());
+            for core in grid.bounds().tiles(cost.block) {
+                let mut index = std::array::from_fn(|a| core.min[a] as usize / cost.block[a]);
+                // so that no two tasks are called alike
+                index[0] += above;
+                tasks.push(Task { id: tasks.len(), index, core });
+            }
+            above += grid.shape[0].div_ceil(cost.block[0]);
+        }
+        Self { costs, first, tasks }
     }
 
-    fn detect(
-        self,
-        grid: &Grid,
-        scheme: &Scheme,
-        clamp: Option<[f32; 2]>,
-        task: &Task,
-    ) -> Detection {
-        let Self { bounds, voxels, mask } = self;
-        let block = Block { voxels: &voxels, bounds, core: task.core, volume: grid.bounds() };
-        let mut found = detect(&block, scheme, clamp, grid.spacing);
-        if let Some(mask) = mask {
-            found.spots.retain(|spot| mask.holds(grid.position(spot.position)));
+    /// The pass of a task.
+    fn of(&self, task: &Task) -> usize {
+        self.first.partition_point(|&first| first <= task.id) - 1
+    }
+
+    /// Bytes of the task that holds most.
+    fn bytes(&self) -> u64 {
+        self.costs.iter().map(|cost| cost.bytes).max().unwrap_or(0)
+    }
+
+    /// Refuses blocks that do not fit into `memory`, and warns of halos that cost more than the blocks.
+    fn check(&self, memory: u64) -> Result<(), blocks::Error> {
+        let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
+        let text = |[z, y, x]: [usize; 3]| format!("{z},{y},{x}");
+        if let Some(largest) = self.costs.iter().max_by_key(|cost| cost.bytes)
+            && largest.bytes > room(memory)
+        {
+            let needed = largest.bytes + memory - room(memory);
+            return Err(blocks::Error::Usage(format!(
+                "a block of {} voxels, with all that its spots depend on, needs {} MB, and --memory \
+                 allows {} MB; give --memory {}M, a smaller --block-size or a smaller --radius",
+                text(largest.block),
+                megabytes(largest.bytes),
+                megabytes(memory),
+                megabytes(needed)
+            )));
         }
-        found
+        let worst = self.costs.iter().max_by(|a, b| a.factor.total_cmp(&b.factor));
+        if let Some(worst) = worst.filter(|worst| worst.factor > DEAR) {
+            tracing::warn!(
+                "blocks of {} voxels cost {:.1} times the work of one large block, as each reads all \
+                 that its spots depend on; more --memory ({} MB is allowed) or a larger --block-size \
+                 costs less time",
+                text(worst.block),
+                worst.factor,
+                megabytes(memory)
+            );
+        }
+        Ok(())
     }
 }
 
-impl Mask {
-    fn read(mask: &Volume, extent: [[f64; 3]; 2]) -> anyhow::Result<Self> {
-        let grid = mask.grid();
-        let bounds = grid.enclosing(extent).grow([1; 3]).intersect(&grid.bounds());
-        Ok(Self { grid, bounds, voxels: mask.read(&bounds)? })
+/// What `--memory` leaves beside the program itself, the decoded chunks that are kept, and what the
+/// allocator holds on to.
+fn room(memory: u64) -> u64 {
+    (memory - PROGRAM.min(memory / 4) - kept(memory)) / 10 * 9
+}
+
+/// Bytes of decoded chunks that are kept: a task reads each of its chunks once, so few are wanted again.
+fn kept(memory: u64) -> u64 {
+    (memory / 8).min(64 << 20)
+}
+
+/// How spots are looked for.
+struct Search<'a> {
+    volume: &'a Volume,
+    mask: Option<&'a Volume>,
+    scheme: &'a Scheme,
+    clean: Clean,
+    options: &'a Options,
+}
+
+impl Search<'_> {
+    /// The spots of one task.
+    fn run(&self, passes: &Passes, task: &Task) -> anyhow::Result<Detection> {
+        let (grid, pass) = (self.volume.grid(), passes.of(task));
+        let bounds = grid.bounds();
+        let (found, mut all) = match &self.scheme.scales {
+            Scales::Exact(sigmas) => self.whole(sigmas, task)?,
+            Scales::Pyramid(pyramid) => {
+                let octave = &pyramid.octaves[pass];
+                let frame = Frame::new(octave, self.scheme.coarse, &task.core, grid.shape);
+                let depth = passes.costs[pass].depth;
+                let mut slabs = Slabs::new(self.volume, frame.input, task.core, depth, self.clean);
+                let fill = |z, plane: &mut Plane| slabs.fill(z, plane);
+                let found = sweep(self.scheme, pyramid, octave, &frame, fill)?;
+                // each pass reads all voxels, and the first counts them
+                let not_finite = if pass == 0 { slabs.not_finite } else { 0 };
+                (found, Detection { not_finite, constant: slabs.constant, ..Detection::default() })
+            }
+        };
+        if all.constant {
+            return Ok(all);
+        }
+        (all.spots, all.greatest) = self.scheme.spots(&found, &bounds, grid.spacing);
+        drop(found);
+        all.blobs = all.spots.len();
+        // below a response that is asked for anyway nothing counts
+        all.spots.retain(|spot| spot.response > self.options.threshold);
+        let places: Vec<[i64; 3]> =
+            all.spots.iter().map(|spot| nearest(spot.position, &bounds)).collect();
+        let voxels = slabs::sample::<f32>(self.volume, &places)?;
+        for (spot, voxel) in all.spots.iter_mut().zip(voxels) {
+            spot.intensity = intensity(voxel.unwrap_or_default());
+        }
+        let options = self.options;
+        all.spots.retain(|spot| options.is_signal(spot.response, spot.intensity));
+        if let Some(mask) = self.mask {
+            self.drop_masked(mask, &mut all.spots)?;
+        }
+        Ok(all)
     }
 
-    /// Whether the mask's voxel nearest to a physical position is there and not 0.
-    fn holds(&self, position: [f64; 3]) -> bool {
-        let nearest = self.grid.index(position).map(|v| v.round() as i64);
-        let [_, ny, nx] = self.bounds.shape();
-        self.bounds.contains(nearest) && {
-            let [z, y, x] = std::array::from_fn(|a| (nearest[a] - self.bounds.min[a]) as usize);
-            self.voxels[(z * ny + y) * nx + x] != 0
-        }
+    /// The maxima of a block that is held whole.
+    fn whole(&self, sigmas: &[f64], task: &Task) -> anyhow::Result<(Vec<Found>, Detection)> {
+        let volume = self.volume.grid().bounds();
+        let bounds = self.scheme.input(sigmas, &task.core, &volume);
+        let voxels = self.volume.read(&bounds)?;
+        let block = Block { voxels: &voxels, bounds, core: task.core, volume };
+        let not_finite = not_finite(&block);
+        let found = whole(&block, self.scheme, sigmas, self.clean);
+        let constant = found.is_none();
+        Ok((found.unwrap_or_default(), Detection { not_finite, constant, ..Detection::default() }))
+    }
+
+    /// Drops spots whose nearest voxel of the mask is 0 or missing.
+    fn drop_masked(&self, mask: &Volume, spots: &mut Vec<SpotVoxel>) -> anyhow::Result<()> {
+        let (grid, of_mask) = (self.volume.grid(), mask.grid());
+        let place = |spot: &SpotVoxel| {
+            of_mask.index(grid.position(spot.position)).map(|v| v.round() as i64)
+        };
+        let places: Vec<[i64; 3]> = spots.iter().map(place).collect();
+        let mut kept = slabs::sample::<u8>(mask, &places)?
+            .into_iter()
+            .map(|voxel| voxel.is_some_and(|voxel| voxel != 0));
+        spots.retain(|_| kept.next().unwrap_or(false));
+        Ok(())
     }
 }
 
 /// What a block that is not constant leaves in its ledger entry, and what the blocks amount to.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Summary {
-    /// Rows that it wrote.
+    /// Blobs that it found off the border.
     blobs: usize,
     /// The greatest response, that of dropped blobs too.
     greatest: f64,
@@ -216,8 +334,8 @@ fn write(rows: &Rows, task: &Task, found: &Detection) -> anyhow::Result<Ending> 
     if found.constant && found.not_finite == 0 {
         return Ok(Outcome::Empty.into());
     }
-    let &Detection { greatest, not_finite, .. } = found;
-    let summary = Summary { blobs: found.spots.len(), greatest, not_finite };
+    let &Detection { blobs, greatest, not_finite, .. } = found;
+    let summary = Summary { blobs, greatest, not_finite };
     if found.spots.is_empty() {
         return Ok(Ending::from(Outcome::Empty).with_summary(&summary)?);
     }

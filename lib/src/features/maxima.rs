@@ -1,5 +1,7 @@
 //! Maxima over position and scale, and where between the voxels they lie.
 
+use std::ops::Range;
+
 use crate::filter::lines::vectorised;
 use crate::geom::{Box3, Point};
 
@@ -9,14 +11,33 @@ pub(super) const MOVES: usize = 3;
 /// Beyond what offset, voxels, a fit is repeated about the next voxel.
 const FAR: f64 = 0.6;
 
+/// Responses at one scale, or the part of them that is held.
+pub(super) trait Image {
+    /// The voxels `xs` of a row.
+    fn row(&self, z: usize, y: usize, xs: Range<usize>) -> &[f32];
+}
+
+/// A whole array in memory.
+pub(super) struct Flat<'a> {
+    pub(super) voxels: &'a [f32],
+    /// Voxels along y and x.
+    pub(super) extent: [usize; 2],
+}
+
+impl Image for Flat<'_> {
+    fn row(&self, z: usize, y: usize, xs: Range<usize>) -> &[f32] {
+        let start = (z * self.extent[0] + y) * self.extent[1];
+        &self.voxels[start + xs.start..start + xs.end]
+    }
+}
+
 /// The responses at one scale and, where there are, at the scales on both sides.
-#[derive(Clone, Copy)]
-pub(super) struct Stack<'a> {
-    /// Voxels along z, y, x of each.
+pub(super) struct Stack<'a, I> {
+    /// Voxels along z, y, x of the whole grid.
     pub(super) shape: [usize; 3],
-    pub(super) below: Option<&'a [f32]>,
-    pub(super) here: &'a [f32],
-    pub(super) above: Option<&'a [f32]>,
+    pub(super) below: Option<&'a I>,
+    pub(super) here: &'a I,
+    pub(super) above: Option<&'a I>,
 }
 
 /// The top of a parabola. Voxel and offset are apart: their sum would round differently in every
@@ -35,6 +56,10 @@ pub(super) enum Ties {
     All,
     /// The member that comes first in scale, z, y, x.
     First,
+}
+
+fn at(image: &impl Image, [z, y, x]: [usize; 3]) -> f32 {
+    image.row(z, y, x..x + 1)[0]
 }
 
 vectorised! {
@@ -60,27 +85,22 @@ fn mark_body<const FUSED: bool>(row: &[f32], around: [&[f32]; 4], marks: &mut [u
     }
 }
 
-impl Stack<'_> {
-    fn offset(&self, [z, y, x]: [usize; 3]) -> usize {
-        (z * self.shape[1] + y) * self.shape[2] + x
-    }
-
-    fn row<'a>(&self, of: &'a [f32], z: usize, y: usize) -> &'a [f32] {
-        let start = self.offset([z, y, 0]);
-        &of[start..start + self.shape[2]]
-    }
-
+impl<I: Image> Stack<'_, I> {
     /// Voxels of `inner` whose response is positive and a maximum among its neighbours in
     /// position and scale, diagonal ones included. What is missing counts as 0.
     pub(super) fn maxima(&self, inner: &Box3, ties: Ties) -> Vec<[usize; 3]> {
         let [min, max] = [inner.min, inner.max].map(|corner| corner.map(|v| v as usize));
         let mut found = Vec::new();
-        let mut marks = vec![0_u8; self.shape[2]];
+        if inner.is_empty() {
+            return found;
+        }
+        let xs = min[2].saturating_sub(1)..(max[2] + 1).min(self.shape[2]);
+        let mut marks = vec![0_u8; xs.len()];
         for z in min[0]..max[0] {
             for y in min[1]..max[1] {
-                self.mark_row(z, y, &mut marks);
+                self.mark_row(z, y, xs.clone(), &mut marks);
                 for x in min[2]..max[2] {
-                    if marks[x] != 0 && self.is_maximum([z, y, x], ties) {
+                    if marks[x - xs.start] != 0 && self.is_maximum([z, y, x], ties) {
                         found.push([z, y, x]);
                     }
                 }
@@ -90,23 +110,23 @@ impl Stack<'_> {
     }
 
     /// Marks what may be a maximum, cheaply.
-    fn mark_row(&self, z: usize, y: usize, marks: &mut [u8]) {
-        let row = self.row(self.here, z, y);
+    fn mark_row(&self, z: usize, y: usize, xs: Range<usize>, marks: &mut [u8]) {
+        let row = self.here.row(z, y, xs.clone());
         marks.fill(1);
         if row.len() > 2 {
             let (up, down) = (y.saturating_sub(1), (y + 1).min(self.shape[1] - 1));
             let around = [
-                self.row(self.here, z, up),
-                self.row(self.here, z, down),
-                self.below.map_or(row, |below| self.row(below, z, y)),
-                self.above.map_or(row, |above| self.row(above, z, y)),
+                self.here.row(z, up, xs.clone()),
+                self.here.row(z, down, xs.clone()),
+                self.below.map_or(row, |below| below.row(z, y, xs.clone())),
+                self.above.map_or(row, |above| above.row(z, y, xs.clone())),
             ];
             mark(row, around, marks);
         }
     }
 
     fn is_maximum(&self, [z, y, x]: [usize; 3], ties: Ties) -> bool {
-        let value = self.here[self.offset([z, y, x])];
+        let value = at(self.here, [z, y, x]);
         if value <= 0.0 {
             return false;
         }
@@ -119,8 +139,8 @@ impl Stack<'_> {
             let Some(image) = image else { continue };
             for k in range(z, self.shape[0]) {
                 for j in range(y, self.shape[1]) {
-                    for i in range(x, self.shape[2]) {
-                        let other = image[self.offset([k, j, i])];
+                    let xs = range(x, self.shape[2]);
+                    for (i, &other) in xs.clone().zip(image.row(k, j, xs)) {
                         if beaten((scale, k, j, i) < (1, z, y, x), other) {
                             return false;
                         }
@@ -157,8 +177,8 @@ impl Stack<'_> {
         Top { voxel, offset: offset.map(|o| o.clamp(-FAR, FAR)), height }
     }
 
-    fn value(&self, image: &[f32], at: [usize; 3]) -> f64 {
-        f64::from(image[self.offset(at)])
+    fn value(&self, image: &I, voxel: [usize; 3]) -> f64 {
+        f64::from(at(image, voxel))
     }
 
     /// One step of Newton's method on central differences: offset and value of the top.

@@ -8,15 +8,19 @@
 //! * [`Options::exact`] gives the integer voxels of BigStream 2021 (fishspot 0.0.2 on scikit-image
 //!   0.18), for parity.
 //!
-//! Blocks are cut with a halo that covers all that a spot depends on and decimation is counted
-//! from voxel 0 of the volume: the spots are the same, bit for bit, for every block size. What
-//! needs all of them (relative threshold, pruning, ranking) is done once, after the gather.
+//! The usual one takes a pass over the volume per octave, each in blocks that stream by plane after
+//! plane, so that memory grows with the area of a block's planes only. Decimation is counted from
+//! voxel 0 of the volume and blocks read all that a spot depends on: the spots are the same, bit for
+//! bit, for every block size. What needs all of them (relative threshold, pruning, ranking) is done
+//! once, after the gather.
 
+mod background;
 mod block;
 mod cpu;
 mod exact;
 mod extract;
 mod flags;
+mod frame;
 #[cfg(test)]
 mod golden;
 mod maxima;
@@ -24,12 +28,15 @@ mod options;
 #[cfg(test)]
 mod oracle;
 mod prune;
-mod pyramid;
+mod response;
 mod scheme;
+mod slabs;
+mod sweep;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod tiling;
 mod winsorize;
 
 pub use cpu::detect_in_memory;

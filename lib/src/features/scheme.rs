@@ -1,8 +1,9 @@
 //! What is computed for given options and voxel size: scales, octaves, and how far a spot looks.
 
-use super::{Detector, Options};
-use crate::filter::{Kernel, opening_reach};
-use crate::geom::{Box3, Point};
+use super::background::Coarse;
+use super::{Detector, Options, response};
+use crate::filter::Kernel;
+use crate::geom::Point;
 
 /// Scales per doubling of the radius: a blob's response falls by 2 % half way between two.
 const PER_OCTAVE: f64 = 3.0;
@@ -15,12 +16,6 @@ const LEAST_SIGMA: f64 = 1.25;
 /// neighbours.
 pub(super) const REFINE_REACH: usize = super::maxima::MOVES + 1;
 
-/// What a block measures at least where memory allows.
-const LEAST_BLOCK: usize = 256;
-
-/// Grid voxels that the second differences look at.
-const LAPLACIAN_REACH: usize = 2;
-
 /// Scales that share a grid.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Octave {
@@ -30,6 +25,26 @@ pub(super) struct Octave {
     pub(super) levels: std::ops::Range<usize>,
     /// The responses whose maxima are looked for here; the others are only compared with.
     pub(super) wanted: std::ops::Range<usize>,
+    /// The kernels that smooth the volume to the first level, in its voxels.
+    pub(super) base: [Kernel; 3],
+    /// Those that smooth the first level to each of the others, in voxels of the grid.
+    pub(super) smoothing: Vec<[Kernel; 3]>,
+    /// Grid voxels that a response looks at.
+    pub(super) difference_reach: usize,
+}
+
+impl Octave {
+    /// How far the levels look into the first one, voxels of the grid.
+    pub(super) fn level_reach(&self) -> [usize; 3] {
+        let radius = |a: usize| self.smoothing.iter().map(|kernels| kernels[a].radius()).max();
+        std::array::from_fn(|a| radius(a).unwrap_or(0))
+    }
+
+    /// The responses that are computed here.
+    pub(super) fn responses(&self, pyramid: &Pyramid) -> std::ops::Range<usize> {
+        // a difference takes one level more
+        self.levels.start..self.levels.end - (pyramid.sigmas.len() - pyramid.scales.len())
+    }
 }
 
 /// The usual detector's scales.
@@ -58,8 +73,10 @@ pub(super) enum Scales {
 /// All that a block needs to know.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Scheme {
-    /// Sides of the top-hat's box, voxels.
-    pub(super) background: Option<[usize; 3]>,
+    /// Sides of the top-hat's box, voxels, with [`Scales::Exact`].
+    pub(super) window: Option<[usize; 3]>,
+    /// The grid of the background, with [`Scales::Pyramid`].
+    pub(super) coarse: Option<Coarse>,
     pub(super) scales: Scales,
     /// Voxels dropped at each face of the volume.
     pub(super) border: Point,
@@ -68,79 +85,29 @@ pub(super) struct Scheme {
 impl Scheme {
     pub(super) fn new(options: &Options, spacing: Point) -> Self {
         let [low, high] = options.radius;
-        let (background, scales, border) = if options.exact {
-            let scales = Scales::Exact(exact_sigmas(low, high));
-            ([(high as usize).max(1); 3], scales, [options.border; 3])
-        } else {
-            let sigmas = [low, high].map(|radius| radius / 3.0_f64.sqrt());
-            let scales = Scales::Pyramid(Pyramid::new(sigmas, options.detector, spacing));
-            let side = spacing.map(|s| 2 * (high / s).round() as usize + 1);
-            (side, scales, spacing.map(|s| options.border / s))
-        };
-        let background = options.background_subtract.then_some(background);
-        Self { background, scales, border }
-    }
-
-    /// Voxels around a block that its spots depend on, in each direction.
-    pub(super) fn halo(&self) -> [usize; 3] {
-        let filters = match &self.scales {
-            Scales::Exact(sigmas) => {
-                let radius = sigmas.iter().map(|&s| Kernel::sampled(s).radius()).max();
-                [radius.unwrap_or(0) + 1; 3]
-            }
-            Scales::Pyramid(pyramid) => pyramid.reach(),
-        };
-        let opening = self.background.map_or([0; 3], |window| window.map(opening_reach));
-        std::array::from_fn(|a| filters[a] + opening[a])
-    }
-
-    /// The box that must be read so that the spots of `core` come out as from the whole volume.
-    pub(super) fn input(&self, core: &Box3, volume: &Box3) -> Box3 {
-        let grown = core.grow(self.halo().map(|n| n as i64));
-        // decimation is counted from voxel 0 of the volume
-        let step = match &self.scales {
-            Scales::Exact(_) => [1; 3],
-            Scales::Pyramid(pyramid) => pyramid.coarsest().map(|n| n as i64),
-        };
-        let aligned = std::array::from_fn(|a| grown.min[a].div_euclid(step[a]) * step[a]);
-        Box3::new(aligned, grown.max).intersect(volume)
-    }
-
-    /// Bytes that a block of `core` voxels holds at its peak.
-    pub(super) fn bytes(&self, core: [usize; 3], volume: [usize; 3]) -> u64 {
-        let (halo, mut input) = (self.halo(), 1);
-        for a in 0..3 {
-            input *= (core[a] + 2 * halo[a]).min(volume[a]);
+        let subtract = options.background_subtract;
+        if options.exact {
+            return Self {
+                window: subtract.then_some([(high as usize).max(1); 3]),
+                coarse: None,
+                scales: Scales::Exact(exact_sigmas(low, high)),
+                border: [options.border; 3],
+            };
         }
-        let core: usize = core.iter().product();
-        let floats = match &self.scales {
-            // the image raw and cleaned, three responses, a slab of planes twice
-            Scales::Exact(_) => 3 * input + 3 * core,
-            Scales::Pyramid(pyramid) => {
-                let [z, y, x] = pyramid.octaves[0].step;
-                // raw, cleaned, two passes of the first smoothing; then raw, three responses, two
-                // levels, a base for the next octave and a pass
-                (2 * input + input / z + input / (z * y)).max(input + 7 * input / (z * y * x))
-            }
-        };
-        4 * floats as u64
+        let sigmas = [low, high].map(|radius| radius / 3.0_f64.sqrt());
+        Self {
+            window: None,
+            coarse: subtract.then(|| Coarse::new(high, spacing)),
+            scales: Scales::Pyramid(Pyramid::new(sigmas, options.detector, spacing)),
+            border: spacing.map(|s| options.border / s),
+        }
     }
 
-    /// The block of a task where none is asked for: six halos wide, so that computing them twice
-    /// costs little, and of equal blocks; less where two would not fit into memory.
-    ///
-    /// It depends neither on threads nor on parts, so that all parts cut alike.
-    pub(super) fn block(&self, volume: [usize; 3], memory: u64) -> [usize; 3] {
-        let halo = self.halo();
-        let mut pieces: [usize; 3] =
-            std::array::from_fn(|a| (volume[a] / LEAST_BLOCK.max(6 * halo[a])).max(1));
-        loop {
-            let block: [usize; 3] = std::array::from_fn(|a| volume[a].div_ceil(pieces[a]).max(1));
-            let longest = (0..3).max_by_key(|&a| (block[a], 3 - a)).unwrap_or(0);
-            if 2 * self.bytes(block, volume) <= memory || block[longest] <= 16 {
-                return block;
-            }
-            pieces[longest] += 1;
+    /// In how many passes over the volume its spots are found: one per octave.
+    pub(super) fn passes(&self) -> usize {
+        match &self.scales {
+            Scales::Exact(_) => 1,
+            Scales::Pyramid(pyramid) => pyramid.octaves.len(),
         }
     }
 }
@@ -171,49 +138,32 @@ impl Pyramid {
                 (0..=count + 1).map(|i| low * below * ratio.powi(i as i32)).collect()
             }
         };
-        let octaves = octaves(&sigmas, scales.len(), spacing);
+        let octaves = octaves(&sigmas, scales.len(), detector, spacing);
         Self { spacing, detector, sigmas, scales, ratio, octaves }
     }
 
-    /// The kernels that smooth an octave's grid from sigma `from` to sigma `to`.
-    pub(super) fn kernels(&self, step: [usize; 3], from: f64, to: f64) -> [Kernel; 3] {
+    /// What second differences along each axis are multiplied by, so that a blob answers in the
+    /// image's intensities, positive where it is bright.
+    pub(super) fn curvature_scales(&self, octave: &Octave, index: usize) -> [f32; 3] {
+        let sigma = self.sigmas[index];
         std::array::from_fn(|a| {
-            let voxel = self.spacing[a] * step[a] as f64;
-            Kernel::discrete((to * to - from * from) / (voxel * voxel))
+            let voxel = self.spacing[a] * octave.step[a] as f64;
+            -(sigma * sigma / (voxel * voxel)) as f32
         })
     }
 
-    /// Voxels of the volume that a spot depends on, in each direction.
-    fn reach(&self) -> [usize; 3] {
-        let mut smoothing = [0; 3];
-        let mut most = [0; 3];
-        let add = |reach: &mut [usize; 3], step: [usize; 3], from: f64, to: f64| {
-            let kernels = self.kernels(step, from, to);
-            (0..3).for_each(|a| reach[a] += kernels[a].radius() * step[a]);
-        };
-        add(&mut smoothing, [1; 3], 0.0, self.sigmas[0]);
-        for (i, octave) in self.octaves.iter().enumerate() {
-            let base = smoothing;
-            let next = self.octaves.get(i + 1).map(|next| next.levels.start);
-            let mut level = base;
-            for index in octave.levels.clone() {
-                if index > octave.levels.start {
-                    add(&mut level, octave.step, self.sigmas[index - 1], self.sigmas[index]);
-                }
-                if Some(index) == next {
-                    smoothing = level;
-                }
-            }
-            for a in 0..3 {
-                most[a] = most[a].max(level[a] + (LAPLACIAN_REACH + REFINE_REACH) * octave.step[a]);
-            }
-        }
-        most
+    /// What a difference of levels is multiplied by: d/dt L = Laplacian / 2 with t the variance.
+    pub(super) fn difference_scale(&self) -> f32 {
+        (2.0 / (self.ratio * self.ratio - 1.0)) as f32
     }
+}
 
-    fn coarsest(&self) -> [usize; 3] {
-        self.octaves.last().map_or([1; 3], |octave| octave.step)
-    }
+/// The kernels that smooth a grid from sigma `from` to sigma `to`.
+fn kernels(spacing: Point, step: [usize; 3], from: f64, to: f64) -> [Kernel; 3] {
+    std::array::from_fn(|a| {
+        let voxel = spacing[a] * step[a] as f64;
+        Kernel::discrete((to * to - from * from) / (voxel * voxel))
+    })
 }
 
 /// The largest power of two per axis that decimation allows at `sigma`.
@@ -224,7 +174,7 @@ fn thinning(sigma: f64, spacing: Point) -> [usize; 3] {
     })
 }
 
-fn octaves(sigmas: &[f64], responses: usize, spacing: Point) -> Vec<Octave> {
+fn octaves(sigmas: &[f64], responses: usize, detector: Detector, spacing: Point) -> Vec<Octave> {
     // smoothed images that one response takes beyond the first
     let more = sigmas.len() - responses;
     let mut octaves = Vec::new();
@@ -236,7 +186,15 @@ fn octaves(sigmas: &[f64], responses: usize, spacing: Point) -> Vec<Octave> {
             .find(|&next| thinning(sigmas[next - 1], spacing) != step)
             .unwrap_or(responses);
         let levels = base..(end + 1).min(responses) + more;
-        octaves.push(Octave { step, levels, wanted: start..end });
+        let further = levels.clone().skip(1);
+        octaves.push(Octave {
+            step,
+            wanted: start..end,
+            base: kernels(spacing, [1; 3], 0.0, sigmas[base]),
+            smoothing: further.map(|to| kernels(spacing, step, sigmas[base], sigmas[to])).collect(),
+            difference_reach: if detector == Detector::Log { response::REACH } else { 0 },
+            levels,
+        });
         start = end;
     }
     octaves

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::block::Block;
-use super::cpu::{Detection, detect};
-use super::scheme::Scheme;
+use super::cpu::{Clean, Detection, detect, whole};
+use super::scheme::{Scales, Scheme};
 use super::testing::{Dice, blobs, crop};
 use super::{Detector, Options, SpotVoxel, detect_in_memory, oracle};
 use crate::geom::{Box3, Point};
@@ -120,14 +120,36 @@ fn in_blocks(
     let volume = Box3::of_shape(shape);
     let mut spots: Vec<SpotVoxel> = volume
         .tiles(size)
-        .flat_map(|core| {
-            let bounds = scheme.input(&core, &volume);
-            let part = crop(voxels, shape, &bounds);
-            let block = Block { voxels: &part, bounds, core, volume };
-            detect(&block, &scheme, None, spacing).spots
+        .flat_map(|core| match &scheme.scales {
+            Scales::Exact(sigmas) => cut_out(voxels, shape, &core, &scheme, sigmas, spacing),
+            Scales::Pyramid(_) => {
+                detect(voxels, shape, &core, &scheme, Clean::default(), spacing).spots
+            }
         })
         .collect();
     spots.sort_by(|a, b| a.position.partial_cmp(&b.position).unwrap());
+    spots
+}
+
+/// The exact spots of a block that holds no more than it must.
+fn cut_out(
+    voxels: &[f32],
+    shape: [usize; 3],
+    core: &Box3,
+    scheme: &Scheme,
+    sigmas: &[f64],
+    spacing: Point,
+) -> Vec<SpotVoxel> {
+    let volume = Box3::of_shape(shape);
+    let bounds = scheme.input(sigmas, core, &volume);
+    let part = crop(voxels, shape, &bounds);
+    let block = Block { voxels: &part, bounds, core: *core, volume };
+    let found = whole(&block, scheme, sigmas, Clean::default()).unwrap_or_default();
+    let (mut spots, _) = scheme.spots(&found, &volume, spacing);
+    for spot in &mut spots {
+        let [z, y, x] = spot.position.map(|v| v as usize);
+        spot.intensity = f64::from(voxels[(z * shape[1] + y) * shape[2] + x]);
+    }
     spots
 }
 
@@ -198,9 +220,7 @@ fn voxels_that_are_no_numbers_are_counted_and_count_as_zero() {
     (broken[500], broken[20_000]) = (f32::NAN, f32::NEG_INFINITY);
     let scheme = Scheme::new(&Options::new([1.0; 3]), [1.0; 3]);
     let find = |voxels: &[f32]| {
-        let all = Box3::of_shape(shape);
-        let block = Block { voxels, bounds: all, core: all, volume: all };
-        detect(&block, &scheme, None, [1.0; 3])
+        detect(voxels, shape, &Box3::of_shape(shape), &scheme, Clean::default(), [1.0; 3])
     };
     let wanted = find(&clean);
     assert!(!wanted.spots.is_empty());

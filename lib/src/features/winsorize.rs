@@ -1,6 +1,5 @@
 //! The intensities at which the darkest and brightest voxels are clamped.
 
-use crate::geom::Box3;
 use crate::volume::{self, Volume};
 
 /// Digits of two bytes: an `f32` has two.
@@ -72,17 +71,20 @@ pub(super) fn limits_of(voxels: &[f32], fractions: [f64; 2]) -> [f32; 2] {
     limits
 }
 
-/// The clamping range of a volume, read twice in pieces of `piece` voxels.
-pub(super) fn limits(
-    volume: &Volume,
-    piece: [usize; 3],
-    fractions: [f64; 2],
-) -> Result<[f32; 2], volume::Error> {
+/// Voxels that are read at once, about.
+const PIECE: usize = 1 << 20;
+
+/// The clamping range of a volume, which is read twice, some chunks at a time.
+pub(super) fn limits(volume: &Volume, fractions: [f64; 2]) -> Result<[f32; 2], volume::Error> {
     let bounds = volume.grid().bounds();
-    let pieces: Vec<Box3> = bounds.tiles(piece).collect();
+    let mut piece = volume.chunk().map(|n| n.max(1));
+    while 2 * piece.iter().product::<usize>() <= PIECE {
+        let short = (0..3).min_by_key(|&a| piece[a]).unwrap_or(0);
+        piece[short] *= 2;
+    }
     select(fractions, |count| {
-        pieces.iter().try_for_each(|piece| {
-            count(&volume.read::<f32>(piece)?);
+        bounds.tiles(piece).try_for_each(|piece| {
+            count(&volume.read::<f32>(&piece)?);
             Ok(())
         })
     })

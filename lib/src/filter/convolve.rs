@@ -6,7 +6,7 @@ vectorised! {
     ///
     /// Row `j` of `out` is centred `radius * tap + j * advance` into the scratch; its neighbours
     /// on the line lie `tap` apart.
-    fn fold(scratch: &[f32], weights: &[f32], tap: usize, advance: usize, out: &mut [f32]) => fold_body
+    pub(super) fn fold(scratch: &[f32], weights: &[f32], tap: usize, advance: usize, out: &mut [f32]) => fold_body
 }
 
 /// Two taps at a time, so that sums are stored half as often.

@@ -55,9 +55,9 @@ pub fn mirror(i: i64, n: usize) -> usize {
 /// Measured on the tutorial's volume: the convolutions take a quarter of the time of the portable
 /// form. The const parameter tells the body whether a fused multiply-add is one instruction.
 macro_rules! vectorised {
-    ($(#[$meta:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) => $body:ident) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) => $body:ident) => {
         $(#[$meta])*
-        fn $name($($arg: $type),*) {
+        $vis fn $name($($arg: $type),*) {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,fma")]

@@ -12,6 +12,7 @@ mod gaussian;
 pub(crate) mod lines;
 #[cfg(test)]
 mod oracle;
+pub mod planes;
 mod second_derivatives;
 mod spikes;
 mod top_hat;
@@ -22,4 +23,4 @@ pub use gaussian::Kernel;
 pub use lines::mirror;
 pub use second_derivatives::LaplacianOfGaussian;
 pub use spikes::{despike, spikes};
-pub use top_hat::{opening, opening_reach};
+pub use top_hat::{Extreme, extreme_within, opening, opening_reach};

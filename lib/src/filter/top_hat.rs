@@ -96,6 +96,39 @@ pub fn opening(mut image: Vec<f32>, shape: [usize; 3], window: [usize; 3]) -> Ve
     image
 }
 
+/// Which extreme of a window is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extreme {
+    /// The smallest value.
+    Least,
+    /// The largest.
+    Greatest,
+}
+
+impl Extreme {
+    /// That of two values.
+    pub fn of(self, a: f32, b: f32) -> f32 {
+        match self {
+            Self::Least if b < a => b,
+            Self::Greatest if b > a => b,
+            _ => a,
+        }
+    }
+}
+
+/// The extreme over `2 * half + 1` voxels along y and x of one plane, in place.
+///
+/// * `image`: `(y, x)` of `shape`; beyond it nothing counts
+pub fn extreme_within(image: &mut [f32], shape: [usize; 2], half: [usize; 2], which: Extreme) {
+    let step = match which {
+        Extreme::Least => smaller,
+        Extreme::Greatest => larger,
+    };
+    for a in 0..2 {
+        extreme(image, [1, shape[0], shape[1]], a + 1, [half[a]; 2], step);
+    }
+}
+
 fn reach(window: usize) -> [usize; 2] {
     [window / 2, window.max(1) - 1 - window / 2]
 }

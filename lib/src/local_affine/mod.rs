@@ -37,8 +37,11 @@ use solve::Penalty;
 const ANCHOR: f64 = 1e-3;
 /// The expected error of a shift in voxels, to which spreads are held.
 const NOISE: f64 = 0.3;
-/// What a task measures at least along each axis, so that its halo costs little.
+/// What a task measures at least along each axis, so that its halo costs little, where memory allows.
 const TASK: usize = 192;
+/// Bytes of a voxel that a task reads, at its peak: the fixed and the warped voxels, the norms of their
+/// windows, and two steps of smoothing; what detection holds is less.
+const PER_VOXEL: u64 = 24;
 
 /// Why no local affines could be had.
 #[derive(Debug, thiserror::Error)]
@@ -157,7 +160,7 @@ pub fn align(
     };
     let start = initial.as_affine().ok_or_else(|| Error::NoMatrix(options.initial.clone()))?;
     let pair = Pair { fixed, moving, initial, options };
-    let plan = plan(&pair, block)?;
+    let plan = plan(&pair, block, ctx.memory)?;
     if plan.is_all_asked(ctx)? {
         return Ok(());
     }
@@ -205,15 +208,24 @@ pub fn align(
     Ok(())
 }
 
-/// The tasks of the first pass: as many whole blocks as make [`TASK`] voxels.
-fn plan(pair: &Pair, block: [usize; 3]) -> anyhow::Result<Plan> {
+/// The tasks of the first pass: as many whole blocks as make [`TASK`] voxels, or fewer where two such
+/// tasks would take more than three quarters of `memory`.
+fn plan(pair: &Pair, block: [usize; 3], memory: u64) -> anyhow::Result<Plan> {
     let options = pair.options;
-    let size: [usize; 3] = std::array::from_fn(|a| block[a] * TASK.div_ceil(block[a]));
     let margin = pair.margin();
-    let voxels: usize =
-        (0..3).map(|a| size[a].min(pair.fixed.grid().shape[a]) + 2 * margin[a]).product();
-    // fixed, moving, warped, halves, and what the detector holds
-    let bytes = voxels as u64 * 40;
+    let bytes = |size: [usize; 3]| {
+        let voxels = |a: usize| size[a].min(pair.fixed.grid().shape[a]) + 2 * margin[a];
+        (0..3).map(voxels).product::<usize>() as u64 * PER_VOXEL
+    };
+    let mut counts = block.map(|n| TASK.div_ceil(n));
+    let size = |counts: [usize; 3]| -> [usize; 3] { std::array::from_fn(|a| block[a] * counts[a]) };
+    while bytes(size(counts)).saturating_mul(2) > memory / 4 * 3
+        && let Some(a) = (0..3).filter(|&a| counts[a] > 1).max_by_key(|&a| (size(counts)[a], 3 - a))
+    {
+        counts[a] -= 1;
+    }
+    let size = size(counts);
+    let bytes = bytes(size);
     let identity = Identity::of("local-affine")
         .with_volume("fixed", pair.fixed)?
         .with_volume("moving", pair.moving)?

@@ -39,6 +39,7 @@ impl Field {
             // what is left of equal values by rounding is no structure; NaN fails the test too
             *square = if spread > 1e-5 * *square { (spread * n).sqrt().recip() } else { 0.0 };
         }
+        drop(means);
         let mut voxels: Vec<f32> = Vec::with_capacity(block.voxels.len() + LANES);
         voxels.extend(block.voxels.iter().map(|v| if v.is_finite() { *v } else { 0.0 }));
         voxels.resize(block.voxels.len() + LANES, 0.0);

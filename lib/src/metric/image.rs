@@ -5,8 +5,11 @@ use rayon::prelude::*;
 use crate::filter::{Kernel, smooth};
 use crate::geom::{Box3, Grid};
 
-/// Voxels of a tile that is smoothed at once, halo included: 16 MB of `f32`, several of them.
-const TILE: usize = 4 << 20;
+/// Voxels that are smoothed at once, halo included: 8 MB of `f32`, some three of them per thread.
+const TILE: usize = 2 << 20;
+
+/// Voxels of the output that a tile has at least along each axis, whatever its halo.
+const NARROWEST: usize = 8;
 
 /// An image in memory.
 #[derive(Clone, Debug)]
@@ -83,7 +86,8 @@ pub fn shrink<E: Send>(
     read: impl Fn(&Box3) -> Result<Vec<f32>, E> + Sync,
 ) -> Result<Image, E> {
     let shape = std::array::from_fn(|a| grid.shape[a].div_ceil(step[a]));
-    tiled(grid, variance, step, tile(grid.shape, shape, step), read)
+    let kernels = variance.map(Kernel::discrete);
+    tiled(grid, variance, step, tile(grid, shape, &kernels, step), read)
 }
 
 /// [`shrink`] with tiles of `size` voxels of the output.
@@ -117,16 +121,17 @@ pub(super) fn tiled<E: Send>(
     Ok(Image { grid: Grid::new(shape, spacing, grid.origin), voxels })
 }
 
-/// The size of a tile of the output: whole planes of whole rows as far as they go.
-fn tile(from: [usize; 3], shape: [usize; 3], step: [usize; 3]) -> [usize; 3] {
-    let mut size = [1; 3];
-    let mut left = TILE;
-    for a in (0..3).rev() {
-        let fits = (left / step[a]).max(32).min(shape[a]);
-        size[a] = fits;
-        left /= (fits * step[a]).min(from[a]).max(1);
+/// The size of a tile of the output: as much as may be read for it, the longest axis halved first.
+fn tile(grid: &Grid, shape: [usize; 3], kernels: &[Kernel; 3], step: [usize; 3]) -> [usize; 3] {
+    let mut size = shape;
+    loop {
+        let read = |a: usize| (size[a] * step[a] + 2 * kernels[a].radius()).min(grid.shape[a]);
+        let long = (0..3).filter(|&a| size[a] > NARROWEST).max_by_key(|&a| size[a] * step[a]);
+        match long {
+            Some(a) if (0..3).map(read).product::<usize>() > TILE => size[a] = size[a].div_ceil(2),
+            _ => return size,
+        }
     }
-    size
 }
 
 /// What must be read for a tile: it begins at a voxel that is kept.
@@ -191,6 +196,30 @@ fn paste(values: &[f32], core: &Box3, shape: [usize; 3], out: &mut [f32]) {
             if let Some(row) = rows.next() {
                 out[at..at + width].copy_from_slice(row);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_for_a_tile_is_bounded_however_large_image_and_step_are() {
+        for (shape, step) in
+            [([2000; 3], 8), ([4000, 300, 9000], 3), ([1, 60_000, 60_000], 16), ([700; 3], 1)]
+        {
+            let grid = Grid::new(shape, [1.0; 3], [0.0; 3]);
+            let step = shape.map(|n: usize| n.min(step));
+            let kernels = step.map(|n| Kernel::discrete(0.25 * (n * n - 1) as f64));
+            let reduced = std::array::from_fn(|a| shape[a].div_ceil(step[a]));
+            let size = tile(&grid, reduced, &kernels, step);
+            let most = Box3::of_shape(reduced)
+                .tiles(size)
+                .take(50)
+                .map(|core| input(&core, &grid, &kernels, step).len())
+                .max();
+            assert!(most.is_some_and(|n| n <= TILE + TILE / 2), "{shape:?} {size:?}: {most:?}");
         }
     }
 }

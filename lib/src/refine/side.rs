@@ -154,12 +154,19 @@ pub(super) struct Budget<'a> {
     pub(super) search: bool,
 }
 
-/// Bytes of a voxel: the image, its pyramid, and a copy while it is worked on.
-const PER_VOXEL: u64 = 9;
-/// Bytes of a sample: place, value, moving value and slope.
-const PER_SAMPLE: u64 = 24;
-/// Bytes that each thread holds while reading or searching.
+/// Bytes of a voxel of the fixed and of the moving image: the image, its pyramid, and a copy while it is
+/// worked on; of the moving one its values in order too.
+const PER_VOXEL: [u64; 2] = [9, 13];
+/// Bytes of a sample: place, value, values in order, moving value and slope.
+const PER_SAMPLE: u64 = 28;
+/// Bytes that each thread holds while reading: what it reads, two steps of its smoothing, results.
 const PER_THREAD: u64 = 48 << 20;
+/// Bytes of a voxel of either image that each thread holds while it refines a candidate of a search: the
+/// image, its detail, and values in order.
+const PER_SEARCHED: u64 = 12;
+/// The sides of the largest images that candidates are refined on, voxels, of volumes and planes: eight
+/// times those of the first look.
+const SEARCHED: [u64; 2] = [8 * 36, 8 * 160];
 
 impl Budget<'_> {
     /// Resolutions in fixed and in moving micrometres, and the bytes needed.
@@ -181,9 +188,10 @@ impl Budget<'_> {
         loop {
             let voxels: Vec<u64> = (0..2).map(|i| self.sides[i].voxels(resolution[i])).collect();
             let samples = self.samples.map_or(voxels[0], |n| voxels[0].min(2 * n as u64));
-            let bytes = voxels.iter().sum::<u64>() * PER_VOXEL
+            let images: u64 = voxels.iter().zip(PER_VOXEL).map(|(n, each)| n * each).sum();
+            let bytes = images
                 + samples * PER_SAMPLE
-                + ctx.threads as u64 * if self.search { 2 * PER_THREAD } else { PER_THREAD }
+                + ctx.threads as u64 * PER_THREAD.max(self.searched(&voxels))
                 + 2 * CACHE;
             // samples are numbered in 32 bits
             if bytes <= ctx.memory / 10 * 9 && voxels[0] < u64::from(u32::MAX) {
@@ -195,5 +203,17 @@ impl Budget<'_> {
             }
             resolution = resolution.map(|r| 2.0 * r);
         }
+    }
+
+    /// Bytes that each thread of a search holds.
+    fn searched(&self, voxels: &[u64]) -> u64 {
+        if !self.search {
+            return 0;
+        }
+        let planar = self.sides.iter().all(|side| side.grid().shape[0] == 1);
+        let most = if planar { SEARCHED[1].pow(2) } else { SEARCHED[0].pow(3) };
+        let images: u64 = voxels.iter().map(|&n| n.min(most) * PER_SEARCHED).sum();
+        let most = voxels[0].min(most);
+        PER_THREAD + images + self.samples.map_or(most, |n| most.min(2 * n as u64)) * PER_SAMPLE
     }
 }

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::source::Source;
+use super::windows::{Windows, spread, windows_in};
 use crate::device::Cost;
 use crate::geom::{Box3, Grid};
 use crate::volume;
@@ -42,13 +43,6 @@ pub(super) struct Survey {
     pub(super) centre: [usize; 3],
 }
 
-/// The raster of windows: `size` voxels each, `counts` of them.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Windows {
-    pub(super) size: [usize; 3],
-    pub(super) counts: [usize; 3],
-}
-
 /// A maximum projection along z.
 pub(super) struct Projection {
     /// Voxels along y and x that share a pixel.
@@ -60,8 +54,6 @@ pub(super) struct Projection {
 const BINS: usize = 65_536;
 /// Samples per volume for percentiles.
 const SAMPLES: usize = 400_000;
-/// A tile has at least this many voxels a side: one reads whole chunks, mostly.
-const TILE: usize = 128;
 /// A projection has at most this many pixels a side.
 const PIXELS: usize = 640;
 
@@ -168,26 +160,6 @@ struct Share {
     samples: Vec<Vec<f32>>,
 }
 
-impl Windows {
-    /// Windows of about 16 voxels a side, as cubic as the spacing allows.
-    pub(super) fn of(grid: &Grid) -> Self {
-        let side = 16.0 * grid.mean_spacing();
-        let size = std::array::from_fn(|a| {
-            ((side / grid.spacing[a]).round() as usize).clamp(4, 64).min(grid.shape[a].max(1))
-        });
-        Self { size, counts: std::array::from_fn(|a| grid.shape[a].div_ceil(size[a])) }
-    }
-
-    /// Tiles that are whole numbers of windows.
-    fn tile(&self) -> [usize; 3] {
-        self.size.map(|s| s * TILE.div_ceil(s))
-    }
-
-    fn len(&self) -> usize {
-        self.counts.iter().product()
-    }
-}
-
 /// What [`survey`] holds for so many stages.
 pub(super) fn held(grid: &Grid, stages: usize, threads: usize) -> Cost {
     let windows = Windows::of(grid);
@@ -288,21 +260,6 @@ impl Projection {
     }
 }
 
-/// The windows that lie in a tile: each with its box relative to the tile.
-fn windows_in(tile: &Box3, windows: &Windows) -> Vec<Box3> {
-    Box3::of_shape(tile.shape()).tiles(windows.size).collect()
-}
-
-fn spread<T: Copy>(all: &mut [T], own: &[T], tile: &Box3, windows: &Windows) {
-    let first: [usize; 3] = std::array::from_fn(|a| tile.min[a] as usize / windows.size[a]);
-    let counts: [usize; 3] = std::array::from_fn(|a| tile.shape()[a].div_ceil(windows.size[a]));
-    for (i, &value) in own.iter().enumerate() {
-        let at = [i / (counts[1] * counts[2]), i / counts[2] % counts[1], i % counts[2]];
-        let at: [usize; 3] = std::array::from_fn(|a| first[a] + at[a]);
-        all[(at[0] * windows.counts[1] + at[1]) * windows.counts[2] + at[2]] = value;
-    }
-}
-
 /// Calls `visit` with the index of each voxel of `part`, a box within an array of `shape`.
 fn each(part: &Box3, shape: [usize; 3], mut visit: impl FnMut(usize)) {
     for z in part.min[0] as usize..part.max[0] as usize {
@@ -326,13 +283,14 @@ fn share(
     let mut out = Share {
         joints: stages.iter().map(|_| Joint::new(range)).collect(),
         local: vec![Vec::with_capacity(parts.len()); stages.len()],
-        covered: vec![0.0; parts.len()],
+        covered: vec![0.0; parts.iter().filter(|part| windows.keeps(tile, part)).count()],
         samples: vec![fixed.iter().step_by(stride).copied().filter(|v| v.is_finite()).collect()],
     };
     for (s, stage) in stages.iter().enumerate() {
         let seen = |v: &f32| v.is_finite() && *v != 0.0;
         out.samples.push(stage.iter().step_by(stride).copied().filter(seen).collect());
-        for (w, part) in parts.iter().enumerate() {
+        let mut kept = 0;
+        for part in &parts {
             let mut sums = Sums::default();
             each(part, shape, |i| {
                 let (f, m) = (fixed[i], stage[i]);
@@ -341,11 +299,15 @@ fn share(
                     sums.add(f64::from(f), f64::from(m));
                 }
             });
+            if !windows.keeps(tile, part) {
+                continue;
+            }
             // a window that is seen in less than half says little
             let enough = sums.n * 2.0 >= part.len() as f64;
             let local = sums.correlation().filter(|_| enough);
             out.local[s].push(local.map_or(f32::NAN, |v| v as f32));
-            out.covered[w] = sums.n;
+            out.covered[kept] = sums.n;
+            kept += 1;
         }
     }
     out
@@ -354,6 +316,7 @@ fn share(
 fn window_means(tile: &Box3, values: &[f32], windows: &Windows) -> Vec<f32> {
     windows_in(tile, windows)
         .iter()
+        .filter(|part| windows.keeps(tile, part))
         .map(|part| {
             let mut sum = 0.0;
             each(part, tile.shape(), |i| sum += f64::from(values[i]));
@@ -380,7 +343,7 @@ fn middle(covered: &[f64], windows: &Windows, shape: [usize; 3]) -> [usize; 3] {
     for (i, &weight) in covered.iter().enumerate() {
         let at = [i / (counts[1] * counts[2]), i / counts[2] % counts[1], i % counts[2]];
         for a in 0..3 {
-            sum[a] += weight * (at[a] as f64 + 0.5) * windows.size[a] as f64;
+            sum[a] += weight * (at[a] as f64 + 0.5) * windows.every[a] as f64;
         }
     }
     std::array::from_fn(|a| {
@@ -427,6 +390,24 @@ mod tests {
 
     fn texture(p: [f64; 3]) -> f32 {
         (900.0 + 200.0 * ((p[0] * 0.7).sin() + (p[1] * 0.9).cos() + (p[2] * 0.5).sin())) as f32
+    }
+
+    #[test]
+    fn windows_that_are_spread_agree_with_all_of_them() {
+        let (all, some) = (Windows::of(&grid()), Windows::spread([16; 3], grid().shape, 20));
+        assert!(some.len() <= 20 && some.len() < all.len());
+        let tile = grid().bounds();
+        let values = Memory::new(grid(), texture).voxels;
+        let of = |windows: &Windows| window_means(&tile, &values, windows);
+        let (every, few) = (of(&all), of(&some));
+        assert_eq!(few.len(), some.len());
+        for (i, mean) in few.iter().enumerate() {
+            let [_, ny, nx] = some.counts;
+            let at = [i / (ny * nx), i / nx % ny, i % nx];
+            let at: [usize; 3] = std::array::from_fn(|a| at[a] * some.every[a] / some.size[a]);
+            let [_, ny, nx] = all.counts;
+            assert_eq!(*mean, every[(at[0] * ny + at[1]) * nx + at[2]]);
+        }
     }
 
     /// The definition, word for word.

@@ -1,6 +1,7 @@
 //! Drawings, as SVG inside the page.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use crate::geom::{Grid, Model, Point, fit};
@@ -262,9 +263,62 @@ fn thinned<T>(all: &[T]) -> impl Iterator<Item = &T> {
 pub(super) const STATUSES: [Status; 4] =
     [Status::Fitted, Status::Regularised, Status::Fallback, Status::Empty];
 
+/// Blocks that stand together where there are more than [`DRAWN`], as one each: how the worst of them
+/// ended, with all their inliers and matches.
+fn grouped(blocks: &[BlockRow]) -> Cow<'_, [BlockRow]> {
+    let worst = |status| match status {
+        Status::Fitted => 0,
+        Status::Regularised => 1,
+        Status::Empty => 2,
+        Status::Fallback => 3,
+    };
+    if blocks.len() <= DRAWN {
+        return Cow::Borrowed(blocks);
+    }
+    let mut side = 2;
+    loop {
+        let mut groups: BTreeMap<[usize; 3], (usize, BlockRow)> = BTreeMap::new();
+        for block in blocks {
+            let index = block.index.map(|i| i / side);
+            let fresh = || {
+                let row = BlockRow {
+                    index,
+                    reason: String::new(),
+                    median: None,
+                    rms: None,
+                    spots: 0,
+                    matches: 0,
+                    inliers: 0,
+                    ..block.clone()
+                };
+                (0, row)
+            };
+            let (count, row) = groups.entry(index).or_insert_with(fresh);
+            *count += 1;
+            row.spots += block.spots;
+            row.matches += block.matches;
+            row.inliers += block.inliers;
+            if worst(block.status) > worst(row.status) {
+                row.status = block.status;
+            }
+            let shift = row.shift.iter_mut().zip(block.shift);
+            shift.for_each(|(mean, v)| *mean += (v - *mean) / *count as f64);
+        }
+        if groups.len() <= DRAWN {
+            let rows = groups.into_values().map(|(count, mut row)| {
+                row.reason = format!("the worst of {count} blocks");
+                row
+            });
+            return Cow::Owned(rows.collect());
+        }
+        side += side.div_ceil(2);
+    }
+}
+
 /// A raster of blocks for each layer along z.
 pub(super) fn block_map(blocks: &[BlockRow]) -> String {
     const SIDE: f64 = 42.0;
+    let blocks = grouped(blocks);
     let most = |axis: usize| blocks.iter().map(|b| b.index[axis] + 1).max().unwrap_or(0) as f64;
     let (width, height) = (most(2) * SIDE, most(1) * SIDE);
     let layers: BTreeSet<usize> = blocks.iter().map(|b| b.index[0]).collect();
@@ -335,6 +389,34 @@ mod tests {
         for (limit, length) in [(64.0, 50.0), (49.0, 20.0), (0.19, 0.1), (1.0, 1.0)] {
             assert!((round_length(limit) - length).abs() < 1e-12);
         }
+    }
+
+    #[test]
+    fn a_block_map_of_many_blocks_draws_groups_that_count_them_all() {
+        let row = |i: usize| BlockRow {
+            index: [i / 10_000, i / 100 % 100, i % 100],
+            status: if i == 4321 { Status::Fallback } else { Status::Fitted },
+            reason: String::new(),
+            spots: 3,
+            matches: 2,
+            inliers: 1,
+            median: Some(0.5),
+            rms: None,
+            shift: [1.0, 2.0, 3.0],
+        };
+        let rows: Vec<BlockRow> = (0..40_000).map(row).collect();
+        let groups = grouped(&rows);
+        assert!(groups.len() <= DRAWN && groups.len() > DRAWN / 20, "{}", groups.len());
+        assert_eq!(groups.iter().map(|b| b.inliers).sum::<usize>(), 40_000);
+        assert_eq!(groups.iter().filter(|b| b.status == Status::Fallback).count(), 1);
+        assert!(
+            groups.iter().all(|b| b
+                .shift
+                .iter()
+                .zip([1.0, 2.0, 3.0])
+                .all(|(a, b)| (a - b).abs() < 1e-9))
+        );
+        assert!(block_map(&rows).len() < 2_000_000);
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod receipts;
 mod residuals;
 mod source;
 mod views;
+mod windows;
 
 pub use agreement::Agreement;
 

@@ -1,8 +1,9 @@
 //! Planes of volumes, and the colours that they are shown in.
 
-use super::agreement::{Windows, quantile};
+use super::agreement::quantile;
 use super::picture::Picture;
 use super::source::Source;
+use super::windows::Windows;
 use crate::geom::Box3;
 use crate::volume;
 
@@ -137,7 +138,7 @@ pub(super) fn local_map(local: &[f32], windows: &Windows, axis: usize, at: usize
     for row in 0..height {
         for column in 0..width {
             let mut index = [0; 3];
-            index[axis] = (at / windows.size[axis]).min(windows.counts[axis] - 1);
+            index[axis] = (at / windows.every[axis]).min(windows.counts[axis] - 1);
             index[row_axis] = row;
             index[column_axis] = column;
             let place = (index[0] * windows.counts[1] + index[1]) * windows.counts[2] + index[2];

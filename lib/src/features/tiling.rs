@@ -1,0 +1,267 @@
+//! Into which blocks a volume is cut, what one of them holds and how much work its halo costs.
+
+use super::block::Found;
+use super::frame::{Frame, area};
+use super::scheme::{Octave, Pyramid, REFINE_REACH, Scales, Scheme};
+use super::{SpotVoxel, slabs};
+use crate::filter::planes::Area;
+use crate::filter::{Kernel, opening_reach};
+use crate::geom::Box3;
+use crate::volume::Dtype;
+
+/// Blocks that are wanted, so that many threads and parts have work.
+const MANY: usize = 64;
+
+/// How much more work than the least is accepted for that.
+const SLACK: f64 = 1.1;
+
+/// What a block measures at least along each axis where none is asked for.
+const LEAST: usize = 32;
+
+/// What reading and converting a voxel costs, in pairs of taps of a kernel.
+const READING: f64 = 20.0;
+
+/// What responses and the search for maxima cost per voxel and level, in pairs of taps.
+const SEARCHING: f64 = 20.0;
+
+/// Voxels of a grid per maximum of the response in noise, at least.
+const PER_MAXIMUM: usize = 400;
+
+/// Planes whose chunks are held while they are read.
+const LEAST_DEPTH: usize = 8;
+
+/// How a volume is stored, as far as reading it costs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stored {
+    pub(super) shape: [usize; 3],
+    pub(super) chunk: [usize; 3],
+    pub(super) dtype: Dtype,
+}
+
+/// What a block of a given size holds and costs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Share {
+    /// Voxels along each axis.
+    pub(super) block: [usize; 3],
+    /// Bytes that a task holds at its peak.
+    pub(super) bytes: u64,
+    /// Planes that are read at once.
+    pub(super) depth: usize,
+    /// Its work, over that of as many voxels of one block without a halo.
+    pub(super) factor: f64,
+}
+
+impl Scheme {
+    /// The costs of a block of the pass `pass`, 0 to [`Scheme::passes`].
+    pub(super) fn cost(&self, pass: usize, block: [usize; 3], stored: &Stored) -> Share {
+        match &self.scales {
+            Scales::Exact(sigmas) => self.cost_exact(sigmas, block, stored),
+            Scales::Pyramid(pyramid) => self.cost_octave(pyramid, pass, block, stored),
+        }
+    }
+
+    /// Chooses the block of a pass: the one with the least work of those of which two fit into
+    /// `memory` bytes, cut further where that costs little, so that there are many.
+    ///
+    /// It depends neither on threads nor on parts, so that all parts cut alike. Where none fits it
+    /// is the one that holds least.
+    pub(super) fn choose(&self, pass: usize, stored: &Stored, memory: u64) -> Share {
+        let [zs, ys, xs] = stored.shape.map(sizes);
+        let mut all = Vec::new();
+        for &z in &zs {
+            for &y in &ys {
+                all.extend(xs.iter().map(|&x| self.cost(pass, [z, y, x], stored)));
+            }
+        }
+        let fits = |cost: &&Share| cost.bytes.saturating_mul(2) <= memory;
+        let by_work = |a: &&Share, b: &&Share| a.factor.total_cmp(&b.factor);
+        let Some(best) = all.iter().filter(fits).min_by(by_work) else {
+            let least = all.iter().min_by_key(|cost| cost.bytes);
+            return least.copied().unwrap_or_else(|| self.cost(pass, [1; 3], stored));
+        };
+        let tasks = |cost: &Share| -> usize {
+            (0..3).map(|a| stored.shape[a].div_ceil(cost.block[a])).product::<usize>().min(MANY)
+        };
+        let good = all.iter().filter(fits).filter(|cost| cost.factor <= SLACK * best.factor);
+        let chosen = good.max_by(|a, b| tasks(a).cmp(&tasks(b)).then(by_work(b, a)));
+        *chosen.unwrap_or(best)
+    }
+
+    /// Voxels around a block that is held whole that its spots depend on.
+    pub(super) fn halo(&self, sigmas: &[f64]) -> [usize; 3] {
+        let radius = sigmas.iter().map(|&s| Kernel::sampled(s).radius()).max().unwrap_or(0);
+        self.window.map_or([radius + 1; 3], |sides| sides.map(|n| radius + 1 + opening_reach(n)))
+    }
+
+    /// The box that is read for a block that is held whole.
+    pub(super) fn input(&self, sigmas: &[f64], core: &Box3, volume: &Box3) -> Box3 {
+        core.grow(self.halo(sigmas).map(|n| n as i64)).intersect(volume)
+    }
+
+    fn cost_exact(&self, sigmas: &[f64], block: [usize; 3], stored: &Stored) -> Share {
+        let halo = self.halo(sigmas);
+        let input: usize = (0..3).map(|a| (block[a] + 2 * halo[a]).min(stored.shape[a])).product();
+        let core: usize = block.iter().product();
+        // the image raw and cleaned, three responses, a slab of planes twice
+        let bytes = 4 * (3 * input + 3 * core) as u64;
+        Share { block, bytes, depth: 0, factor: input as f64 / core.max(1) as f64 }
+    }
+
+    fn cost_octave(
+        &self,
+        pyramid: &Pyramid,
+        pass: usize,
+        block: [usize; 3],
+        stored: &Stored,
+    ) -> Share {
+        let octave = &pyramid.octaves[pass];
+        let block: [usize; 3] = std::array::from_fn(|a| block[a].next_multiple_of(octave.step[a]));
+        let core = middle(block, stored.shape);
+        let frame = Frame::new(octave, self.coarse, &core, stored.shape);
+        let all = Box3::of_shape(stored.shape);
+        let whole = Frame::new(octave, self.coarse, &all, stored.shape);
+        let depth = self.depth(&frame, stored);
+        let reread = stored.chunk[0] as f64 / depth.min(stored.chunk[0]).max(1) as f64;
+        let halo_free = work(octave, &whole, stored, 1.0) / all.len().max(1) as f64;
+        let factor = work(octave, &frame, stored, reread) / core.len().max(1) as f64 / halo_free;
+        let held = depth * frame.input.len() / frame.input.shape()[0].max(1);
+        let bytes = (held * slabs::size(stored.dtype)) as u64
+            + self.planes(pyramid, octave, &frame)
+            + spots(&frame);
+        Share { block, bytes, depth, factor }
+    }
+
+    /// Planes that are read at once: those of a chunk where they hold no more than what else a task
+    /// holds, so that no chunk is read twice.
+    fn depth(&self, frame: &Frame, stored: &Stored) -> usize {
+        let mut depth = stored.chunk[0].max(1);
+        while depth > LEAST_DEPTH && depth * slabs::size(stored.dtype) > 512 {
+            depth = depth.div_ceil(2);
+        }
+        depth.min(frame.input.shape()[0])
+    }
+
+    /// Bytes of the planes that a sweep holds.
+    fn planes(&self, pyramid: &Pyramid, octave: &Octave, frame: &Frame) -> u64 {
+        let [base, level, response, input] =
+            [&frame.base, &frame.level, &frame.response, &frame.input]
+                .map(|part| pixels(area(part)));
+        let [smoothing, ..] = octave.level_reach();
+        let responses = octave.responses(pyramid).len();
+        let held = |planes: usize, part: &Box3| planes.min(part.shape()[0]) + 1;
+        let mut floats = input;
+        let mut image = 2 * octave.base[0].radius() + 1;
+        if let Some(coarse) = self.coarse {
+            let [_, y, x] = coarse.step;
+            let cells = pixels(area(&frame.input)) / (y * x);
+            image += (2 * coarse.half[0] + 2) * coarse.step[0];
+            floats += input / y + (4 * coarse.half[0] + 12) * cells + base / y;
+        }
+        // by the plane of the volume, on the grid along y and x
+        floats += held(image, &frame.image) * base;
+        floats += held(2 * smoothing + 2, &frame.base) * base;
+        // each level smoothed along z
+        floats += octave.smoothing.len() * base;
+        floats +=
+            octave.smoothing.len() * held(2 * octave.difference_reach + 2, &frame.level) * level;
+        floats += responses * held(2 * REFINE_REACH + 2, &frame.response) * response;
+        4 * floats as u64
+    }
+}
+
+/// A block in the middle of a volume, as far as it reaches.
+fn middle(block: [usize; 3], shape: [usize; 3]) -> Box3 {
+    let size: [usize; 3] = std::array::from_fn(|a| block[a].min(shape[a]));
+    let min = std::array::from_fn(|a| {
+        let first = (shape[a] - size[a]) / 2;
+        (first / block[a].max(1) * block[a]).min(shape[a] - size[a]) as i64
+    });
+    Box3::new(min, std::array::from_fn(|a| min[a] + size[a] as i64))
+}
+
+fn pixels(area: Area) -> usize {
+    area.height() * (area.width() + 64)
+}
+
+/// Bytes of what may be found: maxima, spots, and rows.
+fn spots(frame: &Frame) -> u64 {
+    let each = size_of::<Found>() + 2 * size_of::<SpotVoxel>();
+    (frame.core.len() / PER_MAXIMUM * each) as u64
+}
+
+/// The work of a frame, in pairs of taps.
+fn work(octave: &Octave, frame: &Frame, stored: &Stored, reread: f64) -> f64 {
+    // whole chunks are decoded
+    let mut read = reread;
+    for a in 0..3 {
+        let chunk = stored.chunk[a].max(1) as i64;
+        let end = (frame.input.max[a] + chunk - 1).div_euclid(chunk) * chunk;
+        let first = frame.input.min[a].div_euclid(chunk) * chunk;
+        read *= (end.min(stored.shape[a] as i64) - first) as f64;
+    }
+    let radius = octave.base.each_ref().map(|kernel| kernel.radius() as f64);
+    let [image, base, level, response] =
+        [&frame.image, &frame.base, &frame.level, &frame.response].map(|part| part.len() as f64);
+    let thinned = octave.step[1] as f64;
+    let mut sum = READING * read + image * (radius[1] + radius[2]) / thinned + base * radius[0];
+    for kernels in &octave.smoothing {
+        let [z, y, x] = kernels.each_ref().map(|kernel| kernel.radius() as f64);
+        sum += base * z + level * (y + x);
+    }
+    sum + SEARCHING * response * octave.levels.len() as f64
+}
+
+/// Sizes that divide an axis into equal blocks, from the whole down, each at most a fourth smaller than
+/// the one before.
+fn sizes(extent: usize) -> Vec<usize> {
+    let mut sizes = vec![extent.max(1)];
+    let mut pieces = 1;
+    loop {
+        pieces = (pieces + 1).max(pieces * 5 / 4);
+        let size = extent.div_ceil(pieces);
+        if size < LEAST {
+            return sizes;
+        }
+        sizes.push(size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::features::Options;
+
+    fn stored(shape: [usize; 3]) -> Stored {
+        Stored { shape, chunk: [64; 3], dtype: Dtype::U16 }
+    }
+
+    #[test]
+    fn a_volume_of_any_size_fits_half_a_gigabyte_at_little_more_work_than_one_block() {
+        for shape in [[512; 3], [1000, 3000, 2000], [10_000; 3], [100_000, 20_000, 40_000]] {
+            let scheme = Scheme::new(&Options::new([1.0; 3]), [1.0; 3]);
+            for pass in 0..scheme.passes() {
+                let cost = scheme.choose(pass, &stored(shape), 490 << 20);
+                assert!(2 * cost.bytes <= 490 << 20, "{shape:?} {cost:?}");
+                assert!(cost.factor <= 1.5, "{shape:?}, pass {pass}: {cost:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_is_no_smaller_than_its_halo_pays_for() {
+        let scheme = Scheme::new(&Options::new([1.0; 3]), [1.0; 3]);
+        let [tight, roomy] =
+            [128 << 20, 8 << 30].map(|memory| scheme.choose(0, &stored([4000; 3]), memory));
+        assert!(tight.bytes < roomy.bytes && tight.factor > roomy.factor, "{tight:?} {roomy:?}");
+        let one = scheme.cost(0, [4000; 3], &stored([4000; 3]));
+        assert!((one.factor - 1.0).abs() < 1e-9, "{one:?}");
+    }
+
+    #[test]
+    fn sizes_divide_an_axis_evenly() {
+        assert_eq!(sizes(10), [10]);
+        let sizes = sizes(1000);
+        assert_eq!(sizes[..3], [1000, 500, 334]);
+        assert!(sizes.iter().all(|&n| n >= LEAST));
+    }
+}
