@@ -3,7 +3,7 @@
 BIN      = $(or $(CARGO_TARGET_DIR),target)/release
 DEBUG    = $(or $(CARGO_TARGET_DIR),target)/debug
 PREFIX   = /usr/local
-PROGRAMS = inspect report extract-spots ransac refine local-affine deform invmap apply-transform downsample transcode phantom
+PROGRAMS = inspect report pick-level extract-spots ransac refine local-affine deform invmap apply-transform downsample transcode phantom
 
 OUT     = demo/out
 PHANTOM = demo/pair

@@ -38,7 +38,7 @@ impl Program for ExtractSpots {
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         let volume = Volume::open(&self.location, &self.volume.select())?;
         let mask = self.mask.map(|mask| Volume::open(&mask, &Select::default())).transpose()?;
-        let options = self.spots.options(volume.grid().spacing);
+        let options = self.spots.options(&volume.grid());
         features::extract(&volume, mask.as_ref(), &options, ctx, &self.output)
     }
 }

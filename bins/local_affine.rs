@@ -51,7 +51,7 @@ impl Program for LocalAffine {
         let fixed = Volume::open(&self.fixed, &self.fixed_args.select())?;
         let moving = Volume::open(&self.moving, &self.moving_args.select())?;
         let initial = transform::read_chain(&self.initial).context("reading --initial")?;
-        let options = self.fit.options(fixed.grid().spacing, self.initial.join(" "));
+        let options = self.fit.options(&fixed.grid(), &moving.grid(), self.initial.join(" "));
         let (output, table) = (&self.output, self.table.as_deref());
         local_affine::align(&fixed, &moving, &initial, output, table, &options, ctx)
     }

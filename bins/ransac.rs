@@ -63,7 +63,9 @@ impl Program for Ransac {
         ctx.input_file(&self.fixed_spots.to_string_lossy());
         ctx.input_file(&self.moving_spots.to_string_lossy());
         let spots = [&fixed_spots[..], &moving_spots[..]];
-        let mut found = matching::find([&fixed, &moving], spots, &self.matching, &self.fit, ctx)?;
+        let fit = self.fit.for_pair(&fixed.grid(), &moving.grid());
+        ctx.record("align_threshold_um", fit.threshold());
+        let mut found = matching::find([&fixed, &moving], spots, &self.matching, &fit, ctx)?;
         if ctx.plan_only {
             return Ok(());
         }

@@ -19,6 +19,7 @@ macro_rules! programs {
 programs![
     "inspect.rs" inspect::Inspect,
     "report.rs" report::Report,
+    "pick_level.rs" pick_level::PickLevel,
     "extract_spots.rs" extract_spots::ExtractSpots,
     "ransac.rs" ransac::Ransac,
     "refine.rs" refine::Refine,

@@ -1,6 +1,6 @@
 #!/usr/bin/env nextflow
 //
-// Aligns volumes to another, a pair or all rounds of a samplesheet: spots, one affine, an affine per block,
+// Aligns volumes to another, a pair or all rounds of a samplesheet: the working resolution, spots, one affine, an affine per block,
 // a displacement field, each applied, the inverse, further channels and points, pyramids, reports.
 //
 //   nextflow run workflows/align.nf --fixed A --moving B --outdir OUT -params-file params.yaml
@@ -15,6 +15,7 @@ include { DEFORM ; DEFORM as DEFORM_FINISH } from './modules/deform'
 include { INVMAP ; INVMAP as INVMAP_FINISH } from './modules/invmap'
 include { APPLY_TRANSFORM ; APPLY_TRANSFORM as APPLY_TRANSFORM_FINISH } from './modules/apply-transform'
 include { CARRY_POINTS } from './modules/carry-points'
+include { PICK_LEVEL as PICK_FIXED ; PICK_LEVEL as PICK_MOVING } from './modules/pick-level'
 include { DOWNSAMPLE } from './modules/downsample'
 include { PHANTOM } from './modules/phantom'
 include { PLAN } from './modules/plan'
@@ -37,11 +38,19 @@ workflow ALIGN {
     def fixed_spots = "${settings.out}/spots/fixed.csv".toString()
 
     def all = a_round('', '', settings.out)
-    def of_fixed = [round: all, step: 'extract-spots-fixed', volume: fixed, spots: fixed_spots]
-    def of_moving = rounds.collect { round ->
-        [round: round, step: 'extract-spots-moving', volume: round.moving, spots: "${round.folder}/spots/moving.csv".toString()]
+    // What is aligned are the volumes at the working resolution: `near` the fixed one, `working` a round's own.
+    PICK_FIXED(channel.of(pick(all, 'fixed', fixed)), ready, config)
+    near = PICK_FIXED.out.map { _job, picked, _receipt -> picked.text.trim() }.first()
+    near_done = PICK_FIXED.out.map { _job, _picked, receipt -> receipt }.first()
+    PICK_MOVING(channel.fromList(rounds).combine(near).map { round, like -> pick(round, 'moving', round.moving) + [like: like] }, ready, config)
+    picked = PICK_MOVING.out.combine(near).map { job, place, receipt, close ->
+        [job.round + [working: place.text.trim(), near: close], receipt]
     }
-    PLAN(channel.fromList([of_fixed] + of_moving), ready, config)
+    of_fixed = near.map { volume -> [round: all, step: 'extract-spots-fixed', volume: volume, spots: fixed_spots] }
+    of_moving = picked.map { round, _receipt ->
+        [round: round, step: 'extract-spots-moving', volume: round.working, spots: "${round.folder}/spots/moving.csv".toString()]
+    }
+    PLAN(of_fixed.mix(of_moving), ready, config)
     EXTRACT_SPOTS(in_parts(PLAN.out, parts), config)
     EXTRACT_SPOTS_FINISH(all_parts(EXTRACT_SPOTS.out, parts), config)
     spots = EXTRACT_SPOTS_FINISH.out.branch { job, _receipt ->
@@ -52,24 +61,28 @@ workflow ALIGN {
 
     // The stages: a job fits a transform, which is the initial one of the next.
     ransac = spots.moving.combine(fixed_done).map { job, moving_done, done ->
-        [fit(job.round, 'global', fixed) + [fixed_spots: fixed_spots], [done, moving_done]]
+        [fit(job.round, 'global') + [fixed_spots: fixed_spots], [done, moving_done]]
     }
     RANSAC(ransac, config)
     local_affine = RANSAC.out
         .filter { 'local' in settings.stages }
-        .map { job, receipt -> [fit(job.round, 'local', fixed) + [initial: job.transform], receipt] }
+        .map { job, receipt -> [fit(job.round, 'local') + [initial: job.transform], receipt] }
     LOCAL_AFFINE(in_parts(local_affine, parts), config)
     LOCAL_AFFINE_FINISH(all_parts(LOCAL_AFFINE.out, parts), config)
     deform = LOCAL_AFFINE_FINISH.out
         .filter { 'deform' in settings.stages }
-        .map { job, receipt -> [fit(job.round, 'deform', fixed) + [initial: job.transform], receipt] }
+        .map { job, receipt -> [fit(job.round, 'deform') + [initial: job.transform], receipt] }
     DEFORM(in_parts(deform, parts), config)
     DEFORM_FINISH(all_parts(DEFORM.out, parts), config)
     fitted = RANSAC.out.mix(LOCAL_AFFINE_FINISH.out, DEFORM_FINISH.out)
     final_fits = fitted.filter { job, _receipt -> job.stage == last }
 
-    // What goes through them: the moving volume through each, all else of the round through the last.
-    applied = fitted.map { job, receipt -> [apply(job, job.round.moving, fixed) + [output: picture(job.round, job.stage, last)], receipt] }
+    // What goes through them: the moving volume through each, as it is through the last, and all else of the round.
+    applied = fitted.map { job, receipt ->
+        def whole = job.stage == last
+        def what = apply(job, whole ? job.round.moving : job.round.working, whole ? fixed : job.round.near)
+        [what + [output: picture(job.round, job.stage, last)], receipt]
+    }
     channels = final_fits.flatMap { job, receipt ->
         carried.findAll { row -> row.round == job.round.name && row.image }.collect { row ->
             def named = [step: "apply-transform-channel-${row.channel}".toString(), channel: row.channel, kind: row.kind, index: row.index]
@@ -95,20 +108,21 @@ workflow ALIGN {
     CARRY_POINTS(points, config)
 
     inverse = final_fits.map { job, receipt ->
-        [[round: job.round, step: 'invmap', transform: job.transform, inverse: "${job.round.folder}/transforms/inverse.zarr".toString()], receipt]
+        [[round: job.round, step: 'invmap', moving: job.round.working, transform: job.transform, inverse: "${job.round.folder}/transforms/inverse.zarr".toString()], receipt]
     }
     INVMAP(in_parts(inverse, parts), config)
     INVMAP_FINISH(all_parts(INVMAP.out, parts), config)
 
-    // A round's report waits for its spots, and for a fit and a volume per stage, the pyramid and the inverse.
+    // A round's report waits for its level and spots, and for a fit and a volume per stage, the pyramid and the inverse.
     receipts = spots.moving
-        .mix(fitted, APPLY_TRANSFORM_FINISH.out, DOWNSAMPLE.out, INVMAP_FINISH.out)
+        .mix(picked.map { round, receipt -> [[round: round], receipt] }, fitted, APPLY_TRANSFORM_FINISH.out, DOWNSAMPLE.out, INVMAP_FINISH.out)
         .filter { job, _receipt -> !job.channel }
         .map { job, receipt -> [job.round, receipt] }
-        .groupTuple(size: 2 * settings.stages.size() + 3)
+        .groupTuple(size: 2 * settings.stages.size() + 4)
         .combine(fixed_done)
-        .map { round, of_round, of_all ->
-            [page(round, fixed, settings.stages) + [fixed_spots: fixed_spots], by_name(of_round + [of_all])]
+        .combine(near_done)
+        .map { round, of_round, of_all, of_fixed_level ->
+            [page(round, settings.stages) + [fixed_spots: fixed_spots], by_name(of_round + [of_all, of_fixed_level])]
         }
     REPORT(receipts, config)
 
@@ -140,7 +154,7 @@ workflow {
     if (sheet) {
         keep_samplesheet(sheet, out)
     }
-    rounds.each { round -> ['spots', 'transforms'].each { folder -> file("${round.folder}/${folder}").mkdirs() } }
+    rounds.each { round -> ['working', 'spots', 'transforms'].each { folder -> file("${round.folder}/${folder}").mkdirs() } }
 
     ready = []
     if (params.phantom) {
@@ -182,11 +196,17 @@ def by_name(receipts) {
     return receipts.toList().sort { receipt -> receipt.name }
 }
 
-// The fit of a stage.
-def fit(round, stage, fixed) {
+// The choice of the resolution at which a volume is aligned.
+def pick(round, name, volume) {
+    def place = "${round.folder}/working/${name}".toString()
+    return [round: round, step: "pick-level-${name}".toString(), volume: volume, picked: "${place}.txt".toString(), scratch: "${place}.zarr".toString()]
+}
+
+// The fit of a stage, at the working resolution.
+def fit(round, stage) {
     def folder = "${round.folder}/transforms".toString()
     def spots = "${round.folder}/spots".toString()
-    def common = [round: round, stage: stage, fixed: fixed]
+    def common = [round: round, stage: stage, fixed: round.near, moving: round.working]
     def particular = [
         global: [transform: "${folder}/global.json", moving_spots: "${spots}/moving.csv", matches: "${spots}/matches.csv"],
         local: [transform: "${folder}/local.zarr", table: "${folder}/blocks.csv"],
@@ -207,10 +227,11 @@ def picture(round, stage, last) {
 }
 
 // The report of a round.
-def page(round, fixed, stages) {
+def page(round, stages) {
     return [
         round: round,
-        fixed: fixed,
+        fixed: round.near,
+        moving: round.working,
         pictures: stages.collectEntries { stage -> [(stage): picture(round, stage, stages.last())] },
         matches: "${round.folder}/spots/matches.csv".toString(),
         blocks: 'local' in stages ? "${round.folder}/transforms/blocks.csv".toString() : '',
@@ -262,7 +283,7 @@ def keep_parameters(header, sections, out) {
     def lines = header.findAll { _name, value -> value }.collect { name, value -> "# ${name}: ${value}" }
     def wanted = (lines + [json]).join('\n') + '\n'
     if (!kept.exists()) {
-        file("${out}/spots").mkdirs()
+        ['spots', 'working'].each { folder -> file("${out}/${folder}").mkdirs() }
         kept.text = wanted
     }
     else if (kept.text != wanted) {

@@ -135,7 +135,7 @@ keep() {
     mv "$2.$$" "$2"
 }
 for round in "${rounds[@]}"; do
-    mkdir -p "$out"/{spots,receipts} "$out/${round%%"$us"*}"/{spots,transforms,receipts}
+    mkdir -p "$out"/{working,spots,receipts} "$out/${round%%"$us"*}"/{working,spots,transforms,receipts}
 done
 if [ -n "$rows" ]; then keep "$rows" "$out/samplesheet.csv"; fi
 keep "$wanted" "$config"
@@ -174,49 +174,61 @@ scatter() {
     fi
 }
 
-# align MOVING: the stages of one round, each fitted and applied, in its folder.
+# pick VOLUME NAME ARGUMENTS...: the resolution at which it is aligned; sets `picked` to where that is.
+pick() {
+    local volume=$1 name=$2
+    shift 2
+    step "pick-level-$name" pick-level "$volume" --output "$folder/working/$name.txt" \
+        --scratch "$folder/working/$name.zarr" --parameters "$config" --resume "$@"
+    read -r picked < "$folder/working/$name.txt"
+}
+
+# align MOVING: the stages of one round, each fitted at the working resolution, the last applied to the whole volume.
 align() {
-    local moving=$1 stage volume transform= initial names=(extract-spots-moving) receipts=() pictures=() tables=()
-    scatter extract-spots-moving extract-spots "$moving" --output "$folder/spots/moving.csv"
+    local moving=$1 near_moving from onto_fixed stage volume transform= initial receipts=() pictures=() tables=()
+    local names=(pick-level-moving extract-spots-moving)
+    pick "$moving" moving --like "$near"
+    near_moving=$picked
+    scatter extract-spots-moving extract-spots "$near_moving" --output "$folder/spots/moving.csv"
     for stage in "${stages[@]}"; do
         initial=$transform
         case $stage in
             global)
                 transform=$folder/transforms/global.json
-                step ransac ransac "$fixed" "$moving" \
+                step ransac ransac "$near" "$near_moving" \
                     --fixed-spots "$out/spots/fixed.csv" --moving-spots "$folder/spots/moving.csv" \
                     --output "$transform" --matches "$folder/spots/matches.csv" --overwrite
                 names+=(ransac)
                 ;;
             local)
                 transform=$folder/transforms/local.zarr
-                scatter local-affine local-affine "$fixed" "$moving" --initial "$initial" \
+                scatter local-affine local-affine "$near" "$near_moving" --initial "$initial" \
                     --output "$transform" --table "$folder/transforms/blocks.csv"
                 names+=(local-affine)
                 tables=(--blocks-table "$folder/transforms/blocks.csv")
                 ;;
             deform)
                 transform=$folder/transforms/deform.json
-                scatter deform deform "$fixed" "$moving" --initial "$initial" --output "$folder/transforms/deform.zarr"
+                scatter deform deform "$near" "$near_moving" --initial "$initial" --output "$folder/transforms/deform.zarr"
                 names+=(deform)
                 ;;
         esac
         case $stage in
-            "$until") volume=$folder/aligned.zarr ;;
-            *) volume=$folder/$stage.zarr ;;
+            "$until") volume=$folder/aligned.zarr from=$moving onto_fixed=$fixed ;;
+            *) volume=$folder/$stage.zarr from=$near_moving onto_fixed=$near ;;
         esac
-        scatter "apply-transform-$stage" apply-transform "$moving" --onto "$fixed" --transform "$transform" --output "$volume"
+        scatter "apply-transform-$stage" apply-transform "$from" --onto "$onto_fixed" --transform "$transform" --output "$volume"
         names+=("apply-transform-$stage")
         pictures+=(--stage "$stage=$volume")
     done
     step downsample downsample "$folder/aligned.zarr" --resume
-    scatter invmap invmap "$transform" --onto "$moving" --output "$folder/transforms/inverse.zarr"
+    scatter invmap invmap "$transform" --onto "$near_moving" --output "$folder/transforms/inverse.zarr"
 
-    receipts=("$out/receipts/extract-spots-fixed.json")
+    receipts=("$out/receipts/pick-level-fixed.json" "$out/receipts/extract-spots-fixed.json")
     for name in "${names[@]}" downsample invmap; do
         receipts+=("$folder/receipts/$name.json")
     done
-    step report report "${receipts[@]}" --fixed "$fixed" --moving "$moving" "${pictures[@]}" \
+    step report report "${receipts[@]}" --fixed "$near" --moving "$near_moving" "${pictures[@]}" \
         --matches "$folder/spots/matches.csv" --fixed-spots "$out/spots/fixed.csv" "${tables[@]}" \
         --output "$folder/report.html" --overwrite
     carry "$transform"
@@ -253,7 +265,9 @@ correlations() {
 }
 
 folder=$out label=
-scatter extract-spots-fixed extract-spots "$fixed" --output "$out/spots/fixed.csv"
+pick "$fixed" fixed
+near=$picked
+scatter extract-spots-fixed extract-spots "$near" --output "$out/spots/fixed.csv"
 
 summary=round$(printf '\tncc_%s' before "${stages[@]}")$'\treport'
 for entry in "${rounds[@]}"; do

@@ -16,5 +16,6 @@ mod recovery;
 mod refine;
 mod same_answer;
 mod scene;
+mod shapes;
 mod transcode;
 mod whole;

@@ -23,7 +23,10 @@ GIVEN = set(
 # Flags that several programs share and that mean nothing to some of them.
 IDLE = {"seed", "block-size", "allow-failed"}
 # What a volume of our own says itself.
-OWN = {"downsample": {"zarr-format", "channel", "time", "spacing", "origin"}}
+OWN = {
+    "downsample": {"zarr-format", "channel", "time", "spacing", "origin"},
+    "pick-level": {"scratch", "like", "parameters", "channel", "time", "spacing", "origin"},
+}
 
 schema = json.loads((CONF / "params.schema.json").read_text())
 jsonschema.Draft202012Validator.check_schema(schema)

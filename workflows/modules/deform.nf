@@ -13,7 +13,7 @@ process DEFORM {
 
     script:
     """
-    deform '${job.fixed}' '${job.round.moving}' --initial '${job.initial}' --output '${job.field}' \\
+    deform '${job.fixed}' '${job.moving}' --initial '${job.initial}' --output '${job.field}' \\
         ${share.flag} --resume --config '${config}' \\
         --threads ${task.cpus} --memory ${task.memory.toMega()}M --receipt 'deform${share.suffix}.json' ${task.ext.args ?: ''}
     """

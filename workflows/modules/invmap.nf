@@ -1,4 +1,4 @@
-// The way back, as a field on the moving volume's grid; `share` is one of the parts or, after all of them, what finishes.
+// The way back, as a field on the grid of the moving volume that was aligned; `share` is one of the parts or, after all of them, what finishes.
 process INVMAP {
     tag "${job.round.name} invmap${share.suffix}"
     label 'blocks'
@@ -13,7 +13,7 @@ process INVMAP {
 
     script:
     """
-    invmap '${job.transform}' --onto '${job.round.moving}' --output '${job.inverse}' ${share.flag} --resume --config '${config}' \\
+    invmap '${job.transform}' --onto '${job.moving}' --output '${job.inverse}' ${share.flag} --resume --config '${config}' \\
         --threads ${task.cpus} --memory ${task.memory.toMega()}M --receipt 'invmap${share.suffix}.json' ${task.ext.args ?: ''}
     """
 

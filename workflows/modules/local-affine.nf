@@ -13,7 +13,7 @@ process LOCAL_AFFINE {
 
     script:
     """
-    local-affine '${job.fixed}' '${job.round.moving}' --initial '${job.initial}' \\
+    local-affine '${job.fixed}' '${job.moving}' --initial '${job.initial}' \\
         --output '${job.transform}' --table '${job.table}' ${share.flag} --resume --config '${config}' \\
         --threads ${task.cpus} --memory ${task.memory.toMega()}M --receipt 'local-affine${share.suffix}.json' ${task.ext.args ?: ''}
     """

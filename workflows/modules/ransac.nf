@@ -13,7 +13,7 @@ process RANSAC {
 
     script:
     """
-    ransac '${job.fixed}' '${job.round.moving}' --fixed-spots '${job.fixed_spots}' --moving-spots '${job.moving_spots}' \\
+    ransac '${job.fixed}' '${job.moving}' --fixed-spots '${job.fixed_spots}' --moving-spots '${job.moving_spots}' \\
         --output '${job.transform}' --matches '${job.matches}' --overwrite --config '${config}' \\
         --threads ${task.cpus} --memory ${task.memory.toMega()}M --receipt ransac.json ${task.ext.args ?: ''}
     """

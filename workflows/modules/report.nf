@@ -15,7 +15,7 @@ process REPORT {
     def pictures = job.pictures.collect { stage, volume -> "--stage '${stage}=${volume}'" }.join(' ')
     def blocks = job.blocks ? "--blocks-table '${job.blocks}'" : ''
     """
-    report receipts/*.json --fixed '${job.fixed}' --moving '${job.round.moving}' ${pictures} \\
+    report receipts/*.json --fixed '${job.fixed}' --moving '${job.moving}' ${pictures} \\
         --matches '${job.matches}' --fixed-spots '${job.fixed_spots}' ${blocks} \\
         --output '${job.page}' --overwrite --config '${config}' \\
         --threads ${task.cpus} --memory ${task.memory.toMega()}M --receipt report.json ${task.ext.args ?: ''}

@@ -1,4 +1,4 @@
-"""Aligns volumes to another, a pair or all rounds of a samplesheet: spots, one affine, an affine per block,
+"""Aligns volumes to another, a pair or all rounds of a samplesheet: the working resolution, spots, one affine, an affine per block,
 a displacement field, each applied, the inverse, further channels and points, pyramids, reports.
 
     snakemake -s workflows/snakemake/align.smk --workflow-profile workflows/snakemake/profiles/local \
@@ -60,7 +60,8 @@ include: "places.smk"
 
 onstart:
     for place in ["", *MOVING]:
-        (OUT / place / "spots").mkdir(parents=True, exist_ok=True)
+        for folder in ["spots", "working"]:
+            (OUT / place / folder).mkdir(parents=True, exist_ok=True)
     if "samplesheet" in config:
         keep_samplesheet(OUT / "samplesheet.csv", COLUMNS, ROWS)
 
@@ -101,19 +102,43 @@ rule parameters:
         Path(output[0]).write_text(PARAMETERS)
 
 
+# The resolution at which a volume is aligned: a level of it, or a reduced copy. What is written is its location.
+rule pick_level:
+    input:
+        lambda wildcards: [] if wildcards.volume == "fixed" else [picked("", "fixed")],
+        config=rules.parameters.output,
+    output:
+        picked=f"{OUT}/{{place}}working/{{volume}}.txt",
+        receipt=f"{OUT}/{{place}}receipts/pick-level-{{volume}}.json",
+    log:
+        f"{OUT}/{{place}}logs/pick-level-{{volume}}.log",
+    params:
+        volume=lambda wildcards: config["fixed"] if wildcards.volume == "fixed" else MOVING[wildcards.place],
+        scratch=lambda wildcards: f"{OUT}/{wildcards.place}working/{wildcards.volume}.zarr",
+        like=lambda wildcards: "" if wildcards.volume == "fixed" else f"--like {working('', 'fixed')}",
+    threads: 8
+    resources:
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+    shell:
+        "pick-level {params.volume:q} --output {output.picked:q} --scratch {params.scratch:q} {params.like}"
+        " --parameters {input.config:q} --resume --config {input.config:q}"
+        " --threads {threads} --memory {resources.mem_mb}M --receipt {output.receipt:q} 2> {log:q}"
+
+
 # Opens a volume and checks the parameters, so that bad input fails once and not in every part.
 rule plan:
     input:
+        lambda wildcards: picked(wildcards.place, wildcards.volume),
         config=rules.parameters.output,
     output:
         f"{OUT}/{{place}}receipts/plan.extract-spots-{{volume}}.json",
     log:
         f"{OUT}/{{place}}logs/plan.{{volume}}.log",
     params:
-        volume=lambda wildcards: config["fixed"] if wildcards.volume == "fixed" else MOVING[wildcards.place],
+        volume=lambda wildcards: working(wildcards.place, wildcards.volume),
         spots=lambda wildcards: f"{OUT}/{wildcards.place}spots/{wildcards.volume}.csv",
     shell:
-        "extract-spots {params.volume:q} --output {params.spots:q} --plan --config {input.config:q}"
+        "extract-spots {params.volume} --output {params.spots:q} --plan --config {input.config:q}"
         " > {output:q} 2> {log:q}"
 
 
@@ -127,13 +152,13 @@ rule extract_spots:
         f"{OUT}/{{place}}logs/extract-spots-{{volume}}{{share}}.log",
     params:
         share=flags,
-        volume=lambda wildcards: config["fixed"] if wildcards.volume == "fixed" else MOVING[wildcards.place],
+        volume=lambda wildcards: working(wildcards.place, wildcards.volume),
         spots=lambda wildcards: f"{OUT}/{wildcards.place}spots/{wildcards.volume}.csv",
     threads: 8
     resources:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
     shell:
-        "extract-spots {params.volume:q} --output {params.spots:q} {params.share}"
+        "extract-spots {params.volume} --output {params.spots:q} {params.share}"
         " --config {input.config:q} --threads {threads} --memory {resources.mem_mb}M --receipt {output:q} 2> {log:q}"
 
 
@@ -149,15 +174,15 @@ rule ransac:
     log:
         f"{OUT}/{{place}}logs/ransac.log",
     params:
-        fixed=config["fixed"],
-        moving=lambda wildcards: MOVING[wildcards.place],
+        fixed=working("", "fixed"),
+        moving=lambda wildcards: working(wildcards.place, "moving"),
         fixed_spots=OUT / "spots/fixed.csv",
         moving_spots=lambda wildcards: f"{OUT}/{wildcards.place}spots/moving.csv",
     threads: 2
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
     shell:
-        "ransac {params.fixed:q} {params.moving:q}"
+        "ransac {params.fixed} {params.moving}"
         " --fixed-spots {params.fixed_spots:q} --moving-spots {params.moving_spots:q}"
         " --output {output.transform:q} --matches {output.matches:q} --overwrite --config {input.config:q}"
         " --threads {threads} --memory {resources.mem_mb}M --receipt {output.receipt:q} 2> {log:q}"
@@ -173,8 +198,8 @@ rule local_affine:
         f"{OUT}/{{place}}logs/local-affine{{share}}.log",
     params:
         share=flags,
-        fixed=config["fixed"],
-        moving=lambda wildcards: MOVING[wildcards.place],
+        fixed=working("", "fixed"),
+        moving=lambda wildcards: working(wildcards.place, "moving"),
         initial=initial("local"),
         transform=lambda wildcards: transform(wildcards.place, "local"),
         table=lambda wildcards: f"{OUT}/{wildcards.place}transforms/blocks.csv",
@@ -182,7 +207,7 @@ rule local_affine:
     resources:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
     shell:
-        "local-affine {params.fixed:q} {params.moving:q} --initial {params.initial:q}"
+        "local-affine {params.fixed} {params.moving} --initial {params.initial:q}"
         " --output {params.transform:q} --table {params.table:q} {params.share}"
         " --config {input.config:q} --threads {threads} --memory {resources.mem_mb}M --receipt {output:q} 2> {log:q}"
 
@@ -197,15 +222,15 @@ rule deform:
         f"{OUT}/{{place}}logs/deform{{share}}.log",
     params:
         share=flags,
-        fixed=config["fixed"],
-        moving=lambda wildcards: MOVING[wildcards.place],
+        fixed=working("", "fixed"),
+        moving=lambda wildcards: working(wildcards.place, "moving"),
         initial=initial("deform"),
         field=lambda wildcards: f"{OUT}/{wildcards.place}transforms/deform.zarr",
     threads: 8
     resources:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
     shell:
-        "deform {params.fixed:q} {params.moving:q} --initial {params.initial:q} --output {params.field:q} {params.share}"
+        "deform {params.fixed} {params.moving} --initial {params.initial:q} --output {params.field:q} {params.share}"
         " --config {input.config:q} --threads {threads} --memory {resources.mem_mb}M --receipt {output:q} 2> {log:q}"
 
 
@@ -219,14 +244,14 @@ rule invmap:
         f"{OUT}/{{place}}logs/invmap{{share}}.log",
     params:
         share=flags,
-        moving=lambda wildcards: MOVING[wildcards.place],
+        moving=lambda wildcards: working(wildcards.place, "moving"),
         transform=lambda wildcards: transform(wildcards.place, LAST),
         inverse=lambda wildcards: f"{OUT}/{wildcards.place}transforms/inverse.zarr",
     threads: 8
     resources:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
     shell:
-        "invmap {params.transform:q} --onto {params.moving:q} --output {params.inverse:q} {params.share}"
+        "invmap {params.transform:q} --onto {params.moving} --output {params.inverse:q} {params.share}"
         " --config {input.config:q} --threads {threads} --memory {resources.mem_mb}M --receipt {output:q} 2> {log:q}"
 
 
@@ -249,7 +274,7 @@ rule apply_transform:
     resources:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
     shell:
-        "apply-transform {params.volume:q} --onto {params.onto:q} --transform {params.transform:q}"
+        "apply-transform {params.volume} --onto {params.onto} --transform {params.transform:q}"
         " --output {params.to:q} {params.choice} {params.share}"
         " --config {input.config:q} --threads {threads} --memory {resources.mem_mb}M --receipt {output:q} 2> {log:q}"
 
@@ -305,7 +330,9 @@ rule carry_points:
 rule report:
     input:
         receipts=[
+            receipt("", "pick-level-fixed"),
             receipt("", "extract-spots-fixed"),
+            f"{OUT}/{{place}}receipts/pick-level-moving.json",
             f"{OUT}/{{place}}receipts/extract-spots-moving.json",
             [f"{OUT}/{{place}}receipts/{FITS[stage]}.json" for stage in STAGES],
             [f"{OUT}/{{place}}receipts/apply-transform-{stage}.json" for stage in STAGES],
@@ -320,8 +347,8 @@ rule report:
     log:
         f"{OUT}/{{place}}logs/report.log",
     params:
-        fixed=config["fixed"],
-        moving=lambda wildcards: MOVING[wildcards.place],
+        fixed=working("", "fixed"),
+        moving=lambda wildcards: working(wildcards.place, "moving"),
         stages=lambda wildcards: [f"--stage={stage}={picture(wildcards.place, stage)}" for stage in STAGES],
         spots=OUT / "spots/fixed.csv",
         blocks=lambda wildcards: (
@@ -331,7 +358,7 @@ rule report:
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
     shell:
-        "report {input.receipts:q} --fixed {params.fixed:q} --moving {params.moving:q} {params.stages:q}"
+        "report {input.receipts:q} --fixed {params.fixed} --moving {params.moving} {params.stages:q}"
         " --matches {input.matches:q} --fixed-spots {params.spots:q} {params.blocks:q}"
         " --output {output.page:q} --overwrite --config {input.config:q}"
         " --threads {threads} --memory {resources.mem_mb}M --receipt {output.receipt:q} 2> {log:q}"

@@ -1,6 +1,7 @@
 """Where the results of a step are, and what a step waits for."""
 
 import re
+import shlex
 from pathlib import Path
 
 
@@ -27,6 +28,16 @@ def receipt(place, step):
     return f"{OUT}/{place}receipts/{step}.json"
 
 
+def picked(place, volume):
+    """The file with the location of the volume that is aligned."""
+    return f"{OUT}/{place}working/{volume}.txt"
+
+
+def working(place, volume):
+    """The volume that is aligned, as the shell reads it from there."""
+    return f'"$(cat {shlex.quote(picked(place, volume))})"'
+
+
 def transform(place, stage):
     return f"{OUT}/{place}transforms/{TRANSFORMS[stage]}"
 
@@ -46,13 +57,16 @@ def applied(wildcards):
     stage, _, channel = wildcards.what.partition("-")
     if stage != "channel":
         place = wildcards.place
-        return {"volume": MOVING[place], "onto": config["fixed"], "stage": stage, "to": picture(place, stage), "choice": []}
+        whole = stage == LAST
+        volume = shlex.quote(MOVING[place]) if whole else working(place, "moving")
+        onto = shlex.quote(config["fixed"]) if whole else working("", "fixed")
+        return {"volume": volume, "onto": onto, "stage": stage, "to": picture(place, stage), "choice": []}
     row = CARRIED[wildcards.place, channel]
     choice = ["--moving-channel", row["index"]] if row["index"] else []
     choice += ["--interpolation", "nearest"] if row["kind"] == "labels" else []
     return {
-        "volume": row["image"],
-        "onto": config.get("onto", config["fixed"]),
+        "volume": shlex.quote(row["image"]),
+        "onto": shlex.quote(config.get("onto", config["fixed"])),
         "stage": LAST,
         "to": f"{OUT}/{wildcards.place}channels/{channel}.zarr",
         "choice": choice,

@@ -28,6 +28,7 @@ const PROGRAMS: &[&str] = &[
     "make-dataset",
     "mask",
     "phantom",
+    "pick-level",
     "predict-field",
     "ransac",
     "refine",
@@ -89,6 +90,7 @@ pub const VOCABULARY: &[&str] = &[
     "keep",
     "level",
     "levels",
+    "like",
     "mask",
     "match-threshold",
     "matches",
@@ -124,6 +126,7 @@ pub const VOCABULARY: &[&str] = &[
     "outdir",
     "output",
     "overlap",
+    "parameters",
     "parts",
     "points",
     "radius",
@@ -133,6 +136,7 @@ pub const VOCABULARY: &[&str] = &[
     "samples",
     "samplesheet",
     "scale-range",
+    "scratch",
     "search",
     "shape",
     "shard",
@@ -189,6 +193,26 @@ pub fn read_parameters(path: &Path) -> Result<Map<String, Value>, Error> {
         Ok(_) => Err(Error::Usage(format!("{shown}: wanted `flag: value` lines"))),
         Err(message) => Err(Error::Usage(format!("{shown}: {message}"))),
     }
+}
+
+/// Whether a parameters file says which channel, time or place of a volume is meant, for any program: what is
+/// made of a part of a volume is then not to be asked for that part again.
+///
+/// # Errors
+/// A file that cannot be read, or holds no parameters.
+pub fn selects_a_volume(path: &Path) -> Result<bool, Error> {
+    let selects = |key: &String| {
+        let key = key.replace('_', "-");
+        let name = key.trim_start_matches("fixed-").trim_start_matches("moving-");
+        matches!(name, "channel" | "time" | "spacing" | "origin")
+    };
+    let parameters = read_parameters(path)?;
+    let sections = parameters.values().filter_map(Value::as_object);
+    let selects = parameters.keys().chain(sections.flat_map(Map::keys)).any(selects);
+    if selects {
+        tracing::info!("{}: says which part of a volume is meant", path.display());
+    }
+    Ok(selects)
 }
 
 /// The command line with what the file of its `--config` adds.

@@ -53,7 +53,7 @@ mod volumes;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-pub use config::{VOCABULARY, read_parameters};
+pub use config::{VOCABULARY, read_parameters, selects_a_volume};
 pub use exit::print;
 pub use grid::{GridArgs, SampleArgs};
 pub use multicall::{Entry, multicall};

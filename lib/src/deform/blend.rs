@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::lattice::{Field, Lattice};
 use super::pairs::{self, Head, Planes};
+use super::unfold::Folds;
 use super::{CHUNK, Error, Options};
 use crate::blocks::{Context, Ending, Ends, Identity, Outcome, Plan, Rows, Task};
 use crate::geom::{Box3, Point};
@@ -72,10 +73,21 @@ impl Extremes {
 pub(super) struct Summary {
     likeness: [f64; 2],
     aligned: usize,
+    /// The median elasticity of the blocks.
+    elasticity: f64,
     extremes: Extremes,
+    /// Nodes that folded and no longer do.
+    unfolded: usize,
 }
 
 impl Summary {
+    /// What is left of `found` folds, and the least determinant, both of the whole map as it is applied.
+    pub(super) fn unfolded(&mut self, left: &Folds, found: usize) {
+        self.extremes.least_jacobian = left.least.is_finite().then_some(left.least);
+        self.extremes.folded = left.nodes.len();
+        self.unfolded = found.saturating_sub(left.nodes.len());
+    }
+
     /// The longest displacement along each axis, micrometres.
     pub(super) fn reach(&self) -> Point {
         self.extremes.reach
@@ -89,6 +101,8 @@ impl Summary {
         ctx.record("blocks_aligned", self.aligned);
         ctx.record("jacobian_least", least_jacobian);
         ctx.record("folded", folded);
+        ctx.record("unfolded", self.unfolded);
+        ctx.record("elasticity", self.elasticity);
         ctx.record("longest_um", json!(reach));
         tracing::info!(
             "{metric} {:.4} -> {:.4}, least Jacobian determinant {:.3}",
@@ -96,10 +110,13 @@ impl Summary {
             self.likeness[1],
             least_jacobian.unwrap_or(f64::NAN)
         );
+        if self.unfolded > 0 {
+            tracing::info!("{} nodes folded; the field is smoothed there", self.unfolded);
+        }
         if folded > 0 {
             tracing::warn!(
-                "the field folds at {folded} nodes, where blocks disagree; try a larger --overlap or \
-                 --elasticity"
+                "the map folds at {folded} nodes, where blocks disagree or the initial map does; try a \
+                 larger --overlap or --elasticity"
             );
         }
     }
@@ -201,7 +218,11 @@ impl<'a> Blend<'a> {
             aligned.iter().map(|head| head.likeness[i]).sum::<f64>() / aligned.len() as f64
         };
         let likeness = [mean(0), mean(1)];
-        Ok(Some(Summary { likeness, aligned: aligned.len(), extremes }))
+        let mut stiff: Vec<f64> = aligned.iter().map(|head| head.elasticity).collect();
+        stiff.sort_by(f64::total_cmp);
+        let elasticity = stiff.get(stiff.len() / 2).copied().unwrap_or(0.0);
+        let aligned = aligned.len();
+        Ok(Some(Summary { likeness, aligned, elasticity, extremes, unfolded: 0 }))
     }
 
     /// The blocks that may have a weight at some nodes, in the order of the plan.
@@ -214,7 +235,7 @@ impl<'a> Blend<'a> {
     }
 
     /// The field at some nodes.
-    fn blend(&self, part: &Box3) -> anyhow::Result<Field> {
+    pub(super) fn blend(&self, part: &Box3) -> anyhow::Result<Field> {
         let mut sums: Field = std::array::from_fn(|_| vec![0.0; part.len()]);
         for task in self.reaching(part) {
             let entry = &self.entries[task.id];
@@ -303,7 +324,13 @@ impl<'a> Blend<'a> {
 
 /// The head of a block of which nothing is left: it failed.
 fn missing() -> Head {
-    Head { reason: Some("failed".to_owned()), shape: [0; 3], likeness: [0.0; 2], mean: [0.0; 3] }
+    Head {
+        reason: Some("failed".to_owned()),
+        shape: [0; 3],
+        likeness: [0.0; 2],
+        mean: [0.0; 3],
+        elasticity: 0.0,
+    }
 }
 
 /// Gives blocks without a field the mean displacement of those next to them, ring by ring.
@@ -336,7 +363,7 @@ fn fill_in(entries: &mut [Entry], plan: &Plan) {
 }
 
 /// The vectors of `core`, which lies in `part`.
-fn interleave(field: &Field, part: &Box3, core: &Box3) -> Vec<[f32; 3]> {
+pub(super) fn interleave(field: &Field, part: &Box3, core: &Box3) -> Vec<[f32; 3]> {
     let [_, height, width] = part.shape();
     let mut out = Vec::with_capacity(core.len());
     for z in core.min[0]..core.max[0] {

@@ -5,6 +5,7 @@ use super::cpu::{Stage, Sums, invert, solve};
 use super::free_form::{FreeForm, Limits};
 use super::lattice::{Field, Lattice};
 use super::pyramid::{self, Level};
+use super::validate::{self, Verdict};
 use super::{Metric, Model, Options};
 use crate::geom::Point;
 
@@ -39,6 +40,8 @@ pub(super) struct Registered {
     pub(super) field: Field,
     /// Likeness at the finest resolution without and with the field.
     pub(super) likeness: [f64; 2],
+    /// That of the options, or what was chosen.
+    pub(super) elasticity: f64,
 }
 
 /// Why a block has no field of its own.
@@ -70,9 +73,17 @@ pub(super) fn register(pair: BlockPair, options: &Options) -> Result<Registered,
     let mut known: Option<(Lattice, Field)> = None;
     let mut form = free_form(shape, voxel, levels.len(), options);
     let mut likeness = [0.0; 2];
-    for (number, level) in levels.into_iter().enumerate().rev() {
+    let mut levels = levels.into_iter();
+    let whole = levels.next();
+    let coarse: Vec<Level> = levels.map(|level| prepare(level, voxel, false, options)).collect();
+    let judged = options.choose && options.model == Model::Dense;
+    let verdict = judged.then(|| validate::choose(&coarse, 1, shape, voxel, options)).flatten();
+    let elasticity = verdict.map_or(options.elasticity, |verdict: Verdict| verdict.elasticity);
+    let options = &Options { elasticity, ..options.clone() };
+    let all = whole.into_iter().chain(coarse).enumerate().collect::<Vec<_>>();
+    for (number, level) in all.into_iter().rev() {
         let nodes = pyramid::nodes(&level.lattice, voxel, shape);
-        let images = prepare(level, voxel, number == 0, options);
+        let images = if number == 0 { prepare(level, voxel, true, options) } else { level };
         let stage = Stage {
             fixed: &images.fixed,
             moving: &images.moving,
@@ -106,7 +117,13 @@ pub(super) fn register(pair: BlockPair, options: &Options) -> Result<Registered,
     if !(likeness[1] >= likeness[0]) {
         return Err(Unusable::NoGain);
     }
-    Ok(Registered { nodes, field, likeness })
+    if verdict.is_some_and(|verdict| !verdict.gains) {
+        // what was found in one half of the block is not true of the other
+        let likeness = [likeness[0]; 2];
+        let field = nodes.zeros();
+        return Ok(Registered { nodes, field, likeness, elasticity });
+    }
+    Ok(Registered { nodes, field, likeness, elasticity })
 }
 
 /// The control points for the coarsest of so many resolutions.
@@ -175,12 +192,12 @@ fn prepare(mut level: Level, voxel: Point, finest: bool, options: &Options) -> L
 }
 
 /// The voxel of a resolution as a length: the finest of its axes.
-fn unit(spacing: Point, shape: [usize; 3]) -> f64 {
+pub(super) fn unit(spacing: Point, shape: [usize; 3]) -> f64 {
     let wide = (0..3).filter(|&a| shape[a] > 1).map(|a| spacing[a]);
     wide.fold(f64::INFINITY, f64::min).min(spacing.iter().copied().fold(0.0, f64::max))
 }
 
-fn sums(stage: &Stage, field: &Field, options: &Options) -> Sums {
+pub(super) fn sums(stage: &Stage, field: &Field, options: &Options) -> Sums {
     match options.metric {
         Metric::Mi => stage.scored_sums(field, BINS),
         Metric::Lcc | Metric::Ssq => stage.sums(field),
@@ -188,7 +205,12 @@ fn sums(stage: &Stage, field: &Field, options: &Options) -> Sums {
 }
 
 /// Steps until the images come no nearer.
-fn descend(stage: &Stage, mut field: Field, iterations: usize, options: &Options) -> Field {
+pub(super) fn descend(
+    stage: &Stage,
+    mut field: Field,
+    iterations: usize,
+    options: &Options,
+) -> Field {
     let mut descent = Descent::new(stage, options);
     let mut best: Option<(f64, Field)> = None;
     for _ in 0..=iterations {

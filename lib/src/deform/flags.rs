@@ -17,6 +17,22 @@ pub enum ModelName {
     Bspline,
 }
 
+/// How stiff a field is; `None` where each block is to find out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Elasticity(Option<f64>);
+
+impl std::str::FromStr for Elasticity {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse()) {
+            ("auto", _) => Ok(Self(None)),
+            (_, Ok(voxels)) => Ok(Self(Some(voxels))),
+            _ => Err("wanted a number of voxels, or auto".to_owned()),
+        }
+    }
+}
+
 #[derive(clap::Args, Clone, Debug)]
 pub struct Flags {
     /// What makes images alike: lcc (local correlation), ssq (equal brightness), mi (mutual information)
@@ -45,9 +61,10 @@ pub struct Flags {
     #[arg(long, value_name = "VOXELS", default_value_t = 2.0)]
     pub smoothing: f64,
     /// Smoothing of the whole field after each step (standard deviation), voxels of each resolution;
-    /// of --model bspline, how stiff it is
-    #[arg(long, value_name = "VOXELS", default_value_t = 4.0)]
-    pub elasticity: f64,
+    /// of --model bspline, how stiff it is; auto: for each block 4, 8 or 16, what parts of it that were left out
+    /// say is best, or no field
+    #[arg(long, value_name = "VOXELS|auto", default_value = "4")]
+    pub elasticity: Elasticity,
     /// How strongly places without structure are held
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub damping: f64,
@@ -90,7 +107,8 @@ impl Flags {
             tolerance: positive("tolerance", self.tolerance, 0.0)?,
             radius: positive("correlation-radius", self.correlation_radius, 1.0)?,
             window: positive("smoothing", self.smoothing, 0.5)?,
-            elasticity: positive("elasticity", self.elasticity, 0.0)?,
+            elasticity: positive("elasticity", self.elasticity.0.unwrap_or(4.0), 0.0)?,
+            choose: self.elasticity.0.is_none(),
             damping: positive("damping", self.damping, 1e-6)?,
             overlap: self.overlap,
             foreground: positive("foreground", self.foreground, 0.0)?,

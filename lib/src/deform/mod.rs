@@ -18,7 +18,7 @@ use crate::blocks::{
     self, Budget, Context, Ending, Ends, Identity, Outcome, Plan, Reads, Rows, WriteUnit,
 };
 use crate::device::Cost;
-use crate::geom::{Chain, Grid};
+use crate::geom::{Box3, Chain, Grid};
 use crate::transform::{self, Step};
 use crate::volume::{FieldOutput, Volume};
 
@@ -36,9 +36,12 @@ mod pyramid;
 mod similarity;
 #[cfg(test)]
 mod tests;
+mod unfold;
+mod validate;
 
 pub use flags::Flags;
 use pairs::{Kept, Pair};
+use unfold::Unfold;
 
 /// Voxels of a block along each axis, where nothing else is asked for.
 const BLOCK: usize = 160;
@@ -151,6 +154,9 @@ pub struct Options {
     pub window: f64,
     /// Smoothing of the field after each step; of B-splines, the stiffness.
     pub elasticity: f64,
+    /// Whether each block of the dense field takes the elasticity that cross-validation finds best, in place of
+    /// this one, and no field where none is better.
+    pub choose: bool,
     /// How strongly places without structure are held.
     pub damping: f64,
     /// Voxels that a block reads beyond its own.
@@ -171,6 +177,7 @@ impl Default for Options {
             radius: 10.0,
             window: 2.0,
             elasticity: 4.0,
+            choose: false,
             damping: 1.0,
             overlap: 32,
             foreground: 0.0,
@@ -250,7 +257,15 @@ pub fn align(
     };
     let out = FieldOutput::create(output, &nodes, [CHUNK; 3], ctx.existing_now())?;
     ctx.output_file(Path::new(output));
-    let Some(summary) = blend.write(&second, &out, nodes.spacing, ctx)? else { return Ok(()) };
+    let Some(mut summary) = blend.write(&second, &out, nodes.spacing, ctx)? else {
+        return Ok(());
+    };
+    let mut unfold = Unfold::new(nodes, initial, out.unit(), |part: &Box3| blend.blend(part));
+    let (left, found) = unfold.repair(ctx)?;
+    for (chunk, field) in unfold.changed() {
+        out.write(&chunk, &blend::interleave(field, &chunk, &chunk))?;
+    }
+    summary.unfolded(&left, found);
     ctx.record("model", options.model.name());
     summary.record(options.metric.name(), ctx);
     out.set_attribute("reach", json!(summary.reach()))?;

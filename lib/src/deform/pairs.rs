@@ -43,6 +43,7 @@ pub(super) struct Head {
     pub(super) likeness: [f64; 2],
     /// The mean displacement, micrometres.
     pub(super) mean: [f64; 3],
+    pub(super) elasticity: f64,
 }
 
 /// A task's voxels with its halo, from whole nodes on.
@@ -113,6 +114,7 @@ impl Pair<'_> {
                 shape: found.nodes.shape,
                 likeness: found.likeness,
                 mean: found.field.each_ref().map(|image| mean(image)),
+                elasticity: found.elasticity,
             },
             Err(unusable) => {
                 let reason = match unusable {
@@ -125,6 +127,7 @@ impl Pair<'_> {
                     shape: [0; 3],
                     likeness: [0.0; 2],
                     mean: [0.0; 3],
+                    elasticity: self.options.elasticity,
                 }
             }
         };

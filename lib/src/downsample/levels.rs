@@ -53,7 +53,8 @@ pub(super) fn steps(grid: &Grid, chunk: [usize; 3], options: &Options) -> Vec<St
     }
 }
 
-fn next_factor(grid: &Grid, factor: Factor) -> [usize; 3] {
+/// By how much the axes of a level are reduced for the next.
+pub(super) fn next_factor(grid: &Grid, factor: Factor) -> [usize; 3] {
     let long = |a: usize| grid.shape[a] > 1;
     let finest = (0..3).filter(|&a| long(a)).map(|a| grid.spacing[a]).fold(f64::INFINITY, f64::min);
     std::array::from_fn(|a| match factor {

@@ -312,6 +312,12 @@ fn source_of(core: &Box3, factor: [usize; 3]) -> Box3 {
     Box3::new(scale(core.min), scale(core.max))
 }
 
+/// The grid of the level below one of this grid, made by means; `None` where there is none.
+pub fn next_level(grid: &Grid) -> Option<Grid> {
+    let factor = levels::next_factor(grid, Factor::Auto);
+    (factor != [1; 3]).then(|| levels::reduced(grid, factor, Method::Mean))
+}
+
 /// [`pyramid`]'s work in memory: `voxels` on `grid`, and the grid of the result.
 pub fn reduce_block(
     voxels: &[u16],

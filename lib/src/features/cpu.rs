@@ -111,9 +111,10 @@ impl Scheme {
     }
 }
 
-/// Whether a position lies outside the excluded border of `volume`.
+/// Whether a position lies outside the excluded border of `volume`. A plane has no border along z.
 fn inside(position: Point, volume: &Box3, border: Point) -> bool {
-    (0..3).all(|a| {
+    let shape = volume.shape();
+    (0..3).filter(|&a| shape[a] > 1).all(|a| {
         let (first, last) = (volume.min[a] as f64, (volume.max[a] - 1) as f64);
         position[a] >= first + border[a] && position[a] <= last - border[a]
     })

@@ -3,7 +3,7 @@
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
 use super::{Detector, Options, Rank};
-use crate::geom::Point;
+use crate::geom::Grid;
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Flags {
@@ -45,9 +45,9 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// The options meant, for a volume of this voxel size.
-    pub fn options(&self, spacing: Point) -> Options {
-        let like = if self.exact { Options::exact() } else { Options::new(spacing) };
+    /// The options meant, for a volume of this grid.
+    pub fn options(&self, grid: &Grid) -> Options {
+        let like = if self.exact { Options::exact() } else { Options::for_grid(grid) };
         Options {
             radius: self.radius.unwrap_or(like.radius),
             detector: self.detector,

@@ -155,7 +155,7 @@ impl<I: Image> Stack<'_, I> {
     ///
     /// Where the top lies more than 0.6 voxel off along an axis the fit is repeated about the
     /// next voxel, at most three times; what then still lies off is cut. At the face of the array
-    /// and where the fit has no top the voxel itself stands.
+    /// and where the fit has no top the voxel itself stands. Along an axis of one voxel nothing is fitted.
     pub(super) fn refine(&self, at: [usize; 3]) -> Top {
         let mut voxel = at;
         let mut offset = [0.0; 3];
@@ -183,11 +183,15 @@ impl<I: Image> Stack<'_, I> {
 
     /// One step of Newton's method on central differences: offset and value of the top.
     fn fit(&self, at: [usize; 3]) -> Option<(Point, f64)> {
-        if (0..3).any(|a| at[a] == 0 || at[a] + 1 >= self.shape[a]) {
+        let flat = self.shape.map(|n| n == 1);
+        if (0..3).any(|a| !flat[a] && (at[a] == 0 || at[a] + 1 >= self.shape[a])) {
             return None;
         }
         let value = |by: [i64; 3]| {
-            let there = std::array::from_fn(|a| (at[a] as i64 + by[a]) as usize);
+            let there = std::array::from_fn(|a| match flat[a] {
+                true => 0,
+                false => (at[a] as i64 + by[a]) as usize,
+            });
             self.value(self.here, there)
         };
         let unit = |a: usize, sign: i64| {
@@ -199,6 +203,9 @@ impl<I: Image> Stack<'_, I> {
         let gradient: Point =
             std::array::from_fn(|a| 0.5 * (value(unit(a, 1)) - value(unit(a, -1))));
         let curvature = nalgebra::Matrix3::from_fn(|a, b| {
+            if a == b && flat[a] {
+                return -here.abs().max(f64::MIN_POSITIVE); // a top, and the slope is 0
+            }
             if a == b {
                 return value(unit(a, 1)) - 2.0 * here + value(unit(a, -1));
             }

@@ -1,4 +1,4 @@
-use crate::geom::Point;
+use crate::geom::{Grid, Point, defaults};
 
 /// Which filter answers to blobs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
@@ -77,6 +77,12 @@ impl Options {
             max_spots: 5000,
             rank: Rank::default(),
         }
+    }
+
+    /// [`Options::new`] for a volume; of a border along short axes no more than leaves most of them.
+    pub fn for_grid(grid: &Grid) -> Self {
+        let like = Self::new(grid.typical_spacing());
+        Self { border: like.border.min(defaults::border(grid)), ..like }
     }
 
     /// Those of BigStream's tutorial: radii of 6 to 20 voxels, and the 12 voxels of its context

@@ -13,6 +13,7 @@ pub(crate) mod lines;
 #[cfg(test)]
 mod oracle;
 pub mod planes;
+mod regrid;
 mod second_derivatives;
 mod spikes;
 mod top_hat;
@@ -21,6 +22,7 @@ pub use convolve::smooth;
 pub use fft::Fft;
 pub use gaussian::Kernel;
 pub use lines::mirror;
+pub use regrid::Regridded;
 pub use second_derivatives::LaplacianOfGaussian;
 pub use spikes::{despike, spikes};
 pub use top_hat::{Extreme, extreme_within, opening, opening_reach};

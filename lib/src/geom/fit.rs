@@ -13,6 +13,9 @@ pub enum Model {
     Similarity,
     /// Any matrix.
     Affine,
+    /// Of points in a plane of constant z: any matrix within it; what lies along z keeps its length.
+    #[value(skip)]
+    PlanarAffine,
 }
 
 impl Model {
@@ -20,7 +23,7 @@ impl Model {
     pub fn pairs(self) -> usize {
         match self {
             Self::Translation => 1,
-            Self::Rigid | Self::Similarity => 3,
+            Self::Rigid | Self::Similarity | Self::PlanarAffine => 3,
             Self::Affine => 4,
         }
     }
@@ -29,7 +32,7 @@ impl Model {
     fn axes(self) -> usize {
         match self {
             Self::Translation => 0,
-            Self::Rigid | Self::Similarity => 2,
+            Self::Rigid | Self::Similarity | Self::PlanarAffine => 2,
             Self::Affine => 3,
         }
     }
@@ -40,7 +43,7 @@ impl Model {
             Self::Translation => "translation",
             Self::Rigid => "rigid",
             Self::Similarity => "similarity",
-            Self::Affine => "affine",
+            Self::Affine | Self::PlanarAffine => "affine",
         }
     }
 }
@@ -100,6 +103,7 @@ pub fn fit(
             let (rotation, alignment) = moments.rotation(allow_reflection)?;
             rotation * (alignment / moments.from_from.trace())
         }
+        Model::PlanarAffine => moments.upright().linear()?,
         Model::Affine => {
             let linear = moments.linear()?;
             // one step of iterative refinement undoes what forming the normal equations lost
@@ -243,6 +247,18 @@ impl Moments {
         Ok((u * v_t, values.sum()))
     }
 
+    /// The moments of points of a plane of constant z, with what makes z stay as it is.
+    fn upright(&self) -> Self {
+        let only_within = |mut moments: Matrix3<f64>| {
+            moments.row_mut(0).fill(0.0);
+            moments.column_mut(0).fill(0.0);
+            moments[(0, 0)] = 1.0;
+            moments
+        };
+        let (from_from, to_from) = (only_within(self.from_from), only_within(self.to_from));
+        Self { from_from, to_from, ..*self }
+    }
+
     fn linear(&self) -> Result<Matrix3<f64>, FitError> {
         self.solve(self.to_from)
     }
@@ -271,6 +287,26 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn points_of_a_plane_determine_an_affine_within_it_and_keep_what_lies_along_z() {
+        let truth =
+            |p: Point| [7.5, 1.1 * p[1] - 0.2 * p[2] + 3.0, 0.15 * p[1] + 0.9 * p[2] - 40.0];
+        let from: Vec<Point> = (0..9)
+            .map(|i| [2.5, f64::from(i / 3) * 30.0, f64::from(i % 3) * 20.0 + 500.0])
+            .collect();
+        let to: Vec<Point> = from.iter().map(|p| truth(*p)).collect();
+        let map = fit(Model::PlanarAffine, &from, &to, None, false).unwrap();
+        for p in from {
+            let (found, wanted) = (map.apply(p), truth(p));
+            assert!((0..3).all(|a| (found[a] - wanted[a]).abs() < 1e-9), "{found:?} {wanted:?}");
+        }
+        let up = map.apply([12.5, 10.0, 500.0]);
+        assert!((up[0] - 17.5).abs() < 1e-12, "z is stretched: {up:?}");
+        let line: Vec<Point> = to.iter().map(|p| [p[0], p[1], 4.0]).collect();
+        let refused = fit(Model::PlanarAffine, &line, &to, None, false);
+        assert_eq!(refused, Err(FitError::Collinear));
+    }
+
     const MODELS: [Model; 4] = [Model::Translation, Model::Rigid, Model::Similarity, Model::Affine];
 
     fn points(count: usize) -> impl Strategy<Value = Vec<Point>> {
@@ -284,7 +320,7 @@ mod tests {
             Model::Translation => Matrix3::identity(),
             Model::Rigid => rotation,
             Model::Similarity => rotation * scale,
-            Model::Affine => {
+            Model::Affine | Model::PlanarAffine => {
                 let [a, b, c] = shear;
                 rotation * Matrix3::new(scale, a, b, 0.0, 1.0, c, 0.0, 0.0, 1.0 + a)
             }

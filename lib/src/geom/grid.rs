@@ -71,11 +71,6 @@ impl Grid {
             row
         }))
     }
-
-    /// The geometric mean of the spacing: "one voxel" as a length.
-    pub fn mean_spacing(&self) -> f64 {
-        self.spacing.iter().product::<f64>().cbrt()
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod affine;
 mod boxes;
 mod chain;
+pub mod defaults;
 mod field;
 mod fit;
 mod grid;

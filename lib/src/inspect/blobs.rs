@@ -3,11 +3,14 @@
 //! Only good for a proposal: `extract-spots` has the exact detector.
 
 use crate::filter::{self, Kernel};
+use crate::geom::Grid;
 
 /// The ratio of neighbouring scales: three to an octave.
 const RATIO: f64 = 1.259_921_049_894_873_2;
 /// Blobs that stand out less from the noise of their scale are left out.
 const NOISE: f32 = 6.0;
+/// Sides of fewer voxels do not bound the radii.
+const FEW: usize = 32;
 
 /// A bright blob.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -74,12 +77,17 @@ impl Spectrum {
 /// The blobs of a block, strongest first, those inside of a stronger one left out, and how strongly
 /// the block responds at each scale.
 ///
-/// Radii from about the larger voxel edge to a fifth of the block's shortest side are looked for.
+/// Radii from about the voxel edge to a fifth of the block's shortest side are looked for; sides of few voxels
+/// do not count, nor does the size of a single voxel.
 pub(super) fn blobs(voxels: &[f32], shape: [usize; 3], spacing: [f64; 3]) -> (Vec<Blob>, Spectrum) {
-    let coarsest = spacing.iter().copied().fold(0.0, f64::max);
-    let shortest = (0..3).map(|a| shape[a] as f64 * spacing[a]).fold(f64::INFINITY, f64::min);
+    let edge = Grid::new(shape, spacing, [0.0; 3]).mean_spacing();
+    let longest = shape.iter().max().copied().unwrap_or(0);
+    let shortest = (0..3)
+        .filter(|&a| shape[a] >= FEW.min(longest))
+        .map(|a| shape[a] as f64 * spacing[a])
+        .fold(f64::INFINITY, f64::min);
     // a solid ball of radius r responds most to a Gaussian of r / sqrt(3) in three dimensions
-    let scales: Vec<f64> = std::iter::successors(Some(0.7 * coarsest), |s| Some(s * RATIO))
+    let scales: Vec<f64> = std::iter::successors(Some(0.7 * edge), |s| Some(s * RATIO))
         .take_while(|s| s * 3f64.sqrt() <= shortest / 5.0 * RATIO)
         .collect();
     let (mut found, mut spectrum) = (Vec::new(), Spectrum::default());
@@ -114,7 +122,8 @@ pub(super) fn blobs(voxels: &[f32], shape: [usize; 3], spacing: [f64; 3]) -> (Ve
     (prune(found, spacing), spectrum)
 }
 
-/// Calls `found` for each voxel of `here` that exceeds its 80 neighbours and the noise.
+/// Calls `found` for each voxel of `here` that exceeds its 80 neighbours and the noise. Along an axis of one or
+/// two voxels neighbours do not count.
 fn maxima(
     here: &[f32],
     beside: [&Vec<f32>; 2],
@@ -123,12 +132,15 @@ fn maxima(
 ) {
     let threshold = NOISE * noise(here);
     let [nz, ny, nx] = shape;
+    let inner = |n: usize| if n < 3 { 0..n } else { 1..n - 1 };
     let offsets: Vec<isize> = (0..27)
-        .map(|i: isize| ((i / 9 - 1) * ny as isize + i / 3 % 3 - 1) * nx as isize + i % 3 - 1)
+        .map(|i: isize| [i / 9 - 1, i / 3 % 3 - 1, i % 3 - 1])
+        .filter(|step| (0..3).all(|a| shape[a] > 2 || step[a] == 0))
+        .map(|[z, y, x]| (z * ny as isize + y) * nx as isize + x)
         .collect();
-    for z in 1..nz.saturating_sub(1) {
-        for y in 1..ny.saturating_sub(1) {
-            for x in 1..nx.saturating_sub(1) {
+    for z in inner(nz) {
+        for y in inner(ny) {
+            for x in inner(nx) {
                 let i = (z * ny + y) * nx + x;
                 let v = here[i];
                 let tops = |layer: &[f32], own: bool| {
@@ -213,6 +225,19 @@ mod tests {
                     .any(|c| (0..3).all(|a| (blob.at[a] as f64 * spacing[a] - c[a]).abs() <= 2.0));
                 assert!(near, "{blob:?}");
             }
+        }
+    }
+
+    #[test]
+    fn blobs_of_a_plane_and_of_a_thin_stack_are_found() {
+        let centres = [[0.0, 14.0, 12.0], [0.0, 40.0, 44.0], [0.0, 12.0, 46.0], [0.0, 46.0, 14.0]];
+        for (shape, spacing) in [([1, 64, 64], [30.0, 1.0, 1.0]), ([3, 64, 64], [1.0; 3])] {
+            let (found, spectrum) = blobs(&balls(shape, spacing, 6.0, &centres), shape, spacing);
+            let [_, peak, _] = spectrum.range(0.85).unwrap();
+            assert!((4.5..9.0).contains(&peak), "{spectrum:?}");
+            let near =
+                |blob: &Blob, c: &[f64; 3]| (1..3).all(|a| (blob.at[a] as f64 - c[a]).abs() <= 2.0);
+            assert!(centres.iter().all(|c| found.iter().any(|b| near(b, c))), "{found:?}");
         }
     }
 

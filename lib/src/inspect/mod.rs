@@ -13,6 +13,7 @@ use crate::{table, transform, volume};
 mod blobs;
 mod distribution;
 mod page;
+mod pick;
 mod sample;
 mod suggest;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod tests;
 
 pub use distribution::Distribution;
 pub use page::Page;
+pub use pick::{Choice, Wanted, pick};
 pub use suggest::{Suggestion, held_to_suggest, suggest};
 
 use page::{short, size, times};

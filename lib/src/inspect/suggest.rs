@@ -10,7 +10,7 @@ use super::blobs::{Blob, Spectrum, blobs};
 use super::page::short;
 use super::sample::sample;
 use crate::device::Cost;
-use crate::geom::{Box3, Grid};
+use crate::geom::{Box3, Grid, defaults};
 use crate::volume::Volume;
 
 /// Voxels along the side of a block whose blobs are measured.
@@ -80,7 +80,7 @@ struct Measured {
     grid: Grid,
     /// The radius of the strongest response, between those where it has fallen to [`SHARE`].
     radii: [f64; 3],
-    /// Blobs of about such radii in a cubic micrometre.
+    /// Blobs of about such radii in a cubic micrometre; of a plane, in a square micrometre.
     density: f64,
 }
 
@@ -99,6 +99,15 @@ pub fn held_to_suggest(fixed: &Volume, moving: &Volume, threads: usize) -> Cost 
 /// Measures the blobs of both volumes and proposes what to align them with.
 pub fn suggest(fixed: &Volume, moving: &Volume) -> Result<Suggestion, Error> {
     Ok(propose(&measure(fixed)?, &measure(moving)?))
+}
+
+/// The radius of the structures that stand out most, micrometres; `None` where nothing does.
+pub(super) fn radius(volume: &Volume) -> Result<Option<f64>, Error> {
+    match measure(volume) {
+        Ok(measured) => Ok(Some(measured.radii[1])),
+        Err(Error::Nothing { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn measure(volume: &Volume) -> Result<Measured, Error> {
@@ -152,9 +161,15 @@ fn summarise(found: &[(Vec<Blob>, Spectrum)], voxels: usize, grid: Grid) -> Opti
     let radii = sum.range(SHARE)?;
     let blobs = found.iter().flat_map(|(blobs, _)| blobs);
     let count = blobs.filter(|blob| (radii[0]..=radii[2]).contains(&blob.radius)).count();
-    let volume = voxels as f64 * grid.spacing.iter().product::<f64>();
+    let volume = voxels as f64 * long_axes(&grid).map(|a| grid.spacing[a]).product::<f64>();
     // where maxima merge, one at least is there
     Some(Measured { grid, radii, density: count.max(1) as f64 / volume })
+}
+
+/// The axes of more than one voxel.
+fn long_axes(grid: &Grid) -> impl Iterator<Item = usize> + Clone {
+    let shape = grid.shape;
+    (0..3).filter(move |&a| shape[a] > 1)
 }
 
 /// Two digits: more would pretend.
@@ -180,43 +195,41 @@ fn propose(fixed: &Measured, moving: &Measured) -> Suggestion {
     this.add(&["extract-spots", "local-affine"], "radius", &value, &reason);
 
     let typical = (fixed.radii[1] * moving.radii[1]).sqrt();
-    let context = (2.5 * typical / spacing).round().clamp(CONTEXT[0], CONTEXT[1]);
-    let reason = format!(
+    let half = (2.5 * typical / spacing).round().clamp(CONTEXT[0], CONTEXT[1]) as usize;
+    let context = defaults::context(half, [&fixed.grid, &moving.grid]);
+    let mut reason = format!(
         "voxels; a spot (radius {} um) with what is next to it, {} to {} voxels",
         short(round(typical)),
         CONTEXT[0],
         CONTEXT[1]
     );
-    this.add(
-        &["ransac", "local-affine"],
-        "context-radius",
-        &format!("{}vox", short(context)),
-        &reason,
-    );
-
-    let extent =
-        most(|m| (0..3).map(|a| m.grid.shape[a] as f64 * m.grid.spacing[a]).fold(0.0, f64::max));
-    let reason = format!("um; a quarter of the longest side ({})", short(extent));
-    this.add(&["ransac"], "max-distance", &short(round(extent / 4.0)), &reason);
+    let value = if context == [half; 3] {
+        format!("{half}vox")
+    } else {
+        reason += ", fewer along axes that are short or have large voxels";
+        format!("{}vox", context.map(|n| n.to_string()).join(","))
+    };
+    this.add(&["ransac", "local-affine"], "context-radius", &value, &reason);
 
     let reason = format!("um; 1.2 times the mean voxel edge ({})", short(spacing));
-    let threshold = short(round(1.2 * spacing));
+    let threshold = short(round(defaults::align_threshold(&fixed.grid, &moving.grid)));
     this.add(&["ransac"], "align-threshold", &threshold, &reason);
 
     let density = least(|m| m.density);
     let block = block_size(&fixed.grid, density);
-    let spots = density * (0..3).map(|a| block[a] as f64 * fixed.grid.spacing[a]).product::<f64>();
+    let area = long_axes(&fixed.grid).map(|a| block[a] as f64 * fixed.grid.spacing[a]);
+    let spots = density * area.product::<f64>();
     let reason = format!("voxels; about {} spots in a block that is full", short(round(spots)));
     let value = block.map(|n| n.to_string()).join(",");
     this.add(&["local-affine"], "block-size", &value, &reason);
 
     let patch: [usize; 3] = std::array::from_fn(|a| {
         let voxels = (8.0 * typical / fixed.grid.spacing[a]).ceil() as usize;
-        voxels.next_multiple_of(16).clamp(16, 256)
+        if fixed.grid.shape[a] == 1 { 1 } else { voxels.next_multiple_of(16).clamp(16, 256) }
     });
     let reason = format!("voxels; eight times the blobs' radius ({} um)", short(round(typical)));
     this.add(&["flow"], "patch", &patch.map(|n| n.to_string()).join(","), &reason);
-    let stride = patch.map(|n| (n / 4).to_string()).join(",");
+    let stride = patch.map(|n| n.div_ceil(4).to_string()).join(",");
     this.add(&["flow"], "stride", &stride, "voxels; a quarter of the patch");
     this.items.sort_by_key(|item| {
         ["extract-spots", "ransac", "local-affine", "flow"].iter().position(|p| *p == item.program)
@@ -227,8 +240,12 @@ fn propose(fixed: &Measured, moving: &Measured) -> Suggestion {
 /// The block that is a cube in space and holds [`SPOTS_PER_BLOCK`], in multiples of 16 voxels, not
 /// larger than the volume needs.
 fn block_size(grid: &Grid, density: f64) -> [usize; 3] {
-    let side = (SPOTS_PER_BLOCK / density).cbrt();
+    let axes = long_axes(grid).count().max(1);
+    let side = (SPOTS_PER_BLOCK / density).powf(1.0 / axes as f64);
     std::array::from_fn(|a| {
+        if grid.shape[a] == 1 {
+            return 1;
+        }
         let voxels = (side / grid.spacing[a]).round() as usize;
         let whole = grid.shape[a].next_multiple_of(16);
         voxels.next_multiple_of(16).clamp(32, 512).min(whole)
@@ -261,6 +278,21 @@ mod tests {
         assert_eq!(value["extract-spots"]["radius"], "1..3");
         assert_eq!(value["ransac"]["align-threshold"], json!(0.24));
         assert_eq!(value["local-affine"]["block-size"], "112,112,112");
+    }
+
+    #[test]
+    fn what_is_proposed_fits_into_planes_and_thin_stacks() {
+        let proposed = |shape, spacing| {
+            let grid = Grid::new(shape, spacing, [0.0; 3]);
+            let one = Measured { grid, radii: [3.0, 5.0, 7.0], density: 0.01 };
+            let json = propose(&one, &one).json();
+            let value = |program: &str, flag: &str| {
+                json[program][flag]["value"].as_str().unwrap().to_owned()
+            };
+            [value("ransac", "context-radius"), value("local-affine", "block-size")]
+        };
+        assert_eq!(proposed([12, 160, 160], [8.0, 0.8, 0.8])[0], "2,7,7vox");
+        assert_eq!(proposed([1, 160, 160], [5.0, 0.8, 0.8]), ["0,12,12vox", "1,128,128"]);
     }
 
     #[test]

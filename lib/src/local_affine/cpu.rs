@@ -36,27 +36,33 @@ pub(super) struct Searcher<'a> {
     half_fixed: Vec<f32>,
     half_moving: Field,
     half_shape: [usize; 3],
+    /// Voxels along each axis that the search on fewer voxels takes as one.
+    factor: [usize; 3],
     radius: [usize; 3],
     reach: [usize; 3],
 }
 
 impl<'a> Searcher<'a> {
-    /// For surroundings of `2 * radius + 1` voxels and shifts of up to `reach` voxels.
+    /// For surroundings of `2 * radius + 1` voxels and shifts of up to `reach` voxels; along an axis of reach
+    /// 0 nothing is searched.
     pub(super) fn new(
         fixed: Block<'a>,
         moving: Block,
         radius: [usize; 3],
         reach: [usize; 3],
     ) -> Self {
-        let (half_fixed, half_shape) = halve(fixed);
-        let (half_moving, _) = halve(moving);
+        // surroundings of one or three voxels have nothing to be halved
+        let factor = std::array::from_fn(|a| if radius[a] > 1 && reach[a] > 0 { 2 } else { 1 });
+        let (half_fixed, half_shape) = shrink(fixed, factor);
+        let (half_moving, _) = shrink(moving, factor);
         let half_moving = Block { voxels: &half_moving, shape: half_shape };
         Self {
             fixed,
             moving: Field::new(moving, radius),
             half_fixed,
-            half_moving: Field::new(half_moving, half(radius)),
+            half_moving: Field::new(half_moving, divided(radius, factor)),
             half_shape,
+            factor,
             radius,
             reach,
         }
@@ -68,7 +74,8 @@ impl<'a> Searcher<'a> {
     /// the end of the reach: a peak that was not seen from both sides is none.
     pub(super) fn search(&self, at: [usize; 3]) -> Option<Peak> {
         let window = Window::new(self.fixed, at.map(|v| v as i64), self.radius)?;
-        let mut centre: [i64; 3] = self.coarse(at)?.map(|v| 2 * v);
+        let coarse = self.coarse(at)?;
+        let mut centre: [i64; 3] = std::array::from_fn(|a| self.factor[a] as i64 * coarse[a]);
         let mut known = HashMap::new();
         // the coarse peak is at most a voxel or two off; a longer climb is another peak
         for _ in 0..4 {
@@ -84,9 +91,10 @@ impl<'a> Searcher<'a> {
 
     fn coarse(&self, at: [usize; 3]) -> Option<[i64; 3]> {
         let fixed = Block { voxels: &self.half_fixed, shape: self.half_shape };
-        let at: [i64; 3] = at.map(|v| v as i64 / 2);
-        let window = Window::new(fixed, at, half(self.radius))?;
-        let reach = self.reach.map(|r| r.div_ceil(2) as i64);
+        let at: [i64; 3] = std::array::from_fn(|a| (at[a] / self.factor[a]) as i64);
+        let window = Window::new(fixed, at, divided(self.radius, self.factor))?;
+        let reach: [i64; 3] =
+            std::array::from_fn(|a| self.reach[a].div_ceil(self.factor[a]) as i64);
         let mut best: Option<([i64; 3], f64)> = None;
         for z in -reach[0]..=reach[0] {
             for y in -reach[1]..=reach[1] {
@@ -111,7 +119,9 @@ impl<'a> Searcher<'a> {
         known: &mut HashMap<[i64; 3], f64>,
     ) -> Option<[f64; 27]> {
         let mut found = [0.0; 27];
-        for (value, step) in found.iter_mut().zip(STEPS) {
+        let flat = self.reach.map(|reach| reach == 0);
+        let leaves = |step: [i64; 3]| (0..3).any(|a| flat[a] && step[a] != 0);
+        for (value, step) in found.iter_mut().zip(STEPS).filter(|(_, step)| !leaves(*step)) {
             let place: [i64; 3] = std::array::from_fn(|a| at[a] as i64 + centre[a] + step[a]);
             *value = if let Some(&r) = known.get(&place) {
                 r
@@ -120,6 +130,13 @@ impl<'a> Searcher<'a> {
                 known.insert(place, r);
                 r
             };
+        }
+        // along an axis that is not searched the middle is the top of an even parabola
+        for (i, step) in STEPS.into_iter().enumerate().filter(|(_, step)| leaves(*step)) {
+            let within: [i64; 3] = std::array::from_fn(|a| if flat[a] { 0 } else { step[a] });
+            let away = (0..3).filter(|&a| flat[a] && step[a] != 0).count();
+            let at = 13 + 9 * within[0] + 3 * within[1] + within[2];
+            found[i] = found[at as usize] - 2.0 * away as f64;
         }
         Some(found)
     }
@@ -132,27 +149,33 @@ impl<'a> Searcher<'a> {
     }
 }
 
-/// A radius on voxels of twice the size.
-fn half(radius: [usize; 3]) -> [usize; 3] {
-    radius.map(|r| (r / 2).max(1))
+/// A radius on voxels that are larger by a factor.
+fn divided(radius: [usize; 3], factor: [usize; 3]) -> [usize; 3] {
+    std::array::from_fn(|a| radius[a] / factor[a])
 }
 
-/// Means of 2x2x2 voxels; a last odd voxel is left out.
-fn halve(block: Block) -> (Vec<f32>, [usize; 3]) {
-    let shape = block.shape.map(|n| n / 2);
+/// Means of `factor` voxels along each axis (1 or 2); a last odd voxel is left out.
+fn shrink(block: Block, factor: [usize; 3]) -> (Vec<f32>, [usize; 3]) {
+    let shape: [usize; 3] = std::array::from_fn(|a| block.shape[a] / factor[a]);
     let [_, height, width] = block.shape;
+    let scale = 1.0 / factor.iter().product::<usize>() as f32;
     let mut out = Vec::with_capacity(shape.iter().product());
     for z in 0..shape[0] {
         for y in 0..shape[1] {
-            let rows: [&[f32]; 4] = std::array::from_fn(|i| {
-                let start = ((2 * z + i / 2) * height + 2 * y + i % 2) * width;
-                &block.voxels[start..start + width]
-            });
-            out.extend(
-                (0..shape[2]).map(|x| {
-                    rows.iter().map(|row| row[2 * x] + row[2 * x + 1]).sum::<f32>() * 0.125
-                }),
-            );
+            let rows: Vec<&[f32]> = (0..factor[0] * factor[1])
+                .map(|i| {
+                    let (dz, dy) = (i / factor[1], i % factor[1]);
+                    let start = ((factor[0] * z + dz) * height + factor[1] * y + dy) * width;
+                    &block.voxels[start..start + width]
+                })
+                .collect();
+            out.extend((0..shape[2]).map(|x| {
+                let sum = |row: &&[f32]| match factor[2] {
+                    2 => row[2 * x] + row[2 * x + 1],
+                    _ => row[x],
+                };
+                rows.iter().map(sum).sum::<f32>() * scale
+            }));
         }
     }
     (out, shape)
@@ -260,5 +283,25 @@ mod tests {
         let block = |voxels| Block { voxels, shape };
         assert_eq!(Searcher::new(block(&flat), block(&ramp), [5; 3], [2; 3]).search([12; 3]), None);
         assert_eq!(Searcher::new(block(&ramp), block(&ramp), [5; 3], [2; 3]).search([3; 3]), None);
+    }
+
+    #[test]
+    fn planes_and_thin_volumes_are_searched_within_their_planes() {
+        for planes in [1, 2, 3, 5] {
+            let shape = [planes, 44, 48];
+            let fixed = sampled(shape, [0.0; 3]);
+            let moving = sampled(shape, [0.0, -2.6, 3.45]);
+            let searcher = Searcher::new(
+                Block { voxels: &fixed, shape },
+                Block { voxels: &moving, shape },
+                [0, 10, 10],
+                [0, 5, 5],
+            );
+            let peak = searcher.search([planes / 2, 22, 24]).unwrap();
+            assert_eq!(peak.shift[0], 0.0);
+            for (found, wanted) in peak.shift.iter().zip([0.0, -2.6, 3.45]) {
+                assert!((found - wanted).abs() < 0.1, "{:?} in {planes} planes", peak.shift);
+            }
+        }
     }
 }

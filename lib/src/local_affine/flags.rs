@@ -4,7 +4,7 @@
 
 use super::Options;
 use crate::features;
-use crate::geom::Point;
+use crate::geom::Grid;
 use crate::matching::ContextRadius;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -13,8 +13,9 @@ pub struct Flags {
     #[arg(long, value_name = "MIN..MAX", value_parser = features::parse_range)]
     pub radius: Option<[f64; 2]>,
     /// Half the side of the cubes that are compared: micrometres, or voxels as 10vox
-    #[arg(long, value_name = "UM", default_value = "10vox")]
-    pub context_radius: ContextRadius,
+    /// [default: 10vox, fewer along axes that are short or have large voxels]
+    #[arg(long, value_name = "UM")]
+    pub context_radius: Option<ContextRadius>,
     /// How far --initial may be off, micrometres [default: 6 voxels]
     #[arg(long, value_name = "UM")]
     pub max_distance: Option<f64>,
@@ -33,9 +34,9 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// What they say for voxels of this size, after the map named `initial`.
-    pub fn options(&self, spacing: Point, initial: String) -> Options {
-        let usual = Options::new(spacing);
+    /// What they say for volumes of these grids, after the map named `initial`.
+    pub fn options(&self, fixed: &Grid, moving: &Grid, initial: String) -> Options {
+        let usual = Options::new(fixed, moving);
         Options {
             initial,
             radius: self.radius.unwrap_or(usual.radius),

@@ -11,7 +11,7 @@ use serde_json::Map;
 
 use crate::blocks::{self, Context, Ending, Ends, Identity, Outcome, Plan, Rows};
 use crate::features;
-use crate::geom::{Box3, Chain, LocalAffines, Point};
+use crate::geom::{Box3, Chain, Grid, LocalAffines, Point, defaults};
 use crate::matching::ContextRadius;
 use crate::table::{self, BlockRow, Status};
 use crate::transform;
@@ -37,6 +37,8 @@ use solve::Penalty;
 const ANCHOR: f64 = 1e-3;
 /// The expected error of a shift in voxels, to which spreads are held.
 const NOISE: f64 = 0.3;
+/// Half the side of the surroundings where nothing else is asked for, voxels.
+const HALF_CONTEXT: usize = 10;
 /// What a task measures at least along each axis, so that its halo costs little, where memory allows.
 const TASK: usize = 192;
 /// Bytes of a voxel that a task reads, at its peak: the fixed and the warped voxels, the norms of their
@@ -94,8 +96,8 @@ pub struct Options {
     pub initial: String,
     /// Radii of the spots of the fixed volume, micrometres.
     pub radius: [f64; 2],
-    /// Half the side of the surroundings that are compared.
-    pub context_radius: ContextRadius,
+    /// Half the side of the surroundings that are compared; `None` for what suits the volumes.
+    pub context_radius: Option<ContextRadius>,
     /// How far the initial map may be off, micrometres.
     pub max_distance: f64,
     /// Least correlation of a match.
@@ -109,14 +111,15 @@ pub struct Options {
 }
 
 impl Options {
-    /// For volumes of this voxel size.
-    pub fn new(spacing: Point) -> Self {
-        let voxel = spacing.iter().product::<f64>().cbrt();
+    /// For volumes of these grids: lengths are voxels of the coarser.
+    pub fn new(fixed: &Grid, moving: &Grid) -> Self {
+        let spacing = defaults::common_spacing(fixed, moving).unwrap_or(fixed.spacing);
+        let grid = Grid { spacing, ..*fixed };
         Self {
             initial: String::new(),
-            radius: features::Options::new(spacing).radius,
-            context_radius: ContextRadius::Voxels([10; 3]),
-            max_distance: 6.0 * voxel,
+            radius: features::Options::for_grid(&grid).radius,
+            context_radius: None,
+            max_distance: 6.0 * grid.mean_spacing(),
             match_threshold: 0.7,
             stiffness: 0.3,
             min_matches: 12,
@@ -125,13 +128,28 @@ impl Options {
     }
 
     /// How spots of the fixed volume are found: all of them, wherever they are.
-    fn spots(&self, spacing: Point) -> features::Options {
-        let usual = features::Options::new(spacing);
+    fn spots(&self, grid: &Grid) -> features::Options {
+        let usual = features::Options::for_grid(grid);
         features::Options { radius: self.radius, max_spots: usize::MAX, ..usual }
     }
 
-    fn reach(&self, spacing: Point) -> [usize; 3] {
-        spacing.map(|s| ((self.max_distance / s).ceil() as usize).max(1))
+    /// Half the side of the surroundings in voxels, for two volumes of one spacing.
+    fn context(&self, grids: [&Grid; 2]) -> [usize; 3] {
+        let radius = match self.context_radius {
+            Some(radius) => radius.voxels(grids[0].spacing),
+            None => defaults::context(HALF_CONTEXT, grids),
+        };
+        std::array::from_fn(|a| if grids.iter().any(|g| g.shape[a] == 1) { 0 } else { radius[a] })
+    }
+
+    /// How far shifts are looked for, voxels: along short axes not at all, for each plane is compared with
+    /// the one that the initial map shows.
+    fn reach(&self, grids: [&Grid; 2]) -> [usize; 3] {
+        std::array::from_fn(|a| {
+            let short = grids.iter().any(|grid| grid.shape[a] < defaults::SHORT);
+            let voxels = (self.max_distance / grids[0].spacing[a]).ceil() as usize;
+            if short { 0 } else { voxels.max(1) }
+        })
     }
 }
 
@@ -159,7 +177,7 @@ pub fn align(
         affines: Vec::new(),
     };
     let start = initial.as_affine().ok_or_else(|| Error::NoMatrix(options.initial.clone()))?;
-    let pair = Pair { fixed, moving, initial, options };
+    let pair = Pair::new(fixed, moving, initial, options);
     let plan = plan(&pair, block, ctx.memory)?;
     if plan.is_all_asked(ctx)? {
         return Ok(());
@@ -177,6 +195,7 @@ pub fn align(
         return Ok(Rows::sweep(&folder, ctx));
     }
     ctx.output_file(Path::new(output));
+    pair.record(ctx);
     let rows = Rows::new(&folder);
     let ends = first_pass(&pair, &plan, &rows, &folder, ctx)?;
     if !ctx.gathers() {
@@ -188,7 +207,8 @@ pub fn align(
         return Err(none.into());
     }
     let found = gather(&rows, &plan, &ends, &lattice, ctx)?;
-    let (fit, least, stiffness) = fit(&lattice, &found, options);
+    let noise = NOISE * pair.fixed.grid().mean_spacing();
+    let (fit, least, stiffness) = fit(&lattice, &found, noise, options);
     let mut maps = LocalAffines { affines: fit.affines.clone(), ..lattice };
     let (table_rows, counts) = status::judge(&maps, &found, &fit, options);
     record(&found, &fit, &counts, least, stiffness, ctx);
@@ -214,7 +234,7 @@ fn plan(pair: &Pair, block: [usize; 3], memory: u64) -> anyhow::Result<Plan> {
     let options = pair.options;
     let margin = pair.margin();
     let bytes = |size: [usize; 3]| {
-        let voxels = |a: usize| size[a].min(pair.fixed.grid().shape[a]) + 2 * margin[a];
+        let voxels = |a: usize| size[a].min(pair.whole().shape[a]) + 2 * margin[a];
         (0..3).map(voxels).product::<usize>() as u64 * PER_VOXEL
     };
     let mut counts = block.map(|n| TASK.div_ceil(n));
@@ -227,12 +247,12 @@ fn plan(pair: &Pair, block: [usize; 3], memory: u64) -> anyhow::Result<Plan> {
     let size = size(counts);
     let bytes = bytes(size);
     let identity = Identity::of("local-affine")
-        .with_volume("fixed", pair.fixed)?
-        .with_volume("moving", pair.moving)?
+        .with_volume("fixed", pair.fixed.volume())?
+        .with_volume("moving", pair.moving.volume())?
         .with_chain("initial", pair.initial)?
         .with("options", options)
         .with("block", block);
-    Ok(Plan::tile(pair.fixed.grid().bounds(), size, bytes, &identity))
+    Ok(Plan::tile(pair.whole().bounds(), size, bytes, &identity))
 }
 
 fn first_pass(
@@ -332,8 +352,14 @@ fn check(ends: &Ends, options: &Options) -> Result<Result<(), Error>, blocks::Er
 }
 
 /// The fit, its least Jacobian determinant and its stiffness, raised until nothing folds.
-fn fit(lattice: &LocalAffines, found: &Matches, options: &Options) -> (robust::Fit, f64, f64) {
-    let noise = NOISE * lattice.domain.mean_spacing();
+///
+/// * `noise`: the expected error of a shift, micrometres
+fn fit(
+    lattice: &LocalAffines,
+    found: &Matches,
+    noise: f64,
+    options: &Options,
+) -> (robust::Fit, f64, f64) {
     let mut stiffness = options.stiffness;
     loop {
         let penalty = Penalty { stiffness, anchor: ANCHOR };

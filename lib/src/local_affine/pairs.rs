@@ -1,21 +1,23 @@
 //! First pass: what each task's spots match, from the blocks that it reads.
 
 use anyhow::Context as _;
+use serde_json::json;
 
 use super::Options;
 use super::cpu::Searcher;
 use super::windows::Block;
-use crate::blocks::Task;
+use crate::blocks::{Context, Task};
 use crate::features::{self, SpotVoxel};
-use crate::filter::despike;
-use crate::geom::{Box3, Chain, Grid, LocalChain, Point};
+use crate::filter::{Regridded, despike};
+use crate::geom::{Box3, Chain, Grid, LocalChain, Point, defaults};
 use crate::volume::Volume;
 use crate::warp;
 
-/// The two volumes and the map between them that is known so far.
+/// The two volumes and the map between them that is known so far. Both are seen at one spacing: where their
+/// voxels differ, at the coarser along each axis.
 pub(super) struct Pair<'a> {
-    pub(super) fixed: &'a Volume,
-    pub(super) moving: &'a Volume,
+    pub(super) fixed: Regridded<'a>,
+    pub(super) moving: Regridded<'a>,
     pub(super) initial: &'a Chain,
     pub(super) options: &'a Options,
 }
@@ -69,12 +71,55 @@ pub(super) struct Summary {
     pub(super) matches: usize,
 }
 
-impl Pair<'_> {
+impl<'a> Pair<'a> {
+    pub(super) fn new(
+        fixed: &'a Volume,
+        moving: &'a Volume,
+        initial: &'a Chain,
+        options: &'a Options,
+    ) -> Self {
+        let common = defaults::common_spacing(&fixed.grid(), &moving.grid());
+        let [fixed, moving] = [fixed, moving].map(|volume| Regridded::new(volume, common));
+        Self { fixed, moving, initial, options }
+    }
+
+    /// Says at which spacing the volumes are compared, where it is not their own.
+    pub(super) fn record(&self, ctx: &Context) {
+        let spacing = self.fixed.grid().spacing;
+        if !(self.fixed.is_stored() && self.moving.is_stored()) {
+            tracing::info!("the voxels differ in size: compared at {spacing:?} um (z, y, x)");
+            ctx.record("compared_at_um", json!(spacing));
+        }
+        ctx.record("context_radius_voxels", json!(self.radius()));
+    }
+
+    /// The fixed volume's own grid, in whose voxels blocks and tasks are counted.
+    pub(super) fn whole(&self) -> Grid {
+        self.fixed.volume().grid()
+    }
+
+    /// Half the side of the surroundings that are compared, voxels.
+    fn radius(&self) -> [usize; 3] {
+        self.options.context([&self.fixed.grid(), &self.moving.grid()])
+    }
+
+    /// How far shifts are looked for, voxels.
+    fn reach(&self) -> [usize; 3] {
+        self.options.reach([&self.fixed.grid(), &self.moving.grid()])
+    }
+
+    /// The box of voxels that are compared which covers a box of the fixed volume's own.
+    fn seen(&self, core: &Box3) -> Box3 {
+        if self.fixed.is_stored() {
+            return *core;
+        }
+        self.fixed.grid().enclosing(self.whole().extent(core))
+    }
+
     /// Voxels beyond the core that a task reads: a spot's surroundings, moved as far as allowed.
     pub(super) fn margin(&self) -> [usize; 3] {
         let spacing = self.fixed.grid().spacing;
-        let radius = self.options.context_radius.voxels(spacing);
-        let reach = self.options.reach(spacing);
+        let (radius, reach) = (self.radius(), self.reach());
         let widest = self.options.radius[1];
         std::array::from_fn(|a| {
             let blob = (2.0 * widest / spacing[a]).ceil() as usize;
@@ -86,7 +131,10 @@ impl Pair<'_> {
     pub(super) fn read(&self, task: &Task) -> anyhow::Result<Option<Input>> {
         let grid = self.fixed.grid();
         let margin = self.margin().map(|v| v as i64);
-        let around = task.core.grow(margin).intersect(&grid.bounds());
+        let around = self.seen(&task.core).grow(margin).intersect(&grid.bounds());
+        if around.is_empty() {
+            return Ok(None);
+        }
         let (chain, image) = self
             .initial
             .localise(grid.extent(&around))
@@ -118,8 +166,8 @@ impl Pair<'_> {
         let searcher = Searcher::new(
             Block { voxels: &input.fixed, shape: onto.shape },
             Block { voxels: &warped, shape: onto.shape },
-            self.options.context_radius.voxels(onto.spacing),
-            self.options.reach(onto.spacing),
+            self.radius(),
+            self.reach(),
         );
         let mut found = Found { overlaps: true, ..Found::default() };
         for spot in spots {
@@ -145,9 +193,18 @@ impl Pair<'_> {
         around: Box3,
     ) -> anyhow::Result<Vec<SpotVoxel>> {
         let core = task.core.shift(around.min.map(|v| -v));
-        let options = self.options.spots(onto.spacing);
+        let options = self.options.spots(onto);
         let found = features::detect_in_memory(fixed, onto.shape, onto.spacing, &options)?;
-        let inside = |spot: &SpotVoxel| core.contains(nearest(spot.position).map(|v| v as i64));
+        let whole = self.whole();
+        let inside = |spot: &SpotVoxel| {
+            if self.fixed.is_stored() {
+                return core.contains(nearest(spot.position).map(|v| v as i64));
+            }
+            let own = whole.index(onto.position(spot.position)).map(|v| v.round());
+            let last: Point = std::array::from_fn(|a| (whole.shape[a] - 1) as f64);
+            let own = std::array::from_fn(|a| own[a].clamp(0.0, last[a]) as i64);
+            task.core.contains(own)
+        };
         let mut spots: Vec<SpotVoxel> = found.into_iter().filter(inside).collect();
         spots.sort_by(|a, b| {
             a.position.partial_cmp(&b.position).unwrap_or(std::cmp::Ordering::Equal)

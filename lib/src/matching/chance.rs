@@ -23,7 +23,7 @@ pub(super) fn false_alarms(
     map: &Affine,
     options: &EstimateOptions,
 ) -> f64 {
-    let threshold = options.align_threshold;
+    let threshold = options.threshold();
     let one_each = apart(fixed, inliers, SAME * threshold);
     let (n, k) = (one_each.len(), one_each.iter().filter(|&&i| inliers[i]).count());
     let sample = options.model.pairs();

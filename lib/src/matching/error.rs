@@ -36,7 +36,8 @@ pub enum Error {
     /// No spot is far enough inside.
     #[error(
         "none of the {spots} {side} spots has a whole context of --context-radius {radius:?} \
-         voxels (z, y, x) around it: give a smaller radius, or more spots"
+         voxels (z, y, x) around it in a volume of {shape:?}: give a smaller radius along the short axes, \
+         such as 2,12,12vox, or more spots"
     )]
     NoContexts {
         /// "fixed" or "moving".
@@ -45,6 +46,8 @@ pub enum Error {
         spots: usize,
         /// Half width of a context.
         radius: [usize; 3],
+        /// Voxels of the volume.
+        shape: [usize; 3],
     },
     /// Neither the volumes nor the contexts fit.
     #[error(

@@ -42,7 +42,7 @@ fn turned(scale: f64) -> Affine {
 }
 
 fn options(model: Model) -> EstimateOptions {
-    EstimateOptions { model, ..EstimateOptions::default() }
+    EstimateOptions { model, align_threshold: Some(2.0), ..EstimateOptions::default() }
 }
 
 proptest! {
@@ -172,7 +172,7 @@ fn a_flag_that_makes_no_sense_is_refused_before_anything_is_done() {
     let affine = options(Model::Affine);
     refusal(
         &some,
-        &EstimateOptions { align_threshold: 0.0, ..affine.clone() },
+        &EstimateOptions { align_threshold: Some(0.0), ..affine.clone() },
         "--align-threshold",
     );
     refusal(&some, &EstimateOptions { max_scale: 0.5, ..affine.clone() }, "--max-scale");
@@ -196,7 +196,7 @@ fn matching_refuses_what_it_cannot_compare() {
     let default = MatchOptions::default();
     check(&MatchOptions { match_threshold: 1.0, ..default.clone() }, &block, "--match-threshold");
     check(
-        &MatchOptions { context_radius: ContextRadius::Voxels([0, 0, 5]), ..default.clone() },
+        &MatchOptions { context_radius: Some(ContextRadius::Voxels([0, 0, 5])), ..default.clone() },
         &block,
         "--context-radius",
     );

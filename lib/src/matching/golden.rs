@@ -101,6 +101,10 @@ fn exact(threshold: f64) -> MatchOptions {
     MatchOptions { match_threshold: threshold, exact: true, ..MatchOptions::default() }
 }
 
+fn two_micrometres() -> EstimateOptions {
+    EstimateOptions { align_threshold: Some(2.0), ..EstimateOptions::default() }
+}
+
 fn largest_difference(a: &Affine, b: &Affine) -> f64 {
     let (a, b) = (a.rows(), b.rows());
     a.iter().flatten().zip(b.iter().flatten()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
@@ -152,7 +156,7 @@ fn the_exact_mode_finds_the_matches_of_the_crop() {
 
 fn opencv_gives_the_reference(data: impl Fn(&str) -> Array, names: [&str; 2]) -> Estimate {
     let matches = given_matches(&data(names[0]), &data(names[1]));
-    let options = EstimateOptions { compat: Some(Compat::Opencv), ..EstimateOptions::default() };
+    let options = EstimateOptions { compat: Some(Compat::Opencv), ..two_micrometres() };
     let got = estimate(&matches, &options, 0).unwrap();
     let wanted: Vec<bool> = data("inliers").values.iter().map(|&v| v > 0.0).collect();
     assert_eq!(got.inliers, wanted);
@@ -238,7 +242,7 @@ fn the_global_map_of_the_tutorial_aligns_the_images_better_than_the_reference_do
     let one = Block { voxels: &fixed.0, grid: fixed.1, positions: &fixed_spots };
     let two = Block { voxels: &moving.0, grid: moving.1, positions: &moving_spots };
     let matches = match_in_memory(&one, &two, &MatchOptions::default()).unwrap();
-    let got = estimate(&matches, &EstimateOptions::default(), 0).unwrap();
+    let got = estimate(&matches, &two_micrometres(), 0).unwrap();
     let correlation = overlap_correlation(&fixed, &moving, &got.affine);
     let reference = overlap_correlation(&fixed, &moving, &matrix(&data("affine_xyz")));
     assert!((reference - 0.773).abs() < 0.002, "{reference}");

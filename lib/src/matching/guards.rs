@@ -15,7 +15,7 @@ pub(super) fn options(options: &EstimateOptions) -> Result<(), Error> {
             Err(Error::Usage { flag, found: value.to_string(), wanted })
         }
     };
-    positive("--align-threshold", options.align_threshold, 0.0, "wanted a length above 0 um")?;
+    positive("--align-threshold", options.threshold(), 0.0, "wanted a length above 0 um")?;
     positive("--max-scale", options.max_scale, 1.0, "wanted a factor above 1")?;
     positive("--max-shear", options.max_shear, 0.0, "wanted a share above 0")?;
     if !(options.confidence > 0.0 && options.confidence < 1.0) {
@@ -61,7 +61,7 @@ pub(super) fn inliers(
     let found = points.clone().count();
     let wanted = options.min_inliers.max(options.model.pairs());
     if found < wanted {
-        let threshold = options.align_threshold;
+        let threshold = options.threshold();
         return Err(Error::TooFewInliers { found, wanted, matches: fixed.len(), threshold });
     }
     fills("matches that fit", points, options.model)
@@ -94,7 +94,7 @@ fn fills(
     let extents = spread(points);
     let wanted = match model {
         Model::Translation => 0,
-        Model::Rigid | Model::Similarity => 2,
+        Model::Rigid | Model::Similarity | Model::PlanarAffine => 2,
         Model::Affine => 3,
     };
     let found = extents.iter().filter(|&&v| v > FLAT * extents[0]).count();
@@ -109,7 +109,10 @@ fn fills(
 
 /// Checks that a map is one that two views of one thing can have between them.
 pub(super) fn map(map: &Affine, options: &EstimateOptions) -> Result<(), Error> {
-    let parts = map.decompose();
+    let parts = match options.model {
+        Model::PlanarAffine => evened(map).decompose(),
+        _ => map.decompose(),
+    };
     let determinant = parts.determinant;
     let [most, _, least] = parts.scales.map(f64::abs);
     // written so that NaN is refused
@@ -128,4 +131,12 @@ pub(super) fn map(map: &Affine, options: &EstimateOptions) -> Result<(), Error> 
         return Err(Error::Shear { found: parts.shear, limit: options.max_shear });
     }
     Ok(())
+}
+
+/// A map within a plane, stretched along z as it is within the plane on average: z then has no say in how
+/// much it stretches and shears.
+fn evened(map: &Affine) -> Affine {
+    let mut rows = map.rows();
+    rows[0][0] = (rows[1][1] * rows[2][2] - rows[1][2] * rows[2][1]).abs().sqrt();
+    Affine::from_rows(rows)
 }

@@ -42,7 +42,7 @@ use std::borrow::Cow;
 
 use crate::blocks::Context;
 use crate::filter::despike;
-use crate::geom::{Affine, Grid, Point};
+use crate::geom::{Affine, Grid, Model, Point};
 use crate::table::Match;
 use crate::volume::Voxel;
 use contexts::{Contexts, Store, places};
@@ -129,6 +129,7 @@ pub fn estimate(
     let fixed: Vec<Point> = matches.iter().map(|m| m.fixed).collect();
     let moving: Vec<Point> = matches.iter().map(|m| m.moving).collect();
     guards::options(options)?;
+    let options = &within_plane(options, &fixed, &moving);
     guards::matches(&fixed, &moving, options)?;
     let (map, fits, iterations) = match options.compat {
         Some(Compat::Opencv) => {
@@ -144,7 +145,7 @@ pub fn estimate(
     };
     let mut squares = vec![0.0; matches.len()];
     Pairs::new(&fixed, &moving).squares(&map, &mut squares);
-    let limit = options.align_threshold.powi(2);
+    let limit = options.threshold().powi(2);
     let inliers = fits.unwrap_or_else(|| squares.iter().map(|&s| s <= limit).collect());
     guards::inliers(&fixed, &inliers, options)?;
     guards::map(&map, options)?;
@@ -152,6 +153,15 @@ pub fn estimate(
     guards::chance(&inliers, false_alarms, options)?;
     let estimate = Estimate::of(map, inliers, squares, iterations);
     Ok(Estimate { false_alarms, ..estimate })
+}
+
+/// The options for these points: of two planes of constant z the affine is that within the plane.
+fn within_plane(options: &EstimateOptions, fixed: &[Point], moving: &[Point]) -> EstimateOptions {
+    let plane = |points: &[Point]| points.iter().all(|p| p[0] == points[0][0]);
+    let planar = options.model == Model::Affine && options.compat.is_none();
+    let model =
+        if planar && plane(fixed) && plane(moving) { Model::PlanarAffine } else { options.model };
+    EstimateOptions { model, ..options.clone() }
 }
 
 /// The sampled map; where no plausible map fits enough, the best of any, for the guards to name.
@@ -165,7 +175,7 @@ fn sampled(
     let enough = found.as_ref().is_some_and(|found| {
         let pairs = Pairs::new(fixed, moving);
         let mut scratch = vec![0.0; fixed.len()];
-        pairs.inliers(&found.map, options.align_threshold, &mut scratch)
+        pairs.inliers(&found.map, options.threshold(), &mut scratch)
             >= options.min_inliers.max(options.model.pairs())
     });
     if enough { found } else { ransac::search(fixed, moving, options, seed, false) }
@@ -176,7 +186,7 @@ fn nothing_fits(fixed: &[Point], options: &EstimateOptions) -> Error {
         found: 0,
         wanted: options.min_inliers.max(options.model.pairs()),
         matches: fixed.len(),
-        threshold: options.align_threshold,
+        threshold: options.threshold(),
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) fn search(
         points.iter().map(|p| [p[2] as f32, p[1] as f32, p[0] as f32]).collect()
     };
     let (from, to) = (single(fixed), single(moving));
-    let limit = options.align_threshold.powi(2) as f32;
+    let limit = options.threshold().powi(2) as f32;
     let mut random = MultiplyWithCarry(u64::MAX);
     let mut best: Option<(usize, Rows, Vec<bool>)> = None;
     let (mut wanted, mut iterations) = (SAMPLES, 0);

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::ArgAction;
 
-use crate::geom::{Model, Point};
+use crate::geom::{Grid, Model, Point, defaults};
 
 /// Half the side of a context.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
@@ -60,6 +60,9 @@ impl FromStr for ContextRadius {
     }
 }
 
+/// Half the side of a context where nothing else is asked for, voxels.
+const HALF_CONTEXT: usize = 12;
+
 /// How contexts are compared and matched.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 #[command(next_help_heading = "Matching")]
@@ -69,8 +72,9 @@ pub struct MatchOptions {
     pub match_threshold: f64,
 
     /// Half the side of the cubes that are compared: micrometres, or voxels as 12vox or 6,12,12vox
-    #[arg(long, value_name = "UM", default_value = "12vox")]
-    pub context_radius: ContextRadius,
+    /// [default: 12vox, fewer along axes that are short or have large voxels]
+    #[arg(long, value_name = "UM")]
+    pub context_radius: Option<ContextRadius>,
 
     /// Only spots at most this far apart, before alignment, can match, micrometres
     #[arg(long, value_name = "UM")]
@@ -95,7 +99,7 @@ impl Default for MatchOptions {
     fn default() -> Self {
         Self {
             match_threshold: 0.7,
-            context_radius: ContextRadius::Voxels([12; 3]),
+            context_radius: None,
             max_distance: None,
             mutual: None,
             subvoxel: None,
@@ -108,6 +112,21 @@ impl MatchOptions {
     /// Whether matches must be best in both directions.
     pub fn mutual(&self) -> bool {
         self.mutual.unwrap_or(!self.exact)
+    }
+
+    /// Half the side of a context in voxels, for two volumes of one spacing. Along an axis of one voxel it
+    /// is 0: planes have contexts too.
+    pub fn radius(&self, grids: [&Grid; 2]) -> [usize; 3] {
+        let radius = match self.context_radius {
+            Some(radius) => radius.voxels(grids[0].spacing),
+            None if self.exact => [HALF_CONTEXT; 3],
+            None => defaults::context(HALF_CONTEXT, grids),
+        };
+        std::array::from_fn(
+            |a| {
+                if grids.iter().any(|grid| grid.shape[a] == 1) { 0 } else { radius[a] }
+            },
+        )
     }
 
     /// Whether matches are placed between voxels.
@@ -136,8 +155,9 @@ pub struct EstimateOptions {
     pub allow_reflection: bool,
 
     /// A match fits if the map takes its fixed point this close to its moving point, micrometres
-    #[arg(long, value_name = "UM", default_value_t = 2.0)]
-    pub align_threshold: f64,
+    /// [default: 1.2 voxels]
+    #[arg(long, value_name = "UM")]
+    pub align_threshold: Option<f64>,
 
     /// Stop sampling when a better map has been missed with less than one minus this chance
     #[arg(long, value_name = "P", default_value_t = 0.999)]
@@ -177,7 +197,7 @@ impl Default for EstimateOptions {
         Self {
             model: Model::Affine,
             allow_reflection: false,
-            align_threshold: 2.0,
+            align_threshold: None,
             confidence: 0.999,
             max_iterations: 20_000,
             min_matches: 12,
@@ -187,6 +207,23 @@ impl Default for EstimateOptions {
             max_shear: 0.5,
             compat: None,
         }
+    }
+}
+
+impl EstimateOptions {
+    /// The threshold that is meant for these volumes, where none is given.
+    #[must_use]
+    pub fn for_pair(self, fixed: &Grid, moving: &Grid) -> Self {
+        let threshold = || match self.compat {
+            Some(Compat::Opencv) => 2.0, // BigStream's
+            None => defaults::align_threshold(fixed, moving),
+        };
+        Self { align_threshold: Some(self.align_threshold.unwrap_or_else(threshold)), ..self }
+    }
+
+    /// The threshold; where voxels are the unit, 1.2.
+    pub fn threshold(&self) -> f64 {
+        self.align_threshold.unwrap_or(1.2)
     }
 }
 
@@ -227,7 +264,7 @@ mod tests {
                 .split(' '),
         )
         .unwrap();
-        assert_eq!(flags.matching.context_radius, ContextRadius::Voxels([6, 12, 12]));
+        assert_eq!(flags.matching.context_radius, Some(ContextRadius::Voxels([6, 12, 12])));
         assert!(flags.matching.mutual() && !flags.matching.subvoxel());
         assert_eq!(flags.estimate.model, Model::Rigid);
         assert_eq!(flags.estimate.compat, Some(Compat::Opencv));

@@ -44,7 +44,7 @@ fn context<T: Voxel>(
 ) -> Option<Vec<f64>> {
     let [_, ny, nx] = block.grid.shape;
     let at = block.grid.index(p).map(|v| v.round() as i64);
-    let r = options.context_radius.voxels([1.0; 3]).map(|r| r as i64);
+    let r = options.context_radius.unwrap().voxels([1.0; 3]).map(|r| r as i64);
     let complete = (0..3).all(|a| at[a] - r[a] >= 0 && at[a] + r[a] < block.grid.shape[a] as i64);
     complete.then(|| {
         let mut voxels = Vec::new();
@@ -140,7 +140,7 @@ mod tests {
             let moving = Block { voxels: &two, grid, positions: &moving };
             let options = MatchOptions {
                 match_threshold: threshold,
-                context_radius: ContextRadius::Voxels(radius),
+                context_radius: Some(ContextRadius::Voxels(radius)),
                 max_distance: distance,
                 mutual: Some(mutual),
                 subvoxel: Some(false),

@@ -7,12 +7,9 @@ use super::near::Near;
 use super::share::Share;
 use super::subvoxel::Peak;
 use super::{Error, MatchOptions};
-use crate::geom::Grid;
+use crate::geom::{Grid, defaults};
 use crate::table::Match;
 use crate::volume::Voxel;
-
-/// Voxels of equal size may differ by this much: some 1 voxel at the rim of a context.
-const SAME_SPACING: f64 = 0.1;
 
 /// The largest half width of a context: 8 MB of it in single precision.
 const WIDEST: usize = 64;
@@ -32,16 +29,11 @@ pub(super) fn check(
         let (found, wanted) = (threshold.to_string(), "wanted a correlation from -1 to below 1");
         return Err(Error::Usage { flag: "--match-threshold", found, wanted });
     }
-    let mut radius = options.context_radius.voxels(fixed.spacing);
-    for a in 0..3 {
-        if fixed.shape[a] == 1 && moving.shape[a] == 1 {
-            radius[a] = 0; // planes have contexts too
-        }
-    }
+    let radius = options.radius([fixed, moving]);
     let flat = radius.iter().filter(|&&r| r == 0).count();
     if flat > 1 || radius.iter().any(|&r| r > WIDEST) {
-        let (found, wanted) =
-            (options.context_radius.to_string(), "wanted 1 to 64 voxels along two axes at least");
+        let found = radius.map(|r| r.to_string()).join(",") + "vox";
+        let wanted = "wanted 1 to 64 voxels along two axes at least";
         return Err(Error::Usage { flag: "--context-radius", found, wanted });
     }
     if let Some(distance) = options.max_distance
@@ -50,9 +42,7 @@ pub(super) fn check(
         let (found, wanted) = (distance.to_string(), "wanted a length above 0 um");
         return Err(Error::Usage { flag: "--max-distance", found, wanted });
     }
-    let differs =
-        |a: usize| (fixed.spacing[a] / moving.spacing[a]).ln().abs() > SAME_SPACING.ln_1p();
-    if (0..3).any(|a| radius[a] > 0 && differs(a)) {
+    if defaults::common_spacing(fixed, moving).is_some() {
         return Err(Error::VoxelSizes { fixed: fixed.spacing, moving: moving.spacing });
     }
     Ok(radius)

@@ -58,14 +58,13 @@ pub(super) fn search(
         if plausible_only && !plausible(&map, options) {
             continue;
         }
-        let cost = pairs.cost(&map, options.align_threshold, &mut squares);
+        let cost = pairs.cost(&map, options.threshold(), &mut squares);
         if best.is_some_and(|(least, _)| cost >= least) {
             continue;
         }
         let (cost, map) = settle(&pairs, options, (cost, map), &mut squares);
         best = Some((cost, map));
-        let share =
-            pairs.inliers(&map, options.align_threshold, &mut squares) as f64 / count as f64;
+        let share = pairs.inliers(&map, options.threshold(), &mut squares) as f64 / count as f64;
         wanted = samples(options, share).min(wanted).max(LEAST_SAMPLES.min(options.max_iterations));
     }
     best.map(|(_, map)| Found { map, iterations })
@@ -86,12 +85,12 @@ fn settle(
     mut best: (f64, Affine),
     squares: &mut [f64],
 ) -> (f64, Affine) {
-    let limit = options.align_threshold.powi(2);
+    let limit = options.threshold().powi(2);
     for _ in 0..REFITS {
         pairs.squares(&best.1, squares);
         let weights: Vec<f64> = squares.iter().map(|&s| f64::from(u8::from(s <= limit))).collect();
         let Ok(map) = pairs.fit(options, &weights) else { break };
-        let cost = pairs.cost(&map, options.align_threshold, squares);
+        let cost = pairs.cost(&map, options.threshold(), squares);
         if cost >= best.0 {
             break;
         }
@@ -105,7 +104,7 @@ fn minimal(options: &EstimateOptions, from: &[Point], to: &[Point]) -> Option<Af
     let edge = |points: &[Point], i: usize| Vector3::from(points[i]) - Vector3::from(points[0]);
     match options.model {
         Model::Translation => {}
-        Model::Rigid | Model::Similarity => {
+        Model::Rigid | Model::Similarity | Model::PlanarAffine => {
             for points in [from, to] {
                 let (a, b) = (edge(points, 1), edge(points, 2));
                 if a.cross(&b).norm() <= LEAST_SINE * a.norm() * b.norm() {

@@ -14,8 +14,8 @@ use super::share::Share;
 use super::{Error, MatchOptions};
 use crate::blocks::{Budget, Context, Reads};
 use crate::device::Cost;
-use crate::filter::spikes;
-use crate::geom::{Box3, Point};
+use crate::filter::{Regridded, spikes};
+use crate::geom::{Box3, Point, defaults};
 use crate::table::{Match, Spot};
 use crate::volume::{Dtype, Volume, Voxel};
 
@@ -51,24 +51,34 @@ pub(super) fn match_turned(
     frames: &[Frame],
     ctx: &Context,
 ) -> Result<Vec<Vec<Match>>, Error> {
+    // volumes that lie otherwise are compared voxel by voxel
+    let stored = frames == [Frame::STORED] && !options.exact;
+    let common = defaults::common_spacing(&fixed.grid(), &moving.grid()).filter(|_| stored);
+    if let Some(spacing) = common {
+        tracing::info!(
+            "the voxels differ in size: contexts are compared at {spacing:?} um (z, y, x)"
+        );
+        ctx.record("compared_at_um", serde_json::json!(spacing));
+    }
+    let seen = [fixed, moving].map(|volume| Regridded::new(volume, common));
     let budget = Budget::of(ctx);
     let mut found = vec![Vec::new(); frames.len()];
     let mut left: Vec<usize> = (0..frames.len()).collect();
     // orientations under which the contexts of the moving volume are of one shape are done together
     while let Some(&first) = left.first() {
-        let radius = check(options, &fixed.grid(), &frames[first].grid(&moving.grid()))?;
+        let radius = check(options, &seen[0].grid(), &frames[first].grid(&seen[1].grid()))?;
         let there = frames[first].stored(radius);
         let mut group = Vec::new();
         for &i in &left {
-            let own = check(options, &fixed.grid(), &frames[i].grid(&moving.grid()))?;
+            let own = check(options, &seen[0].grid(), &frames[i].grid(&seen[1].grid()))?;
             if frames[i].stored(own) == there {
                 group.push(i);
             }
         }
         left.retain(|i| !group.contains(i));
         let sides = [
-            Side::new("fixed", fixed, fixed_spots, radius, options.exact)?,
-            Side::new("moving", moving, moving_spots, there, options.exact)?,
+            Side::new("fixed", seen[0], fixed_spots, radius, options.exact)?,
+            Side::new("moving", seen[1], moving_spots, there, options.exact)?,
         ];
         let turned: Vec<Frame> = group.iter().map(|&i| frames[i]).collect();
         let layout = Layout::choose(&sides, turned != [Frame::STORED], ctx.memory)?;
@@ -180,7 +190,7 @@ impl Layout {
 
 /// One of the two volumes, and its usable spots.
 struct Side<'a> {
-    volume: &'a Volume,
+    volume: Regridded<'a>,
     places: Vec<Place>,
     /// Half the width of a context.
     radius: [usize; 3],
@@ -189,7 +199,7 @@ struct Side<'a> {
 impl<'a> Side<'a> {
     fn new(
         side: &'static str,
-        volume: &'a Volume,
+        volume: Regridded<'a>,
         spots: &[Spot],
         radius: [usize; 3],
         exact: bool,
@@ -200,14 +210,15 @@ impl<'a> Side<'a> {
         let positions: Vec<Point> = spots.iter().map(|s| s.position).collect();
         let places = places(&volume.grid(), &positions, radius, exact);
         if places.is_empty() {
-            return Err(Error::NoContexts { side, spots: spots.len(), radius });
+            let shape = volume.grid().shape;
+            return Err(Error::NoContexts { side, spots: spots.len(), radius, shape });
         }
         Ok(Self { volume, places, radius })
     }
 
     /// Whether its voxels are whole numbers of at most 16 bits.
     fn narrow(&self) -> bool {
-        matches!(self.volume.dtype(), Dtype::U8 | Dtype::U16)
+        self.volume.is_stored() && matches!(self.volume.volume().dtype(), Dtype::U8 | Dtype::U16)
     }
 
     /// Bytes of a voxel in memory.
@@ -231,7 +242,7 @@ impl<'a> Side<'a> {
         match layout {
             Layout::Whole => {
                 let part = self.reach();
-                let voxels = read::<T>(self.volume, &part, exact)?;
+                let voxels = read::<T>(&self.volume, &part, exact)?;
                 Ok(Voxels { voxels, part: Some(part) })
             }
             Layout::Cubes { tile } => Ok(Voxels { voxels: self.cubes(tile, exact)?, part: None }),
@@ -298,7 +309,7 @@ impl<'a> Side<'a> {
             }
             let part = core.grow(margin);
             let [_, ny, nx] = part.shape();
-            let all = read::<T>(self.volume, &part, exact)?;
+            let all = read::<T>(&self.volume, &part, exact)?;
             for i in members {
                 let [z, y, x]: [usize; 3] = std::array::from_fn(|a| {
                     self.places[i].voxel[a] - core.min[a] as usize // the margins cancel
@@ -325,7 +336,7 @@ fn cube(radius: [usize; 3]) -> [usize; 3] {
 }
 
 /// Reads a box with all threads of the pool, a slab of chunks each.
-fn read<T: Voxel>(volume: &Volume, part: &Box3, exact: bool) -> Result<Vec<T>, Error> {
+fn read<T: Voxel>(volume: &Regridded<'_>, part: &Box3, exact: bool) -> Result<Vec<T>, Error> {
     let mut voxels = vec![T::default(); part.len()];
     let [_, ny, nx] = part.shape();
     let chunk = volume.chunk()[0].max(1) as i64;

@@ -30,7 +30,7 @@ pub(super) fn refine(
     let pairs = Pairs::new(fixed, moving);
     let mut map = map;
     let mut squares = vec![0.0; fixed.len()];
-    let limit = (CUT * options.align_threshold).powi(2);
+    let limit = (CUT * options.threshold()).powi(2);
     for _ in 0..ROUNDS {
         pairs.squares(&map, &mut squares);
         let weight = |s: &f64| (1.0 - s / limit).max(0.0).powi(2);

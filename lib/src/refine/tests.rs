@@ -108,7 +108,9 @@ fn truth(model: Model, planar: bool) -> Affine {
         }
         Model::Similarity => turn.map(|row| row.map(|v| 1.05 * v)),
         Model::Affine if planar => [[1.0, 0.0, 0.0], [0.0, 1.04, 0.03], [0.0, -0.05, 0.97]],
-        Model::Affine => [[1.03, 0.02, -0.01], [0.03, 0.97, 0.04], [-0.02, 0.01, 1.02]],
+        Model::Affine | Model::PlanarAffine => {
+            [[1.03, 0.02, -0.01], [0.03, 0.97, 0.04], [-0.02, 0.01, 1.02]]
+        }
     };
     let shift = [if planar { 0.0 } else { 1.3 }, -1.7, 2.1];
     let middle = [if planar { 0.0 } else { 28.0 }, 30.0, 30.0];

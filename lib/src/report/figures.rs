@@ -234,7 +234,8 @@ impl SpotFigure<'_> {
     fn arrows(&self, inliers: &[Match], width: f64) -> Option<(Vec<Point>, f64)> {
         let from: Vec<Point> = inliers.iter().map(|m| m.fixed).collect();
         let to: Vec<Point> = inliers.iter().map(|m| m.moving).collect();
-        let map = fit(Model::Affine, &from, &to, None, true).ok()?;
+        let affine = |model| fit(model, &from, &to, None, true).ok();
+        let map = affine(Model::Affine).or_else(|| affine(Model::PlanarAffine))?;
         let back = map.inverse().ok()?;
         let vectors: Vec<Point> = inliers
             .iter()

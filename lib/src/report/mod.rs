@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::blocks::{self, Budget, Context, Reads, write_whole};
 use crate::device::Cost;
+use crate::filter::Regridded;
 use crate::geom::{Grid, Point};
 use crate::table::{self, BlockRow, Match, Status};
 use crate::volume::{self, Select, Volume};
@@ -172,14 +173,18 @@ pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
     let mut stages = Vec::new();
     for stage in &request.stages {
         let volume = Volume::open(&stage.location, &Select::default())?;
-        check_grid(stage, &volume.grid(), &request.fixed.grid())?;
+        let finer = check_grid(stage, &volume.grid(), &request.fixed.grid())?;
         ctx.input(&volume);
-        stages.push((stage.name.as_str(), volume));
+        stages.push((stage.name.as_str(), volume, finer));
     }
     let held = held(request, &stages, &budget);
     if ctx.is_plan_asked("comparing the stages", &budget, &held)? {
         return Ok(());
     }
+    let onto = request.fixed.grid();
+    let reduce = |volume| Regridded::new(volume, Some(onto.spacing));
+    let reduced: Vec<Regridded> = stages.iter().map(|(_, volume, _)| reduce(volume)).collect();
+    let seen: Vec<Unaligned> = reduced.iter().map(|moving| Unaligned { moving, onto }).collect();
     let state_path = output.with_extension("neuroglancer.json");
     let subject = Subject {
         title: request.title.as_deref(),
@@ -187,7 +192,11 @@ pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
         moving: (request.moving.location(), &request.moving),
         stages: stages
             .iter()
-            .map(|(name, volume)| (*name, volume.location(), volume as &dyn Source))
+            .zip(&seen)
+            .map(|((name, volume, finer), seen)| {
+                let source: &dyn Source = if *finer { seen } else { volume };
+                (*name, volume.location(), source)
+            })
             .collect(),
         base_url: &request.base_url,
         neuroglancer: state_path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -210,11 +219,11 @@ pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
 }
 
 /// What looking at all volumes holds: tiles of each, and the chunks that these are read from.
-fn held(request: &Request, stages: &[(&str, Volume)], budget: &Budget) -> Cost {
+fn held(request: &Request, stages: &[(&str, Volume, bool)], budget: &Budget) -> Cost {
     // before the first stage comes the moving volume as it is
     let tiles = agreement::held(&request.fixed.grid(), stages.len() + 1, budget.threads());
     let volumes = [&request.fixed, &request.moving].into_iter();
-    let volumes = volumes.chain(stages.iter().map(|(_, volume)| volume));
+    let volumes = volumes.chain(stages.iter().map(|(_, volume, _)| volume));
     let reads: Vec<_> = volumes.map(|volume| (Reads::Volume(volume), KEPT)).collect();
     let kept = budget.caches(&reads, &tiles);
     tiles + kept
@@ -330,7 +339,8 @@ fn compose(subject: &Subject, papers: Papers, threads: usize) -> Result<Report, 
     Ok(Report { page: page::render(&view)?, numbers, state })
 }
 
-fn check_grid(stage: &Named, found: &Grid, wanted: &Grid) -> Result<(), Error> {
+/// Whether a stage is on a finer grid than the fixed volume: it is then seen at the fixed volume's voxels.
+fn check_grid(stage: &Named, found: &Grid, wanted: &Grid) -> Result<bool, Error> {
     // metadata is rounded when it is written: a thousandth of a voxel is the same place
     let near = (0..3).all(|a| {
         let slack = 1e-3 * wanted.spacing[a];
@@ -338,7 +348,20 @@ fn check_grid(stage: &Named, found: &Grid, wanted: &Grid) -> Result<(), Error> {
             && (found.origin[a] - wanted.origin[a]).abs() <= slack
     });
     if near && found.shape == wanted.shape {
-        return Ok(());
+        return Ok(false);
+    }
+    let finer = (0..3).any(|a| found.spacing[a] < 0.8 * wanted.spacing[a]);
+    let covers = (0..3).all(|a| {
+        let faces = |grid: &Grid| {
+            let low = grid.origin[a] - 0.5 * grid.spacing[a];
+            [low, low + grid.shape[a] as f64 * grid.spacing[a]]
+        };
+        let (ours, theirs) = (faces(wanted), faces(found));
+        found.spacing[a] <= 1.001 * wanted.spacing[a]
+            && (0..2).all(|end| (ours[end] - theirs[end]).abs() <= wanted.spacing[a])
+    });
+    if finer && covers {
+        return Ok(true);
     }
     Err(Error::Input {
         path: stage.location.clone(),

@@ -1,3 +1,4 @@
+use crate::filter::Regridded;
 use crate::geom::{Box3, Grid};
 use crate::volume::{self, Dtype, Volume};
 
@@ -23,6 +24,20 @@ impl Source for Volume {
             Dtype::I16 => Some([-32_768.0, 32_767.0]),
             _ => None,
         }
+    }
+
+    fn read(&self, part: &Box3) -> Result<Vec<f32>, volume::Error> {
+        Self::read(self, part)
+    }
+}
+
+impl Source for Regridded<'_> {
+    fn grid(&self) -> Grid {
+        Self::grid(self)
+    }
+
+    fn range(&self) -> Option<[f32; 2]> {
+        Source::range(self.volume())
     }
 
     fn read(&self, part: &Box3) -> Result<Vec<f32>, volume::Error> {

@@ -179,7 +179,12 @@ fn a_stage_on_another_grid_is_refused_with_the_way_out() {
     let message = check_grid(&stage, &other, &fixed).unwrap_err().to_string();
     assert!(message.contains("g.zarr") && message.contains("apply-transform"), "{message}");
     let rounded = Grid { spacing: [1.0 + 1e-9, 0.8, 0.8], ..fixed };
-    assert!(check_grid(&stage, &rounded, &fixed).is_ok());
+    assert_eq!(check_grid(&stage, &rounded, &fixed).ok(), Some(false));
+    let spacing = fixed.spacing.map(|s| s / 2.0);
+    let origin = std::array::from_fn(|a| fixed.origin[a] - 0.25 * fixed.spacing[a]);
+    let whole = Grid { shape: fixed.shape.map(|n| 2 * n), spacing, origin };
+    assert_eq!(check_grid(&stage, &whole, &fixed).ok(), Some(true));
+    assert!(check_grid(&stage, &Grid { shape: [96, 160, 90], ..whole }, &fixed).is_err());
 }
 
 #[test]

@@ -147,7 +147,7 @@ fn in_plane(model: Model, from: &[Point], to: &[Point]) -> Result<Affine, String
     let wanted = match model {
         Model::Translation => 1,
         Model::Rigid | Model::Similarity => 2,
-        Model::Affine => 3,
+        Model::Affine | Model::PlanarAffine => 3,
     };
     if from.len() < wanted {
         return Err(format!("{count} pairs of points, and the model needs {wanted}"));
@@ -174,7 +174,7 @@ fn in_plane(model: Model, from: &[Point], to: &[Point]) -> Result<Affine, String
         }
         Model::Rigid => turn(1.0 / length),
         Model::Similarity => turn(1.0 / trace),
-        Model::Affine => {
+        Model::Affine | Model::PlanarAffine => {
             let determinant = xx[0][0] * xx[1][1] - xx[0][1] * xx[1][0];
             if flat(determinant / trace) {
                 return Err("the landmarks lie on a line: they determine no affine map".to_owned());

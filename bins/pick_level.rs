@@ -1,0 +1,85 @@
+//! `pick-level`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use voxloom::blocks::{Context, write_whole};
+use voxloom::cli::{self, Program, Purpose, Shape, VolumeArgs};
+use voxloom::downsample::{self, Layout};
+use voxloom::inspect::{self, Wanted};
+use voxloom::volume::{Format, Select, Volume};
+
+/// Picks the resolution at which a volume is best aligned, and makes it where it is not there.
+///
+/// A level of the volume's image is taken where one suits, else the volume is reduced to --scratch. The location
+/// of what was picked is written to the output, for the programs that align; what they find is applied to the
+/// volume itself.
+#[derive(clap::Args)]
+pub(crate) struct PickLevel {
+    /// The volume
+    #[arg(value_name = "VOLUME")]
+    volume: String,
+    /// The location that was picked: a text of one line
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Where a reduced volume goes, if one is made: Zarr
+    #[arg(long, value_name = "LOC")]
+    scratch: String,
+    /// Come near the voxels of this volume in place of looking at the structures
+    #[arg(long, value_name = "LOC")]
+    like: Option<String>,
+    /// auto, or how often the resolution is halved: 0 takes the volume as it is
+    #[arg(long, value_name = "auto|N", default_value_t = Wanted::Auto)]
+    level: Wanted,
+    /// A parameters file; where it says which channel, time or voxel size is meant, nothing is reduced unless
+    /// --level says so
+    #[arg(long, value_name = "FILE")]
+    parameters: Option<PathBuf>,
+    #[command(flatten)]
+    volume_args: VolumeArgs,
+}
+
+impl Program for PickLevel {
+    const NAME: &'static str = "pick-level";
+    const PURPOSE: Purpose = Purpose::Align;
+    const SHAPE: Shape = Shape::Whole;
+    const EXAMPLE: &'static str = "pick-level fixed.zarr -o fixed.txt --scratch fixed-reduced.zarr";
+
+    fn written(&self) -> Vec<PathBuf> {
+        vec![PathBuf::from(&self.scratch)]
+    }
+
+    fn run(self, ctx: &Context) -> anyhow::Result<()> {
+        ctx.refuse_existing(&self.output)?;
+        let selects = self.parameters.as_deref().map_or(Ok(false), cli::selects_a_volume)?;
+        let picked = if selects && self.level == Wanted::Auto {
+            self.volume
+        } else {
+            let select = self.volume_args.select();
+            let volume = Volume::open(&self.volume, &select)?;
+            ctx.input(&volume);
+            let like = self.like.map(|like| Volume::open(&like, &Select::default())).transpose()?;
+            let choice = inspect::pick(&volume, self.level, like.map(|like| like.grid()).as_ref())?;
+            ctx.record("working", choice.json());
+            match choice.stored {
+                Some(stored) => stored,
+                None => {
+                    let levels = Some(choice.level);
+                    let options = downsample::Options { levels, ..Default::default() };
+                    let to = Some((self.scratch.as_str(), Format::Zarr3));
+                    let layout = Layout::default();
+                    downsample::pyramid(&self.volume, &select, to, &layout, &options, ctx)?;
+                    // the reduced levels are counted from 0
+                    format!("{}/{}", self.scratch, choice.level - 1)
+                }
+            }
+        };
+        write_whole(&self.output, format!("{picked}\n").as_bytes())?;
+        ctx.output_file(&self.output);
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    cli::main::<PickLevel>()
+}
