@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use voxloom::blocks::{Context, write_whole};
+use voxloom::blocks::{Budget, Context, write_whole};
 use voxloom::cli::{self, Program, Purpose, Shape, VolumeArgs};
 use voxloom::downsample::{self, Layout};
 use voxloom::inspect::{self, Wanted};
@@ -59,6 +59,10 @@ impl Program for PickLevel {
             let volume = Volume::open(&self.volume, &select)?;
             ctx.input(&volume);
             let like = self.like.map(|like| Volume::open(&like, &Select::default())).transpose()?;
+            let held = inspect::held_to_suggest(&volume, &volume, ctx.threads);
+            if ctx.is_plan_asked("picking the resolution", &Budget::of(ctx), &held)? {
+                return Ok(());
+            }
             let choice = inspect::pick(&volume, self.level, like.map(|like| like.grid()).as_ref())?;
             ctx.record("working", choice.json());
             match choice.stored {
@@ -74,6 +78,9 @@ impl Program for PickLevel {
                 }
             }
         };
+        if ctx.plan_only {
+            return Ok(());
+        }
         write_whole(&self.output, format!("{picked}\n").as_bytes())?;
         ctx.output_file(&self.output);
         Ok(())
