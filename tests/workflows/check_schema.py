@@ -25,7 +25,7 @@ IDLE = {"seed", "block-size", "allow-failed"}
 # What a volume of our own says itself.
 OWN = {
     "downsample": {"zarr-format", "channel", "time", "spacing", "origin"},
-    "pick-level": {"scratch", "like", "parameters", "channel", "time", "spacing", "origin"},
+    "pick-level": {"scratch", "like", "parameters", "channel", "time", "image", "spacing", "origin"},
 }
 
 schema = json.loads((CONF / "params.schema.json").read_text())

@@ -204,7 +204,7 @@ pub fn selects_a_volume(path: &Path) -> Result<bool, Error> {
     let selects = |key: &String| {
         let key = key.replace('_', "-");
         let name = key.trim_start_matches("fixed-").trim_start_matches("moving-");
-        matches!(name, "channel" | "time" | "spacing" | "origin")
+        matches!(name, "channel" | "time" | "image" | "spacing" | "origin")
     };
     let parameters = read_parameters(path)?;
     let sections = parameters.values().filter_map(Value::as_object);
