@@ -4,7 +4,7 @@
 //!
 //! * `axes`, `units`, `resolution`: tensorstore's N5 driver, ilastik
 //! * `pixelResolution`, `downsamplingFactors`, `scales`: n5-viewer, n5-spark, BigStitcher, BigStream
-//! * `resolution`, `offset`, `downsamplingFactors`: Paintera, BigDataViewer
+//! * `resolution`, `offset`, `downsamplingFactors`: Paintera, `BigDataViewer`
 //! * `transform` of an array, or of its entry in the `multiscales` above it: COSEM
 //! * `pixelWidth`, `pixelUnit`, `numChannels` and their kin: Fiji (n5-ij)
 //! * `spacing`, `origin`, `unit`: our own fields
@@ -62,9 +62,9 @@ pub(super) fn of(node: &Node) -> Result<Said, Error> {
         ));
     }
     let attributes = &node.attributes;
-    let listed = parents.iter().find_map(|(parent, relative)| {
-        listed_transform(&parent.attributes, relative).map(|transform| cosem(transform))
-    });
+    let listed = parents
+        .iter()
+        .find_map(|(parent, relative)| listed_transform(&parent.attributes, relative).map(cosem));
     let mut found = None;
     for candidate in
         [own(attributes), attributes.get("transform").map(cosem), listed, fiji(attributes)]

@@ -60,8 +60,8 @@ pub(super) fn other(folder: &Path) -> Option<String> {
         if depth == 0 || ["zarr.json", ".zarray", "attributes.json"].into_iter().any(has) {
             return None;
         }
-        let entries = fs::read_dir(path).ok()?.flatten().take(100);
-        entries.filter_map(|entry| first_file(&entry.path(), depth - 1)).next()
+        let mut entries = fs::read_dir(path).ok()?.flatten().take(100);
+        entries.find_map(|entry| first_file(&entry.path(), depth - 1))
     }
     let entries = fs::read_dir(folder).ok()?.flatten().take(LOOKS);
     let mut named = entries.filter(|entry| {

@@ -63,7 +63,7 @@ fn of_layer(
             _ => match (Step::parse(name, config)?, &body) {
                 (Some(step), Some(_)) => steps.push(step),
                 (Some(step), None) if step.is_of_elements() && order.is_none() => {
-                    filters.push(step)
+                    filters.push(step);
                 }
                 (Some(_), None) => {
                     return Err(format!("has the codec '{name}' before its elements became bytes"));

@@ -97,17 +97,14 @@ pub(super) fn sizes(value: Option<&Value>) -> Option<Vec<u64>> {
 
 /// The element type, and its byte order where version 2 has it.
 pub(super) fn element(location: &str, node: &Node) -> Result<(Element, ByteOrder), Error> {
-    let found = match node.container {
-        Container::Zarr2 => node.metadata.get("dtype"),
-        _ => node.metadata.get("data_type"),
-    };
+    let version2 = node.container == Container::Zarr2;
+    let found = node.metadata.get(if version2 { "dtype" } else { "data_type" });
     let found = found.unwrap_or(&Value::Null);
-    let element = match node.container {
-        Container::Zarr2 => found.as_str().and_then(Element::from_descr),
-        _ => {
-            let name = found.as_str().or_else(|| found.get("name")?.as_str());
-            name.and_then(Element::from_name).map(|element| (element, ByteOrder::Little))
-        }
+    let element = if version2 {
+        found.as_str().and_then(Element::from_descr)
+    } else {
+        let name = found.as_str().or_else(|| found.get("name")?.as_str());
+        name.and_then(Element::from_name).map(|element| (element, ByteOrder::Little))
     };
     element.ok_or_else(|| Error::dtype(location, found))
 }
