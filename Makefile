@@ -14,8 +14,10 @@ TRUTH   = $(if $(filter $(PHANTOM)/fixed.zarr,$(FIXED)),$(PHANTOM))
 
 help:
 	@echo 'make demo      align a pair made on the spot (or FIXED=A MOVING=B [OUT=C] [PARAMS=D]) and report on it'
-	@echo 'make test      every test, the workflows too; installs what they need into a cache'
+	@echo 'make check     the tests of library and programs: Rust alone, some minutes'
+	@echo 'make test      every test, the workflows and other tools too; installs what they need into a cache'
 	@echo 'make lint      format, clippy, documentation'
+	@echo 'make deny      licences, sources and bans of dependencies; installs cargo-deny into a cache'
 	@echo 'make bench     our programs beside those that they replace'
 	@echo 'make install   programs, man pages, completions, into PREFIX=$(PREFIX)'
 
@@ -29,9 +31,15 @@ demo: build $(TRUTH:%=%/truth.json)
 $(PHANTOM)/truth.json: | build
 	$(BIN)/phantom rounds --size 256 --output $(PHANTOM) --overwrite
 
-# The programs that the workflows run are those that `cargo test` has built.
-test:
-	cargo test --workspace --locked
+# Tests that need data which we may not ship are ignored by default, and run where the data are.
+SHARED  = $(or $(VOXLOOM_SHARED),$(wildcard ../shared))
+IGNORED = $(if $(SHARED),-- --include-ignored)
+
+check:
+	VOXLOOM_SHARED=$(abspath $(SHARED)) cargo test --workspace --locked $(IGNORED)
+
+# The programs that the workflows run are those that `make check` has built.
+test: check
 	VOXLOOM_BIN=$(DEBUG) tests/workflows/run.sh
 	VOXLOOM_BIN=$(abspath $(DEBUG)) $$(tests/tools/python.sh)/python -m pytest -q tests/interop
 
@@ -40,6 +48,9 @@ lint:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy --workspace --all-targets --locked --features cuda -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+
+deny:
+	$$(tests/tools/cargo_deny.sh) --offline check licenses bans sources
 
 bench: build
 	for row in startup resample spots match parity local_affine agreement phantom apply field refine deform blockwise held_out invmap; do \
@@ -64,4 +75,4 @@ install: build
 	    $(BIN)/voxloom completions zsh $$program > $(SHARE)/zsh/site-functions/_$$program || exit 1; \
 	done
 
-.PHONY: help build demo test lint bench install
+.PHONY: help build demo check test lint deny bench install
