@@ -11,6 +11,8 @@ pub mod features;
 pub mod filter;
 pub mod fingerprint;
 pub mod geom;
+#[cfg(test)]
+mod golden;
 pub mod inspect;
 pub mod invmap;
 pub mod local_affine;

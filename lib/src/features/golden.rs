@@ -2,15 +2,16 @@
 
 use std::collections::HashSet;
 
-use super::testing::{crop, read_n5, read_npz, shared};
+use super::testing::{crop, read_n5, read_npz};
 use super::{Options, detect_in_memory};
 use crate::geom::Box3;
+use crate::golden::shared;
 
 /// Key points as `(z, y, x, intensity)`.
-fn reference(folder: &str, name: &str) -> Option<HashSet<[i64; 4]>> {
-    let file = shared(&format!("reference/bigstream/{folder}"))?;
+fn reference(folder: &str, name: &str) -> HashSet<[i64; 4]> {
+    let file = shared(&format!("reference/bigstream/{folder}"));
     let rows = read_npz(&file, name);
-    Some(rows.chunks_exact(4).map(|r| [r[2], r[1], r[0], r[3]]).collect())
+    rows.chunks_exact(4).map(|r| [r[2], r[1], r[0], r[3]]).collect()
 }
 
 fn detect(voxels: &[f32], shape: [usize; 3], options: &Options) -> HashSet<[i64; 4]> {
@@ -29,14 +30,12 @@ fn agreement(found: &HashSet<[i64; 4]>, wanted: &HashSet<[i64; 4]>) -> f64 {
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn exact_spots_of_the_tutorial_are_those_of_bigstream() {
-    let (Some(data), Some(_)) = (shared("data/bigstream-tutorial"), shared("reference/bigstream"))
-    else {
-        return;
-    };
+    let data = shared("data/bigstream-tutorial");
     let options = Options { max_spots: usize::MAX, ..Options::exact() };
     for (volume, name, count) in [("fix", "fix_spots", 5587), ("mov", "mov_spots", 4507)] {
-        let wanted = reference("tutorial_global_2021/keypoints_matches_affine.npz", name).unwrap();
+        let wanted = reference("tutorial_global_2021/keypoints_matches_affine.npz", name);
         assert_eq!(wanted.len(), count);
         let (voxels, shape) = read_n5(&data.join(format!("{volume}.n5")), "lowres");
         let found = detect(&voxels, shape, &options);
@@ -47,17 +46,15 @@ fn exact_spots_of_the_tutorial_are_those_of_bigstream() {
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn exact_spots_of_crops_are_those_of_bigstream() {
-    let (Some(data), Some(_)) = (shared("data/bigstream-tutorial"), shared("reference/bigstream"))
-    else {
-        return;
-    };
+    let data = shared("data/bigstream-tutorial");
     let options = Options { radius: [6.0, 16.0], ..Options::exact() };
     for (volume, name, part) in [
         ("fix", "fix_spots", Box3::new([20, 64, 176], [120, 192, 304])),
         ("mov", "mov_spots", Box3::new([16, 50, 130], [116, 178, 258])),
     ] {
-        let wanted = reference("keypoints_affine_2021_crop/outputs.npz", name).unwrap();
+        let wanted = reference("keypoints_affine_2021_crop/outputs.npz", name);
         let (voxels, shape) = read_n5(&data.join(format!("{volume}.n5")), "lowres");
         let found = detect(&crop(&voxels, shape, &part), part.shape(), &options);
         let same = agreement(&found, &wanted);

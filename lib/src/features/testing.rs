@@ -1,7 +1,7 @@
 //! What tests of spots share: volumes with known blobs, and the tutorial's volumes and key points.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use n5::{DataBlock as _, N5Reader, VecDataBlock};
 
@@ -48,18 +48,6 @@ pub(super) fn blobs(shape: [usize; 3], spacing: Point, centres: &[Point], sigma:
         }
     }
     image
-}
-
-/// A folder beside the repository that holds data and references, or a loud skip.
-pub(super) fn shared(part: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("VOXLOOM_SHARED")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
-    let path = root.join(part);
-    if path.exists() {
-        return Some(path);
-    }
-    eprintln!("SKIPPED: {} is not there (set VOXLOOM_SHARED)", path.display());
-    None
 }
 
 /// A whole volume of an N5 container, read by the `n5` crate.

@@ -1,7 +1,6 @@
 //! Against BigStream's own results on its tutorial data (`reference/bigstream`).
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
 
 use n5::ndarray::prelude::*;
 use n5::prelude::*;
@@ -9,31 +8,20 @@ use n5::prelude::*;
 use super::npz::{Array, array};
 use super::*;
 use crate::geom::{FitError, Model, fit};
+use crate::golden::shared;
 
 const SPACING: Point = [1.68, 1.84, 1.84];
 
-/// The folder of shared test data, or a word that it is missing.
-fn shared(part: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("VOXLOOM_SHARED")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
-    let path = root.join(part);
-    if path.exists() {
-        return Some(path);
-    }
-    eprintln!("SKIPPED: no {part} in the shared test data (set VOXLOOM_SHARED)");
-    None
-}
-
-fn reference(name: &str) -> Option<impl Fn(&str) -> Array> {
-    let path = shared("reference/bigstream")?.join(name);
-    Some(move |key: &str| array(&path, key))
+fn reference(name: &str) -> impl Fn(&str) -> Array {
+    let path = shared("reference/bigstream").join(name);
+    move |key: &str| array(&path, key)
 }
 
 const TUTORIAL: &str = "tutorial_global_2021/keypoints_matches_affine.npz";
 
 /// A volume of the tutorial, in z, y, x order.
-fn volume(container: &str) -> Option<(Vec<u16>, Grid)> {
-    let root = shared("data/bigstream-tutorial")?.join(container);
+fn volume(container: &str) -> (Vec<u16>, Grid) {
+    let root = shared("data/bigstream-tutorial").join(container);
     let container = N5Filesystem::open(root.to_str().unwrap()).unwrap();
     let attributes = container.get_dataset_attributes("lowres").unwrap();
     let size: Vec<u64> = attributes.get_dimensions().to_vec();
@@ -41,7 +29,7 @@ fn volume(container: &str) -> Option<(Vec<u16>, Grid)> {
     let voxels = container.read_ndarray::<u16>("lowres", &attributes, &all).unwrap();
     let shape = [2, 1, 0].map(|a| size[a] as usize);
     // x runs fastest in N5
-    Some((voxels.as_slice_memory_order().unwrap().to_vec(), Grid::new(shape, SPACING, [0.0; 3])))
+    (voxels.as_slice_memory_order().unwrap().to_vec(), Grid::new(shape, SPACING, [0.0; 3]))
 }
 
 fn smallvec_zero() -> n5::GridCoord {
@@ -111,12 +99,9 @@ fn largest_difference(a: &Affine, b: &Affine) -> f64 {
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn the_exact_mode_finds_the_matches_of_the_tutorial() {
-    let (Some(data), Some(fixed), Some(moving)) =
-        (reference(TUTORIAL), volume("fix.n5"), volume("mov.n5"))
-    else {
-        return;
-    };
+    let (data, fixed, moving) = (reference(TUTORIAL), volume("fix.n5"), volume("mov.n5"));
     let fixed_spots = spots(&data("fix_spots"))[..5000].to_vec();
     let moving_spots = spots(&data("mov_spots"));
     let fixed = Block { voxels: &fixed.0, grid: fixed.1, positions: &fixed_spots };
@@ -129,12 +114,10 @@ fn the_exact_mode_finds_the_matches_of_the_tutorial() {
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn the_exact_mode_finds_the_matches_of_the_crop() {
-    let (Some(data), Some(fixed), Some(moving)) =
-        (reference("keypoints_affine_2021_crop/outputs.npz"), volume("fix.n5"), volume("mov.n5"))
-    else {
-        return;
-    };
+    let (data, fixed, moving) =
+        (reference("keypoints_affine_2021_crop/outputs.npz"), volume("fix.n5"), volume("mov.n5"));
     let crop = |(voxels, grid): (Vec<u16>, Grid), [z0, y0, x0]: [usize; 3]| {
         let mut out = Vec::new();
         for z in z0..z0 + 100 {
@@ -166,21 +149,24 @@ fn opencv_gives_the_reference(data: impl Fn(&str) -> Array, names: [&str; 2]) ->
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn the_opencv_estimator_gives_the_matrix_of_the_tutorial() {
-    let Some(data) = reference(TUTORIAL) else { return };
+    let data = reference(TUTORIAL);
     let got = opencv_gives_the_reference(data, ["match_fix_um", "match_mov_um"]);
     assert_eq!((got.inlier_count, got.iterations), (992, 171));
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn the_opencv_estimator_gives_the_matrix_of_the_crop() {
-    let Some(data) = reference("keypoints_affine_2021_crop/outputs.npz") else { return };
+    let data = reference("keypoints_affine_2021_crop/outputs.npz");
     opencv_gives_the_reference(data, ["match_fix", "match_mov"]);
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn least_squares_on_the_inliers_of_the_tutorial_gives_its_refit() {
-    let Some(data) = reference(TUTORIAL) else { return };
+    let data = reference(TUTORIAL);
     let matches = given_matches(&data("match_fix_um"), &data("match_mov_um"));
     let [fixed, moving]: [Vec<Point>; 2] =
         [matches.iter().map(|m| m.fixed).collect(), matches.iter().map(|m| m.moving).collect()];
@@ -231,12 +217,9 @@ fn sample(voxels: &[u16], shape: [usize; 3], at: Point) -> f64 {
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn the_global_map_of_the_tutorial_aligns_the_images_better_than_the_reference_does() {
-    let (Some(data), Some(fixed), Some(moving)) =
-        (reference(TUTORIAL), volume("fix.n5"), volume("mov.n5"))
-    else {
-        return;
-    };
+    let (data, fixed, moving) = (reference(TUTORIAL), volume("fix.n5"), volume("mov.n5"));
     let fixed_spots = spots(&data("fix_spots"))[..5000].to_vec();
     let moving_spots = spots(&data("mov_spots"));
     let one = Block { voxels: &fixed.0, grid: fixed.1, positions: &fixed_spots };

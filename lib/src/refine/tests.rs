@@ -5,10 +5,11 @@ use tempfile::TempDir;
 use super::{Input, Options, Search, align};
 use crate::blocks::Context;
 use crate::geom::{Affine, Box3, Grid, Model, Point};
+use crate::golden::shared;
 use crate::metric::{Image, Kind, hash, sample};
 use crate::transform::{Step, read_chain, write_document};
 use crate::volume::{Codec, Existing, FieldOutput, Format, Output, Select, Spec};
-use crate::warp::npz::{read_npz, reference};
+use crate::warp::npz::read_npz;
 
 /// A folder of volumes.
 struct Place(TempDir);
@@ -365,9 +366,10 @@ fn interior(fixed: &Image, moving: &Image, map: &Affine) -> f64 {
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn the_crop_of_the_tutorial_is_aligned_better_than_simpleitk_aligns_it() {
-    let Some(path) = reference("reference/bigstream/greedypy/inputs.npz") else { return };
-    let Some(peer) = reference("reference/bigstream/simpleitk_align/outputs.npz") else { return };
+    let path = shared("reference/bigstream/greedypy/inputs.npz");
+    let peer = shared("reference/bigstream/simpleitk_align/outputs.npz");
     let arrays = read_npz(&path);
     let image = |name: &str| {
         let array = arrays[name].reversed();
@@ -388,8 +390,9 @@ fn the_crop_of_the_tutorial_is_aligned_better_than_simpleitk_aligns_it() {
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn an_expanded_mirrored_sample_is_aligned_in_either_direction() {
-    let Some(before) = reference("data/exm-pre-post-a/pre_expansion.tif") else { return };
+    let before = shared("data/exm-pre-post-a/pre_expansion.tif");
     let after = before.with_file_name("post_expansion.tif");
     let select = Select { spacing: Some([1.0, 3.107, 3.107]), ..Select::default() };
     let place = Place::new();

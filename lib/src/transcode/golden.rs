@@ -6,6 +6,7 @@ use super::export::open;
 use super::pieces::{self, Piece, Stage};
 use super::*;
 use crate::geom::{Chain, Grid, Point};
+use crate::golden::shared;
 use crate::table;
 
 fn data(name: &str) -> String {
@@ -140,21 +141,13 @@ fn landmarks_bend_space_as_itks_spline_does_of_which_bigwarps_is_a_translation()
     }
 }
 
-/// Files that are not ours to ship; the tests that need them skip aloud without them.
-fn shared(name: &str) -> Option<String> {
-    let folder = std::env::var_os("VOXLOOM_SHARED").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
-        PathBuf::from,
-    );
-    let path = folder.join("data").join(name);
-    if !path.exists() {
-        eprintln!("SKIPPED: no {}", path.display());
-        return None;
-    }
-    Some(path.display().to_string())
+/// The location of real files, which are not ours to ship.
+fn real(name: &str) -> String {
+    shared("data").join(name).display().to_string()
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn landmarks_that_bigwarp_wrote_are_met_by_their_spline() {
     for (file, count) in [
         ("mri-stack-translation-landmarks.csv", 5),
@@ -162,7 +155,7 @@ fn landmarks_that_bigwarp_wrote_are_met_by_their_spline() {
         ("landmarks2d-blobs.csv", 5),
         ("testPoints.csv", 5),
     ] {
-        let Some(path) = shared(&format!("bigwarp-files/{file}")) else { return };
+        let path = real(&format!("bigwarp-files/{file}"));
         assert_eq!(detect::source_of(&path).unwrap(), Source::Bigwarp);
         let text = std::fs::read_to_string(&path).unwrap();
         let rows: Vec<Vec<f64>> = text
@@ -187,8 +180,9 @@ fn landmarks_that_bigwarp_wrote_are_met_by_their_spline() {
 /// BigWarp's project file beside the landmarks holds a similarity from moving to fixed, of landmarks
 /// that were moved a little since.
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn a_similarity_of_bigwarp_goes_the_way_that_bigwarp_says() {
-    let Some(path) = shared("bigwarp-files/mri-stack-translation-landmarks.csv") else { return };
+    let path = real("bigwarp-files/mri-stack-translation-landmarks.csv");
     let reading = Reading { fit: Some(Fit::Similarity), invert: true, ..Reading::default() };
     let folder = tempfile::tempdir().unwrap();
     let mut p = [[135.0, 113.785_714, 78.047_619]]; // the first moving landmark
@@ -198,9 +192,10 @@ fn a_similarity_of_bigwarp_goes_the_way_that_bigwarp_says() {
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn the_matrices_of_greedys_phantoms_are_rotations_in_millimetres() {
     for file in ["phantom01_rigid.mat", "t1longi_2d_rigid.mat", "circle_nzbkg_init.mat"] {
-        let Some(path) = shared(&format!("greedy-phantoms/{file}")) else { return };
+        let path = real(&format!("greedy-phantoms/{file}"));
         let imported = reading::read(&path, &Reading::default()).unwrap();
         let [Piece::Affine(map)] = imported.pieces.as_slice() else {
             panic!("{file} is no matrix")

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::npz::{Array, read_npy, read_npz, reference};
+use super::npz::{Array, read_npy, read_npz};
 use super::{Interpolation, Options, Rounding, resample_block};
 use crate::geom::{Affine, Field, Grid, LocalAffines, LocalChain, LocalStep, Point};
+use crate::golden::shared;
 
 pub(super) type Arrays = BTreeMap<String, Array>;
 
@@ -68,13 +69,13 @@ pub(super) struct Version5 {
 }
 
 impl Version5 {
-    pub(super) fn read() -> Option<Self> {
-        let folder = reference("reference/bigstream/apply_current")?;
+    pub(super) fn read() -> Self {
+        let folder = shared("reference/bigstream/apply_current");
         let inputs = read_npz(&folder.join("inputs.npz"));
         let outputs = read_npz(&folder.join("outputs.npz"));
         let fixed = grid_of(&inputs["fix"], &inputs["fix_spacing"], inputs["fix_origin"].three());
         let moving = grid_of(&inputs["mov"], &inputs["mov_spacing"], inputs["mov_origin"].three());
-        Some(Self { inputs, outputs, fixed, moving })
+        Self { inputs, outputs, fixed, moving }
     }
 
     pub(super) fn field(&self, name: &str, origin: Point) -> Field {
@@ -120,8 +121,9 @@ const TRUNCATED: Options = Options {
 };
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn version_5_gives_the_same_linear_images() {
-    let Some(case) = Version5::read() else { return };
+    let case = Version5::read();
     case.check("affine_linear", &case.chain(&["affine"]), &TRUNCATED, 1.0);
     case.check("affine_field1_linear", &case.chain(&["affine", "field1"]), &TRUNCATED, 1.0);
     let two = case.chain(&["affine", "field1", "field2"]);
@@ -131,16 +133,18 @@ fn version_5_gives_the_same_linear_images() {
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn version_5_gives_the_same_image_where_the_field_acts_last() {
-    let Some(case) = Version5::read() else { return };
+    let case = Version5::read();
     let mut chain = case.chain(&["affine"]);
     chain.steps.push(LocalStep::Field(case.field("field1", case.moving.origin).into()));
     case.check("field1_affine_linear", &chain, &TRUNCATED, 1.0);
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn version_5_gives_the_same_nearest_voxels() {
-    let Some(case) = Version5::read() else { return };
+    let case = Version5::read();
     let chain = case.chain(&["affine"]);
     let options = Options { interpolation: Interpolation::Nearest, ..TRUNCATED };
     let moving = voxels(&case.inputs["mov"]);
@@ -152,15 +156,17 @@ fn version_5_gives_the_same_nearest_voxels() {
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn version_5_gives_the_same_cubic_spline() {
-    let Some(case) = Version5::read() else { return };
+    let case = Version5::read();
     let options = Options { interpolation: Interpolation::Cubic, ..TRUNCATED };
     case.check("affine_cubicbspline_float", &case.chain(&["affine"]), &options, 0.1);
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn version_5_gives_the_same_image_through_a_field_alone() {
-    let Some(case) = Version5::read() else { return };
+    let case = Version5::read();
     let chain = case.chain(&["field1"]);
     let fixed = voxels(&case.inputs["fix"]);
     let got: Vec<f32> = resample_block(&fixed, &case.fixed, &chain, &case.fixed, &TRUNCATED);
@@ -190,8 +196,8 @@ struct Release2021 {
 }
 
 impl Release2021 {
-    fn read() -> Option<Self> {
-        let folder = reference("reference/bigstream/local_affines_2021")?;
+    fn read() -> Self {
+        let folder = shared("reference/bigstream/local_affines_2021");
         let inputs = read_npz(&folder.join("inputs.npz"));
         let outputs = read_npz(&folder.join("outputs.npz"));
         let spacing = reversed(inputs["spacing_xyz"].three());
@@ -203,7 +209,7 @@ impl Release2021 {
         let block = reversed(inputs["blocksize"].three()).map(|v| v as usize);
         let overlap = reversed(inputs["overlap"].three()).map(ramp_of_overlap);
         let maps = local_affines(&outputs["composed"], fixed, block, overlap);
-        Some(Self { inputs, outputs, fixed, moving, maps })
+        Self { inputs, outputs, fixed, moving, maps }
     }
 
     fn check(&self, name: &str, step: LocalStep) {
@@ -226,8 +232,9 @@ fn ramp_of_overlap(overlap: f64) -> f64 {
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn local_affines_blend_as_in_the_release_of_2021() {
-    let Some(case) = Release2021::read() else { return };
+    let case = Release2021::read();
     let field = case.outputs["position_field"].reversed();
     let places = case.fixed.bounds();
     for (voxel, want) in places.tiles([1, 1, 1]).zip(field.values.as_chunks().0) {
@@ -240,8 +247,9 @@ fn local_affines_blend_as_in_the_release_of_2021() {
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn the_release_of_2021_gives_the_same_images() {
-    let Some(case) = Release2021::read() else { return };
+    let case = Release2021::read();
     let global = affine_xyz(&case.inputs["global_affine"].values);
     case.check("global_applied", LocalStep::Affine(global));
     let maps = LocalStep::LocalAffines(Arc::new(case.maps.clone()));
@@ -250,8 +258,9 @@ fn the_release_of_2021_gives_the_same_images() {
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn blocks_weigh_what_they_do_in_version_5() {
-    let Some(path) = reference("reference/bigstream/block_weights/weights.npz") else { return };
+    let path = shared("reference/bigstream/block_weights/weights.npz");
     let weights = read_npz(&path);
     let (block, overlap) = ([16, 20, 24], [8usize, 10, 12]);
     let domain = Grid::new([48, 60, 72], [1.0; 3], [0.0; 3]);
@@ -275,10 +284,10 @@ fn blocks_weigh_what_they_do_in_version_5() {
 }
 
 /// A volume of the tutorial, by the `n5` crate, as z, y, x.
-fn tutorial(name: &str) -> Option<(Vec<u16>, Grid)> {
+fn tutorial(name: &str) -> (Vec<u16>, Grid) {
     use n5::N5Reader;
     use n5::ndarray::N5NdarrayReader;
-    let root = reference("data/bigstream-tutorial")?;
+    let root = shared("data/bigstream-tutorial");
     let container = n5::filesystem::N5Filesystem::open(root.join(name)).unwrap();
     let attributes = container.get_dataset_attributes("lowres").unwrap();
     let dimensions = attributes.get_dimensions().to_vec();
@@ -290,14 +299,15 @@ fn tutorial(name: &str) -> Option<(Vec<u16>, Grid)> {
     let array = container.read_ndarray::<u16>("lowres", &attributes, &whole).unwrap();
     let shape: [usize; 3] = std::array::from_fn(|a| dimensions[2 - a] as usize);
     let voxels = array.t().iter().copied().collect();
-    Some((voxels, Grid::new(shape, [1.68, 1.84, 1.84], [0.0; 3])))
+    (voxels, Grid::new(shape, [1.68, 1.84, 1.84], [0.0; 3]))
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn the_tutorials_volumes_come_out_as_in_the_release_of_2021() {
-    let Some((moving, moving_grid)) = tutorial("mov.n5") else { return };
-    let Some((_, fixed_grid)) = tutorial("fix.n5") else { return };
-    let Some(folder) = reference("reference/bigstream/tutorial_global_2021") else { return };
+    let (moving, moving_grid) = tutorial("mov.n5");
+    let (_, fixed_grid) = tutorial("fix.n5");
+    let folder = shared("reference/bigstream/tutorial_global_2021");
     let outputs = read_npz(&folder.join("applied_crop.npz"));
     let crop = &outputs["crop_xyz"].values;
     let part = crate::geom::Box3::new(

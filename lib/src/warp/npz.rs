@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// An array as doubles, with its shape as NumPy shows it; C order whatever it was.
 #[derive(Clone, Debug)]
@@ -34,18 +34,6 @@ impl Array {
         shape[..3].reverse();
         Self { shape, values }
     }
-}
-
-/// The path of shared reference data, or `None` (said on stderr) where it is not there.
-pub(crate) fn reference(path: &str) -> Option<PathBuf> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
-    let shared = std::env::var("VOXLOOM_SHARED").unwrap_or_else(|_| beside.to_owned());
-    let path = Path::new(&shared).join(path);
-    let found = path.exists();
-    if !found {
-        eprintln!("SKIPPED: {} is not there", path.display());
-    }
-    found.then_some(path)
 }
 
 /// The arrays of an `.npz` archive by name.

@@ -7,7 +7,7 @@ use super::rust_files;
 
 /// From the bottom up; modules on one line do not know each other.
 const LAYERS: &[&[&str]] = &[
-    &["fingerprint"],
+    &["fingerprint", "golden"],
     &["geom", "device"],
     &["volume", "table"],
     &["blocks", "transform"],

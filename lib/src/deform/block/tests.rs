@@ -1,6 +1,7 @@
 use super::*;
 use crate::deform::Options;
-use crate::warp::npz::{read_npz, reference};
+use crate::golden::shared;
+use crate::warp::npz::read_npz;
 
 /// The models that each test is about.
 const MODELS: [Model; 2] = [Model::Dense, Model::Bspline { spacing: 8.0 }];
@@ -192,9 +193,10 @@ fn interior(a: &[f32], b: &[f32], shape: [usize; 3]) -> f64 {
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn the_crop_of_the_tutorial_is_aligned_better_than_the_peers_align_it() {
-    let Some(path) = reference("reference/bigstream/greedypy/inputs.npz") else { return };
-    let Some(peer) = reference("reference/bigstream/simpleitk_align/outputs.npz") else { return };
+    let path = shared("reference/bigstream/greedypy/inputs.npz");
+    let peer = shared("reference/bigstream/simpleitk_align/outputs.npz");
     let arrays = read_npz(&path);
     let (fixed, moving) = (arrays["fixed_xyz"].reversed(), arrays["moving_aligned_xyz"].reversed());
     let shape: [usize; 3] = fixed.shape[..3].try_into().unwrap();

@@ -10,11 +10,10 @@ fn open(location: &str) -> Result<Volume, Error> {
 }
 
 #[test]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn the_tutorial_s_n5_volume_has_its_known_shape_spacing_and_sum() {
-    let Some(location) = shared("data/bigstream-tutorial/fix.n5/lowres") else {
-        eprintln!("SKIPPED: the shared data are not there");
-        return;
-    };
+    let location = crate::golden::shared("data/bigstream-tutorial/fix.n5/lowres");
+    let location = location.display().to_string();
     let volume = open(&location).unwrap();
     let grid = volume.grid();
     assert_eq!(grid.shape, [149, 241, 456]);

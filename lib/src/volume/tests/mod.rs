@@ -72,11 +72,3 @@ fn assert_ramp<T: Voxel>(volume: &Volume) {
 fn at(folder: &tempfile::TempDir, name: &str) -> String {
     folder.path().join(name).display().to_string()
 }
-
-/// The folder of shared test data, where it is there.
-fn shared(path: &str) -> Option<String> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
-    let root = std::env::var("VOXLOOM_SHARED").unwrap_or_else(|_| default.to_owned());
-    let path = std::path::Path::new(&root).join(path);
-    path.exists().then(|| path.display().to_string())
-}
