@@ -80,7 +80,7 @@ def test_an_imagej_hyperstack_of_tifffile_opens_in_ours(tmp_path, big):
     array = voxels("uint16", (3, 4, 2, 20, 30))
     tifffile.imwrite(
         tmp_path / "a.tif", array, imagej=not big, bigtiff=big, resolution=(2, 4),
-        metadata={"axes": "TZCYX", "spacing": 0.7, "unit": "\u00b5m"},
+        metadata={"axes": "TZCYX", "spacing": 0.7, "unit": "um"},
     )
     more = ["--spacing", "0.7,0.25,0.5"] if big else []
     found = back(tmp_path / "a.tif", tmp_path, "--channel", "1", "--time", "2", *more)
