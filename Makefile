@@ -33,10 +33,10 @@ $(PHANTOM)/truth.json: | build
 
 # Tests that need data which we may not ship are ignored by default, and run where the data are.
 SHARED  = $(or $(VOXLOOM_SHARED),$(wildcard ../shared))
-IGNORED = $(if $(SHARED),-- --include-ignored)
 
 check:
-	VOXLOOM_SHARED=$(abspath $(SHARED)) cargo test --workspace --locked $(IGNORED)
+	cargo test --workspace --locked
+	$(if $(SHARED),VOXLOOM_SHARED=$(abspath $(SHARED)) cargo test --workspace --locked --lib -- --ignored)
 
 # The programs that the workflows run are those that `make check` has built.
 test: check

@@ -236,7 +236,7 @@ fn hot_voxels_leave_the_map_where_it_was() {
         found(&out).distance(&truth, grid.extent(&grid.bounds()))
     };
     let (without, with) = (error(&clean), error(&hot));
-    assert!(without < 0.5 && with < (2.0 * without).max(0.3), "{without} um, then {with} um");
+    assert!(without < 0.9 && with < (2.0 * without).max(0.3), "{without} um, then {with} um");
 }
 
 #[test]

@@ -228,6 +228,9 @@ fn apply_transform_is_tied_to_every_flag() {
         "points",
         "direction",
         "fixed-channel",
+        "fixed-image",
+        "moving-image",
+        "image",
         "fixed-time",
         "moving-time",
         "seed",
@@ -262,6 +265,7 @@ fn transcode_is_tied_to_every_flag() {
     ];
     let of_transforms = [
         "time",
+        "image",
         "seed",
         "from",
         "from-axes",
@@ -276,6 +280,9 @@ fn transcode_is_tied_to_every_flag() {
         "out-spacing",
         "out-origin",
         "fixed-channel",
+        "fixed-image",
+        "moving-image",
+        "image",
         "fixed-time",
         "fixed-spacing",
         "fixed-origin",
@@ -308,7 +315,7 @@ fn downsample_is_tied_to_every_flag() {
         ("zarr-format", "2"),
         ("block-size", "16,16,8"),
     ];
-    only_itself(&scene, &line, &changes, &["time", "seed", "levels", "level", "with-original"]);
+    only_itself(&scene, &line, &changes, &["time", "image", "seed", "levels", "level", "with-original"]);
 }
 
 #[test]
@@ -331,7 +338,7 @@ fn invmap_is_tied_to_every_flag() {
         ("tolerance", "0.01"),
         ("block-size", "128,64,64"),
     ];
-    only_itself(&scene, &line, &changes, &["moving-channel", "moving-time", "seed"]);
+    only_itself(&scene, &line, &changes, &["moving-channel", "moving-time", "moving-image", "seed"]);
 }
 
 #[test]
@@ -365,7 +372,7 @@ fn extract_spots_is_tied_to_every_flag() {
         ("mask", &mask),
         ("block-size", "32,40,48"),
     ];
-    only_itself(&scene, &line, &changes, &["time", "seed"]);
+    only_itself(&scene, &line, &changes, &["time", "image", "seed"]);
 }
 
 /// The two programs that take a pair, and the flags of both volumes.
@@ -428,7 +435,7 @@ fn deform_is_tied_to_every_flag() {
         ("foreground", "0.2"),
         ("block-size", "16,20,48"),
     ];
-    tied_pair("deform", &changes, &["fixed-time", "moving-time", "seed"]);
+    tied_pair("deform", &changes, &["fixed-time", "moving-time", "fixed-image", "moving-image", "seed"]);
 }
 
 #[test]
@@ -443,7 +450,7 @@ fn local_affine_is_tied_to_every_flag() {
         ("overlap", "0.25"),
         ("block-size", "16,20,48"),
     ];
-    tied_pair("local-affine", &changes, &["fixed-time", "moving-time", "seed", "table"]);
+    tied_pair("local-affine", &changes, &["fixed-time", "moving-time", "fixed-image", "moving-image", "seed", "table"]);
 }
 
 /// Changes one byte of a file, `from_end` before its end.

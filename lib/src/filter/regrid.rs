@@ -131,10 +131,18 @@ impl Taps {
             let at = centre(i);
             let (low, high) = ((at - half).ceil() as i64, (at + half).floor() as i64);
             let first = low.clamp(0, last);
+            let triangle = |j: i64| 1.0 - (j as f64 - at).abs() / half;
+            // where the ratio is not whole, the weights' centre is off: turned until it is at `at`
+            let moment = |n: i32, about: f64| -> f64 {
+                (low..=high).map(|j| triangle(j) * (j as f64 - about).powi(n)).sum()
+            };
+            let centre = at + moment(1, at) / moment(0, at);
+            let slope = (centre - at) * moment(0, at) / moment(2, centre).max(f64::MIN_POSITIVE);
             let mut sums = vec![0.0; (high.clamp(0, last) - first + 1) as usize];
             for j in low..=high {
-                // beyond the faces the outer voxel goes on
-                sums[(j.clamp(0, last) - first) as usize] += 1.0 - (j as f64 - at).abs() / half;
+                let weight = triangle(j) * (1.0 - slope * (j as f64 - centre));
+                // the outer voxel is repeated beyond the faces
+                sums[(j.clamp(0, last) - first) as usize] += weight;
             }
             let total: f64 = sums.iter().sum();
             (first, sums.iter().map(|w| (w / total.max(f64::MIN_POSITIVE)) as f32).collect())

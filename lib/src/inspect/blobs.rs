@@ -122,8 +122,8 @@ pub(super) fn blobs(voxels: &[f32], shape: [usize; 3], spacing: [f64; 3]) -> (Ve
     (prune(found, spacing), spectrum)
 }
 
-/// Calls `found` for each voxel of `here` that exceeds its 80 neighbours and the noise. Along an axis of one or
-/// two voxels neighbours do not count.
+/// Calls `found` for each voxel of `here` that exceeds its 80 neighbours and the noise. Along an axis of fewer
+/// than five voxels neighbours do not count.
 fn maxima(
     here: &[f32],
     beside: [&Vec<f32>; 2],
@@ -132,10 +132,10 @@ fn maxima(
 ) {
     let threshold = NOISE * noise(here);
     let [nz, ny, nx] = shape;
-    let inner = |n: usize| if n < 3 { 0..n } else { 1..n - 1 };
+    let inner = |n: usize| if n < 5 { 0..n } else { 1..n - 1 };
     let offsets: Vec<isize> = (0..27)
         .map(|i: isize| [i / 9 - 1, i / 3 % 3 - 1, i % 3 - 1])
-        .filter(|step| (0..3).all(|a| shape[a] > 2 || step[a] == 0))
+        .filter(|step| (0..3).all(|a| shape[a] >= 5 || step[a] == 0))
         .map(|[z, y, x]| (z * ny as isize + y) * nx as isize + x)
         .collect();
     for z in inner(nz) {

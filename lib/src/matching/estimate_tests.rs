@@ -129,7 +129,8 @@ fn flat_matches_are_refused_where_the_model_needs_more() {
     assert!(estimate(&line, &options(Model::Translation), 0).is_ok());
     let mut plane = matches(&turned(1.0), 30, 0, 0.0, 4);
     for one in &mut plane {
-        one.fixed[0] = 3.0;
+        // tilted: points of one z are taken for those of a plane's image
+        one.fixed[0] = 3.0 + 0.5 * one.fixed[1];
         one.moving = turned(1.0).apply(one.fixed);
     }
     let error = refusal(&plane, &options(Model::Affine), "--model rigid");
