@@ -315,7 +315,12 @@ fn downsample_is_tied_to_every_flag() {
         ("zarr-format", "2"),
         ("block-size", "16,16,8"),
     ];
-    only_itself(&scene, &line, &changes, &["time", "image", "seed", "levels", "level", "with-original"]);
+    only_itself(
+        &scene,
+        &line,
+        &changes,
+        &["time", "image", "seed", "levels", "level", "with-original"],
+    );
 }
 
 #[test]
@@ -338,7 +343,12 @@ fn invmap_is_tied_to_every_flag() {
         ("tolerance", "0.01"),
         ("block-size", "128,64,64"),
     ];
-    only_itself(&scene, &line, &changes, &["moving-channel", "moving-time", "moving-image", "seed"]);
+    only_itself(
+        &scene,
+        &line,
+        &changes,
+        &["moving-channel", "moving-time", "moving-image", "seed"],
+    );
 }
 
 #[test]
@@ -435,7 +445,11 @@ fn deform_is_tied_to_every_flag() {
         ("foreground", "0.2"),
         ("block-size", "16,20,48"),
     ];
-    tied_pair("deform", &changes, &["fixed-time", "moving-time", "fixed-image", "moving-image", "seed"]);
+    tied_pair(
+        "deform",
+        &changes,
+        &["fixed-time", "moving-time", "fixed-image", "moving-image", "seed"],
+    );
 }
 
 #[test]
@@ -450,7 +464,11 @@ fn local_affine_is_tied_to_every_flag() {
         ("overlap", "0.25"),
         ("block-size", "16,20,48"),
     ];
-    tied_pair("local-affine", &changes, &["fixed-time", "moving-time", "fixed-image", "moving-image", "seed", "table"]);
+    tied_pair(
+        "local-affine",
+        &changes,
+        &["fixed-time", "moving-time", "fixed-image", "moving-image", "seed", "table"],
+    );
 }
 
 /// Changes one byte of a file, `from_end` before its end.

@@ -179,7 +179,7 @@ def test_what_ours_does_not_read_is_named(tmp_path, compression, name):
 def test_tiff_of_ours_opens_in_tifffile(tmp_path, dtype):
     array = voxels(dtype)
     np.save(tmp_path / "a.npy", array)
-    ours("transcode", tmp_path / "a.npy", "-o", tmp_path / "a.tif", "--spacing", "2,0.5,0.25")
+    ours("transcode", tmp_path / "a.npy", "--to", "tiff", "-o", tmp_path / "a.tif", "--spacing", "2,0.5,0.25")
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert np.array_equal(file.asarray(), array) and file.asarray().dtype == dtype
         assert file.imagej_metadata["slices"] == SHAPE[0] and file.imagej_metadata["spacing"] == 2

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::Error;
+use crate::device;
 use crate::fingerprint;
 use crate::geom::{Chain, Transform};
 use crate::volume::{self, Volume};
@@ -46,6 +47,12 @@ impl Identity {
         let value = serde_json::to_value(value).unwrap_or_else(|error| error.to_string().into());
         self.0.insert(name.to_owned(), value);
         self
+    }
+
+    /// With the form in which this processor computes, for operations whose last bits depend on it.
+    #[must_use]
+    pub fn with_processor(self) -> Self {
+        self.with("fused multiply-add", device::fuses_multiply_add())
     }
 
     /// With a volume that is read.

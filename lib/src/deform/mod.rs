@@ -354,6 +354,7 @@ fn plan(pair: &Pair, block: [usize; 3], ctx: &Context) -> anyhow::Result<Plan> {
     let useful = volumes.iter().map(|volume| blocks::worth_keeping(volume, block, [overlap; 3]));
     let kept = budget.caches(&reads.iter().copied().zip(useful).collect::<Vec<_>>(), &held.peak);
     let identity = Identity::of("deform")
+        .with_processor()
         .with_volume("fixed", pair.fixed)?
         .with_volume("moving", pair.moving)?
         .with_optional("fixed-mask", pair.masks.fixed)?

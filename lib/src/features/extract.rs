@@ -95,6 +95,7 @@ pub fn extract(
     passes.check(ctx.memory)?;
     let blocks: Vec<[usize; 3]> = passes.costs.iter().map(|cost| cost.block).collect();
     let identity = Identity::of("extract-spots")
+        .with_processor()
         .with_volume("volume", volume)?
         .with_optional("mask", mask)?
         .with("options", options)

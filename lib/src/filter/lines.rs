@@ -64,7 +64,7 @@ macro_rules! vectorised {
                 fn fast($($arg: $type),*) {
                     $body::<true>($($arg),*);
                 }
-                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                if $crate::device::fuses_multiply_add() {
                     // SAFETY: the processor has just said that it has both features.
                     #[expect(unsafe_code, reason = "a clone for newer processors, 4 times as fast")]
                     return unsafe { fast($($arg),*) };

@@ -247,6 +247,7 @@ fn plan(pair: &Pair, block: [usize; 3], memory: u64) -> anyhow::Result<Plan> {
     let size = size(counts);
     let bytes = bytes(size);
     let identity = Identity::of("local-affine")
+        .with_processor()
         .with_volume("fixed", pair.fixed.volume())?
         .with_volume("moving", pair.moving.volume())?
         .with_chain("initial", pair.initial)?
