@@ -24,7 +24,7 @@ GIVEN = set(
 IDLE = {"seed", "block-size", "allow-failed"}
 # What a volume of our own says itself.
 OWN = {
-    "downsample": {"zarr-format", "channel", "time", "spacing", "origin"},
+    "downsample": {"zarr-format", "image", "channel", "time", "spacing", "origin"},
     "pick-level": {"scratch", "like", "parameters", "channel", "time", "image", "spacing", "origin"},
 }
 

@@ -225,8 +225,8 @@ impl Passes {
 /// What `--memory` leaves beside the program itself, the decoded chunks that are kept, and what the
 /// allocator holds on to.
 fn room(memory: u64) -> u64 {
-    // two thirds of it: what the allocator keeps of buffers of several sizes was measured
-    (memory - PROGRAM.min(memory / 4) - kept(memory)) / 3 * 2
+    // half of it: what the allocator keeps of buffers of several sizes was measured
+    (memory - PROGRAM.min(memory / 4) - kept(memory)) / 2
 }
 
 /// Bytes of decoded chunks that are kept: a task reads each of its chunks once, so few are wanted again.
