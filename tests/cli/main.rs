@@ -5,8 +5,10 @@
 
 mod apply;
 mod chunked;
+mod clashes;
 mod correctness;
 mod deform;
+mod disk;
 mod faults;
 mod fields;
 mod identity;
@@ -16,4 +18,5 @@ mod refine;
 mod same_answer;
 mod scene;
 mod transcode;
+mod unfinished;
 mod whole;

@@ -18,9 +18,10 @@ use crate::blocks::{
     self, Budget, Context, Ending, Ends, Identity, Outcome, Plan, Reads, Rows, WriteUnit,
 };
 use crate::device::Cost;
+use crate::files;
 use crate::geom::{Chain, Grid};
 use crate::transform::{self, Step};
-use crate::volume::{FieldOutput, Volume};
+use crate::volume::{FieldOutput, Unfinished, Volume};
 
 mod blend;
 mod block;
@@ -248,7 +249,7 @@ pub fn align(
             return Err(none);
         }
     };
-    let out = FieldOutput::create(output, &nodes, [CHUNK; 3], ctx.existing_now())?;
+    let out = FieldOutput::begin(output, &nodes, [CHUNK; 3], ctx.existing_now())?;
     ctx.output_file(Path::new(output));
     let Some(summary) = blend.write(&second, &out, nodes.spacing, ctx)? else { return Ok(()) };
     ctx.record("model", options.model.name());
@@ -258,6 +259,8 @@ pub fn align(
     chain.extend_from_slice(steps);
     transform::write_document(&document, &chain)?;
     out.set_attribute(blocks::RESULTS, ctx.results())?;
+    files::settle()?;
+    out.set_lacking(None, true)?;
     // last what says that all is done
     out.set_attribute(blocks::MARK, plan.identity().to_json())?;
     rows.remove(ctx);

@@ -156,6 +156,11 @@ const KEPT: u64 = 32 << 20;
 /// The stage before the first.
 const BEFORE: &str = "before";
 
+/// The numbers and the state for Neuroglancer, beside the page.
+pub fn beside(output: &Path) -> [PathBuf; 2] {
+    ["json", "neuroglancer.json"].map(|extension| output.with_extension(extension))
+}
+
 /// Writes the page, and beside it `<stem>.json` and `<stem>.neuroglancer.json`.
 ///
 /// # Errors
@@ -179,7 +184,7 @@ pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
     if ctx.is_plan_asked("comparing the stages", &budget, &held)? {
         return Ok(());
     }
-    let state_path = output.with_extension("neuroglancer.json");
+    let [numbers_path, state_path] = beside(output);
     let subject = Subject {
         title: request.title.as_deref(),
         fixed: (request.fixed.location(), &request.fixed),
@@ -200,7 +205,7 @@ pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
         })?;
     }
     write_whole(&state_path, pretty(&report.state).as_bytes())?;
-    write_whole(&output.with_extension("json"), pretty(&report.numbers).as_bytes())?;
+    write_whole(&numbers_path, pretty(&report.numbers).as_bytes())?;
     // the page last: where it is, all is
     write_whole(output, report.page.as_bytes())?;
     ctx.output_file(output);
