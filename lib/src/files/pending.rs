@@ -29,8 +29,8 @@ pub struct Unwritten {
 pub(crate) trait Settle: Send + Sync {
     /// Where it is, for messages.
     fn path(&self) -> &Path;
-    /// Does it; tells the folder in which a name may be new.
-    fn settle(&self) -> io::Result<PathBuf>;
+    /// Does it; tells the folders in which a name may be new.
+    fn settle(&self) -> io::Result<[PathBuf; 2]>;
 }
 
 #[derive(Default)]
@@ -127,9 +127,10 @@ impl Noted {
             kept.map_err(|source| Unwritten { path, source })
         })?;
         for step in std::mem::take(&mut self.steps) {
-            let done = step.settle().and_then(std::path::absolute);
             let failed = |source| Unwritten { path: step.path().to_owned(), source };
-            self.folders.insert(done.map_err(failed)?);
+            for folder in step.settle().map_err(failed)? {
+                self.folders.insert(std::path::absolute(folder).map_err(failed)?);
+            }
         }
         settle_folders(std::mem::take(&mut self.folders), settled)
     }

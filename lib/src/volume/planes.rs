@@ -121,16 +121,17 @@ impl PlaneFile {
             files::note_step(Arc::clone(work) as Arc<dyn files::Settle>);
             return Ok(());
         }
-        let folder = work.settle().map_err(|source| work.failed(source))?;
-        files::note_folder(&folder);
+        let folders = work.settle().map_err(|source| work.failed(source))?;
+        folders.iter().for_each(|folder| files::note_folder(folder));
         Ok(())
     }
 
     /// Gives the file its name though planes are missing: they are 0.
     pub(super) fn name(&self) -> Result<(), Error> {
         let work = &self.0;
-        let named = work.settle().and_then(|folder| work.name().map(|()| folder));
-        files::note_folder(&named.map_err(|source| work.failed(source))?);
+        let named = work.settle().and_then(|folders| work.name().map(|()| folders));
+        let folders = named.map_err(|source| work.failed(source))?;
+        folders.iter().for_each(|folder| files::note_folder(folder));
         Ok(())
     }
 }
@@ -197,11 +198,12 @@ impl files::Settle for Work {
     }
 
     /// Data, then the list, then the name.
-    fn settle(&self) -> io::Result<PathBuf> {
-        let folder = self.target.parent().unwrap_or(Path::new("")).to_owned();
+    fn settle(&self) -> io::Result<[PathBuf; 2]> {
+        let above = self.target.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folders = [self.folder.clone(), above.unwrap_or(Path::new(".")).to_owned()];
         let mut written = self.written();
         if written.is_empty() {
-            return Ok(folder);
+            return Ok(folders);
         }
         files::sync(&self.file)?;
         let text: String = written.iter().map(|[first, end]| format!("{first} {end}\n")).collect();
@@ -213,7 +215,7 @@ impl files::Settle for Work {
         if self.are_all(&mut self.listed()?.into_iter()) {
             self.name()?;
         }
-        Ok(folder)
+        Ok(folders)
     }
 }
 
