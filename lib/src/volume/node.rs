@@ -100,6 +100,16 @@ impl Node {
         Ok(None)
     }
 
+    /// The file that says what this is.
+    pub(super) fn metadata_file(&self) -> PathBuf {
+        self.path.join(match (self.container, self.is_array) {
+            (Container::Zarr3, _) => "zarr.json",
+            (Container::Zarr2, true) => ".zarray",
+            (Container::Zarr2, false) => ".zgroup",
+            (Container::N5, _) => "attributes.json",
+        })
+    }
+
     /// The groups above, the nearest first, each with the path from there; a folder without
     /// metadata may lie between.
     ///

@@ -104,7 +104,7 @@ impl Volume {
 
     /// What tells whether it is still there and the same.
     pub fn watch(&self) -> Arc<Watch> {
-        let of_file = || Arc::new(Watch::file(&self.location, &self.metadata));
+        let of_file = || Arc::new(Watch::file(&self.location, &self.path));
         self.source.watch().unwrap_or_else(of_file)
     }
 

@@ -217,7 +217,8 @@ fn an_input_that_goes_away_or_changes_is_an_error() {
         let first = Box3::of_shape([8; 3]);
         let read = |volume: &Volume| volume.read::<u16>(&spec.grid.bounds());
         let opened = || {
-            let volume = open(&location).unwrap().with_cache(0);
+            let volume = open(&location).unwrap();
+            volume.keep_at_most(0);
             volume.read::<u16>(&first).unwrap();
             volume.watch().check().unwrap();
             volume
