@@ -218,7 +218,7 @@ fn an_input_that_goes_away_or_changes_is_an_error() {
         let read = |volume: &Volume| volume.read::<u16>(&spec.grid.bounds());
         let opened = || {
             let volume = open(&location).unwrap();
-            volume.keep_at_most(0);
+            volume.keep(0);
             volume.read::<u16>(&first).unwrap();
             volume.watch().check().unwrap();
             volume
