@@ -171,18 +171,6 @@ impl Plan {
         may_die(Moment::Plan);
         Ok(state.entries)
     }
-
-    fn warn_if_tight(&self, ctx: &Context, in_flight: usize) {
-        if in_flight < ctx.threads.min(self.tasks.len()) {
-            tracing::warn!(
-                "--memory {} admits {in_flight} blocks at once for {} threads, as each needs {}; a smaller \
-                 --block-size admits more",
-                megabytes(ctx.memory),
-                ctx.threads,
-                self.task
-            );
-        }
-    }
 }
 
 /// Adds what the parts used to the receipt.
