@@ -15,7 +15,7 @@ use super::{
     Budget, Context, Ending, Ends, Error, Moment, Plan, Tally, Task, is_passing, kill::may_come,
     may_die, rows, sentence,
 };
-use crate::device::{Permits, megabytes};
+use crate::device::Permits;
 use crate::volume::Existing;
 
 /// How often signals are looked for and progress is shown.

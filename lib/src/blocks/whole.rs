@@ -1,5 +1,6 @@
 use super::ledger::{self, Entry};
 use super::{Context, Ending, Ends, Error, Plan, Task};
+use crate::device::megabytes;
 use crate::volume::{self, Unfinished};
 
 impl Plan {
