@@ -9,7 +9,7 @@ use super::planes::PlaneFile;
 use super::unfinished::{self, Unfinished};
 use super::writer::{Each, Writer};
 use super::zarr::{self, ArraySpec};
-use super::{Dtype, Error, Existing, Format, Spec, Voxel, conventions, open, store};
+use super::{Error, Existing, Format, Spec, Voxel, conventions, open, store};
 use crate::geom::{Box3, Grid};
 
 /// A volume open for writing. Chunks are written whole, each under a temporary name that is then
