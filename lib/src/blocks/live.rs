@@ -1,4 +1,4 @@
-//! Which folders runs are at work in, so that nobody removes what another run still reads.
+//! Marks the folders that runs work in, so that no run removes what another one still reads.
 //!
 //! Each run holds a shared lock on the file `live` of every folder that it keeps a ledger in. The last one
 //! to go, who alone can get the lock exclusively, removes what is no longer needed. Where the file system
@@ -59,7 +59,7 @@ impl Live {
             if file.lock_shared().is_err() {
                 return Ok(Self::unseen(folder));
             }
-            // it may have been removed since it was opened: a lock on that holds nobody back
+            // the file may have been removed since it was opened: a lock on it would exclude no other run
             if is_at(&file, &path) {
                 return Ok(Self { folder: folder.to_path_buf(), _lock: Some(file), in_company });
             }

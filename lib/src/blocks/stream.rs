@@ -59,8 +59,8 @@ impl Plan {
     }
 
     /// As [`Plan::stream`], for the second pass of an operation, which needs all blocks of the first: to be
-    /// called where [`Context::reaches_second_pass`]. It has a ledger of its own in `folder`, where a run
-    /// that was interrupted goes on.
+    /// called where [`Context::reaches_second_pass`]. It has a ledger of its own in `folder`, from which
+    /// an interrupted run resumes.
     ///
     /// `--finish --part K/N` does that share of its tasks, `--finish` all that are left. Its blocks are not
     /// counted in the receipt: failures are named there, and none is allowed.

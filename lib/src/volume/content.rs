@@ -92,7 +92,7 @@ impl<'a> Stored<'a> {
 }
 
 /// The fingerprint of the content of one file, such as a table or a transform, or of the array in a
-/// folder. A larger one counts by size and time of change; see the guide's page on formats.
+/// folder. A larger one counts by size and time of change; see `docs/formats.md`, "Receipts".
 ///
 /// # Errors
 /// [`Error`]: nothing there, or no array.
