@@ -56,6 +56,10 @@ impl Program for Report {
     const SHAPE: Shape = Shape::Whole;
     const EXAMPLE: &'static str = "report receipts/*.json --fixed a.zarr --moving b.zarr -o c.html";
 
+    fn written(&self) -> Vec<PathBuf> {
+        report::beside(&self.output).to_vec()
+    }
+
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         let request = Request {
             fixed: Volume::open(&self.fixed, &self.of_fixed.select())?,

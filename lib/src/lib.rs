@@ -8,6 +8,7 @@ pub mod deform;
 pub mod device;
 pub mod downsample;
 pub mod features;
+pub mod files;
 pub mod filter;
 pub mod fingerprint;
 pub mod geom;

@@ -6,8 +6,10 @@
 mod apply;
 mod believe;
 mod chunked;
+mod clashes;
 mod correctness;
 mod deform;
+mod disk;
 mod faults;
 mod fields;
 mod identity;
@@ -18,4 +20,5 @@ mod same_answer;
 mod scene;
 mod shapes;
 mod transcode;
+mod unfinished;
 mod whole;

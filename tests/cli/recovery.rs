@@ -214,3 +214,30 @@ fn ctrl_c_is_exit_130_and_resumable() {
     program("extract-spots").args(spots(&out)).arg("--resume").assert().success();
     assert!(std::fs::read(calm).unwrap() == std::fs::read(out).unwrap());
 }
+
+#[test]
+fn a_signal_does_not_wait_for_a_long_block() {
+    let scene = Scene::new();
+    let (pair, out) = (Pair::get(), scene.at("deform.zarr"));
+    let line = [&pair.at("fixed.zarr"), &pair.at("moving.zarr"), "-o", &out]
+        .into_iter()
+        .chain(["--initial", &pair.at("global.json"), "--threads", "1", "-q"])
+        .chain(["--iterations", "65000", "--tolerance", "1e-300"])
+        .map(str::to_owned)
+        .collect::<Vec<_>>();
+    let mut child = start("deform", &line);
+    let folder = format!("{out}.voxloom");
+    let ledger = || {
+        let names = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        let mut paths = names.map(|entry| entry.path());
+        paths.find(|path| path.file_name().unwrap().to_string_lossy().starts_with("ledger-"))
+    };
+    while ledger().is_none() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it began");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    // it was not waited for: only the head is there
+    assert_eq!(std::fs::read_to_string(ledger().unwrap()).unwrap().lines().count(), 1);
+}

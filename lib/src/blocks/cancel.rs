@@ -6,24 +6,26 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Whether the run is asked to stop.
 ///
-/// While blocks are streamed a first signal asks them to stop at a clean point and a second one
-/// ends the process; at other times the first ends it.
+/// While blocks are streamed a first signal asks them to stop at a clean point; a second one, or some
+/// seconds, end the process. At other times the first ends it.
 #[derive(Clone, Debug)]
 pub struct Cancel {
     signal: Arc<AtomicUsize>,
     at_once: Arc<AtomicBool>,
+    /// Whether it listens to the signals of this process, which it may then end.
+    listens: bool,
 }
 
 impl Default for Cancel {
     fn default() -> Self {
-        Self { signal: Arc::default(), at_once: Arc::new(AtomicBool::new(true)) }
+        Self { signal: Arc::default(), at_once: Arc::new(AtomicBool::new(true)), listens: false }
     }
 }
 
 impl Cancel {
     /// Listens to SIGINT and SIGTERM (not to SIGHUP, which `nohup` wants ignored).
     pub fn on_signals() -> io::Result<Self> {
-        let cancel = Self::default();
+        let cancel = Self { listens: true, ..Self::default() };
         for signal in [SIGINT, SIGTERM] {
             // handlers run in the order in which they are registered: the second signal finds
             // the flag that the first one set
@@ -47,6 +49,15 @@ impl Cancel {
     /// Asks for a stop, as the signal of this number would.
     pub fn stop(&self, signal: i32) {
         self.signal.store(signal as usize, Ordering::Relaxed);
+    }
+
+    /// Ends the process as the second signal would, if a first one came: for what does not come to a
+    /// clean point in time. What is done is in the ledger, and files appear whole.
+    pub(super) fn give_up(&self) {
+        if let (true, Some(signal)) = (self.listens, self.signal()) {
+            tracing::error!("interrupted; run the same command with --resume to go on");
+            signal_hook::low_level::exit(128 + signal);
+        }
     }
 
     /// Until the guard is dropped, a first signal is left to whoever asks [`Cancel::signal`].

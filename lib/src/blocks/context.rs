@@ -147,6 +147,7 @@ impl Context {
     pub fn input(&self, volume: &Volume) {
         let grid = volume.grid();
         self.note(|receipt| {
+            receipt.watched.push(volume.watch());
             receipt.inputs.push(Input {
                 shape: Some(grid.shape),
                 dtype: Some(volume.dtype().name()),
@@ -159,6 +160,16 @@ impl Context {
                     .and_then(|v| v.as_str().map(str::to_owned)),
             });
         });
+    }
+
+    /// Whether the volumes that were read are still what they were.
+    ///
+    /// # Errors
+    /// [`Error::Input`].
+    pub(super) fn check_inputs(&self) -> Result<(), Error> {
+        let mut watched = Vec::new();
+        self.note(|receipt| watched.clone_from(&receipt.watched));
+        watched.iter().try_for_each(|watch| watch.check()).map_err(Error::Input)
     }
 
     /// Adds a table, a transform or another file that is read to the receipt.

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::io;
 
+use crate::volume;
+
 /// Why a run of blocks ended early, could not begin, or is not good enough.
 #[derive(Debug)]
 pub enum Error {
@@ -54,6 +56,11 @@ pub enum Error {
         /// The file or folder.
         path: String,
     },
+    /// A receipt would replace something else.
+    NoReceipt {
+        /// The file.
+        path: String,
+    },
     /// The output was begun with other parameters.
     OtherPlan {
         /// The folder of its ledger.
@@ -70,6 +77,8 @@ pub enum Error {
         /// Its refusal.
         source: rayon::ThreadPoolBuildError,
     },
+    /// A volume that was read has changed meanwhile.
+    Input(volume::Error),
     /// A flag does not fit.
     Usage(String),
     /// The file system refused.
@@ -124,9 +133,11 @@ impl std::error::Error for Error {
             Self::Io { source, .. } => Some(source),
             Self::Field(source) => Some(source.as_ref()),
             Self::Threads { source, .. } => Some(source),
+            Self::Input(error) => error.source(),
             Self::Missing { .. }
             | Self::Rows { .. }
             | Self::Exists { .. }
+            | Self::NoReceipt { .. }
             | Self::OtherPlan { .. } => None,
         }
     }
@@ -168,6 +179,11 @@ impl fmt::Display for Error {
                 "{path} exists already; give --resume to go on with it or \
                  --overwrite to replace it"
             ),
+            Self::NoReceipt { path } => write!(
+                f,
+                "{path} exists and is no receipt of a run; give another --receipt, or --overwrite to \
+                 replace it"
+            ),
             Self::OtherPlan { folder, difference: [begun, asked] } => write!(
                 f,
                 "{folder} was begun with other parameters ({begun}, now {asked}); give the same \
@@ -180,6 +196,7 @@ impl fmt::Display for Error {
                 write!(f, "cannot start {threads} threads ({source}); give fewer --threads")
             }
             Self::Usage(message) => f.write_str(message),
+            Self::Input(error) => error.fmt(f),
             Self::Io { action, path, source } => write!(f, "cannot {action} {path}: {source}"),
         }
     }

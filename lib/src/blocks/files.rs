@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Error;
+use crate::files;
 
 /// The folder for ledger and rows beside an output that is one file: `<output>.voxloom`.
 pub fn folder_beside(output: &Path) -> PathBuf {
@@ -15,16 +16,19 @@ pub fn folder_beside(output: &Path) -> PathBuf {
     name.into()
 }
 
-/// Writes a file under a temporary name, then renames it.
+/// Writes a file whole or not at all, and to the disk; folders on the way are made.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    files::write_whole(path, bytes).map_err(Error::io("write", path))
+}
+
+/// As [`write_whole`], but that it is only on the disk once the ledger says so.
+pub(super) fn write_rows(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}.tmp", unique()));
-    let written = fs::File::create_new(&temporary)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_data()
-        })
-        .and_then(|()| fs::rename(&temporary, path));
+    let written = files::create_new(&temporary).and_then(|mut file| {
+        file.write_all(bytes)?;
+        files::write_later(file, &temporary, path)
+    });
     written.map_err(|source| {
         // what the failure left behind; that it cannot be removed adds nothing to the report
         let _ = fs::remove_file(&temporary);
@@ -56,7 +60,9 @@ mod tests {
         write_whole(&path, b"second").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"second");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        let missing = folder.path().join("none/rows");
-        assert!(write_whole(&missing, b"x").unwrap_err().to_string().contains("none/rows"));
+        write_rows(&path, b"third").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"third");
+        let below = folder.path().join("rows/none");
+        assert!(write_whole(&below, b"x").unwrap_err().to_string().contains("rows/none"));
     }
 }

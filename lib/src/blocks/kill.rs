@@ -34,12 +34,20 @@ impl Moment {
     }
 }
 
+fn asked() -> Option<&'static (String, usize)> {
+    static ASKED: OnceLock<Option<(String, usize)>> = OnceLock::new();
+    ASKED.get_or_init(|| parse(&std::env::var(VARIABLE).ok()?)).as_ref()
+}
+
+/// Whether a test asked for a kill at this moment: what comes before it is then not held back.
+pub(super) fn may_come(moment: Moment) -> bool {
+    asked().is_some_and(|(name, _)| name == moment.name())
+}
+
 /// Ends the process as a kill would, without any clean-up, where a test asked for it at this moment.
 pub(crate) fn may_die(moment: Moment) {
-    static ASKED: OnceLock<Option<(String, usize)>> = OnceLock::new();
     static COUNTS: Mutex<BTreeMap<Moment, usize>> = Mutex::new(BTreeMap::new());
-    let asked = ASKED.get_or_init(|| parse(&std::env::var(VARIABLE).ok()?));
-    let Some((name, number)) = asked.as_ref().filter(|(name, _)| name == moment.name()) else {
+    let Some((name, number)) = asked().filter(|(name, _)| name == moment.name()) else {
         return;
     };
     let mut counts = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);

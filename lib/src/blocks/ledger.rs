@@ -1,13 +1,15 @@
 //! Which tasks of a plan are done: append-only logs, one file per process, their union what is true.
 //!
-//! A line is written after the task's result was, and is never changed; so a process that dies
-//! loses at most the line it was writing, and two processes on one part do no harm.
+//! A line is written after the task's result is on the disk, and is never changed; so a process that
+//! dies, or a machine that loses power, loses at most the work of the last second or so, and two
+//! processes on one part do no harm. Lines are held back until [`Ledger::settle`] has brought to the
+//! disk what they speak of.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -17,11 +19,11 @@ use super::claim;
 use super::files::unique;
 use super::rows::Stored;
 use super::{Context, Ending, Error, Identity, Outcome, Plan};
+use crate::files;
 use crate::volume::Existing;
 
-/// How often lines are brought to the disk; a killed process loses none even in between, a
-/// machine that loses power does the work of this time again.
-const SYNC_EVERY: Duration = Duration::from_secs(2);
+/// How long lines are held back at most, where a batch is not worth its while earlier.
+const SETTLE_EVERY: Duration = Duration::from_secs(1);
 
 /// How a task ended, or that it did not end well.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,7 +103,11 @@ pub(super) struct Ledger {
 
 struct Log {
     file: File,
-    synced: Instant,
+    /// Lines that wait for what they speak of to be on the disk.
+    held: Vec<u8>,
+    settled: Instant,
+    /// What was written since then and did not reach the disk is our loss.
+    since: files::Mark,
 }
 
 impl Ledger {
@@ -112,35 +118,56 @@ impl Ledger {
         let (k, n) = (ctx.part.k, ctx.part.n);
         let name = format!("ledger-{}-{k}of{n}-{}.jsonl", &run.hex()[..16], unique());
         let path = folder.join(name);
-        let mut file = File::create_new(&path).map_err(Error::io("create", &path))?;
-        append(&mut file, &path, &Head { ledger: VERSION, run: run.to_json() })?;
-        Ok(Self { path, log: Mutex::new(Log { file, synced: Instant::now() }) })
+        let file = File::create_new(&path).map_err(Error::io("create", &path))?;
+        let held = line(&path, &Head { ledger: VERSION, run: run.to_json() })?;
+        let log = Log { file, held, settled: Instant::now(), since: files::Mark::now() };
+        let ledger = Self { path, log: Mutex::new(log) };
+        ledger.write(|log| std::mem::take(&mut log.held))?;
+        files::note_folder(folder);
+        Ok(ledger)
     }
 
     /// Enters a task whose result is written, or that failed.
     pub(super) fn enter(&self, task: usize, entry: &Entry) -> Result<(), Error> {
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        append(&mut log.file, &self.path, &Line::new(task, entry))?;
-        if log.synced.elapsed() >= SYNC_EVERY {
-            log.synced = Instant::now();
-            return self.sync(&log.file);
+        let line = line(&self.path, &Line::new(task, entry))?;
+        if !files::syncs() {
+            return self.write(|_| line);
+        }
+        self.lock().held.extend(line);
+        Ok(())
+    }
+
+    /// Whether lines have waited for long, or for much.
+    pub(super) fn is_due(&self) -> bool {
+        let log = self.lock();
+        !log.held.is_empty() && (log.settled.elapsed() >= SETTLE_EVERY || files::is_heavy())
+    }
+
+    /// Brings to the disk what was written, then the lines that say so.
+    pub(super) fn settle(&self) -> Result<(), Error> {
+        let (held, since) = {
+            let mut log = self.lock();
+            log.settled = Instant::now();
+            (std::mem::take(&mut log.held), log.since)
+        };
+        since.settle().map_err(|error| Error::io("write", &error.path)(error.source))?;
+        if !held.is_empty() {
+            self.write(|_| held)?;
         }
         Ok(())
     }
 
-    /// Brings all lines to the disk.
-    pub(super) fn close(&self) -> Result<(), Error> {
-        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        self.sync(&log.file)
+    /// One call for all lines: what others read ends at a line's end unless this process is killed
+    /// in it.
+    fn write(&self, lines: impl FnOnce(&mut Log) -> Vec<u8>) -> Result<(), Error> {
+        let mut log = self.lock();
+        let lines = lines(&mut log);
+        let written = log.file.write_all(&lines).and_then(|()| files::sync(&log.file));
+        written.map_err(Error::io("write", &self.path))
     }
 
-    fn sync(&self, file: &File) -> Result<(), Error> {
-        use std::io::ErrorKind::{InvalidInput, Unsupported};
-        match file.sync_data() {
-            // some network and user-space file systems know no such thing
-            Err(e) if matches!(e.kind(), InvalidInput | Unsupported) => Ok(()),
-            result => result.map_err(Error::io("write", &self.path)),
-        }
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -163,11 +190,11 @@ pub(super) fn begin(
     Ok(known)
 }
 
-/// One call per line: what others read ends at a line's end unless this process is killed in it.
-fn append(file: &mut File, path: &Path, line: &impl Serialize) -> Result<(), Error> {
+/// A line as it is written.
+fn line(path: &Path, line: &impl Serialize) -> Result<Vec<u8>, Error> {
     let mut text = serde_json::to_vec(line).map_err(|e| Error::io("write", path)(e.into()))?;
     text.push(b'\n');
-    file.write_all(&text).map_err(Error::io("write", path))
+    Ok(text)
 }
 
 /// What the files in `folder` say, together. A result counts more than a failure, whichever came
@@ -292,7 +319,9 @@ mod tests {
         for (task, entry) in entries.iter().enumerate() {
             ledger.enter(task, entry).unwrap();
         }
-        // not closed: this is what a killed process leaves
+        // until what they speak of is on the disk, nobody sees them
+        assert!(load(folder.path(), &plan).unwrap().is_empty());
+        ledger.settle().unwrap();
         let known = load(folder.path(), &plan).unwrap();
         assert_eq!(known.into_values().collect::<Vec<_>>(), entries);
     }
@@ -304,6 +333,7 @@ mod tests {
         let ledger = create(folder.path(), &plan);
         ledger.enter(0, &done()).unwrap();
         ledger.enter(1, &done()).unwrap();
+        ledger.settle().unwrap();
         let path = &files(folder.path(), "ledger-").unwrap()[0];
         let text = fs::read(path).unwrap();
         let mut seen = Vec::new();
@@ -332,7 +362,8 @@ mod tests {
         one.enter(1, &Entry::Failed("early".into())).unwrap();
         two.enter(1, &done()).unwrap();
         two.enter(2, &done()).unwrap();
-        one.close().unwrap();
+        one.settle().unwrap();
+        two.settle().unwrap();
         let known = load(folder.path(), &plan).unwrap();
         assert_eq!(known, (0..3).map(|task| (task, done())).collect());
     }
@@ -370,7 +401,9 @@ mod tests {
     fn earlier_work_is_refused_resumed_or_removed_as_asked() {
         let folder = tempfile::tempdir().unwrap();
         let begun = plan("a");
-        create(folder.path(), &begun).enter(0, &done()).unwrap();
+        let ledger = create(folder.path(), &begun);
+        ledger.enter(0, &done()).unwrap();
+        ledger.settle().unwrap();
         fs::write(folder.path().join("mine.txt"), "kept").unwrap();
         let refused = begin(folder.path(), &begun, Existing::Refuse);
         assert!(matches!(refused, Err(Error::Exists { .. })));

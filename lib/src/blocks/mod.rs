@@ -41,6 +41,7 @@ mod progress;
 mod receipt;
 mod rows;
 mod stream;
+mod whole;
 
 pub use budget::{Budget, Reads, worth_keeping};
 pub use cancel::Cancel;
@@ -56,7 +57,7 @@ pub use plan::{MARK, Plan, RESULTS};
 pub use pool::Pool;
 pub use process::memory_allowed;
 pub use progress::{Progress, above_bar};
-pub use receipt::{Failure, Receipt, Tally};
+pub use receipt::{Failure, Receipt, Tally, receipt_beside};
 pub use rows::{Rows, Stored};
 
 pub(crate) use kill::{Moment, may_die};

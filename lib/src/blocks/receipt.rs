@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::files::write_whole;
 use super::ledger::{self, Entry};
 use super::{Context, Ending, Error, Outcome, Task, process};
-use crate::volume;
+use crate::volume::{self, Existing, Watch};
 
 /// As many reasons as an error names.
 const REASONS: usize = 3;
@@ -33,6 +33,8 @@ pub struct Receipt {
     /// `--plan`: what is to be printed.
     pub plans: Vec<Value>,
     pub(super) inputs: Vec<Input>,
+    /// What tells whether the volumes among them are still there.
+    pub(super) watched: Vec<Arc<Watch>>,
     pub(super) outputs: Vec<String>,
     /// Bytes read and written, as far as the operation counted them.
     pub(super) bytes: [u64; 2],
@@ -164,7 +166,7 @@ impl Tally {
 }
 
 /// Where the receipt of an output without attributes goes.
-pub(super) fn receipt_beside(output: &Path) -> PathBuf {
+pub fn receipt_beside(output: &Path) -> PathBuf {
     let mut name = output.as_os_str().to_owned();
     name.push(".receipt.json");
     name.into()
@@ -223,6 +225,7 @@ impl Receipt {
         let mut text = serde_json::to_vec_pretty(&value)?;
         text.push(b'\n');
         if let Some(file) = file {
+            ctx.refuse_receipt(file)?;
             write_whole(file, &text)?;
         }
         if !ctx.gathers() {
@@ -234,7 +237,11 @@ impl Receipt {
         }
         for sink in &self.sinks {
             match sink {
-                Sink::Beside(path) if file.is_none() => write_whole(&receipt_beside(path), &text)?,
+                Sink::Beside(path) if file.is_none() => {
+                    let path = receipt_beside(path);
+                    ctx.refuse_receipt(&path)?;
+                    write_whole(&path, &text)?;
+                }
                 Sink::Beside(_) => {}
                 Sink::Attribute(set) => set(value.clone())?,
             }
@@ -317,6 +324,22 @@ impl Context {
             (serde_json::from_value(part("blocks"))?, serde_json::from_value(part("results"))?);
         self.note(|receipt| (receipt.blocks, receipt.results) = (blocks, results));
         Ok(())
+    }
+
+    /// Stops where a receipt would replace something that is no receipt, and `--overwrite` is not given.
+    ///
+    /// # Errors
+    /// [`Error::NoReceipt`].
+    pub fn refuse_receipt(&self, path: &Path) -> Result<(), Error> {
+        if self.existing == Existing::Overwrite || !path.exists() {
+            return Ok(());
+        }
+        let text = fs::read(path).unwrap_or_default();
+        let found: Value = serde_json::from_slice(&text).unwrap_or_default();
+        if text.is_empty() || found.get("program").is_some_and(Value::is_string) {
+            return Ok(());
+        }
+        Err(Error::NoReceipt { path: path.display().to_string() })
     }
 
     /// The receipt as it stands.

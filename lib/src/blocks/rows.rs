@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::files::write_whole;
+use super::files::write_rows;
 use super::ledger::Entry;
 use super::{Context, Ending, Ends, Error, Task};
 use crate::fingerprint::Fingerprint;
@@ -46,7 +46,7 @@ impl Rows {
     /// # Errors
     /// [`Error::Io`].
     pub fn write(&self, task: &Task, bytes: &[u8]) -> Result<Stored, Error> {
-        write_whole(&path(&self.folder, task), bytes)?;
+        write_rows(&path(&self.folder, task), bytes)?;
         let mut hash = Fingerprint::default();
         bytes.chunks(PIECE).for_each(|piece| {
             hash.add(piece);

@@ -12,14 +12,16 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::ledger::{self, Entry, Ledger};
 use super::progress::Meter;
 use super::{
-    Budget, Context, Ending, Ends, Error, Moment, Plan, Tally, Task, is_passing, may_die, rows,
-    sentence,
+    Budget, Context, Ending, Ends, Error, Moment, Plan, Tally, Task, is_passing, kill::may_come,
+    may_die, rows, sentence,
 };
-use crate::device::{Permits, megabytes};
+use crate::device::Permits;
 use crate::volume::Existing;
 
 /// How often signals are looked for and progress is shown.
 const TICK: Duration = Duration::from_millis(100);
+/// How long a signal waits for the blocks that are being computed: batch systems kill soon after.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 impl Plan {
     /// Runs the tasks of this part that the ledger in `folder` does not hold yet.
@@ -155,7 +157,7 @@ impl Plan {
         pipeline.work(stages, todo.len(), meter);
         pipeline.count_seconds();
         let state = pipeline.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let closed = ledger.close();
+        let closed = ledger.settle();
         if let Some(fault) = state.fault {
             return Err(fault);
         }
@@ -165,20 +167,9 @@ impl Plan {
         {
             return Err(Error::Interrupted { signal });
         }
+        ctx.check_inputs()?;
         may_die(Moment::Plan);
         Ok(state.entries)
-    }
-
-    fn warn_if_tight(&self, ctx: &Context, in_flight: usize) {
-        if in_flight < ctx.threads.min(self.tasks.len()) {
-            tracing::warn!(
-                "--memory {} admits {in_flight} blocks at once for {} threads, as each needs {}; a smaller \
-                 --block-size admits more",
-                megabytes(ctx.memory),
-                ctx.threads,
-                self.task
-            );
-        }
     }
 }
 
@@ -301,6 +292,7 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
         let workers = Budget::of(self.ctx).workers().min(self.in_flight).min(tasks);
         self.lock().workers = workers;
         let before = meter.before();
+        let mut asked: Option<Instant> = None;
         std::thread::scope(|scope| {
             for _ in 0..workers {
                 scope.spawn(|| {
@@ -311,6 +303,7 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
                     self.changed.notify_all();
                 });
             }
+            scope.spawn(|| self.settle_meanwhile());
             let mut state = self.lock();
             while state.workers > 0 {
                 let waited = self.changed.wait_timeout(state, TICK);
@@ -318,6 +311,13 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
                 meter.tick(before + state.ended);
                 if self.ctx.cancel.signal().is_some() {
                     self.changed.notify_all();
+                    if asked.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                        drop(state);
+                        // what cannot be brought to the disk is done again
+                        let _ = self.ledger.settle();
+                        self.ctx.cancel.give_up();
+                        state = self.lock();
+                    }
                 }
             }
         });
@@ -332,6 +332,24 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
                 *sum += spent;
             }
         });
+    }
+
+    /// Brings what was written to the disk, and the ledger's lines after it, so that no worker waits
+    /// for the disk; until all workers have ended.
+    fn settle_meanwhile(&self) {
+        let mut state = self.lock();
+        while state.workers > 0 && state.fault.is_none() {
+            let waited = self.changed.wait_timeout(state, TICK);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if self.ledger.is_due() {
+                drop(state);
+                if let Err(error) = self.ledger.settle() {
+                    self.stop(error);
+                    self.changed.notify_all();
+                }
+                state = self.lock();
+            }
+        }
     }
 
     /// Waits for work, that nearest to the end first; `None` when there will be no more.
@@ -439,7 +457,11 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
 
     fn end(&self, task: &Task, entry: Entry) {
         may_die(Moment::Unentered);
-        if let Err(error) = self.ledger.enter(task.id, &entry) {
+        let entered = self
+            .ledger
+            .enter(task.id, &entry)
+            .and_then(|()| if may_come(Moment::After) { self.ledger.settle() } else { Ok(()) });
+        if let Err(error) = entered {
             return self.stop(error);
         }
         may_die(Moment::After);

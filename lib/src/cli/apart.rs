@@ -1,16 +1,28 @@
-//! What a program reads is never what it writes.
+//! What a program reads is never what it writes, and what is no file is never replaced by one.
 
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Command};
 
 use super::Program;
-use crate::blocks::Error;
+use crate::blocks::{Error, receipt_beside};
+use crate::transform::{self, Direction, Step};
+use crate::volume;
 
 /// Flags that name what is written, of any program.
 const WRITTEN: [&str; 4] = ["output", "table", "matches", "receipt"];
+/// A document of transforms has less than this many bytes.
+const DOCUMENT: u64 = 16 << 20;
+/// Other files that a text of another program refers to are named in so many bytes of it, ...
+const TEXT: u64 = 1 << 16;
+/// ... among so many words.
+const MOST_NAMES: usize = 1000;
 
-/// Refuses a command line by which something that is read would be replaced.
+/// Refuses a command line by which something that is read would be replaced, or written into, and
+/// one that names a device, a pipe or a socket where a file is wanted.
 ///
 /// # Errors
 /// [`Error::Usage`] that names both flags.
@@ -20,15 +32,28 @@ pub(super) fn check<P: Program>(
     matches: &ArgMatches,
 ) -> Result<(), Error> {
     let named = places(command, matches);
-    let is_written = |flag: &Named| WRITTEN.contains(&flag.id);
-    let beside = program.written().into_iter().filter_map(|path| {
-        let place = path.canonicalize().ok()?;
-        Some(Named { id: "output", text: path.display().to_string(), place, at: usize::MAX })
-    });
-    for out in named.iter().filter(|flag| is_written(flag)).cloned().chain(beside) {
-        // what lies in a folder that is replaced goes with it
-        let goes = |other: &&Named| other.at != out.at && other.place.starts_with(&out.place);
-        if let Some(read) = named.iter().find(goes) {
+    let (mut written, read): (Vec<_>, Vec<_>) =
+        named.into_iter().partition(|flag| WRITTEN.contains(&flag.id));
+    let read: Vec<Named> = read
+        .into_iter()
+        .flat_map(|flag| flag.members())
+        .flat_map(|flag| flag.with_references())
+        .filter(|flag| flag.place.exists())
+        .collect();
+    let mut beside = program.written();
+    if matches.try_get_raw("receipt").ok().flatten().is_none() {
+        let outputs = written.iter().filter(|flag| flag.id == "output");
+        beside.extend(outputs.map(|flag| receipt_beside(Path::new(&flag.text))));
+    }
+    for path in beside {
+        let text = path.display().to_string();
+        written.extend(Named::new("output", text, usize::MAX - written.len()));
+    }
+    for (number, out) in written.iter().enumerate() {
+        check_kind(out)?;
+        let others = written[number + 1..].iter().filter(|other| other.place == out.place);
+        let clash = read.iter().find(|read| out.harms(read)).or(others.into_iter().next());
+        if let Some(read) = clash {
             return Err(Error::Usage(format!(
                 "{} would be written by --{} and is {} too; write to another name",
                 out.text,
@@ -37,30 +62,131 @@ pub(super) fn check<P: Program>(
             )));
         }
     }
-    Ok(())
+    read.iter().try_for_each(check_kind)
 }
 
-/// A value that names something that exists.
+/// A value that names a place.
 #[derive(Clone)]
 struct Named<'a> {
     id: &'a str,
     text: String,
+    /// Without links, as far as it exists.
     place: PathBuf,
+    /// What names it, where that is not the flag itself.
+    by: Option<String>,
     /// Which of all values it is.
     at: usize,
 }
 
-impl Named<'_> {
+impl<'a> Named<'a> {
+    fn new(id: &'a str, text: String, at: usize) -> Option<Self> {
+        let path = Path::new(text.strip_prefix("file://").unwrap_or(&text));
+        let place = real(path)?;
+        Some(Self { id, text, place, by: None, at })
+    }
+
     fn said(&self, command: &Command) -> String {
         let flag = command.get_arguments().find(|flag| flag.get_id() == self.id);
-        match flag.and_then(clap::Arg::get_long) {
+        let flag = match flag.and_then(clap::Arg::get_long) {
             Some(long) => format!("named by --{long}"),
             None => "read".to_owned(),
+        };
+        match &self.by {
+            Some(document) => format!("{flag} (by way of {document})"),
+            None => flag,
         }
+    }
+
+    /// The files of a pattern, or the place itself.
+    fn members(self) -> Vec<Self> {
+        if self.place.exists() || !self.text.contains(['*', '?', '[']) {
+            return vec![self];
+        }
+        let files = glob::glob(&self.text).into_iter().flatten().flatten();
+        files.filter_map(|path| Some(Self { place: real(&path)?, ..self.clone() })).collect()
+    }
+
+    /// Itself, and the arrays and files that it refers to where it is a chain of transforms, of ours or
+    /// as text of another program.
+    fn with_references(self) -> Vec<Self> {
+        let about = fs::metadata(&self.place).ok();
+        let mut all = vec![self.clone()];
+        if about.is_none_or(|about| !about.is_file() || about.len() > DOCUMENT) {
+            return all;
+        }
+        let steps = [Direction::FixedToMoving, Direction::MovingToFixed]
+            .into_iter()
+            .find_map(|direction| transform::read_steps(&self.text, direction).ok());
+        for step in steps.into_iter().flatten() {
+            let (Step::Field(location) | Step::LocalAffines(location)) = step else { continue };
+            all.extend(self.refers_to(Path::new(&location)));
+        }
+        let mut text = String::new();
+        let start = fs::File::open(&self.place).map(|file| file.take(TEXT));
+        let read = start.and_then(|mut start| start.read_to_string(&mut text));
+        if read.is_err() || text.trim_start().starts_with('{') {
+            return all;
+        }
+        let folder = self.place.parent().unwrap_or(Path::new(""));
+        let apart = |c: char| c.is_whitespace() || "\"()=,;".contains(c);
+        let words = text.split(apart).filter(|word| word.contains('.'));
+        for word in words.filter(|word| word.parse::<f64>().is_err()).take(MOST_NAMES) {
+            let names = [folder.join(word), PathBuf::from(word)];
+            all.extend(
+                names.iter().filter(|name| name.is_file()).filter_map(|n| self.refers_to(n)),
+            );
+        }
+        all
+    }
+
+    fn refers_to(&self, path: &Path) -> Option<Self> {
+        Some(Self { place: real(path)?, by: Some(self.text.clone()), ..self.clone() })
+    }
+
+    /// Whether what is read goes, or is no longer what it was, when this is written.
+    fn harms(&self, read: &Self) -> bool {
+        // what lies in a folder that is replaced goes with it, and what lies in an image is its
+        read.at != self.at
+            && (read.place.starts_with(&self.place)
+                || (self.place.starts_with(&read.place) && is_container(&read.place)))
     }
 }
 
-/// All values that name something that exists.
+/// Whether a folder is a Zarr or N5 group or array.
+fn is_container(place: &Path) -> bool {
+    place.is_dir() && !matches!(volume::attributes(&place.display().to_string()), Ok(None))
+}
+
+/// Refuses what is neither a file nor a folder, but for this process's own streams.
+fn check_kind(named: &Named) -> Result<(), Error> {
+    let Ok(about) = fs::metadata(&named.place) else { return Ok(()) };
+    let kind = about.file_type();
+    let what = if kind.is_fifo() {
+        "a pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else if kind.is_char_device() || kind.is_block_device() {
+        "a device"
+    } else {
+        return Ok(());
+    };
+    if !WRITTEN.contains(&named.id) && named.text.starts_with("/dev/") && kind.is_fifo() {
+        return Ok(());
+    }
+    Err(Error::Usage(format!("{} is {what}; name a file or a folder", named.text)))
+}
+
+/// A path without links and dots; what does not exist is taken as it is below what does.
+fn real(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    path.ancestors().find_map(|above| {
+        let found = above.canonicalize().ok()?;
+        let rest = path.strip_prefix(above).ok()?;
+        Some(if rest.as_os_str().is_empty() { found } else { found.join(rest) })
+    })
+}
+
+/// All values that name a place: what is written, and what may be read.
 fn places<'a>(command: &'a Command, matches: &ArgMatches) -> Vec<Named<'a>> {
     let mut found = Vec::new();
     let names_files = |flag: &&clap::Arg| flag.get_possible_values().is_empty();
@@ -68,13 +194,14 @@ fn places<'a>(command: &'a Command, matches: &ArgMatches) -> Vec<Named<'a>> {
         let id = flag.get_id().as_str();
         let Ok(Some(values)) = matches.try_get_raw(id) else { continue };
         for value in values {
-            let text = value.to_string_lossy();
-            let path = Path::new(text.strip_prefix("file://").unwrap_or(&text));
-            if text.parse::<f64>().is_err()
-                && let Ok(place) = path.canonicalize()
-            {
-                found.push(Named { id, text: text.into_owned(), place, at: found.len() });
+            let text = value.to_string_lossy().into_owned();
+            if text.is_empty() || text.parse::<f64>().is_ok() {
+                continue;
             }
+            // some flags take NAME=LOC
+            let location = text.split_once('=').map(|(_, location)| location.to_owned());
+            let location = location.filter(|_| !Path::new(&text).exists()).unwrap_or(text);
+            found.extend(Named::new(id, location, found.len()));
         }
     }
     found

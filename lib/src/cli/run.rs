@@ -8,8 +8,9 @@ use clap::{ArgMatches, Command};
 use serde_json::{Map, Value, json};
 
 use super::shared::Shared;
-use super::{Program, apart, config, exit, logging, shared};
-use crate::blocks::{Cancel, Context, Error, Moment, Receipt, Verdict, may_die};
+use super::{Program, Shape, apart, config, exit, logging, shared};
+use crate::blocks::{Cancel, Context, Error, Moment, Receipt, Verdict, may_die, receipt_beside};
+use crate::{files, volume};
 
 /// The voxloom release, which all programs share.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -77,6 +78,9 @@ fn attempt<P: Program>(
     let flags = Shared(matches);
     let program = P::from_arg_matches(matches)?;
     apart::check(&program, command, matches)?;
+    files::set_sync(!flags.no_sync());
+    // who only looks is told
+    volume::allow_unfinished(flags.allow_unfinished() || P::SHAPE == Shape::Look);
     let mut ctx = flags.context(Cancel::on_signals()?)?;
     if ctx.finish && ctx.scattered && !P::SECOND_PASS {
         let message = format!(
@@ -85,6 +89,7 @@ fn attempt<P: Program>(
         );
         return Err(Error::Usage(message).into());
     }
+    refuse_receipts(&ctx, &flags, matches)?;
     let mut parameters = parameters(command, matches);
     parameters.insert("threads".to_owned(), json!(ctx.threads));
     parameters.insert("memory".to_owned(), json!(ctx.memory));
@@ -98,6 +103,13 @@ fn attempt<P: Program>(
     let done = catch_unwind(AssertUnwindSafe(|| program.run(&ctx)))
         .unwrap_or_else(|panic| Err(bug(&*panic)));
     conclude(P::NAME, &ctx, &flags, done)
+}
+
+/// Refuses before the work what would be refused after it: a receipt in the place of something else.
+fn refuse_receipts(ctx: &Context, flags: &Shared, matches: &ArgMatches) -> anyhow::Result<()> {
+    let output = matches.try_get_raw("output").ok().flatten().and_then(|mut values| values.next());
+    let beside = output.map(|output| receipt_beside(output.as_ref()));
+    Ok(flags.receipt().or(beside).map_or(Ok(()), |path| ctx.refuse_receipt(&path))?)
 }
 
 /// Prints the plan or writes the receipt, and decides whether what was done is good enough.
@@ -119,8 +131,11 @@ fn conclude(
         Err(error) if gaps(error) => {}
         Err(_) => return done,
     }
+    // what the receipt and the exit code say is then so after a power cut, too
+    files::Mark::start().settle()?;
     may_die(Moment::Receipt);
     receipt.write(ctx, flags.receipt().as_deref())?;
+    files::settle()?;
     may_die(Moment::Cleanup);
     ctx.sweep();
     done?;

@@ -62,6 +62,12 @@ fn writing_flags() -> Vec<Arg> {
     vec![
         switch("resume", "Go on with an output that was begun: do what is missing"),
         switch("overwrite", "Replace an output that exists").conflicts_with("resume"),
+        switch("no-sync", "Leave it to the system when what is written reaches the disk")
+            .long_help(
+                "Leave it to the system when what is written reaches the disk, as on a scratch disk: a \
+                 little faster, but after a power cut what was done may be lost, and --resume may \
+                 not know it",
+            ),
         value("receipt", "FILE", "Write what was done as JSON [default: with the output]")
             .value_parser(clap::value_parser!(PathBuf)),
         value("seed", "N", "Seed of chance, where chance is used")
@@ -80,6 +86,7 @@ fn common_flags() -> Vec<Arg> {
         value("memory", "SIZE", "Ceiling of memory, such as 8GB [default: half of the machine's, or 80 % of a job's limit]")
             .value_parser(parse_bytes),
         switch("plan", "Print tasks, parts and memory by what it is for as JSON; compute nothing"),
+        switch("allow-unfinished", "Read volumes and fields that lack blocks"),
         value("config", "FILE", "YAML or JSON with any of the long flags; the command line wins")
             .value_parser(clap::value_parser!(PathBuf)),
         value("progress", "HOW", "Show progress: auto, bar, line, json, none")
@@ -116,6 +123,14 @@ impl Shared<'_> {
 
     pub(super) fn log_json(&self) -> bool {
         self.is_set("log-json")
+    }
+
+    pub(super) fn allow_unfinished(&self) -> bool {
+        self.is_set("allow-unfinished")
+    }
+
+    pub(super) fn no_sync(&self) -> bool {
+        self.is_set("no-sync")
     }
 
     pub(super) fn receipt(&self) -> Option<PathBuf> {

@@ -18,9 +18,10 @@ use crate::blocks::{
     self, Budget, Context, Ending, Ends, Identity, Outcome, Plan, Reads, Rows, WriteUnit,
 };
 use crate::device::Cost;
+use crate::files;
 use crate::geom::{Box3, Chain, Grid};
 use crate::transform::{self, Step};
-use crate::volume::{FieldOutput, Volume};
+use crate::volume::{FieldOutput, Unfinished, Volume};
 
 mod blend;
 mod block;
@@ -255,7 +256,7 @@ pub fn align(
             return Err(none);
         }
     };
-    let out = FieldOutput::create(output, &nodes, [CHUNK; 3], ctx.existing_now())?;
+    let out = FieldOutput::begin(output, &nodes, [CHUNK; 3], ctx.existing_now())?;
     ctx.output_file(Path::new(output));
     let Some(mut summary) = blend.write(&second, &out, nodes.spacing, ctx)? else {
         return Ok(());
@@ -273,6 +274,8 @@ pub fn align(
     chain.extend_from_slice(steps);
     transform::write_document(&document, &chain)?;
     out.set_attribute(blocks::RESULTS, ctx.results())?;
+    files::settle()?;
+    out.set_lacking(None, true)?;
     // last what says that all is done
     out.set_attribute(blocks::MARK, plan.identity().to_json())?;
     rows.remove(ctx);

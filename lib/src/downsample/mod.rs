@@ -257,7 +257,7 @@ impl Level<'_> {
             Budget::each_thread(&reads, self.spec.writing_bytes()),
         );
         let (false, Some(from)) = (plan.is_all_asked(ctx)?, &from) else { return Ok(()) };
-        let out = Arc::new(Output::create(&self.to, &self.spec, ctx.existing)?);
+        let out = Arc::new(Output::begin(&self.to, &self.spec, 1, ctx.existing)?);
         ctx.input(from);
         ctx.output_array(&out);
         self.stream::<T>(&plan, from, &out, method, ctx)
@@ -275,9 +275,9 @@ impl Level<'_> {
         let inputs = Pool::<T>::of(sizes * self.step.factor.iter().product::<usize>());
         let outputs = Pool::<T>::of(sizes);
         let whole = from.grid().bounds();
-        plan.stream(
+        plan.stream_to::<_, _, _, Error>(
             ctx,
-            &out.ledger_folder(),
+            out,
             |task| {
                 let part = source_of(&task.core, self.step.factor).intersect(&whole);
                 let mut voxels = inputs.take(part.len());

@@ -109,6 +109,9 @@ fn volume_page(volume: &Volume) -> Result<Page, volume::Error> {
     let grid = volume.grid();
     let mut page = Page::new(volume.location());
     page.say("kind", "volume");
+    if let Some(why) = volume.describe()["unfinished"].as_str() {
+        page.say("unfinished", why);
+    }
     let raw = grid.shape.iter().product::<usize>() as u64 * volume.dtype().size() as u64;
     storage_facts(&mut page, &volume.describe(), raw);
     page.say("dtype", volume.dtype().name());

@@ -178,12 +178,12 @@ pub fn invert(
         return Ok(());
     }
     ctx.input_file(&options.transform);
-    let out = FieldOutput::create(output, grid, chunk, ctx.existing)?;
+    let out = FieldOutput::begin(output, grid, chunk, ctx.existing)?;
     out.set_inverse()?;
     ctx.output_file(Path::new(output));
-    let ends = plan.stream(
+    let ends = plan.stream_to::<_, _, _, Error>(
         ctx,
-        &out.ledger_folder(),
+        &out,
         |task| Ok(task.core),
         |_, core| {
             let found = inverse::inverse(chain, grid, &core, options.tolerance)?;

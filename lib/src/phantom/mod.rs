@@ -17,7 +17,7 @@ use crate::blocks::{self, Budget, Context, Identity, Outcome, Plan};
 use crate::device::Cost;
 use crate::geom::{Box3, Chain, Grid, Point};
 use crate::transform::{self, Step};
-use crate::volume::{self, Codec, Dtype, FieldOutput, Format, Output, Spec};
+use crate::volume::{self, Codec, Dtype, FieldOutput, Format, Output, Spec, Unfinished};
 
 mod map;
 mod noise;
@@ -224,11 +224,11 @@ fn image(camera: &Camera, path: &Path, identity: &Identity, ctx: &Context) -> Re
     if plan.is_all_asked(ctx)? {
         return Ok(());
     }
-    let output = Arc::new(Output::create(&path.to_string_lossy(), &spec, ctx.existing)?);
+    let output = Arc::new(Output::begin(&path.to_string_lossy(), &spec, 1, ctx.existing)?);
     ctx.output_array(&output);
-    plan.stream(
+    plan.stream_to::<_, _, _, Error>(
         ctx,
-        &output.ledger_folder(),
+        &*output,
         |_| Ok(()),
         |task, ()| Ok(camera.render(&task.core)),
         |task, voxels| {
@@ -263,12 +263,12 @@ fn write_field(pair: &Pair, path: &Path, ctx: &Context) -> Result<(), Error> {
     let grid =
         Grid::new(shape, pair.fixed.spacing.map(|s| s * FIELD_STEP as f64), pair.fixed.origin);
     let chunk = [32; 3];
-    let output = FieldOutput::create(&path.to_string_lossy(), &grid, chunk, ctx.existing)?;
+    let output = FieldOutput::begin(&path.to_string_lossy(), &grid, chunk, ctx.existing)?;
     for part in grid.bounds().tiles(chunk) {
         output.write(&part, &pair.vectors(&grid, &part))?;
     }
     output.set_attribute("reach", json!(pair.map.deformation.reach()))?;
-    Ok(())
+    Ok(output.set_lacking(None, true)?)
 }
 
 impl Pair {

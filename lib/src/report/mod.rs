@@ -158,6 +158,11 @@ const KEPT: u64 = 32 << 20;
 /// The stage before the first.
 const BEFORE: &str = "before";
 
+/// The numbers and the state for Neuroglancer, beside the page.
+pub fn beside(output: &Path) -> [PathBuf; 2] {
+    ["json", "neuroglancer.json"].map(|extension| output.with_extension(extension))
+}
+
 /// Writes the page, and beside it `<stem>.json` and `<stem>.neuroglancer.json`.
 ///
 /// # Errors
@@ -185,7 +190,7 @@ pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
     let reduce = |volume| Regridded::new(volume, Some(onto.spacing));
     let reduced: Vec<Regridded> = stages.iter().map(|(_, volume, _)| reduce(volume)).collect();
     let seen: Vec<Unaligned> = reduced.iter().map(|moving| Unaligned { moving, onto }).collect();
-    let state_path = output.with_extension("neuroglancer.json");
+    let [numbers_path, state_path] = beside(output);
     let subject = Subject {
         title: request.title.as_deref(),
         fixed: (request.fixed.location(), &request.fixed),
@@ -210,7 +215,7 @@ pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
         })?;
     }
     write_whole(&state_path, pretty(&report.state).as_bytes())?;
-    write_whole(&output.with_extension("json"), pretty(&report.numbers).as_bytes())?;
+    write_whole(&numbers_path, pretty(&report.numbers).as_bytes())?;
     // the page last: where it is, all is
     write_whole(output, report.page.as_bytes())?;
     ctx.output_file(output);

@@ -10,14 +10,12 @@ mod matches;
 mod points;
 mod rows;
 mod spots;
-mod whole_file;
 
 pub use block_rows::{BlockRow, Status, read_blocks, write_blocks};
 pub use matches::{read_matches, write_matches};
 pub use points::{Points, read_points, write_points};
 pub use rows::{Table, number};
 pub use spots::{read_spots, write_spots};
-pub(crate) use whole_file::write_whole;
 
 /// Why a table could not be read or written.
 #[derive(Debug, thiserror::Error)]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Error;
-use super::whole_file::write_whole;
+use crate::files::write_whole;
 
 /// A table as it stands in its file: a header and rows of text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -349,7 +349,7 @@ impl Job<'_> {
 
     fn write_file(&self, bytes: &[u8], world: World) -> Result<(), Error> {
         let path = Path::new(self.destination);
-        crate::table::write_whole(path, bytes).map_err(|source| Error::Io {
+        crate::files::write_whole(path, bytes).map_err(|source| Error::Io {
             action: "write",
             path: self.destination.to_owned(),
             source,

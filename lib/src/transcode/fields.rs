@@ -1,6 +1,7 @@
 //! Writing displacement fields: ours from whatever can be read box by box, and files of others whole.
 
 use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use serde_json::json;
 use super::Error;
 use crate::blocks::{Budget, Context, Ending, Identity, Outcome, Plan, Reads};
 use crate::device::Cost;
+use crate::files;
 use crate::geom::{Box3, FieldSource, Grid, Point};
 use crate::volume::{Existing, FieldOutput};
 
@@ -44,10 +46,10 @@ pub(super) fn write_field(
     if plan.is_all_asked(ctx)? {
         return Ok(());
     }
-    let output = Arc::new(FieldOutput::create(location, &grid, chunk, ctx.existing)?);
-    let ends = plan.stream(
+    let output = Arc::new(FieldOutput::begin(location, &grid, chunk, ctx.existing)?);
+    let ends = plan.stream_to::<_, _, _, Error>(
         ctx,
-        &output.ledger_folder(),
+        &*output,
         |task| source.read(&task.core).map_err(anyhow::Error::from_boxed),
         |_, vectors: Vec<[f32; 3]>| {
             let mut reach: Point = [0.0; 3];
@@ -131,25 +133,22 @@ pub(super) fn slabs(grid: &Grid) -> Vec<Box3> {
     grid.bounds().tiles([depth, ny, nx]).collect()
 }
 
-/// Writes a file under a temporary name in its folder and renames it: whole or not at all.
+/// Writes a file whole or not at all, by way of a buffer.
 pub(super) fn write_beside(
     path: &Path,
-    fill: impl FnOnce(File) -> Result<(), Error>,
+    fill: impl FnOnce(&mut BufWriter<&mut File>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let io = |source| Error::Io { action: "write", path: path.display().to_string(), source };
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).map_err(io)?;
-    }
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    let written = File::create(&temporary)
-        .map_err(io)
-        .and_then(fill)
-        .and_then(|()| File::open(&temporary).and_then(|file| file.sync_all()).map_err(io))
-        .and_then(|()| fs::rename(&temporary, path).map_err(io));
-    if written.is_err() {
-        // the first error is the one to tell
-        let _ = fs::remove_file(&temporary);
-    }
-    written
+    let mut told = None;
+    let written = files::write_with(path, |file| {
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        fill(&mut out).map_err(|error| {
+            told = Some(error);
+            io::Error::other("it could not be filled")
+        })?;
+        out.flush()
+    });
+    written.map_err(|source| {
+        let path = path.display().to_string();
+        told.unwrap_or(Error::Io { action: "write", path, source })
+    })
 }

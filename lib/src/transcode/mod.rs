@@ -152,12 +152,12 @@ fn copy<T: Voxel>(
     if plan.is_all_asked(ctx)? {
         return Ok(());
     }
-    let output = Arc::new(Output::create(destination, spec, ctx.existing)?);
+    let output = Arc::new(Output::begin(destination, spec, 1, ctx.existing)?);
     ctx.input(input);
     ctx.output_array(&output);
-    plan.stream(
+    plan.stream_to::<_, _, _, Error>(
         ctx,
-        &output.ledger_folder(),
+        &*output,
         |task| Ok(input.read::<T>(&task.core)?),
         |_, voxels| Ok(voxels),
         |task, voxels| {

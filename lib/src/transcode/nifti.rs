@@ -260,13 +260,7 @@ pub(super) fn write(path: &Path, field: &dyn FieldSource, micrometres: f64) -> R
     }
     let io = |source| Error::Io { action: "write", path: path.display().to_string(), source };
     let compressed = path.extension().is_some_and(|e| e == "gz");
-    super::fields::write_beside(path, |file| {
-        let file = std::io::BufWriter::with_capacity(1 << 20, file);
-        let mut out: Box<dyn Write> = if compressed {
-            Box::new(flate2::write::GzEncoder::new(file, flate2::Compression::new(4)))
-        } else {
-            Box::new(file)
-        };
+    let fill = |out: &mut dyn Write| {
         out.write_all(&compose(&grid, micrometres)).map_err(io)?;
         for c in 0..3 {
             for part in super::fields::slabs(&grid) {
@@ -274,7 +268,16 @@ pub(super) fn write(path: &Path, field: &dyn FieldSource, micrometres: f64) -> R
                 out.write_all(&bytes).map_err(io)?;
             }
         }
-        out.flush().map_err(io)
+        Ok(())
+    };
+    super::fields::write_beside(path, |out| {
+        if !compressed {
+            return fill(out);
+        }
+        let mut packed = flate2::write::GzEncoder::new(out, flate2::Compression::new(4));
+        fill(&mut packed)?;
+        // dropping it would hide that its last bytes could not be written
+        packed.finish().map(drop).map_err(io)
     })
 }
 

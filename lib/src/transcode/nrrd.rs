@@ -266,8 +266,7 @@ pub(super) fn write(path: &Path, field: &dyn FieldSource, micrometres: f64) -> R
     }
     let _ = writeln!(head, "space origin: ({ox},{oy},{oz})\n");
     let io = |source| Error::Io { action: "write", path: path.display().to_string(), source };
-    super::fields::write_beside(path, |file| {
-        let mut out = std::io::BufWriter::with_capacity(1 << 20, file);
+    super::fields::write_beside(path, |out| {
         out.write_all(head.as_bytes()).map_err(io)?;
         for part in super::fields::slabs(&grid) {
             let vectors = field.read(&part).map_err(Error::Field)?;
@@ -278,7 +277,7 @@ pub(super) fn write(path: &Path, field: &dyn FieldSource, micrometres: f64) -> R
                 .collect();
             out.write_all(&bytes).map_err(io)?;
         }
-        out.flush().map_err(io)
+        Ok(())
     })
 }
 

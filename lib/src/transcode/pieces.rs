@@ -217,6 +217,7 @@ fn decompress(file: &Path, from: u64, scratch: &Path) -> Result<PathBuf, Error> 
     let mut decoder = flate2::read::MultiGzDecoder::new(io::BufReader::new(input));
     let mut output = fs::File::create(&path).map_err(refused("write", &path))?;
     io::copy(&mut decoder, &mut output).map_err(refused("decompress", file))?;
+    crate::files::finish(output).map_err(refused("write", &path))?;
     Ok(path)
 }
 

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use super::frame::{DIRECTION, Direction, Frame, check_direction};
 use super::numbers::{self, Located};
 use super::{Error, LOCAL_AFFINES};
+use crate::files::write_whole;
 use crate::geom::{Affine, Chain, Point, Transform};
-use crate::table::write_whole;
 
 /// One step of a chain as its document has it: arrays by location.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,8 +9,8 @@ use std::path::Path;
 use super::Error;
 use super::frame::reverse_axes;
 use super::numbers::{Located, check_affine, check_last_row};
+use crate::files::write_whole;
 use crate::geom::Affine;
-use crate::table::write_whole;
 
 /// The order of the axes in a matrix of text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

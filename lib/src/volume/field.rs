@@ -9,9 +9,11 @@ use super::block::Block;
 use super::cache::{self, Cache};
 use super::content::Stored;
 use super::node::{Container, Node};
-use super::output::{self, Each, Writer};
+use super::output;
 use super::place::Place;
 use super::source::{self, Layout, Scratch, Source, View};
+use super::unfinished::{self, Unfinished};
+use super::writer::{Each, Writer};
 use super::zarr::{self, ArraySpec, ZarrSource};
 use super::{Codec, Dtype, Error, Existing, conventions, store};
 use crate::fingerprint::Fingerprint;
@@ -117,6 +119,7 @@ impl FieldFile {
         if !node.is_array || node.container == Container::N5 {
             return bad("is no Zarr array; a field (z, y, x, 3) of float32 is wanted".into());
         }
+        unfinished::check(location, &node.attributes)?;
         let known = conventions::of(&node)?.calibration;
         let direction = node.attributes.get("direction").and_then(Value::as_str);
         let reach = node.attributes.get("reach").cloned();
@@ -252,6 +255,31 @@ impl FieldOutput {
         chunk: [usize; 3],
         existing: Existing,
     ) -> Result<Self, Error> {
+        Self::create_any(location, grid, chunk, existing, Map::new())
+    }
+
+    /// As [`FieldOutput::create`], marked as unfinished until [`Unfinished::set_lacking`] says
+    /// otherwise.
+    ///
+    /// # Errors
+    /// As [`super::Output::create`].
+    pub fn begin(
+        location: &str,
+        grid: &Grid,
+        chunk: [usize; 3],
+        existing: Existing,
+    ) -> Result<Self, Error> {
+        let mark = [(unfinished::MARK.to_owned(), unfinished::begun())];
+        Self::create_any(location, grid, chunk, existing, mark.into_iter().collect())
+    }
+
+    fn create_any(
+        location: &str,
+        grid: &Grid,
+        chunk: [usize; 3],
+        existing: Existing,
+        mark: Map<String, Value>,
+    ) -> Result<Self, Error> {
         let size = |sizes: [usize; 3]| -> Vec<u64> {
             sizes.into_iter().chain([3]).map(|n| n as u64).collect()
         };
@@ -288,7 +316,8 @@ impl FieldOutput {
                 "components": ["z", "y", "x"],
                 "direction": DIRECTION,
             });
-            let attributes = attributes.as_object().cloned().unwrap_or_default();
+            let mut attributes = attributes.as_object().cloned().unwrap_or_default();
+            attributes.extend(mark);
             place.make_groups()?;
             output::write_metadata(&path, Container::Zarr3, metadata, attributes)?;
         }
@@ -342,5 +371,15 @@ impl FieldOutput {
         Node::update(&self.array, |attributes| {
             attributes.insert(name.to_owned(), value);
         })
+    }
+}
+
+impl Unfinished for FieldOutput {
+    fn ledger_folder(&self) -> PathBuf {
+        Self::ledger_folder(self)
+    }
+
+    fn set_lacking(&self, lacking: Option<[usize; 2]>, _: bool) -> Result<(), Error> {
+        Node::update(&self.array, |attributes| unfinished::set(attributes, lacking))
     }
 }

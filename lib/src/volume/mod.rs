@@ -40,7 +40,10 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod tiff;
+mod unfinished;
 mod vectors;
+mod watch;
+mod writer;
 mod zarr;
 
 pub use content::fingerprint;
@@ -51,7 +54,9 @@ pub use output::Output;
 pub use pyramid::{Level, add_level, levels};
 pub use reader::Volume;
 pub use small::{read_small_array, write_small_array};
+pub use unfinished::{Unfinished, allow_unfinished};
 pub use vectors::{FlatVectors, VectorArray};
+pub use watch::Watch;
 
 /// Why a volume could not be opened, read or written.
 ///

@@ -18,6 +18,18 @@ pub(super) enum Container {
     N5,
 }
 
+impl Container {
+    /// Whether a folder has a file that metadata of this format are in.
+    fn has_file(self, folder: &Path) -> bool {
+        let names: &[&str] = match self {
+            Self::Zarr3 => &["zarr.json"],
+            Self::Zarr2 => &[".zarray", ".zgroup", ".zattrs"],
+            Self::N5 => &["attributes.json"],
+        };
+        names.iter().any(|name| folder.join(name).exists())
+    }
+}
+
 /// A folder with metadata.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
@@ -88,6 +100,16 @@ impl Node {
         Ok(None)
     }
 
+    /// The file that says what this is.
+    pub(super) fn metadata_file(&self) -> PathBuf {
+        self.path.join(match (self.container, self.is_array) {
+            (Container::Zarr3, _) => "zarr.json",
+            (Container::Zarr2, true) => ".zarray",
+            (Container::Zarr2, false) => ".zgroup",
+            (Container::N5, _) => "attributes.json",
+        })
+    }
+
     /// The groups above, the nearest first, each with the path from there; a folder without
     /// metadata may lie between.
     ///
@@ -97,7 +119,12 @@ impl Node {
         let mut parents = Vec::new();
         for path in self.path.ancestors().skip(1).take(6) {
             let relative = self.path.strip_prefix(path).ok().and_then(Path::to_str);
-            let (Some(relative), Some(node)) = (relative, Self::read(path)?) else { continue };
+            let node = match Self::read(path) {
+                Err(error) if self.container.has_file(path) => return Err(error),
+                // something else of that name, in a folder that is none of ours
+                other => other.unwrap_or(None),
+            };
+            let (Some(relative), Some(node)) = (relative, node) else { continue };
             if node.container == self.container && !node.is_array {
                 parents.push((node, relative.to_owned()));
             }

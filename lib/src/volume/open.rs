@@ -12,7 +12,7 @@ use super::node::{self, Container, LOOKED_FOR, Node};
 use super::ome::{self, Image};
 use super::source::Source;
 use super::zarr::ZarrSource;
-use super::{Error, Format, conventions, npy, shorten, stack, store, tiff};
+use super::{Error, Format, conventions, npy, shorten, stack, store, tiff, unfinished};
 
 /// An array, before z, y and x are picked out of its dimensions.
 pub(super) struct Found {
@@ -137,7 +137,7 @@ fn file(location: &str, path: &Path, image: Option<&str>) -> Result<Found, Error
         calibration,
         path: path.to_owned(),
         format,
-        attributes: serde_json::Map::new(),
+        attributes: unfinished::of_file(path)?,
         notes: Vec::new(),
     })
 }

@@ -1,15 +1,15 @@
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::dtype::ByteOrder;
-use super::n5::{self, N5Array};
+use super::n5;
 use super::node::{self, Container, Node};
 use super::place::{self, Place};
 use super::planes::PlaneFile;
-use super::zarr::{self, ArraySpec, ZarrSink};
-use super::{Dtype, Error, Existing, Format, Spec, Voxel, conventions, open, store};
+use super::unfinished::{self, Unfinished};
+use super::writer::{Each, Writer};
+use super::zarr::{self, ArraySpec};
+use super::{Error, Existing, Format, Spec, Voxel, conventions, open, store};
 use crate::geom::{Box3, Grid};
 
 /// A volume open for writing. Chunks are written whole, each under a temporary name that is then
@@ -34,7 +34,23 @@ impl Output {
     /// # Errors
     /// [`Error::Exists`], [`Error::Io`], or a `spec` that the format cannot hold.
     pub fn create(location: &str, spec: &Spec, existing: Existing) -> Result<Self, Error> {
-        Self::create_any(location, spec, None, existing)
+        Self::create_any(location, spec, None, existing, Map::new())
+    }
+
+    /// As [`Output::create`] or, where there are several, [`Output::create_channels`], marked as
+    /// unfinished until [`Unfinished::set_lacking`] says otherwise.
+    ///
+    /// # Errors
+    /// As [`Output::create`].
+    pub fn begin(
+        location: &str,
+        spec: &Spec,
+        channels: usize,
+        existing: Existing,
+    ) -> Result<Self, Error> {
+        let channels = (channels > 1).then_some(channels);
+        let mark = [(unfinished::MARK.to_owned(), unfinished::begun())];
+        Self::create_any(location, spec, channels, existing, mark.into_iter().collect())
     }
 
     /// As [`Output::create`], an image of `channels` channels that are alike: an array `(c, z, y, x)` whose
@@ -48,12 +64,7 @@ impl Output {
         channels: usize,
         existing: Existing,
     ) -> Result<Self, Error> {
-        if !matches!(spec.format, Format::Zarr3 | Format::Zarr2) {
-            let message = "cannot hold several channels: OME-Zarr alone can; give a name that ends in \
-                           .zarr, or one channel at a time";
-            return Err(Error::format(location, message));
-        }
-        Self::create_any(location, spec, Some(channels), existing)
+        Self::create_any(location, spec, Some(channels), existing, Map::new())
     }
 
     fn create_any(
@@ -61,21 +72,19 @@ impl Output {
         spec: &Spec,
         channels: Option<usize>,
         existing: Existing,
+        attributes: Map<String, Value>,
     ) -> Result<Self, Error> {
+        if channels.is_some() && !matches!(spec.format, Format::Zarr3 | Format::Zarr2) {
+            let message = "cannot hold several channels: OME-Zarr alone can; give a name that ends in \
+                           .zarr, or one channel at a time";
+            return Err(Error::format(location, message));
+        }
         check(location, spec)?;
         let path = store::path_of(location)?;
         let Some(container) = place::container(spec.format) else {
             let file = PlaneFile::create(location, &path, spec, existing)?;
-            let [_, height, width] = spec.grid.shape;
             let folder = file.folder().to_owned();
-            let writer = Writer {
-                location: location.to_owned(),
-                shape: spec.grid.shape,
-                unit: [1, height, width],
-                each: Each::Voxel,
-                dtype: spec.dtype,
-                sink: Sink::Planes(file),
-            };
+            let writer = Writer::planes(location, spec.grid.shape, spec.dtype, file);
             return Ok(Self { location: location.to_owned(), writer, folder, is_file: true });
         };
         let place = Place::of_image(location, &path, container)?;
@@ -97,7 +106,7 @@ impl Output {
         }
         if !there {
             place.make_groups()?;
-            write_metadata(&place.array, container, metadata, Map::new())?;
+            write_metadata(&place.array, container, metadata, attributes)?;
         }
         place.register(location, &spec.grid, channels.is_some(), false)?;
         store::sweep(&store::partial_folder(&place.array));
@@ -136,7 +145,7 @@ impl Output {
 
     /// The shape of what is written at once: a task's core is a multiple of it.
     pub fn unit(&self) -> [usize; 3] {
-        self.writer.unit
+        self.writer.unit()
     }
 
     /// Writes a box of whole chunks, C order `(z, y, x)`. `T` must be the volume's type.
@@ -172,16 +181,32 @@ impl Output {
     /// # Errors
     /// [`Error::Io`].
     pub fn set_attribute(&self, name: &str, value: Value) -> Result<(), Error> {
-        if self.is_file {
-            let path = self.folder.join("attributes.json");
-            let mut attributes = node::read_object(&path)?.unwrap_or_default();
-            attributes.insert(name.to_owned(), value);
-            return node::write_object(&path, attributes);
-        }
-        let array = self.folder.parent().unwrap_or(&self.folder);
-        Node::update(array, |attributes| {
+        self.update(|attributes| {
             attributes.insert(name.to_owned(), value);
         })
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Map<String, Value>)) -> Result<(), Error> {
+        if self.is_file {
+            let path = self.folder.join("attributes.json");
+            let before = node::read_object(&path)?.unwrap_or_default();
+            let mut attributes = before.clone();
+            change(&mut attributes);
+            let is_new = attributes != before;
+            return if is_new { node::write_object(&path, attributes) } else { Ok(()) };
+        }
+        Node::update(self.folder.parent().unwrap_or(&self.folder), change)
+    }
+}
+
+impl Unfinished for Output {
+    fn ledger_folder(&self) -> PathBuf {
+        Self::ledger_folder(self)
+    }
+
+    fn set_lacking(&self, lacking: Option<[usize; 2]>, accepted: bool) -> Result<(), Error> {
+        self.update(|attributes| unfinished::set(attributes, lacking))?;
+        if lacking.is_some() && accepted { self.writer.name() } else { Ok(()) }
     }
 }
 
@@ -199,11 +224,11 @@ pub(super) fn write_metadata(
             "zarr.json"
         }
         Container::Zarr2 => {
-            node::write_object(&array.join(".zarray"), metadata)?;
-            if attributes.is_empty() {
-                return Ok(());
+            // what makes it an array comes last
+            if !attributes.is_empty() {
+                node::write_object(&array.join(".zattrs"), attributes)?;
             }
-            return node::write_object(&array.join(".zattrs"), attributes);
+            ".zarray"
         }
         Container::N5 => {
             metadata.extend(attributes);
@@ -304,174 +329,4 @@ pub(super) fn resume(
         }
     }
     Ok(())
-}
-
-/// Where whole units go.
-enum Sink {
-    Zarr(Box<ZarrSink>),
-    N5(Box<N5Array>),
-    Planes(PlaneFile),
-}
-
-thread_local! {
-    static UNIT: RefCell<Vec<u8>> = RefCell::default();
-}
-
-/// What an array has at each place of z, y, x.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Each {
-    /// One element.
-    Voxel,
-    /// Several, in a dimension before z.
-    Channel,
-    /// The three components of a vector, in a dimension after x.
-    Vector,
-}
-
-impl Each {
-    /// Elements that stand together.
-    fn components(self) -> usize {
-        if self == Self::Vector { 3 } else { 1 }
-    }
-}
-
-/// Cuts boxes into units and stores them.
-pub(super) struct Writer {
-    location: String,
-    shape: [usize; 3],
-    unit: [usize; 3],
-    each: Each,
-    dtype: Dtype,
-    sink: Sink,
-}
-
-impl Writer {
-    /// A writer for an array of `(z, y, x)`, `(c, z, y, x)` or `(z, y, x, components)`.
-    pub(super) fn open(location: &str, node: &Node, each: Each) -> Result<Self, Error> {
-        let first = usize::from(each == Each::Channel);
-        let sizes = |value: Option<&Value>| -> Option<[usize; 3]> {
-            let list: Option<Vec<usize>> =
-                value?.as_array()?.iter().map(|n| Some(n.as_u64()? as usize)).collect();
-            list?.get(first..first + 3)?.try_into().ok()
-        };
-        let metadata = &node.metadata;
-        let (shape, unit, dtype, sink) = if node.container == Container::N5 {
-            let array = N5Array::open(location, node)?;
-            let reversed = |key| sizes(metadata.get(key)).map(|[x, y, z]| [z, y, x]);
-            let dtype = super::source::Source::layout(&array).dtype;
-            (reversed("dimensions"), reversed("blockSize"), dtype, Sink::N5(Box::new(array)))
-        } else {
-            let dtype = zarr::dtype(location, node)?;
-            let grid = metadata.get("chunk_grid").and_then(|grid| grid.get("configuration"));
-            let unit = grid.and_then(|grid| grid.get("chunk_shape")).or(metadata.get("chunks"));
-            let sink = Sink::Zarr(Box::new(ZarrSink::open(location, node)?));
-            (sizes(metadata.get("shape")), sizes(unit), dtype, sink)
-        };
-        let rank = metadata.get("shape").or(metadata.get("dimensions")).and_then(Value::as_array);
-        let rank = rank.map_or(0, Vec::len);
-        let (Some(shape), Some(unit)) = (shape, unit) else {
-            let message = format!("has {rank} dimensions; only z, y, x can be written");
-            return Err(Error::format(location, message));
-        };
-        if rank != 3 + usize::from(each != Each::Voxel) {
-            let message = format!("has {rank} dimensions; only z, y, x can be written");
-            return Err(Error::format(location, message));
-        }
-        Ok(Self { location: location.to_owned(), shape, unit, each, dtype, sink })
-    }
-
-    /// The shape of what is written at once.
-    pub(super) fn unit(&self) -> [usize; 3] {
-        self.unit
-    }
-
-    /// Whether a box is made of whole units and the voxels are of its size and type.
-    pub(super) fn check<T: Voxel>(&self, part: &Box3, voxels: &[T]) -> Result<(), Error> {
-        let bad = |message: String| Err(Error::format(&self.location, message));
-        if T::DTYPE != self.dtype {
-            return bad(format!("holds {}, cannot take {}", self.dtype, T::DTYPE));
-        }
-        if voxels.len() != part.len() * self.each.components() {
-            return bad(format!("cannot take {} elements for the box {part}", voxels.len()));
-        }
-        let whole = (0..3).all(|a| {
-            let (unit, end) = (self.unit[a] as i64, self.shape[a] as i64);
-            part.min[a] >= 0
-                && part.min[a] % unit == 0
-                && part.max[a] <= end
-                && (part.max[a] % unit == 0 || part.max[a] == end)
-        });
-        if !whole {
-            return bad(format!("cannot take the box {part}: whole units are {:?}", self.unit));
-        }
-        Ok(())
-    }
-
-    /// Stores the units of a box, after [`Writer::check`].
-    pub(super) fn write<T: Voxel>(
-        &self,
-        channel: usize,
-        part: &Box3,
-        voxels: &[T],
-    ) -> Result<(), Error> {
-        let mut bytes = UNIT.take();
-        let result = part.tiles(self.unit).try_for_each(|tile| {
-            let index: [u64; 3] = std::array::from_fn(|a| tile.min[a] as u64 / self.unit[a] as u64);
-            match &self.sink {
-                Sink::N5(array) => {
-                    self.gather(part, voxels, &tile, None, ByteOrder::Big, &mut bytes);
-                    array.store(&index, &tile.shape().map(|n| n as u64), &bytes)
-                }
-                Sink::Zarr(array) => {
-                    let padded = Some(self.unit);
-                    self.gather(part, voxels, &tile, padded, ByteOrder::NATIVE, &mut bytes);
-                    let [z, y, x] = index;
-                    match self.each {
-                        Each::Voxel => array.store(&index, &bytes),
-                        Each::Channel => array.store(&[channel as u64, z, y, x], &bytes),
-                        Each::Vector => array.store(&[z, y, x, 0], &bytes),
-                    }
-                }
-                Sink::Planes(file) => {
-                    self.gather(part, voxels, &tile, None, ByteOrder::Little, &mut bytes);
-                    file.store(tile.min[0] as u64, &bytes)
-                }
-            }
-        });
-        UNIT.set(bytes);
-        result?;
-        match &self.sink {
-            Sink::Planes(file) => file.enter(part.min[0], part.max[0]),
-            _ => Ok(()),
-        }
-    }
-
-    /// The bytes of a tile, filled up with zeros to `padded`.
-    fn gather<T: Voxel>(
-        &self,
-        part: &Box3,
-        voxels: &[T],
-        tile: &Box3,
-        padded: Option<[usize; 3]>,
-        order: ByteOrder,
-        bytes: &mut Vec<u8>,
-    ) {
-        let components = self.each.components();
-        let size = size_of::<T>() * components;
-        let [depth, height, width] = tile.shape();
-        let [unit_depth, unit_height, unit_width] = padded.unwrap_or(tile.shape());
-        let [_, rows, columns] = part.shape();
-        let start: [usize; 3] = std::array::from_fn(|a| (tile.min[a] - part.min[a]) as usize);
-        bytes.clear();
-        for z in 0..depth {
-            for y in 0..height {
-                let row = ((start[0] + z) * rows + start[1] + y) * columns + start[2];
-                let row = row * components;
-                T::put(&voxels[row..row + width * components], order, bytes);
-                bytes.resize(bytes.len() + (unit_width - width) * size, 0);
-            }
-            bytes.resize(bytes.len() + (unit_height - height) * unit_width * size, 0);
-        }
-        bytes.resize(unit_depth * unit_height * unit_width * size, 0);
-    }
 }

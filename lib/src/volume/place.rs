@@ -251,8 +251,16 @@ impl Place {
     }
 }
 
-/// Whether all that would go with a group is one image.
+/// Whether all that would go is one array, or a group that is one image.
 fn check_removal(location: &str, node: &Node) -> Result<(), Error> {
+    if let Some(other) = foreign(&node.path, node.is_array)? {
+        let message = format!(
+            "also holds {}, which is no part of a volume; it is not replaced, move that away or give \
+             another name",
+            other.display()
+        );
+        return Err(Error::format(location, message));
+    }
     if node.is_array {
         return Ok(());
     }
@@ -282,4 +290,43 @@ fn check_removal(location: &str, node: &Node) -> Result<(), Error> {
         others.join(", ")
     );
     Err(Error::format(location, message))
+}
+
+/// The first file or folder that is no part of an array (or of a group and the arrays in it): neither
+/// metadata nor a chunk nor ours.
+fn foreign(folder: &Path, is_array: bool) -> Result<Option<PathBuf>, Error> {
+    const METADATA: [&str; 6] =
+        ["zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata", "attributes.json"];
+    // of chunks: `c`, `c.0.1` or `0/1`
+    let is_number = |name: &str| {
+        name.split('.').all(|part| part == "c" || part.bytes().all(|b| b.is_ascii_digit()))
+    };
+    for entry in fs::read_dir(folder).map_err(|e| Error::io("read", folder, e))? {
+        let entry = entry.map_err(|e| Error::io("read", folder, e))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let kind = entry.file_type().map_err(|e| Error::io("read", entry.path(), e))?;
+        let is_ours = name.starts_with(".voxloom");
+        let is_metadata = METADATA.contains(&name.as_str()) && kind.is_file();
+        if is_ours || is_metadata || (is_array && kind.is_file() && is_number(&name)) {
+            continue;
+        }
+        if !kind.is_dir() {
+            return Ok(Some(entry.path()));
+        }
+        let below = entry.path();
+        let inner = if is_array && is_number(&name) {
+            foreign(&below, true)?
+        } else {
+            match Node::read(&below)? {
+                Some(node) => foreign(&below, node.is_array)?,
+                // N5 groups need no metadata
+                None if !is_array && ome::is_level_name(&name) => foreign(&below, true)?,
+                None => Some(below),
+            }
+        };
+        if inner.is_some() {
+            return Ok(inner);
+        }
+    }
+    Ok(None)
 }

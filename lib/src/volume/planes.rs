@@ -10,18 +10,24 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Error, Existing, Format, Spec, npy, store, tiff};
 use crate::device::waiting;
+use crate::files::{self, Settle as _};
 
-/// A file being written.
-pub(super) struct PlaneFile {
+/// A file being written. The list gets what this process has written once it is on the disk.
+pub(super) struct PlaneFile(Arc<Work>);
+
+struct Work {
     target: PathBuf,
     folder: PathBuf,
     file: File,
     offset: u64,
     plane: u64,
     planes: usize,
+    /// Planes that are written and not in the list yet, from the first to before the second.
+    written: Mutex<Vec<[usize; 2]>>,
 }
 
 /// The name of the file that is locked.
@@ -70,7 +76,7 @@ impl PlaneFile {
         }
         let lock = Lock::take(&folder)?;
         if existing == Existing::Overwrite {
-            remove_file(target)?;
+            store::remove_file(target)?;
             clear(&folder)?;
         }
         let found = [target, &partial].into_iter().find(|path| path.exists()).map(Path::to_owned);
@@ -89,46 +95,127 @@ impl PlaneFile {
         drop(lock);
         let offset = head.len() as u64;
         let target = target.to_owned();
-        Ok(Self { target, folder, file, offset, plane, planes: spec.grid.shape[0] })
+        let (planes, written) = (spec.grid.shape[0], Mutex::default());
+        Ok(Self(Arc::new(Work { target, folder, file, offset, plane, planes, written })))
     }
 
     /// Where ledgers go.
     pub(super) fn folder(&self) -> &Path {
-        &self.folder
+        &self.0.folder
     }
 
     /// Puts a plane, little endian, to its place.
     pub(super) fn store(&self, z: u64, bytes: &[u8]) -> Result<(), Error> {
-        let written = waiting(|| self.file.write_all_at(bytes, self.offset + z * self.plane));
-        written.map_err(|source| Error::io("write", &self.target, source))
+        let Work { file, offset, plane, target, .. } = &*self.0;
+        let written = waiting(|| file.write_all_at(bytes, offset + z * plane));
+        written.map_err(|source| Error::io("write", target, source))
     }
 
-    /// Enters planes in the list, and names the file when all are there.
+    /// Takes planes as written, and names the file when all are there.
     pub(super) fn enter(&self, first: i64, end: i64) -> Result<(), Error> {
-        let list = self.folder.join("planes");
-        let failed = |source| Error::io("write", &list, source);
-        let mut file = File::options().append(true).create(true).open(&list).map_err(failed)?;
-        // one short write: appended whole, also beside other processes
-        file.write_all(format!("{first} {end}\n").as_bytes()).map_err(failed)?;
-        let text = fs::read_to_string(&list).map_err(|source| Error::io("read", &list, source))?;
-        let mut done = vec![false; self.planes];
-        for line in text.lines() {
-            let range = line.split_once(' ').and_then(|(first, end)| {
-                Some(first.parse::<usize>().ok()?..end.parse::<usize>().ok()?)
-            });
-            if let Some(done) = range.and_then(|range| done.get_mut(range)) {
-                done.fill(true);
-            }
-        }
-        if done.contains(&false) {
+        let work = &self.0;
+        work.written().push([first, end].map(|z| z as usize));
+        let listed = work.listed().map_err(|source| work.failed(source))?;
+        let mut known = listed.into_iter().chain(work.written().clone());
+        if files::syncs() && !work.are_all(&mut known) {
+            files::note_step(Arc::clone(work) as Arc<dyn files::Settle>);
             return Ok(());
         }
-        let _lock = Lock::take(&self.folder)?;
+        let folders = work.settle().map_err(|source| work.failed(source))?;
+        folders.iter().for_each(|folder| files::note_folder(folder));
+        Ok(())
+    }
+
+    /// Gives the file its name though planes are missing: they are 0.
+    pub(super) fn name(&self) -> Result<(), Error> {
+        let work = &self.0;
+        let named = work.settle().and_then(|folders| work.name().map(|()| folders));
+        let folders = named.map_err(|source| work.failed(source))?;
+        folders.iter().for_each(|folder| files::note_folder(folder));
+        Ok(())
+    }
+}
+
+impl Drop for PlaneFile {
+    fn drop(&mut self) {
+        // a run has settled before; others have nobody to tell
+        if let Err(error) = self.0.settle() {
+            tracing::warn!("{}", self.0.failed(error));
+        }
+    }
+}
+
+impl Work {
+    fn written(&self) -> MutexGuard<'_, Vec<[usize; 2]>> {
+        // a panic elsewhere leaves it whole
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, source: io::Error) -> Error {
+        Error::io("write", &self.target, source)
+    }
+
+    fn list(&self) -> PathBuf {
+        self.folder.join("planes")
+    }
+
+    /// What the list holds.
+    fn listed(&self) -> io::Result<Vec<[usize; 2]>> {
+        let text = match fs::read_to_string(self.list()) {
+            Err(error) if store::is_missing(&error) => String::new(),
+            other => other?,
+        };
+        let range = |line: &str| {
+            let (first, end) = line.split_once(' ')?;
+            Some([first.parse().ok()?, end.parse().ok()?])
+        };
+        Ok(text.lines().filter_map(range).collect())
+    }
+
+    fn name(&self) -> io::Result<()> {
+        let _lock = Lock::take(&self.folder).map_err(io::Error::other)?;
         match fs::rename(self.folder.join("partial"), &self.target) {
             // another process, or an earlier run, has named it
             Err(error) if store::is_missing(&error) && self.target.exists() => Ok(()),
-            other => other.map_err(|source| Error::io("write", &self.target, source)),
+            other => other,
         }
+    }
+
+    fn are_all(&self, ranges: &mut dyn Iterator<Item = [usize; 2]>) -> bool {
+        let mut done = vec![false; self.planes];
+        for [first, end] in ranges {
+            if let Some(done) = done.get_mut(first..end) {
+                done.fill(true);
+            }
+        }
+        !done.contains(&false)
+    }
+}
+
+impl files::Settle for Work {
+    fn path(&self) -> &Path {
+        &self.target
+    }
+
+    /// Data, then the list, then the name.
+    fn settle(&self) -> io::Result<[PathBuf; 2]> {
+        let above = self.target.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folders = [self.folder.clone(), above.unwrap_or(Path::new(".")).to_owned()];
+        let mut written = self.written();
+        if written.is_empty() {
+            return Ok(folders);
+        }
+        files::sync(&self.file)?;
+        let text: String = written.iter().map(|[first, end]| format!("{first} {end}\n")).collect();
+        let mut list = File::options().append(true).create(true).open(self.list())?;
+        // one short write: appended whole, also beside other processes
+        list.write_all(text.as_bytes())?;
+        files::finish(list)?;
+        written.clear();
+        if self.are_all(&mut self.listed()?.into_iter()) {
+            self.name()?;
+        }
+        Ok(folders)
     }
 }
 
@@ -159,7 +246,10 @@ fn begin(folder: &Path, partial: &Path, head: &[u8], total: u64) -> Result<(), E
         let mut file = File::options().write(true).create_new(true).open(&name)?;
         file.write_all(head)?;
         file.set_len(total)?;
-        fs::rename(&name, partial)
+        files::finish(file)?;
+        fs::rename(&name, partial)?;
+        files::note_folder(folder);
+        Ok(())
     };
     make().map_err(|source| {
         let _ = fs::remove_file(&name);
@@ -196,13 +286,6 @@ fn check_removal(location: &str, target: &Path) -> Result<(), Error> {
     }
 }
 
-fn remove_file(path: &Path) -> Result<(), Error> {
-    match fs::remove_file(path) {
-        Err(error) if !store::is_missing(&error) => Err(Error::io("write", path, error)),
-        _ => Ok(()),
-    }
-}
-
 /// Empties the folder; the lock stays, as others may wait for it.
 fn clear(folder: &Path) -> Result<(), Error> {
     let failed = |source| Error::io("write", folder, source);
@@ -214,7 +297,7 @@ fn clear(folder: &Path) -> Result<(), Error> {
         if path.is_dir() {
             fs::remove_dir_all(&path).map_err(failed)?;
         } else {
-            remove_file(&path)?;
+            store::remove_file(&path)?;
         }
     }
     Ok(())

@@ -1,13 +1,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value, json};
 
 use super::cache::{self, Cache};
 use super::open::{self, Found};
 use super::source::{self, Source, View};
-use super::{Codec, Dtype, Error, Format, Select, Voxel};
+use super::watch::Watch;
+use super::{Codec, Dtype, Error, Format, Select, Voxel, unfinished};
 use crate::geom::{Box3, Grid, Point};
 
 /// A volume open for reading. Reading is thread-safe and positionless.
@@ -57,6 +58,7 @@ impl Volume {
     /// As [`Volume::open`], but for a voxel size that is not there.
     pub fn open_any(location: &str, select: &Select) -> Result<Self, Error> {
         let found = open::find_image(location, select.image.as_deref())?;
+        unfinished::check(location, &found.attributes)?;
         let view = view(location, &found, select)?;
         let layout = found.source.layout();
         let shape = view.shape(layout);
@@ -98,6 +100,12 @@ impl Volume {
             notes: found.notes,
             source: found.source,
         })
+    }
+
+    /// What tells whether it is still there and the same.
+    pub fn watch(&self) -> Arc<Watch> {
+        let of_file = || Arc::new(Watch::file(&self.location, &self.path));
+        self.source.watch().unwrap_or_else(of_file)
     }
 
     /// The location as it was given.
@@ -207,6 +215,9 @@ impl Volume {
     pub fn describe(&self) -> Value {
         let layout = self.source.layout();
         let mut facts = self.source.describe();
+        if let Some(why) = unfinished::said(&self.attributes) {
+            facts.insert("unfinished".into(), why.into());
+        }
         facts.insert("location".into(), self.location.clone().into());
         facts.insert("axes".into(), json!(self.names));
         facts.insert("array_shape".into(), json!(layout.shape));

@@ -9,6 +9,7 @@ use super::node::{Container, Node};
 use super::place::Place;
 use super::zarr::{self, ArraySpec, ZarrSink};
 use super::{Codec, Dtype, Error, Existing, output, store};
+use crate::files;
 
 /// Writes a Zarr array of one chunk, in the place of an array that is there. It appears whole: what a
 /// kill leaves behind is no array, and in nobody's way.
@@ -61,8 +62,12 @@ pub fn write_small_array(
     fs::create_dir_all(&node.path).map_err(|source| Error::io("create", &node.path, source))?;
     ZarrSink::open(location, &node)?.store(&vec![0; shape.len()], &bytes)?;
     output::write_metadata(&node.path, Container::Zarr3, metadata, attributes)?;
-    let replaced = store::replace_folder(&node.path, &path);
-    replaced.map_err(|source| Error::io("write", &path, source))
+    // the name comes after what it names, also on the disk
+    let failed = |source| Error::io("write", &path, source);
+    files::settle().map_err(|error| failed(error.source))?;
+    store::replace_folder(&node.path, &path).map_err(failed)?;
+    files::note_folder(parent);
+    files::settle().map_err(|error| failed(error.source))
 }
 
 /// Reads a Zarr array of doubles: its shape, its numbers in C order, its attributes.

@@ -2,11 +2,13 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::block::Block;
 use super::cache::{self, Cache, Decoded};
 use super::content::Stored;
 use super::dtype::{ByteOrder, convert};
+use super::watch::Watch;
 use super::{Dtype, Error, Voxel};
 use crate::geom::Box3;
 
@@ -40,6 +42,11 @@ thread_local! {
 pub(super) trait Source: Send + Sync {
     /// Its shape and type.
     fn layout(&self) -> &Layout;
+
+    /// What is remembered of an array to see that it stays; `None` for files.
+    fn watch(&self) -> Option<Arc<Watch>> {
+        None
+    }
 
     /// Puts block `index` into `scratch.data`, one that is not coded at least in its part `wanted`;
     /// `None` where it is not stored.

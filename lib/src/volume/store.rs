@@ -19,6 +19,7 @@ use zarrs::storage::{
 
 use super::Error;
 use crate::device::waiting;
+use crate::files;
 
 /// What the names of temporary files begin with.
 const PREFIX: &str = ".voxloom-partial.";
@@ -70,64 +71,58 @@ pub(super) fn temporary(folder: &Path) -> PathBuf {
     folder.join(format!("{PREFIX}{}.{}.{count}.{random:08x}", machine(), std::process::id()))
 }
 
-/// Writes `target` by way of a temporary file in `folder`, which is on the same file system.
+/// Writes `target` by way of a temporary file in `folder`, which is on the same file system. It is
+/// on the disk once [`files::settle`] returns.
 ///
 /// # Errors
 /// The file system's refusal; `target` is then as it was.
 pub(super) fn write_by_way_of(folder: &Path, target: &Path, bytes: &[u8]) -> Result<(), Error> {
-    waiting(|| write_and_rename(folder, target, bytes))
+    waiting(|| {
+        by_way_of(folder, target, |name| {
+            let mut file = files::create_new(name)?;
+            let written =
+                file.write_all(bytes).and_then(|()| files::write_later(file, name, target));
+            // what is left of the temporary file is useless, whether or not it can be removed
+            written.inspect_err(|_| drop(fs::remove_file(name)))
+        })
+    })
 }
 
-fn write_and_rename(folder: &Path, target: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let failed = |source| Error::io("write", target, source);
-    // a second try where a sweep elsewhere took the temporary file for a stale one
-    for last in [false, true] {
-        let name = temporary(folder);
-        let written = create_new(&name).and_then(|mut file| file.write_all(bytes));
-        let written = written.and_then(|()| rename(&name, target));
-        match written {
-            Ok(()) => return Ok(()),
-            Err(source) => {
-                // what is left of the temporary file is useless, whether or not it can be removed
-                let _ = fs::remove_file(&name);
-                if last || source.kind() != io::ErrorKind::NotFound {
-                    return Err(failed(source));
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Writes `target` whole or not at all, by way of its own folder.
+/// Writes `target` whole or not at all, and to the disk, by way of its own folder.
 ///
 /// # Errors
 /// As [`write_by_way_of`].
 pub(super) fn write_whole(target: &Path, bytes: &[u8]) -> Result<(), Error> {
     let folder = target.parent().unwrap_or(Path::new("."));
-    write_by_way_of(folder, target, bytes)
+    by_way_of(folder, target, |name| files::write_via(name, target, |file| file.write_all(bytes)))
 }
 
-/// Creates a file, and its folder where that is missing.
-fn create_new(path: &Path) -> io::Result<File> {
-    let create = || File::options().write(true).create_new(true).open(path);
-    match create() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-            create()
-        }
+/// Writes with a temporary name, and again where a sweep elsewhere took the temporary file for a
+/// stale one.
+fn by_way_of(
+    folder: &Path,
+    target: &Path,
+    write: impl Fn(&Path) -> io::Result<()>,
+) -> Result<(), Error> {
+    let written = match write(&temporary(folder)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => write(&temporary(folder)),
         other => other,
-    }
+    };
+    written.map_err(|source| Error::io("write", target, source))
 }
 
-/// Renames, and creates the folder of the new name where that is missing.
-fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::rename(from, to) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(to.parent().unwrap_or(Path::new(".")))?;
-            fs::rename(from, to)
+/// Removes a file that may be missing.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn remove_file(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Ok(()) => {
+            path.parent().into_iter().for_each(files::note_folder);
+            Ok(())
         }
-        other => other,
+        Err(error) if is_missing(&error) => Ok(()),
+        Err(error) => Err(Error::io("write", path, error)),
     }
 }
 

@@ -254,20 +254,15 @@ impl Job<'_> {
             return Ok(());
         }
         let channels = self.channels.len();
-        let out = if channels == 1 {
-            Output::create(self.to, self.spec, ctx.existing)?
-        } else {
-            Output::create_channels(self.to, self.spec, channels, ctx.existing)?
-        };
-        let out = Arc::new(out);
+        let out = Arc::new(Output::begin(self.to, self.spec, channels, ctx.existing)?);
         self.channels.iter().for_each(|volume| ctx.input(volume));
         ctx.output_array(&out);
         let inputs = Pool::<T>::of(channels * layout.part);
         let core = (0..3).map(|a| layout.block[a].min(onto.shape[a])).product::<usize>();
         let outputs = Pool::<O>::of(channels * core);
-        let ends = plan.stream(
+        let ends = plan.stream_to::<_, _, _, Error>(
             ctx,
-            &out.ledger_folder(),
+            &*out,
             // an inverse is computed before anything can be read
             |task| (!self.options.backwards).then(|| self.read(task, &inputs)).transpose(),
             |task, work| {

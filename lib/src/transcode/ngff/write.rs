@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::table::write_whole;
+use crate::files::write_whole;
 use crate::transcode::Error;
 use crate::transform::Step;
 

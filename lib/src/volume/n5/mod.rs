@@ -9,9 +9,9 @@ mod lz4;
 #[cfg(test)]
 mod oracle;
 
-use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
@@ -22,6 +22,7 @@ use super::content::Stored;
 use super::dtype::ByteOrder;
 use super::node::Node;
 use super::source::{Layout, Scratch, Source};
+use super::watch::Watch;
 use super::{Dtype, Error, Spec, conventions, extent, look, store};
 use crate::geom::Grid;
 
@@ -33,6 +34,7 @@ pub(super) struct N5Array {
     layout: Layout,
     compression: Compression,
     metadata: Map<String, Value>,
+    watch: Arc<Watch>,
 }
 
 impl N5Array {
@@ -62,6 +64,7 @@ impl N5Array {
             layout,
             compression,
             metadata: node.metadata.clone(),
+            watch: Arc::new(Watch::array(location, node)),
         })
     }
 
@@ -75,10 +78,7 @@ impl N5Array {
     pub(super) fn store(&self, index: &[u64], extent: &[u64], bytes: &[u8]) -> Result<(), Error> {
         let path = self.file(index);
         if bytes.first() == Some(&0) && bytes[1..] == bytes[..bytes.len() - 1] {
-            return match fs::remove_file(&path) {
-                Err(error) if !store::is_missing(&error) => Err(Error::io("write", &path, error)),
-                _ => Ok(()),
-            };
+            return store::remove_file(&path);
         }
         let mut out = Vec::with_capacity(bytes.len() / 2 + 64);
         out.extend(0u16.to_be_bytes());
@@ -105,6 +105,10 @@ impl Source for N5Array {
         Stored::in_chunks(form, shape, block, |index| self.file(index))
     }
 
+    fn watch(&self) -> Option<Arc<Watch>> {
+        Some(Arc::clone(&self.watch))
+    }
+
     fn load(
         &self,
         index: &[u64],
@@ -112,7 +116,11 @@ impl Source for N5Array {
         scratch: &mut Scratch,
     ) -> Result<Option<Block>, Error> {
         let path = self.file(index);
-        let Some(file) = store::SizedFile::open(&path)? else { return Ok(None) };
+        let Some(file) = store::SizedFile::open(&path)? else {
+            self.watch.check()?;
+            return Ok(None);
+        };
+        self.watch.found(&path);
         let damaged = |message: String| Error::damaged(&self.location, index, &path, message);
         let rank = self.layout.shape.len();
         let size = self.layout.dtype.size();

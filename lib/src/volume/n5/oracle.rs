@@ -5,6 +5,7 @@ use n5::ndarray::{BoundingBox, N5NdarrayReader};
 use n5::prelude::*;
 use n5::smallvec::smallvec;
 use proptest::prelude::*;
+use std::fs;
 
 use super::*;
 use crate::geom::Box3;

@@ -205,3 +205,47 @@ fn a_volume_without_a_voxel_size_names_the_flag_that_gives_it() {
     let select = Select { spacing: Some([3.0, 0.0, 1.0]), ..Select::default() };
     assert!(Volume::open(&location, &select).unwrap_err().to_string().contains("--spacing"));
 }
+
+#[test]
+fn an_input_that_goes_away_or_changes_is_an_error() {
+    for (name, spec) in layouts() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = at(&folder, name);
+        let output = Output::create(&location, &spec, Existing::Refuse).unwrap();
+        fill::<u16>(&output, spec.grid.shape);
+        let array = output.ledger_folder().parent().unwrap().to_owned();
+        let first = Box3::of_shape([8; 3]);
+        let read = |volume: &Volume| volume.read::<u16>(&spec.grid.bounds());
+        let opened = || {
+            let volume = open(&location).unwrap();
+            volume.keep(0);
+            volume.read::<u16>(&first).unwrap();
+            volume.watch().check().unwrap();
+            volume
+        };
+        // attributes may change meanwhile
+        let volume = opened();
+        output.set_attribute("note", "x".into()).unwrap();
+        volume.watch().check().unwrap();
+        // the metadata may not
+        let volume = opened();
+        let metadata = ["zarr.json", ".zarray", "attributes.json"].map(|name| array.join(name));
+        let metadata = metadata.into_iter().find(|path| path.exists()).unwrap();
+        let text = fs::read(&metadata).unwrap();
+        fs::write(&metadata, String::from_utf8_lossy(&text).replace("16", "24")).unwrap();
+        assert!(volume.watch().check().unwrap_err().to_string().contains("changed"));
+        fs::write(&metadata, &text).unwrap();
+        // chunks that were there when it was opened
+        let volume = opened();
+        for file in files(&array).into_iter().filter(|file| *file != metadata) {
+            fs::remove_file(file).unwrap();
+        }
+        assert!(read(&volume).is_err(), "{spec:?}");
+        assert!(volume.watch().check().unwrap_err().to_string().contains("chunks"));
+        // all of it
+        let volume = open(&location).unwrap();
+        fs::remove_dir_all(&array).unwrap();
+        assert!(read(&volume).is_err(), "{spec:?}");
+        assert!(volume.watch().check().unwrap_err().to_string().contains("went away"));
+    }
+}

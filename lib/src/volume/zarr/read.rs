@@ -1,5 +1,6 @@
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
@@ -12,6 +13,7 @@ use crate::volume::content;
 use crate::volume::element::Element;
 use crate::volume::node::{Container, Node};
 use crate::volume::source::{Layout, Scratch, Source};
+use crate::volume::watch::Watch;
 use crate::volume::{ByteOrder, Dtype, Error, store};
 
 /// A Zarr array open for reading.
@@ -21,6 +23,7 @@ pub(in crate::volume) struct ZarrSource {
     header: Header,
     layout: Layout,
     storage: Storage,
+    watch: Arc<Watch>,
 }
 
 /// How chunks are got at.
@@ -62,11 +65,23 @@ impl ZarrSource {
             dtype: header.element.dtype(),
             fill,
         };
-        Ok(Self { location: location.to_owned(), node, header, layout, storage })
+        let watch = Arc::new(Watch::array(location, &node));
+        Ok(Self { location: location.to_owned(), node, header, layout, storage, watch })
     }
 
     fn path(&self, chunk: &[u64]) -> PathBuf {
         self.header.keys.path(&self.node.path, chunk)
+    }
+
+    /// A file of chunks; `None` where it is not stored, in an array that is still there.
+    fn file(&self, path: &Path) -> Result<Option<store::SizedFile>, Error> {
+        let file = store::SizedFile::open(path)?;
+        if file.is_some() {
+            self.watch.found(path);
+        } else {
+            self.watch.check()?;
+        }
+        Ok(file)
     }
 
     fn damaged(&self, index: &[u64], file: &[u64], message: impl Into<String>) -> Error {
@@ -97,7 +112,7 @@ impl ZarrSource {
         };
         let (first, last) = (offset(&|w| w.start), offset(&|w| w.end - 1));
         let whole = self.layout.block.iter().product::<u64>() * size as u64;
-        let Some(file) = store::SizedFile::open(&path)? else { return Ok(None) };
+        let Some(file) = self.file(&path)? else { return Ok(None) };
         if file.length() != whole {
             let message = format!("it has {} bytes, a chunk has {whole}", file.length());
             return Err(self.damaged(index, index, message));
@@ -109,7 +124,7 @@ impl ZarrSource {
     }
 
     fn load_coded(&self, index: &[u64], scratch: &mut Scratch) -> Result<Option<Block>, Error> {
-        let Some(file) = store::SizedFile::open(&self.path(index))? else { return Ok(None) };
+        let Some(file) = self.file(&self.path(index))? else { return Ok(None) };
         let (chain, chunk, fill) = (&self.header.chain, &self.header.chunk, &self.header.fill);
         let most = chain.encoded(chunk, fill.len()).most() as u64;
         if file.length() > most {
@@ -135,7 +150,7 @@ impl ZarrSource {
         };
         let shard_file = within(&self.header.chunk);
         let damaged = |message: String| self.damaged(index, &shard_file, message);
-        let Some(file) = store::SizedFile::open(&self.path(&shard_file))? else {
+        let Some(file) = self.file(&self.path(&shard_file))? else {
             return Ok(None);
         };
         let size = self.header.element.size();
@@ -185,6 +200,10 @@ fn read_index(
 impl Source for ZarrSource {
     fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    fn watch(&self) -> Option<Arc<Watch>> {
+        Some(Arc::clone(&self.watch))
     }
 
     fn load(

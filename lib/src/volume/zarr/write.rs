@@ -1,5 +1,4 @@
 use std::borrow::Cow;
-use std::fs;
 use std::path::PathBuf;
 
 use zarrs::array::codec::api::ArrayToBytesCodecTraits;
@@ -33,10 +32,7 @@ impl ZarrSink {
         // the first element is the fill value, and each is as the one before it
         let size = self.fill.len();
         if bytes.starts_with(&self.fill) && bytes[size..] == bytes[..bytes.len() - size] {
-            return match fs::remove_file(&path) {
-                Err(error) if !store::is_missing(&error) => Err(Error::io("write", &path, error)),
-                _ => Ok(()),
-            };
+            return store::remove_file(&path);
         }
         let bad = |what: String| Error::format(&self.location, format!("cannot encode: {what}"));
         let shape = self.array.chunk_shape(index).map_err(|error| bad(error.to_string()))?;

@@ -1,0 +1,47 @@
+use super::ledger::{self, Entry};
+use super::{Context, Ending, Ends, Error, Plan, Task};
+use crate::device::megabytes;
+use crate::volume::{self, Unfinished};
+
+impl Plan {
+    /// [`Plan::stream`] into an output, which says from now on whether all its blocks are there.
+    ///
+    /// # Errors
+    /// As [`Plan::stream`].
+    pub fn stream_to<R: Send, W: Send, N: Into<Ending>, E: From<Error> + From<volume::Error>>(
+        &self,
+        ctx: &Context,
+        output: &impl Unfinished,
+        read: impl Fn(&Task) -> anyhow::Result<R> + Sync,
+        compute: impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
+        write: impl Fn(&Task, W) -> anyhow::Result<N> + Sync,
+    ) -> Result<Ends, E> {
+        let folder = output.ledger_folder();
+        let streamed = self.stream(ctx, &folder, read, compute, write);
+        let ended = matches!(streamed, Ok(_) | Err(Error::TooManyFailed { .. }));
+        if ended && !ctx.plan_only {
+            let entries = ledger::load(&folder, self)?;
+            let failed = |entry: &&Entry| matches!(entry, Entry::Failed(_));
+            let failed = entries.values().filter(failed).count();
+            // what lacks blocks that nobody has tried says already that it is unfinished
+            if entries.len() == self.tasks.len() {
+                let lacking = (failed > 0).then_some([failed, self.tasks.len()]);
+                output.set_lacking(lacking, streamed.is_ok())?;
+            }
+        }
+        Ok(streamed?)
+    }
+
+    /// Says where memory leaves threads idle.
+    pub(super) fn warn_if_tight(&self, ctx: &Context, in_flight: usize) {
+        if in_flight < ctx.threads.min(self.tasks.len()) {
+            tracing::warn!(
+                "--memory {} admits {in_flight} blocks at once for {} threads, as each needs {}; a smaller \
+                 --block-size admits more",
+                megabytes(ctx.memory),
+                ctx.threads,
+                self.task
+            );
+        }
+    }
+}

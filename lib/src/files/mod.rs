@@ -1,0 +1,212 @@
+//! Files that are whole or absent, also after a power cut.
+//!
+//! Small files are written by [`write_whole`]: under a temporary name, brought to the disk, renamed,
+//! and their folder brought to the disk. Chunks are too many for that: [`write_later`] renames them
+//! at once and notes them, and [`settle`] brings all that was noted to the disk. Whoever says that
+//! something is done, in a ledger, a receipt or an exit code, calls [`settle`] before. `--no-sync`
+//! turns all of that off ([`set_sync`]); errors that are told on closing are seen in any case.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+mod pending;
+
+pub(crate) use pending::{Mark, Settle, is_heavy, note_folder, note_step};
+pub use pending::{Unwritten, settle};
+
+static SYNC: AtomicBool = AtomicBool::new(true);
+
+/// Whether files are brought to the disk (the default), or left to the system as on a scratch disk.
+pub fn set_sync(sync: bool) {
+    SYNC.store(sync, Ordering::SeqCst);
+}
+
+/// What [`set_sync`] said.
+pub(crate) fn syncs() -> bool {
+    SYNC.load(Ordering::SeqCst)
+}
+
+/// Writes a file whole or not at all, and to the disk: under a temporary name beside it, which is
+/// then renamed.
+///
+/// Folders on the way are made. Two writers at once leave the file of one of them.
+///
+/// # Errors
+/// The file system's refusal, at whichever step it is told; `path` is then as it was.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_with(path, |file| file.write_all(bytes))
+}
+
+/// As [`write_whole`], filled by a closure.
+///
+/// # Errors
+/// Those of the closure, and as [`write_whole`].
+pub(crate) fn write_with(
+    path: &Path,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    write_via(&beside(path)?, path, fill)
+}
+
+/// As [`write_with`], under a temporary name of the caller's, on the same file system.
+///
+/// # Errors
+/// As [`write_with`].
+pub(crate) fn write_via(
+    temporary: &Path,
+    path: &Path,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let written = create_new(temporary).and_then(|mut file| {
+        fill(&mut file)?;
+        finish(file)?;
+        rename(temporary, path)
+    });
+    if written.is_err() {
+        // the first error is the one to tell
+        let _ = fs::remove_file(temporary);
+        return written;
+    }
+    pending::settle_folder_of(path)
+}
+
+/// Renames a file that was written under the name `from`, and notes it for [`settle`].
+///
+/// # Errors
+/// The file system's refusal to rename or, where too much is noted already, to keep what is noted.
+pub(crate) fn write_later(file: File, from: &Path, target: &Path) -> io::Result<()> {
+    if !syncs() {
+        close(file)?;
+        return rename(from, target);
+    }
+    let length = file.metadata()?.len();
+    rename(from, target)?;
+    pending::note_file(file, target, length)
+}
+
+/// Creates a file that is not there, and its folder where that is missing.
+pub(crate) fn create_new(path: &Path) -> io::Result<File> {
+    let create = || File::options().write(true).create_new(true).open(path);
+    match create() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_folder_of(path)?;
+            create()
+        }
+        other => other,
+    }
+}
+
+/// Renames, and creates the folder of the new name where that is missing.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_folder_of(to)?;
+            fs::rename(from, to)
+        }
+        other => other,
+    }
+}
+
+fn make_folder_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => fs::create_dir_all(folder),
+        _ => Ok(()),
+    }
+}
+
+/// Brings what was written to the disk and closes the file.
+///
+/// # Errors
+/// What the file system tells only now: a write that failed behind, a quota, a server that is gone.
+pub(crate) fn finish(file: File) -> io::Result<()> {
+    if syncs() {
+        sync(&file)?;
+    }
+    close(file)
+}
+
+/// Brings the data of an open file to the disk; with `--no-sync`, asks only whether all went well.
+///
+/// # Errors
+/// As [`finish`].
+pub(crate) fn sync(file: &File) -> io::Result<()> {
+    use io::ErrorKind::{InvalidInput, Unsupported};
+    if !syncs() {
+        return close(file.try_clone()?);
+    }
+    match file.sync_data() {
+        // some network and user-space file systems know no such thing
+        Err(e) if matches!(e.kind(), InvalidInput | Unsupported) => Ok(()),
+        result => result,
+    }
+}
+
+/// Closes a file; dropping it would hide an error, and network file systems tell theirs here.
+fn close(file: File) -> io::Result<()> {
+    match nix::unistd::close(file) {
+        // on Linux the descriptor is gone then, and nothing is lost
+        Err(nix::errno::Errno::EINTR) | Ok(()) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A name in the folder of `path` that nobody else uses.
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let name = path
+        .file_name()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it names no file"))?;
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    // processes of two machines may have one number
+    let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    let now = now.unwrap_or_default().subsec_nanos();
+    temporary.push(format!(".{}-{count}-{now:x}.tmp", std::process::id()));
+    Ok(path.with_file_name(temporary))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_else_stays_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/down/a.txt");
+        write_whole(&path, b"first").unwrap();
+        write_whole(&path, b"second").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_no_temporary_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("taken");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("inside"), b"x").unwrap();
+        assert!(write_whole(&path, b"text").is_err());
+        assert!(write_with(&folder.path().join("b"), |_| Err(io::Error::other("no"))).is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_written_for_later_is_there_at_once_and_settles() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = Mark::now();
+        for number in 0..600 {
+            let (from, to) = (folder.path().join("partial/x"), folder.path().join("c/0"));
+            let to = to.join(number.to_string());
+            let mut file = create_new(&from).unwrap();
+            file.write_all(b"chunk").unwrap();
+            write_later(file, &from, &to).unwrap();
+            assert_eq!(fs::read(&to).unwrap(), b"chunk");
+        }
+        mark.settle().unwrap();
+        settle().unwrap();
+        assert_eq!(fs::read_dir(folder.path().join("partial")).unwrap().count(), 0);
+    }
+}

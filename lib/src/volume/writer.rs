@@ -1,0 +1,197 @@
+//! Cutting boxes into the units that are stored whole: chunks, shards, blocks, planes.
+
+use std::cell::RefCell;
+
+use serde_json::Value;
+
+use super::dtype::ByteOrder;
+use super::n5::N5Array;
+use super::node::{Container, Node};
+use super::planes::PlaneFile;
+use super::zarr::{self, ZarrSink};
+use super::{Dtype, Error, Voxel};
+use crate::geom::Box3;
+
+/// Where whole units go.
+enum Sink {
+    Zarr(Box<ZarrSink>),
+    N5(Box<N5Array>),
+    Planes(PlaneFile),
+}
+
+thread_local! {
+    static UNIT: RefCell<Vec<u8>> = RefCell::default();
+}
+
+/// What an array has at each place of z, y, x.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Each {
+    /// One element.
+    Voxel,
+    /// Several, in a dimension before z.
+    Channel,
+    /// The three components of a vector, in a dimension after x.
+    Vector,
+}
+
+impl Each {
+    /// Elements that stand together.
+    fn components(self) -> usize {
+        if self == Self::Vector { 3 } else { 1 }
+    }
+}
+
+/// Cuts boxes into units and stores them.
+pub(super) struct Writer {
+    location: String,
+    shape: [usize; 3],
+    unit: [usize; 3],
+    each: Each,
+    dtype: Dtype,
+    sink: Sink,
+}
+
+impl Writer {
+    /// A writer for an array of `(z, y, x)`, `(c, z, y, x)` or `(z, y, x, components)`.
+    pub(super) fn open(location: &str, node: &Node, each: Each) -> Result<Self, Error> {
+        let first = usize::from(each == Each::Channel);
+        let sizes = |value: Option<&Value>| -> Option<[usize; 3]> {
+            let list: Option<Vec<usize>> =
+                value?.as_array()?.iter().map(|n| Some(n.as_u64()? as usize)).collect();
+            list?.get(first..first + 3)?.try_into().ok()
+        };
+        let metadata = &node.metadata;
+        let (shape, unit, dtype, sink) = if node.container == Container::N5 {
+            let array = N5Array::open(location, node)?;
+            let reversed = |key| sizes(metadata.get(key)).map(|[x, y, z]| [z, y, x]);
+            let dtype = super::source::Source::layout(&array).dtype;
+            (reversed("dimensions"), reversed("blockSize"), dtype, Sink::N5(Box::new(array)))
+        } else {
+            let dtype = zarr::dtype(location, node)?;
+            let grid = metadata.get("chunk_grid").and_then(|grid| grid.get("configuration"));
+            let unit = grid.and_then(|grid| grid.get("chunk_shape")).or(metadata.get("chunks"));
+            let sink = Sink::Zarr(Box::new(ZarrSink::open(location, node)?));
+            (sizes(metadata.get("shape")), sizes(unit), dtype, sink)
+        };
+        let rank = metadata.get("shape").or(metadata.get("dimensions")).and_then(Value::as_array);
+        let rank = rank.map_or(0, Vec::len);
+        let (Some(shape), Some(unit)) = (shape, unit) else {
+            let message = format!("has {rank} dimensions; only z, y, x can be written");
+            return Err(Error::format(location, message));
+        };
+        if rank != 3 + usize::from(each != Each::Voxel) {
+            let message = format!("has {rank} dimensions; only z, y, x can be written");
+            return Err(Error::format(location, message));
+        }
+        Ok(Self { location: location.to_owned(), shape, unit, each, dtype, sink })
+    }
+
+    /// A writer for a file of planes of `(z, y, x)`.
+    pub(super) fn planes(location: &str, shape: [usize; 3], dtype: Dtype, file: PlaneFile) -> Self {
+        let (unit, sink) = ([1, shape[1], shape[2]], Sink::Planes(file));
+        Self { location: location.to_owned(), shape, unit, each: Each::Voxel, dtype, sink }
+    }
+
+    /// Gives a file of planes its name though planes are missing.
+    pub(super) fn name(&self) -> Result<(), Error> {
+        match &self.sink {
+            Sink::Planes(file) => file.name(),
+            _ => Ok(()),
+        }
+    }
+
+    /// The shape of what is written at once.
+    pub(super) fn unit(&self) -> [usize; 3] {
+        self.unit
+    }
+
+    /// Whether a box is made of whole units and the voxels are of its size and type.
+    pub(super) fn check<T: Voxel>(&self, part: &Box3, voxels: &[T]) -> Result<(), Error> {
+        let bad = |message: String| Err(Error::format(&self.location, message));
+        if T::DTYPE != self.dtype {
+            return bad(format!("holds {}, cannot take {}", self.dtype, T::DTYPE));
+        }
+        if voxels.len() != part.len() * self.each.components() {
+            return bad(format!("cannot take {} elements for the box {part}", voxels.len()));
+        }
+        let whole = (0..3).all(|a| {
+            let (unit, end) = (self.unit[a] as i64, self.shape[a] as i64);
+            part.min[a] >= 0
+                && part.min[a] % unit == 0
+                && part.max[a] <= end
+                && (part.max[a] % unit == 0 || part.max[a] == end)
+        });
+        if !whole {
+            return bad(format!("cannot take the box {part}: whole units are {:?}", self.unit));
+        }
+        Ok(())
+    }
+
+    /// Stores the units of a box, after [`Writer::check`].
+    pub(super) fn write<T: Voxel>(
+        &self,
+        channel: usize,
+        part: &Box3,
+        voxels: &[T],
+    ) -> Result<(), Error> {
+        let mut bytes = UNIT.take();
+        let result = part.tiles(self.unit).try_for_each(|tile| {
+            let index: [u64; 3] = std::array::from_fn(|a| tile.min[a] as u64 / self.unit[a] as u64);
+            match &self.sink {
+                Sink::N5(array) => {
+                    self.gather(part, voxels, &tile, None, ByteOrder::Big, &mut bytes);
+                    array.store(&index, &tile.shape().map(|n| n as u64), &bytes)
+                }
+                Sink::Zarr(array) => {
+                    let padded = Some(self.unit);
+                    self.gather(part, voxels, &tile, padded, ByteOrder::NATIVE, &mut bytes);
+                    let [z, y, x] = index;
+                    match self.each {
+                        Each::Voxel => array.store(&index, &bytes),
+                        Each::Channel => array.store(&[channel as u64, z, y, x], &bytes),
+                        Each::Vector => array.store(&[z, y, x, 0], &bytes),
+                    }
+                }
+                Sink::Planes(file) => {
+                    self.gather(part, voxels, &tile, None, ByteOrder::Little, &mut bytes);
+                    file.store(tile.min[0] as u64, &bytes)
+                }
+            }
+        });
+        UNIT.set(bytes);
+        result?;
+        match &self.sink {
+            Sink::Planes(file) => file.enter(part.min[0], part.max[0]),
+            _ => Ok(()),
+        }
+    }
+
+    /// The bytes of a tile, filled up with zeros to `padded`.
+    fn gather<T: Voxel>(
+        &self,
+        part: &Box3,
+        voxels: &[T],
+        tile: &Box3,
+        padded: Option<[usize; 3]>,
+        order: ByteOrder,
+        bytes: &mut Vec<u8>,
+    ) {
+        let components = self.each.components();
+        let size = size_of::<T>() * components;
+        let [depth, height, width] = tile.shape();
+        let [unit_depth, unit_height, unit_width] = padded.unwrap_or(tile.shape());
+        let [_, rows, columns] = part.shape();
+        let start: [usize; 3] = std::array::from_fn(|a| (tile.min[a] - part.min[a]) as usize);
+        bytes.clear();
+        for z in 0..depth {
+            for y in 0..height {
+                let row = ((start[0] + z) * rows + start[1] + y) * columns + start[2];
+                let row = row * components;
+                T::put(&voxels[row..row + width * components], order, bytes);
+                bytes.resize(bytes.len() + (unit_width - width) * size, 0);
+            }
+            bytes.resize(bytes.len() + (unit_height - height) * unit_width * size, 0);
+        }
+        bytes.resize(unit_depth * unit_height * unit_width * size, 0);
+    }
+}

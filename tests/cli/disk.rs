@@ -1,0 +1,299 @@
+//! Power cuts and writes that fail: a library of ours (`tests/tools/disk.c`) stands between a program
+//! and the disk.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+use crate::recovery::chunks;
+use crate::scene::{Pair, Scene, executable, files, program};
+
+/// The library, compiled once; `None`, said aloud, where there is no C compiler.
+fn library() -> Option<&'static Path> {
+    static LIBRARY: OnceLock<Option<(TempDir, PathBuf)>> = OnceLock::new();
+    let made = LIBRARY.get_or_init(|| {
+        let folder = TempDir::new().unwrap();
+        let library = folder.path().join("disk.so");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/tools/disk.c");
+        let made = Command::new("cc")
+            .args(["-O1", "-shared", "-fPIC", "-o"])
+            .args([&library, &source])
+            .arg("-ldl")
+            .status();
+        match made {
+            Ok(status) => assert!(status.success(), "tests/tools/disk.c does not compile"),
+            Err(_) => {
+                eprintln!("SKIPPED: there is no C compiler here");
+                return None;
+            }
+        }
+        Some((folder, library))
+    });
+    made.as_ref().map(|(_, library)| library.as_path())
+}
+
+/// A folder on a disk that can fail.
+struct Disk {
+    scene: Scene,
+    library: &'static Path,
+}
+
+impl Disk {
+    fn new() -> Option<Self> {
+        let disk = Self { scene: Scene::new(), library: library()? };
+        std::fs::create_dir(disk.at("")).unwrap();
+        Some(disk)
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.scene.at(&format!("disk/{name}"))
+    }
+
+    /// Runs a program on it.
+    fn run(&self, name: &str, arguments: &[String], settings: &[(&str, &str)]) -> Output {
+        let shadow = self.scene.at("shadow");
+        std::fs::remove_dir_all(&shadow).ok();
+        std::fs::create_dir(&shadow).unwrap();
+        Command::new(executable(name))
+            .args(arguments)
+            .args(["-q", "--threads", "1"])
+            .env("LD_PRELOAD", self.library)
+            .env("DISK_DIR", self.at("").trim_end_matches('/'))
+            .env("DISK_SHADOW", &shadow)
+            .envs(settings.iter().copied())
+            .output()
+            .unwrap()
+    }
+
+    /// How many calls of the last run changed something.
+    fn calls(&self) -> usize {
+        std::fs::read_to_string(self.scene.at("shadow/calls")).unwrap().parse().unwrap()
+    }
+
+    /// Leaves what has reached the disk, and, as a disk may write in any order, all that ledgers and
+    /// lists say.
+    fn cut(&self) {
+        let disk = PathBuf::from(self.at(""));
+        let says = |path: &Path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("ledger-") || name == "planes"
+        };
+        let said: Vec<_> = files(&disk).into_iter().filter(|(path, _)| says(path)).collect();
+        std::fs::remove_dir_all(&disk).unwrap();
+        self.restore("d1", &disk);
+        for (path, bytes) in said {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+
+    fn restore(&self, id: &str, folder: &Path) {
+        std::fs::create_dir_all(folder).unwrap();
+        let names = std::fs::read_to_string(self.scene.at(&format!("shadow/{id}")));
+        for line in names.unwrap_or_default().lines() {
+            let [kind, number, name]: [&str; 3] =
+                line.splitn(3, ' ').collect::<Vec<_>>().try_into().unwrap();
+            let (id, path) = (format!("{kind}{number}"), folder.join(name));
+            if kind == "d" {
+                self.restore(&id, &path);
+            } else {
+                // a file whose name is there and whose bytes are not is empty
+                let bytes = std::fs::read(self.scene.at(&format!("shadow/{id}")));
+                std::fs::write(path, bytes.unwrap_or_default()).unwrap();
+            }
+        }
+    }
+}
+
+/// What a program has written, by name: chunks, tables, files of planes.
+fn result(location: &str) -> BTreeMap<String, Vec<u8>> {
+    if Path::new(location).is_dir() {
+        return chunks(location).into_iter().collect();
+    }
+    let bytes = std::fs::read(location).unwrap_or_default();
+    BTreeMap::from([(String::new(), bytes)])
+}
+
+/// Programs that write block by block, each with the name of what it writes: arrays of three formats,
+/// files of planes, a field, a table made of rows.
+fn writers() -> Vec<(&'static str, &'static str, Vec<String>)> {
+    let pair = Pair::get();
+    let (fixed, moving, global) =
+        (pair.at("fixed.zarr"), pair.at("moving.zarr"), pair.at("global.json"));
+    let apply = [&moving, "--onto", &fixed, "-t", &global, "--chunk", "16,16,16"];
+    let copy = |to| [fixed.as_str(), "--to", to, "--chunk", "16,16,16"];
+    let blocks = ["--block-size", "48,48,48"];
+    let text = |words: &[&[&str]]| words.concat().into_iter().map(str::to_owned).collect();
+    vec![
+        ("apply-transform", "a.zarr", text(&[&apply, &blocks])),
+        ("transcode", "a.n5", text(&[&copy("n5"), &blocks])),
+        ("transcode", "a.tif", text(&[&[&fixed, "--to", "tiff", "--block-size", "12,96,96"]])),
+        ("transcode", "t.zarr", text(&[&[&global, "--to", "field", "--onto", &fixed], &blocks])),
+        ("extract-spots", "a.csv", text(&[&[&fixed], &blocks])),
+    ]
+}
+
+fn onto(arguments: &[String], more: &[&str], output: &str) -> Vec<String> {
+    let more = more.iter().copied().chain(["-o", output]).map(str::to_owned);
+    arguments.iter().cloned().chain(more).collect()
+}
+
+/// Runs until a power cut at each of some moments, then again with `--resume`: how often other bytes
+/// came out.
+fn wrong_after_cuts(name: &str, output: &str, arguments: &[String], more: &[&str]) -> usize {
+    let Some(disk) = Disk::new() else { return 0 };
+    let calm = disk.scene.at(output);
+    program(name).args(onto(arguments, &[], &calm)).arg("-q").assert().success();
+    let out = disk.at(output);
+    let whole = disk.run(name, &onto(arguments, more, &out), &[]);
+    assert!(whole.status.success(), "{}", String::from_utf8_lossy(&whole.stderr));
+    assert!(result(&calm) == result(&out), "{name} is not the same without a cut");
+    let calls = disk.calls();
+    assert!(calls > 30, "{name}: only {calls} calls");
+    let mut wrong = 0;
+    for moment in 1..=10 {
+        std::fs::remove_dir_all(disk.at("")).unwrap();
+        std::fs::create_dir(disk.at("")).unwrap();
+        let cut = (calls * moment / 10 - 3).to_string();
+        let run = disk.run(name, &onto(arguments, more, &out), &[("DISK_CUT", &cut)]);
+        assert_eq!(run.status.code(), Some(99), "{name}: no power cut at {cut} of {calls}");
+        disk.cut();
+        let resumed = program(name).args(onto(arguments, &["--resume", "-q"], &out)).output();
+        let resumed = resumed.unwrap();
+        wrong += usize::from(!resumed.status.success() || result(&calm) != result(&out));
+    }
+    wrong
+}
+
+#[test]
+fn after_a_power_cut_at_any_moment_a_resumed_run_has_the_right_bytes() {
+    for (name, output, arguments) in writers() {
+        assert_eq!(wrong_after_cuts(name, output, &arguments, &[]), 0, "{name} -o {output}");
+    }
+}
+
+#[test]
+fn without_synchronisation_a_power_cut_loses_what_the_ledger_names() {
+    if library().is_none() {
+        return;
+    }
+    let [(name, output, arguments), ..] = &writers()[..] else { return };
+    assert!(wrong_after_cuts(name, output, arguments, &["--no-sync"]) > 0);
+}
+
+#[test]
+fn what_a_program_has_written_when_it_ends_well_is_on_the_disk() {
+    for (name, output, arguments) in writers() {
+        let Some(disk) = Disk::new() else { return };
+        let out = disk.at(output);
+        let run = disk.run(name, &onto(&arguments, &[], &out), &[]);
+        assert!(run.status.success());
+        let there = files(Path::new(&disk.at("")));
+        disk.cut();
+        let kept = files(Path::new(&disk.at("")));
+        let scratch = |path: &Path| path.to_string_lossy().contains(".voxloom");
+        for (path, bytes) in there.iter().filter(|(path, _)| !scratch(path)) {
+            let found = kept.iter().find(|(other, _)| other == path);
+            assert!(found.is_some_and(|(_, kept)| kept == bytes), "{} is lost", path.display());
+        }
+        // without synchronisation nothing but ledgers and lists is
+        std::fs::remove_dir_all(disk.at("")).unwrap();
+        std::fs::create_dir(disk.at("")).unwrap();
+        let run = disk.run(name, &onto(&arguments, &["--no-sync"], &out), &[]);
+        assert!(run.status.success());
+        disk.cut();
+        assert!(result(&out).values().all(Vec::is_empty), "{name}");
+    }
+}
+
+/// Every program and format that writes, by one line each; small, as each runs many times.
+fn all_writers() -> Vec<(&'static str, &'static str, Vec<String>)> {
+    let pair = Pair::get();
+    let (fixed, moving, global) =
+        (pair.at("fixed.zarr"), pair.at("moving.zarr"), pair.at("global.json"));
+    let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let mut all = writers();
+    for (to, output) in
+        [("zarr2", "2.zarr"), ("npy", "a.npy"), ("itk", "a.txt"), ("nifti", "a.nii.gz")]
+    {
+        let volume = ["zarr2", "npy"].contains(&to);
+        let source = if volume { &fixed } else { &global };
+        let mut line: Vec<String> = text(&[source, "--to", to]);
+        if !volume && to != "itk" {
+            line.extend(["--onto".to_owned(), fixed.clone()]);
+        }
+        all.push(("transcode", output, line));
+    }
+    all.push(("transcode", "a.nrrd", text(&[&global, "--to", "nrrd", "--onto", &fixed])));
+    all.push(("downsample", "d.zarr", text(&[&fixed, "--chunk", "16,16,16"])));
+    all.push((
+        "ransac",
+        "g.json",
+        text(&[
+            &fixed,
+            &moving,
+            "--fixed-spots",
+            &pair.at("fixed.csv"),
+            "--moving-spots",
+            &pair.at("moving.csv"),
+        ]),
+    ));
+    all
+}
+
+#[test]
+fn a_write_that_fails_is_a_failure_whenever_that_is_told() {
+    for (name, output, arguments) in all_writers() {
+        let Some(disk) = Disk::new() else { return };
+        let calm = disk.scene.at(output);
+        program(name).args(onto(&arguments, &[], &calm)).arg("-q").assert().success();
+        for (call, more) in
+            [("write", ""), ("behind", ""), ("fsync", ""), ("rename", ""), ("behind", "--no-sync")]
+        {
+            let mut seen = 0;
+            for at in [1, 2, 3, 5, 9, 17] {
+                std::fs::remove_dir_all(disk.at("")).unwrap();
+                std::fs::create_dir(disk.at("")).unwrap();
+                let more: Vec<&str> =
+                    Some(more).filter(|more| !more.is_empty()).into_iter().collect();
+                let line = onto(&arguments, &more, &disk.at(output));
+                let at = at.to_string();
+                let run = disk.run(name, &line, &[("DISK_FAIL", call), ("DISK_AT", &at)]);
+                let said = String::from_utf8_lossy(&run.stderr);
+                let code = run.status.code();
+                let what = format!("{name} -o {output}, {call} {at} {more:?}: {code:?} {said}");
+                seen += usize::from(code != Some(0));
+                assert!(matches!(code, Some(0 | 75)), "{what}");
+                if code == Some(0) {
+                    assert!(result(&calm) == result(&disk.at(output)), "{what}");
+                }
+            }
+            assert!(seen > 0, "{name} -o {output}: no {call} failed");
+        }
+    }
+}
+
+#[test]
+fn the_last_bytes_of_a_compressed_file_count_too() {
+    let pair = Pair::get();
+    let (fixed, global) = (pair.at("fixed.zarr"), pair.at("global.json"));
+    for (to, output) in [("nifti", "a.nii.gz"), ("nifti", "a.nii"), ("nrrd", "a.nrrd")] {
+        let Some(disk) = Disk::new() else { return };
+        let line = [&global, "--to", to, "--onto", &fixed].map(str::to_owned);
+        let out = disk.at(output);
+        assert!(disk.run("transcode", &onto(&line, &[], &out), &[]).status.success());
+        let size = std::fs::metadata(&out).unwrap().len();
+        for short in [1, 4, 8, 100] {
+            std::fs::remove_dir_all(disk.at("")).unwrap();
+            std::fs::create_dir(disk.at("")).unwrap();
+            let room = (size - short).to_string();
+            let line = onto(&line, &["--receipt", &disk.scene.at("r.json")], &out);
+            let run = disk.run("transcode", &line, &[("DISK_ROOM", &room)]);
+            assert_eq!(run.status.code(), Some(75), "{output}, {short} bytes short");
+            assert!(!Path::new(&out).exists());
+        }
+    }
+}
