@@ -65,17 +65,16 @@ impl Program for PickLevel {
             }
             let choice = inspect::pick(&volume, self.level, like.map(|like| like.grid()).as_ref())?;
             ctx.record("working", choice.json());
-            match choice.stored {
-                Some(stored) => stored,
-                None => {
-                    let levels = Some(choice.level);
-                    let options = downsample::Options { levels, ..Default::default() };
-                    let to = Some((self.scratch.as_str(), Format::Zarr3));
-                    let layout = Layout::default();
-                    downsample::pyramid(&self.volume, &select, to, &layout, &options, ctx)?;
-                    // the reduced levels are counted from 0
-                    format!("{}/{}", self.scratch, choice.level - 1)
-                }
+            if let Some(stored) = choice.stored {
+                stored
+            } else {
+                let levels = Some(choice.level);
+                let options = downsample::Options { levels, ..Default::default() };
+                let to = Some((self.scratch.as_str(), Format::Zarr3));
+                let layout = Layout::default();
+                downsample::pyramid(&self.volume, &select, to, &layout, &options, ctx)?;
+                // the reduced levels are counted from 0
+                format!("{}/{}", self.scratch, choice.level - 1)
             }
         };
         if ctx.plan_only {

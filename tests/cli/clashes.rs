@@ -161,7 +161,7 @@ fn devices_pipes_and_sockets_are_refused_at_once_and_stay() {
         let output = program(name)
             .args(line)
             .arg("-q")
-            .timeout(std::time::Duration::from_secs(60))
+            .timeout(std::time::Duration::from_mins(1))
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

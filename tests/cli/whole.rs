@@ -136,7 +136,9 @@ fn left(scene: &Scene) -> Left {
     let here = scene.at("");
     let of = |(path, bytes): (std::path::PathBuf, Vec<u8>)| {
         let name = path.strip_prefix(&here).unwrap().to_str().unwrap().to_owned();
-        let text = String::from_utf8(bytes.clone()).ok().filter(|_| name.ends_with(".json"));
+        let text = String::from_utf8(bytes.clone())
+            .ok()
+            .filter(|_| Path::new(&name).extension().is_some_and(|e| e == "json"));
         let json = text.and_then(|text| serde_json::from_str(&text.replace(&here, "HERE/")).ok());
         let content =
             json.map_or_else(|| Content::Bytes(bytes), |json| Content::Json(lasting(json)));

@@ -196,10 +196,8 @@ impl Budget {
 pub fn worth_keeping(volume: &Volume, block: [usize; 3], halo: [usize; 3]) -> u64 {
     let (chunk, shape) = (volume.chunk(), volume.grid().shape);
     // along such an axis no chunk is wanted by two neighbours
-    let apart = |a: usize| {
-        halo[a] == 0 && (block[a].is_multiple_of(chunk[a].max(1)) || block[a] >= shape[a])
-            || shape[a] <= block[a]
-    };
+    let apart =
+        |a: usize| block[a] >= shape[a] || halo[a] == 0 && block[a].is_multiple_of(chunk[a].max(1));
     let Some(first) = (0..3).find(|&a| !apart(a)) else { return 0 };
     let mut part = volume.grid().bounds();
     for a in 0..=first {

@@ -255,15 +255,13 @@ impl Plan {
     /// # Errors
     /// [`Error::OtherPlan`] where a run of another identity has claimed it; [`Error::Io`].
     pub fn claim(&self, folder: &Path) -> Result<(), Error> {
-        match self.claim.get() {
-            Some(claim) => claim.hold(),
-            None => {
-                let claim = Claim::take(folder, self.agreement())?;
-                // another thread's is as good
-                let _ = self.claim.set(claim);
-                Ok(())
-            }
+        if let Some(claim) = self.claim.get() {
+            return claim.hold();
         }
+        let claim = Claim::take(folder, self.agreement())?;
+        // another thread's is as good
+        let _ = self.claim.set(claim);
+        Ok(())
     }
 
     /// Whether [`Plan::claim`] was called.

@@ -36,8 +36,8 @@ pub(super) fn check<P: Program>(
         named.into_iter().partition(|flag| WRITTEN.contains(&flag.id));
     let read: Vec<Named> = read
         .into_iter()
-        .flat_map(|flag| flag.members())
-        .flat_map(|flag| flag.with_references())
+        .flat_map(Named::members)
+        .flat_map(Named::with_references)
         .filter(|flag| flag.place.exists())
         .collect();
     let mut beside = program.written();

@@ -241,7 +241,8 @@ pub fn align(
     ctx.input_file(&options.initial);
     if plan.has_made(output, ctx)? && document.exists() {
         plan.recall(output, ctx)?;
-        return Ok(Rows::sweep(&folder, ctx));
+        Rows::sweep(&folder, ctx);
+        return Ok(());
     }
     let rows = Rows::new(&folder);
     let ends = first_pass(&pair, &plan, &rows, &folder, ctx)?;
@@ -293,7 +294,7 @@ fn first_pass(
         ctx,
         folder,
         |task| pair.read(task),
-        |task, input| pair.align(task, input),
+        |task, input| Ok(pair.align(task, input)),
         |task, Kept { head, field, outcome }: Kept| {
             let ending = Ending::from(outcome).with_summary(&head)?;
             let Some(field) = field else { return Ok(ending) };

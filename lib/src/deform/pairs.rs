@@ -101,7 +101,7 @@ impl Pair<'_> {
         Ok((count as f64) < self.options.foreground * task.core.len() as f64)
     }
 
-    pub(super) fn align(&self, task: &Task, input: Input) -> anyhow::Result<Kept> {
+    pub(super) fn align(&self, task: &Task, input: Input) -> Kept {
         let found = match input {
             None => {
                 Err(Unusable::Empty("the moving volume shows nothing there, or it is background"))
@@ -132,7 +132,7 @@ impl Pair<'_> {
             }
         };
         let outcome = found.as_ref().err().map_or(Outcome::Done, outcome_of);
-        Ok(Kept { head, field: found.ok().map(|found| found.field), outcome })
+        Kept { head, field: found.ok().map(|found| found.field), outcome }
     }
 }
 

@@ -317,7 +317,7 @@ mod tests {
             let mut field: Field = std::array::from_fn(|_| vec![0.0; part.len()]);
             for (i, node) in part.tiles([1; 3]).enumerate() {
                 let [z, y, x] = node.min;
-                let near = 8 <= z && z < 12 && 8 <= y && y < 14;
+                let near = (8..12).contains(&z) && (8..14).contains(&y);
                 let wave = 0.1 * (z as f64 * 0.3).sin() * grid.spacing[2];
                 field[2][i] = (if near && x == 19 { 1.8 } else { wave }) as f32;
             }

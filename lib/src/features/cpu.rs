@@ -53,7 +53,7 @@ pub(super) fn sweep<E>(
     if frame.core.is_empty() {
         return Ok(Vec::new());
     }
-    let mut sweep = Sweep::new(scheme, pyramid, octave, *frame);
+    let mut sweep = Sweep::new(scheme, pyramid, octave, frame);
     let mut plane = Plane::new(area(&frame.input));
     for z in frame.input.min[0]..frame.input.max[0] {
         next(z, &mut plane)?;

@@ -188,10 +188,8 @@ impl<I: Image> Stack<'_, I> {
             return None;
         }
         let value = |by: [i64; 3]| {
-            let there = std::array::from_fn(|a| match flat[a] {
-                true => 0,
-                false => (at[a] as i64 + by[a]) as usize,
-            });
+            let there =
+                std::array::from_fn(|a| if flat[a] { 0 } else { (at[a] as i64 + by[a]) as usize });
             self.value(self.here, there)
         };
         let unit = |a: usize, sign: i64| {

@@ -41,7 +41,7 @@ impl<'a> Sweep<'a> {
         scheme: &Scheme,
         pyramid: &'a Pyramid,
         octave: &'a Octave,
-        frame: Frame,
+        frame: &Frame,
     ) -> Self {
         let count = octave.levels.len() - 1;
         let responses = octave.responses(pyramid).len();
@@ -65,7 +65,7 @@ impl<'a> Sweep<'a> {
             found: Vec::new(),
             pyramid,
             octave,
-            frame,
+            frame: *frame,
         }
     }
 

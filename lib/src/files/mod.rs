@@ -1,7 +1,7 @@
 //! Files that are whole or absent, also after a power cut.
 //!
-//! Small files are written by [`write_whole`]: under a temporary name, brought to the disk, renamed,
-//! and their folder brought to the disk. Chunks are too many for that: [`write_later`] renames them
+//! Small files are written by `write_whole`: under a temporary name, brought to the disk, renamed,
+//! and their folder brought to the disk. Chunks are too many for that: `write_later` renames them
 //! at once and notes them, and [`settle`] brings all that was noted to the disk. Whoever says that
 //! something is done, in a ledger, a receipt or an exit code, calls [`settle`] before. `--no-sync`
 //! turns all of that off ([`set_sync`]); errors that are told on closing are seen in any case.

@@ -200,7 +200,7 @@ impl<'a> Pair<'a> {
             if self.fixed.is_stored() {
                 return core.contains(nearest(spot.position).map(|v| v as i64));
             }
-            let own = whole.index(onto.position(spot.position)).map(|v| v.round());
+            let own = whole.index(onto.position(spot.position)).map(f64::round);
             let last: Point = std::array::from_fn(|a| (whole.shape[a] - 1) as f64);
             let own = std::array::from_fn(|a| own[a].clamp(0.0, last[a]) as i64);
             task.core.contains(own)

@@ -153,7 +153,7 @@ pub fn find(
         .filter(|frame| super::pair::check(matching, &grids[0], &frame.grid(&grids[1])).is_ok())
         .collect();
     tracing::info!(orientations = frames.len(), "nothing fits: trying other orientations");
-    let strongest = spots.map(|spots| strongest(spots));
+    let strongest = spots.map(strongest);
     let some: [&[Spot]; 2] = [&strongest[0], &strongest[1]];
     let tried = read::match_turned(volumes, some, matching, &frames, ctx)?;
     let mut best: Option<(f64, Frame)> = None;

@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn turns_are_the_other_symmetries_of_a_box_within_the_largest_rotation() {
         let turned = |allow_reflection, max_rotation: f64, planar| {
-            let what = Search { allow_reflection, max_rotation, ..search(1) };
+            let what = Search { max_rotation, allow_reflection, ..search(1) };
             turns(&what, planar).len()
         };
         let pi = std::f64::consts::PI;

@@ -47,7 +47,7 @@ impl Windows {
 
     /// Whether a window, a box relative to `tile`, is one of the raster.
     pub(super) fn keeps(&self, tile: &Box3, part: &Box3) -> bool {
-        (0..3).all(|a| (tile.min[a] + part.min[a]) as usize % self.every[a] == 0)
+        (0..3).all(|a| ((tile.min[a] + part.min[a]) as usize).is_multiple_of(self.every[a]))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -81,7 +81,10 @@ mod tests {
         for shape in [[10_000; 3], [100_000, 60_000, 40_000], [1, 500_000, 500_000]] {
             let windows = Windows::of(&Grid::new(shape, [1.0; 3], [0.0; 3]));
             assert!(windows.len() <= WINDOWS && windows.len() > WINDOWS / 4, "{windows:?}");
-            assert!((0..3).all(|a| windows.every[a] % windows.size[a] == 0), "{windows:?}");
+            assert!(
+                (0..3).all(|a| windows.every[a].is_multiple_of(windows.size[a])),
+                "{windows:?}"
+            );
         }
         let small = Windows::of(&Grid::new([1000; 3], [1.0; 3], [0.0; 3]));
         assert_eq!(small.every, small.size);

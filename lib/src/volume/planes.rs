@@ -206,7 +206,8 @@ impl files::Settle for Work {
             return Ok(folders);
         }
         files::sync(&self.file)?;
-        let text: String = written.iter().map(|[first, end]| format!("{first} {end}\n")).collect();
+        let line = |[first, end]: &[usize; 2]| format!("{first} {end}\n");
+        let text = written.iter().map(line).collect::<Vec<_>>().concat();
         let mut list = File::options().append(true).create(true).open(self.list())?;
         // one short write: appended whole, also beside other processes
         list.write_all(text.as_bytes())?;

@@ -251,12 +251,11 @@ impl Volume {
     /// # Errors
     /// [`Error::Io`] for a file that cannot be read.
     pub fn identity(&self) -> Result<Value, Error> {
-        let content = match self.content.get() {
-            Some(content) => content.clone(),
-            None => {
-                let content = self.source.stored().fingerprint()?;
-                self.content.get_or_init(|| content).clone()
-            }
+        let content = if let Some(content) = self.content.get() {
+            content.clone()
+        } else {
+            let content = self.source.stored().fingerprint()?;
+            self.content.get_or_init(|| content).clone()
         };
         Ok(json!({
             "content": content,

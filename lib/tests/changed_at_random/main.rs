@@ -72,7 +72,6 @@ fn tiff(description: &str, pages: usize, compression: Compression) -> Vec<u8> {
         }
         image.write_data(&(0..48).map(|i| i * page).collect::<Vec<u16>>()).unwrap();
     }
-    drop(encoder);
     out.into_inner()
 }
 

@@ -32,8 +32,9 @@ struct Array {
 impl Array {
     fn new(file: &str, mut metadata: Value, changes: Value, chunks: &[(&str, &[u8])]) -> Self {
         let array = Self { folder: tempfile::tempdir().unwrap() };
-        for (key, value) in changes.as_object().unwrap() {
-            metadata[key] = value.clone();
+        let Value::Object(changes) = changes else { panic!("{changes} is no object") };
+        for (key, value) in changes {
+            metadata[key] = value;
         }
         array.file(file, metadata.to_string().as_bytes());
         for (name, bytes) in chunks {

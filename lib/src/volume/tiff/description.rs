@@ -41,7 +41,7 @@ pub(super) enum Known {
 pub(super) fn parse(bytes: &[u8], page: [u64; 3]) -> Result<Known, String> {
     let text = text(bytes);
     if text.starts_with("ImageJ=") {
-        return imagej(&text).map(Known::Stack);
+        return Ok(Known::Stack(imagej(&text)));
     }
     if text.trim_start().starts_with('{') {
         let value = serde_json::from_str::<Value>(text.trim());
@@ -78,22 +78,19 @@ fn unescape(text: &str) -> String {
     while let Some((before, after)) = rest.split_once("\\u") {
         let code = after.get(..4).and_then(|code| u32::from_str_radix(code, 16).ok());
         out.push_str(before);
-        match code.and_then(char::from_u32) {
-            Some(letter) => {
-                out.push(letter);
-                rest = &after[4..];
-            }
-            None => {
-                out.push_str("\\u");
-                rest = after;
-            }
+        if let Some(letter) = code.and_then(char::from_u32) {
+            out.push(letter);
+            rest = &after[4..];
+        } else {
+            out.push_str("\\u");
+            rest = after;
         }
     }
     out + rest
 }
 
 /// `key=value` lines; the pages run through channels fastest, then slices, then frames.
-fn imagej(text: &str) -> Result<Description, String> {
+fn imagej(text: &str) -> Description {
     let value = |key: &str| {
         text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=').map(str::trim))
     };
@@ -111,7 +108,7 @@ fn imagej(text: &str) -> Result<Description, String> {
     // units of their own where they differ
     let [unit_z, unit_y] = ["zunit", "yunit"].map(|key| unit(key).or(all).flatten());
     let depth = number("spacing").zip(unit_z).map(|(spacing, unit)| (spacing * unit).abs());
-    Ok(Description {
+    Description {
         pages,
         spacing: [depth, None, None],
         zero: ["zorigin", "yorigin", "xorigin"]
@@ -120,7 +117,7 @@ fn imagej(text: &str) -> Result<Description, String> {
         contiguous: true,
         source: "ImageJ metadata",
         ..Description::default()
-    })
+    }
 }
 
 /// The numbers of a JSON array.

@@ -216,7 +216,7 @@ pub(super) fn each_directory(
 pub(super) fn on_page(number: usize, fault: Fault) -> Fault {
     match fault {
         Fault::Said(text) => Fault::Said(format!("{text} (page {}, counted from 1)", number + 1)),
-        io => io,
+        io @ Fault::Io(_) => io,
     }
 }
 

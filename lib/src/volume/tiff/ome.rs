@@ -73,7 +73,7 @@ impl Ome {
                 Event::Text(text) if in_uuid => {
                     let block = found.images.last_mut().and_then(|image| image.blocks.last_mut());
                     if let Some((_, mark)) = block.and_then(|block| block.file.as_mut()) {
-                        *mark = text.trim().to_owned();
+                        text.trim().clone_into(mark);
                     }
                 }
                 Event::End(_) => in_uuid = false,

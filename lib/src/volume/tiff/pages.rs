@@ -65,7 +65,7 @@ impl Pages {
                 }
                 Err(fault) => match on_page(number, fault) {
                     Fault::Said(text) => found.pages.push(Err(text)),
-                    io => return Err(io),
+                    io @ Fault::Io(_) => return Err(io),
                 },
             }
             Ok(())

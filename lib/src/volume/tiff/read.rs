@@ -27,15 +27,15 @@ pub(in crate::volume) fn open(
     path: &Path,
     image: Option<&str>,
 ) -> Result<Opened, Error> {
-    opened(location, series::of_file(location, path, image)?)
+    Ok(opened(location, series::of_file(location, path, image)?))
 }
 
 /// Opens files whose pages are planes along z, one after the other.
 pub(in crate::volume) fn open_stack(location: &str, files: Vec<PathBuf>) -> Result<Opened, Error> {
-    opened(location, series::of_files(location, files)?)
+    Ok(opened(location, series::of_files(location, files)?))
 }
 
-fn opened(location: &str, series: Series) -> Result<Opened, Error> {
+fn opened(location: &str, series: Series) -> Opened {
     let Series { files, dimensions, planes: pages, calibration, contiguous, image } = series;
     let form = &pages[0].1.form;
     let dtype = form.sample.dtype();
@@ -45,12 +45,12 @@ fn opened(location: &str, series: Series) -> Result<Opened, Error> {
     }
     let mut names: Vec<String> = dimensions.iter().map(|(name, _)| name.to_string()).collect();
     let Some(offset) = contiguous else {
-        let stack = PageStack::new(location, files, dimensions, pages, facts);
+        let stack = PageStack::new(location, files, &dimensions, pages, facts);
         if stack.channel == Some(names.len()) {
             names.push("c".into());
         }
         names.extend(["y".to_owned(), "x".to_owned()]);
-        return Ok((Box::new(stack), names, calibration));
+        return (Box::new(stack), names, calibration);
     };
     names.extend(["y".to_owned(), "x".to_owned()]);
     let shape: Vec<u64> = dimensions.iter().map(|(_, size)| *size).chain(form.size).collect();
@@ -63,7 +63,7 @@ fn opened(location: &str, series: Series) -> Result<Opened, Error> {
         order: form.order,
         facts,
     };
-    Ok((Box::new(file), names, calibration))
+    (Box::new(file), names, calibration)
 }
 
 /// What `inspect` shows of the format.
@@ -117,7 +117,7 @@ impl PageStack {
     fn new(
         location: &str,
         files: Vec<PathBuf>,
-        dimensions: Vec<(char, u64)>,
+        dimensions: &[(char, u64)],
         pages: Vec<(u32, Page)>,
         facts: Map<String, Value>,
     ) -> Self {

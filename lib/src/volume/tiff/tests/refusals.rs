@@ -88,7 +88,7 @@ fn a_file_cut_anywhere_says_that_it_is_truncated() {
 fn claims_that_nothing_backs_are_refused_before_memory_is_asked_for() {
     let folder = Folder::new();
     let refused = |more: Vec<(u16, u16, Vec<u64>)>, compression: u64, word: &str| {
-        let page = PageSpec { more, compression, ..counting() };
+        let page = PageSpec { compression, more, ..counting() };
         let error = refusal(&folder.pages("a.tif", &[page]));
         assert!(error.contains(word), "{error}");
     };

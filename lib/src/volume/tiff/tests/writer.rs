@@ -95,7 +95,7 @@ impl PageSpec {
             }
         }
         let size = self.bits / 8;
-        if self.bits % 8 != 0 {
+        if !self.bits.is_multiple_of(8) {
             return pack(&row, self.bits);
         }
         if self.predictor == 3 {
