@@ -41,6 +41,7 @@ check:
 test: check
 	VOXLOOM_BIN=$(DEBUG) tests/workflows/run.sh
 	VOXLOOM_BIN=$(abspath $(DEBUG)) $$(tests/tools/python.sh)/python -m pytest -q tests/interop
+	VOXLOOM_BIN=$(abspath $(DEBUG)) python3 tests/campaign/flags.py
 
 lint:
 	cargo fmt --all --check

@@ -58,6 +58,11 @@ impl Program for ApplyTransform {
     const EXAMPLE: &'static str =
         "apply-transform moving.zarr --onto fixed.zarr --transform local.json -o aligned.zarr";
 
+    fn pipes(&self) -> Vec<&'static str> {
+        let output = self.points.as_ref().map(|_| "output");
+        ["transform", "points"].into_iter().chain(output).collect()
+    }
+
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         let chain = transform::read_chain_in(&self.transform, self.direction)?;
         self.transform.iter().for_each(|location| ctx.input_file(location));
@@ -67,7 +72,7 @@ impl Program for ApplyTransform {
         }
         let moving = self.moving_args.open(&self.moving.unwrap_or_default())?;
         let dtype = self.dtype.unwrap_or_else(|| moving[0].dtype());
-        let spec = self.write.spec(&self.output, self.onto.grid()?, dtype);
+        let spec = self.write.spec(&self.output, self.onto.grid(ctx)?, dtype);
         let backwards = self.inverse_transform;
         let options = warp::Options { backwards, ..self.resample.options() };
         Ok(warp::resample(&moving, &chain, &self.output, &spec, &options, ctx)?)

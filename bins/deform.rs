@@ -54,6 +54,10 @@ impl Program for Deform {
         vec![deform::document_of(&self.output)]
     }
 
+    fn pipes(&self) -> Vec<&'static str> {
+        vec!["initial"]
+    }
+
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         let fixed = Volume::open(&self.fixed, &self.fixed_args.select())?;
         let moving = Volume::open(&self.moving, &self.moving_args.select())?;
@@ -65,6 +69,7 @@ impl Program for Deform {
         let initial = transform::read_chain(&self.initial).context("reading --initial")?;
         let mut steps = Vec::new();
         for location in &self.initial {
+            ctx.input_file(location);
             steps.extend(transform::read_steps(location, Direction::FixedToMoving)?);
         }
         let options = self.search.options(self.initial.join(" ")).map_err(Error::Usage)?;

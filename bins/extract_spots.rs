@@ -35,6 +35,10 @@ impl Program for ExtractSpots {
     const SHAPE: Shape = Shape::Blocks;
     const EXAMPLE: &'static str = "extract-spots image.zarr -o spots.csv";
 
+    fn pipes(&self) -> Vec<&'static str> {
+        vec!["output"]
+    }
+
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         let volume = Volume::open(&self.location, &self.volume.select())?;
         let mask = self.mask.map(|mask| Volume::open(&mask, &Select::default())).transpose()?;

@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::bail;
-use voxloom::blocks::{Budget, Context};
+use voxloom::blocks::{Budget, Context, Error};
 use voxloom::cli::{self, FixedArgs, MovingArgs, Program, Purpose, Shape, VolumeArgs};
 use voxloom::device::Cost;
 use voxloom::inspect;
@@ -38,14 +37,22 @@ impl Program for Inspect {
     const SHAPE: Shape = Shape::Look;
     const EXAMPLE: &'static str = "inspect image.zarr";
 
+    fn pipes(&self) -> Vec<&'static str> {
+        if self.suggest { vec![] } else { vec!["locations"] }
+    }
+
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         let budget = Budget::of(ctx);
         if self.suggest {
             let [fixed, moving] = self.locations.as_slice() else {
-                bail!("--suggest wants two volumes, the fixed and the moving one");
+                let found = self.locations.len();
+                let message = "--suggest wants two volumes, the fixed and the moving one";
+                return Err(Error::Usage(format!("{message}, and was given {found}")).into());
             };
             let fixed = Volume::open(fixed, &self.fixed.select())?;
             let moving = Volume::open(moving, &self.moving.select())?;
+            ctx.input(&fixed);
+            ctx.input(&moving);
             let held = inspect::held_to_suggest(&fixed, &moving, ctx.threads);
             if ctx.is_plan_asked("measuring the volumes", &budget, &held)? {
                 return Ok(());
@@ -58,6 +65,14 @@ impl Program for Inspect {
             });
         }
         let held = |location: &String| inspect::held(location, &self.volume.select());
+        if ctx.plan_only {
+            for location in &self.locations {
+                match Volume::open_any(location, &self.volume.select()) {
+                    Ok(volume) => ctx.input(&volume),
+                    Err(_) => ctx.input_file(location),
+                }
+            }
+        }
         let most = self.locations.iter().map(held).reduce(Cost::or).unwrap_or_default();
         if ctx.is_plan_asked("looking at it", &budget, &most)? {
             return Ok(());

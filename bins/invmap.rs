@@ -38,11 +38,20 @@ impl Program for Invmap {
     const SHAPE: Shape = Shape::Blocks;
     const EXAMPLE: &'static str = "invmap deform.json --onto moving.zarr -o inverse.zarr";
 
+    fn pipes(&self) -> Vec<&'static str> {
+        vec!["transform"]
+    }
+
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         let chain = transform::read_chain(&self.transform)?;
+        self.transform.iter().for_each(|location| ctx.input_file(location));
         let options = Options { transform: self.transform.join(" "), tolerance: self.tolerance };
         let grid = match &self.onto {
-            Some(onto) => Volume::open(onto, &self.moving_args.select())?.grid(),
+            Some(onto) => {
+                let onto = Volume::open(onto, &self.moving_args.select())?;
+                ctx.input(&onto);
+                onto.grid()
+            }
             None => invmap::grid_of(&chain, &options)?,
         };
         Ok(invmap::invert(&chain, &grid, &self.output, &options, ctx)?)

@@ -47,10 +47,15 @@ impl Program for LocalAffine {
     const EXAMPLE: &'static str =
         "local-affine fixed.zarr moving.zarr --initial global.json -o local.zarr";
 
+    fn pipes(&self) -> Vec<&'static str> {
+        vec!["initial", "table"]
+    }
+
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         let fixed = Volume::open(&self.fixed, &self.fixed_args.select())?;
         let moving = Volume::open(&self.moving, &self.moving_args.select())?;
         let initial = transform::read_chain(&self.initial).context("reading --initial")?;
+        self.initial.iter().for_each(|location| ctx.input_file(location));
         let options = self.fit.options(&fixed.grid(), &moving.grid(), self.initial.join(" "));
         let (output, table) = (&self.output, self.table.as_deref());
         local_affine::align(&fixed, &moving, &initial, output, table, &options, ctx)

@@ -58,9 +58,14 @@ impl Program for Phantom {
     const SHAPE: Shape = Shape::Whole;
     const EXAMPLE: &'static str = "phantom rounds --size 256 --seed 1 -o pair";
 
+    fn pipes(&self) -> Vec<&'static str> {
+        vec!["transform"]
+    }
+
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         if let Kind::Score = self.kind {
             let truth = self.truth.unwrap_or_default();
+            self.transform.iter().for_each(|location| ctx.input_file(location));
             let held = phantom::held_to_score(&truth);
             if ctx.is_plan_asked("measuring the transform", &Budget::of(ctx), &held)? {
                 return Ok(());

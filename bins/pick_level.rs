@@ -49,6 +49,10 @@ impl Program for PickLevel {
         vec![PathBuf::from(&self.scratch)]
     }
 
+    fn pipes(&self) -> Vec<&'static str> {
+        vec!["parameters", "output"]
+    }
+
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         ctx.refuse_existing(&self.output)?;
         let selects = self.parameters.as_deref().map_or(Ok(false), cli::selects_a_volume)?;

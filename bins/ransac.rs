@@ -50,6 +50,10 @@ impl Program for Ransac {
     const EXAMPLE: &'static str = "ransac fixed.zarr moving.zarr --fixed-spots fixed.csv \
                                    --moving-spots moving.csv -o affine.json";
 
+    fn pipes(&self) -> Vec<&'static str> {
+        vec!["fixed_spots", "moving_spots", "output", "matches"]
+    }
+
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         for path in std::iter::once(&self.output).chain(&self.matches) {
             ctx.refuse_existing(path)?;

@@ -47,6 +47,10 @@ impl Program for Refine {
     const EXAMPLE: &'static str =
         "refine fixed.zarr moving.zarr --initial global.json -o refined.json";
 
+    fn pipes(&self) -> Vec<&'static str> {
+        vec!["initial", "output"]
+    }
+
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         let (select, mask) = (self.fixed_args.select(), self.fixed_mask.as_deref());
         let fixed = Input { location: &self.fixed, select, mask };

@@ -60,7 +60,15 @@ impl Program for Report {
         report::beside(&self.output).to_vec()
     }
 
+    fn pipes(&self) -> Vec<&'static str> {
+        vec!["receipts", "matches", "fixed_spots", "blocks_table", "truth_score"]
+    }
+
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
+        let papers = [&self.matches, &self.fixed_spots, &self.blocks_table].into_iter().flatten();
+        let papers = self.receipts.iter().chain(papers).map(|path| path.display().to_string());
+        let scores = self.truth_score.iter().map(|score| score.location.clone());
+        papers.chain(scores).for_each(|location| ctx.input_file(&location));
         let request = Request {
             fixed: Volume::open(&self.fixed, &self.of_fixed.select())?,
             moving: Volume::open(&self.moving, &self.of_moving.select())?,

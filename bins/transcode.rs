@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use voxloom::blocks::Context;
+use voxloom::blocks::{Context, Error};
 use voxloom::cli::{self, Program, Purpose, SampleArgs, Shape, VolumeArgs};
 use voxloom::transcode::{self, Flags, Layout, Target};
 use voxloom::volume::Codec;
@@ -19,9 +19,9 @@ pub(crate) struct Transcode {
     #[arg(value_name = "SRC")]
     source: String,
     /// zarr3, zarr2, n5, tiff, npy; for transforms json, field, ngff, itk, ants, nifti, nrrd, greedy, elastix,
-    /// bigwarp, bigstream-zyx, bigstream-xyz
+    /// bigwarp, bigstream-zyx, bigstream-xyz [default: what the output's name says]
     #[arg(long, value_name = "FORMAT")]
-    to: Target,
+    to: Option<Target>,
     /// What is written
     #[arg(short, long, value_name = "LOC")]
     output: String,
@@ -46,18 +46,34 @@ impl Program for Transcode {
     const NAME: &'static str = "transcode";
     const PURPOSE: Purpose = Purpose::Convert;
     const SHAPE: Shape = Shape::Blocks;
-    const EXAMPLE: &'static str = "transcode stack.tif --to zarr3 -o stack.zarr";
+    const EXAMPLE: &'static str = "transcode stack.tif -o stack.zarr";
+
+    fn pipes(&self) -> Vec<&'static str> {
+        match self.to {
+            Some(Target::Volume(_)) => vec![],
+            Some(to) if to.is_one_text() => vec!["source", "output"],
+            _ => vec!["source"],
+        }
+    }
 
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         let (source, output, select) = (&self.source, &self.output, self.volume.select());
-        if let Target::Volume(format) = self.to
+        let told = || {
+            let is_transform = self.flags.from.is_some() || transcode::is_transform(source);
+            Target::told_by(output, is_transform).ok_or_else(|| {
+                let kind = if is_transform { "transform" } else { "volume" };
+                Error::Usage(format!("{output} does not say in which format the {kind} is wanted; say it with --to"))
+            })
+        };
+        let to = self.to.map_or_else(told, Ok)?;
+        if let Target::Volume(format) = to
             && self.flags.from.is_none()
         {
             let layout = Layout { chunk: self.chunk, shard: self.shard, codec: self.codec };
             transcode::volume(source, &select, output, format, &layout, ctx)?;
         } else {
-            let reading = self.flags.reading(&select, self.onto.grid()?);
-            transcode::transform(source, &reading, output, self.to, self.flags.to_unit, ctx)?;
+            let reading = self.flags.reading(&select, self.onto.grid(ctx)?);
+            transcode::transform(source, &reading, output, to, self.flags.to_unit, ctx)?;
         }
         Ok(())
     }

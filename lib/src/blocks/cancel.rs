@@ -1,8 +1,12 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
+
+/// How long the last words of a run that gives up may take.
+const GIVE_UP: Duration = Duration::from_millis(500);
 
 /// Whether the run is asked to stop.
 ///
@@ -56,6 +60,8 @@ impl Cancel {
     pub(super) fn give_up(&self) {
         if let (true, Some(signal)) = (self.listens, self.signal()) {
             tracing::error!("interrupted; run the same command with --resume to go on");
+            super::remove_folder_of_stream();
+            super::finish_talk(GIVE_UP);
             signal_hook::low_level::exit(128 + signal);
         }
     }

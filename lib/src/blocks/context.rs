@@ -7,6 +7,7 @@ use super::live::Lives;
 use super::receipt::{Input, Receipt, Sink, receipt_beside};
 use super::{Budget, Cancel, Error, Progress};
 use crate::device::{Cost, Device};
+use crate::files;
 use crate::volume::{Existing, Output, Volume};
 
 /// One share of a plan's tasks: the `k`-th of `n`, `k` from 1.
@@ -31,6 +32,11 @@ impl Part {
         let k = self.k.clamp(1, n);
         count * (k - 1) / n..count * k / n
     }
+}
+
+/// Where the receipt of a file goes; beside standard output there is no place.
+fn beside(path: &Path) -> Option<Sink> {
+    (!files::is_stream(path)).then(|| Sink::Beside(path.to_path_buf()))
 }
 
 /// What the shared flags of the command line said; passed to every operation.
@@ -182,7 +188,7 @@ impl Context {
     pub fn output_file(&self, path: &Path) {
         self.note(|receipt| {
             receipt.outputs.push(path.display().to_string());
-            receipt.sinks.push(Sink::Beside(path.to_path_buf()));
+            receipt.sinks.extend(beside(path));
         });
     }
 
@@ -192,7 +198,7 @@ impl Context {
         self.note(|receipt| {
             receipt.outputs.push(path.display().to_string());
             if !receipt_beside(path).exists() {
-                receipt.sinks.push(Sink::Beside(path.to_path_buf()));
+                receipt.sinks.extend(beside(path));
             }
         });
     }
@@ -201,12 +207,13 @@ impl Context {
     /// `--overwrite` was to replace there is removed, and the receipt, which goes beside it, says why.
     pub fn disbelieve(&self, output: &Path, reason: &str) -> anyhow::Error {
         if self.existing == Existing::Overwrite
+            && !files::is_stream(output)
             && let Err(error) = std::fs::remove_file(output)
             && error.kind() != std::io::ErrorKind::NotFound
         {
             return Error::io("remove", output)(error).into();
         }
-        self.note(|receipt| receipt.sinks.push(Sink::Beside(output.to_path_buf())));
+        self.note(|receipt| receipt.sinks.extend(beside(output)));
         self.record("believed", false);
         self.record("refusal", reason);
         anyhow::Error::new(super::Verdict::TooManyFailed).context(reason.to_owned())
@@ -229,7 +236,7 @@ impl Context {
 
     /// Stops where a file to be written exists and neither `--resume` nor `--overwrite` is given.
     pub fn refuse_existing(&self, path: &Path) -> Result<(), Error> {
-        if self.existing == Existing::Refuse && path.exists() {
+        if self.existing == Existing::Refuse && path.exists() && !files::is_stream(path) {
             return Err(Error::Exists { path: path.display().to_string() });
         }
         Ok(())

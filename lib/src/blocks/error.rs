@@ -249,12 +249,16 @@ fn is_passing_io(error: &io::Error) -> bool {
     by_kind || by_number || inner
 }
 
+/// Bytes of a sentence at most: what it quotes may be of any length.
+const SENTENCE: usize = 1200;
+
 /// An error and its causes in one line, without what was said before: many an error's own text
-/// ends with that of its cause.
+/// ends with that of its cause. Of a text of great length the middle is left out.
 pub fn sentence(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     for cause in std::iter::successors(Some(error), |error| error.source()) {
-        let said = cause.to_string().replace('\n', " ");
+        let said = cause.to_string();
+        let said = super::shorten(&said, SENTENCE).replace('\n', " ");
         if !text.contains(said.trim()) {
             if !text.is_empty() {
                 text.push_str(": ");
@@ -262,7 +266,7 @@ pub fn sentence(error: &(dyn std::error::Error + 'static)) -> String {
             text.push_str(said.trim());
         }
     }
-    text
+    super::shorten(&text, SENTENCE).into_owned()
 }
 
 #[cfg(test)]

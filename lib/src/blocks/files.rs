@@ -4,19 +4,36 @@ use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Error;
 use crate::files;
 
-/// The folder for ledger and rows beside an output that is one file: `<output>.voxloom`.
+/// The folder of this process for the work on an output that is standard output.
+static OF_STREAM: OnceLock<PathBuf> = OnceLock::new();
+
+/// The folder for ledger and rows beside an output that is one file: `<output>.voxloom`. Standard output
+/// has one among the system's temporary files, which [`remove_folder_of_stream`] removes.
 pub fn folder_beside(output: &Path) -> PathBuf {
+    if files::is_stream(output) {
+        let name = || std::env::temp_dir().join(format!("voxloom-{}", unique()));
+        return OF_STREAM.get_or_init(name).clone();
+    }
     let mut name = output.as_os_str().to_owned();
     name.push(".voxloom");
     name.into()
 }
 
-/// Writes a file whole or not at all, and to the disk; folders on the way are made.
+/// Removes what [`folder_beside`] named for standard output, at the end of the process.
+pub fn remove_folder_of_stream() {
+    if let Some(folder) = OF_STREAM.get() {
+        // what cannot be removed, or was never made, is left to the system
+        let _ = fs::remove_dir_all(folder);
+    }
+}
+
+/// Writes a file whole or not at all, and to the disk; folders on the way are made. `-` is standard output.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     files::write_whole(path, bytes).map_err(Error::io("write", path))
 }

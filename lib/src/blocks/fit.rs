@@ -6,6 +6,8 @@ use crate::device::{Cost, megabytes};
 use crate::geom::Box3;
 use crate::volume::{Format, Spec};
 
+/// Blocks of a plan at most: each takes some hundred bytes, and a line of the ledger.
+const MOST_BLOCKS: u128 = 20_000_000;
 /// A halo that costs more than this many times the block itself is warned of.
 const HALO: u64 = 2;
 
@@ -105,6 +107,25 @@ pub fn refuse_large<C: Into<Cost>>(
         text(block),
         megabytes(ctx.memory),
         megabytes(room),
+    )))
+}
+
+/// Refuses to cut a volume into more blocks than can be kept in order.
+///
+/// # Errors
+/// [`Error::Usage`] with how many there would be.
+pub fn refuse_many(block: [usize; 3], bounds: Box3) -> Result<(), Error> {
+    let shape = bounds.shape();
+    let along = |a: usize| shape[a].div_ceil(block[a].max(1)) as u128;
+    let blocks: u128 = (0..3).map(along).product();
+    if blocks <= MOST_BLOCKS {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "{} voxels in blocks of {} are {blocks} blocks, and at most {MOST_BLOCKS} can be kept in order; give a \
+         larger --block-size",
+        text(shape),
+        text(block),
     )))
 }
 

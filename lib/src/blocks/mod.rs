@@ -41,6 +41,7 @@ mod progress;
 mod receipt;
 mod rows;
 mod stream;
+mod talk;
 mod whole;
 
 pub use budget::{Budget, Reads, worth_keeping};
@@ -48,8 +49,8 @@ pub use cancel::Cancel;
 pub use context::{Context, Part};
 pub use ending::{Ending, Ends};
 pub use error::{Error, Verdict, is_passing, sentence};
-pub use files::{folder_beside, write_whole};
-pub use fit::{WriteUnit, refuse_large, warn_of_halo};
+pub use files::{folder_beside, remove_folder_of_stream, write_whole};
+pub use fit::{WriteUnit, refuse_large, refuse_many, warn_of_halo};
 pub use identity::Identity;
 pub use ledger::Entry;
 pub use live::Lives;
@@ -59,6 +60,7 @@ pub use process::memory_allowed;
 pub use progress::{Progress, above_bar};
 pub use receipt::{Failure, Receipt, Tally, receipt_beside};
 pub use rows::{Rows, Stored};
+pub use talk::{finish_talk, say, shorten};
 
 pub(crate) use kill::{Moment, may_die};
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::budget::said;
 use super::claim::Claim;
-use super::fit::{refuse_large, text};
+use super::fit::{refuse_large, refuse_many, text};
 use super::ledger::{self, Entry};
 use super::{Budget, Context, Error, Identity, Task, WriteUnit, folder_beside};
 use crate::device::{Cost, megabytes};
@@ -150,6 +150,7 @@ impl Plan {
         let unit: WriteUnit = unit.into();
         let block = propose(bounds, unit.shape, |block| cost(block).into().total(), ctx)?;
         refuse_large(block, bounds, unit, cost, ctx)?;
+        refuse_many(block, bounds)?;
         Ok(block)
     }
 

@@ -1,4 +1,4 @@
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -109,9 +109,7 @@ impl Meter {
                 let progress = serde_json::json!({
                     "done": done, "total": total, "rate": rate, "seconds_left": left,
                 });
-                // nobody listens any more where this fails, which is no reason to stop
-                let _ =
-                    writeln!(std::io::stderr(), "{}", serde_json::json!({ "progress": progress }));
+                super::say(&format!("{}\n", serde_json::json!({ "progress": progress })));
             }
             Progress::Auto | Progress::None => {}
         }

@@ -11,6 +11,7 @@ use super::files::write_whole;
 use super::ledger::{self, Entry};
 use super::{Context, Ending, Error, Outcome, Task, process};
 use crate::volume::{self, Existing, Watch};
+use crate::{files, fingerprint};
 
 /// As many reasons as an error names.
 const REASONS: usize = 3;
@@ -217,6 +218,19 @@ impl Receipt {
         })
     }
 
+    /// What is read: each location once, of volumes with shape, type and spacing.
+    pub fn inputs_read(&self) -> Vec<Value> {
+        let mut found: Vec<Value> = Vec::new();
+        for input in &self.inputs {
+            let Input { location, shape, dtype, spacing, .. } = input;
+            let one = json!({"location": location, "shape": shape, "dtype": dtype, "spacing": spacing});
+            if !found.contains(&one) {
+                found.push(one);
+            }
+        }
+        found
+    }
+
     /// Writes it to `file` and into its places: the attributes of the arrays that were written,
     /// and beside the files where no `file` is given. The receipt of one part among several goes
     /// beside its ledger, for `--finish` to gather.
@@ -301,7 +315,11 @@ impl Input {
             shape: None,
             dtype: None,
             spacing: None,
-            fingerprint: volume::fingerprint(location).ok(),
+            fingerprint: if files::is_stream(location) {
+                files::read(location).ok().map(|bytes| fingerprint::of(&bytes))
+            } else {
+                volume::fingerprint(location).ok()
+            },
         }
     }
 }

@@ -10,10 +10,10 @@ use clap::{ArgMatches, Command};
 use super::Program;
 use crate::blocks::{Error, receipt_beside};
 use crate::transform::{self, Direction, Step};
-use crate::volume;
+use crate::{files, volume};
 
 /// Flags that name what is written, of any program.
-const WRITTEN: [&str; 4] = ["output", "table", "matches", "receipt"];
+pub(super) const WRITTEN: [&str; 4] = ["output", "table", "matches", "receipt"];
 /// A document of transforms has less than this many bytes.
 const DOCUMENT: u64 = 16 << 20;
 /// Other files that a text of another program refers to are named in so many bytes of it, ...
@@ -201,6 +201,9 @@ fn places<'a>(command: &'a Command, matches: &ArgMatches) -> Vec<Named<'a>> {
             // some flags take NAME=LOC
             let location = text.split_once('=').map(|(_, location)| location.to_owned());
             let location = location.filter(|_| !Path::new(&text).exists()).unwrap_or(text);
+            if files::is_stream(&location) {
+                continue;
+            }
             found.extend(Named::new(id, location, found.len()));
         }
     }

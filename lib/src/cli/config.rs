@@ -12,6 +12,12 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};
 
 use crate::blocks::Error;
+use crate::files;
+
+/// Bytes of a file of parameters at most.
+const LARGEST: usize = 1 << 20;
+/// How often a file can say a flag that counts.
+const MOST_TIMES: u64 = 10;
 
 /// The programs that a section may be for.
 const PROGRAMS: &[&str] = &[
@@ -170,11 +176,14 @@ pub const VOCABULARY: &[&str] = &[
 /// YAML crate (`docs/decisions/0002`).
 pub fn read_parameters(path: &Path) -> Result<Map<String, Value>, Error> {
     let shown = path.display();
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
-        action: "read",
-        path: shown.to_string(),
-        source,
-    })?;
+    let refused = |source| Error::Io { action: "read", path: shown.to_string(), source };
+    let bytes = files::read_start(path, LARGEST + 1).map_err(refused)?;
+    if bytes.len() > LARGEST {
+        let message = format!("{shown}: has more than {LARGEST} bytes; wanted `flag: value` lines");
+        return Err(Error::Usage(message));
+    }
+    let text = String::from_utf8(bytes)
+        .map_err(|e| Error::Usage(format!("{shown}: is no text in UTF-8 ({e})")))?;
     let value: Result<Value, String> = if path.extension().is_some_and(|e| e == "json") {
         serde_json::from_str(&text).map_err(|e| e.to_string())
     } else if text.trim().is_empty() {
@@ -225,10 +234,11 @@ pub(super) fn apply(command: &Command, arguments: Vec<OsString>) -> Result<Vec<O
     let mut all: Vec<OsString> = arguments.iter().take(1).cloned().collect();
     for (key, value) in parameters {
         let Some(flag) = flag(command, &key) else { continue };
+        let words = words(flag, &value).map_err(|wanted| {
+            Error::Usage(format!("{}: {key}: wanted {wanted}", path.display()))
+        })?;
         if !is_given(command, &given, flag) {
-            all.extend(words(flag, &value).map_err(|wanted| {
-                Error::Usage(format!("{}: {key}: wanted {wanted}", path.display()))
-            })?);
+            all.extend(words);
         }
     }
     all.extend(arguments.into_iter().skip(1));
@@ -332,7 +342,11 @@ fn words(flag: &Arg, value: &Value) -> Result<Vec<OsString>, &'static str> {
         (_, Value::Null) => Ok(Vec::new()),
         (ArgAction::SetTrue | ArgAction::Count, Value::Bool(on)) => Ok(repeated(u64::from(*on))),
         (ArgAction::SetTrue, _) => Err("true or false"),
-        (ArgAction::Count, _) => value.as_u64().map(repeated).ok_or("a number"),
+        (ArgAction::Count, _) => value
+            .as_u64()
+            .filter(|times| *times <= MOST_TIMES)
+            .map(repeated)
+            .ok_or("a number from 0 to 10"),
         (action, Value::Array(values)) => {
             let texts: Vec<String> = values.iter().map(scalar).collect::<Result<_, _>>()?;
             Ok(match action {

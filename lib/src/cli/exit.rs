@@ -1,9 +1,11 @@
 //! How a program ends: the one place that knows exit codes.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use crate::blocks::{Verdict, is_passing, sentence};
+use crate::blocks::{Verdict, finish_talk, is_passing, remove_folder_of_stream, say, sentence, shorten};
+use crate::files;
 
 /// Trying again will not help.
 const FAILED: u8 = 1;
@@ -14,22 +16,20 @@ const TOO_MANY_FAILED: u8 = 3;
 /// A passing fault: `EX_TEMPFAIL` of sysexits(3).
 const PASSING: u8 = 75;
 
-/// Whoever read our stdout has gone: they have what they wanted.
-#[derive(Debug, thiserror::Error)]
-#[error("stdout was closed")]
-struct StdoutClosed;
+/// How long the end of a program waits for whoever reads its stderr.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Bytes of a line of what is said of a wrong command line.
+const LINE: usize = 1200;
 
 /// Writes data to stdout.
 ///
 /// # Errors
 /// Stdout cannot be written; that its reader is gone ends the program quietly.
 pub fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(StdoutClosed.into()),
-        Err(e) => Err(anyhow::Error::from(e).context("cannot write to stdout")),
-        Ok(()) => Ok(()),
-    }
+    // on a terminal both stand in the order in which they were said
+    finish_talk(LAST_WORDS);
+    files::write_out(text.as_bytes())
+        .map_err(|e| anyhow::Error::from(e).context("cannot write to stdout"))
 }
 
 /// The exit code that an error stands for.
@@ -42,9 +42,9 @@ pub(super) fn code(error: &anyhow::Error) -> u8 {
                 Verdict::Interrupted(signal) => 128_u8.wrapping_add(*signal as u8),
             };
         }
-        if cause.is::<StdoutClosed>() {
-            return 0;
-        }
+    }
+    if files::is_reader_gone(error.as_ref()) {
+        return 0;
     }
     if is_passing(error.as_ref()) { PASSING } else { FAILED }
 }
@@ -57,18 +57,39 @@ pub(super) fn fail(program: &str, error: &anyhow::Error, json: bool) -> ExitCode
         if json {
             tracing::error!(program, exit_code = code, "{said}");
         } else {
-            // where stderr cannot be written there is nobody to tell
-            let _ = writeln!(io::stderr(), "{program}: error: {said}");
+            say(&format!("{program}: error: {said}\n"));
         }
     }
+    end(code)
+}
+
+/// Ends with this code, once what was said is written or nobody seems to read it.
+pub(super) fn end(code: u8) -> ExitCode {
+    remove_folder_of_stream();
+    finish_talk(LAST_WORDS);
     ExitCode::from(code)
 }
 
 /// Shows what clap has to say: help and version on stdout, the rest on stderr.
-pub(super) fn clap(error: &clap::Error) -> ExitCode {
-    // a closed stdout or stderr changes nothing
-    let _ = error.print();
-    ExitCode::from(error.exit_code() as u8)
+pub(super) fn clap(program: &str, error: &clap::Error) -> ExitCode {
+    let code = error.exit_code() as u8;
+    if code == 0 {
+        return match error.print() {
+            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+                fail(program, &anyhow::Error::from(e).context("cannot write to stdout"), false)
+            }
+            _ => ExitCode::SUCCESS,
+        };
+    }
+    let said = error.render().to_string();
+    if io::stderr().is_terminal() && said.lines().all(|line| line.len() <= LINE) {
+        // in colours; a terminal that was closed changes nothing
+        let _ = error.print();
+        return ExitCode::from(code);
+    }
+    let short: Vec<_> = said.lines().map(|line| shorten(line, LINE)).collect();
+    say(&format!("{}\n", short.join("\n")));
+    end(code)
 }
 
 #[cfg(test)]
@@ -90,7 +111,7 @@ mod tests {
             (io(libc::ENOSPC).into(), 75),
             (block(io(libc::EIO).into()).into(), 75),
             (io(libc::EACCES).into(), 1),
-            (StdoutClosed.into(), 0),
+            (io::Error::new(io::ErrorKind::BrokenPipe, files::ReaderGone).into(), 0),
         ];
         for (error, wanted) in cases {
             let text = format!("{error:#}");

@@ -2,8 +2,9 @@
 //! this line, as clap would take it for the program's own.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
-use super::values::{parse_size3, parse_spacing};
+use super::values::{parse_shape3, parse_spacing};
 use super::{FixedArgs, Length3};
+use crate::blocks::Context;
 use crate::geom::Grid;
 use crate::volume::{Error, Volume};
 
@@ -13,7 +14,7 @@ pub struct GridArgs {
     #[arg(long, value_name = "LOC", required_unless_present_any = ["shape", "points"])]
     pub onto: Option<String>,
     /// The grid's shape, in place of --onto
-    #[arg(long, value_name = "Z,Y,X", value_parser = parse_size3, conflicts_with = "onto",
+    #[arg(long, value_name = "Z,Y,X", value_parser = parse_shape3, conflicts_with = "onto",
           requires = "out_spacing")]
     pub shape: Option<[usize; 3]>,
     /// The grid's voxel size
@@ -27,16 +28,18 @@ pub struct GridArgs {
 }
 
 impl GridArgs {
-    /// The grid that is meant.
+    /// The grid that is meant; `--onto` is an input of the run.
     ///
     /// # Errors
     /// Those of opening `--onto`.
-    pub fn grid(&self) -> Result<Grid, Error> {
+    pub fn grid(&self, ctx: &Context) -> Result<Grid, Error> {
         if let (None, Some(shape), Some(spacing)) = (&self.onto, self.shape, self.out_spacing) {
             return Ok(Grid::new(shape, spacing.0, self.out_origin.map_or([0.0; 3], |o| o.0)));
         }
         let onto = self.onto.as_deref().unwrap_or_default();
-        Ok(Volume::open(onto, &self.fixed.select())?.grid())
+        let onto = Volume::open(onto, &self.fixed.select())?;
+        ctx.input(&onto);
+        Ok(onto.grid())
     }
 }
 
@@ -47,7 +50,7 @@ pub struct SampleArgs {
     #[arg(long, value_name = "LOC")]
     pub onto: Option<String>,
     /// The grid's shape, in place of --onto
-    #[arg(long, value_name = "Z,Y,X", value_parser = parse_size3, conflicts_with = "onto",
+    #[arg(long, value_name = "Z,Y,X", value_parser = parse_shape3, conflicts_with = "onto",
           requires = "out_spacing")]
     pub shape: Option<[usize; 3]>,
     /// The grid's voxel size
@@ -65,11 +68,11 @@ impl SampleArgs {
     ///
     /// # Errors
     /// Those of opening `--onto`.
-    pub fn grid(&self) -> Result<Option<Grid>, Error> {
+    pub fn grid(&self, ctx: &Context) -> Result<Option<Grid>, Error> {
         let Self { onto, shape, out_spacing, out_origin, fixed } = self.clone();
         if onto.is_none() && shape.is_none() {
             return Ok(None);
         }
-        GridArgs { onto, shape, out_spacing, out_origin, fixed }.grid().map(Some)
+        GridArgs { onto, shape, out_spacing, out_origin, fixed }.grid(ctx).map(Some)
     }
 }

@@ -1,11 +1,11 @@
-//! Talk on stderr.
+//! Talk on stderr, which nobody waits for.
 
 use std::io::{self, Write};
 
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::time::uptime;
 
-use crate::blocks::above_bar;
+use crate::blocks::say;
 
 /// Starts logging: `louder` is how often `-v` was given.
 pub(super) fn start(louder: u8, quiet: bool, json: bool) {
@@ -15,7 +15,7 @@ pub(super) fn start(louder: u8, quiet: bool, json: bool) {
         (false, 1) => LevelFilter::DEBUG,
         (false, _) => LevelFilter::TRACE,
     };
-    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(|| AboveBar);
+    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(|| Talk);
     // a second start in one process, as in tests, keeps the first
     let _ = if json {
         builder.json().flatten_event(true).with_timer(uptime()).try_init()
@@ -24,16 +24,17 @@ pub(super) fn start(louder: u8, quiet: bool, json: bool) {
     };
 }
 
-/// Stderr, without tearing the progress bar.
-struct AboveBar;
+/// Stderr, without tearing the progress bar. It never fails, since `tracing` would complain of that on
+/// stderr, and panic where it cannot.
+struct Talk;
 
-impl Write for AboveBar {
+impl Write for Talk {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        above_bar(|| io::stderr().write_all(bytes))?;
+        say(&String::from_utf8_lossy(bytes));
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }

@@ -42,11 +42,13 @@ mod apart;
 mod config;
 mod exit;
 mod grid;
+mod limits;
 mod logging;
 mod multicall;
 mod output;
 mod run;
 mod shared;
+mod streams;
 mod values;
 mod volumes;
 
@@ -58,7 +60,7 @@ pub use exit::print;
 pub use grid::{GridArgs, SampleArgs};
 pub use multicall::{Entry, multicall};
 pub use output::{OutputArgs, dtypes};
-pub use values::{Channels, Length3, parse_bytes, parse_size3, parse_spacing};
+pub use values::{Channels, Length3, parse_bytes, parse_shape3, parse_size3, parse_spacing};
 pub use volumes::{FixedArgs, MovingArgs, MovingChannelsArgs, VolumeArgs};
 
 use crate::blocks::Context;
@@ -103,6 +105,10 @@ pub trait Program: clap::Args + 'static {
     const SECOND_PASS: bool = false;
     /// What it writes beside what its flags name.
     fn written(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+    /// The arguments whose files may be `-`, standard input or output: tables, and transforms of one text.
+    fn pipes(&self) -> Vec<&'static str> {
         Vec::new()
     }
     /// Does it.

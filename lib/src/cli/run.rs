@@ -8,7 +8,7 @@ use clap::{ArgMatches, Command};
 use serde_json::{Map, Value, json};
 
 use super::shared::Shared;
-use super::{Program, Shape, apart, config, exit, logging, shared};
+use super::{Program, Shape, apart, config, exit, limits, logging, shared, streams};
 use crate::blocks::{Cancel, Context, Error, Moment, Receipt, Verdict, may_die, receipt_beside};
 use crate::{files, volume};
 
@@ -22,6 +22,7 @@ pub(super) fn command<P: Program>() -> Command {
     let mut command = shared::add(command, P::SHAPE).mut_args(|arg| {
         let is_flag = arg.get_long().is_some() && !arg.is_allow_hyphen_values_set();
         let has_value = arg.get_action().takes_values();
+        let arg = limits::bounded(arg);
         if is_flag && has_value { arg.allow_negative_numbers(true) } else { arg }
     });
     if P::SECOND_PASS {
@@ -57,14 +58,14 @@ pub(super) fn run<P: Program>(arguments: Vec<OsString>) -> ExitCode {
     };
     let matches = match command.clone().try_get_matches_from(arguments) {
         Ok(matches) => matches,
-        Err(error) => return exit::clap(&error),
+        Err(error) => return exit::clap(P::NAME, &error),
     };
     let flags = Shared(&matches);
     logging::start(flags.verbose(), flags.quiet(), flags.log_json());
     match attempt::<P>(&command, &matches, said) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => exit::end(0),
         Err(error) => match error.downcast::<clap::Error>() {
-            Ok(error) => exit::clap(&error),
+            Ok(error) => exit::clap(P::NAME, &error),
             Err(error) => exit::fail(P::NAME, &error, flags.log_json()),
         },
     }
@@ -77,6 +78,7 @@ fn attempt<P: Program>(
 ) -> anyhow::Result<()> {
     let flags = Shared(matches);
     let program = P::from_arg_matches(matches)?;
+    streams::check(&program, command, matches)?;
     apart::check(&program, command, matches)?;
     files::set_sync(!flags.no_sync());
     // who only looks is told
@@ -108,7 +110,8 @@ fn attempt<P: Program>(
 /// Refuses before the work what would be refused after it: a receipt in the place of something else.
 fn refuse_receipts(ctx: &Context, flags: &Shared, matches: &ArgMatches) -> anyhow::Result<()> {
     let output = matches.try_get_raw("output").ok().flatten().and_then(|mut values| values.next());
-    let beside = output.map(|output| receipt_beside(output.as_ref()));
+    let beside = output.filter(|output| !files::is_stream(output));
+    let beside = beside.map(|output| receipt_beside(output.as_ref()));
     Ok(flags.receipt().or(beside).map_or(Ok(()), |path| ctx.refuse_receipt(&path))?)
 }
 
@@ -125,7 +128,7 @@ fn conclude(
     };
     match &done {
         Ok(()) if ctx.plan_only => {
-            return super::print(&format!("{:#}\n", plan(name, ctx, &receipt.plans)));
+            return super::print(&format!("{:#}\n", plan(name, ctx, &receipt)));
         }
         Ok(()) => {}
         Err(error) if gaps(error) => {}
@@ -143,7 +146,8 @@ fn conclude(
 }
 
 /// All plans of a program as one answer.
-fn plan(name: &str, ctx: &Context, plans: &[Value]) -> Value {
+fn plan(name: &str, ctx: &Context, receipt: &Receipt) -> Value {
+    let plans = &receipt.plans;
     let numbers = |path: &str| -> Vec<u64> {
         plans.iter().filter_map(|plan| plan.pointer(path)?.as_u64()).collect()
     };
@@ -153,6 +157,7 @@ fn plan(name: &str, ctx: &Context, plans: &[Value]) -> Value {
         "version": VERSION,
         "tasks": numbers("/tasks").iter().sum::<u64>(),
         "parts": ctx.part.n,
+        "inputs": receipt.inputs_read(),
         "bytes_per_task": most("/bytes_per_task"),
         "memory": {"allowed": ctx.memory, "needed": most("/memory/needed")},
         "threads": most("/threads"),

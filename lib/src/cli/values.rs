@@ -6,6 +6,23 @@ use crate::blocks::Part;
 use crate::device::Device;
 use crate::geom::Point;
 
+/// How far from 0 a position may be, micrometres: a thousand kilometres.
+const FARTHEST: f64 = 1e12;
+/// The least and the greatest size of a voxel, micrometres.
+const SPACINGS: [f64; 2] = [1e-6, 1e9];
+/// Voxels of a block at most.
+const LARGEST_BLOCK: usize = 1_000_000_000_000;
+/// Voxels of a volume at most: a cube of 100 000 along each axis holds a tenth of them.
+const LARGEST_VOLUME: usize = 10_000_000_000_000_000;
+/// Bytes of memory at most.
+const LARGEST_MEMORY: f64 = 1e18;
+/// Parts of a run at most.
+const MOST_PARTS: usize = 1_000_000;
+/// Threads at most.
+const MOST_THREADS: usize = 1024;
+/// Channels of a list at most.
+const MOST_CHANNELS: usize = 1000;
+
 /// Three lengths in micrometres, written `z,y,x` with a unit (`nm`, `um`, `mm`; without, `um`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Length3(pub Point);
@@ -23,9 +40,11 @@ impl FromStr for Length3 {
             unit => return Err(format!("the unit '{unit}' is none of nm, um, mm")),
         };
         let lengths = three::<f64>(numbers, "0.4,0.2,0.2um")?;
-        match lengths.iter().find(|length| !length.is_finite()) {
-            Some(length) => Err(format!("{length} is no length")),
-            None => Ok(Self(lengths.map(|length| length * micrometres))),
+        let lengths = lengths.map(|length| length * micrometres);
+        // written so that NaN is refused
+        match lengths.iter().find(|length| !(length.abs() <= FARTHEST)) {
+            Some(length) => Err(format!("{length} um is no length that a volume has")),
+            None => Ok(Self(lengths)),
         }
     }
 }
@@ -33,16 +52,36 @@ impl FromStr for Length3 {
 /// A [`Length3`] of which each is positive, as a voxel size is.
 pub fn parse_spacing(text: &str) -> Result<Length3, String> {
     let lengths: Length3 = text.parse()?;
-    if lengths.0.iter().all(|length| *length > 0.0) {
+    if lengths.0.iter().any(|length| *length <= 0.0) {
+        return Err("a voxel size is positive along each axis".to_owned());
+    }
+    let [least, most] = SPACINGS;
+    if lengths.0.iter().all(|length| (least..=most).contains(length)) {
         return Ok(lengths);
     }
-    Err("a voxel size is positive along each axis".to_owned())
+    Err(format!("no voxel has this size; wanted {least:e} to {most:e} um"))
 }
 
-/// Three counts of voxels, `z,y,x`, none of them 0.
+/// The shape of a block, a chunk or a shard in voxels, `z,y,x`: what is held in memory at once.
 pub fn parse_size3(text: &str) -> Result<[usize; 3], String> {
+    shape3(text, LARGEST_BLOCK, "no memory holds a block of so many voxels")
+}
+
+/// The shape of a volume in voxels, `z,y,x`.
+pub fn parse_shape3(text: &str) -> Result<[usize; 3], String> {
+    shape3(text, LARGEST_VOLUME, "no volume has so many voxels")
+}
+
+fn shape3(text: &str, most: usize, too_many: &str) -> Result<[usize; 3], String> {
     let size = three::<usize>(text, "128,128,128")?;
-    if size.contains(&0) { Err("a size of 0 voxels holds nothing".to_owned()) } else { Ok(size) }
+    if size.contains(&0) {
+        return Err("a size of 0 voxels holds nothing".to_owned());
+    }
+    let voxels = size.iter().try_fold(1_usize, |product, n| product.checked_mul(*n));
+    if voxels.is_none_or(|voxels| voxels > most) {
+        return Err(format!("{too_many}; wanted {:e} at most", most as f64));
+    }
+    Ok(size)
 }
 
 fn three<T: FromStr>(text: &str, example: &str) -> Result<[T; 3], String> {
@@ -72,6 +111,9 @@ impl std::str::FromStr for Channels {
         let Ok(list) = list else {
             return Err("wanted numbers from 0 such as 0,2, or all".to_owned());
         };
+        if list.len() > MOST_CHANNELS {
+            return Err(format!("{} channels are named; wanted {MOST_CHANNELS} at most", list.len()));
+        }
         match list.iter().enumerate().find(|(i, n)| list[..*i].contains(n)) {
             Some((_, twice)) => Err(format!("channel {twice} is named twice")),
             None => Ok(Self::These(list)),
@@ -101,6 +143,9 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     let bytes = number * base.powi(power);
+    if bytes > LARGEST_MEMORY {
+        return Err(format!("no machine has so much memory as '{text}'"));
+    }
     if bytes >= 1.0 { Ok(bytes as u64) } else { Err(wrong()) }
 }
 
@@ -110,6 +155,9 @@ pub(super) fn parse_part(text: &str) -> Result<Part, String> {
         .split_once('/')
         .and_then(|(k, n)| Some(Part { k: k.trim().parse().ok()?, n: n.trim().parse().ok()? }));
     match part {
+        Some(Part { n, .. }) if n > MOST_PARTS => {
+            Err(format!("no run has so many parts; N goes to {MOST_PARTS}"))
+        }
         Some(part) if (1..=part.n).contains(&part.k) => Ok(part),
         Some(Part { n, .. }) if n > 0 => Err(format!("K goes from 1 to {n}")),
         _ => Err("wanted K/N such as 1/4: the first of four parts".to_owned()),
@@ -135,11 +183,11 @@ pub(super) fn parse_fraction(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A number from 1.
+/// A number from 1 that a machine may have.
 pub(super) fn parse_threads(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(threads) if threads > 0 => Ok(threads),
-        _ => Err("wanted a number from 1".to_owned()),
+        Ok(threads) if (1..=MOST_THREADS).contains(&threads) => Ok(threads),
+        _ => Err(format!("wanted a number from 1 to {MOST_THREADS}")),
     }
 }
 
@@ -156,7 +204,12 @@ mod tests {
         assert_eq!(parse("-1e-3,0,2mm"), Ok([-1.0, 0.0, 2000.0]));
         assert!(parse("1,2").unwrap_err().contains("z,y,x"));
         assert!(parse("1,2,3in").unwrap_err().contains("'in'"));
-        assert!(parse("1,2,inf").is_err() && parse("1,2,NaN").is_err());
+        for text in ["1,2,inf", "1,2,NaN", "1e300,1,1", "1,1,1e10mm"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+        for text in ["1,1,1e-300", "1,1,1e-9", "1e12,1,1"] {
+            assert!(parse_spacing(text).is_err(), "{text}");
+        }
         assert!(parse_spacing("1,0,1").is_err() && parse_spacing("1,-1,1").is_err());
         assert_eq!(parse_spacing("1,1,1").unwrap().0, [1.0; 3]);
     }
@@ -174,7 +227,7 @@ mod tests {
         ] {
             assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
         }
-        for text in ["", "lots", "-1GB", "0", "4XB", "4iB", "GB"] {
+        for text in ["", "lots", "-1GB", "0", "4XB", "4iB", "GB", "1e308", "inf", "NaN", "1e10TB"] {
             assert!(parse_bytes(text).is_err(), "{text}");
         }
     }
@@ -194,7 +247,7 @@ mod tests {
     #[test]
     fn a_part_is_one_of_its_number() {
         assert_eq!(parse_part("2/4"), Ok(Part { k: 2, n: 4 }));
-        for text in ["0/4", "5/4", "1/0", "2", "a/b", "-1/4"] {
+        for text in ["0/4", "5/4", "1/0", "2", "a/b", "-1/4", "1/18446744073709551615"] {
             assert!(parse_part(text).is_err(), "{text}");
         }
     }
@@ -202,8 +255,12 @@ mod tests {
     #[test]
     fn a_block_has_voxels_along_each_axis() {
         assert_eq!(parse_size3("1,2,3"), Ok([1, 2, 3]));
-        for text in ["1,2", "1,2,0", "1,2,3,4", "1,2,-3", "64"] {
+        for text in ["1,2", "1,2,0", "1,2,3,4", "1,2,-3", "64", "100000,100000,100000"] {
             assert!(parse_size3(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_shape3("100000,100000,100000"), Ok([100_000; 3]));
+        for text in ["1000000000,1000000000,1000000000", "1,1,18446744073709551615", "1,0,1"] {
+            assert!(parse_shape3(text).is_err(), "{text}");
         }
     }
 

@@ -7,6 +7,9 @@ use super::{Metric, Model, Options};
 /// From control point to control point, where nothing else is asked for.
 const CONTROL_SPACING: f64 = 16.0;
 
+/// The widest window and overlap, voxels: blocks are some hundreds long.
+const WIDEST: f64 = 1000.0;
+
 /// What a field is made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ModelName {
@@ -82,12 +85,16 @@ impl Flags {
     /// # Errors
     /// A sentence for a number that cannot be used.
     pub fn options(&self, initial: String) -> Result<Options, String> {
-        let positive = |name: &str, v: f64, least: f64| {
-            if v.is_finite() && v >= least {
+        let within = |name: &str, v: f64, least: f64, most: f64| {
+            if (least..=most).contains(&v) {
                 return Ok(v);
             }
-            Err(format!("--{name} {v}: wanted is a number from {least}"))
+            Err(format!("--{name} {v}: wanted is a number from {least} to {most}"))
         };
+        let voxels = |name: &str, v: f64, least: f64| within(name, v, least, WIDEST);
+        if self.overlap as f64 > WIDEST {
+            return Err(format!("--overlap {}: wanted are at most {WIDEST} voxels", self.overlap));
+        }
         let model = match (self.model, self.control_spacing) {
             (ModelName::Dense, None) => Model::Dense,
             (ModelName::Dense, Some(v)) => {
@@ -95,7 +102,7 @@ impl Flags {
             }
             (ModelName::Bspline, v) => {
                 let v = v.unwrap_or(CONTROL_SPACING);
-                Model::Bspline { spacing: positive("control-spacing", v, 2.0)? }
+                Model::Bspline { spacing: voxels("control-spacing", v, 2.0)? }
             }
         };
         Ok(Options {
@@ -104,14 +111,14 @@ impl Flags {
             model,
             levels: usize::from(self.levels),
             iterations: self.iterations.iter().map(|&n| usize::from(n)).collect(),
-            tolerance: positive("tolerance", self.tolerance, 0.0)?,
-            radius: positive("correlation-radius", self.correlation_radius, 1.0)?,
-            window: positive("smoothing", self.smoothing, 0.5)?,
-            elasticity: positive("elasticity", self.elasticity.0.unwrap_or(4.0), 0.0)?,
+            tolerance: within("tolerance", self.tolerance, 0.0, 1.0)?,
+            radius: voxels("correlation-radius", self.correlation_radius, 1.0)?,
+            window: voxels("smoothing", self.smoothing, 0.5)?,
+            elasticity: voxels("elasticity", self.elasticity.0.unwrap_or(4.0), 0.0)?,
             choose: self.elasticity.0.is_none(),
-            damping: positive("damping", self.damping, 1e-6)?,
+            damping: within("damping", self.damping, 1e-6, 1e6)?,
             overlap: self.overlap,
-            foreground: positive("foreground", self.foreground, 0.0)?,
+            foreground: within("foreground", self.foreground, 0.0, 1.0)?,
         })
     }
 }

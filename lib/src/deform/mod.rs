@@ -230,15 +230,15 @@ pub fn align(
     let pair = Pair { fixed, moving, masks, initial, options, factor: finest.factor };
     let plan = plan(&pair, block, ctx)?;
     let second = blend::plan(&plan, &finest, block, options);
+    ctx.input(fixed);
+    ctx.input(moving);
+    [masks.fixed, masks.moving].into_iter().flatten().for_each(|mask| ctx.input(mask));
     let asked = [plan.is_all_asked(ctx)?, second.is_all_asked(ctx)?];
     if asked.contains(&true) {
         return Ok(());
     }
     let (document, folder) = (document_of(output), blocks::folder_beside(Path::new(output)));
     ctx.refuse_existing(&document)?;
-    ctx.input(fixed);
-    ctx.input(moving);
-    ctx.input_file(&options.initial);
     if plan.has_made(output, ctx)? && document.exists() {
         plan.recall(output, ctx)?;
         Rows::sweep(&folder, ctx);

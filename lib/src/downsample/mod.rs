@@ -241,6 +241,7 @@ impl Level<'_> {
             })
         };
         blocks::refuse_large(block, bounds, unit, cost, ctx)?;
+        blocks::refuse_many(block, bounds)?;
         let identity = Identity::of("downsample")
             .with_optional("volume", from.as_ref())?
             .with("method", method)
@@ -256,9 +257,9 @@ impl Level<'_> {
             kept,
             Budget::each_thread(&reads, self.spec.writing_bytes()),
         );
+        from.iter().for_each(|from| ctx.input(from));
         let (false, Some(from)) = (plan.is_all_asked(ctx)?, &from) else { return Ok(()) };
         let out = Arc::new(Output::begin(&self.to, &self.spec, 1, ctx.existing)?);
-        ctx.input(from);
         ctx.output_array(&out);
         self.stream::<T>(&plan, from, &out, method, ctx)
     }

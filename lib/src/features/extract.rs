@@ -88,10 +88,10 @@ pub fn extract(
     ctx: &Context,
     output: &Path,
 ) -> anyhow::Result<()> {
-    options.check().map_err(|e| blocks::Error::Usage(e.to_string()))?;
+    options.check_for(&volume.grid()).map_err(|e| blocks::Error::Usage(e.to_string()))?;
     let budget = Budget::of(ctx);
     let scheme = Scheme::new(options, volume.grid().spacing);
-    let passes = Passes::new(&scheme, volume, ctx);
+    let passes = Passes::new(&scheme, volume, ctx)?;
     passes.check(ctx.memory)?;
     let blocks: Vec<[usize; 3]> = passes.costs.iter().map(|cost| cost.block).collect();
     let identity = Identity::of("extract-spots")
@@ -107,14 +107,14 @@ pub fn extract(
         .waiting(&Cost::default())
         .beside(&budget, chunks, decoding);
     plan.tasks.clone_from(&passes.tasks);
-    if plan.is_all_asked(ctx)? {
-        return Ok(());
-    }
-    ctx.refuse_existing(output)?;
     ctx.input(volume);
     if let Some(mask) = mask {
         ctx.input(mask);
     }
+    if plan.is_all_asked(ctx)? {
+        return Ok(());
+    }
+    ctx.refuse_existing(output)?;
     ctx.output_file(output);
     let clamp = match options.winsorize {
         Some(fractions) if !ctx.finish => Some(winsorize::limits(volume, fractions)?),
@@ -158,7 +158,7 @@ struct Passes {
 }
 
 impl Passes {
-    fn new(scheme: &Scheme, volume: &Volume, ctx: &Context) -> Self {
+    fn new(scheme: &Scheme, volume: &Volume, ctx: &Context) -> Result<Self, blocks::Error> {
         let grid = volume.grid();
         let stored = Stored { shape: grid.shape, chunk: volume.chunk(), dtype: volume.dtype() };
         let costs = (0..scheme.passes()).map(|pass| match ctx.block_size {
@@ -168,6 +168,7 @@ impl Passes {
         let costs: Vec<Share> = costs.collect();
         let (mut first, mut tasks, mut above) = (Vec::new(), Vec::<Task>::new(), 0);
         for cost in &costs {
+            blocks::refuse_many(cost.block, grid.bounds())?;
             first.push(tasks.len());
             for core in grid.bounds().tiles(cost.block) {
                 let mut index = std::array::from_fn(|a| core.min[a] as usize / cost.block[a]);
@@ -177,7 +178,7 @@ impl Passes {
             }
             above += grid.shape[0].div_ceil(cost.block[0]);
         }
-        Self { costs, first, tasks }
+        Ok(Self { costs, first, tasks })
     }
 
     /// The pass of a task.

@@ -5,6 +5,9 @@
 use super::{Detector, Options, Rank};
 use crate::geom::Grid;
 
+/// No blob has a greater radius, micrometres or voxels.
+const LARGEST_RADIUS: f64 = 1e9;
+
 #[derive(clap::Args, Clone, Debug)]
 pub struct Flags {
     /// Radii of the blobs, micrometres; voxels with --exact [default: 3 to 10 voxels; 6..20]
@@ -65,7 +68,9 @@ impl Flags {
 }
 
 pub fn parse_range(text: &str) -> Result<[f64; 2], String> {
-    pair(text, "..").ok_or_else(|| format!("'{text}' is no range MIN..MAX such as 4..12"))
+    pair(text, "..")
+        .filter(|range| range.iter().all(|radius| *radius <= LARGEST_RADIUS))
+        .ok_or_else(|| format!("'{text}' is no range MIN..MAX such as 4..12"))
 }
 
 fn fractions(text: &str) -> Result<[f64; 2], String> {

@@ -60,6 +60,11 @@ const OF_GREATEST: f64 = 1e-9;
 /// second differences of a constant in `f32` are up to 1e-5 of it.
 const OF_INTENSITY: f64 = 3e-5;
 
+/// The least radius, in voxels.
+const SMALLEST_RADIUS: f64 = 0.1;
+/// A radius that may be looked for in the smallest of volumes, in voxels.
+const ALWAYS: f64 = 32.0;
+
 impl Options {
     /// Blobs from 3 to 10 voxels in radius, in micrometres at this voxel size; up to 5000 spots.
     pub fn new(spacing: Point) -> Self {
@@ -131,6 +136,31 @@ impl Options {
         }
         if self.max_spots == 0 {
             return refuse("--max-spots 0 leaves none; give 1 or more".to_owned());
+        }
+        Ok(())
+    }
+
+    /// [`Options::check`], and that a volume of this grid can show blobs of such radii.
+    ///
+    /// # Errors
+    /// As [`Options::check`].
+    pub fn check_for(&self, grid: &Grid) -> Result<(), OptionsError> {
+        self.check()?;
+        let [low, high] = self.radius;
+        let spacing = if self.exact { [1.0; 3] } else { grid.spacing };
+        let axes = || (0..3).filter(|&a| grid.shape[a] > 1);
+        let finest = axes().map(|a| spacing[a]).fold(f64::INFINITY, f64::min);
+        let longest = axes().map(|a| spacing[a] * grid.shape[a] as f64).fold(0.0, f64::max);
+        let unit = if self.exact { "voxels" } else { "um" };
+        if low < finest * SMALLEST_RADIUS {
+            return Err(OptionsError(format!(
+                "--radius {low}..{high}: {low} {unit} is less than a tenth of a voxel of {finest} {unit}; give a                  larger MIN"
+            )));
+        }
+        if high > longest.max(finest * ALWAYS) {
+            return Err(OptionsError(format!(
+                "--radius {low}..{high}: {high} {unit} is more than the longest side of the volume, {longest}                  {unit}; give a smaller MAX"
+            )));
         }
         Ok(())
     }

@@ -5,6 +5,8 @@
 //! at once and notes them, and [`settle`] brings all that was noted to the disk. Whoever says that
 //! something is done, in a ledger, a receipt or an exit code, calls [`settle`] before. `--no-sync`
 //! turns all of that off ([`set_sync`]); errors that are told on closing are seen in any case.
+//!
+//! Texts that are read or written whole may stand on standard input and output: [`is_stream`].
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -12,9 +14,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 mod pending;
+mod stream;
 
 pub(crate) use pending::{Mark, Settle, is_heavy, note_folder, note_step};
 pub use pending::{Unwritten, settle};
+pub use stream::{ReaderGone, is_reader_gone, is_stream, length, read, read_start, read_text, write_out};
 
 static SYNC: AtomicBool = AtomicBool::new(true);
 
@@ -31,11 +35,15 @@ pub(crate) fn syncs() -> bool {
 /// Writes a file whole or not at all, and to the disk: under a temporary name beside it, which is
 /// then renamed.
 ///
-/// Folders on the way are made. Two writers at once leave the file of one of them.
+/// Folders on the way are made. Two writers at once leave the file of one of them. `-` is standard
+/// output.
 ///
 /// # Errors
 /// The file system's refusal, at whichever step it is told; `path` is then as it was.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if is_stream(path) {
+        return write_out(bytes);
+    }
     write_with(path, |file| file.write_all(bytes))
 }
 

@@ -2,13 +2,15 @@
 //! parameters proposed for a pair of volumes.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use crate::device::Cost;
 use crate::geom::{Affine, Chain, Grid, LocalAffines, Point, Transform};
+use crate::transform::Direction;
 use crate::volume::{Select, Volume};
-use crate::{table, transform, volume};
+use crate::{files, table, transform, volume};
 
 mod blobs;
 mod distribution;
@@ -64,7 +66,7 @@ pub fn inspect(location: &str, select: &Select) -> Result<Page, Error> {
         Kind::Volume => match Volume::open_any(location, select) {
             Ok(volume) => Ok(volume_page(&volume)?),
             // a field is an array too, of vectors; if it is none either, the first error says why
-            Err(error) => match volume::FieldFile::open(location) {
+            Err(error) => match open_field(location) {
                 Ok(_) => transform_page(location),
                 Err(_) => Err(error.into()),
             },
@@ -72,9 +74,19 @@ pub fn inspect(location: &str, select: &Select) -> Result<Page, Error> {
     }
 }
 
+/// A field and the direction that it goes in.
+fn open_field(location: &str) -> Result<(volume::FieldFile, Direction), volume::Error> {
+    volume::FieldFile::open(location).map(|field| (field, Direction::FixedToMoving)).or_else(
+        |error| match volume::FieldFile::open_inverse(location) {
+            Ok(field) => Ok((field, Direction::MovingToFixed)),
+            Err(_) => Err(error),
+        },
+    )
+}
+
 /// What [`inspect`] holds to look at a location; a table or a transform is read whole.
 pub fn held(location: &str, select: &Select) -> Cost {
-    let text = std::fs::metadata(location).map_or(0, |about| about.len());
+    let text = files::length(location).unwrap_or(0);
     match kind_of(location) {
         Kind::Table => Cost::bytes("table", 8 * text),
         Kind::Transform => Cost::bytes("transform", 4 * text),
@@ -89,14 +101,20 @@ pub fn held(location: &str, select: &Select) -> Cost {
 /// volume.
 fn kind_of(location: &str) -> Kind {
     let path = Path::new(location);
-    let text_like = path.is_file()
+    let text_like = (path.is_file() || files::is_stream(path))
         && matches!(
             transform::kind_of(location),
             Ok(transform::Kind::Document | transform::Kind::MatrixText)
         );
     if text_like {
-        let heads_a_table = table::Table::read(path).is_ok_and(|t| t.column("x_um").is_some())
-            || path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
+        let is_csv = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
+        // what comes through a pipe has no name
+        let has_columns = |t: table::Table| {
+            t.column("x_um").is_some() || (files::is_stream(path) && t.header.len() > 1)
+        };
+        let is_document = transform::kind_of(location).is_ok_and(|k| k == transform::Kind::Document);
+        let heads_a_table =
+            is_csv || (!is_document && table::Table::read(path).is_ok_and(has_columns));
         return if heads_a_table { Kind::Table } else { Kind::Transform };
     }
     match transform::kind_of(location) {
@@ -221,10 +239,17 @@ fn value_facts(page: &mut Page, sample: &sample::Sample, grid: Grid) {
 }
 
 fn transform_page(location: &str) -> Result<Page, Error> {
-    let chain = transform::read_chain(&[location.to_owned()])?;
+    let read = transform::read_chain(&[location.to_owned()]);
+    let (chain, direction) = match (read, open_field(location)) {
+        // as `invmap` writes it
+        (Err(_), Ok((field, direction))) => {
+            (Chain { steps: vec![Transform::Field(Arc::new(field))] }, direction)
+        }
+        (chain, _) => (chain?, Direction::FixedToMoving),
+    };
     let mut page = Page::new(location);
     page.say("kind", "transform");
-    page.say("direction", "fixed-to-moving");
+    page.say("direction", direction.to_string());
     page.say("unit", "micrometer");
     page.say("axes", "zyx");
     let (texts, values): (Vec<_>, Vec<_>) =

@@ -177,7 +177,6 @@ pub fn invert(
     if plan.is_all_asked(ctx)? {
         return Ok(());
     }
-    ctx.input_file(&options.transform);
     let out = FieldOutput::begin(output, grid, chunk, ctx.existing)?;
     out.set_inverse()?;
     ctx.output_file(Path::new(output));

@@ -20,6 +20,7 @@ use crate::volume::Volume;
 mod cpu;
 mod flags;
 mod folds;
+mod limits;
 #[cfg(test)]
 mod oracle;
 mod outliers;
@@ -178,7 +179,10 @@ pub fn align(
     };
     let start = initial.as_affine().ok_or_else(|| Error::NoMatrix(options.initial.clone()))?;
     let pair = Pair::new(fixed, moving, initial, options);
+    limits::check(&pair, options)?;
     let plan = plan(&pair, block, ctx.memory)?;
+    ctx.input(fixed);
+    ctx.input(moving);
     if plan.is_all_asked(ctx)? {
         return Ok(());
     }
@@ -186,9 +190,6 @@ pub fn align(
     if let Some(table) = table {
         ctx.refuse_existing(table)?;
     }
-    ctx.input(fixed);
-    ctx.input(moving);
-    ctx.input_file(&options.initial);
     if plan.has_made(output, ctx)? && table.is_none_or(Path::exists) {
         plan.recall(output, ctx)?;
         table.iter().for_each(|path| ctx.output_done(path));
@@ -236,7 +237,8 @@ fn plan(pair: &Pair, block: [usize; 3], memory: u64) -> anyhow::Result<Plan> {
     let margin = pair.margin();
     let bytes = |size: [usize; 3]| {
         let voxels = |a: usize| size[a].min(pair.whole().shape[a]) + 2 * margin[a];
-        (0..3).map(voxels).product::<usize>() as u64 * PER_VOXEL
+        let product = |sum: u64, n| sum.saturating_mul(n as u64);
+        (0..3).map(voxels).fold(PER_VOXEL, product)
     };
     let mut counts = block.map(|n| TASK.div_ceil(n));
     let size = |counts: [usize; 3]| -> [usize; 3] { std::array::from_fn(|a| block[a] * counts[a]) };
@@ -246,6 +248,7 @@ fn plan(pair: &Pair, block: [usize; 3], memory: u64) -> anyhow::Result<Plan> {
         counts[a] -= 1;
     }
     let size = size(counts);
+    blocks::refuse_many(block, pair.whole().bounds())?;
     let bytes = bytes(size);
     let identity = Identity::of("local-affine")
         .with_processor()

@@ -49,16 +49,21 @@ impl FromStr for ContextRadius {
             let numbers: Result<Vec<usize>, _> =
                 voxels.split(',').map(|part| part.trim().parse()).collect();
             return match numbers.as_deref() {
-                Ok(&[r]) => Ok(Self::Voxels([r; 3])),
-                Ok(&[z, y, x]) => Ok(Self::Voxels([z, y, x])),
+                Ok(&[r]) if r <= MOST_VOXELS => Ok(Self::Voxels([r; 3])),
+                Ok(&[z, y, x]) if z.max(y).max(x) <= MOST_VOXELS => Ok(Self::Voxels([z, y, x])),
                 _ => Err(wrong()),
             };
         }
         let length: Option<f64> = text.strip_suffix("um").unwrap_or(text).trim().parse().ok();
-        let length = length.filter(|l| *l > 0.0 && l.is_finite()).ok_or_else(wrong)?;
+        let length = length.filter(|l| *l > 0.0 && *l <= LONGEST).ok_or_else(wrong)?;
         Ok(Self::Micrometres(length))
     }
 }
+
+/// Half the side of a context at most, voxels; programs allow less.
+const MOST_VOXELS: usize = 1_000_000;
+/// And micrometres.
+const LONGEST: f64 = 1e9;
 
 /// Half the side of a context where nothing else is asked for, voxels.
 const HALF_CONTEXT: usize = 12;

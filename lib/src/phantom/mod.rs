@@ -102,6 +102,8 @@ const CHUNK: usize = 64;
 /// The truth's field has a vector at every 4th voxel: linear interpolation between them
 /// is right to `4^2 / 8 * 8 * (2 pi / 256)^2`, 0.01 voxel, for 8 voxels of displacement.
 const FIELD_STEP: usize = 4;
+/// Voxels of a volume at most.
+const MOST_VOXELS: usize = 1_000_000_000_000;
 /// Objects listed as truth: enough for any statistic, few enough for any size of volume.
 const MOST_POINTS: usize = 50_000;
 
@@ -118,6 +120,10 @@ impl Rounds {
         let usage = |message: String| Err(blocks::Error::Usage(message).into());
         if let Some(&n) = self.shape.iter().find(|&&n| !(32..=100_000).contains(&n)) {
             return usage(format!("--size has an axis of {n} voxels; wanted 32 to 100000"));
+        }
+        let voxels = self.shape.iter().product::<usize>();
+        if voxels > MOST_VOXELS {
+            return usage(format!("--size has {voxels} voxels; wanted {MOST_VOXELS} at most"));
         }
         if self.spacing.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
             return usage(format!("--spacing {:?} is not three lengths above 0", self.spacing));

@@ -9,6 +9,11 @@ use crate::blocks::Error;
 use crate::geom::Model;
 use crate::metric::Kind;
 
+/// Scales that are searched at most.
+const SCALES: [f64; 2] = [1e-3, 1e3];
+/// Voxels that are compared at most.
+const MOST_SAMPLES: usize = 1_000_000_000_000;
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScaleRange(pub [f64; 2]);
 
@@ -16,11 +21,12 @@ impl FromStr for ScaleRange {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("'{text}' is no range of scales above 0 such as 0.2..5");
+        let wrong = || format!("'{text}' is no range of scales from 0.001 to 1000 such as 0.2..5");
         let (low, high) = text.split_once("..").ok_or_else(wrong)?;
         let parse = |text: &str| text.trim().parse::<f64>().map_err(|_| wrong());
         let (low, high) = (parse(low)?, parse(high)?);
-        let sound = low > 0.0 && low <= high && high.is_finite();
+        let [least, most] = SCALES;
+        let sound = low >= least && low <= high && high <= most;
         if sound { Ok(Self([low, high])) } else { Err(wrong()) }
     }
 }
@@ -37,7 +43,7 @@ impl FromStr for SampleCount {
             return Ok(Self(None));
         }
         match text.parse() {
-            Ok(count) if count >= 100 => Ok(Self(Some(count))),
+            Ok(count) if (100..=MOST_SAMPLES).contains(&count) => Ok(Self(Some(count))),
             _ => Err(format!("'{text}' is neither 'all' nor a number from 100")),
         }
     }

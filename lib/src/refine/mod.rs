@@ -72,6 +72,7 @@ pub fn align(
     ctx.refuse_existing(output)?;
     let (chain, steps) = read_initial(initial)?;
     let sides = [Side::open(fixed, "fixed")?, Side::open(moving, "moving")?];
+    refuse_coarse(options.resolution, &sides[0])?;
     sides.iter().for_each(|side| ctx.input(&side.stored[0]));
     initial.iter().for_each(|location| ctx.input_file(location));
     let masks = [fixed.mask, moving.mask];
@@ -97,6 +98,19 @@ pub fn align(
             let message = format!("the initial map was kept: {refusal}");
             Err(anyhow::Error::new(Verdict::TooManyFailed).context(message))
         }
+    }
+}
+
+/// Refuses a resolution at which nothing of the fixed volume is left.
+fn refuse_coarse(resolution: Option<f64>, fixed: &Side) -> Result<(), blocks::Error> {
+    let grid = fixed.stored[0].grid();
+    let longest = (0..3).map(|a| grid.shape[a] as f64 * grid.spacing[a]).fold(0.0, f64::max);
+    match resolution.filter(|resolution| *resolution > longest) {
+        None => Ok(()),
+        Some(resolution) => Err(blocks::Error::Usage(format!(
+            "--resolution {resolution} um is more than the longest side of the fixed volume, {longest} um; give a \
+             smaller one"
+        ))),
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) struct Receipt {
 
 /// Reads a text file.
 pub(super) fn read_text(path: &Path) -> Result<String, Error> {
-    std::fs::read_to_string(path).map_err(|source| Error::Io {
+    crate::files::read_text(path).map_err(|source| Error::Io {
         action: "read",
         path: path.display().to_string(),
         source,

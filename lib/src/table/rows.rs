@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Error;
-use crate::files::write_whole;
+use crate::files::{self, write_whole};
 
 /// A table as it stands in its file: a header and rows of text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl Table {
     /// Reads a CSV file with a header. Empty lines and lines that start with `#` are left out.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let name = path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|source| Error::Io {
+        let bytes = files::read(path).map_err(|source| Error::Io {
             action: "read",
             path: name.clone(),
             source,
@@ -35,7 +35,7 @@ impl Table {
         let mut reader = csv::ReaderBuilder::new()
             .trim(csv::Trim::All)
             .comment(Some(b'#'))
-            .from_reader(bytes.as_slice());
+            .from_reader(&*bytes);
         let header = reader.headers().map_err(|e| from_csv(&name, &e))?;
         let header: Vec<String> = header.iter().map(str::to_owned).collect();
         check_header(&name, &header)?;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{Error, bigwarp, elastix, itk, matlab, matrices, ngff, nifti, nrrd};
 use crate::transform::{self, Kind};
+use crate::files;
 use crate::volume::{self, VectorArray};
 
 /// Bytes of a file that are looked at.
@@ -49,7 +50,8 @@ pub enum Source {
 /// The format of what is at `location`.
 pub(super) fn source_of(location: &str) -> Result<Source, Error> {
     let path = Path::new(location);
-    if location.contains("://") || !path.exists() {
+    let is_stream = files::is_stream(path);
+    if location.contains("://") || !(path.exists() || is_stream) {
         return known(location);
     }
     if path.is_dir() {
@@ -58,7 +60,15 @@ pub(super) fn source_of(location: &str) -> Result<Source, Error> {
     let refused = |source| Error::Io { action: "read", path: location.to_owned(), source };
     let unfit =
         |message: &str| Error::Unfit { location: location.to_owned(), message: message.to_owned() };
-    let (start, gzip) = nifti::start_of(path, HEAD).map_err(refused)?;
+    let (start, gzip) = if is_stream {
+        let bytes = files::read(path).map_err(refused)?;
+        (bytes[..bytes.len().min(HEAD as usize)].to_vec(), bytes.starts_with(&[0x1f, 0x8b]))
+    } else {
+        nifti::start_of(path, HEAD).map_err(refused)?
+    };
+    if is_stream && (gzip || nifti::is_nifti(&start) || start.starts_with(nrrd::MAGIC)) {
+        return Err(unfit("is a field or compressed, which is not read from a pipe; name its file"));
+    }
     if nifti::is_nifti(&start) {
         return Ok(Source::Nifti);
     }
@@ -107,6 +117,18 @@ pub(super) fn source_of(location: &str) -> Result<Source, Error> {
         return Ok(Source::Greedy);
     }
     known(location)
+}
+
+/// Whether a location holds a transform rather than a volume, as far as its content says.
+pub fn is_transform(location: &str) -> bool {
+    let path = Path::new(location);
+    if !path.is_dir() {
+        return source_of(location).is_ok();
+    }
+    let attributes = volume::attributes(location).ok().flatten();
+    attributes.is_some_and(|(attributes, _)| attributes.contains_key("direction"))
+        || transform::kind_of(location).is_ok_and(|kind| kind == Kind::LocalAffines)
+        || ngff::attributes(location).is_ok_and(|found| found.is_some())
 }
 
 /// What our own programs know, or their word on what it is.

@@ -80,7 +80,7 @@ pub(super) fn read(path: &Path, world: World) -> Result<Vec<Piece>, String> {
 }
 
 fn read_chain(path: &Path, world: World, left: usize) -> Result<Vec<Piece>, String> {
-    let text = std::fs::read_to_string(path)
+    let text = crate::files::read_text(path)
         .map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
     let entries = Entries::parse(&text)?;
     let own = transform(&entries, world)?;

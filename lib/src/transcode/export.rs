@@ -10,6 +10,7 @@ use super::target::Target;
 use super::world::{Frame, Unit, World};
 use super::{Error, bigwarp, elastix, itk, matrices, ngff, nifti, nrrd, reading};
 use crate::blocks::Context;
+use crate::files;
 use crate::geom::{Affine, Chain, FieldSource, Grid, Point, Transform};
 use crate::transform::{self, Step};
 use crate::volume::FieldFile;
@@ -55,8 +56,8 @@ pub(super) fn transform(
     }
     let imported = reading::read(source, reading)?;
     ctx.refuse_existing(Path::new(destination))?;
+    ctx.input_file(source);
     if !ctx.plan_only {
-        ctx.input_file(source);
         ctx.record("read_as", imported.taken_as.clone());
     }
     job.write(imported)
@@ -102,6 +103,16 @@ impl Job<'_> {
         Ok(())
     }
 
+    /// Refuses a chain with a field of its own where there is no place beside the document.
+    fn refuse_stream(&self) -> Result<(), Error> {
+        if files::is_stream(self.destination) {
+            return Err(self.unfit(
+                "holds a field or a spline, which is written as an array beside the JSON; write it to a file",
+            ));
+        }
+        Ok(())
+    }
+
     /// Where the `n`-th field of a chain goes.
     fn place(&self, n: usize) -> String {
         let path = Path::new(self.destination);
@@ -115,6 +126,7 @@ impl Job<'_> {
 
     /// The whole map as one field and the matrix that goes on outside it.
     fn sample_chain(&self, pieces: Vec<Piece>) -> Result<Vec<Step>, Error> {
+        self.refuse_stream()?;
         let scratch = Scratch::beside(self.destination);
         let stages = self.stages(pieces, &scratch)?;
         let last = pieces::affine_part(&stages);
@@ -168,6 +180,7 @@ impl Job<'_> {
                 }
                 Piece::Ours(step) => steps.push(step),
                 Piece::Foreign(field) => {
+                    self.refuse_stream()?;
                     let location = self.place(count);
                     count += 1;
                     self.import(*field, &location)?.into_iter().for_each(|step| steps.push(step));
@@ -349,7 +362,7 @@ impl Job<'_> {
 
     fn write_file(&self, bytes: &[u8], world: World) -> Result<(), Error> {
         let path = Path::new(self.destination);
-        crate::files::write_whole(path, bytes).map_err(|source| Error::Io {
+        files::write_whole(path, bytes).map_err(|source| Error::Io {
             action: "write",
             path: self.destination.to_owned(),
             source,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::Error;
-use crate::blocks::{Budget, Context, Ending, Identity, Outcome, Plan, Reads};
+use crate::blocks::{self, Budget, Context, Ending, Identity, Outcome, Plan, Reads};
 use crate::device::Cost;
 use crate::files;
 use crate::geom::{Box3, FieldSource, Grid, Point};
@@ -88,10 +88,8 @@ impl Scratch {
     /// Its name says whose it is.
     pub(super) fn beside(destination: &str) -> Self {
         let trimmed = destination.trim_end_matches('/');
-        Self(
-            PathBuf::from(format!("{trimmed}.voxloom"))
-                .join(format!("scratch-{}", std::process::id())),
-        )
+        let folder = blocks::folder_beside(Path::new(trimmed));
+        Self(folder.join(format!("scratch-{}", std::process::id())))
     }
 
     pub(super) fn path(&self) -> &Path {

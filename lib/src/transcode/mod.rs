@@ -34,7 +34,7 @@ mod tps;
 mod world;
 
 pub use bigwarp::Fit;
-pub use detect::Source;
+pub use detect::{Source, is_transform};
 pub use flags::Flags;
 pub use reading::Reading;
 pub use target::Target;
@@ -149,11 +149,11 @@ fn copy<T: Voxel>(
         kept,
         Budget::each_thread(&[reads], spec.writing_bytes()),
     );
+    ctx.input(input);
     if plan.is_all_asked(ctx)? {
         return Ok(());
     }
     let output = Arc::new(Output::begin(destination, spec, 1, ctx.existing)?);
-    ctx.input(input);
     ctx.output_array(&output);
     plan.stream_to::<_, _, _, Error>(
         ctx,

@@ -184,7 +184,7 @@ type Read = (Vec<Piece>, Convention);
 fn read_matrices(location: &str, source: Source, reading: &Reading) -> Result<Read, Error> {
     let path = Path::new(location);
     let refused = |error| Error::Io { action: "read", path: location.to_owned(), source: error };
-    let bytes = std::fs::read(path).map_err(refused)?;
+    let bytes = crate::files::read(path).map_err(refused)?;
     let text = String::from_utf8_lossy(&bytes);
     let text = text.trim_start_matches('\u{feff}');
     let (frame, unit) = match source {

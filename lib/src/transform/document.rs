@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::frame::{DIRECTION, Direction, Frame, check_direction};
 use super::numbers::{self, Located};
 use super::{Error, LOCAL_AFFINES};
-use crate::files::write_whole;
+use crate::files::{self, write_whole};
 use crate::geom::{Affine, Chain, Point, Transform};
 
 /// One step of a chain as its document has it: arrays by location.
@@ -24,7 +24,7 @@ pub enum Step {
 /// Reads a document; the locations of its arrays are found relative to it.
 pub fn read_document(path: &Path, wanted: Direction) -> Result<Vec<Step>, Error> {
     let location = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
+    let text = files::read_text(path).map_err(|source| Error::Io {
         action: "read",
         path: location.clone(),
         source,

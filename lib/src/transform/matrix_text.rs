@@ -9,7 +9,7 @@ use std::path::Path;
 use super::Error;
 use super::frame::reverse_axes;
 use super::numbers::{Located, check_affine, check_last_row};
-use crate::files::write_whole;
+use crate::files::{self, write_whole};
 use crate::geom::Affine;
 
 /// The order of the axes in a matrix of text.
@@ -26,7 +26,7 @@ pub enum Axes {
 /// remarks do no harm.
 pub fn read_matrix_text(path: &Path, axes: Axes) -> Result<Affine, Error> {
     let location = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
+    let text = files::read_text(path).map_err(|source| Error::Io {
         action: "read",
         path: location.clone(),
         source,

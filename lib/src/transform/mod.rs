@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::geom::{Affine, Chain, Transform};
-use crate::volume;
+use crate::{files, volume};
 
 mod document;
 mod frame;
@@ -69,6 +69,9 @@ pub enum Kind {
 /// A file of more bytes than this is no transform that is written out as text.
 const LARGEST_TEXT: u64 = 64 << 20;
 
+/// Bytes at its beginning by which a text is known.
+const HEAD: usize = 4096;
+
 /// Finds out by its content what kind of transform a location holds.
 pub fn kind_of(location: &str) -> Result<Kind, Error> {
     let wrong = |message: &str| Error::Format {
@@ -77,6 +80,12 @@ pub fn kind_of(location: &str) -> Result<Kind, Error> {
     };
     if location.contains("://") {
         return Ok(Kind::Field);
+    }
+    if files::is_stream(location) {
+        let refused =
+            |source| Error::Io { action: "read", path: "standard input".to_owned(), source };
+        let bytes = files::read(location).map_err(refused)?;
+        return kind_of_text(&bytes[..bytes.len().min(HEAD)], &wrong);
     }
     let path = Path::new(location);
     let refused = |source| Error::Io { action: "read", path: location.to_owned(), source };
@@ -104,8 +113,13 @@ pub fn kind_of(location: &str) -> Result<Kind, Error> {
     }
     let mut head = Vec::new();
     let file = std::fs::File::open(path).map_err(refused)?;
-    file.take(4096).read_to_end(&mut head).map_err(refused)?;
-    if is_foreign(&head) {
+    file.take(HEAD as u64).read_to_end(&mut head).map_err(refused)?;
+    kind_of_text(&head, &wrong)
+}
+
+/// What a file that begins so holds.
+fn kind_of_text(head: &[u8], wrong: &dyn Fn(&str) -> Error) -> Result<Kind, Error> {
+    if is_foreign(head) {
         return Err(wrong(
             "is a transform of another program (ITK, NIfTI, NRRD, MATLAB or elastix); turn it into a chain's \
              JSON first: transcode FILE --to json -o chain.json",
@@ -116,7 +130,7 @@ pub fn kind_of(location: &str) -> Result<Kind, Error> {
             "is a binary file and no transform; wanted a chain's JSON, a 4x4 text matrix, or a Zarr folder",
         ));
     }
-    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&head).trim_ascii_start();
+    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     match text.first() {
         None => Err(wrong("is empty; wanted a transform: a chain's JSON or a 4x4 text matrix")),
         Some(b'{') => Ok(Kind::Document),

@@ -250,12 +250,12 @@ impl Job<'_> {
         let layout = layout::choose(self, &|demand| self.task_of::<T, O>(demand), ctx)?;
         let onto = &self.spec.grid;
         let plan = self.plan(&layout, &self.identity()?, &budget, ctx);
+        self.channels.iter().for_each(|volume| ctx.input(volume));
         if plan.is_all_asked(ctx)? {
             return Ok(());
         }
         let channels = self.channels.len();
         let out = Arc::new(Output::begin(self.to, self.spec, channels, ctx.existing)?);
-        self.channels.iter().for_each(|volume| ctx.input(volume));
         ctx.output_array(&out);
         let inputs = Pool::<T>::of(channels * layout.part);
         let core = (0..3).map(|a| layout.block[a].min(onto.shape[a])).product::<usize>();

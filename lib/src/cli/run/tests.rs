@@ -160,7 +160,10 @@ fn a_plan_is_one_answer() {
     let identity = Identity::of("test");
     let tile = |n| Plan::tile(Box3::of_shape([n, 1, 1]), [1; 3], n as u64, &identity);
     let plans = vec![tile(5).describe(&ctx), tile(2).describe(&ctx)];
-    let answer = plan("count", &ctx, &plans);
+    let mut receipt = Receipt::default();
+    receipt.plans = plans;
+    let answer = plan("count", &ctx, &receipt);
+    assert_eq!(answer["inputs"], json!([]));
     assert_eq!((&answer["tasks"], &answer["parts"]), (&json!(7), &json!(3)));
     assert_eq!((&answer["bytes_per_task"], &answer["threads"]), (&json!(5), &json!(1)));
 }

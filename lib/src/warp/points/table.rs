@@ -1,13 +1,12 @@
 //! Points in CSV files: `z_um`, `y_um` and `x_um` change, every other column stays as it is.
 
-use std::fs;
 use std::path::Path;
 
 use super::{Error, forward, inverse, search_cost};
 use crate::blocks::{Budget, Context, write_whole};
 use crate::device::Cost;
 use crate::geom::{Chain, Point};
-use crate::table;
+use crate::{files, table};
 
 const COLUMNS: [&str; 3] = ["z_um", "y_um", "x_um"];
 
@@ -29,11 +28,11 @@ pub fn carry(
     ctx.refuse_existing(to)?;
     let budget = Budget::of(ctx);
     let mut rows = Rows::read(from)?;
+    ctx.input_file(&from.display().to_string());
     if ctx.is_plan_asked("carrying the points", &budget, &rows.cost(from, chain))? || !ctx.gathers()
     {
         return Ok(());
     }
-    ctx.input_file(&from.display().to_string());
     ctx.output_file(to);
     ctx.record("points", rows.points.len());
     let (carried, lost, why) = if backwards {
@@ -64,7 +63,7 @@ struct Rows {
 impl Rows {
     /// What the table, its points and the search for them hold.
     fn cost(&self, from: &Path, chain: &Chain) -> Cost {
-        let text = fs::metadata(from).map_or(0, |about| about.len());
+        let text = files::length(from).unwrap_or(0);
         let records = (size_of::<csv::StringRecord>() + 200) * self.records.len();
         // as they are and as they are carried; then the text of the new table
         Cost::bytes("table", 2 * text + records as u64)
@@ -92,8 +91,8 @@ impl Rows {
             line,
             message,
         };
-        let file = fs::File::open(path).map_err(|e| io("read", path, e))?;
-        let mut reader = csv::Reader::from_reader(file);
+        let bytes = files::read(path).map_err(|e| io("read", path, e))?;
+        let mut reader = csv::Reader::from_reader(&*bytes);
         let malformed = |e: &csv::Error| {
             refused(e.position().map(csv::Position::line), format!("is no CSV table: {e}"))
         };
@@ -156,6 +155,8 @@ fn io(action: &'static str, path: &Path, source: std::io::Error) -> table::Error
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

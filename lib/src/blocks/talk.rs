@@ -1,0 +1,167 @@
+//! What is said on stderr, by a thread of its own: whoever works never waits for whoever reads.
+//!
+//! A terminal that was closed, a full pipe that nobody empties or a disk without space lose lines of the
+//! log, and nothing else.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::above_bar;
+
+/// Lines that wait for their reader at most.
+const WAITING: usize = 256;
+/// Bytes of a line at most.
+const LINE: usize = 4000;
+/// Letters of a text within a line of JSON at most.
+const TEXT: usize = 1500;
+/// How often a full queue is looked at again.
+const LOOK: Duration = Duration::from_millis(5);
+
+static TALK: OnceLock<Option<Talk>> = OnceLock::new();
+
+struct Talk {
+    queue: SyncSender<Said>,
+    lost: AtomicUsize,
+}
+
+enum Said {
+    Line(Vec<u8>),
+    /// Answered once all that was said before is written.
+    Mark(Sender<()>),
+}
+
+/// Says one or more whole lines on stderr, without waiting for anybody. Lines for which there is no
+/// room, as nobody reads, are lost and counted.
+pub fn say(lines: &str) {
+    let lines: String = lines.split_inclusive('\n').map(bounded).collect();
+    let Some(talk) = TALK.get_or_init(Talk::start) else {
+        // no thread can be started; where stderr cannot be written there is nobody to tell
+        let _ = io::stderr().write_all(lines.as_bytes());
+        return;
+    };
+    if let Err(TrySendError::Full(_)) = talk.queue.try_send(Said::Line(lines.into_bytes())) {
+        talk.lost.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Waits until all that was said is written, but no longer than `patience`.
+pub fn finish_talk(patience: Duration) {
+    let Some(Some(talk)) = TALK.get() else { return };
+    let end = Instant::now() + patience;
+    let left = || end.saturating_duration_since(Instant::now());
+    let (answer, answered) = channel();
+    let mut mark = Said::Mark(answer);
+    while let Err(TrySendError::Full(back)) = talk.queue.try_send(mark) {
+        if left().is_zero() {
+            return;
+        }
+        thread::sleep(LOOK.min(left()));
+        mark = back;
+    }
+    // that nobody answers in time is what `patience` is for
+    let _ = answered.recv_timeout(left());
+}
+
+impl Talk {
+    fn start() -> Option<Self> {
+        let (queue, lines) = sync_channel(WAITING);
+        thread::Builder::new().name("talk".to_owned()).spawn(move || write_all(&lines)).ok()?;
+        Some(Self { queue, lost: AtomicUsize::new(0) })
+    }
+}
+
+/// Writes what is said, for ever.
+fn write_all(said: &Receiver<Said>) {
+    let write = |bytes: &[u8]| {
+        // where stderr cannot be written there is nobody to tell
+        let _ = above_bar(|| io::stderr().write_all(bytes));
+    };
+    while let Ok(said) = said.recv() {
+        match said {
+            Said::Line(line) => write(&line),
+            // that nobody waits for it any more is no matter
+            Said::Mark(answer) => drop(answer.send(())),
+        }
+        let talk = TALK.get().and_then(Option::as_ref);
+        let lost = talk.map_or(0, |talk| talk.lost.swap(0, Ordering::Relaxed));
+        if lost > 0 {
+            write(format!("({lost} lines were lost, as nobody read them)\n").as_bytes());
+        }
+    }
+}
+
+/// A line that is not too long; JSON stays JSON.
+fn bounded(line: &str) -> String {
+    if line.len() <= LINE {
+        return line.to_owned();
+    }
+    if line.starts_with('{')
+        && let Ok(mut value) = serde_json::from_str(line)
+    {
+        shorten_texts(&mut value);
+        return format!("{value}\n");
+    }
+    let end = if line.ends_with('\n') { "\n" } else { "" };
+    format!("{}{end}", shorten(line.trim_end_matches('\n'), LINE))
+}
+
+fn shorten_texts(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = shorten(text, TEXT).into_owned(),
+        Value::Array(values) => values.iter_mut().for_each(shorten_texts),
+        Value::Object(values) => values.values_mut().for_each(shorten_texts),
+        _ => {}
+    }
+}
+
+/// A text of more than `most` bytes without its middle, so that both what it is about and its end,
+/// which names the way out, stay.
+pub fn shorten(text: &str, most: usize) -> Cow<'_, str> {
+    if text.len() <= most {
+        return text.into();
+    }
+    let boundary = |mut at: usize, step: fn(usize) -> usize| {
+        while !text.is_char_boundary(at) {
+            at = step(at);
+        }
+        at
+    };
+    let head = boundary(most / 3 * 2, |at| at - 1);
+    let tail = boundary(text.len() - most / 3, |at| at + 1);
+    format!("{} ... ({} bytes left out) ... {}", &text[..head], tail - head, &text[tail..]).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_keeps_its_head_and_its_end() {
+        assert_eq!(shorten("short", 5), "short");
+        let long = format!("a.txt: {} is no number; correct it", "é".repeat(5000));
+        let short = shorten(&long, 300);
+        assert!(short.starts_with("a.txt: é") && short.ends_with("correct it"), "{short}");
+        assert!(short.len() < 400 && short.contains("bytes left out"), "{short}");
+        for most in 3..40 {
+            assert!(shorten(&long, most).len() < most + 60, "cut within a letter");
+        }
+    }
+
+    #[test]
+    fn a_line_of_json_stays_json() {
+        let line = serde_json::json!({"message": "x".repeat(1 << 20), "level": "INFO", "n": [1]});
+        let short = bounded(&format!("{line}\n"));
+        let value: Value = serde_json::from_str(&short).unwrap();
+        assert!(short.len() < LINE && short.ends_with('\n'));
+        assert_eq!((value["level"].as_str(), &value["n"]), (Some("INFO"), &serde_json::json!([1])));
+        let text = bounded(&format!("{{ no json {}\n", "y".repeat(1 << 20)));
+        assert!(text.len() < LINE + 60 && text.ends_with('\n'));
+    }
+}

@@ -1,0 +1,120 @@
+//! `-`: standard input and standard output in place of a file.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Bytes of standard input at most: tables and transforms are held whole.
+const LARGEST: u64 = 2 << 30;
+
+/// Whoever read standard output has gone: they have what they wanted.
+#[derive(Debug, thiserror::Error)]
+#[error("whoever read standard output has gone")]
+pub struct ReaderGone;
+
+/// Whether a location stands for standard input or output. A file of this name is `./-`.
+pub fn is_stream(path: impl AsRef<Path>) -> bool {
+    path.as_ref().as_os_str() == "-"
+}
+
+/// All of a file; of `-`, all of standard input, which is read once and kept.
+///
+/// # Errors
+/// The system's refusal; more than 2 GiB on standard input.
+pub fn read(path: impl AsRef<Path>) -> io::Result<Arc<[u8]>> {
+    if is_stream(&path) { standard_input() } else { Ok(std::fs::read(path)?.into()) }
+}
+
+/// The first bytes of a file, at most so many; of `-`, of standard input.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_start(path: impl AsRef<Path>, most: usize) -> io::Result<Vec<u8>> {
+    if is_stream(&path) {
+        let bytes = standard_input()?;
+        return Ok(bytes[..bytes.len().min(most)].to_vec());
+    }
+    let mut start = Vec::new();
+    std::fs::File::open(path)?.take(most as u64).read_to_end(&mut start)?;
+    Ok(start)
+}
+
+/// As [`read`], of text in UTF-8.
+///
+/// # Errors
+/// As [`read`], and [`io::ErrorKind::InvalidData`] where it is no such text.
+pub fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
+    if !is_stream(&path) {
+        return std::fs::read_to_string(path);
+    }
+    let bytes = standard_input()?;
+    let text = std::str::from_utf8(&bytes);
+    text.map(str::to_owned).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+/// The bytes of a file, or of standard input.
+///
+/// # Errors
+/// As [`read`].
+pub fn length(path: impl AsRef<Path>) -> io::Result<u64> {
+    if is_stream(&path) {
+        return Ok(standard_input()?.len() as u64);
+    }
+    Ok(std::fs::metadata(path)?.len())
+}
+
+fn standard_input() -> io::Result<Arc<[u8]>> {
+    static INPUT: Mutex<Option<Arc<[u8]>>> = Mutex::new(None);
+    let mut input = INPUT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(bytes) = &*input {
+        return Ok(Arc::clone(bytes));
+    }
+    let mut bytes = Vec::new();
+    io::stdin().lock().take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        let message = "standard input has more than 2 GiB; write it to a file and name that";
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(Arc::clone(input.insert(bytes.into())))
+}
+
+/// Writes data to standard output.
+///
+/// # Errors
+/// The system's refusal; [`ReaderGone`] within it where the reader of a pipe has closed it.
+pub fn write_out(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(io::Error::new(e.kind(), ReaderGone)),
+        written => written,
+    }
+}
+
+/// Whether an error says that the reader of standard output has gone.
+pub fn is_reader_gone(error: &(dyn std::error::Error + 'static)) -> bool {
+    let inner = |error: &io::Error| error.get_ref().is_some_and(|inner| inner.is::<ReaderGone>());
+    std::iter::successors(Some(error), |error| error.source())
+        .any(|error| error.is::<ReaderGone>() || error.downcast_ref().is_some_and(inner))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_bare_sign_is_a_stream() {
+        assert!(is_stream("-"));
+        for file in ["./-", "-.csv", "--", ""] {
+            assert!(!is_stream(file), "{file}");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_found_below_other_errors() {
+        let gone = io::Error::new(io::ErrorKind::BrokenPipe, ReaderGone);
+        let error = anyhow::Error::from(gone).context("cannot write -");
+        assert!(is_reader_gone(error.as_ref()));
+        let other = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(!is_reader_gone(other.as_ref()), "a pipe of another kind");
+    }
+}
