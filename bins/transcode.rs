@@ -62,7 +62,9 @@ impl Program for Transcode {
             let is_transform = self.flags.from.is_some() || transcode::is_transform(source);
             Target::told_by(output, is_transform).ok_or_else(|| {
                 let kind = if is_transform { "transform" } else { "volume" };
-                Error::Usage(format!("{output} does not say in which format the {kind} is wanted; say it with --to"))
+                Error::Usage(format!(
+                    "{output} does not say in which format the {kind} is wanted; say it with --to"
+                ))
             })
         };
         let to = self.to.map_or_else(told, Ok)?;

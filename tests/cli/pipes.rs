@@ -80,8 +80,18 @@ fn programs_work_on_one_pipe() {
     let spots = pair.at("fixed.csv");
     let mut first = spawn(&scene, "extract-spots", &[&moving, "-o", "-"], Stdio::null());
     let table = Stdio::from(first.stdout.take().unwrap());
-    let match_them =
-        [&fixed, &moving, "--fixed-spots", &spots, "--moving-spots", "-", "--matches", "m.csv", "-o", "-"];
+    let match_them = [
+        &fixed,
+        &moving,
+        "--fixed-spots",
+        &spots,
+        "--moving-spots",
+        "-",
+        "--matches",
+        "m.csv",
+        "-o",
+        "-",
+    ];
     let mut second = spawn(&scene, "ransac", &match_them, table);
     let chain = Stdio::from(second.stdout.take().unwrap());
     let carry = ["--points", "points.csv", "--transform", "-", "-o", "-"];
@@ -89,7 +99,8 @@ fn programs_work_on_one_pipe() {
     let third = spawn(&scene, "apply-transform", &carry, chain);
     let said = String::from_utf8(third.wait_with_output().unwrap().stdout).unwrap();
     assert!(first.wait().unwrap().success() && second.wait().unwrap().success());
-    let files = [&fixed, &moving, "--fixed-spots", &spots, "--moving-spots", &pair.at("moving.csv")];
+    let files =
+        [&fixed, &moving, "--fixed-spots", &spots, "--moving-spots", &pair.at("moving.csv")];
     out(&scene, "ransac", &[files.as_slice(), &["-o", "t.json"]].concat(), "");
     let same = ["--points", "points.csv", "--transform", "t.json", "-o", "p.csv"];
     out(&scene, "apply-transform", &same, "");
@@ -123,7 +134,18 @@ fn every_table_and_transform_may_come_from_standard_input() {
 
     let score = ["score", "--truth", &pair.at(""), "--transform", "-"];
     assert!(of(&out(&scene, "phantom", &score, &chain))["um"]["median"].as_f64().unwrap() < 3.0);
-    let refine = [&fixed, &moving, "--initial", "-", "--max-iterations", "1", "--samples", "1000", "-o", "-"];
+    let refine = [
+        &fixed,
+        &moving,
+        "--initial",
+        "-",
+        "--max-iterations",
+        "1",
+        "--samples",
+        "1000",
+        "-o",
+        "-",
+    ];
     let refined = out(&scene, "refine", &refine, &chain);
     assert_eq!(of(&refined)["direction"], "fixed-to-moving");
     let config = ["--points", "-", "--transform", &global, "--config", "p.yaml", "-o", "-"];
@@ -132,7 +154,8 @@ fn every_table_and_transform_may_come_from_standard_input() {
     let config = ["--points", "p.csv", "--transform", &global, "--config", "-"];
     scene.file("p.csv", POINTS);
     assert_eq!(out(&scene, "apply-transform", &config, "output: '-'\n"), carried);
-    let table = [&fixed, &moving, "--initial", "-", "--table", "-", "-o", "l.zarr", "--min-matches", "4"];
+    let table =
+        [&fixed, &moving, "--initial", "-", "--table", "-", "-o", "l.zarr", "--min-matches", "4"];
     let table = piped(&scene, "local-affine", &table, &chain);
     let said = String::from_utf8(table.stdout).unwrap();
     assert!(said.starts_with("block_z,block_y,block_x,status"), "{said}");
@@ -147,14 +170,39 @@ fn what_no_pipe_can_carry_is_a_wrong_command_line() {
         ("extract-spots", vec!["-", "-o", "s.csv"], "VOLUME is -"),
         ("extract-spots", vec![&fixed, "-o", "-", "--part", "1/2"], "--part"),
         ("extract-spots", vec![&fixed, "-o", "-", "--resume"], "--resume"),
-        ("apply-transform", vec![&moving, "--onto", &fixed, "-t", &global, "-o", "-"], "--output is -"),
-        ("apply-transform", vec![&moving, "--onto", "-", "-t", &global, "-o", "a.zarr"], "--onto is -"),
+        (
+            "apply-transform",
+            vec![&moving, "--onto", &fixed, "-t", &global, "-o", "-"],
+            "--output is -",
+        ),
+        (
+            "apply-transform",
+            vec![&moving, "--onto", "-", "-t", &global, "-o", "a.zarr"],
+            "--onto is -",
+        ),
         ("apply-transform", vec!["--points", "-", "-t", "-", "-o", "-"], "once only"),
         ("apply-transform", vec!["--points", &spots, "-t", "-", "-", "-o", "p.csv"], "once only"),
-        ("ransac", vec![&fixed, &moving, "--fixed-spots", "-", "--moving-spots", "-", "-o", "t.json"], "once"),
-        ("ransac",
-            vec![&fixed, &moving, "--fixed-spots", &spots, "--moving-spots", &spots, "-o", "-", "--matches", "-"],
-            "standard output can be written once"),
+        (
+            "ransac",
+            vec![&fixed, &moving, "--fixed-spots", "-", "--moving-spots", "-", "-o", "t.json"],
+            "once",
+        ),
+        (
+            "ransac",
+            vec![
+                &fixed,
+                &moving,
+                "--fixed-spots",
+                &spots,
+                "--moving-spots",
+                &spots,
+                "-o",
+                "-",
+                "--matches",
+                "-",
+            ],
+            "standard output can be written once",
+        ),
         ("transcode", vec![&fixed, "--to", "tiff", "-o", "-"], "--output is -"),
         ("transcode", vec!["-", "--to", "zarr3", "-o", "a.zarr"], "SRC is -"),
         ("transcode", vec![&global, "-o", "-"], "--output is -"),
@@ -163,7 +211,11 @@ fn what_no_pipe_can_carry_is_a_wrong_command_line() {
         ("phantom", vec!["rounds", "--size", "32", "-o", "-"], "--output is -"),
         ("inspect", vec!["--suggest", "-", &moving], "is -"),
         ("inspect", vec!["--suggest", &moving], "two volumes"),
-        ("report", vec!["--fixed", &fixed, "--moving", &moving, "--stage", "a=-", "-o", "r.html"], "--stage is -"),
+        (
+            "report",
+            vec!["--fixed", &fixed, "--moving", &moving, "--stage", "a=-", "-o", "r.html"],
+            "--stage is -",
+        ),
     ] {
         let output = piped(&scene, name, &arguments, POINTS);
         let talk = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -202,15 +254,46 @@ fn a_plan_names_what_would_be_read() {
     let (truth, folder) = (pair.at("truth.json"), pair.at(""));
     for (name, arguments, inputs) in [
         ("extract-spots", vec![&*fixed, "-o", "s.csv"], vec![&*fixed]),
-        ("ransac",
-            vec![&fixed, &moving, "--fixed-spots", &spots, "--moving-spots", &spots, "-o", "t.json"],
-            vec![&fixed, &moving, &spots]),
-        ("refine", vec![&fixed, &moving, "--initial", &global, "-o", "t.json"], vec![&fixed, &moving, &global]),
-        ("local-affine", vec![&fixed, &moving, "--initial", &global, "-o", "l.zarr"], vec![&fixed, &moving, &global]),
-        ("deform", vec![&fixed, &moving, "--initial", &global, "-o", "d.zarr"], vec![&fixed, &moving, &global]),
+        (
+            "ransac",
+            vec![
+                &fixed,
+                &moving,
+                "--fixed-spots",
+                &spots,
+                "--moving-spots",
+                &spots,
+                "-o",
+                "t.json",
+            ],
+            vec![&fixed, &moving, &spots],
+        ),
+        (
+            "refine",
+            vec![&fixed, &moving, "--initial", &global, "-o", "t.json"],
+            vec![&fixed, &moving, &global],
+        ),
+        (
+            "local-affine",
+            vec![&fixed, &moving, "--initial", &global, "-o", "l.zarr"],
+            vec![&fixed, &moving, &global],
+        ),
+        (
+            "deform",
+            vec![&fixed, &moving, "--initial", &global, "-o", "d.zarr"],
+            vec![&fixed, &moving, &global],
+        ),
         ("invmap", vec![&truth, "--onto", &moving, "-o", "i.zarr"], vec![&truth, &moving]),
-        ("apply-transform", vec![&moving, "--onto", &fixed, "-t", &truth, "-o", "a.zarr"], vec![&moving, &fixed, &truth]),
-        ("apply-transform", vec!["--points", &spots, "-t", &truth, "-o", "p.csv"], vec![&spots, &truth]),
+        (
+            "apply-transform",
+            vec![&moving, "--onto", &fixed, "-t", &truth, "-o", "a.zarr"],
+            vec![&moving, &fixed, &truth],
+        ),
+        (
+            "apply-transform",
+            vec!["--points", &spots, "-t", &truth, "-o", "p.csv"],
+            vec![&spots, &truth],
+        ),
         ("downsample", vec![&fixed, "-o", "d.zarr", "--levels", "1"], vec![&fixed]),
         ("transcode", vec![&fixed, "-o", "f.tif"], vec![&fixed]),
         ("transcode", vec![&global, "-o", "f.tfm"], vec![&global]),
@@ -218,17 +301,25 @@ fn a_plan_names_what_would_be_read() {
         ("inspect", vec![&fixed, &global], vec![&fixed, &global]),
         ("inspect", vec!["--suggest", &fixed, &moving], vec![&fixed, &moving]),
         ("pick-level", vec![&fixed, "-o", "l.txt", "--scratch", "s.zarr"], vec![&fixed]),
-        ("report", vec!["--fixed", &fixed, "--moving", &moving, "--fixed-spots", &spots, "-o", "r.html"],
-            vec![&fixed, &moving, &spots]),
+        (
+            "report",
+            vec!["--fixed", &fixed, "--moving", &moving, "--fixed-spots", &spots, "-o", "r.html"],
+            vec![&fixed, &moving, &spots],
+        ),
     ] {
         let said = out(&scene, name, &[arguments.as_slice(), &["--plan"]].concat(), "");
         let plan: Value = serde_json::from_str(&said).unwrap();
         let read: Vec<&Value> = plan["inputs"].as_array().unwrap().iter().collect();
         for input in inputs {
-            let found = read.iter().find(|read| read["location"].as_str().unwrap().starts_with(input));
+            let found =
+                read.iter().find(|read| read["location"].as_str().unwrap().starts_with(input));
             let found = found.unwrap_or_else(|| panic!("{name} does not name {input}: {read:?}"));
             if input.ends_with(".zarr") {
-                assert_eq!((&found["dtype"], found["spacing"].is_array()), (&"uint16".into(), true), "{name}");
+                assert_eq!(
+                    (&found["dtype"], found["spacing"].is_array()),
+                    (&"uint16".into(), true),
+                    "{name}"
+                );
             }
         }
     }

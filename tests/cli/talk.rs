@@ -32,7 +32,16 @@ fn readers(scene: &Scene, volume: &str) -> Vec<(&'static str, Vec<String>)> {
         ("extract-spots", of(&["--radius", "2..5", "-o", &scene.at("o.csv")])),
         (
             "apply-transform",
-            of(&["--onto", volume, "-t", &identity, "--chunk", "16,16,16", "-o", &scene.at("p.zarr")]),
+            of(&[
+                "--onto",
+                volume,
+                "-t",
+                &identity,
+                "--chunk",
+                "16,16,16",
+                "-o",
+                &scene.at("p.zarr"),
+            ]),
         ),
     ]
 }
@@ -98,8 +107,8 @@ fn closed_streams_and_full_devices_are_no_reason_to_fail() {
     }
     // data that cannot be written are another matter
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    let help = Command::new(executable("inspect")).arg("--help").stdout(full).stderr(Stdio::null());
-    let mut help = std::mem::replace(help, Command::new("true"));
+    let mut help = Command::new(executable("inspect"));
+    help.arg("--help").stdout(full).stderr(Stdio::null());
     assert_ne!(help.status().unwrap().code(), Some(0), "a help that could not be written");
 }
 
@@ -149,8 +158,7 @@ fn a_log_in_json_is_json_whatever_it_quotes() {
     let digits = scene.file("digits.txt", &"1".repeat(1_000_000));
     let said = program("inspect").args([&digits, "--log-json", "-vv"]).output().unwrap();
     let talk = String::from_utf8(said.stderr).unwrap();
-    let lines: Vec<Value> =
-        talk.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Value> = talk.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let error = lines.iter().find(|line| line["level"] == "ERROR").unwrap();
     assert_eq!(error["exit_code"], 1);
     assert!(talk.len() < 6000, "{} bytes", talk.len());
@@ -165,20 +173,62 @@ fn long_runs(scene: &Scene) -> Vec<(&'static str, Vec<String>)> {
     let [spots, spots2] = ["fixed.csv", "moving.csv"].map(|name| pair.at(name));
     let run = |name, words: &[&str]| (name, words.iter().map(ToString::to_string).collect());
     vec![
-        run("extract-spots", &[&fixed, "--block-size", "16,16,16", "-o", &at("s.csv")]),
-        run("ransac", &[&fixed, &moving, "--fixed-spots", &spots, "--moving-spots", &spots2, "-o", &at("r.json")]),
+        run("extract-spots", &[&fixed, "-o", &at("s.csv")]),
+        run(
+            "ransac",
+            &[
+                &fixed,
+                &moving,
+                "--fixed-spots",
+                &spots,
+                "--moving-spots",
+                &spots2,
+                "-o",
+                &at("r.json"),
+            ],
+        ),
         run("refine", &[&fixed, &moving, "--search", "200", "-o", &at("f.json")]),
-        run("local-affine", &[&fixed, &moving, "--initial", &global, "--block-size", "32,32,32", "-o", &at("l.zarr")]),
+        run(
+            "local-affine",
+            &[
+                &fixed,
+                &moving,
+                "--initial",
+                &global,
+                "--block-size",
+                "32,32,32",
+                "-o",
+                &at("l.zarr"),
+            ],
+        ),
         run("deform", &[&fixed, &moving, "--initial", &global, "-o", &at("d.zarr")]),
         run("invmap", &[&truth, "--onto", &moving, "-o", &at("i.zarr")]),
-        run("apply-transform",
-            &[&moving, "--onto", &fixed, "-t", &truth, "--interpolation", "lanczos", "--chunk", "16,16,16",
-              "--block-size", "16,16,16", "-o", &at("a.zarr")]),
-        run("downsample", &[&fixed, "-o", &at("p.zarr"), "--chunk", "8,8,8", "--levels", "2"]),
-        run("transcode", &[&fixed, "--chunk", "4,4,4", "--codec", "gzip", "-o", &at("t.zarr")]),
+        run(
+            "apply-transform",
+            &[
+                &moving,
+                "--onto",
+                &fixed,
+                "-t",
+                &truth,
+                "--interpolation",
+                "lanczos",
+                "--chunk",
+                "16,16,16",
+                "--block-size",
+                "16,16,16",
+                "-o",
+                &at("a.zarr"),
+            ],
+        ),
+        run("downsample", &[&fixed, "-o", &at("p.zarr"), "--chunk", "16,16,16", "--levels", "2"]),
+        run("transcode", &[&fixed, "--chunk", "16,16,16", "--codec", "gzip", "-o", &at("t.zarr")]),
         run("phantom", &["rounds", "--size", "160", "-o", &at("ph")]),
         run("inspect", &["--suggest", &fixed, &moving]),
-        run("pick-level", &[&fixed, "-o", &at("k.txt"), "--scratch", &at("k.zarr"), "--level", "1"]),
+        run(
+            "pick-level",
+            &[&fixed, "-o", &at("k.txt"), "--scratch", &at("k.zarr"), "--level", "1"],
+        ),
         run("report", &["--fixed", &fixed, "--moving", &moving, "-o", &at("r.html")]),
     ]
 }
@@ -205,14 +255,9 @@ fn a_signal_ends_every_program_and_resume_goes_on() {
             assert!(by_signal || status.success(), "{name}: {status} {talk}");
             assert!(!talk.contains("panicked") && !talk.contains("mistake"), "{name}: {talk}");
         }
-        let mut again = program(name);
-        again.args(&arguments).arg("-q");
-        if !matches!(name, "inspect") {
-            again.arg(if name == "report" { "--overwrite" } else { "--resume" });
+        // that what was begun is gone on with is shown for every program in `whole.rs`
+        if matches!(name, "extract-spots" | "transcode" | "downsample") {
+            program(name).args(&arguments).args(["-q", "--resume"]).assert().success();
         }
-        let again = again.output().unwrap();
-        // what is made is another test's matter
-        let talk = String::from_utf8_lossy(&again.stderr).into_owned();
-        assert!(matches!(again.status.code(), Some(0 | 3)), "{name}: {:?} {talk}", again.status);
     }
 }

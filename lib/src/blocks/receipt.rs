@@ -223,7 +223,8 @@ impl Receipt {
         let mut found: Vec<Value> = Vec::new();
         for input in &self.inputs {
             let Input { location, shape, dtype, spacing, .. } = input;
-            let one = json!({"location": location, "shape": shape, "dtype": dtype, "spacing": spacing});
+            let one =
+                json!({"location": location, "shape": shape, "dtype": dtype, "spacing": spacing});
             if !found.contains(&one) {
                 found.push(one);
             }

@@ -4,7 +4,9 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::blocks::{Verdict, finish_talk, is_passing, remove_folder_of_stream, say, sentence, shorten};
+use crate::blocks::{
+    Verdict, finish_talk, is_passing, remove_folder_of_stream, say, sentence, shorten,
+};
 use crate::files;
 
 /// Trying again will not help.

@@ -112,7 +112,10 @@ impl std::str::FromStr for Channels {
             return Err("wanted numbers from 0 such as 0,2, or all".to_owned());
         };
         if list.len() > MOST_CHANNELS {
-            return Err(format!("{} channels are named; wanted {MOST_CHANNELS} at most", list.len()));
+            return Err(format!(
+                "{} channels are named; wanted {MOST_CHANNELS} at most",
+                list.len()
+            ));
         }
         match list.iter().enumerate().find(|(i, n)| list[..*i].contains(n)) {
             Some((_, twice)) => Err(format!("channel {twice} is named twice")),

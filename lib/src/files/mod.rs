@@ -18,7 +18,9 @@ mod stream;
 
 pub(crate) use pending::{Mark, Settle, is_heavy, note_folder, note_step};
 pub use pending::{Unwritten, settle};
-pub use stream::{ReaderGone, is_reader_gone, is_stream, length, read, read_start, read_text, write_out};
+pub use stream::{
+    ReaderGone, is_reader_gone, is_stream, length, read, read_start, read_text, write_out,
+};
 
 static SYNC: AtomicBool = AtomicBool::new(true);
 

@@ -85,7 +85,9 @@ fn standard_input() -> io::Result<Arc<[u8]>> {
 pub fn write_out(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(io::Error::new(e.kind(), ReaderGone)),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
+            Err(io::Error::new(e.kind(), ReaderGone))
+        }
         written => written,
     }
 }

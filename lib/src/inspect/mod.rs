@@ -112,7 +112,8 @@ fn kind_of(location: &str) -> Kind {
         let has_columns = |t: table::Table| {
             t.column("x_um").is_some() || (files::is_stream(path) && t.header.len() > 1)
         };
-        let is_document = transform::kind_of(location).is_ok_and(|k| k == transform::Kind::Document);
+        let is_document =
+            transform::kind_of(location).is_ok_and(|k| k == transform::Kind::Document);
         let heads_a_table =
             is_csv || (!is_document && table::Table::read(path).is_ok_and(has_columns));
         return if heads_a_table { Kind::Table } else { Kind::Transform };

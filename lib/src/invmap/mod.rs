@@ -56,9 +56,6 @@ pub enum Error {
         /// The map's name.
         transform: String,
     },
-    /// A tolerance that cannot be met.
-    #[error("--tolerance {0}: wanted is a length above 0, in voxels")]
-    Tolerance(f64),
 }
 
 /// How an inverse is sought.
@@ -167,7 +164,9 @@ pub fn invert(
     ctx: &Context,
 ) -> Result<(), Error> {
     if !(options.tolerance.is_finite() && options.tolerance > 0.0) {
-        return Err(Error::Tolerance(options.tolerance));
+        let found = options.tolerance;
+        let message = format!("--tolerance {found}: wanted is a length above 0, in voxels");
+        return Err(blocks::Error::Usage(message).into());
     }
     if let Some(extent) = extent_of(&points::inverse(chain, &sample(grid))?.points) {
         chain.check_fields(extent)?;

@@ -6,16 +6,6 @@ pub enum Error {
     /// A volume could not be read.
     #[error(transparent)]
     Volume(#[from] crate::volume::Error),
-    /// A flag has a value that makes no sense.
-    #[error("{flag} {found}: {wanted}")]
-    Usage {
-        /// The flag.
-        flag: &'static str,
-        /// Its value.
-        found: String,
-        /// What was wanted.
-        wanted: &'static str,
-    },
     /// Contexts are compared voxel by voxel, and the voxels differ.
     #[error(
         "the voxels differ: {fixed:?} um in the fixed volume, {moving:?} um in the moving one \
@@ -188,4 +178,9 @@ impl Error {
                 | Self::Shear { .. }
         )
     }
+}
+
+/// A flag has a value that makes no sense.
+pub(super) fn usage(flag: &str, found: &str, wanted: &str) -> Error {
+    crate::blocks::Error::Usage(format!("{flag} {found}: {wanted}")).into()
 }

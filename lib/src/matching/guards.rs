@@ -1,5 +1,6 @@
 //! What a set of matches and a map must be like to be believed. Each refusal is named.
 
+use super::error::usage;
 use super::{Error, EstimateOptions};
 use crate::geom::{Affine, Model, Point, spread};
 
@@ -12,7 +13,7 @@ pub(super) fn options(options: &EstimateOptions) -> Result<(), Error> {
         if value > least && value.is_finite() {
             Ok(())
         } else {
-            Err(Error::Usage { flag, found: value.to_string(), wanted })
+            Err(usage(flag, &value.to_string(), wanted))
         }
     };
     positive("--align-threshold", options.threshold(), 0.0, "wanted a length above 0 um")?;
@@ -21,14 +22,14 @@ pub(super) fn options(options: &EstimateOptions) -> Result<(), Error> {
     if !(options.confidence > 0.0 && options.confidence < 1.0) {
         let found = options.confidence.to_string();
         let wanted = "wanted a chance between 0 and 1";
-        return Err(Error::Usage { flag: "--confidence", found, wanted });
+        return Err(usage("--confidence", &found, wanted));
     }
     let limit = options.max_false_alarms;
     positive("--max-false-alarms", limit, 0.0, "wanted a number above 0, such as 1e-4")?;
     if options.compat.is_some() && options.model != Model::Affine {
         let found = format!("with --model {}", options.model.name());
         let wanted = "that estimator fits affine maps only";
-        return Err(Error::Usage { flag: "--compat", found, wanted });
+        return Err(usage("--compat", &found, wanted));
     }
     Ok(())
 }

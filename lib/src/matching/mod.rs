@@ -66,7 +66,7 @@ pub struct Block<'a, T> {
 /// spots. Residuals are not known yet.
 ///
 /// # Errors
-/// [`Error::Usage`] for a flag that makes no sense, [`Error::VoxelSizes`] where the voxels differ.
+/// [`Error::Blocks`] for a flag that makes no sense, [`Error::VoxelSizes`] where the voxels differ.
 pub fn match_in_memory<T: Voxel, U: Voxel>(
     fixed: &Block<'_, T>,
     moving: &Block<'_, U>,

@@ -2,6 +2,7 @@
 
 use super::contexts::Contexts;
 use super::correlate::{Partner, Question, best};
+use super::error::usage;
 use super::frames::Frame;
 use super::near::Near;
 use super::share::Share;
@@ -27,20 +28,20 @@ pub(super) fn check(
     let threshold = options.match_threshold;
     if !(-1.0..1.0).contains(&threshold) {
         let (found, wanted) = (threshold.to_string(), "wanted a correlation from -1 to below 1");
-        return Err(Error::Usage { flag: "--match-threshold", found, wanted });
+        return Err(usage("--match-threshold", &found, wanted));
     }
     let radius = options.radius([fixed, moving]);
     let flat = radius.iter().filter(|&&r| r == 0).count();
     if flat > 1 || radius.iter().any(|&r| r > WIDEST) {
         let found = radius.map(|r| r.to_string()).join(",") + "vox";
         let wanted = "wanted 1 to 64 voxels along two axes at least";
-        return Err(Error::Usage { flag: "--context-radius", found, wanted });
+        return Err(usage("--context-radius", &found, wanted));
     }
     if let Some(distance) = options.max_distance
         && (distance.is_nan() || distance <= 0.0)
     {
         let (found, wanted) = (distance.to_string(), "wanted a length above 0 um");
-        return Err(Error::Usage { flag: "--max-distance", found, wanted });
+        return Err(usage("--max-distance", &found, wanted));
     }
     if defaults::common_spacing(fixed, moving).is_some() {
         return Err(Error::VoxelSizes { fixed: fixed.spacing, moving: moving.spacing });

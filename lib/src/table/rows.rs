@@ -32,10 +32,8 @@ impl Table {
             path: name.clone(),
             source,
         })?;
-        let mut reader = csv::ReaderBuilder::new()
-            .trim(csv::Trim::All)
-            .comment(Some(b'#'))
-            .from_reader(&*bytes);
+        let mut reader =
+            csv::ReaderBuilder::new().trim(csv::Trim::All).comment(Some(b'#')).from_reader(&*bytes);
         let header = reader.headers().map_err(|e| from_csv(&name, &e))?;
         let header: Vec<String> = header.iter().map(str::to_owned).collect();
         check_header(&name, &header)?;

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::{Error, bigwarp, elastix, itk, matlab, matrices, ngff, nifti, nrrd};
-use crate::transform::{self, Kind};
 use crate::files;
+use crate::transform::{self, Kind};
 use crate::volume::{self, VectorArray};
 
 /// Bytes of a file that are looked at.
@@ -67,7 +67,9 @@ pub(super) fn source_of(location: &str) -> Result<Source, Error> {
         nifti::start_of(path, HEAD).map_err(refused)?
     };
     if is_stream && (gzip || nifti::is_nifti(&start) || start.starts_with(nrrd::MAGIC)) {
-        return Err(unfit("is a field or compressed, which is not read from a pipe; name its file"));
+        return Err(unfit(
+            "is a field or compressed, which is not read from a pipe; name its file",
+        ));
     }
     if nifti::is_nifti(&start) {
         return Ok(Source::Nifti);
