@@ -17,6 +17,7 @@ help:
 	@echo 'make check     the tests of library and programs: Rust alone, some minutes'
 	@echo 'make test      every test, the workflows and other tools too; installs what they need into a cache'
 	@echo 'make lint      format, clippy, documentation'
+	@echo 'make deny      licences, sources and bans of dependencies; installs cargo-deny into a cache'
 	@echo 'make bench     our programs beside those that they replace'
 	@echo 'make install   programs, man pages, completions, into PREFIX=$(PREFIX)'
 
@@ -49,6 +50,9 @@ lint:
 	cargo clippy --workspace --all-targets --locked --features cuda -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 
+deny:
+	$$(tests/tools/cargo_deny.sh) --offline check licenses bans sources
+
 bench: build
 	for row in startup resample spots match parity local_affine agreement phantom apply field refine deform blockwise held_out invmap; do \
 	    VOXLOOM_BIN=$(abspath $(BIN)) \
@@ -72,4 +76,4 @@ install: build
 	    $(BIN)/voxloom completions zsh $$program > $(SHARE)/zsh/site-functions/_$$program || exit 1; \
 	done
 
-.PHONY: help build demo check test lint bench install
+.PHONY: help build demo check test lint deny bench install

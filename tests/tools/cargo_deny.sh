@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Prints the path of cargo-deny: the one on PATH, or one that is built once into the cache folder.
+set -euo pipefail
+
+if command -v cargo-deny > /dev/null; then
+    command -v cargo-deny
+    exit
+fi
+tools=${VOXLOOM_CACHE:-$HOME/.cache/voxloom}/tools
+if [ ! -x "$tools/bin/cargo-deny" ]; then
+    # unoptimised: it takes seconds to run and minutes to build
+    CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --debug --locked --version 0.20.2 --root "$tools" cargo-deny >&2
+fi
+echo "$tools/bin/cargo-deny"
