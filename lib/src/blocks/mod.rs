@@ -30,6 +30,9 @@ mod ending;
 mod error;
 mod files;
 mod fit;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod kill;
 mod ledger;

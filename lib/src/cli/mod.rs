@@ -41,6 +41,9 @@
 mod apart;
 mod config;
 mod exit;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod grid;
 mod limits;
 mod logging;

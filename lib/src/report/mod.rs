@@ -19,6 +19,9 @@ use crate::volume::{self, Select, Volume};
 
 mod agreement;
 mod figures;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod neuroglancer;
 mod page;
 mod picture;

@@ -102,13 +102,15 @@ impl Receipt {
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut out = Vec::new();
         let program = self.program();
-        let of = self.blocks("done") + self.blocks("empty");
         for (how, words) in [("failed", "failed"), ("fallback", "fell back to the stated rule")] {
             let count = self.blocks(how);
             if count == 0 {
                 continue;
             }
-            let total = of + self.blocks("failed") + self.blocks("fallback");
+            let total: u128 = ["done", "empty", "failed", "fallback"]
+                .map(|how| self.blocks(how).into())
+                .iter()
+                .sum();
             let reasons = self.reasons(how);
             let why = if reasons.is_empty() { String::new() } else { format!(": {reasons}") };
             out.push(format!("{program}: {count} of {total} blocks {words}{why}"));
@@ -258,6 +260,14 @@ mod tests {
             warnings,
             ["local-affine: 1 of 8 blocks failed: [0, 1, 1] chunk 0/1/1 is damaged"]
         );
+    }
+
+    #[test]
+    fn counts_of_blocks_that_no_run_had_do_not_overflow() {
+        let blocks = json!({"done": u64::MAX, "empty": u64::MAX, "failed": u64::MAX});
+        let receipt = Receipt::find(&json!({"program": "deform", "blocks": blocks})).unwrap();
+        let warning = receipt.warnings().concat();
+        assert!(warning.contains("of 55340232221128654845 blocks"), "{warning}");
     }
 
     #[test]

@@ -20,6 +20,9 @@ mod elastix;
 mod export;
 mod fields;
 mod flags;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod itk;
 mod matlab;
 mod matrices;

@@ -168,6 +168,20 @@ fn a_field_comes_back_and_what_is_not_written_is_nan() {
 }
 
 #[test]
+fn a_small_array_whose_shape_nothing_backs_is_refused_before_memory_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let location = at(&folder, "local.zarr");
+    write_small_array(&location, &[2, 12], &[1.0; 24], serde_json::Map::new()).unwrap();
+    let path = folder.path().join("local.zarr/zarr.json");
+    let mut metadata: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    metadata["shape"] = serde_json::json!([1 << 20, 12]);
+    std::fs::write(&path, metadata.to_string()).unwrap();
+    let message = read_small_array(&location).unwrap_err().to_string();
+    assert!(message.contains("[1048576, 12]") && message.contains("[524287, 0]"), "{message}");
+}
+
+#[test]
 fn a_small_array_comes_back_with_its_attributes() {
     let folder = tempfile::tempdir().unwrap();
     let location = at(&folder, "local.zarr");

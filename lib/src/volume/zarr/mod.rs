@@ -30,6 +30,8 @@ use super::store::Folder;
 
 /// Elements of an array that is read at once.
 const SMALL: u64 = 1 << 27;
+/// Memory for more elements than this is asked for only where the first and the last chunk are there.
+const UNBACKED: u64 = 1 << 16;
 
 /// Our own loop is the parallel one.
 fn options() -> CodecOptions {
@@ -58,12 +60,15 @@ pub(super) fn read_all(location: &str, node: &Node) -> Result<(Vec<u64>, Vec<f64
         let message = format!("has {count} elements; up to {SMALL} are read at once");
         return Err(Error::format(location, message));
     }
+    let counts: Vec<u64> =
+        layout.shape.iter().zip(&layout.block).map(|(n, b)| n.div_ceil(*b)).collect();
+    if count > UNBACKED {
+        check_backing(location, &source, &counts)?;
+    }
     let mut fill = [0.0];
     convert(&layout.fill, 1, layout.dtype, ByteOrder::Little, &mut fill);
     let mut data = vec![fill[0]; count as usize];
     let strides = c_strides(&layout.shape);
-    let counts: Vec<u64> =
-        layout.shape.iter().zip(&layout.block).map(|(n, b)| n.div_ceil(*b)).collect();
     let mut scratch = Scratch::default();
     let mut failed = Ok(());
     chain::each_row(&counts, |first, along| {
@@ -77,6 +82,22 @@ pub(super) fn read_all(location: &str, node: &Node) -> Result<(Vec<u64>, Vec<f64
     });
     failed?;
     Ok((layout.shape.clone(), data))
+}
+
+/// Refuses a shape that is only claimed: what is written whole has its first and its last chunk.
+fn check_backing(location: &str, source: &ZarrSource, counts: &[u64]) -> Result<(), Error> {
+    let last: Vec<u64> = counts.iter().map(|n| n - 1).collect();
+    for index in [vec![0; counts.len()], last] {
+        let one: Vec<Range<u64>> = index.iter().map(|_| 0..1).collect();
+        if source.load(&index, &one, &mut Scratch::default())?.is_none() {
+            let shape = &source.layout().shape;
+            let message = format!(
+                "says that it has the shape {shape:?}, and chunk {index:?} is not there; copy it again"
+            );
+            return Err(Error::format(location, message));
+        }
+    }
+    Ok(())
 }
 
 /// Copies what a block has of the array to its place.

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Runs every fuzzer, or those that are named, for SECONDS each, and says what came of it.
+#   fuzz/run.sh SECONDS [TARGET...]
+# Needs a nightly Rust and cargo-fuzz. New inputs go to fuzz/corpus, what goes wrong to fuzz/artifacts; both stay here.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+seconds=$1
+shift
+targets=("$@")
+if [ $# = 0 ]; then mapfile -t targets < <(cargo +nightly fuzz list --fuzz-dir .); fi
+
+# files in memory: most of the time goes to the file system otherwise
+memory=$(mktemp -d "$([ -w /dev/shm ] && echo /dev/shm || echo "${TMPDIR:-/tmp}")/voxloom-fuzz.XXXXXX")
+log=$(mktemp)
+trap 'rm -rf "$memory" "$log"' EXIT
+
+wrong=0
+for target in "${targets[@]}"; do
+    mkdir -p "corpus/$target"
+    if TMPDIR=$memory cargo +nightly fuzz run --fuzz-dir . -s none "$target" "corpus/$target" "seeds/$target" -- \
+        -max_total_time="$seconds" -max_len=4096 -timeout=4 -rss_limit_mb=1024 -print_final_stats=1 > "$log" 2>&1
+    then
+        end=well
+    else
+        end="WRONG: $(grep -m1 -E 'panicked|ERROR: libFuzzer' "$log" || tail -n 1 "$log")"
+        grep -A 3 -m1 panicked "$log" || tail -n 20 "$log"
+        wrong=1
+    fi
+    runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+    echo "$target: ${runs:-no} inputs in $seconds s, $end"
+    rm -rf "${memory:?}"/*
+done
+exit $wrong

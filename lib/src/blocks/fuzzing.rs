@@ -1,0 +1,57 @@
+//! For fuzzers: what a ledger says that may have been damaged.
+
+use std::fs;
+use std::path::Path;
+
+use super::{Context, Ends, Identity, Plan, Rows, ledger};
+use crate::geom::Box3;
+
+/// The plan that ledgers are read for.
+fn plan() -> Plan {
+    let identity = Identity::of("fuzz").with("radius", 1);
+    Plan::tile(Box3::of_shape([4, 1, 1]), [1; 3], 1_u64, &identity)
+}
+
+/// A ledger of the plan, as it is written: the seed of a fuzzer.
+///
+/// # Errors
+/// The message of [`super::Error`].
+pub fn seed(folder: &Path) -> Result<Vec<u8>, String> {
+    let plan = plan();
+    let rows =
+        Rows::new(folder).write(&plan.tasks[1], b"rows").map_err(|error| error.to_string())?;
+    let ends = [
+        super::Ending::from(super::Outcome::Done),
+        super::Ending { rows: Some(rows), ..super::Outcome::Done.into() },
+        super::Outcome::Fallback("no match".into()).into(),
+    ];
+    let ledger = ledger::Ledger::create(folder, &plan, &Context::default())
+        .map_err(|error| error.to_string())?;
+    for (task, end) in ends.into_iter().enumerate() {
+        ledger.enter(task, &ledger::Entry::Ended(end)).map_err(|error| error.to_string())?;
+    }
+    ledger
+        .enter(3, &ledger::Entry::Failed("a chunk is damaged".into()))
+        .map_err(|error| error.to_string())?;
+    ledger.settle().map_err(|error| error.to_string())?;
+    let path = ledger::files(folder, "ledger-").map_err(|error| error.to_string())?.remove(0);
+    fs::read(path).map_err(|error| error.to_string())
+}
+
+/// Reads `bytes` as a ledger of the plan, and the rows that it speaks of.
+///
+/// # Errors
+/// The message of [`super::Error`].
+pub fn ledger(folder: &Path, bytes: &[u8]) -> Result<(), String> {
+    let plan = plan();
+    for (name, bytes) in [("ledger-0-1of1-x.jsonl", bytes), ("rows-00000001", b"rows")] {
+        fs::write(folder.join(name), bytes).map_err(|error| error.to_string())?;
+    }
+    let entries = ledger::load(folder, &plan).map_err(|error| error.to_string())?;
+    let ends = Ends::new(folder, entries);
+    let rows = Rows::new(folder);
+    plan.tasks
+        .iter()
+        .try_for_each(|task| rows.read(task, &ends).map(drop))
+        .map_err(|error| error.to_string())
+}

@@ -1,0 +1,44 @@
+//! For fuzzers: transforms of other programs are read, and evaluated at some points.
+
+use std::path::Path;
+
+use super::pieces::Piece;
+use super::reading::{self, Reading};
+use super::world::Frame;
+use crate::geom::{Box3, FieldSource};
+
+pub use super::detect::Source;
+
+/// Reads what is at `location` both ways, and some of what it says; files in between go to `scratch`.
+///
+/// # Errors
+/// The message of [`super::Error`].
+pub fn read(location: &str, from: Option<Source>, scratch: &Path) -> Result<(), String> {
+    let said = |error: super::Error| error.to_string();
+    let backward = Reading { from, invert: true, ..Reading::default() };
+    let _ = reading::read(location, &backward).map(|read| read.pieces.len());
+    let framed = Reading { from, frame: Some(Frame::Ras), ..Reading::default() };
+    let forward = reading::read(location, &Reading { from, ..Reading::default() });
+    let read = match forward {
+        Ok(read) => read,
+        Err(error) => reading::read(location, &framed).map_err(|_| said(error))?,
+    };
+    read.pieces.into_iter().try_for_each(|piece| visit(piece, scratch))
+}
+
+fn visit(piece: Piece, scratch: &Path) -> Result<(), String> {
+    let points = [[0.0; 3], [1.0, 2.0, 3.0], [-1e12, 1e300, f64::NAN]];
+    match piece {
+        Piece::Affine(map) => points.map(|p| map.apply(p)).map(drop),
+        Piece::Smooth(warp) => points.map(|p| warp.affine().apply(warp.apply(p))).map(drop),
+        Piece::Ours(_) => points.map(drop),
+        Piece::Foreign(mut field) => {
+            field.prepare(scratch).map_err(|error| error.to_string())?;
+            let bounds = field.grid().bounds();
+            let corner = Box3::new(bounds.max.map(|n| (n - 8).max(0)), bounds.max);
+            field.read(&corner).map_err(|error| error.to_string())?;
+            points.map(drop)
+        }
+    };
+    Ok(())
+}
