@@ -10,7 +10,7 @@ use voxloom::volume::Codec;
 /// Writes a volume or a transform in another format.
 ///
 /// Volumes are copied voxel for voxel. Transforms are ours (a chain's JSON, a field, local affines) or those
-/// of BigStream, ITK, ANTs, greedy, elastix, BigWarp or OME-NGFF, told by their content; how one was taken
+/// of BigStream, ITK, ANTs, greedy, elastix, NiftyReg, SPM, BigWarp or OME-NGFF, told by their content; how one was taken
 /// (direction, axes, LPS or RAS, unit) is logged and stands in the receipt. Splines are sampled on the grid
 /// of --onto.
 #[derive(clap::Args)]
@@ -19,7 +19,7 @@ pub(crate) struct Transcode {
     #[arg(value_name = "SRC")]
     source: String,
     /// zarr3, zarr2, n5, tiff, npy; for transforms json, field, ngff, itk, ants, nifti, nrrd, greedy, elastix,
-    /// bigwarp, bigstream-zyx, bigstream-xyz [default: what the output's name says]
+    /// bigwarp, bigstream-zyx, bigstream-xyz [default: told by the name of the output]
     #[arg(long, value_name = "FORMAT")]
     to: Option<Target>,
     /// What is written
@@ -58,16 +58,10 @@ impl Program for Transcode {
 
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         let (source, output, select) = (&self.source, &self.output, self.volume.select());
-        let told = || {
-            let is_transform = self.flags.from.is_some() || transcode::is_transform(source);
-            Target::told_by(output, is_transform).ok_or_else(|| {
-                let kind = if is_transform { "transform" } else { "volume" };
-                Error::Usage(format!(
-                    "{output} does not say in which format the {kind} is wanted; say it with --to"
-                ))
-            })
+        let to = match self.to {
+            Some(to) => to,
+            None => transcode::target_of(output, source, self.flags.from)?,
         };
-        let to = self.to.map_or_else(told, Ok)?;
         if let Target::Volume(format) = to
             && self.flags.from.is_none()
         {

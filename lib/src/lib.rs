@@ -20,6 +20,7 @@ pub mod local_affine;
 pub mod matching;
 pub mod metric;
 pub mod phantom;
+pub mod quote;
 pub mod refine;
 pub mod report;
 pub mod table;

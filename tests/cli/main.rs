@@ -13,6 +13,7 @@ mod disk;
 mod faults;
 mod fields;
 mod flags;
+mod foreign;
 mod identity;
 mod memory;
 mod pipes;

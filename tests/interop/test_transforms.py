@@ -106,7 +106,7 @@ def a_field(direction=STRAIGHT, dtype=np.float64, seed=1):
 def test_matrices_of_itk_take_points_to_the_same_places(tmp_path, name, suffix):
     transform = transforms_of_itk()[name]
     sitk.WriteTransform(transform, str(tmp_path / f"t{suffix}"))
-    said = ours("transcode", tmp_path / f"t{suffix}", "--to", "json", "-o", tmp_path / "t.json").stderr
+    said = ours("transcode", tmp_path / f"t{suffix}", "-o", tmp_path / "t.json").stderr
     assert "fixed-to-moving, x,y,z, LPS, millimetres" in said
     points = some_points()
     assert abs(apply_ours(tmp_path, [tmp_path / "t.json"], points) - apply_itk(transform, points)).max() < TOLERANCE
@@ -116,7 +116,7 @@ def test_matrices_of_itk_take_points_to_the_same_places(tmp_path, name, suffix):
 def test_another_unit_is_taken_where_it_is_said(tmp_path, unit, micrometres):
     transform = an_affine()
     sitk.WriteTransform(transform, str(tmp_path / "t.tfm"))
-    ours("transcode", tmp_path / "t.tfm", "--unit", unit, "--to", "json", "-o", tmp_path / "t.json")
+    ours("transcode", tmp_path / "t.tfm", "--unit", unit, "-o", tmp_path / "t.json")
     got = apply_ours(tmp_path, [tmp_path / "t.json"], some_points())
     assert abs(got - apply_itk(transform, some_points(), micrometres)).max() < TOLERANCE
 
@@ -124,7 +124,7 @@ def test_another_unit_is_taken_where_it_is_said(tmp_path, unit, micrometres):
 def test_the_inverse_of_a_matrix_of_itk_takes_points_back(tmp_path):
     transform = transforms_of_itk()["composite"]
     sitk.WriteTransform(transform, str(tmp_path / "t.tfm"))
-    ours("transcode", tmp_path / "t.tfm", "--invert", "--to", "json", "-o", tmp_path / "t.json")
+    ours("transcode", tmp_path / "t.tfm", "--invert", "-o", tmp_path / "t.json")
     points = some_points()
     got = apply_ours(tmp_path, [tmp_path / "t.json"], points)
     assert abs(apply_itk(transform, got) - points).max() < TOLERANCE
@@ -138,7 +138,7 @@ def test_fields_of_itk_take_points_to_the_same_places(tmp_path, suffix, compress
     sitk.WriteImage(a_field(direction, dtype), str(path), compressed)
     # NIfTI rounds its header to single precision: what counts is what ITK reads again
     again = sitk.ReadImage(str(path), sitk.sitkVectorFloat64)
-    ours("transcode", path, "--to", "json", "-o", tmp_path / "t.json")
+    ours("transcode", path, "-o", tmp_path / "t.json")
     points = some_points()
     got = apply_ours(tmp_path, [tmp_path / "t.json"], points)
     want = apply_itk(sitk.DisplacementFieldTransform(again), points)
@@ -166,10 +166,10 @@ def test_a_spline_of_itk_is_exact_at_the_nodes_of_the_grid_it_is_sampled_on(tmp_
     spline.SetParameters([float(v) for v in numbers])
     transform = sitk.CompositeTransform([an_affine(), spline])
     sitk.WriteTransform(transform, str(tmp_path / "t.tfm"))
-    refused = ours("transcode", tmp_path / "t.tfm", "--to", "json", "-o", tmp_path / "t.json", ok=False)
+    refused = ours("transcode", tmp_path / "t.tfm", "-o", tmp_path / "t.json", ok=False)
     assert refused.returncode == 1 and "--onto" in refused.stderr
     grid = ["--shape", "9,11,10", "--out-spacing", "20,20,20"]
-    ours("transcode", tmp_path / "t.tfm", *grid, "--to", "json", "-o", tmp_path / "t.json")
+    ours("transcode", tmp_path / "t.tfm", *grid, "-o", tmp_path / "t.json")
     nodes = np.stack(np.meshgrid(*(np.arange(n) * 20.0 for n in (9, 11, 10)), indexing="ij"), -1).reshape(-1, 3)
     got = apply_ours(tmp_path, [tmp_path / "t.json"], nodes)
     assert abs(got - apply_itk(transform, nodes)).max() < 2 * TOLERANCE
@@ -236,7 +236,7 @@ def test_our_chain_of_a_field_and_a_matrix_becomes_one_field_of_itk(tmp_path):
 
 def test_our_ngff_says_in_zarr_python_what_our_chain_says(tmp_path):
     sitk.WriteImage(a_field(), str(tmp_path / "theirs.nrrd"))
-    ours("transcode", tmp_path / "theirs.nrrd", "--to", "json", "-o", tmp_path / "c.json")
+    ours("transcode", tmp_path / "theirs.nrrd", "-o", tmp_path / "c.json")
     ours("transcode", tmp_path / "c.json", "--to", "ngff", "-o", tmp_path / "t.zarr")
     group = zarr.open_group(tmp_path / "t.zarr", mode="r")
     scene = group.attrs["ome"]["scene"]
@@ -254,7 +254,7 @@ def test_our_ngff_says_in_zarr_python_what_our_chain_says(tmp_path):
     got = nodes + array.reshape(-1, 3)
     assert abs(got - apply_ours(tmp_path, [tmp_path / "c.json"], nodes)).max() < TOLERANCE
     # and back again
-    ours("transcode", tmp_path / "t.zarr", "--to", "json", "-o", tmp_path / "again.json")
+    ours("transcode", tmp_path / "t.zarr", "-o", tmp_path / "again.json")
     points = some_points()
     want = apply_ours(tmp_path, [tmp_path / "c.json"], points)
     assert abs(apply_ours(tmp_path, [tmp_path / "again.json"], points) - want).max() < TOLERANCE
@@ -279,14 +279,14 @@ def test_every_matrix_of_ngff_is_read_in_its_order(tmp_path):
         {"type": "affine", "affine": [[1, 0.5, 0, 1], [0, 1, 0, 0], [0, 0, 1, -1]]},
         {"type": "inverseOf", "transformation": {"type": "scale", "scale": [2, 2, 2]}},
     ]}], unit="nanometer")
-    ours("transcode", tmp_path / "t.zarr", "--to", "json", "-o", tmp_path / "t.json")
+    ours("transcode", tmp_path / "t.zarr", "-o", tmp_path / "t.json")
     points = some_points(5)
     p = points * 1e3 * [2, 3, 4] + [1, 2, 3]
     p = np.stack([-p[:, 1], p[:, 0], p[:, 2]], -1)
     p = p[:, [2, 0, 1]]
     p = (p @ np.array([[1, 0.5, 0], [0, 1, 0], [0, 0, 1]]).T + [1, 0, -1]) / 2
     assert abs(apply_ours(tmp_path, [tmp_path / "t.json"], points) - p / 1e3).max() < TOLERANCE
-    ours("transcode", tmp_path / "t.zarr", "--invert", "--to", "json", "-o", tmp_path / "back.json")
+    ours("transcode", tmp_path / "t.zarr", "--invert", "-o", tmp_path / "back.json")
     back = apply_ours(tmp_path, [tmp_path / "t.json", tmp_path / "back.json"], points)
     assert abs(back - points).max() < TOLERANCE
 
@@ -305,13 +305,13 @@ def test_a_bijection_of_ngff_is_read_either_way(tmp_path, axes):
         "coordinateTransformations": [
             {"type": "scale", "scale": [40, 30, 25, 1], "input": "", "output": "d"},
             {"type": "translation", "translation": [-5, -6, -7, 0], "input": "", "output": "d"}]}
-    ours("transcode", tmp_path / "t.zarr", "--to", "json", "-o", tmp_path / "t.json")
+    ours("transcode", tmp_path / "t.zarr", "-o", tmp_path / "t.json")
     index = np.argwhere(np.ones((6, 7, 8), bool))
     nodes = index * [40, 30, 25] + [-5, -6, -7]
     order = [axes.index(a) for a in "zyx"]
     got = apply_ours(tmp_path, [tmp_path / "t.json"], nodes[:, order])
     assert abs(got - (nodes + vectors.reshape(-1, 3))[:, order]).max() < TOLERANCE
-    ours("transcode", tmp_path / "t.zarr", "--invert", "--to", "json", "-o", tmp_path / "b.json")
+    ours("transcode", tmp_path / "t.zarr", "--invert", "-o", tmp_path / "b.json")
     back = apply_ours(tmp_path, [tmp_path / "b.json"], nodes[:, order])
     assert abs(back - (nodes + [1, 2, 3])[:, order]).max() < TOLERANCE
 
@@ -322,16 +322,16 @@ def test_fields_of_bigstream_are_read_when_it_is_said_what_they_are(tmp_path):
     np.save(tmp_path / "deform.npy", vectors)
     nodes = np.argwhere(np.ones((6, 7, 8), bool)) * [40.0, 30.0, 25.0]
     for name in ("deform.zarr", "deform.npy"):
-        refused = ours("transcode", tmp_path / name, "--to", "json", "-o", tmp_path / "t.json", ok=False)
+        refused = ours("transcode", tmp_path / name, "-o", tmp_path / "t.json", ok=False)
         assert refused.returncode == 1 and "--from bigstream-displacements" in refused.stderr
         ours("transcode", tmp_path / name, "--from", "bigstream-displacements", "--spacing", "40,30,25",
-             "--to", "json", "-o", tmp_path / "t.json", "--overwrite")
+             "-o", tmp_path / "t.json", "--overwrite")
         got = apply_ours(tmp_path, [tmp_path / "t.json"], nodes)
         assert abs(got - nodes - vectors.reshape(-1, 3)).max() < TOLERANCE
     # 2021: positions, and everything x, y, z
     positions = (nodes.reshape(6, 7, 8, 3) + vectors)[..., ::-1].transpose(2, 1, 0, 3)
     np.save(tmp_path / "positions.npy", np.ascontiguousarray(positions, np.float64))
     ours("transcode", tmp_path / "positions.npy", "--from", "bigstream-positions", "--spacing", "40,30,25",
-         "--to", "json", "-o", tmp_path / "p.json")
+         "-o", tmp_path / "p.json")
     got = apply_ours(tmp_path, [tmp_path / "p.json"], nodes)
     assert abs(got - nodes - vectors.reshape(-1, 3)).max() < TOLERANCE

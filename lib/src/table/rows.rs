@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::Error;
 use crate::files::{self, write_whole};
+use crate::quote::shorten;
 
 /// A table as it stands in its file: a header and rows of text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,7 +72,7 @@ impl Table {
             line: Some(1),
             message: format!(
                 "has no column '{name}' (found: {}); name the columns in its first line",
-                self.header.join(",")
+                shorten(&self.header.join(","))
             ),
         })
     }
@@ -105,7 +106,8 @@ impl Table {
             line: self.lines.get(row).copied(),
             message: format!(
                 "column {} holds '{}', wanted {wanted}; correct or delete the line",
-                self.header[column], self.rows[row][column]
+                shorten(&self.header[column]),
+                shorten(&self.rows[row][column])
             ),
         }
     }
@@ -137,10 +139,10 @@ fn check_header(path: &str, header: &[String]) -> Result<(), Error> {
         format!(
             "has no header (its first line is '{}'); put the names of the columns above it, such as \
              z_um,y_um,x_um",
-            header.join(",")
+            shorten(&header.join(","))
         )
     } else if let Some(twice) = (1..header.len()).find(|&i| header[..i].contains(&header[i])) {
-        format!("has two columns '{}'; rename one of them", header[twice])
+        format!("has two columns '{}'; rename one of them", shorten(&header[twice]))
     } else {
         return Ok(());
     };

@@ -7,6 +7,7 @@ use super::pieces::Piece;
 use super::tps::ThinPlate;
 use super::world::World;
 use crate::geom::{Affine, Model, Point, fit};
+use crate::quote::shorten;
 
 /// What is fitted to landmarks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -121,8 +122,9 @@ fn parse(text: &str, world: World) -> Result<Landmarks, String> {
         let number = |cell: &&str| {
             cell.parse::<f64>().ok().filter(|v| v.is_finite()).ok_or_else(|| {
                 format!(
-                    "row {} holds '{cell}', wanted a finite number in each landmark that is true",
-                    i + 1
+                    "row {} holds '{}', wanted a finite number in each landmark that is true",
+                    i + 1,
+                    shorten(cell)
                 )
             })
         };

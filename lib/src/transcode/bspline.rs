@@ -12,6 +12,8 @@ pub(super) struct BSpline {
     to_index: Affine,
     size: [usize; 3],
     order: usize,
+    /// How far beyond the rim of its support an index may lie, for each sample along an axis.
+    close: f64,
     /// C order, `[z, y, x]` micrometres.
     coefficients: Vec<Point>,
 }
@@ -53,7 +55,13 @@ impl BSpline {
         let part = |i: usize, a: usize| if a < axes { numbers[a * count + i] } else { 0.0 };
         let coefficients =
             (0..count).map(|i| world.vector([part(i, 0), part(i, 1), part(i, 2)])).collect();
-        Ok(Self { to_index, size, order, coefficients })
+        Ok(Self { to_index, size, order, close: 1e-9, coefficients })
+    }
+
+    /// The same, where the places of control points are known to single precision only.
+    #[must_use]
+    pub(super) fn in_single_precision(self) -> Self {
+        Self { close: 1e-5, ..self }
     }
 
     /// The first coefficient along an axis that counts at `index`, and the weights from there on;
@@ -66,7 +74,7 @@ impl BSpline {
         // ITK: BSplineTransform::InsideValidRegion, with its tolerance at the rim
         let rim = 0.5 * (order as f64 - 1.0);
         let last = size as f64 - 1.0 - rim;
-        let close = 1e-9 * size as f64;
+        let close = self.close * size as f64;
         if !(index >= rim - close && index <= last + close) {
             return None;
         }
@@ -106,7 +114,7 @@ impl Warp for BSpline {
     fn add_to(&self, fingerprint: &mut Fingerprint) {
         fingerprint.add(b"B-spline").add_counts([self.order as u64]);
         fingerprint.add_counts(self.size.map(|n| n as u64));
-        fingerprint.add_numbers(self.to_index.rows().concat());
+        fingerprint.add_numbers([self.close]).add_numbers(self.to_index.rows().concat());
         fingerprint.add_numbers(self.coefficients.iter().flatten().copied());
     }
 

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::{Error, bigwarp, elastix, itk, matlab, matrices, ngff, nifti, nrrd};
+use super::{
+    Error, bigwarp, dfield, elastix, hdf5, itk, matlab, matrices, metaimage, ngff, nifti, nrrd,
+};
 use crate::files;
 use crate::transform::{self, Kind};
 use crate::volume::{self, VectorArray};
@@ -11,9 +13,8 @@ use crate::volume::{self, VectorArray};
 const HEAD: u64 = 4096;
 
 /// Files that are near to those that we read, and the way out.
-const OTHERS: [(&[u8], &str); 2] = [
+const OTHERS: [(&[u8], &str); 1] = [
     (b"MATLAB 5", "is a MATLAB 5 file; ITK and ANTs write level 4, save it with '-v4'"),
-    (b"\x89HDF", "is an HDF5 file; write the transform as .txt, .tfm or .mat"),
 ];
 
 /// A format that transforms are read from.
@@ -43,6 +44,10 @@ pub enum Source {
     Nifti,
     /// A displacement field in NRRD.
     Nrrd,
+    /// A displacement field in MetaImage.
+    Metaimage,
+    /// A displacement field of BigWarp or template-building in N5 or Zarr.
+    BigwarpField,
     /// OME-NGFF coordinate transformations.
     Ngff,
 }
@@ -66,7 +71,10 @@ pub(super) fn source_of(location: &str) -> Result<Source, Error> {
     } else {
         nifti::start_of(path, HEAD).map_err(refused)?
     };
-    if is_stream && (gzip || nifti::is_nifti(&start) || start.starts_with(nrrd::MAGIC)) {
+    let is_field = nifti::is_nifti(&start)
+        || [nrrd::MAGIC, hdf5::MAGIC].iter().any(|magic| start.starts_with(magic))
+        || metaimage::is_metaimage(&start);
+    if is_stream && (gzip || is_field) {
         return Err(unfit(
             "is a field or compressed, which is not read from a pipe; name its file",
         ));
@@ -82,6 +90,15 @@ pub(super) fn source_of(location: &str) -> Result<Source, Error> {
     }
     if start.starts_with(itk::MAGIC) {
         return Ok(Source::Itk);
+    }
+    if metaimage::is_metaimage(&start) {
+        return Ok(Source::Metaimage);
+    }
+    if start.starts_with(hdf5::MAGIC) {
+        return match hdf5::content(path).map_err(|message| unfit(&message))? {
+            hdf5::Content::Transforms => Ok(Source::Itk),
+            hdf5::Content::Arrays(_) => Ok(Source::BigwarpField),
+        };
     }
     for (magic, message) in OTHERS {
         if start.starts_with(magic) {
@@ -121,16 +138,23 @@ pub(super) fn source_of(location: &str) -> Result<Source, Error> {
     known(location)
 }
 
-/// Whether a location holds a transform rather than a volume, as far as its content says.
-pub fn is_transform(location: &str) -> bool {
+/// Whether what is at `location` is a transform, and no volume, as far as its content says.
+pub(super) fn is_transform(location: &str) -> bool {
     let path = Path::new(location);
-    if !path.is_dir() {
-        return source_of(location).is_ok();
+    if path.is_dir() {
+        let attributes = volume::attributes(location).ok().flatten();
+        return transform::kind_of(location).is_ok_and(|kind| kind == Kind::LocalAffines)
+            || ngff::attributes(location).is_ok_and(|found| found.is_some())
+            || attributes.is_some_and(|(attributes, is_array)| {
+                is_array
+                    && (attributes.contains_key("direction")
+                        || dfield::is_field(location, &attributes))
+            });
     }
-    let attributes = volume::attributes(location).ok().flatten();
-    attributes.is_some_and(|(attributes, _)| attributes.contains_key("direction"))
-        || transform::kind_of(location).is_ok_and(|kind| kind == Kind::LocalAffines)
-        || ngff::attributes(location).is_ok_and(|found| found.is_some())
+    let images: [&[u8]; 6] = [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x89PNG", b"\x93NUMPY"];
+    files::is_stream(path)
+        || files::read_start(path, 8)
+            .is_ok_and(|start| !images.iter().any(|magic| start.starts_with(magic)))
 }
 
 /// What our own programs know, or their word on what it is.
@@ -152,6 +176,9 @@ fn folder(location: &str) -> Result<Source, Error> {
     }
     match volume::attributes(location)? {
         Some((attributes, _)) if attributes.contains_key("direction") => Ok(Source::Field),
+        Some((attributes, true)) if dfield::is_field(location, &attributes) => {
+            Ok(Source::BigwarpField)
+        }
         _ if VectorArray::open(location, None, false).is_ok() => Err(array(location)),
         _ => Ok(Source::Field),
     }
@@ -162,7 +189,7 @@ fn array(location: &str) -> Error {
     Error::Unfit {
         location: location.to_owned(),
         message: "is an array of vectors that does not say what they are; give --from \
-                  bigstream-displacements (current BigStream) or bigstream-positions (that of 2021)"
+                  bigstream-displacements (current BigStream), bigstream-positions (that of 2021) or bigwarp-field"
             .to_owned(),
     }
 }

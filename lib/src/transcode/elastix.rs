@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bspline::BSpline;
-use super::models;
+use super::{itk, models};
 use super::pieces::{Piece, Warp};
 use super::world::{Placement, World};
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Affine, Grid, Point};
+use crate::quote::shorten;
 
 /// A chain longer than this refers to itself.
 const LONGEST: usize = 64;
@@ -55,7 +56,9 @@ impl Entries {
             word.parse::<f64>()
                 .ok()
                 .filter(|v| v.is_finite())
-                .ok_or_else(|| format!("has '{word}' in ({key} ...), wanted finite numbers"))
+                .ok_or_else(|| {
+                    format!("has '{}' in ({key} ...), wanted finite numbers", shorten(word))
+                })
         };
         words.iter().map(number).collect()
     }
@@ -83,33 +86,46 @@ fn read_chain(path: &Path, world: World, left: usize) -> Result<Vec<Piece>, Stri
     let text = crate::files::read_text(path)
         .map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
     let entries = Entries::parse(&text)?;
-    let own = transform(&entries, world)?;
+    let own = match entries.word("Transform") {
+        Some("File") => from_file(path, &entries, world)?,
+        _ => vec![transform(&entries, world)?],
+    };
     let initial = ["InitialTransformParameterFileName", "InitialTransformParametersFileName"]
         .iter()
         .find_map(|key| entries.word(key))
         .filter(|name| !name.is_empty() && *name != "NoInitialTransform");
-    let Some(initial) = initial else { return Ok(vec![own]) };
+    let Some(initial) = initial else { return Ok(own) };
     if left == 0 {
-        return Err(format!("begins with {initial}, which begins with itself"));
+        return Err(format!("begins with {}, which begins with itself", shorten(initial)));
     }
-    let first = find(path, initial)?;
+    let first = find(path, initial).map_err(|e| format!("begins with {e}"))?;
     let before =
         read_chain(&first, world, left - 1).map_err(|e| format!("{e} (in {})", first.display()))?;
     match entries.word("HowToCombineTransforms").unwrap_or("Compose") {
-        "Compose" => Ok(before.into_iter().chain([own]).collect()),
+        "Compose" => Ok(before.into_iter().chain(own).collect()),
         "Add" => Ok(vec![add(before, own)?]),
-        other => Err(format!("combines transforms by '{other}', wanted Compose or Add")),
+        other => {
+            Err(format!("combines transforms by '{}', wanted Compose or Add", shorten(other)))
+        }
     }
 }
 
-/// Where the initial transform is: as written, or beside the file, since results are moved.
+/// The transforms of a file of ITK's, which elastix writes with `ITKTransformOutputFileNameExtension`.
+fn from_file(path: &Path, entries: &Entries, world: World) -> Result<Vec<Piece>, String> {
+    let name = entries.word("TransformFileName").filter(|name| !name.is_empty());
+    let name = name.ok_or("has (Transform \"File\") and no (TransformFileName ...)")?;
+    let file = find(path, name).map_err(|e| format!("refers to {e}"))?;
+    itk::read_file(&file, world).map_err(|e| format!("refers to {}, which {e}", shorten(name)))
+}
+
+/// Where a file that another names is: as written, or beside it, since results are moved.
 fn find(path: &Path, initial: &str) -> Result<PathBuf, String> {
     let beside = |name: &Path| path.with_file_name("").join(name);
     let written = Path::new(initial);
     let name = written.file_name().map_or(written, Path::new);
     let places = [written.to_owned(), beside(written), beside(name)];
     places.into_iter().find(|place| place.is_file()).ok_or_else(|| {
-        format!("begins with {initial}, which is not there; put it beside this file")
+        format!("{}, which is not there; put it beside this file", shorten(initial))
     })
 }
 
@@ -118,8 +134,23 @@ fn transform(entries: &Entries, world: World) -> Result<Piece, String> {
     let axes = match entries.word("FixedImageDimension") {
         Some("2") => 2,
         Some("3") => 3,
-        other => return Err(format!("has FixedImageDimension {other:?}, wanted 2 or 3")),
+        other => {
+            let found = other.map_or_else(|| "no".to_owned(), |other| format!("'{}' as", shorten(other)));
+            return Err(format!("has {found} FixedImageDimension, wanted 2 or 3"));
+        }
     };
+    if entries.word("UseBinaryFormatForTransformationParameters") == Some("true") {
+        return Err("has its parameters in a binary file beside it, which is not read; write it with \
+                    (UseBinaryFormatForTransformationParameters \"false\")"
+            .to_owned());
+    }
+    if name == "DeformationFieldTransform" {
+        let file = entries.word("DeformationFieldFileName").unwrap_or_default();
+        return Err(format!(
+            "is the displacement field '{}'; give that file itself to transcode",
+            shorten(file)
+        ));
+    }
     let parameters = entries.numbers("TransformParameters")?;
     let class = match (name, axes) {
         ("BSplineTransform" | "RecursiveBSplineTransform", _) => {
@@ -133,7 +164,9 @@ fn transform(entries: &Entries, world: World) -> Result<Piece, String> {
         ("TranslationTransform", _) => "TranslationTransform",
         (other, _) => {
             return Err(format!(
-                "is a {other}; translation, Euler, similarity, affine and B-spline transforms can be read"
+                "is a {}; translation, Euler, similarity, affine and B-spline transforms and those in a file of \
+                 ITK can be read",
+                shorten(other)
             ));
         }
     };
@@ -193,7 +226,9 @@ fn spline(
         }
     }
     let order = match entries.word("BSplineTransformSplineOrder") {
-        Some(word) => word.parse().map_err(|_| format!("has the spline order '{word}'"))?,
+        Some(word) => {
+            word.parse().map_err(|_| format!("has the spline order '{}'", shorten(word)))?
+        }
         None => 3,
     };
     Ok(Piece::Smooth(Arc::new(BSpline::new(&placement, world, order, axes, parameters)?)))
@@ -202,19 +237,20 @@ fn spline(
 /// `p -> before(p) + own(p) - p`.
 struct Sum {
     before: Vec<Piece>,
-    own: Piece,
+    own: Vec<Piece>,
 }
 
 impl Warp for Sum {
     fn add_to(&self, fingerprint: &mut Fingerprint) {
         fingerprint.add(b"sum");
-        for piece in self.before.iter().chain([&self.own]) {
+        fingerprint.add_counts([self.before.len() as u64]);
+        for piece in self.before.iter().chain(&self.own) {
             match piece {
                 Piece::Affine(map) => {
                     fingerprint.add_numbers(map.rows().concat());
                 }
                 Piece::Smooth(warp) => warp.add_to(fingerprint),
-                // elastix files hold matrices and splines only
+                // others are refused when it is made
                 Piece::Foreign(_) | Piece::Ours(_) => {}
             }
         }
@@ -222,12 +258,12 @@ impl Warp for Sum {
 
     fn apply(&self, p: Point) -> Point {
         let before = self.before.iter().fold(p, |p, piece| image(piece, p));
-        let own = image(&self.own, p);
+        let own = self.own.iter().fold(p, |p, piece| image(piece, p));
         std::array::from_fn(|a| before[a] + own[a] - p[a])
     }
 }
 
-/// What elastix files hold: matrices and splines.
+/// Where a matrix or a spline takes `p`.
 fn image(piece: &Piece, p: Point) -> Point {
     match piece {
         Piece::Affine(map) => map.apply(p),
@@ -236,13 +272,18 @@ fn image(piece: &Piece, p: Point) -> Point {
     }
 }
 
-fn add(before: Vec<Piece>, own: Piece) -> Result<Piece, String> {
-    let matrices: Option<Affine> =
-        before.iter().try_fold(Affine::IDENTITY, |sum, piece| match piece {
+fn add(before: Vec<Piece>, own: Vec<Piece>) -> Result<Piece, String> {
+    let known = |piece: &Piece| matches!(piece, Piece::Affine(_) | Piece::Smooth(_));
+    if !before.iter().chain(&own).all(known) {
+        return Err("adds a displacement field, which cannot be read; write it to Compose".to_owned());
+    }
+    let matrix = |pieces: &[Piece]| {
+        pieces.iter().try_fold(Affine::IDENTITY, |sum, piece| match piece {
             Piece::Affine(map) => Some(sum.then(map)),
             _ => None,
-        });
-    let (Some(first), Piece::Affine(second)) = (matrices, &own) else {
+        })
+    };
+    let (Some(first), Some(second)) = (matrix(&before), matrix(&own)) else {
         return Ok(Piece::Smooth(Arc::new(Sum { before, own })));
     };
     let (a, b, unit) = (first.rows(), second.rows(), Affine::IDENTITY.rows());

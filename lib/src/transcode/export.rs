@@ -9,7 +9,7 @@ use super::reading::{Imported, Reading};
 use super::target::Target;
 use super::world::{Frame, Unit, World};
 use super::{Error, bigwarp, elastix, itk, matrices, ngff, nifti, nrrd, reading};
-use crate::blocks::Context;
+use crate::blocks::{Context, Identity};
 use crate::files;
 use crate::geom::{Affine, Chain, FieldSource, Grid, Point, Transform};
 use crate::transform::{self, Step};
@@ -25,6 +25,8 @@ struct Job<'a> {
     target: Target,
     onto: Option<Grid>,
     unit: Option<Unit>,
+    /// How the source was taken, and what is asked for.
+    identity: Identity,
     ctx: &'a Context,
 }
 
@@ -38,7 +40,9 @@ pub(super) fn transform(
     to_unit: Option<Unit>,
     ctx: &Context,
 ) -> Result<(), Error> {
-    let job = Job { source, destination, target, onto: reading.onto, unit: to_unit, ctx };
+    let identity = Identity::of("transcode").with("target", target.name()).with("unit", to_unit);
+    let onto = reading.onto;
+    let mut job = Job { source, destination, target, onto, unit: to_unit, identity, ctx };
     if let Target::Volume(_) = target {
         return Err(job.unfit(
             "is a transform; write it --to json, field, itk, ants, nifti, nrrd or another \
@@ -55,6 +59,7 @@ pub(super) fn transform(
         return Err(job.unfit("is what is to be written, too; give another name"));
     }
     let imported = reading::read(source, reading)?;
+    job.identity = job.identity.with("read as", &imported.taken_as);
     ctx.refuse_existing(Path::new(destination))?;
     ctx.input_file(source);
     if !ctx.plan_only {
@@ -155,7 +160,7 @@ impl Job<'_> {
                 grid.shape
             );
         }
-        fields::write_field(&sampled, location, self.ctx)
+        fields::write_field(&sampled, location, self.identity.clone(), self.ctx)
     }
 
     /// Each step as it is, foreign fields copied to arrays of ours.
@@ -208,7 +213,7 @@ impl Job<'_> {
         if self.is_source(location) {
             return Err(self.unfit("would be replaced by its own copy; give another name"));
         }
-        fields::write_field(field, location, self.ctx)
+        fields::write_field(field, location, self.identity.clone(), self.ctx)
     }
 
     /// All maps so that they can be evaluated; foreign fields go to scratch.

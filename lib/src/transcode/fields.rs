@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::Error;
-use crate::blocks::{self, Budget, Context, Ending, Identity, Outcome, Plan, Reads};
+use crate::blocks::{self, Budget, Context, Ending, Identity, Outcome, Plan, Reads, Verdict};
 use crate::device::Cost;
 use crate::files;
 use crate::geom::{Box3, FieldSource, Grid, Point};
@@ -21,9 +21,13 @@ const CHUNK: usize = 64;
 const SLAB: usize = 8 << 20;
 
 /// Writes a field of ours at `location`, box by box.
+///
+/// `identity` says how the source was taken and what is asked for; the field itself is added to it. That no
+/// vector at all is a number is no success.
 pub(super) fn write_field(
     source: &dyn FieldSource,
     location: &str,
+    identity: Identity,
     ctx: &Context,
 ) -> Result<(), Error> {
     let grid = source.grid();
@@ -33,9 +37,8 @@ pub(super) fn write_field(
         let core: usize = (0..3).map(|a| block[a].min(grid.shape[a])).product();
         Cost::of::<[f64; 3]>("vectors as they are stored", core) + vectors_of(core)
     };
-    let identity = Identity::of("transcode")
-        .with("field", source.fingerprint().map_err(Error::Field)?)
-        .with("grid", grid);
+    let identity =
+        identity.with("field", source.fingerprint().map_err(Error::Field)?).with("grid", grid);
     let block = Plan::choose_block(grid.bounds(), chunk, cost, ctx)?;
     let reads = Reads::Field(source);
     let kept = budget.caches(&[(reads, ctx.memory / 8)], &cost(block));
@@ -52,29 +55,44 @@ pub(super) fn write_field(
         &*output,
         |task| source.read(&task.core).map_err(anyhow::Error::from_boxed),
         |_, vectors: Vec<[f32; 3]>| {
-            let mut reach: Point = [0.0; 3];
+            let mut summary = Summary::default();
             for u in &vectors {
                 for a in 0..3 {
-                    reach[a] = reach[a].max(f64::from(u[a].abs()));
+                    summary.reach[a] = summary.reach[a].max(f64::from(u[a].abs()));
                 }
+                summary.known += u64::from(u.iter().all(|v| v.is_finite()));
             }
-            Ok((vectors, reach))
+            Ok((vectors, summary))
         },
-        |task, (vectors, reach)| {
+        |task, (vectors, summary)| {
             output.write(&task.core, &vectors)?;
-            Ok(Ending::from(Outcome::Done).with_summary(&reach)?)
+            Ok(Ending::from(Outcome::Done).with_summary(&summary)?)
         },
     )?;
     if !ctx.gathers() {
         return Ok(());
     }
-    let mut reach: Point = [0.0; 3];
-    for summary in ends.summaries::<Point>() {
+    let mut whole = Summary::default();
+    for summary in ends.summaries::<Summary>() {
         let (_, of_block) = summary?;
-        reach = std::array::from_fn(|a| reach[a].max(of_block[a]));
+        whole.reach = std::array::from_fn(|a| whole.reach[a].max(of_block.reach[a]));
+        whole.known += of_block.known;
     }
-    output.set_attribute("reach", json!(reach))?;
+    output.set_attribute("reach", json!(whole.reach))?;
+    if whole.known == 0 {
+        let (location, verdict) = (location.to_owned(), Verdict::TooManyFailed);
+        return Err(Error::Unknown { location, verdict });
+    }
     Ok(())
+}
+
+/// What the vectors of a block are like.
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+struct Summary {
+    /// The longest displacement along each axis.
+    reach: Point,
+    /// Vectors that are numbers.
+    known: u64,
 }
 
 fn vectors_of(count: usize) -> Cost {

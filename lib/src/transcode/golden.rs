@@ -233,3 +233,18 @@ fn a_sampled_spline_is_exact_at_the_nodes_of_its_grid() {
         assert!(off < 1e-5, "{file}: {off}"); // single precision of some tens of micrometres
     }
 }
+
+#[test]
+fn transforms_in_hdf5_take_points_where_itk_and_imglib2_take_them() {
+    let off = worst("composite.h5", "points.csv", "composite.csv", &Reading::default());
+    assert!(off < 1e-5, "{off} um"); // vectors in single precision
+    // at the nodes of the field, whose integers are times a thousandth, and then the matrix
+    let folder = tempfile::tempdir().unwrap();
+    let mut points = vec![[-15.0, -30.0, -20.0], [30.0, 20.0, 20.0]];
+    let stages = stages(&data("warp.h5"), &Reading::default(), folder.path());
+    pieces::carry(&stages, &mut points).unwrap();
+    let wanted = table::read_points(Path::new(&data("warp.csv"))).unwrap().positions;
+    for (p, q) in points.iter().zip(&wanted) {
+        assert!((0..3).all(|a| (p[a] - q[a]).abs() < 1e-5), "{p:?}, wanted {q:?}");
+    }
+}

@@ -1,25 +1,61 @@
 //! ITK's transforms: text ("Insight Transform File V1.0") and MATLAB files, which ANTs writes too.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::bspline::BSpline;
+use super::hdf5;
 use super::matlab::{self, Variable};
 use super::models;
 use super::pieces::{Foreign, Holds, Payload, Piece};
 use super::world::{Placement, World};
+use crate::files;
 use crate::geom::Affine;
+use crate::quote::{self, shorten};
 
 /// What a text file begins with.
 pub(super) const MAGIC: &[u8] = b"#Insight Transform File";
 
 /// A transform as a file lists it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Default)]
 struct Record {
     /// Its class, such as `AffineTransform_double_3_3`.
     name: String,
     parameters: Vec<f64>,
     fixed: Vec<f64>,
+    /// The vectors of a field, where they are not among the parameters.
+    vectors: Option<hdf5::Vectors>,
+}
+
+/// The maps of a file of ITK, whichever of its formats it has, first applied first.
+pub(super) fn read_file(path: &Path, world: World) -> Result<Vec<Piece>, String> {
+    let unread = |e| format!("cannot be read: {e}");
+    if files::read_start(path, hdf5::MAGIC.len()).map_err(unread)? == hdf5::MAGIC {
+        return read_hdf5(path, world);
+    }
+    let bytes = files::read(path).map_err(unread)?;
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    if text.starts_with(MAGIC) {
+        read_text(&String::from_utf8_lossy(text), world)
+    } else if matlab::is_level_4(&bytes) {
+        read_matlab(&bytes, world)
+    } else {
+        Err("is no transform file of ITK in text, MATLAB or HDF5; write it as .tfm".to_owned())
+    }
+}
+
+/// The maps of an HDF5 file, first applied first.
+fn read_hdf5(path: &Path, world: World) -> Result<Vec<Piece>, String> {
+    let records = hdf5::records(path)?;
+    let record = |record: hdf5::Record| {
+        let (parameters, vectors) = match record.parameters {
+            hdf5::Parameters::Here(numbers) => (numbers, None),
+            hdf5::Parameters::There(vectors) => (Vec::new(), Some(vectors)),
+        };
+        Record { name: record.name, parameters, fixed: record.fixed, vectors }
+    };
+    pieces(records.into_iter().map(record).collect(), world)
 }
 
 /// The maps of a text file, first applied first.
@@ -38,15 +74,17 @@ pub(super) fn read_text(text: &str, world: World) -> Result<Vec<Piece>, String> 
             value.split_whitespace().map(number).collect()
         };
         match (key.trim(), records.last_mut()) {
-            ("Transform", _) => records.push(Record {
-                name: value.trim().to_owned(),
-                parameters: Vec::new(),
-                fixed: Vec::new(),
-            }),
+            ("Transform", _) => {
+                records.push(Record { name: value.trim().to_owned(), ..Record::default() });
+            }
             ("Parameters", Some(record)) => record.parameters = numbers(value)?,
             ("FixedParameters", Some(record)) => record.fixed = numbers(value)?,
             (other, _) => {
-                return Err(format!("line {} has '{other}', which is no key of ITK's", i + 1));
+                return Err(format!(
+                    "line {} has '{}', which is no key of ITK's",
+                    i + 1,
+                    shorten(other)
+                ));
             }
         }
     }
@@ -54,7 +92,7 @@ pub(super) fn read_text(text: &str, world: World) -> Result<Vec<Piece>, String> 
 }
 
 fn bad_number(line: usize, word: &str) -> String {
-    format!("line {line} holds '{}', which is no number", word.chars().take(40).collect::<String>())
+    format!("line {line} holds '{}', which is no number", shorten(word))
 }
 
 /// The maps of a MATLAB file, first applied first.
@@ -67,13 +105,14 @@ pub(super) fn read_matlab(bytes: &[u8], world: World) -> Result<Vec<Piece>, Stri
                 name: parameters.name.clone(),
                 parameters: parameters.numbers.clone(),
                 fixed: fixed.numbers.clone(),
+                vectors: None,
             }),
             _ => None,
         })
         .collect();
     let names: Vec<&str> = variables.iter().map(|v| v.name.as_str()).collect();
     let records = records.ok_or_else(|| {
-        format!("holds {}; a transform has its class and 'fixed'", names.join(", "))
+        format!("holds {}; a transform has its class and 'fixed'", quote::list(&names))
     })?;
     pieces(records, world)
 }
@@ -90,32 +129,67 @@ fn pieces(mut records: Vec<Record>, world: World) -> Result<Vec<Piece>, String> 
             records.len()
         ));
     }
-    records
-        .iter()
-        .map(|record| piece(record, world).map_err(|e| format!("{}: {e}", record.name)))
-        .collect()
+    let named = |record: Record| {
+        let name = shorten(&record.name);
+        piece(record, world).map_err(|e| format!("{name}: {e}"))
+    };
+    records.into_iter().map(named).collect()
 }
 
-fn piece(record: &Record, world: World) -> Result<Piece, String> {
-    let mut words = record.name.split('_');
-    let class = words.next().unwrap_or_default();
-    let axes: usize = words.next_back().and_then(|n| n.parse().ok()).unwrap_or(3);
-    if !matches!(axes, 2 | 3) {
-        return Err(format!("has {axes} axes, wanted 2 or 3"));
+/// What the name of a class says, such as `BSplineTransform_double_3_3_2`.
+struct Class<'a> {
+    name: &'a str,
+    axes: usize,
+    /// The order of a spline; 3 where the name has none.
+    order: usize,
+}
+
+impl<'a> Class<'a> {
+    fn read(text: &'a str) -> Result<Self, String> {
+        let words: Vec<&str> = text.split('_').collect();
+        let number = |i: usize, usual: usize| match words.get(i) {
+            None => Ok(usual),
+            Some(word) => word.parse::<usize>().map_err(|_| {
+                format!("ends in '{}', wanted dimensions such as 3_3", shorten(word))
+            }),
+        };
+        let (axes, order) = (number(2, 3)?, number(4, 3)?);
+        if !matches!(axes, 2 | 3) {
+            return Err(format!("has {axes} axes, wanted 2 or 3"));
+        }
+        if number(3, axes)? != axes {
+            return Err("goes from one number of axes to another".to_owned());
+        }
+        Ok(Self { name: words[0], axes, order })
     }
-    match class {
+}
+
+fn piece(mut record: Record, world: World) -> Result<Piece, String> {
+    let class = record.name.clone();
+    let Class { name, axes, order } = Class::read(&class)?;
+    match name {
         "BSplineTransform" | "BSplineDeformableTransform" => {
             let placement = grid(&record.fixed, axes)?;
-            let spline = BSpline::new(&placement, world, 3, axes, &record.parameters)?;
+            let spline = BSpline::new(&placement, world, order, axes, &record.parameters)?;
             return Ok(Piece::Smooth(Arc::new(spline)));
         }
         "DisplacementFieldTransform" => {
-            return Ok(Piece::Foreign(Box::new(field(record, axes, world)?)));
+            let Record { fixed, parameters, vectors, .. } = &mut record;
+            let field = field(fixed, parameters, vectors.take(), axes, world)?;
+            return Ok(Piece::Foreign(Box::new(field)));
         }
         "CompositeTransform" => return Err("a composite within another cannot be read".to_owned()),
+        // Slicer (vtkITKTransformConverter): what takes points to the parent, and must be inverted
+        "InverseBSplineTransform"
+        | "InverseDisplacementFieldTransform"
+        | "InverseThinPlateSplineKernelTransform" => {
+            return Err("is a modeling transform of Slicer, which takes moving points to fixed ones; invert it \
+                        in Slicer and save it again, or convert it to a displacement field there"
+                .to_owned());
+        }
         _ => {}
     }
-    let matrix = models::matrix(class, axes, &record.parameters, &record.fixed).ok_or(
+    let matrix = models::matrix(name, axes, &record.parameters, &record.fixed).ok_or(
         "is a transform that is not known here; write it as a matrix or a displacement field",
     )?;
     let (linear, offset) = matrix?;
@@ -137,7 +211,7 @@ fn grid(fixed: &[f64], axes: usize) -> Result<Placement, String> {
         std::array::from_fn(|a| if a < axes { fixed[from + a] } else { rest })
     };
     let size = three(0, 1.0);
-    if let Some(bad) = size.iter().find(|n| !(1.0..=1e6).contains(*n)) {
+    if let Some(bad) = size.iter().find(|n| !(1.0..=1e6).contains(*n) || n.fract() != 0.0) {
         return Err(format!("has a grid of {bad} samples along an axis"));
     }
     let cosines = std::array::from_fn(|r| {
@@ -149,14 +223,24 @@ fn grid(fixed: &[f64], axes: usize) -> Result<Placement, String> {
     Ok(Placement::new(shape, three(2 * axes, 1.0), three(axes, 0.0), &cosines))
 }
 
-fn field(record: &Record, axes: usize, world: World) -> Result<Foreign, String> {
-    let placement = grid(&record.fixed, axes)?;
+fn field(
+    fixed: &[f64],
+    parameters: &[f64],
+    vectors: Option<hdf5::Vectors>,
+    axes: usize,
+    world: World,
+) -> Result<Foreign, String> {
+    let placement = grid(fixed, axes)?;
+    if let Some(vectors) = vectors {
+        let payload = Payload::Hdf5(vectors.on(placement.shape, axes)?);
+        return Foreign::new(&placement, world, world, Holds::Displacements, payload);
+    }
     let count = placement.shape.iter().product::<usize>() * axes;
-    if record.parameters.len() != count {
-        return Err(format!("has {} numbers, wanted {count}", record.parameters.len()));
+    if parameters.len() != count {
+        return Err(format!("has {} numbers, wanted {count}", parameters.len()));
     }
     let vector = |v: &[f64]| std::array::from_fn(|a| v.get(a).copied().unwrap_or(0.0));
-    let vectors = record.parameters.chunks_exact(axes).map(vector).collect();
+    let vectors = parameters.chunks_exact(axes).map(vector).collect();
     Foreign::new(&placement, world, world, Holds::Displacements, Payload::Memory(vectors))
 }
 
@@ -181,4 +265,65 @@ pub(super) fn write_matlab(map: &Affine, world: World) -> Vec<u8> {
         Variable { name: "AffineTransform_double_3_3".to_owned(), numbers: numbers(map, world) };
     let fixed = Variable { name: "fixed".to_owned(), numbers: vec![0.0; 3] };
     matlab::write(&[transform, fixed])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::world::Frame;
+    use super::*;
+
+    const WORLD: World = World { frame: Frame::Lps, micrometres: 1e3 };
+
+    fn text(class: &str, parameters: &str, fixed: &str) -> String {
+        format!(
+            "#Insight Transform File V1.0\nTransform: {class}\nParameters: {parameters}\nFixedParameters: {fixed}\n"
+        )
+    }
+
+    fn told(class: &str) -> String {
+        let text = text(class, "1 0 0 0 1 0 0 0 1 0 0 0", "0 0 0");
+        read_text(&text, WORLD).err().unwrap()
+    }
+
+    #[test]
+    fn the_name_of_a_class_gives_axes_and_the_order_of_a_spline() {
+        for (order, count) in [("", 4), ("_1", 2), ("_2", 3), ("_3", 4)] {
+            let size = format!("{count} {count} {count}");
+            let fixed = format!("{size} 0 0 0 1 1 1 1 0 0 0 1 0 0 0 1");
+            let zeros = vec!["0.5"; 3 * count * count * count].join(" ");
+            let text = text(&format!("BSplineTransform_double_3_3{order}"), &zeros, &fixed);
+            let found = read_text(&text, WORLD).unwrap();
+            let [Piece::Smooth(spline)] = found.as_slice() else { panic!() };
+            let middle = [500.0 * (count as f64 - 1.0); 3];
+            let moved = spline.apply(middle);
+            assert!((0..3).all(|a| (moved[a] - middle[a] - 500.0).abs() < 1e-9), "{order}: {moved:?}");
+            // where the support begins to be whole differs from order to order
+            let rim = (count as f64 - 1.0) / 2.0 - 0.5;
+            let outside = [1e3 * (rim - 0.1); 3];
+            assert_eq!(spline.apply(outside), outside, "{order}");
+        }
+        let cases = [
+            ("BSplineTransform_double_3_3_x", "'x'"),
+            ("AffineTransform_double_4_4", "4 axes"),
+            ("AffineTransform_double_3_2", "from one number of axes to another"),
+            ("AffineTransform_double_three_3", "'three'"),
+            ("InverseBSplineTransform_double_3_3", "modeling transform of Slicer"),
+            ("InverseDisplacementFieldTransform_double_3_3", "modeling transform of Slicer"),
+            ("ThinPlateSplineKernelTransform_double_3_3", "not known here"),
+        ];
+        for (class, words) in cases {
+            assert!(told(class).contains(words), "{}", told(class));
+        }
+        let none = text("BSplineTransform_double_3_3_0", "", "1 1 1 0 0 0 1 1 1 1 0 0 0 1 0 0 0 1");
+        assert!(read_text(&none, WORLD).err().unwrap().contains("order 0; orders 1 to 3"));
+    }
+
+    #[test]
+    fn a_message_quotes_little_of_a_file() {
+        for long in ["A".repeat(20_000) + "_double_3_3", "B_double_".to_owned() + &"3".repeat(9999)] {
+            assert!(told(&long).len() < 400, "{}", told(&long).len());
+        }
+        let lines = format!("#Insight Transform File V1.0\n{}: 1\n", "K".repeat(20_000));
+        assert!(read_text(&lines, WORLD).err().unwrap().len() < 300);
+    }
 }

@@ -15,17 +15,22 @@ use crate::with_voxel;
 
 mod bigwarp;
 mod bspline;
+mod control;
 mod detect;
+mod dfield;
 mod elastix;
 mod export;
 mod fields;
 mod flags;
+mod flat;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod hdf5;
 mod itk;
 mod matlab;
 mod matrices;
+mod metaimage;
 mod models;
 mod ngff;
 mod nifti;
@@ -34,10 +39,11 @@ mod pieces;
 mod reading;
 mod target;
 mod tps;
+mod unpack;
 mod world;
 
 pub use bigwarp::Fit;
-pub use detect::{Source, is_transform};
+pub use detect::Source;
 pub use flags::Flags;
 pub use reading::Reading;
 pub use target::Target;
@@ -67,6 +73,15 @@ pub enum Error {
         path: String,
         /// Its refusal.
         source: std::io::Error,
+    },
+    /// Every vector of what was written is unknown.
+    #[error("{location}: every vector is NaN; look at where the field comes from")]
+    Unknown {
+        /// What was written.
+        location: String,
+        /// What that means for the exit code.
+        #[source]
+        verdict: blocks::Verdict,
     },
     /// The source cannot become what was asked for.
     #[error("{location}: {message}")]
@@ -108,6 +123,26 @@ pub struct Layout {
     pub shard: Option<[usize; 3]>,
     /// How chunks are compressed.
     pub codec: Codec,
+}
+
+/// The target that is meant by the name of an output, of which the source is `source`.
+///
+/// # Errors
+/// [`blocks::Error::Usage`] with the names of all that it may be.
+pub fn target_of(output: &str, source: &str, from: Option<Source>) -> Result<Target, Error> {
+    let is_transform = || from.is_some() || detect::is_transform(source);
+    let message = match target::of_name(output, is_transform).as_slice() {
+        [one] => return Ok(*one),
+        [] => format!(
+            "the name {output} does not tell the format; say one with --to: {}",
+            Target::NAMES.map(|(name, _)| name).join(", ")
+        ),
+        several => format!(
+            "the name {output} may mean several formats; say with --to which one: {}",
+            several.iter().map(|target| target.name()).collect::<Vec<_>>().join(", ")
+        ),
+    };
+    Err(blocks::Error::Usage(message).into())
 }
 
 /// Writes the volume at `source` to `destination` in another format, voxel for voxel.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::pieces::{Foreign, Holds, Payload, Piece};
 use crate::geom::{Affine, Grid, Point};
+use crate::quote::{self, shorten};
 use crate::volume::{self, VectorArray};
 
 mod axes;
@@ -103,7 +104,8 @@ pub(super) fn read(location: &str, request: &Request) -> Result<Found, String> {
     let names = [axes::label(one, "input"), axes::label(one, "output")];
     let backward = names[0].contains("moving") || names[1].contains("fixed");
     if backward && !request.invert {
-        return Err(format!("goes from '{}' to '{}'; give --invert", names[0], names[1]));
+        let [from, to] = names.map(|name| shorten(&name));
+        return Err(format!("goes from '{from}' to '{to}'; give --invert"));
     }
     let [input_name, output_name] = names;
     Ok(Found { pieces, input: input_name, output: output_name, micrometres, axes: input.names() })
@@ -120,7 +122,10 @@ fn choose<'a>(
             str::to_owned,
         )
     };
-    let listed = || all.iter().map(|t| format!("'{}'", called(t))).collect::<Vec<_>>().join(", ");
+    let listed = || {
+        let names: Vec<String> = all.iter().map(|t| format!("'{}'", called(t))).collect();
+        quote::list(&names)
+    };
     match (name, all) {
         (None, [one]) => Ok(one),
         (None, _) => Err(format!(
@@ -218,9 +223,13 @@ impl Reader<'_> {
     ) -> Result<Foreign, String> {
         let path = object.get("path").and_then(Value::as_str);
         let path = path.ok_or_else(|| format!("has {name} without a \"path\""))?;
+        if path.len() > 1024 {
+            return Err(format!("has {name} with the path '{}'", shorten(path)));
+        }
         if let Some(other) = object.get("interpolation").and_then(Value::as_str)
             && other != "linear"
         {
+            let (path, other) = (shorten(path), shorten(other));
             tracing::warn!("{path}: asks for {other} interpolation; it is read for linear");
         }
         let node = self.folder.join(path.trim_start_matches('/'));
@@ -248,14 +257,17 @@ fn matrix(name: &str, object: &Map<String, Value>, at: &Context) -> Result<Affin
     let known = ["translation", "scale", "rotation", "affine", "mapAxis"];
     if !known.contains(&name) {
         return Err(format!(
-            "has the type '{name}', which is not known; wanted identity, translation, scale, rotation, affine, \
-             mapAxis, sequence, displacements, coordinates, bijection or inverseOf"
+            "has the type '{}', which is not known; wanted identity, translation, scale, rotation, affine, \
+             mapAxis, sequence, displacements, coordinates, bijection or inverseOf",
+            shorten(name)
         ));
     }
     let value = object.get(name).ok_or_else(|| {
         format!("has a {name} whose numbers are not in the JSON; write them there")
     })?;
-    let wrong = || format!("has the {name} {value}, which does not fit {n} axes to {m}");
+    let wrong = || {
+        format!("has the {name} {}, which does not fit {n} axes to {m}", quote::json(value))
+    };
     let numbers = |value: &Value| -> Option<Vec<f64>> {
         value.as_array()?.iter().map(|v| v.as_f64().filter(|v| v.is_finite())).collect()
     };

@@ -4,38 +4,62 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use super::flat::{self, Head, whole};
+use super::unpack::Packing;
 use super::world::{Frame, Placement};
 use crate::geom::FieldSource;
+use crate::quote::{self, shorten};
 use crate::volume::{ByteOrder, Dtype};
 
 /// What a file begins with, before its version.
 pub(super) const MAGIC: &[u8] = b"NRRD000";
 
-/// A head longer than this is none.
-const LONGEST: usize = 1 << 20;
-
-/// What a head says.
-#[derive(Clone, Debug)]
-pub(super) struct Head {
-    pub(super) placement: Placement,
-    /// The frame of the positions.
-    pub(super) frame: Frame,
-    pub(super) components: usize,
-    /// All first components come first.
-    pub(super) planar: bool,
-    pub(super) dtype: Dtype,
-    pub(super) order: ByteOrder,
-    /// Where the elements, or the compressed ones, begin.
-    pub(super) file: PathBuf,
-    pub(super) offset: u64,
-    pub(super) gzip: bool,
-    /// Micrometres of the unit of its lengths, where it has one.
-    pub(super) micrometres: Option<f64>,
-}
+/// The fields of the format, without blanks; those that say nothing of places and numbers are among them.
+const KNOWN: [&str; 38] = [
+    "axismaxs",
+    "axismins",
+    "blocksize",
+    "byteskip",
+    "centerings",
+    "centers",
+    "content",
+    "datafile",
+    "dimension",
+    "encoding",
+    "endian",
+    "kinds",
+    "labels",
+    "lineskip",
+    "max",
+    "measurementframe",
+    "min",
+    "number",
+    "oldmax",
+    "oldmin",
+    "sampleunits",
+    "sizes",
+    "space",
+    "spacedimension",
+    "spacedirections",
+    "spaceorigin",
+    "spaceunits",
+    "spacings",
+    "thicknesses",
+    "type",
+    "units",
+    // of programs, not of the format
+    "modality",
+    "creator",
+    "date",
+    "acquisitiondate",
+    "acquisitiontime",
+    "history",
+    "comment",
+];
 
 type Fields = BTreeMap<String, String>;
 
@@ -44,14 +68,14 @@ pub(super) fn read(path: &Path) -> Result<Head, String> {
     let (fields, end) = fields(path)?;
     let get = |key: &str| fields.get(key).map(String::as_str);
     let rank = whole(get("dimension").ok_or("has no 'dimension'")?)?;
-    let sizes: Vec<usize> = get("sizes")
-        .ok_or("has no 'sizes'")?
-        .split_whitespace()
-        .map(whole)
-        .collect::<Result<_, _>>()?;
-    if sizes.len() != rank || !matches!(rank, 3 | 4) {
-        return Err(format!("has the sizes {sizes:?}; a displacement field has 3, x, y, z"));
+    let words: Vec<&str> = get("sizes").ok_or("has no 'sizes'")?.split_whitespace().collect();
+    if words.len() != rank || !matches!(rank, 3 | 4) {
+        return Err(format!(
+            "has {rank} dimensions of the sizes {}; a displacement field has 3, x, y, z",
+            quote::list(&words)
+        ));
     }
+    let sizes: Vec<usize> = words.into_iter().map(whole).collect::<Result<_, _>>()?;
     let vector = vector_axis(&fields, &sizes)?;
     if sizes[vector] != rank - 1 {
         return Err(format!(
@@ -60,68 +84,118 @@ pub(super) fn read(path: &Path) -> Result<Head, String> {
             rank - 1
         ));
     }
-    let dtype = match get("type").unwrap_or_default() {
+    check_direction(&fields)?;
+    let dtype = dtype(get("type").unwrap_or_default())?;
+    let mut notes = notes(&fields);
+    let order = match get("endian").map(str::to_lowercase).as_deref() {
+        Some("big") => ByteOrder::Big,
+        Some("little") => ByteOrder::Little,
+        Some(other) => return Err(format!("has the byte order '{}'", shorten(other))),
+        None => {
+            if dtype.size() > 1 && !matches!(get("encoding"), Some("ascii" | "text" | "txt")) {
+                notes.push("does not say its byte order, taken as little endian".to_owned());
+            }
+            ByteOrder::Little
+        }
+    };
+    let (placement, frame) = placement(&fields, &sizes, vector)?;
+    let (file, begin) = data_file(path, &fields, end)?;
+    let need = sizes.iter().try_fold(dtype.size() as u64, |n, s| n.checked_mul(*s as u64));
+    let need = need.ok_or_else(|| format!("has the sizes {sizes:?}, which cannot be"))?;
+    let (offset, packing) = data(&fields, &file, begin, need)?;
+    Ok(Head {
+        placement,
+        frame,
+        components: sizes[vector],
+        planar: vector != 0,
+        dtype,
+        order,
+        file,
+        offset,
+        packing,
+        micrometres: unit(&fields),
+        notes,
+    })
+}
+
+fn dtype(name: &str) -> Result<Dtype, String> {
+    Ok(match name {
         "float" => Dtype::F32,
         "double" => Dtype::F64,
+        "signed char" | "int8" | "int8_t" => Dtype::I8,
+        "uchar" | "unsigned char" | "uint8" | "uint8_t" => Dtype::U8,
+        "short" | "short int" | "signed short" | "signed short int" | "int16" | "int16_t" => {
+            Dtype::I16
+        }
+        "ushort" | "unsigned short" | "unsigned short int" | "uint16" | "uint16_t" => Dtype::U16,
+        "int" | "signed int" | "int32" | "int32_t" => Dtype::I32,
+        "uint" | "unsigned int" | "uint32" | "uint32_t" => Dtype::U32,
         other => {
-            return Err(format!("holds elements of type '{other}'; float and double can be read"));
+            return Err(format!(
+                "holds elements of type '{}'; float, double and integers of 8 to 32 bits can be read",
+                shorten(other)
+            ));
         }
-    };
-    let order = match get("endian") {
-        Some("big") => ByteOrder::Big,
-        _ => ByteOrder::Little,
-    };
-    let gzip = match get("encoding").unwrap_or_default() {
-        "raw" => false,
-        "gzip" | "gz" => true,
-        other => return Err(format!("is encoded as '{other}'; raw and gzip can be read")),
-    };
-    for key in ["lineskip", "byteskip"] {
-        if get(key).is_some_and(|skip| skip.trim() != "0") {
-            return Err(format!("has '{key}', which is not supported"));
-        }
-    }
-    let (file, offset) = data_file(path, &fields, end)?;
-    let (placement, frame) = placement(&fields, &sizes, vector)?;
-    let micrometres = unit(&fields)?;
-    let (components, planar) = (sizes[vector], vector != 0);
-    Ok(Head { placement, frame, components, planar, dtype, order, file, offset, gzip, micrometres })
+    })
 }
 
-/// Keys without blanks and in small letters, and where the head ends.
+/// Slicer says which way a field takes points.
+fn check_direction(fields: &Fields) -> Result<(), String> {
+    match fields.get("displacementfieldtype:=").map(String::as_str) {
+        None | Some("resampling") => Ok(()),
+        Some("modeling") => Err(
+            "is a modeling displacement field of Slicer, which takes moving points to fixed ones; save it in \
+             Slicer as a resampling field, or give it to invmap as a field of ours"
+                .to_owned(),
+        ),
+        Some(other) => Err(format!(
+            "has the displacement field type '{}'; Slicer knows resampling and modeling",
+            shorten(other)
+        )),
+    }
+}
+
+/// What is assumed where the head does not say, and what in it is not known.
+fn notes(fields: &Fields) -> Vec<String> {
+    let mut notes = Vec::new();
+    let unknown: Vec<&str> = fields
+        .keys()
+        .map(String::as_str)
+        .filter(|key| !key.ends_with(":=") && !KNOWN.contains(key))
+        .collect();
+    if !unknown.is_empty() {
+        notes.push(format!("has the fields {}, which are not known", quote::list(&unknown)));
+    }
+    match fields.get("space").map(|space| space.to_lowercase()).as_deref() {
+        None => notes.push("does not name its space, taken as left-posterior-superior".to_owned()),
+        Some("left-posterior-superior" | "lps") => {}
+        Some(_) => notes.push(
+            "has positions of another space than its vectors, which are taken as LPS, as ITK takes them"
+                .to_owned(),
+        ),
+    }
+    if !fields.contains_key("spaceorigin") {
+        notes.push("does not say where its first sample lies, taken as 0".to_owned());
+    }
+    notes
+}
+
+/// Keys without blanks and in small letters (those of users end in `:=`), and where the head ends.
 fn fields(path: &Path) -> Result<(Fields, u64), String> {
-    let file = File::open(path).map_err(|e| format!("cannot be read: {e}"))?;
-    let mut reader = BufReader::new(file);
-    let (mut fields, mut end, mut bytes) = (BTreeMap::new(), 0, Vec::new());
-    loop {
-        bytes.clear();
-        let count =
-            reader.read_until(b'\n', &mut bytes).map_err(|e| format!("cannot be read: {e}"))?;
-        end += count;
-        let line = String::from_utf8_lossy(&bytes);
-        let line = line.trim_end_matches(['\n', '\r']);
-        if count == 0 || line.is_empty() {
-            return Ok((fields, end as u64));
+    let mut fields = BTreeMap::new();
+    let end = flat::lines(path, "NRRD", |line| {
+        if line.starts_with('#') {
+            return true;
         }
-        if end > LONGEST {
-            return Err("is a damaged NRRD file: its header does not end".to_owned());
+        let key = |key: &str| key.to_lowercase().replace(' ', "");
+        if let Some((name, value)) = line.split_once(":=") {
+            fields.insert(format!("{}:=", key(name)), value.trim().to_owned());
+        } else if let Some((name, value)) = line.split_once(':') {
+            fields.insert(key(name), value.trim().to_owned());
         }
-        // `key:=value` is a remark of its own
-        if line.starts_with('#') || line.contains(":=") {
-            continue;
-        }
-        if let Some((key, value)) = line.split_once(':') {
-            let key = key.to_lowercase().replace(' ', "");
-            fields.insert(key, value.trim().to_owned());
-        }
-    }
-}
-
-fn whole(word: &str) -> Result<usize, String> {
-    match word.trim().parse() {
-        Ok(n @ 1..=0x7fff_ffff) => Ok(n),
-        _ => Err(format!("has the size '{word}', wanted whole numbers from 1")),
-    }
+        !line.is_empty()
+    })?;
+    Ok((fields, end))
 }
 
 fn vector_axis(fields: &Fields, sizes: &[usize]) -> Result<usize, String> {
@@ -140,23 +214,77 @@ fn vector_axis(fields: &Fields, sizes: &[usize]) -> Result<usize, String> {
     }
 }
 
-/// The file beside this one that holds the elements, or this one.
+/// The file beside this one that holds the elements, or this one, and where they may begin.
 fn data_file(path: &Path, fields: &Fields, end: u64) -> Result<(PathBuf, u64), String> {
     let Some(name) = fields.get("datafile") else { return Ok((path.to_owned(), end)) };
     if name.starts_with("LIST") || name.contains('%') {
-        return Err("is spread over several files, which cannot be read".to_owned());
+        return Err("is spread over several files, which cannot be read; write it as one".to_owned());
     }
-    let file = path.with_file_name("").join(name);
-    if file.is_file() {
-        Ok((file, 0))
-    } else {
-        Err(format!("refers to {name}, which is not beside it"))
+    Ok((flat::data_file(path, name)?, 0))
+}
+
+/// Where the elements begin, and how they are packed from where on.
+fn data(
+    fields: &Fields,
+    file: &Path,
+    begin: u64,
+    need: u64,
+) -> Result<(u64, Option<(Packing, u64)>), String> {
+    let number = |key: &str| match fields.get(key) {
+        None => Ok(0),
+        Some(text) => text.trim().parse::<i64>().map_err(|_| {
+            format!("has the {key} '{}', wanted a whole number", shorten(text))
+        }),
+    };
+    let unread = |e| format!("cannot be read: {e}");
+    let begin = match number("lineskip")? {
+        0 => begin,
+        lines => after_lines(file, begin, lines).map_err(unread)?,
+    };
+    let packing = match fields.get("encoding").map(|e| e.to_lowercase()).as_deref() {
+        Some("raw") => None,
+        Some("gzip" | "gz") => Some(Packing::Gzip),
+        Some("bzip2" | "bz2") => Some(Packing::Bzip2),
+        Some("ascii" | "text" | "txt") => Some(Packing::Words),
+        Some("hex") => Some(Packing::Hex),
+        other => {
+            return Err(format!(
+                "is encoded as '{}'; raw, gzip, bzip2, ascii and hex can be read",
+                shorten(other.unwrap_or_default())
+            ));
+        }
+    };
+    let length = std::fs::metadata(file).map_err(unread)?.len();
+    match (number("byteskip")?, packing) {
+        // what is packed is skipped once it is unpacked
+        (0.., Some(Packing::Gzip | Packing::Bzip2)) | (0, Some(_)) => {
+            Ok((number("byteskip")? as u64, packing.map(|packing| (packing, begin))))
+        }
+        (skip @ 0.., None) => Ok((begin.saturating_add(skip as u64), None)),
+        (-1, None) if length >= need => Ok((length - need, None)),
+        (skip, _) => Err(format!("has the byteskip {skip}, which does not fit its data")),
     }
+}
+
+/// Where a number of lines end.
+fn after_lines(file: &Path, begin: u64, lines: i64) -> std::io::Result<u64> {
+    let mut file = File::open(file)?;
+    file.seek(SeekFrom::Start(begin))?;
+    let mut reader = BufReader::new(file);
+    let mut end = begin;
+    for _ in 0..lines.max(0) {
+        let count = reader.skip_until(b'\n')?;
+        if count == 0 {
+            break;
+        }
+        end += count as u64;
+    }
+    Ok(end)
 }
 
 /// `(1,2,3)` or `none`, in the order of the axes.
 fn vectors(text: &str) -> Result<Vec<Option<Vec<f64>>>, String> {
-    let wrong = || format!("has '{text}', which is no list of vectors");
+    let wrong = || format!("has '{}', which is no list of vectors", shorten(text));
     let mut found = Vec::new();
     let mut rest = text.trim();
     while !rest.is_empty() {
@@ -192,7 +320,12 @@ fn steps(fields: &Fields, axes: usize, vector: usize) -> Result<Vec<Vec<f64>>, S
     };
     let fits = |step: &Vec<f64>| step.len() == axes && step.iter().all(|v| v.is_finite());
     if steps.len() != axes || !steps.iter().all(fits) {
-        return Err(format!("has the axes {steps:?}, wanted {axes} vectors of {axes} numbers"));
+        let lengths: Vec<usize> = steps.iter().map(Vec::len).collect();
+        return Err(format!(
+            "has {} axes of {} numbers, wanted {axes} vectors of {axes} finite numbers",
+            steps.len(),
+            quote::numbers(&lengths)
+        ));
     }
     Ok(steps)
 }
@@ -203,12 +336,16 @@ fn placement(
     vector: usize,
 ) -> Result<(Placement, Frame), String> {
     let axes = sizes.len() - 1;
-    let frame = match fields.get("space").map(|s| s.to_lowercase()).as_deref() {
-        None | Some("left-posterior-superior" | "lps") => Frame::Lps,
-        Some("right-anterior-superior" | "ras") => Frame::Ras,
+    // LAS is LPS with y the other way
+    let (frame, mirrored) = match fields.get("space").map(|s| s.to_lowercase()).as_deref() {
+        None | Some("left-posterior-superior" | "lps") => (Frame::Lps, false),
+        Some("right-anterior-superior" | "ras") => (Frame::Ras, false),
+        Some("left-anterior-superior" | "las") => (Frame::Lps, true),
         Some(other) => {
             return Err(format!(
-                "is in the space '{other}'; left-posterior-superior and right-anterior-superior can be read"
+                "is in the space '{}'; left-posterior-superior, right-anterior-superior and \
+                 left-anterior-superior can be read",
+                shorten(other)
             ));
         }
     };
@@ -216,7 +353,7 @@ fn placement(
         let frame = vectors(measured)?;
         let unit = |i: usize, v: &[f64]| (0..axes).all(|j| v.get(j) == Some(&f64::from(i == j)));
         if frame.iter().flatten().enumerate().any(|(i, v)| !unit(i, v)) {
-            return Err(format!("has the measurement frame {measured}, wanted none"));
+            return Err(format!("has the measurement frame {}, wanted none", shorten(measured)));
         }
     }
     let steps = steps(fields, axes, vector)?;
@@ -224,7 +361,10 @@ fn placement(
         Some(text) => vectors(text)?.into_iter().flatten().next().unwrap_or_default(),
         None => vec![0.0; axes],
     };
-    let at = |v: &[f64], a: usize| v.get(a).copied().unwrap_or(0.0);
+    let at = |v: &[f64], a: usize| {
+        let value = v.get(a).copied().unwrap_or(0.0);
+        if mirrored && a == 1 { -value } else { value }
+    };
     let step = |s: usize| -> [f64; 3] {
         match steps.get(s) {
             Some(step) => std::array::from_fn(|a| at(step, a)),
@@ -237,16 +377,18 @@ fn placement(
     Ok((Placement { shape, steps: std::array::from_fn(step), origin }, frame))
 }
 
+/// The unit of the axes of space, of which all have one.
 fn unit(fields: &Fields) -> Result<Option<f64>, String> {
-    let Some(text) = fields.get("spaceunits") else { return Ok(None) };
+    let text = fields.get("spaceunits").or(fields.get("units"));
+    let Some(text) = text else { return Ok(None) };
     let mut words: Vec<&str> = text.split('"').map(str::trim).filter(|w| !w.is_empty()).collect();
+    words.retain(|word| *word != "???" && *word != "none");
     words.dedup();
-    Ok(match words.as_slice() {
-        ["mm" | "millimeter"] => Some(1e3),
-        ["um" | "\u{b5}m" | "\u{3bc}m" | "micrometer" | "micron"] => Some(1.0),
-        ["nm" | "nanometer"] => Some(1e-3),
-        _ => return Err(format!("has the space units {text}, wanted mm, um or nm; give --unit")),
-    })
+    match words.as_slice() {
+        [] => Ok(None),
+        [name] if flat::unit(name).is_some() => Ok(flat::unit(name)),
+        _ => Err(format!("has the space units {}, wanted mm, um or nm; give --unit", shorten(text))),
+    }
 }
 
 /// Writes a field as raw NRRD, left-posterior-superior, its numbers in `micrometres` per unit.
@@ -282,71 +424,4 @@ pub(super) fn write(path: &Path, field: &dyn FieldSource, micrometres: f64) -> R
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::world::World;
-    use super::*;
-    use crate::geom::Grid;
-
-    const WORLD: World = World { frame: Frame::Lps, micrometres: 1e3 };
-
-    fn read_text(text: &str) -> Result<Head, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.nrrd");
-        std::fs::write(&path, text).unwrap();
-        std::fs::write(folder.path().join("a.raw"), b"").unwrap();
-        read(&path)
-    }
-
-    const HEAD: &str = "NRRD0005\n# a remark\ntype: double\ndimension: 4\nsizes: 3 6 5 4\n\
-                        space: left-posterior-superior\nkinds: vector domain domain domain\n\
-                        space directions: none (1,0,0) (0,2,0) (0,0,3)\nspace origin: (9,-8,7)\n\
-                        endian: big\nencoding: raw\nkey:=value: of a user\n\n";
-
-    #[test]
-    fn a_head_is_read_with_its_vectors_first_or_last() {
-        let want = Grid::new([4, 5, 6], [3000.0, 2000.0, 1000.0], [7000.0, -8000.0, 9000.0]);
-        let head = read_text(HEAD).unwrap();
-        assert_eq!(head.placement.grid(WORLD), (want, None));
-        assert_eq!((head.dtype, head.order, head.planar), (Dtype::F64, ByteOrder::Big, false));
-        assert_eq!(head.offset, HEAD.len() as u64);
-        let last = HEAD
-            .replace("3 6 5 4", "6 5 4 3")
-            .replace("vector domain domain domain", "domain domain domain vector")
-            .replace("none (1,0,0) (0,2,0) (0,0,3)", "(1,0,0) (0,2,0) (0,0,3) none");
-        let head = read_text(&last).unwrap();
-        assert_eq!((head.placement.grid(WORLD), head.planar), ((want, None), true));
-    }
-
-    #[test]
-    fn plain_spacings_units_and_detached_data_are_read() {
-        let text = HEAD
-            .replace("space directions: none (1,0,0) (0,2,0) (0,0,3)", "spacings: nan 1 2 3")
-            .replace(
-                "endian: big",
-                "endian: little\nspace units: \"um\" \"um\" \"um\"\ndata file: a.raw",
-            );
-        let head = read_text(&text).unwrap();
-        assert_eq!((head.micrometres, head.offset), (Some(1.0), 0));
-        assert!(head.file.ends_with("a.raw"));
-        let lost = text.replace("a.raw", "b.raw");
-        assert!(read_text(&lost).unwrap_err().contains("b.raw, which is not beside it"));
-    }
-
-    #[test]
-    fn what_cannot_be_read_of_a_head_is_said() {
-        for (from, to, words) in [
-            ("double", "short", "'short'"),
-            ("raw", "bzip2", "'bzip2'"),
-            ("left-posterior-superior", "scanner-xyz", "scanner-xyz"),
-            ("endian", "byte skip: 4\nendian", "byteskip"),
-            ("3 6 5 4", "3 6 5", "sizes"),
-            ("3 6 5 4", "5 6 5 4", "5 components"),
-            ("(0,2,0)", "(0,2", "no list of vectors"),
-            ("(0,2,0)", "(0,nan,0)", "no list of vectors"),
-            ("endian", "measurement frame: (0,1,0) (1,0,0) (0,0,1)\nendian", "measurement frame"),
-        ] {
-            let said = read_text(&HEAD.replace(from, to)).unwrap_err();
-            assert!(said.contains(words), "{said}");
-        }
-    }
-}
+mod tests;

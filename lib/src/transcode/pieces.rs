@@ -1,17 +1,20 @@
 //! What a transform of another program is made of, before it is written as one of ours.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::Error;
+use super::hdf5;
+use super::unpack::{self, Packing};
 use super::world::{Placement, World};
 use crate::blocks::Identity;
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Affine, Box3, Chain, FieldSource, Grid, Point, SourceError, Transform};
 use crate::transform::Step;
-use crate::volume::{self, FlatVectors, VectorArray};
+use crate::volume::{self, FlatVectors, VectorArray, Voxel};
+use crate::with_voxel;
 
 /// More samples than this are a damaged header.
 const MOST: usize = 1 << 44;
@@ -48,9 +51,10 @@ pub(super) enum Payload {
     Array(VectorArray),
     /// Plain bytes behind a header.
     Flat(FlatVectors),
-    /// Compressed: the bytes that `FlatVectors` speaks of appear when `file` is decompressed from
-    /// byte `from` on.
-    Gzip { file: PathBuf, from: u64, flat: FlatVectors },
+    /// Packed: the bytes that `FlatVectors` speaks of appear when `file` is unpacked from byte `from` on.
+    Packed { file: PathBuf, from: u64, packing: Packing, flat: FlatVectors },
+    /// An array in HDF5.
+    Hdf5(hdf5::Vectors),
     /// In memory, C order.
     Memory(Vec<[f64; 3]>),
 }
@@ -64,6 +68,16 @@ pub(super) enum Holds {
     Positions,
 }
 
+impl Holds {
+    /// Its name, of several.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Displacements => "displacements",
+            Self::Positions => "positions",
+        }
+    }
+}
+
 /// A vector field of another program.
 pub(super) struct Foreign {
     /// Where its samples lie, in its own frame.
@@ -72,6 +86,8 @@ pub(super) struct Foreign {
     frame: Option<Affine>,
     /// A stored vector, in the frame of the samples.
     turn: [[f64; 3]; 3],
+    /// What is added to it: of positions, where those of the file's frame begin.
+    shift: Point,
     holds: Holds,
     payload: Payload,
     /// The fingerprint of the payload, once it was taken.
@@ -98,7 +114,11 @@ impl Foreign {
         let columns: [Point; 3] =
             std::array::from_fn(|c| back.apply_vector(vectors.vector(unit(c))));
         let turn = std::array::from_fn(|r| std::array::from_fn(|c| columns[c][r]));
-        Self { grid, frame, turn, holds, payload, content: OnceLock::new() }.checked()
+        let shift = match holds {
+            Holds::Displacements => [0.0; 3],
+            Holds::Positions => back.offset(),
+        };
+        Self { grid, frame, turn, shift, holds, payload, content: OnceLock::new() }.checked()
     }
 
     /// A field on a grid of ours, whose stored vectors `turn` takes to `[z, y, x]` micrometres.
@@ -108,7 +128,8 @@ impl Foreign {
         holds: Holds,
         payload: Payload,
     ) -> Result<Self, String> {
-        Self { grid, frame: None, turn, holds, payload, content: OnceLock::new() }.checked()
+        let content = OnceLock::new();
+        Self { grid, frame: None, turn, shift: [0.0; 3], holds, payload, content }.checked()
     }
 
     fn checked(self) -> Result<Self, String> {
@@ -123,12 +144,18 @@ impl Foreign {
         if origin.iter().any(|v| !v.is_finite()) {
             return Err(format!("has its first sample at {origin:?}, wanted finite numbers"));
         }
+        self.payload.check()?;
         Ok(self)
     }
 
     /// Stored numbers are to be multiplied with this.
     pub(super) fn scale(&mut self, slope: f64) {
         self.turn = self.turn.map(|row| row.map(|v| v * slope));
+    }
+
+    /// What it holds.
+    pub(super) fn holds(&self) -> Holds {
+        self.holds
     }
 
     /// Whether its samples lie on a grid of ours, so that it is one step.
@@ -151,19 +178,11 @@ impl Foreign {
     pub(super) fn prepare(&mut self, scratch: &Path) -> Result<(), Error> {
         // of the file as it is given: what is decompressed comes and goes
         self.content()?;
-        if let Payload::Gzip { file, from, flat } = &self.payload {
-            let path = decompress(file, *from, scratch)?;
+        if let Payload::Packed { file, from, packing, flat } = &self.payload {
+            fs::create_dir_all(scratch).map_err(refused("create", scratch))?;
+            let path = scratch.join("vectors.raw");
+            unpack::to_file(*packing, file, *from, bytes_of(flat), &path)?;
             self.payload = Payload::Flat(FlatVectors { path, ..flat.clone() });
-        }
-        let Payload::Flat(flat) = &self.payload else { return Ok(()) };
-        let elements = flat.shape.iter().product::<usize>() as u64 * flat.components as u64;
-        let wanted = flat.offset + elements * flat.dtype.size() as u64;
-        let found = fs::metadata(&flat.path).map_err(refused("read", &flat.path))?.len();
-        if found < wanted {
-            return Err(Error::Unfit {
-                location: flat.location.clone(),
-                message: format!("is cut off: it has {found} bytes of {wanted}; copy it again"),
-            });
         }
         Ok(())
     }
@@ -177,7 +196,8 @@ impl Foreign {
         let content = match &self.payload {
             Payload::Array(array) => array.fingerprint()?,
             Payload::Flat(flat) => of_file(&flat.path)?,
-            Payload::Gzip { file, .. } => of_file(file)?,
+            Payload::Packed { file, .. } => of_file(file)?,
+            Payload::Hdf5(vectors) => of_file(&vectors.path)?,
             Payload::Memory(vectors) => {
                 let mut fingerprint = Fingerprint::default();
                 fingerprint.add_numbers(vectors.iter().flatten().copied());
@@ -190,9 +210,10 @@ impl Foreign {
     fn stored(&self, part: &Box3) -> Result<Vec<[f64; 3]>, SourceError> {
         match &self.payload {
             Payload::Array(array) => Ok(array.read(part)?),
+            Payload::Hdf5(vectors) => Ok(vectors.read(part)?),
             Payload::Flat(flat) => Ok(VectorArray::flat(flat.clone()).read(part)?),
-            Payload::Gzip { file, .. } => {
-                Err(format!("{}: is still compressed", file.display()).into())
+            Payload::Packed { file, .. } => {
+                Err(format!("{}: is still packed", file.display()).into())
             }
             Payload::Memory(vectors) => {
                 let shape = self.grid.shape.map(|n| n as i64);
@@ -208,17 +229,63 @@ fn refused(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Error {
     move |source| Error::Io { action, path: path.clone(), source }
 }
 
-/// Decompresses a file from a byte on into the folder `scratch`.
-fn decompress(file: &Path, from: u64, scratch: &Path) -> Result<PathBuf, Error> {
-    fs::create_dir_all(scratch).map_err(refused("create", scratch))?;
-    let path = scratch.join("vectors.raw");
-    let mut input = fs::File::open(file).map_err(refused("read", file))?;
-    io::Seek::seek(&mut input, io::SeekFrom::Start(from)).map_err(refused("read", file))?;
-    let mut decoder = flate2::read::MultiGzDecoder::new(io::BufReader::new(input));
-    let mut output = fs::File::create(&path).map_err(refused("write", &path))?;
-    io::copy(&mut decoder, &mut output).map_err(refused("decompress", file))?;
-    crate::files::finish(output).map_err(refused("write", &path))?;
-    Ok(path)
+/// The bytes of a file up to the end of its vectors.
+fn bytes_of(flat: &FlatVectors) -> u64 {
+    let counts = flat.shape.into_iter().chain([flat.components, flat.dtype.size()]);
+    let bytes = counts.fold(1u64, |product, n| product.saturating_mul(n as u64));
+    flat.offset.saturating_add(bytes)
+}
+
+impl Payload {
+    /// Refuses a file that cannot hold the vectors which its head speaks of.
+    fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Packed { file, from, packing, flat } => {
+                packing.check(file, *from, bytes_of(flat))
+            }
+            Self::Flat(flat) => {
+                let found = fs::metadata(&flat.path).map_err(|e| format!("cannot be read: {e}"))?;
+                let (found, wanted) = (found.len(), bytes_of(flat));
+                if found < wanted {
+                    return Err(format!(
+                        "is cut off: it has {found} bytes of {wanted}; copy it again"
+                    ));
+                }
+                Ok(())
+            }
+            Self::Array(_) | Self::Hdf5(_) | Self::Memory(_) => Ok(()),
+        }
+    }
+
+    /// All numbers in the order in which they are stored, `most` at most: a field is read part by part.
+    pub(super) fn numbers(&self, most: usize) -> Result<Vec<f64>, String> {
+        self.check()?;
+        let unread = |e: io::Error| format!("cannot be read: {e}");
+        let (Self::Flat(flat) | Self::Packed { flat, .. }) = self else {
+            return Err("is no file of plain numbers".to_owned());
+        };
+        let end = bytes_of(flat);
+        let count = (end - flat.offset) / flat.dtype.size() as u64;
+        if count > most as u64 {
+            return Err(format!("has {count} numbers; {most} are read at most"));
+        }
+        let mut bytes = Vec::new();
+        match self {
+            Self::Packed { file, from, packing, .. } => {
+                packing.unpack(file, *from, end, &mut bytes).map_err(unread)?;
+                bytes.drain(..flat.offset as usize);
+            }
+            _ => {
+                let mut file = fs::File::open(&flat.path).map_err(unread)?;
+                file.seek(io::SeekFrom::Start(flat.offset)).map_err(unread)?;
+                file.take(end - flat.offset).read_to_end(&mut bytes).map_err(unread)?;
+            }
+        }
+        with_voxel!(flat.dtype, T => {
+            let value = |bytes: &[u8]| T::get(bytes, flat.order).to_f64();
+            Ok(bytes.chunks_exact(size_of::<T>()).map(value).collect())
+        })
+    }
 }
 
 impl FieldSource for Foreign {
@@ -227,6 +294,7 @@ impl FieldSource for Foreign {
         self.grid.add_to(&mut fingerprint);
         let frame = self.frame.unwrap_or(Affine::IDENTITY);
         fingerprint.add_numbers(frame.rows().concat()).add_numbers(self.turn.concat());
+        fingerprint.add_numbers(self.shift);
         fingerprint.add_counts([u64::from(self.holds == Holds::Positions)]);
         fingerprint.add(self.content()?.as_bytes());
         Ok(fingerprint.hex())
@@ -253,7 +321,8 @@ impl FieldSource for Foreign {
     fn read(&self, part: &Box3) -> Result<Vec<[f32; 3]>, SourceError> {
         let stored = self.stored(part)?;
         let turn = |v: [f64; 3]| -> Point {
-            self.turn.map(|row| row[0] * v[0] + row[1] * v[1] + row[2] * v[2])
+            let turned = self.turn.map(|row| row[0] * v[0] + row[1] * v[1] + row[2] * v[2]);
+            std::array::from_fn(|a| turned[a] + self.shift[a])
         };
         Ok(stored
             .into_iter()

@@ -6,12 +6,13 @@ use serde_json::{Value, json};
 
 use super::bigwarp::{self, Fit};
 use super::detect::{self, Source};
-use super::pieces::{Foreign, Holds, Payload, Piece};
+use super::pieces::Piece;
 use super::world::{Frame, Unit, World};
-use super::{Error, elastix, itk, matrices, ngff, nifti, nrrd};
+use super::{Error, dfield, elastix, itk, matrices, metaimage, nrrd};
 use crate::geom::{Grid, Point};
 use crate::transform::{self, Axes, Direction, Kind, Step};
-use crate::volume::{FlatVectors, VectorArray};
+
+mod fields;
 
 /// What a user says beside the file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -48,14 +49,14 @@ pub(super) struct Imported {
 }
 
 /// The convention of a format, as it is told.
-struct Convention {
-    format: &'static str,
-    axes: &'static str,
-    frame: Option<Frame>,
-    micrometres: f64,
+pub(super) struct Convention {
+    pub(super) format: &'static str,
+    pub(super) axes: &'static str,
+    pub(super) frame: Option<Frame>,
+    pub(super) micrometres: f64,
     /// Whether the file itself said its unit.
-    unit_is_said: bool,
-    more: String,
+    pub(super) unit_is_said: bool,
+    pub(super) more: String,
 }
 
 /// Reads what is at `location`.
@@ -70,11 +71,17 @@ pub(super) fn read(location: &str, reading: &Reading) -> Result<Imported, Error>
         return ours(location, source, reading);
     }
     let (mut pieces, convention) = match source {
-        Source::Nifti => read_nifti(location, reading).map_err(unfit)?,
-        Source::Nrrd => read_nrrd(location, reading).map_err(unfit)?,
-        Source::Ngff => read_ngff(location, reading).map_err(unfit)?,
+        Source::Nifti => fields::read_nifti(location, reading).map_err(unfit)?,
+        Source::Nrrd => nrrd::read(Path::new(location))
+            .and_then(|head| fields::read_flat(location, "NRRD", &head, reading))
+            .map_err(unfit)?,
+        Source::Metaimage => metaimage::read(Path::new(location))
+            .and_then(|head| fields::read_flat(location, "MetaImage", &head, reading))
+            .map_err(unfit)?,
+        Source::BigwarpField => dfield::read(location, reading).map_err(unfit)?,
+        Source::Ngff => fields::read_ngff(location, reading).map_err(unfit)?,
         Source::BigstreamDisplacements | Source::BigstreamPositions => {
-            read_array(location, source, reading).map_err(unfit)?
+            fields::read_array(location, source, reading).map_err(unfit)?
         }
         _ => read_matrices(location, source, reading)?,
     };
@@ -91,11 +98,12 @@ pub(super) fn read(location: &str, reading: &Reading) -> Result<Imported, Error>
 /// Refuses what is said beside a format that has no such thing.
 fn check(source: Source, reading: &Reading) -> Result<(), String> {
     use Source::{
-        Ants, Bigstream, BigstreamDisplacements, BigstreamPositions, Bigwarp, Elastix, Field,
-        Greedy, Itk, Json, Ngff, Nifti, Nrrd,
+        Ants, Bigstream, BigstreamDisplacements, BigstreamPositions, Bigwarp, BigwarpField, Elastix,
+        Field, Greedy, Itk, Json, Metaimage, Ngff, Nifti, Nrrd,
     };
     let arrays = matches!(source, BigstreamDisplacements | BigstreamPositions);
-    let framed = matches!(source, Itk | Ants | Greedy | Elastix | Nifti | Nrrd);
+    let placed = arrays || source == BigwarpField;
+    let framed = matches!(source, Itk | Ants | Greedy | Elastix | Nifti | Nrrd | Metaimage);
     let given = [
         (
             reading.axes.is_some(),
@@ -109,16 +117,27 @@ fn check(source: Source, reading: &Reading) -> Result<(), String> {
             "says its own unit; leave --unit out",
         ),
         (reading.fit.is_some(), source == Bigwarp, "holds no landmarks; leave --model out"),
-        (reading.name.is_some(), source == Ngff, "holds one transform; leave --name out"),
+        (
+            reading.name.is_some(),
+            matches!(source, Ngff | BigwarpField),
+            "holds one transform; leave --name out",
+        ),
         (
             reading.spacing.is_some() || reading.origin.is_some(),
-            arrays,
+            placed,
             "says where its numbers belong; leave --spacing and --origin out",
         ),
     ];
     match given.iter().find(|(given, fits, _)| *given && !*fits) {
         Some((_, _, message)) => Err((*message).to_owned()),
         None => Ok(()),
+    }
+}
+
+/// Says what was assumed.
+pub(super) fn warn(location: &str, notes: &[String]) {
+    for note in notes {
+        tracing::warn!("{location}: {note}");
     }
 }
 
@@ -178,15 +197,16 @@ fn world(reading: &Reading, frame: Frame, unit: Unit) -> World {
     }
 }
 
-type Read = (Vec<Piece>, Convention);
+pub(super) type Read = (Vec<Piece>, Convention);
 
-/// Text and MATLAB files.
+/// Files of ITK, of elastix, and others in text.
 fn read_matrices(location: &str, source: Source, reading: &Reading) -> Result<Read, Error> {
     let path = Path::new(location);
     let refused = |error| Error::Io { action: "read", path: location.to_owned(), source: error };
-    let bytes = crate::files::read(path).map_err(refused)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let text = text.trim_start_matches('\u{feff}');
+    let text = || -> Result<String, Error> {
+        let bytes = crate::files::read(path).map_err(refused)?;
+        Ok(String::from_utf8_lossy(&bytes).trim_start_matches('\u{feff}').to_owned())
+    };
     let (frame, unit) = match source {
         Source::Greedy => (Frame::Ras, Unit::Mm),
         Source::Bigwarp => (Frame::Lps, Unit::Um),
@@ -202,16 +222,16 @@ fn read_matrices(location: &str, source: Source, reading: &Reading) -> Result<Re
         more: String::new(),
     };
     let read = match source {
-        Source::Itk => itk::read_text(text, world).map(|pieces| (pieces, convention("ITK"))),
+        Source::Itk => itk::read_file(path, world).map(|pieces| (pieces, convention("ITK"))),
         Source::Ants => {
-            itk::read_matlab(&bytes, world).map(|pieces| (pieces, convention("ITK or ANTs")))
+            itk::read_file(path, world).map(|pieces| (pieces, convention("ITK or ANTs")))
         }
-        Source::Greedy => matrices::read_greedy(text, world)
+        Source::Greedy => matrices::read_greedy(&text()?, world)
             .map(|map| (vec![Piece::Affine(map)], convention("greedy"))),
         Source::Elastix => elastix::read(path, world).map(|pieces| (pieces, convention("elastix"))),
         _ => {
             let fit = reading.fit.unwrap_or_default();
-            bigwarp::read(text, world, fit, reading.invert).map(|landmarks| {
+            bigwarp::read(&text()?, world, fit, reading.invert).map(|landmarks| {
                 let convention = Convention {
                     axes: if landmarks.axes == 2 { "x,y" } else { "x,y,z" },
                     frame: None,
@@ -223,155 +243,6 @@ fn read_matrices(location: &str, source: Source, reading: &Reading) -> Result<Re
         }
     };
     read.map_err(|message| Error::Unfit { location: location.to_owned(), message })
-}
-
-fn read_nifti(location: &str, reading: &Reading) -> Result<Read, String> {
-    let path = Path::new(location);
-    let head = nifti::read(path)?;
-    let vectors = reading.frame.or(head.vectors).ok_or_else(|| {
-        format!(
-            "has the intent {}, wanted 1007 (vectors) or 1006 (displacements); if it is a displacement field, \
-             say with --frame whether its vectors are lps or ras",
-            head.intent
-        )
-    })?;
-    let said = head.micrometres.filter(|_| reading.unit.is_none());
-    let micrometres = said.unwrap_or_else(|| reading.unit.unwrap_or(Unit::Mm).micrometres());
-    let flat = FlatVectors {
-        location: location.to_owned(),
-        path: path.to_owned(),
-        offset: head.offset,
-        dtype: head.dtype,
-        order: head.order,
-        shape: head.placement.shape,
-        components: head.components,
-        planar: true,
-    };
-    let payload = if head.gzip {
-        Payload::Gzip { file: path.to_owned(), from: 0, flat }
-    } else {
-        Payload::Flat(flat)
-    };
-    let positions = World { frame: Frame::Ras, micrometres };
-    let vectors = World { frame: vectors, micrometres };
-    let mut field =
-        Foreign::new(&head.placement, positions, vectors, Holds::Displacements, payload)?;
-    field.scale(head.slope);
-    let convention = field_convention("NIfTI", vectors, said.is_some(), &field);
-    Ok((vec![Piece::Foreign(Box::new(field))], convention))
-}
-
-fn read_nrrd(location: &str, reading: &Reading) -> Result<Read, String> {
-    let head = nrrd::read(Path::new(location))?;
-    let said = head.micrometres.filter(|_| reading.unit.is_none());
-    let micrometres = said.unwrap_or_else(|| reading.unit.unwrap_or(Unit::Mm).micrometres());
-    // ITK turns positions of other spaces to LPS and leaves vectors alone
-    let vectors = World { frame: reading.frame.unwrap_or(Frame::Lps), micrometres };
-    let flat = FlatVectors {
-        location: location.to_owned(),
-        path: head.file.clone(),
-        offset: if head.gzip { 0 } else { head.offset },
-        dtype: head.dtype,
-        order: head.order,
-        shape: head.placement.shape,
-        components: head.components,
-        planar: head.planar,
-    };
-    let payload = if head.gzip {
-        Payload::Gzip { file: head.file.clone(), from: head.offset, flat }
-    } else {
-        Payload::Flat(flat)
-    };
-    let positions = World { frame: head.frame, micrometres };
-    let field = Foreign::new(&head.placement, positions, vectors, Holds::Displacements, payload)?;
-    let convention = field_convention("NRRD", vectors, said.is_some(), &field);
-    Ok((vec![Piece::Foreign(Box::new(field))], convention))
-}
-
-fn field_convention(
-    format: &'static str,
-    vectors: World,
-    unit_is_said: bool,
-    field: &Foreign,
-) -> Convention {
-    let turned =
-        if field.is_straight() { "" } else { ", its axes turned by a matrix before and after" };
-    Convention {
-        format,
-        axes: "x,y,z",
-        frame: Some(vectors.frame),
-        micrometres: vectors.micrometres,
-        unit_is_said,
-        more: format!(", displacements{turned}"),
-    }
-}
-
-fn read_ngff(location: &str, reading: &Reading) -> Result<Read, String> {
-    let found = ngff::read(
-        location,
-        &ngff::Request {
-            name: reading.name.as_deref(),
-            micrometres: reading.unit.map(Unit::micrometres),
-            invert: reading.invert,
-        },
-    )?;
-    let (fixed, moving) =
-        if reading.invert { (&found.output, &found.input) } else { (&found.input, &found.output) };
-    let convention = Convention {
-        format: "OME-NGFF",
-        axes: if found.axes.len() < 5 { "the axes named" } else { "z,y,x by name" },
-        frame: None,
-        micrometres: found.micrometres,
-        unit_is_said: true,
-        more: format!(", '{fixed}' is fixed and '{moving}' moving"),
-    };
-    Ok((found.pieces, convention))
-}
-
-fn read_array(location: &str, source: Source, reading: &Reading) -> Result<Read, String> {
-    let holds =
-        if source == Source::BigstreamPositions { Holds::Positions } else { Holds::Displacements };
-    // 2021's are x,y,z
-    let usual = if holds == Holds::Positions { Axes::Xyz } else { Axes::Zyx };
-    let axes = reading.axes.unwrap_or(usual);
-    let array = VectorArray::open(location, None, axes == Axes::Xyz).map_err(|e| {
-        let said = e.to_string();
-        said.strip_prefix(&format!("{location}: ")).unwrap_or(&said).to_owned()
-    })?;
-    let (known, first) = array.calibration();
-    let spacing = reading.spacing.or(known).ok_or(
-        "does not say how far apart its vectors are; give --spacing z,y,x (the image's spacing times its \
-         shape over the field's)",
-    )?;
-    let origin = reading.origin.or(first).unwrap_or_default();
-    let um = reading.unit.map_or(1.0, Unit::micrometres);
-    let planar = array.components() == 2;
-    let mut turn = [[0.0; 3]; 3];
-    for a in 0..3usize {
-        let place = match (axes, planar) {
-            (Axes::Xyz, _) => Some(2 - a),
-            (Axes::Zyx, false) => Some(a),
-            (Axes::Zyx, true) => a.checked_sub(1),
-        };
-        if let Some(c) = place {
-            turn[a][c] = um;
-        }
-    }
-    if planar && holds == Holds::Positions {
-        return Err("holds positions in a plane, which are not read".to_owned());
-    }
-    let grid = Grid::new(array.shape(), spacing, origin);
-    let field = Foreign::on_grid(grid, turn, holds, Payload::Array(array))?;
-    let what = if holds == Holds::Positions { "positions" } else { "displacements" };
-    let convention = Convention {
-        format: "BigStream",
-        axes: if axes == Axes::Xyz { "x,y,z" } else { "z,y,x" },
-        frame: None,
-        micrometres: um,
-        unit_is_said: false,
-        more: format!(", {what} {spacing:?} um apart along z,y,x from {origin:?}"),
-    };
-    Ok((vec![Piece::Foreign(Box::new(field))], convention))
 }
 
 /// Our own files, and text that looks like them.

@@ -60,34 +60,6 @@ impl Target {
         Self::NAMES.iter().find(|(_, target)| *target == self).map_or("unknown", |(name, _)| name)
     }
 
-    /// What the name of an output says, for a volume or a transform; `None` where it says nothing.
-    pub fn told_by(output: &str, is_transform: bool) -> Option<Self> {
-        let name = output.trim_end_matches('/').to_ascii_lowercase();
-        let path = Path::new(&name);
-        let ends = |extension: &str| path.extension().is_some_and(|found| found == extension);
-        let within = |extension: &str| {
-            path.ancestors().any(|above| above.extension().is_some_and(|e| e == extension))
-        };
-        let of_volume = [
-            (within("n5"), Format::N5),
-            (within("zarr"), Format::Zarr3),
-            (ends("tif") || ends("tiff"), Format::Tiff),
-            (ends("npy"), Format::Npy),
-        ];
-        let of_transform = [
-            (within("zarr"), Self::Field),
-            (ends("json"), Self::Json),
-            (ends("tfm"), Self::Itk),
-            (ends("nii") || name.ends_with(".nii.gz"), Self::Nifti),
-            (ends("nrrd") || ends("nhdr"), Self::Nrrd),
-        ];
-        if is_transform {
-            of_transform.into_iter().find_map(|(is, target)| is.then_some(target))
-        } else {
-            of_volume.into_iter().find_map(|(is, format)| is.then_some(Self::Volume(format)))
-        }
-    }
-
     /// Whether it is one text, or one short file, that may be written to standard output.
     pub fn is_one_text(self) -> bool {
         !matches!(self, Self::Volume(_) | Self::Field | Self::Nifti | Self::Nrrd | Self::Ngff)
@@ -97,6 +69,42 @@ impl Target {
     pub(super) fn takes_a_unit(self) -> bool {
         use Target::{Ants, BigWarp, Elastix, Greedy, Itk, Matrix, Nifti, Nrrd};
         matches!(self, Matrix(_) | Itk | Ants | Greedy | Elastix | BigWarp | Nifti | Nrrd)
+    }
+}
+
+/// What the name of an output may mean; `is_transform` says whether its source is one.
+pub(super) fn of_name(output: &str, is_transform: impl Fn() -> bool) -> Vec<Target> {
+    use Target::{
+        Ants, BigWarp, Elastix, Field, Greedy, Itk, Json, Matrix, Ngff, Nifti, Nrrd, Volume,
+    };
+    let name = output.trim_end_matches('/').to_lowercase();
+    let path = Path::new(&name);
+    let ends = |path: &Path| path.extension().map(|e| e.to_string_lossy().into_owned());
+    match ends(path).as_deref() {
+        Some("tif" | "tiff") => return vec![Volume(Format::Tiff)],
+        Some("npy") => return vec![Volume(Format::Npy)],
+        Some("json") => return vec![Json],
+        Some("tfm") => return vec![Itk],
+        Some("mat") => return vec![Ants, Greedy],
+        Some("txt") => {
+            return vec![Itk, Elastix, Greedy, Matrix(Axes::Zyx), Matrix(Axes::Xyz)];
+        }
+        Some("csv") => return vec![BigWarp],
+        Some("nii") => return vec![Nifti],
+        Some("gz") if name.ends_with(".nii.gz") => return vec![Nifti],
+        Some("nrrd") => return vec![Nrrd],
+        _ => {}
+    }
+    // an array may lie deep in its container
+    let container = path.ancestors().find_map(|parent| match ends(parent).as_deref() {
+        Some("n5") => Some(Format::N5),
+        Some("zarr") => Some(Format::Zarr3),
+        _ => None,
+    });
+    match container {
+        Some(Format::Zarr3) if is_transform() => vec![Field, Ngff],
+        Some(format) => vec![Volume(format)],
+        None => Vec::new(),
     }
 }
 
@@ -116,23 +124,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_an_output_says_its_format() {
-        for (name, volume, transform) in [
-            ("a.zarr", Some("zarr3"), Some("field")),
-            ("a.zarr/labels/", Some("zarr3"), Some("field")),
-            ("a.n5/c0/s0", Some("n5"), None),
-            ("a.TIFF", Some("tiff"), None),
-            ("a.npy", Some("npy"), None),
-            ("a.json", None, Some("json")),
-            ("a.tfm", None, Some("itk")),
-            ("a.nii.gz", None, Some("nifti")),
-            ("a.nrrd", None, Some("nrrd")),
-            ("a.txt", None, None),
-            ("a", None, None),
-            ("-", None, None),
+    fn a_name_tells_one_format_or_all_that_it_may_mean() {
+        let names = |output: &str, transform: bool| -> Vec<&str> {
+            of_name(output, || transform).into_iter().map(Target::name).collect()
+        };
+        for (output, want) in [
+            ("out.zarr", &["zarr3"][..]),
+            ("a/out.ZARR/0/", &["zarr3"]),
+            ("out.n5/c0/s0", &["n5"]),
+            ("out.TIFF", &["tiff"]),
+            ("out.npy", &["npy"]),
+            ("out.json", &["json"]),
+            ("-", &[]),
+            ("out.tfm", &["itk"]),
+            ("out.csv", &["bigwarp"]),
+            ("out.nii", &["nifti"]),
+            ("out.nii.gz", &["nifti"]),
+            ("out.nrrd", &["nrrd"]),
+            ("out.mat", &["ants", "greedy"]),
+            ("out.txt", &["itk", "elastix", "greedy", "bigstream-zyx", "bigstream-xyz"]),
+            ("out.gz", &[]),
+            ("out", &[]),
+            ("", &[]),
         ] {
-            assert_eq!(Target::told_by(name, false).map(Target::name), volume, "{name}");
-            assert_eq!(Target::told_by(name, true).map(Target::name), transform, "{name}");
+            assert_eq!(names(output, false), want, "{output}");
         }
+        assert_eq!(names("out.zarr", true), ["field", "ngff"]);
     }
 }

@@ -29,7 +29,7 @@ impl Frame {
 }
 
 /// A unit of length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 pub enum Unit {
     /// Nanometres.
     Nm,

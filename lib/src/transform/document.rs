@@ -9,6 +9,7 @@ use super::numbers::{self, Located};
 use super::{Error, LOCAL_AFFINES};
 use crate::files::{self, write_whole};
 use crate::geom::{Affine, Chain, Point, Transform};
+use crate::quote::{self, shorten};
 
 /// One step of a chain as its document has it: arrays by location.
 #[derive(Clone, Debug, PartialEq)]
@@ -173,7 +174,7 @@ impl Reader<'_> {
             return Err(format!(
                 "is JSON and no transform (found: {}); wanted \"type\" with \"direction\", \"axes\" and \
                  \"unit\"",
-                keys.join(", ")
+                quote::list(&keys)
             ));
         }
         check_direction(object, self.wanted)?;
@@ -221,9 +222,10 @@ impl Reader<'_> {
             }
             other => {
                 return Err(format!(
-                    "{}the type \"{other}\", which is not known; wanted identity, translation, scale, \
+                    "{}the type \"{}\", which is not known; wanted identity, translation, scale, \
                      rotation, affine, displacements, {LOCAL_AFFINES}, sequence or bijection",
-                    at.of("has ")
+                    at.of("has "),
+                    shorten(other)
                 ));
             }
         }
@@ -238,8 +240,9 @@ impl Reader<'_> {
         at: &Located,
         steps: &mut Vec<Step>,
     ) -> Result<(), String> {
-        let object =
-            value.as_object().ok_or_else(|| format!("{at} is no transformation: {value}"))?;
+        let object = value
+            .as_object()
+            .ok_or_else(|| format!("{at} is no transformation: {}", quote::json(value)))?;
         if object.contains_key("direction") {
             check_direction(object, self.wanted).map_err(|e| format!("{at} {e}"))?;
         }
@@ -251,7 +254,11 @@ impl Reader<'_> {
     /// engines do) keeps its arrays where it really lies.
     fn resolve(&self, path: &Value, at: &Located) -> Result<String, String> {
         let path = path.as_str().filter(|path| !path.is_empty()).ok_or_else(|| {
-            format!("{} is {path}, wanted the location of an array", at.member("path"))
+            format!(
+                "{} is {}, wanted the location of an array",
+                at.member("path"),
+                quote::json(path)
+            )
         })?;
         if path.contains("://") || Path::new(path).is_absolute() {
             return Ok(path.to_owned());

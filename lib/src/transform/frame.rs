@@ -1,6 +1,7 @@
 use serde_json::{Map, Value};
 
 use crate::geom::{Affine, Point};
+use crate::quote;
 
 /// The one direction that transforms are kept in.
 pub(super) const DIRECTION: &str = "fixed-to-moving";
@@ -100,7 +101,7 @@ pub(super) fn check_direction(
         }
         Some(_) => Err(format!(
             "has the direction {}, wanted \"{wanted}\"",
-            object.get("direction").unwrap_or(&Value::Null)
+            quote::json(object.get("direction").unwrap_or(&Value::Null))
         )),
         None => Err(format!(
             "does not say which way it takes points; if it takes points of the fixed volume to the \
@@ -120,10 +121,15 @@ fn read_axes(axes: &Value) -> Result<bool, String> {
         ["z", "y", "x"] => Ok(false),
         ["x", "y", "z"] => Ok(true),
         _ if names.len() != 3 => {
-            Err(format!("has {} axes ({axes}), wanted the three [\"z\",\"y\",\"x\"]", names.len()))
+            Err(format!(
+                "has {} axes ({}), wanted the three [\"z\",\"y\",\"x\"]",
+                names.len(),
+                quote::json(axes)
+            ))
         }
         _ => Err(format!(
-            "has the axes {axes}, wanted [\"z\",\"y\",\"x\"] (or [\"x\",\"y\",\"z\"], which is turned)"
+            "has the axes {}, wanted [\"z\",\"y\",\"x\"] (or [\"x\",\"y\",\"z\"], which is turned)",
+            quote::json(axes)
         )),
     }
 }
@@ -133,7 +139,10 @@ fn read_axis_units(axes: &Value) -> Result<Option<f64>, String> {
     let units: Vec<_> =
         axes.as_array().into_iter().flatten().filter_map(|axis| axis.get("unit")).collect();
     if units.windows(2).any(|pair| pair[0] != pair[1]) {
-        return Err(format!("has axes of different units ({axes}), wanted one unit"));
+        return Err(format!(
+            "has axes of different units ({}), wanted one unit",
+            quote::json(axes)
+        ));
     }
     units.first().map(|unit| read_unit(unit)).transpose()
 }
@@ -145,7 +154,8 @@ fn read_unit(unit: &Value) -> Result<f64, String> {
         "millimeter" | "millimetre" | "mm" => 1e3,
         _ => {
             return Err(format!(
-                "has the unit {unit}, wanted \"micrometer\", \"nanometer\" or \"millimeter\""
+                "has the unit {}, wanted \"micrometer\", \"nanometer\" or \"millimeter\"",
+                quote::json(unit)
             ));
         }
     })

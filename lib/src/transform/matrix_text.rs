@@ -11,6 +11,7 @@ use super::frame::reverse_axes;
 use super::numbers::{Located, check_affine, check_last_row};
 use crate::files::{self, write_whole};
 use crate::geom::Affine;
+use crate::quote::shorten;
 
 /// The order of the axes in a matrix of text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,12 +103,12 @@ fn number(cell: &str, line: usize) -> Result<f64, String> {
         format!(
             "line {line} holds '{}', which is no number; wanted a transform: a chain's JSON, a 4x4 matrix \
              or a field",
-            cell.chars().take(40).collect::<String>()
+            shorten(cell)
         )
     })?;
     if value.is_finite() {
         Ok(value)
     } else {
-        Err(format!("line {line} holds {cell}, wanted finite numbers"))
+        Err(format!("line {line} holds {}, wanted finite numbers", shorten(cell)))
     }
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::geom::{Affine, Chain, Transform};
+use crate::quote::shorten;
 use crate::{files, volume};
 
 mod document;
@@ -121,8 +122,8 @@ pub fn kind_of(location: &str) -> Result<Kind, Error> {
 fn kind_of_text(head: &[u8], wrong: &dyn Fn(&str) -> Error) -> Result<Kind, Error> {
     if is_foreign(head) {
         return Err(wrong(
-            "is a transform of another program (ITK, NIfTI, NRRD, MATLAB or elastix); turn it into a chain's \
-             JSON first: transcode FILE --to json -o chain.json",
+            "is a transform of another program (ITK, NIfTI, NRRD, MetaImage, HDF5, MATLAB or elastix); turn it into a \
+             chain's JSON first: transcode FILE -o chain.json",
         ));
     }
     if head.starts_with(b"II*\0") || head.starts_with(b"MM\0*") || head.contains(&0) {
@@ -144,12 +145,14 @@ fn is_foreign(head: &[u8]) -> bool {
     let nifti = matches!(head.get(344..347), Some(b"n+1" | b"ni1"));
     let gzip = head.starts_with(&[0x1f, 0x8b]);
     let itk = head.starts_with(b"#Insight Transform File");
+    let hdf5 = head.starts_with(b"\x89HDF");
+    let metaimage = head.starts_with(b"ObjectType") || head.starts_with(b"NDims");
     let matlab = head.get(20..).is_some_and(|name| {
         ["AffineTransform_", "MatrixOffsetTransformBase_", "Euler3DTransform_"]
             .iter()
             .any(|class| name.starts_with(class.as_bytes()))
     });
-    elastix || nifti || gzip || itk || matlab || head.starts_with(b"NRRD000")
+    elastix || nifti || gzip || itk || metaimage || hdf5 || matlab || head.starts_with(b"NRRD000")
 }
 
 /// Reads one chain from several locations, in the order in which they are applied.
@@ -203,7 +206,8 @@ fn open_step(document: &str, step: &Step, direction: Direction) -> Result<Transf
         Err(Error::Format {
             location: document.to_owned(),
             message: format!(
-                "refers to {array}, which is not there; keep it where the document says"
+                "refers to {}, which is not there; keep it where the document says",
+                shorten(array)
             ),
         })
     };

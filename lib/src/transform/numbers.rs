@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::geom::{Affine, Point};
+use crate::quote;
 
 /// A place in a document, such as `transformations[1].affine`.
 #[derive(Clone, Debug)]
@@ -39,11 +40,13 @@ fn finite(value: &Value, at: &Located) -> Result<f64, String> {
     value
         .as_f64()
         .filter(|v| v.is_finite())
-        .ok_or_else(|| format!("{at} is {value}, wanted a finite number"))
+        .ok_or_else(|| format!("{at} is {}, wanted a finite number", quote::json(value)))
 }
 
 fn list<'a>(value: &'a Value, at: &Located) -> Result<&'a Vec<Value>, String> {
-    value.as_array().ok_or_else(|| format!("{at} is {value}, wanted a list of numbers"))
+    value
+        .as_array()
+        .ok_or_else(|| format!("{at} is {}, wanted a list of numbers", quote::json(value)))
 }
 
 /// Three numbers, one per axis.
@@ -76,8 +79,9 @@ pub(super) fn rows(
     if !heights.contains(&rows.len()) || widths.iter().any(|&w| w != width) {
         let heights: Vec<_> = heights.iter().map(|h| format!("{h}x{width}")).collect();
         return Err(format!(
-            "{at} is a matrix of {} rows with {widths:?} numbers, wanted {}: one row for each of 3 axes",
+            "{at} is a matrix of {} rows with {} numbers, wanted {}: one row for each of 3 axes",
             rows.len(),
+            quote::numbers(&widths),
             heights.join(" or ")
         ));
     }

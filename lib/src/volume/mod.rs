@@ -9,6 +9,7 @@ use std::io;
 use std::path::Path;
 
 use crate::geom::{Grid, Point};
+use crate::quote::shorten;
 
 mod bits;
 mod block;
@@ -143,15 +144,6 @@ impl Error {
 
 /// The element types that can be read.
 const READABLE: &str = "integers of 8 to 64 bits, bool, float16, float32 and float64";
-
-/// What a message may quote of a file: at most some hundred letters.
-fn shorten(text: &str) -> String {
-    const MOST: usize = 100;
-    match text.char_indices().nth(MOST) {
-        Some((end, _)) => format!("{} ... ({} bytes)", &text[..end], text.len()),
-        None => text.to_owned(),
-    }
-}
 
 /// Which 3-D volume of a location is meant, and what overrides its metadata.
 #[derive(Clone, Debug, Default)]

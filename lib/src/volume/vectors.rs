@@ -128,6 +128,11 @@ impl VectorArray {
         self.source.layout().shape[self.component] as usize
     }
 
+    /// Whether its elements are whole numbers.
+    pub fn is_integer(&self) -> bool {
+        self.source.layout().dtype.is_integer()
+    }
+
     /// The spacing that its metadata give, micrometres, and where its first vector lies.
     pub fn calibration(&self) -> (Option<Point>, Option<Point>) {
         self.known

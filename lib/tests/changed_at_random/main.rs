@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use peak_alloc::PeakAlloc;
 use tiff::encoder::{Compression, DeflateLevel, TiffEncoder, colortype};
@@ -16,6 +17,9 @@ use voxloom::volume::{Select, Volume};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
+
+/// Memory is that of the whole process: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Changes of each file.
 const CHANGES: usize = 500;
@@ -123,6 +127,7 @@ fn read(location: &str) -> Result<(), String> {
 
 #[test]
 fn files_changed_at_random_give_a_volume_or_a_sentence_in_little_memory() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let (mut good, mut bad) = (0, 0);
     for (number, (ending, seed)) in seeds().into_iter().enumerate() {

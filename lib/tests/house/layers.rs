@@ -7,7 +7,7 @@ use super::rust_files;
 
 /// From the bottom up; modules on one line do not know each other.
 const LAYERS: &[&[&str]] = &[
-    &["fingerprint", "golden"],
+    &["fingerprint", "golden", "quote"],
     &["geom", "device", "files"],
     &["volume", "table"],
     &["blocks", "transform"],

@@ -11,6 +11,7 @@ import csv
 import re
 from pathlib import Path
 
+import h5py
 import itk
 import numpy as np
 import SimpleITK as sitk
@@ -257,6 +258,28 @@ def landmarks():
         table(f"bigwarp_{axes}d.csv", [np.array(flat(p)) / 1e3 for p in moved])
 
 
+def hdf5(affine):
+    """A composite of ITK, and a quantised field as n5-imglib2 writes it."""
+    random = np.random.default_rng(12)
+    small = sitk.GetImageFromArray(random.normal(0, 0.003, (3, 4, 5, 3)), isVector=True)
+    small.SetSpacing((0.06, 0.08, 0.07))
+    both = sitk.CompositeTransform([affine, sitk.DisplacementFieldTransform(small)])
+    keep("composite", both, suffixes=(".h5",))
+    with h5py.File(HERE / "composite.h5", "a") as file:
+        file["OSName"][0] = file["OSVersion"][0] = ""  # of whoever runs this
+    with h5py.File(HERE / "warp.h5", "w") as file:
+        stored = random.integers(-3000, 3000, (4, 5, 6, 3)).astype(np.int16)
+        field = file.create_dataset("dfield", data=stored, chunks=(2, 3, 4, 3), compression="gzip", shuffle=True)
+        field.attrs["spacing"], field.attrs["offset"] = [40.0, 50.0, 45.0], [-20.0, -30.0, -15.0]
+        field.attrs["quantization_multiplier"] = 0.001
+        affine = np.array([[1.05, 0.1, 0.02, 4], [-0.03, 0.9, 0.2, -6], [0.05, 0.01, 1.1, 2]])
+        field.attrs["affine"] = affine.ravel()
+    # the first node, and the one after it along each axis: displacement, then matrix
+    nodes = [np.array([-20.0, -30.0, -15.0]) + i * np.array([40.0, 50.0, 45.0]) for i in (0, 1)]
+    moved = [p + stored[i, i, i] * 0.001 for i, p in enumerate(nodes)]
+    table("warp.csv", [(affine[:, :3] @ p + affine[:, 3]) / 1e3 for p in moved])
+
+
 if __name__ == "__main__":
     table("points.csv", POINTS)
     affine, _ = matrices()
@@ -265,3 +288,4 @@ if __name__ == "__main__":
     elastix()
     greedy()
     landmarks()
+    hdf5(affine)

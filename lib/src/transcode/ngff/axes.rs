@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::geom::{Affine, Point};
+use crate::quote::{self, shorten};
 use crate::volume;
 
 /// An axis of a system.
@@ -88,9 +89,14 @@ impl Axes {
             [Some("nanometer" | "nanometre" | "nm")] => Ok(1e-3),
             [Some("millimeter" | "millimetre" | "mm")] => Ok(1e3),
             [None] | [] => Err("has axes without a unit; give --unit".to_owned()),
-            _ => Err(format!(
-                "has axes in {units:?}, wanted one of micrometer, nanometer and millimeter; give --unit"
-            )),
+            _ => {
+                let units: Vec<&str> =
+                    units.iter().map(|unit| unit.unwrap_or("no unit")).collect();
+                Err(format!(
+                    "has axes in {}, wanted one of micrometer, nanometer and millimeter; give --unit",
+                    quote::list(&units)
+                ))
+            }
         }
     }
 
@@ -184,7 +190,10 @@ impl Systems {
     pub(super) fn named(&self, object: &Map<String, Value>, key: &str) -> Result<Axes, String> {
         let name = label(object, key);
         self.known.get(&name).cloned().ok_or_else(|| {
-            format!("has no coordinate system '{name}', which a transformation names as its {key}")
+            format!(
+                "has no coordinate system '{}', which a transformation names as its {key}",
+                shorten(&name)
+            )
         })
     }
 
@@ -233,7 +242,7 @@ impl FieldAxes {
     /// Of an array with its own metadata (RFC 5), or of a group with `multiscales` (0.6).
     pub(super) fn read(node: &Path) -> Result<Self, String> {
         let location = node.display().to_string();
-        let bad = |what: &str| format!("refers to {location}, which {what}");
+        let bad = |what: &str| format!("refers to {}, which {what}", shorten(&location));
         let (attributes, is_array) = volume::attributes(&location)
             .map_err(|e| e.to_string())?
             .ok_or_else(|| bad("is not there"))?;

@@ -1,0 +1,72 @@
+//! What a message may quote of a file: the one function that shortens it.
+
+use serde_json::Value;
+
+/// The letters of a file that a message shows.
+const MOST: usize = 100;
+
+/// The beginning of a text, and how much there is where that is not all of it; control characters are
+/// written out, since a terminal would obey them.
+pub fn shorten(text: &str) -> String {
+    let (start, cut) = match text.char_indices().nth(MOST) {
+        Some((end, _)) => (&text[..end], true),
+        None => (text, false),
+    };
+    let mut shown = String::with_capacity(start.len());
+    for letter in start.chars() {
+        if letter.is_control() {
+            shown.extend(letter.escape_default());
+        } else {
+            shown.push(letter);
+        }
+    }
+    if cut { format!("{shown} ... ({} bytes)", text.len()) } else { shown }
+}
+
+/// The beginning of a value of JSON.
+pub fn json(value: &Value) -> String {
+    shorten(&value.to_string())
+}
+
+/// The first of many words, so that a message has an end.
+pub fn list<T: AsRef<str>>(words: &[T]) -> String {
+    const SHOWN: usize = 8;
+    let shown: Vec<String> = words.iter().take(SHOWN).map(|word| shorten(word.as_ref())).collect();
+    match words.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// The first of many numbers, as Rust lists them.
+pub fn numbers<T: std::fmt::Debug>(values: &[T]) -> String {
+    const SHOWN: usize = 8;
+    if values.len() <= SHOWN {
+        return format!("{values:?}");
+    }
+    let shown: Vec<String> = values[..SHOWN].iter().map(|value| format!("{value:?}")).collect();
+    format!("[{}, ... ({} numbers)]", shown.join(", "), values.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quotation_is_short_whole_letters_and_no_orders_to_a_terminal() {
+        assert_eq!(shorten("a 'word'"), "a 'word'");
+        let long = "\u{b5}".repeat(3_000_000);
+        let shown = shorten(&long);
+        assert_eq!(shown, format!("{} ... (6000000 bytes)", "\u{b5}".repeat(MOST)));
+        assert_eq!(shorten("\u{1b}[31mred\n"), "\\u{1b}[31mred\\n");
+        assert_eq!(json(&serde_json::json!(["a", 1])), "[\"a\",1]");
+    }
+
+    #[test]
+    fn of_many_words_or_numbers_the_first_are_shown() {
+        assert_eq!(list(&["a", "b"]), "a, b");
+        assert_eq!(list(&["a"; 20]), "a, a, a, a, a, a, a, a and 12 more");
+        assert_eq!(numbers(&[1.5, 2.0]), "[1.5, 2.0]");
+        assert_eq!(numbers(&[7; 300]), "[7, 7, 7, 7, 7, 7, 7, 7, ... (300 numbers)]");
+    }
+}

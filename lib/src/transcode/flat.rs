@@ -1,0 +1,136 @@
+//! What the heads of displacement fields in NRRD and MetaImage have in common.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use super::pieces::Payload;
+use super::unpack::Packing;
+use super::world::{Frame, Placement};
+use crate::quote::shorten;
+use crate::volume::{ByteOrder, Dtype, FlatVectors};
+
+/// A head longer than this is none.
+const LONGEST: u64 = 1 << 20;
+
+/// What a head says.
+#[derive(Clone, Debug)]
+pub(super) struct Head {
+    pub(super) placement: Placement,
+    /// The frame of the positions.
+    pub(super) frame: Frame,
+    pub(super) components: usize,
+    /// All first components come first.
+    pub(super) planar: bool,
+    pub(super) dtype: Dtype,
+    pub(super) order: ByteOrder,
+    /// The file in which the elements are.
+    pub(super) file: PathBuf,
+    /// Where they begin, in the file, or in what it is unpacked to.
+    pub(super) offset: u64,
+    /// How they are packed, and from which byte of the file on.
+    pub(super) packing: Option<(Packing, u64)>,
+    /// Micrometres of the unit of its lengths, where it has one; a unit that is no length is told.
+    pub(super) micrometres: Result<Option<f64>, String>,
+    /// What was assumed, or is not known.
+    pub(super) notes: Vec<String>,
+}
+
+impl Head {
+    /// Where the vectors are, of the field at `location`.
+    pub(super) fn payload(&self, location: &str) -> Payload {
+        let words = self.packing.is_some_and(|(packing, _)| packing == Packing::Words);
+        let flat = FlatVectors {
+            location: location.to_owned(),
+            path: self.file.clone(),
+            offset: self.offset,
+            dtype: if words { Dtype::F64 } else { self.dtype },
+            order: if words { ByteOrder::Little } else { self.order },
+            shape: self.placement.shape,
+            components: self.components,
+            planar: self.planar,
+        };
+        match self.packing {
+            Some((packing, from)) => {
+                Payload::Packed { file: self.file.clone(), from, packing, flat }
+            }
+            None => Payload::Flat(flat),
+        }
+    }
+}
+
+/// Lines of a head, of whatever bytes, until `more` says that it has ended; where it ends.
+pub(super) fn lines(
+    path: &Path,
+    format: &str,
+    mut more: impl FnMut(&str) -> bool,
+) -> Result<u64, String> {
+    let unread = |e| format!("cannot be read: {e}");
+    let file = File::open(path).map_err(unread)?;
+    let mut reader = BufReader::new(file).take(LONGEST);
+    let (mut end, mut bytes) = (0, Vec::new());
+    loop {
+        bytes.clear();
+        let count = reader.read_until(b'\n', &mut bytes).map_err(unread)?;
+        end += count as u64;
+        if end >= LONGEST {
+            return Err(format!("is a damaged {format} file: its header does not end"));
+        }
+        let line = String::from_utf8_lossy(&bytes);
+        if !more(line.trim_end_matches(['\n', '\r'])) || count == 0 {
+            return Ok(end);
+        }
+    }
+}
+
+/// The file beside a head that its name for the data leads to.
+pub(super) fn data_file(path: &Path, name: &str) -> Result<PathBuf, String> {
+    let file = path.with_file_name("").join(name);
+    if name.len() < 1024 && file.is_file() {
+        Ok(file)
+    } else {
+        Err(format!("refers to {}, which is not beside it", shorten(name)))
+    }
+}
+
+/// A whole number from 1.
+pub(super) fn whole(word: &str) -> Result<usize, String> {
+    match word.trim().parse() {
+        Ok(n @ 1..=0x7fff_ffff) => Ok(n),
+        _ => Err(format!("has the size '{}', wanted whole numbers from 1", shorten(word))),
+    }
+}
+
+/// The micrometres of a unit of length by its name or sign.
+pub(super) fn unit(name: &str) -> Option<f64> {
+    Some(match name {
+        "mm" | "millimeter" | "millimetre" | "millimeters" => 1e3,
+        "um" | "\u{b5}m" | "\u{3bc}m" | "micrometer" | "micrometre" | "micron" | "microns" => 1.0,
+        "nm" | "nanometer" | "nanometre" => 1e-3,
+        "cm" | "centimeter" => 1e4,
+        "m" | "meter" | "metre" => 1e6,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_of_any_bytes_ends_or_is_said_to_have_no_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        std::fs::write(&path, b"one\r\n\xff\xfe\nend\nrest").unwrap();
+        let mut seen = 0;
+        let end = lines(&path, "NRRD", |line| {
+            seen += 1;
+            line != "end"
+        });
+        assert_eq!((end, seen), (Ok(12), 3));
+        std::fs::write(&path, vec![b'x'; 3 << 20]).unwrap();
+        assert!(lines(&path, "NRRD", |_| true).unwrap_err().contains("does not end"));
+        assert!(data_file(&path, &"n".repeat(20_000)).unwrap_err().len() < 200);
+        assert!(whole("0").is_err() && whole("-3").is_err() && whole("12").is_ok());
+    }
+}

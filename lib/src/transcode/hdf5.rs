@@ -1,0 +1,322 @@
+//! HDF5: transforms of ITK (`HDF5TransformIO`: a group for each under `TransformGroup`) and the displacement
+//! fields of BigWarp and template-building.
+
+use std::path::{Path, PathBuf};
+
+use hdf5_reader::{Datatype, Hdf5File, OpenOptions, SliceInfo, SliceInfoElem};
+use serde_json::{Map, Value};
+
+use crate::geom::Box3;
+use crate::quote::{self, shorten};
+use crate::volume::{Dtype, Voxel};
+use crate::with_voxel;
+
+/// What a file begins with.
+pub(super) const MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
+
+/// The most bytes of a chunk that is decoded.
+const CHUNK: usize = 256 << 20;
+
+/// Where transforms of ITK are.
+const TRANSFORMS: &str = "TransformGroup";
+
+/// What a file holds.
+pub(super) enum Content {
+    /// Transforms of ITK.
+    Transforms,
+    /// Arrays, by their paths.
+    Arrays(Vec<String>),
+}
+
+/// A transform as ITK lists it.
+pub(super) struct Record {
+    /// Its class.
+    pub(super) name: String,
+    pub(super) fixed: Vec<f64>,
+    pub(super) parameters: Parameters,
+}
+
+/// Parameters, those of a field where they lie.
+pub(super) enum Parameters {
+    Here(Vec<f64>),
+    There(Vectors),
+}
+
+/// The order in which an array holds vectors.
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    /// Components in the first dimension, or in the last one.
+    First,
+    Last,
+    /// One after the other in one dimension, x fastest.
+    Listed,
+}
+
+/// Vectors in an array of a file.
+pub(super) struct Vectors {
+    dataset: hdf5_reader::Dataset,
+    dtype: Dtype,
+    order: Order,
+    /// Along z, y, x.
+    shape: [usize; 3],
+    components: usize,
+    /// The file.
+    pub(super) path: PathBuf,
+}
+
+fn told(error: &hdf5_reader::error::Error) -> String {
+    format!("is HDF5 that cannot be read: {}", shorten(&error.to_string()))
+}
+
+fn open(path: &Path) -> Result<Hdf5File, String> {
+    let length = std::fs::metadata(path).map_err(|e| format!("cannot be read: {e}"))?.len();
+    // deflate makes at most 1032 bytes of one
+    let most = usize::try_from(length.saturating_mul(1032)).unwrap_or(usize::MAX);
+    let options = OpenOptions::default()
+        .with_chunk_cache_bytes(16 << 20)
+        .with_max_chunk_bytes(CHUNK.min(most))
+        .with_max_read_bytes(most)
+        .with_max_object_header_bytes(1 << 20);
+    Hdf5File::open_with_options(path, options).map_err(|error| told(&error))
+}
+
+/// What is in the file at `path`.
+pub(super) fn content(path: &Path) -> Result<Content, String> {
+    let file = open(path)?;
+    if file.group(TRANSFORMS).is_ok() {
+        return Ok(Content::Transforms);
+    }
+    let mut found = Vec::new();
+    let root = file.root_group().map_err(|error| told(&error))?;
+    list(&root, "", 3, &mut found)?;
+    Ok(Content::Arrays(found))
+}
+
+/// The paths of all arrays, of a hundred at most.
+fn list(
+    group: &hdf5_reader::group::Group,
+    prefix: &str,
+    depth: usize,
+    found: &mut Vec<String>,
+) -> Result<(), String> {
+    let (groups, arrays) = group.member_names().map_err(|error| told(&error))?;
+    for name in arrays {
+        if found.len() < 100 {
+            found.push(format!("{prefix}{name}"));
+        }
+    }
+    for name in groups {
+        if depth > 0 && found.len() < 100 {
+            let inner = group.group(&name).map_err(|error| told(&error))?;
+            list(&inner, &format!("{prefix}{name}/"), depth - 1, found)?;
+        }
+    }
+    Ok(())
+}
+
+fn dtype(datatype: &Datatype) -> Result<Dtype, String> {
+    Ok(match datatype {
+        Datatype::FloatingPoint { size: 4, .. } => Dtype::F32,
+        Datatype::FloatingPoint { size: 8, .. } => Dtype::F64,
+        Datatype::FixedPoint { size: 1, signed: true, .. } => Dtype::I8,
+        Datatype::FixedPoint { size: 1, signed: false, .. } => Dtype::U8,
+        Datatype::FixedPoint { size: 2, signed: true, .. } => Dtype::I16,
+        Datatype::FixedPoint { size: 2, signed: false, .. } => Dtype::U16,
+        Datatype::FixedPoint { size: 4, signed: true, .. } => Dtype::I32,
+        Datatype::FixedPoint { size: 4, signed: false, .. } => Dtype::U32,
+        _ => {
+            return Err(
+                "holds numbers of a type that is not read; integers of 8 to 32 bits, float32 and float64 are"
+                    .to_owned(),
+            );
+        }
+    })
+}
+
+/// All numbers of an array.
+fn numbers(dataset: &hdf5_reader::Dataset) -> Result<Vec<f64>, String> {
+    with_voxel!(dtype(dataset.dtype())?, T => {
+        let values = dataset.read_array::<T>().map_err(|error| told(&error))?;
+        Ok(values.iter().map(|value| value.to_f64()).collect())
+    })
+}
+
+/// The transforms of a file of ITK, in its order.
+pub(super) fn records(path: &Path) -> Result<Vec<Record>, String> {
+    let file = open(path)?;
+    let group = file.group(TRANSFORMS).map_err(|_| "is HDF5 without transforms of ITK")?;
+    let (names, _) = group.member_names().map_err(|error| told(&error))?;
+    let mut numbered: Vec<(usize, String)> = Vec::new();
+    for name in names {
+        let number = name.parse().map_err(|_| {
+            format!("has the transform '{}', wanted a number as its name", shorten(&name))
+        })?;
+        numbered.push((number, name));
+    }
+    numbered.sort();
+    numbered.iter().map(|(_, name)| record(&group, name, path)).collect()
+}
+
+fn record(group: &hdf5_reader::group::Group, name: &str, path: &Path) -> Result<Record, String> {
+    let group = group.group(name).map_err(|error| told(&error))?;
+    let (_, arrays) = group.member_names().map_err(|error| told(&error))?;
+    // ITK before 4.10 wrote them without an s
+    let find = |names: [&'static str; 2]| names.into_iter().find(|name| arrays.iter().any(|a| a == name));
+    let array = |name: &str| group.dataset(name).map_err(|error| told(&error));
+    let class = array("TransformType")?.read_strings().map_err(|error| told(&error))?;
+    let class = class.into_iter().next().unwrap_or_default().trim_matches('\0').to_owned();
+    let optional = |names: [&'static str; 2]| match find(names) {
+        Some(name) => numbers(&array(name)?),
+        None => Ok(Vec::new()),
+    };
+    let fixed = optional(["TransformFixedParameters", "TranformFixedParameters"])?;
+    let parameters = ["TransformParameters", "TranformParameters"];
+    let field = class.starts_with("DisplacementFieldTransform");
+    let parameters = match find(parameters).filter(|_| field) {
+        Some(name) => {
+            let dataset = array(name)?;
+            let dtype = dtype(dataset.dtype())?;
+            let (order, path) = (Order::Listed, path.to_owned());
+            Parameters::There(Vectors { dataset, dtype, order, shape: [0; 3], components: 3, path })
+        }
+        None => Parameters::Here(optional(parameters)?),
+    };
+    Ok(Record { name: class, fixed, parameters })
+}
+
+impl Vectors {
+    /// The array called `name`, whose last or first dimension counts components, and its attributes.
+    pub(super) fn open(path: &Path, name: &str) -> Result<(Self, Map<String, Value>), String> {
+        let dataset = open(path)?.dataset(name).map_err(|error| told(&error))?;
+        let rank = dataset.shape().len();
+        let lengths: Option<Vec<usize>> =
+            dataset.shape().iter().map(|n| usize::try_from(*n).ok()).collect();
+        let lengths = lengths.unwrap_or_default();
+        let count = rank.saturating_sub(1);
+        // n5-imglib2 takes the slowest dimension where both would do
+        let order = match lengths.as_slice() {
+            [first, ..] if matches!(rank, 3 | 4) && *first == count => Order::First,
+            [.., last] if matches!(rank, 3 | 4) && *last == count => Order::Last,
+            _ => {
+                return Err(format!(
+                    "has the array {} of the shape {}; a field has as many components as axes, in its last or \
+                     first dimension",
+                    shorten(name),
+                    quote::numbers(dataset.shape())
+                ));
+            }
+        };
+        let space = match order {
+            Order::First => &lengths[1..],
+            _ => &lengths[..count],
+        };
+        let shape = match space {
+            [z, y, x] => [*z, *y, *x],
+            _ => [1, space[0], space[1]],
+        };
+        let attributes = dataset.attributes().iter().filter_map(value).collect();
+        let dtype = dtype(dataset.dtype())?;
+        let path = path.to_owned();
+        Ok((Self { dataset, dtype, order, shape, components: count, path }, attributes))
+    }
+
+    /// Listed vectors, with what the grid of the field says of them.
+    pub(super) fn on(self, shape: [usize; 3], components: usize) -> Result<Self, String> {
+        let counts = shape.into_iter().chain([components]);
+        let wanted = counts.fold(1u64, |product, n| product.saturating_mul(n as u64));
+        let found = self.dataset.shape().iter().fold(1u64, |product, n| product.saturating_mul(*n));
+        if found != wanted || self.dataset.shape().len() != 1 {
+            return Err(format!("has {found} numbers, wanted {wanted}"));
+        }
+        Ok(Self { shape, components, ..self })
+    }
+
+    /// Along z, y, x.
+    pub(super) fn shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
+    /// Components of a vector.
+    pub(super) fn components(&self) -> usize {
+        self.components
+    }
+
+    /// Whether its elements are whole numbers.
+    pub(super) fn is_integer(&self) -> bool {
+        self.dtype.is_integer()
+    }
+
+    /// The vectors of `part`, C order, components as they are stored.
+    pub(super) fn read(&self, part: &Box3) -> Result<Vec<[f64; 3]>, String> {
+        let mut vectors = vec![[0.0; 3]; part.len()];
+        if vectors.is_empty() {
+            return Ok(vectors);
+        }
+        let range = |a: usize| (part.min[a] as u64, part.max[a] as u64);
+        let count = self.components as u64;
+        if matches!(self.order, Order::Listed) {
+            let [_, ny, nx] = self.shape.map(|n| n as u64);
+            let (z, y, x) = (range(0), range(1), range(2));
+            let rows = (z.0..z.1).flat_map(|z| (y.0..y.1).map(move |y| (z * ny + y) * nx));
+            let width = (x.1 - x.0) as usize;
+            for (row, vectors) in rows.zip(vectors.chunks_mut(width)) {
+                let values = self.values(&[((row + x.0) * count, (row + x.1) * count)])?;
+                spread(&values, vectors, self.components, false);
+            }
+            return Ok(vectors);
+        }
+        let first = if self.components == 2 { 1 } else { 0 };
+        let mut ranges: Vec<(u64, u64)> = (first..3).map(range).collect();
+        let planar = matches!(self.order, Order::First);
+        ranges.insert(if planar { 0 } else { ranges.len() }, (0, count));
+        spread(&self.values(&ranges)?, &mut vectors, self.components, planar);
+        Ok(vectors)
+    }
+
+    /// The numbers within these ranges, C order.
+    fn values(&self, ranges: &[(u64, u64)]) -> Result<Vec<f64>, String> {
+        let slice = |&(start, end): &(u64, u64)| SliceInfoElem::Slice { start, end, step: 1 };
+        let selection = SliceInfo { selections: ranges.iter().map(slice).collect() };
+        with_voxel!(self.dtype, T => {
+            let values = self.dataset.read_slice::<T>(&selection).map_err(|error| told(&error))?;
+            Ok(values.iter().map(|value| value.to_f64()).collect())
+        })
+    }
+}
+
+/// Numbers as vectors: all first components come first, or the components of a vector stand together.
+fn spread(values: &[f64], vectors: &mut [[f64; 3]], components: usize, planar: bool) {
+    let count = vectors.len();
+    for (i, vector) in vectors.iter_mut().enumerate() {
+        for (c, value) in vector.iter_mut().enumerate().take(components) {
+            let at = if planar { c * count + i } else { i * components + c };
+            *value = values.get(at).copied().unwrap_or(f64::NAN);
+        }
+    }
+}
+
+/// An attribute as JSON: a number, a text, or a list of numbers.
+fn value(attribute: &hdf5_reader::Attribute) -> Option<(String, Value)> {
+    let value = match attribute.num_elements() {
+        Ok(1) if attribute.shape.is_empty() || attribute.name.contains("multiplier") => {
+            match attribute.read_as_f64() {
+                Ok(number) => Value::from(number),
+                Err(_) => Value::from(attribute.read_string().ok()?),
+            }
+        }
+        Ok(_) => {
+            let numbers = dtype(&attribute.datatype).ok().and_then(|dtype| {
+                with_voxel!(dtype, T => {
+                    let numbers = attribute.read_1d::<T>().ok()?;
+                    Some(numbers.into_iter().map(Voxel::to_f64).collect::<Vec<f64>>())
+                })
+            });
+            match numbers {
+                Some(numbers) => Value::from(numbers),
+                None => Value::from(attribute.read_strings().ok()?),
+            }
+        }
+        Err(_) => return None,
+    };
+    Some((attribute.name.clone(), value))
+}

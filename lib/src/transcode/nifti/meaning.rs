@@ -1,0 +1,75 @@
+//! What the numbers of a NIfTI file of vectors mean: told by the intent, its name and its first parameter,
+//! never guessed.
+
+use crate::quote::shorten;
+use crate::transcode::world::Frame;
+
+const DISPLACEMENT: i32 = 1006;
+
+/// What each vector is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::transcode) enum Meaning {
+    /// How far a point moves, in this frame.
+    Displacements(Frame),
+    /// Where it goes, in this frame.
+    Positions(Frame),
+    /// Where a control point of a cubic B-spline goes, RAS.
+    ControlPoints,
+}
+
+/// Why that cannot be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::transcode) enum Doubt {
+    /// The user may say that these are displacements.
+    Unsaid(String),
+    /// They are something else.
+    Other(String),
+}
+
+/// The meaning of an intent.
+pub(super) fn of(intent: i32, name: &str, parameter: f64) -> Result<Meaning, Doubt> {
+    match (intent, name) {
+        (super::VECTOR, "NREG_TRANS") => niftyreg(parameter),
+        // SPM: each vector is the place in millimetres that its voxel comes from
+        (super::VECTOR, "Mapping") => Ok(Meaning::Positions(Frame::Ras)),
+        (super::VECTOR, "") => Ok(Meaning::Displacements(Frame::Lps)),
+        (DISPLACEMENT, "") => Ok(Meaning::Displacements(Frame::Ras)),
+        (super::VECTOR | DISPLACEMENT, other) => Err(Doubt::Unsaid(format!(
+            "has vectors that are named '{}', which is not known; if they are displacements, say with --frame \
+             whether they are lps or ras",
+            shorten(other)
+        ))),
+        (2006..=2009 | 2016..=2018, _) => Err(Doubt::Other(format!(
+            "is a warp of FSL (intent {intent}), which counts in voxels of FSL's own; turn it into a field of \
+             ITK, for example with wb_command -convert-warpfield -from-fnirt ... -to-itk"
+        ))),
+        _ => Err(Doubt::Unsaid(format!(
+            "has the intent {intent}, wanted 1007 (vectors) or 1006 (displacements); if it is a displacement \
+             field, say with --frame whether its vectors are lps or ras"
+        ))),
+    }
+}
+
+/// The kinds of NiftyReg (`_reg_maths.h`, `NREG_TRANS_TYPE`), all RAS.
+fn niftyreg(kind: f64) -> Result<Meaning, Doubt> {
+    let other = |what: &str| {
+        Err(Doubt::Other(format!(
+            "is {what} of NiftyReg, which is not read; turn it into displacements with reg_transform -disp"
+        )))
+    };
+    if kind == 0.0 {
+        Ok(Meaning::Positions(Frame::Ras))
+    } else if kind == 1.0 {
+        Ok(Meaning::Displacements(Frame::Ras))
+    } else if kind == 2.0 {
+        Ok(Meaning::ControlPoints)
+    } else if kind == 3.0 || kind == 4.0 {
+        other("a velocity field")
+    } else if kind == 5.0 {
+        other("a velocity grid of control points")
+    } else if kind == 6.0 {
+        other("a linear grid of control points")
+    } else {
+        other(&format!("a transform of the unknown kind {kind}"))
+    }
+}
