@@ -241,7 +241,8 @@ fn every_encoding_of_nrrd_is_read_and_slicers_word_on_the_direction_counts() {
     let words = ["modeling", "Slicer", "moving points to fixed"];
     refused(&scene, "transcode", &[&told("modeling"), "-o", &out], 1, &words);
     refused(&scene, "transcode", &[&told("both"), "-o", &out], 1, &["'both'"]);
-    let head = "#Insight Transform File V1.0\nTransform: InverseDisplacementFieldTransform_double_3_3\n";
+    let head =
+        "#Insight Transform File V1.0\nTransform: InverseDisplacementFieldTransform_double_3_3\n";
     let modeling = scene.file("m.tfm", &format!("{head}Parameters: 0 0 0\nFixedParameters: 0\n"));
     refused(&scene, "transcode", &[&modeling, "-o", &out], 1, &["modeling", "Slicer"]);
 }
@@ -271,7 +272,10 @@ fn elastix_finds_the_transform_that_stands_in_a_file_of_itk() {
     assert_eq!(apply("Compose").map(|v| (v * 1e6).round() / 1e6), [5.0, 6.0, 7.0]);
     assert_eq!(apply("Add").map(|v| (v * 1e6).round() / 1e6), [5.0, 6.0, 7.0]);
     // a sum and a chain differ where the second is no shift
-    scene.file("t.0.tfm", &itk.replace("Translation", "Scale").replace("0.001 0.002 0.003", "3 3 3"));
+    scene.file(
+        "t.0.tfm",
+        &itk.replace("Translation", "Scale").replace("0.001 0.002 0.003", "3 3 3"),
+    );
     assert_eq!(apply("Compose").map(f64::round), [6.0, 12.0, 18.0]);
     assert_eq!(apply("Add").map(f64::round), [4.0, 8.0, 12.0]);
     let out = scene.at("out.json");
@@ -279,7 +283,13 @@ fn elastix_finds_the_transform_that_stands_in_a_file_of_itk() {
     let words = ["refers to", "t.0.tfm", "beside"];
     refused(&scene, "transcode", &[&alone, "-o", &out], 1, &words);
     scene.file("t.0.tfm", "something else");
-    refused(&scene, "transcode", &[&alone, "-o", &out], 1, &["t.0.tfm", "no transform file of ITK"]);
+    refused(
+        &scene,
+        "transcode",
+        &[&alone, "-o", &out],
+        1,
+        &["t.0.tfm", "no transform file of ITK"],
+    );
 }
 
 #[test]
@@ -334,8 +344,16 @@ fn a_message_quotes_some_hundred_letters_of_a_transform_at_most() {
         ("class.tfm", format!("{head}Transform: {long}_double_3_3\nParameters: 1\n")),
         ("key.tfm", format!("{head}{long}: 1\n")),
         ("word.tfm", format!("{head}Transform: X_double_3_3\nParameters: {long}\n")),
-        ("name.txt", format!("(FixedImageDimension 3)\n(Transform \"{long}\")\n(TransformParameters 1)\n")),
-        ("file.txt", format!("(FixedImageDimension 3)\n(Transform \"File\")\n(TransformFileName \"{long}\")\n")),
+        (
+            "name.txt",
+            format!("(FixedImageDimension 3)\n(Transform \"{long}\")\n(TransformParameters 1)\n"),
+        ),
+        (
+            "file.txt",
+            format!(
+                "(FixedImageDimension 3)\n(Transform \"File\")\n(TransformFileName \"{long}\")\n"
+            ),
+        ),
         ("type.nrrd", NRRD.replace("float", &long)),
         ("space.nrrd", NRRD.replace("left-posterior-superior", &long)),
         ("sizes.nrrd", NRRD.replace("8 7 6", &"8 ".repeat(9999))),
@@ -343,8 +361,16 @@ fn a_message_quotes_some_hundred_letters_of_a_transform_at_most() {
         ("type.mha", format!("{META}LOCAL\n").replace("MET_FLOAT", &long)),
         ("data.mhd", format!("{META}{long}\n")),
         ("type.json", ours(&format!(r#""transformations": [{{"type": "{long}"}}]"#))),
-        ("matrix.json", ours(&format!(r#""transformations": [{{"type": "affine", "affine": "{long}"}}]"#))),
-        ("row.csv", format!("\"Pt-0\",\"true\",\"1\",\"2\",\"3\",\"{long}\"\n\"Pt-1\",\"true\",\"1\",\"2\",\"3\",\"4\"\n")),
+        (
+            "matrix.json",
+            ours(&format!(r#""transformations": [{{"type": "affine", "affine": "{long}"}}]"#)),
+        ),
+        (
+            "row.csv",
+            format!(
+                "\"Pt-0\",\"true\",\"1\",\"2\",\"3\",\"{long}\"\n\"Pt-1\",\"true\",\"1\",\"2\",\"3\",\"4\"\n"
+            ),
+        ),
     ];
     for (name, text) in texts {
         let file = scene.file(name, &text);
@@ -362,8 +388,10 @@ fn a_message_quotes_some_hundred_letters_of_a_transform_at_most() {
         }
         assert!(!Path::new(&out).exists());
     }
-    let path = ours(&format!(r#""transformations": [{{"type": "displacements", "path": "{long}"}}]"#));
-    let (chain, points) = (scene.file("p.json", &path), scene.file("p.csv", "z_um,y_um,x_um\n1,2,3\n"));
+    let path =
+        ours(&format!(r#""transformations": [{{"type": "displacements", "path": "{long}"}}]"#));
+    let (chain, points) =
+        (scene.file("p.json", &path), scene.file("p.csv", "z_um,y_um,x_um\n1,2,3\n"));
     let arguments = ["--points", &points, "--transform", &chain, "-o", &scene.at("q.csv")];
     let run = program("apply-transform").args(arguments).output().unwrap();
     assert!(run.status.code() == Some(1) && run.stderr.len() < 900, "{}", run.stderr.len());
@@ -394,10 +422,16 @@ fn the_name_of_the_output_tells_the_format_or_all_that_it_may_be() {
         .args([&source, "-o", &scene.at("two.zarr"), "--to", "zarr2"])
         .assert()
         .success();
-    assert!(files(Path::new(&scene.at("two.zarr"))).iter().any(|(path, _)| path.ends_with(".zattrs")));
+    assert!(
+        files(Path::new(&scene.at("two.zarr"))).iter().any(|(path, _)| path.ends_with(".zattrs"))
+    );
     for (source, name, words) in [
         (&matrix, "m.mat", &["several formats", "--to", "ants, greedy"][..]),
-        (&matrix, "n.txt", &["several formats", "itk, elastix, greedy, bigstream-zyx, bigstream-xyz"]),
+        (
+            &matrix,
+            "n.txt",
+            &["several formats", "itk, elastix, greedy, bigstream-zyx, bigstream-xyz"],
+        ),
         (&matrix, "n.zarr", &["several formats", "field, ngff"]),
         (&source, "out", &["does not tell the format", "zarr3, zarr2, n5"]),
     ] {

@@ -290,10 +290,7 @@ fn other_programs_point_to_transcode() {
 fn an_existing_output_is_not_touched_and_a_plan_makes_nothing() {
     let scene = Scene::new();
     let (field, out) = (data("field.nrrd"), scene.at("t.json"));
-    let run = program("transcode")
-        .args([&field, "-o", &out, "--plan"])
-        .assert()
-        .success();
+    let run = program("transcode").args([&field, "-o", &out, "--plan"]).assert().success();
     let plan: Value = serde_json::from_slice(&run.get_output().stdout).unwrap();
     assert_eq!(plan["tasks"], 1);
     assert!(files(Path::new(&scene.at(""))).is_empty());

@@ -61,9 +61,8 @@ mod tests {
         for k in 0..4 {
             for j in 0..4 {
                 for i in 0..4 {
-                    let at: [usize; 3] = std::array::from_fn(|a| {
-                        index[a].floor() as usize - 1 + [i, j, k][a]
-                    });
+                    let at: [usize; 3] =
+                        std::array::from_fn(|a| index[a].floor() as usize - 1 + [i, j, k][a]);
                     let weight: f64 =
                         (0..3).map(|a| basis(index[a].fract())[[i, j, k][a]]).product();
                     let n = (at[2] * shape[1] + at[1]) * shape[2] + at[0];
@@ -82,8 +81,7 @@ mod tests {
         let path = folder.path().join("raw");
         // x runs backwards, as in many files of NIfTI
         let cosines = [[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
-        let placement =
-            Placement::new([6, 7, 8], [0.5, 0.4, 0.3], [2.0, -0.4, -0.3], &cosines);
+        let placement = Placement::new([6, 7, 8], [0.5, 0.4, 0.3], [2.0, -0.4, -0.3], &cosines);
         let numbers: Vec<f64> = (0..3 * 336)
             .map(|n: usize| {
                 let (c, i) = (n / 336, n % 336);

@@ -13,9 +13,8 @@ use crate::volume::{self, VectorArray};
 const HEAD: u64 = 4096;
 
 /// Files that are near to those that we read, and the way out.
-const OTHERS: [(&[u8], &str); 1] = [
-    (b"MATLAB 5", "is a MATLAB 5 file; ITK and ANTs write level 4, save it with '-v4'"),
-];
+const OTHERS: [(&[u8], &str); 1] =
+    [(b"MATLAB 5", "is a MATLAB 5 file; ITK and ANTs write level 4, save it with '-v4'")];
 
 /// A format that transforms are read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -47,9 +47,9 @@ fn name_of(location: &str) -> &str {
 /// Finite numbers, as many as there are axes.
 fn list(attributes: &Map<String, Value>, key: &str) -> Result<Option<Vec<f64>>, String> {
     let Some(value) = attributes.get(key) else { return Ok(None) };
-    let numbers: Option<Vec<f64>> = value.as_array().and_then(|list| {
-        list.iter().map(|v| v.as_f64().filter(|v| v.is_finite())).collect()
-    });
+    let numbers: Option<Vec<f64>> = value
+        .as_array()
+        .and_then(|list| list.iter().map(|v| v.as_f64().filter(|v| v.is_finite())).collect());
     match numbers {
         Some(numbers) => Ok(Some(numbers)),
         None => Err(format!("has the {key} {}, wanted finite numbers", quote::json(value))),
@@ -106,7 +106,8 @@ impl Attributes {
     /// Says what is assumed.
     fn warn(&self, location: &str, is_integer: bool) {
         if is_integer && self.multiplier.is_none() {
-            let note = "holds whole numbers and no quantization_multiplier; they are taken as they are";
+            let note =
+                "holds whole numbers and no quantization_multiplier; they are taken as they are";
             warn(location, &[note.to_owned()]);
         }
     }
@@ -130,10 +131,7 @@ fn unit(attributes: &Map<String, Value>) -> Result<Option<f64>, String> {
     match name.and_then(Value::as_str).map(|name| (name, flat::unit(name))) {
         Some((_, Some(micrometres))) => Ok(Some(micrometres)),
         Some(("pixel" | "pixels" | "", None)) => Ok(None),
-        _ => Err(format!(
-            "has the unit {}, wanted um, nm or mm; give --unit",
-            quote::json(value)
-        )),
+        _ => Err(format!("has the unit {}, wanted um, nm or mm; give --unit", quote::json(value))),
     }
 }
 
@@ -208,14 +206,17 @@ pub(super) fn pieces(
     let um = said.unwrap_or_else(|| reading.unit.unwrap_or(Unit::Um).micrometres());
     // theirs are x, y, z
     let turned = |[x, y, z]: Point| [z * um, y * um, x * um];
-    let spacing = reading.spacing.or(attributes.spacing.map(turned)).ok_or(
-        "does not say how far apart its vectors are ('spacing'); give --spacing z,y,x",
-    )?;
+    let spacing = reading
+        .spacing
+        .or(attributes.spacing.map(turned))
+        .ok_or("does not say how far apart its vectors are ('spacing'); give --spacing z,y,x")?;
     let origin = reading.origin.unwrap_or_else(|| turned(attributes.offset));
     let scale = um * attributes.multiplier.unwrap_or(1.0);
-    let turn = std::array::from_fn(|a| std::array::from_fn(|c| if a + c == 2 { scale } else { 0.0 }));
+    let turn =
+        std::array::from_fn(|a| std::array::from_fn(|c| if a + c == 2 { scale } else { 0.0 }));
     let grid = Grid::new(shape, spacing, origin);
-    let field = Piece::Foreign(Box::new(Foreign::on_grid(grid, turn, Holds::Displacements, payload)?));
+    let field =
+        Piece::Foreign(Box::new(Foreign::on_grid(grid, turn, Holds::Displacements, payload)?));
     let mut pieces = vec![field];
     if let Some((linear, offset)) = attributes.affine {
         let rows = std::array::from_fn(|r| std::array::from_fn(|c| linear[2 - r][2 - c]));
@@ -270,7 +271,11 @@ mod tests {
         let found = read("dfield", &value, false).unwrap();
         let [Piece::Foreign(field), Piece::Affine(map)] = found.as_slice() else { panic!() };
         use crate::geom::FieldSource;
-        let grid = Grid::new([2, 3, 4], [2.0, 3.0, 4.0].map(|v| v * 1e-3), [9.0, 8.0, 7.0].map(|v| v * 1e-3));
+        let grid = Grid::new(
+            [2, 3, 4],
+            [2.0, 3.0, 4.0].map(|v| v * 1e-3),
+            [9.0, 8.0, 7.0].map(|v| v * 1e-3),
+        );
         assert_eq!(field.grid(), grid);
         let first = field.read(&crate::geom::Box3::new([0; 3], [1; 3])).unwrap();
         assert_eq!(first, [[1.5e-3, 1e-3, 0.5e-3]]);

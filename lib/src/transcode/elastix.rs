@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bspline::BSpline;
-use super::{itk, models};
 use super::pieces::{Piece, Warp};
 use super::world::{Placement, World};
+use super::{itk, models};
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Affine, Grid, Point};
 use crate::quote::shorten;
@@ -53,12 +53,9 @@ impl Entries {
     fn numbers(&self, key: &str) -> Result<Vec<f64>, String> {
         let words = self.0.get(key).ok_or_else(|| format!("has no ({key} ...)"))?;
         let number = |word: &String| {
-            word.parse::<f64>()
-                .ok()
-                .filter(|v| v.is_finite())
-                .ok_or_else(|| {
-                    format!("has '{}' in ({key} ...), wanted finite numbers", shorten(word))
-                })
+            word.parse::<f64>().ok().filter(|v| v.is_finite()).ok_or_else(|| {
+                format!("has '{}' in ({key} ...), wanted finite numbers", shorten(word))
+            })
         };
         words.iter().map(number).collect()
     }
@@ -104,9 +101,7 @@ fn read_chain(path: &Path, world: World, left: usize) -> Result<Vec<Piece>, Stri
     match entries.word("HowToCombineTransforms").unwrap_or("Compose") {
         "Compose" => Ok(before.into_iter().chain(own).collect()),
         "Add" => Ok(vec![add(before, own)?]),
-        other => {
-            Err(format!("combines transforms by '{}', wanted Compose or Add", shorten(other)))
-        }
+        other => Err(format!("combines transforms by '{}', wanted Compose or Add", shorten(other))),
     }
 }
 
@@ -124,9 +119,10 @@ fn find(path: &Path, initial: &str) -> Result<PathBuf, String> {
     let written = Path::new(initial);
     let name = written.file_name().map_or(written, Path::new);
     let places = [written.to_owned(), beside(written), beside(name)];
-    places.into_iter().find(|place| place.is_file()).ok_or_else(|| {
-        format!("{}, which is not there; put it beside this file", shorten(initial))
-    })
+    places
+        .into_iter()
+        .find(|place| place.is_file())
+        .ok_or_else(|| format!("{}, which is not there; put it beside this file", shorten(initial)))
 }
 
 fn transform(entries: &Entries, world: World) -> Result<Piece, String> {
@@ -135,14 +131,17 @@ fn transform(entries: &Entries, world: World) -> Result<Piece, String> {
         Some("2") => 2,
         Some("3") => 3,
         other => {
-            let found = other.map_or_else(|| "no".to_owned(), |other| format!("'{}' as", shorten(other)));
+            let found =
+                other.map_or_else(|| "no".to_owned(), |other| format!("'{}' as", shorten(other)));
             return Err(format!("has {found} FixedImageDimension, wanted 2 or 3"));
         }
     };
     if entries.word("UseBinaryFormatForTransformationParameters") == Some("true") {
-        return Err("has its parameters in a binary file beside it, which is not read; write it with \
+        return Err(
+            "has its parameters in a binary file beside it, which is not read; write it with \
                     (UseBinaryFormatForTransformationParameters \"false\")"
-            .to_owned());
+                .to_owned(),
+        );
     }
     if name == "DeformationFieldTransform" {
         let file = entries.word("DeformationFieldFileName").unwrap_or_default();
@@ -275,7 +274,9 @@ fn image(piece: &Piece, p: Point) -> Point {
 fn add(before: Vec<Piece>, own: Vec<Piece>) -> Result<Piece, String> {
     let known = |piece: &Piece| matches!(piece, Piece::Affine(_) | Piece::Smooth(_));
     if !before.iter().chain(&own).all(known) {
-        return Err("adds a displacement field, which cannot be read; write it to Compose".to_owned());
+        return Err(
+            "adds a displacement field, which cannot be read; write it to Compose".to_owned()
+        );
     }
     let matrix = |pieces: &[Piece]| {
         pieces.iter().try_fold(Affine::IDENTITY, |sum, piece| match piece {

@@ -161,7 +161,8 @@ fn record(group: &hdf5_reader::group::Group, name: &str, path: &Path) -> Result<
     let group = group.group(name).map_err(|error| told(&error))?;
     let (_, arrays) = group.member_names().map_err(|error| told(&error))?;
     // ITK before 4.10 wrote them without an s
-    let find = |names: [&'static str; 2]| names.into_iter().find(|name| arrays.iter().any(|a| a == name));
+    let find =
+        |names: [&'static str; 2]| names.into_iter().find(|name| arrays.iter().any(|a| a == name));
     let array = |name: &str| group.dataset(name).map_err(|error| told(&error));
     let class = array("TransformType")?.read_strings().map_err(|error| told(&error))?;
     let class = class.into_iter().next().unwrap_or_default().trim_matches('\0').to_owned();

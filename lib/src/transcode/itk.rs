@@ -149,9 +149,9 @@ impl<'a> Class<'a> {
         let words: Vec<&str> = text.split('_').collect();
         let number = |i: usize, usual: usize| match words.get(i) {
             None => Ok(usual),
-            Some(word) => word.parse::<usize>().map_err(|_| {
-                format!("ends in '{}', wanted dimensions such as 3_3", shorten(word))
-            }),
+            Some(word) => word
+                .parse::<usize>()
+                .map_err(|_| format!("ends in '{}', wanted dimensions such as 3_3", shorten(word))),
         };
         let (axes, order) = (number(2, 3)?, number(4, 3)?);
         if !matches!(axes, 2 | 3) {
@@ -296,7 +296,10 @@ mod tests {
             let [Piece::Smooth(spline)] = found.as_slice() else { panic!() };
             let middle = [500.0 * (count as f64 - 1.0); 3];
             let moved = spline.apply(middle);
-            assert!((0..3).all(|a| (moved[a] - middle[a] - 500.0).abs() < 1e-9), "{order}: {moved:?}");
+            assert!(
+                (0..3).all(|a| (moved[a] - middle[a] - 500.0).abs() < 1e-9),
+                "{order}: {moved:?}"
+            );
             // where the support begins to be whole differs from order to order
             let rim = (count as f64 - 1.0) / 2.0 - 0.5;
             let outside = [1e3 * (rim - 0.1); 3];
@@ -320,7 +323,8 @@ mod tests {
 
     #[test]
     fn a_message_quotes_little_of_a_file() {
-        for long in ["A".repeat(20_000) + "_double_3_3", "B_double_".to_owned() + &"3".repeat(9999)] {
+        for long in ["A".repeat(20_000) + "_double_3_3", "B_double_".to_owned() + &"3".repeat(9999)]
+        {
             assert!(told(&long).len() < 400, "{}", told(&long).len());
         }
         let lines = format!("#Insight Transform File V1.0\n{}: 1\n", "K".repeat(20_000));

@@ -62,9 +62,7 @@ impl Fields {
         let numbers: Option<Vec<f64>> = text.split_whitespace().map(number).collect();
         match numbers.filter(|numbers| numbers.len() == count) {
             Some(numbers) => Ok(Some(numbers)),
-            None => {
-                Err(format!("has the {} '{}', wanted {count} numbers", keys[0], shorten(text)))
-            }
+            None => Err(format!("has the {} '{}', wanted {count} numbers", keys[0], shorten(text))),
         }
     }
 }
@@ -107,9 +105,8 @@ pub(super) fn read(path: &Path) -> Result<Head, String> {
     let dtype = dtype(fields.get(&["elementtype"]).unwrap_or_default())?;
     let msb = ["binarydatabyteordermsb", "elementbyteordermsb"];
     let order = if fields.is(&msb) { ByteOrder::Big } else { ByteOrder::Little };
-    let need = sizes.iter().chain([&axes]).try_fold(dtype.size() as u64, |n, s| {
-        n.checked_mul(*s as u64)
-    });
+    let need =
+        sizes.iter().chain([&axes]).try_fold(dtype.size() as u64, |n, s| n.checked_mul(*s as u64));
     let need = need.ok_or_else(|| format!("has the sizes {sizes:?}, which cannot be"))?;
     check_values(&fields)?;
     let placement = placement(&fields, &sizes)?;

@@ -265,9 +265,8 @@ fn matrix(name: &str, object: &Map<String, Value>, at: &Context) -> Result<Affin
     let value = object.get(name).ok_or_else(|| {
         format!("has a {name} whose numbers are not in the JSON; write them there")
     })?;
-    let wrong = || {
-        format!("has the {name} {}, which does not fit {n} axes to {m}", quote::json(value))
-    };
+    let wrong =
+        || format!("has the {name} {}, which does not fit {n} axes to {m}", quote::json(value));
     let numbers = |value: &Value| -> Option<Vec<f64>> {
         value.as_array()?.iter().map(|v| v.as_f64().filter(|v| v.is_finite())).collect()
     };

@@ -279,11 +279,7 @@ fn slope(f: &Fields) -> Result<(f64, Vec<String>), String> {
 }
 
 /// The sform where there is one, else the qform; that they differ is noted.
-fn placement(
-    f: &Fields,
-    shape: [usize; 3],
-    notes: &mut Vec<String>,
-) -> Result<Placement, String> {
+fn placement(f: &Fields, shape: [usize; 3], notes: &mut Vec<String>) -> Result<Placement, String> {
     let sform = || Placement {
         shape,
         steps: std::array::from_fn(|c| f.rows.map(|row| row[c])),
@@ -335,7 +331,9 @@ fn farthest(one: &Placement, other: &Placement) -> f64 {
         let at = [x, y, z].map(|n| n as f64 - 1.0);
         let at: [f64; 3] = std::array::from_fn(|a| if corner >> a & 1 == 1 { at[a] } else { 0.0 });
         let place = |p: &Placement| -> [f64; 3] {
-            std::array::from_fn(|c| p.origin[c] + (0..3).map(|a| at[a] * p.steps[a][c]).sum::<f64>())
+            std::array::from_fn(|c| {
+                p.origin[c] + (0..3).map(|a| at[a] * p.steps[a][c]).sum::<f64>()
+            })
         };
         let (p, q) = (place(one), place(other));
         most = most.max(length(std::array::from_fn(|c| p[c] - q[c])) / step);

@@ -218,7 +218,9 @@ fn vector_axis(fields: &Fields, sizes: &[usize]) -> Result<usize, String> {
 fn data_file(path: &Path, fields: &Fields, end: u64) -> Result<(PathBuf, u64), String> {
     let Some(name) = fields.get("datafile") else { return Ok((path.to_owned(), end)) };
     if name.starts_with("LIST") || name.contains('%') {
-        return Err("is spread over several files, which cannot be read; write it as one".to_owned());
+        return Err(
+            "is spread over several files, which cannot be read; write it as one".to_owned()
+        );
     }
     Ok((flat::data_file(path, name)?, 0))
 }
@@ -232,9 +234,10 @@ fn data(
 ) -> Result<(u64, Option<(Packing, u64)>), String> {
     let number = |key: &str| match fields.get(key) {
         None => Ok(0),
-        Some(text) => text.trim().parse::<i64>().map_err(|_| {
-            format!("has the {key} '{}', wanted a whole number", shorten(text))
-        }),
+        Some(text) => text
+            .trim()
+            .parse::<i64>()
+            .map_err(|_| format!("has the {key} '{}', wanted a whole number", shorten(text))),
     };
     let unread = |e| format!("cannot be read: {e}");
     let begin = match number("lineskip")? {
@@ -387,7 +390,9 @@ fn unit(fields: &Fields) -> Result<Option<f64>, String> {
     match words.as_slice() {
         [] => Ok(None),
         [name] if flat::unit(name).is_some() => Ok(flat::unit(name)),
-        _ => Err(format!("has the space units {}, wanted mm, um or nm; give --unit", shorten(text))),
+        _ => {
+            Err(format!("has the space units {}, wanted mm, um or nm; give --unit", shorten(text)))
+        }
     }
 }
 

@@ -98,8 +98,8 @@ pub(super) fn read(location: &str, reading: &Reading) -> Result<Imported, Error>
 /// Refuses what is said beside a format that has no such thing.
 fn check(source: Source, reading: &Reading) -> Result<(), String> {
     use Source::{
-        Ants, Bigstream, BigstreamDisplacements, BigstreamPositions, Bigwarp, BigwarpField, Elastix,
-        Field, Greedy, Itk, Json, Metaimage, Ngff, Nifti, Nrrd,
+        Ants, Bigstream, BigstreamDisplacements, BigstreamPositions, Bigwarp, BigwarpField,
+        Elastix, Field, Greedy, Itk, Json, Metaimage, Ngff, Nifti, Nrrd,
     };
     let arrays = matches!(source, BigstreamDisplacements | BigstreamPositions);
     let placed = arrays || source == BigwarpField;

@@ -131,11 +131,7 @@ fn skip(input: &mut impl BufRead, gap: impl Fn(u8) -> bool) -> io::Result<()> {
 }
 
 /// Bytes up to the next gap.
-fn take(
-    input: &mut impl BufRead,
-    word: &mut Vec<u8>,
-    gap: impl Fn(u8) -> bool,
-) -> io::Result<()> {
+fn take(input: &mut impl BufRead, word: &mut Vec<u8>, gap: impl Fn(u8) -> bool) -> io::Result<()> {
     loop {
         let buffer = input.fill_buf()?;
         let length = buffer.len();

@@ -120,13 +120,11 @@ fn read_axes(axes: &Value) -> Result<bool, String> {
     match names.as_slice() {
         ["z", "y", "x"] => Ok(false),
         ["x", "y", "z"] => Ok(true),
-        _ if names.len() != 3 => {
-            Err(format!(
-                "has {} axes ({}), wanted the three [\"z\",\"y\",\"x\"]",
-                names.len(),
-                quote::json(axes)
-            ))
-        }
+        _ if names.len() != 3 => Err(format!(
+            "has {} axes ({}), wanted the three [\"z\",\"y\",\"x\"]",
+            names.len(),
+            quote::json(axes)
+        )),
         _ => Err(format!(
             "has the axes {}, wanted [\"z\",\"y\",\"x\"] (or [\"x\",\"y\",\"z\"], which is turned)",
             quote::json(axes)

@@ -90,8 +90,7 @@ impl Axes {
             [Some("millimeter" | "millimetre" | "mm")] => Ok(1e3),
             [None] | [] => Err("has axes without a unit; give --unit".to_owned()),
             _ => {
-                let units: Vec<&str> =
-                    units.iter().map(|unit| unit.unwrap_or("no unit")).collect();
+                let units: Vec<&str> = units.iter().map(|unit| unit.unwrap_or("no unit")).collect();
                 Err(format!(
                     "has axes in {}, wanted one of micrometer, nanometer and millimeter; give --unit",
                     quote::list(&units)

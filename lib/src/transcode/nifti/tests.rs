@@ -119,7 +119,9 @@ fn what_vectors_mean_is_told_by_their_names_or_not_at_all() {
         assert!(said.contains("NiftyReg") && said.contains("reg_transform -disp"), "{said}");
     }
     assert!(matches!(meaning(2006, "", 0.0), Err(Doubt::Other(said)) if said.contains("FSL")));
-    assert!(matches!(meaning(1007, "Flow", 0.0), Err(Doubt::Unsaid(said)) if said.contains("'Flow'")));
+    assert!(
+        matches!(meaning(1007, "Flow", 0.0), Err(Doubt::Unsaid(said)) if said.contains("'Flow'"))
+    );
     assert!(matches!(meaning(0, "", 0.0), Err(Doubt::Unsaid(said)) if said.contains("intent 0")));
 }
 

@@ -9,7 +9,11 @@ use crate::geom::{Box3, FieldSource, Grid};
 
 /// Writes a field as NIfTI-1 with intent 1007, its numbers in `micrometres` per unit; compressed where
 /// the name ends with `.gz`. Components come one after another, so the field is read three times.
-pub(in crate::transcode) fn write(path: &Path, field: &dyn FieldSource, micrometres: f64) -> Result<(), Error> {
+pub(in crate::transcode) fn write(
+    path: &Path,
+    field: &dyn FieldSource,
+    micrometres: f64,
+) -> Result<(), Error> {
     let grid = field.grid();
     let unfit = |message: String| Error::Unfit { location: path.display().to_string(), message };
     if let Some(long) = grid.shape.iter().find(|n| **n > 32767) {

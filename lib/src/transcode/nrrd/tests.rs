@@ -53,7 +53,11 @@ fn what_cannot_be_read_of_a_head_is_said() {
         ("double", "block", "'block'"),
         ("raw", "zstd", "'zstd'"),
         ("big", "middle", "'middle'"),
-        ("key:=value: of a user", "displacement field type:=modeling", "modeling displacement field of Slicer"),
+        (
+            "key:=value: of a user",
+            "displacement field type:=modeling",
+            "modeling displacement field of Slicer",
+        ),
         ("key:=value: of a user", "displacement field type:=other", "'other'"),
         ("left-posterior-superior", "scanner-xyz", "scanner-xyz"),
         ("endian", "byte skip: -4\nendian", "byteskip -4"),

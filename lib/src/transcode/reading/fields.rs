@@ -19,7 +19,8 @@ use crate::volume::{FlatVectors, VectorArray};
 fn meaning(head: &nifti::Head, frame: Option<Frame>) -> Result<Meaning, String> {
     match (head.meaning.clone(), frame) {
         (Ok(Meaning::ControlPoints), Some(_)) => {
-            Err("is a grid of control points of NiftyReg, which are RAS; leave --frame out".to_owned())
+            Err("is a grid of control points of NiftyReg, which are RAS; leave --frame out"
+                .to_owned())
         }
         (Ok(Meaning::Positions(_)), Some(frame)) => Ok(Meaning::Positions(frame)),
         (Ok(Meaning::Displacements(_)) | Err(Doubt::Unsaid(_)), Some(frame)) => {
@@ -143,7 +144,11 @@ pub(super) fn read_ngff(location: &str, reading: &Reading) -> Result<Read, Strin
     Ok((found.pieces, convention))
 }
 
-pub(super) fn read_array(location: &str, source: Source, reading: &Reading) -> Result<Read, String> {
+pub(super) fn read_array(
+    location: &str,
+    source: Source,
+    reading: &Reading,
+) -> Result<Read, String> {
     let holds =
         if source == Source::BigstreamPositions { Holds::Positions } else { Holds::Displacements };
     // 2021's are x,y,z
