@@ -45,10 +45,6 @@ impl Program for PickLevel {
     const SHAPE: Shape = Shape::Whole;
     const EXAMPLE: &'static str = "pick-level fixed.zarr -o fixed.txt --scratch fixed-reduced.zarr";
 
-    fn written(&self) -> Vec<PathBuf> {
-        vec![PathBuf::from(&self.scratch)]
-    }
-
     fn pipes(&self) -> Vec<&'static str> {
         vec!["parameters", "output"]
     }

@@ -24,6 +24,8 @@ import tempfile
 import time
 
 SECONDS = 20
+# one that may be long is told to end after so many, and ends so soon
+ENOUGH = 3
 ENDING = 5
 PEAK = 1 << 30
 # addresses, not memory: what asks for more than this asks for what a size of a flag says
@@ -55,11 +57,12 @@ BASES = {
     "refine": [["{fixed}", "{moving}", "--initial", "{matrix}", "-o", "out.json", "--max-iterations", "5", "--samples", "2000"],
                ["{fixed}", "{moving}", "-o", "out.json", "--search", "3", "--keep", "1", "--max-iterations", "2", "--samples", "500", "--levels", "1",
                 "--resolution", "5"]],
-    "local-affine": [["{fixed}", "{moving}", "--initial", "{matrix}", "-o", "out.zarr", "--radius", "2..4", "--block-size", "16,16,16"]],
+    "local-affine": [["{fixed}", "{moving}", "--initial", "{matrix}", "-o", "out.zarr", "--radius", "2..3",
+                      "--context-radius", "4vox", "--max-distance", "2"]],
     "deform": [["{fixed}", "{moving}", "--initial", "{matrix}", "-o", "out.zarr", "--iterations", "1", "--levels", "2"],
                ["{fixed}", "{moving}", "--initial", "{matrix}", "-o", "out.zarr", "--iterations", "1", "--levels", "2",
                 "--model", "bspline"]],
-    "invmap": [["{chain}", "--onto", "{moving}", "-o", "out.zarr"], ["{chain}", "-o", "out.zarr"]],
+    "invmap": [["{matrix}", "--onto", "{moving}", "-o", "out.zarr"], ["{chain}", "-o", "out.zarr"]],
     "apply-transform": [["{moving}", "--onto", "{fixed}", "-t", "{chain}", "-o", "out.zarr"],
                         ["{moving}", "--shape", "8,8,8", "--out-spacing", "2,2,2", "-t", "{matrix}", "-o", "out.zarr"],
                         ["--points", "{points}", "-t", "{chain}", "-o", "out.csv"]],
@@ -73,9 +76,11 @@ NOT_WRITTEN = {"/", "file:///", "../" * 500, "."}
 WRITTEN = {"output", "scratch", "receipt", "table", "matches"}
 # flags by which a user asks for as much work as they like: such a run must only end when it is told to
 LONG = {
+    "any": {"threads"},
     "refine": {"search", "keep", "samples", "max-iterations", "levels", "resolution", "scale-range", "fixed-spacing", "moving-spacing"},
     "ransac": {"max-iterations", "confidence"},
     "deform": {"iterations", "levels"},
+    "local-affine": {"radius", "max-distance", "context-radius"},
     "phantom": {"size"},
 }
 HELD = ["--memory", "300MB", "--threads", "2"]
@@ -206,7 +211,7 @@ def command(number, seed, scene, flags, catalogue):
     return name, [word.replace("\0", "") for word in words]
 
 
-def attempt(program, words, folder):
+def attempt(program, words, folder, patience):
     """Runs it; what it ended with, its talk, its peak memory and seconds."""
     with open(os.path.join(folder, ".out"), "wb") as out, open(os.path.join(folder, ".err"), "wb") as err:
         started = time.monotonic()
@@ -220,7 +225,7 @@ def attempt(program, words, folder):
             if pid:
                 break
             now = time.monotonic()
-            if told is None and now - started > SECONDS:
+            if told is None and now - started > patience:
                 told = now
                 child.terminate()
             if told is not None and killed is None and now - told > ENDING:
@@ -263,9 +268,12 @@ def one(number, options, scene, flags, catalogue):
     folder = tempfile.mkdtemp(prefix="run-", dir=options.scratch)
     os.mkdir(os.path.join(folder, "run"))
     try:
-        code, talk, peak, late, seconds = attempt(scene.programs[name], words, folder)
         given = {word[2:].split("=")[0] for word in words if word.startswith("--")}
-        may_be_long = bool(given & LONG.get(name, set()))
+        if "--threads" in words and words[words.index("--threads") + 1] == HELD[-1]:
+            given.discard("threads")
+        may_be_long = bool(given & (LONG["any"] | LONG.get(name, set())))
+        patience = ENOUGH if may_be_long else SECONDS
+        code, talk, peak, late, seconds = attempt(scene.programs[name], words, folder, patience)
         left = sorted(os.listdir(os.path.join(folder, "run")))
         return number, name, words, code, list(faults(code, talk, peak, late, left, may_be_long)), seconds, talk
     finally:
@@ -305,6 +313,8 @@ def main():
                 lambda n: one(n, options, scene, flags, catalogue), numbers
             ):
                 codes[code] += 1
+                if sum(codes.values()) % 500 == 0:
+                    print(f"{sum(codes.values())} runs", file=sys.stderr, flush=True)
                 slowest = max(slowest, (round(seconds, 1), shown(name, words)))
                 for fault in found:
                     kinds[name, fault].append((number, shown(name, words)))

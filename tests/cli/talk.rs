@@ -256,7 +256,7 @@ fn a_signal_ends_every_program_and_resume_goes_on() {
             assert!(!talk.contains("panicked") && !talk.contains("mistake"), "{name}: {talk}");
         }
         // that what was begun is gone on with is shown for every program in `whole.rs`
-        if matches!(name, "extract-spots" | "transcode" | "downsample") {
+        if matches!(name, "transcode" | "downsample" | "pick-level") {
             program(name).args(&arguments).args(["-q", "--resume"]).assert().success();
         }
     }

@@ -21,7 +21,7 @@ use crate::volume::Existing;
 /// How often signals are looked for and progress is shown.
 const TICK: Duration = Duration::from_millis(100);
 /// How long a signal waits for the blocks that are being computed: batch systems kill soon after.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Plan {
     /// Runs the tasks of this part that the ledger in `folder` does not hold yet.

@@ -86,8 +86,10 @@ fn write_all(said: &Receiver<Said>) {
     while let Ok(said) = said.recv() {
         match said {
             Said::Line(line) => write(&line),
-            // that nobody waits for it any more is no matter
-            Said::Mark(answer) => drop(answer.send(())),
+            Said::Mark(answer) => {
+                // that nobody waits for it any more is no matter
+                let _ = answer.send(());
+            }
         }
         let talk = TALK.get().and_then(Option::as_ref);
         let lost = talk.map_or(0, |talk| talk.lost.swap(0, Ordering::Relaxed));

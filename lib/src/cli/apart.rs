@@ -13,7 +13,7 @@ use crate::transform::{self, Direction, Step};
 use crate::{files, volume};
 
 /// Flags that name what is written, of any program.
-pub(super) const WRITTEN: [&str; 4] = ["output", "table", "matches", "receipt"];
+pub(super) const WRITTEN: [&str; 5] = ["output", "table", "matches", "receipt", "scratch"];
 /// A document of transforms has less than this many bytes.
 const DOCUMENT: u64 = 16 << 20;
 /// Other files that a text of another program refers to are named in so many bytes of it, ...
