@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use voxloom::blocks::{Context, Error};
+use voxloom::blocks::Context;
 use voxloom::cli::{self, Program, Purpose, SampleArgs, Shape, VolumeArgs};
 use voxloom::transcode::{self, Flags, Layout, Target};
 use voxloom::volume::Codec;
