@@ -125,7 +125,11 @@ fn writers() -> Vec<(&'static str, &'static str, Vec<String>)> {
         ("apply-transform", "a.zarr", text(&[&apply, &blocks])),
         ("transcode", "a.n5", text(&[&copy("n5"), &blocks])),
         ("transcode", "a.tif", text(&[&[&fixed, "--to", "tiff", "--block-size", "12,96,96"]])),
-        ("transcode", "t.zarr", text(&[&[&global, "--to", "field", "--onto", &fixed], &blocks])),
+        (
+            "transcode",
+            "t.zarr",
+            text(&[&[&global, "--to", "field", "--onto", &fixed, "--block-size", "64,64,64"]]),
+        ),
         ("extract-spots", "a.csv", text(&[&[&fixed], &blocks])),
     ]
 }
@@ -181,7 +185,7 @@ fn what_a_program_has_written_when_it_ends_well_is_on_the_disk() {
         let disk = Disk::new();
         let out = disk.at(output);
         let run = disk.run(name, &onto(&arguments, &[], &out), &[]);
-        assert!(run.status.success());
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
         let there = files(Path::new(&disk.at("")));
         disk.cut();
         let kept = files(Path::new(&disk.at("")));

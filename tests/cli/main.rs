@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
 
+mod again;
 mod apply;
 mod believe;
 mod chunked;

@@ -14,7 +14,10 @@ pub(crate) fn chunks(location: &str) -> Vec<(String, Vec<u8>)> {
         .map(|(path, bytes)| {
             (path.strip_prefix(location).unwrap().to_str().unwrap().to_owned(), bytes)
         })
-        .filter(|(name, _)| !name.contains(".voxloom") && !name.ends_with("zarr.json"))
+        .filter(|(name, _)| {
+            let metadata = ["zarr.json", ".zattrs", "attributes.json"];
+            !name.contains(".voxloom") && !metadata.iter().any(|end| name.ends_with(end))
+        })
         .collect()
 }
 

@@ -76,9 +76,12 @@ fn failed_blocks_stay_written_in_what_lacks_them() {
         let copy = scene.at("copy.npy");
         let words = ["unfinished", "1 of its", "--allow-unfinished"];
         refused(&scene, "transcode", &[&out, "--to", "npy", "-o", &copy], 1, &words);
-        // what was repaired makes it whole
+        // a repaired input is another one: what was made of the damaged one is made anew
         std::fs::write(format!("{volume}/0/c/1/1/1"), &whole).unwrap();
-        program("transcode").args(line).arg("--resume").assert().success();
+        let resumed = program("transcode").args(line).arg("--resume").assert().code(1);
+        let said = String::from_utf8_lossy(&resumed.get_output().stderr).into_owned();
+        assert!(said.contains("volume content") && said.contains("--overwrite"), "{said}");
+        program("transcode").args(line).arg("--overwrite").assert().success();
         program("transcode").args([&out, "--to", "npy", "-o", &copy]).assert().success();
         std::fs::remove_file(&copy).unwrap();
         std::fs::remove_dir_all(format!("{copy}.voxloom")).unwrap();
@@ -118,6 +121,7 @@ fn an_input_whose_chunks_went_away_between_parts_is_no_longer_the_input() {
     let out = scene.at("out.zarr");
     let mut line = apply(&out);
     line[0].clone_from(&moving);
+    line.extend(["--chunk", "48,48,48"].map(str::to_owned));
     program("apply-transform").args(&line).args(["--part", "1/2"]).assert().success();
     let before = chunks(&out);
     std::fs::remove_dir_all(Path::new(&moving).join("0/c")).unwrap();

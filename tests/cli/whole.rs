@@ -346,3 +346,70 @@ fn two_whole_runs_at_once_need_no_resume() {
         two_at_once(&job, &[]);
     }
 }
+
+fn signal(run: &Child, name: &str) {
+    let sent = Command::new("kill").args([name, &run.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+/// Starts a run and holds it once it has claimed its output; `None` where it was too quick for that.
+fn held(job: &Job, scene: &Scene) -> Option<Child> {
+    let mut run = start(job, scene, &[]);
+    let is_claim = |(path, _): &(std::path::PathBuf, Vec<u8>)| path.ends_with("claim.json");
+    while !files(Path::new(&scene.at(""))).iter().any(is_claim) {
+        if run.try_wait().unwrap().is_some() {
+            return None;
+        }
+    }
+    signal(&run, "-STOP");
+    if run.try_wait().unwrap().is_some() { None } else { Some(run) }
+}
+
+/// As [`held`], and whatever was too quick is tried again.
+fn surely_held(job: &Job) -> (Scene, Child) {
+    (0..20)
+        .find_map(|_| {
+            let scene = Scene::new();
+            held(job, &scene).map(|run| (scene, run))
+        })
+        .expect("a run is held before it ends")
+}
+
+/// Arrays, whose programs refuse what exists before they begin.
+const ARRAYS: [Job; 5] = [INVMAP, INVERSE, DOWNSAMPLE, TRANSCODE, SAMPLED];
+
+#[test]
+fn a_run_joins_an_equal_one_that_has_just_begun() {
+    for job in &ARRAYS {
+        let wanted = whole(job);
+        let (scene, first) = surely_held(job);
+        let second = start(job, &scene, &[]).wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&second.stderr);
+        assert!(second.status.success(), "{}: {said}", job.name);
+        signal(&first, "-CONT");
+        assert!(first.wait_with_output().unwrap().status.success(), "{}", job.name);
+        assert_same(&wanted, &left(&scene), &format!("{} joined", job.name));
+    }
+}
+
+#[test]
+fn a_run_is_refused_by_a_different_one_that_has_just_begun() {
+    for job in &ARRAYS {
+        let wanted = whole(job);
+        let other: &[&str] = match job.name {
+            "invmap" => &["--tolerance", "0.3"],
+            "downsample" => &["--method", "max"],
+            "apply-transform" => &["--interpolation", "nearest"],
+            _ => &["--no-sync", "--spacing", "7,7,7"],
+        };
+        let (scene, first) = surely_held(job);
+        let before = files(Path::new(&scene.at("")));
+        let second = start(job, &scene, other).wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&second.stderr);
+        assert!(!second.status.success() && !said.is_empty(), "{}: {said}", job.name);
+        assert!(files(Path::new(&scene.at(""))) == before, "{} {other:?} has written", job.name);
+        signal(&first, "-CONT");
+        assert!(first.wait_with_output().unwrap().status.success(), "{}", job.name);
+        assert_same(&wanted, &left(&scene), &format!("{} beside another", job.name));
+    }
+}

@@ -43,6 +43,13 @@ impl Claim {
         Ok(claim)
     }
 
+    /// Whether `folder` is claimed by such a run.
+    pub(super) fn is_of(folder: &Path, run: &Identity) -> bool {
+        let text = fs::read(folder.join(NAME)).unwrap_or_default();
+        let found = serde_json::from_slice::<Value>(&text).ok();
+        found.and_then(|found| Identity::from_json(&found)).as_ref() == Some(run)
+    }
+
     /// Checks that the claim still stands: `--overwrite` elsewhere may have replaced the output.
     ///
     /// # Errors

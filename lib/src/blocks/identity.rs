@@ -114,7 +114,7 @@ impl Identity {
     }
 
     /// What was stored.
-    pub(super) fn from_json(value: &Value) -> Option<Self> {
+    pub fn from_json(value: &Value) -> Option<Self> {
         value.as_object().cloned().map(Self)
     }
 

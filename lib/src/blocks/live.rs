@@ -79,6 +79,12 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
+/// Whether a run is at work in a folder; nothing is made there.
+pub(super) fn is_at_work(folder: &Path) -> bool {
+    let open = File::options().read(true).write(true).open(folder.join(NAME));
+    open.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 /// Removes what blocks keep in `folder`, and the folder if nothing else is in it, unless a run is at work
 /// there.
 fn clear_if_alone(folder: &Path) -> Result<(), Error> {

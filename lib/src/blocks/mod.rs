@@ -22,6 +22,7 @@
 //! blocks overlap and must agree has a second plan, run by [`Plan::stream_second`] where
 //! [`Context::reaches_second_pass`].
 
+mod begin;
 mod budget;
 mod cancel;
 mod claim;

@@ -265,6 +265,11 @@ impl Plan {
         Ok(())
     }
 
+    /// Whether the output whose ledger is in `folder` is claimed by this run or an equal one.
+    pub(super) fn has_claimed(&self, folder: &Path) -> bool {
+        Claim::is_of(folder, &self.agreement())
+    }
+
     /// Whether [`Plan::claim`] was called.
     pub(super) fn is_claimed(&self) -> bool {
         self.claim.get().is_some()

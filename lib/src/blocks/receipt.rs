@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::files::write_whole;
 use super::ledger::{self, Entry};
-use super::{Context, Ending, Error, Outcome, Task, process};
+use super::{Context, Ending, Error, Identity, MARK, Outcome, Task, process};
 use crate::volume::{self, Existing, Watch};
 use crate::{files, fingerprint};
 
@@ -29,6 +29,8 @@ pub struct Receipt {
     pub command: String,
     /// All parameters, defaults included.
     pub parameters: Map<String, Value>,
+    /// What the result depends on, where the output is a file, which does not say so itself.
+    pub run: Option<Identity>,
     /// What became of the blocks.
     pub blocks: Tally,
     /// `--plan`: what is to be printed.
@@ -203,7 +205,7 @@ impl Receipt {
     /// The receipt as it is written.
     pub fn to_json(&self) -> Value {
         let Spent { seconds, bytes, peak_memory } = self.spent();
-        json!({
+        let mut receipt = json!({
             "program": self.program,
             "version": self.version,
             "command": self.command,
@@ -215,7 +217,11 @@ impl Receipt {
             "seconds": seconds,
             "bytes": bytes,
             "peak_memory": peak_memory,
-        })
+        });
+        if let Some(run) = &self.run {
+            receipt[MARK] = run.to_json();
+        }
+        receipt
     }
 
     /// What is read: each location once, of volumes with shape, type and spacing.

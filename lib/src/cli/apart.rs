@@ -67,11 +67,13 @@ pub(super) fn check<P: Program>(
 
 /// A value that names a place.
 #[derive(Clone)]
-struct Named<'a> {
-    id: &'a str,
+pub(super) struct Named<'a> {
+    pub(super) id: &'a str,
+    /// The NAME of a value NAME=LOCATION.
+    pub(super) label: Option<String>,
     text: String,
     /// Without links, as far as it exists.
-    place: PathBuf,
+    pub(super) place: PathBuf,
     /// What names it, where that is not the flag itself.
     by: Option<String>,
     /// Which of all values it is.
@@ -82,7 +84,7 @@ impl<'a> Named<'a> {
     fn new(id: &'a str, text: String, at: usize) -> Option<Self> {
         let path = Path::new(text.strip_prefix("file://").unwrap_or(&text));
         let place = real(path)?;
-        Some(Self { id, text, place, by: None, at })
+        Some(Self { id, label: None, text, place, by: None, at })
     }
 
     fn said(&self, command: &Command) -> String {
@@ -98,7 +100,7 @@ impl<'a> Named<'a> {
     }
 
     /// The files of a pattern, or the place itself.
-    fn members(self) -> Vec<Self> {
+    pub(super) fn members(self) -> Vec<Self> {
         if self.place.exists() || !self.text.contains(['*', '?', '[']) {
             return vec![self];
         }
@@ -108,7 +110,7 @@ impl<'a> Named<'a> {
 
     /// Itself, and the arrays and files that it refers to where it is a chain of transforms, of ours or
     /// as text of another program.
-    fn with_references(self) -> Vec<Self> {
+    pub(super) fn with_references(self) -> Vec<Self> {
         let about = fs::metadata(&self.place).ok();
         let mut all = vec![self.clone()];
         if about.is_none_or(|about| !about.is_file() || about.len() > DOCUMENT) {
@@ -187,7 +189,7 @@ fn real(path: &Path) -> Option<PathBuf> {
 }
 
 /// All values that name a place: what is written, and what may be read.
-fn places<'a>(command: &'a Command, matches: &ArgMatches) -> Vec<Named<'a>> {
+pub(super) fn places<'a>(command: &'a Command, matches: &ArgMatches) -> Vec<Named<'a>> {
     let mut found = Vec::new();
     let names_files = |flag: &&clap::Arg| flag.get_possible_values().is_empty();
     for flag in command.get_arguments().filter(names_files) {
@@ -199,12 +201,13 @@ fn places<'a>(command: &'a Command, matches: &ArgMatches) -> Vec<Named<'a>> {
                 continue;
             }
             // some flags take NAME=LOC
-            let location = text.split_once('=').map(|(_, location)| location.to_owned());
-            let location = location.filter(|_| !Path::new(&text).exists()).unwrap_or(text);
-            if files::is_stream(&location) {
+            let apart = text.split_once('=').filter(|_| !Path::new(&text).exists());
+            let (label, location) = apart.map_or((None, text.as_str()), |(a, b)| (Some(a), b));
+            if files::is_stream(location) {
                 continue;
             }
-            found.extend(Named::new(id, location, found.len()));
+            let named = Named::new(id, location.to_owned(), found.len());
+            found.extend(named.map(|named| Named { label: label.map(str::to_owned), ..named }));
         }
     }
     found

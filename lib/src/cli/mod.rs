@@ -38,6 +38,7 @@
 //! `voxloom`; what follows it comes after the options. The program declares its own `-o, --output`;
 //! the shared flags reach it through [`Context`].
 
+mod again;
 mod apart;
 mod config;
 mod exit;

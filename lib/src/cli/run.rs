@@ -8,7 +8,7 @@ use clap::{ArgMatches, Command};
 use serde_json::{Map, Value, json};
 
 use super::shared::Shared;
-use super::{Program, Shape, apart, config, exit, limits, logging, shared, streams};
+use super::{Program, Shape, again, apart, config, exit, limits, logging, shared, streams};
 use crate::blocks::{Cancel, Context, Error, Moment, Receipt, Verdict, may_die, receipt_beside};
 use crate::{files, volume};
 
@@ -93,9 +93,19 @@ fn attempt<P: Program>(
     }
     refuse_receipts(&ctx, &flags, matches)?;
     let mut parameters = parameters(command, matches);
+    let looks = P::SHAPE == Shape::Look || ctx.plan_only;
+    let run = again::identity(P::NAME, command, matches, &parameters).filter(|_| !looks);
+    if let Some(run) = &run
+        && again::is_done(matches, flags.receipt(), run, &ctx)?
+    {
+        tracing::info!("an earlier run has done this; nothing is left to do");
+        return Ok(());
+    }
     parameters.insert("threads".to_owned(), json!(ctx.threads));
     parameters.insert("memory".to_owned(), json!(ctx.memory));
-    ctx.receipt = Receipt::begin(P::NAME, VERSION, said, parameters).into();
+    let mut receipt = Receipt::begin(P::NAME, VERSION, said, parameters);
+    receipt.run = run;
+    ctx.receipt = receipt.into();
     // fails only where a pool was made before, which then serves
     let _ = rayon::ThreadPoolBuilder::new().num_threads(ctx.threads).build_global();
 

@@ -51,7 +51,24 @@ impl FromStr for Length3 {
 
 /// A [`Length3`] of which each is positive, as a voxel size is.
 pub fn parse_spacing(text: &str) -> Result<Length3, String> {
-    let lengths: Length3 = text.parse()?;
+    positive(text.parse()?)
+}
+
+/// As [`parse_spacing`], or two along y,x for a plane: z is then NaN.
+pub(super) fn parse_voxel_size(text: &str) -> Result<Length3, String> {
+    let Some((first, _)) = text.split_once(',').filter(|_| text.matches(',').count() == 1) else {
+        return parse_spacing(text);
+    };
+    let wanted =
+        "wanted three numbers along z,y,x such as 0.4,0.2,0.2um, or two along y,x for a plane";
+    let lengths: Length3 = format!("{first},{text}").parse().map_err(|error: String| {
+        if error.starts_with("wanted") { wanted.to_owned() } else { error }
+    })?;
+    let Length3([_, y, x]) = positive(lengths)?;
+    Ok(Length3([f64::NAN, y, x]))
+}
+
+fn positive(lengths: Length3) -> Result<Length3, String> {
     if lengths.0.iter().any(|length| *length <= 0.0) {
         return Err("a voxel size is positive along each axis".to_owned());
     }

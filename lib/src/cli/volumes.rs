@@ -3,7 +3,7 @@
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
 use super::Length3;
-use super::values::{Channels, parse_spacing};
+use super::values::{Channels, parse_voxel_size};
 use crate::volume::{Error, Select, Volume};
 
 macro_rules! volume_args {
@@ -21,9 +21,9 @@ macro_rules! volume_args {
                   help = concat!("Time point of ", $of, ", from 0, where there are several"))]
             pub time: Option<usize>,
             #[arg(id = $spacing, long = $spacing, value_name = "Z,Y,X[UNIT]",
-                  value_parser = parse_spacing,
+                  value_parser = parse_voxel_size,
                   help = concat!("Voxel size of ", $of, " (nm, um, mm; default um) instead of what \
-                                  its metadata say"))]
+                                  its metadata say; Y,X for a plane"))]
             pub spacing: Option<Length3>,
             #[arg(id = $origin, long = $origin, value_name = "Z,Y,X[UNIT]",
                   allow_hyphen_values = true,
@@ -80,8 +80,9 @@ pub struct MovingChannelsArgs {
     /// Time point of the moving volume, from 0, where there are several
     #[arg(long = "moving-time", value_name = "N")]
     pub time: Option<usize>,
-    /// Voxel size of the moving volume (nm, um, mm; default um) instead of what its metadata say
-    #[arg(long = "moving-spacing", value_name = "Z,Y,X[UNIT]", value_parser = parse_spacing)]
+    /// Voxel size of the moving volume (nm, um, mm; default um) instead of what its metadata say; Y,X for a
+    /// plane
+    #[arg(long = "moving-spacing", value_name = "Z,Y,X[UNIT]", value_parser = parse_voxel_size)]
     pub spacing: Option<Length3>,
     /// Position of the first voxel of the moving volume instead of what its metadata say
     #[arg(long = "moving-origin", value_name = "Z,Y,X[UNIT]", allow_hyphen_values = true)]

@@ -224,6 +224,7 @@ pub fn align(
         shape: finest.shape,
         spacing: finest.spacing(grid.spacing),
         origin: grid.position(finest.factor.map(|f| 0.5 * (f as f64 - 1.0))),
+        planar: false,
     };
     let block = choose_block(grid.shape, finest.factor, options, ctx)?;
     initial.check_fields(grid.extent(&grid.bounds()))?;
@@ -257,7 +258,7 @@ pub fn align(
             return Err(none);
         }
     };
-    let out = FieldOutput::begin(output, &nodes, [CHUNK; 3], ctx.existing_now())?;
+    let out = FieldOutput::begin(output, &nodes, [CHUNK; 3], &ctx.existing_now())?;
     ctx.output_file(Path::new(output));
     let Some(mut summary) = blend.write(&second, &out, nodes.spacing, ctx)? else {
         return Ok(());

@@ -32,6 +32,7 @@ pub(super) fn reduced(grid: &Grid, factor: [usize; 3], method: Method) -> Grid {
         shape: std::array::from_fn(|a| grid.shape[a].div_ceil(factor[a])),
         spacing: std::array::from_fn(|a| grid.spacing[a] * factor[a] as f64),
         origin: grid.position([0, 1, 2].map(middle)),
+        planar: grid.planar,
     }
 }
 

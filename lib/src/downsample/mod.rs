@@ -259,7 +259,7 @@ impl Level<'_> {
         );
         from.iter().for_each(|from| ctx.input(from));
         let (false, Some(from)) = (plan.is_all_asked(ctx)?, &from) else { return Ok(()) };
-        let out = Arc::new(Output::begin(&self.to, &self.spec, 1, ctx.existing)?);
+        let out = Arc::new(Output::begin(&self.to, &self.spec, 1, &plan.as_run(ctx))?);
         ctx.output_array(&out);
         self.stream::<T>(&plan, from, &out, method, ctx)
     }

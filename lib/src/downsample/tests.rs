@@ -6,7 +6,8 @@ use super::*;
 use crate::blocks::Part;
 use crate::volume::{Dtype, Existing, levels};
 
-const GRID: Grid = Grid { shape: [21, 50, 37], spacing: [2.0, 1.0, 1.0], origin: [5.0, 0.0, -3.0] };
+const GRID: Grid =
+    Grid { shape: [21, 50, 37], spacing: [2.0, 1.0, 1.0], origin: [5.0, 0.0, -3.0], planar: false };
 
 fn voxels() -> Vec<u16> {
     (0..GRID.bounds().len()).map(|i| (i * i / 7 % 60_000) as u16).collect()

@@ -10,12 +10,31 @@ pub struct Grid {
     pub spacing: Point,
     /// The centre of voxel 0, in micrometres.
     pub origin: Point,
+    /// Whether it is one plane that has no z: its spacing along z stands for none, and is not written.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub planar: bool,
 }
 
 impl Grid {
     /// A grid of `shape` voxels.
     pub fn new(shape: [usize; 3], spacing: Point, origin: Point) -> Self {
-        Self { shape, spacing, origin }
+        Self { shape, spacing, origin, planar: false }
+    }
+
+    /// A grid of one plane without a place along z, `(y, x)`: as thick as its pixels are high.
+    pub fn plane(shape: [usize; 2], spacing: [f64; 2], origin: [f64; 2]) -> Self {
+        let space = |first, [y, x]: [f64; 2]| [first, y, x];
+        Self {
+            shape: [1, shape[0], shape[1]],
+            spacing: space(spacing[0], spacing),
+            origin: space(0.0, origin),
+            planar: true,
+        }
+    }
+
+    /// What there is of a list along z, y, x: all but z where it is a plane.
+    pub fn axes<'a, T>(&self, of: &'a [T; 3]) -> &'a [T] {
+        &of[usize::from(self.planar)..]
     }
 
     /// Adds shape, spacing and origin to a fingerprint.
@@ -46,6 +65,7 @@ impl Grid {
             shape: part.shape(),
             spacing: self.spacing,
             origin: self.position(part.min.map(|v| v as f64)),
+            planar: self.planar,
         }
     }
 

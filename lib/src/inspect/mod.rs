@@ -139,8 +139,9 @@ fn volume_page(volume: &Volume) -> Result<Page, volume::Error> {
     } else {
         let why = volume.describe()["spacing_from"].as_str().unwrap_or_default().to_owned();
         tracing::warn!(
-            "{}: its voxel size is unknown ({why}); the programs want it as --spacing z,y,x",
-            volume.location()
+            "{}: its voxel size is unknown ({why}); the programs want it as --spacing {}",
+            volume.location(),
+            grid.axes(&["z", "y", "x"]).join(",")
         );
         page.add("spacing", "unknown", Value::Null);
     }
@@ -193,13 +194,14 @@ fn storage_facts(page: &mut Page, facts: &Value, raw: u64) {
 }
 
 fn grid_facts(page: &mut Page, grid: &Grid) {
-    let lengths = |v: Point| format!("{} um (z, y, x)", times(&v.map(short)));
-    page.add("spacing", lengths(grid.spacing), json!(grid.spacing));
+    let axes = grid.axes(&["z", "y", "x"]).join(", ");
+    let lengths = |v: Point| format!("{} um ({axes})", times(grid.axes(&v.map(short))));
+    page.add("spacing", lengths(grid.spacing), json!(grid.axes(&grid.spacing)));
     page.add("unit", "micrometer", "micrometer");
-    let text = format!("{} um (z, y, x)", grid.origin.map(short).join(", "));
-    page.add("origin", text, json!(grid.origin));
+    let text = format!("{} um ({axes})", grid.axes(&grid.origin.map(short)).join(", "));
+    page.add("origin", text, json!(grid.axes(&grid.origin)));
     let extent: Point = std::array::from_fn(|a| grid.shape[a] as f64 * grid.spacing[a]);
-    page.add("extent", lengths(extent), json!(extent));
+    page.add("extent", lengths(extent), json!(grid.axes(&extent)));
 }
 
 fn value_facts(page: &mut Page, sample: &sample::Sample, grid: Grid) {

@@ -176,7 +176,7 @@ pub fn invert(
     if plan.is_all_asked(ctx)? {
         return Ok(());
     }
-    let out = FieldOutput::begin(output, grid, chunk, ctx.existing)?;
+    let out = FieldOutput::begin(output, grid, chunk, &plan.as_run(ctx))?;
     out.set_inverse()?;
     ctx.output_file(Path::new(output));
     let ends = plan.stream_to::<_, _, _, Error>(

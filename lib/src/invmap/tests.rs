@@ -5,7 +5,8 @@ use crate::geom::{Affine, Field};
 use crate::volume::FieldFile;
 use crate::warp::points;
 
-const GRID: Grid = Grid { shape: [20, 24, 28], spacing: [1.0, 0.8, 0.8], origin: [3.0, -2.0, 0.5] };
+const GRID: Grid =
+    Grid { shape: [20, 24, 28], spacing: [1.0, 0.8, 0.8], origin: [3.0, -2.0, 0.5], planar: false };
 
 fn bend(grid: Grid, strength: f64) -> Field {
     let shape = grid.shape;

@@ -230,7 +230,7 @@ fn image(camera: &Camera, path: &Path, identity: &Identity, ctx: &Context) -> Re
     if plan.is_all_asked(ctx)? {
         return Ok(());
     }
-    let output = Arc::new(Output::begin(&path.to_string_lossy(), &spec, 1, ctx.existing)?);
+    let output = Arc::new(Output::begin(&path.to_string_lossy(), &spec, 1, &plan.as_run(ctx))?);
     ctx.output_array(&output);
     plan.stream_to::<_, _, _, Error>(
         ctx,
@@ -269,7 +269,7 @@ fn write_field(pair: &Pair, path: &Path, ctx: &Context) -> Result<(), Error> {
     let grid =
         Grid::new(shape, pair.fixed.spacing.map(|s| s * FIELD_STEP as f64), pair.fixed.origin);
     let chunk = [32; 3];
-    let output = FieldOutput::begin(&path.to_string_lossy(), &grid, chunk, ctx.existing)?;
+    let output = FieldOutput::begin(&path.to_string_lossy(), &grid, chunk, &ctx.existing)?;
     for part in grid.bounds().tiles(chunk) {
         output.write(&part, &pair.vectors(&grid, &part))?;
     }

@@ -453,7 +453,7 @@ fn numbers(subject: &Subject, papers: &Papers, views: &[StageView], warnings: &[
         })
         .collect();
     let place = |(location, volume): (&str, &dyn Source)| {
-        let Grid { shape, spacing, origin } = volume.grid();
+        let Grid { shape, spacing, origin, .. } = volume.grid();
         json!({ "location": location, "shape": shape, "spacing": spacing, "origin": origin })
     };
     json!({

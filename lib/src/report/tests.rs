@@ -182,7 +182,7 @@ fn a_stage_on_another_grid_is_refused_with_the_way_out() {
     assert_eq!(check_grid(&stage, &rounded, &fixed).ok(), Some(false));
     let spacing = fixed.spacing.map(|s| s / 2.0);
     let origin = std::array::from_fn(|a| fixed.origin[a] - 0.25 * fixed.spacing[a]);
-    let whole = Grid { shape: fixed.shape.map(|n| 2 * n), spacing, origin };
+    let whole = Grid { shape: fixed.shape.map(|n| 2 * n), spacing, origin, planar: false };
     assert_eq!(check_grid(&stage, &whole, &fixed).ok(), Some(true));
     assert!(check_grid(&stage, &Grid { shape: [96, 160, 90], ..whole }, &fixed).is_err());
 }

@@ -49,7 +49,7 @@ pub(super) fn write_field(
     if plan.is_all_asked(ctx)? {
         return Ok(());
     }
-    let output = Arc::new(FieldOutput::begin(location, &grid, chunk, ctx.existing)?);
+    let output = Arc::new(FieldOutput::begin(location, &grid, chunk, &plan.as_run(ctx))?);
     let ends = plan.stream_to::<_, _, _, Error>(
         ctx,
         &*output,

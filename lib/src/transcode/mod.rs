@@ -191,7 +191,7 @@ fn copy<T: Voxel>(
     if plan.is_all_asked(ctx)? {
         return Ok(());
     }
-    let output = Arc::new(Output::begin(destination, spec, 1, ctx.existing)?);
+    let output = Arc::new(Output::begin(destination, spec, 1, &plan.as_run(ctx))?);
     ctx.output_array(&output);
     plan.stream_to::<_, _, _, Error>(
         ctx,

@@ -133,7 +133,7 @@ impl Foreign {
     }
 
     fn checked(self) -> Result<Self, String> {
-        let Grid { shape, spacing, origin } = self.grid;
+        let Grid { shape, spacing, origin, .. } = self.grid;
         let count = shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n));
         if !count.is_some_and(|count| (1..=MOST).contains(&count)) {
             return Err(format!("has {shape:?} samples along z, y, x, which cannot be"));

@@ -82,7 +82,7 @@ fn describe(maps: &LocalAffines) -> Map<String, Value> {
 
 /// What must hold of local affines on both ways.
 fn check(maps: &LocalAffines) -> Result<(), String> {
-    let Grid { shape, spacing, origin } = maps.domain;
+    let Grid { shape, spacing, origin, .. } = maps.domain;
     if shape.contains(&0) || maps.block.contains(&0) {
         return Err(format!("has a domain of {shape:?} voxels in blocks of {:?}", maps.block));
     }

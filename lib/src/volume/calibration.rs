@@ -7,6 +7,8 @@ use crate::geom::Point;
 pub(super) struct Calibration {
     /// From voxel centre to voxel centre.
     pub(super) spacing: Option<Point>,
+    /// From pixel to pixel along y and x, where the distance of planes is not said.
+    pub(super) pixel: Option<[f64; 2]>,
     /// The centre of voxel 0.
     pub(super) origin: Option<Point>,
     /// Who says so; or why nobody does.
@@ -16,7 +18,7 @@ pub(super) struct Calibration {
 impl Calibration {
     /// Nothing is known, for this reason.
     pub(super) fn unknown(reason: impl Into<String>) -> Self {
-        Self { spacing: None, origin: None, source: reason.into() }
+        Self { source: reason.into(), ..Self::default() }
     }
 }
 

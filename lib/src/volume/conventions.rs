@@ -183,6 +183,7 @@ fn own(attributes: &Map<String, Value>) -> Found {
         spacing: Some(spacing.map(|v| v * um)),
         origin: three("origin").map(|origin| origin.map(|v| v * um)),
         source: "spacing".into(),
+        pixel: None,
     }))
 }
 
@@ -204,6 +205,7 @@ fn cosem(transform: &Value) -> Result<Calibration, String> {
         Some(_) => list("translate").filter(|t| t.len() == axes.len()).ok_or_else(bad)?,
     };
     let units = transform.get("units").and_then(Value::as_array).ok_or_else(bad)?;
+    let planar = axes.iter().all(|name| name != AXES[0]);
     let mut spacing = [1.0; 3];
     let mut origin = [0.0; 3];
     for (a, axis) in AXES.into_iter().enumerate() {
@@ -218,7 +220,13 @@ fn cosem(transform: &Value) -> Result<Calibration, String> {
         let um = micrometers(unit).ok_or_else(|| no_length("transform", unit))?;
         (spacing[a], origin[a]) = (scale[i] * um, translate[i] * um);
     }
-    Ok(Calibration { spacing: Some(spacing), origin: Some(origin), source: "transform".into() })
+    let [_, y, x] = spacing;
+    Ok(Calibration {
+        spacing: (!planar).then_some(spacing),
+        pixel: planar.then_some([y, x]),
+        origin: Some(origin),
+        source: "transform".into(),
+    })
 }
 
 /// `pixelWidth`, `pixelHeight`, `pixelDepth`, `pixelUnit` and origins in voxels, as Fiji has them.
@@ -234,6 +242,7 @@ fn fiji(attributes: &Map<String, Value>) -> Found {
         spacing: Some(spacing),
         origin: Some(origin),
         source: "pixelWidth and pixelUnit".into(),
+        pixel: None,
     }))
 }
 
@@ -369,7 +378,8 @@ fn pixels(
         _ if factor != [1.0; 3] => Some(std::array::from_fn(middle)),
         _ => None,
     };
-    Calibration { spacing: Some(std::array::from_fn(|a| spacing[a] * factor[a])), origin, source }
+    let spacing = Some(std::array::from_fn(|a| spacing[a] * factor[a]));
+    Calibration { spacing, pixel: None, origin, source }
 }
 
 /// The entry of `scales`, or of a group's `downsamplingFactors`, that belongs to level `s<n>`.

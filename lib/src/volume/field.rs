@@ -12,7 +12,7 @@ use super::node::{Container, Node};
 use super::output;
 use super::place::Place;
 use super::source::{self, Layout, Scratch, Source, View};
-use super::unfinished::{self, Unfinished};
+use super::unfinished::{self, Begin, Unfinished};
 use super::writer::{Each, Writer};
 use super::zarr::{self, ArraySpec, ZarrSource};
 use super::{Codec, Dtype, Error, Existing, conventions, store};
@@ -255,7 +255,7 @@ impl FieldOutput {
         chunk: [usize; 3],
         existing: Existing,
     ) -> Result<Self, Error> {
-        Self::create_any(location, grid, chunk, existing, Map::new())
+        Self::create_any(location, grid, chunk, &existing, Map::new())
     }
 
     /// As [`FieldOutput::create`], marked as unfinished until [`Unfinished::set_lacking`] says
@@ -267,17 +267,17 @@ impl FieldOutput {
         location: &str,
         grid: &Grid,
         chunk: [usize; 3],
-        existing: Existing,
+        run: &impl Begin,
     ) -> Result<Self, Error> {
         let mark = [(unfinished::MARK.to_owned(), unfinished::begun())];
-        Self::create_any(location, grid, chunk, existing, mark.into_iter().collect())
+        Self::create_any(location, grid, chunk, run, mark.into_iter().collect())
     }
 
     fn create_any(
         location: &str,
         grid: &Grid,
         chunk: [usize; 3],
-        existing: Existing,
+        run: &impl Begin,
         mark: Map<String, Value>,
     ) -> Result<Self, Error> {
         let size = |sizes: [usize; 3]| -> Vec<u64> {
@@ -300,13 +300,14 @@ impl FieldOutput {
             fill: "NaN".into(),
             names: ["z", "y", "x", "component"].map(str::to_owned).to_vec(),
         });
-        let there = place.check(location, existing)?;
+        let (existing, there) = place.check_for(location, run)?;
         if there {
             output::resume(location, &place, &metadata, grid)?;
         }
         if existing == Existing::Overwrite {
             place.remove()?;
         }
+        run.claim(&place.ledger_folder())?;
         if !there {
             let attributes = json!({
                 "spacing": grid.spacing,

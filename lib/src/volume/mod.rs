@@ -55,7 +55,7 @@ pub use output::Output;
 pub use pyramid::{Level, add_level, levels};
 pub use reader::Volume;
 pub use small::{read_small_array, write_small_array};
-pub use unfinished::{Unfinished, allow_unfinished};
+pub use unfinished::{Begin, Unfinished, allow_unfinished};
 pub use vectors::{FlatVectors, VectorArray};
 pub use watch::Watch;
 
@@ -100,6 +100,9 @@ pub enum Error {
         /// The location as given.
         location: String,
     },
+    /// Another run has taken the output.
+    #[error("{0}")]
+    Claimed(String),
     /// The file system refused.
     #[error("cannot {action} {path}: {source}")]
     Io {
@@ -154,7 +157,7 @@ pub struct Select {
     pub channel: Option<usize>,
     /// Time point, where there are several.
     pub time: Option<usize>,
-    /// `--spacing`, micrometres.
+    /// `--spacing`, micrometres; NaN along z where it is said of a plane, which has none.
     pub spacing: Option<Point>,
     /// `--origin`, micrometres.
     pub origin: Option<Point>,

@@ -12,6 +12,7 @@ use super::element::Element;
 use super::flat::{FlatFile, planes};
 use super::source::Layout;
 use super::{Dtype, Error, shorten};
+use crate::geom::Grid;
 
 /// What the file begins with.
 pub(super) const MAGIC: &[u8] = b"\x93NUMPY";
@@ -107,11 +108,11 @@ fn entry<'a>(header: &'a str, key: &str) -> Option<&'a str> {
 }
 
 /// The header of a file to be written, C order.
-pub(super) fn header(shape: [usize; 3], dtype: Dtype) -> Vec<u8> {
+pub(super) fn header(grid: &Grid, dtype: Dtype) -> Vec<u8> {
     let descr = dtype.descr();
-    let [z, y, x] = shape;
-    let mut text =
-        format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({z}, {y}, {x}), }}");
+    let shape: Vec<String> = grid.axes(&grid.shape).iter().map(usize::to_string).collect();
+    let shape = shape.join(", ");
+    let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
     // the data start at a multiple of 64
     let padding = 64 - (MAGIC.len() + 4 + text.len() + 1) % 64;
     text.extend(std::iter::repeat_n(' ', padding % 64));
@@ -131,7 +132,7 @@ mod tests {
     fn a_header_is_read_back_and_ends_at_a_multiple_of_64() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.npy");
-        let header = header([2, 3, 40], Dtype::I16);
+        let header = header(&Grid::new([2, 3, 40], [1.0; 3], [0.0; 3]), Dtype::I16);
         assert_eq!(header.len() % 64, 0);
         std::fs::write(&path, [header, vec![0; 2 * 2 * 3 * 40]].concat()).unwrap();
         let (file, reversed, _) = open("a.npy", &path).unwrap();

@@ -154,7 +154,7 @@ impl Level {
 }
 
 impl Image {
-    /// Where the voxels of a level lie. An axis that the image lacks has the spacing 1.
+    /// Where the voxels of a level lie; an image without z has the size of a pixel alone.
     pub(super) fn calibration(&self, level: usize) -> Calibration {
         let level = &self.levels[level];
         if level.scale.is_empty() {
@@ -178,19 +178,28 @@ impl Image {
         }
         let version =
             if self.version.is_empty() { String::new() } else { format!(" {}", self.version) };
+        let planar = self.axes.iter().all(|axis| axis.name != "z");
+        let [_, y, x] = spacing;
         Calibration {
-            spacing: Some(spacing),
+            spacing: (!planar).then_some(spacing),
+            pixel: planar.then_some([y, x]),
             origin: Some(origin),
             source: format!("OME-Zarr{version} scale of '{}'", level.path),
         }
     }
 }
 
+/// The dimensions of an array of ours on this grid.
+pub(super) fn names_of(grid: &Grid, channels: bool) -> Vec<&'static str> {
+    let space = grid.axes(&["z", "y", "x"]).iter().copied();
+    channels.then_some("c").into_iter().chain(space).collect()
+}
+
 /// A level of the list `datasets`, in units of so many micrometres.
 fn dataset(path: &str, grid: &Grid, units: [f64; 3], channels: bool) -> Value {
     let of = |channel: f64, space: &[f64; 3]| -> Vec<f64> {
-        let space = space.iter().zip(units).map(|(length, unit)| length / unit);
-        channels.then_some(channel).into_iter().chain(space).collect()
+        let space = std::array::from_fn(|a| space[a] / units[a]);
+        channels.then_some(channel).into_iter().chain(grid.axes(&space).iter().copied()).collect()
     };
     let (scale, translation) = (of(1.0, &grid.spacing), of(0.0, &grid.origin));
     json!({"path": path, "coordinateTransformations": [
@@ -199,15 +208,16 @@ fn dataset(path: &str, grid: &Grid, units: [f64; 3], channels: bool) -> Value {
     ]})
 }
 
-/// The units of an image that we can add levels to: z, y, x in lengths, after channels where the level has
-/// them, nothing common to all.
-fn units(entry: &Value, channels: bool) -> Result<[f64; 3], String> {
+/// The units of an image that we can add levels of such a grid to: z, y, x in lengths, after channels where
+/// the level has them, nothing common to all.
+fn units(entry: &Value, grid: &Grid, channels: bool) -> Result<[f64; 3], String> {
     let known = image(entry, "")?;
     let names: Vec<&str> = known.axes.iter().map(|axis| axis.name.as_str()).collect();
-    let wanted: &[&str] = if channels { &["c", "z", "y", "x"] } else { &["z", "y", "x"] };
+    let wanted = names_of(grid, channels);
     let space = known.axes.iter().skip(usize::from(channels));
     let units: Option<Vec<f64>> =
         space.map(|axis| axis.unit.as_deref().and_then(micrometers)).collect();
+    let units = units.map(|units| if grid.planar { [&[1.0], &units[..]].concat() } else { units });
     match units.and_then(|units| units.try_into().ok()) {
         Some(units) if names == wanted && entry.get("coordinateTransformations").is_none() => {
             Ok(units)
@@ -230,10 +240,11 @@ fn volume_of(dataset: &Value) -> f64 {
 /// An image of one level.
 fn new_image(zarr3: bool, name: &str, path: &str, grid: &Grid, channels: bool) -> Value {
     let dataset = dataset(path, grid, [1.0; 3], channels);
-    let space = ["z", "y", "x"];
-    let space = space.map(|name| json!({"name": name, "type": "space", "unit": "micrometer"}));
-    let channel = channels.then(|| json!({"name": "c", "type": "channel"}));
-    let axes: Vec<Value> = channel.into_iter().chain(space).collect();
+    let axis = |name: &str| match name {
+        "c" => json!({"name": name, "type": "channel"}),
+        _ => json!({"name": name, "type": "space", "unit": "micrometer"}),
+    };
+    let axes: Vec<Value> = names_of(grid, channels).into_iter().map(axis).collect();
     let mut image = json!({"name": name, "axes": axes, "datasets": [dataset]});
     if !zarr3 {
         image["version"] = "0.4".into();
@@ -275,7 +286,7 @@ pub(super) fn register(
                 .flatten()
         });
     if let Some(place) = place {
-        let dataset = dataset(path, grid, units(&entries[place], channels)?, channels);
+        let dataset = dataset(path, grid, units(&entries[place], grid, channels)?, channels);
         if let Some(datasets) = entries[place].get_mut("datasets").and_then(Value::as_array_mut) {
             datasets.retain(|d| d.get("path").and_then(Value::as_str) != Some(path));
             datasets.push(dataset);

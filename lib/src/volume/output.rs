@@ -9,7 +9,7 @@ use super::planes::PlaneFile;
 use super::unfinished::{self, Unfinished};
 use super::writer::{Each, Writer};
 use super::zarr::{self, ArraySpec};
-use super::{Error, Existing, Format, Spec, Voxel, conventions, open, store};
+use super::{Begin, Error, Existing, Format, Spec, Voxel, conventions, ome, open, store};
 use crate::geom::{Box3, Grid};
 
 /// A volume open for writing. Chunks are written whole, each under a temporary name that is then
@@ -34,7 +34,7 @@ impl Output {
     /// # Errors
     /// [`Error::Exists`], [`Error::Io`], or a `spec` that the format cannot hold.
     pub fn create(location: &str, spec: &Spec, existing: Existing) -> Result<Self, Error> {
-        Self::create_any(location, spec, None, existing, Map::new())
+        Self::create_any(location, spec, None, &existing, Map::new())
     }
 
     /// As [`Output::create`] or, where there are several, [`Output::create_channels`], marked as
@@ -46,11 +46,11 @@ impl Output {
         location: &str,
         spec: &Spec,
         channels: usize,
-        existing: Existing,
+        run: &impl Begin,
     ) -> Result<Self, Error> {
         let channels = (channels > 1).then_some(channels);
         let mark = [(unfinished::MARK.to_owned(), unfinished::begun())];
-        Self::create_any(location, spec, channels, existing, mark.into_iter().collect())
+        Self::create_any(location, spec, channels, run, mark.into_iter().collect())
     }
 
     /// As [`Output::create`], an image of `channels` channels that are alike: an array `(c, z, y, x)` whose
@@ -64,14 +64,14 @@ impl Output {
         channels: usize,
         existing: Existing,
     ) -> Result<Self, Error> {
-        Self::create_any(location, spec, Some(channels), existing, Map::new())
+        Self::create_any(location, spec, Some(channels), &existing, Map::new())
     }
 
     fn create_any(
         location: &str,
         spec: &Spec,
         channels: Option<usize>,
-        existing: Existing,
+        run: &impl Begin,
         attributes: Map<String, Value>,
     ) -> Result<Self, Error> {
         if channels.is_some() && !matches!(spec.format, Format::Zarr3 | Format::Zarr2) {
@@ -82,7 +82,7 @@ impl Output {
         check(location, spec)?;
         let path = store::path_of(location)?;
         let Some(container) = place::container(spec.format) else {
-            let file = PlaneFile::create(location, &path, spec, existing)?;
+            let file = PlaneFile::create(location, &path, spec, run)?;
             let folder = file.folder().to_owned();
             let writer = Writer::planes(location, spec.grid.shape, spec.dtype, file);
             return Ok(Self { location: location.to_owned(), writer, folder, is_file: true });
@@ -92,7 +92,7 @@ impl Output {
             Container::N5 => n5::attributes(spec, place.factors(&spec.grid)?),
             _ => zarr::metadata(&array_spec(spec, channels, container)),
         };
-        let there = place.check(location, existing)?;
+        let (existing, there) = place.check_for(location, run)?;
         if there {
             resume(location, &place, &metadata, &spec.grid)?;
         }
@@ -104,6 +104,7 @@ impl Output {
         } else {
             place.register(location, &spec.grid, channels.is_some(), true)?;
         }
+        run.claim(&place.ledger_folder())?;
         if !there {
             place.make_groups()?;
             write_metadata(&place.array, container, metadata, attributes)?;
@@ -254,6 +255,9 @@ fn check(location: &str, spec: &Spec) -> Result<(), Error> {
     if place::container(spec.format).is_none() {
         return Ok(());
     }
+    if grid.planar && (grid.shape[0] != 1 || spec.shard.is_some_and(|shard| shard[0] != 1)) {
+        return bad("cannot be created: a plane without z has one voxel along it".into());
+    }
     if spec.chunk.contains(&0) || spec.chunk.iter().any(|n| *n > 1 << 20) {
         return bad(format!("cannot be created with chunks of {:?}", spec.chunk));
     }
@@ -278,11 +282,10 @@ fn check(location: &str, spec: &Spec) -> Result<(), Error> {
 
 fn array_spec(spec: &Spec, channels: Option<usize>, container: Container) -> ArraySpec {
     let wide = |channels: Option<usize>, sizes: [usize; 3]| -> Vec<u64> {
-        channels.into_iter().chain(sizes).map(|n| n as u64).collect()
+        channels.iter().chain(spec.grid.axes(&sizes)).map(|n| *n as u64).collect()
     };
     // a chunk, and a shard, holds one channel
     let one = channels.map(|_| 1);
-    let names = channels.map(|_| "c").into_iter().chain(["z", "y", "x"]);
     ArraySpec {
         container,
         shape: wide(channels, spec.grid.shape),
@@ -291,7 +294,10 @@ fn array_spec(spec: &Spec, channels: Option<usize>, container: Container) -> Arr
         dtype: spec.dtype,
         codec: spec.codec,
         fill: if spec.dtype.is_integer() { json!(0) } else { json!(0.0) },
-        names: names.map(str::to_owned).collect(),
+        names: ome::names_of(&spec.grid, channels.is_some())
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
     }
 }
 
@@ -319,12 +325,15 @@ pub(super) fn resume(
         Some((_, image, level)) => image.calibration(level),
         None => conventions::of(&node)?.calibration,
     };
+    let spacing = known.spacing.or(known.pixel.map(|[y, x]| [y, y, x]));
     for (name, found, wanted) in
-        [("voxel size", known.spacing, grid.spacing), ("origin", known.origin, grid.origin)]
+        [("voxel size", spacing, grid.spacing), ("origin", known.origin, grid.origin)]
     {
         let Some(found) = found else { continue };
         let scale = grid.spacing.iter().copied().fold(f64::MAX, f64::min);
-        if (0..3).any(|a| (found[a] - wanted[a]).abs() > 1e-6 * scale.max(wanted[a].abs())) {
+        if (usize::from(grid.planar)..3)
+            .any(|a| (found[a] - wanted[a]).abs() > 1e-6 * scale.max(wanted[a].abs()))
+        {
             return Err(bad(format!("its {name} is {found:?}, wanted is {wanted:?}")));
         }
     }

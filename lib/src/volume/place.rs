@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::node::{self, Container, Node};
-use super::{Error, Existing, Format, n5, ome, store};
+use super::{Begin, Error, Existing, Format, n5, ome, store};
 use crate::geom::Grid;
 
 /// The places of an output.
@@ -113,6 +113,26 @@ impl Place {
         self.image.as_deref().unwrap_or(&self.array)
     }
 
+    /// Where the ledger of its blocks is.
+    pub(super) fn ledger_folder(&self) -> PathBuf {
+        self.array.join(".voxloom")
+    }
+
+    /// As [`Place::check`], for a run: what is there and belongs to an equal run that is at work is gone on
+    /// with, whatever was asked for.
+    ///
+    /// # Errors
+    /// As [`Place::check`].
+    pub(super) fn check_for(
+        &self,
+        location: &str,
+        run: &impl Begin,
+    ) -> Result<(Existing, bool), Error> {
+        let existing =
+            if run.is_shared(&self.ledger_folder()) { Existing::Resume } else { run.existing() };
+        Ok((existing, self.check(location, existing)?))
+    }
+
     /// Whether there is something, and whether it may be removed where it must be; `true` where
     /// the array is there and is to be gone on with.
     ///
@@ -159,13 +179,7 @@ impl Place {
             if let Some(node) = Node::read(named)? {
                 return Ok(Some(node));
             }
-            let mut entries = match fs::read_dir(named) {
-                Ok(entries) => entries.flatten(),
-                Err(error) if store::is_missing(&error) => return Ok(None),
-                Err(error) => return Err(Error::io("read", named, error)),
-            };
-            let ours = |name: std::ffi::OsString| name.to_string_lossy().starts_with(".voxloom");
-            if entries.all(|entry| ours(entry.file_name())) {
+            if holds_nothing(named).map_err(|error| Error::io("read", named, error))? {
                 return Ok(None);
             }
         }
@@ -251,6 +265,25 @@ impl Place {
     }
 }
 
+/// Whether a folder is missing, or holds nothing but what runs keep there, as one leaves it that was
+/// killed before it wrote anything; in levels below it, too.
+fn holds_nothing(folder: &Path) -> std::io::Result<bool> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if store::is_missing(&error) => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_level = ome::is_level_name(&name) && entry.path().is_dir();
+        if !name.starts_with(".voxloom") && !(is_level && holds_nothing(&entry.path())?) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Whether all that would go is one array, or a group that is one image.
 fn check_removal(location: &str, node: &Node) -> Result<(), Error> {
     if let Some(other) = foreign(&node.path, node.is_array)? {
@@ -301,10 +334,20 @@ fn foreign(folder: &Path, is_array: bool) -> Result<Option<PathBuf>, Error> {
     let is_number = |name: &str| {
         name.split('.').all(|part| part == "c" || part.bytes().all(|b| b.is_ascii_digit()))
     };
-    for entry in fs::read_dir(folder).map_err(|e| Error::io("read", folder, e))? {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        // another process may be replacing it
+        Err(error) if store::is_missing(&error) => return Ok(None),
+        Err(error) => return Err(Error::io("read", folder, error)),
+    };
+    for entry in entries {
         let entry = entry.map_err(|e| Error::io("read", folder, e))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let kind = entry.file_type().map_err(|e| Error::io("read", entry.path(), e))?;
+        let kind = match entry.file_type() {
+            Ok(kind) => kind,
+            Err(error) if store::is_missing(&error) => continue,
+            Err(error) => return Err(Error::io("read", entry.path(), error)),
+        };
         let is_ours = name.starts_with(".voxloom");
         let is_metadata = METADATA.contains(&name.as_str()) && kind.is_file();
         if is_ours || is_metadata || (is_array && kind.is_file() && is_number(&name)) {

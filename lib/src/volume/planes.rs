@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Error, Existing, Format, Spec, npy, store, tiff};
+use super::{Begin, Error, Existing, Format, Spec, npy, store, tiff};
 use crate::device::waiting;
 use crate::files::{self, Settle as _};
 
@@ -43,7 +43,7 @@ pub(super) fn folder_of(target: &Path) -> PathBuf {
 /// What a file of this kind begins with, up to its first plane.
 fn head(spec: &Spec) -> Vec<u8> {
     match spec.format {
-        Format::Npy => npy::header(spec.grid.shape, spec.dtype),
+        Format::Npy => npy::header(&spec.grid, spec.dtype),
         _ => tiff::Plan::new(&spec.grid, spec.dtype).head,
     }
 }
@@ -53,7 +53,7 @@ impl PlaneFile {
         location: &str,
         target: &Path,
         spec: &Spec,
-        existing: Existing,
+        run: &impl Begin,
     ) -> Result<Self, Error> {
         let folder = folder_of(target);
         let partial = folder.join("partial");
@@ -63,6 +63,7 @@ impl PlaneFile {
         if target.is_dir() {
             return Err(Error::format(location, "is a folder; give the name of a file"));
         }
+        let existing = if run.is_shared(&folder) { Existing::Resume } else { run.existing() };
         if existing == Existing::Refuse && (target.exists() || partial.exists()) {
             return Err(Error::Exists { location: location.to_owned() });
         }
@@ -80,12 +81,16 @@ impl PlaneFile {
             clear(&folder)?;
         }
         let found = [target, &partial].into_iter().find(|path| path.exists()).map(Path::to_owned);
-        let path = if let Some(path) = found {
-            check(location, &path, &head, total)?;
-            path
+        if let Some(path) = &found {
+            check(location, path, &head, total)?;
         } else {
             // a ledger without its file speaks of one that was deleted
             clear(&folder)?;
+        }
+        run.claim(&folder)?;
+        let path = if let Some(path) = found {
+            path
+        } else {
             begin(&folder, &partial, &head, total)?;
             partial
         };

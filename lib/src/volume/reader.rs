@@ -47,7 +47,8 @@ impl Volume {
         if volume.has_spacing {
             return Ok(volume);
         }
-        let message = format!("has no voxel size ({}); give --spacing z,y,x", volume.spacing_from);
+        let axes = if volume.grid.shape[0] == 1 { "y,x for a plane, or z,y,x" } else { "z,y,x" };
+        let message = format!("has no voxel size ({}); give --spacing {axes}", volume.spacing_from);
         Err(Error::format(location, message))
     }
 
@@ -70,7 +71,8 @@ impl Volume {
         for note in &found.notes {
             tracing::warn!("{location}: {note}");
         }
-        let (spacing, spacing_from) = spacing(location, &found, select)?;
+        let Size { spacing, source: spacing_from, planar } =
+            spacing(location, &found, &view, select)?;
         let has_spacing = spacing.is_some();
         let spacing = spacing.unwrap_or([1.0; 3]);
         let origin = match (select.origin, found.calibration.origin) {
@@ -85,7 +87,7 @@ impl Volume {
         }
         Ok(Self {
             location: location.to_owned(),
-            grid: Grid::new(shape, spacing, origin),
+            grid: Grid { shape, spacing, origin, planar },
             dtype: layout.dtype,
             cache: Cache::new(cache::LIMIT),
             chunk,
@@ -219,14 +221,25 @@ impl Volume {
             facts.insert("unfinished".into(), why.into());
         }
         facts.insert("location".into(), self.location.clone().into());
-        facts.insert("axes".into(), json!(self.names));
+        let mut names = self.names.clone();
+        if let (true, Some(z)) = (self.grid.planar, names.iter().position(|name| name == "z")) {
+            names.remove(z);
+            for key in ["array_shape", "array_chunk"] {
+                if let Some(list) = facts.get_mut(key).and_then(Value::as_array_mut) {
+                    list.remove(z);
+                }
+            }
+        }
+        facts.insert("axes".into(), names.into());
         facts.insert("array_shape".into(), json!(layout.shape));
         facts.insert("array_chunk".into(), json!(layout.block));
-        facts.insert("shape".into(), json!(self.grid.shape));
-        facts.insert("chunk".into(), json!(self.chunk));
+        let grid = &self.grid;
+        facts.insert("shape".into(), json!(grid.axes(&grid.shape)));
+        facts.insert("chunk".into(), json!(grid.axes(&self.chunk)));
         facts.insert("dtype".into(), self.dtype.name().into());
-        facts.insert("spacing".into(), json!(self.has_spacing.then_some(self.grid.spacing)));
-        facts.insert("origin".into(), json!(self.grid.origin));
+        let spacing = self.has_spacing.then(|| grid.axes(&grid.spacing));
+        facts.insert("spacing".into(), json!(spacing));
+        facts.insert("origin".into(), json!(grid.axes(&grid.origin)));
         facts.insert("unit".into(), "micrometer".into());
         facts.insert("spacing_from".into(), self.spacing_from.clone().into());
         if !self.notes.is_empty() {
@@ -237,8 +250,9 @@ impl Volume {
         let levels: Vec<Value> = levels
             .iter()
             .map(|level| {
-                json!({"location": level.location, "shape": level.grid.shape,
-                       "spacing": level.grid.spacing, "origin": level.grid.origin})
+                let super::Level { location, grid } = level;
+                json!({"location": location, "shape": grid.axes(&grid.shape),
+                       "spacing": grid.axes(&grid.spacing), "origin": grid.axes(&grid.origin)})
             })
             .collect();
         facts.insert("levels".into(), levels.into());
@@ -327,36 +341,64 @@ fn view(location: &str, found: &Found, select: &Select) -> Result<View, Error> {
     Ok(View { axes, fixed })
 }
 
-/// The voxel size, where it is known, and who says so or why nobody does.
-fn spacing(
-    location: &str,
-    found: &Found,
-    select: &Select,
-) -> Result<(Option<Point>, String), Error> {
+/// The voxel size.
+struct Size {
+    /// Where it is known, micrometres; along z that of y where there is none.
+    spacing: Option<Point>,
+    /// Who says so, or why nobody does.
+    source: String,
+    /// Whether it is one plane, and nobody says how thick.
+    planar: bool,
+}
+
+fn spacing(location: &str, found: &Found, view: &View, select: &Select) -> Result<Size, Error> {
     let said = &found.calibration;
-    let (spacing, source) = match (select.spacing, said.spacing) {
-        (Some(spacing), Some(other)) => {
-            tracing::info!(
-                "{location}: the voxel size is {spacing:?} um by --spacing, not {other:?} um as {} \
-                 says",
-                said.source
-            );
-            (spacing, "--spacing".to_owned())
-        }
-        (Some(spacing), None) => {
-            tracing::info!("{location}: the voxel size is {spacing:?} um by --spacing");
-            (spacing, "--spacing".to_owned())
-        }
-        (None, Some(spacing)) => (spacing, said.source.clone()),
-        (None, None) => return Ok((None, said.source.clone())),
+    let has_z = view.axes[0].is_some();
+    let planes = view.shape(found.source.layout())[0];
+    // what is not known along z is NaN up to here
+    let of_file = match (said.spacing, said.pixel) {
+        (Some([_, y, x]), _) if !has_z => Some([f64::NAN, y, x]),
+        (Some(spacing), _) => Some(spacing),
+        (None, Some([y, x])) => Some([f64::NAN, y, x]),
+        (None, None) => None,
     };
+    if let Some(spacing) = select.spacing {
+        let other = of_file.map_or(String::new(), |other| {
+            format!(", not {} um as {} says", lengths(other), said.source)
+        });
+        let spacing = lengths(spacing);
+        tracing::info!("{location}: the voxel size is {spacing} um by --spacing{other}");
+    }
+    let (spacing, source) = match (select.spacing, of_file) {
+        (Some(spacing), _) => (spacing, "--spacing".to_owned()),
+        (None, Some(spacing)) => (spacing, said.source.clone()),
+        (None, None) => {
+            let source = said.source.clone();
+            return Ok(Size { spacing: None, source, planar: !has_z });
+        }
+    };
+    let planar = spacing[0].is_nan() && planes == 1;
+    if spacing[0].is_nan() && !planar {
+        if select.spacing.is_none() {
+            return Ok(Size { spacing: None, source, planar: false });
+        }
+        let message = format!("has {planes} planes; --spacing y,x is for one, give z,y,x");
+        return Err(Error::format(location, message));
+    }
+    let spacing = if planar { [spacing[1], spacing[1], spacing[2]] } else { spacing };
     if let Some(bad) = spacing.iter().find(|v| !(v.is_finite() && **v > 0.0)) {
         let message = format!(
             "has a voxel size of {bad} um ({source}), which is not above 0; give --spacing"
         );
         return Err(Error::format(location, message));
     }
-    Ok((Some(spacing), source))
+    Ok(Size { spacing: Some(spacing), source, planar })
+}
+
+/// Lengths along z, y, x, or along y and x alone.
+fn lengths(lengths: Point) -> String {
+    let known = if lengths[0].is_nan() { &lengths[1..] } else { &lengths[..] };
+    format!("{known:?}")
 }
 
 /// The bytes that a folder or file takes up, our ledgers left out.

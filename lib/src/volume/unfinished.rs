@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Map, Value, json};
 
-use super::{Error, node, planes};
+use super::{Error, Existing, node, planes};
 
 /// The attribute.
 pub(super) const MARK: &str = "voxloom_unfinished";
@@ -19,6 +19,36 @@ static ALLOWED: AtomicBool = AtomicBool::new(false);
 /// Lets what is unfinished be read, with a warning (`--allow-unfinished`).
 pub fn allow_unfinished(allow: bool) {
     ALLOWED.store(allow, Ordering::SeqCst);
+}
+
+/// The run that begins an output: asked between the last check and the first write.
+pub trait Begin {
+    /// What becomes of an output that is there.
+    fn existing(&self) -> Existing;
+
+    /// Whether an equal run is at work on the output whose ledger is in `folder`: it is then shared.
+    fn is_shared(&self, folder: &Path) -> bool;
+
+    /// Takes the output whose ledger is in `folder` for this run. Nothing of it was written before.
+    ///
+    /// # Errors
+    /// [`Error::Claimed`] where another run has taken it; [`Error::Io`].
+    fn claim(&self, folder: &Path) -> Result<(), Error>;
+}
+
+/// Nobody in particular.
+impl Begin for Existing {
+    fn existing(&self) -> Existing {
+        *self
+    }
+
+    fn is_shared(&self, _: &Path) -> bool {
+        false
+    }
+
+    fn claim(&self, _: &Path) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// What is written block by block.

@@ -47,6 +47,8 @@ pub(super) struct Writer {
     shape: [usize; 3],
     unit: [usize; 3],
     each: Each,
+    /// Whether the array has no z.
+    planar: bool,
     dtype: Dtype,
     sink: Sink,
 }
@@ -55,12 +57,20 @@ impl Writer {
     /// A writer for an array of `(z, y, x)`, `(c, z, y, x)` or `(z, y, x, components)`.
     pub(super) fn open(location: &str, node: &Node, each: Each) -> Result<Self, Error> {
         let first = usize::from(each == Each::Channel);
+        let metadata = &node.metadata;
+        let rank = metadata.get("shape").or(metadata.get("dimensions")).and_then(Value::as_array);
+        let rank = rank.map_or(0, Vec::len);
+        let planar = each != Each::Vector && rank == first + 2;
         let sizes = |value: Option<&Value>| -> Option<[usize; 3]> {
             let list: Option<Vec<usize>> =
                 value?.as_array()?.iter().map(|n| Some(n.as_u64()? as usize)).collect();
-            list?.get(first..first + 3)?.try_into().ok()
+            let mut list = list?;
+            if planar {
+                // N5 counts from x on
+                list.insert(if node.container == Container::N5 { list.len() } else { first }, 1);
+            }
+            list.get(first..first + 3)?.try_into().ok()
         };
-        let metadata = &node.metadata;
         let (shape, unit, dtype, sink) = if node.container == Container::N5 {
             let array = N5Array::open(location, node)?;
             let reversed = |key| sizes(metadata.get(key)).map(|[x, y, z]| [z, y, x]);
@@ -73,23 +83,19 @@ impl Writer {
             let sink = Sink::Zarr(Box::new(ZarrSink::open(location, node)?));
             (sizes(metadata.get("shape")), sizes(unit), dtype, sink)
         };
-        let rank = metadata.get("shape").or(metadata.get("dimensions")).and_then(Value::as_array);
-        let rank = rank.map_or(0, Vec::len);
-        let (Some(shape), Some(unit)) = (shape, unit) else {
+        let fits = planar || rank == 3 + usize::from(each != Each::Voxel);
+        let (Some(shape), Some(unit), true) = (shape, unit, fits) else {
             let message = format!("has {rank} dimensions; only z, y, x can be written");
             return Err(Error::format(location, message));
         };
-        if rank != 3 + usize::from(each != Each::Voxel) {
-            let message = format!("has {rank} dimensions; only z, y, x can be written");
-            return Err(Error::format(location, message));
-        }
-        Ok(Self { location: location.to_owned(), shape, unit, each, dtype, sink })
+        Ok(Self { location: location.to_owned(), shape, unit, each, planar, dtype, sink })
     }
 
     /// A writer for a file of planes of `(z, y, x)`.
     pub(super) fn planes(location: &str, shape: [usize; 3], dtype: Dtype, file: PlaneFile) -> Self {
         let (unit, sink) = ([1, shape[1], shape[2]], Sink::Planes(file));
-        Self { location: location.to_owned(), shape, unit, each: Each::Voxel, dtype, sink }
+        let (location, each) = (location.to_owned(), Each::Voxel);
+        Self { location, shape, unit, each, planar: false, dtype, sink }
     }
 
     /// Gives a file of planes its name though planes are missing.
@@ -135,21 +141,22 @@ impl Writer {
         voxels: &[T],
     ) -> Result<(), Error> {
         let mut bytes = UNIT.take();
+        let first = usize::from(self.planar);
         let result = part.tiles(self.unit).try_for_each(|tile| {
             let index: [u64; 3] = std::array::from_fn(|a| tile.min[a] as u64 / self.unit[a] as u64);
             match &self.sink {
                 Sink::N5(array) => {
                     self.gather(part, voxels, &tile, None, ByteOrder::Big, &mut bytes);
-                    array.store(&index, &tile.shape().map(|n| n as u64), &bytes)
+                    array.store(&index[first..], &tile.shape().map(|n| n as u64)[first..], &bytes)
                 }
                 Sink::Zarr(array) => {
                     let padded = Some(self.unit);
                     self.gather(part, voxels, &tile, padded, ByteOrder::NATIVE, &mut bytes);
-                    let [z, y, x] = index;
+                    let place = &index[first..];
                     match self.each {
-                        Each::Voxel => array.store(&index, &bytes),
-                        Each::Channel => array.store(&[channel as u64, z, y, x], &bytes),
-                        Each::Vector => array.store(&[z, y, x, 0], &bytes),
+                        Each::Voxel => array.store(place, &bytes),
+                        Each::Channel => array.store(&[&[channel as u64], place].concat(), &bytes),
+                        Each::Vector => array.store(&[place, &[0]].concat(), &bytes),
                     }
                 }
                 Sink::Planes(file) => {

@@ -357,8 +357,12 @@ mod tests {
     use super::*;
     use crate::geom::{Field, LocalAffines};
 
-    const GRID: Grid =
-        Grid { shape: [21, 27, 30], spacing: [1.2, 0.8, 0.7], origin: [2.0, -3.0, 1.0] };
+    const GRID: Grid = Grid {
+        shape: [21, 27, 30],
+        spacing: [1.2, 0.8, 0.7],
+        origin: [2.0, -3.0, 1.0],
+        planar: false,
+    };
 
     fn waves(height: f64) -> Transform {
         let grid = Grid::new([12, 14, 15], [2.5, 2.0, 1.8], [0.0, -4.0, 0.0]);

@@ -255,7 +255,7 @@ impl Job<'_> {
             return Ok(());
         }
         let channels = self.channels.len();
-        let out = Arc::new(Output::begin(self.to, self.spec, channels, ctx.existing)?);
+        let out = Arc::new(Output::begin(self.to, self.spec, channels, &plan.as_run(ctx))?);
         ctx.output_array(&out);
         let inputs = Pool::<T>::of(channels * layout.part);
         let core = (0..3).map(|a| layout.block[a].min(onto.shape[a])).product::<usize>();

@@ -201,7 +201,9 @@ fn header<'a>(file: &'a [u8], block: &[u64]) -> Result<(Vec<u64>, &'a [u8]), Str
 /// The attributes of an array to be written. `factors` are those of its level, z, y, x.
 pub(super) fn attributes(spec: &Spec, factors: [f64; 3]) -> Map<String, Value> {
     let mut attributes = Map::new();
-    let reversed = |sizes: [usize; 3]| json!([sizes[2], sizes[1], sizes[0]]);
+    let reversed = |sizes: [usize; 3]| -> Value {
+        spec.grid.axes(&sizes).iter().rev().copied().collect::<Vec<_>>().into()
+    };
     attributes.insert("dimensions".into(), reversed(spec.grid.shape));
     attributes.insert("blockSize".into(), reversed(spec.chunk));
     attributes.insert("dataType".into(), spec.dtype.name().into());
@@ -215,20 +217,21 @@ pub(super) fn attributes(spec: &Spec, factors: [f64; 3]) -> Map<String, Value> {
 pub(super) fn calibrate(attributes: &mut Map<String, Value>, grid: &Grid, factors: [f64; 3]) {
     let whole = factors.iter().all(|f| f.fract() == 0.0);
     let listed: Value = if whole {
-        factors.iter().rev().map(|f| *f as u64).collect::<Vec<_>>().into()
+        grid.axes(&factors).iter().rev().map(|f| *f as u64).collect::<Vec<_>>().into()
     } else {
-        factors.iter().rev().copied().collect::<Vec<_>>().into()
+        grid.axes(&factors).iter().rev().copied().collect::<Vec<_>>().into()
     };
-    let base: Vec<f64> = (0..3).rev().map(|a| grid.spacing[a] / factors[a]).collect();
+    let base = std::array::from_fn(|a| grid.spacing[a] / factors[a]);
+    let base: Vec<f64> = grid.axes(&base).iter().rev().copied().collect();
     attributes.insert("pixelResolution".into(), base.into());
     attributes.insert("downsamplingFactors".into(), listed);
     attributes.insert(
         "transform".into(),
         json!({
-            "axes": ["z", "y", "x"],
-            "units": ["um", "um", "um"],
-            "scale": grid.spacing,
-            "translate": grid.origin
+            "axes": grid.axes(&["z", "y", "x"]),
+            "units": grid.axes(&["um"; 3]),
+            "scale": grid.axes(&grid.spacing),
+            "translate": grid.axes(&grid.origin)
         }),
     );
 }
@@ -239,7 +242,10 @@ pub(super) fn factors(array: &Path, grid: &Grid) -> Result<[f64; 3], Error> {
         return Ok([1.0; 3]);
     };
     let known = match Node::read(&finest)? {
-        Some(node) if node.is_array => conventions::of(&node)?.calibration.spacing,
+        Some(node) if node.is_array => {
+            let known = conventions::of(&node)?.calibration;
+            known.spacing.or(known.pixel.map(|[y, x]| [grid.spacing[0], y, x]))
+        }
         _ => None,
     };
     let is_level =

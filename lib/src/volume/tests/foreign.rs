@@ -402,7 +402,7 @@ fn the_dimensions_and_pixels_of_fiji_are_read() {
     }));
     let select = Select { channel: Some(2), ..Select::default() };
     let volume = Volume::open(&at(&array.folder, ""), &select).unwrap();
-    assert_eq!(volume.grid(), Grid::new([1, 4, 6], [1.0, 0.25, 0.5], [0.0; 3]));
+    assert_eq!(volume.grid(), Grid::plane([4, 6], [0.25, 0.5], [0.0; 2]));
     assert_eq!(volume.read::<u16>(&volume.grid().bounds()).unwrap(), numbers()[48..]);
 }
 

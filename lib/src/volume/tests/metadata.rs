@@ -159,7 +159,7 @@ fn a_plane_is_a_volume_of_one_plane() {
     let um = Some("micrometer");
     by_hand(&location, &[3, 4], "<u2", &multiscales(&[("y", um), ("x", um)], &[0.5, 0.25]));
     let volume = Volume::open(&location, &Select::default()).unwrap();
-    assert_eq!(volume.grid(), Grid::new([1, 3, 4], [1.0, 0.5, 0.25], [0.0; 3]));
+    assert_eq!(volume.grid(), Grid::plane([3, 4], [0.5, 0.25], [0.0; 2]));
     assert_eq!(volume.read::<u16>(&volume.grid().bounds()).unwrap(), (0..12).collect::<Vec<_>>());
 }
 

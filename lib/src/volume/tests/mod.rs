@@ -6,6 +6,7 @@ mod formats;
 mod images;
 mod metadata;
 mod outputs;
+mod planar;
 mod round_trips;
 mod slices;
 

@@ -219,10 +219,12 @@ fn calibration(pages: &Pages, said: &Description) -> Calibration {
             pages.per_unit[a].zip(said.unit[a].or(tag)).map(|(per_unit, unit)| unit / per_unit);
         said.spacing[a + 1].or(of_tags)
     });
-    let (Some(z), [Some(y), Some(x)]) = (said.spacing[0], pixel) else {
-        return Calibration::unknown(
-            "its metadata do not say how large a pixel is and how far apart planes are",
-        );
+    let [Some(y), Some(x)] = pixel else {
+        return Calibration::unknown("its metadata do not say how large a pixel is");
+    };
+    let Some(z) = said.spacing[0] else {
+        let why = Calibration::unknown("its metadata do not say how far apart planes are");
+        return Calibration { pixel: Some([y, x]), ..why };
     };
     let spacing = [z, y, x];
     // -0 would be a surprise
@@ -231,6 +233,7 @@ fn calibration(pages: &Pages, said: &Description) -> Calibration {
         spacing: Some(spacing),
         origin: Some(std::array::from_fn(origin)),
         source: said.source.into(),
+        pixel: None,
     }
 }
 

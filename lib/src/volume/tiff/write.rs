@@ -118,10 +118,11 @@ fn sample_format(dtype: Dtype) -> u64 {
 /// ImageJ's description, ended by a zero. The origin is the voxel that lies at 0.
 fn description(grid: &Grid) -> String {
     let slices = grid.shape[0];
-    let mut text = format!(
-        "ImageJ=1.53t\nimages={slices}\nslices={slices}\nunit=micron\nspacing={}\nloop=false\n",
-        grid.spacing[0]
-    );
+    let mut text = format!("ImageJ=1.53t\nimages={slices}\nslices={slices}\nunit=micron\n");
+    if !grid.planar {
+        text.push_str(&format!("spacing={}\n", grid.spacing[0]));
+    }
+    text.push_str("loop=false\n");
     for (a, name) in ["zorigin", "yorigin", "xorigin"].into_iter().enumerate() {
         if grid.origin[a] != 0.0 {
             text.extend([name, "=", &(-grid.origin[a] / grid.spacing[a]).to_string(), "\n"]);

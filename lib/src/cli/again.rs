@@ -1,0 +1,138 @@
+//! Whether an earlier run has already done what this one is asked for, where the output is a file.
+//!
+//! Arrays bear the identity of their run themselves ([`crate::blocks::Plan`]). A file (a table, a
+//! transform, a page) has it in its receipt: what every flag says, and the content of what is read.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{ArgMatches, Command};
+use serde_json::{Map, Value, json};
+
+use super::apart::{self, Named, WRITTEN};
+use crate::blocks::{Context, Error, Identity, MARK, folder_beside, receipt_beside};
+use crate::files;
+use crate::volume::{self, Existing, Select, Volume};
+
+/// Flags that no result depends on.
+const TALK: [&str; 16] = [
+    "allow-failed",
+    "config",
+    "device",
+    "finish",
+    "log-json",
+    "memory",
+    "no-sync",
+    "overwrite",
+    "part",
+    "plan",
+    "progress",
+    "quiet",
+    "receipt",
+    "resume",
+    "threads",
+    "verbose",
+];
+
+/// Whether a location names a volume rather than a table, a transform or a page.
+fn is_volume(output: &Path) -> bool {
+    let extension = |path: &Path| {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        extension.unwrap_or_default().to_ascii_lowercase()
+    };
+    ["tif", "tiff", "npy"].contains(&extension(output).as_str())
+        || output.ancestors().any(|path| ["zarr", "n5"].contains(&extension(path).as_str()))
+        || output.is_dir()
+}
+
+/// The identity of a run that writes a file: what every flag says, inputs by their content. `None` where it
+/// writes something else.
+///
+/// * `parameters`: every flag and its value, defaults included
+pub(super) fn identity(
+    name: &str,
+    command: &Command,
+    matches: &ArgMatches,
+    parameters: &Map<String, Value>,
+) -> Option<Identity> {
+    let output = output(matches).filter(|output| !is_volume(output))?;
+    let named = apart::places(command, matches);
+    let mut identity = Identity::of(name);
+    for flag in command.get_arguments() {
+        let id = flag.get_id().as_str();
+        let name = flag.get_long().unwrap_or(id);
+        let (Some(value), false) = (parameters.get(name), TALK.contains(&name)) else { continue };
+        identity = if WRITTEN.contains(&id) {
+            // where a result goes does not matter, and whether it is asked for does
+            identity.with(name, !value.is_null())
+        } else {
+            let streams = |value: &Value| value.as_str().is_some_and(files::is_stream);
+            if streams(value) || value.as_array().is_some_and(|list| list.iter().any(streams)) {
+                // what will come is not known
+                return None;
+            }
+            let read: Vec<Value> =
+                named.iter().filter(|named| named.id == id).filter_map(content).collect();
+            if read.is_empty() { identity.with(name, value) } else { identity.with(name, read) }
+        };
+    }
+    Some(identity.with("kind", output.extension().map(|kind| kind.to_string_lossy().into_owned())))
+}
+
+/// The file that `--output` names.
+fn output(matches: &ArgMatches) -> Option<PathBuf> {
+    let output = matches.try_get_raw("output").ok().flatten()?.next()?;
+    Some(PathBuf::from(output)).filter(|output| !files::is_stream(output))
+}
+
+/// Whether the run of this identity has left its output, its receipt and nothing undone; it is then as if
+/// this run had made them.
+///
+/// # Errors
+/// [`Error::OtherPlan`] where the receipt is that of another run.
+pub(super) fn is_done(
+    matches: &ArgMatches,
+    receipt: Option<PathBuf>,
+    identity: &Identity,
+    ctx: &Context,
+) -> Result<bool, Error> {
+    let Some(output) = output(matches) else { return Ok(false) };
+    let is_whole = ctx.existing == Existing::Resume && !ctx.plan_only && output.is_file();
+    if !is_whole || folder_beside(&output).exists() {
+        return Ok(false);
+    }
+    let receipt = receipt.unwrap_or_else(|| receipt_beside(&output));
+    let text = fs::read(receipt).unwrap_or_default();
+    let earlier: Value = serde_json::from_slice(&text).unwrap_or_default();
+    let Some(run) = earlier.get(MARK).and_then(Identity::from_json) else { return Ok(false) };
+    if run != *identity {
+        let folder = output.display().to_string();
+        return Err(Error::OtherPlan { folder, difference: run.difference(identity) });
+    }
+    let failed = earlier.pointer("/blocks/failed").and_then(Value::as_array);
+    let believed = earlier.pointer("/results/believed") != Some(&Value::Bool(false));
+    let mut outputs = earlier["outputs"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    Ok(failed.is_none_or(Vec::is_empty) && believed && outputs.all(|path| Path::new(path).exists()))
+}
+
+/// The content of what a value names, and of what that refers to; `None` where nothing is there.
+fn content(named: &Named) -> Option<Value> {
+    let read = named.clone().members().into_iter().flat_map(Named::with_references);
+    let read: Vec<Value> = read.filter_map(|named| fingerprint(&named.place)).collect();
+    let name = named.label.clone();
+    (!read.is_empty()).then(|| json!({"name": name, "content": read}))
+}
+
+/// The fingerprint of what is at a place; `None` where there is nothing that could be read.
+fn fingerprint(place: &Path) -> Option<Value> {
+    if !place.exists() {
+        return None;
+    }
+    let location = place.to_str()?;
+    if place.is_file() {
+        return volume::fingerprint(location).ok().map(Value::from);
+    }
+    let volume = Volume::open_any(location, &Select::default());
+    let known = volume.and_then(|volume| volume.identity());
+    known.ok().or_else(|| volume::fingerprint(location).ok().map(Value::from))
+}
