@@ -222,18 +222,15 @@ fn calibration(pages: &Pages, said: &Description) -> Calibration {
     let [Some(y), Some(x)] = pixel else {
         return Calibration::unknown("its metadata do not say how large a pixel is");
     };
-    let Some(z) = said.spacing[0] else {
-        let why = Calibration::unknown("its metadata do not say how far apart planes are");
-        return Calibration { pixel: Some([y, x]), ..why };
-    };
-    let spacing = [z, y, x];
+    let z = said.spacing[0];
+    let spacing = [z.unwrap_or_default(), y, x];
     // -0 would be a surprise
     let origin = |a: usize| if said.zero[a] == 0.0 { 0.0 } else { -said.zero[a] * spacing[a] };
     Calibration {
-        spacing: Some(spacing),
+        spacing: z.map(|_| spacing),
+        pixel: Some([y, x]).filter(|_| z.is_none()),
         origin: Some(std::array::from_fn(origin)),
         source: said.source.into(),
-        pixel: None,
     }
 }
 
