@@ -380,7 +380,8 @@ fn spacing(location: &str, found: &Found, view: &View, select: &Select) -> Resul
     let planar = spacing[0].is_nan() && planes == 1;
     if spacing[0].is_nan() && !planar {
         if select.spacing.is_none() {
-            let source = format!("{source} does not say how far apart planes are");
+            let who = if source.is_empty() { "the file" } else { &source };
+            let source = format!("{who} does not say how far apart planes are");
             return Ok(Size { spacing: None, source, planar: false });
         }
         let message = format!("has {planes} planes; --spacing y,x is for one, give z,y,x");
