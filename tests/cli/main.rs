@@ -1,7 +1,7 @@
 //! The programs from the shell.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
-#![expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
+#![expect(clippy::print_stderr, reason = "what was measured is shown")]
 
 mod again;
 mod apply;

@@ -1,4 +1,4 @@
-//! Done work, full disks, signals (`whole.rs` has kills and runs at once).
+//! Done work, signals (`whole.rs` has kills and runs at once).
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -148,54 +148,6 @@ fn two_processes_on_one_part_at_once_end_in_the_right_bytes() {
     }
     assert_eq!(names(&alone), names(&together));
     assert!(chunks(&alone) == chunks(&together));
-}
-
-/// A file system of this size in a folder of the scene; `None`, said aloud, where we may not mount.
-struct SmallDisk(String);
-
-impl SmallDisk {
-    fn mount(scene: &Scene, size: &str) -> Option<Self> {
-        let at = scene.at("disk");
-        std::fs::create_dir(&at).unwrap();
-        let options = format!("size={size}");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "voxloom-test", &at])
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success());
-        if !mounted {
-            eprintln!("SKIPPED: cannot mount a small file system here");
-        }
-        mounted.then_some(Self(at))
-    }
-
-    fn grow(&self, size: &str) {
-        let options = format!("remount,size={size}");
-        assert!(Command::new("mount").args(["-o", &options, &self.0]).status().unwrap().success());
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        Command::new("umount").arg(&self.0).status().ok();
-    }
-}
-
-#[test]
-fn a_full_disk_is_one_sentence_exit_75_and_resumable() {
-    let scene = Scene::new();
-    let Some(disk) = SmallDisk::mount(&scene, "300k") else { return };
-    let out = format!("{}/out.zarr", disk.0);
-    let run = program("apply-transform").args(apply(&out)).arg("-q").output().unwrap();
-    let talk = String::from_utf8(run.stderr).unwrap();
-    assert_eq!(run.status.code(), Some(75), "{talk}");
-    assert_eq!(talk.trim_end().lines().count(), 1, "{talk}");
-    assert!(talk.contains("space"), "{talk}");
-    disk.grow("64m");
-    program("apply-transform").args(apply(&out)).arg("--resume").assert().success();
-    let calm = scene.at("calm.zarr");
-    program("apply-transform").args(apply(&calm)).assert().success();
-    assert!(chunks(&calm) == chunks(&out));
 }
 
 #[test]
