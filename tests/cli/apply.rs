@@ -27,7 +27,7 @@ fn a_volume_goes_back_through_a_field_alike_for_threads_parts_and_blocks() {
     let scene = Scene::new();
     let pair = Pair::get();
     let chain = bent(&scene);
-    let back = |name: &str, more: &[&str]| {
+    let run = |name: &str, more: &[&str]| {
         let out = scene.at(name);
         program("apply-transform")
             .args([&pair.at("fixed.zarr"), "--onto", &pair.at("moving.zarr"), "-o", &out])
@@ -35,8 +35,9 @@ fn a_volume_goes_back_through_a_field_alike_for_threads_parts_and_blocks() {
             .args(more)
             .assert()
             .success();
-        voxels(&out, None)
+        out
     };
+    let back = |name: &str, more: &[&str]| voxels(&run(name, more), None);
     let one = back("one.zarr", &["--threads", "1", "--receipt", &scene.at("one.json")]);
     let receipt = std::fs::read_to_string(scene.at("one.json")).unwrap();
     let receipt: serde_json::Value = serde_json::from_str(&receipt).unwrap();
@@ -44,7 +45,7 @@ fn a_volume_goes_back_through_a_field_alike_for_threads_parts_and_blocks() {
     assert!(one == back("two.zarr", &["--threads", "2", "--block-size", "32,48,64"]));
     for k in [3, 1, 2] {
         let part = format!("{k}/3");
-        back("parts.zarr", &["--part", &part, "--resume", "--block-size", "32,32,32"]);
+        run("parts.zarr", &["--part", &part, "--resume", "--block-size", "32,32,32"]);
     }
     assert!(one == back("parts.zarr", &["--finish", "--block-size", "32,32,32"]));
     // the fixed volume looks like the moving one there, and did not before

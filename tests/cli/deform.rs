@@ -68,11 +68,10 @@ fn control_points_that_make_no_sense_are_refused() {
             [fixed.as_str(), &moving, "-o", &out].into_iter().chain(more.iter().copied()).collect();
         refused(&scene, "deform", &arguments, 2, words);
     };
-    for spacing in ["0", "1.5", "NaN", "inf"] {
-        wrong(
-            &["--model", "bspline", "--control-spacing", spacing],
-            &["--control-spacing", "from 2"],
-        );
+    for (spacing, said) in
+        [("0", "from 2"), ("1.5", "from 2"), ("NaN", "no number"), ("inf", "at most")]
+    {
+        wrong(&["--model", "bspline", "--control-spacing", spacing], &["--control-spacing", said]);
     }
     wrong(&["--control-spacing", "8"], &["--control-spacing 8", "--model bspline"]);
     wrong(&["--model", "bspline", "--control-spacing", "wide"], &["--control-spacing", "wide"]);

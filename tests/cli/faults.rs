@@ -433,7 +433,7 @@ fn an_inverse_that_cannot_be_had_is_refused_with_the_way_out() {
     let moving = ["--onto", &volume, "-o", &out];
     let tolerance: Vec<&str> =
         [global.as_str()].into_iter().chain(moving).chain(["--tolerance", "0"]).collect();
-    refused(&scene, "invmap", &tolerance, 1, &["--tolerance"]);
+    refused(&scene, "invmap", &tolerance, 2, &["--tolerance"]);
     // the wrong way round
     program("invmap").args([global.as_str()]).args(moving).assert().success();
     refused(

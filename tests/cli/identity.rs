@@ -11,7 +11,8 @@ use voxloom::volume::{Codec, Dtype, Existing, FieldOutput, Format, Output, Spec}
 use crate::scene::{Scene, files, program};
 
 /// Flags that change nothing of a result, or say where it goes.
-const NEUTRAL: [&str; 19] = [
+const NEUTRAL: [&str; 20] = [
+    "allow-unfinished",
     "output",
     "part",
     "finish",

@@ -387,7 +387,9 @@ fn a_run_joins_an_equal_one_that_has_just_begun() {
         let said = String::from_utf8_lossy(&second.stderr);
         assert!(second.status.success(), "{}: {said}", job.name);
         signal(&first, "-CONT");
-        assert!(first.wait_with_output().unwrap().status.success(), "{}", job.name);
+        let first = first.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&first.stderr);
+        assert!(first.status.success(), "{}: {said}", job.name);
         assert_same(&wanted, &left(&scene), &format!("{} joined", job.name));
     }
 }

@@ -179,12 +179,14 @@ pub(super) fn begin(
     existing: Existing,
     in_company: bool,
 ) -> Result<BTreeMap<usize, Entry>, Error> {
-    if existing == Existing::Overwrite && !plan.is_claimed() && !in_company {
+    // an output that this run has created was decided on then; what is there since is an equal run's
+    let is_decided = plan.is_claimed() || in_company;
+    if existing == Existing::Overwrite && !is_decided {
         clear(folder)?;
     }
     plan.claim(folder)?;
     let known = load(folder, plan)?;
-    if existing == Existing::Refuse && !known.is_empty() && !in_company {
+    if existing == Existing::Refuse && !known.is_empty() && !is_decided {
         return Err(Error::Exists { path: folder.display().to_string() });
     }
     Ok(known)

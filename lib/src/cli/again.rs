@@ -15,8 +15,9 @@ use crate::files;
 use crate::volume::{self, Existing, Select, Volume};
 
 /// Flags that no result depends on.
-const TALK: [&str; 16] = [
+const TALK: [&str; 17] = [
     "allow-failed",
+    "allow-unfinished",
     "config",
     "device",
     "finish",

@@ -6,6 +6,8 @@ use super::Error;
 use crate::device::Cost;
 use crate::geom::{Affine, Chain, LocalAffines, Point, Transform};
 
+#[cfg(test)]
+mod chains;
 mod table;
 pub use table::carry;
 
