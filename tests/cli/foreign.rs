@@ -222,7 +222,7 @@ const NRRD: &str = "NRRD0004\ntype: float\ndimension: 4\nspace: left-posterior-s
 fn every_encoding_of_nrrd_is_read_and_slicers_word_on_the_direction_counts() {
     let scene = Scene::new();
     let words: String = samples().map(|_| "0.0005 -0.0003 0.0002\n").collect();
-    let hex: String = vectors().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = vectors().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     for (encoding, data) in [("ascii", &words), ("hex", &hex)] {
         let text = NRRD.replace("raw", encoding);
         let file = scene.file("a.nrrd", &format!("{text}\n{data}"));

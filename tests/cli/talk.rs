@@ -53,7 +53,7 @@ fn wait(child: &mut Child, what: &str) -> ExitStatus {
         if let Some(status) = child.try_wait().unwrap() {
             return status;
         }
-        if start.elapsed() > Duration::from_secs(180) {
+        if start.elapsed() > Duration::from_mins(3) {
             let _ = child.kill();
             panic!("{what} hangs");
         }

@@ -94,7 +94,10 @@ pub fn write_out(bytes: &[u8]) -> io::Result<()> {
 
 /// Whether an error says that the reader of standard output has gone.
 pub fn is_reader_gone(error: &(dyn std::error::Error + 'static)) -> bool {
-    let inner = |error: &io::Error| error.get_ref().is_some_and(|inner| inner.is::<ReaderGone>());
+    let inner = |error: &io::Error| match error.get_ref() {
+        Some(inner) => inner.is::<ReaderGone>(),
+        None => false,
+    };
     std::iter::successors(Some(error), |error| error.source())
         .any(|error| error.is::<ReaderGone>() || error.downcast_ref().is_some_and(inner))
 }

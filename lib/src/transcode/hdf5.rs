@@ -39,7 +39,7 @@ pub(super) struct Record {
 /// Parameters, those of a field where they lie.
 pub(super) enum Parameters {
     Here(Vec<f64>),
-    There(Vectors),
+    There(Box<Vectors>),
 }
 
 /// The order in which an array holds vectors.
@@ -178,7 +178,8 @@ fn record(group: &hdf5_reader::group::Group, name: &str, path: &Path) -> Result<
             let dataset = array(name)?;
             let dtype = dtype(dataset.dtype())?;
             let (order, path) = (Order::Listed, path.to_owned());
-            Parameters::There(Vectors { dataset, dtype, order, shape: [0; 3], components: 3, path })
+            let vectors = Vectors { dataset, dtype, order, shape: [0; 3], components: 3, path };
+            Parameters::There(Box::new(vectors))
         }
         None => Parameters::Here(optional(parameters)?),
     };
@@ -266,7 +267,7 @@ impl Vectors {
             }
             return Ok(vectors);
         }
-        let first = if self.components == 2 { 1 } else { 0 };
+        let first = usize::from(self.components == 2);
         let mut ranges: Vec<(u64, u64)> = (first..3).map(range).collect();
         let planar = matches!(self.order, Order::First);
         ranges.insert(if planar { 0 } else { ranges.len() }, (0, count));

@@ -51,7 +51,7 @@ fn read_hdf5(path: &Path, world: World) -> Result<Vec<Piece>, String> {
     let record = |record: hdf5::Record| {
         let (parameters, vectors) = match record.parameters {
             hdf5::Parameters::Here(numbers) => (numbers, None),
-            hdf5::Parameters::There(vectors) => (Vec::new(), Some(vectors)),
+            hdf5::Parameters::There(vectors) => (Vec::new(), Some(*vectors)),
         };
         Record { name: record.name, parameters, fixed: record.fixed, vectors }
     };

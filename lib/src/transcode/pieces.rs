@@ -270,16 +270,13 @@ impl Payload {
             return Err(format!("has {count} numbers; {most} are read at most"));
         }
         let mut bytes = Vec::new();
-        match self {
-            Self::Packed { file, from, packing, .. } => {
-                packing.unpack(file, *from, end, &mut bytes).map_err(unread)?;
-                bytes.drain(..flat.offset as usize);
-            }
-            _ => {
-                let mut file = fs::File::open(&flat.path).map_err(unread)?;
-                file.seek(io::SeekFrom::Start(flat.offset)).map_err(unread)?;
-                file.take(end - flat.offset).read_to_end(&mut bytes).map_err(unread)?;
-            }
+        if let Self::Packed { file, from, packing, .. } = self {
+            packing.unpack(file, *from, end, &mut bytes).map_err(unread)?;
+            bytes.drain(..flat.offset as usize);
+        } else {
+            let mut file = fs::File::open(&flat.path).map_err(unread)?;
+            file.seek(io::SeekFrom::Start(flat.offset)).map_err(unread)?;
+            file.take(end - flat.offset).read_to_end(&mut bytes).map_err(unread)?;
         }
         with_voxel!(flat.dtype, T => {
             let value = |bytes: &[u8]| T::get(bytes, flat.order).to_f64();

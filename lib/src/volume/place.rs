@@ -277,9 +277,10 @@ fn holds_nothing(folder: &Path) -> std::io::Result<bool> {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_level = ome::is_level_name(&name) && entry.path().is_dir();
-        if !name.starts_with(".voxloom") && !(is_level && holds_nothing(&entry.path())?) {
-            return Ok(false);
+        if name.starts_with(".voxloom") || (is_level && holds_nothing(&entry.path())?) {
+            continue;
         }
+        return Ok(false);
     }
     Ok(true)
 }
