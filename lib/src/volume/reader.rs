@@ -221,16 +221,6 @@ impl Volume {
             facts.insert("unfinished".into(), why.into());
         }
         facts.insert("location".into(), self.location.clone().into());
-        let mut names = self.names.clone();
-        if let (true, Some(z)) = (self.grid.planar, names.iter().position(|name| name == "z")) {
-            names.remove(z);
-            for key in ["array_shape", "array_chunk"] {
-                if let Some(list) = facts.get_mut(key).and_then(Value::as_array_mut) {
-                    list.remove(z);
-                }
-            }
-        }
-        facts.insert("axes".into(), names.into());
         facts.insert("array_shape".into(), json!(layout.shape));
         facts.insert("array_chunk".into(), json!(layout.block));
         let grid = &self.grid;
@@ -255,6 +245,16 @@ impl Volume {
                        "spacing": grid.axes(&grid.spacing), "origin": grid.axes(&grid.origin)})
             })
             .collect();
+        let mut names = self.names.clone();
+        if let (true, Some(z)) = (self.grid.planar, names.iter().position(|name| name == "z")) {
+            names.remove(z);
+            for key in ["array_shape", "array_chunk"] {
+                if let Some(list) = facts.get_mut(key).and_then(Value::as_array_mut) {
+                    list.remove(z);
+                }
+            }
+        }
+        facts.insert("axes".into(), names.into());
         facts.insert("levels".into(), levels.into());
         facts.into()
     }
