@@ -321,7 +321,7 @@ mod tests {
         for (task, entry) in entries.iter().enumerate() {
             ledger.enter(task, entry).unwrap();
         }
-        // until what they speak of is on the disk, nobody sees them
+        // lines are written only after the data that they name are on the disk
         assert!(load(folder.path(), &plan).unwrap().is_empty());
         ledger.settle().unwrap();
         let known = load(folder.path(), &plan).unwrap();
