@@ -73,6 +73,7 @@ impl Program for Ransac {
         if ctx.plan_only {
             return Ok(());
         }
+        ctx.check_inputs()?;
         found.record(ctx);
         if let Some(path) = &self.matches {
             table::write_matches(path, &found.matches)?;

@@ -2,8 +2,10 @@
 //! differs, and what was left undone is done.
 
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::scene::{Pair, Scene, program};
+use crate::scene::{Pair, Scene, executable, files, program};
 
 /// A command, and a flag that makes another one of it.
 struct Job {
@@ -80,11 +82,18 @@ fn files_that_are_done_are_not_made_again_and_another_command_is_refused_by_name
         job.run(&["--resume", "--threads", "1", "-v"]).success();
         assert_eq!([inode(&job.output), inode(&receipt)], before, "{}", job.name);
         job.refused(&[&["--resume"], &job.other[..]].concat(), job.other[0].trim_matches('-'));
+        // what was changed by hand is neither taken for done nor replaced
+        let made = std::fs::read_to_string(&job.output).unwrap();
+        std::fs::write(&job.output, made.clone() + "\n").unwrap();
+        job.refused(&["--resume"], "no longer what");
+        std::fs::write(&job.output, made).unwrap();
         // without its receipt nobody knows
         std::fs::remove_file(&receipt).unwrap();
         job.run(&["--resume"]).success();
-        assert_ne!(inode(&job.output), before[0], "{}", job.name);
-        assert!(std::path::Path::new(&receipt).exists());
+        let of_now = inode(&receipt);
+        job.run(&["--resume"]).success();
+        assert_eq!(inode(&receipt), of_now, "{}", job.name);
+        assert!(Path::new(&receipt).exists());
         // what is read has changed
         let text = std::fs::read_to_string(&job.input).unwrap();
         std::fs::write(&job.input, text.clone() + "\n").unwrap();
@@ -92,6 +101,55 @@ fn files_that_are_done_are_not_made_again_and_another_command_is_refused_by_name
         job.run(&["--overwrite"]).success();
         std::fs::write(&job.input, text).unwrap();
     }
+}
+
+/// The file of the last chunk below a folder, with its bytes.
+fn last_chunk(folder: &str) -> (PathBuf, Vec<u8>) {
+    let mut all = files(Path::new(folder)).into_iter().map(|(path, bytes)| {
+        let name = path.to_string_lossy().into_owned();
+        (name.contains("/c/") && !name.contains("/.voxloom/"), path, bytes)
+    });
+    all.rfind(|(is_chunk, ..)| *is_chunk).map(|(_, path, bytes)| (path, bytes)).unwrap()
+}
+
+#[test]
+fn chunks_that_are_gone_from_what_was_finished_are_made_again() {
+    let (scene, pair) = (Scene::new(), Pair::get());
+    let (fixed, truth) = (pair.at("fixed.zarr"), pair.at("truth.json"));
+    let (copy, field) = (scene.at("copy.zarr"), scene.at("field.zarr"));
+    let jobs: [(&str, Vec<&str>, &str); 2] = [
+        ("transcode", vec![&fixed, "--chunk", "32,32,32", "--block-size", "64,64,64"], &copy),
+        ("transcode", vec![&truth, "--to", "field", "--onto", &fixed], &field),
+    ];
+    for (name, words, output) in jobs {
+        let run = |more: &[&str]| program(name).args(&words).args(["-o", output]).args(more).assert();
+        run(&[]).success();
+        let (lost, bytes) = last_chunk(output);
+        std::fs::remove_file(&lost).unwrap();
+        run(&["--finish"]).code(1);
+        run(&["--resume"]).success();
+        assert!(lost.exists() && std::fs::read(&lost).unwrap() == bytes, "{output}");
+    }
+}
+
+#[test]
+fn whoever_is_killed_while_it_replaces_a_volume_leaves_none_or_its_own() {
+    let (scene, pair) = (Scene::new(), Pair::get());
+    let (fixed, copy) = (pair.at("fixed.zarr"), scene.at("copy.zarr"));
+    let words = [&fixed, "-o", &copy, "--chunk", "8,8,8", "--overwrite", "--no-sync", "-q"];
+    program("transcode").args(words).assert().success();
+    for wait in 0..12 {
+        let mut child = Command::new(executable("transcode")).args(words).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(6 * wait));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // to be gone on with, and to be replaced
+        let more: &[&str] = if wait % 2 == 0 { &[] } else { &["--resume"] };
+        let kept = words.iter().filter(|word| more.is_empty() || **word != "--overwrite");
+        program("transcode").args(kept).args(more).assert().success();
+    }
+    let left: Vec<_> = std::fs::read_dir(scene.at("")).unwrap().flatten().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
 }
 
 #[test]
@@ -105,5 +163,5 @@ fn a_receipt_elsewhere_is_looked_for_there() {
     assert_eq!(inode(&job.output), before);
     std::fs::remove_file(&job.output).unwrap();
     job.run(&["--resume", "--receipt", &receipt]).success();
-    assert!(std::path::Path::new(&job.output).exists());
+    assert!(Path::new(&job.output).exists());
 }

@@ -8,7 +8,7 @@ use super::receipt::{Input, Receipt, Sink, receipt_beside};
 use super::{Budget, Cancel, Error, Progress};
 use crate::device::{Cost, Device};
 use crate::files;
-use crate::volume::{Existing, Output, Volume};
+use crate::volume::{self, Existing, Output, Volume};
 
 /// One share of a plan's tasks: the `k`-th of `n`, `k` from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,11 +168,19 @@ impl Context {
         });
     }
 
-    /// Whether the volumes that were read are still what they were.
+    /// Sees to it that a folder that is read, such as that of a field, is still there at the end.
+    pub fn watch(&self, location: &str) {
+        self.note(|receipt| receipt.watched.extend(volume::watch(location)));
+    }
+
+    /// Whether the volumes and fields that were read are still what they were. [`Plan::stream`] asks; what
+    /// reads a volume without it asks before it writes.
+    ///
+    /// [`Plan::stream`]: super::Plan::stream
     ///
     /// # Errors
     /// [`Error::Input`].
-    pub(super) fn check_inputs(&self) -> Result<(), Error> {
+    pub fn check_inputs(&self) -> Result<(), Error> {
         let mut watched = Vec::new();
         self.note(|receipt| watched.clone_from(&receipt.watched));
         watched.iter().try_for_each(|watch| watch.check()).map_err(Error::Input)
@@ -181,6 +189,7 @@ impl Context {
     /// Adds a table, a transform or another file that is read to the receipt.
     pub fn input_file(&self, location: &str) {
         let input = Input::new(location);
+        self.watch(location);
         self.note(|receipt| receipt.inputs.push(input));
     }
 

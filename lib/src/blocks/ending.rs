@@ -21,11 +21,13 @@ pub struct Ending {
     pub outcome: Outcome,
     pub(super) summary: Option<Value>,
     pub(super) rows: Option<Stored>,
+    /// How many files of an output hold the result.
+    pub(super) files: Option<u64>,
 }
 
 impl From<Outcome> for Ending {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, summary: None, rows: None }
+        Self { outcome, summary: None, rows: None, files: None }
     }
 }
 

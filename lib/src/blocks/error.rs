@@ -61,6 +61,11 @@ pub enum Error {
         /// The file.
         path: String,
     },
+    /// A file was changed since the run that made it.
+    Changed {
+        /// The file.
+        path: String,
+    },
     /// The output was begun with other parameters.
     OtherPlan {
         /// The folder of its ledger.
@@ -138,6 +143,7 @@ impl std::error::Error for Error {
             | Self::Rows { .. }
             | Self::Exists { .. }
             | Self::NoReceipt { .. }
+            | Self::Changed { .. }
             | Self::OtherPlan { .. } => None,
         }
     }
@@ -183,6 +189,11 @@ impl fmt::Display for Error {
                 f,
                 "{path} exists and is no receipt of a run; give another --receipt, or --overwrite to \
                  replace it"
+            ),
+            Self::Changed { path } => write!(
+                f,
+                "{path} is no longer what the run with these parameters wrote; move it away to have it \
+                 made again, or give --overwrite to replace it"
             ),
             Self::OtherPlan { folder, difference: [begun, asked] } => write!(
                 f,

@@ -55,6 +55,8 @@ struct Line {
     rows: Option<Stored>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     summary: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    files: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -72,15 +74,17 @@ impl Line {
             Entry::Ended(ending) => ending,
             Entry::Failed(reason) => {
                 let reason = Some(reason.clone());
-                return Self { task, end: End::Failed, reason, rows: None, summary: None };
+                let (rows, summary, files) = (None, None, None);
+                return Self { task, end: End::Failed, reason, rows, summary, files };
             }
         };
+        let Ending { rows, summary, files, .. } = ending.clone();
         let (end, reason) = match &ending.outcome {
             Outcome::Done => (End::Done, None),
             Outcome::Empty => (End::Empty, None),
             Outcome::Fallback(reason) => (End::Fallback, Some(reason.clone())),
         };
-        Self { task, end, reason, rows: ending.rows.clone(), summary: ending.summary.clone() }
+        Self { task, end, reason, rows, summary, files }
     }
 
     fn entry(self) -> Entry {
@@ -91,7 +95,8 @@ impl Line {
             End::Fallback => Outcome::Fallback(reason),
             End::Failed => return Entry::Failed(reason),
         };
-        Entry::Ended(Ending { outcome, summary: self.summary, rows: self.rows })
+        let Self { summary, rows, files, .. } = self;
+        Entry::Ended(Ending { outcome, summary, rows, files })
     }
 }
 
@@ -155,6 +160,15 @@ impl Ledger {
             self.write(|_| held)?;
         }
         Ok(())
+    }
+
+    /// Takes back all that this process has entered: its tasks are to be done again.
+    pub(super) fn forget(&self) {
+        self.lock().held.clear();
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!("cannot remove {}: {error}; remove it yourself", self.path.display());
+        }
+        files::note_folder(self.path.parent().unwrap_or(Path::new("")));
     }
 
     /// One call for all lines: what others read ends at a line's end unless this process is killed

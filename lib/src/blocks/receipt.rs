@@ -220,8 +220,16 @@ impl Receipt {
         });
         if let Some(run) = &self.run {
             receipt[MARK] = run.to_json();
+            receipt["content"] = self.content().into();
         }
         receipt
+    }
+
+    /// The fingerprints of the files that were written, by which a later run knows whether they still are
+    /// what this one made.
+    fn content(&self) -> Map<String, Value> {
+        let files = self.outputs.iter().filter(|path| Path::new(path).is_file());
+        files.filter_map(|path| Some((path.clone(), volume::fingerprint(path).ok()?.into()))).collect()
     }
 
     /// What is read: each location once, of volumes with shape, type and spacing.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::ledger::{self, Entry, Ledger};
@@ -48,14 +49,29 @@ impl Plan {
         compute: impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
         write: impl Fn(&Task, W) -> anyhow::Result<E> + Sync,
     ) -> Result<Ends, Error> {
+        let write = |task: &Task, result: W| write(task, result).map(Into::into);
+        self.stream_over(ctx, folder, &Stages { read, compute, write }, &|_, _| false)
+    }
+
+    /// As [`Plan::stream`]; tasks whose files are `gone`, of as many as they left, are done again.
+    pub(super) fn stream_over<R: Send, W: Send>(
+        &self,
+        ctx: &Context,
+        folder: &Path,
+        stages: &Stages<
+            impl Fn(&Task) -> anyhow::Result<R> + Sync,
+            impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
+            impl Fn(&Task, W) -> anyhow::Result<Ending> + Sync,
+        >,
+        gone: &Gone<'_>,
+    ) -> Result<Ends, Error> {
         if self.is_all_asked(ctx)? {
             return Ok(Ends::default());
         }
         if ctx.finish {
-            return self.check_finished(ctx, folder);
+            return self.check_finished(ctx, folder, gone);
         }
-        let write = |task: &Task, result: W| write(task, result).map(Into::into);
-        let entries = self.run(ctx, folder, ctx.existing, &Stages { read, compute, write })?;
+        let entries = self.run(ctx, folder, ctx.existing, stages, gone)?;
         conclude(ctx, self.share(ctx), &entries)?;
         Ok(Ends::new(folder, entries))
     }
@@ -79,7 +95,7 @@ impl Plan {
     ) -> Result<Ends, Error> {
         let write = |task: &Task, result: W| write(task, result).map(Into::into);
         let entries =
-            self.run(ctx, folder, ctx.existing_now(), &Stages { read, compute, write })?;
+            self.run(ctx, folder, ctx.existing_now(), &Stages { read, compute, write }, &|_, _| false)?;
         if ctx.finish && ctx.gathers() {
             gather(ctx, folder)?;
         }
@@ -95,11 +111,12 @@ impl Plan {
         &self.tasks[ctx.part.range(self.tasks.len())]
     }
 
-    fn check_finished(&self, ctx: &Context, folder: &Path) -> Result<Ends, Error> {
+    fn check_finished(&self, ctx: &Context, folder: &Path, gone: &Gone<'_>) -> Result<Ends, Error> {
         if folder.exists() {
             ctx.enter(folder)?;
         }
-        let entries = ledger::load(folder, self)?;
+        let mut entries = ledger::load(folder, self)?;
+        forget_gone(&self.tasks, &mut entries, gone);
         let missing = self.tasks.iter().filter(|task| !entries.contains_key(&task.id));
         let missing: Vec<usize> = missing.map(|task| task.id).collect();
         if let Some(&first) = missing.first() {
@@ -126,12 +143,14 @@ impl Plan {
             impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
             impl Fn(&Task, W) -> anyhow::Result<Ending> + Sync,
         >,
+        gone: &Gone<'_>,
     ) -> Result<BTreeMap<usize, Entry>, Error> {
         let in_company = ctx.enter(folder)?;
         let mut entries = ledger::begin(folder, self, existing, in_company)?;
         ctx.note(|receipt| receipt.folders.push(folder.to_path_buf()));
         let tasks = self.share(ctx);
         rows::forget_damaged(folder, tasks, &mut entries);
+        forget_gone(tasks, &mut entries, gone);
         let ended = |task: &&Task| matches!(entries.get(&task.id), Some(Entry::Ended(_)));
         let todo: Vec<&Task> = tasks.iter().filter(|task| !ended(task)).collect();
         if todo.is_empty() {
@@ -157,17 +176,21 @@ impl Plan {
         pipeline.work(stages, todo.len(), meter);
         pipeline.count_seconds();
         let state = pipeline.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let unchanged = ctx.check_inputs();
+        if unchanged.is_err() {
+            // what was read meanwhile may be wrong
+            ledger.forget();
+        }
         let closed = ledger.settle();
         if let Some(fault) = state.fault {
             return Err(fault);
         }
-        closed?;
+        unchanged.and(closed)?;
         if let Some(signal) = ctx.cancel.signal()
             && state.ended < todo.len()
         {
             return Err(Error::Interrupted { signal });
         }
-        ctx.check_inputs()?;
         may_die(Moment::Plan);
         Ok(state.entries)
     }
@@ -217,10 +240,29 @@ impl Computing {
 }
 
 /// The closures of an operation.
-struct Stages<Read, Compute, Write> {
-    read: Read,
-    compute: Compute,
-    write: Write,
+pub(super) struct Stages<Read, Compute, Write> {
+    pub(super) read: Read,
+    pub(super) compute: Compute,
+    pub(super) write: Write,
+}
+
+/// Whether fewer files hold a task's result than so many.
+type Gone<'a> = dyn Fn(&Task, u64) -> bool + Sync + 'a;
+
+/// Takes tasks whose files are gone out of `known`: they are done again.
+fn forget_gone(tasks: &[Task], known: &mut BTreeMap<usize, Entry>, gone: &Gone<'_>) {
+    let files = |task: &Task| match known.get(&task.id) {
+        Some(Entry::Ended(ending)) => ending.files.filter(|files| *files > 0),
+        _ => None,
+    };
+    let lost = |task: &&Task| files(task).is_some_and(|files| gone(task, files));
+    let lost: Vec<usize> = tasks.par_iter().filter(lost).map(|task| task.id).collect();
+    if let Some(first) = lost.first() {
+        tracing::warn!("chunks of {} blocks are gone, of block {first} first; they are done again", lost.len());
+    }
+    for task in lost {
+        known.remove(&task);
+    }
 }
 
 struct Pipeline<'a, R, W> {

@@ -1,4 +1,5 @@
 use super::ledger::{self, Entry};
+use super::stream::Stages;
 use super::{Context, Ending, Ends, Error, Plan, Task};
 use crate::device::megabytes;
 use crate::volume::{self, Unfinished};
@@ -11,13 +12,19 @@ impl Plan {
     pub fn stream_to<R: Send, W: Send, N: Into<Ending>, E: From<Error> + From<volume::Error>>(
         &self,
         ctx: &Context,
-        output: &impl Unfinished,
+        output: &(impl Unfinished + Sync),
         read: impl Fn(&Task) -> anyhow::Result<R> + Sync,
         compute: impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
         write: impl Fn(&Task, W) -> anyhow::Result<N> + Sync,
     ) -> Result<Ends, E> {
         let folder = output.ledger_folder();
-        let streamed = self.stream(ctx, &folder, read, compute, write);
+        let write = |task: &Task, result: W| {
+            let mut ending: Ending = write(task, result)?.into();
+            ending.files = Some(output.stored(&task.core)?);
+            Ok(ending)
+        };
+        let gone = |task: &Task, files: u64| output.stored(&task.core).is_ok_and(|now| now < files);
+        let streamed = self.stream_over(ctx, &folder, &Stages { read, compute, write }, &gone);
         let ended = matches!(streamed, Ok(_) | Err(Error::TooManyFailed { .. }));
         if ended && !ctx.plan_only {
             let entries = ledger::load(&folder, self)?;

@@ -90,7 +90,8 @@ fn output(matches: &ArgMatches) -> Option<PathBuf> {
 /// this run had made them.
 ///
 /// # Errors
-/// [`Error::OtherPlan`] where the receipt is that of another run.
+/// [`Error::OtherPlan`] where the receipt is that of another run; [`Error::Changed`] where what it made was
+/// changed since.
 pub(super) fn is_done(
     matches: &ArgMatches,
     receipt: Option<PathBuf>,
@@ -113,7 +114,17 @@ pub(super) fn is_done(
     let failed = earlier.pointer("/blocks/failed").and_then(Value::as_array);
     let believed = earlier.pointer("/results/believed") != Some(&Value::Bool(false));
     let mut outputs = earlier["outputs"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    Ok(failed.is_none_or(Vec::is_empty) && believed && outputs.all(|path| Path::new(path).exists()))
+    let done = failed.is_none_or(Vec::is_empty)
+        && believed
+        && outputs.all(|path| Path::new(path).exists());
+    let content = earlier["content"].as_object().into_iter().flatten();
+    let mut changed = content.filter(|(path, then)| {
+        volume::fingerprint(path).is_ok_and(|now| **then != Value::from(now))
+    });
+    match changed.next() {
+        Some((path, _)) if done => Err(Error::Changed { path: path.clone() }),
+        _ => Ok(done),
+    }
 }
 
 /// The content of what a value names, and of what that refers to; `None` where nothing is there.

@@ -34,12 +34,7 @@ pub(super) fn check<P: Program>(
     let named = places(command, matches);
     let (mut written, read): (Vec<_>, Vec<_>) =
         named.into_iter().partition(|flag| WRITTEN.contains(&flag.id));
-    let read: Vec<Named> = read
-        .into_iter()
-        .flat_map(Named::members)
-        .flat_map(Named::with_references)
-        .filter(|flag| flag.place.exists())
-        .collect();
+    let read = all_of(read);
     let mut beside = program.written();
     if matches.try_get_raw("receipt").ok().flatten().is_none() {
         let outputs = written.iter().filter(|flag| flag.id == "output");
@@ -63,6 +58,19 @@ pub(super) fn check<P: Program>(
         }
     }
     read.iter().try_for_each(check_kind)
+}
+
+/// Places with the members of patterns and what they refer to, as far as they exist.
+fn all_of(named: Vec<Named<'_>>) -> Vec<Named<'_>> {
+    let all = named.into_iter().flat_map(Named::members).flat_map(Named::with_references);
+    all.filter(|flag| flag.place.exists()).collect()
+}
+
+/// The places of what is read without being named itself: a chain names it.
+pub(super) fn referred_to(command: &Command, matches: &ArgMatches) -> Vec<PathBuf> {
+    let read = places(command, matches).into_iter().filter(|flag| !WRITTEN.contains(&flag.id));
+    let read = all_of(read.collect()).into_iter().filter(|named| named.by.is_some());
+    read.map(|named| named.place).collect()
 }
 
 /// A value that names a place.

@@ -106,6 +106,9 @@ fn attempt<P: Program>(
     let mut receipt = Receipt::begin(P::NAME, VERSION, said, parameters);
     receipt.run = run;
     ctx.receipt = receipt.into();
+    for place in apart::referred_to(command, matches) {
+        ctx.watch(&place.to_string_lossy());
+    }
     // fails only where a pool was made before, which then serves
     let _ = rayon::ThreadPoolBuilder::new().num_threads(ctx.threads).build_global();
 

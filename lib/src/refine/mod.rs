@@ -81,6 +81,7 @@ pub fn align(
     let said = said(initial);
     let job = Job { sides: &sides, chain: &chain, planar, said: &said, options, ctx };
     let Some((refined, refusal)) = job.run(!initial.is_empty())? else { return Ok(()) };
+    ctx.check_inputs()?;
     let steps = match (&refusal, refined) {
         // the identity that stands for no initial map is no result
         (Some(refusal), _) if initial.is_empty() => {

@@ -60,7 +60,10 @@ pub(super) fn transform(
     }
     let imported = reading::read(source, reading)?;
     job.identity = job.identity.with("read as", &imported.taken_as);
-    ctx.refuse_existing(Path::new(destination))?;
+    // a field is claimed when it is created: one that an equal run is at work on is shared
+    if target != Target::Field {
+        ctx.refuse_existing(Path::new(destination))?;
+    }
     ctx.input_file(source);
     if !ctx.plan_only {
         ctx.record("read_as", imported.taken_as.clone());

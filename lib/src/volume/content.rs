@@ -1,7 +1,7 @@
 //! What an array holds, as a fingerprint: so that a run knows its input again.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::{Error, open, store};
@@ -50,6 +50,27 @@ impl<'a> Stored<'a> {
         Self { form, count, file: Box::new(at) }
     }
 
+    /// Up to [`FILES`] of the files with their numbers, spread evenly.
+    fn sample(&self) -> impl Iterator<Item = (u64, PathBuf)> {
+        let looked_at = self.count.min(FILES);
+        (0..looked_at).map(move |i| {
+            let number = (u128::from(i) * u128::from(self.count) / u128::from(looked_at)) as u64;
+            (number, (self.file)(number))
+        })
+    }
+
+    /// The length of each file that [`Stored::sample`] gives; `None` where it is not stored.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a file that cannot be looked at.
+    pub(super) fn lengths(&self) -> Result<Vec<(PathBuf, Option<u64>)>, Error> {
+        let length = |(_, path): (u64, PathBuf)| {
+            let length = length(&path)?;
+            Ok((path, length))
+        };
+        self.sample().map(length).collect()
+    }
+
     /// The fingerprint of the array's content; where its files lie does not matter.
     ///
     /// An array of up to [`FILES`] files and [`WHOLE`] bytes is hashed whole. Of a larger one
@@ -59,22 +80,16 @@ impl<'a> Stored<'a> {
     /// # Errors
     /// [`Error::Io`] for a file that is there and cannot be read.
     pub(super) fn fingerprint(&self) -> Result<String, Error> {
-        let looked_at = self.count.min(FILES);
-        let number =
-            |i: u64| (u128::from(i) * u128::from(self.count) / u128::from(looked_at)) as u64;
         let mut found = Vec::new();
-        for number in (0..looked_at).map(number) {
-            let path = (self.file)(number);
-            match fs::metadata(&path) {
-                Ok(about) => found.push((number, path, about)),
-                Err(error) if store::is_missing(&error) => {}
-                Err(source) => return Err(Error::io("read", &path, source)),
+        for (number, path) in self.sample() {
+            if let Some(about) = about(&path)? {
+                found.push((number, path, about));
             }
         }
         let mut fingerprint = Fingerprint::default();
         fingerprint.add(self.form.as_bytes()).add_counts([self.count]);
         let bytes = found.iter().fold(0u64, |sum, (_, _, about)| sum.saturating_add(about.len()));
-        let whole = looked_at == self.count && bytes <= WHOLE;
+        let whole = self.count <= FILES && bytes <= WHOLE;
         for (number, path, about) in found {
             fingerprint.add_counts([number, about.len()]);
             if whole {
@@ -89,6 +104,22 @@ impl<'a> Stored<'a> {
         }
         Ok(fingerprint.hex())
     }
+}
+
+fn about(path: &Path) -> Result<Option<fs::Metadata>, Error> {
+    match fs::metadata(path) {
+        Ok(about) => Ok(Some(about)),
+        Err(error) if store::is_missing(&error) => Ok(None),
+        Err(source) => Err(Error::io("read", path, source)),
+    }
+}
+
+/// The bytes of a file; `None` where there is none.
+///
+/// # Errors
+/// [`Error::Io`] for a file that cannot be looked at.
+pub(super) fn length(path: &Path) -> Result<Option<u64>, Error> {
+    Ok(about(path)?.map(|about| about.len()))
 }
 
 /// The fingerprint of the content of one file, such as a table or a transform, or of the array in a

@@ -322,8 +322,7 @@ impl FieldOutput {
             place.make_groups()?;
             output::write_metadata(&path, Container::Zarr3, metadata, attributes)?;
         }
-        store::sweep(&store::partial_folder(&path));
-        store::sweep(&path);
+        place.sweep();
         let Some(node) = Node::read(&path)? else {
             return Err(Error::missing(location, "it was created a moment ago"));
         };
@@ -378,6 +377,10 @@ impl FieldOutput {
 impl Unfinished for FieldOutput {
     fn ledger_folder(&self) -> PathBuf {
         Self::ledger_folder(self)
+    }
+
+    fn stored(&self, part: &Box3) -> Result<u64, Error> {
+        self.writer.stored(part)
     }
 
     fn set_lacking(&self, lacking: Option<[usize; 2]>, _: bool) -> Result<(), Error> {

@@ -57,7 +57,7 @@ pub use reader::Volume;
 pub use small::{read_small_array, write_small_array};
 pub use unfinished::{Begin, Unfinished, allow_unfinished};
 pub use vectors::{FlatVectors, VectorArray};
-pub use watch::Watch;
+pub use watch::{Watch, watch};
 
 /// Why a volume could not be opened, read or written.
 ///

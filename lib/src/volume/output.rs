@@ -110,8 +110,7 @@ impl Output {
             write_metadata(&place.array, container, metadata, attributes)?;
         }
         place.register(location, &spec.grid, channels.is_some(), false)?;
-        store::sweep(&store::partial_folder(&place.array));
-        store::sweep(&place.array);
+        place.sweep();
         let each = if channels.is_some() { Each::Channel } else { Each::Voxel };
         Self::open_array(location, &place.array, each)
     }
@@ -203,6 +202,10 @@ impl Output {
 impl Unfinished for Output {
     fn ledger_folder(&self) -> PathBuf {
         Self::ledger_folder(self)
+    }
+
+    fn stored(&self, part: &Box3) -> Result<u64, Error> {
+        self.writer.stored(part)
     }
 
     fn set_lacking(&self, lacking: Option<[usize; 2]>, accepted: bool) -> Result<(), Error> {

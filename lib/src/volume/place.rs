@@ -188,15 +188,18 @@ impl Place {
         Err(Error::format(location, message))
     }
 
-    /// Removes what is there, after [`Place::check`].
+    /// Removes what is there, after [`Place::check`]: all at once for whoever looks, however long it takes.
     pub(super) fn remove(&self) -> Result<(), Error> {
         let named = self.named();
-        match fs::remove_dir_all(named) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io("write", named, error))
-            }
-            _ => Ok(()),
+        store::remove_folder(named).map_err(|error| Error::io("write", named, error))
+    }
+
+    /// Removes what runs that were killed have left, in the array and beside what the location names.
+    pub(super) fn sweep(&self) {
+        for folder in [store::partial_folder(&self.array), self.array.clone()] {
+            store::sweep(&folder);
         }
+        self.named().parent().into_iter().for_each(store::sweep);
     }
 
     /// The group that lists the array as a level, and what it calls it.

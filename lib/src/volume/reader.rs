@@ -104,10 +104,9 @@ impl Volume {
         })
     }
 
-    /// What tells whether it is still there and the same.
+    /// What tells whether it is still there and the same; to be asked for before it is read.
     pub fn watch(&self) -> Arc<Watch> {
-        let of_file = || Arc::new(Watch::file(&self.location, &self.path));
-        self.source.watch().unwrap_or_else(of_file)
+        Watch::of(&self.location, &self.path, &*self.source)
     }
 
     /// The location as it was given.

@@ -126,6 +126,22 @@ pub(super) fn remove_file(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Removes a folder that may be missing. It loses its name first, so that whoever is killed meanwhile leaves
+/// no half of it.
+pub(super) fn remove_folder(target: &Path) -> io::Result<()> {
+    let old = temporary(target.parent().unwrap_or(Path::new("")));
+    let removed = match fs::rename(target, &old) {
+        Ok(()) => fs::remove_dir_all(&old),
+        Err(error) if is_missing(&error) => Ok(()),
+        // where another file system begins, or nothing may be renamed
+        Err(_) => fs::remove_dir_all(target),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Gives a folder its name, in place of another of that name. Where several do so at once, one of
 /// theirs is left.
 pub(super) fn replace_folder(made: &Path, target: &Path) -> io::Result<()> {
@@ -145,6 +161,7 @@ pub(super) fn replace_folder(made: &Path, target: &Path) -> io::Result<()> {
 
 /// Removes the temporary files and folders in `folder` whose writers are gone.
 pub(super) fn sweep(folder: &Path) {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Map, Value, json};
 
 use super::{Error, Existing, node, planes};
+use crate::geom::Box3;
 
 /// The attribute.
 pub(super) const MARK: &str = "voxloom_unfinished";
@@ -19,6 +20,11 @@ static ALLOWED: AtomicBool = AtomicBool::new(false);
 /// Lets what is unfinished be read, with a warning (`--allow-unfinished`).
 pub fn allow_unfinished(allow: bool) {
     ALLOWED.store(allow, Ordering::SeqCst);
+}
+
+/// Whether what is unfinished is read.
+pub(super) fn is_allowed() -> bool {
+    ALLOWED.load(Ordering::SeqCst)
 }
 
 /// The run that begins an output: asked between the last check and the first write.
@@ -55,6 +61,13 @@ impl Begin for Existing {
 pub trait Unfinished {
     /// Where the ledger of its blocks is.
     fn ledger_folder(&self) -> PathBuf;
+
+    /// How many files hold the chunks of a box, each of which may be in none where all of it is zero; none
+    /// for what is one file.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn stored(&self, part: &Box3) -> Result<u64, Error>;
 
     /// Says in its metadata how many blocks it lacks, and of how many; `None`: it is whole. A file that
     /// lacks some takes its name where that is accepted.
@@ -98,7 +111,7 @@ pub(super) fn said(attributes: &Map<String, Value>) -> Option<String> {
 /// [`Error::Format`] with the way out.
 pub(super) fn check(location: &str, attributes: &Map<String, Value>) -> Result<(), Error> {
     let Some(why) = said(attributes) else { return Ok(()) };
-    if ALLOWED.load(Ordering::SeqCst) {
+    if is_allowed() {
         tracing::warn!("{location}: is unfinished: {why}");
         return Ok(());
     }

@@ -3,19 +3,22 @@
 //! A chunk that is not stored reads as the fill value, so that an input which is being deleted would
 //! read as zeros. What is looked at instead, wherever a chunk is missing and once more at the end of a
 //! run: the file of the array's metadata is the one that was opened (another one with the same
-//! content will do), and the first chunk that was found is still there.
+//! content will do), and the first chunk that was found is still there. At the end the files that the
+//! fingerprint looks at, all chunks of an array of up to a thousand, have the length that they had, too.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
+use super::content;
 use super::node::Node;
-use super::{Error, store};
+use super::source::Source;
+use super::{Error, open, store, unfinished};
 
 /// What is remembered of an input.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ pub struct Watch {
     metadata: Option<Map<String, Value>>,
     /// The first chunk that was found.
     chunk: OnceLock<PathBuf>,
+    /// Files of chunks, and how long they were; `None` for those that are not stored.
+    lengths: OnceLock<Vec<(PathBuf, Option<u64>)>>,
 }
 
 /// What makes a file the same file.
@@ -57,13 +62,25 @@ impl Watch {
     pub(super) fn file(location: &str, file: &Path) -> Self {
         let (location, file) = (location.to_owned(), file.to_owned());
         let seen = Seen::of(&file).ok().flatten();
-        Self { location, file, seen, metadata: None, chunk: OnceLock::new() }
+        let (chunk, lengths) = (OnceLock::new(), OnceLock::new());
+        Self { location, file, seen, metadata: None, chunk, lengths }
     }
 
     /// Of an array.
     pub(super) fn array(location: &str, node: &Node) -> Self {
         let metadata = Some(array_part(node));
         Self { metadata, ..Self::file(location, &node.metadata_file()) }
+    }
+
+    /// Of an array or a file that is about to be read.
+    pub(super) fn of(location: &str, path: &Path, source: &dyn Source) -> Arc<Self> {
+        let watch = source.watch().unwrap_or_else(|| Arc::new(Self::file(location, path)));
+        if watch.lengths.get().is_none() {
+            // what cannot be looked at cannot be read either, which is told then; another thread that
+            // was faster saw the same
+            let _ = watch.lengths.set(source.stored().lengths().unwrap_or_default());
+        }
+        watch
     }
 
     /// Notes a chunk that is there.
@@ -74,19 +91,21 @@ impl Watch {
         }
     }
 
-    /// Whether the input is still what was opened.
+    fn changed<T>(&self, what: &str, path: &Path) -> Result<T, Error> {
+        let message = format!(
+            "{what} while it was read ({}); what was read of it is not to be trusted, run again \
+             when it is there and nobody writes to it",
+            path.display()
+        );
+        Err(Error::format(&self.location, message))
+    }
+
+    /// Whether the input is still what was opened, as far as a look at two files tells.
     ///
     /// # Errors
     /// [`Error::Format`] that names what went away or changed.
-    pub fn check(&self) -> Result<(), Error> {
-        let changed = |what: &str, path: &Path| {
-            let message = format!(
-                "{what} while it was read ({}); what was read of it is not to be trusted, run again \
-                 when it is there and nobody writes to it",
-                path.display()
-            );
-            Err(Error::format(&self.location, message))
-        };
+    pub(super) fn glance(&self) -> Result<(), Error> {
+        let changed = |what, path| self.changed(what, path);
         let now = Seen::of(&self.file).map_err(|source| Error::io("read", &self.file, source))?;
         if now.is_none() && self.seen.is_some() {
             return changed("went away", &self.file);
@@ -108,6 +127,31 @@ impl Watch {
             _ => Ok(()),
         }
     }
+
+    /// As [`Watch::glance`], and whether the files of chunks are those that there were.
+    ///
+    /// # Errors
+    /// As [`Watch::glance`].
+    pub fn check(&self) -> Result<(), Error> {
+        self.glance()?;
+        for (path, before) in self.lengths.get().into_iter().flatten() {
+            match (before, content::length(path)?) {
+                (Some(_), None) => return self.changed("lost chunks", path),
+                // who reads what is unfinished knows that some are still to come
+                (None, Some(_)) if unfinished::is_allowed() => {}
+                (before, now) if *before != now => return self.changed("changed", path),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A watch of the array in a folder, such as that of a field; `None` for anything else.
+pub fn watch(location: &str) -> Option<Arc<Watch>> {
+    let path = store::path_of(location).ok().filter(|path| path.is_dir())?;
+    let found = open::find(location).ok()?;
+    Some(Watch::of(location, &path, &*found.source))
 }
 
 /// What the chunks depend on; an N5 array has its attributes in the same object.

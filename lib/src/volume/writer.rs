@@ -1,6 +1,7 @@
 //! Cutting boxes into the units that are stored whole: chunks, shards, blocks, planes.
 
 use std::cell::RefCell;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -9,7 +10,7 @@ use super::n5::N5Array;
 use super::node::{Container, Node};
 use super::planes::PlaneFile;
 use super::zarr::{self, ZarrSink};
-use super::{Dtype, Error, Voxel};
+use super::{Dtype, Error, Voxel, content};
 use crate::geom::Box3;
 
 /// Where whole units go.
@@ -41,12 +42,18 @@ impl Each {
     }
 }
 
+/// The first number of a list.
+fn first_of(list: Option<&Value>) -> usize {
+    list.and_then(|list| list.get(0)?.as_u64()).map_or(1, |n| n as usize)
+}
+
 /// Cuts boxes into units and stores them.
 pub(super) struct Writer {
     location: String,
     shape: [usize; 3],
     unit: [usize; 3],
     each: Each,
+    channels: usize,
     /// Whether the array has no z.
     planar: bool,
     dtype: Dtype,
@@ -88,14 +95,15 @@ impl Writer {
             let message = format!("has {rank} dimensions; only z, y, x can be written");
             return Err(Error::format(location, message));
         };
-        Ok(Self { location: location.to_owned(), shape, unit, each, planar, dtype, sink })
+        let channels = if first == 1 { first_of(metadata.get("shape")) } else { 1 };
+        Ok(Self { location: location.to_owned(), shape, unit, each, channels, planar, dtype, sink })
     }
 
     /// A writer for a file of planes of `(z, y, x)`.
     pub(super) fn planes(location: &str, shape: [usize; 3], dtype: Dtype, file: PlaneFile) -> Self {
         let (unit, sink) = ([1, shape[1], shape[2]], Sink::Planes(file));
         let (location, each) = (location.to_owned(), Each::Voxel);
-        Self { location, shape, unit, each, planar: false, dtype, sink }
+        Self { location, shape, unit, each, channels: 1, planar: false, dtype, sink }
     }
 
     /// Gives a file of planes its name though planes are missing.
@@ -109,6 +117,40 @@ impl Writer {
     /// The shape of what is written at once.
     pub(super) fn unit(&self) -> [usize; 3] {
         self.unit
+    }
+
+    /// How many files hold the units of a box.
+    pub(super) fn stored(&self, part: &Box3) -> Result<u64, Error> {
+        if matches!(self.sink, Sink::Planes(_)) {
+            return Ok(0);
+        }
+        let mut count = 0;
+        for tile in part.tiles(self.unit) {
+            for channel in 0..self.channels {
+                count += u64::from(content::length(&self.file(channel, &tile))?.is_some());
+            }
+        }
+        Ok(count)
+    }
+
+    /// The place of a unit in the grid of chunks.
+    fn index(&self, channel: usize, tile: &Box3) -> Vec<u64> {
+        let place = (usize::from(self.planar)..3).map(|a| tile.min[a] as u64 / self.unit[a] as u64);
+        match self.each {
+            Each::Voxel => place.collect(),
+            Each::Channel => std::iter::once(channel as u64).chain(place).collect(),
+            Each::Vector => place.chain([0]).collect(),
+        }
+    }
+
+    /// The file of a unit; of planes the one that holds all.
+    fn file(&self, channel: usize, tile: &Box3) -> PathBuf {
+        let index = self.index(channel, tile);
+        match &self.sink {
+            Sink::Zarr(array) => array.file(&index),
+            Sink::N5(array) => array.file(&index),
+            Sink::Planes(file) => file.folder().to_owned(),
+        }
     }
 
     /// Whether a box is made of whole units and the voxels are of its size and type.
@@ -143,21 +185,16 @@ impl Writer {
         let mut bytes = UNIT.take();
         let first = usize::from(self.planar);
         let result = part.tiles(self.unit).try_for_each(|tile| {
-            let index: [u64; 3] = std::array::from_fn(|a| tile.min[a] as u64 / self.unit[a] as u64);
+            let index = self.index(channel, &tile);
             match &self.sink {
                 Sink::N5(array) => {
                     self.gather(part, voxels, &tile, None, ByteOrder::Big, &mut bytes);
-                    array.store(&index[first..], &tile.shape().map(|n| n as u64)[first..], &bytes)
+                    array.store(&index, &tile.shape().map(|n| n as u64)[first..], &bytes)
                 }
                 Sink::Zarr(array) => {
                     let padded = Some(self.unit);
                     self.gather(part, voxels, &tile, padded, ByteOrder::NATIVE, &mut bytes);
-                    let place = &index[first..];
-                    match self.each {
-                        Each::Voxel => array.store(place, &bytes),
-                        Each::Channel => array.store(&[&[channel as u64], place].concat(), &bytes),
-                        Each::Vector => array.store(&[place, &[0]].concat(), &bytes),
-                    }
+                    array.store(&index, &bytes)
                 }
                 Sink::Planes(file) => {
                     self.gather(part, voxels, &tile, None, ByteOrder::Little, &mut bytes);

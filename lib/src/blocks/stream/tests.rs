@@ -383,3 +383,34 @@ fn a_fallback_is_remembered_with_its_reason_when_resumed() {
     assert_eq!(ctx.receipt().blocks.fallback, 4);
     assert!(ctx.receipt().verdict(0.5).unwrap_err().to_string().contains("no match"));
 }
+
+#[test]
+fn what_was_done_while_an_input_went_away_is_done_again() {
+    use crate::geom::Grid;
+    use crate::volume::{Codec, Dtype, Format, Output, Select, Spec, Volume};
+    let folder = tempfile::tempdir().unwrap();
+    let location = folder.path().join("a.zarr").display().to_string();
+    let grid = Grid::new([4, 4, 4], [1.0; 3], [0.0; 3]);
+    let (dtype, codec, format) = (Dtype::U8, Codec::Raw, Format::Zarr3);
+    let spec = Spec { grid, dtype, chunk: [4, 4, 2], shard: None, codec, format };
+    let output = Output::create(&location, &spec, Existing::Refuse).unwrap();
+    output.write(&grid.bounds(), &[7_u8; 64]).unwrap();
+    let chunk = folder.path().join("a.zarr/0/c/0/0/1");
+    let ledger = folder.path().join("ledger");
+    let ctx = context(1);
+    ctx.input(&Volume::open(&location, &Select::default()).unwrap());
+    let (result, _) = squares(&ctx, &ledger, 5, |stage, task| {
+        if stage == "compute" && task == 3 {
+            std::fs::remove_file(&chunk).unwrap();
+        }
+        Ok(())
+    });
+    assert!(result.unwrap_err().to_string().contains("lost chunks"));
+    // it is back, and the run begins anew
+    std::fs::write(&chunk, [7; 32]).unwrap();
+    let ctx = context(1);
+    ctx.input(&Volume::open(&location, &Select::default()).unwrap());
+    let (result, out) = squares(&ctx, &ledger, 5, |_, _| Ok(()));
+    result.unwrap();
+    assert_eq!(out.len(), 5);
+}

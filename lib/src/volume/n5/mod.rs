@@ -69,7 +69,7 @@ impl N5Array {
     }
 
     /// The file of a block: its index, fastest first, a folder for each dimension but the last.
-    fn file(&self, index: &[u64]) -> PathBuf {
+    pub(super) fn file(&self, index: &[u64]) -> PathBuf {
         index.iter().rev().fold(self.path.clone(), |path, i| path.join(i.to_string()))
     }
 
@@ -117,7 +117,7 @@ impl Source for N5Array {
     ) -> Result<Option<Block>, Error> {
         let path = self.file(index);
         let Some(file) = store::SizedFile::open(&path)? else {
-            self.watch.check()?;
+            self.watch.glance()?;
             return Ok(None);
         };
         self.watch.found(&path);

@@ -242,6 +242,19 @@ fn an_input_that_goes_away_or_changes_is_an_error() {
         }
         assert!(read(&volume).is_err(), "{spec:?}");
         assert!(volume.watch().check().unwrap_err().to_string().contains("chunks"));
+        // one alone, after it was read
+        fill::<u16>(&output, spec.grid.shape);
+        let volume = opened();
+        read(&volume).unwrap();
+        let lost = last_chunk(&array);
+        let bytes = fs::read(&lost).unwrap();
+        fs::remove_file(&lost).unwrap();
+        assert!(volume.watch().check().unwrap_err().to_string().contains("lost chunks"));
+        // the same once more is no change, and more is one
+        fs::write(&lost, &bytes).unwrap();
+        volume.watch().check().unwrap();
+        fs::write(&lost, [bytes, vec![0]].concat()).unwrap();
+        assert!(volume.watch().check().unwrap_err().to_string().contains("changed"));
         // all of it
         let volume = open(&location).unwrap();
         fs::remove_dir_all(&array).unwrap();

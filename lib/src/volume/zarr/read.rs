@@ -79,7 +79,7 @@ impl ZarrSource {
         if file.is_some() {
             self.watch.found(path);
         } else {
-            self.watch.check()?;
+            self.watch.glance()?;
         }
         Ok(file)
     }

@@ -25,10 +25,15 @@ impl ZarrSink {
         Ok(Self { location: location.to_owned(), array, partial, fill })
     }
 
+    /// The file of a chunk.
+    pub(in crate::volume) fn file(&self, index: &[u64]) -> PathBuf {
+        self.array.storage().path(&self.array.chunk_key(index))
+    }
+
     /// Stores one chunk, given whole: elements in this machine's byte order. A chunk of nothing but
     /// the fill value is not stored.
     pub(in crate::volume) fn store(&self, index: &[u64], bytes: &[u8]) -> Result<(), Error> {
-        let path = self.array.storage().path(&self.array.chunk_key(index));
+        let path = self.file(index);
         // the first element is the fill value, and each is as the one before it
         let size = self.fill.len();
         if bytes.starts_with(&self.fill) && bytes[size..] == bytes[..bytes.len() - size] {
