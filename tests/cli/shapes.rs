@@ -162,7 +162,15 @@ impl Rounds {
 
 #[test]
 fn planes_go_through_every_program_and_keep_their_z() {
-    let grid = Grid::new([1, 160, 160], [5.0, 0.8, 0.8], [0.0; 3]);
+    plane_goes_through_every_program(Grid::new([1, 160, 160], [5.0, 0.8, 0.8], [0.0; 3]));
+}
+
+#[test]
+fn planes_without_z_go_through_every_program() {
+    plane_goes_through_every_program(Grid::plane([160, 160], [0.8, 0.8], [0.0; 2]));
+}
+
+fn plane_goes_through_every_program(grid: Grid) {
     let extent = [0.0, 127.2, 127.2];
     let truth = moved(extent, 3.0, [1.0, 1.03, 0.98], [0.0, 5.0, -4.0]);
     let rounds = Rounds::new(grid, grid, 250, 1.0, truth);

@@ -13,7 +13,7 @@ use crate::geom::Grid;
 pub struct Level {
     /// Where it can be opened.
     pub location: String,
-    /// Its shape, spacing and origin.
+    /// Its shape, spacing and origin; where nobody says how large voxels are, they lie 1 apart.
     pub grid: Grid,
 }
 
@@ -21,7 +21,7 @@ pub struct Level {
 /// fine to coarse. A volume that is no level of anything is its own only level.
 ///
 /// # Errors
-/// [`Error`]: nothing there, or a level without a voxel size.
+/// [`Error`]: nothing there, or metadata that cannot be read.
 pub fn levels(location: &str) -> Result<Vec<Level>, Error> {
     let found = open::find(location)?;
     let only = || Ok(vec![Level { location: location.to_owned(), grid: grid(location)? }]);
@@ -51,12 +51,14 @@ fn grid(location: &str) -> Result<Grid, Error> {
     let size = |name: &str| {
         found.names.iter().position(|found| found == name).map_or(1, |d| shape[d] as usize)
     };
-    let Some(spacing) = found.calibration.spacing else {
-        let message = format!("has no voxel size ({})", found.calibration.source);
-        return Err(Error::format(location, message));
-    };
-    let origin = found.calibration.origin.unwrap_or_default();
-    Ok(Grid::new([size("z"), size("y"), size("x")], spacing, origin))
+    let known = &found.calibration;
+    let of_pixel = known.pixel.map(|[y, x]| [y, y, x]);
+    Ok(Grid {
+        shape: [size("z"), size("y"), size("x")],
+        spacing: known.spacing.or(of_pixel).unwrap_or([1.0; 3]),
+        origin: known.origin.unwrap_or_default(),
+        planar: known.spacing.is_none() && known.pixel.is_some() && size("z") == 1,
+    })
 }
 
 /// Lists the array `name` of the group `image` as a level with this grid, in the place of an older
