@@ -122,7 +122,8 @@ fn chunks_that_are_gone_from_what_was_finished_are_made_again() {
         ("transcode", vec![&truth, "--to", "field", "--onto", &fixed], &field),
     ];
     for (name, words, output) in jobs {
-        let run = |more: &[&str]| program(name).args(&words).args(["-o", output]).args(more).assert();
+        let run =
+            |more: &[&str]| program(name).args(&words).args(["-o", output]).args(more).assert();
         run(&[]).success();
         let (lost, bytes) = last_chunk(output);
         std::fs::remove_file(&lost).unwrap();

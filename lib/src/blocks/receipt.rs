@@ -229,7 +229,9 @@ impl Receipt {
     /// what this one made.
     fn content(&self) -> Map<String, Value> {
         let files = self.outputs.iter().filter(|path| Path::new(path).is_file());
-        files.filter_map(|path| Some((path.clone(), volume::fingerprint(path).ok()?.into()))).collect()
+        files
+            .filter_map(|path| Some((path.clone(), volume::fingerprint(path).ok()?.into())))
+            .collect()
     }
 
     /// What is read: each location once, of volumes with shape, type and spacing.

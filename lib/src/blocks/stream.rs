@@ -94,8 +94,13 @@ impl Plan {
         write: impl Fn(&Task, W) -> anyhow::Result<E> + Sync,
     ) -> Result<Ends, Error> {
         let write = |task: &Task, result: W| write(task, result).map(Into::into);
-        let entries =
-            self.run(ctx, folder, ctx.existing_now(), &Stages { read, compute, write }, &|_, _| false)?;
+        let entries = self.run(
+            ctx,
+            folder,
+            ctx.existing_now(),
+            &Stages { read, compute, write },
+            &|_, _| false,
+        )?;
         if ctx.finish && ctx.gathers() {
             gather(ctx, folder)?;
         }
@@ -258,7 +263,10 @@ fn forget_gone(tasks: &[Task], known: &mut BTreeMap<usize, Entry>, gone: &Gone<'
     let lost = |task: &&Task| files(task).is_some_and(|files| gone(task, files));
     let lost: Vec<usize> = tasks.par_iter().filter(lost).map(|task| task.id).collect();
     if let Some(first) = lost.first() {
-        tracing::warn!("chunks of {} blocks are gone, of block {first} first; they are done again", lost.len());
+        tracing::warn!(
+            "chunks of {} blocks are gone, of block {first} first; they are done again",
+            lost.len()
+        );
     }
     for task in lost {
         known.remove(&task);
