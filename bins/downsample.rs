@@ -24,7 +24,7 @@ pub(crate) struct Downsample {
     /// What many voxels become
     #[arg(long, value_enum, default_value = "mean")]
     method: Method,
-    /// Voxels that become one, z,y,x, or auto: 2 along the axes of the smallest spacing
+    /// Voxels that become one, z,y,x, or y,x of a plane, or auto: 2 along the axes of the smallest spacing
     #[arg(long, value_name = "auto|Z,Y,X", default_value = "auto")]
     factor: Factor,
     /// Levels below the volume [default: until one fits into a chunk]

@@ -25,7 +25,7 @@ pub(crate) struct Transcode {
     /// What is written
     #[arg(short, long, value_name = "LOC")]
     output: String,
-    /// Chunk, voxels [default: that of the source, or 64,64,64]
+    /// Chunk, voxels; Y,X of a plane [default: that of the source, or 64,64,64]
     #[arg(long, value_name = "Z,Y,X", value_parser = cli::parse_size3)]
     chunk: Option<[usize; 3]>,
     /// Shard, voxels, a multiple of the chunk (zarr3)
@@ -51,8 +51,8 @@ impl Program for Transcode {
     fn pipes(&self) -> Vec<&'static str> {
         match self.to {
             Some(Target::Volume(_)) => vec![],
-            Some(to) if to.is_one_text() => vec!["source", "output"],
-            _ => vec!["source"],
+            Some(to) if !to.is_one_text() => vec!["source"],
+            _ => vec!["source", "output"],
         }
     }
 

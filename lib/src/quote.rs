@@ -38,6 +38,26 @@ pub fn list<T: AsRef<str>>(words: &[T]) -> String {
     }
 }
 
+/// A number in few letters: as digits where those are few, else with a power of ten.
+pub fn number(value: f64) -> String {
+    let digits = value.to_string();
+    if digits.len() > 12 && value.is_finite() { format!("{value:e}") } else { digits }
+}
+
+/// A measured number, to three digits behind the point or four in all.
+pub fn rounded(value: f64) -> String {
+    if value.abs() < 1e9 { format!("{value:.3}") } else { format!("{value:.3e}") }
+}
+
+/// Why a text is no JSON.
+pub fn json_error(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    if said.contains("recursion limit") {
+        return format!("it is nested too deeply (line {})", error.line());
+    }
+    said
+}
+
 /// The first of many numbers, as Rust lists them.
 pub fn numbers<T: std::fmt::Debug>(values: &[T]) -> String {
     const SHOWN: usize = 8;
@@ -66,6 +86,11 @@ mod tests {
     fn of_many_words_or_numbers_the_first_are_shown() {
         assert_eq!(list(&["a", "b"]), "a, b");
         assert_eq!(list(&["a"; 20]), "a, a, a, a, a, a, a, a and 12 more");
+        let shown = [1e30, 0.1, -65536.0, 1e-9, f64::NAN, 4_294_967_295.0].map(number);
+        assert_eq!(shown, ["1e30", "0.1", "-65536", "0.000000001", "NaN", "4294967295"]);
+        assert_eq!([1e30, 0.5].map(rounded), ["1.000e30", "0.500"]);
+        let deep = serde_json::from_str::<Value>(&"[".repeat(1000)).unwrap_err();
+        assert_eq!(json_error(&deep), "it is nested too deeply (line 1)");
         assert_eq!(numbers(&[1.5, 2.0]), "[1.5, 2.0]");
         assert_eq!(numbers(&[7; 300]), "[7, 7, 7, 7, 7, 7, 7, 7, ... (300 numbers)]");
     }

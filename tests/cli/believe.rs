@@ -81,9 +81,13 @@ fn found(output: &str) -> Affine {
     voxloom::transform::read_chain(&[output.to_owned()]).unwrap().as_affine().unwrap()
 }
 
-fn results(output: &str) -> serde_json::Value {
+fn receipt(output: &str) -> serde_json::Value {
     let text = std::fs::read_to_string(format!("{output}.receipt.json")).unwrap();
-    serde_json::from_str::<serde_json::Value>(&text).unwrap()["results"].clone()
+    serde_json::from_str(&text).unwrap()
+}
+
+fn results(output: &str) -> serde_json::Value {
+    receipt(output)["results"].clone()
 }
 
 /// A volume of uneven voxels, and the error that a map may have.
@@ -109,6 +113,7 @@ fn refine_finds_an_image_turned_and_mirrored_any_of_48_ways() {
             let error = found(&out).distance(&truth, grid.extent(&grid.bounds()));
             assert!(error < allowed, "axes {axes:?}, flip {flip:03b}: {error} um");
             assert_eq!(results(&out)["believed"], true);
+            assert!(receipt(&out)["failed"].is_null());
             std::fs::remove_dir_all(moving).unwrap();
         }
     }
@@ -155,6 +160,8 @@ fn doubted(program_name: &str, arguments: &[&str], out: &str) {
     assert!(!Path::new(out).exists());
     let results = results(out);
     assert_eq!(results["believed"], false);
+    let why = receipt(out)["failed"].clone();
+    assert!(why.as_str().is_some_and(|why| talk.contains(why)), "{talk} {why}");
     assert!(talk.contains(results["refusal"].as_str().unwrap()), "{talk} {results}");
 }
 

@@ -205,7 +205,7 @@ fn what_no_pipe_can_carry_is_a_wrong_command_line() {
         ),
         ("transcode", vec![&fixed, "--to", "tiff", "-o", "-"], "--output is -"),
         ("transcode", vec!["-", "--to", "zarr3", "-o", "a.zarr"], "SRC is -"),
-        ("transcode", vec![&global, "-o", "-"], "--output is -"),
+        ("transcode", vec![&global, "-o", "-"], "say one with --to: json"),
         ("downsample", vec![&fixed, "-o", "-"], "--output is -"),
         ("deform", vec![&fixed, &moving, "-o", "-"], "--output is -"),
         ("phantom", vec!["rounds", "--size", "32", "-o", "-"], "--output is -"),

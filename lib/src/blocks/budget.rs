@@ -89,9 +89,9 @@ impl Budget {
         memory - PROGRAM.min(memory / 4)
     }
 
-    /// The `--memory` of which so many bytes are the room.
+    /// A `--memory` of which so many bytes are the room, and the program has what it needs.
     pub(super) fn memory_for(room: u64) -> u64 {
-        room.saturating_add(PROGRAM.min(room / 3 + 1))
+        room.saturating_add(PROGRAM)
     }
 
     /// The share of `--memory` that decoded chunks may take in any case.
@@ -163,16 +163,14 @@ impl Budget {
     /// # Errors
     /// [`Error::Usage`] with both numbers.
     pub fn admit(&self, what: &str, cost: &Cost) -> Result<(), Error> {
-        let needed = cost.total().saturating_add(self.base);
-        if needed <= self.memory {
+        let needed = self.base() + cost.clone();
+        if needed.total() <= self.memory {
             return Ok(());
         }
         Err(Error::Usage(format!(
-            "{what} needs {}, beside {} that the program holds, and --memory allows {}; give --memory {}",
-            cost,
-            megabytes(self.base),
+            "{what} needs {needed}, and --memory allows {}; give --memory {}",
             megabytes(self.memory),
-            said(needed),
+            said(needed.total()),
         )))
     }
 }
@@ -234,7 +232,7 @@ mod tests {
         budget.admit("matching", &Cost::bytes("contexts", 90_000_000)).unwrap();
         let cost = Cost::bytes("contexts", 90_000_000) + Cost::bytes("spots", 5_500_000);
         let message = budget.admit("matching", &cost).unwrap_err().to_string();
-        for part in ["95.5 MB", "contexts 90.0 MB", "100 MB", "--memory 106M"] {
+        for part in ["needs 106 MB (program 10.0 MB, contexts 90.0 MB, ", "100 MB", "--memory 106M"] {
             assert!(message.contains(part), "{part}: {message}");
         }
     }

@@ -70,7 +70,8 @@ pub enum Error {
     OtherPlan {
         /// The folder of its ledger.
         folder: String,
-        /// Where the two descriptions first differ: as begun, as asked for now.
+        /// Where the two descriptions first differ: as begun, as asked for now; or a sentence and
+        /// nothing.
         difference: [String; 2],
     },
     /// A displacement field of a transform could not be read.
@@ -194,6 +195,11 @@ impl fmt::Display for Error {
                 f,
                 "{path} is no longer what the run with these parameters wrote; move it away to have it \
                  made again, or give --overwrite to replace it"
+            ),
+            Self::OtherPlan { folder, difference: [input, asked] } if asked.is_empty() => write!(
+                f,
+                "{folder} was begun with other input ({input}); give the same to go on with it or \
+                 --overwrite to start anew"
             ),
             Self::OtherPlan { folder, difference: [begun, asked] } => write!(
                 f,

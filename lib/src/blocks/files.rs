@@ -25,6 +25,15 @@ pub fn folder_beside(output: &Path) -> PathBuf {
     name.into()
 }
 
+/// The output whose ledger is in `folder`, for messages.
+pub(super) fn output_of(folder: &Path) -> String {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    match name.strip_suffix(".voxloom") {
+        Some("") | None => folder.parent().unwrap_or(folder).display().to_string(),
+        Some(file) => folder.with_file_name(file).display().to_string(),
+    }
+}
+
 /// Removes what [`folder_beside`] named for standard output, at the end of the process.
 pub fn remove_folder_of_stream() {
     if let Some(folder) = OF_STREAM.get() {

@@ -25,6 +25,7 @@ const FORMAT: u32 = 1;
 /// let one = Identity::of("downsample").with("method", "mean");
 /// let other = Identity::of("downsample").with("method", "mode");
 /// assert_eq!(one.difference(&other), ["method \"mean\"", "method \"mode\""]);
+/// assert_eq!(one.differs_at(&other), ["method"]);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Identity(Map<String, Value>);
@@ -118,40 +119,80 @@ impl Identity {
         value.as_object().cloned().map(Self)
     }
 
-    /// The first thing in which two identities differ: its name, and what it is in each.
+    /// The first thing in which two identities differ: its name, and what it is in each; of content, which
+    /// is known by its fingerprint alone, a sentence and nothing.
     pub fn difference(&self, other: &Self) -> [String; 2] {
-        let names = self.0.keys().chain(other.0.keys());
-        let differs = |name: &&String| self.0.get(*name) != other.0.get(*name);
-        let Some(name) = names.into_iter().find(differs) else {
+        let Some((path, values)) = self.first_difference(other) else {
             return [String::new(), String::new()];
         };
-        let null = Value::Null;
-        let values = [self, other].map(|identity| identity.0.get(name).unwrap_or(&null));
-        innermost(name, values)
+        match content_of(&path) {
+            Some(name) => [format!("{} has other content", said(name)), String::new()],
+            None => values.map(|value| format!("{} {}", said(&path), shown(value))),
+        }
+    }
+
+    /// Where two identities first differ: names and numbers, from the outermost to the innermost.
+    pub fn differs_at(&self, other: &Self) -> Vec<String> {
+        self.first_difference(other).map(|(path, _)| path).unwrap_or_default()
+    }
+
+    fn first_difference<'a>(&'a self, other: &'a Self) -> Option<(Vec<String>, [&'a Value; 2])> {
+        let names = self.0.keys().chain(other.0.keys());
+        let differs = |name: &&String| self.0.get(*name) != other.0.get(*name);
+        let name = names.into_iter().find(differs)?;
+        let values = [self, other].map(|identity| identity.0.get(name).unwrap_or(&Value::Null));
+        let mut path = vec![name.clone()];
+        let values = innermost(&mut path, values);
+        Some((path, values))
     }
 }
 
-/// The first place in which two values of this name differ, as deep as both have the same structure.
-fn innermost(name: &str, [a, b]: [&Value; 2]) -> [String; 2] {
-    match (a, b) {
+/// The values of the first place in which two values differ, as deep as both have the same structure; the
+/// way to it is added to `path`. A list of three numbers is one value: a place, or a shape.
+fn innermost<'a>(path: &mut Vec<String>, [a, b]: [&'a Value; 2]) -> [&'a Value; 2] {
+    let deeper = match (a, b) {
         (Value::Object(a), Value::Object(b)) => {
-            let null = Value::Null;
             let mut keys = a.keys().chain(b.keys());
-            let key = keys.find(|key| a.get(*key) != b.get(*key)).map_or("", String::as_str);
-            let inner = [a, b].map(|map| map.get(key).unwrap_or(&null));
-            innermost(&format!("{name} {key}"), inner)
+            let key = keys.find(|key| a.get(*key) != b.get(*key));
+            key.map(|key| (key.clone(), [a, b].map(|map| map.get(key).unwrap_or(&Value::Null))))
         }
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() && a.len() != 3 => {
-            match (0..a.len()).find(|&i| a[i] != b[i]) {
-                Some(i) => innermost(&format!("{name} {i}"), [&a[i], &b[i]]),
-                None => [String::new(), String::new()],
-            }
+        (Value::Array(a), Value::Array(b))
+            if a.len() == b.len() && (a.len() != 3 || !a.iter().all(Value::is_number)) =>
+        {
+            let at = (0..a.len()).find(|&i| a[i] != b[i]);
+            at.map(|i| (i.to_string(), [&a[i], &b[i]]))
         }
-        _ => [a, b].map(|value| {
-            let text = if value.is_null() { "none".to_owned() } else { value.to_string() };
-            let short: String = text.chars().take(80).collect();
-            format!("{name} {short}")
-        }),
+        _ => None,
+    };
+    let Some((key, values)) = deeper else { return [a, b] };
+    path.push(key);
+    innermost(path, values)
+}
+
+/// What has another content, where that is what differs: a file, a volume, a field.
+fn content_of(path: &[String]) -> Option<&[String]> {
+    const CONTENT: [&str; 3] = ["content", "field", "local_affines"];
+    let named = path.iter().skip(1).position(|key| CONTENT.contains(&key.as_str()))?;
+    Some(&path[..=named])
+}
+
+/// The way to a value in words: members of lists are counted from 1.
+fn said(path: &[String]) -> String {
+    let words = path.iter().map(|key| match key.parse::<usize>() {
+        Ok(number) => format!("number {}", number + 1),
+        Err(_) => key.clone(),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// The beginning of a value.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::Array(list) if list.iter().any(|v| !v.is_number() && !v.is_string()) => {
+            format!("{} of them", list.len())
+        }
+        _ => value.to_string().chars().take(80).collect(),
     }
 }
 
@@ -182,6 +223,16 @@ mod tests {
         assert_eq!(difference, ["method \"a\"", "method \"b\""]);
         let longer = of([1, 2, 3], "a").with("mask", "m");
         assert_eq!(of([1, 2, 3], "a").difference(&longer), ["mask none", "mask \"m\""]);
+        let input = |content: &str| {
+            let volume = json!({"content": content, "grid": 1});
+            let list = json!([{"name": null, "content": ["a", content]}, "b", "c"]);
+            [Identity::of("x").with("fixed", volume), Identity::of("x").with("receipts", list)]
+        };
+        let [fixed, list] = input("c0ffee");
+        let [other, others] = input("facade");
+        assert_eq!(fixed.difference(&other), ["fixed has other content", ""]);
+        assert_eq!(list.difference(&others), ["receipts number 1 has other content", ""]);
+        assert_eq!(list.differs_at(&others), ["receipts", "0", "content", "1"]);
     }
 
     #[test]

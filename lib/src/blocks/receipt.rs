@@ -31,6 +31,8 @@ pub struct Receipt {
     pub parameters: Map<String, Value>,
     /// What the result depends on, where the output is a file, which does not say so itself.
     pub run: Option<Identity>,
+    /// Why the run ended without a result that is good enough, if so.
+    pub failure: Option<String>,
     /// What became of the blocks.
     pub blocks: Tally,
     /// `--plan`: what is to be printed.
@@ -218,6 +220,9 @@ impl Receipt {
             "bytes": bytes,
             "peak_memory": peak_memory,
         });
+        if let Some(reason) = &self.failure {
+            receipt["failed"] = reason.as_str().into();
+        }
         if let Some(run) = &self.run {
             receipt[MARK] = run.to_json();
             receipt["content"] = self.content().into();
@@ -332,7 +337,7 @@ impl Input {
             shape: None,
             dtype: None,
             spacing: None,
-            fingerprint: if files::is_stream(location) {
+            fingerprint: if files::is_pipe(location) {
                 files::read(location).ok().map(|bytes| fingerprint::of(&bytes))
             } else {
                 volume::fingerprint(location).ok()

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use super::files::output_of;
 use super::ledger::{self, Entry, Ledger};
 use super::progress::Meter;
 use super::{
@@ -159,6 +160,8 @@ impl Plan {
         let ended = |task: &&Task| matches!(entries.get(&task.id), Some(Entry::Ended(_)));
         let todo: Vec<&Task> = tasks.iter().filter(|task| !ended(task)).collect();
         if todo.is_empty() {
+            let (output, count) = (output_of(folder), tasks.len());
+            tracing::info!("{output}: an earlier run has done its {count} blocks; none is left to do");
             may_die(Moment::Plan);
             return Ok(entries);
         }

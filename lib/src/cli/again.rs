@@ -67,7 +67,7 @@ pub(super) fn identity(
             // where a result goes does not matter, and whether it is asked for does
             identity.with(name, !value.is_null())
         } else {
-            let streams = |value: &Value| value.as_str().is_some_and(files::is_stream);
+            let streams = |value: &Value| value.as_str().is_some_and(files::is_pipe);
             if streams(value) || value.as_array().is_some_and(|list| list.iter().any(streams)) {
                 // what will come is not known
                 return None;
@@ -93,6 +93,7 @@ fn output(matches: &ArgMatches) -> Option<PathBuf> {
 /// [`Error::OtherPlan`] where the receipt is that of another run; [`Error::Changed`] where what it made was
 /// changed since.
 pub(super) fn is_done(
+    command: &Command,
     matches: &ArgMatches,
     receipt: Option<PathBuf>,
     identity: &Identity,
@@ -109,7 +110,10 @@ pub(super) fn is_done(
     let Some(run) = earlier.get(MARK).and_then(Identity::from_json) else { return Ok(false) };
     if run != *identity {
         let folder = output.display().to_string();
-        return Err(Error::OtherPlan { folder, difference: run.difference(identity) });
+        let named = apart::places(command, matches);
+        let difference = input(&run.differs_at(identity), &named)
+            .map_or_else(|| run.difference(identity), |input| [input, String::new()]);
+        return Err(Error::OtherPlan { folder, difference });
     }
     let failed = earlier.pointer("/blocks/failed").and_then(Value::as_array);
     let believed = earlier.pointer("/results/believed") != Some(&Value::Bool(false));
@@ -125,6 +129,17 @@ pub(super) fn is_done(
         Some((path, _)) if done => Err(Error::Changed { path: path.clone() }),
         _ => Ok(done),
     }
+}
+
+/// Which input has another content than the run before had, by its own name.
+///
+/// * `at`: where the identities differ, [`identity`]'s names first
+fn input(at: &[String], named: &[Named]) -> Option<String> {
+    let [flag, number, _, ..] = at else { return None };
+    let number: usize = number.parse().ok()?;
+    let of_flag = |named: &&Named| named.id == flag || named.id.replace('_', "-") == *flag;
+    let named = named.iter().filter(of_flag).filter(|named| content(named).is_some()).nth(number)?;
+    Some(format!("{} has other content than it had", named.text))
 }
 
 /// The content of what a value names, and of what that refers to; `None` where nothing is there.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Command};
 
-use super::Program;
+use super::{Program, streams};
 use crate::blocks::{Error, receipt_beside};
 use crate::transform::{self, Direction, Step};
 use crate::{files, volume};
@@ -45,7 +45,7 @@ pub(super) fn check<P: Program>(
         written.extend(Named::new("output", text, usize::MAX - written.len()));
     }
     for (number, out) in written.iter().enumerate() {
-        check_kind(out)?;
+        check_kind(out, false)?;
         let others = written[number + 1..].iter().filter(|other| other.place == out.place);
         let clash = read.iter().find(|read| out.harms(read)).or(others.into_iter().next());
         if let Some(read) = clash {
@@ -57,7 +57,11 @@ pub(super) fn check<P: Program>(
             )));
         }
     }
-    read.iter().try_for_each(check_kind)
+    let pipes = program.pipes();
+    read.iter().try_for_each(|read| {
+        let is_text = pipes.contains(&read.id) || streams::SHARED.contains(&read.id);
+        check_kind(read, is_text && read.by.is_none())
+    })
 }
 
 /// Places with the members of patterns and what they refer to, as far as they exist.
@@ -79,7 +83,7 @@ pub(super) struct Named<'a> {
     pub(super) id: &'a str,
     /// The NAME of a value NAME=LOCATION.
     pub(super) label: Option<String>,
-    text: String,
+    pub(super) text: String,
     /// Without links, as far as it exists.
     pub(super) place: PathBuf,
     /// What names it, where that is not the flag itself.
@@ -167,11 +171,15 @@ fn is_container(place: &Path) -> bool {
     place.is_dir() && !matches!(volume::attributes(&place.display().to_string()), Ok(None))
 }
 
-/// Refuses what is neither a file nor a folder, but for this process's own streams.
-fn check_kind(named: &Named) -> Result<(), Error> {
+/// Refuses what is neither a file nor a folder, but for pipes where a text is read.
+fn check_kind(named: &Named, is_text_read: bool) -> Result<(), Error> {
     let Ok(about) = fs::metadata(&named.place) else { return Ok(()) };
     let kind = about.file_type();
-    let what = if kind.is_fifo() {
+    let what = if kind.is_fifo() && is_text_read {
+        return Ok(());
+    } else if kind.is_fifo() && !WRITTEN.contains(&named.id) {
+        "a pipe, and only tables and transforms can be read from one"
+    } else if kind.is_fifo() {
         "a pipe"
     } else if kind.is_socket() {
         "a socket"
@@ -180,9 +188,6 @@ fn check_kind(named: &Named) -> Result<(), Error> {
     } else {
         return Ok(());
     };
-    if !WRITTEN.contains(&named.id) && named.text.starts_with("/dev/") && kind.is_fifo() {
-        return Ok(());
-    }
     Err(Error::Usage(format!("{} is {what}; name a file or a folder", named.text)))
 }
 

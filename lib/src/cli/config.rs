@@ -12,7 +12,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};
 
 use crate::blocks::Error;
-use crate::files;
+use crate::{files, quote};
 
 /// Bytes of a file of parameters at most.
 const LARGEST: usize = 1 << 20;
@@ -185,7 +185,7 @@ pub fn read_parameters(path: &Path) -> Result<Map<String, Value>, Error> {
     let text = String::from_utf8(bytes)
         .map_err(|e| Error::Usage(format!("{shown}: is no text in UTF-8 ({e})")))?;
     let value: Result<Value, String> = if path.extension().is_some_and(|e| e == "json") {
-        serde_json::from_str(&text).map_err(|e| e.to_string())
+        serde_json::from_str(&text).map_err(|e| quote::json_error(&e))
     } else if text.trim().is_empty() {
         Ok(Value::Null)
     } else {
@@ -193,7 +193,14 @@ pub fn read_parameters(path: &Path) -> Result<Map<String, Value>, Error> {
             // what follows the first line is a picture of the place
             let said = e.to_string();
             let said = said.lines().next().unwrap_or_default();
-            said.trim_start_matches("error: ").to_owned()
+            let said = said.trim_start_matches("error: ");
+            match said.split_once("budget breached") {
+                Some((place, _)) => format!(
+                    "{place}has more values than parameters, or nested too deeply; wanted `flag: value` \
+                     lines"
+                ),
+                None => said.to_owned(),
+            }
         })
     };
     match value {

@@ -2,26 +2,27 @@
 //! this line, as clap would take it for the program's own.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
-use super::values::{parse_shape3, parse_spacing};
+use super::values::{parse_place, parse_shape3, parse_voxel_size};
 use super::{FixedArgs, Length3};
-use crate::blocks::Context;
-use crate::geom::Grid;
-use crate::volume::{Error, Volume};
+use crate::blocks::{self, Context};
+use crate::geom::{Grid, Point};
+use crate::volume::Volume;
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct GridArgs {
     /// The volume whose grid is filled
     #[arg(long, value_name = "LOC", required_unless_present_any = ["shape", "points"])]
     pub onto: Option<String>,
-    /// The grid's shape, in place of --onto
+    /// The grid's shape, in place of --onto; Y,X for a plane
     #[arg(long, value_name = "Z,Y,X", value_parser = parse_shape3, conflicts_with = "onto",
           requires = "out_spacing")]
     pub shape: Option<[usize; 3]>,
-    /// The grid's voxel size
-    #[arg(long, value_name = "Z,Y,X[UNIT]", value_parser = parse_spacing, requires = "shape")]
+    /// The grid's voxel size; Y,X for a plane
+    #[arg(long, value_name = "Z,Y,X[UNIT]", value_parser = parse_voxel_size, requires = "shape")]
     pub out_spacing: Option<Length3>,
     /// The centre of the grid's first voxel [default: 0,0,0]
-    #[arg(long, value_name = "Z,Y,X[UNIT]", allow_hyphen_values = true, requires = "shape")]
+    #[arg(long, value_name = "Z,Y,X[UNIT]", allow_hyphen_values = true, requires = "shape",
+          value_parser = parse_place)]
     pub out_origin: Option<Length3>,
     #[command(flatten)]
     pub fixed: FixedArgs,
@@ -31,10 +32,10 @@ impl GridArgs {
     /// The grid that is meant; `--onto` is an input of the run.
     ///
     /// # Errors
-    /// Those of opening `--onto`.
-    pub fn grid(&self, ctx: &Context) -> Result<Grid, Error> {
+    /// Those of opening `--onto`; [`blocks::Error::Usage`] for y,x of several planes.
+    pub fn grid(&self, ctx: &Context) -> anyhow::Result<Grid> {
         if let (None, Some(shape), Some(spacing)) = (&self.onto, self.shape, self.out_spacing) {
-            return Ok(Grid::new(shape, spacing.0, self.out_origin.map_or([0.0; 3], |o| o.0)));
+            return Ok(spelled_out(shape, spacing.0, self.out_origin.map(|o| o.0))?);
         }
         let onto = self.onto.as_deref().unwrap_or_default();
         let onto = Volume::open(onto, &self.fixed.select())?;
@@ -43,21 +44,45 @@ impl GridArgs {
     }
 }
 
+/// A grid from its numbers: without a spacing along z a plane.
+fn spelled_out(
+    shape: [usize; 3],
+    spacing: Point,
+    origin: Option<Point>,
+) -> Result<Grid, blocks::Error> {
+    let is_plane = spacing[0].is_nan();
+    let [z, y, x] = origin.unwrap_or(if is_plane { [f64::NAN, 0.0, 0.0] } else { [0.0; 3] });
+    let wrong = if is_plane && shape[0] != 1 {
+        "--out-spacing y,x is for a plane, and --shape has several; give --out-spacing z,y,x"
+    } else if z.is_nan() && !is_plane {
+        "--out-origin y,x is for a plane, and --out-spacing has z; give --out-origin z,y,x"
+    } else if is_plane && !z.is_nan() {
+        "--out-origin has z, and --out-spacing none; give --out-origin y,x, or --out-spacing z,y,x"
+    } else if is_plane {
+        let [_, rows, columns] = shape;
+        return Ok(Grid::plane([rows, columns], [spacing[1], spacing[2]], [y, x]));
+    } else {
+        return Ok(Grid::new(shape, spacing, [z, y, x]));
+    };
+    Err(blocks::Error::Usage(wrong.to_owned()))
+}
+
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Grid on which a map is sampled")]
 pub struct SampleArgs {
     /// The volume whose grid is sampled
     #[arg(long, value_name = "LOC")]
     pub onto: Option<String>,
-    /// The grid's shape, in place of --onto
+    /// The grid's shape, in place of --onto; Y,X for a plane
     #[arg(long, value_name = "Z,Y,X", value_parser = parse_shape3, conflicts_with = "onto",
           requires = "out_spacing")]
     pub shape: Option<[usize; 3]>,
-    /// The grid's voxel size
-    #[arg(long, value_name = "Z,Y,X[UNIT]", value_parser = parse_spacing, requires = "shape")]
+    /// The grid's voxel size; Y,X for a plane
+    #[arg(long, value_name = "Z,Y,X[UNIT]", value_parser = parse_voxel_size, requires = "shape")]
     pub out_spacing: Option<Length3>,
     /// The centre of the grid's first voxel [default: 0,0,0]
-    #[arg(long, value_name = "Z,Y,X[UNIT]", allow_hyphen_values = true, requires = "shape")]
+    #[arg(long, value_name = "Z,Y,X[UNIT]", allow_hyphen_values = true, requires = "shape",
+          value_parser = parse_place)]
     pub out_origin: Option<Length3>,
     #[command(flatten)]
     pub fixed: FixedArgs,
@@ -67,8 +92,8 @@ impl SampleArgs {
     /// The grid that is meant, if one is.
     ///
     /// # Errors
-    /// Those of opening `--onto`.
-    pub fn grid(&self, ctx: &Context) -> Result<Option<Grid>, Error> {
+    /// As [`GridArgs::grid`].
+    pub fn grid(&self, ctx: &Context) -> anyhow::Result<Option<Grid>> {
         let Self { onto, shape, out_spacing, out_origin, fixed } = self.clone();
         if onto.is_none() && shape.is_none() {
             return Ok(None);

@@ -1,9 +1,16 @@
 //! Talk on stderr, which nobody waits for.
 
+use std::collections::BTreeSet;
+use std::fmt::{Debug, Write as _};
 use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
 
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::time::uptime;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::blocks::say;
 
@@ -18,10 +25,40 @@ pub(super) fn start(louder: u8, quiet: bool, json: bool) {
     let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(|| Talk);
     // a second start in one process, as in tests, keeps the first
     let _ = if json {
-        builder.json().flatten_event(true).with_timer(uptime()).try_init()
+        let json = builder.json().flatten_event(true).with_timer(uptime());
+        json.finish().with(Once::default()).try_init()
     } else {
-        builder.with_timer(uptime()).with_target(false).try_init()
+        let plain = builder.with_timer(uptime()).with_target(false);
+        plain.finish().with(Once::default()).try_init()
     };
+}
+
+/// Messages of which more are not kept in mind.
+const MOST: usize = 10_000;
+
+/// Says each message once: a volume that a program opens several times says once what it is taken for.
+#[derive(Default)]
+struct Once(Mutex<BTreeSet<String>>);
+
+impl<S: Subscriber> Layer<S> for Once {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        if *event.metadata().level() > Level::INFO {
+            return true;
+        }
+        let mut words = Words(event.metadata().level().to_string());
+        event.record(&mut words);
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        said.len() >= MOST || said.insert(words.0)
+    }
+}
+
+/// All that an event says.
+struct Words(String);
+
+impl Visit for Words {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let _ = write!(self.0, " {field}={value:?}"); // a String takes all
+    }
 }
 
 /// Stderr, without tearing the progress bar. It never fails, since `tracing` would complain of that on

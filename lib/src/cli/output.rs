@@ -26,7 +26,7 @@ pub struct OutputArgs {
     /// Version of Zarr to write (what ends in .n5, .tif, .npy is written as that)
     #[arg(long, value_name = "2|3", default_value = "3", value_parser = zarr_versions())]
     pub zarr_format: Format,
-    /// Chunk, voxels [default: 128 along each axis, less along a short one]
+    /// Chunk, voxels; Y,X of a plane [default: 128 along each axis, less along a short one]
     #[arg(long, value_name = "Z,Y,X", value_parser = parse_size3)]
     pub chunk: Option<[usize; 3]>,
     /// Shard, voxels, a multiple of the chunk (Zarr 3)

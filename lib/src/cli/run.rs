@@ -9,7 +9,9 @@ use serde_json::{Map, Value, json};
 
 use super::shared::Shared;
 use super::{Program, Shape, again, apart, config, exit, limits, logging, shared, streams};
-use crate::blocks::{Cancel, Context, Error, Moment, Receipt, Verdict, may_die, receipt_beside};
+use crate::blocks::{
+    Cancel, Context, Error, Moment, Receipt, Verdict, may_die, receipt_beside, sentence,
+};
 use crate::{files, volume};
 
 /// The voxloom release, which all programs share.
@@ -96,7 +98,7 @@ fn attempt<P: Program>(
     let looks = P::SHAPE == Shape::Look || ctx.plan_only;
     let run = again::identity(P::NAME, command, matches, &parameters).filter(|_| !looks);
     if let Some(run) = &run
-        && again::is_done(matches, flags.receipt(), run, &ctx)?
+        && again::is_done(command, matches, flags.receipt(), run, &ctx)?
     {
         tracing::info!("an earlier run has done this; nothing is left to do");
         return Ok(());
@@ -135,7 +137,7 @@ fn conclude(
     flags: &Shared,
     done: anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let receipt = ctx.receipt();
+    let mut receipt = ctx.receipt();
     let gaps = |error: &anyhow::Error| {
         error.chain().any(|e| e.downcast_ref::<Verdict>() == Some(&Verdict::TooManyFailed))
     };
@@ -147,6 +149,10 @@ fn conclude(
         Err(error) if gaps(error) => {}
         Err(_) => return done,
     }
+    receipt.failure = match &done {
+        Err(error) => Some(sentence(error.as_ref())),
+        Ok(()) => receipt.verdict(ctx.allow_failed).err().map(|error| error.to_string()),
+    };
     // what the receipt and the exit code say is then so after a power cut, too
     files::Mark::start().settle()?;
     may_die(Moment::Receipt);

@@ -10,7 +10,7 @@ use crate::blocks::Error;
 use crate::files;
 
 /// Shared flags whose files may be a stream in every program.
-const SHARED: [&str; 2] = ["config", "receipt"];
+pub(super) const SHARED: [&str; 2] = ["config", "receipt"];
 /// What the name of a value that is a place has in it.
 const PLACES: [&str; 6] = ["LOC", "FILE", "CSV", "JSON", "HTML", "DIR"];
 

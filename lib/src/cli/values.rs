@@ -5,6 +5,7 @@ use std::str::FromStr;
 use crate::blocks::Part;
 use crate::device::Device;
 use crate::geom::Point;
+use crate::quote;
 
 /// How far from 0 a position may be, micrometres: a thousand kilometres.
 const FARTHEST: f64 = 1e12;
@@ -31,22 +32,51 @@ impl FromStr for Length3 {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let end = text.find(|c: char| c.is_alphabetic() && c != 'e' && c != 'E');
-        let (numbers, unit) = text.split_at(end.unwrap_or(text.len()));
-        let micrometres = match unit.trim() {
-            "nm" => 1e-3,
-            "" | "um" | "µm" | "μm" => 1.0,
-            "mm" => 1e3,
-            unit => return Err(format!("the unit '{unit}' is none of nm, um, mm")),
-        };
+        let (numbers, unit) = unit_of(text);
+        let micrometres = micrometres(unit)?;
+        let parts: Vec<&str> = numbers.split(',').collect();
+        if let Some(early) = parts[..parts.len() - 1].iter().find(|part| has_unit(part)) {
+            return Err(format!(
+                "'{}' has a unit of its own; the unit stands once, after the last number, as in 4,2,2nm",
+                early.trim()
+            ));
+        }
         let lengths = three::<f64>(numbers, "0.4,0.2,0.2um")?;
         let lengths = lengths.map(|length| length * micrometres);
         // written so that NaN is refused
         match lengths.iter().find(|length| !(length.abs() <= FARTHEST)) {
-            Some(length) => Err(format!("{length} um is no length that a volume has")),
+            Some(length) => {
+                Err(format!("{} um is no length that a volume has", quote::number(*length)))
+            }
             None => Ok(Self(lengths)),
         }
     }
+}
+
+/// The numbers of a text, and what follows the last of them.
+fn unit_of(text: &str) -> (&str, &str) {
+    let last = text.rfind(',').map_or(0, |comma| comma + 1);
+    // NaN is a number here, and refused as one
+    if text[last..].trim().parse::<f64>().is_ok() {
+        return (text, "");
+    }
+    let letter = text[last..].find(|c: char| c.is_alphabetic() && c != 'e' && c != 'E');
+    text.split_at(letter.map_or(text.len(), |at| last + at))
+}
+
+fn micrometres(unit: &str) -> Result<f64, String> {
+    match unit.trim() {
+        "nm" => Ok(1e-3),
+        "" | "um" | "µm" | "μm" => Ok(1.0),
+        "mm" => Ok(1e3),
+        unit => Err(format!("the unit '{unit}' is none of nm, um, mm")),
+    }
+}
+
+/// Whether a number is followed by a unit.
+fn has_unit(part: &str) -> bool {
+    let (number, unit) = unit_of(part);
+    !unit.is_empty() && number.trim().parse::<f64>().is_ok() && micrometres(unit).is_ok()
 }
 
 /// A [`Length3`] of which each is positive, as a voxel size is.
@@ -56,16 +86,33 @@ pub fn parse_spacing(text: &str) -> Result<Length3, String> {
 
 /// As [`parse_spacing`], or two along y,x for a plane: z is then NaN.
 pub(super) fn parse_voxel_size(text: &str) -> Result<Length3, String> {
+    plane_or(text, |text| positive(text.parse()?))
+}
+
+/// A position as a [`Length3`], or two lengths along y,x for a plane: z is then NaN.
+pub(super) fn parse_place(text: &str) -> Result<Length3, String> {
+    plane_or(text, str::parse)
+}
+
+/// What `parse` makes of three lengths, or of two, of which z is NaN.
+fn plane_or(
+    text: &str,
+    parse: impl Fn(&str) -> Result<Length3, String>,
+) -> Result<Length3, String> {
     let Some((first, _)) = text.split_once(',').filter(|_| text.matches(',').count() == 1) else {
-        return parse_spacing(text);
+        return parse(text).map_err(or_two);
     };
-    let wanted =
-        "wanted three numbers along z,y,x such as 0.4,0.2,0.2um, or two along y,x for a plane";
-    let lengths: Length3 = format!("{first},{text}").parse().map_err(|error: String| {
-        if error.starts_with("wanted") { wanted.to_owned() } else { error }
-    })?;
-    let Length3([_, y, x]) = positive(lengths)?;
+    let Length3([_, y, x]) = parse(&format!("{first},{text}")).map_err(or_two)?;
     Ok(Length3([f64::NAN, y, x]))
+}
+
+/// What was wanted, where two numbers do as well.
+fn or_two(error: String) -> String {
+    if error.starts_with("wanted three") {
+        format!("{error}, or two along y,x for a plane")
+    } else {
+        error
+    }
 }
 
 fn positive(lengths: Length3) -> Result<Length3, String> {
@@ -79,18 +126,21 @@ fn positive(lengths: Length3) -> Result<Length3, String> {
     Err(format!("no voxel has this size; wanted {least:e} to {most:e} um"))
 }
 
-/// The shape of a block, a chunk or a shard in voxels, `z,y,x`: what is held in memory at once.
+/// The shape of a block, a chunk or a shard in voxels, `z,y,x` or, one voxel along z, `y,x`: what is held in
+/// memory at once.
 pub fn parse_size3(text: &str) -> Result<[usize; 3], String> {
     shape3(text, LARGEST_BLOCK, "no memory holds a block of so many voxels")
 }
 
-/// The shape of a volume in voxels, `z,y,x`.
+/// The shape of a volume in voxels, `z,y,x`, or of a plane, `y,x`.
 pub fn parse_shape3(text: &str) -> Result<[usize; 3], String> {
     shape3(text, LARGEST_VOLUME, "no volume has so many voxels")
 }
 
 fn shape3(text: &str, most: usize, too_many: &str) -> Result<[usize; 3], String> {
-    let size = three::<usize>(text, "128,128,128")?;
+    let in_plane = text.matches(',').count() == 1;
+    let whole = if in_plane { format!("1,{text}") } else { text.to_owned() };
+    let size = three::<usize>(&whole, "128,128,128").map_err(or_two)?;
     if size.contains(&0) {
         return Err("a size of 0 voxels holds nothing".to_owned());
     }
@@ -224,6 +274,13 @@ mod tests {
         assert_eq!(parse("-1e-3,0,2mm"), Ok([-1.0, 0.0, 2000.0]));
         assert!(parse("1,2").unwrap_err().contains("z,y,x"));
         assert!(parse("1,2,3in").unwrap_err().contains("'in'"));
+        assert!(parse("4nm,4nm,4nm").unwrap_err().contains("'4nm' has a unit of its own"));
+        assert!(parse_voxel_size("4nm,4nm").unwrap_err().contains("'4nm' has a unit of its own"));
+        assert_eq!(parse_voxel_size("4,2nm").map(|l| l.0[1]), Ok(0.004));
+        for text in ["nan,1,1", "1,1,NaN"] {
+            assert!(parse(text).unwrap_err().starts_with("NaN um is no length"), "{text}");
+        }
+        assert!(parse("1e308,1,1").unwrap_err().starts_with("1e308 um is no length"));
         for text in ["1,2,inf", "1,2,NaN", "1e300,1,1", "1,1,1e10mm"] {
             assert!(parse(text).is_err(), "{text}");
         }
@@ -275,7 +332,11 @@ mod tests {
     #[test]
     fn a_block_has_voxels_along_each_axis() {
         assert_eq!(parse_size3("1,2,3"), Ok([1, 2, 3]));
-        for text in ["1,2", "1,2,0", "1,2,3,4", "1,2,-3", "64", "100000,100000,100000"] {
+        assert_eq!((parse_size3("5,7"), parse_shape3("5,7")), (Ok([1, 5, 7]), Ok([1, 5, 7])));
+        let place = parse_place("-1,2um").unwrap().0;
+        assert!(place[0].is_nan() && place[1..] == [-1.0, 2.0]);
+        assert!(parse_place("1").unwrap_err().contains("or two along y,x for a plane"));
+        for text in ["1,0", "1,2,0", "1,2,3,4", "1,2,-3", "64", "100000,100000,100000"] {
             assert!(parse_size3(text).is_err(), "{text}");
         }
         assert_eq!(parse_shape3("100000,100000,100000"), Ok([100_000; 3]));

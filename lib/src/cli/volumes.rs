@@ -3,7 +3,7 @@
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
 use super::Length3;
-use super::values::{Channels, parse_voxel_size};
+use super::values::{Channels, parse_place, parse_voxel_size};
 use crate::volume::{Error, Select, Volume};
 
 macro_rules! volume_args {
@@ -26,9 +26,9 @@ macro_rules! volume_args {
                                   its metadata say; Y,X for a plane"))]
             pub spacing: Option<Length3>,
             #[arg(id = $origin, long = $origin, value_name = "Z,Y,X[UNIT]",
-                  allow_hyphen_values = true,
+                  allow_hyphen_values = true, value_parser = parse_place,
                   help = concat!("Position of the first voxel of ", $of, " instead of what its \
-                                  metadata say"))]
+                                  metadata say; Y,X for a plane"))]
             pub origin: Option<Length3>,
         }
 
@@ -84,8 +84,9 @@ pub struct MovingChannelsArgs {
     /// plane
     #[arg(long = "moving-spacing", value_name = "Z,Y,X[UNIT]", value_parser = parse_voxel_size)]
     pub spacing: Option<Length3>,
-    /// Position of the first voxel of the moving volume instead of what its metadata say
-    #[arg(long = "moving-origin", value_name = "Z,Y,X[UNIT]", allow_hyphen_values = true)]
+    /// Position of the first voxel of the moving volume instead of what its metadata say; Y,X for a plane
+    #[arg(long = "moving-origin", value_name = "Z,Y,X[UNIT]", allow_hyphen_values = true,
+          value_parser = parse_place)]
     pub origin: Option<Length3>,
 }
 

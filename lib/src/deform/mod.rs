@@ -224,7 +224,7 @@ pub fn align(
         shape: finest.shape,
         spacing: finest.spacing(grid.spacing),
         origin: grid.position(finest.factor.map(|f| 0.5 * (f as f64 - 1.0))),
-        planar: false,
+        planar: grid.planar,
     };
     let block = choose_block(grid.shape, finest.factor, options, ctx)?;
     initial.check_fields(grid.extent(&grid.bounds()))?;

@@ -140,11 +140,14 @@ impl Place {
         });
         match in_place {
             Some((stem, first)) => Ok(Self { base, head: None, stem, first }),
-            None => Err(blocks::Error::Usage(format!(
-                "{location} is no level of a multiscale image, so that no level can be added to it; \
-                 give -o to write its pyramid elsewhere"
-            ))
-            .into()),
+            None => {
+                let what = if Path::new(location).is_dir() { "an array by itself" } else { "a file" };
+                Err(blocks::Error::Usage(format!(
+                    "{location} is {what}, and levels are added to a multiscale image; give -o PYRAMID.zarr \
+                     for one of its smaller levels"
+                ))
+                .into())
+            }
         }
     }
 

@@ -67,7 +67,10 @@ impl std::str::FromStr for Factor {
             return Ok(Self::Auto);
         }
         let factors: Option<Vec<usize>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
-        let factors: Option<[usize; 3]> = factors.and_then(|f| f.try_into().ok());
+        let factors: Option<[usize; 3]> = factors.and_then(|factors| match factors[..] {
+            [y, x] => Some([1, y, x]),
+            _ => factors.try_into().ok(),
+        });
         match factors {
             Some([z, y, x])
                 if [z, y, x].iter().all(|f| (1..=cpu::MOST).contains(f))
@@ -75,7 +78,7 @@ impl std::str::FromStr for Factor {
             {
                 Ok(Self::Fixed([z, y, x]))
             }
-            _ => Err("wanted auto, or whole factors along z,y,x such as 1,2,2".to_owned()),
+            _ => Err("wanted auto, or whole factors along z,y,x such as 1,2,2, or along y,x of a plane".to_owned()),
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::blocks::{
 };
 use crate::device::Cost;
 use crate::filter::planes::Plane;
+use crate::quote;
 use crate::table::{self, Spot};
 use crate::volume::Volume;
 
@@ -40,8 +41,10 @@ pub enum Error {
     /// Nothing counts as a spot.
     #[error(
         "{location}: no spots: {found} blobs were found, the strongest with a response of \
-         {greatest:.3}, and none is left by threshold ({floor:.3}), border and mask; try another \
-         --radius (now {low:.2}..{high:.2}), a lower --threshold or --border, another --mask"
+         {}, and none is left by threshold ({}), border and mask; try another \
+         --radius (now {low:.2}..{high:.2}), a lower --threshold or --border, another --mask",
+        quote::rounded(*.greatest),
+        quote::rounded(*.floor)
     )]
     NoSpots {
         /// The volume.
@@ -198,14 +201,13 @@ impl Passes {
         if let Some(largest) = self.costs.iter().max_by_key(|cost| cost.bytes)
             && largest.bytes > room(memory)
         {
-            let needed = largest.bytes + memory - room(memory);
+            let needed = (2 * largest.bytes + PROGRAM).saturating_mul(8) / 7 + 1;
             return Err(blocks::Error::Usage(format!(
-                "a block of {} voxels, with all that its spots depend on, needs {} MB, and --memory \
-                 allows {} MB; give --memory {}M, a smaller --block-size or a smaller --radius",
+                "a block of {} voxels, with all that its spots depend on, needs --memory {}M with \
+                 the program, and it is {} MB; give so much, a smaller --block-size or a smaller --radius",
                 text(largest.block),
-                megabytes(largest.bytes),
-                megabytes(memory),
-                megabytes(needed)
+                megabytes(needed),
+                megabytes(memory)
             )));
         }
         let worst = self.costs.iter().max_by(|a, b| a.factor.total_cmp(&b.factor));

@@ -6,7 +6,8 @@
 //! something is done, in a ledger, a receipt or an exit code, calls [`settle`] before. `--no-sync`
 //! turns all of that off ([`set_sync`]); errors that are told on closing are seen in any case.
 //!
-//! Texts that are read or written whole may stand on standard input and output: [`is_stream`].
+//! Texts that are read or written whole may stand on standard input and output, [`is_stream`], or come through a
+//! pipe, [`is_pipe`].
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -19,7 +20,7 @@ mod stream;
 pub(crate) use pending::{Mark, Settle, is_heavy, note_folder, note_step};
 pub use pending::{Unwritten, settle};
 pub use stream::{
-    ReaderGone, is_reader_gone, is_stream, length, read, read_start, read_text, write_out,
+    ReaderGone, is_pipe, is_reader_gone, is_stream, length, read, read_start, read_text, write_out,
 };
 
 static SYNC: AtomicBool = AtomicBool::new(true);

@@ -1,10 +1,13 @@
-//! `-`: standard input and standard output in place of a file.
+//! `-`, standard input and standard output in place of a file; and pipes that are read by their names, as
+//! shells make them of `<(command)`.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Bytes of standard input at most: tables and transforms are held whole.
+/// Bytes of a pipe at most: tables and transforms are held whole.
 const LARGEST: u64 = 2 << 30;
 
 /// Whoever read standard output has gone: they have what they wanted.
@@ -17,21 +20,26 @@ pub fn is_stream(path: impl AsRef<Path>) -> bool {
     path.as_ref().as_os_str() == "-"
 }
 
-/// All of a file; of `-`, all of standard input, which is read once and kept.
-///
-/// # Errors
-/// The system's refusal; more than 2 GiB on standard input.
-pub fn read(path: impl AsRef<Path>) -> io::Result<Arc<[u8]>> {
-    if is_stream(&path) { standard_input() } else { Ok(std::fs::read(path)?.into()) }
+/// Whether a location can be read from its beginning to its end, once: `-`, or a pipe by its name.
+pub fn is_pipe(path: impl AsRef<Path>) -> bool {
+    is_stream(&path) || std::fs::metadata(path).is_ok_and(|about| about.file_type().is_fifo())
 }
 
-/// The first bytes of a file, at most so many; of `-`, of standard input.
+/// All of a file; of `-` and of a pipe, all that comes, which is read once and kept.
+///
+/// # Errors
+/// The system's refusal; more than 2 GiB in a pipe.
+pub fn read(path: impl AsRef<Path>) -> io::Result<Arc<[u8]>> {
+    if is_pipe(&path) { pipe(path.as_ref()) } else { Ok(std::fs::read(path)?.into()) }
+}
+
+/// The first bytes of a file, at most so many; of a pipe, too.
 ///
 /// # Errors
 /// As [`read`].
 pub fn read_start(path: impl AsRef<Path>, most: usize) -> io::Result<Vec<u8>> {
-    if is_stream(&path) {
-        let bytes = standard_input()?;
+    if is_pipe(&path) {
+        let bytes = pipe(path.as_ref())?;
         return Ok(bytes[..bytes.len().min(most)].to_vec());
     }
     let mut start = Vec::new();
@@ -44,38 +52,47 @@ pub fn read_start(path: impl AsRef<Path>, most: usize) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As [`read`], and [`io::ErrorKind::InvalidData`] where it is no such text.
 pub fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
-    if !is_stream(&path) {
+    if !is_pipe(&path) {
         return std::fs::read_to_string(path);
     }
-    let bytes = standard_input()?;
+    let bytes = pipe(path.as_ref())?;
     let text = std::str::from_utf8(&bytes);
     text.map(str::to_owned).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
-/// The bytes of a file, or of standard input.
+/// The bytes of a file, or of a pipe.
 ///
 /// # Errors
 /// As [`read`].
 pub fn length(path: impl AsRef<Path>) -> io::Result<u64> {
-    if is_stream(&path) {
-        return Ok(standard_input()?.len() as u64);
+    if is_pipe(&path) {
+        return Ok(pipe(path.as_ref())?.len() as u64);
     }
     Ok(std::fs::metadata(path)?.len())
 }
 
-fn standard_input() -> io::Result<Arc<[u8]>> {
-    static INPUT: Mutex<Option<Arc<[u8]>>> = Mutex::new(None);
-    let mut input = INPUT.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(bytes) = &*input {
+/// All that comes through a pipe. Other names of standard input are `-`.
+fn pipe(path: &Path) -> io::Result<Arc<[u8]>> {
+    const INPUT: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
+    static READ: Mutex<BTreeMap<PathBuf, Arc<[u8]>>> = Mutex::new(BTreeMap::new());
+    let path = if INPUT.iter().any(|name| path.as_os_str() == *name) { Path::new("-") } else { path };
+    let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(bytes) = read.get(path) {
         return Ok(Arc::clone(bytes));
     }
     let mut bytes = Vec::new();
-    io::stdin().lock().take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if is_stream(path) {
+        io::stdin().lock().take(LARGEST + 1).read_to_end(&mut bytes)?;
+    } else {
+        std::fs::File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    }
     if bytes.len() as u64 > LARGEST {
-        let message = "standard input has more than 2 GiB; write it to a file and name that";
+        let message = "the pipe has more than 2 GiB; write them to a file and name that";
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
-    Ok(Arc::clone(input.insert(bytes.into())))
+    let bytes: Arc<[u8]> = bytes.into();
+    read.insert(path.to_owned(), Arc::clone(&bytes));
+    Ok(bytes)
 }
 
 /// Writes data to standard output.

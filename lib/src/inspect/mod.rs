@@ -2,15 +2,13 @@
 //! parameters proposed for a pair of volumes.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use crate::device::Cost;
-use crate::geom::{Affine, Chain, Grid, LocalAffines, Point, Transform};
-use crate::transform::Direction;
+use crate::geom::{Grid, Point};
 use crate::volume::{Select, Volume};
-use crate::{files, table, transform, volume};
+use crate::{files, table, transcode, transform, volume};
 
 mod blobs;
 mod distribution;
@@ -18,6 +16,7 @@ mod page;
 mod pick;
 mod sample;
 mod suggest;
+mod transforms;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +36,9 @@ pub enum Error {
     /// A transform's error.
     #[error(transparent)]
     Transform(#[from] transform::Error),
+    /// A transform's error, of another program.
+    #[error(transparent)]
+    Foreign(#[from] transcode::Error),
     /// A table's error.
     #[error(transparent)]
     Table(#[from] table::Error),
@@ -50,11 +52,16 @@ pub enum Error {
     },
 }
 
+/// Bytes of a transform of another program that are held as text at most.
+const LARGEST_TEXT: u64 = 64 << 20;
+
 /// What a location is looked at as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Volume,
     Transform,
+    /// A transform of another program.
+    Foreign,
     Table,
 }
 
@@ -62,26 +69,28 @@ enum Kind {
 pub fn inspect(location: &str, select: &Select) -> Result<Page, Error> {
     match kind_of(location) {
         Kind::Table => table_page(location),
-        Kind::Transform => transform_page(location),
+        Kind::Transform => transforms::page(location),
+        Kind::Foreign => transforms::foreign_page(location),
         Kind::Volume => match Volume::open_any(location, select) {
             Ok(volume) => Ok(volume_page(&volume)?),
-            // a field is an array too, of vectors; if it is none either, the first error says why
-            Err(error) => match open_field(location) {
-                Ok(_) => transform_page(location),
-                Err(_) => Err(error.into()),
-            },
+            Err(error) => other_page(location, error.into()),
         },
     }
 }
 
-/// A field and the direction that it goes in.
-fn open_field(location: &str) -> Result<(volume::FieldFile, Direction), volume::Error> {
-    volume::FieldFile::open(location).map(|field| (field, Direction::FixedToMoving)).or_else(
-        |error| match volume::FieldFile::open_inverse(location) {
-            Ok(field) => Ok((field, Direction::MovingToFixed)),
-            Err(_) => Err(error),
-        },
-    )
+/// The page of what is no volume: a field is an array too, of vectors. If it is none either, the error
+/// that knows more is told.
+fn other_page(location: &str, no_volume: Error) -> Result<Page, Error> {
+    if transforms::open_field(location).is_ok() {
+        return transforms::page(location);
+    }
+    match transcode::is_foreign(location) {
+        Ok(true) => transforms::foreign_page(location),
+        Err(error @ (transcode::Error::Unfit { .. } | transcode::Error::Io { .. })) if Path::new(location).is_file() => {
+            Err(error.into())
+        }
+        _ => Err(no_volume),
+    }
 }
 
 /// What [`inspect`] holds to look at a location; a table or a transform is read whole.
@@ -90,6 +99,8 @@ pub fn held(location: &str, select: &Select) -> Cost {
     match kind_of(location) {
         Kind::Table => Cost::bytes("table", 8 * text),
         Kind::Transform => Cost::bytes("transform", 4 * text),
+        // numbers as text are read, arrays are not
+        Kind::Foreign => Cost::bytes("transform", 4 * text.min(LARGEST_TEXT)),
         Kind::Volume => {
             let volume = Volume::open_any(location, select);
             volume.map_or_else(|_| Cost::default(), |volume| sample::held(&volume))
@@ -97,31 +108,32 @@ pub fn held(location: &str, select: &Select) -> Cost {
     }
 }
 
-/// By its content: JSON and numbers are transforms, a line of words heads a table, the rest is a
-/// volume.
+/// By its content: JSON and numbers are transforms, a line of words heads a table, what other programs write
+/// is known by its first bytes; the rest is a volume.
 fn kind_of(location: &str) -> Kind {
     let path = Path::new(location);
-    let text_like = (path.is_file() || files::is_stream(path))
-        && matches!(
-            transform::kind_of(location),
-            Ok(transform::Kind::Document | transform::Kind::MatrixText)
-        );
-    if text_like {
-        let is_csv = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
-        // what comes through a pipe has no name
-        let has_columns = |t: table::Table| {
-            t.column("x_um").is_some() || (files::is_stream(path) && t.header.len() > 1)
-        };
-        let is_document =
-            transform::kind_of(location).is_ok_and(|k| k == transform::Kind::Document);
-        let heads_a_table =
-            is_csv || (!is_document && table::Table::read(path).is_ok_and(has_columns));
-        return if heads_a_table { Kind::Table } else { Kind::Transform };
+    let is_pipe = files::is_pipe(path);
+    let found = transform::kind_of(location);
+    if !(path.is_file() || is_pipe) {
+        let is_ours = matches!(found, Ok(transform::Kind::LocalAffines));
+        return if is_ours { Kind::Transform } else { Kind::Volume };
     }
-    match transform::kind_of(location) {
-        Ok(transform::Kind::LocalAffines) => Kind::Transform,
-        _ => Kind::Volume,
+    if transcode::is_foreign(location).unwrap_or(false) {
+        return Kind::Foreign;
     }
+    let Ok(found) = found else {
+        // a pipe is none, and is told so
+        return if is_pipe { Kind::Transform } else { Kind::Volume };
+    };
+    let is_csv = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
+    // what comes through a pipe has no name
+    let has_columns =
+        |t: table::Table| t.column("x_um").is_some() || (is_pipe && t.header.len() > 1);
+    let is_document = found == transform::Kind::Document;
+    if is_csv || (!is_document && table::Table::read(path).is_ok_and(has_columns)) {
+        return Kind::Table;
+    }
+    Kind::Transform
 }
 
 fn volume_page(volume: &Volume) -> Result<Page, volume::Error> {
@@ -239,98 +251,6 @@ fn value_facts(page: &mut Page, sample: &sample::Sample, grid: Grid) {
         let text = format!("{} NaN, {} infinite", values.nan, values.infinite);
         page.add("not_finite", text, json!({ "nan": values.nan, "infinite": values.infinite }));
     }
-}
-
-fn transform_page(location: &str) -> Result<Page, Error> {
-    let read = transform::read_chain(&[location.to_owned()]);
-    let (chain, direction) = match (read, open_field(location)) {
-        // as `invmap` writes it
-        (Err(_), Ok((field, direction))) => {
-            (Chain { steps: vec![Transform::Field(Arc::new(field))] }, direction)
-        }
-        (chain, _) => (chain?, Direction::FixedToMoving),
-    };
-    let mut page = Page::new(location);
-    page.say("kind", "transform");
-    page.say("direction", direction.to_string());
-    page.say("unit", "micrometer");
-    page.say("axes", "zyx");
-    let (texts, values): (Vec<_>, Vec<_>) =
-        chain.steps.iter().enumerate().map(|(i, step)| step_facts(i, step)).unzip();
-    let text =
-        if texts.is_empty() { "none: it moves nothing".to_owned() } else { texts.join("\n") };
-    page.add("steps", text, values);
-    if let Some(map) = Chain::as_affine(&chain).filter(|_| chain.steps.len() > 1) {
-        let (text, value) = affine_facts(&map);
-        page.add("in_all", text, value);
-    }
-    Ok(page)
-}
-
-fn step_facts(i: usize, step: &Transform) -> (String, Value) {
-    let i = i + 1;
-    match step {
-        Transform::Affine(map) => {
-            let (text, value) = affine_facts(map);
-            (format!("{i}. affine\n{text}"), json!({ "type": "affine", "affine": value }))
-        }
-        Transform::LocalAffines(maps) => {
-            let counts = LocalAffines::counts(maps.domain.shape, maps.block);
-            let text = format!(
-                "{i}. local affines: {} blocks of {} voxels, overlap {}",
-                times(&counts),
-                times(&maps.block),
-                times(&maps.overlap.map(short))
-            );
-            (
-                text,
-                json!({ "type": transform::LOCAL_AFFINES, "blocks": counts,
-                "block": maps.block, "overlap": maps.overlap, "domain": grid_json(&maps.domain) }),
-            )
-        }
-        Transform::Field(source) => {
-            let grid = source.grid();
-            let reach = source.reach().map_or(String::new(), |reach| {
-                format!(", at most {} um long", reach.map(short).join(", "))
-            });
-            let text = format!(
-                "{i}. displacement field: {} vectors, {} um apart, from {}{reach}",
-                times(&grid.shape),
-                times(&grid.spacing.map(short)),
-                grid.origin.map(short).join(", ")
-            );
-            (
-                text,
-                json!({ "type": "displacements", "grid": grid_json(&grid),
-                "reach": source.reach() }),
-            )
-        }
-    }
-}
-
-fn grid_json(grid: &Grid) -> Value {
-    json!({ "shape": grid.shape, "spacing": grid.spacing, "origin": grid.origin })
-}
-
-/// A matrix and what it is made of.
-fn affine_facts(map: &Affine) -> (String, Value) {
-    let parts = map.decompose();
-    let rows: Vec<_> =
-        map.rows().iter().map(|row| row.map(|v| format!("{v:>12.6}")).join(" ")).collect();
-    let mirrored = if parts.determinant < 0.0 { ", mirrored" } else { "" };
-    let text = format!(
-        "{}\nshift {} um, turn {} degrees, stretches {}, shear {}, determinant {}{mirrored}",
-        rows.join("\n"),
-        map.offset().map(short).join(", "),
-        short(parts.angle.to_degrees()),
-        parts.scales.map(short).join(", "),
-        short((parts.shear * 1e9).round() / 1e9), // beyond that it is rounding
-        short(parts.determinant),
-    );
-    let value = json!({ "rows": map.rows(), "shift": map.offset(),
-        "angle_degrees": parts.angle.to_degrees(), "scales": parts.scales, "shear": parts.shear,
-        "determinant": parts.determinant });
-    (text, value)
 }
 
 fn table_page(location: &str) -> Result<Page, Error> {

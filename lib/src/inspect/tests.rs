@@ -1,5 +1,5 @@
 use super::*;
-use crate::geom::Box3;
+use crate::geom::{Affine, Box3, Chain, LocalAffines, Transform};
 use crate::table::{Spot, write_spots};
 use crate::transform::write_chain;
 use crate::volume::{Codec, Dtype, Existing, FieldOutput, Format, Output, Spec, Voxel};

@@ -126,7 +126,9 @@ pub fn grid_of(chain: &Chain, options: &Options) -> Result<Grid, Error> {
         return Err(Error::Nothing { transform: options.transform.clone() });
     };
     let nodes = |a: usize| ((extent[1][a] - extent[0][a]) / grid.spacing[a]).round() as usize + 1;
-    Ok(Grid::new([nodes(0), nodes(1), nodes(2)], grid.spacing, extent[0]))
+    let shape = [nodes(0), nodes(1), nodes(2)];
+    let planar = grid.planar && shape[0] == 1;
+    Ok(Grid { planar, ..Grid::new(shape, grid.spacing, extent[0]) })
 }
 
 /// A handful of points along each axis of a grid, its faces among them.

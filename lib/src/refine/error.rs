@@ -74,15 +74,14 @@ pub enum Error {
     },
     /// Too little memory for any useful resolution.
     #[error(
-        "even at {resolution:.1} um the images take {wanted} MB and --memory leaves {found} MB: give more \
-         memory"
+        "even at {resolution:.1} um the images need --memory {wanted}M, and it is {found} MB; give so much"
     )]
     Memory {
         /// The coarsest resolution tried.
         resolution: f64,
-        /// Megabytes needed there.
+        /// Megabytes of `--memory` needed there.
         wanted: u64,
-        /// Megabytes there.
+        /// Megabytes of `--memory`.
         found: u64,
     },
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::blocks::{self, Context, Verdict};
 use crate::device::Cost;
 use crate::geom::{Affine, Chain, Grid, Point};
-use crate::transform::{self, Axes, Direction, Kind, Step};
+use crate::transform::{self, Direction, Step};
 use crate::volume::Select;
 
 mod canvas;
@@ -351,17 +351,7 @@ fn read_initial(locations: &[String]) -> Result<(Chain, Vec<Step>), Error> {
     let chain = transform::read_chain(locations)?;
     let mut steps: Vec<Step> = Vec::new();
     for location in locations {
-        let more = match transform::kind_of(location)? {
-            Kind::Document => {
-                transform::read_document(Path::new(location), Direction::FixedToMoving)?
-            }
-            Kind::MatrixText => {
-                vec![Step::Affine(transform::read_matrix_text(Path::new(location), Axes::Zyx)?)]
-            }
-            Kind::LocalAffines => vec![Step::LocalAffines(location.clone())],
-            Kind::Field => vec![Step::Field(location.clone())],
-        };
-        for step in more {
+        for step in transform::read_steps(location, Direction::FixedToMoving)? {
             match (steps.last_mut(), step) {
                 (Some(Step::Affine(last)), Step::Affine(next)) => *last = last.then(&next),
                 (_, step) => steps.push(step),

@@ -198,7 +198,8 @@ impl Budget<'_> {
                 return Ok((resolution, bytes));
             }
             if voxels.iter().any(|&n| n < 4096) {
-                let (wanted, found) = (bytes >> 20, ctx.memory >> 20);
+                let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
+                let (wanted, found) = (megabytes(bytes / 9 * 10 + 10), megabytes(ctx.memory));
                 return Err(Error::Memory { resolution: resolution[0], wanted, found });
             }
             resolution = resolution.map(|r| 2.0 * r);

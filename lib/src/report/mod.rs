@@ -14,6 +14,7 @@ use crate::blocks::{self, Budget, Context, Reads, write_whole};
 use crate::device::Cost;
 use crate::filter::Regridded;
 use crate::geom::{Grid, Point};
+use crate::quote;
 use crate::table::{self, BlockRow, Match, Status};
 use crate::volume::{self, Select, Volume};
 
@@ -297,7 +298,7 @@ fn read_score(path: &Path) -> Result<Value, Error> {
         message: format!("{message}; wanted what `phantom score` prints"),
     };
     let value: Value =
-        serde_json::from_str(&receipts::read_text(path)?).map_err(|e| wrong(e.to_string()))?;
+        serde_json::from_str(&receipts::read_text(path)?).map_err(|e| wrong(quote::json_error(&e)))?;
     for unit in ["um", "voxels"] {
         if value[unit]["median"].as_f64().is_none() {
             return Err(wrong(format!("there is no median in \"{unit}\"")));

@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::Error;
+use crate::quote;
 
 /// What a program left of its run: read leniently, so that the report of a run by an older or
 /// newer version still shows what it can.
@@ -30,7 +31,7 @@ impl Receipt {
         };
         if !path.is_dir() {
             let body =
-                serde_json::from_str(&read_text(path)?).map_err(|e| wrong(&e.to_string()))?;
+                serde_json::from_str(&read_text(path)?).map_err(|e| wrong(&quote::json_error(&e)))?;
             return Self::find(&body).ok_or_else(|| wrong("there is no \"program\" in it"));
         }
         let names = ["zarr.json", ".zattrs", "attributes.json"];
@@ -39,7 +40,7 @@ impl Receipt {
             .flat_map(|folder| names.map(|name| folder.join(name)));
         for file in files.filter(|f| f.is_file()) {
             let body: Value =
-                serde_json::from_str(&read_text(&file)?).map_err(|e| wrong(&e.to_string()))?;
+                serde_json::from_str(&read_text(&file)?).map_err(|e| wrong(&quote::json_error(&e)))?;
             let attributes = body.get("attributes").unwrap_or(&body);
             if let Some(receipt) = attributes.get("voxloom").and_then(Self::find) {
                 return Ok(receipt);

@@ -54,8 +54,8 @@ pub enum Source {
 /// The format of what is at `location`.
 pub(super) fn source_of(location: &str) -> Result<Source, Error> {
     let path = Path::new(location);
-    let is_stream = files::is_stream(path);
-    if location.contains("://") || !(path.exists() || is_stream) {
+    let is_pipe = files::is_pipe(path);
+    if location.contains("://") || !(path.exists() || is_pipe) {
         return known(location);
     }
     if path.is_dir() {
@@ -64,7 +64,7 @@ pub(super) fn source_of(location: &str) -> Result<Source, Error> {
     let refused = |source| Error::Io { action: "read", path: location.to_owned(), source };
     let unfit =
         |message: &str| Error::Unfit { location: location.to_owned(), message: message.to_owned() };
-    let (start, gzip) = if is_stream {
+    let (start, gzip) = if is_pipe {
         let bytes = files::read(path).map_err(refused)?;
         (bytes[..bytes.len().min(HEAD as usize)].to_vec(), bytes.starts_with(&[0x1f, 0x8b]))
     } else {
@@ -73,13 +73,20 @@ pub(super) fn source_of(location: &str) -> Result<Source, Error> {
     let is_field = nifti::is_nifti(&start)
         || [nrrd::MAGIC, hdf5::MAGIC].iter().any(|magic| start.starts_with(magic))
         || metaimage::is_metaimage(&start);
-    if is_stream && (gzip || is_field) {
+    if is_pipe && (gzip || is_field) {
         return Err(unfit(
             "is a field or compressed, which is not read from a pipe; name its file",
         ));
     }
     if nifti::is_nifti(&start) {
         return Ok(Source::Nifti);
+    }
+    if nifti::is_cut(&start) {
+        let message = format!(
+            "is a NIfTI file that is cut off within its header, after {} bytes; copy it again",
+            start.len()
+        );
+        return Err(unfit(&message));
     }
     if gzip {
         return Err(unfit("is gzip and no NIfTI file; decompress it first"));
@@ -151,7 +158,7 @@ pub(super) fn is_transform(location: &str) -> bool {
             });
     }
     let images: [&[u8]; 6] = [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x89PNG", b"\x93NUMPY"];
-    files::is_stream(path)
+    files::is_pipe(path)
         || files::read_start(path, 8)
             .is_ok_and(|start| !images.iter().any(|magic| start.starts_with(magic)))
 }

@@ -76,10 +76,11 @@ fn words(line: &str) -> Vec<String> {
 
 /// The maps of a file and of those that it begins with, first applied first.
 pub(super) fn read(path: &Path, world: World) -> Result<Vec<Piece>, String> {
-    read_chain(path, world, LONGEST)
+    read_chain(path, world, &mut Vec::new())
 }
 
-fn read_chain(path: &Path, world: World, left: usize) -> Result<Vec<Piece>, String> {
+/// `readers` are the files that begin with this one.
+fn read_chain(path: &Path, world: World, readers: &mut Vec<PathBuf>) -> Result<Vec<Piece>, String> {
     let text = crate::files::read_text(path)
         .map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
     let entries = Entries::parse(&text)?;
@@ -92,12 +93,22 @@ fn read_chain(path: &Path, world: World, left: usize) -> Result<Vec<Piece>, Stri
         .find_map(|key| entries.word(key))
         .filter(|name| !name.is_empty() && *name != "NoInitialTransform");
     let Some(initial) = initial else { return Ok(own) };
-    if left == 0 {
-        return Err(format!("begins with {}, which begins with itself", shorten(initial)));
-    }
     let first = find(path, initial).map_err(|e| format!("begins with {e}"))?;
-    let before =
-        read_chain(&first, world, left - 1).map_err(|e| format!("{e} (in {})", first.display()))?;
+    readers.push(path.canonicalize().unwrap_or_else(|_| path.to_owned()));
+    if first.canonicalize().is_ok_and(|first| readers.contains(&first)) {
+        return Err(format!(
+            "begins with {}, which begins with it: no transform is the first; correct the \
+             InitialTransformParametersFileName of one of them",
+            shorten(initial)
+        ));
+    }
+    if readers.len() > LONGEST {
+        return Err(format!("is the last of more than {LONGEST} files that begin with each other"));
+    }
+    let before = read_chain(&first, world, readers).map_err(|e| match e.ends_with(')') {
+        true => e,
+        false => format!("{e} (in {})", first.display()),
+    })?;
     match entries.word("HowToCombineTransforms").unwrap_or("Compose") {
         "Compose" => Ok(before.into_iter().chain(own).collect()),
         "Add" => Ok(vec![add(before, own)?]),
@@ -295,31 +306,44 @@ fn add(before: Vec<Piece>, own: Vec<Piece>) -> Result<Piece, String> {
     Ok(Piece::Affine(sum))
 }
 
-/// A matrix as a parameter file for transformix, which fills the fixed image's grid.
-pub(super) fn write(map: &Affine, world: World, onto: &Grid) -> String {
+/// A matrix as a parameter file for transformix, which fills the fixed image's grid: of two axes where that
+/// is a plane.
+///
+/// # Errors
+/// A matrix that takes points out of the plane.
+pub(super) fn write(map: &Affine, world: World, onto: &Grid) -> Result<String, String> {
+    let axes = if onto.planar { 2 } else { 3 };
+    let [into, down, across] = map.rows();
+    if axes == 2 && (into != [1.0, 0.0, 0.0, 0.0] || down[0] != 0.0 || across[0] != 0.0) {
+        return Err("takes points out of the plane that --onto is; give a volume".to_owned());
+    }
     let (linear, offset) = world.unmap(map);
-    let join = |values: &[f64]| values.iter().map(f64::to_string).collect::<Vec<_>>().join(" ");
-    let numbers: Vec<f64> = linear.into_iter().flatten().chain(offset).collect();
-    let [z, y, x] = onto.shape;
+    let join = |values: &[f64]| {
+        values.iter().map(f64::to_string).collect::<Vec<_>>().join(" ")
+    };
+    let rows = linear[..axes].iter().flat_map(|row| &row[..axes]);
+    let numbers: Vec<f64> = rows.chain(&offset[..axes]).copied().collect();
+    let size: Vec<String> = onto.shape.iter().rev().take(axes).map(usize::to_string).collect();
     let mut spacing = world.unvector(onto.spacing);
     spacing.iter_mut().for_each(|s| *s = s.abs());
+    let unit = if axes == 2 { "1 0 0 1" } else { "1 0 0 0 1 0 0 0 1" };
     let lines = [
         ("Transform", "\"AffineTransform\"".to_owned()),
-        ("NumberOfParameters", "12".to_owned()),
+        ("NumberOfParameters", numbers.len().to_string()),
         ("TransformParameters", join(&numbers)),
         ("InitialTransformParameterFileName", "\"NoInitialTransform\"".to_owned()),
         ("UseBinaryFormatForTransformationParameters", "\"false\"".to_owned()),
         ("HowToCombineTransforms", "\"Compose\"".to_owned()),
-        ("CenterOfRotationPoint", "0 0 0".to_owned()),
-        ("FixedImageDimension", "3".to_owned()),
-        ("MovingImageDimension", "3".to_owned()),
+        ("CenterOfRotationPoint", ["0"; 3][..axes].join(" ")),
+        ("FixedImageDimension", axes.to_string()),
+        ("MovingImageDimension", axes.to_string()),
         ("FixedInternalImagePixelType", "\"float\"".to_owned()),
         ("MovingInternalImagePixelType", "\"float\"".to_owned()),
-        ("Size", format!("{x} {y} {z}")),
-        ("Index", "0 0 0".to_owned()),
-        ("Spacing", join(&spacing)),
-        ("Origin", join(&world.unvector(onto.origin))),
-        ("Direction", "1 0 0 0 1 0 0 0 1".to_owned()),
+        ("Size", size.join(" ")),
+        ("Index", ["0"; 3][..axes].join(" ")),
+        ("Spacing", join(&spacing[..axes])),
+        ("Origin", join(&world.unvector(onto.origin)[..axes])),
+        ("Direction", unit.to_owned()),
         ("UseDirectionCosines", "\"true\"".to_owned()),
         ("ResampleInterpolator", "\"FinalBSplineInterpolator\"".to_owned()),
         ("FinalBSplineInterpolationOrder", "1".to_owned()),
@@ -333,5 +357,5 @@ pub(super) fn write(map: &Affine, world: World, onto: &Grid) -> String {
     for (key, value) in lines {
         let _ = writeln!(text, "({key} {value})"); // a String takes all
     }
-    text
+    Ok(text)
 }

@@ -1,7 +1,6 @@
 //! Writing a transform in the format that was asked for.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use super::fields::{self, Scratch};
 use super::pieces::{self, Foreign, Piece, Sampled, Stage};
@@ -11,8 +10,8 @@ use super::world::{Frame, Unit, World};
 use super::{Error, bigwarp, elastix, itk, matrices, ngff, nifti, nrrd, reading};
 use crate::blocks::{Context, Identity};
 use crate::files;
-use crate::geom::{Affine, Chain, FieldSource, Grid, Point, Transform};
-use crate::transform::{self, Step};
+use crate::geom::{Affine, Chain, FieldSource, Grid, Point};
+use crate::transform::{self, Direction, Step};
 use crate::volume::FieldFile;
 
 /// Points of a landmark file along each axis.
@@ -55,6 +54,7 @@ pub(super) fn transform(
             target.name()
         )));
     }
+    super::target::check_name(destination, target)?;
     if job.is_source(destination) {
         return Err(job.unfit("is what is to be written, too; give another name"));
     }
@@ -226,7 +226,7 @@ impl Job<'_> {
             stages.push(match piece {
                 Piece::Affine(map) => Stage::Chain(Chain::affine(map)),
                 Piece::Smooth(warp) => Stage::Smooth(warp),
-                Piece::Ours(step) => Stage::Chain(open(&[step])?),
+                Piece::Ours(step) => Stage::Chain(open(self.source, &[step])?),
                 Piece::Foreign(field) if self.ctx.plan_only => {
                     let grid = field.grid();
                     tracing::debug!("{}: a field of {:?} vectors", self.source, grid.shape);
@@ -239,7 +239,7 @@ impl Job<'_> {
                     field.prepare(scratch.path())?;
                     let location = scratch.at(&format!("{i}.zarr"));
                     fields::keep(&*field, &location)?;
-                    Stage::Chain(open(&field.steps(&location))?)
+                    Stage::Chain(open(&location, &field.steps(&location))?)
                 }
             });
         }
@@ -363,7 +363,8 @@ impl Job<'_> {
                         "becomes a file that names the grid of the fixed image; say it with --onto",
                     )
                 })?;
-                self.write_file(elastix::write(&map, world, &onto).as_bytes(), world)
+                let text = elastix::write(&map, world, &onto);
+                self.write_file(text.map_err(|e| self.unfit(&e))?.as_bytes(), world)
             }
         }
     }
@@ -401,18 +402,9 @@ impl Job<'_> {
     }
 }
 
-pub(super) fn open(steps: &[Step]) -> Result<Chain, Error> {
-    let mut chain = Chain::default();
-    for step in steps {
-        chain.steps.push(match step {
-            Step::Affine(map) => Transform::Affine(*map),
-            Step::Field(location) => Transform::Field(Arc::new(FieldFile::open(location)?)),
-            Step::LocalAffines(location) => {
-                Transform::LocalAffines(Arc::new(transform::read_local_affines(location)?))
-            }
-        });
-    }
-    Ok(chain)
+/// A chain of these steps.
+pub(super) fn open(document: &str, steps: &[Step]) -> Result<Chain, Error> {
+    Ok(transform::open_steps(document, steps, Direction::FixedToMoving)?)
 }
 
 fn one_matrix(pieces: &[Piece]) -> Option<Affine> {

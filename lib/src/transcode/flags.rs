@@ -51,6 +51,7 @@ impl Flags {
             spacing: select.spacing,
             origin: select.origin,
             onto,
+            is_look: false,
         }
     }
 }

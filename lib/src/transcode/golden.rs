@@ -24,12 +24,12 @@ fn stages(location: &str, reading: &Reading, folder: &Path) -> Vec<Stage> {
     let stage = |(i, piece)| match piece {
         Piece::Affine(map) => Stage::Chain(Chain::affine(map)),
         Piece::Smooth(warp) => Stage::Smooth(warp),
-        Piece::Ours(step) => Stage::Chain(open(&[step]).unwrap()),
+        Piece::Ours(step) => Stage::Chain(open("", &[step]).unwrap()),
         Piece::Foreign(mut field) => {
             field.prepare(folder).unwrap();
             let location = folder.join(format!("{i}.zarr")).display().to_string();
             fields::keep(&*field, &location).unwrap();
-            Stage::Chain(open(&field.steps(&location)).unwrap())
+            Stage::Chain(open("", &field.steps(&location)).unwrap())
         }
     };
     imported.pieces.into_iter().enumerate().map(stage).collect()

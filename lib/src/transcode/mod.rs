@@ -11,7 +11,7 @@ use crate::device::Cost;
 use crate::geom::SourceError;
 use crate::transform::Axes;
 use crate::volume::{self, Codec, Format, Output, Select, Spec, Volume, Voxel};
-use crate::with_voxel;
+use crate::{files, with_voxel};
 
 mod bigwarp;
 mod bspline;
@@ -28,6 +28,7 @@ mod flat;
 pub mod fuzzing;
 mod hdf5;
 mod itk;
+mod look;
 mod matlab;
 mod matrices;
 mod metaimage;
@@ -45,6 +46,7 @@ mod world;
 pub use bigwarp::Fit;
 pub use detect::Source;
 pub use flags::Flags;
+pub use look::{Look, Map, is_foreign, look};
 pub use reading::Reading;
 pub use target::Target;
 pub use world::{Frame, Unit};
@@ -130,11 +132,24 @@ pub struct Layout {
 /// # Errors
 /// [`blocks::Error::Usage`] with the names of all that it may be.
 pub fn target_of(output: &str, source: &str, from: Option<Source>) -> Result<Target, Error> {
+    if files::is_stream(output) {
+        let texts = Target::NAMES.into_iter().filter(|(_, target)| target.is_one_text());
+        let message = format!(
+            "standard output has no name that tells the format; say one with --to: {}",
+            texts.map(|(name, _)| name).collect::<Vec<_>>().join(", ")
+        );
+        return Err(blocks::Error::Usage(message).into());
+    }
     let is_transform = || from.is_some() || detect::is_transform(source);
     let message = match target::of_name(output, is_transform).as_slice() {
         [one] => return Ok(*one),
         [] => format!(
-            "the name {output} does not tell the format; say one with --to: {}",
+            "the name {output} does not tell the format{}; say one with --to: {}",
+            if output.to_lowercase().ends_with(".png") {
+                " (PNG is read and not written)"
+            } else {
+                ""
+            },
             Target::NAMES.map(|(name, _)| name).join(", ")
         ),
         several => format!(
@@ -154,6 +169,7 @@ pub fn volume(
     layout: &Layout,
     ctx: &Context,
 ) -> Result<(), Error> {
+    target::check_name(destination, Target::Volume(format))?;
     let input = Volume::open(source, select)?;
     let spec = Spec {
         grid: input.grid(),

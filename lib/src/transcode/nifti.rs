@@ -110,6 +110,13 @@ pub(super) fn is_nifti(start: &[u8]) -> bool {
     version(start).is_some()
 }
 
+/// Whether a (decompressed) file begins as NIfTI does and ends within its header.
+pub(super) fn is_cut(start: &[u8]) -> bool {
+    let sizes = [348, 540].into_iter().filter(|size: &i32| (start.len() as i64) < i64::from(*size));
+    let words: Vec<[u8; 4]> = sizes.flat_map(|size| [size.to_le_bytes(), size.to_be_bytes()]).collect();
+    version(start).is_none() && words.iter().any(|word| start.starts_with(word))
+}
+
 /// The version, and the byte order that its first number has.
 fn version(start: &[u8]) -> Option<(u8, ByteOrder)> {
     let first = start.get(..4)?;
@@ -137,9 +144,14 @@ pub(super) fn start_of(path: &Path, count: u64) -> std::io::Result<(Vec<u8>, boo
     }
     let mut inside = Vec::new();
     let decoder = flate2::read::MultiGzDecoder::new(BufReader::new(File::open(path)?));
-    // what is no gzip after all is told by whoever looks for something in it
-    let _ = decoder.take(count).read_to_end(&mut inside);
-    Ok((inside, true))
+    match decoder.take(count).read_to_end(&mut inside) {
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof && inside.len() < 544 => {
+            let message = "it is gzip that is cut off; copy it again";
+            Err(std::io::Error::new(error.kind(), message))
+        }
+        // what is no gzip after all is told by whoever looks for something in it
+        _ => Ok((inside, true)),
+    }
 }
 
 /// Reads the head of a file.

@@ -153,6 +153,11 @@ impl Foreign {
         self.turn = self.turn.map(|row| row.map(|v| v * slope));
     }
 
+    /// Where its samples lie, in its own frame.
+    pub(super) fn own_grid(&self) -> &Grid {
+        &self.grid
+    }
+
     /// What it holds.
     pub(super) fn holds(&self) -> Holds {
         self.holds

@@ -10,7 +10,7 @@ use super::pieces::Piece;
 use super::world::{Frame, Unit, World};
 use super::{Error, dfield, elastix, itk, matrices, metaimage, nrrd};
 use crate::geom::{Grid, Point};
-use crate::transform::{self, Axes, Direction, Kind, Step};
+use crate::transform::{self, Axes, Direction, Step};
 
 mod fields;
 
@@ -37,6 +37,8 @@ pub struct Reading {
     pub origin: Option<Point>,
     /// The grid on which a map is sampled.
     pub onto: Option<Grid>,
+    /// It is only looked at: how it is taken is not logged.
+    pub is_look: bool,
 }
 
 /// What was read, and how it was taken.
@@ -92,6 +94,9 @@ pub(super) fn read(location: &str, reading: &Reading) -> Result<Imported, Error>
     let planar = source == Source::Bigwarp && convention.axes == "x,y";
     let turns = !pieces.iter().any(|piece| matches!(piece, Piece::Foreign(_)));
     let taken_as = tell(location, &convention, reading, turns);
+    if source == Source::Greedy && reading.from.is_none() && !reading.is_look {
+        tracing::info!("{location}: --from bigstream if BigStream wrote it");
+    }
     Ok(Imported { pieces, taken_as, planar })
 }
 
@@ -165,7 +170,9 @@ fn tell(location: &str, convention: &Convention, reading: &Reading, turns: bool)
         Some((one, [])) => format!(" ({one} says otherwise)"),
         Some((last, rest)) => format!(" ({} and {last} say otherwise)", rest.join(", ")),
     };
-    tracing::info!("{location}: read as {format}: {direction}, {axes}{framed}, {unit}{more}{cure}");
+    if !reading.is_look {
+        tracing::info!("{location}: read as {format}: {direction}, {axes}{framed}, {unit}{more}{cure}");
+    }
     json!({
         "format": format,
         "direction": direction,
@@ -254,12 +261,13 @@ fn ours(location: &str, source: Source, reading: &Reading) -> Result<Imported, E
     let own = json!({ "format": "voxloom", "direction": if reading.invert { "moving-to-fixed" } else { "fixed-to-moving" } });
     let imported = |pieces, taken_as| Imported { pieces, taken_as, planar: false };
     let path = Path::new(location);
-    Ok(match (source, transform::kind_of(location)?) {
-        (Source::Json, _) => {
-            let steps = transform::read_document(path, direction)?;
-            imported(steps.into_iter().map(own_piece).collect(), own)
-        }
-        (Source::Bigstream, _) => {
+    let arrays = |steps: Vec<Step>| -> Result<Vec<Piece>, Error> {
+        transform::open_steps(location, &steps, Direction::FixedToMoving)?;
+        Ok(steps.into_iter().map(own_piece).collect())
+    };
+    Ok(match source {
+        Source::Json => imported(arrays(transform::read_document(path, direction)?)?, own),
+        Source::Bigstream => {
             let order = reading.axes.unwrap_or_default();
             let map = transform::read_matrix_text(path, order)?;
             let um = reading.unit.map_or(1.0, Unit::micrometres);
@@ -293,10 +301,7 @@ fn ours(location: &str, source: Source, reading: &Reading) -> Result<Imported, E
                               inverse of a field",
             ));
         }
-        (_, Kind::LocalAffines) => {
-            imported(vec![Piece::Ours(Step::LocalAffines(location.to_owned()))], own)
-        }
-        _ => imported(vec![Piece::Ours(Step::Field(location.to_owned()))], own),
+        _ => imported(arrays(transform::read_steps(location, direction)?)?, own),
     })
 }
 

@@ -1,8 +1,10 @@
 use std::path::Path;
 use std::str::FromStr;
 
+use super::Error;
+use crate::blocks;
 use crate::transform::Axes;
-use crate::volume::Format;
+use crate::volume::{self, Format};
 
 /// What to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +108,26 @@ pub(super) fn of_name(output: &str, is_transform: impl Fn() -> bool) -> Vec<Targ
         Some(format) => vec![Volume(format)],
         None => Vec::new(),
     }
+}
+
+/// Refuses a name that tells another format than `target`.
+pub(super) fn check_name(output: &str, target: Target) -> Result<(), Error> {
+    match target {
+        Target::Volume(format) => return Ok(volume::check_name(output, format)?),
+        Target::Field | Target::Ngff => return Ok(volume::check_name(output, Format::Zarr3)?),
+        _ => {}
+    }
+    let told = of_name(output, || true);
+    if told.is_empty() || told.contains(&target) {
+        return Ok(());
+    }
+    let told: Vec<_> = told.into_iter().map(Target::name).collect();
+    Err(blocks::Error::Usage(format!(
+        "{output} is to be written --to {}, and its name tells {}; give another name",
+        target.name(),
+        told.join(" or ")
+    ))
+    .into())
 }
 
 impl FromStr for Target {

@@ -72,14 +72,22 @@ fn bad(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
+/// Says of what ends too early that it does.
+fn cut_off(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => bad("it is cut off within its compressed data; copy it again".into()),
+        _ => error,
+    }
+}
+
 /// Copies `wanted` bytes, and makes sure that there are no more.
 fn copy(mut input: impl Read, wanted: u64, out: &mut dyn Write) -> io::Result<()> {
-    let found = io::copy(&mut input.by_ref().take(wanted), out)?;
+    let found = io::copy(&mut input.by_ref().take(wanted), out).map_err(cut_off)?;
     if found < wanted {
         return Err(bad(format!("it is cut off: it has {found} bytes of {wanted}; copy it again")));
     }
     // the check sum comes after the last byte
-    if input.read(&mut [0])? > 0 {
+    if input.read(&mut [0]).map_err(cut_off)? > 0 {
         return Err(bad(format!("it has more than the {wanted} bytes that its header speaks of")));
     }
     Ok(())

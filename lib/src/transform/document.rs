@@ -157,7 +157,10 @@ fn not_json(text: &str, error: &serde_json::Error) -> String {
             "line {} holds {word}, wanted finite numbers; it comes from a fit that failed: make it anew",
             error.line()
         ),
-        None => format!("is not a transform, for it is not valid JSON: {error}"),
+        None => {
+            let why = quote::json_error(error);
+            format!("is not a transform, for it is not valid JSON: {why}")
+        }
     }
 }
 

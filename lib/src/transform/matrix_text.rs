@@ -82,8 +82,13 @@ pub(super) fn parse_matrix_text(text: &str, axes: Axes) -> Result<Affine, String
         let numbers =
             cells.iter().map(|cell| number(cell, i + 1)).collect::<Result<Vec<_>, _>>()?;
         rows.push(numbers.try_into().map_err(|numbers: Vec<_>| {
+            let plane = if numbers.len() == 3 {
+                "; one of a plane, 3x3, is read by transcode --from greedy"
+            } else {
+                ""
+            };
             format!(
-                "line {} has {} numbers, wanted 4: a 4x4 matrix of rows z,y,x,1",
+                "line {} has {} numbers, wanted 4: a 4x4 matrix of rows z,y,x,1{plane}",
                 i + 1,
                 numbers.len()
             )

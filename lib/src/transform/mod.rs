@@ -82,9 +82,9 @@ pub fn kind_of(location: &str) -> Result<Kind, Error> {
     if location.contains("://") {
         return Ok(Kind::Field);
     }
-    if files::is_stream(location) {
-        let refused =
-            |source| Error::Io { action: "read", path: "standard input".to_owned(), source };
+    if files::is_pipe(location) {
+        let path = if location == "-" { "standard input" } else { location };
+        let refused = |source| Error::Io { action: "read", path: path.to_owned(), source };
         let bytes = files::read(location).map_err(refused)?;
         return kind_of_text(&bytes[..bytes.len().min(HEAD)], &wrong);
     }
@@ -115,7 +115,15 @@ pub fn kind_of(location: &str) -> Result<Kind, Error> {
     let mut head = Vec::new();
     let file = std::fs::File::open(path).map_err(refused)?;
     file.take(HEAD as u64).read_to_end(&mut head).map_err(refused)?;
-    kind_of_text(&head, &wrong)
+    let kind = kind_of_text(&head, &wrong)?;
+    let named = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("mat"));
+    if kind == Kind::MatrixText && named {
+        return Err(wrong(
+            "is text and called .mat, as greedy's matrices are (x,y,z, RAS, mm) and BigStream's may be (z,y,x, \
+             um); say which it is: transcode FILE --from greedy (or bigstream) -o chain.json",
+        ));
+    }
+    Ok(kind)
 }
 
 /// What a file that begins so holds.
@@ -167,11 +175,23 @@ pub fn read_chain(locations: &[String]) -> Result<Chain, Error> {
 pub fn read_chain_in(locations: &[String], direction: Direction) -> Result<Chain, Error> {
     let mut chain = Chain::default();
     for location in locations {
-        for step in read_steps(location, direction)? {
-            chain.steps.push(open_step(location, &step, direction)?);
+        let steps = read_steps(location, direction)?;
+        if kind_of(location)? == Kind::MatrixText {
+            tracing::info!("{location}: a text matrix, taken as {direction} in z,y,x micrometres");
         }
+        chain.steps.extend(open_steps(location, &steps, direction)?.steps);
     }
     Ok(chain)
+}
+
+/// The steps that `document` names, their arrays opened: each is then a field or local affines of this
+/// direction, and no image or other folder.
+///
+/// # Errors
+/// [`Error`]: an array that is not there or is something else.
+pub fn open_steps(document: &str, steps: &[Step], direction: Direction) -> Result<Chain, Error> {
+    let steps = steps.iter().map(|step| open_step(document, step, direction));
+    Ok(Chain { steps: steps.collect::<Result<_, _>>()? })
 }
 
 /// The steps of a location as a document has them: arrays by their own locations.
@@ -179,9 +199,7 @@ pub fn read_steps(location: &str, direction: Direction) -> Result<Vec<Step>, Err
     Ok(match kind_of(location)? {
         Kind::Document => read_document(Path::new(location), direction)?,
         Kind::MatrixText => {
-            let map = read_matrix_text(Path::new(location), Axes::Zyx)?;
-            tracing::info!("{location}: a text matrix, taken as {direction} in z,y,x micrometres");
-            vec![Step::Affine(map)]
+            vec![Step::Affine(read_matrix_text(Path::new(location), Axes::Zyx)?)]
         }
         Kind::LocalAffines => vec![Step::LocalAffines(location.to_owned())],
         Kind::Field => vec![Step::Field(location.to_owned())],
@@ -198,7 +216,11 @@ pub fn read_affine(locations: &[String]) -> Result<Affine, Error> {
     })
 }
 
-fn open_step(document: &str, step: &Step, direction: Direction) -> Result<Transform, Error> {
+/// One step that `document` names, its array opened.
+///
+/// # Errors
+/// As [`open_steps`].
+pub fn open_step(document: &str, step: &Step, direction: Direction) -> Result<Transform, Error> {
     let there = |array: &str| {
         if array.contains("://") || Path::new(array).exists() {
             return Ok(());

@@ -53,6 +53,30 @@ impl Dtype {
         !matches!(self, Self::F32 | Self::F64)
     }
 
+    /// The least and the greatest finite value.
+    pub fn range(self) -> [f64; 2] {
+        match self {
+            Self::U8 => [0.0, f64::from(u8::MAX)],
+            Self::I8 => [f64::from(i8::MIN), f64::from(i8::MAX)],
+            Self::U16 => [0.0, f64::from(u16::MAX)],
+            Self::I16 => [f64::from(i16::MIN), f64::from(i16::MAX)],
+            Self::U32 => [0.0, f64::from(u32::MAX)],
+            Self::I32 => [f64::from(i32::MIN), f64::from(i32::MAX)],
+            Self::U64 => [0.0, u64::MAX as f64],
+            Self::I64 => [i64::MIN as f64, i64::MAX as f64],
+            Self::F32 => [f64::from(f32::MIN), f64::from(f32::MAX)],
+            Self::F64 => [f64::MIN, f64::MAX],
+        }
+    }
+
+    /// Whether a value can be stored: integers hold whole numbers within their range; floats hold NaN and
+    /// infinity too, and round what is between two of them.
+    pub fn holds(self, value: f64) -> bool {
+        let [least, greatest] = self.range();
+        let within = (least..=greatest).contains(&value);
+        if self.is_integer() { within && value.fract() == 0.0 } else { within || !value.is_finite() }
+    }
+
     /// The type of that name.
     pub(super) fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|dtype| dtype.name() == name)
@@ -357,5 +381,21 @@ mod tests {
         }
         assert_eq!(u16::from_f32(f32::INFINITY), u16::MAX);
         assert_eq!((i16::from_f32(f32::NAN), u64::from_f32(f32::NAN)), (0, 0));
+    }
+
+    #[test]
+    fn a_type_holds_what_it_can_store_and_nothing_else() {
+        for dtype in Dtype::ALL {
+            let [least, greatest] = dtype.range();
+            for value in [0.0, least, greatest] {
+                assert!(dtype.holds(value), "{dtype} {value}");
+                crate::with_voxel!(dtype, T => assert_eq!(T::from_f64(value).to_f64(), value));
+            }
+            for value in [0.5, f64::NAN, f64::INFINITY] {
+                assert_eq!(dtype.holds(value), !dtype.is_integer(), "{dtype} {value}");
+            }
+            assert_eq!(dtype.holds(1e300), dtype == Dtype::F64);
+        }
+        assert!(!Dtype::U16.holds(-1.0) && !Dtype::U16.holds(65_536.0));
     }
 }

@@ -15,7 +15,7 @@ use super::source::{self, Layout, Scratch, Source, View};
 use super::unfinished::{self, Begin, Unfinished};
 use super::writer::{Each, Writer};
 use super::zarr::{self, ArraySpec, ZarrSource};
-use super::{Codec, Dtype, Error, Existing, conventions, store};
+use super::{Codec, Dtype, Error, Existing, Format, check_name, conventions, ome, store};
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Box3, FieldSource, Grid, Point, SourceError};
 
@@ -23,6 +23,9 @@ use crate::geom::{Box3, FieldSource, Grid, Point, SourceError};
 const DIRECTION: &str = "fixed-to-moving";
 /// The direction of their inverses.
 const BACKWARD: &str = "moving-to-fixed";
+
+/// What is wanted of a field.
+const WANTED: &str = "a displacement field is wanted, a Zarr array (z, y, x, 3) of float32";
 
 /// An array with three components last, seen as one of rank 3 whose rows are three times as long.
 struct Interleaved {
@@ -112,23 +115,33 @@ impl FieldFile {
 
     fn open_in(location: &str, wanted: &str) -> Result<Self, Error> {
         let path = store::path_of(location)?;
-        let Some(node) = Node::read(&path)? else {
-            return Err(Error::missing(location, "a Zarr array of displacements is wanted"));
-        };
         let bad = |message: String| Err(Error::format(location, message));
+        let node = if path.is_file() { None } else { Node::read(&path)? };
+        let Some(node) = node else {
+            return match path.exists() {
+                true => bad(format!("holds no Zarr array; {WANTED}")),
+                false => Err(Error::missing(location, "a Zarr array of displacements is wanted")),
+            };
+        };
         if !node.is_array || node.container == Container::N5 {
-            return bad("is no Zarr array; a field (z, y, x, 3) of float32 is wanted".into());
+            let what = match &node {
+                Node { container: Container::N5, .. } => "is N5 and no Zarr array",
+                _ if ome::is_image(&node.attributes) => "is an image and no field",
+                _ => "is a Zarr group and no array",
+            };
+            return bad(format!("{what}; {WANTED}"));
         }
         unfinished::check(location, &node.attributes)?;
         let known = conventions::of(&node)?.calibration;
         let direction = node.attributes.get("direction").and_then(Value::as_str);
         let reach = node.attributes.get("reach").cloned();
+        let planar = node.attributes.get("planar") == Some(&Value::Bool(true));
         let found = direction.map(str::to_owned);
         let frame = frame_of(&node.attributes);
         let array = ZarrSource::open(location, node)?;
         let layout = array.layout();
         let [depth, height, width, 3] = layout.shape[..] else {
-            return bad(format!("has the shape {:?}; a field has (z, y, x, 3)", layout.shape));
+            return bad(format!("has the shape {:?}; {WANTED}", layout.shape));
         };
         if layout.block[3] != 3 {
             return bad(format!("has chunks of {:?}, which cut vectors", layout.block));
@@ -151,7 +164,8 @@ impl FieldFile {
             return bad("has no attribute 'origin' with three lengths, its first node".into());
         };
         let shape = [depth as usize, height as usize, width as usize];
-        let grid = Grid::new(shape, spacing, origin);
+        let planar = planar && depth == 1;
+        let grid = Grid { planar, ..Grid::new(shape, spacing, origin) };
         let reach = reach.and_then(|reach| serde_json::from_value(reach).ok());
         let cache = Cache::new(cache::LIMIT);
         Ok(Self { source: Interleaved::new(array), cache, grid, reach })
@@ -288,6 +302,7 @@ impl FieldOutput {
             let message = format!("cannot be created with {grid:?} and chunks of {chunk:?}");
             return Err(Error::format(location, message));
         }
+        check_name(location, Format::Zarr3)?;
         let path = store::path_of(location)?;
         let place = Place::of_array(location, &path, Container::Zarr3)?;
         let metadata = zarr::metadata(&ArraySpec {
@@ -318,6 +333,10 @@ impl FieldOutput {
                 "direction": DIRECTION,
             });
             let mut attributes = attributes.as_object().cloned().unwrap_or_default();
+            if grid.planar {
+                // the spacing along z then stands for none
+                attributes.insert("planar".to_owned(), true.into());
+            }
             attributes.extend(mark);
             place.make_groups()?;
             output::write_metadata(&path, Container::Zarr3, metadata, attributes)?;

@@ -61,7 +61,7 @@ pub(super) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, Err
     match serde_json::from_slice(&text) {
         Ok(Value::Object(object)) => Ok(Some(object)),
         Ok(other) => Err(bad(format!("found {}", shorten(&other.to_string())))),
-        Err(error) => Err(bad(error.to_string())),
+        Err(error) => Err(bad(crate::quote::json_error(&error))),
     }
 }
 

@@ -46,6 +46,11 @@ fn list(attributes: &Map<String, Value>) -> Option<&Vec<Value>> {
     within.or_else(|| attributes.get("multiscales"))?.as_array()
 }
 
+/// Whether a group's attributes say that it is an image.
+pub(super) fn is_image(attributes: &Map<String, Value>) -> bool {
+    list(attributes).is_some()
+}
+
 /// The images that a group's attributes describe; empty for a group that is none.
 ///
 /// # Errors

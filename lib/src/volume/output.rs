@@ -9,7 +9,7 @@ use super::planes::PlaneFile;
 use super::unfinished::{self, Unfinished};
 use super::writer::{Each, Writer};
 use super::zarr::{self, ArraySpec};
-use super::{Begin, Error, Existing, Format, Spec, Voxel, conventions, ome, open, store};
+use super::{Begin, Error, Existing, Format, Spec, Voxel, conventions, ome, open, store, check_name};
 use crate::geom::{Box3, Grid};
 
 /// A volume open for writing. Chunks are written whole, each under a temporary name that is then
@@ -79,6 +79,7 @@ impl Output {
                            .zarr, or one channel at a time";
             return Err(Error::format(location, message));
         }
+        check_name(location, spec.format)?;
         check(location, spec)?;
         let path = store::path_of(location)?;
         let Some(container) = place::container(spec.format) else {

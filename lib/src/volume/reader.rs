@@ -77,8 +77,17 @@ impl Volume {
         let spacing = spacing.unwrap_or([1.0; 3]);
         let origin = match (select.origin, found.calibration.origin) {
             (Some(origin), said) => {
-                tracing::info!("{location}: the origin is {origin:?} by --origin, not {said:?}");
-                origin
+                let known = lengths(origin);
+                if origin[0].is_nan() && shape[0] != 1 {
+                    let message =
+                        format!("has {} planes; an origin {known} along y,x is for one", shape[0]);
+                    return Err(Error::format(location, message));
+                }
+                let other = said.map_or("0".to_owned(), lengths);
+                tracing::info!(
+                    "{location}: the origin is {known} um, as the command line says, not {other}"
+                );
+                [if origin[0].is_nan() { 0.0 } else { origin[0] }, origin[1], origin[2]]
             }
             (None, said) => said.unwrap_or_default(),
         };
@@ -366,14 +375,16 @@ fn spacing(location: &str, found: &Found, view: &View, select: &Select) -> Resul
             format!(", not {} um as {} says", lengths(other), said.source)
         });
         let spacing = lengths(spacing);
-        tracing::info!("{location}: the voxel size is {spacing} um by --spacing{other}");
+        tracing::info!("{location}: the voxel size is {spacing} um, as the command line says{other}");
     }
     let (spacing, source) = match (select.spacing, of_file) {
         (Some(spacing), _) => (spacing, "--spacing".to_owned()),
         (None, Some(spacing)) => (spacing, said.source.clone()),
         (None, None) => {
             let source = said.source.clone();
-            return Ok(Size { spacing: None, source, planar: !has_z });
+            // one page of a file has no z of its own
+            let planar = !has_z || (planes == 1 && found.format == Format::Tiff);
+            return Ok(Size { spacing: None, source, planar });
         }
     };
     let planar = spacing[0].is_nan() && planes == 1;

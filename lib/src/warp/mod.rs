@@ -21,6 +21,7 @@ use crate::volume::{self, Output, Spec, Volume, Voxel};
 use crate::with_voxel;
 
 mod cpu;
+mod fill;
 mod flags;
 mod lanczos;
 mod layout;
@@ -157,6 +158,7 @@ pub fn resample(
     if let Some(other) = others.iter().find(is_other) {
         return Err(Error::Unlike(other.location().to_owned(), first.location().to_owned()));
     }
+    fill::check(spec.dtype, options)?;
     // matrices are turned round as matrices
     let turned = (options.backwards && chain.as_affine().is_some())
         .then(|| points::inverse_chain(chain))

@@ -6,9 +6,12 @@ use super::{Error, forward, inverse, search_cost};
 use crate::blocks::{Budget, Context, write_whole};
 use crate::device::Cost;
 use crate::geom::{Chain, Point};
-use crate::{files, table};
+use crate::{files, quote, table};
 
 const COLUMNS: [&str; 3] = ["z_um", "y_um", "x_um"];
+
+/// How far from its plane a point may come by rounding, micrometres.
+const FLAT: f64 = 1e-6;
 
 /// Rows whose points have gone lost that are named in the log.
 const NAMED: usize = 10;
@@ -47,6 +50,7 @@ pub fn carry(
     };
     ctx.record("points_lost", lost.len());
     rows.name(from, &lost, why);
+    rows.stay_in_plane(from, &carried)?;
     rows.points = carried;
     rows.write(to)
 }
@@ -55,7 +59,8 @@ pub fn carry(
 struct Rows {
     header: csv::StringRecord,
     records: Vec<csv::StringRecord>,
-    columns: [usize; 3],
+    /// Of z none in a table of a plane, whose z is 0.
+    columns: [Option<usize>; 3],
     points: Vec<Point>,
     lines: Vec<u64>,
 }
@@ -85,6 +90,24 @@ impl Rows {
         }
     }
 
+    /// Refuses to carry points of a table without z to another z.
+    fn stay_in_plane(&self, from: &Path, carried: &[Point]) -> Result<(), table::Error> {
+        let out = if self.columns[0].is_none() {
+            carried.iter().position(|p| p[0].abs() > FLAT)
+        } else {
+            None
+        };
+        let Some(out) = out else { return Ok(()) };
+        Err(table::Error::Format {
+            path: from.display().to_string(),
+            line: Some(self.lines[out]),
+            message: format!(
+                "has no z_um, and the transform takes the point to z {} um; add the column",
+                quote::rounded(carried[out][0])
+            ),
+        })
+    }
+
     fn read(path: &Path) -> Result<Self, table::Error> {
         let refused = |line: Option<u64>, message: String| table::Error::Format {
             path: path.display().to_string(),
@@ -97,17 +120,21 @@ impl Rows {
             refused(e.position().map(csv::Position::line), format!("is no CSV table: {e}"))
         };
         let header = reader.headers().map_err(|e| malformed(&e))?.clone();
-        let mut columns = [0; 3];
-        for (column, name) in columns.iter_mut().zip(COLUMNS) {
-            *column = header.iter().position(|h| h.trim() == name).ok_or_else(|| {
-                refused(
-                    Some(1),
-                    format!(
-                        "has no column {name} (columns: {}); positions are z_um, y_um, x_um in micrometres",
-                        header.iter().collect::<Vec<_>>().join(", ")
-                    ),
-                )
-            })?;
+        let columns = COLUMNS.map(|name| header.iter().position(|h| h.trim() == name));
+        if bytes.trim_ascii().is_empty() {
+            return Err(refused(None, "is empty; positions are z_um, y_um, x_um".to_owned()));
+        }
+        // z alone may be missing
+        if let Some(a) = (1..3).find(|&a| columns[a].is_none()) {
+            return Err(refused(
+                Some(1),
+                format!(
+                    "has no column {} (columns: {}); positions are z_um, y_um, x_um in micrometres, of a \
+                     plane y_um, x_um",
+                    COLUMNS[a],
+                    header.iter().collect::<Vec<_>>().join(", ")
+                ),
+            ));
         }
         let mut rows = Self { header, records: vec![], columns, points: vec![], lines: vec![] };
         for record in reader.records() {
@@ -115,7 +142,8 @@ impl Rows {
             let line = record.position().map_or(0, csv::Position::line);
             let mut point = [0.0; 3];
             for a in 0..3 {
-                let text = record[columns[a]].trim();
+                let Some(column) = columns[a] else { continue };
+                let text = record[column].trim();
                 point[a] = text.parse().map_err(|_| {
                     refused(Some(line), format!("{} is {text:?}, not a number", COLUMNS[a]))
                 })?;
@@ -137,7 +165,7 @@ impl Rows {
         writer.write_record(&self.header).map_err(text)?;
         for (record, point) in self.records.iter().zip(&self.points) {
             let cell =
-                |(column, old): (usize, &str)| match self.columns.iter().position(|c| *c == column)
+                |(column, old): (usize, &str)| match self.columns.iter().position(|c| *c == Some(column))
                 {
                     Some(axis) => format!("{:.6}", point[axis]),
                     None => old.to_owned(),

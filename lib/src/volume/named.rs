@@ -1,0 +1,86 @@
+//! Whether the name of an output may be that of its format.
+
+use std::path::Path;
+
+use super::{Error, Format};
+
+/// Endings of names, and what files of this name are.
+const ENDINGS: [(&str, &str); 24] = [
+    ("csv", "a table"),
+    ("gz", "a compressed file"),
+    ("h5", "HDF5"),
+    ("hdf5", "HDF5"),
+    ("html", "a page"),
+    ("jpeg", "JPEG"),
+    ("jpg", "JPEG"),
+    ("json", "JSON"),
+    ("mat", "MATLAB"),
+    ("mha", "MetaImage"),
+    ("mhd", "MetaImage"),
+    ("n5", "N5"),
+    ("nii", "NIfTI"),
+    ("npy", "NumPy"),
+    ("npz", "NumPy"),
+    ("nrrd", "NRRD"),
+    ("png", "PNG"),
+    ("tfm", "ITK"),
+    ("tif", "TIFF"),
+    ("tiff", "TIFF"),
+    ("txt", "text"),
+    ("yaml", "YAML"),
+    ("zarr", "Zarr"),
+    ("zip", "a compressed file"),
+];
+
+/// Refuses a name whose ending is that of another format: nobody would look for an array in a folder
+/// that is called `a.png`.
+///
+/// # Errors
+/// [`Error::Format`] with the endings of this format.
+pub fn check_name(location: &str, format: Format) -> Result<(), Error> {
+    let (own, what, endings): (&[&str], _, _) = match format {
+        Format::Zarr3 | Format::Zarr2 => (&["zarr"], "Zarr, a folder", ".zarr"),
+        Format::N5 => (&["n5"], "N5, a folder", ".n5"),
+        Format::Tiff => (&["tif", "tiff"], "TIFF", ".tif or .tiff"),
+        Format::Npy => (&["npy"], "a NumPy file", ".npy"),
+    };
+    let ending = Path::new(location.trim_end_matches('/')).extension();
+    let ending = ending.map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let other = ENDINGS.iter().find(|(known, _)| *known == ending && !own.contains(known));
+    let Some((_, other)) = other else { return Ok(()) };
+    let read_only = if ending == "png" { ", which is read and not written" } else { "" };
+    let message = format!(
+        "is to be {what}, and its name is that of {other}{read_only}; let it end in {endings}, or in what \
+         tells another format (.zarr, .n5, .tif, .npy)"
+    );
+    Err(Error::format(location, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_ends_as_another_format_does_is_refused() {
+        for (name, format, fits) in [
+            ("a.zarr", Format::Zarr3, true),
+            ("a.zarr/", Format::Zarr2, true),
+            ("a.n5/c0/s0", Format::N5, true),
+            ("round.1", Format::Zarr3, true),
+            ("a", Format::Tiff, true),
+            ("a.TIFF", Format::Tiff, true),
+            ("a.ome.zarr", Format::Zarr3, true),
+            ("a.png", Format::Zarr3, false),
+            ("a.zarr/b.JSON", Format::Zarr3, false),
+            ("a.nii.gz", Format::Zarr3, false),
+            ("a.zarr", Format::Tiff, false),
+            ("a.zarr", Format::N5, false),
+            ("a.tif", Format::Npy, false),
+        ] {
+            let checked = check_name(name, format);
+            assert_eq!(checked.is_ok(), fits, "{name} {checked:?}");
+        }
+        let said = check_name("a.png", Format::Zarr3).unwrap_err().to_string();
+        assert!(said.contains("PNG, which is read and not written"), "{said}");
+    }
+}
