@@ -61,6 +61,8 @@ fn the_other_direction_is_inverted_when_asked() {
 fn a_document_keeps_its_arrays_wherever_it_is_written() {
     let folder = Folder::new();
     let (from, to) = (folder.path("a/chain.json"), folder.at("chain.json"));
+    let grid = Grid::new([2; 3], [1.0; 3], [0.0; 3]);
+    FieldOutput::create(&folder.at("a/field.zarr"), &grid, [2; 3], Existing::Refuse).unwrap();
     let steps = [Step::Affine(Affine::from_rows(ROWS)), Step::Field(folder.at("a/field.zarr"))];
     transform::write_document(&from, &steps).unwrap();
     turn(&from.display().to_string(), None, &to, Target::Json).unwrap();

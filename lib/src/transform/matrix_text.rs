@@ -82,7 +82,7 @@ pub(super) fn parse_matrix_text(text: &str, axes: Axes) -> Result<Affine, String
         let numbers =
             cells.iter().map(|cell| number(cell, i + 1)).collect::<Result<Vec<_>, _>>()?;
         rows.push(numbers.try_into().map_err(|numbers: Vec<_>| {
-            let plane = if numbers.len() == 3 {
+            let plane = if numbers.len() == 3 && rows.is_empty() {
                 "; one of a plane, 3x3, is read by transcode --from greedy"
             } else {
                 ""
