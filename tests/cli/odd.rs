@@ -33,9 +33,12 @@ fn an_image_is_never_written_as_a_displacement_field() {
         (&named, "image.zarr: is an image and no field"),
         (&file, "plane.tif: holds no Zarr array"),
     ] {
-        for (to, name) in
-            [("json", "out.json"), ("ngff", "out.zarr"), ("field", "out.zarr"), ("nifti", "out.nii")]
-        {
+        for (to, name) in [
+            ("json", "out.json"),
+            ("ngff", "out.zarr"),
+            ("field", "out.zarr"),
+            ("nifti", "out.nii"),
+        ] {
             let out = scene.at(name);
             refused(&scene, "transcode", &[source, "--to", to, "-o", &out], 1, &[what, wanted]);
         }
@@ -181,13 +184,18 @@ fn inspect_describes_what_transcode_reads() {
         ("itk_affine.mat", "ITK or ANTs (x,y,z, LPS, millimetres)", "affine"),
         ("greedy.mat", "greedy (x,y,z, RAS, millimetres)", "affine"),
         ("elastix_0.txt", "elastix (x,y,z, LPS, millimetres)", "affine"),
-        ("field.nii.gz", "NIfTI (x,y,z, LPS, millimetres, displacements)", "field of displacements"),
+        (
+            "field.nii.gz",
+            "NIfTI (x,y,z, LPS, millimetres, displacements)",
+            "field of displacements",
+        ),
         ("field_turned.nrrd", "NRRD (x,y,z, LPS, millimetres", "turned against z, y, x"),
         ("bigwarp_3d.landmarks.csv", "BigWarp (x,y,z, ", "spline"),
         ("composite.h5", "ITK (x,y,z, LPS, millimetres)", "affine"),
     ] {
         let run = program("inspect").arg(data(name)).output().unwrap();
-        let (page, said) = (String::from_utf8(run.stdout).unwrap(), String::from_utf8(run.stderr).unwrap());
+        let (page, said) =
+            (String::from_utf8(run.stdout).unwrap(), String::from_utf8(run.stderr).unwrap());
         assert!(run.status.success(), "{name}: {said}");
         for word in ["kind       transform", format, step, "transcode ", "fixed-to-moving"] {
             assert!(page.contains(word), "no '{word}' in {page}");
@@ -328,7 +336,8 @@ fn a_refusal_is_one_sentence_in_a_user_s_words() {
 fn what_another_run_was_begun_with_is_said_by_the_name_of_the_input() {
     let scene = Scene::new();
     let shift = |x: f64| format!("1 0 0 0\n0 1 0 0\n0 0 1 {x}\n0 0 0 1\n");
-    let (first, second) = (scene.file("first.txt", &shift(1.0)), scene.file("second.txt", &shift(2.0)));
+    let (first, second) =
+        (scene.file("first.txt", &shift(1.0)), scene.file("second.txt", &shift(2.0)));
     let points = scene.file("points.csv", "z_um,y_um,x_um\n1,2,3\n");
     let out = scene.at("out.csv");
     let line = ["--points", &points, "-t", &first, &second, "-o", &out];
@@ -358,14 +367,25 @@ fn a_message_is_said_once_in_a_run() {
     let spacing = ["--moving-spacing", "2,2,2", "--fixed-spacing", "2,2,2"];
     for json in [&[][..], &["--log-json"]] {
         let run = program("apply-transform")
-            .args([&image, "--onto", &image, "-t", &shift, "--overwrite", "-o", &scene.at("out.zarr")])
+            .args([
+                &image,
+                "--onto",
+                &image,
+                "-t",
+                &shift,
+                "--overwrite",
+                "-o",
+                &scene.at("out.zarr"),
+            ])
             .args(spacing)
             .args(json)
             .output()
             .unwrap();
         let said = String::from_utf8(run.stderr).unwrap();
         assert!(run.status.success(), "{said}");
-        for words in ["taken as fixed-to-moving", "the voxel size is [2.0, 2.0, 2.0] um, as the command"] {
+        for words in
+            ["taken as fixed-to-moving", "the voxel size is [2.0, 2.0, 2.0] um, as the command"]
+        {
             assert_eq!(said.matches(words).count(), 1, "{said}");
         }
     }

@@ -2,9 +2,7 @@
 
 use serde_json::Value;
 use voxloom::geom::{Box3, Grid};
-use voxloom::volume::{
-    Codec, Dtype, Existing, FieldFile, Format, Output, Select, Spec, Volume,
-};
+use voxloom::volume::{Codec, Dtype, Existing, FieldFile, Format, Output, Select, Spec, Volume};
 
 use crate::faults::refused;
 use crate::scene::{Scene, program};
@@ -56,7 +54,13 @@ fn two_numbers_do_for_a_plane_and_are_refused_for_a_volume() {
         (vec!["--origin", "1,2"], 1, "has 8 planes; an origin [1.0, 2.0] along y,x is for one"),
         (vec!["--spacing", "1,2"], 1, "has 8 planes; --spacing y,x is for one"),
     ] {
-        refused(&scene, "transcode", &[&[cube.as_str(), "-o", &out], &line[..]].concat(), code, &[words]);
+        refused(
+            &scene,
+            "transcode",
+            &[&[cube.as_str(), "-o", &out], &line[..]].concat(),
+            code,
+            &[words],
+        );
     }
     for (line, words) in [
         (["--shape", "8,8,8", "--out-spacing", "1,1"], "--shape has several"),

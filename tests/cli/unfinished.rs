@@ -80,7 +80,10 @@ fn failed_blocks_stay_written_in_what_lacks_them() {
         std::fs::write(format!("{volume}/0/c/1/1/1"), &whole).unwrap();
         let resumed = program("transcode").args(line).arg("--resume").assert().code(1);
         let said = String::from_utf8_lossy(&resumed.get_output().stderr).into_owned();
-        assert!(said.contains("volume has other content") && said.contains("--overwrite"), "{said}");
+        assert!(
+            said.contains("volume has other content") && said.contains("--overwrite"),
+            "{said}"
+        );
         program("transcode").args(line).arg("--overwrite").assert().success();
         program("transcode").args([&out, "--to", "npy", "-o", &copy]).assert().success();
         std::fs::remove_file(&copy).unwrap();

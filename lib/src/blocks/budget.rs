@@ -232,7 +232,8 @@ mod tests {
         budget.admit("matching", &Cost::bytes("contexts", 90_000_000)).unwrap();
         let cost = Cost::bytes("contexts", 90_000_000) + Cost::bytes("spots", 5_500_000);
         let message = budget.admit("matching", &cost).unwrap_err().to_string();
-        for part in ["needs 106 MB (program 10.0 MB, contexts 90.0 MB, ", "100 MB", "--memory 106M"] {
+        for part in ["needs 106 MB (program 10.0 MB, contexts 90.0 MB, ", "100 MB", "--memory 106M"]
+        {
             assert!(message.contains(part), "{part}: {message}");
         }
     }

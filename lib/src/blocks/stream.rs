@@ -161,7 +161,9 @@ impl Plan {
         let todo: Vec<&Task> = tasks.iter().filter(|task| !ended(task)).collect();
         if todo.is_empty() {
             let (output, count) = (output_of(folder), tasks.len());
-            tracing::info!("{output}: an earlier run has done its {count} blocks; none is left to do");
+            tracing::info!(
+                "{output}: an earlier run has done its {count} blocks; none is left to do"
+            );
             may_die(Moment::Plan);
             return Ok(entries);
         }

@@ -138,7 +138,8 @@ fn input(at: &[String], named: &[Named]) -> Option<String> {
     let [flag, number, _, ..] = at else { return None };
     let number: usize = number.parse().ok()?;
     let of_flag = |named: &&Named| named.id == flag || named.id.replace('_', "-") == *flag;
-    let named = named.iter().filter(of_flag).filter(|named| content(named).is_some()).nth(number)?;
+    let named =
+        named.iter().filter(of_flag).filter(|named| content(named).is_some()).nth(number)?;
     Some(format!("{} has other content than it had", named.text))
 }
 

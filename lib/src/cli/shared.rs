@@ -43,8 +43,12 @@ fn switch(name: &'static str, help: &'static str) -> Arg {
 
 fn block_flags() -> Vec<Arg> {
     vec![
-        value("block-size", "Z,Y,X", "Output block of a task, voxels; a multiple of the chunk; Y,X of a plane")
-            .value_parser(parse_size3),
+        value(
+            "block-size",
+            "Z,Y,X",
+            "Output block of a task, voxels; a multiple of the chunk; Y,X of a plane",
+        )
+        .value_parser(parse_size3),
         value("part", "K/N", "Do only the K-th of N equal shares of the blocks, K from 1")
             .long_help(
                 "Do only the K-th of N equal shares of the blocks, K from 1. What needs all blocks \

@@ -141,7 +141,8 @@ impl Place {
         match in_place {
             Some((stem, first)) => Ok(Self { base, head: None, stem, first }),
             None => {
-                let what = if Path::new(location).is_dir() { "an array by itself" } else { "a file" };
+                let what =
+                    if Path::new(location).is_dir() { "an array by itself" } else { "a file" };
                 Err(blocks::Error::Usage(format!(
                     "{location} is {what}, and levels are added to a multiscale image; give -o PYRAMID.zarr \
                      for one of its smaller levels"

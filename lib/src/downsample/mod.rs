@@ -78,7 +78,10 @@ impl std::str::FromStr for Factor {
             {
                 Ok(Self::Fixed([z, y, x]))
             }
-            _ => Err("wanted auto, or whole factors along z,y,x such as 1,2,2, or along y,x of a plane".to_owned()),
+            _ => Err(
+                "wanted auto, or whole factors along z,y,x such as 1,2,2, or along y,x of a plane"
+                    .to_owned(),
+            ),
         }
     }
 }

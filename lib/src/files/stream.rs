@@ -75,7 +75,8 @@ pub fn length(path: impl AsRef<Path>) -> io::Result<u64> {
 fn pipe(path: &Path) -> io::Result<Arc<[u8]>> {
     const INPUT: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
     static READ: Mutex<BTreeMap<PathBuf, Arc<[u8]>>> = Mutex::new(BTreeMap::new());
-    let path = if INPUT.iter().any(|name| path.as_os_str() == *name) { Path::new("-") } else { path };
+    let path =
+        if INPUT.iter().any(|name| path.as_os_str() == *name) { Path::new("-") } else { path };
     let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(bytes) = read.get(path) {
         return Ok(Arc::clone(bytes));

@@ -16,9 +16,9 @@ mod page;
 mod pick;
 mod sample;
 mod suggest;
-mod transforms;
 #[cfg(test)]
 mod tests;
+mod transforms;
 
 pub use distribution::Distribution;
 pub use page::Page;
@@ -86,7 +86,9 @@ fn other_page(location: &str, no_volume: Error) -> Result<Page, Error> {
     }
     match transcode::is_foreign(location) {
         Ok(true) => transforms::foreign_page(location),
-        Err(error @ (transcode::Error::Unfit { .. } | transcode::Error::Io { .. })) if Path::new(location).is_file() => {
+        Err(error @ (transcode::Error::Unfit { .. } | transcode::Error::Io { .. }))
+            if Path::new(location).is_file() =>
+        {
             Err(error.into())
         }
         _ => Err(no_volume),

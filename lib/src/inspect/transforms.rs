@@ -45,7 +45,8 @@ pub(super) fn page(location: &str) -> Result<Page, Error> {
 
 /// The steps, numbered.
 fn add_steps(page: &mut Page, steps: impl Iterator<Item = (String, Value)>) {
-    let number = |(i, (text, value)): (usize, (String, Value))| (format!("{}. {text}", i + 1), value);
+    let number =
+        |(i, (text, value)): (usize, (String, Value))| (format!("{}. {text}", i + 1), value);
     let (texts, values): (Vec<_>, Vec<_>) = steps.enumerate().map(number).unzip();
     let text =
         if texts.is_empty() { "none: it moves nothing".to_owned() } else { texts.join("\n") };

@@ -30,8 +30,8 @@ impl Receipt {
             message: format!("{message}; wanted a receipt, or an array that carries one"),
         };
         if !path.is_dir() {
-            let body =
-                serde_json::from_str(&read_text(path)?).map_err(|e| wrong(&quote::json_error(&e)))?;
+            let body = serde_json::from_str(&read_text(path)?)
+                .map_err(|e| wrong(&quote::json_error(&e)))?;
             return Self::find(&body).ok_or_else(|| wrong("there is no \"program\" in it"));
         }
         let names = ["zarr.json", ".zattrs", "attributes.json"];
@@ -39,8 +39,8 @@ impl Receipt {
             .into_iter()
             .flat_map(|folder| names.map(|name| folder.join(name)));
         for file in files.filter(|f| f.is_file()) {
-            let body: Value =
-                serde_json::from_str(&read_text(&file)?).map_err(|e| wrong(&quote::json_error(&e)))?;
+            let body: Value = serde_json::from_str(&read_text(&file)?)
+                .map_err(|e| wrong(&quote::json_error(&e)))?;
             let attributes = body.get("attributes").unwrap_or(&body);
             if let Some(receipt) = attributes.get("voxloom").and_then(Self::find) {
                 return Ok(receipt);

@@ -318,9 +318,7 @@ pub(super) fn write(map: &Affine, world: World, onto: &Grid) -> Result<String, S
         return Err("takes points out of the plane that --onto is; give a volume".to_owned());
     }
     let (linear, offset) = world.unmap(map);
-    let join = |values: &[f64]| {
-        values.iter().map(f64::to_string).collect::<Vec<_>>().join(" ")
-    };
+    let join = |values: &[f64]| values.iter().map(f64::to_string).collect::<Vec<_>>().join(" ");
     let rows = linear[..axes].iter().flat_map(|row| &row[..axes]);
     let numbers: Vec<f64> = rows.chain(&offset[..axes]).copied().collect();
     let size: Vec<String> = onto.shape.iter().rev().take(axes).map(usize::to_string).collect();

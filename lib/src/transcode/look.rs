@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
+use super::Error;
 use super::detect::{self, Source};
 use super::pieces::Piece;
 use super::reading::{self, Reading};
-use super::Error;
 use crate::geom::{Grid, Transform};
 use crate::transform::{self, Direction};
 
@@ -59,7 +59,9 @@ pub fn look(location: &str) -> Result<Look, Error> {
                 holds: field.holds().name(),
                 is_turned: !field.is_straight(),
             },
-            Piece::Ours(step) => Map::Ours(transform::open_step(location, &step, Direction::FixedToMoving)?),
+            Piece::Ours(step) => {
+                Map::Ours(transform::open_step(location, &step, Direction::FixedToMoving)?)
+            }
         })
     });
     Ok(Look { taken_as: imported.taken_as, steps: steps.collect::<Result<_, _>>()? })

@@ -113,7 +113,8 @@ pub(super) fn is_nifti(start: &[u8]) -> bool {
 /// Whether a (decompressed) file begins as NIfTI does and ends within its header.
 pub(super) fn is_cut(start: &[u8]) -> bool {
     let sizes = [348, 540].into_iter().filter(|size: &i32| (start.len() as i64) < i64::from(*size));
-    let words: Vec<[u8; 4]> = sizes.flat_map(|size| [size.to_le_bytes(), size.to_be_bytes()]).collect();
+    let words: Vec<[u8; 4]> =
+        sizes.flat_map(|size| [size.to_le_bytes(), size.to_be_bytes()]).collect();
     version(start).is_none() && words.iter().any(|word| start.starts_with(word))
 }
 

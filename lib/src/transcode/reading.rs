@@ -171,7 +171,9 @@ fn tell(location: &str, convention: &Convention, reading: &Reading, turns: bool)
         Some((last, rest)) => format!(" ({} and {last} say otherwise)", rest.join(", ")),
     };
     if !reading.is_look {
-        tracing::info!("{location}: read as {format}: {direction}, {axes}{framed}, {unit}{more}{cure}");
+        tracing::info!(
+            "{location}: read as {format}: {direction}, {axes}{framed}, {unit}{more}{cure}"
+        );
     }
     json!({
         "format": format,

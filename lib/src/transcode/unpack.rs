@@ -75,7 +75,9 @@ fn bad(message: String) -> io::Error {
 /// Says of what ends too early that it does.
 fn cut_off(error: io::Error) -> io::Error {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => bad("it is cut off within its compressed data; copy it again".into()),
+        io::ErrorKind::UnexpectedEof => {
+            bad("it is cut off within its compressed data; copy it again".into())
+        }
         _ => error,
     }
 }

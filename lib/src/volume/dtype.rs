@@ -74,7 +74,11 @@ impl Dtype {
     pub fn holds(self, value: f64) -> bool {
         let [least, greatest] = self.range();
         let within = (least..=greatest).contains(&value);
-        if self.is_integer() { within && value.fract() == 0.0 } else { within || !value.is_finite() }
+        if self.is_integer() {
+            within && value.fract() == 0.0
+        } else {
+            within || !value.is_finite()
+        }
     }
 
     /// The type of that name.

@@ -9,7 +9,9 @@ use super::planes::PlaneFile;
 use super::unfinished::{self, Unfinished};
 use super::writer::{Each, Writer};
 use super::zarr::{self, ArraySpec};
-use super::{Begin, Error, Existing, Format, Spec, Voxel, conventions, ome, open, store, check_name};
+use super::{
+    Begin, Error, Existing, Format, Spec, Voxel, check_name, conventions, ome, open, store,
+};
 use crate::geom::{Box3, Grid};
 
 /// A volume open for writing. Chunks are written whole, each under a temporary name that is then

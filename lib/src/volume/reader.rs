@@ -375,7 +375,9 @@ fn spacing(location: &str, found: &Found, view: &View, select: &Select) -> Resul
             format!(", not {} um as {} says", lengths(other), said.source)
         });
         let spacing = lengths(spacing);
-        tracing::info!("{location}: the voxel size is {spacing} um, as the command line says{other}");
+        tracing::info!(
+            "{location}: the voxel size is {spacing} um, as the command line says{other}"
+        );
     }
     let (spacing, source) = match (select.spacing, of_file) {
         (Some(spacing), _) => (spacing, "--spacing".to_owned()),

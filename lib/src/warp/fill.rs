@@ -13,7 +13,11 @@ pub(super) fn check(dtype: Dtype, options: &Options) -> Result<(), Error> {
     let [least, greatest] = computed.range();
     let wrong = if !computed.holds(fill) {
         let whole = if computed.is_integer() { "whole numbers" } else { "numbers" };
-        format!("wanted one of the {whole} from {} to {}", quote::number(least), quote::number(greatest))
+        format!(
+            "wanted one of the {whole} from {} to {}",
+            quote::number(least),
+            quote::number(greatest)
+        )
     } else if is_single
         && with_voxel!(dtype, T => T::DTYPE.is_integer() && T::from_f32(fill as f32) != T::from_f64(fill))
     {

@@ -164,12 +164,14 @@ impl Rows {
         };
         writer.write_record(&self.header).map_err(text)?;
         for (record, point) in self.records.iter().zip(&self.points) {
-            let cell =
-                |(column, old): (usize, &str)| match self.columns.iter().position(|c| *c == Some(column))
-                {
-                    Some(axis) => format!("{:.6}", point[axis]),
-                    None => old.to_owned(),
-                };
+            let cell = |(column, old): (usize, &str)| match self
+                .columns
+                .iter()
+                .position(|c| *c == Some(column))
+            {
+                Some(axis) => format!("{:.6}", point[axis]),
+                None => old.to_owned(),
+            };
             writer.write_record(record.iter().enumerate().map(cell)).map_err(text)?;
         }
         let bytes = writer.into_inner().map_err(|e| io("write", path, e.into_error()))?;
