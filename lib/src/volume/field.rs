@@ -351,7 +351,7 @@ impl FieldOutput {
     /// Bytes that each thread holds while it writes chunks of so many vectors, as [`super::Spec::writing_bytes`].
     pub fn writing_bytes(chunk: [usize; 3]) -> u64 {
         let vectors = chunk.iter().fold(1, |product: u64, n| product.saturating_mul(*n as u64));
-        vectors.saturating_mul(3 * size_of::<[f32; 3]>() as u64)
+        vectors.saturating_mul(3 * size_of::<[f32; 3]>() as u64).saturating_add(super::ENCODER)
     }
 
     /// Notes that the field takes points of the moving space to the fixed one.

@@ -226,6 +226,9 @@ pub struct Spec {
     pub format: Format,
 }
 
+/// Bytes of the tables of an encoder, that of Zstandard at our level for chunks of usual sizes.
+const ENCODER: u64 = 768 << 10;
+
 impl Spec {
     /// Bytes that each thread holds while it writes: what is written at once as it is, as it is stored, and
     /// as the encoder makes it.
@@ -237,11 +240,11 @@ impl Spec {
             self.shard.unwrap_or(self.chunk)
         };
         let voxels = unit.iter().fold(1, |product: u64, n| product.saturating_mul(*n as u64));
-        let forms = match (plane, self.codec) {
-            (true, _) => 1,
-            (false, Codec::Raw) => 2,
-            (false, _) => 3,
+        let (forms, tables) = match (plane, self.codec) {
+            (true, _) => (1, 0),
+            (false, Codec::Raw) => (2, 0),
+            (false, _) => (3, ENCODER),
         };
-        voxels.saturating_mul(forms * self.dtype.size() as u64)
+        voxels.saturating_mul(forms * self.dtype.size() as u64).saturating_add(tables)
     }
 }
