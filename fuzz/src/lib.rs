@@ -68,6 +68,11 @@ pub const TARGETS: &[Target] = &[
         name: "ngff",
         read: |folder, bytes| foreign(folder, "a.json", Some(Source::Ngff), bytes),
     },
+    Target {
+        name: "metaimage",
+        read: |folder, bytes| foreign(folder, "a.mha", Some(Source::Metaimage), bytes),
+    },
+    Target { name: "hdf5", read: |folder, bytes| foreign(folder, "a.h5", None, bytes) },
     Target { name: "transform", read: |folder, bytes| foreign(folder, "a", None, bytes) },
     Target { name: "ledger", read: ledger },
     Target { name: "table", read: tables },

@@ -102,6 +102,8 @@ fn damaged_transforms_are_read_or_refused() {
         "matrix",
         "nifti",
         "nrrd",
+        "metaimage",
+        "hdf5",
         "elastix",
         "itk",
         "matlab",

@@ -29,6 +29,7 @@ pub(crate) fn write(root: &Path) {
     seeds.images();
     seeds.fields();
     seeds.transforms();
+    seeds.flat_fields();
     seeds.texts();
     seeds.tables();
     let folder = seeds.scratch.path().join("ledger");
@@ -255,6 +256,27 @@ impl Seeds {
         );
         let receipt = r#"{"program": "deform", "version": "0.1.0", "command": ["deform", "a"], "seconds": {"wall": 1.5, "cpu": 2}, "peak_memory": 1000, "parameters": {"a": {"b": [1, 2]}}, "results": {"x": 1}, "inputs": [{"location": "a", "shape": [1, 2, 3], "spacing": [1, 1, 1], "dtype": "uint16"}], "outputs": ["b"], "blocks": {"done": 3, "empty": 1, "fallback": [{"index": [0, 0, 1], "reason": "no match"}], "failed": []}, "warnings": ["w"]}"#;
         self.put("receipt", "by-hand", receipt.as_bytes());
+    }
+
+    /// NIfTI as NiftyReg and SPM mean it, and MetaImage.
+    fn flat_fields(&self) {
+        let nifti = fs::read(self.root.join("nifti/a.nii")).unwrap();
+        for (name, intent, kind) in [
+            ("niftyreg-positions", "NREG_TRANS", 0.0),
+            ("niftyreg-grid", "NREG_TRANS", 2.0),
+            ("spm", "Mapping", 0.0),
+        ] {
+            let mut bytes = nifti.clone();
+            bytes[56..60].copy_from_slice(&f32::to_le_bytes(kind));
+            bytes[328..344].fill(0);
+            bytes[328..328 + intent.len()].copy_from_slice(intent.as_bytes());
+            self.put("nifti", name, &bytes);
+        }
+        let head = "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nCompressedData = False\nTransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 1 2 3\nElementSpacing = 1 1 2\nDimSize = 4 3 2\nElementNumberOfChannels = 3\nElementType = MET_FLOAT\nElementDataFile = LOCAL\n";
+        let vectors: Vec<u8> = (0..72).flat_map(|i| f32::to_le_bytes(i as f32 * 0.125)).collect();
+        self.put("metaimage", "binary", &[head.as_bytes(), &vectors].concat());
+        let plane = "ObjectType = Image\nNDims = 2\nBinaryData = False\nOffset = 0 0\nElementSpacing = 1 1\nDimSize = 2 2\nElementNumberOfChannels = 2\nElementType = MET_DOUBLE\nElementDataFile = LOCAL\n0 0.5 1 -1 2 0 0 1e-3\n";
+        self.put("metaimage", "words", plane.as_bytes());
     }
 
     fn tables(&self) {

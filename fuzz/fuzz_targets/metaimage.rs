@@ -1,0 +1,3 @@
+#![no_main]
+
+voxloom_fuzz::fuzz!("metaimage");
