@@ -80,6 +80,7 @@ impl Program for PickLevel {
         if ctx.plan_only {
             return Ok(());
         }
+        ctx.check_inputs()?;
         write_whole(&self.output, format!("{picked}\n").as_bytes())?;
         ctx.output_file(&self.output);
         Ok(())

@@ -1,142 +1,18 @@
 //! One identity of a run: whatever the result depends on ties the parts of a run together, and nothing else
 //! does. A part with another flag or another input is refused by the name of what differs.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use voxloom::geom::{Affine, Box3, Grid, LocalAffines};
 use voxloom::transform;
 use voxloom::volume::{Codec, Dtype, Existing, FieldOutput, Format, Output, Spec};
 
-use crate::scene::{Scene, files, program};
+use crate::scene::{Scene, files};
 
-/// Flags that change nothing of a result, or say where it goes.
-const NEUTRAL: [&str; 20] = [
-    "allow-unfinished",
-    "output",
-    "part",
-    "finish",
-    "plan",
-    "allow-failed",
-    "resume",
-    "overwrite",
-    "receipt",
-    "device",
-    "threads",
-    "memory",
-    "config",
-    "progress",
-    "verbose",
-    "quiet",
-    "log-json",
-    "help",
-    "version",
-    "no-sync",
-];
+#[path = "identity/line.rs"]
+mod line;
 
-/// A command line: what stands without a flag, and each flag with its words.
-#[derive(Clone)]
-struct Line {
-    program: &'static str,
-    bare: Vec<String>,
-    flags: BTreeMap<&'static str, String>,
-}
-
-impl Line {
-    fn new(program: &'static str, bare: &[&str], flags: &[(&'static str, &str)]) -> Self {
-        Self {
-            program,
-            bare: bare.iter().map(|word| (*word).to_owned()).collect(),
-            flags: flags.iter().map(|(flag, value)| (*flag, (*value).to_owned())).collect(),
-        }
-    }
-
-    fn with(&self, flag: &'static str, value: &str) -> Self {
-        let mut line = self.clone();
-        for alternative in ["onto", "shape", "fill", "extrapolate"] {
-            let pair = [("shape", "onto"), ("extrapolate", "fill")];
-            if pair.contains(&(flag, alternative)) {
-                line.flags.remove(alternative);
-            }
-        }
-        line.flags.insert(flag, value.to_owned());
-        line
-    }
-
-    fn words(&self) -> Vec<String> {
-        let mut words = self.bare.clone();
-        for (flag, value) in &self.flags {
-            words.push(format!("--{flag}"));
-            words.extend(value.split_whitespace().map(str::to_owned));
-        }
-        words
-    }
-
-    /// Runs it with more words; what it said, and whether it succeeded.
-    fn run(&self, more: &[&str]) -> (bool, String) {
-        let output = program(self.program).args(self.words()).args(more).output().unwrap();
-        (output.status.success(), String::from_utf8(output.stderr).unwrap())
-    }
-
-    fn succeeds(&self, more: &[&str]) {
-        let (succeeded, said) = self.run(more);
-        assert!(succeeded, "{} {:?} {more:?}: {said}", self.program, self.words());
-    }
-
-    /// The second part of it does not belong to the first part of another.
-    fn is_another_run(&self, why: &str, scene: &Scene) {
-        let before = scene.contents();
-        let (succeeded, said) = self.run(&["--part", "2/2"]);
-        assert!(!succeeded, "{} mixes runs: {why}", self.program);
-        let names =
-            said.contains("begun with other parameters") || said.contains("cannot be resumed");
-        assert!(names, "{} {why}: {said}", self.program);
-        assert!(scene.contents() == before, "{} wrote before it refused: {why}", self.program);
-    }
-}
-
-/// The long flags that `--help` lists.
-fn flags_of(program_name: &str) -> BTreeSet<String> {
-    let help = program(program_name).arg("--help").output().unwrap().stdout;
-    let help = String::from_utf8(help).unwrap();
-    help.lines()
-        .filter_map(|line| {
-            let line = line.trim_start();
-            let line = line.strip_prefix('-').filter(|rest| !rest.is_empty())?;
-            let at = line.find("--").map(|at| at + 2).or(line.starts_with('-').then_some(1))?;
-            let name =
-                line[at..].split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).next()?;
-            (!name.is_empty()).then(|| name.to_owned())
-        })
-        .collect()
-}
-
-/// Runs the first part of `line`, then the second with each of `changes`, and at last as it is.
-///
-/// `unused` are flags that have no effect on this input.
-fn only_itself(scene: &Scene, line: &Line, changes: &[(&'static str, &str)], unused: &[&str]) {
-    let known: BTreeSet<&str> = changes
-        .iter()
-        .map(|(flag, _)| *flag)
-        .chain(NEUTRAL)
-        .chain(unused.iter().copied())
-        .collect();
-    for flag in flags_of(line.program) {
-        assert!(
-            known.contains(flag.as_str()),
-            "{}: is --{flag} part of its identity?",
-            line.program
-        );
-    }
-    line.succeeds(&["--part", "1/2"]);
-    for (flag, value) in changes {
-        line.with(flag, value).is_another_run(&format!("--{flag} {value}"), scene);
-    }
-    let neutral =
-        ["--part", "2/2", "--threads", "2", "--progress", "line", "--allow-failed", "0.1"];
-    line.succeeds(&neutral);
-    line.succeeds(&["--finish"]);
-}
+use line::{Line, no_other_run, only_itself};
 
 fn texture([z, y, x]: [i64; 3]) -> u16 {
     (1000 + (z * 13) % 31 * 20 + (y * 7) % 29 * 15 + (x * 11) % 37 * 10) as u16
@@ -335,7 +211,7 @@ fn invmap_is_tied_to_every_flag() {
     let flags = [("onto", onto.as_str()), ("output", out.as_str()), ("block-size", "64,64,64")];
     let line = Line::new("invmap", &[&map], &flags);
     line.succeeds(&["--part", "1/2"]);
-    let another = Line { bare: vec![other], ..line.clone() };
+    let another = line.reading(other);
     another.is_another_run("a vector of the field", &scene);
     let changes = [
         ("onto", large.as_str()),
@@ -418,15 +294,7 @@ fn tied_pair(name: &'static str, changes: &[(&'static str, &str)], unused: &[&st
         all.extend([("fixed-mask", mask.as_str()), ("moving-mask", mask.as_str())]);
     }
     all.extend(changes.iter().copied());
-    line.succeeds(&["--part", "1/2"]);
-    let known: BTreeSet<&str> =
-        all.iter().map(|(flag, _)| *flag).chain(NEUTRAL).chain(unused.iter().copied()).collect();
-    for flag in flags_of(name) {
-        assert!(known.contains(flag.as_str()), "{name}: is --{flag} part of its identity?");
-    }
-    for (flag, value) in all {
-        line.with(flag, value).is_another_run(&format!("--{flag} {value}"), &scene);
-    }
+    no_other_run(&scene, &line, &all, unused);
 }
 
 #[test]

@@ -13,9 +13,8 @@ use serde_json::{Value, json};
 use crate::blocks::{self, Budget, Context, Reads, write_whole};
 use crate::device::Cost;
 use crate::filter::Regridded;
-use crate::geom::{Grid, Point};
-use crate::quote;
-use crate::table::{self, BlockRow, Match, Status};
+use crate::geom::Grid;
+use crate::table;
 use crate::volume::{self, Select, Volume};
 
 mod agreement;
@@ -25,6 +24,7 @@ mod figures;
 pub mod fuzzing;
 mod neuroglancer;
 mod page;
+mod papers;
 mod picture;
 mod planes;
 mod receipts;
@@ -39,8 +39,8 @@ use agreement::Survey;
 use figures::{Layout, Ortho, STATUSES};
 use neuroglancer::Layer;
 use page::{StageView, View};
+use papers::Papers;
 use planes::{Contrast, Plane};
-use receipts::Receipt;
 use residuals::Residuals;
 use source::{Source, Unaligned};
 use views::{block_view, describe, spot_view, truth_view};
@@ -128,16 +128,6 @@ pub struct Request {
     pub output: PathBuf,
 }
 
-/// All but volumes, read.
-#[derive(Default)]
-struct Papers {
-    receipts: Vec<Receipt>,
-    matches: Vec<Match>,
-    spots: Vec<Point>,
-    blocks: Vec<BlockRow>,
-    truth: Vec<(String, Value)>,
-}
-
 /// Volumes with their names.
 struct Subject<'a> {
     title: Option<&'a str>,
@@ -211,6 +201,7 @@ pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
         neuroglancer: state_path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
     };
     let report = compose(&subject, papers, ctx.threads)?;
+    ctx.check_inputs()?;
     if let Some(folder) = output.parent() {
         std::fs::create_dir_all(folder).map_err(|source| Error::Io {
             action: "create",
@@ -250,61 +241,6 @@ fn record(numbers: &Value, ctx: &Context) {
 
 fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
-}
-
-impl Papers {
-    fn read(request: &Request) -> Result<Self, Error> {
-        let truth = request
-            .truth_scores
-            .iter()
-            .map(|score| Ok((score.name.clone(), read_score(Path::new(&score.location))?)))
-            .collect::<Result<_, Error>>()?;
-        Ok(Self {
-            receipts: receipts::read_all(&request.receipts)?,
-            matches: request.matches.as_deref().map_or(Ok(Vec::new()), table::read_matches)?,
-            spots: match &request.fixed_spots {
-                Some(path) => table::read_spots(path)?.iter().map(|s| s.position).collect(),
-                None => Vec::new(),
-            },
-            blocks: request.blocks_table.as_deref().map_or(Ok(Vec::new()), table::read_blocks)?,
-            truth,
-        })
-    }
-
-    /// What the programs warn of.
-    fn warnings(&self) -> Vec<String> {
-        let mut out: Vec<String> = self.receipts.iter().flat_map(Receipt::warnings).collect();
-        let fell: Vec<&BlockRow> =
-            self.blocks.iter().filter(|b| b.status == Status::Fallback).collect();
-        if let Some(first) = fell.first() {
-            let reason = if first.reason.is_empty() { "no reason given" } else { &first.reason };
-            out.push(format!(
-                "{} of {} blocks of the local step fell back, the first of them {},{},{}: {reason}",
-                fell.len(),
-                self.blocks.len(),
-                first.index[0],
-                first.index[1],
-                first.index[2]
-            ));
-        }
-        out
-    }
-}
-
-/// Reads what `phantom score` printed.
-fn read_score(path: &Path) -> Result<Value, Error> {
-    let wrong = |message: String| Error::Input {
-        path: path.display().to_string(),
-        message: format!("{message}; wanted what `phantom score` prints"),
-    };
-    let value: Value = serde_json::from_str(&receipts::read_text(path)?)
-        .map_err(|e| wrong(quote::json_error(&e)))?;
-    for unit in ["um", "voxels"] {
-        if value[unit]["median"].as_f64().is_none() {
-            return Err(wrong(format!("there is no median in \"{unit}\"")));
-        }
-    }
-    Ok(value)
 }
 
 fn compose(subject: &Subject, papers: Papers, threads: usize) -> Result<Report, Error> {

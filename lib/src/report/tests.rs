@@ -4,6 +4,8 @@ use std::sync::OnceLock;
 
 use super::source::Memory;
 use super::*;
+use crate::geom::Point;
+use crate::table::{BlockRow, Match, Status};
 
 /// Blobs on a lattice, shaken.
 fn tissue(p: Point) -> f32 {

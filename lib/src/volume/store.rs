@@ -19,19 +19,12 @@ use zarrs::storage::{
 
 use super::Error;
 use crate::device::waiting;
-use crate::files;
+use crate::{files, fingerprint};
 
 /// What the names of temporary files begin with.
 const PREFIX: &str = ".voxloom-partial.";
 /// A temporary file of another machine is given up after this time.
 const STALE: Duration = Duration::from_hours(1);
-
-/// 64-bit FNV-1a, the hash of fingerprints: the same on every machine and in every version.
-pub(super) fn hash(parts: &[&[u8]]) -> u64 {
-    parts.iter().flat_map(|part| part.iter()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
 
 /// A location as a path.
 pub(super) fn path_of(location: &str) -> Result<PathBuf, Error> {
@@ -56,9 +49,10 @@ pub(super) fn partial_folder(array: &Path) -> PathBuf {
 fn machine() -> &'static str {
     static MACHINE: OnceLock<String> = OnceLock::new();
     MACHINE.get_or_init(|| {
-        let host = fs::read("/proc/sys/kernel/hostname").unwrap_or_default();
+        let mut host = fs::read("/proc/sys/kernel/hostname").unwrap_or_default();
         let space = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-        format!("{:08x}", hash(&[&host, space.as_os_str().as_encoded_bytes()]) as u32)
+        host.extend(space.as_os_str().as_encoded_bytes());
+        fingerprint::of(&host)[..8].to_owned()
     })
 }
 
@@ -67,8 +61,8 @@ pub(super) fn temporary(folder: &Path) -> PathBuf {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let random = hash(&[&now.as_nanos().to_le_bytes(), &count.to_le_bytes()]) as u32;
-    folder.join(format!("{PREFIX}{}.{}.{count}.{random:08x}", machine(), std::process::id()))
+    let random = &fingerprint::of(&now.as_nanos().to_le_bytes())[..8];
+    folder.join(format!("{PREFIX}{}.{}.{count}.{random}", machine(), std::process::id()))
 }
 
 /// Writes `target` by way of a temporary file in `folder`, which is on the same file system. It is

@@ -22,7 +22,7 @@ mod seeds;
 use fuzz::{TARGETS, Target};
 
 /// Damaged copies of each seed.
-const COPIES: usize = 100;
+const COPIES: usize = 200;
 /// What any file may take, however busy the machine is: a hang takes for ever.
 const LONGEST: Duration = Duration::from_mins(1);
 
