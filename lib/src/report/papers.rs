@@ -65,8 +65,8 @@ fn read_score(path: &Path) -> Result<Value, Error> {
         path: path.display().to_string(),
         message: format!("{message}; wanted what `phantom score` prints"),
     };
-    let value: Value =
-        serde_json::from_str(&receipts::read_text(path)?).map_err(|e| wrong(quote::json_error(&e)))?;
+    let value: Value = serde_json::from_str(&receipts::read_text(path)?)
+        .map_err(|e| wrong(quote::json_error(&e)))?;
     for unit in ["um", "voxels"] {
         if value[unit]["median"].as_f64().is_none() {
             return Err(wrong(format!("there is no median in \"{unit}\"")));
