@@ -76,7 +76,7 @@ fn members_of_a_stack_and_receipts_of_a_report_are_read_too() {
     std::fs::create_dir(scene.at("planes")).unwrap();
     let plane = scene.at("planes/a.tif");
     program("transcode").args([&volume, "--to", "tiff", "-o", &plane]).assert().success();
-    std::fs::remove_dir_all(scene.at("planes/a.tif.voxloom")).unwrap();
+    std::fs::remove_file(scene.at("planes/a.tif.receipt.json")).unwrap();
     let stack = ["--to", "tiff", "--spacing", "1,1,1", "--overwrite"];
     let pattern = scene.at("planes/*.tif");
     let line = [&[pattern.as_str(), "-o", &plane][..], &stack].concat();

@@ -390,3 +390,50 @@ fn a_message_is_said_once_in_a_run() {
         }
     }
 }
+
+#[test]
+fn nothing_but_its_receipt_stays_beside_a_file_that_is_whole() {
+    let scene = Scene::new();
+    let ramp = |[z, y, x]: [i64; 3]| (z * 31 + y * 7 + x) as u16;
+    let image = scene.volume::<u16>("image.zarr", [32; 3], ramp);
+    for name in ["a.tif", "a.npy"] {
+        let out = scene.at(name);
+        let line = [image.as_str(), "-o", &out, "--block-size", "8,32,32"];
+        let run = |more: &[&str]| {
+            let run = program("transcode").args(line).args(more).output().unwrap();
+            let said = String::from_utf8(run.stderr).unwrap();
+            assert!(run.status.success(), "{said}");
+            (said, std::fs::read(&out).unwrap_or_default())
+        };
+        let beside = || {
+            let folder = std::fs::read_dir(scene.at("")).unwrap().flatten();
+            let names = folder.map(|entry| entry.file_name().into_string().unwrap());
+            let mut names: Vec<String> = names.filter(|other| other.starts_with(name)).collect();
+            names.sort();
+            names
+        };
+        let whole = vec![name.to_owned(), format!("{name}.receipt.json")];
+        let (_, bytes) = run(&[]);
+        assert_eq!(beside(), whole);
+        let receipt = std::fs::read_to_string(format!("{out}.receipt.json")).unwrap();
+        let receipt: serde_json::Value = serde_json::from_str(&receipt).unwrap();
+        assert_eq!(receipt["blocks"]["done"], 4);
+        let (said, again) = run(&["--resume"]);
+        assert!(said.contains("an earlier run has done this") && again == bytes, "{said}");
+        assert_eq!(beside(), whole);
+        let other = ["--resume", "--spacing", "2,2,2"];
+        refused(&scene, "transcode", &[&line[..], &other].concat(), 1, &["spacing", "--overwrite"]);
+        run(&["--overwrite"]);
+        assert_eq!(beside(), whole);
+        std::fs::remove_file(&out).unwrap();
+        std::fs::remove_file(format!("{out}.receipt.json")).unwrap();
+        for part in ["--part=1/2", "--part=2/2"] {
+            run(&[part]);
+            assert!(beside().contains(&format!("{name}.voxloom")), "parts are left to --finish");
+        }
+        for _ in 0..2 {
+            assert_eq!(run(&["--finish"]).1, bytes);
+            assert_eq!(beside(), whole);
+        }
+    }
+}

@@ -49,7 +49,7 @@ fn half_an_array_is_refused_by_the_next_program_and_named_by_inspect() {
             .assert()
             .success();
         std::fs::remove_file(&copy).unwrap();
-        std::fs::remove_dir_all(format!("{copy}.voxloom")).unwrap();
+        assert!(!Path::new(&format!("{copy}.voxloom")).exists());
     }
 }
 
@@ -87,7 +87,7 @@ fn failed_blocks_stay_written_in_what_lacks_them() {
         program("transcode").args(line).arg("--overwrite").assert().success();
         program("transcode").args([&out, "--to", "npy", "-o", &copy]).assert().success();
         std::fs::remove_file(&copy).unwrap();
-        std::fs::remove_dir_all(format!("{copy}.voxloom")).unwrap();
+        assert!(!Path::new(&format!("{copy}.voxloom")).exists());
         damaged_again(&volume);
     }
 }

@@ -228,11 +228,14 @@ impl Context {
         anyhow::Error::new(super::Verdict::TooManyFailed).context(reason.to_owned())
     }
 
-    /// Adds a volume that is written to the receipt, which goes into its attributes (beside it
-    /// where it is one file).
+    /// Adds a volume that is written to the receipt, which goes into its attributes, or beside it where it
+    /// is one file; of that nothing else stays once all its blocks are there.
     pub fn output_array(&self, output: &Arc<Output>) {
         let path = Path::new(output.location());
-        if path.is_file() {
+        if output.is_file() {
+            if self.gathers() {
+                self.sweep_later(&output.ledger_folder());
+            }
             return self.output_file(path);
         }
         let array = Arc::clone(output);

@@ -282,7 +282,12 @@ pub(super) fn files(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>, Error> 
 
 /// Removes what blocks keep in `folder`, and nothing else that may be there.
 pub(super) fn clear(folder: &Path) -> Result<(), Error> {
-    for prefix in ["ledger-", "rows-", "receipt-", ".rows-", ".receipt-", claim::NAME, ".claim-"] {
+    // the last three are of files that are written plane by plane
+    let prefixes = [
+        "ledger-", "rows-", "receipt-", ".rows-", ".receipt-", claim::NAME, ".claim-", "planes",
+        "attributes.json", "lock",
+    ];
+    for prefix in prefixes {
         for path in files(folder, prefix)? {
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {

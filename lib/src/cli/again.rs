@@ -35,15 +35,13 @@ const TALK: [&str; 17] = [
     "verbose",
 ];
 
-/// Whether a location names a volume rather than a table, a transform or a page.
-fn is_volume(output: &Path) -> bool {
-    let extension = |path: &Path| {
+/// Whether a location names a volume in a folder rather than a file.
+fn is_folder(output: &Path) -> bool {
+    let ends = |path: &Path| {
         let extension = path.extension().and_then(|extension| extension.to_str());
-        extension.unwrap_or_default().to_ascii_lowercase()
+        ["zarr", "n5"].contains(&extension.unwrap_or_default().to_ascii_lowercase().as_str())
     };
-    ["tif", "tiff", "npy"].contains(&extension(output).as_str())
-        || output.ancestors().any(|path| ["zarr", "n5"].contains(&extension(path).as_str()))
-        || output.is_dir()
+    output.is_dir() || output.ancestors().any(ends)
 }
 
 /// The identity of a run that writes a file: what every flag says, inputs by their content. `None` where it
@@ -56,7 +54,7 @@ pub(super) fn identity(
     matches: &ArgMatches,
     parameters: &Map<String, Value>,
 ) -> Option<Identity> {
-    let output = output(matches).filter(|output| !is_volume(output))?;
+    let output = output(matches).filter(|output| !is_folder(output))?;
     let named = apart::places(command, matches);
     let mut identity = Identity::of(name);
     for flag in command.get_arguments() {

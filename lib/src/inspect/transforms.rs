@@ -103,11 +103,13 @@ fn step_facts(step: &Transform) -> (String, Value) {
         }
         Transform::LocalAffines(maps) => {
             let counts = LocalAffines::counts(maps.domain.shape, maps.block);
+            // of a plane, z is as good as none
+            let axes = usize::from(maps.domain.shape[0] == 1)..3;
             let text = format!(
                 "local affines: {} blocks of {} voxels, overlap {}",
-                times(&counts),
-                times(&std::array::from_fn::<_, 3, _>(|a| maps.block[a].min(maps.domain.shape[a]))),
-                times(&maps.overlap.map(short))
+                times(&counts[axes.clone()]),
+                times(&maps.block[axes.clone()]),
+                times(&maps.overlap.map(short)[axes])
             );
             (
                 text,

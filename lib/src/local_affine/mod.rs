@@ -34,8 +34,6 @@ pub use flags::Flags;
 use pairs::{Found, Pair, Summary};
 use solve::Penalty;
 
-/// The side of a block where no other is asked for.
-const BLOCK: usize = 64;
 /// The pull of a block to the initial map, in matches: enough to decide where nothing else does.
 const ANCHOR: f64 = 1e-3;
 /// The expected error of a shift in voxels, to which spreads are held.
@@ -172,9 +170,7 @@ pub fn align(
     ctx: &Context,
 ) -> anyhow::Result<()> {
     let grid = fixed.grid();
-    // a plane has no blocks of more than one plane
-    let usual = grid.shape.map(|n| if n == 1 { 1 } else { BLOCK });
-    let block = ctx.block_size.unwrap_or(usual);
+    let block = ctx.block_size.unwrap_or([64; 3]);
     let lattice = LocalAffines {
         domain: grid,
         block,

@@ -118,10 +118,10 @@ impl FieldFile {
         let bad = |message: String| Err(Error::format(location, message));
         let node = if path.is_file() { None } else { Node::read(&path)? };
         let Some(node) = node else {
-            return match path.exists() {
-                true => bad(format!("holds no Zarr array; {WANTED}")),
-                false => Err(Error::missing(location, "a Zarr array of displacements is wanted")),
-            };
+            if path.exists() {
+                return bad(format!("holds no Zarr array; {WANTED}"));
+            }
+            return Err(Error::missing(location, "a Zarr array of displacements is wanted"));
         };
         if !node.is_array || node.container == Container::N5 {
             let what = match &node {

@@ -146,6 +146,11 @@ impl Output {
         &self.location
     }
 
+    /// Whether it is one file, TIFF or `.npy`.
+    pub fn is_file(&self) -> bool {
+        self.is_file
+    }
+
     /// The shape of what is written at once: a task's core is a multiple of it.
     pub fn unit(&self) -> [usize; 3] {
         self.writer.unit()

@@ -126,6 +126,7 @@ impl Rows {
         }
         // z alone may be missing
         if let Some(a) = (1..3).find(|&a| columns[a].is_none()) {
+            let a = if columns == [None; 3] { 0 } else { a };
             return Err(refused(
                 Some(1),
                 format!(
