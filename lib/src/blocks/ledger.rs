@@ -284,8 +284,16 @@ pub(super) fn files(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>, Error> 
 pub(super) fn clear(folder: &Path) -> Result<(), Error> {
     // the last three are of files that are written plane by plane
     let prefixes = [
-        "ledger-", "rows-", "receipt-", ".rows-", ".receipt-", claim::NAME, ".claim-", "planes",
-        "attributes.json", "lock",
+        "ledger-",
+        "rows-",
+        "receipt-",
+        ".rows-",
+        ".receipt-",
+        claim::NAME,
+        ".claim-",
+        "planes",
+        "attributes.json",
+        "lock",
     ];
     for prefix in prefixes {
         for path in files(folder, prefix)? {

@@ -105,9 +105,8 @@ fn read_chain(path: &Path, world: World, readers: &mut Vec<PathBuf>) -> Result<V
     if readers.len() > LONGEST {
         return Err(format!("is the last of more than {LONGEST} files that begin with each other"));
     }
-    let before = read_chain(&first, world, readers).map_err(|e| {
-        if e.ends_with(')') { e } else { format!("{e} (in {})", first.display()) }
-    })?;
+    let before = read_chain(&first, world, readers)
+        .map_err(|e| if e.ends_with(')') { e } else { format!("{e} (in {})", first.display()) })?;
     match entries.word("HowToCombineTransforms").unwrap_or("Compose") {
         "Compose" => Ok(before.into_iter().chain(own).collect()),
         "Add" => Ok(vec![add(before, own)?]),
