@@ -38,6 +38,7 @@ mod identity;
 mod kill;
 mod ledger;
 mod live;
+mod pipeline;
 mod plan;
 mod pool;
 mod process;

@@ -1,29 +1,15 @@
-//! The pipeline: any of a few threads does whatever is furthest down, so that memory drains first.
+//! Runs of a plan: what is left of a part is done, what is done is checked.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::files::output_of;
 use super::ledger::{self, Entry, Ledger};
-use super::progress::Meter;
-use super::{
-    Budget, Context, Ending, Ends, Error, Moment, Plan, Tally, Task, is_passing, kill::may_come,
-    may_die, rows, sentence,
-};
-use crate::device::Permits;
+use super::pipeline::{self, Stages};
+use super::{Context, Ending, Ends, Error, Moment, Plan, Tally, Task, may_die, rows};
 use crate::volume::Existing;
-
-/// How often signals are looked for and progress is shown.
-const TICK: Duration = Duration::from_millis(100);
-/// How long a signal waits for the blocks that are being computed: batch systems kill soon after.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Plan {
     /// Runs the tasks of this part that the ledger in `folder` does not hold yet.
@@ -168,41 +154,25 @@ impl Plan {
             return Ok(entries);
         }
         let ledger = Ledger::create(folder, self, ctx)?;
-        let in_flight = self.in_flight(ctx);
-        self.warn_if_tight(ctx, in_flight);
-        let computing = Computing::new(ctx.threads, in_flight.min(todo.len()))?;
-        let pipeline = Pipeline {
-            ctx,
-            plan: self,
-            folder,
-            ledger: &ledger,
-            in_flight,
-            computing: &computing,
-            seconds: [const { AtomicU64::new(0) }; 3],
-            state: Mutex::new(State::new(&todo, entries, computing.pools.len())),
-            changed: Condvar::new(),
-        };
-        let meter = Meter::new(ctx.progress, tasks.len(), tasks.len() - todo.len());
-        pipeline.work(stages, todo.len(), meter);
-        pipeline.count_seconds();
-        let state = pipeline.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let work = pipeline::Work { ctx, plan: self, folder, ledger: &ledger };
+        let done = work.run(stages, &todo, tasks.len(), entries)?;
         let unchanged = ctx.check_inputs();
         if unchanged.is_err() {
             // what was read meanwhile may be wrong
             ledger.forget();
         }
         let closed = ledger.settle();
-        if let Some(fault) = state.fault {
+        if let Some(fault) = done.fault {
             return Err(fault);
         }
         unchanged.and(closed)?;
         if let Some(signal) = ctx.cancel.signal()
-            && state.ended < todo.len()
+            && done.ended < todo.len()
         {
             return Err(Error::Interrupted { signal });
         }
         may_die(Moment::Plan);
-        Ok(state.entries)
+        Ok(done.entries)
     }
 }
 
@@ -219,41 +189,6 @@ fn conclude(ctx: &Context, tasks: &[Task], entries: &BTreeMap<usize, Entry>) -> 
     tally.add(tasks, entries);
     ctx.note(|receipt| receipt.blocks.add(tasks, entries));
     tally.check(ctx.allow_failed, false)
-}
-
-/// Where tasks are computed: pools that share the threads out evenly, so that what a task does in parallel
-/// stays within its share.
-struct Computing {
-    /// One for each task that is computed at once.
-    pools: Vec<ThreadPool>,
-    /// Threads of each.
-    width: usize,
-    /// One for each thread of all pools, for what reads and writes too.
-    permits: Arc<Permits>,
-}
-
-impl Computing {
-    /// For up to `tasks` at once.
-    fn new(threads: usize, tasks: usize) -> Result<Self, Error> {
-        let threads = threads.max(1);
-        let width = threads / tasks.clamp(1, threads);
-        let permits = Permits::new(threads);
-        let pool = |_| {
-            let permits = Arc::clone(&permits);
-            let builder = ThreadPoolBuilder::new().num_threads(width);
-            builder.start_handler(move |_| permits.join()).build()
-        };
-        let pools = (0..threads / width).map(pool).collect::<Result<_, _>>();
-        let pools = pools.map_err(|source| Error::Threads { threads, source })?;
-        Ok(Self { pools, width, permits })
-    }
-}
-
-/// The closures of an operation.
-pub(super) struct Stages<Read, Compute, Write> {
-    pub(super) read: Read,
-    pub(super) compute: Compute,
-    pub(super) write: Write,
 }
 
 /// Whether fewer files hold a task's result than so many.
@@ -276,272 +211,6 @@ fn forget_gone(tasks: &[Task], known: &mut BTreeMap<usize, Entry>, gone: &Gone<'
     for task in lost {
         known.remove(&task);
     }
-}
-
-struct Pipeline<'a, R, W> {
-    ctx: &'a Context,
-    plan: &'a Plan,
-    folder: &'a Path,
-    ledger: &'a Ledger,
-    computing: &'a Computing,
-    /// How many tasks may be held at once.
-    in_flight: usize,
-    /// Nanoseconds in each stage, all threads.
-    seconds: [AtomicU64; 3],
-    state: Mutex<State<'a, R, W>>,
-    changed: Condvar,
-}
-
-struct State<'a, R, W> {
-    todo: VecDeque<&'a Task>,
-    /// Read, not yet computed.
-    read: VecDeque<(&'a Task, R)>,
-    /// Computed, not yet written.
-    computed: VecDeque<(&'a Task, W)>,
-    /// Tasks that were begun and have not ended.
-    held: usize,
-    /// Pools that compute no task.
-    free: Vec<usize>,
-    ended: usize,
-    entries: BTreeMap<usize, Entry>,
-    fault: Option<Error>,
-    workers: usize,
-}
-
-impl<'a, R, W> State<'a, R, W> {
-    fn new(todo: &[&'a Task], entries: BTreeMap<usize, Entry>, pools: usize) -> Self {
-        Self {
-            todo: todo.iter().copied().collect(),
-            read: VecDeque::new(),
-            computed: VecDeque::new(),
-            held: 0,
-            free: (0..pools).collect(),
-            ended: 0,
-            entries,
-            fault: None,
-            workers: 0,
-        }
-    }
-}
-
-/// What a thread does next.
-enum Job<'a, R, W> {
-    Read(&'a Task),
-    Compute(&'a Task, R, usize),
-    Write(&'a Task, W),
-}
-
-impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
-    /// Runs until all is done, a fault stops it, or a signal came and what was computed is written.
-    fn work(
-        &self,
-        stages: &Stages<
-            impl Fn(&Task) -> anyhow::Result<R> + Sync,
-            impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
-            impl Fn(&Task, W) -> anyhow::Result<Ending> + Sync,
-        >,
-        tasks: usize,
-        mut meter: Meter,
-    ) {
-        let _heeding = self.ctx.cancel.heed();
-        let workers = Budget::of(self.ctx).workers().min(self.in_flight).min(tasks);
-        self.lock().workers = workers;
-        let before = meter.before();
-        let mut asked: Option<Instant> = None;
-        std::thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(|| {
-                    while let Some(job) = self.next() {
-                        self.perform(stages, job);
-                    }
-                    self.lock().workers -= 1;
-                    self.changed.notify_all();
-                });
-            }
-            scope.spawn(|| self.settle_meanwhile());
-            let mut state = self.lock();
-            while state.workers > 0 {
-                let waited = self.changed.wait_timeout(state, TICK);
-                state = waited.unwrap_or_else(PoisonError::into_inner).0;
-                meter.tick(before + state.ended);
-                if self.ctx.cancel.signal().is_some() {
-                    self.changed.notify_all();
-                    if asked.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
-                        drop(state);
-                        // what cannot be brought to the disk is done again
-                        let _ = self.ledger.settle();
-                        self.ctx.cancel.give_up();
-                        state = self.lock();
-                    }
-                }
-            }
-        });
-        meter.end(before + self.lock().ended);
-    }
-
-    /// Adds the time of each stage to the receipt.
-    fn count_seconds(&self) {
-        let spent = self.seconds.each_ref().map(|ns| ns.load(Ordering::Relaxed) as f64 / 1e9);
-        self.ctx.note(|receipt| {
-            for (sum, spent) in receipt.stages.iter_mut().zip(spent) {
-                *sum += spent;
-            }
-        });
-    }
-
-    /// Brings what was written to the disk, and the ledger's lines after it, so that no worker waits
-    /// for the disk; until all workers have ended.
-    fn settle_meanwhile(&self) {
-        let mut state = self.lock();
-        while state.workers > 0 && state.fault.is_none() {
-            let waited = self.changed.wait_timeout(state, TICK);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            if self.ledger.is_due() {
-                drop(state);
-                if let Err(error) = self.ledger.settle() {
-                    self.stop(error);
-                    self.changed.notify_all();
-                }
-                state = self.lock();
-            }
-        }
-    }
-
-    /// Waits for work, that nearest to the end first; `None` when there will be no more.
-    fn next(&self) -> Option<Job<'a, R, W>> {
-        let mut state = self.lock();
-        loop {
-            if state.fault.is_some() {
-                return None;
-            }
-            if let Some((task, result)) = state.computed.pop_front() {
-                return Some(Job::Write(task, result));
-            }
-            if self.ctx.cancel.signal().is_some() {
-                return None;
-            }
-            if let Some(&pool) = state.free.last()
-                && let Some((task, input)) = state.read.pop_front()
-            {
-                state.free.pop();
-                return Some(Job::Compute(task, input, pool));
-            }
-            if state.held < self.in_flight
-                && let Some(task) = state.todo.pop_front()
-            {
-                state.held += 1;
-                return Some(Job::Read(task));
-            }
-            if state.held == 0 && state.todo.is_empty() {
-                return None;
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn perform(
-        &self,
-        stages: &Stages<
-            impl Fn(&Task) -> anyhow::Result<R> + Sync,
-            impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
-            impl Fn(&Task, W) -> anyhow::Result<Ending> + Sync,
-        >,
-        job: Job<'a, R, W>,
-    ) {
-        match job {
-            Job::Read(task) => match self.guard(0, || (stages.read)(task)) {
-                Ok(input) => self.lock().read.push_back((task, input)),
-                Err(error) => self.fail(task, error),
-            },
-            Job::Compute(task, input, pool) => {
-                let compute = || self.guard(1, || (stages.compute)(task, input));
-                let result = self.computing.pools[pool].install(compute);
-                self.lock().free.push(pool);
-                match result {
-                    Ok(result) => self.lock().computed.push_back((task, result)),
-                    Err(error) => self.fail(task, error),
-                }
-            }
-            Job::Write(task, result) => {
-                // another run may have replaced the output meanwhile
-                match self.plan.claim(self.folder) {
-                    Err(fault) => self.stop(fault),
-                    Ok(()) => match self.guard(2, || (stages.write)(task, result)) {
-                        Ok(ending) => self.end(task, Entry::Ended(ending)),
-                        Err(error) => self.fail(task, error),
-                    },
-                }
-            }
-        }
-        self.changed.notify_all();
-    }
-
-    /// Runs a closure in one of the places of the threads that compute, or all those of a pool: a panic is
-    /// its error, its time is counted.
-    fn guard<T>(
-        &self,
-        stage: usize,
-        work: impl FnOnce() -> anyhow::Result<T>,
-    ) -> anyhow::Result<T> {
-        let places = if stage == 1 { self.computing.width } else { 1 };
-        self.computing.permits.with(places, || self.timed(stage, work))
-    }
-
-    fn timed<T>(
-        &self,
-        stage: usize,
-        work: impl FnOnce() -> anyhow::Result<T>,
-    ) -> anyhow::Result<T> {
-        let start = Instant::now();
-        // what the closure shares with others is behind `Sync`: a half-changed state is its own
-        let result = catch_unwind(AssertUnwindSafe(work))
-            .unwrap_or_else(|panic| Err(anyhow::anyhow!("it panicked: {}", said(&*panic))));
-        self.seconds[stage].fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        result
-    }
-
-    fn fail(&self, task: &Task, error: anyhow::Error) {
-        if is_passing(error.as_ref()) {
-            return self.stop(Error::Block { index: task.index, source: error });
-        }
-        let [z, y, x] = task.index;
-        let reason = sentence(error.as_ref());
-        tracing::warn!("block {z},{y},{x} failed: {reason}");
-        self.end(task, Entry::Failed(reason));
-    }
-
-    fn end(&self, task: &Task, entry: Entry) {
-        may_die(Moment::Unentered);
-        let entered = self
-            .ledger
-            .enter(task.id, &entry)
-            .and_then(|()| if may_come(Moment::After) { self.ledger.settle() } else { Ok(()) });
-        if let Err(error) = entered {
-            return self.stop(error);
-        }
-        may_die(Moment::After);
-        let mut state = self.lock();
-        state.entries.insert(task.id, entry);
-        state.held -= 1;
-        state.ended += 1;
-    }
-
-    fn stop(&self, fault: Error) {
-        self.lock().fault.get_or_insert(fault);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State<'a, R, W>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What a panic said.
-fn said(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 use super::ledger::{self, Entry};
-use super::stream::Stages;
+use super::pipeline::Stages;
 use super::{Context, Ending, Ends, Error, Plan, Task};
 use crate::device::megabytes;
 use crate::volume::{self, Unfinished};

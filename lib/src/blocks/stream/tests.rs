@@ -1,8 +1,10 @@
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::atomic::AtomicUsize;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use super::super::{Identity, Outcome, Part, Rows};
+use super::super::{Identity, Outcome, Part, Rows, is_passing};
 use super::*;
 use crate::device::Cost;
 use crate::geom::Box3;
