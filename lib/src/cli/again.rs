@@ -121,7 +121,7 @@ pub(super) fn is_done(
         && outputs.all(|path| Path::new(path).exists());
     let content = earlier["content"].as_object().into_iter().flatten();
     let mut changed = content.filter(|(path, then)| {
-        volume::fingerprint(path).is_ok_and(|now| **then != Value::from(now))
+        volume::fingerprint(path).is_ok_and(|now| then.as_str() != Some(&*now))
     });
     match changed.next() {
         Some((path, _)) if done => Err(Error::Changed { path: path.clone() }),

@@ -138,18 +138,15 @@ impl Place {
             let is_level = listed.iter().any(|level| same_place(&level.location, &base));
             is_level.then(|| (base[..base.len() - digits.len()].to_owned(), number + 1))
         });
-        match in_place {
-            Some((stem, first)) => Ok(Self { base, head: None, stem, first }),
-            None => {
-                let what =
-                    if Path::new(location).is_dir() { "an array by itself" } else { "a file" };
-                Err(blocks::Error::Usage(format!(
-                    "{location} is {what}, and levels are added to a multiscale image; give -o PYRAMID.zarr \
-                     for one of its smaller levels"
-                ))
-                .into())
-            }
+        if let Some((stem, first)) = in_place {
+            return Ok(Self { base, head: None, stem, first });
         }
+        let what = if Path::new(location).is_dir() { "an array by itself" } else { "a file" };
+        Err(blocks::Error::Usage(format!(
+            "{location} is {what}, and levels are added to a multiscale image; give -o PYRAMID.zarr for \
+             one of its smaller levels"
+        ))
+        .into())
     }
 
     /// The location of the `i`-th level to be written.

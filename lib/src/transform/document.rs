@@ -152,16 +152,14 @@ fn parse(text: &str, path: &Path, wanted: Direction) -> Result<Vec<Step>, String
 fn not_json(text: &str, error: &serde_json::Error) -> String {
     let line = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
     let at = line.get(error.column().saturating_sub(2)..).unwrap_or_default();
-    match ["NaN", "Infinity"].into_iter().find(|word| at.trim_start_matches('-').contains(word)) {
-        Some(word) => format!(
+    if let Some(word) = ["NaN", "Infinity"].into_iter().find(|word| at.contains(word)) {
+        return format!(
             "line {} holds {word}, wanted finite numbers; it comes from a fit that failed: make it anew",
             error.line()
-        ),
-        None => {
-            let why = quote::json_error(error);
-            format!("is not a transform, for it is not valid JSON: {why}")
-        }
+        );
     }
+    let why = quote::json_error(error);
+    format!("is not a transform, for it is not valid JSON: {why}")
 }
 
 struct Reader<'a> {
