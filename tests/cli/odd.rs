@@ -70,7 +70,7 @@ fn a_matrix_called_mat_has_one_meaning_or_is_asked_about() {
             .success();
         let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
         assert!(said.contains(words), "{said}");
-        voxloom::transform::read_affine(&[out.clone()]).unwrap().offset()
+        voxloom::transform::read_affine(std::slice::from_ref(&out)).unwrap().offset()
     };
     let near = |a: [f64; 3], b: [f64; 3]| (0..3).all(|i| (a[i] - b[i]).abs() < 1e-9);
     assert!(near(offset(&[], "--from bigstream if BigStream wrote it"), [3.0, -2.0, -1.0]));
