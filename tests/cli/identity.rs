@@ -88,7 +88,6 @@ fn apply_transform_is_tied_to_every_flag() {
         ("fixed-origin", "0,0,5"),
         ("interpolation", "cubic"),
         ("fill", "7"),
-        ("fill", "nan"),
         ("extrapolate", ""),
         ("rounding", "truncate"),
         ("moving-channel", "1"),
@@ -381,8 +380,7 @@ fn a_run_is_tied_to_every_byte_of_its_inputs() {
             flip(&path, 1);
             let (succeeded, said) = line.run(&["--part", "2/2"]);
             assert!(!succeeded, "{} changed and the run went on", path.display());
-            let is_told =
-                said.contains("begun with other parameters") || said.contains("cannot be read");
+            let is_told = said.contains("was begun with other") || said.contains("cannot be read");
             assert!(is_told || said.contains("damaged"), "{}: {said}", path.display());
             flip(&path, 1);
         }
@@ -415,7 +413,7 @@ fn channels_do_not_mix_in_one_output() {
     };
     line("0").succeeds(&["--part", "1/2"]);
     let (succeeded, said) = line("1").run(&["--part", "2/2", "--resume"]);
-    assert!(!succeeded && said.contains("volume at 0"), "{said}");
+    assert!(!succeeded && said.contains("volume at"), "{said}");
     // an input that was made anew between parts is another one
     std::fs::remove_dir_all(&source).unwrap();
     scene.volume("source.zarr", [32, 40, 48], |at| texture(at) + 1);

@@ -128,10 +128,10 @@ impl Watch {
         }
     }
 
-    /// As [`Watch::glance`], and whether the files of chunks are those that there were.
+    /// Whether the input is still what was opened: its metadata, and the files of its chunks.
     ///
     /// # Errors
-    /// As [`Watch::glance`].
+    /// [`Error::Format`] that names what went away or changed; [`Error::Io`].
     pub fn check(&self) -> Result<(), Error> {
         self.glance()?;
         for (path, before) in self.lengths.get().into_iter().flatten() {

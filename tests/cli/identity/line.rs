@@ -91,8 +91,7 @@ impl Line {
         let before = scene.contents();
         let (succeeded, said) = self.run(&["--part", "2/2"]);
         assert!(!succeeded, "{} mixes runs: {why}", self.program);
-        let names =
-            said.contains("begun with other parameters") || said.contains("cannot be resumed");
+        let names = said.contains("was begun with other") || said.contains("cannot be resumed");
         assert!(names, "{} {why}: {said}", self.program);
         assert!(scene.contents() == before, "{} wrote before it refused: {why}", self.program);
     }
