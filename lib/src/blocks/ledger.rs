@@ -20,7 +20,7 @@ use super::files::unique;
 use super::rows::Stored;
 use super::{Context, Ending, Error, Identity, Outcome, Plan};
 use crate::files;
-use crate::volume::Existing;
+use crate::volume::{self, Existing};
 
 /// How long lines are held back at most, where a batch is not worth its while earlier.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
@@ -282,20 +282,8 @@ pub(super) fn files(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>, Error> 
 
 /// Removes what blocks keep in `folder`, and nothing else that may be there.
 pub(super) fn clear(folder: &Path) -> Result<(), Error> {
-    // the last three are of files that are written plane by plane
-    let prefixes = [
-        "ledger-",
-        "rows-",
-        "receipt-",
-        ".rows-",
-        ".receipt-",
-        claim::NAME,
-        ".claim-",
-        "planes",
-        "attributes.json",
-        "lock",
-    ];
-    for prefix in prefixes {
+    let ours = ["ledger-", "rows-", "receipt-", ".rows-", ".receipt-", claim::NAME, ".claim-"];
+    for prefix in ours.into_iter().chain(volume::BESIDE_A_FILE) {
         for path in files(folder, prefix)? {
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {

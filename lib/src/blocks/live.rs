@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Context, Error, ledger};
+use crate::volume;
 
 /// The file's name.
 pub(super) const NAME: &str = "live";
@@ -85,13 +86,6 @@ pub(super) fn is_at_work(folder: &Path) -> bool {
     open.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
-/// Whether the file beside which `folder` is lacks blocks: it has no name yet, or is marked.
-fn is_of_half_a_file(folder: &Path) -> bool {
-    let marked = |text: String| text.contains("voxloom_unfinished");
-    folder.join("partial").is_file()
-        || fs::read_to_string(folder.join("attributes.json")).is_ok_and(marked)
-}
-
 /// Removes what blocks keep in `folder`, and the folder if nothing else is in it, unless a run is at work
 /// there.
 fn clear_if_alone(folder: &Path) -> Result<(), Error> {
@@ -101,7 +95,7 @@ fn clear_if_alone(folder: &Path) -> Result<(), Error> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => file.map_err(Error::io("read", &path))?,
     };
-    if file.try_lock().is_err() || is_of_half_a_file(folder) {
+    if file.try_lock().is_err() || volume::is_of_half_a_file(folder) {
         return Ok(());
     }
     ledger::clear(folder)?;

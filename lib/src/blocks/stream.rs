@@ -194,7 +194,7 @@ fn conclude(ctx: &Context, tasks: &[Task], entries: &BTreeMap<usize, Entry>) -> 
 /// Whether fewer files hold a task's result than so many.
 type Gone<'a> = dyn Fn(&Task, u64) -> bool + Sync + 'a;
 
-/// Takes tasks whose files are gone out of `known`: they are done again.
+/// Takes tasks whose files are gone out of `known`: they are to be done again.
 fn forget_gone(tasks: &[Task], known: &mut BTreeMap<usize, Entry>, gone: &Gone<'_>) {
     let files = |task: &Task| match known.get(&task.id) {
         Some(Entry::Ended(ending)) => ending.files.filter(|files| *files > 0),
@@ -204,7 +204,7 @@ fn forget_gone(tasks: &[Task], known: &mut BTreeMap<usize, Entry>, gone: &Gone<'
     let lost: Vec<usize> = tasks.par_iter().filter(lost).map(|task| task.id).collect();
     if let Some(first) = lost.first() {
         tracing::warn!(
-            "chunks of {} blocks are gone, of block {first} first; they are done again",
+            "chunks of {} blocks are gone, of block {first} first: these blocks are not done",
             lost.len()
         );
     }

@@ -32,8 +32,7 @@ const ENDINGS: [(&str, &str); 24] = [
     ("zip", "a compressed file"),
 ];
 
-/// Refuses a name whose ending is that of another format: nobody would look for an array in a folder
-/// that is called `a.png`.
+/// Refuses a name whose extension belongs to another format, such as `a.png` for a Zarr array.
 ///
 /// # Errors
 /// [`Error::Format`] with the endings of this format.

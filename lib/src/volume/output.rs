@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::n5;
 use super::node::{self, Container, Node};
 use super::place::{self, Place};
-use super::planes::PlaneFile;
+use super::planes::{self, PlaneFile};
 use super::unfinished::{self, Unfinished};
 use super::writer::{Each, Writer};
 use super::zarr::{self, ArraySpec};
@@ -196,7 +196,7 @@ impl Output {
 
     fn update(&self, change: impl FnOnce(&mut Map<String, Value>)) -> Result<(), Error> {
         if self.is_file {
-            let path = self.folder.join("attributes.json");
+            let path = self.folder.join(planes::ATTRIBUTES);
             let before = node::read_object(&path)?.unwrap_or_default();
             let mut attributes = before.clone();
             change(&mut attributes);

@@ -12,7 +12,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Begin, Error, Existing, Format, Spec, npy, store, tiff};
+use serde_json::{Map, Value};
+
+use super::{Begin, Error, Existing, Format, Spec, node, npy, store, tiff, unfinished};
 use crate::device::waiting;
 use crate::files::{self, Settle as _};
 
@@ -32,6 +34,25 @@ struct Work {
 
 /// The name of the file that is locked.
 const LOCK: &str = "lock";
+/// The name of the file while it lacks planes.
+const PARTIAL: &str = "partial";
+/// The name of the list of planes that are written.
+const PLANES: &str = "planes";
+
+/// The name of the attributes of the file.
+pub(super) const ATTRIBUTES: &str = "attributes.json";
+
+/// What is kept beside a file of planes for as long as it lacks some, by the beginnings of the names.
+pub const BESIDE_A_FILE: [&str; 3] = [PLANES, ATTRIBUTES, LOCK];
+
+/// Whether the file whose planes are written by way of `folder` lacks some: it has no name yet, or is marked.
+pub fn is_of_half_a_file(folder: &Path) -> bool {
+    let is_marked = |attributes: &Map<String, Value>| attributes.contains_key(unfinished::MARK);
+    let attributes = node::read_object(&folder.join(ATTRIBUTES));
+    // what cannot be read is kept
+    folder.join(PARTIAL).is_file()
+        || attributes.map_or(true, |found| found.as_ref().is_some_and(is_marked))
+}
 
 /// Where the work on a file is kept.
 pub(super) fn folder_of(target: &Path) -> PathBuf {
@@ -56,7 +77,7 @@ impl PlaneFile {
         run: &impl Begin,
     ) -> Result<Self, Error> {
         let folder = folder_of(target);
-        let partial = folder.join("partial");
+        let partial = folder.join(PARTIAL);
         let head = head(spec);
         let plane = (spec.grid.shape[1] * spec.grid.shape[2] * spec.dtype.size()) as u64;
         let total = head.len() as u64 + plane * spec.grid.shape[0] as u64;
@@ -161,7 +182,7 @@ impl Work {
     }
 
     fn list(&self) -> PathBuf {
-        self.folder.join("planes")
+        self.folder.join(PLANES)
     }
 
     /// What the list holds.
@@ -179,7 +200,7 @@ impl Work {
 
     fn name(&self) -> io::Result<()> {
         let _lock = Lock::take(&self.folder).map_err(io::Error::other)?;
-        match fs::rename(self.folder.join("partial"), &self.target) {
+        match fs::rename(self.folder.join(PARTIAL), &self.target) {
             // another process, or an earlier run, has named it
             Err(error) if store::is_missing(&error) && self.target.exists() => Ok(()),
             other => other,

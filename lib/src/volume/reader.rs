@@ -282,10 +282,17 @@ impl Volume {
         Ok(json!({
             "content": content,
             "axes": self.view.axes,
-            "at": self.view.fixed,
+            "at": self.at(),
             "dtype": self.dtype.name(),
             "grid": self.grid,
         }))
+    }
+
+    /// Where it lies along its other dimensions, by their names.
+    fn at(&self) -> Map<String, Value> {
+        let dimensions = self.names.iter().zip(&self.view.fixed).enumerate();
+        let others = dimensions.filter(|(d, _)| !self.view.axes.contains(&Some(*d)));
+        others.map(|(_, (name, at))| (name.clone(), (*at).into())).collect()
     }
 }
 

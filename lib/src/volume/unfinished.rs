@@ -124,6 +124,6 @@ pub(super) fn check(location: &str, attributes: &Map<String, Value>) -> Result<(
 
 /// The attributes that are kept beside a file.
 pub(super) fn of_file(path: &Path) -> Result<Map<String, Value>, Error> {
-    let beside = planes::folder_of(path).join("attributes.json");
+    let beside = planes::folder_of(path).join(planes::ATTRIBUTES);
     Ok(node::read_object(&beside)?.unwrap_or_default())
 }

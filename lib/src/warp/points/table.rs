@@ -92,12 +92,8 @@ impl Rows {
 
     /// Refuses to carry points of a table without z to another z.
     fn stay_in_plane(&self, from: &Path, carried: &[Point]) -> Result<(), table::Error> {
-        let out = if self.columns[0].is_none() {
-            carried.iter().position(|p| p[0].abs() > FLAT)
-        } else {
-            None
-        };
-        let Some(out) = out else { return Ok(()) };
+        let leaves = |p: &Point| self.columns[0].is_none() && p[0].abs() > FLAT;
+        let Some(out) = carried.iter().position(leaves) else { return Ok(()) };
         Err(table::Error::Format {
             path: from.display().to_string(),
             line: Some(self.lines[out]),
