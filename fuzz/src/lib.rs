@@ -257,17 +257,23 @@ fn both_ways(location: &str) -> Read {
     apply(&forward)
 }
 
-/// `zarr.json` of a field or of local affines, a chunk.
+/// `zarr.json` of a field or of local affines, a chunk: an array of four axes, and one of five.
 fn field(folder: &Path, bytes: &[u8]) -> Read {
     let [metadata, chunk] = parts(bytes);
-    let array = folder.join("a.zarr");
-    put(&array.join("zarr.json"), metadata)?;
-    put(&array.join("c/0/0/0/0"), chunk)?;
-    put(&array.join("c.0.0.0.0"), chunk)?;
-    let location = text_of(&array);
-    let read = both_ways(&location);
-    let foreign = transcode::fuzzing::read(&location, None, folder);
-    read.or(foreign)
+    let read = |array: &str, first_chunks: [&str; 2]| {
+        let array = folder.join(array);
+        put(&array.join("zarr.json"), metadata)?;
+        for name in first_chunks {
+            put(&array.join(name), chunk)?;
+        }
+        let location = text_of(&array);
+        let read = both_ways(&location);
+        let foreign = transcode::fuzzing::read(&location, None, folder);
+        read.or(foreign)
+    };
+    let vectors = read("vectors.zarr", ["c/0/0/0/0", "c.0.0.0.0"]);
+    let affines = read("affines.zarr", ["c/0/0/0/0/0", "c.0.0.0.0.0"]);
+    vectors.or(affines)
 }
 
 /// A chain's JSON; it may refer to `field.zarr`, which is not there, and to itself.

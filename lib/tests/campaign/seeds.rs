@@ -270,6 +270,13 @@ impl Seeds {
             bytes[56..60].copy_from_slice(&f32::to_le_bytes(kind));
             bytes[328..344].fill(0);
             bytes[328..328 + intent.len()].copy_from_slice(intent.as_bytes());
+            if name == "niftyreg-grid" {
+                // 4 x 4 x 4 control points, the fewest of a cubic B-spline
+                for axis in 1..=3 {
+                    bytes[40 + 2 * axis..][..2].copy_from_slice(&4i16.to_le_bytes());
+                }
+                bytes.resize(352 + 64 * 3 * 4, 0);
+            }
             self.put("nifti", name, &bytes);
         }
         let head = "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nCompressedData = False\nTransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 1 2 3\nElementSpacing = 1 1 2\nDimSize = 4 3 2\nElementNumberOfChannels = 3\nElementType = MET_FLOAT\nElementDataFile = LOCAL\n";
