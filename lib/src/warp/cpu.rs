@@ -3,6 +3,7 @@
 use super::rows::{LANES, ON_VOXEL, Positions, Rows};
 use super::{Interpolation, Options, Rounding, Voxel, lanczos, spline};
 use crate::geom::Box3;
+use lanczos::Lanczos;
 
 /// How far from a position, in voxels, a value can depend on the moving volume.
 pub(super) fn support(interpolation: Interpolation) -> i64 {
@@ -147,16 +148,11 @@ fn interpolate_any<T: Voxel, O: Voxel>(
             let row = &mut out[(c * depth * height + i) * width..][..width];
             match options.interpolation {
                 Interpolation::Cubic => {
-                    lattice.value_row(&positions, &mut values, |low, share| {
-                        let known = cubic[c].knows(voxels, low, share);
-                        if known { cubic[c].at(low, share) } else { f32::NAN }
-                    });
+                    lattice.value_row(&positions, &mut values, &cubic[c].over(voxels));
                 }
                 Interpolation::Lanczos => {
-                    let shape = moving.part.shape();
-                    lattice.value_row(&positions, &mut values, |low, share| {
-                        lanczos::at(voxels, shape, low, share)
-                    });
+                    let kernel = Lanczos::new(voxels, moving.part.shape());
+                    lattice.value_row(&positions, &mut values, &kernel);
                 }
                 _ => lattice.linear_row(voxels, &positions, &mut values),
             }
@@ -205,6 +201,8 @@ struct Lattice {
 struct Cells {
     /// Index of the lower corner in the block's slice.
     low: [u32; LANES],
+    /// The lower corner along z, y, x, counted from the block's first voxel.
+    corner: [[u32; LANES]; 3],
     /// Shares of the upper corner along z, y, x.
     share: [[f32; LANES]; 3],
     /// Not 0 for a position inside.
@@ -241,6 +239,7 @@ impl Lattice {
         let mut index = [0.0f64; LANES];
         let mut inside = [u64::MAX; LANES];
         let mut share = [[0.0f32; LANES]; 3];
+        let mut corner = [[0; LANES]; 3];
         for a in 0..3 {
             let at = positions.lanes(a, group);
             let (first, last, last_low) = (self.first[a], self.last[a], self.last_low[a]);
@@ -254,10 +253,11 @@ impl Lattice {
                 let low = p.floor();
                 let low = if low < last_low { low } else { last_low };
                 share[a][l] = (p - low) as f32;
+                corner[a][l] = whole(low - first);
                 index[l] += (low - first) * stride;
             }
         }
-        Cells { low: index.map(whole), share, inside: inside.map(|v| v as u32) }
+        Cells { low: index.map(whole), corner, share, inside: inside.map(|v| v as u32) }
     }
 
     /// Whether a group of positions on a line lies between the first and the last voxel, with its
@@ -276,15 +276,17 @@ impl Lattice {
     fn inner_cells(&self, positions: &Positions, group: usize) -> Cells {
         let mut index = [self.base; LANES];
         let mut share = [[0.0f32; LANES]; 3];
+        let mut corner = [[0; LANES]; 3];
         for a in 0..3 {
             let (at, stride) = (positions.lanes(a, group), self.stride[a] as f64);
             for l in 0..LANES {
                 let low = at[l].floor();
                 share[a][l] = (at[l] - low) as f32;
+                corner[a][l] = whole(low - self.first[a]);
                 index[l] += low * stride;
             }
         }
-        Cells { low: index.map(whole), share, inside: [u32::MAX; LANES] }
+        Cells { low: index.map(whole), corner, share, inside: [u32::MAX; LANES] }
     }
 
     /// One row, trilinearly by nested interpolation.
@@ -357,31 +359,28 @@ impl Lattice {
         }
     }
 
-    /// One row, each value from its lower voxel and the share of the way to the next.
+    /// One row by a kernel of more than two voxels a side.
     #[inline(always)]
-    fn value_row(
-        &self,
-        positions: &Positions,
-        out: &mut [f32],
-        value: impl Fn([usize; 3], [f32; 3]) -> f32,
-    ) {
+    fn value_row(&self, positions: &Positions, out: &mut [f32], kernel: &impl Kernel) {
         for (group, out) in out.chunks_exact_mut(LANES).enumerate() {
             let cells = self.cells(positions, group);
             for l in 0..LANES {
                 out[l] = if cells.inside[l] == 0 {
                     self.fill
                 } else {
-                    let low = cells.low[l] as usize;
-                    let at = [
-                        low / self.stride[0],
-                        low % self.stride[0] / self.stride[1],
-                        low % self.stride[1],
-                    ];
-                    value(at, [0, 1, 2].map(|a| cells.share[a][l]))
+                    let corner = [0, 1, 2].map(|a| cells.corner[a][l] as usize);
+                    kernel.at(corner, [0, 1, 2].map(|a| cells.share[a][l]))
                 };
             }
         }
     }
+}
+
+/// Interpolation from more than two voxels a side. A trait and no closure: its method is always inlined,
+/// and is then compiled for the processor's vector registers with the loop around it.
+pub(super) trait Kernel {
+    /// The value at `t` (0 to 1) of the way from voxel `low` of the block to the next along each axis.
+    fn at(&self, low: [usize; 3], t: [f32; 3]) -> f32;
 }
 
 /// A whole number from 0 to below 2^32, which stands in the low bits of its sum with 2^52: unlike a

@@ -8,28 +8,53 @@
 //! divided by their sum, so that what is even stays even; ITK's sum to 1 within a hundredth.
 
 use std::f64::consts::PI;
+use std::sync::LazyLock;
 
+use super::cpu::Kernel;
 use super::rows::ON_VOXEL;
 use crate::volume::Voxel;
 
-/// Voxels on each side of a position that have a say.
+/// Voxels on each side of a position that contribute to its value.
 pub(super) const RADIUS: usize = 3;
 const TAPS: usize = 2 * RADIUS;
 
-/// Kernel weights of the voxels from two below the lower neighbour to three above it.
-#[inline(always)]
-fn weights(share: f32) -> [f32; TAPS] {
-    // on a voxel the others have no say, whatever they are
-    if share < ON_VOXEL {
-        return [0.0, 0.0, 1.0, 0.0, 0.0, 0.0];
+/// The taps along x, padded with weights of zero to the width of a vector register.
+const WIDE: usize = 8;
+type Taps = [f32; WIDE];
+
+/// Intervals of the table of weights. Linear interpolation between its rows is within `2e-6` of the kernel.
+const STEPS: usize = 1024;
+
+/// Weights at `i / STEPS` of the way from one voxel to the next: of the voxels from two below the lower
+/// neighbour to three above it. The last row is there twice, so that every row has a next one.
+static WEIGHTS: LazyLock<Vec<Taps>> =
+    LazyLock::new(|| (0..=STEPS + 1).map(|i| exact(i.min(STEPS) as f64 / STEPS as f64)).collect());
+
+/// The weights at `t` of the way from one voxel to the next, by the definition.
+fn exact(t: f64) -> Taps {
+    // the sides divide by the distance to the voxel
+    if t == 0.0 {
+        return [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0];
     }
-    if share > 1.0 - ON_VOXEL {
-        return [0.0, 0.0, 0.0, 1.0, 0.0, 0.0];
+    if t == 1.0 {
+        return [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0];
     }
-    let share = f64::from(share);
-    let (low, high) = (side(share), side(1.0 - share));
+    let (low, high) = (side(t), side(1.0 - t));
     let by = 1.0 / (low[0] + low[1] + low[2] + high[0] + high[1] + high[2]);
-    [low[2], low[1], low[0], high[0], high[1], high[2]].map(|weight| (weight * by) as f32)
+    [low[2], low[1], low[0], high[0], high[1], high[2], 0.0, 0.0].map(|weight| (weight * by) as f32)
+}
+
+/// The weights at `t` of the way from one voxel to the next, from the table.
+#[inline(always)]
+fn weights(table: &[Taps], t: f32) -> Taps {
+    // on a voxel the weights of all others are exactly zero
+    let t = if t < ON_VOXEL { 0.0 } else { t };
+    let t = if t > 1.0 - ON_VOXEL { 1.0 } else { t };
+    let t = t * STEPS as f32;
+    let i = (t as usize).min(STEPS);
+    let t = t - i as f32;
+    let (row, next) = (table[i], table[i + 1]);
+    std::array::from_fn(|tap| row[tap] + t * (next[tap] - row[tap]))
 }
 
 /// The kernel at distances of `t`, `t + 1`, `t + 2`, up to a factor that is the same for `1 - t`.
@@ -61,44 +86,89 @@ fn cosine(x: f64) -> f64 {
     1.0 - s / 2.0 * (1.0 - s / 12.0 * (1.0 - s / 30.0 * (1.0 - s / 56.0 * (1.0 - s / 90.0))))
 }
 
-/// The value `share` of the way from voxel `low` of a block of `shape` to the next along each axis.
-#[inline(always)]
-pub(super) fn at<T: Voxel>(
-    voxels: &[T],
+/// Lanczos interpolation in a block of `shape`.
+pub(super) struct Lanczos<'a, T> {
+    voxels: &'a [T],
     shape: [usize; 3],
-    low: [usize; 3],
-    share: [f32; 3],
-) -> f32 {
-    let [z_weights, y_weights, x_weights] = share.map(weights);
-    let place = |a: usize, tap: usize| (low[a] + tap).saturating_sub(RADIUS - 1).min(shape[a] - 1);
-    let xs: [usize; TAPS] = std::array::from_fn(|tap| place(2, tap));
-    let inside = xs[TAPS - 1] - xs[0] == TAPS - 1;
-    let mut sum = [0.0f32; TAPS];
-    for (z, z_weight) in z_weights.into_iter().enumerate() {
-        if z_weight == 0.0 {
-            continue;
-        }
-        let plane = place(0, z) * shape[1];
-        for (y, y_weight) in y_weights.into_iter().enumerate() {
-            if y_weight == 0.0 {
+    table: &'a [Taps],
+}
+
+impl<'a, T: Voxel> Lanczos<'a, T> {
+    pub(super) fn new(voxels: &'a [T], shape: [usize; 3]) -> Self {
+        Self { voxels, shape, table: &WEIGHTS }
+    }
+
+    /// The voxel `tap - 2` after `low` along an axis, clamped to the block.
+    #[inline(always)]
+    fn clamped(&self, axis: usize, low: usize, tap: usize) -> usize {
+        (low + tap).saturating_sub(RADIUS - 1).min(self.shape[axis] - 1)
+    }
+
+    /// The sums along z and y of the voxels of each tap along x. Rows without weight are skipped,
+    /// so that a NaN in them is ignored.
+    #[inline(always)]
+    fn sums(&self, z_weights: &Taps, y_weights: &Taps, row: impl Fn(usize, usize) -> Taps) -> Taps {
+        let mut sum = [0.0f32; WIDE];
+        for z in 0..TAPS {
+            if z_weights[z] == 0.0 {
                 continue;
             }
-            let row = &voxels[(plane + place(1, y)) * shape[2]..][..shape[2]];
-            let weight = z_weight * y_weight;
-            if inside {
-                let row = &row[xs[0]..xs[0] + TAPS];
-                for x in 0..TAPS {
-                    sum[x] += weight * row[x].to_f32();
+            let mut plane = [0.0f32; WIDE];
+            for y in 0..TAPS {
+                if y_weights[y] == 0.0 {
+                    continue;
                 }
-            } else {
-                for x in 0..TAPS {
-                    sum[x] += weight * row[xs[x]].to_f32();
+                let row = row(z, y);
+                for x in 0..WIDE {
+                    plane[x] += y_weights[y] * row[x];
                 }
             }
+            for x in 0..WIDE {
+                sum[x] += z_weights[z] * plane[x];
+            }
         }
+        sum
     }
-    let share = |x: usize| if x_weights[x] == 0.0 { 0.0 } else { x_weights[x] * sum[x] };
-    ((share(0) + share(5)) + (share(1) + share(4))) + (share(2) + share(3))
+}
+
+/// As many voxels as a register holds. Integers of no weight do no harm; floats may be NaN.
+#[inline(always)]
+fn taps<T: Voxel>(row: &[T]) -> Taps {
+    let mut taps = [0.0; WIDE];
+    let count = if T::DTYPE.is_integer() { WIDE } else { TAPS };
+    for x in 0..count {
+        taps[x] = row[x].to_f32();
+    }
+    taps
+}
+
+impl<T: Voxel> Kernel for Lanczos<'_, T> {
+    #[inline(always)]
+    fn at(&self, low: [usize; 3], t: [f32; 3]) -> f32 {
+        let [z_weights, y_weights, x_weights] = t.map(|t| weights(self.table, t));
+        let [_, height, width] = self.shape;
+        let inside = (0..3).all(|a| low[a] + 1 >= RADIUS && low[a] + RADIUS < self.shape[a]);
+        let block = if inside {
+            let [z, y, x] = low.map(|v| v + 1 - RADIUS);
+            let length = ((TAPS - 1) * height + TAPS - 1) * width + WIDE;
+            // the last rows of the block may be too near its end for a whole register
+            self.voxels[(z * height + y) * width + x..].get(..length)
+        } else {
+            None
+        };
+        let sum = if let Some(block) = block {
+            self.sums(&z_weights, &y_weights, |z, y| taps(&block[(z * height + y) * width..]))
+        } else {
+            let xs: [usize; TAPS] = std::array::from_fn(|x| self.clamped(2, low[2], x));
+            self.sums(&z_weights, &y_weights, |z, y| {
+                let (z, y) = (self.clamped(0, low[0], z), self.clamped(1, low[1], y));
+                let row = &self.voxels[(z * height + y) * width..][..width];
+                std::array::from_fn(|x| if x < TAPS { row[xs[x]].to_f32() } else { 0.0 })
+            })
+        };
+        let term = |x: usize| if x_weights[x] == 0.0 { 0.0 } else { x_weights[x] * sum[x] };
+        ((term(0) + term(5)) + (term(1) + term(4))) + (term(2) + term(3))
+    }
 }
 
 #[cfg(test)]
@@ -121,7 +191,7 @@ mod tests {
             let sum: f64 = wanted.iter().sum();
             // what is not done is worth a hundredth
             prop_assert!((sum - 1.0).abs() < 0.011, "{}", sum);
-            let got = weights(share);
+            let got = weights(&WEIGHTS, share);
             for (got, wanted) in got.iter().zip(wanted) {
                 prop_assert!((f64::from(*got) - wanted / sum).abs() < 2e-6, "{share}: {got:?}");
             }
@@ -136,7 +206,7 @@ mod tests {
         ) {
             let voxels = vec![value; shape.iter().product()];
             let low = shape.map(|n| n.saturating_sub(2));
-            let got = super::at(&voxels, shape, low, at);
+            let got = Lanczos::new(&voxels, shape).at(low, at);
             prop_assert!((got - f32::from(value)).abs() <= 1e-6 * f32::from(value), "{got}");
         }
     }

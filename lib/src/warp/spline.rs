@@ -4,6 +4,7 @@
 //! Magazine 16(6), 1999: recursive filters along each axis turn voxels into coefficients; the value
 //! at a position is the sum of the 64 coefficients around it, weighted by B-splines.
 
+use super::cpu::Kernel;
 use super::rows::ON_VOXEL;
 use crate::volume::Voxel;
 
@@ -94,18 +95,39 @@ impl Coefficients {
         })
     }
 
-    /// The spline's value `share` of the way from voxel `low` to the next along each axis.
+    /// The spline over the voxels that it was made of, whose NaNs it respects.
+    pub(super) fn over<'a, T>(&'a self, voxels: &'a [T]) -> Spline<'a, T> {
+        Spline { coefficients: self, voxels }
+    }
+}
+
+/// Cubic interpolation in a block.
+pub(super) struct Spline<'a, T> {
+    coefficients: &'a Coefficients,
+    voxels: &'a [T],
+}
+
+impl<T: Voxel> Kernel for Spline<'_, T> {
     #[inline(always)]
-    pub(super) fn at(&self, low: [usize; 3], share: [f32; 3]) -> f32 {
-        let [z_weights, y_weights, x_weights] = share.map(weights);
+    fn at(&self, low: [usize; 3], t: [f32; 3]) -> f32 {
+        if !self.coefficients.knows(self.voxels, low, t) {
+            return f32::NAN;
+        }
+        let Coefficients { values, shape: [_, height, width], .. } = self.coefficients;
+        let [z_weights, y_weights, x_weights] = t.map(weights);
+        let first = (low[0] * height + low[1]) * width + low[2];
+        let block = &values[first..][..(3 * height + 3) * width + 4];
         let mut sum = [0.0f32; 4];
-        for (z, z_weight) in z_weights.into_iter().enumerate() {
-            for (y, y_weight) in y_weights.into_iter().enumerate() {
-                let row = ((low[0] + z) * self.shape[1] + low[1] + y) * self.shape[2] + low[2];
-                let row = &self.values[row..row + 4];
+        for z in 0..4 {
+            let mut plane = [0.0f32; 4];
+            for y in 0..4 {
+                let row = &block[(z * height + y) * width..][..4];
                 for x in 0..4 {
-                    sum[x] += z_weight * y_weight * row[x];
+                    plane[x] += y_weights[y] * row[x];
                 }
+            }
+            for x in 0..4 {
+                sum[x] += z_weights[z] * plane[x];
             }
         }
         (sum[0] * x_weights[0] + sum[1] * x_weights[1])
