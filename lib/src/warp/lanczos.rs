@@ -1,11 +1,12 @@
-//! Interpolation by a windowed sinc: Lanczos' kernel of radius 3.
+//! Interpolation by a windowed sinc: the Lanczos kernel of radius 3.
 //!
-//! `sinc(d) sinc(d / 3)` for `|d| < 3`, after Lanczos' window in Duchon, "Lanczos filtering in one and two
-//! dimensions", Journal of Applied Meteorology 18, 1979, and Turkowski, "Filters for common resampling
-//! tasks", Graphics Gems, 1990. As in ITK (`WindowedSincInterpolateImageFunction` with a
-//! `LanczosWindowFunction`; Meijering et al., "Quantitative comparison of sinc-approximating kernels",
-//! MICCAI 1999) outer voxels go on beyond the volume. Unlike there the six weights along an axis are
-//! divided by their sum, so that what is even stays even; ITK's sum to 1 within a hundredth.
+//! The kernel is `sinc(d) sinc(d / 3)` for `|d| < 3`, after Lanczos' window in Duchon, "Lanczos
+//! filtering in one and two dimensions", Journal of Applied Meteorology 18, 1979, and Turkowski,
+//! "Filters for common resampling tasks", Graphics Gems, 1990. As in ITK
+//! (`WindowedSincInterpolateImageFunction` with a `LanczosWindowFunction`; Meijering et al.,
+//! "Quantitative comparison of sinc-approximating kernels", MICCAI 1999), positions beyond the
+//! volume are clamped to the edge voxels. Unlike in ITK, the six weights along an axis are divided
+//! by their sum, so that a constant image stays constant; those of ITK sum to 1 within a hundredth.
 
 use std::f64::consts::PI;
 use std::sync::LazyLock;
@@ -57,11 +58,11 @@ fn weights(table: &[Taps], t: f32) -> Taps {
     std::array::from_fn(|tap| row[tap] + t * (next[tap] - row[tap]))
 }
 
-/// The kernel at distances of `t`, `t + 1`, `t + 2`, up to a factor that is the same for `1 - t`.
+/// The kernel at the distances `t`, `t + 1`, `t + 2`, up to a factor that is the same for `1 - t`.
 ///
-/// `sin(pi (t + k))` is `sin(pi t)` but for its sign, the same on both sides of the position: it falls out
-/// of the weights when they are divided by their sum. Sines by series of our own, as those of the system's
-/// library differ from machine to machine.
+/// `sin(pi (t + k))` equals `sin(pi t)` except for its sign; the factor is the same on both sides
+/// of the position and cancels when the weights are divided by their sum. The sines are computed by
+/// series here, because the system's library gives different results on different machines.
 #[inline(always)]
 fn side(t: f64) -> [f64; RADIUS] {
     let (sine, cosine) = (sine(PI / 3.0 * t), cosine(PI / 3.0 * t));
@@ -72,14 +73,14 @@ fn side(t: f64) -> [f64; RADIUS] {
     [window[0] * square(t), -window[1] * square(t + 1.0), window[2] * square(t + 2.0)]
 }
 
-/// To 3e-10 up to pi / 3.
+/// The sine, to 3e-10 for arguments up to pi / 3.
 #[inline(always)]
 fn sine(x: f64) -> f64 {
     let s = x * x;
     x * (1.0 - s / 6.0 * (1.0 - s / 20.0 * (1.0 - s / 42.0 * (1.0 - s / 72.0 * (1.0 - s / 110.0)))))
 }
 
-/// To 2e-9 up to pi / 3.
+/// The cosine, to 2e-9 for arguments up to pi / 3.
 #[inline(always)]
 fn cosine(x: f64) -> f64 {
     let s = x * x;
@@ -177,7 +178,7 @@ mod tests {
 
     use super::*;
 
-    /// The kernel as it is defined.
+    /// The kernel by its definition.
     fn kernel(d: f64) -> f64 {
         let sinc = |t: f64| if t == 0.0 { 1.0 } else { (PI * t).sin() / (PI * t) };
         if d.abs() < 3.0 { sinc(d) * sinc(d / 3.0) } else { 0.0 }
@@ -189,7 +190,7 @@ mod tests {
             let wanted: [f64; TAPS] =
                 std::array::from_fn(|tap| kernel(tap as f64 - 2.0 - f64::from(share)));
             let sum: f64 = wanted.iter().sum();
-            // what is not done is worth a hundredth
+            // without normalisation the sum is off by up to a hundredth
             prop_assert!((sum - 1.0).abs() < 0.011, "{}", sum);
             let got = weights(&WEIGHTS, share);
             for (got, wanted) in got.iter().zip(wanted) {
