@@ -146,14 +146,15 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     /// The similarity in units of its standard deviation for independent samples: Fisher's
-    /// transform of a correlation; for mutual information the analogue from its chi-squared
-    /// expectation.
+    /// transform of a correlation. For mutual information, `2 n I` has a chi-squared distribution of
+    /// as many degrees of freedom `k` as the histogram has cells, and `sqrt(2 chi^2) - sqrt(2 k - 1)` is
+    /// nearly standard normal (Fisher, "Statistical methods for research workers", 1925, section 20).
     fn significance(&self, energy: f64, count: usize) -> f64 {
         /// Degrees of freedom of the histogram: see `metric::histogram`.
         const CELLS: f64 = 31.0 * 26.0;
         let n = count as f64;
         if self.information {
-            return (2.0 * n * -energy - CELLS).max(0.0).sqrt();
+            return (4.0 * n * -energy).max(0.0).sqrt() - (2.0 * CELLS - 1.0).sqrt();
         }
         (1.0 - energy).clamp(-0.999_999, 0.999_999).atanh() * n.sqrt()
     }

@@ -371,8 +371,10 @@ impl Lattice {
                 out[l] = if cells.inside[l] == 0 {
                     self.fill
                 } else {
-                    let corner = [0, 1, 2].map(|a| cells.corner[a][l] as usize);
-                    kernel.at(corner, [0, 1, 2].map(|a| cells.share[a][l]))
+                    let [z, y, x] = &cells.corner;
+                    let corner = [z[l] as usize, y[l] as usize, x[l] as usize];
+                    let [z, y, x] = &cells.share;
+                    kernel.at(corner, [z[l], y[l], x[l]])
                 };
             }
         }

@@ -9,6 +9,7 @@
 //! by their sum, so that a constant image stays constant; those of ITK sum to 1 within a hundredth.
 
 use std::f64::consts::PI;
+use std::hint::black_box;
 use std::sync::LazyLock;
 
 use super::cpu::Kernel;
@@ -54,8 +55,12 @@ fn weights(table: &[Taps], t: f32) -> Taps {
     let t = t * STEPS as f32;
     let i = (t as usize).min(STEPS);
     let t = t - i as f32;
-    let (row, next) = (table[i], table[i + 1]);
-    std::array::from_fn(|tap| row[tap] + t * (next[tap] - row[tap]))
+    // a loop and no closure: a closure may be left outside the code that is compiled for vectors
+    let (mut row, next) = (table[i], &table[i + 1]);
+    for tap in 0..WIDE {
+        row[tap] += t * (next[tap] - row[tap]);
+    }
+    row
 }
 
 /// The kernel at the distances `t`, `t + 1`, `t + 2`, up to a factor that is the same for `1 - t`.
@@ -99,46 +104,68 @@ impl<'a, T: Voxel> Lanczos<'a, T> {
         Self { voxels, shape, table: &WEIGHTS }
     }
 
-    /// The voxel `tap - 2` after `low` along an axis, clamped to the block.
-    #[inline(always)]
-    fn clamped(&self, axis: usize, low: usize, tap: usize) -> usize {
-        (low + tap).saturating_sub(RADIUS - 1).min(self.shape[axis] - 1)
+    /// The voxels of a row of taps, clamped to the edge voxels of the block.
+    #[inline(never)]
+    fn clamped(&self, low: [usize; 3], z: usize, y: usize) -> Taps {
+        let clamp = |axis: usize, tap: usize| {
+            (low[axis] + tap).saturating_sub(RADIUS - 1).min(self.shape[axis] - 1)
+        };
+        let row = (clamp(0, z) * self.shape[1] + clamp(1, y)) * self.shape[2];
+        let voxel = |x: usize| self.voxels[row + clamp(2, x)].to_f32();
+        std::array::from_fn(|x| if x < TAPS { voxel(x) } else { 0.0 })
     }
 
-    /// The sums along z and y of the voxels of each tap along x. Rows without weight are skipped,
-    /// so that a NaN in them is ignored.
+    /// The sums along z and y of the voxels of each tap along x. Rows of weight zero are skipped, so
+    /// that a NaN in them is ignored.
+    ///
+    /// * `block`: the voxels from the first tap on, if all taps are inside
     #[inline(always)]
-    fn sums(&self, z_weights: &Taps, y_weights: &Taps, row: impl Fn(usize, usize) -> Taps) -> Taps {
+    fn sums(&self, block: Option<&[T]>, low: [usize; 3], weights: [&Taps; 2]) -> Taps {
+        let [_, height, width] = self.shape;
         let mut sum = [0.0f32; WIDE];
         for z in 0..TAPS {
-            if z_weights[z] == 0.0 {
+            let z_weight = weights[0][z];
+            if z_weight == 0.0 {
                 continue;
             }
             let mut plane = [0.0f32; WIDE];
             for y in 0..TAPS {
-                if y_weights[y] == 0.0 {
+                let y_weight = weights[1][y];
+                if y_weight == 0.0 {
                     continue;
                 }
-                let row = row(z, y);
+                let row = match block {
+                    Some(block) => taps(&block[(z * height + y) * width..]),
+                    None => self.clamped(low, z, y),
+                };
                 for x in 0..WIDE {
-                    plane[x] += y_weights[y] * row[x];
+                    plane[x] += y_weight * row[x];
                 }
             }
             for x in 0..WIDE {
-                sum[x] += z_weights[z] * plane[x];
+                sum[x] += z_weight * plane[x];
             }
         }
         sum
     }
 }
 
-/// As many voxels as a register holds. Integers of no weight do no harm; floats may be NaN.
+/// The voxels of the taps along x. A whole register of integers is read, as those of weight zero do no
+/// harm; floats may be NaN there.
 #[inline(always)]
 fn taps<T: Voxel>(row: &[T]) -> Taps {
     let mut taps = [0.0; WIDE];
-    let count = if T::DTYPE.is_integer() { WIDE } else { TAPS };
-    for x in 0..count {
-        taps[x] = row[x].to_f32();
+    if T::DTYPE.is_integer() {
+        let row: [T; WIDE] =
+            *row.first_chunk().expect("a row of the block has a register of voxels");
+        for x in 0..WIDE {
+            taps[x] = row[x].to_f32();
+        }
+    } else {
+        let row: [T; TAPS] = *row.first_chunk().expect("a row of the block has all taps");
+        for x in 0..TAPS {
+            taps[x] = row[x].to_f32();
+        }
     }
     taps
 }
@@ -146,27 +173,25 @@ fn taps<T: Voxel>(row: &[T]) -> Taps {
 impl<T: Voxel> Kernel for Lanczos<'_, T> {
     #[inline(always)]
     fn at(&self, low: [usize; 3], t: [f32; 3]) -> f32 {
-        let [z_weights, y_weights, x_weights] = t.map(|t| weights(self.table, t));
+        let (z_weights, y_weights) = (weights(self.table, t[0]), weights(self.table, t[1]));
+        let x_weights = weights(self.table, t[2]);
         let [_, height, width] = self.shape;
-        let inside = (0..3).all(|a| low[a] + 1 >= RADIUS && low[a] + RADIUS < self.shape[a]);
-        let block = if inside {
-            let [z, y, x] = low.map(|v| v + 1 - RADIUS);
-            let length = ((TAPS - 1) * height + TAPS - 1) * width + WIDE;
-            // the last rows of the block may be too near its end for a whole register
-            self.voxels[(z * height + y) * width + x..].get(..length)
+        let is_inside = |a: usize| low[a] + 1 >= RADIUS && low[a] + RADIUS < self.shape[a];
+        // the last rows of the block may be too near its end for a whole register
+        let block = if is_inside(0) && is_inside(1) && is_inside(2) {
+            let first = ((low[0] + 1 - RADIUS) * height + low[1] + 1 - RADIUS) * width + low[2] + 1
+                - RADIUS;
+            self.voxels[first..].get(..((TAPS - 1) * height + TAPS - 1) * width + WIDE)
         } else {
             None
         };
-        let sum = if let Some(block) = block {
-            self.sums(&z_weights, &y_weights, |z, y| taps(&block[(z * height + y) * width..]))
-        } else {
-            let xs: [usize; TAPS] = std::array::from_fn(|x| self.clamped(2, low[2], x));
-            self.sums(&z_weights, &y_weights, |z, y| {
-                let (z, y) = (self.clamped(0, low[0], z), self.clamped(1, low[1], y));
-                let row = &self.voxels[(z * height + y) * width..][..width];
-                std::array::from_fn(|x| if x < TAPS { row[xs[x]].to_f32() } else { 0.0 })
-            })
+        // two calls, so that the usual one has no test in its loops
+        let sum = match block {
+            Some(_) => self.sums(block, low, [&z_weights, &y_weights]),
+            None => self.sums(None, low, [&z_weights, &y_weights]),
         };
+        // through memory: otherwise the compiler takes the sums apart into lanes for the lines below
+        let sum = black_box(sum);
         let term = |x: usize| if x_weights[x] == 0.0 { 0.0 } else { x_weights[x] * sum[x] };
         ((term(0) + term(5)) + (term(1) + term(4))) + (term(2) + term(3))
     }

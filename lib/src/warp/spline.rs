@@ -4,6 +4,8 @@
 //! 16(6), 1999: recursive filters along each axis convert voxels to coefficients; the value at a
 //! position is the sum of the 64 coefficients around it, weighted by B-splines.
 
+use std::hint::black_box;
+
 use super::cpu::Kernel;
 use super::rows::ON_VOXEL;
 use crate::volume::Voxel;
@@ -43,6 +45,7 @@ impl Coefficients {
     /// The filter is recursive, so that one NaN would make the whole block NaN. Non-finite voxels
     /// are therefore replaced first by the mean of their known neighbours. Positions near them are
     /// undefined nevertheless: see [`Coefficients::knows`].
+    #[inline(always)]
     pub(super) fn new<T: Voxel>(voxels: &[T], shape: [usize; 3]) -> Self {
         let padded = shape.map(|n| n + BEFORE + AFTER);
         let mut values = vec![0.0; padded.iter().product()];
@@ -115,7 +118,7 @@ impl<T: Voxel> Kernel for Spline<'_, T> {
             return f32::NAN;
         }
         let Coefficients { values, shape: [_, height, width], .. } = self.coefficients;
-        let [z_weights, y_weights, x_weights] = t.map(weights);
+        let (z_weights, y_weights, x_weights) = (weights(t[0]), weights(t[1]), weights(t[2]));
         let first = (low[0] * height + low[1]) * width + low[2];
         let block = &values[first..][..(3 * height + 3) * width + 4];
         let mut sum = [0.0f32; 4];
@@ -131,6 +134,8 @@ impl<T: Voxel> Kernel for Spline<'_, T> {
                 sum[x] += z_weights[z] * plane[x];
             }
         }
+        // through memory: otherwise the compiler takes the sums apart into lanes for the line below
+        let sum = black_box(sum);
         (sum[0] * x_weights[0] + sum[1] * x_weights[1])
             + (sum[2] * x_weights[2] + sum[3] * x_weights[3])
     }
