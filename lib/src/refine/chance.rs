@@ -137,6 +137,13 @@ fn evidence(found: f64, mut others: Vec<f64>) -> f64 {
     ((found - mean) / variance.sqrt().max(1.0)).max(0.0)
 }
 
+/// A chi-squared value of `k` degrees of freedom as a standard normal deviate (Fisher, "Statistical
+/// methods for research workers", 1925, section 20). The mutual information `I` in nats of `n`
+/// independent samples makes `2 n I` such a value.
+fn deviations(chi_squared: f64, k: f64) -> f64 {
+    (2.0 * chi_squared).max(0.0).sqrt() - (2.0 * k - 1.0).sqrt()
+}
+
 struct Judge<'a> {
     pair: Affinity<'a>,
     freedom: Freedom,
@@ -146,15 +153,13 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     /// The similarity in units of its standard deviation for independent samples: Fisher's
-    /// transform of a correlation. For mutual information, `2 n I` has a chi-squared distribution of
-    /// as many degrees of freedom `k` as the histogram has cells, and `sqrt(2 chi^2) - sqrt(2 k - 1)` is
-    /// nearly standard normal (Fisher, "Statistical methods for research workers", 1925, section 20).
+    /// transform of a correlation; for mutual information see [`deviations`].
     fn significance(&self, energy: f64, count: usize) -> f64 {
         /// Degrees of freedom of the histogram: see `metric::histogram`.
         const CELLS: f64 = 31.0 * 26.0;
         let n = count as f64;
         if self.information {
-            return (4.0 * n * -energy).max(0.0).sqrt() - (2.0 * CELLS - 1.0).sqrt();
+            return deviations(2.0 * n * -energy, CELLS);
         }
         (1.0 - energy).clamp(-0.999_999, 0.999_999).atanh() * n.sqrt()
     }
@@ -220,5 +225,20 @@ mod tests {
         assert!((evidence(20.0, others()) - 20.0 / deviation).abs() < 1e-9);
         assert_eq!(evidence(5.0, others()), 0.0);
         assert_eq!(evidence(-9.0, others()), 0.0);
+    }
+
+    #[test]
+    fn chi_squared_values_have_standard_deviates() {
+        let normal = |seed: u64| {
+            let radius = (-2.0 * (1.0 - unit(hash(seed, 1), 0)).ln()).sqrt();
+            radius * (std::f64::consts::TAU * unit(hash(seed, 2), 0)).cos()
+        };
+        let k = 806u64;
+        let sum_of_squares = |i: u64| (0..k).map(|j| normal(i * k + j).powi(2)).sum::<f64>();
+        let n = 400u64;
+        let values: Vec<f64> = (0..n).map(|i| deviations(sum_of_squares(i), k as f64)).collect();
+        let mean = values.iter().sum::<f64>() / n as f64;
+        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n as f64;
+        assert!(mean.abs() < 0.2 && (variance - 1.0).abs() < 0.3, "{mean}, {variance}");
     }
 }
