@@ -1,6 +1,8 @@
 # Thin: each line is a command that a person could type. `make` alone lists them.
 
-BIN      = $(or $(CARGO_TARGET_DIR),target)/release
+# The platform to build for, such as x86_64-unknown-linux-musl; empty is this machine's.
+TARGET   = $(CARGO_BUILD_TARGET)
+BIN      = $(or $(CARGO_TARGET_DIR),target)/$(if $(TARGET),$(TARGET)/)release
 DEBUG    = $(or $(CARGO_TARGET_DIR),target)/debug
 PREFIX   = /usr/local
 PROGRAMS = inspect report pick-level extract-spots ransac refine local-affine deform invmap apply-transform downsample transcode phantom
@@ -20,9 +22,10 @@ help:
 	@echo 'make deny      licences, sources and bans of dependencies; installs cargo-deny into a cache'
 	@echo 'make bench     our programs beside those that they replace'
 	@echo 'make install   programs, man pages, completions, into PREFIX=$(PREFIX)'
+	@echo 'make dist      what install installs, workflows and documents as one archive in dist/ [TARGET=x86_64-unknown-linux-musl]'
 
 build:
-	cargo build --release --locked
+	cargo build --release --locked $(if $(TARGET),--target $(TARGET))
 
 demo: build $(TRUTH:%=%/truth.json)
 	VOXLOOM_BIN=$(BIN) workflows/align.sh $(FIXED) $(MOVING) $(OUT) $(if $(PARAMS),--params $(PARAMS))
@@ -76,4 +79,23 @@ install: build
 	    $(BIN)/voxloom completions zsh $$program > $(SHARE)/zsh/site-functions/_$$program || exit 1; \
 	done
 
-.PHONY: help build demo check test lint deny bench install
+# The archive is the same, byte for byte, for the same files: entries are sorted, and owners and times are fixed.
+# It takes GNU tar, which is called gtar where it is not the system's own.
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+HOST    = $(shell rustc -vV | sed -n 's/^host: //p')
+NAME    = voxloom-$(VERSION)-$(or $(TARGET),$(HOST))
+EPOCH   = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct))
+TAR     = $(shell command -v gtar || echo tar)
+SHA256  = $(shell command -v sha256sum || echo shasum -a 256)
+
+dist:
+	rm -rf dist/$(NAME) dist/$(NAME).tar.gz
+	$(MAKE) install DESTDIR=$(CURDIR)/dist/$(NAME) PREFIX=
+	cp -R README.md CHANGELOG.md CONTRIBUTING.md CITATION.cff LICENSE LICENSE-APACHE LICENSE-MIT docs workflows conf dist/$(NAME)
+	cd dist && $(TAR) --sort=name --format=ustar --mtime=@$(EPOCH) --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX \
+	    --exclude='.?*' --exclude=__pycache__ -cf $(NAME).tar $(NAME)
+	gzip -9nf dist/$(NAME).tar
+	cd dist && $(SHA256) voxloom-$(VERSION)-*.tar.gz > SHA256SUMS
+	rm -rf dist/$(NAME)
+
+.PHONY: help build demo check test lint deny bench install dist

@@ -1,4 +1,4 @@
-//! `voxloom`: all programs in one executable, for links and for newcomers.
+//! `voxloom`: all programs in one executable, to be called through links or by program name.
 
 use std::process::ExitCode;
 

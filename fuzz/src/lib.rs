@@ -1,5 +1,6 @@
-//! What the library does with files of any bytes: one function for each kind of file, all of them in
-//! [`TARGETS`]. The fuzzers of `fuzz_targets/` call them, and so do `lib/tests/campaign`, on stable.
+//! Reading of arbitrary bytes as each kind of file: one function per kind, all listed in
+//! [`TARGETS`]. The fuzzers of `fuzz_targets/` call them, and so does `lib/tests/campaign`, on
+//! stable Rust.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,23 +12,23 @@ use voxloom::transform::{self, Axes, Direction};
 use voxloom::volume::{Select, Volume};
 use voxloom::{blocks, cli, report, table, transcode, volume};
 
-/// Counts what is asked for, by Rust code.
+/// Counts the memory that Rust code allocates.
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
 /// Bytes that any file may cost: buffers of decoders, and the voxels that are read here.
 const BASE: usize = 4 << 20;
-/// Letters of a message: it quotes a file, but only so much of it.
+/// Maximum length of a message, in bytes: it may quote only a limited part of a file.
 const LONGEST: usize = 1200;
 
-/// What came of a file: read, or refused with these words.
+/// The result of reading a file: success, or the error message.
 pub type Read = Result<(), String>;
 
 /// A kind of file.
 pub struct Target {
-    /// Its name: that of its fuzzer and of its folder of seeds.
+    /// The name of its fuzzer and of its folder of seeds.
     pub name: &'static str,
-    /// Reads bytes as such a file, in a folder of its own.
+    /// Reads bytes as a file of this kind, in a folder of its own.
     pub read: fn(&Path, &[u8]) -> Read,
 }
 
@@ -80,16 +81,16 @@ pub const TARGETS: &[Target] = &[
     Target { name: "receipt", read: receipt },
 ];
 
-/// The kind of file of this name.
+/// The target with this name.
 pub fn target(name: &str) -> &'static Target {
     TARGETS.iter().find(|target| target.name == name).unwrap_or_else(|| panic!("no target {name}"))
 }
 
-/// Reads bytes as a kind of file, in `folder`, which is this target's alone.
+/// Reads bytes as a file of this kind, in `folder`, which only this target uses.
 ///
 /// # Panics
-/// Where the library does, where it asks for more memory than 64 times the bytes beside [`BASE`], and
-/// where a message quotes more than it may.
+/// If the library panics, if it allocates more than 64 times the length of `bytes` plus [`BASE`],
+/// or if an error message has 1200 bytes or more.
 pub fn run(target: &Target, folder: &Path, bytes: &[u8]) -> Read {
     let before = MEMORY.current_usage();
     MEMORY.reset_peak_usage();
@@ -102,7 +103,7 @@ pub fn run(target: &Target, folder: &Path, bytes: &[u8]) -> Read {
     read
 }
 
-/// A fuzzer of the target of this name.
+/// Defines the fuzzer of the target with this name.
 #[macro_export]
 macro_rules! fuzz {
     ($name:literal) => {
@@ -123,7 +124,7 @@ fn said(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// The parts of bytes between zeros, as many as wanted; the last has the rest. Texts hold no zeros.
+/// Splits bytes at zero bytes into `N` parts; the last holds the rest. Texts contain no zero bytes.
 fn parts<const N: usize>(bytes: &[u8]) -> [&[u8]; N] {
     let mut parts = bytes.splitn(N, |byte| *byte == 0);
     std::array::from_fn(|_| parts.next().unwrap_or_default())
@@ -140,7 +141,7 @@ fn text_of(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// Opens a volume and reads its first and last corners.
+/// Opens a volume and reads boxes at its first and last corners.
 fn corners(location: &str) -> Read {
     let select =
         |channel, time| Select { channel, time, spacing: Some([1.0; 3]), ..Select::default() };
@@ -167,7 +168,7 @@ fn image(folder: &Path, name: &str, bytes: &[u8]) -> Read {
     corners(&text_of(&path))
 }
 
-/// `zarr.json`, a chunk.
+/// `zarr.json` and a chunk, separated by a zero byte.
 fn zarr3(folder: &Path, bytes: &[u8]) -> Read {
     let [metadata, chunk] = parts(bytes);
     let array = folder.join("a.zarr");
@@ -178,7 +179,7 @@ fn zarr3(folder: &Path, bytes: &[u8]) -> Read {
     corners(&text_of(&array))
 }
 
-/// `.zarray`, `.zattrs`, a chunk.
+/// `.zarray`, `.zattrs` and a chunk, separated by zero bytes.
 fn zarr2(folder: &Path, bytes: &[u8]) -> Read {
     let [metadata, attributes, chunk] = parts(bytes);
     let array = folder.join("a.zarr");
@@ -195,7 +196,7 @@ fn zarr2(folder: &Path, bytes: &[u8]) -> Read {
     corners(&text_of(&array))
 }
 
-/// The attributes of the group, and of an array in it, and a block.
+/// The attributes of the group, those of an array in it, and a block, separated by zero bytes.
 fn n5(folder: &Path, bytes: &[u8]) -> Read {
     let [group, array, block] = parts(bytes);
     let root = folder.join("a.n5");
@@ -207,11 +208,11 @@ fn n5(folder: &Path, bytes: &[u8]) -> Read {
     read.and(whole)
 }
 
-/// An array of Zarr v2 of 4 x 4 x 4 bytes.
+/// A Zarr v2 array of 4 x 4 x 4 bytes.
 const SMALL: &str = r#"{"zarr_format": 2, "shape": [4, 4, 4], "chunks": [4, 4, 4], "dtype": "|u1",
  "compressor": null, "fill_value": 0, "order": "C", "filters": null}"#;
 
-/// The attributes of an image with two levels, as those of version 0.4 and of 0.5.
+/// The attributes of an image with two levels, read as OME-Zarr version 0.4 and as version 0.5.
 fn ome(folder: &Path, bytes: &[u8]) -> Read {
     let (old, new) = (folder.join("old.zarr"), folder.join("new.zarr"));
     for (group, level) in [(&old, "0"), (&old, "1"), (&new, "0"), (&new, "1")] {
@@ -222,7 +223,7 @@ fn ome(folder: &Path, bytes: &[u8]) -> Read {
     put(&old.join(".zattrs"), bytes)?;
     let head = r#"{"zarr_format": 3, "node_type": "group", "attributes": "#;
     put(&new.join("zarr.json"), &[head.as_bytes(), bytes, b"}"].concat())?;
-    // an array of version 3 would be found by its name; those of version 2 do as well
+    // the arrays of both groups are Zarr v2, which is sufficient here
     let mut read = Err(String::new());
     for group in [&old, &new] {
         for location in [text_of(group), text_of(&group.join("0"))] {
@@ -234,11 +235,11 @@ fn ome(folder: &Path, bytes: &[u8]) -> Read {
     read
 }
 
-/// The points at which maps are evaluated: about the origin, and far away.
+/// The points at which maps are evaluated: near the origin, and far away.
 const POINTS: [[f64; 3]; 4] =
     [[0.0; 3], [1.5, 2.5, 3.5], [-1e9, 1e9, 0.0], [1e300, -1e300, f64::MAX]];
 
-/// Applies a chain to some points.
+/// Applies a chain to [`POINTS`].
 fn apply(chain: &Chain) -> Read {
     for p in POINTS {
         let (local, _) = chain.localise([p, p]).map_err(said)?;
@@ -257,7 +258,8 @@ fn both_ways(location: &str) -> Read {
     apply(&forward)
 }
 
-/// `zarr.json` of a field or of local affines, a chunk: an array of four axes, and one of five.
+/// `zarr.json` of a field or of local affines, and a chunk; written as arrays of four and of five
+/// axes.
 fn field(folder: &Path, bytes: &[u8]) -> Read {
     let [metadata, chunk] = parts(bytes);
     let read = |array: &str, first_chunks: [&str; 2]| {
@@ -276,13 +278,13 @@ fn field(folder: &Path, bytes: &[u8]) -> Read {
     vectors.or(affines)
 }
 
-/// A chain's JSON; it may refer to `field.zarr`, which is not there, and to itself.
+/// The JSON of a chain; it may refer to `field.zarr`, which does not exist, and to itself.
 fn chain(folder: &Path, bytes: &[u8]) -> Read {
     let path = folder.join("chain.json");
     put(&path, bytes)?;
     let steps = transform::read_steps(&text_of(&path), Direction::FixedToMoving).map_err(said)?;
     let chain = both_ways(&text_of(&path));
-    // what can be read can be written, and is the same then
+    // a chain that can be read can be written, and is read back unchanged
     if let Ok(()) = chain {
         let copy = folder.join("copy.json");
         transform::write_document(&copy, &steps).map_err(said)?;
@@ -301,7 +303,8 @@ fn matrix(folder: &Path, bytes: &[u8]) -> Read {
     read.or(greedy).or(turned.map(drop).map_err(said))
 }
 
-/// A transform of another program, as what it is said to be and as what its content tells.
+/// A transform of another program, read with the given format and with the format detected from its
+/// content.
 fn foreign(folder: &Path, name: &str, from: Option<Source>, bytes: &[u8]) -> Read {
     let path = folder.join(name);
     put(&path, bytes)?;
@@ -319,7 +322,7 @@ fn ledger(folder: &Path, bytes: &[u8]) -> Read {
     blocks::fuzzing::ledger(folder, bytes)
 }
 
-/// A table, as each of those that we read.
+/// A table, read as each kind of table.
 fn tables(folder: &Path, bytes: &[u8]) -> Read {
     let path: PathBuf = folder.join("a.csv");
     put(&path, bytes)?;
@@ -337,7 +340,7 @@ fn tables(folder: &Path, bytes: &[u8]) -> Read {
     spots.or(matches).or(blocks).or(points.map(drop)).map_err(said)
 }
 
-/// A file of `--config`, as YAML and as JSON.
+/// A parameters file, read as YAML and as JSON.
 fn parameters(folder: &Path, bytes: &[u8]) -> Read {
     let (yaml, json) = (folder.join("a.yaml"), folder.join("a.json"));
     put(&yaml, bytes)?;

@@ -6,6 +6,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use voxloom::geom::{Affine, Field, Grid, LocalAffines, LocalChain, LocalStep};
 use voxloom::warp::{Interpolation, Options, resample_block};
 
+const METHODS: [Interpolation; 4] =
+    [Interpolation::Nearest, Interpolation::Linear, Interpolation::Cubic, Interpolation::Lanczos];
 const SHAPE: [usize; 3] = [128, 256, 256];
 
 fn rotation() -> Affine {
@@ -44,7 +46,7 @@ fn resample(c: &mut Criterion) {
     group.throughput(Throughput::Elements(voxels.len() as u64)).sample_size(10);
     for (name, step) in chains() {
         let chain = LocalChain { steps: vec![step] };
-        for interpolation in [Interpolation::Nearest, Interpolation::Linear, Interpolation::Cubic] {
+        for interpolation in METHODS {
             if interpolation != Interpolation::Linear && name != "one affine" {
                 continue;
             }

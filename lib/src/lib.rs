@@ -1,6 +1,7 @@
-//! The library of voxloom: what the programs in `bins/` are made of.
+//! The library of voxloom, which the programs in `bins/` are made of.
 //!
-//! Layers look down only; `tests/house/layers.rs` holds the table and fails on an upward `use`.
+//! Modules depend only on lower layers; `tests/house/layers.rs` holds the table and fails on an
+//! upward `use`.
 
 pub mod blocks;
 pub mod cli;

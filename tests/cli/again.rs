@@ -1,5 +1,5 @@
-//! `--resume` of what writes a file: done is done, another command is refused by the name of what
-//! differs, and what was left undone is done.
+//! `--resume` of programs that write a file: finished work is kept, a different command is refused
+//! with the name of the difference, and unfinished work is done.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -7,17 +7,17 @@ use std::process::Command;
 
 use crate::scene::{Pair, Scene, executable, files, program};
 
-/// A command, and a flag that makes another one of it.
+/// A command, and a flag that makes it a different one.
 struct Job {
     name: &'static str,
     words: Vec<String>,
     output: String,
     other: [&'static str; 2],
-    /// The file that it reads in the scene.
+    /// The input file in the scene.
     input: String,
 }
 
-/// Programs that write a table, a transform of ours and one of others.
+/// Programs that write a table, a transform in our format, and one in a foreign format.
 fn jobs(scene: &Scene) -> Vec<Job> {
     let pair = Pair::get();
     let copy = |name: &str| {
@@ -78,23 +78,23 @@ fn files_that_are_done_are_not_made_again_and_another_command_is_refused_by_name
         job.run(&[]).success();
         let receipt = format!("{}.receipt.json", job.output);
         let before = [inode(&job.output), inode(&receipt)];
-        // threads and talk are no part of what is done
+        // threads and log level do not belong to the identity
         job.run(&["--resume", "--threads", "1", "-v"]).success();
         assert_eq!([inode(&job.output), inode(&receipt)], before, "{}", job.name);
         job.refused(&[&["--resume"], &job.other[..]].concat(), job.other[0].trim_matches('-'));
-        // what was changed by hand is neither taken for done nor replaced
+        // a file that was edited by hand is neither accepted as done nor replaced
         let made = std::fs::read_to_string(&job.output).unwrap();
         std::fs::write(&job.output, made.clone() + "\n").unwrap();
         job.refused(&["--resume"], "no longer what");
         std::fs::write(&job.output, made).unwrap();
-        // without its receipt nobody knows
+        // without its receipt, the file is written again
         std::fs::remove_file(&receipt).unwrap();
         job.run(&["--resume"]).success();
         let of_now = inode(&receipt);
         job.run(&["--resume"]).success();
         assert_eq!(inode(&receipt), of_now, "{}", job.name);
         assert!(Path::new(&receipt).exists());
-        // what is read has changed
+        // the content of an input has changed
         let text = std::fs::read_to_string(&job.input).unwrap();
         std::fs::write(&job.input, text.clone() + "\n").unwrap();
         job.refused(&["--resume"], "content");
@@ -144,7 +144,7 @@ fn whoever_is_killed_while_it_replaces_a_volume_leaves_none_or_its_own() {
         std::thread::sleep(std::time::Duration::from_millis(6 * wait));
         child.kill().unwrap();
         child.wait().unwrap();
-        // to be gone on with, and to be replaced
+        // to be resumed, and to be replaced
         let more: &[&str] = if wait % 2 == 0 { &[] } else { &["--resume"] };
         let kept = words.iter().filter(|word| more.is_empty() || **word != "--overwrite");
         program("transcode").args(kept).args(more).assert().success();

@@ -48,7 +48,7 @@ fn a_volume_goes_back_through_a_field_alike_for_threads_parts_and_blocks() {
         run("parts.zarr", &["--part", &part, "--resume", "--block-size", "32,32,32"]);
     }
     assert!(one == back("parts.zarr", &["--finish", "--block-size", "32,32,32"]));
-    // the fixed volume looks like the moving one there, and did not before
+    // resampled, the fixed volume is similar to the moving one, which it was not before
     let moving = voxels(&pair.at("moving.zarr"), None);
     let fixed = voxels(&pair.at("fixed.zarr"), None);
     let likeness = |a: &[u16]| {
@@ -65,7 +65,7 @@ fn a_volume_goes_back_through_a_field_alike_for_threads_parts_and_blocks() {
     assert!(after > 0.7 && after > before + 0.2, "{before} {after}");
 }
 
-/// An image of three channels, one of them labels of nothing but 0 and 7.
+/// An image of three channels, one of which holds only the labels 0 and 7.
 fn channels(scene: &Scene) -> String {
     let shape = [24, 30, 40];
     let spec = Spec {

@@ -1,4 +1,4 @@
-//! Maps that are not to be believed: exit code 3, no map, and a receipt that says so.
+//! Unreliable maps: exit code 3, no map is written, and the receipt states the reason.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use voxloom::volume::{Codec, Dtype, Existing, Format, Output, Spec};
 
 use crate::scene::{Pair, Scene, program};
 
-/// A number in `0..1` for each of a row of questions.
+/// A pseudorandom number in `0..1`, determined by the seed and an index.
 fn chance(seed: u64, question: u64) -> f64 {
     let mut v =
         seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ question.wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -17,7 +17,7 @@ fn chance(seed: u64, question: u64) -> f64 {
     (v >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Blobs of many sizes at places of chance, within 48 um; some noise.
+/// Blobs of various sizes at random positions, within 48 um; some noise.
 fn blobs(seed: u64) -> impl Fn(Point) -> f64 {
     let blobs: Vec<(Point, f64, f64)> = (0..90)
         .map(|b| {
@@ -38,7 +38,7 @@ fn blobs(seed: u64) -> impl Fn(Point) -> f64 {
     }
 }
 
-/// A volume that shows at each of its voxels what `of` has there.
+/// A volume with the value of `of` at the index and position of each voxel.
 fn volume(scene: &Scene, name: &str, grid: Grid, of: impl Fn(usize, Point) -> f64) -> String {
     let (codec, format, dtype) = (Codec::Raw, Format::Zarr3, Dtype::U16);
     let spec = Spec { grid, dtype, chunk: grid.shape, shard: None, codec, format };
@@ -55,8 +55,8 @@ fn volume(scene: &Scene, name: &str, grid: Grid, of: impl Fn(usize, Point) -> f6
 
 const AXES: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
-/// The voxels of the first volume with axes exchanged and turned round, with the voxel size that they
-/// then have; and the map that takes the first one there.
+/// The first volume with its axes permuted and flipped, with the voxel size permuted accordingly;
+/// and the map from the first volume to it.
 fn turned(scene: &Scene, grid: Grid, axes: [usize; 3], flip: usize) -> (String, Affine) {
     let of = blobs(1);
     let shape = axes.map(|a| grid.shape[a]);
@@ -90,7 +90,7 @@ fn results(output: &str) -> serde_json::Value {
     receipt(output)["results"].clone()
 }
 
-/// A volume of uneven voxels, and the error that a map may have.
+/// The grid of a volume with anisotropic voxels, and the allowed error of a map.
 fn uneven() -> (Grid, f64) {
     (Grid::new([24, 44, 46], [2.0, 1.0, 1.0], [0.0; 3]), 1.0)
 }
@@ -151,7 +151,7 @@ fn ransac_finds_an_image_turned_and_mirrored_any_of_48_ways() {
     }
 }
 
-/// Runs a program on volumes that have nothing in common, which must write no map and say why.
+/// Runs a program on unrelated volumes, which must write no map and state the reason.
 fn doubted(program_name: &str, arguments: &[&str], out: &str) {
     let run = program(program_name).args(arguments).args(["-o", out, "-q"]).output().unwrap();
     let talk = String::from_utf8(run.stderr).unwrap();
@@ -183,7 +183,7 @@ fn volumes_that_have_nothing_in_common_are_told_from_those_that_have() {
         let search = ["--model", "rigid", "--search", "20", "--allow-reflection"];
         doubted("refine", &[&[&fixed[..], &other], &search[..]].concat(), &out("search"));
     }
-    // what is refused may be had all the same
+    // a refused map can be written on request
     program("refine")
         .args([&fixed, &scene.at("2.zarr"), "-o", &scene.at("any.json"), "--min-evidence", "0"])
         .assert()
@@ -205,7 +205,7 @@ fn ransac_believes_nothing_of_another_sample_and_leaves_no_map_behind() {
     for (i, threshold) in ["0.7", "0.3"].into_iter().enumerate() {
         let out = scene.at(&format!("{i}.json"));
         let flags = ["--match-threshold", threshold, "--overwrite"];
-        // what an earlier run left is no result of this one
+        // the file of an earlier run is not a result of this one
         std::fs::write(&out, "{}").unwrap();
         doubted("ransac", &[&volumes[..], &flags[..]].concat(), &out);
     }
@@ -265,7 +265,7 @@ fn a_result_of_nothing_but_nan_is_no_success() {
     assert_eq!(run(&half, &scene.at("b.zarr")).status.code(), Some(0));
 }
 
-/// `align.sh` takes a receipt for the sign that a step is done.
+/// `align.sh` regards a receipt as the mark of a finished step.
 #[test]
 fn a_step_that_is_not_believed_runs_again() {
     let scene = Scene::new();

@@ -1,4 +1,4 @@
-//! Files of chunks whose sizes are claims: what is refused, how soon, in how much memory.
+//! Chunked files whose stated sizes are wrong: they are refused early and in little memory.
 
 use std::io::Write;
 use std::process::Command;
@@ -54,7 +54,7 @@ fn shapes_that_nothing_can_back_are_refused_by_every_reader() {
     }
 }
 
-/// Zeros in members of gzip, 16 MiB each.
+/// Gzip members that each decompress to 16 MiB of zeros.
 fn bomb(members: usize) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(&vec![0; 1 << 24]).unwrap();
@@ -66,7 +66,7 @@ fn a_chunk_that_would_decode_to_gigabytes_is_damage_that_takes_no_memory() {
     let scene = Scene::new();
     let bytes = json!({"name": "bytes", "configuration": {"endian": "little"}});
     let gzip = json!({"name": "gzip", "configuration": {"level": 1}});
-    // what the second file holds, no chunk could take: it is not even decoded
+    // the second file is larger than any chunk could be: it is not even decoded
     for packed in [bomb(8), bomb(128)] {
         let plain = array(&scene, "plain.zarr", &json!({"codecs": [bytes, gzip]}), &packed);
         let index = [0, packed.len() as u64].map(u64::to_le_bytes).concat();
@@ -75,7 +75,7 @@ fn a_chunk_that_would_decode_to_gigabytes_is_damage_that_takes_no_memory() {
         "index_location": "end"}}]});
         let within = array(&scene, "within.zarr", &shard, &[packed, index].concat());
         for location in [plain, within] {
-            // a limit of the address space, far below what the chunk would take
+            // a limit of the address space, far below what the decoded chunk would need
             let output = Command::new("sh")
                 .args(["-c", "ulimit -v 1500000; exec \"$@\"", "sh"])
                 .arg(executable("inspect"))

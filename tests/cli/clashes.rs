@@ -1,4 +1,4 @@
-//! What is read is never what is written, and nothing that exists is replaced unasked.
+//! Inputs are never written, and nothing that exists is replaced without `--overwrite`.
 
 use std::path::Path;
 use std::process::Command;
@@ -113,7 +113,7 @@ fn a_receipt_replaces_receipts_only() {
     program("extract-spots").args(plain).arg("--overwrite").assert().success();
     let receipt = || std::fs::read_to_string(scene.at("a.csv.receipt.json")).unwrap();
     assert!(receipt().contains("extract-spots"));
-    // one of another run makes way
+    // the receipt of another run is replaced
     std::fs::remove_file(&out).unwrap();
     program("extract-spots").args(plain).assert().success();
 }
@@ -174,7 +174,7 @@ fn devices_pipes_and_sockets_are_refused_at_once_and_stay() {
         refuse("transcode", &[&fixed, "--to", "npy", "-o", path, "--overwrite"], what);
         refuse("transcode", &[path, "--to", "npy", "-o", &scene.at("a.npy")], what);
         refuse("extract-spots", &[path, "-o", &scene.at("a.csv")], what);
-        // a table may come through a pipe
+        // a table can be read from a pipe
         let out = scene.at("b.csv");
         if path != pipe {
             refuse("apply-transform", &["--points", path, "-t", path, "-o", &out], what);

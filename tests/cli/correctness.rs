@@ -1,11 +1,12 @@
-//! Wrong results of older systems that ours must not share; `docs/correctness.md` lists them all.
+//! Wrong results of older systems that ours must not reproduce; `docs/correctness.md` lists them
+//! all.
 
 use voxloom::geom::{Box3, Grid, Point};
 use voxloom::volume::{Codec, Dtype, Existing, FieldOutput, Format, Output, Select, Spec, Volume};
 
 use crate::scene::{Scene, program};
 
-/// A field of ours whose displacement is a function of the position.
+/// A field in our format whose displacement is a function of the position.
 fn field(scene: &Scene, name: &str, grid: Grid, u: impl Fn(Point) -> Point) -> String {
     let location = scene.at(name);
     let output = FieldOutput::create(&location, &grid, grid.shape, Existing::Refuse).unwrap();
@@ -18,7 +19,7 @@ fn field(scene: &Scene, name: &str, grid: Grid, u: impl Fn(Point) -> Point) -> S
     location
 }
 
-/// Where `apply-transform` carries points.
+/// The points to which `apply-transform` maps `points`, (z, y, x).
 fn carried(scene: &Scene, transforms: &[&str], points: &[Point]) -> Vec<Point> {
     let rows: Vec<String> = points.iter().map(|[z, y, x]| format!("{z},{y},{x}")).collect();
     let table = scene.file("in.csv", &format!("z_um,y_um,x_um\n{}\n", rows.join("\n")));
@@ -48,7 +49,7 @@ fn values(location: &str) -> Vec<u16> {
 const TEXTURE: fn([i64; 3]) -> u16 =
     |[z, y, x]| (1000 + (z * 13) % 31 * 20 + (y * 7) % 29 * 15 + (x * 11) % 37 * 10) as u16;
 
-/// BigStream reads the scale of OME-Zarr and leaves its translation out.
+/// BigStream reads the scale of OME-Zarr and ignores its translation.
 #[test]
 fn a_translation_in_the_metadata_is_part_of_every_position() {
     let scene = Scene::new();
@@ -76,8 +77,8 @@ fn a_translation_in_the_metadata_is_part_of_every_position() {
     assert_eq!(values(&out), want);
 }
 
-/// BigStream 5 takes the origins of several transforms in the wrong order, composes fields as if all
-/// began at 0, and counts one spacing too few where there are several matrices.
+/// BigStream 5 uses the origins of several transforms in the wrong order, composes fields as if all
+/// had origin 0, and uses one spacing too few if there are several matrices.
 #[test]
 fn fields_and_matrices_with_places_of_their_own_follow_each_other() {
     let scene = Scene::new();
@@ -103,13 +104,14 @@ fn fields_and_matrices_with_places_of_their_own_follow_each_other() {
     }
 }
 
-/// BigStream 5's launcher resamples coarse fields with the spacing of the image, and decides what to
-/// read of the moving image by the corners of a block alone, without a margin.
+/// BigStream 5's launcher resamples coarse fields with the spacing of the image, and determines the
+/// region of the moving image to read from the corners of a block alone, without a margin.
 #[test]
 fn a_coarse_field_with_a_bump_in_a_block_is_the_same_for_every_block_size() {
     let scene = Scene::new();
     let moving = scene.volume("moving.zarr", [64; 3], TEXTURE);
-    // 8 voxels between samples; inside a block of 32 everything moves by up to 14 voxels, at its corners nothing
+    // 8 voxels between nodes; inside a block of 32 the displacement is up to 14 voxels, at its
+    // corners 0
     let grid = Grid::new([9; 3], [8.0; 3], [0.0; 3]);
     let bump = |p: Point| {
         let wave = |v: f64| (std::f64::consts::PI * v / 32.0).sin();
@@ -127,16 +129,16 @@ fn a_coarse_field_with_a_bump_in_a_block_is_the_same_for_every_block_size() {
         values(&out)
     };
     let (whole, blocks) = (resample("whole.zarr", "64,64,64"), resample("blocks.zarr", "32,32,32"));
-    // positions are single precision within a block
+    // positions within a block are in single precision
     assert!(whole.iter().zip(&blocks).all(|(a, b)| a.abs_diff(*b) <= 1));
-    // in the middle of the block at 0 the image comes from where the field says
+    // in the middle of the block at 0 the image is sampled where the field points
     let at = |p: [i64; 3]| whole[((p[0] * 64 + p[1]) * 64 + p[2]) as usize];
     let [z, y, x] = [16, 16, 16];
     assert_eq!(at([z, y, x]), TEXTURE([z + 14, y - 14, x + 7]));
 }
 
-/// BigStream 5 groups points in cubes; points on the far boundary can be lost, and points that all lie in
-/// one plane fail.
+/// BigStream 5 groups points in cubes; points on the far boundary can be lost, and coplanar points
+/// fail.
 #[test]
 fn points_on_the_far_rim_and_in_one_place_are_all_carried() {
     let scene = Scene::new();
@@ -153,7 +155,7 @@ fn points_on_the_far_rim_and_in_one_place_are_all_carried() {
     }
 }
 
-/// BigStream 5 lets a field go on outside itself for points and end for images.
+/// BigStream 5 extrapolates a field for points, but not for images.
 #[test]
 fn outside_a_field_points_and_images_agree() {
     let scene = Scene::new();
@@ -172,8 +174,8 @@ fn outside_a_field_points_and_images_agree() {
     assert_eq!((at(7), at(9)), (TEXTURE([9, 3, 3]), TEXTURE([9, 3, 3])));
 }
 
-/// BigStream 5 subtracts origins in the caller's own array; its cluster helper rewrites and deletes a file
-/// in the user's home.
+/// BigStream 5 subtracts origins in the caller's own array; its cluster helper rewrites and deletes
+/// a file in the user's home.
 #[test]
 fn what_was_given_is_left_as_it_was_and_nothing_is_left_at_home() {
     let scene = Scene::new();

@@ -1,4 +1,4 @@
-//! `deform --model bspline`: the same work as the dense field's, and what it says of bad input.
+//! `deform --model bspline`: the same checks as for the dense field, and messages for bad input.
 
 use crate::faults::refused;
 use crate::recovery::chunks;
@@ -9,7 +9,8 @@ fn results(output: &str) -> serde_json::Value {
     serde_json::from_str::<serde_json::Value>(&text).unwrap()["results"].clone()
 }
 
-/// B-splines of the phantom's pair, in 27 blocks, with these flags as well; the field's place.
+/// Fits B-splines to the phantom pair in 27 blocks, with additional flags; returns the field's
+/// path.
 fn bent(scene: &Scene, name: &str, more: &[&str]) -> String {
     let (pair, out) = (Pair::get(), scene.at(name));
     program("deform")
@@ -51,7 +52,7 @@ fn b_splines_go_with_every_metric_and_with_masks() {
         let results = results(&out);
         assert!(results["after"].as_f64() > results["before"].as_f64(), "{metric} {results}");
         assert!(results["jacobian_least"].as_f64() > Some(0.0), "{metric} {results}");
-        // 27 blocks, the 9 at the far end of y outside of the mask
+        // 27 blocks, of which the 9 at the far end of y are outside the mask
         let aligned = results["blocks_aligned"].as_u64().unwrap();
         assert!((9..=18).contains(&aligned), "{metric} {results}");
     }

@@ -1,5 +1,5 @@
-//! Power cuts and writes that fail: a library of ours (`tests/tools/disk.c`) stands between a program
-//! and the disk.
+//! Power failures and failing writes, simulated by a preloaded library of ours
+//! (`tests/tools/disk.c`) between a program and the disk.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::recovery::chunks;
 use crate::scene::{Pair, Scene, executable, files, program};
 
-/// The library, compiled once, by the compiler that the build needed too.
+/// The library, compiled once with the system's C compiler, which the build needs too.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     let (_, library) = LIBRARY.get_or_init(|| {
@@ -29,7 +29,7 @@ fn library() -> &'static Path {
     library
 }
 
-/// A folder on a disk that can fail.
+/// A folder on a simulated disk that can fail.
 struct Disk {
     scene: Scene,
     library: &'static Path,
@@ -46,7 +46,7 @@ impl Disk {
         self.scene.at(&format!("disk/{name}"))
     }
 
-    /// Runs a program on it.
+    /// Runs a program on the simulated disk.
     fn run(&self, name: &str, arguments: &[String], settings: &[(&str, &str)]) -> Output {
         let shadow = self.scene.at("shadow");
         std::fs::remove_dir_all(&shadow).ok();
@@ -62,13 +62,13 @@ impl Disk {
             .unwrap()
     }
 
-    /// How many calls of the last run changed something.
+    /// The number of calls of the last run that changed the disk.
     fn calls(&self) -> usize {
         std::fs::read_to_string(self.scene.at("shadow/calls")).unwrap().parse().unwrap()
     }
 
-    /// Leaves what has reached the disk, and, as a disk may write in any order, all that ledgers and
-    /// lists say.
+    /// Keeps what has reached the disk and, since a disk may write in any order, everything in
+    /// ledgers and lists.
     fn cut(&self) {
         let disk = PathBuf::from(self.at(""));
         let says = |path: &Path| {
@@ -94,7 +94,7 @@ impl Disk {
             if kind == "d" {
                 self.restore(&id, &path);
             } else {
-                // a file whose name is there and whose bytes are not is empty
+                // a file whose name was synced but not its bytes is empty
                 let bytes = std::fs::read(self.scene.at(&format!("shadow/{id}")));
                 std::fs::write(path, bytes.unwrap_or_default()).unwrap();
             }
@@ -102,7 +102,7 @@ impl Disk {
     }
 }
 
-/// What a program has written, by name: chunks, tables, files of planes.
+/// The output of a program, by file name: chunks, tables, files of planes.
 fn result(location: &str) -> BTreeMap<String, Vec<u8>> {
     if Path::new(location).is_dir() {
         return chunks(location).into_iter().collect();
@@ -111,7 +111,7 @@ fn result(location: &str) -> BTreeMap<String, Vec<u8>> {
     BTreeMap::from([(String::new(), bytes)])
 }
 
-/// Programs that write block by block, each with the name of what it writes: arrays of three formats,
+/// Programs that write block by block, each with the name of its output: arrays of three formats,
 /// files of planes, a field, a table made of rows.
 fn writers() -> Vec<(&'static str, &'static str, Vec<String>)> {
     let pair = Pair::get();
@@ -139,8 +139,8 @@ fn onto(arguments: &[String], more: &[&str], output: &str) -> Vec<String> {
     arguments.iter().cloned().chain(more).collect()
 }
 
-/// Runs until a power cut at each of some moments, then again with `--resume`: how often other bytes
-/// came out, or blocks were named as done whose chunks were lost.
+/// Runs a program until a power failure at each of several moments, then again with `--resume`.
+/// Returns how often the result differed, or the ledger recorded blocks whose chunks were lost.
 fn wrong_after_cuts(name: &str, output: &str, arguments: &[String], more: &[&str]) -> usize {
     let disk = Disk::new();
     let calm = disk.scene.at(output);
@@ -155,14 +155,14 @@ fn wrong_after_cuts(name: &str, output: &str, arguments: &[String], more: &[&str
     for moment in 1..=10 {
         std::fs::remove_dir_all(disk.at("")).unwrap();
         std::fs::create_dir(disk.at("")).unwrap();
-        // not at the very end: how often a run writes to its ledger depends on how long it takes
+        // not at the very end: the number of writes to the ledger depends on the duration of a run
         let cut = (calls * moment / 12).to_string();
         let run = disk.run(name, &onto(arguments, more, &out), &[("DISK_CUT", &cut)]);
         assert_eq!(run.status.code(), Some(99), "{name}: no power cut at {cut} of {calls}");
         disk.cut();
         let resumed = program(name).args(onto(arguments, &["--resume"], &out)).output();
         let resumed = resumed.unwrap();
-        // what the ledger names and the disk does not have is done again, and should not have been named
+        // lost blocks are done again, but the ledger should not have recorded them
         let lost = String::from_utf8_lossy(&resumed.stderr).contains(" are gone");
         let same = resumed.status.success() && result(&calm) == result(&out);
         wrong += usize::from(lost || !same);
@@ -198,7 +198,7 @@ fn what_a_program_has_written_when_it_ends_well_is_on_the_disk() {
             let found = kept.iter().find(|(other, _)| other == path);
             assert!(found.is_some_and(|(_, kept)| kept == bytes), "{} is lost", path.display());
         }
-        // without synchronisation nothing but ledgers and lists is
+        // without syncing, only ledgers and lists reach the disk
         std::fs::remove_dir_all(disk.at("")).unwrap();
         std::fs::create_dir(disk.at("")).unwrap();
         let run = disk.run(name, &onto(&arguments, &["--no-sync"], &out), &[]);
@@ -208,7 +208,7 @@ fn what_a_program_has_written_when_it_ends_well_is_on_the_disk() {
     }
 }
 
-/// Every program and format that writes, by one line each; small, as each runs many times.
+/// Every program and format that writes, one line each; small, because each runs many times.
 fn all_writers() -> Vec<(&'static str, &'static str, Vec<String>)> {
     let pair = Pair::get();
     let (fixed, moving, global) =

@@ -1,12 +1,13 @@
-//! Bad input: each its own sentence, the right exit code, nothing written, nothing harmed.
+//! Bad input: each case has its own message and the right exit code, and nothing is written or
+//! changed.
 
 use std::path::Path;
 
 use crate::recovery::chunks;
 use crate::scene::{Pair, Scene, program};
 
-/// Runs a program that must fail: with this code, one line on stderr that holds all these words,
-/// nothing on stdout, and no change to the scene.
+/// Runs a program that must fail: with this exit code, one line on stderr that contains all these
+/// words, nothing on stdout, and no change to the scene.
 pub(crate) fn refused(scene: &Scene, name: &str, arguments: &[&str], code: i32, words: &[&str]) {
     let before = scene.contents();
     let output = program(name).args(arguments).args(["--progress", "none", "-q"]).output().unwrap();
@@ -50,7 +51,7 @@ fn a_folder_that_is_no_container_is_named() {
 fn a_volume_without_voxel_size_names_spacing() {
     let scene = Scene::new();
     let bare = scene.volume::<u16>("image.zarr", [16; 3], RAMP);
-    // the bare array, its group's metadata gone
+    // the bare array, without its group's metadata
     std::fs::copy(format!("{bare}/0/zarr.json"), scene.at("array.json")).unwrap();
     std::fs::rename(format!("{bare}/0"), scene.at("bare")).unwrap();
     std::fs::remove_dir_all(&bare).unwrap();
@@ -81,12 +82,12 @@ fn a_truncated_a_corrupt_and_a_missing_chunk_are_told_apart() {
     let talk = String::from_utf8(said.stderr).unwrap();
     assert!(talk.contains("c/1/1/1") && talk.contains("damaged"), "{talk}");
     assert!(!Path::new(&out).exists(), "a damaged volume was written on");
-    // a missing chunk is the fill value
+    // a missing chunk is read as the fill value
     std::fs::remove_file(&chunk).unwrap();
     program("transcode").args(transcode).arg("--overwrite").assert().success();
 }
 
-/// A Zarr v2 array of this type, without chunks.
+/// A Zarr v2 array of this data type, without chunks.
 fn array_of(scene: &Scene, name: &str, dtype: &str) -> String {
     std::fs::create_dir_all(scene.at(name)).unwrap();
     scene.file(
@@ -170,7 +171,7 @@ fn voxels_that_are_not_numbers_do_not_poison_the_rest() {
     assert!(text.lines().count() > 1);
 }
 
-/// `n` spots along a line, or scattered.
+/// A table of `n` spots along a line, or scattered.
 fn spots(n: usize, scattered: bool) -> String {
     let mut text = String::from("z_um,y_um,x_um,radius_um,response,intensity\n");
     for i in 0..n {
@@ -280,7 +281,7 @@ fn an_output_that_exists_names_both_ways_on() {
     let pair = Pair::get();
     let out = scene.volume::<u16>("out.zarr", [16; 3], RAMP);
     apply_refused(&scene, &pair.at("global.json"), 1, &[&out, "--resume", "--overwrite"]);
-    // a resume of something else is refused too
+    // resuming a different output is refused too
     let (moving, fixed, global) =
         (pair.at("moving.zarr"), pair.at("fixed.zarr"), pair.at("global.json"));
     refused(
@@ -290,7 +291,7 @@ fn an_output_that_exists_names_both_ways_on() {
         1,
         &["shape"],
     );
-    // and a folder of somebody else is not deleted
+    // and an unrelated folder is not deleted
     let precious = scene.file("precious.txt", "thesis");
     let folder = scene.at("");
     refused(
@@ -320,7 +321,7 @@ fn what_is_read_is_never_replaced() {
     }
     let line = [&moving, "--onto", &fixed, "--transform", &global, "-o", &global, "--overwrite"];
     refused(&scene, "apply-transform", &line, 2, &["--output", "--transform"]);
-    // the chain that stands beside a field counts too
+    // the chain that is written beside a field counts too
     let field = scene.at("global.zarr");
     let line = [&fixed, &moving, "--initial", &global, "-o", &field, "--overwrite"];
     refused(&scene, "deform", &line, 2, &["global.json", "--initial"]);
@@ -434,7 +435,7 @@ fn an_inverse_that_cannot_be_had_is_refused_with_the_way_out() {
     let tolerance: Vec<&str> =
         [global.as_str()].into_iter().chain(moving).chain(["--tolerance", "0"]).collect();
     refused(&scene, "invmap", &tolerance, 2, &["--tolerance"]);
-    // the wrong way round
+    // the wrong direction
     program("invmap").args([global.as_str()]).args(moving).assert().success();
     refused(
         &scene,

@@ -1,4 +1,4 @@
-//! Fields that are not as they should be: unknown, folded, elsewhere, in no unit, in other axes.
+//! Unusual fields: unknown, folded, elsewhere, without a unit, or with other axes.
 
 use serde_json::{Value, json};
 use voxloom::geom::{Grid, Point};
@@ -34,12 +34,12 @@ fn texture([z, y, x]: [i64; 3]) -> u16 {
     (1000 + (z * 13) % 31 * 20 + (y * 7) % 29 * 15 + (x * 11) % 37 * 10) as u16
 }
 
-/// A volume that a field of [`GRID`] covers.
+/// A volume covered by a field on [`GRID`].
 fn volume(scene: &Scene) -> String {
     scene.volume("volume.zarr", [20, 24, 28], texture)
 }
 
-/// What each program that takes a field says of it.
+/// Every program that takes a field refuses it with these words.
 fn all_refuse(scene: &Scene, volume: &str, field: &str, words: &[&str]) {
     let out = scene.at("out.zarr");
     let onto = ["--onto", volume, "-o", &out];
@@ -94,7 +94,7 @@ fn what_a_field_does_not_know_is_filled_named_and_no_more() {
     let values = aligned.read::<u16>(&aligned.grid().bounds()).unwrap();
     for (i, value) in values.iter().enumerate() {
         let at = [i / (24 * 28), i / 28 % 24, i % 28].map(|v| v as i64);
-        // between the last node that is known and the first that is not: either
+        // between the last known node and the first unknown one, either value is accepted
         if at[2] != 17 {
             let wanted = if at[2] > 16 { 7 } else { texture(at) };
             assert_eq!(*value, wanted, "{at:?}");

@@ -1,4 +1,4 @@
-//! Numbers that no volume and no machine has, on the command line and in files of parameters.
+//! Numbers that no volume and no machine has, on the command line and in parameters files.
 
 use crate::faults::refused;
 use crate::scene::{Pair, Scene, program};
@@ -216,7 +216,7 @@ fn numbers_of_a_parameters_file_are_bounded_too() {
     std::fs::write(scene.at("p.yaml"), b"radius: \xff\xfe").unwrap();
     let file = scene.at("p.yaml");
     refused(&scene, "extract-spots", &[&fixed, "-o", &out, "--config", &file], 2, &["UTF-8"]);
-    // a device never ends
+    // a device that never ends
     let endless = ["-o", &out, "--config", "/dev/zero"];
     refused(&scene, "extract-spots", &[&[&*fixed], endless.as_slice()].concat(), 2, &["/dev/zero"]);
 }

@@ -1,5 +1,5 @@
-//! Transforms of other programs mean what these mean by them, or are refused by name; what a file claims
-//! and does not hold is refused before anything is written.
+//! Transforms of other programs are interpreted as these programs define them, or refused by name.
+//! Files that hold less than they state are refused before anything is written.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use voxloom::transform::read_chain;
 use crate::faults::refused;
 use crate::scene::{Scene, files, program};
 
-/// Where the chain that `source` becomes takes points, `[z, y, x]` micrometres.
+/// Converts `source` to a chain; returns the images of points, `[z, y, x]` in micrometres.
 fn images(scene: &Scene, source: &str, more: &[&str], points: &[[f64; 3]]) -> Vec<[f64; 3]> {
     let out = scene.at("chain.json");
     let run = program("transcode")
@@ -31,20 +31,20 @@ fn moves_by(scene: &Scene, source: &str, more: &[&str], points: &[[f64; 3]], shi
     }
 }
 
-/// A point of the fields below, and one between samples.
+/// A node of the fields below, and a point between nodes.
 const POINTS: [[f64; 3]; 2] = [[2.0, 3.0, 4.0], [1.25, 2.5, 3.75]];
 
-/// Samples of the fields below along x, y, z, one micrometre apart from 0.
+/// Shape of the fields below along x, y, z; the nodes are 1 um apart, from 0.
 const SHAPE: [usize; 3] = [8, 7, 6];
 
-/// The indices x, y, z of all samples, x fastest.
+/// The indices x, y, z of all nodes, x fastest.
 fn samples() -> impl Iterator<Item = [usize; 3]> {
     let [nx, ny, nz] = SHAPE;
     (0..nz).flat_map(move |z| (0..ny).flat_map(move |y| (0..nx).map(move |x| [x, y, z])))
 }
 
-/// A NIfTI-1 file in millimetres: the intent, its name and parameter, the slope, and each vector by the
-/// place of its sample, RAS.
+/// A NIfTI-1 file in millimetres: intent code, name and parameter, the slope, and the vector at
+/// each node as a function of the node's position; both in RAS.
 fn nifti(intent: (i16, &str, f32), slope: f32, vector: impl Fn([f32; 3]) -> [f32; 3]) -> Vec<u8> {
     let mut head = vec![0u8; 352];
     let mut put = |at: usize, bytes: &[u8]| head[at..at + bytes.len()].copy_from_slice(bytes);
@@ -60,7 +60,7 @@ fn nifti(intent: (i16, &str, f32), slope: f32, vector: impl Fn([f32; 3]) -> [f32
     put(112, &slope.to_le_bytes());
     put(123, &[2]);
     put(254, &1i16.to_le_bytes());
-    // LPS is where we count from: x and y of RAS run backwards
+    // our coordinates are LPS: x and y of RAS have the opposite sign
     for (r, c, value) in [(0, 0, -1e-3f32), (1, 1, -1e-3), (2, 2, 1e-3)] {
         put(280 + 16 * r + 4 * c, &value.to_le_bytes());
     }
@@ -92,10 +92,11 @@ fn what_niftyreg_and_spm_write_is_what_they_mean() {
     }
     let file = write("disp.nii", nifti((1007, "NREG_TRANS", 1.0), 1.0, |_| shift));
     moves_by(&scene, &file, &[], &POINTS, [0.2, 0.3, -0.5]);
-    // as ITK has them: LPS
+    // an ITK file: LPS
     let file = write("itk.nii", nifti((1007, "", 0.0), 1.0, |_| shift));
     moves_by(&scene, &file, &[], &POINTS, [0.2, -0.3, 0.5]);
-    // a grid of control points is a spline, which is whole from the second to the last but one
+    // a grid of control points is a spline, fully supported from the second to the second-last
+    // point
     let file = write("cpp.nii", nifti((1007, "NREG_TRANS", 2.0), 1.0, goes));
     let grid = ["--shape", "4,4,5", "--out-spacing", "1,1,1"];
     moves_by(&scene, &file, &grid, &[[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]], [0.2, 0.3, -0.5]);
@@ -129,7 +130,7 @@ fn a_slope_that_is_no_number_scales_nothing_and_a_field_of_nan_is_no_success() {
     assert!(said.contains("every vector is NaN") && !Path::new(&out).exists(), "{said}");
 }
 
-/// A field of BigWarp in N5: `[3, x, y, z]`, the first fastest, big endian.
+/// A BigWarp field in N5: dimensions `[3, x, y, z]`, the first fastest, big endian.
 fn n5_field(scene: &Scene, name: &str, more: &serde_json::Value) -> String {
     let folder = scene.at(&format!("warp.n5/{name}"));
     std::fs::create_dir_all(format!("{folder}/0/0/0")).unwrap();
@@ -271,7 +272,7 @@ fn elastix_finds_the_transform_that_stands_in_a_file_of_itk() {
     let apply = |how| images(&scene, &file("first.txt", how), &[], &[[1.0, 2.0, 3.0]])[0];
     assert_eq!(apply("Compose").map(|v| (v * 1e6).round() / 1e6), [5.0, 6.0, 7.0]);
     assert_eq!(apply("Add").map(|v| (v * 1e6).round() / 1e6), [5.0, 6.0, 7.0]);
-    // a sum and a chain differ where the second is no shift
+    // Add and Compose differ if the second transform is not a translation
     scene.file(
         "t.0.tfm",
         &itk.replace("Translation", "Scale").replace("0.001 0.002 0.003", "3 3 3"),
@@ -322,7 +323,7 @@ fn sizes_that_nothing_backs_and_members_that_hold_more_are_refused_at_once() {
         refused(&scene, "transcode", &[file, "-o", &out], 1, words);
         refused(&scene, "transcode", &[file, "-o", &out, "--plan"], 1, words);
     }
-    // what the head does not speak of is seen once it is read
+    // excess data that the header does not mention are detected when they are read
     let more = format!("{}\n{}", NRRD.replace("raw", "hex"), "00".repeat(8 * 7 * 6 * 12 + 1));
     let more = scene.file("more.nrrd", &more);
     refused(&scene, "transcode", &[&more, "-o", &out], 1, &["more than the 4032 bytes"]);

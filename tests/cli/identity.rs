@@ -1,5 +1,6 @@
-//! One identity of a run: whatever the result depends on ties the parts of a run together, and nothing else
-//! does. A part with another flag or another input is refused by the name of what differs.
+//! The identity of a run: everything on which the result depends links the parts of a run, and
+//! nothing else does. A part with a different flag or input is refused with the name of the
+//! difference.
 
 use std::path::Path;
 
@@ -99,7 +100,7 @@ fn apply_transform_is_tied_to_every_flag() {
         ("codec", "gzip"),
         ("zarr-format", "2"),
     ];
-    // a text matrix has no direction of its own; spacing and origin of the output stand with --shape
+    // a text matrix has no direction of its own; spacing and origin of the output require --shape
     let unused = [
         "points",
         "direction",
@@ -261,7 +262,7 @@ fn extract_spots_is_tied_to_every_flag() {
     only_itself(&scene, &line, &changes, &["time", "image", "seed"]);
 }
 
-/// The two programs that take a pair, and the flags of both volumes.
+/// Checks a program that takes a pair of volumes, with the flags of both.
 fn tied_pair(name: &'static str, changes: &[(&'static str, &str)], unused: &[&str]) {
     let scene = Scene::new();
     let (fixed, moving) = (two_channels(&scene, "fixed.zarr"), two_channels(&scene, "moving.zarr"));
@@ -339,7 +340,7 @@ fn local_affine_is_tied_to_every_flag() {
     );
 }
 
-/// Changes one byte of a file, `from_end` before its end.
+/// Flips one bit of a file, in the byte `from_end` before its end.
 fn flip(path: &Path, from_end: usize) {
     let mut bytes = std::fs::read(path).unwrap();
     let at = bytes.len() - from_end;
@@ -373,7 +374,7 @@ fn a_run_is_tied_to_every_byte_of_its_inputs() {
     ];
     let line = Line::new("apply-transform", &[&moving], &flags);
     line.succeeds(&["--part", "1/2"]);
-    // the last byte of every chunk and text of the inputs; a matrix' last number
+    // the last byte of every chunk and text of the inputs, such as the last digit of a matrix
     for input in [&moving, &local, &shift] {
         let chunks = files(Path::new(input)).into_iter().map(|(path, _)| path);
         for path in chunks.filter(|path| path.extension().is_none()) {
@@ -392,7 +393,7 @@ fn a_run_is_tied_to_every_byte_of_its_inputs() {
     let text = std::fs::read_to_string(&group).unwrap();
     std::fs::write(&group, text.replacen("1.0", "1.5", 1)).unwrap();
     line.is_another_run("the voxel size in the image's metadata", &scene);
-    // what does not bear on the result does not count: a longer text of the same metadata
+    // a change that does not affect the result is accepted: more white space in the same metadata
     std::fs::write(&group, format!("{text}\n \n")).unwrap();
     line.succeeds(&["--part", "2/2"]);
 }
@@ -414,7 +415,7 @@ fn channels_do_not_mix_in_one_output() {
     line("0").succeeds(&["--part", "1/2"]);
     let (succeeded, said) = line("1").run(&["--part", "2/2", "--resume"]);
     assert!(!succeeded && said.contains("volume at"), "{said}");
-    // an input that was made anew between parts is another one
+    // an input that was written again between parts is a different input
     std::fs::remove_dir_all(&source).unwrap();
     scene.volume("source.zarr", [32, 40, 48], |at| texture(at) + 1);
     line("0").is_another_run("the input was made anew", &scene);

@@ -1,4 +1,4 @@
-//! The programs from the shell.
+//! Tests of the programs through their command lines.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![expect(clippy::print_stderr, reason = "what was measured is shown")]

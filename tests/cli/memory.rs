@@ -1,7 +1,7 @@
-//! The ceiling of memory, and what `--plan` says about it.
+//! The memory limit, and what `--plan` reports about it.
 //!
-//! Linux counts a process's memory, the most it ever held too (`VmHWM`); elsewhere there is nothing to
-//! look at.
+//! Linux reports the current and the peak memory of a process (`VmHWM`); on other systems these
+//! tests cannot measure it.
 #![cfg(target_os = "linux")]
 
 use std::process::{Command, Stdio};
@@ -14,11 +14,11 @@ use voxloom::volume::{
 
 use crate::scene::{Pair, Scene, executable, program};
 
-/// What the tests allow a process, bytes; the program itself is some 15 MB of it.
+/// Memory limit in the tests, bytes; the program itself needs some 15 MB of it.
 const CEILING: u64 = 48 << 20;
 
-/// Runs a program; the most memory that it held, bytes: by looking while it runs, and by what it read
-/// there itself at its end.
+/// Runs a program; returns its peak memory in bytes, polled while it runs and as recorded in its
+/// receipt.
 fn peak(name: &str, arguments: &[&str], receipt: &str) -> u64 {
     let mut child = Command::new(executable(name))
         .args(arguments)
@@ -41,7 +41,7 @@ fn peak(name: &str, arguments: &[&str], receipt: &str) -> u64 {
     most.max(receipt["peak_memory"].as_u64().unwrap())
 }
 
-/// A volume of nothing that is quickly made and quickly stored, yet of no two equal chunks.
+/// A synthetic volume that is fast to make and to store, but has no two equal chunks.
 fn large<T: Voxel>(scene: &Scene, name: &str, shape: [usize; 3], make: fn(u32) -> T) -> String {
     let spec = Spec {
         grid: Grid::new(shape, [1.0; 3], [0.0; 3]),
@@ -63,14 +63,14 @@ fn large<T: Voxel>(scene: &Scene, name: &str, shape: [usize; 3], make: fn(u32) -
     location
 }
 
-/// Shapes of data that are hard on an account of memory in different ways.
+/// Shapes of data that are difficult for memory accounting in different ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Data {
-    /// Usual chunks, none of them like another.
+    /// Chunks of the usual size, all different.
     Dense,
     /// No chunk is stored.
     Empty,
-    /// Chunks that are smaller than what a table needs for them.
+    /// Chunks smaller than their table entries.
     Tiny,
     /// A few chunks, each larger than a block.
     Huge,
@@ -87,7 +87,7 @@ impl Data {
         }
     }
 
-    /// A volume of such data, moved by `shift` voxels along x.
+    /// A volume of such data, shifted by `shift` voxels along x.
     fn volume(self, scene: &Scene, name: &str, shape: [usize; 3], shift: f64) -> String {
         let spec = Spec {
             grid: Grid::new(shape, [1.0; 3], [0.0; 3]),
@@ -121,15 +121,16 @@ impl Data {
     }
 }
 
-/// What `--plan` says that a program will hold, bytes.
+/// The memory that `--plan` predicts for a program, bytes.
 fn planned(name: &str, arguments: &[&str]) -> u64 {
     let plan = program(name).args(arguments).args(["--plan", "--threads", "2"]).assert().success();
     let said: serde_json::Value = serde_json::from_slice(&plan.get_output().stdout).unwrap();
     said["memory"]["needed"].as_u64().unwrap()
 }
 
-/// Runs a program on all shapes of data: it stays under `--memory`, and within a tenth of its plan; on dense
-/// data the plan is no more than a half above. What it writes goes to `out`, after `-o`.
+/// Runs a program on all shapes of data. Its peak memory must not exceed `--memory`, nor its plan
+/// by more than a tenth; on dense data the plan must exceed the peak by at most a half. The flag
+/// `-o` with the output is added to `arguments`.
 fn keeps_to_its_plan(
     name: &str,
     shape: [usize; 3],
@@ -202,7 +203,7 @@ fn apply_transform_keeps_to_its_plan() {
     });
 }
 
-/// A smooth field in one chunk size or another.
+/// A smooth field with the chunk size of the data.
 fn field(scene: &Scene, data: Data, shape: [usize; 3]) -> String {
     let location = scene.at("field.zarr");
     let grid = Grid::new(shape, [2.0; 3], [0.0; 3]);
@@ -227,7 +228,7 @@ fn invmap_keeps_to_its_plan() {
 
 #[test]
 fn deform_keeps_to_its_plan() {
-    // a constant volume has no deformation
+    // a constant volume cannot be deformed
     let some = Data::ALL.into_iter().filter(|data| *data != Data::Empty);
     keep_to_the_plan(some, "deform", [96, 96, 160], "180M", |scene, _| {
         let initial = scene.file("initial.txt", "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n");
@@ -301,7 +302,7 @@ fn programs_without_blocks_say_what_they_would_hold_and_refuse_what_does_not_fit
     assert!(!std::path::Path::new(&scene.at("pair")).exists());
 }
 
-/// Whether two volumes hold the same voxels, slab by slab.
+/// Whether two volumes hold the same voxels, compared slab by slab.
 fn same<T: Voxel + PartialEq>(one: &str, other: &str) -> bool {
     let open = |location: &str| Volume::open(location, &Select::default()).unwrap();
     let (one, other) = (open(one), open(other));
@@ -376,7 +377,7 @@ fn the_plan_says_what_resampling_through_a_field_will_hold() {
     assert_eq!(Volume::open(&out, &Select::default()).unwrap().dtype(), Dtype::U16);
 }
 
-/// A volume with a blob in every chunk, of a place and a size of its own.
+/// A volume with a blob in every chunk, of random position and size.
 fn with_blobs(scene: &Scene, name: &str, shape: [usize; 3]) -> String {
     let spec = Spec {
         grid: Grid::new(shape, [1.0; 3], [0.0; 3]),
@@ -426,7 +427,7 @@ fn spots_of_a_volume_larger_than_memory_are_those_of_one_block_and_stay_under_th
     let allowed = ALLOWED.to_string();
     let (held, tight) = extract("tight.csv", &["--memory", &allowed]);
     assert!(held < ALLOWED, "extract-spots held {held}");
-    // most chunks show their blob
+    // most chunks contain a detected blob
     assert!(tight.lines().count() > 400, "{}", tight.lines().count());
     let (unbounded, whole) = extract("whole.csv", &["--block-size", "128,384,448"]);
     assert!(unbounded > ALLOWED, "the test shows nothing: {unbounded}");

@@ -1,4 +1,4 @@
-//! Odd input: what is not what a user takes it for is told, and nothing is written.
+//! Unusual input: the user is told what it is, and nothing is written.
 
 use std::path::Path;
 use std::process::Command;
@@ -111,7 +111,7 @@ fn a_fill_value_that_the_type_does_not_hold_is_refused() {
     }
 }
 
-/// A shell's line in the scene: its exit code, what it wrote, and what it said.
+/// Runs a shell line in the scene; returns its exit code, stdout and stderr.
 fn shell(scene: &Scene, line: &str) -> (i32, String, String) {
     let folder = executable("inspect").parent().unwrap().to_owned();
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
@@ -170,7 +170,7 @@ fn tables_and_transforms_are_read_once_from_pipes_of_any_name() {
     assert!(scene.contents() == before);
 }
 
-/// A transform of another program among the tests' data.
+/// The path of a foreign transform among the test data.
 fn data(name: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/transforms");
     folder.join(name).display().to_string()

@@ -7,12 +7,12 @@ use serde_json::Value;
 
 use crate::scene::{Pair, Scene, executable, program};
 
-/// A program in the folder of the scene, with this on its standard input.
+/// Runs a program in the folder of the scene, with this text on its standard input.
 fn piped(scene: &Scene, name: &str, arguments: &[&str], input: &str) -> Output {
     let mut child = spawn(scene, name, arguments, Stdio::piped());
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
-    // a program that refuses its command line reads nothing
+    // a program that refuses its command line does not read
     let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
@@ -25,7 +25,7 @@ fn spawn(scene: &Scene, name: &str, arguments: &[&str], input: Stdio) -> Child {
     command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// What a successful run writes to standard output.
+/// The standard output of a run that must succeed.
 fn out(scene: &Scene, name: &str, arguments: &[&str], input: &str) -> String {
     let output = piped(scene, name, arguments, input);
     let talk = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -1,4 +1,4 @@
-//! Planes: two numbers along y and x do where a volume takes three.
+//! Planes: two numbers, along y and x, suffice where a volume needs three.
 
 use serde_json::Value;
 use voxloom::geom::{Box3, Grid};
@@ -27,7 +27,7 @@ fn run(name: &str, arguments: &[&str]) -> String {
     String::from_utf8(run.stdout).unwrap() + &said
 }
 
-/// A turn in the plane, in 4x4 numbers.
+/// A rotation in the plane, as a 4x4 matrix.
 const TURN: &str = "1 0 0 0\n0 0.8 0.6 3\n0 -0.6 0.8 4\n0 0 0 1\n";
 
 #[test]

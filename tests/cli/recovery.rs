@@ -1,4 +1,4 @@
-//! Done work, signals (`whole.rs` has kills and runs at once).
+//! Finished work and signals (`whole.rs` tests kills and concurrent runs).
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::scene::{Pair, Scene, executable, files, program};
 
-/// The stored voxels of a container: its chunks, without metadata (which holds run times) and
-/// without the ledger.
+/// The stored voxels of a container: its chunks, without metadata (which hold run times) and
+/// ledger.
 pub(crate) fn chunks(location: &str) -> Vec<(String, Vec<u8>)> {
     files(Path::new(location))
         .into_iter()
@@ -61,7 +61,7 @@ fn a_kill_between_the_last_steps_of_local_affine_leaves_nothing_undone() {
         let mut command = program("local-affine");
         command.args(local(&out)).args(["--table", &table]).args(more).assert()
     };
-    // after --finish the rows stay, as they do where a kill comes before they are removed
+    // after --finish the rows are kept, as after a kill before their removal
     run(&["--part", "1/1"]).success();
     run(&["--finish"]).success();
     let left = format!("{out}.voxloom");
@@ -69,11 +69,11 @@ fn a_kill_between_the_last_steps_of_local_affine_leaves_nothing_undone() {
     let (maps, rows) = (chunks(&out), std::fs::read(&table).unwrap());
     run(&["--resume"]).success();
     assert!(!Path::new(&left).exists() && chunks(&out) == maps);
-    // a table that is not there is made
+    // a missing table is written
     std::fs::remove_file(&table).unwrap();
     run(&["--resume"]).success();
     assert!(std::fs::read(&table).unwrap() == rows && chunks(&out) == maps);
-    // and one that is there is not overwritten
+    // but an existing one is not overwritten
     std::fs::remove_dir_all(&out).unwrap();
     run(&[]).failure();
     assert!(std::fs::read(&table).unwrap() == rows && !Path::new(&out).exists());
@@ -124,7 +124,7 @@ fn finished_work_is_not_done_again() {
     assert!(before.len() > 8);
 }
 
-/// When each chunk was last written.
+/// The modification time of each chunk.
 fn modified(location: &str) -> Vec<(String, std::time::SystemTime)> {
     names(location)
         .into_iter()
@@ -163,7 +163,7 @@ fn ctrl_c_is_exit_130_and_resumable() {
     std::thread::sleep(Duration::from_millis(300));
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let status = { child }.wait().unwrap();
-    // on a fast machine it may have ended before the signal
+    // on a fast machine the run may end before the signal
     assert!(matches!(status.code(), Some(130 | 0)), "{status}");
     assert_eq!(status.code() == Some(0), Path::new(&out).exists());
     program("extract-spots").args(spots(&out)).arg("--resume").assert().success();
@@ -193,6 +193,6 @@ fn a_signal_does_not_wait_for_a_long_block() {
     }
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(143));
-    // it was not waited for: only the head is there
+    // the run did not wait for its block: the ledger has only its first line
     assert_eq!(std::fs::read_to_string(ledger().unwrap()).unwrap().lines().count(), 1);
 }

@@ -1,9 +1,9 @@
-//! `refine`: what it finds, and what it says of bad input.
+//! `refine`: its results, and its messages for bad input.
 
 use crate::faults::refused;
 use crate::scene::{Pair, Scene, program};
 
-/// A smooth scene of 16-bit numbers that repeats itself nowhere.
+/// A smooth image of 16-bit values that does not repeat itself.
 fn waves([z, y, x]: [i64; 3]) -> u16 {
     let [z, y, x] = [z, y, x].map(|v| v as f64);
     (1000.0
@@ -12,7 +12,7 @@ fn waves([z, y, x]: [i64; 3]) -> u16 {
         + 300.0 * (0.1 * x + 0.012 * x * x + 0.15 * z).cos()) as u16
 }
 
-/// The same, moved by two voxels along x.
+/// The same image, shifted by two voxels along x.
 fn moved([z, y, x]: [i64; 3]) -> u16 {
     waves([z, y, x - 2])
 }
@@ -151,7 +151,7 @@ fn flags_and_files_that_do_not_fit_are_refused() {
     }
     scene.file("out.json", "precious");
     refine_refused(&scene, [&good, &good], &[], 1, &["out.json", "--overwrite"]);
-    // an array without metadata of its own
+    // an array without attributes
     std::fs::create_dir(scene.at("bare")).unwrap();
     let array: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(format!("{good}/0/zarr.json")).unwrap())

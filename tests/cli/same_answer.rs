@@ -1,9 +1,9 @@
-//! The same answer for any number of threads, parts and block sizes.
+//! Results do not depend on the number of threads, the parts or the block size.
 
 use crate::recovery::chunks;
 use crate::scene::{Pair, Scene, program};
 
-/// The bytes of every chunk of an array.
+/// All voxels of an array, as bytes.
 fn voxels(location: &str) -> Vec<u8> {
     let volume =
         voxloom::volume::Volume::open(location, &voxloom::volume::Select::default()).unwrap();
@@ -36,7 +36,7 @@ fn resampling_does_not_depend_on_threads_parts_or_blocks() {
     apply(&parts, &["--block-size", "32,32,32", "--finish"]);
     let blocks = scene.at("blocks.zarr");
     apply(&blocks, &["--block-size", "32,32,32"]);
-    // positions are counted on the whole volumes' grids, whatever the block
+    // positions refer to the grids of the whole volumes, independent of blocks
     assert!(voxels(&one) == voxels(&parts));
     assert!(voxels(&one) == voxels(&blocks));
 }

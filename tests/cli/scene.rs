@@ -1,4 +1,4 @@
-//! What the tests stand on: the programs, a folder, volumes.
+//! The environment of the tests: the programs, a folder, volumes.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -8,20 +8,20 @@ use tempfile::TempDir;
 use voxloom::geom::{Box3, Grid};
 use voxloom::volume::{Codec, Existing, Format, Output, Spec, Voxel};
 
-/// One of our programs.
+/// A command that runs one of our programs.
 pub(crate) fn program(name: &str) -> Command {
     let mut command = Command::new(executable(name));
     command.env_remove("VOXLOOM_LOG");
     command
 }
 
-/// Where it is.
+/// The path of a program.
 pub(crate) fn executable(name: &str) -> PathBuf {
-    // all binaries of this package stand side by side
+    // all binaries of this package are in one folder
     Path::new(env!("CARGO_BIN_EXE_voxloom")).with_file_name(name)
 }
 
-/// A folder that goes away with the test.
+/// A folder that is removed at the end of the test.
 pub(crate) struct Scene {
     folder: TempDir,
 }
@@ -31,23 +31,23 @@ impl Scene {
         Self { folder: TempDir::new().unwrap() }
     }
 
-    /// A place in the folder, as text for a command line.
+    /// A path in the folder, as text for a command line.
     pub(crate) fn at(&self, name: &str) -> String {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// A file with this text.
+    /// Writes a file with this text; returns its path.
     pub(crate) fn file(&self, name: &str, text: &str) -> String {
         std::fs::write(self.at(name), text).unwrap();
         self.at(name)
     }
 
-    /// Everything below the folder, names and bytes, to see that nothing was touched.
+    /// All files below the folder, names and bytes, to check that nothing was changed.
     pub(crate) fn contents(&self) -> Vec<(PathBuf, Vec<u8>)> {
         files(self.folder.path())
     }
 
-    /// A Zarr volume of 1 um voxels in chunks of 16, filled by a function of z, y, x.
+    /// A Zarr volume with voxels of 1 um and chunks of 16, filled by a function of (z, y, x).
     pub(crate) fn volume<T: Voxel>(
         &self,
         name: &str,
@@ -90,7 +90,7 @@ pub(crate) fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     found
 }
 
-/// A small phantom pair with its global affine, made once for all tests of this run.
+/// A small phantom pair with its global affine, made once for all tests of a run.
 pub(crate) struct Pair {
     folder: TempDir,
 }

@@ -1,5 +1,5 @@
-//! Volumes of all shapes and voxel sizes go through the programs of `align` with nothing but their defaults:
-//! planes, thin stacks, the voxels of whole brains, rounds of different voxel sizes.
+//! Volumes of all shapes and voxel sizes are aligned by the programs with their defaults: planes,
+//! thin stacks, the voxels of whole brains, rounds of different voxel sizes.
 
 use std::f64::consts::TAU;
 
@@ -8,7 +8,7 @@ use voxloom::volume::{Codec, Dtype, Existing, Format, Output, Spec};
 
 use crate::scene::{Scene, program};
 
-/// A random number from 0 to 1: the same for the same seed.
+/// A pseudorandom number from 0 to 1, determined by the state.
 fn random(state: &mut u64) -> f64 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     (*state >> 33) as f64 / 2f64.powi(31)
@@ -17,7 +17,7 @@ fn random(state: &mut u64) -> f64 {
 /// A bright blob: centre, radius (standard deviation), height.
 type Blob = (Point, f64, f64);
 
-/// Blobs all over the extent of a grid and around it, lengths in micrometres of `unit`.
+/// Random blobs within an extent in micrometres; their radii are multiples of `unit`.
 fn blobs(extent: Point, count: usize, unit: f64) -> Vec<Blob> {
     let mut state = 7;
     (0..count)
@@ -31,13 +31,13 @@ fn blobs(extent: Point, count: usize, unit: f64) -> Vec<Blob> {
         .collect()
 }
 
-/// What a grid shows of blobs moved by a map, with noise, as a volume of this name.
+/// Renders blobs, moved by a map, on a grid, with noise, as a volume of this name.
 fn render(scene: &Scene, name: &str, grid: Grid, blobs: &[Blob], map: &Affine, seed: u64) {
     let [_, height, width] = grid.shape;
     let mut state = seed;
     let mut voxels = vec![0.0; grid.shape.iter().product()];
     for voxel in &mut voxels {
-        // two numbers of a triangle's distribution will do
+        // the sum of two uniform numbers (a triangular distribution) is sufficient noise
         *voxel = 100.0 + 5.0 * (random(&mut state) + random(&mut state) - 1.0);
     }
     for &(centre, radius, height_of) in blobs {
@@ -75,7 +75,7 @@ fn render(scene: &Scene, name: &str, grid: Grid, blobs: &[Blob], map: &Affine, s
     output.write(&grid.bounds(), &voxels).unwrap();
 }
 
-/// Turned in the plane by some degrees about the middle of an extent, stretched, shifted.
+/// A rotation in the plane by `degrees` about the middle of an extent, with stretch and shift.
 fn moved(extent: Point, degrees: f64, stretch: Point, shift: Point) -> Affine {
     let (sine, cosine) = (TAU * degrees / 360.0).sin_cos();
     let linear = [
@@ -89,7 +89,7 @@ fn moved(extent: Point, degrees: f64, stretch: Point, shift: Point) -> Affine {
     Affine::from_parts(linear, std::array::from_fn(|a| middle[a] + shift[a] - to[a]))
 }
 
-/// A pair whose truth is known.
+/// A pair of volumes with known truth.
 struct Rounds {
     scene: Scene,
     truth: Affine,
@@ -97,7 +97,7 @@ struct Rounds {
 }
 
 impl Rounds {
-    /// `fixed` shows the blobs of `extent`, `moving` the same under `truth`.
+    /// `fixed` shows the blobs of `extent`, `moving` the same blobs under `truth`.
     fn new(fixed: Grid, moving: Grid, count: usize, unit: f64, truth: Affine) -> Self {
         let scene = Scene::new();
         let extent = std::array::from_fn(|a| (fixed.shape[a] - 1) as f64 * fixed.spacing[a]);
@@ -121,7 +121,7 @@ impl Rounds {
         program(name).current_dir(self.at("")).args(args).assert().success();
     }
 
-    /// As far as the affines of blocks, by defaults alone.
+    /// Runs the programs up to the affines of blocks, with their defaults.
     fn fit(&self) {
         for round in ["fixed", "moving"] {
             self.run("extract-spots", &[&format!("{round}.zarr"), "-o", &format!("{round}.csv")]);
@@ -134,7 +134,8 @@ impl Rounds {
         self.run("local-affine", &[&pair[..], &out].concat());
     }
 
-    /// The median distance of points carried by a transform from where they belong, and how far z is off at most.
+    /// The median distance of transformed points from the truth, and the maximum error along z, in
+    /// um.
     fn error(&self, transform: &str) -> (f64, f64) {
         let out = self.at(&format!("{transform}.csv"));
         self.run(
@@ -264,7 +265,7 @@ fn rounds_of_different_voxel_sizes_are_aligned() {
     }
 }
 
-/// What `pick-level` says of a volume, and the log.
+/// The location that `pick-level` chooses for a volume.
 fn picked(scene: &Scene, volume: &str, name: &str, more: &[&str]) -> String {
     let (out, scratch) = (scene.at(name), scene.at(&format!("{name}.zarr")));
     program("pick-level")
@@ -293,7 +294,7 @@ fn the_working_resolution_is_a_level_that_is_there_or_one_that_is_made() {
     assert_eq!(picked(&scene, &volume, "like", &["--like", &reduced]), scene.at("like.zarr/0"));
     program("downsample").args([&volume, "--levels", "2"]).assert().success();
     assert_eq!(picked(&scene, &volume, "there", &["--level", "2"]), format!("{volume}/2"));
-    // where the parameters speak of the volume as it is, it is taken as it is
+    // if the parameters refer to the original volume, the original is taken
     let parameters = scene.file("p.yaml", "ransac:\n  fixed-spacing: 1,1,1\n");
     let flags = ["--like", &reduced, "--parameters", &parameters];
     assert_eq!(picked(&scene, &volume, "selected", &flags), volume);

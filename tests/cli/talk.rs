@@ -1,4 +1,5 @@
-//! What is said on stderr never harms the work, whether anybody reads it or not, and a signal ends every program.
+//! Output on stderr never affects the work, even if nobody reads it, and a signal ends every
+//! program.
 
 use std::io::{PipeReader, Read as _, Write as _, pipe};
 use std::path::Path;
@@ -9,10 +10,10 @@ use serde_json::Value;
 
 use crate::scene::{Pair, Scene, executable, program};
 
-/// What a pipe holds on Linux before a writer waits.
+/// Capacity of a pipe on Linux, in bytes, beyond which a writer blocks.
 const FULL: usize = 1 << 16;
 
-/// A volume of 27 chunks of which one is cut off: a run says so, and ends with code 3.
+/// A volume of 27 chunks of which one is truncated: a run reports it, and ends with code 3.
 fn damaged(scene: &Scene) -> String {
     let value = |[z, y, x]: [i64; 3]| ((z * z + y * 5 + x * x) % 251) as u16;
     let volume = scene.volume::<u16>("in.zarr", [48; 3], value);
@@ -21,7 +22,7 @@ fn damaged(scene: &Scene) -> String {
     volume
 }
 
-/// Programs that read it, and what they make of it.
+/// Programs that read the volume, with their arguments.
 fn readers(scene: &Scene, volume: &str) -> Vec<(&'static str, Vec<String>)> {
     let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
     let identity = scene.file("t.txt", "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n");
@@ -46,7 +47,7 @@ fn readers(scene: &Scene, volume: &str) -> Vec<(&'static str, Vec<String>)> {
     ]
 }
 
-/// Waits for a program that must not hang: some minutes are for ever.
+/// Waits for a program that must not hang; after three minutes it fails.
 fn wait(child: &mut Child, what: &str) -> ExitStatus {
     let start = Instant::now();
     loop {
@@ -78,12 +79,12 @@ fn a_run_whose_talk_nobody_reads_ends_with_the_code_of_its_work() {
                 command.args(&arguments).args(["--overwrite", "-v", "--progress", progress]);
                 command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap()
             };
-            // the reader has gone
+            // a pipe whose reader is closed
             let (reader, writer) = pipe().unwrap();
             drop(reader);
             let status = wait(&mut command(writer.into()), name);
             assert_eq!(status.code(), Some(3), "{name}, a pipe without a reader");
-            // the reader is there, and does not read
+            // a pipe whose reader is open but does not read
             let (reader, writer) = full_pipe();
             let status = wait(&mut command(writer), name);
             assert_eq!(status.code(), Some(3), "{name}, a full pipe");
@@ -105,7 +106,7 @@ fn closed_streams_and_full_devices_are_no_reason_to_fail() {
             assert_eq!(status.code(), Some(3), "{name} {streams}");
         }
     }
-    // data that cannot be written are another matter
+    // data on stdout that cannot be written are an error
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let mut help = Command::new(executable("inspect"));
     help.arg("--help").stdout(full).stderr(Stdio::null());
@@ -164,7 +165,7 @@ fn a_log_in_json_is_json_whatever_it_quotes() {
     assert!(talk.len() < 6000, "{} bytes", talk.len());
 }
 
-/// Each program at work that takes a while, and what it writes.
+/// Long runs of each program, with their arguments.
 fn long_runs(scene: &Scene) -> Vec<(&'static str, Vec<String>)> {
     let pair = Pair::get();
     let [fixed, moving, global, truth] =
@@ -249,13 +250,13 @@ fn a_signal_ends_every_program_and_resume_goes_on() {
             let status = wait(&mut child, name);
             let mut talk = String::new();
             child.stderr.take().unwrap().read_to_string(&mut talk).unwrap();
-            // before it listens to signals, one ends it as the system does
+            // until the handlers are installed, the default action of the signal ends the process
             use std::os::unix::process::ExitStatusExt as _;
             let by_signal = status.signal() == Some(15) || status.code() == Some(143);
             assert!(by_signal || status.success(), "{name}: {status} {talk}");
             assert!(!talk.contains("panicked") && !talk.contains("mistake"), "{name}: {talk}");
         }
-        // that what was begun is gone on with is shown for every program in `whole.rs`
+        // `whole.rs` tests for every program that unfinished work is resumed
         if matches!(name, "transcode" | "downsample" | "pick-level") {
             program(name).args(&arguments).args(["-q", "--resume"]).assert().success();
         }

@@ -1,4 +1,4 @@
-//! Transforms of other programs from the shell: what is assumed is said, what cannot be read is refused.
+//! Foreign transforms through the command line: assumptions are reported, unreadable files refused.
 
 use std::path::{Path, PathBuf};
 
@@ -8,13 +8,13 @@ use voxloom::transform::read_affine;
 use crate::faults::refused;
 use crate::scene::{Scene, files, program};
 
-/// A file that another tool wrote.
+/// The path of a file that another tool wrote.
 fn data(name: &str) -> String {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/data/transforms");
     folder.join(name).to_str().unwrap().to_owned()
 }
 
-/// A matrix of ours in the scene.
+/// An affine in our format, in the scene.
 fn chain(scene: &Scene) -> String {
     scene.file(
         "ours.json",
@@ -80,7 +80,7 @@ fn flags_say_otherwise_and_then_the_numbers_differ() {
         read_affine(&[out]).unwrap()
     };
     let (usual, lps, um) = (read(&[]), read(&["--frame", "lps"]), read(&["--unit", "um"]));
-    // x and y run the other way: what mixes them with z, and their shifts, change sign
+    // x and y have the opposite sign: their shifts and the terms that mix them with z change sign
     assert_eq!(usual.rows()[0][1], -lps.rows()[0][1]);
     assert_eq!(usual.rows()[1][2], lps.rows()[1][2]);
     assert_eq!(usual.offset()[1], -lps.offset()[1]);
@@ -300,7 +300,7 @@ fn an_existing_output_is_not_touched_and_a_plan_makes_nothing() {
     transcode(&[&field, "-o", &out, "--overwrite"]);
 }
 
-/// A spline sampled on 96 x 96 x 96 voxels.
+/// The arguments to sample a spline on 96 x 96 x 96 voxels.
 fn sampled(out: &str) -> Vec<String> {
     [&data("bigwarp_3d.landmarks.csv"), "--to", "field", "-o", out]
         .into_iter()

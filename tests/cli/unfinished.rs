@@ -1,4 +1,4 @@
-//! What is not whole is not taken for whole, be it written or read.
+//! Incomplete outputs are not treated as complete, neither when written nor when read.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::scene::{Pair, Scene, program};
 
 const RAMP: fn([i64; 3]) -> u16 = |[z, y, x]| (z * 31 + y * 7 + x) as u16;
 
-/// The beginning of a run in two parts onto `output`.
+/// The arguments of a run that writes `output` in two blocks.
 fn apply(output: &str) -> Vec<String> {
     let pair = Pair::get();
     [&pair.at("moving.zarr"), "--onto", &pair.at("fixed.zarr"), "-t", &pair.at("global.json")]
@@ -40,7 +40,7 @@ fn half_an_array_is_refused_by_the_next_program_and_named_by_inspect() {
             .args([&out, "--to", "npy", "-o", &copy, "--allow-unfinished"])
             .assert()
             .success();
-        // the last part makes it whole
+        // the last part completes it
         run(&["--part", "2/2"]);
         let page = program("inspect").arg(&out).output().unwrap();
         assert!(!String::from_utf8_lossy(&page.stdout).contains("unfinished"));
@@ -76,7 +76,7 @@ fn failed_blocks_stay_written_in_what_lacks_them() {
         let copy = scene.at("copy.npy");
         let words = ["unfinished", "1 of its", "--allow-unfinished"];
         refused(&scene, "transcode", &[&out, "--to", "npy", "-o", &copy], 1, &words);
-        // a repaired input is another one: what was made of the damaged one is made anew
+        // a repaired input is a different input: the result of the damaged one must be made anew
         std::fs::write(format!("{volume}/0/c/1/1/1"), &whole).unwrap();
         let resumed = program("transcode").args(line).arg("--resume").assert().code(1);
         let said = String::from_utf8_lossy(&resumed.get_output().stderr).into_owned();

@@ -1,5 +1,5 @@
-//! A run in one go, in parts with `--finish`, killed at any moment and resumed, and twice at once: always the
-//! same chunks, tables, attributes and receipts.
+//! A run as a whole, in parts with `--finish`, killed at any moment and resumed, and twice
+//! concurrently: always the same chunks, tables, attributes and receipts.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,16 +10,16 @@ use serde_json::Value;
 
 use crate::scene::{Pair, Scene, executable, files, program};
 
-/// The variable that kills a run at a hook (see `CONTRIBUTING.md`).
+/// The variable that aborts a run at a chosen moment (see `CONTRIBUTING.md`).
 const KILL: &str = "VOXLOOM_TEST_KILL";
 
 /// Moments among the tasks: between a result and its ledger entry, and after some tasks.
 const AMONG: [&str; 4] = ["unentered", "after:1", "unentered:2", "after:2"];
-/// Moments at the end: after the last task of a plan, before the receipt, and before what is no longer needed
-/// is removed.
+/// Moments at the end: after the last task of a plan, before the receipt, and before temporary
+/// files are removed.
 const AT_THE_END: [&str; 3] = ["plan", "receipt", "cleanup"];
 
-/// A command of one of our programs; `out` makes names in its scene.
+/// A command of one of our programs; `arguments` makes its arguments in a scene.
 pub(crate) struct Job {
     pub(crate) name: &'static str,
     pub(crate) arguments: fn(&Scene) -> Vec<String>,
@@ -48,7 +48,8 @@ const LOCAL: Job = Job {
         let initial = Pair::get().at("global.json");
         let mut all =
             words([&fixed, &moving, "--initial", &initial, "-o", &scene.at("local.zarr")]);
-        // small blocks make tasks of 192 voxels, larger than the volume: one size gives several
+        // by default, small blocks are combined into tasks of 192 voxels, which is larger than the
+        // volume; this size gives several tasks
         all.extend(words(["--table", &scene.at("blocks.csv"), "--block-size", "32,32,32"]));
         all.extend(words(["--threads", "1"]));
         all
@@ -134,8 +135,8 @@ enum Content {
 
 type Left = BTreeMap<String, Content>;
 
-/// What a run leaves in its scene: each file by its name, JSON without what differs from run to run. Ledgers
-/// and what else lies in `.voxloom` do not count.
+/// The files that a run leaves in its scene, by name; JSON without values that differ between runs.
+/// Ledgers and other files in `.voxloom` are ignored.
 fn left(scene: &Scene) -> Left {
     let here = scene.at("");
     let of = |(path, bytes): (std::path::PathBuf, Vec<u8>)| {
@@ -155,7 +156,7 @@ fn left(scene: &Scene) -> Left {
         .collect()
 }
 
-/// A value in which receipts hold only what is of the result, and not of the run.
+/// A value in which receipts keep only what describes the result, and not the run.
 fn lasting(value: Value) -> Value {
     match value {
         Value::Object(mut map) => {
@@ -192,7 +193,7 @@ fn run(job: &Job, scene: &Scene, more: &[&str]) {
     program(job.name).args((job.arguments)(scene)).args(more).assert().success();
 }
 
-/// The whole in one go.
+/// The result of the whole run.
 fn whole(job: &Job) -> Left {
     let scene = Scene::new();
     run(job, &scene, &[]);
@@ -201,7 +202,7 @@ fn whole(job: &Job) -> Left {
     left
 }
 
-/// Runs with `more` until it dies at `moment`; whether it did.
+/// Runs with `more` until it aborts at `moment`; returns whether it did.
 fn dies(job: &Job, scene: &Scene, more: &[&str], moment: &str) -> bool {
     let mut command = program(job.name);
     command.args((job.arguments)(scene)).args(more).env(KILL, moment);
@@ -210,7 +211,7 @@ fn dies(job: &Job, scene: &Scene, more: &[&str], moment: &str) -> bool {
     status.code().is_none()
 }
 
-/// In one go, in three parts, and killed at each moment and resumed.
+/// Compares a whole run with one in three parts, and with runs killed at each moment and resumed.
 fn is_the_same_in_parts_and_after_kills(job: &Job) {
     let wanted = whole(job);
     let parts = Scene::new();
@@ -282,7 +283,7 @@ fn the_second_pass_of_a_field_is_shared_and_resumed_too() {
     for part in ["1/2", "2/2"] {
         run(&DEFORM, &scene, &["--part", part]);
     }
-    // the field has 2 x 2 x 2 chunks where its nodes are voxels, and one at least
+    // the field has 2 x 2 x 2 chunks if its nodes are voxels, and at least one
     run(&DEFORM, &scene, &["--finish", "--part", "2/2"]);
     assert!(!scene.at("deform.json").is_empty() && !Path::new(&scene.at("deform.json")).exists());
     assert!(
@@ -317,7 +318,8 @@ fn start(job: &Job, scene: &Scene, more: &[&str]) -> Child {
         .unwrap()
 }
 
-/// Starts the same command twice at once, several times; both end with 0, and with the right result.
+/// Starts the same command twice concurrently, several times; both must succeed with the right
+/// result.
 fn two_at_once(job: &Job, more: &[&str]) {
     let wanted = whole(job);
     for delay in [0, 30, 200] {
@@ -356,7 +358,7 @@ fn signal(run: &Child, name: &str) {
     assert!(sent.success());
 }
 
-/// Whether a run has claimed something below a folder, where files come and go.
+/// Whether a run has claimed an output below a folder; files may appear and vanish meanwhile.
 fn holds_a_claim(folder: &Path) -> bool {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries
@@ -364,7 +366,7 @@ fn holds_a_claim(folder: &Path) -> bool {
         .any(|path| path.ends_with("claim.json") || (path.is_dir() && holds_a_claim(&path)))
 }
 
-/// Starts a run and holds it once it has claimed its output; `None` where it was too quick for that.
+/// Starts a run and stops it after it has claimed its output; `None` if it ended before that.
 fn held(job: &Job, scene: &Scene) -> Option<Child> {
     let mut run = start(job, scene, &[]);
     while !holds_a_claim(Path::new(&scene.at(""))) {
@@ -376,7 +378,7 @@ fn held(job: &Job, scene: &Scene) -> Option<Child> {
     if run.try_wait().unwrap().is_some() { None } else { Some(run) }
 }
 
-/// As [`held`], and whatever was too quick is tried again.
+/// Like [`held`], but a run that ended too early is repeated.
 fn surely_held(job: &Job) -> (Scene, Child) {
     (0..20)
         .find_map(|_| {
@@ -386,7 +388,7 @@ fn surely_held(job: &Job) -> (Scene, Child) {
         .expect("a run is held before it ends")
 }
 
-/// What is claimed with its array.
+/// Jobs that claim their output together with its array.
 const ARRAYS: [Job; 5] = [INVMAP, INVERSE, DOWNSAMPLE, TRANSCODE, SAMPLED];
 
 #[test]

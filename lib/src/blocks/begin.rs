@@ -1,20 +1,21 @@
-//! What becomes of an output: refused, gone on with, replaced, or shared with an equal run at work.
+//! How a run starts an output: it is refused, resumed, replaced, or shared with an equal active
+//! run.
 
 use std::path::Path;
 
 use super::{Context, Error, Plan, live};
 use crate::volume::{self, Begin, Existing};
 
-/// A run of a plan, as an output sees it while it is created.
+/// A run of a plan, in the form that an output needs while it is created.
 struct Run<'a> {
     plan: &'a Plan,
     ctx: &'a Context,
 }
 
 impl Plan {
-    /// This run, for [`volume::Output::begin`] and [`volume::FieldOutput::begin`]: it claims the output with
-    /// its identity before anything is written, so that of two different runs one is refused, and shares
-    /// it with an equal run that is at work.
+    /// This run, for [`volume::Output::begin`] and [`volume::FieldOutput::begin`]. It claims the
+    /// output with its identity before anything is written, so that of two different runs one is
+    /// refused; an output that an equal active run has claimed is shared.
     pub fn as_run<'a>(&'a self, ctx: &'a Context) -> impl Begin + use<'a> {
         Run { plan: self, ctx }
     }

@@ -5,18 +5,18 @@ use crate::device::{Cost, megabytes};
 use crate::geom::FieldSource;
 use crate::volume::Volume;
 
-/// Bytes that blocks are chosen for beside what the tasks hold: the program and its tables. A number and not
-/// what is measured, so that all parts of a run cut alike.
+/// Bytes reserved for the program and its tables when the block size is chosen. It is a constant,
+/// not a measurement, so that all parts of a run use the same blocks.
 const PROGRAM: u64 = 20 << 20;
 
-/// What one more thread costs beside its buffers: its stack, and what the allocator keeps for it.
+/// Bytes per thread in addition to its buffers: the stack and the allocator's per-thread memory.
 const THREAD: u64 = 256 << 10;
 
-/// What a run may use at once: threads that compute, threads that read and write, bytes of memory.
+/// The resources of a run: compute threads, I/O threads and bytes of memory.
 ///
-/// `--threads` is the number of threads that compute at any moment. Half as many more exist, so that files
-/// are read and written meanwhile; while these wait for a file they do not compute, and when they decode
-/// they take one of the places of those that compute.
+/// `--threads` is the number of threads that compute at any moment. Half as many additional threads
+/// exist for reading and writing; while they wait for a file they do not compute, and while they
+/// decode they occupy one of the `--threads` permits.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     threads: usize,
@@ -24,7 +24,7 @@ pub struct Budget {
     base: u64,
 }
 
-/// Something that keeps decoded chunks between reads.
+/// A source that caches decoded chunks between reads.
 #[derive(Clone, Copy)]
 pub enum Reads<'a> {
     /// A volume.
@@ -57,61 +57,62 @@ impl Reads<'_> {
 }
 
 impl Budget {
-    /// What the flags allow. It is to be made before an operation holds anything: what the process holds now
-    /// counts as what it holds anyway.
+    /// The budget given by the flags. Create it before an operation allocates memory: the present
+    /// resident memory of the process counts as its fixed overhead.
     pub fn of(ctx: &Context) -> Self {
         let (threads, memory) = (ctx.threads.max(1), ctx.memory);
         Self { threads, memory, base: process::resident_memory() }
     }
 
-    /// Threads that compute at any moment.
+    /// Number of threads that compute at any moment.
     pub fn threads(&self) -> usize {
         self.threads
     }
 
-    /// Threads that a pipeline has: those that compute, and half as many more that read and write meanwhile.
+    /// Number of threads of a pipeline: the compute threads, and half as many more for reading and
+    /// writing.
     pub fn workers(&self) -> usize {
         self.threads + self.threads.div_ceil(2)
     }
 
-    /// `--memory`.
+    /// `--memory`, in bytes.
     pub fn memory(&self) -> u64 {
         self.memory
     }
 
-    /// What the process held before the operation began.
+    /// Resident memory of the process before the operation began.
     pub(super) fn base(&self) -> Cost {
         Cost::bytes("program", self.base)
     }
 
-    /// What a block is chosen for: what `--memory` leaves beside the program. It depends on `--memory` alone.
+    /// Bytes available for blocks: `--memory` less the program. It depends on `--memory` alone.
     pub(super) fn room(memory: u64) -> u64 {
         memory - PROGRAM.min(memory / 4)
     }
 
-    /// A `--memory` of which so many bytes are the room, and the program has what it needs.
+    /// The value of `--memory`, in bytes, at which [`Budget::room`] is at least `room`.
     pub(super) fn memory_for(room: u64) -> u64 {
         room.saturating_add(PROGRAM)
     }
 
-    /// The share of `--memory` that decoded chunks may take in any case.
+    /// The part of `--memory`, in bytes, that decoded chunks may always use.
     fn least_share(&self) -> u64 {
         self.memory / 8
     }
 
-    /// Shares memory out for decoded chunks: what is left when as many tasks are held as there are threads
-    /// for, an eighth of `--memory` at least, and no more than is of use.
+    /// Distributes memory among the caches of decoded chunks: what remains when one task per thread
+    /// of the pipeline is in memory, at least an eighth of `--memory`, and no more than is useful.
     ///
-    /// * `sources`: each with the bytes of chunks that are worth keeping
-    /// * `task`: what one task holds at its peak
+    /// * `sources`: each source with the bytes of chunks that are worth keeping
+    /// * `task`: peak memory of one task
     ///
-    /// Returns what they will come to hold.
+    /// Returns the memory that the caches will occupy.
     pub fn caches(&self, sources: &[(Reads<'_>, u64)], task: &Cost) -> Cost {
         let scratch: u64 = sources.iter().map(|(source, _)| source.scratch_bytes()).sum();
         let workers = self.workers() as u64;
         let each = task.total().saturating_add(scratch).saturating_add(THREAD);
         let held = self.base.saturating_add(workers.saturating_mul(each));
-        // a tenth is for what the allocator keeps in its holes
+        // a tenth is reserved for the allocator's fragmentation
         let left = (self.memory - self.memory / 10).saturating_sub(held);
         let share = left.max(self.least_share());
         let wanted: Vec<u64> = sources
@@ -131,19 +132,19 @@ impl Budget {
         Cost::bytes("decoded chunks", held)
     }
 
-    /// What each thread of a pipeline holds that reads from `sources`, one after the other, and writes units
-    /// that take `writing` bytes.
+    /// Memory of each pipeline thread that reads from `sources` one after the other and writes
+    /// units of `writing` bytes.
     pub fn each_thread(sources: &[Reads<'_>], writing: u64) -> Cost {
         let most = sources.iter().map(|source| source.scratch_bytes()).max();
         Cost::bytes("chunk being read", most.unwrap_or(0))
             + Cost::bytes("chunk being written", writing)
     }
 
-    /// Runs `work` where rayon has as many threads as compute: in the current pool where it has, else in one
-    /// of its own.
+    /// Runs `work` in a rayon pool of [`Budget::threads`] threads: the current pool if it has that
+    /// size, otherwise a new one.
     ///
     /// # Errors
-    /// [`Error::Threads`] where the system starts no more threads.
+    /// [`Error::Threads`] if the system cannot start the threads.
     pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
         let threads = self.threads;
         if rayon::current_num_threads() == threads {
@@ -153,15 +154,16 @@ impl Budget {
         Ok(pool.map_err(|source| Error::Threads { threads, source })?.install(work))
     }
 
-    /// What `threads` hold beside their buffers.
+    /// Memory of `threads` threads without their buffers.
     pub(super) fn of_threads(threads: usize) -> Cost {
         Cost::bytes("threads", threads as u64 * THREAD)
     }
 
-    /// Refuses what a program holds at its peak, all blocks and threads together, where it does not fit.
+    /// Refuses an operation without tasks if its peak memory, with the process's overhead, exceeds
+    /// `--memory`.
     ///
     /// # Errors
-    /// [`Error::Usage`] with both numbers.
+    /// [`Error::Usage`], which states the bytes needed and the bytes allowed.
     pub fn admit(&self, what: &str, cost: &Cost) -> Result<(), Error> {
         let needed = self.base() + cost.clone();
         if needed.total() <= self.memory {
@@ -176,7 +178,7 @@ impl Budget {
 }
 
 impl Budget {
-    /// What a program without tasks holds, as `--plan` prints it.
+    /// The memory of an operation without tasks, as `--plan` prints it.
     pub(super) fn describe(&self, what: &str, cost: &Cost) -> Value {
         let needed = self.base() + cost.clone();
         json!({
@@ -188,26 +190,26 @@ impl Budget {
     }
 }
 
-/// Bytes of decoded chunks that are worth keeping where tasks read `volume` in blocks of `block` voxels and
-/// `halo` around them, in the order of the plan: the chunks that are wanted again before those of a whole
-/// layer of tasks have been read.
+/// Bytes of decoded chunks that are worth keeping if tasks read `volume` in plan order, in blocks
+/// of `block` voxels plus `halo` voxels on each side (both z, y, x): the chunks that are needed
+/// again before the chunks of a whole layer of tasks have been read.
 pub fn worth_keeping(volume: &Volume, block: [usize; 3], halo: [usize; 3]) -> u64 {
     let (chunk, shape) = (volume.chunk(), volume.grid().shape);
-    // along such an axis no chunk is wanted by two neighbours
+    // along such an axis, neighbouring tasks have no chunk in common
     let apart =
         |a: usize| block[a] >= shape[a] || halo[a] == 0 && block[a].is_multiple_of(chunk[a].max(1));
     let Some(first) = (0..3).find(|&a| !apart(a)) else { return 0 };
     let mut part = volume.grid().bounds();
     for a in 0..=first {
         let deep = (block[a] + 2 * halo[a]) as i64;
-        // what two neighbours share, and what the next one brings
+        // what two neighbouring tasks share, and what the next task adds
         let more = if a == first { (chunk[a] + halo[a]) as i64 } else { 0 };
         part.max[a] = part.max[a].min(deep + more);
     }
     volume.decoded_bytes(&part)
 }
 
-/// A number of bytes as `--memory` takes it, rounded up.
+/// A number of bytes in the format of `--memory`, rounded up.
 pub(super) fn said(bytes: u64) -> String {
     if bytes < 10_000_000_000 {
         format!("{}M", bytes.div_ceil(1_000_000))
@@ -243,7 +245,7 @@ mod tests {
         for threads in [1, 3] {
             let budget = Budget::of(&Context { threads, ..Context::default() });
             assert_eq!(budget.install(rayon::current_num_threads).unwrap(), threads);
-            // a pool within a pool of as many threads is that pool
+            // installing a pool inside a pool of the same size reuses the outer one
             let nested = || {
                 let outer = rayon::current_thread_index();
                 (outer, budget.install(rayon::current_thread_index).unwrap())

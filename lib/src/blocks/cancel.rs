@@ -5,18 +5,19 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// How long the last words of a run that gives up may take.
+/// Maximum time that an aborting run waits for its last log messages to be written.
 const GIVE_UP: Duration = Duration::from_millis(500);
 
-/// Whether the run is asked to stop.
+/// A request to stop the run.
 ///
-/// While blocks are streamed a first signal asks them to stop at a clean point; a second one, or some
-/// seconds, end the process. At other times the first ends it.
+/// While blocks are streamed, a first signal asks the run to stop at a clean point; a second
+/// signal, or a timeout of a few seconds, ends the process. At other times the first signal ends
+/// it.
 #[derive(Clone, Debug)]
 pub struct Cancel {
     signal: Arc<AtomicUsize>,
     at_once: Arc<AtomicBool>,
-    /// Whether it listens to the signals of this process, which it may then end.
+    /// Whether it listens to the signals of this process and may therefore end it.
     listens: bool,
 }
 
@@ -31,8 +32,8 @@ impl Cancel {
     pub fn on_signals() -> io::Result<Self> {
         let cancel = Self { listens: true, ..Self::default() };
         for signal in [SIGINT, SIGTERM] {
-            // handlers run in the order in which they are registered: the second signal finds
-            // the flag that the first one set
+            // handlers run in the order of registration: the second signal finds the flag that the
+            // first one set
             let code = 128 + signal;
             let at_once = || Arc::clone(&cancel.at_once);
             signal_hook::flag::register_conditional_shutdown(signal, code, at_once())?;
@@ -42,7 +43,7 @@ impl Cancel {
         Ok(cancel)
     }
 
-    /// The signal that came, if one did.
+    /// The signal that was received, if any.
     pub fn signal(&self) -> Option<i32> {
         match self.signal.load(Ordering::Relaxed) {
             0 => None,
@@ -50,13 +51,14 @@ impl Cancel {
         }
     }
 
-    /// Asks for a stop, as the signal of this number would.
+    /// Requests a stop, as the signal with this number would.
     pub fn stop(&self, signal: i32) {
         self.signal.store(signal as usize, Ordering::Relaxed);
     }
 
-    /// Ends the process as the second signal would, if a first one came: for what does not come to a
-    /// clean point in time. What is done is in the ledger, and files appear whole.
+    /// Ends the process as a second signal would, if a first one was received: for work that does
+    /// not reach a clean point in time. Finished tasks are in the ledger, and files are written
+    /// atomically.
     pub(super) fn give_up(&self) {
         if let (true, Some(signal)) = (self.listens, self.signal()) {
             tracing::error!("interrupted; run the same command with --resume to go on");
@@ -66,7 +68,8 @@ impl Cancel {
         }
     }
 
-    /// Until the guard is dropped, a first signal is left to whoever asks [`Cancel::signal`].
+    /// Until the guard is dropped, a first signal does not end the process; callers poll
+    /// [`Cancel::signal`].
     pub(super) fn heed(&self) -> Heeding {
         self.at_once.store(false, Ordering::SeqCst);
         Heeding(Arc::clone(&self.at_once))

@@ -1,7 +1,8 @@
-//! Whose output it is: a run claims the folder of its ledger with its identity before it writes anything.
+//! Claims on outputs: a run claims the folder of its ledger with its identity before it writes
+//! anything.
 //!
-//! The claim is a file that appears with its content or not at all (a hard link to a finished file), so that
-//! of two different runs that begin at the same moment one is refused. Equal runs share one claim.
+//! The claim file is created atomically (as a hard link to a complete file), so that of two
+//! different runs that start at the same moment one is refused. Equal runs share one claim.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -15,10 +16,10 @@ use serde_json::Value;
 use super::files::unique;
 use super::{Error, Identity};
 
-/// The name of the file.
+/// The name of the claim file.
 pub(super) const NAME: &str = "claim.json";
 
-/// How often a claim that is being written, or that goes away, is looked at again.
+/// How often, and at which interval, a claim that is being written or removed is read again.
 const TRIES: usize = 50;
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -27,30 +28,32 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct Claim {
     folder: PathBuf,
     run: Identity,
-    /// Device, inode and time of change of the file when it was last read (a number of an inode that was
-    /// removed is used again): while they stay, so does the content.
+    /// Device, inode and change time (seconds, nanoseconds) of the file when it was last read. As
+    /// long as they are unchanged, so is the content. The change time is needed because inode
+    /// numbers are reused.
     seen: Mutex<Option<[i64; 4]>>,
 }
 
 impl Claim {
-    /// Claims `folder`, which is made where it is absent, for this run, or joins an equal one.
+    /// Claims `folder`, which is created if absent, for this run, or shares the claim of an equal
+    /// run.
     ///
     /// # Errors
-    /// [`Error::OtherPlan`] where another run has claimed it; [`Error::Io`].
+    /// [`Error::OtherPlan`] if a different run has claimed the folder; [`Error::Io`].
     pub(super) fn take(folder: &Path, run: Identity) -> Result<Self, Error> {
         let claim = Self { folder: folder.to_path_buf(), run, seen: Mutex::default() };
         claim.hold()?;
         Ok(claim)
     }
 
-    /// Whether `folder` is claimed by such a run.
+    /// Whether `folder` is claimed by a run with this identity.
     pub(super) fn is_of(folder: &Path, run: &Identity) -> bool {
         let text = fs::read(folder.join(NAME)).unwrap_or_default();
         let found = serde_json::from_slice::<Value>(&text).ok();
         found.and_then(|found| Identity::from_json(&found)).as_ref() == Some(run)
     }
 
-    /// Checks that the claim still stands: `--overwrite` elsewhere may have replaced the output.
+    /// Checks that the claim is still valid: a run with `--overwrite` may have replaced the output.
     ///
     /// # Errors
     /// As [`Claim::take`].
@@ -70,7 +73,7 @@ impl Claim {
                             *seen = Some(now);
                             return Ok(());
                         }
-                        // where there are no hard links it may be half written
+                        // without hard links, the file may be half written
                         Err(_) => std::thread::sleep(PAUSE),
                     },
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -95,7 +98,7 @@ impl Claim {
         Err(Error::OtherPlan { folder: self.folder.display().to_string(), difference })
     }
 
-    /// Writes the file where there is none; another's that came first stays.
+    /// Writes the claim file if there is none; a file that another process wrote first is kept.
     fn write(&self, path: &Path) -> std::io::Result<()> {
         fs::create_dir_all(&self.folder)?;
         let mut text = self.run.to_json().to_string().into_bytes();
@@ -108,7 +111,7 @@ impl Claim {
         let removed = fs::remove_file(&temporary);
         match linked {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            // some file systems have no hard links
+            // some file systems do not support hard links
             Err(error)
                 if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) =>
             {
@@ -117,7 +120,7 @@ impl Claim {
                     _ => Ok(()),
                 }
             }
-            // the folder was removed by a run with --overwrite: the caller looks again
+            // a run with --overwrite removed the folder: the caller tries again
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
             Ok(()) => match removed {
@@ -173,7 +176,7 @@ mod tests {
         fs::remove_file(folder.path().join(NAME)).unwrap();
         Claim::take(folder.path(), run(2)).unwrap();
         assert!(matches!(one.hold(), Err(Error::OtherPlan { .. })));
-        // one that went away is taken again
+        // a claim that was removed is taken again
         fs::remove_file(folder.path().join(NAME)).unwrap();
         one.hold().unwrap();
     }

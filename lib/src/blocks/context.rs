@@ -10,12 +10,12 @@ use crate::device::{Cost, Device};
 use crate::files;
 use crate::volume::{self, Existing, Output, Volume};
 
-/// One share of a plan's tasks: the `k`-th of `n`, `k` from 1.
+/// One part of a plan's tasks: the `k`-th of `n`, `k` from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// Which share, from 1.
+    /// Which part, from 1.
     pub k: usize,
-    /// Of how many.
+    /// The number of parts.
     pub n: usize,
 }
 
@@ -26,7 +26,8 @@ impl Default for Part {
 }
 
 impl Part {
-    /// Its share of `count` tasks: contiguous, and equal to within one.
+    /// The part's tasks among `count`: a contiguous range; the lengths of ranges differ by at most
+    /// one.
     pub fn range(self, count: usize) -> std::ops::Range<usize> {
         let n = self.n.max(1);
         let k = self.k.clamp(1, n);
@@ -34,45 +35,46 @@ impl Part {
     }
 }
 
-/// Where the receipt of a file goes; beside standard output there is no place.
+/// Where the receipt of an output file is written: beside it, or nowhere for standard output.
 fn beside(path: &Path) -> Option<Sink> {
     (!files::is_stream(path)).then(|| Sink::Beside(path.to_path_buf()))
 }
 
-/// What the shared flags of the command line said; passed to every operation.
+/// The values of the command-line flags that all operations share; passed to every operation.
 ///
-/// The default is a quiet run of everything with one thread, for tests and for use as a library.
+/// The default is a quiet run of all tasks with one thread, for tests and for use as a library.
 pub struct Context {
-    /// Worker threads.
+    /// Number of compute threads.
     pub threads: usize,
-    /// Ceiling of resident memory, bytes.
+    /// Maximum resident memory, bytes.
     pub memory: u64,
-    /// Where kernels run.
+    /// The device on which kernels run.
     pub device: Device,
-    /// `--block-size`, voxels.
+    /// `--block-size`, voxels (z, y, x).
     pub block_size: Option<[usize; 3]>,
     /// `--part`.
     pub part: Part,
-    /// Whether `--part` was given, be it 1/1: what needs all parts is then left to `--finish`.
+    /// Whether `--part` was given, even as 1/1: work that needs all parts is then left to
+    /// `--finish`.
     pub scattered: bool,
-    /// `--finish`: no blocks of the first pass; check that every part is done, then do what needs all of
-    /// them. With `part`, only that share of the second pass.
+    /// `--finish`: skip the blocks of the first pass, check that every part is done, then do the
+    /// work that needs all of them. With `part`, only that part of the second pass.
     pub finish: bool,
-    /// `--plan`: print the plan, compute nothing.
+    /// `--plan`: print the plan and compute nothing.
     pub plan_only: bool,
     /// `--resume`, `--overwrite`.
     pub existing: Existing,
-    /// `--allow-failed`: the fraction of blocks that may fail or fall back.
+    /// `--allow-failed`: the maximum fraction of blocks that may fail or use the fallback result.
     pub allow_failed: f64,
     /// `--seed`.
     pub seed: u64,
     /// `--progress`.
     pub progress: Progress,
-    /// Whether a signal came.
+    /// Tells whether a signal asked the run to stop.
     pub cancel: Cancel,
-    /// What has been done so far; written by `cli` at the end.
+    /// The record of this run so far; `cli` writes it at the end.
     pub receipt: Mutex<Receipt>,
-    /// Where this run is at work.
+    /// The folders in which this run is active.
     pub lives: Lives,
 }
 
@@ -99,12 +101,14 @@ impl Default for Context {
 }
 
 impl Context {
-    /// Whether this run does what needs all blocks: it does them all itself, or all parts are done.
+    /// Whether this run does the work that needs all blocks: it runs all of them itself, or
+    /// `--finish` was given without `--part`.
     pub fn gathers(&self) -> bool {
         !self.plan_only && !self.is_share()
     }
 
-    /// Whether this run does tasks of a second pass: all blocks of the first are done.
+    /// Whether this run does tasks of a second pass, that is, all blocks of the first pass are
+    /// done.
     pub fn reaches_second_pass(&self) -> bool {
         !self.plan_only && (self.finish || !self.is_share())
     }
@@ -113,8 +117,8 @@ impl Context {
         self.scattered || self.part.n > 1
     }
 
-    /// What becomes of an output once it is decided that this run makes it: what has appeared since then is
-    /// another run's of the same plan, and is shared with it.
+    /// How to treat an existing output after this run has decided to write it: whatever has
+    /// appeared since then belongs to another run of the same plan, and is shared with it.
     pub fn existing_now(&self) -> Existing {
         match self.existing {
             Existing::Overwrite if !self.is_in_company() => Existing::Overwrite,
@@ -122,17 +126,17 @@ impl Context {
         }
     }
 
-    /// Refuses what a program without tasks holds at its peak, where it does not fit into `--memory`, and notes
-    /// it where `--plan` was given: the program then ends before it creates anything.
+    /// Refuses an operation without tasks if its peak memory exceeds `--memory`. With `--plan`,
+    /// records the requirement and returns true: the caller then ends before it creates anything.
     ///
     /// # Errors
-    /// [`Error::Usage`] with the bytes needed.
+    /// [`Error::Usage`], which states the bytes needed.
     pub fn is_plan_asked(&self, what: &str, budget: &Budget, cost: &Cost) -> Result<bool, Error> {
         budget.admit(what, cost)?;
         Ok(self.notes_plan(what, budget, cost))
     }
 
-    /// As [`Context::is_plan_asked`], for what a program has fitted into `--memory` itself.
+    /// Like [`Context::is_plan_asked`], for an operation that already fits itself into `--memory`.
     pub fn notes_plan(&self, what: &str, budget: &Budget, cost: &Cost) -> bool {
         if self.plan_only {
             let plan = budget.describe(what, cost);
@@ -141,7 +145,7 @@ impl Context {
         self.plan_only
     }
 
-    /// Adds a number of this program to the receipt.
+    /// Adds a named result of this program to the receipt.
     pub fn record(&self, name: &str, value: impl Into<Value>) {
         let value = value.into();
         self.note(|receipt| {
@@ -149,7 +153,7 @@ impl Context {
         });
     }
 
-    /// Adds a volume that is read to the receipt.
+    /// Adds an input volume to the receipt.
     pub fn input(&self, volume: &Volume) {
         let grid = volume.grid();
         self.note(|receipt| {
@@ -168,32 +172,32 @@ impl Context {
         });
     }
 
-    /// Sees to it that a folder that is read, such as that of a field, is still there at the end.
+    /// Registers an input folder, such as that of a field, to be checked for changes at the end.
     pub fn watch(&self, location: &str) {
         self.note(|receipt| receipt.watched.extend(volume::watch(location)));
     }
 
-    /// Whether the volumes and fields that were read are still what they were. [`Plan::stream`] asks; what
-    /// reads a volume without it asks before it writes.
+    /// Checks that the volumes and fields that were read have not changed. [`Plan::stream`] calls
+    /// it; an operation that reads a volume without a stream calls it before it writes.
     ///
     /// [`Plan::stream`]: super::Plan::stream
     ///
     /// # Errors
-    /// [`Error::Input`].
+    /// [`Error::Input`] if an input has changed.
     pub fn check_inputs(&self) -> Result<(), Error> {
         let mut watched = Vec::new();
         self.note(|receipt| watched.clone_from(&receipt.watched));
         watched.iter().try_for_each(|watch| watch.check()).map_err(Error::Input)
     }
 
-    /// Adds a table, a transform or another file that is read to the receipt.
+    /// Adds an input table, transform or other file to the receipt.
     pub fn input_file(&self, location: &str) {
         let input = Input::new(location);
         self.watch(location);
         self.note(|receipt| receipt.inputs.push(input));
     }
 
-    /// Adds a file or a folder that is written to the receipt, which goes beside it.
+    /// Adds an output file or folder to the receipt, which is written beside it.
     pub fn output_file(&self, path: &Path) {
         self.note(|receipt| {
             receipt.outputs.push(path.display().to_string());
@@ -201,8 +205,8 @@ impl Context {
         });
     }
 
-    /// As [`Context::output_file`], of an output that an earlier run has finished: its receipt stays where
-    /// there is one.
+    /// Like [`Context::output_file`], for an output that an earlier run has finished: an existing
+    /// receipt is kept.
     pub fn output_done(&self, path: &Path) {
         self.note(|receipt| {
             receipt.outputs.push(path.display().to_string());
@@ -212,8 +216,9 @@ impl Context {
         });
     }
 
-    /// Ends a run whose result is not to be believed, with exit code 3: `output` is not written, what
-    /// `--overwrite` was to replace there is removed, and the receipt, which goes beside it, says why.
+    /// Ends a run whose result must not be trusted, with exit code 3. `output` is not written, an
+    /// existing file that `--overwrite` was to replace is removed, and the receipt beside it states
+    /// the reason.
     pub fn disbelieve(&self, output: &Path, reason: &str) -> anyhow::Error {
         if self.existing == Existing::Overwrite
             && !files::is_stream(output)
@@ -228,8 +233,9 @@ impl Context {
         anyhow::Error::new(super::Verdict::TooManyFailed).context(reason.to_owned())
     }
 
-    /// Adds a volume that is written to the receipt, which goes into its attributes, or beside it where it
-    /// is one file; of that nothing else stays once all its blocks are there.
+    /// Adds an output volume to the receipt. The receipt is stored in the array's attributes, or
+    /// beside a single-file output; the ledger of the latter is removed once all its blocks are
+    /// done.
     pub fn output_array(&self, output: &Arc<Output>) {
         let path = Path::new(output.location());
         if output.is_file() {
@@ -246,7 +252,8 @@ impl Context {
         });
     }
 
-    /// Stops where a file to be written exists and neither `--resume` nor `--overwrite` is given.
+    /// Returns [`Error::Exists`] if the output file exists and neither `--resume` nor `--overwrite`
+    /// is given.
     pub fn refuse_existing(&self, path: &Path) -> Result<(), Error> {
         if self.existing == Existing::Refuse && path.exists() && !files::is_stream(path) {
             return Err(Error::Exists { path: path.display().to_string() });
@@ -254,19 +261,20 @@ impl Context {
         Ok(())
     }
 
-    /// Adds to the bytes read; where nothing is added, what the system counted is reported.
+    /// Adds to the bytes read. If nothing is ever added, the operating system's count is reported.
     pub fn add_bytes_read(&self, bytes: u64) {
         self.note(|receipt| receipt.bytes[0] += bytes);
     }
 
-    /// Adds to the bytes written; where nothing is added, what the system counted is reported.
+    /// Adds to the bytes written. If nothing is ever added, the operating system's count is
+    /// reported.
     pub fn add_bytes_written(&self, bytes: u64) {
         self.note(|receipt| receipt.bytes[1] += bytes);
     }
 
-    /// Changes the receipt.
+    /// Modifies the receipt.
     pub(super) fn note(&self, change: impl FnOnce(&mut Receipt)) {
-        // a panic elsewhere while it was locked leaves a receipt that is still whole
+        // a panic elsewhere while the mutex was locked leaves a consistent receipt
         let mut receipt = self.receipt.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         change(&mut receipt);
     }

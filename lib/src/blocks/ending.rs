@@ -1,4 +1,5 @@
-//! What the ledger keeps of a task: how it ended, and what it leaves for a reduction over all tasks.
+//! What the ledger stores for a task: its outcome, and its contribution to reductions over all
+//! tasks.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,17 +12,18 @@ use super::ledger::Entry;
 use super::rows::Stored;
 use super::{Error, Outcome, Task};
 
-/// How a task ended and what it leaves in the ledger.
+/// The outcome of a task and what the ledger stores with it.
 ///
-/// Whatever a receipt or an attribute says of the whole output must be reduced from the summaries in
-/// [`Ends`], never from variables of this process: other parts and earlier runs did tasks too.
+/// Whatever a receipt or an attribute states about the whole output must be reduced from the
+/// summaries in [`Ends`], never from variables of this process: other parts and earlier runs did
+/// tasks too.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ending {
     /// How the task ended.
     pub outcome: Outcome,
     pub(super) summary: Option<Value>,
     pub(super) rows: Option<Stored>,
-    /// How many files of an output hold the result.
+    /// The number of files of the output that hold the result.
     pub(super) files: Option<u64>,
 }
 
@@ -32,16 +34,17 @@ impl From<Outcome> for Ending {
 }
 
 impl Ending {
-    /// With a summary of the task's result: numbers, extremes, tallies, a small head.
+    /// Adds a summary of the task's result: numbers, extremes, counts, or the first few items.
     ///
     /// # Errors
-    /// A value that JSON cannot hold, such as a map whose keys are no text.
+    /// If JSON cannot represent the value, such as a map whose keys are not strings.
     pub fn with_summary(mut self, summary: &impl Serialize) -> serde_json::Result<Self> {
         self.summary = Some(serde_json::to_value(summary)?);
         Ok(self)
     }
 
-    /// With the length and the hash of the rows that the task wrote, which [`super::Rows`] returned.
+    /// Adds the length and the hash of the rows that the task wrote, as [`super::Rows`] returned
+    /// them.
     #[must_use]
     pub fn with_rows(mut self, stored: Stored) -> Self {
         self.rows = Some(stored);
@@ -49,7 +52,7 @@ impl Ending {
     }
 }
 
-/// How the tasks of a plan have ended: in this run, in earlier ones and in other parts.
+/// How the tasks of a plan ended: in this run, in earlier ones and in other parts.
 #[derive(Debug, Default)]
 pub struct Ends {
     pub(super) folder: PathBuf,
@@ -61,16 +64,16 @@ impl Ends {
         Self { folder: folder.to_path_buf(), entries }
     }
 
-    /// How a task ended; `None` where it is not done yet.
+    /// The entry of a task; `None` if it is not done yet.
     pub fn entry(&self, task: &Task) -> Option<&Entry> {
         self.entries.get(&task.id)
     }
 
-    /// The summaries that tasks left, each with the number of its task, in the order of the plan: sums
-    /// over them do not depend on threads, parts or interruptions.
+    /// The summaries of the tasks, each with its task's number, in plan order: sums over them do
+    /// not depend on threads, parts or interruptions.
     ///
     /// # Errors
-    /// [`Error::Io`] for a summary of another form.
+    /// [`Error::Io`] if a summary does not deserialize to `T`.
     pub fn summaries<T: DeserializeOwned>(
         &self,
     ) -> impl Iterator<Item = Result<(usize, T), Error>> {

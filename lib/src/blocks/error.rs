@@ -3,32 +3,32 @@ use std::io;
 
 use crate::volume;
 
-/// Why a run of blocks ended early, could not begin, or is not good enough.
+/// Why a block-wise run could not begin, ended early, or has an unacceptable result.
 #[derive(Debug)]
 pub enum Error {
-    /// Ctrl-C or a signal: what is done is done.
+    /// Ctrl-C or another signal; finished blocks are kept.
     Interrupted {
         /// The signal's number.
         signal: i32,
     },
-    /// A block met a passing fault, so that the others would meet it too.
+    /// A block met a transient fault, which the other blocks would meet too.
     Block {
-        /// Its place in the grid of blocks.
+        /// Index of the block in the grid of blocks, (z, y, x).
         index: [usize; 3],
         /// The cause.
         source: anyhow::Error,
     },
-    /// More blocks failed, or fell back, than `--allow-failed` allows.
+    /// More blocks failed or fell back than `--allow-failed` allows.
     TooManyFailed {
         /// Blocks without a result.
         failed: usize,
-        /// Blocks with the result of a stated rule.
+        /// Blocks with a fallback result.
         fallback: usize,
-        /// All blocks that were to be done.
+        /// All blocks that had to be done.
         total: usize,
         /// The fraction that was allowed.
         allowed: f64,
-        /// The first reasons, each with its block.
+        /// The first few reasons, each with its block.
         reasons: Vec<String>,
     },
     /// `--finish` found parts missing.
@@ -37,31 +37,31 @@ pub enum Error {
         missing: usize,
         /// Blocks in the plan.
         total: usize,
-        /// The first of them.
+        /// The number of the first such block.
         first: usize,
     },
-    /// What a task left for the second pass is not what it wrote.
+    /// The file that a task left for the second pass does not hold what the task wrote.
     Rows {
-        /// Its place in the grid of blocks.
+        /// Index of the block in the grid of blocks, (z, y, x).
         index: [usize; 3],
         /// The file.
         path: String,
-        /// What is wrong with it.
+        /// What the file holds.
         found: String,
-        /// What was written.
+        /// What the task wrote.
         wanted: String,
     },
-    /// An output, or the unfinished work of an earlier run, is there.
+    /// An output, or the unfinished work of an earlier run, exists.
     Exists {
         /// The file or folder.
         path: String,
     },
-    /// A receipt would replace something else.
+    /// The file at the receipt's path is not a receipt.
     NoReceipt {
         /// The file.
         path: String,
     },
-    /// A file was changed since the run that made it.
+    /// A file was changed after the run that wrote it.
     Changed {
         /// The file.
         path: String,
@@ -70,45 +70,45 @@ pub enum Error {
     OtherPlan {
         /// The folder of its ledger.
         folder: String,
-        /// Where the two descriptions first differ: as begun, as asked for now; or a sentence and
-        /// nothing.
+        /// The first difference of the two identities: the value as begun, the value now; or a
+        /// sentence and an empty string.
         difference: [String; 2],
     },
     /// A displacement field of a transform could not be read.
     Field(crate::geom::SourceError),
-    /// The system starts no more threads.
+    /// The system cannot start more threads.
     Threads {
-        /// How many were wanted.
+        /// How many were requested.
         threads: usize,
-        /// Its refusal.
+        /// The system's error.
         source: rayon::ThreadPoolBuildError,
     },
-    /// A volume that was read has changed meanwhile.
+    /// An input volume has changed since it was opened.
     Input(volume::Error),
-    /// A flag does not fit.
+    /// The value of a flag is not usable.
     Usage(String),
-    /// The file system refused.
+    /// A file-system operation failed.
     Io {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
         /// The file.
         path: String,
-        /// Its refusal.
+        /// The system's error.
         source: io::Error,
     },
 }
 
 /// What an error means for the exit code.
 ///
-/// It is the innermost cause of those [`Error`]s that decide the code by their kind, and says
-/// nothing itself: so an error that passes them on transparently does not hide the kind.
+/// It is the innermost source of those [`Error`]s whose kind determines the exit code, and its
+/// message is empty. A transparent wrapper around such an error therefore does not hide the kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The command line is wrong.
     Usage,
-    /// A signal came.
+    /// A signal was received.
     Interrupted(i32),
-    /// Done, but with too many blocks failed.
+    /// The run completed, but too many blocks failed.
     TooManyFailed,
 }
 
@@ -122,7 +122,7 @@ impl std::error::Error for Verdict {}
 
 static USAGE: Verdict = Verdict::Usage;
 static TOO_MANY_FAILED: Verdict = Verdict::TooManyFailed;
-/// SIGINT and SIGTERM are all that [`super::Cancel`] listens to.
+/// [`super::Cancel`] listens to no signals but SIGINT and SIGTERM.
 static INTERRUPTED: [Verdict; 2] =
     [Verdict::Interrupted(libc::SIGINT), Verdict::Interrupted(libc::SIGTERM)];
 
@@ -229,8 +229,8 @@ impl Error {
     }
 }
 
-/// Whether the same command may succeed later: the cause is a full or unwell storage, or want of
-/// memory, and not the data.
+/// Whether the same command may succeed later: the cause is full or failing storage, the network,
+/// or a shortage of memory, and not the data.
 pub fn is_passing(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source())
         .filter_map(|error| error.downcast_ref::<io::Error>())
@@ -257,7 +257,7 @@ fn is_passing_io(error: &io::Error) -> bool {
             | Kind::NetworkUnreachable
             | Kind::NetworkDown
     );
-    // those that std has no kind for: errno names of POSIX
+    // POSIX error numbers for which std has no `ErrorKind`
     let by_number = matches!(
         error.raw_os_error(),
         Some(libc::EIO | libc::EREMOTEIO | libc::ENOLCK | libc::ENFILE | libc::ENOTCONN)
@@ -266,11 +266,11 @@ fn is_passing_io(error: &io::Error) -> bool {
     by_kind || by_number || inner
 }
 
-/// Bytes of a sentence at most: what it quotes may be of any length.
+/// Maximum length of a sentence, in bytes: what it quotes may have any length.
 const SENTENCE: usize = 1200;
 
-/// An error and its causes in one line, without what was said before: many an error's own text
-/// ends with that of its cause. Of a text of great length the middle is left out.
+/// An error and its causes in one line. A cause is omitted if the text already contains it, since
+/// many errors end with the text of their cause. Long text is shortened in the middle.
 pub fn sentence(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     for cause in std::iter::successors(Some(error), |error| error.source()) {

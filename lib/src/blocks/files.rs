@@ -1,4 +1,4 @@
-//! Files that appear whole or not at all, under names that no other process takes.
+//! Atomic file writes, and names that no other process uses.
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Error;
 use crate::files;
 
-/// The folder of this process for the work on an output that is standard output.
+/// The ledger folder of this process if the output is standard output.
 static OF_STREAM: OnceLock<PathBuf> = OnceLock::new();
 
-/// The folder for ledger and rows beside an output that is one file: `<output>.voxloom`. Standard output
-/// has one among the system's temporary files, which [`remove_folder_of_stream`] removes.
+/// The folder of ledger and rows of a single-file output: `<output>.voxloom`. For standard output
+/// it is in the system's temporary folder, and [`remove_folder_of_stream`] removes it.
 pub fn folder_beside(output: &Path) -> PathBuf {
     if files::is_stream(output) {
         let name = || std::env::temp_dir().join(format!("voxloom-{}", unique()));
@@ -34,20 +34,21 @@ pub(super) fn output_of(folder: &Path) -> String {
     }
 }
 
-/// Removes what [`folder_beside`] named for standard output, at the end of the process.
+/// Removes the folder that [`folder_beside`] named for standard output, at the end of the process.
 pub fn remove_folder_of_stream() {
     if let Some(folder) = OF_STREAM.get() {
-        // what cannot be removed, or was never made, is left to the system
+        // an error is ignored: the folder may never have been created, and is temporary anyway
         let _ = fs::remove_dir_all(folder);
     }
 }
 
-/// Writes a file whole or not at all, and to the disk; folders on the way are made. `-` is standard output.
+/// Writes a file atomically and syncs it to disk; parent folders are created. `-` is standard
+/// output.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     files::write_whole(path, bytes).map_err(Error::io("write", path))
 }
 
-/// As [`write_whole`], but that it is only on the disk once the ledger says so.
+/// Like [`write_whole`], but the file is synced only before the ledger records it.
 pub(super) fn write_rows(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}.tmp", unique()));
@@ -56,19 +57,19 @@ pub(super) fn write_rows(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         files::write_later(file, &temporary, path)
     });
     written.map_err(|source| {
-        // what the failure left behind; that it cannot be removed adds nothing to the report
+        // an error of this clean-up would add nothing to the report
         let _ = fs::remove_file(&temporary);
         Error::io("write", path)(source)
     })
 }
 
-/// A word that no other process on any machine uses: host, process and chance.
+/// A name that no other process on any machine uses: host name, process id and random digits.
 pub(super) fn unique() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host: String =
         host.trim().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    // RandomState is seeded by the system's randomness
+    // `RandomState` is randomly seeded by the standard library
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u64(COUNT.fetch_add(1, Ordering::Relaxed));
     format!("{host}-{}-{:08x}", std::process::id(), hasher.finish() as u32)

@@ -1,4 +1,4 @@
-//! Which block a task is: one that memory admits, made of what is written at once.
+//! The choice of block shapes: a block must fit into memory and consist of whole write units.
 
 use super::budget::said;
 use super::{Budget, Context, Error};
@@ -6,15 +6,15 @@ use crate::device::{Cost, megabytes};
 use crate::geom::Box3;
 use crate::volume::{Format, Spec};
 
-/// Blocks of a plan at most: each takes some hundred bytes, and a line of the ledger.
+/// Maximum number of blocks of a plan: each takes some hundred bytes, and a line of the ledger.
 const MOST_BLOCKS: u128 = 20_000_000;
-/// A halo that costs more than this many times the block itself is warned of.
+/// A warning is given if a halo has more than this many times the voxels of its block.
 const HALO: u64 = 2;
 
-/// What is written at once, of which a block is made.
+/// The smallest unit that is written in one operation; blocks are multiples of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteUnit {
-    /// Voxels along each axis.
+    /// Shape in voxels, (z, y, x).
     pub shape: [usize; 3],
     kind: Kind,
 }
@@ -23,25 +23,25 @@ pub struct WriteUnit {
 enum Kind {
     /// Chunks of a fixed size.
     Fixed,
-    /// What `--chunk` says.
+    /// Chunks whose size `--chunk` sets.
     Chunk,
-    /// What `--shard` says.
+    /// Shards, whose size `--shard` sets.
     Shard,
-    /// A plane of a file.
+    /// Whole planes of a file (TIFF, NPY).
     Plane,
     /// Nothing is written before all blocks are done.
     Voxel,
 }
 
 impl From<[usize; 3]> for WriteUnit {
-    /// Chunks whose size no flag changes.
+    /// Chunks whose size no flag can change.
     fn from(shape: [usize; 3]) -> Self {
         Self { shape: shape.map(|n| n.max(1)), kind: Kind::Fixed }
     }
 }
 
 impl WriteUnit {
-    /// What is written at once of a volume like `spec`.
+    /// The write unit of a volume with this specification.
     pub fn of(spec: &Spec) -> Self {
         let (shape, kind) = match (spec.format, spec.shard) {
             (Format::Tiff | Format::Npy, _) => {
@@ -53,12 +53,13 @@ impl WriteUnit {
         Self { shape: shape.map(|n| n.max(1)), kind }
     }
 
-    /// For operations that write nothing block by block: any block of so many voxels, or a multiple.
+    /// For operations that write nothing block by block: any block that is a multiple of `shape`
+    /// voxels.
     pub fn multiple_of(shape: [usize; 3]) -> Self {
         Self { shape: shape.map(|n| n.max(1)), kind: Kind::Voxel }
     }
 
-    /// What such a thing is called.
+    /// The name of a unit in messages.
     fn name(self) -> &'static str {
         match self.kind {
             Kind::Fixed | Kind::Chunk => "chunk",
@@ -69,15 +70,16 @@ impl WriteUnit {
     }
 }
 
-/// Refuses a block whose task does not fit into `--memory`, and says which would.
+/// Refuses a block whose task does not fit into `--memory`, and suggests one that does.
 ///
-/// * `cost`: what a task of a block holds at its peak
+/// * `cost`: peak memory of a task with the given block
 ///
-/// It depends on `--memory`, and neither on threads nor on what the process holds, so that all parts of a
-/// run are refused alike.
+/// The decision depends on `--memory`, and neither on threads nor on the memory of the process, so
+/// that all parts of a run are treated alike.
 ///
 /// # Errors
-/// [`Error::Usage`] with the bytes needed and the block, `--chunk`, `--shard` or `--memory` that would do.
+/// [`Error::Usage`], which states the bytes needed and a sufficient `--block-size`, `--chunk`,
+/// `--shard` or `--memory`.
 pub fn refuse_large<C: Into<Cost>>(
     block: [usize; 3],
     bounds: Box3,
@@ -110,10 +112,10 @@ pub fn refuse_large<C: Into<Cost>>(
     )))
 }
 
-/// Refuses to cut a volume into more blocks than can be kept in order.
+/// Refuses to cut a volume into more than 20 million blocks.
 ///
 /// # Errors
-/// [`Error::Usage`] with how many there would be.
+/// [`Error::Usage`], which states the number of blocks.
 pub fn refuse_many(block: [usize; 3], bounds: Box3) -> Result<(), Error> {
     let shape = bounds.shape();
     let along = |a: usize| shape[a].div_ceil(block[a].max(1)) as u128;
@@ -129,7 +131,7 @@ pub fn refuse_many(block: [usize; 3], bounds: Box3) -> Result<(), Error> {
     )))
 }
 
-/// The way out where not even one unit of writing fits.
+/// The suggestion if not even one write unit fits into memory.
 fn unfit(unit: WriteUnit, bounds: Box3, fits: &dyn Fn([usize; 3]) -> bool, memory: &str) -> String {
     let name = unit.name();
     let flag = match unit.kind {
@@ -157,7 +159,8 @@ fn unfit(unit: WriteUnit, bounds: Box3, fits: &dyn Fn([usize; 3]) -> bool, memor
     }
 }
 
-/// Halves a block, the longest axis first, in whole units until it fits; whether it does.
+/// Halves a block along its longest axis, in whole units, until it fits or is one unit; returns the
+/// block and whether it fits.
 fn shrunk(
     mut block: [usize; 3],
     unit: [usize; 3],
@@ -174,9 +177,9 @@ fn shrunk(
     }
 }
 
-/// Warns where a block reads so much around itself that this costs more than twice the block.
+/// Warns if a block's halo has more than twice as many voxels as the block.
 ///
-/// * `core`, `input`: voxels that a task writes, and that it reads
+/// * `core`, `input`: voxels that a task writes, and voxels that it reads
 pub fn warn_of_halo(block: [usize; 3], core: u64, input: u64) {
     if input.saturating_sub(core) > HALO.saturating_mul(core) {
         tracing::warn!(

@@ -1,4 +1,4 @@
-//! For fuzzers: what a ledger says that may have been damaged.
+//! For fuzzers: reading of ledgers that may be damaged.
 
 use std::fs;
 use std::path::Path;
@@ -6,13 +6,13 @@ use std::path::Path;
 use super::{Context, Ends, Identity, Plan, Rows, ledger};
 use crate::geom::Box3;
 
-/// The plan that ledgers are read for.
+/// The plan to which the ledgers belong.
 fn plan() -> Plan {
     let identity = Identity::of("fuzz").with("radius", 1);
     Plan::tile(Box3::of_shape([4, 1, 1]), [1; 3], 1_u64, &identity)
 }
 
-/// A ledger of the plan, as it is written: the seed of a fuzzer.
+/// A valid ledger of the plan, as a seed for the fuzzer.
 ///
 /// # Errors
 /// The message of [`super::Error`].
@@ -38,7 +38,7 @@ pub fn seed(folder: &Path) -> Result<Vec<u8>, String> {
     fs::read(path).map_err(|error| error.to_string())
 }
 
-/// Reads `bytes` as a ledger of the plan, and the rows that it speaks of.
+/// Reads `bytes` as a ledger of the plan, and the rows that the ledger refers to.
 ///
 /// # Errors
 /// The message of [`super::Error`].

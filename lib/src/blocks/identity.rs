@@ -1,4 +1,4 @@
-//! What the result of a run depends on.
+//! The identity of a run: everything that its result depends on.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -9,16 +9,17 @@ use crate::fingerprint;
 use crate::geom::{Chain, Transform};
 use crate::volume::{self, Volume};
 
-/// The version of what an identity holds; another one is another identity.
+/// Version of the content of an identity; identities of different versions differ.
 const FORMAT: u32 = 1;
 
 /// Everything that the result of a run depends on, by name: the content and the selection of every
 /// input, and every option.
 ///
-/// `--resume`, `--part` and `--finish` trust it: a [`super::Plan`] cannot be made without one, the
-/// ledger and the finished output carry it, and a run that differs is refused by the name of what
-/// differs. Values are serialised (never `Debug` output, which a compiler may change), and content is
-/// hashed by [`fingerprint`], so that an identity is the same on every machine.
+/// `--resume`, `--part` and `--finish` rely on it. A [`super::Plan`] cannot be made without one,
+/// the ledger and the finished output store it, and a run with a different identity is refused with
+/// the name of the difference. Values are serialised (never `Debug` output, which may change
+/// between compilers), and content is hashed by [`fingerprint`], so that an identity is the same on
+/// every machine.
 ///
 /// ```
 /// use voxloom::blocks::Identity;
@@ -31,7 +32,7 @@ const FORMAT: u32 = 1;
 pub struct Identity(Map<String, Value>);
 
 impl Identity {
-    /// The identity of an operation of which nothing else is known yet.
+    /// The identity of an operation, before inputs and options are added.
     pub fn of(operation: &str) -> Self {
         let mut fields = Map::new();
         fields.insert("operation".to_owned(), operation.into());
@@ -39,32 +40,33 @@ impl Identity {
         Self(fields)
     }
 
-    /// With an option, or the options, of this name.
+    /// Adds an option, or a set of options, under this name.
     ///
     /// Numbers that may be NaN or infinite must be serialised by [`fingerprint::any_number`].
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
-        // only a map with keys that are no text cannot be serialised; it is then told by its error
+        // only a map whose keys are not strings fails to serialise; its error text then stands for
+        // the value
         let value = serde_json::to_value(value).unwrap_or_else(|error| error.to_string().into());
         self.0.insert(name.to_owned(), value);
         self
     }
 
-    /// With the form in which this processor computes, for operations whose last bits depend on it.
+    /// Adds whether this processor fuses multiply-add, for operations whose last bits depend on it.
     #[must_use]
     pub fn with_processor(self) -> Self {
         self.with("fused multiply-add", device::fuses_multiply_add())
     }
 
-    /// With a volume that is read.
+    /// Adds an input volume.
     ///
     /// # Errors
-    /// [`volume::Error::Io`] for a file of it that cannot be read.
+    /// [`volume::Error::Io`] if one of its files cannot be read.
     pub fn with_volume(self, name: &str, volume: &Volume) -> Result<Self, volume::Error> {
         Ok(self.with(name, volume.identity()?))
     }
 
-    /// With a volume that is read where there is one.
+    /// Adds an optional input volume; `None` is stored as null.
     ///
     /// # Errors
     /// As [`Identity::with_volume`].
@@ -75,10 +77,11 @@ impl Identity {
         }
     }
 
-    /// With a chain of transforms: its matrices by their numbers, its fields by their content.
+    /// Adds a chain of transforms: matrices by their elements, fields and local affines by their
+    /// content.
     ///
     /// # Errors
-    /// [`Error::Field`] for a field that cannot be read.
+    /// [`Error::Field`] if a field cannot be read.
     pub fn with_chain(self, name: &str, chain: &Chain) -> Result<Self, Error> {
         let steps: Result<Vec<Value>, Error> = chain
             .steps
@@ -96,31 +99,31 @@ impl Identity {
         Ok(self.with(name, steps?))
     }
 
-    /// With the content of a file, or of an array in a folder, that is read.
+    /// Adds the content of an input file, or of an input array in a folder.
     ///
     /// # Errors
-    /// [`volume::Error`]: nothing there, or no array.
+    /// [`volume::Error`] if `location` does not exist or is not an array.
     pub fn with_file(self, name: &str, location: &str) -> Result<Self, volume::Error> {
         Ok(self.with(name, volume::fingerprint(location)?))
     }
 
-    /// The identity as it is stored.
+    /// The identity in its stored form.
     pub fn to_json(&self) -> Value {
         Value::Object(self.0.clone())
     }
 
-    /// A short name for it.
+    /// A short name of the identity: the hexadecimal fingerprint of its JSON text.
     pub fn hex(&self) -> String {
         fingerprint::of(self.to_json().to_string().as_bytes())
     }
 
-    /// What was stored.
+    /// The inverse of [`Identity::to_json`]; `None` if `value` is not a JSON object.
     pub fn from_json(value: &Value) -> Option<Self> {
         value.as_object().cloned().map(Self)
     }
 
-    /// The first thing in which two identities differ: its name, and what it is in each; of content, which
-    /// is known by its fingerprint alone, a sentence and nothing.
+    /// The first difference of two identities: its name and its value in each. If fingerprints of
+    /// content differ, a sentence and an empty string.
     pub fn difference(&self, other: &Self) -> [String; 2] {
         let Some((path, values)) = self.first_difference(other) else {
             return [String::new(), String::new()];
@@ -131,7 +134,7 @@ impl Identity {
         }
     }
 
-    /// Where two identities first differ: names and numbers, from the outermost to the innermost.
+    /// The path to the first difference of two identities: names and list indices, outermost first.
     pub fn differs_at(&self, other: &Self) -> Vec<String> {
         self.first_difference(other).map(|(path, _)| path).unwrap_or_default()
     }
@@ -147,8 +150,9 @@ impl Identity {
     }
 }
 
-/// The values of the first place in which two values differ, as deep as both have the same structure; the
-/// way to it is added to `path`. A list of three numbers is one value: a place, or a shape.
+/// The values at the first difference of two values, as deep as both have the same structure. Their
+/// keys are appended to `path`. A list of three numbers is treated as one value: a position or a
+/// shape.
 fn innermost<'a>(path: &mut Vec<String>, [a, b]: [&'a Value; 2]) -> [&'a Value; 2] {
     let deeper = match (a, b) {
         (Value::Object(a), Value::Object(b)) => {
@@ -169,14 +173,15 @@ fn innermost<'a>(path: &mut Vec<String>, [a, b]: [&'a Value; 2]) -> [&'a Value; 
     innermost(path, values)
 }
 
-/// What has another content, where that is what differs: a file, a volume, a field.
+/// The path of the file, volume or field whose content differs, if the difference is one of
+/// content.
 fn content_of(path: &[String]) -> Option<&[String]> {
     const CONTENT: [&str; 3] = ["content", "field", "local_affines"];
     let named = path.iter().skip(1).position(|key| CONTENT.contains(&key.as_str()))?;
     Some(&path[..=named])
 }
 
-/// The way to a value in words: members of lists are counted from 1.
+/// A path in words; list indices are counted from 1.
 fn said(path: &[String]) -> String {
     let words = path.iter().map(|key| match key.parse::<usize>() {
         Ok(number) => format!("number {}", number + 1),
@@ -185,7 +190,7 @@ fn said(path: &[String]) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// The beginning of a value.
+/// The first characters of a value.
 fn shown(value: &Value) -> String {
     match value {
         Value::Null => "none".to_owned(),

@@ -1,24 +1,24 @@
-//! Moments at which tests let a run die.
+//! Points of a run at which tests can abort it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// The environment variable that says where a run dies: `<moment>` or `<moment>:<n>`, the n-th time
-/// that the moment comes (see `CONTRIBUTING.md`).
+/// The environment variable that selects where a run aborts: `<moment>` or `<moment>:<n>`, for the
+/// n-th time that the run reaches this moment (see `CONTRIBUTING.md`).
 const VARIABLE: &str = "VOXLOOM_TEST_KILL";
 
-/// A moment in the life of a run.
+/// A point of a run at which tests can abort it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Moment {
-    /// A task is written and not yet in the ledger.
+    /// The result of a task is written, but its ledger entry is not.
     Unentered,
-    /// A task is in the ledger.
+    /// The ledger entry of a task is written.
     After,
     /// The last task of a plan is done, and what follows has not begun.
     Plan,
-    /// All results are written, and the receipt is not.
+    /// All results are written, but the receipt is not.
     Receipt,
-    /// The receipt is written, and what is no longer needed is still there.
+    /// The receipt is written, but files that are no longer needed still exist.
     Cleanup,
 }
 
@@ -39,12 +39,13 @@ fn asked() -> Option<&'static (String, usize)> {
     ASKED.get_or_init(|| parse(&std::env::var(VARIABLE).ok()?)).as_ref()
 }
 
-/// Whether a test asked for a kill at this moment: what comes before it is then not held back.
+/// Whether a test asked for an abort at this moment; ledger lines before it are then written at
+/// once.
 pub(super) fn may_come(moment: Moment) -> bool {
     asked().is_some_and(|(name, _)| name == moment.name())
 }
 
-/// Ends the process as a kill would, without any clean-up, where a test asked for it at this moment.
+/// Aborts the process, without any clean-up, if a test asked for it at this moment.
 pub(crate) fn may_die(moment: Moment) {
     static COUNTS: Mutex<BTreeMap<Moment, usize>> = Mutex::new(BTreeMap::new());
     let Some((name, number)) = asked().filter(|(name, _)| name == moment.name()) else {

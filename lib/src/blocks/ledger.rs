@@ -1,9 +1,10 @@
-//! Which tasks of a plan are done: append-only logs, one file per process, their union what is true.
+//! Which tasks of a plan are done: append-only logs, one file per process; their union is the
+//! state.
 //!
-//! A line is written after the task's result is on the disk, and is never changed; so a process that
-//! dies, or a machine that loses power, loses at most the work of the last second or so, and two
-//! processes on one part do no harm. Lines are held back until [`Ledger::settle`] has brought to the
-//! disk what they speak of.
+//! A line is written after the task's result is on the disk, and is never changed. A killed process
+//! or a power failure therefore loses at most about the last second of work, and two processes may
+//! run the same part without harm. Lines are held back until [`Ledger::settle`] has synced the
+//! results that they record.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -22,29 +23,29 @@ use super::{Context, Ending, Error, Identity, Outcome, Plan};
 use crate::files;
 use crate::volume::{self, Existing};
 
-/// How long lines are held back at most, where a batch is not worth its while earlier.
+/// Maximum time that lines are held back if no large batch accumulates earlier.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
 
-/// How a task ended, or that it did not end well.
+/// The ledger entry of a task: a result or a failure.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
-    /// Its result is written.
+    /// The result of the task is written.
     Ended(Ending),
-    /// It has no result, for this reason.
+    /// The task has no result, for this reason.
     Failed(String),
 }
 
-/// The first line of a file.
+/// The first line of a ledger file.
 #[derive(Serialize, Deserialize)]
 struct Head {
     ledger: u32,
     run: Value,
 }
 
-/// The version of these files.
+/// Version of the ledger format.
 const VERSION: u32 = 2;
 
-/// Any other line.
+/// Every other line of a ledger file.
 #[derive(Serialize, Deserialize)]
 struct Line {
     task: usize,
@@ -100,7 +101,7 @@ impl Line {
     }
 }
 
-/// The file of this process.
+/// The ledger file of this process.
 pub(super) struct Ledger {
     path: PathBuf,
     log: Mutex<Log>,
@@ -108,15 +109,16 @@ pub(super) struct Ledger {
 
 struct Log {
     file: File,
-    /// Lines that wait for what they speak of to be on the disk.
+    /// Lines whose results are not yet synced to disk.
     held: Vec<u8>,
     settled: Instant,
-    /// What was written since then and did not reach the disk is our loss.
+    /// The start of this run: a sync failure of any file written since then is a failure of this
+    /// run.
     since: files::Mark,
 }
 
 impl Ledger {
-    /// Makes a file of its own in `folder`.
+    /// Creates a ledger file for this process in `folder`.
     pub(super) fn create(folder: &Path, plan: &Plan, ctx: &Context) -> Result<Self, Error> {
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         let run = plan.agreement();
@@ -142,13 +144,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Whether lines have waited for long, or for much.
+    /// Whether lines have been held back for long, or much data is waiting to be synced.
     pub(super) fn is_due(&self) -> bool {
         let log = self.lock();
         !log.held.is_empty() && (log.settled.elapsed() >= SETTLE_EVERY || files::is_heavy())
     }
 
-    /// Brings to the disk what was written, then the lines that say so.
+    /// Syncs the results to disk, then writes the lines that record them.
     pub(super) fn settle(&self) -> Result<(), Error> {
         let (held, since) = {
             let mut log = self.lock();
@@ -162,7 +164,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes back all that this process has entered: its tasks are to be done again.
+    /// Withdraws all entries of this process: its tasks must be done again.
     pub(super) fn forget(&self) {
         self.lock().held.clear();
         if let Err(error) = fs::remove_file(&self.path) {
@@ -171,8 +173,8 @@ impl Ledger {
         files::note_folder(self.path.parent().unwrap_or(Path::new("")));
     }
 
-    /// One call for all lines: what others read ends at a line's end unless this process is killed
-    /// in it.
+    /// Writes all lines in one call, so that other readers see whole lines unless this process is
+    /// killed during the call.
     fn write(&self, lines: impl FnOnce(&mut Log) -> Vec<u8>) -> Result<(), Error> {
         let mut log = self.lock();
         let lines = lines(&mut log);
@@ -185,15 +187,16 @@ impl Ledger {
     }
 }
 
-/// What is known in `folder` as a run begins: nothing where it starts anew. Work that another run of this
-/// plan is still doing (`in_company`) is shared with it, and neither refused nor removed.
+/// The entries of `folder` when a run begins; empty if it starts anew. Work of an active run of the
+/// same plan (`in_company`) is shared with it, and neither refused nor removed.
 pub(super) fn begin(
     folder: &Path,
     plan: &Plan,
     existing: Existing,
     in_company: bool,
 ) -> Result<BTreeMap<usize, Entry>, Error> {
-    // an output that this run has created was decided on then; what is there since is an equal run's
+    // how to treat an output was decided when this run created it; newer work is that of an equal
+    // run
     let is_decided = plan.is_claimed() || in_company;
     if existing == Existing::Overwrite && !is_decided {
         clear(folder)?;
@@ -206,22 +209,22 @@ pub(super) fn begin(
     Ok(known)
 }
 
-/// A line as it is written.
+/// A line in its written form.
 fn line(path: &Path, line: &impl Serialize) -> Result<Vec<u8>, Error> {
     let mut text = serde_json::to_vec(line).map_err(|e| Error::io("write", path)(e.into()))?;
     text.push(b'\n');
     Ok(text)
 }
 
-/// What the files in `folder` say, together. A result counts more than a failure, whichever came
-/// first: a task that failed may have been tried again.
+/// The union of the ledger files in `folder`. A result takes precedence over a failure, whichever
+/// came first, because a failed task may have been retried.
 pub(super) fn load(folder: &Path, plan: &Plan) -> Result<BTreeMap<usize, Entry>, Error> {
     let run = plan.agreement();
     let mut known = BTreeMap::new();
     for path in files(folder, "ledger-")? {
         let text = match fs::read(&path) {
             Ok(text) => text,
-            // removed by a finishing process since it was listed
+            // a finishing process removed it after it was listed
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
             Err(e) => return Err(Error::io("read", &path)(e)),
         };
@@ -245,7 +248,7 @@ pub(super) fn load(folder: &Path, plan: &Plan) -> Result<BTreeMap<usize, Entry>,
     Ok(known)
 }
 
-/// Refuses a ledger of another run, or of a release that wrote it otherwise.
+/// Refuses the ledger of a different run, or of a release with another ledger format.
 fn check_head(line: &[u8], run: &Identity, folder: &Path) -> Result<(), Error> {
     let head = serde_json::from_slice::<Head>(line).ok().filter(|head| head.ledger == VERSION);
     let begun = head.and_then(|head| Identity::from_json(&head.run));
@@ -257,12 +260,13 @@ fn check_head(line: &[u8], run: &Identity, folder: &Path) -> Result<(), Error> {
     Err(Error::OtherPlan { folder: folder.display().to_string(), difference })
 }
 
-/// The lines that end; the rest is torn.
+/// The complete lines; an unterminated last line is dropped.
 fn whole_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"))
 }
 
-/// The files in `folder` of this beginning, in the order of their names; none where it is absent.
+/// The files in `folder` whose names begin with `prefix`, sorted by name; none if it does not
+/// exist.
 pub(super) fn files(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>, Error> {
     let listing = match fs::read_dir(folder) {
         Ok(listing) => listing,
@@ -280,7 +284,7 @@ pub(super) fn files(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>, Error> 
     Ok(paths)
 }
 
-/// Removes what blocks keep in `folder`, and nothing else that may be there.
+/// Removes the block-processing files in `folder`, and nothing else.
 pub(super) fn clear(folder: &Path) -> Result<(), Error> {
     let ours = ["ledger-", "rows-", "receipt-", ".rows-", ".receipt-", claim::NAME, ".claim-"];
     for prefix in ours.into_iter().chain(volume::BESIDE_A_FILE) {
@@ -336,7 +340,7 @@ mod tests {
         for (task, entry) in entries.iter().enumerate() {
             ledger.enter(task, entry).unwrap();
         }
-        // lines are written only after the data that they name are on the disk
+        // lines are written only after the data that they record are on the disk
         assert!(load(folder.path(), &plan).unwrap().is_empty());
         ledger.settle().unwrap();
         let known = load(folder.path(), &plan).unwrap();
@@ -360,7 +364,7 @@ mod tests {
         }
         assert_eq!((seen[0], seen[1], seen[text.len()]), (2, 1, 0));
         assert!(seen.is_sorted_by(|a, b| a >= b), "{seen:?}");
-        // a machine that lost power can leave zeros, and lines after them that are good
+        // after a power failure, a file can contain zeros followed by valid lines
         let mut damaged = text.clone();
         let end = text.iter().position(|b| *b == b'\n').unwrap() + 1;
         damaged[end..end + 4].fill(0);

@@ -1,8 +1,8 @@
-//! Marks the folders that runs work in, so that no run removes what another one still reads.
+//! Marks the folders in which runs are active, so that no run removes what another one still reads.
 //!
-//! Each run holds a shared lock on the file `live` of every folder that it keeps a ledger in. The last one
-//! to go, who alone can get the lock exclusively, removes what is no longer needed. Where the file system
-//! has no locks, runs do not see each other, and nothing is removed.
+//! Each run holds a shared lock on the file `live` of every folder in which it keeps a ledger. The
+//! last run to finish, which alone can lock it exclusively, removes what is no longer needed. On a
+//! file system without locks, runs do not detect each other, and nothing is removed.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -13,10 +13,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::{Context, Error, ledger};
 use crate::volume;
 
-/// The file's name.
+/// The name of the lock file.
 pub(super) const NAME: &str = "live";
 
-/// The folders that a run is at work in.
+/// The folders in which a run is active.
 #[derive(Default)]
 pub struct Lives(Mutex<Vec<Live>>);
 
@@ -26,17 +26,17 @@ impl Lives {
     }
 }
 
-/// The mark of a run that is at work in a folder, until it is dropped.
+/// Marks a run as active in a folder until it is dropped.
 struct Live {
     folder: PathBuf,
-    /// `None` where the file system has no locks.
+    /// `None` if the file system has no locks.
     _lock: Option<File>,
-    /// Whether another run was at work there when this one came.
+    /// Whether another run was active there when this one began.
     in_company: bool,
 }
 
 impl Live {
-    /// Marks a folder, and makes it where it is absent.
+    /// Marks a folder, which is created if absent.
     fn enter(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(NAME);
         let failed = |source| Error::io("write", &path)(source);
@@ -45,7 +45,7 @@ impl Live {
             let open =
                 File::options().create(true).truncate(false).read(true).write(true).open(&path);
             let file = match open {
-                // the last run there is just leaving, and the folder with it
+                // the last run is finishing and has just removed the folder
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 file => file.map_err(failed)?,
             };
@@ -60,7 +60,8 @@ impl Live {
             if file.lock_shared().is_err() {
                 return Ok(Self::unseen(folder));
             }
-            // the file may have been removed since it was opened: a lock on it would exclude no other run
+            // the file may have been removed since it was opened: a lock on it would not exclude
+            // other runs
             if is_at(&file, &path) {
                 return Ok(Self { folder: folder.to_path_buf(), _lock: Some(file), in_company });
             }
@@ -80,14 +81,14 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Whether a run is at work in a folder; nothing is made there.
+/// Whether a run is active in a folder; nothing is created there.
 pub(super) fn is_at_work(folder: &Path) -> bool {
     let open = File::options().read(true).write(true).open(folder.join(NAME));
     open.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
-/// Removes what blocks keep in `folder`, and the folder if nothing else is in it, unless a run is at work
-/// there.
+/// Removes the block-processing files in `folder`, and the folder if it is then empty, unless a run
+/// is active there.
 fn clear_if_alone(folder: &Path) -> Result<(), Error> {
     let path = folder.join(NAME);
     let open = File::options().create(true).truncate(false).read(true).write(true).open(&path);
@@ -112,7 +113,7 @@ fn clear_if_alone(folder: &Path) -> Result<(), Error> {
 }
 
 impl Context {
-    /// Marks `folder` as one that this run is at work in; whether others were there already.
+    /// Marks this run as active in `folder`; returns whether other runs already were.
     pub(super) fn enter(&self, folder: &Path) -> Result<bool, Error> {
         let mut live = self.lives.lock();
         if let Some(live) = live.iter().find(|live| live.folder == folder) {
@@ -124,19 +125,19 @@ impl Context {
         Ok(in_company)
     }
 
-    /// Whether another run was at work where this one is, when it came.
+    /// Whether another run was active in one of this run's folders when this one began.
     pub(super) fn is_in_company(&self) -> bool {
         self.lives.lock().iter().any(|live| live.in_company)
     }
 
-    /// Removes ledger and rows in `folder` once the receipt is written ([`Context::sweep`]): until then an
-    /// interrupted run can be resumed to the same receipt.
+    /// Removes ledger and rows in `folder` after the receipt is written ([`Context::sweep`]). Until
+    /// then an interrupted run can be resumed and produces the same receipt.
     pub(super) fn sweep_later(&self, folder: &Path) {
         self.note(|receipt| receipt.sweeps.push(folder.to_path_buf()));
     }
 
-    /// Removes the ledgers and rows that are no longer needed, unless another run is still at work with
-    /// them. To be called when results and receipt are written.
+    /// Removes the ledgers and rows that are no longer needed, unless another run still uses them.
+    /// Call it after results and receipt are written.
     pub fn sweep(&self) {
         let mut folders = Vec::new();
         self.note(|receipt| folders.append(&mut receipt.sweeps));

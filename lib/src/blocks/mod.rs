@@ -1,26 +1,28 @@
-//! Running an operation block by block: plan, stream, ledger, receipt.
+//! Block-wise execution of an operation: plan, streaming, ledger and receipt.
 //!
-//! A [`Plan`] cuts the output into tasks, each the only writer of its `core`. [`Plan::stream`] owns
-//! all threads, queues, memory accounting, progress, cancellation, per-block failures and the
-//! ledger; operations give it three closures. An operation that writes a volume reads like this:
+//! A [`Plan`] cuts the output into tasks; each task is the only writer of its `core` box.
+//! [`Plan::stream`] owns all threads, queues, memory accounting, progress, cancellation, per-block
+//! failures and the ledger; an operation supplies three closures (read, compute, write). An
+//! operation that writes a volume has this form:
 //!
 //! ```text
 //! let budget = Budget::of(ctx);
 //! let block = Plan::choose_block(bounds, WriteUnit::of(&spec), |block| cost_of(block), ctx)?;
 //! let shared = budget.caches(&[(Reads::Volume(&moving), useful)], &cost_of(block));
 //! let identity = Identity::of("smooth").with_volume("moving", &moving)?.with("options", options);
-//! let plan = Plan::tile(bounds, block, cost_of(block), &identity).beside(&budget, shared, each_thread);
+//! let plan = Plan::tile(bounds, block, cost_of(block), &identity);
+//! let plan = plan.beside(&budget, shared, each_thread);
 //! if plan.is_all_asked(ctx)? { return Ok(()) }            // --plan: nothing may be created
 //! let out = Arc::new(Output::create(location, &spec, ctx.existing)?);
 //! ctx.input(&moving);
 //! ctx.output_array(&out);
 //! let ends = plan.stream(ctx, &out.ledger_folder(), read, compute, write)?;
-//! if ctx.gathers() { /* what needs all blocks: metadata, numbers reduced from ends.summaries() */ }
+//! if ctx.gathers() { /* work that needs all blocks: metadata, reductions of ends.summaries() */ }
 //! ```
 //!
-//! One that makes a table puts each task's rows into [`Rows`] and reads them back in task order. One whose
-//! blocks overlap and must agree has a second plan, run by [`Plan::stream_second`] where
-//! [`Context::reaches_second_pass`].
+//! An operation that produces a table stores each task's rows in [`Rows`] and reads them back in
+//! task order. An operation whose blocks overlap and must be reconciled has a second plan, which
+//! [`Plan::stream_second`] runs if [`Context::reaches_second_pass`] is true.
 
 mod begin;
 mod budget;
@@ -74,21 +76,22 @@ use crate::geom::Box3;
 /// One block of work.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
-    /// Its number in the plan, from 0; the same for every part.
+    /// Number of the task in the plan, from 0; independent of how the plan is divided into parts.
     pub id: usize,
-    /// Its place in the grid of blocks.
+    /// Index of the block in the grid of blocks, (z, y, x).
     pub index: [usize; 3],
-    /// The output box that it alone writes.
+    /// The output box, in voxels, that only this task writes.
     pub core: Box3,
 }
 
-/// How a task ended.
+/// How a task that produced a result ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// As it should.
+    /// The computed result was written.
     Done,
-    /// There was nothing to do (no data in reach): a defined result was written.
+    /// There was no input data within reach; the operation's defined empty result was written.
     Empty,
-    /// The stated rule replaced a result that could not be had, for this reason.
+    /// The result could not be computed, for this reason; the operation's documented replacement
+    /// was written.
     Fallback(String),
 }

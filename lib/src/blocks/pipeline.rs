@@ -1,4 +1,5 @@
-//! The pipeline: any of a few threads does whatever is furthest down, so that memory drains first.
+//! The pipeline: each thread takes the job of the latest stage available, so that memory drains
+//! first.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,12 +16,13 @@ use super::progress::Meter;
 use super::{Budget, Context, Ending, Error, Moment, Plan, Task, is_passing, may_die, sentence};
 use crate::device::Permits;
 
-/// How often signals are looked for and progress is shown.
+/// Interval at which signals are polled and progress is shown.
 const TICK: Duration = Duration::from_millis(100);
-/// How long a signal waits for the blocks that are being computed: batch systems kill soon after.
+/// How long an interrupted run waits for blocks being computed: batch systems kill it soon
+/// afterwards.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Whose tasks are done, and where that is written.
+/// The plan whose tasks are done, and the ledger that records them.
 pub(super) struct Work<'a> {
     pub(super) ctx: &'a Context,
     pub(super) plan: &'a Plan,
@@ -28,21 +30,21 @@ pub(super) struct Work<'a> {
     pub(super) ledger: &'a Ledger,
 }
 
-/// What has come of tasks.
+/// The results of running tasks.
 pub(super) struct Done {
-    /// How tasks have ended, those of earlier runs too.
+    /// The entries of all tasks, those of earlier runs included.
     pub(super) entries: BTreeMap<usize, Entry>,
-    /// How many have ended now.
+    /// The number of tasks that ended in this run.
     pub(super) ended: usize,
-    /// What stopped it.
+    /// The fault that stopped the run.
     pub(super) fault: Option<Error>,
 }
 
 impl Work<'_> {
-    /// Does the tasks `todo` of `all` that are this part's, `entries` of which were known before.
+    /// Does the tasks `todo` of the `all` tasks of this part; `entries` are those of earlier runs.
     ///
     /// # Errors
-    /// [`Error::Threads`].
+    /// [`Error::Threads`] if the system cannot start the threads.
     pub(super) fn run<R: Send, W: Send>(
         &self,
         stages: &Stages<
@@ -78,19 +80,19 @@ impl Work<'_> {
     }
 }
 
-/// Where tasks are computed: pools that share the threads out evenly, so that what a task does in parallel
-/// stays within its share.
+/// The thread pools that compute tasks. They divide the threads evenly, so that parallel work
+/// within a task uses only the task's own threads.
 struct Computing {
-    /// One for each task that is computed at once.
+    /// One pool for each task that is computed concurrently.
     pools: Vec<ThreadPool>,
-    /// Threads of each.
+    /// Number of threads of each pool.
     width: usize,
-    /// One for each thread of all pools, for what reads and writes too.
+    /// One permit for each thread of all pools; reading and writing take permits too.
     permits: Arc<Permits>,
 }
 
 impl Computing {
-    /// For up to `tasks` at once.
+    /// Pools for up to `tasks` concurrent tasks.
     fn new(threads: usize, tasks: usize) -> Result<Self, Error> {
         let threads = threads.max(1);
         let width = threads / tasks.clamp(1, threads);
@@ -119,9 +121,9 @@ struct Pipeline<'a, R, W> {
     folder: &'a Path,
     ledger: &'a Ledger,
     computing: &'a Computing,
-    /// How many tasks may be held at once.
+    /// Maximum number of tasks in memory at once.
     in_flight: usize,
-    /// Nanoseconds in each stage, all threads.
+    /// Nanoseconds spent in each stage, summed over threads.
     seconds: [AtomicU64; 3],
     state: Mutex<State<'a, R, W>>,
     changed: Condvar,
@@ -133,9 +135,9 @@ struct State<'a, R, W> {
     read: VecDeque<(&'a Task, R)>,
     /// Computed, not yet written.
     computed: VecDeque<(&'a Task, W)>,
-    /// Tasks that were begun and have not ended.
+    /// Number of tasks that have begun and not ended.
     held: usize,
-    /// Pools that compute no task.
+    /// Indices of pools that are idle.
     free: Vec<usize>,
     ended: usize,
     entries: BTreeMap<usize, Entry>,
@@ -159,7 +161,7 @@ impl<'a, R, W> State<'a, R, W> {
     }
 }
 
-/// What a thread does next.
+/// The next job of a thread.
 enum Job<'a, R, W> {
     Read(&'a Task),
     Compute(&'a Task, R, usize),
@@ -167,7 +169,8 @@ enum Job<'a, R, W> {
 }
 
 impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
-    /// Runs until all is done, a fault stops it, or a signal came and what was computed is written.
+    /// Runs until all tasks are done, or a fault stops it, or a signal was received and all
+    /// computed results are written.
     fn work(
         &self,
         stages: &Stages<
@@ -203,7 +206,7 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
                     self.changed.notify_all();
                     if asked.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
                         drop(state);
-                        // what cannot be brought to the disk is done again
+                        // tasks whose results cannot be synced are done again
                         let _ = self.ledger.settle();
                         self.ctx.cancel.give_up();
                         state = self.lock();
@@ -224,8 +227,8 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
         });
     }
 
-    /// Brings what was written to the disk, and the ledger's lines after it, so that no worker waits
-    /// for the disk; until all workers have ended.
+    /// Syncs results, then writes their ledger lines, in a thread of its own so that no worker
+    /// waits for the disk. Returns when all workers have ended.
     fn settle_meanwhile(&self) {
         let mut state = self.lock();
         while state.workers > 0 && state.fault.is_none() {
@@ -242,7 +245,7 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
         }
     }
 
-    /// Waits for work, that nearest to the end first; `None` when there will be no more.
+    /// Waits for a job and takes one of the latest stage; `None` if there will be no more.
     fn next(&self) -> Option<Job<'a, R, W>> {
         let mut state = self.lock();
         loop {
@@ -298,7 +301,7 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
                 }
             }
             Job::Write(task, result) => {
-                // another run may have replaced the output meanwhile
+                // another run may have replaced the output in the meantime
                 match self.plan.claim(self.folder) {
                     Err(fault) => self.stop(fault),
                     Ok(()) => match self.guard(2, || (stages.write)(task, result)) {
@@ -311,8 +314,8 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
         self.changed.notify_all();
     }
 
-    /// Runs a closure in one of the places of the threads that compute, or all those of a pool: a panic is
-    /// its error, its time is counted.
+    /// Runs a closure with one compute permit, or with the permits of a whole pool in the compute
+    /// stage. A panic becomes an error, and the time is counted.
     fn guard<T>(
         &self,
         stage: usize,
@@ -328,7 +331,8 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
         work: impl FnOnce() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let start = Instant::now();
-        // what the closure shares with others is behind `Sync`: a half-changed state is its own
+        // unwind safety: what the closure shares with others is `Sync`; other half-changed state is
+        // its own
         let result = catch_unwind(AssertUnwindSafe(work))
             .unwrap_or_else(|panic| Err(anyhow::anyhow!("it panicked: {}", said(&*panic))));
         self.seconds[stage].fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
@@ -370,7 +374,7 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn said(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()

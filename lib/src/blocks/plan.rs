@@ -14,42 +14,43 @@ use crate::device::{Cost, megabytes};
 use crate::geom::Box3;
 use crate::volume::{self, Existing};
 
-/// What a block is to measure along each axis where its chunks allow it: large enough that halos
-/// cost little, small enough that several fit into memory.
+/// Target edge of a block, in voxels, if the write unit allows it: large enough that halos cost
+/// little, small enough that several blocks fit into memory.
 const AIM: usize = 256;
-/// What it may shrink to so that there are tasks for many threads and parts.
+/// Edge, in voxels, down to which blocks may shrink to provide tasks for many threads and parts.
 const LEAST: usize = 128;
-/// As many tasks as are wanted.
+/// Number of tasks below which blocks are made smaller.
 const MANY: usize = 64;
 
-/// The tasks of an operation and what one of them costs.
+/// The tasks of an operation and the memory that one of them needs.
 pub struct Plan {
-    /// All tasks, those of other parts too.
+    /// All tasks, those of other parts included.
     pub tasks: Vec<Task>,
-    /// What one task holds at its peak.
+    /// Peak memory of one task.
     pub task: Cost,
-    /// What one task holds while it waits to be computed or written, where that is less.
+    /// Memory of one task, in bytes, while it waits to be computed or written; at most its peak.
     pub waiting: u64,
-    /// What the tasks share, such as decoded chunks that are kept.
+    /// Memory that the tasks share, such as cached decoded chunks.
     pub shared: Cost,
-    /// What each thread of the pipeline holds, such as the chunk that it decodes.
+    /// Memory of each pipeline thread, such as the chunk that it decodes.
     pub each_thread: Cost,
-    /// What the process held before the operation began, where that was noted.
+    /// Resident memory before the operation began, if it was recorded.
     pub base: Option<Cost>,
-    /// Everything that the result depends on: another identity's ledger is not this one's.
+    /// Everything that the result depends on: a ledger with another identity is refused.
     identity: Identity,
-    /// This run's claim on the folder of its ledger, once it was taken.
+    /// This run's claim on the folder of its ledger, once taken.
     claim: OnceLock<Claim>,
 }
 
-/// The attribute that says of a finished array which run made it: its identity.
+/// The attribute of a finished array that stores the identity of the run that made it.
 pub const MARK: &str = "run";
 
-/// The attribute beside it that holds blocks and results of the receipt: [`Context::results`].
+/// The attribute that stores the blocks and results of the receipt: [`Context::results`].
 pub const RESULTS: &str = "results";
 
 impl Plan {
-    /// Cuts `bounds` into cores of `block` voxels, for the run of this identity.
+    /// Cuts `bounds` into cores of `block` voxels (z, y, x) for the run with this identity; cores
+    /// at the upper bounds may be smaller.
     pub fn tile(
         bounds: Box3,
         block: [usize; 3],
@@ -75,12 +76,12 @@ impl Plan {
         }
     }
 
-    /// Whether a run of this plan has finished the array `output`, which bears [`MARK`] when it is
-    /// whole. What was begun only has a ledger in the folder beside.
+    /// Whether a run of this plan has finished the array `output`. A finished array has the
+    /// attribute [`MARK`]; an unfinished one only has a ledger in the folder beside it.
     ///
     /// # Errors
-    /// [`Error::Exists`] without `--resume` or `--overwrite`; [`Error::OtherPlan`] for an array that is not
-    /// this plan's; those of reading its attributes.
+    /// [`Error::Exists`] without `--resume` or `--overwrite`; [`Error::OtherPlan`] if the array
+    /// does not belong to this plan; an error if its attributes cannot be read.
     pub fn has_made(&self, output: &str, ctx: &Context) -> anyhow::Result<bool> {
         let path = Path::new(output);
         ctx.refuse_existing(path)?;
@@ -102,10 +103,11 @@ impl Plan {
         Err(Error::OtherPlan { folder: output.to_owned(), difference }.into())
     }
 
-    /// Where [`Plan::has_made`] the array `output`: takes its counts and results into this run's receipt.
+    /// Copies the counts and results of the finished array `output` into this run's receipt. Call
+    /// it if [`Plan::has_made`] is true.
     ///
     /// # Errors
-    /// Those of reading its attributes.
+    /// If the array's attributes cannot be read.
     pub fn recall(&self, output: &str, ctx: &Context) -> anyhow::Result<()> {
         ctx.output_done(Path::new(output));
         let (attributes, _) = volume::attributes(output)?.unwrap_or_default();
@@ -115,8 +117,8 @@ impl Plan {
         Ok(())
     }
 
-    /// With what the process holds beside its tasks: what it held when `budget` was made, what the tasks
-    /// share, and what each thread of the pipeline holds.
+    /// Sets the memory in addition to that of the tasks: what the process held when `budget` was
+    /// made, what the tasks share, and what each pipeline thread needs.
     #[must_use]
     pub fn beside(mut self, budget: &Budget, shared: Cost, each_thread: Cost) -> Self {
         (self.shared, self.each_thread) = (shared, each_thread);
@@ -124,23 +126,24 @@ impl Plan {
         self
     }
 
-    /// With what a task holds while it waits to be computed or written.
+    /// Sets the memory of a task while it waits to be computed or written.
     #[must_use]
     pub fn waiting(mut self, cost: &Cost) -> Self {
         self.waiting = cost.total().min(self.task.total());
         self
     }
 
-    /// Chooses the block of a task: `--block-size`, or about 256 voxels along each axis, less
-    /// where there would be few tasks or where two would not fit into memory.
+    /// Chooses the block of a task: `--block-size`, or about 256 voxels along each axis, less if
+    /// there would be few tasks or if two would not fit into memory.
     ///
-    /// * `unit`: what is written at once; a block is a multiple of it
-    /// * `cost`: what a task of a block holds at its peak
+    /// * `unit`: the write unit; a block is a multiple of it
+    /// * `cost`: peak memory of a task with the given block
     ///
-    /// It depends neither on threads nor on parts, so that all parts cut alike.
+    /// The choice depends neither on threads nor on parts, so that all parts use the same blocks.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a block of no whole units, and for one that does not fit: [`refuse_large`].
+    /// [`Error::Usage`] if `--block-size` is not a multiple of the unit, or if the block does not
+    /// fit: [`refuse_large`].
     pub fn choose_block<C: Into<Cost>>(
         bounds: Box3,
         unit: impl Into<WriteUnit>,
@@ -154,11 +157,11 @@ impl Plan {
         Ok(block)
     }
 
-    /// Where `--plan` was given, notes this plan to be printed and says so: the operation then
-    /// returns before it creates anything.
+    /// With `--plan`, records this plan for printing and returns true: the operation then returns
+    /// before it creates anything.
     ///
     /// # Errors
-    /// [`Error::Usage`] where not even one task fits into `--memory`.
+    /// [`Error::Usage`] if not even one task fits into `--memory`.
     pub fn is_all_asked(&self, ctx: &Context) -> Result<bool, Error> {
         let needed = self.needed(ctx, 1);
         if needed.total() > ctx.memory && !ctx.finish {
@@ -177,7 +180,8 @@ impl Plan {
         Ok(ctx.plan_only)
     }
 
-    /// Tasks, parts, block, memory by terms and the threads that fit, as `--plan` prints them.
+    /// Tasks, parts, block, memory by terms and the number of threads that fit, as `--plan` prints
+    /// them.
     pub fn describe(&self, ctx: &Context) -> Value {
         let part = ctx.part.range(self.tasks.len());
         let in_flight = self.in_flight(ctx);
@@ -199,8 +203,8 @@ impl Plan {
         })
     }
 
-    /// The tasks whose cores meet a box, in the order of the plan; found by their index, not by looking at
-    /// all. For plans made by [`Plan::tile`].
+    /// The tasks whose cores intersect a box, in plan order. Their indices are computed directly,
+    /// without a search. Only for plans made by [`Plan::tile`].
     pub fn tasks_at(&self, part: &Box3) -> impl Iterator<Item = &Task> + use<'_> {
         let first = self.tasks.first().map(|task| task.core);
         let (min, block) = first.map_or(([0; 3], [1; 3]), |core| (core.min, core.shape()));
@@ -216,25 +220,25 @@ impl Plan {
             .flat_map(move |row| x.clone().map(move |x| &self.tasks[row + x]))
     }
 
-    /// How each task ended, as far as the ledger in `folder` says.
+    /// The entry of each task, as recorded by the ledger in `folder`.
     pub fn entries(&self, folder: &Path) -> Result<BTreeMap<usize, Entry>, Error> {
         ledger::load(folder, self)
     }
 
-    /// How many tasks memory admits at once: what `--memory` leaves beside what is held anyway.
+    /// How many tasks fit into `--memory` at once, beside the fixed memory; at least 1.
     pub(super) fn in_flight(&self, ctx: &Context) -> usize {
         // one for each thread of the pipeline: reading further ahead would only cost memory
         let workers = Budget::of(ctx).workers();
         let fits = |tasks: &usize| {
             let needed = self.needed(ctx, *tasks).total();
-            // what the allocator keeps in its holes is not known
+            // a sixteenth is added because the allocator's fragmentation is unknown
             needed.saturating_add(needed / 16) <= ctx.memory
         };
         (2..=workers).take_while(fits).last().unwrap_or(1)
     }
 
-    /// What the process holds with so many tasks at once: as many as there are threads are computed, the
-    /// others wait.
+    /// Memory of the process with this many tasks at once: as many as there are compute threads are
+    /// computed, the others wait.
     fn needed(&self, ctx: &Context, tasks: usize) -> Cost {
         let computed = tasks.min(ctx.threads.max(1));
         let waiting = (tasks - computed) as u64 * self.waiting;
@@ -246,21 +250,22 @@ impl Plan {
             + Cost::bytes("tasks that wait", waiting)
     }
 
-    /// The identity of the run that it belongs to.
+    /// The identity of the run to which the plan belongs.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// Claims the output whose ledger is in `folder` for this run, before anything of it is written.
+    /// Claims the output whose ledger is in `folder` for this run, before anything of it is
+    /// written.
     ///
     /// # Errors
-    /// [`Error::OtherPlan`] where a run of another identity has claimed it; [`Error::Io`].
+    /// [`Error::OtherPlan`] if a run with another identity has claimed it; [`Error::Io`].
     pub fn claim(&self, folder: &Path) -> Result<(), Error> {
         if let Some(claim) = self.claim.get() {
             return claim.hold();
         }
         let claim = Claim::take(folder, self.agreement())?;
-        // another thread's is as good
+        // if another thread has set it meanwhile, its claim is equivalent
         let _ = self.claim.set(claim);
         Ok(())
     }
@@ -270,12 +275,12 @@ impl Plan {
         Claim::is_of(folder, &self.agreement())
     }
 
-    /// Whether [`Plan::claim`] was called.
+    /// Whether [`Plan::claim`] has succeeded.
     pub(super) fn is_claimed(&self) -> bool {
         self.claim.get().is_some()
     }
 
-    /// Everything that a ledger must agree on: the identity and how the output is cut.
+    /// Everything that a ledger must agree on: the identity and how the output is cut into blocks.
     pub(super) fn agreement(&self) -> Identity {
         let bounds = self.tasks.iter().map(|task| task.core).reduce(|a, b| a.union(&b));
         let bounds = bounds.map(|b| b.to_string()).unwrap_or_default();
@@ -293,7 +298,8 @@ impl Plan {
     }
 }
 
-/// `--block-size`, or what [`Plan::choose_block`] says, without a look at whether one fits.
+/// `--block-size`, or the block that [`Plan::choose_block`] describes, without checking that it
+/// fits.
 fn propose(
     bounds: Box3,
     unit: [usize; 3],
@@ -318,13 +324,14 @@ fn propose(
         axis.is_some()
     };
     while tasks(count) < MANY && halve(&mut count, LEAST) {}
-    // two at once, so that one is read while the other is computed, and room for what they share
+    // two at once, so that one can be read while the other is computed; a quarter is left for what
+    // they share
     let room = Budget::room(ctx.memory) / 4 * 3;
     while bytes(block(count)).saturating_mul(2) > room && halve(&mut count, 1) {}
     Ok(block(count))
 }
 
-/// `--block-size`, if the unit of writing divides it or it covers the whole axis.
+/// `--block-size`, if along each axis it is a multiple of the write unit or covers the whole axis.
 fn fit_block(block: [usize; 3], unit: [usize; 3], units: [usize; 3]) -> Result<[usize; 3], Error> {
     let fits = |a: usize| block[a].is_multiple_of(unit[a]) || block[a] >= units[a] * unit[a];
     if (0..3).all(fits) {

@@ -1,10 +1,10 @@
 use std::sync::{Mutex, PoisonError};
 
-/// Buffers that are used again: fresh memory costs a page fault per 4 KiB, seven times the cost of
-/// filling memory that is there already.
+/// A pool of reusable buffers. Fresh memory costs a page fault per 4 KiB, seven times the cost of
+/// filling memory that is already mapped.
 ///
-/// A buffer that grows leaves a hole behind, which the allocator may keep for long: a pool that knows the
-/// greatest length makes no others.
+/// A buffer that grows leaves a hole in the heap, which the allocator may keep for long. A pool
+/// that knows the maximum length therefore allocates all buffers with that length.
 pub struct Pool<T> {
     free: Mutex<Vec<Vec<T>>>,
     usual: usize,
@@ -17,27 +17,28 @@ impl<T> Default for Pool<T> {
 }
 
 impl<T: Copy + Default> Pool<T> {
-    /// A pool whose buffers have this length, or more where more is asked for. What is not used of one
-    /// takes no memory.
+    /// A pool whose buffers have this length, or more on request. The unused pages of a buffer
+    /// occupy no memory.
     pub fn of(usual: usize) -> Self {
         Self { usual, ..Self::default() }
     }
 
-    /// A buffer of at least `len`, with whatever was left in it.
+    /// A buffer of at least `len` elements; its contents are unspecified.
     pub fn take(&self, len: usize) -> Vec<T> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match free {
             Some(buffer) if buffer.len() >= len => buffer,
             too_small => {
                 drop(too_small);
-                // where the greatest length is not known, the next is likely to be much like this one
+                // without a known maximum, the next request is likely to be slightly larger than
+                // this one
                 let length = if self.usual == 0 { len + len / 4 } else { len.max(self.usual) };
                 vec![T::default(); length]
             }
         }
     }
 
-    /// Takes a buffer back for later.
+    /// Returns a buffer to the pool.
     pub fn give_back(&self, buffer: Vec<T>) {
         self.free.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
     }

@@ -1,16 +1,16 @@
-//! What the system says about this process, read from `/proc` and `/sys` (Linux; elsewhere
-//! nothing is known).
+//! What the system reports about this process, read from `/proc` and `/sys` (Linux; on other
+//! systems nothing is known).
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Resident memory now, bytes; 0 where it is not known.
+/// Current resident memory, bytes; 0 if unknown.
 pub(super) fn resident_memory() -> u64 {
     status("VmRSS:").unwrap_or(0)
 }
 
-/// The most resident memory so far, bytes.
+/// Peak resident memory, bytes.
 pub(super) fn peak_memory() -> Option<u64> {
     status("VmHWM:")
 }
@@ -24,25 +24,27 @@ fn kilobytes(text: &str, name: &str) -> Option<u64> {
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
-/// Processor seconds of all threads so far.
+/// Processor seconds of all threads since the start of the process.
 pub(super) fn cpu_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // the second field is the program's name in brackets and may hold anything; utime and stime
-    // are fields 14 and 15, in ticks that Linux fixes at 100 a second for programs (proc(5))
+    // the second field is the program's name in parentheses and may contain any character; utime
+    // and stime are fields 14 and 15, in ticks that Linux fixes at 100 per second for user programs
+    // (proc(5))
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<f64>().ok();
     Some((ticks()? + ticks()?) / 100.0)
 }
 
-/// Bytes that read and write calls have moved so far.
+/// Bytes that read and write calls have transferred since the start of the process.
 pub(super) fn moved_bytes() -> Option<[u64; 2]> {
     let text = fs::read_to_string("/proc/self/io").ok()?;
     let field = |name| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
     Some([field("rchar:")?, field("wchar:")?])
 }
 
-/// What `--memory` is where it is not given: four fifths of the least that the control groups of the process
-/// allow and the machine has free; half of the machine's memory where neither is known (macOS).
+/// The default of `--memory`, in bytes: four fifths of the smaller of the control groups' limit and
+/// the available memory. Without a limit, also at most half of the machine's memory; that half if
+/// neither is known (macOS).
 pub fn memory_allowed() -> u64 {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -50,10 +52,11 @@ pub fn memory_allowed() -> u64 {
     default_memory(group, kilobytes(&meminfo, "MemAvailable:"), physical_memory())
 }
 
-/// See [`memory_allowed`]: the limit of the control groups, what is free, and what the machine has.
+/// See [`memory_allowed`]: from the control groups' limit, the available and the physical memory.
 fn default_memory(group: Option<u64>, free: Option<u64>, physical: Option<u64>) -> u64 {
     let half = physical.unwrap_or(LEAST_MACHINE) / 2;
-    // a group without a limit says "max", and version 1 a number that no machine has
+    // a group without a limit reports "max", or in version 1 a number larger than any machine's
+    // memory
     let group = group.filter(|limit| physical.is_none_or(|physical| *limit <= physical));
     match (group, free) {
         (Some(group), free) => group.min(free.unwrap_or(u64::MAX)) / 5 * 4,
@@ -62,16 +65,16 @@ fn default_memory(group: Option<u64>, free: Option<u64>, physical: Option<u64>) 
     }
 }
 
-/// What a machine has that does not say so.
+/// The assumed memory, in bytes, of a machine that does not report it.
 const LEAST_MACHINE: u64 = 8 << 30;
 
-/// The memory of the machine, bytes.
+/// The physical memory of the machine, bytes.
 fn physical_memory() -> Option<u64> {
     let meminfo = fs::read_to_string("/proc/meminfo").ok();
     meminfo.and_then(|text| kilobytes(&text, "MemTotal:")).or_else(sysctl_memory)
 }
 
-/// What macOS and the BSDs say: there is no file to be read.
+/// The physical memory as macOS and the BSDs report it, which have no such file.
 fn sysctl_memory() -> Option<u64> {
     if cfg!(target_os = "linux") {
         return None;
@@ -80,8 +83,8 @@ fn sysctl_memory() -> Option<u64> {
     String::from_utf8(said.stdout).ok()?.trim().parse().ok()
 }
 
-/// The least limit of the groups that `groups` (`/proc/self/cgroup`) names and of those above
-/// them: cgroup v2 (`0::/path`) and v1 (`4:memory:/path`).
+/// The smallest limit, in bytes, of the groups that `groups` (`/proc/self/cgroup`) lists and of
+/// their ancestors: cgroup v2 (`0::/path`) and v1 (`4:memory:/path`).
 fn cgroup_limit(groups: &str, root: &Path) -> Option<u64> {
     let limits = groups.lines().flat_map(|line| {
         let mut fields = line.splitn(3, ':');
@@ -139,7 +142,7 @@ mod tests {
         assert_eq!(default_memory(None, Some(gb(10)), Some(gb(64))), gb(8));
         assert_eq!(default_memory(None, None, Some(gb(64))), gb(32));
         assert_eq!(default_memory(None, None, None), gb(4));
-        // version 1 without a limit
+        // cgroup version 1 without a limit
         assert_eq!(default_memory(Some(i64::MAX as u64), None, Some(gb(64))), gb(32));
         assert!(physical_memory().is_some());
     }

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// How progress is shown, on stderr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Progress {
-    /// A bar on a terminal, lines elsewhere.
+    /// A bar on a terminal, log lines elsewhere.
     #[default]
     Auto,
     /// A bar.
@@ -20,10 +20,10 @@ pub enum Progress {
     None,
 }
 
-/// The bar on the screen, for log lines to go above it. A process has one screen.
+/// The bar on the screen; log lines are written above it. A process has one screen.
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// Writes to stderr, above the bar where there is one.
+/// Writes to stderr, above the bar if there is one.
 pub fn above_bar<T>(write: impl FnOnce() -> T) -> T {
     let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match bar {
@@ -32,7 +32,7 @@ pub fn above_bar<T>(write: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Shows how far the tasks of one stream are.
+/// Shows the progress of one stream of tasks.
 pub(super) struct Meter {
     progress: Progress,
     bar: Option<ProgressBar>,
@@ -43,7 +43,7 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// `before` of `total` tasks are done already.
+    /// A meter for `total` tasks, of which `before` are already done.
     pub(super) fn new(progress: Progress, total: usize, before: usize) -> Self {
         let progress = match progress {
             Progress::Auto if std::io::stderr().is_terminal() => Progress::Bar,
@@ -62,12 +62,12 @@ impl Meter {
         Self { progress, bar, total, before, started: now, shown: now }
     }
 
-    /// Tasks that were done before.
+    /// The number of tasks that were done before this run.
     pub(super) fn before(&self) -> usize {
         self.before
     }
 
-    /// Called often; shows something when it is time.
+    /// Called often; shows the progress when the interval has passed.
     pub(super) fn tick(&mut self, done: usize) {
         let every = match self.progress {
             Progress::Json => Duration::from_secs(2),
@@ -80,7 +80,7 @@ impl Meter {
         }
     }
 
-    /// Shows the end; of lines only where there were some before.
+    /// Shows the final state; for `Line`, only if earlier lines were shown.
     pub(super) fn end(self, done: usize) {
         if self.progress != Progress::Line || self.shown > self.started {
             self.show(done);
@@ -116,7 +116,7 @@ impl Meter {
     }
 }
 
-/// Tasks a second, and the seconds that those left will take.
+/// Tasks per second, and the estimated remaining seconds.
 fn rate(done: usize, left: usize, elapsed: Duration) -> (f64, Option<f64>) {
     let rate = done as f64 / elapsed.as_secs_f64().max(1e-9);
     (rate, (done > 0).then(|| left as f64 / rate))

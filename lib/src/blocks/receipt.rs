@@ -13,13 +13,13 @@ use super::{Context, Ending, Error, Identity, MARK, Outcome, Task, process};
 use crate::volume::{self, Existing, Watch};
 use crate::{files, fingerprint};
 
-/// As many reasons as an error names.
+/// Maximum number of reasons that an error lists.
 const REASONS: usize = 3;
 
-/// What was done, as JSON at the end (see `docs/formats.md`).
+/// The record of a run, written as JSON at its end (see `docs/formats.md`).
 #[derive(Clone, Default)]
 pub struct Receipt {
-    /// Numbers of this program: inliers, residuals, NCC.
+    /// Results of this program, such as inliers, residuals and NCC.
     pub results: Map<String, Value>,
     /// The program's name.
     pub program: String,
@@ -29,42 +29,42 @@ pub struct Receipt {
     pub command: String,
     /// All parameters, defaults included.
     pub parameters: Map<String, Value>,
-    /// What the result depends on, where the output is a file, which does not say so itself.
+    /// What the result depends on, if the output is a file that cannot store it itself.
     pub run: Option<Identity>,
-    /// Why the run ended without a result that is good enough, if so.
+    /// Why the run ended without an acceptable result, if it did.
     pub failure: Option<String>,
-    /// What became of the blocks.
+    /// The outcomes of the blocks.
     pub blocks: Tally,
-    /// `--plan`: what is to be printed.
+    /// `--plan`: the plans to be printed.
     pub plans: Vec<Value>,
     pub(super) inputs: Vec<Input>,
-    /// What tells whether the volumes among them are still there.
+    /// Checks of whether the input volumes and folders are unchanged.
     pub(super) watched: Vec<Arc<Watch>>,
     pub(super) outputs: Vec<String>,
-    /// Bytes read and written, as far as the operation counted them.
+    /// Bytes read and written, as counted by the operation; 0 if it did not count.
     pub(super) bytes: [u64; 2],
-    /// Seconds of all threads in the read, compute and write closures.
+    /// Seconds in the read, compute and write closures, summed over threads.
     pub(super) stages: [f64; 3],
-    /// Where the receipt goes.
+    /// Where the receipt is written.
     pub(super) sinks: Vec<Sink>,
-    /// The ledgers that were written to.
+    /// The ledger folders of this run.
     pub(super) folders: Vec<PathBuf>,
-    /// Where ledgers and rows are to be removed at the end.
+    /// The folders whose ledgers and rows are removed at the end.
     pub(super) sweeps: Vec<PathBuf>,
     earlier: Spent,
     started: Option<Instant>,
 }
 
-/// How many blocks ended how.
+/// The number of blocks by outcome.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Tally {
-    /// As they should.
+    /// Blocks whose computed result was written.
     pub done: usize,
-    /// With nothing to do.
+    /// Blocks without data.
     pub empty: usize,
-    /// With the result of a stated rule.
+    /// Blocks with a fallback result.
     pub fallback: usize,
-    /// Without a result.
+    /// Blocks without a result.
     pub failed: Vec<Failure>,
     #[serde(skip)]
     fallback_reasons: Vec<String>,
@@ -73,13 +73,13 @@ pub struct Tally {
 /// A block without a result.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Failure {
-    /// Its place in the grid of blocks.
+    /// Index of the block in the grid of blocks, (z, y, x).
     pub index: [usize; 3],
     /// Why.
     pub reason: String,
 }
 
-/// A file or volume that was read.
+/// An input file or volume.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Input {
     pub(super) location: String,
@@ -89,7 +89,7 @@ pub(super) struct Input {
     pub(super) fingerprint: Option<String>,
 }
 
-/// A place that the receipt goes to.
+/// A destination of the receipt.
 #[derive(Clone)]
 pub(super) enum Sink {
     /// `<output>.receipt.json`.
@@ -98,7 +98,8 @@ pub(super) enum Sink {
     Attribute(Arc<dyn Fn(Value) -> anyhow::Result<()> + Send + Sync>),
 }
 
-/// What a process used; summed over parts, `peak_memory` the largest.
+/// Resources used by a process; over parts they are summed, except that `peak_memory` is the
+/// maximum.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(default)]
 struct Spent {
@@ -125,7 +126,7 @@ struct Bytes {
 }
 
 impl Tally {
-    /// Adds the blocks of `tasks`, which `entries` say the end of.
+    /// Counts the blocks of `tasks` by their outcome in `entries`.
     pub(super) fn add(&mut self, tasks: &[Task], entries: &BTreeMap<usize, Entry>) {
         for task in tasks {
             let outcome = match entries.get(&task.id) {
@@ -149,8 +150,8 @@ impl Tally {
         }
     }
 
-    /// Refuses more than the fraction `allowed` of blocks that failed or fell back; those that fell
-    /// back have a result, and count only where `with_fallback`.
+    /// Refuses a run if more than the fraction `allowed` of its blocks are bad: those that failed
+    /// and, only with `with_fallback`, those with a fallback result.
     pub(super) fn check(&self, allowed: f64, with_fallback: bool) -> Result<(), Error> {
         let failed = self.failed.len();
         let total = self.done + self.empty + self.fallback + failed;
@@ -170,7 +171,7 @@ impl Tally {
     }
 }
 
-/// Where the receipt of an output without attributes goes.
+/// The path of the receipt of an output that has no attributes.
 pub fn receipt_beside(output: &Path) -> PathBuf {
     let mut name = output.as_os_str().to_owned();
     name.push(".receipt.json");
@@ -182,7 +183,7 @@ fn named([z, y, x]: [usize; 3], reason: &str) -> String {
 }
 
 impl Receipt {
-    /// The receipt of a run that begins now.
+    /// The receipt of a run that starts now.
     pub fn begin(
         program: &str,
         version: &str,
@@ -199,12 +200,12 @@ impl Receipt {
         }
     }
 
-    /// Refuses more blocks that failed or fell back than the fraction `allowed`.
+    /// Refuses a run if more than the fraction `allowed` of its blocks failed or fell back.
     pub fn verdict(&self, allowed: f64) -> Result<(), Error> {
         self.blocks.check(allowed, true)
     }
 
-    /// The receipt as it is written.
+    /// The receipt in its written form.
     pub fn to_json(&self) -> Value {
         let Spent { seconds, bytes, peak_memory } = self.spent();
         let mut receipt = json!({
@@ -230,8 +231,8 @@ impl Receipt {
         receipt
     }
 
-    /// The fingerprints of the files that were written, by which a later run knows whether they still are
-    /// what this one made.
+    /// The fingerprints of the output files. A later run uses them to tell whether the files are
+    /// unchanged.
     fn content(&self) -> Map<String, Value> {
         let files = self.outputs.iter().filter(|path| Path::new(path).is_file());
         files
@@ -239,7 +240,7 @@ impl Receipt {
             .collect()
     }
 
-    /// What is read: each location once, of volumes with shape, type and spacing.
+    /// The inputs, each location once; for volumes with shape, element type and spacing.
     pub fn inputs_read(&self) -> Vec<Value> {
         let mut found: Vec<Value> = Vec::new();
         for input in &self.inputs {
@@ -253,9 +254,9 @@ impl Receipt {
         found
     }
 
-    /// Writes it to `file` and into its places: the attributes of the arrays that were written,
-    /// and beside the files where no `file` is given. The receipt of one part among several goes
-    /// beside its ledger, for `--finish` to gather.
+    /// Writes the receipt to `file` and to its destinations: the attributes of output arrays and,
+    /// if there is no `file`, a file beside each output file. The receipt of one part among several
+    /// is written beside the ledger, from which `--finish` collects it.
     pub fn write(&self, ctx: &Context, file: Option<&Path>) -> anyhow::Result<()> {
         let value = self.to_json();
         let mut text = serde_json::to_vec_pretty(&value)?;
@@ -285,7 +286,7 @@ impl Receipt {
         Ok(())
     }
 
-    /// Adds what the parts whose receipts lie in `folder` used.
+    /// Adds the resources used by the parts whose receipts are in `folder`.
     pub(super) fn gather(&mut self, folder: &Path) -> Result<(), Error> {
         for path in ledger::files(folder, "receipt-")? {
             let text = fs::read(&path).map_err(Error::io("read", &path))?;
@@ -347,17 +348,17 @@ impl Input {
 }
 
 impl Context {
-    /// Blocks and results as they stand, for an attribute of a finished output: [`Context::restore`] takes
-    /// them back where a later run finds that nothing is left to do.
+    /// The present blocks and results, for an attribute of a finished output. [`Context::restore`]
+    /// reads them if a later run finds nothing left to do.
     pub fn results(&self) -> Value {
         let receipt = self.receipt();
         json!({"blocks": receipt.blocks, "results": receipt.results})
     }
 
-    /// Sets blocks and results to what [`Context::results`] was.
+    /// Sets blocks and results to a value of [`Context::results`].
     ///
     /// # Errors
-    /// A value of another form.
+    /// If `value` does not have that form.
     pub fn restore(&self, value: &Value) -> serde_json::Result<()> {
         let part = |name: &str| value.get(name).cloned().unwrap_or_default();
         let (blocks, results) =
@@ -366,7 +367,7 @@ impl Context {
         Ok(())
     }
 
-    /// Stops where a receipt would replace something that is no receipt, and `--overwrite` is not given.
+    /// Refuses to replace a file that is not a receipt, unless `--overwrite` is given.
     ///
     /// # Errors
     /// [`Error::NoReceipt`].
@@ -382,7 +383,7 @@ impl Context {
         Err(Error::NoReceipt { path: path.display().to_string() })
     }
 
-    /// The receipt as it stands.
+    /// A copy of the present receipt.
     pub fn receipt(&self) -> Receipt {
         let mut copy = Receipt::default();
         self.note(|receipt| copy = receipt.clone());

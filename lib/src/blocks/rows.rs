@@ -13,21 +13,21 @@ use super::ledger::Entry;
 use super::{Context, Ending, Ends, Error, Task};
 use crate::fingerprint::Fingerprint;
 
-/// Scratch for programs whose tasks leave more than a summary: one file per task, whole or not at all, in
-/// the folder that [`super::Plan::stream`] keeps its ledger in.
+/// Temporary storage for operations whose tasks produce more than a summary: one file per task,
+/// written atomically, in the folder in which [`super::Plan::stream`] keeps its ledger.
 ///
-/// The length and the hash of what a task wrote are in its ledger entry, and what is read later is compared
-/// with them: rows that are gone, cut off or altered are an error, never an empty block.
+/// The ledger entry of a task holds the length and the hash of its rows, and rows that are read are
+/// checked against them: missing, truncated or altered rows are an error, never an empty block.
 pub struct Rows {
     folder: PathBuf,
-    /// Tasks whose rows this process has compared with their hash.
+    /// Tasks whose rows this process has already checked against their hash.
     compared: Mutex<BTreeSet<usize>>,
 }
 
 /// Bytes that are hashed at once.
 const PIECE: usize = 1 << 18;
 
-/// The length and the hash of a task's rows, as its ledger entry keeps them.
+/// The length and the hash of a task's rows, as stored in its ledger entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
     bytes: u64,
@@ -35,13 +35,13 @@ pub struct Stored {
 }
 
 impl Rows {
-    /// The rows in this folder, which need not be there yet.
+    /// The rows in this folder, which need not exist yet.
     pub fn new(folder: &Path) -> Self {
         Self { folder: folder.to_path_buf(), compared: Mutex::default() }
     }
 
-    /// Writes the rows of a task, replacing those of an earlier try. What is returned belongs in the task's
-    /// [`Ending`]; without it nothing is read back.
+    /// Writes the rows of a task and replaces those of an earlier attempt. The returned value must
+    /// be added to the task's [`Ending`]; otherwise the rows are not read back.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -54,17 +54,17 @@ impl Rows {
         Ok(Stored { bytes: bytes.len() as u64, hash: hash.hex() })
     }
 
-    /// The rows of a task; `None` where it left none, failed, or is not done.
+    /// The rows of a task; `None` if it has none, failed, or is not done.
     ///
     /// # Errors
-    /// [`Error::Rows`] where they are not what the task wrote, [`Error::Io`].
+    /// [`Error::Rows`] if they differ from what the task wrote; [`Error::Io`].
     pub fn read(&self, task: &Task, ends: &Ends) -> Result<Option<Vec<u8>>, Error> {
         let Some(stored) = stored(task, &ends.entries) else { return Ok(None) };
         self.read_part(task, ends, 0..stored.bytes)
     }
 
-    /// Some bytes of the rows of a task; `None` as in [`Rows::read`]. All of them are compared with their
-    /// hash when the first are read.
+    /// A byte range of the rows of a task; `None` as in [`Rows::read`]. The first read of a task's
+    /// rows checks all of them against their hash.
     ///
     /// # Errors
     /// As [`Rows::read`].
@@ -99,22 +99,22 @@ impl Rows {
         }
     }
 
-    /// Removes rows and ledger once the receipt is written, and the folder if nothing else is in it. After
-    /// `--finish` they stay, so that it can be run twice; while another run reads them they stay, too.
+    /// Removes rows and ledger after the receipt is written, and the folder if it is then empty.
+    /// They are kept after `--finish`, so that it can be repeated, and while another run uses them.
     pub fn remove(self, ctx: &Context) {
         if !ctx.finish {
             ctx.sweep_later(&self.folder);
         }
     }
 
-    /// Removes rows and ledger at once: nothing came of them, and a run with other options has a ledger of
-    /// its own.
+    /// Removes rows and ledger at once: the run had no result, and a run with other options has a
+    /// ledger of its own.
     pub fn discard(self, ctx: &Context) {
         self.remove(ctx);
         ctx.sweep();
     }
 
-    /// Removes what a run that is done has left in `folder`, if it was stopped before its last step.
+    /// Removes what a finished run has left in `folder` if it was interrupted before its last step.
     pub fn sweep(folder: &Path, ctx: &Context) {
         if ctx.gathers() && folder.exists() {
             Self::new(folder).remove(ctx);
@@ -138,7 +138,7 @@ fn wrong(task: &Task, path: &Path, found: String, stored: &Stored) -> Error {
     Error::Rows { index: task.index, path: path.display().to_string(), found, wanted }
 }
 
-/// The length and the hash of a file, in little memory.
+/// The length and the hash of a file, read in pieces.
 fn measure(file: &mut File) -> std::io::Result<(u64, String)> {
     let (mut hash, mut bytes) = (Fingerprint::default(), 0);
     let mut piece = Vec::with_capacity(PIECE);
@@ -150,7 +150,7 @@ fn measure(file: &mut File) -> std::io::Result<(u64, String)> {
     Ok((bytes, hash.hex()))
 }
 
-/// Whether the rows of a task are there and as long as it left them.
+/// Checks that the rows of a task exist and have the recorded length.
 pub(super) fn check_length(
     folder: &Path,
     task: &Task,
@@ -170,7 +170,7 @@ pub(super) fn check_length(
     }
 }
 
-/// Takes tasks whose rows are gone or cut off out of `known`: they are done again.
+/// Removes tasks whose rows are missing or truncated from `known`, so that they are done again.
 pub(super) fn forget_damaged(folder: &Path, tasks: &[Task], known: &mut BTreeMap<usize, Entry>) {
     for task in tasks {
         if let Err(error) = check_length(folder, task, known) {
@@ -252,7 +252,7 @@ mod tests {
             assert!(message.contains(found) && message.contains("2,0,0"), "{message}");
             let finished = run(folder.path(), &finish()).and_then(|e| read_all(folder.path(), &e));
             assert!(matches!(finished, Err(Error::Rows { index: [2, 0, 0], .. })), "{finished:?}");
-            // what the message says helps
+            // the way out that the message names works
             fs::remove_file(&path).ok();
             let again = run(folder.path(), &part(1, 1)).unwrap();
             assert_eq!(read_all(folder.path(), &again).unwrap(), b"0\n1\n2\n3\n5\n");

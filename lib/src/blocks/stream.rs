@@ -1,4 +1,4 @@
-//! Runs of a plan: what is left of a part is done, what is done is checked.
+//! Runs of a plan: remaining tasks of a part are done, finished ones are checked.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,22 +12,23 @@ use super::{Context, Ending, Ends, Error, Moment, Plan, Tally, Task, may_die, ro
 use crate::volume::Existing;
 
 impl Plan {
-    /// Runs the tasks of this part that the ledger in `folder` does not hold yet.
+    /// Runs the tasks of this part that are not yet in the ledger in `folder`.
     ///
-    /// At most `ctx.threads` threads compute at once, those that decode and encode chunks and those of
-    /// rayon within `compute` among them; half as many more keep reading and writing meanwhile. As many
-    /// tasks are held at once as `ctx.memory` admits.
-    /// A task is entered in the ledger after its `write` returned. A task whose closure returns an
-    /// error, or panics, is a failed block: named in the receipt, and the run goes on unless the
-    /// error is a passing fault of the storage. A resumed run tries failed blocks again. With
+    /// At most `ctx.threads` threads compute at once, including those that decode and encode chunks
+    /// and rayon's threads inside `compute`; half as many additional threads read and write
+    /// meanwhile. The number of tasks in memory at once is limited by `ctx.memory`. A task is
+    /// entered in the ledger after its `write` has returned. If a closure returns an error or
+    /// panics, its block has failed: the receipt names it, and the run continues unless the error
+    /// is a transient fault of the storage. A resumed run retries failed blocks. With
     /// `ctx.plan_only` nothing runs; with `ctx.finish` it only checks that all parts are done.
     ///
-    /// Returns how all tasks ended that are known to be done, with the summaries that they left.
+    /// Returns the outcomes of all tasks known to be done, with their summaries.
     ///
     /// # Errors
-    /// [`Error::TooManyFailed`] where more than the fraction `ctx.allow_failed` has no result (what
-    /// fell back has one: `cli` counts it at the end); [`Error::Interrupted`], [`Error::Block`] for
-    /// a passing fault, [`Error::Missing`], [`Error::OtherPlan`], [`Error::Exists`], [`Error::Io`].
+    /// [`Error::TooManyFailed`] if more than the fraction `ctx.allow_failed` has no result (blocks
+    /// with a fallback have one: `cli` counts them at the end); [`Error::Interrupted`],
+    /// [`Error::Block`] for a transient fault, [`Error::Missing`], [`Error::OtherPlan`],
+    /// [`Error::Exists`], [`Error::Io`].
     pub fn stream<R: Send, W: Send, E: Into<Ending>>(
         &self,
         ctx: &Context,
@@ -40,7 +41,8 @@ impl Plan {
         self.stream_over(ctx, folder, &Stages { read, compute, write }, &|_, _| false)
     }
 
-    /// As [`Plan::stream`]; tasks whose files are `gone`, of as many as they left, are done again.
+    /// Like [`Plan::stream`]; a task is done again if `gone` says that some of its output files are
+    /// missing.
     pub(super) fn stream_over<R: Send, W: Send>(
         &self,
         ctx: &Context,
@@ -63,12 +65,12 @@ impl Plan {
         Ok(Ends::new(folder, entries))
     }
 
-    /// As [`Plan::stream`], for the second pass of an operation, which needs all blocks of the first: to be
-    /// called where [`Context::reaches_second_pass`]. It has a ledger of its own in `folder`, from which
-    /// an interrupted run resumes.
+    /// Like [`Plan::stream`], for the second pass of an operation, which needs all blocks of the
+    /// first. Call it if [`Context::reaches_second_pass`] is true. It has its own ledger in
+    /// `folder`, from which an interrupted run resumes.
     ///
-    /// `--finish --part K/N` does that share of its tasks, `--finish` all that are left. Its blocks are not
-    /// counted in the receipt: failures are named there, and none is allowed.
+    /// `--finish --part K/N` does that part of its tasks, `--finish` all that remain. Its blocks
+    /// are not counted in the receipt; failures are listed there, and none is allowed.
     ///
     /// # Errors
     /// As [`Plan::stream`].
@@ -158,7 +160,7 @@ impl Plan {
         let done = work.run(stages, &todo, tasks.len(), entries)?;
         let unchanged = ctx.check_inputs();
         if unchanged.is_err() {
-            // what was read meanwhile may be wrong
+            // what was read in the meantime may be wrong
             ledger.forget();
         }
         let closed = ledger.settle();
@@ -176,14 +178,14 @@ impl Plan {
     }
 }
 
-/// Adds what the parts used to the receipt.
+/// Adds the resources used by the parts to the receipt.
 fn gather(ctx: &Context, folder: &Path) -> Result<(), Error> {
     let mut gathered = Ok(());
     ctx.note(|receipt| gathered = receipt.gather(folder));
     gathered
 }
 
-/// Adds the blocks to the receipt and refuses too many without a result.
+/// Adds the blocks to the receipt and refuses a run in which too many have no result.
 fn conclude(ctx: &Context, tasks: &[Task], entries: &BTreeMap<usize, Entry>) -> Result<(), Error> {
     let mut tally = Tally::default();
     tally.add(tasks, entries);
@@ -191,10 +193,10 @@ fn conclude(ctx: &Context, tasks: &[Task], entries: &BTreeMap<usize, Entry>) -> 
     tally.check(ctx.allow_failed, false)
 }
 
-/// Whether fewer files hold a task's result than so many.
+/// Whether fewer than this number of files hold the result of a task.
 type Gone<'a> = dyn Fn(&Task, u64) -> bool + Sync + 'a;
 
-/// Takes tasks whose files are gone out of `known`: they are to be done again.
+/// Removes tasks whose output files are missing from `known`, so that they are done again.
 fn forget_gone(tasks: &[Task], known: &mut BTreeMap<usize, Entry>, gone: &Gone<'_>) {
     let files = |task: &Task| match known.get(&task.id) {
         Some(Entry::Ended(ending)) => ending.files.filter(|files| *files > 0),

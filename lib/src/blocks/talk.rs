@@ -1,7 +1,7 @@
-//! What is said on stderr, by a thread of its own: whoever works never waits for whoever reads.
+//! Output on stderr, written by a separate thread so that workers never wait for the reader.
 //!
-//! A terminal that was closed, a full pipe that nobody empties or a disk without space lose lines of the
-//! log, and nothing else.
+//! If a terminal is closed, a pipe is full and not read, or a disk is full, log lines are lost and
+//! nothing else.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -15,13 +15,13 @@ use serde_json::Value;
 
 use super::above_bar;
 
-/// Lines that wait for their reader at most.
+/// Maximum number of queued lines.
 const WAITING: usize = 256;
-/// Bytes of a line at most.
+/// Maximum length of a line, in bytes.
 const LINE: usize = 4000;
-/// Letters of a text within a line of JSON at most.
+/// Maximum length of a string within a line of JSON, in bytes.
 const TEXT: usize = 1500;
-/// How often a full queue is looked at again.
+/// Interval at which a full queue is polled.
 const LOOK: Duration = Duration::from_millis(5);
 
 static TALK: OnceLock<Option<Talk>> = OnceLock::new();
@@ -33,16 +33,16 @@ struct Talk {
 
 enum Said {
     Line(Vec<u8>),
-    /// Answered once all that was said before is written.
+    /// Answered after everything queued before it is written.
     Mark(Sender<()>),
 }
 
-/// Says one or more whole lines on stderr, without waiting for anybody. Lines for which there is no
-/// room, as nobody reads, are lost and counted.
+/// Writes one or more complete lines to stderr without blocking. Lines that do not fit into the
+/// queue because nobody reads are dropped and counted.
 pub fn say(lines: &str) {
     let lines: String = lines.split_inclusive('\n').map(bounded).collect();
     let Some(talk) = TALK.get_or_init(Talk::start) else {
-        // no thread can be started; where stderr cannot be written there is nobody to tell
+        // no thread could be started; an error of stderr cannot be reported anywhere
         let _ = io::stderr().write_all(lines.as_bytes());
         return;
     };
@@ -51,7 +51,7 @@ pub fn say(lines: &str) {
     }
 }
 
-/// Waits until all that was said is written, but no longer than `patience`.
+/// Waits until all queued lines are written, but no longer than `patience`.
 pub fn finish_talk(patience: Duration) {
     let Some(Some(talk)) = TALK.get() else { return };
     let end = Instant::now() + patience;
@@ -65,7 +65,7 @@ pub fn finish_talk(patience: Duration) {
         thread::sleep(LOOK.min(left()));
         mark = back;
     }
-    // that nobody answers in time is what `patience` is for
+    // a missing answer means that `patience` has run out
     let _ = answered.recv_timeout(left());
 }
 
@@ -77,17 +77,17 @@ impl Talk {
     }
 }
 
-/// Writes what is said, for ever.
+/// Writes queued lines until the process ends.
 fn write_all(said: &Receiver<Said>) {
     let write = |bytes: &[u8]| {
-        // where stderr cannot be written there is nobody to tell
+        // an error of stderr cannot be reported anywhere
         let _ = above_bar(|| io::stderr().write_all(bytes));
     };
     while let Ok(said) = said.recv() {
         match said {
             Said::Line(line) => write(&line),
             Said::Mark(answer) => {
-                // that nobody waits for it any more is no matter
+                // the caller may have stopped waiting
                 let _ = answer.send(());
             }
         }
@@ -99,7 +99,7 @@ fn write_all(said: &Receiver<Said>) {
     }
 }
 
-/// A line that is not too long; JSON stays JSON.
+/// A line of limited length; JSON remains valid JSON.
 fn bounded(line: &str) -> String {
     if line.len() <= LINE {
         return line.to_owned();
@@ -123,8 +123,8 @@ fn shorten_texts(value: &mut Value) {
     }
 }
 
-/// A text of more than `most` bytes without its middle, so that both what it is about and its end,
-/// which names the way out, stay.
+/// Shortens a text of more than `most` bytes by omitting its middle, so that its subject at the
+/// beginning and the suggested remedy at its end remain.
 pub fn shorten(text: &str, most: usize) -> Cow<'_, str> {
     if text.len() <= most {
         return text.into();

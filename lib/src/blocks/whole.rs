@@ -5,7 +5,7 @@ use crate::device::megabytes;
 use crate::volume::{self, Unfinished};
 
 impl Plan {
-    /// [`Plan::stream`] into an output, which says from now on whether all its blocks are there.
+    /// [`Plan::stream`] into an output, whose metadata then state whether all its blocks are done.
     ///
     /// # Errors
     /// As [`Plan::stream`].
@@ -30,7 +30,7 @@ impl Plan {
             let entries = ledger::load(&folder, self)?;
             let failed = |entry: &&Entry| matches!(entry, Entry::Failed(_));
             let failed = entries.values().filter(failed).count();
-            // what lacks blocks that nobody has tried says already that it is unfinished
+            // an output with untried blocks is already marked as unfinished
             if entries.len() == self.tasks.len() {
                 let lacking = (failed > 0).then_some([failed, self.tasks.len()]);
                 output.set_lacking(lacking, streamed.is_ok())?;
@@ -39,7 +39,7 @@ impl Plan {
         Ok(streamed?)
     }
 
-    /// Says where memory leaves threads idle.
+    /// Warns if the memory limit leaves threads idle.
     pub(super) fn warn_if_tight(&self, ctx: &Context, in_flight: usize) {
         if in_flight < ctx.threads.min(self.tasks.len()) {
             tracing::warn!(

@@ -1,7 +1,8 @@
-//! Whether an earlier run has already done what this one is asked for, where the output is a file.
+//! Whether an earlier run has already done what this one is asked to do, if the output is a file.
 //!
-//! Arrays bear the identity of their run themselves ([`crate::blocks::Plan`]). A file (a table, a
-//! transform, a page) has it in its receipt: what every flag says, and the content of what is read.
+//! Arrays store the identity of their run themselves ([`crate::blocks::Plan`]). For a file (a
+//! table, a transform, a page) the identity is in its receipt: the value of every flag, and the
+//! content of the inputs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use crate::blocks::{Context, Error, Identity, MARK, folder_beside, receipt_besid
 use crate::files;
 use crate::volume::{self, Existing, Select, Volume};
 
-/// Flags that no result depends on.
+/// Flags on which no result depends.
 const TALK: [&str; 17] = [
     "allow-failed",
     "allow-unfinished",
@@ -44,8 +45,8 @@ fn is_folder(output: &Path) -> bool {
     output.is_dir() || output.ancestors().any(ends)
 }
 
-/// The identity of a run that writes a file: what every flag says, inputs by their content. `None` where it
-/// writes something else.
+/// The identity of a run that writes a file: the values of all flags, and inputs by their content.
+/// `None` if the run writes something else, or reads a pipe.
 ///
 /// * `parameters`: every flag and its value, defaults included
 pub(super) fn identity(
@@ -62,12 +63,12 @@ pub(super) fn identity(
         let name = flag.get_long().unwrap_or(id);
         let (Some(value), false) = (parameters.get(name), TALK.contains(&name)) else { continue };
         identity = if WRITTEN.contains(&id) {
-            // where a result goes does not matter, and whether it is asked for does
+            // the result depends on whether such an output is requested, but not on its location
             identity.with(name, !value.is_null())
         } else {
             let streams = |value: &Value| value.as_str().is_some_and(files::is_pipe);
             if streams(value) || value.as_array().is_some_and(|list| list.iter().any(streams)) {
-                // what will come is not known
+                // the content of a pipe is not known yet
                 return None;
             }
             let read: Vec<Value> =
@@ -78,18 +79,18 @@ pub(super) fn identity(
     Some(identity.with("kind", output.extension().map(|kind| kind.to_string_lossy().into_owned())))
 }
 
-/// The file that `--output` names.
+/// The file that `--output` names; `None` for standard output.
 fn output(matches: &ArgMatches) -> Option<PathBuf> {
     let output = matches.try_get_raw("output").ok().flatten()?.next()?;
     Some(PathBuf::from(output)).filter(|output| !files::is_stream(output))
 }
 
-/// Whether the run of this identity has left its output, its receipt and nothing undone; it is then as if
-/// this run had made them.
+/// Whether the run with this identity has completed its output and its receipt; the present run
+/// then has nothing to do.
 ///
 /// # Errors
-/// [`Error::OtherPlan`] where the receipt is that of another run; [`Error::Changed`] where what it made was
-/// changed since.
+/// [`Error::OtherPlan`] if the receipt is that of a different run; [`Error::Changed`] if an output
+/// was changed after the run that wrote it.
 pub(super) fn is_done(
     command: &Command,
     matches: &ArgMatches,
@@ -129,9 +130,9 @@ pub(super) fn is_done(
     }
 }
 
-/// Which input has another content than the run before had, by its own name.
+/// The input whose content differs from that of the earlier run, as named on the command line.
 ///
-/// * `at`: where the identities differ, [`identity`]'s names first
+/// * `at`: the path of the difference, beginning with a name used by [`identity`]
 fn input(at: &[String], named: &[Named]) -> Option<String> {
     let [flag, number, _, ..] = at else { return None };
     let number: usize = number.parse().ok()?;
@@ -141,7 +142,7 @@ fn input(at: &[String], named: &[Named]) -> Option<String> {
     Some(format!("{} has other content than it had", named.text))
 }
 
-/// The content of what a value names, and of what that refers to; `None` where nothing is there.
+/// The content of what a value names, and of what that refers to; `None` if nothing exists there.
 fn content(named: &Named) -> Option<Value> {
     let read = named.clone().members().into_iter().flat_map(Named::with_references);
     let read: Vec<Value> = read.filter_map(|named| fingerprint(&named.place)).collect();
@@ -149,7 +150,7 @@ fn content(named: &Named) -> Option<Value> {
     (!read.is_empty()).then(|| json!({"name": name, "content": read}))
 }
 
-/// The fingerprint of what is at a place; `None` where there is nothing that could be read.
+/// The fingerprint of what is at a path; `None` if nothing readable exists there.
 fn fingerprint(place: &Path) -> Option<Value> {
     if !place.exists() {
         return None;

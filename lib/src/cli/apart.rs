@@ -1,4 +1,4 @@
-//! What a program reads is never what it writes, and what is no file is never replaced by one.
+//! Checks that no program writes what it reads, or replaces a device, pipe or socket by a file.
 
 use std::fs;
 use std::io::Read;
@@ -12,20 +12,20 @@ use crate::blocks::{Error, receipt_beside};
 use crate::transform::{self, Direction, Step};
 use crate::{files, volume};
 
-/// Flags that name what is written, of any program.
+/// Flags of any program that name outputs.
 pub(super) const WRITTEN: [&str; 5] = ["output", "table", "matches", "receipt", "scratch"];
-/// A document of transforms has less than this many bytes.
+/// Maximum size of a transform document, in bytes.
 const DOCUMENT: u64 = 16 << 20;
-/// Other files that a text of another program refers to are named in so many bytes of it, ...
+/// Number of bytes of another program's text in which names of other files are searched, ...
 const TEXT: u64 = 1 << 16;
-/// ... among so many words.
+/// ... among at most this many words.
 const MOST_NAMES: usize = 1000;
 
-/// Refuses a command line by which something that is read would be replaced, or written into, and
-/// one that names a device, a pipe or a socket where a file is wanted.
+/// Refuses a command line that would replace an input or write into it, and one that names a
+/// device, a pipe or a socket where a file is required.
 ///
 /// # Errors
-/// [`Error::Usage`] that names both flags.
+/// [`Error::Usage`], which names both flags.
 pub(super) fn check<P: Program>(
     program: &P,
     command: &Command,
@@ -64,31 +64,31 @@ pub(super) fn check<P: Program>(
     })
 }
 
-/// Places with the members of patterns and what they refer to, as far as they exist.
+/// Expands patterns and references of values, and keeps the paths that exist.
 fn all_of(named: Vec<Named<'_>>) -> Vec<Named<'_>> {
     let all = named.into_iter().flat_map(Named::members).flat_map(Named::with_references);
     all.filter(|flag| flag.place.exists()).collect()
 }
 
-/// The places of what is read without being named itself: a chain names it.
+/// The paths of inputs that are not on the command line but referred to by a transform chain.
 pub(super) fn referred_to(command: &Command, matches: &ArgMatches) -> Vec<PathBuf> {
     let read = places(command, matches).into_iter().filter(|flag| !WRITTEN.contains(&flag.id));
     let read = all_of(read.collect()).into_iter().filter(|named| named.by.is_some());
     read.map(|named| named.place).collect()
 }
 
-/// A value that names a place.
+/// A value of the command line that names a path.
 #[derive(Clone)]
 pub(super) struct Named<'a> {
     pub(super) id: &'a str,
     /// The NAME of a value NAME=LOCATION.
     pub(super) label: Option<String>,
     pub(super) text: String,
-    /// Without links, as far as it exists.
+    /// The path without symbolic links, as far as it exists.
     pub(super) place: PathBuf,
-    /// What names it, where that is not the flag itself.
+    /// The document that refers to the path, if it is not named by the flag itself.
     by: Option<String>,
-    /// Which of all values it is.
+    /// The index of the value among all values.
     at: usize,
 }
 
@@ -111,7 +111,7 @@ impl<'a> Named<'a> {
         }
     }
 
-    /// The files of a pattern, or the place itself.
+    /// The files that match a glob pattern, or the path itself.
     pub(super) fn members(self) -> Vec<Self> {
         if self.place.exists() || !self.text.contains(['*', '?', '[']) {
             return vec![self];
@@ -120,8 +120,8 @@ impl<'a> Named<'a> {
         files.filter_map(|path| Some(Self { place: real(&path)?, ..self.clone() })).collect()
     }
 
-    /// Itself, and the arrays and files that it refers to where it is a chain of transforms, of ours or
-    /// as text of another program.
+    /// The path itself, and the arrays and files that it refers to if it is a transform chain, ours
+    /// or the text of another program.
     pub(super) fn with_references(self) -> Vec<Self> {
         let about = fs::metadata(&self.place).ok();
         let mut all = vec![self.clone()];
@@ -157,9 +157,10 @@ impl<'a> Named<'a> {
         Some(Self { place: real(path)?, by: Some(self.text.clone()), ..self.clone() })
     }
 
-    /// Whether what is read goes, or is no longer what it was, when this is written.
+    /// Whether writing this path would remove or change what is read from the other.
     fn harms(&self, read: &Self) -> bool {
-        // what lies in a folder that is replaced goes with it, and what lies in an image is its
+        // a folder is replaced with everything in it, and what is inside an image is part of the
+        // image
         read.at != self.at
             && (read.place.starts_with(&self.place)
                 || (self.place.starts_with(&read.place) && is_container(&read.place)))
@@ -171,7 +172,7 @@ fn is_container(place: &Path) -> bool {
     place.is_dir() && !matches!(volume::attributes(&place.display().to_string()), Ok(None))
 }
 
-/// Refuses what is neither a file nor a folder, but for pipes where a text is read.
+/// Refuses a path that is neither a file nor a folder; a pipe is allowed where a text is read.
 fn check_kind(named: &Named, is_text_read: bool) -> Result<(), Error> {
     let Ok(about) = fs::metadata(&named.place) else { return Ok(()) };
     let kind = about.file_type();
@@ -191,7 +192,7 @@ fn check_kind(named: &Named, is_text_read: bool) -> Result<(), Error> {
     Err(Error::Usage(format!("{} is {what}; name a file or a folder", named.text)))
 }
 
-/// A path without links and dots; what does not exist is taken as it is below what does.
+/// The path without symbolic links and dots; components that do not exist are kept as given.
 fn real(path: &Path) -> Option<PathBuf> {
     let path = std::path::absolute(path).ok()?;
     path.ancestors().find_map(|above| {
@@ -201,7 +202,7 @@ fn real(path: &Path) -> Option<PathBuf> {
     })
 }
 
-/// All values that name a place: what is written, and what may be read.
+/// All values that name a path: outputs, and possible inputs.
 pub(super) fn places<'a>(command: &'a Command, matches: &ArgMatches) -> Vec<Named<'a>> {
     let mut found = Vec::new();
     let names_files = |flag: &&clap::Arg| flag.get_possible_values().is_empty();
@@ -213,7 +214,7 @@ pub(super) fn places<'a>(command: &'a Command, matches: &ArgMatches) -> Vec<Name
             if text.is_empty() || text.parse::<f64>().is_ok() {
                 continue;
             }
-            // some flags take NAME=LOC
+            // some flags have the form NAME=LOCATION
             let apart = text.split_once('=').filter(|_| !Path::new(&text).exists());
             let (label, location) = apart.map_or((None, text.as_str()), |(a, b)| (Some(a), b));
             if files::is_stream(location) {

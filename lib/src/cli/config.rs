@@ -1,8 +1,8 @@
 //! `--config`: one file of parameters for a program or for all programs of a workflow.
 //!
-//! At the top stand long flags, in kebab or snake case, that every program takes if it has them;
-//! a mapping under a program's name is for that program alone and goes before them. What is on the
-//! command line goes before both.
+//! The top level holds long flags, in kebab or snake case, which apply to every program that has
+//! them. A mapping under a program's name applies to that program alone and takes precedence. The
+//! command line takes precedence over both.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -14,12 +14,12 @@ use serde_json::{Map, Value};
 use crate::blocks::Error;
 use crate::{files, quote};
 
-/// Bytes of a file of parameters at most.
+/// Maximum size of a parameters file, in bytes.
 const LARGEST: usize = 1 << 20;
-/// How often a file can say a flag that counts.
+/// Maximum count that a file may give for a counted flag such as `verbose`.
 const MOST_TIMES: u64 = 10;
 
-/// The programs that a section may be for.
+/// The programs that may have a section.
 const PROGRAMS: &[&str] = &[
     "apply-transform",
     "deform",
@@ -45,8 +45,9 @@ const PROGRAMS: &[&str] = &[
     "transcode",
 ];
 
-/// The long flags of all programs but the shared ones, and the keys of the workflows: what may
-/// stand at the top of a file without being this program's. A test of `bins/voxloom.rs` compares.
+/// The long flags of all programs except the shared ones, and the keys of the workflows: keys that
+/// are allowed at the top level although they are not this program's. A test of `bins/voxloom.rs`
+/// compares the list with the programs.
 pub const VOCABULARY: &[&str] = &[
     "align-threshold",
     "allow-reflection",
@@ -172,8 +173,8 @@ pub const VOCABULARY: &[&str] = &[
     "zarr-format",
 ];
 
-/// Reads a mapping from YAML, or from JSON where the name says so. The one place that knows the
-/// YAML crate (`docs/decisions/0002`).
+/// Reads a mapping from YAML, or from JSON if the extension is `.json`. This is the only function
+/// that uses the YAML crate (`docs/decisions/0002`).
 pub fn read_parameters(path: &Path) -> Result<Map<String, Value>, Error> {
     let shown = path.display();
     let refused = |source| Error::Io { action: "read", path: shown.to_string(), source };
@@ -190,7 +191,7 @@ pub fn read_parameters(path: &Path) -> Result<Map<String, Value>, Error> {
         Ok(Value::Null)
     } else {
         serde_saphyr::from_str(&text).map_err(|e| {
-            // what follows the first line is a picture of the place
+            // the lines after the first one are a picture of the location
             let said = e.to_string();
             let said = said.lines().next().unwrap_or_default();
             let said = said.trim_start_matches("error: ");
@@ -211,11 +212,12 @@ pub fn read_parameters(path: &Path) -> Result<Map<String, Value>, Error> {
     }
 }
 
-/// Whether a parameters file says which channel, time or place of a volume is meant, for any program: what is
-/// made of a part of a volume is then not to be asked for that part again.
+/// Whether a parameters file selects a channel, time point, image, spacing or origin of a volume,
+/// for any program. The selection must not be applied again to a volume that was made from the
+/// selected part.
 ///
 /// # Errors
-/// A file that cannot be read, or holds no parameters.
+/// [`Error`] if the file cannot be read or does not hold parameters.
 pub fn selects_a_volume(path: &Path) -> Result<bool, Error> {
     let selects = |key: &String| {
         let key = key.replace('_', "-");
@@ -231,10 +233,10 @@ pub fn selects_a_volume(path: &Path) -> Result<bool, Error> {
     Ok(selects)
 }
 
-/// The command line with what the file of its `--config` adds.
+/// The command line with the flags of its `--config` file added.
 pub(super) fn apply(command: &Command, arguments: Vec<OsString>) -> Result<Vec<OsString>, Error> {
     let Some(path) = file(&arguments) else { return Ok(arguments) };
-    // what is wrong with the command line alone is found when the whole is parsed
+    // errors of the command line itself are reported when all arguments are parsed
     let lenient = command.clone().ignore_errors(true);
     let Ok(given) = lenient.try_get_matches_from(&arguments) else { return Ok(arguments) };
     let parameters = choose(command, &path, read_parameters(Path::new(&path))?)?;
@@ -252,7 +254,7 @@ pub(super) fn apply(command: &Command, arguments: Vec<OsString>) -> Result<Vec<O
     Ok(all)
 }
 
-/// What follows `--config`.
+/// The path that follows `--config`.
 fn file(arguments: &[OsString]) -> Option<std::path::PathBuf> {
     let mut words = arguments.iter().skip(1).take_while(|word| *word != "--");
     while let Some(word) = words.next() {
@@ -270,7 +272,7 @@ fn flag<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
     command.get_arguments().find(|arg| arg.get_long() == Some(key) && key != "config")
 }
 
-/// Whether the command line says it, or says what it cannot stand beside.
+/// Whether the command line gives the flag, or a flag that conflicts with it.
 fn is_given(command: &Command, given: &ArgMatches, flag: &Arg) -> bool {
     let says =
         |arg: &Arg| given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
@@ -283,7 +285,7 @@ fn is_given(command: &Command, given: &ArgMatches, flag: &Arg) -> bool {
             .any(|arg| says(arg) && (excludes(arg, flag) || excludes(flag, arg)))
 }
 
-/// The parameters that are this program's; an unknown key is an error that names the nearest.
+/// The parameters of this program; an unknown key is an error that suggests the most similar one.
 fn choose(
     command: &Command,
     path: &Path,
@@ -303,7 +305,7 @@ fn choose(
                 section.insert(key, value.clone());
             }
         } else if PROGRAMS.contains(&key.as_str()) && is_mapping {
-            // that program looks at it
+            // a section of another program
         } else if flag(command, &key).is_some() {
             chosen.insert(key, value);
         } else if !VOCABULARY.contains(&key.as_str()) && !is_shared(&key) {
@@ -315,7 +317,7 @@ fn choose(
     Ok(chosen)
 }
 
-/// Whether some shape of program has it.
+/// Whether any program shape has this shared flag.
 fn is_shared(key: &str) -> bool {
     let all = super::shared::add(Command::new("all"), super::Shape::Blocks);
     flag(&all, key).is_some()
@@ -327,7 +329,7 @@ fn unknown(path: &Path, section: &str, key: &str, known: &[&str]) -> Error {
     Error::Usage(format!("{}: {section}unknown key {key}{meant}", path.display()))
 }
 
-/// The word that looks most like `word`, if any looks like it.
+/// The most similar known word, if one has a Jaro-Winkler similarity above 0.7.
 pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|known| (strsim::jaro_winkler(word, known), known))
@@ -336,7 +338,7 @@ pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
         .map(|(_, known)| known)
 }
 
-/// The words of the command line that say the same; `Err` is what was wanted.
+/// The equivalent command-line arguments; `Err` states the expected value.
 fn words(flag: &Arg, value: &Value) -> Result<Vec<OsString>, &'static str> {
     let long = flag.get_long().unwrap_or_default();
     let with = |text: &str| {
@@ -358,7 +360,7 @@ fn words(flag: &Arg, value: &Value) -> Result<Vec<OsString>, &'static str> {
             let texts: Vec<String> = values.iter().map(scalar).collect::<Result<_, _>>()?;
             Ok(match action {
                 ArgAction::Append => texts.iter().map(|text| with(text)).collect(),
-                // one value with commas in it, such as z,y,x
+                // one value with commas, such as z,y,x
                 _ => vec![with(&texts.join(","))],
             })
         }

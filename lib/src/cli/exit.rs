@@ -1,4 +1,4 @@
-//! How a program ends: the one place that knows exit codes.
+//! How a program ends: the only module that knows exit codes.
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -9,32 +9,32 @@ use crate::blocks::{
 };
 use crate::files;
 
-/// Trying again will not help.
+/// A failure that a retry will not fix.
 const FAILED: u8 = 1;
 /// The command line is wrong.
 const USAGE: u8 = 2;
-/// Done, but too many blocks failed or fell back.
+/// Completed, but too many blocks failed or fell back.
 const TOO_MANY_FAILED: u8 = 3;
-/// A passing fault: `EX_TEMPFAIL` of sysexits(3).
+/// A transient fault: `EX_TEMPFAIL` of sysexits(3).
 const PASSING: u8 = 75;
 
-/// How long the end of a program waits for whoever reads its stderr.
+/// How long a program waits at its end until its stderr is read.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// Bytes of a line of what is said of a wrong command line.
+/// Maximum length of a line of a usage error, in bytes.
 const LINE: usize = 1200;
 
 /// Writes data to stdout.
 ///
 /// # Errors
-/// Stdout cannot be written; that its reader is gone ends the program quietly.
+/// If stdout cannot be written. If its reader has closed it, the program ends without a message.
 pub fn print(text: &str) -> anyhow::Result<()> {
-    // on a terminal both stand in the order in which they were said
+    // on a terminal, stderr and stdout then appear in the order in which they were written
     finish_talk(LAST_WORDS);
     files::write_out(text.as_bytes())
         .map_err(|e| anyhow::Error::from(e).context("cannot write to stdout"))
 }
 
-/// The exit code that an error stands for.
+/// The exit code of an error.
 pub(super) fn code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if let Some(verdict) = cause.downcast_ref::<Verdict>() {
@@ -51,7 +51,7 @@ pub(super) fn code(error: &anyhow::Error) -> u8 {
     if is_passing(error.as_ref()) { PASSING } else { FAILED }
 }
 
-/// Says on stderr what went wrong, in one sentence, and ends with its code.
+/// Reports an error on stderr in one sentence, and returns its exit code.
 pub(super) fn fail(program: &str, error: &anyhow::Error, json: bool) -> ExitCode {
     let code = code(error);
     if code != 0 {
@@ -65,14 +65,14 @@ pub(super) fn fail(program: &str, error: &anyhow::Error, json: bool) -> ExitCode
     end(code)
 }
 
-/// Ends with this code, once what was said is written or nobody seems to read it.
+/// Returns this exit code after stderr is written, or after a timeout.
 pub(super) fn end(code: u8) -> ExitCode {
     remove_folder_of_stream();
     finish_talk(LAST_WORDS);
     ExitCode::from(code)
 }
 
-/// Shows what clap has to say: help and version on stdout, the rest on stderr.
+/// Prints clap's output: help and version on stdout, errors on stderr.
 pub(super) fn clap(program: &str, error: &clap::Error) -> ExitCode {
     let code = error.exit_code() as u8;
     if code == 0 {
@@ -85,7 +85,7 @@ pub(super) fn clap(program: &str, error: &clap::Error) -> ExitCode {
     }
     let said = error.render().to_string();
     if io::stderr().is_terminal() && said.lines().all(|line| line.len() <= LINE) {
-        // in colours; a terminal that was closed changes nothing
+        // in colour; an error of a closed terminal is ignored
         let _ = error.print();
         return ExitCode::from(code);
     }

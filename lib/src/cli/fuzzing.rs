@@ -1,4 +1,4 @@
-//! For fuzzers: what a file of `--config` makes of a command line.
+//! For fuzzers: reading of `--config` files.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::{Shape, config, shared};
 /// Reads the file for a program with flags of each kind.
 ///
 /// # Errors
-/// What is wrong with it, as the user sees it.
+/// The error message that a user would see.
 pub fn parameters(path: &Path) -> Result<(), String> {
     let own = Command::new("extract-spots")
         .arg(Arg::new("volume").required(true))

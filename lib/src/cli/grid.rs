@@ -1,5 +1,5 @@
-//! Flags by which a program says which grid is to be filled. Their struct has no doc comment beyond
-//! this line, as clap would take it for the program's own.
+//! Flags with which a program specifies the output grid. The structs have no doc comments, because
+//! clap would use them as the program's own description.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
 use super::values::{parse_place, parse_shape3, parse_voxel_size};
@@ -29,10 +29,10 @@ pub struct GridArgs {
 }
 
 impl GridArgs {
-    /// The grid that is meant; `--onto` is an input of the run.
+    /// The specified grid; `--onto` is recorded as an input.
     ///
     /// # Errors
-    /// Those of opening `--onto`; [`blocks::Error::Usage`] for y,x of several planes.
+    /// Those of opening `--onto`; [`blocks::Error::Usage`] if `y,x` and `z,y,x` values are mixed.
     pub fn grid(&self, ctx: &Context) -> anyhow::Result<Grid> {
         if let (None, Some(shape), Some(spacing)) = (&self.onto, self.shape, self.out_spacing) {
             return Ok(spelled_out(shape, spacing.0, self.out_origin.map(|o| o.0))?);
@@ -44,7 +44,7 @@ impl GridArgs {
     }
 }
 
-/// A grid from its numbers: without a spacing along z a plane.
+/// A grid from its shape, spacing and origin (z, y, x); NaN for the spacing along z means a plane.
 fn spelled_out(
     shape: [usize; 3],
     spacing: Point,
@@ -89,7 +89,7 @@ pub struct SampleArgs {
 }
 
 impl SampleArgs {
-    /// The grid that is meant, if one is.
+    /// The specified grid; `None` if there is none.
     ///
     /// # Errors
     /// As [`GridArgs::grid`].

@@ -1,24 +1,24 @@
-//! Numbers that no volume and no machine has are refused by the name of their flag, before anything of their
-//! size is asked for.
+//! Bounds of numeric flags. A number that no volume and no machine has is refused with the name of
+//! its flag, before anything of that size is allocated.
 
 use clap::builder::ValueParser;
 use clap::{Arg, value_parser};
 
-/// The longest length of a flag: micrometres, that is a kilometre, or voxels.
+/// Largest length of a flag, in micrometres (1e9 um are a kilometre) or voxels.
 const LONGEST: f64 = 1e9;
-/// The shortest that is not 0.
+/// Smallest nonzero length.
 const SHORTEST: f64 = 1e-9;
-/// The greatest of other numbers, such as intensities in single precision.
+/// Largest magnitude of other numbers, such as intensities in single precision.
 const GREATEST: f64 = 1e40;
-/// The most of anything that is counted.
+/// Largest count.
 const MOST: usize = 1_000_000_000;
-/// Flags with bounds of their own, and that of an intensity, which may be any number.
+/// Flags with bounds of their own, and the fill value, which may be any number.
 const OTHERS: [&str; 3] = ["fill", "threads", "allow-failed"];
 
-/// The names of values that are lengths.
+/// The value names of flags that are lengths.
 const LENGTHS: [&str; 3] = ["UM", "VOXELS", "LENGTH"];
 
-/// A flag whose numbers are bounded, where its value is a plain number.
+/// Bounds the value of a flag if it is a plain number.
 pub(super) fn bounded(arg: Arg) -> Arg {
     if !arg.get_action().takes_values() || OTHERS.contains(&arg.get_id().as_str()) {
         return arg;
@@ -46,7 +46,7 @@ fn number(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A length in micrometres or voxels that something can have.
+/// Parses a length in micrometres or voxels; its magnitude must be 0 or in `SHORTEST..=LONGEST`.
 pub(super) fn length(text: &str) -> Result<f64, String> {
     let value = number(text)?;
     if value == 0.0 || (SHORTEST..=LONGEST).contains(&value.abs()) {

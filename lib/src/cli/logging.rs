@@ -1,4 +1,4 @@
-//! Talk on stderr, which nobody waits for.
+//! Logging to stderr, which never blocks the program.
 
 use std::collections::BTreeSet;
 use std::fmt::{Debug, Write as _};
@@ -14,7 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::blocks::say;
 
-/// Starts logging: `louder` is how often `-v` was given.
+/// Starts logging; `louder` is the number of times that `-v` was given.
 pub(super) fn start(louder: u8, quiet: bool, json: bool) {
     let level = match (quiet, louder) {
         (true, _) => LevelFilter::ERROR,
@@ -23,7 +23,7 @@ pub(super) fn start(louder: u8, quiet: bool, json: bool) {
         (false, _) => LevelFilter::TRACE,
     };
     let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(|| Talk);
-    // a second start in one process, as in tests, keeps the first
+    // a second start in one process, as in tests, keeps the first logger
     let _ = if json {
         let json = builder.json().flatten_event(true).with_timer(uptime());
         json.finish().with(Once::default()).try_init()
@@ -33,10 +33,11 @@ pub(super) fn start(louder: u8, quiet: bool, json: bool) {
     };
 }
 
-/// Messages of which more are not kept in mind.
+/// Maximum number of messages that are remembered.
 const MOST: usize = 10_000;
 
-/// Says each message once: a volume that a program opens several times says once what it is taken for.
+/// Logs each message once: a program may open a volume several times, and log the same remark each
+/// time.
 #[derive(Default)]
 struct Once(Mutex<BTreeSet<String>>);
 
@@ -52,17 +53,17 @@ impl<S: Subscriber> Layer<S> for Once {
     }
 }
 
-/// All that an event says.
+/// The text of all fields of an event.
 struct Words(String);
 
 impl Visit for Words {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let _ = write!(self.0, " {field}={value:?}"); // a String takes all
+        let _ = write!(self.0, " {field}={value:?}"); // writing to a String cannot fail
     }
 }
 
-/// Stderr, without tearing the progress bar. It never fails, since `tracing` would complain of that on
-/// stderr, and panic where it cannot.
+/// Stderr, without interfering with the progress bar. Writing never returns an error, since
+/// `tracing` would report it on stderr, and panic if that fails.
 struct Talk;
 
 impl Write for Talk {

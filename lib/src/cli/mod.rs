@@ -1,4 +1,4 @@
-//! Arguments shared by all programs, logging, exit codes, the multicall.
+//! Arguments shared by all programs, logging, exit codes, and the multicall executable.
 //!
 //! A program is one file in `bins/`:
 //!
@@ -34,9 +34,9 @@
 //! }
 //! ```
 //!
-//! The first sentence of the struct's doc comment opens `--help` and stands in the overview of
-//! `voxloom`; what follows it comes after the options. The program declares its own `-o, --output`;
-//! the shared flags reach it through [`Context`].
+//! The first sentence of the struct's doc comment opens `--help` and appears in the overview of
+//! `voxloom`; the rest of the comment follows the options. A program declares its own
+//! `-o, --output` and receives the shared flags through [`Context`].
 
 mod again;
 mod apart;
@@ -69,10 +69,10 @@ pub use volumes::{FixedArgs, MovingArgs, MovingChannelsArgs, VolumeArgs};
 
 use crate::blocks::Context;
 
-/// What a program does, for the overview.
+/// The purpose of a program, by which the overview groups programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Look before, look after.
+    /// Inspect data before or after processing.
     Look,
     /// Align one volume to another.
     Align,
@@ -85,41 +85,43 @@ pub enum Purpose {
 /// Which of the shared flags a program takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Reads and prints: logging and `--threads --memory` only.
+    /// Reads and prints: logging, `--threads` and `--memory` only.
     Look,
-    /// Whole to whole: also receipt, seed, resume and overwrite.
+    /// Processes the input as a whole: also receipt, seed, resume and overwrite.
     Whole,
-    /// Block by block: also block size, part, finish, plan, allow-failed.
+    /// Processes block by block: also block size, part, finish, plan and allow-failed.
     Blocks,
 }
 
-/// One program: its own flags (a `clap::Args`, whose doc comment is its `--help`) and its work.
+/// A program: its own flags (a `clap::Args`, whose doc comment is its `--help`) and its work.
 pub trait Program: clap::Args + 'static {
     /// The executable's name.
     const NAME: &'static str;
-    /// Where it stands in the overview.
+    /// Its group in the overview.
     const PURPOSE: Purpose;
     /// Which shared flags it takes.
     const SHAPE: Shape;
-    /// One example that works, shown under the first sentence of `--help`.
+    /// One working example, shown below the first sentence of `--help`.
     const EXAMPLE: &'static str;
-    /// What `--help` says of `--block-size`, where a block is more than what a task writes.
+    /// The help of `--block-size`, if a block is larger than what a task writes.
     const BLOCK_SIZE: Option<&'static str> = None;
-    /// Whether it has a second pass over the volume, a share of which `--finish --part K/N` does.
+    /// Whether it has a second pass over the volume, which `--finish --part K/N` divides into
+    /// parts.
     const SECOND_PASS: bool = false;
-    /// What it writes beside what its flags name.
+    /// Outputs that are not named by flags.
     fn written(&self) -> Vec<PathBuf> {
         Vec::new()
     }
-    /// The arguments whose files may be `-`, standard input or output: tables, and transforms of one text.
+    /// The ids of arguments whose files may be `-` (standard input or output): tables, and
+    /// transforms that are a single text.
     fn pipes(&self) -> Vec<&'static str> {
         Vec::new()
     }
-    /// Does it.
+    /// Runs the program.
     fn run(self, ctx: &Context) -> anyhow::Result<()>;
 }
 
-/// The whole of a program's `main`.
+/// The `main` function of a program.
 pub fn main<P: Program>() -> ExitCode {
     run::run::<P>(std::env::args_os().collect())
 }

@@ -17,7 +17,7 @@ use crate::blocks::{Error, write_whole};
 
 const NAME: &str = "voxloom";
 
-/// A program of the multicall.
+/// A program of the multicall executable.
 pub struct Entry {
     name: &'static str,
     purpose: Purpose,
@@ -43,7 +43,7 @@ impl Entry {
         self.name
     }
 
-    /// Its long flags but the shared ones.
+    /// Its long flags except the shared ones.
     pub fn flags(&self) -> Vec<String> {
         let command = (self.command)();
         let own = command.get_arguments().filter(|arg| arg.get_help_heading().is_none());
@@ -55,8 +55,8 @@ impl Entry {
     }
 }
 
-/// The whole of the multicall's `main`: a link with a program's name is that program, and so is the
-/// first word.
+/// The `main` function of the multicall executable. The program is selected by the name of the link
+/// through which it is called, or else by the first argument.
 pub fn multicall(programs: &[Entry]) -> ExitCode {
     let mut words: Vec<OsString> = std::env::args_os().collect();
     let called = words.first().map(Path::new).and_then(Path::file_stem);
@@ -112,7 +112,7 @@ fn find<'a>(programs: &'a [Entry], name: &str) -> anyhow::Result<&'a Entry> {
     })
 }
 
-/// All programs by task, with a sentence each.
+/// All programs by purpose, with one sentence each.
 fn overview(programs: &[Entry]) -> String {
     let mut text = format!(
         "{NAME} {VERSION} aligns, stitches, warps and fuses volumes that fit on no single machine\n\
@@ -142,7 +142,7 @@ fn overview(programs: &[Entry]) -> String {
     text
 }
 
-/// The multicall as clap sees it.
+/// The multicall executable as a clap command.
 fn tree(programs: &[Entry]) -> Command {
     let shells = ["bash", "zsh", "fish"];
     Command::new(NAME)
@@ -162,8 +162,8 @@ fn tree(programs: &[Entry]) -> Command {
         )
 }
 
-/// Completions of one program; without a name, of the multicall and, where one script can hold
-/// several (zsh's cannot), of all programs.
+/// Completions of one program. Without a name: of the multicall executable and, for shells in which
+/// one script can hold several (not zsh), of all programs.
 fn completions(programs: &[Entry], shell: &str, name: Option<&str>) -> anyhow::Result<String> {
     let shell = Shell::from_str(shell)
         .ok()

@@ -1,5 +1,5 @@
-//! Flags that say how a volume is written. Their struct has no doc comment beyond this line, as
-//! clap would take that for the program's own.
+//! Flags with which a program specifies how a volume is written. The struct has no doc comment,
+//! because clap would use it as the program's own description.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::values::parse_size3;
 use crate::geom::Grid;
 use crate::volume::{Codec, Dtype, Format, Spec};
 
-/// Voxels along the edge of a chunk where nothing else is said.
+/// Default edge of a chunk, in voxels.
 const CHUNK: usize = 128;
 
 const CODECS: [(&str, Codec); 5] = [
@@ -48,14 +48,15 @@ fn codecs() -> impl TypedValueParser<Value = Codec> {
     })
 }
 
-/// Takes an element type by its name, such as `uint16`.
+/// Parses an element type by its name, such as `uint16`.
 pub fn dtypes() -> impl TypedValueParser<Value = Dtype> {
     PossibleValuesParser::new(Dtype::ALL.map(Dtype::name))
         .map(|text| Dtype::ALL.into_iter().find(|dtype| dtype.name() == text).unwrap_or(Dtype::U16))
 }
 
 impl OutputArgs {
-    /// What is to be written at `location`: its format is what its name says.
+    /// The specification of the volume to be written; its format is given by the name of
+    /// `location`.
     pub fn spec(&self, location: &str, grid: Grid, dtype: Dtype) -> Spec {
         let format = self.format(location);
         let [_, height, width] = grid.shape;
@@ -73,7 +74,8 @@ impl OutputArgs {
         }
     }
 
-    /// The format of what is to be written at `location`.
+    /// The format given by the name of `location`: TIFF, NPY, N5, or else Zarr of the chosen
+    /// version.
     pub fn format(&self, location: &str) -> Format {
         let path = Path::new(location);
         let ends = |path: &Path, ends: &[&str]| {
@@ -92,8 +94,8 @@ impl OutputArgs {
     }
 }
 
-/// The chunk along an axis of `n` voxels: 128, or 64 where 128 would store more than a quarter of
-/// nothing at the end.
+/// The chunk size along an axis of `n` voxels: all of a short axis; 128; or 64 if padding to a
+/// multiple of 128 would add more than a quarter of the axis.
 fn chunk_along(n: usize) -> usize {
     if n <= CHUNK {
         n

@@ -1,4 +1,4 @@
-//! From a command line to an exit code.
+//! From the command line to the exit code.
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,13 +14,13 @@ use crate::blocks::{
 };
 use crate::{files, volume};
 
-/// The voxloom release, which all programs share.
+/// The voxloom release, common to all programs.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// A program's flags, its own and the shared, and its help.
+/// A program's command: its own and the shared flags, and its help.
 pub(super) fn command<P: Program>() -> Command {
     let command = P::augment_args(Command::new(P::NAME).version(VERSION));
-    // a number that is too small is for the program to refuse, by its name
+    // negative numbers are parsed, so that the program can refuse them with the name of the flag
     let mut command = shared::add(command, P::SHAPE).mut_args(|arg| {
         let is_flag = arg.get_long().is_some() && !arg.is_allow_hyphen_values_set();
         let has_value = arg.get_action().takes_values();
@@ -42,7 +42,7 @@ pub(super) fn command<P: Program>() -> Command {
     let long = command.get_long_about().map(ToString::to_string).unwrap_or_default();
     let rest = long.strip_prefix(about.trim_end_matches('.')).unwrap_or_default();
     let rest = rest.trim_start_matches('.').trim().to_owned();
-    // a sentence and an example first, whatever else there is to say last
+    // the sentence and the example come first, the rest of the description last
     command.about(about.clone()).long_about(about).after_long_help(rest).help_template(format!(
         "{{about-with-newline}}\nExample:\n  {}\n\n{{usage-heading}} {{usage}}\n\n\
          {{all-args}}{{after-help}}",
@@ -50,7 +50,7 @@ pub(super) fn command<P: Program>() -> Command {
     ))
 }
 
-/// Runs a program; `arguments` begin with its name.
+/// Runs a program; the first element of `arguments` is its name.
 pub(super) fn run<P: Program>(arguments: Vec<OsString>) -> ExitCode {
     let command = command::<P>();
     let said = shell_words(P::NAME, &arguments);
@@ -83,7 +83,7 @@ fn attempt<P: Program>(
     streams::check(&program, command, matches)?;
     apart::check(&program, command, matches)?;
     files::set_sync(!flags.no_sync());
-    // who only looks is told
+    // programs that only inspect may read unfinished volumes, and report it
     volume::allow_unfinished(flags.allow_unfinished() || P::SHAPE == Shape::Look);
     let mut ctx = flags.context(Cancel::on_signals()?)?;
     if ctx.finish && ctx.scattered && !P::SECOND_PASS {
@@ -111,7 +111,7 @@ fn attempt<P: Program>(
     for place in apart::referred_to(command, matches) {
         ctx.watch(&place.to_string_lossy());
     }
-    // fails only where a pool was made before, which then serves
+    // this fails only if a pool already exists, which is then used
     let _ = rayon::ThreadPoolBuilder::new().num_threads(ctx.threads).build_global();
 
     if !cfg!(test) {
@@ -122,7 +122,8 @@ fn attempt<P: Program>(
     conclude(P::NAME, &ctx, &flags, done)
 }
 
-/// Refuses before the work what would be refused after it: a receipt in the place of something else.
+/// Refuses before the work what would be refused after it: a receipt that would replace another
+/// file.
 fn refuse_receipts(ctx: &Context, flags: &Shared, matches: &ArgMatches) -> anyhow::Result<()> {
     let output = matches.try_get_raw("output").ok().flatten().and_then(|mut values| values.next());
     let beside = output.filter(|output| !files::is_stream(output));
@@ -130,7 +131,7 @@ fn refuse_receipts(ctx: &Context, flags: &Shared, matches: &ArgMatches) -> anyho
     Ok(flags.receipt().or(beside).map_or(Ok(()), |path| ctx.refuse_receipt(&path))?)
 }
 
-/// Prints the plan or writes the receipt, and decides whether what was done is good enough.
+/// Prints the plan or writes the receipt, and decides whether the result is acceptable.
 fn conclude(
     name: &str,
     ctx: &Context,
@@ -153,7 +154,7 @@ fn conclude(
         Err(error) => Some(sentence(error.as_ref())),
         Ok(()) => receipt.verdict(ctx.allow_failed).err().map(|error| error.to_string()),
     };
-    // what the receipt and the exit code say is then so after a power cut, too
+    // sync first: what the receipt and the exit code report must also survive a power failure
     files::Mark::start().settle()?;
     may_die(Moment::Receipt);
     receipt.write(ctx, flags.receipt().as_deref())?;
@@ -164,7 +165,7 @@ fn conclude(
     Ok(receipt.verdict(ctx.allow_failed)?)
 }
 
-/// All plans of a program as one answer.
+/// All plans of a program as one JSON object.
 fn plan(name: &str, ctx: &Context, receipt: &Receipt) -> Value {
     let plans = &receipt.plans;
     let numbers = |path: &str| -> Vec<u64> {
@@ -184,7 +185,7 @@ fn plan(name: &str, ctx: &Context, receipt: &Receipt) -> Value {
     })
 }
 
-/// A panic is our mistake: it is told like any other error.
+/// A panic is a bug of ours, reported like any other error.
 fn bug(panic: &(dyn std::any::Any + Send)) -> anyhow::Error {
     let said = panic.downcast_ref::<String>().map(String::as_str);
     let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
@@ -211,7 +212,7 @@ fn parameters(command: &Command, matches: &ArgMatches) -> Map<String, Value> {
     parameters
 }
 
-/// A number or a truth where the text is one.
+/// A JSON number or Boolean if the text is one, otherwise a string.
 fn typed(text: &str) -> Value {
     match serde_json::from_str(text) {
         Ok(value @ (Value::Number(_) | Value::Bool(_))) => value,
@@ -219,7 +220,7 @@ fn typed(text: &str) -> Value {
     }
 }
 
-/// A command line as a shell would take it.
+/// A command line, quoted for a shell.
 fn shell_words(name: &str, arguments: &[OsString]) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,+@%".contains(c);
     let mut words = vec![name.to_owned()];

@@ -1,4 +1,4 @@
-//! The flags that mean the same in every program.
+//! The flags that have the same meaning in every program.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::blocks::{Cancel, Context, Error, Part, Progress, memory_allowed};
 use crate::device::Device;
 use crate::volume::Existing;
 
-/// Adds the shared flags of this shape that the program does not have itself.
+/// Adds the shared flags of this shape, except those that the program defines itself.
 pub(super) fn add(mut command: Command, shape: Shape) -> Command {
     let mut flags = Vec::new();
     if shape == Shape::Blocks {
@@ -103,8 +103,8 @@ fn common_flags() -> Vec<Arg> {
     ]
 }
 
-/// The shared flags as given. A flag that the program's shape lacks, or that the program has
-/// redefined, is at its default.
+/// The values of the shared flags. A flag that the program's shape lacks, or that the program has
+/// redefined, has its default value.
 pub(super) struct Shared<'a>(pub(super) &'a ArgMatches);
 
 impl Shared<'_> {
@@ -116,7 +116,7 @@ impl Shared<'_> {
         self.get::<bool>(name).unwrap_or(false)
     }
 
-    /// How often `-v` was given.
+    /// The number of times that `-v` was given.
     pub(super) fn verbose(&self) -> u8 {
         self.get::<u8>("verbose").unwrap_or(0)
     }
@@ -141,7 +141,7 @@ impl Shared<'_> {
         self.get("receipt")
     }
 
-    /// What operations are given.
+    /// The context that is passed to operations.
     pub(super) fn context(&self, cancel: Cancel) -> Result<Context, Error> {
         let part = self.get::<Part>("part");
         let finish = self.is_set("finish");

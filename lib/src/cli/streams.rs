@@ -1,4 +1,5 @@
-//! `-` on the command line: standard input or output in place of the file of a table or a transform.
+//! `-` on the command line: standard input or output in place of the file of a table or a
+//! transform.
 
 use std::ffi::OsStr;
 
@@ -9,15 +10,16 @@ use super::apart::WRITTEN;
 use crate::blocks::Error;
 use crate::files;
 
-/// Shared flags whose files may be a stream in every program.
+/// Shared flags that accept `-` in every program.
 pub(super) const SHARED: [&str; 2] = ["config", "receipt"];
-/// What the name of a value that is a place has in it.
+/// Parts of value names that mark a value as a path.
 const PLACES: [&str; 6] = ["LOC", "FILE", "CSV", "JSON", "HTML", "DIR"];
 
-/// Refuses `-` where a volume or a folder is wanted, more than one input or output that is `-`, and parts of an
-/// output that nobody could put together.
+/// Refuses `-` where a volume or a folder is required, more than one input or output that is `-`,
+/// and `--part`, `--finish` or `--resume` with an output on standard output.
 ///
 /// # Errors
+/// [`Error::Usage`], which names the flags.
 /// [`Error::Usage`] that names the flags.
 pub(super) fn check<P: Program>(
     program: &P,
@@ -70,7 +72,7 @@ fn names_a_place(flag: &Arg) -> bool {
     flag.is_positional() || names.iter().any(|name| is_place(name))
 }
 
-/// How many values of a flag are `-`, be it after a name as in `NAME=-`.
+/// The number of values of a flag that are `-`, also after a name as in `NAME=-`.
 fn streams(matches: &ArgMatches, id: &str) -> usize {
     let values = matches.try_get_raw(id).ok().flatten().into_iter().flatten();
     let is_stream = |value: &OsStr| {

@@ -1,4 +1,4 @@
-//! What stands after a flag.
+//! Parsers of the values of flags.
 
 use std::str::FromStr;
 
@@ -7,24 +7,24 @@ use crate::device::Device;
 use crate::geom::Point;
 use crate::quote;
 
-/// How far from 0 a position may be, micrometres: a thousand kilometres.
+/// Largest magnitude of a coordinate, in micrometres: a thousand kilometres.
 const FARTHEST: f64 = 1e12;
-/// The least and the greatest size of a voxel, micrometres.
+/// Smallest and largest size of a voxel, in micrometres.
 const SPACINGS: [f64; 2] = [1e-6, 1e9];
-/// Voxels of a block at most.
+/// Maximum number of voxels of a block.
 const LARGEST_BLOCK: usize = 1_000_000_000_000;
-/// Voxels of a volume at most: a cube of 100 000 along each axis holds a tenth of them.
+/// Maximum number of voxels of a volume: ten times a cube of 100 000 along each axis.
 const LARGEST_VOLUME: usize = 10_000_000_000_000_000;
-/// Bytes of memory at most.
+/// Maximum memory, in bytes.
 const LARGEST_MEMORY: f64 = 1e18;
-/// Parts of a run at most.
+/// Maximum number of parts of a run.
 const MOST_PARTS: usize = 1_000_000;
-/// Threads at most.
+/// Maximum number of threads.
 const MOST_THREADS: usize = 1024;
-/// Channels of a list at most.
+/// Maximum number of channels in a list.
 const MOST_CHANNELS: usize = 1000;
 
-/// Three lengths in micrometres, written `z,y,x` with a unit (`nm`, `um`, `mm`; without, `um`).
+/// Three lengths in micrometres, written `z,y,x` with a unit (`nm`, `um`, `mm`; `um` if omitted).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Length3(pub Point);
 
@@ -53,10 +53,10 @@ impl FromStr for Length3 {
     }
 }
 
-/// The numbers of a text, and what follows the last of them.
+/// The numbers of a text, and the unit after the last of them.
 fn unit_of(text: &str) -> (&str, &str) {
     let last = text.rfind(',').map_or(0, |comma| comma + 1);
-    // NaN is a number here, and refused as one
+    // NaN is parsed as a number, and refused later
     if text[last..].trim().parse::<f64>().is_ok() {
         return (text, "");
     }
@@ -79,22 +79,22 @@ fn has_unit(part: &str) -> bool {
     !unit.is_empty() && number.trim().parse::<f64>().is_ok() && micrometres(unit).is_ok()
 }
 
-/// A [`Length3`] of which each is positive, as a voxel size is.
+/// Parses a [`Length3`] whose components are all positive, such as a voxel size.
 pub fn parse_spacing(text: &str) -> Result<Length3, String> {
     positive(text.parse()?)
 }
 
-/// As [`parse_spacing`], or two along y,x for a plane: z is then NaN.
+/// Like [`parse_spacing`], or two lengths `y,x` for a plane, for which z becomes NaN.
 pub(super) fn parse_voxel_size(text: &str) -> Result<Length3, String> {
     plane_or(text, |text| positive(text.parse()?))
 }
 
-/// A position as a [`Length3`], or two lengths along y,x for a plane: z is then NaN.
+/// Parses a position as a [`Length3`], or two lengths `y,x` for a plane, for which z becomes NaN.
 pub(super) fn parse_place(text: &str) -> Result<Length3, String> {
     plane_or(text, str::parse)
 }
 
-/// What `parse` makes of three lengths, or of two, of which z is NaN.
+/// Applies `parse` to three lengths, or to two, for which z becomes NaN.
 fn plane_or(
     text: &str,
     parse: impl Fn(&str) -> Result<Length3, String>,
@@ -106,7 +106,7 @@ fn plane_or(
     Ok(Length3([f64::NAN, y, x]))
 }
 
-/// What was wanted, where two numbers do as well.
+/// Adds to an error that two numbers are accepted as well.
 fn or_two(error: String) -> String {
     if error.starts_with("wanted three") {
         format!("{error}, or two along y,x for a plane")
@@ -126,13 +126,13 @@ fn positive(lengths: Length3) -> Result<Length3, String> {
     Err(format!("no voxel has this size; wanted {least:e} to {most:e} um"))
 }
 
-/// The shape of a block, a chunk or a shard in voxels, `z,y,x` or, one voxel along z, `y,x`: what is held in
-/// memory at once.
+/// Parses the shape of a block, a chunk or a shard in voxels, `z,y,x`, or `y,x` for one voxel along
+/// z. Such a box is held in memory as a whole.
 pub fn parse_size3(text: &str) -> Result<[usize; 3], String> {
     shape3(text, LARGEST_BLOCK, "no memory holds a block of so many voxels")
 }
 
-/// The shape of a volume in voxels, `z,y,x`, or of a plane, `y,x`.
+/// Parses the shape of a volume in voxels, `z,y,x`, or of a plane, `y,x`.
 pub fn parse_shape3(text: &str) -> Result<[usize; 3], String> {
     shape3(text, LARGEST_VOLUME, "no volume has so many voxels")
 }
@@ -158,12 +158,12 @@ fn three<T: FromStr>(text: &str, example: &str) -> Result<[T; 3], String> {
         .ok_or_else(|| format!("wanted three numbers along z,y,x such as {example}"))
 }
 
-/// Channels of an image: numbers from 0 with commas between, or `all`.
+/// Channels of an image: comma-separated numbers from 0, or `all`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Channels {
-    /// As many as there are.
+    /// All channels of the image.
     All,
-    /// These, in this order; at least one.
+    /// These channels, in this order; at least one.
     These(Vec<usize>),
 }
 
@@ -191,7 +191,8 @@ impl std::str::FromStr for Channels {
     }
 }
 
-/// A number of bytes: `4GB` and `4G` are 4 000 000 000, `512MiB` and `512Mi` are 512 x 1024^2.
+/// Parses a number of bytes: `4GB` and `4G` are 4 000 000 000, `512MiB` and `512Mi` are 512 x
+/// 1024^2.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let wrong = || format!("'{text}' is no size such as 4GB, 512MiB or 1000000");
     let text = text.trim();
@@ -219,7 +220,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     if bytes >= 1.0 { Ok(bytes as u64) } else { Err(wrong()) }
 }
 
-/// `K/N`.
+/// Parses `K/N`.
 pub(super) fn parse_part(text: &str) -> Result<Part, String> {
     let part = text
         .split_once('/')
@@ -234,7 +235,7 @@ pub(super) fn parse_part(text: &str) -> Result<Part, String> {
     }
 }
 
-/// `auto`, `cpu`, `cuda[:N]`.
+/// Parses `auto`, `cpu` or `cuda[:N]`.
 pub(super) fn parse_device(text: &str) -> Result<Device, String> {
     match text {
         "auto" | "cpu" => Ok(Device::Cpu),
@@ -245,7 +246,7 @@ pub(super) fn parse_device(text: &str) -> Result<Device, String> {
     }
 }
 
-/// From 0 to 1.
+/// Parses a fraction from 0 to 1.
 pub(super) fn parse_fraction(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(fraction) if (0.0..=1.0).contains(&fraction) => Ok(fraction),
@@ -253,7 +254,7 @@ pub(super) fn parse_fraction(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A number from 1 that a machine may have.
+/// Parses a number of threads, from 1 to 1024.
 pub(super) fn parse_threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(threads) if (1..=MOST_THREADS).contains(&threads) => Ok(threads),

@@ -1,5 +1,5 @@
-//! Flags by which a program says which volume is meant. Their structs have no doc comments beyond
-//! this line, as clap would take those for the program's own.
+//! Flags with which a program selects an input volume. Most structs have no doc comments, because
+//! clap would use them as the program's own description.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
 use super::Length3;
@@ -33,7 +33,7 @@ macro_rules! volume_args {
         }
 
         impl $name {
-            /// The volume that is meant.
+            /// The selected part of the volume.
             pub fn select(&self) -> Select {
                 Select {
                     image: self.image.clone(),
@@ -91,7 +91,7 @@ pub struct MovingChannelsArgs {
 }
 
 impl MovingChannelsArgs {
-    /// The channels that are meant, each a volume.
+    /// Opens the selected channels, each as a volume.
     ///
     /// # Errors
     /// Those of [`Volume::open`].

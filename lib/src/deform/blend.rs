@@ -1,9 +1,10 @@
-//! Second pass: one field from those of the blocks.
+//! Second pass: blends the fields of the blocks into one.
 //!
-//! Along each axis a block's weight rises from 0 to 1 over as many nodes as it reads beyond its own
-//! voxels, half of them on either side of its face, and falls likewise: those of neighbours sum to 1,
-//! and what lies next to the end of what a block has read counts nowhere. A block without a field of its own
-//! takes the mean displacement of its neighbours, of theirs where they have none, and is blended alike.
+//! Along each axis a block's weight rises from 0 to 1 over as many nodes as its halo is wide, half
+//! of them on either side of its face, and falls likewise at the opposite face. The weights of
+//! neighbours sum to 1, and nodes near the outer edge of a halo have weight 0. A block without a
+//! field of its own takes the mean displacement of its neighbours, or of theirs if they have none,
+//! and is blended in the same way.
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -19,7 +20,7 @@ use crate::volume::FieldOutput;
 /// One block of the first pass.
 struct Entry {
     head: Head,
-    /// Its own nodes.
+    /// Its own nodes, without the halo.
     core: Box3,
     /// Its nodes with the halo.
     around: Box3,
@@ -33,14 +34,14 @@ pub(super) struct Blend<'a> {
     ends: &'a Ends,
     nodes: Lattice,
     entries: Vec<Entry>,
-    /// Half the width of the ramps, in nodes.
+    /// Half the width of the ramps, nodes.
     ramp: Point,
 }
 
-/// What a task of the second pass leaves in its ledger entry, and what all of them amount to.
+/// Summary of a task of the second pass in its ledger entry, and of all tasks together.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Extremes {
-    /// `None` where it is not finite anywhere.
+    /// The least Jacobian determinant; `None` if none is finite.
     least_jacobian: Option<f64>,
     folded: usize,
     /// The longest displacement along each axis, micrometres.
@@ -69,19 +70,19 @@ impl Extremes {
     }
 }
 
-/// What is known of the whole field.
+/// Summary of the whole field.
 pub(super) struct Summary {
     likeness: [f64; 2],
     aligned: usize,
     /// The median elasticity of the blocks.
     elasticity: f64,
     extremes: Extremes,
-    /// Nodes that folded and no longer do.
+    /// Number of nodes that folded before the repair and no longer do.
     unfolded: usize,
 }
 
 impl Summary {
-    /// What is left of `found` folds, and the least determinant, both of the whole map as it is applied.
+    /// Sets the least determinant and what is left of `found` folds, both of the complete map.
     pub(super) fn unfolded(&mut self, left: &Folds, found: usize) {
         self.extremes.least_jacobian = left.least.is_finite().then_some(left.least);
         self.extremes.folded = left.nodes.len();
@@ -122,23 +123,28 @@ impl Summary {
     }
 }
 
-/// The plan of the second pass: chunks of the field, each made of all blocks that reach it.
+/// The plan of the second pass: chunks of the field, each blended from all blocks that reach it.
 ///
-/// * `block`: of the first pass, voxels
+/// * `block`: block size of the first pass, voxels
 pub(super) fn plan(first: &Plan, nodes: &Lattice, block: [usize; 3], options: &Options) -> Plan {
     let part = nodes.shape.map(|n| n.min(CHUNK + 2));
     let around: [usize; 3] =
         std::array::from_fn(|a| (block[a] + 2 * options.overlap).div_ceil(nodes.factor[a]) + 2);
     let planes = part[0].min(around[0]) * around[1] * around[2];
     let chunk = CHUNK.pow(3);
-    // vectors of three `f32`: the sums, the planes of one block, the chunk and how it is stored
+    // vectors of three `f32`: the sums, the planes of one block, the chunk and its stored form
     let bytes = 12 * (part.iter().product::<usize>() + planes + 2 * chunk) as u64;
     let identity = Identity::of("deform, second pass").with("first", first.identity().to_json());
     Plan::tile(Box3::of_shape(nodes.shape), [CHUNK; 3], bytes, &identity)
 }
 
 impl<'a> Blend<'a> {
+    /// Prepares the blending.
+    ///
     /// * `ends`: of the first pass, whose plan is `plan`
+    ///
+    /// # Errors
+    /// [`Error::Nothing`] if no block has a field.
     pub(super) fn new(
         rows: &'a Rows,
         plan: &'a Plan,
@@ -177,11 +183,11 @@ impl<'a> Blend<'a> {
         Ok(Self { rows, plan, ends, nodes: *nodes, entries, ramp })
     }
 
-    /// Writes the chunks of the field that are this run's, and returns what is known of the whole where
-    /// this run gathers. The Jacobian of a chunk is taken with the nodes next to it.
+    /// Writes the chunks of the field that belong to this run, and returns the summary of the whole
+    /// field if this run gathers. The Jacobian of a chunk includes the nodes next to it.
     ///
-    /// * `second`: what [`plan`] made
-    /// * `spacing`: from node to node, micrometres
+    /// * `second`: the plan that [`plan`] returned
+    /// * `spacing`: distance between nodes, micrometres
     pub(super) fn write(
         &self,
         second: &Plan,
@@ -225,7 +231,7 @@ impl<'a> Blend<'a> {
         Ok(Some(Summary { likeness, aligned, elasticity, extremes, unfolded: 0 }))
     }
 
-    /// The blocks that may have a weight at some nodes, in the order of the plan.
+    /// The blocks that may have a weight at the nodes of a box, in the order of the plan.
     fn reaching(&self, part: &Box3) -> impl Iterator<Item = &Task> {
         let factor = self.nodes.factor.map(|f| f as i64);
         let ramp = self.ramp.map(|ramp| ramp.ceil() as i64);
@@ -234,7 +240,7 @@ impl<'a> Blend<'a> {
         self.plan.tasks_at(&Box3::new(voxels(part.min), voxels(part.max)))
     }
 
-    /// The field at some nodes.
+    /// The blended field at the nodes of a box.
     pub(super) fn blend(&self, part: &Box3) -> anyhow::Result<Field> {
         let mut sums: Field = std::array::from_fn(|_| vec![0.0; part.len()]);
         for task in self.reaching(part) {
@@ -251,7 +257,7 @@ impl<'a> Blend<'a> {
         Ok(sums)
     }
 
-    /// Adds what one block has to say of the nodes `ranges` of `part`.
+    /// Adds the weighted field of one block at the nodes `ranges` of `part`.
     fn add(
         &self,
         task: &Task,
@@ -305,7 +311,7 @@ impl<'a> Blend<'a> {
         (part.min[axis]..part.max[axis])
             .map(|j| {
                 let at = j as f64 + 0.5;
-                // the height of the ramp around the face `face`, going up
+                // the rising ramp around the face `face`
                 let rise = |face: i64| {
                     let d = at - face as f64;
                     if ramp < 0.5 {
@@ -322,7 +328,7 @@ impl<'a> Blend<'a> {
     }
 }
 
-/// The head of a block of which nothing is left: it failed.
+/// The head of a block without a ledger entry: it failed.
 fn missing() -> Head {
     Head {
         reason: Some("failed".to_owned()),
@@ -333,7 +339,7 @@ fn missing() -> Head {
     }
 }
 
-/// Gives blocks without a field the mean displacement of those next to them, ring by ring.
+/// Gives blocks without a field the mean displacement of their neighbours, ring by ring.
 fn fill_in(entries: &mut [Entry], plan: &Plan) {
     let mut known: Vec<bool> = entries.iter().map(|entry| entry.head.reason.is_none()).collect();
     let mut unknown: Vec<&Task> = plan.tasks.iter().filter(|task| !known[task.id]).collect();
@@ -362,7 +368,7 @@ fn fill_in(entries: &mut [Entry], plan: &Plan) {
     }
 }
 
-/// The vectors of `core`, which lies in `part`.
+/// The vectors of the nodes in `core`, which lies in `part`.
 pub(super) fn interleave(field: &Field, part: &Box3, core: &Box3) -> Vec<[f32; 3]> {
     let [_, height, width] = part.shape();
     let mut out = Vec::with_capacity(core.len());

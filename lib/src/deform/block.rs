@@ -1,4 +1,5 @@
-//! One block in memory: from coarse to fine, step by step, until the images agree no better.
+//! Registration of one block in memory, from coarse to fine, until the similarity no longer
+//! improves.
 
 use super::bspline::Controls;
 use super::cpu::{Stage, Sums, invert, solve};
@@ -9,61 +10,61 @@ use super::validate::{self, Verdict};
 use super::{Metric, Model, Options};
 use crate::geom::Point;
 
-/// A step is at most this part of a voxel of its resolution, so that no step folds.
+/// The longest step, in voxels of its resolution: short enough not to fold.
 const LONGEST: f64 = 0.5;
-/// The same for a step of control points, which are tied together.
+/// The same for a step of control points, which do not move independently.
 const LONGEST_OF_CONTROLS: f64 = 2.0;
-/// The least Jacobian determinant that is let be.
+/// Minimum Jacobian determinant of the field after a step.
 const LEAST_JACOBIAN: f64 = 0.03;
-/// The share of a block that both images must know.
+/// Minimum fraction of a block that must be known in both images.
 const KNOWN: f64 = 0.01;
-/// Blur of the finest images, voxels.
+/// Standard deviation of the blur of the finest images, voxels.
 const BLUR: f64 = 0.7;
-/// Bins of each intensity, for mutual information.
+/// Number of bins of each intensity, for mutual information.
 const BINS: usize = 32;
 
-/// Two images on one grid; NaN where not known.
+/// Two images on one grid; NaN where unknown.
 pub(super) struct BlockPair {
-    /// `(z, y, x)`.
+    /// The fixed image, `(z, y, x)`.
     pub(super) fixed: Vec<f32>,
-    /// The moving image as the initial map shows it, likewise.
+    /// The moving image resampled through the initial map, `(z, y, x)`.
     pub(super) moving: Vec<f32>,
     pub(super) shape: [usize; 3],
-    /// Micrometres.
+    /// Voxel size, micrometres.
     pub(super) voxel: Point,
 }
 
-/// What has become of a block.
+/// Result of the registration of a block.
 #[derive(Debug)]
 pub(super) struct Registered {
     pub(super) nodes: Lattice,
     pub(super) field: Field,
-    /// Likeness at the finest resolution without and with the field.
+    /// Similarity at the finest resolution, without and with the field.
     pub(super) likeness: [f64; 2],
-    /// That of the options, or what was chosen.
+    /// The elasticity of the options, or the one chosen by cross-validation.
     pub(super) elasticity: f64,
 }
 
 /// Why a block has no field of its own.
 #[derive(Debug, PartialEq)]
 pub(super) enum Unusable {
-    /// There is nothing to be aligned in it.
+    /// There is nothing in it that can be aligned.
     Empty(&'static str),
-    /// What was found makes the images less alike.
+    /// The field makes the images less similar.
     NoGain,
 }
 
-/// The nodes of the field that [`register`] gives for a block.
+/// The nodes of the field that [`register`] returns for a block.
 pub(super) fn nodes_of(shape: [usize; 3], voxel: Point) -> Lattice {
     pyramid::nodes(&Lattice::over(shape, [1; 3]), voxel, shape)
 }
 
-/// Control points of the finest resolution of a block, `spacing` voxels apart.
+/// Number of control points at the finest resolution of a block, `spacing` voxels apart.
 pub(super) fn control_points(shape: [usize; 3], voxel: Point, spacing: f64) -> usize {
     Controls::over(shape, voxel, spacing * unit(voxel, shape)).shape().iter().product()
 }
 
-/// Finds the displacement that makes the moving image like the fixed one.
+/// Finds the displacement field that aligns the moving image with the fixed one.
 pub(super) fn register(pair: BlockPair, options: &Options) -> Result<Registered, Unusable> {
     let (shape, voxel) = (pair.shape, pair.voxel);
     let (fixed, moving) = comparable(&pair, options.metric)?;
@@ -118,7 +119,7 @@ pub(super) fn register(pair: BlockPair, options: &Options) -> Result<Registered,
         return Err(Unusable::NoGain);
     }
     if verdict.is_some_and(|verdict| !verdict.gains) {
-        // what was found in one half of the block is not true of the other
+        // a field found in one half of the cells does not improve the other half
         let likeness = [likeness[0]; 2];
         let field = nodes.zeros();
         return Ok(Registered { nodes, field, likeness, elasticity });
@@ -126,7 +127,7 @@ pub(super) fn register(pair: BlockPair, options: &Options) -> Result<Registered,
     Ok(Registered { nodes, field, likeness, elasticity })
 }
 
-/// The control points for the coarsest of so many resolutions.
+/// The control points at the coarsest of `levels` resolutions; `None` for the dense model.
 fn free_form(
     block: [usize; 3],
     voxel: Point,
@@ -138,13 +139,14 @@ fn free_form(
     Some(FreeForm::new(Controls::over(block, voxel, coarsest)))
 }
 
-/// How far a step of control points may go.
+/// The limits of a step of control points.
 fn limits(stage: &Stage) -> Limits {
     let unit = unit(stage.pixels.spacing(stage.voxel), stage.pixels.shape);
     Limits { longest: LONGEST_OF_CONTROLS * unit, jacobian: LEAST_JACOBIAN }
 }
 
-/// Both images with mean 0 and deviation 1; with one scale for both where brightness counts.
+/// Both images, standardised to mean 0 and deviation 1; [`Metric::Ssq`], which compares brightness,
+/// scales both like the fixed image.
 fn comparable(pair: &BlockPair, metric: Metric) -> Result<(Vec<f32>, Vec<f32>), Unusable> {
     let (mean, variance, known) = pyramid::moments(&pair.fixed);
     let (other_mean, other_variance, other_known) = pyramid::moments(&pair.moving);
@@ -158,7 +160,7 @@ fn comparable(pair: &BlockPair, metric: Metric) -> Result<(Vec<f32>, Vec<f32>), 
     if (both as f64) < KNOWN * pair.fixed.len() as f64 {
         return Err(Unusable::Empty("the volumes hardly overlap"));
     }
-    // rounding leaves a constant a variance of this size
+    // rounding gives a constant image a variance of this size
     let constant = |mean: f64, variance: f64| variance <= 1e-12 * mean * mean || variance == 0.0;
     if constant(mean, variance) {
         return Err(Unusable::Empty("the fixed volume is constant"));
@@ -174,7 +176,7 @@ fn comparable(pair: &BlockPair, metric: Metric) -> Result<(Vec<f32>, Vec<f32>), 
     Ok((fixed, moving))
 }
 
-/// The images of a level as they are compared.
+/// Prepares the images of a level for comparison.
 fn prepare(mut level: Level, voxel: Point, finest: bool, options: &Options) -> Level {
     let spacing = level.lattice.spacing(voxel);
     let unit = unit(spacing, level.lattice.shape);
@@ -191,7 +193,7 @@ fn prepare(mut level: Level, voxel: Point, finest: bool, options: &Options) -> L
     level
 }
 
-/// The voxel of a resolution as a length: the finest of its axes.
+/// The voxel size of a resolution as one length: the finest spacing of its axes.
 pub(super) fn unit(spacing: Point, shape: [usize; 3]) -> f64 {
     let wide = (0..3).filter(|&a| shape[a] > 1).map(|a| spacing[a]);
     wide.fold(f64::INFINITY, f64::min).min(spacing.iter().copied().fold(0.0, f64::max))
@@ -204,7 +206,7 @@ pub(super) fn sums(stage: &Stage, field: &Field, options: &Options) -> Sums {
     }
 }
 
-/// Steps until the images come no nearer.
+/// Takes steps until the similarity no longer improves; returns the best field.
 pub(super) fn descend(
     stage: &Stage,
     mut field: Field,
@@ -221,7 +223,7 @@ pub(super) fn descend(
         if let Some((energy, kept)) = &best {
             let gain = (energy - now.energy) / energy.abs().max(f64::MIN_POSITIVE);
             if gain < 0.0 {
-                // too far: again from the best so far, with smaller steps
+                // too far: try again from the best field so far, with smaller steps
                 descent.longest *= 0.5;
                 if descent.longest < 0.1 * LONGEST * descent.unit {
                     break;
@@ -241,15 +243,15 @@ pub(super) fn descend(
     best.map_or_else(|| stage.nodes.zeros(), |(_, field)| field)
 }
 
-/// What the steps of one resolution have in common.
+/// The state that the steps of one resolution share.
 struct Descent<'a> {
     stage: &'a Stage<'a>,
     options: &'a Options,
-    /// The inverse of the normal equations' matrices, where steps leave them as they are.
+    /// The inverse matrices of the normal equations, if they are the same for all steps.
     inverse: Option<[Vec<f32>; 6]>,
-    /// The voxel of this resolution, micrometres.
+    /// Voxel size of this resolution, micrometres.
     unit: f64,
-    /// How far a step may go, micrometres.
+    /// The longest step, micrometres.
     longest: f64,
 }
 
@@ -263,7 +265,7 @@ impl<'a> Descent<'a> {
         descent
     }
 
-    /// The sums of each node's window.
+    /// Averages over the window of each node.
     fn windowed(&self, image: &[f32]) -> Vec<f32> {
         self.stage.nodes.smooth(image, self.options.window * self.unit, self.stage.voxel)
     }
@@ -273,8 +275,8 @@ impl<'a> Descent<'a> {
         invert(&windowed, self.options.damping)
     }
 
-    /// One step: the update of each node, put before the field, the whole smoothed; halved until
-    /// nothing folds.
+    /// One step: the update of each node is composed with the field and the result is smoothed; the
+    /// update is halved until nothing folds.
     fn step(&self, field: &Field, now: &Sums) -> Field {
         let (nodes, voxel) = (self.stage.nodes, self.stage.voxel);
         let own = now.tensor.as_ref().map(|tensor| self.inverted(tensor));

@@ -1,26 +1,28 @@
 //! Displacements that are sums of cubic B-splines on a grid of control points.
 //!
-//! The free-form deformation of Rueckert et al. (IEEE TMI 18, 1999), the `BSplineTransform` of ITK: a
-//! displacement is the sum of the 4 x 4 x 4 control points around it, weighted by the product of the
-//! uniform cubic B-spline of each axis. All of it is separable, its adjoint too.
+//! This is the free-form deformation of Rueckert et al. (IEEE TMI 18, 1999), the `BSplineTransform`
+//! of ITK: a displacement is the sum of the 4 x 4 x 4 control points around it, weighted by the
+//! product of the uniform cubic B-splines of the axes. Evaluation and its adjoint are separable.
 //!
-//! One control point lies in the middle of the block, the others at whole spacings from there: each
-//! grid is part of that of half its spacing, and what it shows can be said exactly by the finer one.
+//! One control point lies at the centre of the block, the others at whole spacings from it. Each
+//! grid is therefore a subset of the grid of half its spacing, which can represent the same
+//! displacements exactly.
 
 use super::lattice::{Field, Lattice};
 use crate::geom::Point;
 
-/// Control points that bear on a place, along each axis.
+/// Number of control points that affect a position, along each axis.
 const TAPS: usize = 4;
 
-/// A grid of control points over a block. Coefficients are one image each of z, y, x, micrometres.
+/// A grid of control points over a block. Coefficients are one image per component z, y, x,
+/// micrometres.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Controls {
-    /// Of the block, voxels.
+    /// Size of the block, voxels.
     block: [usize; 3],
-    /// Of a voxel of the block, micrometres.
+    /// Voxel size of the block, micrometres.
     voxel: Point,
-    /// From control point to control point, micrometres, along every axis.
+    /// Distance between control points, micrometres, the same along every axis.
     spacing: f64,
 }
 
@@ -29,23 +31,24 @@ impl Controls {
         Self { block, voxel, spacing }
     }
 
-    /// Control points from the middle to the face of the block; one more bears on the block.
+    /// Number of control points from the centre to the face of the block; one more affects the
+    /// block.
     fn half(&self, axis: usize) -> usize {
         let reach = 0.5 * self.block[axis] as f64 * self.voxel[axis];
         ((reach / self.spacing).ceil() as usize).max(1)
     }
 
-    /// Control points along each axis.
+    /// Number of control points along each axis.
     pub(super) fn shape(&self) -> [usize; 3] {
         std::array::from_fn(|a| 2 * self.half(a) + 3)
     }
 
-    /// No displacement.
+    /// Coefficients of zero displacement.
     pub(super) fn zeros(&self) -> Field {
         std::array::from_fn(|_| vec![0.0; self.shape().iter().product()])
     }
 
-    /// What the control points are to the nodes of a lattice over the block.
+    /// The weights of the control points at the nodes of a lattice over the block.
     pub(super) fn basis(&self, nodes: &Lattice) -> Basis {
         Basis { axes: std::array::from_fn(|a| self.axis(a, nodes)) }
     }
@@ -57,9 +60,9 @@ impl Controls {
         for j in 0..nodes.shape[a] {
             let factor = nodes.factor[a] as f64;
             let voxel = factor * j as f64 + 0.5 * (factor - 1.0);
-            // the last node may stand for less than its voxels, and lie outside of the block
+            // the last node may represent fewer voxels, and lie outside of the block
             let from_middle = (voxel + 0.5 - reach).clamp(-reach, reach) * self.voxel[a];
-            // a control point comes before the first that lies within the block
+            // one control point precedes the first that lies within the block
             let at = from_middle / self.spacing + self.half(a) as f64;
             let first = (at as usize).min(controls - TAPS);
             low.push(first);
@@ -68,9 +71,9 @@ impl Controls {
         Axis { controls, low, weights }
     }
 
-    /// The same displacements by the control points of half the spacing.
+    /// The same displacements, with control points at half the spacing.
     ///
-    /// The two-scale relation of the cubic B-spline: (1, 4, 6, 4, 1) / 8.
+    /// Uses the two-scale relation of the cubic B-spline: (1, 4, 6, 4, 1) / 8.
     pub(super) fn halve(&self, coefficients: &Field) -> (Self, Field) {
         let finer = Self { spacing: 0.5 * self.spacing, ..*self };
         let axes: [Axis; 3] = std::array::from_fn(|a| {
@@ -78,14 +81,14 @@ impl Controls {
             let controls = self.shape()[a];
             let (mut low, mut weights) = (Vec::new(), Vec::new());
             for k in -fine - 1..=fine + 1 {
-                // the first of the control points that bear on it, counted from the middle
+                // the first coarse control point that affects it, counted from the centre
                 let (first, row) = if k % 2 == 0 {
                     (k / 2 - 1, [0.125, 0.75, 0.125, 0.0])
                 } else {
                     (k.div_euclid(2), [0.5, 0.5, 0.0, 0.0])
                 };
                 let first = (first + half + 1) as usize;
-                // those that do not bear may lie beyond the last
+                // control points of weight 0 may lie beyond the last
                 let over = (first + TAPS).saturating_sub(controls);
                 low.push(first - over);
                 weights.push(std::array::from_fn(|t| if t < over { 0.0 } else { row[t - over] }));
@@ -97,7 +100,7 @@ impl Controls {
     }
 }
 
-/// The four cubic B-splines that are not 0 at a place this far behind the second of them.
+/// The four cubic B-splines that are not 0 at the distance `t` behind the centre of the second.
 fn cubic(t: f64) -> [f64; TAPS] {
     let s = 1.0 - t;
     [
@@ -111,18 +114,18 @@ fn cubic(t: f64) -> [f64; TAPS] {
 /// The weights of control points along one axis, for each node.
 struct Axis {
     controls: usize,
-    /// The first of the four control points.
+    /// The first of the four control points that affect each node.
     low: Vec<usize>,
     weights: Vec<[f32; TAPS]>,
 }
 
-/// Control points and the nodes of a lattice.
+/// The weights of control points at the nodes of a lattice.
 pub(super) struct Basis {
     axes: [Axis; 3],
 }
 
 impl Basis {
-    /// One component at the nodes.
+    /// Evaluates one component at the nodes.
     pub(super) fn evaluate(&self, coefficients: &[f32]) -> Vec<f32> {
         let [z, y, x] = &self.axes;
         let planes = z.spread(coefficients, y.controls * x.controls);
@@ -130,12 +133,13 @@ impl Basis {
         x.spread(&rows, 1)
     }
 
-    /// All components at the nodes.
+    /// Evaluates all components at the nodes.
     pub(super) fn field(&self, coefficients: &Field) -> Field {
         coefficients.each_ref().map(|image| self.evaluate(image))
     }
 
-    /// The adjoint of [`Basis::evaluate`]: each node's value, by its weights, to its control points.
+    /// The adjoint of [`Basis::evaluate`]: adds each node's value, times its weights, to its
+    /// control points.
     pub(super) fn gather(&self, nodes: &[f32]) -> Vec<f32> {
         let [z, y, x] = &self.axes;
         let rows = x.collect(nodes, 1);
@@ -157,7 +161,7 @@ impl Basis {
 impl Axis {
     /// From control points to nodes.
     ///
-    /// * `image`: any number of sets of control points, each of `inner` values
+    /// * `image`: `(sets, controls, inner)`; returns `(sets, nodes, inner)`
     fn spread(&self, image: &[f32], inner: usize) -> Vec<f32> {
         let nodes = self.low.len();
         let sets = image.len() / (self.controls * inner);
@@ -183,7 +187,7 @@ impl Axis {
         out
     }
 
-    /// From nodes to control points.
+    /// From nodes to control points: the adjoint of [`Axis::spread`].
     fn collect(&self, image: &[f32], inner: usize) -> Vec<f32> {
         let nodes = self.low.len();
         let sets = image.len() / (nodes * inner);

@@ -1,50 +1,51 @@
-//! One resolution of a block: how far the images are apart, and the step that brings them nearer.
+//! One resolution of a block: the differences of the images, and the step that reduces them.
 //!
 //! Around each node the displacement `v` is sought that minimises `sum w (F(p) - M(p + u + v))^2`
-//! over a Gaussian window `w`: to first order `v = (sum w g g')^-1 sum w g (F - M(p + u))` with `g`
-//! the gradient of `F` (Lucas and Kanade, IJCAI 1981). As `g` belongs to the fixed image, the sums of
-//! its products are taken once for all steps (Baker and Matthews, IJCV 56, 2004).
+//! over a Gaussian window `w`: to first order `v = (sum w g g')^-1 sum w g (F - M(p + u))`, with
+//! `g` the gradient of `F` (Lucas and Kanade, IJCAI 1981). Since `g` belongs to the fixed image,
+//! the sums of its products are computed once for all steps (Baker and Matthews, IJCV 56, 2004).
 
 use super::lattice::{Field, Lattice, Steps};
 use super::similarity::Score;
 use crate::geom::Point;
 
-/// Differences beyond so many deviations count no more than this (Huber).
+/// Differences are clamped to this many standard deviations (Huber).
 const LIMIT: f32 = 0.7;
 
-/// The images of one resolution, made comparable, and the nodes of their displacements.
+/// The prepared images of one resolution, and the nodes of their displacements.
 pub(super) struct Stage<'a> {
     pub(super) fixed: &'a [f32],
     pub(super) moving: &'a [f32],
-    /// The voxels of the images.
+    /// The lattice of the images' voxels.
     pub(super) pixels: Lattice,
-    /// Where displacements are sought.
+    /// The lattice of the displacements.
     pub(super) nodes: Lattice,
-    /// Of the block's voxels, micrometres.
+    /// Voxel size of the block, micrometres.
     pub(super) voxel: Point,
 }
 
-/// What a pass over all voxels sums up at the nodes.
+/// Sums over all voxels, some of them at the nodes.
 pub(super) struct Sums {
     /// Gradient times difference.
     pub(super) slope: Field,
-    /// Products of gradients, zz zy zx yy yx xx, where they depend on the moving image.
+    /// Products of gradients, zz zy zx yy yx xx, if they depend on the moving image.
     pub(super) tensor: Option<[Vec<f32>; 6]>,
-    /// What steps bring down: the mean square of the differences as far as they count.
+    /// The energy that steps reduce: the mean square of the clamped differences, or the negative
+    /// mutual information.
     pub(super) energy: f64,
-    /// The mean square difference of the voxels that both images have.
+    /// The mean square difference of the voxels that are known in both images.
     pub(super) square: f64,
-    /// How many these are.
+    /// Number of these voxels.
     pub(super) voxels: usize,
 }
 
 impl Stage<'_> {
-    /// Voxels of the images per node, along each axis.
+    /// Image voxels per node, along each axis.
     fn ratio(&self) -> [usize; 3] {
         std::array::from_fn(|a| self.nodes.factor[a] / self.pixels.factor[a])
     }
 
-    /// The node row that a row of voxels belongs to.
+    /// The row of nodes to which a row of voxels belongs.
     fn node_row(&self, [z, y]: [usize; 2]) -> std::ops::Range<usize> {
         let ratio = self.ratio();
         let [_, height, width] = self.nodes.shape;
@@ -52,7 +53,7 @@ impl Stage<'_> {
         at..at + width
     }
 
-    /// Sums of products of the fixed image's gradient at the nodes.
+    /// Sums of products of the fixed image's gradient, at the nodes.
     pub(super) fn tensor(&self) -> [Vec<f32>; 6] {
         let mut sums: [Vec<f32>; 6] = std::array::from_fn(|_| vec![0.0; self.nodes.len()]);
         let mut gradient = self.rows();
@@ -72,7 +73,7 @@ impl Stage<'_> {
         }
     }
 
-    /// The differences under a displacement, summed up for a step.
+    /// The sums for a step, from the differences under a displacement field.
     pub(super) fn sums(&self, field: &Field) -> Sums {
         let steps = self.pixels.steps_in(&self.nodes);
         let width = self.pixels.shape[2];
@@ -107,8 +108,9 @@ impl Stage<'_> {
         Sums { slope, tensor: None, energy: energy / n, square: square / n, voxels }
     }
 
-    /// As [`Stage::sums`], for a similarity of intensities that need not be alike: `score` says how
-    /// the likelihood of a pair of intensities grows with the moving one (Fisher scoring).
+    /// Like [`Stage::sums`], for images whose intensities need not match: the score, which is the
+    /// derivative of the log-likelihood of a pair of intensities with respect to the moving one,
+    /// takes the place of the difference (Fisher scoring).
     pub(super) fn scored_sums(&self, field: &Field, bins: usize) -> Sums {
         let pulled = self.pull(field);
         let score = Score::of(self.fixed, &pulled, bins);
@@ -129,7 +131,7 @@ impl Stage<'_> {
             }
             self.add_products(at, &gradient, &mut tensor);
         });
-        // the curvature of the likelihood is the mean square of its slope
+        // the curvature of the likelihood is the mean square of its derivative
         for sums in &mut tensor {
             sums.iter_mut().for_each(|v| *v *= score.information);
         }
@@ -137,7 +139,7 @@ impl Stage<'_> {
         Sums { slope, tensor: Some(tensor), energy, square: energy, voxels: score.pairs }
     }
 
-    /// The moving image where the displacement leads from each voxel; NaN outside.
+    /// The moving image at the displaced position of each voxel; NaN outside.
     pub(super) fn pull(&self, field: &Field) -> Vec<f32> {
         let steps = self.pixels.steps_in(&self.nodes);
         let width = self.pixels.shape[2];
@@ -184,7 +186,7 @@ impl Stage<'_> {
         }
         let [depth, height, width] = self.pixels.shape;
         let last = [depth, height, width].map(|n| (n - 1) as f32);
-        // an axis of one voxel has no next
+        // an axis of one voxel has no neighbour
         let next = [
             if depth > 1 { height * width } else { 0 },
             if height > 1 { width } else { 0 },
@@ -220,8 +222,8 @@ impl Stage<'_> {
         }
     }
 
-    /// Central differences along a row, one-sided at the ends, per micrometre; 0 beside what is not
-    /// known.
+    /// Central differences along a row, one-sided at the ends, per micrometre; 0 next to unknown
+    /// voxels.
     fn gradient(&self, image: &[f32], [z, y]: [usize; 2], out: &mut [Vec<f32>; 3]) {
         let [depth, height, width] = self.pixels.shape;
         let spacing = self.pixels.spacing(self.voxel);
@@ -257,7 +259,7 @@ fn difference(low: &[f32], high: &[f32], scale: f32, out: &mut [f32]) {
     }
 }
 
-/// Adds the products of two rows of voxels to a row of nodes, `by` voxels each.
+/// Adds the products of two rows of voxels to a row of nodes of `by` voxels each.
 fn add(sums: &mut [f32], by: usize, a: &[f32], b: &[f32]) {
     if by == 2 {
         let (pairs, rest) = a.as_chunks::<2>();
@@ -275,7 +277,8 @@ fn add(sums: &mut [f32], by: usize, a: &[f32], b: &[f32]) {
     }
 }
 
-/// The inverses of smoothed sums of products, held off zero by a share of their mean.
+/// The inverse of the averaged products at each node, after damping: a fraction of their mean is
+/// added to the diagonal.
 pub(super) fn invert(tensor: &[Vec<f32>; 6], damping: f64) -> [Vec<f32>; 6] {
     let len = tensor[0].len();
     let trace: f64 = [0, 3, 5].iter().flat_map(|&i| &tensor[i]).map(|v| f64::from(*v)).sum();
@@ -303,7 +306,8 @@ pub(super) fn invert(tensor: &[Vec<f32>; 6], damping: f64) -> [Vec<f32>; 6] {
     out
 }
 
-/// Multiplies each vector by its node's matrix, and shortens those longer than `longest`.
+/// Multiplies each node's vector by its matrix, and shortens vectors that are longer than
+/// `longest`.
 pub(super) fn solve(inverse: &[Vec<f32>; 6], slope: &Field, longest: f32) -> Field {
     let len = slope[0].len();
     let mut out: Field = std::array::from_fn(|_| vec![0.0; len]);

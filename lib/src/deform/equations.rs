@@ -1,48 +1,48 @@
-//! The normal equations of a step of B-splines' control points.
+//! The normal equations of a step of B-spline control points.
 //!
-//! What the voxels say is summed up at nodes as for the dense field: the products of the gradients
-//! and the gradients times the differences. The chain rule takes both on to the control points, by
-//! the B-splines' adjoint.
+//! Image terms are summed at nodes as for the dense field: products of gradients, and gradients
+//! times differences. The chain rule maps both to the control points, by the adjoint of the
+//! B-splines.
 
 use super::bspline::Basis;
 use super::cpu::Sums;
 use super::lattice::Field;
 use super::{Metric, Options};
 
-/// The damping, in that of `--damping` 1, as a share of the mean curvature (Levenberg, Quart. Appl.
-/// Math. 2, 1944).
+/// The damping at `--damping` 1, as a fraction of the mean curvature (Levenberg, Quart. Appl. Math.
+/// 2, 1944).
 const DAMPING: f64 = 0.05;
-/// The weight of the bending, in that of `--elasticity` 1, as a share of the mean curvature.
+/// The weight of the bending at `--elasticity` 1, as a fraction of the mean curvature.
 const BENDING: f64 = 0.0125;
-/// Steps of the conjugate gradients.
+/// Maximum number of conjugate gradient iterations.
 const STEPS: usize = 12;
-/// They end when what is left is this share of what there was.
+/// Relative residual at which the iterations end.
 const SOLVED: f64 = 0.03;
 
-/// What a step of the control points is sought from: the curvature and the bending.
+/// The normal equations: the curvature of the images, to which damping and bending are added.
 pub(super) struct Equations<'a> {
     basis: &'a Basis,
-    /// Control points along each axis.
+    /// Number of control points along each axis.
     shape: [usize; 3],
-    /// Products of gradients at the nodes.
+    /// Products of gradients at the nodes, zz zy zx yy yx xx.
     tensor: &'a [Vec<f32>; 6],
-    /// The diagonal of the curvature.
+    /// The diagonal of the curvature matrix.
     diagonal: Field,
-    /// Its mean, where it is not 0.
+    /// The mean of its positive entries.
     mean: f64,
 }
 
-/// How control points resist being bent: the weight of the sum of squared second differences
+/// The bending stiffness of control points: the weight of the sum of squared second differences
 /// (Rueckert et al., IEEE TMI 18, 1999).
 #[derive(Clone, Copy)]
 pub(super) struct Stiffness {
     weight: f32,
-    /// Of its energy in that of the images.
+    /// Factor that converts the bending energy to the scale of the images' energy.
     share: f64,
 }
 
 impl Stiffness {
-    /// The energy of bent control points, as that of the images is counted.
+    /// The bending energy of control points, on the scale of the images' energy.
     pub(super) fn energy(&self, bent: &Field, shape: [usize; 3], images: &Sums) -> f64 {
         let sum = f64::from(self.weight) * dot(bent, &bend(bent, shape));
         self.share * sum / images.voxels.max(1) as f64
@@ -61,19 +61,19 @@ impl<'a> Equations<'a> {
         Self { basis, shape, tensor, diagonal, mean: sum / count.max(1) as f64 }
     }
 
-    /// The stiffness that is in proportion to the images' curvature.
+    /// The stiffness, in proportion to the images' curvature.
     pub(super) fn stiffness(&self, options: &Options) -> Stiffness {
         let weight = (BENDING * options.elasticity.powi(2) * self.mean) as f32;
-        // a likelihood's curvature is its own, that of squares is twice that of the products
+        // the tensor is the curvature of a likelihood, but half the curvature of a sum of squares
         let share = if options.metric == Metric::Mi { 0.5 } else { 1.0 };
         Stiffness { weight, share }
     }
 
-    /// The step, by conjugate gradients, preconditioned by the diagonal.
+    /// Solves for the step by conjugate gradients, preconditioned by the diagonal.
     ///
     /// * `slope`: gradients times differences at the nodes
-    /// * `from`: the control points so far
-    /// * `damping`: of `--damping`
+    /// * `from`: the current control points
+    /// * `damping`: `--damping`, increased after rejected steps
     pub(super) fn solve(
         &self,
         slope: &Field,
@@ -82,7 +82,7 @@ impl<'a> Equations<'a> {
         damping: f64,
     ) -> Field {
         let held = (DAMPING * damping * self.mean).max(f64::from(f32::MIN_POSITIVE)) as f32;
-        // of the second differences along three axes
+        // the diagonal of the second differences along three axes
         let own = held + 18.0 * stiffness.weight;
         let inverse =
             self.diagonal.each_ref().map(|image| image.iter().map(|v| 1.0 / (v + own)).collect());
@@ -93,7 +93,7 @@ impl<'a> Equations<'a> {
         let mut size = dot(&rest, &along);
         let enough = SOLVED * SOLVED * size;
         for _ in 0..STEPS {
-            // NaN ends it too
+            // NaN ends the iterations, too
             if !(size > enough) {
                 break;
             }
@@ -115,7 +115,7 @@ impl<'a> Equations<'a> {
         found
     }
 
-    /// The product with the left side.
+    /// The product of the left side's matrix with a vector of coefficients.
     fn times(&self, coefficients: &Field, stiffness: Stiffness, held: f32) -> Field {
         let mut field = self.basis.field(coefficients);
         let [fz, fy, fx] = &mut field;
@@ -133,13 +133,13 @@ impl<'a> Equations<'a> {
     }
 }
 
-/// Half the derivative of the sum of squared second differences along each axis.
+/// Half the gradient of the sum of squared second differences along each axis.
 fn bend(coefficients: &Field, shape: [usize; 3]) -> Field {
     let strides = [shape[1] * shape[2], shape[2], 1];
     coefficients.each_ref().map(|image| {
         let mut out = vec![0.0; image.len()];
         for (a, stride) in strides.into_iter().enumerate() {
-            // all that follow a control point and are not the last two of their line
+            // every control point of a line along this axis but its last two
             for line in (0..image.len()).step_by(stride * shape[a]) {
                 for i in line..line + stride * (shape[a] - 2) {
                     let (j, k) = (i + stride, i + 2 * stride);

@@ -1,10 +1,10 @@
-//! The flags by which users say how fields are found, for programs to flatten. The struct has no
-//! doc comment beyond this line, as clap would take it for the program's own.
+//! The command-line flags of the deformation, which programs flatten into their own. The struct has
+//! no doc comment, since clap would use it as the program's description.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
 use super::{Metric, Model, Options};
 
-/// From control point to control point, where nothing else is asked for.
+/// Default distance between control points, voxels.
 const CONTROL_SPACING: f64 = 16.0;
 
 /// The widest window and overlap, voxels: blocks are some hundreds long.
@@ -20,7 +20,7 @@ pub enum ModelName {
     Bspline,
 }
 
-/// How stiff a field is; `None` where each block is to find out.
+/// Stiffness of a field, voxels; `None` if each block chooses its own by cross-validation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Elasticity(Option<f64>);
 
@@ -80,10 +80,10 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// What they say, after the map named `initial`.
+    /// Converts the flags to options; `initial` is the initial map's name.
     ///
     /// # Errors
-    /// A sentence for a number that cannot be used.
+    /// A sentence that names the number that is out of range.
     pub fn options(&self, initial: String) -> Result<Options, String> {
         let within = |name: &str, v: f64, least: f64, most: f64| {
             if (least..=most).contains(&v) {

@@ -1,4 +1,4 @@
-//! One resolution of a block by B-splines: Gauss-Newton steps of the control points.
+//! One resolution of a block with B-splines: Gauss-Newton steps of the control points.
 
 use super::bspline::{Basis, Controls};
 use super::cpu::{Stage, Sums};
@@ -6,23 +6,23 @@ use super::equations::Equations;
 use super::lattice::Field;
 use super::{Metric, Options};
 
-/// Steps in vain, each damped more, after which no better is expected.
+/// Number of consecutive rejected steps after which no improvement is expected.
 const VAIN: usize = 3;
-/// A step that does not make images more alike is tried again with so much more damping, and shorter
-/// by the root of that.
+/// After a rejected step, the damping is multiplied by this factor, and the next step is shortened
+/// by its square root.
 const MORE: f64 = 8.0;
 
-/// The control points of a block, from resolution to resolution.
+/// The control points of a block, refined from resolution to resolution.
 pub(super) struct FreeForm {
     controls: Controls,
     coefficients: Field,
 }
 
-/// How far steps may go.
+/// Limits of a step.
 pub(super) struct Limits {
-    /// Micrometres that a step moves anything by, at most.
+    /// Longest displacement by a step, micrometres.
     pub(super) longest: f64,
-    /// Jacobian determinants stay above it.
+    /// Jacobian determinants must stay above this.
     pub(super) jacobian: f64,
 }
 
@@ -31,12 +31,12 @@ impl FreeForm {
         Self { coefficients: controls.zeros(), controls }
     }
 
-    /// Twice as many control points along each axis, for the next resolution.
+    /// Doubles the control points along each axis, for the next resolution.
     pub(super) fn refine(&mut self) {
         (self.controls, self.coefficients) = self.controls.halve(&self.coefficients);
     }
 
-    /// Steps until the images come no nearer; the displacements at the nodes.
+    /// Takes steps until the similarity no longer improves; returns the displacements at the nodes.
     pub(super) fn descend(
         &mut self,
         stage: &Stage,
@@ -84,20 +84,21 @@ impl FreeForm {
         field
     }
 
-    /// The displacements at the nodes of a resolution, which may show a fold that coarser ones did
-    /// not: all displacements are shortened until there is none.
+    /// The displacements at the nodes of a resolution. If these show a fold that coarser nodes did
+    /// not, all displacements are shortened until there is none.
     fn unfold(&mut self, basis: &Basis, stage: &Stage, limits: &Limits) -> Field {
         loop {
             let field = basis.field(&self.coefficients);
             if stage.nodes.least_jacobian(&field, stage.voxel).0 > limits.jacobian {
                 return field;
             }
-            // the determinant goes to 1 with them
+            // the determinant tends to 1 as displacements shrink
             self.coefficients.iter_mut().flatten().for_each(|v| *v *= 0.8);
         }
     }
 
-    /// The control points after a share of a step, shortened until it is short and nothing folds.
+    /// The control points after the fraction `share` of a step, and the displacements at the nodes.
+    /// The step is shortened to the limit, then halved until nothing folds; `None` if that fails.
     fn advance(
         &self,
         basis: &Basis,
@@ -106,7 +107,7 @@ impl FreeForm {
         share: f64,
         limits: &Limits,
     ) -> Option<(Field, Field)> {
-        // B-splines sum to 1: nothing moves further than the control point that moves furthest
+        // B-splines sum to 1: no point moves further than the control point that moves furthest
         let greatest = step.iter().flatten().fold(0.0f32, |m, v| m.max(v.abs()));
         let mut scale = (limits.longest as f32 / greatest).min(1.0) * share as f32;
         for _ in 0..4 {

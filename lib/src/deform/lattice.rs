@@ -1,7 +1,7 @@
-//! Regular nodes over the voxels of a block, and fields of displacements on them.
+//! Regular nodes over the voxels of a block, and displacement fields on them.
 //!
-//! A lattice of factor `f` has its node `j` at voxel `f * j + (f - 1) / 2`, the middle of the voxels
-//! `f * j .. f * (j + 1)` that it stands for. The images of a pyramid lie on lattices too.
+//! Node `j` of a lattice of factor `f` lies at voxel `f * j + (f - 1) / 2`, the centre of the
+//! voxels `f * j .. f * (j + 1)` that it represents. The images of a pyramid lie on lattices, too.
 
 use crate::filter::{self, Kernel};
 use crate::geom::Point;
@@ -11,15 +11,15 @@ use crate::geom::Point;
 pub(super) struct Lattice {
     /// Nodes along z, y, x.
     pub(super) shape: [usize; 3],
-    /// Voxels of the block per node.
+    /// Voxels of the block per node, along z, y, x.
     pub(super) factor: [usize; 3],
 }
 
-/// Displacements at the nodes of a lattice: one image each of z, y, x, micrometres.
+/// Displacements at the nodes of a lattice: one image per component z, y, x, micrometres.
 pub(super) type Field = [Vec<f32>; 3];
 
-/// Where the nodes of one lattice lie among those of another, along one axis: the node before and
-/// how far to the next. Beyond the ends the last node goes on.
+/// Positions of the nodes of one lattice among those of another, along one axis: the node before,
+/// and the fraction of the way to the next. Positions beyond the ends are clamped.
 pub(super) struct Steps {
     low: Vec<usize>,
     part: Vec<f32>,
@@ -39,37 +39,37 @@ impl Steps {
 }
 
 impl Lattice {
-    /// Over a block of this many voxels.
+    /// The lattice over a block of this many voxels.
     pub(super) fn over(voxels: [usize; 3], factor: [usize; 3]) -> Self {
         Self { shape: std::array::from_fn(|a| voxels[a].div_ceil(factor[a])), factor }
     }
 
-    /// How many nodes.
+    /// Number of nodes.
     pub(super) fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// From node to node, for voxels of this size, micrometres.
+    /// Distance between nodes, micrometres, for voxels of this size.
     pub(super) fn spacing(&self, voxel: Point) -> Point {
         std::array::from_fn(|a| voxel[a] * self.factor[a] as f64)
     }
 
-    /// A field of no displacement.
+    /// A field of zero displacement.
     pub(super) fn zeros(&self) -> Field {
         std::array::from_fn(|_| vec![0.0; self.len()])
     }
 
-    /// Where this lattice's nodes lie in another's.
+    /// Positions of this lattice's nodes in another lattice.
     pub(super) fn steps_in(&self, other: &Self) -> [Steps; 3] {
         std::array::from_fn(|a| {
             Steps::new([self.shape[a], other.shape[a]], [self.factor[a], other.factor[a]])
         })
     }
 
-    /// One row of an image on this lattice, read along the nodes of a finer one.
+    /// One row of an image on this lattice, interpolated at the nodes of a finer one.
     ///
-    /// * `steps`: of the finer lattice in this one
-    /// * `line`: scratch
+    /// * `steps`: positions of the finer lattice's nodes in this one
+    /// * `line`: scratch buffer
     pub(super) fn row(
         &self,
         image: &[f32],
@@ -96,7 +96,7 @@ impl Lattice {
         }
     }
 
-    /// A field on this lattice, read at the nodes of another over the same block.
+    /// A field on this lattice, interpolated at the nodes of another over the same block.
     pub(super) fn resample(&self, field: &Field, onto: &Self) -> Field {
         let steps = onto.steps_in(self);
         let [depth, height, width] = onto.shape;
@@ -128,7 +128,8 @@ impl Lattice {
         out
     }
 
-    /// The eight nodes around a place and their trilinear weights; the last node goes on outside.
+    /// The eight nodes around a position and their trilinear weights; positions outside are
+    /// clamped.
     fn around(&self, at: [f32; 3]) -> ([usize; 8], [f32; 8]) {
         let mut low = [0; 3];
         let mut step = [0; 3];
@@ -150,7 +151,8 @@ impl Lattice {
         (std::array::from_fn(corner), std::array::from_fn(weight))
     }
 
-    /// Smooths an image on the lattice with a Gaussian of `sigma` micrometres; mirrored at the ends.
+    /// Smooths an image on the lattice by a Gaussian of standard deviation `sigma` micrometres;
+    /// mirrored at the ends.
     pub(super) fn smooth(&self, image: &[f32], sigma: f64, voxel: Point) -> Vec<f32> {
         let spacing = self.spacing(voxel);
         let kernels = std::array::from_fn(|a| {
@@ -160,9 +162,10 @@ impl Lattice {
         filter::smooth(image, self.shape, &kernels, [1; 3]).0
     }
 
-    /// The least Jacobian determinant of `p -> p + u(p)`, trilinear between the nodes.
+    /// The least Jacobian determinant of `p -> p + u(p)`, with `u` trilinear between the nodes, and
+    /// the number of nodes with a determinant that is not above 0.
     ///
-    /// Taken at the corners of every cell, from inside it; and how many nodes have one not above 0.
+    /// Determinants are taken at the corners of every cell, from inside it.
     pub(super) fn least_jacobian(&self, u: &Field, voxel: Point) -> (f64, usize) {
         let spacing = self.spacing(voxel).map(|s| 1.0 / s as f32);
         let [_, height, width] = self.shape;
@@ -191,7 +194,7 @@ impl Lattice {
                     [c[0], c[1], 1.0 + c[2]],
                 ]));
             }
-            // NaN is a fold too
+            // NaN counts as a fold, too
             folded += usize::from(!(worst > 0.0));
             least = least.min(worst);
         }
@@ -210,7 +213,7 @@ mod tests {
 
     const VOXEL: Point = [2.0, 1.0, 1.0];
 
-    /// A smooth field on a lattice, of its nodes' places in micrometres.
+    /// A smooth field on a lattice, as a function of position in micrometres.
     fn field(lattice: &Lattice, f: impl Fn(Point) -> Point) -> Field {
         let mut out = lattice.zeros();
         for i in 0..lattice.len() {

@@ -1,4 +1,4 @@
-//! What a task of the first pass holds in memory, phase by phase, as sums of named terms.
+//! The memory that a task of the first pass holds, phase by phase, as sums of named terms.
 
 use super::block::{control_points, nodes_of};
 use super::pairs::Pair;
@@ -7,17 +7,17 @@ use super::{Metric, Model, Options};
 use crate::device::Cost;
 use crate::geom::{Box3, Chain, Grid, Point};
 
-/// A task at its peak, and while it waits to be aligned or written.
+/// The memory of a task at its peak, and while it waits to be aligned or written.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) peak: Cost,
     pub(super) waiting: Cost,
 }
 
-/// What a task reads beside the fixed voxels.
+/// What a task reads in addition to the fixed voxels.
 #[derive(Clone, Copy, Debug, Default)]
 struct Parts {
-    /// Voxels of the moving volume, and of its mask.
+    /// Voxels of the moving volume and of its mask.
     moving: usize,
     moving_mask: usize,
     /// Voxels of the fixed mask.
@@ -27,12 +27,13 @@ struct Parts {
 }
 
 impl Pair<'_> {
-    /// What tasks of `block` voxels hold, halo included.
+    /// The memory held by tasks of `block` voxels, halo included.
     ///
-    /// What is read of the moving volume is taken in the middle of the fixed one, where no face cuts it.
+    /// The part of the moving volume is estimated at the centre of the fixed one, where no face
+    /// cuts it.
     ///
     /// # Errors
-    /// Those of reading a field of the initial map.
+    /// Errors of reading a field of the initial map.
     pub(super) fn held(&self, block: [usize; 3]) -> anyhow::Result<Held> {
         let grid = self.fixed.grid();
         let overlap = self.options.overlap;
@@ -55,7 +56,7 @@ impl Pair<'_> {
     }
 }
 
-/// The extent that a chain takes another to, and how many vectors of its fields that takes.
+/// The extent to which a chain maps another, and the number of vectors of its fields needed for it.
 fn image_of(chain: &Chain, extent: [Point; 2]) -> anyhow::Result<([Point; 2], usize)> {
     let (local, image) = chain
         .localise(extent)
@@ -94,15 +95,15 @@ fn held(shape: [usize; 3], voxel: Point, parts: Parts, options: &Options) -> Hel
     Held { peak: peak.or(stepping), waiting: images }
 }
 
-/// What the steps of the finest resolution hold at the nodes and control points.
+/// The memory of the steps at the finest resolution, at the nodes and control points.
 fn steps(shape: [usize; 3], voxel: Point, options: &Options) -> Cost {
     let nodes = nodes_of(shape, voxel).len();
     let images = |name: &'static str, count: usize| Cost::of::<f32>(name, count * nodes);
     let is_mi = options.metric == Metric::Mi;
     match options.model {
         Model::Dense => {
-            // those that each step begins with: field, best field, slope; and those on the way to the
-            // next: slope in windows, update, composed, smoothed and the smoother's two
+            // at the start of a step: field, best field, slope; during it: slope in windows,
+            // update, composed and smoothed field, and two images of the smoother
             let fields = images("fields at the nodes", 3 * 7 + 2);
             let tensors = if is_mi { 12 } else { 6 };
             let begin = images("products of gradients", 6 + 6 + 6 + 2);

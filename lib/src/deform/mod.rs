@@ -1,12 +1,12 @@
-//! Smooth local deformation: a displacement field that makes the moving volume like the fixed one.
+//! Smooth local deformation: a displacement field that aligns the moving volume with the fixed one.
 //!
-//! Two passes. The first aligns block by block, each read with a halo, from coarse to fine
-//! (`block.rs`); what it finds is kept beside the output. The second blends the blocks' fields with
-//! weights that sum to one everywhere (`blend.rs`). No pass needs a lock, and the tasks of either may run
-//! anywhere in any order.
+//! There are two passes. The first registers block by block, each read with a halo, from coarse to
+//! fine (`block.rs`), and stores the blocks' fields beside the output. The second blends these
+//! fields with weights that sum to one everywhere (`blend.rs`). Neither pass needs a lock, and the
+//! tasks of each may run anywhere in any order.
 //!
-//! A block's field is dense, one displacement at each node (`block.rs`), or made of B-splines
-//! (`free_form.rs`); what is read, compared, kept, blended and reported is the same.
+//! A block's field is dense, with one displacement at each node (`block.rs`), or a sum of B-splines
+//! (`free_form.rs`). Reading, comparing, storing, blending and reporting are the same for both.
 //!
 //! The field is applied first, then the initial map: `p -> initial(p + u(p))`.
 
@@ -44,12 +44,12 @@ pub use flags::Flags;
 use pairs::{Kept, Pair};
 use unfold::Unfold;
 
-/// Voxels of a block along each axis, where nothing else is asked for.
+/// Default size of a block along each axis, voxels.
 const BLOCK: usize = 160;
-/// Nodes of a chunk of the field along each axis.
+/// Size of a chunk of the field along each axis, nodes.
 const CHUNK: usize = 64;
 
-/// Why no field could be had.
+/// Why no field could be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No block could be aligned.
@@ -60,20 +60,20 @@ pub enum Error {
     Nothing {
         /// The initial map's name.
         initial: String,
-        /// Why the first of them could not.
+        /// Why the first block could not be aligned.
         reason: String,
     },
-    /// A block's overlap is larger than the block.
+    /// A block's overlap is more than half of the block.
     #[error(
         "--overlap {overlap} is more than half of --block-size {block:?}; give less, or larger blocks"
     )]
     Overlap {
-        /// What was given.
+        /// `--overlap`, voxels.
         overlap: usize,
-        /// Voxels of a block.
+        /// Block size, voxels.
         block: [usize; 3],
     },
-    /// A second volume has not the fixed one's dimensions.
+    /// A second volume does not have the fixed one's dimensions.
     #[error("{0}")]
     Flag(String),
 }
@@ -91,7 +91,7 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// The name that receipts use.
+    /// The name used in receipts.
     fn name(self) -> &'static str {
         match self {
             Self::Lcc => "local correlation",
@@ -100,17 +100,17 @@ impl Metric {
         }
     }
 
-    /// How alike images are; more is better.
+    /// The similarity of the images; larger is better.
     fn likeness(self, sums: &cpu::Sums) -> f64 {
         match self {
-            // of images of local mean 0 and variance 1
+            // for images with local mean 0 and variance 1
             Self::Lcc => 1.0 - 0.5 * sums.square,
             Self::Ssq | Self::Mi => -sums.square,
         }
     }
 }
 
-/// What a field is made of.
+/// How a field is parametrised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub enum Model {
     /// Each node has its own displacement.
@@ -118,13 +118,13 @@ pub enum Model {
     Dense,
     /// Cubic B-splines on a grid of control points.
     Bspline {
-        /// From control point to control point, voxels of each resolution.
+        /// Distance between control points, voxels of each resolution.
         spacing: f64,
     },
 }
 
 impl Model {
-    /// The name that receipts use.
+    /// The name used in receipts.
     fn name(self) -> String {
         match self {
             Self::Dense => "dense".to_owned(),
@@ -133,36 +133,36 @@ impl Model {
     }
 }
 
-/// How a field is found. Windows are standard deviations in voxels of each resolution.
+/// How a field is computed. Windows are standard deviations in voxels of each resolution.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Options {
     /// The initial map's name, for messages.
     #[serde(skip)]
     pub initial: String,
-    /// What makes images alike.
+    /// The similarity measure.
     pub metric: Metric,
-    /// What the field is made of.
+    /// How the field is parametrised.
     pub model: Model,
-    /// Resolutions.
+    /// Number of resolutions.
     pub levels: usize,
-    /// Most steps, coarse to fine; the last holds for all that follow.
+    /// Maximum number of steps, from coarse to fine; the last value holds for all that follow.
     pub iterations: Vec<usize>,
-    /// Least gain of a step, as a share of the difference.
+    /// Minimum gain of a step, as a fraction of the difference; a smaller one ends the steps.
     pub tolerance: f64,
     /// Window of the local correlation.
     pub radius: f64,
-    /// Window that moves together; of the dense field.
+    /// Window over which the normal equations of the dense field are averaged.
     pub window: f64,
-    /// Smoothing of the field after each step; of B-splines, the stiffness.
+    /// Smoothing of the dense field after each step; for B-splines, the stiffness.
     pub elasticity: f64,
-    /// Whether each block of the dense field takes the elasticity that cross-validation finds best, in place of
-    /// this one, and no field where none is better.
+    /// Whether each block of the dense field uses the elasticity that cross-validation finds best
+    /// instead of this one, and no field if none is an improvement.
     pub choose: bool,
-    /// How strongly places without structure are held.
+    /// How strongly regions without structure are held in place.
     pub damping: f64,
-    /// Voxels that a block reads beyond its own.
+    /// Width of the halo that a block reads beyond its own voxels.
     pub overlap: usize,
-    /// Least share of a block within the fixed mask.
+    /// Minimum fraction of a block within the fixed mask.
     pub foreground: f64,
 }
 
@@ -187,27 +187,27 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Most steps at a level, counted from the finest.
+    /// Maximum number of steps at a level, counted from the finest.
     fn iterations_at(&self, level: usize) -> usize {
         let from_coarsest = (self.levels - 1).saturating_sub(level);
         self.iterations.get(from_coarsest).or(self.iterations.last()).copied().unwrap_or(0)
     }
 }
 
-/// Voxels that count, where not all do: those not 0.
+/// Masks: only voxels above 0 are used.
 #[derive(Clone, Copy, Default)]
 pub struct Masks<'a> {
-    /// Of the fixed volume, on any grid.
+    /// Mask of the fixed volume, on any grid.
     pub fixed: Option<&'a Volume>,
-    /// Of the moving volume, on any grid.
+    /// Mask of the moving volume, on any grid.
     pub moving: Option<&'a Volume>,
 }
 
-/// Finds the field, writes it to `output`, and beside it, as `.json`, the whole chain: the field,
-/// then `steps`.
+/// Computes the field and writes it to `output`. The complete chain, the field followed by `steps`,
+/// is written beside it as `.json`.
 ///
 /// # Errors
-/// [`Error`], and those of reading, running and writing.
+/// [`Error`], and errors of reading, running and writing.
 pub fn align(
     fixed: &Volume,
     moving: &Volume,
@@ -253,7 +253,7 @@ pub fn align(
     let blend = match blend::Blend::new(&rows, &plan, &ends, &finest, block, options) {
         Ok(blend) => blend,
         Err(none) => {
-            // other options are wanted, and those would have a ledger of their own
+            // the options must be changed, and a run with other options has its own ledger
             rows.discard(ctx);
             return Err(none);
         }
@@ -278,7 +278,7 @@ pub fn align(
     out.set_attribute(blocks::RESULTS, ctx.results())?;
     files::settle()?;
     out.set_lacking(None, true)?;
-    // last what says that all is done
+    // written last, since it marks the output as complete
     out.set_attribute(blocks::MARK, plan.identity().to_json())?;
     rows.remove(ctx);
     Ok(())
@@ -304,12 +304,13 @@ fn first_pass(
     )
 }
 
-/// The chain's document, beside the field.
+/// Location of the chain's document, beside the field.
 pub fn document_of(output: &str) -> PathBuf {
     Path::new(output.trim_end_matches('/')).with_extension("json")
 }
 
-/// `--block-size`, or about [`BLOCK`] voxels, as even as can be; a multiple of the nodes' factor.
+/// `--block-size`, or about [`BLOCK`] voxels, divided as evenly as possible; a multiple of
+/// `factor`.
 fn choose_block(
     shape: [usize; 3],
     factor: [usize; 3],
@@ -336,7 +337,7 @@ fn plan(pair: &Pair, block: [usize; 3], ctx: &Context) -> anyhow::Result<Plan> {
     let held = pair.held(block)?;
     let cost = |block: [usize; 3]| {
         let cut = |a: usize| block[a] < bounds.shape()[a] && 2 * overlap > block[a];
-        // blocks that are refused for their overlap are no way out
+        // blocks that would be refused for their overlap must not be suggested
         match pair.held(block) {
             Ok(held) if !(0..3).any(cut) => held.peak,
             _ => Cost::bytes("overlap", u64::MAX),
@@ -374,7 +375,7 @@ fn plan(pair: &Pair, block: [usize; 3], ctx: &Context) -> anyhow::Result<Plan> {
     ))
 }
 
-/// How a block without a field of its own is entered.
+/// The ledger's outcome for a block without a field of its own.
 fn outcome_of(unusable: &block::Unusable) -> Outcome {
     match unusable {
         block::Unusable::Empty(_) => Outcome::Empty,

@@ -1,4 +1,4 @@
-//! First pass: what each task reads, and what it leaves for the second.
+//! First pass: what each task reads, and what it stores for the second pass.
 
 use std::ops::Range;
 
@@ -12,41 +12,41 @@ use crate::geom::{Box3, Chain, Grid, LocalChain};
 use crate::volume::Volume;
 use crate::warp;
 
-/// The two volumes and the map between them that is known so far.
+/// The two volumes and the initial map between them.
 pub(super) struct Pair<'a> {
     pub(super) fixed: &'a Volume,
     pub(super) moving: &'a Volume,
     pub(super) masks: Masks<'a>,
     pub(super) initial: &'a Chain,
     pub(super) options: &'a Options,
-    /// Voxels per node.
+    /// Voxels per node, along each axis.
     pub(super) factor: [usize; 3],
 }
 
-/// What a task has read; `None` where it is known to be empty.
+/// What a task has read; `None` if it is known to be empty.
 pub(super) type Input = Option<BlockPair>;
 
-/// What a task leaves: a head in the ledger and, where it found a field, the field in its rows.
+/// Result of a task: a head for the ledger and, if a field was found, the field for its rows.
 pub(super) struct Kept {
     pub(super) head: Head,
     pub(super) field: Option<Field>,
     pub(super) outcome: Outcome,
 }
 
-/// What the ledger keeps of a task.
+/// What the ledger stores for a task.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Head {
-    /// Why there is no field.
+    /// Why there is no field, if there is none.
     pub(super) reason: Option<String>,
     /// Nodes along each axis, halo included.
     pub(super) shape: [usize; 3],
     pub(super) likeness: [f64; 2],
-    /// The mean displacement, micrometres.
+    /// The mean displacement, z, y, x, micrometres.
     pub(super) mean: [f64; 3],
     pub(super) elasticity: f64,
 }
 
-/// A task's voxels with its halo, from whole nodes on.
+/// A task's voxels with its halo, which is a whole number of nodes wide.
 pub(super) fn around(task: &Task, overlap: usize, factor: [usize; 3], bounds: &Box3) -> Box3 {
     let halo = factor.map(|f| overlap.next_multiple_of(f) as i64);
     task.core.grow(halo).intersect(bounds)
@@ -80,14 +80,14 @@ impl Pair<'_> {
             let inside = pull(mask, &chain, image, &onto, true).context("reading --moving-mask")?;
             cut_out(&mut moving, inside.as_deref());
         }
-        // infinities are no numbers either
+        // infinite values are unknown, too
         for v in fixed.iter_mut().chain(&mut moving).filter(|v| !v.is_finite()) {
             *v = f32::NAN;
         }
         Ok(Some(BlockPair { fixed, moving, shape: onto.shape, voxel: grid.spacing }))
     }
 
-    /// Whether too little of a task's core lies within the fixed mask.
+    /// Whether too small a fraction of a task's core lies within the fixed mask.
     fn is_background(&self, task: &Task) -> anyhow::Result<bool> {
         let Some(mask) = self.masks.fixed else { return Ok(false) };
         if self.options.foreground <= 0.0 {
@@ -140,7 +140,8 @@ fn mean(image: &[f32]) -> f64 {
     image.iter().map(|v| f64::from(*v)).sum::<f64>() / image.len().max(1) as f64
 }
 
-/// A field as it is stored: `(z, component, y, x)`, so that some planes of it are read at once.
+/// A field as it is stored: little-endian `f32`, `(z, component, y, x)`, so that a range of planes
+/// can be read at once.
 pub(super) fn encode(field: &Field, [depth, height, width]: [usize; 3]) -> Vec<u8> {
     let plane = height * width;
     let mut bytes = Vec::with_capacity(12 * depth * plane);
@@ -152,7 +153,7 @@ pub(super) fn encode(field: &Field, [depth, height, width]: [usize; 3]) -> Vec<u
     bytes
 }
 
-/// Some planes of a field that [`encode`] stored.
+/// Some planes of a field that was stored by [`encode`].
 pub(super) struct Planes {
     bytes: Vec<u8>,
     first: usize,
@@ -161,7 +162,7 @@ pub(super) struct Planes {
 }
 
 impl Planes {
-    /// Reads the planes `z` of the field of a block of `shape` nodes.
+    /// Reads the planes `z` of a block's field, of the given number of nodes along each axis.
     pub(super) fn read(
         rows: &Rows,
         task: &Task,
@@ -176,7 +177,7 @@ impl Planes {
         Ok(Self { bytes, first: z.start, height, width })
     }
 
-    /// Some displacements of a row, of one component.
+    /// The displacements of component `c` at the nodes `x` of a row.
     pub(super) fn row(
         &self,
         c: usize,
@@ -189,8 +190,8 @@ impl Planes {
     }
 }
 
-/// What a volume shows where a chain leads from a grid, NaN (0 for masks) where nothing; `None` where
-/// nothing at all.
+/// Resamples a volume through a chain onto a grid, with NaN (0 for masks) where it has no value;
+/// `None` if it has none anywhere.
 fn pull(
     volume: &Volume,
     chain: &LocalChain,

@@ -1,22 +1,23 @@
-//! Images of a block from fine to coarse, and what makes them comparable. NaN is: not known.
+//! Images of a block from fine to coarse, and their normalisation. Unknown voxels are NaN.
 
 use super::lattice::Lattice;
 use crate::geom::Point;
 
-/// Voxels along an axis below which it is not shrunk further.
+/// Minimum length of an axis after downsampling, voxels.
 const LEAST: usize = 16;
-/// Variance of a window, in that of the whole, that counts as structure.
+/// Variance that is added to that of each window, in units of the whole image's variance: contrast
+/// below it is not amplified.
 const STRUCTURE: f32 = 0.1;
 
 /// Both images at one resolution.
 pub(super) struct Level {
-    /// Its voxels, over those of the block.
+    /// Its voxels, as a lattice over those of the block.
     pub(super) lattice: Lattice,
     pub(super) fixed: Vec<f32>,
     pub(super) moving: Vec<f32>,
 }
 
-/// By how much each axis is shrunk next: towards voxels that are as long as they are wide.
+/// Factors of the next downsampling, which makes voxels more isotropic.
 fn shrink_by(lattice: &Lattice, voxel: Point) -> [usize; 3] {
     let spacing = lattice.spacing(voxel);
     let long = |a: usize| lattice.shape[a] >= 2 * LEAST;
@@ -24,8 +25,8 @@ fn shrink_by(lattice: &Lattice, voxel: Point) -> [usize; 3] {
     std::array::from_fn(|a| if long(a) && spacing[a] < 1.5 * finest { 2 } else { 1 })
 }
 
-/// The lattice of displacements for an image of this lattice: two voxels per node, along the axes
-/// that are fine.
+/// The lattice of displacements for an image on this lattice: two voxels per node along axes whose
+/// spacing is less than 1.5 times the finest, one along others.
 pub(super) fn nodes(lattice: &Lattice, voxel: Point, block: [usize; 3]) -> Lattice {
     let spacing = lattice.spacing(voxel);
     let wide = |a: usize| block[a] > 1;
@@ -57,14 +58,14 @@ pub(super) fn build(
     all
 }
 
-/// Means over `by` voxels, of those that are known.
+/// Means over `by` voxels along each axis, of those that are known; NaN if none is.
 fn mean(image: &[f32], shape: [usize; 3], by: [usize; 3], to: [usize; 3]) -> Vec<f32> {
     let mut sums = Sums::new(to);
     sums.add(image, shape, by, |v| v);
     sums.sums.iter().zip(&sums.counts).map(|(sum, count)| sum / count).collect()
 }
 
-/// Sums over the voxels that a node stands for.
+/// Sums and counts of the known voxels that each node represents.
 struct Sums {
     shape: [usize; 3],
     sums: Vec<f32>,
@@ -94,7 +95,7 @@ impl Sums {
     }
 }
 
-/// Mean and variance of what is known of an image, and the share that is.
+/// Mean and variance of the known voxels of an image, and the fraction that is known.
 pub(super) fn moments(image: &[f32]) -> (f64, f64, f64) {
     let (mut sum, mut squares, mut count) = (0.0, 0.0, 0usize);
     for v in image.iter().filter(|v| v.is_finite()).map(|&v| f64::from(v)) {
@@ -107,30 +108,31 @@ pub(super) fn moments(image: &[f32]) -> (f64, f64, f64) {
     (mean, (squares / n - mean * mean).max(0.0), count as f64 / image.len().max(1) as f64)
 }
 
-/// Subtracts a mean and divides by a deviation.
+/// Subtracts a mean and divides by a standard deviation.
 pub(super) fn standardise(image: &[f32], mean: f64, deviation: f64) -> Vec<f32> {
     let scale = 1.0 / deviation.max(f64::MIN_POSITIVE);
     image.iter().map(|&v| ((f64::from(v) - mean) * scale) as f32).collect()
 }
 
-/// Voxels from one window to the next, along an axis: windows are smooth, so that their sums are taken on
-/// nodes of a third of their width.
+/// Distance between windows along an axis, voxels. Windows are smooth, so that their sums are
+/// computed on a coarser lattice.
 ///
-/// * `sigma`: of the window, voxels
+/// * `sigma`: standard deviation of the window, voxels
 fn window_step(sigma: f64) -> usize {
     ((sigma / 2.5) as usize).clamp(1, 4)
 }
 
-/// Windows of an image whose finest axis has a window of `sigma` voxels; others have no fewer.
+/// Number of windows if each axis has windows of `sigma` voxels, as the finest has; with coarser
+/// axes there are at least as many.
 pub(super) fn windows(shape: [usize; 3], sigma: f64) -> usize {
     shape.iter().map(|n| n.div_ceil(window_step(sigma))).product()
 }
 
-/// Subtracts the mean of a Gaussian window and divides by its deviation, so that the mean square
+/// Subtracts the mean of a Gaussian window and divides by its standard deviation. The mean square
 /// difference of two such images is two minus twice their local correlation.
 ///
-/// * `image`: of mean 0 and variance 1 over all
-/// * `sigma`: of the window, micrometres
+/// * `image`: with mean 0 and variance 1 over the whole block
+/// * `sigma`: standard deviation of the window, micrometres
 pub(super) fn normalise(image: &[f32], lattice: &Lattice, voxel: Point, sigma: f64) -> Vec<f32> {
     let spacing = lattice.spacing(voxel);
     let by: [usize; 3] = std::array::from_fn(|a| window_step(sigma / spacing[a]));
@@ -167,7 +169,7 @@ pub(super) fn normalise(image: &[f32], lattice: &Lattice, voxel: Point, sigma: f
     out
 }
 
-/// Smooths an image of mean 0 a little; what is not known stays so.
+/// Blurs an image of mean 0; unknown voxels stay unknown.
 pub(super) fn soften(image: &mut [f32], lattice: &Lattice, voxel: Point, sigma: f64) {
     let known: Vec<f32> = image.iter().map(|v| if v.is_finite() { *v } else { 0.0 }).collect();
     let smooth = lattice.smooth(&known, sigma, voxel);

@@ -1,24 +1,24 @@
-//! How likely pairs of intensities are, for images whose contrasts need not be alike.
+//! Mutual information, for images whose contrasts need not match.
 
-/// Samples of the Parzen window's reach on either side, in bins.
+/// Half-width of the Parzen window, bins.
 const REACH: usize = 3;
 
-/// Mutual information of two images and how it changes with each moving intensity.
+/// Mutual information of two images, and its derivative with respect to each moving intensity.
 ///
-/// The joint density is a histogram smoothed by a Gaussian of one bin (Parzen); the score of a pair is
-/// the derivative of `log p(f, m) / p(m)` by `m` (Viola and Wells, IJCV 24, 1997; Hermosillo et al.,
-/// IJCV 50, 2002).
+/// The joint density is a histogram smoothed by a Gaussian of one bin (Parzen). The score of a pair
+/// is the derivative of `log p(f, m) / p(m)` with respect to `m` (Viola and Wells, IJCV 24, 1997;
+/// Hermosillo et al., IJCV 50, 2002).
 pub(super) struct Score {
     bins: usize,
-    /// First intensity and bins per unit, fixed and moving.
+    /// Lowest intensity, and bins per unit of intensity, of the fixed and of the moving image.
     scales: [[f32; 2]; 2],
-    /// Score by bins, fixed slower.
+    /// Score by bins; the fixed bin varies slowest.
     table: Vec<f32>,
     /// Mean square score over all pairs.
     pub(super) information: f32,
     /// The mutual information, in nats.
     pub(super) information_shared: f64,
-    /// Pairs that both images know.
+    /// Number of pairs that are known in both images.
     pub(super) pairs: usize,
 }
 
@@ -64,7 +64,7 @@ impl Score {
     fn fill(&mut self, joint: &[f64], total: f64) {
         let n = self.bins;
         let total = total.max(1.0);
-        // what is not seen at all is not impossible
+        // pairs that do not occur are not impossible
         let floor = 1e-6;
         let p = |f: usize, m: usize| joint[f * n + m] / total + floor / (n * n) as f64;
         let of_fixed: Vec<f64> = (0..n).map(|f| (0..n).map(|m| p(f, m)).sum()).collect();
@@ -86,7 +86,7 @@ impl Score {
         (((v - first) * scale).round().max(0.0) as usize).min(self.bins - 1)
     }
 
-    /// The score of a pair; 0 where either is not known.
+    /// The score of a pair; 0 if either value is unknown.
     pub(super) fn at(&self, fixed: f32, moving: f32) -> f32 {
         if !(fixed.is_finite() && moving.is_finite()) {
             return 0.0;

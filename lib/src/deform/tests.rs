@@ -1,4 +1,4 @@
-//! Fields of whole volumes: what blocks, holes and units do to them.
+//! Fields of whole volumes: effects of blocks, unknown regions and units.
 
 use tempfile::TempDir;
 
@@ -7,10 +7,10 @@ use crate::blocks::Context;
 use crate::geom::{Affine, Box3, FieldSource as _, Point, Transform};
 use crate::volume::{Codec, Dtype, Existing, FieldFile, Format, Output, Select, Spec};
 
-/// A folder with a pair of volumes.
+/// A temporary folder with a pair of volumes.
 struct Place(TempDir);
 
-/// What came out: the nodes' grid, their vectors and the receipt.
+/// The result: the grid of the nodes, their vectors and the receipt.
 struct Found {
     grid: Grid,
     vectors: Vec<[f32; 3]>,
@@ -18,7 +18,7 @@ struct Found {
 }
 
 impl Place {
-    /// `fixed` and `moving` say what there is at a voxel, counted from the first.
+    /// `fixed` and `moving` give the value at a voxel index.
     fn new(grid: Grid, fixed: impl Fn(Point) -> f32, moving: impl Fn(Point) -> f32) -> Self {
         let place = Self(tempfile::tempdir().unwrap());
         place.put("fixed.zarr", grid, fixed);
@@ -64,7 +64,7 @@ impl Place {
 }
 
 impl Found {
-    /// Nodes with what lies there, counted in voxels of spacing `unit`.
+    /// Positions of the nodes and their vectors, in voxels of spacing `unit`.
     fn each(&self, unit: f64) -> impl Iterator<Item = (Point, [f64; 3])> {
         let [_, height, width] = self.grid.shape;
         self.vectors.iter().enumerate().map(move |(i, u)| {
@@ -79,7 +79,7 @@ impl Found {
     }
 }
 
-/// Waves of many lengths and directions: structure everywhere.
+/// A sum of waves of many lengths and directions, which has structure everywhere.
 fn texture(p: Point) -> f32 {
     let waves = [
         [0.31, 0.42, 0.0, 0.3],
@@ -107,7 +107,7 @@ fn identity() -> Chain {
     Chain { steps: vec![Transform::Affine(Affine::IDENTITY)] }
 }
 
-/// The greatest distance from `wanted` of the nodes of a part, voxels.
+/// The greatest distance between the vectors of the nodes in a part and `wanted`, voxels.
 fn apart(found: &Found, part: Box3, wanted: impl Fn(Point) -> Point) -> f64 {
     let far = found.each(1.0).filter(|(p, _)| {
         (0..3).all(|a| p[a] >= part.min[a] as f64 && p[a] <= part.max[a] as f64 - 1.0)
@@ -123,7 +123,7 @@ fn apart(found: &Found, part: Box3, wanted: impl Fn(Point) -> Point) -> f64 {
 fn blocks_without_structure_take_their_neighbours_field_and_are_named() {
     let shift = [0.9, -1.3, 1.6];
     let shape = [32, 32, 160];
-    // the block in the middle shows nothing, with all that is read around it
+    // the block in the middle is constant, including its halo
     let seen = |p: Point| if (58.0..102.0).contains(&p[2]) { 100.0 } else { texture(p) };
     let place =
         Place::new(grid(shape, 1.0), |p| seen(std::array::from_fn(|a| p[a] + shift[a])), seen);
@@ -139,7 +139,7 @@ fn blocks_without_structure_take_their_neighbours_field_and_are_named() {
 #[test]
 fn nothing_leaks_from_one_face_to_the_opposite_one() {
     let shape = [24, 24, 96];
-    // the last third moves; the first does not
+    // the last third is displaced; the first is not
     let bump = |x: f64| 2.5 * (0.5 + 0.5 * ((x - 72.0) / 8.0).tanh());
     let place = Place::new(grid(shape, 1.0), |p| texture([p[0], p[1] + bump(p[2]), p[2]]), texture);
     let found = place.aligned(&identity(), shape, &options());
@@ -210,7 +210,7 @@ fn where_the_initial_map_is_unknown_nothing_is_compared() {
         |p| texture(std::array::from_fn(|a| p[a] + shift[a])),
         texture,
     );
-    // a field that is unknown in one half
+    // a field that is NaN in one half
     let coarse = Grid::new([4, 4, 8], [32.0 / 3.0, 32.0 / 3.0, 64.0 / 7.0], [0.0; 3]);
     let bounds = coarse.bounds();
     let vectors =

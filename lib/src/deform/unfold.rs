@@ -1,10 +1,10 @@
-//! Last step: the map that is applied folds nowhere.
+//! Last step: repairs folds of the map that is applied.
 //!
-//! The determinant that counts is that of the whole chain as it is applied, the blended field and then the
-//! initial map, at every node and from every cell around it. Where it is not above 0 (or has not the sign of
-//! the initial map, where that mirrors), the field around the node is replaced by a smoothed one, the more
-//! widely the more often it was tried. Blocks that disagree are brought together so, and all other places keep
-//! what was found.
+//! The determinant in question is the Jacobian determinant of the complete chain, the blended field
+//! followed by the initial map, at every node and from every cell around it. Where it is not above
+//! 0 (or, if the initial map mirrors, not below 0), or where that of the field alone is not above
+//! [`LEAST`], the field around the node is replaced by a smoothed one, over a region that grows
+//! with each try. This reconciles blocks that disagree; elsewhere the field is unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,14 +14,15 @@ use super::lattice::{Field, Lattice};
 use crate::blocks::{self, Context};
 use crate::geom::{Box3, Chain, Grid, Point};
 
-/// Tries; at the last one the field is smoothed over [`NEAREST`] times 2^(TRIES - 1) nodes.
+/// Number of tries; the last one smooths the field over [`NEAREST`] times 2^(TRIES - 1) nodes.
 const TRIES: u32 = 6;
-/// Nodes around a fold that the first try changes.
+/// Number of nodes around a fold that the first try changes.
 const NEAREST: i64 = 4;
-/// A determinant below this is repaired: rounding must not make a fold of it.
+/// A determinant of the field below this is repaired, so that rounding does not turn it into a
+/// fold.
 const LEAST: f64 = 1e-3;
 
-/// What the map does at the nodes of a box.
+/// Folds of the map at the nodes of a box.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Folds {
     /// The least determinant of the whole map.
@@ -42,15 +43,15 @@ impl Folds {
     }
 }
 
-/// A field that is complete, before and after it is repaired.
+/// A complete field, before and after its repair.
 pub(super) struct Unfold<'a, R> {
-    /// The nodes.
+    /// The grid of the nodes.
     pub(super) grid: Grid,
-    /// What is applied after the field.
+    /// The map that is applied after the field.
     pub(super) initial: &'a Chain,
-    /// Reads the field at some nodes, always alike.
+    /// Reads the field at the nodes of a box; always returns the same values.
     pub(super) read: R,
-    /// The nodes of a chunk.
+    /// Shape of a chunk, nodes.
     pub(super) unit: [usize; 3],
     /// Chunks that were changed, by their first node.
     changed: BTreeMap<[i64; 3], Field>,
@@ -61,8 +62,8 @@ impl<'a, R: Fn(&Box3) -> anyhow::Result<Field> + Sync> Unfold<'a, R> {
         Self { grid, initial, read, unit, changed: BTreeMap::new() }
     }
 
-    /// Looks at every node, and changes the field until none folds or all tries are over. Returns what is left
-    /// and how many nodes folded.
+    /// Checks every node, and changes the field until nothing folds or all tries are used. Returns
+    /// the folds that are left and the number of nodes that folded at first.
     pub(super) fn repair(&mut self, ctx: &Context) -> anyhow::Result<(Folds, usize)> {
         let bounds = self.grid.bounds();
         let chunks: Vec<Box3> = bounds.tiles(self.unit).collect();
@@ -79,7 +80,7 @@ impl<'a, R: Fn(&Box3) -> anyhow::Result<Field> + Sync> Unfold<'a, R> {
             }
             let seen: Vec<Box3> =
                 places.iter().map(|place| place.grow([1; 3]).intersect(&bounds)).collect();
-            // outside of them nothing has changed
+            // the field is unchanged outside these boxes
             let again = self.look_at(&seen, ctx)?;
             folds = Folds { least: again.least, nodes: again.nodes };
         }
@@ -89,7 +90,7 @@ impl<'a, R: Fn(&Box3) -> anyhow::Result<Field> + Sync> Unfold<'a, R> {
         Ok((folds, found))
     }
 
-    /// The chunks that are not as they were read.
+    /// The chunks that were changed.
     pub(super) fn changed(&self) -> impl Iterator<Item = (Box3, &Field)> {
         self.changed.iter().map(move |(min, field)| (self.chunk(*min), field))
     }
@@ -99,7 +100,7 @@ impl<'a, R: Fn(&Box3) -> anyhow::Result<Field> + Sync> Unfold<'a, R> {
         Box3::new(min, max).intersect(&self.grid.bounds())
     }
 
-    /// The field at some nodes as it is now.
+    /// The current field at the nodes of a box.
     fn field(&self, part: &Box3) -> anyhow::Result<Field> {
         let mut field = (self.read)(part)?;
         for (chunk, values) in self.changed() {
@@ -124,7 +125,7 @@ impl<'a, R: Fn(&Box3) -> anyhow::Result<Field> + Sync> Unfold<'a, R> {
         Ok(all)
     }
 
-    /// The determinants at the nodes of a box.
+    /// The least determinant and the folds at the nodes of a box.
     fn look(&self, core: &Box3) -> anyhow::Result<Folds> {
         let part = core.grow([1; 3]).intersect(&self.grid.bounds());
         let field = self.field(&part)?;
@@ -136,7 +137,7 @@ impl<'a, R: Fn(&Box3) -> anyhow::Result<Field> + Sync> Unfold<'a, R> {
             let at: [usize; 3] = std::array::from_fn(|a| (node[a] - part.min[a]) as usize);
             let field = worst(&own, shape, self.grid.spacing, at, 1.0);
             let whole = worst(&images, shape, self.grid.spacing, at, hand);
-            // where the initial map says nothing, the field alone counts
+            // where the initial map is undefined, only the field is checked
             let whole = if whole.is_nan() { field } else { whole };
             folds.least = folds.least.min(whole);
             if !(field > LEAST && whole > 0.0) {
@@ -146,7 +147,7 @@ impl<'a, R: Fn(&Box3) -> anyhow::Result<Field> + Sync> Unfold<'a, R> {
         Ok(folds)
     }
 
-    /// Where the field takes the nodes of a box, and where the whole chain does.
+    /// Positions of the nodes of a box after the field, and after the complete chain.
     fn images(&self, part: &Box3, field: &Field) -> anyhow::Result<(Vec<Point>, Vec<Point>)> {
         let nodes = part.tiles([1; 3]).map(|node| self.grid.position(node.min.map(|v| v as f64)));
         let own: Vec<Point> = nodes
@@ -168,7 +169,7 @@ impl<'a, R: Fn(&Box3) -> anyhow::Result<Field> + Sync> Unfold<'a, R> {
         Ok((own, images))
     }
 
-    /// 1, or -1 where the initial map mirrors.
+    /// 1, or -1 if the initial map mirrors.
     fn hand(&self, part: &Box3) -> anyhow::Result<f64> {
         let middle = part.min.map(|v| v as f64);
         let p = self.grid.position(middle);
@@ -233,7 +234,7 @@ impl<'a, R: Fn(&Box3) -> anyhow::Result<Field> + Sync> Unfold<'a, R> {
     }
 }
 
-/// The boxes around the folds that are changed, no two of which touch.
+/// Boxes around the folds in which the field is changed; boxes that touch are merged.
 fn places(folds: &[[i64; 3]], reach: i64, bounds: &Box3) -> Vec<Box3> {
     let mut places: Vec<Box3> = Vec::new();
     for fold in folds {
@@ -268,8 +269,8 @@ fn copy(source: &Field, from: &Box3, target: &mut Field, to: &Box3, shared: &Box
     }
 }
 
-/// The least determinant at a node among those from the cells around it, times `hand`; NaN where a position
-/// is none.
+/// The least determinant at a node over the cells around it, times `hand`; NaN if a position is
+/// NaN.
 fn worst(images: &[Point], shape: [usize; 3], spacing: Point, at: [usize; 3], hand: f64) -> f64 {
     let strides = [shape[1] * shape[2], shape[2], 1];
     let i = (0..3).map(|a| at[a] * strides[a]).sum::<usize>();
@@ -279,7 +280,7 @@ fn worst(images: &[Point], shape: [usize; 3], spacing: Point, at: [usize; 3], ha
         };
         let next = (at[a] + 1 < shape[a]).then(|| slope(i, i + strides[a]));
         let previous = (at[a] > 0).then(|| slope(i - strides[a], i));
-        // along an axis of one node nothing changes
+        // along an axis of one node the derivative is the unit vector
         let either = next.or(previous).unwrap_or(unit(a));
         [next.unwrap_or(either), previous.unwrap_or(either)]
     });
@@ -291,7 +292,7 @@ fn worst(images: &[Point], shape: [usize; 3], spacing: Point, at: [usize; 3], ha
     )
 }
 
-/// The direction of an axis.
+/// The unit vector of an axis.
 fn unit(a: usize) -> Point {
     std::array::from_fn(|c| if c == a { 1.0 } else { 0.0 })
 }
@@ -311,7 +312,8 @@ mod tests {
         Context::default()
     }
 
-    /// A field that two blocks disagree on: at the face x = 20 the one moves right, the other left.
+    /// A field on which two blocks disagree: at the face x = 20, one moves right and the other
+    /// left.
     fn torn(grid: Grid) -> impl Fn(&Box3) -> anyhow::Result<Field> + Sync {
         move |part: &Box3| {
             let mut field: Field = std::array::from_fn(|_| vec![0.0; part.len()]);
@@ -353,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_fold_of_the_whole_chain_is_seen_though_the_field_has_none() {
-        // the initial field squeezes by 0.9 where ours does too
+        // both fields compress: the initial one by a factor of 0.4, ours by 0.1
         let grid = Grid::new([1, 1, 40], [1.0; 3], [0.0; 3]);
         let squeeze = |x: f64| if x < 20.0 { -0.6 * x } else { -12.0 };
         let vectors = (0..40).map(|x| [0.0, 0.0, squeeze(f64::from(x)) as f32]).collect();

@@ -1,9 +1,10 @@
-//! How stiff the field of a block should be, by cross-validation.
+//! Chooses the stiffness of a block's field by cross-validation.
 //!
-//! Images grow more alike with every freedom of the field, also by what the rounds do not share: noise, a cell
-//! that is gone. So the block is cut into cells like a chessboard; a field that was found with the cells of one
-//! colour is judged by the other. What is true of the tissue holds there too, what is not makes them less alike.
-//! Done on all resolutions but the finest, it costs about a seventh of a fit per try.
+//! Images become more similar with every degree of freedom of the field, even by fitting what the
+//! rounds do not share: noise, or a cell that was lost. Therefore the block is divided into cells
+//! like a chessboard, and a field found with the cells of one colour is scored on the other. True
+//! displacements improve the similarity there, too; spurious ones reduce it. This is done at all
+//! resolutions but the finest and costs about a seventh of a registration per elasticity.
 
 use super::block::{self, descend};
 use super::cpu::Stage;
@@ -12,25 +13,25 @@ use super::pyramid::{self, Level};
 use super::{Metric, Options};
 use crate::geom::Point;
 
-/// What is tried, loose to stiff, voxels.
+/// Elasticities that are tried, from loose to stiff, voxels.
 const TRIED: [f64; 3] = [4.0, 8.0, 16.0];
-/// Side of a cell, voxels of the finest resolution.
+/// Side length of a cell, voxels of the finest resolution.
 const CELL: f64 = 16.0;
-/// A resolution of fewer pixels along its longest axis is not judged.
+/// Images with fewer pixels along their longest axis are not used for validation.
 const FEWEST: usize = 24;
 
-/// What was found.
+/// Result of the cross-validation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Verdict {
-    /// The elasticity that does best.
+    /// The elasticity with the best score.
     pub(super) elasticity: f64,
-    /// Whether it does better than no field.
+    /// Whether its score is better than without a field.
     pub(super) gains: bool,
 }
 
-/// Judges elasticities on prepared images, finest first; `None` where there is too little to judge by.
+/// Scores elasticities on prepared images, finest first; `None` if there is too little to compare.
 ///
-/// * `first`: the number of the finest resolution that is here
+/// * `first`: level number of the finest images given
 pub(super) fn choose(
     levels: &[Level],
     first: usize,
@@ -76,15 +77,15 @@ fn stage<'a>(level: &'a Level, fixed: &'a [f32], nodes: Lattice, voxel: Point) -
     Stage { fixed, moving: &level.moving, pixels: level.lattice, nodes, voxel }
 }
 
-/// How alike the images are where the fixed one is known; `None` where nowhere.
+/// The similarity where the fixed image is known; `None` if it is known nowhere.
 fn judge(question: &Stage, field: &Field, options: &Options) -> Option<f64> {
     let sums = block::sums(question, field, options);
-    // as far as a difference counts in a step: a cell that is gone says little either way
+    // differences are limited as in a step, so that a lost cell has little influence
     let energy = if options.metric == Metric::Mi { sums.square } else { sums.energy };
     (sums.voxels > 0).then_some(-energy)
 }
 
-/// The fixed image in the cells of a colour, NaN elsewhere.
+/// The fixed image in the cells of one colour, NaN elsewhere.
 fn cells(level: &Level, block: [usize; 3], voxel: Point, colour: bool) -> Vec<f32> {
     let side = CELL * block::unit(voxel, block);
     let spacing = level.lattice.spacing(voxel);

@@ -6,20 +6,20 @@ use serde_json::{Map, Value};
 
 /// Bytes of memory as a sum of named terms, such as `fixed voxels` and `moving voxels`.
 ///
-/// Terms that exist at the same time are added with `+`; of phases that follow each other, each of which
-/// frees what the one before held, [`Cost::or`] takes the greater.
+/// Terms that exist at the same time are added with `+`. For consecutive phases, each of which
+/// frees the memory of the one before, [`Cost::or`] takes the larger.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     terms: Vec<(Cow<'static, str>, u64)>,
 }
 
 impl Cost {
-    /// `count` elements of type `T`.
+    /// The memory of `count` elements of type `T`.
     pub fn of<T>(name: impl Into<Cow<'static, str>>, count: usize) -> Self {
         Self::bytes(name, (count as u64).saturating_mul(size_of::<T>() as u64))
     }
 
-    /// So many bytes.
+    /// A single term of `bytes` bytes.
     pub fn bytes(name: impl Into<Cow<'static, str>>, bytes: u64) -> Self {
         Self { terms: vec![(name.into(), bytes)] }
     }
@@ -29,7 +29,7 @@ impl Cost {
         self.terms.iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
     }
 
-    /// The greater of the two: for phases that do not overlap in time.
+    /// The larger of two costs, for phases that do not overlap in time.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         if other.total() > self.total() { other } else { self }
@@ -83,7 +83,7 @@ impl From<u64> for Cost {
 }
 
 impl fmt::Display for Cost {
-    /// `300 MB (fixed voxels 100 MB, moving voxels 200 MB)`.
+    /// For example `300 MB (fixed voxels 100 MB, moving voxels 200 MB)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&megabytes(self.total()))?;
         let named: Vec<_> = self.terms.iter().filter(|(_, bytes)| *bytes > 0).collect();
@@ -95,7 +95,7 @@ impl fmt::Display for Cost {
     }
 }
 
-/// Bytes in the unit that `--memory` takes, `76.3 MB`.
+/// A number of bytes in megabytes, such as `76.3 MB`.
 pub fn megabytes(bytes: u64) -> String {
     let mega = bytes as f64 / 1e6;
     if mega < 100.0 { format!("{mega:.1} MB") } else { format!("{mega:.0} MB") }

@@ -1,4 +1,4 @@
-//! Where kernels run, and what they may use there: memory as sums of named terms, threads by permits.
+//! The device of a kernel and its resources: memory as sums of named terms, threads by permits.
 
 mod cost;
 mod permits;
@@ -6,8 +6,8 @@ mod permits;
 pub use cost::{Cost, megabytes};
 pub use permits::{Permits, waiting};
 
-/// Whether kernels that are compiled for it use fused multiply-add on this processor: a result is then rounded
-/// once where it is rounded twice elsewhere.
+/// Whether kernels compiled for it use fused multiply-add on this processor. A fused operation
+/// rounds once, a separate multiplication and addition twice.
 pub fn fuses_multiply_add() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
@@ -19,10 +19,10 @@ pub fn fuses_multiply_add() -> bool {
     }
 }
 
-/// The processor that a kernel runs on.
+/// The processor on which a kernel runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
-    /// The CPU: every kernel has this form.
+    /// The CPU; every kernel has a CPU implementation.
     #[default]
     Cpu,
 }

@@ -1,10 +1,11 @@
 use std::cell::RefCell;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-/// A number of threads that may compute at the same time.
+/// A counting semaphore that limits the number of threads that compute at the same time.
 ///
-/// A thread that computes holds a permit; [`waiting`] lends it to others for as long as the thread
-/// waits for a file. So there may be more threads than permits, and no more runnable ones.
+/// A thread that computes holds a permit; [`waiting`] releases it while the thread waits for a
+/// file. There may therefore be more threads than permits, but never more computing threads than
+/// permits.
 #[derive(Debug)]
 pub struct Permits {
     free: Mutex<usize>,
@@ -13,29 +14,31 @@ pub struct Permits {
 }
 
 thread_local! {
-    /// Whose permit this thread has while it computes.
+    /// The permits of which this thread holds one while it computes.
     static OWN: RefCell<Option<Arc<Permits>>> = const { RefCell::new(None) };
 }
 
 impl Permits {
-    /// As many as `threads`, and one at least.
+    /// A semaphore with `threads` permits, at least one.
     pub fn new(threads: usize) -> Arc<Self> {
         let all = threads.max(1);
         Arc::new(Self { free: Mutex::new(all), all, changed: Condvar::new() })
     }
 
-    /// Runs `work` with `count` permits, waiting for them: one for this thread, the others for those of its
-    /// pool, which have [joined](Self::join).
+    /// Waits for `count` permits and runs `work` with them: one for this thread, the others for the
+    /// threads of its pool, which have [joined](Self::join). `count` is clamped to the total number
+    /// of permits.
     pub fn with<T>(self: &Arc<Self>, count: usize, work: impl FnOnce() -> T) -> T {
         let count = count.clamp(1, self.all);
         self.take(count);
         let before = OWN.replace(Some(Arc::clone(self)));
-        // given back also where `work` panics
+        // the permits are also returned if `work` panics
         let _giving_back = GiveBack { permits: self, count, before };
         work()
     }
 
-    /// Makes the calling thread, one of a pool, one that lends a permit of its pool while it waits.
+    /// Registers the calling pool thread, so that it releases one of its pool's permits while it
+    /// waits.
     pub fn join(self: &Arc<Self>) {
         OWN.set(Some(Arc::clone(self)));
     }
@@ -67,7 +70,7 @@ impl Drop for GiveBack<'_> {
     }
 }
 
-/// Takes a permit again at its end.
+/// Reacquires a permit when dropped.
 struct TakeBack(Arc<Permits>);
 
 impl Drop for TakeBack {
@@ -77,8 +80,8 @@ impl Drop for TakeBack {
     }
 }
 
-/// Runs `work`, which waits for the system (a file, a lock) and does not compute, while another thread may
-/// use this thread's permit.
+/// Runs `work`, which waits for the system (a file, a lock) and does not compute, with this
+/// thread's permit released for other threads.
 pub fn waiting<T>(work: impl FnOnce() -> T) -> T {
     let Some(permits) = OWN.take() else { return work() };
     permits.give(1);
@@ -93,7 +96,7 @@ mod tests {
 
     use super::*;
 
-    /// The most threads that were at work at once.
+    /// The maximum number of threads that were in `work` at once.
     fn busiest(threads: usize, permits: usize, each: impl Fn(&dyn Fn()) + Sync) -> usize {
         let permits = Permits::new(permits);
         let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -131,7 +134,7 @@ mod tests {
         let (to, from) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             let other = Arc::clone(&permits);
-            // this would never end if the permit were kept while waiting
+            // this would deadlock if the permit were held while waiting
             permits.with(1, || {
                 scope.spawn(move || other.with(1, || to.send(7)));
                 assert_eq!(waiting(|| from.recv()), Ok(7));

@@ -1,14 +1,14 @@
-//! The kernel: many voxels become one.
+//! The reduction kernel: combines blocks of voxels into one voxel each.
 
 use std::ops::AddAssign;
 
 use super::{Method, Voxel};
 
-/// A voxel whose mean can be taken without rounding on the way.
+/// A voxel type whose mean can be computed without intermediate rounding.
 pub(super) trait Mean: Voxel {
-    /// A sum of as many as there can be in a block.
+    /// Holds the sum of up to [`MOST`] voxels without overflow.
     type Sum: Copy + Default + AddAssign + Send;
-    /// As a summand.
+    /// Converts to the type of the sum.
     fn widen(self) -> Self::Sum;
     /// `sum / count`; integers are rounded half up.
     fn mean(sum: Self::Sum, count: u32) -> Self;
@@ -24,7 +24,7 @@ macro_rules! mean_of_integers {
             }
             #[inline(always)]
             fn mean(sum: $sum, count: u32) -> Self {
-                // of an odd count no mean lies half-way
+                // floor(count / 2) rounds half up: for an odd count there are no ties
                 let sum = sum + <$sum>::from(count as u16 / 2);
                 (if count.is_power_of_two() {
                     sum >> count.trailing_zeros()
@@ -35,7 +35,7 @@ macro_rules! mean_of_integers {
         }
     )*};
 }
-// blocks hold up to 2^15 voxels: sums of 16 bits fit into 32
+// a block has at most 2^15 voxels, so a sum of 16-bit values fits into 32 bits
 mean_of_integers!(
     u8, u32; i8, i32; u16, u32; i16, i32; u32, u64; i32, i64; u64, u128; i64, i128
 );
@@ -57,17 +57,17 @@ macro_rules! mean_of_floats {
 }
 mean_of_floats!(f32, f64);
 
-/// Most voxels that become one.
+/// The largest number of voxels that are combined into one.
 pub(super) const MOST: usize = 1 << 15;
 
 /// Reduces a block of voxels by `factor` along each axis.
 ///
-/// * `voxels`: C order, of `shape`; its first voxel is the first of its output voxel
+/// * `voxels`: C order, of `shape`; its first voxel is the first one of an output voxel
 /// * `out`: C order, of `shape / factor`, rounded up
 ///
-/// Border: what is there counts; an output voxel at the end may be made of fewer.
-/// Numbers: means of integers are exact and rounded half up. NaN is ignored where there are other voxels,
-/// by every method but `Stride`.
+/// Border: blocks are cut off at the end of an axis, and the output voxel uses what is inside.
+/// Numbers: means of integers are exact, rounded half up. All methods but `Stride` ignore NaN,
+/// unless all voxels of the block are NaN.
 /// Checked by: `oracle`; `benches/downsample.rs`.
 pub(super) fn reduce<T: Mean>(
     method: Method,
@@ -89,7 +89,7 @@ pub(super) fn reduce<T: Mean>(
             reduce_any(method, voxels, shape, factor, out);
         }
         #[expect(unsafe_code, reason = "a call across target features")]
-        // SAFETY: the processor has been asked for AVX2 in the line above
+        // SAFETY: AVX2 support has been detected in the condition above
         return unsafe { with_avx2(method, voxels, shape, factor, out) };
     }
     reduce_any(method, voxels, shape, factor, out);
@@ -167,7 +167,7 @@ fn mean_row<T: Mean>(rows: &[&[T]], factor: usize, sums: &mut [T::Sum], out: &mu
     }
 }
 
-/// Takes the means that are NaN again, of the voxels that are not. The compiler drops it for integers.
+/// Recomputes NaN means from the voxels that are not NaN. For integers this is optimised away.
 #[inline(always)]
 fn mean_without_nan<T: Mean>(rows: &[&[T]], factor: usize, out: &mut [T]) {
     let nan = |v: T| v.partial_cmp(&v).is_none();
@@ -186,8 +186,8 @@ fn mean_without_nan<T: Mean>(rows: &[&[T]], factor: usize, out: &mut [T]) {
     }
 }
 
-/// The mean of two neighbours in each of a known number of rows: the common case, and one that
-/// becomes vector instructions without a buffer of sums between.
+/// The mean of two neighbours in each of a constant number of rows. This is the common case, and it
+/// vectorises without an intermediate buffer of sums.
 #[inline(always)]
 fn mean_of_pairs<T: Mean, const ROWS: usize>(rows: [&[T]; ROWS], out: &mut [T]) {
     let pairs = rows.map(|row| &row.as_chunks::<2>().0[..out.len()]);
@@ -209,7 +209,7 @@ fn extreme_row<T: Voxel>(
     wins: impl Fn(T, T) -> bool,
     out: &mut [T],
 ) {
-    // what is not a number differs from itself
+    // only NaN differs from itself
     let best = |best: T, v: T| {
         #[expect(clippy::eq_op, reason = "true of what is no number")]
         let none = best != best;
@@ -237,14 +237,14 @@ fn extreme_row<T: Voxel>(
     }
 }
 
-/// The most frequent value, of equally frequent ones the least.
+/// The most frequent value of each block, the smallest in case of a tie.
 #[inline(always)]
 fn mode_row<T: Voxel>(rows: &[&[T]], factor: usize, values: &mut Vec<T>, out: &mut [T]) {
     let width = rows[0].len();
     for (i, to) in out.iter_mut().enumerate() {
         let (from, end) = (i * factor, ((i + 1) * factor).min(width));
         let first = rows[0][from];
-        // inside an object, as most voxels are, there is nothing to count
+        // fast path: inside an object all voxels are equal
         if rows.iter().all(|row| row[from..end].iter().all(|v| *v == first)) {
             *to = first;
             continue;
@@ -258,7 +258,7 @@ fn mode_row<T: Voxel>(rows: &[&[T]], factor: usize, values: &mut Vec<T>, out: &m
     }
 }
 
-/// Up to so many values each is compared with each; more are sorted.
+/// Up to this many values are compared pairwise; more are sorted.
 const FEW: usize = 32;
 
 fn most_frequent_of_few<T: Voxel>(values: &[T]) -> T {
@@ -273,7 +273,7 @@ fn most_frequent_of_few<T: Voxel>(values: &[T]) -> T {
 }
 
 fn most_frequent<T: Voxel>(values: &mut [T]) -> T {
-    // what is no number comes last
+    // NaN sorts last
     let none = |v: &T| v.partial_cmp(v).is_none();
     values.sort_unstable_by(|a, b| a.partial_cmp(b).unwrap_or_else(|| none(a).cmp(&none(b))));
     let mut best = (0, values[0]);

@@ -1,28 +1,28 @@
-//! Which levels there are, where they go and how they are cut.
+//! The number of levels, their locations and their blocks.
 
 use std::path::Path;
 
 use super::{Error, Factor, Format, Grid, Method, Options, Volume, blocks, volume};
 
-/// Chunks with more voxels along an axis than this are planes or strips of planes, or other shapes
-/// that no level should inherit.
+/// Chunks longer than this along an axis are whole planes or strips of planes, or other shapes that
+/// a level should not inherit.
 const LONGEST_CHUNK: usize = 512;
 
-/// What becomes of an axis with the smallest spacing becomes of those with up to this many times
-/// it: so the ratio of two spacings never grows beyond it, and falls where it was larger.
+/// Axes whose spacing is within this factor of the smallest are downsampled together. The ratio of
+/// two spacings then never grows beyond it, and shrinks if it was larger.
 const ALIKE: f64 = std::f64::consts::SQRT_2;
 
-/// From a level to the next.
+/// The step from one level to the next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Step {
-    /// Voxels that become one, along each axis.
+    /// Number of voxels that are combined into one along each axis.
     pub(super) factor: [usize; 3],
-    /// The grid that they become.
+    /// The grid of the next level.
     pub(super) grid: Grid,
 }
 
-/// The grid of a level made of blocks of `factor` voxels, whose centres are its voxels' centres,
-/// or, by stride, of the first voxel of each.
+/// The grid after combining blocks of `factor` voxels. The voxel centres are the centres of the
+/// blocks, or for [`Method::Stride`] the centres of their first voxels.
 pub(super) fn reduced(grid: &Grid, factor: [usize; 3], method: Method) -> Grid {
     let middle = |a: usize| match method {
         Method::Stride => 0.0,
@@ -36,7 +36,7 @@ pub(super) fn reduced(grid: &Grid, factor: [usize; 3], method: Method) -> Grid {
     }
 }
 
-/// All levels below `grid`. An axis of one voxel is left as it is.
+/// All levels below `grid`. An axis that has only one voxel is not reduced.
 pub(super) fn steps(grid: &Grid, chunk: [usize; 3], options: &Options) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut grid = *grid;
@@ -54,20 +54,21 @@ pub(super) fn steps(grid: &Grid, chunk: [usize; 3], options: &Options) -> Vec<St
     }
 }
 
-/// By how much the axes of a level are reduced for the next.
+/// The factor along each axis from a level to the next; `[1; 3]` if nothing is left to reduce.
 pub(super) fn next_factor(grid: &Grid, factor: Factor) -> [usize; 3] {
     let long = |a: usize| grid.shape[a] > 1;
     let finest = (0..3).filter(|&a| long(a)).map(|a| grid.spacing[a]).fold(f64::INFINITY, f64::min);
     std::array::from_fn(|a| match factor {
         _ if !long(a) => 1,
-        // a hair more, so that what is meant to be equal is
+        // the tolerance admits spacings that differ by rounding errors only
         Factor::Auto if grid.spacing[a] <= ALIKE * finest * (1.0 + 1e-9) => 2,
         Factor::Auto => 1,
         Factor::Fixed(factor) => factor[a],
     })
 }
 
-/// The chunk of the volume, or 128 voxels along an axis where it is of no usual size there.
+/// The chunk of the volume, if its sizes are between 16 and 512 voxels or span a whole axis of at
+/// most 512; otherwise 128 voxels along each axis.
 pub(super) fn usual_chunk(volume: &Volume) -> [usize; 3] {
     let (chunk, shape) = (volume.chunk(), volume.grid().shape);
     let usual = |n: usize| (16..=LONGEST_CHUNK).contains(&n);
@@ -78,8 +79,8 @@ pub(super) fn usual_chunk(volume: &Volume) -> [usize; 3] {
     }
 }
 
-/// The block of a task: one unit of writing, or as many as keep chunks of the source from being
-/// decoded for several blocks, as long as they `fit`.
+/// The block of a task: one write unit, extended along each axis while `fit` permits until block
+/// borders meet borders of the source's chunks, so that no chunk is decoded for several blocks.
 pub(super) fn block(
     unit: [usize; 3],
     shape: [usize; 3],
@@ -102,21 +103,21 @@ pub(super) fn block(
     block
 }
 
-/// Where the base of a pyramid is and where its levels go.
+/// The location of a pyramid's base and of its levels.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// The volume that the first level is made from.
+    /// The volume that the first level is computed from.
     pub(super) base: String,
-    /// Where the first level goes, if not to where its number says.
+    /// The location of the first level, if it is not `stem` followed by its number.
     head: Option<String>,
-    /// What stands before the number of a level; nothing where there is one level only.
+    /// Prefix of the number in a level's location; empty if there is only one level.
     stem: String,
-    /// The number of the first level.
+    /// The number in the first level's location.
     first: usize,
 }
 
 impl Place {
-    /// In the image that `location` is or is a level of, or as the image `to`.
+    /// In the image that `location` is or belongs to, or as the new image `to`.
     pub(super) fn find(location: &str, to: Option<(&str, Format)>) -> Result<Self, Error> {
         if let Some((to, format)) = to {
             let (head, stem) = match format {
@@ -149,7 +150,7 @@ impl Place {
         .into())
     }
 
-    /// The location of the `i`-th level to be written.
+    /// The location of the `i`-th level to write, counted from 0.
     pub(super) fn level(&self, i: usize) -> String {
         match &self.head {
             Some(head) if i == 0 => head.clone(),
@@ -158,8 +159,8 @@ impl Place {
     }
 }
 
-/// The location itself where writing to it makes an image there; inside a container it would make
-/// an array.
+/// `to` itself if writing to it creates an image there; `None` for a path inside a container, where
+/// it would create an array.
 fn image_of(to: &str) -> Option<String> {
     let is_container = |path: &Path| path.extension().is_some_and(|e| e == "zarr" || e == "n5");
     let inside = Path::new(to).ancestors().skip(1).any(is_container);

@@ -1,7 +1,7 @@
-//! Pyramids: mean, mode, min, max, stride.
+//! Downsampling into pyramids by mean, mode, min, max or stride.
 //!
-//! [`pyramid`] makes each level from the one before it, block by block, and lists it in the image
-//! with its true spacing and origin.
+//! [`pyramid`] computes each level from the previous one, block by block, and lists it in the
+//! image's metadata with its true spacing and origin.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -48,14 +48,14 @@ pub enum Method {
     Stride,
 }
 
-/// How many voxels become one.
+/// How many voxels are combined into one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Factor {
-    /// Two along every axis whose spacing is at most sqrt(2) times the smallest: towards voxels of
-    /// equal sides.
+    /// Two along every axis whose spacing is at most sqrt(2) times the smallest, which makes the
+    /// voxels more isotropic from level to level.
     #[default]
     Auto,
-    /// So many along each axis, at every level.
+    /// This number of voxels along z, y, x, at every level.
     Fixed([usize; 3]),
 }
 
@@ -89,37 +89,38 @@ impl std::str::FromStr for Factor {
 /// How a pyramid is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Options {
-    /// What many voxels become.
+    /// How voxels are combined.
     pub method: Method,
-    /// How many voxels become one.
+    /// How many voxels are combined into one.
     pub factor: Factor,
-    /// Levels below the volume; `None`: until one fits into a chunk.
+    /// Number of levels below the volume; `None`: until a level fits into one chunk.
     pub levels: Option<usize>,
-    /// This one of them alone, from 1.
+    /// Make only the level of this number, counted from 1 (the first below the volume).
     pub only: Option<usize>,
-    /// With an output elsewhere: the volume itself is its level 0.
+    /// If the output is a new image: also copy the volume itself into it, as its level 0.
     pub with_original: bool,
 }
 
-/// How the levels are stored; what is `None` is as in the volume.
+/// How the levels are stored; `None` takes the value of the volume.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Layout {
-    /// The chunk.
+    /// The chunk shape, voxels along z, y, x.
     pub chunk: Option<[usize; 3]>,
-    /// The shard, a multiple of the chunk.
+    /// The shard shape, a multiple of the chunk shape.
     pub shard: Option<[usize; 3]>,
-    /// How chunks are compressed.
+    /// The codec of the chunks.
     pub codec: Option<Codec>,
 }
 
-/// Makes the pyramid of the volume at `location`: in its image, or as the image `to`, whose format
-/// is given with it.
+/// Makes the pyramid of the volume at `location`, either in the image that it belongs to, or as a
+/// new image `to` of the given format.
 ///
-/// A mean, a least and a greatest value of means, least and greatest ones are nearly or exactly
-/// those of all voxels; the most frequent of the most frequent need not be.
+/// As each level is computed from the previous one, means are those of all voxels up to rounding
+/// (and to blocks cut off at the border), minima and maxima are exact, but the mode of modes may
+/// differ from the mode of all voxels.
 ///
 /// # Errors
-/// [`Error`]; blocks that failed are in the receipt.
+/// [`Error`]; blocks that failed are listed in the receipt.
 pub fn pyramid(
     location: &str,
     select: &Select,
@@ -183,7 +184,7 @@ pub fn pyramid(
     Ok(())
 }
 
-/// Says why there is no level to make: exit 0 without an output must not look like one with it.
+/// Explains why no level is made, so that exit status 0 without an output does not go unnoticed.
 fn nothing_to_do(
     location: &str,
     to: Option<&str>,
@@ -213,7 +214,7 @@ fn usage<T>(message: String) -> Result<T, Error> {
     Err(blocks::Error::Usage(message).into())
 }
 
-/// One level to be made.
+/// One level to make.
 struct Level<'a> {
     from: &'a str,
     select: &'a Select,
@@ -231,7 +232,7 @@ impl Level<'_> {
             Cost::of::<T>("voxels", out * factor.iter().product::<usize>())
                 + Cost::of::<T>("means", out)
         };
-        // where only a plan is wanted, the level before need not be there
+        // for a mere plan, the previous level need not exist yet
         let from = if ctx.plan_only && !Path::new(self.from).exists() {
             None
         } else {
@@ -313,19 +314,19 @@ impl Level<'_> {
     }
 }
 
-/// The voxels that a box of a level is made of.
+/// The source voxels of a box of a level; the box may extend beyond the source.
 fn source_of(core: &Box3, factor: [usize; 3]) -> Box3 {
     let scale = |at: [i64; 3]| std::array::from_fn(|a| at[a] * factor[a] as i64);
     Box3::new(scale(core.min), scale(core.max))
 }
 
-/// The grid of the level below one of this grid, made by means; `None` where there is none.
+/// The grid of the next level for [`Factor::Auto`] and [`Method::Mean`]; `None` if there is none.
 pub fn next_level(grid: &Grid) -> Option<Grid> {
     let factor = levels::next_factor(grid, Factor::Auto);
     (factor != [1; 3]).then(|| levels::reduced(grid, factor, Method::Mean))
 }
 
-/// [`pyramid`]'s work in memory: `voxels` on `grid`, and the grid of the result.
+/// Downsamples `voxels` on `grid` (C order) in memory; returns the result and its grid.
 pub fn reduce_block(
     voxels: &[u16],
     grid: &Grid,

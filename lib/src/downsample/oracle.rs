@@ -1,11 +1,11 @@
-//! Downsampling, slow and obvious.
+//! A slow, straightforward reference implementation of downsampling.
 
 use proptest::prelude::*;
 
 use super::cpu::{self, Mean};
 use super::{Method, Voxel};
 
-/// One output voxel from all that it is made of, in C order.
+/// Combines the voxels of one output voxel, given in C order.
 fn one<T: Voxel>(method: Method, values: &[T], mean: fn(&[T]) -> T) -> T {
     let numbers: Vec<T> = values.iter().copied().filter(|v| !v.to_f64().is_nan()).collect();
     let pick = |better: fn(T, T) -> bool| {
@@ -81,7 +81,7 @@ fn check<T: Mean>(
     Ok(())
 }
 
-/// The mean of whole numbers in whole numbers.
+/// The mean of integers in integer arithmetic.
 macro_rules! exact {
     ($t:ty) => {
         |values: &[$t]| {

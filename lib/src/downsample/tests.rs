@@ -1,4 +1,4 @@
-//! Pyramids on disk.
+//! Tests of pyramids written to disk.
 
 use std::path::Path;
 

@@ -1,29 +1,30 @@
-//! What is wider than the largest blob: an opening on a grid of a few voxels per blob.
+//! Background subtraction: structures wider than the largest blob, estimated by a morphological
+//! opening on a coarse grid.
 //!
-//! The white top-hat removes what an opening (erosion, then dilation, by a box as wide as the largest
-//! blob) leaves. The opening is wide and smooth, so it is computed from means of some voxels along
-//! each axis, counted from voxel 0 of the volume, and interpolated between their centres. That costs
-//! little, and noise does not pull it down as it pulls the minimum of thousands of single voxels. As
-//! smoothing is linear, the smoothed background is subtracted from the smoothed image.
+//! The white top-hat subtracts from an image its opening (erosion, then dilation, by a box as wide
+//! as the largest blob). The opening is wide and smooth, so it is computed on cell means (cells are
+//! aligned to voxel 0 of the volume) and interpolated linearly between cell centres. This is cheap,
+//! and noise biases it less than it biases the minimum of thousands of single voxels. As smoothing
+//! is linear, the smoothed background is subtracted from the smoothed image.
 
 use crate::filter::planes::{self, Area, Plane, Ring};
 use crate::filter::{Extreme, Kernel, extreme_within, mirror};
 use crate::geom::{Box3, Point};
 
-/// Cells per radius of the largest blob, at least.
+/// The minimum number of cells per radius of the largest blob.
 const CELLS: f64 = 3.0;
 
-/// The grid of the background.
+/// The coarse grid of the background.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Coarse {
     /// Voxels per cell along each axis.
     pub(super) step: [usize; 3],
-    /// Cells on each side of the middle one that the opening's box holds.
+    /// The half width of the opening's box in cells: cells on each side of the central one.
     pub(super) half: [usize; 3],
 }
 
 impl Coarse {
-    /// For blobs of up to `radius` micrometres.
+    /// The grid for blobs of up to `radius` micrometres.
     pub(super) fn new(radius: f64, spacing: Point) -> Self {
         let voxels = spacing.map(|s| radius / s);
         let step = voxels.map(|r| ((r / CELLS) as usize).max(1));
@@ -31,7 +32,8 @@ impl Coarse {
         Self { step, half }
     }
 
-    /// The box of cells whose opening is interpolated at the voxels `first..=last` along axis `a`.
+    /// The half-open range of cells from which the voxels `first..=last` along axis `a` are
+    /// interpolated.
     fn cells(&self, a: usize, [first, last]: [i64; 2], extent: usize) -> [i64; 2] {
         let place = |voxel: i64| {
             let (cell, _) = self.place(a, voxel, extent);
@@ -41,12 +43,13 @@ impl Coarse {
         [place(first), (place(last) + 2).min(end)]
     }
 
-    /// How many cells there are along axis `a`.
+    /// The number of cells along axis `a` of `voxels` voxels.
     fn extent(&self, a: usize, voxels: usize) -> usize {
         voxels.div_ceil(self.step[a])
     }
 
-    /// The cell whose centre lies at or before a voxel, and how far on the voxel is, in cells.
+    /// The last cell whose centre is not after a voxel, and the voxel's distance from that centre
+    /// in cells.
     fn place(&self, a: usize, voxel: i64, extent: usize) -> (usize, f64) {
         let step = self.step[a] as f64;
         let last = (self.extent(a, extent) - 1) as f64;
@@ -54,8 +57,8 @@ impl Coarse {
         (at.floor() as usize, at.fract())
     }
 
-    /// The voxels that the background at the voxels `first..=last` along axis `a` depends on:
-    /// whole cells, as far as the volume goes.
+    /// The half-open range of voxels that the background at the voxels `first..=last` along axis
+    /// `a` depends on: whole cells, clipped to the volume.
     pub(super) fn reach(&self, a: usize, range: [i64; 2], extent: usize) -> [i64; 2] {
         let [first, end] = self.cells(a, range, extent);
         let (step, more) = (self.step[a] as i64, 2 * self.half[a] as i64);
@@ -63,26 +66,26 @@ impl Coarse {
     }
 }
 
-/// Weights of neighbouring cells that give the smoothed background at one place.
+/// The weights of consecutive cells that give the smoothed background at one grid voxel.
 struct Taps {
     first: i64,
     weights: Vec<f32>,
 }
 
-/// The voxels along an axis at which the background is wanted.
+/// The grid voxels along an axis at which the background is needed.
 pub(super) struct Axis<'a> {
     /// Voxels of the volume per voxel of the grid.
     pub(super) step: usize,
-    /// Grid voxels: the first, and one past the last.
+    /// The half-open range of grid voxels.
     pub(super) range: [i64; 2],
     /// The kernel that smooths the image, in voxels of the volume.
     pub(super) kernel: &'a Kernel,
-    /// Voxels of the volume.
+    /// The number of voxels of the volume along the axis.
     pub(super) extent: usize,
 }
 
 impl Axis<'_> {
-    /// The voxels of the volume that are smoothed over, from the first to the last.
+    /// The first and the last voxel of the volume in the support of the smoothing.
     pub(super) fn smoothed(&self) -> [i64; 2] {
         let (step, radius) = (self.step as i64, self.kernel.radius() as i64);
         let last = self.extent as i64 - 1;
@@ -90,7 +93,7 @@ impl Axis<'_> {
         [(first * step - radius).max(0), ((end - 1) * step + radius).min(last)]
     }
 
-    /// Interpolates, smooths and decimates at once.
+    /// Combines interpolation, smoothing and decimation into one set of weights per grid voxel.
     fn taps(&self, coarse: &Coarse, a: usize) -> Vec<Taps> {
         let radius = self.kernel.radius() as i64;
         let end = coarse.extent(a, self.extent);
@@ -122,33 +125,35 @@ impl Axis<'_> {
     }
 }
 
-/// The background of a volume that passes by.
+/// The background of a volume that is streamed plane by plane.
 pub(super) struct Background {
     coarse: Coarse,
     extent: [usize; 3],
-    /// Where the background is wanted, in voxels of the grid.
+    /// The area of the octave's grid where the background is needed.
     wanted: Area,
     first: i64,
     taps: [Vec<Taps>; 3],
-    /// The voxels whose means are taken.
+    /// The voxels that are averaged into cells.
     fine: Box3,
-    /// Sums along z and y of the cells that are not complete.
+    /// Sums along z and y for the current, incomplete plane of cells.
     sums: Plane,
-    /// Planes in them.
+    /// The number of planes in those sums.
     added: usize,
-    /// Means, eroded along y and x; eroded altogether and dilated along y and x; opened.
+    /// Planes of cells: means, eroded along y and x; fully eroded, and dilated along y and x;
+    /// opened.
     eroded: Ring,
     dilated: Ring,
     opened: Ring,
-    /// One past the last opened plane that is wanted.
+    /// One past the last opened plane that is needed.
     end: i64,
-    /// The opening across z at one plane of the grid, and interpolated along x.
+    /// The opened planes interpolated along z for one plane of the octave's grid, then also along
+    /// x.
     across: Plane,
     along: Plane,
 }
 
 impl Background {
-    /// For the grid voxels that `axes` name.
+    /// The background at the grid voxels given by `axes`.
     pub(super) fn new(coarse: Coarse, axes: &[Axis<'_>; 3]) -> Self {
         let extent = axes.each_ref().map(|axis| axis.extent);
         let fine: [[i64; 2]; 3] =
@@ -187,13 +192,13 @@ impl Background {
         }
     }
 
-    /// Whether it is known at plane `z` of the grid.
+    /// Whether the background at plane `z` of the octave's grid can be computed yet.
     pub(super) fn is_ready(&self, z: i64) -> bool {
         let taps = &self.taps[0][(z - self.first) as usize];
         taps.first + taps.weights.len() as i64 <= self.opened.next()
     }
 
-    /// Shows it plane `z` of the volume; they come one after the other.
+    /// Takes plane `z` of the volume. Planes must come in ascending order.
     pub(super) fn push(&mut self, z: i64, plane: &Plane) {
         if !(self.fine.min[0]..self.fine.max[0]).contains(&z) {
             return;
@@ -225,7 +230,7 @@ impl Background {
         }
     }
 
-    /// Turns sums to means, eroded along y and x.
+    /// Turns the sums of a plane of cells into means and erodes them along y and x.
     fn finish_cell(&mut self) {
         let mut plane = self.eroded.blank();
         let added = std::mem::take(&mut self.added);
@@ -248,7 +253,7 @@ impl Background {
         self.eroded.push(plane);
     }
 
-    /// Erodes across z, then dilates, as far as the means are known.
+    /// Completes erosion and dilation across z for all planes of cells whose neighbours are known.
     fn open(&mut self) {
         let half = self.coarse.half[0] as i64;
         let last = self.coarse.extent(0, self.extent[0]) as i64 - 1;
@@ -273,7 +278,7 @@ impl Background {
         }
     }
 
-    /// The extreme along y and x.
+    /// Replaces each cell by the extreme of its neighbourhood along y and x.
     fn widen(&self, plane: &mut Plane, which: Extreme) {
         if plane.is_zero() {
             return;
@@ -289,7 +294,7 @@ impl Background {
         }
     }
 
-    /// Subtracts the smoothed background from plane `z` of the smoothed image.
+    /// Subtracts the smoothed background from plane `z` of the smoothed image on the octave's grid.
     pub(super) fn subtract(&mut self, z: i64, image: &mut Plane) {
         let taps = &self.taps[0][(z - self.first) as usize];
         let planes: Vec<&Plane> =
@@ -317,7 +322,7 @@ impl Background {
     }
 }
 
-/// The extreme over planes of a ring, those that there are between `from` and `to`.
+/// The extreme across the planes `from..=to` of a ring, clipped to `0..=last`.
 fn across(ring: &Ring, [from, to]: [i64; 2], last: i64, which: Extreme, out: &mut Plane) {
     let planes: Vec<&Plane> = (from.max(0)..=to.min(last)).map(|z| ring.at(z)).collect();
     if planes.iter().all(|plane| plane.is_zero()) {
@@ -346,7 +351,7 @@ mod tests {
         (0..shape.iter().product()).map(|_| 100.0 * dice.roll() as f32).collect()
     }
 
-    /// The background at every voxel: means of cells, opened, interpolated.
+    /// The background at every voxel, computed directly: cell means, opened, interpolated.
     fn slow(image: &[f32], shape: [usize; 3], coarse: &Coarse) -> Vec<f32> {
         let cells: [usize; 3] = std::array::from_fn(|a| coarse.extent(a, shape[a]));
         let step = coarse.step;

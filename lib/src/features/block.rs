@@ -1,25 +1,25 @@
-//! What detectors are given and what they find.
+//! The input and output of the detectors.
 
 use crate::geom::{Box3, Point};
 
-/// A block of a volume in memory.
+/// A block of a volume, in memory.
 pub(super) struct Block<'a> {
-    /// Intensities of `bounds`, `(z, y, x)`.
+    /// The intensities of `bounds`, C order `(z, y, x)`.
     pub(super) voxels: &'a [f32],
-    /// The voxels held: at least [`super::scheme::Scheme::input`] of the core.
+    /// The voxels in memory: at least [`super::scheme::Scheme::input`] of the core.
     pub(super) bounds: Box3,
-    /// The voxels whose spots are wanted.
+    /// The voxels whose spots are to be found.
     pub(super) core: Box3,
-    /// All voxels of the volume.
+    /// The bounds of the whole volume.
     pub(super) volume: Box3,
 }
 
-/// A maximum of the response.
+/// A local maximum of the response.
 pub(super) struct Found {
-    /// Voxel index in the volume, fractional.
+    /// The fractional voxel index in the volume, `[z, y, x]`.
     pub(super) position: Point,
-    /// Micrometres, or voxels from [`super::exact`].
+    /// The scale: micrometres, or voxels if found by [`super::exact`].
     pub(super) sigma: f64,
-    /// In the image's intensities.
+    /// The response, in units of the image's intensity.
     pub(super) response: f64,
 }

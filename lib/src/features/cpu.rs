@@ -1,4 +1,4 @@
-//! Spots of one block.
+//! Spot detection on one block.
 
 use super::block::{Block, Found};
 use super::frame::{Frame, area};
@@ -9,27 +9,27 @@ use crate::filter::opening;
 use crate::filter::planes::Plane;
 use crate::geom::{Box3, Point};
 
-/// What was found in one block.
+/// The result of detection on one block.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Detection {
-    /// Its spots, in the order in which they were found.
+    /// The spots, in the order in which they were found.
     pub(super) spots: Vec<SpotVoxel>,
-    /// How many were found off the border, those that count for nothing too.
+    /// The number of maxima found outside the excluded border, including those dropped later.
     pub(super) blobs: usize,
-    /// The greatest response, that of dropped spots too.
+    /// The maximum response, including that of dropped spots.
     pub(super) greatest: f64,
-    /// Voxels of the core that were no finite number; they count as 0.
+    /// The number of voxels of the core that are NaN or infinite; they are treated as 0.
     pub(super) not_finite: u64,
-    /// Whether all voxels were equal: nothing was computed.
+    /// Whether all voxels were equal, in which case nothing was computed.
     pub(super) constant: bool,
 }
 
-/// What detectors do to each voxel first.
+/// The preprocessing of each voxel; the option holds the clamping range.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Clean(pub(super) Option<[f32; 2]>);
 
 impl Clean {
-    /// 0 for what is no finite number; cut to the range of intensities, if there is one.
+    /// Replaces NaN and infinity by 0, and clamps to the range if there is one.
     #[inline]
     pub(super) fn apply(self, v: f32) -> f32 {
         let v = if v.is_finite() { v } else { 0.0 };
@@ -37,12 +37,13 @@ impl Clean {
     }
 }
 
-/// Finds the maxima of one octave, whose planes `next` fills one after the other.
+/// Finds the local maxima of one octave, whose planes `next` fills one after the other.
 ///
-/// * `next`: takes the index of a plane, and the plane over the area of the frame's input
+/// * `next`: is given the index of a plane, and the plane to fill over the area of the frame's
+///   input
 ///
-/// Numbers: `f32`, see [`crate::filter`]. Checked by: the tests of `background`, of
-/// `filter::planes`, and on blobs whose places are known.
+/// Numbers: `f32`, see [`crate::filter`]. Checked by: the tests of `background` and of
+/// `filter::planes`, and on blobs at known positions.
 pub(super) fn sweep<E>(
     scheme: &Scheme,
     pyramid: &Pyramid,
@@ -62,8 +63,8 @@ pub(super) fn sweep<E>(
     Ok(sweep.finish())
 }
 
-/// Finds the maxima of a block that is held whole, as BigStream 2021 does; none where all its voxels
-/// are equal.
+/// Finds the local maxima of a block that is held in memory as a whole, as BigStream 2021 does.
+/// Returns `None` if all its voxels are equal.
 ///
 /// Numbers: `f32`, see [`crate::filter`]. Checked by: `oracle::detect`.
 pub(super) fn whole(
@@ -86,9 +87,10 @@ pub(super) fn whole(
 }
 
 impl Scheme {
-    /// Turns maxima to spots, whose intensity is still to be looked up: those outside of the border.
+    /// Converts the maxima outside the excluded border to spots, whose intensities are still to be
+    /// set.
     ///
-    /// * returns the spots and the greatest response, that of dropped ones too
+    /// * returns the spots and the maximum response, including that of dropped maxima
     pub(super) fn spots(
         &self,
         found: &[Found],
@@ -111,7 +113,8 @@ impl Scheme {
     }
 }
 
-/// Whether a position lies outside the excluded border of `volume`. A plane has no border along z.
+/// Whether a position is not within the excluded border of `volume`. Axes of one voxel have no
+/// border.
 fn inside(position: Point, volume: &Box3, border: Point) -> bool {
     let shape = volume.shape();
     (0..3).filter(|&a| shape[a] > 1).all(|a| {
@@ -120,17 +123,17 @@ fn inside(position: Point, volume: &Box3, border: Point) -> bool {
     })
 }
 
-/// The voxel nearest to a position, within `volume`.
+/// The voxel of `volume` nearest to a position.
 pub(super) fn nearest(position: Point, volume: &Box3) -> [i64; 3] {
     std::array::from_fn(|a| (position[a].round() as i64).clamp(volume.min[a], volume.max[a] - 1))
 }
 
-/// What the voxel of a spot counts as: 0 where it is no finite number.
+/// The intensity of a spot at this voxel; 0 if the voxel is NaN or infinite.
 pub(super) fn intensity(voxel: f32) -> f64 {
     if voxel.is_finite() { f64::from(voxel) } else { 0.0 }
 }
 
-/// Voxels of the core that are no finite number.
+/// The number of voxels of the core that are NaN or infinite.
 pub(super) fn not_finite(block: &Block<'_>) -> u64 {
     if block.voxels.iter().all(|v| v.is_finite()) {
         return 0;
@@ -147,8 +150,8 @@ pub(super) fn not_finite(block: &Block<'_>) -> u64 {
 
 /// Detects the spots of a part of an array in memory.
 ///
-/// * `voxels`: `(z, y, x)` of `shape`
-/// * `core`: the voxels whose spots are wanted
+/// * `voxels`: C order `(z, y, x)` of `shape`
+/// * `core`: the voxels whose spots are to be found
 pub(super) fn detect(
     voxels: &[f32],
     shape: [usize; 3],
@@ -188,7 +191,7 @@ pub(super) fn detect(
     Detection { blobs: spots.len(), spots, greatest, not_finite, constant: false }
 }
 
-/// Copies a part of a plane of an array.
+/// Copies part of a plane of an array.
 fn fill(voxels: &[f32], [_, ny, nx]: [usize; 3], z: i64, clean: Clean, plane: &mut Plane) {
     let area = plane.area();
     let mut zero = true;
@@ -205,13 +208,15 @@ fn fill(voxels: &[f32], [_, ny, nx]: [usize; 3], z: i64, clean: Clean, plane: &m
     }
 }
 
-/// Spots of a whole array, best first; none where there are none.
+/// Detects the spots of a whole array, best first; empty if there are none.
 ///
-/// * `voxels`: `(z, y, x)` of `shape`; what is no finite number counts as 0
-/// * `spacing`: micrometres per voxel
+/// * `voxels`: C order `(z, y, x)` of `shape`; NaN and infinity are treated as 0
+/// * `spacing`: micrometres per voxel along z, y, x
+///
+/// The range of `winsorize` is that of the array.
 ///
 /// # Errors
-/// [`OptionsError`] for options that cannot be. `winsorize` is taken over the array.
+/// [`OptionsError`] for invalid options.
 pub fn detect_in_memory(
     voxels: &[f32],
     shape: [usize; 3],

@@ -4,16 +4,17 @@ use super::block::{Block, Found};
 use super::maxima::{Flat, Stack, Ties};
 use crate::filter::LaplacianOfGaussian;
 
-/// Maxima of `-sigma^2` times the Laplacian over position and the `sigmas` (voxels).
+/// The local maxima, over position and the `sigmas` (voxels), of `-sigma^2` times the Laplacian of
+/// Gaussian.
 ///
-/// Only the block's core and one voxel around it are filtered along the last axes. The three
-/// scales that a maximum is compared over are held, never the whole stack.
+/// Along the last axes only the block's core and a margin of one voxel are filtered. Three scales
+/// are held at a time, never the whole stack.
 pub(super) fn maxima(block: &Block<'_>, image: &[f32], sigmas: &[f64]) -> Vec<Found> {
     let target = block.core.grow([1; 3]).intersect(&block.volume);
     let local = target.shift(block.bounds.min.map(|v| -v));
     let inner = block.core.shift(target.min.map(|v| -v));
     let (shape, mut found) = (target.shape(), Vec::new());
-    // responses at the scale before last, the last, and the one just computed
+    // the responses at the scale before last, at the last, and at the current one
     let mut filter = LaplacianOfGaussian::default();
     let mut held: [Vec<f32>; 3] = Default::default();
     for next in 0..=sigmas.len() {

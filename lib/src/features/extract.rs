@@ -1,4 +1,4 @@
-//! Spots of a volume, block by block.
+//! Spot detection on a volume, block by block.
 
 use std::path::Path;
 
@@ -20,16 +20,16 @@ use crate::quote;
 use crate::table::{self, Spot};
 use crate::volume::Volume;
 
-/// What the program holds beside its tasks, bytes.
+/// Memory of the program apart from its tasks, bytes.
 const PROGRAM: u64 = 20 << 20;
 
-/// Blocks whose halo costs more than this many times the work are warned of.
+/// A warning is given if halos increase the work by more than this factor.
 const DEAR: f64 = 2.0;
 
-/// Why there are no spots.
+/// The reason why no spots could be returned.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Options that cannot be.
+    /// The options are invalid.
     #[error(transparent)]
     Options(#[from] OptionsError),
     /// All voxels are equal.
@@ -38,7 +38,7 @@ pub enum Error {
         /// The volume.
         location: String,
     },
-    /// Nothing counts as a spot.
+    /// No blob passes the threshold, the border and the mask.
     #[error(
         "{location}: no spots: {found} blobs were found, the strongest with a response of \
          {}, and none is left by threshold ({}), border and mask; try another \
@@ -49,41 +49,43 @@ pub enum Error {
     NoSpots {
         /// The volume.
         location: String,
-        /// Blobs before the threshold.
+        /// The number of blobs before the threshold.
         found: usize,
-        /// The greatest response.
+        /// The maximum response.
         greatest: f64,
-        /// The least that counts.
+        /// The response that a spot must exceed.
         floor: f64,
-        /// The smallest radius looked for.
+        /// The smallest radius searched.
         low: f64,
-        /// The largest.
+        /// The largest radius searched.
         high: f64,
     },
-    /// They cannot be ranked in memory.
+    /// The spots do not fit into memory for ranking.
     #[error(
         "{count} blobs were found, more than can be ranked in the memory allowed ({memory} bytes); \
          give a --threshold, or more --memory"
     )]
     TooMany {
-        /// Blobs found.
+        /// The number of blobs found.
         count: usize,
-        /// Bytes allowed.
+        /// The memory limit, bytes.
         memory: u64,
     },
 }
 
-/// Numbers of a row: a spot's position, radius, response, intensity.
+/// Values per row: a spot's position (z, y, x), radius, response and intensity.
 const ROW: usize = 6;
 
-/// Finds the spots of `volume` and writes them to the table `output`, best first.
+/// Detects the spots of `volume` and writes them to the table `output`, best first.
 ///
-/// * `mask`: spots whose nearest voxel of it is 0 or missing are dropped; it has its own grid
+/// * `mask`: spots are dropped if the nearest voxel of the mask is 0 or lies outside the mask,
+///   which has its own grid
 ///
-/// With `ctx.part` only the part's blocks are done, and the table is written by `ctx.finish`.
+/// With `ctx.part`, only the blocks of that part are processed; the table is written by
+/// `ctx.finish`.
 ///
 /// # Errors
-/// [`Error`], and those of reading, running and writing.
+/// [`Error`], and any failure to read, run or write.
 pub fn extract(
     volume: &Volume,
     mask: Option<&Volume>,
@@ -141,7 +143,7 @@ pub fn extract(
     let spots = match select(found, volume, options) {
         Ok(spots) => spots,
         Err(none) => {
-            // other options are wanted, and those would have a ledger of their own
+            // other options will be tried next, and these have a ledger of their own
             rows.discard(ctx);
             return Err(none.into());
         }
@@ -155,7 +157,7 @@ pub fn extract(
 /// The blocks of all passes over the volume.
 struct Passes {
     costs: Vec<Share>,
-    /// The first task of each pass.
+    /// The index of the first task of each pass.
     first: Vec<usize>,
     tasks: Vec<Task>,
 }
@@ -175,7 +177,7 @@ impl Passes {
             first.push(tasks.len());
             for core in grid.bounds().tiles(cost.block) {
                 let mut index = std::array::from_fn(|a| core.min[a] as usize / cost.block[a]);
-                // so that no two tasks are called alike
+                // keeps the indices of different passes distinct
                 index[0] += above;
                 tasks.push(Task { id: tasks.len(), index, core });
             }
@@ -184,17 +186,17 @@ impl Passes {
         Ok(Self { costs, first, tasks })
     }
 
-    /// The pass of a task.
+    /// The pass that a task belongs to.
     fn of(&self, task: &Task) -> usize {
         self.first.partition_point(|&first| first <= task.id) - 1
     }
 
-    /// Bytes of the task that holds most.
+    /// The peak memory of the largest task, bytes.
     fn bytes(&self) -> u64 {
         self.costs.iter().map(|cost| cost.bytes).max().unwrap_or(0)
     }
 
-    /// Refuses blocks that do not fit into `memory`, and warns of halos that cost more than the blocks.
+    /// Rejects blocks that do not fit into `memory`, and warns if the halos dominate the work.
     fn check(&self, memory: u64) -> Result<(), blocks::Error> {
         let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
         let text = |[z, y, x]: [usize; 3]| format!("{z},{y},{x}");
@@ -225,19 +227,20 @@ impl Passes {
     }
 }
 
-/// What `--memory` leaves beside the program itself, the decoded chunks that are kept, and what the
-/// allocator holds on to.
+/// The memory available to one block out of `--memory`, bytes.
 fn room(memory: u64) -> u64 {
-    // half of it: what the allocator keeps of buffers of several sizes was measured
+    // half of what remains beside the program and the decoded chunks: the allocator was measured to
+    // retain as much from buffers of different sizes
     (memory - PROGRAM.min(memory / 4) - kept(memory)) / 2
 }
 
-/// Bytes of decoded chunks that are kept: a task reads each of its chunks once, so few are wanted again.
+/// The limit of the cache of decoded chunks, bytes. A task reads each of its chunks once, so few
+/// are reused.
 fn kept(memory: u64) -> u64 {
     (memory / 8).min(64 << 20)
 }
 
-/// How spots are looked for.
+/// The parameters of a search for spots.
 struct Search<'a> {
     volume: &'a Volume,
     mask: Option<&'a Volume>,
@@ -247,7 +250,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// The spots of one task.
+    /// Detects the spots of one task.
     fn run(&self, passes: &Passes, task: &Task) -> anyhow::Result<Detection> {
         let (grid, pass) = (self.volume.grid(), passes.of(task));
         let bounds = grid.bounds();
@@ -260,7 +263,7 @@ impl Search<'_> {
                 let mut slabs = Slabs::new(self.volume, frame.input, task.core, depth, self.clean);
                 let fill = |z, plane: &mut Plane| slabs.fill(z, plane);
                 let found = sweep(self.scheme, pyramid, octave, &frame, fill)?;
-                // each pass reads all voxels, and the first counts them
+                // every pass reads all voxels, and only the first counts the non-finite ones
                 let not_finite = if pass == 0 { slabs.not_finite } else { 0 };
                 (found, Detection { not_finite, constant: slabs.constant, ..Detection::default() })
             }
@@ -271,7 +274,7 @@ impl Search<'_> {
         (all.spots, all.greatest) = self.scheme.spots(&found, &bounds, grid.spacing);
         drop(found);
         all.blobs = all.spots.len();
-        // below a response that is asked for anyway nothing counts
+        // drops spots below the threshold early; the final threshold is never lower
         all.spots.retain(|spot| spot.response > self.options.threshold);
         let places: Vec<[i64; 3]> =
             all.spots.iter().map(|spot| nearest(spot.position, &bounds)).collect();
@@ -287,7 +290,7 @@ impl Search<'_> {
         Ok(all)
     }
 
-    /// The maxima of a block that is held whole.
+    /// Finds the maxima of a block that is held in memory as a whole.
     fn whole(&self, sigmas: &[f64], task: &Task) -> anyhow::Result<(Vec<Found>, Detection)> {
         let volume = self.volume.grid().bounds();
         let bounds = self.scheme.input(sigmas, &task.core, &volume);
@@ -299,7 +302,7 @@ impl Search<'_> {
         Ok((found.unwrap_or_default(), Detection { not_finite, constant, ..Detection::default() }))
     }
 
-    /// Drops spots whose nearest voxel of the mask is 0 or missing.
+    /// Drops spots whose nearest voxel of the mask is 0 or lies outside the mask.
     fn drop_masked(&self, mask: &Volume, spots: &mut Vec<SpotVoxel>) -> anyhow::Result<()> {
         let (grid, of_mask) = (self.volume.grid(), mask.grid());
         let place = |spot: &SpotVoxel| {
@@ -314,14 +317,14 @@ impl Search<'_> {
     }
 }
 
-/// What a block that is not constant leaves in its ledger entry, and what the blocks amount to.
+/// The statistics of a block that is not constant, stored in its ledger entry; also their totals.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Summary {
-    /// Blobs that it found off the border.
+    /// The number of blobs found outside the excluded border.
     blobs: usize,
-    /// The greatest response, that of dropped blobs too.
+    /// The maximum response, including that of dropped blobs.
     greatest: f64,
-    /// Voxels that were no finite number.
+    /// The number of voxels that are NaN or infinite.
     not_finite: u64,
 }
 
@@ -330,11 +333,11 @@ struct Gathered {
     all: Summary,
     /// Whether all voxels of all blocks were equal.
     constant: bool,
-    /// Those above the threshold, in the order of the plan.
+    /// The spots above the threshold, in the order of the plan's tasks.
     spots: Vec<SpotVoxel>,
 }
 
-/// Writes a task's rows, its spots; what of the block counts for all goes into the ledger.
+/// Writes a task's spots as rows, and returns its ledger entry with the statistics of the block.
 fn write(rows: &Rows, task: &Task, found: &Detection) -> anyhow::Result<Ending> {
     if found.constant && found.not_finite == 0 {
         return Ok(Outcome::Empty.into());
@@ -352,8 +355,9 @@ fn write(rows: &Rows, task: &Task, found: &Detection) -> anyhow::Result<Ending> 
     Ok(Ending::from(Outcome::Done).with_rows(stored).with_summary(&summary)?)
 }
 
-/// The spots of all blocks. The threshold depends on the greatest response of all, which the ledger knows
-/// before any rows are read: only what is above it is held in memory.
+/// Collects the spots of all blocks. The threshold depends on the maximum response of all blocks,
+/// which the ledger holds: it is known before any rows are read, and only spots above it are held
+/// in memory.
 fn gather(
     rows: &Rows,
     plan: &Plan,
@@ -385,7 +389,7 @@ fn gather(
             })
             .filter(|spot| spot.response > floor),
         );
-        // once as it grows, once as spots, once in the cells of the pruning
+        // one copy while the vector grows, one of the spots, one in the cells of the pruning
         if (3 * spots.len() * size_of::<SpotVoxel>()) as u64 > ctx.memory {
             return Err(Error::TooMany { count: all.blobs, memory: ctx.memory }.into());
         }
@@ -404,7 +408,7 @@ fn report(found: &Gathered, ctx: &Context) {
     ctx.record("greatest_response", found.greatest);
 }
 
-/// The spots that count, best first, in space.
+/// The selected spots, best first, with positions in micrometres.
 fn select(found: Gathered, volume: &Volume, options: &Options) -> Result<Vec<Spot>, Error> {
     let location = volume.location().to_owned();
     if found.constant {

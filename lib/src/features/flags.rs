@@ -1,11 +1,11 @@
-//! The flags by which users say how spots are found, for programs to flatten. The struct has no doc
-//! comment beyond this line, as clap would take it for the program's own.
+//! The command-line flags of spot detection, for programs to flatten into their own. The struct has
+//! no doc comment because clap would use it as the program's description.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
 use super::{Detector, Options, Rank};
 use crate::geom::Grid;
 
-/// No blob has a greater radius, micrometres or voxels.
+/// The upper limit of a radius, micrometres or voxels.
 const LARGEST_RADIUS: f64 = 1e9;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -48,7 +48,7 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// The options meant, for a volume of this grid.
+    /// The options selected by the flags, for a volume of this grid.
     pub fn options(&self, grid: &Grid) -> Options {
         let like = if self.exact { Options::exact() } else { Options::for_grid(grid) };
         Options {

@@ -1,35 +1,37 @@
-//! What one task of one octave computes, and from which voxels.
+//! The boxes that one task of one octave computes, and the voxels that it reads.
 
 use super::background::{Axis, Background, Coarse};
 use super::scheme::{Octave, REFINE_REACH};
 use crate::filter::planes::Area;
 use crate::geom::Box3;
 
-/// The boxes of the stages of one octave, from the maxima that are wanted back to the voxels.
+/// The boxes of each processing stage of one octave, from the maxima back to the input voxels.
 ///
-/// `core` to `base` count voxels of the octave's grid, `image` and `input` those of the volume.
+/// `core` to `base` are in voxels of the octave's grid, `image` and `input` in voxels of the
+/// volume.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Frame {
-    /// Voxels of the volume.
+    /// The shape of the volume.
     pub(super) volume: [usize; 3],
-    /// Voxels of the octave's grid.
+    /// The shape of the octave's grid.
     pub(super) grid: [usize; 3],
-    /// Whose maxima are wanted: those at whose place a voxel of the task's core lies.
+    /// Where maxima are searched: grid voxels whose position in the volume is a voxel of the task's
+    /// core.
     pub(super) core: Box3,
-    /// Whose responses are needed.
+    /// Where responses are needed.
     pub(super) response: Box3,
-    /// Whose smoothed images are needed.
+    /// Where the further smoothed images are needed.
     pub(super) level: Box3,
-    /// Whose first smoothed image is needed.
+    /// Where the first smoothed image is needed.
     pub(super) base: Box3,
     /// The voxels that are smoothed.
     pub(super) image: Box3,
-    /// The voxels that are read: for the background too.
+    /// The voxels that are read; includes those needed for the background.
     pub(super) input: Box3,
 }
 
 impl Frame {
-    /// For the voxels `core` of a volume of `volume` voxels.
+    /// The boxes for the voxels `core` of a volume of shape `volume`.
     pub(super) fn new(
         octave: &Octave,
         coarse: Option<Coarse>,
@@ -39,7 +41,7 @@ impl Frame {
         let step = octave.step.map(|n| n as i64);
         let grid: [usize; 3] = std::array::from_fn(|a| volume[a].div_ceil(octave.step[a]));
         let bounds = Box3::of_shape(grid);
-        // a grid voxel belongs to the task in whose core the voxel at its place lies
+        // a grid voxel belongs to the task whose core contains its position in the volume
         let [min, max] = [core.min, core.max]
             .map(|corner| std::array::from_fn(|a| (corner[a] + step[a] - 1).div_euclid(step[a])));
         let core = Box3::new(min, max).intersect(&bounds);
@@ -75,7 +77,7 @@ impl Frame {
     }
 }
 
-/// The rectangle that a box covers in each plane.
+/// The rectangle that a box covers in each of its planes.
 pub(super) fn area(part: &Box3) -> Area {
     Area { min: [part.min[1], part.min[2]], max: [part.max[1], part.max[2]] }
 }

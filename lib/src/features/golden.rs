@@ -1,4 +1,4 @@
-//! The exact detector against the key points of BigStream 2021.
+//! The exact detector compared with the key points of BigStream 2021.
 
 use std::collections::HashSet;
 
@@ -24,7 +24,7 @@ fn detect(voxels: &[f32], shape: [usize; 3], options: &Options) -> HashSet<[i64;
     points.collect()
 }
 
-/// The same voxels out of all voxels of both sets.
+/// The number of key points in both sets over the number in either.
 fn agreement(found: &HashSet<[i64; 4]>, wanted: &HashSet<[i64; 4]>) -> f64 {
     found.intersection(wanted).count() as f64 / found.union(wanted).count() as f64
 }

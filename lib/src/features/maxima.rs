@@ -1,26 +1,26 @@
-//! Maxima over position and scale, and where between the voxels they lie.
+//! Local maxima over position and scale, and their refinement to sub-voxel positions.
 
 use std::ops::Range;
 
 use crate::filter::lines::vectorised;
 use crate::geom::{Box3, Point};
 
-/// How often a fit may move to the next voxel.
+/// The maximum number of times that a fit moves to a neighbouring voxel.
 pub(super) const MOVES: usize = 3;
 
-/// Beyond what offset, voxels, a fit is repeated about the next voxel.
+/// The offset, in voxels, beyond which a fit is repeated about the neighbouring voxel.
 const FAR: f64 = 0.6;
 
-/// Responses at one scale, or the part of them that is held.
+/// The responses at one scale, or the part of them that is in memory.
 pub(super) trait Image {
-    /// The voxels `xs` of a row.
+    /// The voxels `xs` of the row `(z, y)`.
     fn row(&self, z: usize, y: usize, xs: Range<usize>) -> &[f32];
 }
 
-/// A whole array in memory.
+/// A whole array in memory, C order `(z, y, x)`.
 pub(super) struct Flat<'a> {
     pub(super) voxels: &'a [f32],
-    /// Voxels along y and x.
+    /// The number of voxels along y and x.
     pub(super) extent: [usize; 2],
 }
 
@@ -31,30 +31,30 @@ impl Image for Flat<'_> {
     }
 }
 
-/// The responses at one scale and, where there are, at the scales on both sides.
+/// The responses at one scale and, if they exist, at the adjacent scales.
 pub(super) struct Stack<'a, I> {
-    /// Voxels along z, y, x of the whole grid.
+    /// The shape of the whole grid, z, y, x.
     pub(super) shape: [usize; 3],
     pub(super) below: Option<&'a I>,
     pub(super) here: &'a I,
     pub(super) above: Option<&'a I>,
 }
 
-/// The top of a parabola. Voxel and offset are apart: their sum would round differently in every
-/// block.
+/// The maximum of a fitted parabola. Voxel and offset are kept apart because rounding of their sum
+/// would depend on the block.
 pub(super) struct Top {
     pub(super) voxel: [usize; 3],
-    /// From the voxel, in voxels.
+    /// The offset from the voxel, in voxels.
     pub(super) offset: Point,
     pub(super) height: f64,
 }
 
-/// What counts where neighbours are equal.
+/// Which voxels of a plateau count as maxima.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ties {
-    /// Every member of a plateau, as in scikit-image.
+    /// All of them, as in scikit-image.
     All,
-    /// The member that comes first in scale, z, y, x.
+    /// The first one in the order of scale, z, y, x.
     First,
 }
 
@@ -63,7 +63,8 @@ fn at(image: &impl Image, [z, y, x]: [usize; 3]) -> f32 {
 }
 
 vectorised! {
-    /// Marks where `row` is positive and no smaller than its neighbours in x and in four rows.
+    /// Marks where `row` is positive and no smaller than its two neighbours along x and those in
+    /// four other rows.
     fn mark(row: &[f32], around: [&[f32]; 4], marks: &mut [u8]) => mark_body
 }
 
@@ -86,8 +87,9 @@ fn mark_body<const FUSED: bool>(row: &[f32], around: [&[f32]; 4], marks: &mut [u
 }
 
 impl<I: Image> Stack<'_, I> {
-    /// Voxels of `inner` whose response is positive and a maximum among its neighbours in
-    /// position and scale, diagonal ones included. What is missing counts as 0.
+    /// The voxels of `inner` whose response is positive and maximal among their neighbours in
+    /// position and scale, diagonal ones included. Neighbours outside the array or the range of
+    /// scales are ignored.
     pub(super) fn maxima(&self, inner: &Box3, ties: Ties) -> Vec<[usize; 3]> {
         let [min, max] = [inner.min, inner.max].map(|corner| corner.map(|v| v as usize));
         let mut found = Vec::new();
@@ -109,7 +111,7 @@ impl<I: Image> Stack<'_, I> {
         found
     }
 
-    /// Marks what may be a maximum, cheaply.
+    /// Marks candidates for maxima by a fast test of a subset of the neighbours.
     fn mark_row(&self, z: usize, y: usize, xs: Range<usize>, marks: &mut [u8]) {
         let row = self.here.row(z, y, xs.clone());
         marks.fill(1);
@@ -151,11 +153,12 @@ impl<I: Image> Stack<'_, I> {
         true
     }
 
-    /// Fits a parabola to the responses about `at`.
+    /// Refines a maximum by fitting a parabola to the responses around the voxel `at`.
     ///
-    /// Where the top lies more than 0.6 voxel off along an axis the fit is repeated about the
-    /// next voxel, at most three times; what then still lies off is cut. At the face of the array
-    /// and where the fit has no top the voxel itself stands. Along an axis of one voxel nothing is fitted.
+    /// If the fitted maximum is more than 0.6 voxel away along an axis, the fit is repeated about
+    /// the neighbouring voxel, at most three times; the remaining offset is then clamped to 0.6. At
+    /// a face of the array, and where the fit has no maximum, the result is the voxel itself. Axes
+    /// of one voxel are not fitted.
     pub(super) fn refine(&self, at: [usize; 3]) -> Top {
         let mut voxel = at;
         let mut offset = [0.0; 3];
@@ -181,7 +184,7 @@ impl<I: Image> Stack<'_, I> {
         f64::from(at(image, voxel))
     }
 
-    /// One step of Newton's method on central differences: offset and value of the top.
+    /// One step of Newton's method on central differences: the offset and the value of the maximum.
     fn fit(&self, at: [usize; 3]) -> Option<(Point, f64)> {
         let flat = self.shape.map(|n| n == 1);
         if (0..3).any(|a| !flat[a] && (at[a] == 0 || at[a] + 1 >= self.shape[a])) {
@@ -202,7 +205,7 @@ impl<I: Image> Stack<'_, I> {
             std::array::from_fn(|a| 0.5 * (value(unit(a, 1)) - value(unit(a, -1))));
         let curvature = nalgebra::Matrix3::from_fn(|a, b| {
             if a == b && flat[a] {
-                return -here.abs().max(f64::MIN_POSITIVE); // a top, and the slope is 0
+                return -here.abs().max(f64::MIN_POSITIVE); // a maximum, at offset 0
             }
             if a == b {
                 return value(unit(a, 1)) - 2.0 * here + value(unit(a, -1));
@@ -214,7 +217,7 @@ impl<I: Image> Stack<'_, I> {
             };
             0.25 * (both(1, 1) - both(1, -1) - both(-1, 1) + both(-1, -1))
         });
-        // a top, and no saddle: minus the curvature has a Cholesky root
+        // a maximum rather than a saddle: the negated curvature has a Cholesky factor
         let root = nalgebra::Cholesky::new(-curvature)?;
         let gradient = nalgebra::Vector3::from(gradient);
         let offset = root.solve(&gradient);
@@ -223,7 +226,8 @@ impl<I: Image> Stack<'_, I> {
         Some((offset.into(), top))
     }
 
-    /// Where between the scales the response at `at` is greatest, in scales from this one.
+    /// The offset in scale, in steps of the scale sequence, at which the response at `at` is
+    /// greatest.
     pub(super) fn refine_scale(&self, at: [usize; 3]) -> f64 {
         let (Some(below), Some(above)) = (self.below, self.above) else { return 0.0 };
         let [low, here, high] = [below, self.here, above].map(|image| self.value(image, at));

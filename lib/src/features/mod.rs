@@ -1,18 +1,19 @@
-//! Spots: blobs found in scale space, to sub-voxel positions.
+//! Spots: blobs detected in scale space, located to a fraction of a voxel.
 //!
-//! A blob is a maximum, over position and scale, of the scale-normalised Laplacian of Gaussian
-//! (Lindeberg, IJCV 30, 1998). Two detectors share one road:
+//! A blob is a local maximum, over position and scale, of the scale-normalised Laplacian of
+//! Gaussian (Lindeberg, IJCV 30, 1998). There are two detectors:
 //!
-//! * the usual one works on a Gaussian pyramid in micrometres, so that a blob is round in space and
-//!   not in voxels, and refines each maximum to a fraction of a voxel and of a scale;
-//! * [`Options::exact`] gives the integer voxels of BigStream 2021 (fishspot 0.0.2 on scikit-image
-//!   0.18), for parity.
+//! * the default one works on a Gaussian pyramid in micrometres, so that its blobs are isotropic in
+//!   physical space rather than in voxels, and refines each maximum to a fraction of a voxel and of
+//!   a scale;
+//! * [`Options::exact`] reproduces the integer voxels of BigStream 2021 (fishspot 0.0.2 on
+//!   scikit-image 0.18).
 //!
-//! The usual one takes a pass over the volume per octave, each in blocks that stream by plane after
-//! plane, so that memory grows with the area of a block's planes only. Decimation is counted from
-//! voxel 0 of the volume and blocks read all that a spot depends on: the spots are the same, bit for
-//! bit, for every block size. What needs all of them (relative threshold, pruning, ranking) is done
-//! once, after the gather.
+//! The default detector makes one pass over the volume per octave. Each pass is divided into blocks
+//! that are streamed plane by plane, so that memory depends only on the area of a block's planes.
+//! Decimation is aligned to voxel 0 of the volume, and each block reads the whole support of its
+//! spots: the spots are bit-identical for every block size. The steps that need all spots (relative
+//! threshold, pruning, ranking) run once, after the blocks are gathered.
 
 mod background;
 mod block;
@@ -46,15 +47,16 @@ pub use options::{Detector, Options, OptionsError, Rank};
 
 use crate::geom::Point;
 
-/// A spot in the frame of its array.
+/// A spot in voxel coordinates of its array.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SpotVoxel {
-    /// Its centre, (fractional) voxel index `[z, y, x]`.
+    /// The centre as a fractional voxel index `[z, y, x]`.
     pub position: Point,
-    /// Blob radius, micrometres: sigma times the square root of 3.
+    /// The blob radius, micrometres: sigma times the square root of 3.
     pub radius: f64,
-    /// Scale-normalised filter response, in the image's intensities; positive for bright blobs.
+    /// The scale-normalised filter response, in units of the image's intensity; positive for bright
+    /// blobs.
     pub response: f64,
-    /// Intensity of the unfiltered image at the nearest voxel.
+    /// The intensity of the unfiltered image at the nearest voxel.
     pub intensity: f64,
 }

@@ -20,53 +20,55 @@ pub enum Rank {
     Response,
 }
 
-/// How spots are found.
+/// The parameters of spot detection.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Options {
-    /// Smallest and largest radius of a blob: micrometres, or voxels where [`Options::exact`].
+    /// The smallest and largest blob radius: micrometres, or voxels if [`Options::exact`] is set.
     pub radius: [f64; 2],
-    /// Which filter; [`Options::exact`] always takes the Laplacian.
+    /// The filter; [`Options::exact`] always uses the Laplacian of Gaussian.
     pub detector: Detector,
-    /// The integer voxels of BigStream 2021 instead of sub-voxel positions.
+    /// Whether to return the integer voxels of BigStream 2021 instead of sub-voxel positions.
     pub exact: bool,
-    /// Whether what is wider than the largest blob is removed first (white top-hat).
+    /// Whether to subtract structures wider than the largest blob first (white top-hat).
     pub background_subtract: bool,
-    /// Fractions of the darkest and brightest voxels that are clamped before detection.
+    /// The fractions of the darkest and of the brightest voxels to clamp before detection.
     pub winsorize: Option<[f64; 2]>,
-    /// Least response, in the image's intensities.
+    /// The minimum response, in units of the image's intensity.
     pub threshold: f64,
-    /// Least response as a fraction of the volume's greatest.
+    /// The minimum response as a fraction of the volume's maximum response.
     pub threshold_relative: f64,
-    /// Of two spots whose spheres share more than this fraction of the smaller, the larger stays.
+    /// If the spheres of two spots share more than this fraction of the smaller sphere, only the
+    /// larger spot is kept.
     pub overlap: f64,
-    /// Spots nearer than this to a face of the volume are dropped; unit as in [`Options::radius`].
+    /// Spots closer than this to a face of the volume are dropped; unit as in [`Options::radius`].
     pub border: f64,
-    /// How many spots are kept.
+    /// The maximum number of spots to keep.
     pub max_spots: usize,
-    /// Which.
+    /// The order that decides which spots are kept.
     pub rank: Rank,
 }
 
-/// Options that cannot be.
+/// The error for invalid options.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct OptionsError(String);
 
-/// Least response as a fraction of the greatest: below it is rounding, not signal. V1 has threshold
-/// 0 in `f64`; in empty space both have exact zeros.
+/// The minimum response as a fraction of the maximum; anything below is rounding error. BigStream
+/// 2021 uses a threshold of 0 in `f64`; in empty space the responses of both are exactly 0.
 const OF_GREATEST: f64 = 1e-9;
 
-/// Least response as a fraction of the intensity, where a background may be left in the image:
-/// second differences of a constant in `f32` are up to 1e-5 of it.
+/// The minimum response as a fraction of the intensity, as some background may remain in the image:
+/// in `f32`, second differences of a constant are up to 1e-5 of it.
 const OF_INTENSITY: f64 = 3e-5;
 
-/// The least radius, in voxels.
+/// The smallest radius allowed, in voxels.
 const SMALLEST_RADIUS: f64 = 0.1;
-/// A radius that may be looked for in the smallest of volumes, in voxels.
+/// A radius that is allowed however small the volume is, in voxels.
 const ALWAYS: f64 = 32.0;
 
 impl Options {
-    /// Blobs from 3 to 10 voxels in radius, in micrometres at this voxel size; up to 5000 spots.
+    /// Defaults for this voxel size (micrometres): blob radii of 3 to 10 voxels, at most 5000
+    /// spots.
     pub fn new(spacing: Point) -> Self {
         let voxel = spacing.iter().product::<f64>().cbrt();
         Self {
@@ -84,23 +86,24 @@ impl Options {
         }
     }
 
-    /// [`Options::new`] for a volume; of a border along short axes no more than leaves most of them.
+    /// Like [`Options::new`] for a volume, with a border that is limited so that short axes keep
+    /// most of their voxels.
     pub fn for_grid(grid: &Grid) -> Self {
         let like = Self::new(grid.typical_spacing());
         Self { border: like.border.min(defaults::border(grid)), ..like }
     }
 
-    /// Those of BigStream's tutorial: radii of 6 to 20 voxels, and the 12 voxels of its context
-    /// radius dropped at the border.
+    /// The parameters of BigStream's tutorial: radii of 6 to 20 voxels, and a border of 12 voxels,
+    /// which is its context radius.
     pub fn exact() -> Self {
         let like = Self::new([1.0; 3]);
         Self { radius: [6.0, 20.0], exact: true, overlap: 0.8, border: 12.0, ..like }
     }
 
-    /// Checks that the numbers make sense.
+    /// Checks that the values are valid.
     ///
     /// # Errors
-    /// Names the flag that does not, what was found and what was wanted.
+    /// Names the flag with an invalid value, the value, and what is allowed.
     pub fn check(&self) -> Result<(), OptionsError> {
         let refuse = |text: String| Err(OptionsError(text));
         let [low, high] = self.radius;
@@ -140,7 +143,8 @@ impl Options {
         Ok(())
     }
 
-    /// [`Options::check`], and that a volume of this grid can show blobs of such radii.
+    /// Like [`Options::check`], and also checks that blobs of these radii fit into a volume of this
+    /// grid.
     ///
     /// # Errors
     /// As [`Options::check`].
@@ -165,12 +169,12 @@ impl Options {
         Ok(())
     }
 
-    /// The least response that counts, given the greatest of the whole volume.
+    /// The response that a spot must exceed, given the maximum response of the whole volume.
     pub(super) fn floor(&self, greatest: f64) -> f64 {
         self.threshold.max(self.threshold_relative.max(OF_GREATEST) * greatest)
     }
 
-    /// Whether a response is no rounding error at a voxel of this intensity.
+    /// Whether a response is too large to be rounding error at a voxel of this intensity.
     pub(super) fn is_signal(&self, response: f64, intensity: f64) -> bool {
         self.exact || response > OF_INTENSITY * intensity.abs()
     }

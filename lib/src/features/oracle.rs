@@ -1,4 +1,5 @@
-//! Slow and obvious: the exact detector with plain loops in `f64`, from the specification alone.
+//! A slow reference implementation of the exact detector: plain loops in `f64`, from the
+//! specification alone.
 
 use super::{Options, SpotVoxel};
 use crate::filter::mirror;
@@ -29,7 +30,7 @@ impl Field {
         self.values[(z * self.shape[1] + y) * self.shape[2] + x]
     }
 
-    /// `join` over the neighbours at `offsets` along one axis.
+    /// Applies `join` to the neighbours at `offsets` along one axis.
     fn along(&self, axis: usize, offsets: [i64; 2], join: impl Fn(&[f64]) -> f64) -> Self {
         Self::new(self.shape, |index| {
             let line: Vec<f64> = (offsets[0]..=offsets[1])
@@ -84,7 +85,7 @@ fn response(image: &Field, sigma: f64) -> Field {
     })
 }
 
-/// Every maximum of the stack away from the border, unpruned, in the order of scale, z, y, x.
+/// Every local maximum of the stack outside the border, unpruned, in the order of scale, z, y, x.
 pub(super) fn detect(voxels: &[f32], shape: [usize; 3], options: &Options) -> Vec<SpotVoxel> {
     let mut values = voxels.iter().map(|&v| f64::from(v));
     let image = Field::new(shape, |_| values.next().unwrap());

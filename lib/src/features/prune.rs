@@ -1,4 +1,4 @@
-//! What is done once with all spots: threshold, pruning of overlaps, ranking.
+//! The steps that need all spots: threshold, pruning of overlapping spots, ranking.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use super::{Options, Rank, SpotVoxel};
 use crate::geom::Point;
 
-/// The spots that count, best first.
+/// Selects spots by threshold, overlap and rank, best first.
 ///
 /// The order is total (rank, then response, then position), so that the result does not depend on
-/// the order in which blocks were done.
+/// the order in which blocks were processed.
 pub(super) fn select(
     mut spots: Vec<SpotVoxel>,
     greatest: f64,
@@ -36,17 +36,17 @@ fn compare(a: &[f64], b: &[f64]) -> Ordering {
     differing.unwrap_or(Ordering::Equal)
 }
 
-/// Lets the larger stay of any two spots that share more than `overlap` of the smaller's sphere.
+/// Keeps only the larger of any two spots that share more than `overlap` of the smaller sphere.
 ///
-/// From the largest down, each spot is compared with those already kept: one that is itself
-/// dropped drops no other. Of two of equal radius the stronger stays, as users expect, but with
-/// [`Options::exact`] the weaker, as scikit-image has it (the first of a pair dies).
+/// In order of decreasing radius, each spot is compared with those already kept, so that a dropped
+/// spot suppresses no other. If the radii are equal the stronger spot is kept; with
+/// [`Options::exact`] the weaker one is, as in scikit-image (which drops the first of a pair).
 fn prune(mut spots: Vec<SpotVoxel>, spacing: Point, options: &Options) -> Vec<SpotVoxel> {
     if options.overlap >= 1.0 {
         return spots;
     }
     let spacing = if options.exact {
-        // parity: voxels count as cubes
+        // as in BigStream: voxels are treated as cubes
         [spacing.iter().product::<f64>().cbrt(); 3]
     } else {
         spacing
@@ -78,9 +78,10 @@ fn distance(a: Point, b: Point) -> f64 {
     (0..3).map(|i| (a[i] - b[i]).powi(2)).sum::<f64>().sqrt()
 }
 
-/// The fraction of the smaller of two spheres that lies in the other (lens over sphere).
+/// The fraction of the smaller of two spheres that lies inside the other (lens volume over sphere
+/// volume).
 ///
-/// * `distance`: of the centres; `large`, `small`: radii
+/// * `distance`: between the centres; `large`, `small`: the radii
 fn shared(distance: f64, large: f64, small: f64) -> f64 {
     let (d, sum) = (distance, large + small);
     if d >= sum {
@@ -96,11 +97,11 @@ fn shared(distance: f64, large: f64, small: f64) -> f64 {
     lens / (4.0 / 3.0 * std::f64::consts::PI * small.powi(3))
 }
 
-/// Kept spheres, one hashed grid per doubling of the radius: a small sphere then meets few cells
-/// of each, however much larger others are.
+/// The kept spheres in hashed grids, one per doubling of the radius: even a small sphere then has
+/// to be compared with few cells of each grid, however large other spheres are.
 #[derive(Default)]
 struct Kept {
-    /// By doubling: side of a cell, spheres by cell.
+    /// Keyed by floor(log2(radius)); each grid maps a cell to the spheres centred in it.
     grids: HashMap<i32, HashMap<[i64; 3], Vec<(Point, f64)>>>,
 }
 
@@ -111,10 +112,11 @@ impl Kept {
         self.grids.entry(doubling).or_default().entry(cell).or_default().push((centre, radius));
     }
 
-    /// Whether `hit` for any kept sphere that may touch the one given.
+    /// Whether `hit` holds for any kept sphere that may overlap the given one.
     fn any_near(&self, centre: Point, radius: f64, hit: impl Fn(Point, f64) -> bool) -> bool {
         self.grids.iter().any(|(&doubling, grid)| {
-            // spheres here are smaller than half a cell; the one given is no larger than any kept
+            // the radii in this grid are below half the cell size; the given sphere is no larger
+            // than any kept one
             let reach = 0.5 * side(doubling) + radius;
             let [low, high] =
                 [-reach, reach].map(|by| cell(centre.map(|v| v + by), side(doubling)));
@@ -130,7 +132,7 @@ impl Kept {
     }
 }
 
-/// Cells hold spheres of radius up to half their side.
+/// The cell size of a grid; the radii of its spheres are between a quarter and half of it.
 fn side(doubling: i32) -> f64 {
     2.0 * 2.0_f64.powi(doubling + 1)
 }
@@ -149,7 +151,7 @@ mod tests {
         SpotVoxel { position, radius, response, intensity: response }
     }
 
-    /// What [`prune`] does, each with each.
+    /// A brute-force version of [`prune`] that compares all pairs.
     fn prune_slowly(mut spots: Vec<SpotVoxel>, overlap: f64) -> Vec<SpotVoxel> {
         spots.sort_by(|a, b| b.radius.total_cmp(&a.radius).then(b.response.total_cmp(&a.response)));
         let mut kept: Vec<SpotVoxel> = Vec::new();
@@ -185,7 +187,7 @@ mod tests {
     fn spheres_share_all_when_nested_half_a_lens_when_touching_and_nothing_when_apart() {
         assert_eq!(shared(0.5, 2.0, 1.0), 1.0);
         assert_eq!(shared(3.0, 2.0, 1.0), 0.0);
-        // equal spheres at a distance of one radius share 5/16
+        // equal spheres at a distance of one radius overlap by 5/16
         assert!((shared(1.0, 1.0, 1.0) - 5.0 / 16.0).abs() < 1e-12);
     }
 

@@ -1,17 +1,18 @@
-//! What a blob answers with, plane by plane.
+//! The filter responses, computed plane by plane.
 
 use crate::filter::lines::{mirror, multiply_add, vectorised};
 use crate::filter::planes::Plane;
 
-/// Second difference of fourth order at offsets 0, 1, 2: its error at the smallest sigma allowed
-/// is 1 %, against 10 % of the usual three points, so that octaves agree where they meet.
+/// A fourth-order second difference at offsets 0, 1, 2: its error at the smallest sigma allowed is
+/// 1 %, compared with 10 % for the usual three-point difference, so that adjacent octaves agree.
 const SECOND_DIFFERENCE: [f32; 3] = [-2.5, 4.0 / 3.0, -1.0 / 12.0];
 
-/// Grid voxels that the second differences look at.
+/// The radius of the second difference, in grid voxels.
 pub(super) const REACH: usize = 2;
 
 vectorised! {
-    /// Adds second differences: `out += scale * (w1 * (rows 0 + 1) + w2 * (rows 2 + 3) + w0 * row)`.
+    /// Adds weighted second differences: `out += scale * (w1 * (rows 0 + 1) + w2 * (rows 2 + 3) +
+    /// w0 * row)`.
     fn add_curvature(row: &[f32], around: [&[f32]; 4], scale: f32, out: &mut [f32]) => add_curvature_body
 }
 
@@ -33,11 +34,11 @@ fn add_curvature_body<const FUSED: bool>(
     }
 }
 
-/// The sum over the axes of the second difference times `scales`.
+/// The sum over the axes of the second differences, weighted by `scales`.
 ///
-/// * `planes`: five, of which the middle one is that of `out`; they cover [`REACH`] voxels around
-///   `out`, within the grid
-/// * `grid`: voxels of the whole grid
+/// * `planes`: five planes, the middle one at the position of `out`; they cover [`REACH`] voxels
+///   around the area of `out`, as far as the grid extends
+/// * `grid`: the shape of the whole grid
 pub(super) fn laplacian(planes: &[&Plane], grid: [usize; 3], scales: [f32; 3], out: &mut Plane) {
     let [nz_1, z_1, middle, z1, nz1] = *planes else { return };
     if planes.iter().all(|plane| plane.is_zero()) {
@@ -65,7 +66,7 @@ pub(super) fn laplacian(planes: &[&Plane], grid: [usize; 3], scales: [f32; 3], o
     }
 }
 
-/// The difference of two planes, which cover the area of `out` at least, times `scale`.
+/// The difference of two planes, times `scale`. Both must cover the area of `out`.
 pub(super) fn difference([sharp, smooth]: [&Plane; 2], scale: f32, out: &mut Plane) {
     if sharp.is_zero() && smooth.is_zero() {
         return out.clear();

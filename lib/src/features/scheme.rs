@@ -1,84 +1,87 @@
-//! What is computed for given options and voxel size: scales, octaves, and how far a spot looks.
+//! The computation plan for given options and voxel size: scales, octaves and supports.
 
 use super::background::Coarse;
 use super::{Detector, Options, response};
 use crate::filter::Kernel;
 use crate::geom::Point;
 
-/// Scales per doubling of the radius: a blob's response falls by 2 % half way between two.
+/// Scales per doubling of the radius; a blob half way between two scales loses 2 % of its response.
 const PER_OCTAVE: f64 = 3.0;
 
-/// Least sigma, in voxels of its own grid, of a smoothed image: what decimation then folds back is
-/// less than 1e-3 of it (the Gaussian at the Nyquist frequency).
+/// The minimum sigma, in voxels of its own grid, of a smoothed image: decimation then aliases less
+/// than 1e-3 of it (the Gaussian at the Nyquist frequency).
 const LEAST_SIGMA: f64 = 1.25;
 
-/// Grid voxels beyond a block's own that refining a maximum may look at: three moves and their
-/// neighbours.
+/// Grid voxels beyond a block's own that refining a maximum may read: three moves, plus one
+/// neighbour.
 pub(super) const REFINE_REACH: usize = super::maxima::MOVES + 1;
 
-/// Scales that share a grid.
+/// A group of scales that share a grid.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Octave {
     /// Voxels of the volume per voxel of the grid.
     pub(super) step: [usize; 3],
-    /// The smoothed images: their indices in [`Pyramid::sigmas`].
+    /// The smoothed images, as indices into [`Pyramid::sigmas`].
     pub(super) levels: std::ops::Range<usize>,
-    /// The responses whose maxima are looked for here; the others are only compared with.
+    /// The responses whose maxima are searched in this octave; the others are only compared
+    /// against.
     pub(super) wanted: std::ops::Range<usize>,
-    /// The kernels that smooth the volume to the first level, in its voxels.
+    /// The kernels along z, y, x that smooth the volume to the first level, in voxels of the
+    /// volume.
     pub(super) base: [Kernel; 3],
-    /// Those that smooth the first level to each of the others, in voxels of the grid.
+    /// The kernels that smooth the first level to each of the further levels, in voxels of the
+    /// grid.
     pub(super) smoothing: Vec<[Kernel; 3]>,
-    /// Grid voxels that a response looks at.
+    /// The radius of the response's support, in grid voxels.
     pub(super) difference_reach: usize,
 }
 
 impl Octave {
-    /// How far the levels look into the first one, voxels of the grid.
+    /// The largest kernel radius of the further levels along each axis, in grid voxels.
     pub(super) fn level_reach(&self) -> [usize; 3] {
         let radius = |a: usize| self.smoothing.iter().map(|kernels| kernels[a].radius()).max();
         std::array::from_fn(|a| radius(a).unwrap_or(0))
     }
 
-    /// The responses that are computed here.
+    /// The range of responses that are computed in this octave.
     pub(super) fn responses(&self, pyramid: &Pyramid) -> std::ops::Range<usize> {
-        // a difference takes one level more
+        // a difference of Gaussians needs one more level than there are responses
         self.levels.start..self.levels.end - (pyramid.sigmas.len() - pyramid.scales.len())
     }
 }
 
-/// The usual detector's scales.
+/// The scales of the default detector.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Pyramid {
     pub(super) spacing: Point,
     pub(super) detector: Detector,
-    /// Sigma of every smoothed image, micrometres.
+    /// The sigma of every smoothed image, micrometres.
     pub(super) sigmas: Vec<f64>,
-    /// Sigma that each response stands for, micrometres.
+    /// The nominal sigma of each response, micrometres.
     pub(super) scales: Vec<f64>,
-    /// From scale to scale.
+    /// The ratio of consecutive scales.
     pub(super) ratio: f64,
     pub(super) octaves: Vec<Octave>,
 }
 
-/// How the responses are made.
+/// The scales at which responses are computed.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Scales {
-    /// BigStream's sigmas, voxels.
+    /// The sigmas of BigStream, voxels.
     Exact(Vec<f64>),
-    /// A pyramid.
+    /// A Gaussian pyramid.
     Pyramid(Pyramid),
 }
 
-/// All that a block needs to know.
+/// All parameters that the processing of a block needs.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Scheme {
-    /// Sides of the top-hat's box, voxels, with [`Scales::Exact`].
+    /// The sides of the top-hat's box along z, y, x, in voxels; used with [`Scales::Exact`].
     pub(super) window: Option<[usize; 3]>,
-    /// The grid of the background, with [`Scales::Pyramid`].
+    /// The grid of the background; used with [`Scales::Pyramid`].
     pub(super) coarse: Option<Coarse>,
     pub(super) scales: Scales,
-    /// Voxels dropped at each face of the volume.
+    /// The width of the excluded border at each face of the volume, in voxels.
     pub(super) border: Point,
 }
 
@@ -103,7 +106,7 @@ impl Scheme {
         }
     }
 
-    /// In how many passes over the volume its spots are found: one per octave.
+    /// The number of passes over the volume: one per octave.
     pub(super) fn passes(&self) -> usize {
         match &self.scales {
             Scales::Exact(_) => 1,
@@ -112,7 +115,8 @@ impl Scheme {
     }
 }
 
-/// V1's: linear from 0.8 min/sqrt 3 to 1.2 max/sqrt 3, one per voxel of radius, at most 15.
+/// The sigmas of BigStream 2021: linear from 0.8 min/sqrt 3 to 1.2 max/sqrt 3, one per voxel of
+/// radius, at most 15.
 fn exact_sigmas(low: f64, high: f64) -> Vec<f64> {
     let count = ((high - low) as usize).clamp(1, 15);
     let (first, last) = (0.8 * low / 3.0_f64.sqrt(), 1.2 * high / 3.0_f64.sqrt());
@@ -132,7 +136,7 @@ impl Pyramid {
         let scales: Vec<f64> = (0..=count).map(|i| low * ratio.powi(i as i32)).collect();
         let sigmas = match detector {
             Detector::Log => scales.clone(),
-            // a difference stands for the variance half way between its two
+            // a difference of Gaussians has the scale half way, in variance, between its two levels
             Detector::Dog => {
                 let below = (2.0 / (1.0 + ratio * ratio)).sqrt();
                 (0..=count + 1).map(|i| low * below * ratio.powi(i as i32)).collect()
@@ -142,8 +146,8 @@ impl Pyramid {
         Self { spacing, detector, sigmas, scales, ratio, octaves }
     }
 
-    /// What second differences along each axis are multiplied by, so that a blob answers in the
-    /// image's intensities, positive where it is bright.
+    /// The factors for the second differences along each axis that turn them into a response in
+    /// units of the image's intensity, positive for bright blobs.
     pub(super) fn curvature_scales(&self, octave: &Octave, index: usize) -> [f32; 3] {
         let sigma = self.sigmas[index];
         std::array::from_fn(|a| {
@@ -152,13 +156,13 @@ impl Pyramid {
         })
     }
 
-    /// What a difference of levels is multiplied by: d/dt L = Laplacian / 2 with t the variance.
+    /// The factor for a difference of levels, from d/dt L = Laplacian / 2, where t is the variance.
     pub(super) fn difference_scale(&self) -> f32 {
         (2.0 / (self.ratio * self.ratio - 1.0)) as f32
     }
 }
 
-/// The kernels that smooth a grid from sigma `from` to sigma `to`.
+/// The kernels that smooth a grid from sigma `from` to sigma `to` (micrometres).
 fn kernels(spacing: Point, step: [usize; 3], from: f64, to: f64) -> [Kernel; 3] {
     std::array::from_fn(|a| {
         let voxel = spacing[a] * step[a] as f64;
@@ -166,7 +170,8 @@ fn kernels(spacing: Point, step: [usize; 3], from: f64, to: f64) -> [Kernel; 3] 
     })
 }
 
-/// The largest power of two per axis that decimation allows at `sigma`.
+/// The largest power of two along each axis by which an image smoothed with `sigma` may be
+/// decimated.
 fn thinning(sigma: f64, spacing: Point) -> [usize; 3] {
     spacing.map(|s| {
         let doublings = (sigma / (s * LEAST_SIGMA)).log2().floor().clamp(0.0, 20.0);
@@ -175,7 +180,7 @@ fn thinning(sigma: f64, spacing: Point) -> [usize; 3] {
 }
 
 fn octaves(sigmas: &[f64], responses: usize, detector: Detector, spacing: Point) -> Vec<Octave> {
-    // smoothed images that one response takes beyond the first
+    // number of smoothed images that a response needs in addition to its first
     let more = sigmas.len() - responses;
     let mut octaves = Vec::new();
     let mut start = 0;

@@ -1,4 +1,4 @@
-//! Planes of a volume, read a few at a time in the volume's own type, and single voxels of it.
+//! Reading a volume a few planes at a time in its own data type, and reading single voxels.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::filter::planes::Plane;
 use crate::geom::Box3;
 use crate::volume::{Dtype, Error, Volume, Voxel};
 
-/// Voxels as they are stored, where that takes less memory than `f32`.
+/// Voxels in their stored data type where that takes less memory than `f32`.
 enum Voxels {
     U8(Vec<u8>),
     U16(Vec<u16>),
@@ -15,7 +15,7 @@ enum Voxels {
     F32(Vec<f32>),
 }
 
-/// Bytes of a voxel while it is held here.
+/// Bytes per voxel in [`Slabs`].
 pub(super) fn size(dtype: Dtype) -> usize {
     match dtype {
         Dtype::U8 => 1,
@@ -24,14 +24,14 @@ pub(super) fn size(dtype: Dtype) -> usize {
     }
 }
 
-/// The planes of a box of a volume, one after the other.
+/// The planes of a box of a volume, provided one after the other.
 pub(super) struct Slabs<'a> {
     volume: &'a Volume,
-    /// What is read.
+    /// The box that is read.
     part: Box3,
-    /// Whose voxels are counted.
+    /// The box whose non-finite voxels are counted.
     core: Box3,
-    /// Planes that are read at once, those of a slab counted from plane 0 of the volume.
+    /// The number of planes read at once; slabs are aligned to plane 0 of the volume.
     depth: i64,
     clean: Clean,
     voxels: Voxels,
@@ -39,7 +39,7 @@ pub(super) struct Slabs<'a> {
     first: Option<f32>,
     /// Whether all voxels so far were equal.
     pub(super) constant: bool,
-    /// Voxels of the core so far that were no finite number.
+    /// The number of voxels of the core so far that were NaN or infinite.
     pub(super) not_finite: u64,
 }
 
@@ -71,7 +71,7 @@ impl<'a> Slabs<'a> {
         }
     }
 
-    /// Fills a plane, which covers the box along y and x.
+    /// Fills a plane that covers the box along y and x with plane `z` of the volume.
     pub(super) fn fill(&mut self, z: i64, plane: &mut Plane) -> Result<(), Error> {
         if !self.held.contains(&z) {
             self.read(z)?;
@@ -112,13 +112,13 @@ fn read<T: Voxel>(volume: &Volume, slab: &Box3, voxels: &mut Vec<T>) -> Result<(
     volume.read_into(slab, voxels)
 }
 
-/// What is known of the voxels so far.
+/// Statistics of the voxels so far.
 struct Seen {
     clean: Clean,
     first: Option<f32>,
     constant: bool,
     not_finite: u64,
-    /// Rows and columns of the core, where the plane is one of it.
+    /// The core, if the plane intersects it.
     counted: Option<Box3>,
     min: [i64; 2],
 }
@@ -176,18 +176,18 @@ impl Pass<'_> {
     }
 }
 
-/// Edge of the cells that single voxels are read in.
+/// The side of the cells in which single voxels are read, in voxels.
 const CELL: i64 = 64;
 
-/// The voxels at some places of a volume; `None` outside.
+/// The voxels at the given indices `[z, y, x]` of a volume; `None` outside it.
 ///
-/// They are read in the order of the volume's chunks, no more than a cell at a time.
+/// They are read in the order of the volume's chunks, at most one cell at a time.
 pub(super) fn sample<T: Voxel>(
     volume: &Volume,
     places: &[[i64; 3]],
 ) -> Result<Vec<Option<T>>, Error> {
     let bounds = volume.grid().bounds();
-    // whole chunks, several where they are small
+    // whole chunks, several together if they are small
     let chunk = volume.chunk().map(|n| n as i64 * (CELL / n.max(1) as i64).max(1));
     let mut cells: BTreeMap<([i64; 3], [i64; 3]), Vec<usize>> = BTreeMap::new();
     for (i, place) in places.iter().enumerate().filter(|(_, place)| bounds.contains(**place)) {

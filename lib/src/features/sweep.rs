@@ -1,10 +1,11 @@
-//! The usual detector: a volume passes by plane after plane, once per octave.
+//! The default detector: the volume is streamed plane by plane, once per octave.
 //!
-//! Each plane is smoothed along y and x on the octave's grid; as soon as enough planes are there they
-//! are smoothed along z, the background is subtracted, and the further levels, their responses and
-//! the maxima among these follow. Only the planes in reach of each step are held, so that the memory
-//! of a task grows with the area of its planes and not with their number. All levels of an octave are
-//! smoothed from its first one, which reaches less far than smoothing one from the other.
+//! Each plane is smoothed along y and x onto the octave's grid. As soon as enough planes are
+//! available, they are smoothed along z and the background is subtracted; then the further levels,
+//! their responses and the local maxima of these are computed. Only the planes in the support of
+//! each step are held, so that the memory of a task depends on the area of its planes and not on
+//! their number. All levels of an octave are smoothed directly from its first one, which needs a
+//! smaller halo than smoothing each from the one before.
 
 use super::Detector;
 use super::background::Background;
@@ -16,14 +17,14 @@ use super::scheme::{Octave, Pyramid, REFINE_REACH, Scheme};
 use crate::filter::planes::{Area, Plane, Ring, Within, smooth_across};
 use crate::geom::Box3;
 
-/// One octave of one task.
+/// The state of one octave of one task.
 pub(super) struct Sweep<'a> {
     pyramid: &'a Pyramid,
     octave: &'a Octave,
     frame: Frame,
     background: Option<Background>,
     within: Within,
-    /// Planes of the volume, smoothed along y and x, on the octave's grid in these.
+    /// Planes of the volume, smoothed along y and x onto the octave's grid.
     image: Ring,
     base: Ring,
     /// The levels after the base.
@@ -31,7 +32,7 @@ pub(super) struct Sweep<'a> {
     next_level: i64,
     responses: Vec<Ring>,
     next_search: i64,
-    /// A level smoothed along z only.
+    /// Buffers for each further level, smoothed along z only.
     across: Vec<Plane>,
     found: Vec<Found>,
 }
@@ -69,8 +70,8 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Takes plane `z` of the volume, over the area of [`Frame::input`]; all planes of it, one after
-    /// the other.
+    /// Takes plane `z` of the volume over the area of [`Frame::input`]. All its planes must come in
+    /// ascending order.
     pub(super) fn push(&mut self, z: i64, plane: &Plane) {
         if let Some(background) = &mut self.background {
             background.push(z, plane);
@@ -89,12 +90,13 @@ impl<'a> Sweep<'a> {
         while self.search() {}
     }
 
-    /// What was found, once all planes have passed.
+    /// The maxima found, after all planes have been pushed.
     pub(super) fn finish(self) -> Vec<Found> {
         self.found
     }
 
-    /// Whether planes of a grid of `extent` are there up to `reach` beyond `z`.
+    /// Whether all planes up to `z + reach`, clipped to a grid of `extent` planes, precede plane
+    /// `next`.
     fn reaches(next: i64, z: i64, reach: usize, extent: usize) -> bool {
         (z + reach as i64).min(extent as i64 - 1) < next
     }
@@ -170,7 +172,7 @@ impl<'a> Sweep<'a> {
         true
     }
 
-    /// Looks for maxima in one plane of the octave's grid.
+    /// Searches one plane of the octave's grid for maxima.
     fn search(&mut self) -> bool {
         let (z, depth) = (self.next_search, self.frame.grid[0]);
         let Some(next) = self.responses.first().map(Ring::next) else { return false };
@@ -203,7 +205,7 @@ impl<'a> Sweep<'a> {
 }
 
 impl Pyramid {
-    /// A maximum of the grid, refined, in the volume.
+    /// Refines a maximum of the grid and converts it to voxel coordinates of the volume.
     fn place(
         &self,
         octave: &Octave,

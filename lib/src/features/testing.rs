@@ -1,4 +1,5 @@
-//! What tests of spots share: volumes with known blobs, and the tutorial's volumes and key points.
+//! Shared test helpers: volumes with known blobs, and the volumes and key points of the BigStream
+//! tutorial.
 
 use std::io::Read;
 use std::path::Path;
@@ -7,7 +8,7 @@ use n5::{DataBlock as _, N5Reader, VecDataBlock};
 
 use crate::geom::{Box3, Point};
 
-/// Repeatable numbers between 0 and 1.
+/// A reproducible generator of pseudo-random numbers in `[0, 1)`.
 pub(super) struct Dice(u64);
 
 impl Dice {
@@ -23,7 +24,7 @@ impl Dice {
         (z >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Normally distributed, mean 0, standard deviation 1.
+    /// A normally distributed number, mean 0, standard deviation 1.
     pub(super) fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.roll()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.roll()).cos()

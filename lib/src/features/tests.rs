@@ -1,4 +1,4 @@
-//! Detection on volumes whose blobs are known.
+//! Tests of detection on volumes with known blobs.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ use super::testing::{Dice, blobs, crop};
 use super::{Detector, Options, SpotVoxel, detect_in_memory, oracle};
 use crate::geom::{Box3, Point};
 
-/// Blobs at random places at least `apart` micrometres from each other and from the faces.
+/// Blobs at random positions, at least `apart` micrometres from each other and from the faces.
 fn scatter(shape: [usize; 3], spacing: Point, apart: f64, dice: &mut Dice) -> Vec<Point> {
     let mut centres: Vec<Point> = Vec::new();
     for _ in 0..4000 {
@@ -33,8 +33,8 @@ fn noisy(mut image: Vec<f32>, noise: f64, dice: &mut Dice) -> Vec<f32> {
     image
 }
 
-/// Detects `centres` again: mean error per axis in voxels, mean of radius over true radius, and
-/// the fraction of the strongest spots that are blobs.
+/// Detects the blobs at `centres`: the mean error per axis in voxels, the mean ratio of detected to
+/// true radius, and the fraction of the strongest spots that are blobs.
 fn accuracy(
     shape: [usize; 3],
     spacing: Point,
@@ -45,7 +45,7 @@ fn accuracy(
     let mut dice = Dice::new(7);
     let centres = scatter(shape, spacing, 7.0 * sigma, &mut dice);
     let image = noisy(blobs(shape, spacing, &centres, sigma), noise, &mut dice);
-    // a Gaussian of variance v answers most at the variance 2 v / 3, a ball of radius r at r^2 / 3
+    // a Gaussian of variance v responds most at the variance 2 v / 3, a ball of radius r at r^2 / 3
     let radius = sigma * 2.0_f64.sqrt();
     let options = Options {
         radius: [0.6 * radius, 1.8 * radius],
@@ -131,7 +131,7 @@ fn in_blocks(
     spots
 }
 
-/// The exact spots of a block that holds no more than it must.
+/// The spots of the exact detector for a block that holds only its core and the halo.
 fn cut_out(
     voxels: &[f32],
     shape: [usize; 3],

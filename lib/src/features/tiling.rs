@@ -1,4 +1,4 @@
-//! Into which blocks a volume is cut, what one of them holds and how much work its halo costs.
+//! The choice of block size, from the memory of a block and the work added by its halo.
 
 use super::block::Found;
 use super::frame::{Frame, area};
@@ -9,28 +9,28 @@ use crate::filter::{Kernel, opening_reach};
 use crate::geom::Box3;
 use crate::volume::Dtype;
 
-/// Blocks that are wanted, so that many threads and parts have work.
+/// The number of blocks to aim for, so that many threads and parts have work.
 const MANY: usize = 64;
 
-/// How much more work than the least is accepted for that.
+/// The work, relative to the minimum, that is accepted to reach that number of blocks.
 const SLACK: f64 = 1.1;
 
-/// What a block measures at least along each axis where none is asked for.
+/// The minimum side of an automatically chosen block, in voxels.
 const LEAST: usize = 32;
 
-/// What reading and converting a voxel costs, in pairs of taps of a kernel.
+/// The cost of reading and converting a voxel, in pairs of kernel taps.
 const READING: f64 = 20.0;
 
-/// What responses and the search for maxima cost per voxel and level, in pairs of taps.
+/// The cost of responses and the search for maxima per voxel and level, in pairs of kernel taps.
 const SEARCHING: f64 = 20.0;
 
-/// Voxels of a grid per maximum of the response in noise, at least.
+/// The minimum number of grid voxels per local maximum of the response in noise.
 const PER_MAXIMUM: usize = 400;
 
-/// Planes whose chunks are held while they are read.
+/// The number of planes down to which a slab may be reduced.
 const LEAST_DEPTH: usize = 8;
 
-/// How a volume is stored, as far as reading it costs.
+/// The properties of a stored volume that determine the cost of reading it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stored {
     pub(super) shape: [usize; 3],
@@ -38,21 +38,21 @@ pub(super) struct Stored {
     pub(super) dtype: Dtype,
 }
 
-/// What a block of a given size holds and costs.
+/// The memory and the cost of a block of a given size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Share {
-    /// Voxels along each axis.
+    /// The size of the block in voxels along z, y, x.
     pub(super) block: [usize; 3],
-    /// Bytes that a task holds at its peak.
+    /// The peak memory of a task, bytes.
     pub(super) bytes: u64,
-    /// Planes that are read at once.
+    /// The number of planes read at once; 0 for [`Scales::Exact`].
     pub(super) depth: usize,
-    /// Its work, over that of as many voxels of one block without a halo.
+    /// The work per voxel, relative to that of the whole volume in one block, which has no halo.
     pub(super) factor: f64,
 }
 
 impl Scheme {
-    /// The costs of a block of the pass `pass`, 0 to [`Scheme::passes`].
+    /// The costs of a block in pass `pass` (0 to [`Scheme::passes`], exclusive).
     pub(super) fn cost(&self, pass: usize, block: [usize; 3], stored: &Stored) -> Share {
         match &self.scales {
             Scales::Exact(sigmas) => self.cost_exact(sigmas, block, stored),
@@ -60,11 +60,11 @@ impl Scheme {
         }
     }
 
-    /// Chooses the block of a pass: the one with the least work of those of which two fit into
-    /// `memory` bytes, cut further where that costs little, so that there are many.
+    /// Chooses the block of a pass: of those that fit into `memory` bytes twice, the one with the
+    /// least work, or a smaller one where that costs little more, so that there are many blocks.
     ///
-    /// It depends neither on threads nor on parts, so that all parts cut alike. Where none fits it
-    /// is the one that holds least.
+    /// The choice depends neither on the number of threads nor on the number of parts, so that all
+    /// parts use the same blocks. If none fits, the block that needs least memory is chosen.
     pub(super) fn choose(&self, pass: usize, stored: &Stored, memory: u64) -> Share {
         let [zs, ys, xs] = stored.shape.map(sizes);
         let mut all = Vec::new();
@@ -87,13 +87,13 @@ impl Scheme {
         *chosen.unwrap_or(best)
     }
 
-    /// Voxels around a block that is held whole that its spots depend on.
+    /// The halo of a block that is held in memory as a whole, in voxels along z, y, x.
     pub(super) fn halo(&self, sigmas: &[f64]) -> [usize; 3] {
         let radius = sigmas.iter().map(|&s| Kernel::sampled(s).radius()).max().unwrap_or(0);
         self.window.map_or([radius + 1; 3], |sides| sides.map(|n| radius + 1 + opening_reach(n)))
     }
 
-    /// The box that is read for a block that is held whole.
+    /// The box that is read for a block that is held in memory as a whole.
     pub(super) fn input(&self, sigmas: &[f64], core: &Box3, volume: &Box3) -> Box3 {
         core.grow(self.halo(sigmas).map(|n| n as i64)).intersect(volume)
     }
@@ -102,7 +102,7 @@ impl Scheme {
         let halo = self.halo(sigmas);
         let input: usize = (0..3).map(|a| (block[a] + 2 * halo[a]).min(stored.shape[a])).product();
         let core: usize = block.iter().product();
-        // the image raw and cleaned, three responses, a slab of planes twice
+        // the raw and the cleaned image, three responses, and a slab of planes twice
         let bytes = 4 * (3 * input + 3 * core) as u64;
         Share { block, bytes, depth: 0, factor: input as f64 / core.max(1) as f64 }
     }
@@ -131,8 +131,8 @@ impl Scheme {
         Share { block, bytes, depth, factor }
     }
 
-    /// Planes that are read at once: those of a chunk where they hold no more than what else a task
-    /// holds, so that no chunk is read twice.
+    /// The number of planes read at once: those of a chunk, so that no chunk is read twice, unless
+    /// that many planes would need too much memory.
     fn depth(&self, frame: &Frame, stored: &Stored) -> usize {
         let mut depth = stored.chunk[0].max(1);
         while depth > LEAST_DEPTH && depth * slabs::size(stored.dtype) > 512 {
@@ -141,7 +141,7 @@ impl Scheme {
         depth.min(frame.input.shape()[0])
     }
 
-    /// Bytes of the planes that a sweep holds.
+    /// The memory of the planes that a sweep holds, bytes.
     fn planes(&self, pyramid: &Pyramid, octave: &Octave, frame: &Frame) -> u64 {
         let [base, level, response, input] =
             [&frame.base, &frame.level, &frame.response, &frame.input]
@@ -157,7 +157,7 @@ impl Scheme {
             image += (2 * coarse.half[0] + 2) * coarse.step[0];
             floats += input / y + (4 * coarse.half[0] + 12) * cells + base / y;
         }
-        // by the plane of the volume, on the grid along y and x
+        // indexed by plane of the volume, on the octave's grid along y and x
         floats += held(image, &frame.image) * base;
         floats += held(2 * smoothing + 2, &frame.base) * base;
         // each level smoothed along z
@@ -169,7 +169,7 @@ impl Scheme {
     }
 }
 
-/// A block in the middle of a volume, as far as it reaches.
+/// A typical block near the centre of a volume, clipped to the volume.
 fn middle(block: [usize; 3], shape: [usize; 3]) -> Box3 {
     let size: [usize; 3] = std::array::from_fn(|a| block[a].min(shape[a]));
     let min = std::array::from_fn(|a| {
@@ -183,15 +183,15 @@ fn pixels(area: Area) -> usize {
     area.height() * (area.width() + 64)
 }
 
-/// Bytes of what may be found: maxima, spots, and rows.
+/// The estimated memory of the maxima, spots and rows of a block, bytes.
 fn spots(frame: &Frame) -> u64 {
     let each = size_of::<Found>() + 2 * size_of::<SpotVoxel>();
     (frame.core.len() / PER_MAXIMUM * each) as u64
 }
 
-/// The work of a frame, in pairs of taps.
+/// The work of a frame, in pairs of kernel taps.
 fn work(octave: &Octave, frame: &Frame, stored: &Stored, reread: f64) -> f64 {
-    // whole chunks are decoded
+    // chunks are decoded whole
     let mut read = reread;
     for a in 0..3 {
         let chunk = stored.chunk[a].max(1) as i64;
@@ -211,8 +211,8 @@ fn work(octave: &Octave, frame: &Frame, stored: &Stored, reread: f64) -> f64 {
     sum + SEARCHING * response * octave.levels.len() as f64
 }
 
-/// Sizes that divide an axis into equal blocks, from the whole down, each at most a fourth smaller than
-/// the one before.
+/// Sizes that divide an axis into equal blocks, from the whole axis down in steps of at most about
+/// a quarter.
 fn sizes(extent: usize) -> Vec<usize> {
     let mut sizes = vec![extent.max(1)];
     let mut pieces = 1;

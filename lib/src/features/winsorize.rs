@@ -2,10 +2,10 @@
 
 use crate::volume::{self, Volume};
 
-/// Digits of two bytes: an `f32` has two.
+/// The number of values of a 16-bit digit; an `f32` has two digits.
 const DIGITS: usize = 1 << 16;
 
-/// Bits that sort as the numbers do.
+/// Maps an `f32` to bits that sort in the order of the values; non-finite values are taken as 0.
 fn ordered(value: f32) -> u32 {
     let bits = if value.is_finite() { value.to_bits() } else { 0 };
     if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
@@ -15,7 +15,8 @@ fn unordered(bits: u32) -> f32 {
     f32::from_bits(if bits >> 31 == 1 { bits & !(1 << 31) } else { !bits })
 }
 
-/// The digit of the `rank`-th entry (from 0) of a histogram, and its rank among those of its digit.
+/// The digit of the entry with rank `rank` (from 0) in a histogram, and its rank among entries with
+/// that digit.
 fn locate(histogram: &[u64], mut rank: u64) -> (u32, u64) {
     for (digit, &count) in histogram.iter().enumerate() {
         if rank < count {
@@ -26,16 +27,16 @@ fn locate(histogram: &[u64], mut rank: u64) -> (u32, u64) {
     ((DIGITS - 1) as u32, 0)
 }
 
-/// Ranks (from 0) of the lowest and the highest value that stay, as in SciPy's `winsorize`.
+/// The ranks (from 0) of the lowest and the highest value that are kept, as in SciPy's `winsorize`.
 fn ranks(count: u64, [low, high]: [f64; 2]) -> [u64; 2] {
     let last = count.saturating_sub(1);
     let low = ((low * count as f64) as u64).min(last);
     [low, last.saturating_sub((high * count as f64) as u64).max(low)]
 }
 
-/// Selects two order statistics by their upper, then their lower two bytes.
+/// Selects two order statistics, first by their upper and then by their lower two bytes.
 ///
-/// * `each`: calls its argument with all voxels, in pieces; it is called twice
+/// * `each`: passes all voxels to its argument, piece by piece; it is called twice
 fn select<E>(
     fractions: [f64; 2],
     mut each: impl FnMut(&mut dyn FnMut(&[f32])) -> Result<(), E>,
@@ -71,10 +72,10 @@ pub(super) fn limits_of(voxels: &[f32], fractions: [f64; 2]) -> [f32; 2] {
     limits
 }
 
-/// Voxels that are read at once, about.
+/// The approximate number of voxels read at once.
 const PIECE: usize = 1 << 20;
 
-/// The clamping range of a volume, which is read twice, some chunks at a time.
+/// The clamping range of a volume, which is read twice, a few chunks at a time.
 pub(super) fn limits(volume: &Volume, fractions: [f64; 2]) -> Result<[f32; 2], volume::Error> {
     let bounds = volume.grid().bounds();
     let mut piece = volume.chunk().map(|n| n.max(1));

@@ -1,13 +1,13 @@
-//! Files that are whole or absent, also after a power cut.
+//! File writes that are atomic and durable, also across a power failure.
 //!
-//! Small files are written by `write_whole`: under a temporary name, brought to the disk, renamed,
-//! and their folder brought to the disk. Chunks are too many for that: `write_later` renames them
-//! at once and notes them, and [`settle`] brings all that was noted to the disk. Whoever says that
-//! something is done, in a ledger, a receipt or an exit code, calls [`settle`] before. `--no-sync`
-//! turns all of that off ([`set_sync`]); errors that are told on closing are seen in any case.
+//! Small files are written by `write_whole`: under a temporary name, synced, renamed, and the
+//! folder is synced. This is too slow for chunks: `write_later` renames them at once and queues
+//! them, and [`settle`] syncs everything in the queue. Code that reports work as done, in a ledger,
+//! a receipt or an exit code, calls [`settle`] first. `--no-sync` disables syncing ([`set_sync`]);
+//! errors that the system reports when a file is closed are detected in any case.
 //!
-//! Texts that are read or written whole may stand on standard input and output, [`is_stream`], or come through a
-//! pipe, [`is_pipe`].
+//! Texts that are read or written as a whole may be standard input and output, [`is_stream`], or
+//! come from a pipe, [`is_pipe`].
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -25,24 +25,23 @@ pub use stream::{
 
 static SYNC: AtomicBool = AtomicBool::new(true);
 
-/// Whether files are brought to the disk (the default), or left to the system as on a scratch disk.
+/// Sets whether files are synced to disk (the default) or left to the system's cache.
 pub fn set_sync(sync: bool) {
     SYNC.store(sync, Ordering::SeqCst);
 }
 
-/// What [`set_sync`] said.
+/// Whether files are synced to disk, as set by [`set_sync`].
 pub(crate) fn syncs() -> bool {
     SYNC.load(Ordering::SeqCst)
 }
 
-/// Writes a file whole or not at all, and to the disk: under a temporary name beside it, which is
-/// then renamed.
+/// Writes a file atomically and syncs it: under a temporary name beside it, which is then renamed.
 ///
-/// Folders on the way are made. Two writers at once leave the file of one of them. `-` is standard
-/// output.
+/// Parent folders are created. If two processes write at once, the file of one of them remains. `-`
+/// is standard output.
 ///
 /// # Errors
-/// The file system's refusal, at whichever step it is told; `path` is then as it was.
+/// The file system's error, at any step. Before the rename, `path` is unchanged.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if is_stream(path) {
         return write_out(bytes);
@@ -50,7 +49,7 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_with(path, |file| file.write_all(bytes))
 }
 
-/// As [`write_whole`], filled by a closure.
+/// Like [`write_whole`], with the content written by a closure.
 ///
 /// # Errors
 /// Those of the closure, and as [`write_whole`].
@@ -61,7 +60,7 @@ pub(crate) fn write_with(
     write_via(&beside(path)?, path, fill)
 }
 
-/// As [`write_with`], under a temporary name of the caller's, on the same file system.
+/// Like [`write_with`], with a temporary name given by the caller, on the same file system.
 ///
 /// # Errors
 /// As [`write_with`].
@@ -76,17 +75,17 @@ pub(crate) fn write_via(
         rename(temporary, path)
     });
     if written.is_err() {
-        // the first error is the one to tell
+        // the first error is the one to report
         let _ = fs::remove_file(temporary);
         return written;
     }
     pending::settle_folder_of(path)
 }
 
-/// Renames a file that was written under the name `from`, and notes it for [`settle`].
+/// Renames a file that was written under the name `from`, and queues it for [`settle`].
 ///
 /// # Errors
-/// The file system's refusal to rename or, where too much is noted already, to keep what is noted.
+/// If the file cannot be renamed or, if the queue is full, not synced.
 pub(crate) fn write_later(file: File, from: &Path, target: &Path) -> io::Result<()> {
     if !syncs() {
         close(file)?;
@@ -97,7 +96,7 @@ pub(crate) fn write_later(file: File, from: &Path, target: &Path) -> io::Result<
     pending::note_file(file, target, length)
 }
 
-/// Creates a file that is not there, and its folder where that is missing.
+/// Creates a file that must not exist, and its folder if needed.
 pub(crate) fn create_new(path: &Path) -> io::Result<File> {
     let create = || File::options().write(true).create_new(true).open(path);
     match create() {
@@ -109,7 +108,7 @@ pub(crate) fn create_new(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Renames, and creates the folder of the new name where that is missing.
+/// Renames a file, and creates the folder of the new name if needed.
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
     match fs::rename(from, to) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -127,10 +126,10 @@ fn make_folder_of(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Brings what was written to the disk and closes the file.
+/// Syncs the file to disk and closes it.
 ///
 /// # Errors
-/// What the file system tells only now: a write that failed behind, a quota, a server that is gone.
+/// Errors that the file system reports only now: a failed delayed write, a quota, a lost server.
 pub(crate) fn finish(file: File) -> io::Result<()> {
     if syncs() {
         sync(&file)?;
@@ -138,7 +137,7 @@ pub(crate) fn finish(file: File) -> io::Result<()> {
     close(file)
 }
 
-/// Brings the data of an open file to the disk; with `--no-sync`, asks only whether all went well.
+/// Syncs the data of an open file to disk; with `--no-sync`, only checks for pending errors.
 ///
 /// # Errors
 /// As [`finish`].
@@ -148,22 +147,23 @@ pub(crate) fn sync(file: &File) -> io::Result<()> {
         return close(file.try_clone()?);
     }
     match file.sync_data() {
-        // some network and user-space file systems know no such thing
+        // some network and user-space file systems do not support syncing
         Err(e) if matches!(e.kind(), InvalidInput | Unsupported) => Ok(()),
         result => result,
     }
 }
 
-/// Closes a file; dropping it would hide an error, and network file systems tell theirs here.
+/// Closes a file and returns the error, which a drop would ignore; network file systems report
+/// here.
 fn close(file: File) -> io::Result<()> {
     match nix::unistd::close(file) {
-        // on Linux the descriptor is gone then, and nothing is lost
+        // on Linux the descriptor is closed even after EINTR, and nothing is lost
         Err(nix::errno::Errno::EINTR) | Ok(()) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
-/// A name in the folder of `path` that nobody else uses.
+/// A unique temporary name in the folder of `path`.
 fn beside(path: &Path) -> io::Result<PathBuf> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path
@@ -172,7 +172,7 @@ fn beside(path: &Path) -> io::Result<PathBuf> {
     let mut temporary = std::ffi::OsString::from(".");
     temporary.push(name);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    // processes of two machines may have one number
+    // processes on two machines may have the same process id
     let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
     let now = now.unwrap_or_default().subsec_nanos();
     temporary.push(format!(".{}-{count}-{now:x}.tmp", std::process::id()));

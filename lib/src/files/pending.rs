@@ -1,4 +1,4 @@
-//! What was written and is not known to be on the disk.
+//! The queue of written files that are not yet synced to disk.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
@@ -8,51 +8,51 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{close, sync, syncs};
 
-/// Files that are brought to the disk at once: a journal commits those of several callers together.
+/// Number of files synced concurrently: a journal commits several of them together.
 const AT_ONCE: usize = 4;
-/// When a batch is worth its while: so many files or bytes.
+/// A batch is worth syncing at this many files or bytes.
 const MANY: (usize, u64) = (64, 64 << 20);
-/// More files than this are not held open: who writes another one waits for the batch.
+/// Maximum number of open files in the queue; a further write waits until the batch is synced.
 const MOST: usize = 256;
 
-/// A file could not be brought to the disk.
+/// A file could not be synced to disk.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {}: {source}", path.display())]
 pub struct Unwritten {
     /// The file or folder.
     pub path: PathBuf,
-    /// What the file system said.
+    /// The file system's error.
     pub source: io::Error,
 }
 
-/// Something whose own order of steps is to be kept: sync its data, then say that they are there.
+/// Syncing in a fixed order of its own: data first, then the metadata that refer to them.
 pub(crate) trait Settle: Send + Sync {
-    /// Where it is, for messages.
+    /// The path, for messages.
     fn path(&self) -> &Path;
-    /// Does it; tells the folders in which a name may be new.
+    /// Syncs; returns the folders that may contain a new name.
     fn settle(&self) -> io::Result<[PathBuf; 2]>;
 }
 
 #[derive(Default)]
 struct Noted {
     files: Vec<(File, PathBuf)>,
-    /// Folders with a new name or without an old one.
+    /// Folders in which a name was added or removed.
     folders: BTreeSet<PathBuf>,
     steps: Vec<Arc<dyn Settle>>,
     bytes: u64,
-    /// Batches that were begun.
+    /// Number of batches that were started.
     batches: u64,
-    /// Failures, each with the batch that it was in.
+    /// Failures by the number of their batch.
     failed: BTreeMap<u64, (PathBuf, io::ErrorKind, Option<i32>)>,
 }
 
 static NOTED: Mutex<Option<Noted>> = Mutex::new(None);
 
-/// Held while a batch is brought to the disk: who finds nothing noted must wait for the one that
-/// took it. In it, the folders whose own names are on the disk.
+/// Held while a batch is synced: a thread that finds an empty queue must wait for the thread that
+/// took the batch. Contains the folders whose own names are synced.
 static SETTLED: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
 
-/// A panic elsewhere leaves both lists whole.
+/// The lock of a mutex; a panic elsewhere leaves its contents consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -61,7 +61,7 @@ fn note<T>(change: impl FnOnce(&mut Noted) -> T) -> T {
     change(lock(&NOTED).get_or_insert_default())
 }
 
-/// Notes a file that has its name, and waits where too many are noted.
+/// Queues a file that has its final name; if the queue is full, waits for it to be synced.
 pub(super) fn note_file(file: File, path: &Path, length: u64) -> io::Result<()> {
     let path = std::path::absolute(path)?;
     let full = note(|noted| {
@@ -73,7 +73,7 @@ pub(super) fn note_file(file: File, path: &Path, length: u64) -> io::Result<()> 
     if full { settle().map_err(|error| error.source) } else { Ok(()) }
 }
 
-/// Notes that a name in this folder is new, or gone.
+/// Records that a name in this folder was added or removed.
 pub(crate) fn note_folder(folder: &Path) {
     if syncs()
         && let Ok(folder) = std::path::absolute(folder)
@@ -82,7 +82,7 @@ pub(crate) fn note_folder(folder: &Path) {
     }
 }
 
-/// Notes a step.
+/// Queues a [`Settle`] step, once.
 pub(crate) fn note_step(step: Arc<dyn Settle>) {
     note(|noted| {
         if !noted.steps.iter().any(|other| Arc::ptr_eq(other, &step)) {
@@ -91,13 +91,13 @@ pub(crate) fn note_step(step: Arc<dyn Settle>) {
     });
 }
 
-/// Whether so much is noted that a batch is worth its while.
+/// Whether the queue is large enough for a batch.
 pub(crate) fn is_heavy() -> bool {
     note(|noted| noted.files.len() + noted.steps.len() >= MANY.0 || noted.bytes >= MANY.1)
 }
 
-/// Brings all that was written until now to the disk: data first, then what says that they are
-/// there, then names.
+/// Syncs everything written until now: data first, then the metadata that refer to them, then
+/// names.
 ///
 /// # Errors
 /// [`Unwritten`]: what was written since the last call may be lost.
@@ -136,7 +136,7 @@ impl Noted {
     }
 }
 
-/// Brings folders to the disk, and the names of those above them that are not known to be there.
+/// Syncs folders, and the names of their ancestors that are not known to be synced.
 fn settle_folders(
     mut folders: BTreeSet<PathBuf>,
     settled: &mut HashSet<PathBuf>,
@@ -161,7 +161,7 @@ fn settle_folders(
     Ok(())
 }
 
-/// Brings the new name of a file to the disk.
+/// Syncs the new name of a file.
 pub(super) fn settle_folder_of(path: &Path) -> io::Result<()> {
     if !syncs() {
         return Ok(());
@@ -176,13 +176,13 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
     match File::open(folder) {
         Ok(folder) => sync(&folder),
-        // what was scratch may be gone, and what may not be listed is not ours
+        // a temporary folder may have been removed, and an unlistable folder is not ours
         Err(error) if matches!(error.kind(), NotFound | NotADirectory | PermissionDenied) => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// Does the same to all, a few at once; the first error is told after all were tried.
+/// Applies `work` to all items, a few at once; the first error is returned after all were tried.
 fn all<T: Send>(
     items: Vec<T>,
     work: impl Fn(T) -> Result<(), Unwritten> + Sync,
@@ -210,22 +210,22 @@ fn all<T: Send>(
     failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
-/// A moment: what fails to reach the disk after it is a failure of who took it, whoever finds out.
+/// A point in time. Every sync failure after it concerns its holder, whichever thread detects it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark(u64);
 
 impl Mark {
-    /// Before all.
+    /// The start of the process.
     pub(crate) fn start() -> Self {
         Self(0)
     }
 
-    /// Now.
+    /// The present.
     pub(crate) fn now() -> Self {
         Self(note(|noted| noted.batches))
     }
 
-    /// [`settle`], and whether all batches since the mark reached the disk.
+    /// Calls [`settle`], and checks that all batches since the mark were synced.
     ///
     /// # Errors
     /// As [`settle`].

@@ -1,5 +1,5 @@
-//! `-`, standard input and standard output in place of a file; and pipes that are read by their names, as
-//! shells make them of `<(command)`.
+//! `-` for standard input and output in place of a file; and pipes that are read by name, such as
+//! those of the shell's `<(command)`.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -7,33 +7,33 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Bytes of a pipe at most: tables and transforms are held whole.
+/// Maximum number of bytes read from a pipe: tables and transforms are held in memory.
 const LARGEST: u64 = 2 << 30;
 
-/// Whoever read standard output has gone: they have what they wanted.
+/// The reader of standard output has closed it, and needs no more data.
 #[derive(Debug, thiserror::Error)]
 #[error("whoever read standard output has gone")]
 pub struct ReaderGone;
 
-/// Whether a location stands for standard input or output. A file of this name is `./-`.
+/// Whether a location stands for standard input or output. A file with this name is `./-`.
 pub fn is_stream(path: impl AsRef<Path>) -> bool {
     path.as_ref().as_os_str() == "-"
 }
 
-/// Whether a location can be read from its beginning to its end, once: `-`, or a pipe by its name.
+/// Whether a location can only be read once, sequentially: `-`, or a named pipe.
 pub fn is_pipe(path: impl AsRef<Path>) -> bool {
     is_stream(&path) || std::fs::metadata(path).is_ok_and(|about| about.file_type().is_fifo())
 }
 
-/// All of a file; of `-` and of a pipe, all that comes, which is read once and kept.
+/// All bytes of a file, of `-` or of a pipe. The bytes of a pipe are read once and cached.
 ///
 /// # Errors
-/// The system's refusal; more than 2 GiB in a pipe.
+/// The system's error; more than 2 GiB in a pipe.
 pub fn read(path: impl AsRef<Path>) -> io::Result<Arc<[u8]>> {
     if is_pipe(&path) { pipe(path.as_ref()) } else { Ok(std::fs::read(path)?.into()) }
 }
 
-/// The first bytes of a file, at most so many; of a pipe, too.
+/// The first bytes of a file or a pipe, at most `most`.
 ///
 /// # Errors
 /// As [`read`].
@@ -47,10 +47,10 @@ pub fn read_start(path: impl AsRef<Path>, most: usize) -> io::Result<Vec<u8>> {
     Ok(start)
 }
 
-/// As [`read`], of text in UTF-8.
+/// Like [`read`], for text in UTF-8.
 ///
 /// # Errors
-/// As [`read`], and [`io::ErrorKind::InvalidData`] where it is no such text.
+/// As [`read`], and [`io::ErrorKind::InvalidData`] if it is not valid UTF-8.
 pub fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
     if !is_pipe(&path) {
         return std::fs::read_to_string(path);
@@ -60,7 +60,7 @@ pub fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
     text.map(str::to_owned).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
-/// The bytes of a file, or of a pipe.
+/// The length of a file, or of the contents of a pipe, in bytes.
 ///
 /// # Errors
 /// As [`read`].
@@ -71,7 +71,7 @@ pub fn length(path: impl AsRef<Path>) -> io::Result<u64> {
     Ok(std::fs::metadata(path)?.len())
 }
 
-/// All that comes through a pipe. Other names of standard input are `-`.
+/// All bytes of a pipe. Other names of standard input are treated as `-`.
 fn pipe(path: &Path) -> io::Result<Arc<[u8]>> {
     const INPUT: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
     static READ: Mutex<BTreeMap<PathBuf, Arc<[u8]>>> = Mutex::new(BTreeMap::new());
@@ -99,7 +99,7 @@ fn pipe(path: &Path) -> io::Result<Arc<[u8]>> {
 /// Writes data to standard output.
 ///
 /// # Errors
-/// The system's refusal; [`ReaderGone`] within it where the reader of a pipe has closed it.
+/// The system's error; it contains [`ReaderGone`] if the reader of a pipe has closed it.
 pub fn write_out(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -110,7 +110,7 @@ pub fn write_out(bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Whether an error says that the reader of standard output has gone.
+/// Whether an error means that the reader of standard output has closed it.
 pub fn is_reader_gone(error: &(dyn std::error::Error + 'static)) -> bool {
     let inner = |error: &io::Error| match error.get_ref() {
         Some(inner) => inner.is::<ReaderGone>(),

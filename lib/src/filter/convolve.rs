@@ -2,14 +2,15 @@ use super::Kernel;
 use super::lines::{self, LANES, Scratch, multiply_add, row, rows, vectorised};
 
 vectorised! {
-    /// Convolves a scratch with one kernel: `out[j] = sum over k of w[k] * (s[j-k] + s[j+k])`.
+    /// Convolves a scratch buffer with one kernel:
+    /// `out[j] = sum over k of w[k] * (s[j-k] + s[j+k])`.
     ///
-    /// Row `j` of `out` is centred `radius * tap + j * advance` into the scratch; its neighbours
-    /// on the line lie `tap` apart.
+    /// Row `j` of `out` is centred at entry `radius * tap + j * advance` of the scratch buffer; its
+    /// neighbours along the line lie `tap` entries apart.
     pub(super) fn fold(scratch: &[f32], weights: &[f32], tap: usize, advance: usize, out: &mut [f32]) => fold_body
 }
 
-/// Two taps at a time, so that sums are stored half as often.
+/// Processes two taps at a time, so that sums are stored half as often.
 #[inline(always)]
 fn fold_body<const FUSED: bool>(
     scratch: &[f32],
@@ -39,8 +40,8 @@ fn fold_body<const FUSED: bool>(
     }
 }
 
-/// Convolves an image with a kernel per axis and keeps every `step`-th voxel along each,
-/// from the first on.
+/// Convolves an image with one kernel per axis and keeps every `step`-th voxel along each,
+/// beginning with the first.
 ///
 /// * `image`: `(z, y, x)` of `shape`
 /// * returns the smoothed image and its shape, `ceil(shape / step)`
@@ -53,10 +54,10 @@ pub fn smooth(
     kernels: &[Kernel; 3],
     step: [usize; 3],
 ) -> (Vec<f32>, [usize; 3]) {
-    // z first: what it thins out, the other two need not compute
+    // z first: voxels that it drops need not be computed along the other two axes
     let (along_z, shape) = along_columns(image, shape, 0, &kernels[0], step[0]);
     let (along_y, shape) = along_columns(&along_z, shape, 1, &kernels[1], step[1]);
-    // two images at once are enough
+    // at most two images are in memory at once
     drop(along_z);
     along_rows(&along_y, shape, &kernels[2], step[2])
 }

@@ -1,11 +1,12 @@
-//! Fourier transforms of boxes whose sides are powers of two.
+//! Fourier transforms of boxes whose side lengths are powers of two.
 
 use super::lines::vectorised;
 
-/// Lines that are transformed together: a line of 256 and its copy stay in the first-level cache.
+/// Lines that are transformed together: lines of 256 voxels and their copies stay in the
+/// first-level cache.
 const LINES: usize = 8;
 
-/// The real and the imaginary part of several lines, position after position.
+/// The real and the imaginary parts of several lines at one position.
 type Row = [[f32; LINES]; 2];
 
 /// Transforms of complex boxes of one shape, `[real, imaginary]` per element, C order `(z, y, x)`.
@@ -17,7 +18,7 @@ pub struct Fft {
 }
 
 impl Fft {
-    /// Prepares transforms of a box that holds at least `shape`; each side is the next power of two.
+    /// Prepares transforms of a box that holds at least `shape`; sides are the next powers of two.
     pub fn holding(shape: [usize; 3]) -> Self {
         let shape = shape.map(|n| n.max(1).next_power_of_two());
         let twiddles = shape.map(|n| {
@@ -27,32 +28,32 @@ impl Fft {
         Self { shape, twiddles }
     }
 
-    /// The sides of the box.
+    /// The side lengths of the box.
     pub fn shape(&self) -> [usize; 3] {
         self.shape
     }
 
-    /// Elements of the box.
+    /// Number of elements of the box.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// Whether the box holds nothing: never.
+    /// Whether the box is empty: always false.
     pub fn is_empty(&self) -> bool {
         false
     }
 
-    /// The transform, `sum over p of f(p) exp(-2 pi i k p / n)`.
+    /// The forward transform, `sum over p of f(p) exp(-2 pi i k p / n)`, in place.
     ///
-    /// Numbers: `f32`, errors of about 1e-7 of the root mean square times the logarithm of the size.
-    /// Checked by: `oracle::transform`.
+    /// Numbers: `f32`, errors of about 1e-7 of the root mean square times the logarithm of the
+    /// size. Checked by: `oracle::transform`.
     pub fn forward(&self, data: &mut [[f32; 2]]) {
         for axis in 0..3 {
             self.along(axis, data);
         }
     }
 
-    /// The transform back, divided by the number of elements.
+    /// The inverse transform, divided by the number of elements, in place.
     pub fn inverse(&self, data: &mut [[f32; 2]]) {
         let scale = 1.0 / self.len() as f32;
         data.iter_mut().for_each(|[_, im]| *im = -*im);
@@ -62,7 +63,7 @@ impl Fft {
         }
     }
 
-    /// The element of the frequency opposite to that of element `at`.
+    /// Index of the element whose frequency is opposite to that of element `at`.
     #[inline]
     pub fn opposite(&self, at: usize) -> usize {
         let [nz, ny, nx] = self.shape;
@@ -100,8 +101,8 @@ impl Fft {
 }
 
 vectorised! {
-    /// Transforms lines in place (`from`), by Stockham's method: no reordering of bits, at the price
-    /// of a second buffer.
+    /// Transforms lines in place (`from`) by Stockham's method, which needs a second buffer but no
+    /// bit reversal.
     fn transform(twiddles: &[[f32; 2]], from: &mut [Row], to: &mut [Row]) => transform_body
 }
 
@@ -132,7 +133,7 @@ fn transform_body<const FUSED: bool>(twiddles: &[[f32; 2]], from: &mut [Row], to
         (length, apart, swapped) = (length / 2, apart * 2, !swapped);
     }
     if swapped {
-        // the result lies in what was `to`
+        // the result lies in the buffer that was passed as `to`
         target.copy_from_slice(source);
     }
 }

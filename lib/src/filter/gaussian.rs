@@ -1,6 +1,6 @@
-/// Beyond what radius a discrete Gaussian is cut: the mass left out, both tails together.
+/// The mass of a discrete Gaussian that is cut off, both tails together.
 ///
-/// As much as a normal density leaves beyond 3.5 sigma. What is left is scaled to sum 1.
+/// A normal density has as much beyond 3.5 sigma. The remaining weights are scaled to sum 1.
 const TAIL: f64 = 5e-4;
 
 /// One half of a symmetric kernel: weight `k` belongs to the offsets `k` and `-k`.
@@ -10,7 +10,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The kernel that changes nothing.
+    /// The identity kernel.
     pub fn identity() -> Self {
         Self { weights: vec![1.0] }
     }
@@ -20,15 +20,16 @@ impl Kernel {
         Self { weights: vec![1.0 / (2 * radius + 1) as f32; radius + 1] }
     }
 
-    /// The discrete analogue of a Gaussian, `exp(-t) I_n(t)` with `t` its variance in voxels squared.
+    /// The discrete analogue of a Gaussian, `exp(-t) I_n(t)` with its variance `t` in voxels
+    /// squared.
     ///
-    /// Unlike a sampled Gaussian it has exactly this variance however small it is, so that
-    /// smoothing step by step equals smoothing at once (Lindeberg, IEEE PAMI 12, 1990).
+    /// Unlike a sampled Gaussian it has exactly this variance, however small, so that smoothing in
+    /// steps equals smoothing at once (Lindeberg, IEEE PAMI 12, 1990).
     pub fn discrete(variance: f64) -> Self {
         if variance < 1e-9 {
             return Self::identity();
         }
-        // Miller's backward recurrence I_(n-1) = I_(n+1) + 2n/t I_n, from well beyond the tail
+        // Miller's backward recurrence I_(n-1) = I_(n+1) + 2n/t I_n, begun well beyond the tail
         let last = (8.0 * variance.sqrt() + 24.0).ceil() as usize;
         let mut weights = vec![0.0_f64; last + 2];
         weights[last] = f64::MIN_POSITIVE;
@@ -48,15 +49,15 @@ impl Kernel {
         Self::normalised(&weights[..=radius])
     }
 
-    /// A Gaussian of `sigma` voxels sampled at whole voxels out to `int(4 sigma + 0.5)`, sum 1,
-    /// as SciPy's `gaussian_filter1d` has it.
+    /// A Gaussian of `sigma` voxels sampled at whole voxels up to `int(4 sigma + 0.5)`, with sum 1,
+    /// as in SciPy's `gaussian_filter1d`.
     pub fn sampled(sigma: f64) -> Self {
         Self::normalised(&sampled_weights(sigma))
     }
 
-    /// The second derivative to [`Kernel::sampled`]: its weights times `(x^2/s^2 - 1)/s^2`.
+    /// The second derivative of [`Kernel::sampled`]: its weights times `(x^2/s^2 - 1)/s^2`.
     ///
-    /// As in SciPy the product is not normalised again: a constant is not taken to exactly 0.
+    /// As in SciPy, the product is not normalised again: a constant does not give exactly 0.
     pub fn sampled_second_derivative(sigma: f64) -> Self {
         let weights = sampled_weights(sigma);
         let total = weights[0] + 2.0 * weights[1..].iter().sum::<f64>();
@@ -73,12 +74,12 @@ impl Kernel {
         Self { weights: half.iter().map(|weight| (weight / total) as f32).collect() }
     }
 
-    /// The largest offset that it reaches, voxels.
+    /// The largest offset with a weight, voxels.
     pub fn radius(&self) -> usize {
         self.weights.len() - 1
     }
 
-    /// Its weights from offset 0 to [`Kernel::radius`].
+    /// The weights from offset 0 to [`Kernel::radius`].
     pub fn weights(&self) -> &[f32] {
         &self.weights
     }

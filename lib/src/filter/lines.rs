@@ -1,14 +1,14 @@
-//! Bundles of parallel lines, copied out so that the tight loops read contiguous memory.
+//! Bundles of parallel lines, copied to buffers so that the inner loops read contiguous memory.
 //!
-//! Along z and y, [`LANES`] neighbouring columns are copied together, voxel after voxel of the
-//! line: a vector register holds the same voxel of several lines, and strides that are powers of
-//! two cannot thrash the cache. Along x the line itself is contiguous and is only padded.
+//! Along z and y, [`LANES`] neighbouring columns are copied together, position by position along
+//! the line: a vector register holds the same position of several lines, and strides that are
+//! powers of two cannot thrash the cache. Along x the line itself is contiguous and is only padded.
 
-/// Lines that are worked on together: 111 rows of them, what the tutorial's largest kernel spans,
+/// Number of lines processed together: 111 rows of them, the span of the tutorial's largest kernel,
 /// fit the first-level cache.
 pub(super) const LANES: usize = 64;
 
-/// A buffer that begins on a cache line: vector loads that straddle two take twice as long.
+/// A buffer that begins on a cache line: vector loads that straddle two lines take twice as long.
 #[derive(Default)]
 pub(super) struct Scratch {
     entries: Vec<f32>,
@@ -16,7 +16,7 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Sets its length; what it holds is of no meaning.
+    /// Sets the length; the contents are unspecified afterwards.
     pub(super) fn resize(&mut self, len: usize) {
         self.entries.resize(len + 16, 0.0);
         self.start = self.entries.as_ptr().align_offset(64).min(16);
@@ -38,7 +38,7 @@ impl std::ops::DerefMut for Scratch {
     }
 }
 
-/// Index `i` of an endless half-sample mirroring (`c b a | a b c | c b a`) of `n` voxels.
+/// Index `i` of an infinite half-sample mirroring (`c b a | a b c | c b a`) of `n` voxels.
 ///
 /// * `n` must not be 0
 pub fn mirror(i: i64, n: usize) -> usize {
@@ -50,10 +50,11 @@ pub fn mirror(i: i64, n: usize) -> usize {
     i.min(2 * n - 1 - i) as usize
 }
 
-/// Runs a loop compiled twice: with AVX2 and FMA where the machine has them, else portably.
+/// Compiles a loop twice, for AVX2 with FMA and portably, and runs the former if the processor has
+/// both features.
 ///
-/// Measured on the tutorial's volume: the convolutions take a quarter of the time of the portable
-/// form. The const parameter tells the body whether a fused multiply-add is one instruction.
+/// Measured on the tutorial's volume, convolutions take a quarter of the time of the portable
+/// version. The const parameter tells the body whether a fused multiply-add is one instruction.
 macro_rules! vectorised {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) => $body:ident) => {
         $(#[$meta])*
@@ -65,7 +66,8 @@ macro_rules! vectorised {
                     $body::<true>($($arg),*);
                 }
                 if $crate::device::fuses_multiply_add() {
-                    // SAFETY: the processor has just said that it has both features.
+                    // SAFETY: `fuses_multiply_add` has confirmed that the processor has both
+                    // features.
                     #[expect(unsafe_code, reason = "a clone for newer processors, 4 times as fast")]
                     return unsafe { fast($($arg),*) };
                 }
@@ -76,20 +78,20 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// `a * b + c`, fused where that is one instruction.
+/// `a * b + c`, fused if that is one instruction.
 #[inline(always)]
 pub(crate) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// Where the voxels of a line bundle lie: `first + line position * stride`, `width` lanes.
+/// Location of the voxels of a line bundle: `first + line position * stride`, `width` lanes.
 #[derive(Clone, Copy)]
 pub(super) struct Bundle {
     /// The first voxel of the first lane.
     pub(super) first: usize,
-    /// From voxel to voxel along the line.
+    /// Distance between the voxels of a line.
     pub(super) stride: usize,
-    /// Lanes in use, at most [`LANES`].
+    /// Number of lanes in use, at most [`LANES`].
     pub(super) width: usize,
 }
 
@@ -118,8 +120,8 @@ pub(super) fn scatter(rows: &[f32], bundle: Bundle, image: &mut [f32]) {
     }
 }
 
-/// Copies positions `from..to` of a line along x, mirrored beyond its ends, and some zeros, so that
-/// a row can be read wherever one begins.
+/// Copies positions `from..to` of a line along x, mirrored beyond its ends, and appends zeros, so
+/// that a whole row can be read from any position.
 pub(super) fn pad(line: &[f32], from: i64, to: i64, out: &mut Scratch) {
     let (n, len) = (line.len(), (to - from) as usize);
     out.resize(len + LANES);
@@ -131,16 +133,16 @@ pub(super) fn pad(line: &[f32], from: i64, to: i64, out: &mut Scratch) {
     out[len..].fill(0.0);
 }
 
-/// A row of a scratch. Of known length: no check of bounds remains in the loops over it.
+/// A row of a scratch buffer. Its constant length removes bounds checks from the loops over it.
 pub(super) type Row = [f32; LANES];
 
-/// The row that begins `at`.
+/// The row that begins at `at`.
 #[inline(always)]
 pub(super) fn row(scratch: &[f32], at: usize) -> &Row {
     scratch[at..].first_chunk().expect("a scratch ends with a whole row")
 }
 
-/// The rows of an output.
+/// The rows of an output buffer.
 #[inline(always)]
 pub(super) fn rows(out: &mut [f32]) -> std::slice::IterMut<'_, Row> {
     out.as_chunks_mut().0.iter_mut()

@@ -1,8 +1,8 @@
-//! Slow and obvious: what the filters must equal.
+//! Slow reference implementations that the filters must match.
 
 use super::{Kernel, mirror};
 
-/// Repeatable noise between 0 and 1.
+/// Reproducible noise between 0 and 1.
 pub(super) fn noise(shape: [usize; 3], seed: u32) -> Vec<f32> {
     let mut state = u64::from(seed) + 1;
     let next = || {
@@ -54,7 +54,7 @@ fn convolve_axis(image: &[f64], shape: [usize; 3], axis: usize, kernel: &Kernel)
     })
 }
 
-/// Convolution with a kernel per axis.
+/// Convolution with one kernel per axis.
 pub(super) fn convolve(image: &[f32], shape: [usize; 3], kernels: &[Kernel; 3]) -> Vec<f64> {
     let image: Vec<f64> = image.iter().map(|&v| f64::from(v)).collect();
     (0..3).fold(image, |image, axis| convolve_axis(&image, shape, axis, &kernels[axis]))

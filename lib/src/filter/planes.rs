@@ -1,8 +1,9 @@
-//! Filters on a volume that passes by plane after plane, so that only the planes in reach are held.
+//! Filters on a volume that is streamed plane by plane, so that only the planes in reach are in
+//! memory.
 //!
-//! A [`Plane`] is a rectangle of one plane of a grid; a [`Ring`] holds the last planes of a stage. As
-//! in the rest of `filter`, what lies beyond the grid is mirrored about the voxel edge, and every
-//! voxel is computed by the same operations in the same order wherever the rectangle was cut.
+//! A [`Plane`] is a rectangle of one plane of a grid; a [`Ring`] holds the most recent planes of a
+//! stage. As in the rest of `filter`, the grid is mirrored about its voxel edges, and every voxel
+//! is computed by the same operations in the same order, whatever the rectangle.
 
 use std::collections::VecDeque;
 
@@ -10,7 +11,7 @@ use super::Kernel;
 use super::convolve::fold;
 use super::lines::{LANES, Scratch, mirror, multiply_add, row, rows, vectorised};
 
-/// A rectangle of a plane: the first voxel and the one past the last along y and x.
+/// A half-open rectangle of a plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Area {
     /// First voxel, `[y, x]`.
@@ -30,7 +31,7 @@ impl Area {
         (self.max[1] - self.min[1]).max(0) as usize
     }
 
-    /// Grown by so many voxels on each side, as far as a plane of `extent` voxels goes.
+    /// Grown by this many voxels on each side, and clamped to a plane of `extent` voxels.
     #[must_use]
     pub fn grow(&self, by: [usize; 2], extent: [usize; 2]) -> Self {
         Self {
@@ -40,17 +41,17 @@ impl Area {
     }
 }
 
-/// A rectangle of one plane.
+/// The voxels of a rectangle of one plane.
 pub struct Plane {
     area: Area,
-    /// From row to row; rows are filled up to whole vectors.
+    /// Distance between rows, which are padded to whole vectors.
     stride: usize,
     voxels: Scratch,
     zero: bool,
 }
 
 impl Plane {
-    /// Zeros.
+    /// A plane of zeros.
     pub fn new(area: Area) -> Self {
         let stride = area.width().next_multiple_of(LANES);
         let mut voxels = Scratch::default();
@@ -59,7 +60,7 @@ impl Plane {
         Self { area, stride, voxels, zero: true }
     }
 
-    /// What it covers.
+    /// The rectangle that it covers.
     pub fn area(&self) -> Area {
         self.area
     }
@@ -69,7 +70,7 @@ impl Plane {
         self.zero
     }
 
-    /// Says that all voxels are 0.
+    /// Sets all voxels to 0.
     pub fn clear(&mut self) {
         if !self.zero {
             self.voxels.fill(0.0);
@@ -77,14 +78,14 @@ impl Plane {
         }
     }
 
-    /// The row at `y` of the grid, from the first voxel of its area on, filled up with voxels of no
-    /// meaning.
+    /// The row at `y` of the grid, from the first voxel of the area on; padding of unspecified
+    /// values follows its last voxel.
     pub fn row(&self, y: i64) -> &[f32] {
         let start = (y - self.area.min[0]) as usize * self.stride;
         &self.voxels[start..start + self.stride]
     }
 
-    /// As [`Plane::row`], to be written.
+    /// Like [`Plane::row`], for writing.
     pub fn row_mut(&mut self, y: i64) -> &mut [f32] {
         self.zero = false;
         let start = (y - self.area.min[0]) as usize * self.stride;
@@ -92,32 +93,32 @@ impl Plane {
     }
 }
 
-/// The planes of one stage that are still needed, in the order of z.
+/// The planes of one stage that are still needed, in ascending order of z.
 pub struct Ring {
     area: Area,
     first: i64,
     planes: VecDeque<Plane>,
-    /// Planes to be used again: fresh memory costs page faults.
+    /// Planes to be reused: fresh memory costs page faults.
     spare: Vec<Plane>,
 }
 
 impl Ring {
-    /// An empty one for planes of `area`, the first of them at `first`.
+    /// An empty ring for planes of `area`, the first of which is at z = `first`.
     pub fn new(area: Area, first: i64) -> Self {
         Self { area, first, planes: VecDeque::new(), spare: Vec::new() }
     }
 
-    /// What each plane covers.
+    /// The rectangle that each plane covers.
     pub fn area(&self) -> Area {
         self.area
     }
 
-    /// The index of the plane that is to be added next.
+    /// The z index of the plane that is to be added next.
     pub fn next(&self) -> i64 {
         self.first + self.planes.len() as i64
     }
 
-    /// A plane to be filled, which holds anything.
+    /// A plane to be filled; its contents are unspecified.
     pub fn blank(&mut self) -> Plane {
         self.spare.pop().unwrap_or_else(|| Plane::new(self.area))
     }
@@ -127,7 +128,7 @@ impl Ring {
         self.planes.push_back(plane);
     }
 
-    /// Gives up the planes before `z`.
+    /// Releases the planes before `z`.
     pub fn forget_before(&mut self, z: i64) {
         while self.first < z
             && let Some(plane) = self.planes.pop_front()
@@ -140,7 +141,7 @@ impl Ring {
     /// The plane at `z`.
     ///
     /// # Panics
-    /// Where it is not held.
+    /// If it is not held.
     pub fn at(&self, z: i64) -> &Plane {
         &self.planes[(z - self.first) as usize]
     }
@@ -153,11 +154,12 @@ impl Ring {
 }
 
 vectorised! {
-    /// A symmetric kernel over parallel rows: `out = w[0] r[n] + sum over k of w[k] (r[n-k] + r[n+k])`.
+    /// A symmetric kernel over parallel rows:
+    /// `out = w[0] r[n] + sum over k of w[k] (r[n-k] + r[n+k])`.
     fn fold_rows(lines: &[&[f32]], weights: &[f32], out: &mut [f32]) => fold_rows_body
 }
 
-/// Two taps at a time, so that sums are stored half as often.
+/// Processes two taps at a time, so that sums are stored half as often.
 #[inline(always)]
 fn fold_rows_body<const FUSED: bool>(lines: &[&[f32]], weights: &[f32], out: &mut [f32]) {
     let radius = weights.len() - 1;
@@ -198,9 +200,9 @@ fn add_rows_body<const FUSED: bool>(lines: &[&[f32]], weights: &[f32], out: &mut
     }
 }
 
-/// Convolves along z: `planes` are those within the kernel's radius, all of one area.
+/// Convolves along z. `planes` are those within the kernel's radius, all of the same area.
 ///
-/// `out` may cover fewer rows than they do; along x it covers the same.
+/// `out` may cover fewer rows than they do; along x it must cover the same voxels.
 pub fn smooth_across(planes: &[&Plane], kernel: &Kernel, out: &mut Plane) {
     if planes.iter().all(|plane| plane.zero) {
         return out.clear();
@@ -213,7 +215,7 @@ pub fn smooth_across(planes: &[&Plane], kernel: &Kernel, out: &mut Plane) {
     }
 }
 
-/// Adds planes, each times its weight, to `out`, which covers the same area.
+/// Adds planes, each multiplied by its weight, to `out`, which covers the same area.
 pub fn add_across(planes: &[&Plane], weights: &[f32], out: &mut Plane) {
     for y in out.area.min[0]..out.area.max[0] {
         let lines: Vec<&[f32]> = planes.iter().map(|plane| plane.row(y)).collect();
@@ -221,13 +223,14 @@ pub fn add_across(planes: &[&Plane], weights: &[f32], out: &mut Plane) {
     }
 }
 
-/// Adds rows of a plane, each times its weight, to a row that covers the same along x.
+/// Adds the rows of a plane from `first` on, each multiplied by its weight, to a row that covers
+/// the same voxels along x.
 pub fn add_along(plane: &Plane, first: i64, weights: &[f32], out: &mut [f32]) {
     let lines: Vec<&[f32]> = (first..).take(weights.len()).map(|y| plane.row(y)).collect();
     add_rows(&lines, weights, out);
 }
 
-/// Convolution within planes, with the buffers that it needs.
+/// Convolution within planes, with its buffers.
 #[derive(Default)]
 pub struct Within {
     column: Scratch,
@@ -238,9 +241,9 @@ pub struct Within {
 impl Within {
     /// Convolves along y and x and keeps every `step`-th voxel, counted from voxel 0 of the grid.
     ///
-    /// * `image`: must cover what `out` depends on: its voxels times `step`, and the kernels' radii
-    ///   around, within the grid
-    /// * `extent`: voxels of the whole plane that `image` is a part of, `[y, x]`
+    /// * `image`: must cover the voxels that `out` depends on: its own times `step`, and the
+    ///   kernels' radii around them, within the grid
+    /// * `extent`: shape of the whole plane of which `image` is a part, `[y, x]`
     pub fn smooth(
         &mut self,
         image: &Plane,
@@ -274,8 +277,8 @@ impl Within {
     }
 }
 
-/// Copies a row of `area` to a line over `from..to`, mirrored beyond the grid, and some zeros, so that
-/// a vector can be read wherever one begins.
+/// Copies a row of `area` to a line over `from..to`, mirrored beyond the grid, and appends zeros,
+/// so that a vector can be read from any position.
 fn extend(row: &[f32], area: Area, extent: usize, [from, to]: [i64; 2], out: &mut Scratch) {
     let len = (to - from) as usize;
     out.resize(len.next_multiple_of(LANES) + LANES);

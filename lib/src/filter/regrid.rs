@@ -1,8 +1,8 @@
-//! A volume seen on a grid of another spacing.
+//! A volume resampled to a coarser spacing.
 //!
-//! Two volumes whose voxels differ in size are compared at the coarser size along each axis. A voxel of
-//! the coarser grid is the mean of the finer voxels around it under a triangle as wide as two coarse voxels
-//! (linear interpolation, widened so that nothing is aliased).
+//! Two volumes whose voxel sizes differ are compared at the coarser size along each axis. A voxel
+//! of the coarser grid is the mean of the finer voxels around it, weighted by a triangle as wide as
+//! two coarse voxels (linear interpolation, widened to avoid aliasing).
 
 use crate::geom::{Box3, Grid, Point};
 use crate::volume::{Error, Volume, Voxel};
@@ -15,30 +15,32 @@ pub struct Regridded<'a> {
 }
 
 impl<'a> Regridded<'a> {
-    /// At `spacing`, where one is given; the outer faces of the volume stay where they are, but for less than
-    /// a voxel that does not fit.
+    /// Resamples to `spacing` (micrometres), or keeps the volume's own grid if it is `None`. The
+    /// outer faces of the volume stay where they are, except for a remainder of less than one
+    /// voxel.
     pub fn new(volume: &'a Volume, spacing: Option<Point>) -> Self {
         let own = volume.grid();
         let grid = spacing.map_or(own, |spacing| coarser(&own, spacing));
         Self { volume, grid }
     }
 
-    /// The grid that it is seen on.
+    /// The grid of the voxels that are returned.
     pub fn grid(&self) -> Grid {
         self.grid
     }
 
-    /// The volume itself.
+    /// The underlying volume.
     pub fn volume(&self) -> &'a Volume {
         self.volume
     }
 
-    /// Whether its voxels are those that are stored.
+    /// Whether its voxels are the stored ones.
     pub fn is_stored(&self) -> bool {
         self.grid == self.volume.grid()
     }
 
-    /// The chunk of the volume, in voxels of the grid: at least 1 along each axis.
+    /// Shape of the volume's chunks in voxels of the grid, rounded up to at least 1 along each
+    /// axis.
     pub fn chunk(&self) -> [usize; 3] {
         let (chunk, own) = (self.volume.chunk(), self.volume.grid());
         std::array::from_fn(|a| {
@@ -47,7 +49,7 @@ impl<'a> Regridded<'a> {
         })
     }
 
-    /// How many voxels of the volume are read for a box of the grid.
+    /// Number of stored voxels that are read for a box of `shape` voxels of the grid.
     pub fn stored_voxels(&self, shape: [usize; 3]) -> usize {
         let own = self.volume.grid();
         let along = |a: usize| (shape[a] as f64 * self.grid.spacing[a] / own.spacing[a]).ceil();
@@ -58,20 +60,20 @@ impl<'a> Regridded<'a> {
         }
     }
 
-    /// Reads a box, C order `(z, y, x)`; what lies outside the grid is 0.
+    /// Reads a box, C order `(z, y, x)`; voxels outside the grid are 0.
     ///
     /// # Errors
-    /// As [`Volume::read`].
+    /// As for [`Volume::read`].
     pub fn read<T: Voxel>(&self, part: &Box3) -> Result<Vec<T>, Error> {
         let mut out = vec![T::default(); part.len()];
         self.read_into(part, &mut out)?;
         Ok(out)
     }
 
-    /// [`Regridded::read`] into a slice of that many voxels.
+    /// Like [`Regridded::read`], into a slice of as many voxels.
     ///
     /// # Errors
-    /// As [`Volume::read`].
+    /// As for [`Volume::read`].
     pub fn read_into<T: Voxel>(&self, part: &Box3, out: &mut [T]) -> Result<(), Error> {
         if self.is_stored() {
             return self.volume.read_into(part, out);
@@ -95,7 +97,7 @@ impl<'a> Regridded<'a> {
     }
 }
 
-/// The grid of `spacing` over a volume of the grid `own`.
+/// The grid with `spacing` that covers a volume on the grid `own`.
 fn coarser(own: &Grid, spacing: Point) -> Grid {
     let mut grid = *own;
     for a in 0..3 {
@@ -109,12 +111,12 @@ fn coarser(own: &Grid, spacing: Point) -> Grid {
     grid
 }
 
-/// What the voxels of one axis are made of.
+/// The source voxels of each voxel along one axis, and their weights.
 struct Taps {
-    /// The first voxel that is read, and how many are.
+    /// The first source voxel that is read, and the number of them.
     first: i64,
     len: usize,
-    /// Of each voxel: the first that it is made of, counted from `first`, and the weights.
+    /// For each voxel, the index of its first source voxel, relative to `first`, and the weights.
     voxels: Vec<(usize, Vec<f32>)>,
 }
 
@@ -132,7 +134,8 @@ impl Taps {
             let (low, high) = ((at - half).ceil() as i64, (at + half).floor() as i64);
             let first = low.clamp(0, last);
             let triangle = |j: i64| 1.0 - (j as f64 - at).abs() / half;
-            // where the ratio is not whole, the weights' centre is off: turned until it is at `at`
+            // if the ratio is not an integer, the weights' centroid is off: tilt them until it is
+            // at `at`
             let moment = |n: i32, about: f64| -> f64 {
                 (low..=high).map(|j| triangle(j) * (j as f64 - about).powi(n)).sum()
             };
@@ -141,7 +144,7 @@ impl Taps {
             let mut sums = vec![0.0; (high.clamp(0, last) - first + 1) as usize];
             for j in low..=high {
                 let weight = triangle(j) * (1.0 - slope * (j as f64 - centre));
-                // the outer voxel is repeated beyond the faces
+                // the outermost voxel is repeated beyond the faces
                 sums[(j.clamp(0, last) - first) as usize] += weight;
             }
             let total: f64 = sums.iter().sum();
@@ -179,7 +182,7 @@ fn average(voxels: Vec<f32>, mut shape: [usize; 3], taps: &[Taps; 3]) -> Vec<f32
     voxels
 }
 
-/// Copies the box `inside` into the box `part` that holds it; the rest is 0.
+/// Copies the box `inside` into the box `part`, which contains it; the rest is 0.
 fn copy<T: Voxel>(values: &[f32], inside: &Box3, part: &Box3, out: &mut [T]) {
     out.fill(T::default());
     let [_, height, width] = part.shape();

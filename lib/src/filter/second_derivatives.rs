@@ -2,7 +2,7 @@ use super::Kernel;
 use super::lines::{self, Bundle, LANES, Scratch, mirror, multiply_add, row, rows, vectorised};
 use crate::geom::Box3;
 
-/// Planes whose z-filtered form is held at a time.
+/// Number of z-filtered planes that are held at a time.
 const SLAB: usize = 64;
 
 /// The kernel `plain` and its second derivative `curved`, of equal length.
@@ -13,19 +13,19 @@ struct Pair<'a> {
 }
 
 vectorised! {
-    /// One bundle through both kernels: `[plain, curved]`.
+    /// One bundle convolved with both kernels: `[plain, curved]`.
     fn split(scratch: &[f32], pair: Pair<'_>, out: [&mut [f32]; 2]) => split_body
 }
 vectorised! {
-    /// Two bundles to `[plain * a, curved * a + plain * b]`.
+    /// Two bundles combined to `[plain * a, curved * a + plain * b]`.
     fn cross(scratch: [&[f32]; 2], pair: Pair<'_>, out: [&mut [f32]; 2]) => cross_body
 }
 vectorised! {
-    /// Two padded lines along x to `curved * a + plain * b`.
+    /// Two padded lines along x combined to `curved * a + plain * b`.
     fn join(scratch: [&[f32]; 2], pair: Pair<'_>, out: &mut [f32]) => join_body
 }
 
-// Each body takes two taps at a time, so that sums are stored half as often.
+// Each body processes two taps at a time, so that sums are stored half as often.
 
 #[inline(always)]
 fn split_body<const FUSED: bool>(
@@ -133,17 +133,17 @@ impl Pair<'_> {
 
 /// The Laplacian of an image smoothed by a Gaussian, as SciPy computes it from sampled kernels.
 ///
-/// It keeps its buffers from scale to scale.
+/// Buffers are reused from scale to scale.
 #[derive(Default)]
 pub struct LaplacianOfGaussian {
-    /// Of some planes, plain and curved along z: plane, tile of [`LANES`] columns, y, lane.
+    /// Planes filtered along z, plain and curved: plane, tile of [`LANES`] columns, y, lane.
     along_z: [Scratch; 2],
-    /// Of one plane, plain and mixed along y: tile, y, lane.
+    /// One plane filtered along y, plain and mixed: tile, y, lane.
     along_y: [Scratch; 2],
-    /// A bundle along z and what it becomes.
+    /// A bundle along z and its filtered forms.
     column: Scratch,
     filtered: [Scratch; 2],
-    /// Two lines along x and what they become.
+    /// Two lines along x and the line that combines them.
     lines: [Scratch; 2],
     joined: Scratch,
 }
@@ -155,19 +155,19 @@ struct Scale<'a> {
     pair: Pair<'a>,
     radius: i64,
     target: Box3,
-    /// `target` and a kernel's radius around it, within the image.
+    /// `target` grown by a kernel's radius, within the image.
     reach: Box3,
-    /// Tiles of [`LANES`] columns across `reach`.
+    /// Number of tiles of [`LANES`] columns across `reach`.
     tiles: usize,
     /// Rows of a tile along y: those of `target` and a radius on both sides, mirrored where needed.
     tall: usize,
 }
 
 impl LaplacianOfGaussian {
-    /// Computes it at the voxels of `target`.
+    /// Computes the Laplacian of the Gaussian at the voxels of `target`.
     ///
     /// * `image`: `(z, y, x)` of `shape`
-    /// * `sigma`: of the Gaussian, voxels
+    /// * `sigma`: standard deviation of the Gaussian, voxels
     /// * `target`: a part of the image
     /// * `out`: `(z, y, x)` of `target`'s shape, per square voxel
     ///
@@ -279,7 +279,7 @@ impl LaplacianOfGaussian {
 }
 
 impl Scale<'_> {
-    /// Fills those rows of a tile that lie beyond the image.
+    /// Fills the rows of a tile that lie beyond the image by mirroring.
     fn mirror_rows(&self, column: &mut [f32]) {
         let first = self.target.min[1] - self.radius;
         let last = self.target.max[1] + self.radius;
@@ -289,8 +289,8 @@ impl Scale<'_> {
         }
     }
 
-    /// Joins row `y` of the tiles to a line that reaches a radius beyond `target`, mirrored where
-    /// it leaves the image, and a row further, which is read and not used.
+    /// Joins row `y` of the tiles to a line that extends a radius beyond `target`, mirrored beyond
+    /// the image, and one row of zeros further, which is read but not used.
     fn assemble(&self, tiles: &[f32], y: usize, line: &mut Scratch) {
         let (first, last) = (self.target.min[2] - self.radius, self.target.max[2] + self.radius);
         let height = self.target.shape()[1];

@@ -1,28 +1,30 @@
-//! Single voxels that have nothing to do with their neighbours: hot and dead pixels, cosmic rays.
+//! Single voxels that are unrelated to their neighbours: hot and dead pixels, cosmic rays.
 
 use std::ops::Range;
 
 use crate::volume::Voxel;
 
-/// A voxel is a spike where it exceeds all its neighbours by more than so many times what these differ
-/// among themselves. No microscope shows a point so sharp: of noise one voxel in a hundred millions does.
+/// A voxel is a spike if it lies beyond all its neighbours by more than this many times their
+/// range. No microscope resolves a point this sharp; noise exceeds this limit in one voxel in a
+/// hundred million.
 const BEYOND: f32 = 20.0;
 
-/// Puts the nearest of the values beside it in the place of every voxel that is a spike, up or down, and
-/// the middle between their extremes in that of a lone voxel that is not finite; how many there were.
+/// Replaces every spike, bright or dark, by the nearest of its neighbours' values, and every
+/// isolated non-finite voxel by the midpoint of their extremes. Returns the number of voxels
+/// replaced.
 ///
-/// * `voxels`: C order, of `shape`
+/// * `voxels`: C order `(z, y, x)`, of `shape`
 ///
-/// The neighbours are the six along the axes, the four in a plane; voxels at the faces of the block lack
-/// some and are left alone. Decisions are made on the values as they come in, so that they do not depend
-/// on the order.
+/// The neighbours are the six along the axes, or the four in a plane; voxels at the faces of the
+/// block lack some and are not changed. Decisions are based on the input values, so that they do
+/// not depend on the order.
 pub fn despike<T: Voxel>(voxels: &mut [T], shape: [usize; 3]) -> usize {
     let found = spikes(voxels, shape, 0..shape[0]);
     found.iter().for_each(|&(at, value)| voxels[at] = value);
     found.len()
 }
 
-/// The places of the spikes in some planes of a block, and what [`despike`] puts there.
+/// Indices of the spikes in some planes of a block, and the values that [`despike`] puts there.
 pub fn spikes<T: Voxel>(voxels: &[T], shape: [usize; 3], planes: Range<usize>) -> Vec<(usize, T)> {
     let [_, ny, nx] = shape;
     let rim = |at: usize, a: usize| shape[a] > 1 && (at == 0 || at + 1 == shape[a]);
@@ -32,7 +34,7 @@ pub fn spikes<T: Voxel>(voxels: &[T], shape: [usize; 3], planes: Range<usize>) -
             let row = (z * ny + y) * nx;
             let (first, end) = if nx > 1 { (1, nx - 1) } else { (0, nx) };
             for i in row + first..row + end {
-                // most voxels lie between two of their neighbours
+                // shortcut: most voxels lie between two of their neighbours
                 let between = nx > 1 && {
                     let (a, v, b) = (voxels[i - 1], voxels[i], voxels[i + 1]);
                     (a <= v && v <= b) || (b <= v && v <= a)
@@ -46,7 +48,7 @@ pub fn spikes<T: Voxel>(voxels: &[T], shape: [usize; 3], planes: Range<usize>) -
     found
 }
 
-/// What belongs in the place of an inner voxel, if it is a spike.
+/// The replacement of an inner voxel, if it is a spike.
 fn replacement<T: Voxel>(voxels: &[T], shape: [usize; 3], i: usize) -> Option<T> {
     let stride = [shape[1] * shape[2], shape[2], 1];
     let mut range: Option<[T; 2]> = None;
@@ -64,7 +66,7 @@ fn replacement<T: Voxel>(voxels: &[T], shape: [usize; 3], i: usize) -> Option<T>
     if !value.is_finite() {
         return Some(T::from_f32(0.5 * low + 0.5 * high));
     }
-    // what is even has no scale: a single point on it may be meant
+    // neighbours without variation give no scale: a single point among them may be real
     let spread = high - low;
     if spread > 0.0 && value - high > BEYOND * spread {
         Some(most)
@@ -123,7 +125,7 @@ mod tests {
         voxels[13] = f32::NAN;
         assert_eq!(despike(&mut voxels, [3; 3]), 1);
         assert_eq!(voxels[13], 1.25);
-        // of two side by side neither is known
+        // of two adjacent unknown voxels, neither is replaced
         (voxels[13], voxels[14]) = (f32::NAN, f32::INFINITY);
         assert_eq!(despike(&mut voxels, [3; 3]), 0);
     }

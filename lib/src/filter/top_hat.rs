@@ -25,7 +25,7 @@ fn larger_body<const FUSED: bool>(scratch: &[f32], apart: usize, out: &mut [f32]
 
 type Step = fn(&[f32], usize, &mut [f32]);
 
-/// Two buffers that take turns, so that the steps need not work in place.
+/// Two buffers that are used alternately, so that the steps need not work in place.
 #[derive(Default)]
 struct Pair {
     now: Scratch,
@@ -33,11 +33,11 @@ struct Pair {
 }
 
 impl Pair {
-    /// Leaves in `now[i]` the extreme of `window` entries from `i` on, entries `apart` apart.
+    /// Stores in `now[i]` the extreme of `window` entries from `i` on, `apart` apart.
     ///
-    /// Windows of 2, 4, 8 ... are each joined from two of the former; the last two may overlap.
-    /// That is log2(window) steps of plain vector code, against three data-dependent ones of van
-    /// Herk's method, and as fast at the sizes of interest.
+    /// Windows of 2, 4, 8 ... entries are each joined from two smaller ones; the last two may
+    /// overlap. This takes log2(window) steps of plain vector code, where van Herk's method takes
+    /// three data-dependent ones, and is as fast at the sizes of interest.
     fn roll(&mut self, window: usize, apart: usize, step: Step) {
         let mut covered = 1;
         while covered < window {
@@ -50,7 +50,7 @@ impl Pair {
     }
 }
 
-/// The extreme over windows `-below..=above` along one axis, in place.
+/// The extreme over the window `-below..=above` of each voxel along one axis, in place.
 fn extreme(
     image: &mut [f32],
     shape: [usize; 3],
@@ -76,12 +76,12 @@ fn extreme(
     }
 }
 
-/// The grey opening of an image with a solid box of `window` voxels: what remains of it where
-/// nothing smaller than the box stands out. The image less its opening is the white top-hat.
+/// The grey opening of an image with a solid box of `window` voxels, which removes bright
+/// structures that are smaller than the box. The image minus its opening is the white top-hat.
 ///
 /// * `image`: `(z, y, x)` of `shape`
-/// * `window`: sides of the box, at least 1; an even side reaches one voxel further down than up
-///   when eroding and the other way round when dilating, as in SciPy
+/// * `window`: sides of the box, at least 1; a box with an even side reaches one voxel further
+///   towards lower indices when eroding, and towards higher ones when dilating, as in SciPy
 ///
 /// Border: mirrored about the voxel edge. Checked by: `oracle::opening` (equal).
 pub fn opening(mut image: Vec<f32>, shape: [usize; 3], window: [usize; 3]) -> Vec<f32> {
@@ -101,12 +101,12 @@ pub fn opening(mut image: Vec<f32>, shape: [usize; 3], window: [usize; 3]) -> Ve
 pub enum Extreme {
     /// The smallest value.
     Least,
-    /// The largest.
+    /// The largest value.
     Greatest,
 }
 
 impl Extreme {
-    /// That of two values.
+    /// The extreme of two values.
     pub fn of(self, a: f32, b: f32) -> f32 {
         match self {
             Self::Least if b < a => b,
@@ -118,7 +118,7 @@ impl Extreme {
 
 /// The extreme over `2 * half + 1` voxels along y and x of one plane, in place.
 ///
-/// * `image`: `(y, x)` of `shape`; beyond it nothing counts
+/// * `image`: `(y, x)` of `shape`; only voxels within it are considered
 pub fn extreme_within(image: &mut [f32], shape: [usize; 2], half: [usize; 2], which: Extreme) {
     let step = match which {
         Extreme::Least => smaller,
@@ -133,7 +133,7 @@ fn reach(window: usize) -> [usize; 2] {
     [window / 2, window.max(1) - 1 - window / 2]
 }
 
-/// How far from a voxel its [`opening`] may look along an axis, voxels.
+/// Halo that an [`opening`] needs along an axis, voxels.
 pub fn opening_reach(window: usize) -> usize {
     window.max(1) - 1
 }

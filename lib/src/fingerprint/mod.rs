@@ -1,19 +1,19 @@
-//! Fingerprints: short texts that are equal where the content is.
+//! Fingerprints: short strings that are equal for equal contents, and practically only for these.
 //!
 //! The hash is XXH3 with 128 bits (<https://github.com/Cyan4973/xxHash>, "xxHash fast digest
-//! algorithm", version 0.2.0): its value is defined for every machine and does not change with the
-//! compiler or with the release of the library.
+//! algorithm", version 0.2.0). Its value is the same on every machine and does not depend on the
+//! compiler or on the release of the library.
 
 use serde::Serializer;
 use twox_hash::xxhash3_128::Hasher;
 
-/// Collects content and gives its fingerprint.
+/// Computes the fingerprint of content that is added in pieces.
 #[derive(Default)]
 pub struct Fingerprint(Hasher);
 
 impl Fingerprint {
-    /// Adds one piece of content. Its length is added with it, so that `["ab", "c"]` and
-    /// `["a", "bc"]` differ.
+    /// Adds one piece of content, preceded by its length, so that `["ab", "c"]` and `["a", "bc"]`
+    /// differ.
     pub fn add(&mut self, piece: &[u8]) -> &mut Self {
         self.0.write(&(piece.len() as u64).to_le_bytes());
         self.0.write(piece);
@@ -28,12 +28,12 @@ impl Fingerprint {
         self
     }
 
-    /// Adds numbers by their bits, so that 0 and -0 differ and NaN equals NaN.
+    /// Adds numbers by their bit patterns, so that 0 and -0 differ and identical NaNs are equal.
     pub fn add_numbers(&mut self, numbers: impl IntoIterator<Item = f64>) -> &mut Self {
         self.add_counts(numbers.into_iter().map(f64::to_bits))
     }
 
-    /// The fingerprint of all that was added: 32 hexadecimal digits.
+    /// The fingerprint of everything added so far: 32 hexadecimal digits.
     pub fn hex(&self) -> String {
         format!("{:032x}", self.0.finish_128())
     }
@@ -46,8 +46,8 @@ pub fn of(bytes: &[u8]) -> String {
     fingerprint.hex()
 }
 
-/// Serialises a number that may be NaN or infinite: JSON has no such numbers and would write all of
-/// them as `null`.
+/// Serialises a number that may be NaN or infinite as a string in these cases, since JSON would
+/// write them all as `null`.
 ///
 /// # Errors
 /// Those of the serialiser.

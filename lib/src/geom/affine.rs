@@ -2,13 +2,13 @@ use nalgebra::{Matrix3, Vector3};
 
 use super::Point;
 
-/// A matrix that has no inverse.
+/// The error for a matrix that cannot be inverted.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[error(
     "the matrix is singular (determinant {determinant:e}): it flattens space and has no inverse"
 )]
 pub struct SingularError {
-    /// The determinant that was found.
+    /// The determinant of the matrix.
     pub determinant: f64,
 }
 
@@ -19,7 +19,7 @@ pub struct Affine {
     rows: [[f64; 4]; 3],
 }
 
-/// What an affine is made of: `linear = rotation * stretch`, by polar decomposition.
+/// The polar decomposition of an affine's linear part: `linear = rotation * stretch`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Parts {
     /// A rotation (determinant 1), rows and columns z, y, x.
@@ -35,16 +35,16 @@ pub struct Parts {
 }
 
 impl Affine {
-    /// The map that moves nothing.
+    /// The identity.
     pub const IDENTITY: Self =
         Self { rows: [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]] };
 
-    /// From three rows z, y, x of four columns z, y, x, 1.
+    /// Creates a map from three rows (z, y, x) of four columns (z, y, x, 1).
     pub fn from_rows(rows: [[f64; 4]; 3]) -> Self {
         Self { rows }
     }
 
-    /// From a linear part and a translation.
+    /// Creates a map from a linear part (rows and columns z, y, x) and a translation.
     pub fn from_parts(linear: [[f64; 3]; 3], translation: Point) -> Self {
         Self {
             rows: std::array::from_fn(|r| {
@@ -53,7 +53,7 @@ impl Affine {
         }
     }
 
-    /// A shift by `by`.
+    /// A pure translation by `by`.
     pub fn translation(by: Point) -> Self {
         let mut map = Self::IDENTITY;
         for a in 0..3 {
@@ -62,33 +62,33 @@ impl Affine {
         map
     }
 
-    /// Its three rows.
+    /// The rows z, y, x; columns z, y, x, 1.
     pub fn rows(&self) -> [[f64; 4]; 3] {
         self.rows
     }
 
-    /// Its linear part, rows and columns z, y, x.
+    /// The linear part, rows and columns z, y, x.
     pub fn linear(&self) -> [[f64; 3]; 3] {
         self.rows.map(|r| [r[0], r[1], r[2]])
     }
 
-    /// Where it takes the point 0.
+    /// The translation, which is the image of the origin.
     pub fn offset(&self) -> Point {
         self.rows.map(|r| r[3])
     }
 
-    /// Where it takes `p`.
+    /// The image of the point `p`.
     #[inline]
     pub fn apply(&self, p: Point) -> Point {
         self.rows.map(|r| r[0] * p[0] + r[1] * p[1] + r[2] * p[2] + r[3])
     }
 
-    /// Where it takes the direction `v` (no translation).
+    /// The image of the vector `v`, to which the translation does not apply.
     pub fn apply_vector(&self, v: Point) -> Point {
         self.rows.map(|r| r[0] * v[0] + r[1] * v[1] + r[2] * v[2])
     }
 
-    /// First this, then `next`: `p -> next(self(p))`.
+    /// Composes two maps, this one first: `p -> next(self(p))`.
     #[must_use]
     pub fn then(&self, next: &Self) -> Self {
         Self {
@@ -102,16 +102,16 @@ impl Affine {
         }
     }
 
-    /// The determinant of the linear part: below 0 for a reflection.
+    /// The determinant of the linear part; negative for a reflection.
     pub fn determinant(&self) -> f64 {
         self.matrix().determinant()
     }
 
-    /// The map back.
+    /// The inverse map.
     ///
     /// # Errors
-    /// [`SingularError`] where the linear part has no inverse (relative to its own size) or is not
-    /// finite.
+    /// [`SingularError`] if the linear part is not finite or is numerically singular: the absolute
+    /// determinant is at most 1e-12 of the cube of the matrix norm.
     pub fn inverse(&self) -> Result<Self, SingularError> {
         let matrix = self.matrix();
         let determinant = matrix.determinant();
@@ -124,13 +124,13 @@ impl Affine {
         Ok(Self::from_parts(rows_of(&inverse), offset.into()))
     }
 
-    /// The same map written about a new origin: `p -> self(p + origin) - origin`.
+    /// The same map in coordinates with a new origin: `p -> self(p + origin) - origin`.
     #[must_use]
     pub fn recenter(&self, origin: Point) -> Self {
         Self::translation(origin).then(self).then(&Self::translation(origin.map(|v| -v)))
     }
 
-    /// Rotation, stretches and shear of the linear part.
+    /// Decomposes the linear part into rotation, stretches and shear.
     pub fn decompose(&self) -> Parts {
         let svd = self.matrix().svd(true, true);
         let (mut u, v_t) =
@@ -155,7 +155,8 @@ impl Affine {
         }
     }
 
-    /// The largest distance between where both maps take the corners of the extent `[low, high]`.
+    /// The largest distance between the images of the corners of the extent `[low, high]` under the
+    /// two maps.
     pub fn distance(&self, other: &Self, [low, high]: [Point; 2]) -> f64 {
         corners([low, high])
             .map(|p| {

@@ -1,8 +1,9 @@
 use std::fmt;
 
-/// A half-open box of voxels, `min` inside and `max` outside, `[z, y, x]`.
+/// A half-open box of voxels, `[z, y, x]`: `min` is included and `max` is not.
 ///
-/// Boxes may reach outside the array that they belong to (halos do); [`Box3::intersect`] clips.
+/// Boxes may extend beyond the array that they refer to, as halos do; [`Box3::intersect`] clips
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Box3 {
     /// The first voxel.
@@ -12,32 +13,32 @@ pub struct Box3 {
 }
 
 impl Box3 {
-    /// The box from `min` up to, not including, `max`.
+    /// The box from `min` (included) to `max` (excluded).
     pub fn new(min: [i64; 3], max: [i64; 3]) -> Self {
         Self { min, max }
     }
 
-    /// The box of a whole array of `shape`.
+    /// The box that covers a whole array of `shape`.
     pub fn of_shape(shape: [usize; 3]) -> Self {
         Self { min: [0; 3], max: shape.map(|n| n as i64) }
     }
 
-    /// Its size in voxels; 0 along an axis where it is empty.
+    /// The size in voxels; 0 along an axis in which the box is empty.
     pub fn shape(&self) -> [usize; 3] {
         std::array::from_fn(|a| (self.max[a] - self.min[a]).max(0) as usize)
     }
 
-    /// How many voxels it holds.
+    /// The number of voxels.
     pub fn len(&self) -> usize {
         self.shape().iter().product()
     }
 
-    /// Whether it holds no voxel.
+    /// Whether the box holds no voxel.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The part that both boxes hold (empty, not negative, where they are apart).
+    /// The intersection of both boxes. Its shape is 0, never negative, where they do not overlap.
     #[must_use]
     pub fn intersect(&self, other: &Self) -> Self {
         let min = std::array::from_fn(|a| self.min[a].max(other.min[a]));
@@ -45,7 +46,7 @@ impl Box3 {
         Self { min, max }
     }
 
-    /// The smallest box that holds both.
+    /// The smallest box that encloses both.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         Self {
@@ -54,7 +55,7 @@ impl Box3 {
         }
     }
 
-    /// Larger by `margin` voxels on each side.
+    /// The box enlarged by `margin` voxels on each side.
     #[must_use]
     pub fn grow(&self, margin: [i64; 3]) -> Self {
         Self {
@@ -63,7 +64,7 @@ impl Box3 {
         }
     }
 
-    /// Moved by `by` voxels.
+    /// The box shifted by `by` voxels.
     #[must_use]
     pub fn shift(&self, by: [i64; 3]) -> Self {
         Self {
@@ -77,13 +78,14 @@ impl Box3 {
         (0..3).all(|a| self.min[a] <= at[a] && at[a] < self.max[a])
     }
 
-    /// Whether every voxel of `other` lies inside.
+    /// Whether every voxel of `other` lies inside; true if `other` is empty.
     pub fn covers(&self, other: &Self) -> bool {
         other.is_empty()
             || (0..3).all(|a| self.min[a] <= other.min[a] && other.max[a] <= self.max[a])
     }
 
-    /// The boxes of `size` that tile this one in C order; the last along each axis may be cut.
+    /// The tiles of `size` voxels that cover this box, in C order; the last one along each axis may
+    /// be smaller.
     pub fn tiles(&self, size: [usize; 3]) -> impl Iterator<Item = Box3> + '_ {
         let whole = *self;
         let counts: [usize; 3] = std::array::from_fn(|a| self.shape()[a].div_ceil(size[a].max(1)));

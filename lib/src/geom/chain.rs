@@ -8,16 +8,17 @@ use super::{Affine, FieldPart, FieldSource, LocalAffines, Point, SourceError};
 pub enum Transform {
     /// A 3x4 matrix.
     Affine(Affine),
-    /// One affine per block, blended.
+    /// One affine per block, blended at the block boundaries.
     LocalAffines(Arc<LocalAffines>),
-    /// A displacement field, read where it is needed.
+    /// A displacement field, of which parts are read on demand.
     Field(Arc<dyn FieldSource>),
 }
 
-/// Transforms in the order in which they are applied: `[T1, T2]` takes `p` to `T2(T1(p))`.
+/// A sequence of transforms in the order in which they are applied: `[T1, T2]` maps `p` to
+/// `T2(T1(p))`.
 #[derive(Clone, Default)]
 pub struct Chain {
-    /// The steps, first applied first.
+    /// The steps; the first is applied first.
     pub steps: Vec<Transform>,
 }
 
@@ -27,7 +28,7 @@ impl Chain {
         Self { steps: vec![Transform::Affine(map)] }
     }
 
-    /// The one matrix that the chain amounts to, where all its steps are matrices.
+    /// The equivalent single affine if all steps are affine, otherwise `None`.
     pub fn as_affine(&self) -> Option<Affine> {
         self.steps.iter().try_fold(Affine::IDENTITY, |sum, step| match step {
             Transform::Affine(map) => Some(sum.then(map)),
@@ -35,12 +36,15 @@ impl Chain {
         })
     }
 
-    /// Whether its displacement fields have anything to say of the extent `[low, high]`.
+    /// Checks that each displacement field overlaps the points that it would be applied to.
     ///
-    /// A field whose [`FieldSource::reach`] is not known may take points anywhere, as far as this knows.
+    /// The check follows the extent `[low, high]` (micrometres) through the steps. It stops at a
+    /// field whose [`FieldSource::reach`] is unknown, because such a field may move points
+    /// anywhere.
     ///
     /// # Errors
-    /// [`FieldApart`] for the first field that no point of the extent can come to lie in.
+    /// [`FieldApart`] for the first field that lies wholly outside the extent of the points at that
+    /// step.
     pub fn check_fields(&self, extent: [Point; 2]) -> Result<(), FieldApart> {
         let mut image = extent;
         for (i, step) in self.steps.iter().enumerate() {
@@ -64,22 +68,23 @@ impl Chain {
         Ok(())
     }
 
-    /// The chain for points of the extent `[low, high]` alone, with what its fields say there in
-    /// memory, and the extent that holds every image of it.
+    /// Restricts the chain to points of the extent `[low, high]` (micrometres), with the parts of
+    /// its fields that these points can reach read into memory.
     ///
-    /// Neighbouring matrices become one.
+    /// Returns that chain and an extent that contains the images of all the points. Adjacent
+    /// affines are multiplied into one. A field that no point reaches is left out.
     ///
     /// # Errors
-    /// What a field's source says.
+    /// Any error of a field's source.
     pub fn localise(&self, extent: [Point; 2]) -> Result<(LocalChain, [Point; 2]), SourceError> {
         self.localise_into(extent, |len| vec![[0.0; 3]; len])
     }
 
-    /// As [`Chain::localise`], with buffers of at least so many vectors from `buffer`, which may have been
-    /// used before.
+    /// Like [`Chain::localise`], with memory for the vectors from `buffer`: given a number of
+    /// vectors, it returns a buffer of at least that length, whose contents may be arbitrary.
     ///
     /// # Errors
-    /// What a field's source says.
+    /// Any error of a field's source.
     pub fn localise_into(
         &self,
         extent: [Point; 2],
@@ -105,9 +110,10 @@ impl Chain {
                     let grid = source.grid();
                     let part = grid.enclosing(image).intersect(&grid.bounds());
                     if part.is_empty() {
-                        continue; // displacement 0 outside the field
+                        continue; // the displacement is 0 outside the field
                     }
-                    // one sample more, so that the rim of the part is the field's only where it is
+                    // one more sample on each side: no point of the image then lies at an edge of
+                    // the part that is not an edge of the field
                     let part = part.grow([1; 3]).intersect(&grid.bounds());
                     let mut vectors = buffer(part.len());
                     source.read_into(&part, &mut vectors[..part.len()])?;
@@ -125,7 +131,7 @@ impl Chain {
     }
 }
 
-/// A displacement field that says nothing of the points that it is to displace.
+/// The error for a displacement field that does not overlap the points to be displaced.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error(
     "step {step} of the transform, a displacement field, covers {} and the voxels come to lie at {}: they have \
@@ -134,40 +140,40 @@ impl Chain {
     said(points)
 )]
 pub struct FieldApart {
-    /// Its number in the chain, from 1.
+    /// The step's number in the chain, counted from 1.
     pub step: usize,
-    /// The field's extent, micrometres.
+    /// The field's extent `[low, high]`, micrometres.
     pub field: [Point; 2],
-    /// The extent of the points, micrometres.
+    /// The extent `[low, high]` of the points at that step, micrometres.
     pub points: [Point; 2],
 }
 
-/// An extent in words.
+/// An extent formatted for a message.
 fn said([low, high]: &[Point; 2]) -> String {
     let axis = |a: usize| format!("{} {:.1}..{:.1}", ["z", "y", "x"][a], low[a], high[a]);
     format!("{}, {}, {} um", axis(0), axis(1), axis(2))
 }
 
-/// One step of a [`LocalChain`], in memory.
+/// One step of a [`LocalChain`], wholly in memory.
 #[derive(Clone)]
 pub enum LocalStep {
-    /// A matrix.
+    /// One affine.
     Affine(Affine),
-    /// Blended blocks.
+    /// One affine per block, blended at the block boundaries.
     LocalAffines(Arc<LocalAffines>),
-    /// The part of a field that can be met.
+    /// The part of a field that points of the extent can reach.
     Field(FieldPart),
 }
 
-/// A chain for one extent, wholly in memory.
+/// A chain restricted to one extent, wholly in memory.
 #[derive(Clone, Default)]
 pub struct LocalChain {
-    /// The steps, first applied first.
+    /// The steps; the first is applied first.
     pub steps: Vec<LocalStep>,
 }
 
 impl LocalChain {
-    /// Vectors of all its fields.
+    /// The total number of vectors in all its fields.
     pub fn vectors(&self) -> usize {
         let count = |step: &LocalStep| match step {
             LocalStep::Field(field) => field.part.len(),
@@ -176,7 +182,7 @@ impl LocalChain {
         self.steps.iter().map(count).sum()
     }
 
-    /// Where it takes `p`, a point of the extent that it was made for.
+    /// The image of `p`, which must lie in the extent that the chain was restricted to.
     pub fn apply(&self, p: Point) -> Point {
         self.steps.iter().fold(p, |p, step| match step {
             LocalStep::Affine(map) => map.apply(p),
@@ -188,7 +194,7 @@ impl LocalChain {
         })
     }
 
-    /// The one matrix that it amounts to, if it is one.
+    /// The equivalent single affine if all steps are affine, otherwise `None`.
     pub fn as_affine(&self) -> Option<Affine> {
         self.steps.iter().try_fold(Affine::IDENTITY, |sum, step| match step {
             LocalStep::Affine(map) => Some(sum.then(map)),

@@ -1,22 +1,23 @@
-//! Lengths that suit volumes by their voxels alone: what the programs take where nothing is asked for, and
-//! what `inspect --suggest` proposes.
+//! Default lengths derived from the voxel grids alone: used by the programs when no value is given,
+//! and proposed by `inspect --suggest`.
 
 use super::{Grid, Point};
 
-/// Along a shorter axis nothing is compared or searched: its planes are compared one by one.
+/// An axis of fewer planes than this is neither searched nor compared across planes.
 pub const SHORT: usize = 5;
 
-/// Spacings that differ by less than this share count as equal: some 1 voxel at the rim of a context.
+/// Spacings within this fraction of each other count as equal: about 1 voxel at the edge of a
+/// context.
 const SAME_SPACING: f64 = 0.1;
 
 impl Grid {
-    /// "One voxel" as a length, micrometres: the geometric mean of the spacing along the axes of more than
-    /// one voxel.
+    /// The length of "one voxel", micrometres: the geometric mean of [`Grid::typical_spacing`].
     pub fn mean_spacing(&self) -> f64 {
         self.typical_spacing().iter().product::<f64>().cbrt()
     }
 
-    /// The spacing; along an axis of one voxel the geometric mean of the others, since nothing is known of it.
+    /// The spacing, where an axis of one voxel takes the geometric mean of the others, as its own
+    /// is arbitrary.
     pub fn typical_spacing(&self) -> Point {
         let long = (0..3).filter(|&a| self.shape[a] > 1);
         let count = long.clone().count();
@@ -28,8 +29,8 @@ impl Grid {
     }
 }
 
-/// The spacing at which two volumes are compared: along each axis the coarser of the two. `None` where they
-/// are alike and are compared as they are.
+/// The spacing at which two volumes are compared, micrometres: along each axis the coarser of the
+/// two. `None` if their spacings agree, so that neither needs resampling.
 pub fn common_spacing(fixed: &Grid, moving: &Grid) -> Option<Point> {
     let differs = |a: usize| {
         let one = fixed.shape[a] == 1 || moving.shape[a] == 1;
@@ -41,10 +42,11 @@ pub fn common_spacing(fixed: &Grid, moving: &Grid) -> Option<Point> {
     (0..3).any(differs).then(|| std::array::from_fn(coarser))
 }
 
-/// Half the side of the surroundings that tell a place, in voxels along z, y, x: a cube in space of `half`
-/// voxels on average, no axis longer than that, and a whole one fits five times into either volume.
+/// Half the side of the context around a point, in voxels along z, y, x: a cube in physical space
+/// of about `half` voxels, at most `half` along any axis, and at most a fifth of either volume's
+/// shape.
 ///
-/// * `grids`: of one spacing
+/// * `grids`: two grids of the same spacing
 pub fn context(half: usize, grids: [&Grid; 2]) -> [usize; 3] {
     let spacing = grids[0].typical_spacing();
     let length = half as f64 * grids[0].mean_spacing();
@@ -55,15 +57,16 @@ pub fn context(half: usize, grids: [&Grid; 2]) -> [usize; 3] {
     })
 }
 
-/// How near to a face of a volume a blob is thought to be cut, micrometres: at most a fifth of its shortest
-/// axis, a single voxel left out.
+/// The distance from a face of the volume, micrometres, within which a blob may be cut off: at most
+/// a fifth of the shortest axis, ignoring axes of one voxel.
 pub fn border(grid: &Grid) -> f64 {
     let long = (0..3).filter(|&a| grid.shape[a] > 1);
     let fifth = |a: usize| (grid.shape[a] / SHORT) as f64 * grid.spacing[a];
     long.map(fifth).fold(f64::INFINITY, f64::min)
 }
 
-/// How near a match must be to a map to agree with it, micrometres: 1.2 voxels of the coarser volume.
+/// The default inlier distance of a match from a map, micrometres: 1.2 voxels of the coarser
+/// volume.
 pub fn align_threshold(fixed: &Grid, moving: &Grid) -> f64 {
     1.2 * fixed.mean_spacing().max(moving.mean_spacing())
 }

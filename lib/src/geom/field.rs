@@ -1,21 +1,22 @@
 use super::{Box3, Grid, Point};
 use crate::fingerprint::Fingerprint;
 
-/// Why a part of a field could not be read; layers above give it its cause.
+/// The reason why part of a field could not be read; callers wrap it in their own errors.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A displacement field somewhere, read box by box.
+/// A displacement field that is read box by box from wherever it is stored.
 pub trait FieldSource: Send + Sync {
-    /// Where its vectors lie; its shape counts vectors.
+    /// The grid of the vectors; its shape counts vectors.
     fn grid(&self) -> Grid;
 
-    /// The vectors of `part`, which lies within the grid: C order, components z, y, x, micrometres.
+    /// Reads the vectors of `part`, which must lie within the grid: C order, components z, y, x,
+    /// micrometres.
     ///
     /// # Errors
-    /// Whatever kept the vectors from being read.
+    /// Any failure to read the vectors.
     fn read(&self, part: &Box3) -> Result<Vec<[f32; 3]>, SourceError>;
 
-    /// As [`FieldSource::read`], into a buffer of that many vectors.
+    /// Like [`FieldSource::read`], into a buffer of `part.len()` vectors.
     ///
     /// # Errors
     /// As [`FieldSource::read`].
@@ -24,28 +25,29 @@ pub trait FieldSource: Send + Sync {
         Ok(())
     }
 
-    /// An upper bound of the length of any displacement along each axis, where it is known.
+    /// An upper bound on the absolute displacement along each axis (micrometres); `None` if
+    /// unknown.
     fn reach(&self) -> Option<Point> {
         None
     }
 
-    /// Keeps up to `bytes` of decoded chunks between reads from now on.
+    /// Sets the limit, in bytes, of the cache of decoded chunks that is kept between reads.
     fn keep(&self, _bytes: u64) {}
 
-    /// Bytes of decoded chunks that reading may yet come to keep.
+    /// The number of bytes by which the cache of decoded chunks may still grow.
     fn kept_bytes(&self) -> u64 {
         0
     }
 
-    /// Bytes that each thread holds while it reads, beside what it returns.
+    /// The temporary memory that each thread needs for a read, bytes, besides the vectors returned.
     fn scratch_bytes(&self) -> u64 {
         0
     }
 
-    /// The fingerprint of its grid and of all its vectors, wherever they lie.
+    /// The fingerprint of the grid and all vectors; it does not depend on how they are stored.
     ///
     /// # Errors
-    /// Whatever kept the vectors from being read.
+    /// Any failure to read the vectors.
     fn fingerprint(&self) -> Result<String, SourceError> {
         let grid = self.grid();
         let mut fingerprint = Fingerprint::default();
@@ -58,66 +60,72 @@ pub trait FieldSource: Send + Sync {
     }
 }
 
-/// A displacement field in memory: `p -> p + u(p)`, with `u` in micrometres, trilinear between
-/// its samples; the outer ones go on for half a sample (as in ITK), beyond which it is 0.
+/// A displacement field in memory: `p -> p + u(p)`, with `u` in micrometres.
+///
+/// `u` is interpolated trilinearly between the samples. Up to half a sample beyond the outermost
+/// samples it takes the nearest edge value (as in ITK); farther out it is 0.
 #[derive(Clone, Debug)]
 pub struct Field {
-    /// Where its vectors lie.
+    /// The grid of the vectors.
     pub grid: Grid,
-    /// C order `(z, y, x)`, components z, y, x; NaN where unknown.
+    /// C order `(z, y, x)`, components z, y, x, micrometres; NaN where unknown.
     pub vectors: Vec<[f32; 3]>,
 }
 
 impl Field {
-    /// The displacement at a physical position.
+    /// The displacement at a physical position, micrometres.
     ///
-    /// More than half a sample outside the extent of the samples it is 0; beside an unknown (NaN) sample it is NaN.
+    /// It is 0 more than half a sample outside the extent of the samples, and NaN where a NaN
+    /// sample contributes.
     pub fn displacement(&self, p: Point) -> Point {
         trilinear(&self.vectors, self.grid.shape, self.grid.index(p))
     }
 
-    /// The least and the greatest displacement along each axis, NaN left out; 0 is among them.
+    /// The minimum and maximum displacement along each axis; NaN is ignored, and the range always
+    /// includes 0.
     pub fn range(&self) -> [Point; 2] {
         range(&self.vectors)
     }
 }
 
-/// A box of a field in memory.
+/// A part of a displacement field in memory.
 ///
-/// Places are counted on the whole field's grid: the box has no say in how a position is rounded, so that a
-/// voxel gets the same bits in whatever block it is computed.
+/// Sample indices are computed on the grid of the whole field, so that rounding does not depend on
+/// the part: a voxel gets bit-identical results in whichever block it is computed.
 #[derive(Clone, Debug)]
 pub struct FieldPart {
-    /// The whole field's grid.
+    /// The grid of the whole field.
     pub grid: Grid,
-    /// Which of its samples are here.
+    /// The box of samples that is in memory.
     pub part: Box3,
-    /// C order `(z, y, x)` of `part`, components z, y, x, micrometres; NaN where unknown. What follows in
-    /// a longer buffer means nothing.
+    /// C order `(z, y, x)` of `part`, components z, y, x, micrometres; NaN where unknown. The
+    /// buffer may be longer than `part`; the rest is unused.
     pub vectors: Vec<[f32; 3]>,
 }
 
 impl FieldPart {
-    /// Samples along z, y, x.
+    /// The number of samples along z, y, x.
     pub fn shape(&self) -> [usize; 3] {
         self.part.shape()
     }
 
-    /// The fractional sample of the box at a physical position, counted from its first.
+    /// The fractional sample index of a physical position, relative to the first sample of the
+    /// part.
     #[inline(always)]
     pub fn index(&self, p: Point) -> Point {
         let index = self.grid.index(p);
-        // exact: a whole number taken from a number that is near it or greater
+        // exact: an integer subtracted from a number of similar or larger size
         std::array::from_fn(|a| index[a] - self.part.min[a] as f64)
     }
 
-    /// The displacement at a physical position, as [`Field::displacement`] within the box.
+    /// The displacement at a physical position, as [`Field::displacement`] with the part as its
+    /// samples.
     #[inline(always)]
     pub fn displacement(&self, p: Point) -> Point {
         trilinear(&self.vectors, self.shape(), self.index(p))
     }
 
-    /// As [`Field::range`].
+    /// The minimum and maximum displacement, as [`Field::range`].
     pub fn range(&self) -> [Point; 2] {
         range(&self.vectors[..self.part.len()])
     }
@@ -129,7 +137,7 @@ impl From<Field> for FieldPart {
     }
 }
 
-/// The vector at a fractional sample; 0 more than half a sample outside.
+/// The trilinearly interpolated vector at a fractional index; 0 more than half a sample outside.
 #[inline(always)]
 fn trilinear(vectors: &[[f32; 3]], shape: [usize; 3], index: Point) -> Point {
     let mut low = [0usize; 3];

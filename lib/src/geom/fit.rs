@@ -19,7 +19,7 @@ pub enum Model {
 }
 
 impl Model {
-    /// The fewest pairs of points that determine it.
+    /// The minimum number of point pairs that determine the model.
     pub fn pairs(self) -> usize {
         match self {
             Self::Translation => 1,
@@ -28,7 +28,7 @@ impl Model {
         }
     }
 
-    /// How many of the axes of space the points must span.
+    /// The number of dimensions that the points must span.
     fn axes(self) -> usize {
         match self {
             Self::Translation => 0,
@@ -37,7 +37,7 @@ impl Model {
         }
     }
 
-    /// Its name as flags spell it.
+    /// The name of the model as spelled in command-line flags.
     pub fn name(self) -> &'static str {
         match self {
             Self::Translation => "translation",
@@ -48,27 +48,27 @@ impl Model {
     }
 }
 
-/// Why no map could be fitted.
+/// The reason why no map could be fitted.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum FitError {
     /// Too few pairs of points for the model.
     #[error("{found} pairs of points, and the model needs {wanted}")]
     TooFew {
-        /// Pairs given (of positive weight).
+        /// The number of pairs given that have positive weight.
         found: usize,
-        /// Pairs that the model needs.
+        /// The number of pairs that the model needs.
         wanted: usize,
     },
-    /// All points are one point.
+    /// All points coincide.
     #[error("all points lie in one place: they do not determine the map")]
     Coincident,
     /// The points lie on a line.
     #[error("the points lie on a line: they do not determine the map")]
     Collinear,
-    /// The points lie in a plane, and the model needs more.
+    /// The points lie in a plane, which does not determine the model.
     #[error("the points lie in a plane: they do not determine an affine map")]
     Coplanar,
-    /// The points do not determine a map, though their spread would.
+    /// The points spread widely enough, but their cross-covariance does not determine a rotation.
     #[error("the two sets of points have no common orientation: they do not determine the map")]
     Degenerate,
     /// A coordinate or a weight is not a finite number.
@@ -76,18 +76,18 @@ pub enum FitError {
     NotFinite,
 }
 
-/// Relative spread below which an axis counts as flat: the square root of the rounding error of
-/// the second moments, with room.
+/// The extent along an axis, relative to the largest, below which the points count as flat: the
+/// square root of the rounding error of the second moments, with some margin.
 const FLAT: f64 = 1e-7;
 
-/// The map of `model` that takes `from` closest to `to` in the (weighted) least-squares sense.
+/// The map of `model` that takes `from` to `to` with the least (weighted) sum of squared residuals.
 ///
-/// Pairs of weight 0 or below are left out. Rigid: Kabsch (Acta Cryst. A32, 1976) with weights;
-/// similarity: Umeyama (IEEE TPAMI 13(4), 1991). Where `allow_reflection` is false both keep the
-/// handedness; an affine is never held to it.
+/// Pairs with a weight of 0 or less are ignored. Rigid: Kabsch (Acta Cryst. A32, 1976) with
+/// weights; similarity: Umeyama (IEEE TPAMI 13(4), 1991). Unless `allow_reflection` is set, both
+/// exclude reflections; affine models may always reflect.
 ///
 /// # Errors
-/// [`FitError`] where the points do not determine a map.
+/// [`FitError`] if the points do not determine a map, or a coordinate or weight is not finite.
 pub fn fit(
     model: Model,
     from: &[Point],
@@ -106,7 +106,8 @@ pub fn fit(
         Model::PlanarAffine => moments.upright().linear()?,
         Model::Affine => {
             let linear = moments.linear()?;
-            // one step of iterative refinement undoes what forming the normal equations lost
+            // one step of iterative refinement recovers the precision lost by forming the normal
+            // equations
             let mut error = Matrix3::zeros();
             for (x, y, w) in moments.centred(from, to, weights) {
                 error += (y - linear * x) * x.transpose() * w;
@@ -126,8 +127,8 @@ pub fn fit(
     }
 }
 
-/// How flat a cloud of points is: its root mean square extents along its principal axes, largest
-/// first.
+/// The root mean square extents of a point cloud along its principal axes, largest first: a measure
+/// of its flatness.
 pub(crate) fn spread(points: impl Iterator<Item = Point> + Clone) -> Point {
     let count = points.clone().count().max(1) as f64;
     let mean = points.clone().map(Vector3::from).sum::<Vector3<f64>>() / count;
@@ -139,7 +140,7 @@ pub(crate) fn spread(points: impl Iterator<Item = Point> + Clone) -> Point {
     extents(moments)
 }
 
-/// Square roots of the eigenvalues of a matrix of second moments, largest first.
+/// The square roots of the eigenvalues of a matrix of second moments, largest first.
 fn extents(moments: Matrix3<f64>) -> Point {
     let mut values: Point =
         SymmetricEigen::new(moments).eigenvalues.map(|v| v.max(0.0).sqrt()).into();
@@ -147,15 +148,15 @@ fn extents(moments: Matrix3<f64>) -> Point {
     values
 }
 
-/// Weighted means and second moments of pairs of points.
+/// Weighted means and second moments of point pairs.
 struct Moments {
     /// The sum of the weights.
     total: f64,
     from_mean: Vector3<f64>,
     to_mean: Vector3<f64>,
-    /// Sum of `x xᵀ` about the means, weights summing to 1.
+    /// The weighted sum of `x xᵀ` about the means; the weights sum to 1.
     from_from: Matrix3<f64>,
-    /// Sum of `y xᵀ`.
+    /// The weighted sum of `y xᵀ`.
     to_from: Matrix3<f64>,
 }
 
@@ -197,7 +198,7 @@ impl Moments {
             to_to += y * y.transpose() * w;
         }
         (moments.from_from, moments.to_from) = (from_from, to_from);
-        // cancellation leaves this much where the true extent is 0
+        // the extent that rounding leaves where the true extent is 0
         let noise = |points: &[Point]| {
             1e-12 * used().flat_map(|i| points[i]).fold(0.0, |most: f64, v| most.max(v.abs()))
         };
@@ -208,7 +209,7 @@ impl Moments {
         Ok(moments)
     }
 
-    /// Pairs about their means, with their share of the weight.
+    /// The point pairs relative to their means, with their normalized weights.
     fn centred<'a>(
         &self,
         from: &'a [Point],
@@ -225,7 +226,8 @@ impl Moments {
         })
     }
 
-    /// The rotation that aligns the two sets best, and the sum of products that it reaches.
+    /// The rotation that best aligns the two point sets, and the sum of the singular values after
+    /// any sign flip.
     fn rotation(&self, allow_reflection: bool) -> Result<(Matrix3<f64>, f64), FitError> {
         let svd = SVD::new(self.to_from, true, true);
         let (Some(mut u), Some(v_t)) = (svd.u, svd.v_t) else {
@@ -238,7 +240,7 @@ impl Moments {
         if values.iter().filter(|&&v| v > flat).count() < 2 {
             return Err(FitError::Degenerate);
         }
-        // in a plane both hands fit equally well: the map then keeps its handedness
+        // for points in a plane a reflection fits as well as a rotation: choose the rotation
         let free = allow_reflection && values[least] > flat;
         if (u * v_t).determinant() < 0.0 && !free {
             u.column_mut(least).neg_mut();
@@ -247,7 +249,7 @@ impl Moments {
         Ok((u * v_t, values.sum()))
     }
 
-    /// The moments of points of a plane of constant z, with what makes z stay as it is.
+    /// The moments of points in a plane of constant z, modified so that the fit leaves z unchanged.
     fn upright(&self) -> Self {
         let only_within = |mut moments: Matrix3<f64>| {
             moments.row_mut(0).fill(0.0);
@@ -269,7 +271,7 @@ impl Moments {
     }
 }
 
-/// Checks that points with these second moments span at least `axes` axes.
+/// Checks that points with these second moments span at least `axes` dimensions.
 fn spans(moments: Matrix3<f64>, axes: usize, noise: f64) -> Result<(), FitError> {
     let extents = extents(moments);
     let rank = extents.iter().filter(|&&v| v > noise.max(FLAT * extents[0])).count();
@@ -313,7 +315,7 @@ mod tests {
         prop::collection::vec(prop::array::uniform3(-50.0..50.0f64), count)
     }
 
-    /// A map of the model, from any rotation vector, scale and shear.
+    /// A map of the model with any rotation vector, scale and shear.
     fn map_of(model: Model, turn: Point, scale: f64, shear: Point, offset: Point) -> Affine {
         let rotation = nalgebra::Rotation3::new(Vector3::from(turn)).into_inner();
         let linear = match model {

@@ -1,27 +1,30 @@
 use super::{Affine, Box3, Point};
 use crate::fingerprint::Fingerprint;
 
-/// Where the voxels of an array lie in space: voxel `i` has its centre at `origin + i * spacing`.
+/// The placement of an array in physical space: the centre of voxel `i` lies at `origin + i *
+/// spacing`.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Grid {
-    /// Voxels along z, y, x.
+    /// The number of voxels along z, y, x.
     pub shape: [usize; 3],
-    /// Micrometres from voxel centre to voxel centre.
+    /// The distance between voxel centres along z, y, x, micrometres.
     pub spacing: Point,
-    /// The centre of voxel 0, in micrometres.
+    /// The centre of voxel 0, `[z, y, x]` in micrometres.
     pub origin: Point,
-    /// Whether it is one plane that has no z: its spacing along z stands for none, and is not written.
+    /// Whether this is a single plane without a z axis; its z spacing is then a placeholder that is
+    /// never written.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub planar: bool,
 }
 
 impl Grid {
-    /// A grid of `shape` voxels.
+    /// Creates a grid of `shape` voxels.
     pub fn new(shape: [usize; 3], spacing: Point, origin: Point) -> Self {
         Self { shape, spacing, origin, planar: false }
     }
 
-    /// A grid of one plane without a place along z, `(y, x)`: as thick as its pixels are high.
+    /// Creates a grid of one plane `(y, x)` without a z axis; its z spacing is set to the spacing
+    /// along y.
     pub fn plane(shape: [usize; 2], spacing: [f64; 2], origin: [f64; 2]) -> Self {
         let space = |first, [y, x]: [f64; 2]| [first, y, x];
         Self {
@@ -32,7 +35,7 @@ impl Grid {
         }
     }
 
-    /// What there is of a list along z, y, x: all but z where it is a plane.
+    /// The elements of a list along z, y, x that apply to this grid: all but z if it is planar.
     pub fn axes<'a, T>(&self, of: &'a [T; 3]) -> &'a [T] {
         &of[usize::from(self.planar)..]
     }
@@ -43,7 +46,7 @@ impl Grid {
         fingerprint.add_numbers(self.origin);
     }
 
-    /// All its voxels.
+    /// The box of all voxels.
     pub fn bounds(&self) -> Box3 {
         Box3::of_shape(self.shape)
     }
@@ -58,7 +61,7 @@ impl Grid {
         std::array::from_fn(|a| (position[a] - self.origin[a]) / self.spacing[a])
     }
 
-    /// The grid of a box of its voxels.
+    /// The grid of the voxels in `part`.
     #[must_use]
     pub fn crop(&self, part: &Box3) -> Self {
         Self {
@@ -69,14 +72,15 @@ impl Grid {
         }
     }
 
-    /// The physical positions of the first and the last voxel centre of `part`.
+    /// The physical positions `[low, high]` of the first and the last voxel centre of `part`.
     pub fn extent(&self, part: &Box3) -> [Point; 2] {
         [self.position(part.min.map(|v| v as f64)), self.position(part.max.map(|v| (v - 1) as f64))]
     }
 
     /// The smallest box of voxels whose centres enclose the physical extent `[low, high]`.
     pub fn enclosing(&self, [low, high]: [Point; 2]) -> Box3 {
-        // far-away and non-finite positions saturate in the cast; keep room to grow the box
+        // far-away and non-finite positions saturate in the cast; 1e15 leaves room to enlarge the
+        // box
         let clamp = |v: f64| v.clamp(-1e15, 1e15) as i64;
         let (low, high) = (self.index(low), self.index(high));
         Box3::new(low.map(|v| clamp(v.floor())), high.map(|v| clamp(v.ceil()) + 1))
@@ -104,7 +108,8 @@ mod tests {
         assert_eq!(part, Box3::new([0, 3, 0], [3, 4, 3]));
     }
 
-    /// Cut off instead of rounded, a voxel of 0.1 um is another one after the way there and back.
+    /// Truncation instead of rounding would turn a voxel of 0.1 um into another one after
+    /// conversion to a position and back.
     #[test]
     fn a_voxel_is_found_again_at_its_position() {
         let mut cut = 0;

@@ -2,32 +2,32 @@ use super::affine::corners;
 use super::{Affine, Box3, Grid, Point};
 use crate::fingerprint::Fingerprint;
 
-/// One affine per block, blended into one continuous map.
+/// One affine per block, blended into a continuous map.
 ///
-/// Block `i` along an axis has its core at `[i * block, (i + 1) * block)` voxels of `domain`; the
-/// last ends with the domain. Along each axis a block weighs 1 in its core, and beside every
-/// inner face falls linearly to 0 over `2 * overlap` voxels centred on the face, so that two
-/// neighbours sum to 1 (BigStream's ramps, spec 4.1; an overlap of half a block blends all the
-/// way). Outside the domain the outermost blocks go on.
+/// The core of block `i` along an axis covers `[i * block, (i + 1) * block)` voxels of `domain`;
+/// the last core ends with the domain. Along each axis a block has weight 1 in its core, except
+/// that across each inner face its weight falls linearly to 0 over `2 * overlap` voxels centred on
+/// the face, so that two neighbours sum to 1 (BigStream's ramps, spec 4.1; an overlap of half a
+/// block blends across the whole block). Outside the domain the outermost blocks extrapolate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LocalAffines {
-    /// The fixed grid that was cut into blocks.
+    /// The fixed grid that is divided into blocks.
     pub domain: Grid,
-    /// The core of a block, in voxels of `domain`.
+    /// The size of a block's core, in voxels of `domain`.
     pub block: [usize; 3],
-    /// Half the width of a ramp, in voxels of `domain`; at most half a block.
+    /// Half the width of a blending ramp, in voxels of `domain`; at most half a block.
     pub overlap: [f64; 3],
-    /// One map per block, C order, each from fixed to moving in the volumes' own physical frame.
+    /// One affine per block in C order, each from fixed to moving physical coordinates.
     pub affines: Vec<Affine>,
 }
 
 impl LocalAffines {
-    /// How many blocks a domain has along each axis.
+    /// The number of blocks along each axis of a domain of `shape` voxels.
     pub fn counts(shape: [usize; 3], block: [usize; 3]) -> [usize; 3] {
         std::array::from_fn(|a| shape[a].div_ceil(block[a]).max(1))
     }
 
-    /// The fingerprint of blocks and matrices.
+    /// The fingerprint of the domain, blocks and matrices.
     pub fn fingerprint(&self) -> String {
         let mut fingerprint = Fingerprint::default();
         self.domain.add_to(&mut fingerprint);
@@ -36,7 +36,7 @@ impl LocalAffines {
         fingerprint.hex()
     }
 
-    /// Where the blended map takes `p`.
+    /// The image of `p` under the blended map.
     pub fn apply(&self, p: Point) -> Point {
         let mut sum = [0.0; 3];
         for (block, weight) in self.shares(p) {
@@ -50,9 +50,10 @@ impl LocalAffines {
         sum
     }
 
-    /// The eight blocks (C order numbers) that can reach `p`, with their weights, which sum to 1.
+    /// The eight blocks (C order numbers) that can contribute at `p`, with their weights, which sum
+    /// to 1.
     ///
-    /// Where fewer reach it the others are named with weight 0.
+    /// If fewer blocks contribute, the remaining entries have weight 0.
     pub fn shares(&self, p: Point) -> [(usize, f64); 8] {
         let counts = Self::counts(self.domain.shape, self.block);
         let index = self.domain.index(p);
@@ -71,9 +72,9 @@ impl LocalAffines {
         })
     }
 
-    /// The extent that holds every image of the extent `[low, high]`.
+    /// An extent that contains the image of every point of the extent `[low, high]`.
     ///
-    /// A blend is a convex sum of the blocks that reach the extent, so their images bound it.
+    /// A blend is a convex combination of the blocks that contribute, so their images bound it.
     pub fn image_of(&self, [low, high]: [Point; 2]) -> [Point; 2] {
         let mut image = [[f64::INFINITY; 3], [f64::NEG_INFINITY; 3]];
         for map in self.reaching([low, high]) {
@@ -106,17 +107,18 @@ impl LocalAffines {
     }
 }
 
-/// The lower of the two blocks that reach voxel `index` along an axis, and the share of the upper.
+/// The lower of the two blocks that contribute at voxel `index` along an axis, and the weight of
+/// the upper one.
 fn ramp(index: f64, block: usize, count: usize, overlap: f64) -> (usize, f64) {
     let block = block as f64;
     let overlap = overlap.clamp(1e-9, block / 2.0);
-    // faces lie between voxels; the nearest inner face decides
+    // faces lie between voxels; the nearest inner face counts
     let face = ((index + 0.5) / block).round().clamp(1.0, (count.max(2) - 1) as f64);
     if count < 2 {
         return (0, 0.0);
     }
     let share = ((index + 0.5 - face * block + overlap) / (2.0 * overlap)).clamp(0.0, 1.0);
-    // a position that is not a number is in the first, with a share that is none either
+    // NaN coordinates map to block 0 with weight NaN
     ((face as usize).saturating_sub(1), share)
 }
 

@@ -1,41 +1,41 @@
-//! How large the bright blobs of a block are: maxima of a difference-of-Gaussians scale space.
+//! Sizes of the bright blobs of a block: local maxima in a difference-of-Gaussians scale space.
 //!
-//! Only good for a proposal: `extract-spots` has the exact detector.
+//! Accurate enough for suggesting parameters only; `extract-spots` has the exact detector.
 
 use crate::filter::{self, Kernel};
 use crate::geom::Grid;
 
-/// The ratio of neighbouring scales: three to an octave.
+/// The ratio of successive scales: three per octave.
 const RATIO: f64 = 1.259_921_049_894_873_2;
-/// Blobs that stand out less from the noise of their scale are left out.
+/// Blobs whose response is below this multiple of the noise at their scale are ignored.
 const NOISE: f32 = 6.0;
-/// Sides of fewer voxels do not bound the radii.
+/// Sides shorter than this many voxels do not limit the radii.
 const FEW: usize = 32;
 
 /// A bright blob.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Blob {
-    /// Its centre, voxels.
+    /// Its centre, voxel index `[z, y, x]`.
     pub at: [usize; 3],
-    /// Its radius, micrometres: that of a solid ball with its largest response at this scale.
+    /// Its radius, micrometres: that of the solid ball whose response is largest at this scale.
     pub radius: f64,
     /// Scale-normalised response.
     pub response: f32,
 }
 
-/// How strongly a block responds at each scale.
+/// The response of a block at each scale.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Spectrum {
     /// Radii of the scales, micrometres.
     pub radii: Vec<f64>,
-    /// The variance of the response beyond that of its noise.
+    /// The variance of the response, less that of its noise, per scale.
     pub signal: Vec<f64>,
-    /// The variance of the noise.
+    /// The variance of the noise, per scale.
     pub noise: Vec<f64>,
 }
 
 impl Spectrum {
-    /// The sum with that of another block of the same shape.
+    /// Adds the spectrum of another block of the same shape.
     pub(super) fn add(&mut self, other: &Self) {
         if self.radii.is_empty() {
             self.clone_from(other);
@@ -49,8 +49,9 @@ impl Spectrum {
         }
     }
 
-    /// The radius of the strongest response, and those on either side where its amplitude has
-    /// fallen to `share`: `[lower, peak, upper]`. None where nothing stands out from the noise.
+    /// The radius of the strongest response, and the radii on either side at which its amplitude
+    /// has fallen to the fraction `share`: `[lower, peak, upper]`, micrometres. `None` if no scale
+    /// stands out from the noise.
     pub(super) fn range(&self, share: f64) -> Option<[f64; 3]> {
         let peak =
             (0..self.signal.len()).max_by(|&a, &b| self.signal[a].total_cmp(&self.signal[b]))?;
@@ -58,7 +59,7 @@ impl Spectrum {
             return None;
         }
         let level = self.signal[peak] * share * share;
-        // between the last scale above the level and the first below it, by the radii's logarithm
+        // interpolate between the last scale above the level and the first below it, in log radius
         let crossing = |inside: usize, outside: usize| {
             let (high, low) = (self.signal[inside], self.signal[outside]);
             let way = (high - level) / (high - low);
@@ -74,11 +75,13 @@ impl Spectrum {
     }
 }
 
-/// The blobs of a block, strongest first, those inside of a stronger one left out, and how strongly
-/// the block responds at each scale.
+/// Detects the blobs of a block, sorted by decreasing response and without those that are closer
+/// to a stronger one than the larger of the two radii, and measures the response at each scale.
 ///
-/// Radii from about the voxel edge to a fifth of the block's shortest side are looked for; sides of few voxels
-/// do not count, nor does the size of a single voxel.
+/// * `voxels`: C order, of `shape`; `spacing` in micrometres along z, y, x
+///
+/// The radii range from about the voxel edge to a fifth of the block's shortest side. Sides of few
+/// voxels are ignored, and so is the scale of a single voxel.
 pub(super) fn blobs(voxels: &[f32], shape: [usize; 3], spacing: [f64; 3]) -> (Vec<Blob>, Spectrum) {
     let edge = Grid::new(shape, spacing, [0.0; 3]).mean_spacing();
     let longest = shape.iter().max().copied().unwrap_or(0);
@@ -86,7 +89,7 @@ pub(super) fn blobs(voxels: &[f32], shape: [usize; 3], spacing: [f64; 3]) -> (Ve
         .filter(|&a| shape[a] >= FEW.min(longest))
         .map(|a| shape[a] as f64 * spacing[a])
         .fold(f64::INFINITY, f64::min);
-    // a solid ball of radius r responds most to a Gaussian of r / sqrt(3) in three dimensions
+    // in three dimensions a solid ball of radius r responds most to a Gaussian of r / sqrt(3)
     let scales: Vec<f64> = std::iter::successors(Some(0.7 * edge), |s| Some(s * RATIO))
         .take_while(|s| s * 3f64.sqrt() <= shortest / 5.0 * RATIO)
         .collect();
@@ -122,8 +125,8 @@ pub(super) fn blobs(voxels: &[f32], shape: [usize; 3], spacing: [f64; 3]) -> (Ve
     (prune(found, spacing), spectrum)
 }
 
-/// Calls `found` for each voxel of `here` that exceeds its 80 neighbours and the noise. Along an axis of fewer
-/// than five voxels neighbours do not count.
+/// Calls `found` for each voxel of `here` that exceeds the noise and its 80 neighbours in space and
+/// scale. An axis of fewer than five voxels has no neighbours.
 fn maxima(
     here: &[f32],
     beside: [&Vec<f32>; 2],
@@ -159,7 +162,7 @@ fn maxima(
     }
 }
 
-/// The standard deviation of the noise, from the median of absolute values (Donoho 1994).
+/// The standard deviation of the noise, from the median of the absolute values (Donoho 1994).
 fn noise(layer: &[f32]) -> f32 {
     let step = layer.len().div_ceil(1 << 16).max(1) | 1;
     let mut sizes: Vec<f32> = layer.iter().step_by(step).map(|v| v.abs()).collect();
@@ -172,7 +175,7 @@ fn noise(layer: &[f32]) -> f32 {
 
 fn prune(mut found: Vec<Blob>, spacing: [f64; 3]) -> Vec<Blob> {
     found.sort_by(|a, b| b.response.total_cmp(&a.response).then(a.at.cmp(&b.at)));
-    // enough to know their size; more would only cost time
+    // a few thousand suffice to estimate sizes, and pruning takes quadratic time
     found.truncate(4000);
     let mut kept: Vec<Blob> = Vec::new();
     for blob in found {
@@ -193,7 +196,7 @@ fn prune(mut found: Vec<Blob>, spacing: [f64; 3]) -> Vec<Blob> {
 mod tests {
     use super::*;
 
-    /// Solid balls of one radius on a faint deterministic noise.
+    /// Solid balls of one radius over faint deterministic noise.
     fn balls(shape: [usize; 3], spacing: [f64; 3], radius: f64, centres: &[[f64; 3]]) -> Vec<f32> {
         let mut state = 1u32;
         (0..shape.iter().product())

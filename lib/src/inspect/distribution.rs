@@ -1,19 +1,19 @@
-//! How the values of a sample are distributed.
+//! The distribution of the values of a sample.
 
-/// The finite values of a sample, each with how often it occurs, in ascending order; and how many
-/// values were not finite.
+/// The distinct finite values of a sample in ascending order, each with its count, and the number
+/// of values that are not finite.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Distribution {
     values: Vec<(f64, u64)>,
     total: u64,
-    /// Values that are NaN.
+    /// Number of NaN values.
     pub nan: u64,
-    /// Values that are infinite.
+    /// Number of infinite values.
     pub infinite: u64,
 }
 
 impl Distribution {
-    /// Of values in any order.
+    /// The distribution of values in any order.
     pub fn of_values(values: impl IntoIterator<Item = f64>) -> Self {
         let mut this = Self::default();
         let mut finite = Vec::new();
@@ -34,29 +34,29 @@ impl Distribution {
         this
     }
 
-    /// Of integers that were counted one by one: `counts[i]` voxels of value `first + i`.
+    /// The distribution of a histogram of integers: `counts[i]` voxels have the value `first + i`.
     pub fn of_counts(first: i64, counts: &[u64]) -> Self {
         let present = (first..).zip(counts).filter(|(_, count)| **count > 0);
         let values: Vec<_> = present.map(|(value, &count)| (value as f64, count)).collect();
         Self { total: counts.iter().sum(), values, ..Self::default() }
     }
 
-    /// How many finite values there are.
+    /// The number of finite values.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// The least finite value.
+    /// The smallest finite value.
     pub fn min(&self) -> Option<f64> {
         self.values.first().map(|v| v.0)
     }
 
-    /// The greatest finite value.
+    /// The largest finite value.
     pub fn max(&self) -> Option<f64> {
         self.values.last().map(|v| v.0)
     }
 
-    /// The least value that at least `percent` of 100 values do not exceed.
+    /// The smallest value that at least `percent` per cent of the finite values do not exceed.
     pub fn percentile(&self, percent: f64) -> Option<f64> {
         let rank = (percent / 100.0 * self.total as f64).ceil().max(1.0) as u64;
         let mut seen = 0;
@@ -69,15 +69,16 @@ impl Distribution {
             .map(|v| v.0)
     }
 
-    /// The threshold that parts the values into two classes with the least variance within (Otsu
-    /// 1979), and the fraction of values above it. None where all values are equal.
+    /// The threshold that splits the values into two classes of the smallest variance within the
+    /// classes (Otsu 1979), and the fraction of values above it. `None` if all values are equal.
     ///
-    /// Values above the 99.9th percentile count as that one: a few hot pixels shall not be a class.
+    /// Values above the 99.9th percentile are clamped to it, so that a few hot pixels do not form a
+    /// class.
     pub fn otsu(&self) -> Option<(f64, f64)> {
         let top = self.percentile(99.9)?;
         let clamped = || self.values.iter().map(|&(v, n)| (v.min(top), n as f64));
         let total = self.total as f64;
-        // about the mean, so that large offsets do not cost digits
+        // sums are taken relative to the mean, so that a large offset does not cost precision
         let mean = clamped().map(|(v, n)| v * n).sum::<f64>() / total;
         let (mut below, mut sum, mut best) = (0.0, 0.0, (0.0, None));
         for (v, n) in clamped() {

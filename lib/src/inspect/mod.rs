@@ -1,5 +1,5 @@
-//! Looking before anything is done: a page of facts about a volume, a transform or a table, and
-//! parameters proposed for a pair of volumes.
+//! Inspection of data: a page of facts about a volume, a transform or a table, and suggested
+//! parameters for a pair of volumes.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ pub use suggest::{Suggestion, held_to_suggest, suggest};
 
 use page::{short, size, times};
 
-/// Why something could not be shown.
+/// Why something could not be inspected.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A volume's error.
@@ -36,26 +36,26 @@ pub enum Error {
     /// A transform's error.
     #[error(transparent)]
     Transform(#[from] transform::Error),
-    /// A transform's error, of another program.
+    /// An error in a transform of another program.
     #[error(transparent)]
     Foreign(#[from] transcode::Error),
     /// A table's error.
     #[error(transparent)]
     Table(#[from] table::Error),
-    /// Nothing can be proposed for such a pair.
+    /// No parameters can be suggested for the volume.
     #[error("{location}: {message}")]
     Nothing {
         /// The volume.
         location: String,
-        /// What was found, and the way out.
+        /// What was found and how to proceed.
         message: String,
     },
 }
 
-/// Bytes of a transform of another program that are held as text at most.
+/// Maximum number of bytes of another program's transform that are held as text.
 const LARGEST_TEXT: u64 = 64 << 20;
 
-/// What a location is looked at as.
+/// The kind of data that a location is inspected as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Volume,
@@ -65,7 +65,7 @@ enum Kind {
     Table,
 }
 
-/// The page of facts about anything that the programs read or write.
+/// A page of facts about anything that the programs read or write.
 pub fn inspect(location: &str, select: &Select) -> Result<Page, Error> {
     match kind_of(location) {
         Kind::Table => table_page(location),
@@ -78,8 +78,9 @@ pub fn inspect(location: &str, select: &Select) -> Result<Page, Error> {
     }
 }
 
-/// The page of what is no volume: a field is an array too, of vectors. If it is none either, the error
-/// that knows more is told.
+/// The page of a location that cannot be opened as a volume. It may be a displacement field, which
+/// is an array of vectors, or another program's transform; otherwise the more specific error is
+/// returned.
 fn other_page(location: &str, no_volume: Error) -> Result<Page, Error> {
     if transforms::open_field(location).is_ok() {
         return transforms::page(location);
@@ -95,13 +96,13 @@ fn other_page(location: &str, no_volume: Error) -> Result<Page, Error> {
     }
 }
 
-/// What [`inspect`] holds to look at a location; a table or a transform is read whole.
+/// The memory that [`inspect`] needs for a location; tables and transforms are read completely.
 pub fn held(location: &str, select: &Select) -> Cost {
     let text = files::length(location).unwrap_or(0);
     match kind_of(location) {
         Kind::Table => Cost::bytes("table", 8 * text),
         Kind::Transform => Cost::bytes("transform", 4 * text),
-        // numbers as text are read, arrays are not
+        // numbers in text form are read, arrays are not
         Kind::Foreign => Cost::bytes("transform", 4 * text.min(LARGEST_TEXT)),
         Kind::Volume => {
             let volume = Volume::open_any(location, select);
@@ -110,8 +111,9 @@ pub fn held(location: &str, select: &Select) -> Cost {
     }
 }
 
-/// By its content: JSON and numbers are transforms, a line of words heads a table, what other programs write
-/// is known by its first bytes; the rest is a volume.
+/// Detects the kind of data by content: JSON and numbers are transforms, a line of words is the
+/// header of a table, other programs' transforms are known by their first bytes; anything else is
+/// taken for a volume.
 fn kind_of(location: &str) -> Kind {
     let path = Path::new(location);
     let is_pipe = files::is_pipe(path);
@@ -124,11 +126,11 @@ fn kind_of(location: &str) -> Kind {
         return Kind::Foreign;
     }
     let Ok(found) = found else {
-        // a pipe is none, and is told so
+        // a volume cannot be read from a pipe; as a transform it gets a clear error
         return if is_pipe { Kind::Transform } else { Kind::Volume };
     };
     let is_csv = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
-    // what comes through a pipe has no name
+    // a pipe has no file name extension
     let has_columns =
         |t: table::Table| t.column("x_um").is_some() || (is_pipe && t.header.len() > 1);
     let is_document = found == transform::Kind::Document;
@@ -164,7 +166,7 @@ fn volume_page(volume: &Volume) -> Result<Page, volume::Error> {
     Ok(page)
 }
 
-/// How it is stored: the whole array, with its channels and times.
+/// Adds how the whole array is stored, including all channels and time points.
 fn storage_facts(page: &mut Page, facts: &Value, raw: u64) {
     let words = |value: &Value| -> Vec<String> {
         let word = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
@@ -178,7 +180,7 @@ fn storage_facts(page: &mut Page, facts: &Value, raw: u64) {
             page.add(name, times(&words(&facts[key])), facts[key].clone());
         }
     }
-    // how numbers become bytes is no compression
+    // the codec `bytes` sets the byte order and does not compress
     let mut codecs = words(&facts["codecs"]);
     codecs.retain(|codec| codec != "bytes");
     let shown = if codecs.is_empty() { "none".to_owned() } else { codecs.join(", ") };
@@ -197,7 +199,7 @@ fn storage_facts(page: &mut Page, facts: &Value, raw: u64) {
         page.add("levels", text.join("\n"), facts["levels"].clone());
     }
     if let Some(stored) = facts["stored_bytes"].as_u64().filter(|stored| *stored > 0) {
-        // of all channels and times, as the files hold them all
+        // the stored size includes all channels and time points
         let of = |key: &str| -> f64 {
             facts[key].as_array().into_iter().flatten().filter_map(Value::as_f64).product()
         };
@@ -265,7 +267,7 @@ fn table_page(location: &str) -> Result<Page, Error> {
         let values: Vec<f64> =
             (0..table.rows.len()).filter_map(|row| table.number(row, column).ok()).collect();
         if values.len() < table.rows.len() || values.is_empty() {
-            continue; // words
+            continue; // a column of text
         }
         let values = Distribution::of_values(values);
         let [low, middle, high] = [values.min(), values.percentile(50.0), values.max()];

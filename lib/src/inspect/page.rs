@@ -2,7 +2,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-/// Facts about a location, for people and for programs.
+/// A list of facts about a location, to be shown as text or as JSON.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page {
     title: String,
@@ -15,30 +15,30 @@ impl Page {
         Self { title: title.to_owned(), facts: Vec::new() }
     }
 
-    /// Adds a fact: its name, how people read it, how programs do.
+    /// Adds a fact: its name, its text for people and its value for programs.
     pub(super) fn add(&mut self, name: &str, text: impl Into<String>, value: impl Into<Value>) {
         self.facts.push((name.to_owned(), text.into(), value.into()));
     }
 
-    /// Adds a fact whose text is its value.
+    /// Adds a fact whose value is its text.
     pub(super) fn say(&mut self, name: &str, text: impl Into<String>) {
         let text = text.into();
         self.add(name, text.clone(), text);
     }
 
-    /// The page for people: a fact a line, longer ones indented below.
+    /// The page as text: one line per fact, further lines of a fact are indented.
     pub fn text(&self) -> String {
         let width = self.facts.iter().map(|fact| fact.0.len()).max().unwrap_or(0);
         let mut page = format!("{}\n", self.title);
         for (name, text, _) in &self.facts {
             let name = if name.ends_with("_um") { name.clone() } else { name.replace('_', " ") };
             let text = text.replace('\n', &format!("\n{}", " ".repeat(width + 4)));
-            let _ = writeln!(page, "  {name:width$}  {text}"); // a String takes all
+            let _ = writeln!(page, "  {name:width$}  {text}"); // writing to a String cannot fail
         }
         page
     }
 
-    /// The page for programs.
+    /// The page as JSON.
     pub fn json(&self) -> Value {
         let mut map = Map::new();
         map.insert("location".to_owned(), self.title.as_str().into());
@@ -49,12 +49,12 @@ impl Page {
     }
 }
 
-/// Numbers of z, y, x as people write them: `149 x 241 x 456`.
+/// Numbers along z, y, x in the form `149 x 241 x 456`.
 pub(super) fn times<T: ToString>(values: &[T]) -> String {
     values.iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ")
 }
 
-/// Four digits, without trailing zeros: enough to look at.
+/// A number with four significant digits, without trailing zeros.
 pub(super) fn short(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return value.to_string();
@@ -72,7 +72,7 @@ pub(super) fn short(value: f64) -> String {
     }
 }
 
-/// Bytes as people write them.
+/// A number of bytes with a decimal unit prefix.
 pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
     let mut value = bytes as f64;

@@ -1,8 +1,9 @@
-//! The resolution at which a volume is best aligned.
+//! Choice of the resolution at which a volume is aligned.
 //!
-//! Structures of a few voxels are enough to tell places apart, and whatever is finer costs time and memory: the
-//! coarsest resolution at which they measure [`FINE`] voxels in radius does as well as the finest, since
-//! positions are found to a fraction of a voxel. The result is applied to the volumes as they are.
+//! Structures of a few voxels suffice to tell places apart, and finer detail costs time and memory.
+//! Since positions are found to a fraction of a voxel, the coarsest resolution at which structures
+//! have a radius of [`FINE`] voxels is as good as the full one. The resulting transform is applied
+//! to the volumes at their own resolution.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,22 +16,22 @@ use crate::downsample;
 use crate::geom::Grid;
 use crate::volume::{self, Volume};
 
-/// Voxels that are aligned as they are: less would hardly be faster.
+/// Volumes of up to this many voxels are aligned at their own resolution.
 const ENOUGH: usize = 1 << 24;
-/// Voxels in radius that structures keep.
+/// The smallest radius of structures after downsampling, voxels.
 const FINE: f64 = 4.0;
-/// No axis is made shorter than this unasked.
+/// No axis is made shorter than this many voxels, unless a level or a grid is given.
 const SHORTEST: usize = 24;
-/// The second volume may be coarser than the first by so much.
+/// The second volume may be coarser than the first by up to this factor.
 const ALIKE: f64 = 1.2;
 
-/// Which resolution is wanted.
+/// The requested resolution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wanted {
-    /// The one that suits the volume.
+    /// Chosen from the volume's content.
     #[default]
     Auto,
-    /// So many steps below the volume itself, each half the resolution.
+    /// The level of this number; 0 is the volume itself, each further one has half the resolution.
     Level(usize),
 }
 
@@ -55,31 +56,32 @@ impl fmt::Display for Wanted {
     }
 }
 
-/// What was chosen.
+/// The chosen resolution.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choice {
-    /// How often the resolution is halved.
+    /// How many times the resolution is halved.
     pub level: usize,
-    /// What comes out.
+    /// The grid at this level.
     pub grid: Grid,
-    /// Where it is stored already: the volume itself or a level of its image.
+    /// The location at which this level is already stored: the volume or a level of its image.
     pub stored: Option<String>,
-    /// Why.
+    /// Why it was chosen.
     pub reason: String,
 }
 
 impl Choice {
-    /// The same for receipts.
+    /// The choice as JSON, for receipts.
     pub fn json(&self) -> Value {
         json!({ "level": self.level, "shape": self.grid.shape, "spacing": self.grid.spacing,
                 "stored": self.stored, "reason": self.reason })
     }
 }
 
-/// Chooses the resolution of a volume; with `like`, the one nearest to that grid's that is hardly coarser.
+/// Chooses the resolution of a volume. With [`Wanted::Auto`] and `like`, it is the coarsest level
+/// whose mean spacing is at most 1.2 times that of `like`.
 ///
 /// # Errors
-/// Those of reading, and [`Error::Nothing`] for a level that the volume is too small for.
+/// Errors of reading, and [`Error::Nothing`] if the volume is too small for the requested level.
 pub fn pick(volume: &Volume, wanted: Wanted, like: Option<&Grid>) -> Result<Choice, Error> {
     let least = if wanted == Wanted::Auto && like.is_none() { SHORTEST } else { 1 };
     let ladder = ladder(&volume.grid(), least);
@@ -118,7 +120,7 @@ fn voxels(grid: &Grid) -> usize {
     grid.shape.iter().product()
 }
 
-/// A grid and what becomes of it, halved again and again, as long as no axis grows shorter than `least`.
+/// A grid and its repeatedly halved versions, as long as no axis gets shorter than `least` voxels.
 fn ladder(own: &Grid, least: usize) -> Vec<Grid> {
     let fits = |grid: &Grid| (0..3).all(|a| grid.shape[a] >= least.min(own.shape[a]));
     std::iter::successors(Some(*own), |grid| downsample::next_level(grid).filter(fits))
@@ -126,20 +128,21 @@ fn ladder(own: &Grid, least: usize) -> Vec<Grid> {
         .collect()
 }
 
-/// The level of few voxels at which structures of a radius are still seen.
+/// Halves the resolution while there are more than [`ENOUGH`] voxels and structures of `radius`
+/// micrometres keep a radius of [`FINE`] voxels; returns how many times.
 fn suiting(ladder: &[Grid], radius: Option<f64>) -> usize {
     let fine = |grid: &Grid| radius.is_none_or(|r| r >= FINE * grid.mean_spacing());
     let pairs = ladder.iter().zip(&ladder[1..]);
     pairs.take_while(|(now, next)| voxels(now) > ENOUGH && fine(next)).count()
 }
 
-/// The coarsest level that is hardly coarser than a grid.
+/// The coarsest level whose mean spacing is at most [`ALIKE`] times that of `like`.
 fn nearest(ladder: &[Grid], like: &Grid) -> usize {
     let most = ALIKE * like.mean_spacing();
     ladder[1..].iter().take_while(|grid| grid.mean_spacing() <= most).count()
 }
 
-/// Where the image of a volume has a level of this grid.
+/// The location of a level with this grid in the volume's image.
 fn stored(volume: &Volume, grid: &Grid) -> Option<String> {
     if volume.grid() == *grid {
         return Some(volume.location().to_owned());
@@ -150,7 +153,7 @@ fn stored(volume: &Volume, grid: &Grid) -> Option<String> {
                 && level.grid.shape[a].abs_diff(grid.shape[a]) <= 1
         })
     };
-    // what says nothing of its levels has none that could be taken
+    // a location without readable level metadata has no other levels
     let levels = volume::levels(volume.location()).unwrap_or_default();
     levels.into_iter().find(alike).map(|level| level.location)
 }
@@ -165,14 +168,14 @@ mod tests {
 
     #[test]
     fn large_volumes_are_reduced_as_long_as_their_structures_are_seen() {
-        // the tutorial: its full resolution is aligned at half of it, that as it is
+        // the tutorial's volume: the full resolution is halved once, half of it is kept
         let full = of([298, 482, 912], 0.92);
         assert_eq!(suiting(&full, Some(10.0)), 1);
         assert_eq!(suiting(&full[1..], Some(10.0)), 0);
         let huge = of([10_000; 3], 0.5);
         assert_eq!(suiting(&huge, Some(5.0)), 1);
         assert_eq!(suiting(&huge, Some(40.0)), 4);
-        // where nothing stands out, until few voxels are left
+        // if no structure stands out, halve until few voxels are left
         assert_eq!(suiting(&huge, None), 6);
     }
 

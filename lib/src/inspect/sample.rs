@@ -1,4 +1,4 @@
-//! A bounded sample of a volume: whole tiles, chosen evenly.
+//! A sample of a volume of bounded size: whole tiles, spread evenly.
 
 use super::distribution::Distribution;
 use crate::device::Cost;
@@ -6,26 +6,26 @@ use crate::geom::Box3;
 use crate::volume::{Dtype, Error, Volume, Voxel};
 use crate::with_voxel;
 
-/// Voxels that a sample reads at most: about a second's work.
+/// Maximum number of voxels that a sample reads: about a second of work.
 const READ: usize = 64 << 20;
-/// Values that are kept where they cannot be counted one by one.
+/// Maximum number of values kept of a voxel type that has no histogram.
 const KEPT: usize = 4 << 20;
-/// Voxels of a tile, about.
+/// Approximate number of voxels of a tile.
 const TILE: usize = 1 << 20;
 
-/// What was read and what was found.
+/// A sample and its statistics.
 pub(super) struct Sample {
-    /// The values.
+    /// The distribution of the values.
     pub distribution: Distribution,
-    /// Voxels read.
+    /// Number of voxels read.
     pub voxels: u64,
-    /// Tiles read, and of how many.
+    /// Number of tiles read, and of tiles in the volume.
     pub tiles: (usize, usize),
-    /// The tiles read, with the standard deviation of their finite values.
+    /// The tiles read, each with the standard deviation of its finite values.
     pub contrast: Vec<(Box3, f64)>,
 }
 
-/// What [`sample`] holds.
+/// The memory that [`sample`] needs.
 pub(super) fn held(volume: &Volume) -> Cost {
     let tile: usize = tile_shape(volume.chunk(), volume.grid().shape).iter().product();
     let counted = matches!(volume.dtype(), Dtype::U8 | Dtype::U16 | Dtype::I16);
@@ -34,7 +34,7 @@ pub(super) fn held(volume: &Volume) -> Cost {
     } else {
         let all: usize = volume.grid().shape.iter().product();
         let kept = all.min(KEPT + tile);
-        // lists grow by doubling, and are copied to be sorted
+        // vectors grow by doubling, and are copied for sorting
         Cost::of::<[f64; 2]>("values", kept) + Cost::of::<[f64; 4]>("values, sorted", kept)
     };
     Cost::bytes("tile", (tile * volume.dtype().size()) as u64)
@@ -42,7 +42,7 @@ pub(super) fn held(volume: &Volume) -> Cost {
         + Cost::bytes("chunk being read", volume.scratch_bytes() + volume.kept_bytes())
 }
 
-/// Reads a sample: everything, where the volume is small.
+/// Reads a sample; a small volume is read completely.
 pub(super) fn sample(volume: &Volume) -> Result<Sample, Error> {
     let bounds = volume.grid().bounds();
     let tile = tile_shape(volume.chunk(), volume.grid().shape);
@@ -55,11 +55,11 @@ pub(super) fn sample(volume: &Volume) -> Result<Sample, Error> {
     Ok(this)
 }
 
-/// Whole chunks up to about [`TILE`] voxels; a chunk that is much larger is cut.
+/// A multiple of the chunk with about [`TILE`] voxels; much larger chunks are divided.
 fn tile_shape(chunk: [usize; 3], shape: [usize; 3]) -> [usize; 3] {
     let mut tile: [usize; 3] = std::array::from_fn(|a| chunk[a].clamp(1, shape[a].max(1)));
     while tile.iter().product::<usize>() > 8 * TILE {
-        // planes and rows stay whole where they can: that is how such formats are read
+        // divide along z first: formats with large chunks store whole planes or rows
         let a = usize::from(tile[0] <= 1);
         tile[a] = tile[a].div_ceil(2);
     }
@@ -71,8 +71,8 @@ fn tile_shape(chunk: [usize; 3], shape: [usize; 3]) -> [usize; 3] {
     tile
 }
 
-/// At most `most` of `count` numbers, evenly scattered (so that no period of the grid of tiles is
-/// met) and in order; the same on each run.
+/// Chooses at most `most` of the indices below `count`, in ascending order, the same on each run.
+/// They are scattered pseudorandomly, so that the choice does not resonate with the grid of tiles.
 fn choose(count: usize, most: usize) -> Vec<usize> {
     if count <= most {
         return (0..count).collect();
@@ -84,7 +84,7 @@ fn choose(count: usize, most: usize) -> Vec<usize> {
     chosen
 }
 
-/// `SplitMix64` (Steele, Lea and Flood 2014): a bijection that leaves no order.
+/// `SplitMix64` (Steele, Lea and Flood 2014), a bijection that removes any order.
 fn scatter(i: u64) -> u64 {
     let mut z = (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -117,7 +117,7 @@ fn gather<T: Voxel>(volume: &Volume, tiles: impl Iterator<Item = Box3>) -> Resul
             }
             continue;
         }
-        // all that is not finite is told; of the rest, some are enough
+        // count all values that are not finite, but subsample the finite ones
         lost.extend(voxels.iter().map(|v| v.to_f64()).filter(|v| !v.is_finite()));
         let finite = voxels.iter().map(|v| v.to_f64()).filter(|v| v.is_finite());
         kept.extend(finite.step_by(stride));

@@ -1,4 +1,4 @@
-//! Parameters proposed for a pair of volumes, each with its reason.
+//! Suggested parameters for aligning a pair of volumes, each with its reason.
 
 use std::fmt::Write as _;
 
@@ -13,19 +13,19 @@ use crate::device::Cost;
 use crate::geom::{Box3, Grid, defaults};
 use crate::volume::Volume;
 
-/// Voxels along the side of a block whose blobs are measured.
+/// Edge length of a block in which blobs are measured, voxels.
 const SIDE: i64 = 128;
-/// Blocks that are measured in each volume.
+/// Number of blocks that are measured in each volume.
 const BLOCKS: usize = 3;
-/// Spots that a block of local affines should hold: about a fifth find a match that agrees.
+/// Number of spots that a block of local affines should hold: about a fifth become inlier matches.
 const SPOTS_PER_BLOCK: f64 = 100.0;
-/// Radii that respond less strongly than this share of the peak are not worth looking for.
+/// The suggested radii are those whose response has at least this fraction of the peak's amplitude.
 const SHARE: f64 = 0.85;
-/// The least half width of a context that tells spots apart, and the most that is worth its cost,
-/// which grows with the cube.
+/// Bounds of the half-width of a context, voxels: the smallest that tells spots apart, and the
+/// largest that is worth its cost, which grows with the cube.
 const CONTEXT: [f64; 2] = [6.0, 12.0];
 
-/// Proposed parameters.
+/// Suggested parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Suggestion {
     items: Vec<Item>,
@@ -40,15 +40,15 @@ struct Item {
 }
 
 impl Suggestion {
-    /// A configuration file for the programs and the workflow, a section per program.
+    /// A configuration file in YAML for the programs and the workflow, one section per program.
     pub fn yaml(&self) -> String {
         let mut text = String::new();
         let mut section = "";
         for Item { program, flag, value, reason } in &self.items {
-            // a section without a program would be refused as unknown
+            // a section that no program reads would be refused as unknown, so it is commented out
             let mark = if *program == "flow" { "# " } else { "" };
             if *program != section {
-                let _ = writeln!(text, "{mark}{program}:"); // a String takes all
+                let _ = writeln!(text, "{mark}{program}:"); // writing to a String cannot fail
                 section = program;
             }
             let _ = writeln!(text, "{mark}  {flag}: {value}  # {reason}");
@@ -56,7 +56,7 @@ impl Suggestion {
         text
     }
 
-    /// The same for programs: the value and the reason of each flag by program.
+    /// The suggestions as JSON: the value and the reason of each flag, by program.
     pub fn json(&self) -> Value {
         let mut map = Map::new();
         for Item { program, flag, value, reason } in &self.items {
@@ -74,34 +74,36 @@ impl Suggestion {
     }
 }
 
-/// What was measured in one volume.
+/// Measurements of one volume.
 #[derive(Clone, Debug, PartialEq)]
 struct Measured {
     grid: Grid,
-    /// The radius of the strongest response, between those where it has fallen to [`SHARE`].
+    /// The radius of the strongest response, micrometres, between the radii where the amplitude has
+    /// fallen to the fraction [`SHARE`]: `[lower, peak, upper]`.
     radii: [f64; 3],
-    /// Blobs of about such radii in a cubic micrometre; of a plane, in a square micrometre.
+    /// Number of blobs of such radii per cubic micrometre; for a plane, per square micrometre.
     density: f64,
 }
 
-/// What [`suggest`] holds: volumes follow each other, the blocks of each are measured at once.
+/// The memory that [`suggest`] needs: the volumes are measured one after the other, the blocks of
+/// each in parallel.
 pub fn held_to_suggest(fixed: &Volume, moving: &Volume, threads: usize) -> Cost {
     let of = |volume: &Volume| {
         let side = SIDE as usize;
         let block: usize = volume.grid().shape.iter().map(|n| (*n).min(side)).product();
-        // the block, its two smoothings, three layers, and the smoother's own
+        // the block, two smoothed copies, three layers, and the buffers of the smoothing filter
         let blocks = Cost::of::<[f32; 9]>("blocks", block) * threads.min(BLOCKS) as u64;
         super::sample::held(volume).or(blocks + Cost::bytes("decoded chunks", volume.kept_bytes()))
     };
     of(fixed).or(of(moving))
 }
 
-/// Measures the blobs of both volumes and proposes what to align them with.
+/// Measures the blobs of both volumes and suggests parameters for their alignment.
 pub fn suggest(fixed: &Volume, moving: &Volume) -> Result<Suggestion, Error> {
     Ok(propose(&measure(fixed)?, &measure(moving)?))
 }
 
-/// The radius of the structures that stand out most, micrometres; `None` where nothing does.
+/// The radius of the most prominent structures, micrometres; `None` if nothing stands out.
 pub(super) fn radius(volume: &Volume) -> Result<Option<f64>, Error> {
     match measure(volume) {
         Ok(measured) => Ok(Some(measured.radii[1])),
@@ -113,7 +115,7 @@ pub(super) fn radius(volume: &Volume) -> Result<Option<f64>, Error> {
 fn measure(volume: &Volume) -> Result<Measured, Error> {
     let grid = volume.grid();
     let mut tiles = sample(volume)?.contrast;
-    // where there is most to see
+    // measure where the contrast is highest
     tiles.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.min.cmp(&b.0.min)));
     let mut parts: Vec<Box3> = Vec::new();
     for (tile, _) in tiles {
@@ -141,7 +143,8 @@ fn measure(volume: &Volume) -> Result<Measured, Error> {
     })
 }
 
-/// A cube of [`SIDE`] voxels about the middle of `tile`, inside the volume.
+/// A cube of [`SIDE`] voxels about the centre of `tile`, shifted to lie inside the volume and cut
+/// to its size.
 fn cube(tile: &Box3, grid: &Grid) -> Box3 {
     let mut part = *tile;
     for a in 0..3 {
@@ -162,17 +165,17 @@ fn summarise(found: &[(Vec<Blob>, Spectrum)], voxels: usize, grid: Grid) -> Opti
     let blobs = found.iter().flat_map(|(blobs, _)| blobs);
     let count = blobs.filter(|blob| (radii[0]..=radii[2]).contains(&blob.radius)).count();
     let volume = voxels as f64 * long_axes(&grid).map(|a| grid.spacing[a]).product::<f64>();
-    // where maxima merge, one at least is there
+    // the density is never 0, even if the maxima of all blobs have merged
     Some(Measured { grid, radii, density: count.max(1) as f64 / volume })
 }
 
-/// The axes of more than one voxel.
+/// The axes with more than one voxel.
 fn long_axes(grid: &Grid) -> impl Iterator<Item = usize> + Clone {
     let shape = grid.shape;
     (0..3).filter(move |&a| shape[a] > 1)
 }
 
-/// Two digits: more would pretend.
+/// Rounds to two significant digits.
 fn round(value: f64) -> f64 {
     let unit = 10f64.powi(value.abs().max(1e-9).log10().floor() as i32 - 1);
     (value / unit).round() * unit
@@ -237,8 +240,8 @@ fn propose(fixed: &Measured, moving: &Measured) -> Suggestion {
     this
 }
 
-/// The block that is a cube in space and holds [`SPOTS_PER_BLOCK`], in multiples of 16 voxels, not
-/// larger than the volume needs.
+/// The block that is a cube in physical space and holds [`SPOTS_PER_BLOCK`] spots, in multiples of
+/// 16 voxels, not larger than the volume requires.
 fn block_size(grid: &Grid, density: f64) -> [usize; 3] {
     let axes = long_axes(grid).count().max(1);
     let side = (SPOTS_PER_BLOCK / density).powf(1.0 / axes as f64);

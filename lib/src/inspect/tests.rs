@@ -32,7 +32,7 @@ impl Folder {
         location
     }
 
-    /// What `inspect` prints, without the folder's name.
+    /// The output of `inspect` as text, with the folder's name removed, and as JSON.
     fn page(&self, location: &str) -> (String, Value) {
         let page = inspect(location, &Select::default()).unwrap();
         (page.text().replace(&format!("{}/", self.0.path().display()), ""), page.json())
@@ -46,7 +46,7 @@ fn a_volume_shows_how_it_is_stored_and_what_it_holds() {
     let location =
         folder.volume("a.zarr", grid, |[z, _, x]| if x < 36 { 100 } else { 500 + z as u16 });
     let (text, json) = folder.page(&location);
-    // the bytes depend on the compressor's version
+    // the number of stored bytes depends on the compressor's version
     let text: String =
         text.lines().filter(|line| !line.contains("stored")).collect::<Vec<_>>().join("\n");
     insta::assert_snapshot!(text);

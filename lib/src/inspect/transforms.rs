@@ -1,4 +1,4 @@
-//! Pages about transforms, ours and those of other programs.
+//! Pages about transforms, both native ones and those of other programs.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::transcode::{self, Look, Map};
 use crate::transform::{self, Direction};
 use crate::volume;
 
-/// A field and the direction that it goes in.
+/// Opens a displacement field and tells its direction.
 pub(super) fn open_field(location: &str) -> Result<(volume::FieldFile, Direction), volume::Error> {
     volume::FieldFile::open(location).map(|field| (field, Direction::FixedToMoving)).or_else(
         |error| match volume::FieldFile::open_inverse(location) {
@@ -24,7 +24,7 @@ pub(super) fn open_field(location: &str) -> Result<(volume::FieldFile, Direction
 pub(super) fn page(location: &str) -> Result<Page, Error> {
     let read = transform::read_chain(&[location.to_owned()]);
     let (chain, direction) = match (read, open_field(location)) {
-        // as `invmap` writes it
+        // a moving-to-fixed field, as `invmap` writes it
         (Err(_), Ok((field, direction))) => {
             (Chain { steps: vec![Transform::Field(Arc::new(field))] }, direction)
         }
@@ -43,7 +43,7 @@ pub(super) fn page(location: &str) -> Result<Page, Error> {
     Ok(page)
 }
 
-/// The steps, numbered.
+/// Adds the steps as a numbered list.
 fn add_steps(page: &mut Page, steps: impl Iterator<Item = (String, Value)>) {
     let number =
         |(i, (text, value)): (usize, (String, Value))| (format!("{}. {text}", i + 1), value);
@@ -53,7 +53,7 @@ fn add_steps(page: &mut Page, steps: impl Iterator<Item = (String, Value)>) {
     page.add("steps", text, values);
 }
 
-/// The page of a transform of another program, its steps as they become ours.
+/// The page of another program's transform, with its steps as they are converted.
 pub(super) fn foreign_page(location: &str) -> Result<Page, Error> {
     let Look { taken_as, steps } = transcode::look(location)?;
     let word = |key: &str| taken_as[key].as_str().filter(|text| !text.is_empty());
@@ -103,7 +103,7 @@ fn step_facts(step: &Transform) -> (String, Value) {
         }
         Transform::LocalAffines(maps) => {
             let counts = LocalAffines::counts(maps.domain.shape, maps.block);
-            // of a plane, z is as good as none
+            // z is left out for a planar domain
             let axes = usize::from(maps.domain.shape[0] == 1)..3;
             let text = format!(
                 "local affines: {} blocks of {} voxels, overlap {}",
@@ -137,7 +137,7 @@ fn grid_json(grid: &Grid) -> Value {
             "origin": grid.axes(&grid.origin) })
 }
 
-/// A matrix and what it is made of.
+/// Describes a matrix and its decomposition, as text and as JSON.
 fn affine_facts(map: &Affine) -> (String, Value) {
     let rows: Vec<_> =
         map.rows().iter().map(|row| row.map(|v| format!("{v:>12.6}")).join(" ")).collect();
@@ -156,7 +156,7 @@ fn affine_facts(map: &Affine) -> (String, Value) {
         list(shift),
         short(angle),
         list(&scales),
-        short((shear * 1e9).round() / 1e9), // beyond that it is rounding
+        short((shear * 1e9).round() / 1e9), // hide rounding errors
         short(parts.determinant),
     );
     let value = json!({ "rows": map.rows(), "shift": map.offset(), "angle_degrees": angle,
@@ -164,7 +164,7 @@ fn affine_facts(map: &Affine) -> (String, Value) {
     (text, value)
 }
 
-/// What a map that leaves z as it is does in the plane.
+/// The decomposition of a map that acts in the y-x plane only.
 struct PlaneParts {
     angle: f64,
     scales: [f64; 2],
@@ -172,14 +172,14 @@ struct PlaneParts {
 }
 
 impl PlaneParts {
-    /// `None` where z takes part, or nothing but a shift is made.
+    /// `None` if the map acts along z, or is a pure translation.
     fn of(map: &Affine) -> Option<Self> {
         let [z, y, x] = map.linear();
         let in_plane = z == [1.0, 0.0, 0.0] && y[0] == 0.0 && x[0] == 0.0 && map.offset()[0] == 0.0;
         if !in_plane || (y == [0.0, 1.0, 0.0] && x == [0.0, 0.0, 1.0]) {
             return None;
         }
-        // singular values of two by two numbers (Blinn, "Consider the lowly 2x2 matrix", 1996)
+        // singular values of a 2x2 matrix (Blinn, "Consider the lowly 2x2 matrix", 1996)
         let turning = [x[1] - y[2], y[1] + x[2]];
         let mirroring = [x[1] + y[2], y[1] - x[2]];
         let halves = [turning, mirroring].map(|[a, b]| a.hypot(b) / 2.0);

@@ -1,9 +1,10 @@
 //! The inverse of a map, as a displacement field.
 //!
-//! For every node `y` of a grid in the moving space the point `q` is sought that the map takes there,
-//! `map(q) = y`; the field holds `q - y` (`warp::inverse` has the search). What a fixed-point
-//! inverse leaves (spec of BigStream, section 6.5) is not left here: each node goes on until the map takes it
-//! to within the tolerance, and where there is no such point the field is NaN: unknown.
+//! For every node `y` of a grid in the moving space, the point `q` with `map(q) = y` is computed;
+//! the field stores `q - y` (`warp::inverse` implements the search). Unlike a fixed-point inverse
+//! (spec of BigStream, section 6.5), which leaves an error, the search at each node continues until
+//! the map takes `q` to within the tolerance of the node. If there is no such point the field is
+//! NaN, which means unknown.
 
 use std::path::Path;
 
@@ -18,25 +19,25 @@ use crate::warp::{self, inverse, points};
 #[cfg(test)]
 mod tests;
 
-/// Nodes of a chunk of the field along each axis.
+/// The side of a chunk of the field, in nodes.
 const CHUNK: usize = 64;
 
-/// Blocks that are looked at to learn what one holds.
+/// The maximum number of blocks whose memory is estimated in advance.
 const PROBES: usize = 12;
 
-/// Why there is no inverse.
+/// The reason why a map could not be inverted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A volume's error.
+    /// An error of reading or writing a volume.
     #[error(transparent)]
     Volume(#[from] volume::Error),
-    /// The run's error.
+    /// An error of the block-wise run.
     #[error(transparent)]
     Blocks(#[from] blocks::Error),
-    /// The chain could not be carried back at all.
+    /// The chain could not be inverted at any point.
     #[error(transparent)]
     Warp(#[from] warp::Error),
-    /// A field elsewhere.
+    /// A field of the chain does not overlap the points that it would be applied to.
     #[error(transparent)]
     Apart(#[from] FieldApart),
     /// No node has an inverse.
@@ -45,35 +46,36 @@ pub enum Error {
          of the map; give --onto a volume of the moving space"
     )]
     Nothing {
-        /// The map's name.
+        /// The name of the map.
         transform: String,
     },
-    /// A chain without a field, and no grid.
+    /// No grid is given, and the chain has no field whose grid could be used.
     #[error(
         "{transform} holds no displacement field whose grid could be used; give --onto a volume"
     )]
     NoGrid {
-        /// The map's name.
+        /// The name of the map.
         transform: String,
     },
 }
 
-/// How an inverse is sought.
+/// The parameters of the inversion.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The map's name, for messages.
+    /// The name of the map, for messages.
     pub transform: String,
-    /// How far the map may take a point from its node, in node spacings.
+    /// The maximum distance between a node and the image of its inverse, in units of the smallest
+    /// node spacing.
     pub tolerance: f64,
 }
 
-/// What came of a block, in its ledger entry, or of all blocks.
+/// The statistics of a block in its ledger entry, or the total of all blocks.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Tally {
     found: u64,
     lost: u64,
     folded: u64,
-    /// Sum and greatest of the residuals, node spacings.
+    /// The sum and the maximum of the residuals, in units of the smallest node spacing.
     sum: f64,
     greatest: f64,
     reach: Point,
@@ -85,7 +87,7 @@ impl Tally {
         let mut reach = [0.0; 3];
         for vector in &found.vectors {
             for a in 0..3 {
-                // the unknown have no say
+                // `max` ignores NaN, which marks unknown vectors
                 reach[a] = f64::from(vector[a].abs()).max(reach[a]);
             }
         }
@@ -111,10 +113,12 @@ impl Tally {
     }
 }
 
-/// The grid of the chain's first field, under the map: where its inverse is known, at least.
+/// The grid of the chain's first field, moved and resized to cover the image of that field under
+/// the map: the inverse is known there at least.
 ///
 /// # Errors
-/// [`Error::NoGrid`].
+/// [`Error::NoGrid`] if the chain has no field, [`Error::Nothing`] if none of the sample points has
+/// an image, or an error of mapping the points.
 pub fn grid_of(chain: &Chain, options: &Options) -> Result<Grid, Error> {
     let field = chain.steps.iter().find_map(|step| match step {
         Transform::Field(field) => Some(field.grid()),
@@ -131,7 +135,7 @@ pub fn grid_of(chain: &Chain, options: &Options) -> Result<Grid, Error> {
     Ok(Grid { planar, ..Grid::new(shape, grid.spacing, extent[0]) })
 }
 
-/// A handful of points along each axis of a grid, its faces among them.
+/// A coarse sample of points on a grid, 5 along each axis, including its faces.
 fn sample(grid: &Grid) -> Vec<Point> {
     let [low, high] = grid.extent(&grid.bounds());
     let steps = 4_usize;
@@ -142,7 +146,7 @@ fn sample(grid: &Grid) -> Vec<Point> {
     (0..(steps + 1).pow(3)).map(|i| point(at(i))).collect()
 }
 
-/// The extent of those points that are known.
+/// The extent `[low, high]` of the finite points; `None` if there are none.
 fn extent_of(points: &[Point]) -> Option<[Point; 2]> {
     let mut extent = [[f64::INFINITY; 3], [f64::NEG_INFINITY; 3]];
     for q in points.iter().filter(|q| q.iter().all(|v| v.is_finite())) {
@@ -154,10 +158,10 @@ fn extent_of(points: &[Point]) -> Option<[Point; 2]> {
     extent[0][0].is_finite().then_some(extent)
 }
 
-/// Writes the inverse of `chain` on `grid`, a grid of the moving space.
+/// Writes the inverse of `chain` on `grid`, a grid in the moving space, to `output`.
 ///
 /// # Errors
-/// [`Error`]; blocks that failed are in the receipt.
+/// [`Error`]. Blocks that failed are listed in the receipt.
 pub fn invert(
     chain: &Chain,
     grid: &Grid,
@@ -238,7 +242,8 @@ fn fields_of(chain: &Chain) -> impl Iterator<Item = &dyn FieldSource> {
     })
 }
 
-/// What a block holds, before anything is looked at: as if the map changed no lengths by more than a quarter.
+/// The memory of a block, estimated without reading fields: assumes that the map stretches lengths
+/// by at most a quarter.
 fn estimate(chain: &Chain, grid: &Grid, block: [usize; 3]) -> Cost {
     let nodes: usize = (0..3).map(|a| block[a].min(grid.shape[a])).product();
     let vectors = fields_of(chain).map(|field| {
@@ -254,7 +259,8 @@ fn estimate(chain: &Chain, grid: &Grid, block: [usize; 3]) -> Cost {
         + points::search_cost(chain, points::AT_ONCE, nodes)
 }
 
-/// The cost of the most expensive of some blocks, evenly scattered, and a tenth for those not looked at.
+/// The memory of the most expensive of a number of evenly spaced blocks, plus a tenth for the
+/// others.
 fn dearest(chain: &Chain, grid: &Grid, block: [usize; 3]) -> Result<Cost, Error> {
     let count = grid.bounds().tiles(block).count();
     let every = count.div_ceil(PROBES).max(1);

@@ -59,7 +59,7 @@ fn every_node_is_taken_back_to_where_it_came_from() {
                 grid.position([i / (h * w), i / w % h, i % w].map(|v| v as f64))
             })
             .collect();
-        // the slow way
+        // the reference result
         let wanted = points::inverse(&chain, &nodes).unwrap();
         let mut known = 0;
         for (i, y) in nodes.iter().enumerate() {
@@ -69,7 +69,7 @@ fn every_node_is_taken_back_to_where_it_came_from() {
                 continue;
             }
             known += 1;
-            // at the rim, where the field ends, two points may lead to one node
+            // at the edge of the field two points may map to the same node
             let at = grid.index(q);
             let inner = |a: usize| {
                 grid.shape[a] == 1 || (at[a] > 1.0 && at[a] < grid.shape[a] as f64 - 2.0)

@@ -1,15 +1,16 @@
-//! Where the surroundings of a point lie in another block of the same grid.
+//! The search for the context of a point in another block of the same grid.
 //!
-//! The shift of greatest Pearson correlation, found coarse to fine: all shifts within reach on
-//! voxels of twice the size, then uphill from the best on the voxels themselves, then the top of
-//! the quadratic through the 27 correlations around the peak. All shifts of a 25-voxel cube within 5
-//! voxels would cost 21 million multiplications per point; this way costs 1.
+//! It finds the shift of maximum Pearson correlation from coarse to fine: all shifts within reach
+//! on voxels of twice the size, then local ascent from the best of them on the voxels themselves,
+//! then the maximum of the quadratic through the 27 correlations around the local maximum. An
+//! exhaustive search of a 25-voxel cube within 5 voxels would take 21 million multiplications per
+//! point; this takes 1 million.
 
 use std::collections::HashMap;
 
 use super::windows::{Block, Field, Window};
 
-/// A voxel and its 26 neighbours, the voxel in the middle.
+/// The offsets of a voxel and its 26 neighbours; index 13 is the voxel itself.
 const STEPS: [[i64; 3]; 27] = {
     let mut steps = [[0; 3]; 27];
     let mut i = 0;
@@ -20,38 +21,39 @@ const STEPS: [[i64; 3]; 27] = {
     steps
 };
 
-/// What a search found.
+/// The result of a search.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Peak {
-    /// From the point in the fixed block to its likeness in the moving one, voxels.
+    /// The displacement from the point in the fixed block to its match in the moving one, voxels
+    /// along z, y, x.
     pub(super) shift: [f64; 3],
-    /// The correlation there, at the nearest voxel.
+    /// The correlation at the nearest whole-voxel shift.
     pub(super) correlation: f64,
 }
 
-/// Two blocks on one grid, made ready for many searches.
+/// Two blocks on one grid, prepared for many searches.
 pub(super) struct Searcher<'a> {
     fixed: Block<'a>,
     moving: Field,
     half_fixed: Vec<f32>,
     half_moving: Field,
     half_shape: [usize; 3],
-    /// Voxels along each axis that the search on fewer voxels takes as one.
+    /// The downsampling factors of the coarse search along z, y, x.
     factor: [usize; 3],
     radius: [usize; 3],
     reach: [usize; 3],
 }
 
 impl<'a> Searcher<'a> {
-    /// For surroundings of `2 * radius + 1` voxels and shifts of up to `reach` voxels; along an axis of reach
-    /// 0 nothing is searched.
+    /// Prepares for contexts of `2 * radius + 1` voxels and shifts of up to `reach` voxels; along
+    /// an axis of reach 0 there is no search.
     pub(super) fn new(
         fixed: Block<'a>,
         moving: Block,
         radius: [usize; 3],
         reach: [usize; 3],
     ) -> Self {
-        // surroundings of one or three voxels have nothing to be halved
+        // contexts of one or three voxels cannot be downsampled
         let factor = std::array::from_fn(|a| if radius[a] > 1 && reach[a] > 0 { 2 } else { 1 });
         let (half_fixed, half_shape) = shrink(fixed, factor);
         let (half_moving, _) = shrink(moving, factor);
@@ -68,16 +70,17 @@ impl<'a> Searcher<'a> {
         }
     }
 
-    /// The shift of the surroundings of voxel `at` of the fixed block.
+    /// The shift of the context of voxel `at` of the fixed block.
     ///
-    /// `None` where they reach out of either block, are constant, or where the best shift is at
-    /// the end of the reach: a peak that was not seen from both sides is none.
+    /// `None` if the context extends beyond either block or is constant, or if the best shift lies
+    /// at the end of the reach: a maximum counts only if its neighbours on both sides are known.
     pub(super) fn search(&self, at: [usize; 3]) -> Option<Peak> {
         let window = Window::new(self.fixed, at.map(|v| v as i64), self.radius)?;
         let coarse = self.coarse(at)?;
         let mut centre: [i64; 3] = std::array::from_fn(|a| self.factor[a] as i64 * coarse[a]);
         let mut known = HashMap::new();
-        // the coarse peak is at most a voxel or two off; a longer climb is another peak
+        // the coarse maximum is off by one or two voxels at most; a longer ascent would lead to
+        // another maximum
         for _ in 0..4 {
             let around = self.around(&window, at, centre, &mut known)?;
             let best = (0..27).max_by(|&a, &b| around[a].total_cmp(&around[b]))?;
@@ -131,7 +134,7 @@ impl<'a> Searcher<'a> {
                 r
             };
         }
-        // along an axis that is not searched the middle is the top of an even parabola
+        // along an axis that is not searched, an even parabola puts the maximum at offset 0
         for (i, step) in STEPS.into_iter().enumerate().filter(|(_, step)| leaves(*step)) {
             let within: [i64; 3] = std::array::from_fn(|a| if flat[a] { 0 } else { step[a] });
             let away = (0..3).filter(|&a| flat[a] && step[a] != 0).count();
@@ -149,12 +152,12 @@ impl<'a> Searcher<'a> {
     }
 }
 
-/// A radius on voxels that are larger by a factor.
+/// A radius on a grid downsampled by `factor`.
 fn divided(radius: [usize; 3], factor: [usize; 3]) -> [usize; 3] {
     std::array::from_fn(|a| radius[a] / factor[a])
 }
 
-/// Means of `factor` voxels along each axis (1 or 2); a last odd voxel is left out.
+/// Downsamples by averaging `factor` voxels along each axis (1 or 2); a last odd voxel is dropped.
 fn shrink(block: Block, factor: [usize; 3]) -> (Vec<f32>, [usize; 3]) {
     let shape: [usize; 3] = std::array::from_fn(|a| block.shape[a] / factor[a]);
     let [_, height, width] = block.shape;
@@ -181,10 +184,11 @@ fn shrink(block: Block, factor: [usize; 3]) -> (Vec<f32>, [usize; 3]) {
     (out, shape)
 }
 
-/// Where the quadratic through 27 values around a peak has its top; within a voxel of the middle.
+/// The offset of the maximum of the quadratic through 27 values around a local maximum, at most one
+/// voxel along each axis.
 ///
-/// Gradient and Hessian by central differences. Where the Hessian is not that of a peak, the three
-/// parabolas along the axes are taken.
+/// Gradient and Hessian are computed by central differences. If the Hessian is not negative
+/// definite, or the offset is too large, each axis is fitted by a parabola of its own.
 fn top_of(around: &[f64; 27]) -> [f64; 3] {
     const STRIDE: [usize; 3] = [9, 3, 1];
     let at = |offset: isize| around[(13 + offset) as usize];
@@ -216,7 +220,7 @@ mod tests {
     use super::super::oracle;
     use super::*;
 
-    /// A smooth random texture, sampled at any place.
+    /// A smooth pseudo-random texture, evaluated at any position.
     fn texture(p: [f64; 3]) -> f32 {
         let wave = |k: f64| {
             (p[0] * (0.31 + 0.07 * k) + k).sin()

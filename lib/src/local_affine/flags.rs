@@ -1,5 +1,5 @@
-//! The flags by which users say how local affines are found, for programs to flatten. The struct has
-//! no doc comment beyond this line, as clap would take it for the program's own.
+//! The command-line flags of local affine alignment, for programs to flatten into their own. The
+//! struct has no doc comment because clap would use it as the program's description.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
 use super::Options;
@@ -34,7 +34,8 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// What they say for volumes of these grids, after the map named `initial`.
+    /// The options selected by the flags, for volumes of these grids and the initial map named
+    /// `initial`.
     pub fn options(&self, fixed: &Grid, moving: &Grid, initial: String) -> Options {
         let usual = Options::new(fixed, moving);
         Options {

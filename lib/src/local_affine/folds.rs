@@ -1,11 +1,12 @@
-//! Whether a map folds space: the sign of its Jacobian determinant.
+//! A test whether a map folds space, by the sign of its Jacobian determinant.
 
 use crate::geom::{LocalAffines, Point};
 
-/// The least Jacobian determinant of the blended map, and how many of the places looked at fold.
+/// The minimum Jacobian determinant of the blended map, and the number of sample points where it is
+/// not positive.
 ///
-/// Looked at: every quarter of a block along each axis, within the domain, by central differences
-/// over a sixteenth of a block.
+/// The sample points lie a quarter of a block apart along each axis, within the domain. The
+/// derivatives are central differences over a sixteenth of a block to each side.
 pub(super) fn folds(maps: &LocalAffines) -> (f64, usize) {
     let step: Point = std::array::from_fn(|a| maps.block[a] as f64 * maps.domain.spacing[a] / 16.0);
     let counts: [usize; 3] =

@@ -1,24 +1,24 @@
-//! Options that no pair of volumes can be meant by.
+//! Checks of the options against the volumes.
 
 use super::Options;
 use super::pairs::Pair;
 use crate::blocks::Error;
 use crate::geom::Grid;
 
-/// Half the side of the surroundings at most, voxels: 8 MB of them in single precision.
+/// The upper limit for half the side of a context, voxels: 8 MB of them in single precision.
 const WIDEST: usize = 64;
-/// A face between blocks weighs like so many matches at most.
+/// The upper limit of the stiffness of a face between blocks, in matches.
 const STIFFEST: f64 = 1e6;
 
-/// Refuses numbers that make no sense for these volumes, by the name of their flag.
+/// Rejects values that are invalid for these volumes, naming the flag.
 ///
 /// # Errors
-/// [`Error::Usage`] with what was found and what was wanted.
+/// [`Error::Usage`] with the value and the range allowed.
 pub(super) fn check(pair: &Pair, options: &Options) -> Result<(), Error> {
     let refuse = |message: String| Err(Error::Usage(message));
     let grids = [&pair.fixed.grid(), &pair.moving.grid()];
     options.spots(grids[0]).check_for(grids[0]).map_err(|e| Error::Usage(e.to_string()))?;
-    // written so that NaN is refused
+    // written so that NaN is rejected
     for (flag, value, [least, most]) in [
         ("--match-threshold", options.match_threshold, [-1.0, 1.0]),
         ("--stiffness", options.stiffness, [0.0, STIFFEST]),

@@ -1,9 +1,10 @@
-//! One affine per block, consistent with its neighbours.
+//! One affine per block, fitted jointly so that neighbouring blocks are consistent.
 //!
-//! Two passes. The first finds, task by task, the spots of the fixed volume and where the moving
-//! volume, seen through the initial map, shows the same surroundings. The second fits the affines of
-//! all blocks at once to all of these pairs (`solve.rs` has the sum that it minimises). No pass needs
-//! a lock, and the tasks of the first may run anywhere in any order.
+//! There are two passes. The first finds, task by task, the spots of the fixed volume and the
+//! positions at which the moving volume, resampled through the initial map, shows matching
+//! surroundings. The second fits the affines of all blocks jointly to all these pairs (`solve.rs`
+//! states the sum that is minimised). Neither pass needs a lock, and the tasks of the first may run
+//! on any machine in any order.
 
 use std::path::Path;
 
@@ -34,41 +35,42 @@ pub use flags::Flags;
 use pairs::{Found, Pair, Summary};
 use solve::Penalty;
 
-/// The pull of a block to the initial map, in matches: enough to decide where nothing else does.
+/// The weight of a block's pull towards the initial map, in matches: it matters only where nothing
+/// else determines the block.
 const ANCHOR: f64 = 1e-3;
-/// The expected error of a shift in voxels, to which spreads are held.
+/// The expected error of a shift, in voxels, which is the scale of outlier rejection.
 const NOISE: f64 = 0.3;
-/// Half the side of the surroundings where nothing else is asked for, voxels.
+/// The default for half the side of a context, voxels.
 const HALF_CONTEXT: usize = 10;
-/// What a task measures at least along each axis, so that its halo costs little, where memory allows.
+/// The minimum side of a task, in voxels, if memory allows: its halo then costs little.
 const TASK: usize = 192;
-/// Bytes of a voxel that a task reads, at its peak: the fixed and the warped voxels, the norms of their
-/// windows, and two steps of smoothing; what detection holds is less.
+/// The peak memory of a task per voxel read, bytes: the fixed and the warped voxels, the norms of
+/// their windows, and two steps of smoothing. Detection needs less.
 const PER_VOXEL: u64 = 24;
 
-/// Why no local affines could be had.
+/// The reason why no local affines could be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The initial map is no matrix.
+    /// The initial map contains steps other than matrices.
     #[error("--initial {0}: holds more than matrices; local affines refine a chain of affines")]
     NoMatrix(String),
-    /// The initial map takes the fixed volume past the moving one.
+    /// The initial map takes no voxel of the fixed volume into the moving one.
     #[error(
         "the volumes do not overlap under --initial {0}: no voxel of the fixed volume falls into \
          the moving one; check its direction (fixed to moving) and unit (micrometres)"
     )]
     NoOverlap(String),
-    /// Too few matches for any fit.
+    /// There are too few matches for a fit.
     #[error(
         "{found} of {spots} spots found their likeness, and {wanted} are wanted; check --initial, or \
          try a larger --max-distance, a lower --match-threshold or another --radius"
     )]
     TooFew {
-        /// Matches found.
+        /// The number of matches found.
         found: usize,
-        /// Spots in the overlap.
+        /// The number of spots in the overlap.
         spots: usize,
-        /// Matches wanted.
+        /// The minimum number of matches.
         wanted: usize,
     },
     /// The joint fit does not fit into memory.
@@ -78,41 +80,44 @@ pub enum Error {
          higher --match-threshold"
     )]
     TooLarge {
-        /// Matches of all blocks.
+        /// The number of matches of all blocks.
         matches: usize,
-        /// Blocks.
+        /// The number of blocks.
         blocks: usize,
-        /// Megabytes (2^20) that it holds.
+        /// The memory needed, MiB.
         needed: u64,
-        /// Megabytes that may be held.
+        /// The memory allowed, MiB.
         allowed: u64,
     },
 }
 
-/// How local affines are found.
+/// The parameters of the alignment by local affines.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Options {
-    /// The initial map's name, for messages.
+    /// The name of the initial map, for messages.
     #[serde(skip)]
     pub initial: String,
-    /// Radii of the spots of the fixed volume, micrometres.
+    /// The smallest and largest radius of the spots of the fixed volume, micrometres.
     pub radius: [f64; 2],
-    /// Half the side of the surroundings that are compared; `None` for what suits the volumes.
+    /// Half the side of the contexts that are compared; `None` for a default that depends on the
+    /// volumes.
     pub context_radius: Option<ContextRadius>,
-    /// How far the initial map may be off, micrometres.
+    /// The maximum error of the initial map, micrometres.
     pub max_distance: f64,
-    /// Least correlation of a match.
+    /// The minimum correlation of a match.
     pub match_threshold: f64,
-    /// How strongly neighbours agree, in matches per face.
+    /// How strongly neighbouring blocks are coupled: the weight of a face in matches.
     pub stiffness: f64,
-    /// Matches that a block of its own needs, and that the volume needs at least.
+    /// The minimum number of inliers of a block that counts as fitted, and of matches in the whole
+    /// volume.
     pub min_matches: usize,
     /// Half the width of the blend between blocks, as a fraction of a block; at most 0.5.
     pub overlap: f64,
 }
 
 impl Options {
-    /// For volumes of these grids: lengths are voxels of the coarser.
+    /// Defaults for volumes of these grids; lengths derive from the coarser voxel size along each
+    /// axis.
     pub fn new(fixed: &Grid, moving: &Grid) -> Self {
         let spacing = defaults::common_spacing(fixed, moving).unwrap_or(fixed.spacing);
         let grid = Grid { spacing, ..*fixed };
@@ -128,13 +133,13 @@ impl Options {
         }
     }
 
-    /// How spots of the fixed volume are found: all of them, wherever they are.
+    /// The options of spot detection in the fixed volume: all spots are used.
     fn spots(&self, grid: &Grid) -> features::Options {
         let usual = features::Options::for_grid(grid);
         features::Options { radius: self.radius, max_spots: usize::MAX, ..usual }
     }
 
-    /// Half the side of the surroundings in voxels, for two volumes of one spacing.
+    /// Half the side of a context in voxels along z, y, x, for two volumes of equal spacing.
     fn context(&self, grids: [&Grid; 2]) -> [usize; 3] {
         let radius = match self.context_radius {
             Some(radius) => radius.voxels(grids[0].spacing),
@@ -143,8 +148,8 @@ impl Options {
         std::array::from_fn(|a| if grids.iter().any(|g| g.shape[a] == 1) { 0 } else { radius[a] })
     }
 
-    /// How far shifts are looked for, voxels: along short axes not at all, for each plane is compared with
-    /// the one that the initial map shows.
+    /// The search range of shifts in voxels along z, y, x. It is 0 along short axes: each plane is
+    /// then compared only with the one to which the initial map takes it.
     fn reach(&self, grids: [&Grid; 2]) -> [usize; 3] {
         std::array::from_fn(|a| {
             let short = grids.iter().any(|grid| grid.shape[a] < defaults::SHORT);
@@ -154,12 +159,12 @@ impl Options {
     }
 }
 
-/// Fits local affines and writes them to `output`, and each block's story to `table`.
+/// Fits local affines, writes them to `output`, and writes a row for each block to `table`.
 ///
-/// The maps are total: they take a fixed point to the moving volume, `initial` included.
+/// The maps are complete: they take a fixed point to the moving volume and include `initial`.
 ///
 /// # Errors
-/// [`Error`], and those of reading, running and writing.
+/// [`Error`], and any failure to read, run or write.
 pub fn align(
     fixed: &Volume,
     moving: &Volume,
@@ -204,7 +209,7 @@ pub fn align(
         return Ok(());
     }
     if let Err(none) = check(&ends, options)? {
-        // other options are wanted, and those would have a ledger of their own
+        // other options will be tried next, and these have a ledger of their own
         rows.discard(ctx);
         return Err(none.into());
     }
@@ -220,7 +225,7 @@ pub fn align(
     let mut extra = Map::new();
     extra.insert(blocks::RESULTS.into(), ctx.results());
     extra.insert(blocks::MARK.into(), plan.identity().to_json());
-    // last what says that all is done
+    // the output that marks the run as complete is written last
     if let Some(path) = table {
         table::write_blocks(path, &table_rows)?;
         ctx.output_file(path);
@@ -230,8 +235,8 @@ pub fn align(
     Ok(())
 }
 
-/// The tasks of the first pass: as many whole blocks as make [`TASK`] voxels, or fewer where two such
-/// tasks would take more than three quarters of `memory`.
+/// The tasks of the first pass: whole blocks that together measure about [`TASK`] voxels along each
+/// axis, or fewer if two such tasks would need more than three quarters of `memory`.
 fn plan(pair: &Pair, block: [usize; 3], memory: u64) -> anyhow::Result<Plan> {
     let options = pair.options;
     let margin = pair.margin();
@@ -284,25 +289,26 @@ fn first_pass(
     )
 }
 
-/// What all tasks found, as far as the fit needs it.
+/// The matches of all tasks, reduced to what the fit needs.
 struct Matches {
-    /// Spots in each block, C order.
+    /// The number of spots in each block, C order.
     spots: Vec<usize>,
-    /// Where those that matched are, micrometres, in the order of the plan.
+    /// The positions of the matched spots, micrometres, in the order of the plan's tasks.
     at: Vec<Point>,
-    /// To their likenesses.
+    /// The displacement from each of them to its match, micrometres.
     shift: Vec<Point>,
 }
 
 impl Matches {
-    /// What the fit holds for each match: place and shift, the observation, residual, weight and place in
-    /// the tree of neighbours (`robust`, `outliers`).
+    /// Memory per match in the fit, bytes: position and shift, the observation, the residual and
+    /// weight, and the k-d tree of neighbours (`robust`, `outliers`).
     const BYTES: u64 = 48 + 56 + 16 + 80;
-    /// And for each block: its row of the normal equations with those of its 26 neighbours (`solve`).
+    /// Memory per block, bytes: its rows of the normal equations, with those of its 26 neighbours
+    /// (`solve`).
     const BYTES_OF_BLOCK: u64 = 27 * 180;
 }
 
-/// Reads what the tasks found, one after the other.
+/// Reads the results of the tasks one after the other.
 fn gather(
     rows: &Rows,
     plan: &Plan,
@@ -337,7 +343,7 @@ fn gather(
     Ok(all)
 }
 
-/// Whether the tasks found enough; the inner error says why not.
+/// Checks whether the tasks found enough; the inner error is the reason if they did not.
 fn check(ends: &Ends, options: &Options) -> Result<Result<(), Error>, blocks::Error> {
     let mut all = Summary::default();
     for summary in ends.summaries::<Summary>() {
@@ -356,7 +362,8 @@ fn check(ends: &Ends, options: &Options) -> Result<Result<(), Error>, blocks::Er
     Ok(Ok(()))
 }
 
-/// The fit, its least Jacobian determinant and its stiffness, raised until nothing folds.
+/// Fits the map, increasing the stiffness until the map does not fold. Returns the fit, its minimum
+/// Jacobian determinant and the stiffness used.
 ///
 /// * `noise`: the expected error of a shift, micrometres
 fn fit(
@@ -371,7 +378,7 @@ fn fit(
         let fit = robust::fit(lattice, &found.at, &found.shift, penalty, noise);
         let blended = LocalAffines { affines: fit.affines.clone(), ..lattice.clone() };
         let (least, folded) = folds::folds(&blended);
-        // at a thousand times the stiffness all blocks are one affine
+        // at a thousand times the stiffness all blocks have practically the same affine
         if folded == 0 || stiffness >= 1e3 * options.stiffness {
             return (fit, least, stiffness);
         }
@@ -405,7 +412,7 @@ fn record(
     ctx.record("stiffness", stiffness);
 }
 
-/// The block that holds `p`, C order.
+/// The index of the block that contains `p`, in C order.
 fn block_of(maps: &LocalAffines, p: Point) -> usize {
     let counts = LocalAffines::counts(maps.domain.shape, maps.block);
     let index = maps.domain.index(p);
@@ -415,7 +422,7 @@ fn block_of(maps: &LocalAffines, p: Point) -> usize {
     })
 }
 
-/// The centre of a block's core, cut at the domain.
+/// The physical centre of a block's core, clipped to the domain.
 fn centre_of(maps: &LocalAffines, core: &Box3) -> Point {
     let [low, high] = maps.domain.extent(core);
     std::array::from_fn(|a| f64::midpoint(low[a], high[a]))

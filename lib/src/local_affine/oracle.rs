@@ -1,8 +1,8 @@
-//! The search of `cpu.rs`, slow and obvious.
+//! A slow reference implementation of the search in `cpu.rs`.
 
 use super::windows::Block;
 
-/// The whole-voxel shift of greatest correlation within `reach`, and that correlation.
+/// The whole-voxel shift of maximum correlation within `reach`, and that correlation.
 pub(super) fn search(
     fixed: Block,
     moving: Block,

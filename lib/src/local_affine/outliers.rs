@@ -1,9 +1,10 @@
-//! Which matches disagree with those around them.
+//! Detection of matches that are inconsistent with their neighbours.
 //!
-//! The normalised median test of particle image velocimetry (Westerweel and Scarano, "Universal
-//! outlier detection for PIV data", Experiments in Fluids 39, 2005, equations 2 and 3): a shift is
-//! held against the median of its neighbours' shifts, in units of the neighbours' own spread. It
-//! needs no model of the deformation, so a strong but smooth one does not lose its matches.
+//! This is the normalised median test of particle image velocimetry (Westerweel and Scarano,
+//! "Universal outlier detection for PIV data", Experiments in Fluids 39, 2005, equations 2 and 3):
+//! a shift is compared with the median of its neighbours' shifts, relative to the spread of these.
+//! The test needs no model of the deformation, so that matches of a strong but smooth deformation
+//! are not rejected.
 
 use std::num::NonZero;
 
@@ -11,19 +12,20 @@ use kiddo::{ImmutableKdTree, SquaredEuclidean};
 
 use crate::geom::Point;
 
-/// Neighbours that a shift is held against.
+/// The number of neighbours that a shift is compared with.
 const NEIGHBOURS: usize = 12;
-/// Fewer than this say nothing about each other.
+/// The minimum number of shifts for the test; fewer are all rejected.
 const FEWEST: usize = 5;
 /// The test value above which a shift is an outlier (the paper's choice).
 const LIMIT: f64 = 2.0;
 
-/// Whether each shift agrees with its neighbours; `noise` is the expected error of a shift.
+/// Whether each shift is consistent with its neighbours; `noise` is the expected error of a shift.
 ///
-/// All lengths in one unit. With fewer than five shifts none is accepted.
+/// All lengths are in the same unit. If there are fewer than five shifts none is accepted.
 pub(super) fn consistent(at: &[Point], shift: &[Point], noise: f64) -> Vec<bool> {
     let mut accepted = vec![at.len() >= FEWEST; at.len()];
-    // once more among the accepted: a crowd of outliers spoils the first medians
+    // the second round uses only accepted neighbours, as many outliers would distort the first
+    // medians
     for _ in 0..2 {
         let kept: Vec<usize> = (0..at.len()).filter(|&i| accepted[i]).collect();
         if kept.len() < FEWEST {
@@ -52,7 +54,7 @@ pub(super) fn consistent(at: &[Point], shift: &[Point], noise: f64) -> Vec<bool>
     accepted
 }
 
-/// The normalised deviation of `shift` from those `around` it.
+/// The normalised deviation of `shift` from the shifts `around` it.
 fn deviation(shift: Point, around: &[Point], noise: f64) -> f64 {
     let middle: Point =
         std::array::from_fn(|a| median(&mut around.iter().map(|s| s[a]).collect::<Vec<_>>()));
@@ -61,7 +63,7 @@ fn deviation(shift: Point, around: &[Point], noise: f64) -> f64 {
     distance(&shift) / (spread + noise)
 }
 
-/// The middle value (the upper of two); NaN for none.
+/// The median (the upper one of an even number of values); NaN if there are none.
 pub(super) fn median(values: &mut [f64]) -> f64 {
     if values.is_empty() {
         return f64::NAN;

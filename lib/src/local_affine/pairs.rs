@@ -1,4 +1,4 @@
-//! First pass: what each task's spots match, from the blocks that it reads.
+//! First pass: the matches of each task's spots, from the blocks that the task reads.
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -13,8 +13,8 @@ use crate::geom::{Box3, Chain, Grid, LocalChain, Point, defaults};
 use crate::volume::Volume;
 use crate::warp;
 
-/// The two volumes and the map between them that is known so far. Both are seen at one spacing: where their
-/// voxels differ, at the coarser along each axis.
+/// The two volumes and the initial map between them. Both are compared at a common spacing: if
+/// their voxel sizes differ, the coarser one along each axis.
 pub(super) struct Pair<'a> {
     pub(super) fixed: Regridded<'a>,
     pub(super) moving: Regridded<'a>,
@@ -22,7 +22,8 @@ pub(super) struct Pair<'a> {
     pub(super) options: &'a Options,
 }
 
-/// The voxels of a task: of the fixed volume, and of all that the moving one shows there.
+/// The voxels of a task: those of the fixed volume, and those of the moving volume onto which they
+/// map.
 pub(super) struct Input {
     around: Box3,
     fixed: Vec<f32>,
@@ -31,25 +32,26 @@ pub(super) struct Input {
     chain: LocalChain,
 }
 
-/// A spot of the fixed volume and its likeness.
+/// A spot of the fixed volume and its match in the moving volume.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Pairing {
-    /// The spot, micrometres.
+    /// The position of the spot, micrometres.
     pub(super) at: Point,
-    /// To its likeness in the moving volume as the initial map shows it, micrometres.
+    /// The displacement to its match in the moving volume resampled through the initial map,
+    /// micrometres.
     pub(super) shift: Point,
-    /// Pearson correlation of the surroundings.
+    /// The Pearson correlation of the contexts.
     pub(super) correlation: f64,
 }
 
-/// What a task found.
+/// The result of a task.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Found {
-    /// Whether the moving volume shows anything there.
+    /// Whether the task's region maps into the moving volume.
     pub(super) overlaps: bool,
-    /// The spots of the task's core, micrometres.
+    /// The positions of the spots in the task's core, micrometres.
     pub(super) spots: Vec<Point>,
-    /// Those that matched.
+    /// The spots that matched.
     pub(super) pairings: Vec<Pairing>,
 }
 
@@ -60,14 +62,14 @@ impl Found {
     }
 }
 
-/// What the ledger keeps of a task, or what all of them amount to.
+/// The summary of a task in the ledger, or the total of all tasks.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Summary {
-    /// Whether the moving volume shows anything there.
+    /// Whether the region maps into the moving volume.
     pub(super) overlaps: bool,
-    /// Spots of the core.
+    /// The number of spots in the core.
     pub(super) spots: usize,
-    /// Those that matched.
+    /// The number of spots that matched.
     pub(super) matches: usize,
 }
 
@@ -83,7 +85,8 @@ impl<'a> Pair<'a> {
         Self { fixed, moving, initial, options }
     }
 
-    /// Says at which spacing the volumes are compared, where it is not their own.
+    /// Records the spacing at which the volumes are compared, if it is not their own, and the
+    /// context radius.
     pub(super) fn record(&self, ctx: &Context) {
         let spacing = self.fixed.grid().spacing;
         if !(self.fixed.is_stored() && self.moving.is_stored()) {
@@ -93,22 +96,22 @@ impl<'a> Pair<'a> {
         ctx.record("context_radius_voxels", json!(self.radius()));
     }
 
-    /// The fixed volume's own grid, in whose voxels blocks and tasks are counted.
+    /// The stored grid of the fixed volume, which defines blocks and tasks.
     pub(super) fn whole(&self) -> Grid {
         self.fixed.volume().grid()
     }
 
-    /// Half the side of the surroundings that are compared, voxels.
+    /// Half the side of the contexts that are compared, voxels along z, y, x.
     fn radius(&self) -> [usize; 3] {
         self.options.context([&self.fixed.grid(), &self.moving.grid()])
     }
 
-    /// How far shifts are looked for, voxels.
+    /// The search range of shifts, voxels along z, y, x.
     fn reach(&self) -> [usize; 3] {
         self.options.reach([&self.fixed.grid(), &self.moving.grid()])
     }
 
-    /// The box of voxels that are compared which covers a box of the fixed volume's own.
+    /// The box, on the grid of comparison, that covers a box of the fixed volume's stored grid.
     fn seen(&self, core: &Box3) -> Box3 {
         if self.fixed.is_stored() {
             return *core;
@@ -116,7 +119,8 @@ impl<'a> Pair<'a> {
         self.fixed.grid().enclosing(self.whole().extent(core))
     }
 
-    /// Voxels beyond the core that a task reads: a spot's surroundings, moved as far as allowed.
+    /// The halo that a task reads around its core, in voxels: a spot's context, shifted as far as
+    /// allowed.
     pub(super) fn margin(&self) -> [usize; 3] {
         let spacing = self.fixed.grid().spacing;
         let (radius, reach) = (self.radius(), self.reach());
@@ -127,7 +131,7 @@ impl<'a> Pair<'a> {
         })
     }
 
-    /// Reads a task's voxels; `None` where the volumes do not overlap.
+    /// Reads a task's voxels; `None` if the volumes do not overlap there.
     pub(super) fn read(&self, task: &Task) -> anyhow::Result<Option<Input>> {
         let grid = self.fixed.grid();
         let margin = self.margin().map(|v| v as i64);
@@ -146,17 +150,17 @@ impl<'a> Pair<'a> {
         }
         let mut fixed = self.fixed.read::<f32>(&around).context("reading the fixed volume")?;
         let mut moving = self.moving.read::<f32>(&part).context("reading the moving volume")?;
-        // a hot voxel would be all that the surroundings of a spot have in common
+        // a hot voxel could otherwise dominate the correlation of contexts
         despike(&mut fixed, around.shape());
         despike(&mut moving, part.shape());
         Ok(Some(Input { around, fixed, moving, moving_grid: moving_grid.crop(&part), chain }))
     }
 
-    /// Finds the spots of the core and their likenesses.
+    /// Finds the spots of the core and their matches.
     pub(super) fn find(&self, task: &Task, input: Option<Input>) -> anyhow::Result<Found> {
         let Some(input) = input else { return Ok(Found::default()) };
         let onto = self.fixed.grid().crop(&input.around);
-        // what the moving volume does not show is no number: surroundings that hold any are refused
+        // NaN outside the moving volume: contexts that contain NaN are rejected
         let options = warp::Options { fill: f64::NAN, ..warp::Options::default() };
         let mut warped: Vec<f32> =
             warp::resample_block(&input.moving, &input.moving_grid, &input.chain, &onto, &options);
@@ -184,7 +188,8 @@ impl<'a> Pair<'a> {
         Ok(found)
     }
 
-    /// The spots whose nearest voxel lies in the core, voxels of the block that was read.
+    /// The spots whose nearest voxel lies in the core, in voxel coordinates of the block that was
+    /// read.
     fn spots(
         &self,
         task: &Task,
@@ -213,12 +218,12 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// The voxel nearest to a position in the block.
+/// The voxel of the block nearest to a position.
 fn nearest(position: Point) -> [usize; 3] {
     position.map(|v| v.round().max(0.0) as usize)
 }
 
-/// Takes the mean off, so that sums of squares in `f32` do not drown in it.
+/// Subtracts the mean, so that sums of squares in `f32` do not lose precision.
 fn centre(voxels: &mut [f32]) {
     let (mut sum, mut count) = (0.0f64, 0u64);
     for v in voxels.iter().filter(|v| v.is_finite()) {

@@ -1,31 +1,32 @@
-//! The fit that outliers cannot pull: solve, weigh, solve again.
+//! A fit that is robust to outliers, by iteratively reweighted least squares.
 
 use super::outliers::{consistent, median};
 use super::solve::{Observation, Penalty, solve};
 use crate::geom::{Affine, LocalAffines, Point};
 
-/// The median length of a 3-D normal vector in units of its standard deviation per axis.
+/// The median norm of a 3-D normal vector in units of its standard deviation per axis.
 const MEDIAN_OF_LENGTH: f64 = 1.538;
-/// Where Tukey's biweight reaches 0, in standard deviations (95 % efficiency).
+/// The cut-off of Tukey's biweight in standard deviations (95 % efficiency).
 const TUKEY: f64 = 4.685;
-/// A fit is done when no weight changes by more than this, or after so many rounds.
+/// The iteration stops when no weight changes by more than `SETTLED`, or after `ROUNDS` iterations.
 const SETTLED: f64 = 1e-3;
 const ROUNDS: usize = 12;
 
-/// The blocks' maps and what became of each match.
+/// The affines of the blocks, and the weight and residual of each match.
 pub(super) struct Fit {
-    /// Maps of the fixed frame into itself, one per block.
+    /// Maps of the fixed frame to itself, one per block.
     pub(super) affines: Vec<Affine>,
-    /// The weight of each match in the last round; 0 for an outlier.
+    /// The final weight of each match; 0 for an outlier.
     pub(super) weights: Vec<f64>,
-    /// How far each match is from the blended map, micrometres.
+    /// The distance between each match and the blended map, micrometres.
     pub(super) residuals: Vec<f64>,
 }
 
-/// Fits the blocks of `lattice` to shifts seen `at` points, by iteratively reweighted least squares
-/// with Tukey's biweight, starting from the shifts that agree with their neighbours.
+/// Fits the blocks of `lattice` to the shifts observed at the points `at` by iteratively reweighted
+/// least squares with Tukey's biweight, starting with the shifts that are consistent with their
+/// neighbours.
 ///
-/// `noise` is the expected error of a shift; all lengths in micrometres.
+/// `noise` is the expected error of a shift; all lengths are in micrometres.
 pub(super) fn fit(
     lattice: &LocalAffines,
     at: &[Point],
@@ -56,7 +57,7 @@ pub(super) fn fit(
     Fit { affines: blended.affines, weights: seen.iter().map(|o| o.weight).collect(), residuals }
 }
 
-/// Sets the weights by the residuals and returns the largest change.
+/// Updates the weights from the residuals and returns the largest change.
 fn reweigh(seen: &mut [Observation], residuals: &[f64], accepted: &[bool], noise: f64) -> f64 {
     let mut kept: Vec<f64> =
         residuals.iter().zip(accepted).filter_map(|(&r, &ok)| ok.then_some(r)).collect();

@@ -1,48 +1,49 @@
-//! The blocks' affines from all matches at once.
+//! The joint fit of the affines of all blocks to all matches.
 //!
-//! The blended map is `p -> p + sum_b w_b(p) D_b(p)` with one affine displacement `D_b` per block
-//! and the blend weights `w_b` of [`LocalAffines`]. Minimised over all blocks together:
+//! The blended map is `p -> p + sum_b w_b(p) D_b(p)`, with one affine displacement `D_b` per block
+//! and the blending weights `w_b` of [`LocalAffines`]. The following sum is minimised over all
+//! blocks together:
 //!
 //! ```text
-//!   sum_i  v_i |moved_i - fixed_i - sum_b w_b(fixed_i) D_b(fixed_i)|^2     the matches
-//! + stiffness sum_(b,c) mean_corners |D_b - D_c|^2                       neighbours agree
-//! + anchor    sum_b     mean_corners |D_b|^2                             the initial map holds
+//!   sum_i  v_i |moved_i - fixed_i - sum_b w_b(fixed_i) D_b(fixed_i)|^2     data: the matches
+//! + stiffness sum_(b,c) mean_corners |D_b - D_c|^2                       neighbouring blocks agree
+//! + anchor    sum_b     mean_corners |D_b|^2                             stay at the initial map
 //! ```
 //!
-//! `stiffness` and `anchor` count in matches: a face of stiffness 4 pulls like 4 matches. The
-//! first penalty is 0 for any one affine, so a block without matches continues its neighbours
-//! instead of falling back to no motion. The map that is fitted is the map that is used: no block
-//! is fitted alone and blended afterwards.
+//! The unit of `stiffness` and `anchor` is one match: a face of stiffness 4 pulls like 4 matches.
+//! The first penalty vanishes if all blocks share one affine, so that a block without matches
+//! extrapolates its neighbours rather than falling back to zero displacement. The fit uses the
+//! blended map itself: no block is fitted alone and blended afterwards.
 
 use std::collections::BTreeMap;
 
 use crate::geom::{Affine, Grid, LocalAffines, Point};
 
-/// A displacement seen at a point of the fixed frame.
+/// A displacement observed at a point of the fixed frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Observation {
-    /// Where, micrometres.
+    /// The point, micrometres.
     pub(super) at: Point,
-    /// How far the moving image is from it there, micrometres.
+    /// The displacement of the moving image at that point, micrometres.
     pub(super) shift: Point,
-    /// How far it is trusted; 0 leaves it out.
+    /// The weight of the observation; 0 excludes it.
     pub(super) weight: f64,
 }
 
-/// How stiff the fit is, in matches.
+/// The weights of the penalties, in matches.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Penalty {
-    /// Per face between two blocks.
+    /// The weight per face between two blocks.
     pub(super) stiffness: f64,
-    /// Per block, towards no displacement.
+    /// The weight per block of the penalty on displacement.
     pub(super) anchor: f64,
 }
 
 type Block4 = [[f64; 4]; 4];
 
-/// Fits one affine per block of `lattice` (its `affines` are ignored) to the observations.
+/// Fits one affine per block of `lattice` (whose `affines` are ignored) to the observations.
 ///
-/// Returns maps of the fixed frame into itself: identity plus the fitted displacement.
+/// Returns maps of the fixed frame to itself: identity plus the fitted displacement.
 pub(super) fn solve(
     lattice: &LocalAffines,
     observations: &[Observation],
@@ -71,7 +72,7 @@ pub(super) fn solve(
         .collect()
 }
 
-/// The physical centres of all blocks as if each were whole, C order.
+/// The physical centres of all blocks in C order, as if no block were cut off by the domain.
 fn centres(domain: &Grid, block: [usize; 3], counts: [usize; 3]) -> Vec<Point> {
     let n = counts.iter().product::<usize>();
     (0..n)
@@ -83,16 +84,16 @@ fn centres(domain: &Grid, block: [usize; 3], counts: [usize; 3]) -> Vec<Point> {
         .collect()
 }
 
-/// `[1, (p - centre) / size]`: parameters are then micrometres all.
+/// `[1, (p - centre) / size]`, so that all parameters are in micrometres.
 fn basis(p: Point, centre: Point, size: Point) -> [f64; 4] {
     let at = |a: usize| (p[a] - centre[a]) / size[a];
     [1.0, at(0), at(1), at(2)]
 }
 
-/// The normal equations: symmetric, a 4x4 block for every pair of blocks that meet.
+/// The normal equations: a symmetric matrix with a 4x4 cell for every pair of coupled blocks.
 struct System {
     rows: Vec<BTreeMap<usize, Block4>>,
-    /// Right-hand sides z, y, x, four numbers per block each.
+    /// The right-hand sides for z, y, x; four numbers per block each.
     right: [Vec<f64>; 3],
 }
 
@@ -169,7 +170,8 @@ impl System {
         }
     }
 
-    /// Solves for one component; preconditioned by the inverse of each diagonal block.
+    /// Solves for one component of the displacement by conjugate gradients, preconditioned with the
+    /// inverses of the diagonal cells.
     fn conjugate_gradients(&self, component: usize) -> Vec<f64> {
         let right = &self.right[component];
         let n = right.len();
@@ -193,7 +195,7 @@ impl System {
         precondition(&r, &mut z);
         let (mut p, mut q) = (z.clone(), vec![0.0; n]);
         let mut rho = dot(&r, &z);
-        let enough = rho * 1e-24; // 1e-12 of the first residual
+        let enough = rho * 1e-24; // 1e-12 of the initial residual
         for _ in 0..10 * n {
             if rho <= enough || rho == 0.0 {
                 break;
@@ -264,7 +266,7 @@ mod tests {
             [[1.02, 0.01, 0.0], [-0.02, 0.98, 0.03], [0.0, 0.01, 1.01]],
             [1.0, -2.0, 0.5],
         );
-        // the upper half in x has no observation at all
+        // the upper half along x has no observations
         let middle = lattice.domain.position(lattice.domain.shape.map(|n| n as f64 / 2.0))[2];
         let seen: Vec<_> = scattered(&lattice.domain, 400)
             .filter(|p| p[2] < middle)
@@ -307,7 +309,7 @@ mod tests {
         }
     }
 
-    /// The sum at the head of this file, written out.
+    /// The sum in the documentation of this module, written out.
     fn cost(lattice: &LocalAffines, seen: &[Observation], penalty: Penalty) -> f64 {
         let squared = |d: Point| d.iter().map(|v| v * v).sum::<f64>();
         let counts = LocalAffines::counts(lattice.domain.shape, lattice.block);

@@ -1,4 +1,4 @@
-//! What is said of each block in the table.
+//! The rows of the table of blocks.
 
 use super::outliers::median;
 use super::robust::Fit;
@@ -7,7 +7,7 @@ use super::{BlockRow, LocalAffines, Matches, Options, Status, block_of, centre_o
 /// The weight above which a match counts as an inlier.
 pub(super) const TRUSTED: f64 = 0.1;
 
-/// How many blocks of each kind.
+/// The number of blocks of each status.
 #[derive(Default)]
 pub(super) struct Counts {
     pub(super) fitted: usize,
@@ -15,10 +15,10 @@ pub(super) struct Counts {
     pub(super) empty: usize,
 }
 
-/// One row per block, C order, and their counts.
+/// One row per block in C order, and the number of blocks of each status.
 ///
-/// A block is *fitted* if it has matches enough of its own, *regularised* if it leans on its neighbours
-/// and the initial map, *empty* if it holds no spot.
+/// A block is *fitted* if it has enough inliers of its own, *regularised* if it depends on its
+/// neighbours and the initial map, and *empty* if it contains no spot.
 pub(super) fn judge(
     maps: &LocalAffines,
     found: &Matches,

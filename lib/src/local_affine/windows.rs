@@ -1,4 +1,4 @@
-//! Cubes of voxels, and their products with all cubes of another block.
+//! Cubes of voxels, and their correlation with all cubes of another block.
 
 use crate::filter::lines::{multiply_add, vectorised};
 use crate::filter::{self, Kernel};
@@ -6,17 +6,18 @@ use crate::filter::{self, Kernel};
 /// A block of voxels, C order `(z, y, x)`.
 #[derive(Clone, Copy)]
 pub(super) struct Block<'a> {
-    /// Its voxels.
+    /// The voxels.
     pub(super) voxels: &'a [f32],
-    /// How many along z, y, x.
+    /// The number of voxels along z, y, x.
     pub(super) shape: [usize; 3],
 }
 
-/// Rows are padded with zeros to a multiple of this, for the vector units.
+/// Rows are padded with zeros to a multiple of this length, for vectorisation.
 const LANES: usize = 8;
 
-/// A block made ready for correlations with cubes of one size: its voxels (0 for what is no number)
-/// with room behind them, and for every voxel 1 over the norm of the mean-free cube around it.
+/// A block prepared for correlation with cubes of one size: its voxels (0 for NaN and infinity)
+/// with padding at the end, and for every voxel the reciprocal of the norm of the cube around it
+/// minus its mean.
 pub(super) struct Field {
     voxels: Vec<f32>,
     norms: Vec<f32>,
@@ -25,8 +26,8 @@ pub(super) struct Field {
 }
 
 impl Field {
-    /// For cubes of `2 * radius + 1` voxels. Cubes that hold a voxel that is no number, or only one
-    /// value, correlate with nothing.
+    /// Prepares for cubes of `2 * radius + 1` voxels. Cubes that contain a non-finite voxel or are
+    /// constant have no correlation.
     pub(super) fn new(block: Block, radius: [usize; 3]) -> Self {
         let shape = block.shape;
         let kernels = radius.map(Kernel::uniform);
@@ -36,7 +37,8 @@ impl Field {
         let n = radius.iter().map(|r| 2 * r + 1).product::<usize>() as f32;
         for (square, mean) in norms.iter_mut().zip(&means) {
             let spread = *square - mean * mean;
-            // what is left of equal values by rounding is no structure; NaN fails the test too
+            // what rounding leaves of constant values does not count as structure; NaN fails this
+            // test too
             *square = if spread > 1e-5 * *square { (spread * n).sqrt().recip() } else { 0.0 };
         }
         drop(means);
@@ -46,8 +48,8 @@ impl Field {
         Self { voxels, norms, shape, radius }
     }
 
-    /// The Pearson correlation of `window` with the cube around `place`; `None` where that reaches
-    /// out of the block or correlates with nothing.
+    /// The Pearson correlation of `window` with the cube around `place`; `None` if that cube
+    /// extends beyond the block, contains a non-finite voxel or is constant.
     pub(super) fn correlate(&self, window: &Window, place: [i64; 3]) -> Option<f64> {
         let inside = (0..3).all(|a| {
             let r = self.radius[a] as i64;
@@ -70,17 +72,16 @@ impl Field {
     }
 }
 
-/// The cube around a voxel, mean-free and of unit norm.
+/// The cube around a voxel, normalised to mean 0 and norm 1.
 pub(super) struct Window {
-    /// Rows along x, each padded with zeros to a multiple of [`LANES`].
+    /// The rows along x, each padded with zeros to a multiple of [`LANES`].
     values: Vec<f32>,
-    /// Planes and rows of the cube.
+    /// The number of planes of the cube, and of rows per plane.
     rows: [usize; 2],
 }
 
 impl Window {
-    /// `None` where the cube reaches out of the block, holds a voxel that is no number, or only
-    /// one value.
+    /// `None` if the cube extends beyond the block, contains a non-finite voxel or is constant.
     pub(super) fn new(block: Block, at: [i64; 3], radius: [usize; 3]) -> Option<Self> {
         let low: [i64; 3] = std::array::from_fn(|a| at[a] - radius[a] as i64);
         let size = radius.map(|r| 2 * r + 1);
@@ -117,10 +118,11 @@ impl Window {
 }
 
 vectorised! {
-    /// The sum of products of a padded cube with the cube that begins at `voxels[0]`, to `sum[0]`.
+    /// Writes the dot product of a padded cube with the cube that begins at `voxels[0]` to
+    /// `sum[0]`.
     ///
-    /// * `values`: `rows[0] * rows[1]` rows, zeros behind each
-    /// * `steps`: voxels from plane to plane and from row to row
+    /// * `values`: `rows[0] * rows[1]` rows, each padded with zeros
+    /// * `steps`: the strides from plane to plane and from row to row
     fn product(
         values: &[f32],
         voxels: &[f32],
@@ -139,7 +141,7 @@ fn product_body<const FUSED: bool>(
     sum: &mut [f32; 1],
 ) {
     let width = values.len() / (rows[0] * rows[1]).max(1);
-    // two sums, for a processor that can begin a product before the last has ended
+    // two partial sums, so that one multiplication need not wait for the addition before it
     let mut lanes = [[0.0f32; LANES]; 2];
     for (i, own) in values.chunks_exact(width).enumerate() {
         let start = i / rows[1] * steps[0] + i % rows[1] * steps[1];

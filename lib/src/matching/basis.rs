@@ -1,26 +1,27 @@
-//! The low-frequency half of a context: its largest cosine coefficients.
+//! Low-frequency description of a context by its discrete cosine coefficients.
 //!
-//! Contexts are smooth blobs, and 222 of 15625 coefficients hold four fifths of their energy. By Parseval's theorem and the Cauchy-Schwarz inequality the product of the parts left
-//! out is at most the product of their lengths, which bounds a correlation without computing it.
+//! Contexts are smooth blobs, and 222 of 15625 coefficients hold four fifths of their energy. By
+//! Parseval's theorem and the Cauchy-Schwarz inequality, the dot product of the omitted parts is at
+//! most the product of their norms, which bounds a correlation without computing it.
 
 use super::cpu::{Row, expand_lines, expand_rows};
 
-/// Coefficients along each axis, at most.
+/// The maximum number of coefficients along each axis.
 const AXIS: usize = 7;
 
-/// Squared length of the longest wave vector kept: 222 coefficients. Of the 22.5 million pairs of
-/// the tutorial they leave 6100 to be correlated for 2515 matches, both directions together.
+/// The maximum squared length of the wave vectors kept: 222 coefficients. Of the 22.5 million pairs
+/// of the tutorial, 6100 then remain to be correlated for 2515 matches, both directions together.
 const RADIUS_SQUARED: usize = 45;
 
 /// An orthonormal basis of low-frequency cosines (DCT-II) on a box of voxels.
 pub(super) struct Basis {
-    /// Voxels along z, y, x.
+    /// The shape of the box, z, y, x.
     size: [usize; 3],
-    /// `[axis][position][coefficient]`.
+    /// Indexed by `[axis][position][coefficient]`.
     cosines: [Vec<Row>; 3],
-    /// Coefficients along each axis.
+    /// The number of coefficients along each axis.
     counts: [usize; 3],
-    /// The wave vectors that are kept; the mean is not among them.
+    /// The wave vectors kept, `[z, y, x]`; the mean is not one of them.
     kept: Vec<[usize; 3]>,
 }
 
@@ -40,12 +41,12 @@ impl Basis {
         Self { size, cosines: size.map(cosines), counts, kept }
     }
 
-    /// How many coefficients a context is described by.
+    /// The number of coefficients per context.
     pub(super) fn len(&self) -> usize {
         self.kept.len()
     }
 
-    /// Coefficients of a context of the basis' size, into `out`.
+    /// Computes the coefficients of a context of the basis' size; `lines` is scratch memory.
     pub(super) fn project(&self, context: &[f32], lines: &mut Vec<Row>, out: &mut [f32]) {
         let [nz, ny, _] = self.size;
         let [kz, ky, _] = self.counts;
@@ -53,7 +54,7 @@ impl Basis {
         lines.clear();
         lines.resize(nz * ny, [0.0; 8]);
         expand_lines(context, bx, lines);
-        // in place: plane z shrinks to its first ky rows
+        // in place: plane z is reduced to its first ky rows
         for plane in lines.chunks_exact_mut(ny) {
             let mut short = [[0.0; 8]; AXIS];
             expand_rows(plane, 1, by, &mut short[..ky]);
@@ -69,7 +70,7 @@ impl Basis {
     }
 }
 
-/// The first cosines on `n` positions, each of length 1.
+/// The first cosines on `n` positions, each of norm 1.
 fn cosines(n: usize) -> Vec<Row> {
     let wave = |i: usize, k: usize| {
         let scale = if k == 0 { 1.0 / n as f64 } else { 2.0 / n as f64 }.sqrt();
@@ -89,7 +90,7 @@ mod tests {
         let size = [5, 9, 4];
         let basis = Basis::new(size);
         let voxels: usize = size.iter().product();
-        // row v: the coefficients of the unit impulse at voxel v
+        // row v contains the coefficients of the unit impulse at voxel v
         let mut table = vec![0.0; voxels * basis.len()];
         let mut lines = Vec::new();
         for (v, out) in table.chunks_mut(basis.len()).enumerate() {

@@ -1,21 +1,21 @@
-//! Whether matches agree more than matches of chance would.
+//! A test whether matches agree more than random matches would.
 //!
-//! An a-contrario test (Moisan and Stival, IJCV 57, 2004; with measured densities, Moulon, Monasse and
-//! Marlet, ACCV 2012): among `n` pairs of points that have nothing to do with each other there are
-//! `(n - s) C(n, k) C(k, s)` ways to choose `k` of them and the `s` that determine a map, and each of the
-//! other `k - s` lies within the threshold with the chance `a`. What is expected of false alarms is
-//! their product.
+//! It is an a-contrario test (Moisan and Stival, IJCV 57, 2004; with measured densities, Moulon,
+//! Monasse and Marlet, ACCV 2012). Among `n` unrelated pairs of points there are `(n - s) C(n, k)
+//! C(k, s)` ways to choose `k` of them and, among these, the `s` that determine a map; each of the
+//! other `k - s` lies within the threshold with probability `a`. The expected number of false
+//! alarms is the number of ways times `a^(k - s)`.
 
 use super::EstimateOptions;
 use crate::geom::{Affine, Point};
 
-/// Fixed points nearer to each other than so many thresholds count as one: what they show is the same,
-/// and where one is matched wrongly, so is the other.
+/// Fixed points closer than this many thresholds count as one: they show the same structure, so
+/// that if one is matched wrongly, the other is as well.
 const SAME: f64 = 2.0;
-/// Pairs of points of which the density is measured, at most.
+/// The maximum number of points of each set from which the density is measured.
 const MEASURED: usize = 1000;
 
-/// The logarithm to base 10 of the number of maps that are expected to fit as many matches of chance.
+/// The base 10 logarithm of the expected number of maps that fit as many random matches.
 pub(super) fn false_alarms(
     fixed: &[Point],
     moving: &[Point],
@@ -35,7 +35,8 @@ pub(super) fn false_alarms(
     ways + (k - sample) as f64 * chance
 }
 
-/// Numbers of points that are at least `distance` apart: those that fit first, and in the order given.
+/// Indices of a subset of points that are at least `distance` apart. Points marked in `first` take
+/// precedence, otherwise earlier ones.
 fn apart(points: &[Point], first: &[bool], distance: f64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..points.len()).collect();
     order.sort_by_key(|&i| !first[i]);
@@ -59,8 +60,9 @@ fn apart(points: &[Point], first: &[bool], distance: f64) -> Vec<usize> {
     kept
 }
 
-/// How likely the moving point of another match lies within the threshold of where the map takes a fixed
-/// one: as often as it is seen, and at least the share of a ball in the box of the moving points.
+/// The probability that the moving point of another match lies within the threshold of a mapped
+/// fixed point: the observed frequency, but at least the volume of the ball of that radius relative
+/// to the bounding box of the moving points.
 fn chance(fixed: &[Point], moving: &[Point], map: &Affine, threshold: f64) -> f64 {
     let step = fixed.len().div_ceil(MEASURED);
     let some: Vec<usize> = (0..fixed.len()).step_by(step).collect();
@@ -83,7 +85,7 @@ fn chance(fixed: &[Point], moving: &[Point], map: &Affine, threshold: f64) -> f6
     (near / f64::max(pairs, 1.0)).max(share).clamp(1e-300, 1.0)
 }
 
-/// The logarithm to base 10 of `n` over `k`.
+/// The base 10 logarithm of the binomial coefficient `n` over `k`.
 fn binomial(n: usize, k: usize) -> f64 {
     (0..k.min(n - k)).map(|i| ((n - i) as f64 / (i + 1) as f64).log10()).sum()
 }

@@ -1,5 +1,5 @@
-//! Contexts: the box of raw voxels around each spot, described by its mean, its length and its
-//! low-frequency coefficients.
+//! Contexts: the box of raw voxels around each spot, described by its mean, its Euclidean norm and
+//! its low-frequency coefficients.
 
 use std::borrow::Cow;
 
@@ -9,25 +9,27 @@ use super::share::Share;
 use crate::geom::{Grid, Point};
 use crate::volume::Voxel;
 
-/// How far the search for a sub-voxel position may leave the spot, in voxels.
+/// The maximum distance along each axis, in voxels, by which the sub-voxel search moves from the
+/// spot.
 pub(super) const MARGIN: usize = 3;
 
 /// A spot whose context lies inside the volume.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Place {
-    /// Its number in the list that was given.
+    /// The index of the spot in the list given.
     pub(super) spot: usize,
-    /// The voxel in the middle of its context.
+    /// The central voxel of its context, `[z, y, x]`.
     pub(super) voxel: [usize; 3],
-    /// Its position in micrometres, as given.
+    /// The position as given, `[z, y, x]` in micrometres.
     pub(super) position: Point,
 }
 
-/// The spots whose contexts of half width `radius` are complete, tile by tile of the size of a
-/// context: neighbours in the list share their voxels, which are then in the cache.
+/// The spots with complete contexts of half width `radius`, ordered by tiles of the size of a
+/// context: spots that follow each other then share voxels, which are still in the processor's
+/// cache.
 ///
-/// `truncate`: the voxel is the position cut, not rounded, to integers; BigStream does that
-/// (spot * spacing / spacing, then a cast), and so loses a voxel where the quotient falls short.
+/// `truncate`: the voxel is the truncated rather than the rounded position, as in BigStream (spot *
+/// spacing / spacing, then a cast), which gives the next lower voxel if the quotient falls short.
 pub(super) fn places(
     grid: &Grid,
     positions: &[Point],
@@ -48,17 +50,17 @@ pub(super) fn places(
     places
 }
 
-/// Voxels around places: an array that holds them all, or one small array for each.
+/// The voxels around the places: one array that contains them all, or a small array for each place.
 pub(super) struct Store<'a, T: Clone> {
     pub(super) voxels: Cow<'a, [T]>,
-    /// Elements from one z, one y, to the next.
+    /// The strides along z and y, in elements.
     pub(super) strides: [usize; 2],
-    /// Where the middle voxel of each place is found.
+    /// The offset of each place's central voxel in `voxels`.
     pub(super) centres: Vec<usize>,
 }
 
 impl<'a, T: Voxel> Store<'a, T> {
-    /// One array that holds them all; its voxel 0 is voxel `origin` of the volume.
+    /// One array that contains all places; its voxel 0 is voxel `origin` of the volume.
     pub(super) fn array(
         voxels: impl Into<Cow<'a, [T]>>,
         shape: [usize; 3],
@@ -76,7 +78,7 @@ impl<'a, T: Voxel> Store<'a, T> {
         }
     }
 
-    /// A cube of this size for each place, one after the other.
+    /// Consecutive arrays of shape `size`, one for each place, centred on it.
     pub(super) fn cubes(voxels: Cow<'a, [T]>, size: [usize; 3], places: usize) -> Self {
         let [cz, cy, cx] = size;
         let middle = (cz / 2 * cy + cy / 2) * cx + cx / 2;
@@ -91,18 +93,19 @@ pub(super) struct Contexts<'a, T: Clone> {
     /// The shape of the volume.
     shape: [usize; 3],
     pub(super) radius: [usize; 3],
-    /// One of each context.
+    /// The place of each context.
     pub(super) places: Vec<Place>,
     means: Vec<f32>,
     lengths: Vec<f32>,
-    /// The length of what the coefficients leave out, of a context of length 1.
+    /// The norm of the part of each context (scaled to norm 1) that the coefficients do not
+    /// represent.
     pub(super) rests: Vec<f32>,
-    /// Coefficients of the contexts at length 1, `width` for each.
+    /// The coefficients of the contexts scaled to norm 1; `width` for each context.
     pub(super) coefficients: Vec<f32>,
     pub(super) width: usize,
 }
 
-/// What is known of one context.
+/// The description of one context.
 struct Description {
     mean: f32,
     length: f32,
@@ -113,8 +116,7 @@ struct Description {
 impl<'a, T: Voxel> Contexts<'a, T> {
     /// Describes the contexts of half width `radius` around `places` of a volume of `shape`.
     ///
-    /// Constant contexts and contexts with a voxel that is no number are left out: they match
-    /// nothing.
+    /// Constant contexts and contexts with a non-finite voxel are dropped, as they match nothing.
     pub(super) fn describe(
         store: Store<'a, T>,
         shape: [usize; 3],
@@ -163,12 +165,13 @@ impl<'a, T: Voxel> Contexts<'a, T> {
         &self.coefficients[i * self.width..][..self.width]
     }
 
-    /// The voxels of context `i` about their mean.
+    /// The voxels of context `i` minus their mean.
     pub(super) fn centred(&self, i: usize, out: &mut Vec<f32>) {
         gather(&self.store, i, self.radius, self.means[i], out);
     }
 
-    /// The voxels of the box of half width `inner` in the middle of context `i`, about their mean.
+    /// The voxels of the central box of half width `inner` of context `i`, minus the mean of the
+    /// box.
     pub(super) fn middle(&self, i: usize, inner: [usize; 3], out: &mut Vec<f32>) {
         gather(&self.store, i, inner, self.means[i], out);
         let mean = out.iter().sum::<f32>() / out.len() as f32;
@@ -177,7 +180,7 @@ impl<'a, T: Voxel> Contexts<'a, T> {
         }
     }
 
-    /// The voxels of context `i`, mean 0 and length 1.
+    /// The voxels of context `i`, scaled to mean 0 and norm 1.
     pub(super) fn unit(&self, i: usize, out: &mut Vec<f32>) {
         self.centred(i, out);
         let scale = 1.0 / self.lengths[i];
@@ -186,13 +189,13 @@ impl<'a, T: Voxel> Contexts<'a, T> {
         }
     }
 
-    /// The correlation of `unit`, a context of mean 0 and length 1, with context `i`.
+    /// The correlation of `unit`, a context of mean 0 and norm 1, with context `i`.
     pub(super) fn correlation(&self, i: usize, unit: &[f32], scratch: &mut Vec<f32>) -> f32 {
         self.centred(i, scratch);
         dot(unit, scratch) / self.lengths[i]
     }
 
-    /// How many voxels context `i` can be moved along each axis, down and up, at most `MARGIN`.
+    /// By how many voxels context `i` can be shifted down and up along each axis, at most `MARGIN`.
     pub(super) fn reach(&self, i: usize) -> [[usize; 2]; 3] {
         std::array::from_fn(|a| {
             let (at, r) = (self.places[i].voxel[a], self.radius[a]);
@@ -200,9 +203,10 @@ impl<'a, T: Voxel> Contexts<'a, T> {
         })
     }
 
-    /// Copies the box of half width `inner` in the middle of context `i`, and what lies within its
-    /// reach, about the mean of the context, into a cube of `strides` (z, y) whose middle is the
-    /// middle of the box grown by `MARGIN`.
+    /// Copies the central box of half width `inner` of context `i`, and the voxels within its
+    /// reach, minus the mean of the context, into an array with `strides` (z, y). The box is
+    /// centred in that array, which is larger than the box by `MARGIN` on each side; unreachable
+    /// and non-finite voxels are 0.
     pub(super) fn surroundings(
         &self,
         i: usize,
@@ -231,7 +235,7 @@ impl<'a, T: Voxel> Contexts<'a, T> {
     }
 }
 
-/// Copies context `i` less `mean`.
+/// Copies context `i` of half width `radius`, minus `mean`.
 fn gather<T: Voxel>(
     store: &Store<'_, T>,
     i: usize,
@@ -252,7 +256,8 @@ fn gather<T: Voxel>(
     );
 }
 
-/// Describes one context, whose voxels it leaves centred; `None` where it has no correlation.
+/// Describes one context and subtracts the mean from `voxels`; `None` if it is constant or not
+/// finite.
 fn describe(voxels: &mut [f32], basis: &Basis, lines: &mut Vec<Row>) -> Option<Description> {
     // sums of 64 small integers are exact in f32
     let sum: f64 = voxels.chunks(64).map(|c| f64::from(c.iter().sum::<f32>())).sum();
@@ -262,7 +267,7 @@ fn describe(voxels: &mut [f32], basis: &Basis, lines: &mut Vec<Row>) -> Option<D
     }
     let square = dot(voxels, voxels);
     let length = square.sqrt();
-    // what rounding leaves of a constant is no structure
+    // what rounding leaves of a constant context does not count as structure
     let noise = 1e-6 * mean.abs() * (voxels.len() as f32).sqrt();
     if !(length.is_finite() && length > noise && square.is_normal()) {
         return None;

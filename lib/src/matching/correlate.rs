@@ -1,9 +1,9 @@
 //! The best partner of each context by Pearson correlation, without correlating every pair.
 //!
-//! One matrix product of low-frequency coefficients gives every pair a coarse correlation and,
-//! with the lengths of what was left out, a bound that the true one cannot exceed (see `basis`).
-//! Only pairs whose bound beats the best so far are correlated voxel by voxel: one or two for each
-//! spot instead of thousands. The result is that of the full product.
+//! One matrix product of low-frequency coefficients gives a coarse correlation of every pair and,
+//! together with the norms of the remainders, an upper bound of the true correlation (see `basis`).
+//! Only pairs whose bound exceeds the best correlation so far are correlated voxel by voxel: one or
+//! two per spot instead of thousands. The result equals that of correlating every pair.
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
@@ -14,35 +14,36 @@ use super::near::Near;
 use super::share::Share;
 use crate::volume::Voxel;
 
-/// What rounding can add to a coarse correlation; measured 2e-6 at most.
+/// An upper bound of the rounding error of a coarse correlation; the largest measured is 2e-6.
 const ROUNDING: f32 = 2e-5;
 
-/// Rows and columns of which coarse correlations are computed at once: 8 MB of them. Fewer, and the
-/// time goes into packing the factors.
+/// The number of rows and columns of one block of coarse correlations (8 MB). Smaller blocks spend
+/// most of the time packing the factors.
 const TILE: [usize; 2] = [512, 4096];
 
 /// The partner of a context.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Partner {
-    /// Its number among the columns.
+    /// The index of the partner among the columns.
     pub(super) column: usize,
-    /// The correlation with it.
+    /// The correlation with the partner.
     pub(super) correlation: f32,
 }
 
-/// One question: the best column for `row`, above `floor`.
+/// A query for the column that correlates best with `row`, above `floor`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Question {
     pub(super) row: usize,
-    /// Only correlations above it count.
+    /// Only correlations above this count.
     pub(super) floor: f32,
-    /// A column that does not count.
+    /// A column to ignore.
     pub(super) except: Option<usize>,
 }
 
-/// Answers every question: the column that correlates best with its row (the first of equals).
+/// For each query, the column that correlates best with its row (the first if equal); `None` if
+/// there is none above the query's floor.
 ///
-/// * `near`: the columns' positions, where only columns near a row compete
+/// * `near`: the columns' positions, if only columns near a row are considered
 pub(super) fn best<T: Voxel, U: Voxel>(
     rows: &Contexts<'_, T>,
     columns: &Contexts<'_, U>,
@@ -54,8 +55,7 @@ pub(super) fn best<T: Voxel, U: Voxel>(
         return vec![None; questions.len()];
     }
     let batches: Vec<&[Question]> = questions.chunks(TILE[0]).collect();
-    // coefficients by coefficient: the product packs it in half the time
-    // coefficient by coefficient, which the product packs in half the time
+    // transposed: the matrix product packs this layout in half the time
     let table = ArrayView2::from_shape((columns.len(), columns.width), &columns.coefficients);
     let turned = match (near, table) {
         (None, Ok(table)) => table.reversed_axes().as_standard_layout().into_owned(),
@@ -68,10 +68,10 @@ pub(super) fn best<T: Voxel, U: Voxel>(
     share.map(batches.len(), Scratch::default, answer).concat()
 }
 
-/// A column that may be the best: its bound and its number.
+/// A column that may be the best: its bound and its index.
 type Candidate = (f32, u32);
 
-/// Memory of one thread.
+/// The scratch memory of one thread.
 #[derive(Default)]
 struct Scratch {
     packed: Vec<f32>,
@@ -95,7 +95,7 @@ fn by_product<T: Voxel, U: Voxel>(
         packed.extend_from_slice(rows.row(question.row));
     }
     let mut candidates: Vec<Vec<Candidate>> = vec![Vec::new(); questions.len()];
-    // tiles of equal size
+    // blocks of equal size
     let size = columns.len().div_ceil(columns.len().div_ceil(TILE[1]));
     for (t, rests) in columns.rests.chunks(size).enumerate() {
         let first = t * size;
@@ -116,7 +116,7 @@ fn by_product<T: Voxel, U: Voxel>(
     questions.iter().zip(candidates).map(choose).collect()
 }
 
-/// `out = a * b`, `a` and `out` row by row.
+/// `out = a * b`; `a` and `out` are in row-major order.
 fn multiply(a: &[f32], b: &ArrayView2<'_, f32>, out: &mut [f32]) {
     let (width, columns) = b.dim();
     let a = ArrayView2::from_shape((a.len() / width, width), a);
@@ -126,7 +126,7 @@ fn multiply(a: &[f32], b: &ArrayView2<'_, f32>, out: &mut [f32]) {
     }
 }
 
-/// Adds the columns whose bound exceeds `floor` to `out`; the first is number `first`.
+/// Adds the columns whose bound exceeds `floor` to `out`; `first` is the index of the first column.
 fn promising(
     coarse: &[f32],
     rests: &[f32],
@@ -138,7 +138,7 @@ fn promising(
     const CHUNK: usize = 16;
     for (c, (coarse, rests)) in coarse.chunks(CHUNK).zip(rests.chunks(CHUNK)).enumerate() {
         let bound = |i: usize| coarse[i] + rest * rests[i] + ROUNDING;
-        // almost every chunk ends here, and this test takes whole registers
+        // almost every chunk ends here, and this test is vectorised
         if (0..coarse.len()).fold(f32::MIN, |most, i| most.max(bound(i))) <= floor {
             continue;
         }
@@ -173,7 +173,7 @@ fn by_neighbours<T: Voxel, U: Voxel>(
     answers
 }
 
-/// Correlates the candidates, most promising first, until no other can be better.
+/// Correlates the candidates in order of decreasing bound until no other can be better.
 fn choose<T: Voxel, U: Voxel>(
     rows: &Contexts<'_, T>,
     columns: &Contexts<'_, U>,
@@ -196,7 +196,7 @@ fn choose<T: Voxel, U: Voxel>(
         }
         let correlation = columns.correlation(column, unit, other);
         let better = best.is_none_or(|b| {
-            (correlation, b.column) > (b.correlation, column) // the first of equals
+            (correlation, b.column) > (b.correlation, column) // the first if equal
         });
         if correlation > question.floor && better {
             best = Some(Partner { column, correlation });

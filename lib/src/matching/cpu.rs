@@ -1,17 +1,17 @@
-//! The inner loops of matching: products of contexts.
+//! The inner loops of matching: dot products and projections of contexts.
 //!
-//! Plain lane-wise loops, compiled a second time for AVX2, which takes 0.63 us instead of 0.99 for
-//! the product of two contexts of 25^3, 0.74 instead of 1.2 for copying one, and 3.1 instead of 5.7
-//! for expanding its lines. No fused multiply-add, and the same lanes in both: the results are the
-//! same bits on every x86-64.
+//! They are plain loops over SIMD lanes, compiled a second time for AVX2: 0.63 us instead of 0.99
+//! for the dot product of two contexts of 25^3, 0.74 instead of 1.2 for copying one, and 3.1
+//! instead of 5.7 for the projection of its lines. Both versions use the same lanes and no fused
+//! multiply-add: the results are bit-identical on every x86-64 processor.
 
-/// Lanes of a running sum: four AVX registers, enough to hide the latency of an addition.
+/// The number of partial sums: four AVX registers, enough to hide the latency of an addition.
 const LANES: usize = 32;
 
-/// Coefficients of one axis, padded to a register.
+/// The coefficients along one axis, padded to one register.
 pub(super) type Row = [f32; 8];
 
-/// The sum of products of the common length of `a` and `b`.
+/// The dot product of `a` and `b` over their common length.
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
@@ -48,8 +48,8 @@ fn dot_lanes(a: &[f32], b: &[f32]) -> f32 {
 
 /// Adds up the lanes.
 ///
-/// Not inlined: seen together with the loop above, the compiler arranges the lanes for this sum
-/// instead, and the loop takes three times as long.
+/// It must not be inlined: together with the loop above, the compiler would arrange the lanes for
+/// this sum, and the loop would take three times as long.
 #[inline(never)]
 fn total(mut sums: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
@@ -62,8 +62,8 @@ fn total(mut sums: [f32; LANES]) -> f32 {
     sums[0]
 }
 
-/// Expands every line of `lines` (each `basis.len()` long) in the vectors of a basis: `basis[x][k]`
-/// is vector k at x.
+/// Projects every line of `lines` (each `basis.len()` long) onto the vectors of a basis:
+/// `basis[x][k]` is vector k at x.
 pub(super) fn expand_lines(lines: &[f32], basis: &[Row], out: &mut [Row]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
@@ -112,7 +112,7 @@ fn expand_lines_wide(lines: &[f32], basis: &[Row], out: &mut [Row]) {
     }
 }
 
-/// Expands stacked rows along the axis in which they are stacked: `out[k] = sum of basis[i][k] *
+/// Projects stacked rows along the axis in which they are stacked: `out[k] = sum of basis[i][k] *
 /// rows[i * step]`, for the first `out.len()` vectors of the basis.
 pub(super) fn expand_rows(rows: &[Row], step: usize, basis: &[Row], out: &mut [Row]) {
     #[cfg(target_arch = "x86_64")]
@@ -145,7 +145,8 @@ fn expand_rows_wide(rows: &[Row], step: usize, basis: &[Row], out: &mut [Row]) {
     out.copy_from_slice(&sums[..out.len()]);
 }
 
-/// Copies the `value`s of a box of `size` out of an array of `strides` (z, y).
+/// Copies the `value`s of a box of `size` from an array with `strides` (z, y) that starts at the
+/// box.
 pub(super) fn copy_lines<T: Copy>(
     from: &[T],
     strides: [usize; 2],
@@ -185,7 +186,8 @@ fn copy_lines_wide<T: Copy>(
 ) {
     for (z, out) in out.chunks_exact_mut(ny * nx).enumerate() {
         for (y, out) in out.chunks_exact_mut(nx).enumerate() {
-            // lines are shorter than the loop that a compiler would unroll: registers by hand
+            // the lines are too short for the compiler to vectorise the loop: process 8 voxels at a
+            // time explicitly
             let (row, row_rest) = from[z * plane + y * line..][..nx].as_chunks::<8>();
             let (out, out_rest) = out.as_chunks_mut::<8>();
             for (out, row) in out.iter_mut().zip(row) {

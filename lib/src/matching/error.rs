@@ -1,29 +1,29 @@
 use crate::geom::Model;
 
-/// Why two volumes could not be matched, or no map could be fitted to the matches.
+/// The reason why two volumes could not be matched, or no map could be fitted to the matches.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A volume could not be read.
     #[error(transparent)]
     Volume(#[from] crate::volume::Error),
-    /// Contexts are compared voxel by voxel, and the voxels differ.
+    /// The voxel sizes differ, so that contexts cannot be compared voxel by voxel.
     #[error(
         "the voxels differ: {fixed:?} um in the fixed volume, {moving:?} um in the moving one \
          (z, y, x): give levels of equal voxel size, or resample one of them with apply-transform"
     )]
     VoxelSizes {
-        /// Spacing of the fixed volume.
+        /// The spacing of the fixed volume, `[z, y, x]` in micrometres.
         fixed: [f64; 3],
-        /// Spacing of the moving volume.
+        /// The spacing of the moving volume, `[z, y, x]` in micrometres.
         moving: [f64; 3],
     },
-    /// A table without rows.
+    /// A table of spots has no rows.
     #[error("no spots in the {side} volume: see whether extract-spots found any")]
     NoSpots {
         /// "fixed" or "moving".
         side: &'static str,
     },
-    /// No spot is far enough inside.
+    /// No spot is far enough from the faces of the volume.
     #[error(
         "none of the {spots} {side} spots has a whole context of --context-radius {radius:?} \
          voxels (z, y, x) around it in a volume of {shape:?}: give a smaller radius along the short axes, \
@@ -32,49 +32,49 @@ pub enum Error {
     NoContexts {
         /// "fixed" or "moving".
         side: &'static str,
-        /// Spots given.
+        /// The number of spots given.
         spots: usize,
-        /// Half width of a context.
+        /// The half width of a context, voxels along z, y, x.
         radius: [usize; 3],
-        /// Voxels of the volume.
+        /// The shape of the volume, z, y, x.
         shape: [usize; 3],
     },
-    /// Neither the volumes nor the contexts fit.
+    /// Neither the volumes nor the contexts fit into memory.
     #[error(
         "the contexts of {spots} spots take {wanted} MB and --memory leaves {found} MB: give more \
          memory, fewer spots or a smaller --context-radius"
     )]
     Memory {
-        /// Spots of both volumes.
+        /// The number of spots of both volumes.
         spots: usize,
-        /// Megabytes needed.
+        /// The memory needed, MiB.
         wanted: u64,
-        /// Megabytes there.
+        /// The memory available, MiB.
         found: u64,
     },
-    /// The run's error.
+    /// An error of the block-wise run.
     #[error(transparent)]
     Blocks(#[from] crate::blocks::Error),
-    /// A match is not made of numbers.
+    /// The coordinates of a match are not all finite.
     #[error("match {row} has a position that is not a finite number: correct the table of matches")]
     NotFinite {
-        /// Which, from 0.
+        /// The row in the table, counted from 0.
         row: usize,
     },
-    /// Too few matches to begin with.
+    /// There are too few matches to fit a map.
     #[error(
         "{found} matches, and at least {wanted} are wanted (--min-matches, and what the {} model \
          needs): lower --match-threshold or find more spots", model.name()
     )]
     TooFewMatches {
-        /// Matches.
+        /// The number of matches.
         found: usize,
-        /// The least.
+        /// The minimum number of matches.
         wanted: usize,
-        /// The model to fit.
+        /// The model to be fitted.
         model: Model,
     },
-    /// The matches do not fill space.
+    /// The matches lie on a point, a line or a plane, which does not determine the map.
     #[error(
         "the {what} lie on a {shape} (extents {extents:.3?} um along their main axes), which does \
          not determine the map: take --model {instead}, or find spots elsewhere"
@@ -84,68 +84,68 @@ pub enum Error {
         what: &'static str,
         /// "point", "line" or "plane".
         shape: &'static str,
-        /// Root mean square extents along the main axes, largest first.
+        /// Root mean square extents along the principal axes, largest first, micrometres.
         extents: [f64; 3],
-        /// A model that they determine.
+        /// A model that these matches do determine.
         instead: &'static str,
     },
-    /// Too few matches agree.
+    /// Too few matches agree with the map.
     #[error(
         "the best map fits {found} of {matches} matches, and at least {wanted} are wanted \
          (--min-inliers): raise --align-threshold ({threshold} um) or --match-threshold, or lower \
          --min-inliers"
     )]
     TooFewInliers {
-        /// Matches that fit.
+        /// The number of inliers.
         found: usize,
-        /// The least.
+        /// The minimum number of inliers.
         wanted: usize,
-        /// Matches.
+        /// The number of matches.
         matches: usize,
         /// `--align-threshold`.
         threshold: f64,
     },
-    /// Matches of chance would agree as well.
+    /// Random matches would agree as well.
     #[error(
         "the best map fits {found} of {matches} matches, and {expected:.1e} maps are expected to fit as many \
          of matches that chance made, more than --max-false-alarms {limit}: do both volumes show the same \
          sample and channel? raise --match-threshold, lower --align-threshold or find more spots"
     )]
     Chance {
-        /// Matches that fit.
+        /// The number of inliers.
         found: usize,
-        /// Matches.
+        /// The number of matches.
         matches: usize,
-        /// Maps that are expected by chance.
+        /// The expected number of such maps among random matches.
         expected: f64,
         /// `--max-false-alarms`.
         limit: f64,
     },
-    /// The map flattens space.
+    /// The map is singular.
     #[error(
         "the map that fits best is singular (determinant {determinant:e}): find more spots, or \
          take --model rigid"
     )]
     Singular {
-        /// Its determinant.
+        /// The determinant of the map.
         determinant: f64,
     },
-    /// The map mirrors.
+    /// The map is a reflection.
     #[error(
         "the map that fits best is a reflection (determinant {determinant:.4}): give \
          --allow-reflection if one volume is mirrored, else raise --match-threshold"
     )]
     Reflection {
-        /// Its determinant.
+        /// The determinant of the map.
         determinant: f64,
     },
-    /// The map stretches too much.
+    /// The map scales too much along some direction.
     #[error(
         "the map that fits best scales by {found:.4} along one direction, beyond --max-scale \
          {limit} (or its inverse): check the voxel sizes, or raise --max-scale"
     )]
     Scale {
-        /// The worst stretch.
+        /// The stretch furthest from 1.
         found: f64,
         /// `--max-scale`.
         limit: f64,
@@ -156,7 +156,7 @@ pub enum Error {
          --max-shear {limit}: raise --max-shear, or take --model similarity", 100.0 * found
     )]
     Shear {
-        /// Ratio of the largest to the smallest stretch, less 1.
+        /// The ratio of the largest to the smallest stretch, minus 1.
         found: f64,
         /// `--max-shear`.
         limit: f64,
@@ -164,7 +164,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether it says that no map is to be believed, and not that something could not be done.
+    /// Whether the error means that no trustworthy map was found, as opposed to a failure of the
+    /// run.
     pub fn is_doubt(&self) -> bool {
         matches!(
             self,
@@ -180,7 +181,7 @@ impl Error {
     }
 }
 
-/// A flag has a value that makes no sense.
+/// The error for an invalid value of a flag.
 pub(super) fn usage(flag: &str, found: &str, wanted: &str) -> Error {
     crate::blocks::Error::Usage(format!("{flag} {found}: {wanted}")).into()
 }

@@ -1,11 +1,11 @@
-//! The fit to matches, on matches whose map is known.
+//! Tests of the fit, on matches whose map is known.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::geom::Model;
 
-/// Random numbers from -1 to 1.
+/// Pseudo-random numbers from -1 to 1.
 fn noise(seed: u64) -> impl FnMut() -> f64 {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     move || {
@@ -16,7 +16,8 @@ fn noise(seed: u64) -> impl FnMut() -> f64 {
     }
 }
 
-/// `good` matches under `map`, off by up to `error` along each axis, then `bad` wrong ones.
+/// `good` matches under `map`, each with an error of up to `error` along each axis, then `bad`
+/// wrong ones.
 fn matches(map: &Affine, good: usize, bad: usize, error: f64, seed: u64) -> Vec<Match> {
     let mut next = noise(seed);
     (0..good + bad)
@@ -92,7 +93,7 @@ fn what_fits_is_marked_and_summed_up() {
     assert!(matches.iter().filter(|m| !m.inlier).all(|m| m.residual > 2.0));
 }
 
-/// The message of the refusal, which must name the flag.
+/// The error of a fit that must fail; its message must name the flag.
 fn refusal(matches: &[Match], options: &EstimateOptions, flag: &str) -> Error {
     let error = estimate(matches, options, 0).unwrap_err();
     let message = error.to_string();
@@ -129,14 +130,14 @@ fn flat_matches_are_refused_where_the_model_needs_more() {
     assert!(estimate(&line, &options(Model::Translation), 0).is_ok());
     let mut plane = matches(&turned(1.0), 30, 0, 0.0, 4);
     for one in &mut plane {
-        // tilted: points of one z are taken for those of a plane's image
+        // tilted, as planes of constant z are fitted by a planar affine
         one.fixed[0] = 3.0 + 0.5 * one.fixed[1];
         one.moving = turned(1.0).apply(one.fixed);
     }
     let error = refusal(&plane, &options(Model::Affine), "--model rigid");
     assert!(matches!(error, Error::Flat { shape: "plane", .. }));
     assert!(estimate(&plane, &options(Model::Rigid), 0).is_ok());
-    // the few that agree may be flat where all are not
+    // the inliers may be flat even if all matches together are not
     plane.extend(matches(&turned(1.0), 0, 20, 0.0, 6));
     assert!(estimate(&plane, &options(Model::Affine), 0).is_err());
 }
@@ -204,6 +205,6 @@ fn matching_refuses_what_it_cannot_compare() {
     check(&MatchOptions { max_distance: Some(-1.0), ..default.clone() }, &block, "--max-distance");
     let coarse = Block { grid: Grid::new([20; 3], [2.0, 1.0, 1.0], [0.0; 3]), ..block };
     check(&default, &coarse, "apply-transform");
-    // a constant context matches nothing, and that is no error
+    // a constant context matches nothing, which is not an error
     assert!(match_in_memory(&block, &block, &default).unwrap().is_empty());
 }

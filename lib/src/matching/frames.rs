@@ -1,5 +1,5 @@
-//! Volumes that lie in another orientation: contexts are compared under each of the 48 ways in which
-//! axes can be exchanged and turned round.
+//! Matching of volumes whose orientations differ: contexts are compared in each of the 48
+//! orientations obtained by permuting and flipping axes.
 
 use super::{Error, Estimate, EstimateOptions, MatchOptions, estimate, read};
 use crate::blocks::Context;
@@ -7,11 +7,12 @@ use crate::geom::{Grid, Point};
 use crate::table::{Match, Spot};
 use crate::volume::Volume;
 
-/// Spots of each volume, the strongest, that are matched under every orientation; all are under the best.
+/// The number of spots of each volume, those of the strongest response, that are matched in every
+/// orientation. All spots are matched in the best one.
 const TRIED: usize = 1000;
 
-/// An orientation: axis `a` of what is compared is axis `axes[a]` of the volume, from its end where
-/// `flip[a]`.
+/// An orientation: axis `a` of the turned volume is axis `axes[a]` of the stored volume, reversed
+/// if `flip[a]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     axes: [usize; 3],
@@ -19,10 +20,10 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// As it is stored.
+    /// The orientation in which the volume is stored.
     pub(super) const STORED: Self = Self { axes: [0, 1, 2], flip: [false; 3] };
 
-    /// All others.
+    /// All other orientations.
     fn others() -> impl Iterator<Item = Self> {
         const ORDERS: [[usize; 3]; 6] =
             [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
@@ -35,26 +36,27 @@ impl Frame {
         all.filter(|frame| *frame != Self::STORED)
     }
 
-    /// Whether it makes a mirror image.
+    /// Whether the orientation is a reflection.
     fn mirrors(&self) -> bool {
         let [a, b, c] = self.axes;
         let odd = usize::from(a > b) + usize::from(a > c) + usize::from(b > c);
         (odd + self.flip.iter().filter(|&&f| f).count()) % 2 == 1
     }
 
-    /// What belongs to each axis of the volume, for each axis of what is compared.
+    /// Reorders values along the stored axes into values along the turned axes.
     pub(super) fn turned<T: Copy>(&self, of: [T; 3]) -> [T; 3] {
         self.axes.map(|axis| of[axis])
     }
 
-    /// The other way round.
+    /// Reorders values along the turned axes into values along the stored axes; the inverse of
+    /// `turned`.
     pub(super) fn stored<T: Copy>(&self, of: [T; 3]) -> [T; 3] {
         let mut out = of;
         (0..3).for_each(|a| out[self.axes[a]] = of[a]);
         out
     }
 
-    /// A voxel of a volume of `shape`, in what is compared.
+    /// The turned index of a voxel `at` of the stored volume of `shape`.
     pub(super) fn voxel(&self, at: [usize; 3], shape: [usize; 3]) -> [usize; 3] {
         std::array::from_fn(|a| {
             let (at, last) = (at[self.axes[a]], shape[self.axes[a]] - 1);
@@ -62,7 +64,8 @@ impl Frame {
         })
     }
 
-    /// Where in a volume of `shape` a position in what is compared lies, both in voxels.
+    /// The stored position, in fractional voxels, of a turned position `at`; `shape` is that of the
+    /// stored volume.
     pub(super) fn position(&self, at: Point, shape: [usize; 3]) -> Point {
         let mut out = at;
         for a in 0..3 {
@@ -72,7 +75,7 @@ impl Frame {
         out
     }
 
-    /// The voxels of an array of `shape` in the order of what is compared.
+    /// The voxels of a stored array of `shape`, rearranged in the turned order.
     pub(super) fn array<T: Copy>(&self, voxels: &[T], shape: [usize; 3]) -> Vec<T> {
         let strides = [shape[1] * shape[2], shape[2], 1];
         let size = self.turned(shape);
@@ -90,25 +93,25 @@ impl Frame {
         out
     }
 
-    /// The grid of what is compared, but for its origin.
+    /// The turned grid, except for its origin, which is that of the stored grid.
     pub(super) fn grid(&self, grid: &Grid) -> Grid {
         Grid::new(self.turned(grid.shape), self.turned(grid.spacing), grid.origin)
     }
 }
 
-/// What matching and fitting came to.
+/// The result of matching and fitting.
 #[derive(Debug)]
 pub struct Found {
     /// The matches, in the order of the fixed spots.
     pub matches: Vec<Match>,
-    /// The map; why none is to be believed.
+    /// The map, or the reason why there is no trustworthy one.
     pub estimate: Result<Estimate, Error>,
-    /// Whether the moving volume was compared in another orientation than it is stored in.
+    /// Whether the moving volume was matched in an orientation other than the stored one.
     pub turned: bool,
 }
 
 impl Found {
-    /// Enters in each match whether it fits, and the numbers in the receipt.
+    /// Sets the inliers and residuals of the matches, and records the statistics in the receipt.
     pub fn record(&mut self, ctx: &Context) {
         ctx.record("turned", self.turned);
         match &self.estimate {
@@ -121,11 +124,12 @@ impl Found {
     }
 }
 
-/// Matches the spots of two volumes and fits a map. Where none is to be believed, the moving volume is
-/// compared in every other orientation too, mirrored ones with `fit.allow_reflection`.
+/// Matches the spots of two volumes and fits a map. If no trustworthy map is found, all other
+/// orientations of the moving volume are tried too, including reflections if `fit.allow_reflection`
+/// is set.
 ///
 /// # Errors
-/// [`Error`], but what is wrong with the matches or the map, which is part of the result.
+/// [`Error`], except that errors of the matches or the map are part of the result.
 pub fn find(
     volumes: [&Volume; 2],
     spots: [&[Spot]; 2],
@@ -173,7 +177,7 @@ pub fn find(
     }
 }
 
-/// Keeps a doubt as part of the result.
+/// Keeps an error about the matches or the map as part of the result; any other error is returned.
 fn judged(
     matches: Vec<Match>,
     estimate: Result<Estimate, Error>,

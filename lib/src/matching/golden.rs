@@ -1,4 +1,4 @@
-//! Against BigStream's own results on its tutorial data (`reference/bigstream`).
+//! Comparison with BigStream's own results on its tutorial data (`reference/bigstream`).
 
 use std::collections::HashSet;
 
@@ -19,7 +19,7 @@ fn reference(name: &str) -> impl Fn(&str) -> Array {
 
 const TUTORIAL: &str = "tutorial_global_2021/keypoints_matches_affine.npz";
 
-/// A volume of the tutorial, in z, y, x order.
+/// A volume of the tutorial in C order `(z, y, x)`, and its grid.
 fn volume(container: &str) -> (Vec<u16>, Grid) {
     let root = shared("data/bigstream-tutorial").join(container);
     let container = N5Filesystem::open(root.to_str().unwrap()).unwrap();
@@ -28,7 +28,7 @@ fn volume(container: &str) -> (Vec<u16>, Grid) {
     let all = BoundingBox::new(smallvec_zero(), size.iter().copied().collect());
     let voxels = container.read_ndarray::<u16>("lowres", &attributes, &all).unwrap();
     let shape = [2, 1, 0].map(|a| size[a] as usize);
-    // x runs fastest in N5
+    // x varies fastest in N5
     (voxels.as_slice_memory_order().unwrap().to_vec(), Grid::new(shape, SPACING, [0.0; 3]))
 }
 
@@ -36,12 +36,12 @@ fn smallvec_zero() -> n5::GridCoord {
     [0, 0, 0].iter().copied().collect()
 }
 
-/// A row x, y, z of a table as a point z, y, x.
+/// Converts a table row x, y, z to a point z, y, x.
 fn zyx(row: &[f64]) -> Point {
     [row[2], row[1], row[0]]
 }
 
-/// A matrix of rows and columns x, y, z.
+/// Converts a matrix with rows and columns x, y, z.
 fn matrix(table: &Array) -> Affine {
     Affine::from_rows(std::array::from_fn(|r| {
         let row = table.row(2 - r);
@@ -79,7 +79,7 @@ fn key(one: &Match) -> [i64; 6] {
     })
 }
 
-/// The share of `wanted` that is in `got`, and the other way round; the lesser.
+/// The smaller of the fractions of `wanted` found in `got` and of `got` found in `wanted`.
 fn agreement(got: &[Match], wanted: &[Match]) -> f64 {
     let [got, wanted] = [got, wanted].map(|list| list.iter().map(key).collect::<HashSet<_>>());
     got.intersection(&wanted).count() as f64 / got.len().max(wanted.len()) as f64
@@ -108,7 +108,7 @@ fn the_exact_mode_finds_the_matches_of_the_tutorial() {
     let moving = Block { voxels: &moving.0, grid: moving.1, positions: &moving_spots };
     let got = match_in_memory(&fixed, &moving, &exact(0.75)).unwrap();
     let wanted = given_matches(&data("match_fix_um"), &data("match_mov_um"));
-    // spots of equal brightness at the limit of 5000 are any of several
+    // spots of equal brightness at the limit of 5000 are chosen arbitrarily
     let same = agreement(&got, &wanted);
     assert!(same >= 0.999, "{same} of {} matches", got.len());
 }
@@ -176,7 +176,8 @@ fn least_squares_on_the_inliers_of_the_tutorial_gives_its_refit() {
     assert!(apart < 1e-6, "{apart}");
 }
 
-/// Correlation of two volumes where the moving one, pulled through `map`, is not 0 (spec 9.4).
+/// The correlation of two volumes where the moving one, resampled through `map`, is not 0 (spec
+/// 9.4).
 fn overlap_correlation(fixed: &(Vec<u16>, Grid), moving: &(Vec<u16>, Grid), map: &Affine) -> f64 {
     let mut sums = [0.0; 6];
     let [nz, ny, nx] = fixed.1.shape;
@@ -197,7 +198,7 @@ fn overlap_correlation(fixed: &(Vec<u16>, Grid), moving: &(Vec<u16>, Grid), map:
     (ab - a * b / n) / ((aa - a * a / n) * (bb - b * b / n)).sqrt()
 }
 
-/// Trilinear, 0 outside.
+/// Trilinear interpolation, 0 outside the volume.
 fn sample(voxels: &[u16], shape: [usize; 3], at: Point) -> f64 {
     if (0..3).any(|a| !(at[a] >= 0.0 && at[a] < shape[a] as f64 - 1.0)) {
         return 0.0;
@@ -230,6 +231,6 @@ fn the_global_map_of_the_tutorial_aligns_the_images_better_than_the_reference_do
     let reference = overlap_correlation(&fixed, &moving, &matrix(&data("affine_xyz")));
     assert!((reference - 0.773).abs() < 0.002, "{reference}");
     assert!(correlation >= 0.83, "{correlation}");
-    // between voxels nearly all matches agree; on voxels half of them do
+    // with sub-voxel positions nearly all matches agree; with whole voxels half of them do
     assert!(got.inlier_count * 10 > matches.len() * 9, "{}", got.inlier_count);
 }

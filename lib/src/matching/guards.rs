@@ -1,10 +1,10 @@
-//! What a set of matches and a map must be like to be believed. Each refusal is named.
+//! Plausibility checks of matches and maps. Each failure has an error of its own.
 
 use super::error::usage;
 use super::{Error, EstimateOptions};
 use crate::geom::{Affine, Model, Point, spread};
 
-/// Relative extent below which a cloud of matches is flat: over a millimetre, a micrometre.
+/// The relative extent below which a point cloud counts as flat: one micrometre per millimetre.
 const FLAT: f64 = 1e-3;
 
 /// Checks the flags.
@@ -34,7 +34,8 @@ pub(super) fn options(options: &EstimateOptions) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks that the matches are enough, are numbers, and determine a map of the model.
+/// Checks that the matches are numerous enough, finite, and sufficient to determine a map of the
+/// model.
 pub(super) fn matches(
     fixed: &[Point],
     moving: &[Point],
@@ -52,7 +53,7 @@ pub(super) fn matches(
     fills("matches", moving.iter().copied(), options.model)
 }
 
-/// Checks that the matches that fit are enough and determine the map themselves.
+/// Checks that the inliers are numerous enough and determine the map by themselves.
 pub(super) fn inliers(
     fixed: &[Point],
     inliers: &[bool],
@@ -68,13 +69,13 @@ pub(super) fn inliers(
     fills("matches that fit", points, options.model)
 }
 
-/// Checks that matches of chance would not be fitted as well.
+/// Checks that random matches would not be fitted as well.
 pub(super) fn chance(
     inliers: &[bool],
     false_alarms: f64,
     options: &EstimateOptions,
 ) -> Result<(), Error> {
-    // written so that NaN is refused
+    // written so that NaN is rejected
     if false_alarms <= options.max_false_alarms.log10() {
         return Ok(());
     }
@@ -86,7 +87,7 @@ pub(super) fn chance(
     })
 }
 
-/// Checks that points fill the axes that the model needs.
+/// Checks that points extend along as many axes as the model needs.
 fn fills(
     what: &'static str,
     points: impl Iterator<Item = Point> + Clone,
@@ -108,7 +109,7 @@ fn fills(
     Err(Error::Flat { what, shape, extents, instead })
 }
 
-/// Checks that a map is one that two views of one thing can have between them.
+/// Checks that a map is plausible between two images of the same object.
 pub(super) fn map(map: &Affine, options: &EstimateOptions) -> Result<(), Error> {
     let parts = match options.model {
         Model::PlanarAffine => evened(map).decompose(),
@@ -116,7 +117,7 @@ pub(super) fn map(map: &Affine, options: &EstimateOptions) -> Result<(), Error> 
     };
     let determinant = parts.determinant;
     let [most, _, least] = parts.scales.map(f64::abs);
-    // written so that NaN is refused
+    // written so that NaN is rejected
     if !(least > 1e-6 * most && most.is_finite()) {
         return Err(Error::Singular { determinant });
     }
@@ -134,8 +135,8 @@ pub(super) fn map(map: &Affine, options: &EstimateOptions) -> Result<(), Error> 
     Ok(())
 }
 
-/// A map within a plane, stretched along z as it is within the plane on average: z then has no say in how
-/// much it stretches and shears.
+/// A map within a plane, with its scale along z set to the mean scale within the plane, so that z
+/// does not affect the measured scales and shear.
 fn evened(map: &Affine) -> Affine {
     let mut rows = map.rows();
     rows[0][0] = (rows[1][1] * rows[2][2] - rows[1][2] * rows[2][1]).abs().sqrt();

@@ -1,9 +1,10 @@
-//! Matching: which spots of two volumes show the same thing, and the map that most of them agree on.
+//! Matching: finds corresponding spots of two volumes, and the map that most of these matches agree
+//! on.
 //!
-//! Two spots match where the raw images around them (their contexts) correlate. [`match_spots`]
-//! finds the best partner of every fixed spot, [`estimate`] the map from fixed to moving points
-//! by random sampling and a refit to what agrees. [`match_in_memory`] matches blocks that are
-//! already in memory.
+//! Two spots match if the raw images around them (their contexts) correlate. [`match_spots`] finds
+//! the best partner of every fixed spot; [`estimate`] fits a map from fixed to moving points by
+//! random sampling (RANSAC) and refits it to the matches that agree. [`match_in_memory`] matches
+//! blocks that are already in memory.
 
 mod basis;
 mod chance;
@@ -53,20 +54,20 @@ use share::Share;
 /// A volume, or a part of one, in memory, and its spots.
 #[derive(Clone, Copy, Debug)]
 pub struct Block<'a, T> {
-    /// Voxels in C order.
+    /// The voxels, C order `(z, y, x)`.
     pub voxels: &'a [T],
-    /// Their shape and place in space; with spacing 1 and origin 0, all lengths are voxels.
+    /// The grid of the voxels; with spacing 1 and origin 0, all lengths are in voxels.
     pub grid: Grid,
-    /// Spots, in the units of the grid.
+    /// The positions of the spots `[z, y, x]`, in the units of the grid.
     pub positions: &'a [Point],
 }
 
-/// Matches the spots of two blocks, on the calling thread. Spots too near the faces of their block
-/// for a whole context are left out; the result may be empty, and comes in the order of the fixed
-/// spots. Residuals are not known yet.
+/// Matches the spots of two blocks on the calling thread. Spots too close to the faces of their
+/// block for a complete context are ignored. The result is in the order of the fixed spots and may
+/// be empty; its residuals are NaN.
 ///
 /// # Errors
-/// [`Error::Blocks`] for a flag that makes no sense, [`Error::VoxelSizes`] where the voxels differ.
+/// [`Error::Blocks`] for an invalid flag, [`Error::VoxelSizes`] if the voxel sizes differ.
 pub fn match_in_memory<T: Voxel, U: Voxel>(
     fixed: &Block<'_, T>,
     moving: &Block<'_, U>,
@@ -98,29 +99,30 @@ fn describe<'a, T: Voxel>(
 /// A map from fixed to moving points, and how well it fits the matches.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Estimate {
-    /// The map.
+    /// The map, in micrometres.
     pub affine: Affine,
-    /// For each match, whether the map takes its fixed point within the threshold of its moving
+    /// For each match, whether the map takes its fixed point to within the threshold of its moving
     /// point.
     pub inliers: Vec<bool>,
-    /// For each match, the distance between them in micrometres.
+    /// For each match, the distance between the mapped fixed point and the moving point,
+    /// micrometres.
     pub residuals: Vec<f64>,
-    /// How many fit.
+    /// The number of inliers.
     pub inlier_count: usize,
-    /// The median distance of those that fit.
+    /// The median residual of the inliers, micrometres.
     pub median_residual: f64,
-    /// Their root mean square distance.
+    /// The root mean square residual of the inliers, micrometres.
     pub rms_residual: f64,
-    /// Samples drawn.
+    /// The number of samples drawn.
     pub iterations: usize,
-    /// The logarithm to base 10 of the number of maps that would fit as many matches of chance.
+    /// The base 10 logarithm of the expected number of maps that fit as many random matches.
     pub false_alarms: f64,
 }
 
 /// Fits a map to matches: random sampling, then a refit to all matches near it.
 ///
 /// # Errors
-/// The guard that the matches or the map failed, with the flag that moves it.
+/// The check that the matches or the map failed, with the flag that controls it.
 pub fn estimate(
     matches: &[Match],
     options: &EstimateOptions,
@@ -155,7 +157,8 @@ pub fn estimate(
     Ok(Estimate { false_alarms, ..estimate })
 }
 
-/// The options for these points: of two planes of constant z the affine is that within the plane.
+/// The options for these points: if both point sets are planes of constant z, an affine model is
+/// restricted to the plane.
 fn within_plane(options: &EstimateOptions, fixed: &[Point], moving: &[Point]) -> EstimateOptions {
     let plane = |points: &[Point]| points.iter().all(|p| p[0] == points[0][0]);
     let planar = options.model == Model::Affine && options.compat.is_none();
@@ -164,7 +167,8 @@ fn within_plane(options: &EstimateOptions, fixed: &[Point], moving: &[Point]) ->
     EstimateOptions { model, ..options.clone() }
 }
 
-/// The sampled map; where no plausible map fits enough, the best of any, for the guards to name.
+/// The map found by sampling. If no plausible map has enough inliers, the best map without that
+/// restriction, so that the later checks can report what is wrong with it.
 fn sampled(
     fixed: &[Point],
     moving: &[Point],
@@ -209,14 +213,14 @@ impl Estimate {
         }
     }
 
-    /// Enters in each match whether it fits, and its residual.
+    /// Sets `inlier` and `residual` of each match.
     pub fn mark(&self, matches: &mut [Match]) {
         for (i, one) in matches.iter_mut().enumerate() {
             (one.inlier, one.residual) = (self.inliers[i], self.residuals[i]);
         }
     }
 
-    /// Enters the numbers in the receipt, and says the first of them.
+    /// Records the statistics in the receipt, and logs the main ones.
     pub fn record(&self, ctx: &Context) {
         tracing::info!(
             "{} matches, {} fit, median residual {:.3} um",

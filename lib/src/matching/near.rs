@@ -1,13 +1,13 @@
-//! Which points lie within a distance: a grid of cells.
+//! A search for the points within a given distance, by a grid of cells.
 
 use std::collections::HashMap;
 
 use crate::geom::Point;
 
-/// Points in cells as wide as the distance that is asked for.
+/// Points sorted into cells whose side is the search distance.
 ///
-/// A k-d tree would do as well; cells need no balance and take any number of points in one plane,
-/// which spots on voxels have.
+/// A k-d tree would do as well, but cells need no balancing and tolerate any number of points in
+/// one plane, as is common for spots on voxels.
 pub(super) struct Near {
     distance: f64,
     width: f64,
@@ -16,9 +16,9 @@ pub(super) struct Near {
 }
 
 impl Near {
-    /// Sorts `points` for questions about `distance`.
+    /// Sorts `points` into cells for searches within `distance`.
     pub(super) fn new(points: Vec<Point>, distance: f64) -> Self {
-        // a tiny distance must not make more cells than integers can number
+        // a tiny distance must not lead to cell indices beyond the range of integers
         let width = distance.max(1e-6);
         let mut cells: HashMap<_, Vec<u32>> = HashMap::new();
         for (i, &p) in points.iter().enumerate() {
@@ -27,7 +27,7 @@ impl Near {
         Self { distance, width, cells, points }
     }
 
-    /// The points within the distance of `centre` (at it counts), in increasing order.
+    /// The indices of points at a distance of at most `distance` from `centre`, in ascending order.
     pub(super) fn within(&self, centre: Point, out: &mut Vec<u32>) {
         out.clear();
         let [cz, cy, cx] = cell(centre, self.width);
@@ -48,7 +48,7 @@ impl Near {
 }
 
 fn cell(p: Point, width: f64) -> [i64; 3] {
-    // saturates far below the ends of i64, where neighbours can still be numbered
+    // saturates well within the range of i64, so that neighbouring indices do not overflow
     p.map(|v| (v / width).floor().clamp(-1e18, 1e18) as i64)
 }
 

@@ -1,4 +1,4 @@
-//! Reads the arrays of a NumPy `.npz`, for the tests against reference data.
+//! Reads the arrays of a NumPy `.npz` archive, for tests against reference data.
 
 use std::io::Read;
 use std::path::Path;
@@ -21,7 +21,7 @@ impl Array {
     }
 }
 
-/// The array `name` of the archive.
+/// Reads the array `name` of the archive.
 pub(super) fn array(path: &Path, name: &str) -> Array {
     let file = std::fs::read(path).unwrap();
     npy(&member(&file, &format!("{name}.npy")))

@@ -1,9 +1,9 @@
-//! OpenCV's `estimateAffine3D`, reproduced: the estimator that BigStream uses.
+//! A reimplementation of OpenCV's `estimateAffine3D`, the estimator that BigStream uses.
 //!
-//! Points in single precision, samples of four from a multiply-with-carry generator of fixed seed,
-//! at most 1000 of them, a test against nearly collinear samples, and the matrix through the best
-//! four points, not refined. Giving the same inliers and matrix as releases 4.5.2 and 4.11 (with
-//! the collinearity test in all three dimensions) on the tutorial data.
+//! It uses points in single precision, at most 1000 samples of four from a multiply-with-carry
+//! generator with a fixed seed, a test that rejects nearly collinear samples, and the unrefined
+//! matrix through the best four points. It gives the same inliers and matrix as releases 4.5.2 and
+//! 4.11 (with the collinearity test in all three dimensions) on the tutorial data.
 
 use nalgebra::{Matrix4, Vector3};
 
@@ -14,19 +14,19 @@ use crate::geom::{Affine, Point};
 const SAMPLES: usize = 1000;
 const CONFIDENCE: f64 = 0.999;
 
-/// Squared cosine above which three points of a sample count as collinear.
+/// The squared cosine above which three points of a sample count as collinear.
 const COLLINEAR: f32 = 0.996 * 0.996;
 
-/// Tries to draw a sample that passes the test.
+/// The maximum number of attempts to draw a sample that passes the test.
 const ATTEMPTS: usize = 10_000;
 
-/// The best four-point map and the matches that it fits.
+/// The best four-point map, and for each match whether it is an inlier.
 pub(super) fn search(
     fixed: &[Point],
     moving: &[Point],
     options: &EstimateOptions,
 ) -> Option<(Found, Vec<bool>)> {
-    // OpenCV's callers order axes x, y, z, and sums in single precision depend on the order
+    // callers of OpenCV order the axes x, y, z, and sums in single precision depend on that order
     let single = |points: &[Point]| -> Vec<[f32; 3]> {
         points.iter().map(|p| [p[2] as f32, p[1] as f32, p[0] as f32]).collect()
     };
@@ -61,7 +61,7 @@ fn zyx(rows: &Rows) -> Affine {
     }))
 }
 
-/// Four different numbers whose points are not nearly collinear, in either set.
+/// Four distinct indices of points that are not nearly collinear in either set.
 fn draw(from: &[[f32; 3]], to: &[[f32; 3]], random: &mut MultiplyWithCarry) -> Option<[usize; 4]> {
     for _ in 0..ATTEMPTS {
         let mut sample = [usize::MAX; 4];
@@ -80,7 +80,7 @@ fn draw(from: &[[f32; 3]], to: &[[f32; 3]], random: &mut MultiplyWithCarry) -> O
     None
 }
 
-/// Whether the last point lies on no line through two of the others, nearly.
+/// Whether the last point is not nearly collinear with any two of the others.
 fn spread_out(points: [[f32; 3]; 4]) -> bool {
     let last = points[3];
     let edge = |i: usize| -> [f32; 3] { std::array::from_fn(|a| points[i][a] - last[a]) };
@@ -93,7 +93,7 @@ fn spread_out(points: [[f32; 3]; 4]) -> bool {
     })
 }
 
-/// The map through four pairs.
+/// The map through four pairs of points.
 fn through(from: &[[f32; 3]], to: &[[f32; 3]], sample: [usize; 4]) -> Option<Rows> {
     let left = Matrix4::from_fn(|r, c| if c < 3 { f64::from(from[sample[r]][c]) } else { 1.0 });
     let inverse = left.full_piv_lu();
@@ -115,7 +115,7 @@ fn square(rows: &Rows, p: [f32; 3], q: [f32; 3]) -> f32 {
     apart.norm_squared() as f32
 }
 
-/// Samples still wanted at this share of outliers; never more than before.
+/// The number of samples needed at this fraction of outliers; at most `before`.
 fn samples(outliers: f64, before: usize) -> usize {
     let chance = 1.0 - (1.0 - outliers).powi(4);
     if chance < f64::MIN_POSITIVE {

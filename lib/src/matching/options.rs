@@ -1,4 +1,4 @@
-//! What can be asked of matching and of the fit, as flags.
+//! The options of matching and of the fit, as command-line flags.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,14 +10,14 @@ use crate::geom::{Grid, Model, Point, defaults};
 /// Half the side of a context.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub enum ContextRadius {
-    /// Along z, y, x, in voxels.
+    /// Voxels along z, y, x.
     Voxels([usize; 3]),
-    /// In micrometres: as many voxels along each axis as come nearest, at least 1.
+    /// Micrometres, rounded to the nearest number of voxels along each axis, at least 1.
     Micrometres(f64),
 }
 
 impl ContextRadius {
-    /// The half width in voxels of this size.
+    /// The half width in voxels along z, y, x for this spacing (micrometres).
     pub fn voxels(self, spacing: Point) -> [usize; 3] {
         match self {
             Self::Voxels(voxels) => voxels,
@@ -60,12 +60,12 @@ impl FromStr for ContextRadius {
     }
 }
 
-/// Half the side of a context at most, voxels; programs allow less.
+/// The upper limit for half the side of a context, voxels; the programs have stricter limits.
 const MOST_VOXELS: usize = 1_000_000;
-/// And micrometres.
+/// The upper limit for half the side of a context, micrometres.
 const LONGEST: f64 = 1e9;
 
-/// Half the side of a context where nothing else is asked for, voxels.
+/// The default for half the side of a context, voxels.
 const HALF_CONTEXT: usize = 12;
 
 /// How contexts are compared and matched.
@@ -114,13 +114,13 @@ impl Default for MatchOptions {
 }
 
 impl MatchOptions {
-    /// Whether matches must be best in both directions.
+    /// Whether a match requires that each spot is the best partner of the other.
     pub fn mutual(&self) -> bool {
         self.mutual.unwrap_or(!self.exact)
     }
 
-    /// Half the side of a context in voxels, for two volumes of one spacing. Along an axis of one voxel it
-    /// is 0: planes have contexts too.
+    /// Half the side of a context in voxels along z, y, x, for two volumes of equal spacing. It is
+    /// 0 along axes of one voxel, so that single planes have contexts too.
     pub fn radius(&self, grids: [&Grid; 2]) -> [usize; 3] {
         let radius = match self.context_radius {
             Some(radius) => radius.voxels(grids[0].spacing),
@@ -134,7 +134,7 @@ impl MatchOptions {
         )
     }
 
-    /// Whether matches are placed between voxels.
+    /// Whether matches are refined to sub-voxel positions.
     pub fn subvoxel(&self) -> bool {
         self.subvoxel.unwrap_or(!self.exact)
     }
@@ -216,17 +216,17 @@ impl Default for EstimateOptions {
 }
 
 impl EstimateOptions {
-    /// The threshold that is meant for these volumes, where none is given.
+    /// Sets the threshold to the default for these volumes if none is given.
     #[must_use]
     pub fn for_pair(self, fixed: &Grid, moving: &Grid) -> Self {
         let threshold = || match self.compat {
-            Some(Compat::Opencv) => 2.0, // BigStream's
+            Some(Compat::Opencv) => 2.0, // the threshold of BigStream
             None => defaults::align_threshold(fixed, moving),
         };
         Self { align_threshold: Some(self.align_threshold.unwrap_or_else(threshold)), ..self }
     }
 
-    /// The threshold; where voxels are the unit, 1.2.
+    /// The threshold, micrometres; 1.2 if not set, for points in voxels.
     pub fn threshold(&self) -> f64 {
         self.align_threshold.unwrap_or(1.2)
     }
@@ -273,7 +273,7 @@ mod tests {
         assert!(flags.matching.mutual() && !flags.matching.subvoxel());
         assert_eq!(flags.estimate.model, Model::Rigid);
         assert_eq!(flags.estimate.compat, Some(Compat::Opencv));
-        let list = "6,12,12".parse::<ContextRadius>().unwrap_err(); // as a list of a file comes
+        let list = "6,12,12".parse::<ContextRadius>().unwrap_err(); // a list from a file
         assert!(list.contains("along z,y,x 6,12,12vox"), "{list}");
         for bad in ["3,4vox", "0", "-1um", "inf", "12 pixels"] {
             assert!(Flags::try_parse_from(["test", "--context-radius", bad]).is_err(), "{bad}");

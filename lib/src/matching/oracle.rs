@@ -1,9 +1,9 @@
-//! The matching that the fast one must equal: every context against every other, in `f64`.
+//! A reference implementation of matching: correlates every context with every other, in `f64`.
 
 use super::{Block, MatchOptions};
 use crate::volume::Voxel;
 
-/// Best partner of each fixed spot above the threshold, `(fixed, moving, correlation)`.
+/// The best partner of each fixed spot above the threshold, as `(fixed, moving, correlation)`.
 pub(super) fn matches<T: Voxel, U: Voxel>(
     fixed: &Block<'_, T>,
     moving: &Block<'_, U>,
@@ -61,7 +61,7 @@ fn context<T: Voxel>(
     })
 }
 
-/// 0 where either is missing, constant or not finite.
+/// The Pearson correlation; negative infinity if a context is missing, constant or not finite.
 fn pearson(a: Option<&[f64]>, b: Option<&[f64]>) -> f64 {
     let (Some(a), Some(b)) = (a, b) else { return f64::NEG_INFINITY };
     let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;
@@ -81,7 +81,7 @@ mod tests {
     use crate::geom::{Grid, Point};
     use crate::matching::{ContextRadius, match_in_memory};
 
-    /// A small volume of smooth noise, with flat places.
+    /// A small volume of smooth noise, with constant regions.
     fn volume(seed: u64, shape: [usize; 3]) -> Vec<u16> {
         let mut state = seed;
         let mut noise = || {
@@ -115,7 +115,8 @@ mod tests {
         prop::collection::vec((along(shape[0]), along(shape[1]), along(shape[2])), 1..40).prop_map(
             |list| {
                 let list = list.into_iter().map(|(z, y, x)| [z, y, x]);
-                // two spots of one voxel have one context: which of them is best is a tie
+                // two spots of one voxel have the same context, so that the best match would be
+                // ambiguous
                 let places: BTreeMap<[i64; 3], Point> =
                     list.map(|p: Point| (p.map(|v| v.round() as i64), p)).collect();
                 places.into_values().collect()

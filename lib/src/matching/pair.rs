@@ -1,4 +1,4 @@
-//! From contexts to matches: both directions, then between voxels.
+//! From contexts to matches: best partners in both directions, then sub-voxel refinement.
 
 use super::contexts::Contexts;
 use super::correlate::{Partner, Question, best};
@@ -12,14 +12,15 @@ use crate::geom::{Grid, defaults};
 use crate::table::Match;
 use crate::volume::Voxel;
 
-/// The largest half width of a context: 8 MB of it in single precision.
+/// The maximum half width of a context; such a context takes 8 MB in single precision.
 const WIDEST: usize = 64;
 
-/// What rounding can make of one correlation computed from either side.
+/// An upper bound of the difference by rounding between one correlation computed in both
+/// directions.
 const EITHER_SIDE: f32 = 2e-6;
 
-/// Checks the flags, and that contexts of the two volumes can be compared; the half width of a
-/// context in voxels.
+/// Checks the flags, and that contexts of the two volumes can be compared. Returns the half width
+/// of a context in voxels along z, y, x.
 pub(super) fn check(
     options: &MatchOptions,
     fixed: &Grid,
@@ -49,7 +50,7 @@ pub(super) fn check(
     Ok(radius)
 }
 
-/// The matches, in the order of the fixed spots.
+/// Finds the matches, in the order of the fixed spots.
 ///
 /// * `frame`: the orientation in which the moving contexts were taken
 pub(super) fn pair<T: Voxel, U: Voxel>(
@@ -73,7 +74,7 @@ pub(super) fn pair<T: Voxel, U: Voxel>(
         tracing::debug!(matches = pairs.len(), "partners are each other's best");
     }
     let mut order: Vec<usize> = (0..pairs.len()).collect();
-    // the work goes from voxel to voxel, the result comes in the order of the spots
+    // the work proceeds in the order of the voxels, the result in that of the spots
     order.sort_by_key(|&n| fixed.places[pairs[n].0].spot);
     let place = |peak: &mut Option<Peak>, n: usize| {
         let (i, Partner { column: j, correlation }) = pairs[n];
@@ -88,7 +89,8 @@ pub(super) fn pair<T: Voxel, U: Voxel>(
         if options.subvoxel() {
             let peak = peak.get_or_insert_with(|| Peak::new(fixed.radius));
             let shift = peak.find(fixed, i, moving, j);
-            // what was matched is the middle of the fixed context, not the spot beside it
+            // the central voxel of the fixed context was matched, not the position of the spot
+            // within that voxel
             one.fixed = grids[0].position(p.voxel.map(|v| v as f64));
             let at = std::array::from_fn(|a| q.voxel[a] as f64 + shift[a]);
             one.moving = grids[1].position(frame.position(at, grids[1].shape));
@@ -103,7 +105,7 @@ fn near<T: Voxel>(contexts: &Contexts<'_, T>, distance: f64) -> Near {
     Near::new(contexts.places.iter().map(|p| p.position).collect(), distance)
 }
 
-/// The pairs whose moving spot has no better fixed spot than its own.
+/// Keeps the pairs whose moving spot has no better fixed spot than its partner.
 fn mutual<T: Voxel, U: Voxel>(
     fixed: &Contexts<'_, T>,
     moving: &Contexts<'_, U>,
@@ -111,7 +113,7 @@ fn mutual<T: Voxel, U: Voxel>(
     options: &MatchOptions,
     share: Share,
 ) -> Vec<(usize, Partner)> {
-    // of the pairs that share a moving spot only the best (the first of equals) can stay
+    // of pairs with the same moving spot only the best (the first if equal) can remain
     let mut chosen: Vec<Option<(usize, f32)>> = vec![None; moving.len()];
     for &(i, Partner { column, correlation }) in &pairs {
         let slot = &mut chosen[column];

@@ -1,10 +1,10 @@
 //! The map that most matches agree on, by random sampling (RANSAC).
 //!
-//! Samples are scored by the truncated squared distance (MSAC: Torr & Zisserman, CVIU 78, 2000);
-//! each new best map is refitted to its inliers before the search goes on (LO-RANSAC: Chum, Matas
-//! & Kittler, DAGM 2003), so that the result hardly depends on which sample found it. A sample
-//! whose map no pair of volumes can have between them is not scored: of the samples with a wrong
-//! match in them, that is nearly all.
+//! Samples are scored by the truncated squared distance (MSAC: Torr & Zisserman, CVIU 78, 2000).
+//! Each new best map is refitted to its inliers before sampling continues (LO-RANSAC: Chum, Matas &
+//! Kittler, DAGM 2003), so that the result hardly depends on the sample that led to it. Samples
+//! whose map is implausible between two volumes are not scored; these are nearly all of the samples
+//! that contain a wrong match.
 
 use nalgebra::{Matrix3, Vector3};
 
@@ -12,28 +12,29 @@ use super::EstimateOptions;
 use super::residuals::Pairs;
 use crate::geom::{Affine, Model, Point, fit};
 
-/// Samples drawn however good the first is.
+/// The minimum number of samples drawn.
 const LEAST_SAMPLES: usize = 50;
 
-/// Refits of a new best map to its inliers.
+/// The maximum number of refits of a new best map to its inliers.
 const REFITS: usize = 4;
 
-/// A minimal sample of four must not be flatter than this: volume over product of edges.
+/// The minimum volume of the parallelepiped of a four-point sample, relative to the product of its
+/// edges.
 const LEAST_VOLUME: f64 = 2e-3;
 
-/// Nor one of three: the sine of its angle.
+/// The minimum sine of the angle of a three-point sample.
 const LEAST_SINE: f64 = 0.05;
 
-/// A map and how it was found.
+/// A map, and the number of samples drawn to find it.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     pub(super) map: Affine,
     pub(super) iterations: usize,
 }
 
-/// Samples until a better map is unlikely; `None` where no sample gave a map.
+/// Draws samples until a better map is unlikely; `None` if no sample gave a map.
 ///
-/// `plausible_only`: maps far beyond the scale guard are not considered.
+/// `plausible_only`: maps far beyond the limit on scale are not considered.
 pub(super) fn search(
     fixed: &[Point],
     moving: &[Point],
@@ -70,15 +71,16 @@ pub(super) fn search(
     best.map(|(_, map)| Found { map, iterations })
 }
 
-/// How many samples find one without outliers, at this share of inliers, with the confidence.
+/// The number of samples needed to draw, at this fraction of inliers, one without outliers with the
+/// requested confidence.
 fn samples(options: &EstimateOptions, share: f64) -> usize {
     let clean = share.powi(options.model.pairs() as i32).min(1.0 - 1e-12);
     let wanted = (1.0 - options.confidence).ln() / (1.0 - clean).ln();
-    // a share of 0 asks for infinitely many
+    // no inliers: infinitely many samples would be needed
     if wanted.is_finite() { wanted.ceil() as usize } else { usize::MAX }
 }
 
-/// Refits a map to its inliers as long as that pays.
+/// Refits a map to its inliers for as long as the cost decreases.
 fn settle(
     pairs: &Pairs<'_>,
     options: &EstimateOptions,
@@ -99,7 +101,7 @@ fn settle(
     best
 }
 
-/// The map through a minimal sample, unless the sample is too flat to tell.
+/// The map through a minimal sample; `None` if the sample is degenerate.
 fn minimal(options: &EstimateOptions, from: &[Point], to: &[Point]) -> Option<Affine> {
     let edge = |points: &[Point], i: usize| Vector3::from(points[i]) - Vector3::from(points[0]);
     match options.model {
@@ -130,21 +132,22 @@ fn minimal(options: &EstimateOptions, from: &[Point], to: &[Point]) -> Option<Af
     fit(options.model, from, to, None, options.allow_reflection).ok()
 }
 
-/// Whether a map could, once refitted, pass the guards on scale and handedness.
+/// Whether a map could, after refitting, pass the checks on scale and reflection.
 fn plausible(map: &Affine, options: &EstimateOptions) -> bool {
-    /// Room for the noise of a minimal sample.
+    /// A tolerance for the noise of a minimal sample.
     const ROOM: f64 = 1.5;
-    let linear = Matrix3::from(map.linear()); // transposed, which changes neither norm
+    let linear = Matrix3::from(map.linear()); // transposed, which does not change the norms
     let determinant = linear.determinant();
     if determinant <= 0.0 && !options.allow_reflection {
         return false;
     }
-    // a Frobenius norm bounds every stretch
+    // the Frobenius norm bounds every stretch
     let limit = 3.0_f64.sqrt() * ROOM * options.max_scale;
     linear.norm() <= limit && linear.try_inverse().is_some_and(|back| back.norm() <= limit)
 }
 
-/// Random numbers (SplitMix64: Steele, Lea & Flood, OOPSLA 2014): the same for the same seed.
+/// A pseudo-random number generator (SplitMix64: Steele, Lea & Flood, OOPSLA 2014), reproducible by
+/// its seed.
 struct Random(u64);
 
 impl Random {
@@ -160,7 +163,7 @@ impl Random {
         ((u128::from(self.next()) * count as u128) >> 64) as usize
     }
 
-    /// `size` (at most 4) different numbers below `count`, which is at least `size`.
+    /// `size` (at most 4) distinct numbers below `count`, which is at least `size`.
     fn distinct(&mut self, size: usize, count: usize) -> [usize; 4] {
         let mut sample = [usize::MAX; 4];
         for i in 0..size {

@@ -1,7 +1,7 @@
-//! Matching the spots of two volumes on disk.
+//! Matching of the spots of two volumes on disk.
 //!
-//! Where both volumes fit in `--memory`, contexts are taken straight from them; where they do not,
-//! the volumes are read tile by tile and only the surroundings of each spot are kept.
+//! If both volumes fit into `--memory`, contexts are taken directly from them. Otherwise the
+//! volumes are read tile by tile, and only the surroundings of each spot are kept.
 
 use std::borrow::Cow;
 
@@ -19,15 +19,16 @@ use crate::geom::{Box3, Point, defaults};
 use crate::table::{Match, Spot};
 use crate::volume::{Dtype, Volume, Voxel};
 
-/// Bytes that a spot's description takes: coefficients and the lists that hold them.
+/// Bytes of a spot's description: its coefficients and the lists that hold them.
 const DESCRIPTION: u64 = 1024;
 
-/// Matches spots of two volumes, in the order of the fixed spots. Spots too near the faces for a
-/// whole context are left out. Residuals are not known yet: see [`super::estimate`].
+/// Matches the spots of two volumes, in the order of the fixed spots. Spots too close to the faces
+/// for a complete context are ignored. The residuals are NaN until [`super::estimate`] computes
+/// them.
 ///
 /// # Errors
-/// [`Error`]: a flag that makes no sense, voxels of different size, no whole context, too little
-/// memory, or what the volumes say.
+/// [`Error`]: an invalid flag, different voxel sizes, no complete context, too little memory, or a
+/// failure to read the volumes.
 pub fn match_spots(
     fixed: &Volume,
     moving: &Volume,
@@ -43,7 +44,7 @@ pub fn match_spots(
     Ok(found.pop().unwrap_or_default())
 }
 
-/// [`match_spots`] under each of some orientations of the moving volume.
+/// [`match_spots`] for each of several orientations of the moving volume.
 pub(super) fn match_turned(
     [fixed, moving]: [&Volume; 2],
     [fixed_spots, moving_spots]: [&[Spot]; 2],
@@ -51,7 +52,7 @@ pub(super) fn match_turned(
     frames: &[Frame],
     ctx: &Context,
 ) -> Result<Vec<Vec<Match>>, Error> {
-    // volumes that lie otherwise are compared voxel by voxel
+    // in other orientations, volumes are compared only at their stored voxel sizes
     let stored = frames == [Frame::STORED] && !options.exact;
     let common = defaults::common_spacing(&fixed.grid(), &moving.grid()).filter(|_| stored);
     if let Some(spacing) = common {
@@ -64,7 +65,7 @@ pub(super) fn match_turned(
     let budget = Budget::of(ctx);
     let mut found = vec![Vec::new(); frames.len()];
     let mut left: Vec<usize> = (0..frames.len()).collect();
-    // orientations under which the contexts of the moving volume are of one shape are done together
+    // orientations that need the same shape of context in the moving volume are processed together
     while let Some(&first) = left.first() {
         let radius = check(options, &seen[0].grid(), &frames[first].grid(&seen[1].grid()))?;
         let there = frames[first].stored(radius);
@@ -119,28 +120,28 @@ fn run<T: Voxel, U: Voxel>(
     Ok(frames.iter().map(each).collect())
 }
 
-/// Voxels around the spots of a volume, as they were read.
+/// The voxels around the spots of a volume, in the orientation in which they are stored.
 struct Voxels<T> {
     voxels: Vec<T>,
-    /// The box that they are; none where they are a cube for each spot.
+    /// The box of voxels read; `None` if there is a cube for each spot instead.
     part: Option<Box3>,
 }
 
-/// What is held in memory.
+/// The voxels that are held in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layout {
-    /// Of each volume, the box that holds all contexts.
+    /// One box per volume that contains all contexts.
     Whole,
     /// A cube for each spot, cut from tiles of at most this many bytes.
     Cubes { tile: u64 },
 }
 
 impl Layout {
-    /// * `turned`: the moving voxels will be held in another orientation too
+    /// * `turned`: whether the moving voxels are also held in another orientation
     fn choose(sides: &[Side<'_>; 2], turned: bool, memory: u64) -> Result<Self, Error> {
         let copies = [1, 1 + u64::from(turned)];
         let spots: usize = sides.iter().map(|side| side.places.len()).sum();
-        // the rest is for the product of coefficients and what each thread holds
+        // the rest is reserved for the matrix product and the memory of each thread
         let left = (memory / 10 * 8).saturating_sub(spots as u64 * DESCRIPTION);
         let sides_copies = || sides.iter().zip(copies);
         let whole: u64 =
@@ -151,7 +152,7 @@ impl Layout {
         let cube = cube(sides[0].radius).iter().product::<usize>() as u64;
         let cubes: u64 =
             sides_copies().map(|(side, n)| n * side.size() * cube * side.places.len() as u64).sum();
-        // the smallest tile is a chunk
+        // a tile consists of at least one chunk
         let chunk = |side: &Side<'_>| side.size() * side.tile(1).iter().product::<usize>() as u64;
         let tile = left.saturating_sub(cubes).max(sides.iter().map(chunk).max().unwrap_or(0));
         if cubes + tile > left {
@@ -163,7 +164,7 @@ impl Layout {
 }
 
 impl Layout {
-    /// What is held while spots are matched.
+    /// The memory needed while spots are matched.
     fn cost(self, sides: &[Side<'_>; 2], turned: bool) -> Cost {
         let copies = [1, 1 + u64::from(turned)];
         let spots: usize = sides.iter().map(|side| side.places.len()).sum();
@@ -188,11 +189,11 @@ impl Layout {
     }
 }
 
-/// One of the two volumes, and its usable spots.
+/// One of the two volumes, and its spots with complete contexts.
 struct Side<'a> {
     volume: Regridded<'a>,
     places: Vec<Place>,
-    /// Half the width of a context.
+    /// The half width of a context, voxels along z, y, x.
     radius: [usize; 3],
 }
 
@@ -216,17 +217,17 @@ impl<'a> Side<'a> {
         Ok(Self { volume, places, radius })
     }
 
-    /// Whether its voxels are whole numbers of at most 16 bits.
+    /// Whether its voxels are unsigned integers of at most 16 bits.
     fn narrow(&self) -> bool {
         self.volume.is_stored() && matches!(self.volume.volume().dtype(), Dtype::U8 | Dtype::U16)
     }
 
-    /// Bytes of a voxel in memory.
+    /// Bytes per voxel in memory.
     fn size(&self) -> u64 {
         if self.narrow() { 2 } else { 4 }
     }
 
-    /// The box that holds all contexts and what the search between voxels can reach.
+    /// The box that contains all contexts and the voxels that the sub-voxel search may reach.
     fn reach(&self) -> Box3 {
         let middle = |p: &Place| {
             let min = p.voxel.map(|v| v as i64);
@@ -237,7 +238,7 @@ impl<'a> Side<'a> {
         all.grow(margin(self.radius)).intersect(&self.volume.grid().bounds())
     }
 
-    /// Reads what the contexts need; without hot voxels, unless `exact`.
+    /// Reads the voxels that the contexts need, with hot voxels removed unless `exact` is set.
     fn voxels<T: Voxel>(&self, layout: Layout, exact: bool) -> Result<Voxels<T>, Error> {
         match layout {
             Layout::Whole => {
@@ -249,7 +250,7 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// The contexts in an orientation.
+    /// The contexts in the orientation `frame`.
     fn contexts<'v, T: Voxel>(&self, of: &'v Voxels<T>, frame: Frame) -> Contexts<'v, T> {
         let shape = self.volume.grid().shape;
         let radius = frame.turned(self.radius);
@@ -281,8 +282,8 @@ impl<'a> Side<'a> {
         Contexts::describe(store, frame.turned(shape), &places, radius, Share::Pool)
     }
 
-    /// Voxels along each axis of a tile of at most `bytes` with its margins, whole chunks and at
-    /// least one.
+    /// The shape of a tile of whole chunks (at least one per axis) with its margins, at most
+    /// `bytes` large if possible.
     fn tile(&self, bytes: u64) -> [usize; 3] {
         let (chunk, margin) = (self.volume.chunk(), margin(self.radius));
         let grown = |n: usize| -> [usize; 3] {
@@ -325,17 +326,17 @@ impl<'a> Side<'a> {
     }
 }
 
-/// Voxels around a spot that can be met.
+/// The number of voxels on each side of a spot that may be read.
 fn margin(radius: [usize; 3]) -> [i64; 3] {
     radius.map(|r| (r + MARGIN) as i64)
 }
 
-/// The size of the cube kept for a spot.
+/// The shape of the cube kept for a spot.
 fn cube(radius: [usize; 3]) -> [usize; 3] {
     radius.map(|r| 2 * (r + MARGIN) + 1)
 }
 
-/// Reads a box with all threads of the pool, a slab of chunks each.
+/// Reads a box on all threads of the pool, one slab of chunks per task.
 fn read<T: Voxel>(volume: &Regridded<'_>, part: &Box3, exact: bool) -> Result<Vec<T>, Error> {
     let mut voxels = vec![T::default(); part.len()];
     let [_, ny, nx] = part.shape();

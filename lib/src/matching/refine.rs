@@ -1,23 +1,23 @@
-//! The map that fits all matches best, from one that is roughly right.
+//! Refinement of an approximate map by robust least squares over all matches.
 //!
-//! Iterated least squares with Tukey's weights, which fall smoothly to 0 at a cut-off. The cut-off
-//! lies well beyond `--align-threshold`: what one affine leaves over is mostly true deformation,
-//! not wrong matches, and to leave the deformed half out tilts the map towards the other half.
-//! Measured on the tutorial pair (correlation of the images in the overlap, whole-voxel matches):
-//! 0.816 for the matches within 2 um of the best sample, 0.829 when that is repeated until it is
-//! stable, 0.835 with the cut-off at 6 um.
+//! It is iteratively reweighted least squares with Tukey's weights, which fall smoothly to 0 at a
+//! cut-off. The cut-off lies well beyond `--align-threshold`: residuals of an affine map are mostly
+//! true deformation rather than wrong matches, and excluding the deformed half would tilt the map
+//! towards the other half. Measured on the tutorial pair (correlation of the images in the overlap,
+//! whole-voxel matches): 0.816 for the matches within 2 um of the best sample, 0.829 if that is
+//! repeated until it is stable, 0.835 with the cut-off at 6 um.
 
 use super::EstimateOptions;
 use super::residuals::Pairs;
 use crate::geom::{Affine, Point};
 
-/// The cut-off in units of the threshold.
+/// The cut-off as a multiple of the threshold.
 const CUT: f64 = 3.0;
 
-/// Rounds, at most; ten are usual.
+/// The maximum number of iterations; ten are typical.
 const ROUNDS: usize = 100;
 
-/// The map has settled when no match moves by more, micrometres.
+/// Convergence: the map moves no match by more than this along any axis, micrometres.
 const SETTLED: f64 = 1e-7;
 
 /// Refits `map` to all matches near it until it no longer changes.
@@ -35,7 +35,7 @@ pub(super) fn refine(
         pairs.squares(&map, &mut squares);
         let weight = |s: &f64| (1.0 - s / limit).max(0.0).powi(2);
         let weights: Vec<f64> = squares.iter().map(weight).collect();
-        // too few or too flat: the map that sampling found is the best there is
+        // too few or too flat: the current map is the best available
         let Ok(next) = pairs.fit(options, &weights) else { return map };
         let moved = |p: &Point| {
             let (a, b) = (map.apply(*p), next.apply(*p));

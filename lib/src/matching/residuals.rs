@@ -1,9 +1,9 @@
-//! Distances between where a map takes the fixed points and the moving points.
+//! Distances between mapped fixed points and their moving points.
 
 use super::EstimateOptions;
 use crate::geom::{Affine, FitError, Point, fit};
 
-/// Pairs of points, also axis by axis so that all distances are computed in whole registers.
+/// Pairs of points, also stored axis by axis so that the computation of distances is vectorised.
 pub(super) struct Pairs<'a> {
     fixed: &'a [Point],
     moving: &'a [Point],
@@ -22,7 +22,7 @@ impl<'a> Pairs<'a> {
         }
     }
 
-    /// Squared distances under `map`, into `out`, which has one place for each pair.
+    /// Writes the squared distances under `map` to `out`, one for each pair.
     pub(super) fn squares(&self, map: &Affine, out: &mut [f64]) {
         let [z, y, x] = &self.from;
         out.fill(0.0);
@@ -35,21 +35,21 @@ impl<'a> Pairs<'a> {
         }
     }
 
-    /// The sum of squared distances, each cut at the threshold squared.
+    /// The sum of the squared distances, each truncated at the squared threshold.
     pub(super) fn cost(&self, map: &Affine, threshold: f64, scratch: &mut [f64]) -> f64 {
         self.squares(map, scratch);
         let limit = threshold * threshold;
         scratch.iter().map(|s| s.min(limit)).sum()
     }
 
-    /// How many pairs lie within the threshold.
+    /// The number of pairs whose distance is within the threshold.
     pub(super) fn inliers(&self, map: &Affine, threshold: f64, scratch: &mut [f64]) -> usize {
         self.squares(map, scratch);
         let limit = threshold * threshold;
         scratch.iter().filter(|&&s| s <= limit).count()
     }
 
-    /// The best map of the options' model at these weights.
+    /// The map of the options' model that fits the pairs best with these weights.
     pub(super) fn fit(
         &self,
         options: &EstimateOptions,

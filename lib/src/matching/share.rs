@@ -1,18 +1,19 @@
-//! How the work is shared out: on this thread alone, or over the threads of the current pool.
+//! Where work is done: on the calling thread alone, or on the threads of the current pool.
 
 use rayon::prelude::*;
 
-/// Who does the work. Both give the same results in the same order.
+/// The choice of threads. Both choices give the same results in the same order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Share {
-    /// The calling thread: for blocks, which are themselves shared out.
+    /// The calling thread only: for blocks that are themselves distributed over threads.
     Alone,
-    /// The threads of the pool that the caller runs in.
+    /// The threads of the pool in which the caller runs.
     Pool,
 }
 
 impl Share {
-    /// `work` on the numbers below `count`, with scratch memory from `scratch`; results in order.
+    /// Applies `work` to the numbers below `count`, with scratch memory from `scratch`; returns the
+    /// results in order.
     pub(super) fn map<S, R: Send>(
         self,
         count: usize,

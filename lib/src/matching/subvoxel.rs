@@ -1,10 +1,11 @@
-//! Where exactly, between voxels, the context of a moving spot matches that of its fixed partner.
+//! The sub-voxel position at which the context of a moving spot best matches that of its fixed
+//! partner.
 //!
-//! Two spots sit on voxels of two grids, so a match is off by up to a voxel along each axis, and
-//! that, not the noise of the images, limits what is fitted to it. Here the correlation is climbed
-//! over whole-voxel shifts to its peak, and a parabola through the peak and its 18 neighbours
-//! places it between voxels. Correlating two noisy images has no bias towards whole voxels, which
-//! matching by gradients has.
+//! Two spots lie on voxels of two grids, so that a match is off by up to a voxel along each axis;
+//! this, not image noise, limits the accuracy of a fit. The correlation is maximised over
+//! whole-voxel shifts by steepest ascent, and a parabola through the maximum and its 18 neighbours
+//! gives the sub-voxel position. The correlation of two noisy images has no bias towards whole
+//! voxels, unlike gradient-based matching.
 
 use nalgebra::{Matrix3, Vector3};
 
@@ -13,34 +14,34 @@ use super::cpu::dot;
 use crate::geom::Point;
 use crate::volume::Voxel;
 
-/// Whole-voxel shifts along each axis.
+/// The number of whole-voxel shifts along each axis.
 const SHIFTS: usize = 2 * MARGIN + 1;
 
-/// Shifts along z, y, x, counted from the corner of the cube that can be reached.
+/// A shift along z, y, x, counted from the lowest shift, `-MARGIN`.
 type Shift = [usize; 3];
 
-/// How much of the context's half width is correlated here. The inner voxels tell the place as well
-/// (measured on the tutorial pair: equal agreement with one map), at a quarter of the cost, and
-/// suffer less where the tissue is turned or deformed.
+/// The part of a context's half width that is correlated here. The inner voxels locate the match as
+/// well (measured on the tutorial pair: equal agreement with one map) at a quarter of the cost, and
+/// are less affected by rotation and deformation of the tissue.
 fn inner(radius: [usize; 3]) -> [usize; 3] {
     radius.map(|r| (2 * r).div_ceil(3))
 }
 
-/// Finds sub-voxel shifts of contexts of one size; keeps its memory between matches.
+/// Finds sub-voxel shifts of contexts of one size; reuses its memory between matches.
 pub(super) struct Peak {
     inner: [usize; 3],
     size: [usize; 3],
-    /// Elements from one z, one y, to the next, in both arrays.
+    /// The strides along z and y of both arrays, in elements.
     strides: [usize; 2],
-    /// The fixed context, spread out in the layout of `moving`, so that the correlation at a shift
-    /// is one product of two contiguous arrays.
+    /// The fixed context in the memory layout of `moving`, so that the correlation at a shift is
+    /// one dot product of two contiguous arrays.
     fixed: Vec<f32>,
     /// The moving context and its surroundings.
     moving: Vec<f32>,
     scratch: Vec<f32>,
-    /// Length of the moving context at each shift.
+    /// The norm of the moving context at each shift.
     lengths: Vec<f32>,
-    /// Correlation at each shift (times the length of the fixed context), NaN where it was not needed yet.
+    /// The correlation at each shift, times the norm of the fixed context; NaN if not computed yet.
     known: Vec<f32>,
 }
 
@@ -62,7 +63,8 @@ impl Peak {
         }
     }
 
-    /// The shift in voxels of moving context `j` that matches fixed context `i` best.
+    /// The shift, in voxels along z, y, x, at which moving context `j` matches fixed context `i`
+    /// best.
     pub(super) fn find<T: Voxel, U: Voxel>(
         &mut self,
         fixed: &Contexts<'_, T>,
@@ -93,11 +95,12 @@ impl Peak {
         std::array::from_fn(|a| top[a] as f64 - MARGIN as f64 + part[a])
     }
 
-    /// From no shift uphill along the axes, to a shift that beats its six neighbours.
+    /// Steepest ascent: from zero shift, moves to the best of the six neighbours until the shift
+    /// is a local maximum.
     fn climb(&mut self, low: Shift, high: Shift) -> Shift {
         let mut top = [MARGIN; 3];
         let mut value = self.correlation(top);
-        // each step goes up, so no shift is met twice
+        // each step increases the correlation, so no shift is visited twice
         loop {
             let mut next = None;
             for a in 0..3 {
@@ -120,9 +123,9 @@ impl Peak {
         }
     }
 
-    /// The peak of the parabola through `top` and its neighbours, from `top`.
+    /// The offset from `top` of the maximum of a parabola through `top` and its neighbours.
     ///
-    /// Along an axis where `top` has no neighbours on both sides nothing is added.
+    /// It is 0 along an axis where `top` does not have neighbours on both sides.
     fn parabola(&mut self, top: Shift, low: Shift, high: Shift) -> Point {
         let free: [bool; 3] = std::array::from_fn(|a| low[a] < top[a] && top[a] < high[a]);
         let height = f64::from(self.correlation(top));
@@ -145,14 +148,14 @@ impl Peak {
         }
         let inside = |part: &Vector3<f64>| part.iter().all(|v| v.abs() <= 1.0);
         let whole = (-bend).cholesky().map(|c| c.solve(&slope)).filter(inside);
-        // a ridge has no peak of its own: then axis by axis, where `top` beats its neighbours
+        // no maximum, as on a ridge: fit each axis separately where `top` exceeds its neighbours
         let part = whole.unwrap_or_else(|| {
             Vector3::from_fn(|a, _| if bend[(a, a)] < 0.0 { -slope[a] / bend[(a, a)] } else { 0.0 })
         });
         part.into()
     }
 
-    /// The correlation at a shift, times the length of the fixed context.
+    /// The correlation at a shift, times the norm of the fixed context.
     fn correlation(&mut self, at: Shift) -> f32 {
         let index = (at[0] * SHIFTS + at[1]) * SHIFTS + at[2];
         if self.known[index].is_nan() {
@@ -164,14 +167,14 @@ impl Peak {
         self.known[index]
     }
 
-    /// The length of the moving context about its own mean at every shift, from running sums.
+    /// Computes the norm of the moving context, minus its own mean, at every shift by running sums.
     fn measure_lengths(&mut self) {
         let [nz, ny, nx] = self.size;
         let [plane, line] = self.strides;
         let mut sums = vec![[0.0f32; 2]; plane];
         let voxels = (nz * ny * nx) as f32;
         for z in 0..SHIFTS {
-            // the sums over z of each column, then of one more y, one more x, each moved along
+            // running sums over z for each column; then sums over y and over x
             let add = |sums: &mut [[f32; 2]], z: usize, sign: f32| {
                 for (sum, &v) in sums.iter_mut().zip(&self.moving[z * plane..]) {
                     sum[0] += sign * v;
@@ -218,7 +221,7 @@ mod tests {
     const SHAPE: [usize; 3] = [30, 32, 34];
     const RADIUS: [usize; 3] = [9, 10, 11];
 
-    /// Blobs, seen with the origin moved by `by`.
+    /// An image of blobs, sampled with the origin shifted by `by`.
     fn blobs(by: Point) -> Vec<f32> {
         let centres =
             [[14.0, 15.0, 16.0], [10.0, 18.0, 13.0], [18.0, 12.0, 20.0], [15.0, 20.0, 21.0]];
@@ -262,7 +265,7 @@ mod tests {
     #[test]
     fn at_a_face_the_search_stays_inside() {
         let fixed = blobs([0.0; 3]);
-        // the true place is [9.2, 15, 15.7], and contexts end at z = 9
+        // the true position is [9.2, 15, 15.7], and contexts end at z = 9
         let moving = blobs([4.8, 0.0, 0.3]);
         let one = contexts(&fixed, [14.0, 15.0, 16.0]);
         let two = contexts(&moving, [10.0, 15.0, 15.0]);
@@ -275,7 +278,7 @@ mod tests {
     fn what_is_constant_or_no_number_moves_nothing() {
         let fixed = blobs([0.0; 3]);
         let mut moving = fixed.clone();
-        moving[(27 * 32 + 15) * 34 + 16] = f32::NAN; // beside the context, not in it
+        moving[(27 * 32 + 15) * 34 + 16] = f32::NAN; // outside the context
         let (one, two) =
             (contexts(&fixed, [14.0, 15.0, 16.0]), contexts(&moving, [14.0, 15.0, 16.0]));
         let shift = Peak::new(RADIUS).find(&one, 0, &two, 0);

@@ -1,4 +1,4 @@
-//! The energy of a pair of images as a function of an affine map, linearised.
+//! The energy of a pair of images as a function of an affine map, and its derivatives.
 
 use std::ops::Range;
 
@@ -8,30 +8,30 @@ use super::cpu::{self, LANES, Lanes, PAIRS, Sums};
 use super::{Force, Image, Partial, Places, Samples, Score, Scorer};
 use crate::geom::{Affine, Grid, Point};
 
-/// Samples of a share of the work at least; there are at most [`SHARES`] shares.
+/// Minimum number of samples in a part of the parallel work; there are at most [`SHARES`] parts.
 const SHARE: usize = 4096;
-/// Shares at most: each may hold a histogram.
+/// Maximum number of parts: each may hold a histogram.
 const SHARES: usize = 512;
-/// Lanes after which sums are turned to `f64`.
+/// Number of full batches after which sums in `f32` are added to totals in `f64`.
 const FLUSH: usize = 8;
 
-/// Where changes of a map are written about: `q -> q + size * (t + L (q - centre) / size)`, so that
-/// the 3 x 4 numbers `[t L]` are all of the order of the shift that they make, in units of `size`.
+/// Centre and unit of changes of a map, `q -> q + size * (t + L (q - centre) / size)`: the 3 x 4
+/// numbers `[t L]` are all of the order of the displacement that they cause, in units of `size`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Frame {
-    /// A point of the moving space, micrometres.
+    /// A point of the moving space, micrometres, z, y, x.
     pub centre: Point,
     /// A length, micrometres.
     pub size: f64,
 }
 
-/// An energy as a function of the twelve numbers of a change: row by row `z, y, x`, each
-/// `t, L_z, L_y, L_x`.
+/// An energy and its derivatives with respect to the twelve numbers of a change: row by row
+/// `z, y, x`, each `t, L_z, L_y, L_x`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Linearised {
-    /// The energy without change.
+    /// The energy without a change.
     pub energy: f64,
-    /// Samples that fall on known voxels of the moving image.
+    /// Number of samples that fall on known voxels of the moving image.
     pub count: usize,
     /// First derivatives.
     pub gradient: [f64; 12],
@@ -39,27 +39,29 @@ pub struct Linearised {
     pub curvature: [[f64; 12]; 12],
 }
 
-/// Memory that evaluations hand on.
+/// Buffers that are reused from one evaluation to the next.
 #[derive(Default)]
 pub struct Workspace {
     values: Vec<f32>,
     slopes: Vec<[f32; 3]>,
 }
 
-/// A fixed and a moving image, as a function of an affine map between them.
+/// The similarity of a fixed and a moving image as a function of an affine map between them.
 pub struct Affinity<'a> {
     samples: &'a Samples,
     scorer: &'a Scorer,
     moving: &'a Image,
-    /// From what the places of samples count to moving micrometres.
+    /// From the coordinates of [`Places`] to moving micrometres.
     before: Affine,
     width: [usize; 3],
 }
 
 impl<'a> Affinity<'a> {
+    /// Prepares the comparison.
+    ///
     /// * `fixed`: the grid whose voxels the samples are
-    /// * `initial`: from fixed to moving micrometres, before the map; unused for
-    ///   [`Places::Points`], which lie behind it
+    /// * `initial`: from fixed to moving micrometres, applied before the map; unused for
+    ///   [`Places::Points`], to which it is already applied
     pub fn new(
         samples: &'a Samples,
         fixed: &Grid,
@@ -74,8 +76,8 @@ impl<'a> Affinity<'a> {
         Self { samples, scorer, moving, before, width: fixed.shape }
     }
 
-    /// The energy behind `map` (moving to moving micrometres, after the initial map), and how many
-    /// samples fall on known voxels; none where the images have nothing in common.
+    /// The energy under `map` (from moving to moving micrometres, applied after the initial map),
+    /// and the number of samples on known voxels; `None` if these are too few or constant.
     pub fn score(&self, map: &Affine, work: &mut Workspace) -> Option<Score> {
         let n = self.samples.len();
         work.values.resize(n, 0.0);
@@ -97,7 +99,7 @@ impl<'a> Affinity<'a> {
         self.scorer.conclude(&whole)
     }
 
-    /// The energy behind `map` and its derivatives by a change that follows it.
+    /// The energy under `map` and its derivatives with respect to a change that follows it.
     pub fn linearise(
         &self,
         map: &Affine,
@@ -122,8 +124,8 @@ impl<'a> Affinity<'a> {
         Some(Linearised { energy: score.energy, count: score.count, gradient, curvature })
     }
 
-    /// The mean and the root mean square distance from it of where `map` takes the samples that fall
-    /// on known voxels, micrometres; after a [`Affinity::score`] of the same map.
+    /// The centre of the samples on known voxels under `map`, and their root mean square distance
+    /// from it, micrometres. Call [`Affinity::score`] with the same map first.
     pub fn frame(&self, map: &Affine, work: &Workspace) -> Option<Frame> {
         let (grid, index) = (self.moving.grid, self.index(map));
         let (mut count, mut sum, mut squares) = (0.0, [0.0; 3], 0.0);
@@ -146,7 +148,7 @@ impl<'a> Affinity<'a> {
         (count > 0.0).then(|| Frame { centre: std::array::from_fn(|a| middle[a] + mean[a]), size })
     }
 
-    /// From what the places of samples count to moving voxels.
+    /// From the coordinates of [`Places`] to moving voxels, as a 3 x 4 matrix.
     fn index(&self, map: &Affine) -> [[f64; 4]; 3] {
         let grid = self.moving.grid;
         let rows = self.before.then(map).rows();
@@ -157,8 +159,8 @@ impl<'a> Affinity<'a> {
         })
     }
 
-    /// Calls `each` with the number in the range, from 0, and the position in moving voxels of every
-    /// sample of a range.
+    /// Calls `each` for every sample of a range, with its index in the range and its position in
+    /// moving voxels.
     fn each(
         &self,
         index: &[[f64; 4]; 3],
@@ -191,7 +193,7 @@ impl<'a> Affinity<'a> {
         }
     }
 
-    /// The sums over a range of samples.
+    /// The sums of the normal equations over a range of samples.
     fn equations(
         &self,
         index: &[[f64; 4]; 3],
@@ -237,7 +239,7 @@ fn share(samples: usize) -> usize {
     samples.div_ceil(SHARES).max(SHARE)
 }
 
-/// Lanes that are being filled.
+/// A batch of lanes that is being filled.
 struct Batch {
     lanes: Lanes,
     used: usize,
@@ -250,7 +252,7 @@ impl Batch {
         Self { lanes: Lanes::EMPTY, used: 0, sums: Sums::ZERO, added: 0 }
     }
 
-    /// The next free lane; what is full is added up first.
+    /// The next free lane; a full batch is added to the sums first.
     fn next(&mut self, out: &mut Equations) -> (usize, &mut Lanes) {
         if self.used == LANES {
             cpu::add(&self.lanes, &mut self.sums);
@@ -267,7 +269,7 @@ impl Batch {
     fn finish(&mut self, out: &mut Equations) {
         for lane in self.used..LANES {
             for a in 0..3 {
-                // the force and the weights of a lane multiply its slope
+                // force and weights of a lane multiply its gradient, so that unused lanes add 0
                 self.lanes.slope[a][lane] = 0.0;
             }
         }
@@ -276,7 +278,7 @@ impl Batch {
     }
 }
 
-/// Sums of products, as [`Sums`] has them.
+/// Totals of the products in [`Sums`].
 #[derive(Default)]
 struct Equations {
     squares: [[f64; 10]; 6],
@@ -302,10 +304,10 @@ impl Equations {
         rows.zip(other.vectors.iter().flatten().flatten()).for_each(|(sum, more)| *sum += more);
     }
 
-    /// Gradient and curvature. Of the curvature of a correlation what brightness and contrast
-    /// explain is taken away.
+    /// Gradient and curvature. For correlation, the part of the curvature that a change of
+    /// brightness or contrast explains is subtracted.
     fn solveable(&self, force: &Force) -> ([f64; 12], [[f64; 12]; 12]) {
-        /// The number of the product of two of `1, z, y, x` among the ten.
+        /// Index of the product of two of `1, z, y, x` among the ten products.
         const PRODUCT: [[usize; 4]; 4] = [[0, 1, 2, 3], [1, 4, 5, 6], [2, 5, 7, 8], [3, 6, 8, 9]];
         let vector = |weight: usize| -> [f64; 12] {
             std::array::from_fn(|i| self.vectors[weight][i / 4][i % 4])

@@ -1,13 +1,13 @@
-//! Chance without state: a number is a hash of the seed and of what it is for.
+//! Stateless pseudorandom numbers: each is a hash of the seed and of its purpose.
 
-/// A hash of a seed and of what the number is for: the finaliser of splitmix64 (Steele, Lea and
-/// Flood 2014), twice.
+/// A hash of a seed and of the purpose of the number: the finaliser of splitmix64 (Steele, Lea and
+/// Flood 2014), applied twice.
 #[inline]
 pub fn hash(seed: u64, purpose: u64) -> u64 {
     mix(seed.wrapping_add(0x9E37_79B9_7F4A_7C15) ^ mix(purpose))
 }
 
-/// Uniform in `[0, 1)`.
+/// A pseudorandom number, uniform in `[0, 1)`.
 #[inline]
 pub fn unit(seed: u64, purpose: u64) -> f64 {
     (hash(seed, purpose) >> 11) as f64 / (1u64 << 53) as f64

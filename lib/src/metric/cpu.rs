@@ -1,23 +1,23 @@
-//! The loops: values and slopes between voxels, and sums of products over samples.
+//! The inner loops: interpolated values and gradients, and sums of products over samples.
 
 use crate::filter::lines::{multiply_add, vectorised};
 
-/// Samples whose products are summed together.
+/// Number of samples in a batch, whose products are summed together.
 pub(super) const LANES: usize = 64;
 
-/// Numbers that are added side by side before they are added up.
+/// Number of partial sums that are kept side by side.
 const WIDE: usize = 8;
 
-/// How far outside the outer voxel centres a position may lie and be taken for them, voxels:
-/// what rounding does to a map that keeps the rim where it is.
+/// How far outside the outermost voxel centres a position may lie and still be clamped to them,
+/// voxels: tolerates rounding in maps that keep the border where it is.
 const RIM: f32 = 1e-3;
 
-/// The value and the slope per voxel at a position.
+/// The value and its gradient per voxel at a position, by trilinear interpolation.
 ///
-/// * `voxels`: `(Z, Y, X)` of `shape`; `at`: voxels, z, y, x
+/// * `voxels`: `(Z, Y, X)` of `shape`; `at`: position in voxels, z, y, x
 ///
-/// Border: NaN outside the outer voxel centres; half a voxel off a single plane. Beside NaN: NaN.
-/// Checked by: `oracle::sample`.
+/// Border: NaN outside the outermost voxel centres, or more than half a voxel off a single plane.
+/// NaN if a neighbour is NaN. Checked by: `oracle::sample`.
 #[inline(always)]
 pub(super) fn sample(voxels: &[f32], shape: [usize; 3], at: [f32; 3]) -> (f32, [f32; 3]) {
     let [nz, ny, nx] = shape;
@@ -43,7 +43,8 @@ pub(super) fn sample(voxels: &[f32], shape: [usize; 3], at: [f32; 3]) -> (f32, [
     (low + dz * (high - low), [high - low, slope_y, near + dz * (far - near)])
 }
 
-/// The lower voxel of the cell that holds a position, and how far into the cell it lies.
+/// The lower voxel of the cell that contains a position along one axis of `n` voxels, and the
+/// offset of the position from it; `None` outside.
 #[inline(always)]
 fn cell(at: f32, n: usize) -> Option<(usize, f32)> {
     let last = (n - 1) as f32;
@@ -56,17 +57,17 @@ fn cell(at: f32, n: usize) -> Option<(usize, f32)> {
     Some((low, at - low as f32))
 }
 
-/// What is summed for an affine map: for each sample its slope `g` (3), its position `v` (3), its
-/// force, curvature and value.
+/// A batch of samples for an affine map. Each has an image gradient `g` (3), a position `v` (3), a
+/// force, a curvature and a value.
 #[derive(Clone)]
 pub(super) struct Lanes {
-    /// Slopes along z, y, x.
+    /// Image gradients along z, y, x.
     pub(super) slope: [[f32; LANES]; 3],
     /// Positions z, y, x.
     pub(super) place: [[f32; LANES]; 3],
-    /// The derivative of the energy by the value.
+    /// The derivative of the energy with respect to the value.
     pub(super) force: [f32; LANES],
-    /// Its second derivative.
+    /// The second derivative.
     pub(super) curvature: [f32; LANES],
     /// The value.
     pub(super) value: [f32; LANES],
@@ -82,10 +83,10 @@ impl Lanes {
     };
 }
 
-/// Pairs of axes, the order of products of two slopes.
+/// Pairs of axes, in the order of the products of two gradient components.
 pub(super) const PAIRS: [[usize; 2]; 6] = [[0, 0], [0, 1], [0, 2], [1, 1], [1, 2], [2, 2]];
 
-/// Sums of products over samples, `WIDE` side by side.
+/// Sums of products over samples, as `WIDE` partial sums.
 pub(super) struct Sums {
     /// `curvature g_a g_b p` for the [`PAIRS`] of axes and the ten products `p` of `1, z, y, x`:
     /// `1, z, y, x, zz, zy, zx, yy, yx, xx`.
@@ -116,8 +117,8 @@ fn total(side_by_side: &[f32; WIDE]) -> f64 {
 vectorised! {
     /// Adds the products of these samples to the sums.
     ///
-    /// Numbers: `f32`; callers turn the sums to `f64` every few hundred samples.
-    /// Checked by: `oracle::normal_equations`.
+    /// Numbers: `f32`; callers add the sums to totals in `f64` every few hundred samples.
+    /// Checked by: `oracle::gradient`.
     fn add_lanes(lanes: &Lanes, sums: &mut Sums) => add_body
 }
 

@@ -1,25 +1,26 @@
-//! Mutual information from a joint histogram with smooth bins (Mattes et al., IEEE TMI 22, 2003).
+//! Mutual information from a joint histogram with B-spline windows (Mattes et al., IEEE TMI 22,
+//! 2003).
 
-/// Bins along either side.
+/// Number of bins along each axis.
 const BINS: usize = 32;
-/// Bins that the window of a value at the end of the range reaches into.
+/// Bins beyond each end of the moving range, into which the window of an extreme value reaches.
 const PAD: usize = 2;
 
-/// How values fall into bins.
+/// How values map to bins.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bins {
     fixed: [f32; 2],
     moving: [f32; 2],
 }
 
-/// How often which pair of values occurs: rows are fixed bins, columns moving ones.
+/// Joint histogram of pairs of values: rows are fixed bins, columns are moving bins.
 #[derive(Clone, Debug)]
 pub struct Histogram {
     pairs: Vec<f64>,
     count: usize,
 }
 
-/// The force on each pair of values.
+/// Table from which the force on each pair of values is computed.
 #[derive(Clone, Debug)]
 pub struct Table {
     bins: Bins,
@@ -29,7 +30,7 @@ pub struct Table {
 }
 
 impl Bins {
-    /// For values within these ranges; others count as the nearest end.
+    /// Bins for values within these ranges; values outside are clamped to them.
     pub(super) fn new(fixed: [f32; 2], moving: [f32; 2]) -> Self {
         // a bin's number is `(value - low) * factor`
         let scale = |[low, high]: [f32; 2], bins: usize| [low, bins as f32 / (high - low)];
@@ -41,8 +42,8 @@ impl Bins {
         ((f - self.fixed[0]) * self.fixed[1]).clamp(0.0, (BINS - 1) as f32) as usize
     }
 
-    /// The first of the four bins of a moving value, how far into its cell it lies, and whether it
-    /// lies within the range.
+    /// The first of the four bins of a moving value, the fractional position of the value within
+    /// its bin, and whether it lies within the range.
     #[inline]
     fn column(&self, m: f32) -> (usize, f32, bool) {
         let last = (BINS - 2 * PAD - 1) as f32;
@@ -53,7 +54,7 @@ impl Bins {
         (low - 1, at - low as f32, inside)
     }
 
-    /// Counts pairs of values; NaN among the moving ones is left out.
+    /// Counts pairs of values; pairs with a NaN moving value are ignored.
     pub(super) fn count(&self, fixed: &[f32], moving: &[f32]) -> Histogram {
         let mut pairs = vec![0.0; BINS * BINS];
         let mut count = 0;
@@ -71,7 +72,7 @@ impl Bins {
         Histogram { pairs, count }
     }
 
-    /// The mutual information (nats) and the forces; none for too few samples.
+    /// The mutual information (nats) and the table of forces; `None` for fewer than two samples.
     pub(super) fn conclude(self, histogram: &Histogram) -> Option<(f64, Table)> {
         if histogram.count < 2 {
             return None;
@@ -97,7 +98,7 @@ impl Bins {
 }
 
 impl Histogram {
-    /// How many pairs there are.
+    /// Number of pairs counted.
     pub(super) fn count(&self) -> usize {
         self.count
     }
@@ -109,9 +110,9 @@ impl Histogram {
 }
 
 impl Table {
-    /// The derivative of the energy by the moving value, and its curvature: the square of the
-    /// score, whose mean is the Fisher information of a likelihood (the estimate of Berndt, Hall,
-    /// Hall and Hausman 1974), since the true second derivative is not positive.
+    /// The derivative of the energy with respect to the moving value, and a curvature: the square
+    /// of the score, whose mean is the Fisher information of a likelihood (the estimate of Berndt,
+    /// Hall, Hall and Hausman 1974), since the true second derivative is not positive.
     #[inline]
     pub(super) fn at(&self, fixed: f32, moving: f32) -> (f32, f32) {
         let (first, t, inside) = self.bins.column(moving);
@@ -126,7 +127,7 @@ impl Table {
     }
 }
 
-/// The four weights of a cubic B-spline.
+/// The four weights of a cubic B-spline at the fractional position `t`.
 #[inline]
 fn window(t: f32) -> [f32; 4] {
     let u = 1.0 - t;
@@ -139,7 +140,7 @@ fn window(t: f32) -> [f32; 4] {
     ]
 }
 
-/// Their derivatives by the position.
+/// Their derivatives with respect to `t`.
 #[inline]
 fn window_slope(t: f32) -> [f32; 4] {
     let u = 1.0 - t;

@@ -1,14 +1,14 @@
-//! Images in memory, and their smoothing and thinning tile by tile.
+//! Images in memory, and their smoothing and subsampling tile by tile.
 
 use rayon::prelude::*;
 
 use crate::filter::{Kernel, smooth};
 use crate::geom::{Box3, Grid};
 
-/// Voxels that are smoothed at once, halo included: 8 MB of `f32`, some three of them per thread.
+/// Voxels smoothed at once, halo included: 8 MB of `f32`, in about three buffers per thread.
 const TILE: usize = 2 << 20;
 
-/// Voxels of the output that a tile has at least along each axis, whatever its halo.
+/// Minimum size of an output tile along each axis, voxels, whatever its halo.
 const NARROWEST: usize = 8;
 
 /// An image in memory.
@@ -21,13 +21,14 @@ pub struct Image {
 }
 
 impl Image {
-    /// The least and the greatest known value, after leaving out this share at either end.
+    /// The lowest and the highest known value, without the fraction `share` at each end; `None` if
+    /// no value is known.
     pub fn range(&self, share: f64) -> Option<[f32; 2]> {
         range(self.voxels.iter().copied(), share)
     }
 
-    /// The same image, smoothed by Gaussians of these variances (voxels squared) and every `step`-th
-    /// voxel kept.
+    /// The image smoothed by Gaussians of these variances (voxels squared, z, y, x), with every
+    /// `step`-th voxel kept.
     #[must_use]
     pub fn shrunk(&self, variance: [f64; 3], step: [usize; 3]) -> Self {
         let read = |part: &Box3| Ok::<_, std::convert::Infallible>(crop(self, part));
@@ -38,7 +39,7 @@ impl Image {
     }
 }
 
-/// The least and the greatest of some numbers, NaN left out, after leaving out a share at each end.
+/// The lowest and the highest finite value, without the fraction `share` at each end.
 pub(super) fn range(values: impl Iterator<Item = f32>, share: f64) -> Option<[f32; 2]> {
     let mut known: Vec<f32> = values.filter(|v| v.is_finite()).collect();
     if known.is_empty() {
@@ -69,16 +70,16 @@ pub(super) fn crop(image: &Image, part: &Box3) -> Vec<f32> {
 /// Reads an image tile by tile, smooths it by Gaussians of these variances (voxels squared) and
 /// keeps every `step`-th voxel along each axis, from the first on.
 ///
-/// * `grid`: what is read; `read` gives any box within it, C order, NaN where unknown
+/// * `grid`: the grid to read; `read` returns any box within it, C order, NaN where unknown
 /// * returns an image of `ceil(shape / step)` voxels
 ///
-/// Border: mirrored about the voxel edge. Unknown voxels weigh nothing (normalised convolution,
-/// Knutsson and Westin 1993); where they are more than half of what a voxel is made of, it is
-/// unknown. Tiles are shared out over the threads of the current pool; the result does not depend
-/// on them.
+/// Border: mirrored about the voxel edge. Unknown voxels have weight 0 (normalised convolution,
+/// Knutsson and Westin 1993); an output voxel is NaN if unknown voxels have more than half of its
+/// weight. Tiles are distributed over the threads of the current pool; the result does not depend
+/// on their number.
 ///
 /// # Errors
-/// What `read` says.
+/// Errors of `read`.
 pub fn shrink<E: Send>(
     grid: &Grid,
     variance: [f64; 3],
@@ -104,7 +105,7 @@ pub(super) fn tiled<E: Send>(
     let bounds = Box3::of_shape(shape);
     let tiles: Vec<Box3> = bounds.tiles(size).collect();
     let mut voxels = vec![0.0; bounds.len()];
-    // in groups: what is done is put in its place before more is begun
+    // in groups, which bounds the memory: results are stored before the next group begins
     for group in tiles.chunks(2 * rayon::current_num_threads().max(1)) {
         let done: Result<Vec<_>, E> = group
             .par_iter()
@@ -121,7 +122,8 @@ pub(super) fn tiled<E: Send>(
     Ok(Image { grid: Grid::new(shape, spacing, grid.origin), voxels })
 }
 
-/// The size of a tile of the output: as much as may be read for it, the longest axis halved first.
+/// The size of an output tile for which at most [`TILE`] voxels are read; the longest axis is
+/// halved first, down to [`NARROWEST`].
 fn tile(grid: &Grid, shape: [usize; 3], kernels: &[Kernel; 3], step: [usize; 3]) -> [usize; 3] {
     let mut size = shape;
     loop {
@@ -134,7 +136,7 @@ fn tile(grid: &Grid, shape: [usize; 3], kernels: &[Kernel; 3], step: [usize; 3])
     }
 }
 
-/// What must be read for a tile: it begins at a voxel that is kept.
+/// The box to read for a tile; it begins at a voxel that is kept.
 fn input(core: &Box3, grid: &Grid, kernels: &[Kernel; 3], step: [usize; 3]) -> Box3 {
     let bounds = grid.bounds();
     let mut part = *core;
@@ -146,7 +148,7 @@ fn input(core: &Box3, grid: &Grid, kernels: &[Kernel; 3], step: [usize; 3]) -> B
     part
 }
 
-/// The tile `core` of the output, from what was read for it.
+/// The output tile `core`, computed from the box that was read for it.
 fn smoothed(
     mut raw: Vec<f32>,
     input: &Box3,
@@ -172,7 +174,8 @@ fn smoothed(
     crop(&Image { grid: Grid::new(kept, [1.0; 3], [0.0; 3]), voxels: values }, &part)
 }
 
-/// Where some are unknown: 1 for what is known, and 0 put in the place of the rest.
+/// Weights of the voxels, 1 if known and otherwise 0, with unknown values set to 0; `None` if all
+/// are known.
 fn known(values: &mut [f32]) -> Option<Vec<f32>> {
     if values.iter().all(|v| v.is_finite()) {
         return None;

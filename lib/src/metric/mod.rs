@@ -1,12 +1,12 @@
 //! Similarity of two images as a function of the map between them, with derivatives.
 //!
-//! Three measures of how well a moving image, seen through a map, agrees with a fixed one
-//! ([`Kind`]): normalised correlation, Mattes mutual information, mean squares. Each is an energy
-//! to be made small. [`Affinity`] gives its value, its gradient and a positive semidefinite
-//! curvature for affine changes of the map; [`Scorer`] the same for each sample, for any other map.
+//! Three measures ([`Kind`]) of how well a moving image, resampled through a map, agrees with a
+//! fixed one: normalised correlation, Mattes mutual information, mean squares. Each is an energy to
+//! be minimised. [`Affinity`] gives its value, its gradient and a positive semidefinite curvature
+//! for affine changes of the map; [`Scorer`] gives them for each sample, for any other map.
 //!
-//! Images are [`Image`]s in memory, smoothed and shrunk by [`shrink`]; which voxels of the fixed one
-//! are looked at is said by [`Samples`].
+//! Images are [`Image`]s in memory, smoothed and subsampled by [`shrink`]; [`Samples`] selects the
+//! voxels of the fixed image that are compared.
 
 mod affine;
 mod chance;
@@ -26,8 +26,9 @@ pub use image::{Image, shrink};
 pub use samples::{Places, Samples};
 pub use score::{Force, Kind, Partial, Score, Scorer};
 
-/// The value of an image and its slope per voxel at a position in voxels: NaN outside, or beside an
-/// unknown voxel. Trilinear; an axis of one voxel reaches half a voxel to either side.
+/// The value of an image and its gradient per voxel at a position in voxels, z, y, x, by trilinear
+/// interpolation: NaN outside the image or next to a NaN voxel. An axis of one voxel extends half a
+/// voxel to either side.
 #[inline]
 pub fn sample(image: &Image, at: [f32; 3]) -> (f32, [f32; 3]) {
     cpu::sample(&image.voxels, image.grid.shape, at)
@@ -36,7 +37,7 @@ pub fn sample(image: &Image, at: [f32; 3]) -> (f32, [f32; 3]) {
 /// Why two images cannot be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// No voxel of an image says anything.
+    /// An image has no usable voxel.
     #[error("the {side} image has no usable voxel: all are NaN or masked")]
     Nothing {
         /// "fixed" or "moving".

@@ -1,9 +1,9 @@
-//! The slow truth of the tests.
+//! Slow reference implementations for tests.
 
 use super::{Affinity, Frame, Image, Workspace};
 use crate::geom::Affine;
 
-/// Trilinear interpolation by its eight weights, in `f64`; none outside.
+/// Trilinear interpolation by its eight weights, in `f64`; `None` outside the image.
 pub(super) fn sample(image: &Image, at: [f64; 3]) -> Option<f64> {
     let shape = image.grid.shape;
     let inside = (0..3).all(|a| {
@@ -25,7 +25,7 @@ pub(super) fn sample(image: &Image, at: [f64; 3]) -> Option<f64> {
     inside.then_some(sum)
 }
 
-/// The change `q -> q + size (t + L (q - centre) / size)` of twelve numbers.
+/// The change `q -> q + size (t + L (q - centre) / size)` for twelve numbers.
 pub(super) fn change(numbers: &[f64; 12], frame: &Frame) -> Affine {
     let linear = std::array::from_fn(|a| {
         std::array::from_fn(|b| numbers[4 * a + 1 + b] + f64::from(u8::from(a == b)))
@@ -35,7 +35,7 @@ pub(super) fn change(numbers: &[f64; 12], frame: &Frame) -> Affine {
     there.then(&about).then(&Affine::translation(frame.centre))
 }
 
-/// The gradient by central differences of the energy.
+/// The gradient of the energy by central differences.
 pub(super) fn gradient(
     pair: &Affinity<'_>,
     map: &Affine,

@@ -1,32 +1,35 @@
-//! Which voxels of the fixed image are looked at.
+//! Which voxels of the fixed image are compared.
 
 use super::{Image, hash};
 
 /// Where the samples lie.
 #[derive(Clone, Debug)]
 pub enum Places {
-    /// Voxels of the fixed grid, by their number in C order, ascending.
+    /// Voxels of the fixed grid, as indices in C order, ascending.
     Voxels(Vec<u32>),
-    /// Positions in voxels of the moving image, where an initial map that is no matrix takes them.
+    /// Positions in voxels of the moving image (z, y, x), already mapped by an initial transform
+    /// that is not a matrix.
     Points(Vec<[f32; 3]>),
 }
 
 /// Some or all voxels of a fixed image.
 #[derive(Clone, Debug)]
 pub struct Samples {
-    /// Their values, all known.
+    /// Their values, all finite.
     pub values: Vec<f32>,
-    /// Where they lie, one for each value.
+    /// Their places, one for each value.
     pub places: Places,
-    /// Voxels that could have been taken.
+    /// Number of voxels that could have been sampled.
     pub usable: usize,
 }
 
 impl Samples {
-    /// All known voxels of an image that `inside` holds, or, where they are more than `wanted`, one
-    /// in each cell of a lattice that makes about so many; which one in a cell is chance, by `seed`.
+    /// All known voxels of an image for which `inside` holds. If they are more than `wanted`, one
+    /// voxel is chosen at random, by `seed`, in each cell of a lattice that gives about that many
+    /// samples.
     ///
-    /// * the image must have fewer than 2^32 voxels
+    /// * `image`: must have fewer than 2^32 voxels
+    /// * `inside`: takes the index of a voxel in C order
     pub fn choose(
         image: &Image,
         inside: impl Fn(usize) -> bool,
@@ -49,19 +52,19 @@ impl Samples {
         Self { values, places: Places::Voxels(voxels), usable: count }
     }
 
-    /// How many there are.
+    /// Number of samples.
     pub fn len(&self) -> usize {
         self.values.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no samples.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
 }
 
-/// One voxel of each cell, about `cells` of them, in ascending order: cells are runs of rows' worth
-/// of voxels cut along all three axes, so that the samples are spread evenly.
+/// One random voxel of each of about `cells` cells, in ascending order. The lattice of cells
+/// divides all three axes, so that the samples are spread evenly.
 fn one_per_cell(image: &Image, cells: f64, seed: u64) -> impl Iterator<Item = usize> {
     let shape = image.grid.shape;
     let axes = shape.iter().filter(|&&n| n > 1).count().max(1);

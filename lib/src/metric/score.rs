@@ -1,4 +1,4 @@
-//! The three measures: from pairs of values to an energy and to the force on each value.
+//! The three similarity measures: from pairs of values to an energy and the force on each value.
 
 use super::histogram::{Bins, Histogram, Table};
 use super::{Error, Image, Samples};
@@ -16,8 +16,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The measure as it is told: correlation and information grow with agreement, mean squares
-    /// shrink.
+    /// The measure as it is reported: correlation and mutual information increase with similarity,
+    /// mean squares decrease.
     pub fn shown(self, energy: f64) -> f64 {
         match self {
             Self::Correlation => 1.0 - energy,
@@ -26,7 +26,8 @@ impl Kind {
         }
     }
 
-    /// The measure by which details of images are compared: their mean is 0 whatever the brightness.
+    /// The measure by which details of images are compared, whose mean is 0 whatever the
+    /// brightness.
     #[must_use]
     pub fn of_details(self) -> Self {
         match self {
@@ -35,7 +36,7 @@ impl Kind {
         }
     }
 
-    /// Its name as flags spell it.
+    /// The name used in flags.
     pub fn name(self) -> &'static str {
         match self {
             Self::Correlation => "correlation",
@@ -54,39 +55,41 @@ pub struct Scorer {
     bins: Option<Bins>,
 }
 
-/// What a measure must know of all samples; sums of parts are the sums of the whole.
+/// Sums over samples that a measure needs; those of parts add up to those of the whole.
 #[derive(Clone, Debug)]
 pub enum Partial {
     /// Count, sums of `f`, `m`, `f f`, `m m`, `f m`.
     Moments([f64; 6]),
-    /// How often which pair of values occurs.
+    /// The joint histogram.
     Histogram(Histogram),
 }
 
-/// An energy, and how it changes with each value.
+/// An energy, and its derivatives with respect to each value.
 #[derive(Clone, Debug)]
 pub struct Score {
     /// Smaller is better; see [`Kind::shown`].
     pub energy: f64,
-    /// Samples that were known on both sides.
+    /// Number of samples that are known in both images.
     pub count: usize,
-    /// The force on each.
+    /// The force on each sample.
     pub force: Force,
 }
 
-/// The derivative of the energy by each moving value, and a positive curvature.
+/// The force, which is the derivative of the energy with respect to each moving value, and a
+/// positive curvature.
 #[derive(Clone, Debug)]
 pub enum Force {
-    /// `gain[0] (f - mean[0]) + gain[1] (m - mean[1])`, of curvature `curvature`.
+    /// `gain[0] (f - mean[0]) + gain[1] (m - mean[1])`, with the constant curvature `curvature`.
     Linear {
-        /// Factors of the fixed and the moving value.
+        /// Factors of the fixed and of the moving value.
         gain: [f64; 2],
         /// Their means.
         mean: [f64; 2],
-        /// The second derivative by one value alone.
+        /// The second derivative with respect to one value.
         curvature: f64,
-        /// For correlation, the count and the sum of squares of `m - mean[1]`: brightness and
-        /// contrast are free, so that no change of the mean or along `m` counts as curvature.
+        /// For correlation, the count and the sum of squares of `m - mean[1]`. Brightness and
+        /// contrast are free, so that a change of the mean or a change along `m` does not count as
+        /// curvature.
         free: Option<[f64; 2]>,
     },
     /// Looked up for each pair of values.
@@ -97,7 +100,7 @@ impl Scorer {
     /// Prepares the measure for these samples and this moving image.
     ///
     /// # Errors
-    /// [`Error`]: an image that says nothing.
+    /// [`Error`] if an image is constant or has no usable voxel.
     pub fn new(kind: Kind, samples: &Samples, moving: &Image) -> Result<Self, Error> {
         let fixed_mean = mean(samples.values.iter()).ok_or(Error::Nothing { side: "fixed" })?;
         let moving_mean = mean(moving.voxels.iter()).ok_or(Error::Nothing { side: "moving" })?;
@@ -110,7 +113,7 @@ impl Scorer {
         span(fixed(0.0), "fixed")?;
         span(moving.range(0.0), "moving")?;
         let bins = (kind == Kind::MutualInformation).then(|| {
-            // a few hot pixels must not take all bins
+            // a few hot pixels must not stretch the range of the bins
             let robust = |clipped: Option<[f32; 2]>, whole: Option<[f32; 2]>| {
                 clipped.filter(|[low, high]| low < high).or(whole).unwrap_or([0.0, 1.0])
             };
@@ -126,12 +129,12 @@ impl Scorer {
         Ok(Self { kind, offset, bins })
     }
 
-    /// Which measure it is.
+    /// The measure.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// What some samples contribute; NaN among the moving values is left out.
+    /// The sums over some samples; samples with a NaN moving value are ignored.
     pub fn gather(&self, fixed: &[f32], moving: &[f32]) -> Partial {
         if let Some(bins) = &self.bins {
             return Partial::Histogram(bins.count(fixed, moving));
@@ -149,7 +152,7 @@ impl Scorer {
         Partial::Moments(sums)
     }
 
-    /// The energy of all samples; none where too few are known or one side is constant.
+    /// The energy of all samples; `None` if too few are known or one image is constant.
     pub fn conclude(&self, whole: &Partial) -> Option<Score> {
         match (whole, &self.bins) {
             (Partial::Histogram(histogram), Some(bins)) => {
@@ -165,14 +168,14 @@ impl Scorer {
         }
     }
 
-    /// `1 - r`, which is half the square of the distance between the normalised images: the
-    /// curvature is that of least squares (Evangelidis and Psarakis, IEEE PAMI 30, 2008).
+    /// `1 - r`, which is half the squared distance between the normalised images: the curvature is
+    /// that of least squares (Evangelidis and Psarakis, IEEE PAMI 30, 2008).
     fn correlation(&self, &[n, f, m, ff, mm, fm]: &[f64; 6]) -> Option<Score> {
         if n < 2.0 {
             return None;
         }
         let (ff, mm, fm) = (ff - f * f / n, mm - m * m / n, fm - f * m / n);
-        // what rounding leaves of a constant is not contrast
+        // rounding errors of a constant image are not contrast
         let floor = |offset: f64| 1e-12 * n * offset * offset;
         if !(ff > floor(self.offset[0]) && mm > floor(self.offset[1])) {
             return None;
@@ -191,7 +194,7 @@ impl Scorer {
     }
 }
 
-/// The share of voxels at either end that histograms put into their outer bins.
+/// The fraction of voxels at each end that falls into the outer bins of a histogram.
 const CLIPPED: f64 = 0.001;
 
 fn mean_squares(&[n, _, _, ff, mm, fm]: &[f64; 6]) -> Option<Score> {
@@ -217,7 +220,7 @@ fn mean<'a>(values: impl Iterator<Item = &'a f32>) -> Option<f64> {
 }
 
 impl Partial {
-    /// Adds what other samples contribute.
+    /// Adds the sums over other samples.
     #[must_use]
     pub fn plus(mut self, other: &Self) -> Self {
         match (&mut self, other) {
@@ -232,7 +235,7 @@ impl Partial {
 }
 
 impl Force {
-    /// The derivative by a moving value, and the curvature.
+    /// The derivative with respect to a moving value, and the curvature.
     #[inline]
     pub fn at(&self, fixed: f32, moving: f32) -> (f32, f32) {
         match self {

@@ -1,4 +1,4 @@
-//! Values, slopes and derivatives against slow sums and differences.
+//! Values, gradients and derivatives against slow sums and finite differences.
 
 use proptest::prelude::*;
 
@@ -67,13 +67,13 @@ proptest! {
     }
 }
 
-/// A pair, a map near the best one, and its frame.
+/// Calls `check` with a pair of images, a map near the best one, and its frame.
 fn compare(kind: Kind, check: impl Fn(&Affinity<'_>, &Affine, &Frame)) {
     let (fixed, moving) = (smooth_scene([12, 14, 16], 0.0), smooth_scene([12, 14, 16], 0.4));
     let samples = Samples::choose(&fixed, |_| true, None, 0);
     let scorer = Scorer::new(kind, &samples, &moving).unwrap();
     let pair = Affinity::new(&samples, &fixed.grid, &moving, &Affine::IDENTITY, &scorer);
-    // off the voxel centres, where a slope jumps, and inside all over
+    // between voxel centres, where gradients are continuous, and inside the image everywhere
     let map = Affine::from_rows([
         [0.9, 0.01, 0.02, 0.937],
         [-0.015, 0.91, 0.01, 0.433],
@@ -118,7 +118,7 @@ fn a_newton_step_of_each_measure_goes_most_of_the_way() {
     for (kind, share) in
         [(Kind::Correlation, 0.3), (Kind::MeanSquares, 0.3), (Kind::MutualInformation, 0.6)]
     {
-        // the same scene, shifted by less than the curvature's validity along x alone
+        // the same scene, shifted along x alone, by less than the curvature is valid for
         let (fixed, moving) = (smooth_scene([10, 20, 24], 0.0), {
             let mut moving = smooth_scene([10, 20, 24], 0.0);
             moving.grid.origin[2] += 0.3;

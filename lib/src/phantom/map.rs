@@ -1,28 +1,28 @@
 use super::random::Random;
 use crate::geom::{Affine, Grid, Point};
 
-/// One wave of a deformation.
+/// One plane wave of a deformation.
 #[derive(Clone, Copy, Debug)]
 struct Wave {
-    /// Radians per micrometre.
+    /// Wave vector, radians per micrometre.
     vector: Point,
-    /// Micrometres.
+    /// Amplitude along each axis, micrometres.
     amplitude: Point,
     phase: f64,
 }
 
-/// A smooth displacement `u(p)`: a sum of plane waves.
+/// A smooth displacement `u(p)` in micrometres: a sum of plane waves.
 #[derive(Clone, Debug)]
 pub(super) struct Deformation {
     waves: Vec<Wave>,
 }
 
-/// The true map from fixed to moving: `T(p) = A(p + u(p))`.
+/// The true map from the fixed to the moving volume: `T(p) = A(p + u(p))`.
 #[derive(Clone, Debug)]
 pub(super) struct TrueMap {
-    /// `A`.
+    /// The affine `A`.
     pub(super) affine: Affine,
-    /// `u`.
+    /// The displacement `u`.
     pub(super) deformation: Deformation,
     back: Affine,
 }
@@ -30,8 +30,8 @@ pub(super) struct TrueMap {
 const WAVES: usize = 7;
 
 impl Deformation {
-    /// A deformation whose longest displacement within `grid` is `most` voxels, of wavelengths
-    /// from `wavelength` voxels to twice that.
+    /// A random deformation whose largest displacement on `grid` is `most` voxels long, with
+    /// wavelengths from `wavelength` voxels to twice that.
     pub(super) fn random(seed: u64, grid: &Grid, most: f64, wavelength: f64) -> Self {
         let mut random = Random::new(seed, 2);
         let waves = (0..WAVES)
@@ -65,7 +65,7 @@ impl Deformation {
         sum
     }
 
-    /// The displacement and its derivative: rows are components, columns directions.
+    /// The displacement and its Jacobian matrix: rows are components, columns are directions.
     fn with_slope(&self, p: Point) -> (Point, [Point; 3]) {
         let (mut sum, mut slope) = ([0.0; 3], [[0.0; 3]; 3]);
         for wave in &self.waves {
@@ -80,7 +80,7 @@ impl Deformation {
         (sum, slope)
     }
 
-    /// The derivative of `p + u(p)`.
+    /// The Jacobian matrix of `p + u(p)`, without translation.
     pub(super) fn jacobian(&self, p: Point) -> Affine {
         let (_, mut slope) = self.with_slope(p);
         for a in 0..3 {
@@ -89,12 +89,13 @@ impl Deformation {
         Affine::from_parts(slope, [0.0; 3])
     }
 
-    /// The least ratio by which it changes a volume anywhere on `grid`: 0 or less is a fold.
+    /// The smallest Jacobian determinant of `p + u(p)` at sample points of `grid`. It is the local
+    /// change of volume; where it is 0 or less, the deformation folds.
     pub(super) fn least_ratio(&self, grid: &Grid) -> f64 {
         samples(grid).map(|p| self.jacobian(p).determinant()).fold(f64::INFINITY, f64::min)
     }
 
-    /// The longest displacement anywhere on `grid`, in its voxels.
+    /// The length of the largest displacement at sample points of `grid`, in voxels.
     pub(super) fn longest(&self, grid: &Grid) -> f64 {
         samples(grid)
             .map(|p| {
@@ -104,12 +105,12 @@ impl Deformation {
             .fold(0.0, f64::max)
     }
 
-    /// What no displacement exceeds along each axis, micrometres.
+    /// An upper bound of the displacement along each axis, micrometres.
     pub(super) fn reach(&self) -> Point {
         std::array::from_fn(|a| self.waves.iter().map(|w| w.amplitude[a].abs()).sum())
     }
 
-    /// Where `p + u(p)` is `target`, by Newton's method to 1e-9 micrometres.
+    /// Solves `p + u(p) = target` for `p` by Newton's method, to within 1e-9 micrometres.
     pub(super) fn undo(&self, target: Point) -> Point {
         let (first, _) = self.with_slope(target);
         let mut p: Point = std::array::from_fn(|a| target[a] - first[a]);
@@ -122,7 +123,7 @@ impl Deformation {
             for a in 0..3 {
                 slope[a][a] += 1.0;
             }
-            // where the slope is flat (outside any checked volume) a plain fixed-point step goes on
+            // fixed-point step where the Jacobian is singular (only outside a checked volume)
             let step = Affine::from_parts(slope, [0.0; 3])
                 .inverse()
                 .map_or(miss, |inverse| inverse.apply_vector(miss));
@@ -141,7 +142,7 @@ impl Wave {
     }
 }
 
-/// About 20 positions along each axis.
+/// Positions on a lattice of 21 points along each axis of `grid`.
 fn samples(grid: &Grid) -> impl Iterator<Item = Point> {
     let grid = *grid;
     const STEPS: usize = 20;
@@ -155,8 +156,8 @@ fn samples(grid: &Grid) -> impl Iterator<Item = Point> {
 }
 
 impl TrueMap {
-    /// A map such as a second round of staining shows: a turn of 2 to 5 degrees, 2 to 4 % of scale, about
-    /// 1 % of shear, a shift of 6 to 10 % of the size, and `deformation`.
+    /// A map typical of a second round of staining: a rotation by 2 to 5 degrees, a scaling by
+    /// 2 to 4 %, about 1 % of shear, a shift by 6 to 10 % of the size, and `deformation`.
     pub(super) fn random(seed: u64, fixed: &Grid, moving: &Grid, deformation: Deformation) -> Self {
         let mut random = Random::new(seed, 3);
         let turn = rotation(random.direction(), random.between(2f64, 5.0).to_radians());
@@ -177,29 +178,29 @@ impl TrueMap {
         let affine = Affine::translation(from.map(|v| -v))
             .then(&Affine::from_parts(stretch, [0.0; 3]))
             .then(&Affine::from_parts(turn, to));
-        // a turn times a stretch within 6 % of 1 always has an inverse
+        // a rotation times a stretch within 6 % of the identity is invertible
         let back = affine.inverse().unwrap_or(Affine::IDENTITY);
         Self { affine, deformation, back }
     }
 
-    /// Where the fixed point `p` lies in moving.
+    /// Maps the fixed point `p` to the moving volume, micrometres.
     pub(super) fn apply(&self, p: Point) -> Point {
         let u = self.deformation.at(p);
         self.affine.apply(std::array::from_fn(|a| p[a] + u[a]))
     }
 
-    /// Where the moving point `q` lies in fixed.
+    /// Maps the moving point `q` to the fixed volume, micrometres.
     pub(super) fn undo(&self, q: Point) -> Point {
         self.deformation.undo(self.back.apply(q))
     }
 
-    /// The derivative at the fixed point `p`.
+    /// The Jacobian matrix at the fixed point `p`.
     pub(super) fn jacobian(&self, p: Point) -> [Point; 3] {
         self.deformation.jacobian(p).then(&self.affine).linear()
     }
 }
 
-/// The rotation by `angle` about `axis` (Rodrigues), rows and columns in the order of the axis.
+/// The matrix of the rotation by `angle` about `axis` (Rodrigues), with the axis order of `axis`.
 fn rotation(axis: Point, angle: f64) -> [Point; 3] {
     let (sin, cos) = angle.sin_cos();
     let [a, b, c] = axis;

@@ -1,11 +1,11 @@
-//! Realistic test sets with known truth.
+//! Realistic synthetic test sets with known ground truth.
 //!
-//! [`rounds`] makes two rounds of imaging of one piece of tissue, as expansion microscopy with
-//! several rounds of staining gives them: nuclei of varied size, brightness and texture, puncta,
-//! uneven background, blur, shot noise and electronic noise, some nuclei lost or changed between
-//! the rounds, empty corners, a moving volume of another size that overlaps the fixed one in part.
-//! The world is defined at every point of space, so both rounds show it without any
-//! interpolation of an image: the fixed voxel at `p` shows `world(p)`, the moving voxel at `q` shows
+//! [`rounds`] simulates two rounds of imaging of one piece of tissue, as in expansion microscopy
+//! with several rounds of staining: nuclei of varied size, brightness and texture, puncta, uneven
+//! background, blur, shot noise and electronic noise, some nuclei lost or changed between the
+//! rounds, empty corners, and a moving volume of another size that overlaps the fixed one in part.
+//! The world is defined at every point of space, so both rounds are rendered without interpolating
+//! an image: the fixed voxel at `p` shows `world(p)`, the moving voxel at `q` shows
 //! `world(T^-1(q))`. [`score`] measures a transform against that truth.
 
 use std::path::Path;
@@ -32,25 +32,25 @@ use map::{Deformation, TrueMap};
 use render::Camera;
 use world::World;
 
-/// Why a test set could not be made or a transform not be measured.
+/// Why a test set could not be made or a transform could not be scored.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The truth is not what [`rounds`] writes.
+    /// The ground truth does not have the form that [`rounds`] writes.
     #[error("{path}: {message}")]
     Truth {
         /// The file.
         path: String,
-        /// What was found, what was wanted.
+        /// What was found and what was wanted.
         message: String,
     },
-    /// The file system refused.
+    /// The operating system reported an error.
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
         /// The file.
         path: String,
-        /// Its refusal.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// A volume's error.
@@ -62,30 +62,30 @@ pub enum Error {
     /// A run's error.
     #[error(transparent)]
     Blocks(#[from] blocks::Error),
-    /// A field of a chain could not be read.
+    /// A displacement field of a chain could not be read.
     #[error("cannot read a displacement field of the transform: {0}")]
     Field(#[source] crate::geom::SourceError),
 }
 
-/// What [`rounds`] is to make.
+/// Parameters of [`rounds`].
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Rounds {
-    /// Voxels of the fixed volume; the moving one differs by a few per cent.
+    /// Shape of the fixed volume, voxels along z, y, x; the moving one differs by a few per cent.
     pub shape: [usize; 3],
-    /// Micrometres per voxel, of both volumes.
+    /// Spacing of both volumes along z, y, x, micrometres per voxel.
     pub spacing: Point,
-    /// The longest displacement of the smooth deformation, voxels.
+    /// Length of the largest displacement of the smooth deformation, voxels.
     pub max_displacement: f64,
-    /// The shortest wavelength of the deformation, voxels; the longest is twice that.
+    /// Shortest wavelength of the deformation, voxels; the longest is twice that.
     pub wavelength: f64,
-    /// Strength of the noise; 1 is that of a good camera.
+    /// Strength of the noise; 1 corresponds to a good camera.
     pub noise: f64,
 }
 
-/// Reads a shape as `--size` takes it: `256`, or three numbers `z,y,x`.
+/// Parses a shape in the syntax of `--size`: `256`, or three numbers `z,y,x`.
 ///
 /// # Errors
-/// What was wanted instead.
+/// A message that says what was wanted.
 pub fn parse_shape(text: &str) -> Result<[usize; 3], String> {
     let sizes: Result<Vec<usize>, _> = text.split(',').map(|n| n.trim().parse()).collect();
     match sizes.as_deref() {
@@ -97,17 +97,17 @@ pub fn parse_shape(text: &str) -> Result<[usize; 3], String> {
     }
 }
 
-/// The side of the chunks, and of the blocks that are made at once.
+/// Edge length of chunks and of the blocks rendered at a time, voxels.
 const CHUNK: usize = 64;
-/// The truth's field has a vector at every 4th voxel: linear interpolation between them
-/// is right to `4^2 / 8 * 8 * (2 pi / 256)^2`, 0.01 voxel, for 8 voxels of displacement.
+/// The true displacement field is sampled at every 4th voxel. With 8 voxels of displacement the
+/// error of linear interpolation is at most `4^2 / 8 * 8 * (2 pi / 256)^2`, 0.01 voxel.
 const FIELD_STEP: usize = 4;
-/// Voxels of a volume at most.
+/// Maximum number of voxels of a volume.
 const MOST_VOXELS: usize = 1_000_000_000_000;
-/// Objects listed as truth: enough for any statistic, few enough for any size of volume.
+/// Maximum number of true points: enough for statistics, few enough for any size of volume.
 const MOST_POINTS: usize = 50_000;
 
-/// The world, the map and both grids of a test set.
+/// The world, the true map and both grids of a test set.
 struct Pair {
     world: World,
     map: TrueMap,
@@ -167,18 +167,18 @@ impl Rounds {
     }
 }
 
-/// What [`score`] holds: the table of true points, a few for each of the numbers that it has as text.
+/// Estimates the memory of [`score`]: the table of true points, 4 bytes for each byte of its text.
 pub fn held_to_score(folder: &Path) -> Cost {
     let text = std::fs::metadata(folder.join("truth_points.csv")).map_or(0, |about| about.len());
     Cost::bytes("points", 4 * text)
 }
 
-/// Writes `fixed.zarr`, `moving.zarr` and the truth `p -> A(p + u(p))` into `folder`: `truth.zarr`
-/// (the displacement `u`), `truth_affine.json` (`A`), `truth_points.csv` (objects in both volumes)
-/// and, last, `truth.json` (the chain of both).
+/// Writes `fixed.zarr`, `moving.zarr` and the ground truth `p -> A(p + u(p))` into `folder`:
+/// `truth.zarr` (the displacement `u`), `truth_affine.json` (`A`), `truth_points.csv` (objects in
+/// both volumes) and, last, `truth.json` (the chain of both).
 ///
 /// # Errors
-/// [`Error`]: a parameter out of range, a deformation that would fold, an output that exists.
+/// [`Error`] if a parameter is out of range, the deformation would fold, or an output exists.
 pub fn rounds(rounds: &Rounds, folder: &Path, ctx: &Context) -> Result<(), Error> {
     let pair = rounds.pair(ctx.seed)?;
     if !ctx.plan_only {
@@ -289,15 +289,15 @@ impl Pair {
             .collect()
     }
 
-    /// Fixed and moving positions of the objects that both volumes show, at most [`MOST_POINTS`],
-    /// spread evenly.
+    /// Fixed and moving positions of objects that are visible in both volumes, micrometres: at most
+    /// [`MOST_POINTS`], subsampled evenly.
     fn points(&self) -> Vec<[Point; 2]> {
         let extent = self.fixed.extent(&self.fixed.bounds());
         let inside = |grid: &Grid, p: Point| {
             let [low, high] = grid.extent(&grid.bounds());
             (0..3).all(|a| low[a] <= p[a] && p[a] <= high[a])
         };
-        // slab by slab: the objects of a very large volume need not be in memory at once
+        // slab by slab, so that the objects of a very large volume are not all in memory at once
         let slabs = self.fixed.shape[0].div_ceil(256) as f64;
         let mut points = Vec::new();
         for slab in 0..slabs as usize {

@@ -1,7 +1,7 @@
-//! Smooth noise at any point of space.
+//! Smooth noise, defined at every point of space.
 
-/// Gradient noise about 0, with values in -1 to 1 and twice differentiable, whose features are about
-/// one unit of `p` wide (Perlin, "Improving noise", SIGGRAPH 2002; our own hash).
+/// Gradient noise with mean about 0 and values in -1 to 1, twice differentiable, with features
+/// about one unit of `p` wide (Perlin, "Improving noise", SIGGRAPH 2002, with a different hash).
 pub(super) fn gradient_noise(seed: u32, p: [f64; 3]) -> f32 {
     let base = p.map(f64::floor);
     let frac: [f32; 3] = std::array::from_fn(|a| (p[a] - base[a]) as f32);
@@ -43,7 +43,8 @@ fn hash(seed: u32, z: u32, y: u32, x: u32) -> u32 {
     sum ^ (sum >> 15)
 }
 
-/// The rise from a lattice point whose slope points to one of the 12 edges of a cube (4 of them twice).
+/// Dot product of an offset with the gradient of its lattice point, which is chosen by `hash` among
+/// the directions to the 12 edges of a cube (4 of them listed twice).
 #[inline]
 fn slope(hash: u32, [z, y, x]: [f32; 3]) -> f32 {
     let h = hash & 15;

@@ -1,17 +1,17 @@
-//! Chance without state: every number is a hash of the seed and of what it is for, so that any
-//! block can be made alone, in any order, and still be the same.
+//! Stateless random numbers: every number is a hash of the seed and of its purpose, so that blocks
+//! can be generated independently and in any order, with the same result.
 
-/// A stream of numbers, by splitmix64 (Steele, Lea and Flood 2014).
+/// A stream of random numbers, by splitmix64 (Steele, Lea and Flood 2014).
 #[derive(Clone, Debug)]
 pub(super) struct Random(u64);
 
 impl Random {
-    /// The stream of `seed` that serves `purpose`.
+    /// The stream of `seed` for `purpose`.
     pub(super) fn new(seed: u64, purpose: u64) -> Self {
         Self(mix(seed ^ mix(purpose)))
     }
 
-    /// The stream that belongs to one cell of a lattice.
+    /// The stream of one cell of a lattice.
     pub(super) fn of_cell(seed: u64, cell: [i64; 3]) -> Self {
         Self(cell.iter().fold(mix(seed), |state, &v| mix(state ^ v as u64)))
     }
@@ -26,17 +26,17 @@ impl Random {
         low + (high - low) * (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Whether something of this probability happens.
+    /// True with this probability.
     pub(super) fn chance(&mut self, probability: f64) -> bool {
         self.between(0.0, 1.0) < probability
     }
 
-    /// -1 or 1.
+    /// -1 or 1 with equal probability.
     pub(super) fn sign(&mut self) -> f64 {
         if self.chance(0.5) { 1.0 } else { -1.0 }
     }
 
-    /// Normal with mean 0 and variance 1.
+    /// Normally distributed with mean 0 and variance 1.
     pub(super) fn normal(&mut self) -> f64 {
         f64::from(normal_of(self.next(), self.next()))
     }
@@ -64,8 +64,9 @@ pub(super) fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-/// A normal number from 128 random bits: eight 16-bit uniforms sum to variance 8/12
-/// (Irwin-Hall), whose tails are right to about 4 standard deviations, without a logarithm.
+/// Converts 128 random bits to an approximately standard normal number: the sum of eight 16-bit
+/// uniforms has variance 8/12 (Irwin-Hall). The tails are accurate to about 4 standard deviations,
+/// and no logarithm is needed.
 #[inline]
 pub(super) fn normal_of(a: u64, b: u64) -> f32 {
     let sum = |v: u64| (v & 0xFFFF) + (v >> 16 & 0xFFFF) + (v >> 32 & 0xFFFF) + (v >> 48);

@@ -4,41 +4,41 @@ use super::world::{Nucleus, RIM, World, smooth_step};
 use crate::device::Cost;
 use crate::geom::{Box3, Grid, Point};
 
-/// How a round of imaging sees the world.
+/// How a round of imaging renders the world.
 #[derive(Clone, Debug)]
 pub(super) struct Camera<'a> {
     pub(super) world: &'a World,
-    /// From the world to this round; none for the fixed round, which is the world's own frame.
+    /// Maps the world to this round; `None` for the fixed round, whose frame is that of the world.
     pub(super) map: Option<&'a TrueMap>,
     pub(super) grid: Grid,
     /// 0 for the fixed round, 1 for the moving one.
     pub(super) round: usize,
-    /// Counts of a voxel of brightness 1.
+    /// Counts per unit of brightness.
     pub(super) gain: f32,
-    /// Counts of darkness.
+    /// Counts without light.
     pub(super) offset: f32,
-    /// Share of the background.
+    /// Factor of the background.
     pub(super) haze: f32,
-    /// How much brighter the last voxel along y is lit than the first.
+    /// Relative difference in illumination between the last and the first voxel along y.
     pub(super) shading: f32,
-    /// Strength of the noise; 1 is that of a good camera.
+    /// Strength of the noise; 1 corresponds to a good camera.
     pub(super) noise: f32,
     pub(super) seed: u64,
 }
 
-/// Blur of the microscope, voxels along z, y, x (standard deviation).
+/// Standard deviation of the microscope's blur along z, y, x, voxels.
 const BLUR: [f32; 3] = [0.95, 0.7, 0.7];
-/// Where the blur is cut off, voxels.
+/// Half-width of the blur kernel, voxels.
 const MARGIN: usize = 3;
-/// Positions are computed at every `STEP`-th voxel and interpolated by cubics between: for waves
-/// of 128 voxels and more that is right to 3e-4 voxel.
+/// Positions are computed at every `STEP`-th voxel, with cubic interpolation in between. For
+/// wavelengths of 128 voxels and more the error is at most 3e-4 voxel.
 const STEP: i64 = 4;
-/// Counts of one photon.
+/// Counts per photon.
 const PHOTON: f32 = 1.6;
-/// Noise of the electronics, counts.
+/// Standard deviation of the electronic noise, counts.
 const ELECTRONICS: f32 = 6.0;
 
-/// World position and slow background of each voxel of a box.
+/// World positions, tissue and slowly varying background of the voxels of a box.
 struct Scene {
     part: Box3,
     positions: Vec<Point>,
@@ -47,16 +47,16 @@ struct Scene {
 }
 
 impl Camera<'_> {
-    /// Bytes that [`Camera::render`] holds at its peak for a box of `block` voxels.
+    /// Peak memory of [`Camera::render`] for a box of `block` voxels.
     pub(super) fn memory(block: [usize; 3]) -> Cost {
         let voxels: usize = block.iter().map(|n| n + 2 * MARGIN).product();
-        // positions, tissue and background as one, then each by itself
+        // positions, tissue and background in one array, then each in its own
         Cost::of::<[f64; 5]>("positions and background, interpolated", voxels)
             + Cost::of::<[f64; 3]>("positions", voxels)
             + Cost::of::<[f32; 2]>("tissue and background", voxels)
     }
 
-    /// The image of `part`.
+    /// The image of `part`, in C order.
     pub(super) fn render(&self, part: &Box3) -> Vec<u16> {
         let scene = self.scene(part.grow([MARGIN as i64; 3]));
         let mut light: Vec<f32> = scene
@@ -64,7 +64,7 @@ impl Camera<'_> {
             .iter()
             .zip(scene.tissue.iter().zip(&scene.background))
             .map(|(&p, (&tissue, &background))| {
-                // the texture of empty space is not worth its time
+                // skip the texture of empty space, which is expensive and invisible
                 if tissue < 1e-3 {
                     return 0.0;
                 }
@@ -103,7 +103,7 @@ impl Camera<'_> {
                 }
             }
         }
-        // one axis after the other: x first, while the lattice is small
+        // separable, x first, while the lattice is small
         let shape = part.shape();
         let along_x = refine(&lattice, [nodes[0] * nodes[1], nodes[2], 1], part.min[2], shape[2]);
         let along_y = refine(&along_x, [nodes[0], nodes[1], shape[2]], part.min[1], shape[1]);
@@ -116,13 +116,13 @@ impl Camera<'_> {
         }
     }
 
-    /// The voxels of the scene that something of size `reach` at the world position `centre` can touch.
+    /// The voxels of the scene within `reach` micrometres of the world position `centre`.
     fn footprint(&self, centre: Point, reach: f64, scene: &Scene) -> Box3 {
         let (at, half) = match self.map {
             None => (centre, [reach; 3]),
             Some(map) => {
                 let rows = map.jacobian(centre);
-                // the slope changes little over a nucleus: a tenth more holds it
+                // the Jacobian varies little over a nucleus; 10 % of margin allows for it
                 let half = rows.map(|r| 1.1 * reach * r.iter().map(|v| v * v).sum::<f64>().sqrt());
                 (map.apply(centre), half)
             }
@@ -164,7 +164,7 @@ impl Camera<'_> {
         }
     }
 
-    /// From light to counts: shading, shot noise, electronics.
+    /// Converts light to counts: shading, shot noise, electronic noise.
     fn expose(&self, part: &Box3, rim: &Box3, light: &[f32]) -> Vec<u16> {
         let (shape, outer) = (part.shape(), rim.shape());
         let mut counts = Vec::with_capacity(part.len());
@@ -190,7 +190,7 @@ impl Camera<'_> {
 }
 
 impl Scene {
-    /// The world's extent of the scene, grown by `margin` micrometres.
+    /// The bounding box of the scene in the world, grown by `margin`, both in micrometres.
     fn extent(&self, margin: f64) -> [Point; 2] {
         let mut extent = [[f64::INFINITY; 3], [f64::NEG_INFINITY; 3]];
         for p in &self.positions {
@@ -216,7 +216,7 @@ impl Scene {
     }
 }
 
-/// Brightness of a nucleus at `p`: a soft rim, chromatin, hollows.
+/// Brightness of a nucleus at `p`: soft rim, chromatin texture and hollows.
 fn stain(world: &World, nucleus: &Nucleus, p: Point, own: Point, radius: f64) -> f32 {
     let rim = smooth_step((RIM - radius) / (2.0 * (RIM - 1.0))) as f32;
     let hollows = nucleus.hollows.iter().fold(1.0, |left, hollow| {
@@ -226,10 +226,11 @@ fn stain(world: &World, nucleus: &Nucleus, p: Point, own: Point, radius: f64) ->
     rim * hollows * (1.0 + world.chromatin(p))
 }
 
-/// From a value at every `STEP`-th place to one at each, along the middle axis of `(outer, nodes, inner)`.
+/// Interpolates from every `STEP`-th voxel to each voxel, along the middle axis of `shape`, which
+/// is `[outer, nodes, inner]`.
 ///
-/// The result starts at voxel `first` and has `count` of them; node 0 lies one step before the
-/// node at or below `first`. Cubic through four nodes (Lagrange).
+/// The result covers `count` voxels from voxel `first` on. Node 0 lies one step before the last
+/// node that is not after `first`. Interpolation is cubic through four nodes (Lagrange).
 fn refine(values: &[[f64; 5]], shape: [usize; 3], first: i64, count: usize) -> Vec<[f64; 5]> {
     let [outer, nodes, inner] = shape;
     let low = first.div_euclid(STEP);
@@ -255,7 +256,7 @@ fn refine(values: &[[f64; 5]], shape: [usize; 3], first: i64, count: usize) -> V
     out
 }
 
-/// Gaussian blur along one axis; beside the rim of the box the rim's value goes on.
+/// Gaussian blur along one axis; the box is padded by repeating its edge values.
 fn blur(values: &mut [f32], shape: [usize; 3], axis: usize) {
     let mut kernel = [0.0; 2 * MARGIN + 1];
     for (i, weight) in kernel.iter_mut().enumerate() {

@@ -9,41 +9,41 @@ use crate::geom::{Chain, Point};
 use crate::transform;
 use crate::volume::{Select, Volume};
 
-/// How errors are spread.
+/// Statistics of a set of errors.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
-    /// Half of them are less.
+    /// Median.
     pub median: f64,
-    /// 95 % of them are less.
+    /// 95th percentile.
     pub p95: f64,
-    /// The largest.
+    /// Maximum.
     pub max: f64,
-    /// Their mean.
+    /// Mean.
     pub mean: f64,
 }
 
-/// How far a transform takes true points from where they belong.
+/// Errors of a transform: distances between the true and the transformed positions of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Score {
-    /// Objects measured: those that both volumes show.
+    /// Number of objects measured: those that are visible in both volumes.
     pub points: usize,
-    /// Objects that the transform takes nowhere (unknown displacement); not in the statistics.
+    /// Number of objects at which the transform is undefined; excluded from the statistics.
     pub unknown: usize,
-    /// Micrometres.
+    /// Errors in micrometres.
     pub um: Spread,
-    /// Voxels of the moving volume.
+    /// Errors in voxels of the moving volume.
     pub voxels: Spread,
 }
 
 impl Score {
-    /// As it is printed.
+    /// Formats the score as indented JSON with a final newline.
     pub fn to_json(&self) -> String {
         format!("{:#}\n", serde_json::json!(self))
     }
 }
 
-/// The side of the cells, micrometres, in which points are measured together: it bounds how much
-/// of a field is in memory at once.
+/// Edge length, in micrometres, of the cells in which points are evaluated together. It bounds how
+/// much of a displacement field is in memory at a time.
 const CELL: f64 = 128.0;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,11 +56,11 @@ struct Row {
     moving_x_um: f64,
 }
 
-/// Measures the chain in the files `transforms` (applied in this order) against the truth that
-/// [`super::rounds`] wrote into the folder `truth`.
+/// Measures the chain in the files `transforms` (applied in this order) against the ground truth
+/// that [`super::rounds`] wrote into the folder `truth`.
 ///
 /// # Errors
-/// [`Error`]: no truth there, no such transform.
+/// [`Error`] if the ground truth or a transform cannot be read.
 pub fn score(truth: &Path, transforms: &[String]) -> Result<Score, Error> {
     let points = read_points(&truth.join("truth_points.csv"))?;
     let moving = truth.join("moving.zarr");
@@ -68,7 +68,7 @@ pub fn score(truth: &Path, transforms: &[String]) -> Result<Score, Error> {
     of_points(&points, &transform::read_chain(transforms)?, spacing)
 }
 
-/// The errors of `chain` at pairs of a fixed and a moving position.
+/// The errors of `chain` at pairs of a fixed and a moving position, micrometres.
 fn of_points(points: &[[Point; 2]], chain: &Chain, spacing: Point) -> Result<Score, Error> {
     let mut cells: BTreeMap<[i64; 3], Vec<&[Point; 2]>> = BTreeMap::new();
     for pair in points {
@@ -103,7 +103,7 @@ fn length(v: Point) -> f64 {
 }
 
 impl Spread {
-    /// Of these numbers; all 0 where there are none.
+    /// Statistics of `values`; all 0 if there are none.
     fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let at = |share: f64| {
@@ -115,12 +115,12 @@ impl Spread {
     }
 }
 
-/// Writes pairs of positions, whole or not at all.
+/// Writes pairs of a fixed and a moving position as CSV, atomically.
 pub(super) fn write_points(path: &Path, points: &[[Point; 2]]) -> Result<(), Error> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     let broken = |message: String| Error::Truth { path: path.display().to_string(), message };
     for [p, q] in points {
-        // a thousandth of a nanometre is beyond any use
+        // rounded to a thousandth of a nanometre
         let round = |v: f64| (v * 1e6).round() / 1e6;
         let row = Row {
             fixed_z_um: round(p[0]),

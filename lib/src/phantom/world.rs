@@ -2,56 +2,58 @@ use super::noise::gradient_noise;
 use super::random::{Random, mix};
 use crate::geom::{Grid, Point};
 
-/// What there is to be imaged: a piece of tissue with nuclei, defined at every point of space.
+/// The imaged object: a piece of tissue with nuclei, defined at every point of space.
 ///
-/// Nothing is stored. Space is cut into cells, and what lies in a cell is drawn from a hash of the
-/// seed and the cell, so that a block of a volume of any size is made from its surroundings alone.
+/// Nothing is stored. Space is divided into cells, and the contents of a cell are generated from a
+/// hash of the seed and the cell's index, so that each block of a volume of any size can be
+/// rendered from its surroundings alone.
 #[derive(Clone, Debug)]
 pub(super) struct World {
     seed: u64,
-    /// The length, in micrometres, that sizes of things are given in: about a voxel.
+    /// The unit of object sizes, in micrometres: the mean voxel spacing.
     unit: f64,
     centre: Point,
     half: Point,
 }
 
-/// A small bright spot, as a transcript looks.
+/// A small bright spot, such as a transcript.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Punctum {
     pub(super) centre: Point,
     pub(super) brightness: f64,
-    /// Whether it shows in the fixed and in the moving round.
+    /// Whether it is visible in the fixed and in the moving round.
     pub(super) shows: [bool; 2],
 }
 
-/// A dark hollow in a nucleus, in the nucleus' own coordinates (its rim at 1).
+/// A dark spot in a nucleus, in the nucleus' normalised coordinates (its surface at radius 1).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hollow {
     pub(super) centre: Point,
     pub(super) width: f64,
 }
 
-/// An ellipsoid with texture.
+/// An ellipsoidal nucleus with texture.
 #[derive(Clone, Debug)]
 pub(super) struct Nucleus {
     pub(super) centre: Point,
-    /// Takes an offset from the centre, in micrometres, to coordinates whose unit ball it fills.
+    /// Maps an offset from the centre, in micrometres, to normalised coordinates in which the
+    /// nucleus is the unit ball.
     pub(super) shape: [Point; 3],
-    /// Its largest half-axis, micrometres.
+    /// Its largest semi-axis, micrometres.
     pub(super) reach: f64,
-    /// In the fixed and in the moving round; 0 where it is missing.
+    /// Brightness in the fixed and in the moving round; 0 where the nucleus is missing.
     pub(super) brightness: [f64; 2],
     pub(super) hollows: Vec<Hollow>,
     pub(super) puncta: Vec<Punctum>,
 }
 
-/// Side of a cell, units: at most one nucleus each.
+/// Edge length of a cell, units; a cell holds at most one nucleus.
 const CELL: f64 = 13.0;
-/// A nucleus ends at this multiple of its half-axes.
+/// Radius at which the soft rim of a nucleus ends, as a multiple of its semi-axes.
 pub(super) const RIM: f64 = 1.15;
-/// Longest half-axis of a nucleus with its soft rim, units.
+/// Largest semi-axis of a nucleus including its soft rim, units.
 const LARGEST: f64 = 8.0 * 1.25 * RIM;
-/// Standard deviation of a punctum, units.
+/// Standard deviation of a punctum's Gaussian profile, units.
 const PUNCTUM: f64 = 0.9;
 
 impl World {
@@ -64,12 +66,12 @@ impl World {
         }
     }
 
-    /// How far, in micrometres, anything reaches from its centre.
+    /// The largest distance, in micrometres, that any object extends from its centre.
     pub(super) fn reach(&self) -> f64 {
         (LARGEST + 4.0 * PUNCTUM) * self.unit
     }
 
-    /// Standard deviation of a punctum, micrometres.
+    /// Standard deviation of a punctum's Gaussian profile, micrometres.
     pub(super) fn punctum_width(&self) -> f64 {
         PUNCTUM * self.unit
     }
@@ -79,7 +81,7 @@ impl World {
         f64::from(gradient_noise(mix(self.seed ^ purpose) as u32, p.map(|v| v * scale)))
     }
 
-    /// How much tissue there is at `p`, 0 to 1: a rounded piece whose corners are empty.
+    /// The amount of tissue at `p`, 0 to 1: a rounded piece with empty corners.
     pub(super) fn tissue(&self, p: Point) -> f64 {
         let distance =
             (0..3).map(|a| ((p[a] - self.centre[a]) / self.half[a]).powi(2)).sum::<f64>().sqrt();
@@ -87,7 +89,7 @@ impl World {
         smooth_step((rim - distance) / 0.07)
     }
 
-    /// The slow part of the unstained background at `p`: gradients and regions.
+    /// The slowly varying part of the unstained background at `p`: gradients and regions.
     pub(super) fn background(&self, p: Point) -> f64 {
         let tilt = (0..3)
             .zip([0.02, 0.035, -0.03])
@@ -96,24 +98,24 @@ impl World {
         self.tissue(p) * (0.14 + tilt + 0.07 * self.noise(12, 75.0, p)).max(0.02)
     }
 
-    /// The fine texture of the background at `p`, about 0, where there is full tissue.
+    /// The fine texture of the background at `p`, with mean about 0, for full tissue.
     pub(super) fn texture(&self, p: Point) -> f32 {
         0.06 * self.noise(13, 8.0, p) as f32
     }
 
-    /// The texture of chromatin at `p`, about 0.
+    /// The chromatin texture at `p`, with mean about 0.
     pub(super) fn chromatin(&self, p: Point) -> f32 {
         0.55 * self.noise(14, 3.6, p) as f32
     }
 
-    /// How likely a cell at `p` holds a nucleus: layers and vessels.
+    /// The probability that a cell at `p` holds a nucleus: layers and vessels.
     fn density(&self, p: Point) -> f64 {
         let vessel = smooth_step((self.noise(15, 48.0, p).abs() - 0.03) / 0.08);
         let layers = 0.8 + 0.5 * self.noise(16, 95.0, p);
         self.tissue(p) * vessel * layers.clamp(0.15, 0.97)
     }
 
-    /// The nuclei whose centres lie in cells that touch the extent `[low, high]`.
+    /// The nuclei whose centres lie in cells that intersect the box `[low, high]`, micrometres.
     pub(super) fn nuclei(&self, [low, high]: [Point; 2]) -> Vec<Nucleus> {
         let side = CELL * self.unit;
         let first = low.map(|v| (v / side).floor() as i64);
@@ -137,7 +139,7 @@ impl World {
         if !random.chance(self.density(centre)) {
             return None;
         }
-        // many small, few large: 3 to 8 units, median 4.3
+        // radius 3 to 8 units, median 4.3: many small, few large nuclei
         let radius = (3.0 + 5.0 * random.between(0.0, 1.0).powi(2)) * self.unit;
         let axes: Point = std::array::from_fn(|_| radius * random.between(0.78, 1.25));
         let turn = frame(random.direction(), random.direction());
@@ -147,7 +149,7 @@ impl World {
             std::array::from_fn(|_| stain * (1.0 + 0.15 * random.normal()).max(0.3));
         let fate = random.between(0.0, 1.0);
         if fate < 0.05 {
-            brightness[1] = 0.0; // washed away between the rounds
+            brightness[1] = 0.0; // lost between the rounds
         } else if fate < 0.08 {
             brightness[0] = 0.0; // hidden in the first round
         } else if fate < 0.12 {
@@ -192,13 +194,13 @@ impl World {
     }
 }
 
-/// 0 below 0, 1 above 1, with no kink between.
+/// Smooth step: 0 for `t <= 0`, 1 for `t >= 1`, with a continuous derivative.
 pub(super) fn smooth_step(t: f64) -> f64 {
     let t = t.clamp(0.0, 1.0);
     t * t * (3.0 - 2.0 * t)
 }
 
-/// Three perpendicular unit vectors, the first along `a`.
+/// Three orthonormal vectors, the first along `a`.
 fn frame(a: Point, b: Point) -> [Point; 3] {
     let cross = |a: Point, b: Point| {
         [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]

@@ -1,42 +1,43 @@
-//! The best shift of one image over another: masked normalised correlation at every whole shift at
-//! once, by Fourier transforms (Padfield, IEEE TIP 21, 2012).
+//! The best translation of one image over another: masked normalised cross-correlation at all
+//! integer shifts at once, by Fourier transforms (Padfield, IEEE TIP 21, 2012).
 
 use crate::filter::Fft;
 use crate::geom::{Affine, Point};
 use crate::metric::{Image, sample};
 
-/// Local contrast below this share of the whole image's is no feature to align by.
+/// Shifts are ignored if the variance within the overlap is below this fraction of the whole
+/// image's.
 const FLAT: f32 = 0.02;
 
-/// An image over which others are shifted.
+/// The image over which templates are shifted.
 pub(super) struct Canvas {
     /// The image.
     pub(super) image: Image,
     fft: Fft,
-    /// Spectra of what is known, of the normalised image, of its square.
+    /// Spectra of the mask of known voxels, of the normalised image, and of its square.
     spectra: [Vec<[f32; 2]>; 3],
     known: f32,
 }
 
-/// Memory that one placing hands on to the next.
+/// Buffers that are reused from one placement to the next.
 #[derive(Default)]
 pub(super) struct Scratch {
     spectra: [Vec<[f32; 2]>; 3],
     sums: [Vec<[f32; 2]>; 3],
 }
 
-/// A shift and how well the images agree there.
+/// A shift and the similarity of the images there.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fit {
-    /// Voxels of the canvas from its first voxel to the template's.
+    /// Position of the template's first voxel on the canvas, voxels, z, y, x.
     pub(super) shift: [i64; 3],
-    /// The correlation.
+    /// The correlation, or its absolute value if inverted contrast is accepted.
     pub(super) correlation: f64,
-    /// Voxels that both know.
+    /// Number of voxels known in both images.
     pub(super) count: f64,
 }
 
-/// An image that is shifted: `known` is 1 or 0, and `values` are 0 where it is 0.
+/// The image that is shifted: `known` is 1 or 0, and `values` are 0 where `known` is 0.
 pub(super) struct Template {
     pub(super) shape: [usize; 3],
     pub(super) values: Vec<f32>,
@@ -44,8 +45,9 @@ pub(super) struct Template {
 }
 
 impl Template {
-    /// Draws `image` on a grid of `shape` voxels of `spacing` whose middle is the point `centre` of the
-    /// image, through `linear`, from grid to image lengths; none where it is without contrast.
+    /// Resamples `image` on a grid of `shape` voxels and `spacing` whose centre lies at the point
+    /// `centre` of the image; `linear` maps lengths of the grid to lengths of the image. `None` if
+    /// the result has no contrast.
     pub(super) fn draw(
         image: &Image,
         linear: &[[f64; 3]; 3],
@@ -71,13 +73,13 @@ impl Template {
         Some(Self { shape, values, known })
     }
 
-    /// How many voxels are known.
+    /// Number of known voxels.
     pub(super) fn count(&self) -> f32 {
         self.known.iter().sum()
     }
 }
 
-/// Makes known values have mean 0 and variance 1; none where they are constant.
+/// Normalises the known values to mean 0 and variance 1; `None` if they are constant.
 fn normalise(values: &mut [f32], known: &[f32]) -> Option<()> {
     let (mut n, mut sum, mut square) = (0.0, 0.0, 0.0);
     for (&v, &k) in values.iter().zip(known) {
@@ -97,8 +99,8 @@ fn normalise(values: &mut [f32], known: &[f32]) -> Option<()> {
 }
 
 impl Canvas {
-    /// Prepares an image for templates of up to `largest` voxels along each axis; none where it is
-    /// constant or unknown.
+    /// Prepares an image for templates of up to `largest` voxels along each axis; `None` if it is
+    /// constant or has no known voxel.
     pub(super) fn new(image: Image, largest: [usize; 3]) -> Option<Self> {
         let shape = image.grid.shape;
         let fft = Fft::holding(std::array::from_fn(|a| shape[a] + largest[a] - 1));
@@ -113,9 +115,10 @@ impl Canvas {
         Some(Self { image, fft, spectra, known })
     }
 
-    /// The best shift of `template` at which both know at least the share `overlap` of what the
-    /// smaller one knows and which `allowed` lets pass. Where `inverted`, a negative correlation counts
-    /// as much as a positive one.
+    /// The shift of `template` with the highest correlation. The voxels known in both images must
+    /// be at least 16 and at least the fraction `overlap` of the known voxels of the smaller one,
+    /// and `allowed` must accept the shift. With `inverted`, the absolute value of the correlation
+    /// counts.
     pub(super) fn place(
         &self,
         template: &Template,
@@ -155,7 +158,7 @@ impl Canvas {
         best
     }
 
-    /// What a place in the box of correlations means: shifts to the left lie at its end.
+    /// The shift at an index of the correlation array: negative shifts wrap around to its end.
     fn shift(&self, at: usize, [_, ny, nx]: [usize; 3]) -> [i64; 3] {
         let index = [at / (ny * nx), at / nx % ny, at % nx];
         let (sides, shape) = (self.fft.shape(), self.image.grid.shape);
@@ -165,8 +168,9 @@ impl Canvas {
         })
     }
 
-    /// For every shift, over what both know: the count and the sum of the canvas; its sum of squares
-    /// and the sum of the template; its sum of squares and the sum of products.
+    /// Computes for every shift, over the voxels known in both images: the count and the sum of the
+    /// canvas; its sum of squares and the sum of the template; the template's sum of squares and
+    /// the sum of products.
     fn sum(&self, template: &Template, scratch: &mut Scratch) {
         let Scratch { spectra, sums } = scratch;
         transform(&self.fft, template.shape, &template.values, &template.known, spectra);
@@ -179,7 +183,7 @@ impl Canvas {
         ];
         for (sum, [(a, b), (c, d)]) in sums.iter_mut().zip(pairs) {
             sum.clear();
-            // two real results come of one transform: one as its real, one as its imaginary part
+            // one transform gives two real results: one as its real part, one as its imaginary part
             sum.extend((0..self.fft.len()).map(|i| {
                 let (p, q) = (correlate(a[i], b[i]), correlate(c[i], d[i]));
                 [p[0] - q[1], p[1] + q[0]]
@@ -195,7 +199,7 @@ fn correlate(a: [f32; 2], b: [f32; 2]) -> [f32; 2] {
     [a[0] * b[0] + a[1] * b[1], a[0] * b[1] - a[1] * b[0]]
 }
 
-/// The spectra of what is known, of the values and of their squares.
+/// Computes the spectra of the mask of known voxels, of the values and of their squares.
 fn transform(
     fft: &Fft,
     shape: [usize; 3],
@@ -241,7 +245,8 @@ mod tests {
         Image { grid, voxels }
     }
 
-    /// The correlation of what both know at one shift, by its definition.
+    /// The correlation of the voxels known in both images at one shift, by its definition, and
+    /// their count.
     fn slow(canvas: &Image, template: &Template, shift: [i64; 3]) -> Option<(f64, f64)> {
         let [nz, ny, nx] = template.shape;
         let mut pairs = Vec::new();

@@ -1,10 +1,11 @@
-//! Whether a map stands out from what chance gives: the same images under wrong maps.
+//! Whether a map stands out from chance, judged by the same images under wrong maps.
 //!
-//! Any two images have maps under which they agree a little, and a search finds the best of these. So the
-//! similarity under the map found is compared with that under maps that are turned, mirrored and shifted
-//! at random and then refined in the same way. What counts is how many standard deviations of the wrong
-//! ones it lies above their mean: an empirical null distribution, as of phase-randomised or shifted
-//! surrogates (Theiler et al., Physica D 58, 1992), after the optimisation that made the result.
+//! Any two images agree a little under some maps, and a search finds the best of these. Therefore
+//! the similarity under the map found is compared with that under maps that are rotated, mirrored
+//! and shifted at random and then refined in the same way. The evidence is the number of standard
+//! deviations by which it exceeds the mean of the wrong maps: an empirical null distribution, as of
+//! phase-randomised or shifted surrogates (Theiler et al., Physica D 58, 1992), after the same
+//! optimisation as the result.
 
 use super::climb::{Limits, climb};
 use super::descent::FEWEST;
@@ -14,47 +15,50 @@ use super::starts::{IDENTITY, Linear, in_plane, in_space, signed_permutations};
 use crate::geom::{Affine, Point};
 use crate::metric::{Affinity, Frame, Kind, Workspace, hash, unit};
 
-/// Samples that are compared at most: enough for any map that is worth anything.
+/// Maximum number of samples that are compared: enough for any useful map.
 const SAMPLES: usize = 16_000;
-/// Resolutions that are looked at, each twice the one before: a map of little noise stands out most at
-/// the finest, others at coarser ones.
+/// Number of resolutions tried, each twice as coarse as the one before: with little noise a map
+/// stands out most at the finest, otherwise at a coarser one.
 const LEVELS: usize = 4;
-/// The coarsest of all, in doublings of the finest.
+/// Limit of the coarsest resolution, in doublings of the finest.
 const COARSEST: i32 = 16;
-/// Images of more voxels are not looked at: it would take longer than the refinement.
+/// Maximum number of fixed voxels: with more, judging would take longer than the refinement.
 const LARGEST: usize = 4 << 20;
-/// Wrong maps that are wanted, that are the fewest to tell anything, and that are drawn at most.
+/// Number of wrong maps wanted.
 const WRONG: usize = 24;
+/// Minimum number of wrong maps for a judgement.
 const FEWEST_WRONG: usize = 8;
+/// Maximum number of random maps drawn.
 const DRAWN: u64 = 600;
-/// Steps of each refinement.
+/// Maximum number of steps of each refinement.
 const STEPS: usize = 10;
-/// The least displacement by a wrong map, as a share of the extent of what is compared.
+/// Minimum displacement by a wrong map, as a fraction of [`Frame::size`].
 const APART: f64 = 0.15;
-/// A wrong map of that share of the result's similarity is another answer, and neither is to be believed.
+/// A wrong map above this fraction of the result's significance is a rival: the result is
+/// ambiguous.
 const RIVAL: f64 = 0.9;
-/// Rotations by up to this are added to turns about the axes, radians.
+/// Largest random rotation in addition to the permutation of axes, radians.
 const TILT: f64 = 0.35;
 
 /// How a map compares with wrong ones, at the resolution at which it stands out most.
 #[derive(Clone, Debug)]
 pub(super) struct Judgement {
-    /// Fixed micrometres.
+    /// Resolution, fixed micrometres.
     pub(super) resolution: f64,
     /// Correlation, or mutual information in nats, of the details under the map.
     pub(super) found: f64,
-    /// The greatest under a wrong map.
+    /// The greatest value under a wrong map.
     pub(super) wrong: f64,
-    /// Wrong maps that it was compared with.
+    /// Number of wrong maps it was compared with.
     pub(super) maps: usize,
-    /// Standard deviations by which it stands out.
+    /// Number of standard deviations by which it stands out.
     pub(super) evidence: f64,
 }
 
-/// Judges the map that follows `start`; none where no wrong maps with enough overlap can be made.
+/// Judges the map that follows `start`; `None` if too few wrong maps with enough overlap exist.
 ///
 /// * `scale`: moving lengths by fixed lengths
-/// * `enough`: evidence at which no coarser resolution is looked at
+/// * `enough`: evidence at which coarser resolutions are no longer tried
 pub(super) fn judge(
     scene: &Scene<'_>,
     start: &Start<'_>,
@@ -91,7 +95,7 @@ fn at_level(
         information: scene.options.metric == Kind::MutualInformation,
     };
     let mut work = Workspace::default();
-    // refined as the wrong ones are, from where it is
+    // refined in the same way as the wrong maps, from where it is
     let here = climb(&judge.pair, map, &judge.freedom, &judge.limits, &mut work)?;
     judge.pair.score(&here.map, &mut work)?;
     let frame = judge.pair.frame(&here.map, &work)?;
@@ -117,8 +121,9 @@ fn at_level(
     })
 }
 
-/// By how many standard deviations of the others a value lies above their mean, the best of them left
-/// out: a symmetric sample has a second map that is nearly right. None where that one is a rival.
+/// The number of standard deviations by which a value exceeds the mean of the others, without the
+/// best of them, since a symmetric sample has a second map that is nearly right. 0 if that best one
+/// is a rival.
 fn evidence(found: f64, mut others: Vec<f64>) -> f64 {
     others.sort_by(f64::total_cmp);
     let rival = others.pop().unwrap_or(0.0);
@@ -128,8 +133,15 @@ fn evidence(found: f64, mut others: Vec<f64>) -> f64 {
     let n = others.len() as f64;
     let mean = others.iter().sum::<f64>() / n;
     let variance = others.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    // independent samples make a deviation of 1
+    // independent samples have a standard deviation of 1
     ((found - mean) / variance.sqrt().max(1.0)).max(0.0)
+}
+
+/// A chi-squared value of `k` degrees of freedom as a standard normal deviate (Fisher, "Statistical
+/// methods for research workers", 1925, section 20). The mutual information `I` in nats of `n`
+/// independent samples makes `2 n I` such a value.
+fn deviations(chi_squared: f64, k: f64) -> f64 {
+    (2.0 * chi_squared).max(0.0).sqrt() - (2.0 * k - 1.0).sqrt()
 }
 
 struct Judge<'a> {
@@ -140,20 +152,20 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// The similarity in standard deviations of that of independent samples: Fisher's transform of a
-    /// correlation; for mutual information, whose expectation is that of a chi-square, its like.
+    /// The similarity in units of its standard deviation for independent samples: Fisher's
+    /// transform of a correlation; for mutual information see [`deviations`].
     fn significance(&self, energy: f64, count: usize) -> f64 {
-        /// Cells of a histogram that are free: see `metric::histogram`.
+        /// Degrees of freedom of the histogram: see `metric::histogram`.
         const CELLS: f64 = 31.0 * 26.0;
         let n = count as f64;
         if self.information {
-            return (2.0 * n * -energy - CELLS).max(0.0).sqrt();
+            return deviations(2.0 * n * -energy, CELLS);
         }
         (1.0 - energy).clamp(-0.999_999, 0.999_999).atanh() * n.sqrt()
     }
 
-    /// The significance and the similarity of a wrong map after its refinement; none where it overlaps
-    /// by less than half as much as the map `right`, or is not wrong.
+    /// The significance and the similarity of a wrong map after refinement; `None` if it overlaps
+    /// by less than half as much as the map `right`, or if the refinement leads back to `right`.
     fn wrong(
         &self,
         right: &Affine,
@@ -176,8 +188,9 @@ impl Judge<'_> {
     }
 }
 
-/// A turn by multiples of 90 degrees and some more, perhaps mirrored, and a shift by up to half the
-/// moving image: in half of the cases axes stay what they are, as others cannot overlap in thin volumes.
+/// A random rigid change, perhaps mirrored, with a shift by up to half the moving image. Volumes: a
+/// signed permutation of the axes and a rotation by up to [`TILT`]; half of the draws only flip
+/// axes, since permuted axes cannot overlap in thin volumes. Planes: any rotation.
 fn drawn(level: &Level, frame: &Frame, scene: &Scene<'_>, draw: u64) -> Affine {
     let seed = hash(scene.seed, 0xC4A_7CE);
     let chance = |purpose: u64| unit(hash(seed, draw), purpose);
@@ -212,5 +225,20 @@ mod tests {
         assert!((evidence(20.0, others()) - 20.0 / deviation).abs() < 1e-9);
         assert_eq!(evidence(5.0, others()), 0.0);
         assert_eq!(evidence(-9.0, others()), 0.0);
+    }
+
+    #[test]
+    fn chi_squared_values_have_standard_deviates() {
+        let normal = |seed: u64| {
+            let radius = (-2.0 * (1.0 - unit(hash(seed, 1), 0)).ln()).sqrt();
+            radius * (std::f64::consts::TAU * unit(hash(seed, 2), 0)).cos()
+        };
+        let k = 806u64;
+        let sum_of_squares = |i: u64| (0..k).map(|j| normal(i * k + j).powi(2)).sum::<f64>();
+        let n = 400u64;
+        let values: Vec<f64> = (0..n).map(|i| deviations(sum_of_squares(i), k as f64)).collect();
+        let mean = values.iter().sum::<f64>() / n as f64;
+        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n as f64;
+        assert!(mean.abs() < 0.2 && (variance - 1.0).abs() < 0.3, "{mean}, {variance}");
     }
 }

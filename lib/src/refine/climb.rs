@@ -1,4 +1,4 @@
-//! From a map to the best one near it, at one resolution.
+//! Local optimisation of a map at one resolution.
 
 use nalgebra::{DMatrix, DVector};
 
@@ -6,47 +6,48 @@ use super::model::{Freedom, change, displacement};
 use crate::geom::Affine;
 use crate::metric::{Affinity, Frame, Workspace};
 
-/// When to stop, and what not to do.
+/// Stopping criteria and constraints of the optimisation.
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
-    /// Steps tried at most.
+    /// Maximum number of steps tried.
     pub(super) iterations: usize,
-    /// The size of a voxel, moving micrometres: steps are at most [`STRIDE`] of them, and one of
-    /// less than [`CLOSE`] is the last.
+    /// Voxel size of the moving image, micrometres. Steps are at most [`STRIDE`] voxels long, and
+    /// the optimisation stops at a step shorter than [`CLOSE`] voxels.
     pub(super) voxel: f64,
-    /// Samples that must stay on the moving image.
+    /// Minimum number of samples that must fall on the moving image.
     pub(super) least: usize,
 }
 
-/// The longest step, voxels: as far as slopes tell anything.
+/// The longest step, voxels: the linearisation is not valid beyond it.
 const STRIDE: f64 = 3.0;
-/// A step this short makes no difference, voxels.
+/// The optimisation has converged at a step this short, voxels.
 const CLOSE: f64 = 0.003;
-/// A relative gain that makes none.
+/// The optimisation has converged at a relative decrease of the energy this small.
 const GAIN: f64 = 1e-6;
-/// Damping to begin with, at most, and how it changes.
+/// Initial damping. It is multiplied by 10 after a rejected step and by 0.1 after an accepted one.
 const DAMPING: f64 = 1e-3;
+/// Damping above which no step is expected to lower the energy.
 const MOST_DAMPING: f64 = 1e8;
 
-/// Where a climb ended.
+/// Result of the optimisation.
 #[derive(Clone, Debug)]
 pub(super) struct Summit {
     /// The map.
     pub(super) map: Affine,
     /// Its energy.
     pub(super) energy: f64,
-    /// Samples on the moving image.
+    /// Number of samples on the moving image.
     pub(super) count: usize,
-    /// Steps tried.
+    /// Number of steps tried.
     pub(super) iterations: usize,
-    /// Whether it ended because there was nothing to gain.
+    /// Whether it ended because no further improvement was possible.
     pub(super) converged: bool,
 }
 
-/// Improves `start` by damped Gauss-Newton steps (Marquardt, J. SIAM 11, 1963), of which none is
-/// taken that does not lower the energy.
+/// Improves `start` by damped Gauss-Newton steps (Marquardt, J. SIAM 11, 1963). A step is accepted
+/// only if it lowers the energy.
 ///
-/// None where the images have too little in common to begin with.
+/// Returns `None` if the images overlap too little under `start`.
 pub(super) fn climb(
     pair: &Affinity<'_>,
     start: &Affine,
@@ -98,7 +99,7 @@ pub(super) fn climb(
     Some(summit)
 }
 
-/// The numbers of a step, made as short as trust goes, and its length in micrometres.
+/// The numbers of a step, shortened to the longest step allowed, and its length in micrometres.
 fn shortened(mut numbers: [f64; 12], frame: &Frame, voxel: f64) -> ([f64; 12], f64) {
     let length = displacement(&numbers, frame);
     let most = STRIDE * voxel;
@@ -108,7 +109,7 @@ fn shortened(mut numbers: [f64; 12], frame: &Frame, voxel: f64) -> ([f64; 12], f
     (numbers, length.min(most))
 }
 
-/// The damped Newton step.
+/// The damped Newton step; `None` if the equations cannot be solved.
 fn solve(gradient: &[f64], curvature: &[f64], damping: f64) -> Option<Vec<f64>> {
     let n = gradient.len();
     let mut matrix = DMatrix::from_row_slice(n, n, curvature);
@@ -117,7 +118,7 @@ fn solve(gradient: &[f64], curvature: &[f64], damping: f64) -> Option<Vec<f64>> 
         return None;
     }
     for i in 0..n {
-        // what no sample determines must not move
+        // parameters that no sample determines must not change
         matrix[(i, i)] += damping * matrix[(i, i)].max(0.0) + 1e-9 * most;
     }
     let step = -matrix.cholesky()?.solve(&DVector::from_column_slice(gradient));

@@ -1,4 +1,4 @@
-//! From coarse to fine.
+//! Refinement from coarse to fine resolutions.
 
 use serde_json::{Value, json};
 
@@ -9,35 +9,35 @@ use super::{Error, Refusal};
 use crate::geom::Affine;
 use crate::metric::Workspace;
 
-/// Fewer samples than this tell nothing of a map.
+/// Minimum number of samples from which a map can be estimated.
 pub(super) const FEWEST: usize = 64;
 
-/// What came of it.
+/// Result of the refinement.
 #[derive(Clone, Debug)]
 pub(super) struct Descent {
-    /// What follows the initial map.
+    /// The map that follows the initial one.
     pub(super) map: Affine,
-    /// Energies of the initial map, where it has any, and of the result, at the finest level.
+    /// Energies of the initial map, if it has one, and of the result, at the finest level.
     pub(super) energy: [Option<f64>; 2],
-    /// Overlaps likewise.
+    /// Overlaps of the initial map and of the result, at the finest level.
     pub(super) overlap: [f64; 2],
-    /// Why the result is not to be believed.
+    /// Why the result is refused, if it is.
     pub(super) refusal: Option<Refusal>,
-    /// A line for each level, for the receipt.
+    /// One record per level, for the receipt.
     pub(super) levels: Vec<Value>,
     /// The finest resolution, fixed micrometres.
     pub(super) resolution: f64,
-    /// Samples there.
+    /// Number of samples at that resolution.
     pub(super) samples: usize,
 }
 
-/// Refines the map that follows `start`, level by level.
+/// Refines the map that follows `start`, from the coarsest level to the finest.
 ///
-/// * `before`: the map that the user gave, where `start` is another one that was found
+/// * `before`: the user's initial map, if `start` was found by a search
 /// * `scale`: moving lengths by fixed lengths under `start`
 ///
 /// # Errors
-/// [`Error::NoOverlap`], [`Error::Metric`].
+/// [`Error::NoOverlap`] if too few samples fall on the moving image; [`Error::Metric`].
 pub(super) fn descend(
     scene: &Scene<'_>,
     start: &Start<'_>,
@@ -54,7 +54,7 @@ pub(super) fn descend(
     for number in (1..options.levels as i32).rev() {
         let level = match scene.level(finest * 2f64.powi(number), scale, start) {
             Ok(level) => level,
-            // what is seen only close by is constant from afar
+            // an image with only fine structure is constant at coarse resolutions
             Err(Error::Metric(_)) => continue,
             Err(error) => return Err(error),
         };
@@ -70,7 +70,7 @@ pub(super) fn descend(
     if let (Some(unmoved), Some(moved)) = (&unmoved, &moved)
         && unmoved.energy < moved.energy
     {
-        // the coarser levels led away: begin here again
+        // the coarser levels led to a worse map: start again from the initial one
         map = Affine::IDENTITY;
     }
     let Some(summit) = at_level(&level, start, &map, &freedom, scene, &mut work) else {
@@ -130,11 +130,11 @@ fn line(level: &Level, summit: &Summit, scene: &Scene<'_>) -> Value {
     })
 }
 
-/// What a refinement must be like to be believed.
+/// Checks whether a refinement is acceptable; the reason if it is not.
 fn refusal(scene: &Scene<'_>, summit: &Summit, overlap: f64) -> Option<Refusal> {
     let parts = summit.map.decompose();
     let [most, _, least] = parts.scales.map(f64::abs);
-    // written so that NaN is refused
+    // the negated condition refuses NaN, too
     if !(parts.determinant > 0.0 && least > 1e-6 * most && most.is_finite()) {
         return Some(Refusal::Determinant { determinant: parts.determinant });
     }

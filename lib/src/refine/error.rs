@@ -9,13 +9,13 @@ pub enum Error {
     /// A transform could not be read or written.
     #[error(transparent)]
     Transform(#[from] crate::transform::Error),
-    /// Interrupted, or an output that exists.
+    /// The run was interrupted, or the output exists.
     #[error(transparent)]
     Blocks(#[from] crate::blocks::Error),
-    /// An image that says nothing.
+    /// An image is constant or has no usable voxel.
     #[error(transparent)]
     Metric(#[from] metric::Error),
-    /// A plane and a volume.
+    /// One input is a plane and the other a volume.
     #[error(
         "{plane} is 2-D and {volume} has {planes} planes: both must be planes, or both volumes; cut the \
          plane out first, or give a stack"
@@ -25,68 +25,68 @@ pub enum Error {
         plane: String,
         /// The volume's location.
         volume: String,
-        /// Its planes.
+        /// Number of its planes.
         planes: usize,
     },
-    /// The initial map flattens space.
+    /// The initial map is singular.
     #[error("--initial {location}: {source}")]
     Singular {
-        /// Where it is.
+        /// Location of the initial map.
         location: String,
         /// What is wrong.
         source: crate::geom::SingularError,
     },
-    /// The initial map takes the fixed volume past the moving one.
+    /// The initial map takes the fixed volume outside the moving one.
     #[error(
         "the volumes have nothing in common under {initial}: {found} of {of} voxels of the fixed one fall \
          into the moving one; check the direction (fixed to moving) and unit (micrometres) of --initial, \
          or give --search 2000"
     )]
     NoOverlap {
-        /// `--initial` and what follows it, or that it is the identity.
+        /// `--initial` and its value, or a note that it is the identity.
         initial: String,
-        /// Voxels that do.
+        /// Number of fixed voxels that fall into the moving volume.
         found: usize,
-        /// Voxels that were tried.
+        /// Number of fixed voxels that were tried.
         of: usize,
     },
-    /// A mask leaves nothing.
+    /// The mask excludes all voxels.
     #[error("the mask {location} is 0 wherever the {side} volume is: give the mask of this volume")]
     Mask {
-        /// The mask.
+        /// Location of the mask.
         location: String,
         /// "fixed" or "moving".
         side: &'static str,
     },
-    /// A search needs a matrix to start from.
+    /// A search needs a matrix as its initial map.
     #[error(
         "--initial {0}: holds a field or local affines, and --search starts from a matrix; leave one out"
     )]
     SearchNeedsMatrix(String),
-    /// A search found nothing.
+    /// The search found no map.
     #[error(
         "none of the {starts} starts of --search leads to a common part of both images; try more, a \
          lower --min-overlap, a wider --scale-range or --allow-reflection"
     )]
     NothingFound {
-        /// Starts tried.
+        /// Number of versions tried.
         starts: usize,
     },
-    /// Too little memory for any useful resolution.
+    /// `--memory` is too small for any useful resolution.
     #[error(
         "even at {resolution:.1} um the images need --memory {wanted}M, and it is {found} MB; give so much"
     )]
     Memory {
-        /// The coarsest resolution tried.
+        /// The coarsest resolution tried, micrometres.
         resolution: f64,
-        /// Megabytes of `--memory` needed there.
+        /// `--memory` needed at that resolution, megabytes.
         wanted: u64,
-        /// Megabytes of `--memory`.
+        /// `--memory` as given, megabytes.
         found: u64,
     },
 }
 
-/// Why a result was not believed and the initial map returned in its place.
+/// Why a result was refused and the initial map returned in its place.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Refusal {
     /// The measure got worse.
@@ -97,54 +97,54 @@ pub enum Refusal {
         /// Measure of the result.
         after: f64,
     },
-    /// Too little overlap.
+    /// The overlap is too small.
     #[error(
         "the volumes overlap by {found:.3} of the smaller one after refining, less than --min-overlap \
          {wanted}"
     )]
     Overlap {
-        /// What was found.
+        /// Overlap found, as a fraction of the smaller volume.
         found: f64,
         /// `--min-overlap`.
         wanted: f64,
     },
-    /// Too much scale.
+    /// The refinement changes the scale too much.
     #[error("the refinement scales by {found:.4} along one direction, beyond --max-scale {limit}")]
     Scale {
-        /// The worst stretch.
+        /// The most extreme scale along one direction.
         found: f64,
         /// `--max-scale`.
         limit: f64,
     },
-    /// A determinant that no sound map has.
+    /// The refined map is singular, mirrored or not finite.
     #[error("the refined map is singular (determinant {determinant:e})")]
     Determinant {
         /// The determinant.
         determinant: f64,
     },
-    /// No better than chance.
+    /// The similarity is not better than by chance.
     #[error(
         "the {measure} of the volumes' details is {found:.3} under the map found, and up to {wrong:.3} under \
          {maps} maps turned, mirrored and shifted at random: it stands out by {evidence:.1} standard \
          deviations, less than --min-evidence {wanted}; give an --initial map nearer to the truth, or {way_out}"
     )]
     Chance {
-        /// What was measured.
+        /// Name of the similarity measure.
         measure: &'static str,
-        /// Under the map found.
+        /// Its value under the map found.
         found: f64,
-        /// The greatest under wrong maps.
+        /// Its greatest value under a wrong map.
         wrong: f64,
-        /// Wrong maps.
+        /// Number of wrong maps.
         maps: usize,
-        /// By how much it stands out.
+        /// Number of standard deviations by which the result stands out.
         evidence: f64,
         /// `--min-evidence`.
         wanted: f64,
-        /// What else can be tried.
+        /// What else the user can try.
         way_out: &'static str,
     },
-    /// The search left its range.
+    /// The scale of the map found is outside `--scale-range`.
     #[error("the map found scales by {found:.4}, outside --scale-range {least}..{most}")]
     Range {
         /// The scale.

@@ -1,5 +1,5 @@
-//! The flags by which users say how images are aligned, for programs to flatten. The struct has no
-//! doc comment beyond this line, as clap would take it for the program's own.
+//! The command-line flags of the alignment, which programs flatten into their own. The struct has
+//! no doc comment, since clap would use it as the program's description.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
 use std::str::FromStr;
@@ -9,9 +9,9 @@ use crate::blocks::Error;
 use crate::geom::Model;
 use crate::metric::Kind;
 
-/// Scales that are searched at most.
+/// The smallest and the largest scale that can be searched.
 const SCALES: [f64; 2] = [1e-3, 1e3];
-/// Voxels that are compared at most.
+/// Maximum number of voxels that can be compared.
 const MOST_SAMPLES: usize = 1_000_000_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,7 +31,7 @@ impl FromStr for ScaleRange {
     }
 }
 
-/// How many voxels are looked at.
+/// Number of voxels that are compared; `None` for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SampleCount(pub Option<usize>);
 
@@ -101,10 +101,10 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// What they say.
+    /// Converts the flags to options.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a value that makes no sense.
+    /// [`Error::Usage`] for an invalid value.
     pub fn options(&self) -> Result<Options, Error> {
         let refuse = |flag: &str, found: String, wanted: &str| {
             Err(Error::Usage(format!("{flag} {found}: {wanted}")))

@@ -1,8 +1,9 @@
-//! One affine by intensities: the map after an initial one under which two images agree best.
+//! Affine registration by intensities: finds the map after an initial one under which two images
+//! are most similar.
 //!
-//! [`align`] works from coarse to fine resolutions, at each by damped Gauss-Newton steps on a
-//! measure of `metric`; where there is no initial map it searches turned, scaled and mirrored
-//! versions first. Images are read at the finest resolution that fits `--memory`.
+//! [`align`] works from coarse to fine resolutions; at each it takes damped Gauss-Newton steps on a
+//! similarity measure of `metric`. With `--search` it first tries rotated, scaled and mirrored
+//! versions of the initial map. Images are read at the finest resolution that fits `--memory`.
 
 use std::path::Path;
 
@@ -40,27 +41,29 @@ use scene::{Scene, Start};
 use search::{Found, Reach, scale};
 use side::{Budget, Side};
 
-/// One of the two volumes as it is given.
+/// One of the two input volumes.
 #[derive(Clone, Debug)]
 pub struct Input<'a> {
-    /// Where it is.
+    /// Its location.
     pub location: &'a str,
-    /// Which channel, and what overrides its metadata.
+    /// Which channel to read, and overrides of its metadata.
     pub select: Select,
-    /// A volume that is not 0 where this one is to be looked at.
+    /// Location of a mask volume, which is nonzero where this volume is to be used.
     pub mask: Option<&'a str>,
 }
 
-/// Aligns two volumes by their intensities and writes the chain from fixed to moving to `output`: the
-/// initial one and what follows it, as one matrix where the initial one is matrices.
+/// Aligns two volumes by their intensities and writes the chain from fixed to moving to `output`:
+/// the initial chain followed by the refinement, merged into one matrix if the initial chain is
+/// affine.
 ///
-/// * `initial`: locations of transforms, first applied first; none means the identity
+/// * `initial`: locations of transforms, applied in this order; empty for the identity
 ///
-/// A result that the guards refuse is not written: an initial map that was given is, and nothing where
-/// none was. The reason is given, and the receipt says `believed: false`.
+/// A result that fails the acceptance checks is not written. If an initial map was given, it is
+/// written in its place; otherwise nothing is written. The reason is reported, and the receipt says
+/// `believed: false`.
 ///
 /// # Errors
-/// [`Error`]; [`Verdict::TooManyFailed`] with the [`Refusal`].
+/// [`Error`]; [`Verdict::TooManyFailed`] with the [`Refusal`] if the result is refused.
 pub fn align(
     fixed: &Input<'_>,
     moving: &Input<'_>,
@@ -83,7 +86,7 @@ pub fn align(
     let Some((refined, refusal)) = job.run(!initial.is_empty())? else { return Ok(()) };
     ctx.check_inputs()?;
     let steps = match (&refusal, refined) {
-        // the identity that stands for no initial map is no result
+        // the identity that stands in for a missing initial map is not written as a result
         (Some(refusal), _) if initial.is_empty() => {
             return Err(ctx.disbelieve(output, &format!("no map was written: {refusal}")));
         }
@@ -102,7 +105,7 @@ pub fn align(
     }
 }
 
-/// Refuses a resolution at which nothing of the fixed volume is left.
+/// Refuses a `--resolution` that is coarser than the longest side of the fixed volume.
 fn refuse_coarse(resolution: Option<f64>, fixed: &Side) -> Result<(), blocks::Error> {
     let grid = fixed.stored[0].grid();
     let longest = (0..3).map(|a| grid.shape[a] as f64 * grid.spacing[a]).fold(0.0, f64::max);
@@ -115,11 +118,11 @@ fn refuse_coarse(resolution: Option<f64>, fixed: &Side) -> Result<(), blocks::Er
     }
 }
 
-/// What is written.
+/// The map to write.
 enum Refined {
-    /// The whole map.
+    /// The complete map from fixed to moving.
     Whole(Affine),
-    /// What follows the initial chain.
+    /// The map to append to the initial chain.
     After(Affine),
 }
 
@@ -134,7 +137,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// `None` where only the plan was asked for.
+    /// Aligns the images; `None` if only the plan was requested.
     fn run(&self, given: bool) -> anyhow::Result<Option<(Refined, Option<Refusal>)>> {
         let grids = [self.sides[0].grid(), self.sides[1].grid()];
         self.chain.check_fields(grids[0].extent(&grids[0].bounds()))?;
@@ -183,7 +186,7 @@ impl Job<'_> {
         Ok(Some((Refined::Whole(flat.outer(&best.start.then(&best.done.map))), refusal)))
     }
 
-    /// Searches where that is asked, refines, and judges the result.
+    /// Searches if requested, refines, and judges the result.
     fn attempt(&self, scene: &Scene<'_>, given: &Affine, reach: Reach) -> Result<Attempt, Error> {
         let (start, found) = match &self.options.search {
             None => (*given, None),
@@ -200,7 +203,8 @@ impl Job<'_> {
         Ok(Attempt { start, done, found, judged })
     }
 
-    /// Compares a result with what chance gives; none where it is refused anyway or that is not wanted.
+    /// Compares the similarity with that under wrong maps; `None` if the result is already refused,
+    /// `min_evidence` is 0, or the volumes are too small for a comparison.
     fn judge(
         &self,
         scene: &Scene<'_>,
@@ -221,12 +225,12 @@ impl Job<'_> {
         judged
     }
 
-    /// Whether a result stands out less than it should.
+    /// Whether the result was refused or its evidence is below `min_evidence`.
     fn doubted(&self, attempt: &Attempt) -> bool {
         attempt.done.refusal.is_some() || attempt.evidence() < self.options.min_evidence
     }
 
-    /// Which images were looked at.
+    /// Records in the receipt which stored levels are read, and at which resolution.
     fn record_input(&self, resolution: [f64; 2], bytes: u64) {
         let sources = [0, 1].map(|i| self.sides[i].source(resolution[i]));
         for (name, source) in ["fixed_level", "moving_level"].into_iter().zip(sources) {
@@ -246,7 +250,7 @@ impl Job<'_> {
         );
     }
 
-    /// Enters what was done in the receipt; why it is not to be believed, if so.
+    /// Records the results in the receipt and returns the reason for refusal, if there is one.
     fn conclude(
         &self,
         done: &Descent,
@@ -294,18 +298,18 @@ impl Job<'_> {
         refusal
     }
 
-    /// Whether the measure got worse.
+    /// Refuses a result whose energy is higher than that of the initial map.
     fn worse(&self, done: &Descent) -> Option<Refusal> {
         let metric = self.options.metric;
         let [before, after] = done.energy;
-        // a map that hardly overlaps is nothing to be worse than
+        // the energy of an initial map with too little overlap is not comparable
         let before = before.filter(|_| done.overlap[0] >= self.options.min_overlap)?;
         let after = after?;
         (after > before)
             .then(|| Refusal::Worse { before: metric.shown(before), after: metric.shown(after) })
     }
 
-    /// Whether the result is no better than chance.
+    /// Refuses a result whose evidence is below `min_evidence`.
     fn chance(&self, judged: &Judgement) -> Option<Refusal> {
         let wanted = self.options.min_evidence;
         (judged.evidence < wanted).then(|| Refusal::Chance {
@@ -328,7 +332,7 @@ impl Job<'_> {
 
 /// A result and how it was found.
 struct Attempt {
-    /// The map that was refined.
+    /// The initial map of the refinement.
     start: Affine,
     done: Descent,
     found: Option<Found>,
@@ -336,7 +340,7 @@ struct Attempt {
 }
 
 impl Attempt {
-    /// How far it stands out; without end where that cannot be told.
+    /// The evidence for the map: 0 if it was refused, infinite if it was not judged.
     fn evidence(&self) -> f64 {
         match &self.judged {
             Some(judged) => judged.evidence,
@@ -346,7 +350,7 @@ impl Attempt {
     }
 }
 
-/// The chain, and its steps as documents have them, matrices in a row as one.
+/// Reads the chain and its steps as documents have them, with consecutive matrices merged.
 fn read_initial(locations: &[String]) -> Result<(Chain, Vec<Step>), Error> {
     let chain = transform::read_chain(locations)?;
     let mut steps: Vec<Step> = Vec::new();
@@ -369,7 +373,7 @@ fn said(initial: &[String]) -> String {
     }
 }
 
-/// Whether both are single planes.
+/// Whether both volumes are single planes.
 fn dimensions(sides: &[Side; 2]) -> Result<bool, Error> {
     let planes = [sides[0].grid().shape[0], sides[1].grid().shape[0]];
     match planes {
@@ -386,8 +390,8 @@ fn dimensions(sides: &[Side; 2]) -> Result<bool, Error> {
     }
 }
 
-/// The matrix that a chain is most like over a grid: that of its values in the middle and a quarter
-/// of the extent to either side.
+/// The affine map that approximates a chain over a grid: its value at the centre, and central
+/// differences over a quarter of the extent to either side. The identity if a value is unknown.
 fn jacobian(chain: &Chain, grid: &Grid) -> Result<Affine, Error> {
     if let Some(map) = chain.as_affine() {
         return Ok(map);
@@ -412,17 +416,17 @@ fn jacobian(chain: &Chain, grid: &Grid) -> Result<Affine, Error> {
     let there = at(centre)?;
     let known = there.iter().chain(linear.iter().flatten()).all(|v| v.is_finite());
     if !known {
-        // an unknown part of a field in the middle: what scale there is cannot be told
+        // the field is unknown near the centre, so its scale cannot be estimated
         return Ok(Affine::IDENTITY);
     }
     Ok(Affine::translation(centre.map(|c| -c)).then(&Affine::from_parts(linear, there)))
 }
 
-/// The part of a map that concerns planes at z 0, and the way back.
+/// The in-plane part of a map between planes, and what restores the complete map.
 struct Flattened {
-    /// The map between the images as they are looked at.
+    /// The map between the images as they are compared: planes lie at z = 0.
     inner: Affine,
-    /// Of planes: the row z of the whole map.
+    /// The z row of the complete map for planes; `None` for volumes.
     height: Option<[f64; 4]>,
 }
 
@@ -436,14 +440,14 @@ fn flattened(whole: &Affine, planar: bool, grids: &[Grid; 2], given: bool) -> Fl
     let z = if given {
         rows[0]
     } else {
-        // the one plane onto the other
+        // z of the fixed plane goes to z of the moving plane
         [1.0, 0.0, 0.0, grids[1].origin[0] - height]
     };
     Flattened { inner, height: Some(z) }
 }
 
 impl Flattened {
-    /// The whole map for a map between the images.
+    /// The complete map for a map between the compared images.
     fn outer(&self, map: &Affine) -> Affine {
         match self.height {
             None => *map,

@@ -1,11 +1,11 @@
-//! Which changes of a map a model allows.
+//! The parameters of a transform model: which changes of a map it allows.
 
 use nalgebra::Matrix3;
 
 use crate::geom::{Affine, Model};
 use crate::metric::Frame;
 
-/// A direction in the twelve numbers of a change (see [`Frame`]).
+/// A direction in the space of the twelve numbers of a change (see [`Frame`]).
 type Direction = [f64; 12];
 
 /// The directions in which a map may be changed: the parameters of a model.
@@ -15,7 +15,7 @@ pub(super) struct Freedom {
 }
 
 impl Freedom {
-    /// The parameters of `model`; of single planes, those that keep the plane.
+    /// The parameters of `model`; for single planes, only those that keep points in the plane.
     pub(super) fn of(model: Model, planar: bool) -> Self {
         let axes: &[usize] = if planar { &[1, 2] } else { &[0, 1, 2] };
         let one = |at: &[(usize, usize, f64)]| {
@@ -44,17 +44,17 @@ impl Freedom {
         Self { directions }
     }
 
-    /// How many parameters there are.
+    /// Number of parameters.
     pub(super) fn count(&self) -> usize {
         self.directions.len()
     }
 
-    /// The derivatives by the parameters, from those by the twelve numbers.
+    /// The gradient with respect to the parameters, from that with respect to the twelve numbers.
     pub(super) fn gradient(&self, full: &[f64; 12]) -> Vec<f64> {
         self.directions.iter().map(|d| dot(d, full)).collect()
     }
 
-    /// The second derivatives likewise, row by row.
+    /// The curvature with respect to the parameters, row by row.
     pub(super) fn curvature(&self, full: &[[f64; 12]; 12]) -> Vec<f64> {
         let turned: Vec<[f64; 12]> =
             self.directions.iter().map(|d| std::array::from_fn(|i| dot(d, &full[i]))).collect();
@@ -76,10 +76,11 @@ fn dot(a: &[f64; 12], b: &[f64; 12]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// The map that follows for these twelve numbers: `q -> centre + exp(L) (q - centre) + size t`.
+/// The map for these twelve numbers: `q -> centre + exp(L) (q - centre) + size t`.
 ///
-/// The exponential makes rotations of skew matrices and never a reflection; to first order it is
-/// the change that derivatives are taken by.
+/// The matrix exponential turns skew-symmetric matrices into rotations and never gives a
+/// reflection. To first order it equals the linear change with respect to which derivatives are
+/// taken.
 pub(super) fn change(numbers: &[f64; 12], frame: &Frame) -> Affine {
     let linear = Matrix3::from_fn(|a, b| numbers[4 * a + 1 + b]).exp();
     let linear = std::array::from_fn(|a| std::array::from_fn(|b| linear[(a, b)]));
@@ -89,13 +90,14 @@ pub(super) fn change(numbers: &[f64; 12], frame: &Frame) -> Affine {
         .then(&Affine::translation(frame.centre))
 }
 
-/// About how far a change moves points at the rim of what the frame describes, micrometres.
+/// Estimates how far a change moves points at the edge of the region that the frame describes,
+/// micrometres.
 pub(super) fn displacement(numbers: &[f64; 12], frame: &Frame) -> f64 {
     let norm = |columns: std::ops::Range<usize>| {
         let squares = (0..3).flat_map(|a| columns.clone().map(move |b| numbers[4 * a + b].powi(2)));
         squares.sum::<f64>().sqrt()
     };
-    // a box reaches 1.7 times as far as its points lie from the middle in the mean square
+    // the corners of a box are 1.7 times as far from its centre as the root mean square distance
     frame.size * (norm(0..1) + 1.7 * norm(1..4))
 }
 

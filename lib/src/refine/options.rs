@@ -1,30 +1,31 @@
-//! What can be asked of an intensity-based alignment.
+//! Options of an intensity-based alignment.
 
 use crate::geom::Model;
 use crate::metric::Kind;
 
-/// How an affine is found from intensities.
+/// How an affine map is found from intensities.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// The measure.
+    /// The similarity measure.
     pub metric: Kind,
-    /// Which changes of the initial map are considered.
+    /// Which changes of the initial map are allowed.
     pub model: Model,
-    /// Resolutions, each twice the one before, that are worked through from coarse to fine.
+    /// Number of resolutions, from coarse to fine; each is twice as fine as the one before.
     pub levels: usize,
-    /// The finest resolution that is looked at, micrometres of the fixed space.
+    /// The finest resolution used, micrometres of the fixed space; `None` for that of the images.
     pub resolution: Option<f64>,
-    /// Samples at most; all where none.
+    /// Maximum number of samples; `None` for all voxels.
     pub samples: Option<usize>,
-    /// Steps per level at most.
+    /// Maximum number of steps per level.
     pub iterations: usize,
-    /// Least overlap, as a share of the smaller image.
+    /// Minimum overlap, as a fraction of the smaller image.
     pub min_overlap: f64,
-    /// The refinement may stretch no direction by more than this factor.
+    /// Maximum factor by which the refinement may stretch or shrink any direction.
     pub max_scale: f64,
-    /// Standard deviations by which the similarity must exceed that under wrong maps; 0 accepts any map.
+    /// Number of standard deviations by which the similarity must exceed that under wrong maps; 0
+    /// accepts any map.
     pub min_evidence: f64,
-    /// Where there is no good initial map.
+    /// Global search, for when there is no good initial map.
     pub search: Option<Search>,
 }
 
@@ -45,19 +46,19 @@ impl Default for Options {
     }
 }
 
-/// A search over starts.
+/// A global search over initial candidates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Search {
-    /// How many turned, scaled and mirrored versions are tried.
+    /// Number of rotated, scaled and mirrored versions that are tried.
     pub starts: usize,
-    /// Rotations by up to this, radians.
+    /// Largest rotation, radians.
     pub max_rotation: f64,
-    /// Shifts of the middle by up to this along each axis, micrometres.
+    /// Largest shift of the centre along each axis, micrometres; `None` for no limit.
     pub max_translation: Option<f64>,
-    /// Scales of the map, moving lengths by fixed lengths.
+    /// Range of the map's scale, moving lengths by fixed lengths.
     pub scale_range: [f64; 2],
-    /// Also mirrored.
+    /// Whether mirror images are tried too.
     pub allow_reflection: bool,
-    /// Starts that are refined.
+    /// Number of candidates that are refined.
     pub keep: usize,
 }

@@ -1,20 +1,21 @@
-//! One image at any resolution.
+//! An image pyramid, which gives one image at any resolution.
 
 use crate::geom::{Box3, Grid};
 use crate::metric::{Image, shrink};
 
-/// The standard deviation of what blurs an image of a resolution, in units of it. A camera's voxel
-/// is taken to be blurred so already.
+/// Standard deviation of the blur of an image, in units of its resolution. A camera's voxel is
+/// assumed to have this blur already.
 const BLUR: f64 = 0.5;
-/// A resolution that is finer than this many times an image's own is its own.
+/// Resolutions finer than this multiple of an image's own are replaced by its own.
 pub(super) const NEAR: f64 = 1.25;
-/// No level is made of an image whose sides are this long at most, voxels.
+/// Images whose sides are all at most this long are not reduced further, voxels.
 const SMALLEST: usize = 16;
 
-/// How an image of a grid becomes one of a resolution: variances in voxels squared, and steps.
+/// How an image on a grid is reduced to a resolution: variances of the Gaussians in voxels squared,
+/// and steps, both z, y, x.
 ///
-/// Axes with coarser voxels than the resolution are left as they are, so that anisotropic images
-/// become even first; an axis of one voxel has nothing to smooth.
+/// Axes whose voxels are coarser than the resolution are kept, so that anisotropic images become
+/// isotropic first. An axis of one voxel is not smoothed.
 pub(super) fn thinning(grid: &Grid, own: f64, resolution: f64) -> ([f64; 3], [usize; 3]) {
     let (mut variance, mut step) = ([0.0; 3], [1; 3]);
     if resolution < NEAR * own {
@@ -31,22 +32,22 @@ pub(super) fn thinning(grid: &Grid, own: f64, resolution: f64) -> ([f64; 3], [us
     (variance, step)
 }
 
-/// The finest spacing along the axes that have more than one voxel.
+/// The finest spacing among the axes that have more than one voxel, micrometres.
 pub(super) fn finest(grid: &Grid) -> f64 {
     let axes = (0..3).filter(|&a| grid.shape[a] > 1);
     let least = axes.map(|a| grid.spacing[a]).fold(f64::INFINITY, f64::min);
     if least.is_finite() { least } else { grid.mean_spacing() }
 }
 
-/// An image, and coarser ones made from it as they are wanted.
+/// An image and its coarser levels.
 pub(super) struct Pyramid {
-    /// From fine to coarse, each of twice the resolution.
+    /// Resolution (micrometres) and image of each level, each twice as coarse as the one before.
     levels: Vec<(f64, Image)>,
 }
 
 impl Pyramid {
-    /// An image of this resolution, micrometres, and coarser ones, from which those of any
-    /// resolution follow with little work.
+    /// Builds the levels of an image of this resolution, micrometres, from which images of any
+    /// coarser resolution are derived with little work.
     pub(super) fn new(image: Image, resolution: f64) -> Self {
         let mut levels = vec![(resolution, image)];
         while let Some((own, image)) = levels.last() {
@@ -61,7 +62,7 @@ impl Pyramid {
         Self { levels }
     }
 
-    /// The resolution of the finest.
+    /// The resolution of the finest level, micrometres.
     pub(super) fn resolution(&self) -> f64 {
         self.levels[0].0
     }
@@ -71,7 +72,7 @@ impl Pyramid {
         &self.levels[0].1
     }
 
-    /// The image of a resolution: the finest where it is no coarser than that.
+    /// The image at a resolution, or the finest level if that is coarser.
     pub(super) fn at(&self, resolution: f64) -> Image {
         let fits = self.levels.iter().rev().find(|(own, _)| *own <= resolution * 1.000_1);
         let (own, image) = fits.unwrap_or(&self.levels[0]);
@@ -86,7 +87,7 @@ impl Pyramid {
 /// Reads an image at a resolution through `read`, tile by tile.
 ///
 /// # Errors
-/// What `read` says.
+/// Errors of `read`.
 pub(super) fn read_at<E: Send>(
     grid: &Grid,
     resolution: f64,
@@ -119,7 +120,7 @@ mod tests {
         let once = image.shrunk(variance, step);
         let stepwise = Pyramid::new(image, 1.0).at(4.0);
         assert_eq!(once.grid, stepwise.grid);
-        // where a border is mirrored depends on the voxels that there are: leave it out
+        // mirroring at the border depends on the voxels of the level: leave the border out
         let inside = |i: &usize| (2..14).contains(&(i % 16)) && (2..14).contains(&(i / 16));
         for i in (0..256).filter(inside) {
             let (once, stepwise) = (once.voxels[i], stepwise.voxels[i]);

@@ -1,25 +1,25 @@
-//! The two images at one resolution, ready to be compared.
+//! The two images at one resolution, prepared for comparison.
 
 use super::pyramid::Pyramid;
 use super::{Error, Options};
 use crate::geom::{Affine, Chain, Grid, Point};
 use crate::metric::{Affinity, Image, Kind, Places, Samples, Scorer};
 
-/// Both images, and how they are looked at.
+/// Both images, and the options by which they are compared.
 pub(super) struct Scene<'a> {
     pub(super) fixed: Pyramid,
     pub(super) moving: Pyramid,
-    /// Both are single planes, at z 0.
+    /// Whether both images are single planes, which lie at z = 0.
     pub(super) planar: bool,
     pub(super) options: &'a Options,
     pub(super) seed: u64,
 }
 
-/// The map that stands before the refinement.
+/// The initial map of a refinement.
 pub(super) enum Start<'a> {
     /// A matrix.
     Matrix(Affine),
-    /// A chain of anything, and the height of the fixed plane where both images are planes.
+    /// Any chain, and the z position of the fixed plane (micrometres) if both images are planes.
     Chain(&'a Chain, f64),
 }
 
@@ -31,22 +31,23 @@ pub(super) struct Level {
     moving: Image,
     samples: Samples,
     scorer: Scorer,
-    /// The volumes of what is known of both, the moving one in fixed micrometres.
+    /// Sizes of the known parts of both images, in cubed (for planes squared) fixed micrometres.
     sizes: [f64; 2],
 }
 
 impl Scene<'_> {
-    /// The finest resolution at which both images say something, fixed micrometres, under a map of
-    /// this scale.
+    /// The finest resolution that both images have and the options allow under a map of this
+    /// scale, fixed micrometres.
     pub(super) fn finest(&self, scale: f64) -> f64 {
         let own = self.fixed.resolution().max(self.moving.resolution() / scale);
         own.max(self.options.resolution.unwrap_or(0.0))
     }
 
-    /// Both images at a resolution of fixed micrometres under a map of this scale.
+    /// Both images at a resolution in fixed micrometres, under a map of this scale.
     ///
     /// # Errors
-    /// [`Error::Metric`] for an image that says nothing; what the fields of `start` say.
+    /// [`Error::Metric`] if an image is constant or has no known voxel; errors of the fields of
+    /// `start`.
     pub(super) fn level(
         &self,
         resolution: f64,
@@ -58,11 +59,11 @@ impl Scene<'_> {
         self.compare(images, resolutions, self.options.metric, self.options.samples, start)
     }
 
-    /// The [`detail`] of both images, for telling right from wrong: what is bright and what is dark in
-    /// the large agrees under many maps.
+    /// The [`detail`] of both images, for telling right maps from wrong ones: large bright and dark
+    /// regions agree under many maps.
     ///
     /// # Errors
-    /// As of [`Scene::level`].
+    /// As for [`Scene::level`].
     pub(super) fn detail(
         &self,
         resolution: f64,
@@ -78,11 +79,11 @@ impl Scene<'_> {
         self.compare(images, resolutions, kind, self.options.samples, start)
     }
 
-    /// As [`Scene::detail`], of so many samples at most and without extremes: a few bright things agree
-    /// with a few other ones under many maps.
+    /// Like [`Scene::detail`], with at most `samples` samples and with extreme values clipped: a
+    /// few bright objects agree with a few others under many maps.
     ///
     /// # Errors
-    /// As of [`Scene::level`].
+    /// As for [`Scene::level`].
     pub(super) fn clipped(
         &self,
         resolution: f64,
@@ -99,7 +100,7 @@ impl Scene<'_> {
         self.compare(images, resolutions, self.options.metric.of_details(), Some(samples), start)
     }
 
-    /// Voxels of the fixed image at a resolution, roughly.
+    /// Approximate number of voxels of the fixed image at a resolution.
     pub(super) fn voxels(&self, resolution: f64) -> usize {
         let grid = self.fixed.base().grid;
         let along = |a: usize| {
@@ -132,14 +133,14 @@ impl Scene<'_> {
         Ok(Level { resolution, fixed: fixed.grid, moving, samples, scorer, sizes })
     }
 
-    /// The size of a voxel along the axes that there are.
+    /// Size of a voxel, in cubed (for planes squared) micrometres.
     fn cell(&self, grid: &Grid) -> f64 {
         grid.spacing[usize::from(self.planar)..].iter().product()
     }
 }
 
 impl Level {
-    /// The energy as a function of what follows `start`.
+    /// The energy as a function of the map that follows `start`.
     pub(super) fn affinity(&self, start: &Start<'_>) -> Affinity<'_> {
         let initial = match start {
             Start::Matrix(map) => *map,
@@ -148,33 +149,34 @@ impl Level {
         Affinity::new(&self.samples, &self.fixed, &self.moving, &initial, &self.scorer)
     }
 
-    /// The share of the smaller image that both have, where `count` samples fall on the moving one.
+    /// The overlap as a fraction of the smaller image, if `count` samples fall on the moving image.
     pub(super) fn overlap(&self, count: usize) -> f64 {
         let common = count as f64 / self.samples.len().max(1) as f64 * self.sizes[0];
         (common / self.sizes[0].min(self.sizes[1])).min(1.0)
     }
 
-    /// The extent of the moving image.
+    /// The extent of the moving image, micrometres.
     pub(super) fn moving_extent(&self) -> [Point; 2] {
         self.moving.grid.extent(&self.moving.grid.bounds())
     }
 
-    /// How many samples there are.
+    /// Number of samples.
     pub(super) fn samples(&self) -> usize {
         self.samples.len()
     }
 
-    /// Samples per voxel that is free of its neighbours': at most 1.
+    /// The fraction of samples that count as independent: voxels finer than the resolution are
+    /// correlated.
     pub(super) fn independence(&self, planar: bool) -> f64 {
         let axes = usize::from(planar)..3;
         axes.map(|a| (self.fixed.spacing[a] / self.resolution[0]).min(1.0)).product()
     }
 }
 
-/// An image of a resolution less its mean over so many times the resolution.
+/// Standard deviation of the Gaussian that [`detail`] subtracts, in units of the resolution.
 const BROAD: f64 = 3.0;
 
-/// What of an image of a resolution is not yet in one of a few times the resolution.
+/// The detail of an image: the image less a Gaussian smoothing by [`BROAD`] times its resolution.
 pub(super) fn detail(image: &Image, resolution: f64) -> Image {
     let grid = image.grid;
     let variance = std::array::from_fn(|a| {
@@ -187,11 +189,11 @@ pub(super) fn detail(image: &Image, resolution: f64) -> Image {
     detail
 }
 
-/// Details beyond this many of their typical sizes are cut to it.
+/// Details are clipped at this many standard deviations.
 const CLIPPED: f32 = 4.0;
 
-/// A detail whose values are cut at [`CLIPPED`] standard deviations, by the median of their absolute
-/// values (1.4826 of it is one of a normal distribution); as it is where most of it is 0.
+/// Clips a detail at [`CLIPPED`] standard deviations, estimated as 1.4826 times the median absolute
+/// value (as for a normal distribution). Returns it unchanged if the median is 0.
 fn clip(mut detail: Image) -> Image {
     let mut sizes: Vec<f32> =
         detail.voxels.iter().filter(|v| v.is_finite()).map(|v| v.abs()).collect();
@@ -209,7 +211,7 @@ fn clip(mut detail: Image) -> Image {
     detail
 }
 
-/// Where a chain takes voxels of the fixed grid, in voxels of the moving one.
+/// Maps voxels of the fixed grid through a chain to voxel coordinates of the moving grid.
 fn points(
     places: &Places,
     fixed: &Grid,
@@ -224,7 +226,7 @@ fn points(
         grid.origin[0] = height;
     }
     let mut points = Vec::with_capacity(voxels.len());
-    // plane by plane, so that no more of a field is held than one of them meets
+    // plane by plane, so that only the part of a field that one plane needs is in memory
     for plane in voxels.chunk_by(|a, b| *a as usize / (ny * nx) == *b as usize / (ny * nx)) {
         let z = (plane[0] as usize / (ny * nx)) as i64;
         let mut part = grid.bounds();

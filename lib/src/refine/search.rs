@@ -1,4 +1,4 @@
-//! From no idea to a map that a descent can refine.
+//! Global search for a map that a local refinement can start from.
 
 use std::collections::BTreeMap;
 
@@ -15,59 +15,62 @@ use super::{Error, Search};
 use crate::geom::{Affine, Model, Point};
 use crate::metric::{Image, Kind, Workspace};
 
-/// The sides of the smaller and of the larger image at the first look, voxels, of planes and volumes:
-/// enough of the smaller one to be told apart, few enough that a look takes milliseconds.
+/// Side lengths of the smaller and of the larger image at the first placement, voxels, for planes
+/// and for volumes: enough voxels to tell maps apart, few enough that one placement takes
+/// milliseconds.
 const SIDES: [[f64; 2]; 2] = [[44.0, 160.0], [16.0, 36.0]];
-/// Correlations of neighbouring voxels of one resolution count as one of so many.
+/// Voxels per independent observation: neighbouring voxels at one resolution are correlated.
 const DEPENDENT: f64 = 4.0;
-/// Shares of the image by which maps must differ to be two.
+/// Maps are distinct if they differ by more than this fraction of the image's longest side.
 const APART: f64 = 0.1;
-/// Steps of each refinement of a candidate.
+/// Maximum number of steps of each refinement of a candidate.
 const STEPS: usize = 25;
 
-/// How many times more versions a wider search tries.
+/// Factor by which a wider search increases the number of versions.
 const WIDER: usize = 3;
 
-/// How far a search goes.
+/// Extent of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reach {
-    /// As the flags say.
+    /// As the options say.
     AsAsked,
-    /// More versions, of which those that overlap by half at least count: a small overlap has the most
-    /// shifts, and so the best agreement by chance.
+    /// More versions, and a minimum overlap of one half: small overlaps allow the most shifts, and
+    /// thus the highest correlations by chance.
     Wider,
 }
 
-/// A map from fixed to moving, and how good it is.
+/// A candidate map from fixed to moving, and its score.
 #[derive(Clone, Debug)]
 struct Candidate {
     map: Affine,
-    /// Larger is better.
+    /// The score; larger is better.
     worth: f64,
-    /// Resolution of the first look, fixed micrometres.
+    /// Resolution of the first placement, fixed micrometres.
     resolution: f64,
 }
 
-/// What a search found.
+/// Result of a search.
 pub(super) struct Found {
     /// The best map.
     pub(super) map: Affine,
-    /// Starts that had any place, and those that were refined.
+    /// Number of versions that could be placed.
     pub(super) placed: usize,
-    /// The worth of the best and of the next one that is another map.
+    /// Scores of the best map and of the next best distinct map.
     pub(super) worth: [Option<f64>; 2],
 }
 
-/// The best map among turned, scaled and mirrored versions of `initial`.
+/// The best map among rotated, scaled and mirrored versions of `initial`.
 ///
-/// Each version is placed at its best shift at a coarse resolution; the best so placed are refined
-/// there, the best of these at twice the detail, and so on. What counts is the agreement of details.
-/// Beside the versions that `what` asks for, all multiples of 90 degrees are tried.
+/// Each version is placed at its best translation at a coarse resolution. The best candidates are
+/// refined there, the best of these at twice the detail, and so on. Scores measure the similarity
+/// of details, not of the unfiltered images. In addition to the versions that `what` asks for,
+/// rotations by multiples of 90 degrees are tried.
 ///
-/// * `reach`: where to look
+/// * `reach`: extent of the search
 ///
 /// # Errors
-/// [`Error::NothingFound`]; [`Error::Metric`] where it is because an image says nothing.
+/// [`Error::NothingFound`] if no candidate is left; [`Error::Metric`] if the reason is that an
+/// image is constant or has no known voxel.
 pub(super) fn search(
     scene: &Scene<'_>,
     initial: &Affine,
@@ -115,12 +118,12 @@ pub(super) fn search(
     Ok(Found { map: best.map, placed, worth })
 }
 
-/// Best first; equals in the order in which they were tried.
+/// Sorts by score, best first; ties keep the order in which they were tried.
 fn sort(candidates: &mut [Candidate]) {
     candidates.sort_by(|a, b| b.worth.total_cmp(&a.worth));
 }
 
-/// The first `most` of those that are not near a better one.
+/// The best `most` of sorted candidates, without those near a better one.
 fn apart(candidates: Vec<Candidate>, most: usize, looks: &Looks<'_>) -> Vec<Candidate> {
     let mut kept: Vec<Candidate> = Vec::new();
     for candidate in candidates {
@@ -134,14 +137,14 @@ fn apart(candidates: Vec<Candidate>, most: usize, looks: &Looks<'_>) -> Vec<Cand
     kept
 }
 
-/// What a correlation is worth: its lower bound by Fisher's transform, so that a few voxels that
-/// agree by chance do not outdo many that agree.
+/// The score of a correlation: its lower confidence bound by Fisher's transform, so that a few
+/// voxels that agree by chance do not outrank many that agree.
 fn worth(correlation: f64, independent: f64) -> f64 {
     correlation.clamp(-0.999_999, 0.999_999).atanh() - 3.0 / (independent - 3.0).max(1.0).sqrt()
 }
 
-/// A candidate after a refinement at `2^stage` times the detail of the first look; none where it
-/// runs away.
+/// A candidate after refinement at `2^stage` times the detail of the first placement; `None` if its
+/// overlap or scale leaves the allowed range.
 fn refined(looks: &Looks<'_>, candidate: &Candidate, stage: i32) -> Option<Candidate> {
     let (scene, what) = (looks.scene, looks.what);
     let size = scale(&candidate.map, scene.planar);
@@ -161,7 +164,7 @@ fn refined(looks: &Looks<'_>, candidate: &Candidate, stage: i32) -> Option<Candi
     let level = scene.detail(resolution, size, &start).ok()?;
     let mut summit = climbed(&level, &Affine::IDENTITY);
     if stage == 0 {
-        // the whole image leads from farther away than its detail, though not to the very place
+        // the unfiltered image has a wider capture range than its detail, but a less exact optimum
         let rough = scene.level(resolution, size, &start).ok();
         let rough = rough.and_then(|level| climbed(&level, &Affine::IDENTITY));
         let other = rough.and_then(|rough| climbed(&level, &rough.map));
@@ -187,7 +190,7 @@ fn refined(looks: &Looks<'_>, candidate: &Candidate, stage: i32) -> Option<Candi
     Some(Candidate { map, worth, ..*candidate })
 }
 
-/// Moving lengths by fixed lengths under a map.
+/// Scale factor of a map: moving lengths by fixed lengths.
 pub(super) fn scale(map: &Affine, planar: bool) -> f64 {
     let l = map.linear();
     if planar {
@@ -197,27 +200,27 @@ pub(super) fn scale(map: &Affine, planar: bool) -> f64 {
     }
 }
 
-/// First looks: all that versions of one map have in common.
+/// First placements: what all versions of one initial map have in common.
 struct Looks<'a> {
     scene: &'a Scene<'a>,
     initial: Affine,
     what: &'a Search,
-    /// Least share of the smaller image that both have.
+    /// Minimum overlap as a fraction of the smaller image.
     overlap: f64,
-    /// The middle of the fixed image, and of the moving one.
+    /// Centres of the fixed and of the moving image, micrometres.
     centres: [Point; 2],
-    /// Their sizes, micrometres.
+    /// Their side lengths, micrometres.
     sizes: [Point; 2],
 }
 
-/// How one version is looked at.
+/// How one version is placed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Look {
-    /// The moving image is the larger, over which the fixed one is shifted.
+    /// Whether the moving image is the larger one, over which the fixed image is shifted.
     over_moving: bool,
-    /// Times the resolution of the larger image.
+    /// Resolution of the placement, in multiples of the larger image's own.
     coarser: usize,
-    /// Quarters of octaves of the resolution of the smaller image above 1 um.
+    /// Resolution of the smaller image, in quarter octaves above 1 um.
     octave: i32,
 }
 
@@ -237,7 +240,7 @@ impl<'a> Looks<'a> {
         }
     }
 
-    /// The map as it was given, at the resolution at which it would be looked at.
+    /// The initial map as a candidate, at the resolution at which it would be placed.
     fn given(&self) -> Option<Candidate> {
         let linear = self.initial.linear();
         let (look, _) = self.look(&linear);
@@ -250,11 +253,11 @@ impl<'a> Looks<'a> {
         if score.count < FEWEST || level.overlap(score.count) < self.overlap {
             return None;
         }
-        // kept whatever it is worth: a guess of the user's is tried
+        // always kept: the initial map given by the user is refined whatever its score
         Some(Candidate { map: self.initial, worth: f64::MAX, resolution })
     }
 
-    /// Whether two maps take the fixed image to places far enough apart.
+    /// Whether two maps differ by more than [`APART`] over the fixed image.
     fn differ(&self, a: &Affine, b: &Affine) -> bool {
         let half: Point = self.sizes[0].map(|s| 0.5 * s);
         let extent = [
@@ -273,13 +276,14 @@ impl<'a> Looks<'a> {
         if moving { &self.scene.moving } else { &self.scene.fixed }
     }
 
-    /// How a version is looked at, and the map from the larger to the smaller image's lengths.
+    /// How a version is placed, and the linear part of the map from the larger to the smaller
+    /// image.
     fn look(&self, linear: &Linear) -> (Look, Linear) {
         let map = Affine::from_parts(*linear, [0.0; 3]);
         let size = scale(&map, self.scene.planar);
         let over_moving = self.longest(1) > size * self.longest(0);
         let (large, small) = (usize::from(over_moving), usize::from(!over_moving));
-        // lengths of the smaller image by those of the larger one
+        // length in the smaller image per length in the larger one
         let ratio = if over_moving { 1.0 / size } else { size };
         let [own, other] = [over_moving, !over_moving].map(|side| self.pyramid(side).resolution());
         let [template, canvas] = SIDES[usize::from(!self.scene.planar)];
@@ -293,7 +297,7 @@ impl<'a> Looks<'a> {
         (Look { over_moving, coarser, octave }, between)
     }
 
-    /// Every version at its best shift.
+    /// Places every version at its best translation; versions without a valid one are dropped.
     fn place_all(&self, versions: &[Linear]) -> Vec<Candidate> {
         let planned: Vec<(Look, Linear, Linear)> = versions
             .iter()
@@ -305,7 +309,7 @@ impl<'a> Looks<'a> {
                 (look, between, turned)
             })
             .collect();
-        // canvases and templates that several versions share
+        // canvases and small images that several versions share
         let mut largest: BTreeMap<(bool, usize), [usize; 3]> = BTreeMap::new();
         let mut small: BTreeMap<(bool, i32), Image> = BTreeMap::new();
         for (look, between, _) in &planned {
@@ -341,7 +345,7 @@ impl<'a> Looks<'a> {
         detail(&pyramid.at(resolution), resolution)
     }
 
-    /// Voxels of the smaller image's outline on the larger one's grid.
+    /// Shape of the template: the smaller image's bounding box on the larger image's grid, voxels.
     fn template_shape(&self, look: &Look, between: &Linear) -> [usize; 3] {
         let pyramid = self.pyramid(look.over_moving);
         let resolution = pyramid.resolution() * look.coarser as f64;
@@ -354,7 +358,7 @@ impl<'a> Looks<'a> {
                 return 1;
             }
             let extent: f64 = (0..3).map(|b| back[a][b].abs() * size[b]).sum();
-            // a spacing is never finer than half the resolution
+            // the largest step whose spacing does not exceed the resolution, as in `thinning`
             let step = (resolution / grid.spacing[a] + 1e-6).floor().max(1.0);
             (extent / (step * grid.spacing[a])).ceil() as usize + 1
         })
@@ -393,7 +397,7 @@ impl<'a> Looks<'a> {
         })
     }
 
-    /// The map from fixed to moving that a shift of the template over the canvas means.
+    /// The map from fixed to moving for a shift of the template over the canvas.
     fn map(
         &self,
         look: &Look,
@@ -404,7 +408,7 @@ impl<'a> Looks<'a> {
         shift: [i64; 3],
     ) -> Affine {
         let grid = canvas.image.grid;
-        // the point of the canvas on which the middle of the smaller image falls
+        // the point of the canvas at the centre of the smaller image
         let middle =
             grid.position(std::array::from_fn(|a| shift[a] as f64 + (shape[a] as f64 - 1.0) / 2.0));
         let (from, to, linear) = if look.over_moving {

@@ -7,16 +7,16 @@ use crate::geom::{Box3, Grid};
 use crate::metric::Image;
 use crate::volume::{Select, Volume, levels};
 
-/// Decoded chunks that are kept of each volume.
+/// Bytes of decoded chunks that are cached for each volume.
 const CACHE: u64 = 32 << 20;
-/// A tile of a mask, voxels.
+/// Size of a mask's tile, voxels, z, y, x.
 const TILE: [usize; 3] = [16, 256, 256];
 
-/// A volume that takes part.
+/// One of the two input volumes.
 pub(super) struct Side {
     /// "fixed" or "moving".
     pub(super) name: &'static str,
-    /// The volume as given, and coarser levels that are stored of it.
+    /// The volume as given, and the coarser levels stored with it.
     pub(super) stored: Vec<Volume>,
     mask: Option<Volume>,
 }
@@ -29,7 +29,7 @@ impl Side {
         let mask = input.mask.map(|mask| open_mask(mask, &volume)).transpose()?;
         let mut stored = vec![volume];
         let said = input.select.spacing.is_some() || input.select.origin.is_some();
-        // what --spacing says holds for the level that was named alone
+        // --spacing and --origin apply only to the level that was named
         for level in if said { Vec::new() } else { levels(input.location).unwrap_or_default() } {
             let coarser = (0..3).all(|a| level.grid.spacing[a] >= 0.999 * grid.spacing[a]);
             if coarser && level.grid.shape != grid.shape {
@@ -51,7 +51,7 @@ impl Side {
         self.stored[0].location()
     }
 
-    /// The coarsest stored level that is fine enough for a resolution.
+    /// The coarsest stored level that is fine enough for a resolution, micrometres.
     pub(super) fn source(&self, resolution: f64) -> &Volume {
         let given = self.grid();
         let fine = |volume: &&Volume| {
@@ -63,14 +63,15 @@ impl Side {
         coarsest.unwrap_or(&self.stored[0])
     }
 
-    /// Voxels of the image at a resolution.
+    /// Number of voxels of the image at a resolution.
     pub(super) fn voxels(&self, resolution: f64) -> u64 {
         let grid = self.source(resolution).grid();
         let (_, step) = thinning(&grid, finest(&grid), resolution);
         (0..3).map(|a| grid.shape[a].div_ceil(step[a]) as u64).product()
     }
 
-    /// The images from a resolution on, NaN where the mask is 0. A plane is put at z 0, with a spacing of 1.
+    /// The image pyramid from a resolution on, NaN where the mask is 0. A plane is moved to z = 0
+    /// and gets a z spacing of 1.
     pub(super) fn image(&self, resolution: f64, planar: bool) -> Result<Pyramid, Error> {
         let source = self.source(resolution);
         let mut image = read_at(&source.grid(), resolution, |part| source.read::<f32>(part))?;
@@ -89,7 +90,7 @@ impl Side {
     }
 }
 
-/// A mask; one of the volume's own shape need not say its voxel size.
+/// Opens a mask; one of the volume's own shape need not state its voxel size.
 fn open_mask(location: &str, of: &Volume) -> Result<Volume, Error> {
     let refused = match Volume::open(location, &Select::default()) {
         Ok(mask) => {
@@ -110,7 +111,7 @@ fn open_mask(location: &str, of: &Volume) -> Result<Volume, Error> {
     }
 }
 
-/// Makes unknown what the nearest voxel of the mask says is outside; outside the mask all is.
+/// Sets voxels to NaN where the nearest mask voxel is 0 or NaN, and outside the mask.
 fn apply_mask(mask: &Volume, image: &mut Image) -> Result<(), Error> {
     let (grid, own) = (image.grid, mask.grid());
     let [_, ny, nx] = grid.shape;
@@ -142,44 +143,44 @@ fn apply_mask(mask: &Volume, image: &mut Image) -> Result<(), Error> {
     Ok(())
 }
 
-/// The resolution that both images are read at: as fine as they are and `--memory` allows.
+/// Chooses the resolution at which both images are read: as fine as they are and `--memory` allows.
 pub(super) struct Budget<'a> {
     /// The fixed and the moving volume.
     pub(super) sides: [&'a Side; 2],
     /// Moving lengths by fixed lengths.
     pub(super) scale: f64,
-    /// Samples at most.
+    /// Maximum number of samples; `None` for all voxels.
     pub(super) samples: Option<usize>,
-    /// Whether images of any scale will be looked at.
+    /// Whether a search may compare the images at any scale.
     pub(super) search: bool,
 }
 
-/// Bytes of a voxel of the fixed and of the moving image: the image, its pyramid, and a copy while it is
-/// worked on; of the moving one its values in order too.
+/// Bytes per voxel of the fixed and of the moving image: the image, its pyramid, and a working
+/// copy; for the moving image also its sorted values.
 const PER_VOXEL: [u64; 2] = [9, 13];
-/// Bytes of a sample: place, value, values in order, moving value and slope.
+/// Bytes per sample: place, value, sorted values, moving value and gradient.
 const PER_SAMPLE: u64 = 28;
-/// Bytes that each thread holds while reading: what it reads, two steps of its smoothing, results.
+/// Bytes that each thread holds while reading: input, two stages of smoothing, output.
 const PER_THREAD: u64 = 48 << 20;
-/// Bytes of a voxel of either image that each thread holds while it refines a candidate of a search: the
-/// image, its detail, and values in order.
+/// Bytes per voxel of either image that each thread holds while it refines a candidate of a search:
+/// the image, its detail, and sorted values.
 const PER_SEARCHED: u64 = 12;
-/// The sides of the largest images that candidates are refined on, voxels, of volumes and planes: eight
-/// times those of the first look.
+/// Side lengths of the largest images on which candidates are refined, voxels, of volumes and
+/// planes: eight times those of the first placement.
 const SEARCHED: [u64; 2] = [8 * 36, 8 * 160];
 
 impl Budget<'_> {
     /// Resolutions in fixed and in moving micrometres, and the bytes needed.
     ///
     /// # Errors
-    /// [`Error::Memory`] where images of some voxels do not fit.
+    /// [`Error::Memory`] if even images of fewer than 4096 voxels do not fit.
     pub(super) fn resolution(
         &self,
         wanted: Option<f64>,
         ctx: &Context,
     ) -> Result<([f64; 2], u64), Error> {
         let own = self.sides.map(|side| finest(&side.grid()));
-        // a search looks at scales at which either may be the finer
+        // a search covers scales at which either image may be the finer one
         let common = own[0].max(own[1] / self.scale).max(wanted.unwrap_or(0.0));
         let mut resolution = match (self.search, wanted) {
             (true, _) => own,
@@ -193,7 +194,7 @@ impl Budget<'_> {
                 + samples * PER_SAMPLE
                 + ctx.threads as u64 * PER_THREAD.max(self.searched(&voxels))
                 + 2 * CACHE;
-            // samples are numbered in 32 bits
+            // samples are indexed with 32 bits
             if bytes <= ctx.memory / 10 * 9 && voxels[0] < u64::from(u32::MAX) {
                 return Ok((resolution, bytes));
             }
@@ -206,7 +207,7 @@ impl Budget<'_> {
         }
     }
 
-    /// Bytes that each thread of a search holds.
+    /// Bytes that each thread of a search needs.
     fn searched(&self, voxels: &[u64]) -> u64 {
         if !self.search {
             return 0;

@@ -1,4 +1,4 @@
-//! The turned, scaled and mirrored versions that a search tries.
+//! The rotated, scaled and mirrored versions that a search tries.
 
 use nalgebra::{Quaternion, UnitQuaternion};
 
@@ -6,15 +6,15 @@ use super::Search;
 use crate::geom::Affine;
 use crate::metric::{hash, unit};
 
-/// A linear part, rows and columns z, y, x.
+/// The linear part of a map, rows and columns z, y, x.
 pub(super) type Linear = [[f64; 3]; 3];
 
-/// The versions of a search, the first of which changes nothing.
+/// The versions of a search, the first of which is the identity, scaled if the range excludes 1.
 ///
-/// Rotation and scale follow an additive recurrence (Roberts 2018, a generalised golden ratio) from a
-/// point that the seed chooses: they fill their range more evenly than independent draws, for any
-/// number of them, and the first of many are those of few. Every second version is mirrored along x
-/// where that is allowed.
+/// Rotation and scale follow an additive recurrence (Roberts 2018, a generalised golden ratio) with
+/// an offset that depends on the seed. Its points fill their range more evenly than independent
+/// draws, for any number of points, and a shorter sequence is the beginning of a longer one. Every
+/// second version is mirrored along x if that is allowed.
 pub(super) fn starts(search: &Search, planar: bool, seed: u64) -> Vec<Linear> {
     let dimensions = if planar { 2 } else { 4 };
     let steps = recurrence(dimensions);
@@ -45,9 +45,9 @@ pub(super) fn starts(search: &Search, planar: bool, seed: u64) -> Vec<Linear> {
         .collect()
 }
 
-/// The other versions turned by multiples of 90 degrees about the axes, within the search's largest
-/// rotation, and their mirror images where these are allowed: how volumes that were stored, mounted or
-/// cut in another orientation lie.
+/// Rotations by multiples of 90 degrees about the axes, without the identity, within the search's
+/// largest rotation, and their mirror images if these are allowed: orientations of volumes that
+/// were stored, mounted or cut along other axes.
 pub(super) fn turns(search: &Search, planar: bool) -> Vec<Linear> {
     let scale = 1.0f64.clamp(search.scale_range[0], search.scale_range[1]);
     let mut turns = Vec::new();
@@ -56,7 +56,7 @@ pub(super) fn turns(search: &Search, planar: bool) -> Vec<Linear> {
         if (planar && linear[0][0] != 1.0) || (determinant < 0.0 && !search.allow_reflection) {
             continue;
         }
-        // a mirror image is a rotation of what is mirrored along x
+        // a mirror image is mirrored along x first and then rotated
         let rotation = linear.map(|row| [row[0], row[1], row[2] * determinant]);
         let trace = rotation[0][0] + rotation[1][1] + rotation[2][2];
         let angle = ((trace - 1.0) / 2.0).clamp(-1.0, 1.0).acos();
@@ -88,7 +88,7 @@ fn scaled(linear: &Linear, by: f64) -> Linear {
     linear.map(|row| row.map(|v| v * by))
 }
 
-/// The powers of the inverse of the root above 1 of `x^(d+1) = x + 1`.
+/// The steps of the recurrence: powers of the inverse of the root above 1 of `x^(d+1) = x + 1`.
 fn recurrence(dimensions: usize) -> Vec<f64> {
     let mut root = 2.0f64;
     for _ in 0..64 {
@@ -102,9 +102,10 @@ pub(super) fn in_plane(angle: f64) -> Linear {
     [[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]]
 }
 
-/// A rotation by at most `most`, evenly distributed among those, for a point of the unit cube.
+/// A rotation by at most `most` radians for a point of the unit cube; uniform points give uniform
+/// rotations.
 pub(super) fn in_space([a, b, c]: [f64; 3], most: f64) -> Linear {
-    // angles of even rotations have the density 1 - cos
+    // the angles of uniform rotations have the density 1 - cos
     let share = |angle: f64| angle - angle.sin();
     let wanted = a * share(most);
     let (mut low, mut high) = (0.0, most);
@@ -170,7 +171,7 @@ mod tests {
         let pi = std::f64::consts::PI;
         assert_eq!([turned(true, pi, false), turned(false, pi, false)], [47, 23]);
         assert_eq!([turned(true, pi, true), turned(false, pi, true)], [7, 3]);
-        // 90 degrees about an axis, either way; of what is mirrored also by none
+        // 90 degrees about an axis, in either direction; for mirror images also 0 degrees
         assert_eq!([turned(true, 1.6, false), turned(false, 1.6, false)], [13, 6]);
         assert_eq!(turned(false, 0.5, false), 0);
     }

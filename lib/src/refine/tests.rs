@@ -1,4 +1,4 @@
-//! Known maps found again, alone and against the peers' results.
+//! Recovery of known maps, alone and in comparison with other tools.
 
 use tempfile::TempDir;
 
@@ -11,7 +11,7 @@ use crate::transform::{Step, read_chain, write_document};
 use crate::volume::{Codec, Existing, FieldOutput, Format, Output, Select, Spec};
 use crate::warp::npz::read_npz;
 
-/// A folder of volumes.
+/// A temporary folder of volumes.
 struct Place(TempDir);
 
 impl Place {
@@ -37,7 +37,7 @@ impl Place {
         self.at(name)
     }
 
-    /// Aligns two volumes of the folder; the map, and the results in the receipt.
+    /// Aligns the two volumes of the folder; returns the map and the results in the receipt.
     fn aligned(&self, initial: &[String], options: &Options) -> (Affine, Results) {
         let ctx = Context { existing: Existing::Overwrite, ..Context::default() };
         let (fixed, moving) = (self.at("fixed.zarr"), self.at("moving.zarr"));
@@ -61,7 +61,7 @@ impl Results {
     }
 }
 
-/// Blobs at places of chance: a scene in micrometres, the same at any sampling.
+/// A scene of blobs at pseudorandom positions in micrometres, independent of the sampling.
 fn scene(p: Point, planar: bool) -> f64 {
     let mut sum = 100.0;
     for blob in 0..70 {
@@ -73,7 +73,7 @@ fn scene(p: Point, planar: bool) -> f64 {
     sum
 }
 
-/// The scene as an image of this grid sees it through a map.
+/// The scene sampled on this grid through a map.
 fn seen(grid: Grid, map: &Affine, planar: bool) -> Image {
     let bounds = grid.bounds();
     let voxels = bounds.tiles([1; 3]).map(|voxel| {
@@ -91,7 +91,7 @@ fn plane() -> Grid {
     Grid::new([1, 64, 60], [1.0, 0.9, 0.9], [0.0, 1.0, 2.0])
 }
 
-/// The largest error of a map at the corners of a grid.
+/// The largest error of a map at the corners of a grid, micrometres.
 fn error(found: &Affine, truth: &Affine, grid: &Grid) -> f64 {
     found.distance(truth, grid.extent(&grid.bounds()))
 }
@@ -149,7 +149,7 @@ fn what_was_given_is_part_of_what_is_written() {
     let far =
         Affine::from_parts([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]], [9.0, 8.0, 90.0]);
     place.volume("fixed.zarr", &seen(space(), &truth, false));
-    // the moving volume stands on its side somewhere else
+    // the moving volume is rotated and lies elsewhere
     let mut moving = seen(space(), &Affine::IDENTITY, false);
     let turned =
         Grid { origin: [far.apply(moving.grid.origin)[0], 4.0 + 8.0 - 1.0, 0.0], ..space() };
@@ -216,7 +216,7 @@ fn unknown_voxels_are_left_out() {
     let truth = truth(Model::Affine, false);
     let mut fixed = seen(space(), &truth, false);
     let mut moving = seen(space(), &Affine::IDENTITY, false);
-    // a block of unknown voxels in one, scattered ones in the other
+    // a block of unknown voxels in one image, scattered ones in the other
     for (i, v) in fixed.voxels.iter_mut().enumerate() {
         if i / 46 % 46 < 12 {
             *v = f32::NAN;
@@ -301,7 +301,7 @@ fn a_search_finds_a_turned_scaled_mirrored_plane_the_same_for_any_threads() {
 fn a_search_finds_a_turned_volume() {
     let place = Place::new();
     let turn = Affine::from_parts(
-        // about the diagonal, by 120 degrees, and mirrored
+        // 120 degrees about the diagonal, and mirrored
         [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [-1.0, 0.0, 0.0]],
         [0.0, 0.0, 60.0],
     );
@@ -331,7 +331,7 @@ fn too_little_memory_is_met_by_a_coarser_resolution_or_named() {
     let (plenty, finest) = run(1 << 30);
     plenty.unwrap();
     assert_eq!(finest, Some(1.1));
-    // what threads and caches take, and a little
+    // slightly more than threads and caches need
     let (little, coarser) = run(132_000_000);
     little.unwrap();
     assert_eq!(coarser, Some(2.2));
@@ -341,7 +341,7 @@ fn too_little_memory_is_met_by_a_coarser_resolution_or_named() {
     assert!(refused.contains("--memory"), "{refused}");
 }
 
-/// The correlation in the interior, 8 voxels off the rim, as the reference has it.
+/// The correlation in the interior, 8 voxels from the border, as the reference computes it.
 fn interior(fixed: &Image, moving: &Image, map: &Affine) -> f64 {
     let part = fixed.grid.bounds().grow([-8; 3]);
     let [_, ny, nx] = fixed.grid.shape;
@@ -409,7 +409,7 @@ fn an_expanded_mirrored_sample_is_aligned_in_either_direction() {
         let ctx = Context { existing: Existing::Overwrite, ..Context::default() };
         align(&fixed, &moving, &[], out.as_ref(), &options, &ctx).unwrap();
         let found = read_chain(std::slice::from_ref(&out)).unwrap().as_affine().unwrap();
-        // the third axis is left as it is
+        // z is unchanged, so the determinant is the square of the in-plane scale
         assert!(found.determinant() < 0.0);
         let scale = found.determinant().abs().sqrt();
         assert!((scale / factor - 1.0).abs() < 0.005, "{scale} {factor}");

@@ -1,4 +1,4 @@
-//! How well volumes agree: correlations over the whole and in small windows, in one pass.
+//! How well volumes agree: global correlations and correlations in small windows, in one pass.
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -11,53 +11,53 @@ use crate::volume;
 
 /// The agreement of one stage with the fixed volume.
 ///
-/// The overlap is where the stage is not 0; its foreground, where the fixed volume is above its own
-/// median of the overlap (BigStream specification, 9.4).
+/// The overlap is the set of voxels where the stage is not 0. The foreground is the part of it
+/// where the fixed volume exceeds its median over the overlap (BigStream specification, 9.4).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Agreement {
     /// Normalised cross-correlation in the overlap.
     pub ncc_overlap: Option<f64>,
-    /// The same in the foreground.
+    /// Normalised cross-correlation in the foreground.
     pub ncc_foreground: Option<f64>,
-    /// The overlap as a share of the fixed grid.
+    /// The fraction of the fixed grid's voxels that is in the overlap.
     pub overlap: f64,
-    /// What the fixed volume must exceed to be foreground.
+    /// The threshold that fixed values in the foreground exceed.
     pub foreground_above: Option<f64>,
-    /// Median over the small windows that lie in the foreground.
+    /// Median correlation of the small windows in the foreground.
     pub local_median: Option<f64>,
-    /// 10 % of those windows agree less.
+    /// 10th percentile of the correlation of those windows.
     pub local_p10: Option<f64>,
 }
 
-/// What one pass over all volumes tells.
+/// The results of one pass over all volumes.
 pub(super) struct Survey {
     pub(super) windows: Windows,
-    /// Correlation of each window, per stage; NaN where there is none.
+    /// Correlation of each window, per stage; NaN if undefined or if less than half overlaps.
     pub(super) local: Vec<Vec<f32>>,
     pub(super) agreements: Vec<Agreement>,
-    /// Sorted samples of the fixed volume and of each stage, zeros of the stages left out.
+    /// Sorted samples of the fixed volume and of each stage, without zeros of the stages.
     pub(super) samples: Vec<Vec<f32>>,
-    /// The brightest fixed voxel along z, on a coarser raster.
+    /// Maximum projection of the fixed volume along z, with reduced resolution.
     pub(super) projection: Projection,
-    /// Fixed voxel in the middle of what the last stage overlaps.
+    /// The fixed voxel at the centre of the last stage's overlap.
     pub(super) centre: [usize; 3],
 }
 
 /// A maximum projection along z.
 pub(super) struct Projection {
-    /// Voxels along y and x that share a pixel.
+    /// Number of voxels along y, and along x, that share a pixel.
     pub(super) factor: usize,
     pub(super) shape: [usize; 2],
     pub(super) values: Vec<f32>,
 }
 
 const BINS: usize = 65_536;
-/// Samples per volume for percentiles.
+/// Number of samples per volume for percentiles.
 const SAMPLES: usize = 400_000;
-/// A projection has at most this many pixels a side.
+/// Maximum number of pixels of a projection along each side.
 const PIXELS: usize = 640;
 
-/// Sums over pairs of a fixed and a stage's value.
+/// Sums over pairs of values, `f` of the fixed volume and `m` of a stage.
 #[derive(Clone, Copy, Default)]
 struct Sums {
     n: f64,
@@ -88,19 +88,19 @@ impl Sums {
         self.fm += other.fm;
     }
 
-    /// Pearson's correlation; none where either side is constant.
+    /// Pearson's correlation; `None` if either volume is constant.
     fn correlation(&self) -> Option<f64> {
         let f = self.ff - self.f * self.f / self.n;
         let m = self.mm - self.m * self.m / self.n;
-        // differences of large sums: below this they are rounding
+        // variances are differences of large sums: below this ratio they are rounding errors
         let floor = 1e-12;
         (self.n >= 2.0 && f > floor * self.ff && m > floor * self.mm)
             .then(|| (self.fm - self.f * self.m / self.n) / (f * m).sqrt())
     }
 }
 
-/// Sums by fixed value, so that one pass serves the overlap and, once its median is known, the
-/// foreground. Exact where the fixed values are whole numbers of 16 bits.
+/// A histogram of sums over the fixed values, so that one pass serves both the overlap and, once
+/// the median is known, the foreground. Exact if the fixed values are integers of at most 16 bits.
 struct Joint {
     low: f32,
     scale: f32,
@@ -146,13 +146,13 @@ impl Joint {
     }
 
     fn value(&self, bin: usize) -> f64 {
-        // the mean of its voxels: the value itself where a bin holds one value
+        // the mean of the bin's voxels, which is exact if the bin holds a single value
         let sums = self.bins[bin];
         if sums.n > 0.0 { sums.f / sums.n } else { f64::from(self.low) }
     }
 }
 
-/// What one tile contributes.
+/// The contribution of one tile.
 struct Share {
     joints: Vec<Joint>,
     local: Vec<Vec<f32>>,
@@ -160,7 +160,7 @@ struct Share {
     samples: Vec<Vec<f32>>,
 }
 
-/// What [`survey`] holds for so many stages.
+/// The memory of [`survey`] for this number of stages.
 pub(super) fn held(grid: &Grid, stages: usize, threads: usize) -> Cost {
     let windows = Windows::of(grid);
     Cost::of::<f32>("tiles", threads * (stages + 2) * windows.tile().iter().product::<usize>())
@@ -169,7 +169,7 @@ pub(super) fn held(grid: &Grid, stages: usize, threads: usize) -> Cost {
         + Cost::of::<[f32; 2]>("samples", (stages + 1) * SAMPLES)
 }
 
-/// Reads all volumes once and tells how they agree. `stages` lie on the grid of `fixed`.
+/// Reads all volumes once and measures how they agree. `stages` must have the grid of `fixed`.
 pub(super) fn survey(
     fixed: &dyn Source,
     stages: &[&dyn Source],
@@ -187,7 +187,7 @@ pub(super) fn survey(
     let mut joints: Vec<Joint> = stages.iter().map(|_| Joint::new(range)).collect();
     let mut covered = vec![0.0; windows.len()];
     let mut bright = vec![0f32; windows.len()];
-    // a few tiles at once, merged in their order: the same sums for any number of threads
+    // tiles run in parallel but are merged in order: the sums are the same for any thread count
     for batch in tiles.chunks(threads.max(1)) {
         let shares: Vec<_> = batch
             .par_iter()
@@ -260,7 +260,7 @@ impl Projection {
     }
 }
 
-/// Calls `visit` with the index of each voxel of `part`, a box within an array of `shape`.
+/// Calls `visit` with the linear index of each voxel of `part`, a box within an array of `shape`.
 fn each(part: &Box3, shape: [usize; 3], mut visit: impl FnMut(usize)) {
     for z in part.min[0] as usize..part.max[0] as usize {
         for y in part.min[1] as usize..part.max[1] as usize {
@@ -302,7 +302,7 @@ fn share(
             if !windows.keeps(tile, part) {
                 continue;
             }
-            // a window that is seen in less than half says little
+            // ignore windows of which less than half overlaps
             let enough = sums.n * 2.0 >= part.len() as f64;
             let local = sums.correlation().filter(|_| enough);
             out.local[s].push(local.map_or(f32::NAN, |v| v as f32));
@@ -335,7 +335,7 @@ fn extremes(source: &dyn Source, tiles: &[Box3]) -> Result<[f32; 2], volume::Err
     Ok(if range[0] <= range[1] { range } else { [0.0, 1.0] })
 }
 
-/// The voxel in the middle of the covered windows, or of all where none is.
+/// The voxel at the centroid of the overlap, or at the volume's centre if there is no overlap.
 fn middle(covered: &[f64], windows: &Windows, shape: [usize; 3]) -> [usize; 3] {
     let total: f64 = covered.iter().sum();
     let counts = windows.counts;
@@ -374,7 +374,7 @@ fn agreement(joint: &Joint, local: &[f32], bright: &[f32], voxels: f64) -> Agree
     }
 }
 
-/// The value below which a share of sorted numbers lies.
+/// The quantile of sorted values at the fraction `share`; `None` if there are no values.
 pub(super) fn quantile(sorted: &[f32], share: f64) -> Option<f32> {
     sorted.get((share * sorted.len().saturating_sub(1) as f64).round() as usize).copied()
 }
@@ -410,7 +410,7 @@ mod tests {
         }
     }
 
-    /// The definition, word for word.
+    /// A direct implementation of the definition.
     fn plain(fixed: &Memory, stage: &Memory) -> (f64, f64, f64) {
         let pairs: Vec<(f64, f64)> = fixed
             .voxels

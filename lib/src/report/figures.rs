@@ -1,4 +1,4 @@
-//! Drawings, as SVG inside the page.
+//! Figures as inline SVG.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,29 +7,29 @@ use std::fmt::Write;
 use crate::geom::{Grid, Model, Point, fit};
 use crate::table::{BlockRow, Match, Status};
 
-/// The width that drawings are laid out in.
+/// Width of the figures, in SVG units.
 const WIDTH: f64 = 1000.0;
-/// Space between panels.
+/// Gap between panels, in SVG units.
 const GAP: f64 = 8.0;
 
-/// Three planes through one point, laid out so that neighbours share an axis.
+/// Three orthogonal planes through one point, arranged so that adjacent panels share an axis.
 pub(super) struct Ortho {
-    /// Addresses of the pictures across z, y and x.
+    /// `data:` URLs of the pictures perpendicular to z, y and x.
     pub(super) pictures: [String; 3],
-    /// What the pictures are called in the page, for others to reuse.
+    /// Prefix of the pictures' element ids, by which the page reuses them.
     pub(super) id: String,
-    /// Whether pixels are to stay squares.
+    /// Whether pixels are enlarged without interpolation.
     pub(super) pixelated: bool,
 }
 
-/// Where the panels lie.
+/// The arrangement of the panels.
 pub(super) struct Layout {
     scale: f64,
     /// Size of the volume in micrometres.
     extent: Point,
-    /// The point that the planes share, micrometres from the volume's corner.
+    /// The common point of the planes, micrometres from the volume's corner.
     at: Point,
-    /// Its physical position.
+    /// The physical position of that point, micrometres.
     position: Point,
 }
 
@@ -44,12 +44,12 @@ impl Layout {
         }
     }
 
-    /// Width and height of the panel across z.
+    /// Width and height of the panel perpendicular to z.
     pub(super) fn main_panel(&self) -> [f64; 2] {
         [self.extent[2] * self.scale, self.extent[1] * self.scale]
     }
 
-    /// Corner and size `[x, y, width, height]` of the panel across `axis`.
+    /// Corner and size `[x, y, width, height]` of the panel perpendicular to `axis`.
     fn panel(&self, axis: usize) -> [f64; 4] {
         let [depth, height, width] = self.extent.map(|v| v * self.scale);
         match axis {
@@ -59,7 +59,7 @@ impl Layout {
         }
     }
 
-    /// The figure of three planes.
+    /// Draws the three planes.
     pub(super) fn ortho(&self, ortho: &Ortho, title: &str) -> String {
         let height = (self.extent[1] + self.extent[0]) * self.scale + GAP;
         let mut svg = format!(
@@ -85,7 +85,7 @@ impl Layout {
         svg
     }
 
-    /// Lines where the planes cut each other.
+    /// Draws the lines in which the planes intersect.
     fn cross(&self, svg: &mut String) {
         let at = self.at.map(|v| v * self.scale);
         for (axis, [column, row]) in [(0, [at[2], at[1]]), (1, [at[2], at[0]]), (2, [at[0], at[1]])]
@@ -127,13 +127,13 @@ impl Layout {
     }
 }
 
-/// 1, 2 or 5 times a power of ten, at most `limit`.
+/// The largest of 1, 2 or 5 times a power of ten that is at most `limit`.
 pub(super) fn round_length(limit: f64) -> f64 {
     let power = 10f64.powf(limit.log10().floor());
     [5.0, 2.0, 1.0].into_iter().map(|v| v * power).find(|&v| v <= limit).unwrap_or(power)
 }
 
-/// A number as a person reads it: four figures, no tail of zeros.
+/// A number with four significant digits, without trailing zeros.
 pub(super) fn short(value: f64) -> String {
     if !value.is_finite() {
         return "–".to_owned();
@@ -152,25 +152,26 @@ pub(super) fn short(value: f64) -> String {
     text
 }
 
-/// For text that goes into a drawing.
+/// Escapes text for SVG and HTML.
 pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// What the drawing of spots shows.
+/// The contents of the figure of spots.
 pub(super) struct SpotFigure<'a> {
     pub(super) grid: Grid,
-    /// Address of the maximum projection along z.
+    /// `data:` URL of the maximum projection along z.
     pub(super) background: String,
     pub(super) spots: &'a [Point],
     pub(super) matches: &'a [Match],
 }
 
-/// Spots drawn at most, of each kind: more would hide each other and swell the page.
+/// Maximum number of spots drawn of each kind: more would hide each other and enlarge the page.
 pub(super) const DRAWN: usize = 2500;
 
 impl SpotFigure<'_> {
-    /// Spots, matches and the inliers' residual vectors along z, and the enlargement of the vectors.
+    /// Draws spots, matches and the residual vectors of inliers, viewed along z; also returns the
+    /// factor by which the vectors are enlarged.
     pub(super) fn draw(&self) -> (String, Option<f64>) {
         let extent: Point =
             std::array::from_fn(|a| self.grid.shape[a] as f64 * self.grid.spacing[a]);
@@ -229,8 +230,8 @@ impl SpotFigure<'_> {
         (svg, arrows.map(|(_, enlarged)| enlarged))
     }
 
-    /// What the best global matrix leaves of each inlier, in the fixed frame, and how many times it
-    /// is enlarged for the eye.
+    /// The residual vector of each inlier after the best global affine, in the fixed frame, and the
+    /// factor by which the vectors are enlarged to be visible. `None` if no affine can be fitted.
     fn arrows(&self, inliers: &[Match], width: f64) -> Option<(Vec<Point>, f64)> {
         let from: Vec<Point> = inliers.iter().map(|m| m.fixed).collect();
         let to: Vec<Point> = inliers.iter().map(|m| m.moving).collect();
@@ -255,17 +256,17 @@ fn step_of(count: usize) -> usize {
     count.div_ceil(DRAWN).max(1)
 }
 
-/// At most [`DRAWN`], evenly.
+/// At most [`DRAWN`] items, evenly spaced.
 fn thinned<T>(all: &[T]) -> impl Iterator<Item = &T> {
     all.iter().step_by(step_of(all.len()))
 }
 
-/// How blocks can end, in the order in which they are listed.
+/// All statuses of a block, in the order in which they are listed.
 pub(super) const STATUSES: [Status; 4] =
     [Status::Fitted, Status::Regularised, Status::Fallback, Status::Empty];
 
-/// Blocks that stand together where there are more than [`DRAWN`], as one each: how the worst of them
-/// ended, with all their inliers and matches.
+/// Limits the number of blocks to [`DRAWN`]: if there are more, cubes of neighbouring blocks are
+/// merged into one, with the worst status, the mean shift, and total spots, matches and inliers.
 fn grouped(blocks: &[BlockRow]) -> Cow<'_, [BlockRow]> {
     let worst = |status| match status {
         Status::Fitted => 0,
@@ -316,7 +317,7 @@ fn grouped(blocks: &[BlockRow]) -> Cow<'_, [BlockRow]> {
     }
 }
 
-/// A raster of blocks for each layer along z.
+/// Draws the blocks of each layer along z as a grid.
 pub(super) fn block_map(blocks: &[BlockRow]) -> String {
     const SIDE: f64 = 42.0;
     let blocks = grouped(blocks);

@@ -1,10 +1,10 @@
-//! For fuzzers: what a report reads of a receipt.
+//! Entry points for fuzzing: how a report reads a receipt.
 
 use std::path::Path;
 
 use super::receipts::Receipt;
 
-/// Reads the receipt at `path`, and all that a report shows of it.
+/// Reads the receipt at `path` and everything that a report shows of it.
 ///
 /// # Errors
 /// The message of [`super::Error`].

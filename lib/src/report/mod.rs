@@ -1,9 +1,9 @@
-//! Receipts, tables and volumes to one self-contained page.
+//! Combines receipts, tables and volumes into one self-contained page.
 //!
-//! [`write()`] reads what the programs left behind and writes three files: the page (HTML with all
-//! pictures inside), the same numbers as JSON, and a state for Neuroglancer. Correlations are of
-//! all voxels, streamed tile by tile; pictures come from single planes: memory does not grow
-//! with the volumes.
+//! [`write()`] reads the outputs of the programs and writes three files: the page (HTML with all
+//! pictures embedded), the same numbers as JSON, and a state for Neuroglancer. Correlations are
+//! computed from all voxels, streamed tile by tile, and pictures from single planes, so memory does
+//! not grow with the volumes.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -48,22 +48,22 @@ use views::{block_view, describe, spot_view, truth_view};
 /// Why a report could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What was given is not what was wanted.
+    /// An input is not of the expected kind.
     #[error("{path}: {message}")]
     Input {
         /// The file or location.
         path: String,
-        /// What was found, what was wanted, the way out.
+        /// What was found, what was wanted and how to fix it.
         message: String,
     },
-    /// The file system refused.
+    /// The operating system reported an error.
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
         /// The file.
         path: String,
-        /// Its refusal.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// A volume's error.
@@ -72,7 +72,7 @@ pub enum Error {
     /// A table's error.
     #[error(transparent)]
     Table(#[from] table::Error),
-    /// The template and its data do not fit.
+    /// The page's template could not be rendered.
     #[error("cannot lay out the page: {0}")]
     Page(#[from] minijinja::Error),
     /// An output's error.
@@ -83,7 +83,7 @@ pub enum Error {
 /// A name and a location, written `name=location`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Named {
-    /// What it is called on the page.
+    /// Its name on the page.
     pub name: String,
     /// The file or volume.
     pub location: String,
@@ -102,66 +102,66 @@ impl FromStr for Named {
     }
 }
 
-/// What a report is about.
+/// The inputs and the output of a report.
 pub struct Request {
     /// The fixed volume.
     pub fixed: Volume,
-    /// The moving volume as it was.
+    /// The moving volume before alignment.
     pub moving: Volume,
-    /// The volume that each step made on the fixed grid, in their order.
+    /// The volume that each step resampled onto the fixed grid, in the order of the steps.
     pub stages: Vec<Named>,
-    /// Receipts: JSON files, or arrays that carry one.
+    /// Receipts: JSON files, or arrays that hold one in their attributes.
     pub receipts: Vec<PathBuf>,
     /// The matches of the global step.
     pub matches: Option<PathBuf>,
     /// The fixed volume's spots.
     pub fixed_spots: Option<PathBuf>,
-    /// How the blocks of the local step ended.
+    /// The table with the status of each block of the local step.
     pub blocks_table: Option<PathBuf>,
-    /// Measurements against a known truth.
+    /// Scores against a known ground truth.
     pub truth_scores: Vec<Named>,
-    /// Where Neuroglancer will find the volumes.
+    /// The base URL at which Neuroglancer finds the volumes.
     pub base_url: String,
-    /// What the page is called, where its own title is not wanted.
+    /// The title of the page, if not the default one.
     pub title: Option<String>,
-    /// The page.
+    /// The path of the page.
     pub output: PathBuf,
 }
 
-/// Volumes with their names.
+/// The volumes of a report with their names.
 struct Subject<'a> {
     title: Option<&'a str>,
     fixed: (&'a str, &'a dyn Source),
     moving: (&'a str, &'a dyn Source),
-    /// Name, location, volume.
+    /// Name, location and volume of each stage.
     stages: Vec<(&'a str, &'a str, &'a dyn Source)>,
     base_url: &'a str,
     neuroglancer: String,
 }
 
-/// The three files.
+/// The contents of the three output files.
 struct Report {
     page: String,
     numbers: Value,
     state: Value,
 }
 
-/// Bytes of decoded chunks that are kept of each volume, which is read tile by tile.
+/// Bytes of decoded chunks that are cached for each volume, which is read tile by tile.
 const KEPT: u64 = 32 << 20;
 
-/// The stage before the first.
+/// The name of the state before the first stage.
 const BEFORE: &str = "before";
 
-/// The numbers and the state for Neuroglancer, beside the page.
+/// The paths of the numbers and of the state for Neuroglancer that are written next to the page.
 pub fn beside(output: &Path) -> [PathBuf; 2] {
     ["json", "neuroglancer.json"].map(|extension| output.with_extension(extension))
 }
 
-/// Writes the page, and beside it `<stem>.json` and `<stem>.neuroglancer.json`.
+/// Writes the page and, next to it, `<stem>.json` and `<stem>.neuroglancer.json`.
 ///
 /// # Errors
-/// [`Error`]: an input that is not what it should be, a stage on another grid than the fixed
-/// volume's, an output that exists.
+/// [`Error`] if an input is not of the expected kind, a stage does not lie on the fixed volume's
+/// grid or a finer grid of the same extent, or an output exists.
 pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
     let output = &request.output;
     ctx.refuse_existing(output)?;
@@ -211,16 +211,16 @@ pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
     }
     write_whole(&state_path, pretty(&report.state).as_bytes())?;
     write_whole(&numbers_path, pretty(&report.numbers).as_bytes())?;
-    // the page last: where it is, all is
+    // the page is written last: if it exists, so do the other files
     write_whole(output, report.page.as_bytes())?;
     ctx.output_file(output);
     record(&report.numbers, ctx);
     Ok(())
 }
 
-/// What looking at all volumes holds: tiles of each, and the chunks that these are read from.
+/// The memory for comparing all volumes: tiles of each, and the chunks they are read from.
 fn held(request: &Request, stages: &[(&str, Volume, bool)], budget: &Budget) -> Cost {
-    // before the first stage comes the moving volume as it is
+    // one more than the stages, for the moving volume before alignment
     let tiles = agreement::held(&request.fixed.grid(), stages.len() + 1, budget.threads());
     let volumes = [&request.fixed, &request.moving].into_iter();
     let volumes = volumes.chain(stages.iter().map(|(_, volume, _)| volume));
@@ -229,7 +229,8 @@ fn held(request: &Request, stages: &[(&str, Volume, bool)], budget: &Budget) -> 
     tiles + kept
 }
 
-/// The correlations, for the receipt: `ncc_before`, `ncc_<stage>`.
+/// Records the correlations of each stage, and of `before`, in the receipt: `ncc_<stage>` and
+/// `ncc_foreground_<stage>`.
 fn record(numbers: &Value, ctx: &Context) {
     for stage in numbers["stages"].as_array().into_iter().flatten() {
         let name = stage["name"].as_str().unwrap_or_default();
@@ -284,9 +285,10 @@ fn compose(subject: &Subject, papers: Papers, threads: usize) -> Result<Report, 
     Ok(Report { page: page::render(&view)?, numbers, state })
 }
 
-/// Whether a stage is on a finer grid than the fixed volume: it is then seen at the fixed volume's voxels.
+/// Checks that a stage covers the fixed volume's grid. Returns whether its grid is finer; the stage
+/// is then resampled at the fixed volume's voxels.
 fn check_grid(stage: &Named, found: &Grid, wanted: &Grid) -> Result<bool, Error> {
-    // metadata is rounded when it is written: a thousandth of a voxel is the same place
+    // metadata are rounded when they are written, so allow for a thousandth of a voxel
     let near = (0..3).all(|a| {
         let slack = 1e-3 * wanted.spacing[a];
         (found.spacing[a] - wanted.spacing[a]).abs() * wanted.shape[a] as f64 <= slack.max(1e-9)
@@ -344,7 +346,7 @@ fn stage_views(
             layout.ortho(&ortho, &format!("{kind} of {name}"))
         };
         let colours = (contrasts[0], contrasts[i + 1]);
-        // about ten squares across, the same in all three planes
+        // about ten squares across, of the same size in all three planes
         let side = (ours[0].width.max(ours[0].height) / 10).max(4);
         views.push(StageView {
             name: (*name).to_owned(),
@@ -364,7 +366,7 @@ fn stage_views(
     Ok(views)
 }
 
-/// Steps after which the volumes agree less than before, or not at all.
+/// Warnings about stages with a lower correlation than the previous one, or without overlap.
 fn disagreements(views: &[StageView]) -> Vec<String> {
     let mut out = Vec::new();
     for pair in views.windows(2) {
@@ -435,7 +437,7 @@ fn viewer_state(subject: &Subject, grid: &Grid, survey: &Survey, contrasts: &[Co
     neuroglancer::state(&layers, grid, position, subject.base_url)
 }
 
-/// The last part of a location that is a name: `fix.n5/lowres` for `data/fix.n5/lowres`.
+/// The end of a location that identifies it: `fix.n5/lowres` for `data/fix.n5/lowres`.
 fn leaf(location: &str) -> String {
     let parts: Vec<&str> = location.split(['/', '\\']).filter(|p| !p.is_empty()).collect();
     let container =

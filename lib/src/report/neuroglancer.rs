@@ -3,20 +3,21 @@ use serde_json::{Value, json};
 use super::planes::Contrast;
 use crate::geom::{Grid, Point};
 
-/// A volume as a layer of the viewer.
+/// A volume shown as a layer of the viewer.
 pub(super) struct Layer<'a> {
     pub(super) name: &'a str,
     pub(super) location: &'a str,
     pub(super) contrast: Contrast,
-    /// `#rrggbb`.
+    /// The colour as `#rrggbb`.
     pub(super) colour: &'a str,
     pub(super) visible: bool,
 }
 
-/// The viewer's state: layers added up, looking at `position` (micrometres, z, y, x).
+/// The viewer's state: layers are blended additively, centred at `position` (`[z, y, x]`
+/// micrometres).
 ///
-/// Keys are those of Neuroglancer's state schema (`src/state`, 2024); `y` and `x` of its axes are turned as
-/// it shows them: x to the right, y down.
+/// Keys are those of Neuroglancer's state schema (`src/state`, 2024). Dimensions are listed in the
+/// order x, y, z, for which it shows x to the right and y down.
 pub(super) fn state(layers: &[Layer], grid: &Grid, position: Point, base: &str) -> Value {
     let axes = ["z", "y", "x"];
     let mut dimensions = serde_json::Map::new();
@@ -58,7 +59,7 @@ fn layer_of(layer: &Layer, base: &str) -> Value {
     })
 }
 
-/// The address of a location: what has one keeps it, a path is looked for below `base`.
+/// The URL of a location: a URL is kept, a path is resolved against `base`.
 fn source(location: &str, base: &str) -> String {
     let scheme = if location.starts_with("precomputed://") {
         return location.to_owned();

@@ -1,4 +1,4 @@
-//! Numbers and drawings to the page.
+//! Renders the page from numbers and figures.
 
 use minijinja::{Environment, Value as Safe, context};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use super::receipts::Receipt;
 
 const TEMPLATE: &str = include_str!("page.html");
 
-/// One stage as the page shows it.
+/// The view of one stage.
 pub(super) struct StageView {
     pub(super) name: String,
     pub(super) location: String,
@@ -21,13 +21,13 @@ pub(super) struct StageView {
     pub(super) local: String,
 }
 
-/// All that the page shows.
+/// Everything that the page shows.
 pub(super) struct View {
     pub(super) title: String,
     pub(super) fixed: Value,
     pub(super) moving: Value,
     pub(super) stages: Vec<StageView>,
-    /// Width and height of the panel across z, in the units of the drawings.
+    /// Width and height of the panel perpendicular to z, in SVG units.
     pub(super) panel: [f64; 2],
     pub(super) window_um: [f64; 3],
     pub(super) spots: Option<Value>,
@@ -41,10 +41,10 @@ pub(super) struct View {
     pub(super) neuroglancer: String,
 }
 
-/// The page.
+/// Renders the page as HTML.
 ///
 /// # Errors
-/// [`Error::Page`]: the template and what it is given do not fit (never, once tested).
+/// [`Error::Page`] if the template does not match its data, which tests rule out.
 pub(super) fn render(view: &View) -> Result<String, Error> {
     let mut environment = Environment::new();
     environment.add_template("page.html", TEMPLATE)?;
@@ -80,7 +80,7 @@ pub(super) fn render(view: &View) -> Result<String, Error> {
     Ok(page)
 }
 
-/// A value as templates take it.
+/// Converts a JSON value to a value of the template engine.
 fn of_json(value: &Value) -> Safe {
     match value {
         Value::Null => Safe::from(()),
@@ -121,7 +121,7 @@ fn stage((index, view): (usize, &StageView)) -> Safe {
     }
 }
 
-/// The colours of the local correlation as a gradient of CSS.
+/// The colour scale of the local correlation as a list of CSS colours for a gradient.
 fn legend() -> String {
     const STOPS: usize = 12;
     (0..=STOPS)

@@ -1,4 +1,4 @@
-//! What the programs left behind beside volumes: receipts, tables, scores.
+//! The outputs of the programs other than volumes: receipts, tables and scores.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::geom::Point;
 use crate::quote;
 use crate::table::{self, BlockRow, Match, Status};
 
-/// All but volumes, read.
+/// The contents of all inputs that are not volumes.
 #[derive(Default)]
 pub(super) struct Papers {
     pub(super) receipts: Vec<Receipt>,
@@ -39,7 +39,7 @@ impl Papers {
         })
     }
 
-    /// What the programs warn of.
+    /// Warnings from receipts and tables.
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut out: Vec<String> = self.receipts.iter().flat_map(Receipt::warnings).collect();
         let fell: Vec<&BlockRow> =
@@ -59,7 +59,7 @@ impl Papers {
     }
 }
 
-/// Reads what `phantom score` printed.
+/// Reads the output of `phantom score`.
 fn read_score(path: &Path) -> Result<Value, Error> {
     let wrong = |message: String| Error::Input {
         path: path.display().to_string(),

@@ -1,21 +1,21 @@
-//! Pixels to `data:` addresses.
+//! Encodes pixels as `data:` URLs.
 
-/// An image of 8-bit pixels, rows from the top.
+/// An image of 8-bit pixels, row by row from the top.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Picture {
     pub(super) height: usize,
     pub(super) width: usize,
-    /// Red, green, blue, opacity.
+    /// Red, green, blue, alpha.
     pub(super) pixels: Vec<[u8; 4]>,
 }
 
 impl Picture {
-    /// The picture as a PNG inside an address, for `src` and `href`.
+    /// The picture as a `data:` URL that holds a PNG, for `src` and `href`.
     pub(super) fn address(&self) -> String {
         format!("data:image/png;base64,{}", base64(&self.png()))
     }
 
-    /// The picture as a PNG, in the leanest colour type that holds it.
+    /// The picture as a PNG with the smallest colour type that represents it.
     fn png(&self) -> Vec<u8> {
         let opaque = self.pixels.iter().all(|p| p[3] == 255);
         let grey = opaque && self.pixels.iter().all(|p| p[0] == p[1] && p[1] == p[2]);
@@ -37,7 +37,7 @@ impl Picture {
     }
 }
 
-/// RFC 4648, section 4.
+/// Base64 after RFC 4648, section 4.
 fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);

@@ -1,4 +1,4 @@
-//! Planes of volumes, and the colours that they are shown in.
+//! Planes of volumes and their colours.
 
 use super::agreement::quantile;
 use super::picture::Picture;
@@ -7,10 +7,10 @@ use super::windows::Windows;
 use crate::geom::Box3;
 use crate::volume;
 
-/// A plane has at most this many pixels a side.
+/// Maximum number of pixels of a plane along each side.
 const PIXELS: usize = 560;
 
-/// A plane of a volume, reduced by whole factors to what a page shows.
+/// A plane of a volume, downsampled by integer factors to at most [`PIXELS`] a side.
 #[derive(Clone, Debug)]
 pub(super) struct Plane {
     pub(super) height: usize,
@@ -18,7 +18,7 @@ pub(super) struct Plane {
     pub(super) values: Vec<f32>,
 }
 
-/// What is black and what is white.
+/// The values that are shown black and white.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Contrast {
     pub(super) low: f32,
@@ -26,26 +26,26 @@ pub(super) struct Contrast {
 }
 
 impl Contrast {
-    /// From sorted samples: the darkest 1 % are black, the brightest 0.4 % white.
+    /// Percentiles of sorted samples: 1 % of the values are black, 0.4 % are white.
     pub(super) fn of(sorted: &[f32]) -> Self {
         let low = quantile(sorted, 0.01).unwrap_or(0.0);
         let high = quantile(sorted, 0.996).unwrap_or(1.0);
         Self { low, high: if high > low { high } else { low + 1.0 } }
     }
 
-    /// From 0 to 1, with the dark parts lifted as eyes and screens want it.
+    /// The brightness of a value, 0 to 1, with a gamma of 0.75 that lifts dark parts.
     fn shade(self, value: f32) -> f32 {
         let share = ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
-        // 64 levels are as many as anyone sees in an image with noise, and cost half the bytes
+        // 64 levels suffice for noisy images and halve the size of the PNG
         (share.powf(0.75) * 63.0).round() / 63.0
     }
 }
 
 impl Plane {
-    /// The plane of `source` across `axis` at voxel `at`.
+    /// Reads the plane of `source` perpendicular to `axis` at voxel `at`.
     ///
-    /// Rows and columns are the other two axes, except across x: there rows are y and columns z,
-    /// so that it stands beside the plane across z with y running alike.
+    /// Rows and columns are the other two axes in order, except perpendicular to x, where rows are
+    /// y and columns are z, so that the panel can stand beside the one perpendicular to z.
     pub(super) fn read(source: &dyn Source, axis: usize, at: usize) -> Result<Self, volume::Error> {
         let shape = source.grid().shape;
         let (row_axis, column_axis) = [(1, 2), (0, 2), (1, 0)][axis];
@@ -57,7 +57,7 @@ impl Plane {
         let mut plane = Box3::of_shape(shape);
         plane.min[axis] = at as i64;
         plane.max[axis] = at as i64 + 1;
-        // in strips: the plane of a huge volume need not fit
+        // read in parts, since a plane of a huge volume may not fit into memory
         for part in plane.tiles([512, 512, 512]) {
             let values = source.read(&part)?;
             let [_, ny, nx] = part.shape();
@@ -79,7 +79,7 @@ impl Plane {
         Picture { height: self.height, width: self.width, pixels }
     }
 
-    /// Fixed in magenta, the other in green: white where they agree.
+    /// Shows this plane in magenta and the other in green; where they agree, the sum is grey.
     pub(super) fn overlay(&self, ours: Contrast, other: &Self, theirs: Contrast) -> Picture {
         self.picture(|i| {
             let f = byte(ours.shade(self.values[i]));
@@ -88,7 +88,7 @@ impl Plane {
         })
     }
 
-    /// Squares of `side` pixels, of the one and the other in turn.
+    /// Squares of `side` pixels, alternately of this plane and of the other.
     pub(super) fn checkerboard(
         &self,
         ours: Contrast,
@@ -109,7 +109,7 @@ impl Plane {
     }
 }
 
-/// 0 is "nothing there", whatever the contrast says.
+/// 0 means "outside the stage" and is black, whatever the contrast.
 fn stage_shade(contrast: Contrast, value: f32) -> f32 {
     if value == 0.0 { 0.0 } else { contrast.shade(value) }
 }
@@ -118,7 +118,7 @@ fn byte(share: f32) -> u8 {
     (share * 255.0).round() as u8
 }
 
-/// A projection in grey, dim enough to draw on.
+/// A projection in grey, dimmed so that it can be drawn on.
 pub(super) fn grey(shape: [usize; 2], values: &[f32], contrast: Contrast) -> Picture {
     let pixels = values
         .iter()
@@ -130,7 +130,8 @@ pub(super) fn grey(shape: [usize; 2], values: &[f32], contrast: Contrast) -> Pic
     Picture { height: shape[0], width: shape[1], pixels }
 }
 
-/// The plane of windows across `axis` that holds voxel `at`, a pixel each; laid out as [`Plane::read`] does.
+/// The layer of windows perpendicular to `axis` that contains voxel `at`, one pixel per window,
+/// with rows and columns as in [`Plane::read`].
 pub(super) fn local_map(local: &[f32], windows: &Windows, axis: usize, at: usize) -> Picture {
     let (row_axis, column_axis) = [(1, 2), (0, 2), (1, 0)][axis];
     let (height, width) = (windows.counts[row_axis], windows.counts[column_axis]);
@@ -148,7 +149,7 @@ pub(super) fn local_map(local: &[f32], windows: &Windows, axis: usize, at: usize
     Picture { height, width, pixels }
 }
 
-/// The colour of a correlation: -0.2 and below is darkest, 1 brightest, none is clear.
+/// The colour of a correlation: darkest at -0.2 and below, brightest at 1, transparent if NaN.
 pub(super) fn agreement_colour(correlation: f32) -> [u8; 4] {
     if !correlation.is_finite() {
         return [0; 4];
@@ -165,10 +166,10 @@ pub(super) fn agreement_colour(correlation: f32) -> [u8; 4] {
     [channel(0), channel(1), channel(2), 255]
 }
 
-/// The correlations at the two ends of the colours.
+/// The correlations at the ends of the colour scale.
 pub(super) const LOCAL_RANGE: [f32; 2] = [-0.2, 1.0];
 
-/// Viridis (Smith and van der Walt, 2015; CC0) at nine even steps.
+/// Viridis (Smith and van der Walt, 2015; CC0), sampled at nine equidistant points.
 const VIRIDIS: [[u8; 3]; 9] = [
     [68, 1, 84],
     [71, 44, 122],

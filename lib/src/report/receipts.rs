@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use super::Error;
 use crate::quote;
 
-/// What a program left of its run: read leniently, so that the report of a run by an older or
-/// newer version still shows what it can.
+/// A program's record of its run. It is read leniently, so that receipts of older or newer versions
+/// are shown as far as possible.
 #[derive(Clone, Debug)]
 pub(super) struct Receipt {
     body: Map<String, Value>,
@@ -22,7 +22,7 @@ pub(super) fn read_text(path: &Path) -> Result<String, Error> {
 }
 
 impl Receipt {
-    /// Reads a receipt: a JSON file, or the container of an array that carries it as the
+    /// Reads a receipt: a JSON file, or a container with an array that holds the receipt in its
     /// attribute `voxloom`.
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
         let wrong = |message: &str| Error::Input {
@@ -90,7 +90,7 @@ impl Receipt {
         self.body.get("peak_memory").and_then(Value::as_f64)
     }
 
-    /// How many blocks ended in this way: a count, or a list of blocks.
+    /// The number of blocks with this outcome, which is stored as a count or as a list of blocks.
     fn blocks(&self, how: &str) -> u64 {
         match self.body.get("blocks").and_then(|b| b.get(how)) {
             Some(Value::Array(blocks)) => blocks.len() as u64,
@@ -99,7 +99,7 @@ impl Receipt {
         }
     }
 
-    /// What a reader must not overlook: blocks that failed or fell back, each with its reason.
+    /// Warnings: blocks that failed or fell back, with reasons, and the program's own warnings.
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut out = Vec::new();
         let program = self.program();
@@ -122,7 +122,7 @@ impl Receipt {
         out
     }
 
-    /// The first few reasons, with their blocks.
+    /// The first few reasons, each with the index of its block.
     fn reasons(&self, how: &str) -> String {
         const SHOWN: usize = 4;
         let Some(Value::Array(blocks)) = self.body.get("blocks").and_then(|b| b.get(how)) else {
@@ -143,7 +143,7 @@ impl Receipt {
         out.join("; ")
     }
 
-    /// All of it in rows for the page.
+    /// The whole receipt, arranged in rows for the page.
     pub(super) fn view(&self) -> Value {
         let rows = |name: &str| -> Vec<[String; 2]> {
             match self.body.get(name) {
@@ -175,7 +175,7 @@ impl Receipt {
     }
 }
 
-/// An input or output in one line.
+/// An input or output on one line.
 fn place(value: &Value) -> String {
     let Some(body) = value.as_object() else { return plain(value) };
     let get = |name: &str| body.get(name).filter(|v| !v.is_null()).map(plain);
@@ -191,7 +191,7 @@ fn place(value: &Value) -> String {
     line
 }
 
-/// A value as a person writes it.
+/// A value in readable form.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -215,7 +215,7 @@ fn flatten(prefix: &str, map: &Map<String, Value>, rows: &mut Vec<[String; 2]>) 
     }
 }
 
-/// Reads all of them, in the order given.
+/// Reads all receipts, in the given order.
 pub(super) fn read_all(paths: &[PathBuf]) -> Result<Vec<Receipt>, Error> {
     paths.iter().map(|path| Receipt::read(path)).collect()
 }

@@ -1,11 +1,11 @@
-//! How far the inliers lie from where the map takes them.
+//! Residuals of the inliers: distances between mapped fixed points and moving points.
 
 use std::fmt::Write;
 
 use super::figures::{round_length, short};
 use crate::table::Match;
 
-/// How the residuals of inliers are spread.
+/// Statistics of the inliers' residuals.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub(super) struct Residuals {
     pub(super) matches: usize,
@@ -16,7 +16,7 @@ pub(super) struct Residuals {
 }
 
 impl Residuals {
-    /// Of the inliers; none where there are none.
+    /// The statistics of `matches`; `None` if no inlier has a finite residual.
     pub(super) fn of(matches: &[Match]) -> Option<Self> {
         let sorted = sorted_residuals(matches);
         let at = |share: f64| sorted[(share * (sorted.len() - 1) as f64).round() as usize];
@@ -38,7 +38,7 @@ fn sorted_residuals(matches: &[Match]) -> Vec<f64> {
     out
 }
 
-/// The histogram of the inliers' residuals, with median and root mean square.
+/// Draws a histogram of the inliers' residuals, with their median and root mean square.
 pub(super) fn histogram(matches: &[Match], residuals: &Residuals) -> String {
     const BINS: usize = 32;
     let sorted = sorted_residuals(matches);

@@ -2,12 +2,12 @@ use crate::filter::Regridded;
 use crate::geom::{Box3, Grid};
 use crate::volume::{self, Dtype, Volume};
 
-/// What the report looks at: a volume, wherever it is.
+/// A volume as the report reads it, on disk, resampled or in memory.
 pub(super) trait Source: Sync {
     fn grid(&self) -> Grid;
-    /// Whether its values are whole numbers of at most 16 bits.
+    /// The value range of the voxel type, if it is an integer type of at most 16 bits.
     fn range(&self) -> Option<[f32; 2]>;
-    /// Voxels of a box, which may reach outside (0 there), C order.
+    /// Reads a box in C order; voxels outside the volume are 0.
     fn read(&self, part: &Box3) -> Result<Vec<f32>, volume::Error>;
 }
 
@@ -45,8 +45,8 @@ impl Source for Regridded<'_> {
     }
 }
 
-/// The moving volume on the fixed grid as it is before any alignment: by physical position alone,
-/// trilinear, 0 where a corner is missing.
+/// The moving volume on the fixed grid before alignment: sampled by physical position with
+/// trilinear interpolation, 0 outside the moving volume.
 pub(super) struct Unaligned<'a> {
     pub(super) moving: &'a dyn Source,
     pub(super) onto: Grid,
@@ -102,7 +102,7 @@ impl Source for Unaligned<'_> {
     }
 }
 
-/// The two samples along one axis between which a position lies.
+/// The two samples along one axis that enclose a position, and the weight of the upper one.
 struct Tap {
     low: usize,
     high: usize,
@@ -112,7 +112,7 @@ struct Tap {
 impl Tap {
     fn new(at: f64, length: usize, first: i64) -> Option<Self> {
         let last = length as f64 - 1.0;
-        // rounding alone must not lose the last voxel of two grids that coincide
+        // the tolerance keeps the last voxel of two grids that coincide up to rounding
         if !(at >= -1e-6 && at <= last + 1e-6) {
             return None;
         }

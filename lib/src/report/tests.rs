@@ -1,4 +1,4 @@
-//! A whole report of volumes in memory.
+//! A complete report on volumes in memory.
 
 use std::sync::OnceLock;
 
@@ -7,7 +7,7 @@ use super::*;
 use crate::geom::Point;
 use crate::table::{BlockRow, Match, Status};
 
-/// Blobs on a lattice, shaken.
+/// Blobs on a jittered lattice.
 fn tissue(p: Point) -> f32 {
     let mut light = 0.0;
     let cell = p.map(|v| (v / 14.0).floor());
@@ -101,7 +101,7 @@ fn papers(folder: &Path) -> Papers {
     }
 }
 
-/// Made once: it is the slow part.
+/// The report is made once, since that is slow.
 fn report() -> &'static Report {
     static REPORT: OnceLock<Report> = OnceLock::new();
     REPORT.get_or_init(|| make(tempfile::tempdir().unwrap().path()))

@@ -1,4 +1,4 @@
-//! Numbers as the page shows them.
+//! Formats numbers for the page's template.
 
 use serde_json::{Value, json};
 
@@ -45,7 +45,7 @@ pub(super) fn spot_view(
     (drawing, Some(view))
 }
 
-/// Rows of the table of blocks at most; beyond, those that were fitted are left out first.
+/// Maximum number of rows in the table of blocks. If there are more, fitted ones are omitted.
 const LISTED: usize = 4000;
 
 pub(super) fn block_view(blocks: &[BlockRow]) -> Value {

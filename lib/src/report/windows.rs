@@ -2,14 +2,15 @@
 
 use crate::geom::{Box3, Grid};
 
-/// Windows at most: some 20 MB for three stages.
+/// Maximum number of windows: some 20 MB for three stages.
 const WINDOWS: usize = 1 << 20;
-/// A tile has at least this many voxels a side: one reads whole chunks, mostly.
+/// Minimum edge length of a tile, voxels: about that of a chunk.
 const TILE: usize = 128;
 
-/// The raster of windows: `size` voxels each, one in every box of `every` voxels, `counts` of them.
+/// A grid of windows of `size` voxels: one in every box of `every` voxels, `counts` of them along
+/// each axis.
 ///
-/// They lie side by side up to [`WINDOWS`] of them; in a larger volume as many are spread evenly, so
+/// Up to [`WINDOWS`] windows are adjacent. In a larger volume about as many are spread evenly, so
 /// that memory does not grow with the volume.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Windows {
@@ -19,7 +20,7 @@ pub(super) struct Windows {
 }
 
 impl Windows {
-    /// Windows of about 16 voxels a side, as cubic as the spacing allows.
+    /// Windows of about 16 voxels along each side, as close to cubes as the spacing allows.
     pub(super) fn of(grid: &Grid) -> Self {
         let side = 16.0 * grid.mean_spacing();
         let size = std::array::from_fn(|a| {
@@ -28,7 +29,7 @@ impl Windows {
         Self::spread(size, grid.shape, WINDOWS)
     }
 
-    /// At most about `most` windows of this size.
+    /// Windows of this size, at most `most` of them.
     pub(super) fn spread(size: [usize; 3], shape: [usize; 3], most: usize) -> Self {
         let of = |every: [usize; 3]| std::array::from_fn(|a| shape[a].div_ceil(every[a]));
         let (mut every, mut counts): (_, [usize; 3]) = (size, of(size));
@@ -40,12 +41,12 @@ impl Windows {
         Self { size, every, counts }
     }
 
-    /// Tiles that are whole numbers of windows.
+    /// The shape of tiles that consist of whole windows.
     pub(super) fn tile(&self) -> [usize; 3] {
         self.size.map(|s| s * TILE.div_ceil(s))
     }
 
-    /// Whether a window, a box relative to `tile`, is one of the raster.
+    /// Whether a window, given as a box relative to `tile`, belongs to the grid of windows.
     pub(super) fn keeps(&self, tile: &Box3, part: &Box3) -> bool {
         (0..3).all(|a| ((tile.min[a] + part.min[a]) as usize).is_multiple_of(self.every[a]))
     }
@@ -55,12 +56,12 @@ impl Windows {
     }
 }
 
-/// The windows that lie in a tile: each with its box relative to the tile.
+/// All adjacent windows of a tile, as boxes relative to the tile, whether in the grid or not.
 pub(super) fn windows_in(tile: &Box3, windows: &Windows) -> Vec<Box3> {
     Box3::of_shape(tile.shape()).tiles(windows.size).collect()
 }
 
-/// Puts what the raster's windows in a tile have where they lie in the whole raster.
+/// Copies the values of a tile's windows to their places in the array of all windows.
 pub(super) fn spread<T: Copy>(all: &mut [T], own: &[T], tile: &Box3, windows: &Windows) {
     let before = |corner: [i64; 3], a: usize| (corner[a] as usize).div_ceil(windows.every[a]);
     let first: [usize; 3] = std::array::from_fn(|a| before(tile.min, a));

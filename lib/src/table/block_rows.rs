@@ -3,14 +3,14 @@ use std::path::Path;
 use super::{Error, Table, number};
 use crate::geom::Point;
 
-/// How the affine of a block came about.
+/// How the affine of a block was determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
     /// Fitted to the block's own matches.
     Fitted,
-    /// Fitted, and drawn towards its neighbours and the global affine.
+    /// Fitted, and regularised towards its neighbours and the global affine.
     Regularised,
-    /// It could not be fitted: the stated rule filled it in.
+    /// Not fitted; replaced according to the documented fallback rule.
     Fallback,
     /// The block holds no data.
     Empty,
@@ -19,7 +19,7 @@ pub enum Status {
 impl Status {
     const ALL: [Self; 4] = [Self::Fitted, Self::Regularised, Self::Fallback, Self::Empty];
 
-    /// Its word in the table.
+    /// Its name in the table.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fitted => "fitted",
@@ -30,26 +30,26 @@ impl Status {
     }
 }
 
-/// What became of one block of local affines.
+/// The result for one block of local affines.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BlockRow {
-    /// Its place in the grid of blocks.
+    /// Its index in the grid of blocks, `[z, y, x]`.
     pub index: [usize; 3],
-    /// How its affine came about.
+    /// How its affine was determined.
     pub status: Status,
-    /// Why it is not `fitted`; empty where it is.
+    /// Why the status is not `fitted`; empty if it is.
     pub reason: String,
-    /// Spots of the fixed volume in it.
+    /// Number of spots of the fixed volume in the block.
     pub spots: usize,
-    /// Those that were found in the moving volume.
+    /// Number of those spots that were matched in the moving volume.
     pub matches: usize,
-    /// Matches that the fit agrees with.
+    /// Number of matches that are inliers of the fit.
     pub inliers: usize,
-    /// Median distance of the inliers from the fit, micrometres; none without a fit.
+    /// Median residual of the inliers, micrometres; `None` without a fit.
     pub median: Option<f64>,
-    /// Root mean square distance of the inliers from the fit, micrometres; none without a fit.
+    /// Root mean square residual of the inliers, micrometres; `None` without a fit.
     pub rms: Option<f64>,
-    /// How far its affine moves the block's centre beyond the initial transform, micrometres.
+    /// Displacement of the block's centre beyond the initial transform, `[z, y, x]` micrometres.
     pub shift: Point,
 }
 
@@ -85,7 +85,7 @@ pub fn write_blocks(path: &Path, rows: &[BlockRow]) -> Result<(), Error> {
     table.write(path)
 }
 
-/// Reads what [`write_blocks`] wrote.
+/// Reads a table that [`write_blocks`] wrote.
 pub fn read_blocks(path: &Path) -> Result<Vec<BlockRow>, Error> {
     let table = Table::read(path)?;
     let mut at = [0; COLUMNS.len()];

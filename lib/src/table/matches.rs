@@ -15,7 +15,8 @@ const COLUMNS: [&str; 9] = [
     "residual_um",
 ];
 
-/// Columns: `fixed_z_um,..,moving_x_um,correlation,inlier,residual_um`, `inlier` 1 or 0.
+/// Writes matches with the columns `fixed_z_um,..,moving_x_um,correlation,inlier,residual_um`;
+/// `inlier` is 1 or 0. A position that is not finite is an error.
 pub fn write_matches(path: &Path, matches: &[Match]) -> Result<(), Error> {
     let mut table = Table::new(&COLUMNS);
     for (row, pair) in matches.iter().enumerate() {
@@ -30,8 +31,8 @@ pub fn write_matches(path: &Path, matches: &[Match]) -> Result<(), Error> {
     table.write(path)
 }
 
-/// Reads what [`write_matches`] wrote; only the six positions must be there. Without the column
-/// `inlier` every match is one; a correlation or residual that is not there is NaN.
+/// Reads a table that [`write_matches`] wrote. Only the six position columns are required: without
+/// the column `inlier` every match is an inlier, a missing correlation or residual is NaN.
 pub fn read_matches(path: &Path) -> Result<Vec<Match>, Error> {
     let table = Table::read(path)?;
     let fixed = position_columns(&table, "fixed_")?;

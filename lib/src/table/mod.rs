@@ -1,7 +1,7 @@
-//! Rows on disk: spots, matches and block status as CSV with a header, written whole or not at all.
+//! Tables: spots, matches and block status as CSV with a header, written atomically.
 //!
-//! Columns are found by name, so extra columns pass through reading unharmed. Numbers are written as
-//! the shortest text that reads back as the same double.
+//! Columns are found by name, so extra columns are allowed. Numbers are written as the shortest
+//! text that reads back as the same double.
 
 use crate::geom::Point;
 
@@ -20,29 +20,29 @@ pub use spots::{read_spots, write_spots};
 /// Why a table could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file system refused.
+    /// The operating system reported an error.
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// What was tried: "read", "write".
+        /// The operation that failed: "read" or "write".
         action: &'static str,
         /// The file.
         path: String,
-        /// Its refusal.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The text is not such a table.
+    /// The content is not a table of the wanted kind.
     #[error("{path}{}: {message}", line.map(|l| format!(", line {l}")).unwrap_or_default())]
     Format {
         /// The file.
         path: String,
-        /// The line, counted from 1, where it is known.
+        /// The line, counted from 1, if known.
         line: Option<u64>,
         /// What was found and what was wanted.
         message: String,
     },
 }
 
-/// A key point: the centre of a blob.
+/// A keypoint: the centre of a blob.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spot {
     /// Physical position, micrometres, `[z, y, x]`.
@@ -55,16 +55,16 @@ pub struct Spot {
     pub intensity: f64,
 }
 
-/// A pair of points that show the same thing.
+/// A pair of corresponding points.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Match {
-    /// In the fixed volume, micrometres.
+    /// Position in the fixed volume, `[z, y, x]` micrometres.
     pub fixed: Point,
-    /// In the moving volume, micrometres.
+    /// Position in the moving volume, `[z, y, x]` micrometres.
     pub moving: Point,
     /// Correlation of the two neighbourhoods, -1 to 1.
     pub correlation: f64,
-    /// Whether the fitted map takes one to the other within the threshold.
+    /// Whether the residual under the fitted map is within the threshold.
     pub inlier: bool,
     /// Distance in micrometres between the mapped fixed point and the moving point.
     pub residual: f64,

@@ -4,19 +4,19 @@ use super::spots::{check_position, point};
 use super::{Error, Table, number};
 use crate::geom::Point;
 
-/// Points with whatever else their table says about them.
+/// Points with the other columns of their table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Points {
-    /// Where they are, micrometres; one for each row of the table.
+    /// Positions, `[z, y, x]` micrometres; one for each row of the table.
     pub positions: Vec<Point>,
-    /// The table that they come from; its position columns are written anew from `positions`.
+    /// The table they were read from; on writing, its position columns are replaced by `positions`.
     pub table: Table,
-    /// The columns of z, y and x.
+    /// The indices of the z, y and x columns.
     columns: [usize; 3],
 }
 
-/// Reads a CSV with the columns `z_um,y_um,x_um` or, where those are not there, `z,y,x` (which are
-/// taken as micrometres too), in any order, and keeps all other columns as text.
+/// Reads a CSV with the columns `z_um,y_um,x_um` or, in their absence, `z,y,x` (also taken as
+/// micrometres), in any order. All other columns are kept as text.
 pub fn read_points(path: &Path) -> Result<Points, Error> {
     let table = Table::read(path)?;
     let plain = ["z", "y", "x"].map(|name| table.column(name));
@@ -32,7 +32,7 @@ pub fn read_points(path: &Path) -> Result<Points, Error> {
     Ok(Points { positions, table, columns })
 }
 
-/// Writes the table of `points` with their positions, all other cells as they were read.
+/// Writes the table of `points` with their current positions; all other cells are unchanged.
 pub fn write_points(path: &Path, points: &Points) -> Result<(), Error> {
     let mut table = points.table.clone();
     for (row, (cells, &position)) in table.rows.iter_mut().zip(&points.positions).enumerate() {

@@ -1,4 +1,4 @@
-//! The text of a table: cells found by column name, with errors that name file, line and column.
+//! Tables as text: cells are addressed by column name, errors name file, line and column.
 
 use std::path::Path;
 
@@ -6,16 +6,16 @@ use super::Error;
 use crate::files::{self, write_whole};
 use crate::quote::shorten;
 
-/// A table as it stands in its file: a header and rows of text.
+/// A table as stored in a CSV file: a header and rows of text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     /// The names of the columns.
     pub header: Vec<String>,
-    /// The cells, a vector per row, each as long as the header.
+    /// The cells, one vector per row, each as long as the header.
     pub rows: Vec<Vec<String>>,
-    /// The line of each row in its file, counted from 1; empty for a table not read from one.
+    /// The line of each row in its file, counted from 1; empty for a table that was not read.
     lines: Vec<u64>,
-    /// The file, for errors.
+    /// The file that was read, for error messages.
     path: String,
 }
 
@@ -25,7 +25,7 @@ impl Table {
         Self { header: header.iter().map(|&name| name.to_owned()).collect(), ..Self::default() }
     }
 
-    /// Reads a CSV file with a header. Empty lines and lines that start with `#` are left out.
+    /// Reads a CSV file with a header. Empty lines and lines that start with `#` are skipped.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let name = path.display().to_string();
         let bytes = files::read(path).map_err(|source| Error::Io {
@@ -47,7 +47,7 @@ impl Table {
         Ok(table)
     }
 
-    /// Writes it as CSV, whole or not at all.
+    /// Writes the table as CSV, atomically.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         let refused =
             |source| Error::Io { action: "write", path: path.display().to_string(), source };
@@ -60,12 +60,12 @@ impl Table {
         write_whole(path, &bytes).map_err(refused)
     }
 
-    /// Where the column of this name stands.
+    /// The index of the column with this name.
     pub fn column(&self, name: &str) -> Option<usize> {
         self.header.iter().position(|column| column == name)
     }
 
-    /// Where the column of this name stands, or an error that lists the columns.
+    /// The index of the column with this name, or an error that lists the columns.
     pub fn wanted(&self, name: &str) -> Result<usize, Error> {
         self.column(name).ok_or_else(|| Error::Format {
             path: self.path.clone(),
@@ -77,13 +77,13 @@ impl Table {
         })
     }
 
-    /// A cell as a number, which may be NaN or infinite.
+    /// Parses a cell as a number, which may be NaN or infinite.
     pub fn number(&self, row: usize, column: usize) -> Result<f64, Error> {
         let text = &self.rows[row][column];
         text.parse().map_err(|_| self.bad_cell(row, column, "a number"))
     }
 
-    /// A cell as a finite number.
+    /// Parses a cell as a finite number.
     pub fn finite(&self, row: usize, column: usize) -> Result<f64, Error> {
         let value = self.number(row, column)?;
         if value.is_finite() {
@@ -93,13 +93,13 @@ impl Table {
         }
     }
 
-    /// A cell as a count.
+    /// Parses a cell as a non-negative integer.
     pub fn count(&self, row: usize, column: usize) -> Result<usize, Error> {
         let text = &self.rows[row][column];
         text.parse().map_err(|_| self.bad_cell(row, column, "a whole number from 0"))
     }
 
-    /// The error of a cell that holds something else than was wanted.
+    /// The error for a cell with unexpected content.
     pub fn bad_cell(&self, row: usize, column: usize, wanted: &str) -> Error {
         Error::Format {
             path: self.path.clone(),
@@ -122,8 +122,8 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// The line of a record: csv says where it began to look, before the empty lines and remarks that
-/// it then left out.
+/// The line of a record. The csv crate reports where it started to read the record, which is before
+/// any empty lines and comments that it then skipped.
 fn line_of(bytes: &[u8], start: &csv::Position) -> u64 {
     let rest = bytes.get(start.byte() as usize..).unwrap_or_default();
     let skipped = rest

@@ -6,7 +6,8 @@ use crate::geom::Point;
 const POSITION: [&str; 3] = ["z_um", "y_um", "x_um"];
 const REST: [&str; 3] = ["radius_um", "response", "intensity"];
 
-/// Columns: `z_um,y_um,x_um,radius_um,response,intensity`.
+/// Writes spots with the columns `z_um,y_um,x_um,radius_um,response,intensity`. A position that is
+/// not finite is an error.
 pub fn write_spots(path: &Path, spots: &[Spot]) -> Result<(), Error> {
     let mut table = Table::new(&[POSITION, REST].concat());
     for (row, spot) in spots.iter().enumerate() {
@@ -17,8 +18,8 @@ pub fn write_spots(path: &Path, spots: &[Spot]) -> Result<(), Error> {
     table.write(path)
 }
 
-/// Reads what [`write_spots`] wrote; only the three positions must be there, what else is missing
-/// is 0.
+/// Reads a table that [`write_spots`] wrote. Only the three position columns are required; a
+/// missing radius, response or intensity is 0.
 pub fn read_spots(path: &Path) -> Result<Vec<Spot>, Error> {
     let table = Table::read(path)?;
     let position = position_columns(&table, "")?;
@@ -46,7 +47,7 @@ pub(super) fn point(table: &Table, row: usize, columns: [usize; 3]) -> Result<Po
     Ok([z?, y?, x?])
 }
 
-/// A position that is not finite is never written: no reader could use it.
+/// Refuses a position that is not finite, so that it is never written.
 pub(super) fn check_position(path: &Path, row: usize, position: Point) -> Result<(), Error> {
     if position.iter().all(|v| v.is_finite()) {
         return Ok(());

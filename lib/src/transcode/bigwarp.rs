@@ -26,7 +26,7 @@ pub enum Fit {
 }
 
 impl Fit {
-    /// Its name as flags spell it.
+    /// Its name in messages.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Tps => "thin-plate spline",
@@ -38,23 +38,23 @@ impl Fit {
     }
 }
 
-/// Landmarks in use, `[z, y, x]` micrometres.
+/// The active landmarks, `[z, y, x]` micrometres.
 struct Landmarks {
     axes: usize,
     moving: Vec<Point>,
     fixed: Vec<Point>,
 }
 
-/// What landmarks gave.
+/// The result of a fit to landmarks.
 pub(super) struct Fitted {
     pub(super) piece: Piece,
-    /// Landmarks in use.
+    /// Number of active landmarks.
     pub(super) count: usize,
-    /// 2 in a plane.
+    /// Number of axes: 2 for landmarks in a plane, else 3.
     pub(super) axes: usize,
 }
 
-/// Whether a text begins as these files do.
+/// Whether a text begins like a landmark file.
 pub(super) fn is_landmarks(text: &str) -> bool {
     let Some(line) = text.lines().find(|line| !line.trim().is_empty()) else { return false };
     let cells: Vec<&str> = line.split(',').map(|cell| cell.trim().trim_matches('"')).collect();
@@ -63,10 +63,10 @@ pub(super) fn is_landmarks(text: &str) -> bool {
         && cells[2..].iter().all(|cell| cell.parse::<f64>().is_ok() || cell.ends_with("Infinity"))
 }
 
-/// The map from the fixed to the moving landmarks; with `swap`, the other way.
+/// The map from the fixed to the moving landmarks, or with `swap` the other way.
 ///
-/// A spline goes from fixed to moving, as BigWarp renders. Matrices are fitted from moving to fixed, as
-/// BigWarp fits them, and turned round.
+/// A spline is computed from fixed to moving, as BigWarp renders. Matrices are fitted from moving
+/// to fixed, as in BigWarp, and then inverted.
 pub(super) fn read(text: &str, world: World, model: Fit, swap: bool) -> Result<Fitted, String> {
     let mut landmarks = parse(text, world)?;
     if swap {
@@ -139,7 +139,7 @@ fn parse(text: &str, world: World) -> Result<Landmarks, String> {
     Ok(landmarks)
 }
 
-/// [`fit`] for points whose z is 0; the map leaves z alone.
+/// [`fit`] for points with z = 0; the map leaves z unchanged.
 fn in_plane(model: Model, from: &[Point], to: &[Point]) -> Result<Affine, String> {
     let count = from.len() as f64;
     let mean = |points: &[Point]| -> [f64; 2] {
@@ -193,11 +193,11 @@ fn in_plane(model: Model, from: &[Point], to: &[Point]) -> Result<Affine, String
     ]))
 }
 
-/// Pairs of fixed and moving points as landmarks; of a plane where `axes` is 2.
+/// Formats pairs of fixed and moving points as landmarks; with 2 `axes` as points of a plane.
 pub(super) fn write(fixed: &[Point], moving: &[Point], world: World, axes: usize) -> String {
     let mut text = String::new();
     for (i, (fixed, moving)) in fixed.iter().zip(moving).enumerate() {
-        let _ = write!(text, "\"Pt-{i}\",\"true\""); // a String takes all
+        let _ = write!(text, "\"Pt-{i}\",\"true\""); // writing to a String cannot fail
         for value in
             [moving, fixed].into_iter().flat_map(|p| world.unvector(*p).into_iter().take(axes))
         {
@@ -223,7 +223,7 @@ mod tests {
         }
     }
 
-    /// Landmarks of a map, of a plane where `axes` is 2.
+    /// Landmarks that follow a map; with 2 `axes` they lie in a plane.
     fn landmarks(map: &Affine, axes: usize) -> (String, Vec<Point>) {
         let depth = |i: usize| if axes == 3 { (i * i % 7) as f64 } else { 0.0 };
         let fixed: Vec<Point> =

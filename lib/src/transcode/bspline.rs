@@ -1,4 +1,4 @@
-//! Free-form deformations: displacements as tensor products of B-splines (ITK's `BSplineTransform`,
+//! Free-form deformations: displacements as tensor-product B-splines (ITK's `BSplineTransform`,
 //! elastix' `BSplineTransform`; Rueckert et al., IEEE TMI 18(8), 1999).
 
 use super::pieces::Warp;
@@ -6,21 +6,22 @@ use super::world::{Placement, World};
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Affine, Point};
 
-/// A displacement `sum c_k B(i - k)` where its support is whole, 0 elsewhere, as in ITK.
+/// A displacement `sum c_k B(i - k)` where the grid covers the whole support, 0 elsewhere, as in
+/// ITK.
 pub(super) struct BSpline {
-    /// Positions to fractional indices of coefficients.
+    /// Maps positions to fractional indices of coefficients.
     to_index: Affine,
     size: [usize; 3],
     order: usize,
-    /// How far beyond the rim of its support an index may lie, for each sample along an axis.
+    /// The tolerance of an index at the border of the valid region, per sample along the axis.
     close: f64,
-    /// C order, `[z, y, x]` micrometres.
+    /// Coefficients in C order, `[z, y, x]` micrometres.
     coefficients: Vec<Point>,
 }
 
 impl BSpline {
-    /// From a grid of coefficients and their numbers: all x components first, x fastest, then y, z;
-    /// of a plane, `axes` 2, only x and y.
+    /// From a grid of coefficients and their numbers: all x components, x fastest, then those of y
+    /// and z; with 2 `axes`, only x and y.
     pub(super) fn new(
         placement: &Placement,
         world: World,
@@ -58,20 +59,20 @@ impl BSpline {
         Ok(Self { to_index, size, order, close: 1e-9, coefficients })
     }
 
-    /// The same, where the places of control points are known to single precision only.
+    /// The same spline, for control points whose positions are known to single precision only.
     #[must_use]
     pub(super) fn in_single_precision(self) -> Self {
         Self { close: 1e-5, ..self }
     }
 
-    /// The first coefficient along an axis that counts at `index`, and the weights from there on;
-    /// `None` where the support is not whole.
+    /// The first coefficient along an axis that contributes at `index`, and the weights from it on;
+    /// `None` if the support is not completely inside the grid.
     fn weights(&self, index: f64, size: usize) -> Option<(usize, [f64; 4])> {
         let order = self.order;
         if size == 1 {
-            return Some((0, [1.0, 0.0, 0.0, 0.0])); // the axis across a plane
+            return Some((0, [1.0, 0.0, 0.0, 0.0])); // the axis perpendicular to a plane
         }
-        // ITK: BSplineTransform::InsideValidRegion, with its tolerance at the rim
+        // ITK: BSplineTransform::InsideValidRegion, with its tolerance at the border
         let rim = 0.5 * (order as f64 - 1.0);
         let last = size as f64 - 1.0 - rim;
         let close = self.close * size as f64;
@@ -124,7 +125,7 @@ impl Warp for BSpline {
     }
 }
 
-/// The centred B-spline of an order at `x`.
+/// The centred B-spline of the given order at `x`.
 fn basis(order: usize, x: f64) -> f64 {
     let x = x.abs();
     match order {

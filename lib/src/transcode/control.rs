@@ -1,18 +1,18 @@
-//! Control points of NiftyReg: a cubic B-spline whose coefficients are positions (`reg_f3d -cpp`;
-//! Modat et al., Computer Methods and Programs in Biomedicine 98(3), 2010).
+//! Control point grids of NiftyReg: cubic B-splines whose coefficients are positions
+//! (`reg_f3d -cpp`; Modat et al., Computer Methods and Programs in Biomedicine 98(3), 2010).
 
 use super::bspline::BSpline;
 use super::pieces::Payload;
 use super::world::{Placement, World};
 
-/// More numbers than this are no grid of control points.
+/// A grid of control points with more numbers than this is refused.
 const MOST: usize = 6 << 20;
 
-/// The spline whose control points lie as `placement` says and go where `payload` says, both in `world`;
-/// all first components come first.
+/// The spline with its control points at `placement`, mapped to the positions in `payload`, both in
+/// `world`. All x components come first, then y, then z.
 ///
-/// A spline of the positions of its own control points is the identity, so that the differences to these
-/// are displacements.
+/// A spline whose coefficients are the control points' own positions is the identity, so the
+/// coefficients of the displacement are the differences to these.
 pub(super) fn spline(
     placement: &Placement,
     world: World,
@@ -29,7 +29,7 @@ pub(super) fn spline(
             *value -= placement.origin[c] + steps.sum::<f64>();
         }
     }
-    // the first voxel of the image lies where the support begins, in the single precision of a header
+    // the image's first voxel lies at the border of the support, up to single precision
     Ok(BSpline::new(placement, world, 3, components, &numbers)?.in_single_precision())
 }
 
@@ -42,8 +42,8 @@ mod tests {
 
     const RAS: World = World { frame: Frame::Ras, micrometres: 1e3 };
 
-    /// As NiftyReg has it: the sum of positions over the 64 control points around `p`, x, y, z in
-    /// millimetres.
+    /// NiftyReg's definition: the weighted sum of the positions of the 64 control points around
+    /// `p`, x, y, z in millimetres.
     fn slowly(placement: &Placement, numbers: &[f64], p: [f64; 3]) -> [f64; 3] {
         let shape = placement.shape;
         let count = shape.iter().product::<usize>();
@@ -79,7 +79,7 @@ mod tests {
     fn control_points_take_points_where_niftyreg_takes_them() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("raw");
-        // x runs backwards, as in many files of NIfTI
+        // x is mirrored, as in many NIfTI files
         let cosines = [[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
         let placement = Placement::new([6, 7, 8], [0.5, 0.4, 0.3], [2.0, -0.4, -0.3], &cosines);
         let numbers: Vec<f64> = (0..3 * 336)

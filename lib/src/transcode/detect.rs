@@ -1,4 +1,4 @@
-//! Which program wrote a transform, told by its content.
+//! Detects by content which program wrote a transform.
 
 use std::path::Path;
 
@@ -9,10 +9,10 @@ use crate::files;
 use crate::transform::{self, Kind};
 use crate::volume::{self, VectorArray};
 
-/// Bytes of a file that are looked at.
+/// Number of leading bytes of a file that are examined.
 const HEAD: u64 = 4096;
 
-/// Files that are near to those that we read, and the way out.
+/// Signatures of similar formats that are not supported, with advice.
 const OTHERS: [(&[u8], &str); 1] =
     [(b"MATLAB 5", "is a MATLAB 5 file; ITK and ANTs write level 4, save it with '-v4'")];
 
@@ -51,7 +51,7 @@ pub enum Source {
     Ngff,
 }
 
-/// The format of what is at `location`.
+/// Detects the format of the transform at `location`.
 pub(super) fn source_of(location: &str) -> Result<Source, Error> {
     let path = Path::new(location);
     let is_pipe = files::is_pipe(path);
@@ -135,7 +135,7 @@ pub(super) fn source_of(location: &str) -> Result<Source, Error> {
             _ => Source::Json,
         });
     }
-    // only the name tells greedy's text from BigStream's; a 3x3 matrix is none of BigStream's
+    // greedy's text differs from BigStream's in its name only, but BigStream has no 3x3 matrices
     let rows = matrices::rows_of(text).map(|rows| rows.len());
     let named = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("mat"));
     if rows == Some(3) || (rows == Some(4) && named) {
@@ -144,7 +144,7 @@ pub(super) fn source_of(location: &str) -> Result<Source, Error> {
     known(location)
 }
 
-/// Whether what is at `location` is a transform, and no volume, as far as its content says.
+/// Whether `location` holds a transform rather than a volume, judged by its content.
 pub(super) fn is_transform(location: &str) -> bool {
     let path = Path::new(location);
     if path.is_dir() {
@@ -163,7 +163,7 @@ pub(super) fn is_transform(location: &str) -> bool {
             .is_ok_and(|start| !images.iter().any(|magic| start.starts_with(magic)))
 }
 
-/// What our own programs know, or their word on what it is.
+/// The native formats, or their error message.
 fn known(location: &str) -> Result<Source, Error> {
     Ok(match transform::kind_of(location)? {
         Kind::Document => Source::Json,
@@ -190,7 +190,7 @@ fn folder(location: &str) -> Result<Source, Error> {
     }
 }
 
-/// An array of vectors does not say what they are.
+/// The error for an array of vectors whose meaning is not stated.
 fn array(location: &str) -> Error {
     Error::Unfit {
         location: location.to_owned(),

@@ -1,7 +1,7 @@
 //! Displacement fields of BigWarp and of template-building in N5, HDF5 or Zarr
 //! (<https://github.com/saalfeldlab/template-building/wiki/Hdf5-Deformation-fields>; n5-imglib2's
-//! `N5DisplacementField`): vectors x, y, z, in integers times a multiplier where they are quantised, and a
-//! matrix that follows them.
+//! `N5DisplacementField`). Vectors are x, y, z, as floats or as integers times a quantisation
+//! multiplier, and may be followed by a matrix.
 
 use serde_json::{Map, Value};
 
@@ -14,12 +14,12 @@ use crate::geom::{Affine, Grid, Point};
 use crate::quote;
 use crate::volume::{self, VectorArray};
 
-/// The name of a field that takes moving points to fixed ones.
+/// The name of a field that maps moving points to fixed ones.
 const INVERSE: &str = "invdfield";
-/// The name of one that takes fixed points to moving ones.
+/// The name of a field that maps fixed points to moving ones.
 const FORWARD: &str = "dfield";
 
-/// What the attributes say, in the order x, y, z.
+/// The attributes of a field, with axes in the order x, y, z.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Attributes {
     spacing: Option<Point>,
@@ -29,7 +29,7 @@ pub(super) struct Attributes {
     micrometres: Result<Option<f64>, String>,
 }
 
-/// Whether an array with these attributes, of this name, is such a field.
+/// Whether an array with this name and these attributes is such a field.
 pub(super) fn is_field(location: &str, attributes: &Map<String, Value>) -> bool {
     let has = |key: &str| attributes.contains_key(key);
     let named = name_of(location) == FORWARD || name_of(location) == INVERSE;
@@ -44,7 +44,7 @@ fn name_of(location: &str) -> &str {
     location.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
 }
 
-/// Finite numbers, as many as there are axes.
+/// The attribute `key` as a list of finite numbers; `None` if it is missing.
 fn list(attributes: &Map<String, Value>, key: &str) -> Result<Option<Vec<f64>>, String> {
     let Some(value) = attributes.get(key) else { return Ok(None) };
     let numbers: Option<Vec<f64>> = value
@@ -57,7 +57,7 @@ fn list(attributes: &Map<String, Value>, key: &str) -> Result<Option<Vec<f64>>, 
 }
 
 impl Attributes {
-    /// What the attributes of a field of `axes` axes say.
+    /// Reads the attributes of a field with this number of axes.
     pub(super) fn read(attributes: &Map<String, Value>, axes: usize) -> Result<Self, String> {
         let three = |key: &str, rest: f64| -> Result<Option<Point>, String> {
             let Some(values) = list(attributes, key)? else { return Ok(None) };
@@ -103,7 +103,7 @@ impl Attributes {
 }
 
 impl Attributes {
-    /// Says what is assumed.
+    /// Warns about assumptions.
     fn warn(&self, location: &str, is_integer: bool) {
         if is_integer && self.multiplier.is_none() {
             let note =
@@ -113,7 +113,7 @@ impl Attributes {
     }
 }
 
-/// Rows of the matrix, each with its offset last; x first.
+/// The linear part and the offset of a matrix whose rows end with the offset; x first.
 fn matrix(rows: &[f64], axes: usize) -> ([[f64; 3]; 3], [f64; 3]) {
     let cell = |r: usize, c: usize| rows[r * (axes + 1) + c];
     let linear = std::array::from_fn(|r| {
@@ -155,7 +155,7 @@ pub(super) fn read(location: &str, reading: &Reading) -> Result<Read, String> {
     pieces(name_of(location), &attributes, reading, array.shape(), Payload::Array(array))
 }
 
-/// Reads the field of an HDF5 file: the one that --name says, or `dfield`, or the only one.
+/// Reads a field of an HDF5 file: the one named by --name, else `dfield`, else the only array.
 fn of_file(location: &str, reading: &Reading) -> Result<Read, String> {
     let path = std::path::Path::new(location);
     let hdf5::Content::Arrays(names) = hdf5::content(path)? else {
@@ -187,7 +187,7 @@ fn of_file(location: &str, reading: &Reading) -> Result<Read, String> {
     pieces(name_of(name), &attributes, reading, vectors.shape(), Payload::Hdf5(vectors))
 }
 
-/// The field and the matrix that belongs to it, in the order in which they are applied.
+/// The field and its matrix, if there is one, in the order in which they are applied.
 pub(super) fn pieces(
     name: &str,
     attributes: &Attributes,
@@ -204,7 +204,7 @@ pub(super) fn pieces(
     }
     let said = if reading.unit.is_none() { attributes.micrometres.clone()? } else { None };
     let um = said.unwrap_or_else(|| reading.unit.unwrap_or(Unit::Um).micrometres());
-    // theirs are x, y, z
+    // convert from x, y, z
     let turned = |[x, y, z]: Point| [z * um, y * um, x * um];
     let spacing = reading
         .spacing
@@ -258,7 +258,7 @@ mod tests {
             from: from.then_some(crate::transcode::Source::BigwarpField),
             ..Reading::default()
         };
-        // x + 1, y + 2, z + 3
+        // displacements of 1 along x, 2 along y, 3 along z
         let payload = Payload::Memory(vec![[1.0, 2.0, 3.0]; 24]);
         let said = attributes(value, 3)?;
         pieces(name, &said, &reading, [2, 3, 4], payload).map(|(pieces, _)| pieces)
@@ -280,7 +280,7 @@ mod tests {
         let first = field.read(&crate::geom::Box3::new([0; 3], [1; 3])).unwrap();
         assert_eq!(first, [[1.5e-3, 1e-3, 0.5e-3]]);
         assert_eq!(map.offset(), [30.0, 20.0, 10.0].map(|v| v * 1e-3));
-        // an inverse begins with its matrix, and must be asked for
+        // an inverse field is applied after its matrix, and must be requested explicitly
         assert!(read(INVERSE, &value, false).err().unwrap().contains("named as an inverse"));
         let found = read(INVERSE, &value, true).unwrap();
         assert!(matches!(found.as_slice(), [Piece::Affine(_), Piece::Foreign(_)]));

@@ -1,5 +1,5 @@
-//! elastix' transform parameter files (elastix manual, chapter 6): `(Key value ...)` a line, a chain by
-//! `InitialTransformParameterFileName`.
+//! elastix' transform parameter files (elastix manual, chapter 6): one `(Key value ...)` per line,
+//! chained by `InitialTransformParameterFileName`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,13 +14,13 @@ use crate::fingerprint::Fingerprint;
 use crate::geom::{Affine, Grid, Point};
 use crate::quote::shorten;
 
-/// A chain longer than this refers to itself.
+/// Maximum number of chained files.
 const LONGEST: usize = 64;
 
-/// The entries of a file, strings without their quotes.
+/// The entries of a file, with quotes removed from strings.
 struct Entries(BTreeMap<String, Vec<String>>);
 
-/// Whether a text begins as these files do.
+/// Whether a text begins like a parameter file.
 pub(super) fn is_parameter_file(text: &str) -> bool {
     let first = text.lines().map(str::trim).find(|l| !l.is_empty() && !l.starts_with("//"));
     first.is_some_and(|line| {
@@ -61,7 +61,7 @@ impl Entries {
     }
 }
 
-/// Words, those in quotes with their blanks.
+/// Splits a line at white space; a quoted string is a single word.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     for (i, part) in line.split('"').enumerate() {
@@ -74,12 +74,12 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// The maps of a file and of those that it begins with, first applied first.
+/// Reads the maps of a file and of its initial transforms, in the order of application.
 pub(super) fn read(path: &Path, world: World) -> Result<Vec<Piece>, String> {
     read_chain(path, world, &mut Vec::new())
 }
 
-/// `readers` are the files that begin with this one.
+/// `readers` are the files whose chain of initial transforms led to this one.
 fn read_chain(path: &Path, world: World, readers: &mut Vec<PathBuf>) -> Result<Vec<Piece>, String> {
     let text = crate::files::read_text(path)
         .map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
@@ -114,7 +114,7 @@ fn read_chain(path: &Path, world: World, readers: &mut Vec<PathBuf>) -> Result<V
     }
 }
 
-/// The transforms of a file of ITK's, which elastix writes with `ITKTransformOutputFileNameExtension`.
+/// Reads an ITK transform file, which elastix writes with `ITKTransformOutputFileNameExtension`.
 fn from_file(path: &Path, entries: &Entries, world: World) -> Result<Vec<Piece>, String> {
     let name = entries.word("TransformFileName").filter(|name| !name.is_empty());
     let name = name.ok_or("has (Transform \"File\") and no (TransformFileName ...)")?;
@@ -122,7 +122,8 @@ fn from_file(path: &Path, entries: &Entries, world: World) -> Result<Vec<Piece>,
     itk::read_file(&file, world).map_err(|e| format!("refers to {}, which {e}", shorten(name)))
 }
 
-/// Where a file that another names is: as written, or beside it, since results are moved.
+/// Finds a file that another refers to: at the path as written, or next to the other file, since
+/// results are often moved.
 fn find(path: &Path, initial: &str) -> Result<PathBuf, String> {
     let beside = |name: &Path| path.with_file_name("").join(name);
     let written = Path::new(initial);
@@ -218,7 +219,7 @@ fn spline(
         if direction.len() != axes * axes {
             return Err(format!("has {} numbers in (GridDirection ...)", direction.len()));
         }
-        // column after column
+        // by columns
         for (i, value) in direction.iter().enumerate() {
             cosines[i % axes][i / axes] = *value;
         }
@@ -242,7 +243,7 @@ fn spline(
     Ok(Piece::Smooth(Arc::new(BSpline::new(&placement, world, order, axes, parameters)?)))
 }
 
-/// `p -> before(p) + own(p) - p`.
+/// The map `p -> before(p) + own(p) - p`.
 struct Sum {
     before: Vec<Piece>,
     own: Vec<Piece>,
@@ -258,7 +259,7 @@ impl Warp for Sum {
                     fingerprint.add_numbers(map.rows().concat());
                 }
                 Piece::Smooth(warp) => warp.add_to(fingerprint),
-                // others are refused when it is made
+                // other pieces are refused in `add`
                 Piece::Foreign(_) | Piece::Ours(_) => {}
             }
         }
@@ -271,7 +272,7 @@ impl Warp for Sum {
     }
 }
 
-/// Where a matrix or a spline takes `p`.
+/// Maps `p` by a matrix or a spline.
 fn image(piece: &Piece, p: Point) -> Point {
     match piece {
         Piece::Affine(map) => map.apply(p),
@@ -304,11 +305,11 @@ fn add(before: Vec<Piece>, own: Vec<Piece>) -> Result<Piece, String> {
     Ok(Piece::Affine(sum))
 }
 
-/// A matrix as a parameter file for transformix, which fills the fixed image's grid: of two axes where that
-/// is a plane.
+/// Formats a matrix as a parameter file for transformix, which resamples onto the fixed image's
+/// grid `onto`; the file has two axes if that is a plane.
 ///
 /// # Errors
-/// A matrix that takes points out of the plane.
+/// A message if the matrix maps points out of that plane.
 pub(super) fn write(map: &Affine, world: World, onto: &Grid) -> Result<String, String> {
     let axes = if onto.planar { 2 } else { 3 };
     let [into, down, across] = map.rows();
@@ -351,7 +352,7 @@ pub(super) fn write(map: &Affine, world: World, onto: &Grid) -> Result<String, S
     ];
     let mut text = String::new();
     for (key, value) in lines {
-        let _ = writeln!(text, "({key} {value})"); // a String takes all
+        let _ = writeln!(text, "({key} {value})"); // writing to a String cannot fail
     }
     Ok(text)
 }

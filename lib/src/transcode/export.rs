@@ -1,4 +1,4 @@
-//! Writing a transform in the format that was asked for.
+//! Writes a transform in the requested format.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::geom::{Affine, Chain, FieldSource, Grid, Point};
 use crate::transform::{self, Direction, Step};
 use crate::volume::FieldFile;
 
-/// Points of a landmark file along each axis.
+/// Number of points of a landmark file along each axis.
 const LANDMARKS: usize = 4;
 
 /// One call of [`super::transform`].
@@ -24,13 +24,13 @@ struct Job<'a> {
     target: Target,
     onto: Option<Grid>,
     unit: Option<Unit>,
-    /// How the source was taken, and what is asked for.
+    /// How the source was interpreted, and what was requested.
     identity: Identity,
     ctx: &'a Context,
 }
 
-/// Reads the transform at `source` and writes it to `destination` as `target`, lengths in `to_unit`
-/// where the target leaves that open.
+/// Reads the transform at `source` and writes it to `destination` as `target`, with lengths in
+/// `to_unit` if the target allows a choice.
 pub(super) fn transform(
     source: &str,
     reading: &Reading,
@@ -60,7 +60,7 @@ pub(super) fn transform(
     }
     let imported = reading::read(source, reading)?;
     job.identity = job.identity.with("read as", &imported.taken_as);
-    // a field is claimed when it is created: one that an equal run is at work on is shared
+    // a field is checked on creation instead: processes of the same run share one
     if target != Target::Field {
         ctx.refuse_existing(Path::new(destination))?;
     }
@@ -76,7 +76,7 @@ impl Job<'_> {
         Error::Unfit { location: self.source.to_owned(), message: message.to_owned() }
     }
 
-    /// Whether a place is the source, or holds it: it must not be replaced.
+    /// Whether `place` is the source or contains it, so that it must not be replaced.
     fn is_source(&self, place: &str) -> bool {
         match (Path::new(self.source).canonicalize(), Path::new(place).canonicalize()) {
             (Ok(source), Ok(place)) => source.starts_with(place),
@@ -94,7 +94,7 @@ impl Job<'_> {
         }
     }
 
-    /// A chain in our JSON or as OME-NGFF, with its fields.
+    /// Writes a chain as native JSON or as OME-NGFF, with its fields.
     fn write_chain(&self, pieces: Vec<Piece>) -> Result<(), Error> {
         let sampled = self.onto.is_some() || pieces.iter().any(|p| matches!(p, Piece::Smooth(_)));
         let steps = if sampled { self.sample_chain(pieces)? } else { self.copy_chain(pieces)? };
@@ -111,7 +111,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Refuses a chain with a field of its own where there is no place beside the document.
+    /// Refuses standard output for a chain that has fields: they are stored next to the document.
     fn refuse_stream(&self) -> Result<(), Error> {
         if files::is_stream(self.destination) {
             return Err(self.unfit(
@@ -121,7 +121,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Where the `n`-th field of a chain goes.
+    /// The location of the `n`-th field of a chain.
     fn place(&self, n: usize) -> String {
         let path = Path::new(self.destination);
         if self.target == Target::Ngff {
@@ -132,7 +132,7 @@ impl Job<'_> {
         path.with_file_name(format!("{stem}.field{number}.zarr")).display().to_string()
     }
 
-    /// The whole map as one field and the matrix that goes on outside it.
+    /// Samples the whole map as one field, followed by the matrix that extrapolates outside it.
     fn sample_chain(&self, pieces: Vec<Piece>) -> Result<Vec<Step>, Error> {
         self.refuse_stream()?;
         let scratch = Scratch::beside(self.destination);
@@ -166,7 +166,7 @@ impl Job<'_> {
         fields::write_field(&sampled, location, self.identity.clone(), self.ctx)
     }
 
-    /// Each step as it is, foreign fields copied to arrays of ours.
+    /// Copies the steps unchanged; foreign fields are written as native arrays.
     fn copy_chain(&self, pieces: Vec<Piece>) -> Result<Vec<Step>, Error> {
         let mut steps = Vec::new();
         let mut count = 0;
@@ -219,7 +219,7 @@ impl Job<'_> {
         fields::write_field(field, location, self.identity.clone(), self.ctx)
     }
 
-    /// All maps so that they can be evaluated; foreign fields go to scratch.
+    /// Makes all maps ready for evaluation; foreign fields are copied to scratch.
     fn stages(&self, pieces: Vec<Piece>, scratch: &Scratch) -> Result<Vec<Stage>, Error> {
         let mut stages = Vec::new();
         for (i, piece) in pieces.into_iter().enumerate() {
@@ -246,7 +246,7 @@ impl Job<'_> {
         Ok(stages)
     }
 
-    /// One field of ours.
+    /// Writes one native field.
     fn write_field(&self, pieces: Vec<Piece>) -> Result<(), Error> {
         self.one_field(pieces, self.destination)?;
         if !self.ctx.plan_only && self.ctx.gathers() {
@@ -255,7 +255,8 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// The whole map as one field at `location`: its own samples where it has them, else sampled.
+    /// Writes the whole map as one field at `location`: on its own samples if it is a single field,
+    /// else sampled.
     fn one_field(&self, mut pieces: Vec<Piece>, location: &str) -> Result<(), Error> {
         pieces.retain(|piece| !matches!(piece, Piece::Affine(map) if *map == Affine::IDENTITY));
         match (pieces.as_mut_slice(), self.onto) {
@@ -280,7 +281,7 @@ impl Job<'_> {
         }
     }
 
-    /// A field as a file of another format, by way of one of ours.
+    /// Writes a field as a single file of another format, through a native one.
     fn write_flat(&self, pieces: Vec<Piece>) -> Result<(), Error> {
         if self.ctx.scattered {
             return Err(self.unfit(
@@ -312,7 +313,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Landmarks on a lattice of the grid.
+    /// Writes landmarks on a lattice over the grid.
     fn write_landmarks(&self, imported: Imported) -> Result<(), Error> {
         let grid = self.onto.ok_or_else(|| {
             self.unfit("becomes landmarks on a grid; say which with --onto VOLUME, or --shape and --out-spacing")
@@ -332,7 +333,7 @@ impl Job<'_> {
         self.write_file(text.as_bytes(), world)
     }
 
-    /// One matrix.
+    /// Writes a single matrix.
     fn write_matrix(&self, pieces: &[Piece]) -> Result<(), Error> {
         let map = one_matrix(pieces).ok_or_else(|| {
             self.unfit("holds a field, a spline or local affines, which no matrix can say; write it --to json, \
@@ -381,7 +382,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Says how it was written.
+    /// Logs and records the conventions of the output.
     fn said(&self, world: World) {
         let unit = [Unit::Nm, Unit::Um, Unit::Mm]
             .into_iter()
@@ -402,7 +403,7 @@ impl Job<'_> {
     }
 }
 
-/// A chain of these steps.
+/// Opens the steps of a document as a chain.
 pub(super) fn open(document: &str, steps: &[Step]) -> Result<Chain, Error> {
     Ok(transform::open_steps(document, steps, Direction::FixedToMoving)?)
 }
@@ -414,7 +415,7 @@ fn one_matrix(pieces: &[Piece]) -> Option<Affine> {
     })
 }
 
-/// Points spread evenly over a grid, its corners included.
+/// Points on a regular lattice over a grid, including its corners.
 fn lattice(grid: &Grid) -> Vec<Point> {
     let along = |a: usize| -> Vec<f64> {
         let last = grid.shape[a].saturating_sub(1) as f64;

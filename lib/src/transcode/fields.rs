@@ -1,4 +1,4 @@
-//! Writing displacement fields: ours from whatever can be read box by box, and files of others whole.
+//! Writes displacement fields: native ones in blocks, and single files of other formats.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -14,16 +14,19 @@ use crate::files;
 use crate::geom::{Box3, FieldSource, Grid, Point};
 use crate::volume::{Existing, FieldOutput};
 
-/// Vectors along an axis of a chunk.
+/// Edge length of a chunk, vectors.
 const CHUNK: usize = 64;
 
-/// The bytes of planes that are held while a file of another format is written, one plane at least.
+/// Bytes of planes held while a file of another format is written; at least one plane is held.
 const SLAB: usize = 8 << 20;
 
-/// Writes a field of ours at `location`, box by box.
+/// Writes a native field at `location`, block by block.
 ///
-/// `identity` says how the source was taken and what is asked for; the field itself is added to it. That no
-/// vector at all is a number is no success.
+/// `identity` contains the interpretation of the source and the request; the field itself is added
+/// to it.
+///
+/// # Errors
+/// [`Error`]; in particular [`Error::Unknown`] if every vector is NaN.
 pub(super) fn write_field(
     source: &dyn FieldSource,
     location: &str,
@@ -86,12 +89,12 @@ pub(super) fn write_field(
     Ok(())
 }
 
-/// What the vectors of a block are like.
+/// Statistics of the vectors of a block.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
 struct Summary {
-    /// The longest displacement along each axis.
+    /// The largest absolute displacement along each axis, micrometres.
     reach: Point,
-    /// Vectors that are numbers.
+    /// Number of finite vectors.
     known: u64,
 }
 
@@ -99,11 +102,11 @@ fn vectors_of(count: usize) -> Cost {
     Cost::of::<[f32; 3]>("vectors", count)
 }
 
-/// A folder for what is needed on the way to `destination`; gone with this value.
+/// A folder for temporary data next to `destination`; it is removed on drop.
 pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
-    /// Its name says whose it is.
+    /// The folder's name contains the process id, so that processes do not share it.
     pub(super) fn beside(destination: &str) -> Self {
         let trimmed = destination.trim_end_matches('/');
         let folder = blocks::folder_beside(Path::new(trimmed));
@@ -114,7 +117,7 @@ impl Scratch {
         &self.0
     }
 
-    /// A name in it.
+    /// The location of `name` in the folder.
     pub(super) fn at(&self, name: &str) -> String {
         self.0.join(name).display().to_string()
     }
@@ -122,7 +125,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // what cannot be removed does no harm, and the folder above goes only if it is empty
+        // a failure is harmless; the parent folder is removed only if it is empty
         let _ = fs::remove_dir_all(&self.0);
         if let Some(above) = self.0.parent() {
             let _ = fs::remove_dir(above);
@@ -130,7 +133,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Copies a field into a scratch folder, on this thread.
+/// Copies a field into a scratch folder, in a single thread.
 pub(super) fn keep(source: &dyn FieldSource, location: &str) -> Result<(), Error> {
     let grid = source.grid();
     let chunk = grid.shape.map(|n| n.clamp(1, CHUNK));
@@ -141,7 +144,7 @@ pub(super) fn keep(source: &dyn FieldSource, location: &str) -> Result<(), Error
     Ok(())
 }
 
-/// Slabs of whole planes, as thick as memory and chunks suggest.
+/// Divides a grid into slabs of whole planes, limited in memory to about [`SLAB`] bytes.
 pub(super) fn slabs(grid: &Grid) -> Vec<Box3> {
     let [_, ny, nx] = grid.shape;
     let plane = ny * nx * size_of::<[f32; 3]>();
@@ -149,7 +152,7 @@ pub(super) fn slabs(grid: &Grid) -> Vec<Box3> {
     grid.bounds().tiles([depth, ny, nx]).collect()
 }
 
-/// Writes a file whole or not at all, by way of a buffer.
+/// Writes a file atomically through a buffer.
 pub(super) fn write_beside(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<&mut File>) -> Result<(), Error>,

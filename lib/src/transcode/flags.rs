@@ -1,5 +1,5 @@
-//! The flags by which users say how a transform of another program is taken, for programs to flatten. The
-//! struct has no doc comment beyond this line, as clap would take it for the program's own.
+//! The flags that control how a transform of another program is interpreted, for programs to
+//! flatten. The struct has no doc comment, since clap would take it for the program's own.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
 use super::{Fit, Frame, Reading, Source, Unit, parse_axes};
@@ -38,7 +38,7 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// What they say, with the grid that a map is sampled on and what the flags of volumes say.
+    /// The options for reading, with the grid for sampling and the flags of volumes.
     pub fn reading(&self, select: &Select, onto: Option<Grid>) -> Reading {
         Reading {
             from: self.from,

@@ -1,4 +1,4 @@
-//! What the heads of displacement fields in NRRD and MetaImage have in common.
+//! The common parts of displacement field headers in NRRD and MetaImage.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -10,34 +10,34 @@ use super::world::{Frame, Placement};
 use crate::quote::shorten;
 use crate::volume::{ByteOrder, Dtype, FlatVectors};
 
-/// A head longer than this is none.
+/// A header longer than this is not accepted.
 const LONGEST: u64 = 1 << 20;
 
-/// What a head says.
+/// The contents of a header.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
     pub(super) placement: Placement,
-    /// The frame of the positions.
+    /// The frame of the sample positions.
     pub(super) frame: Frame,
     pub(super) components: usize,
-    /// All first components come first.
+    /// Whether the components are separate: all first ones, then all second ones, and so on.
     pub(super) planar: bool,
     pub(super) dtype: Dtype,
     pub(super) order: ByteOrder,
-    /// The file in which the elements are.
+    /// The file that contains the elements.
     pub(super) file: PathBuf,
-    /// Where they begin, in the file, or in what it is unpacked to.
+    /// The byte offset of the elements in the file, or in its decoded data.
     pub(super) offset: u64,
-    /// How they are packed, and from which byte of the file on.
+    /// The encoding, and the byte offset at which encoded data begin.
     pub(super) packing: Option<(Packing, u64)>,
-    /// Micrometres of the unit of its lengths, where it has one; a unit that is no length is told.
+    /// Micrometres per unit of length, if stated; an error message if it is not a unit of length.
     pub(super) micrometres: Result<Option<f64>, String>,
-    /// What was assumed, or is not known.
+    /// Assumptions and unknown fields, for warnings.
     pub(super) notes: Vec<String>,
 }
 
 impl Head {
-    /// Where the vectors are, of the field at `location`.
+    /// The storage of the vectors of the field at `location`.
     pub(super) fn payload(&self, location: &str) -> Payload {
         let words = self.packing.is_some_and(|(packing, _)| packing == Packing::Words);
         let flat = FlatVectors {
@@ -59,7 +59,8 @@ impl Head {
     }
 }
 
-/// Lines of a head, of whatever bytes, until `more` says that it has ended; where it ends.
+/// Passes the lines of a header to `more` until it returns false; returns the offset of the
+/// header's end. Bytes that are not UTF-8 are allowed.
 pub(super) fn lines(
     path: &Path,
     format: &str,
@@ -83,7 +84,7 @@ pub(super) fn lines(
     }
 }
 
-/// The file beside a head that its name for the data leads to.
+/// The path of a data file that a header refers to by name, next to the header.
 pub(super) fn data_file(path: &Path, name: &str) -> Result<PathBuf, String> {
     let file = path.with_file_name("").join(name);
     if name.len() < 1024 && file.is_file() {
@@ -93,7 +94,7 @@ pub(super) fn data_file(path: &Path, name: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// A whole number from 1.
+/// Parses a positive integer.
 pub(super) fn whole(word: &str) -> Result<usize, String> {
     match word.trim().parse() {
         Ok(n @ 1..=0x7fff_ffff) => Ok(n),
@@ -101,7 +102,7 @@ pub(super) fn whole(word: &str) -> Result<usize, String> {
     }
 }
 
-/// The micrometres of a unit of length by its name or sign.
+/// Micrometres per unit of length, by its name or symbol.
 pub(super) fn unit(name: &str) -> Option<f64> {
     Some(match name {
         "mm" | "millimeter" | "millimetre" | "millimeters" => 1e3,

@@ -1,4 +1,4 @@
-//! For fuzzers: transforms of other programs are read, and evaluated at some points.
+//! Entry points for fuzzing: reads transforms of other programs and evaluates them at some points.
 
 use std::path::Path;
 
@@ -9,7 +9,8 @@ use crate::geom::{Box3, FieldSource};
 
 pub use super::detect::Source;
 
-/// Reads what is at `location` both ways, and some of what it says; files in between go to `scratch`.
+/// Reads the transform at `location` in both directions, and part of its data; temporary files go
+/// to `scratch`.
 ///
 /// # Errors
 /// The message of [`super::Error`].

@@ -1,4 +1,5 @@
-//! Files that other tools wrote, and where those tools take points (`tests/data/transforms/make.py`).
+//! Files written by other tools, compared with where those tools map points
+//! (`tests/data/transforms/make.py`).
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,7 @@ fn points(name: &str) -> Vec<Point> {
     table::read_points(Path::new(&data(name))).unwrap().positions
 }
 
-/// All maps of a file, fields by way of arrays of ours.
+/// All maps of a file; foreign fields are copied to native arrays.
 fn stages(location: &str, reading: &Reading, folder: &Path) -> Vec<Stage> {
     let imported = reading::read(location, reading).unwrap();
     let stage = |(i, piece)| match piece {
@@ -35,7 +36,7 @@ fn stages(location: &str, reading: &Reading, folder: &Path) -> Vec<Stage> {
     imported.pieces.into_iter().enumerate().map(stage).collect()
 }
 
-/// The largest distance, in micrometres, between where we and the tool take the points.
+/// The largest deviation along an axis, in micrometres, between our mapped points and the tool's.
 fn worst(file: &str, from: &str, to: &str, reading: &Reading) -> f64 {
     let folder = tempfile::tempdir().unwrap();
     let mut ours = points(from);
@@ -107,7 +108,7 @@ fn elastix_takes_points_where_transformix_takes_them_to_its_last_digit() {
     for name in ["elastix_0", "elastix_1", "elastix_2", "elastix_3", "elastix_add"] {
         let (file, to) = (format!("{name}.txt"), format!("{name}.csv"));
         let off = worst(&file, "elastix_points.csv", &to, &Reading::default());
-        assert!(off < 0.6e-3, "{name}: {off} um"); // six decimals of a millimetre
+        assert!(off < 0.6e-3, "{name}: {off} um"); // printed as six decimals of a mm
     }
 }
 
@@ -141,7 +142,7 @@ fn landmarks_bend_space_as_itks_spline_does_of_which_bigwarps_is_a_translation()
     }
 }
 
-/// The location of real files, which are not ours to ship.
+/// The path of real data, which cannot be distributed with the project.
 fn real(name: &str) -> String {
     shared("data").join(name).display().to_string()
 }
@@ -177,8 +178,8 @@ fn landmarks_that_bigwarp_wrote_are_met_by_their_spline() {
     }
 }
 
-/// BigWarp's project file beside the landmarks holds a similarity from moving to fixed, of landmarks
-/// that were moved a little since.
+/// BigWarp's project file next to the landmarks contains a similarity from moving to fixed, which
+/// was fitted before some landmarks were moved slightly.
 #[test]
 #[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn a_similarity_of_bigwarp_goes_the_way_that_bigwarp_says() {
@@ -203,7 +204,7 @@ fn the_matrices_of_greedys_phantoms_are_rotations_in_millimetres() {
         let parts = map.decompose();
         assert!(parts.scales.iter().all(|s| (s - 1.0).abs() < 1e-4), "{file}: {parts:?}");
         assert_eq!(imported.taken_as["frame"], "RAS");
-        // tens of millimetres
+        // offsets are tens of millimetres
         assert!(map.offset().iter().any(|v| v.abs() > 2000.0), "{file}");
     }
 }
@@ -238,7 +239,7 @@ fn a_sampled_spline_is_exact_at_the_nodes_of_its_grid() {
 fn transforms_in_hdf5_take_points_where_itk_and_imglib2_take_them() {
     let off = worst("composite.h5", "points.csv", "composite.csv", &Reading::default());
     assert!(off < 1e-5, "{off} um"); // vectors in single precision
-    // at the nodes of the field, whose integers are times a thousandth, and then the matrix
+    // at the nodes of a field of integers with a multiplier of 0.001, followed by a matrix
     let folder = tempfile::tempdir().unwrap();
     let mut points = vec![[-15.0, -30.0, -20.0], [30.0, 20.0, 20.0]];
     let stages = stages(&data("warp.h5"), &Reading::default(), folder.path());

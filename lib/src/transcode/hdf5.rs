@@ -1,5 +1,5 @@
-//! HDF5: transforms of ITK (`HDF5TransformIO`: a group for each under `TransformGroup`) and the displacement
-//! fields of BigWarp and template-building.
+//! HDF5: ITK transforms (`HDF5TransformIO`: one group for each under `TransformGroup`) and
+//! displacement fields of BigWarp and template-building.
 
 use std::path::{Path, PathBuf};
 
@@ -11,24 +11,24 @@ use crate::quote::{self, shorten};
 use crate::volume::{Dtype, Voxel};
 use crate::with_voxel;
 
-/// What a file begins with.
+/// The signature at the beginning of a file.
 pub(super) const MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
 
-/// The most bytes of a chunk that is decoded.
+/// Maximum size of a decoded chunk, bytes.
 const CHUNK: usize = 256 << 20;
 
-/// Where transforms of ITK are.
+/// The group that contains ITK transforms.
 const TRANSFORMS: &str = "TransformGroup";
 
-/// What a file holds.
+/// The contents of a file.
 pub(super) enum Content {
-    /// Transforms of ITK.
+    /// ITK transforms.
     Transforms,
     /// Arrays, by their paths.
     Arrays(Vec<String>),
 }
 
-/// A transform as ITK lists it.
+/// A transform as ITK stores it.
 pub(super) struct Record {
     /// Its class.
     pub(super) name: String,
@@ -36,28 +36,28 @@ pub(super) struct Record {
     pub(super) parameters: Parameters,
 }
 
-/// Parameters, those of a field where they lie.
+/// Parameters; those of a displacement field are not read yet.
 pub(super) enum Parameters {
     Here(Vec<f64>),
     There(Box<Vectors>),
 }
 
-/// The order in which an array holds vectors.
+/// The arrangement of vectors in an array.
 #[derive(Clone, Copy, Debug)]
 enum Order {
-    /// Components in the first dimension, or in the last one.
+    /// Components are the first dimension, or the last one.
     First,
     Last,
-    /// One after the other in one dimension, x fastest.
+    /// A one-dimensional list of vectors, x fastest.
     Listed,
 }
 
-/// Vectors in an array of a file.
+/// Vectors in an array of an HDF5 file.
 pub(super) struct Vectors {
     dataset: hdf5_reader::Dataset,
     dtype: Dtype,
     order: Order,
-    /// Along z, y, x.
+    /// Shape along z, y, x.
     shape: [usize; 3],
     components: usize,
     /// The file.
@@ -70,7 +70,7 @@ fn told(error: &hdf5_reader::error::Error) -> String {
 
 fn open(path: &Path) -> Result<Hdf5File, String> {
     let length = std::fs::metadata(path).map_err(|e| format!("cannot be read: {e}"))?.len();
-    // deflate makes at most 1032 bytes of one
+    // deflate expands a byte to at most 1032
     let most = usize::try_from(length.saturating_mul(1032)).unwrap_or(usize::MAX);
     let options = OpenOptions::default()
         .with_chunk_cache_bytes(16 << 20)
@@ -80,7 +80,7 @@ fn open(path: &Path) -> Result<Hdf5File, String> {
     Hdf5File::open_with_options(path, options).map_err(|error| told(&error))
 }
 
-/// What is in the file at `path`.
+/// Finds out what the file at `path` contains.
 pub(super) fn content(path: &Path) -> Result<Content, String> {
     let file = open(path)?;
     if file.group(TRANSFORMS).is_ok() {
@@ -92,7 +92,7 @@ pub(super) fn content(path: &Path) -> Result<Content, String> {
     Ok(Content::Arrays(found))
 }
 
-/// The paths of all arrays, of a hundred at most.
+/// Collects the paths of all arrays, at most a hundred.
 fn list(
     group: &hdf5_reader::group::Group,
     prefix: &str,
@@ -141,7 +141,7 @@ fn numbers(dataset: &hdf5_reader::Dataset) -> Result<Vec<f64>, String> {
     })
 }
 
-/// The transforms of a file of ITK, in its order.
+/// Reads the transforms of an ITK file, in the order of the file.
 pub(super) fn records(path: &Path) -> Result<Vec<Record>, String> {
     let file = open(path)?;
     let group = file.group(TRANSFORMS).map_err(|_| "is HDF5 without transforms of ITK")?;
@@ -160,7 +160,7 @@ pub(super) fn records(path: &Path) -> Result<Vec<Record>, String> {
 fn record(group: &hdf5_reader::group::Group, name: &str, path: &Path) -> Result<Record, String> {
     let group = group.group(name).map_err(|error| told(&error))?;
     let (_, arrays) = group.member_names().map_err(|error| told(&error))?;
-    // ITK before 4.10 wrote them without an s
+    // ITK before 4.10 omitted the s of 'Transform' in these names
     let find =
         |names: [&'static str; 2]| names.into_iter().find(|name| arrays.iter().any(|a| a == name));
     let array = |name: &str| group.dataset(name).map_err(|error| told(&error));
@@ -187,7 +187,8 @@ fn record(group: &hdf5_reader::group::Group, name: &str, path: &Path) -> Result<
 }
 
 impl Vectors {
-    /// The array called `name`, whose last or first dimension counts components, and its attributes.
+    /// Opens the array `name`, whose first or last dimension is the components, with its
+    /// attributes.
     pub(super) fn open(path: &Path, name: &str) -> Result<(Self, Map<String, Value>), String> {
         let dataset = open(path)?.dataset(name).map_err(|error| told(&error))?;
         let rank = dataset.shape().len();
@@ -195,7 +196,7 @@ impl Vectors {
             dataset.shape().iter().map(|n| usize::try_from(*n).ok()).collect();
         let lengths = lengths.unwrap_or_default();
         let count = rank.saturating_sub(1);
-        // n5-imglib2 takes the slowest dimension where both would do
+        // if both dimensions fit, n5-imglib2 takes the slowest one
         let order = match lengths.as_slice() {
             [first, ..] if matches!(rank, 3 | 4) && *first == count => Order::First,
             [.., last] if matches!(rank, 3 | 4) && *last == count => Order::Last,
@@ -222,7 +223,7 @@ impl Vectors {
         Ok((Self { dataset, dtype, order, shape, components: count, path }, attributes))
     }
 
-    /// Listed vectors, with what the grid of the field says of them.
+    /// Applies the shape and number of components of the field's grid to listed vectors.
     pub(super) fn on(self, shape: [usize; 3], components: usize) -> Result<Self, String> {
         let counts = shape.into_iter().chain([components]);
         let wanted = counts.fold(1u64, |product, n| product.saturating_mul(n as u64));
@@ -233,22 +234,22 @@ impl Vectors {
         Ok(Self { shape, components, ..self })
     }
 
-    /// Along z, y, x.
+    /// Shape along z, y, x.
     pub(super) fn shape(&self) -> [usize; 3] {
         self.shape
     }
 
-    /// Components of a vector.
+    /// Number of components of a vector.
     pub(super) fn components(&self) -> usize {
         self.components
     }
 
-    /// Whether its elements are whole numbers.
+    /// Whether its elements are integers.
     pub(super) fn is_integer(&self) -> bool {
         self.dtype.is_integer()
     }
 
-    /// The vectors of `part`, C order, components as they are stored.
+    /// Reads the vectors of `part` in C order, with components in the order of the file.
     pub(super) fn read(&self, part: &Box3) -> Result<Vec<[f64; 3]>, String> {
         let mut vectors = vec![[0.0; 3]; part.len()];
         if vectors.is_empty() {
@@ -275,7 +276,7 @@ impl Vectors {
         Ok(vectors)
     }
 
-    /// The numbers within these ranges, C order.
+    /// Reads the numbers within these ranges, in C order.
     fn values(&self, ranges: &[(u64, u64)]) -> Result<Vec<f64>, String> {
         let slice = |&(start, end): &(u64, u64)| SliceInfoElem::Slice { start, end, step: 1 };
         let selection = SliceInfo { selections: ranges.iter().map(slice).collect() };
@@ -286,7 +287,8 @@ impl Vectors {
     }
 }
 
-/// Numbers as vectors: all first components come first, or the components of a vector stand together.
+/// Distributes numbers to vectors; with `planar` all first components come first, else the
+/// components of each vector are adjacent.
 fn spread(values: &[f64], vectors: &mut [[f64; 3]], components: usize, planar: bool) {
     let count = vectors.len();
     for (i, vector) in vectors.iter_mut().enumerate() {
@@ -297,7 +299,7 @@ fn spread(values: &[f64], vectors: &mut [[f64; 3]], components: usize, planar: b
     }
 }
 
-/// An attribute as JSON: a number, a text, or a list of numbers.
+/// Converts an attribute to JSON: a number, a text or a list.
 fn value(attribute: &hdf5_reader::Attribute) -> Option<(String, Value)> {
     let value = match attribute.num_elements() {
         Ok(1) if attribute.shape.is_empty() || attribute.name.contains("multiplier") => {

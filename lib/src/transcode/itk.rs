@@ -1,4 +1,5 @@
-//! ITK's transforms: text ("Insight Transform File V1.0") and MATLAB files, which ANTs writes too.
+//! ITK transforms in text ("Insight Transform File V1.0"), in MATLAB files, as ANTs writes them
+//! too, and in HDF5.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -14,21 +15,21 @@ use crate::files;
 use crate::geom::Affine;
 use crate::quote::{self, shorten};
 
-/// What a text file begins with.
+/// The first bytes of a text file.
 pub(super) const MAGIC: &[u8] = b"#Insight Transform File";
 
-/// A transform as a file lists it.
+/// A transform as stored in a file.
 #[derive(Default)]
 struct Record {
     /// Its class, such as `AffineTransform_double_3_3`.
     name: String,
     parameters: Vec<f64>,
     fixed: Vec<f64>,
-    /// The vectors of a field, where they are not among the parameters.
+    /// The vectors of a displacement field, unless they are stored as parameters.
     vectors: Option<hdf5::Vectors>,
 }
 
-/// The maps of a file of ITK, whichever of its formats it has, first applied first.
+/// Reads the maps of an ITK file in any of its formats, in the order of application.
 pub(super) fn read_file(path: &Path, world: World) -> Result<Vec<Piece>, String> {
     let unread = |e| format!("cannot be read: {e}");
     if files::read_start(path, hdf5::MAGIC.len()).map_err(unread)? == hdf5::MAGIC {
@@ -45,7 +46,7 @@ pub(super) fn read_file(path: &Path, world: World) -> Result<Vec<Piece>, String>
     }
 }
 
-/// The maps of an HDF5 file, first applied first.
+/// Reads the maps of an HDF5 file in the order of application.
 fn read_hdf5(path: &Path, world: World) -> Result<Vec<Piece>, String> {
     let records = hdf5::records(path)?;
     let record = |record: hdf5::Record| {
@@ -58,7 +59,7 @@ fn read_hdf5(path: &Path, world: World) -> Result<Vec<Piece>, String> {
     pieces(records.into_iter().map(record).collect(), world)
 }
 
-/// The maps of a text file, first applied first.
+/// Reads the maps of a text file in the order of application.
 pub(super) fn read_text(text: &str, world: World) -> Result<Vec<Piece>, String> {
     let mut records: Vec<Record> = Vec::new();
     for (i, line) in text.lines().enumerate() {
@@ -95,7 +96,7 @@ fn bad_number(line: usize, word: &str) -> String {
     format!("line {line} holds '{}', which is no number", shorten(word))
 }
 
-/// The maps of a MATLAB file, first applied first.
+/// Reads the maps of a MATLAB file in the order of application.
 pub(super) fn read_matlab(bytes: &[u8], world: World) -> Result<Vec<Piece>, String> {
     let variables = matlab::read(bytes)?;
     let records: Option<Vec<Record>> = variables
@@ -117,7 +118,8 @@ pub(super) fn read_matlab(bytes: &[u8], world: World) -> Result<Vec<Piece>, Stri
     pieces(records, world)
 }
 
-/// A composite lists its members in the order in which they were added: the last is applied first.
+/// Converts records to pieces. A composite lists its members in the order in which they were added;
+/// the last one is applied first.
 fn pieces(mut records: Vec<Record>, world: World) -> Result<Vec<Piece>, String> {
     let composite = records.first().is_some_and(|r| r.name.starts_with("CompositeTransform"));
     if composite {
@@ -136,11 +138,11 @@ fn pieces(mut records: Vec<Record>, world: World) -> Result<Vec<Piece>, String> 
     records.into_iter().map(named).collect()
 }
 
-/// What the name of a class says, such as `BSplineTransform_double_3_3_2`.
+/// The parsed name of a class, such as `BSplineTransform_double_3_3_2`.
 struct Class<'a> {
     name: &'a str,
     axes: usize,
-    /// The order of a spline; 3 where the name has none.
+    /// The order of a spline; 3 if the name does not state it.
     order: usize,
 }
 
@@ -179,7 +181,7 @@ fn piece(mut record: Record, world: World) -> Result<Piece, String> {
             return Ok(Piece::Foreign(Box::new(field)));
         }
         "CompositeTransform" => return Err("a composite within another cannot be read".to_owned()),
-        // Slicer (vtkITKTransformConverter): what takes points to the parent, and must be inverted
+        // Slicer (vtkITKTransformConverter) uses these names for maps to the parent, to be inverted
         "InverseBSplineTransform"
         | "InverseDisplacementFieldTransform"
         | "InverseThinPlateSplineKernelTransform" => {
@@ -198,7 +200,7 @@ fn piece(mut record: Record, world: World) -> Result<Piece, String> {
     Ok(Piece::Affine(map))
 }
 
-/// A grid as fixed parameters: size, origin, spacing, direction by rows; x first.
+/// Reads a grid from fixed parameters: size, origin, spacing, and direction by rows; x first.
 fn grid(fixed: &[f64], axes: usize) -> Result<Placement, String> {
     if fixed.len() != axes * (3 + axes) {
         return Err(format!(
@@ -244,22 +246,22 @@ fn field(
     Foreign::new(&placement, world, world, Holds::Displacements, Payload::Memory(vectors))
 }
 
-/// Parameters by rows and offset, the fixed center 0.
+/// The parameters of an affine transform: the matrix by rows, then the offset, for a center of 0.
 fn numbers(map: &Affine, world: World) -> Vec<f64> {
     let (linear, offset) = world.unmap(map);
     linear.into_iter().flatten().chain(offset).collect()
 }
 
-/// A matrix as a text file.
+/// Formats a matrix as a text file.
 pub(super) fn write_text(map: &Affine, world: World) -> String {
     let words: Vec<String> = numbers(map, world).iter().map(f64::to_string).collect();
     let mut text = String::from("#Insight Transform File V1.0\n#Transform 0\n");
-    let _ = writeln!(text, "Transform: AffineTransform_double_3_3"); // a String takes all
+    let _ = writeln!(text, "Transform: AffineTransform_double_3_3"); // cannot fail
     let _ = writeln!(text, "Parameters: {}\nFixedParameters: 0 0 0", words.join(" "));
     text
 }
 
-/// A matrix as ANTs' `0GenericAffine.mat`.
+/// Formats a matrix like ANTs' `0GenericAffine.mat`.
 pub(super) fn write_matlab(map: &Affine, world: World) -> Vec<u8> {
     let transform =
         Variable { name: "AffineTransform_double_3_3".to_owned(), numbers: numbers(map, world) };
@@ -300,7 +302,7 @@ mod tests {
                 (0..3).all(|a| (moved[a] - middle[a] - 500.0).abs() < 1e-9),
                 "{order}: {moved:?}"
             );
-            // where the support begins to be whole differs from order to order
+            // the position at which the support is complete depends on the order
             let rim = (count as f64 - 1.0) / 2.0 - 0.5;
             let outside = [1e3 * (rim - 0.1); 3];
             assert_eq!(spline.apply(outside), outside, "{order}");

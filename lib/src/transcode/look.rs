@@ -1,4 +1,4 @@
-//! What a transform of another program is, without anything that is written.
+//! Inspection of transforms of other programs, without writing anything.
 
 use serde_json::Value;
 
@@ -9,44 +9,44 @@ use super::reading::{self, Reading};
 use crate::geom::{Grid, Transform};
 use crate::transform::{self, Direction};
 
-/// A transform as it is read where no flag says otherwise.
+/// A transform as it is interpreted without any flags.
 pub struct Look {
-    /// Its format and direction, its own axes, frame and unit.
+    /// Its format and direction, and its own axes, frame and unit.
     pub taken_as: Value,
-    /// Its maps in the order in which they are applied, from fixed to moving, in `[z, y, x]` micrometres.
+    /// Its maps in the order of application, from fixed to moving, in `[z, y, x]` micrometres.
     pub steps: Vec<Map>,
 }
 
 /// One of the maps of a transform.
 pub enum Map {
-    /// A matrix, or an array of ours.
+    /// A matrix, or a native array.
     Ours(Transform),
-    /// A spline, which becomes a field once it is sampled.
+    /// A spline, which is sampled to become a field.
     Spline,
-    /// A vector field with samples of its own.
+    /// A vector field on its own samples.
     Field {
-        /// Where they are.
+        /// The grid of the samples.
         grid: Grid,
-        /// Displacements, or positions.
+        /// "displacements" or "positions".
         holds: &'static str,
-        /// Whether its axes are turned against ours.
+        /// Whether its axes are rotated, mirrored or oblique with respect to ours.
         is_turned: bool,
     },
 }
 
-/// Whether what is at `location` is a transform of another program, told by its content.
+/// Whether `location` holds a transform of another program, judged by its content.
 ///
 /// # Errors
-/// [`Error`]: it is no transform, or one that does not say what it means.
+/// [`Error`] if it is not a transform, or one whose meaning is not stated.
 pub fn is_foreign(location: &str) -> Result<bool, Error> {
     let source = detect::source_of(location)?;
     Ok(!matches!(source, Source::Json | Source::Field | Source::Bigstream))
 }
 
-/// Looks at the transform of another program at `location`.
+/// Inspects the transform of another program at `location`.
 ///
 /// # Errors
-/// As [`super::transform`] where nothing is said of the source.
+/// Like [`super::transform`] without any options for the source.
 pub fn look(location: &str) -> Result<Look, Error> {
     let reading = Reading { is_look: true, ..Reading::default() };
     let imported = reading::read(location, &reading)?;

@@ -1,14 +1,14 @@
-//! MATLAB level 4 files, as ITK writes transforms: matrices of numbers with a name, one after another
+//! MATLAB level 4 files, in which ITK writes transforms: a sequence of named matrices of numbers
 //! (MAT-File Format, chapter 1, "Level 4 MAT-files").
 
-/// A matrix of a file: its name, and its numbers column by column.
+/// A named matrix with its numbers in column order.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Variable {
     pub(super) name: String,
     pub(super) numbers: Vec<f64>,
 }
 
-/// What a head of 20 bytes says.
+/// The contents of a matrix header of 20 bytes.
 struct Head {
     big: bool,
     single: bool,
@@ -23,7 +23,8 @@ fn head(bytes: &[u8]) -> Option<Head> {
         let four: [u8; 4] = bytes.get(4 * i..4 * i + 4)?.try_into().ok()?;
         Some(if big { i32::from_be_bytes(four) } else { i32::from_le_bytes(four) })
     };
-    // type MOPT: M 0 or 1 the byte order, O 0 by MATLAB and 1 by ITK for rows, P the precision
+    // type MOPT: M is the byte order (0 or 1), O is 0 (MATLAB) or 1 (row order, ITK), P the
+    // precision
     for big in [false, true] {
         let kind = field(0, big)?;
         let [order, precision] = [kind / 1000, kind / 10 % 10];
@@ -39,7 +40,7 @@ fn head(bytes: &[u8]) -> Option<Head> {
     None
 }
 
-/// Whether a file begins as these files do.
+/// Whether a file begins like a MATLAB level 4 file.
 pub(super) fn is_level_4(start: &[u8]) -> bool {
     head(start).is_some_and(|head| {
         let name = start.get(HEAD..(HEAD + head.name - 1).min(start.len())).unwrap_or_default();
@@ -47,7 +48,7 @@ pub(super) fn is_level_4(start: &[u8]) -> bool {
     })
 }
 
-/// All matrices of a file.
+/// Reads all matrices of a file.
 pub(super) fn read(mut bytes: &[u8]) -> Result<Vec<Variable>, String> {
     let mut variables = Vec::new();
     while !bytes.is_empty() {
@@ -77,7 +78,7 @@ pub(super) fn read(mut bytes: &[u8]) -> Result<Vec<Variable>, String> {
     Ok(variables)
 }
 
-/// A file of columns of doubles, little endian.
+/// Writes column vectors of little-endian doubles.
 pub(super) fn write(variables: &[Variable]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for variable in variables {

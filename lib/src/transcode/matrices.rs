@@ -1,12 +1,12 @@
-//! Matrices as text: greedy's (RAS, 4x4 or 3x3), which look like BigStream's and are told by what the
-//! user says or by the name `*.mat`.
+//! Text matrices of greedy (RAS, 4x4 or 3x3). They look like BigStream's and are distinguished by
+//! an option or by the name `*.mat`.
 
 use std::fmt::Write as _;
 
 use super::world::World;
 use crate::geom::Affine;
 
-/// Whether a text is a square matrix of 3 or 4 rows; how many rows.
+/// The rows of a text that is a square matrix of 3 or 4 rows; `None` for any other text.
 pub(super) fn rows_of(text: &str) -> Option<Vec<Vec<f64>>> {
     let rows: Option<Vec<Vec<f64>>> = text
         .lines()
@@ -20,7 +20,7 @@ pub(super) fn rows_of(text: &str) -> Option<Vec<Vec<f64>>> {
     rows.filter(|rows| matches!(rows.len(), 3 | 4) && rows.iter().all(|r| r.len() == rows.len()))
 }
 
-/// The map of greedy's text: rows and columns x, y, z, 1 or x, y, 1.
+/// Reads greedy's text matrix, whose rows and columns are x, y, z, 1 or x, y, 1.
 pub(super) fn read_greedy(text: &str, world: World) -> Result<Affine, String> {
     let rows = rows_of(text).ok_or("is no 4x4 matrix and no 3x3 one, as greedy writes")?;
     let axes = rows.len() - 1;
@@ -44,12 +44,12 @@ pub(super) fn read_greedy(text: &str, world: World) -> Result<Affine, String> {
     Ok(map)
 }
 
-/// A matrix as greedy reads it.
+/// Formats a matrix as greedy reads it.
 pub(super) fn write_greedy(map: &Affine, world: World) -> String {
     let (linear, offset) = world.unmap(map);
     let mut text = String::new();
     for (row, shift) in linear.iter().zip(offset) {
-        let _ = writeln!(text, "{} {} {} {shift}", row[0], row[1], row[2]); // a String takes all
+        let _ = writeln!(text, "{} {} {} {shift}", row[0], row[1], row[2]); // cannot fail
     }
     text.push_str("0 0 0 1\n");
     text
@@ -66,7 +66,7 @@ mod tests {
     fn a_matrix_of_greedy_is_read_mirrored_and_written_back() {
         let text = "0.9 -0.2 0.1 -21\n0.2 0.95 0 19.75\n-0.1 0.05 1 2.5\n0 0 0 1\n";
         let map = read_greedy(text, RAS).unwrap();
-        // x_ras -> 0.9 x - 0.2 y + 0.1 z - 21, and x_ras is minus our x, in millimetres
+        // x_ras -> 0.9 x - 0.2 y + 0.1 z - 21 in millimetres, and x_ras is minus our x
         let [_, _, x] = map.apply([3000.0, -2000.0, -1000.0]);
         assert!((x - 1e3 * (21.0 - (0.9 - 0.4 + 0.3))).abs() < 1e-9);
         assert_eq!(write_greedy(&map, RAS), text);

@@ -1,7 +1,9 @@
-//! Displacement fields in MetaImage (<https://itk.org/Wiki/ITK/MetaIO/Documentation>), `.mhd` with its data
-//! beside it or `.mha` in one file. Heads only; vectors are read where they lie.
+//! Displacement fields in MetaImage (<https://itk.org/Wiki/ITK/MetaIO/Documentation>): `.mhd` with
+//! a separate data file, or `.mha` in one file. Only headers are read here; vectors are read in
+//! boxes when needed.
 //!
-//! Positions and vectors are LPS millimetres unless `DistanceUnits` says otherwise, as ITK takes them.
+//! Positions and vectors are LPS and in millimetres unless `DistanceUnits` says otherwise, as in
+//! ITK.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -13,7 +15,7 @@ use super::world::{Frame, Placement};
 use crate::quote::{self, shorten};
 use crate::volume::{ByteOrder, Dtype};
 
-/// Keys that say nothing of where samples lie and what they are.
+/// Known keys without effect on sample positions and values.
 const IDLE: [&str; 25] = [
     "acquisitiondate",
     "anatomicalorientation",
@@ -42,7 +44,7 @@ const IDLE: [&str; 25] = [
     "transformtype",
 ];
 
-/// Keys and values in their order.
+/// Keys and values in the order of the file.
 struct Fields(Vec<(String, String)>);
 
 impl Fields {
@@ -55,7 +57,7 @@ impl Fields {
         self.get(keys).is_some_and(|value| value.starts_with(['T', 't', 'Y', 'y', '1']))
     }
 
-    /// Finite numbers, `count` of them.
+    /// The value of the first of `keys` that is present, as `count` finite numbers.
     fn numbers(&self, keys: &[&str], count: usize) -> Result<Option<Vec<f64>>, String> {
         let Some(text) = self.get(keys) else { return Ok(None) };
         let number = |word: &str| word.parse::<f64>().ok().filter(|v| v.is_finite());
@@ -67,7 +69,7 @@ impl Fields {
     }
 }
 
-/// Whether a file begins as MetaImage does.
+/// Whether a file begins like MetaImage.
 pub(super) fn is_metaimage(start: &[u8]) -> bool {
     let text = String::from_utf8_lossy(start);
     let keys = text.lines().take(40).filter_map(|line| line.split_once('='));
@@ -77,7 +79,7 @@ pub(super) fn is_metaimage(start: &[u8]) -> bool {
         && (first != "comment" || keys.any(|key| key == "objecttype" || key == "ndims"))
 }
 
-/// Reads the head of a file.
+/// Reads the header of a file.
 pub(super) fn read(path: &Path) -> Result<Head, String> {
     let (fields, end) = fields(path)?;
     if let Some(kind) = fields.get(&["objecttype"])
@@ -164,7 +166,7 @@ fn dtype(name: &str) -> Result<Dtype, String> {
     })
 }
 
-/// Values that are scaled are not what is stored.
+/// Refuses an intensity slope or offset, since vectors must be stored unscaled.
 fn check_values(fields: &Fields) -> Result<(), String> {
     for (key, plain) in
         [("elementtointensityfunctionslope", 1.0), ("elementtointensityfunctionoffset", 0.0)]
@@ -188,7 +190,7 @@ fn placement(fields: &Fields, sizes: &[usize]) -> Result<Placement, String> {
     let spacing = three(fields.numbers(&["elementspacing", "elementsize"], axes)?, 1.0);
     let origin = three(fields.numbers(&["offset", "position", "origin"], axes)?, 0.0);
     let turned = fields.numbers(&["transformmatrix", "orientation", "rotation"], axes * axes)?;
-    // axis after axis
+    // the matrix lists the directions of one axis after the other
     let cosines = std::array::from_fn(|r| {
         std::array::from_fn(|c| match &turned {
             Some(turned) if r < axes && c < axes => turned[axes * c + r],
@@ -251,7 +253,8 @@ fn notes(fields: &Fields) -> Vec<String> {
     notes
 }
 
-/// The file with the elements, where they begin, and how they are packed from where on.
+/// The file that contains the elements, their offset, and their encoding with the offset at which
+/// encoded data begin.
 fn data(
     path: &Path,
     fields: &Fields,
@@ -329,7 +332,7 @@ mod tests {
         let head = read_text(&beside).unwrap();
         assert_eq!((head.offset, head.order), (0, ByteOrder::Big));
         assert!(head.file.ends_with("a.raw"));
-        // 6 x 5 x 4 x 3 singles at the end of 4000 bytes
+        // 6 x 5 x 4 x 3 floats of 4 bytes at the end of 4000 bytes
         let end = beside.replace("Offset", "HeaderSize = -1\nOffset");
         assert_eq!(read_text(&end).unwrap().offset, 4000 - 1440);
         let packed = HEAD.replace("CompressedData = False", "CompressedData = True");
@@ -344,7 +347,7 @@ mod tests {
         let turned = HEAD.replace("1 0 0 0 1 0 0 0 1", "0 1 0 -1 0 0 0 0 1");
         let head = read_text(&turned.replace("NDims", "DistanceUnits = um\nNDims")).unwrap();
         assert_eq!(head.micrometres, Ok(Some(1.0)));
-        // the first axis runs along y, the second against x
+        // the first axis points along y, the second along -x
         assert_eq!(head.placement.steps[0], [0.0, 1.0, 0.0]);
         assert_eq!(head.placement.steps[1], [-2.0, 0.0, 0.0]);
     }

@@ -1,8 +1,9 @@
-//! Changing formats: volumes between Zarr, N5, TIFF and NumPy; transforms between ours and those of
-//! BigStream, ITK and ANTs, greedy, elastix, BigWarp and OME-NGFF.
+//! Conversion of formats: volumes between Zarr, N5, TIFF and NumPy; transforms between the native
+//! format and those of BigStream, ITK and ANTs, greedy, elastix, BigWarp and OME-NGFF.
 //!
-//! A transform of another program is read as a list of pieces: matrices, splines, fields on
-//! their own samples; each reader turns axes, frames and units into ours. What is written is made of them.
+//! A transform of another program is read as a list of pieces: matrices, splines, and vector fields
+//! on their own samples. Each reader converts axes, frames and units to `[z, y, x]` micrometres,
+//! and the writers start from these pieces.
 
 use std::sync::Arc;
 
@@ -51,7 +52,7 @@ pub use reading::Reading;
 pub use target::Target;
 pub use world::{Frame, Unit};
 
-/// Why something could not be written in another format.
+/// Why something could not be converted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A volume's error.
@@ -63,39 +64,39 @@ pub enum Error {
     /// A transform's error.
     #[error(transparent)]
     Transform(#[from] crate::transform::Error),
-    /// A field could not be read.
+    /// A displacement field could not be read.
     #[error("the displacement field cannot be read: {0}")]
     Field(SourceError),
-    /// The file system refused.
+    /// The operating system reported an error.
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
         /// The file.
         path: String,
-        /// Its refusal.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// Every vector of what was written is unknown.
+    /// Every vector that was written is NaN.
     #[error("{location}: every vector is NaN; look at where the field comes from")]
     Unknown {
-        /// What was written.
+        /// The field that was written.
         location: String,
-        /// What that means for the exit code.
+        /// The verdict that determines the exit status.
         #[source]
         verdict: blocks::Verdict,
     },
-    /// The source cannot become what was asked for.
+    /// The source cannot be converted as requested.
     #[error("{location}: {message}")]
     Unfit {
         /// The source.
         location: String,
-        /// What it is, what was wanted, the way out.
+        /// What it is, what was wanted and how to proceed.
         message: String,
     },
 }
 
-/// A codec by its name.
+/// Parses the name of a codec.
 pub fn parse_codec(text: &str) -> Result<Codec, String> {
     Ok(match text {
         "blosc" => Codec::Blosc,
@@ -107,7 +108,7 @@ pub fn parse_codec(text: &str) -> Result<Codec, String> {
     })
 }
 
-/// The order of axes by its name.
+/// Parses the name of an axis order.
 pub fn parse_axes(text: &str) -> Result<Axes, String> {
     match text {
         "zyx" => Ok(Axes::Zyx),
@@ -116,21 +117,21 @@ pub fn parse_axes(text: &str) -> Result<Axes, String> {
     }
 }
 
-/// How a volume is to be stored.
+/// How a volume is stored.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Layout {
-    /// The chunk; None for that of the source, where it is of a usual size.
+    /// The chunk shape, voxels along z, y, x; `None` for that of the source, if it is a usual one.
     pub chunk: Option<[usize; 3]>,
-    /// The shard, a multiple of the chunk.
+    /// The shard shape, a multiple of the chunk shape.
     pub shard: Option<[usize; 3]>,
-    /// How chunks are compressed.
+    /// The codec of the chunks.
     pub codec: Codec,
 }
 
-/// The target that is meant by the name of an output, of which the source is `source`.
+/// The target format that the name of an output implies; `source` is the location of its source.
 ///
 /// # Errors
-/// [`blocks::Error::Usage`] with the names of all that it may be.
+/// [`blocks::Error::Usage`] with the possible formats if the name does not determine one.
 pub fn target_of(output: &str, source: &str, from: Option<Source>) -> Result<Target, Error> {
     if files::is_stream(output) {
         let texts = Target::NAMES.into_iter().filter(|(_, target)| target.is_one_text());
@@ -160,7 +161,7 @@ pub fn target_of(output: &str, source: &str, from: Option<Source>) -> Result<Tar
     Err(blocks::Error::Usage(message).into())
 }
 
-/// Writes the volume at `source` to `destination` in another format, voxel for voxel.
+/// Writes the volume at `source` to `destination` in another format, without changing voxels.
 pub fn volume(
     source: &str,
     select: &Select,
@@ -222,8 +223,8 @@ fn copy<T: Voxel>(
     Ok(())
 }
 
-/// The chunk of the source where the format has chunks and it is of a usual size; planes for
-/// files of planes.
+/// The chunk of the source if the format has chunks and its size is usual; whole planes for formats
+/// that store planes.
 fn usual_chunk(input: &Volume, format: Format) -> [usize; 3] {
     let shape = input.grid().shape;
     match format {
@@ -237,15 +238,17 @@ fn usual_chunk(input: &Volume, format: Format) -> [usize; 3] {
     }
 }
 
-/// Reads the transform at `source`, of ours or of another program, and writes it to `destination` as
-/// `target`; lengths in `to_unit` where the target leaves that open.
+/// Reads the transform at `source`, a native one or one of another program, and writes it to
+/// `destination` as `target`. Lengths are written in `to_unit` if the target allows a choice.
 ///
-/// How the source was taken is logged and stands in the receipt: direction, axes, LPS or RAS, unit.
-/// Splines are sampled on the grid that `reading` names, and so is every map where it names one: a field
-/// that is exact at the voxels of the grid, and the matrix that goes on outside it.
+/// The interpretation of the source (direction, axes, LPS or RAS, unit) is logged and recorded in
+/// the receipt. If `reading` has a grid, every map is sampled on it, and splines require one: the
+/// result is a displacement field that is exact at the voxels of the grid, followed by a matrix
+/// that extrapolates outside it.
 ///
 /// # Errors
-/// [`Error`]: what cannot be read, does not fit, or cannot be said in the target's format.
+/// [`Error`] if the source cannot be read, does not fit the flags, or cannot be expressed in the
+/// target's format.
 pub fn transform(
     source: &str,
     reading: &Reading,

@@ -1,19 +1,19 @@
-//! The matrices behind the parameters of ITK's transforms (ITK Software Guide, book 2, chapter 3.9;
-//! each class's `ComputeMatrix`). elastix has the same parameters under shorter names.
+//! Matrices computed from the parameters of ITK transforms (ITK Software Guide, book 2, chapter
+//! 3.9; each class's `ComputeMatrix`). elastix has the same parameters under shorter class names.
 
-/// A linear part and an offset, x, y, z.
+/// A linear part and an offset, with axes x, y, z.
 pub(super) type Matrix = ([[f64; 3]; 3], [f64; 3]);
 
 type Linear = [[f64; 3]; 3];
 
 const UNIT: Linear = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
 
-/// The matrix of the transform `name` (without precision and dimensions) of `axes` axes.
+/// The matrix of the transform `name` (without precision and dimensions) with `axes` axes.
 ///
-/// `None` for a transform that is none of these.
+/// `None` if the class is unknown.
 ///
 /// # Errors
-/// A number of parameters that is not the transform's.
+/// A message if the number of parameters is wrong or a parameter is not finite.
 pub(super) fn matrix(
     name: &str,
     axes: usize,
@@ -76,7 +76,7 @@ fn compute(name: &str, axes: usize, p: &[f64], fixed: &[f64]) -> Matrix {
         "CenteredSimilarity2DTransform" => about(turn(p[1], p[0]), shift(4), center(&p[2..])),
         "VersorTransform" => about(versor(p), [0.0; 3], fixed_center),
         "VersorRigid3DTransform" => about(versor(p), shift(3), fixed_center),
-        // whether z is turned before y is a fourth fixed parameter
+        // a nonzero fourth fixed parameter selects the order Rz Ry Rx
         "Euler3DTransform" => {
             about(euler(p, fixed.get(3).is_some_and(|v| *v != 0.0)), shift(3), fixed_center)
         }
@@ -105,7 +105,7 @@ fn about(linear: Linear, shift: [f64; 3], center: [f64; 3]) -> Matrix {
     (linear, offset)
 }
 
-/// Rows of `axes` numbers; a plane stays in its place.
+/// A matrix of `axes` rows and columns, by rows; with 2 axes, z is unchanged.
 fn square(p: &[f64], axes: usize) -> Linear {
     let mut linear = UNIT;
     for r in 0..axes {
@@ -127,13 +127,13 @@ fn product(a: &Linear, b: &Linear) -> Linear {
     std::array::from_fn(|r| std::array::from_fn(|c| (0..3).map(|k| a[r][k] * b[k][c]).sum()))
 }
 
-/// A turn of the plane, and a scale.
+/// Rotation by `angle` in the x-y plane, times `scale`.
 fn turn(angle: f64, scale: f64) -> Linear {
     let (sin, cos) = angle.sin_cos();
     [[cos * scale, -sin * scale, 0.0], [sin * scale, cos * scale, 0.0], [0.0, 0.0, 1.0]]
 }
 
-/// `Rz Rx Ry`, or `Rz Ry Rx`.
+/// `Rz Rx Ry`, or `Rz Ry Rx` if `zyx`.
 fn euler(p: &[f64], zyx: bool) -> Linear {
     let [(sx, cx), (sy, cy), (sz, cz)] = [p[0], p[1], p[2]].map(f64::sin_cos);
     let x = [[1.0, 0.0, 0.0], [0.0, cx, -sx], [0.0, sx, cx]];
@@ -143,13 +143,13 @@ fn euler(p: &[f64], zyx: bool) -> Linear {
     product(&z, &rest)
 }
 
-/// A versor is the vector part of a unit quaternion.
+/// The rotation of a versor, the vector part of a unit quaternion.
 fn versor(p: &[f64]) -> Linear {
     let square: f64 = p[..3].iter().map(|v| v * v).sum();
     quaternion(&[p[0], p[1], p[2], (1.0 - square).max(0.0).sqrt()])
 }
 
-/// The rotation of the quaternion x, y, z, w, whatever its length.
+/// The rotation of the quaternion x, y, z, w, which need not be normalised.
 fn quaternion(q: &[f64]) -> Linear {
     let length = q[..4].iter().map(|v| v * v).sum::<f64>().sqrt();
     let [x, y, z, w] = if length > 0.0 {
@@ -164,7 +164,7 @@ fn quaternion(q: &[f64]) -> Linear {
     ]
 }
 
-/// These two classes add scales and skews to the rotation, they do not multiply with them.
+/// A versor with scales and skews, which these two classes add to the rotation matrix.
 fn skewed(p: &[f64]) -> Linear {
     let mut linear = versor(p);
     for a in 0..3 {
@@ -179,7 +179,7 @@ fn skewed(p: &[f64]) -> Linear {
     linear
 }
 
-/// Rotation, then scales, then skews: `R S K`.
+/// The product `R S K` of rotation, scales and skews.
 fn composed(p: &[f64]) -> Linear {
     let skew = [[1.0, p[9], p[10]], [0.0, 1.0, p[11]], [0.0, 0.0, 1.0]];
     product(&scaled(versor(p), &p[6..9]), &skew)

@@ -1,5 +1,5 @@
-//! OME-NGFF coordinate transformations (RFC 5; version 0.6: `scene`), in the attributes of a group or a
-//! JSON file: from named coordinate system to named coordinate system.
+//! OME-NGFF coordinate transformations (RFC 5; version 0.6: `scene`) between named coordinate
+//! systems, in the attributes of a group or in a JSON file.
 
 use std::path::{Path, PathBuf};
 
@@ -16,17 +16,17 @@ mod write;
 use axes::{Axes, Systems};
 pub(super) use write::{field_path, write};
 
-/// What is asked for beside what the metadata say.
+/// Options that are not in the metadata.
 pub(super) struct Request<'a> {
-    /// Which transformation, where there are several.
+    /// The name of the transformation, if there are several.
     pub(super) name: Option<&'a str>,
-    /// Micrometres in the unit, instead of what the axes say.
+    /// Micrometres per unit, overriding the unit of the axes.
     pub(super) micrometres: Option<f64>,
-    /// The way from output to input is wanted.
+    /// The map from output to input is wanted.
     pub(super) invert: bool,
 }
 
-/// What was read, and from which system to which.
+/// The transformation, and the names of its input and output systems.
 pub(super) struct Found {
     pub(super) pieces: Vec<Piece>,
     pub(super) input: String,
@@ -35,8 +35,8 @@ pub(super) struct Found {
     pub(super) axes: String,
 }
 
-/// The attributes of the group, or the JSON file, at `location`, with the folder that paths in them are
-/// relative to; `None` where these hold no transformations.
+/// The attributes of the group or JSON file at `location`, with the folder to which paths in them
+/// are relative; `None` if they contain no transformations.
 pub(super) fn attributes(location: &str) -> Result<Option<(Map<String, Value>, PathBuf)>, String> {
     let path = Path::new(location);
     let (attributes, folder) = if path.is_dir() {
@@ -61,7 +61,8 @@ fn root(attributes: &Map<String, Value>) -> &Map<String, Value> {
     attributes.get("ome").and_then(Value::as_object).unwrap_or(attributes)
 }
 
-/// Every transformation between systems; those of an image's levels are none.
+/// All transformations from one coordinate system to another, which have an input and an output.
+/// Transformations of an image's levels are not among them.
 fn transformations(attributes: &Map<String, Value>) -> Vec<&Map<String, Value>> {
     let root = root(attributes);
     let lists = [
@@ -78,7 +79,7 @@ fn transformations(attributes: &Map<String, Value>) -> Vec<&Map<String, Value>> 
         .collect()
 }
 
-/// Reads the transformation that is meant.
+/// Reads the requested transformation.
 pub(super) fn read(location: &str, request: &Request) -> Result<Found, String> {
     let (attributes, folder) = attributes(location)?
         .ok_or("holds no coordinateTransformations from an input to an output")?;
@@ -154,7 +155,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Appends what `object` does, or undoes, to `pieces`.
+    /// Appends the map of `object`, or its inverse, to `pieces`.
     fn transformation(
         &self,
         object: &Map<String, Value>,
@@ -239,7 +240,7 @@ impl Reader<'_> {
         let um = at.micrometres;
         let of = |v: Point| v.map(|v| v * um);
         let grid = Grid::new(vectors.shape(), of(array.spacing), of(array.origin));
-        // component i belongs to the i-th spatial axis of the output
+        // component i is the displacement along the i-th spatial axis of the output
         let mut turn = [[0.0; 3]; 3];
         for (a, place) in at.output.spatial().into_iter().enumerate() {
             if let Some(i) = place {
@@ -251,7 +252,7 @@ impl Reader<'_> {
     }
 }
 
-/// The map of a transformation of one matrix.
+/// The map of a transformation that is a single matrix.
 fn matrix(name: &str, object: &Map<String, Value>, at: &Context) -> Result<Affine, String> {
     let (n, m) = (at.input.len(), at.output.len());
     let known = ["translation", "scale", "rotation", "affine", "mapAxis"];
@@ -274,7 +275,7 @@ fn matrix(name: &str, object: &Map<String, Value>, at: &Context) -> Result<Affin
         let rows: Option<Vec<Vec<f64>>> = value.as_array()?.iter().map(numbers).collect();
         rows.filter(|rows| rows.len() == m && rows.iter().all(|row| row.len() == width))
     };
-    // rows of the output's axes; columns of the input's, then the offset
+    // rows: axes of the output; columns: axes of the input, then the offset
     let mut full = vec![vec![0.0; n + 1]; m];
     match name {
         "translation" | "scale" => {

@@ -1,9 +1,12 @@
-//! Displacement fields in NIfTI-1 and NIfTI-2 (<https://nifti.nimh.nih.gov/nifti-1/documentation/nifti1fields>):
-//! dimension 5 counts components, intent 1007 (or 1006). Heads only; vectors are read where they lie.
+//! Displacement fields in NIfTI-1 and NIfTI-2
+//! (<https://nifti.nimh.nih.gov/nifti-1/documentation/nifti1fields>): dimension 5 is the vector
+//! components, the intent is 1007 (or 1006). Only headers are read here; vectors are read in boxes
+//! when needed.
 //!
-//! The header's positions are RAS. Vectors of intent 1007 are LPS, as ITK, ANTs and greedy write them;
-//! those of intent 1006 (displacements) are RAS (ITK: `NiftiImageIO`, `ConvertRASDisplacementVectors`).
-//! NiftyReg and SPM, whose numbers mean other things, are known by `intent_name`.
+//! Positions in the header are RAS. Vectors of intent 1007 are LPS, as ITK, ANTs and greedy write
+//! them; those of intent 1006 (displacements) are RAS (ITK: `NiftiImageIO`,
+//! `ConvertRASDisplacementVectors`). NiftyReg and SPM, whose vectors have other meanings, are
+//! recognised by `intent_name`.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -22,7 +25,7 @@ pub(super) use write::write;
 
 const VECTOR: i32 = 1007;
 
-/// What a head says.
+/// The contents of a header.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
     pub(super) placement: Placement,
@@ -30,20 +33,20 @@ pub(super) struct Head {
     pub(super) dtype: Dtype,
     pub(super) order: ByteOrder,
     pub(super) offset: u64,
-    /// What stored numbers are multiplied with.
+    /// The factor by which stored numbers are multiplied.
     pub(super) slope: f64,
-    /// Micrometres of the unit of its lengths, where it has one.
+    /// Micrometres per unit of length, if stated.
     pub(super) micrometres: Option<f64>,
-    /// What the numbers are, or why that cannot be told.
+    /// The meaning of the vectors, or why it cannot be determined.
     pub(super) meaning: Result<Meaning, Doubt>,
     pub(super) gzip: bool,
     /// Whether an extension follows the header.
     pub(super) extended: bool,
-    /// What was assumed.
+    /// Assumptions, for warnings.
     pub(super) notes: Vec<String>,
 }
 
-/// Bytes of a head, of which each version has its own layout.
+/// The bytes of a header; each version has its own layout.
 struct Bytes<'a> {
     data: &'a [u8],
     order: ByteOrder,
@@ -79,7 +82,7 @@ impl Bytes<'_> {
         f64::from_le_bytes(self.take(at))
     }
 
-    /// Up to 16 letters.
+    /// Reads a text of up to 16 characters.
     fn text(&self, at: usize) -> String {
         let bytes = &self.data[at..at + 16];
         let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
@@ -87,12 +90,12 @@ impl Bytes<'_> {
     }
 }
 
-/// The fields that matter, of either version.
+/// The relevant header fields of either version.
 struct Fields {
     dims: [i64; 8],
     datatype: i32,
     intent: i32,
-    /// The first parameter of the intent, and its name.
+    /// The first parameter of the intent.
     parameter: f64,
     name: String,
     pixdim: [f64; 8],
@@ -105,12 +108,12 @@ struct Fields {
     rows: [[f64; 4]; 3],
 }
 
-/// Whether a (decompressed) file begins as NIfTI does.
+/// Whether a file begins like NIfTI; `start` is decompressed.
 pub(super) fn is_nifti(start: &[u8]) -> bool {
     version(start).is_some()
 }
 
-/// Whether a (decompressed) file begins as NIfTI does and ends within its header.
+/// Whether a file begins like NIfTI and ends within its header; `start` is decompressed.
 pub(super) fn is_cut(start: &[u8]) -> bool {
     let sizes = [348, 540].into_iter().filter(|size: &i32| (start.len() as i64) < i64::from(*size));
     let words: Vec<[u8; 4]> =
@@ -118,7 +121,7 @@ pub(super) fn is_cut(start: &[u8]) -> bool {
     version(start).is_none() && words.iter().any(|word| start.starts_with(word))
 }
 
-/// The version, and the byte order that its first number has.
+/// The version, and the byte order as determined from the first number.
 fn version(start: &[u8]) -> Option<(u8, ByteOrder)> {
     let first = start.get(..4)?;
     let size = [first[0], first[1], first[2], first[3]];
@@ -136,7 +139,7 @@ fn version(start: &[u8]) -> Option<(u8, ByteOrder)> {
     None
 }
 
-/// The first `count` bytes of a file, decompressed where it is gzip; and whether it is.
+/// The first `count` bytes of a file, decompressed if it is gzip; and whether it is.
 pub(super) fn start_of(path: &Path, count: u64) -> std::io::Result<(Vec<u8>, bool)> {
     let mut start = Vec::new();
     File::open(path)?.take(count).read_to_end(&mut start)?;
@@ -150,12 +153,12 @@ pub(super) fn start_of(path: &Path, count: u64) -> std::io::Result<(Vec<u8>, boo
             let message = "it is gzip that is cut off; copy it again";
             Err(std::io::Error::new(error.kind(), message))
         }
-        // what is no gzip after all is told by whoever looks for something in it
+        // other errors are ignored: the caller will not find a valid header in the data
         _ => Ok((inside, true)),
     }
 }
 
-/// Reads the head of a file.
+/// Reads the header of a file.
 pub(super) fn read(path: &Path) -> Result<Head, String> {
     let (data, gzip) = start_of(path, 544).map_err(|e| format!("cannot be read: {e}"))?;
     let (version, order) = version(&data).ok_or("is no NIfTI file")?;
@@ -237,8 +240,8 @@ fn head(f: &Fields, order: ByteOrder, gzip: bool) -> Result<Head, String> {
     })
 }
 
-/// Samples along z, y, x, and components: the fifth dimension, or the fourth where some writers leave out
-/// that of time.
+/// Samples along z, y, x, and the number of components: dimension 5, or dimension 4 for writers
+/// that omit the time dimension.
 fn shape(f: &Fields) -> Result<([usize; 3], usize), String> {
     let rank = f.dims[0];
     if !(1..=7).contains(&rank) {
@@ -277,8 +280,8 @@ fn dtype(code: i32) -> Result<Dtype, String> {
     })
 }
 
-/// What stored numbers are multiplied with: nothing where the slope is 0 or no number (nifti1.h; some
-/// writers leave NaN).
+/// The factor by which stored numbers are multiplied: 1 if the slope is 0 or not finite (nifti1.h;
+/// some writers leave NaN). Returns notes for warnings too.
 fn slope(f: &Fields) -> Result<(f64, Vec<String>), String> {
     if f.slope == 0.0 || !f.slope.is_finite() {
         let odd = !f.slope.is_finite();
@@ -291,7 +294,7 @@ fn slope(f: &Fields) -> Result<(f64, Vec<String>), String> {
     Ok((f.slope, Vec::new()))
 }
 
-/// The sform where there is one, else the qform; that they differ is noted.
+/// The sform if there is one, else the qform; a difference between them is noted.
 fn placement(f: &Fields, shape: [usize; 3], notes: &mut Vec<String>) -> Result<Placement, String> {
     let sform = || Placement {
         shape,
@@ -334,7 +337,8 @@ fn qform(f: &Fields, shape: [usize; 3]) -> Placement {
     Placement::new(shape, spacing, origin, &turn)
 }
 
-/// How far the corners of two placements lie apart, in the smallest step of the first.
+/// The largest distance between corresponding corners of two placements, in units of the first
+/// one's smallest step.
 fn farthest(one: &Placement, other: &Placement) -> f64 {
     let length = |v: [f64; 3]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
     let step = one.steps.map(length).into_iter().fold(f64::INFINITY, f64::min);

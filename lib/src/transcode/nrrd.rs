@@ -1,5 +1,5 @@
-//! Displacement fields in NRRD (<https://teem.sourceforge.net/nrrd/format.html>): one axis holds vectors.
-//! Heads only; vectors are read where they lie.
+//! Displacement fields in NRRD (<https://teem.sourceforge.net/nrrd/format.html>), with vectors
+//! along one axis. Only headers are read here; vectors are read in boxes when needed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,10 +15,11 @@ use crate::geom::FieldSource;
 use crate::quote::{self, shorten};
 use crate::volume::{ByteOrder, Dtype};
 
-/// What a file begins with, before its version.
+/// The signature at the beginning of a file, before the version.
 pub(super) const MAGIC: &[u8] = b"NRRD000";
 
-/// The fields of the format, without blanks; those that say nothing of places and numbers are among them.
+/// Known fields without spaces in their names, including those without effect on positions and
+/// values.
 const KNOWN: [&str; 38] = [
     "axismaxs",
     "axismins",
@@ -51,7 +52,7 @@ const KNOWN: [&str; 38] = [
     "thicknesses",
     "type",
     "units",
-    // of programs, not of the format
+    // written by some programs, not part of the format
     "modality",
     "creator",
     "date",
@@ -63,7 +64,7 @@ const KNOWN: [&str; 38] = [
 
 type Fields = BTreeMap<String, String>;
 
-/// Reads the head of a file.
+/// Reads the header of a file.
 pub(super) fn read(path: &Path) -> Result<Head, String> {
     let (fields, end) = fields(path)?;
     let get = |key: &str| fields.get(key).map(String::as_str);
@@ -139,7 +140,7 @@ fn dtype(name: &str) -> Result<Dtype, String> {
     })
 }
 
-/// Slicer says which way a field takes points.
+/// Checks the direction of the field, which Slicer states.
 fn check_direction(fields: &Fields) -> Result<(), String> {
     match fields.get("displacementfieldtype:=").map(String::as_str) {
         None | Some("resampling") => Ok(()),
@@ -155,7 +156,7 @@ fn check_direction(fields: &Fields) -> Result<(), String> {
     }
 }
 
-/// What is assumed where the head does not say, and what in it is not known.
+/// Assumptions about what the header does not state, and unknown fields.
 fn notes(fields: &Fields) -> Vec<String> {
     let mut notes = Vec::new();
     let unknown: Vec<&str> = fields
@@ -180,7 +181,8 @@ fn notes(fields: &Fields) -> Vec<String> {
     notes
 }
 
-/// Keys without blanks and in small letters (those of users end in `:=`), and where the head ends.
+/// The fields of the header by lower-case name without spaces (names of key/value pairs end in
+/// `:=`), and the offset of the header's end.
 fn fields(path: &Path) -> Result<(Fields, u64), String> {
     let mut fields = BTreeMap::new();
     let end = flat::lines(path, "NRRD", |line| {
@@ -214,7 +216,8 @@ fn vector_axis(fields: &Fields, sizes: &[usize]) -> Result<usize, String> {
     }
 }
 
-/// The file beside this one that holds the elements, or this one, and where they may begin.
+/// The file that contains the elements, this one or another next to it, and the offset at which
+/// they may begin.
 fn data_file(path: &Path, fields: &Fields, end: u64) -> Result<(PathBuf, u64), String> {
     let Some(name) = fields.get("datafile") else { return Ok((path.to_owned(), end)) };
     if name.starts_with("LIST") || name.contains('%') {
@@ -225,7 +228,7 @@ fn data_file(path: &Path, fields: &Fields, end: u64) -> Result<(PathBuf, u64), S
     Ok((flat::data_file(path, name)?, 0))
 }
 
-/// Where the elements begin, and how they are packed from where on.
+/// The offset of the elements, and their encoding with the offset at which encoded data begin.
 fn data(
     fields: &Fields,
     file: &Path,
@@ -259,7 +262,7 @@ fn data(
     };
     let length = std::fs::metadata(file).map_err(unread)?.len();
     match (number("byteskip")?, packing) {
-        // what is packed is skipped once it is unpacked
+        // in compressed data, bytes are skipped after decompression
         (0.., Some(Packing::Gzip | Packing::Bzip2)) | (0, Some(_)) => {
             Ok((number("byteskip")? as u64, packing.map(|packing| (packing, begin))))
         }
@@ -269,7 +272,7 @@ fn data(
     }
 }
 
-/// Where a number of lines end.
+/// The offset after skipping `lines` lines.
 fn after_lines(file: &Path, begin: u64, lines: i64) -> std::io::Result<u64> {
     let mut file = File::open(file)?;
     file.seek(SeekFrom::Start(begin))?;
@@ -285,7 +288,7 @@ fn after_lines(file: &Path, begin: u64, lines: i64) -> std::io::Result<u64> {
     Ok(end)
 }
 
-/// `(1,2,3)` or `none`, in the order of the axes.
+/// Parses a list of vectors such as `(1,2,3)` or `none`, one for each axis.
 fn vectors(text: &str) -> Result<Vec<Option<Vec<f64>>>, String> {
     let wrong = || format!("has '{}', which is no list of vectors", shorten(text));
     let mut found = Vec::new();
@@ -308,7 +311,7 @@ fn vectors(text: &str) -> Result<Vec<Option<Vec<f64>>>, String> {
     Ok(found)
 }
 
-/// The steps along the axes of space: `space directions`, or plain `spacings`.
+/// The steps along the spatial axes: `space directions`, or `spacings`.
 fn steps(fields: &Fields, axes: usize, vector: usize) -> Result<Vec<Vec<f64>>, String> {
     let steps: Vec<Vec<f64>> = if let Some(text) = fields.get("spacedirections") {
         vectors(text)?.into_iter().flatten().collect()
@@ -339,7 +342,7 @@ fn placement(
     vector: usize,
 ) -> Result<(Placement, Frame), String> {
     let axes = sizes.len() - 1;
-    // LAS is LPS with y the other way
+    // LAS is LPS with y reversed
     let (frame, mirrored) = match fields.get("space").map(|s| s.to_lowercase()).as_deref() {
         None | Some("left-posterior-superior" | "lps") => (Frame::Lps, false),
         Some("right-anterior-superior" | "ras") => (Frame::Ras, false),
@@ -371,7 +374,7 @@ fn placement(
     let step = |s: usize| -> [f64; 3] {
         match steps.get(s) {
             Some(step) => std::array::from_fn(|a| at(step, a)),
-            None => [0.0, 0.0, 1.0], // across a plane
+            None => [0.0, 0.0, 1.0], // the axis perpendicular to a plane
         }
     };
     let space: Vec<usize> = (0..sizes.len()).filter(|d| *d != vector).map(|d| sizes[d]).collect();
@@ -380,7 +383,8 @@ fn placement(
     Ok((Placement { shape, steps: std::array::from_fn(step), origin }, frame))
 }
 
-/// The unit of the axes of space, of which all have one.
+/// Micrometres in the unit of the spatial axes, which must be the same for all; `None` if not
+/// stated.
 fn unit(fields: &Fields) -> Result<Option<f64>, String> {
     let text = fields.get("spaceunits").or(fields.get("units"));
     let Some(text) = text else { return Ok(None) };
@@ -396,7 +400,8 @@ fn unit(fields: &Fields) -> Result<Option<f64>, String> {
     }
 }
 
-/// Writes a field as raw NRRD, left-posterior-superior, its numbers in `micrometres` per unit.
+/// Writes a field as raw NRRD in left-posterior-superior space, with lengths in units of
+/// `micrometres`.
 pub(super) fn write(path: &Path, field: &dyn FieldSource, micrometres: f64) -> Result<(), Error> {
     let grid = field.grid();
     let scaled = |v: f64| v / micrometres;
@@ -404,7 +409,7 @@ pub(super) fn write(path: &Path, field: &dyn FieldSource, micrometres: f64) -> R
     let [dz, dy, dx] = grid.spacing.map(scaled);
     let [oz, oy, ox] = grid.origin.map(scaled);
     let mut head = String::from("NRRD0004\ntype: float\ndimension: 4\n");
-    let _ = writeln!(head, "space: left-posterior-superior\nsizes: 3 {x} {y} {z}"); // a String takes all
+    let _ = writeln!(head, "space: left-posterior-superior\nsizes: 3 {x} {y} {z}"); // cannot fail
     let _ = writeln!(head, "space directions: none ({dx},0,0) (0,{dy},0) (0,0,{dz})");
     head.push_str("kinds: vector domain domain domain\nendian: little\nencoding: raw\n");
     if let Some(unit) = [("mm", 1e3), ("um", 1.0), ("nm", 1e-3)].iter().find(|u| u.1 == micrometres)

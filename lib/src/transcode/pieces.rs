@@ -1,4 +1,4 @@
-//! What a transform of another program is made of, before it is written as one of ours.
+//! The parts of another program's transform, before they are written in a native format.
 
 use std::fs;
 use std::io::{self, Read, Seek};
@@ -16,60 +16,60 @@ use crate::transform::Step;
 use crate::volume::{self, FlatVectors, VectorArray, Voxel};
 use crate::with_voxel;
 
-/// More samples than this are a damaged header.
+/// A field with more samples than this has a damaged header.
 const MOST: usize = 1 << 44;
 
-/// A smooth map that is known everywhere, such as a spline.
+/// A smooth map that is defined everywhere, such as a spline.
 pub(super) trait Warp: Send + Sync {
-    /// Where it takes `p`, `[z, y, x]` micrometres.
+    /// Maps `p`, `[z, y, x]` micrometres.
     fn apply(&self, p: Point) -> Point;
 
     /// Adds all its numbers to a fingerprint.
     fn add_to(&self, fingerprint: &mut Fingerprint);
 
-    /// The part of it that goes on for ever.
+    /// Its affine part, which extrapolates it outside a sampled field.
     fn affine(&self) -> Affine {
         Affine::IDENTITY
     }
 }
 
-/// One of the maps that follow each other in a transform.
+/// One of the maps of which a transform is composed.
 pub(super) enum Piece {
     /// A matrix.
     Affine(Affine),
-    /// A map that becomes a field once it is sampled.
+    /// A map that is sampled to become a displacement field.
     Smooth(Arc<dyn Warp>),
-    /// A field of another program, with its own samples.
+    /// A vector field of another program, on its own samples.
     Foreign(Box<Foreign>),
-    /// An array of ours.
+    /// A native array.
     Ours(Step),
 }
 
-/// Where the vectors of a foreign field are.
+/// The storage of a foreign field's vectors.
 pub(super) enum Payload {
-    /// An array that can be read box by box.
+    /// An array that can be read in boxes.
     Array(VectorArray),
-    /// Plain bytes behind a header.
+    /// Uncompressed bytes after a header.
     Flat(FlatVectors),
-    /// Packed: the bytes that `FlatVectors` speaks of appear when `file` is unpacked from byte `from` on.
+    /// Encoded data: decoding `file` from byte `from` on yields the bytes that `flat` describes.
     Packed { file: PathBuf, from: u64, packing: Packing, flat: FlatVectors },
     /// An array in HDF5.
     Hdf5(hdf5::Vectors),
-    /// In memory, C order.
+    /// In memory, in C order.
     Memory(Vec<[f64; 3]>),
 }
 
-/// What a foreign field holds at each sample.
+/// The meaning of the vectors of a foreign field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Holds {
-    /// How far a point moves.
+    /// Displacements of the sample positions.
     Displacements,
-    /// Where it goes.
+    /// The positions to which the samples are mapped.
     Positions,
 }
 
 impl Holds {
-    /// Its name, of several.
+    /// Its name, in the plural.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Displacements => "displacements",
@@ -80,22 +80,23 @@ impl Holds {
 
 /// A vector field of another program.
 pub(super) struct Foreign {
-    /// Where its samples lie, in its own frame.
+    /// The grid of its samples, in its own frame.
     grid: Grid,
-    /// From that frame to ours, where they differ.
+    /// From that frame to ours; `None` if they are the same.
     frame: Option<Affine>,
-    /// A stored vector, in the frame of the samples.
+    /// The matrix from a stored vector to the frame of the samples.
     turn: [[f64; 3]; 3],
-    /// What is added to it: of positions, where those of the file's frame begin.
+    /// The translation added after `turn`: for positions, that of the inverse of `frame`; else 0.
     shift: Point,
     holds: Holds,
     payload: Payload,
-    /// The fingerprint of the payload, once it was taken.
+    /// The fingerprint of the payload, computed on first use.
     content: OnceLock<String>,
 }
 
 impl Foreign {
-    /// A field whose samples lie as `placement` says and whose vectors are x, y, z of `vectors`.
+    /// A field whose samples are placed by `placement` in `world` and whose vectors are in
+    /// `vectors`.
     pub(super) fn new(
         placement: &Placement,
         world: World,
@@ -121,7 +122,8 @@ impl Foreign {
         Self { grid, frame, turn, shift, holds, payload, content: OnceLock::new() }.checked()
     }
 
-    /// A field on a grid of ours, whose stored vectors `turn` takes to `[z, y, x]` micrometres.
+    /// A field on an axis-aligned grid of our frame; `turn` maps a stored vector to `[z, y, x]`
+    /// micrometres.
     pub(super) fn on_grid(
         grid: Grid,
         turn: [[f64; 3]; 3],
@@ -148,40 +150,40 @@ impl Foreign {
         Ok(self)
     }
 
-    /// Stored numbers are to be multiplied with this.
+    /// Multiplies the stored numbers by `slope`.
     pub(super) fn scale(&mut self, slope: f64) {
         self.turn = self.turn.map(|row| row.map(|v| v * slope));
     }
 
-    /// Where its samples lie, in its own frame.
+    /// The grid of its samples, in its own frame.
     pub(super) fn own_grid(&self) -> &Grid {
         &self.grid
     }
 
-    /// What it holds.
+    /// The meaning of its vectors.
     pub(super) fn holds(&self) -> Holds {
         self.holds
     }
 
-    /// Whether its samples lie on a grid of ours, so that it is one step.
+    /// Whether its grid is axis-aligned in our frame, so that the field is a single step.
     pub(super) fn is_straight(&self) -> bool {
         self.frame.is_none()
     }
 
-    /// The steps that amount to it, once its vectors are at `location`.
+    /// The steps that are equivalent to it, given that its vectors are stored at `location`.
     pub(super) fn steps(&self, location: &str) -> Vec<Step> {
         let field = Step::Field(location.to_owned());
         match self.frame.as_ref().map(|frame| (frame, frame.inverse())) {
             Some((frame, Ok(back))) => vec![Step::Affine(back), field, Step::Affine(*frame)],
-            // one without inverse is refused when it is made
+            // a frame without an inverse has been refused in `new`
             _ => vec![field],
         }
     }
 
-    /// Makes its vectors readable box by box, decompressing them into `scratch` where they are not, and
-    /// checks that all are there.
+    /// Makes its vectors readable in boxes, decoding them into a file in `scratch` if necessary,
+    /// and checks that the data are complete.
     pub(super) fn prepare(&mut self, scratch: &Path) -> Result<(), Error> {
-        // of the file as it is given: what is decompressed comes and goes
+        // fingerprint the original file, since the decoded one is temporary
         self.content()?;
         if let Payload::Packed { file, from, packing, flat } = &self.payload {
             fs::create_dir_all(scratch).map_err(refused("create", scratch))?;
@@ -192,7 +194,7 @@ impl Foreign {
         Ok(())
     }
 
-    /// The fingerprint of what is stored.
+    /// The fingerprint of the stored data.
     fn content(&self) -> Result<&str, Error> {
         if let Some(content) = self.content.get() {
             return Ok(content);
@@ -234,7 +236,7 @@ fn refused(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Error {
     move |source| Error::Io { action, path: path.clone(), source }
 }
 
-/// The bytes of a file up to the end of its vectors.
+/// The size of a file up to the end of its vectors, bytes.
 fn bytes_of(flat: &FlatVectors) -> u64 {
     let counts = flat.shape.into_iter().chain([flat.components, flat.dtype.size()]);
     let bytes = counts.fold(1u64, |product, n| product.saturating_mul(n as u64));
@@ -242,7 +244,7 @@ fn bytes_of(flat: &FlatVectors) -> u64 {
 }
 
 impl Payload {
-    /// Refuses a file that cannot hold the vectors which its head speaks of.
+    /// Refuses a file that is too short for the vectors that its header announces.
     fn check(&self) -> Result<(), String> {
         match self {
             Self::Packed { file, from, packing, flat } => {
@@ -262,7 +264,8 @@ impl Payload {
         }
     }
 
-    /// All numbers in the order in which they are stored, `most` at most: a field is read part by part.
+    /// All numbers in storage order. Refuses to read more than `most`, since fields are read in
+    /// parts.
     pub(super) fn numbers(&self, most: usize) -> Result<Vec<f64>, String> {
         self.check()?;
         let unread = |e: io::Error| format!("cannot be read: {e}");
@@ -340,7 +343,7 @@ impl FieldSource for Foreign {
     }
 }
 
-/// The positions of the samples of `part`, C order.
+/// The positions of the samples of `part` in C order, `[z, y, x]` micrometres.
 pub(super) fn positions(grid: &Grid, part: &Box3) -> impl Iterator<Item = Point> {
     let (grid, part) = (*grid, *part);
     (part.min[0]..part.max[0]).flat_map(move |z| {
@@ -350,15 +353,15 @@ pub(super) fn positions(grid: &Grid, part: &Box3) -> impl Iterator<Item = Point>
     })
 }
 
-/// One map of a transform that can be evaluated.
+/// One map of a transform, in a form that can be evaluated.
 pub(super) enum Stage {
-    /// Steps of ours.
+    /// A chain of native steps.
     Chain(Chain),
     /// A spline.
     Smooth(Arc<dyn Warp>),
 }
 
-/// Carries points through all stages, exactly.
+/// Maps points through all stages exactly.
 pub(super) fn carry(stages: &[Stage], points: &mut [Point]) -> Result<(), SourceError> {
     for stage in stages {
         match stage {
@@ -379,7 +382,7 @@ pub(super) fn carry(stages: &[Stage], points: &mut [Point]) -> Result<(), Source
     Ok(())
 }
 
-/// What the affine parts of all stages amount to: the map that goes on outside a sampled field.
+/// The composition of the affine parts of all stages: the map that extrapolates a sampled field.
 pub(super) fn affine_part(stages: &[Stage]) -> Affine {
     stages.iter().fold(Affine::IDENTITY, |sum, stage| match stage {
         Stage::Smooth(warp) => sum.then(&warp.affine()),
@@ -390,11 +393,11 @@ pub(super) fn affine_part(stages: &[Stage]) -> Affine {
     })
 }
 
-/// Stages sampled on a grid: `p -> last(p + u(p))` is exact at its nodes.
+/// Stages sampled on a grid, such that `p -> last(p + u(p))` is exact at the grid's nodes.
 pub(super) struct Sampled {
     pub(super) stages: Vec<Stage>,
     pub(super) grid: Grid,
-    /// The inverse of the matrix that follows the field.
+    /// The inverse of `last`, the matrix that follows the field.
     pub(super) unlast: Affine,
 }
 

@@ -1,4 +1,4 @@
-//! Reading a transform of any program: which format it is, and what it is taken to mean.
+//! Reads a transform of any supported program: detects its format and interprets its conventions.
 
 use std::path::Path;
 
@@ -14,54 +14,54 @@ use crate::transform::{self, Axes, Direction, Step};
 
 mod fields;
 
-/// What a user says beside the file.
+/// What the user specifies in addition to the file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
-    /// The format, where the content does not tell.
+    /// The format, if it is not to be detected by content.
     pub from: Option<Source>,
-    /// The order of axes of BigStream's text and arrays.
+    /// The axis order of BigStream's text matrices and arrays.
     pub axes: Option<Axes>,
-    /// The transform takes moving points to fixed ones.
+    /// The transform maps moving points to fixed ones, so it is inverted.
     pub invert: bool,
     /// The unit of its lengths.
     pub unit: Option<Unit>,
-    /// The frame of its numbers.
+    /// The frame of its positions and vectors, LPS or RAS.
     pub frame: Option<Frame>,
-    /// What is fitted to landmarks.
+    /// The model that is fitted to landmarks.
     pub fit: Option<Fit>,
-    /// Which of several transformations.
+    /// The name of one of several transformations.
     pub name: Option<String>,
-    /// The spacing and the first sample of a field that does not say them.
+    /// Spacing of a field that does not state it, `[z, y, x]` micrometres.
     pub spacing: Option<Point>,
-    /// The same.
+    /// Position of the first sample of a field that does not state it, `[z, y, x]` micrometres.
     pub origin: Option<Point>,
-    /// The grid on which a map is sampled.
+    /// The grid on which the transform is sampled.
     pub onto: Option<Grid>,
-    /// It is only looked at: how it is taken is not logged.
+    /// The transform is only inspected: how it is interpreted is not logged.
     pub is_look: bool,
 }
 
-/// What was read, and how it was taken.
+/// A transform that has been read, and how it was interpreted.
 pub(super) struct Imported {
     pub(super) pieces: Vec<Piece>,
-    /// For the receipt.
+    /// The interpretation, for the receipt.
     pub(super) taken_as: Value,
-    /// Whether points lie in a plane.
+    /// Whether the points lie in a plane.
     pub(super) planar: bool,
 }
 
-/// The convention of a format, as it is told.
+/// The conventions by which a file was interpreted, for messages.
 pub(super) struct Convention {
     pub(super) format: &'static str,
     pub(super) axes: &'static str,
     pub(super) frame: Option<Frame>,
     pub(super) micrometres: f64,
-    /// Whether the file itself said its unit.
+    /// Whether the file itself states its unit.
     pub(super) unit_is_said: bool,
     pub(super) more: String,
 }
 
-/// Reads what is at `location`.
+/// Reads the transform at `location`.
 pub(super) fn read(location: &str, reading: &Reading) -> Result<Imported, Error> {
     let unfit = |message: String| Error::Unfit { location: location.to_owned(), message };
     let source = match reading.from {
@@ -87,7 +87,7 @@ pub(super) fn read(location: &str, reading: &Reading) -> Result<Imported, Error>
         }
         _ => read_matrices(location, source, reading)?,
     };
-    // these know themselves what the other way is
+    // these formats handle the inversion themselves
     if reading.invert && !matches!(source, Source::Bigwarp | Source::Ngff) {
         pieces = inverse(pieces).map_err(unfit)?;
     }
@@ -100,7 +100,7 @@ pub(super) fn read(location: &str, reading: &Reading) -> Result<Imported, Error>
     Ok(Imported { pieces, taken_as, planar })
 }
 
-/// Refuses what is said beside a format that has no such thing.
+/// Refuses options that do not apply to the format.
 fn check(source: Source, reading: &Reading) -> Result<(), String> {
     use Source::{
         Ants, Bigstream, BigstreamDisplacements, BigstreamPositions, Bigwarp, BigwarpField,
@@ -139,14 +139,15 @@ fn check(source: Source, reading: &Reading) -> Result<(), String> {
     }
 }
 
-/// Says what was assumed.
+/// Logs assumptions as warnings.
 pub(super) fn warn(location: &str, notes: &[String]) {
     for note in notes {
         tracing::warn!("{location}: {note}");
     }
 }
 
-/// Says how it was read, for people and for the receipt; `turns` if --invert can turn it round.
+/// Logs how the file was interpreted, and returns it for the receipt. `turns` says whether --invert
+/// is possible.
 fn tell(location: &str, convention: &Convention, reading: &Reading, turns: bool) -> Value {
     let Convention { format, axes, frame, micrometres, unit_is_said, more } = convention;
     let unit = [Unit::Nm, Unit::Um, Unit::Mm]
@@ -185,7 +186,7 @@ fn tell(location: &str, convention: &Convention, reading: &Reading, turns: bool)
     })
 }
 
-/// Each map turned round, last first.
+/// The inverse of each map, in reverse order.
 fn inverse(pieces: Vec<Piece>) -> Result<Vec<Piece>, String> {
     pieces
         .into_iter()
@@ -208,7 +209,7 @@ fn world(reading: &Reading, frame: Frame, unit: Unit) -> World {
 
 pub(super) type Read = (Vec<Piece>, Convention);
 
-/// Files of ITK, of elastix, and others in text.
+/// Reads the matrix, spline and landmark files of ITK, ANTs, greedy, elastix and BigWarp.
 fn read_matrices(location: &str, source: Source, reading: &Reading) -> Result<Read, Error> {
     let path = Path::new(location);
     let refused = |error| Error::Io { action: "read", path: location.to_owned(), source: error };
@@ -254,7 +255,7 @@ fn read_matrices(location: &str, source: Source, reading: &Reading) -> Result<Re
     read.map_err(|message| Error::Unfit { location: location.to_owned(), message })
 }
 
-/// Our own files, and text that looks like them.
+/// Reads native files and BigStream's text matrices.
 fn ours(location: &str, source: Source, reading: &Reading) -> Result<Imported, Error> {
     let direction =
         if reading.invert { Direction::MovingToFixed } else { Direction::FixedToMoving };

@@ -6,14 +6,14 @@ use crate::blocks;
 use crate::transform::Axes;
 use crate::volume::{self, Format};
 
-/// What to write.
+/// The format to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// A volume.
     Volume(Format),
-    /// A transform as a chain's JSON, its fields beside it.
+    /// A transform as a chain in JSON, with its fields in arrays next to it.
     Json,
-    /// A displacement field of ours.
+    /// A native displacement field.
     Field,
     /// A matrix as BigStream's text.
     Matrix(Axes),
@@ -36,7 +36,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// Their names on the command line.
+    /// The formats by their names on the command line.
     pub const NAMES: [(&'static str, Self); 17] = [
         ("zarr3", Self::Volume(Format::Zarr3)),
         ("zarr2", Self::Volume(Format::Zarr2)),
@@ -62,19 +62,20 @@ impl Target {
         Self::NAMES.iter().find(|(_, target)| *target == self).map_or("unknown", |(name, _)| name)
     }
 
-    /// Whether it is one text, or one short file, that may be written to standard output.
+    /// Whether the output is a single text or short file, which can go to standard output.
     pub fn is_one_text(self) -> bool {
         !matches!(self, Self::Volume(_) | Self::Field | Self::Nifti | Self::Nrrd | Self::Ngff)
     }
 
-    /// Whether its numbers are in a unit that `--to-unit` may choose.
+    /// Whether `--to-unit` can choose the unit of its numbers.
     pub(super) fn takes_a_unit(self) -> bool {
         use Target::{Ants, BigWarp, Elastix, Greedy, Itk, Matrix, Nifti, Nrrd};
         matches!(self, Matrix(_) | Itk | Ants | Greedy | Elastix | BigWarp | Nifti | Nrrd)
     }
 }
 
-/// What the name of an output may mean; `is_transform` says whether its source is one.
+/// The formats that an output's name may denote; `is_transform` says whether its source is a
+/// transform.
 pub(super) fn of_name(output: &str, is_transform: impl Fn() -> bool) -> Vec<Target> {
     use Target::{
         Ants, BigWarp, Elastix, Field, Greedy, Itk, Json, Matrix, Ngff, Nifti, Nrrd, Volume,
@@ -97,7 +98,7 @@ pub(super) fn of_name(output: &str, is_transform: impl Fn() -> bool) -> Vec<Targ
         Some("nrrd") => return vec![Nrrd],
         _ => {}
     }
-    // an array may lie deep in its container
+    // an array may be nested deeply in its container
     let container = path.ancestors().find_map(|parent| match ends(parent).as_deref() {
         Some("n5") => Some(Format::N5),
         Some("zarr") => Some(Format::Zarr3),
@@ -110,7 +111,7 @@ pub(super) fn of_name(output: &str, is_transform: impl Fn() -> bool) -> Vec<Targ
     }
 }
 
-/// Refuses a name that tells another format than `target`.
+/// Refuses a name that denotes another format than `target`.
 pub(super) fn check_name(output: &str, target: Target) -> Result<(), Error> {
     match target {
         Target::Volume(format) => return Ok(volume::check_name(output, format)?),

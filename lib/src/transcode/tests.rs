@@ -132,7 +132,7 @@ fn a_volume_goes_through_every_format_voxel_for_voxel() {
     ] {
         let to = folder.at(name);
         let select = Select {
-            // a .npy says nothing of either
+            // a .npy has no spacing
             spacing: source.ends_with("npy").then_some(spec.grid.spacing),
             ..Select::default()
         };

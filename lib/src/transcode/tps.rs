@@ -1,6 +1,6 @@
-//! Thin-plate splines through landmarks, as BigWarp makes them: the kernel `r^2 log r` in the plane and
-//! in space, and an affine part (Bookstein, IEEE PAMI 11(6), 1989; ITK's
-//! `ThinPlateR2LogRSplineKernelTransform`, of which BigWarp's is a translation).
+//! Thin-plate splines through landmarks, as in BigWarp: the kernel `r^2 log r`, both in the plane
+//! and in space, plus an affine part (Bookstein, IEEE PAMI 11(6), 1989; ITK's
+//! `ThinPlateR2LogRSplineKernelTransform`, which BigWarp's is ported from).
 
 use nalgebra::{DMatrix, Dyn, LU};
 
@@ -8,23 +8,23 @@ use super::pieces::Warp;
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Affine, Point};
 
-/// More landmarks than this would take gigabytes to solve for.
+/// Maximum number of landmarks: solving for more would take gigabytes.
 const MOST: usize = 5000;
 
-/// The map that takes each of some points to another, bending as little as can be.
+/// The spline that maps points to given positions with the least bending energy.
 pub(super) struct ThinPlate {
-    /// Landmarks about their mean, in units of their extent: numbers near 1 are solved for.
+    /// Landmarks relative to their mean, in units of their extent, for a well-scaled linear system.
     points: Vec<Point>,
     middle: Point,
     size: f64,
-    /// 2 where z counts for nothing.
+    /// Number of axes; with 2, z is ignored.
     axes: usize,
     weights: Vec<Point>,
     affine: Affine,
 }
 
 impl ThinPlate {
-    /// The spline that takes `from` to `to`; `axes` 2 for points of a plane, whose z is 0.
+    /// The spline that maps `from` to `to`. With 2 `axes` the points lie in the plane z = 0.
     pub(super) fn through(from: &[Point], to: &[Point], axes: usize) -> Result<Self, String> {
         let count = from.len().min(to.len());
         if count < axes + 1 {
@@ -69,7 +69,7 @@ impl ThinPlate {
     }
 }
 
-/// A point about the mean, in units of the extent.
+/// A point relative to the mean, in units of the extent.
 fn within(p: Point, middle: Point, size: f64, axes: usize) -> Point {
     std::array::from_fn(|a| if a + axes < 3 { 0.0 } else { (p[a] - middle[a]) / size })
 }
@@ -82,7 +82,8 @@ fn frame(points: &[Point]) -> (Point, f64) {
     (middle, if size > 0.0 { size } else { 1.0 })
 }
 
-/// Weights of the kernels, then the constant and linear part, of z, y, x each.
+/// Solves for the weights of the kernels, then the constant and the linear part, each for z, y, x.
+/// `None` if the system is singular.
 fn solve(points: &[Point], to: &[Point], axes: usize) -> Option<DMatrix<f64>> {
     let (n, first) = (points.len(), 3 - axes);
     let mut matrix = DMatrix::zeros(n + axes + 1, n + axes + 1);
@@ -112,7 +113,7 @@ fn square_distance(p: Point, q: Point) -> f64 {
     (0..3).map(|a| (p[a] - q[a]).powi(2)).sum()
 }
 
-/// `r^2 log r` of `r^2`.
+/// `r^2 log r` for `square` = `r^2`.
 fn kernel(square: f64) -> f64 {
     if square > 0.0 { 0.5 * square * square.ln() } else { 0.0 }
 }

@@ -1,4 +1,4 @@
-//! Vectors that do not lie in their file as they are: compressed, or written out as text.
+//! Decoding of vectors that are stored compressed or as text.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -8,35 +8,35 @@ use super::Error;
 use crate::files;
 use crate::quote::shorten;
 
-/// How the bytes of vectors are stored.
+/// The encoding of stored vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Packing {
-    /// gzip, of one member or several.
+    /// gzip, with one or several members.
     Gzip,
     /// zlib.
     Zlib,
     /// bzip2.
     Bzip2,
-    /// Numbers as words: each becomes a double, little endian.
+    /// Decimal numbers as text; each is decoded to a little-endian double.
     Words,
-    /// Bytes as two hexadecimal digits.
+    /// Two hexadecimal digits per byte.
     Hex,
 }
 
 impl Packing {
-    /// The most bytes that `stored` bytes may become, where the format has a limit.
+    /// The largest number of bytes that `stored` bytes can decode to, if the format limits it.
     fn most(self, stored: u64) -> Option<u64> {
         match self {
-            // zlib's documentation: deflate makes at most 1032 bytes of one, and a head is small
+            // zlib's documentation: deflate expands a byte to at most 1032; headers are negligible
             Self::Gzip | Self::Zlib => Some(stored.saturating_mul(1032)),
             Self::Bzip2 => None,
-            // "0 " is a double
+            // the shortest number takes two bytes, as in "0 "
             Self::Words => Some((stored / 2 + 1).saturating_mul(8)),
             Self::Hex => Some(stored / 2),
         }
     }
 
-    /// Refuses a file which is too short for what its header claims.
+    /// Refuses a file that is too short for what its header claims.
     pub(super) fn check(self, file: &Path, from: u64, wanted: u64) -> Result<(), String> {
         let length = std::fs::metadata(file).map_err(|e| format!("cannot be read: {e}"))?.len();
         match self.most(length.saturating_sub(from)) {
@@ -47,7 +47,7 @@ impl Packing {
         }
     }
 
-    /// Unpacks what stands from byte `from` of a file on, which must become `wanted` bytes.
+    /// Decodes a file from byte `from` on, which must yield exactly `wanted` bytes.
     pub(super) fn unpack(
         self,
         file: &Path,
@@ -72,7 +72,7 @@ fn bad(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
-/// Says of what ends too early that it does.
+/// Explains an unexpected end of file.
 fn cut_off(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => {
@@ -82,20 +82,20 @@ fn cut_off(error: io::Error) -> io::Error {
     }
 }
 
-/// Copies `wanted` bytes, and makes sure that there are no more.
+/// Copies `wanted` bytes and checks that no more follow.
 fn copy(mut input: impl Read, wanted: u64, out: &mut dyn Write) -> io::Result<()> {
     let found = io::copy(&mut input.by_ref().take(wanted), out).map_err(cut_off)?;
     if found < wanted {
         return Err(bad(format!("it is cut off: it has {found} bytes of {wanted}; copy it again")));
     }
-    // the check sum comes after the last byte
+    // this read also verifies the checksum, which follows the data
     if input.read(&mut [0]).map_err(cut_off)? > 0 {
         return Err(bad(format!("it has more than the {wanted} bytes that its header speaks of")));
     }
     Ok(())
 }
 
-/// Numbers between white space, as doubles.
+/// Decodes numbers separated by white space to doubles.
 fn words(input: &mut impl BufRead, wanted: u64, out: &mut dyn Write) -> io::Result<()> {
     const LONGEST: u64 = 512;
     let mut left = wanted / 8;
@@ -124,7 +124,7 @@ fn words(input: &mut impl BufRead, wanted: u64, out: &mut dyn Write) -> io::Resu
     }
 }
 
-/// Leaves out bytes that are gaps.
+/// Skips bytes for which `gap` is true.
 fn skip(input: &mut impl BufRead, gap: impl Fn(u8) -> bool) -> io::Result<()> {
     loop {
         let buffer = input.fill_buf()?;
@@ -140,7 +140,7 @@ fn skip(input: &mut impl BufRead, gap: impl Fn(u8) -> bool) -> io::Result<()> {
     }
 }
 
-/// Bytes up to the next gap.
+/// Appends the bytes up to the next gap to `word`.
 fn take(input: &mut impl BufRead, word: &mut Vec<u8>, gap: impl Fn(u8) -> bool) -> io::Result<()> {
     loop {
         let buffer = input.fill_buf()?;
@@ -154,7 +154,7 @@ fn take(input: &mut impl BufRead, word: &mut Vec<u8>, gap: impl Fn(u8) -> bool) 
     }
 }
 
-/// Bytes from hexadecimal digits; white space is left out.
+/// Decodes hexadecimal digits to bytes; white space is skipped.
 struct Hex<R> {
     input: R,
 }
@@ -182,7 +182,7 @@ impl<R: BufRead> Read for Hex<R> {
     }
 }
 
-/// Unpacks a file into another.
+/// Decodes a file into another one.
 pub(super) fn to_file(
     packing: Packing,
     file: &Path,

@@ -1,4 +1,4 @@
-//! The frames that other programs count positions in, turned into ours and back.
+//! Coordinate frames of other programs, and conversion to and from ours.
 
 use crate::geom::{Affine, Grid, Point};
 
@@ -40,7 +40,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// Micrometres in one.
+    /// Micrometres per unit.
     pub(super) fn micrometres(self) -> f64 {
         match self {
             Self::Nm => 1e-3,
@@ -49,7 +49,7 @@ impl Unit {
         }
     }
 
-    /// Its name, of several.
+    /// Its name, in the plural.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Nm => "nanometres",
@@ -59,7 +59,7 @@ impl Unit {
     }
 }
 
-/// Where another program counts positions x, y, z from: its frame and the micrometres of its unit.
+/// The world coordinates x, y, z of another program: its frame and the micrometres of its unit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct World {
     pub(super) frame: Frame,
@@ -67,19 +67,20 @@ pub(super) struct World {
 }
 
 impl World {
-    /// A position or a vector x, y, z of theirs, as `[z, y, x]` micrometres.
+    /// Converts a position or vector x, y, z to `[z, y, x]` micrometres.
     pub(super) fn vector(self, [x, y, z]: [f64; 3]) -> Point {
         let [a, b, c] = self.frame.signs();
         [z * c, y * b, x * a].map(|v| v * self.micrometres)
     }
 
-    /// The way back: `[z, y, x]` micrometres as x, y, z of theirs.
+    /// The inverse: converts `[z, y, x]` micrometres to a position or vector x, y, z.
     pub(super) fn unvector(self, [z, y, x]: Point) -> [f64; 3] {
         let [a, b, c] = self.frame.signs();
         [x * a, y * b, z * c].map(|v| v / self.micrometres)
     }
 
-    /// The map `p -> linear p + offset` of their positions as one of ours.
+    /// Converts the map `p -> linear p + offset` of positions x, y, z to one of `[z, y, x]`
+    /// micrometres.
     pub(super) fn map(self, linear: &[[f64; 3]; 3], offset: [f64; 3]) -> Affine {
         let signs = self.frame.signs();
         let turned = std::array::from_fn(|r| {
@@ -88,7 +89,7 @@ impl World {
         Affine::from_parts(turned, self.vector(offset))
     }
 
-    /// A map of ours as the linear part and the offset of theirs.
+    /// The inverse of [`World::map`]: the linear part and the offset in x, y, z.
     pub(super) fn unmap(self, map: &Affine) -> ([[f64; 3]; 3], [f64; 3]) {
         let (linear, signs) = (map.linear(), self.frame.signs());
         let turned = std::array::from_fn(|r| {
@@ -98,23 +99,23 @@ impl World {
     }
 }
 
-/// Where the samples of a file of theirs lie: sample `i, j, k` at `origin + i s0 + j s1 + k s2`.
+/// The samples of a file: sample `i, j, k` lies at `origin + i s0 + j s1 + k s2`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Placement {
-    /// Samples along z, y, x.
+    /// Number of samples along z, y, x.
     pub(super) shape: [usize; 3],
-    /// The steps s0, s1, s2 along the file's fastest, second and third axis, x, y, z of theirs.
+    /// The steps s0, s1, s2 along the file's fastest, second and third axis, in world x, y, z.
     pub(super) steps: [[f64; 3]; 3],
-    /// Sample 0, x, y, z of theirs.
+    /// The position of the first sample, in world x, y, z.
     pub(super) origin: [f64; 3],
 }
 
-/// A step that leans less than this towards another axis is along its own: single precision of a
-/// NIfTI header gives as much.
+/// A step counts as parallel to an axis if its other components are at most this fraction of it:
+/// the single precision of a NIfTI header causes such deviations.
 const STRAIGHT: f64 = 1e-7;
 
 impl Placement {
-    /// From spacings and direction cosines, whose columns are the axes.
+    /// From spacings and a matrix of direction cosines, whose columns are the axes.
     pub(super) fn new(
         shape: [usize; 3],
         spacing: [f64; 3],
@@ -125,15 +126,15 @@ impl Placement {
         Self { shape, steps, origin }
     }
 
-    /// The affine from a sample's index `[z, y, x]` to its position, ours.
+    /// The affine from a sample's index `[z, y, x]` to its position, `[z, y, x]` micrometres.
     pub(super) fn index_to_world(&self, world: World) -> Affine {
         let steps = self.steps.map(|step| world.vector(step));
         let linear = std::array::from_fn(|r| std::array::from_fn(|c| steps[2 - c][r]));
         Affine::from_parts(linear, world.vector(self.origin))
     }
 
-    /// The grid of the samples, and the affine from its frame to ours where its axes are not ours:
-    /// steps that are turned, mirrored or oblique. The grid then begins at 0.
+    /// The grid of the samples. If its axes are rotated, mirrored or oblique with respect to ours,
+    /// the grid has its origin at 0, and the affine from its frame to ours is returned too.
     pub(super) fn grid(&self, world: World) -> (Grid, Option<Affine>) {
         let map = self.index_to_world(world);
         let linear = map.linear();

@@ -1,4 +1,4 @@
-//! Chains as JSON, after OME-NGFF's coordinate transformations (RFC 5).
+//! Chains of transforms as JSON, after OME-NGFF's coordinate transformations (RFC 5).
 
 use std::path::{Component, Path, PathBuf};
 
@@ -11,10 +11,10 @@ use crate::files::{self, write_whole};
 use crate::geom::{Affine, Chain, Point, Transform};
 use crate::quote::{self, shorten};
 
-/// One step of a chain as its document has it: arrays by location.
+/// One step of a chain as the document stores it: arrays are given by location.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// A matrix, written out.
+    /// A matrix, stored in the document itself.
     Affine(Affine),
     /// The location of a displacement field.
     Field(String),
@@ -22,7 +22,13 @@ pub enum Step {
     LocalAffines(String),
 }
 
-/// Reads a document; the locations of its arrays are found relative to it.
+/// Reads the steps of a document; relative locations of arrays are resolved against its folder.
+///
+/// A document whose direction is not `wanted` is refused, not inverted. With
+/// [`Direction::MovingToFixed`] the steps returned are the inverse of the ones stored.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be read, [`Error::Format`] if it is not a valid chain.
 pub fn read_document(path: &Path, wanted: Direction) -> Result<Vec<Step>, Error> {
     let location = path.display().to_string();
     let text = files::read_text(path).map_err(|source| Error::Io {
@@ -33,10 +39,10 @@ pub fn read_document(path: &Path, wanted: Direction) -> Result<Vec<Step>, Error>
     parse(&text, path, wanted).map_err(|message| Error::Format { location, message })
 }
 
-/// Writes a chain of affines as JSON, whole or not at all.
+/// Writes a chain of affines as JSON, atomically.
 ///
-/// Fields and local affines of a chain have no location of their own: write those with
-/// [`write_document`].
+/// The fields and local affines of a [`Chain`] do not know their location: a chain that has any is
+/// refused; write it with [`write_document`].
 pub fn write_chain(path: &Path, chain: &Chain) -> Result<(), Error> {
     let steps: Option<Vec<Step>> = chain
         .steps
@@ -56,7 +62,7 @@ pub fn write_chain(path: &Path, chain: &Chain) -> Result<(), Error> {
     write_document(path, &steps)
 }
 
-/// Writes the steps of a chain as JSON, whole or not at all; arrays are referred to relative to the
+/// Writes the steps of a chain as JSON, atomically. Arrays are referred to by paths relative to the
 /// document, so that both can be moved together.
 pub fn write_document(path: &Path, steps: &[Step]) -> Result<(), Error> {
     let document = compose(path, steps)
@@ -100,7 +106,7 @@ fn compose(path: &Path, steps: &[Step]) -> Result<Value, String> {
     }))
 }
 
-/// JSON with an array of plain values on one line, so that a matrix looks like one.
+/// Formats JSON with arrays of scalars on one line, so that a matrix shows as rows.
 fn pretty(value: &Value, depth: usize) -> String {
     let indent = "  ".repeat(depth + 1);
     let nested = |v: &Value| v.is_array() || v.is_object();
@@ -148,7 +154,7 @@ fn parse(text: &str, path: &Path, wanted: Direction) -> Result<Vec<Step>, String
     Ok(steps)
 }
 
-/// Python writes NaN and Infinity, which are no JSON: say so.
+/// Explains a syntax error. Python writes NaN and Infinity, which JSON does not allow: name them.
 fn not_json(text: &str, error: &serde_json::Error) -> String {
     let line = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
     let at = line.get(error.column().saturating_sub(2)..).unwrap_or_default();
@@ -183,7 +189,7 @@ impl Reader<'_> {
         self.transformation(object, frame, &Located::root(""), steps)
     }
 
-    /// Appends what `object` does to `steps`.
+    /// Appends the steps of `object` to `steps`.
     fn transformation(
         &self,
         object: &Map<String, Value>,
@@ -233,7 +239,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// As [`Self::transformation`], for one that may restate direction, axes and unit.
+    /// Like [`Self::transformation`], for a nested one, which may restate direction, axes and unit.
     fn nested(
         &self,
         value: &Value,
@@ -251,8 +257,9 @@ impl Reader<'_> {
         self.transformation(object, frame, at, steps)
     }
 
-    /// Where the array at `path` is. A document that was linked into another folder (as workflow
-    /// engines do) keeps its arrays where it really lies.
+    /// The location of the array at `path`, relative to the document. If nothing is there and the
+    /// document is a symbolic link (workflow engines link inputs into other folders), the path is
+    /// resolved against the folder of the link's target.
     fn resolve(&self, path: &Value, at: &Located) -> Result<String, String> {
         let path = path.as_str().filter(|path| !path.is_empty()).ok_or_else(|| {
             format!(
@@ -274,7 +281,7 @@ impl Reader<'_> {
     }
 }
 
-/// The map of an `affine`, a `rotation`, a `scale` or a `translation`.
+/// The map of an `affine`, `rotation`, `scale` or `translation`.
 fn matrix(name: &str, value: &Value, frame: Frame, at: &Located) -> Result<Affine, String> {
     const UNIT: [[f64; 3]; 3] = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
     Ok(match name {
@@ -303,7 +310,7 @@ fn matrix(name: &str, value: &Value, frame: Frame, at: &Located) -> Result<Affin
     })
 }
 
-/// `location` as seen from the folder of `document`.
+/// `location` relative to the folder of `document`; URLs are returned unchanged.
 fn relative(document: &Path, location: &str) -> String {
     if location.contains("://") {
         return location.to_owned();
@@ -319,7 +326,7 @@ fn relative(document: &Path, location: &str) -> String {
     path.display().to_string()
 }
 
-/// The parts of an absolute path, with `..` taken out.
+/// The components of an absolute path, with `.` and `..` resolved lexically.
 fn tidy(path: &Path) -> Vec<std::ffi::OsString> {
     let mut parts: Vec<std::ffi::OsString> = Vec::new();
     for part in path.components() {

@@ -3,9 +3,9 @@ use serde_json::{Map, Value};
 use crate::geom::{Affine, Point};
 use crate::quote;
 
-/// The one direction that transforms are kept in.
+/// The direction in which transforms are stored.
 pub(super) const DIRECTION: &str = "fixed-to-moving";
-/// The other one.
+/// The inverse direction.
 const BACKWARD: &str = "moving-to-fixed";
 
 /// Which way a transform takes points.
@@ -27,12 +27,12 @@ impl std::fmt::Display for Direction {
     }
 }
 
-/// The axes and the unit that numbers are written in.
+/// The axis order and unit in which the numbers of a document are written.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Frame {
-    /// Axes x, y, z instead of z, y, x.
+    /// Axes are x, y, z instead of z, y, x.
     xyz: bool,
-    /// Micrometres in one unit of length.
+    /// Micrometres per unit of length.
     micrometres: f64,
 }
 
@@ -43,7 +43,8 @@ impl Default for Frame {
 }
 
 impl Frame {
-    /// What `object` says, or else `outer`, the frame of the document around it.
+    /// Reads axes and unit from `object`; what is missing is inherited from `outer`, the frame of
+    /// the enclosing document.
     pub(super) fn read(object: &Map<String, Value>, outer: Option<Self>) -> Result<Self, String> {
         let axes = object.get("axes").map(read_axes).transpose()?;
         let unit = match object.get("unit") {
@@ -60,30 +61,30 @@ impl Frame {
         })
     }
 
-    /// A length or shift in this frame, as `[z, y, x]` micrometres.
+    /// Converts a length or displacement of this frame to `[z, y, x]` micrometres.
     pub(super) fn vector(self, v: Point) -> Point {
         self.factors(v).map(|x| x * self.micrometres)
     }
 
-    /// A vector of plain numbers in this frame, as `[z, y, x]`.
+    /// Reorders three dimensionless numbers of this frame to `[z, y, x]`.
     pub(super) fn factors(self, [a, b, c]: Point) -> Point {
         if self.xyz { [c, b, a] } else { [a, b, c] }
     }
 
-    /// A map in this frame, as one of `[z, y, x]` micrometres.
+    /// Converts a map in this frame to a map of `[z, y, x]` micrometres.
     pub(super) fn affine(self, linear: [[f64; 3]; 3], translation: Point) -> Affine {
         let map = Affine::from_parts(linear, translation.map(|x| x * self.micrometres));
         if self.xyz { reverse_axes(&map) } else { map }
     }
 }
 
-/// The same map with its axes in the other order: z,y,x for x,y,z and back (exact, both ways).
+/// The same map with its axes reversed: from x, y, z to z, y, x or back. Exact both ways.
 pub fn reverse_axes(map: &Affine) -> Affine {
     let rows = map.rows();
     Affine::from_rows([2, 1, 0].map(|r: usize| [rows[r][2], rows[r][1], rows[r][0], rows[r][3]]))
 }
 
-/// Refuses what says nothing of its direction or is not in the `wanted` one.
+/// Refuses an object that does not state its direction, or has another one than `wanted`.
 pub(super) fn check_direction(
     object: &Map<String, Value>,
     wanted: Direction,
@@ -132,7 +133,7 @@ fn read_axes(axes: &Value) -> Result<bool, String> {
     }
 }
 
-/// OME-NGFF puts the unit at each axis.
+/// Reads the unit of the axes, where OME-NGFF stores it; `None` if there is none.
 fn read_axis_units(axes: &Value) -> Result<Option<f64>, String> {
     let units: Vec<_> =
         axes.as_array().into_iter().flatten().filter_map(|axis| axis.get("unit")).collect();

@@ -1,4 +1,4 @@
-//! Local affines as a Zarr array of `(z blocks, y blocks, x blocks, 3, 4)` doubles.
+//! Local affines as a Zarr array of doubles, of shape `(z blocks, y blocks, x blocks, 3, 4)`.
 
 use std::path::Path;
 
@@ -10,9 +10,13 @@ use super::{Error, LOCAL_AFFINES};
 use crate::geom::{Affine, Grid, LocalAffines, Point};
 use crate::volume::{self, Existing};
 
-/// Writes local affines with all that is needed to read them, and `extra` attributes.
+/// Writes local affines with the attributes that are needed to read them, and `extra` attributes.
 ///
-/// An existing array is replaced unless `existing` refuses: it is small and written whole.
+/// An existing array of local affines is replaced, unless `existing` is [`Existing::Refuse`]: it is
+/// small and written in one go.
+///
+/// # Errors
+/// [`Error`] if `maps` are inconsistent or singular, or if something else is stored at `location`.
 pub fn write_local_affines(
     location: &str,
     maps: &LocalAffines,
@@ -41,14 +45,14 @@ pub fn write_local_affines(
     Ok(volume::write_small_array(location, &shape, &data, attributes)?)
 }
 
-/// Reads what [`write_local_affines`] wrote.
+/// Reads an array that [`write_local_affines`] wrote.
 pub fn read_local_affines(location: &str) -> Result<LocalAffines, Error> {
     let (shape, data, attributes) = volume::read_small_array(location)?;
     decode(&shape, &data, &attributes)
         .map_err(|message| Error::Format { location: location.to_owned(), message })
 }
 
-/// Whether the folder `path` is an array of local affines, by its attributes alone.
+/// Whether the folder `path` is an array of local affines, judged by its attributes alone.
 pub(super) fn is_local_affines(path: &Path) -> bool {
     let json = |name: &str| -> Option<Value> {
         serde_json::from_slice(&std::fs::read(path.join(name)).ok()?).ok()
@@ -80,7 +84,7 @@ fn describe(maps: &LocalAffines) -> Map<String, Value> {
     }
 }
 
-/// What must hold of local affines on both ways.
+/// The invariants of local affines, checked both on writing and on reading.
 fn check(maps: &LocalAffines) -> Result<(), String> {
     let Grid { shape, spacing, origin, .. } = maps.domain;
     if shape.contains(&0) || maps.block.contains(&0) {

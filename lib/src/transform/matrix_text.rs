@@ -1,7 +1,7 @@
 //! 4x4 matrices as text, as `numpy.savetxt` writes them for BigStream.
 //!
-//! Current BigStream writes rows and columns z, y, x, 1; its version of 2021 x, y, z, 1 (spec 2).
-//! The text does not say which.
+//! Current BigStream orders rows and columns z, y, x, 1; its version of 2021 x, y, z, 1 (spec 2).
+//! The text does not say which order it has.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -13,18 +13,18 @@ use crate::files::{self, write_whole};
 use crate::geom::Affine;
 use crate::quote::shorten;
 
-/// The order of the axes in a matrix of text.
+/// The axis order of a text matrix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Axes {
-    /// Current BigStream, and everything here.
+    /// z, y, x: current BigStream, and this project.
     #[default]
     Zyx,
-    /// BigStream of 2021.
+    /// x, y, z: BigStream of 2021.
     Xyz,
 }
 
-/// Reads a matrix of 4x4 or 3x4 numbers in micrometres. Commas, semicolons, brackets and `#`
-/// remarks do no harm.
+/// Reads a matrix of 4x4 or 3x4 numbers, translation in micrometres. Commas, semicolons, brackets
+/// and `#` comments are ignored.
 pub fn read_matrix_text(path: &Path, axes: Axes) -> Result<Affine, Error> {
     let location = path.display().to_string();
     let text = files::read_text(path).map_err(|source| Error::Io {
@@ -35,7 +35,7 @@ pub fn read_matrix_text(path: &Path, axes: Axes) -> Result<Affine, Error> {
     parse_matrix_text(&text, axes).map_err(|message| Error::Format { location, message })
 }
 
-/// Writes a matrix as four lines of numbers, whole or not at all, in micrometres.
+/// Writes a 4x4 matrix as four lines of numbers, translation in micrometres, atomically.
 pub fn write_matrix_text(path: &Path, map: &Affine, axes: Axes) -> Result<(), Error> {
     check_affine(&Located::root("the matrix"), map)
         .map_err(|message| Error::Format { location: path.display().to_string(), message })?;
@@ -46,20 +46,20 @@ pub fn write_matrix_text(path: &Path, map: &Affine, axes: Axes) -> Result<(), Er
     })
 }
 
-/// Seventeen significant digits name every double; `numpy.savetxt` writes nineteen.
+/// Formats 19 significant digits, as `numpy.savetxt` does; 17 suffice to identify every double.
 fn format_matrix_text(map: &Affine, axes: Axes) -> String {
     let map = if axes == Axes::Xyz { reverse_axes(map) } else { *map };
     let mut text = String::new();
     for row in map.rows().iter().chain([&[0.0, 0.0, 0.0, 1.0]]) {
         for (c, value) in row.iter().enumerate() {
             let end = if c == 3 { '\n' } else { ' ' };
-            let _ = write!(text, "{}{end}", savetxt(*value)); // a String takes all
+            let _ = write!(text, "{}{end}", savetxt(*value)); // writing to a String cannot fail
         }
     }
     text
 }
 
-/// C's `%.18e`, which Rust writes with an exponent of no sign and no padding.
+/// C's `%.18e`. Rust's `e` format omits a positive sign and the zero padding of the exponent.
 fn savetxt(value: f64) -> String {
     let text = format!("{value:.18e}");
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));

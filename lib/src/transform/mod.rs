@@ -1,8 +1,8 @@
-//! Transforms on disk: chains as JSON after OME-NGFF's coordinate transformations, BigStream's 4x4
-//! text, displacement fields and local affines as Zarr arrays.
+//! Reading and writing of transforms: chains as JSON after OME-NGFF's coordinate transformations,
+//! BigStream's 4x4 text matrices, displacement fields and local affines as Zarr arrays.
 //!
-//! Whatever is read is turned into maps of `[z, y, x]` micrometres from the fixed to the moving
-//! volume, and nothing is guessed: a document says its direction, axes and unit.
+//! Every transform is converted to a map of `[z, y, x]` micrometres from the fixed to the moving
+//! volume. Nothing is guessed: a document states its direction, axes and unit.
 
 use std::io::Read;
 use std::path::Path;
@@ -25,28 +25,28 @@ pub use frame::{Direction, reverse_axes};
 pub use local_affines::{read_local_affines, write_local_affines};
 pub use matrix_text::{Axes, read_matrix_text, write_matrix_text};
 
-/// The type of local affines, in documents and in the attributes of their array.
+/// The `type` of local affines, in documents and in the attributes of their array.
 pub const LOCAL_AFFINES: &str = "voxloom:localAffines";
 
 /// Why a transform could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It is not a transform that we know, or not in the direction wanted.
+    /// The content is not a transform of a known kind, or has the wrong direction.
     #[error("{location}: {message}")]
     Format {
         /// The file or array.
         location: String,
-        /// What was found, what was wanted, the way out.
+        /// What was found, what was wanted and how to fix it.
         message: String,
     },
-    /// The file system refused.
+    /// The operating system reported an error.
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
         /// The file.
         path: String,
-        /// Its refusal.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// A volume's error.
@@ -54,26 +54,29 @@ pub enum Error {
     Volume(#[from] crate::volume::Error),
 }
 
-/// What a location holds.
+/// The kind of transform at a location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A chain's JSON.
+    /// A chain as JSON.
     Document,
     /// A 4x4 matrix as text.
     MatrixText,
     /// An array of local affines.
     LocalAffines,
-    /// A displacement field, or at least a container that may hold one.
+    /// A displacement field, or a container that may hold one.
     Field,
 }
 
-/// A file of more bytes than this is no transform that is written out as text.
+/// Files with more bytes than this are not taken for transforms in text form.
 const LARGEST_TEXT: u64 = 64 << 20;
 
-/// Bytes at its beginning by which a text is known.
+/// Number of leading bytes by which the kind of a file is detected.
 const HEAD: usize = 4096;
 
-/// Finds out by its content what kind of transform a location holds.
+/// Detects the kind of transform at a location by its content.
+///
+/// # Errors
+/// [`Error`] if nothing is there, it cannot be read, or it is a file of no supported kind.
 pub fn kind_of(location: &str) -> Result<Kind, Error> {
     let wrong = |message: &str| Error::Format {
         location: location.to_owned(),
@@ -126,7 +129,7 @@ pub fn kind_of(location: &str) -> Result<Kind, Error> {
     Ok(kind)
 }
 
-/// What a file that begins so holds.
+/// The kind of a file that begins with `head`.
 fn kind_of_text(head: &[u8], wrong: &dyn Fn(&str) -> Error) -> Result<Kind, Error> {
     if is_foreign(head) {
         return Err(wrong(
@@ -147,7 +150,7 @@ fn kind_of_text(head: &[u8], wrong: &dyn Fn(&str) -> Error) -> Result<Kind, Erro
     }
 }
 
-/// Whether a file begins as the transforms of other programs do that `transcode` reads.
+/// Whether a file begins like the transforms of other programs that `transcode` reads.
 fn is_foreign(head: &[u8]) -> bool {
     let elastix = String::from_utf8_lossy(head).contains("(Transform \"");
     let nifti = matches!(head.get(344..347), Some(b"n+1" | b"ni1"));
@@ -163,15 +166,15 @@ fn is_foreign(head: &[u8]) -> bool {
     elastix || nifti || gzip || itk || metaimage || hdf5 || matlab || head.starts_with(b"NRRD000")
 }
 
-/// Reads one chain from several locations, in the order in which they are applied.
+/// Reads one chain from several locations, in the order in which the transforms are applied.
 ///
 /// A location is a chain's JSON, a 4x4 text matrix (axes z, y, x), a displacement field or an array
-/// of local affines; which one is found out by its content.
+/// of local affines; the kind is detected by content.
 pub fn read_chain(locations: &[String]) -> Result<Chain, Error> {
     read_chain_in(locations, Direction::FixedToMoving)
 }
 
-/// As [`read_chain`], of transforms that go either way.
+/// Like [`read_chain`], for transforms of the given direction.
 pub fn read_chain_in(locations: &[String], direction: Direction) -> Result<Chain, Error> {
     let mut chain = Chain::default();
     for location in locations {
@@ -184,17 +187,17 @@ pub fn read_chain_in(locations: &[String], direction: Direction) -> Result<Chain
     Ok(chain)
 }
 
-/// The steps that `document` names, their arrays opened: each is then a field or local affines of this
-/// direction, and no image or other folder.
+/// Opens the arrays of the `steps` of `document`. Each array must be a displacement field or local
+/// affines of this direction; images and other folders are refused.
 ///
 /// # Errors
-/// [`Error`]: an array that is not there or is something else.
+/// [`Error`] if an array does not exist or is something else.
 pub fn open_steps(document: &str, steps: &[Step], direction: Direction) -> Result<Chain, Error> {
     let steps = steps.iter().map(|step| open_step(document, step, direction));
     Ok(Chain { steps: steps.collect::<Result<_, _>>()? })
 }
 
-/// The steps of a location as a document has them: arrays by their own locations.
+/// The steps at a location, with arrays given by location, not opened.
 pub fn read_steps(location: &str, direction: Direction) -> Result<Vec<Step>, Error> {
     Ok(match kind_of(location)? {
         Kind::Document => read_document(Path::new(location), direction)?,
@@ -206,7 +209,8 @@ pub fn read_steps(location: &str, direction: Direction) -> Result<Vec<Step>, Err
     })
 }
 
-/// Reads a chain that must be one matrix in all, such as `--initial` of a matching step.
+/// Reads a chain that must consist of matrices alone, and returns their composition; used for
+/// `--initial` of a matching step, for example.
 pub fn read_affine(locations: &[String]) -> Result<Affine, Error> {
     read_chain(locations)?.as_affine().ok_or_else(|| Error::Format {
         location: locations.join(", "),
@@ -216,10 +220,10 @@ pub fn read_affine(locations: &[String]) -> Result<Affine, Error> {
     })
 }
 
-/// One step that `document` names, its array opened.
+/// Opens one step that `document` refers to.
 ///
 /// # Errors
-/// As [`open_steps`].
+/// Like [`open_steps`].
 pub fn open_step(document: &str, step: &Step, direction: Direction) -> Result<Transform, Error> {
     let there = |array: &str| {
         if array.contains("://") || Path::new(array).exists() {

@@ -1,4 +1,4 @@
-//! Numbers of a transform, checked, with errors that say where in the document they stand.
+//! Validated numbers of a transform; errors say where in the document a number stands.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ impl Located {
         Self(format!("{}[{i}]", self.0))
     }
 
-    /// The beginning of a sentence about this place; of the document itself, nothing to say first.
+    /// Prefixes `what` with this place; at the document's root there is no prefix.
     pub(super) fn of(&self, what: &str) -> String {
         if self.0.is_empty() { what.to_owned() } else { format!("{} {what}", self.0) }
     }
@@ -49,7 +49,7 @@ fn list<'a>(value: &'a Value, at: &Located) -> Result<&'a Vec<Value>, String> {
         .ok_or_else(|| format!("{at} is {}, wanted a list of numbers", quote::json(value)))
 }
 
-/// Three numbers, one per axis.
+/// Three finite numbers, one per axis, in the order of the document.
 pub(super) fn triple(value: &Value, at: &Located) -> Result<Point, String> {
     let items = list(value, at)?;
     if items.len() != 3 {
@@ -62,7 +62,7 @@ pub(super) fn triple(value: &Value, at: &Located) -> Result<Point, String> {
     Ok(point)
 }
 
-/// A matrix as a list of rows: any of `heights` rows of `width` numbers.
+/// A matrix as a list of rows: `width` numbers per row, and a row count that `heights` contains.
 pub(super) fn rows(
     value: &Value,
     at: &Located,
@@ -88,7 +88,7 @@ pub(super) fn rows(
     Ok(rows)
 }
 
-/// The fourth row of a 4x4 matrix must be the one of an affine map.
+/// The fourth row of a 4x4 matrix, if there is one, must be `[0, 0, 0, 1]` to within 1e-9.
 pub(super) fn check_last_row(row: Option<&[f64]>, at: &str) -> Result<(), String> {
     match row {
         Some(row) if (0..4).any(|c| (row[c] - if c == 3 { 1.0 } else { 0.0 }).abs() > 1e-9) => {
@@ -98,7 +98,7 @@ pub(super) fn check_last_row(row: Option<&[f64]>, at: &str) -> Result<(), String
     }
 }
 
-/// A rotation keeps lengths and angles; one written with few digits passes.
+/// Checks that the rows are orthonormal to within 1e-3, so that one written with few digits passes.
 pub(super) fn check_rotation(linear: &[[f64; 3]; 3], at: &Located) -> Result<(), String> {
     for i in 0..3 {
         for j in 0..3 {
@@ -114,7 +114,7 @@ pub(super) fn check_rotation(linear: &[[f64; 3]; 3], at: &Located) -> Result<(),
     Ok(())
 }
 
-/// Refuses a map that is not finite or flattens space.
+/// Refuses a map that is not finite or is singular.
 pub(super) fn check_affine(at: &Located, map: &Affine) -> Result<(), String> {
     for (r, row) in map.rows().iter().enumerate() {
         for (c, value) in row.iter().enumerate() {

@@ -23,7 +23,7 @@ impl Folder {
         self.path(name).display().to_string()
     }
 
-    /// The error of reading `text`, without the folder's name.
+    /// The error of reading `text`, with the folder's name removed.
     fn refusal(&self, text: impl AsRef<[u8]>) -> String {
         let location = self.put("t", text);
         let Err(error) = read_chain(&[location]) else { panic!("it was read") };
@@ -178,7 +178,7 @@ fn axes_x_y_z_and_other_units_are_turned_when_they_are_stated() {
     value.as_object_mut().unwrap().shift_remove("unit");
     assert_eq!(read(&value).offset(), [3000.0, 2000.0, 1000.0]);
 
-    // lengths have a unit, factors have none
+    // lengths are scaled by the unit, scale factors are not
     let mut value = document(json!([{ "type": "scale", "scale": [1, 2, 3] }]));
     value["unit"] = json!("nm");
     assert_eq!(read(&value).apply([1.0; 3]), [1.0, 2.0, 3.0]);
@@ -386,7 +386,7 @@ fn a_chain_is_read_from_every_kind_of_location_in_order() {
     assert!(kinds == "afl" && (p[1] - 3.0).abs() < 1e-12, "{kinds} {p:?}");
     let (kinds, q) = read(&[at("field.zarr"), at("local.zarr")]);
     assert!(kinds == "fl" && (q[1] - 3.0).abs() < 1e-12, "{kinds} {q:?}");
-    // one micrometre from the field, five from the text; the blend adds the same to both but 0.1
+    // 1 micrometre from the field, 5 from the text; the blend adds the same to both to within 0.1
     assert!((4.8..5.4).contains(&(p[0] - q[0])), "{p:?} {q:?}");
     let refused = read_affine(&[at("chain.json")]).unwrap_err().to_string();
     assert!(refused.contains("one matrix is wanted"), "{refused}");

@@ -1,10 +1,11 @@
-//! Samples of fewer bits than a byte, or of some more.
+//! Unpacking of samples whose size is not a multiple of 8 bits.
 
 use super::dtype::ByteOrder;
 
-/// Appends `count` samples of `bits` bits, most significant bit first, as elements of `size` bytes.
+/// Unpacks `count` samples of `bits` bits each, most significant bit first, and appends them to
+/// `out` as elements of `size` bytes.
 ///
-/// `row` begins with the first bit of the first sample.
+/// The first bit of `row` is the first bit of the first sample.
 pub(super) fn unpack(
     row: &[u8],
     bits: u32,

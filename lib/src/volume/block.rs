@@ -1,22 +1,22 @@
-//! How a block of an array lies in memory once it is loaded.
+//! The memory layout of a loaded block of an array.
 
 use super::dtype::ByteOrder;
 
-/// How the elements of a loaded block lie in [`Scratch::data`](super::source::Scratch::data).
+/// The layout of a loaded block's elements in [`Scratch::data`](super::source::Scratch::data).
 #[derive(Debug)]
 pub(super) struct Block {
-    /// The element, counted in strides, that the buffer begins with.
+    /// The offset in elements, as `strides` count them, at which the buffer begins.
     pub(super) first: usize,
-    /// Elements from one to the next along each dimension.
+    /// Distance in elements between neighbours along each dimension.
     pub(super) strides: Vec<usize>,
-    /// The size of what is there; beyond it the fill value holds.
+    /// Stored elements along each dimension; elements beyond them have the fill value.
     pub(super) extent: Vec<u64>,
     /// Byte order of the elements.
     pub(super) order: ByteOrder,
 }
 
 impl Block {
-    /// A whole block in C order.
+    /// A complete block in C order.
     pub(super) fn whole(extent: &[u64], order: ByteOrder) -> Self {
         Self { first: 0, strides: c_strides(extent), extent: extent.to_vec(), order }
     }

@@ -1,13 +1,13 @@
-//! Decoded blocks that are likely to be wanted again.
+//! A cache of decoded blocks.
 //!
-//! Neighbouring boxes with halos meet in the same chunks: without a memory of what was decoded
-//! last, a chunk is decoded up to 27 times. Blocks are given up in the order in which they came,
-//! those that were wanted meanwhile one round later ("clock"). Threads that want the same block at
-//! once wait for the first of them.
+//! Neighbouring boxes with halos share chunks: without a cache, a chunk is decoded up to 27 times.
+//! Blocks are evicted first in, first out, except that a block used since it was added gets a
+//! second chance (the "clock" algorithm). Threads that want the same block at once wait for the
+//! first of them to decode it.
 //!
-//! The limit holds for all that the cache takes: voxels, and what the allocator and the tables take for
-//! each entry, so that millions of small or missing chunks count for what they are. Room is made before a
-//! block is decoded; where none can be made, the block is not kept.
+//! The limit covers all memory of the cache: voxels, and what the allocator and the tables need for
+//! each entry, so that millions of small or missing chunks are counted correctly. Room is made
+//! before a block is decoded; if no room can be made, the block is not cached.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,17 +17,18 @@ use super::Error;
 use super::block::Block;
 use crate::device::waiting;
 
-/// What a volume keeps unless it is told otherwise, bytes.
+/// The default limit of one volume, bytes.
 pub(super) const LIMIT: u64 = 64 << 20;
 
-/// Bytes of an entry beside its voxels. Measured by `tests::entries_take_what_is_counted_for_them`: the slot
-/// of the table (at three quarters full, and its copy while it grows), the number in the queue, the
-/// allocations for slot, content, strides and extent, each with the allocator's head.
+/// Bytes of an entry besides its voxels, measured by
+/// `tests::entries_take_what_is_counted_for_them`: the slot in the hash table (at three quarters
+/// full, with its copy while the table grows), the number in the queue, and the allocations of
+/// slot, content, strides and extent with the allocator's headers.
 pub(super) const ENTRY: u64 = 400;
-/// The same for a chunk that is not stored, which has no content.
+/// The same for a chunk that is not stored and so has no content.
 const MISSING: u64 = 168;
 
-/// A decoded block; none where it is not stored.
+/// A decoded block; `block` is `None` if it is not stored.
 #[derive(Default)]
 pub(super) struct Decoded {
     pub(super) block: Option<Block>,
@@ -35,7 +36,7 @@ pub(super) struct Decoded {
 }
 
 impl Decoded {
-    /// Bytes that it takes in the cache.
+    /// Bytes that it occupies in the cache.
     fn bytes(&self) -> u64 {
         if self.block.is_none() && self.data.capacity() == 0 {
             MISSING
@@ -52,7 +53,8 @@ struct Slot {
 }
 
 impl Slot {
-    /// Its content; a thread that waits for another to decode it does not compute.
+    /// Locks the content. A thread that waits here for another to decode gives up its compute
+    /// permit.
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Decoded>>> {
         match self.content.try_lock() {
             Ok(content) => content,
@@ -68,48 +70,49 @@ impl Slot {
 struct State {
     slots: HashMap<u64, Arc<Slot>>,
     queue: VecDeque<u64>,
-    /// Taken by all entries, with what those that are being decoded will take.
+    /// Bytes of all entries, including those reserved for blocks that are being decoded.
     bytes: u64,
-    /// The most that it has been.
+    /// The maximum of `bytes` so far.
     most: u64,
 }
 
-/// The blocks kept for one volume.
+/// The cached blocks of one volume.
 pub(super) struct Cache {
     limit: AtomicU64,
     state: Mutex<State>,
-    /// The content of every chunk that is not stored.
+    /// The content shared by all chunks that are not stored.
     missing: Arc<Decoded>,
 }
 
 impl Cache {
-    /// Keeps up to `limit` bytes.
+    /// Creates a cache of up to `limit` bytes.
     pub(super) fn new(limit: u64) -> Self {
         Self { limit: limit.into(), state: Mutex::default(), missing: Arc::default() }
     }
 
-    /// How much it keeps at most.
+    /// The limit in bytes.
     pub(super) fn limit(&self) -> u64 {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Keeps no more than `bytes` from now on.
+    /// Sets the limit in bytes.
     pub(super) fn keep(&self, bytes: u64) {
         self.limit.store(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes that it may come to take of so many beside those that it takes already.
+    /// Bytes that the cache may still grow by, if all its entries together would need `of` bytes.
     pub(super) fn room(&self, of: u64) -> u64 {
         self.limit().min(of).saturating_sub(self.lock().bytes)
     }
 
-    /// Whether a block of so many voxel bytes can be kept.
+    /// Whether a block with this many bytes of voxels fits into the cache.
     pub(super) fn keeps(&self, bytes: usize) -> bool {
         ENTRY + bytes as u64 <= self.limit()
     }
 
-    /// The block `number`, decoded by `decode` where it is not known, of `expected` bytes. A failure is not
-    /// kept. `None` where it is neither known nor could be kept: `decode` has then not been called.
+    /// Returns block `number`, which has `expected` bytes; calls `decode` if it is not cached.
+    /// Errors are not cached. Returns `None`, without calling `decode`, if the block is not cached
+    /// and there is no room for it.
     pub(super) fn get(
         &self,
         number: u64,
@@ -148,7 +151,8 @@ impl Cache {
         *content = Some(Arc::clone(&decoded));
         drop(content);
         let mut state = self.lock();
-        // an earlier failure has taken it out: then it belongs to whoever waited for it alone
+        // an earlier failed decode may have removed this slot: only the threads that waited then
+        // hold it
         if state.slots.get(&number).is_some_and(|known| Arc::ptr_eq(known, &slot)) {
             state.bytes = (state.bytes + decoded.bytes()).saturating_sub(reserved);
             state.most = state.most.max(state.bytes);
@@ -156,7 +160,7 @@ impl Cache {
         Ok(Some(decoded))
     }
 
-    /// Takes out an entry that could not be decoded.
+    /// Removes an entry that could not be decoded.
     fn forget(&self, number: u64, slot: &Arc<Slot>, reserved: u64) {
         let mut state = self.lock();
         if state.slots.get(&number).is_some_and(|known| Arc::ptr_eq(known, slot)) {
@@ -171,8 +175,8 @@ impl Cache {
 }
 
 impl State {
-    /// Gives blocks up until `more` bytes have room; the buffer of one of them is returned for the next.
-    /// `None` where there is no room.
+    /// Evicts blocks until there is room for `more` bytes. Returns the buffer of an evicted block
+    /// for reuse (or an empty one), `None` if there is no room.
     fn make_room(&mut self, more: u64, limit: u64) -> Option<Vec<u8>> {
         let mut spare = Vec::new();
         let mut rounds = 2 * self.queue.len();
@@ -180,7 +184,7 @@ impl State {
             rounds = rounds.checked_sub(1)?;
             let number = self.queue.pop_front()?;
             let Some(slot) = self.slots.get(&number) else { continue };
-            // being decoded or read right now, or wanted since it came
+            // being decoded or in use, or used since it was added
             let busy = slot.content.try_lock().map_or(true, |content| match &*content {
                 Some(known) => known.block.is_some() && Arc::strong_count(known) > 1,
                 None => true,

@@ -1,29 +1,30 @@
-//! Where the voxels lie, and units of length.
+//! Spacing and origin of voxels, and units of length.
 
 use crate::geom::Point;
 
-/// What a location says of its voxels, micrometres, z, y, x.
+/// The spacing and origin that a location states, micrometres, z, y, x.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Calibration {
-    /// From voxel centre to voxel centre.
+    /// Distance between the centres of neighbouring voxels.
     pub(super) spacing: Option<Point>,
-    /// From pixel to pixel along y and x, where the distance of planes is not said.
+    /// Pixel spacing along y and x, if the distance between planes is not stated.
     pub(super) pixel: Option<[f64; 2]>,
     /// The centre of voxel 0.
     pub(super) origin: Option<Point>,
-    /// Who says so; or why nobody does.
+    /// Where the values come from, or why they are unknown.
     pub(super) source: String,
 }
 
 impl Calibration {
-    /// Nothing is known, for this reason.
+    /// An unknown calibration, with the reason.
     pub(super) fn unknown(reason: impl Into<String>) -> Self {
         Self { source: reason.into(), ..Self::default() }
     }
 }
 
-/// The micrometres of a unit of length: the names that OME-NGFF 0.4 and 0.5 allow, and the short
-/// ones of ImageJ, OME-XML and N5 tools. `None` for pixels and whatever else is no length.
+/// The length of a unit in micrometres. Knows the names that OME-NGFF 0.4 and 0.5 allow, and the
+/// abbreviations of ImageJ, OME-XML and N5 tools; `None` for pixels and everything else that is not
+/// a length.
 pub(super) fn micrometers(unit: &str) -> Option<f64> {
     let unit = unit.trim().trim_matches('"');
     Some(match unit {

@@ -1,4 +1,4 @@
-//! What an array holds, as a fingerprint: so that a run knows its input again.
+//! Fingerprints of the content of arrays, by which a run recognizes its inputs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,30 +7,30 @@ use std::time::SystemTime;
 use super::{Error, open, store};
 use crate::fingerprint::Fingerprint;
 
-/// How many files of an array are looked at.
+/// The maximum number of files of an array that are examined.
 const FILES: u64 = 1024;
-/// Up to this many bytes in all, files are hashed whole.
+/// Files of up to this many bytes in total are hashed completely.
 const WHOLE: u64 = 64 << 20;
 
-/// How an array is stored: what its bytes mean, and the files that hold them.
+/// How an array is stored: the format of its bytes, and the files that hold them.
 pub(super) struct Stored<'a> {
-    /// Type, codecs, order, fill value: whatever decides what the bytes mean.
+    /// Everything that determines the meaning of the bytes: type, codecs, order, fill value.
     pub(super) form: String,
-    /// How many files there are, those of chunks that are not stored included.
+    /// The number of files, including those of chunks that are not stored.
     pub(super) count: u64,
-    /// The path of the file of this number.
+    /// The path of file number `i`, for `i` below `count`.
     pub(super) file: Box<dyn Fn(u64) -> PathBuf + 'a>,
 }
 
 impl<'a> Stored<'a> {
-    /// An array in these files.
+    /// An array stored in these files.
     pub(super) fn in_files(form: String, files: Vec<PathBuf>) -> Self {
         Self { form, count: files.len() as u64, file: Box::new(move |i| files[i as usize].clone()) }
     }
 
-    /// An array in a file per chunk, `file` giving the path for a chunk's index.
+    /// An array stored in one file per chunk; `file` gives the path for a chunk's index.
     ///
-    /// * `shape`, `chunk`: elements along each dimension, of the array and of what one file holds
+    /// * `shape`, `chunk`: elements along each dimension, of the array and of one file
     pub(super) fn in_chunks(
         form: String,
         shape: &[u64],
@@ -50,7 +50,7 @@ impl<'a> Stored<'a> {
         Self { form, count, file: Box::new(at) }
     }
 
-    /// Up to [`FILES`] of the files with their numbers, spread evenly.
+    /// Up to [`FILES`] of the files with their numbers, evenly spread.
     fn sample(&self) -> impl Iterator<Item = (u64, PathBuf)> {
         let looked_at = self.count.min(FILES);
         (0..looked_at).map(move |i| {
@@ -59,10 +59,10 @@ impl<'a> Stored<'a> {
         })
     }
 
-    /// The length of each file that [`Stored::sample`] gives; `None` where it is not stored.
+    /// The length in bytes of each file of [`Stored::sample`]; `None` if it is not stored.
     ///
     /// # Errors
-    /// [`Error::Io`] for a file that cannot be looked at.
+    /// [`Error::Io`] for a file whose metadata cannot be read.
     pub(super) fn lengths(&self) -> Result<Vec<(PathBuf, Option<u64>)>, Error> {
         let length = |(_, path): (u64, PathBuf)| {
             let length = length(&path)?;
@@ -71,14 +71,14 @@ impl<'a> Stored<'a> {
         self.sample().map(length).collect()
     }
 
-    /// The fingerprint of the array's content; where its files lie does not matter.
+    /// The fingerprint of the array's content; the paths of its files are not part of it.
     ///
-    /// An array of up to [`FILES`] files and [`WHOLE`] bytes is hashed whole. Of a larger one
-    /// [`FILES`] files, spread evenly, count with their size and time of change, so that an array
-    /// that was written anew is told from the one before without reading it.
+    /// An array of up to [`FILES`] files and [`WHOLE`] bytes is hashed completely. Of a larger one,
+    /// the size and modification time of [`FILES`] evenly spread files are hashed, so that a
+    /// rewritten array is recognized without reading it.
     ///
     /// # Errors
-    /// [`Error::Io`] for a file that is there and cannot be read.
+    /// [`Error::Io`] for an existing file that cannot be read.
     pub(super) fn fingerprint(&self) -> Result<String, Error> {
         let mut found = Vec::new();
         for (number, path) in self.sample() {
@@ -114,19 +114,20 @@ fn about(path: &Path) -> Result<Option<fs::Metadata>, Error> {
     }
 }
 
-/// The bytes of a file; `None` where there is none.
+/// The length of a file in bytes; `None` if it does not exist.
 ///
 /// # Errors
-/// [`Error::Io`] for a file that cannot be looked at.
+/// [`Error::Io`] for a file whose metadata cannot be read.
 pub(super) fn length(path: &Path) -> Result<Option<u64>, Error> {
     Ok(about(path)?.map(|about| about.len()))
 }
 
 /// The fingerprint of the content of one file, such as a table or a transform, or of the array in a
-/// folder. A larger one counts by size and time of change; see `docs/formats.md`, "Receipts".
+/// folder. Of large ones, only size and modification time are used; see `docs/formats.md`,
+/// "Receipts".
 ///
 /// # Errors
-/// [`Error`]: nothing there, or no array.
+/// [`Error`]: nothing there, or not an array.
 pub fn fingerprint(location: &str) -> Result<String, Error> {
     let path = store::path_of(location)?;
     match fs::metadata(&path) {

@@ -1,16 +1,16 @@
-//! What the attributes of an array, and of the groups above it, say of its dimensions and of where
-//! its voxels lie, in the conventions other than OME's that N5 tools and BigStream follow, on N5 and
-//! on Zarr.
+//! Dimension names, spacing and origin from the attributes of an array and of the groups above it,
+//! in the conventions other than OME's that N5 tools and BigStream follow, on N5 and on Zarr.
 //!
 //! * `axes`, `units`, `resolution`: tensorstore's N5 driver, ilastik
-//! * `pixelResolution`, `downsamplingFactors`, `scales`: n5-viewer, n5-spark, BigStitcher, BigStream
+//! * `pixelResolution`, `downsamplingFactors`, `scales`: n5-viewer, n5-spark, BigStitcher,
+//!   BigStream
 //! * `resolution`, `offset`, `downsamplingFactors`: Paintera, `BigDataViewer`
 //! * `transform` of an array, or of its entry in the `multiscales` above it: COSEM
-//! * `pixelWidth`, `pixelUnit`, `numChannels` and their kin: Fiji (n5-ij)
-//! * `spacing`, `origin`, `unit`: our own fields
+//! * `pixelWidth`, `pixelUnit`, `numChannels` and related attributes: Fiji (n5-ij)
+//! * `spacing`, `origin`, `unit`: displacement fields of this library
 //!
-//! N5 lists what belongs to dimensions with the fastest first, as `dimensions`; COSEM the slowest,
-//! unless it says `"order": "F"`.
+//! N5 lists per-dimension values with the fastest dimension first, as in `dimensions`; COSEM lists
+//! the slowest first, unless it has `"order": "F"`.
 
 use serde_json::{Map, Value};
 
@@ -19,22 +19,22 @@ use super::node::{Container, Node};
 use super::{Error, shorten};
 use crate::geom::Point;
 
-/// What the attributes say.
+/// What the attributes state.
 pub(super) struct Said {
-    /// The names of the dimensions, slowest first, where somebody names them.
+    /// The names of the dimensions, slowest first, if they are given.
     pub(super) names: Option<Vec<String>>,
-    /// Where the voxels lie.
+    /// Spacing and origin.
     pub(super) calibration: Calibration,
     /// What was assumed or ignored.
     pub(super) notes: Vec<String>,
 }
 
-/// A convention that an array's attributes follow, or follow in a way that cannot be used.
+/// The calibration by one convention: `None` if not used, an error if it cannot be interpreted.
 type Found = Option<Result<Calibration, String>>;
 
 const AXES: [&str; 3] = ["z", "y", "x"];
 
-/// The names that dimensions have where nobody says: the last three are z, y, x.
+/// The default names of dimensions, slowest first: the last three are z, y, x.
 pub(super) fn default_names(rank: usize) -> Vec<String> {
     let all = ["t", "c", "z", "y", "x"];
     let known = all.len().min(rank);
@@ -43,10 +43,10 @@ pub(super) fn default_names(rank: usize) -> Vec<String> {
     names
 }
 
-/// What the attributes of the array `node` and of the groups above it say.
+/// Reads the attributes of the array `node` and of the groups above it.
 ///
 /// # Errors
-/// [`Error`]: metadata of a group above that cannot be read.
+/// [`Error`]: unreadable metadata of a group above.
 pub(super) fn of(node: &Node) -> Result<Said, Error> {
     let rank = node.metadata.get("shape").or(node.metadata.get("dimensions"));
     let rank = rank.and_then(Value::as_array).map_or(3, Vec::len);
@@ -82,7 +82,7 @@ pub(super) fn of(node: &Node) -> Result<Said, Error> {
     Ok(Said { names, calibration, notes })
 }
 
-/// A list of strings, in lower case.
+/// A list of strings, converted to lower case.
 fn strings(value: &Value) -> Option<Vec<String>> {
     value.as_array()?.iter().map(|name| Some(name.as_str()?.trim().to_lowercase())).collect()
 }
@@ -134,7 +134,7 @@ fn names(
     None
 }
 
-/// The names that version 3 and xarray have, of which some may be missing.
+/// Dimension names of Zarr v3 and xarray; single names may be missing.
 fn of_zarr(value: &Value) -> Option<Vec<String>> {
     let list = value.as_array()?;
     if list.iter().all(Value::is_null) {
@@ -151,7 +151,7 @@ fn of_zarr(value: &Value) -> Option<Vec<String>> {
 fn axes_of(transform: &Value) -> Option<Vec<String>> {
     let mut axes = strings(transform.get("axes")?)?;
     let order = transform.get("order").or(transform.get("ordering")).and_then(Value::as_str);
-    // those who list x first mean the fastest, as N5 does, unless they say otherwise
+    // without an explicit order, a list that begins with x is fastest first, as in N5
     let fastest_first = match order {
         Some(order) => order == "F",
         None => axes.first().is_some_and(|first| first == "x"),
@@ -162,7 +162,7 @@ fn axes_of(transform: &Value) -> Option<Vec<String>> {
     Some(axes)
 }
 
-/// The entry of `multiscales` for an array, with the `transform` that COSEM gives it.
+/// The `transform` that COSEM gives an array in its entry of `multiscales`.
 fn listed_transform<'a>(attributes: &'a Map<String, Value>, relative: &str) -> Option<&'a Value> {
     let images = attributes.get("multiscales")?.as_array()?;
     let datasets = images.iter().filter_map(|image| image.get("datasets")?.as_array()).flatten();
@@ -173,7 +173,7 @@ fn listed_transform<'a>(attributes: &'a Map<String, Value>, relative: &str) -> O
     datasets.find_map(|dataset| dataset.get("transform"))
 }
 
-/// `spacing`, `origin` and `unit`.
+/// The attributes `spacing`, `origin` and `unit`.
 fn own(attributes: &Map<String, Value>) -> Found {
     let three = |key: &str| -> Option<Point> { numbers(attributes.get(key)?)?.try_into().ok() };
     let spacing = three("spacing")?;
@@ -191,7 +191,7 @@ fn no_length(what: &str, unit: &str) -> String {
     format!("its {what} has the unit '{}', which is no length", shorten(unit))
 }
 
-/// `transform: {axes, scale, translate, units}`, as COSEM writes and we do on N5.
+/// `transform: {axes, scale, translate, units}`, which COSEM and, on N5, this library write.
 fn cosem(transform: &Value) -> Result<Calibration, String> {
     let bad = || {
         let shown = shorten(&transform.to_string());
@@ -210,7 +210,7 @@ fn cosem(transform: &Value) -> Result<Calibration, String> {
     let mut origin = [0.0; 3];
     for (a, axis) in AXES.into_iter().enumerate() {
         let Some(i) = axes.iter().position(|name| name == axis) else {
-            // a plane has no z
+            // a single plane has no z
             if a == 0 {
                 continue;
             }
@@ -229,7 +229,7 @@ fn cosem(transform: &Value) -> Result<Calibration, String> {
     })
 }
 
-/// `pixelWidth`, `pixelHeight`, `pixelDepth`, `pixelUnit` and origins in voxels, as Fiji has them.
+/// Fiji's `pixelWidth`, `pixelHeight`, `pixelDepth`, `pixelUnit`, and its origins in voxels.
 fn fiji(attributes: &Map<String, Value>) -> Found {
     let number = |key: &str| attributes.get(key).and_then(Value::as_f64);
     let (width, height) = (number("pixelWidth")?, number("pixelHeight")?);
@@ -246,7 +246,7 @@ fn fiji(attributes: &Map<String, Value>) -> Found {
     }))
 }
 
-/// Fiji's order is x, y, c, z, t, without those of which there is one.
+/// Fiji's dimensions, slowest first: the reverse of x, y, c, z, t without those of size 1.
 fn dimensions_of_fiji(attributes: &Map<String, Value>) -> Option<Vec<String>> {
     let several = |key: &str| Some(attributes.get(key)?.as_u64()? > 1);
     let mut names = vec!["x", "y"];
@@ -259,8 +259,8 @@ fn dimensions_of_fiji(attributes: &Map<String, Value>) -> Option<Vec<String>> {
     Some(names.into_iter().map(str::to_owned).collect())
 }
 
-/// A list with a number for each dimension, picked by axis. It runs as `axes` beside it does, or
-/// from the fastest dimension on.
+/// Reorders a list with one number per dimension to z, y, x, and returns the labels of its entries.
+/// The list is in the order of `axes` in the same attributes, else fastest dimension first.
 fn by_axis(
     attributes: &Map<String, Value>,
     value: &Value,
@@ -287,14 +287,14 @@ fn by_axis(
     Some((point, labels))
 }
 
-/// A voxel size and the micrometres of its units, and who says so.
+/// A voxel size in micrometres, the length of its units in micrometres, and where it comes from.
 struct Size {
     spacing: Point,
     units: Point,
     source: String,
 }
 
-/// `pixelResolution` in its two spellings, or `resolution`, with `units` or `unit` beside it.
+/// `pixelResolution` in its two spellings, or `resolution`, with its `units` or `unit`.
 fn resolution(
     attributes: &Map<String, Value>,
     names: &[String],
@@ -338,7 +338,7 @@ fn resolution(
     None
 }
 
-/// The voxel size times the factors of the level, and the place of the level's first voxel.
+/// The calibration of a level: voxel size times downsampling factors, and the centre of voxel 0.
 fn pixels(
     node: &Node,
     parents: &[(Node, String)],
@@ -370,7 +370,7 @@ fn pixels(
         source += " x downsamplingFactors";
     }
     let factor = factors.unwrap_or([1.0; 3]);
-    // the centre of the first voxel of a level is that of the voxels that it is the mean of
+    // the first voxel of a level is centred on the full-resolution voxels that it averages
     let middle = |a: usize| (factor[a] - 1.0) / 2.0 * spacing[a];
     let origin = match (own_offset, offset) {
         (Some(offset), _) => Some(std::array::from_fn(|a| offset[a] * units[a])),
@@ -382,7 +382,7 @@ fn pixels(
     Calibration { spacing, pixel: None, origin, source }
 }
 
-/// The entry of `scales`, or of a group's `downsamplingFactors`, that belongs to level `s<n>`.
+/// The entry for level `s<n>` in `scales`, or in a group's `downsamplingFactors`.
 fn factors_of(attributes: &Map<String, Value>, relative: &str, names: &[String]) -> Option<Point> {
     let level: usize = relative.strip_prefix('s')?.parse().ok()?;
     let list = attributes.get("scales").or(attributes.get("downsamplingFactors"))?;

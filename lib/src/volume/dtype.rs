@@ -1,4 +1,4 @@
-/// The element types that volumes hold.
+/// The element types of volumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum Dtype {
     /// 8-bit unsigned.
@@ -24,7 +24,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// All of them.
+    /// All element types.
     pub const ALL: [Self; 10] = [
         Self::U8,
         Self::I8,
@@ -38,7 +38,7 @@ impl Dtype {
         Self::F64,
     ];
 
-    /// Bytes of one element.
+    /// Size of one element in bytes.
     pub fn size(self) -> usize {
         match self {
             Self::U8 | Self::I8 => 1,
@@ -48,7 +48,7 @@ impl Dtype {
         }
     }
 
-    /// Whether its values are whole numbers.
+    /// Whether it is an integer type.
     pub fn is_integer(self) -> bool {
         !matches!(self, Self::F32 | Self::F64)
     }
@@ -69,8 +69,8 @@ impl Dtype {
         }
     }
 
-    /// Whether a value can be stored: integers hold whole numbers within their range; floats hold NaN and
-    /// infinity too, and round what is between two of them.
+    /// Whether a value can be stored: integer types hold the integers within their range; float
+    /// types hold all values within their range (rounded), NaN and infinity.
     pub fn holds(self, value: f64) -> bool {
         let [least, greatest] = self.range();
         let within = (least..=greatest).contains(&value);
@@ -81,12 +81,12 @@ impl Dtype {
         }
     }
 
-    /// The type of that name.
+    /// The type of that [`Dtype::name`].
     pub(super) fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|dtype| dtype.name() == name)
     }
 
-    /// NumPy's `descr` of the type, little endian, which Zarr v2 uses too: `<u2`.
+    /// NumPy's `descr` of the type (also used by Zarr v2), little endian: `<u2`.
     pub(super) fn descr(self) -> &'static str {
         match self {
             Self::U8 => "|u1",
@@ -125,30 +125,30 @@ impl std::fmt::Display for Dtype {
     }
 }
 
-/// A Rust type that is the element of a volume.
+/// A Rust type for the elements of a volume.
 pub trait Voxel:
     Copy + Default + PartialOrd + PartialEq + Send + Sync + std::fmt::Debug + 'static
 {
-    /// Its name on disk.
+    /// The corresponding element type.
     const DTYPE: Dtype;
-    /// As a float, for arithmetic.
+    /// Converts to `f32`.
     fn to_f32(self) -> f32;
-    /// As a double.
+    /// Converts to `f64`.
     fn to_f64(self) -> f64;
     /// The nearest value of this type: integers are rounded half away from zero and clamped, NaN
     /// becomes 0.
     fn from_f32(value: f32) -> Self;
     /// As [`Voxel::from_f32`].
     fn from_f64(value: f64) -> Self;
-    /// The value at the start of `bytes`.
+    /// Reads the value at the start of `bytes`.
     #[doc(hidden)]
     fn get(bytes: &[u8], order: ByteOrder) -> Self;
-    /// Appends its bytes.
+    /// Appends the bytes of `voxels` to `out`.
     #[doc(hidden)]
     fn put(voxels: &[Self], order: ByteOrder, out: &mut Vec<u8>);
 }
 
-/// The order of the bytes of a stored number.
+/// The byte order of a stored number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ByteOrder {
     /// Least significant first.
@@ -158,7 +158,7 @@ pub enum ByteOrder {
 }
 
 impl ByteOrder {
-    /// That of this machine.
+    /// The byte order of this machine.
     pub(super) const NATIVE: Self =
         if cfg!(target_endian = "big") { Self::Big } else { Self::Little };
 }
@@ -191,9 +191,9 @@ macro_rules! bytes {
     };
 }
 
-/// Copies elements of type `stored`, `step` elements apart, to `out`.
+/// Converts elements of type `stored`, which are `step` elements apart, to the elements of `out`.
 ///
-/// `bytes` starts at the first of them and reaches to the end of the last at least.
+/// `bytes` starts at the first element and extends at least to the end of the last one.
 pub(super) fn convert<T: Voxel>(
     bytes: &[u8],
     step: usize,
@@ -201,7 +201,8 @@ pub(super) fn convert<T: Voxel>(
     order: ByteOrder,
     out: &mut [T],
 ) {
-    /// One loop for each pair of types; `order` is a constant in each, so that the loop is a copy.
+    /// The loop for one pair of types. Callers pass a constant `order`, so that it compiles to a
+    /// copy.
     fn each<S: Voxel, T: Voxel>(
         bytes: &[u8],
         step: usize,
@@ -236,7 +237,7 @@ pub(super) fn convert<T: Voxel>(
         in_order(bytes, step, order, out, |v: T| v);
     } else {
         crate::with_voxel!(stored, S => match S::DTYPE {
-            // exact in f32
+            // these types are exact in f32
             Dtype::U8 | Dtype::I8 | Dtype::U16 | Dtype::I16 | Dtype::F32 => {
                 in_order(bytes, step, order, out, |v: S| T::from_f32(v.to_f32()));
             }
@@ -264,7 +265,7 @@ macro_rules! integers {
             }
             #[inline]
             fn from_f64(value: f64) -> Self {
-                // `as` saturates; `round` is half away from zero
+                // `as` saturates; `round` rounds half away from zero
                 value.round() as $t
             }
         }
@@ -275,16 +276,16 @@ integers!(
     u32 => U32, rounded; i32 => I32, rounded; u64 => U64, rounded; i64 => I64, rounded
 );
 
-/// Half away from zero; the saturating cast that follows does the rest.
+/// Rounds half away from zero; the saturating cast that follows clamps.
 #[inline]
 fn rounded(value: f32, _min: f32, _max: f32) -> f32 {
     value.round()
 }
 
-/// The nearest integer within bounds of 16 bits, in the low bits, half away from zero, NaN as 0.
+/// Rounds half away from zero and clamps to 16-bit bounds, returned in the low bits. NaN becomes 0.
 ///
-/// A whole number below 2^22 stands in the low bits of its sum with 1.5 * 2^23. Unlike a saturating
-/// cast this becomes vector instructions, and resampling runs at half again the speed.
+/// An integer of magnitude below 2^22 appears in the low bits of its sum with 1.5 * 2^23. Unlike a
+/// saturating cast, this compiles to vector instructions: resampling runs 1.5 times as fast.
 #[inline]
 fn rounded_16(value: f32, min: f32, max: f32) -> u32 {
     let value = if value.is_nan() { 0.0 } else { value.round() };
@@ -319,7 +320,7 @@ macro_rules! floats {
 }
 floats!(f32 => F32, f64 => F64);
 
-/// Runs an expression with `$T` bound to the Rust type of a [`Dtype`].
+/// Evaluates an expression with `$T` bound to the Rust type of a [`Dtype`].
 #[macro_export]
 macro_rules! with_voxel {
     ($dtype:expr, $T:ident => $body:expr) => {

@@ -1,23 +1,23 @@
-//! Element types that files have and volumes do not: they are read as the next wider one.
+//! Element types of files that volumes do not have; they are converted when read.
 
 use half::f16;
 
 use super::Dtype;
 use super::dtype::ByteOrder;
 
-/// What the elements of a file are.
+/// The type of the elements in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Element {
-    /// One of the types that volumes hold.
+    /// One of the types of volumes.
     As(Dtype),
-    /// A byte, 0 or 1: read as `uint8`.
+    /// One byte, 0 or 1; read as `uint8`.
     Bool,
-    /// Half precision (IEEE 754, binary16): read as `float32`, which has all its values.
+    /// Half precision (IEEE 754 binary16); read as `float32`, which represents all its values.
     F16,
 }
 
 impl Element {
-    /// The type of a name that NumPy, Zarr v3 and N5 share: `uint16`, `bool`, `float16`.
+    /// The type by the name that NumPy, Zarr v3 and N5 share: `uint16`, `bool`, `float16`.
     pub(super) fn from_name(name: &str) -> Option<Self> {
         match name {
             "bool" => Some(Self::Bool),
@@ -26,7 +26,7 @@ impl Element {
         }
     }
 
-    /// The type and byte order of a `descr` of NumPy or Zarr v2: `>u2`, `|b1`.
+    /// The type and byte order of a NumPy or Zarr v2 `descr`: `>u2`, `|b1`.
     pub(super) fn from_descr(descr: &str) -> Option<(Self, ByteOrder)> {
         let order = match descr.as_bytes().first()? {
             b'>' => ByteOrder::Big,
@@ -42,7 +42,7 @@ impl Element {
         Some((stored, order))
     }
 
-    /// The type that it is read as.
+    /// The type of the elements after reading.
     pub(super) fn dtype(self) -> Dtype {
         match self {
             Self::As(dtype) => dtype,
@@ -59,7 +59,7 @@ impl Element {
         }
     }
 
-    /// The name of the type in the file.
+    /// The name of the type as in the file.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::As(dtype) => dtype.name(),
@@ -68,14 +68,14 @@ impl Element {
         }
     }
 
-    /// Turns elements of a file into those of [`Element::dtype`], in the same byte order.
+    /// Converts elements of a file to [`Element::dtype`], in the same byte order.
     pub(super) fn widen(self, data: &mut Vec<u8>, order: ByteOrder) {
         if self != Self::F16 {
             return;
         }
         let count = data.len() / 2;
         data.resize(4 * count, 0);
-        // from the end, so that nothing is overwritten before it was read
+        // backwards, so that nothing is overwritten before it is read
         for i in (0..count).rev() {
             let raw = [data[2 * i], data[2 * i + 1]];
             let wide = match order {

@@ -1,22 +1,22 @@
-//! Sizes from a file are claims: what no file can back is refused before anything of its size is
-//! asked for.
+//! Checks of array sizes. Sizes read from a file are untrusted: sizes that no file can back are
+//! refused before memory of that size is allocated.
 
 use super::Error;
 
-/// Dimensions of an array.
+/// The maximum number of dimensions of an array.
 const DIMENSIONS: usize = 32;
-/// Bytes of an array, in all: an exbibyte, more than any storage holds.
+/// The maximum size of an array in bytes: one exbibyte, more than any storage holds.
 const ARRAY: u64 = 1 << 60;
-/// Bytes of a chunk of which any part can be read by itself: 4 TiB.
+/// The maximum size of a chunk that can be read in parts, in bytes: 4 TiB.
 const CHUNK: u64 = 1 << 42;
-/// Bytes of a chunk that has to be decoded whole: 16 GiB.
+/// The maximum size of a chunk that has to be decoded as a whole, in bytes: 16 GiB.
 const CODED: u64 = 1 << 34;
 
-/// Checks the shape of an array and of its chunks, elements of so many bytes. `coded` says whether
-/// a chunk has to be decoded whole.
+/// Checks the shape of an array and of its chunks, for elements of `size` bytes. `coded` says
+/// whether a chunk has to be decoded as a whole.
 ///
 /// # Errors
-/// [`Error::Format`], with the number that cannot be.
+/// [`Error::Format`], with the impossible number.
 pub(super) fn check(
     location: &str,
     shape: &[u64],

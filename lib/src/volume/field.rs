@@ -19,15 +19,15 @@ use super::{Codec, Dtype, Error, Existing, Format, check_name, conventions, ome,
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Box3, FieldSource, Grid, Point, SourceError};
 
-/// The direction of transforms, as it is written.
+/// The attribute `direction` of transforms.
 const DIRECTION: &str = "fixed-to-moving";
-/// The direction of their inverses.
+/// The attribute `direction` of inverse transforms.
 const BACKWARD: &str = "moving-to-fixed";
 
-/// What is wanted of a field.
+/// The expected format of a field, for error messages.
 const WANTED: &str = "a displacement field is wanted, a Zarr array (z, y, x, 3) of float32";
 
-/// An array with three components last, seen as one of rank 3 whose rows are three times as long.
+/// An array with three components last, viewed as an array of rank 3 with rows three times as long.
 struct Interleaved {
     array: ZarrSource,
     layout: Layout,
@@ -82,7 +82,8 @@ impl Source for Interleaved {
     }
 }
 
-/// A displacement field on disk, read box by box. What is not stored is NaN: unknown.
+/// A displacement field on disk, read box by box. Missing chunks have the fill value, NaN (unknown)
+/// in the fields that [`FieldOutput`] writes.
 pub struct FieldFile {
     source: Interleaved,
     cache: Cache,
@@ -97,15 +98,15 @@ impl std::fmt::Debug for FieldFile {
 }
 
 impl FieldFile {
-    /// Opens the field at `location`, which takes points of the fixed space to the moving one.
+    /// Opens the field at `location`, which maps points of the fixed space to the moving space.
     ///
     /// # Errors
-    /// [`Error`]: nothing there, no field, or one of another direction.
+    /// [`Error`]: nothing there, not a field, or a field of another direction.
     pub fn open(location: &str) -> Result<Self, Error> {
         Self::open_in(location, DIRECTION)
     }
 
-    /// Opens the field at `location`, which takes points of the moving space to the fixed one.
+    /// Opens the field at `location`, which maps points of the moving space to the fixed space.
     ///
     /// # Errors
     /// As [`FieldFile::open`].
@@ -171,7 +172,7 @@ impl FieldFile {
         Ok(Self { source: Interleaved::new(array), cache, grid, reach })
     }
 
-    /// Vectors along z, y, x of a chunk: the unit in which it is best read.
+    /// The chunk shape in vectors (z, y, x), the unit in which reading is most efficient.
     pub fn chunk(&self) -> [usize; 3] {
         let block = &self.source.layout.block;
         [block[0] as usize, block[1] as usize, block[2] as usize / 3]
@@ -221,7 +222,7 @@ impl FieldSource for FieldFile {
     }
 }
 
-/// Whether the attributes of a field say that it is in axes z,y,x and micrometres: nothing is guessed.
+/// Whether the attributes of a field state axes z, y, x and micrometres; nothing is assumed.
 fn frame_of(attributes: &Map<String, Value>) -> Result<(), String> {
     for (name, wanted) in [
         ("unit", json!("micrometer")),
@@ -246,7 +247,7 @@ fn frame_of(attributes: &Map<String, Value>) -> Result<(), String> {
     Ok(())
 }
 
-/// A displacement field open for writing, under the rules of [`super::Output`].
+/// A displacement field open for writing; the same rules hold as for [`super::Output`].
 pub struct FieldOutput {
     writer: Writer,
     array: PathBuf,
@@ -259,7 +260,7 @@ impl std::fmt::Debug for FieldOutput {
 }
 
 impl FieldOutput {
-    /// Creates the field at `location`, chunks counting vectors.
+    /// Creates the field at `location`; `chunk` counts vectors along z, y, x.
     ///
     /// # Errors
     /// As [`super::Output::create`].
@@ -272,8 +273,8 @@ impl FieldOutput {
         Self::create_any(location, grid, chunk, &existing, Map::new())
     }
 
-    /// As [`FieldOutput::create`], marked as unfinished until [`Unfinished::set_lacking`] says
-    /// otherwise.
+    /// As [`FieldOutput::create`], but marks the field as unfinished until
+    /// [`Unfinished::set_lacking`] changes that.
     ///
     /// # Errors
     /// As [`super::Output::create`].
@@ -334,7 +335,7 @@ impl FieldOutput {
             });
             let mut attributes = attributes.as_object().cloned().unwrap_or_default();
             if grid.planar {
-                // the spacing along z then stands for none
+                // the spacing along z then has no meaning
                 attributes.insert("planar".to_owned(), true.into());
             }
             attributes.extend(mark);
@@ -348,13 +349,14 @@ impl FieldOutput {
         Ok(Self { writer: Writer::open(location, &node, Each::Vector)?, array: path })
     }
 
-    /// Bytes that each thread holds while it writes chunks of so many vectors, as [`super::Spec::writing_bytes`].
+    /// Bytes that each thread holds while it writes chunks of so many vectors along z, y, x;
+    /// compare [`super::Spec::writing_bytes`].
     pub fn writing_bytes(chunk: [usize; 3]) -> u64 {
         let vectors = chunk.iter().fold(1, |product: u64, n| product.saturating_mul(*n as u64));
         vectors.saturating_mul(3 * size_of::<[f32; 3]>() as u64).saturating_add(super::ENCODER)
     }
 
-    /// Notes that the field takes points of the moving space to the fixed one.
+    /// Marks the field as one that maps points of the moving space to the fixed space.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -362,12 +364,12 @@ impl FieldOutput {
         self.set_attribute("direction", BACKWARD.into())
     }
 
-    /// The shape, in vectors, of what is written at once.
+    /// The shape, in vectors (z, y, x), of the unit of writing: one chunk.
     pub fn unit(&self) -> [usize; 3] {
         self.writer.unit()
     }
 
-    /// Writes a box of whole chunks, C order `(z, y, x)`, components z, y, x, micrometres.
+    /// Writes a box of whole chunks, C order `(z, y, x)`, components z, y, x in micrometres.
     ///
     /// # Errors
     /// As [`super::Output::write`].
@@ -382,7 +384,8 @@ impl FieldOutput {
         self.array.join(".voxloom")
     }
 
-    /// Sets an attribute; `reach`, three lengths, is what [`FieldFile`] gives as its reach.
+    /// Sets an attribute; `reach`, three lengths along z, y, x, is read by [`FieldFile`] as its
+    /// reach.
     ///
     /// # Errors
     /// [`Error::Io`].

@@ -1,4 +1,4 @@
-//! Elements that lie in a file as they are: `.npy`, and ImageJ's stacks of one directory entry.
+//! Uncompressed elements in a file: `.npy`, and ImageJ stacks with a single directory entry.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -12,21 +12,21 @@ use super::element::Element;
 use super::source::{Layout, Scratch, Source};
 use super::{Error, store};
 
-/// A file that holds one array, C order, from `offset` on. Its blocks are planes of the last two
-/// dimensions.
+/// A file that holds one array in C order, beginning at byte `offset`. Its blocks are planes of the
+/// last two dimensions.
 pub(super) struct FlatFile {
     pub(super) location: String,
     pub(super) path: PathBuf,
     pub(super) offset: u64,
     pub(super) layout: Layout,
-    /// The elements of the file; those of the layout are what they are read as.
+    /// The element type in the file; the layout has the type that it is read as.
     pub(super) element: Element,
     pub(super) order: ByteOrder,
-    /// What `inspect` shows.
+    /// What `inspect` shows about the format.
     pub(super) facts: Map<String, Value>,
 }
 
-/// Blocks that are planes of the last two dimensions.
+/// The block shape of planes of the last two dimensions.
 pub(super) fn planes(shape: &[u64]) -> Vec<u64> {
     let rank = shape.len();
     shape.iter().enumerate().map(|(d, n)| if d + 2 < rank { 1 } else { *n }).collect()
@@ -46,7 +46,7 @@ impl Source for FlatFile {
         let block = Block::whole(&self.layout.block, self.order);
         let size = self.element.size();
         let plane = self.layout.block.iter().product::<u64>();
-        // planes follow each other: the number of this one is its index in a C-order array
+        // planes are contiguous: the number of this one is its index in C order
         let number = index.iter().zip(&self.layout.shape).zip(&self.layout.block).fold(
             0,
             |number, ((i, shape), block)| {

@@ -1,12 +1,12 @@
-//! What lies in the folder of an array, so that one whose chunks have other names than its metadata
-//! give is not taken for an empty one.
+//! Inspects the files in an array's folder: an array whose chunks have other names than its
+//! metadata specify must not be mistaken for an empty one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Entries of folders that are looked at; more are taken for chunks.
+/// The maximum number of directory entries examined; in larger folders chunks are assumed to exist.
 const LOOKS: usize = 10_000;
-/// Folders within folders that are looked into for chunks under other names.
+/// The maximum depth of nested folders searched for chunks with other names.
 const DEPTH: usize = 12;
 
 /// Whether a name is one number of a chunk's index.
@@ -14,14 +14,14 @@ pub(super) fn is_number(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Whether a folder has an entry whose name is a chunk's.
+/// Whether a folder has an entry whose name is that of a chunk.
 pub(super) fn flat(folder: &Path, is_chunk: &dyn Fn(&str) -> bool) -> bool {
     let Ok(entries) = fs::read_dir(folder) else { return false };
     let mut entries = entries.flatten().enumerate();
     entries.any(|(i, entry)| i >= LOOKS || entry.file_name().to_str().is_some_and(is_chunk))
 }
 
-/// Whether there is a file below so many folders, the file counted, whose names are numbers.
+/// Whether a file lies `depth` levels below `folder`, all names on the path to it being numbers.
 pub(super) fn nested(folder: &Path, depth: usize) -> bool {
     fn visit(folder: &Path, depth: usize, looks: &mut usize) -> bool {
         let Ok(entries) = fs::read_dir(folder) else { return false };
@@ -49,8 +49,9 @@ pub(super) fn nested(folder: &Path, depth: usize) -> bool {
     visit(folder, depth, &mut looks)
 }
 
-/// The first file in an array's folder that looks like a chunk under another name: one that begins
-/// with a number or `c.`, or lies in a folder `c` or one that begins with a number and is no array.
+/// The first file in an array's folder that looks like a chunk with another name: a file whose name
+/// begins with a digit or `c.`, or that lies in a folder `c` or one whose name begins with a digit,
+/// unless that folder is itself an array.
 pub(super) fn other(folder: &Path) -> Option<String> {
     fn first_file(path: &Path, depth: usize) -> Option<PathBuf> {
         if !path.is_dir() {

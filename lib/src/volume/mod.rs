@@ -1,8 +1,8 @@
 //! Volumes on disk: open, create, read a box, write a box.
 //!
-//! Zarr v3 and v2 with OME-Zarr 0.5 and 0.4 metadata, N5, TIFF and image stacks, `.npy`. Whatever
-//! the format says in another order or unit is turned here: outside this module axes are z, y, x
-//! and lengths micrometres.
+//! Formats: Zarr v3 and v2 with OME-Zarr 0.5 and 0.4 metadata, N5, TIFF and image stacks, `.npy`.
+//! Axis orders and units of the files are converted here: outside this module axes are z, y, x and
+//! lengths are in micrometres.
 
 use std::fmt::Display;
 use std::io;
@@ -64,26 +64,26 @@ pub use watch::{Watch, watch};
 
 /// Why a volume could not be opened, read or written.
 ///
-/// Each message names the location, what was found, what was wanted and the way out.
+/// Each message names the location, what was found, what was expected, and how to proceed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nothing is there.
+    /// Nothing exists at the location.
     #[error("{location}: not found; {hint}")]
     NotFound {
         /// The location as given.
         location: String,
-        /// What to look at.
+        /// A suggestion of what to check.
         hint: String,
     },
-    /// It is there and is not what was wanted.
+    /// The location exists but does not hold what was expected.
     #[error("{location}: {message}")]
     Format {
         /// The location as given.
         location: String,
-        /// What was found, what was wanted, the way out.
+        /// What was found, what was expected, and how to proceed.
         message: String,
     },
-    /// A stored chunk is damaged.
+    /// A stored chunk is corrupt.
     #[error("{location}: chunk {chunk} ({file}) is damaged: {message}")]
     Chunk {
         /// The location as given.
@@ -95,7 +95,7 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
-    /// The output is there already.
+    /// The output exists already.
     #[error(
         "{location} exists already; give --resume to go on with it or --overwrite to replace it"
     )]
@@ -103,17 +103,17 @@ pub enum Error {
         /// The location as given.
         location: String,
     },
-    /// Another run has taken the output.
+    /// Another run has claimed the output.
     #[error("{0}")]
     Claimed(String),
-    /// The file system refused.
+    /// The operating system reported an I/O error.
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// What was tried: "read", "write", "create".
+        /// The attempted action: "read", "write", "create".
         action: &'static str,
-        /// The file.
+        /// The file or folder.
         path: String,
-        /// Its refusal.
+        /// The underlying error.
         source: std::io::Error,
     },
 }
@@ -141,7 +141,7 @@ impl Error {
         }
     }
 
-    /// An element type that is none of ours.
+    /// The error for an unsupported element type.
     fn dtype(location: &str, found: &serde_json::Value) -> Self {
         let found = shorten(&found.to_string());
         Self::format(location, format!("has elements of type {found}; {READABLE} can be read"))
@@ -151,34 +151,34 @@ impl Error {
 /// The element types that can be read.
 const READABLE: &str = "integers of 8 to 64 bits, bool, float16, float32 and float64";
 
-/// Which 3-D volume of a location is meant, and what overrides its metadata.
+/// Selects one 3-D volume of a location, and overrides its metadata.
 #[derive(Clone, Debug, Default)]
 pub struct Select {
-    /// `--image`: of a file that holds several, the number from 0, the name or the `ID`.
+    /// `--image`: the image of a file that holds several, by number (from 0), name or `ID`.
     pub image: Option<String>,
-    /// Channel, where there are several.
+    /// Channel index, where there are several.
     pub channel: Option<usize>,
     /// Time point, where there are several.
     pub time: Option<usize>,
-    /// `--spacing`, micrometres; NaN along z where it is said of a plane, which has none.
+    /// `--spacing` along z, y, x, micrometres; NaN along z for a single plane without thickness.
     pub spacing: Option<Point>,
-    /// `--origin`, micrometres.
+    /// `--origin` along z, y, x, micrometres.
     pub origin: Option<Point>,
 }
 
-/// What to do where the output exists.
+/// What to do if the output exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Existing {
     /// Stop with [`Error::Exists`].
     #[default]
     Refuse,
-    /// Go on with it, after checking that it is the same kind of thing.
+    /// Resume it, after checking that its metadata and grid agree.
     Resume,
-    /// Delete it and start anew.
+    /// Delete it and start over.
     Overwrite,
 }
 
-/// A format that volumes are written in.
+/// The file formats that volumes are written in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub enum Format {
     /// Zarr v3 with OME-Zarr 0.5.
@@ -188,52 +188,53 @@ pub enum Format {
     Zarr2,
     /// N5.
     N5,
-    /// One TIFF file, a page per plane (`BigTIFF` where needed).
+    /// One TIFF file, one page per plane (`BigTIFF` where needed).
     Tiff,
     /// One NumPy `.npy` file (no metadata: spacing goes to the receipt).
     Npy,
 }
 
-/// How chunks are stored.
+/// How chunks are compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub enum Codec {
     /// The default: blosc, zstd level 1, byte shuffle (N5: zstd).
     #[default]
     Blosc,
-    /// Bytes as they are.
+    /// Uncompressed.
     Raw,
     /// gzip.
     Gzip,
-    /// Zstandard alone.
+    /// Zstandard without blosc.
     Zstd,
     /// blosc with lz4.
     Lz4,
 }
 
-/// What a volume to be written is like.
+/// The properties of a volume to be written.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Spec {
-    /// Shape, spacing, origin.
+    /// Shape, spacing and origin along z, y, x.
     pub grid: Grid,
     /// Element type.
     pub dtype: Dtype,
-    /// Chunk shape (of the inner chunks where sharded).
+    /// Chunk shape (z, y, x); with shards, the shape of the inner chunks.
     pub chunk: [usize; 3],
-    /// Shard shape, a multiple of `chunk` (Zarr v3 only).
+    /// Shard shape (z, y, x), a multiple of `chunk` (Zarr v3 only).
     pub shard: Option<[usize; 3]>,
-    /// How chunks are stored.
+    /// How chunks are compressed.
     pub codec: Codec,
     /// The format.
     pub format: Format,
 }
 
-/// Bytes that a thread holds for its encoder beside chunks: about a third of the 2.3 MB by which `downsample`
-/// of three threads, in chunks of 32 voxels a side, held more than was planned without them.
+/// Bytes that a thread's encoder holds besides chunks: about a third of the 2.3 MB by which
+/// `downsample` with three threads and chunks of 32 voxels a side exceeded its memory plan without
+/// this term.
 const ENCODER: u64 = 768 << 10;
 
 impl Spec {
-    /// Bytes that each thread holds while it writes: what is written at once as it is, as it is stored, and
-    /// as the encoder makes it.
+    /// Bytes that each thread holds while it writes: one unit (a chunk, shard or plane) as voxels,
+    /// as stored bytes, and in the encoder's working buffer.
     pub fn writing_bytes(&self) -> u64 {
         let plane = matches!(self.format, Format::Tiff | Format::Npy);
         let unit = if plane {

@@ -1,10 +1,10 @@
-//! Whether the name of an output may be that of its format.
+//! Checks that the name of an output fits its format.
 
 use std::path::Path;
 
 use super::{Error, Format};
 
-/// Endings of names, and what files of this name are.
+/// File name extensions, and the formats that they stand for.
 const ENDINGS: [(&str, &str); 24] = [
     ("csv", "a table"),
     ("gz", "a compressed file"),

@@ -1,4 +1,4 @@
-//! The metadata files of Zarr and N5: what a folder is, its attributes, what lies below it.
+//! The metadata files of Zarr and N5: the type of a folder, its attributes, the arrays below it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Error, shorten, store};
 
-/// Bytes of a metadata file that are read: more than any list of blocks or images takes.
+/// The maximum size of a metadata file in bytes: more than any list of blocks or images needs.
 const MOST: u64 = 64 << 20;
 
 /// The formats whose volumes are folders.
@@ -19,7 +19,7 @@ pub(super) enum Container {
 }
 
 impl Container {
-    /// Whether a folder has a file that metadata of this format are in.
+    /// Whether a folder has a metadata file of this format.
     fn has_file(self, folder: &Path) -> bool {
         let names: &[&str] = match self {
             Self::Zarr3 => &["zarr.json"],
@@ -30,25 +30,26 @@ impl Container {
     }
 }
 
-/// A folder with metadata.
+/// A folder with Zarr or N5 metadata: a group or an array.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
-    /// Where it is.
+    /// The path of the folder.
     pub(super) path: PathBuf,
-    /// Whose metadata it has.
+    /// The format of the metadata.
     pub(super) container: Container,
     /// Whether it is an array; a group otherwise.
     pub(super) is_array: bool,
-    /// `zarr.json`, `.zarray` or `.zgroup`, or `attributes.json`.
+    /// The content of `zarr.json` (without attributes), `.zarray` or `.zgroup`, or
+    /// `attributes.json`.
     pub(super) metadata: Map<String, Value>,
-    /// The attributes that users and conventions set.
+    /// User attributes, including those of conventions; for N5 all of `attributes.json`.
     pub(super) attributes: Map<String, Value>,
 }
 
-/// What a user is told that we looked for.
+/// For messages: the metadata files that a folder is searched for.
 pub(super) const LOOKED_FOR: &str = "zarr.json, .zarray, .zgroup or attributes.json";
 
-/// Reads a JSON object; `None` where there is no such file.
+/// Reads a JSON object; `None` if the file does not exist.
 pub(super) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, Error> {
     let Some(file) = store::SizedFile::open(path)? else { return Ok(None) };
     if file.length() > MOST {
@@ -66,7 +67,7 @@ pub(super) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, Err
 }
 
 impl Node {
-    /// What the folder `path` is; `None` where it has no metadata.
+    /// Reads the metadata of the folder `path`; `None` if it has none.
     pub(super) fn read(path: &Path) -> Result<Option<Self>, Error> {
         let node = |container, is_array, metadata, attributes| {
             let path = path.to_owned();
@@ -100,7 +101,7 @@ impl Node {
         Ok(None)
     }
 
-    /// The file that says what this is.
+    /// The file that holds [`Node::metadata`].
     pub(super) fn metadata_file(&self) -> PathBuf {
         self.path.join(match (self.container, self.is_array) {
             (Container::Zarr3, _) => "zarr.json",
@@ -110,18 +111,18 @@ impl Node {
         })
     }
 
-    /// The groups above, the nearest first, each with the path from there; a folder without
-    /// metadata may lie between.
+    /// The groups above, nearest first, each with the path from it to this node. Folders without
+    /// metadata may lie in between.
     ///
     /// # Errors
-    /// [`Error`]: metadata that are there and cannot be read.
+    /// [`Error`]: unreadable metadata of the same format.
     pub(super) fn parents(&self) -> Result<Vec<(Self, String)>, Error> {
         let mut parents = Vec::new();
         for path in self.path.ancestors().skip(1).take(6) {
             let relative = self.path.strip_prefix(path).ok().and_then(Path::to_str);
             let node = match Self::read(path) {
                 Err(error) if self.container.has_file(path) => return Err(error),
-                // something else of that name, in a folder that is none of ours
+                // an unrelated file of that name, in a folder of another format
                 other => other.unwrap_or(None),
             };
             let (Some(relative), Some(node)) = (relative, node) else { continue };
@@ -132,7 +133,7 @@ impl Node {
         Ok(parents)
     }
 
-    /// Changes the attributes on disk, whole or not at all.
+    /// Changes the attributes on disk, atomically.
     pub(super) fn update(
         path: &Path,
         change: impl FnOnce(&mut Map<String, Value>),
@@ -157,8 +158,8 @@ impl Node {
     }
 }
 
-/// The attributes of the Zarr or N5 folder at `location`, and whether it is an array; `None` where there
-/// is no such folder.
+/// The attributes of the Zarr or N5 folder at `location`, and whether it is an array; `None` if
+/// there is no such folder.
 ///
 /// # Errors
 /// [`Error`]: metadata that cannot be read.
@@ -167,16 +168,16 @@ pub fn attributes(location: &str) -> Result<Option<(Map<String, Value>, bool)>, 
     Ok(node.map(|node| (node.attributes, node.is_array)))
 }
 
-/// Writes a JSON object, whole or not at all.
+/// Writes a JSON object atomically.
 pub(super) fn write_object(path: &Path, object: Map<String, Value>) -> Result<(), Error> {
     let text = format!("{:#}\n", Value::Object(object));
     store::write_whole(path, text.as_bytes())
 }
 
-/// The arrays below `folder`, as paths from there, in natural order.
+/// The arrays below `folder`, as paths relative to it, in natural order.
 ///
 /// # Errors
-/// [`Error`]: metadata that are there and cannot be read.
+/// [`Error`]: unreadable metadata.
 pub(super) fn arrays_below(folder: &Path) -> Result<Vec<String>, Error> {
     fn visit(
         folder: &Path,

@@ -1,4 +1,4 @@
-//! NumPy's `.npy`, versions 1 to 3
+//! NumPy's `.npy` format, versions 1 to 3
 //! (<https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>).
 
 use std::fs::{self, File};
@@ -14,14 +14,14 @@ use super::source::Layout;
 use super::{Dtype, Error, shorten};
 use crate::geom::Grid;
 
-/// What the file begins with.
+/// The first bytes of the file.
 pub(super) const MAGIC: &[u8] = b"\x93NUMPY";
 
-/// Bytes of a header at most; NumPy itself takes no more than 10 000 by default.
+/// The maximum size of a header in bytes; NumPy accepts no more than 10 000 by default.
 const LONGEST: usize = 1 << 20;
 
-/// Opens an array; its dimensions are listed as NumPy shows them, with whether they are reversed
-/// on disk.
+/// Opens an array. Returns whether it is in Fortran order: the dimensions of its layout are then
+/// reversed, slowest first.
 pub(super) fn open(location: &str, path: &Path) -> Result<(FlatFile, bool, Calibration), Error> {
     let bad = |message: &str| Error::format(location, format!("is a damaged .npy file: {message}"));
     let mut file = File::open(path).map_err(|source| Error::io("read", path, source))?;
@@ -93,7 +93,7 @@ pub(super) fn open(location: &str, path: &Path) -> Result<(FlatFile, bool, Calib
     Ok((file, reversed, Calibration::unknown(".npy files do not say")))
 }
 
-/// The text of an entry of the header, a Python dictionary of known keys.
+/// The text of an entry of the header, a Python dictionary with known keys.
 fn entry<'a>(header: &'a str, key: &str) -> Option<&'a str> {
     let at = header.find(&format!("'{key}'"))?;
     let value = header[at..].split_once(':')?.1.trim_start();
@@ -107,13 +107,13 @@ fn entry<'a>(header: &'a str, key: &str) -> Option<&'a str> {
     Some(value[..end].trim())
 }
 
-/// The header of a file to be written, C order.
+/// The header of a file to be written in C order, version 1.0.
 pub(super) fn header(grid: &Grid, dtype: Dtype) -> Vec<u8> {
     let descr = dtype.descr();
     let shape: Vec<String> = grid.axes(&grid.shape).iter().map(usize::to_string).collect();
     let shape = shape.join(", ");
     let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
-    // the data start at a multiple of 64
+    // the data begin at a multiple of 64 bytes
     let padding = 64 - (MAGIC.len() + 4 + text.len() + 1) % 64;
     text.extend(std::iter::repeat_n(' ', padding % 64));
     text.push('\n');

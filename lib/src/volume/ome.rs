@@ -1,7 +1,8 @@
 //! The `multiscales` metadata of OME-Zarr 0.4 (Zarr v2) and 0.5 (Zarr v3).
 //!
-//! <https://ngff.openmicroscopy.org/0.5/>, "multiscales" metadata: a list of images, each with axes,
-//! levels ("datasets") and coordinate transformations per level and for all levels.
+//! Specification: <https://ngff.openmicroscopy.org/0.5/>, "multiscales" metadata: a list of images,
+//! each with axes, levels ("datasets"), and coordinate transformations per level and for all
+//! levels.
 
 use serde_json::{Map, Value, json};
 
@@ -14,16 +15,16 @@ use crate::geom::Grid;
 pub(super) struct Axis {
     /// `t`, `c`, `z`, `y`, `x`.
     pub(super) name: String,
-    /// As written, such as `micrometer`.
+    /// The unit as written, such as `micrometer`.
     pub(super) unit: Option<String>,
 }
 
-/// One resolution of an image: `p = scale * index + translation`, in the units of the axes.
+/// One resolution of an image: `position = scale * index + translation`, in the units of the axes.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Level {
-    /// From the group to the array.
+    /// The path from the group to the array.
     pub(super) path: String,
-    /// Per dimension; empty where nothing is said.
+    /// Per dimension; empty if not given.
     pub(super) scale: Vec<f64>,
     /// Per dimension.
     pub(super) translation: Vec<f64>,
@@ -36,25 +37,25 @@ pub(super) struct Image {
     pub(super) axes: Vec<Axis>,
     /// Resolutions, finest first.
     pub(super) levels: Vec<Level>,
-    /// The version that it claims.
+    /// The metadata version that it states.
     pub(super) version: String,
 }
 
-/// The list of images: below `ome` since 0.5, at the top before.
+/// The list of images: inside `ome` since 0.5, at the top level before.
 fn list(attributes: &Map<String, Value>) -> Option<&Vec<Value>> {
     let within = attributes.get("ome").and_then(|ome| ome.get("multiscales"));
     within.or_else(|| attributes.get("multiscales"))?.as_array()
 }
 
-/// Whether a group's attributes say that it is an image.
+/// Whether a group's attributes describe an image.
 pub(super) fn is_image(attributes: &Map<String, Value>) -> bool {
     list(attributes).is_some()
 }
 
-/// The images that a group's attributes describe; empty for a group that is none.
+/// The images that a group's attributes describe; empty if there are none.
 ///
 /// # Errors
-/// What is wrong with the metadata.
+/// A message about what is invalid in the metadata.
 pub(super) fn images(attributes: &Map<String, Value>) -> Result<Vec<Image>, String> {
     let version = attributes
         .get("ome")
@@ -67,18 +68,18 @@ pub(super) fn images(attributes: &Map<String, Value>) -> Result<Vec<Image>, Stri
 fn image(entry: &Value, version: &str) -> Result<Image, String> {
     let datasets = entry.get("datasets").and_then(Value::as_array);
     let datasets = datasets.ok_or("its multiscales metadata have no list 'datasets'")?;
-    // since 0.6 axes belong to systems: that of the levels is the first
+    // since 0.6, axes belong to coordinate systems; the levels are in the first one
     let systems = entry.get("coordinateSystems");
     let listed =
         systems.and_then(|systems| systems.get(0)?.get("axes")).or_else(|| entry.get("axes"));
     let axes: Vec<Axis> = match listed.and_then(Value::as_array) {
         Some(axes) => axes.iter().map(axis).collect::<Result<_, _>>()?,
-        // before 0.3 an image had five dimensions of this order
+        // before 0.3, images had these five dimensions
         None => {
             ["t", "c", "z", "y", "x"].map(|name| Axis { name: name.into(), unit: None }).to_vec()
         }
     };
-    // and what stands here leads to further systems; every level says all of its own place
+    // since 0.6, the image's own transformations lead to further systems; the levels' are complete
     let common = entry.get("coordinateTransformations").filter(|_| systems.is_none());
     let levels = datasets
         .iter()
@@ -104,7 +105,7 @@ fn axis(value: &Value) -> Result<Axis, String> {
 }
 
 impl Level {
-    /// Applies a list of transformations, in its order, after those applied before.
+    /// Applies a list of transformations, in order, after those applied before.
     fn apply(&mut self, list: &Value, rank: usize) -> Result<(), String> {
         for step in list.as_array().into_iter().flatten() {
             let kind = step.get("type").and_then(Value::as_str).unwrap_or_default();
@@ -159,7 +160,7 @@ impl Level {
 }
 
 impl Image {
-    /// Where the voxels of a level lie; an image without z has the size of a pixel alone.
+    /// The spacing and origin of a level. Without a z axis, only the pixel size along y and x.
     pub(super) fn calibration(&self, level: usize) -> Calibration {
         let level = &self.levels[level];
         if level.scale.is_empty() {
@@ -194,13 +195,14 @@ impl Image {
     }
 }
 
-/// The dimensions of an array of ours on this grid.
+/// The names of the dimensions, slowest first, of an array that is written on this grid.
 pub(super) fn names_of(grid: &Grid, channels: bool) -> Vec<&'static str> {
     let space = grid.axes(&["z", "y", "x"]).iter().copied();
     channels.then_some("c").into_iter().chain(space).collect()
 }
 
-/// A level of the list `datasets`, in units of so many micrometres.
+/// An entry of the list `datasets`; `units` are the lengths of the axes' units z, y, x in
+/// micrometres.
 fn dataset(path: &str, grid: &Grid, units: [f64; 3], channels: bool) -> Value {
     let of = |channel: f64, space: &[f64; 3]| -> Vec<f64> {
         let space = std::array::from_fn(|a| space[a] / units[a]);
@@ -213,8 +215,9 @@ fn dataset(path: &str, grid: &Grid, units: [f64; 3], channels: bool) -> Value {
     ]})
 }
 
-/// The units of an image that we can add levels of such a grid to: z, y, x in lengths, after channels where
-/// the level has them, nothing common to all.
+/// The lengths in micrometres of an image's units along z, y, x. The image must be one that a level
+/// with this grid can be added to: axes z, y, x with units of length, preceded by c if `channels`,
+/// and no coordinate transformation common to all levels.
 fn units(entry: &Value, grid: &Grid, channels: bool) -> Result<[f64; 3], String> {
     let known = image(entry, "")?;
     let names: Vec<&str> = known.axes.iter().map(|axis| axis.name.as_str()).collect();
@@ -235,14 +238,14 @@ fn units(entry: &Value, grid: &Grid, channels: bool) -> Result<[f64; 3], String>
     }
 }
 
-/// The finest spacing that a listed level has, for ordering.
+/// The product of the scales of an entry of `datasets`, by which levels are ordered.
 fn volume_of(dataset: &Value) -> f64 {
     let steps = dataset.get("coordinateTransformations").and_then(Value::as_array);
     let scale = steps.into_iter().flatten().find_map(|step| step.get("scale")?.as_array());
     scale.into_iter().flatten().filter_map(Value::as_f64).product()
 }
 
-/// An image of one level.
+/// An image with one level.
 fn new_image(zarr3: bool, name: &str, path: &str, grid: &Grid, channels: bool) -> Value {
     let dataset = dataset(path, grid, [1.0; 3], channels);
     let axis = |name: &str| match name {
@@ -257,18 +260,18 @@ fn new_image(zarr3: bool, name: &str, path: &str, grid: &Grid, channels: bool) -
     image
 }
 
-/// Whether a dataset of this name is one resolution among others: `0`, `s0`.
+/// Whether a dataset of this name is one of several resolutions: `0`, `s0`.
 pub(super) fn is_level_name(name: &str) -> bool {
     let digits = name.strip_prefix('s').unwrap_or(name);
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Lists the level `path` with this grid in a group's attributes, in the place of an older entry
-/// for it, levels ordered from fine to coarse. A dataset whose name is no level's is an image of
-/// its own.
+/// Lists the level `path` with this grid in a group's attributes, replacing an older entry for it;
+/// levels are ordered from fine to coarse. A dataset whose name is not that of a level becomes an
+/// image of its own.
 ///
 /// # Errors
-/// Why the image that is there cannot take it.
+/// A message about why the existing image cannot take the level.
 pub(super) fn register(
     attributes: &mut Map<String, Value>,
     zarr3: bool,

@@ -1,4 +1,5 @@
-//! From a location to an array with axes: what is there is told by its content, not by its name.
+//! From a location to an array with named dimensions. The format is detected from the content, not
+//! from the file name.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -14,30 +15,31 @@ use super::source::Source;
 use super::zarr::ZarrSource;
 use super::{Error, Format, conventions, npy, shorten, stack, store, tiff, unfinished};
 
-/// An array, before z, y and x are picked out of its dimensions.
+/// An array, before z, y and x are selected from its dimensions.
 pub(super) struct Found {
-    /// Its voxels.
+    /// Reads the voxels.
     pub(super) source: Box<dyn Source>,
-    /// The names of its dimensions, slowest first: `t`, `c`, `z`, `y`, `x` or what they are.
+    /// The names of the dimensions, slowest first: `t`, `c`, `z`, `y`, `x`, or as the file names
+    /// them.
     pub(super) names: Vec<String>,
-    /// Where its voxels lie.
+    /// Spacing and origin.
     pub(super) calibration: Calibration,
-    /// Where its voxels are stored.
+    /// The file or folder that holds the voxels.
     pub(super) path: PathBuf,
-    /// The format that is like it.
+    /// The output format that corresponds to it.
     pub(super) format: Format,
     /// The attributes of the array, where it has any.
     pub(super) attributes: serde_json::Map<String, Value>,
-    /// What was assumed or ignored when its metadata were read.
+    /// What was assumed or ignored while reading the metadata.
     pub(super) notes: Vec<String>,
 }
 
-/// Finds and opens what is at a location.
+/// Finds and opens the array at a location.
 pub(super) fn find(location: &str) -> Result<Found, Error> {
     find_image(location, None)
 }
 
-/// As [`find`]; of a file that holds several images, the one of that number or name.
+/// As [`find`]; if a file holds several images, the one with that number, name or `ID`.
 pub(super) fn find_image(location: &str, image: Option<&str>) -> Result<Found, Error> {
     let path = store::path_of(location)?;
     match fs::metadata(&path) {
@@ -59,13 +61,13 @@ pub(super) fn find_image(location: &str, image: Option<&str>) -> Result<Found, E
     }
 }
 
-/// What is there in place of a missing path.
+/// A hint for a missing path: what exists near it.
 fn near(path: &Path) -> String {
     let Some(parent) = path.ancestors().skip(1).find(|p| p.is_dir()) else {
         return "look at the path".into();
     };
     let arrays = match Node::read(parent) {
-        // the path that is missing is the news, not what else is wrong there
+        // report only the missing path, not other errors met on the way
         Ok(Some(_)) => node::arrays_below(parent).unwrap_or_default(),
         _ => Vec::new(),
     };
@@ -77,7 +79,7 @@ fn near(path: &Path) -> String {
     }
 }
 
-/// The first of many names, so that a message has an end.
+/// The first names of a list, to limit the length of messages.
 fn some_of(names: &[String]) -> String {
     const SHOWN: usize = 12;
     let more = names.len().saturating_sub(SHOWN);
@@ -102,7 +104,7 @@ fn stack_of(location: &str, files: Vec<PathBuf>) -> Result<Found, Error> {
     })
 }
 
-/// Whether it begins as TIFF files do; what cannot be read says so when it is opened.
+/// Whether the file begins with a TIFF signature. Read errors are reported when it is opened.
 fn is_tiff(path: &Path) -> bool {
     let mut start = Vec::new();
     store::read_range(path, 0, 4, &mut start).is_ok() && tiff::is_tiff(&start)
@@ -142,7 +144,7 @@ fn file(location: &str, path: &Path, image: Option<&str>) -> Result<Found, Error
     })
 }
 
-/// A group of several images does not say which one is meant.
+/// Refuses a group of several images, which does not identify one of them.
 fn refuse_several(location: &str, path: &Path, images: &[Image]) -> Result<(), Error> {
     if images.len() < 2 {
         return Ok(());
@@ -178,7 +180,7 @@ fn folder(location: &str, path: &Path) -> Result<Found, Error> {
         }
     }
     let arrays = node::arrays_below(path)?;
-    // the finest level of an N5 image, and the only array of a group, are meant by their group
+    // a group stands for its only array, or for the finest level of an N5 image
     let meant = match arrays.as_slice() {
         [only] => Some(only),
         [first, ..] if first == "s0" && arrays.iter().all(|name| ome::is_level_name(name)) => {
@@ -216,7 +218,7 @@ pub(super) fn images(location: &str, node: &Node) -> Result<Vec<Image>, Error> {
     ome::images(&node.attributes).map_err(|message| Error::format(location, message))
 }
 
-/// The image above an array that lists it, with the array's level there.
+/// The image of a parent group that lists this array, and the array's level in it.
 pub(super) fn image_of(location: &str, node: &Node) -> Result<Option<(Node, Image, usize)>, Error> {
     for (parent, relative) in node.parents()? {
         for image in images(location, &parent)? {

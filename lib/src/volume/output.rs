@@ -14,12 +14,13 @@ use super::{
 };
 use crate::geom::{Box3, Grid};
 
-/// A volume open for writing. Chunks are written whole, each under a temporary name that is then
-/// renamed; a box to be written is a union of whole chunks (shards), cut at the volume's end.
+/// A volume open for writing. Chunks are written as a whole, each under a temporary name that is
+/// then renamed. A box to be written is a union of whole chunks (shards), clipped at the volume's
+/// end.
 pub struct Output {
     location: String,
     writer: Writer,
-    /// The array's folder, or the file's.
+    /// The folder for ledgers: `.voxloom` in the array's folder, or next to the file.
     folder: PathBuf,
     is_file: bool,
 }
@@ -31,16 +32,16 @@ impl std::fmt::Debug for Output {
 }
 
 impl Output {
-    /// Creates the volume at `location`. Nothing is touched before all is checked.
+    /// Creates the volume at `location`. All checks precede the first change on disk.
     ///
     /// # Errors
-    /// [`Error::Exists`], [`Error::Io`], or a `spec` that the format cannot hold.
+    /// [`Error::Exists`], [`Error::Io`], or a `spec` that the format cannot represent.
     pub fn create(location: &str, spec: &Spec, existing: Existing) -> Result<Self, Error> {
         Self::create_any(location, spec, None, &existing, Map::new())
     }
 
-    /// As [`Output::create`] or, where there are several, [`Output::create_channels`], marked as
-    /// unfinished until [`Unfinished::set_lacking`] says otherwise.
+    /// As [`Output::create`] or, for several channels, [`Output::create_channels`], but marks the
+    /// volume as unfinished until [`Unfinished::set_lacking`] changes that.
     ///
     /// # Errors
     /// As [`Output::create`].
@@ -55,8 +56,9 @@ impl Output {
         Self::create_any(location, spec, channels, run, mark.into_iter().collect())
     }
 
-    /// As [`Output::create`], an image of `channels` channels that are alike: an array `(c, z, y, x)` whose
-    /// chunks hold one channel. OME-Zarr alone can say which dimension is which.
+    /// As [`Output::create`], for an image of `channels` channels of the same shape and type: an
+    /// array `(c, z, y, x)` whose chunks hold one channel. Only OME-Zarr can name the channel
+    /// dimension.
     ///
     /// # Errors
     /// As [`Output::create`].
@@ -118,11 +120,11 @@ impl Output {
         Self::open_array(location, &place.array, each)
     }
 
-    /// Opens a volume that is there, to write to it or to set attributes; the location may name
-    /// an image, whose finest level is then meant. Only Zarr and N5 can be opened so.
+    /// Opens an existing volume for writing data or attributes. A location that names an image
+    /// stands for its finest level. Only Zarr and N5 can be opened this way.
     ///
     /// # Errors
-    /// [`Error`]: nothing there, or no array.
+    /// [`Error`]: nothing there, or not an array.
     pub fn open_existing(location: &str) -> Result<Self, Error> {
         let found = open::find(location)?;
         Self::open_array(location, &found.path, Each::Voxel)
@@ -141,30 +143,31 @@ impl Output {
         })
     }
 
-    /// The location as it was given.
+    /// The location as given.
     pub fn location(&self) -> &str {
         &self.location
     }
 
-    /// Whether it is one file, TIFF or `.npy`.
+    /// Whether the volume is a single file, TIFF or `.npy`.
     pub fn is_file(&self) -> bool {
         self.is_file
     }
 
-    /// The shape of what is written at once: a task's core is a multiple of it.
+    /// The shape (z, y, x) of the unit of writing; the core of each task is a multiple of it.
     pub fn unit(&self) -> [usize; 3] {
         self.writer.unit()
     }
 
-    /// Writes a box of whole chunks, C order `(z, y, x)`. `T` must be the volume's type.
+    /// Writes a box of whole units, C order `(z, y, x)`. `T` must be the volume's element type.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Format`] for a box that is not made of whole units or another type.
+    /// [`Error::Io`]; [`Error::Format`] for a box that is not a union of whole units, or another
+    /// type.
     pub fn write<T: Voxel>(&self, part: &Box3, voxels: &[T]) -> Result<(), Error> {
         self.write_channel(0, part, voxels)
     }
 
-    /// As [`Output::write`], to one channel of several.
+    /// As [`Output::write`], for one of several channels.
     ///
     /// # Errors
     /// As [`Output::write`].
@@ -178,13 +181,13 @@ impl Output {
         self.writer.write(channel, part, voxels)
     }
 
-    /// A folder beside the data, inside the container where it is a folder, for ledgers.
+    /// A folder for ledgers: inside the array's folder, or next to a single file.
     pub fn ledger_folder(&self) -> PathBuf {
         self.folder.clone()
     }
 
-    /// Sets an attribute of the array (JSON), replacing one of that name. A file's are kept in
-    /// `attributes.json` beside its ledger.
+    /// Sets a JSON attribute of the array, replacing one of that name. Attributes of a single file
+    /// are kept in `attributes.json` next to its ledger.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -222,8 +225,8 @@ impl Unfinished for Output {
     }
 }
 
-/// A Zarr array's metadata and attributes, or an N5 array's, written so that a crash leaves no
-/// array rather than half of one.
+/// Writes the metadata and attributes of a Zarr or N5 array so that a crash leaves no array rather
+/// than a partial one.
 pub(super) fn write_metadata(
     array: &Path,
     container: Container,
@@ -236,7 +239,7 @@ pub(super) fn write_metadata(
             "zarr.json"
         }
         Container::Zarr2 => {
-            // what makes it an array comes last
+            // the file that makes the folder an array is written last
             if !attributes.is_empty() {
                 node::write_object(&array.join(".zattrs"), attributes)?;
             }
@@ -250,7 +253,7 @@ pub(super) fn write_metadata(
     node::write_object(&array.join(file), metadata)
 }
 
-/// Whether a spec can be written at all.
+/// Checks whether a spec can be written.
 fn check(location: &str, spec: &Spec) -> Result<(), Error> {
     let bad = |message: String| Err(Error::format(location, message));
     let grid = &spec.grid;
@@ -295,7 +298,7 @@ fn array_spec(spec: &Spec, channels: Option<usize>, container: Container) -> Arr
     let wide = |channels: Option<usize>, sizes: [usize; 3]| -> Vec<u64> {
         channels.iter().chain(spec.grid.axes(&sizes)).map(|n| *n as u64).collect()
     };
-    // a chunk, and a shard, holds one channel
+    // chunks and shards hold one channel
     let one = channels.map(|_| 1);
     ArraySpec {
         container,
@@ -312,7 +315,7 @@ fn array_spec(spec: &Spec, channels: Option<usize>, container: Container) -> Arr
     }
 }
 
-/// Whether an array that is there is the one that is wanted.
+/// Checks that an existing array is the wanted one.
 pub(super) fn resume(
     location: &str,
     place: &Place,
@@ -324,7 +327,7 @@ pub(super) fn resume(
         Error::format(location, format!("cannot be resumed: {message}; {end}"))
     };
     let Some(node) = Node::read(&place.array)? else { return Ok(()) };
-    // an N5 array's own place is compared below, with a tolerance
+    // the calibration of an N5 array is compared below, with a tolerance
     let by_value = ["pixelResolution", "downsamplingFactors", "transform"];
     for (key, wanted) in wanted.iter().filter(|(key, _)| !by_value.contains(&key.as_str())) {
         let found = node.metadata.get(key).unwrap_or(&Value::Null);

@@ -1,4 +1,4 @@
-//! Where an array goes in its container, and the groups around it.
+//! The location of an array in its container, and the groups above it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,19 +9,19 @@ use super::node::{self, Container, Node};
 use super::{Begin, Error, Existing, Format, n5, ome, store};
 use crate::geom::Grid;
 
-/// The places of an output.
+/// The paths that belong to an output.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Place {
     /// The array's folder.
     pub(super) array: PathBuf,
-    /// The group that the location names, where it names none but a group.
+    /// The group that the location names, if it names an image group and not an array.
     pub(super) image: Option<PathBuf>,
-    /// The groups from the container's root to the array.
+    /// The groups above the array, beginning with the container's root.
     groups: Vec<PathBuf>,
     container: Container,
 }
 
-/// The container of a format that is a folder.
+/// The container of a format whose volumes are folders; `None` for single files.
 pub(super) fn container(format: Format) -> Option<Container> {
     match format {
         Format::Zarr3 => Some(Container::Zarr3),
@@ -31,14 +31,14 @@ pub(super) fn container(format: Format) -> Option<Container> {
     }
 }
 
-/// Whether a name is a container's.
+/// Whether a path has the extension of a container.
 fn names_container(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "zarr" || extension == "n5")
 }
 
 impl Place {
-    /// Finds the place of an image: `img.zarr` is a group whose level 0 is the array, `img.zarr/s0`
-    /// the array itself.
+    /// Determines the place of an image: `img.zarr` is a group whose level 0 is the array,
+    /// `img.zarr/s0` is the array itself.
     pub(super) fn of_image(
         location: &str,
         path: &Path,
@@ -58,7 +58,7 @@ impl Place {
         Self::new(location, path.to_owned(), None, container)
     }
 
-    /// The place of an array that is itself what the location names.
+    /// The place of an array that the location names directly.
     pub(super) fn of_array(
         location: &str,
         path: &Path,
@@ -81,7 +81,7 @@ impl Place {
             }
             let node = Node::read(parent)?;
             if let Some(node) = &node {
-                // an image in place of an array is dealt with by whoever replaces it
+                // an array at the location itself is handled by `check`
                 if node.is_array && image.as_deref() != Some(parent) {
                     let message = format!(
                         "lies in {}, which is an array; give another name",
@@ -108,18 +108,18 @@ impl Place {
         Ok(Self { array, image, groups, container })
     }
 
-    /// What the location names.
+    /// The path that the location names: the image group, or else the array.
     pub(super) fn named(&self) -> &Path {
         self.image.as_deref().unwrap_or(&self.array)
     }
 
-    /// Where the ledger of its blocks is.
+    /// The folder of the ledger of its blocks.
     pub(super) fn ledger_folder(&self) -> PathBuf {
         self.array.join(".voxloom")
     }
 
-    /// As [`Place::check`], for a run: what is there and belongs to an equal run that is at work is gone on
-    /// with, whatever was asked for.
+    /// As [`Place::check`], for a run. If an equal run is already working on the existing output,
+    /// it is resumed, whatever [`Begin::existing`] asks for.
     ///
     /// # Errors
     /// As [`Place::check`].
@@ -133,14 +133,14 @@ impl Place {
         Ok((existing, self.check(location, existing)?))
     }
 
-    /// Whether there is something, and whether it may be removed where it must be; `true` where
-    /// the array is there and is to be gone on with.
+    /// Checks whether the output exists and, to overwrite it, whether it may be removed. Returns
+    /// `true` if the array exists and is to be resumed.
     ///
     /// # Errors
-    /// [`Error::Exists`], or [`Error::Format`] for what is no volume.
+    /// [`Error::Exists`], or [`Error::Format`] for something that is not a volume.
     pub(super) fn check(&self, location: &str, existing: Existing) -> Result<bool, Error> {
         let named = self.named();
-        // one look: what is there may be replaced by another process meanwhile
+        // a single call, because another process may replace the folder in the meantime
         if fs::metadata(named).is_ok_and(|found| !found.is_dir()) {
             let message = "is a file; it is not replaced by a folder, give another name";
             return Err(Error::format(location, message));
@@ -171,10 +171,10 @@ impl Place {
         Ok(Node::read(&self.array)?.is_some_and(|node| node.is_array))
     }
 
-    /// The node that is there; `None` where its folder is missing or holds nothing of anyone's.
+    /// The existing node; `None` if the folder is missing or holds no data.
     fn node(&self, location: &str) -> Result<Option<Node>, Error> {
         let named = self.named();
-        // between two looks, another process may put one array in the place of another
+        // between the two calls, another process may replace one array with another
         for _ in 0..4 {
             if let Some(node) = Node::read(named)? {
                 return Ok(Some(node));
@@ -188,13 +188,14 @@ impl Place {
         Err(Error::format(location, message))
     }
 
-    /// Removes what is there, after [`Place::check`]: all at once for whoever looks, however long it takes.
+    /// Removes the existing output, after [`Place::check`]. It disappears at once for other
+    /// processes, however long the deletion takes.
     pub(super) fn remove(&self) -> Result<(), Error> {
         let named = self.named();
         store::remove_folder(named).map_err(|error| Error::io("write", named, error))
     }
 
-    /// Removes what runs that were killed have left, in the array and beside what the location names.
+    /// Removes temporary files of killed runs, in the array and next to what the location names.
     pub(super) fn sweep(&self) {
         for folder in [store::partial_folder(&self.array), self.array.clone()] {
             store::sweep(&folder);
@@ -202,14 +203,14 @@ impl Place {
         self.named().parent().into_iter().for_each(store::sweep);
     }
 
-    /// The group that lists the array as a level, and what it calls it.
+    /// The group that lists the array as a level, and the array's path relative to it.
     fn parent(&self) -> Option<(&Path, String)> {
         let parent = self.groups.last()?;
         let relative = self.array.strip_prefix(parent).ok()?.to_str()?.to_owned();
         Some((parent, relative))
     }
 
-    /// Makes the groups that are missing.
+    /// Creates the groups that are missing.
     pub(super) fn make_groups(&self) -> Result<(), Error> {
         for (number, group) in self.groups.iter().enumerate() {
             if Node::read(group)?.is_some() {
@@ -220,7 +221,7 @@ impl Place {
                     ("zarr.json", json!({"zarr_format": 3, "node_type": "group", "attributes": {}}))
                 }
                 Container::Zarr2 => (".zgroup", json!({"zarr_format": 2})),
-                // only the root of an N5 container says that it is one
+                // only the root of an N5 container is marked as N5
                 Container::N5 if number == 0 => ("attributes.json", json!({"n5": "2.0.0"})),
                 Container::N5 => continue,
             };
@@ -230,8 +231,8 @@ impl Place {
         Ok(())
     }
 
-    /// Lists the array with its grid in the group above; with `dry`, only finds out whether that
-    /// can be done.
+    /// Lists the array with its grid in the group above; with `dry`, only checks whether that is
+    /// possible.
     pub(super) fn register(
         &self,
         location: &str,
@@ -262,14 +263,14 @@ impl Place {
         outcome.map_err(|message| Error::format(location, message))
     }
 
-    /// The metadata of the array's level in N5, where it tells its place by attributes of its own.
+    /// The downsampling factors along z, y, x of the array's level, which N5 stores with the array.
     pub(super) fn factors(&self, grid: &Grid) -> Result<[f64; 3], Error> {
         n5::factors(&self.array, grid)
     }
 }
 
-/// Whether a folder is missing, or holds nothing but what runs keep there, as one leaves it that was
-/// killed before it wrote anything; in levels below it, too.
+/// Whether a folder is missing, or holds only files of this library, as after a run that was killed
+/// before it wrote data. Level folders in it are checked in the same way.
 fn holds_nothing(folder: &Path) -> std::io::Result<bool> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -288,7 +289,7 @@ fn holds_nothing(folder: &Path) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// Whether all that would go is one array, or a group that is one image.
+/// Checks that removing `node` would delete only one array, or a group that is one image.
 fn check_removal(location: &str, node: &Node) -> Result<(), Error> {
     if let Some(other) = foreign(&node.path, node.is_array)? {
         let message = format!(
@@ -304,7 +305,7 @@ fn check_removal(location: &str, node: &Node) -> Result<(), Error> {
     let arrays = node::arrays_below(&node.path)?;
     let images = ome::images(&node.attributes).unwrap_or_default();
     let count = images.len();
-    // several images are more than what the location names
+    // a group of several images is more than the location names
     let one = images.into_iter().filter(|_| count == 1);
     let levels: Vec<String> = one.flat_map(|i| i.levels).map(|level| level.path).collect();
     let mut others: Vec<String> = arrays
@@ -313,7 +314,7 @@ fn check_removal(location: &str, node: &Node) -> Result<(), Error> {
         .cloned()
         .collect();
     if arrays.is_empty() {
-        // arrays may lie deeper than anyone looked
+        // arrays may lie deeper than `arrays_below` searches
         let entries = fs::read_dir(&node.path).map_err(|e| Error::io("read", &node.path, e))?;
         let folders = entries.flatten().filter(|entry| entry.path().is_dir());
         others.extend(folders.map(|entry| entry.file_name().to_string_lossy().into_owned()));
@@ -329,18 +330,18 @@ fn check_removal(location: &str, node: &Node) -> Result<(), Error> {
     Err(Error::format(location, message))
 }
 
-/// The first file or folder that is no part of an array (or of a group and the arrays in it): neither
-/// metadata nor a chunk nor ours.
+/// The first file or folder that does not belong to an array (or to a group and its arrays):
+/// neither metadata nor a chunk nor a file of this library.
 fn foreign(folder: &Path, is_array: bool) -> Result<Option<PathBuf>, Error> {
     const METADATA: [&str; 6] =
         ["zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata", "attributes.json"];
-    // of chunks: `c`, `c.0.1` or `0/1`
+    // names of chunk files and folders: `c`, `c.0.1`, or `0` and `1` of `0/1`
     let is_number = |name: &str| {
         name.split('.').all(|part| part == "c" || part.bytes().all(|b| b.is_ascii_digit()))
     };
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
-        // another process may be replacing it
+        // another process may be replacing the folder
         Err(error) if store::is_missing(&error) => return Ok(None),
         Err(error) => return Err(Error::io("read", folder, error)),
     };

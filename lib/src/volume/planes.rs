@@ -1,10 +1,11 @@
-//! Volumes that are one file, TIFF or `.npy`, written plane by plane.
+//! Volumes that are a single file, TIFF or `.npy`, written plane by plane.
 //!
-//! Both are uncompressed, so that the place of every voxel is known before the first is written:
-//! planes go straight to their places in `<file>.voxloom/partial`, and a list beside it says which
-//! are there. The file takes its name when the list is full, so that a file of that name is whole;
-//! until then a killed run is resumed, also by several processes at once. What must not happen twice at
-//! once, to begin, to replace and to name the file, is done under a lock.
+//! Both are uncompressed, so the offset of every voxel is known before the first one is written.
+//! Planes are written directly to their offsets in `<file>.voxloom/partial`, and a list next to it
+//! records which ones are complete. The file gets its final name when the list is full: a file of
+//! that name is complete. Until then an interrupted run can be resumed, also by several processes
+//! at once. Creating, replacing and renaming the file must not overlap between processes, so they
+//! happen under a lock.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -18,7 +19,8 @@ use super::{Begin, Error, Existing, Format, Spec, node, npy, store, tiff, unfini
 use crate::device::waiting;
 use crate::files::{self, Settle as _};
 
-/// A file being written. The list gets what this process has written once it is on the disk.
+/// A file being written. Planes written by this process are added to the list once they are on
+/// disk.
 pub(super) struct PlaneFile(Arc<Work>);
 
 struct Work {
@@ -28,40 +30,42 @@ struct Work {
     offset: u64,
     plane: u64,
     planes: usize,
-    /// Planes that are written and not in the list yet, from the first to before the second.
+    /// Planes that are written but not yet in the list, as half-open ranges: first and end.
     written: Mutex<Vec<[usize; 2]>>,
 }
 
-/// The name of the file that is locked.
+/// The name of the lock file.
 const LOCK: &str = "lock";
-/// The name of the file while it lacks planes.
+/// The name of the file as long as it lacks planes.
 const PARTIAL: &str = "partial";
-/// The name of the list of planes that are written.
+/// The name of the list of complete planes.
 const PLANES: &str = "planes";
 
-/// The name of the attributes of the file.
+/// The name of the JSON file for the volume's attributes.
 pub(super) const ATTRIBUTES: &str = "attributes.json";
 
-/// What is kept beside a file of planes for as long as it lacks some, by the beginnings of the names.
+/// The beginnings of the names of the files kept next to a single-file volume while it lacks
+/// planes.
 pub const BESIDE_A_FILE: [&str; 3] = [PLANES, ATTRIBUTES, LOCK];
 
-/// Whether the file whose planes are written by way of `folder` lacks some: it has no name yet, or is marked.
+/// Whether the single-file volume that is written through `folder` is incomplete: it has no final
+/// name yet, or is marked as unfinished.
 pub fn is_of_half_a_file(folder: &Path) -> bool {
     let is_marked = |attributes: &Map<String, Value>| attributes.contains_key(unfinished::MARK);
     let attributes = node::read_object(&folder.join(ATTRIBUTES));
-    // what cannot be read is kept
+    // if the attributes cannot be read, assume that it is incomplete
     folder.join(PARTIAL).is_file()
         || attributes.map_or(true, |found| found.as_ref().is_some_and(is_marked))
 }
 
-/// Where the work on a file is kept.
+/// The folder next to `target` for its partial file, list of planes, lock and ledger.
 pub(super) fn folder_of(target: &Path) -> PathBuf {
     let mut name = target.file_name().unwrap_or_default().to_owned();
     name.push(".voxloom");
     target.with_file_name(name)
 }
 
-/// What a file of this kind begins with, up to its first plane.
+/// The bytes of a file before its first plane.
 fn head(spec: &Spec) -> Vec<u8> {
     match spec.format {
         Format::Npy => npy::header(&spec.grid, spec.dtype),
@@ -88,7 +92,7 @@ impl PlaneFile {
         if existing == Existing::Refuse && (target.exists() || partial.exists()) {
             return Err(Error::Exists { location: location.to_owned() });
         }
-        // before anything is written
+        // checks before the first write
         if target.exists() {
             if existing == Existing::Overwrite {
                 check_removal(location, target)?;
@@ -105,7 +109,7 @@ impl PlaneFile {
         if let Some(path) = &found {
             check(location, path, &head, total)?;
         } else {
-            // a ledger without its file speaks of one that was deleted
+            // a ledger without its file describes a file that was deleted
             clear(&folder)?;
         }
         run.claim(&folder)?;
@@ -125,19 +129,19 @@ impl PlaneFile {
         Ok(Self(Arc::new(Work { target, folder, file, offset, plane, planes, written })))
     }
 
-    /// Where ledgers go.
+    /// The folder for ledgers.
     pub(super) fn folder(&self) -> &Path {
         &self.0.folder
     }
 
-    /// Puts a plane, little endian, to its place.
+    /// Writes plane `z`, given in little-endian byte order, at its offset.
     pub(super) fn store(&self, z: u64, bytes: &[u8]) -> Result<(), Error> {
         let Work { file, offset, plane, target, .. } = &*self.0;
         let written = waiting(|| file.write_all_at(bytes, offset + z * plane));
         written.map_err(|source| Error::io("write", target, source))
     }
 
-    /// Takes planes as written, and names the file when all are there.
+    /// Records planes `first..end` as written, and renames the file when all planes are complete.
     pub(super) fn enter(&self, first: i64, end: i64) -> Result<(), Error> {
         let work = &self.0;
         work.written().push([first, end].map(|z| z as usize));
@@ -152,7 +156,7 @@ impl PlaneFile {
         Ok(())
     }
 
-    /// Gives the file its name though planes are missing: they are 0.
+    /// Gives the file its final name although planes are missing; those read as 0.
     pub(super) fn name(&self) -> Result<(), Error> {
         let work = &self.0;
         let named = work.settle().and_then(|folders| work.name().map(|()| folders));
@@ -164,7 +168,7 @@ impl PlaneFile {
 
 impl Drop for PlaneFile {
     fn drop(&mut self) {
-        // a run has settled before; others have nobody to tell
+        // runs have settled before this; for other callers an error can only be logged
         if let Err(error) = self.0.settle() {
             tracing::warn!("{}", self.0.failed(error));
         }
@@ -173,7 +177,7 @@ impl Drop for PlaneFile {
 
 impl Work {
     fn written(&self) -> MutexGuard<'_, Vec<[usize; 2]>> {
-        // a panic elsewhere leaves it whole
+        // a panic in another thread cannot leave the list half changed
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -185,7 +189,7 @@ impl Work {
         self.folder.join(PLANES)
     }
 
-    /// What the list holds.
+    /// The ranges of planes in the list.
     fn listed(&self) -> io::Result<Vec<[usize; 2]>> {
         let text = match fs::read_to_string(self.list()) {
             Err(error) if store::is_missing(&error) => String::new(),
@@ -201,7 +205,7 @@ impl Work {
     fn name(&self) -> io::Result<()> {
         let _lock = Lock::take(&self.folder).map_err(io::Error::other)?;
         match fs::rename(self.folder.join(PARTIAL), &self.target) {
-            // another process, or an earlier run, has named it
+            // another process or an earlier run has renamed it
             Err(error) if store::is_missing(&error) && self.target.exists() => Ok(()),
             other => other,
         }
@@ -223,7 +227,7 @@ impl files::Settle for Work {
         &self.target
     }
 
-    /// Data, then the list, then the name.
+    /// Syncs the data first, then appends to the list, then renames the file.
     fn settle(&self) -> io::Result<[PathBuf; 2]> {
         let above = self.target.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folders = [self.folder.clone(), above.unwrap_or(Path::new(".")).to_owned()];
@@ -235,7 +239,7 @@ impl files::Settle for Work {
         let line = |[first, end]: &[usize; 2]| format!("{first} {end}\n");
         let text = written.iter().map(line).collect::<Vec<_>>().concat();
         let mut list = File::options().append(true).create(true).open(self.list())?;
-        // one short write: appended whole, also beside other processes
+        // a single short append is not interleaved with those of other processes
         list.write_all(text.as_bytes())?;
         files::finish(list)?;
         written.clear();
@@ -246,7 +250,8 @@ impl files::Settle for Work {
     }
 }
 
-/// Keeps other processes from beginning, replacing or naming the file meanwhile. Planes are written without.
+/// A lock against other processes that create, replace or rename the file. Planes are written
+/// without it.
 struct Lock(#[expect(dead_code, reason = "held, not read")] File);
 
 impl Lock {
@@ -256,7 +261,7 @@ impl Lock {
             fs::create_dir_all(folder)?;
             let file = File::options().append(true).create(true).open(&path)?;
             match file.lock() {
-                // a file system without locks: what is left is to hope that nobody begins at the same moment
+                // the file system has no locks: simultaneous creation cannot be prevented
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
                 taken => taken?,
             }
@@ -266,7 +271,7 @@ impl Lock {
     }
 }
 
-/// Makes the file in full length.
+/// Creates the file at its full length.
 fn begin(folder: &Path, partial: &Path, head: &[u8], total: u64) -> Result<(), Error> {
     let name = store::temporary(folder);
     let make = || -> io::Result<()> {
@@ -284,7 +289,7 @@ fn begin(folder: &Path, partial: &Path, head: &[u8], total: u64) -> Result<(), E
     })
 }
 
-/// Whether a file begun earlier is the one that is wanted.
+/// Checks that an existing file has the wanted header and length.
 fn check(location: &str, path: &Path, head: &[u8], total: u64) -> Result<(), Error> {
     let size = fs::metadata(path).map_err(|source| Error::io("read", path, source))?.len();
     let mut found = Vec::new();
@@ -298,7 +303,7 @@ fn check(location: &str, path: &Path, head: &[u8], total: u64) -> Result<(), Err
     Err(Error::format(location, message))
 }
 
-/// Whether a file may be replaced: a TIFF or `.npy` file, and nothing else.
+/// Checks that an existing file may be replaced: only TIFF and `.npy` files may.
 fn check_removal(location: &str, target: &Path) -> Result<(), Error> {
     let mut start = Vec::new();
     match store::read_range(target, 0, 6, &mut start) {
@@ -313,7 +318,7 @@ fn check_removal(location: &str, target: &Path) -> Result<(), Error> {
     }
 }
 
-/// Empties the folder; the lock stays, as others may wait for it.
+/// Empties the folder, except for the lock, which others may be waiting for.
 fn clear(folder: &Path) -> Result<(), Error> {
     let failed = |source| Error::io("write", folder, source);
     for entry in fs::read_dir(folder).map_err(failed)? {

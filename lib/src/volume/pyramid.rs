@@ -11,14 +11,14 @@ use crate::geom::Grid;
 /// One resolution of an image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Level {
-    /// Where it can be opened.
+    /// The location at which it can be opened.
     pub location: String,
-    /// Its shape, spacing and origin; where nobody says how large voxels are, they lie 1 apart.
+    /// Shape, spacing and origin along z, y, x, micrometres; an unknown spacing is 1.
     pub grid: Grid,
 }
 
-/// The levels of the image at `location`, or of the image that the array there is a level of, from
-/// fine to coarse. A volume that is no level of anything is its own only level.
+/// The levels of the image at `location`, or of the image that contains the array there as a level,
+/// from fine to coarse. A volume that belongs to no image is its own only level.
 ///
 /// # Errors
 /// [`Error`]: nothing there, or metadata that cannot be read.
@@ -44,7 +44,7 @@ pub fn levels(location: &str) -> Result<Vec<Level>, Error> {
     locations.map(|location| Ok(Level { grid: grid(&location)?, location })).collect()
 }
 
-/// The grid of what is there, whatever its other dimensions.
+/// The grid of the array at a location; dimensions other than z, y, x are ignored.
 fn grid(location: &str) -> Result<Grid, Error> {
     let found = open::find(location)?;
     let shape = &found.source.layout().shape;
@@ -61,12 +61,12 @@ fn grid(location: &str) -> Result<Grid, Error> {
     })
 }
 
-/// Lists the array `name` of the group `image` as a level with this grid, in the place of an older
-/// entry for it. [`super::Output::create`] does so for the arrays that it makes; this is for
-/// arrays that are there.
+/// Lists the array `name` of the group `image` as a level with this grid, replacing an older entry
+/// for it. [`super::Output::create`] does this for the arrays that it creates; this function is for
+/// existing arrays.
 ///
 /// # Errors
-/// [`Error`]: no such array, or an image that cannot take it.
+/// [`Error`]: not an array, or an image that cannot take the level.
 pub fn add_level(image: &str, name: &str, grid: &Grid) -> Result<(), Error> {
     let group = store::path_of(image)?;
     let array = group.join(name);

@@ -11,7 +11,7 @@ use super::watch::Watch;
 use super::{Codec, Dtype, Error, Format, Select, Voxel, unfinished};
 use crate::geom::{Box3, Grid, Point};
 
-/// A volume open for reading. Reading is thread-safe and positionless.
+/// A volume open for reading. Reads are thread-safe and have no file position.
 pub struct Volume {
     location: String,
     grid: Grid,
@@ -26,7 +26,7 @@ pub struct Volume {
     path: PathBuf,
     format: Format,
     attributes: Map<String, Value>,
-    /// The fingerprint of its content, once it was taken.
+    /// The fingerprint of the content, once it has been computed.
     content: OnceLock<String>,
     notes: Vec<String>,
 }
@@ -41,7 +41,7 @@ impl Volume {
     /// Opens the volume at `location` (see `docs/formats.md` for what a location can be).
     ///
     /// # Errors
-    /// [`Error`]: nothing there, no volume, several channels and none chosen, no voxel size.
+    /// [`Error`]: nothing there, not a volume, several channels and none chosen, no voxel size.
     pub fn open(location: &str, select: &Select) -> Result<Self, Error> {
         let volume = Self::open_any(location, select)?;
         if volume.has_spacing {
@@ -52,11 +52,11 @@ impl Volume {
         Err(Error::format(location, message))
     }
 
-    /// As [`Volume::open`], also what has no voxel size: it is then counted in voxels, 1 apart, and
-    /// [`Volume::has_spacing`] says so. For looking only.
+    /// As [`Volume::open`], but also accepts a volume without a voxel size: the spacing is then 1
+    /// voxel, and [`Volume::has_spacing`] is false. For inspection only.
     ///
     /// # Errors
-    /// As [`Volume::open`], but for a voxel size that is not there.
+    /// As [`Volume::open`], except for a missing voxel size.
     pub fn open_any(location: &str, select: &Select) -> Result<Self, Error> {
         let found = open::find_image(location, select.image.as_deref())?;
         unfinished::check(location, &found.attributes)?;
@@ -65,7 +65,7 @@ impl Volume {
         let shape = view.shape(layout);
         let mut chunk = view.pick(&layout.block, 1).map(|n| n as usize);
         if found.format == Format::Tiff && chunk[2] == shape[2] {
-            // strips of a few rows are read alike, whatever their number
+            // strips are consecutive rows of a plane: their height does not matter for reading
             chunk[1] = shape[1];
         }
         for note in &found.notes {
@@ -113,27 +113,27 @@ impl Volume {
         })
     }
 
-    /// What tells whether it is still there and the same; to be asked for before it is read.
+    /// Detects later whether the volume still exists and is unchanged. Request it before reading.
     pub fn watch(&self) -> Arc<Watch> {
         Watch::of(&self.location, &self.path, &*self.source)
     }
 
-    /// The location as it was given.
+    /// The location as given.
     pub fn location(&self) -> &str {
         &self.location
     }
 
-    /// Shape, spacing (micrometres), origin.
+    /// Shape, spacing and origin along z, y, x; micrometres.
     pub fn grid(&self) -> Grid {
         self.grid
     }
 
-    /// Whether its voxel size is known, as it is of all but those of [`Volume::open_any`].
+    /// Whether the voxel size is known; only [`Volume::open_any`] opens volumes without one.
     pub fn has_spacing(&self) -> bool {
         self.has_spacing
     }
 
-    /// How many channels the image has of which this is one.
+    /// The number of channels of the image that this volume is one channel of.
     pub fn channels(&self) -> usize {
         let at = self.names.iter().position(|name| matches!(name.as_str(), "c" | "channel"));
         at.map_or(1, |d| self.source.layout().shape[d] as usize)
@@ -144,22 +144,22 @@ impl Volume {
         self.dtype
     }
 
-    /// The unit in which it is best read: the chunk.
+    /// The chunk shape (z, y, x), the unit in which reading is most efficient.
     pub fn chunk(&self) -> [usize; 3] {
         self.chunk
     }
 
-    /// Keeps up to `bytes` of decoded chunks from now on, in place of 64 MiB; 0 keeps none.
+    /// Caches up to `bytes` of decoded chunks from now on, instead of 64 MiB; 0 disables caching.
     pub fn keep(&self, bytes: u64) {
         self.cache.keep(bytes);
     }
 
-    /// Bytes of decoded chunks that reading may yet come to keep.
+    /// Bytes of decoded chunks that further reading may add to the cache.
     pub fn kept_bytes(&self) -> u64 {
         source::kept_bytes(&*self.source, &self.cache)
     }
 
-    /// Bytes of the chunks that a box meets, decoded and kept.
+    /// Bytes of all chunks that intersect a box, decoded and cached.
     pub fn decoded_bytes(&self, part: &Box3) -> u64 {
         source::decoded_bytes(&*self.source, &self.view, part)
     }
@@ -169,12 +169,12 @@ impl Volume {
         source::scratch_bytes(&*self.source)
     }
 
-    /// The format of what it was read from (stacks of images count as TIFF).
+    /// The format of the source (image stacks count as TIFF).
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// The codec of ours that is most like the one it is stored with.
+    /// The [`Codec`] that is most similar to the one the volume is stored with.
     pub fn codec(&self) -> Codec {
         let facts = self.source.describe();
         let names: Vec<&str> = facts
@@ -201,27 +201,28 @@ impl Volume {
     }
 
     /// Reads a box into `out`, C order `(z, y, x)`, converted to `T` (integers rounded half away
-    /// from zero and clamped). What lies outside the volume reads as `T::default()`.
+    /// from zero and clamped). Voxels outside the volume read as `T::default()`.
     ///
     /// # Errors
-    /// [`Error::Chunk`] for a damaged chunk, [`Error::Io`]. A missing chunk is the fill value.
+    /// [`Error::Chunk`] for a corrupt chunk, [`Error::Io`]. A missing chunk reads as the fill
+    /// value.
     ///
     /// # Panics
-    /// Where `out` is not as long as the box.
+    /// If the length of `out` is not the number of voxels of the box.
     pub fn read_into<T: Voxel>(&self, part: &Box3, out: &mut [T]) -> Result<(), Error> {
         assert_eq!(out.len(), part.len(), "the output must be as long as the box");
         source::read(&*self.source, &self.cache, &self.view, part, out)
     }
 
-    /// [`Volume::read_into`] a fresh vector.
+    /// As [`Volume::read_into`], into a new vector.
     pub fn read<T: Voxel>(&self, part: &Box3) -> Result<Vec<T>, Error> {
         let mut out = vec![T::default(); part.len()];
         self.read_into(part, &mut out)?;
         Ok(out)
     }
 
-    /// What `inspect` shows: format, axes, the whole array's shape, codecs, where the voxel size
-    /// is from, levels, bytes on disk.
+    /// What `inspect` shows: format, axes, the shape of the whole array, codecs, the source of the
+    /// voxel size, levels, bytes on disk.
     pub fn describe(&self) -> Value {
         let layout = self.source.layout();
         let mut facts = self.source.describe();
@@ -267,8 +268,8 @@ impl Volume {
         facts.into()
     }
 
-    /// What the volume is, for the identity of a run: a fingerprint of its content and what was selected
-    /// of it. Where it lies does not count.
+    /// Identifies the volume within the identity of a run: a fingerprint of its content, and the
+    /// selection (axes, channel, time, grid). The location is not part of it.
     ///
     /// # Errors
     /// [`Error::Io`] for a file that cannot be read.
@@ -288,7 +289,7 @@ impl Volume {
         }))
     }
 
-    /// Where it lies along its other dimensions, by their names.
+    /// The index along each dimension other than z, y, x, by the dimension's name.
     fn at(&self) -> Map<String, Value> {
         let dimensions = self.names.iter().zip(&self.view.fixed).enumerate();
         let others = dimensions.filter(|(d, _)| !self.view.axes.contains(&Some(*d)));
@@ -296,7 +297,7 @@ impl Volume {
     }
 }
 
-/// Picks z, y and x out of the dimensions, and one channel and time.
+/// Selects the dimensions z, y and x, one channel and one time point.
 fn view(location: &str, found: &Found, select: &Select) -> Result<View, Error> {
     let shape = &found.source.layout().shape;
     let at = |wanted: &str| found.names.iter().position(|name| name == wanted);
@@ -358,11 +359,11 @@ fn view(location: &str, found: &Found, select: &Select) -> Result<View, Error> {
 
 /// The voxel size.
 struct Size {
-    /// Where it is known, micrometres; along z that of y where there is none.
+    /// Spacing along z, y, x in micrometres, if known; a planar image repeats that of y along z.
     spacing: Option<Point>,
-    /// Who says so, or why nobody does.
+    /// Where the spacing comes from, or why it is unknown.
     source: String,
-    /// Whether it is one plane, and nobody says how thick.
+    /// Whether the volume is one plane of unknown thickness.
     planar: bool,
 }
 
@@ -370,7 +371,7 @@ fn spacing(location: &str, found: &Found, view: &View, select: &Select) -> Resul
     let said = &found.calibration;
     let has_z = view.axes[0].is_some();
     let planes = view.shape(found.source.layout())[0];
-    // what is not known along z is NaN up to here
+    // NaN stands for an unknown spacing along z
     let of_file = match (said.spacing, said.pixel) {
         (Some([_, y, x]), _) if !has_z => Some([f64::NAN, y, x]),
         (Some(spacing), _) => Some(spacing),
@@ -391,7 +392,7 @@ fn spacing(location: &str, found: &Found, view: &View, select: &Select) -> Resul
         (None, Some(spacing)) => (spacing, said.source.clone()),
         (None, None) => {
             let source = said.source.clone();
-            // one page of a file has no z of its own
+            // a TIFF file with one page has no z axis
             let planar = !has_z || (planes == 1 && found.format == Format::Tiff);
             return Ok(Size { spacing: None, source, planar });
         }
@@ -416,13 +417,13 @@ fn spacing(location: &str, found: &Found, view: &View, select: &Select) -> Resul
     Ok(Size { spacing: Some(spacing), source, planar })
 }
 
-/// Lengths along z, y, x, or along y and x alone.
+/// Formats lengths along z, y, x, or along y and x if that along z is NaN.
 fn lengths(lengths: Point) -> String {
     let known = if lengths[0].is_nan() { &lengths[1..] } else { &lengths[..] };
     format!("{known:?}")
 }
 
-/// The bytes that a folder or file takes up, our ledgers left out.
+/// The total size in bytes of a file, or of the files in a folder without `.voxloom`.
 fn stored_bytes(path: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(path) else {
         return fs::metadata(path).map_or(0, |meta| meta.len());

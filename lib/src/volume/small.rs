@@ -1,4 +1,4 @@
-//! Arrays of doubles that fit in memory, of any rank: local affines and the like.
+//! Arrays of `f64` of any rank that fit in memory, such as local affine transforms.
 
 use std::fs;
 use std::path::Path;
@@ -11,12 +11,12 @@ use super::zarr::{self, ArraySpec, ZarrSink};
 use super::{Codec, Dtype, Error, Existing, Format, check_name, output, store};
 use crate::files;
 
-/// Writes a Zarr array of one chunk, in the place of an array that is there. It appears whole: what a
-/// kill leaves behind is no array, and in nobody's way.
+/// Writes a Zarr array of one chunk, replacing an existing array. The write is atomic: an
+/// interrupted run leaves only a temporary folder, which readers ignore.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Format`] for a length that is not the shape's, or a folder that is no
-/// array.
+/// [`Error::Io`]; [`Error::Format`] if `data` does not have as many elements as `shape`, or for an
+/// existing folder that is not an array.
 pub fn write_small_array(
     location: &str,
     shape: &[u64],
@@ -59,11 +59,11 @@ pub fn write_small_array(
     };
     let bytes: Vec<u8> = data.iter().flat_map(|v| v.to_ne_bytes()).collect();
     place.make_groups()?;
-    // the fill value is not stored: without this, an array of zeros would have no folder
+    // a chunk of fill values is not stored: an array of zeros would otherwise have no folder
     fs::create_dir_all(&node.path).map_err(|source| Error::io("create", &node.path, source))?;
     ZarrSink::open(location, &node)?.store(&vec![0; shape.len()], &bytes)?;
     output::write_metadata(&node.path, Container::Zarr3, metadata, attributes)?;
-    // the name comes after what it names, also on the disk
+    // rename only once the data are on disk
     let failed = |source| Error::io("write", &path, source);
     files::settle().map_err(|error| failed(error.source))?;
     store::replace_folder(&node.path, &path).map_err(failed)?;
@@ -71,10 +71,10 @@ pub fn write_small_array(
     files::settle().map_err(|error| failed(error.source))
 }
 
-/// Reads a Zarr array of doubles: its shape, its numbers in C order, its attributes.
+/// Reads a Zarr array of `float64`: its shape, its elements in C order, its attributes.
 ///
 /// # Errors
-/// [`Error`]: nothing there, or no such array.
+/// [`Error`]: nothing there, or not such an array.
 pub fn read_small_array(location: &str) -> Result<(Vec<u64>, Vec<f64>, Map<String, Value>), Error> {
     let path = store::path_of(location)?;
     let Some(node) = Node::read(&path)? else {

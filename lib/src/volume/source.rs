@@ -1,4 +1,4 @@
-//! What every format comes down to for a reader: an array of any rank, cut into blocks.
+//! The common view of all formats for reading: an array of any rank, divided into blocks.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -21,16 +21,16 @@ pub(super) struct Layout {
     pub(super) block: Vec<u64>,
     /// Element type.
     pub(super) dtype: Dtype,
-    /// What a missing block holds: one element, little endian.
+    /// The value of missing blocks: one element, little endian.
     pub(super) fill: Vec<u8>,
 }
 
-/// Buffers that one read hands on to the next, since fresh memory costs more than a copy.
+/// Buffers that are reused between reads, because allocating new memory costs more than a copy.
 #[derive(Default)]
 pub(super) struct Scratch {
-    /// A file as it is.
+    /// The bytes of a file, still encoded.
     pub(super) file: Vec<u8>,
-    /// The elements that [`Block`] describes.
+    /// The elements, laid out as [`Block`] describes.
     pub(super) data: Vec<u8>,
 }
 
@@ -40,16 +40,17 @@ thread_local! {
 
 /// An array open for reading.
 pub(super) trait Source: Send + Sync {
-    /// Its shape and type.
+    /// The array's shape, blocks and element type.
     fn layout(&self) -> &Layout;
 
-    /// What is remembered of an array to see that it stays; `None` for files.
+    /// The state from which a change of the array is detected; `None` for files.
     fn watch(&self) -> Option<Arc<Watch>> {
         None
     }
 
-    /// Puts block `index` into `scratch.data`, one that is not coded at least in its part `wanted`;
-    /// `None` where it is not stored.
+    /// Loads block `index` into `scratch.data`; returns `None` if the block is not stored. `wanted`
+    /// are the element ranges within the block that will be used: of an uncompressed block, other
+    /// elements need not be loaded.
     fn load(
         &self,
         index: &[u64],
@@ -57,51 +58,51 @@ pub(super) trait Source: Send + Sync {
         scratch: &mut Scratch,
     ) -> Result<Option<Block>, Error>;
 
-    /// Whether a block takes work to get at, so that it is worth keeping.
+    /// Whether blocks have to be decoded, so that it is worth caching them.
     fn is_coded(&self) -> bool {
         true
     }
 
-    /// The files that hold it, for its fingerprint.
+    /// The files that hold the array, for its fingerprint.
     fn stored(&self) -> Stored<'_>;
 
-    /// What of its metadata is ignored, and may be.
+    /// Notes on metadata that were ignored and may be.
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// What `inspect` shows of the format.
+    /// What `inspect` shows about the format.
     fn describe(&self) -> serde_json::Map<String, serde_json::Value>;
 }
 
-/// Which of the array's dimensions are z, y and x, and where the others are held.
+/// Which dimensions of the array are z, y and x, and the fixed index along each other dimension.
 #[derive(Clone, Debug)]
 pub(super) struct View {
-    /// The dimension of each axis; none where the array lacks it.
+    /// The dimension of each of z, y, x; `None` if the array lacks that axis.
     pub(super) axes: [Option<usize>; 3],
-    /// The index along each dimension that is no axis.
+    /// The index along each dimension, used where the dimension is none of z, y, x.
     pub(super) fixed: Vec<u64>,
 }
 
 impl View {
-    /// A per-dimension quantity, as z, y, x.
+    /// Reorders a per-dimension quantity to z, y, x, with `missing` for axes that the array lacks.
     pub(super) fn pick<N: Copy>(&self, values: &[N], missing: N) -> [N; 3] {
         self.axes.map(|axis| axis.map_or(missing, |d| values[d]))
     }
 
-    /// The volume's shape.
+    /// The volume's shape (z, y, x).
     pub(super) fn shape(&self, layout: &Layout) -> [usize; 3] {
         self.pick(&layout.shape, 1).map(|n| n as usize)
     }
 }
 
-/// Bytes of a block of an array.
+/// Bytes of one decoded block.
 fn block_bytes(layout: &Layout) -> u64 {
     let elements = layout.block.iter().fold(1, |product: u64, n| product.saturating_mul(*n));
     elements.saturating_mul(layout.dtype.size() as u64)
 }
 
-/// Bytes that reading may come to keep in `cache`, beside what is there.
+/// Bytes that further reading may add to `cache`.
 pub(super) fn kept_bytes(source: &dyn Source, cache: &Cache) -> u64 {
     let layout = source.layout();
     let block = block_bytes(layout);
@@ -113,7 +114,8 @@ pub(super) fn kept_bytes(source: &dyn Source, cache: &Cache) -> u64 {
     cache.room(blocks.saturating_mul(block + cache::ENTRY))
 }
 
-/// Bytes of the blocks that a box meets, decoded and kept; 0 where blocks are not coded, and so not kept.
+/// Bytes of all blocks that intersect a box, decoded and cached; 0 for uncompressed blocks, which
+/// are not cached.
 pub(super) fn decoded_bytes(source: &dyn Source, view: &View, part: &Box3) -> u64 {
     let layout = source.layout();
     let part = part.intersect(&Box3::of_shape(view.shape(layout)));
@@ -125,20 +127,20 @@ pub(super) fn decoded_bytes(source: &dyn Source, view: &View, part: &Box3) -> u6
     (0..3).map(count).fold(block_bytes(layout) + cache::ENTRY, u64::saturating_mul)
 }
 
-/// Bytes that each thread that reads holds beside the cache: a block as it is stored, as it is decoded, and
-/// as the decoder makes it.
+/// Bytes that each reading thread holds besides the cache: a block as stored, as decoded, and in
+/// the decoder's working buffer.
 pub(super) fn scratch_bytes(source: &dyn Source) -> u64 {
     let block = block_bytes(source.layout());
     if source.is_coded() { block.saturating_mul(3) } else { block }
 }
 
-/// The number of a block, counted in C order; `None` where no number can hold it.
+/// The linear number of a block, in C order; `None` if it overflows.
 fn number(layout: &Layout, index: &[u64]) -> Option<u64> {
     let counts = layout.shape.iter().zip(&layout.block).map(|(n, block)| n.div_ceil(*block).max(1));
     index.iter().zip(counts).try_fold(0, |sum: u64, (i, n)| sum.checked_mul(n)?.checked_add(*i))
 }
 
-/// Reads a box, C order `(z, y, x)`; what lies outside reads as the default.
+/// Reads a box, C order `(z, y, x)`. Voxels outside the volume read as `T::default()`.
 pub(super) fn read<T: Voxel>(
     source: &dyn Source,
     cache: &Cache,
@@ -157,7 +159,7 @@ pub(super) fn read<T: Voxel>(
     let size = view.pick(&layout.block, 1).map(|n| n as i64);
     let low: [i64; 3] = std::array::from_fn(|a| inside.min[a] / size[a]);
     let high: [i64; 3] = std::array::from_fn(|a| (inside.max[a] - 1) / size[a] + 1);
-    // taken out, so that a source may itself read through another one
+    // taken out of the thread-local, because a source may itself read through another source
     let mut scratch = SCRATCH.take();
     let mut result = Ok(());
     'blocks: for z in low[0]..high[0] {
@@ -178,7 +180,7 @@ pub(super) fn read<T: Voxel>(
     result
 }
 
-/// The boxes that matter to one block: all that is read, the block, and what they share.
+/// The boxes for reading one block: the requested box, the block, and their intersection.
 struct Target<'a> {
     part: &'a Box3,
     block: Box3,
@@ -186,7 +188,7 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Where the row of `overlap` at `z, y` starts in the output, and its voxels from `from` on.
+    /// The offset in the output of the voxel at `z`, `y` and x = `from`.
     fn row(&self, z: i64, y: i64, from: i64) -> usize {
         let [_, rows, columns] = self.part.shape();
         let [z, y, x] = [z - self.part.min[0], y - self.part.min[1], from - self.part.min[2]]
@@ -237,7 +239,7 @@ fn read_block<T: Voxel>(
     Ok(())
 }
 
-/// Copies what a block has of the overlap, and fills the rest.
+/// Copies the stored part of the overlap to the output, and sets the rest to the fill value.
 fn hand_out<T: Voxel>(
     layout: &Layout,
     view: &View,

@@ -1,4 +1,4 @@
-//! Stacks of 2-D images: one file per plane, in natural order of their names.
+//! Stacks of 2-D images: one file per plane, in natural order of the file names.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -14,10 +14,10 @@ use super::dtype::ByteOrder;
 use super::source::{Layout, Scratch, Source};
 use super::{Dtype, Error, bits, shorten, store, tiff};
 
-/// What a PNG begins with.
+/// The first bytes of a PNG file.
 pub(super) const PNG: &[u8] = b"\x89PNG";
 
-/// The files of a pattern, `'sections/*.png'`, in natural order (2 before 10).
+/// The files that match a pattern such as `'sections/*.png'`, in natural order (2 before 10).
 pub(super) fn files(location: &str) -> Result<Vec<PathBuf>, Error> {
     let paths = glob::glob(location)
         .map_err(|error| Error::format(location, format!("is no pattern: {error}")))?;
@@ -38,7 +38,7 @@ pub(super) fn files(location: &str) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
-/// Opens a stack, with the names of its dimensions.
+/// Opens a stack and names its dimensions.
 pub(super) fn open(location: &str, files: Vec<PathBuf>) -> Result<tiff::Opened, Error> {
     let mut start = [0; 4];
     let first = &files[0];
@@ -51,7 +51,8 @@ pub(super) fn open(location: &str, files: Vec<PathBuf>) -> Result<tiff::Opened, 
     Ok((Box::new(source), names, Calibration::unknown("PNG files do not say")))
 }
 
-/// PNG files, all alike. Palettes are read as their indices, colours and opacity as channels.
+/// PNG files of equal size and type. Palette images are read as indices; colours and opacity are
+/// read as channels.
 struct PngStack {
     location: String,
     layout: Layout,
@@ -59,10 +60,10 @@ struct PngStack {
     files: Vec<PathBuf>,
 }
 
-/// What the head of a PNG says.
+/// The contents of a PNG header.
 #[derive(Clone, Copy, PartialEq)]
 struct Head {
-    /// Rows, columns.
+    /// The number of rows and columns.
     size: [u64; 2],
     color: png::ColorType,
     bits: u8,
@@ -77,7 +78,7 @@ impl Head {
         if self.bits == 16 { Dtype::U16 } else { Dtype::U8 }
     }
 
-    /// Bytes of a row as it is stored; no PNG is wider than 2^31 pixels.
+    /// Bytes of a stored row. Cannot overflow, as no PNG is wider than 2^31 pixels.
     fn row_bytes(self) -> u64 {
         (self.size[1] * self.samples() * u64::from(self.bits)).div_ceil(8)
     }
@@ -93,14 +94,14 @@ impl std::fmt::Display for Head {
 fn decoder(path: &Path) -> Result<png::Decoder<BufReader<File>>, std::io::Error> {
     let file = BufReader::with_capacity(1 << 16, File::open(path)?);
     let mut decoder = png::Decoder::new_with_limits(file, png::Limits { bytes: usize::MAX });
-    // values as they are stored; a text may be of any length
+    // sample values as stored; text chunks of any length are skipped
     decoder.set_transformations(png::Transformations::IDENTITY);
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
     Ok(decoder)
 }
 
-/// Bytes that a byte of deflate stands for at most.
+/// The maximum expansion of deflate: decompressed bytes per compressed byte.
 const EXPANSION: u64 = 1032;
 
 fn header(location: &str, path: &Path) -> Result<Head, Error> {
@@ -120,7 +121,7 @@ fn header(location: &str, path: &Path) -> Result<Head, Error> {
     if head.size[0].saturating_mul(head.row_bytes()) > length.saturating_mul(EXPANSION) {
         return Err(bad(&format!("it is to hold {head}, and has only {length} bytes")));
     }
-    // its last chunk; some programs leave something behind it
+    // the last chunk; some programs write more data after it
     let mut end = Vec::new();
     let from = length.saturating_sub(1 << 12);
     store::read_range(path, from, (length - from) as usize, &mut end).map_err(io)?;
@@ -159,7 +160,7 @@ impl PngStack {
         Ok((Self { location: location.to_owned(), layout, head, files }, names))
     }
 
-    /// Decodes a file, samples in the order in which they are stored, big endian.
+    /// Decodes a file: samples in stored order, big endian.
     fn decode(&self, path: &Path, packed: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), Fault> {
         let mut reader = decoder(path).map_err(Fault::Io)?.read_info()?;
         let row = self.head.row_bytes() as usize;
@@ -171,7 +172,7 @@ impl PngStack {
             target.resize(row * rows, 0);
             reader.next_frame(target)?;
         } else {
-            // memory is taken as rows come
+            // allocate as rows arrive
             while let Some(row) = reader.next_row()? {
                 target.extend_from_slice(row.data());
             }
@@ -187,7 +188,7 @@ impl PngStack {
                 bits::unpack(row, self.head.bits.into(), width, 1, ByteOrder::Big, out);
             }
             if self.head.color == png::ColorType::Grayscale {
-                // a grey of few bits is a share of white, as all readers have it
+                // grey samples of fewer than 8 bits are scaled to 0..=255, as in other readers
                 let share = 255 / ((1 << self.head.bits) - 1);
                 out.iter_mut().for_each(|v| *v *= share);
             }
@@ -196,7 +197,7 @@ impl PngStack {
     }
 }
 
-/// Why a PNG was not decoded.
+/// Why a PNG file could not be decoded.
 enum Fault {
     Io(std::io::Error),
     Png(png::DecodingError),
@@ -235,7 +236,7 @@ impl Source for PngStack {
         if samples == 1 {
             return Ok(Some(block));
         }
-        // the samples of a pixel lie side by side
+        // the samples of a pixel are interleaved
         Ok(Some(Block { strides: vec![0, 1, width * samples, samples], ..block }))
     }
 

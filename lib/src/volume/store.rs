@@ -1,8 +1,8 @@
-//! Files that appear whole or not at all.
+//! Atomic writing of files, and reading of files and byte ranges.
 //!
-//! A file is written under a temporary name that no other writer has, then renamed. The name says
-//! which process on which machine it belongs to, so that what a killed process left behind can be
-//! told from what is being written now.
+//! A file is written under a unique temporary name, then renamed. The name identifies the machine
+//! and process of its writer, so that files left by a killed process can be told from files that
+//! are still being written.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -21,9 +21,9 @@ use super::Error;
 use crate::device::waiting;
 use crate::{files, fingerprint};
 
-/// What the names of temporary files begin with.
+/// The prefix of the names of temporary files.
 const PREFIX: &str = ".voxloom-partial.";
-/// A temporary file of another machine is given up after this time.
+/// A temporary file of this age counts as abandoned, whichever machine wrote it.
 const STALE: Duration = Duration::from_hours(1);
 
 /// A location as a path.
@@ -40,12 +40,12 @@ pub(super) fn path_of(location: &str) -> Result<PathBuf, Error> {
     Ok(PathBuf::from(if trimmed.is_empty() { "/" } else { trimmed }))
 }
 
-/// Where the temporary files of an array live: on its file system, and out of the way of listings.
+/// The folder for an array's temporary files: on the array's file system, hidden from listings.
 pub(super) fn partial_folder(array: &Path) -> PathBuf {
     array.join(".voxloom").join("partial")
 }
 
-/// This machine's mark, process numbers being its own: the host and the space of process numbers.
+/// Identifies this machine by its host name and PID namespace, in which process IDs are unique.
 fn machine() -> &'static str {
     static MACHINE: OnceLock<String> = OnceLock::new();
     MACHINE.get_or_init(|| {
@@ -56,7 +56,7 @@ fn machine() -> &'static str {
     })
 }
 
-/// A name in `folder` that no other writer has.
+/// A unique name for a temporary file in `folder`.
 pub(super) fn temporary(folder: &Path) -> PathBuf {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -65,24 +65,24 @@ pub(super) fn temporary(folder: &Path) -> PathBuf {
     folder.join(format!("{PREFIX}{}.{}.{count}.{random}", machine(), std::process::id()))
 }
 
-/// Writes `target` by way of a temporary file in `folder`, which is on the same file system. It is
-/// on the disk once [`files::settle`] returns.
+/// Writes `target` atomically through a temporary file in `folder`, which must be on the same file
+/// system. The data are on disk once [`files::settle`] returns.
 ///
 /// # Errors
-/// The file system's refusal; `target` is then as it was.
+/// [`Error::Io`]; `target` is then unchanged.
 pub(super) fn write_by_way_of(folder: &Path, target: &Path, bytes: &[u8]) -> Result<(), Error> {
     waiting(|| {
         by_way_of(folder, target, |name| {
             let mut file = files::create_new(name)?;
             let written =
                 file.write_all(bytes).and_then(|()| files::write_later(file, name, target));
-            // what is left of the temporary file is useless, whether or not it can be removed
+            // the temporary file is useless, whether or not it can be removed
             written.inspect_err(|_| drop(fs::remove_file(name)))
         })
     })
 }
 
-/// Writes `target` whole or not at all, and to the disk, by way of its own folder.
+/// Writes `target` atomically and to the disk, through a temporary file in its own folder.
 ///
 /// # Errors
 /// As [`write_by_way_of`].
@@ -91,8 +91,8 @@ pub(super) fn write_whole(target: &Path, bytes: &[u8]) -> Result<(), Error> {
     by_way_of(folder, target, |name| files::write_via(name, target, |file| file.write_all(bytes)))
 }
 
-/// Writes with a temporary name, and again where a sweep elsewhere took the temporary file for a
-/// stale one.
+/// Writes under a temporary name; retries once if a sweep on another machine has removed the
+/// temporary file as abandoned.
 fn by_way_of(
     folder: &Path,
     target: &Path,
@@ -105,7 +105,7 @@ fn by_way_of(
     written.map_err(|source| Error::io("write", target, source))
 }
 
-/// Removes a file that may be missing.
+/// Removes a file, if it exists.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -120,14 +120,14 @@ pub(super) fn remove_file(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Removes a folder that may be missing. It loses its name first, so that whoever is killed meanwhile leaves
-/// no half of it.
+/// Removes a folder, if it exists. It is renamed first, so that an interrupted removal leaves no
+/// partial folder under its name.
 pub(super) fn remove_folder(target: &Path) -> io::Result<()> {
     let old = temporary(target.parent().unwrap_or(Path::new("")));
     let removed = match fs::rename(target, &old) {
         Ok(()) => fs::remove_dir_all(&old),
         Err(error) if is_missing(&error) => Ok(()),
-        // where another file system begins, or nothing may be renamed
+        // the folder is a mount point, or the rename is not permitted
         Err(_) => fs::remove_dir_all(target),
     };
     match removed {
@@ -136,8 +136,8 @@ pub(super) fn remove_folder(target: &Path) -> io::Result<()> {
     }
 }
 
-/// Gives a folder its name, in place of another of that name. Where several do so at once, one of
-/// theirs is left.
+/// Renames the folder `made` to `target`, replacing an existing folder of that name. If several
+/// processes do so at once, the folder of one of them remains.
 pub(super) fn replace_folder(made: &Path, target: &Path) -> io::Result<()> {
     loop {
         match fs::rename(made, target) {
@@ -153,7 +153,8 @@ pub(super) fn replace_folder(made: &Path, target: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes the temporary files and folders in `folder` whose writers are gone.
+/// Removes the temporary files and folders in `folder` whose writers no longer run on this machine,
+/// or which are older than `STALE`.
 pub(super) fn sweep(folder: &Path) {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let Ok(entries) = fs::read_dir(folder) else { return };
@@ -172,7 +173,7 @@ pub(super) fn sweep(folder: &Path) {
         if (here && dead) || old {
             let path = entry.path();
             tracing::debug!(file = %path.display(), "removing a stale temporary file");
-            // another sweep may have been faster
+            // another sweep may have removed it first
             let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         }
     }
@@ -186,7 +187,7 @@ pub(super) struct SizedFile {
 }
 
 impl SizedFile {
-    /// Opens a file; `None` where there is none.
+    /// Opens a file; `None` if it does not exist.
     pub(super) fn open(path: &Path) -> Result<Option<Self>, Error> {
         let open = || -> io::Result<Option<Self>> {
             let file = match File::open(path) {
@@ -199,33 +200,33 @@ impl SizedFile {
         waiting(open).map_err(|source| Error::io("read", path, source))
     }
 
-    /// Its bytes.
+    /// The length in bytes.
     pub(super) fn length(&self) -> u64 {
         self.length
     }
 
-    /// Reads `length` bytes from `start` on into `buffer`, in place of what is there. The caller has
-    /// compared them with [`SizedFile::length`].
+    /// Reads `length` bytes at offset `start` into `buffer`, replacing its content. The caller must
+    /// have checked the range against [`SizedFile::length`].
     pub(super) fn read(
         &self,
         start: u64,
         length: usize,
         buffer: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        // most chunks are as long as the one before: nothing to clear, nothing to allocate
+        // most chunks are as long as the previous one: then nothing is cleared or allocated
         buffer.resize(length, 0);
         let read = waiting(|| self.file.read_exact_at(buffer, start));
         read.map_err(|source| Error::io("read", &self.path, source))
     }
 }
 
-/// Whether a path leads nowhere: an absent file, or a file where a folder would have to be.
+/// Whether an error means that the path does not exist, or that a file is in place of a folder.
 pub(super) fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// Reads the file range `start..start + length` into `buffer`; `None` where there is no file, else
-/// whether the range is there in full.
+/// Reads the file range `start..start + length` into `buffer`. Returns `None` if the file does not
+/// exist, otherwise whether it contains the whole range.
 pub(super) fn read_range(
     path: &Path,
     start: u64,
@@ -246,7 +247,7 @@ pub(super) fn read_range(
     waiting(&mut read)
 }
 
-/// A folder as a Zarr store, for reading: we write through [`write_by_way_of`].
+/// A folder as a read-only Zarr store; writes go through [`write_by_way_of`].
 #[derive(Debug)]
 pub(super) struct Folder {
     root: PathBuf,
@@ -258,7 +259,7 @@ impl Folder {
         Self { root: root.to_owned() }
     }
 
-    /// Where the value of a key lies.
+    /// The file of a key.
     pub(super) fn path(&self, key: &StoreKey) -> PathBuf {
         self.root.join(key.as_str())
     }
@@ -287,7 +288,7 @@ impl ReadableStorageTraits for Folder {
         };
         let size = file.metadata().map_err(storage)?.len();
         Ok(Some(Box::new(byte_ranges.map(move |range| {
-            // the ranges of a damaged shard index may be anything
+            // the ranges in a corrupt shard index can be arbitrary
             let bounds = match range {
                 ByteRange::FromStart(start, None) => (start <= size).then_some((start, size)),
                 ByteRange::FromStart(start, Some(length)) => {

@@ -1,8 +1,8 @@
-//! Outputs that are not whole say so, and are not read as if they were.
+//! Outputs that are incomplete are marked as such, and are not read by default.
 //!
 //! An array carries the attribute `voxloom_unfinished` from its creation until all its blocks are
-//! there; a file of planes, which takes its name when it is whole, carries it in `attributes.json` of
-//! the folder beside it where blocks of it have failed and that was allowed.
+//! written. A file of planes normally gets its final name only when it is complete. If blocks of it
+//! failed and that was accepted, the attribute is in `attributes.json` of the folder next to it.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,37 +12,38 @@ use serde_json::{Map, Value, json};
 use super::{Error, Existing, node, planes};
 use crate::geom::Box3;
 
-/// The attribute.
+/// The name of the attribute.
 pub(super) const MARK: &str = "voxloom_unfinished";
 
 static ALLOWED: AtomicBool = AtomicBool::new(false);
 
-/// Lets what is unfinished be read, with a warning (`--allow-unfinished`).
+/// Allows unfinished volumes to be read, with a warning (`--allow-unfinished`).
 pub fn allow_unfinished(allow: bool) {
     ALLOWED.store(allow, Ordering::SeqCst);
 }
 
-/// Whether what is unfinished is read.
+/// Whether unfinished volumes may be read.
 pub(super) fn is_allowed() -> bool {
     ALLOWED.load(Ordering::SeqCst)
 }
 
-/// The run that begins an output: asked between the last check and the first write.
+/// A run that begins an output. It is called between the last check and the first write.
 pub trait Begin {
-    /// What becomes of an output that is there.
+    /// What to do if the output exists.
     fn existing(&self) -> Existing;
 
-    /// Whether an equal run is at work on the output whose ledger is in `folder`: it is then shared.
+    /// Whether an equal run is working on the output whose ledger is in `folder`, so that both
+    /// share it.
     fn is_shared(&self, folder: &Path) -> bool;
 
-    /// Takes the output whose ledger is in `folder` for this run. Nothing of it was written before.
+    /// Claims the output whose ledger is in `folder` for this run, before any of it is written.
     ///
     /// # Errors
-    /// [`Error::Claimed`] where another run has taken it; [`Error::Io`].
+    /// [`Error::Claimed`] if another run has claimed it; [`Error::Io`].
     fn claim(&self, folder: &Path) -> Result<(), Error>;
 }
 
-/// Nobody in particular.
+/// Creation of an output without a run, which claims nothing.
 impl Begin for Existing {
     fn existing(&self) -> Existing {
         *self
@@ -57,32 +58,32 @@ impl Begin for Existing {
     }
 }
 
-/// What is written block by block.
+/// An output that is written block by block.
 pub trait Unfinished {
-    /// Where the ledger of its blocks is.
+    /// The folder of the ledger of its blocks.
     fn ledger_folder(&self) -> PathBuf;
 
-    /// How many files hold the chunks of a box, each of which may be in none where all of it is zero; none
-    /// for what is one file.
+    /// The number of existing files for the chunks of a box. A chunk that is entirely zero may have
+    /// no file. 0 for an output that is a single file.
     ///
     /// # Errors
     /// [`Error::Io`].
     fn stored(&self, part: &Box3) -> Result<u64, Error>;
 
-    /// Says in its metadata how many blocks it lacks, and of how many; `None`: it is whole. A file that
-    /// lacks some takes its name where that is accepted.
+    /// Records in the metadata how many blocks are lacking, out of how many; `None` if it is
+    /// complete. An incomplete single file gets its final name only if `accepted`.
     ///
     /// # Errors
     /// [`Error::Io`].
     fn set_lacking(&self, lacking: Option<[usize; 2]>, accepted: bool) -> Result<(), Error>;
 }
 
-/// The value of [`MARK`] for something that has just been made.
+/// The value of [`MARK`] for a new output.
 pub(super) fn begun() -> Value {
     json!({"state": "begun"})
 }
 
-/// Sets or removes the attribute.
+/// Sets or removes the attribute [`MARK`].
 pub(super) fn set(attributes: &mut Map<String, Value>, lacking: Option<[usize; 2]>) {
     match lacking {
         Some([failed, blocks]) => {
@@ -95,7 +96,7 @@ pub(super) fn set(attributes: &mut Map<String, Value>, lacking: Option<[usize; 2
     }
 }
 
-/// What is said of an array or a file with these attributes, where it is unfinished.
+/// Why an array or file with these attributes is unfinished; `None` if it is finished.
 pub(super) fn said(attributes: &Map<String, Value>) -> Option<String> {
     let mark = attributes.get(MARK)?;
     let count = |name: &str| mark.get(name).and_then(Value::as_u64);
@@ -105,10 +106,10 @@ pub(super) fn said(attributes: &Map<String, Value>) -> Option<String> {
     })
 }
 
-/// Refuses what is unfinished, or warns where that is allowed.
+/// Refuses an unfinished volume, or warns if reading it is allowed.
 ///
 /// # Errors
-/// [`Error::Format`] with the way out.
+/// [`Error::Format`], which says how to proceed.
 pub(super) fn check(location: &str, attributes: &Map<String, Value>) -> Result<(), Error> {
     let Some(why) = said(attributes) else { return Ok(()) };
     if is_allowed() {
@@ -122,7 +123,7 @@ pub(super) fn check(location: &str, attributes: &Map<String, Value>) -> Result<(
     Err(Error::format(location, message))
 }
 
-/// The attributes that are kept beside a file.
+/// The attributes that are stored next to a single file.
 pub(super) fn of_file(path: &Path) -> Result<Map<String, Value>, Error> {
     let beside = planes::folder_of(path).join(planes::ATTRIBUTES);
     Ok(node::read_object(&beside)?.unwrap_or_default())

@@ -1,4 +1,4 @@
-//! Arrays of vectors as other programs store them: any order of axes, components first or last.
+//! Arrays of vectors as other programs store them: axes in either order, components first or last.
 
 use std::path::PathBuf;
 
@@ -11,28 +11,28 @@ use super::{Dtype, Error, open};
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Box3, Point};
 
-/// Vectors that lie in a file as they are, from `offset` on.
+/// Uncompressed vectors in a file, beginning at byte `offset`.
 #[derive(Clone, Debug)]
 pub struct FlatVectors {
     /// The location as given, for messages.
     pub location: String,
     /// The file that holds the elements.
     pub path: PathBuf,
-    /// Where they begin, bytes.
+    /// The offset of the first element in bytes.
     pub offset: u64,
-    /// Their type.
+    /// The type of the elements.
     pub dtype: Dtype,
-    /// Their byte order.
+    /// The byte order of the elements.
     pub order: ByteOrder,
     /// Vectors along z, y, x; x varies fastest.
     pub shape: [usize; 3],
-    /// Components of a vector.
+    /// The number of components of a vector.
     pub components: usize,
-    /// All first components, then all second ones; else the components of a vector stand together.
+    /// Whether all first components precede all second ones; otherwise vectors are interleaved.
     pub planar: bool,
 }
 
-/// Vectors of two or three components on a grid, read box by box, component by component as stored.
+/// Vectors of two or three components on a grid, read box by box, with components in stored order.
 pub struct VectorArray {
     source: Box<dyn Source>,
     cache: Cache,
@@ -42,12 +42,12 @@ pub struct VectorArray {
 }
 
 impl VectorArray {
-    /// Opens a Zarr, N5 or NumPy array of rank 4 (three components) or 3 (two), whose dimension
-    /// `component`, else the last or the first, counts components. With `xyz` the others are x, y, z,
-    /// else z, y, x.
+    /// Opens a Zarr, N5 or NumPy array of rank 4 (three components) or 3 (two). Dimension
+    /// `component` holds the components; if it is `None` or does not fit, the last or else the
+    /// first dimension that fits. The other dimensions are x, y, z if `xyz`, else z, y, x.
     ///
     /// # Errors
-    /// [`Error`]: nothing there, or no such array.
+    /// [`Error`]: nothing there, or not such an array.
     pub fn open(location: &str, component: Option<usize>, xyz: bool) -> Result<Self, Error> {
         let found = open::find(location)?;
         let shape = &found.source.layout().shape;
@@ -83,7 +83,7 @@ impl VectorArray {
         Ok(Self { source: found.source, cache, axes, component, known })
     }
 
-    /// Opens elements that lie in a file as they are.
+    /// Opens uncompressed elements in a file.
     pub fn flat(file: FlatVectors) -> Self {
         let [z, y, x] = file.shape.map(|n| n as u64);
         let count = file.components as u64;
@@ -106,7 +106,7 @@ impl VectorArray {
         Self { source: Box::new(source), cache, axes, component, known: (None, None) }
     }
 
-    /// The fingerprint of the array's content and of how it is read.
+    /// The fingerprint of the array's content and of how its dimensions are interpreted.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -118,28 +118,28 @@ impl VectorArray {
         Ok(fingerprint.hex())
     }
 
-    /// Vectors along z, y, x.
+    /// The number of vectors along z, y, x.
     pub fn shape(&self) -> [usize; 3] {
         self.view(0).shape(self.source.layout())
     }
 
-    /// Components of a vector.
+    /// The number of components of a vector.
     pub fn components(&self) -> usize {
         self.source.layout().shape[self.component] as usize
     }
 
-    /// Whether its elements are whole numbers.
+    /// Whether the elements are integers.
     pub fn is_integer(&self) -> bool {
         self.source.layout().dtype.is_integer()
     }
 
-    /// The spacing that its metadata give, micrometres, and where its first vector lies.
+    /// Spacing along z, y, x and position of the first vector from the metadata, micrometres.
     pub fn calibration(&self) -> (Option<Point>, Option<Point>) {
         self.known
     }
 
-    /// The vectors of `part`, which lies within the array, C order; components in the order in which
-    /// they are stored, 0 for a missing third.
+    /// The vectors of `part`, which must lie within the array, in C order `(z, y, x)`; components
+    /// in the order in which they are stored, 0 for a missing third.
     ///
     /// # Errors
     /// As [`super::Volume::read_into`].
@@ -155,17 +155,17 @@ impl VectorArray {
         Ok(vectors)
     }
 
-    /// Keeps up to `bytes` of decoded chunks from now on.
+    /// Caches up to `bytes` of decoded chunks from now on.
     pub fn keep(&self, bytes: u64) {
         self.cache.keep(bytes);
     }
 
-    /// Bytes of decoded chunks that reading may yet come to keep.
+    /// Bytes of decoded chunks that further reading may add to the cache.
     pub fn kept_bytes(&self) -> u64 {
         source::kept_bytes(&*self.source, &self.cache)
     }
 
-    /// Bytes that each thread holds while it reads, beside what it returns.
+    /// Bytes that each thread holds while it reads, besides what it returns.
     pub fn scratch_bytes(&self) -> u64 {
         source::scratch_bytes(&*self.source)
     }

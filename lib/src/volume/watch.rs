@@ -1,10 +1,11 @@
-//! Inputs that go away, or are made anew, while they are read.
+//! Detection of inputs that are deleted or replaced while they are read.
 //!
-//! A chunk that is not stored reads as the fill value, so that an input which is being deleted would
-//! read as zeros. What is looked at instead, wherever a chunk is missing and once more at the end of a
-//! run: the file of the array's metadata is the one that was opened (another one with the same
-//! content will do), and the first chunk that was found is still there. At the end the files that the
-//! fingerprint looks at, all chunks of an array of up to a thousand, have the length that they had, too.
+//! A missing chunk reads as the fill value, so an input that is being deleted would read as zeros.
+//! Whenever a chunk is missing, and once more at the end of a run, two things are checked: the
+//! array's metadata file is still the one that was opened (or another one with the same content),
+//! and the first chunk that was found still exists. At the end of a run, the files that the
+//! fingerprint samples (all chunks of an array of up to a thousand) must also have their original
+//! length.
 
 use std::fs;
 use std::io;
@@ -20,22 +21,22 @@ use super::node::Node;
 use super::source::Source;
 use super::{Error, open, store, unfinished};
 
-/// What is remembered of an input.
+/// The remembered state of an input.
 #[derive(Debug)]
 pub struct Watch {
     location: String,
-    /// The file of its metadata, or its file.
+    /// The metadata file of an array, or the file that is the volume.
     file: PathBuf,
     seen: Option<Seen>,
-    /// The metadata of an array; attributes may change meanwhile.
+    /// The metadata of an array without its attributes, which may change.
     metadata: Option<Map<String, Value>>,
     /// The first chunk that was found.
     chunk: OnceLock<PathBuf>,
-    /// Files of chunks, and how long they were; `None` for those that are not stored.
+    /// The paths and lengths of chunk files; `None` for chunks that are not stored.
     lengths: OnceLock<Vec<(PathBuf, Option<u64>)>>,
 }
 
-/// What makes a file the same file.
+/// The properties by which a file is recognized.
 #[derive(Debug, PartialEq)]
 struct Seen {
     inode: u64,
@@ -58,7 +59,7 @@ impl Seen {
 }
 
 impl Watch {
-    /// Of a file that is the whole volume.
+    /// Watches a file that is the whole volume.
     pub(super) fn file(location: &str, file: &Path) -> Self {
         let (location, file) = (location.to_owned(), file.to_owned());
         let seen = Seen::of(&file).ok().flatten();
@@ -66,27 +67,27 @@ impl Watch {
         Self { location, file, seen, metadata: None, chunk, lengths }
     }
 
-    /// Of an array.
+    /// Watches an array.
     pub(super) fn array(location: &str, node: &Node) -> Self {
         let metadata = Some(array_part(node));
         Self { metadata, ..Self::file(location, &node.metadata_file()) }
     }
 
-    /// Of an array or a file that is about to be read.
+    /// Watches an array or file that is about to be read, and records the lengths of its files.
     pub(super) fn of(location: &str, path: &Path, source: &dyn Source) -> Arc<Self> {
         let watch = source.watch().unwrap_or_else(|| Arc::new(Self::file(location, path)));
         if watch.lengths.get().is_none() {
-            // what cannot be looked at cannot be read either, which is told then; another thread that
-            // was faster saw the same
+            // errors are ignored here, as reading will report them; if another thread has set the
+            // lengths first, they are the same
             let _ = watch.lengths.set(source.stored().lengths().unwrap_or_default());
         }
         watch
     }
 
-    /// Notes a chunk that is there.
+    /// Notes a chunk that exists.
     pub(super) fn found(&self, chunk: &Path) {
         if self.chunk.get().is_none() {
-            // another thread may have been faster: any chunk will do
+            // another thread may have been first: any chunk will do
             let _ = self.chunk.set(chunk.to_owned());
         }
     }
@@ -100,10 +101,10 @@ impl Watch {
         Err(Error::format(&self.location, message))
     }
 
-    /// Whether the input is still what was opened, as far as a look at two files tells.
+    /// Quick check that the input is unchanged, from its metadata file and one chunk.
     ///
     /// # Errors
-    /// [`Error::Format`] that names what went away or changed.
+    /// [`Error::Format`], which names what was deleted or changed.
     pub(super) fn glance(&self) -> Result<(), Error> {
         let changed = |what, path| self.changed(what, path);
         let now = Seen::of(&self.file).map_err(|source| Error::io("read", &self.file, source))?;
@@ -128,16 +129,16 @@ impl Watch {
         }
     }
 
-    /// Whether the input is still what was opened: its metadata, and the files of its chunks.
+    /// Checks that the input is unchanged: its metadata, and the sampled files of its chunks.
     ///
     /// # Errors
-    /// [`Error::Format`] that names what went away or changed; [`Error::Io`].
+    /// [`Error::Format`], which names what was deleted or changed; [`Error::Io`].
     pub fn check(&self) -> Result<(), Error> {
         self.glance()?;
         for (path, before) in self.lengths.get().into_iter().flatten() {
             match (before, content::length(path)?) {
                 (Some(_), None) => return self.changed("lost chunks", path),
-                // who reads what is unfinished knows that some are still to come
+                // a reader of an unfinished array expects chunks to be added
                 (None, Some(_)) if unfinished::is_allowed() => {}
                 (before, now) if *before != now => return self.changed("changed", path),
                 _ => {}
@@ -147,14 +148,14 @@ impl Watch {
     }
 }
 
-/// A watch of the array in a folder, such as that of a field; `None` for anything else.
+/// Watches the array in a folder, such as a displacement field; `None` for anything else.
 pub fn watch(location: &str) -> Option<Arc<Watch>> {
     let path = store::path_of(location).ok().filter(|path| path.is_dir())?;
     let found = open::find(location).ok()?;
     Some(Watch::of(location, &path, &*found.source))
 }
 
-/// What the chunks depend on; an N5 array has its attributes in the same object.
+/// The metadata that chunks depend on. N5 stores attributes in the same object; they are left out.
 fn array_part(node: &Node) -> Map<String, Value> {
     const N5: [&str; 4] = ["dimensions", "blockSize", "dataType", "compression"];
     let mut metadata = node.metadata.clone();

@@ -1,4 +1,4 @@
-//! Cutting boxes into the units that are stored whole: chunks, shards, blocks, planes.
+//! Divides boxes into units that are stored as a whole: chunks, shards, blocks, planes.
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use super::zarr::{self, ZarrSink};
 use super::{Dtype, Error, Voxel, content};
 use crate::geom::Box3;
 
-/// Where whole units go.
+/// The destination of whole units.
 enum Sink {
     Zarr(Box<ZarrSink>),
     N5(Box<N5Array>),
@@ -24,44 +24,45 @@ thread_local! {
     static UNIT: RefCell<Vec<u8>> = RefCell::default();
 }
 
-/// What an array has at each place of z, y, x.
+/// What an array holds at each position (z, y, x).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Each {
     /// One element.
     Voxel,
-    /// Several, in a dimension before z.
+    /// Several elements, in a dimension before z.
     Channel,
     /// The three components of a vector, in a dimension after x.
     Vector,
 }
 
 impl Each {
-    /// Elements that stand together.
+    /// The number of interleaved elements at a position.
     fn components(self) -> usize {
         if self == Self::Vector { 3 } else { 1 }
     }
 }
 
-/// The first number of a list.
+/// The first number of a list, 1 if there is none.
 fn first_of(list: Option<&Value>) -> usize {
     list.and_then(|list| list.get(0)?.as_u64()).map_or(1, |n| n as usize)
 }
 
-/// Cuts boxes into units and stores them.
+/// Divides boxes into units and stores them.
 pub(super) struct Writer {
     location: String,
     shape: [usize; 3],
     unit: [usize; 3],
     each: Each,
     channels: usize,
-    /// Whether the array has no z.
+    /// Whether the array has no z dimension.
     planar: bool,
     dtype: Dtype,
     sink: Sink,
 }
 
 impl Writer {
-    /// A writer for an array of `(z, y, x)`, `(c, z, y, x)` or `(z, y, x, components)`.
+    /// A writer for an array `(z, y, x)`, `(c, z, y, x)` or `(z, y, x, components)`, or `(y, x)` or
+    /// `(c, y, x)` without z.
     pub(super) fn open(location: &str, node: &Node, each: Each) -> Result<Self, Error> {
         let first = usize::from(each == Each::Channel);
         let metadata = &node.metadata;
@@ -73,7 +74,7 @@ impl Writer {
                 value?.as_array()?.iter().map(|n| Some(n.as_u64()? as usize)).collect();
             let mut list = list?;
             if planar {
-                // N5 counts from x on
+                // N5 lists x first
                 list.insert(if node.container == Container::N5 { list.len() } else { first }, 1);
             }
             list.get(first..first + 3)?.try_into().ok()
@@ -99,14 +100,14 @@ impl Writer {
         Ok(Self { location: location.to_owned(), shape, unit, each, channels, planar, dtype, sink })
     }
 
-    /// A writer for a file of planes of `(z, y, x)`.
+    /// A writer for a file of planes, shape `(z, y, x)`.
     pub(super) fn planes(location: &str, shape: [usize; 3], dtype: Dtype, file: PlaneFile) -> Self {
         let (unit, sink) = ([1, shape[1], shape[2]], Sink::Planes(file));
         let (location, each) = (location.to_owned(), Each::Voxel);
         Self { location, shape, unit, each, channels: 1, planar: false, dtype, sink }
     }
 
-    /// Gives a file of planes its name though planes are missing.
+    /// Gives a file of planes its final name although planes are missing.
     pub(super) fn name(&self) -> Result<(), Error> {
         match &self.sink {
             Sink::Planes(file) => file.name(),
@@ -114,12 +115,12 @@ impl Writer {
         }
     }
 
-    /// The shape of what is written at once.
+    /// The shape (z, y, x) of a unit.
     pub(super) fn unit(&self) -> [usize; 3] {
         self.unit
     }
 
-    /// How many files hold the units of a box.
+    /// The number of existing files for the units of a box.
     pub(super) fn stored(&self, part: &Box3) -> Result<u64, Error> {
         if matches!(self.sink, Sink::Planes(_)) {
             return Ok(0);
@@ -133,7 +134,7 @@ impl Writer {
         Ok(count)
     }
 
-    /// The place of a unit in the grid of chunks.
+    /// The index of a unit in the chunk grid, in the array's dimensions.
     fn index(&self, channel: usize, tile: &Box3) -> Vec<u64> {
         let place = (usize::from(self.planar)..3).map(|a| tile.min[a] as u64 / self.unit[a] as u64);
         match self.each {
@@ -143,7 +144,7 @@ impl Writer {
         }
     }
 
-    /// The file of a unit; of planes the one that holds all.
+    /// The file of a unit; for planes, the folder of the file that holds them all.
     fn file(&self, channel: usize, tile: &Box3) -> PathBuf {
         let index = self.index(channel, tile);
         match &self.sink {
@@ -153,7 +154,7 @@ impl Writer {
         }
     }
 
-    /// Whether a box is made of whole units and the voxels are of its size and type.
+    /// Checks that a box is made of whole units and that `voxels` has its size and type.
     pub(super) fn check<T: Voxel>(&self, part: &Box3, voxels: &[T]) -> Result<(), Error> {
         let bad = |message: String| Err(Error::format(&self.location, message));
         if T::DTYPE != self.dtype {
@@ -175,7 +176,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Stores the units of a box, after [`Writer::check`].
+    /// Stores the units of a box that passed [`Writer::check`].
     pub(super) fn write<T: Voxel>(
         &self,
         channel: usize,
@@ -210,7 +211,7 @@ impl Writer {
         }
     }
 
-    /// The bytes of a tile, filled up with zeros to `padded`.
+    /// Copies the elements of a tile to `bytes`, padded with zeros to the shape `padded`.
     fn gather<T: Voxel>(
         &self,
         part: &Box3,

@@ -1,13 +1,14 @@
-//! The kernel: what lies at every position of a block.
+//! The resampling kernels: the values at all positions of a block.
 
 use super::rows::{LANES, ON_VOXEL, Positions, Rows};
 use super::{Interpolation, Options, Rounding, Voxel, lanczos, spline};
 use crate::geom::Box3;
+use lanczos::Lanczos;
 
-/// How far from a position, in voxels, a value can depend on the moving volume.
+/// The radius, in voxels, of the part of the moving volume that a value may depend on.
 pub(super) fn support(interpolation: Interpolation) -> i64 {
     match interpolation {
-        // one more than what is read, for positions that differ by rounding alone
+        // one more than is read, as positions may differ by rounding
         Interpolation::Nearest | Interpolation::Linear => 1,
         Interpolation::Cubic => 2 + spline::DECAY,
         Interpolation::Lanczos => 1 + lanczos::RADIUS as i64,
@@ -16,11 +17,11 @@ pub(super) fn support(interpolation: Interpolation) -> i64 {
 
 /// The part of the moving volume that a block needs.
 pub(super) struct Moving<'a, T> {
-    /// Its voxels, C order; one channel after the other.
+    /// The voxels in C order, one channel after the other.
     pub(super) voxels: &'a [T],
-    /// How many channels there are.
+    /// The number of channels.
     pub(super) channels: usize,
-    /// Where they lie in the volume.
+    /// The box of the voxels in the volume.
     pub(super) part: Box3,
     /// The shape of the whole volume.
     pub(super) whole: [usize; 3],
@@ -33,20 +34,20 @@ impl<T> Moving<'_, T> {
     }
 }
 
-/// Samples `moving` at the positions of every voxel of `part`, trilinearly, by a cubic spline or by a
-/// windowed sinc.
+/// Samples `moving` at the positions of all voxels of `part`, by trilinear, cubic B-spline or
+/// windowed sinc interpolation.
 ///
-/// * `moving`: intensities in any unit, of one channel or several, whose positions are computed once
-/// * `rows`: from voxels of the output to voxels of the moving volume
-/// * `out`: C order, of `part`'s shape, one channel after the other
+/// * `moving`: intensities in any unit, in one or more channels, which share the computed positions
+/// * `rows`: the map from voxels of the output to voxels of the moving volume
+/// * `out`: C order, of the shape of `part`, one channel after the other
 ///
-/// Border: a position within `[-0.5, n - 0.5]` is inside, and in the half voxel of rim the outer
-/// voxels go on (as in ITK); elsewhere `options.fill`, or with `options.extrapolate` the nearest
-/// voxel. Positions that are not numbers are outside.
-/// Numbers: positions `f64`; weights and values `f32`, no fused multiply-add, so that every
-/// processor gives the same bits.
-/// Speed: compiled for AVX2 too, linear values take 0.4 of the time (one affine, a field), the others no
-/// less than before.
+/// Border: a position within `[-0.5, n - 0.5]` is inside; in the outer half voxel it takes the edge
+/// value (as in ITK). Elsewhere it takes `options.fill`, or with `options.extrapolate` the nearest
+/// voxel. NaN positions are outside.
+/// Numbers: positions are `f64`, weights and values `f32`, without fused multiply-add, so that
+/// results are bit-identical on every processor.
+/// Speed: the version compiled for AVX2 takes 0.4 of the time for linear interpolation (one affine,
+/// a field); the other kinds take the same time.
 /// Checked by: `oracle`, `golden`; `benches/warp.rs`.
 pub(super) fn interpolate<T: Voxel, O: Voxel>(
     moving: &Moving<T>,
@@ -68,13 +69,14 @@ pub(super) fn interpolate<T: Voxel, O: Voxel>(
             interpolate_any(moving, rows, part, options, out);
         }
         #[expect(unsafe_code, reason = "a call across target features")]
-        // SAFETY: the processor has been asked for AVX2 in the line above
+        // SAFETY: the processor supports AVX2, as was just checked.
         return unsafe { with_avx2(moving, rows, part, options, out) };
     }
     interpolate_any(moving, rows, part, options, out);
 }
 
-/// The same for nearest voxels, which are copied as they are; compiled for AVX2 too: 0.75 of the time.
+/// Like [`interpolate`], but copies the nearest voxels unchanged. Compiled for AVX2, it takes 0.75
+/// of the time.
 pub(super) fn nearest<T: Voxel>(
     moving: &Moving<T>,
     rows: &Rows,
@@ -95,7 +97,7 @@ pub(super) fn nearest<T: Voxel>(
             nearest_any(moving, rows, part, options, out);
         }
         #[expect(unsafe_code, reason = "a call across target features")]
-        // SAFETY: the processor has been asked for AVX2 in the line above
+        // SAFETY: the processor supports AVX2, as was just checked.
         return unsafe { with_avx2(moving, rows, part, options, out) };
     }
     nearest_any(moving, rows, part, options, out);
@@ -147,16 +149,11 @@ fn interpolate_any<T: Voxel, O: Voxel>(
             let row = &mut out[(c * depth * height + i) * width..][..width];
             match options.interpolation {
                 Interpolation::Cubic => {
-                    lattice.value_row(&positions, &mut values, |low, share| {
-                        let known = cubic[c].knows(voxels, low, share);
-                        if known { cubic[c].at(low, share) } else { f32::NAN }
-                    });
+                    lattice.value_row(&positions, &mut values, &cubic[c].over(voxels));
                 }
                 Interpolation::Lanczos => {
-                    let shape = moving.part.shape();
-                    lattice.value_row(&positions, &mut values, |low, share| {
-                        lanczos::at(voxels, shape, low, share)
-                    });
+                    let kernel = Lanczos::new(voxels, moving.part.shape());
+                    lattice.value_row(&positions, &mut values, &kernel);
                 }
                 _ => lattice.linear_row(voxels, &positions, &mut values),
             }
@@ -182,32 +179,34 @@ fn convert<O: Voxel>(values: &[f32], rounding: Rounding, out: &mut [O]) {
     }
 }
 
-/// Where the block's voxels are in its slice, and what is inside.
+/// The memory layout of the block's voxels, and the range of positions that are inside.
 struct Lattice {
-    /// First and last voxel that may be read, in voxels of the volume.
+    /// The first and the last voxel that may be read, in voxels of the volume.
     first: [f64; 3],
     last: [f64; 3],
-    /// The highest lower corner of a cell.
+    /// The largest lower corner of a cell.
     last_low: [f64; 3],
-    /// Positions beyond these are outside.
+    /// Positions beyond these limits are outside.
     least: [f64; 3],
     most: [f64; 3],
-    /// From a voxel to the next along z, y, x in the slice.
+    /// The strides along z, y, x.
     stride: [usize; 3],
-    /// From the lower to the upper corner of a cell; 0 along an axis of one voxel.
+    /// The offsets from the lower to the upper corner of a cell; 0 along an axis of one voxel.
     upper: [usize; 3],
-    /// Index in the slice that the volume's voxel 0 would have.
+    /// The index in the slice that voxel 0 of the volume would have.
     base: f64,
     fill: f32,
 }
 
-/// What 16 positions have in common with the lattice.
+/// The cells that contain 16 positions.
 struct Cells {
-    /// Index of the lower corner in the block's slice.
+    /// The index of the lower corner in the block's slice.
     low: [u32; LANES],
-    /// Shares of the upper corner along z, y, x.
+    /// The lower corner along z, y, x, counted from the block's first voxel.
+    corner: [[u32; LANES]; 3],
+    /// The weight of the upper corner along z, y, x.
     share: [[f32; LANES]; 3],
-    /// Not 0 for a position inside.
+    /// Nonzero if the position is inside.
     inside: [u32; LANES],
 }
 
@@ -231,8 +230,8 @@ impl Lattice {
         }
     }
 
-    /// The cells of one group of positions. Every index is that of a voxel of the block, whatever
-    /// the position is.
+    /// The cells of one group of positions. Every index refers to a voxel of the block, even if the
+    /// position is outside or NaN.
     #[inline(always)]
     fn cells(&self, positions: &Positions, group: usize) -> Cells {
         if positions.straight && self.holds(positions, group) {
@@ -241,6 +240,7 @@ impl Lattice {
         let mut index = [0.0f64; LANES];
         let mut inside = [u64::MAX; LANES];
         let mut share = [[0.0f32; LANES]; 3];
+        let mut corner = [[0; LANES]; 3];
         for a in 0..3 {
             let at = positions.lanes(a, group);
             let (first, last, last_low) = (self.first[a], self.last[a], self.last_low[a]);
@@ -248,20 +248,21 @@ impl Lattice {
             for l in 0..LANES {
                 let p = at[l];
                 inside[l] &= if p >= least && p <= most { u64::MAX } else { 0 };
-                // comparisons that send what is not a number to the first voxel
+                // these comparisons map NaN to the first voxel
                 let p = if p > first { p } else { first };
                 let p = if p < last { p } else { last };
                 let low = p.floor();
                 let low = if low < last_low { low } else { last_low };
                 share[a][l] = (p - low) as f32;
+                corner[a][l] = whole(low - first);
                 index[l] += (low - first) * stride;
             }
         }
-        Cells { low: index.map(whole), share, inside: inside.map(|v| v as u32) }
+        Cells { low: index.map(whole), corner, share, inside: inside.map(|v| v as u32) }
     }
 
-    /// Whether a group of positions on a line lies between the first and the last voxel, with its
-    /// padding: then no position needs a test.
+    /// Whether a group of positions on a line, including its padding, lies between the first and
+    /// the last voxel, so that no position needs a test.
     #[inline(always)]
     fn holds(&self, positions: &Positions, group: usize) -> bool {
         (0..3).all(|a| {
@@ -271,23 +272,25 @@ impl Lattice {
         })
     }
 
-    /// [`Lattice::cells`] without its tests, to the same bits.
+    /// Like [`Lattice::cells`], without the tests; bit-identical.
     #[inline(always)]
     fn inner_cells(&self, positions: &Positions, group: usize) -> Cells {
         let mut index = [self.base; LANES];
         let mut share = [[0.0f32; LANES]; 3];
+        let mut corner = [[0; LANES]; 3];
         for a in 0..3 {
             let (at, stride) = (positions.lanes(a, group), self.stride[a] as f64);
             for l in 0..LANES {
                 let low = at[l].floor();
                 share[a][l] = (at[l] - low) as f32;
+                corner[a][l] = whole(low - self.first[a]);
                 index[l] += low * stride;
             }
         }
-        Cells { low: index.map(whole), share, inside: [u32::MAX; LANES] }
+        Cells { low: index.map(whole), corner, share, inside: [u32::MAX; LANES] }
     }
 
-    /// One row, trilinearly by nested interpolation.
+    /// Interpolates one row trilinearly, one axis after the other.
     #[inline(always)]
     fn linear_row<T: Voxel>(&self, voxels: &[T], positions: &Positions, out: &mut [f32]) {
         if self.upper[2] == 1 {
@@ -297,7 +300,8 @@ impl Lattice {
         }
     }
 
-    /// The same with the way from a voxel to the next along x known: both are read at once.
+    /// Like [`Lattice::linear_row`], with the offset along x as a constant, so that both voxels are
+    /// read together.
     #[inline(always)]
     fn linear_row_of<T: Voxel, const X: usize>(
         &self,
@@ -306,7 +310,8 @@ impl Lattice {
         out: &mut [f32],
     ) {
         let [dz, dy, _] = self.upper;
-        // four views of one length, one per edge of a cell along x: one test of an index serves all
+        // four slices of equal length, one per edge of a cell along x, so that one bounds check
+        // serves all
         let len = voxels.len() - dz - dy;
         let edges = [0, dy, dz, dz + dy].map(|offset| &voxels[offset..offset + len]);
         for (group, out) in out.chunks_exact_mut(LANES).enumerate() {
@@ -335,7 +340,7 @@ impl Lattice {
         }
     }
 
-    /// One row of nearest voxels; half-way goes up.
+    /// One row of nearest voxels; positions half way between voxels round up.
     #[inline(always)]
     fn nearest_row<T: Voxel>(&self, voxels: &[T], positions: &Positions, fill: T, out: &mut [T]) {
         for (group, out) in out.chunks_mut(LANES).enumerate() {
@@ -357,42 +362,41 @@ impl Lattice {
         }
     }
 
-    /// One row, each value from its lower voxel and the share of the way to the next.
+    /// One row by a kernel of more than two voxels a side.
     #[inline(always)]
-    fn value_row(
-        &self,
-        positions: &Positions,
-        out: &mut [f32],
-        value: impl Fn([usize; 3], [f32; 3]) -> f32,
-    ) {
+    fn value_row(&self, positions: &Positions, out: &mut [f32], kernel: &impl Kernel) {
         for (group, out) in out.chunks_exact_mut(LANES).enumerate() {
             let cells = self.cells(positions, group);
             for l in 0..LANES {
                 out[l] = if cells.inside[l] == 0 {
                     self.fill
                 } else {
-                    let low = cells.low[l] as usize;
-                    let at = [
-                        low / self.stride[0],
-                        low % self.stride[0] / self.stride[1],
-                        low % self.stride[1],
-                    ];
-                    value(at, [0, 1, 2].map(|a| cells.share[a][l]))
+                    let [z, y, x] = &cells.corner;
+                    let corner = [z[l] as usize, y[l] as usize, x[l] as usize];
+                    let [z, y, x] = &cells.share;
+                    kernel.at(corner, [z[l], y[l], x[l]])
                 };
             }
         }
     }
 }
 
-/// A whole number from 0 to below 2^32, which stands in the low bits of its sum with 2^52: unlike a
-/// saturating cast this becomes vector instructions.
+/// Interpolation from more than two voxels a side. A trait and no closure: its method is always inlined,
+/// and is then compiled for the processor's vector registers with the loop around it.
+pub(super) trait Kernel {
+    /// The value at `t` (0 to 1) of the way from voxel `low` of the block to the next along each axis.
+    fn at(&self, low: [usize; 3], t: [f32; 3]) -> f32;
+}
+
+/// Converts an integral value from 0 to below 2^32, using the low bits of its sum with 2^52; unlike
+/// a saturating cast this is vectorised.
 #[inline(always)]
 fn whole(v: f64) -> u32 {
     (v + 4_503_599_627_370_496.0).to_bits() as u32
 }
 
-/// The value at `share` of the way from `a` to `b`. For floats an end without weight has no say,
-/// whatever it is: NaN times 0 is NaN.
+/// The value at the fraction `share` of the way from `a` to `b`. For floats an end of weight 0 is
+/// ignored, because NaN times 0 is NaN.
 #[inline(always)]
 fn between<T: Voxel>(a: f32, b: f32, share: f32) -> f32 {
     if is_integer::<T>() {

@@ -1,14 +1,14 @@
-//! Whether the fill value can be written.
+//! Validation of the fill value.
 
 use super::{Error, Interpolation, Options};
 use crate::volume::{Dtype, Voxel};
 use crate::{blocks, quote, with_voxel};
 
-/// Refuses a fill value that the output would not hold as it was given.
+/// Rejects a fill value that the output's data type cannot represent exactly.
 pub(super) fn check(dtype: Dtype, options: &Options) -> Result<(), Error> {
     let fill = options.fill;
     let is_single = options.interpolation != Interpolation::Nearest;
-    // what is interpolated is of single precision, and so is what lies beside it
+    // interpolated values have single precision, and so does the fill value among them
     let computed = if is_single && !dtype.is_integer() { Dtype::F32 } else { dtype };
     let [least, greatest] = computed.range();
     let wrong = if !computed.holds(fill) {

@@ -1,5 +1,5 @@
-//! The flags by which users say how a volume is resampled, for programs to flatten. The struct has
-//! no doc comment beyond this line, as clap would take it for the program's own.
+//! The command-line flags of resampling, for programs to flatten into their own. The struct has no
+//! doc comment because clap would use it as the program's description.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
 use super::{Interpolation, Options, Rounding};
@@ -21,7 +21,7 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// What they say.
+    /// The options selected by the flags.
     pub fn options(&self) -> Options {
         let Self { interpolation, fill, extrapolate, rounding } = *self;
         Options { interpolation, rounding, fill, extrapolate, backwards: false }

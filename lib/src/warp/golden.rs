@@ -1,4 +1,5 @@
-//! Against results of BigStream: the release of 2021 (arrays x, y, z) and version 5 (z, y, x).
+//! Comparison with results of BigStream: the release of 2021 (arrays x, y, z) and version 5 (z, y,
+//! x).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,12 +19,12 @@ fn voxels(array: &Array) -> Vec<u16> {
     array.values.iter().map(|v| *v as u16).collect()
 }
 
-/// A 4x4 matrix of z, y, x.
+/// Converts a 4x4 matrix in z, y, x order.
 pub(super) fn affine(values: &[f64]) -> Affine {
     Affine::from_rows(std::array::from_fn(|r| std::array::from_fn(|c| values[4 * r + c])))
 }
 
-/// A 4x4 matrix of x, y, z.
+/// Converts a 4x4 matrix in x, y, z order.
 fn affine_xyz(values: &[f64]) -> Affine {
     let order = [2, 1, 0, 3];
     Affine::from_rows(std::array::from_fn(|r| {
@@ -31,8 +32,8 @@ fn affine_xyz(values: &[f64]) -> Affine {
     }))
 }
 
-/// How two images differ where neither position is within a voxel of the moving volume's rim: the
-/// systems differ in what is inside.
+/// The difference of two images, ignoring positions within a voxel of the edges of the moving
+/// volume, because the systems differ in which positions are inside.
 struct Difference {
     compared: usize,
     worst: f64,
@@ -86,7 +87,7 @@ impl Version5 {
         Field { grid, vectors }
     }
 
-    /// Names of steps in BigStream's order, the last acting first.
+    /// The chain of the named steps, which are in BigStream's order: the last is applied first.
     fn chain(&self, steps: &[&str]) -> LocalChain {
         let steps = steps.iter().rev().map(|name| match *name {
             "affine" => LocalStep::Affine(affine(&self.inputs["affine_zyx"].values)),
@@ -151,7 +152,7 @@ fn version_5_gives_the_same_nearest_voxels() {
     let got: Vec<u16> = resample_block(&moving, &case.moving, &chain, &case.fixed, &options);
     let want = &case.outputs["affine_nn"].values;
     let same = got.iter().zip(want).filter(|(a, b)| f64::from(**a) == **b).count();
-    // positions half-way between voxels fall to either side
+    // positions half-way between voxels may round either way
     assert!(same as f64 > 0.9999 * want.len() as f64, "{same} of {}", want.len());
 }
 
@@ -176,7 +177,7 @@ fn version_5_gives_the_same_image_through_a_field_alone() {
     assert!(found.worst <= 1.0, "differs by {}", found.worst);
 }
 
-/// Affines of blocks as the release of 2021 stores them: array and matrices x, y, z.
+/// The affines of blocks as the release of 2021 stores them: array and matrices in x, y, z order.
 fn local_affines(array: &Array, domain: Grid, block: [usize; 3], overlap: Point) -> LocalAffines {
     let matrices = array.reversed().values;
     let affines = matrices.as_chunks::<16>().0.iter().map(|m| affine_xyz(m)).collect();
@@ -225,7 +226,7 @@ impl Release2021 {
     }
 }
 
-/// In BigStream a weight is 0 `overlap` voxels outside a block's core and 1 on the voxel
+/// In BigStream a weight is 0 at `overlap` voxels outside a block's core and 1 at the voxel
 /// `overlap - 1` inside: half the width of its ramps is half a voxel less than the overlap.
 fn ramp_of_overlap(overlap: f64) -> f64 {
     overlap - 0.5
@@ -283,7 +284,7 @@ fn blocks_weigh_what_they_do_in_version_5() {
     }
 }
 
-/// A volume of the tutorial, by the `n5` crate, as z, y, x.
+/// A volume of the tutorial in z, y, x order, read by the `n5` crate.
 fn tutorial(name: &str) -> (Vec<u16>, Grid) {
     use n5::N5Reader;
     use n5::ndarray::N5NdarrayReader;
@@ -295,7 +296,7 @@ fn tutorial(name: &str) -> (Vec<u16>, Grid) {
         n5::smallvec::smallvec![0; 3],
         dimensions.iter().copied().collect(),
     );
-    // its arrays are in Fortran order: the memory is z, y, x
+    // its arrays are in Fortran order: in memory they are z, y, x
     let array = container.read_ndarray::<u16>("lowres", &attributes, &whole).unwrap();
     let shape: [usize; 3] = std::array::from_fn(|a| dimensions[2 - a] as usize);
     let voxels = array.t().iter().copied().collect();
@@ -318,7 +319,7 @@ fn the_tutorials_volumes_come_out_as_in_the_release_of_2021() {
     let arrays = read_npz(&folder.join("keypoints_matches_affine.npz"));
     let global = affine_xyz(&arrays["affine_xyz"].values);
     let local = read_npy(&folder.join("local_affines_xyz_blocks128.npy"));
-    // the release's local affines act first, in the fixed frame
+    // the release's local affines are applied first, in the fixed frame
     let overlap = [ramp_of_overlap(16.0); 3];
     let mut maps = local_affines(&local, fixed_grid, [128; 3], overlap);
     for map in &mut maps.affines {

@@ -1,4 +1,5 @@
-//! Against results of BigStream, version 5: fields composed and inverted, and points carried.
+//! Comparison with results of BigStream, version 5: composed and inverted fields, and mapped
+//! points.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use super::npz::Array;
 use super::{inverse, oracle, points};
 use crate::geom::{Chain, Field, Grid, Point, Transform};
 
-/// A field of the case with its first vector at the origin, as that system composes and inverts.
+/// A field of the case with its first vector at the origin, as BigStream composes and inverts it.
 fn field(case: &Version5, name: &str) -> Field {
     case.field(name, [0.0; 3])
 }
@@ -16,8 +17,8 @@ fn nodes(grid: &Grid) -> Vec<Point> {
     grid.bounds().tiles([1; 3]).map(|v| grid.position(v.min.map(|v| v as f64))).collect()
 }
 
-/// The greatest difference between displacements and those of a stored field, beyond the rounding of
-/// what is stored, at the nodes that are `wanted`; and how many these are.
+/// The maximum difference between displacements and those of a stored field, beyond the rounding of
+/// the stored values, at the nodes where `wanted` is true; and the number of these nodes.
 fn differ(
     grid: &Grid,
     images: &[Point],
@@ -32,7 +33,7 @@ fn differ(
         }
         count += 1;
         for a in 0..3 {
-            // 12 bits of mantissa are kept
+            // 12 bits of the mantissa are stored
             let apart = (image[a] - p[a] - want[a]).abs() - 2f64.powi(-12) * want[a].abs();
             worst = worst.max(if apart.is_finite() { apart } else { f64::INFINITY });
         }
@@ -59,7 +60,7 @@ fn version_5_composes_a_matrix_and_fields_to_the_same_displacements() {
     assert!(worst < 1e-3, "{worst} um");
     let steps = vec![Transform::Field(Arc::new(two.clone())), Transform::Field(Arc::new(one))];
     let images = points::forward(&Chain { steps }, &nodes(&grid)).unwrap();
-    // where the second field leads out of the first, that system goes on with the outer vectors
+    // where the second field leads out of the first, BigStream extrapolates the outer vectors
     let within = |at: Point| {
         let u = two.displacement(grid.position(at));
         inner(&grid, 0.0)(grid.index(std::array::from_fn(|a| grid.position(at)[a] + u[a])))
@@ -82,8 +83,8 @@ fn version_5_inverts_a_field_to_the_same_displacements() {
         .zip(&found.vectors)
         .map(|(p, v)| std::array::from_fn(|a| p[a] + f64::from(v[a])))
         .collect();
-    // that system lets the field fade out beyond its rim; by its default it takes a square root first,
-    // which costs what it says of itself: 0.026 um
+    // BigStream lets the field fade out beyond its edge; by default it takes a square root of the
+    // field first, with an error that it reports itself: 0.026 um
     for (name, allowed) in [("inv_noroot_it20", 1e-3), ("inv_root_it20", 0.03)] {
         let (worst, count) = differ(&grid, &images, &case.outputs[name], inner(&grid, 2.0));
         assert!(count > 2000, "{count}");
@@ -104,8 +105,9 @@ fn version_5_carries_points_to_the_same_places() {
     }
 }
 
-/// For points, unlike for images, that system reads fields by cubic splines (scipy's default): 12 samples
-/// beyond the field its outer vectors go on, and there the spline is mirrored.
+/// For points, unlike for images, BigStream interpolates fields by cubic splines (scipy's default):
+/// up to 12 samples beyond the field the outer vectors are repeated, and there the spline is
+/// mirrored.
 #[test]
 #[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn version_5_carries_points_by_a_spline_of_the_field_and_we_stay_within_its_curvature() {
@@ -151,7 +153,7 @@ fn version_5_carries_points_by_a_spline_of_the_field_and_we_stay_within_its_curv
     let back = points::inverse(&chain, &got).unwrap();
     assert!(back.lost.is_empty(), "{} lost", back.lost.len());
     for (p, back) in from.iter().zip(&back.points).filter(|(p, _)| {
-        // where the field ends two points may lead to one place
+        // where the field ends two points may map to one place
         inner(&field.grid, 1.0)(field.grid.index(**p))
     }) {
         assert!((0..3).all(|a| (p[a] - back[a]).abs() < 1e-6), "{p:?} {back:?}");

@@ -1,38 +1,41 @@
 //! The inverse of a chain at the nodes of a box of a grid.
 //!
-//! Every eighth node is solved by Newton's method from afar ([`points::inverse`]); the others begin
-//! between these and follow the slope that these have. The eighth nodes are counted on the whole grid and
-//! a node looks at no more than the eight around it: what it gets does not depend on the box that it is
-//! computed in.
+//! Every eighth node along each axis is solved by Newton's method from an initial guess
+//! ([`points::inverse`]); the others start from the interpolation of these and use its slope as the
+//! inverse Jacobian. The solved nodes are aligned to the whole grid, and a node depends only on the
+//! eight solved nodes around it, so that its result does not depend on the box in which it is
+//! computed.
 
 use super::{Error, points};
 use crate::blocks::Pool;
 use crate::device::Cost;
 use crate::geom::{Affine, Box3, Chain, FieldPart, Grid, LocalChain, LocalStep, Point, Transform};
 
-/// How near, in node spacings, the chain must take what is found to its node where nothing else is said.
+/// The default tolerance: the maximum distance between a node and the image of its inverse, in node
+/// spacings.
 pub const TOLERANCE: f64 = 1e-4;
 
-/// From one node that is solved from afar to the next.
+/// The spacing of the nodes that are solved by Newton's method, in nodes.
 const STRIDE: i64 = 8;
-/// Steps along the slope before a node is solved from afar too.
+/// The number of steps with the interpolated slope after which a node is solved by Newton's method
+/// instead.
 const STEPS: usize = 12;
-/// Step of the difference quotients at these, micrometres.
+/// The step of the finite differences at these nodes, micrometres.
 const STEP: f64 = 1e-3;
 
-/// From each node of a box to the point that the chain takes there.
+/// For each node of a box, the point that the chain maps to it.
 #[derive(Clone, Debug)]
 pub struct Inverse {
-    /// The way there in micrometres, C order; NaN where no point is known, or where the map turns space
-    /// inside out.
+    /// The displacement from the node to that point, micrometres, C order, components z, y, x; NaN
+    /// where no point is known or the map folds.
     pub vectors: Vec<[f32; 3]>,
-    /// Nodes without.
+    /// The number of nodes without a known point.
     pub lost: u64,
-    /// Those of them at which the map turns space inside out.
+    /// How many of these have a point, but one at which the map folds.
     pub folded: u64,
-    /// How far the chain takes what was found from its nodes, micrometres: sum and greatest.
+    /// The sum of the distances between the nodes and the images of their points, micrometres.
     pub residual_sum: f64,
-    /// See `residual_sum`.
+    /// The maximum of these distances, micrometres.
     pub residual_greatest: f64,
 }
 
@@ -48,7 +51,8 @@ impl Inverse {
         self.residual_greatest = self.residual_greatest.max(residual);
     }
 
-    /// It as the step of a chain: `part` are the nodes of `grid` that it was made for.
+    /// Converts the inverse to a step of a chain; `part` is the box of nodes of `grid` that it was
+    /// computed for.
     pub fn into_step(self, grid: &Grid, part: &Box3) -> FieldPart {
         FieldPart { grid: *grid, part: *part, vectors: self.vectors }
     }
@@ -57,28 +61,29 @@ impl Inverse {
 /// A cell between eight solved nodes.
 #[derive(Clone, Copy)]
 struct Cell {
-    /// Where its nodes come from; corner `c` is the upper one along axis `a` where bit `a` of `c` is set.
+    /// The solutions at its nodes; corner `c` is the upper one along axis `a` if bit `a` of `c` is
+    /// set.
     corners: [Point; 8],
-    /// The extent that holds these, and what a search that begins in it may step into. NaN where a node is
-    /// not known.
+    /// An extent that contains these, with a margin for the steps of a search that starts in the
+    /// cell. NaN if a node has no solution.
     extent: [Point; 2],
 }
 
-/// Solved nodes that enclose a box.
+/// The solved nodes whose cells cover a box.
 pub(super) struct Scaffold<'a> {
     chain: &'a Chain,
     grid: &'a Grid,
-    /// Cell of the grid that is its first.
+    /// The index of the first cell on the whole grid.
     first: [i64; 3],
-    /// Cells along each axis.
+    /// The number of cells along each axis.
     shape: [usize; 3],
     stride: [i64; 3],
     cells: Vec<Cell>,
-    /// The sign of the chain's determinant where it does not fold.
+    /// The sign of the chain's Jacobian determinant where it does not fold.
     sense: f64,
 }
 
-/// What [`inverse`] holds at its peak for the nodes of `part`, by terms.
+/// The peak memory of [`inverse`] for the nodes of `part`, itemised.
 ///
 /// # Errors
 /// As [`inverse`].
@@ -98,18 +103,19 @@ pub fn cost(chain: &Chain, grid: &Grid, part: &Box3) -> Result<Cost, Error> {
 /// Inverts `chain` at the nodes of `part`, a box of `grid` in the moving space, to `tolerance` node
 /// spacings.
 ///
-/// Numbers: `f64`; what is found `f32`, relative to its node.
-/// Checked by: `tests::an_inverse_undoes_its_chain_alike_in_boxes_of_any_size`.
+/// Numbers: `f64`; the result is `f32`, relative to its node. Checked by:
+/// `tests::an_inverse_undoes_its_chain_alike_in_boxes_of_any_size`.
 ///
 /// # Errors
-/// [`Error::NoInverse`] for a singular matrix, [`Error::Field`].
+/// [`Error::NoInverse`] for a singular matrix, [`Error::Field`] if a field cannot be read.
 pub fn inverse(chain: &Chain, grid: &Grid, part: &Box3, tolerance: f64) -> Result<Inverse, Error> {
     let mut found = inverse_from(chain, grid, part, tolerance, &Pool::default())?;
     found.vectors.truncate(part.len());
     Ok(found)
 }
 
-/// As [`inverse`], in buffers from `pool`: what is found stands at the beginning of one.
+/// Like [`inverse`], with buffers from `pool`. The vectors are at the start of a buffer that may be
+/// longer.
 pub(super) fn inverse_from(
     chain: &Chain,
     grid: &Grid,
@@ -127,7 +133,7 @@ pub(super) fn inverse_from(
     found
 }
 
-/// Gives the buffers of a chain's fields back to the pool that they came from.
+/// Returns the buffers of a chain's fields to the pool from which they were taken.
 pub(super) fn give_back(chain: LocalChain, pool: &Pool<[f32; 3]>) {
     for step in chain.steps {
         if let LocalStep::Field(field) = step {
@@ -143,7 +149,7 @@ impl<'a> Scaffold<'a> {
         let shape: [usize; 3] = std::array::from_fn(|a| {
             ((part.max[a] - 1).div_euclid(stride[a]) - first[a] + 1) as usize
         });
-        // a flat grid has one layer of nodes
+        // a grid of one plane has one layer of nodes
         let nodes: [usize; 3] = std::array::from_fn(|a| shape[a] + usize::from(stride[a] > 1));
         let at = |i: usize, n: [usize; 3]| [i / (n[1] * n[2]), i / n[2] % n[1], i % n[2]];
         let targets: Vec<Point> = (0..nodes.iter().product())
@@ -167,12 +173,12 @@ impl<'a> Scaffold<'a> {
         Ok(Self { chain, grid, first, shape, stride, cells, sense })
     }
 
-    /// What searches may step into; `None` where nothing was found.
+    /// The extent that searches may enter; `None` if no node was solved.
     pub(super) fn extent(&self) -> Option<[Point; 2]> {
         let mut extent = [[f64::INFINITY; 3], [f64::NEG_INFINITY; 3]];
         for cell in &self.cells {
             for a in 0..3 {
-                // no number has no say
+                // `min` and `max` ignore NaN
                 extent[0][a] = extent[0][a].min(cell.extent[0][a]);
                 extent[1][a] = extent[1][a].max(cell.extent[1][a]);
             }
@@ -180,7 +186,7 @@ impl<'a> Scaffold<'a> {
         extent[0][0].is_finite().then_some(extent)
     }
 
-    /// See [`inverse`]; `local` is the chain in memory, where anything of it is known.
+    /// See [`inverse`]; `local` is the chain in memory, or `None` if no node was solved.
     fn inverse(
         &self,
         local: Option<&LocalChain>,
@@ -213,7 +219,8 @@ impl<'a> Scaffold<'a> {
         Ok(found)
     }
 
-    /// Steps from between the nodes of the scaffold to where the chain takes to `target`.
+    /// Solves a node from the interpolation of the solved nodes around it; `None` if the iteration
+    /// fails.
     fn follow(
         &self,
         local: &LocalChain,
@@ -238,7 +245,8 @@ impl<'a> Scaffold<'a> {
                 slope[a][a] = 1.0;
             }
         }
-        // a search along a slope that is turned ends where the map is turned; NaN too
+        // if the slope reverses orientation, the iteration would end where the map folds; NaN fails
+        // this test too
         if !(determinant(slope) * self.sense > 0.0) {
             return None;
         }
@@ -253,7 +261,7 @@ impl<'a> Scaffold<'a> {
             if residual <= limit {
                 return Some((q, residual));
             }
-            // NaN too
+            // NaN fails this test too
             if !(residual < 0.9 * last) {
                 return None;
             }
@@ -265,7 +273,7 @@ impl<'a> Scaffold<'a> {
         None
     }
 
-    /// Solves the nodes `rest` from afar, and empties it.
+    /// Solves the nodes `rest` by Newton's method and clears `rest`.
     fn solve(&self, rest: &mut Vec<(usize, Point)>, found: &mut Inverse) -> Result<(), Error> {
         let targets: Vec<Point> = rest.iter().map(|(_, target)| *target).collect();
         let solved = points::inverse(self.chain, &targets)?.points;
@@ -303,13 +311,14 @@ impl Cell {
         }
         let known = corners.as_flattened().iter().all(|v| v.is_finite());
         let edge = (0..3).map(|a| extent[1][a] - extent[0][a]).fold(0.0, f64::max);
-        // steps may lead a little outside
+        // steps may lead slightly outside
         let margin = if known { edge / 2.0 } else { f64::NAN };
         let extent = [extent[0].map(|v| v - margin), extent[1].map(|v| v + margin)];
         Self { corners, extent }
     }
 
-    /// The point at a share of the cell, and how it changes along each axis of the cell.
+    /// The interpolated point at the fractional position `share` in the cell, and its derivative
+    /// along each axis of the cell.
     #[inline(always)]
     fn at(&self, share: Point) -> (Point, [Point; 3]) {
         let mut q = [0.0; 3];
@@ -339,7 +348,8 @@ fn determinant([a, b, c]: [Point; 3]) -> f64 {
         + a[2] * (b[0] * c[1] - b[1] * c[0])
 }
 
-/// Whether the chain mirrors space (-1) or not (1): by its matrices, as fields only bend.
+/// The orientation of the chain: -1 if it is a reflection, otherwise 1. Only its matrices count, as
+/// fields are assumed not to reflect.
 fn sense(chain: &Chain) -> f64 {
     let of = |map: &Affine| map.determinant().signum();
     let steps = chain.steps.iter().map(|step| match step {
@@ -375,7 +385,7 @@ mod tests {
         Transform::Field(Arc::new(Field { grid, vectors: vectors.collect() }))
     }
 
-    /// A mirror, a field and blended matrices.
+    /// A chain of a field, blended matrices and a reflection.
     fn mixture(height: f64) -> Chain {
         let mirror = Affine::from_parts(
             [[0.97, 0.03, 0.0], [-0.02, 1.04, 0.05], [0.02, 0.0, -1.02]],
@@ -443,7 +453,8 @@ mod tests {
             let images = points::forward(&chain, &probes).unwrap();
             let rises: [Point; 3] =
                 std::array::from_fn(|i| std::array::from_fn(|a| images[i + 1][a] - images[0][a]));
-            // the chain mirrors; on the edge between two cells of the field either slope will do
+            // the chain is a reflection; on the edge between two cells of the field either slope is
+            // acceptable
             assert!(determinant(rises) < 1e-10, "{y:?}: {rises:?}");
         }
     }
@@ -457,7 +468,7 @@ mod tests {
         let found =
             inverse(&Chain { steps: vec![field] }, &grid, &grid.bounds(), TOLERANCE).unwrap();
         for (i, v) in found.vectors.iter().enumerate() {
-            // the rim goes on by half a sample: there two points lead to one place
+            // the edge value extends by half a sample: there two points map to the same place
             let inner = (1..11).contains(&(i / 12 % 12)) && i / 144 > 1;
             assert!(!inner || (v[1] + 0.25).abs() < 2e-4, "{i}: {v:?}");
             assert!(i >= 144 || v[0].is_nan(), "{i}: {v:?}");

@@ -1,42 +1,73 @@
-//! Interpolation by a windowed sinc: Lanczos' kernel of radius 3.
+//! Interpolation by a windowed sinc: the Lanczos kernel of radius 3.
 //!
-//! `sinc(d) sinc(d / 3)` for `|d| < 3`, after Lanczos' window in Duchon, "Lanczos filtering in one and two
-//! dimensions", Journal of Applied Meteorology 18, 1979, and Turkowski, "Filters for common resampling
-//! tasks", Graphics Gems, 1990. As in ITK (`WindowedSincInterpolateImageFunction` with a
-//! `LanczosWindowFunction`; Meijering et al., "Quantitative comparison of sinc-approximating kernels",
-//! MICCAI 1999) outer voxels go on beyond the volume. Unlike there the six weights along an axis are
-//! divided by their sum, so that what is even stays even; ITK's sum to 1 within a hundredth.
+//! The kernel is `sinc(d) sinc(d / 3)` for `|d| < 3`, after Lanczos' window in Duchon, "Lanczos
+//! filtering in one and two dimensions", Journal of Applied Meteorology 18, 1979, and Turkowski,
+//! "Filters for common resampling tasks", Graphics Gems, 1990. As in ITK
+//! (`WindowedSincInterpolateImageFunction` with a `LanczosWindowFunction`; Meijering et al.,
+//! "Quantitative comparison of sinc-approximating kernels", MICCAI 1999), positions beyond the
+//! volume are clamped to the edge voxels. Unlike in ITK, the six weights along an axis are divided
+//! by their sum, so that a constant image stays constant; those of ITK sum to 1 within a hundredth.
 
 use std::f64::consts::PI;
+use std::hint::black_box;
+use std::sync::LazyLock;
 
+use super::cpu::Kernel;
 use super::rows::ON_VOXEL;
 use crate::volume::Voxel;
 
-/// Voxels on each side of a position that have a say.
+/// Voxels on each side of a position that contribute to its value.
 pub(super) const RADIUS: usize = 3;
 const TAPS: usize = 2 * RADIUS;
 
-/// Kernel weights of the voxels from two below the lower neighbour to three above it.
-#[inline(always)]
-fn weights(share: f32) -> [f32; TAPS] {
-    // on a voxel the others have no say, whatever they are
-    if share < ON_VOXEL {
-        return [0.0, 0.0, 1.0, 0.0, 0.0, 0.0];
+/// The taps along x, padded with weights of zero to the width of a vector register.
+const WIDE: usize = 8;
+type Taps = [f32; WIDE];
+
+/// Intervals of the table of weights. Linear interpolation between its rows is within `2e-6` of the kernel.
+const STEPS: usize = 1024;
+
+/// Weights at `i / STEPS` of the way from one voxel to the next: of the voxels from two below the lower
+/// neighbour to three above it. The last row is there twice, so that every row has a next one.
+static WEIGHTS: LazyLock<Vec<Taps>> =
+    LazyLock::new(|| (0..=STEPS + 1).map(|i| exact(i.min(STEPS) as f64 / STEPS as f64)).collect());
+
+/// The weights at `t` of the way from one voxel to the next, by the definition.
+fn exact(t: f64) -> Taps {
+    // the sides divide by the distance to the voxel
+    if t == 0.0 {
+        return [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0];
     }
-    if share > 1.0 - ON_VOXEL {
-        return [0.0, 0.0, 0.0, 1.0, 0.0, 0.0];
+    if t == 1.0 {
+        return [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0];
     }
-    let share = f64::from(share);
-    let (low, high) = (side(share), side(1.0 - share));
+    let (low, high) = (side(t), side(1.0 - t));
     let by = 1.0 / (low[0] + low[1] + low[2] + high[0] + high[1] + high[2]);
-    [low[2], low[1], low[0], high[0], high[1], high[2]].map(|weight| (weight * by) as f32)
+    [low[2], low[1], low[0], high[0], high[1], high[2], 0.0, 0.0].map(|weight| (weight * by) as f32)
 }
 
-/// The kernel at distances of `t`, `t + 1`, `t + 2`, up to a factor that is the same for `1 - t`.
+/// The weights at `t` of the way from one voxel to the next, from the table.
+#[inline(always)]
+fn weights(table: &[Taps], t: f32) -> Taps {
+    // on a voxel the weights of all others are exactly zero
+    let t = if t < ON_VOXEL { 0.0 } else { t };
+    let t = if t > 1.0 - ON_VOXEL { 1.0 } else { t };
+    let t = t * STEPS as f32;
+    let i = (t as usize).min(STEPS);
+    let t = t - i as f32;
+    // a loop and no closure: a closure may be left outside the code that is compiled for vectors
+    let (mut row, next) = (table[i], &table[i + 1]);
+    for tap in 0..WIDE {
+        row[tap] += t * (next[tap] - row[tap]);
+    }
+    row
+}
+
+/// The kernel at the distances `t`, `t + 1`, `t + 2`, up to a factor that is the same for `1 - t`.
 ///
-/// `sin(pi (t + k))` is `sin(pi t)` but for its sign, the same on both sides of the position: it falls out
-/// of the weights when they are divided by their sum. Sines by series of our own, as those of the system's
-/// library differ from machine to machine.
+/// `sin(pi (t + k))` equals `sin(pi t)` except for its sign; the factor is the same on both sides
+/// of the position and cancels when the weights are divided by their sum. The sines are computed by
+/// series here, because the system's library gives different results on different machines.
 #[inline(always)]
 fn side(t: f64) -> [f64; RADIUS] {
     let (sine, cosine) = (sine(PI / 3.0 * t), cosine(PI / 3.0 * t));
@@ -47,58 +78,123 @@ fn side(t: f64) -> [f64; RADIUS] {
     [window[0] * square(t), -window[1] * square(t + 1.0), window[2] * square(t + 2.0)]
 }
 
-/// To 3e-10 up to pi / 3.
+/// The sine, to 3e-10 for arguments up to pi / 3.
 #[inline(always)]
 fn sine(x: f64) -> f64 {
     let s = x * x;
     x * (1.0 - s / 6.0 * (1.0 - s / 20.0 * (1.0 - s / 42.0 * (1.0 - s / 72.0 * (1.0 - s / 110.0)))))
 }
 
-/// To 2e-9 up to pi / 3.
+/// The cosine, to 2e-9 for arguments up to pi / 3.
 #[inline(always)]
 fn cosine(x: f64) -> f64 {
     let s = x * x;
     1.0 - s / 2.0 * (1.0 - s / 12.0 * (1.0 - s / 30.0 * (1.0 - s / 56.0 * (1.0 - s / 90.0))))
 }
 
-/// The value `share` of the way from voxel `low` of a block of `shape` to the next along each axis.
-#[inline(always)]
-pub(super) fn at<T: Voxel>(
-    voxels: &[T],
+/// Lanczos interpolation in a block of `shape`.
+pub(super) struct Lanczos<'a, T> {
+    voxels: &'a [T],
     shape: [usize; 3],
-    low: [usize; 3],
-    share: [f32; 3],
-) -> f32 {
-    let [z_weights, y_weights, x_weights] = share.map(weights);
-    let place = |a: usize, tap: usize| (low[a] + tap).saturating_sub(RADIUS - 1).min(shape[a] - 1);
-    let xs: [usize; TAPS] = std::array::from_fn(|tap| place(2, tap));
-    let inside = xs[TAPS - 1] - xs[0] == TAPS - 1;
-    let mut sum = [0.0f32; TAPS];
-    for (z, z_weight) in z_weights.into_iter().enumerate() {
-        if z_weight == 0.0 {
-            continue;
-        }
-        let plane = place(0, z) * shape[1];
-        for (y, y_weight) in y_weights.into_iter().enumerate() {
-            if y_weight == 0.0 {
+    table: &'a [Taps],
+}
+
+impl<'a, T: Voxel> Lanczos<'a, T> {
+    pub(super) fn new(voxels: &'a [T], shape: [usize; 3]) -> Self {
+        Self { voxels, shape, table: &WEIGHTS }
+    }
+
+    /// The voxels of a row of taps, clamped to the edge voxels of the block.
+    #[inline(never)]
+    fn clamped(&self, low: [usize; 3], z: usize, y: usize) -> Taps {
+        let clamp = |axis: usize, tap: usize| {
+            (low[axis] + tap).saturating_sub(RADIUS - 1).min(self.shape[axis] - 1)
+        };
+        let row = (clamp(0, z) * self.shape[1] + clamp(1, y)) * self.shape[2];
+        let voxel = |x: usize| self.voxels[row + clamp(2, x)].to_f32();
+        std::array::from_fn(|x| if x < TAPS { voxel(x) } else { 0.0 })
+    }
+
+    /// The sums along z and y of the voxels of each tap along x. Rows of weight zero are skipped, so
+    /// that a NaN in them is ignored.
+    ///
+    /// * `block`: the voxels from the first tap on, if all taps are inside
+    #[inline(always)]
+    fn sums(&self, block: Option<&[T]>, low: [usize; 3], weights: [&Taps; 2]) -> Taps {
+        let [_, height, width] = self.shape;
+        let mut sum = [0.0f32; WIDE];
+        for z in 0..TAPS {
+            let z_weight = weights[0][z];
+            if z_weight == 0.0 {
                 continue;
             }
-            let row = &voxels[(plane + place(1, y)) * shape[2]..][..shape[2]];
-            let weight = z_weight * y_weight;
-            if inside {
-                let row = &row[xs[0]..xs[0] + TAPS];
-                for x in 0..TAPS {
-                    sum[x] += weight * row[x].to_f32();
+            let mut plane = [0.0f32; WIDE];
+            for y in 0..TAPS {
+                let y_weight = weights[1][y];
+                if y_weight == 0.0 {
+                    continue;
                 }
-            } else {
-                for x in 0..TAPS {
-                    sum[x] += weight * row[xs[x]].to_f32();
+                let row = match block {
+                    Some(block) => taps(&block[(z * height + y) * width..]),
+                    None => self.clamped(low, z, y),
+                };
+                for x in 0..WIDE {
+                    plane[x] += y_weight * row[x];
                 }
             }
+            for x in 0..WIDE {
+                sum[x] += z_weight * plane[x];
+            }
+        }
+        sum
+    }
+}
+
+/// The voxels of the taps along x. A whole register of integers is read, as those of weight zero do no
+/// harm; floats may be NaN there.
+#[inline(always)]
+fn taps<T: Voxel>(row: &[T]) -> Taps {
+    let mut taps = [0.0; WIDE];
+    if T::DTYPE.is_integer() {
+        let row: [T; WIDE] =
+            *row.first_chunk().expect("a row of the block has a register of voxels");
+        for x in 0..WIDE {
+            taps[x] = row[x].to_f32();
+        }
+    } else {
+        let row: [T; TAPS] = *row.first_chunk().expect("a row of the block has all taps");
+        for x in 0..TAPS {
+            taps[x] = row[x].to_f32();
         }
     }
-    let share = |x: usize| if x_weights[x] == 0.0 { 0.0 } else { x_weights[x] * sum[x] };
-    ((share(0) + share(5)) + (share(1) + share(4))) + (share(2) + share(3))
+    taps
+}
+
+impl<T: Voxel> Kernel for Lanczos<'_, T> {
+    #[inline(always)]
+    fn at(&self, low: [usize; 3], t: [f32; 3]) -> f32 {
+        let (z_weights, y_weights) = (weights(self.table, t[0]), weights(self.table, t[1]));
+        let x_weights = weights(self.table, t[2]);
+        let [_, height, width] = self.shape;
+        let is_inside = |a: usize| low[a] + 1 >= RADIUS && low[a] + RADIUS < self.shape[a];
+        // the last rows of the block may be too near its end for a whole register
+        let block = if is_inside(0) && is_inside(1) && is_inside(2) {
+            let first = ((low[0] + 1 - RADIUS) * height + low[1] + 1 - RADIUS) * width + low[2] + 1
+                - RADIUS;
+            self.voxels[first..].get(..((TAPS - 1) * height + TAPS - 1) * width + WIDE)
+        } else {
+            None
+        };
+        // two calls, so that the usual one has no test in its loops
+        let sum = match block {
+            Some(_) => self.sums(block, low, [&z_weights, &y_weights]),
+            None => self.sums(None, low, [&z_weights, &y_weights]),
+        };
+        // through memory: otherwise the compiler takes the sums apart into lanes for the lines below
+        let sum = black_box(sum);
+        let term = |x: usize| if x_weights[x] == 0.0 { 0.0 } else { x_weights[x] * sum[x] };
+        ((term(0) + term(5)) + (term(1) + term(4))) + (term(2) + term(3))
+    }
 }
 
 #[cfg(test)]
@@ -107,7 +203,7 @@ mod tests {
 
     use super::*;
 
-    /// The kernel as it is defined.
+    /// The kernel by its definition.
     fn kernel(d: f64) -> f64 {
         let sinc = |t: f64| if t == 0.0 { 1.0 } else { (PI * t).sin() / (PI * t) };
         if d.abs() < 3.0 { sinc(d) * sinc(d / 3.0) } else { 0.0 }
@@ -119,9 +215,9 @@ mod tests {
             let wanted: [f64; TAPS] =
                 std::array::from_fn(|tap| kernel(tap as f64 - 2.0 - f64::from(share)));
             let sum: f64 = wanted.iter().sum();
-            // what is not done is worth a hundredth
+            // without normalisation the sum is off by up to a hundredth
             prop_assert!((sum - 1.0).abs() < 0.011, "{}", sum);
-            let got = weights(share);
+            let got = weights(&WEIGHTS, share);
             for (got, wanted) in got.iter().zip(wanted) {
                 prop_assert!((f64::from(*got) - wanted / sum).abs() < 2e-6, "{share}: {got:?}");
             }
@@ -136,7 +232,7 @@ mod tests {
         ) {
             let voxels = vec![value; shape.iter().product()];
             let low = shape.map(|n| n.saturating_sub(2));
-            let got = super::at(&voxels, shape, low, at);
+            let got = Lanczos::new(&voxels, shape).at(low, at);
             prop_assert!((got - f32::from(value)).abs() <= 1e-6 * f32::from(value), "{got}");
         }
     }

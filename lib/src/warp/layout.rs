@@ -1,4 +1,4 @@
-//! How the output is cut into blocks, and what a block costs.
+//! The division of the output into blocks, and the memory of a block.
 
 use std::collections::BTreeMap;
 
@@ -8,44 +8,46 @@ use crate::blocks::{self, Context, Plan, WriteUnit};
 use crate::device::Cost;
 use crate::geom::{Box3, Transform};
 
-/// Output voxels of a block where nothing else is said. Neither threads nor the machine's memory
-/// have a say, so that all parts of a scattered run and its resumption cut alike. Measured (2 threads, 384^3
-/// `uint16`, compressed and raw): as fast as blocks four times as large, at 60 % of the memory or less.
+/// The default number of output voxels of a block. It depends neither on the number of threads nor
+/// on the machine's memory, so that all parts of a distributed run, and a resumed run, use the same
+/// blocks. Measured (2 threads, 384^3 `uint16`, compressed and raw): as fast as blocks four times
+/// as large, with 60 % of the memory or less.
 const BLOCK_VOXELS: usize = 2 << 20;
 
-/// Blocks that are looked at to learn what a block reads, where looking means reading a field.
+/// The maximum number of blocks that are examined to estimate what a block reads, if that requires
+/// reading a field.
 const PROBES: usize = 24;
 
 /// The blocks of a run.
 pub(super) struct Layout {
     /// The shape of a block.
     pub(super) block: [usize; 3],
-    /// What the most expensive one holds at its peak.
+    /// The peak memory of the most expensive block.
     pub(super) task: Cost,
-    /// What it holds while it waits.
+    /// The memory of that block while it waits.
     pub(super) waiting: Cost,
-    /// The most voxels of the moving volume that one reads.
+    /// The maximum number of voxels of the moving volume that a block reads.
     pub(super) part: usize,
-    /// The shape of that.
+    /// The shape of that part.
     shape: [usize; 3],
-    /// Bytes of decoded chunks that two layers of blocks share.
+    /// Bytes of decoded chunks that adjacent layers of blocks share.
     pub(super) worth_keeping: u64,
 }
 
-/// What a block asks for.
+/// The amount of data of a block.
 pub(super) struct Demand {
-    /// Voxels of the output.
+    /// The number of output voxels.
     pub(super) core: usize,
-    /// Vectors of fields.
+    /// The number of vectors of fields.
     pub(super) vectors: usize,
-    /// The shape of what is read of the moving volume.
+    /// The shape of the part of the moving volume that is read.
     pub(super) part: [usize; 3],
 }
 
-/// What a block holds at its peak, and while it waits.
+/// The memory of a block at its peak, and while it waits.
 type Costs<'a> = &'a dyn Fn(&Demand) -> [Cost; 2];
 
-/// Chooses blocks; `costs` says what a block holds.
+/// Chooses the blocks; `costs` gives the memory of a block.
 pub(super) fn choose(job: &Job, costs: Costs, ctx: &Context) -> Result<Layout, Error> {
     let (bounds, unit) = (job.spec.grid.bounds(), WriteUnit::of(job.spec));
     let mut block = if ctx.block_size.is_some() {
@@ -54,14 +56,14 @@ pub(super) fn choose(job: &Job, costs: Costs, ctx: &Context) -> Result<Layout, E
         grown(unit.shape, bounds.shape(), BLOCK_VOXELS)
     };
     let mut layout = dearest(job, block, costs)?;
-    // room for a few, and for what they share
+    // leave room for several blocks and for what they share
     let mut voxels = BLOCK_VOXELS;
     while ctx.block_size.is_none() && layout.task.total() > ctx.memory / 8 && block != unit.shape {
         voxels /= 2;
         block = grown(unit.shape, bounds.shape(), voxels);
         layout = dearest(job, block, costs)?;
     }
-    // of other blocks it is not known before one has looked
+    // the cost of blocks of other sizes is extrapolated
     let known = layout.task.clone();
     let voxels = |block: [usize; 3]| block.iter().product::<usize>() as f64;
     let cost = |other: [usize; 3]| {
@@ -80,7 +82,8 @@ pub(super) fn choose(job: &Job, costs: Costs, ctx: &Context) -> Result<Layout, E
     Ok(layout)
 }
 
-/// Doubles the shortest side (x before y before z) as long as the block has no more than `most` voxels.
+/// Doubles the shortest side (ties: x, then y, then z) for as long as the block has at most `most`
+/// voxels.
 fn grown(unit: [usize; 3], shape: [usize; 3], most: usize) -> [usize; 3] {
     let mut block = unit;
     loop {
@@ -96,7 +99,7 @@ fn grown(unit: [usize; 3], shape: [usize; 3], most: usize) -> [usize; 3] {
     }
 }
 
-/// The blocks of this shape, with the costs of the most expensive one.
+/// Determines the layout for blocks of this shape from the most expensive one.
 fn dearest(job: &Job, block: [usize; 3], costs: Costs) -> Result<Layout, Error> {
     let bounds = job.spec.grid.bounds();
     let count = bounds.tiles(block).count();
@@ -105,7 +108,7 @@ fn dearest(job: &Job, block: [usize; 3], costs: Costs) -> Result<Layout, Error> 
     let every = if fields { count.div_ceil(PROBES).max(1) } else { 1 };
     let mut greatest = Demand { core: 0, vectors: 0, part: [0; 3] };
     let mut most = [Cost::default(), Cost::default()];
-    // what each layer of blocks reads
+    // the box that each layer of blocks reads
     let mut layers: BTreeMap<i64, Box3> = BTreeMap::new();
     for core in bounds.tiles(block).step_by(every) {
         let (vectors, part) = demand(job, &core)?;
@@ -120,7 +123,7 @@ fn dearest(job: &Job, block: [usize; 3], costs: Costs) -> Result<Layout, Error> 
         let layer = layers.entry(core.min[0]).or_insert(part);
         *layer = layer.union(&part);
     }
-    // what has not been looked at may read more
+    // blocks that were not examined may read more
     let margin = |n: u64| if every > 1 { n + n / 10 } else { n };
     let [task, waiting] = most.map(|cost| {
         let terms = cost.terms().map(|(name, bytes)| (name.to_owned(), bytes));
@@ -132,7 +135,7 @@ fn dearest(job: &Job, block: [usize; 3], costs: Costs) -> Result<Layout, Error> 
     Ok(Layout { block, task, waiting, part, shape, worth_keeping: worth.unwrap_or(0) })
 }
 
-/// Vectors that a block holds, and the part of the moving volume that it reads.
+/// The number of vectors that a block holds, and the part of the moving volume that it reads.
 fn demand(job: &Job, core: &Box3) -> Result<(usize, Box3), Error> {
     if !job.options.backwards {
         let (chain, part, _) = job.footprint(core)?;
@@ -140,7 +143,7 @@ fn demand(job: &Job, core: &Box3) -> Result<(usize, Box3), Error> {
         job.give_back(chain);
         return Ok((vectors, part));
     }
-    // one voxel in 8 x 8 x 8 says enough
+    // the solved nodes, one in 8 x 8 x 8 voxels, are a sufficient estimate
     let Some(extent) = Scaffold::new(job.chain, &job.spec.grid, core)?.extent() else {
         return Ok((core.len(), Box3::of_shape([0; 3])));
     };

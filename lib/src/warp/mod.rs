@@ -1,10 +1,10 @@
-//! Resampling volumes and carrying points through chains of transforms.
+//! Resampling volumes and mapping points through chains of transforms.
 //!
-//! [`resample`] pulls a volume onto a grid, block by block: for each output block the chain says
-//! which part of the moving volume can be met, that part is read, and every output voxel takes the
-//! interpolated value at its place in it. Where the chain is to be applied backwards, its inverse is found
-//! for the voxels of the block first ([`inverse`]), in memory: still one resampling. [`points`] carries
-//! points, forwards and back.
+//! [`resample`] resamples a volume onto a grid, block by block: the chain determines which part of
+//! the moving volume an output block depends on, that part is read, and every output voxel takes
+//! the interpolated value at its mapped position. If the chain is to be applied backwards, its
+//! inverse is first computed at the voxels of the block ([`inverse`]), in memory, so that the
+//! volume is still resampled only once. [`points`] maps points in either direction.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,40 +45,40 @@ mod tests;
 pub use flags::Flags;
 use rows::Rows;
 
-/// Why a volume could not be resampled or points not be carried.
+/// The reason why a volume could not be resampled or points could not be mapped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A volume's error.
+    /// An error of reading or writing a volume.
     #[error(transparent)]
     Volume(#[from] volume::Error),
-    /// The run's error.
+    /// An error of the block-wise run.
     #[error(transparent)]
     Blocks(#[from] blocks::Error),
     /// A field could not be read.
     #[error("the displacement field of the transform cannot be read: {0}")]
     Field(SourceError),
-    /// A field elsewhere.
+    /// A field of the chain does not overlap the points that it would be applied to.
     #[error(transparent)]
     Apart(#[from] FieldApart),
-    /// The chain cannot be turned round.
+    /// The chain cannot be inverted.
     #[error("--inverse-transform: step {step} of the transform is {what}")]
     NoInverse {
-        /// Its number in the chain, from 1.
+        /// The step's number in the chain, counted from 1.
         step: usize,
-        /// What it is, and what can be done.
+        /// What kind of step it is, and what to do instead.
         what: String,
     },
-    /// Nothing to resample.
+    /// No channel of the moving volume is selected.
     #[error(
         "no channel is chosen; give --moving-channel a number, several with commas between, or all"
     )]
     NoChannel,
-    /// Channels that are not of one image.
+    /// The channels differ in grid or data type.
     #[error(
         "{0} and {1} differ in grid or type; channels are resampled together where they are alike"
     )]
     Unlike(String, String),
-    /// A result without any value.
+    /// The output consists of NaN only.
     #[error(
         "{output} is written, and every voxel of it is NaN: the moving volume is NaN wherever the transform \
          leads, or --fill is; see with inspect whether it is the right volume, channel and transform"
@@ -86,11 +86,11 @@ pub enum Error {
     Unknown {
         /// The output.
         output: String,
-        /// That it is done, and no success.
+        /// The verdict that the run is complete but not successful.
         #[source]
         verdict: blocks::Verdict,
     },
-    /// The table of points is not one.
+    /// The table of points is invalid.
     #[error(transparent)]
     Table(#[from] crate::table::Error),
 }
@@ -119,32 +119,33 @@ pub enum Rounding {
     Truncate,
 }
 
-/// How a volume is resampled.
+/// The parameters of resampling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Options {
-    /// How a value between voxels is made.
+    /// The interpolation between voxels.
     pub interpolation: Interpolation,
-    /// How a value becomes an integer.
+    /// The rounding of values to integers.
     pub rounding: Rounding,
-    /// What is written where the moving volume has nothing.
+    /// The value written outside the moving volume.
     #[serde(serialize_with = "crate::fingerprint::any_number")]
     pub fill: f64,
-    /// Outside the moving volume its nearest voxel goes on, and `fill` is not used but where the chain has
-    /// no value.
+    /// Whether to clamp to the nearest edge voxel outside the moving volume. `fill` is then used
+    /// only where the transform is undefined.
     pub extrapolate: bool,
-    /// The chain takes points of the volume that is resampled to those of the grid that is filled.
+    /// Whether the chain maps from the moving volume to the output grid, and must be inverted.
     pub backwards: bool,
 }
 
-/// Writes to the new volume `to`, which is as `spec` says, what `moving` has where `chain` takes
-/// each of its voxels, or with `options.backwards` where it takes from. Voxels that the chain takes from
-/// nowhere get the fill value, and are counted in the receipt.
+/// Resamples `moving` through `chain` and writes the result to the new volume `to`, described by
+/// `spec`.
 ///
-/// `moving` are the channels of one image, alike in grid and type: positions are computed once for all.
-/// Several make an image of as many channels.
+/// The chain maps positions of the output to positions of the moving volume, or the reverse with
+/// `options.backwards`. Voxels where the inverse is undefined get the fill value and are counted in
+/// the receipt. `moving` are the channels of one image, of equal grid and data type: positions are
+/// computed once for all of them. Several channels give an image with as many channels.
 ///
 /// # Errors
-/// [`Error`]; blocks that failed are in the receipt.
+/// [`Error`]. Blocks that failed are listed in the receipt.
 pub fn resample(
     moving: &[Volume],
     chain: &Chain,
@@ -159,7 +160,7 @@ pub fn resample(
         return Err(Error::Unlike(other.location().to_owned(), first.location().to_owned()));
     }
     fill::check(spec.dtype, options)?;
-    // matrices are turned round as matrices
+    // a chain of matrices is inverted exactly, as matrices
     let turned = (options.backwards && chain.as_affine().is_some())
         .then(|| points::inverse_chain(chain))
         .transpose()?;
@@ -180,7 +181,8 @@ pub fn resample(
         vectors: Pool::default(),
     };
     if options.interpolation == Interpolation::Nearest {
-        // voxels are converted, if at all, as they are read: labels of 64 bits stay whole
+        // voxels are converted, if at all, when they are read, so that 64-bit labels keep all
+        // digits
         with_voxel!(spec.dtype, O => job.run::<O, O>(ctx, cpu::nearest))
     } else if spec.dtype == first.dtype() {
         with_voxel!(spec.dtype, O => job.run::<O, O>(ctx, cpu::interpolate))
@@ -189,8 +191,8 @@ pub fn resample(
     }
 }
 
-/// [`resample`] in memory: what `voxels` on the grid `moving` have where `chain` takes each voxel
-/// of `onto`.
+/// Like [`resample`], in memory: `voxels` (C order) on the grid `moving`, resampled through `chain`
+/// onto the grid `onto`.
 pub fn resample_block<T: Voxel, O: Voxel>(
     voxels: &[T],
     moving: &Grid,
@@ -212,27 +214,27 @@ pub fn resample_block<T: Voxel, O: Voxel>(
     out
 }
 
-/// One call of [`resample`].
+/// The parameters and state of one call of [`resample`].
 struct Job<'a> {
-    /// At least one.
+    /// The channels, at least one.
     channels: &'a [Volume],
-    /// The grid of each.
+    /// The grid of every channel.
     moving: Grid,
     chain: &'a Chain,
     to: &'a str,
     spec: &'a Spec,
     options: &'a Options,
-    /// Voxels written that are NaN.
+    /// The number of voxels written that are NaN.
     unknown: AtomicU64,
-    /// For the parts of fields.
+    /// Buffers for the parts of fields.
     vectors: Pool<[f32; 3]>,
 }
 
-/// What a task has read, and what it writes of it.
+/// The input of a task, if it needs any.
 struct Work<T> {
-    /// `None` where the chain leads nowhere.
+    /// `None` if the block does not map into the moving volume.
     input: Option<Input<T>>,
-    /// Voxels that the chain, applied backwards, takes from nowhere.
+    /// The number of voxels for which the inverse of the chain is undefined.
     lost: u64,
 }
 
@@ -265,7 +267,7 @@ impl Job<'_> {
         let ends = plan.stream_to::<_, _, _, Error>(
             ctx,
             &*out,
-            // an inverse is computed before anything can be read
+            // with an inverse, the part to read is known only after the inverse is computed
             |task| (!self.options.backwards).then(|| self.read(task, &inputs)).transpose(),
             |task, work| {
                 let Work { input, lost } = work.map_or_else(|| self.read(task, &inputs), Ok)?;
@@ -304,7 +306,7 @@ impl Job<'_> {
         self.count_lost(&ends, ctx)
     }
 
-    /// Records how many voxels an inverse takes from nowhere.
+    /// Records the number of voxels for which the inverse is undefined.
     fn count_lost(&self, ends: &Ends, ctx: &Context) -> Result<(), Error> {
         if !(self.options.backwards && ctx.gathers()) {
             return Ok(());
@@ -328,7 +330,7 @@ impl Job<'_> {
         self.unknown.fetch_add(unknown as u64, Ordering::Relaxed);
     }
 
-    /// Says how many voxels are NaN; that all are is no success.
+    /// Reports the number of voxels that are NaN; it is an error if all are.
     fn tell_unknown(&self, ctx: &Context) -> Result<(), Error> {
         let unknown = self.unknown.load(Ordering::Relaxed);
         if unknown == 0 {
@@ -372,12 +374,13 @@ impl Job<'_> {
             .beside(budget, kept, each_thread)
     }
 
-    /// All that keeps decoded chunks.
+    /// All sources that cache decoded chunks.
     fn reads(&self) -> Vec<Reads<'_>> {
         self.channels.iter().map(Reads::Volume).chain(self.fields().map(Reads::Field)).collect()
     }
 
-    /// What a task holds at its peak, and while it waits: buffers that have been used are kept for the next.
+    /// The memory of a task at its peak, and while it waits; used buffers are kept for the next
+    /// task.
     fn task_of<T: Voxel, O: Voxel>(&self, demand: &layout::Demand) -> [Cost; 2] {
         let (channels, voxels) = (self.channels.len(), demand.part.iter().product::<usize>());
         let waiting = Cost::of::<T>("voxels of the moving volume", channels * voxels)
@@ -402,8 +405,8 @@ impl Job<'_> {
         Ok(Work { input: Some(Input { chain, part, voxels }), lost })
     }
 
-    /// The chain for a box of the output, the part of the moving volume that it can meet, and how many
-    /// voxels of the box the chain, applied backwards, takes from nowhere.
+    /// The chain for a box of the output, the part of the moving volume that it may read, and the
+    /// number of voxels of the box for which the inverse of the chain is undefined.
     fn footprint(&self, core: &Box3) -> Result<(LocalChain, Box3, u64), Error> {
         let onto = &self.spec.grid;
         if !self.options.backwards {
@@ -427,7 +430,7 @@ impl Job<'_> {
         inverse::give_back(chain, &self.vectors);
     }
 
-    /// The voxels of the moving volume that the values in a physical extent depend on.
+    /// The voxels of the moving volume that values within a physical extent depend on.
     fn part(&self, image: [Point; 2]) -> Box3 {
         let grid = self.moving;
         let part = grid.enclosing(image).grow([cpu::support(self.options.interpolation); 3]);
@@ -435,7 +438,7 @@ impl Job<'_> {
         if !self.options.extrapolate {
             return part.intersect(&bounds);
         }
-        // the voxels nearest to what lies outside
+        // the edge voxels nearest to the positions outside
         let clamp = |v: i64, a: usize, by: i64| v.clamp(by, bounds.max[a] - 1 + by);
         Box3::new(
             std::array::from_fn(|a| clamp(part.min[a], a, 0)),
@@ -453,7 +456,8 @@ impl Job<'_> {
     }
 }
 
-/// The extent of what an inverse takes the voxels of a box to; `None` where it knows none.
+/// The extent of the points to which an inverse maps the voxels of a box; `None` if all are
+/// unknown.
 fn image_of(grid: &Grid, part: &Box3, inverse: &inverse::Inverse) -> Option<[Point; 2]> {
     let mut image = [[f64::INFINITY; 3], [f64::NEG_INFINITY; 3]];
     let mut vectors = inverse.vectors.iter();
@@ -463,7 +467,7 @@ fn image_of(grid: &Grid, part: &Box3, inverse: &inverse::Inverse) -> Option<[Poi
                 let at = grid.position([z, y, x].map(|v| v as f64));
                 let vector = vectors.next()?;
                 for a in 0..3 {
-                    // the unknown have no say
+                    // `min` and `max` ignore NaN, which marks unknown vectors
                     let q = at[a] + f64::from(vector[a]);
                     image[0][a] = image[0][a].min(q);
                     image[1][a] = image[1][a].max(q);

@@ -1,10 +1,10 @@
-//! Reads NumPy's `.npy` and `.npz`, for reference data.
+//! Reads NumPy's `.npy` and `.npz` files, for reference data.
 
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
-/// An array as doubles, with its shape as NumPy shows it; C order whatever it was.
+/// An array converted to `f64` and to C order, with the shape that NumPy reports.
 #[derive(Clone, Debug)]
 pub(crate) struct Array {
     pub(crate) shape: Vec<usize>,
@@ -12,12 +12,12 @@ pub(crate) struct Array {
 }
 
 impl Array {
-    /// Three numbers, or a shape.
+    /// The first three values, such as a spacing or a shape.
     pub(crate) fn three(&self) -> [f64; 3] {
         self.values[..3].try_into().unwrap()
     }
 
-    /// The array with its first three axes reversed: from x, y, z to z, y, x.
+    /// The array with its first three axes reversed, from x, y, z to z, y, x.
     pub(crate) fn reversed(&self) -> Self {
         let [nx, ny, nz] = self.shape[..3].try_into().unwrap();
         let tail: usize = self.shape[3..].iter().product();
@@ -36,12 +36,12 @@ impl Array {
     }
 }
 
-/// The arrays of an `.npz` archive by name.
+/// Reads the arrays of an `.npz` archive, by name.
 pub(crate) fn read_npz(path: &Path) -> BTreeMap<String, Array> {
     let bytes = std::fs::read(path).unwrap();
     let number =
         |at: usize, n: usize| (0..n).rev().fold(0, |sum, i| sum << 8 | usize::from(bytes[at + i]));
-    // the end record stands at the very end; from it to the directory
+    // the end record is at the end of the file and points to the central directory
     let end = bytes.windows(4).rposition(|w| w == b"PK\x05\x06").unwrap();
     let (count, mut at) = (number(end + 10, 2), number(end + 16, 4));
     let mut arrays = BTreeMap::new();
@@ -64,7 +64,7 @@ pub(crate) fn read_npz(path: &Path) -> BTreeMap<String, Array> {
     arrays
 }
 
-/// The array of an `.npy` file.
+/// Reads the array of an `.npy` file.
 pub(crate) fn read_npy(path: &Path) -> Array {
     parse(&std::fs::read(path).unwrap())
 }

@@ -1,4 +1,4 @@
-//! Resampling, slow and obvious.
+//! A slow reference implementation of resampling, and tests against it.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::geom::{
 };
 use crate::volume::Voxel;
 
-/// The value at a fractional voxel, `None` outside.
+/// The value at a fractional voxel index; `None` outside.
 pub(super) fn value(
     voxels: &[f64],
     shape: [usize; 3],
@@ -55,7 +55,7 @@ fn corners(at: Point, n: i64) -> impl Iterator<Item = [i64; 3]> {
     (0..n * n * n).map(move |i| [low[0] + i / (n * n), low[1] + i / n % n, low[2] + i % n])
 }
 
-/// The spline of these coefficients at a fractional voxel.
+/// The value of the spline with these coefficients at a fractional voxel index.
 pub(super) fn spline_at(coefficients: &[f64], shape: [usize; 3], held: Point) -> f64 {
     corners(held, 4)
         .map(|i| {
@@ -77,7 +77,7 @@ fn b_spline(t: f64) -> f64 {
     }
 }
 
-/// Spline coefficients by the impulse response of the filter, `sqrt(3) z^|k|`.
+/// The spline coefficients by the filter's impulse response, `sqrt(3) z^|k|`.
 pub(super) fn coefficients(voxels: &[f64], shape: [usize; 3]) -> Vec<f64> {
     let pole = 3f64.sqrt() - 2.0;
     let mut values = voxels.to_vec();
@@ -98,7 +98,7 @@ pub(super) fn coefficients(voxels: &[f64], shape: [usize; 3]) -> Vec<f64> {
     values
 }
 
-/// Every voxel of `onto` by itself.
+/// Resamples every voxel of `onto` individually.
 fn resample(
     voxels: &[f64],
     moving: &Grid,
@@ -191,7 +191,7 @@ fn noise(shape: [usize; 3], seed: u64) -> Vec<u16> {
 const METHODS: [Interpolation; 4] =
     [Interpolation::Nearest, Interpolation::Linear, Interpolation::Cubic, Interpolation::Lanczos];
 
-/// Positions this close to an edge of something may fall on either side of it.
+/// Positions this close to an edge or to the middle between voxels may round either way.
 fn near_an_edge(at: Point, shape: [usize; 3]) -> bool {
     (0..3).any(|a| {
         let half = (at[a] + 0.5) - (at[a] + 0.5).round();
@@ -255,7 +255,7 @@ proptest! {
     }
 }
 
-/// Block by block as the program does it: each from its own part of the moving volume.
+/// Resamples block by block like the program: each block from its own part of the moving volume.
 fn pulled(
     voxels: &[u16],
     moving: &Grid,

@@ -1,4 +1,4 @@
-//! Points carried through a chain, forwards exactly and back by Newton's method.
+//! Mapping points through a chain: forwards exactly, backwards by Newton's method.
 
 use std::collections::BTreeMap;
 
@@ -11,39 +11,39 @@ mod chains;
 mod table;
 pub use table::carry;
 
-/// Edge of the cells that points are grouped in, in samples of the finest field: what is read of a
-/// field at once.
+/// The side of the cells into which points are grouped, in samples of the finest field; it bounds
+/// the part of a field that is read at once.
 const CELL: f64 = 96.0;
 
-/// Distance in micrometres between a point and the image of what was found for it, below which it
-/// is found.
+/// The maximum distance in micrometres between a point and the image of its inverse for the search
+/// to succeed.
 pub const TOLERANCE: f64 = 1e-7;
 
-/// Step of the difference quotients, micrometres.
+/// The step of the finite differences, micrometres.
 const STEP: f64 = 1e-3;
 
-/// Steps that a point may take.
+/// The maximum number of iterations.
 const ROUNDS: usize = 60;
 
-/// How often a step that leads away is halved.
+/// The maximum number of times that a step is halved because it does not reduce the residual.
 const HALVINGS: i32 = 8;
 
-/// Points that the inverse of a chain at the nodes of a grid searches for at once.
+/// The maximum number of nodes whose inverse is searched at the same time.
 pub const AT_ONCE: usize = 1 << 14;
 
-/// Bytes that a point takes while it is searched for: place and guess, the search, its probes and their
-/// images, and the numbers of the probes by cell.
+/// Memory per point during the search, bytes: the point and its initial guess, the search, its
+/// probes and their images, and the indices of the probes by cell.
 const SEARCH: usize = 2 * size_of::<Point>()
     + size_of::<Search>()
     + 8 * size_of::<Point>()
     + 4 * 2 * size_of::<usize>();
 
-/// What searching for `points` points holds, of which `at_once` are searched for at the same time.
+/// The memory of searching for `points` points, of which `at_once` are searched at the same time.
 pub fn search_cost(chain: &Chain, at_once: usize, points: usize) -> Cost {
     Cost::bytes("search from afar", (points.min(at_once) * SEARCH) as u64) + cell_cost(chain)
 }
 
-/// What a cell's parts of the fields of a chain hold at most while points are carried.
+/// The maximum memory of one cell's parts of a chain's fields while points are mapped.
 fn cell_cost(chain: &Chain) -> Cost {
     let edge = cell_edge(chain);
     let vectors = chain.steps.iter().map(|step| match step {
@@ -61,22 +61,23 @@ fn cell_cost(chain: &Chain) -> Cost {
     Cost::of::<[f32; 3]>("vectors of a cell of points", vectors.sum())
 }
 
-/// Points carried back.
+/// The result of mapping points backwards.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inverse {
-    /// Where they come from; NaN where that was not found.
+    /// The inverse images, `[z, y, x]` in micrometres; NaN where none was found.
     pub points: Vec<Point>,
-    /// Distance in micrometres from each point to the image of what was found; NaN where the chain
-    /// has no value.
+    /// The distance between each point and the image of its inverse, micrometres; NaN where the
+    /// chain is undefined.
     pub residuals: Vec<f64>,
-    /// The numbers of those for which nothing was found.
+    /// The indices of the points without an inverse image.
     pub lost: Vec<usize>,
 }
 
-/// Carries points from the fixed to the moving space. Points that are not numbers stay so.
+/// Maps points (`[z, y, x]` in micrometres) from the fixed to the moving space. Non-finite points
+/// give NaN.
 ///
 /// # Errors
-/// [`Error::Field`].
+/// [`Error::Field`] if a field cannot be read.
 pub fn forward(chain: &Chain, points: &[Point]) -> Result<Vec<Point>, Error> {
     let mut out = vec![[f64::NAN; 3]; points.len()];
     for members in cells(chain, points).values() {
@@ -95,11 +96,12 @@ pub fn forward(chain: &Chain, points: &[Point]) -> Result<Vec<Point>, Error> {
     Ok(out)
 }
 
-/// Carries points from the moving back to the fixed space: matrices by their inverse, all else by
-/// damped Newton steps until the image of a point is within [`TOLERANCE`] of where it should be.
+/// Maps points from the moving back to the fixed space. Chains of matrices are inverted exactly;
+/// all others by damped Newton steps, until the image of a point is within [`TOLERANCE`] of its
+/// target.
 ///
 /// # Errors
-/// [`Error::NoInverse`] for a singular matrix, [`Error::Field`].
+/// [`Error::NoInverse`] for a singular matrix, [`Error::Field`] if a field cannot be read.
 pub fn inverse(chain: &Chain, points: &[Point]) -> Result<Inverse, Error> {
     if chain.as_affine().is_some() {
         let back = inverse_chain(chain)?.as_affine().unwrap_or(Affine::IDENTITY);
@@ -129,10 +131,10 @@ pub fn inverse(chain: &Chain, points: &[Point]) -> Result<Inverse, Error> {
     Ok(Inverse { points: out, residuals: searches.iter().map(residual).collect(), lost })
 }
 
-/// The chain back, where all its steps are matrices.
+/// The inverse of a chain that consists of matrices only.
 ///
 /// # Errors
-/// [`Error::NoInverse`], naming the first step that has none.
+/// [`Error::NoInverse`], naming the first step that has no inverse or is not a matrix.
 pub fn inverse_chain(chain: &Chain) -> Result<Chain, Error> {
     let mut steps = Vec::new();
     for (i, step) in chain.steps.iter().enumerate() {
@@ -156,7 +158,7 @@ pub fn inverse_chain(chain: &Chain) -> Result<Chain, Error> {
     Ok(Chain { steps })
 }
 
-/// The edges of the cells of a chain, micrometres.
+/// The sides of the cells for a chain, micrometres; infinite without a field.
 fn cell_edge(chain: &Chain) -> Point {
     let mut edge = [f64::INFINITY; 3];
     for step in &chain.steps {
@@ -168,7 +170,8 @@ fn cell_edge(chain: &Chain) -> Point {
     edge
 }
 
-/// The points by cells of space, so that a cell's part of a field fits into memory.
+/// The indices of the finite points, grouped by cells of space so that a cell's part of a field
+/// fits into memory.
 fn cells(chain: &Chain, points: &[Point]) -> BTreeMap<[i64; 3], Vec<usize>> {
     let edge = cell_edge(chain);
     let mut cells: BTreeMap<[i64; 3], Vec<usize>> = BTreeMap::new();
@@ -181,7 +184,7 @@ fn cells(chain: &Chain, points: &[Point]) -> BTreeMap<[i64; 3], Vec<usize>> {
     cells
 }
 
-/// Where to begin: back through the matrices alone.
+/// The initial guesses: the points mapped back through the matrices alone.
 fn guesses(chain: &Chain, points: &[Point]) -> Result<Vec<Point>, Error> {
     let mut out = points.to_vec();
     for (i, step) in chain.steps.iter().enumerate().rev() {
@@ -204,7 +207,7 @@ fn guesses(chain: &Chain, points: &[Point]) -> Result<Vec<Point>, Error> {
                     *p = back.map_or(near, |back| back.apply(*p));
                 }
             }
-            // displacements are small against the steps that follow
+            // ignored, as displacements are small compared with the steps that follow
             Transform::Field(_) => {}
         }
     }
@@ -224,7 +227,7 @@ fn middle_of(maps: &LocalAffines) -> Affine {
     Affine::from_rows(rows)
 }
 
-/// The search for one point.
+/// The search for the inverse image of one point.
 struct Search {
     best: Point,
     residual: f64,
@@ -245,7 +248,7 @@ impl Search {
         std::array::from_fn(|a| self.best[a] + share * self.step[a])
     }
 
-    /// The place to try, and a step beside it along each axis.
+    /// The next point to try, and a small step from it along each axis.
     fn probes(&self) -> [Point; 4] {
         let trial = self.trial();
         std::array::from_fn(|i| {

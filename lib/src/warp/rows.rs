@@ -1,41 +1,44 @@
-//! Where the voxels of an output row lie in the moving volume.
+//! The positions in the moving volume of a row of output voxels.
 
 use crate::geom::{Affine, Box3, FieldPart, Grid, LocalAffines, LocalChain, LocalStep, Point};
 
-/// Voxels that a kernel takes at once; buffers of positions are padded to a multiple of it.
+/// The number of voxels that a kernel processes at once; buffers of positions are padded to a
+/// multiple of it.
 pub(super) const LANES: usize = 16;
 
-/// Closer than this to a voxel, in voxels, counts as being on it.
+/// The distance, in voxels, below which a position counts as lying on a voxel.
 pub(super) const ON_VOXEL: f32 = 1e-6;
 
-/// Closer than this to a sample of a field, in samples, counts as being on it.
+/// The distance, in samples, below which a position counts as lying on a sample of a field.
 const ON_SAMPLE: f64 = 1e-6;
 
-/// How far a field goes on beyond its outer samples, in samples (as `Field::displacement`).
+/// How far the edge values of a field extend beyond its outermost samples, in samples (as in
+/// `Field::displacement`).
 const RIM: f64 = 0.5;
 
-/// Positions of one row of output voxels in voxels of the whole moving volume, an array per axis.
+/// The positions of one row of output voxels, in voxels of the whole moving volume, as one array
+/// per axis.
 ///
-/// `f64` and counted from the volume's first voxel, not the block's: what a voxel gets does not
-/// depend on the block that it is computed in.
+/// They are `f64` and relative to the first voxel of the volume, not of the block, so that the
+/// value of a voxel does not depend on the block in which it is computed.
 #[derive(Default)]
 pub(super) struct Positions {
-    /// z, y, x; each padded to a multiple of [`LANES`] with numbers of no meaning.
+    /// One array for each of z, y, x, padded to a multiple of [`LANES`] with arbitrary values.
     pub(super) axes: [Vec<f64>; 3],
-    /// Voxels in the row.
+    /// The number of voxels in the row.
     pub(super) len: usize,
-    /// Whether they lie on one line, at equal distances, the padding too.
+    /// Whether the positions, including the padding, are equally spaced on one line.
     pub(super) straight: bool,
     pieces: Vec<Piece>,
     vectors: Vec<Point>,
 }
 
-/// A stretch of a row along which each coordinate is a polynomial of the voxel's x.
+/// A part of a row along which each coordinate is a polynomial of the voxel's x.
 #[derive(Clone, Copy, Debug)]
 struct Piece {
     /// One past its last voxel, in voxels of the output.
     end: i64,
-    /// Coefficients of 1, x and x squared, each `[z, y, x]`.
+    /// The coefficients of 1, x and x squared, each `[z, y, x]`.
     terms: [Point; 3],
 }
 
@@ -53,7 +56,7 @@ impl Piece {
     }
 }
 
-/// A local chain between two grids: from voxels of the output to voxels of the moving volume.
+/// A chain restricted to a block, from voxels of the output to voxels of the moving volume.
 pub(super) struct Rows<'a> {
     steps: Vec<Step<'a>>,
 }
@@ -65,7 +68,7 @@ enum Step<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// The map from voxels of `onto` by way of `chain` to voxels of `moving`.
+    /// The map from voxels of `onto` through `chain` to voxels of `moving`.
     pub(super) fn new(chain: &'a LocalChain, onto: &Grid, moving: &Grid) -> Self {
         let mut steps = vec![Step::Affine(onto.to_physical())];
         for step in &chain.steps {
@@ -81,9 +84,9 @@ impl<'a> Rows<'a> {
 
     /// Fills `out` with the positions of the row of `part` at output voxels `(z, y)`.
     ///
-    /// As long as the steps allow it the row is a handful of polynomials: a matrix keeps a line a
-    /// line, and blended matrices make pieces of second degree of a line along x. From the first
-    /// step that does not allow it on, every voxel is carried by itself.
+    /// As long as the steps allow, the row is represented by a few polynomials: a matrix maps a
+    /// line to a line, and blended matrices map a line along x to pieces of second degree. From the
+    /// first other step on, every voxel is mapped individually.
     #[inline(always)]
     pub(super) fn fill(&self, z: i64, y: i64, part: &Box3, out: &mut Positions) {
         let first = part.min[2];
@@ -134,7 +137,7 @@ impl<'a> Rows<'a> {
 }
 
 impl Positions {
-    /// A group of positions along an axis.
+    /// The positions of one group of voxels along an axis.
     #[inline(always)]
     pub(super) fn lanes(&self, axis: usize, group: usize) -> &[f64; LANES] {
         &self.axes[axis].as_chunks().0[group]
@@ -147,7 +150,8 @@ impl Positions {
         }
     }
 
-    /// The row as one line, in voxels of `grid`, if it is one that runs along x of `grid` upwards.
+    /// The row as one line in voxels of `grid`, if it is a line in the direction of increasing x of
+    /// `grid`.
     fn line_along_x(&self, grid: &Grid) -> Option<Piece> {
         let [piece] = self.pieces[..] else { return None };
         let [_, step, bend] = piece.terms;
@@ -155,12 +159,12 @@ impl Positions {
         (along && bend == [0.0; 3] && grid.spacing[2] > 0.0).then_some(piece)
     }
 
-    /// Evaluates the pieces at every voxel.
+    /// Evaluates the polynomials at every voxel.
     #[inline(always)]
     fn spread(&mut self, first: i64) {
         let (mut from, padded) = (0, self.axes[0].len());
         if let [piece] = &mut self.pieces[..] {
-            piece.end = i64::MAX; // the padding too
+            piece.end = i64::MAX; // covers the padding too
             self.straight = piece.terms[2] == [0.0; 3];
         }
         for piece in &self.pieces {
@@ -172,7 +176,7 @@ impl Positions {
             for a in 0..3 {
                 let (c0, c1, c2) = (start[a], step[a], bend[a]);
                 let axis = &mut self.axes[a][from..to];
-                // whole numbers up to 2^53 stay exact in this sum
+                // integers up to 2^53 are exact in this sum
                 let origin = (first + from as i64) as f64;
                 if c2 == 0.0 {
                     for (i, at) in axis.iter_mut().enumerate() {
@@ -189,7 +193,7 @@ impl Positions {
         }
     }
 
-    /// Carries every voxel by itself.
+    /// Maps every voxel individually.
     #[inline(always)]
     fn carry(&mut self, step: &Step) {
         let [zs, ys, xs] = &mut self.axes;
@@ -215,8 +219,8 @@ impl Positions {
         }
     }
 
-    /// Adds the displacements of `field` along a line of its x: the four rows of vectors around
-    /// the line are blended first, then every voxel lies between two vectors.
+    /// Adds the displacements of `field` along a line in its x direction: the four rows of vectors
+    /// around the line are blended first, so that every voxel needs only two vectors.
     #[inline(always)]
     fn displace_along_x(&mut self, field: &FieldPart, line: &Piece, first: i64) {
         let shape = field.shape();
@@ -249,7 +253,8 @@ impl Positions {
     }
 }
 
-/// Blends the up to four rows of vectors around a line at `[z, y]`; false outside the field.
+/// Blends the up to four rows of vectors around a line at `[z, y]`; false if the line is outside
+/// the field.
 fn blend_rows(field: &FieldPart, at: [f64; 2], out: &mut Vec<Point>) -> bool {
     let shape = field.shape();
     let mut ends = [[(0, 0.0); 2]; 2];
@@ -276,7 +281,7 @@ fn blend_rows(field: &FieldPart, at: [f64; 2], out: &mut Vec<Point>) -> bool {
         for (y, weight_y) in ends[1] {
             let weight = weight_z * weight_y;
             if weight == 0.0 {
-                continue; // an unknown vector without weight does no harm
+                continue; // skips NaN vectors of weight 0
             }
             let row = &field.vectors[(z * shape[1] + y) * shape[2]..][..shape[2]];
             for (sum, u) in out.iter_mut().zip(row) {
@@ -289,13 +294,14 @@ fn blend_rows(field: &FieldPart, at: [f64; 2], out: &mut Vec<Point>) -> bool {
     true
 }
 
-/// Cuts a line along x of the domain into pieces by the ramps that it crosses: the rule is
-/// [`LocalAffines::apply`]'s, where z and y, and with them their weights, do not change.
+/// Divides a line along x of the domain into pieces at the ramps that it crosses. The rule is that
+/// of [`LocalAffines::apply`] for constant z and y, whose weights are constant too.
 fn bend(maps: &LocalAffines, line: &Piece, first: i64, out: &mut Vec<Piece>) {
     let counts = LocalAffines::counts(maps.domain.shape, maps.block);
     let index = maps.domain.index(line.terms[0]);
     let pace = line.terms[1][2] / maps.domain.spacing[2];
-    // in the middle of its core a block weighs 1 along x: what is left are the weights of z and y
+    // at the centre of its core a block has weight 1 along x, which leaves the weights along z and
+    // y
     let blend = |x: usize| {
         let middle = (x as f64 + 0.5) * maps.block[2] as f64 - 0.5;
         let mut sum = Piece::line(line.end, [0.0; 3], [0.0; 3]);
@@ -311,7 +317,7 @@ fn bend(maps: &LocalAffines, line: &Piece, first: i64, out: &mut Vec<Piece>) {
         }
         sum
     };
-    // the output voxel at which the line crosses a place of the domain
+    // the output voxel at which the line crosses a position of the domain
     let crossing = |place: f64| {
         let x = ((place - index[2]) / pace).ceil();
         (x.clamp(-1e15, 1e15) as i64).clamp(first, line.end)
@@ -346,7 +352,7 @@ fn bend(maps: &LocalAffines, line: &Piece, first: i64, out: &mut Vec<Piece>) {
     }
 }
 
-/// `low + (offset + slope x) * (high - low)`, multiplied out.
+/// The product `low + (offset + slope x) * (high - low)`, expanded.
 fn ramp_between(low: &Piece, high: &Piece, offset: f64, slope: f64, end: i64) -> Piece {
     let mut terms = [[0.0; 3]; 3];
     for a in 0..3 {

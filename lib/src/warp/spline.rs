@@ -1,28 +1,32 @@
-//! The cubic B-spline through the voxels of a block.
+//! Interpolation by the cubic B-spline through the voxels of a block.
 //!
-//! Unser, "Splines: a perfect fit for signal and image processing", IEEE Signal Processing
-//! Magazine 16(6), 1999: recursive filters along each axis turn voxels into coefficients; the value
-//! at a position is the sum of the 64 coefficients around it, weighted by B-splines.
+//! Unser, "Splines: a perfect fit for signal and image processing", IEEE Signal Processing Magazine
+//! 16(6), 1999: recursive filters along each axis convert voxels to coefficients; the value at a
+//! position is the sum of the 64 coefficients around it, weighted by B-splines.
 
+use std::hint::black_box;
+
+use super::cpu::Kernel;
 use super::rows::ON_VOXEL;
 use crate::volume::Voxel;
 
-/// The pole of the cubic B-spline's filter, `sqrt(3) - 2`.
+/// The pole of the filter of the cubic B-spline, `sqrt(3) - 2`.
 const POLE: f32 = -0.267_949_2;
 
-/// Voxels after which the filter's memory has faded: `|pole|^12` is 1.4e-7. A block read with that
-/// much more on each side gives the values of the whole volume to 1e-6 of its range.
+/// The number of voxels after which the filter's response has decayed: `|pole|^12` is 1.4e-7. A
+/// block read with a halo of this width gives the values of the whole volume to 1e-6 of its range.
 pub(super) const DECAY: i64 = 12;
 
-/// Voxels of coefficients before the first voxel and after the last.
+/// The padding of the coefficients before the first voxel and after the last.
 const BEFORE: usize = 1;
 const AFTER: usize = 2;
 
-/// How many times unknown voxels beside known ones are filled in before the filter runs. What is left
-/// unknown is farther than that from any position with a value, and reaches it with `|pole|^6`.
+/// The number of rounds in which unknown voxels next to known ones are filled in before the filter
+/// runs. Voxels that are still unknown then are farther than that from any position with a value,
+/// and affect it by `|pole|^6`.
 const FILLED: usize = 6;
 
-/// Spline coefficients of a block, mirrored about its outer voxels.
+/// The spline coefficients of a block, mirrored about its outermost voxels.
 pub(super) struct Coefficients {
     values: Vec<f32>,
     shape: [usize; 3],
@@ -31,16 +35,17 @@ pub(super) struct Coefficients {
 }
 
 impl Coefficients {
-    /// What those of a block of `shape` hold.
+    /// The memory of the coefficients of a block of `shape`, bytes.
     pub(super) fn bytes(shape: [usize; 3]) -> usize {
         shape.map(|n| n + BEFORE + AFTER).iter().product::<usize>() * size_of::<f32>()
     }
 
-    /// Filters the `voxels` of a block of `shape`.
+    /// Filters the `voxels` of a block of `shape`, C order.
     ///
-    /// The filter is recursive, so that one NaN would make the whole block NaN: voxels that are not
-    /// finite are replaced by the mean of their known neighbours first. Positions near them have no
-    /// value all the same: see [`Coefficients::knows`].
+    /// The filter is recursive, so that one NaN would make the whole block NaN. Non-finite voxels
+    /// are therefore replaced first by the mean of their known neighbours. Positions near them are
+    /// undefined nevertheless: see [`Coefficients::knows`].
+    #[inline(always)]
     pub(super) fn new<T: Voxel>(voxels: &[T], shape: [usize; 3]) -> Self {
         let padded = shape.map(|n| n + BEFORE + AFTER);
         let mut values = vec![0.0; padded.iter().product()];
@@ -54,7 +59,7 @@ impl Coefficients {
         }
         let unknown = fill_unknown(&mut values, shape, stride);
         for a in 0..3 {
-            // lines along the axis: contiguous runs of `stride` lines, `outer` of them
+            // the lines along the axis are `outer` groups of `run` interleaved lines
             let (run, outer) = (stride[a], padded[..a].iter().product::<usize>());
             for o in 0..outer {
                 let lines = &mut values[o * padded[a] * run..][..padded[a] * run];
@@ -65,10 +70,10 @@ impl Coefficients {
         Self { values, shape: padded, unknown }
     }
 
-    /// Whether every voxel that the spline of four voxels a side sees from a position is finite: of an
-    /// axis on which the position is on a voxel, only that voxel counts.
+    /// Whether all voxels in the support of the spline at a position, four along each axis, are
+    /// finite. Along an axis where the position lies on a voxel, only that voxel counts.
     ///
-    /// * `voxels`: the block that the coefficients were made of
+    /// * `voxels`: the block from which the coefficients were computed
     #[inline(always)]
     pub(super) fn knows<T: Voxel>(&self, voxels: &[T], low: [usize; 3], share: [f32; 3]) -> bool {
         !self.unknown || self.all_finite(voxels, low, share)
@@ -94,31 +99,55 @@ impl Coefficients {
         })
     }
 
-    /// The spline's value `share` of the way from voxel `low` to the next along each axis.
+    /// The spline over the voxels that it was made of, whose NaNs it respects.
+    pub(super) fn over<'a, T>(&'a self, voxels: &'a [T]) -> Spline<'a, T> {
+        Spline { coefficients: self, voxels }
+    }
+}
+
+/// Cubic interpolation in a block.
+pub(super) struct Spline<'a, T> {
+    coefficients: &'a Coefficients,
+    voxels: &'a [T],
+}
+
+impl<T: Voxel> Kernel for Spline<'_, T> {
     #[inline(always)]
-    pub(super) fn at(&self, low: [usize; 3], share: [f32; 3]) -> f32 {
-        let [z_weights, y_weights, x_weights] = share.map(weights);
+    fn at(&self, low: [usize; 3], t: [f32; 3]) -> f32 {
+        if !self.coefficients.knows(self.voxels, low, t) {
+            return f32::NAN;
+        }
+        let Coefficients { values, shape: [_, height, width], .. } = self.coefficients;
+        let (z_weights, y_weights, x_weights) = (weights(t[0]), weights(t[1]), weights(t[2]));
+        let first = (low[0] * height + low[1]) * width + low[2];
+        let block = &values[first..][..(3 * height + 3) * width + 4];
         let mut sum = [0.0f32; 4];
-        for (z, z_weight) in z_weights.into_iter().enumerate() {
-            for (y, y_weight) in y_weights.into_iter().enumerate() {
-                let row = ((low[0] + z) * self.shape[1] + low[1] + y) * self.shape[2] + low[2];
-                let row = &self.values[row..row + 4];
+        for z in 0..4 {
+            let mut plane = [0.0f32; 4];
+            for y in 0..4 {
+                let row = &block[(z * height + y) * width..][..4];
                 for x in 0..4 {
-                    sum[x] += z_weight * y_weight * row[x];
+                    plane[x] += y_weights[y] * row[x];
                 }
             }
+            for x in 0..4 {
+                sum[x] += z_weights[z] * plane[x];
+            }
         }
+        // through memory: otherwise the compiler takes the sums apart into lanes for the line below
+        let sum = black_box(sum);
         (sum[0] * x_weights[0] + sum[1] * x_weights[1])
             + (sum[2] * x_weights[2] + sum[3] * x_weights[3])
     }
 }
 
-/// Replaces voxels that are not finite by the mean of their known neighbours along the axes, those
-/// without any in the next round, and what is left by 0; whether there were any.
+/// Replaces non-finite voxels by the mean of their known neighbours along the axes, in rounds from
+/// the known voxels inwards, and the remaining ones by 0. Returns whether there were any.
 ///
-/// * `values`: voxels of `shape` within the margins of coefficients, of these `stride`s
+/// * `values`: the voxels of `shape` within the padded coefficients, with these `stride`s
 ///
-/// What takes a place depends on voxels within [`FILLED`] of it, so that blocks agree.
+/// A replacement depends only on voxels within [`FILLED`] of it, so that the results of blocks
+/// agree.
 fn fill_unknown(values: &mut [f32], shape: [usize; 3], stride: [usize; 3]) -> bool {
     let start: usize = stride.iter().map(|s| BEFORE * s).sum();
     let mut unknown: Vec<[usize; 3]> = Vec::new();
@@ -150,7 +179,7 @@ fn fill_unknown(values: &mut [f32], shape: [usize; 3], stride: [usize; 3]) -> bo
     any
 }
 
-/// The mean of the finite voxels beside one, along the three axes.
+/// The mean of the finite voxels next to a voxel along the three axes.
 fn mean_beside(
     values: &[f32],
     place: usize,
@@ -178,13 +207,13 @@ fn weights(t: f32) -> [f32; 4] {
     [s2 * s / 6.0, 2.0 / 3.0 - t2 * (2.0 - t) / 2.0, 2.0 / 3.0 - s2 * (2.0 - s) / 2.0, t2 * t / 6.0]
 }
 
-/// Turns `n` values along each of `run` neighbouring lines into coefficients.
+/// Converts `n` values along each of `run` interleaved lines to coefficients.
 #[inline(always)]
 fn filter(lines: &mut [f32], n: usize, run: usize) {
     if n < 2 {
         return;
     }
-    // the filter's state before the first value: the mirrored line, as far back as it is felt
+    // the initial state of the filter: the mirrored line, as far back as it has an effect
     let mut state = vec![0.0; run];
     let mut weight = 1.0;
     for k in 0..=2 * DECAY as usize {
@@ -215,7 +244,7 @@ fn filter(lines: &mut [f32], n: usize, run: usize) {
     }
 }
 
-/// Fills the margins of lines whose `n` coefficients stand after `BEFORE` empty places.
+/// Fills the padding of lines whose `n` coefficients begin at position `BEFORE`.
 fn mirror(lines: &mut [f32], n: usize, run: usize) {
     for place in (0..BEFORE).chain(BEFORE + n..BEFORE + n + AFTER) {
         let from = (fold(place as i64 - BEFORE as i64, n) + BEFORE) * run;
@@ -223,7 +252,7 @@ fn mirror(lines: &mut [f32], n: usize, run: usize) {
     }
 }
 
-/// The index within `0..n` that `i` is mirrored to, about the outer voxels.
+/// The index in `0..n` to which `i` is mirrored about the outermost voxels.
 pub(super) fn fold(i: i64, n: usize) -> usize {
     if n < 2 {
         return 0;

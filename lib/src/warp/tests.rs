@@ -1,4 +1,4 @@
-//! Volumes on disk.
+//! Tests with volumes on disk.
 
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ fn a_volume_is_resampled_alike_by_blocks_of_any_size_and_in_memory() {
             assert_eq!(out.grid(), onto);
             let got = out.read::<u16>(&onto.bounds()).unwrap();
             let apart = got.iter().zip(&want).map(|(a, b)| a.abs_diff(*b)).max();
-            // a spline's memory fades; what is left may round another way
+            // the truncated response of the spline's filter may change the rounding
             let allowed = u16::from(interpolation == Interpolation::Cubic);
             assert!(apart <= Some(allowed), "{interpolation:?} {block_size:?}: {apart:?}");
         }
@@ -108,7 +108,7 @@ fn a_plan_creates_nothing_and_a_block_that_does_not_fit_is_refused() {
     assert!(!to.exists());
 }
 
-/// A recursive filter carries one NaN through the whole block that it is in.
+/// A recursive filter spreads one NaN over the whole block that contains it.
 #[test]
 fn unknown_voxels_stay_local_in_every_interpolation_whatever_the_blocks() {
     let folder = tempfile::tempdir().unwrap();
@@ -118,7 +118,7 @@ fn unknown_voxels_stay_local_in_every_interpolation_whatever_the_blocks() {
     let value =
         |[z, y, x]: [i64; 3]| (900 + z * 7 % 31 * 9 + y * 5 % 29 * 8 + x * 3 % 37 * 7) as f32;
     let clean: Vec<f32> = bounds.tiles([1; 3]).map(|v| value(v.min)).collect();
-    // one NaN, an infinite voxel, and a block without any value in a corner
+    // one NaN, one infinite voxel, and a corner in which all voxels are NaN
     let holes = [Box3::new([20; 3], [21; 3]), Box3::new([8, 30, 30], [9, 31, 31])];
     let corner = Box3::new([0, 0, 36], [12, 14, 48]);
     let hole = |at: [i64; 3]| match at {
@@ -205,7 +205,7 @@ fn another_type_takes_rounded_and_clamped_values() {
     }
 }
 
-/// A field that bends, blended matrices, and one matrix for all.
+/// A chain of a wavy field, blended matrices and one matrix.
 fn mixture(height: f32) -> Chain {
     let grid = Grid::new([12, 12, 12], [5.0, 4.0, 5.0], [-2.0, 6.0, -2.0]);
     let vectors = (0..1728).map(|i| {
@@ -261,7 +261,7 @@ fn a_volume_is_pulled_through_the_inverse_of_any_chain_alike_by_blocks_of_any_si
         for (got, q) in first.unwrap().iter().zip(&back.points) {
             let at = grid().index(*q);
             let Some(want) = oracle::value(&doubles, grid().shape, at, &options) else {
-                // at the rim a ten-thousandth of a voxel decides
+                // at the edge a ten-thousandth of a voxel decides whether a position is inside
                 let beside = |a: usize| {
                     at[a].abs() < 0.51 || (at[a] - grid().shape[a] as f64 + 0.5).abs() < 0.01
                 };

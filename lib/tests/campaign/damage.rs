@@ -1,6 +1,6 @@
-//! Damage to files, the same in every run.
+//! Damage to files, reproducible in every run.
 
-/// `SplitMix64`.
+/// The generator `SplitMix64`.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -16,7 +16,7 @@ impl Random {
     }
 }
 
-/// Numbers that mean something somewhere.
+/// Numbers at limits of integer types and of file formats.
 const ODD: [u64; 12] = [
     0,
     1,
@@ -32,7 +32,7 @@ const ODD: [u64; 12] = [
     0xffff_ffff_ffff_ffff,
 ];
 
-/// Numbers and words that texts are known to stumble over.
+/// Numbers and words that are known to confuse parsers of text.
 const WORDS: [&str; 34] = [
     "0",
     "-1",
@@ -70,7 +70,7 @@ const WORDS: [&str; 34] = [
     "",
 ];
 
-/// Replaces a number or a word of a text, or changes, adds, copies or takes away some bytes.
+/// Replaces a number or a word of a text, or changes, inserts, copies or removes some bytes.
 pub(crate) fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
     for _ in 0..=random.below(3) {
         let text = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
@@ -114,7 +114,7 @@ fn change(bytes: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
-/// Headers and indices are at the ends.
+/// A random position, preferably near the ends, where headers and indices are.
 fn place(length: usize, random: &mut Random) -> usize {
     let near = length.min(64);
     match random.below(3) {
@@ -124,7 +124,7 @@ fn place(length: usize, random: &mut Random) -> usize {
     }
 }
 
-/// Where the values of a text stand: numbers, words, texts in quotes that are no keys.
+/// The ranges of the values in a text: numbers, words, and quoted strings that are not keys.
 fn tokens(text: &[u8]) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     let mut at = 0;

@@ -1,9 +1,9 @@
-//! Good files of every kind that we read, damaged in thousands of ways. Whatever comes of one is what it
-//! holds or a sentence: no panic, no hang, little memory.
+//! Valid files of every supported kind, damaged in thousands of ways. Each must be read or refused
+//! with a message: no panic, no hang, little memory.
 //!
-//! The seeds are in `fuzz/seeds`, where fuzzers begin too: what our own writers make, and in `found` what
-//! once went wrong. `VOXLOOM_CAMPAIGN=N` tries N damaged copies of each; `VOXLOOM_WRITE_SEEDS=1` writes
-//! the seeds anew.
+//! The seeds are in `fuzz/seeds`, where fuzzers start too: files of our own writers, and, named
+//! `found-...`, files that once caused a failure. `VOXLOOM_CAMPAIGN=N` tries N damaged copies of
+//! each; `VOXLOOM_WRITE_SEEDS=1` writes the seeds anew.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
@@ -21,12 +21,12 @@ mod seeds;
 
 use fuzz::{TARGETS, Target};
 
-/// Damaged copies of each seed.
+/// Number of damaged copies of each seed.
 const COPIES: usize = 200;
-/// What any file may take, however busy the machine is: a hang takes for ever.
+/// Time limit for any file, even on a busy machine, beyond which a hang is assumed.
 const LONGEST: Duration = Duration::from_mins(1);
 
-/// Memory is counted for the whole process: one at a time.
+/// Memory is measured for the whole process, so campaigns run one at a time.
 static TURN: Mutex<()> = Mutex::new(());
 
 fn folder_of_seeds() -> PathBuf {
@@ -44,7 +44,7 @@ fn seeds_of(target: &Target) -> Vec<(String, Vec<u8>)> {
     paths.iter().map(|path| (name(path), fs::read(path).unwrap())).collect()
 }
 
-/// Reads bytes; what makes it fail is left where it can be looked at.
+/// Reads bytes; input that makes this fail is saved for inspection.
 fn read(target: &Target, folder: &Path, bytes: &[u8]) -> fuzz::Read {
     let begun = Instant::now();
     let result = catch_unwind(AssertUnwindSafe(|| fuzz::run(target, folder, bytes)));
@@ -57,7 +57,7 @@ fn read(target: &Target, folder: &Path, bytes: &[u8]) -> fuzz::Read {
     result.unwrap_or_else(|_| panic!("{}: {}", target.name, keep()))
 }
 
-/// Damages the seeds of some targets; how many copies were read, and how many refused.
+/// Damages the seeds of some targets; returns how many copies were read and how many refused.
 fn campaign(names: &[&str]) -> [usize; 2] {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let copies = std::env::var("VOXLOOM_CAMPAIGN").map_or(COPIES, |n| n.parse().unwrap());

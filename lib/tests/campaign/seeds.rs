@@ -1,4 +1,4 @@
-//! Good files of every kind, by our own writers and by hand.
+//! Valid files of every supported kind, from our own writers and by hand.
 
 use std::fs;
 use std::io::Cursor;
@@ -22,7 +22,7 @@ struct Seeds {
     scratch: tempfile::TempDir,
 }
 
-/// Writes all seeds into the folders of their targets; what was found stays.
+/// Writes all seeds into the folders of their targets; files of earlier failures are kept.
 pub(crate) fn write(root: &Path) {
     let seeds = Seeds { root: root.to_owned(), scratch: tempfile::tempdir().unwrap() };
     seeds.volumes();
@@ -87,7 +87,7 @@ impl Seeds {
         self.put("n5", "cosem", &[&cosem[..], b"\0", array, b"\0", &head, &[3; 80]].concat());
     }
 
-    /// The files of the only array of a volume, with zeros between them.
+    /// The files of the only array of a volume, separated by zero bytes.
     fn joined(&self, target: &str, name: &str, volume: &str, metadata: &[&str], chunk: &str) {
         let levels = ["", "0", "s0"].map(|level| Path::new(volume).join(level));
         let array = levels.iter().find(|level| level.join(chunk).is_file()).unwrap();
@@ -165,7 +165,7 @@ impl Seeds {
         self.joined("field", "local-affines", &location, &["zarr.json"], "c/0/0/0/0/0");
     }
 
-    /// What a transform becomes as a file of another program.
+    /// The bytes of a transform in the file format of another program.
     fn turned(&self, source: &str, target: Target, name: &str) -> Vec<u8> {
         let destination = self.at(name);
         let (reading, ctx) = (Reading::default(), Context::default());
@@ -258,7 +258,7 @@ impl Seeds {
         self.put("receipt", "by-hand", receipt.as_bytes());
     }
 
-    /// NIfTI as NiftyReg and SPM mean it, and MetaImage.
+    /// NIfTI files with the conventions of NiftyReg and SPM, and MetaImage.
     fn flat_fields(&self) {
         let nifti = fs::read(self.root.join("nifti/a.nii")).unwrap();
         for (name, intent, kind) in [
@@ -271,7 +271,7 @@ impl Seeds {
             bytes[328..344].fill(0);
             bytes[328..328 + intent.len()].copy_from_slice(intent.as_bytes());
             if name == "niftyreg-grid" {
-                // 4 x 4 x 4 control points, the fewest of a cubic B-spline
+                // 4 x 4 x 4 control points, the minimum for a cubic B-spline
                 for axis in 1..=3 {
                     bytes[40 + 2 * axis..][..2].copy_from_slice(&4i16.to_le_bytes());
                 }

@@ -1,4 +1,4 @@
-//! Tests that `docs/correctness.md` names exist.
+//! The tests that `docs/correctness.md` names exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,14 +6,14 @@ use std::path::Path;
 
 use super::rust_files;
 
-/// The names of all functions in a text.
+/// The names of all functions in a source text.
 fn functions(text: &str) -> impl Iterator<Item = String> + '_ {
     text.split("fn ")
         .skip(1)
         .map(|rest| rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect())
 }
 
-/// What stands between backticks in the last cell of each row of the tables.
+/// The texts between backticks in the last cell of each table row.
 fn named(text: &str) -> Vec<String> {
     let cells = text.lines().filter_map(|line| line.strip_suffix('|')?.rsplit('|').next());
     cells

@@ -1,11 +1,11 @@
-//! Modules look down only: the layers of the library, and what holds them.
+//! Modules depend only on lower layers: the table of layers, and tests of it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::rust_files;
 
-/// From the bottom up; modules on one line do not know each other.
+/// From bottom to top; modules on one line do not depend on each other.
 const LAYERS: &[&[&str]] = &[
     &["fingerprint", "golden", "quote"],
     &["geom", "device", "files"],
@@ -18,8 +18,8 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
 ];
 
-/// All that kernels may know beside their own module, and the element types of volumes. `warp` is
-/// for inverses, which begin at points that it has turned round.
+/// The modules that kernels may use besides their own; of `volume`, only the element types. `warp`
+/// is for kernels that start from points inverted by it.
 const KERNELS_KNOW: &[&str] = &["geom", "device", "filter", "warp"];
 const ELEMENT_TYPES: &[&str] = &["Dtype", "Voxel"];
 
@@ -31,7 +31,7 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The top module that a file belongs to.
+/// The top-level module of a file.
 fn module_of(file: &Path) -> String {
     let path = file.strip_prefix(source()).unwrap();
     path.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned()
@@ -42,7 +42,7 @@ fn looks(text: &str) -> Vec<String> {
     names_after("crate::", text)
 }
 
-/// The names that follow `path` in a source, comments left out.
+/// The names that follow `path` in a source, without comments.
 fn names_after(path: &str, text: &str) -> Vec<String> {
     let code: Vec<&str> =
         text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
@@ -51,7 +51,7 @@ fn names_after(path: &str, text: &str) -> Vec<String> {
     for (at, path) in code.match_indices(path) {
         let before = code[..at].chars().next_back();
         if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
-            continue; // another word that ends so
+            continue; // a longer identifier that ends in the same word
         }
         let rest = code[at + path.len()..].trim_start();
         match rest.strip_prefix('{') {
@@ -81,7 +81,7 @@ fn group_heads(group: &str) -> Vec<String> {
     starts.into_iter().map(|at| head(&group[at..])).filter(|name| !name.is_empty()).collect()
 }
 
-/// Who looks at what `allowed` (own module, file, module looked at) does not let them.
+/// The files that name a module that `allowed` (own module, file, named module) does not allow.
 fn offences(allowed: impl Fn(&str, &Path, &str) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     for file in rust_files(&source()) {
@@ -90,7 +90,7 @@ fn offences(allowed: impl Fn(&str, &Path, &str) -> bool) -> Vec<String> {
             continue;
         }
         for name in looks(&fs::read_to_string(&file).unwrap()) {
-            // what is no module of ours is a macro at the root
+            // a name that is not a module of ours is a macro at the crate root
             let is_module = layer(&name).is_some() || source().join(&name).exists();
             if is_module && name != own && !allowed(&own, &file, &name) {
                 let file = file.strip_prefix(source()).unwrap().display();

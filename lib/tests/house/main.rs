@@ -1,4 +1,4 @@
-//! What holds for the house as a whole.
+//! Rules that hold for the whole source tree.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 

@@ -1,10 +1,10 @@
-//! Command lines that are tied to what they say: every flag is tried.
+//! Command lines whose runs depend on every flag: all flags are tested.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::scene::{Scene, program};
 
-/// Flags that change nothing of a result, or say where it goes.
+/// Flags that do not affect the result, or only its location.
 const NEUTRAL: [&str; 20] = [
     "allow-unfinished",
     "output",
@@ -28,7 +28,7 @@ const NEUTRAL: [&str; 20] = [
     "no-sync",
 ];
 
-/// A command line: what stands without a flag, and each flag with its words.
+/// A command line: its positional arguments, and each flag with its values.
 #[derive(Clone)]
 pub(crate) struct Line {
     program: &'static str,
@@ -61,7 +61,7 @@ impl Line {
         line
     }
 
-    /// The same with another input.
+    /// The same command line with another input.
     pub(crate) fn reading(&self, input: String) -> Self {
         Self { bare: vec![input], ..self.clone() }
     }
@@ -75,7 +75,7 @@ impl Line {
         words
     }
 
-    /// Runs it with more words; what it said, and whether it succeeded.
+    /// Runs it with more arguments; returns whether it succeeded, and its stderr.
     pub(crate) fn run(&self, more: &[&str]) -> (bool, String) {
         let output = program(self.program).args(self.words()).args(more).output().unwrap();
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
@@ -86,7 +86,7 @@ impl Line {
         assert!(succeeded, "{} {:?} {more:?}: {said}", self.program, self.words());
     }
 
-    /// The second part of it does not belong to the first part of another.
+    /// Checks that its second part is refused after the first part of a different run.
     pub(crate) fn is_another_run(&self, why: &str, scene: &Scene) {
         let before = scene.contents();
         let (succeeded, said) = self.run(&["--part", "2/2"]);
@@ -113,8 +113,8 @@ fn flags_of(program_name: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Runs the first part of `line`, then the second with each of `changes`, each of which is refused; all flags
-/// of the program are among them.
+/// Runs the first part of `line`, then the second part with each of `changes`, each of which must
+/// be refused. All flags of the program must be among them, in `NEUTRAL` or in `unused`.
 ///
 /// `unused` are flags that have no effect on this input.
 pub(crate) fn no_other_run(
@@ -135,7 +135,7 @@ pub(crate) fn no_other_run(
     }
 }
 
-/// As [`no_other_run`], and at last the second part as it is.
+/// Like [`no_other_run`], followed by the second part without changes.
 pub(crate) fn only_itself(
     scene: &Scene,
     line: &Line,

@@ -17,7 +17,7 @@ fn context(threads: usize) -> Context {
     Context { threads, existing: Existing::Resume, ..Context::default() }
 }
 
-/// Streams squares; `stage` says what goes wrong where.
+/// Streams squares of task numbers; `stage` injects errors by stage and task.
 fn squares(
     ctx: &Context,
     folder: &Path,
@@ -94,7 +94,7 @@ fn a_block_that_fails_or_panics_in_any_stage_is_named_and_the_rest_is_done() {
         assert!(message.contains("1 of 9") && message.contains(reason), "{message}");
         assert!(message.contains("4,0,0"), "{message}");
         assert_eq!(out.len(), 8);
-        // what was accepted is accepted, what failed is tried again, and nothing else
+        // accepted failures stay failures, and only failed blocks are tried again
         let ctx = Context { allow_failed: 0.2, ..context(2) };
         let (result, out) = squares(&ctx, folder.path(), 9, |_, id| {
             anyhow::ensure!(id != 4, "still");
@@ -135,7 +135,7 @@ fn a_full_disk_stops_the_run_which_can_be_resumed() {
 fn memory_admits_few_tasks_at_once() {
     for (tasks_that_fit, threads) in [(1, 4), (3, 4), (1000, 2)] {
         let folder = tempfile::tempdir().unwrap();
-        let size = 1_u64 << 40; // so large that what the process holds is nothing beside it
+        let size = 1_u64 << 40; // so large that the memory of the process is negligible
         let memory = tasks_that_fit * size + (1 << 39);
         let ctx = Context { memory, ..context(threads) };
         let mut plan = plan(40);
@@ -286,7 +286,7 @@ fn a_block_that_fails_in_a_second_pass_is_never_accepted() {
     assert_eq!(ctx.receipt().blocks.failed[0].index, [4, 0, 0]);
 }
 
-/// Streams tasks that leave rows and a summary; what the whole is reduced to, in task order.
+/// Streams tasks that write rows and a summary; returns their reduction in task order.
 fn reduced(ctx: &Context, folder: &Path) -> Result<(f64, Vec<u8>), Error> {
     let rows = Rows::new(folder);
     let ends = plan(7).stream(
@@ -341,7 +341,7 @@ fn work_that_another_run_is_still_doing_is_shared_and_not_refused() {
     let refuse = || Context { existing: Existing::Refuse, ..context(1) };
     let first = refuse();
     squares(&first, folder.path(), 6, |_, _| Ok(())).0.unwrap();
-    // it lives until its context goes, as a process does until it ends
+    // the first run counts as active until its context is dropped, as a process does until it ends
     squares(&refuse(), folder.path(), 6, |_, _| Ok(())).0.unwrap();
     drop(first);
     let (result, _) = squares(&refuse(), folder.path(), 6, |_, _| Ok(()));
@@ -408,7 +408,7 @@ fn what_was_done_while_an_input_went_away_is_done_again() {
         Ok(())
     });
     assert!(result.unwrap_err().to_string().contains("lost chunks"));
-    // it is back, and the run begins anew
+    // the chunk is restored, and the run starts anew
     std::fs::write(&chunk, [7; 32]).unwrap();
     let ctx = context(1);
     ctx.input(&Volume::open(&location, &Select::default()).unwrap());

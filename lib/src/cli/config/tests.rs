@@ -13,7 +13,7 @@ fn command() -> Command {
     shared::add(own, Shape::Blocks)
 }
 
-/// Parses `arguments` with a file of this text; an error is its text.
+/// Parses `arguments` with a parameters file of this text; an error is returned as its text.
 fn parse(name: &str, text: &str, arguments: &[&str]) -> Result<ArgMatches, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);

@@ -3,15 +3,15 @@ use crate::deform::Options;
 use crate::golden::shared;
 use crate::warp::npz::read_npz;
 
-/// The models that each test is about.
+/// The models that tests cover.
 const MODELS: [Model; 2] = [Model::Dense, Model::Bspline { spacing: 8.0 }];
 
-/// For bends of the size of these small blocks.
+/// Options for displacements that vary on the scale of these small blocks.
 fn loose() -> Options {
     Options { elasticity: 2.0, ..Options::default() }
 }
 
-/// Waves of many lengths and directions: structure everywhere.
+/// A sum of waves of many lengths and directions, which has structure everywhere.
 fn texture(p: Point) -> f32 {
     let wave = |k: [f64; 3], phase: f64| (k[0] * p[0] + k[1] * p[1] + k[2] * p[2] + phase).sin();
     let sum = wave([0.31, 0.42, 0.0], 0.3)
@@ -25,7 +25,7 @@ fn texture(p: Point) -> f32 {
     (100.0 + 20.0 * sum) as f32
 }
 
-/// Where a point of the fixed image lies in the moving one.
+/// The displacement from the fixed to the moving image at a point.
 fn truth(p: Point, shape: [usize; 3]) -> Point {
     let bump = |a: usize| (std::f64::consts::PI * (p[a] + 0.5) / shape[a] as f64).sin();
     let all = bump(0) * bump(1) * bump(2);
@@ -41,7 +41,7 @@ fn image(shape: [usize; 3], f: impl Fn(Point) -> f32) -> Vec<f32> {
         .collect()
 }
 
-/// A pair whose moving image is a texture and whose fixed image shows it displaced.
+/// A pair whose moving image is a texture and whose fixed image is the same texture, displaced.
 fn pair(shape: [usize; 3]) -> BlockPair {
     let moved = |p: Point| {
         let u = truth(p, shape);
@@ -164,7 +164,7 @@ fn a_displacement_made_of_b_splines_is_found_by_them() {
 #[test]
 fn control_points_never_fold_a_block_however_little_holds_them() {
     let shape = [32, 34, 36];
-    // nothing in common but the range of brightness
+    // the images have only their range of brightness in common
     let unlike = BlockPair {
         fixed: image(shape, |[z, y, x]| texture([3.0 * y, 2.0 * x, 1.5 * z])),
         ..pair(shape)
@@ -177,7 +177,7 @@ fn control_points_never_fold_a_block_however_little_holds_them() {
     assert!(least < 0.5 && found.field.iter().flatten().any(|v| v.abs() > 0.5), "{least}");
 }
 
-/// Correlation of two images 8 voxels from the faces.
+/// Correlation of two images, leaving out 8 voxels next to the faces.
 fn interior(a: &[f32], b: &[f32], shape: [usize; 3]) -> f64 {
     let [_, height, width] = shape;
     let inner = (0..a.len()).filter(|i| {

@@ -1,4 +1,4 @@
-//! Sums of B-splines, slow and obvious, and what must hold of all of them.
+//! Slow reference sums of B-splines, and properties that all of them must have.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::{Basis, Controls};
 use crate::deform::lattice::Lattice;
 use crate::geom::Point;
 
-/// The cubic B-spline of unit spacing, by the recursion of Cox and de Boor.
+/// The B-spline of a degree and unit spacing, by the recursion of Cox and de Boor.
 fn spline(degree: i32, t: f64) -> f64 {
     let half = 0.5 * f64::from(degree + 1);
     if degree == 0 {
@@ -17,7 +17,7 @@ fn spline(degree: i32, t: f64) -> f64 {
     (rise + fall) / f64::from(degree)
 }
 
-/// The displacement at each node: all control points, each by its distance.
+/// The displacement at each node, summed over all control points.
 fn evaluate(controls: &Controls, coefficients: &[f32], nodes: &Lattice) -> Vec<f64> {
     let counts = controls.shape();
     let index = |i: usize, shape: [usize; 3]| {
@@ -41,7 +41,7 @@ fn evaluate(controls: &Controls, coefficients: &[f32], nodes: &Lattice) -> Vec<f
     (0..nodes.len()).map(|i| value(index(i, nodes.shape))).collect()
 }
 
-/// Numbers between -1 and 1.
+/// Pseudorandom numbers between -1 and 1.
 fn noise(count: usize, seed: u32) -> Vec<f32> {
     let hash = |i: u32| (i.wrapping_mul(0x9e37_79b9) ^ seed).wrapping_mul(0x85eb_ca6b) >> 8;
     let fine = |v: u32| (v ^ (v >> 9)).wrapping_mul(0xc2b2_ae35) >> 8;

@@ -14,7 +14,7 @@ fn field(count: usize, seed: u32) -> Field {
     std::array::from_fn(|c| noise(count, seed.wrapping_add(77 * c as u32)))
 }
 
-/// Products of made-up gradients.
+/// Products of pseudorandom gradients.
 fn tensor(count: usize) -> [Vec<f32>; 6] {
     let g = field(count, 3);
     [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]

@@ -1,4 +1,4 @@
-//! Coordinate systems: which axis is z, y or x, and in which unit.
+//! Coordinate systems: which axis is z, y or x, and its unit.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::geom::{Affine, Point};
 use crate::quote::{self, shorten};
 use crate::volume;
 
-/// An axis of a system.
+/// An axis of a coordinate system.
 #[derive(Clone, Debug, PartialEq)]
 struct Axis {
     name: String,
@@ -17,7 +17,7 @@ struct Axis {
     unit: Option<String>,
 }
 
-/// The axes of a system, in order.
+/// The axes of a coordinate system, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Axes(Vec<Axis>);
 
@@ -44,7 +44,7 @@ impl Axes {
         self.0.len()
     }
 
-    /// Their names, as people read them.
+    /// Their names, separated by commas.
     pub(super) fn names(&self) -> String {
         self.0.iter().map(|axis| axis.name.as_str()).collect::<Vec<_>>().join(",")
     }
@@ -56,12 +56,13 @@ impl Axes {
         }
     }
 
-    /// The axes of space: their places in the system.
+    /// The indices of the spatial axes.
     fn space(&self) -> Vec<usize> {
         (0..self.0.len()).filter(|&i| Self::is_space(&self.0[i])).collect()
     }
 
-    /// Which axis of space is z, y and x, counted among the axes of space: by name, else the last ones.
+    /// Which spatial axes are z, y and x, as indices among the spatial axes: by name, or else the
+    /// last ones in the order z, y, x.
     pub(super) fn spatial(&self) -> [Option<usize>; 3] {
         let space = self.space();
         let named = ["z", "y", "x"]
@@ -73,13 +74,13 @@ impl Axes {
         std::array::from_fn(|a| (count + a).checked_sub(3))
     }
 
-    /// The places of z, y and x among all axes.
+    /// The indices of z, y and x among all axes.
     fn places(&self) -> [Option<usize>; 3] {
         let space = self.space();
         self.spatial().map(|i| i.map(|i| space[i]))
     }
 
-    /// The one unit of the axes of space.
+    /// Micrometres in the unit of the spatial axes, which must be the same for all.
     pub(super) fn micrometres(&self) -> Result<f64, String> {
         let mut units: Vec<Option<&str>> =
             self.space().into_iter().map(|i| self.0[i].unit.as_deref()).collect();
@@ -99,8 +100,8 @@ impl Axes {
         }
     }
 
-    /// For each axis of this output the axis of `input` that it shows, as a `mapAxis` says: names by
-    /// names, or a list of places.
+    /// For each axis of this output system, the index of the corresponding axis of `input`, as
+    /// given by a `mapAxis`: a map from names to names, or a list of indices.
     pub(super) fn sources(&self, input: &Self, map: &Value) -> Option<Vec<usize>> {
         let sources: Vec<usize> = match map {
             Value::Object(names) => self
@@ -121,7 +122,8 @@ impl Axes {
     }
 }
 
-/// The part of a matrix that concerns space, ours; `None` where it mixes space with other axes.
+/// The spatial part of a matrix as a map of `[z, y, x]` micrometres; `um` is micrometres per unit.
+/// `None` if the matrix mixes spatial axes with others.
 pub(super) fn pick(full: &[Vec<f64>], input: &Axes, output: &Axes, um: f64) -> Option<Affine> {
     let (columns, rows) = (input.places(), output.places());
     let width = input.len();
@@ -148,7 +150,7 @@ pub(super) fn pick(full: &[Vec<f64>], input: &Axes, output: &Axes, um: f64) -> O
     Some(Affine::from_rows(map))
 }
 
-/// What `input` or `output` of a transformation is called.
+/// The name of a transformation's `input` or `output`.
 pub(super) fn label(object: &Map<String, Value>, key: &str) -> String {
     match object.get(key) {
         Some(Value::String(name)) => name.clone(),
@@ -164,7 +166,7 @@ pub(super) fn label(object: &Map<String, Value>, key: &str) -> String {
     }
 }
 
-/// All systems that can be named: by their name, or `path/name` in another group.
+/// All coordinate systems, by name, or by `path/name` for those of another group.
 pub(super) struct Systems {
     known: BTreeMap<String, Axes>,
 }
@@ -173,7 +175,7 @@ impl Systems {
     pub(super) fn read(root: &Map<String, Value>, folder: &Path) -> Self {
         let mut known = BTreeMap::new();
         add(root, "", &mut known);
-        // images that transformations refer to
+        // add the systems of images that transformations refer to
         let text = Value::Object(root.clone()).to_string();
         let paths = text.split("\"path\":\"").skip(1).filter_map(|rest| rest.split('"').next());
         for path in paths {
@@ -185,7 +187,7 @@ impl Systems {
         Self { known }
     }
 
-    /// The system that `key` of a transformation names.
+    /// The coordinate system named by `key` of a transformation.
     pub(super) fn named(&self, object: &Map<String, Value>, key: &str) -> Result<Axes, String> {
         let name = label(object, key);
         self.known.get(&name).cloned().ok_or_else(|| {
@@ -196,7 +198,7 @@ impl Systems {
         })
     }
 
-    /// The same, or the one around it where the transformation names none.
+    /// The same, or the system of the enclosing transformation if none is named.
     pub(super) fn or(
         &self,
         object: &Map<String, Value>,
@@ -226,12 +228,12 @@ fn add(root: &Map<String, Value>, prefix: &str, known: &mut BTreeMap<String, Axe
     }
 }
 
-/// How the array of a field lies, in the unit of its system.
+/// The arrangement of a field's array, with lengths in the unit of its coordinate system.
 pub(super) struct FieldAxes {
     pub(super) location: String,
-    /// The dimension of the components.
+    /// The dimension of the vector components.
     pub(super) component: usize,
-    /// The others are x, y, z.
+    /// Whether the other dimensions are x, y, z instead of z, y, x.
     pub(super) xyz: bool,
     pub(super) spacing: Point,
     pub(super) origin: Point,
@@ -294,7 +296,7 @@ fn is_component(axis: &Axis) -> bool {
     matches!(axis.kind.as_deref(), Some("displacement" | "coordinate"))
 }
 
-/// The scale and the shift that a list of transformations, or a sequence, amounts to.
+/// The scale and translation to which a list of transformations, possibly nested, amounts.
 fn calibrate(list: Option<&Value>, rank: usize) -> Option<(Vec<f64>, Vec<f64>)> {
     let (mut scale, mut shift) = (vec![1.0; rank], vec![0.0; rank]);
     let mut pending: Vec<&Value> =

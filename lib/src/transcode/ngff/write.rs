@@ -1,4 +1,5 @@
-//! Chains as a Zarr group with a `scene` (OME-Zarr 0.6), fields in a group `coordinateTransformations`.
+//! Writes chains as a Zarr group with a `scene` (OME-Zarr 0.6); fields go to a group
+//! `coordinateTransformations`.
 
 use std::path::Path;
 
@@ -11,13 +12,13 @@ use crate::transform::Step;
 /// The version of the metadata.
 const VERSION: &str = "0.6";
 
-/// Where a field of a group lies.
+/// The path of a field within the group.
 pub(in crate::transcode) fn field_path(number: usize) -> String {
     format!("coordinateTransformations/displacements{number}")
 }
 
-/// The group's metadata: its sequence of steps, fields by their place in the group. The arrays are there
-/// already, at [`field_path`] and `s0`.
+/// Writes the group's metadata: a sequence of steps, with fields by their path in the group. The
+/// arrays must exist already, at [`field_path`] and `s0`.
 pub(in crate::transcode) fn write(group: &Path, steps: &[Step]) -> Result<(), Error> {
     let mut list = Vec::new();
     let mut fields = 0;
@@ -49,7 +50,7 @@ pub(in crate::transcode) fn write(group: &Path, steps: &[Step]) -> Result<(), Er
             "transformations": list,
         }],
     });
-    // last, as it says that all is there
+    // written last, since it marks the group as complete
     let attributes = json!({"ome": {"version": VERSION, "scene": scene}});
     write_object(&group.join("zarr.json"), &group_of(&attributes))
 }
@@ -64,7 +65,7 @@ fn group_of(attributes: &Value) -> Value {
     json!({"zarr_format": 3, "node_type": "group", "attributes": attributes})
 }
 
-/// The group around a field: one level, placed by the attributes of the array.
+/// The group of a field: one level, positioned by the attributes of the array.
 fn field_group(path: &Path) -> Result<Value, Error> {
     let array = path.join("s0").display().to_string();
     let (attributes, _) = crate::volume::attributes(&array)?.unwrap_or_default();

@@ -1,36 +1,36 @@
-//! What the numbers of a NIfTI file of vectors mean: told by the intent, its name and its first parameter,
-//! never guessed.
+//! The meaning of the vectors of a NIfTI file, which is determined by the intent, its name and its
+//! first parameter, and is never guessed.
 
 use crate::quote::shorten;
 use crate::transcode::world::Frame;
 
 const DISPLACEMENT: i32 = 1006;
 
-/// What each vector is.
+/// The meaning of each vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::transcode) enum Meaning {
-    /// How far a point moves, in this frame.
+    /// The displacement of the sample, in this frame.
     Displacements(Frame),
-    /// Where it goes, in this frame.
+    /// The position to which the sample is mapped, in this frame.
     Positions(Frame),
-    /// Where a control point of a cubic B-spline goes, RAS.
+    /// The position of a control point of a cubic B-spline, RAS.
     ControlPoints,
 }
 
-/// Why that cannot be told.
+/// Why the meaning cannot be determined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::transcode) enum Doubt {
-    /// The user may say that these are displacements.
+    /// The meaning is not stated; the user can declare the vectors to be displacements.
     Unsaid(String),
-    /// They are something else.
+    /// They have a meaning that is not supported.
     Other(String),
 }
 
-/// The meaning of an intent.
+/// The meaning of vectors with this intent.
 pub(super) fn of(intent: i32, name: &str, parameter: f64) -> Result<Meaning, Doubt> {
     match (intent, name) {
         (super::VECTOR, "NREG_TRANS") => niftyreg(parameter),
-        // SPM: each vector is the place in millimetres that its voxel comes from
+        // SPM: each vector is the position in millimetres from which the voxel is sampled
         (super::VECTOR, "Mapping") => Ok(Meaning::Positions(Frame::Ras)),
         (super::VECTOR, "") => Ok(Meaning::Displacements(Frame::Lps)),
         (DISPLACEMENT, "") => Ok(Meaning::Displacements(Frame::Ras)),
@@ -50,7 +50,7 @@ pub(super) fn of(intent: i32, name: &str, parameter: f64) -> Result<Meaning, Dou
     }
 }
 
-/// The kinds of NiftyReg (`_reg_maths.h`, `NREG_TRANS_TYPE`), all RAS.
+/// The transform types of NiftyReg (`_reg_maths.h`, `NREG_TRANS_TYPE`), all RAS.
 fn niftyreg(kind: f64) -> Result<Meaning, Doubt> {
     let other = |what: &str| {
         Err(Doubt::Other(format!(

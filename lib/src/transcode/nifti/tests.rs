@@ -39,7 +39,7 @@ fn a_qform_places_as_the_sform_does_and_neither_is_refused() {
     assert!(read_bytes(&bytes).unwrap_err().contains("where its samples lie"));
 }
 
-/// The same fields at the places of version 2 (nifti2.h).
+/// The same header fields in the layout of version 2 (nifti2.h).
 fn second_version(bytes: &[u8]) -> Vec<u8> {
     let b = Bytes { data: bytes, order: ByteOrder::Little };
     let mut out = vec![0u8; 544];

@@ -1,4 +1,4 @@
-//! Writing displacement fields as NIfTI-1.
+//! Writes displacement fields as NIfTI-1.
 
 use std::io::Write;
 use std::path::Path;
@@ -7,8 +7,9 @@ use super::super::{Error, fields};
 use super::VECTOR;
 use crate::geom::{Box3, FieldSource, Grid};
 
-/// Writes a field as NIfTI-1 with intent 1007, its numbers in `micrometres` per unit; compressed where
-/// the name ends with `.gz`. Components come one after another, so the field is read three times.
+/// Writes a field as NIfTI-1 with intent 1007 and lengths in units of `micrometres`, compressed if
+/// the name ends with `.gz`. The format stores one component after the other, so the field is read
+/// three times.
 pub(in crate::transcode) fn write(
     path: &Path,
     field: &dyn FieldSource,
@@ -39,18 +40,18 @@ pub(in crate::transcode) fn write(
         }
         let mut packed = flate2::write::GzEncoder::new(out, flate2::Compression::new(4));
         fill(&mut packed)?;
-        // dropping it would hide that its last bytes could not be written
+        // `finish` reports errors of the last write, which dropping the encoder would hide
         packed.finish().map(drop).map_err(io)
     })
 }
 
-/// Component x, y or z of a part, little endian.
+/// Component x, y or z of a part, as little-endian bytes.
 fn component(field: &dyn FieldSource, part: &Box3, c: usize, um: f64) -> Result<Vec<u8>, Error> {
     let vectors = field.read(part).map_err(Error::Field)?;
     Ok(vectors.iter().flat_map(|v| ((f64::from(v[2 - c]) / um) as f32).to_le_bytes()).collect())
 }
 
-/// A head of 352 bytes: LPS axes are minus RAS ones along x and y.
+/// The header of 352 bytes. Its axes are RAS, so x and y of LPS are negated.
 pub(super) fn compose(grid: &Grid, micrometres: f64) -> Vec<u8> {
     let mut head = vec![0u8; 352];
     let mut put = |at: usize, bytes: &[u8]| head[at..at + bytes.len()].copy_from_slice(bytes);
@@ -79,7 +80,7 @@ pub(super) fn compose(grid: &Grid, micrometres: f64) -> Vec<u8> {
     };
     put(123, &[unit]);
     let [oz, oy, ox] = corner;
-    // half a turn about z
+    // quaternion of a rotation by 180 degrees about z, then the offset
     for (i, value) in [0.0, 0.0, 1.0, -ox, -oy, oz].into_iter().enumerate() {
         put(256 + 4 * i, &f32::to_le_bytes(value));
     }

@@ -1,4 +1,4 @@
-//! Reading displacement fields of other programs: heads that say where vectors lie, and arrays.
+//! Reads displacement fields of other programs: files with a header, and arrays.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::transcode::{control, ngff};
 use crate::transform::Axes;
 use crate::volume::{FlatVectors, VectorArray};
 
-/// What numbers of a NIfTI file mean, with what the user says of them.
+/// The meaning of a NIfTI file's vectors, as stated by its header and by the user.
 fn meaning(head: &nifti::Head, frame: Option<Frame>) -> Result<Meaning, String> {
     match (head.meaning.clone(), frame) {
         (Ok(Meaning::ControlPoints), Some(_)) => {
@@ -85,7 +85,7 @@ pub(super) fn read_nifti(location: &str, reading: &Reading) -> Result<Read, Stri
     Ok((vec![Piece::Foreign(Box::new(field))], convention))
 }
 
-/// A field of NRRD or MetaImage.
+/// Reads a field in NRRD or MetaImage.
 pub(super) fn read_flat(
     location: &str,
     format: &'static str,
@@ -95,7 +95,7 @@ pub(super) fn read_flat(
     warn(location, &head.notes);
     let said = if reading.unit.is_none() { head.micrometres.clone()? } else { None };
     let micrometres = said.unwrap_or_else(|| reading.unit.unwrap_or(Unit::Mm).micrometres());
-    // ITK turns positions of other spaces to LPS and leaves vectors alone
+    // ITK converts positions of other spaces to LPS but leaves vectors as they are
     let vectors = World { frame: reading.frame.unwrap_or(Frame::Lps), micrometres };
     let positions = World { frame: head.frame, micrometres };
     let payload = head.payload(location);
@@ -151,7 +151,7 @@ pub(super) fn read_array(
 ) -> Result<Read, String> {
     let holds =
         if source == Source::BigstreamPositions { Holds::Positions } else { Holds::Displacements };
-    // 2021's are x,y,z
+    // positions of BigStream of 2021 are x, y, z
     let usual = if holds == Holds::Positions { Axes::Xyz } else { Axes::Zyx };
     let axes = reading.axes.unwrap_or(usual);
     let array = VectorArray::open(location, None, axes == Axes::Xyz).map_err(|e| {

@@ -107,7 +107,7 @@ fn entries_take_what_is_counted_for_them() {
         let bytes = cache.lock().bytes;
         (resident().saturating_sub(before), bytes)
     };
-    // other tests allocate meanwhile, and free what this one is then given
+    // other tests allocate concurrently, and memory that they free may be reused here
     let (taken, counted) = run(Decoded::default, LEN);
     assert!(taken < counted + counted / 5, "missing: {taken} taken, {counted} counted");
     let (taken, counted) = run(|| decoded(0), LEN);

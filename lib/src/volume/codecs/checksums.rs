@@ -1,11 +1,11 @@
-//! Checksums beside the bytes that they are of.
+//! Checksums that are stored with the data.
 
 /// A checksum of 32 bits, stored little endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::volume) enum Sum {
     /// CRC-32C (RFC 3720).
     Crc32c,
-    /// CRC-32 (that of gzip).
+    /// CRC-32, as in gzip.
     Crc32,
     /// Adler-32 (RFC 1950).
     Adler32,
@@ -32,7 +32,7 @@ impl Sum {
 fn adler32(bytes: &[u8]) -> u32 {
     const MODULUS: u32 = 65_521;
     let (mut a, mut b) = (1u32, 0u32);
-    // so many bytes cannot overflow 32 bits (RFC 1950, section 9)
+    // sums of this many bytes cannot overflow 32 bits (RFC 1950, section 9)
     for part in bytes.chunks(5552) {
         for byte in part {
             a += u32::from(*byte);
@@ -44,7 +44,7 @@ fn adler32(bytes: &[u8]) -> u32 {
     (b << 16) | a
 }
 
-/// `H5_checksum_fletcher32` of HDF5: words of 16 bits, the first byte high.
+/// `H5_checksum_fletcher32` of HDF5, on big-endian 16-bit words.
 fn fletcher32(bytes: &[u8]) -> u32 {
     let fold = |sum: u32| (sum & 0xffff) + (sum >> 16);
     let (mut a, mut b) = (0u32, 0u32);
@@ -70,11 +70,11 @@ mod tests {
 
     #[test]
     fn checksums_have_their_published_values() {
-        // RFC 3720, B.4; the usual check values of the others
+        // RFC 3720, B.4; the common check values of the others
         assert_eq!(Sum::Crc32c.of(&[0; 32]), 0x8a91_36aa);
         assert_eq!(Sum::Crc32.of(b"123456789"), 0xcbf4_3926);
         assert_eq!(Sum::Adler32.of(b"Wikipedia"), 0x11e6_0398);
-        // by hand: words 0x0102 and 0x0304; tests/interop has numcodecs judge it
+        // computed by hand from the words 0x0102 and 0x0304; tests/interop compares with numcodecs
         assert_eq!(Sum::Fletcher32.of(b""), 0);
         assert_eq!(Sum::Fletcher32.of(&[1, 2, 3, 4]), 0x0508_0406);
     }

@@ -1,4 +1,4 @@
-//! Filters of numcodecs that change elements, not sizes alone.
+//! The filters of numcodecs that transform element values.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use crate::volume::dtype::{ByteOrder, convert};
 use crate::volume::element::Element;
 use crate::volume::{Dtype, Voxel};
 
-/// An element type and its byte order, as a filter's configuration has it.
+/// An element type and byte order from a filter's configuration.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::volume) struct Number {
     dtype: Dtype,
@@ -14,7 +14,7 @@ pub(in crate::volume) struct Number {
 }
 
 impl Number {
-    /// The type that a configuration has under `key`.
+    /// The type under `key` of a configuration.
     pub(super) fn of(config: &Value, key: &str) -> Option<Self> {
         match Element::from_descr(config.get(key)?.as_str()?)? {
             (Element::As(dtype), order) => Some(Self { dtype, order }),
@@ -22,7 +22,7 @@ impl Number {
         }
     }
 
-    /// Bytes of one element.
+    /// Size of one element in bytes.
     pub(super) fn size(self) -> usize {
         self.dtype.size()
     }
@@ -31,7 +31,7 @@ impl Number {
         matches!(self.dtype, Dtype::F32 | Dtype::F64)
     }
 
-    /// Whether differences of this type, kept as `other`, can be summed.
+    /// Whether the delta filter supports elements of this type with differences stored as `other`.
     pub(super) fn can_be_kept_as(self, other: Self) -> bool {
         self.dtype == other.dtype || (!self.is_float() && !other.is_float())
     }
@@ -42,7 +42,7 @@ impl Number {
         out
     }
 
-    /// The low bytes of a whole number.
+    /// Appends the low bytes of an integer.
     fn put(self, value: i64, out: &mut Vec<u8>) {
         let size = self.size();
         match self.order {
@@ -52,14 +52,14 @@ impl Number {
     }
 }
 
-/// Sums differences: `numcodecs.Delta`.
+/// Decodes `numcodecs.Delta`: the cumulative sum of the differences.
 pub(super) fn sum_up(input: &[u8], kept: Number, wanted: Number, out: &mut Vec<u8>) {
     out.clear();
     match kept.dtype {
         Dtype::F32 => floats::<f32>(input, kept, out),
         Dtype::F64 => floats::<f64>(input, kept, out),
         _ => {
-            // whole numbers wrap round, as numpy's do
+            // integers wrap around, as in NumPy
             let mut sum = 0i64;
             for bytes in input.chunks_exact(kept.size()) {
                 sum = sum.wrapping_add(whole(bytes, kept));
@@ -77,7 +77,7 @@ fn floats<T: Voxel + std::ops::Add<Output = T>>(input: &[u8], kept: Number, out:
     T::put(&values, kept.order, out);
 }
 
-/// A whole number, with its sign where its type has one.
+/// Reads an integer, with sign extension for signed types.
 fn whole(bytes: &[u8], number: Number) -> i64 {
     let mut wide = [0; 8];
     match number.order {
@@ -93,7 +93,7 @@ fn whole(bytes: &[u8], number: Number) -> i64 {
     }
 }
 
-/// `numcodecs.FixedScaleOffset`: `value / scale + offset`, cut off where whole numbers are wanted.
+/// Decodes `numcodecs.FixedScaleOffset`: `value / scale + offset`, truncated for integer types.
 pub(super) fn rescale(
     input: &[u8],
     (kept, wanted): (Number, Number),

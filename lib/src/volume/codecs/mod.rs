@@ -1,7 +1,7 @@
-//! Decoders of stored bytes, which Zarr and N5 share.
+//! Decoders of stored bytes, shared by Zarr and N5.
 //!
-//! Every decoder is told how many bytes it may produce. A buffer grows with the bytes that were
-//! decoded, not with those that a file claims, so that a damaged or hostile file costs the memory of
+//! Every decoder is given the number of bytes that it may produce. Buffers grow with the decoded
+//! bytes, not with the size stated in a file, so that a corrupt or hostile file costs the memory of
 //! a few chunks at most.
 
 mod checksums;
@@ -12,27 +12,27 @@ mod streams;
 pub(super) use step::{KNOWN, Step, encoded, undo};
 pub(super) use streams::Stream;
 
-/// How many bytes a decoder has to produce.
+/// The number of bytes that a decoder has to produce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Size {
-    /// This many.
+    /// Exactly this many.
     Exactly(usize),
-    /// Any number up to this.
+    /// At most this many.
     AtMost(usize),
 }
 
 impl Size {
-    /// The largest number that is right.
+    /// The largest permitted number.
     pub(super) fn most(self) -> usize {
         match self {
             Self::Exactly(size) | Self::AtMost(size) => size,
         }
     }
 
-    /// Whether so many bytes are right.
+    /// Checks a number of decoded bytes.
     ///
     /// # Errors
-    /// What was found and what was wanted.
+    /// A message with the found and the expected number.
     pub(super) fn check(self, found: usize) -> Result<(), String> {
         match self {
             Self::Exactly(size) if found == size => Ok(()),

@@ -4,41 +4,43 @@ use super::checksums::Sum;
 use super::filters::{self, Number};
 use super::{Size, Stream};
 
-/// One step from an array's bytes to those of a file: what Zarr calls a filter, a compressor or a
-/// bytes-to-bytes codec.
+/// One step from an array's bytes to those of a file: a filter, a compressor or a bytes-to-bytes
+/// codec in Zarr's terms.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::volume) enum Step {
-    /// A compression.
+    /// Compression.
     Stream(Stream),
-    /// Four bytes more, before or after the others.
+    /// A checksum of four bytes, before or after the data.
     Sum(Sum, End),
-    /// The first bytes of all elements, then the second ones: elements of so many bytes.
+    /// Byte shuffle for elements of this size: first bytes of all elements, then second bytes, and
+    /// so on.
     Shuffle(usize),
-    /// Differences, kept as the first type, of elements of the second.
+    /// Delta filter: differences, stored as the first type, of elements of the second type.
     Delta(Number, Number),
-    /// Elements of the first type, of which `value / scale + offset` is of the second.
+    /// Scaling filter: for stored values of the first type, `value / scale + offset` has the second
+    /// type.
     Scale(Number, Number, f64, f64),
-    /// Values that lost some of their bits: nothing is left to undo.
+    /// Rounding of values, which needs no decoding.
     Rounded,
 }
 
-/// Where a checksum stands.
+/// The position of a checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::volume) enum End {
     Start,
     End,
 }
 
-/// The names of what [`Step::parse`] knows, for messages.
+/// The names that [`Step::parse`] accepts, for messages.
 pub(in crate::volume) const KNOWN: &str = "blosc, zstd, gzip, zlib, bz2, lzma, lz4, shuffle, delta, \
      fixedscaleoffset, quantize, bitround, crc32, crc32c, adler32 and fletcher32";
 
 impl Step {
-    /// The step of this name, with or without `numcodecs.` before it; `None` where there is none.
-    /// What a configuration leaves out is what numcodecs takes by default.
+    /// The step of this name, with or without the prefix `numcodecs.`; `None` if it is unknown.
+    /// Missing parameters have the defaults of numcodecs.
     ///
     /// # Errors
-    /// A configuration that cannot be followed.
+    /// An invalid or unsupported configuration.
     pub(in crate::volume) fn parse(name: &str, config: &Value) -> Result<Option<Self>, String> {
         let sum = |sum: Sum, usual: End| match config.get("location").and_then(Value::as_str) {
             None => Ok(Self::Sum(sum, usual)),
@@ -74,7 +76,7 @@ impl Step {
         }))
     }
 
-    /// The filters that have to know the type of elements.
+    /// Parses the filters whose configuration has element types.
     fn of_elements(name: &str, config: &Value) -> Result<Option<Self>, String> {
         let bad = || format!("has a filter {name} with types that cannot be followed: {config}");
         let wanted = Number::of(config, "dtype").ok_or_else(bad)?;
@@ -96,19 +98,19 @@ impl Step {
         Ok(Some(step))
     }
 
-    /// Whether the step belongs to elements rather than to bytes.
+    /// Whether the step transforms elements rather than bytes.
     pub(in crate::volume) fn is_of_elements(&self) -> bool {
         matches!(self, Self::Delta(..) | Self::Scale(..) | Self::Rounded)
     }
 
-    /// What a size becomes by the step.
+    /// The encoded size of an input of `size`.
     fn encoded(&self, size: Size) -> Size {
         let each = |size: Size, to: &dyn Fn(usize) -> usize| match size {
             Size::Exactly(size) => Size::Exactly(to(size)),
             Size::AtMost(size) => Size::AtMost(to(size)),
         };
         match self {
-            // no compression makes more than this of what cannot be compressed
+            // an upper bound of the expansion of incompressible data, for all compressors
             Self::Stream(_) => {
                 Size::AtMost(size.most().saturating_add(size.most() / 4).saturating_add(1 << 16))
             }
@@ -120,7 +122,7 @@ impl Step {
         }
     }
 
-    /// Undoes the step.
+    /// Inverts the step; `size` is the size of its output.
     fn undo(&self, input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
         match self {
             Self::Stream(stream) => return stream.decode(input, size, out),
@@ -160,15 +162,15 @@ fn copy(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-/// What `size` bytes become by steps, in the order in which they were done.
+/// The encoded size of an input of `size` after all steps, which are in encoding order.
 pub(in crate::volume) fn encoded(steps: &[Step], size: Size) -> Size {
     steps.iter().fold(size, |size, step| step.encoded(size))
 }
 
-/// Undoes steps, the last first, so that `out` holds `size` bytes.
+/// Inverts steps, beginning with the last, so that `out` holds `size` bytes.
 ///
 /// # Errors
-/// What is wrong with `input`.
+/// A message about what is invalid in `input`.
 pub(in crate::volume) fn undo(
     steps: &[Step],
     input: &[u8],

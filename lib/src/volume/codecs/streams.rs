@@ -4,40 +4,40 @@ use zarrs::array::codec::{blosc_decompress_bytes, blosc_validate};
 
 use super::Size;
 
-/// The memory that a decoder of LZMA may ask for: that of its highest preset, and some room.
+/// The memory limit of the LZMA decoder in bytes: enough for its highest preset.
 const LZMA_MEMORY: u64 = 80 << 20;
-/// What Zstandard may be given at once where the frame and the chunk agree; more is decoded as it
-/// comes.
+/// The size up to which Zstandard data are decoded in one call, if frame and chunk agree about it;
+/// larger data are decoded as a stream.
 const AT_ONCE: usize = 64 << 20;
-/// How many bytes LZ4 makes of one at most.
+/// The maximum expansion of LZ4: decoded bytes per input byte.
 const LZ4_RATIO: usize = 255;
-/// The same of Zstandard, within blosc too: a block of 128 KiB takes four bytes.
+/// The maximum expansion of Zstandard, also within blosc: a block of 128 KiB takes four bytes.
 const ZSTD_RATIO: usize = 1 << 15;
 
-/// A general compression of bytes.
+/// A general-purpose compression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::volume) enum Stream {
-    /// RFC 1952, of one member or several.
+    /// gzip (RFC 1952), with one or several members.
     Gzip,
-    /// RFC 1950.
+    /// zlib (RFC 1950).
     Zlib,
-    /// bzip2, of one stream or several.
+    /// bzip2, with one or several streams.
     Bzip2,
-    /// LZMA in the container `.xz` or `.lzma`.
+    /// LZMA in the `.xz` or `.lzma` container.
     Xz,
-    /// A block of LZ4 after its size, 32 bits, little endian (numcodecs).
+    /// An LZ4 block, preceded by its decoded size as 32 bits, little endian (numcodecs).
     Lz4,
-    /// Zstandard, of one frame or several.
+    /// Zstandard, with one or several frames.
     Zstd,
-    /// blosc, version 1, with any of its compressors.
+    /// blosc version 1, with any of its compressors.
     Blosc,
 }
 
 impl Stream {
-    /// Decodes `input` into `out`, in place of what is there.
+    /// Decodes `input` into `out`, replacing its content.
     ///
     /// # Errors
-    /// What is wrong with `input`, or that it does not decode to `size` bytes.
+    /// A message about what is invalid in `input`, or that it does not decode to `size` bytes.
     pub(in crate::volume) fn decode(
         self,
         input: &[u8],
@@ -61,26 +61,26 @@ impl Stream {
     }
 }
 
-/// Reads a decoder to its end, where its checksum is, or to the first byte too many.
+/// Reads from a decoder to the end, which verifies checksums, or to the first excess byte.
 fn drain(decoder: impl Read, input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
     out.clear();
     out.reserve_exact(size.most().min(input.len().saturating_mul(64)));
     decoder.take(size.most() as u64 + 1).read_to_end(out).map_err(|error| error.to_string())?;
     size.check(out.len())?;
-    // the buffer may have grown by doubling, and may be kept for long
+    // the capacity may have doubled, and the buffer may be kept for long
     if out.capacity() > out.len() + out.len() / 8 {
         out.shrink_to_fit();
     }
     Ok(())
 }
 
-/// Inflates to the end of the stream, which a reader of `flate2` does not insist on.
+/// Inflates to the end of the stream, which the readers of `flate2` do not require.
 fn zlib(input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
     let mut inflate = flate2::Decompress::new(true);
     out.clear();
     loop {
         if out.len() == out.capacity() {
-            // one byte more than is right shows that there is too much
+            // one byte beyond the permitted size is enough to detect excess data
             let left = (size.most() + 1).saturating_sub(out.len());
             out.reserve_exact(left.min(out.len().max(input.len().saturating_mul(8)).max(64)));
         }
@@ -97,7 +97,7 @@ fn zlib(input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
     }
 }
 
-/// Whether `input` bytes can decode to `claimed` at all.
+/// Checks that `input` bytes can decode to `claimed` bytes at the compressor's maximum `ratio`.
 fn plausible(input: usize, claimed: usize, ratio: usize) -> Result<(), String> {
     if claimed / ratio > input {
         return Err(format!("its {input} bytes cannot decode to the {claimed} that it claims"));
@@ -140,8 +140,7 @@ fn blosc(input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
     }
     let bytes = blosc_decompress_bytes(input, claimed, 1).map_err(|error| error.to_string())?;
     Size::Exactly(claimed).check(bytes.len())?;
-    // a fresh buffer in the place of one that has been kept, time and again, would leave holes in
-    // memory that nothing else fits into
+    // reuse the buffer: repeatedly replacing one that is kept by a new one would fragment the heap
     let known = out.capacity();
     if known >= claimed && known <= claimed + claimed / 8 {
         out.clear();
@@ -158,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    /// 4 KiB of bytes that repeat, compressed by each.
+    /// `bytes`, compressed by each stream.
     fn packed(bytes: &[u8]) -> Vec<(Stream, Vec<u8>)> {
         use zarrs::array::codec::{BloscCompressor, BloscShuffleMode, blosc_compress_bytes};
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());

@@ -9,7 +9,7 @@ use super::lz4;
 use crate::volume::codecs::{Size, Stream};
 use crate::volume::{Codec, Error, shorten};
 
-/// How blocks are compressed: the `compression` object of the attributes.
+/// The compression of blocks: the `compression` object of the attributes.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::volume) enum Compression {
     Raw,
@@ -22,7 +22,7 @@ pub(in crate::volume) enum Compression {
 }
 
 impl Compression {
-    /// The one that stands for our codec.
+    /// The N5 compression for a [`Codec`].
     pub(super) fn of(codec: Codec) -> Self {
         match codec {
             Codec::Raw => Self::Raw,
@@ -37,7 +37,7 @@ impl Compression {
         attributes: &Map<String, Value>,
     ) -> Result<Self, Error> {
         let value = attributes.get("compression");
-        // version 1 had the name alone, as `compressionType`
+        // version 1 stored only the name, as `compressionType`
         let name = value
             .and_then(|v| v.get("type"))
             .or(attributes.get("compressionType"))
@@ -107,7 +107,7 @@ impl Compression {
         }
     }
 
-    /// Decodes a payload, which must come to so many bytes, into `out`.
+    /// Decodes a payload, which must decode to exactly `size` bytes, into `out`.
     pub(super) fn decode(
         &self,
         payload: &[u8],
@@ -133,16 +133,16 @@ impl Compression {
         stream.decode(payload, size, out)
     }
 
-    /// The bytes that the payload of so many may have.
+    /// The maximum size of the payload for `size` bytes.
     pub(super) fn encoded(&self, size: usize) -> usize {
         match self {
             Self::Raw => size,
-            // no compression makes more than this of what cannot be compressed
+            // an upper bound of the expansion of incompressible data, for all compressors
             _ => size.saturating_add(size / 4).saturating_add(1 << 16),
         }
     }
 
-    /// Appends the payload of `bytes`, elements of `size` bytes.
+    /// Appends the payload for `bytes`, elements of `size` bytes, to `out`.
     pub(super) fn encode(&self, bytes: &[u8], size: usize, out: &mut Vec<u8>) -> io::Result<()> {
         match self {
             Self::Raw => out.extend_from_slice(bytes),

@@ -1,21 +1,21 @@
 //! LZ4 in the framing of N5: lz4-java's `LZ4BlockOutputStream`. The LZ4 frame format, which some
-//! tools write in its place, is read too.
+//! tools write instead, can be read, too.
 
 use std::io::Read;
 
-/// What each block of lz4-java begins with.
+/// The first bytes of each block of lz4-java.
 const MAGIC: &[u8] = b"LZ4Block";
-/// What an LZ4 frame begins with.
+/// The first bytes of an LZ4 frame.
 const FRAME: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
-/// The seed of lz4-java's checksums, of which it keeps 28 bits.
+/// The seed of lz4-java's checksums, of which it stores the low 28 bits.
 const SEED: u32 = 0x9747_b28c;
 const RAW: u8 = 0x10;
 const COMPRESSED: u8 = 0x20;
 
-/// How many bytes LZ4 makes of one at most.
+/// The maximum expansion of LZ4: decoded bytes per input byte.
 const RATIO: usize = 255;
 
-/// Decodes a payload, which must come to `size` bytes, into `out`.
+/// Decodes a payload, which must decode to exactly `size` bytes, into `out`.
 pub(super) fn decode(payload: &[u8], size: usize, out: &mut Vec<u8>) -> Result<(), String> {
     if size / RATIO > payload.len() {
         return Err(format!("its {} bytes cannot decode to the {size} wanted", payload.len()));
@@ -33,7 +33,7 @@ pub(super) fn decode(payload: &[u8], size: usize, out: &mut Vec<u8>) -> Result<(
     blocks(payload, out)
 }
 
-/// The blocks of lz4-java.
+/// Decodes the blocks of lz4-java.
 fn blocks(payload: &[u8], out: &mut [u8]) -> Result<(), String> {
     let mut rest = payload;
     let mut filled = 0;
@@ -66,16 +66,16 @@ fn blocks(payload: &[u8], out: &mut [u8]) -> Result<(), String> {
         filled += size;
         rest = after;
     }
-    // an empty block ends the stream; some writers leave it out
+    // the stream ends with an empty block, which some writers omit
     if rest.is_empty() || rest.starts_with(MAGIC) && rest.len() >= MAGIC.len() + 13 {
         return Ok(());
     }
     Err("its LZ4 blocks do not end as they should".into())
 }
 
-/// Appends the payload of `bytes`, in blocks of `block` bytes.
+/// Appends the payload for `bytes` to `out`, in blocks of `block` bytes.
 pub(super) fn encode(bytes: &[u8], block: usize, out: &mut Vec<u8>) {
-    // the lower half of the token says the block size, as a power of two above 2^10
+    // the low nibble of the token is the base-2 logarithm of the block size, rounded up, minus 10
     let level = (usize::BITS - (block - 1).leading_zeros()).saturating_sub(10) as u8;
     let mut put = |method: u8, packed: &[u8], size: usize, check: u32| {
         out.extend_from_slice(MAGIC);
@@ -97,7 +97,7 @@ pub(super) fn encode(bytes: &[u8], block: usize, out: &mut Vec<u8>) {
     put(RAW, &[], 0, 0);
 }
 
-/// xxHash, 32 bits, after its specification
+/// 32-bit xxHash, according to its specification
 /// (<https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md>).
 fn xxh32(input: &[u8], seed: u32) -> u32 {
     const P: [u32; 5] = [0x9e37_79b1, 0x85eb_ca77, 0xc2b2_ae3d, 0x27d4_eb2f, 0x1656_67b1];

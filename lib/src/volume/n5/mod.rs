@@ -1,8 +1,8 @@
-//! N5 arrays: blocks with a header, big-endian, x fastest, cut at the array's end.
+//! N5 arrays: blocks with a header, big-endian, x fastest, truncated at the array's end.
 //!
-//! After the specification in the N5 repository (<https://github.com/saalfeldlab/n5>, "File-system
-//! specification", version 2.5.1). Dimensions in `attributes.json` and in block headers are listed
-//! fastest first; reversed, they are those of a C-order array.
+//! Specification: N5 repository (<https://github.com/saalfeldlab/n5>, "File-system specification",
+//! version 2.5.1). Dimensions in `attributes.json` and in block headers are listed fastest first;
+//! in reverse, they are those of a C-order array.
 
 mod compression;
 mod lz4;
@@ -68,13 +68,12 @@ impl N5Array {
         })
     }
 
-    /// The file of a block: its index, fastest first, a folder for each dimension but the last.
+    /// The file of a block. The path has one component per dimension of its index, fastest first.
     pub(super) fn file(&self, index: &[u64]) -> PathBuf {
         index.iter().rev().fold(self.path.clone(), |path, i| path.join(i.to_string()))
     }
 
-    /// Stores one block, given without padding: elements big endian. A block of zeros is not
-    /// stored.
+    /// Stores one block without padding, elements big endian. A block of zeros is not stored.
     pub(super) fn store(&self, index: &[u64], extent: &[u64], bytes: &[u8]) -> Result<(), Error> {
         let path = self.file(index);
         if bytes.first() == Some(&0) && bytes[1..] == bytes[..bytes.len() - 1] {
@@ -148,7 +147,7 @@ impl Source for N5Array {
     }
 }
 
-/// Refuses an array whose blocks are not where N5 has them, while files are that look like blocks.
+/// Refuses an array without blocks at the paths of N5, but with files that look like blocks.
 fn refuse_elsewhere(location: &str, folder: &Path, rank: usize) -> Result<(), Error> {
     if look::nested(folder, rank) {
         return Ok(());
@@ -165,7 +164,8 @@ fn refuse_elsewhere(location: &str, folder: &Path, rank: usize) -> Result<(), Er
     }
 }
 
-/// The block's size, slowest dimension first, and what follows the header.
+/// Parses the header of a block: returns the block's shape, slowest dimension first, and the
+/// payload.
 ///
 /// Mode 0 is the default; mode 1 adds the number of elements; mode 2 is a serialised Java object.
 fn header<'a>(file: &'a [u8], block: &[u64]) -> Result<(Vec<u64>, &'a [u8]), String> {
@@ -183,7 +183,7 @@ fn header<'a>(file: &'a [u8], block: &[u64]) -> Result<(Vec<u64>, &'a [u8]), Str
     let (sizes, rest) = rest.split_at_checked(4 * rank).ok_or_else(short)?;
     let (sizes, _) = sizes.as_chunks::<4>();
     let extent: Vec<u64> = sizes.iter().rev().map(|s| u64::from(u32::from_be_bytes(*s))).collect();
-    // a header that lies about its size must not cost memory
+    // an invalid size in a header must not lead to a large allocation
     if extent.iter().zip(block).any(|(extent, block)| extent > block || *extent == 0) {
         return Err(format!("its header says {extent:?}, and a block is {block:?}"));
     }
@@ -198,7 +198,8 @@ fn header<'a>(file: &'a [u8], block: &[u64]) -> Result<(Vec<u64>, &'a [u8]), Str
     Ok((extent, rest))
 }
 
-/// The attributes of an array to be written. `factors` are those of its level, z, y, x.
+/// The attributes of an array to be written. `factors` are the downsampling factors of its level,
+/// z, y, x.
 pub(super) fn attributes(spec: &Spec, factors: [f64; 3]) -> Map<String, Value> {
     let mut attributes = Map::new();
     let reversed = |sizes: [usize; 3]| -> Value {
@@ -212,8 +213,8 @@ pub(super) fn attributes(spec: &Spec, factors: [f64; 3]) -> Map<String, Value> {
     attributes
 }
 
-/// Says where the voxels lie in the spellings that N5 tools read: `pixelResolution` times
-/// `downsamplingFactors`, and COSEM's `transform`, which alone has an origin.
+/// Sets the calibration in the conventions that N5 tools read: `pixelResolution` times
+/// `downsamplingFactors`, and COSEM's `transform`, the only one with an origin.
 pub(super) fn calibrate(attributes: &mut Map<String, Value>, grid: &Grid, factors: [f64; 3]) {
     let whole = factors.iter().all(|f| f.fract() == 0.0);
     let listed: Value = if whole {
@@ -236,7 +237,8 @@ pub(super) fn calibrate(attributes: &mut Map<String, Value>, grid: &Grid, factor
     );
 }
 
-/// The factors of a level with this grid, from the level `s0` beside it.
+/// The downsampling factors (z, y, x) of a level with this grid, relative to the level `s0` of the
+/// same image.
 pub(super) fn factors(array: &Path, grid: &Grid) -> Result<[f64; 3], Error> {
     let Some(finest) = array.parent().map(|parent| parent.join("s0")) else {
         return Ok([1.0; 3]);
@@ -253,7 +255,7 @@ pub(super) fn factors(array: &Path, grid: &Grid) -> Result<[f64; 3], Error> {
     Ok(match known {
         Some(finest) if is_level => std::array::from_fn(|a| {
             let factor = grid.spacing[a] / finest[a];
-            // 2 and not 2.0000000000000004
+            // avoid factors such as 2.0000000000000004
             if (factor - factor.round()).abs() < 1e-9 { factor.round() } else { factor }
         }),
         _ => [1.0; 3],

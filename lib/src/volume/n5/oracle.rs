@@ -1,5 +1,5 @@
-//! The `n5` crate as the judge of what we read and write: local files, raw, gzip, bzip2, xz, and
-//! lz4 in frames.
+//! Compares reading and writing with the `n5` crate: local files, raw, gzip, bzip2, xz, and lz4 in
+//! frames.
 
 use n5::ndarray::{BoundingBox, N5NdarrayReader};
 use n5::prelude::*;
@@ -152,7 +152,8 @@ fn every_compression_comes_back() {
 
 #[test]
 fn the_block_of_the_specification_is_read() {
-    // "Examples" of the specification: six int16 of a block 1 x 2 x 3, raw, and lz4 of lz4-java
+    // "Examples" of the specification: a block 1 x 2 x 3 with six int16, raw, and lz4 in the
+    // framing of lz4-java
     let folder = tempfile::tempdir().unwrap();
     let head: &[u8] = &[0, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3];
     let raw: &[u8] = &[0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6];

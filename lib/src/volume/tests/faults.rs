@@ -7,12 +7,12 @@ fn open(location: &str) -> Result<Volume, Error> {
     Volume::open(location, &Select::default())
 }
 
-/// The error of opening, as a user sees it.
+/// The error message of opening.
 fn refusal(location: &str) -> String {
     open(location).unwrap_err().to_string()
 }
 
-/// The files below a folder, ledgers left out.
+/// The files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap().flatten() {
@@ -26,7 +26,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The file of the last chunk of an array.
+/// The last chunk file of an array.
 fn last_chunk(array: &Path) -> PathBuf {
     let digits =
         |f: &PathBuf| f.file_name().unwrap().as_encoded_bytes().iter().all(u8::is_ascii_digit);
@@ -86,7 +86,7 @@ fn no_damage_makes_a_reader_panic() {
             let mut bytes = whole.clone();
             for _ in 0..3 {
                 seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                // headers and indices are at the ends
+                // change mainly the ends, where headers and indices are
                 let place = (seed >> 33) as usize;
                 let place = match seed >> 61 {
                     0..3 => place % bytes.len(),
@@ -96,7 +96,7 @@ fn no_damage_makes_a_reader_panic() {
                 bytes[place] = (seed >> 40) as u8;
             }
             fs::write(&chunk, &bytes).unwrap();
-            // right voxels, wrong voxels (where there is no checksum) or an error
+            // correct voxels, wrong voxels (without a checksum) or an error; no panic
             let _ = open(&location).unwrap().read::<u16>(&spec.grid.bounds());
         }
     }
@@ -108,7 +108,7 @@ fn a_wrong_checksum_is_seen() {
     let location = at(&folder, "a.zarr");
     let spec = Spec { codec: Codec::Raw, ..spec([4; 3], [4; 3], Format::Zarr3) };
     let output = Output::create(&location, &spec, Existing::Refuse).unwrap();
-    // the same array with crc32c after its bytes
+    // the same array with a crc32c after the bytes
     let file = folder.path().join("a.zarr/0/zarr.json");
     let text = fs::read_to_string(&file).unwrap();
     let mut metadata: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -223,11 +223,11 @@ fn an_input_that_goes_away_or_changes_is_an_error() {
             volume.watch().check().unwrap();
             volume
         };
-        // attributes may change meanwhile
+        // attributes may change
         let volume = opened();
         output.set_attribute("note", "x".into()).unwrap();
         volume.watch().check().unwrap();
-        // the metadata may not
+        // other metadata may not change
         let volume = opened();
         let metadata = ["zarr.json", ".zarray", "attributes.json"].map(|name| array.join(name));
         let metadata = metadata.into_iter().find(|path| path.exists()).unwrap();
@@ -235,14 +235,14 @@ fn an_input_that_goes_away_or_changes_is_an_error() {
         fs::write(&metadata, String::from_utf8_lossy(&text).replace("16", "24")).unwrap();
         assert!(volume.watch().check().unwrap_err().to_string().contains("changed"));
         fs::write(&metadata, &text).unwrap();
-        // chunks that were there when it was opened
+        // all chunks are removed after opening
         let volume = opened();
         for file in files(&array).into_iter().filter(|file| *file != metadata) {
             fs::remove_file(file).unwrap();
         }
         assert!(read(&volume).is_err(), "{spec:?}");
         assert!(volume.watch().check().unwrap_err().to_string().contains("chunks"));
-        // one alone, after it was read
+        // one chunk is removed after it was read
         fill::<u16>(&output, spec.grid.shape);
         let volume = opened();
         read(&volume).unwrap();
@@ -250,12 +250,12 @@ fn an_input_that_goes_away_or_changes_is_an_error() {
         let bytes = fs::read(&lost).unwrap();
         fs::remove_file(&lost).unwrap();
         assert!(volume.watch().check().unwrap_err().to_string().contains("lost chunks"));
-        // the same once more is no change, and more is one
+        // restoring the same chunk is no change; a longer one is
         fs::write(&lost, &bytes).unwrap();
         volume.watch().check().unwrap();
         fs::write(&lost, [bytes, vec![0]].concat()).unwrap();
         assert!(volume.watch().check().unwrap_err().to_string().contains("changed"));
-        // all of it
+        // the whole array is removed
         let volume = open(&location).unwrap();
         fs::remove_dir_all(&array).unwrap();
         assert!(read(&volume).is_err(), "{spec:?}");

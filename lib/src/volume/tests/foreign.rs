@@ -1,4 +1,4 @@
-//! Arrays as other programs write them: what their metadata say is honoured, or refused by name.
+//! Arrays of other programs: their metadata are followed, or refused by name.
 
 use std::fs;
 use std::io::Write;
@@ -9,7 +9,7 @@ use super::*;
 
 const SHAPE: [usize; 3] = [3, 4, 6];
 
-/// The voxel at z, y, x: its number.
+/// The voxels in C order; each is its own index.
 fn numbers() -> Vec<u16> {
     (0..SHAPE.iter().product::<usize>() as u16).collect()
 }
@@ -24,7 +24,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// An array of one chunk in a folder of its own: its metadata with changes, its files.
+/// An array of one chunk in a temporary folder: modified metadata and chunk files.
 struct Array {
     folder: tempfile::TempDir,
 }
@@ -83,18 +83,18 @@ impl Array {
         Volume::open(&at(&self.folder, ""), &select)
     }
 
-    /// Opened by what its metadata say alone.
+    /// Opens the array using only its metadata.
     fn as_it_says(&self) -> Volume {
         Volume::open_any(&at(&self.folder, ""), &Select::default()).unwrap()
     }
 
-    /// All voxels; the error of opening or reading as a user sees it.
+    /// All voxels, or the error message of opening or reading.
     fn read(&self) -> Result<Vec<u16>, String> {
         let volume = self.open().map_err(|error| error.to_string())?;
         volume.read(&volume.grid().bounds()).map_err(|error| error.to_string())
     }
 
-    /// The error of opening.
+    /// The error message of opening.
     fn refusal(&self) -> String {
         let error = self.open().map(|_| ()).expect_err("it is opened").to_string();
         assert!(!error.contains("damaged") && error.len() < 500, "{error}");
@@ -265,12 +265,12 @@ fn a_chunk_that_decodes_to_more_or_less_than_a_chunk_is_damaged() {
         let said = Array::zarr3(json!({}), wrong).read().unwrap_err();
         assert!(said.contains("damaged") && said.contains("144"), "{said}");
     }
-    // a file that is longer than any encoding of a chunk is not even read
+    // a file that exceeds the maximum encoded size of a chunk is not read
     let said = Array::zarr3(changes, &vec![0; 1 << 20]).read().unwrap_err();
     assert!(said.contains("1048576 bytes"), "{said}");
 }
 
-/// Shards of 3 x 4 x 6 with inner chunks of 3 x 4 x 2.
+/// An array with one shard of 3 x 4 x 6 and inner chunks of 3 x 4 x 2.
 fn sharded(changes: &Value, shard: &[u8]) -> Array {
     let mut config = json!({
         "chunk_shape": [3, 4, 2],
@@ -339,7 +339,7 @@ fn the_axes_units_and_resolution_of_n5_are_read_fastest_first() {
     let volume = array.as_it_says();
     assert_eq!(volume.grid(), Grid::new(SHAPE, [1.5, 0.3, 0.2], [0.0; 3]));
     assert_eq!(volume.read::<u16>(&volume.grid().bounds()).unwrap(), numbers());
-    // an array whose z runs fastest
+    // an array with z as the fastest dimension
     let array = Array::n5(json!({
         "axes": ["z", "y", "x"], "units": ["um", "um", "um"], "resolution": [1, 2, 3]
     }));
@@ -367,7 +367,7 @@ fn a_level_of_n5_lies_in_the_middle_of_the_voxels_that_it_is_made_of() {
     let array = Array::n5(json!({"pixelResolution": resolution, "downsamplingFactors": [4, 4, 4]}));
     let grid = array.as_it_says().grid();
     assert_eq!(grid, Grid::new(SHAPE, [2.0, 1.0, 1.0], [0.75, 0.375, 0.375]));
-    // where an offset is given, it is what holds
+    // an explicit offset takes precedence
     let array = Array::n5(json!({
         "pixelResolution": {"unit": "nm", "dimensions": [250, 250, 500]},
         "downsamplingFactors": [4, 4, 4], "offset": [1000, 2000, 3000]
@@ -387,7 +387,7 @@ fn the_transform_of_cosem_is_read_by_the_names_of_its_axes() {
     let grid = Array::n5(transform(["x", "y", "z"], [1000.0, 2000.0, 3000.0])).as_it_says().grid();
     assert_eq!((grid.shape, grid.spacing), (SHAPE, [3.0, 2.0, 1.0]));
     assert_eq!(grid.origin, [0.002, 0.004, 0.008]);
-    // one that cannot be used is named
+    // one that cannot be used is named in the notes
     let mut bad = transform(["z", "y", "x"], [1.0; 3]);
     bad["transform"]["units"] = json!(["px", "px", "px"]);
     let facts = Array::n5(bad).as_it_says().describe();

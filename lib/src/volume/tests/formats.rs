@@ -25,7 +25,7 @@ fn the_tutorial_s_n5_volume_has_its_known_shape_spacing_and_sum() {
     assert_eq!(sum, 5_262_943_917);
 }
 
-/// Writes pages with the `tiff` crate: plane `z` of a ramp each.
+/// Writes a file with the `tiff` crate; page `z` is plane `z` of a ramp.
 fn pages(path: &str, shape: [usize; 3], description: &str, planes: std::ops::Range<i64>) {
     let mut encoder = TiffEncoder::new(File::create(path).unwrap())
         .unwrap()
@@ -75,7 +75,8 @@ fn planes_that_follow_a_single_directory_are_read() {
     let spec = spec([1, 6, 7], [1, 6, 7], Format::Tiff);
     let output = Output::create(&location, &spec, Existing::Refuse).unwrap();
     fill::<u16>(&output, spec.grid.shape);
-    // as ImageJ writes more than 4 GB: one directory, the description says how many planes
+    // as in ImageJ files larger than 4 GB: one directory, and the number of planes in the
+    // description
     let mut bytes = fs::read(&location).unwrap();
     let text = bytes.windows(8).position(|w| w == b"images=1").unwrap();
     bytes[text + 7] = b'3';

@@ -1,17 +1,17 @@
-//! PNG of every kind, and `.npy` of types that volumes do not have.
+//! PNG images of every kind, and `.npy` files with types that volumes do not have.
 
 use std::fs;
 use std::io::Write;
 
 use super::*;
 
-/// A PNG, chunk by chunk.
+/// A PNG file, built chunk by chunk.
 struct Png {
     size: [usize; 2],
     depth: u8,
     color: u8,
     interlaced: bool,
-    /// Chunks between the head and the data.
+    /// The chunks between header and data.
     more: Vec<(&'static [u8; 4], Vec<u8>)>,
 }
 
@@ -20,7 +20,7 @@ impl Png {
         Self { size: [height, width], depth, color: 0, interlaced: false, more: Vec::new() }
     }
 
-    /// Bytes of samples, one for each, or two of 16 bits.
+    /// The bytes of a file with these samples, which are 16-bit only at depth 16.
     fn bytes(&self, samples: &[u16]) -> Vec<u8> {
         let mut out = b"\x89PNG\r\n\x1a\n".to_vec();
         let mut chunk = |name: &[u8; 4], data: &[u8]| {
@@ -94,7 +94,7 @@ fn greys_of_any_depth_interlaced_or_not_are_read() {
     for depth in [1u8, 2, 4, 8, 16] {
         let most = (1u32 << depth) - 1;
         let samples: Vec<u16> = (0..11 * 13u32).map(|i| (i * 7 % (most + 1)) as u16).collect();
-        // a grey of few bits is a share of white
+        // a grey sample of fewer than 8 bits is scaled to 0..=255
         let share = f64::from(if depth < 8 { 255 / most } else { 1 });
         let wanted: Vec<f64> = samples.iter().map(|v| f64::from(*v) * share).collect();
         for interlaced in [false, true] {
@@ -152,7 +152,7 @@ fn a_png_that_is_cut_or_claims_too_much_is_refused() {
 }
 
 impl Png {
-    /// As [`Png::bytes`], with the data of one row of one byte.
+    /// As [`Png::bytes`], but with the data of a single row of one byte.
     fn bytes_of_nothing(&self) -> Vec<u8> {
         let small = Self::grey(1, 1, 8).bytes(&[0]);
         let mut out = small.clone();
@@ -165,7 +165,7 @@ impl Png {
     }
 }
 
-/// A `.npy` file.
+/// The bytes of a `.npy` file.
 fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
     let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();

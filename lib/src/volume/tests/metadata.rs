@@ -98,7 +98,7 @@ fn n5_is_written_with_its_resolution_fastest_axis_first() {
     );
 }
 
-/// Writes a Zarr v2 array of any rank by hand, raw, each voxel its number.
+/// Writes an uncompressed Zarr v2 array of any rank by hand; each voxel is its index in C order.
 fn by_hand(folder: &str, shape: &[u64], dtype: &str, group: &Value) {
     fs::create_dir_all(format!("{folder}/0")).unwrap();
     let array = json!({
@@ -214,7 +214,7 @@ fn both_spellings_of_the_resolution_of_n5_are_read() {
         json!({"pixelResolution": {"dimensions": [250, 500, 1000], "unit": "nm"},
         "scales": [[1, 1, 1], [2, 4, 1]]}),
     );
-    // `scales` counts from the group that has it
+    // `scales` is indexed relative to the group that has it
     assert_eq!(spacing().unwrap(), [1.0, 0.5, 0.25]);
     set(&level, json!({"downsamplingFactors": [2, 2, 1]}));
     assert_eq!(spacing().unwrap(), [1.0, 1.0, 0.5]);

@@ -1,4 +1,4 @@
-//! Volumes written and read back, and what must not go wrong on the way.
+//! Round trips of volumes, and tests of faults.
 
 mod faults;
 mod foreign;
@@ -13,7 +13,7 @@ mod slices;
 use super::*;
 use crate::geom::Box3;
 
-/// Voxel values that differ from place to place and reach over the type's range.
+/// Voxel values that vary with position and span the range of the type.
 fn value<T: Voxel>(z: i64, y: i64, x: i64) -> T {
     let mixed = (z * 7919 + y * 104_729 + x * 1_299_709).rem_euclid(60_000);
     T::from_f64(if T::DTYPE.size() == 1 {
@@ -23,7 +23,7 @@ fn value<T: Voxel>(z: i64, y: i64, x: i64) -> T {
     })
 }
 
-/// A box of such values.
+/// The voxels of a box, with the values of [`value`].
 fn ramp<T: Voxel>(part: &Box3) -> Vec<T> {
     let mut voxels = Vec::with_capacity(part.len());
     for z in part.min[0]..part.max[0] {
@@ -34,7 +34,7 @@ fn ramp<T: Voxel>(part: &Box3) -> Vec<T> {
     voxels
 }
 
-/// A grid with a spacing and an origin that are hard to confuse.
+/// A grid whose spacings and origins all differ.
 fn grid(shape: [usize; 3]) -> Grid {
     Grid::new(shape, [0.84, 0.23, 0.25], [10.0, -2.5, 3.0])
 }
@@ -43,14 +43,14 @@ fn spec(shape: [usize; 3], chunk: [usize; 3], format: Format) -> Spec {
     Spec { grid: grid(shape), dtype: Dtype::U16, chunk, shard: None, codec: Codec::Blosc, format }
 }
 
-/// Writes a ramp, unit by unit.
+/// Writes the voxels of [`ramp`], unit by unit.
 fn fill<T: Voxel>(output: &Output, shape: [usize; 3]) {
     for tile in Box3::of_shape(shape).tiles(output.unit()) {
         output.write(&tile, &ramp::<T>(&tile)).unwrap();
     }
 }
 
-/// Reads what was written, at odd boxes too, some of which reach outside.
+/// Checks a volume written by [`fill`]: the whole, and an odd box that extends beyond its bounds.
 fn assert_ramp<T: Voxel>(volume: &Volume) {
     let bounds = volume.grid().bounds();
     assert_eq!(volume.dtype(), T::DTYPE);
@@ -69,7 +69,7 @@ fn assert_ramp<T: Voxel>(volume: &Volume) {
     }
 }
 
-/// A location in a temporary folder.
+/// The location of `name` in a temporary folder.
 fn at(folder: &tempfile::TempDir, name: &str) -> String {
     folder.path().join(name).display().to_string()
 }

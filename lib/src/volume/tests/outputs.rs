@@ -136,7 +136,7 @@ fn an_interrupted_creation_is_resumed() {
         let location = at(&folder, name);
         let spec = spec([4; 3], [4; 3], format);
         let output = create(&location, &spec, Existing::Refuse).unwrap();
-        // the group is made first: nothing of the array is there yet
+        // the group is created first, so nothing of the array exists at this point
         fs::remove_dir_all(output.ledger_folder().parent().unwrap()).unwrap();
         let output = create(&location, &spec, Existing::Resume).unwrap();
         fill::<u16>(&output, [4; 3]);

@@ -1,4 +1,4 @@
-//! Planes are planes: no place along z is asked for, and none invented.
+//! Planar images stay planar: a z spacing or origin is neither required nor invented.
 
 use std::fs;
 use std::path::Path;
@@ -35,7 +35,7 @@ fn a_plane_is_written_with_two_axes_and_read_back_as_it_was() {
         filled(&location, &spec);
         let mut select = Select::default();
         if format == Format::Npy {
-            // such a file says nothing of lengths
+            // `.npy` files have no spacing and origin
             select.spacing = Some([f64::NAN, 0.5, 0.25]);
             select.origin = Some([0.0, 3.0, -1.0]);
         }
@@ -43,14 +43,14 @@ fn a_plane_is_written_with_two_axes_and_read_back_as_it_was() {
         assert_eq!(volume.grid(), spec.grid, "{name}");
         assert_ramp::<u16>(&volume);
         let facts = volume.describe();
-        // TIFF has times and channels, if one of each
+        // TIFF volumes have further dimensions, time and channel, of size 1
         let axes = facts["axes"].as_array().unwrap();
         assert!(axes.ends_with(&[json!("y"), json!("x")]) && !axes.contains(&json!("z")), "{name}");
         assert_eq!(facts["array_shape"].as_array().unwrap().len(), axes.len(), "{name}: {facts}");
         for key in ["shape", "spacing", "origin"] {
             assert_eq!(facts[key].as_array().map(Vec::len), Some(2), "{name} {key}: {facts}");
         }
-        // it is gone on with as it is, and only so
+        // it can be resumed as planar, and not otherwise
         Output::create(&location, &spec, Existing::Resume).unwrap();
         spec.grid.planar = false;
         assert!(Output::create(&location, &spec, Existing::Resume).is_err(), "{name}");
@@ -76,7 +76,7 @@ fn the_metadata_of_a_plane_name_no_z() {
     let steps = &image["datasets"][0]["coordinateTransformations"];
     assert_eq!(steps[0]["scale"], json!([0.5, 0.25]));
     assert_eq!(steps[1]["translation"], json!([3.0, -1.0]));
-    // ImageJ takes a spacing for the distance of planes
+    // ImageJ interprets `spacing` as the distance between planes
     let tiff = at(&folder, "plane.tif");
     filled(&tiff, &spec(plane([20, 37]), Format::Tiff));
     let bytes = fs::read(&tiff).unwrap();

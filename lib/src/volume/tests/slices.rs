@@ -1,5 +1,5 @@
-//! What is read of a box is the slice of the whole, whatever the array is stored as: arrays are
-//! written by `zarrs`, or by our N5, and read by us.
+//! For every storage layout, reading a box gives the same voxels as slicing the whole array. Arrays
+//! are written by `zarrs`, or by the N5 writer of this library.
 
 use std::fs;
 
@@ -11,27 +11,27 @@ use crate::volume::node::{Container, Node};
 use crate::volume::zarr::ZarrSink;
 use crate::with_voxel;
 
-/// How an array is stored.
+/// The storage layout of an array.
 #[derive(Clone, Debug)]
 struct Case {
     container: Container,
     shape: [u64; 3],
     chunk: [u64; 3],
-    /// Inner chunks of a shard, in whole multiples: one layer or two.
+    /// Factors from inner chunks to shards, for one or two nested layers.
     layers: Vec<[u64; 3]>,
     dtype: Dtype,
     big: bool,
-    /// The transposition, or version 2's order F.
+    /// The transposition; in version 2, order F unless it is the identity.
     order: [usize; 3],
     codec: usize,
     separator: &'static str,
     fill: u8,
-    /// Chunks that are left out.
+    /// A bit mask of chunks that are not written.
     missing: u64,
     part: [[u64; 2]; 3],
 }
 
-/// The codecs after `bytes`, and version 2's compressors.
+/// The codecs after `bytes` for version 3, and the compressor for version 2.
 fn codecs(case: &Case) -> (Vec<Value>, Value) {
     let size = case.dtype.size();
     let blosc = json!({"cname": "lz4", "clevel": 5, "shuffle": "bitshuffle", "typesize": size,
@@ -59,7 +59,7 @@ fn codecs(case: &Case) -> (Vec<Value>, Value) {
     }
 }
 
-/// The metadata of a case of Zarr.
+/// The Zarr metadata of a case.
 fn metadata(case: &Case) -> Value {
     let (codecs, compressor) = codecs(case);
     if case.container == Container::Zarr2 {
@@ -96,7 +96,7 @@ fn metadata(case: &Case) -> Value {
     })
 }
 
-/// Writes the case's chunks with `zarrs`; what the array then holds.
+/// Writes the chunks of a case with `zarrs`, and returns the expected content of the array.
 fn write<T: Voxel>(case: &Case, folder: &std::path::Path) -> Vec<T> {
     let metadata = metadata(case);
     let file = if case.container == Container::Zarr2 { ".zarray" } else { "zarr.json" };
@@ -143,7 +143,7 @@ fn case() -> impl Strategy<Value = Case> {
             let (second, codec, big, order, dtype) = storage;
             let container = if second { Container::Zarr2 } else { Container::Zarr3 };
             let sharded = !second && !layers.is_empty();
-            // zarrs 0.23 makes shards of zlib and bzip2 too small where they do not compress
+            // zarrs 0.23 allocates too little for shards of zlib or bzip2 with incompressible data
             let codec = if sharded && matches!(codec, 4 | 5) { 1 } else { codec };
             Case {
                 container,
@@ -163,7 +163,7 @@ fn case() -> impl Strategy<Value = Case> {
     )
 }
 
-/// The slice of a whole array, and the default outside.
+/// The expected voxels of a box: a slice of the whole array, and the default value outside.
 fn slice<T: Voxel>(whole: &[T], shape: [usize; 3], part: &Box3) -> Vec<T> {
     let inside = Box3::of_shape(shape);
     let voxels = part.tiles([1; 3]).map(|voxel| {
@@ -216,7 +216,7 @@ proptest! {
             let mut whole = ramp::<T>(&spec.grid.bounds());
             let mut shape = shape;
             if turned {
-                // the same file, of which z is said to run fastest
+                // the same file, with metadata that declare z as the fastest dimension
                 let axes = json!({"axes": ["z", "y", "x"], "units": ["um", "um", "um"],
                                   "scale": [1, 1, 1], "order": "F"});
                 let array = folder.path().join("a.n5/s0");

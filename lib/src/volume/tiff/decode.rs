@@ -1,4 +1,4 @@
-//! From the bytes of a strip or tile to its samples.
+//! Decodes the bytes of a strip or tile to samples.
 
 use std::io::Read;
 
@@ -11,13 +11,13 @@ use super::form::{Compression, Form, Predictor, Sample};
 use crate::volume::bits;
 use crate::volume::dtype::ByteOrder;
 
-/// Bytes that an xz decoder may take beside what it gives: the largest preset wants 65 MB.
+/// The memory limit of the xz decoder in bytes, besides its output: the largest preset needs 65 MB.
 const XZ_MEMORY: u64 = 128 << 20;
 
 /// Decodes the first `rows` rows of a strip or tile into `out`, samples in the page's byte order.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A message about what is invalid.
 pub(super) fn decode(
     form: &Form,
     raw: &mut [u8],
@@ -27,7 +27,7 @@ pub(super) fn decode(
     let row = form.row_bytes().unwrap_or_default() as usize;
     let wanted = row * rows as usize;
     out.clear();
-    // the bits of a JPEG have an order of their own
+    // the bit order of JPEG data is independent of the tag
     if form.reversed && form.compression != Compression::Jpeg {
         raw.iter_mut().for_each(|byte| *byte = byte.reverse_bits());
     }
@@ -62,7 +62,7 @@ pub(super) fn decode(
             out.reserve_exact(rows as usize * count * size);
             for row in packed.chunks_exact(row) {
                 match bits {
-                    // whole bytes have the order of the file
+                    // samples of whole bytes have the file's byte order
                     24 => row.chunks_exact(3).for_each(|v| match form.order {
                         ByteOrder::Little => out.extend([v[0], v[1], v[2], 0]),
                         ByteOrder::Big => out.extend([0, v[0], v[1], v[2]]),
@@ -75,7 +75,7 @@ pub(super) fn decode(
     Ok(())
 }
 
-/// Decompresses up to `wanted` bytes; memory is taken as they come.
+/// Decompresses up to `wanted` bytes; the buffer grows with the decoded bytes.
 fn decompress(
     form: &Form,
     raw: &[u8],
@@ -109,7 +109,7 @@ fn decompress(
 }
 
 fn lzw(mut raw: &[u8], wanted: usize, out: &mut Vec<u8>) -> Result<(), String> {
-    // codes of libtiff before 1991 begin at the other end of a byte
+    // libtiff before 1991 stored LZW codes in the reverse bit order
     if raw.len() > 1 && raw[0] == 0 && raw[1] & 1 == 1 {
         return Err("it is LZW as before TIFF 6.0; save it anew".into());
     }
@@ -132,7 +132,7 @@ fn lzw(mut raw: &[u8], wanted: usize, out: &mut Vec<u8>) -> Result<(), String> {
     Ok(())
 }
 
-/// TIFF 6.0, section 9.
+/// Decodes `PackBits`: TIFF 6.0, section 9.
 fn pack_bits(mut raw: &[u8], wanted: usize, out: &mut Vec<u8>) -> Result<(), String> {
     let short = || "packbits cannot be undone: it ends within a run".to_owned();
     while out.len() < wanted
@@ -156,7 +156,7 @@ fn pack_bits(mut raw: &[u8], wanted: usize, out: &mut Vec<u8>) -> Result<(), Str
     Ok(())
 }
 
-/// A JPEG whose tables may be kept apart: TIFF Technical Note 2.
+/// Decodes a JPEG whose tables may be stored separately: TIFF Technical Note 2.
 fn jpeg(form: &Form, raw: &[u8], rows: u64, out: &mut Vec<u8>) -> Result<(), String> {
     let tables = form.tables.get(..form.tables.len().saturating_sub(2)).unwrap_or_default();
     let joined;
@@ -171,10 +171,10 @@ fn jpeg(form: &Form, raw: &[u8], rows: u64, out: &mut Vec<u8>) -> Result<(), Str
     let space = match (samples, form.is_ycbcr()) {
         (1, _) => ColorSpace::Luma,
         (_, true) => ColorSpace::RGB,
-        // as they are stored, whatever they are
+        // no colour conversion: the samples as stored
         (_, false) => ColorSpace::YCbCr,
     };
-    // the head first: its size is a claim like any other
+    // check the header first, as its size is untrusted
     let head = DecoderOptions::default().set_max_width(1 << 16).set_max_height(1 << 16);
     let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(data), head);
     decoder.decode_headers().map_err(|error| bad(&error))?;
@@ -191,7 +191,7 @@ fn jpeg(form: &Form, raw: &[u8], rows: u64, out: &mut Vec<u8>) -> Result<(), Str
     Ok(())
 }
 
-/// CCITT group 4; a byte for each pixel, 1 where it is black, as libtiff has its bits.
+/// Decodes CCITT group 4, one byte per pixel: 1 for black, like the bits of libtiff.
 fn fax(form: &Form, raw: &[u8], rows: u64, out: &mut Vec<u8>) -> Result<(), String> {
     let width = form.chunk[1] as u16;
     let mut count = 0;
@@ -208,7 +208,7 @@ fn fax(form: &Form, raw: &[u8], rows: u64, out: &mut Vec<u8>) -> Result<(), Stri
     Ok(())
 }
 
-/// Adds to each sample the one of the pixel before: TIFF 6.0, section 14.
+/// Inverts horizontal differencing (predictor 2): TIFF 6.0, section 14.
 fn add_left(row: &mut [u8], bits: u64, samples: usize, order: ByteOrder) {
     macro_rules! sums {
         ($t:ty, $from:ident, $to:ident) => {{
@@ -235,8 +235,8 @@ fn add_left(row: &mut [u8], bits: u64, samples: usize, order: ByteOrder) {
     }
 }
 
-/// Adobe's predictor of floats (TIFF Technical Note 3): bytes are sums along the row, the most
-/// significant of all samples first.
+/// Inverts Adobe's floating-point predictor (TIFF Technical Note 3): byte differences along a row
+/// in which the most significant bytes of all samples come first.
 fn float_row(sorted: &mut [u8], row: &mut [u8], size: usize, samples: usize, order: ByteOrder) {
     for i in samples..sorted.len() {
         sorted[i] = sorted[i].wrapping_add(sorted[i - samples]);

@@ -1,43 +1,43 @@
-//! What the description of a first page says: ImageJ's lines, tifffile's JSON or OME-XML.
+//! Parses the description of a first page: ImageJ's lines, tifffile's JSON or OME-XML.
 
 use serde_json::Value;
 
 use super::ome::Ome;
 use crate::volume::calibration::micrometers;
 
-/// The stack that the pages of a file make, and its voxel size.
+/// The stack formed by the pages of a file, and its voxel size.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Description {
-    /// Sizes of the dimensions that the pages count through, slowest first, named `t`, `c`, `z`.
+    /// The dimensions other than y and x with their sizes, slowest first, named `t`, `c`, `z`.
     pub(super) pages: Vec<(char, u64)>,
-    /// Micrometres along z, y, x, as far as stated.
+    /// Spacing along z, y, x in micrometres, as far as stated.
     pub(super) spacing: [Option<f64>; 3],
-    /// ImageJ's origin: the voxel that lies at 0.
+    /// ImageJ's origin: the index (z, y, x) of the voxel at position 0.
     pub(super) zero: [f64; 3],
-    /// The micrometres of the unit that the resolutions along y and x are in, where it is stated here.
+    /// The length in micrometres of the unit of the resolution tags along y and x, if it is stated.
     pub(super) unit: [Option<f64>; 2],
-    /// Whether the planes may follow the first one without directories of their own.
+    /// Whether planes may follow the first one without directories of their own.
     pub(super) contiguous: bool,
-    /// What a user should know: something was stated that is not understood.
+    /// A warning for the user about an ambiguous description.
     pub(super) remark: Option<String>,
-    /// Who says so.
+    /// The name of the metadata, for messages.
     pub(super) source: &'static str,
 }
 
-/// A description in one of the known forms.
+/// A description in one of the supported formats.
 pub(super) enum Known {
-    /// Of the file's one stack.
+    /// The single stack of a file.
     Stack(Description),
-    /// Of OME-XML's images.
+    /// The images of OME-XML.
     Images(Ome),
-    /// Nothing.
+    /// No known description.
     Nothing,
 }
 
-/// Reads a description; `page` are the rows, columns and samples of a page.
+/// Parses a description; `page` holds the rows, columns and samples of a page.
 ///
 /// # Errors
-/// What it says that cannot be so.
+/// A message about a contradiction between the description and the pages.
 pub(super) fn parse(bytes: &[u8], page: [u64; 3]) -> Result<Known, String> {
     let text = text(bytes);
     if text.starts_with("ImageJ=") {
@@ -49,7 +49,7 @@ pub(super) fn parse(bytes: &[u8], page: [u64; 3]) -> Result<Known, String> {
             return tifffile(&value.unwrap_or_default(), &shape, page).map(Known::Stack);
         }
     }
-    // as tifffile had it before 2017
+    // the spelling of tifffile before 2017
     if let Some(shape) = text.strip_prefix("shape=(").and_then(|rest| rest.split_once(')')) {
         let shape: Result<Vec<u64>, _> =
             shape.0.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::parse).collect();
@@ -63,7 +63,7 @@ pub(super) fn parse(bytes: &[u8], page: [u64; 3]) -> Result<Known, String> {
     Ok(Known::Nothing)
 }
 
-/// A text in UTF-8, or, as ImageJ writes it, a letter of Latin-1 for each byte.
+/// Decodes UTF-8 or, as ImageJ writes it, Latin-1.
 fn text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
@@ -71,7 +71,7 @@ fn text(bytes: &[u8]) -> String {
     }
 }
 
-/// Java's `\u00B5` in the place of letters outside ASCII.
+/// Replaces Java's escapes for non-ASCII characters, such as `\u00B5`.
 fn unescape(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
@@ -89,7 +89,7 @@ fn unescape(text: &str) -> String {
     out + rest
 }
 
-/// `key=value` lines; the pages run through channels fastest, then slices, then frames.
+/// Parses `key=value` lines; pages are in the order channels (fastest), slices, frames.
 fn imagej(text: &str) -> Description {
     let value = |key: &str| {
         text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=').map(str::trim))
@@ -105,7 +105,7 @@ fn imagej(text: &str) -> Description {
     };
     let unit = |key: &str| value(key).map(|unit| micrometers(&unescape(unit)));
     let all = unit("unit");
-    // units of their own where they differ
+    // axes may have individual units
     let [unit_z, unit_y] = ["zunit", "yunit"].map(|key| unit(key).or(all).flatten());
     let depth = number("spacing").zip(unit_z).map(|(spacing, unit)| (spacing * unit).abs());
     Description {
@@ -120,12 +120,13 @@ fn imagej(text: &str) -> Description {
     }
 }
 
-/// The numbers of a JSON array.
+/// The elements of a JSON array of integers.
 fn numbers(value: &Value) -> Option<Vec<u64>> {
     value.as_array()?.iter().map(Value::as_u64).collect()
 }
 
-/// `{"shape": [...], "axes": "..."}`: all dimensions but rows, columns and samples are pages.
+/// Parses `{"shape": [...], "axes": "..."}`: all dimensions except rows, columns and samples are
+/// pages.
 fn tifffile(value: &Value, shape: &[u64], page: [u64; 3]) -> Result<Description, String> {
     let axes = value.get("axes").and_then(Value::as_str).map(str::to_lowercase);
     let named = axes.filter(|axes| axes.chars().count() == shape.len());
@@ -159,7 +160,7 @@ fn tifffile(value: &Value, shape: &[u64], page: [u64; 3]) -> Result<Description,
     })
 }
 
-/// The only dimension of unknown name is z where nothing else is.
+/// Renames a single dimension of unknown meaning to z, if there is no z.
 fn rename(mut pages: Vec<(char, u64)>) -> Vec<(char, u64)> {
     if pages.iter().all(|(name, _)| *name != 'z')
         && let [only] = pages
@@ -173,13 +174,13 @@ fn rename(mut pages: Vec<(char, u64)>) -> Vec<(char, u64)> {
     pages
 }
 
-/// The pages of a shape whose dimensions have no names.
+/// The page dimensions of a shape whose dimensions have no names.
 fn unnamed(shape: &[u64], page: [u64; 3]) -> Result<(Vec<(char, u64)>, Option<String>), String> {
     let [height, width, samples] = page;
     let endings: [&[u64]; 3] =
         [&[height, width, samples], &[samples, height, width], &[height, width]];
     let ending = endings.iter().find(|ending| {
-        // an axis of one sample need not be there
+        // a dimension of one sample may be omitted
         shape.ends_with(ending) && (ending.len() == 2 || samples > 1)
     });
     let Some(ending) = ending else {

@@ -1,4 +1,4 @@
-//! Directories of a TIFF or `BigTIFF` file: TIFF 6.0, section 2, and the `BigTIFF` proposal.
+//! The directories of a TIFF or `BigTIFF` file: TIFF 6.0, section 2, and the `BigTIFF` proposal.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -9,17 +9,17 @@ use std::path::{Path, PathBuf};
 use crate::volume::Error;
 use crate::volume::dtype::{ByteOrder, Voxel};
 
-/// Why a file could not be read, before it is known how the user named it.
+/// Why a file could not be read; [`Fault::at`] adds the location.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// The file system's refusal.
+    /// An I/O error.
     Io(io::Error),
-    /// A sentence that continues "the file ...".
+    /// The predicate of a sentence whose subject is the file.
     Said(String),
 }
 
 impl Fault {
-    /// The error of the file at `path`, which is (a part of) what is at `location`.
+    /// The error for the file at `path`, which is at `location` or part of what is there.
     pub(super) fn at(self, location: &str, path: &Path) -> Error {
         match self {
             Self::Io(source) => Error::io("read", path, source),
@@ -41,7 +41,7 @@ impl From<String> for Fault {
     }
 }
 
-/// A file read here and there; small reads close to each other cost one.
+/// A file for random access; small reads that are close together share one read call.
 pub(super) struct Input {
     pub(super) path: PathBuf,
     pub(super) length: u64,
@@ -50,7 +50,7 @@ pub(super) struct Input {
     start: u64,
 }
 
-/// Bytes that are read at once for the sake of what follows.
+/// The minimum number of bytes per read call.
 const WINDOW: u64 = 4096;
 
 impl Input {
@@ -60,7 +60,7 @@ impl Input {
         Ok(Self { path: path.to_owned(), length, file, window: Vec::new(), start: 0 })
     }
 
-    /// The bytes `at..at + length`, which must lie in the file.
+    /// The bytes `at..at + length`, which must lie within the file.
     pub(super) fn bytes(&mut self, at: u64, length: u64) -> Result<&[u8], Fault> {
         let end = at.checked_add(length).filter(|end| *end <= self.length);
         let Some(end) = end else {
@@ -85,7 +85,7 @@ impl Input {
     }
 }
 
-/// Where the numbers or letters of a tag are.
+/// The type, count and file offset of a tag's values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Field {
     kind: u16,
@@ -94,7 +94,7 @@ pub(super) struct Field {
 }
 
 impl Field {
-    /// Bytes of an element of its type; none for types that do not exist.
+    /// The size in bytes of a value; `None` for an unknown type.
     fn size(self) -> Option<u64> {
         match self.kind {
             1 | 2 | 6 | 7 => Some(1),
@@ -105,7 +105,7 @@ impl Field {
         }
     }
 
-    /// The whole number `index` of a field of such.
+    /// Value `index` of a field of unsigned integers.
     pub(super) fn number(
         self,
         input: &mut Input,
@@ -131,14 +131,14 @@ impl Field {
         })
     }
 
-    /// Its bytes.
+    /// The bytes of all values.
     pub(super) fn bytes(self, input: &mut Input) -> Result<&[u8], Fault> {
         let length = self.size().and_then(|size| size.checked_mul(self.count));
         input.bytes(self.at, length.unwrap_or(u64::MAX))
     }
 }
 
-/// One directory: the tags of a page.
+/// A directory: the tags of a page.
 pub(super) struct Directory {
     pub(super) order: ByteOrder,
     fields: Vec<(u16, Field)>,
@@ -149,12 +149,12 @@ impl Directory {
         self.fields.iter().find(|(found, _)| *found == tag).map(|(_, field)| *field)
     }
 
-    /// The first number of a tag.
+    /// The first value of a tag of unsigned integers.
     pub(super) fn number(&self, input: &mut Input, tag: u16) -> Result<Option<u64>, Fault> {
         self.field(tag).map(|field| field.number(input, self.order, 0)).transpose()
     }
 
-    /// A rational, float or double.
+    /// The first value of a rational or floating-point tag.
     pub(super) fn real(&self, input: &mut Input, tag: u16) -> Result<Option<f64>, Fault> {
         let Some(field) = self.field(tag) else { return Ok(None) };
         let order = self.order;
@@ -171,13 +171,13 @@ impl Directory {
     }
 }
 
-/// Tags that are asked for; all others are passed over.
+/// The tags that are read; all others are skipped.
 const WANTED: [u16; 29] = [
     254, 256, 257, 258, 259, 262, 266, 270, 273, 274, 277, 278, 279, 282, 283, 284, 292, 296, 317,
     322, 323, 324, 325, 330, 339, 347, 530, 33629, 34412,
 ];
 
-/// Reads all directories of a file, and hands each to `each` with its number.
+/// Reads all directories of a file, and passes each to `each` with its number from 0.
 pub(super) fn each_directory(
     input: &mut Input,
     mut each: impl FnMut(&mut Input, &Directory, usize) -> Result<(), Fault>,
@@ -200,7 +200,7 @@ pub(super) fn each_directory(
         let number = seen.len();
         let (directory, size, after) =
             one(input, order, big, next).map_err(|fault| on_page(number, fault))?;
-        // what no honest file does, and what would keep us for ever
+        // detects cyclic and overlapping directories
         total = total.saturating_add(size);
         if !seen.insert(next) || total > input.length {
             let text = format!("is damaged: its directories run in a circle after page {number}");
@@ -212,7 +212,7 @@ pub(super) fn each_directory(
     Ok(())
 }
 
-/// Says on which page a fault was found.
+/// Adds the page number to a fault.
 pub(super) fn on_page(number: usize, fault: Fault) -> Fault {
     match fault {
         Fault::Said(text) => Fault::Said(format!("{text} (page {}, counted from 1)", number + 1)),
@@ -220,7 +220,7 @@ pub(super) fn on_page(number: usize, fault: Fault) -> Fault {
     }
 }
 
-/// A directory, its size and the place of the next.
+/// Reads a directory: its tags, its size in bytes, and the offset of the next one.
 fn one(
     input: &mut Input,
     order: ByteOrder,

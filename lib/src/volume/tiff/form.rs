@@ -1,4 +1,4 @@
-//! How the samples of a page are stored, by the page's own tags: TIFF 6.0 and its supplements.
+//! The storage format of a page's samples, from the page's own tags: TIFF 6.0 and its supplements.
 
 use super::directory::{Directory, Fault, Input};
 use super::names;
@@ -6,7 +6,7 @@ use crate::volume::dtype::ByteOrder;
 use crate::volume::element::Element;
 use crate::volume::{Dtype, READABLE};
 
-/// How strips and tiles are compressed.
+/// The compression of strips and tiles.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Compression {
     None,
@@ -47,50 +47,50 @@ impl Compression {
         }
     }
 
-    /// Bytes that one byte can stand for at most. No encoder does better, so that what claims more is
-    /// refused before memory is asked for.
+    /// The maximum expansion: decoded bytes per stored byte. Sizes that would exceed it are refused
+    /// before memory is allocated.
     pub(super) fn expansion(self) -> u64 {
         match self {
             Self::None => 1,
             Self::PackBits => 64,
-            // 258 bytes for two bits, of a length and of a distance
+            // 258 bytes for two bits: one length code and one distance code
             Self::Deflate => 1032,
-            // 12 bits of a code stand for a run of less than 4096
+            // a code of 12 bits stands for a run of less than 4096 bytes
             Self::Lzw => 2731,
-            // a block of 128 KiB in four bytes
+            // a block of 128 KiB takes four bytes
             Self::Zstd => 1 << 15,
             Self::Lzma => 1 << 14,
-            // 64 samples in a bit for each of two codes; a run of blocks in progressive ones
+            // 64 samples for two codes of one bit each; progressive JPEG has runs of blocks
             Self::Jpeg => 1 << 12,
-            // a row in a bit: bounded by what a row is, which is 16 bits wide
+            // a row may take one bit: bounded by the row width, which has 16 bits
             Self::Fax4 => 1 << 16,
         }
     }
 }
 
-/// What was taken off samples before they were compressed.
+/// The prediction that was subtracted from samples before compression.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Predictor {
     None,
     /// The sample to the left.
     Left,
-    /// The byte to the left, of floats whose bytes are sorted by weight.
+    /// The byte to the left, for floats whose bytes are grouped by significance.
     Float,
 }
 
-/// What a sample is.
+/// The stored form of a sample.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Sample {
-    /// Whole bytes.
+    /// A type of whole bytes.
     As(Element),
-    /// So many bits, most significant first, rows beginning at bytes.
+    /// An unsigned integer of this many bits, most significant bit first; rows begin at bytes.
     Bits(u64),
 }
 
 impl Sample {
     fn of(format: u64, bits: u64) -> Result<Self, String> {
         let stored = match (format, bits) {
-            // 4 is "undefined": bits that are no number to their writer, and whole numbers to all readers
+            // format 4 is "undefined"; all readers take it as unsigned integers
             (1 | 4, 8) => Dtype::U8,
             (1 | 4, 16) => Dtype::U16,
             (1 | 4, 32) => Dtype::U32,
@@ -127,7 +127,7 @@ impl Sample {
         }
     }
 
-    /// The type that it is read as.
+    /// The type that samples are read as.
     pub(super) fn dtype(self) -> Dtype {
         match self {
             Self::As(stored) => stored.dtype(),
@@ -138,26 +138,26 @@ impl Sample {
     }
 }
 
-/// All that the pages of a file have in common, or not.
+/// The storage format of a page.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Form {
-    /// Rows, columns.
+    /// The number of rows and columns.
     pub(super) size: [u64; 2],
-    /// Samples of a pixel.
+    /// The number of samples per pixel.
     pub(super) samples: u64,
     pub(super) sample: Sample,
     pub(super) order: ByteOrder,
     pub(super) compression: Compression,
     pub(super) predictor: Predictor,
-    /// The first bit of a byte is its least significant one.
+    /// Whether the first bit of a byte is its least significant one (`FillOrder` 2).
     pub(super) reversed: bool,
-    /// Each sample has strips or tiles of its own.
+    /// Whether each sample has separate strips or tiles (`PlanarConfiguration` 2).
     pub(super) separate: bool,
-    /// Rows, columns of a strip or tile.
+    /// The rows and columns of a strip or tile.
     pub(super) chunk: [u64; 2],
     pub(super) interpretation: u64,
     pub(super) orientation: u64,
-    /// JPEG tables that all strips share.
+    /// JPEG tables shared by all strips or tiles.
     pub(super) tables: Vec<u8>,
 }
 
@@ -225,7 +225,7 @@ impl Form {
         Ok(form)
     }
 
-    /// Refuses combinations that have no meaning, or none that we know.
+    /// Refuses combinations of tags that are meaningless or not supported.
     fn check(&self) -> Result<(), String> {
         let bits = self.sample.bits();
         let refuse = |what: String| {
@@ -254,7 +254,7 @@ impl Form {
             Compression::Fax4 if bits != 1 || self.samples != 1 || self.chunk[1] > 65_535 => {
                 return refuse(format!("is compressed as fax (compression 4) of {bits} bits"));
             }
-            // its samples share colours among pixels
+            // chroma may be subsampled
             _ if self.interpretation == 6 && self.compression != Compression::Jpeg => {
                 return refuse(format!("has colours as {}", names::interpretation(6)));
             }
@@ -272,33 +272,33 @@ impl Form {
         Ok(())
     }
 
-    /// Samples of a pixel in one strip or tile.
+    /// The samples per pixel in one strip or tile.
     pub(super) fn chunk_samples(&self) -> u64 {
         if self.separate { 1 } else { self.samples }
     }
 
-    /// Bytes of a row of a strip or tile, once it is no longer compressed.
+    /// Bytes of a decompressed row of a strip or tile; `None` on overflow.
     pub(super) fn row_bytes(&self) -> Option<u64> {
         let samples = self.chunk[1].checked_mul(self.chunk_samples())?;
         Some(samples.checked_mul(self.sample.bits())?.div_ceil(8))
     }
 
-    /// Bytes of so many rows of a strip or tile; none where there is no such number.
+    /// Bytes of `rows` decompressed rows of a strip or tile; `None` on overflow.
     pub(super) fn chunk_bytes(&self, rows: u64) -> Option<u64> {
         self.row_bytes()?.checked_mul(rows).filter(|bytes| *bytes <= i64::MAX as u64 / 4)
     }
 
-    /// Strips or tiles along y and x.
+    /// The number of strips or tiles along y and x.
     pub(super) fn chunks(&self) -> [u64; 2] {
         [0, 1].map(|a| self.size[a].div_ceil(self.chunk[a]))
     }
 
-    /// The rows of strips or tiles of row `y` that lie in the page.
+    /// The number of rows within the page of the strips or tiles in row `y` of the grid.
     pub(super) fn rows(&self, y: u64) -> u64 {
         self.chunk[0].min(self.size[0] - y * self.chunk[0])
     }
 
-    /// Whether samples lie in the file as they are.
+    /// Whether samples are stored uncompressed in a form that needs no conversion.
     pub(super) fn is_plain(&self) -> bool {
         self.compression == Compression::None
             && self.predictor == Predictor::None
@@ -306,13 +306,13 @@ impl Form {
             && matches!(self.sample, Sample::As(Element::As(_) | Element::Bool))
     }
 
-    /// Whether a JPEG's colours are turned back into red, green and blue.
+    /// Whether JPEG colours are converted from `YCbCr` to RGB.
     pub(super) fn is_ycbcr(&self) -> bool {
         self.interpretation == 6 && self.chunk_samples() == 3
     }
 }
 
-/// The type of samples, which must be one.
+/// The sample type, which must be the same for all samples of a pixel.
 fn sample(input: &mut Input, directory: &Directory, samples: u64) -> Result<Sample, Fault> {
     let mut all = |tag: u16, default: u64, what: &str| {
         let Some(field) = directory.field(tag) else { return Ok(default) };

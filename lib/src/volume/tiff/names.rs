@@ -1,6 +1,6 @@
-//! What the numbers of TIFF's tags are called.
+//! Names for numeric values of TIFF tags.
 
-/// A compression (tag 259), as its users call it.
+/// The common name of a compression (tag 259).
 pub(super) fn compression(code: u64) -> String {
     let name = match code {
         1 => "none",
@@ -32,7 +32,7 @@ pub(super) fn compression(code: u64) -> String {
     format!("{name} (compression {code})")
 }
 
-/// A photometric interpretation (tag 262).
+/// The name of a photometric interpretation (tag 262).
 pub(super) fn interpretation(code: u64) -> String {
     let name = match code {
         0 => "white is zero",

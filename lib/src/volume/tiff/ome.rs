@@ -7,16 +7,16 @@ use quick_xml::events::{BytesStart, Event};
 use crate::volume::calibration::micrometers;
 use crate::volume::shorten;
 
-/// Some of a file's planes, in the order of the dimensions.
+/// A `TiffData` element: consecutive planes, in the image's dimension order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Block {
-    /// The page that it begins with.
+    /// The first page (`IFD`).
     pub(super) page: Option<u64>,
-    /// The plane that it begins with: z, c, t.
+    /// The first plane, as indices z, c, t.
     pub(super) first: [u64; 3],
-    /// Planes.
+    /// The number of planes.
     pub(super) count: Option<u64>,
-    /// The name of the file that has them, and its mark.
+    /// The name and the UUID of the file that holds the planes.
     pub(super) file: Option<(String, String)>,
 }
 
@@ -25,37 +25,37 @@ pub(super) struct Block {
 pub(super) struct Image {
     pub(super) id: String,
     pub(super) name: String,
-    /// Rows, columns.
+    /// The number of rows and columns.
     pub(super) size: [u64; 2],
-    /// Sizes of `z`, `c` (its samples counted) and `t`.
+    /// The sizes of `z`, `c` (samples included) and `t`.
     pub(super) sizes: [u64; 3],
-    /// The letters of [`Image::sizes`], as pages count through them, fastest first.
+    /// The indices into [`Image::sizes`] in the order of the pages, fastest first.
     pub(super) order: Vec<usize>,
-    /// Samples in the pages of each channel, as far as stated.
+    /// Samples per pixel in the pages of each channel, as far as stated.
     pub(super) samples: Vec<u64>,
-    /// Micrometres along z, y, x, as far as stated.
+    /// Spacing along z, y, x in micrometres, as far as stated.
     pub(super) spacing: [Option<f64>; 3],
     pub(super) blocks: Vec<Block>,
 }
 
-/// What OME-XML says.
+/// The content of OME-XML.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Ome {
-    /// The mark of the file that it is in.
+    /// The UUID of the file that contains it.
     pub(super) uuid: String,
     pub(super) images: Vec<Image>,
-    /// The file that has the metadata in place of this one.
+    /// The file that holds the metadata, if this one only refers to it (`BinaryOnly`).
     pub(super) elsewhere: Option<String>,
 }
 
-/// The letters of dimensions that pages count through.
+/// The letters of the dimensions other than y and x.
 pub(super) const LETTERS: [char; 3] = ['z', 'c', 't'];
 
 impl Ome {
-    /// Reads OME-XML.
+    /// Parses OME-XML.
     ///
     /// # Errors
-    /// Where it is damaged.
+    /// A message about what is invalid.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut found = Self::default();
         let mut reader = Reader::from_str(text.trim_matches('\0'));
@@ -130,7 +130,7 @@ impl Ome {
                             count("FirstC")?.unwrap_or(0),
                             count("FirstT")?.unwrap_or(0),
                         ],
-                        // older ones call it so
+                        // the older name
                         count: count("PlaneCount")?.or(count("NumPlanes")?),
                         file: None,
                     }),
@@ -147,10 +147,11 @@ impl Ome {
         Ok(())
     }
 
-    /// The image that is meant: by number, from 0, by name or by `ID`.
+    /// The selected image: by number (from 0), name or `ID`.
     ///
     /// # Errors
-    /// A list of the images, where none or no such one was named.
+    /// A list of the images, if none was selected or the selected one does not exist or is
+    /// ambiguous.
     pub(super) fn image(&self, wanted: Option<&str>) -> Result<&Image, String> {
         let list = || {
             const SHOWN: usize = 10;
@@ -195,7 +196,7 @@ fn attribute(element: &BytesStart, name: &str) -> Option<String> {
     Some(quick_xml::escape::unescape(&found.value).ok()?.into_owned())
 }
 
-/// Lengths are in micrometres where no unit is given
+/// The physical pixel size along an axis in micrometres, which is also the default unit
 /// (<https://docs.openmicroscopy.org/ome-model/6.3.1/developers/ome-units.html>).
 fn length(element: &BytesStart, axis: &str) -> Option<f64> {
     let size: f64 = attribute(element, &format!("PhysicalSize{axis}"))?.parse().ok()?;

@@ -1,4 +1,4 @@
-//! The pages of one file: how each is stored, and where.
+//! The pages of one file: their storage formats and the offsets of their data.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::form::{Compression, Form};
 use super::names;
 use crate::volume::dtype::ByteOrder;
 
-/// A page that can be read.
+/// A readable page.
 #[derive(Clone, Debug)]
 pub(super) struct Page {
     pub(super) form: Arc<Form>,
@@ -16,25 +16,25 @@ pub(super) struct Page {
     counts: Option<Field>,
 }
 
-/// What a file says of itself on its first page, and its pages.
+/// The pages of a file, and the metadata of its first page.
 pub(super) struct Pages {
     pub(super) order: ByteOrder,
-    /// The pages, or why one cannot be read.
+    /// The pages, or why a page cannot be read.
     pub(super) pages: Vec<Result<Page, String>>,
-    /// Numbers of the pages that are copies of others at a lower resolution, or masks.
+    /// The numbers of the pages that are reduced copies or masks of others.
     pub(super) copies: Vec<usize>,
-    /// The description of the first page, byte by byte.
+    /// The description of the first page, in its original encoding.
     pub(super) description: Vec<u8>,
-    /// Pixels per unit along y and x.
+    /// Resolution along y and x: pixels per unit.
     pub(super) per_unit: [Option<f64>; 2],
-    /// The number of that unit: 1 is none, 2 the inch, 3 the centimetre.
+    /// The `ResolutionUnit`: 1 is none, 2 inch, 3 centimetre.
     pub(super) unit: u64,
 }
 
-/// Tags of microscopes' own dialects that say more than TIFF itself, which we do not read.
+/// Tags of vendor formats with metadata beyond TIFF, which are not read.
 const DIALECTS: [(u16, &str); 2] = [(33629, "MetaMorph STK"), (34412, "Zeiss LSM")];
 
-/// Strips or tiles that are checked at once.
+/// The number of strips or tiles that are checked together.
 const BATCH: u64 = 512;
 
 impl Pages {
@@ -76,7 +76,7 @@ impl Pages {
         Ok((found, input))
     }
 
-    /// What the first page says for all.
+    /// Reads from the first page what applies to the whole file.
     fn begin(&mut self, input: &mut Input, directory: &Directory) -> Result<(), Fault> {
         for (tag, name) in DIALECTS {
             if let Some(field) = directory.field(tag)
@@ -102,7 +102,7 @@ impl Pages {
         Ok(())
     }
 
-    /// The page `number`, counted from 0, whose strips and tiles are all there.
+    /// Page `number` (from 0), after checking that all its strips or tiles lie within the file.
     pub(super) fn page(&self, input: &mut Input, number: usize) -> Result<Page, Fault> {
         let Some(page) = self.pages.get(number) else {
             let text = format!(
@@ -137,13 +137,13 @@ fn page(input: &mut Input, directory: &Directory, last: Option<&Arc<Form>>) -> R
 }
 
 impl Page {
-    /// Where strip or tile `index` lies in its file, and its bytes there.
+    /// The file offset and the stored size of strip or tile `index`.
     pub(super) fn chunk(&self, input: &mut Input, index: u64) -> Result<(u64, u64), Fault> {
         let offset = self.offsets.number(input, self.form.order, index)?;
         Ok((offset, self.count(input, index)?))
     }
 
-    /// The bytes of strip or tile `index` in the file.
+    /// The stored size of strip or tile `index` in bytes.
     fn count(&self, input: &mut Input, index: u64) -> Result<u64, Fault> {
         let needed = self.needed(index);
         let count = match self.counts {
@@ -151,22 +151,22 @@ impl Page {
             None => needed,
         };
         Ok(match (self.form.compression, count) {
-            // some writers of plain files say 0; and what lies behind the last row is nobody's
+            // some writers of uncompressed files store 0; bytes after the last row are ignored
             (Compression::None, 0) => needed,
             (Compression::None, count) => count.min(needed),
             (_, count) => count,
         })
     }
 
-    /// Bytes of strip or tile `index` once it is decompressed.
+    /// The decompressed size of strip or tile `index` in bytes.
     fn needed(&self, index: u64) -> u64 {
         let [down, across] = self.form.chunks();
         let y = index % (down * across) / across;
         self.form.chunk_bytes(self.form.rows(y)).unwrap_or(u64::MAX)
     }
 
-    /// Makes sure that every strip and tile lies in the file, and that its size is one that its bytes
-    /// can stand for.
+    /// Checks that every strip and tile lies within the file, and that its stored size is plausible
+    /// for its decompressed size.
     fn check(&self, input: &mut Input) -> Result<(), Fault> {
         let [down, across] = self.form.chunks();
         let planes = if self.form.separate { self.form.samples } else { 1 };
@@ -183,7 +183,7 @@ impl Page {
         let mut first = 0;
         while first < count {
             let end = count.min(first + BATCH);
-            // one table after the other: each read brings its neighbours
+            // read one table after the other: each read call also fetches the neighbouring entries
             let order = self.form.order;
             let offsets: Result<Vec<u64>, Fault> =
                 (first..end).map(|i| self.offsets.number(input, order, i)).collect();
@@ -216,7 +216,7 @@ impl Page {
             return Err(text.into());
         }
         let most = bytes.saturating_mul(self.form.compression.expansion());
-        // no encoder is so good, and none so bad
+        // beyond the compression ratios of any encoder, in either direction
         if needed > most || bytes / 4 > needed + (1 << 14) {
             let text = format!(
                 "is damaged: its strip or tile {index} is to hold {needed} bytes, and is stored in {bytes} \
@@ -228,7 +228,8 @@ impl Page {
         Ok(())
     }
 
-    /// Names a kind of JPEG that is not read: its frame is that of section B.2.2 of ITU-T T.81.
+    /// Refuses kinds of JPEG that are not supported, by the frame marker: ITU-T T.81, section
+    /// B.2.2.
     fn check_jpeg(&self, input: &mut Input) -> Result<(), Fault> {
         let (offset, bytes) = self.chunk(input, 0)?;
         let data = input.bytes(offset, bytes.min(1 << 16))?;

@@ -1,9 +1,9 @@
-//! OME-TIFF's map from planes to pages (`TiffData`).
+//! The assignment of pages to planes in OME-TIFF (`TiffData`).
 
 use super::ome::{Block, Image, LETTERS};
 use super::series::Listed;
 
-/// The file and page of each plane of an image.
+/// The dimensions of an image, slowest first, and the file and page of each plane in C order.
 pub(super) struct Map {
     pub(super) dimensions: Vec<(char, u64)>,
     pub(super) places: Vec<(u32, u32)>,
@@ -62,7 +62,7 @@ impl Map {
     }
 }
 
-/// Samples of a pixel of the image's first page.
+/// The samples per pixel of the image's first page.
 fn samples(files: &[Listed], blocks: &[(u32, &Block)]) -> Result<u64, String> {
     let (file, page) =
         blocks.first().map_or((0, 0), |(file, block)| (*file, block.page.unwrap_or(0)));
@@ -80,7 +80,7 @@ fn beyond(page: u64, pages: u64) -> String {
     )
 }
 
-/// Enters the planes of a block.
+/// Enters the pages of a block into `places`.
 fn enter(
     places: &mut [Option<(u32, u32)>],
     file: u32,

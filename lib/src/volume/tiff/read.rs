@@ -18,10 +18,10 @@ use crate::volume::element::Element;
 use crate::volume::flat::{FlatFile, planes};
 use crate::volume::source::{Layout, Scratch, Source};
 
-/// A source, the names of its dimensions, and where its voxels lie.
+/// A source, the names of its dimensions, and its calibration.
 pub(in crate::volume) type Opened = (Box<dyn Source>, Vec<String>, Calibration);
 
-/// Opens a file, and of several images in it the one that is named.
+/// Opens a file; `image` selects one of several images in it.
 pub(in crate::volume) fn open(
     location: &str,
     path: &Path,
@@ -30,7 +30,7 @@ pub(in crate::volume) fn open(
     Ok(opened(location, series::of_file(location, path, image)?))
 }
 
-/// Opens files whose pages are planes along z, one after the other.
+/// Opens files whose pages are planes along z, concatenated.
 pub(in crate::volume) fn open_stack(location: &str, files: Vec<PathBuf>) -> Result<Opened, Error> {
     Ok(opened(location, series::of_files(location, files)?))
 }
@@ -66,7 +66,7 @@ fn opened(location: &str, series: Series) -> Opened {
     (Box::new(file), names, calibration)
 }
 
-/// What `inspect` shows of the format.
+/// What `inspect` shows about the format.
 fn facts(pages: &[(u32, Page)], files: usize) -> Map<String, Value> {
     let mut codecs: Vec<&str> = Vec::new();
     for (_, page) in pages {
@@ -91,26 +91,27 @@ fn facts(pages: &[(u32, Page)], files: usize) -> Map<String, Value> {
     facts
 }
 
-/// Pages of one file or of several. Where they are all cut alike, a block is a strip or tile of a
-/// page, else it is the page.
+/// Pages of one file or of several. If all have the same strips or tiles, a block is a strip or
+/// tile of a page, otherwise a whole page.
 struct PageStack {
     location: String,
     layout: Layout,
     files: Vec<PathBuf>,
-    /// File and page of each plane, in C order of `counts`.
+    /// File number and page of each plane, in C order of `counts`.
     pages: Vec<(u32, Page)>,
-    /// Pages along each dimension but rows and columns; samples of a pixel are no pages.
+    /// The number of pages along each dimension other than y and x. The samples of a pixel do not
+    /// count.
     counts: Vec<u64>,
-    /// The dimension of channels.
+    /// The dimension of channels, if there is one.
     channel: Option<usize>,
     /// Whether blocks are strips or tiles.
     alike: bool,
-    /// Files that nobody reads now, with their numbers.
+    /// Open files that no thread is using, with their numbers.
     idle: Mutex<Vec<(u32, Input)>>,
     facts: Map<String, Value>,
 }
 
-/// Files kept open.
+/// The maximum number of unused files kept open.
 const IDLE: usize = 16;
 
 impl PageStack {
@@ -154,7 +155,7 @@ impl PageStack {
         }
     }
 
-    /// The plane of a block, and the sample in its pixels that the block is of.
+    /// The plane of a block, and the block's index among the samples of a pixel.
     fn plane(&self, index: &[u64]) -> (usize, u64) {
         let (mut plane, mut sample) = (0, 0);
         for (d, count) in self.counts.iter().enumerate() {
@@ -177,7 +178,8 @@ impl PageStack {
         Ok(Input::open(&self.files[file as usize])?)
     }
 
-    /// Decodes strip or tile `index` of a page into `out`.
+    /// Decodes strip or tile `index` of a page into `out`. `file` is a buffer for the encoded
+    /// bytes.
     fn chunk(
         &self,
         input: &mut Input,
@@ -190,7 +192,7 @@ impl PageStack {
         let (offset, bytes) = page.chunk(input, index)?;
         let plain = form.is_plain();
         let target = if plain { &mut *out } else { &mut *file };
-        // its place was checked when the file was opened
+        // the range was valid when the file was opened
         if offset.checked_add(bytes).is_none_or(|end| end > input.length) {
             return Err("was changed since it was opened".to_owned().into());
         }
@@ -203,7 +205,7 @@ impl PageStack {
         Ok(())
     }
 
-    /// A strip or tile as a block of its own.
+    /// Loads a strip or tile as a block.
     fn load_chunk(
         &self,
         input: &mut Input,
@@ -221,7 +223,7 @@ impl PageStack {
         Ok(self.block(form, [form.rows(at[0]), columns], form.chunk[1], form.chunk_samples()))
     }
 
-    /// A whole page as a block.
+    /// Loads a whole page as a block.
     fn load_page(
         &self,
         input: &mut Input,
@@ -236,7 +238,7 @@ impl PageStack {
         let mut piece = Vec::new();
         for chunk in 0..down * across * (samples / each) as u64 {
             self.chunk(input, page, chunk, &mut scratch.file, &mut piece)?;
-            // asked for once the first piece has shown that there is something
+            // allocate only after the first strip or tile could be decoded
             scratch.data.resize(row * form.size[0] as usize, 0);
             let [y, x] = [chunk % (down * across) / across, chunk % across];
             let first = [y * form.chunk[0], x * form.chunk[1]].map(|v| v as usize);
@@ -255,7 +257,8 @@ impl PageStack {
         Ok(self.block(form, form.size, form.size[1], form.samples))
     }
 
-    /// Elements of `samples` to a pixel, rows of `width` pixels.
+    /// Describes a block of `size` rows and columns: `samples` interleaved per pixel, rows of
+    /// `width` pixels.
     fn block(&self, form: &Form, size: [u64; 2], width: u64, samples: u64) -> Block {
         let rank = self.layout.shape.len();
         let mut extent = vec![1; rank - 2];
@@ -308,7 +311,7 @@ impl Source for PageStack {
     }
 
     fn stored(&self) -> Stored<'_> {
-        // which page is which plane follows from the files and the image that is meant
+        // the assignment of pages to planes follows from the files and the selected image
         let image = self.facts.get("image").map(Value::to_string).unwrap_or_default();
         Stored::in_files(format!("tiff {image}"), self.files.clone())
     }

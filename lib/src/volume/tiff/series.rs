@@ -1,4 +1,4 @@
-//! Which page of which file is which plane.
+//! Assigns the pages of one or more files to the planes of an array.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,21 +13,22 @@ use super::planes::Map;
 use crate::volume::calibration::Calibration;
 use crate::volume::{Error, shorten};
 
-/// Planes, and what they are planes of.
+/// The planes of an array, and its properties.
 pub(super) struct Series {
     pub(super) files: Vec<PathBuf>,
-    /// The dimensions that planes count through, slowest first.
+    /// The dimensions other than y and x, slowest first, with their sizes.
     pub(super) dimensions: Vec<(char, u64)>,
-    /// File and page of each plane, in C order of the dimensions.
+    /// File number and page of each plane, in C order of the dimensions.
     pub(super) planes: Vec<(u32, Page)>,
     pub(super) calibration: Calibration,
-    /// Where the planes follow the first one without directories of their own: the first byte.
+    /// The byte offset of the first plane, if further planes follow it without directories of their
+    /// own.
     pub(super) contiguous: Option<u64>,
-    /// The image that is meant, of a file that holds several.
+    /// The `ID` of the selected image, if the file holds several.
     pub(super) image: Option<String>,
 }
 
-/// A file that has been listed.
+/// A file whose pages have been listed.
 pub(super) struct Listed {
     pub(super) pages: Pages,
     input: Input,
@@ -39,7 +40,7 @@ impl Listed {
         Ok(Self { pages, input })
     }
 
-    /// A page, which must be like the first one taken.
+    /// Returns a page, which must have the same shape and type as the first one.
     fn take(&mut self, number: usize, first: Option<&Page>) -> Result<Page, Fault> {
         let page = self.pages.page(&mut self.input, number)?;
         match first {
@@ -49,13 +50,13 @@ impl Listed {
         Ok(page)
     }
 
-    /// The numbers of the pages that are no copies of others.
+    /// The numbers of the pages that are not reduced copies or masks of others.
     pub(super) fn originals(&self) -> Vec<usize> {
         let copies = &self.pages.copies;
         (0..self.pages.pages.len()).filter(|number| copies.binary_search(number).is_err()).collect()
     }
 
-    /// What its first page says.
+    /// The parsed description of the first page.
     fn known(&self) -> Result<Known, Fault> {
         let first = match &self.pages.pages[0] {
             Ok(page) => [page.form.size[0], page.form.size[1], page.form.samples],
@@ -63,14 +64,14 @@ impl Listed {
         };
         match (description::parse(&self.pages.description, first), &self.pages.pages[0]) {
             (Ok(Known::Images(ome)), _) => Ok(Known::Images(ome)),
-            // what is wrong with the page itself goes first
+            // report a fault of the page itself first
             (_, Err(text)) => Err(text.clone().into()),
             (known, Ok(_)) => Ok(known?),
         }
     }
 }
 
-/// Refuses a page that is not like the first one.
+/// Refuses a page whose shape or sample type differs from that of the first one.
 fn alike(page: &Form, first: &Form, number: usize) -> Result<(), String> {
     let of = |form: &Form| (form.size, form.samples, form.sample);
     if of(page) == of(first) {
@@ -94,7 +95,7 @@ fn alike(page: &Form, first: &Form, number: usize) -> Result<(), String> {
     ))
 }
 
-/// Names what is stated beside the stored values and not applied to them.
+/// Logs what the tags state about the samples but is not applied to them.
 fn say(path: &Path, form: &Form) {
     let path = path.display();
     match form.interpretation {
@@ -117,7 +118,7 @@ fn say(path: &Path, form: &Form) {
     }
 }
 
-/// The planes of one file, or of an image of it.
+/// The planes of one file, or of one of the images in it.
 pub(super) fn of_file(location: &str, path: &Path, image: Option<&str>) -> Result<Series, Error> {
     let file = Listed::open(location, path)?;
     match file.known().map_err(|fault| fault.at(location, path))? {
@@ -131,7 +132,7 @@ pub(super) fn of_file(location: &str, path: &Path, image: Option<&str>) -> Resul
     }
 }
 
-/// The planes of a file whose pages follow each other.
+/// The planes of a file whose pages are in the order of the planes.
 fn of_pages(mut file: Listed, said: &Description, image: Option<&str>) -> Result<Series, Fault> {
     if let Some(image) = image.filter(|image| *image != "0") {
         let text = format!("holds one image; --image {} is none of it", shorten(image));
@@ -175,8 +176,8 @@ fn of_pages(mut file: Listed, said: &Description, image: Option<&str>) -> Result
     })
 }
 
-/// Where the planes begin of a file that describes more of them than it has pages: those of ImageJ
-/// that are larger than 4 GB, whose planes follow the first one.
+/// The byte offset of the planes of a file that describes more planes than it has pages: ImageJ
+/// files larger than 4 GB, where all planes follow the first one.
 fn contiguous(
     file: &mut Listed,
     planes: &[(u32, Page)],
@@ -209,10 +210,10 @@ fn contiguous(
     Ok(offset)
 }
 
-/// Where the voxels lie, by a description and the tags of the first page.
+/// Spacing and origin from a description and the tags of the first page.
 fn calibration(pages: &Pages, said: &Description) -> Calibration {
-    // ImageJ says 1, none, and writes its unit into the description; the inch is what programs say
-    // that know nothing
+    // ImageJ sets unit 1 (none) and writes the unit into the description; unit 2 (inch) is ignored,
+    // because programs without calibration write it by default
     let tag = (pages.unit == 3).then_some(1e4);
     let pixel: [Option<f64>; 2] = std::array::from_fn(|a| {
         let of_tags =
@@ -224,7 +225,7 @@ fn calibration(pages: &Pages, said: &Description) -> Calibration {
     };
     let z = said.spacing[0];
     let spacing = [z.unwrap_or_default(), y, x];
-    // -0 would be a surprise
+    // avoid an origin of -0
     let origin = |a: usize| if said.zero[a] == 0.0 { 0.0 } else { -said.zero[a] * spacing[a] };
     Calibration {
         spacing: z.map(|_| spacing),
@@ -234,7 +235,7 @@ fn calibration(pages: &Pages, said: &Description) -> Calibration {
     }
 }
 
-/// The planes of an image of OME-XML, which may be in several files.
+/// The planes of an OME-XML image, which may be in several files.
 fn of_image(
     location: &str,
     path: &Path,
@@ -296,7 +297,7 @@ struct Files {
 }
 
 impl Files {
-    /// The number of the file that a block is in.
+    /// The number of the file that holds a block; opens it if it is new.
     fn of_block(&mut self, location: &str, ome: &Ome, block: &Block) -> Result<u32, Error> {
         let Some((name, mark)) = &block.file else { return Ok(0) };
         let own = self.paths[0].file_name().is_some_and(|own| own.to_string_lossy() == *name);
@@ -306,7 +307,7 @@ impl Files {
         if let Some(number) = self.known.get(name) {
             return Ok(*number);
         }
-        // beside the first, wherever that was when it was written
+        // next to the first file, whatever its original folder
         let path = match Path::new(name).file_name() {
             Some(name) => self.paths[0].with_file_name(name),
             None => self.paths[0].clone(),
@@ -326,7 +327,7 @@ impl Files {
     }
 }
 
-/// The planes of files that follow each other along z.
+/// The planes of several files, concatenated along z.
 pub(super) fn of_files(location: &str, paths: Vec<PathBuf>) -> Result<Series, Error> {
     let mut planes: Vec<(u32, Page)> = Vec::with_capacity(paths.len());
     let mut place = None;
@@ -361,7 +362,7 @@ pub(super) fn of_files(location: &str, paths: Vec<PathBuf>) -> Result<Series, Er
     })
 }
 
-/// The dimensions beside z that a description says pages to have.
+/// The dimensions of a description other than z that have more than one element, for messages.
 fn several(known: &Known) -> Option<String> {
     match known {
         Known::Stack(said) => said
@@ -380,12 +381,12 @@ fn several(known: &Known) -> Option<String> {
     }
 }
 
-/// Refuses a file of a pattern whose pages are more than planes along z.
+/// Refuses a file of a pattern if its pages are not all planes along z.
 fn check_member(file: &Listed, count: usize) -> Result<(), Fault> {
     let known = file.known()?;
     let more = match &known {
         Known::Stack(said) => said.pages.iter().any(|(_, n)| *n > count as u64),
-        // planes of a data set of many files: what is meant is said by the pattern
+        // one plane of a data set with many files: the pattern determines the stack
         _ if count == 1 => return Ok(()),
         _ => false,
     };

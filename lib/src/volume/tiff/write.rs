@@ -1,10 +1,11 @@
-//! Uncompressed TIFF, laid out before a voxel is known: all directories first, then the planes one
-//! after another, as ImageJ likes them. `BigTIFF` where 32-bit offsets do not reach.
+//! Uncompressed TIFF whose layout is fixed before any voxel is known: first all directories, then
+//! the planes one after another, which ImageJ can read as a contiguous stack. `BigTIFF` where
+//! 32-bit offsets are too small.
 
 use crate::geom::Grid;
 use crate::volume::Dtype;
 
-/// The head of a file, and where its planes begin.
+/// The layout of a file.
 pub(in crate::volume) struct Plan {
     /// Everything before the first plane.
     pub(in crate::volume) head: Vec<u8>,
@@ -16,7 +17,7 @@ const RATIONAL: u16 = 5;
 const ASCII: u16 = 2;
 const LONG8: u16 = 16;
 
-/// Widths that differ between TIFF and `BigTIFF`.
+/// The field widths of TIFF or `BigTIFF`.
 struct Dialect {
     big: bool,
 }
@@ -62,7 +63,7 @@ impl Plan {
         let resolutions_at = (text_at + text.len() as u64).next_multiple_of(8);
         let data_at = (resolutions_at + 16).next_multiple_of(64);
         let resolutions = [grid.spacing[2], grid.spacing[1]].map(per_micrometer);
-        // a rational has eight bytes, which BigTIFF keeps in the directory itself
+        // a rational has eight bytes, which BigTIFF stores inline in the directory
         let resolution_field = |a: u64| {
             if dialect.big { resolutions[a as usize] } else { resolutions_at + 8 * a }
         };
@@ -106,7 +107,7 @@ impl Plan {
     }
 }
 
-/// Unsigned, signed or floating.
+/// The `SampleFormat` code: unsigned, signed or floating-point.
 fn sample_format(dtype: Dtype) -> u64 {
     match dtype {
         Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 => 2,
@@ -115,7 +116,7 @@ fn sample_format(dtype: Dtype) -> u64 {
     }
 }
 
-/// ImageJ's description, ended by a zero. The origin is the voxel that lies at 0.
+/// ImageJ's description, NUL-terminated. Its origin is the index of the voxel at position 0.
 fn description(grid: &Grid) -> String {
     let slices = grid.shape[0];
     let mut text = format!("ImageJ=1.53t\nimages={slices}\nslices={slices}\nunit=micron\n");
@@ -133,7 +134,7 @@ fn description(grid: &Grid) -> String {
 }
 
 /// Pixels per micrometre as a TIFF rational: the best fraction whose terms fit 32 bits, by
-/// continued fraction.
+/// continued fractions.
 fn per_micrometer(spacing: f64) -> u64 {
     let (mut p, mut q) = ([1.0, 0.0], [0.0, 1.0]);
     let mut x = spacing;
@@ -149,7 +150,8 @@ fn per_micrometer(spacing: f64) -> u64 {
         }
         x = 1.0 / (x - whole);
     }
-    // numerator first: the fraction is of the spacing, wanted is its inverse
+    // the fraction p / q approximates the spacing: its inverse has the numerator q, which comes
+    // first
     q[0] as u64 | (p[0] as u64) << 32
 }
 

@@ -1,8 +1,8 @@
-//! How the chunks of an array become bytes, and back.
+//! The codec chain of an array's chunks.
 //!
-//! Zarr v3, "Codecs" (<https://zarr-specs.readthedocs.io/en/latest/v3/core/>), and the sharding
-//! codec, version 1.0; Zarr v2, "Filters" and "Compressors". Sizes are in array order unless a name
-//! says that they are stored ones.
+//! Specifications: Zarr v3, "Codecs" (<https://zarr-specs.readthedocs.io/en/latest/v3/core/>), and
+//! the sharding codec, version 1.0; Zarr v2, "Filters" and "Compressors". Sizes are in the array's
+//! dimension order, unless a name contains `stored`.
 
 use super::shard::Shard;
 use crate::volume::block::c_strides;
@@ -12,25 +12,25 @@ use crate::volume::dtype::ByteOrder;
 /// The codecs of an array, or of the inner chunks of a shard.
 #[derive(Clone, Debug)]
 pub(super) struct Chain {
-    /// The dimension of the array that each stored dimension is; `None` where they are the same.
+    /// The array dimension of each stored dimension; `None` if the order is unchanged.
     pub(super) order: Option<Vec<usize>>,
-    /// How elements become bytes.
+    /// The conversion of elements to bytes.
     pub(super) body: Body,
-    /// What is then done to the bytes.
+    /// The codecs that are then applied to the bytes, in this order.
     pub(super) steps: Vec<Step>,
 }
 
-/// How elements become bytes.
+/// The conversion of elements to bytes.
 #[derive(Clone, Debug)]
 pub(super) enum Body {
-    /// One after the other.
+    /// Elements in C order.
     Elements(ByteOrder),
-    /// In inner chunks.
+    /// Inner chunks with an index.
     Shard(Box<Shard>),
 }
 
 impl Chain {
-    /// The byte order of elements, in the innermost chunks where there are several layers.
+    /// The byte order of the elements; with nested shards, that of the innermost chunks.
     pub(super) fn byte_order(&self) -> ByteOrder {
         match &self.body {
             Body::Elements(order) => *order,
@@ -38,7 +38,7 @@ impl Chain {
         }
     }
 
-    /// The byte order of chunks whose elements lie in the file as they are in the array.
+    /// The byte order, if chunks are stored uncompressed and in C order; `None` otherwise.
     pub(super) fn as_it_is(&self) -> Option<ByteOrder> {
         match &self.body {
             Body::Elements(order) if self.order.is_none() && self.steps.is_empty() => Some(*order),
@@ -46,7 +46,7 @@ impl Chain {
         }
     }
 
-    /// The shard, where its inner chunks can be read one by one.
+    /// The shard codec, if its inner chunks can be read individually.
     pub(super) fn shard(&self) -> Option<&Shard> {
         match &self.body {
             Body::Shard(shard) if self.order.is_none() && self.steps.is_empty() => Some(shard),
@@ -54,7 +54,7 @@ impl Chain {
         }
     }
 
-    /// The shape in which a chunk of `shape` is stored.
+    /// The stored shape of a chunk of `shape`.
     pub(super) fn stored_shape(&self, shape: &[u64]) -> Vec<u64> {
         match &self.order {
             Some(order) => order.iter().map(|d| shape[*d]).collect(),
@@ -62,7 +62,7 @@ impl Chain {
         }
     }
 
-    /// The bytes that a chunk of `shape` takes before the steps.
+    /// The size in bytes of a chunk of `shape` before `steps`, for elements of `size` bytes.
     fn plain(&self, shape: &[u64], size: usize) -> Size {
         match &self.body {
             Body::Elements(_) => Size::Exactly(shape.iter().product::<u64>() as usize * size),
@@ -74,16 +74,16 @@ impl Chain {
         }
     }
 
-    /// The bytes that a chunk of `shape` takes in a file.
+    /// The size in bytes of an encoded chunk of `shape`, for elements of `size` bytes.
     pub(super) fn encoded(&self, shape: &[u64], size: usize) -> Size {
         codecs::encoded(&self.steps, self.plain(shape, size))
     }
 
-    /// Decodes a chunk of `shape`, elements of `fill.len()` bytes, into `out`: C order, elements in
-    /// [`Chain::byte_order`], as `fill` is.
+    /// Decodes a chunk of `shape` with elements of `fill.len()` bytes into `out`, in C order.
+    /// Elements, like `fill`, have the byte order [`Chain::byte_order`].
     ///
     /// # Errors
-    /// What is wrong with `input`.
+    /// A message about what is invalid in `input`.
     pub(super) fn decode(
         &self,
         input: &[u8],
@@ -106,7 +106,7 @@ impl Chain {
     }
 }
 
-/// Brings elements from the order in which they are stored to that of the array.
+/// Transposes elements from the stored dimension order to that of the array.
 fn turn(bytes: &[u8], stored: &[u64], order: &[usize], size: usize, out: &mut Vec<u8>) {
     let mut shape = vec![0; stored.len()];
     let mut strides = vec![0; stored.len()];
@@ -125,7 +125,7 @@ fn turn(bytes: &[u8], stored: &[u64], order: &[usize], size: usize, out: &mut Ve
     });
 }
 
-/// Calls `row` with the first index of every row along the last dimension, and its length.
+/// Calls `row` with the first index and the length of every row along the last dimension.
 pub(super) fn each_row(shape: &[u64], mut row: impl FnMut(&[u64], usize)) {
     let Some((last, rest)) = shape.split_last() else { return };
     if shape.contains(&0) {

@@ -1,4 +1,4 @@
-//! The codecs of version 3, as its metadata list them.
+//! The codecs of Zarr v3, parsed from the metadata.
 
 use serde_json::Value;
 
@@ -9,14 +9,14 @@ use crate::volume::codecs::{self, Size, Step};
 use crate::volume::element::Element;
 use crate::volume::{ByteOrder, Dtype, shorten};
 
-/// Shards within shards.
+/// The maximum nesting of shards.
 const LAYERS: usize = 8;
 
-/// The codecs of chunks of this shape and type; what they do not ask to be understood may go to
-/// `notes`.
+/// The codec chain for chunks of this shape and type. Codecs that are ignored, because they are
+/// marked as not having to be understood, are added to `notes`.
 ///
 /// # Errors
-/// What is missing, damaged or not supported.
+/// A message about what is missing, invalid or not supported.
 pub(super) fn chain(
     list: Option<&Value>,
     chunk: &[u64],
@@ -86,11 +86,11 @@ fn of_layer(
     Ok(Chain { order, body, steps: filters })
 }
 
-/// The dimension of the array that each stored one is, after those that came before.
+/// Composes a transposition with those before it: the array dimension of each stored dimension.
 fn transpose(config: &Value, before: Option<&[usize]>, rank: usize) -> Result<Vec<usize>, String> {
     let listed = config.get("order");
     let order: Option<Vec<usize>> = match listed.and_then(Value::as_str) {
-        // of drafts of the specification
+        // the spelling in drafts of the specification
         Some("C") => Some((0..rank).collect()),
         Some("F") => Some((0..rank).rev().collect()),
         _ => sizes(listed).map(|list| list.into_iter().map(|d| d as usize).collect()),

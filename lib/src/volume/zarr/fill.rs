@@ -1,18 +1,18 @@
-//! The fill value, in all the spellings that writers have for it.
+//! Fill values, in all the spellings that occur in files.
 
 use serde_json::Value;
 
 use crate::volume::element::Element;
 use crate::volume::{ByteOrder, Dtype, Voxel, shorten};
 
-/// One element, as its type is element, in this byte order.
+/// The fill value as one stored element in this byte order.
 ///
-/// Version 3 allows numbers, `true` and `false`, `"NaN"`, `"Infinity"`, `"-Infinity"` and a float's
-/// bits as `"0x7fc00000"`; version 2 also `null`, which leaves the value open and is taken as 0.
-/// n5-zarr writes numbers as text.
+/// Version 3 allows numbers, `true` and `false`, `"NaN"`, `"Infinity"`, `"-Infinity"`, and the bits
+/// of a float as `"0x7fc00000"`. Version 2 also allows `null` (undefined), which is read as 0.
+/// n5-zarr writes numbers as strings.
 ///
 /// # Errors
-/// A value that the type cannot have.
+/// A value that the type cannot represent.
 pub(super) fn fill(
     value: Option<&Value>,
     element: Element,
@@ -39,10 +39,10 @@ pub(super) fn fill(
     Ok(bytes)
 }
 
-/// Little endian.
+/// The fill value of a string, little endian.
 fn of_text(text: &str, element: Element) -> Option<Vec<u8>> {
     if let Some(digits) = text.strip_prefix("0x") {
-        // a sign would be taken by the parser
+        // `from_str_radix` would accept a sign
         let bits = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
         let bits = bits.then(|| u64::from_str_radix(digits, 16).ok())??;
         let size = element.size();

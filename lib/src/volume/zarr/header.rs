@@ -1,6 +1,6 @@
 //! The metadata of an array: `.zarray` (Zarr v2) and `zarr.json` (v3, core 3.1).
 //!
-//! What they say is honoured, or refused by name; what may be ignored is named in a note.
+//! Features that are not supported are refused by name. Those that may be ignored lead to a note.
 
 use serde_json::{Map, Value};
 
@@ -13,19 +13,19 @@ use crate::volume::element::Element;
 use crate::volume::node::{Container, Node};
 use crate::volume::{ByteOrder, Error, extent, shorten};
 
-/// What the metadata of an array say.
+/// The parsed metadata of an array.
 pub(super) struct Header {
     /// Elements along each dimension.
     pub(super) shape: Vec<u64>,
-    /// Elements of a chunk, of a shard where there are any.
+    /// Elements of a chunk along each dimension; with sharding, of a shard.
     pub(super) chunk: Vec<u64>,
-    /// What the elements are.
+    /// The stored element type.
     pub(super) element: Element,
-    /// The fill value, as it is stored, in the byte order of the chain.
+    /// The fill value as a stored element, in the byte order of `chain`.
     pub(super) fill: Vec<u8>,
-    /// The names of chunks.
+    /// The naming of chunk files.
     pub(super) keys: Keys,
-    /// How chunks are coded.
+    /// The codec chain of chunks.
     pub(super) chain: Chain,
     /// What was ignored, as the metadata allow.
     pub(super) notes: Vec<String>,
@@ -35,7 +35,7 @@ impl Header {
     /// Reads the metadata of the array `node`.
     ///
     /// # Errors
-    /// [`Error::Format`]: what is missing, damaged or not supported.
+    /// [`Error::Format`]: what is missing, invalid or not supported.
     pub(super) fn read(location: &str, node: &Node) -> Result<Self, Error> {
         let bad = |message: String| Error::format(location, message);
         let metadata = &node.metadata;
@@ -73,7 +73,7 @@ impl Header {
         Ok(Self { shape, chunk, element, fill, keys, chain, notes })
     }
 
-    /// The codecs and the shape of the innermost chunks that can be read one by one.
+    /// The codec chain and the shape of the innermost chunks that can be read individually.
     pub(super) fn innermost(&self) -> (&Chain, &[u64]) {
         innermost(&self.chunk, &self.chain)
     }
@@ -95,7 +95,7 @@ pub(super) fn sizes(value: Option<&Value>) -> Option<Vec<u64>> {
     value?.as_array()?.iter().map(Value::as_u64).collect()
 }
 
-/// The element type, and its byte order where version 2 has it.
+/// The stored element type and, in version 2, its byte order (little endian in version 3).
 pub(super) fn element(location: &str, node: &Node) -> Result<(Element, ByteOrder), Error> {
     let version2 = node.container == Container::Zarr2;
     let found = node.metadata.get(if version2 { "dtype" } else { "data_type" });
@@ -109,7 +109,7 @@ pub(super) fn element(location: &str, node: &Node) -> Result<(Element, ByteOrder
     element.ok_or_else(|| Error::dtype(location, found))
 }
 
-/// The chunk of a regular grid.
+/// The chunk shape of a regular grid.
 fn grid(grid: Option<&Value>) -> Result<Vec<u64>, String> {
     let name = grid.and_then(|grid| grid.get("name"));
     if name.is_none_or(|name| name != "regular") {
@@ -120,13 +120,13 @@ fn grid(grid: Option<&Value>) -> Result<Vec<u64>, String> {
     sizes(shape).ok_or_else(|| no_sizes("chunk_shape"))
 }
 
-/// Whether an extension says itself that it may be ignored.
+/// Whether an extension is marked as one that may be ignored.
 pub(super) fn may_be_ignored(extension: &Value) -> bool {
     extension.get("must_understand") == Some(&Value::Bool(false))
 }
 
-/// Members of version 3's metadata that are not in its specification, and storage transformers, of
-/// which none is specified.
+/// Checks for unknown members of version 3 metadata and for storage transformers, none of which is
+/// specified: they are refused, or noted if they may be ignored.
 fn extensions(metadata: &Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String> {
     const KNOWN: [&str; 11] = [
         "zarr_format",
@@ -158,7 +158,7 @@ fn extensions(metadata: &Map<String, Value>, notes: &mut Vec<String>) -> Result<
     Ok(())
 }
 
-/// Version 2's order, filters and compressor.
+/// The codec chain of version 2: order, filters and compressor.
 fn version2(metadata: &Map<String, Value>, bytes: ByteOrder, rank: usize) -> Result<Chain, String> {
     let order = match metadata.get("order").map(|order| order.as_str()) {
         None | Some(Some("C")) => None,
@@ -187,13 +187,14 @@ fn version2(metadata: &Map<String, Value>, bytes: ByteOrder, rank: usize) -> Res
     Ok(Chain { order, body: Body::Elements(bytes), steps })
 }
 
-/// The message for a codec that is not supported.
+/// The error message for an unsupported codec.
 pub(super) fn unknown(name: &str) -> String {
     let name = shorten(name);
     format!("is stored with the codec '{name}', which is not supported; {} are", codecs::KNOWN)
 }
 
-/// The layers of a chain that is read chunk by inner chunk: for each the shape of a shard, and it.
+/// The nested shards of a chain whose inner chunks are read individually, outermost first: the
+/// shape of a shard, and its codec.
 pub(super) fn layers<'a>(chunk: &'a [u64], chain: &'a Chain) -> Vec<(&'a [u64], &'a Shard)> {
     let mut layers = Vec::new();
     let (mut chunk, mut chain) = (chunk, chain);

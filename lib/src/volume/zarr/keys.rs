@@ -1,4 +1,4 @@
-//! What the files of chunks are called.
+//! The file names of chunks.
 
 use std::path::{Path, PathBuf};
 
@@ -6,31 +6,31 @@ use serde_json::Value;
 
 use crate::volume::{look, shorten};
 
-/// How a chunk's index becomes a name.
+/// The encoding of a chunk's index as a file name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Keys {
-    /// Whether `c` stands before the index.
+    /// Whether the prefix `c` precedes the index.
     prefix: bool,
-    /// What stands between numbers.
+    /// The separator between numbers.
     separator: char,
 }
 
-/// What an array's folder holds.
+/// The state of an array's folder.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Seen {
-    /// A chunk at least, under its name.
+    /// It has at least one chunk under the expected name.
     Chunk,
-    /// No chunk under its name, and this in its place.
+    /// It has no chunk under an expected name, but this file that looks like one.
     Other(String),
-    /// Nothing but metadata.
+    /// It has no chunks.
     Nothing,
 }
 
 impl Keys {
-    /// `chunk_key_encoding` of version 3.
+    /// Parses `chunk_key_encoding` of version 3.
     ///
     /// # Errors
-    /// An encoding that is not known.
+    /// An unknown encoding.
     pub(super) fn of_version3(encoding: Option<&Value>) -> Result<Self, String> {
         let shown = encoding.unwrap_or(&Value::Null);
         let bad = || {
@@ -53,11 +53,11 @@ impl Keys {
         }
     }
 
-    /// `dimension_separator` of version 2. Where that is missing, as in files of zarr-python before
-    /// 2.8 and n5-zarr before 2023, the chunks that are there say which it is.
+    /// Parses `dimension_separator` of version 2. If it is missing, as in files of zarr-python
+    /// before 2.8 and n5-zarr before 2023, it is inferred from the existing chunks.
     ///
     /// # Errors
-    /// A separator that is not known.
+    /// An unknown separator.
     pub(super) fn of_version2(
         separator: Option<&Value>,
         folder: &Path,
@@ -78,7 +78,7 @@ impl Keys {
         }
     }
 
-    /// The file of a chunk.
+    /// The path of a chunk's file.
     pub(super) fn path(self, folder: &Path, index: &[u64]) -> PathBuf {
         let mut name = String::new();
         if self.prefix {
@@ -93,7 +93,7 @@ impl Keys {
         folder.join(name)
     }
 
-    /// What the folder of an array of this rank holds: whether chunks are where they have to be.
+    /// Examines the folder of an array of this rank for chunks under the expected names.
     pub(super) fn look(self, folder: &Path, rank: usize) -> Seen {
         let found = match (self.separator, self.prefix) {
             ('/', true) => look::nested(&folder.join("c"), rank),

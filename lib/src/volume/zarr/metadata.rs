@@ -10,15 +10,15 @@ pub(in crate::volume) struct ArraySpec {
     pub(in crate::volume) container: Container,
     /// Elements along each dimension.
     pub(in crate::volume) shape: Vec<u64>,
-    /// Elements of a chunk.
+    /// Elements of a chunk along each dimension.
     pub(in crate::volume) chunk: Vec<u64>,
-    /// Elements of a shard.
+    /// Elements of a shard along each dimension, with sharding.
     pub(in crate::volume) shard: Option<Vec<u64>>,
     /// Element type.
     pub(in crate::volume) dtype: Dtype,
-    /// How chunks are stored.
+    /// How chunks are compressed.
     pub(in crate::volume) codec: Codec,
-    /// The value of what is not stored: 0, or `"NaN"`.
+    /// The value of chunks that are not stored: 0, or `"NaN"`.
     pub(in crate::volume) fill: Value,
     /// The names of the dimensions (version 3).
     pub(in crate::volume) names: Vec<String>,

@@ -1,5 +1,5 @@
-//! Zarr arrays, versions 3 and 2: read by our own decoders, whose memory is bounded, and written
-//! through `zarrs`, which also judges what we read in our tests.
+//! Zarr arrays, versions 3 and 2: read by decoders of this library, which bound their memory, and
+//! written through `zarrs`, which the tests also use as the reference for reading.
 
 mod chain;
 mod codecs3;
@@ -28,17 +28,17 @@ use super::node::{Container, Node};
 use super::source::{Scratch, Source};
 use super::store::Folder;
 
-/// Elements of an array that is read at once.
+/// The maximum number of elements of an array that is read at once.
 const SMALL: u64 = 1 << 27;
-/// Memory for more elements than this is asked for only where the first and the last chunk are there.
+/// For more elements than this, the first and the last chunk must exist before memory is allocated.
 const UNBACKED: u64 = 1 << 16;
 
-/// Our own loop is the parallel one.
+/// Options for `zarrs` without its own parallelism: callers already run in parallel.
 fn options() -> CodecOptions {
     CodecOptions::default().with_concurrent_target(1)
 }
 
-/// The array that `zarrs` makes of a node's metadata, for writing.
+/// The `zarrs` array for a node's metadata, for writing.
 fn array(location: &str, node: &Node) -> Result<Array<Folder>, Error> {
     let bad = |what: String| Error::format(location, format!("cannot be written as Zarr: {what}"));
     let value = serde_json::Value::Object(node.metadata.clone());
@@ -51,7 +51,7 @@ fn array(location: &str, node: &Node) -> Result<Array<Folder>, Error> {
     Array::new_with_metadata(store, "/", metadata).map_err(|error| bad(error.to_string()))
 }
 
-/// Reads a whole array of numbers as doubles, C order, with its shape.
+/// Reads a whole array as `f64`: its shape, and its elements in C order.
 pub(super) fn read_all(location: &str, node: &Node) -> Result<(Vec<u64>, Vec<f64>), Error> {
     let source = ZarrSource::open(location, node.clone())?;
     let layout = source.layout();
@@ -84,7 +84,8 @@ pub(super) fn read_all(location: &str, node: &Node) -> Result<(Vec<u64>, Vec<f64
     Ok((layout.shape.clone(), data))
 }
 
-/// Refuses a shape that is only claimed: what is written whole has its first and its last chunk.
+/// Refuses a shape that the stored chunks do not back: a complete array has its first and last
+/// chunk.
 fn check_backing(location: &str, source: &ZarrSource, counts: &[u64]) -> Result<(), Error> {
     let last: Vec<u64> = counts.iter().map(|n| n - 1).collect();
     for index in [vec![0; counts.len()], last] {
@@ -100,7 +101,7 @@ fn check_backing(location: &str, source: &ZarrSource, counts: &[u64]) -> Result<
     Ok(())
 }
 
-/// Copies what a block has of the array to its place.
+/// Copies the part of a block that lies inside the array to its position in `data`.
 fn read_block(
     source: &ZarrSource,
     index: &[u64],

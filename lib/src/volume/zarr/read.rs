@@ -26,13 +26,13 @@ pub(in crate::volume) struct ZarrSource {
     watch: Arc<Watch>,
 }
 
-/// How chunks are got at.
+/// The access to chunks.
 enum Storage {
-    /// They are their elements: any range of a file can be read by itself.
+    /// Uncompressed: any byte range of a file can be read individually.
     Raw(ByteOrder),
-    /// Decoded whole.
+    /// Encoded: a chunk is decoded as a whole.
     Coded,
-    /// Inner chunks, decoded one by one; the indices of shards are kept.
+    /// Inner chunks, decoded individually; shard indices are cached.
     Sharded(Indices),
 }
 
@@ -73,7 +73,7 @@ impl ZarrSource {
         self.header.keys.path(&self.node.path, chunk)
     }
 
-    /// A file of chunks; `None` where it is not stored, in an array that is still there.
+    /// Opens a chunk or shard file; `None` if it is not stored. Checks that the array still exists.
     fn file(&self, path: &Path) -> Result<Option<store::SizedFile>, Error> {
         let file = store::SizedFile::open(path)?;
         if file.is_some() {
@@ -88,15 +88,15 @@ impl ZarrSource {
         Error::damaged(&self.location, index, &self.path(file), message)
     }
 
-    /// A block of decoded elements, brought to the type that they are read as.
+    /// Converts decoded elements to the type that they are read as, and describes their block.
     fn block(&self, scratch: &mut Scratch) -> Block {
         let order = self.header.chain.byte_order();
         self.header.element.widen(&mut scratch.data, order);
         Block::whole(&self.layout.block, order)
     }
 
-    /// Reads from the first to the last wanted element, which leaves out most of a chunk where a
-    /// halo touches it.
+    /// Reads the range from the first to the last wanted element, which omits most of a chunk that
+    /// only the halo of a box intersects.
     fn load_raw(
         &self,
         order: ByteOrder,
@@ -143,7 +143,7 @@ impl ZarrSource {
         index: &[u64],
         scratch: &mut Scratch,
     ) -> Result<Option<Block>, Error> {
-        // the first element of the wanted block, by which each layer finds its own
+        // the first element of the wanted block, from which each layer's index is computed
         let first: Vec<u64> = index.iter().zip(&self.layout.block).map(|(i, n)| i * n).collect();
         let within = |shape: &[u64]| -> Vec<u64> {
             first.iter().zip(shape).map(|(first, n)| first / n).collect()
@@ -177,13 +177,13 @@ impl ZarrSource {
         Ok(Some(self.block(scratch)))
     }
 
-    /// The shape of a shard, where there are any.
+    /// The shape of a shard, with sharding.
     fn shard(&self) -> Option<&[u64]> {
         matches!(self.header.chain.body, Body::Shard(_)).then_some(&*self.header.chunk)
     }
 }
 
-/// The index of the shard that lies at `range`, first byte and length, of a file.
+/// Reads the index of the shard at a byte range (start and length) of a file.
 fn read_index(
     file: &store::SizedFile,
     shard: &Shard,
@@ -258,14 +258,14 @@ impl Source for ZarrSource {
     }
 }
 
-/// A codec's name, and blosc's compressor with it.
+/// A codec's name, with the compressor of blosc.
 fn codec_name(codec: &Value, key: &str) -> Option<String> {
     let name = codec.get(key).and_then(Value::as_str).or(codec.as_str())?;
     let inner = codec.get("configuration").unwrap_or(codec).get("cname").and_then(Value::as_str);
     Some(inner.map_or(name.to_owned(), |inner| format!("{name}:{inner}")))
 }
 
-/// The names of a v3 codec chain; those within shards follow their shard's.
+/// The names of a v3 codec chain; the codecs of inner chunks follow the sharding codec.
 fn codec_names(codecs: Option<&Value>) -> Vec<String> {
     let mut names = Vec::new();
     for codec in codecs.and_then(Value::as_array).into_iter().flatten() {
@@ -276,7 +276,7 @@ fn codec_names(codecs: Option<&Value>) -> Vec<String> {
     names
 }
 
-/// The element type of an array that is to be written to, which is one of ours.
+/// The element type of an array to be written to, which must be one of [`Dtype`].
 pub(in crate::volume) fn dtype(location: &str, node: &Node) -> Result<Dtype, Error> {
     match header::element(location, node)?.0 {
         Element::As(dtype) => Ok(dtype),

@@ -8,21 +8,21 @@ use crate::volume::block::c_strides;
 use crate::volume::codecs::{self, Size, Step};
 use crate::volume::dtype::ByteOrder;
 
-/// What both numbers of an entry are for an inner chunk that is not stored.
+/// Both numbers of the index entry of an inner chunk that is not stored.
 const MISSING: u64 = u64::MAX;
-/// Entries of indices that are kept, 16 bytes each.
+/// The maximum number of cached index entries, 16 bytes each.
 const KEPT: usize = 1 << 20;
 
-/// The sharding codec.
+/// The configuration of the sharding codec.
 #[derive(Clone, Debug)]
 pub(super) struct Shard {
-    /// The inner chunk.
+    /// The shape of inner chunks.
     pub(super) chunk: Vec<u64>,
-    /// Its codecs.
+    /// The codec chain of inner chunks.
     pub(super) chain: Chain,
     /// The byte order of the index.
     pub(super) order: ByteOrder,
-    /// What is done to the index: checksums alone, so that its size is known.
+    /// The codecs of the index: only checksums, so that its size is known.
     pub(super) steps: Vec<Step>,
     /// Whether the index is at the end of the shard.
     pub(super) at_end: bool,
@@ -32,17 +32,17 @@ pub(super) struct Shard {
 pub(super) type Index = Vec<(u64, u64)>;
 
 impl Shard {
-    /// Inner chunks along each dimension of a shard of this shape.
+    /// The number of inner chunks along each dimension of a shard of `shape`.
     pub(super) fn counts(&self, shape: &[u64]) -> Vec<u64> {
         shape.iter().zip(&self.chunk).map(|(outer, inner)| outer / inner).collect()
     }
 
-    /// Inner chunks of a shard.
+    /// The number of inner chunks of a shard of `shape`.
     pub(super) fn count(&self, shape: &[u64]) -> u64 {
         self.counts(shape).iter().product()
     }
 
-    /// Where the index lies in a shard of `length` bytes: its first byte and its size.
+    /// The byte offset and the size of the index in a shard of `length` bytes.
     ///
     /// # Errors
     /// A shard that is shorter than its index.
@@ -55,7 +55,7 @@ impl Shard {
         }
     }
 
-    /// The index of a shard of `shape`, from the bytes that [`Shard::index_range`] names.
+    /// Parses the index of a shard of `shape` from the bytes at [`Shard::index_range`].
     ///
     /// # Errors
     /// A wrong checksum.
@@ -72,10 +72,11 @@ impl Shard {
         Ok(numbers.chunks_exact(2).map(|pair| (number(&pair[0]), number(&pair[1]))).collect())
     }
 
-    /// Where inner chunk `i` lies in a shard of `length` bytes; `None` where it is not stored.
+    /// The byte offset and length of inner chunk `i` in a shard of `length` bytes, for elements of
+    /// `size` bytes; `None` if it is not stored.
     ///
     /// # Errors
-    /// An entry that the shard cannot hold.
+    /// An entry that exceeds the shard or the possible size of an inner chunk.
     pub(super) fn entry(
         &self,
         index: &Index,
@@ -99,10 +100,10 @@ impl Shard {
         Ok(Some((start, bytes as usize)))
     }
 
-    /// Decodes a whole shard of `shape` into `out`.
+    /// Decodes a complete shard of `shape` into `out`, in C order; missing inner chunks get `fill`.
     ///
     /// # Errors
-    /// What is wrong with `file`.
+    /// A message about what is invalid in `file`.
     pub(super) fn decode(
         &self,
         file: &[u8],
@@ -144,7 +145,7 @@ impl Shard {
     }
 }
 
-/// The indices of shards that were read last, by the layer and place of the shard.
+/// A cache of shard indices, by position and nesting depth of the shard.
 #[derive(Debug, Default)]
 pub(super) struct Indices {
     known: Mutex<Known>,
@@ -153,12 +154,12 @@ pub(super) struct Indices {
 #[derive(Debug, Default)]
 struct Known {
     indices: HashMap<Vec<u64>, Arc<Index>>,
-    /// Entries of all of them, and some for each.
+    /// The number of cached entries, plus 8 for each index.
     entries: usize,
 }
 
 impl Indices {
-    /// The index of a shard, read where it is not known.
+    /// The index of a shard; calls `read` if it is not cached.
     pub(super) fn get<E>(
         &self,
         key: Vec<u64>,

@@ -25,16 +25,16 @@ impl ZarrSink {
         Ok(Self { location: location.to_owned(), array, partial, fill })
     }
 
-    /// The file of a chunk.
+    /// The path of a chunk's file.
     pub(in crate::volume) fn file(&self, index: &[u64]) -> PathBuf {
         self.array.storage().path(&self.array.chunk_key(index))
     }
 
-    /// Stores one chunk, given whole: elements in this machine's byte order. A chunk of nothing but
-    /// the fill value is not stored.
+    /// Stores one complete chunk, elements in native byte order. A chunk that has only the fill
+    /// value is not stored.
     pub(in crate::volume) fn store(&self, index: &[u64], bytes: &[u8]) -> Result<(), Error> {
         let path = self.file(index);
-        // the first element is the fill value, and each is as the one before it
+        // true if the first element is the fill value and each element equals the one before it
         let size = self.fill.len();
         if bytes.starts_with(&self.fill) && bytes[size..] == bytes[..bytes.len() - size] {
             return store::remove_file(&path);

@@ -1,4 +1,4 @@
-//! Random chains: a point carried there and back is where it was.
+//! Tests with random chains: mapping a point forwards and back must return it.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::{forward, inverse};
 use crate::geom::{Affine, Chain, Field, Grid, LocalAffines, Point, Transform};
 
-/// A step as a failure shows it.
+/// A step with a `Debug` output for failure messages.
 #[derive(Clone)]
 struct Step(Transform);
 
@@ -21,7 +21,8 @@ impl std::fmt::Debug for Step {
     }
 }
 
-/// A map without folds: turned by up to half a radian about each axis, scaled, sheared a little, shifted.
+/// A map that does not fold: rotated by up to half a radian about each axis, scaled, slightly
+/// sheared, shifted.
 fn affine() -> impl Strategy<Value = Affine> {
     let three = |range: std::ops::Range<f64>| prop::array::uniform3(range);
     (three(-0.5..0.5), three(0.8..1.25), three(-0.1..0.1), three(-20.0..20.0)).prop_map(
@@ -46,7 +47,7 @@ fn affine() -> impl Strategy<Value = Affine> {
     )
 }
 
-/// Blocks of 100 um whose maps differ by less than the blend between them can take.
+/// Blocks of 100 um whose maps differ by less than would make the blend between them fold.
 fn local_affines() -> impl Strategy<Value = Step> {
     let differences = prop::collection::vec(prop::array::uniform3(-4.0..4.0f64), 64);
     (affine(), differences).prop_map(|(map, differences)| {
@@ -57,7 +58,7 @@ fn local_affines() -> impl Strategy<Value = Step> {
     })
 }
 
-/// Waves over all that any of the chains may lead to, too flat to fold.
+/// A wavy field that covers all points that any of the chains may reach, too smooth to fold.
 fn field() -> impl Strategy<Value = Step> {
     (prop::array::uniform3(0.0..6.0f64), prop::array::uniform3(0.05..0.4f64)).prop_map(
         |(phases, turns)| {
@@ -97,7 +98,7 @@ proptest! {
         for (p, q) in points.iter().zip(&back.points) {
             prop_assert!(off(p, q) < 1e-3, "{p:?} comes back as {q:?}");
         }
-        // and the other way round: from the moving space to the fixed one and there again
+        // the reverse direction: from the moving space to the fixed one and back
         let again = forward(&chain, &back.points).unwrap();
         for (p, q) in there.iter().zip(&again) {
             prop_assert!(off(p, q) < 1e-3, "{p:?} goes to {q:?}");

@@ -1,4 +1,4 @@
-//! Points in CSV files: `z_um`, `y_um` and `x_um` change, every other column stays as it is.
+//! Mapping points in CSV files: the columns `z_um`, `y_um` and `x_um` change, all others are kept.
 
 use std::path::Path;
 
@@ -10,17 +10,18 @@ use crate::{files, quote, table};
 
 const COLUMNS: [&str; 3] = ["z_um", "y_um", "x_um"];
 
-/// How far from its plane a point may come by rounding, micrometres.
+/// The maximum distance from its plane at which a point still counts as in the plane, micrometres.
 const FLAT: f64 = 1e-6;
 
-/// Rows whose points have gone lost that are named in the log.
+/// The maximum number of lost points that are logged individually.
 const NAMED: usize = 10;
 
-/// Reads a table of points, carries them from fixed to moving, or back where `backwards`, and
-/// writes the table, whole or not at all. The receipt gets the counts and the residuals.
+/// Reads a table of points, maps them from fixed to moving, or back if `backwards`, and writes the
+/// table atomically. The receipt records the counts and the largest residual.
 ///
 /// # Errors
-/// [`Error::Table`] for a table that is none, [`Error::NoInverse`], [`Error::Field`].
+/// [`Error::Table`] for an invalid table, [`Error::NoInverse`] for a chain that cannot be inverted,
+/// [`Error::Field`] if a field cannot be read.
 pub fn carry(
     from: &Path,
     to: &Path,
@@ -59,24 +60,24 @@ pub fn carry(
 struct Rows {
     header: csv::StringRecord,
     records: Vec<csv::StringRecord>,
-    /// Of z none in a table of a plane, whose z is 0.
+    /// The indices of the columns z, y, x. A table of a plane has no z column; its z is 0.
     columns: [Option<usize>; 3],
     points: Vec<Point>,
     lines: Vec<u64>,
 }
 
 impl Rows {
-    /// What the table, its points and the search for them hold.
+    /// The memory of the table, its points and the search for them.
     fn cost(&self, from: &Path, chain: &Chain) -> Cost {
         let text = files::length(from).unwrap_or(0);
         let records = (size_of::<csv::StringRecord>() + 200) * self.records.len();
-        // as they are and as they are carried; then the text of the new table
+        // the text of the old and the new table; the points before and after mapping
         Cost::bytes("table", 2 * text + records as u64)
             + Cost::of::<[Point; 2]>("points", self.points.len())
             + search_cost(chain, usize::MAX, self.points.len())
     }
 
-    /// Names what has gone lost, the first of it one by one.
+    /// Logs the lost points, the first of them individually.
     fn name(&self, from: &Path, lost: &[usize], why: &str) {
         for &i in lost.iter().take(NAMED) {
             let (line, point) = (self.lines[i], self.points[i]);
@@ -90,7 +91,7 @@ impl Rows {
         }
     }
 
-    /// Refuses to carry points of a table without z to another z.
+    /// Rejects mapped points with z other than 0 if the table has no z column.
     fn stay_in_plane(&self, from: &Path, carried: &[Point]) -> Result<(), table::Error> {
         let leaves = |p: &Point| self.columns[0].is_none() && p[0].abs() > FLAT;
         let Some(out) = carried.iter().position(leaves) else { return Ok(()) };
@@ -120,7 +121,7 @@ impl Rows {
         if bytes.trim_ascii().is_empty() {
             return Err(refused(None, "is empty; positions are z_um, y_um, x_um".to_owned()));
         }
-        // z alone may be missing
+        // only z may be missing
         if let Some(a) = (1..3).find(|&a| columns[a].is_none()) {
             let a = if columns == [None; 3] { 0 } else { a };
             return Err(refused(

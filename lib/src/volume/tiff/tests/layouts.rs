@@ -1,11 +1,11 @@
-//! Whatever the layout of pages, what is read of a box is that box of the whole.
+//! For every page layout, reading a box gives the same samples as slicing the whole array.
 
 use half::f16;
 use proptest::prelude::*;
 
 use super::*;
 
-/// Types of samples: bits, tag 339, and the value and the bits of a number.
+/// A sample type: bits, tag 339, and a function that gives the value and the bits of a number.
 type Kind = (usize, u64, fn(i64) -> (f64, u64));
 
 const KINDS: [Kind; 15] = [

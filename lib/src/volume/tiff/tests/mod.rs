@@ -1,4 +1,4 @@
-//! Files built by hand: every kind of page that is read, and every kind that is refused.
+//! Tests with hand-built files: every kind of page that is read, and every kind that is refused.
 
 mod layouts;
 mod refusals;
@@ -13,7 +13,7 @@ use crate::geom::Box3;
 use crate::volume::dtype::ByteOrder;
 use crate::volume::{Error, Select, Volume};
 
-/// A temporary folder with files in it.
+/// A temporary folder.
 struct Folder(tempfile::TempDir);
 
 impl Folder {
@@ -25,7 +25,7 @@ impl Folder {
         self.0.path().join(name).display().to_string()
     }
 
-    /// Writes a little-endian file and gives its location.
+    /// Writes a little-endian file and returns its location.
     fn pages(&self, name: &str, pages: &[PageSpec]) -> String {
         self.bytes(name, &file(pages, ByteOrder::Little, false))
     }
@@ -48,12 +48,12 @@ fn channel(location: &str, channel: usize) -> Volume {
     Volume::open(location, &Select { channel: Some(channel), ..spaced() }).unwrap()
 }
 
-/// All voxels.
+/// Reads all voxels.
 fn whole(volume: &Volume) -> Vec<f64> {
     volume.read::<f64>(&volume.grid().bounds()).unwrap()
 }
 
-/// Why a location is refused, before a voxel is read.
+/// The error message of a location that is refused on opening, before a voxel is read.
 fn refusal(location: &str) -> String {
     let error = open(location).expect_err("a refusal").to_string();
     assert!(!error.contains('\n') && error.len() < 600, "{error}");

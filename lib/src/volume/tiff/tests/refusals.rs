@@ -1,4 +1,5 @@
-//! What cannot be read is named at the beginning, and is never called damaged; what is damaged says so.
+//! Unsupported features are refused by name when a file is opened, and never reported as damage.
+//! Damaged files are reported as damaged.
 
 use super::*;
 

@@ -1,8 +1,8 @@
-//! Which page is which plane: ImageJ, tifffile, OME-TIFF, and patterns.
+//! The assignment of pages to planes: ImageJ, tifffile, OME-TIFF, and patterns.
 
 use super::*;
 
-/// Pages of 12 x 16, page `i` counting from 1000 `i`.
+/// Pages of 12 x 16 pixels; the samples of page `i` count up from 1000 `i`.
 fn numbered(count: u64, description: &[u8]) -> Vec<PageSpec> {
     let mut pages: Vec<PageSpec> =
         (0..count).map(|i| PageSpec::counting(12, 16, 1000 * i)).collect();
@@ -10,7 +10,7 @@ fn numbered(count: u64, description: &[u8]) -> Vec<PageSpec> {
     pages
 }
 
-/// The pages that the planes of a volume came from.
+/// The page number of each plane of a volume.
 fn order(volume: &Volume) -> Vec<u64> {
     let [z, y, x] = volume.grid().shape;
     assert_eq!([y, x], [12, 16]);
@@ -72,7 +72,7 @@ fn planes_that_follow_one_directory_must_be_there() {
     let folder = Folder::new();
     let mut page = PageSpec::counting(12, 16, 0);
     page.description = b"ImageJ=1.54f\nimages=3\nslices=3\n".to_vec();
-    // its data last, as ImageJ has them
+    // the data after the directory, as in ImageJ's files
     let at = file(std::slice::from_ref(&page), ByteOrder::Big, false).len() as u64;
     page.more = vec![(273, LONG, vec![at])];
     let mut moved = file(&[page], ByteOrder::Big, false);

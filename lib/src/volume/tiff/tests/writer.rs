@@ -1,4 +1,4 @@
-//! TIFF files built byte by byte, with whatever their tags can say.
+//! TIFF files built byte by byte, with arbitrary tags.
 
 use std::io::Write;
 
@@ -7,25 +7,25 @@ use crate::volume::dtype::ByteOrder;
 pub(super) const SHORT: u16 = 3;
 pub(super) const LONG: u16 = 4;
 
-/// What a page is to be.
+/// The specification of a page.
 #[derive(Clone, Debug)]
 pub(super) struct PageSpec {
-    /// Rows, columns, samples.
+    /// Rows, columns, samples per pixel.
     pub(super) size: [usize; 3],
     pub(super) bits: usize,
-    /// Tag 339.
+    /// The sample format, tag 339.
     pub(super) format: u64,
-    /// The bits of each sample: rows, columns, samples.
+    /// The bit patterns of the samples, in the order rows, columns, samples.
     pub(super) samples: Vec<u64>,
     pub(super) compression: u64,
     pub(super) predictor: u64,
-    /// Rows of a strip, or rows and columns of a tile.
+    /// The rows of a strip, or the rows and columns of a tile.
     pub(super) chunk: Chunk,
     pub(super) separate: bool,
     pub(super) reversed: bool,
     pub(super) interpretation: u64,
     pub(super) description: Vec<u8>,
-    /// Further tags: number, type, values.
+    /// Additional tags: number, type, values.
     pub(super) more: Vec<(u16, u16, Vec<u64>)>,
 }
 
@@ -36,7 +36,7 @@ pub(super) enum Chunk {
 }
 
 impl PageSpec {
-    /// A plain page of 16-bit numbers that count up from `first`.
+    /// An uncompressed page of 16-bit samples that count up from `first`.
     pub(super) fn counting(height: usize, width: usize, first: u64) -> Self {
         Self {
             size: [height, width, 1],
@@ -54,7 +54,7 @@ impl PageSpec {
         }
     }
 
-    /// The strips or tiles as they are stored.
+    /// The encoded strips or tiles.
     fn chunks(&self, order: ByteOrder) -> Vec<Vec<u8>> {
         let [height, width, samples] = self.size;
         let [down, across] = match self.chunk {
@@ -128,7 +128,7 @@ impl PageSpec {
                 encoder.finish().unwrap()
             }
             50000 => zstd::encode_all(bytes.as_slice(), 1).unwrap(),
-            // what the others are is nobody's business: they are refused
+            // other compressions are refused, so their content does not matter
             _ => bytes,
         };
         if self.reversed {
@@ -149,7 +149,7 @@ fn pack(row: &[u64], bits: usize) -> Vec<u8> {
     out
 }
 
-/// Runs where there are some, else single bytes.
+/// `PackBits` encoding: repeated bytes as runs, others as single bytes.
 fn pack_bits(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     for run in bytes.chunk_by(|a, b| a == b) {
@@ -167,7 +167,7 @@ fn number(v: u64, size: usize, order: ByteOrder) -> Vec<u8> {
     }
 }
 
-/// A file of these pages, each directory after its data.
+/// A file with these pages; each directory follows its data.
 pub(super) fn file(pages: &[PageSpec], order: ByteOrder, big: bool) -> Vec<u8> {
     let word = if big { 8 } else { 4 };
     let mut out = if order == ByteOrder::Little { b"II".to_vec() } else { b"MM".to_vec() };
