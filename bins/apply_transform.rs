@@ -9,33 +9,33 @@ use voxloom::transform::{self, Direction};
 use voxloom::volume::Dtype;
 use voxloom::warp::{self, Flags, points};
 
-/// Pulls a volume onto a grid, or carries points, through a chain of transforms.
+/// Resamples a volume onto a grid, or transforms points, by a chain of transforms.
 ///
-/// Transforms take points of the fixed (output) space to the moving one and are given in the order
-/// in which they are applied: matrices, local affines, displacement fields. With --inverse-transform the
-/// volume is one of the fixed space and the grid one of the moving space: voxels that the transforms take
-/// from nowhere, or from where they fold, get the fill value and are counted in the receipt. Points of a CSV
-/// table (columns `z_um`, `y_um`, `x_um`; others are kept) go from fixed to moving, or with
-/// --inverse-transform from moving to fixed.
+/// Transforms map points of the fixed (output) space to the moving space and are given in the order
+/// in which they are applied: matrices, local affines, displacement fields. With
+/// --inverse-transform the volume lies in the fixed space and the grid in the moving space: voxels
+/// to which the chain maps no point, or at which it folds, get the fill value and are counted in
+/// the receipt. Points of a CSV table (columns `z_um`, `y_um`, `x_um`; others are kept) are
+/// transformed from fixed to moving, or with --inverse-transform from moving to fixed.
 #[derive(clap::Args)]
 pub(crate) struct ApplyTransform {
-    /// The volume to be resampled
+    /// The volume to resample
     #[arg(value_name = "MOVING", required_unless_present = "points", conflicts_with = "points")]
     moving: Option<String>,
-    /// Chains, fields, local affines or 4x4 text matrices, first applied first
+    /// Chains, fields, local affines or 4x4 text matrices, in the order in which they are applied
     #[arg(short, long, value_name = "LOC", required = true, num_args = 1..)]
     transform: Vec<String>,
-    /// A table of points to be carried, in place of a volume
+    /// A table of points to transform, instead of a volume
     #[arg(long, value_name = "CSV")]
     points: Option<PathBuf>,
-    /// Apply the inverse of the whole chain, whatever it is made of
+    /// Apply the inverse of the whole chain, whichever transforms it contains
     #[arg(long)]
     inverse_transform: bool,
-    /// Which way the transforms take points: fixed-to-moving, or moving-to-fixed as `invmap` writes
-    /// them (the volume to be resampled is then the fixed one)
+    /// Direction of the given transforms: fixed-to-moving, or moving-to-fixed as `invmap` writes
+    /// them (the volume to resample is then the fixed one)
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     direction: Direction,
-    /// The volume or table that is written
+    /// The volume or table to write
     #[arg(short, long, value_name = "LOC")]
     output: String,
     /// Element type of the output [default: that of the moving volume]

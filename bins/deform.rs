@@ -10,26 +10,27 @@ use voxloom::deform::{self, Flags, Masks};
 use voxloom::transform::{self, Direction};
 use voxloom::volume::{Select, Volume};
 
-/// Finds the smooth displacement field that is left after a first transform.
+/// Finds the smooth displacement field that remains after an initial transform.
 ///
-/// The field is applied first, then --initial; beside OUT.zarr, OUT.json holds that whole chain, fixed
-/// to moving, for `apply-transform --transform`.
+/// The field is applied first, then --initial; OUT.json, beside OUT.zarr, contains this whole
+/// chain, from fixed to moving, for `apply-transform --transform`.
 #[derive(clap::Args)]
 pub(crate) struct Deform {
     /// The fixed volume
     fixed: String,
     /// The moving volume
     moving: String,
-    /// Transforms that take the fixed volume to the moving one roughly, in the order of application
+    /// Initial transforms, which map the fixed volume roughly to the moving one, in the order in
+    /// which they are applied
     #[arg(long, value_name = "LOC", num_args = 1..)]
     initial: Vec<String>,
     /// The displacement field: a Zarr array
     #[arg(short, long, value_name = "LOC")]
     output: String,
-    /// Where this volume is 0, the fixed one does not count
+    /// Mask of the fixed volume: voxels where it is 0 are ignored
     #[arg(long, value_name = "LOC")]
     fixed_mask: Option<String>,
-    /// Where this volume is 0, the moving one does not count
+    /// Mask of the moving volume: voxels where it is 0 are ignored
     #[arg(long, value_name = "LOC")]
     moving_mask: Option<String>,
     #[command(flatten)]
@@ -46,7 +47,7 @@ impl Program for Deform {
     const SHAPE: Shape = Shape::Blocks;
     const SECOND_PASS: bool = true;
     const BLOCK_SIZE: Option<&'static str> =
-        Some("Block that is aligned at once, voxels of the fixed volume [default: about 160]");
+        Some("Size of the aligned blocks, voxels of the fixed volume [default: about 160]");
     const EXAMPLE: &'static str =
         "deform fixed.zarr moving.zarr --initial local.zarr -o deform.zarr";
 

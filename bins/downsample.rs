@@ -6,31 +6,32 @@ use voxloom::blocks::Context;
 use voxloom::cli::{self, OutputArgs, Program, Purpose, Shape, VolumeArgs};
 use voxloom::downsample::{self, Factor, Layout, Method, Options};
 
-/// Makes the pyramid of a volume: in its image, or elsewhere.
+/// Makes the resolution pyramid of a volume, in the volume's own image or as a new image.
 ///
-/// Every level is made from the one before, and says its true voxel size and origin. A scattered
-/// run makes one --level at a time.
+/// Each level is computed from the previous one and records its true voxel size and origin. A run
+/// that is divided into parts makes one --level at a time.
 #[derive(clap::Args)]
 pub(crate) struct Downsample {
     /// The volume
     #[arg(value_name = "VOLUME")]
     volume: String,
-    /// Write the levels as an image of their own [default: add them to the volume's image]
+    /// Write the levels as a new image [default: add them to the volume's image]
     #[arg(short, long, value_name = "LOC")]
     output: Option<String>,
-    /// With -o: the volume itself is copied as level 0
+    /// With -o: also copy the volume itself, as level 0
     #[arg(long, requires = "output")]
     with_original: bool,
-    /// What many voxels become
+    /// How a block of voxels is reduced to one
     #[arg(long, value_enum, default_value = "mean")]
     method: Method,
-    /// Voxels that become one, z,y,x, or y,x of a plane, or auto: 2 along the axes of the smallest spacing
+    /// Reduction factors z,y,x (y,x of a plane), or auto: 2 along axes whose spacing is within
+    /// sqrt(2) of the smallest
     #[arg(long, value_name = "auto|Z,Y,X", default_value = "auto")]
     factor: Factor,
-    /// Levels below the volume [default: until one fits into a chunk]
+    /// Number of levels below the volume [default: until one fits into a chunk]
     #[arg(long, value_name = "N")]
     levels: Option<usize>,
-    /// Make this level alone, from 1; the one before must be there
+    /// Make only this level, counted from 1; the previous level must exist
     #[arg(long, value_name = "L")]
     level: Option<usize>,
     #[command(flatten)]

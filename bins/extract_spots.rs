@@ -8,19 +8,19 @@ use voxloom::cli::{self, Program, Purpose, Shape, VolumeArgs};
 use voxloom::features::{self, Flags};
 use voxloom::volume::{Select, Volume};
 
-/// Finds blobs in a volume, to a fraction of a voxel, and writes them as a table, best first.
+/// Finds blobs in a volume with sub-voxel precision and writes them as a table, best first.
 ///
-/// Blobs are maxima over position and scale of the Laplacian of Gaussian. The result does not depend
-/// on block size, parts or threads.
+/// Blobs are local maxima of the Laplacian of Gaussian over position and scale. The result does not
+/// depend on block size, parts or threads.
 #[derive(clap::Args)]
 pub(crate) struct ExtractSpots {
     /// The volume
     #[arg(value_name = "VOLUME")]
     location: String,
-    /// The table: `z_um,y_um,x_um,radius_um,response,intensity`
+    /// The table to write: `z_um,y_um,x_um,radius_um,response,intensity`
     #[arg(short, long, value_name = "CSV")]
     output: PathBuf,
-    /// Drop spots whose nearest voxel of this volume is 0 or missing
+    /// Mask: spots whose nearest voxel in it is 0 or missing are dropped
     #[arg(long, value_name = "LOC")]
     mask: Option<String>,
     #[command(flatten)]

@@ -8,19 +8,21 @@ use voxloom::device::Cost;
 use voxloom::inspect;
 use voxloom::volume::Volume;
 
-/// Shows what a volume, a transform or a table is, or proposes parameters for a pair of volumes.
+/// Describes a volume, a transform or a table, or proposes parameters for a pair of volumes.
 ///
-/// Values of large volumes are those of a sample, which is stated. With --suggest the two volumes
-/// are measured, and a configuration for --config is printed, each parameter with its reason.
+/// Statistics of a large volume are those of a sample, which the output states. With --suggest the
+/// two volumes are measured, and a configuration for --config is printed, with a reason for each
+/// parameter.
 #[derive(clap::Args)]
 pub(crate) struct Inspect {
     /// Volumes, transforms or tables; with --suggest the fixed and the moving volume
     #[arg(value_name = "LOC", required = true)]
     locations: Vec<String>,
-    /// Propose radii, block size, patch and stride for aligning the second volume to the first
+    /// Propose spot radii, block size and other parameters for aligning the second volume to the
+    /// first
     #[arg(long)]
     suggest: bool,
-    /// Print JSON, a line per location
+    /// Print JSON, one line per location
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -8,24 +8,25 @@ use voxloom::invmap::{self, Options};
 use voxloom::transform;
 use voxloom::volume::Volume;
 
-/// Turns a transform round: the displacement field that takes moving points back to the fixed ones.
+/// Inverts a chain of transforms: writes the displacement field from moving to fixed points.
 ///
-/// Takes whole chains: fields, local affines and matrices. Where no fixed point leads to a node, or the
-/// map folds, the field is unknown (NaN), which the receipt counts. Use the result with
+/// The chain may contain fields, local affines and matrices. Where it maps no fixed point to a
+/// node, or folds, the field is unknown (NaN); the receipt counts these nodes. Use the result with
 /// `apply-transform --direction moving-to-fixed`.
 #[derive(clap::Args)]
 pub(crate) struct Invmap {
-    /// Transforms from the fixed to the moving space, first applied first
+    /// Transforms from the fixed to the moving space, in the order in which they are applied
     #[arg(value_name = "LOC", required = true, num_args = 1..)]
     transform: Vec<String>,
     /// The inverse: a Zarr array
     #[arg(short, long, value_name = "LOC")]
     output: String,
-    /// Volume whose grid the inverse is computed on, of the moving space [default: the grid of the
+    /// Volume in the moving space on whose grid the inverse is computed [default: the grid of the
     /// chain's field, as the chain takes it there]
     #[arg(long, value_name = "LOC")]
     onto: Option<String>,
-    /// How near the transform must take what is found to its node, in node spacings
+    /// Maximum distance between a node and the point to which the transform maps its inverse, in
+    /// node spacings
     #[arg(long, value_name = "VOXELS", default_value_t = 1e-4)]
     tolerance: f64,
     #[command(flatten)]

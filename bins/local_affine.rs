@@ -10,24 +10,25 @@ use voxloom::local_affine::{self, Flags};
 use voxloom::transform;
 use voxloom::volume::Volume;
 
-/// Fits one affine per block, consistent with its neighbours, after a first affine.
+/// Fits one affine per block, consistent with its neighbours, after an initial affine.
 ///
-/// Every spot of the fixed volume is looked for in the moving one, seen through --initial; the
-/// affines of all blocks are then fitted together. The result holds total maps, fixed to moving,
-/// --initial included.
+/// Every spot of the fixed volume is searched for in the moving volume near the place that
+/// --initial gives; the affines of all blocks are then fitted together. The result contains
+/// complete maps from fixed to moving, with --initial included.
 #[derive(clap::Args)]
 pub(crate) struct LocalAffine {
     /// The fixed volume
     fixed: String,
     /// The moving volume
     moving: String,
-    /// Affine chain that takes the fixed volume to the moving one roughly, as of `ransac`
+    /// Initial affine chain, which maps the fixed volume roughly to the moving one, as from
+    /// `ransac`
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     initial: Vec<String>,
     /// The local affines: a Zarr array
     #[arg(short, long, value_name = "LOC")]
     output: String,
-    /// Each block's status, matches and residual, as CSV
+    /// Status, matches and residual of each block, as CSV
     #[arg(long, value_name = "CSV")]
     table: Option<PathBuf>,
     #[command(flatten)]
@@ -43,7 +44,7 @@ impl Program for LocalAffine {
     const PURPOSE: Purpose = Purpose::Align;
     const SHAPE: Shape = Shape::Blocks;
     const BLOCK_SIZE: Option<&'static str> =
-        Some("Block of one affine, voxels of the fixed volume [default: 64,64,64]");
+        Some("Size of the block of one affine, voxels of the fixed volume [default: 64,64,64]");
     const EXAMPLE: &'static str =
         "local-affine fixed.zarr moving.zarr --initial global.json -o local.zarr";
 

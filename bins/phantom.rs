@@ -8,47 +8,49 @@ use voxloom::blocks::{Budget, Context};
 use voxloom::cli::{self, Length3, Program, Purpose, Shape, parse_spacing};
 use voxloom::phantom;
 
-/// Makes a realistic pair of volumes with a known map between them, or measures a transform by it.
+/// Makes a realistic pair of volumes with a known map between them, or measures the error of a
+/// transform.
 ///
-/// `rounds` writes fixed.zarr, moving.zarr and the truth: truth.json is the whole chain (the field
-/// truth.zarr, then an affine), `truth_points.csv` the objects that both volumes show. `score` prints,
-/// as JSON, how far a transform takes these objects from where they belong.
+/// `rounds` writes fixed.zarr, moving.zarr and the true map: truth.json is the whole chain (the
+/// field truth.zarr, then an affine), `truth_points.csv` lists the objects that both volumes show.
+/// `score` prints, as JSON, the distances between where a transform maps these objects and where
+/// they are.
 #[derive(clap::Args)]
 pub(crate) struct Phantom {
     /// What to do
     #[arg(value_name = "KIND")]
     kind: Kind,
-    /// rounds: the folder to make
+    /// rounds: the folder to write
     #[arg(short, long, value_name = "DIR", required_if_eq("kind", "rounds"))]
     output: Option<PathBuf>,
-    /// rounds: voxels of the fixed volume, one number or three
+    /// rounds: size of the fixed volume in voxels, one number or three
     #[arg(long, value_name = "N|Z,Y,X", default_value = "256", value_parser = phantom::parse_shape)]
     size: [usize; 3],
     /// rounds: voxel size of both volumes (nm, um, mm; default um)
     #[arg(long, value_name = "Z,Y,X[UNIT]", default_value = "1,0.8,0.8", value_parser = parse_spacing)]
     spacing: Length3,
-    /// rounds: longest displacement of the smooth deformation, voxels
+    /// rounds: maximum displacement of the smooth deformation, voxels
     #[arg(long, value_name = "VOXELS", default_value_t = 8.0)]
     max_displacement: f64,
     /// rounds: shortest wavelength of the deformation, voxels
     #[arg(long, value_name = "VOXELS", default_value_t = 256.0)]
     wavelength: f64,
-    /// rounds: strength of the noise; 1 is that of a good camera
+    /// rounds: noise level; 1 is that of a good camera
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     noise: f64,
-    /// score: the folder that `phantom rounds` made
+    /// score: the folder that `phantom rounds` wrote
     #[arg(long, value_name = "DIR", required_if_eq("kind", "score"))]
     truth: Option<PathBuf>,
-    /// score: the transform, several in the order in which they are applied
+    /// score: the transform; several in the order in which they are applied
     #[arg(long, value_name = "FILE", num_args = 1.., required_if_eq("kind", "score"))]
     transform: Vec<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Kind {
-    /// Two rounds of imaging of one tissue
+    /// Make two rounds of imaging of one tissue
     Rounds,
-    /// The error of a transform against the truth
+    /// Measure the error of a transform against the true map
     Score,
 }
 

@@ -9,30 +9,30 @@ use voxloom::downsample::{self, Layout};
 use voxloom::inspect::{self, Wanted};
 use voxloom::volume::{Format, Select, Volume};
 
-/// Picks the resolution at which a volume is best aligned, and makes it where it is not there.
+/// Picks the resolution at which a volume is aligned, and computes it if it is not stored.
 ///
-/// A level of the volume's image is taken where one suits, else the volume is reduced to --scratch. The location
-/// of what was picked is written to the output, for the programs that align; what they find is applied to the
-/// volume itself.
+/// A suitable level of the volume's image is used if there is one; otherwise a reduced copy is
+/// written to --scratch. The location of the picked level is written to the output, for the
+/// programs that align; the transforms that they find are applied to the volume itself.
 #[derive(clap::Args)]
 pub(crate) struct PickLevel {
     /// The volume
     #[arg(value_name = "VOLUME")]
     volume: String,
-    /// The location that was picked: a text of one line
+    /// The location of the picked level: a text file of one line
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Where a reduced volume goes, if one is made: Zarr
+    /// Where a reduced copy is written, if one is needed: Zarr
     #[arg(long, value_name = "LOC")]
     scratch: String,
-    /// Come near the voxels of this volume in place of looking at the structures
+    /// Match the voxel size of this volume instead of measuring the structures
     #[arg(long, value_name = "LOC")]
     like: Option<String>,
-    /// auto, or how often the resolution is halved: 0 takes the volume as it is
+    /// auto, or how many times the resolution is halved: 0 uses the volume as it is
     #[arg(long, value_name = "auto|N", default_value_t = Wanted::Auto)]
     level: Wanted,
-    /// A parameters file; where it says which channel, time or voxel size is meant, nothing is reduced unless
-    /// --level says so
+    /// Parameters file of a workflow; if it sets a channel, time point, image, voxel size or
+    /// origin, the volume is used as it is unless --level is a number
     #[arg(long, value_name = "FILE")]
     parameters: Option<PathBuf>,
     #[command(flatten)]

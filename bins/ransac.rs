@@ -9,28 +9,29 @@ use voxloom::matching::{self, EstimateOptions, MatchOptions};
 use voxloom::volume::Volume;
 use voxloom::{table, transform};
 
-/// Finds the affine from one volume to another that most of their matching spots agree on.
+/// Finds the affine from one volume to another that fits most of their matching spots.
 ///
-/// Two spots match where the images around them correlate. The map is found by random sampling and
-/// refitted to all matches near it; it takes points of the fixed volume to the moving one. Where no map is to be
-/// believed, other orientations of the moving volume are tried (mirrored ones with --allow-reflection); where
-/// none is then, no map is written, the reason is given, and the exit code is 3.
+/// Two spots match if the images around them correlate. The map is found by random sampling
+/// (RANSAC) and refitted to all its inliers; it maps points of the fixed volume to the moving one.
+/// If no map is accepted, other orientations of the moving volume are tried (mirrored ones with
+/// --allow-reflection); if none is accepted then, no map is written, the reason is reported, and
+/// the exit code is 3.
 #[derive(clap::Args)]
 pub(crate) struct Ransac {
     /// The fixed volume
     fixed: String,
     /// The moving volume
     moving: String,
-    /// Spots of the fixed volume, as of `extract-spots`
+    /// Spots of the fixed volume, as from `extract-spots`
     #[arg(long, value_name = "CSV")]
     fixed_spots: PathBuf,
     /// Spots of the moving volume
     #[arg(long, value_name = "CSV")]
     moving_spots: PathBuf,
-    /// The map: a JSON file
+    /// The affine map: a JSON file
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Each match, its residual and whether it fits, as CSV
+    /// Each match, its residual and whether it is an inlier, as CSV
     #[arg(long, value_name = "CSV")]
     matches: Option<PathBuf>,
     #[command(flatten)]

@@ -9,27 +9,28 @@ use voxloom::refine::{self, Flags, Input};
 
 /// Finds the affine from one volume to another under which their intensities agree best.
 ///
-/// The map begins at --initial and is changed as little as --model says, from coarse to fine
-/// resolutions. --search finds a beginning where there is none: turned, scaled and mirrored versions
-/// are tried, each at its best shift. Images (one plane) are aligned within their plane. Where the
-/// result is not to be believed the initial map is written, the reason said, and the exit code is 3.
+/// The alignment starts at --initial and changes it only as --model allows, from coarse to fine
+/// resolutions. Without a good initial transform, --search tries rotated, scaled and mirrored
+/// versions, each at its best shift. Images of one plane are aligned within their plane. If the
+/// result is rejected, the initial transform is written (nothing if there is none), the reason is
+/// reported, and the exit code is 3.
 #[derive(clap::Args)]
 pub(crate) struct Refine {
     /// The fixed volume
     fixed: String,
     /// The moving volume
     moving: String,
-    /// Transforms that take the fixed volume to the moving one roughly, first applied first
-    /// [default: the identity]
+    /// Initial transforms, which map the fixed volume roughly to the moving one, in the order in
+    /// which they are applied [default: the identity]
     #[arg(long, value_name = "LOC", num_args = 1..)]
     initial: Vec<String>,
-    /// The chain, --initial and what follows it: a JSON file
+    /// The chain of --initial and the refinement: a JSON file
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Look at the fixed volume only where this volume is not 0
+    /// Mask of the fixed volume: voxels where it is 0 are ignored
     #[arg(long, value_name = "LOC")]
     fixed_mask: Option<String>,
-    /// Look at the moving volume only where this volume is not 0
+    /// Mask of the moving volume: voxels where it is 0 are ignored
     #[arg(long, value_name = "LOC")]
     moving_mask: Option<String>,
     #[command(flatten)]

@@ -11,37 +11,37 @@ use voxloom::volume::Volume;
 /// Shows an alignment on one page: pictures and numbers before and after each step.
 #[derive(clap::Args)]
 pub(crate) struct Report {
-    /// Receipts of the programs, or arrays that carry one
+    /// Receipts of the programs, or arrays that contain one
     #[arg(value_name = "RECEIPT")]
     receipts: Vec<PathBuf>,
     /// The fixed volume
     #[arg(long, value_name = "LOC")]
     fixed: String,
-    /// The moving volume as it was
+    /// The moving volume, not resampled
     #[arg(long, value_name = "LOC")]
     moving: String,
-    /// The result of a step on the fixed grid, several in their order
+    /// Result of a step, resampled onto the fixed grid; repeat the flag for further steps, in order
     #[arg(long, value_name = "NAME=LOC")]
     stage: Vec<Named>,
-    /// Matches of the global step
+    /// Matches of the global step, as from `ransac --matches`
     #[arg(long, value_name = "CSV")]
     matches: Option<PathBuf>,
-    /// Spots of the fixed volume
+    /// Spots of the fixed volume, as from `extract-spots`
     #[arg(long, value_name = "CSV")]
     fixed_spots: Option<PathBuf>,
-    /// How the blocks of local-affine ended
+    /// Status of each block, as from `local-affine --table`
     #[arg(long, value_name = "CSV")]
     blocks_table: Option<PathBuf>,
-    /// What `phantom score` printed, several with their names
+    /// Output of `phantom score`, with a name for the page; repeat the flag for several
     #[arg(long, value_name = "NAME=JSON")]
     truth_score: Vec<Named>,
-    /// Where Neuroglancer will find the volumes
+    /// URL at which Neuroglancer will find the volumes
     #[arg(long, value_name = "URL", default_value = "http://localhost:8000")]
     base_url: String,
     /// Title of the page
     #[arg(long)]
     title: Option<String>,
-    /// The page; its numbers (.json) and a state for Neuroglancer go beside it
+    /// The page to write; its numbers (.json) and a state for Neuroglancer are written beside it
     #[arg(short, long, value_name = "HTML")]
     output: PathBuf,
     #[command(flatten)]

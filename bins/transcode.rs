@@ -7,31 +7,32 @@ use voxloom::cli::{self, Program, Purpose, SampleArgs, Shape, VolumeArgs};
 use voxloom::transcode::{self, Flags, Layout, Target};
 use voxloom::volume::Codec;
 
-/// Writes a volume or a transform in another format.
+/// Converts a volume or a transform to another format.
 ///
-/// Volumes are copied voxel for voxel. Transforms are ours (a chain's JSON, a field, local affines) or those
-/// of BigStream, ITK, ANTs, greedy, elastix, NiftyReg, SPM, BigWarp or OME-NGFF, told by their content; how one was taken
-/// (direction, axes, LPS or RAS, unit) is logged and stands in the receipt. Splines are sampled on the grid
-/// of --onto.
+/// Volumes are copied voxel for voxel. Transforms are those of voxloom (a chain in JSON, a field,
+/// local affines) or of BigStream, ITK, ANTs, greedy, elastix, NiftyReg, SPM, BigWarp or OME-NGFF;
+/// the format is detected from the content. How a transform was interpreted (direction, axes, LPS
+/// or RAS, unit) is logged and stored in the receipt. Splines are sampled on the grid of --onto.
 #[derive(clap::Args)]
 pub(crate) struct Transcode {
-    /// The volume or transform
+    /// The volume or transform to convert
     #[arg(value_name = "SRC")]
     source: String,
-    /// zarr3, zarr2, n5, tiff, npy; for transforms json, field, ngff, itk, ants, nifti, nrrd, greedy, elastix,
-    /// bigwarp, bigstream-zyx, bigstream-xyz [default: told by the name of the output]
+    /// Output format: zarr3, zarr2, n5, tiff, npy; for transforms json, field, ngff, itk, ants,
+    /// nifti, nrrd, greedy, elastix, bigwarp, bigstream-zyx, bigstream-xyz [default: told by the
+    /// name of the output]
     #[arg(long, value_name = "FORMAT")]
     to: Option<Target>,
-    /// What is written
+    /// The volume or transform to write
     #[arg(short, long, value_name = "LOC")]
     output: String,
-    /// Chunk, voxels; Y,X of a plane [default: that of the source, or 64,64,64]
+    /// Chunk size, voxels; Y,X of a plane [default: that of the source, or 64,64,64]
     #[arg(long, value_name = "Z,Y,X", value_parser = cli::parse_size3)]
     chunk: Option<[usize; 3]>,
-    /// Shard, voxels, a multiple of the chunk (zarr3)
+    /// Shard size, voxels, a multiple of the chunk (zarr3)
     #[arg(long, value_name = "Z,Y,X", value_parser = cli::parse_size3)]
     shard: Option<[usize; 3]>,
-    /// How chunks are compressed: blosc, raw, gzip, zstd, lz4
+    /// Compression of the chunks: blosc, raw, gzip, zstd, lz4
     #[arg(long, default_value = "blosc", value_parser = transcode::parse_codec)]
     codec: Codec,
     #[command(flatten)]

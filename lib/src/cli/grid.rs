@@ -10,17 +10,17 @@ use crate::volume::Volume;
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct GridArgs {
-    /// The volume whose grid is filled
+    /// The volume whose grid the output gets
     #[arg(long, value_name = "LOC", required_unless_present_any = ["shape", "points"])]
     pub onto: Option<String>,
-    /// The grid's shape, in place of --onto; Y,X for a plane
+    /// Shape of the output grid, in voxels, instead of --onto; Y,X for a plane
     #[arg(long, value_name = "Z,Y,X", value_parser = parse_shape3, conflicts_with = "onto",
           requires = "out_spacing")]
     pub shape: Option<[usize; 3]>,
-    /// The grid's voxel size; Y,X for a plane
+    /// Voxel size of the output grid; Y,X for a plane
     #[arg(long, value_name = "Z,Y,X[UNIT]", value_parser = parse_voxel_size, requires = "shape")]
     pub out_spacing: Option<Length3>,
-    /// The centre of the grid's first voxel [default: 0,0,0]
+    /// Centre of the first voxel of the output grid [default: 0,0,0]
     #[arg(long, value_name = "Z,Y,X[UNIT]", allow_hyphen_values = true, requires = "shape",
           value_parser = parse_place)]
     pub out_origin: Option<Length3>,
@@ -70,17 +70,17 @@ fn spelled_out(
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Grid on which a map is sampled")]
 pub struct SampleArgs {
-    /// The volume whose grid is sampled
+    /// The volume on whose grid the map is sampled
     #[arg(long, value_name = "LOC")]
     pub onto: Option<String>,
-    /// The grid's shape, in place of --onto; Y,X for a plane
+    /// Shape of the grid, in voxels, instead of --onto; Y,X for a plane
     #[arg(long, value_name = "Z,Y,X", value_parser = parse_shape3, conflicts_with = "onto",
           requires = "out_spacing")]
     pub shape: Option<[usize; 3]>,
-    /// The grid's voxel size; Y,X for a plane
+    /// Voxel size of the grid; Y,X for a plane
     #[arg(long, value_name = "Z,Y,X[UNIT]", value_parser = parse_voxel_size, requires = "shape")]
     pub out_spacing: Option<Length3>,
-    /// The centre of the grid's first voxel [default: 0,0,0]
+    /// Centre of the first voxel of the grid [default: 0,0,0]
     #[arg(long, value_name = "Z,Y,X[UNIT]", allow_hyphen_values = true, requires = "shape",
           value_parser = parse_place)]
     pub out_origin: Option<Length3>,

@@ -115,12 +115,12 @@ fn find<'a>(programs: &'a [Entry], name: &str) -> anyhow::Result<&'a Entry> {
 /// All programs by purpose, with one sentence each.
 fn overview(programs: &[Entry]) -> String {
     let mut text = format!(
-        "{NAME} {VERSION} aligns, stitches, warps and fuses volumes that fit on no single machine\n\
-         \nUsage: {NAME} PROGRAM ...   (each program also stands by itself: PROGRAM ...)\n"
+        "{NAME} {VERSION} aligns, stitches, warps and fuses volumes too large for one machine\n\
+         \nUsage: {NAME} PROGRAM ...   (each program is also an executable: PROGRAM ...)\n"
     );
     let width = programs.iter().map(|program| program.name.len()).max().unwrap_or_default();
     for (purpose, heading) in [
-        (Purpose::Look, "Look before, look after"),
+        (Purpose::Look, "Look at data before and after"),
         (Purpose::Align, "Align one volume to another"),
         (Purpose::Convert, "Change format or resolution"),
         (Purpose::Test, "Make test data"),
@@ -136,8 +136,8 @@ fn overview(programs: &[Entry]) -> String {
         }
     }
     text.push_str(
-        "\nvoxloom PROGRAM --help says more; voxloom completions bash|zsh|fish prints shell \
-         completions, voxloom man DIR writes man pages.\n",
+        "\nvoxloom PROGRAM --help explains a program; voxloom completions bash|zsh|fish prints \
+         shell completions, voxloom man DIR writes man pages.\n",
     );
     text
 }
@@ -147,7 +147,7 @@ fn tree(programs: &[Entry]) -> Command {
     let shells = ["bash", "zsh", "fish"];
     Command::new(NAME)
         .version(VERSION)
-        .about("Aligns, stitches, warps and fuses volumes that fit on no single machine")
+        .about("Aligns, stitches, warps and fuses volumes too large for one machine")
         .subcommands(programs.iter().map(|program| (program.command)()))
         .subcommand(
             Command::new("completions")

@@ -23,16 +23,16 @@ const CODECS: [(&str, Codec); 5] = [
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct OutputArgs {
-    /// Version of Zarr to write (what ends in .n5, .tif, .npy is written as that)
+    /// Version of Zarr to write (names that end in .n5, .tif or .npy select those formats instead)
     #[arg(long, value_name = "2|3", default_value = "3", value_parser = zarr_versions())]
     pub zarr_format: Format,
-    /// Chunk, voxels; Y,X of a plane [default: 128 along each axis, less along a short one]
+    /// Chunk size, voxels; Y,X of a plane [default: 128 along each axis, less along a short one]
     #[arg(long, value_name = "Z,Y,X", value_parser = parse_size3)]
     pub chunk: Option<[usize; 3]>,
-    /// Shard, voxels, a multiple of the chunk (Zarr 3)
+    /// Shard size, voxels, a multiple of the chunk (Zarr 3)
     #[arg(long, value_name = "Z,Y,X", value_parser = parse_size3)]
     pub shard: Option<[usize; 3]>,
-    /// How chunks are compressed [default: blosc; in a volume's own image as there]
+    /// Compression of the chunks [default: blosc; in a volume's own image as there]
     #[arg(long, value_parser = codecs())]
     pub codec: Option<Codec>,
 }

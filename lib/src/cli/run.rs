@@ -30,8 +30,8 @@ pub(super) fn command<P: Program>() -> Command {
     if P::SECOND_PASS {
         command = command.mut_arg("finish", |arg| {
             arg.long_help(
-                "After all parts: check that every block is done, then do what is left. With --part K/N, do \
-                 only that share of the second pass; --finish alone comes last",
+                "After all parts: check that all blocks are done, then do the rest. With --part K/N, \
+                 do only that part of the second pass; run --finish alone last",
             )
         });
     }

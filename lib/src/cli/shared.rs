@@ -46,38 +46,41 @@ fn block_flags() -> Vec<Arg> {
         value(
             "block-size",
             "Z,Y,X",
-            "Output block of a task, voxels; a multiple of the chunk; Y,X of a plane",
+            "Size of the output block of a task, voxels; a multiple of the chunk; Y,X of a plane",
         )
         .value_parser(parse_size3),
-        value("part", "K/N", "Do only the K-th of N equal shares of the blocks, K from 1")
+        value("part", "K/N", "Do only the K-th of N equal parts of the blocks, K from 1")
             .long_help(
-                "Do only the K-th of N equal shares of the blocks, K from 1. What needs all blocks \
-                 is left to --finish; an output that other parts have begun is gone on with",
+                "Do only the K-th of N equal parts of the blocks, K from 1. Work that needs all \
+                 blocks is left to --finish; an output that other parts have begun is continued",
             )
             .value_parser(parse_part),
-        switch("finish", "After all parts: check that every block is done, then do what is left"),
-        value("allow-failed", "FRACTION", "Blocks that may fail or fall back before exit code 3")
-            .value_parser(parse_fraction)
-            .default_value("0"),
+        switch("finish", "After all parts: check that all blocks are done, then do the rest"),
+        value(
+            "allow-failed",
+            "FRACTION",
+            "Fraction of blocks that may fail or fall back before exit code 3",
+        )
+        .value_parser(parse_fraction)
+        .default_value("0"),
     ]
 }
 
 fn writing_flags() -> Vec<Arg> {
     vec![
-        switch("resume", "Go on with an output that was begun: do what is missing"),
-        switch("overwrite", "Replace an output that exists").conflicts_with("resume"),
-        switch("no-sync", "Leave it to the system when what is written reaches the disk")
-            .long_help(
-                "Leave it to the system when what is written reaches the disk, as on a scratch disk: a \
-                 little faster, but after a power cut what was done may be lost, and --resume may \
-                 not know it",
-            ),
-        value("receipt", "FILE", "Write what was done as JSON [default: with the output]")
+        switch("resume", "Continue an output that an earlier run began: do only what is missing"),
+        switch("overwrite", "Replace an existing output").conflicts_with("resume"),
+        switch("no-sync", "Do not wait until written data are on the disk").long_help(
+            "Do not wait until written data are on the disk, for example on a scratch disk: a \
+             little faster, but a power cut may lose finished work, and a later --resume may \
+             not notice",
+        ),
+        value("receipt", "FILE", "Write the record of the run as JSON [default: with the output]")
             .value_parser(clap::value_parser!(PathBuf)),
-        value("seed", "N", "Seed of chance, where chance is used")
+        value("seed", "N", "Seed of the random numbers, where any are used")
             .value_parser(clap::value_parser!(u64))
             .default_value("0"),
-        value("device", "DEVICE", "Where kernels run: auto, cpu, cuda[:N]")
+        value("device", "DEVICE", "Device that computes: auto, cpu, cuda[:N]")
             .value_parser(parse_device)
             .default_value("auto"),
     ]
@@ -85,20 +88,22 @@ fn writing_flags() -> Vec<Arg> {
 
 fn common_flags() -> Vec<Arg> {
     vec![
-        value("threads", "N", "Worker threads [default: the CPUs that may be used]")
+        value("threads", "N", "Number of threads that compute [default: the CPUs that may be used]")
             .value_parser(parse_threads),
-        value("memory", "SIZE", "Ceiling of memory, such as 8GB [default: half of the machine's, or 80 % of a job's limit]")
+        value("memory", "SIZE", "Upper limit of memory, such as 8GB [default: half of the machine's, or 80 % of a job's limit]")
             .value_parser(parse_bytes),
-        switch("plan", "Print tasks, parts and memory by what it is for as JSON; compute nothing"),
-        switch("allow-unfinished", "Read volumes and fields that lack blocks"),
-        value("config", "FILE", "YAML or JSON with any of the long flags; the command line wins")
+        switch("plan", "Print tasks, parts and memory by purpose as JSON; compute nothing"),
+        switch("allow-unfinished", "Also read volumes and fields with missing blocks"),
+        value("config", "FILE", "YAML or JSON with any long flags; the command line takes priority")
             .value_parser(clap::value_parser!(PathBuf)),
         value("progress", "HOW", "Show progress: auto, bar, line, json, none")
             .value_parser(["auto", "bar", "line", "json", "none"])
             .hide_possible_values(true)
             .default_value("auto"),
-        switch("verbose", "Say more; twice, say all").short('v').action(ArgAction::Count),
-        switch("quiet", "Say only what went wrong").short('q').conflicts_with("verbose"),
+        switch("verbose", "Print more messages; twice, all of them")
+            .short('v')
+            .action(ArgAction::Count),
+        switch("quiet", "Print only errors").short('q').conflicts_with("verbose"),
         switch("log-json", "Log as JSON, one object per line"),
     ]
 }

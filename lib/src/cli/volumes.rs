@@ -11,24 +11,24 @@ macro_rules! volume_args {
         #[derive(clap::Args, Clone, Debug, Default)]
         pub struct $name {
             #[arg(id = $image, long = $image, value_name = "N|NAME",
-                  help = concat!("Image of ", $of, "'s file (OME-TIFF), from 0 or by name, where there \
+                  help = concat!("Image in the file of ", $of, " (OME-TIFF), from 0 or by name, if there \
                                   are several"))]
             pub image: Option<String>,
             #[arg(id = $channel, long = $channel, value_name = "N",
-                  help = concat!("Channel of ", $of, ", from 0, where there are several"))]
+                  help = concat!("Channel of ", $of, ", from 0, if there are several"))]
             pub channel: Option<usize>,
             #[arg(id = $time, long = $time, value_name = "N",
-                  help = concat!("Time point of ", $of, ", from 0, where there are several"))]
+                  help = concat!("Time point of ", $of, ", from 0, if there are several"))]
             pub time: Option<usize>,
             #[arg(id = $spacing, long = $spacing, value_name = "Z,Y,X[UNIT]",
                   value_parser = parse_voxel_size,
-                  help = concat!("Voxel size of ", $of, " (nm, um, mm; default um) instead of what \
-                                  its metadata say; Y,X for a plane"))]
+                  help = concat!("Voxel size of ", $of, " (nm, um, mm; default um) instead of that \
+                                  in its metadata; Y,X for a plane"))]
             pub spacing: Option<Length3>,
             #[arg(id = $origin, long = $origin, value_name = "Z,Y,X[UNIT]",
                   allow_hyphen_values = true, value_parser = parse_place,
-                  help = concat!("Position of the first voxel of ", $of, " instead of what its \
-                                  metadata say; Y,X for a plane"))]
+                  help = concat!("Centre of the first voxel of ", $of, " instead of that in its \
+                                  metadata; Y,X for a plane"))]
             pub origin: Option<Length3>,
         }
 
@@ -70,21 +70,22 @@ volume_args!(
 /// As [`MovingArgs`], of several channels of it.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct MovingChannelsArgs {
-    /// Image of the moving volume's file (OME-TIFF), from 0 or by name, where there are several
+    /// Image in the file of the moving volume (OME-TIFF), from 0 or by name, if there are several
     #[arg(long = "moving-image", value_name = "N|NAME")]
     pub image: Option<String>,
-    /// Channel of the moving volume, from 0, where there are several; more than one with commas between,
-    /// or all
+    /// Channel of the moving volume, from 0, if there are several; more than one separated by
+    /// commas, or all
     #[arg(long = "moving-channel", value_name = "N[,N...]", value_parser = str::parse::<Channels>)]
     pub channels: Option<Channels>,
-    /// Time point of the moving volume, from 0, where there are several
+    /// Time point of the moving volume, from 0, if there are several
     #[arg(long = "moving-time", value_name = "N")]
     pub time: Option<usize>,
-    /// Voxel size of the moving volume (nm, um, mm; default um) instead of what its metadata say; Y,X for a
-    /// plane
+    /// Voxel size of the moving volume (nm, um, mm; default um) instead of that in its metadata;
+    /// Y,X for a plane
     #[arg(long = "moving-spacing", value_name = "Z,Y,X[UNIT]", value_parser = parse_voxel_size)]
     pub spacing: Option<Length3>,
-    /// Position of the first voxel of the moving volume instead of what its metadata say; Y,X for a plane
+    /// Centre of the first voxel of the moving volume instead of that in its metadata; Y,X for a
+    /// plane
     #[arg(long = "moving-origin", value_name = "Z,Y,X[UNIT]", allow_hyphen_values = true,
           value_parser = parse_place)]
     pub origin: Option<Length3>,

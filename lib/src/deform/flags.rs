@@ -10,7 +10,7 @@ const CONTROL_SPACING: f64 = 16.0;
 /// The widest window and overlap, voxels: blocks are some hundreds long.
 const WIDEST: f64 = 1000.0;
 
-/// What a field is made of.
+/// How a field is represented.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ModelName {
     /// Each node has its own displacement.
@@ -38,43 +38,46 @@ impl std::str::FromStr for Elasticity {
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Flags {
-    /// What makes images alike: lcc (local correlation), ssq (equal brightness), mi (mutual information)
+    /// Similarity measure: lcc (local correlation), ssq (squared difference, for equal brightness),
+    /// mi (mutual information)
     #[arg(long, value_enum, default_value_t = Metric::Lcc, hide_possible_values = true)]
     pub metric: Metric,
-    /// What the field is made of: dense (each node for itself), bspline (cubic, on control points)
+    /// Representation of the field: dense (one displacement per node), bspline (cubic, on control
+    /// points)
     #[arg(long, value_enum, default_value_t = ModelName::Dense, hide_possible_values = true)]
     pub model: ModelName,
-    /// From control point to control point of --model bspline, voxels of each resolution [default: 16]
+    /// Distance between control points of --model bspline, voxels of each resolution [default: 16]
     #[arg(long, value_name = "VOXELS")]
     pub control_spacing: Option<f64>,
-    /// Resolutions, each half of the one before, as far as blocks allow it
+    /// Number of resolutions, each half of the one before, fewer if a block is too small
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=10))]
     pub levels: u8,
-    /// Most steps at each resolution, coarse to fine; the last holds for all that follow
+    /// Maximum number of steps at each resolution, coarse to fine; the last number applies to all
+    /// that follow
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "10,8,8,6")]
     pub iterations: Vec<u16>,
-    /// Stop at a resolution when a step gains less than this share of the difference
-    #[arg(long, value_name = "SHARE", default_value_t = 0.005)]
+    /// Stop at a resolution when a step improves the similarity measure by less than this fraction
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.005)]
     pub tolerance: f64,
     /// Window of the local correlation (standard deviation), voxels of each resolution
     #[arg(long, value_name = "VOXELS", default_value_t = 10.0)]
     pub correlation_radius: f64,
-    /// Window that moves together (standard deviation), voxels of each resolution: larger is smoother;
-    /// of --model dense
+    /// Window over which each displacement is estimated (standard deviation), voxels of each
+    /// resolution: larger is smoother; for --model dense only
     #[arg(long, value_name = "VOXELS", default_value_t = 2.0)]
     pub smoothing: f64,
-    /// Smoothing of the whole field after each step (standard deviation), voxels of each resolution;
-    /// of --model bspline, how stiff it is; auto: for each block 4, 8 or 16, what parts of it that were left out
-    /// say is best, or no field
+    /// Smoothing of the whole field after each step (standard deviation), voxels of each
+    /// resolution; for --model bspline, its stiffness; auto: each block uses 4, 8 or 16, whichever
+    /// cross-validation finds best, or no field
     #[arg(long, value_name = "VOXELS|auto", default_value = "4")]
     pub elasticity: Elasticity,
-    /// How strongly places without structure are held
+    /// How strongly regions without structure are held in place
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub damping: f64,
-    /// What a block reads beyond its own voxels on each side, voxels
+    /// Width of the margin that a block reads around its own voxels on each side, voxels
     #[arg(long, value_name = "VOXELS", default_value_t = 32)]
     pub overlap: usize,
-    /// Least share of a block within --fixed-mask; others are skipped
+    /// Skip blocks with less than this fraction of their voxels inside --fixed-mask
     #[arg(long, value_name = "FRACTION", default_value_t = 0.0)]
     pub foreground: f64,
 }

@@ -78,15 +78,15 @@ pub enum Error {
     Flag(String),
 }
 
-/// What makes two images alike.
+/// A similarity measure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 pub enum Metric {
     /// Local correlation: brightness and contrast may differ from place to place.
     #[default]
     Lcc,
-    /// Sum of squared differences: the same brightness.
+    /// Sum of squared differences: both images must have the same brightness.
     Ssq,
-    /// Mutual information: any relation of brightness.
+    /// Mutual information: intensities may be related in any way.
     Mi,
 }
 

@@ -32,19 +32,19 @@ pub enum Error {
     Blocks(#[from] blocks::Error),
 }
 
-/// What many voxels become.
+/// How a block of voxels is reduced to one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 pub enum Method {
-    /// Their mean, exact, rounded half up: for images.
+    /// Mean, exact, rounded half up: for images.
     #[default]
     Mean,
-    /// The most frequent, of equally frequent ones the least: for labels.
+    /// Most frequent value, the smallest of equally frequent ones: for labels.
     Mode,
-    /// The least.
+    /// Minimum.
     Min,
-    /// The greatest.
+    /// Maximum.
     Max,
-    /// The first.
+    /// First voxel of the block.
     Stride,
 }
 

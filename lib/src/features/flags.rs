@@ -10,39 +10,41 @@ const LARGEST_RADIUS: f64 = 1e9;
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Flags {
-    /// Radii of the blobs, micrometres; voxels with --exact [default: 3 to 10 voxels; 6..20]
+    /// Range of blob radii, micrometres; voxels with --exact [default: 3 to 10 voxels; 6..20]
     #[arg(long, value_name = "MIN..MAX", value_parser = parse_range)]
     pub radius: Option<[f64; 2]>,
-    /// Keep so many, the best
+    /// Keep at most this many spots, the best first
     #[arg(long, value_name = "N", default_value_t = 5000)]
     pub max_spots: usize,
-    /// What makes a spot better
+    /// By which value spots are ranked, the highest first
     #[arg(long, value_enum, default_value_t = Rank::Intensity)]
     pub rank: Rank,
-    /// Drop spots nearer to a face of the volume, unit of --radius [default: 3 voxels; 12]
+    /// Drop spots closer than this to a face of the volume, in the unit of --radius [default: 3
+    /// voxels; 12]
     #[arg(long, value_name = "LENGTH")]
     pub border: Option<f64>,
-    /// Remove what is wider than the largest blob first (white top-hat)
+    /// First remove structures wider than the largest blob (white top-hat)
     #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1,
           default_missing_value = "true", action = clap::ArgAction::Set)]
     pub background_subtract: bool,
-    /// Clamp these fractions of the darkest and brightest voxels first; the volume is read twice
-    /// more
+    /// First clamp these fractions of the darkest and brightest voxels; the volume is then read two
+    /// more times
     #[arg(long, value_name = "LOW,HIGH", value_parser = fractions)]
     pub winsorize: Option<[f64; 2]>,
-    /// Least filter response, in the volume's intensities
+    /// Minimum filter response, in units of the volume's intensity
     #[arg(long, value_name = "RESPONSE", default_value_t = 0.0)]
     pub threshold: f64,
-    /// Least filter response as a fraction of the volume's greatest
+    /// Minimum filter response, as a fraction of the maximum response in the volume
     #[arg(long, value_name = "FRACTION", default_value_t = 0.0)]
     pub threshold_relative: f64,
-    /// Of two spots that share more than this of the smaller, keep the larger [default: 0.5; 0.8]
+    /// Of two spots that share more than this fraction of the smaller one, keep only the larger
+    /// [default: 0.5; 0.8]
     #[arg(long, value_name = "FRACTION")]
     pub overlap: Option<f64>,
-    /// Which filter finds blobs
+    /// Filter that detects blobs
     #[arg(long, value_enum, default_value_t = Detector::Log)]
     pub detector: Detector,
-    /// Give the integer voxels that BigStream 2021 gives (its defaults stand after the semicolons)
+    /// Return the integer voxels of BigStream 2021 (its defaults are given after the semicolons)
     #[arg(long)]
     pub exact: bool,
 }

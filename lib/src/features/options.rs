@@ -1,19 +1,19 @@
 use crate::geom::{Grid, Point, defaults};
 
-/// Which filter answers to blobs.
+/// The filter that detects blobs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 pub enum Detector {
     /// Laplacian of Gaussian.
     #[default]
     Log,
-    /// Difference of Gaussians, which approximates it.
+    /// Difference of Gaussians, an approximation of it.
     Dog,
 }
 
-/// What makes one spot better than another where there are too many.
+/// The order of spots, which decides which are kept if there are too many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 pub enum Rank {
-    /// Intensity of the unfiltered image, as BigStream has it.
+    /// Intensity of the unfiltered image, as in BigStream.
     #[default]
     Intensity,
     /// Filter response: contrast, not brightness.

@@ -2,16 +2,16 @@ use nalgebra::{Matrix3, SVD, SymmetricEigen, Vector3};
 
 use super::{Affine, Point};
 
-/// Which maps a fit may choose from.
+/// The kind of map that is fitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Model {
-    /// Shifts.
+    /// Translation.
     Translation,
-    /// Shifts and rotations.
+    /// Translation and rotation.
     Rigid,
-    /// Shifts, rotations and one scale.
+    /// Translation, rotation and one scale.
     Similarity,
-    /// Any matrix.
+    /// Any affine map: also scale along each axis, and shear.
     Affine,
     /// Of points in a plane of constant z: any matrix within it; what lies along z keeps its length.
     #[value(skip)]

@@ -9,23 +9,25 @@ use crate::matching::ContextRadius;
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Flags {
-    /// Radii of the spots, micrometres [default: 3 to 10 voxels]
+    /// Range of spot radii, micrometres [default: 3 to 10 voxels]
     #[arg(long, value_name = "MIN..MAX", value_parser = features::parse_range)]
     pub radius: Option<[f64; 2]>,
     /// Half the side of the cubes that are compared: micrometres, or voxels as 10vox
     /// [default: 10vox, fewer along axes that are short or have large voxels]
     #[arg(long, value_name = "UM")]
     pub context_radius: Option<ContextRadius>,
-    /// How far --initial may be off, micrometres [default: 6 voxels]
+    /// Maximum error of --initial, micrometres [default: 6 voxels]
     #[arg(long, value_name = "UM")]
     pub max_distance: Option<f64>,
-    /// Least correlation of a match
+    /// Minimum correlation of a match
     #[arg(long, value_name = "R", default_value_t = 0.7)]
     pub match_threshold: f64,
-    /// How strongly neighbours agree: a face weighs like so many matches
+    /// How strongly neighbouring blocks are made to agree: the face between two weighs like this
+    /// many matches
     #[arg(long, value_name = "N", default_value_t = 0.3)]
     pub stiffness: f64,
-    /// Matches that make a block `fitted`, and that the volume needs
+    /// Minimum number of inliers for a block to count as `fitted`, and of matches in the whole
+    /// volume
     #[arg(long, value_name = "N", default_value_t = 12)]
     pub min_matches: usize,
     /// Half the width of the blend between blocks, as a fraction of a block

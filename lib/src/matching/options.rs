@@ -72,7 +72,7 @@ const HALF_CONTEXT: usize = 12;
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 #[command(next_help_heading = "Matching")]
 pub struct MatchOptions {
-    /// Two spots match only if their contexts correlate by more than this
+    /// Two spots match only if the cubes of voxels around them correlate by more than this
     #[arg(long, value_name = "R", default_value_t = 0.7)]
     pub match_threshold: f64,
 
@@ -81,7 +81,7 @@ pub struct MatchOptions {
     #[arg(long, value_name = "UM")]
     pub context_radius: Option<ContextRadius>,
 
-    /// Only spots at most this far apart, before alignment, can match, micrometres
+    /// Match only spots that are at most this far apart before alignment, micrometres
     #[arg(long, value_name = "UM")]
     pub max_distance: Option<f64>,
 
@@ -90,12 +90,12 @@ pub struct MatchOptions {
           default_missing_value = "true", action = ArgAction::Set)]
     pub mutual: Option<bool>,
 
-    /// Place the moving point of each match between voxels [default: true, with --exact false]
+    /// Find moving points with sub-voxel precision [default: true, with --exact false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", action = ArgAction::Set)]
     pub subvoxel: Option<bool>,
 
-    /// Match as BigStream does: positions cut to voxels, one direction, whole voxels
+    /// Match as BigStream does: positions truncated to voxels, one direction, whole voxels
     #[arg(long)]
     pub exact: bool,
 }
@@ -151,48 +151,49 @@ pub enum Compat {
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 #[command(next_help_heading = "Fit")]
 pub struct EstimateOptions {
-    /// Which maps are considered
+    /// Kind of map that is fitted
     #[arg(long, value_enum, default_value = "affine")]
     pub model: Model,
 
-    /// Consider maps that turn left into right
+    /// Allow maps that mirror
     #[arg(long)]
     pub allow_reflection: bool,
 
-    /// A match fits if the map takes its fixed point this close to its moving point, micrometres
-    /// [default: 1.2 voxels]
+    /// A match is an inlier if the map takes its fixed point this close to its moving point,
+    /// micrometres [default: 1.2 voxels]
     #[arg(long, value_name = "UM")]
     pub align_threshold: Option<f64>,
 
-    /// Stop sampling when a better map has been missed with less than one minus this chance
+    /// Stop sampling when one of the samples is free of outliers with this probability
     #[arg(long, value_name = "P", default_value_t = 0.999)]
     pub confidence: f64,
 
-    /// Draw no more samples than this
+    /// Maximum number of random samples
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     pub max_iterations: usize,
 
-    /// Fewer matches are an error
+    /// Minimum number of matches; with fewer, no map is written
     #[arg(long, value_name = "N", default_value_t = 12)]
     pub min_matches: usize,
 
-    /// Fewer matches that fit are an error
+    /// Minimum number of inliers; a map with fewer is rejected
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub min_inliers: usize,
 
-    /// A map is an error where so many maps would be expected to fit as many matches of chance
+    /// Reject a map if more than this number of maps would be expected to fit as many matches by
+    /// chance
     #[arg(long, value_name = "N", default_value_t = 1e-4)]
     pub max_false_alarms: f64,
 
-    /// A map that stretches or shrinks any direction by more than this factor is an error
+    /// Reject a map that stretches or shrinks any direction by more than this factor
     #[arg(long, value_name = "FACTOR", default_value_t = 2.0)]
     pub max_scale: f64,
 
-    /// A map whose largest stretch exceeds its smallest by more than this share is an error
-    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    /// Reject a map whose largest stretch exceeds its smallest by more than this fraction
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.5)]
     pub max_shear: f64,
 
-    /// Reproduce another estimator
+    /// Reproduce the results of another estimator
     #[arg(long, value_enum, value_name = "ESTIMATOR")]
     pub compat: Option<Compat>,
 }

@@ -3,15 +3,15 @@
 use super::histogram::{Bins, Histogram, Table};
 use super::{Error, Image, Samples};
 
-/// Which measure of agreement.
+/// A similarity measure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
     /// Normalised correlation: brightness and contrast may differ.
     #[default]
     Correlation,
-    /// Mutual information (Mattes): any relation of the intensities.
+    /// Mutual information (Mattes): intensities may be related in any way, as in different stains.
     MutualInformation,
-    /// Mean squares of the differences: the same intensities in both.
+    /// Mean squared difference: both volumes must have the same intensities.
     MeanSquares,
 }
 

@@ -52,50 +52,51 @@ impl FromStr for SampleCount {
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Alignment")]
 pub struct Flags {
-    /// Which changes of the initial map are considered
+    /// Kind of map by which the initial transform is corrected
     #[arg(long, value_enum, default_value = "affine")]
     pub model: Model,
-    /// What is made as good as can be
+    /// Similarity measure that is optimised
     #[arg(long, value_enum, default_value = "correlation")]
     pub metric: Kind,
-    /// Resolutions, each twice the one before, from coarse to fine
+    /// Number of resolutions, from coarse to fine, each twice as fine as the one before
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub levels: usize,
-    /// Look no finer than this, micrometres of the fixed volume [default: its voxels]
+    /// Finest resolution that is used, micrometres of the fixed volume [default: its voxels]
     #[arg(long, value_name = "UM")]
     pub resolution: Option<f64>,
-    /// Voxels that are compared: 'all', or so many, spread evenly, by --seed
+    /// Number of voxels that are compared, spread evenly and chosen at random by --seed, or 'all'
     #[arg(long, value_name = "N", default_value = "1000000")]
     pub samples: SampleCount,
-    /// Steps per resolution at most
+    /// Maximum number of steps at each resolution
     #[arg(long, value_name = "N", default_value_t = 60)]
     pub max_iterations: usize,
-    /// A result that overlaps by less of the smaller volume is refused
-    #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
+    /// Reject a result in which the volumes overlap by less than this fraction of the smaller one
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.2)]
     pub min_overlap: f64,
-    /// A refinement that stretches or shrinks any direction by more than this factor is refused
+    /// Reject a refinement that stretches or shrinks any direction by more than this factor
     #[arg(long, value_name = "FACTOR", default_value_t = 1.5)]
     pub max_scale: f64,
-    /// A map is refused unless its similarity exceeds that under wrong maps (turned, mirrored, shifted) by so
-    /// many of their standard deviations; 0 accepts any map
+    /// Reject a map unless its similarity exceeds that of wrong maps (rotated, mirrored, shifted)
+    /// by this many of their standard deviations; 0 accepts any map
     #[arg(long, value_name = "DEVIATIONS", default_value_t = 12.0)]
     pub min_evidence: f64,
-    /// No good initial map: try so many turned and scaled versions, each at its best shift
+    /// Without a good initial transform: try this many rotated and scaled versions, each at its
+    /// best shift
     #[arg(long, value_name = "N", help_heading = "Search")]
     pub search: Option<usize>,
-    /// Search rotations by up to this, degrees
+    /// Search rotations up to this angle, degrees
     #[arg(long, value_name = "DEGREES", default_value_t = 180.0, help_heading = "Search")]
     pub max_rotation: f64,
-    /// Search shifts of the middle by up to this along each axis, micrometres [default: all]
+    /// Search shifts of the centre up to this distance along each axis, micrometres [default: all]
     #[arg(long, value_name = "UM", help_heading = "Search")]
     pub max_translation: Option<f64>,
-    /// Search scales, moving lengths by fixed lengths
+    /// Search scales in this range: lengths in the moving volume divided by those in the fixed one
     #[arg(long, value_name = "MIN..MAX", default_value = "1..1", help_heading = "Search")]
     pub scale_range: ScaleRange,
-    /// Search mirror images too
+    /// Also search mirror images
     #[arg(long, help_heading = "Search")]
     pub allow_reflection: bool,
-    /// Refine so many of the best versions
+    /// Refine at most this many of the versions, the best first
     #[arg(long, value_name = "N", default_value_t = 24, help_heading = "Search")]
     pub keep: usize,
 }

@@ -9,19 +9,19 @@ use super::world::World;
 use crate::geom::{Affine, Model, Point, fit};
 use crate::quote::shorten;
 
-/// What is fitted to landmarks.
+/// The map that is fitted to landmarks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Fit {
-    /// A thin-plate spline through all landmarks, BigWarp's default.
+    /// Thin-plate spline through all landmarks, BigWarp's default.
     #[default]
     Tps,
-    /// Any matrix, by least squares.
+    /// Any affine map, by least squares.
     Affine,
-    /// Shift, rotation and one scale.
+    /// Translation, rotation and one scale.
     Similarity,
-    /// Shift and rotation.
+    /// Translation and rotation.
     Rigid,
-    /// A shift.
+    /// Translation.
     Translation,
 }
 

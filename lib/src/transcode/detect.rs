@@ -19,33 +19,33 @@ const OTHERS: [(&[u8], &str); 1] =
 /// A format that transforms are read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Source {
-    /// A chain's JSON, as voxloom writes it.
+    /// A chain in voxloom's JSON format.
     Json,
-    /// A field or local affines of voxloom.
+    /// A displacement field or local affines of voxloom.
     Field,
-    /// BigStream's 4x4 text.
+    /// A 4x4 text matrix of BigStream.
     Bigstream,
     /// An array of displacements of current BigStream.
     BigstreamDisplacements,
-    /// An array of positions of BigStream of 2021.
+    /// An array of positions of BigStream 2021.
     BigstreamPositions,
-    /// ITK's text.
+    /// A text file of ITK.
     Itk,
     /// A MATLAB file of ITK or ANTs.
     Ants,
-    /// greedy's matrix.
+    /// A matrix of greedy.
     Greedy,
-    /// elastix' parameter file.
+    /// A parameter file of elastix.
     Elastix,
-    /// BigWarp's landmarks.
+    /// Landmarks of BigWarp.
     Bigwarp,
-    /// A displacement field in NIfTI, of ITK, ANTs or greedy.
+    /// A displacement field in NIfTI, from ITK, ANTs or greedy.
     Nifti,
     /// A displacement field in NRRD.
     Nrrd,
     /// A displacement field in MetaImage.
     Metaimage,
-    /// A displacement field of BigWarp or template-building in N5 or Zarr.
+    /// A displacement field in N5 or Zarr, from BigWarp or template-building.
     BigwarpField,
     /// OME-NGFF coordinate transformations.
     Ngff,

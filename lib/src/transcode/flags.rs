@@ -10,29 +10,30 @@ use crate::volume::Select;
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Transforms of other programs")]
 pub struct Flags {
-    /// What wrote the transform [default: told by its content]
+    /// Format of the transform [default: told by its content]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub from: Option<Source>,
-    /// Order of the axes of BigStream's matrices and arrays: zyx or xyz [default: zyx; positions xyz]
+    /// Axis order of BigStream's matrices and arrays: zyx or xyz [default: zyx; positions xyz]
     #[arg(long, value_name = "AXES", value_parser = parse_axes)]
     pub from_axes: Option<Axes>,
-    /// The transform takes moving points to fixed ones: write its inverse
+    /// The transform maps moving points to fixed ones: write its inverse
     #[arg(long)]
     pub invert: bool,
-    /// Unit of its lengths [default: what it says; else mm, and um for BigStream and BigWarp]
+    /// Unit of lengths in the transform [default: what it says; else mm, and um for BigStream and
+    /// BigWarp]
     #[arg(long, value_enum)]
     pub unit: Option<Unit>,
-    /// Where its x and y point, of NIfTI and NRRD that of the vectors [default: what it says; else LPS,
-    /// and RAS for greedy]
+    /// Directions of the x and y axes, in NIfTI and NRRD those of the vectors [default: what it
+    /// says; else LPS, and RAS for greedy]
     #[arg(long, value_enum)]
     pub frame: Option<Frame>,
-    /// What is fitted to BigWarp's landmarks [default: tps]
+    /// Map that is fitted to BigWarp's landmarks [default: tps]
     #[arg(long = "model", value_enum)]
     pub model: Option<Fit>,
-    /// Which of several OME-NGFF transformations
+    /// Name of the OME-NGFF transformation to read, if there are several
     #[arg(long)]
     pub name: Option<String>,
-    /// Unit of what is written [default: mm, and um for BigStream and BigWarp]
+    /// Unit of lengths in the output [default: mm, and um for BigStream and BigWarp]
     #[arg(long, value_enum)]
     pub to_unit: Option<Unit>,
 }

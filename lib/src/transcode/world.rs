@@ -2,12 +2,12 @@
 
 use crate::geom::{Affine, Grid, Point};
 
-/// Which way x and y point.
+/// The directions of the x and y axes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Frame {
-    /// As in ITK: our x and y.
+    /// As in ITK and voxloom.
     Lps,
-    /// As in NIfTI headers and greedy's matrices: x and y run the other way.
+    /// As in NIfTI headers and greedy's matrices: x and y are reversed.
     Ras,
 }
 

@@ -8,13 +8,13 @@ pub(super) const DIRECTION: &str = "fixed-to-moving";
 /// The inverse direction.
 const BACKWARD: &str = "moving-to-fixed";
 
-/// Which way a transform takes points.
+/// The direction in which a transform maps points.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Direction {
-    /// From the fixed (output) space to the moving (input) space: what every program wants.
+    /// From the fixed (output) space to the moving (input) space, as all programs expect.
     #[default]
     FixedToMoving,
-    /// The way back: an inverse.
+    /// From the moving to the fixed space: an inverse.
     MovingToFixed,
 }
 

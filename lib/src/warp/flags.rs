@@ -6,16 +6,16 @@ use super::{Interpolation, Options, Rounding};
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Flags {
-    /// How a value between voxels is made
+    /// How values between voxels are computed
     #[arg(long, value_enum, default_value = "linear")]
     pub interpolation: Interpolation,
-    /// What is written outside the moving volume
+    /// Value outside the moving volume, and where the transform is undefined
     #[arg(long, value_name = "VALUE", default_value_t = 0.0)]
     pub fill: f64,
-    /// Let the nearest voxel go on outside the moving volume
+    /// Extrapolate with the nearest voxel of the moving volume instead of the fill value
     #[arg(long, conflicts_with = "fill")]
     pub extrapolate: bool,
-    /// How a value becomes an integer
+    /// How values are rounded to integers
     #[arg(long, value_enum, default_value = "nearest")]
     pub rounding: Rounding,
 }

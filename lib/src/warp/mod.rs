@@ -95,24 +95,24 @@ pub enum Error {
     Table(#[from] crate::table::Error),
 }
 
-/// How a value between voxels is made.
+/// How values between voxels are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 pub enum Interpolation {
-    /// The nearest voxel, as it is: for labels.
+    /// Value of the nearest voxel: for labels.
     Nearest,
     /// Trilinear.
     #[default]
     Linear,
-    /// The cubic B-spline through the voxels.
+    /// Cubic B-spline through the voxels.
     Cubic,
-    /// A windowed sinc, Lanczos' of radius 3: sharper than the spline, at more time.
+    /// Windowed sinc (Lanczos, radius 3): sharper than the spline, but slower.
     Lanczos,
 }
 
-/// How a value becomes an integer.
+/// How values are rounded to integers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 pub enum Rounding {
-    /// To the nearest, halves away from zero.
+    /// To the nearest integer, halves away from zero.
     #[default]
     Nearest,
     /// Towards zero, as older systems do.
