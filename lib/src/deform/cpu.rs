@@ -12,6 +12,9 @@ use crate::geom::Point;
 /// Differences are clamped to this many standard deviations (Huber).
 const LIMIT: f32 = 0.7;
 
+/// Number of voxels that are computed together. Rows of displacements are padded to a multiple of it.
+const LANES: usize = 16;
+
 /// The prepared images of one resolution, and the nodes of their displacements.
 pub(super) struct Stage<'a> {
     pub(super) fixed: &'a [f32],
@@ -74,27 +77,35 @@ impl Stage<'_> {
     }
 
     /// The sums for a step, from the differences under a displacement field.
+    ///
+    /// Numbers: `f32`, no fused multiply-add, so that every processor gives the same bits.
+    /// Speed: also compiled for AVX2.
     pub(super) fn sums(&self, field: &Field) -> Sums {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            #[target_feature(enable = "avx2")]
+            fn with_avx2(stage: &Stage<'_>, field: &Field) -> Sums {
+                stage.sums_any(field)
+            }
+            #[expect(unsafe_code, reason = "a call across target features")]
+            // SAFETY: the processor has been asked for AVX2 in the line above
+            return unsafe { with_avx2(self, field) };
+        }
+        self.sums_any(field)
+    }
+
+    #[inline(always)]
+    fn sums_any(&self, field: &Field) -> Sums {
         let steps = self.pixels.steps_in(&self.nodes);
         let width = self.pixels.shape[2];
         let (mut gradient, mut line) = (self.rows(), Vec::new());
-        let (mut displaced, mut pulled) = (self.rows(), vec![0.0; width]);
+        let (mut displaced, mut pulled) = (self.padded_rows(), vec![0.0; width]);
         let mut slope = self.nodes.zeros();
         let (mut energy, mut square, mut voxels) = (0.0, 0.0, 0);
-        self.each_row(|at| {
+        for (row, fixed) in self.fixed.chunks_exact(width).enumerate() {
+            let at = [row / self.pixels.shape[1], row % self.pixels.shape[1]];
             self.pull_row(field, &steps, at, &mut line, &mut displaced, &mut pulled);
-            let first = (at[0] * self.pixels.shape[1] + at[1]) * width;
-            let (mut sum, mut whole, mut count) = (0.0f32, 0.0f32, 0);
-            for (pulled, &fixed) in pulled.iter_mut().zip(&self.fixed[first..first + width]) {
-                let d = fixed - *pulled;
-                let known = d.is_finite();
-                let d = if known { d } else { 0.0 };
-                whole += d * d;
-                let d = d.clamp(-LIMIT, LIMIT);
-                sum += d * d;
-                count += usize::from(known);
-                *pulled = d;
-            }
+            let (sum, whole, count) = differences(fixed, &mut pulled);
             energy += f64::from(sum);
             square += f64::from(whole);
             voxels += count;
@@ -103,7 +114,7 @@ impl Stage<'_> {
             for (slope, gradient) in slope.iter_mut().zip(&gradient) {
                 add(&mut slope[row.clone()], self.ratio()[2], gradient, &pulled);
             }
-        });
+        }
         let n = voxels.max(1) as f64;
         Sums { slope, tensor: None, energy: energy / n, square: square / n, voxels }
     }
@@ -141,9 +152,24 @@ impl Stage<'_> {
 
     /// The moving image at the displaced position of each voxel; NaN outside.
     pub(super) fn pull(&self, field: &Field) -> Vec<f32> {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            #[target_feature(enable = "avx2")]
+            fn with_avx2(stage: &Stage<'_>, field: &Field) -> Vec<f32> {
+                stage.pull_any(field)
+            }
+            #[expect(unsafe_code, reason = "a call across target features")]
+            // SAFETY: the processor has been asked for AVX2 in the line above
+            return unsafe { with_avx2(self, field) };
+        }
+        self.pull_any(field)
+    }
+
+    #[inline(always)]
+    fn pull_any(&self, field: &Field) -> Vec<f32> {
         let steps = self.pixels.steps_in(&self.nodes);
         let width = self.pixels.shape[2];
-        let (mut line, mut displaced) = (Vec::new(), self.rows());
+        let (mut line, mut displaced) = (Vec::new(), self.padded_rows());
         let mut out = vec![0.0; self.pixels.len()];
         let height = self.pixels.shape[1];
         for (row, out) in out.chunks_exact_mut(width).enumerate() {
@@ -163,6 +189,10 @@ impl Stage<'_> {
         std::array::from_fn(|_| vec![0.0; self.pixels.shape[2]])
     }
 
+    fn padded_rows(&self) -> [Vec<f32>; 3] {
+        std::array::from_fn(|_| vec![0.0; self.pixels.shape[2].next_multiple_of(LANES)])
+    }
+
     fn each_row(&self, mut visit: impl FnMut([usize; 2])) {
         for z in 0..self.pixels.shape[0] {
             for y in 0..self.pixels.shape[1] {
@@ -171,6 +201,10 @@ impl Stage<'_> {
         }
     }
 
+    /// One row of [`Stage::pull`].
+    ///
+    /// * `line`, `displaced`: scratch buffers; `displaced` is of [`Stage::padded_rows`]
+    #[inline(always)]
     fn pull_row(
         &self,
         field: &Field,
@@ -180,50 +214,90 @@ impl Stage<'_> {
         displaced: &mut [Vec<f32>; 3],
         out: &mut [f32],
     ) {
-        let spacing = self.pixels.spacing(self.voxel).map(|s| 1.0 / s as f32);
         for (row, field) in displaced.iter_mut().zip(field) {
             self.nodes.row(field, steps, at, line, row);
         }
-        let [depth, height, width] = self.pixels.shape;
-        let last = [depth, height, width].map(|n| (n - 1) as f32);
-        // an axis of one voxel has no neighbour
-        let next = [
-            if depth > 1 { height * width } else { 0 },
-            if height > 1 { width } else { 0 },
-            usize::from(width > 1),
-        ];
-        let limit = [depth, height, width].map(|n| n.saturating_sub(2));
-        let [uz, uy, ux] = displaced;
-        for x in 0..width {
-            let p = [
-                at[0] as f32 + uz[x] * spacing[0],
-                at[1] as f32 + uy[x] * spacing[1],
-                x as f32 + ux[x] * spacing[2],
-            ];
-            let inside = |a: usize| p[a] >= -0.5 && p[a] <= last[a] + 0.5;
-            if !(inside(0) && inside(1) && inside(2)) {
-                out[x] = f32::NAN;
-                continue;
-            }
-            let q: [f32; 3] = std::array::from_fn(|a| p[a].max(0.0).min(last[a]));
-            let low: [usize; 3] = std::array::from_fn(|a| (q[a] as usize).min(limit[a]));
-            let part: [f32; 3] = std::array::from_fn(|a| q[a] - low[a] as f32);
-            let first = (low[0] * height + low[1]) * width + low[2];
-            let pair = |at: usize| {
-                let a = self.moving[at];
-                a + part[2] * (self.moving[at + next[2]] - a)
-            };
-            let plane = |at: usize| {
-                let a = pair(at);
-                a + part[1] * (pair(at + next[1]) - a)
-            };
-            let near = plane(first);
-            out[x] = near + part[0] * (plane(first + next[0]) - near);
+        if self.pixels.shape[2] > 1 {
+            self.pull_row_of::<1>(at, displaced, out);
+        } else {
+            self.pull_row_of::<0>(at, displaced, out);
         }
+    }
+
+    /// The moving image at the displaced positions of a row, trilinearly.
+    ///
+    /// * `X`: offset of the next voxel along x, which is read together with a voxel; 0 along an axis
+    ///   of one voxel
+    #[inline(always)]
+    fn pull_row_of<const X: usize>(
+        &self,
+        at: [usize; 2],
+        displaced: &[Vec<f32>; 3],
+        out: &mut [f32],
+    ) {
+        let [depth, height, width] = self.pixels.shape;
+        let dz = if depth > 1 { height * width } else { 0 };
+        let dy = if height > 1 { width } else { 0 };
+        // four views of one length, one per edge of a cell along x: one test of an index serves all
+        let len = self.moving.len() - dz - dy;
+        let edges = [0, dy, dz, dz + dy].map(|offset| &self.moving[offset..offset + len]);
+        for (group, out) in out.chunks_mut(LANES).enumerate() {
+            let cells = self.cells(at, group * LANES, displaced);
+            let mut corners = [[[0.0f32; 2]; LANES]; 4];
+            for l in 0..LANES {
+                let low = (cells.low[l] as usize).min(len - 1 - X);
+                for e in 0..4 {
+                    corners[e][l] = [edges[e][low], edges[e][low + X]];
+                }
+            }
+            let mut values = [0.0f32; LANES];
+            for l in 0..LANES {
+                let mut along = [0.0f32; 4];
+                for e in 0..4 {
+                    let [a, b] = corners[e][l];
+                    along[e] = a + cells.part[2][l] * (b - a);
+                }
+                let near = along[0] + cells.part[1][l] * (along[1] - along[0]);
+                let far = along[2] + cells.part[1][l] * (along[3] - along[2]);
+                let value = near + cells.part[0][l] * (far - near);
+                values[l] = if cells.inside[l] != 0 { value } else { f32::NAN };
+            }
+            out.copy_from_slice(&values[..out.len()]);
+        }
+    }
+
+    /// The cells of the moving image that contain the displaced positions of [`LANES`] voxels from
+    /// voxel `x` of a row on. Positions outside are clamped, NaN becomes the first voxel.
+    #[inline(always)]
+    fn cells(&self, [z, y]: [usize; 2], x: usize, displaced: &[Vec<f32>; 3]) -> Cells {
+        let shape = self.pixels.shape;
+        let spacing = self.pixels.spacing(self.voxel).map(|s| 1.0 / s as f32);
+        let stride = [(shape[1] * shape[2]) as u32, shape[2] as u32, 1];
+        let first = [z as f32, y as f32, x as f32];
+        let mut cells =
+            Cells { low: [0; LANES], part: [[0.0; LANES]; 3], inside: [u32::MAX; LANES] };
+        for a in 0..3 {
+            let last = (shape[a] - 1) as f32;
+            let limit = shape[a].saturating_sub(2) as f32;
+            let row: &[f32; LANES] = displaced[a][x..].first_chunk().unwrap_or(&[0.0; LANES]);
+            for l in 0..LANES {
+                let along = if a == 2 { l as f32 } else { 0.0 };
+                let p = (first[a] + along) + row[l] * spacing[a];
+                cells.inside[l] &= if p >= -0.5 && p <= last + 0.5 { u32::MAX } else { 0 };
+                let p = if p > 0.0 { p } else { 0.0 };
+                let p = if p < last { p } else { last };
+                let low = p.floor();
+                let low = if low < limit { low } else { limit };
+                cells.part[a][l] = p - low;
+                cells.low[l] += whole(low) * stride[a];
+            }
+        }
+        cells
     }
 
     /// Central differences along a row, one-sided at the ends, per micrometre; 0 next to unknown
     /// voxels.
+    #[inline(always)]
     fn gradient(&self, image: &[f32], [z, y]: [usize; 2], out: &mut [Vec<f32>; 3]) {
         let [depth, height, width] = self.pixels.shape;
         let spacing = self.pixels.spacing(self.voxel);
@@ -252,6 +326,56 @@ impl Stage<'_> {
     }
 }
 
+/// Cells of the moving image, and positions in them.
+struct Cells {
+    /// Index of the lower corner.
+    low: [u32; LANES],
+    /// Fraction of the way to the upper corner along z, y, x.
+    part: [[f32; LANES]; 3],
+    /// Nonzero if the position is inside.
+    inside: [u32; LANES],
+}
+
+/// Converts an integral value from 0 to below 2^23, using the low bits of its sum with 2^23; unlike
+/// a saturating cast this is vectorised.
+#[inline(always)]
+fn whole(v: f32) -> u32 {
+    (v + 8_388_608.0).to_bits() & 0x7f_ffff
+}
+
+/// Replaces the values of the moving image by the clamped differences from the fixed one, 0 where
+/// either is unknown. Returns the sums of the squares of clamped and of all differences, and the
+/// number of known ones.
+#[inline(always)]
+fn differences(fixed: &[f32], pulled: &mut [f32]) -> (f32, f32, usize) {
+    let mut clamped = [0.0f32; LANES];
+    let mut all = [0.0f32; LANES];
+    let mut count = [0u32; LANES];
+    let mut lane = |l: usize, fixed: f32, pulled: &mut f32| {
+        let d = fixed - *pulled;
+        let known = d.abs() < f32::INFINITY;
+        let d = if known { d } else { 0.0 };
+        all[l] += d * d;
+        let d = if d > LIMIT { LIMIT } else { d };
+        let d = if d < -LIMIT { -LIMIT } else { d };
+        clamped[l] += d * d;
+        count[l] += u32::from(known);
+        *pulled = d;
+    };
+    let (groups, rest) = pulled.as_chunks_mut::<LANES>();
+    let (fixed, last) = fixed.as_chunks::<LANES>();
+    for (pulled, fixed) in groups.iter_mut().zip(fixed) {
+        for l in 0..LANES {
+            lane(l, fixed[l], &mut pulled[l]);
+        }
+    }
+    for (l, (pulled, fixed)) in rest.iter_mut().zip(last).enumerate() {
+        lane(l, *fixed, pulled);
+    }
+    (clamped.iter().sum(), all.iter().sum(), count.iter().sum::<u32>() as usize)
+}
+
+#[inline(always)]
 fn difference(low: &[f32], high: &[f32], scale: f32, out: &mut [f32]) {
     for (out, (low, high)) in out.iter_mut().zip(low.iter().zip(high)) {
         let d = (high - low) * scale;
@@ -260,6 +384,7 @@ fn difference(low: &[f32], high: &[f32], scale: f32, out: &mut [f32]) {
 }
 
 /// Adds the products of two rows of voxels to a row of nodes of `by` voxels each.
+#[inline(always)]
 fn add(sums: &mut [f32], by: usize, a: &[f32], b: &[f32]) {
     if by == 2 {
         let (pairs, rest) = a.as_chunks::<2>();

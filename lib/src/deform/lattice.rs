@@ -70,6 +70,7 @@ impl Lattice {
     ///
     /// * `steps`: positions of the finer lattice's nodes in this one
     /// * `line`: scratch buffer
+    #[inline(always)]
     pub(super) fn row(
         &self,
         image: &[f32],
