@@ -7,6 +7,9 @@
 # Stopped or failed? The same line again goes on where it was: a step that has its receipt is done.
 # The programs are taken from VOXLOOM_BIN, else from PATH.
 set -euo pipefail
+# A program that is interrupted at its last block ends well; the steps after it must not begin.
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 here=$(cd "$(dirname "$0")" && pwd)
 

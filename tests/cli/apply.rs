@@ -155,3 +155,23 @@ fn a_shard_that_is_no_multiple_of_the_chunk_names_the_flags() {
     arguments.extend(["--shard", "24,32,32", "--chunk", "16,16,16"]);
     refused(&scene, "apply-transform", &arguments, 1, &["24", "16", "--chunk", "--shard"]);
 }
+
+#[test]
+fn a_volume_that_maps_nowhere_is_warned_of() {
+    let scene = Scene::new();
+    let pair = Pair::get();
+    let (fixed, moving) = (pair.at("fixed.zarr"), pair.at("moving.zarr"));
+    let run = |shift: f64| {
+        let matrix = format!("1 0 0 {shift}\n0 1 0 0\n0 0 1 0\n0 0 0 1\n");
+        scene.file("shift.txt", &matrix);
+        let mut apply = program("apply-transform");
+        apply.args([&moving, "--onto", &fixed, "--transform", &scene.at("shift.txt")]);
+        let done = apply.args(["-o", &scene.at("out.zarr"), "--overwrite"]).output().unwrap();
+        assert!(done.status.success());
+        String::from_utf8(done.stderr).unwrap()
+    };
+    let words = "out.zarr maps into";
+    let said = run(1e5);
+    assert!(said.contains(words) && said.contains("all have the fill value 0"), "{said}");
+    assert!(!run(1.0).contains(words));
+}

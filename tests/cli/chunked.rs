@@ -105,3 +105,18 @@ fn a_volume_of_one_chunk_is_said_to_need_no_level() {
     program("downsample").args([&image, "-o", &out, "--with-original"]).assert().success();
     assert!(std::path::Path::new(&out).exists());
 }
+
+#[test]
+fn levels_that_were_made_from_replaced_ones_do_not_stay() {
+    let scene = Scene::new();
+    let image = scene.volume::<u16>("image.zarr", [64; 3], |[z, y, x]| (z + y + x) as u16);
+    let pyramid = ["--levels", "2", "--method", "max"];
+    program("downsample").arg(&image).args(pyramid).assert().success();
+    let first = std::fs::read(scene.at("image.zarr/1/c/0/0/0")).unwrap();
+    let fewer = [image.as_str(), "--levels", "1", "--method", "mean", "--overwrite"];
+    refused(&scene, "downsample", &fewer, 2, &["image.zarr/2 was made from", "--levels 2"]);
+    assert!(first == std::fs::read(scene.at("image.zarr/1/c/0/0/0")).unwrap());
+    let both = ["--levels", "2", "--method", "mean", "--overwrite"];
+    program("downsample").arg(&image).args(both).assert().success();
+    assert!(first != std::fs::read(scene.at("image.zarr/1/c/0/0/0")).unwrap());
+}

@@ -69,6 +69,12 @@ impl Ends {
         self.entries.get(&task.id)
     }
 
+    /// Whether there are tasks, and all of them ended like this.
+    pub fn are_all(&self, outcome: &Outcome) -> bool {
+        let ended = |entry: &Entry| matches!(entry, Entry::Ended(end) if end.outcome == *outcome);
+        !self.entries.is_empty() && self.entries.values().all(ended)
+    }
+
     /// The summaries of the tasks, each with its task's number, in plan order: sums over them do
     /// not depend on threads, parts or interruptions.
     ///

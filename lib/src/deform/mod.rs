@@ -95,7 +95,7 @@ impl Metric {
     fn name(self) -> &'static str {
         match self {
             Self::Lcc => "local correlation",
-            Self::Ssq => "mean square difference",
+            Self::Ssq => "negative mean square difference",
             Self::Mi => "mutual information",
         }
     }

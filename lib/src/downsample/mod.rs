@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::blocks::{self, Budget, Context, Identity, Outcome, Plan, Pool, Reads, WriteUnit};
 use crate::device::Cost;
 use crate::geom::{Box3, Grid};
-use crate::volume::{self, Codec, Format, Output, Select, Spec, Volume, Voxel};
+use crate::volume::{self, Codec, Existing, Format, Output, Select, Spec, Volume, Voxel};
 use crate::with_voxel;
 
 mod cpu;
@@ -157,6 +157,7 @@ pub fn pyramid(
             steps.len()
         ));
     }
+    refuse_stale(&place.level(kept + steps.len()), steps.len(), options, ctx)?;
     let mut from = base.location().to_owned();
     let mut select = select.clone();
     let original = (kept == 1).then_some(levels::Step { factor: [1; 3], grid: base.grid() });
@@ -182,6 +183,22 @@ pub fn pyramid(
     }
     ctx.record("levels", steps.len());
     Ok(())
+}
+
+/// Refuses to replace the levels of an image and to keep coarser ones, which were made from what is
+/// replaced. With `--level` the next one is the caller's to make.
+///
+/// * `coarser`: the location of the next level after the `made` ones
+fn refuse_stale(coarser: &str, made: usize, options: &Options, ctx: &Context) -> Result<(), Error> {
+    if ctx.existing != Existing::Overwrite || options.only.is_some() || !Path::new(coarser).exists()
+    {
+        return Ok(());
+    }
+    usage(format!(
+        "{coarser} was made from the levels that --overwrite replaces, and would stay; give --levels \
+         {} or more to make it again too, or remove it",
+        made + 1
+    ))
 }
 
 /// Explains why no level is made, so that exit status 0 without an output does not go unnoticed.

@@ -62,7 +62,7 @@ pub enum Error {
     NoOverlap(String),
     /// There are too few matches for a fit.
     #[error(
-        "{found} of {spots} spots found their likeness, and {wanted} are wanted; check --initial, or \
+        "{found} of {spots} spots found a match, and {wanted} are wanted; check --initial, or \
          try a larger --max-distance, a lower --match-threshold or another --radius"
     )]
     TooFew {

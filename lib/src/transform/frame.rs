@@ -93,7 +93,9 @@ pub(super) fn check_direction(
         Direction::FixedToMoving => {
             (DIRECTION, BACKWARD, "turn it with `transcode FILE --to json --invert`")
         }
-        Direction::MovingToFixed => (BACKWARD, DIRECTION, "leave --invert out"),
+        Direction::MovingToFixed => {
+            (BACKWARD, DIRECTION, "leave out --direction moving-to-fixed, or --invert")
+        }
     };
     match object.get("direction").map(|d| d.as_str().unwrap_or_default()) {
         Some(found) if found == wanted => Ok(()),

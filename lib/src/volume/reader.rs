@@ -48,7 +48,11 @@ impl Volume {
             return Ok(volume);
         }
         let axes = if volume.grid.shape[0] == 1 { "y,x for a plane, or z,y,x" } else { "z,y,x" };
-        let message = format!("has no voxel size ({}); give --spacing {axes}", volume.spacing_from);
+        let message = format!(
+            "has no voxel size ({}); give --spacing {axes}, or --fixed-spacing or --moving-spacing where \
+             there are two volumes",
+            volume.spacing_from
+        );
         Err(Error::format(location, message))
     }
 

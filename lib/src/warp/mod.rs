@@ -302,6 +302,13 @@ impl Job<'_> {
                 Ok(if self.options.backwards { ending.with_summary(&lost)? } else { ending })
             },
         )?;
+        if ctx.gathers() && ends.are_all(&Outcome::Empty) {
+            let (to, moving, fill) = (self.to, self.channels[0].location(), self.options.fill);
+            tracing::warn!(
+                "no voxel of {to} maps into {moving}, and all have the fill value {fill}; check the \
+                 transforms, and the voxel sizes and origins of both grids"
+            );
+        }
         self.tell_unknown(ctx)?;
         self.count_lost(&ends, ctx)
     }

@@ -82,7 +82,7 @@ impl Rows {
         for &i in lost.iter().take(NAMED) {
             let (line, point) = (self.lines[i], self.points[i]);
             tracing::warn!(
-                "{}, line {line}: {why} {point:?} (z, y, x); left empty",
+                "{}, line {line}: {why} {point:?} (z, y, x); written as NaN",
                 from.display()
             );
         }
