@@ -1,6 +1,7 @@
 //! Chunked files whose stated sizes are wrong: they are refused early and in little memory.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -119,4 +120,11 @@ fn levels_that_were_made_from_replaced_ones_do_not_stay() {
     let both = ["--levels", "2", "--method", "mean", "--overwrite"];
     program("downsample").arg(&image).args(both).assert().success();
     assert!(first != std::fs::read(scene.at("image.zarr/1/c/0/0/0")).unwrap());
+    // a new image is replaced whole
+    let out = scene.at("out.zarr");
+    for (levels, is_there) in [("2", true), ("1", false)] {
+        let new = [image.as_str(), "-o", &out, "--levels", levels, "--overwrite"];
+        program("downsample").args(new).assert().success();
+        assert_eq!(Path::new(&out).join("1").exists(), is_there);
+    }
 }

@@ -1,4 +1,4 @@
-//! Output on stderr never affects the work, even if nobody reads it, and a signal ends every
+//! Output on stderr never affects the work, even without a reader, and a signal ends every
 //! program.
 
 use std::io::{PipeReader, Read as _, Write as _, pipe};

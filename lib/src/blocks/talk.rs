@@ -38,7 +38,7 @@ enum Said {
 }
 
 /// Writes one or more complete lines to stderr without blocking. Lines that do not fit into the
-/// queue because nobody reads are dropped and counted.
+/// queue are dropped and counted.
 pub fn say(lines: &str) {
     let lines: String = lines.split_inclusive('\n').map(bounded).collect();
     let Some(talk) = TALK.get_or_init(Talk::start) else {

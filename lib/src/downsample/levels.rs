@@ -150,6 +150,12 @@ impl Place {
         .into())
     }
 
+    /// Whether the first level is written as the image itself: `--overwrite` then removes all of an
+    /// older one.
+    pub(super) fn is_replaced_whole(&self) -> bool {
+        self.head.is_some()
+    }
+
     /// The location of the `i`-th level to write, counted from 0.
     pub(super) fn level(&self, i: usize) -> String {
         match &self.head {

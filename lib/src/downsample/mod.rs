@@ -157,7 +157,9 @@ pub fn pyramid(
             steps.len()
         ));
     }
-    refuse_stale(&place.level(kept + steps.len()), steps.len(), options, ctx)?;
+    if !place.is_replaced_whole() {
+        refuse_stale(&place.level(kept + steps.len()), steps.len(), options, ctx)?;
+    }
     let mut from = base.location().to_owned();
     let mut select = select.clone();
     let original = (kept == 1).then_some(levels::Step { factor: [1; 3], grid: base.grid() });
