@@ -6,6 +6,7 @@ evidence is what the programs' receipts say. `python bench/believe.py [SEEDS]`.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,12 @@ REFINE = {
     "refine --search 200 --model rigid": ["--search", "200", "--model", "rigid"],
 }
 RANSAC = {"ransac": [], "ransac --match-threshold 0.4": ["--match-threshold", "0.4"]}
+DEFORM = {
+    "deform": [],
+    "deform --elasticity auto": ["--elasticity", "auto"],
+    "deform --metric mi": ["--metric", "mi"],
+    "deform --metric ssq": ["--metric", "ssq"],
+}
 
 
 def call(program, *args):
@@ -59,21 +66,24 @@ def main():
             for side in ("fixed", "moving"):
                 wanted("extract-spots", pair / f"{side}.zarr", "-o", pair / f"{side}.csv")
         rows = []
-        for name, flags in (REFINE | RANSAC).items():
+        for name, flags in (REFINE | RANSAC | DEFORM).items():
             tally = {"right": 0, "right, refused": 0, "wrong": 0, "wrong, believed": 0}
             true, false, failed = [], [], 0
             for pair, other in zip(pairs, pairs[1:]):
                 for moving in (pair, other):
                     out = scratch / "out.json"
-                    for old in scratch.glob("out.json*"):
-                        old.unlink()
-                    volumes = [pair / "fixed.zarr", moving / "moving.zarr", "-o", out]
+                    for old in scratch.glob("out.*"):
+                        shutil.rmtree(old) if old.is_dir() else old.unlink()
+                    volumes = [pair / "fixed.zarr", moving / "moving.zarr", "--receipt", f"{out}.receipt.json"]
+                    near = ["--initial", pair / "truth_affine.json"] if moving is pair and "--search" not in flags else []
                     if name in RANSAC:
                         volumes += ["--fixed-spots", pair / "fixed.csv", "--moving-spots", moving / "moving.csv"]
-                        code, _, said = call("ransac", *volumes, *flags)
+                        code, _, said = call("ransac", *volumes, "-o", out, *flags)
+                    elif name in DEFORM:
+                        # the chain is written beside the field, as out.json
+                        code, _, said = call("deform", *volumes, "-o", scratch / "out.zarr", *near, *flags)
                     else:
-                        near = ["--initial", pair / "truth_affine.json"] if moving is pair and "--search" not in flags else []
-                        code, _, said = call("refine", *volumes, *near, *flags)
+                        code, _, said = call("refine", *volumes, "-o", out, *near, *flags)
                     if code not in (0, 3):
                         sys.exit(f"{name}: exit {code}: {said}")
                     if moving is other:

@@ -73,7 +73,11 @@ impl Program for Deform {
             ctx.input_file(location);
             steps.extend(transform::read_steps(location, Direction::FixedToMoving)?);
         }
-        let options = self.search.options(self.initial.join(" ")).map_err(Error::Usage)?;
+        let initial_name = match self.initial.as_slice() {
+            [] => "the identity, since there is no --initial".to_owned(),
+            given => format!("--initial {}", given.join(" ")),
+        };
+        let options = self.search.options(initial_name).map_err(Error::Usage)?;
         deform::align(&fixed, &moving, masks, &initial, &steps, &self.output, &options, ctx)
     }
 }

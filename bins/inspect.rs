@@ -45,6 +45,7 @@ impl Program for Inspect {
 
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         let budget = Budget::of(ctx);
+        self.refuse_unused()?;
         if self.suggest {
             let [fixed, moving] = self.locations.as_slice() else {
                 let found = self.locations.len();
@@ -84,6 +85,24 @@ impl Program for Inspect {
             cli::print(&if self.json { format!("{}\n", page.json()) } else { page.text() })?;
         }
         Ok(())
+    }
+}
+
+impl Inspect {
+    /// Refuses flags that would have no effect: those of one volume with --suggest, and those of a
+    /// pair without it.
+    fn refuse_unused(&self) -> Result<(), Error> {
+        let pair = [self.fixed.select().given(), self.moving.select().given()].concat();
+        let message = match (self.suggest, self.volume.select().given().first(), pair.first()) {
+            (true, Some(name), _) => format!(
+                "--{name} is not used with --suggest; give --fixed-{name} and --moving-{name}"
+            ),
+            (false, _, Some(name)) => {
+                format!("--fixed-{name} and --moving-{name} are for --suggest; give --{name}")
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::Usage(message))
     }
 }
 

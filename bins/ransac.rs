@@ -29,7 +29,7 @@ pub(crate) struct Ransac {
     #[arg(long, value_name = "CSV")]
     moving_spots: PathBuf,
     /// The affine map: a JSON file
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "JSON")]
     output: PathBuf,
     /// Each match, its residual and whether it is an inlier, as CSV
     #[arg(long, value_name = "CSV")]

@@ -25,7 +25,7 @@ pub(crate) struct Refine {
     #[arg(long, value_name = "LOC", num_args = 1..)]
     initial: Vec<String>,
     /// The chain of --initial and the refinement: a JSON file
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "JSON")]
     output: PathBuf,
     /// Mask of the fixed volume: voxels where it is 0 are ignored
     #[arg(long, value_name = "LOC")]

@@ -110,6 +110,10 @@ read_samplesheet() {
 }
 if [ -n "$samplesheet" ]; then read_samplesheet; fi
 
+for volume in "$fixed" "$moving" "$onto"; do
+    there "$volume" || complain "there is no $volume"
+done
+
 # What the results are made from is kept with them: others need another OUT.
 config=$out/params.yaml
 wanted=$(

@@ -175,3 +175,48 @@ fn a_volume_that_maps_nowhere_is_warned_of() {
     assert!(said.contains(words) && said.contains("all have the fill value 0"), "{said}");
     assert!(!run(1.0).contains(words));
 }
+
+#[test]
+fn a_type_that_does_not_hold_the_values_is_told_whole_and_in_parts() {
+    let scene = Scene::new();
+    let signed = scene.volume("signed.zarr", [32; 3], |[z, y, _]| (10 * z - y) as f32);
+    let unit = scene.volume("unit.zarr", [32; 3], |[z, y, _]| (z * y) as f32 / 1000.0);
+    let holed = scene.volume(
+        "holed.zarr",
+        [32; 3],
+        |[z, y, x]| if x == 5 { f32::NAN } else { (z + y) as f32 },
+    );
+    let labels = scene.volume("labels.zarr", [32; 3], |[z, _, _]| 70_000 * u32::from(z == 9));
+    let fine = scene.volume("fine.zarr", [32; 3], |[z, _, _]| z as u32);
+    let still = scene.file("still.txt", "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n");
+    let run = |volume: &str, out: &str, more: &[&str]| {
+        let run = program("apply-transform")
+            .args([volume, "--onto", volume, "-t", &still, "-o", &scene.at(out)])
+            .args(["--dtype", "uint16", "--block-size", "16,16,16"])
+            .args(more)
+            .output()
+            .unwrap();
+        let talk = String::from_utf8(run.stderr).unwrap();
+        assert!(run.status.success(), "{talk}");
+        talk
+    };
+    let nearest = ["--interpolation", "nearest"];
+    for (volume, more, words) in [
+        (&signed, &[][..], "range from -31 to 310"),
+        (&signed, &nearest, "range from -31 to 310"),
+        (&unit, &[], "rounded to whole numbers"),
+        (&holed, &[], "NaN becomes 0"),
+        (&labels, &nearest, "range from 0 to 70000"),
+    ] {
+        let talk = run(volume, "out.zarr", &[&["--overwrite"], more].concat());
+        assert!(talk.contains(words), "{volume} {more:?}: {talk}");
+    }
+    let talk = run(&fine, "fine16.zarr", &nearest);
+    assert!(!talk.contains("WARN"), "{talk}");
+    // what one part has read, the run that finishes tells
+    for k in ["1/2", "2/2"] {
+        run(&signed, "parts.zarr", &["--part", k]);
+    }
+    let talk = run(&signed, "parts.zarr", &["--finish"]);
+    assert!(talk.contains("range from -31 to 310"), "{talk}");
+}

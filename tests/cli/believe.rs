@@ -183,6 +183,17 @@ fn volumes_that_have_nothing_in_common_are_told_from_those_that_have() {
         let search = ["--model", "rigid", "--search", "20", "--allow-reflection"];
         doubted("refine", &[&[&fixed[..], &other], &search[..]].concat(), &out("search"));
     }
+    // nor is there a field between them, however it is looked for
+    let field = scene.at("field.zarr");
+    for more in [&[][..], &["--elasticity", "auto"], &["--metric", "mi"], &["--metric", "ssq"]] {
+        let other = scene.at("3.zarr");
+        doubted("deform", &[&[&fixed[..], &other, "--overlap", "8"], more].concat(), &field);
+    }
+    let noise = |name: &str, seed: u64| {
+        volume(&scene, name, grid, |i, _| 100.0 + 50.0 * chance(seed, i as u64))
+    };
+    let (one, two) = (noise("noise1.zarr", 7), noise("noise2.zarr", 8));
+    doubted("deform", &[&one, &two, "--elasticity", "auto", "--overlap", "8"], &field);
     // a refused map can be written on request
     program("refine")
         .args([&fixed, &scene.at("2.zarr"), "-o", &scene.at("any.json"), "--min-evidence", "0"])

@@ -174,6 +174,32 @@ fn outside_a_field_points_and_images_agree() {
     assert_eq!((at(7), at(9)), (TEXTURE([9, 3, 3]), TEXTURE([9, 3, 3])));
 }
 
+/// ITK and ours at first: such points come back unchanged, without a word.
+#[test]
+fn points_outside_a_field_are_told_and_all_of_them_are_an_error() {
+    let scene = Scene::new();
+    let half = Grid::new([8, 16, 16], [1.0; 3], [0.0; 3]);
+    let half = field(&scene, "half.zarr", half, |_| [2.0, 0.0, 0.0]);
+    let carry = |points: &str, more: &[&str]| {
+        let table = scene.file("in.csv", &format!("z_um,y_um,x_um\n{points}"));
+        let run = program("apply-transform")
+            .args(["--points", &table, "-o", &scene.at("out.csv"), "--overwrite"])
+            .args(["--transform", &half])
+            .args(more)
+            .output()
+            .unwrap();
+        (run.status.code(), String::from_utf8(run.stderr).unwrap())
+    };
+    for more in [&[][..], &["--inverse-transform"]] {
+        let (code, talk) = carry("5,3,3\n90,3,3\n", more);
+        assert!(code == Some(0) && talk.contains("1 of 2 points lie outside"), "{talk}");
+        let (code, talk) = carry("90,3,3\n91,3,3\n", more);
+        assert!(code == Some(1) && talk.contains("nothing in common"), "{talk}");
+        let (code, talk) = carry("5,3,3\n6,3,3\n", more);
+        assert!(code == Some(0) && !talk.contains("outside"), "{talk}");
+    }
+}
+
 /// BigStream 5 subtracts origins in the caller's own array; its cluster helper rewrites and deletes
 /// a file in the user's home.
 #[test]

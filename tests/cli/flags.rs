@@ -120,6 +120,7 @@ fn numbers_that_no_volume_has_are_refused_by_name() {
                 "--damping=1e308",
                 "--tolerance=NaN",
                 "--foreground=2",
+                "--min-evidence=-1",
                 "--iterations=65536",
                 "--levels=200",
             ],

@@ -312,6 +312,7 @@ fn deform_is_tied_to_every_flag() {
         ("damping", "2"),
         ("overlap", "8"),
         ("foreground", "0.2"),
+        ("min-evidence", "3"),
         ("block-size", "16,20,48"),
     ];
     tied_pair(

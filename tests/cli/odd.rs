@@ -250,13 +250,30 @@ fn the_name_of_an_output_is_that_of_its_format_or_refused() {
     for (name, to, code, words) in [
         ("a.json", "ngff", 1, "is that of JSON; let it end in .zarr"),
         ("a.json", "field", 1, "is that of JSON"),
-        ("a.mat", "bigstream-zyx", 2, "its name tells ants or greedy"),
+        ("a.mat", "bigstream-zyx", 2, "which is that of ants or greedy"),
         ("-", "", 2, "say one with --to: json, bigstream-zyx"),
     ] {
         let out = if name == "-" { name.to_owned() } else { at(name) };
         let mut line = vec![chain.as_str(), "-o", &out, "--onto", &image];
         line.extend(["--to", to].iter().filter(|_| !to.is_empty()));
         refused(&scene, "transcode", &line, code, &[words]);
+    }
+    for (name, line, words) in [
+        (
+            "extract-spots",
+            [&image[..], "-o", "a.png"].as_slice(),
+            "is that of PNG; let it end in .csv",
+        ),
+        ("refine", &[&image, &image, "-o", "a.zarr"], "is that of Zarr; let it end in .json"),
+        ("refine", &[&image, &image, "-o", "a.tfm"], "is that of ITK; let it end in .json"),
+        ("extract-spots", &[&image, "-o", "a.csv", "--receipt", "b.csv"], "--receipt b.csv"),
+    ] {
+        refused(&scene, name, line, 2, &[words]);
+    }
+    // before any block is computed
+    for (name, initial) in [("deform", &chain), ("local-affine", &chain)] {
+        let line = [&image[..], &image, "--initial", initial, "-o", &at("f.tif")];
+        refused(&scene, name, &line, 1, &["is that of TIFF; let it end in .zarr"]);
     }
     let (png, json) = (at("a.png"), at("b.json"));
     let pull = [image.as_str(), "--onto", &image, "-t", &chain, "-o"];
@@ -353,7 +370,7 @@ fn what_another_run_was_begun_with_is_said_by_the_name_of_the_input() {
     program("transcode").args([&one, "-o", &out, "-q"]).assert().success();
     let again = program("transcode").args([&one, "-o", &out, "--resume"]).output().unwrap();
     let said = String::from_utf8(again.stderr).unwrap();
-    let words = "copy.zarr/0: an earlier run has done its 1 blocks; none is left to do";
+    let words = "copy.zarr/0: its only block was done by an earlier run";
     assert!(again.status.success() && said.matches(words).count() == 1, "{said}");
     let words = ["volume has other content", "--overwrite"];
     refused(&scene, "transcode", &[&other, "-o", &out, "--resume"], 1, &words);
@@ -436,4 +453,15 @@ fn nothing_but_its_receipt_stays_beside_a_file_that_is_whole() {
             assert_eq!(beside(), whole);
         }
     }
+}
+
+#[test]
+fn an_array_that_is_cut_off_is_named_so_by_inspect_too() {
+    let scene = Scene::new();
+    let volume = scene.volume::<u16>("v.zarr", [8; 3], |_| 3);
+    let npy = scene.at("v.npy");
+    program("transcode").args([&volume, "-o", &npy]).assert().success();
+    let bytes = std::fs::read(&npy).unwrap();
+    std::fs::write(&npy, &bytes[..bytes.len() - 9]).unwrap();
+    refused(&scene, "inspect", &[&npy], 1, &["v.npy", "truncated"]);
 }

@@ -211,6 +211,8 @@ fn what_no_pipe_can_carry_is_a_wrong_command_line() {
         ("phantom", vec!["rounds", "--size", "32", "-o", "-"], "--output is -"),
         ("inspect", vec!["--suggest", "-", &moving], "is -"),
         ("inspect", vec!["--suggest", &moving], "two volumes"),
+        ("inspect", vec!["--suggest", &fixed, &moving, "--spacing", "1,1,1"], "--fixed-spacing"),
+        ("inspect", vec![&fixed, "--moving-channel", "0"], "give --channel"),
         (
             "report",
             vec!["--fixed", &fixed, "--moving", &moving, "--stage", "a=-", "-o", "r.html"],

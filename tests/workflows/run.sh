@@ -89,6 +89,14 @@ the_script_refuses_a_folder_of_others() {
     ! align_sh others-sh "${pair[@]}" 2> refusal && grep -q "begun with other volumes or parameters" refusal
 }
 
+the_script_names_what_is_missing_before_it_works() {
+    ! "$root/workflows/align.sh" near/fixed.zarr near/gone.zarr missing-sh 2> refusal
+    grep -q "there is no .*gone.zarr" refusal && [ ! -e missing-sh/spots ]
+    echo 'deform: {elasticty: 4}' > unknown.yaml
+    ! "$root/workflows/align.sh" near/fixed.zarr near/moving.zarr unknown-sh --params unknown.yaml 2> refusal
+    grep -q "deform: unknown key elasticty" refusal && [ ! -e unknown-sh/working/fixed.txt ]
+}
+
 the_script_goes_on_after_a_kill() {
     second_part_is_held shell
     VOXLOOM_BIN= setsid "$root/workflows/align.sh" "$scene/near/fixed.zarr" "$scene/near/moving.zarr" killed-shell \
@@ -399,6 +407,7 @@ it "align.sh in three parts gives the same bytes" the_script_in_parts_gives_the_
 it "align.sh does a pair as it does a round" a_pair_is_a_round_in_the_folder_of_the_results
 it "align.sh takes settings from the parameters" the_settings_may_stand_in_the_parameters
 it "align.sh refuses a folder begun with other volumes or parameters" the_script_refuses_a_folder_of_others
+it "align.sh names what is missing or unknown before it works" the_script_names_what_is_missing_before_it_works
 it "align.sh goes on after kill -9" the_script_goes_on_after_a_kill
 it "the schema of the parameters and the programs' flags agree" the_schema_and_the_programs_agree
 it "samplesheet: wrong rows are named by all engines" wrong_rows_are_named

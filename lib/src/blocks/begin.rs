@@ -22,12 +22,23 @@ impl Plan {
 }
 
 impl Begin for Run<'_> {
-    fn existing(&self) -> Existing {
-        self.ctx.existing
-    }
-
-    fn is_shared(&self, folder: &Path) -> bool {
-        live::is_at_work(folder) && self.plan.has_claimed(folder)
+    fn existing(&self, folder: &Path) -> Result<Existing, volume::Error> {
+        let replaces = self.ctx.existing == Existing::Overwrite;
+        match self.plan.is_claimed_in(folder) {
+            Some(own) if live::is_at_work(folder) => {
+                if !own && replaces {
+                    // out.zarr/.voxloom, or out.tif.voxloom
+                    let folder = folder.display().to_string();
+                    let output = folder.trim_end_matches(".voxloom").trim_end_matches('/');
+                    return Err(volume::Error::Claimed(format!(
+                        "another run is writing {output} at this moment; wait until it has ended, or \
+                         give another --output"
+                    )));
+                }
+                Ok(if own { Existing::Resume } else { self.ctx.existing })
+            }
+            _ => Ok(self.ctx.existing),
+        }
     }
 
     fn claim(&self, folder: &Path) -> Result<(), volume::Error> {
@@ -36,5 +47,57 @@ impl Begin for Run<'_> {
             Error::Io { action, path, source } => volume::Error::Io { action, path, source },
             error => volume::Error::Claimed(error.to_string()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::blocks::{Identity, Outcome};
+    use crate::geom::{Box3, Grid};
+    use crate::volume::{Codec, Dtype, Format, Output, Spec};
+
+    #[test]
+    fn an_output_that_another_run_is_writing_is_not_replaced_under_it() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["out.zarr", "out.tif"] {
+            let to = folder.path().join(name).to_str().unwrap().to_owned();
+            let spec = Spec {
+                grid: Grid::new([4; 3], [1.0; 3], [0.0; 3]),
+                dtype: Dtype::U8,
+                chunk: [4; 3],
+                shard: None,
+                codec: Codec::Raw,
+                format: if name == "out.tif" { Format::Tiff } else { Format::Zarr3 },
+            };
+            let write = |what: &str, ctx: &Context| {
+                let identity = Identity::of("test").with("what", what);
+                let plan = Plan::tile(Box3::of_shape([4; 3]), [4; 3], 1_u64, &identity);
+                let output = Arc::new(Output::begin(&to, &spec, 1, &plan.as_run(ctx))?);
+                let done = plan.stream_to::<_, _, _, anyhow::Error>(
+                    ctx,
+                    &*output,
+                    |_| Ok(()),
+                    |_, ()| Ok(()),
+                    |task, ()| {
+                        output.write(&task.core, &[7u8; 64])?;
+                        Ok(Outcome::Done)
+                    },
+                );
+                done.map(drop)
+            };
+            let replace =
+                || Context { existing: Existing::Overwrite, threads: 1, ..Context::default() };
+            // a run counts as active until its context is dropped, as a process does until it ends
+            let first = replace();
+            write("one", &first).unwrap();
+            let refused = write("two", &replace()).unwrap_err().to_string();
+            assert!(refused.contains("another run is writing"), "{refused}");
+            write("one", &replace()).unwrap();
+            drop(first);
+            write("two", &replace()).unwrap();
+        }
     }
 }

@@ -46,11 +46,10 @@ impl Claim {
         Ok(claim)
     }
 
-    /// Whether `folder` is claimed by a run with this identity.
-    pub(super) fn is_of(folder: &Path, run: &Identity) -> bool {
-        let text = fs::read(folder.join(NAME)).unwrap_or_default();
-        let found = serde_json::from_slice::<Value>(&text).ok();
-        found.and_then(|found| Identity::from_json(&found)).as_ref() == Some(run)
+    /// The identity of the run that has claimed `folder`, if any has.
+    pub(super) fn owner(folder: &Path) -> Option<Identity> {
+        let text = fs::read(folder.join(NAME)).ok()?;
+        Identity::from_json(&serde_json::from_slice(&text).ok()?)
     }
 
     /// Checks that the claim is still valid: a run with `--overwrite` may have replaced the output.

@@ -217,11 +217,12 @@ impl Context {
     }
 
     /// Ends a run whose result must not be trusted, with exit code 3. `output` is not written, an
-    /// existing file that `--overwrite` was to replace is removed, and the receipt beside it states
-    /// the reason.
+    /// existing file that `--overwrite` was to replace is removed (an array stays), and the receipt
+    /// beside it states the reason.
     pub fn disbelieve(&self, output: &Path, reason: &str) -> anyhow::Error {
         if self.existing == Existing::Overwrite
             && !files::is_stream(output)
+            && !output.is_dir()
             && let Err(error) = std::fs::remove_file(output)
             && error.kind() != std::io::ErrorKind::NotFound
         {

@@ -172,13 +172,13 @@ impl fmt::Display for Error {
             }
             Self::Missing { missing, total, first } => write!(
                 f,
-                "{missing} of {total} blocks are not done yet (first: {first}); run their parts, \
+                "blocks not done yet: {missing} of {total} (the first is number {first}); run their parts, \
                  then --finish again"
             ),
             Self::Rows { index: [z, y, x], path, found, wanted } => write!(
                 f,
-                "{path}, which block {z},{y},{x} left for the second pass, is {found}, wanted are \
-                 {wanted}; delete it if it is there, and run the command of its part, or of the whole, \
+                "{path} should hold what block {z},{y},{x} wrote for the second pass ({wanted}), but it is \
+                 {found}; delete it if it exists, and run the command of its part, or of the whole, \
                  again with --resume"
             ),
             Self::Exists { path } => write!(

@@ -270,9 +270,10 @@ impl Plan {
         Ok(())
     }
 
-    /// Whether the output whose ledger is in `folder` is claimed by this run or an equal one.
-    pub(super) fn has_claimed(&self, folder: &Path) -> bool {
-        Claim::is_of(folder, &self.agreement())
+    /// Whether the output whose ledger is in `folder` is claimed by this run or an equal one;
+    /// `None` if it is not claimed.
+    pub(super) fn is_claimed_in(&self, folder: &Path) -> Option<bool> {
+        Claim::owner(folder).map(|owner| owner == self.agreement())
     }
 
     /// Whether [`Plan::claim`] has succeeded.

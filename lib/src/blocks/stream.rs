@@ -149,9 +149,11 @@ impl Plan {
         let todo: Vec<&Task> = tasks.iter().filter(|task| !ended(task)).collect();
         if todo.is_empty() {
             let (output, count) = (output_of(folder), tasks.len());
-            tracing::info!(
-                "{output}: an earlier run has done its {count} blocks; none is left to do"
-            );
+            match count {
+                0 => tracing::info!("{output}: this part has no blocks"),
+                1 => tracing::info!("{output}: its only block was done by an earlier run"),
+                _ => tracing::info!("{output}: all {count} blocks were done by an earlier run"),
+            }
             may_die(Moment::Plan);
             return Ok(entries);
         }

@@ -46,6 +46,7 @@ pub(super) fn check<P: Program>(
     }
     for (number, out) in written.iter().enumerate() {
         check_kind(out, false)?;
+        check_ending(out, command)?;
         let others = written[number + 1..].iter().filter(|other| other.place == out.place);
         let clash = read.iter().find(|read| out.harms(read)).or(others.into_iter().next());
         if let Some(read) = clash {
@@ -62,6 +63,26 @@ pub(super) fn check<P: Program>(
         let is_text = pipes.contains(&read.id) || streams::SHARED.contains(&read.id);
         check_kind(read, is_text && read.by.is_none())
     })
+}
+
+/// Refuses a name for a table, a transform or a page that ends as another format does.
+fn check_ending(out: &Named<'_>, command: &Command) -> Result<(), Error> {
+    let flag = command.get_arguments().find(|arg| arg.get_id() == out.id);
+    let kind = flag.and_then(|flag| flag.get_value_names()).and_then(|names| names.first());
+    let own: &[&str] = match kind.map(|kind| kind.as_str()) {
+        Some("CSV") => &["csv", "tsv", "txt"],
+        Some("JSON") => &["json", "txt"],
+        Some("HTML") => &["html"],
+        _ => return Ok(()),
+    };
+    let Some((_, other)) = volume::other_format(&out.text, own) else { return Ok(()) };
+    Err(Error::Usage(format!(
+        "--{} {} would be {}, but its name is that of {other}; let it end in .{}",
+        out.id,
+        out.text,
+        kind.map_or("", |kind| kind.as_str()),
+        own[0]
+    )))
 }
 
 /// Expands patterns and references of values, and keeps the paths that exist.

@@ -111,6 +111,7 @@ pub const VOCABULARY: &[&str] = &[
     "max-translation",
     "method",
     "metric",
+    "min-evidence",
     "min-inliers",
     "min-matches",
     "min-overlap",
@@ -292,6 +293,9 @@ fn choose(
     file: Map<String, Value>,
 ) -> Result<Map<String, Value>, Error> {
     let own: Vec<&str> = command.get_arguments().filter_map(Arg::get_long).collect();
+    let is_known =
+        |key: &str| flag(command, key).is_some() || VOCABULARY.contains(&key) || is_shared(key);
+    let known = || own.iter().chain(VOCABULARY).copied();
     let (mut chosen, mut section) = (Map::new(), Map::new());
     for (key, value) in file {
         let key = key.replace('_', "-");
@@ -305,11 +309,18 @@ fn choose(
                 section.insert(key, value.clone());
             }
         } else if PROGRAMS.contains(&key.as_str()) && is_mapping {
-            // a section of another program
+            // the section of another program, whose flags are not known here one by one
+            let section = format!("{key}: ");
+            for key in value.as_object().into_iter().flat_map(Map::keys) {
+                let key = key.replace('_', "-");
+                if !is_known(&key) {
+                    return Err(unknown(path, &section, &key, &known().collect::<Vec<_>>()));
+                }
+            }
         } else if flag(command, &key).is_some() {
             chosen.insert(key, value);
-        } else if !VOCABULARY.contains(&key.as_str()) && !is_shared(&key) {
-            let known: Vec<&str> = own.iter().chain(VOCABULARY).chain(PROGRAMS).copied().collect();
+        } else if !is_known(&key) {
+            let known: Vec<&str> = known().chain(PROGRAMS.iter().copied()).collect();
             return Err(unknown(path, "", &key, &known));
         }
     }

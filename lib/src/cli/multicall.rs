@@ -233,7 +233,10 @@ mod tests {
     #[test]
     fn the_overview_has_a_sentence_for_each_program() {
         let text = overview(&PROGRAMS);
-        assert!(text.contains("Look at data before and after:\n  look  Looks at things\n"), "{text}");
+        assert!(
+            text.contains("Look at data before and after:\n  look  Looks at things\n"),
+            "{text}"
+        );
         assert!(!text.contains("Make test data"));
     }
 

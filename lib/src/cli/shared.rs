@@ -75,7 +75,7 @@ fn writing_flags() -> Vec<Arg> {
              little faster, but a power cut may lose finished work, and a later --resume may \
              not notice",
         ),
-        value("receipt", "FILE", "Write the record of the run as JSON [default: with the output]")
+        value("receipt", "JSON", "Write the record of the run as JSON [default: with the output]")
             .value_parser(clap::value_parser!(PathBuf)),
         value("seed", "N", "Seed of the random numbers, where any are used")
             .value_parser(clap::value_parser!(u64))

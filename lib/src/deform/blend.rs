@@ -336,6 +336,7 @@ fn missing() -> Head {
         likeness: [0.0; 2],
         mean: [0.0; 3],
         elasticity: 0.0,
+        evidence: None,
     }
 }
 

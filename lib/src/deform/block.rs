@@ -2,6 +2,7 @@
 //! improves.
 
 use super::bspline::Controls;
+use super::chance;
 use super::cpu::{Stage, Sums, invert, solve};
 use super::free_form::{FreeForm, Limits};
 use super::lattice::{Field, Lattice};
@@ -21,7 +22,7 @@ const KNOWN: f64 = 0.01;
 /// Standard deviation of the blur of the finest images, voxels.
 const BLUR: f64 = 0.7;
 /// Number of bins of each intensity, for mutual information.
-const BINS: usize = 32;
+pub(super) const BINS: usize = 32;
 
 /// Two images on one grid; NaN where unknown.
 pub(super) struct BlockPair {
@@ -43,6 +44,8 @@ pub(super) struct Registered {
     pub(super) likeness: [f64; 2],
     /// The elasticity of the options, or the one chosen by cross-validation.
     pub(super) elasticity: f64,
+    /// Evidence that the images belong together (`chance.rs`).
+    pub(super) evidence: Option<f64>,
 }
 
 /// Why a block has no field of its own.
@@ -50,8 +53,8 @@ pub(super) struct Registered {
 pub(super) enum Unusable {
     /// There is nothing in it that can be aligned.
     Empty(&'static str),
-    /// The field makes the images less similar.
-    NoGain,
+    /// The field makes the images less similar; with the evidence that they belong together.
+    NoGain(Option<f64>),
 }
 
 /// The nodes of the field that [`register`] returns for a block.
@@ -77,6 +80,7 @@ pub(super) fn register(pair: BlockPair, options: &Options) -> Result<Registered,
     let mut levels = levels.into_iter();
     let whole = levels.next();
     let coarse: Vec<Level> = levels.map(|level| prepare(level, voxel, false, options)).collect();
+    let evidence = chance::of_block(&coarse, 1, shape, voxel, options);
     let judged = options.choose && options.model == Model::Dense;
     let verdict = judged.then(|| validate::choose(&coarse, 1, shape, voxel, options)).flatten();
     let elasticity = verdict.map_or(options.elasticity, |verdict: Verdict| verdict.elasticity);
@@ -116,15 +120,15 @@ pub(super) fn register(pair: BlockPair, options: &Options) -> Result<Registered,
     }
     let (nodes, field) = known.unwrap_or_else(|| (finest, finest.zeros()));
     if !(likeness[1] >= likeness[0]) {
-        return Err(Unusable::NoGain);
+        return Err(Unusable::NoGain(evidence));
     }
     if verdict.is_some_and(|verdict| !verdict.gains) {
         // a field found in one half of the cells does not improve the other half
         let likeness = [likeness[0]; 2];
         let field = nodes.zeros();
-        return Ok(Registered { nodes, field, likeness, elasticity });
+        return Ok(Registered { nodes, field, likeness, elasticity, evidence });
     }
-    Ok(Registered { nodes, field, likeness, elasticity })
+    Ok(Registered { nodes, field, likeness, elasticity, evidence })
 }
 
 /// The control points at the coarsest of `levels` resolutions; `None` for the dense model.

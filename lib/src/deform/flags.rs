@@ -80,6 +80,10 @@ pub struct Flags {
     /// Skip blocks with less than this fraction of their voxels inside --fixed-mask
     #[arg(long, value_name = "FRACTION", default_value_t = 0.0)]
     pub foreground: f64,
+    /// Reject the field unless the volumes' similarity exceeds that at wrong positions (shifted) by
+    /// this many of their standard deviations; 0 accepts any field
+    #[arg(long, value_name = "DEVIATIONS", default_value_t = 8.0)]
+    pub min_evidence: f64,
 }
 
 impl Flags {
@@ -122,6 +126,7 @@ impl Flags {
             damping: within("damping", self.damping, 1e-6, 1e6)?,
             overlap: self.overlap,
             foreground: within("foreground", self.foreground, 0.0, 1.0)?,
+            min_evidence: within("min-evidence", self.min_evidence, 0.0, 1e6)?,
         })
     }
 }

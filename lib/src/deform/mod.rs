@@ -21,11 +21,12 @@ use crate::device::Cost;
 use crate::files;
 use crate::geom::{Box3, Chain, Grid};
 use crate::transform::{self, Step};
-use crate::volume::{FieldOutput, Unfinished, Volume};
+use crate::volume::{self, FieldOutput, Format, Unfinished, Volume};
 
 mod blend;
 mod block;
 mod bspline;
+mod chance;
 mod cpu;
 mod equations;
 mod flags;
@@ -55,13 +56,27 @@ pub enum Error {
     /// No block could be aligned.
     #[error(
         "no block of the fixed volume could be aligned ({reason}); check that the volumes overlap under \
-         --initial {initial}, which takes the fixed to the moving volume in micrometres, and the masks"
+         {initial}, which takes the fixed to the moving volume in micrometres, and the masks"
     )]
     Nothing {
         /// The initial map's name.
         initial: String,
         /// Why the first block could not be aligned.
         reason: String,
+    },
+    /// The volumes agree no better than at wrong positions.
+    #[error(
+        "no field was written: under {initial}, the volumes' similarity exceeds that at wrong positions \
+         (shifted) by {found:.1} standard deviations, less than --min-evidence {wanted}; check that map, which takes \
+         the fixed to the moving volume in micrometres, and whether both show the same sample"
+    )]
+    Chance {
+        /// The initial map's name.
+        initial: String,
+        /// The evidence, standard deviations.
+        found: f64,
+        /// `--min-evidence`.
+        wanted: f64,
     },
     /// A block's overlap is more than half of the block.
     #[error(
@@ -164,6 +179,9 @@ pub struct Options {
     pub overlap: usize,
     /// Minimum fraction of a block within the fixed mask.
     pub foreground: f64,
+    /// Number of standard deviations by which the similarity must exceed that at wrong positions; 0
+    /// accepts any field.
+    pub min_evidence: f64,
 }
 
 impl Default for Options {
@@ -182,6 +200,7 @@ impl Default for Options {
             damping: 1.0,
             overlap: 32,
             foreground: 0.0,
+            min_evidence: 8.0,
         }
     }
 }
@@ -218,6 +237,7 @@ pub fn align(
     options: &Options,
     ctx: &Context,
 ) -> anyhow::Result<()> {
+    volume::check_name(output, Format::Zarr3)?;
     let grid = fixed.grid();
     let finest = block::nodes_of(grid.shape, grid.spacing);
     let nodes = Grid {
@@ -250,7 +270,9 @@ pub fn align(
     if !ctx.reaches_second_pass() {
         return Ok(());
     }
-    let blend = match blend::Blend::new(&rows, &plan, &ends, &finest, block, options) {
+    let blend = chance::check(&ends, options, output, ctx)
+        .and_then(|()| blend::Blend::new(&rows, &plan, &ends, &finest, block, options));
+    let blend = match blend {
         Ok(blend) => blend,
         Err(none) => {
             // the options must be changed, and a run with other options has its own ledger
@@ -379,7 +401,7 @@ fn plan(pair: &Pair, block: [usize; 3], ctx: &Context) -> anyhow::Result<Plan> {
 fn outcome_of(unusable: &block::Unusable) -> Outcome {
     match unusable {
         block::Unusable::Empty(_) => Outcome::Empty,
-        block::Unusable::NoGain => {
+        block::Unusable::NoGain(_) => {
             Outcome::Fallback("no likeness gained; it takes its neighbours' field".to_owned())
         }
     }

@@ -44,6 +44,8 @@ pub(super) struct Head {
     /// The mean displacement, z, y, x, micrometres.
     pub(super) mean: [f64; 3],
     pub(super) elasticity: f64,
+    /// Evidence that the images belong together, if it can be told.
+    pub(super) evidence: Option<f64>,
 }
 
 /// A task's voxels with its halo, which is a whole number of nodes wide.
@@ -115,11 +117,12 @@ impl Pair<'_> {
                 likeness: found.likeness,
                 mean: found.field.each_ref().map(|image| mean(image)),
                 elasticity: found.elasticity,
+                evidence: found.evidence,
             },
             Err(unusable) => {
-                let reason = match unusable {
-                    Unusable::Empty(reason) => *reason,
-                    Unusable::NoGain => "no likeness gained",
+                let (reason, evidence) = match unusable {
+                    Unusable::Empty(reason) => (*reason, None),
+                    Unusable::NoGain(evidence) => ("no likeness gained", *evidence),
                 };
                 tracing::debug!("block {:?}: {reason}", task.index);
                 Head {
@@ -128,9 +131,11 @@ impl Pair<'_> {
                     likeness: [0.0; 2],
                     mean: [0.0; 3],
                     elasticity: self.options.elasticity,
+                    evidence,
                 }
             }
         };
+        tracing::debug!("block {:?}: evidence {:.2?}", task.index, head.evidence);
         let outcome = found.as_ref().err().map_or(Outcome::Done, outcome_of);
         Kept { head, field: found.ok().map(|found| found.field), outcome }
     }

@@ -81,6 +81,12 @@ impl Score {
         }
     }
 
+    /// Degrees of freedom of a histogram of `bins` by `bins`: the window joins `2 sqrt(pi)` bins
+    /// along each axis.
+    pub(super) fn freedom(bins: usize) -> f64 {
+        (bins as f64 / (2.0 * std::f64::consts::PI.sqrt())).powi(2)
+    }
+
     fn bin(&self, image: usize, v: f32) -> usize {
         let [first, scale] = self.scales[image];
         (((v - first) * scale).round().max(0.0) as usize).min(self.bins - 1)

@@ -169,7 +169,7 @@ fn volumes_that_have_nothing_in_common_do_not_fold_space() {
     let shape = [32, 34, 36];
     let place =
         Place::new(grid(shape, 1.0), |[z, y, x]| texture([3.0 * y, 2.0 * x, 1.5 * z]), texture);
-    let options = Options { elasticity: 0.5, window: 1.0, ..options() };
+    let options = Options { elasticity: 0.5, window: 1.0, min_evidence: 0.0, ..options() };
     let found = place.aligned(&identity(), shape, &options);
     assert!(found.result("jacobian_least") > 0.0 && found.result("folded") == 0.0);
     assert!(found.vectors.iter().flatten().any(|u| u.abs() > 0.5), "nothing moved");

@@ -224,7 +224,12 @@ fn nothing_to_do(
         return usage(format!("--level {only}: {location} has no level below it: {why}"));
     }
     let what = to.map_or(String::new(), |to| format!(", and {to} is not written"));
-    tracing::warn!("{location}: there is no level to make{what}: {why}");
+    let message = format!("{location}: there is no level to make{what}: {why}");
+    if to.is_none() && options.levels.is_none() {
+        tracing::info!("{message}");
+    } else {
+        tracing::warn!("{message}");
+    }
     ctx.record("levels", 0);
     Ok(())
 }

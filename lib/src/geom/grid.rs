@@ -77,6 +77,12 @@ impl Grid {
         [self.position(part.min.map(|v| v as f64)), self.position(part.max.map(|v| (v - 1) as f64))]
     }
 
+    /// Whether a position is at most half a voxel outside the extent of the voxel centres.
+    pub fn reaches(&self, p: Point) -> bool {
+        let index = self.index(p);
+        (0..3).all(|a| index[a] >= -0.5 && index[a] <= self.shape[a] as f64 - 0.5)
+    }
+
     /// The smallest box of voxels whose centres enclose the physical extent `[low, high]`.
     pub fn enclosing(&self, [low, high]: [Point; 2]) -> Box3 {
         // far-away and non-finite positions saturate in the cast; 1e15 leaves room to enlarge the

@@ -204,7 +204,12 @@ fn storage_facts(page: &mut Page, facts: &Value, raw: u64) {
             facts[key].as_array().into_iter().flatten().filter_map(Value::as_f64).product()
         };
         let ratio = raw as f64 * of("array_shape") / of("shape") / stored as f64;
-        let text = format!("{} ({} times smaller than raw)", size(stored), short(ratio));
+        let compared = if ratio < 1.0 {
+            format!("{} times larger", short(1.0 / ratio))
+        } else {
+            format!("{} times smaller", short(ratio))
+        };
+        let text = format!("{} ({compared} than raw)", size(stored));
         page.add("bytes_stored", text, stored);
     }
 }

@@ -11,6 +11,7 @@
 mod affine;
 mod chance;
 mod cpu;
+pub mod evidence;
 mod histogram;
 mod image;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::model::Freedom;
 use super::scene::{Level, Scene, Start};
 use super::starts::{IDENTITY, Linear, in_plane, in_space, signed_permutations};
 use crate::geom::{Affine, Point};
-use crate::metric::{Affinity, Frame, Kind, Workspace, hash, unit};
+use crate::metric::{Affinity, Frame, Kind, Workspace, evidence, hash, unit};
 
 /// Maximum number of samples that are compared: enough for any useful map.
 const SAMPLES: usize = 16_000;
@@ -34,9 +34,6 @@ const DRAWN: u64 = 600;
 const STEPS: usize = 10;
 /// Minimum displacement by a wrong map, as a fraction of [`Frame::size`].
 const APART: f64 = 0.15;
-/// A wrong map above this fraction of the result's significance is a rival: the result is
-/// ambiguous.
-const RIVAL: f64 = 0.9;
 /// Largest random rotation in addition to the permutation of axes, radians.
 const TILT: f64 = 0.35;
 
@@ -117,31 +114,8 @@ fn at_level(
         found: scene.options.metric.of_details().shown(here.energy),
         wrong: greatest,
         maps: wrong.len(),
-        evidence: evidence(judge.significance(here.energy, here.count), values),
+        evidence: evidence::beyond(judge.significance(here.energy, here.count), values),
     })
-}
-
-/// The number of standard deviations by which a value exceeds the mean of the others, without the
-/// best of them, since a symmetric sample has a second map that is nearly right. 0 if that best one
-/// is a rival.
-fn evidence(found: f64, mut others: Vec<f64>) -> f64 {
-    others.sort_by(f64::total_cmp);
-    let rival = others.pop().unwrap_or(0.0);
-    if rival > RIVAL * found {
-        return 0.0;
-    }
-    let n = others.len() as f64;
-    let mean = others.iter().sum::<f64>() / n;
-    let variance = others.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    // independent samples have a standard deviation of 1
-    ((found - mean) / variance.sqrt().max(1.0)).max(0.0)
-}
-
-/// A chi-squared value of `k` degrees of freedom as a standard normal deviate (Fisher, "Statistical
-/// methods for research workers", 1925, section 20). The mutual information `I` in nats of `n`
-/// independent samples makes `2 n I` such a value.
-fn deviations(chi_squared: f64, k: f64) -> f64 {
-    (2.0 * chi_squared).max(0.0).sqrt() - (2.0 * k - 1.0).sqrt()
 }
 
 struct Judge<'a> {
@@ -152,16 +126,14 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// The similarity in units of its standard deviation for independent samples: Fisher's
-    /// transform of a correlation; for mutual information see [`deviations`].
+    /// The similarity in units of its standard deviation for independent samples.
     fn significance(&self, energy: f64, count: usize) -> f64 {
         /// Degrees of freedom of the histogram: see `metric::histogram`.
         const CELLS: f64 = 31.0 * 26.0;
-        let n = count as f64;
         if self.information {
-            return deviations(2.0 * n * -energy, CELLS);
+            return evidence::of_information(-energy, count, CELLS);
         }
-        (1.0 - energy).clamp(-0.999_999, 0.999_999).atanh() * n.sqrt()
+        evidence::of_correlation(1.0 - energy, count)
     }
 
     /// The significance and the similarity of a wrong map after refinement; `None` if it overlaps
@@ -212,33 +184,4 @@ fn drawn(level: &Level, frame: &Frame, scene: &Scene<'_>, draw: u64) -> Affine {
     Affine::translation(frame.centre.map(|c| -c))
         .then(&Affine::from_parts(sides, [0.0; 3]))
         .then(&Affine::from_parts(tilt, to))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn evidence_counts_deviations_and_forgives_one_better_map_but_no_rival() {
-        let others = || vec![-2.0, 2.0, -2.0, 2.0, -2.0, 2.0, -2.0, 2.0, 5.0];
-        let deviation = (8.0f64 * 4.0 / 7.0).sqrt();
-        assert!((evidence(20.0, others()) - 20.0 / deviation).abs() < 1e-9);
-        assert_eq!(evidence(5.0, others()), 0.0);
-        assert_eq!(evidence(-9.0, others()), 0.0);
-    }
-
-    #[test]
-    fn chi_squared_values_have_standard_deviates() {
-        let normal = |seed: u64| {
-            let radius = (-2.0 * (1.0 - unit(hash(seed, 1), 0)).ln()).sqrt();
-            radius * (std::f64::consts::TAU * unit(hash(seed, 2), 0)).cos()
-        };
-        let k = 806u64;
-        let sum_of_squares = |i: u64| (0..k).map(|j| normal(i * k + j).powi(2)).sum::<f64>();
-        let n = 400u64;
-        let values: Vec<f64> = (0..n).map(|i| deviations(sum_of_squares(i), k as f64)).collect();
-        let mean = values.iter().sum::<f64>() / n as f64;
-        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n as f64;
-        assert!(mean.abs() < 0.2 && (variance - 1.0).abs() < 0.3, "{mean}, {variance}");
-    }
 }

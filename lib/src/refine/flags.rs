@@ -77,9 +77,10 @@ pub struct Flags {
     #[arg(long, value_name = "FACTOR", default_value_t = 1.5)]
     pub max_scale: f64,
     /// Reject a map unless its similarity exceeds that of wrong maps (rotated, mirrored, shifted)
-    /// by this many of their standard deviations; 0 accepts any map
-    #[arg(long, value_name = "DEVIATIONS", default_value_t = 12.0)]
-    pub min_evidence: f64,
+    /// by this many of their standard deviations; 0 accepts any map [default: 12; 30 for
+    /// mutual-information]
+    #[arg(long, value_name = "DEVIATIONS")]
+    pub min_evidence: Option<f64>,
     /// Without a good initial transform: try this many rotated and scaled versions, each at its
     /// best shift
     #[arg(long, value_name = "N", help_heading = "Search")]
@@ -124,9 +125,9 @@ impl Flags {
         if !(self.max_scale > 1.0 && self.max_scale.is_finite()) {
             return refuse("--max-scale", self.max_scale.to_string(), "wanted a factor above 1");
         }
-        if !(self.min_evidence >= 0.0 && self.min_evidence.is_finite()) {
-            let found = self.min_evidence.to_string();
-            return refuse("--min-evidence", found, "wanted a number from 0");
+        let min_evidence = self.min_evidence.unwrap_or(Options::min_evidence_of(self.metric));
+        if !(min_evidence >= 0.0 && min_evidence.is_finite()) {
+            return refuse("--min-evidence", min_evidence.to_string(), "wanted a number from 0");
         }
         if !(0.0..=180.0).contains(&self.max_rotation) {
             return refuse("--max-rotation", self.max_rotation.to_string(), "wanted 0 to 180");
@@ -155,7 +156,7 @@ impl Flags {
             iterations: self.max_iterations,
             min_overlap: self.min_overlap,
             max_scale: self.max_scale,
-            min_evidence: self.min_evidence,
+            min_evidence,
             search,
         })
     }
@@ -182,6 +183,14 @@ mod tests {
     #[test]
     fn no_flags_mean_the_defaults() {
         assert_eq!(options("").unwrap(), Options::default());
+    }
+
+    #[test]
+    fn the_evidence_wanted_follows_the_metric_unless_it_is_given() {
+        let wanted = |line: &str| options(line).unwrap().min_evidence;
+        assert_eq!(wanted("--metric mean-squares"), 12.0);
+        assert_eq!(wanted("--metric mutual-information"), 30.0);
+        assert_eq!(wanted("--metric mutual-information --min-evidence 5"), 5.0);
     }
 
     #[test]

@@ -110,7 +110,12 @@ pub(super) fn search(
         sort(&mut candidates);
         candidates = apart(candidates, (what.keep >> (2 * stage + 2)).max(2), &looks);
         if let Some(best) = candidates.first() {
-            tracing::info!(stage, worth = best.worth, left = candidates.len(), "searched");
+            tracing::info!(
+                "search, stage {} of 4: {} candidates are left; the best score is {:.3}",
+                stage + 1,
+                candidates.len(),
+                best.worth
+            );
         }
     }
     let best = candidates.first().ok_or_else(nothing)?;

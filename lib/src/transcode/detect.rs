@@ -115,7 +115,9 @@ pub(super) fn source_of(location: &str) -> Result<Source, Error> {
         return Ok(Source::Ants);
     }
     if start.starts_with(b"\x93NUMPY") {
-        return Err(array(location));
+        // whatever has no vectors is a volume, also if it is damaged
+        let is_field = VectorArray::open(location, None, false).is_ok();
+        return if is_field { Err(array(location)) } else { known(location) };
     }
     if start.contains(&0) {
         return known(location);

@@ -169,7 +169,8 @@ fn of_file(location: &str, reading: &Reading) -> Result<Read, String> {
         (None, []) => return Err("is HDF5 that holds no array".to_owned()),
         (None, several) => {
             return Err(format!(
-                "is HDF5 that holds {}; choose a displacement field with --name",
+                "is HDF5 with {}; images in HDF5 are not read (save them as OME-Zarr, N5 or TIFF); if one of \
+                 the arrays is a displacement field, transcode --name reads it",
                 quote::list(several)
             ));
         }

@@ -56,7 +56,7 @@ pub(super) fn transform(
     }
     super::target::check_name(destination, target)?;
     if job.is_source(destination) {
-        return Err(job.unfit("is what is to be written, too; give another name"));
+        return Err(job.unfit("is both the input and the output; give another name"));
     }
     let imported = reading::read(source, reading)?;
     job.identity = job.identity.with("read as", &imported.taken_as);
@@ -150,7 +150,7 @@ impl Job<'_> {
     fn sample(&self, stages: Vec<Stage>, last: Affine, location: &str) -> Result<(), Error> {
         let grid = self.onto.ok_or_else(|| {
             self.unfit(
-                "is to be sampled on a grid; say which with --onto VOLUME, or --shape and \
+                "must be sampled on a grid; give it with --onto VOLUME, or with --shape and \
                         --out-spacing",
             )
         })?;
@@ -233,7 +233,9 @@ impl Job<'_> {
                     continue;
                 }
                 Piece::Foreign(_) if self.ctx.scattered => {
-                    return Err(self.unfit("is to be sampled in parts; import it --to json first"));
+                    return Err(
+                        self.unfit("cannot be sampled in parts; convert it with --to json first")
+                    );
                 }
                 Piece::Foreign(mut field) => {
                     field.prepare(scratch.path())?;

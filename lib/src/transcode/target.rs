@@ -124,7 +124,7 @@ pub(super) fn check_name(output: &str, target: Target) -> Result<(), Error> {
     }
     let told: Vec<_> = told.into_iter().map(Target::name).collect();
     Err(blocks::Error::Usage(format!(
-        "{output} is to be written --to {}, and its name tells {}; give another name",
+        "--to {} does not fit the name {output}, which is that of {}; give another name or another --to",
         target.name(),
         told.join(" or ")
     ))

@@ -51,7 +51,7 @@ mod zarr;
 pub use content::fingerprint;
 pub use dtype::{ByteOrder, Dtype, Voxel};
 pub use field::{FieldFile, FieldOutput};
-pub use named::check_name;
+pub use named::{check_name, other_format};
 pub use node::attributes;
 pub use output::Output;
 pub use planes::{BESIDE_A_FILE, is_of_half_a_file};
@@ -164,6 +164,21 @@ pub struct Select {
     pub spacing: Option<Point>,
     /// `--origin` along z, y, x, micrometres.
     pub origin: Option<Point>,
+}
+
+impl Select {
+    /// The names of the flags that are given.
+    #[must_use]
+    pub fn given(&self) -> Vec<&'static str> {
+        let flags = [
+            ("image", self.image.is_some()),
+            ("channel", self.channel.is_some()),
+            ("time", self.time.is_some()),
+            ("spacing", self.spacing.is_some()),
+            ("origin", self.origin.is_some()),
+        ];
+        flags.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
+    }
 }
 
 /// What to do if the output exists.

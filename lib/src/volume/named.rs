@@ -5,29 +5,46 @@ use std::path::Path;
 use super::{Error, Format};
 
 /// File name extensions, and the formats that they stand for.
-const ENDINGS: [(&str, &str); 24] = [
+const ENDINGS: [(&str, &str); 41] = [
+    ("bmp", "BMP"),
     ("csv", "a table"),
+    ("czi", "CZI"),
+    ("dm3", "Digital Micrograph"),
+    ("dm4", "Digital Micrograph"),
+    ("gif", "GIF"),
     ("gz", "a compressed file"),
     ("h5", "HDF5"),
     ("hdf5", "HDF5"),
     ("html", "a page"),
+    ("ims", "Imaris"),
     ("jpeg", "JPEG"),
     ("jpg", "JPEG"),
     ("json", "JSON"),
+    ("klb", "KLB"),
+    ("lif", "LIF"),
     ("mat", "MATLAB"),
     ("mha", "MetaImage"),
     ("mhd", "MetaImage"),
+    ("mrc", "MRC"),
     ("n5", "N5"),
+    ("nd2", "ND2"),
     ("nii", "NIfTI"),
     ("npy", "NumPy"),
     ("npz", "NumPy"),
     ("nrrd", "NRRD"),
+    ("pdf", "PDF"),
     ("png", "PNG"),
+    ("svg", "SVG"),
     ("tfm", "ITK"),
     ("tif", "TIFF"),
     ("tiff", "TIFF"),
+    ("tsv", "a table"),
     ("txt", "text"),
+    ("vtk", "VTK"),
+    ("webp", "WebP"),
+    ("xml", "XML"),
     ("yaml", "YAML"),
+    ("yml", "YAML"),
     ("zarr", "Zarr"),
     ("zip", "a compressed file"),
 ];
@@ -43,16 +60,20 @@ pub fn check_name(location: &str, format: Format) -> Result<(), Error> {
         Format::Tiff => (&["tif", "tiff"], "TIFF", ".tif or .tiff"),
         Format::Npy => (&["npy"], "a NumPy file", ".npy"),
     };
-    let ending = Path::new(location.trim_end_matches('/')).extension();
-    let ending = ending.map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let other = ENDINGS.iter().find(|(known, _)| *known == ending && !own.contains(known));
-    let Some((_, other)) = other else { return Ok(()) };
+    let Some((ending, other)) = other_format(location, own) else { return Ok(()) };
     let read_only = if ending == "png" { ", which is read and not written" } else { "" };
     let message = format!(
-        "is to be {what}, and its name is that of {other}{read_only}; let it end in {endings}, or in what \
-         tells another format (.zarr, .n5, .tif, .npy)"
+        "would be {what}, but its name is that of {other}{read_only}; let it end in {endings}, or choose \
+         another format by its ending (.zarr, .n5, .tif, .npy)"
     );
     Err(Error::format(location, message))
+}
+
+/// The extension of a name and its format, if it is known and not one of `own`.
+pub fn other_format(location: &str, own: &[&str]) -> Option<(&'static str, &'static str)> {
+    let ending = Path::new(location.trim_end_matches('/')).extension()?;
+    let ending = ending.to_string_lossy().to_lowercase();
+    ENDINGS.into_iter().find(|(known, _)| *known == ending && !own.contains(known))
 }
 
 #[cfg(test)]
@@ -72,6 +93,7 @@ mod tests {
             ("a.png", Format::Zarr3, false),
             ("a.zarr/b.JSON", Format::Zarr3, false),
             ("a.nii.gz", Format::Zarr3, false),
+            ("a.mrc", Format::Zarr3, false),
             ("a.zarr", Format::Tiff, false),
             ("a.zarr", Format::N5, false),
             ("a.tif", Format::Npy, false),

@@ -128,8 +128,7 @@ impl Place {
         location: &str,
         run: &impl Begin,
     ) -> Result<(Existing, bool), Error> {
-        let existing =
-            if run.is_shared(&self.ledger_folder()) { Existing::Resume } else { run.existing() };
+        let existing = run.existing(&self.ledger_folder())?;
         Ok((existing, self.check(location, existing)?))
     }
 

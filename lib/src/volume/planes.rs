@@ -88,7 +88,7 @@ impl PlaneFile {
         if target.is_dir() {
             return Err(Error::format(location, "is a folder; give the name of a file"));
         }
-        let existing = if run.is_shared(&folder) { Existing::Resume } else { run.existing() };
+        let existing = run.existing(&folder)?;
         if existing == Existing::Refuse && (target.exists() || partial.exists()) {
             return Err(Error::Exists { location: location.to_owned() });
         }

@@ -49,8 +49,8 @@ impl Volume {
         }
         let axes = if volume.grid.shape[0] == 1 { "y,x for a plane, or z,y,x" } else { "z,y,x" };
         let message = format!(
-            "has no voxel size ({}); give --spacing {axes}, or --fixed-spacing or --moving-spacing where \
-             there are two volumes",
+            "has no voxel size ({}); give --spacing {axes} (with two volumes --fixed-spacing or \
+             --moving-spacing), or make a copy that has one with transcode --spacing",
             volume.spacing_from
         );
         Err(Error::format(location, message))

@@ -29,12 +29,12 @@ pub(super) fn is_allowed() -> bool {
 
 /// A run that begins an output. It is called between the last check and the first write.
 pub trait Begin {
-    /// What to do if the output exists.
-    fn existing(&self) -> Existing;
-
-    /// Whether an equal run is working on the output whose ledger is in `folder`, so that both
-    /// share it.
-    fn is_shared(&self, folder: &Path) -> bool;
+    /// What to do if the output whose ledger is in `folder` exists. One on which an equal run is
+    /// working is shared with it.
+    ///
+    /// # Errors
+    /// [`Error::Claimed`] if it is to be replaced while a different run is working on it.
+    fn existing(&self, folder: &Path) -> Result<Existing, Error>;
 
     /// Claims the output whose ledger is in `folder` for this run, before any of it is written.
     ///
@@ -45,12 +45,8 @@ pub trait Begin {
 
 /// Creation of an output without a run, which claims nothing.
 impl Begin for Existing {
-    fn existing(&self) -> Existing {
-        *self
-    }
-
-    fn is_shared(&self, _: &Path) -> bool {
-        false
+    fn existing(&self, _: &Path) -> Result<Existing, Error> {
+        Ok(*self)
     }
 
     fn claim(&self, _: &Path) -> Result<(), Error> {

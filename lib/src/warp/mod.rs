@@ -7,11 +7,8 @@
 //! volume is still resampled only once. [`points`] maps points in either direction.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::blocks::{
-    self, Budget, Context, Ending, Ends, Identity, Outcome, Plan, Pool, Reads, Task,
-};
+use crate::blocks::{self, Budget, Context, Ending, Identity, Outcome, Plan, Pool, Reads, Task};
 use crate::device::Cost;
 use crate::geom::{
     Box3, Chain, FieldApart, FieldSource, Grid, LocalChain, LocalStep, Point, SourceError,
@@ -27,6 +24,7 @@ mod lanczos;
 mod layout;
 mod rows;
 mod spline;
+mod tally;
 
 pub mod inverse;
 pub mod points;
@@ -44,6 +42,7 @@ mod tests;
 
 pub use flags::Flags;
 use rows::Rows;
+use tally::Tally;
 
 /// The reason why a volume could not be resampled or points could not be mapped.
 #[derive(Debug, thiserror::Error)]
@@ -177,7 +176,6 @@ pub fn resample(
         to,
         spec,
         options,
-        unknown: AtomicU64::new(0),
         vectors: Pool::default(),
     };
     if options.interpolation == Interpolation::Nearest {
@@ -224,8 +222,6 @@ struct Job<'a> {
     to: &'a str,
     spec: &'a Spec,
     options: &'a Options,
-    /// The number of voxels written that are NaN.
-    unknown: AtomicU64,
     /// Buffers for the parts of fields.
     vectors: Pool<[f32; 3]>,
 }
@@ -234,8 +230,7 @@ struct Job<'a> {
 struct Work<T> {
     /// `None` if the block does not map into the moving volume.
     input: Option<Input<T>>,
-    /// The number of voxels for which the inverse of the chain is undefined.
-    lost: u64,
+    tally: Tally,
 }
 
 /// The part of the moving volume that a task needs.
@@ -268,9 +263,10 @@ impl Job<'_> {
             ctx,
             &*out,
             // with an inverse, the part to read is known only after the inverse is computed
-            |task| (!self.options.backwards).then(|| self.read(task, &inputs)).transpose(),
+            |task| (!self.options.backwards).then(|| self.read::<T, O>(task, &inputs)).transpose(),
             |task, work| {
-                let Work { input, lost } = work.map_or_else(|| self.read(task, &inputs), Ok)?;
+                let Work { input, mut tally } =
+                    work.map_or_else(|| self.read::<T, O>(task, &inputs), Ok)?;
                 let mut voxels = outputs.take(channels * task.core.len());
                 let core = &mut voxels[..channels * task.core.len()];
                 if let Some(input) = &input {
@@ -285,72 +281,36 @@ impl Job<'_> {
                 } else {
                     core.fill(O::from_f64(self.options.fill));
                 }
-                self.count_unknown(core);
+                tally.count_written(core);
                 let empty = input.is_none();
                 if let Some(input) = input {
                     inputs.give_back(input.voxels);
                     self.give_back(input.chain);
                 }
-                Ok((voxels, empty, lost))
+                Ok((voxels, empty, tally))
             },
-            |task, (voxels, empty, lost)| {
+            |task, (voxels, empty, tally)| {
                 for (c, voxels) in voxels.chunks_exact(task.core.len()).take(channels).enumerate() {
                     out.write_channel(c, &task.core, voxels)?;
                 }
                 outputs.give_back(voxels);
                 let ending = Ending::from(if empty { Outcome::Empty } else { Outcome::Done });
-                Ok(if self.options.backwards { ending.with_summary(&lost)? } else { ending })
+                Ok(if tally == Tally::default() { ending } else { ending.with_summary(&tally)? })
             },
         )?;
-        if ctx.gathers() && ends.are_all(&Outcome::Empty) {
+        if !ctx.gathers() {
+            return Ok(());
+        }
+        if ends.are_all(&Outcome::Empty) {
             let (to, moving, fill) = (self.to, self.channels[0].location(), self.options.fill);
             tracing::warn!(
                 "no voxel of {to} maps into {moving}, and all have the fill value {fill}; check the \
                  transforms, and the voxel sizes and origins of both grids"
             );
         }
-        self.tell_unknown(ctx)?;
-        self.count_lost(&ends, ctx)
-    }
-
-    /// Records the number of voxels for which the inverse is undefined.
-    fn count_lost(&self, ends: &Ends, ctx: &Context) -> Result<(), Error> {
-        if !(self.options.backwards && ctx.gathers()) {
-            return Ok(());
-        }
-        let mut lost = 0;
-        for summary in ends.summaries::<u64>() {
-            lost += summary?.1;
-        }
-        ctx.record("voxels_without_inverse", lost);
-        if lost > 0 {
-            tracing::warn!(
-                "{lost} voxels come from nowhere under the inverse of the transform, or from where it \
-                 folds; they have the fill value"
-            );
-        }
-        Ok(())
-    }
-
-    fn count_unknown<O: Voxel>(&self, voxels: &[O]) {
-        let unknown = voxels.iter().filter(|v| v.partial_cmp(v).is_none()).count();
-        self.unknown.fetch_add(unknown as u64, Ordering::Relaxed);
-    }
-
-    /// Reports the number of voxels that are NaN; it is an error if all are.
-    fn tell_unknown(&self, ctx: &Context) -> Result<(), Error> {
-        let unknown = self.unknown.load(Ordering::Relaxed);
-        if unknown == 0 {
-            return Ok(());
-        }
-        ctx.record("voxels_nan", unknown);
-        let all = (self.channels.len() * self.spec.grid.bounds().len()) as u64;
-        if unknown < all {
-            tracing::warn!("{unknown} of {all} voxels are NaN");
-            return Ok(());
-        }
-        let (output, verdict) = (self.to.to_owned(), blocks::Verdict::TooManyFailed);
-        Err(Error::Unknown { output, verdict })
+        let voxels = (channels * onto.bounds().len()) as u64;
+        let backwards = self.options.backwards;
+        Tally::of_all(&ends)?.tell(self.to, self.spec.dtype, voxels, backwards, ctx)
     }
 
     fn fields(&self) -> impl Iterator<Item = &dyn FieldSource> {
@@ -396,20 +356,42 @@ impl Job<'_> {
         let cubic = self.options.interpolation == Interpolation::Cubic;
         let filtered = if cubic { spline::Coefficients::bytes(demand.part) } else { 0 };
         let filtered = Cost::bytes("spline coefficients", (channels * filtered) as u64);
-        [waiting.clone() + filtered, waiting]
+        let stored = if self.narrows() && T::DTYPE == O::DTYPE { voxels } else { 0 };
+        let stored = Cost::of::<f64>("voxels as stored", stored);
+        [waiting.clone() + filtered.or(stored), waiting]
     }
 
-    fn read<T: Voxel>(&self, task: &Task, pool: &Pool<T>) -> anyhow::Result<Work<T>> {
+    fn read<T: Voxel, O: Voxel>(&self, task: &Task, pool: &Pool<T>) -> anyhow::Result<Work<T>> {
         let (chain, part, lost) = self.footprint(&task.core)?;
+        let mut tally = Tally::of_lost(lost);
         if part.is_empty() {
             self.give_back(chain);
-            return Ok(Work { input: None, lost });
+            return Ok(Work { input: None, tally });
         }
         let mut voxels = pool.take(self.channels.len() * part.len());
         for (volume, voxels) in self.channels.iter().zip(voxels.chunks_exact_mut(part.len())) {
-            volume.read_into(&part, voxels)?;
+            if !self.narrows() {
+                volume.read_into(&part, voxels)?;
+            } else if T::DTYPE == O::DTYPE {
+                // converted when they are read, which must be seen before
+                let stored = volume.read::<f64>(&part)?;
+                tally = tally.and(Tally::of_narrowed(&stored));
+                for (to, from) in voxels.iter_mut().zip(stored) {
+                    *to = T::from_f64(from);
+                }
+            } else {
+                volume.read_into(&part, voxels)?;
+                tally = tally.and(Tally::of_narrowed(voxels));
+            }
         }
-        Ok(Work { input: Some(Input { chain, part, voxels }), lost })
+        Ok(Work { input: Some(Input { chain, part, voxels }), tally })
+    }
+
+    /// Whether the output's type does not hold all values of the input's.
+    fn narrows(&self) -> bool {
+        let (from, to) = (self.channels[0].dtype(), self.spec.dtype);
+        let whole = from.is_integer() || !to.is_integer();
+        from != to && !(whole && from.range().into_iter().all(|v| to.holds(v)))
     }
 
     /// The chain for a box of the output, the part of the moving volume that it may read, and the

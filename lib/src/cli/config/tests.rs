@@ -53,6 +53,15 @@ fn the_command_line_wins_over_the_section_and_the_section_over_the_top() {
 }
 
 #[test]
+fn an_unknown_key_in_the_section_of_a_later_program_is_found_by_the_first() {
+    let error = parse("p.yaml", "deform: {elasticty: 4}\n", &["-o", "x"]).unwrap_err();
+    assert!(error.contains("deform: unknown key elasticty; did you mean elasticity?"), "{error}");
+    for fine in ["deform: {elasticity: 4, verbose: 1, allow-failed: 1}\n", "deform:\n"] {
+        parse("p.yaml", fine, &["-o", "x"]).unwrap();
+    }
+}
+
+#[test]
 fn lists_are_values_with_commas_or_repeated_flags() {
     let file = "block-size: [64, 128, 128]\nmask: [a, b]\nverbose: 2\nquiet: false\nradius: null\n";
     let matches = parse("p.yaml", file, &["-o", "x"]).unwrap();
@@ -64,7 +73,7 @@ fn lists_are_values_with_commas_or_repeated_flags() {
 
 #[test]
 fn keys_of_other_programs_and_of_the_workflow_pass() {
-    let file = "fixed: a\nmoving: b\noutdir: c\nransac: {anything: 1}\nonto: d\ndownsample:\n";
+    let file = "fixed: a\nmoving: b\noutdir: c\nransac: {model: rigid}\nonto: d\ndownsample:\n";
     assert!(parse("p.yaml", file, &["-o", "x"]).is_ok());
     assert!(parse("p.yaml", "", &["-o", "x"]).is_ok());
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Error, forward, inverse, search_cost};
 use crate::blocks::{Budget, Context, write_whole};
 use crate::device::Cost;
-use crate::geom::{Chain, Point};
+use crate::geom::{Chain, FieldApart, Point, Transform};
 use crate::{files, quote, table};
 
 const COLUMNS: [&str; 3] = ["z_um", "y_um", "x_um"];
@@ -49,11 +49,52 @@ pub fn carry(
         let lost = (0..carried.len()).filter(|&i| carried[i].iter().any(|v| v.is_nan())).collect();
         (carried, lost, "the transform is unknown at")
     };
+    outside_fields(from, chain, if backwards { &carried } else { &rows.points }, ctx)?;
     ctx.record("points_lost", lost.len());
     rows.name(from, &lost, why);
     rows.stay_in_plane(from, &carried)?;
     rows.points = carried;
     rows.write(to)
+}
+
+/// Warns of points at which a field of the chain has no samples and its displacement therefore is
+/// 0, and records their number.
+///
+/// * `points`: in the fixed space
+///
+/// # Errors
+/// [`Error::Apart`] if a field has no samples at any of them.
+fn outside_fields(
+    from: &Path,
+    chain: &Chain,
+    points: &[Point],
+    ctx: &Context,
+) -> Result<(), Error> {
+    for (i, step) in chain.steps.iter().enumerate() {
+        let Transform::Field(field) = step else { continue };
+        let grid = field.grid();
+        let before = Chain { steps: chain.steps[..i].to_vec() };
+        let mut at = forward(&before, points)?;
+        at.retain(|p| p.iter().all(|v| v.is_finite()));
+        let outside = at.iter().filter(|p| !grid.reaches(**p)).count();
+        ctx.record(&format!("points_outside_field_of_step_{}", i + 1), outside);
+        if outside > 0 && outside == at.len() {
+            let axis = |a: usize| at.iter().map(move |p| p[a]);
+            let low = std::array::from_fn(|a| axis(a).fold(f64::INFINITY, f64::min));
+            let high = std::array::from_fn(|a| axis(a).fold(f64::NEG_INFINITY, f64::max));
+            let field = grid.extent(&grid.bounds());
+            return Err(FieldApart { step: i + 1, field, points: [low, high] }.into());
+        }
+        if outside > 0 {
+            tracing::warn!(
+                "{}: {outside} of {} points lie outside the field of step {}, which moves nothing there",
+                from.display(),
+                at.len(),
+                i + 1
+            );
+        }
+    }
+    Ok(())
 }
 
 /// A table with points in it.

@@ -1,0 +1,195 @@
+//! Whether the images of a block belong together, judged by the same images at wrong positions.
+//!
+//! A field makes any two images more similar, and its gain therefore proves nothing. At one of the
+//! coarse resolutions the similarity is compared with that of the fixed image and the moving one
+//! after it was rolled around by a quarter to three quarters of its length: first as they are, and
+//! if that does not settle it, after the same registration of all of them ([`evidence`]).
+
+use std::path::Path;
+
+use super::block::{self, descend};
+use super::cpu::Stage;
+use super::lattice::{Field, Lattice};
+use super::pairs::Head;
+use super::pyramid::{self, Level};
+use super::similarity::Score;
+use super::{Error, Metric, Model, Options};
+use crate::blocks::{Context, Ends};
+use crate::geom::Point;
+use crate::metric::{evidence, hash, unit};
+
+/// Number of wrong positions, and the minimum for a judgement.
+const WRONG: u64 = 20;
+const FEWEST_WRONG: usize = 8;
+/// The coarsest resolution with this many voxels is used; more tell nothing new.
+const ENOUGH: usize = 20_000;
+/// Minimum number of voxels that are known in both images.
+const FEWEST: usize = 2000;
+/// Evidence at which no registration of wrong positions is needed.
+const CLEAR: f64 = 20.0;
+/// Average evidence of a block of unrelated images, rounded up: the most that was seen is 0.94, with
+/// mutual information in blocks of 32^3 voxels.
+const OF_CHANCE: f64 = 1.0;
+
+/// Evidence that two images belong together, in standard deviations of what wrong positions give;
+/// `None` if too few voxels are known to tell.
+///
+/// * `levels`: prepared images, finest first; `first` is the level number of the finest of them
+pub(super) fn of_block(
+    levels: &[Level],
+    first: usize,
+    block: [usize; 3],
+    voxel: Point,
+    options: &Options,
+) -> Option<f64> {
+    let skipped = levels.iter().rposition(|level| level.fixed.len() >= ENOUGH).unwrap_or(0);
+    let levels = levels.get(skipped..).filter(|levels| !levels.is_empty())?;
+    let elasticity = if options.model == Model::Dense { options.elasticity } else { 4.0 };
+    let options = Options { elasticity, model: Model::Dense, ..options.clone() };
+    let nodes = levels.iter().map(|l| pyramid::nodes(&l.lattice, voxel, block)).collect();
+    let judge = Judge { levels, first: first + skipped, nodes, voxel, options };
+    let still = |moving: &[Vec<f32>]| judge.significance(&moving[0], &judge.nodes[0].zeros());
+    let here: Vec<Vec<f32>> = levels.iter().map(|level| level.moving.clone()).collect();
+    let (found, count) = still(&here);
+    if count < FEWEST {
+        return None;
+    }
+    let mut wrong: Vec<Vec<Vec<f32>>> = (0..WRONG).map(|draw| judge.rolled(draw)).collect();
+    wrong.retain(|moving| still(moving).1 >= count / 2);
+    if wrong.len() < FEWEST_WRONG {
+        return None;
+    }
+    let before = evidence::beyond(found, wrong.iter().map(|moving| still(moving).0).collect());
+    if before >= CLEAR {
+        return Some(before);
+    }
+    let registered = |moving: &[Vec<f32>]| judge.registered(moving);
+    let after = evidence::beyond(registered(&here), wrong.iter().map(|w| registered(w)).collect());
+    Some(before.max(after))
+}
+
+/// Ends the run with exit code 3 if the blocks' images agree no better than at wrong positions.
+///
+/// * `ends`: of the first pass
+pub(super) fn check(
+    ends: &Ends,
+    options: &Options,
+    output: &str,
+    ctx: &Context,
+) -> anyhow::Result<()> {
+    let mut blocks = Vec::new();
+    for summary in ends.summaries() {
+        let (_, head): (_, Head) = summary?;
+        blocks.extend(head.evidence);
+    }
+    let evidence = of_field(&blocks);
+    ctx.record("evidence", evidence);
+    let wanted = options.min_evidence;
+    match evidence {
+        Some(found) if found < wanted => {
+            let reason = Error::Chance { found, wanted, initial: options.initial.clone() };
+            Err(ctx.disbelieve(Path::new(output), &reason.to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Evidence of a whole field from that of its blocks, `None` if there is none: of all together
+/// (Stouffer), or of the best block, whichever is greater. The best of many blocks counts less,
+/// since one of them may agree by chance.
+fn of_field(blocks: &[f64]) -> Option<f64> {
+    let n = blocks.len() as f64;
+    let together = blocks.iter().map(|block| block - OF_CHANCE).sum::<f64>() / n.sqrt();
+    let best = blocks.iter().copied().reduce(f64::max)?;
+    Some(together.max(best / (1.0 + n.log10())))
+}
+
+/// The images of a block at several resolutions, finest first.
+struct Judge<'a> {
+    levels: &'a [Level],
+    /// Level number of the finest.
+    first: usize,
+    nodes: Vec<Lattice>,
+    voxel: Point,
+    options: Options,
+}
+
+impl Judge<'_> {
+    fn stage<'b>(&'b self, number: usize, moving: &'b [f32]) -> Stage<'b> {
+        let Level { lattice, fixed, .. } = &self.levels[number];
+        Stage { fixed, moving, pixels: *lattice, nodes: self.nodes[number], voxel: self.voxel }
+    }
+
+    /// The moving images, rolled around by the same lengths at all resolutions.
+    fn rolled(&self, draw: u64) -> Vec<Vec<f32>> {
+        let coarsest = &self.levels[self.levels.len() - 1].lattice;
+        let by: [usize; 3] = std::array::from_fn(|a| {
+            let part = 0.25 + 0.5 * unit(hash(draw, 0x0F_1E1D), a as u64);
+            (part * coarsest.shape[a] as f64).round() as usize * coarsest.factor[a]
+        });
+        let roll = |level: &Level| {
+            let Level { lattice: Lattice { shape, factor }, moving, .. } = level;
+            let by: [usize; 3] = std::array::from_fn(|a| by[a] / factor[a] % shape[a]);
+            let mut out = Vec::with_capacity(moving.len());
+            for z in 0..shape[0] {
+                for y in 0..shape[1] {
+                    let [z, y] = [(z + by[0]) % shape[0], (y + by[1]) % shape[1]];
+                    let row = &moving[(z * shape[1] + y) * shape[2]..][..shape[2]];
+                    out.extend_from_slice(&row[by[2]..]);
+                    out.extend_from_slice(&row[..by[2]]);
+                }
+            }
+            out
+        };
+        self.levels.iter().map(roll).collect()
+    }
+
+    /// The similarity at the finest resolution after a registration, in units of its standard
+    /// deviation for independent voxels.
+    fn registered(&self, moving: &[Vec<f32>]) -> f64 {
+        let mut known: Option<(Lattice, Field)> = None;
+        for number in (0..self.levels.len()).rev() {
+            let (stage, nodes) = (self.stage(number, &moving[number]), self.nodes[number]);
+            let field = match &known {
+                Some((lattice, field)) => lattice.resample(field, &nodes),
+                None => nodes.zeros(),
+            };
+            let iterations = self.options.iterations_at(self.first + number);
+            known = Some((nodes, descend(&stage, field, iterations, &self.options)));
+        }
+        known.map_or(0.0, |(_, field)| self.significance(&moving[0], &field).0)
+    }
+
+    /// The similarity at the finest resolution in the same units, and the number of voxels that are
+    /// known in both images.
+    fn significance(&self, moving: &[f32], field: &Field) -> (f64, usize) {
+        let pulled = self.stage(0, moving).pull(field);
+        let fixed = &self.levels[0].fixed;
+        if self.options.metric == Metric::Mi {
+            let score = Score::of(fixed, &pulled, block::BINS);
+            let freedom = Score::freedom(block::BINS);
+            let shared = score.information_shared;
+            return (evidence::of_information(shared, score.pairs, freedom), score.pairs);
+        }
+        let (correlation, count) = correlation(fixed, &pulled);
+        (evidence::of_correlation(correlation, count), count)
+    }
+}
+
+/// The correlation of the voxels that are known in both images, and their number.
+fn correlation(a: &[f32], b: &[f32]) -> (f64, usize) {
+    let mut sums = [0.0f64; 5];
+    let mut count = 0usize;
+    for (a, b) in a.iter().zip(b).map(|(a, b)| (f64::from(*a), f64::from(*b))) {
+        if (a + b).is_finite() {
+            for (sum, v) in sums.iter_mut().zip([a, b, a * a, b * b, a * b]) {
+                *sum += v;
+            }
+            count += 1;
+        }
+    }
+    let n = count.max(1) as f64;
+    let [a, b, aa, bb, ab] = sums.map(|sum| sum / n);
+    let spread = ((aa - a * a) * (bb - b * b)).max(0.0).sqrt();
+    (if spread > 0.0 { (ab - a * b) / spread } else { 0.0 }, count)
+}

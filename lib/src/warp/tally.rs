@@ -1,0 +1,167 @@
+//! What is counted while a volume is resampled, and told at the end. Each task leaves its counts in
+//! the ledger, so that they are those of the whole output whichever process did which task.
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use crate::blocks::{Context, Ends, Verdict};
+use crate::volume::{Dtype, Voxel};
+
+/// Counts of a task, or of all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Tally {
+    /// Voxels for which the inverse of the chain is undefined.
+    #[serde(skip_serializing_if = "is_zero")]
+    lost: u64,
+    /// Voxels written that are NaN.
+    #[serde(skip_serializing_if = "is_zero")]
+    unknown: u64,
+    /// Least and greatest value that was read, if the output's type does not hold all values of the
+    /// input's; NaN does not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    range: Option<[f64; 2]>,
+    /// Whether values were read that are no whole numbers.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    has_fractions: bool,
+    /// Whether NaN was read that the output's type does not hold.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    has_nan: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+impl Tally {
+    pub(super) fn of_lost(lost: u64) -> Self {
+        Self { lost, ..Self::default() }
+    }
+
+    /// Counts the values that are to be converted to a type that does not hold all of them.
+    pub(super) fn of_narrowed<T: Voxel>(voxels: &[T]) -> Self {
+        let mut tally = Self::default();
+        for v in voxels.iter().map(|v| v.to_f64()) {
+            if v.is_nan() {
+                tally.has_nan = true;
+            } else {
+                let [low, high] = tally.range.unwrap_or([v; 2]);
+                tally.range = Some([low.min(v), high.max(v)]);
+                tally.has_fractions |= v.fract() != 0.0;
+            }
+        }
+        tally
+    }
+
+    /// Adds the voxels of a block that was resampled.
+    pub(super) fn count_written<O: Voxel>(&mut self, voxels: &[O]) {
+        let unknown = voxels.iter().filter(|v| v.partial_cmp(v).is_none()).count();
+        self.unknown += unknown as u64;
+    }
+
+    pub(super) fn and(self, other: Self) -> Self {
+        let range = match (self.range, other.range) {
+            (Some(a), Some(b)) => Some([a[0].min(b[0]), a[1].max(b[1])]),
+            (a, b) => a.or(b),
+        };
+        Self {
+            lost: self.lost + other.lost,
+            unknown: self.unknown + other.unknown,
+            range,
+            has_fractions: self.has_fractions || other.has_fractions,
+            has_nan: self.has_nan || other.has_nan,
+        }
+    }
+
+    /// The sum over all tasks.
+    pub(super) fn of_all(ends: &Ends) -> Result<Self, Error> {
+        let mut sum = Self::default();
+        for summary in ends.summaries() {
+            sum = sum.and(summary?.1);
+        }
+        Ok(sum)
+    }
+
+    /// Records the counts and warns of what a user would not expect; an output that is NaN
+    /// everywhere is an error.
+    ///
+    /// * `to`: the output, of `voxels` voxels of type `dtype`
+    pub(super) fn tell(
+        &self,
+        to: &str,
+        dtype: Dtype,
+        voxels: u64,
+        backwards: bool,
+        ctx: &Context,
+    ) -> Result<(), Error> {
+        if backwards {
+            ctx.record("voxels_without_inverse", self.lost);
+        }
+        if self.lost > 0 {
+            tracing::warn!(
+                "the transform has no inverse at {} voxels of {to}, which have the fill value",
+                self.lost
+            );
+        }
+        if let Some(range) = self.range {
+            ctx.record("values_read", serde_json::json!(range));
+        }
+        for surprise in self.surprises(dtype) {
+            tracing::warn!("{to} is {dtype}: {surprise}");
+        }
+        let unknown = self.unknown;
+        if unknown > 0 {
+            ctx.record("voxels_nan", unknown);
+        }
+        if unknown > 0 && unknown == voxels {
+            let (output, verdict) = (to.to_owned(), Verdict::TooManyFailed);
+            return Err(Error::Unknown { output, verdict });
+        }
+        if unknown > 0 {
+            tracing::warn!("{unknown} of {voxels} voxels of {to} are NaN");
+        }
+        Ok(())
+    }
+
+    /// What the conversion to a type does to the values that were read.
+    fn surprises(&self, dtype: Dtype) -> Vec<String> {
+        let mut found = Vec::new();
+        let [least, greatest] = dtype.range();
+        if let Some([low, high]) = self.range {
+            if low < least || high > greatest {
+                found.push(format!(
+                    "the values read range from {low} to {high}, and those below {least} or above {greatest} \
+                     are set to these limits"
+                ));
+            } else if dtype.is_integer() && self.has_fractions && high - low < 2.0 {
+                found.push(format!(
+                    "the values read range from {low} to {high} and are rounded to whole numbers"
+                ));
+            }
+        }
+        if self.has_nan {
+            found.push("NaN becomes 0".to_owned());
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_type_does_not_hold_is_told_once_for_all_tasks() {
+        let said = |voxels: &[f32], dtype| {
+            let halves = voxels.split_at(voxels.len() / 2);
+            let tally = Tally::of_narrowed(halves.0).and(Tally::of_narrowed(halves.1));
+            tally.surprises(dtype).join("; ")
+        };
+        assert_eq!(said(&[0.0, 255.0, 17.4, 3.0], Dtype::U8), "");
+        assert!(said(&[0.0, -3.0, 17.4, 300.0], Dtype::U8).contains("from -3 to 300"));
+        assert!(said(&[0.0, 0.5, 0.25, 1.0], Dtype::U16).contains("rounded"));
+        assert_eq!(said(&[0.0, 1.0, 1.0, 0.0], Dtype::U16), "");
+        assert_eq!(said(&[4.0, f32::NAN, 90.0, 1.0], Dtype::U16), "NaN becomes 0");
+    }
+}
