@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Aligns volumes to FIXED on this machine, without a workflow engine: one, MOVING, or all rounds of a samplesheet.
 #
-#   workflows/align.sh FIXED MOVING OUT [--params FILE] [--parts N] [--until STAGE] [--onto VOLUME]
+#   workflows/align.sh FIXED MOVING OUT [--params FILE] [--parts N] [--until STAGE] [--onto VOLUME] [--overwrite]
 #   workflows/align.sh FIXED OUT --samplesheet FILE ...
 #
 # Stopped or failed? The same line again goes on where it was: a step that has its receipt is done.
+# With other parameters, --overwrite does again the steps that they change, and those after them.
 # The programs are taken from VOXLOOM_BIN, else from PATH.
 set -euo pipefail
 # A program that is interrupted at its last block ends well; the steps after it must not begin.
@@ -14,7 +15,7 @@ trap 'exit 143' TERM
 here=$(cd "$(dirname "$0")" && pwd)
 
 usage() {
-    echo "usage: align.sh FIXED MOVING OUT [--params FILE] [--parts N] [--until global|local|deform] [--onto VOLUME]" >&2
+    echo "usage: align.sh FIXED MOVING OUT [--params FILE] [--parts N] [--until global|local|deform] [--onto VOLUME] [--overwrite]" >&2
     echo "       align.sh FIXED OUT --samplesheet FILE ..." >&2
     exit 2
 }
@@ -32,7 +33,7 @@ absolute() {
     esac
 }
 
-locations=() params= parts= until= onto= samplesheet=
+locations=() params= parts= until= onto= samplesheet= overwrite=
 while [ $# -gt 0 ]; do
     case $1 in
         --params | --parts | --until | --onto | --samplesheet)
@@ -40,8 +41,9 @@ while [ $# -gt 0 ]; do
             printf -v "${1#--}" %s "$2"
             shift 2
             ;;
+        --overwrite) overwrite=1 && shift ;;
         -h | --help) usage ;;
-        -*) complain "unknown option $1; known are --params, --parts, --until, --onto and --samplesheet" ;;
+        -*) complain "unknown option $1; known are --params, --parts, --until, --onto, --samplesheet and --overwrite" ;;
         *) locations+=("$(absolute "$1")") && shift ;;
     esac
 done
@@ -122,9 +124,17 @@ wanted=$(
     if [ -n "$onto" ]; then printf '# onto: %s\n' "$onto"; fi
     if [ -n "$params" ]; then cat -- "$params"; else echo '{}'; fi
 )
+stale=
 if [ -e "$config" ]; then
-    [ "$wanted" = "$(cat "$config")" ] ||
-        complain "$out was begun with other volumes or parameters ($config); give those, or name another OUT"
+    stale=$(awk -f "$here/stale.awk" "$config" - <<< "$wanted")
+    case $stale:$overwrite in
+        :* | [!v]*:1) ;;
+        volumes:*) complain "$out was begun with other volumes ($config); give those, or name another OUT" ;;
+        *)
+            complain "$out was begun with other parameters ($config); give those, name another OUT, or add --overwrite, \
+which does the steps from $stale on again"
+            ;;
+    esac
     if [ -n "$rows" ]; then
         while read -r row; do
             case $'\n'$rows$'\n' in *$'\n'"$row"$'\n'*) ;; *)
@@ -141,6 +151,41 @@ keep() {
     printf '%s\n' "$1" > "$2.$$"
     mv "$2.$$" "$2"
 }
+
+# forget FOLDER NAME...: removes what steps have left there, and their receipts.
+forget() {
+    local folder=$1 name
+    shift
+    for name in "$@"; do
+        # shellcheck disable=SC2086 # patterns
+        rm -rf "${folder:?}"/$name "${folder:?}"/$name.voxloom "${folder:?}"/$name.receipt.json
+    done
+}
+
+# forget_from STEP FOLDER: this step and all that come after it, in the order in which they run.
+forget_from() {
+    local from= folder=$2 entry step names
+    for entry in "pick-level working receipts/pick-level-*" \
+        "extract-spots spots/fixed.csv spots/moving.csv receipts/extract-spots-*" \
+        "ransac transforms/global.json spots/matches.csv receipts/ransac.*" \
+        "local-affine transforms/local.zarr transforms/blocks.csv receipts/local-affine.*" \
+        "deform transforms/deform.zarr transforms/deform.json receipts/deform.*" \
+        "apply-transform global.zarr local.zarr aligned.zarr channels points receipts/apply-transform-* receipts/points-*" \
+        "downsample receipts/downsample*" \
+        "invmap transforms/inverse.zarr receipts/invmap.*" \
+        "report report.html receipts/report.*"; do
+        read -r step names <<< "$entry"
+        if [ "$step" = "$1" ]; then from=1; fi
+        # shellcheck disable=SC2086 # a list of patterns
+        if [ -n "$from" ]; then set -f && set -- "$1" "$2" $names && set +f && forget "$folder" "${@:3}"; fi
+    done
+}
+if [ -n "$stale" ]; then
+    echo "align.sh: $out: the steps from $stale on are done again" >&2
+    for round in '' "${rounds[@]}"; do
+        forget_from "$stale" "$out/${round%%"$us"*}"
+    done
+fi
 for round in "${rounds[@]}"; do
     mkdir -p "$out"/{working,spots,receipts} "$out/${round%%"$us"*}"/{working,spots,transforms,receipts}
 done

@@ -86,7 +86,29 @@ begun_with_others() { mkdir "$1" && echo '# other volumes' > "$1/params.yaml"; }
 
 the_script_refuses_a_folder_of_others() {
     begun_with_others others-sh
-    ! align_sh others-sh "${pair[@]}" 2> refusal && grep -q "begun with other volumes or parameters" refusal
+    ! align_sh others-sh "${pair[@]}" --overwrite 2> refusal && grep -q "begun with other volumes" refusal
+}
+
+the_script_does_again_what_other_parameters_change() {
+    local again=("$root/workflows/align.sh" near/fixed.zarr near/moving.zarr changed-sh --until global --params)
+    "${again[@]}" params.yaml
+    # another number of threads changes nothing
+    { cat params.yaml; echo 'verbose: 1'; } > more.yaml
+    "${again[@]}" more.yaml 2> said
+    ! grep -q . said
+    { cat params.yaml; echo 'ransac: {min-inliers: 7}'; } > other.yaml
+    ! "${again[@]}" other.yaml 2> refusal
+    grep -q "the steps from ransac on again" refusal
+    touch before
+    "${again[@]}" other.yaml --overwrite 2> said
+    ! grep -q "align.sh: extract-spots" said
+    [ ! changed-sh/spots/moving.csv -nt before ]
+    [ changed-sh/transforms/global.json -nt before ] && [ changed-sh/report.html -nt before ]
+    # --until is a parameter, too: the whole volume is aligned by the last stage
+    "$root/workflows/align.sh" near/fixed.zarr near/moving.zarr changed-sh --until local --params other.yaml --overwrite
+    [ -e changed-sh/global.zarr ] && [ -e changed-sh/transforms/local.zarr ]
+    "$root/workflows/align.sh" near/fixed.zarr near/moving.zarr unchanged-sh --until local --params other.yaml
+    python "$here/compare.py" unchanged-sh changed-sh
 }
 
 the_script_names_what_is_missing_before_it_works() {
@@ -407,6 +429,7 @@ it "align.sh in three parts gives the same bytes" the_script_in_parts_gives_the_
 it "align.sh does a pair as it does a round" a_pair_is_a_round_in_the_folder_of_the_results
 it "align.sh takes settings from the parameters" the_settings_may_stand_in_the_parameters
 it "align.sh refuses a folder begun with other volumes or parameters" the_script_refuses_a_folder_of_others
+it "align.sh does again what other parameters change" the_script_does_again_what_other_parameters_change
 it "align.sh names what is missing or unknown before it works" the_script_names_what_is_missing_before_it_works
 it "align.sh goes on after kill -9" the_script_goes_on_after_a_kill
 it "the schema of the parameters and the programs' flags agree" the_schema_and_the_programs_agree

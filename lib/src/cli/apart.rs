@@ -34,6 +34,7 @@ pub(super) fn check<P: Program>(
     let named = places(command, matches);
     let (mut written, read): (Vec<_>, Vec<_>) =
         named.into_iter().partition(|flag| WRITTEN.contains(&flag.id));
+    written.iter().try_for_each(|out| check_ending(out, command))?;
     let read = all_of(read);
     let mut beside = program.written();
     if matches.try_get_raw("receipt").ok().flatten().is_none() {
@@ -46,7 +47,6 @@ pub(super) fn check<P: Program>(
     }
     for (number, out) in written.iter().enumerate() {
         check_kind(out, false)?;
-        check_ending(out, command)?;
         let others = written[number + 1..].iter().filter(|other| other.place == out.place);
         let clash = read.iter().find(|read| out.harms(read)).or(others.into_iter().next());
         if let Some(read) = clash {
