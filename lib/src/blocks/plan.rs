@@ -166,8 +166,8 @@ impl Plan {
         let needed = self.needed(ctx, 1);
         if needed.total() > ctx.memory && !ctx.finish {
             return Err(Error::Usage(format!(
-                "a block of {} voxels needs {needed}, and --memory allows {}; give a smaller --block-size \
-                 or --memory {}",
+                "a block of {} voxels needs {needed}, and --memory allows {}; give --memory {}, or smaller \
+                 blocks by --block-size, or by --chunk where chunks are as large",
                 text(self.block()),
                 megabytes(ctx.memory),
                 said(needed.total()),

@@ -404,7 +404,17 @@ fn record(
     ctx.record("spots", found.spots.iter().sum::<usize>());
     ctx.record("matches", found.at.len());
     ctx.record("inliers", residuals.len());
-    ctx.record("median_residual_um", outliers::median(&mut residuals));
+    let median = outliers::median(&mut residuals);
+    tracing::info!(
+        "{} blocks have matches of their own, {} follow their neighbours, {} are empty; \
+         {} matches, median residual {:.2} um",
+        counts.fitted,
+        counts.regularised,
+        counts.empty,
+        residuals.len(),
+        median
+    );
+    ctx.record("median_residual_um", median);
     ctx.record("rms_residual_um", rms);
     ctx.record("blocks_fitted", counts.fitted);
     ctx.record("blocks_regularised", counts.regularised);
