@@ -192,7 +192,7 @@ fn a_type_that_does_not_hold_the_values_is_told_whole_and_in_parts() {
     let run = |volume: &str, out: &str, more: &[&str]| {
         let run = program("apply-transform")
             .args([volume, "--onto", volume, "-t", &still, "-o", &scene.at(out)])
-            .args(["--dtype", "uint16", "--block-size", "16,16,16"])
+            .args(["--dtype", "uint16", "--chunk", "16,16,16", "--block-size", "16,16,16"])
             .args(more)
             .output()
             .unwrap();

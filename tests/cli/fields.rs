@@ -46,7 +46,8 @@ fn all_refuse(scene: &Scene, volume: &str, field: &str, words: &[&str]) {
     let apply = [&[volume, "--transform", field], &onto[..]].concat();
     refused(scene, "apply-transform", &apply, 1, words);
     refused(scene, "deform", &[volume, volume, "--initial", field, "-o", &out], 1, words);
-    refused(scene, "refine", &[volume, volume, "--initial", field, "-o", &out], 1, words);
+    let map = scene.at("out.json");
+    refused(scene, "refine", &[volume, volume, "--initial", field, "-o", &map], 1, words);
 }
 
 #[test]

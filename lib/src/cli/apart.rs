@@ -34,7 +34,7 @@ pub(super) fn check<P: Program>(
     let named = places(command, matches);
     let (mut written, read): (Vec<_>, Vec<_>) =
         named.into_iter().partition(|flag| WRITTEN.contains(&flag.id));
-    written.iter().try_for_each(|out| check_ending(out, command))?;
+    let given = written.len();
     let read = all_of(read);
     let mut beside = program.written();
     if matches.try_get_raw("receipt").ok().flatten().is_none() {
@@ -58,6 +58,8 @@ pub(super) fn check<P: Program>(
             )));
         }
     }
+    // what stands beside an output has a name of our own
+    written.iter().take(given).try_for_each(|out| check_ending(out, command))?;
     let pipes = program.pipes();
     read.iter().try_for_each(|read| {
         let is_text = pipes.contains(&read.id) || streams::SHARED.contains(&read.id);

@@ -115,7 +115,7 @@ fn find<'a>(programs: &'a [Entry], name: &str) -> anyhow::Result<&'a Entry> {
 /// All programs by purpose, with one sentence each.
 fn overview(programs: &[Entry]) -> String {
     let mut text = format!(
-        "{NAME} {VERSION} aligns, stitches, warps and fuses volumes too large for one machine\n\
+        "{NAME} {VERSION} aligns and warps volumes too large for one machine\n\
          \nUsage: {NAME} PROGRAM ...   (each program is also an executable: PROGRAM ...)\n"
     );
     let width = programs.iter().map(|program| program.name.len()).max().unwrap_or_default();
@@ -147,7 +147,7 @@ fn tree(programs: &[Entry]) -> Command {
     let shells = ["bash", "zsh", "fish"];
     Command::new(NAME)
         .version(VERSION)
-        .about("Aligns, stitches, warps and fuses volumes too large for one machine")
+        .about("Aligns and warps volumes too large for one machine")
         .subcommands(programs.iter().map(|program| (program.command)()))
         .subcommand(
             Command::new("completions")

@@ -88,9 +88,6 @@ pub enum Error {
         /// Block size, voxels.
         block: [usize; 3],
     },
-    /// A second volume does not have the fixed one's dimensions.
-    #[error("{0}")]
-    Flag(String),
 }
 
 /// A similarity measure.

@@ -84,9 +84,9 @@ pub enum Error {
         matches: usize,
         /// The number of blocks.
         blocks: usize,
-        /// The memory needed, MiB.
+        /// The memory needed, megabytes.
         needed: u64,
-        /// The memory allowed, MiB.
+        /// The memory allowed, megabytes.
         allowed: u64,
     },
 }
@@ -324,7 +324,7 @@ fn gather(
     }
     let needed = matches as u64 * Matches::BYTES + blocks as u64 * Matches::BYTES_OF_BLOCK;
     if needed > ctx.memory {
-        let [needed, allowed] = [needed, ctx.memory].map(|bytes| bytes >> 20);
+        let [needed, allowed] = [needed.div_ceil(1_000_000), ctx.memory / 1_000_000];
         return Err(Error::TooLarge { matches, blocks, needed, allowed }.into());
     }
     let mut all = Matches {

@@ -47,9 +47,9 @@ pub enum Error {
     Memory {
         /// The number of spots of both volumes.
         spots: usize,
-        /// The memory needed, MiB.
+        /// The memory needed, megabytes.
         wanted: u64,
-        /// The memory available, MiB.
+        /// The memory available, megabytes.
         found: u64,
     },
     /// An error of the block-wise run.

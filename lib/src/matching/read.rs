@@ -156,7 +156,7 @@ impl Layout {
         let chunk = |side: &Side<'_>| side.size() * side.tile(1).iter().product::<usize>() as u64;
         let tile = left.saturating_sub(cubes).max(sides.iter().map(chunk).max().unwrap_or(0));
         if cubes + tile > left {
-            let (wanted, found) = ((cubes + tile) >> 20, left >> 20);
+            let (wanted, found) = ((cubes + tile).div_ceil(1_000_000), left / 1_000_000);
             return Err(Error::Memory { spots, wanted, found });
         }
         Ok(Self::Cubes { tile })

@@ -134,6 +134,13 @@ impl Rounds {
                 self.max_displacement
             ));
         }
+        let shortest = self.shape.into_iter().min().unwrap_or(0);
+        if self.max_displacement > shortest as f64 / 4.0 {
+            return usage(format!(
+                "--max-displacement {} is more than a quarter of the shortest axis, {shortest} voxels; give less",
+                self.max_displacement
+            ));
+        }
         if !(self.wavelength.is_finite() && self.wavelength >= 64.0) {
             return usage(format!(
                 "--wavelength {} is too short to be smooth; wanted 64 voxels or more",
@@ -402,8 +409,10 @@ mod tests {
     #[test]
     fn parameters_that_cannot_be_are_named_with_the_way_out() {
         let message = |rounds: Rounds| rounds.pair(0).err().map(|e| e.to_string()).unwrap();
-        let fold = message(Rounds { max_displacement: 300.0, ..small() });
+        let fold = message(Rounds { max_displacement: 32.0, wavelength: 64.0, ..small() });
         assert!(fold.contains("lower --max-displacement"), "{fold}");
+        let far = message(Rounds { max_displacement: 33.0, wavelength: 9e9, ..small() });
+        assert!(far.contains("more than a quarter"), "{far}");
         assert!(message(Rounds { shape: [128, 8, 128], ..small() }).contains("--size"));
         assert!(message(Rounds { spacing: [1.0, 0.0, 1.0], ..small() }).contains("--spacing"));
         assert!(message(Rounds { noise: f64::NAN, ..small() }).contains("--noise"));
