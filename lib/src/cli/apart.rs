@@ -71,7 +71,7 @@ pub(super) fn check<P: Program>(
 fn check_ending(out: &Named<'_>, command: &Command) -> Result<(), Error> {
     let flag = command.get_arguments().find(|arg| arg.get_id() == out.id);
     let kind = flag.and_then(|flag| flag.get_value_names()).and_then(|names| names.first());
-    let own: &[&str] = match kind.map(|kind| kind.as_str()) {
+    let own: &[&str] = match kind.map(clap::builder::Str::as_str) {
         Some("CSV") => &["csv", "tsv", "txt"],
         Some("JSON") => &["json", "txt"],
         Some("HTML") => &["html"],
@@ -82,7 +82,7 @@ fn check_ending(out: &Named<'_>, command: &Command) -> Result<(), Error> {
         "--{} {} would be {}, but its name is that of {other}; let it end in .{}",
         out.id,
         out.text,
-        kind.map_or("", |kind| kind.as_str()),
+        kind.map_or("", clap::builder::Str::as_str),
         own[0]
     )))
 }
