@@ -74,7 +74,7 @@ impl Program for Deform {
             steps.extend(transform::read_steps(location, Direction::FixedToMoving)?);
         }
         let initial_name = match self.initial.as_slice() {
-            [] => "the identity, since there is no --initial".to_owned(),
+            [] => "the identity (no --initial is given)".to_owned(),
             given => format!("--initial {}", given.join(" ")),
         };
         let options = self.search.options(initial_name).map_err(Error::Usage)?;

@@ -48,6 +48,8 @@ while [ $# -gt 0 ]; do
     esac
 done
 
+[ -z "$params" ] || [ -r "$params" ] || complain "there is no parameters file $params"
+
 # What the command line does not say may stand at the top of the parameters file.
 for name in parts until onto samplesheet; do
     if [ -z "${!name}" ] && [ -n "$params" ]; then
@@ -115,6 +117,9 @@ if [ -n "$samplesheet" ]; then read_samplesheet; fi
 for volume in "$fixed" "$moving" "$onto"; do
     there "$volume" || complain "there is no $volume"
 done
+for metadata in zarr.json .zarray .zgroup attributes.json; do
+    [ ! -e "$out/$metadata" ] || complain "$out is a volume; OUT is the folder of the results, give another name"
+done
 
 # What the results are made from is kept with them: others need another OUT.
 config=$out/params.yaml
@@ -125,7 +130,9 @@ wanted=$(
     if [ -n "$params" ]; then cat -- "$params"; else echo '{}'; fi
 )
 stale=
-if [ -e "$config" ]; then
+# A folder without a receipt holds no result yet.
+has_begun() { compgen -G "$out/receipts/*.json" || compgen -G "$out/*/receipts/*.json"; }
+if [ -e "$config" ] && has_begun > /dev/null; then
     stale=$(awk -f "$here/stale.awk" "$config" - <<< "$wanted")
     case $stale:$overwrite in
         :* | [!v]*:1) ;;
@@ -207,7 +214,10 @@ step() {
     if [ $code -ne 0 ]; then
         # the receipt of a result that is not to be believed is no sign that the step is done
         if [ -e "$receipt" ]; then mv "$receipt" "${receipt%.json}.failed.json"; fi
-        echo "align.sh: ${label:+$label: }$name ended with exit code $code; the same command line goes on from there" >&2
+        case $code in
+            2) echo "align.sh: ${label:+$label: }$name has wrong parameters; correct them, and give --overwrite too" >&2 ;;
+            *) echo "align.sh: ${label:+$label: }$name ended with exit code $code; the same command line goes on from there" >&2 ;;
+        esac
         exit $code
     fi
 }

@@ -223,6 +223,29 @@ fn ransac_believes_nothing_of_another_sample_and_leaves_no_map_behind() {
 }
 
 #[test]
+fn a_thin_stack_that_fits_is_believed_with_any_seed() {
+    let scene = Scene::new();
+    let (grid, of) = (Grid::new([4, 64, 64], [1.0, 0.8, 0.8], [0.0; 3]), blobs(4));
+    let at =
+        |p: Point, shift: Point| of([p[0] + 20.0 + shift[0], p[1] + shift[1], p[2] + shift[2]]);
+    let fixed =
+        volume(&scene, "thin.zarr", grid, |i, p| at(p, [0.0; 3]) + 4.0 * chance(1, i as u64));
+    let moving = volume(&scene, "moved.zarr", grid, |i, p| {
+        at(p, [0.0, -1.6, -0.8]) + 4.0 * chance(2, i as u64)
+    });
+    for seed in 0..8 {
+        let out = scene.at(&format!("{seed}.json"));
+        program("refine")
+            .args([&fixed, &moving, "-o", &out, "--seed", &seed.to_string(), "-q"])
+            .assert()
+            .success();
+        let wanted = Affine::translation([0.0, 1.6, 0.8]);
+        let error = found(&out).distance(&wanted, grid.extent(&grid.bounds()));
+        assert!(error < 1.0, "seed {seed}: {error} um");
+    }
+}
+
+#[test]
 fn hot_voxels_leave_the_map_where_it_was() {
     let scene = Scene::new();
     let (grid, of) = (Grid::new([40, 56, 56], [1.2, 0.9, 0.9], [0.0; 3]), blobs(3));

@@ -82,7 +82,11 @@ the_settings_may_stand_in_the_parameters() {
     done
 }
 
-begun_with_others() { mkdir "$1" && echo '# other volumes' > "$1/params.yaml"; }
+begun_with_others() {
+    mkdir -p "$1/receipts"
+    echo '# other volumes' > "$1/params.yaml"
+    echo '{}' > "$1/receipts/pick-level-fixed.json"
+}
 
 the_script_refuses_a_folder_of_others() {
     begun_with_others others-sh
@@ -114,9 +118,13 @@ the_script_does_again_what_other_parameters_change() {
 the_script_names_what_is_missing_before_it_works() {
     ! "$root/workflows/align.sh" near/fixed.zarr near/gone.zarr missing-sh 2> refusal
     grep -q "there is no .*gone.zarr" refusal && [ ! -e missing-sh/spots ]
+    ! "$root/workflows/align.sh" near/fixed.zarr near/moving.zarr near/fixed.zarr 2> refusal
+    grep -q "is a volume" refusal && [ ! -e near/fixed.zarr/params.yaml ]
     echo 'deform: {elasticty: 4}' > unknown.yaml
     ! "$root/workflows/align.sh" near/fixed.zarr near/moving.zarr unknown-sh --params unknown.yaml 2> refusal
     grep -q "deform: unknown key elasticty" refusal && [ ! -e unknown-sh/working/fixed.txt ]
+    # nothing was made with the wrong parameters
+    "$root/workflows/align.sh" near/fixed.zarr near/moving.zarr unknown-sh --until global
 }
 
 the_script_goes_on_after_a_kill() {

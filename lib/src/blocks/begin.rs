@@ -27,13 +27,8 @@ impl Begin for Run<'_> {
         match self.plan.is_claimed_in(folder) {
             Some(own) if live::is_at_work(folder) => {
                 if !own && replaces {
-                    // out.zarr/.voxloom, or out.tif.voxloom
-                    let folder = folder.display().to_string();
-                    let output = folder.trim_end_matches(".voxloom").trim_end_matches('/');
-                    return Err(volume::Error::Claimed(format!(
-                        "another run is writing {output} at this moment; wait until it has ended, or \
-                         give another --output"
-                    )));
+                    let error = Error::AtWork { folder: folder.display().to_string() };
+                    return Err(volume::Error::Claimed(error.to_string()));
                 }
                 Ok(if own { Existing::Resume } else { self.ctx.existing })
             }

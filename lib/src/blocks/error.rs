@@ -74,6 +74,11 @@ pub enum Error {
         /// sentence and an empty string.
         difference: [String; 2],
     },
+    /// The output is to be replaced while another run is writing it.
+    AtWork {
+        /// The folder of that run's ledger.
+        folder: String,
+    },
     /// A displacement field of a transform could not be read.
     Field(crate::geom::SourceError),
     /// The system cannot start more threads.
@@ -145,7 +150,8 @@ impl std::error::Error for Error {
             | Self::Exists { .. }
             | Self::NoReceipt { .. }
             | Self::Changed { .. }
-            | Self::OtherPlan { .. } => None,
+            | Self::OtherPlan { .. }
+            | Self::AtWork { .. } => None,
         }
     }
 }
@@ -206,6 +212,15 @@ impl fmt::Display for Error {
                 "{folder} was begun with other parameters ({begun}, now {asked}); give the same \
                  ones to go on with it or --overwrite to start anew"
             ),
+            Self::AtWork { folder } => {
+                // out.zarr/.voxloom, or out.tif.voxloom
+                let output = folder.trim_end_matches(".voxloom").trim_end_matches('/');
+                write!(
+                    f,
+                    "another run is writing {output} at this moment; wait until it has ended, or give \
+                     another --output"
+                )
+            }
             Self::Field(source) => {
                 write!(f, "cannot read a displacement field of the transform: {source}")
             }

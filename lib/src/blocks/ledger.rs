@@ -198,6 +198,9 @@ pub(super) fn begin(
     // how to treat an output was decided when this run created it; newer work is that of an equal
     // run
     let is_decided = plan.is_claimed() || in_company;
+    if existing == Existing::Overwrite && in_company && plan.is_claimed_in(folder) == Some(false) {
+        return Err(Error::AtWork { folder: folder.display().to_string() });
+    }
     if existing == Existing::Overwrite && !is_decided {
         clear(folder)?;
     }

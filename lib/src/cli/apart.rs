@@ -73,7 +73,7 @@ fn check_ending(out: &Named<'_>, command: &Command) -> Result<(), Error> {
     let kind = flag.and_then(|flag| flag.get_value_names()).and_then(|names| names.first());
     let own: &[&str] = match kind.map(clap::builder::Str::as_str) {
         Some("CSV") => &["csv", "tsv", "txt"],
-        Some("JSON") => &["json", "txt"],
+        Some("JSON") => &["json"],
         Some("HTML") => &["html"],
         _ => return Ok(()),
     };

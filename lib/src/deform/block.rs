@@ -68,7 +68,9 @@ pub(super) fn control_points(shape: [usize; 3], voxel: Point, spacing: f64) -> u
 }
 
 /// Finds the displacement field that aligns the moving image with the fixed one.
-pub(super) fn register(pair: BlockPair, options: &Options) -> Result<Registered, Unusable> {
+pub(super) fn register(mut pair: BlockPair, options: &Options) -> Result<Registered, Unusable> {
+    pyramid::clamp_outliers(&mut pair.fixed);
+    pyramid::clamp_outliers(&mut pair.moving);
     let (shape, voxel) = (pair.shape, pair.voxel);
     let (fixed, moving) = comparable(&pair, options.metric)?;
     drop(pair);

@@ -105,7 +105,7 @@ impl Flags {
         let model = match (self.model, self.control_spacing) {
             (ModelName::Dense, None) => Model::Dense,
             (ModelName::Dense, Some(v)) => {
-                return Err(format!("--control-spacing {v}: wanted is --model bspline with it"));
+                return Err(format!("--control-spacing {v} needs --model bspline"));
             }
             (ModelName::Bspline, v) => {
                 let v = v.unwrap_or(CONTROL_SPACING);

@@ -66,9 +66,9 @@ pub enum Error {
     },
     /// The volumes agree no better than at wrong positions.
     #[error(
-        "no field was written: under {initial}, the volumes' similarity exceeds that at wrong positions \
-         (shifted) by {found:.1} standard deviations, less than --min-evidence {wanted}; check that map, which takes \
-         the fixed to the moving volume in micrometres, and whether both show the same sample"
+        "no field was written: under {initial}, the volumes are hardly more similar than when one is shifted \
+         (by {found:.1} standard deviations, less than --min-evidence {wanted}); check that map, which takes the fixed to \
+         the moving volume in micrometres and must align them roughly, and whether both show the same sample"
     )]
     Chance {
         /// The initial map's name.

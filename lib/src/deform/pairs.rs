@@ -8,6 +8,7 @@ use super::block::{self, BlockPair, Unusable};
 use super::lattice::Field;
 use super::{Masks, Options, outcome_of};
 use crate::blocks::{Ends, Outcome, Rows, Task};
+use crate::filter::despike;
 use crate::geom::{Box3, Chain, Grid, LocalChain};
 use crate::volume::Volume;
 use crate::warp;
@@ -72,6 +73,8 @@ impl Pair<'_> {
             return Ok(None);
         };
         let mut fixed = self.fixed.read::<f32>(&around).context("reading the fixed volume")?;
+        // hot voxels would dominate the contrast of their surroundings
+        despike(&mut fixed, around.shape());
         if let Some(mask) = self.masks.fixed {
             let identity = LocalChain::default();
             let inside = pull(mask, &identity, onto.extent(&onto.bounds()), &onto, true)
@@ -212,7 +215,10 @@ fn pull(
     if part.is_empty() {
         return Ok(None);
     }
-    let voxels = volume.read::<f32>(&part)?;
+    let mut voxels = volume.read::<f32>(&part)?;
+    if !is_mask {
+        despike(&mut voxels, part.shape());
+    }
     let options = warp::Options {
         interpolation: if is_mask {
             warp::Interpolation::Nearest

@@ -108,6 +108,29 @@ pub(super) fn moments(image: &[f32]) -> (f64, f64, f64) {
     (mean, (squares / n - mean * mean).max(0.0), count as f64 / image.len().max(1) as f64)
 }
 
+/// Clamps outliers, which would dominate the variance: values beyond the 0.1 and 99.9 percentiles by
+/// more than the distance between these. The percentiles are those of evenly spread voxels.
+pub(super) fn clamp_outliers(image: &mut [f32]) {
+    /// Number of voxels that are sorted.
+    const SORTED: usize = 1 << 16;
+    let step = image.len().div_ceil(SORTED).max(1);
+    let mut values: Vec<f32> =
+        image.iter().step_by(step).copied().filter(|v| v.is_finite()).collect();
+    if values.is_empty() {
+        return;
+    }
+    values.sort_unstable_by(f32::total_cmp);
+    let beyond = values.len() / 1000;
+    let (low, high) = (values[beyond], values[values.len() - 1 - beyond]);
+    let range = high - low;
+    // without contrast in all but these voxels, they are what can be aligned
+    if range > 0.0 && range.is_finite() {
+        for v in image.iter_mut().filter(|v| v.is_finite()) {
+            *v = v.clamp(low - range, high + range);
+        }
+    }
+}
+
 /// Subtracts a mean and divides by a standard deviation.
 pub(super) fn standardise(image: &[f32], mean: f64, deviation: f64) -> Vec<f32> {
     let scale = 1.0 / deviation.max(f64::MIN_POSITIVE);

@@ -222,3 +222,29 @@ fn where_the_initial_map_is_unknown_nothing_is_compared() {
     let error = apart(&found, Box3::new([8, 8, 8], [24, 24, 24]), |_| shift);
     assert!(error < 0.2, "{error}");
 }
+
+#[test]
+fn hot_voxels_leave_the_field_where_it_was() {
+    let shape = [40, 44, 48];
+    let shift = [0.9, -1.3, 1.6];
+    // one voxel in a thousand, at other places in each image; then at the same places
+    let hot = |seed: u64, p: Point| {
+        let [z, y, x] = p.map(|v| v as u64);
+        crate::metric::hash(seed, (z * 44 + y) * 48 + x) % 1000 == 0
+    };
+    let moved = |p: Point| texture(std::array::from_fn(|a| p[a] + shift[a]));
+    let error = |seeds: Option<[u64; 2]>| {
+        let spoilt = |which: usize, p: Point, value: f32| {
+            if seeds.is_some_and(|seeds| hot(seeds[which], p)) { 65_535.0 } else { value }
+        };
+        let place =
+            Place::new(grid(shape, 1.0), |p| spoilt(0, p, moved(p)), |p| spoilt(1, p, texture(p)));
+        let found = place.aligned(&identity(), shape, &options());
+        apart(&found, Box3::new([6; 3], [34, 38, 42]), |_| shift)
+    };
+    let clean = error(None);
+    for seeds in [[1, 2], [3, 3]] {
+        let spoilt = error(Some(seeds));
+        assert!(spoilt < 2.0 * clean + 0.05, "{spoilt}, and {clean} without hot voxels");
+    }
+}

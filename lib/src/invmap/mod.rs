@@ -298,8 +298,8 @@ fn conclude(
         );
     } else if lost > 0 {
         tracing::info!(
-            "{lost} of {nodes} nodes have no inverse and are unknown (NaN): the map leads there from nowhere; it \
-             folds nowhere"
+            "{lost} of {nodes} nodes have no inverse and are unknown (NaN): the map takes no point there; it has \
+             no folds"
         );
     }
     Ok(())

@@ -90,6 +90,7 @@ fn at_level(
         freedom: Freedom::of(scene.options.model, scene.planar),
         limits: Limits { iterations: STEPS, voxel: level.resolution[1], least: FEWEST },
         information: scene.options.metric == Kind::MutualInformation,
+        extent: level.moving_extent(),
     };
     let mut work = Workspace::default();
     // refined in the same way as the wrong maps, from where it is
@@ -123,6 +124,8 @@ struct Judge<'a> {
     freedom: Freedom,
     limits: Limits,
     information: bool,
+    /// The extent of the moving image, micrometres.
+    extent: [Point; 2],
 }
 
 impl Judge<'_> {
@@ -153,7 +156,12 @@ impl Judge<'_> {
         }
         let up = climb(&self.pair, &map, &self.freedom, &self.limits, work)?;
         let back = right.inverse().ok()?.then(&up.map);
-        let reach = [-1.0, 1.0].map(|s| frame.centre.map(|c| c + s * frame.size));
+        // a thin stack tells nothing of how a map continues beyond its planes
+        let reach = [0, 1].map(|end| {
+            let [low, high] = self.extent;
+            let side = [-frame.size, frame.size][end];
+            std::array::from_fn(|a| (frame.centre[a] + side).clamp(low[a], high[a].max(low[a])))
+        });
         let apart = back.distance(&Affine::IDENTITY, reach) > APART * frame.size;
         let similarity = if self.information { -up.energy } else { 1.0 - up.energy };
         (apart && up.count >= least).then(|| [self.significance(up.energy, up.count), similarity])

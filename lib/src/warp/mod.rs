@@ -14,7 +14,7 @@ use crate::geom::{
     Box3, Chain, FieldApart, FieldSource, Grid, LocalChain, LocalStep, Point, SourceError,
     Transform,
 };
-use crate::volume::{self, Output, Spec, Volume, Voxel};
+use crate::volume::{self, Dtype, Output, Spec, Volume, Voxel};
 use crate::with_voxel;
 
 mod cpu;
@@ -178,6 +178,16 @@ pub fn resample(
         options,
         vectors: Pool::default(),
     };
+    if options.interpolation != Interpolation::Nearest
+        && matches!(first.dtype(), Dtype::U32 | Dtype::I32 | Dtype::U64 | Dtype::I64)
+    {
+        tracing::warn!(
+            "{} is {}: it is interpolated in single precision, which rounds values above 16777216; \
+             for labels give --interpolation nearest",
+            first.location(),
+            first.dtype()
+        );
+    }
     if options.interpolation == Interpolation::Nearest {
         // voxels are converted, if at all, when they are read, so that 64-bit labels keep all
         // digits

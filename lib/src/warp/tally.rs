@@ -24,6 +24,9 @@ pub(super) struct Tally {
     /// Whether values were read that are no whole numbers.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     has_fractions: bool,
+    /// Whether infinity was read.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    has_infinity: bool,
     /// Whether NaN was read that the output's type does not hold.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     has_nan: bool,
@@ -45,6 +48,9 @@ impl Tally {
         for v in voxels.iter().map(|v| v.to_f64()) {
             if v.is_nan() {
                 tally.has_nan = true;
+            } else if v.is_infinite() {
+                // JSON has no such number
+                tally.has_infinity = true;
             } else {
                 let [low, high] = tally.range.unwrap_or([v; 2]);
                 tally.range = Some([low.min(v), high.max(v)]);
@@ -70,6 +76,7 @@ impl Tally {
             unknown: self.unknown + other.unknown,
             range,
             has_fractions: self.has_fractions || other.has_fractions,
+            has_infinity: self.has_infinity || other.has_infinity,
             has_nan: self.has_nan || other.has_nan,
         }
     }
@@ -140,6 +147,9 @@ impl Tally {
                 ));
             }
         }
+        if self.has_infinity {
+            found.push(format!("infinity becomes {least} or {greatest}"));
+        }
         if self.has_nan {
             found.push("NaN becomes 0".to_owned());
         }
@@ -163,5 +173,10 @@ mod tests {
         assert!(said(&[0.0, 0.5, 0.25, 1.0], Dtype::U16).contains("rounded"));
         assert_eq!(said(&[0.0, 1.0, 1.0, 0.0], Dtype::U16), "");
         assert_eq!(said(&[4.0, f32::NAN, 90.0, 1.0], Dtype::U16), "NaN becomes 0");
+        let infinite = [4.0, f32::INFINITY, 90.0, f32::NEG_INFINITY];
+        assert_eq!(said(&infinite, Dtype::U8), "infinity becomes 0 or 255");
+        let tally = Tally::of_narrowed(&infinite);
+        let stored = serde_json::to_string(&tally).unwrap();
+        assert_eq!(serde_json::from_str::<Tally>(&stored).unwrap(), tally);
     }
 }

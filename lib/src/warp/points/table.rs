@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::{Error, forward, inverse, search_cost};
-use crate::blocks::{Budget, Context, write_whole};
+use crate::blocks::{self, Budget, Context, write_whole};
 use crate::device::Cost;
 use crate::geom::{Chain, FieldApart, Point, Transform};
-use crate::{files, quote, table};
+use crate::{files, quote, table, volume};
 
 const COLUMNS: [&str; 3] = ["z_um", "y_um", "x_um"];
 
@@ -29,6 +29,13 @@ pub fn carry(
     backwards: bool,
     ctx: &Context,
 ) -> Result<(), Error> {
+    if let Some((_, other)) = volume::other_format(&to.to_string_lossy(), &["csv", "tsv", "txt"]) {
+        let to = to.display();
+        return Err(blocks::Error::Usage(format!(
+            "--output {to} would be CSV, but its name is that of {other}; let it end in .csv"
+        ))
+        .into());
+    }
     ctx.refuse_existing(to)?;
     let budget = Budget::of(ctx);
     let mut rows = Rows::read(from)?;
