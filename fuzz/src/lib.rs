@@ -16,8 +16,9 @@ use voxloom::{blocks, cli, report, table, transcode, volume};
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// Bytes that any file may cost: buffers of decoders, and the voxels that are read here.
-const BASE: usize = 4 << 20;
+/// Bytes that any file may cost: buffers of decoders, the voxels that are read here, and the entries
+/// of an HDF5 symbol table, of which `hdf5-reader` reserves as many as a 16-bit number says (7.4 MB).
+const BASE: usize = 8 << 20;
 /// Maximum length of a message, in bytes: it may quote only a limited part of a file.
 const LONGEST: usize = 1200;
 
