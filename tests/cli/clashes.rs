@@ -103,10 +103,10 @@ fn two_outputs_of_one_name_are_refused() {
 fn a_receipt_replaces_receipts_only() {
     let scene = Scene::new();
     let fixed = Pair::get().at("fixed.zarr");
-    let precious = scene.file("a.txt", "precious");
+    let precious = scene.file("a.json", "precious");
     let out = scene.at("a.csv");
     let line = [fixed.as_str(), "-o", &out, "--receipt", &precious];
-    refused(&scene, "extract-spots", &line, 1, &["a.txt", "--receipt", "--overwrite"]);
+    refused(&scene, "extract-spots", &line, 1, &["a.json", "--receipt", "--overwrite"]);
     scene.file("a.csv.receipt.json", "{\"mine\": 1}");
     let plain = [fixed.as_str(), "-o", &out];
     refused(&scene, "extract-spots", &plain, 1, &["a.csv.receipt.json", "--overwrite"]);

@@ -230,7 +230,7 @@ fn hot_voxels_leave_the_field_where_it_was() {
     // one voxel in a thousand, at other places in each image; then at the same places
     let hot = |seed: u64, p: Point| {
         let [z, y, x] = p.map(|v| v as u64);
-        crate::metric::hash(seed, (z * 44 + y) * 48 + x) % 1000 == 0
+        crate::metric::hash(seed, (z * 44 + y) * 48 + x).is_multiple_of(1000)
     };
     let moved = |p: Point| texture(std::array::from_fn(|a| p[a] + shift[a]));
     let error = |seeds: Option<[u64; 2]>| {
