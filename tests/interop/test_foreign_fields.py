@@ -157,7 +157,7 @@ def test_what_hdf5_is_not_known_is_named_with_the_way_out(tmp_path):
         file["volume"] = np.zeros((4, 5, 6), np.uint16)
     with h5py.File(tmp_path / "two.h5", "w") as file:
         file["a"], file["b"] = np.zeros((4, 5, 6, 3)), np.zeros((4, 5, 6, 3))
-    for name, words in [("other.h5", "volume of the shape [4, 5, 6]"), ("two.h5", "a, b; choose")]:
+    for name, words in [("other.h5", "volume of the shape [4, 5, 6]"), ("two.h5", "a, b; images in HDF5 are not read")]:
         refused = ours("transcode", tmp_path / name, "-o", tmp_path / "t.json", ok=False)
         assert refused.returncode == 1 and words in refused.stderr, refused.stderr
     refused = ours("transcode", tmp_path / "two.h5", "--name", "a", "-o", tmp_path / "t.json", ok=False)
