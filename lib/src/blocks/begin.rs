@@ -23,16 +23,14 @@ impl Plan {
 
 impl Begin for Run<'_> {
     fn existing(&self, folder: &Path) -> Result<Existing, volume::Error> {
-        let replaces = self.ctx.existing == Existing::Overwrite;
-        match self.plan.is_claimed_in(folder) {
-            Some(own) if live::is_at_work(folder) => {
-                if !own && replaces {
-                    let error = Error::AtWork { folder: folder.display().to_string() };
-                    return Err(volume::Error::Claimed(error.to_string()));
-                }
-                Ok(if own { Existing::Resume } else { self.ctx.existing })
+        let own = self.plan.is_claimed_in(folder).filter(|_| live::is_at_work(folder));
+        match (own, self.ctx.existing) {
+            (Some(true), _) => Ok(Existing::Resume),
+            (Some(false), Existing::Overwrite) => {
+                let error = Error::AtWork { folder: folder.display().to_string() };
+                Err(volume::Error::Claimed(error.to_string()))
             }
-            _ => Ok(self.ctx.existing),
+            (_, existing) => Ok(existing),
         }
     }
 

@@ -49,7 +49,8 @@ impl Default for Options {
 impl Options {
     /// The evidence that a map needs if none is asked for, in standard deviations. Under wrong maps
     /// mutual information has more outliers than the other measures: of 20 pairs of unrelated
-    /// volumes the largest evidence was 15, where right maps have 90 or more (`bench/believe.py`).
+    /// volumes the largest evidence was 12.8, where right maps have 103 or more
+    /// (`bench/believe.py`).
     #[must_use]
     pub fn min_evidence_of(metric: Kind) -> f64 {
         match metric {
