@@ -72,7 +72,8 @@ impl Chain {
     /// its fields that these points can reach read into memory.
     ///
     /// Returns that chain and an extent that contains the images of all the points. Adjacent
-    /// affines are multiplied into one. A field that no point reaches is left out.
+    /// affines are multiplied into one. A field that no point reaches is left out, or is a step that
+    /// maps every point to NaN if the field is unknown there; the extent then has no meaning.
     ///
     /// # Errors
     /// Any error of a field's source.
@@ -109,15 +110,19 @@ impl Chain {
                 Transform::Field(source) => {
                     let grid = source.grid();
                     let part = grid.enclosing(image).intersect(&grid.bounds());
+                    let exterior = source.exterior();
                     if part.is_empty() {
-                        continue; // the displacement is 0 outside the field
+                        if exterior != 0.0 {
+                            steps.push(LocalStep::Affine(Affine::translation([exterior; 3])));
+                        }
+                        continue;
                     }
                     // one more sample on each side: no point of the image then lies at an edge of
                     // the part that is not an edge of the field
                     let part = part.grow([1; 3]).intersect(&grid.bounds());
                     let mut vectors = buffer(part.len());
                     source.read_into(&part, &mut vectors[..part.len()])?;
-                    let field = FieldPart { grid, part, vectors };
+                    let field = FieldPart { grid, part, vectors, exterior };
                     let [least, most] = field.range();
                     image = [
                         std::array::from_fn(|a| image[0][a] + least[a]),
@@ -191,6 +196,15 @@ impl LocalChain {
                 let u = field.displacement(p);
                 std::array::from_fn(|a| p[a] + u[a])
             }
+        })
+    }
+
+    /// Whether no point of the extent has a known image: all lie outside a field that is unknown
+    /// there.
+    pub fn is_unknown(&self) -> bool {
+        self.steps.iter().any(|step| match step {
+            LocalStep::Affine(map) => map.rows().as_flattened().iter().any(|v| v.is_nan()),
+            _ => false,
         })
     }
 

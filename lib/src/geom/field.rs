@@ -25,6 +25,12 @@ pub trait FieldSource: Send + Sync {
         Ok(())
     }
 
+    /// Each component of the displacement more than half a sample outside the extent of the
+    /// samples: 0, where nothing moves, or NaN, where the displacement is unknown.
+    fn exterior(&self) -> f64 {
+        0.0
+    }
+
     /// An upper bound on the absolute displacement along each axis (micrometres); `None` if
     /// unknown.
     fn reach(&self) -> Option<Point> {
@@ -78,7 +84,7 @@ impl Field {
     /// It is 0 more than half a sample outside the extent of the samples, and NaN where a NaN
     /// sample contributes.
     pub fn displacement(&self, p: Point) -> Point {
-        trilinear(&self.vectors, self.grid.shape, self.grid.index(p))
+        trilinear(&self.vectors, self.grid.shape, self.grid.index(p), 0.0)
     }
 
     /// The minimum and maximum displacement along each axis; NaN is ignored, and the range always
@@ -101,6 +107,8 @@ pub struct FieldPart {
     /// C order `(z, y, x)` of `part`, components z, y, x, micrometres; NaN where unknown. The
     /// buffer may be longer than `part`; the rest is unused.
     pub vectors: Vec<[f32; 3]>,
+    /// The displacement outside the field, as [`FieldSource::exterior`].
+    pub exterior: f64,
 }
 
 impl FieldPart {
@@ -119,33 +127,41 @@ impl FieldPart {
     }
 
     /// The displacement at a physical position, as [`Field::displacement`] with the part as its
-    /// samples.
+    /// samples and the part's `exterior` outside.
     #[inline(always)]
     pub fn displacement(&self, p: Point) -> Point {
-        trilinear(&self.vectors, self.shape(), self.index(p))
+        trilinear(&self.vectors, self.shape(), self.index(p), self.exterior)
     }
 
     /// The minimum and maximum displacement, as [`Field::range`].
     pub fn range(&self) -> [Point; 2] {
         range(&self.vectors[..self.part.len()])
     }
+
+    /// Whether the displacement is unknown (NaN) anywhere.
+    pub fn has_unknown(&self) -> bool {
+        let vectors = self.vectors[..self.part.len()].as_flattened();
+        self.exterior.is_nan() || vectors.iter().any(|v| v.is_nan())
+    }
 }
 
 impl From<Field> for FieldPart {
     fn from(field: Field) -> Self {
-        Self { grid: field.grid, part: field.grid.bounds(), vectors: field.vectors }
+        let part = field.grid.bounds();
+        Self { grid: field.grid, part, vectors: field.vectors, exterior: 0.0 }
     }
 }
 
-/// The trilinearly interpolated vector at a fractional index; 0 more than half a sample outside.
+/// The trilinearly interpolated vector at a fractional index; `exterior` more than half a sample
+/// outside.
 #[inline(always)]
-fn trilinear(vectors: &[[f32; 3]], shape: [usize; 3], index: Point) -> Point {
+fn trilinear(vectors: &[[f32; 3]], shape: [usize; 3], index: Point, exterior: f64) -> Point {
     let mut low = [0usize; 3];
     let mut frac = [0.0; 3];
     for a in 0..3 {
         let last = shape[a] as f64 - 1.0;
         if !(index[a] >= -0.5 && index[a] <= last + 0.5) {
-            return [0.0; 3];
+            return [exterior; 3];
         }
         let at = index[a].clamp(0.0, last);
         low[a] = (at as usize).min(shape[a].saturating_sub(2));

@@ -77,6 +77,18 @@ impl Grid {
         [self.position(part.min.map(|v| v as f64)), self.position(part.max.map(|v| (v - 1) as f64))]
     }
 
+    /// A coarse sample of positions (micrometres): 5 along each axis, including the faces.
+    pub fn sample(&self) -> Vec<Point> {
+        const SIDE: usize = 5;
+        let [low, high] = self.extent(&self.bounds());
+        let point = |i: usize| {
+            let at = [i / SIDE.pow(2), i / SIDE % SIDE, i % SIDE];
+            let share = |a: usize| at[a] as f64 / (SIDE - 1) as f64;
+            std::array::from_fn(|a| low[a] + (high[a] - low[a]) * share(a))
+        };
+        (0..SIDE.pow(3)).map(point).collect()
+    }
+
     /// Whether a position is at most half a voxel outside the extent of the voxel centres.
     pub fn reaches(&self, p: Point) -> bool {
         let index = self.index(p);

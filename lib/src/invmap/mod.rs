@@ -125,7 +125,7 @@ pub fn grid_of(chain: &Chain, options: &Options) -> Result<Grid, Error> {
         _ => None,
     });
     let grid = field.ok_or_else(|| Error::NoGrid { transform: options.transform.clone() })?;
-    let images = points::forward(chain, &sample(&grid))?;
+    let images = points::forward(chain, &grid.sample())?;
     let Some(extent) = extent_of(&images) else {
         return Err(Error::Nothing { transform: options.transform.clone() });
     };
@@ -133,17 +133,6 @@ pub fn grid_of(chain: &Chain, options: &Options) -> Result<Grid, Error> {
     let shape = [nodes(0), nodes(1), nodes(2)];
     let planar = grid.planar && shape[0] == 1;
     Ok(Grid { planar, ..Grid::new(shape, grid.spacing, extent[0]) })
-}
-
-/// A coarse sample of points on a grid, 5 along each axis, including its faces.
-fn sample(grid: &Grid) -> Vec<Point> {
-    let [low, high] = grid.extent(&grid.bounds());
-    let steps = 4_usize;
-    let at = |i: usize| [i / (steps + 1).pow(2), i / (steps + 1) % (steps + 1), i % (steps + 1)];
-    let point = |at: [usize; 3]| {
-        std::array::from_fn(|a| low[a] + (high[a] - low[a]) * at[a] as f64 / steps as f64)
-    };
-    (0..(steps + 1).pow(3)).map(|i| point(at(i))).collect()
 }
 
 /// The extent `[low, high]` of the finite points; `None` if there are none.
@@ -174,7 +163,7 @@ pub fn invert(
         let message = format!("--tolerance {found}: wanted is a length above 0, in voxels");
         return Err(blocks::Error::Usage(message).into());
     }
-    if let Some(extent) = extent_of(&points::inverse(chain, &sample(grid))?.points) {
+    if let Some(extent) = extent_of(&points::inverse(chain, &grid.sample())?.points) {
         chain.check_fields(extent)?;
     }
     let chunk = grid.shape.map(|n| n.min(CHUNK));

@@ -118,6 +118,37 @@ fn unknown_parts_of_a_field_leave_unknown_parts_of_its_inverse() {
 }
 
 #[test]
+fn an_inverse_is_unknown_outside_its_grid_in_images_and_for_points() {
+    let chain = Chain { steps: vec![Transform::Field(Arc::new(bend(GRID, 0.5)))] };
+    let (_, folder) = inverted(&chain, &GRID, &Context::default());
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let field = FieldFile::open_inverse(&at("inverse.zarr")).unwrap();
+    let inverse = Chain { steps: vec![Transform::Field(Arc::new(field))] };
+    let (inside, outside) = (GRID.position([9.0, 11.0, 13.0]), GRID.position([9.0, 11.0, 29.0]));
+    let images = points::forward(&inverse, &[inside, outside]).unwrap();
+    assert!(images[0].iter().all(|v| v.is_finite()));
+    assert!(images[1].iter().all(|v| v.is_nan()));
+
+    // twice as long along x, in blocks of which some lie wholly outside
+    let wide = Grid { shape: [20, 24, 56], ..GRID };
+    let (dtype, codec, format) = (volume::Dtype::U8, volume::Codec::Raw, volume::Format::Zarr3);
+    let spec = volume::Spec { grid: wide, dtype, chunk: [20, 24, 8], shard: None, codec, format };
+    let ones = vec![1u8; wide.bounds().len()];
+    let made = volume::Output::create(&at("ones.zarr"), &spec, volume::Existing::Refuse).unwrap();
+    made.write(&wide.bounds(), &ones).unwrap();
+    let ones = volume::Volume::open(&at("ones.zarr"), &volume::Select::default()).unwrap();
+    let options = warp::Options { fill: 7.0, ..warp::Options::default() };
+    let ctx = Context { block_size: Some([20, 24, 8]), ..Context::default() };
+    warp::resample(&[ones], &inverse, &at("out.zarr"), &spec, &options, &ctx).unwrap();
+    let out = volume::Volume::open(&at("out.zarr"), &volume::Select::default()).unwrap();
+    let out = out.read::<u8>(&wide.bounds()).unwrap();
+    let unknown = out.iter().filter(|v| **v == 7).count();
+    assert!((0..20 * 24).all(|row| out[row * 56 + 29..(row + 1) * 56].iter().all(|v| *v == 7)));
+    assert_eq!(out[(9 * 24 + 11) * 56 + 13], 1);
+    assert_eq!(ctx.receipt().results["voxels_without_transform"], serde_json::json!(unknown));
+}
+
+#[test]
 fn a_grid_far_away_and_a_chain_without_a_grid_are_named() {
     let options = Options { transform: "m.txt".into(), tolerance: 1e-4 };
     let none = Chain::affine(Affine::IDENTITY);

@@ -83,12 +83,14 @@ impl Source for Interleaved {
 }
 
 /// A displacement field on disk, read box by box. Missing chunks have the fill value, NaN (unknown)
-/// in the fields that [`FieldOutput`] writes.
+/// in the fields that [`FieldOutput`] writes. A field that maps the moving space to the fixed space
+/// is an inverse, and unknown outside its samples; all others are 0 there.
 pub struct FieldFile {
     source: Interleaved,
     cache: Cache,
     grid: Grid,
     reach: Option<Point>,
+    exterior: f64,
 }
 
 impl std::fmt::Debug for FieldFile {
@@ -169,7 +171,8 @@ impl FieldFile {
         let grid = Grid { planar, ..Grid::new(shape, spacing, origin) };
         let reach = reach.and_then(|reach| serde_json::from_value(reach).ok());
         let cache = Cache::new(cache::LIMIT);
-        Ok(Self { source: Interleaved::new(array), cache, grid, reach })
+        let exterior = if wanted == BACKWARD { f64::NAN } else { 0.0 };
+        Ok(Self { source: Interleaved::new(array), cache, grid, reach, exterior })
     }
 
     /// The chunk shape in vectors (z, y, x), the unit in which reading is most efficient.
@@ -198,6 +201,10 @@ impl FieldSource for FieldFile {
         Ok(())
     }
 
+    fn exterior(&self) -> f64 {
+        self.exterior
+    }
+
     fn reach(&self) -> Option<Point> {
         self.reach
     }
@@ -218,6 +225,9 @@ impl FieldSource for FieldFile {
         let mut fingerprint = Fingerprint::default();
         self.grid.add_to(&mut fingerprint);
         fingerprint.add(self.source.stored().fingerprint()?.as_bytes());
+        if self.exterior.is_nan() {
+            fingerprint.add(b"unknown outside");
+        }
         Ok(fingerprint.hex())
     }
 }

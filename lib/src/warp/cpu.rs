@@ -43,7 +43,7 @@ impl<T> Moving<'_, T> {
 ///
 /// Border: a position within `[-0.5, n - 0.5]` is inside; in the outer half voxel it takes the edge
 /// value (as in ITK). Elsewhere it takes `options.fill`, or with `options.extrapolate` the nearest
-/// voxel. NaN positions are outside.
+/// voxel. NaN positions take `options.fill`; their number is returned.
 /// Numbers: positions are `f64`, weights and values `f32`, without fused multiply-add, so that
 /// results are bit-identical on every processor.
 /// Speed: the version compiled for AVX2 takes 0.4 of the time for linear interpolation (one affine,
@@ -55,7 +55,7 @@ pub(super) fn interpolate<T: Voxel, O: Voxel>(
     part: &Box3,
     options: &Options,
     out: &mut [O],
-) {
+) -> u64 {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         #[target_feature(enable = "avx2")]
@@ -65,14 +65,14 @@ pub(super) fn interpolate<T: Voxel, O: Voxel>(
             part: &Box3,
             options: &Options,
             out: &mut [O],
-        ) {
-            interpolate_any(moving, rows, part, options, out);
+        ) -> u64 {
+            interpolate_any(moving, rows, part, options, out)
         }
         #[expect(unsafe_code, reason = "a call across target features")]
         // SAFETY: the processor supports AVX2, as was just checked.
         return unsafe { with_avx2(moving, rows, part, options, out) };
     }
-    interpolate_any(moving, rows, part, options, out);
+    interpolate_any(moving, rows, part, options, out)
 }
 
 /// Like [`interpolate`], but copies the nearest voxels unchanged. Compiled for AVX2, it takes 0.75
@@ -83,7 +83,7 @@ pub(super) fn nearest<T: Voxel>(
     part: &Box3,
     options: &Options,
     out: &mut [T],
-) {
+) -> u64 {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         #[target_feature(enable = "avx2")]
@@ -93,14 +93,14 @@ pub(super) fn nearest<T: Voxel>(
             part: &Box3,
             options: &Options,
             out: &mut [T],
-        ) {
-            nearest_any(moving, rows, part, options, out);
+        ) -> u64 {
+            nearest_any(moving, rows, part, options, out)
         }
         #[expect(unsafe_code, reason = "a call across target features")]
         // SAFETY: the processor supports AVX2, as was just checked.
         return unsafe { with_avx2(moving, rows, part, options, out) };
     }
-    nearest_any(moving, rows, part, options, out);
+    nearest_any(moving, rows, part, options, out)
 }
 
 #[inline(always)]
@@ -110,7 +110,8 @@ fn nearest_any<T: Voxel>(
     part: &Box3,
     options: &Options,
     out: &mut [T],
-) {
+) -> u64 {
+    let mut unknown = 0;
     let [depth, height, width] = part.shape();
     let lattice = Lattice::new(moving, options);
     let fill = T::from_f64(options.fill);
@@ -118,11 +119,13 @@ fn nearest_any<T: Voxel>(
     for i in 0..depth * height {
         let (z, y) = (part.min[0] + (i / height) as i64, part.min[1] + (i % height) as i64);
         rows.fill(z, y, part, &mut positions);
+        unknown += rows.count_unknown(&positions);
         for (c, voxels) in moving.channels().enumerate() {
             let row = &mut out[(c * depth * height + i) * width..][..width];
             lattice.nearest_row(voxels, &positions, fill, row);
         }
     }
+    unknown
 }
 
 #[inline(always)]
@@ -132,7 +135,8 @@ fn interpolate_any<T: Voxel, O: Voxel>(
     part: &Box3,
     options: &Options,
     out: &mut [O],
-) {
+) -> u64 {
+    let mut unknown = 0;
     let [depth, height, width] = part.shape();
     let lattice = Lattice::new(moving, options);
     let cubic: Vec<spline::Coefficients> = moving
@@ -145,6 +149,7 @@ fn interpolate_any<T: Voxel, O: Voxel>(
     for i in 0..depth * height {
         let (z, y) = (part.min[0] + (i / height) as i64, part.min[1] + (i % height) as i64);
         rows.fill(z, y, part, &mut positions);
+        unknown += rows.count_unknown(&positions);
         for (c, voxels) in moving.channels().enumerate() {
             let row = &mut out[(c * depth * height + i) * width..][..width];
             match options.interpolation {
@@ -160,6 +165,7 @@ fn interpolate_any<T: Voxel, O: Voxel>(
             convert(&values, options.rounding, row);
         }
     }
+    unknown
 }
 
 #[inline(always)]

@@ -54,7 +54,7 @@ impl Inverse {
     /// Converts the inverse to a step of a chain; `part` is the box of nodes of `grid` that it was
     /// computed for.
     pub fn into_step(self, grid: &Grid, part: &Box3) -> FieldPart {
-        FieldPart { grid: *grid, part: *part, vectors: self.vectors }
+        FieldPart { grid: *grid, part: *part, vectors: self.vectors, exterior: f64::NAN }
     }
 }
 

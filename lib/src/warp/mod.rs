@@ -139,8 +139,8 @@ pub struct Options {
 /// `spec`.
 ///
 /// The chain maps positions of the output to positions of the moving volume, or the reverse with
-/// `options.backwards`. Voxels where the inverse is undefined get the fill value and are counted in
-/// the receipt. `moving` are the channels of one image, of equal grid and data type: positions are
+/// `options.backwards`. Voxels where the map or its inverse is undefined get the fill value and are
+/// counted in the receipt. `moving` are the channels of one image, of equal grid and data type: positions are
 /// computed once for all of them. Several channels give an image with as many channels.
 ///
 /// # Errors
@@ -167,6 +167,7 @@ pub fn resample(
     let chain = turned.as_ref().unwrap_or(chain);
     if !options.backwards {
         chain.check_fields(spec.grid.extent(&spec.grid.bounds()))?;
+        warn_outside_fields(to, chain, &spec.grid)?;
     }
     let moving_grid = first.grid();
     let job = Job {
@@ -197,6 +198,22 @@ pub fn resample(
     } else {
         with_voxel!(spec.dtype, O => job.run::<f32, O>(ctx, cpu::interpolate))
     }
+}
+
+/// Warns if the output reaches beyond a field that is 0 there. Where a field is unknown, the voxels
+/// are counted as they are computed.
+fn warn_outside_fields(to: &str, chain: &Chain, onto: &Grid) -> Result<(), Error> {
+    for field in points::reached_fields(chain, &onto.sample())? {
+        let points::Reached { step, inside, outside, effect } = field;
+        if outside > 0 {
+            let share = 100 * outside / (inside + outside);
+            tracing::warn!(
+                "about {} % of {to} lies outside the displacement field of step {step}, which {effect} there",
+                share.max(1)
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Like [`resample`], in memory: `voxels` (C order) on the grid `moving`, resampled through `chain`
@@ -250,7 +267,7 @@ struct Input<T> {
     voxels: Vec<T>,
 }
 
-type Kernel<T, O> = fn(&cpu::Moving<T>, &Rows, &Box3, &Options, &mut [O]);
+type Kernel<T, O> = fn(&cpu::Moving<T>, &Rows, &Box3, &Options, &mut [O]) -> u64;
 
 impl Job<'_> {
     fn run<T: Voxel, O: Voxel>(&self, ctx: &Context, kernel: Kernel<T, O>) -> Result<(), Error> {
@@ -287,7 +304,10 @@ impl Job<'_> {
                         whole: self.moving.shape,
                     };
                     let rows = Rows::new(&input.chain, onto, &self.moving);
-                    kernel(&moving, &rows, &task.core, self.options, core);
+                    let unknown = kernel(&moving, &rows, &task.core, self.options, core);
+                    if !self.options.backwards {
+                        tally.count_unmapped(unknown);
+                    }
                 } else {
                     core.fill(O::from_f64(self.options.fill));
                 }
@@ -405,13 +425,16 @@ impl Job<'_> {
     }
 
     /// The chain for a box of the output, the part of the moving volume that it may read, and the
-    /// number of voxels of the box for which the inverse of the chain is undefined.
+    /// number of voxels of the box that are known beforehand to have no position in it.
     fn footprint(&self, core: &Box3) -> Result<(LocalChain, Box3, u64), Error> {
         let onto = &self.spec.grid;
         if !self.options.backwards {
             let buffer = |len| self.vectors.take(len);
             let local = self.chain.localise_into(onto.extent(core), buffer);
             let (chain, image) = local.map_err(Error::Field)?;
+            if chain.is_unknown() {
+                return Ok((chain, Box3::of_shape([0; 3]), core.len() as u64));
+            }
             return Ok((chain, self.part(image), 0));
         }
         let found =

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::{Interpolation, Options, Rounding, Rows, cpu, spline};
 use crate::geom::{
-    Affine, Box3, Chain, Field, Grid, LocalAffines, LocalChain, LocalStep, Point, Transform,
+    Affine, Box3, Chain, Field, FieldPart, FieldSource, Grid, LocalAffines, LocalChain, LocalStep,
+    Point, SourceError, Transform,
 };
 use crate::volume::Voxel;
 
@@ -154,6 +155,26 @@ fn any_field() -> impl Strategy<Value = Field> {
     )
 }
 
+/// A field with a given displacement outside.
+struct WithExterior {
+    field: Field,
+    exterior: f64,
+}
+
+impl FieldSource for WithExterior {
+    fn grid(&self) -> Grid {
+        self.field.grid
+    }
+
+    fn read(&self, part: &Box3) -> Result<Vec<[f32; 3]>, SourceError> {
+        self.field.read(part)
+    }
+
+    fn exterior(&self) -> f64 {
+        self.exterior
+    }
+}
+
 #[derive(Clone, Debug)]
 enum AnyStep {
     Affine(Affine),
@@ -169,11 +190,11 @@ fn any_step() -> impl Strategy<Value = AnyStep> {
     ]
 }
 
-fn local(steps: Vec<AnyStep>) -> LocalChain {
+fn local(steps: Vec<AnyStep>, exterior: f64) -> LocalChain {
     let steps = steps.into_iter().map(|step| match step {
         AnyStep::Affine(map) => LocalStep::Affine(map),
         AnyStep::LocalAffines(maps) => LocalStep::LocalAffines(Arc::new(maps)),
-        AnyStep::Field(field) => LocalStep::Field(field.into()),
+        AnyStep::Field(field) => LocalStep::Field(FieldPart { exterior, ..field.into() }),
     });
     LocalChain { steps: steps.collect() }
 }
@@ -208,9 +229,10 @@ proptest! {
         shape in prop::array::uniform3(1..9usize),
         method in 0..4usize,
         extrapolate: bool,
+        unknown_outside: bool,
         seed: u64,
     ) {
-        let chain = local(steps);
+        let chain = local(steps, if unknown_outside { f64::NAN } else { 0.0 });
         let moving = Grid::new(shape, [1.1, 0.9, 1.0], [0.0, 0.4, -0.2]);
         let onto = Grid::new([4, 5, 21], [1.7, 1.3, 0.45], [-1.0, 0.0, -0.7]);
         let options = Options {
@@ -236,13 +258,15 @@ proptest! {
         maps in any_local_affines(),
         field in any_field(),
         field_first: bool,
+        unknown_outside: bool,
         lanczos: bool,
         seed: u64,
     ) {
         let moving = Grid::new([12, 11, 10], [1.0; 3], [0.0; 3]);
         let onto = Grid::new([6, 5, 40], [1.2, 1.5, 0.3], [0.0; 3]);
         let voxels = noise(moving.shape, seed);
-        let field = Transform::Field(Arc::new(field));
+        let exterior = if unknown_outside { f64::NAN } else { 0.0 };
+        let field = Transform::Field(Arc::new(WithExterior { field, exterior }));
         let mut steps = vec![Transform::LocalAffines(Arc::new(maps)), Transform::Affine(map)];
         steps.insert(if field_first { 0 } else { 2 }, field);
         let chain = Chain { steps };

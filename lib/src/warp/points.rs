@@ -8,7 +8,9 @@ use crate::geom::{Affine, Chain, LocalAffines, Point, Transform};
 
 #[cfg(test)]
 mod chains;
+mod fields;
 mod table;
+pub(super) use fields::{Reached, reached_fields};
 pub use table::carry;
 
 /// The side of the cells into which points are grouped, in samples of the finest field; it bounds

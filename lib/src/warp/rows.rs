@@ -59,6 +59,8 @@ impl Piece {
 /// A chain restricted to a block, from voxels of the output to voxels of the moving volume.
 pub(super) struct Rows<'a> {
     steps: Vec<Step<'a>>,
+    /// Whether a field of the chain is unknown anywhere.
+    has_unknown: bool,
 }
 
 enum Step<'a> {
@@ -71,15 +73,30 @@ impl<'a> Rows<'a> {
     /// The map from voxels of `onto` through `chain` to voxels of `moving`.
     pub(super) fn new(chain: &'a LocalChain, onto: &Grid, moving: &Grid) -> Self {
         let mut steps = vec![Step::Affine(onto.to_physical())];
+        let mut has_unknown = false;
         for step in &chain.steps {
             match step {
                 LocalStep::Affine(map) => append(&mut steps, *map),
                 LocalStep::LocalAffines(maps) => steps.push(Step::LocalAffines(maps)),
-                LocalStep::Field(field) => steps.push(Step::Field(field)),
+                LocalStep::Field(field) => {
+                    has_unknown |= field.has_unknown();
+                    steps.push(Step::Field(field));
+                }
             }
         }
         append(&mut steps, to_voxels(moving));
-        Self { steps }
+        Self { steps, has_unknown }
+    }
+
+    /// The number of positions of a row that are NaN, because a field is unknown there.
+    #[inline(always)]
+    pub(super) fn count_unknown(&self, positions: &Positions) -> u64 {
+        if !self.has_unknown {
+            return 0;
+        }
+        let [zs, ys, xs] = &positions.axes;
+        let all = zs.iter().zip(ys).zip(xs).take(positions.len);
+        all.filter(|((z, y), x)| (**z + **y + **x).is_nan()).count() as u64
     }
 
     /// Fills `out` with the positions of the row of `part` at output voxels `(z, y)`.
@@ -228,12 +245,18 @@ impl Positions {
         let step = line.terms[1][2] / field.grid.spacing[2];
         let last = shape[2] as f64 - 1.0;
         if !blend_rows(field, [start[0], start[1]], &mut self.vectors) {
+            if field.exterior != 0.0 {
+                self.axes.iter_mut().flatten().for_each(|at| *at += field.exterior);
+            }
             return;
         }
         let [zs, ys, xs] = &mut self.axes;
         for i in 0..self.len {
             let at = start[2] + step * (first as f64 + i as u32 as f64);
             if !(at >= -RIM && at <= last + RIM) {
+                for axis in [&mut *zs, &mut *ys, &mut *xs] {
+                    axis[i] += field.exterior;
+                }
                 continue;
             }
             let at = at.clamp(0.0, last);

@@ -11,7 +11,7 @@ use crate::volume::{Dtype, Voxel};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Tally {
-    /// Voxels for which the inverse of the chain is undefined.
+    /// Voxels for which the chain, or its inverse, is undefined.
     #[serde(skip_serializing_if = "is_zero")]
     lost: u64,
     /// Voxels written that are NaN.
@@ -60,6 +60,11 @@ impl Tally {
         tally
     }
 
+    /// Adds voxels at which a field of the chain is unknown.
+    pub(super) fn count_unmapped(&mut self, voxels: u64) {
+        self.lost += voxels;
+    }
+
     /// Adds the voxels of a block that was resampled.
     pub(super) fn count_written<O: Voxel>(&mut self, voxels: &[O]) {
         let unknown = voxels.iter().filter(|v| v.partial_cmp(v).is_none()).count();
@@ -104,10 +109,13 @@ impl Tally {
     ) -> Result<(), Error> {
         if backwards {
             ctx.record("voxels_without_inverse", self.lost);
+        } else if self.lost > 0 {
+            ctx.record("voxels_without_transform", self.lost);
         }
         if self.lost > 0 {
+            let state = if backwards { "has no inverse" } else { "is unknown" };
             tracing::warn!(
-                "the transform has no inverse at {} voxels of {to}, which have the fill value",
+                "the transform {state} at {} voxels of {to}, which have the fill value",
                 self.lost
             );
         }

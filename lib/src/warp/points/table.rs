@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::{Error, forward, inverse, search_cost};
+use super::{Error, Reached, forward, inverse, reached_fields, search_cost};
 use crate::blocks::{self, Budget, Context, write_whole};
 use crate::device::Cost;
-use crate::geom::{Chain, FieldApart, Point, Transform};
+use crate::geom::{Chain, Point};
 use crate::{files, quote, table, volume};
 
 const COLUMNS: [&str; 3] = ["z_um", "y_um", "x_um"];
@@ -64,40 +64,25 @@ pub fn carry(
     rows.write(to)
 }
 
-/// Warns of points at which a field of the chain has no samples and its displacement therefore is
-/// 0, and records their number.
+/// Warns of points that lie outside a field of the chain, and records their number.
 ///
 /// * `points`: in the fixed space
 ///
 /// # Errors
-/// [`Error::Apart`] if a field has no samples at any of them.
+/// [`Error::Apart`] if all of them lie outside a field.
 fn outside_fields(
     from: &Path,
     chain: &Chain,
     points: &[Point],
     ctx: &Context,
 ) -> Result<(), Error> {
-    for (i, step) in chain.steps.iter().enumerate() {
-        let Transform::Field(field) = step else { continue };
-        let grid = field.grid();
-        let before = Chain { steps: chain.steps[..i].to_vec() };
-        let mut at = forward(&before, points)?;
-        at.retain(|p| p.iter().all(|v| v.is_finite()));
-        let outside = at.iter().filter(|p| !grid.reaches(**p)).count();
-        ctx.record(&format!("points_outside_field_of_step_{}", i + 1), outside);
-        if outside > 0 && outside == at.len() {
-            let axis = |a: usize| at.iter().map(move |p| p[a]);
-            let low = std::array::from_fn(|a| axis(a).fold(f64::INFINITY, f64::min));
-            let high = std::array::from_fn(|a| axis(a).fold(f64::NEG_INFINITY, f64::max));
-            let field = grid.extent(&grid.bounds());
-            return Err(FieldApart { step: i + 1, field, points: [low, high] }.into());
-        }
+    for Reached { step, inside, outside, effect } in reached_fields(chain, points)? {
+        ctx.record(&format!("points_outside_field_of_step_{step}"), outside);
         if outside > 0 {
             tracing::warn!(
-                "{}: {outside} of {} points lie outside the field of step {}, which moves nothing there",
+                "{}: {outside} of {} points lie outside the field of step {step}, which {effect} there",
                 from.display(),
-                at.len(),
-                i + 1
+                inside + outside
             );
         }
     }
