@@ -202,6 +202,34 @@ fn volumes_that_have_nothing_in_common_are_told_from_those_that_have() {
 }
 
 #[test]
+fn an_outline_and_padding_that_two_samples_share_are_no_evidence() {
+    let scene = Scene::new();
+    let grid = Grid::new([48, 56, 60], [1.0, 0.9, 0.8], [0.0; 3]);
+    // a ball in black padding, one side of it cut off
+    let inside = |p: Point| {
+        let square: f64 = (0..3).map(|a| (p[a] - [24.0, 25.0, 22.0][a]).powi(2)).sum();
+        square < 400.0 && p[2] < 36.0
+    };
+    let show = |name: &str, seed: u64| {
+        let of = blobs(seed % 10);
+        volume(&scene, name, grid, move |i, p| {
+            if inside(p) { of(p) + 8.0 * chance(seed + 99, i as u64) } else { 0.0 }
+        })
+    };
+    let (fixed, again) = (show("fixed.zarr", 1), show("again.zarr", 11));
+    let (map, field) = (scene.at("map.json"), scene.at("field.zarr"));
+    for seed in 2..5 {
+        let other = show(&format!("{seed}.zarr"), seed);
+        doubted("refine", &[&fixed, &other, "--overwrite"], &map);
+        doubted("deform", &[&fixed, &other, "--overlap", "8", "--overwrite"], &field);
+    }
+    // the same sample is recognised
+    program("refine").args([&fixed, &again, "-o", &map, "--overwrite"]).assert().success();
+    let deform = [&fixed[..], &again, "-o", &field, "--overlap", "8", "--overwrite"];
+    program("deform").args(deform).assert().success();
+}
+
+#[test]
 fn ransac_believes_nothing_of_another_sample_and_leaves_no_map_behind() {
     let (pair, scene) = (Pair::get(), Scene::new());
     let other = scene.at("other");

@@ -10,6 +10,7 @@ use super::pyramid::{self, Level};
 use super::validate::{self, Verdict};
 use super::{Metric, Model, Options};
 use crate::geom::Point;
+use crate::metric::padding;
 
 /// The longest step, in voxels of its resolution: short enough not to fold.
 const LONGEST: f64 = 0.5;
@@ -81,8 +82,15 @@ pub(super) fn register(mut pair: BlockPair, options: &Options) -> Result<Registe
     let mut likeness = [0.0; 2];
     let mut levels = levels.into_iter();
     let whole = levels.next();
-    let coarse: Vec<Level> = levels.map(|level| prepare(level, voxel, false, options)).collect();
-    let evidence = chance::of_block(&coarse, 1, shape, voxel, options);
+    let coarse: Vec<Level> = levels.collect();
+    let without_padding = unpadded(&coarse);
+    let prepared = |levels: Vec<Level>| -> Vec<Level> {
+        levels.into_iter().map(|level| prepare(level, voxel, false, options)).collect()
+    };
+    let coarse = prepared(coarse);
+    let judged = without_padding.map(prepared);
+    let evidence = chance::of_block(judged.as_ref().unwrap_or(&coarse), 1, shape, voxel, options);
+    drop(judged);
     let judged = options.choose && options.model == Model::Dense;
     let verdict = judged.then(|| validate::choose(&coarse, 1, shape, voxel, options)).flatten();
     let elasticity = verdict.map_or(options.elasticity, |verdict: Verdict| verdict.elasticity);
@@ -102,19 +110,7 @@ pub(super) fn register(mut pair: BlockPair, options: &Options) -> Result<Registe
         if number == 0 {
             likeness[0] = options.metric.likeness(&sums(&stage, &nodes.zeros(), options));
         }
-        let field = if let Some(form) = &mut form {
-            if known.is_some() {
-                form.refine();
-            }
-            let limits = limits(&stage);
-            form.descend(&stage, iterations, &limits, options, |field| sums(&stage, field, options))
-        } else {
-            let field = match &known {
-                Some((lattice, field)) => lattice.resample(field, &nodes),
-                None => nodes.zeros(),
-            };
-            descend(&stage, field, iterations, options)
-        };
+        let field = improve(&stage, known.as_ref(), form.as_mut(), iterations, options);
         if number == 0 {
             likeness[1] = options.metric.likeness(&sums(&stage, &field, options));
         }
@@ -131,6 +127,46 @@ pub(super) fn register(mut pair: BlockPair, options: &Options) -> Result<Registe
         return Ok(Registered { nodes, field, likeness, elasticity, evidence });
     }
     Ok(Registered { nodes, field, likeness, elasticity, evidence })
+}
+
+/// The field at the resolution of `stage`, from the one `known` at the coarser resolution.
+fn improve(
+    stage: &Stage,
+    known: Option<&(Lattice, Field)>,
+    form: Option<&mut FreeForm>,
+    iterations: usize,
+    options: &Options,
+) -> Field {
+    let Some(form) = form else {
+        let field = match known {
+            Some((lattice, field)) => lattice.resample(field, &stage.nodes),
+            None => stage.nodes.zeros(),
+        };
+        return descend(stage, field, iterations, options);
+    };
+    if known.is_some() {
+        form.refine();
+    }
+    form.descend(stage, iterations, &limits(stage), options, |field| sums(stage, field, options))
+}
+
+/// The images without padding, whose outline any two of them may share; `None` if they have none.
+fn unpadded(levels: &[Level]) -> Option<Vec<Level>> {
+    let mut found = false;
+    let mut without = |shape: [usize; 3], image: &[f32]| {
+        let mut image = image.to_vec();
+        found |= padding::mark(shape, &mut image);
+        image
+    };
+    let levels: Vec<Level> = levels
+        .iter()
+        .map(|Level { lattice, fixed, moving }| Level {
+            lattice: *lattice,
+            fixed: without(lattice.shape, fixed),
+            moving: without(lattice.shape, moving),
+        })
+        .collect();
+    found.then_some(levels)
 }
 
 /// The control points at the coarsest of `levels` resolutions; `None` for the dense model.

@@ -16,6 +16,7 @@ mod histogram;
 mod image;
 #[cfg(test)]
 mod oracle;
+pub mod padding;
 mod samples;
 mod score;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::pyramid::Pyramid;
 use super::{Error, Options};
 use crate::geom::{Affine, Chain, Grid, Point};
-use crate::metric::{Affinity, Image, Kind, Places, Samples, Scorer};
+use crate::metric::{Affinity, Image, Kind, Places, Samples, Scorer, padding};
 
 /// Both images, and the options by which they are compared.
 pub(super) struct Scene<'a> {
@@ -79,8 +79,9 @@ impl Scene<'_> {
         self.compare(images, resolutions, kind, self.options.samples, start)
     }
 
-    /// Like [`Scene::detail`], with at most `samples` samples and with extreme values clipped: a
-    /// few bright objects agree with a few others under many maps.
+    /// Like [`Scene::detail`], with at most `samples` samples, without padding and with extreme
+    /// values clipped: any two images share an outline, and a few bright objects agree with a few
+    /// others under many maps.
     ///
     /// # Errors
     /// As for [`Scene::level`].
@@ -92,10 +93,12 @@ impl Scene<'_> {
         samples: usize,
     ) -> Result<Level, Error> {
         let resolutions = [resolution, resolution * scale];
-        let images = [
-            clip(detail(&self.fixed.at(resolutions[0]), resolutions[0])),
-            clip(detail(&self.moving.at(resolutions[1]), resolutions[1])),
-        ];
+        let image = |side: &Pyramid, resolution: f64| {
+            let mut image = side.at(resolution);
+            padding::mark(image.grid.shape, &mut image.voxels);
+            clip(detail(&image, resolution))
+        };
+        let images = [image(&self.fixed, resolutions[0]), image(&self.moving, resolutions[1])];
         let samples = self.options.samples.map_or(samples, |most| most.min(samples));
         self.compare(images, resolutions, self.options.metric.of_details(), Some(samples), start)
     }
