@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use voxloom::blocks::Context;
+use voxloom::blocks::{Context, Error};
 use voxloom::cli::{self, GridArgs, MovingChannelsArgs, OutputArgs, Program, Purpose, Shape};
 use voxloom::transform::{self, Direction};
 use voxloom::volume::Dtype;
@@ -67,6 +67,10 @@ impl Program for ApplyTransform {
         let chain = transform::read_chain_in(&self.transform, self.direction)?;
         self.transform.iter().for_each(|location| ctx.input_file(location));
         if let Some(table) = &self.points {
+            if self.onto.onto.is_some() || self.onto.shape.is_some() {
+                let message = "--points are not resampled: --onto and --shape have no effect on them; leave them out";
+                return Err(Error::Usage(message.to_owned()).into());
+            }
             let to = Path::new(&self.output);
             return Ok(points::carry(table, to, &chain, self.inverse_transform, ctx)?);
         }

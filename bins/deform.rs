@@ -8,7 +8,7 @@ use voxloom::blocks::{Context, Error};
 use voxloom::cli::{self, FixedArgs, MovingArgs, Program, Purpose, Shape};
 use voxloom::deform::{self, Flags, Masks};
 use voxloom::transform::{self, Direction};
-use voxloom::volume::{Select, Volume};
+use voxloom::volume::Volume;
 
 /// Finds the smooth displacement field that remains after an initial transform.
 ///
@@ -62,10 +62,11 @@ impl Program for Deform {
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         let fixed = Volume::open(&self.fixed, &self.fixed_args.select())?;
         let moving = Volume::open(&self.moving, &self.moving_args.select())?;
-        let open = |mask: &Option<String>| {
-            mask.as_ref().map(|mask| Volume::open(mask, &Select::default())).transpose()
+        let open = |mask: &Option<String>, of: &Volume| {
+            mask.as_ref().map(|mask| Volume::open_mask(mask, of)).transpose()
         };
-        let (fixed_mask, moving_mask) = (open(&self.fixed_mask)?, open(&self.moving_mask)?);
+        let fixed_mask = open(&self.fixed_mask, &fixed)?;
+        let moving_mask = open(&self.moving_mask, &moving)?;
         let masks = Masks { fixed: fixed_mask.as_ref(), moving: moving_mask.as_ref() };
         let initial = transform::read_chain(&self.initial).context("reading --initial")?;
         let mut steps = Vec::new();

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use voxloom::blocks::Context;
 use voxloom::cli::{self, Program, Purpose, Shape, VolumeArgs};
 use voxloom::features::{self, Flags};
-use voxloom::volume::{Select, Volume};
+use voxloom::volume::Volume;
 
 /// Finds blobs in a volume with sub-voxel precision and writes them as a table, best first.
 ///
@@ -41,7 +41,7 @@ impl Program for ExtractSpots {
 
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         let volume = Volume::open(&self.location, &self.volume.select())?;
-        let mask = self.mask.map(|mask| Volume::open(&mask, &Select::default())).transpose()?;
+        let mask = self.mask.map(|mask| Volume::open_mask(&mask, &volume)).transpose()?;
         let options = self.spots.options(&volume.grid());
         features::extract(&volume, mask.as_ref(), &options, ctx, &self.output)
     }

@@ -279,6 +279,9 @@ def camel_case(name) {
 // Keeps with the results what they are made from: other volumes or parameters need another folder.
 def keep_parameters(header, sections, out) {
     def kept = file("${out}/params.yaml")
+    if (['zarr.json', '.zarray', '.zgroup', 'attributes.json'].any { metadata -> file("${out}/${metadata}").exists() }) {
+        error("${out} is a volume; --outdir is the folder of the results, give another name")
+    }
     def json = groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(sections))
     def lines = header.findAll { _name, value -> value }.collect { name, value -> "# ${name}: ${value}" }
     def wanted = (lines + [json]).join('\n') + '\n'

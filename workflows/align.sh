@@ -123,11 +123,12 @@ done
 
 # What the results are made from is kept with them: others need another OUT.
 config=$out/params.yaml
+# The parameters come first, so that a line that a program names is that of the user's file.
 wanted=$(
+    if [ -n "$params" ]; then printf '%s\n' "$(cat -- "$params")"; else echo '{}'; fi
     printf '# fixed: %s\n# until: %s\n' "$fixed" "$until"
     if [ -n "$moving" ]; then printf '# moving: %s\n' "$moving"; fi
     if [ -n "$onto" ]; then printf '# onto: %s\n' "$onto"; fi
-    if [ -n "$params" ]; then cat -- "$params"; else echo '{}'; fi
 )
 stale=
 # A folder without a receipt holds no result yet.
@@ -155,8 +156,8 @@ fi
 # keep TEXT FILE: whole or not at all.
 keep() {
     if [ -e "$2" ] && [ "$1" = "$(cat "$2")" ]; then return; fi
-    printf '%s\n' "$1" > "$2.$$"
-    mv "$2.$$" "$2"
+    { printf '%s\n' "$1" > "$2.$$" && mv "$2.$$" "$2"; } 2> /dev/null \
+        || complain "$2 cannot be written; does another run use $out? Wait for its end, and look at the disk's free space"
 }
 
 # forget FOLDER NAME...: removes what steps have left there, and their receipts.

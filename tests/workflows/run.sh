@@ -141,6 +141,14 @@ the_script_goes_on_after_a_kill() {
     as_pair killed-shell
 }
 
+a_volume_is_no_folder_of_results() {
+    ! align_nf near/fixed.zarr "${pair[@]}" > refusal 2>&1
+    grep -q "is a volume" refusal
+    ! align_smk near/fixed.zarr "${pair[@]}" > refusal 2>&1
+    grep -q "is a volume" refusal
+    [ ! -e "$scene/near/fixed.zarr/params.yaml" ]
+}
+
 # The samplesheet
 
 # refused_by_all SHEET SENTENCES: each engine says just these and begins nothing.
@@ -439,6 +447,7 @@ it "align.sh takes settings from the parameters" the_settings_may_stand_in_the_p
 it "align.sh refuses a folder begun with other volumes or parameters" the_script_refuses_a_folder_of_others
 it "align.sh does again what other parameters change" the_script_does_again_what_other_parameters_change
 it "align.sh names what is missing or unknown before it works" the_script_names_what_is_missing_before_it_works
+it "nextflow and snakemake refuse a volume as the folder of results" a_volume_is_no_folder_of_results
 it "align.sh goes on after kill -9" the_script_goes_on_after_a_kill
 it "the schema of the parameters and the programs' flags agree" the_schema_and_the_programs_agree
 it "samplesheet: wrong rows are named by all engines" wrong_rows_are_named

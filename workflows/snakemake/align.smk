@@ -48,6 +48,8 @@ if "samplesheet" in config:
 else:
     MOVING, CARRIED = {"": config["moving"]}, {}
 
+if any((OUT / metadata).exists() for metadata in ["zarr.json", ".zarray", ".zgroup", "attributes.json"]):
+    raise WorkflowError(f"{OUT} is a volume; outdir is the folder of the results, give another name.")
 kept = OUT / "params.yaml"
 if kept.exists() and kept.read_text() != PARAMETERS:
     raise WorkflowError(f"{OUT} was begun with other volumes or parameters ({kept}); give those, or another outdir.")

@@ -7,7 +7,7 @@ use super::values::{Channels, parse_place, parse_voxel_size};
 use crate::volume::{Error, Select, Volume};
 
 macro_rules! volume_args {
-    ($name:ident, $of:literal, $image:literal, $channel:literal, $time:literal, $spacing:literal, $origin:literal) => {
+    ($name:ident, $of:literal, $prefix:literal, $image:literal, $channel:literal, $time:literal, $spacing:literal, $origin:literal) => {
         #[derive(clap::Args, Clone, Debug, Default)]
         pub struct $name {
             #[arg(id = $image, long = $image, value_name = "N|NAME",
@@ -41,16 +41,18 @@ macro_rules! volume_args {
                     time: self.time,
                     spacing: self.spacing.map(|length| length.0),
                     origin: self.origin.map(|length| length.0),
+                    prefix: $prefix,
                 }
             }
         }
     };
 }
 
-volume_args!(VolumeArgs, "the volume", "image", "channel", "time", "spacing", "origin");
+volume_args!(VolumeArgs, "the volume", "", "image", "channel", "time", "spacing", "origin");
 volume_args!(
     FixedArgs,
     "the fixed volume",
+    "fixed-",
     "fixed-image",
     "fixed-channel",
     "fixed-time",
@@ -60,6 +62,7 @@ volume_args!(
 volume_args!(
     MovingArgs,
     "the moving volume",
+    "moving-",
     "moving-image",
     "moving-channel",
     "moving-time",
@@ -104,6 +107,7 @@ impl MovingChannelsArgs {
                 time: self.time,
                 spacing: self.spacing.map(|length| length.0),
                 origin: self.origin.map(|length| length.0),
+                prefix: "moving-",
             };
             Volume::open(location, &select)
         };

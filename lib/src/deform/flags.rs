@@ -7,6 +7,9 @@ use super::{Metric, Model, Options};
 /// Default distance between control points, voxels.
 const CONTROL_SPACING: f64 = 16.0;
 
+/// Default window over which a displacement is estimated, voxels.
+const SMOOTHING: f64 = 2.0;
+
 /// The widest window and overlap, voxels: blocks are some hundreds long.
 const WIDEST: f64 = 1000.0;
 
@@ -63,9 +66,9 @@ pub struct Flags {
     #[arg(long, value_name = "VOXELS", default_value_t = 10.0)]
     pub correlation_radius: f64,
     /// Window over which each displacement is estimated (standard deviation), voxels of each
-    /// resolution: larger is smoother; for --model dense only
-    #[arg(long, value_name = "VOXELS", default_value_t = 2.0)]
-    pub smoothing: f64,
+    /// resolution: larger is smoother; for --model dense only [default: 2]
+    #[arg(long, value_name = "VOXELS")]
+    pub smoothing: Option<f64>,
     /// Smoothing of the whole field after each step (standard deviation), voxels of each
     /// resolution; for --model bspline, its stiffness; auto: each block uses 4, 8 or 16, whichever
     /// cross-validation finds best, or no field
@@ -112,6 +115,11 @@ impl Flags {
                 Model::Bspline { spacing: voxels("control-spacing", v, 2.0)? }
             }
         };
+        if let (ModelName::Bspline, Some(v)) = (self.model, self.smoothing) {
+            return Err(format!(
+                "--smoothing {v} is for --model dense; the stiffness of --model bspline is --elasticity"
+            ));
+        }
         Ok(Options {
             initial,
             metric: self.metric,
@@ -120,7 +128,7 @@ impl Flags {
             iterations: self.iterations.iter().map(|&n| usize::from(n)).collect(),
             tolerance: within("tolerance", self.tolerance, 0.0, 1.0)?,
             radius: voxels("correlation-radius", self.correlation_radius, 1.0)?,
-            window: voxels("smoothing", self.smoothing, 0.5)?,
+            window: voxels("smoothing", self.smoothing.unwrap_or(SMOOTHING), 0.5)?,
             elasticity: voxels("elasticity", self.elasticity.0.unwrap_or(4.0), 0.0)?,
             choose: self.elasticity.0.is_none(),
             damping: within("damping", self.damping, 1e-6, 1e6)?,

@@ -21,7 +21,7 @@ use crate::device::Cost;
 use crate::files;
 use crate::geom::{Box3, Chain, Grid};
 use crate::transform::{self, Step};
-use crate::volume::{self, FieldOutput, Format, Unfinished, Volume};
+use crate::volume::{self, FieldOutput, Unfinished, Volume};
 
 mod blend;
 mod block;
@@ -80,7 +80,8 @@ pub enum Error {
     },
     /// A block's overlap is more than half of the block.
     #[error(
-        "--overlap {overlap} is more than half of --block-size {block:?}; give less, or larger blocks"
+        "--overlap {overlap} is more than half of --block-size {},{},{}; give less, or larger blocks",
+        block[0], block[1], block[2]
     )]
     Overlap {
         /// `--overlap`, voxels.
@@ -234,7 +235,7 @@ pub fn align(
     options: &Options,
     ctx: &Context,
 ) -> anyhow::Result<()> {
-    volume::check_name(output, Format::Zarr3)?;
+    volume::check_zarr_name(output)?;
     let grid = fixed.grid();
     let finest = block::nodes_of(grid.shape, grid.spacing);
     let nodes = Grid {

@@ -45,13 +45,11 @@ impl Suggestion {
         let mut text = String::new();
         let mut section = "";
         for Item { program, flag, value, reason } in &self.items {
-            // a section that no program reads would be refused as unknown, so it is commented out
-            let mark = if *program == "flow" { "# " } else { "" };
             if *program != section {
-                let _ = writeln!(text, "{mark}{program}:"); // writing to a String cannot fail
+                let _ = writeln!(text, "{program}:"); // writing to a String cannot fail
                 section = program;
             }
-            let _ = writeln!(text, "{mark}  {flag}: {value}  # {reason}");
+            let _ = writeln!(text, "  {flag}: {value}  # {reason}");
         }
         text
     }
@@ -226,16 +224,8 @@ fn propose(fixed: &Measured, moving: &Measured) -> Suggestion {
     let value = block.map(|n| n.to_string()).join(",");
     this.add(&["local-affine"], "block-size", &value, &reason);
 
-    let patch: [usize; 3] = std::array::from_fn(|a| {
-        let voxels = (8.0 * typical / fixed.grid.spacing[a]).ceil() as usize;
-        if fixed.grid.shape[a] == 1 { 1 } else { voxels.next_multiple_of(16).clamp(16, 256) }
-    });
-    let reason = format!("voxels; eight times the blobs' radius ({} um)", short(round(typical)));
-    this.add(&["flow"], "patch", &patch.map(|n| n.to_string()).join(","), &reason);
-    let stride = patch.map(|n| n.div_ceil(4).to_string()).join(",");
-    this.add(&["flow"], "stride", &stride, "voxels; a quarter of the patch");
     this.items.sort_by_key(|item| {
-        ["extract-spots", "ransac", "local-affine", "flow"].iter().position(|p| *p == item.program)
+        ["extract-spots", "ransac", "local-affine"].iter().position(|p| *p == item.program)
     });
     this
 }

@@ -16,7 +16,7 @@ use crate::geom::{Box3, Chain, Grid, LocalAffines, Point, defaults};
 use crate::matching::ContextRadius;
 use crate::table::{self, BlockRow, Status};
 use crate::transform;
-use crate::volume::{self, Format, Volume};
+use crate::volume::{self, Volume};
 
 mod cpu;
 mod flags;
@@ -174,7 +174,7 @@ pub fn align(
     options: &Options,
     ctx: &Context,
 ) -> anyhow::Result<()> {
-    volume::check_name(output, Format::Zarr3)?;
+    volume::check_zarr_name(output)?;
     let grid = fixed.grid();
     let block = ctx.block_size.unwrap_or([64; 3]);
     let lattice = LocalAffines {

@@ -5,7 +5,7 @@ use super::{Error, Input};
 use crate::blocks::Context;
 use crate::geom::{Box3, Grid};
 use crate::metric::Image;
-use crate::volume::{Select, Volume, levels};
+use crate::volume::{Volume, levels};
 
 /// Bytes of decoded chunks that are cached for each volume.
 const CACHE: u64 = 32 << 20;
@@ -26,7 +26,8 @@ impl Side {
         let volume = Volume::open(input.location, &input.select)?;
         volume.keep(CACHE);
         let grid = volume.grid();
-        let mask = input.mask.map(|mask| open_mask(mask, &volume)).transpose()?;
+        let mask = input.mask.map(|mask| Volume::open_mask(mask, &volume)).transpose()?;
+        mask.iter().for_each(|mask| mask.keep(CACHE));
         let mut stored = vec![volume];
         let said = input.select.spacing.is_some() || input.select.origin.is_some();
         // --spacing and --origin apply only to the level that was named
@@ -87,27 +88,6 @@ impl Side {
         }
         let own = finest(&source.grid());
         Ok(Pyramid::new(image, if resolution < NEAR * own { own } else { resolution }))
-    }
-}
-
-/// Opens a mask; one of the volume's own shape need not state its voxel size.
-fn open_mask(location: &str, of: &Volume) -> Result<Volume, Error> {
-    let refused = match Volume::open(location, &Select::default()) {
-        Ok(mask) => {
-            mask.keep(CACHE);
-            return Ok(mask);
-        }
-        Err(refused) => refused,
-    };
-    let grid = of.grid();
-    let select =
-        Select { spacing: Some(grid.spacing), origin: Some(grid.origin), ..Select::default() };
-    match Volume::open(location, &select) {
-        Ok(mask) if mask.grid().shape == grid.shape => {
-            mask.keep(CACHE);
-            Ok(mask)
-        }
-        _ => Err(refused.into()),
     }
 }
 

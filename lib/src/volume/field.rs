@@ -15,7 +15,7 @@ use super::source::{self, Layout, Scratch, Source, View};
 use super::unfinished::{self, Begin, Unfinished};
 use super::writer::{Each, Writer};
 use super::zarr::{self, ArraySpec, ZarrSource};
-use super::{Codec, Dtype, Error, Existing, Format, check_name, conventions, ome, store};
+use super::{Codec, Dtype, Error, Existing, Format, check_zarr_name, conventions, ome, store};
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Box3, FieldSource, Grid, Point, SourceError};
 
@@ -313,7 +313,7 @@ impl FieldOutput {
             let message = format!("cannot be created with {grid:?} and chunks of {chunk:?}");
             return Err(Error::format(location, message));
         }
-        check_name(location, Format::Zarr3)?;
+        check_zarr_name(location)?;
         let path = store::path_of(location)?;
         let place = Place::of_array(location, &path, Container::Zarr3)?;
         let metadata = zarr::metadata(&ArraySpec {

@@ -51,7 +51,7 @@ mod zarr;
 pub use content::fingerprint;
 pub use dtype::{ByteOrder, Dtype, Voxel};
 pub use field::{FieldFile, FieldOutput};
-pub use named::{check_name, other_format};
+pub use named::{check_name, check_zarr_name, other_format};
 pub use node::attributes;
 pub use output::Output;
 pub use planes::{BESIDE_A_FILE, is_of_half_a_file};
@@ -164,6 +164,9 @@ pub struct Select {
     pub spacing: Option<Point>,
     /// `--origin` along z, y, x, micrometres.
     pub origin: Option<Point>,
+    /// What precedes the names of these flags in a program of two volumes, for messages: `fixed-`
+    /// or `moving-`.
+    pub prefix: &'static str,
 }
 
 impl Select {

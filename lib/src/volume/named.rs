@@ -69,6 +69,19 @@ pub fn check_name(location: &str, format: Format) -> Result<(), Error> {
     Err(Error::format(location, message))
 }
 
+/// As [`check_name`], of an output that is always Zarr: a field, or local affines.
+///
+/// # Errors
+/// [`Error::Format`].
+pub fn check_zarr_name(location: &str) -> Result<(), Error> {
+    let Some((_, other)) = other_format(location, &["zarr"]) else { return Ok(()) };
+    let message = format!(
+        "would be Zarr, a folder, but its name is that of {other}; let it end in .zarr, and make \
+         other formats of it with transcode"
+    );
+    Err(Error::format(location, message))
+}
+
 /// The extension of a name and its format, if it is known and not one of `own`.
 pub fn other_format(location: &str, own: &[&str]) -> Option<(&'static str, &'static str)> {
     let ending = Path::new(location.trim_end_matches('/')).extension()?;

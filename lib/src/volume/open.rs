@@ -13,7 +13,9 @@ use super::node::{self, Container, LOOKED_FOR, Node};
 use super::ome::{self, Image};
 use super::source::Source;
 use super::zarr::ZarrSource;
-use super::{Error, Format, conventions, npy, shorten, stack, store, tiff, unfinished};
+use super::{
+    Error, Format, conventions, npy, other_format, shorten, stack, store, tiff, unfinished,
+};
 
 /// An array, before z, y and x are selected from its dimensions.
 pub(super) struct Found {
@@ -129,9 +131,7 @@ fn file(location: &str, path: &Path, image: Option<&str>) -> Result<Found, Error
         } else if start.starts_with(stack::PNG) {
             return stack_of(location, vec![path.to_owned()]);
         } else {
-            let message = "is a file of no known format; TIFF, PNG and .npy files can be read, and \
-                           Zarr and N5 folders";
-            return Err(Error::format(location, message));
+            return Err(Error::format(location, not_read(location)));
         };
     Ok(Found {
         source,
@@ -142,6 +142,23 @@ fn file(location: &str, path: &Path, image: Option<&str>) -> Result<Found, Error
         attributes: unfinished::of_file(path)?,
         notes: Vec::new(),
     })
+}
+
+/// What to say of a file that has the signature of no format that is read.
+fn not_read(location: &str) -> String {
+    const READ: &str = "TIFF, PNG and .npy files can be read, and Zarr and N5 folders";
+    let name = location.strip_suffix(".gz").unwrap_or(location);
+    match other_format(name, &[]) {
+        Some(("tif" | "tiff" | "png" | "npy", own)) => {
+            format!(
+                "is no {own} file, as its name says it is: it is damaged, or holds something else"
+            )
+        }
+        Some((_, other)) => {
+            format!("is {other} by its name, which is not read as a volume; {READ}")
+        }
+        None => format!("is a file of no known format; {READ}"),
+    }
 }
 
 /// Refuses a group of several images, which does not identify one of them.

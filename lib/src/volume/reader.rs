@@ -49,11 +49,25 @@ impl Volume {
         }
         let axes = if volume.grid.shape[0] == 1 { "y,x for a plane, or z,y,x" } else { "z,y,x" };
         let message = format!(
-            "has no voxel size ({}); give --spacing {axes} (with two volumes --fixed-spacing or \
-             --moving-spacing), or make a copy that has one with transcode --spacing",
-            volume.spacing_from
+            "has no voxel size ({}); give --{}spacing {axes}, or make a copy that has one with transcode \
+             --spacing",
+            volume.spacing_from, select.prefix
         );
         Err(Error::format(location, message))
+    }
+
+    /// Opens a mask of the volume `of`. A mask of the same shape need not state its voxel size and
+    /// origin, which are then those of the volume.
+    ///
+    /// # Errors
+    /// As [`Volume::open`].
+    pub fn open_mask(location: &str, of: &Self) -> Result<Self, Error> {
+        Self::open(location, &Select::default()).or_else(|refused| {
+            let (spacing, origin) = (Some(of.grid.spacing), Some(of.grid.origin));
+            let select = Select { spacing, origin, ..Select::default() };
+            let mask = Self::open(location, &select).ok();
+            mask.filter(|mask| mask.grid.shape == of.grid.shape).ok_or(refused)
+        })
     }
 
     /// As [`Volume::open`], but also accepts a volume without a voxel size: the spacing is then 1
@@ -313,6 +327,7 @@ fn view(location: &str, found: &Found, select: &Select) -> Result<View, Error> {
     if axes[0].is_none() {
         tracing::info!("{location}: is 2-D; it is taken as one plane of a volume");
     }
+    let prefix = select.prefix;
     let mut fixed = vec![0; shape.len()];
     let mut has = [false; 2];
     for (d, name) in found.names.iter().enumerate() {
@@ -320,8 +335,8 @@ fn view(location: &str, found: &Found, select: &Select) -> Result<View, Error> {
             continue;
         }
         let (chosen, flag, what) = match name.as_str() {
-            "c" | "channel" => (select.channel, "--channel", "channels"),
-            "t" | "time" => (select.time, "--time", "time points"),
+            "c" | "channel" => (select.channel, "channel", "channels"),
+            "t" | "time" => (select.time, "time", "time points"),
             _ if shape[d] == 1 => continue,
             _ => {
                 let message = format!(
@@ -331,30 +346,31 @@ fn view(location: &str, found: &Found, select: &Select) -> Result<View, Error> {
                 return Err(Error::format(location, message));
             }
         };
-        has[usize::from(flag == "--time")] = true;
+        has[usize::from(flag == "time")] = true;
         let count = shape[d];
         fixed[d] = match chosen {
             Some(index) if (index as u64) < count => index as u64,
             None if count == 1 => 0,
             Some(index) => {
                 let message = format!(
-                    "has {count} {what}; {flag} {index} is none of them, the last is {}",
+                    "has {count} {what}; --{prefix}{flag} {index} is none of them, the last is {}",
                     count - 1
                 );
                 return Err(Error::format(location, message));
             }
             None => {
-                let message =
-                    format!("has {count} {what}; choose one with {flag} 0..{}", count - 1);
+                let message = format!(
+                    "has {count} {what}; choose one with --{prefix}{flag} 0..{}",
+                    count - 1
+                );
                 return Err(Error::format(location, message));
             }
         };
     }
-    for (has, chosen, flag) in
-        [(has[0], select.channel, "--channel"), (has[1], select.time, "--time")]
+    for (has, chosen, flag) in [(has[0], select.channel, "channel"), (has[1], select.time, "time")]
     {
         if let (false, Some(index @ 1..)) = (has, chosen) {
-            let message = format!("has only one; {flag} {index} is not there");
+            let message = format!("has only one; --{prefix}{flag} {index} is not there");
             return Err(Error::format(location, message));
         }
     }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::node::{Container, Node};
 use super::place::Place;
 use super::zarr::{self, ArraySpec, ZarrSink};
-use super::{Codec, Dtype, Error, Existing, Format, check_name, output, store};
+use super::{Codec, Dtype, Error, Existing, Format, check_zarr_name, output, store};
 use crate::files;
 
 /// Writes a Zarr array of one chunk, replacing an existing array. The write is atomic: an
@@ -27,7 +27,7 @@ pub fn write_small_array(
         let message = format!("cannot hold {} numbers in the shape {shape:?}", data.len());
         return Err(Error::format(location, message));
     }
-    check_name(location, Format::Zarr3)?;
+    check_zarr_name(location)?;
     let path = store::path_of(location)?;
     let place = Place::of_array(location, &path, Container::Zarr3)?;
     place.check(location, Existing::Overwrite)?;

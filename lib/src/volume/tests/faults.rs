@@ -151,7 +151,16 @@ fn what_is_no_volume_is_refused_in_words_that_help() {
     fs::write(folder.path().join("photos/a.txt"), "x").unwrap();
     assert!(refusal(&at(&folder, "nothing.zarr")).contains("not found"));
     assert!(refusal(&at(&folder, "photos")).contains("zarr.json"));
-    assert!(refusal(&at(&folder, "photos/a.txt")).contains("no known format"));
+    for (name, wanted) in [
+        ("photos/a.txt", "text by its name"),
+        ("photos/brain.nii.gz", "NIfTI by its name"),
+        ("photos/cut.tif", "no TIFF file"),
+        ("photos/unknown", "no known format"),
+    ] {
+        fs::write(folder.path().join(name), "x").unwrap();
+        let said = refusal(&at(&folder, name));
+        assert!(said.contains(wanted), "{said}");
+    }
     assert!(refusal(&at(&folder, "photos/*.png")).contains("no file matches"));
     assert!(refusal("s3://bucket/img.zarr").contains("s3://"));
     assert!(refusal("").contains("empty"));

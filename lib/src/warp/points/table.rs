@@ -151,6 +151,12 @@ impl Rows {
         };
         let header = reader.headers().map_err(|e| malformed(&e))?.clone();
         let columns = COLUMNS.map(|name| header.iter().position(|h| h.trim() == name));
+        let twice = |name: &&&str| header.iter().filter(|h| h.trim() == **name).count() > 1;
+        if let Some(name) = COLUMNS.iter().find(twice) {
+            let message =
+                format!("has two columns {name}; positions are z_um, y_um, x_um, once each");
+            return Err(refused(Some(1), message));
+        }
         if bytes.trim_ascii().is_empty() {
             return Err(refused(None, "is empty; positions are z_um, y_um, x_um".to_owned()));
         }
