@@ -1,4 +1,4 @@
-//! Fourier transforms of boxes whose side lengths are powers of two.
+//! Fourier transforms of boxes whose side lengths have no prime factor above 7.
 
 use super::lines::vectorised;
 
@@ -9,23 +9,62 @@ const LINES: usize = 8;
 /// The real and the imaginary parts of several lines at one position.
 type Row = [[f32; LINES]; 2];
 
+/// The sizes of butterflies, and the cost of each per element, relative to one of two elements. Of
+/// two sides that hold a box, the cheaper one is used.
+const BUTTERFLIES: [(usize, f64); 5] = [(4, 1.4), (2, 1.0), (3, 1.7), (5, 2.6), (7, 3.6)];
+
 /// Transforms of complex boxes of one shape, `[real, imaginary]` per element, C order `(z, y, x)`.
 #[derive(Clone, Debug)]
 pub struct Fft {
     shape: [usize; 3],
-    /// `exp(-2 pi i k / n)` for `k < n / 2`, along each axis.
-    twiddles: [Vec<[f32; 2]>; 3],
+    axes: [Axis; 3],
+}
+
+/// What transforms along one axis need.
+#[derive(Clone, Debug)]
+struct Axis {
+    /// The sizes of the butterflies, whose product is the length `n` of the axis.
+    factors: Vec<usize>,
+    /// `exp(-2 pi i k / n)` for `k < n`.
+    twiddles: Vec<[f32; 2]>,
+}
+
+impl Axis {
+    fn new(n: usize) -> Self {
+        let angle = |k: usize| -std::f64::consts::TAU * k as f64 / n as f64;
+        let twiddles = (0..n).map(|k| [angle(k).cos() as f32, angle(k).sin() as f32]).collect();
+        Self { factors: factors(n).unwrap_or_default(), twiddles }
+    }
+}
+
+/// The sizes of butterflies whose product is `n`; `None` if `n` has a prime factor above 7.
+fn factors(mut n: usize) -> Option<Vec<usize>> {
+    let mut all = Vec::new();
+    for (factor, _) in BUTTERFLIES {
+        while n.is_multiple_of(factor) {
+            all.push(factor);
+            n /= factor;
+        }
+    }
+    (n == 1).then_some(all)
+}
+
+/// The side of at least `n` elements whose transform costs least.
+fn side(n: usize) -> usize {
+    let n = n.max(1);
+    let cost = |side: &usize| -> Option<f64> {
+        let of = |factor| BUTTERFLIES.iter().find(|b| b.0 == factor).map_or(0.0, |b| b.1);
+        Some(*side as f64 * factors(*side)?.into_iter().map(of).sum::<f64>())
+    };
+    let sides = (n..=n.next_power_of_two()).filter_map(|side| Some((side, cost(&side)?)));
+    sides.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(n.next_power_of_two(), |(side, _)| side)
 }
 
 impl Fft {
-    /// Prepares transforms of a box that holds at least `shape`; sides are the next powers of two.
+    /// Prepares transforms of a box that holds at least `shape`.
     pub fn holding(shape: [usize; 3]) -> Self {
-        let shape = shape.map(|n| n.max(1).next_power_of_two());
-        let twiddles = shape.map(|n| {
-            let angle = |k: usize| -std::f64::consts::TAU * k as f64 / n as f64;
-            (0..n / 2).map(|k| [angle(k).cos() as f32, angle(k).sin() as f32]).collect()
-        });
-        Self { shape, twiddles }
+        let shape = shape.map(side);
+        Self { shape, axes: shape.map(Axis::new) }
     }
 
     /// The side lengths of the box.
@@ -68,7 +107,7 @@ impl Fft {
     pub fn opposite(&self, at: usize) -> usize {
         let [nz, ny, nx] = self.shape;
         let (z, y, x) = (at / (ny * nx), at / nx % ny, at % nx);
-        let turn = |v: usize, n: usize| (n - v) & (n - 1);
+        let turn = |v: usize, n: usize| if v == 0 { 0 } else { n - v };
         (turn(z, nz) * ny + turn(y, ny)) * nx + turn(x, nx)
     }
 
@@ -90,7 +129,7 @@ impl Fft {
                     [row[0][l], row[1][l]] = data[start + i * stride];
                 }
             }
-            transform(&self.twiddles[axis], &mut from, &mut to);
+            transform(&self.axes[axis], &mut from, &mut to);
             for (i, row) in from.iter().enumerate() {
                 for (l, start) in starts.iter().enumerate().take(count) {
                     data[start + i * stride] = [row[0][l], row[1][l]];
@@ -102,40 +141,135 @@ impl Fft {
 
 vectorised! {
     /// Transforms lines in place (`from`) by Stockham's method, which needs a second buffer but no
-    /// bit reversal.
-    fn transform(twiddles: &[[f32; 2]], from: &mut [Row], to: &mut [Row]) => transform_body
+    /// reordering.
+    fn transform(axis: &Axis, from: &mut [Row], to: &mut [Row]) => transform_body
 }
 
 #[inline(always)]
-fn transform_body<const FUSED: bool>(twiddles: &[[f32; 2]], from: &mut [Row], to: &mut [Row]) {
-    let half = from.len() / 2;
+fn transform_body<const FUSED: bool>(axis: &Axis, from: &mut [Row], to: &mut [Row]) {
     let (mut source, mut target) = (from, to);
-    let (mut length, mut apart, mut swapped) = (half, 1, false);
-    while length > 0 {
-        // `length` twiddles, each for `apart` neighbours
-        for p in 0..length {
-            let [wr, wi] = twiddles[p * apart];
-            for q in 0..apart {
-                let (a, b) = (&source[q + apart * p], &source[q + apart * (p + length)]);
-                let (mut sum, mut turned) = ([[0.0; LINES]; 2], [[0.0; LINES]; 2]);
-                for l in 0..LINES {
-                    let (re, im) = (a[0][l] - b[0][l], a[1][l] - b[1][l]);
-                    sum[0][l] = a[0][l] + b[0][l];
-                    sum[1][l] = a[1][l] + b[1][l];
-                    turned[0][l] = re * wr - im * wi;
-                    turned[1][l] = re * wi + im * wr;
-                }
-                target[q + apart * 2 * p] = sum;
-                target[q + apart * (2 * p + 1)] = turned;
-            }
+    let (mut length, mut apart, mut swapped) = (source.len(), 1, false);
+    for &factor in &axis.factors {
+        length /= factor;
+        let step = Step { twiddles: &axis.twiddles, length, apart };
+        match factor {
+            2 => step.pairs(source, target),
+            4 => step.fours(source, target),
+            3 => step.many::<3>(source, target),
+            5 => step.many::<5>(source, target),
+            _ => step.many::<7>(source, target),
         }
         (source, target) = (target, source);
-        (length, apart, swapped) = (length / 2, apart * 2, !swapped);
+        (apart, swapped) = (apart * factor, !swapped);
     }
     if swapped {
         // the result lies in the buffer that was passed as `to`
         target.copy_from_slice(source);
     }
+}
+
+/// One pass over a line: butterflies of elements that are `apart * length` apart.
+struct Step<'a> {
+    twiddles: &'a [[f32; 2]],
+    length: usize,
+    apart: usize,
+}
+
+impl Step<'_> {
+    /// The elements of the butterfly `(p, q)`.
+    #[inline(always)]
+    fn inputs<const N: usize>(&self, source: &[Row], p: usize, q: usize) -> [Row; N] {
+        std::array::from_fn(|k| source[q + self.apart * (p + k * self.length)])
+    }
+
+    /// Stores element `j` of the butterfly `(p, q)` of `N` elements, times its twiddle.
+    #[inline(always)]
+    fn put<const N: usize>(&self, target: &mut [Row], p: usize, q: usize, j: usize, row: Row) {
+        let turned = if j == 0 { row } else { times(row, self.twiddles[p * j * self.apart]) };
+        target[q + self.apart * (N * p + j)] = turned;
+    }
+
+    #[inline(always)]
+    fn pairs(&self, source: &[Row], target: &mut [Row]) {
+        for p in 0..self.length {
+            for q in 0..self.apart {
+                let [a, b] = self.inputs::<2>(source, p, q);
+                self.put::<2>(target, p, q, 0, plus(a, b));
+                self.put::<2>(target, p, q, 1, minus(a, b));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn fours(&self, source: &[Row], target: &mut [Row]) {
+        for p in 0..self.length {
+            for q in 0..self.apart {
+                let [a, b, c, d] = self.inputs::<4>(source, p, q);
+                let (sum, difference) = (plus(a, c), minus(a, c));
+                let (other, turned) = (plus(b, d), minus(b, d));
+                // times -i
+                let turned = [turned[1], turned[0].map(|v| -v)];
+                self.put::<4>(target, p, q, 0, plus(sum, other));
+                self.put::<4>(target, p, q, 1, plus(difference, turned));
+                self.put::<4>(target, p, q, 2, minus(sum, other));
+                self.put::<4>(target, p, q, 3, minus(difference, turned));
+            }
+        }
+    }
+
+    /// Butterflies of an odd prime number of elements. The sums and the differences of elements `k`
+    /// and `N - k` halve the multiplications.
+    #[inline(always)]
+    fn many<const N: usize>(&self, source: &[Row], target: &mut [Row]) {
+        let root = |k: usize| self.twiddles[k % N * (self.twiddles.len() / N)];
+        let roots: [[[f32; 2]; N]; N] =
+            std::array::from_fn(|j| std::array::from_fn(|k| root(j * k)));
+        for p in 0..self.length {
+            for q in 0..self.apart {
+                let inputs = self.inputs::<N>(source, p, q);
+                let mut first = inputs[0];
+                for k in 1..=N / 2 {
+                    first = plus(first, plus(inputs[k], inputs[N - k]));
+                }
+                self.put::<N>(target, p, q, 0, first);
+                for j in 1..=N / 2 {
+                    let (mut even, mut odd) = (inputs[0], [[0.0; LINES]; 2]);
+                    for k in 1..=N / 2 {
+                        let [cosine, sine] = roots[j][k];
+                        let (sum, difference) =
+                            (plus(inputs[k], inputs[N - k]), minus(inputs[k], inputs[N - k]));
+                        for l in 0..LINES {
+                            even[0][l] += cosine * sum[0][l];
+                            even[1][l] += cosine * sum[1][l];
+                            // times i
+                            odd[0][l] -= sine * difference[1][l];
+                            odd[1][l] += sine * difference[0][l];
+                        }
+                    }
+                    self.put::<N>(target, p, q, j, plus(even, odd));
+                    self.put::<N>(target, p, q, N - j, minus(even, odd));
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn plus(a: Row, b: Row) -> Row {
+    std::array::from_fn(|part| std::array::from_fn(|l| a[part][l] + b[part][l]))
+}
+
+#[inline(always)]
+fn minus(a: Row, b: Row) -> Row {
+    std::array::from_fn(|part| std::array::from_fn(|l| a[part][l] - b[part][l]))
+}
+
+#[inline(always)]
+fn times([re, im]: Row, [wr, wi]: [f32; 2]) -> Row {
+    [
+        std::array::from_fn(|l| re[l] * wr - im[l] * wi),
+        std::array::from_fn(|l| re[l] * wi + im[l] * wr),
+    ]
 }
 
 #[cfg(test)]
@@ -148,7 +282,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_transform_equals_the_slow_sum_and_its_inverse_undoes_it(
-            shape in [1_usize..5, 1_usize..9, 1_usize..17], seed in any::<u32>(),
+            shape in [1_usize..4, 1_usize..8, 1_usize..22], seed in any::<u32>(),
         ) {
             let fft = Fft::holding(shape);
             let numbers = oracle::noise([2, 1, fft.len()], seed);
@@ -169,9 +303,19 @@ mod tests {
     }
 
     #[test]
+    fn a_side_is_hardly_longer_than_what_it_holds_and_has_small_factors() {
+        for n in 1..2000 {
+            let side = side(n);
+            assert!(side >= n && (side as f64) < 1.1 * n as f64 + 2.0, "{n}: {side}");
+            assert_eq!(factors(side).unwrap().into_iter().product::<usize>(), side);
+        }
+        assert_eq!(factors(22), None);
+    }
+
+    #[test]
     fn the_opposite_of_a_frequency_holds_the_conjugate_of_a_real_image() {
-        let fft = Fft::holding([2, 4, 8]);
-        let numbers = oracle::noise([2, 4, 8], 3);
+        let fft = Fft::holding([3, 5, 14]);
+        let numbers = oracle::noise(fft.shape(), 3);
         let mut data: Vec<[f32; 2]> = numbers.iter().map(|&v| [v, 0.0]).collect();
         fft.forward(&mut data);
         for (i, here) in data.iter().enumerate() {
