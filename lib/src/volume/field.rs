@@ -15,7 +15,7 @@ use super::source::{self, Layout, Scratch, Source, View};
 use super::unfinished::{self, Begin, Unfinished};
 use super::writer::{Each, Writer};
 use super::zarr::{self, ArraySpec, ZarrSource};
-use super::{Codec, Dtype, Error, Existing, Format, check_zarr_name, conventions, ome, store};
+use super::{Codec, Dtype, Error, Existing, check_zarr_name, conventions, ome, store};
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Box3, FieldSource, Grid, Point, SourceError};
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::node::{Container, Node};
 use super::place::Place;
 use super::zarr::{self, ArraySpec, ZarrSink};
-use super::{Codec, Dtype, Error, Existing, Format, check_zarr_name, output, store};
+use super::{Codec, Dtype, Error, Existing, check_zarr_name, output, store};
 use crate::files;
 
 /// Writes a Zarr array of one chunk, replacing an existing array. The write is atomic: an
