@@ -2,8 +2,9 @@
 //!
 //! A field makes any two images more similar, and its gain therefore proves nothing. At one of the
 //! coarse resolutions the similarity is compared with that of the fixed image and the moving one
-//! after it was rolled around by a quarter to three quarters of its length: first as they are, and
-//! if that does not settle it, after the same registration of all of them ([`evidence`]).
+//! after its known part was rolled around by a quarter to three quarters of its length: first as
+//! they are, and if that does not settle it, after the same registration of all of them
+//! ([`evidence`]).
 
 use std::path::Path;
 
@@ -15,7 +16,7 @@ use super::pyramid::{self, Level};
 use super::similarity::Score;
 use super::{Error, Metric, Model, Options};
 use crate::blocks::{Context, Ends};
-use crate::geom::Point;
+use crate::geom::{Box3, Point};
 use crate::metric::{evidence, hash, unit};
 
 /// Number of wrong positions, and the minimum for a judgement.
@@ -47,7 +48,8 @@ pub(super) fn of_block(
     let elasticity = if options.model == Model::Dense { options.elasticity } else { 4.0 };
     let options = Options { elasticity, model: Model::Dense, ..options.clone() };
     let nodes = levels.iter().map(|l| pyramid::nodes(&l.lattice, voxel, block)).collect();
-    let judge = Judge { levels, first: first + skipped, nodes, voxel, options };
+    let known = known_part(levels.last()?)?;
+    let judge = Judge { levels, first: first + skipped, nodes, voxel, known, options };
     let here: Vec<&[f32]> = levels.iter().map(|level| &level.moving[..]).collect();
     let (found, count) = judge.still(&here);
     if count < FEWEST {
@@ -57,7 +59,7 @@ pub(super) fn of_block(
     let still = |draw: u64| (draw, judge.still(&judge.rolled(draw)));
     let wrong: Vec<(u64, f64)> = (0..WRONG)
         .map(still)
-        .filter_map(|(draw, (value, known))| (known >= count / 2).then_some((draw, value)))
+        .filter_map(|(draw, (value, known))| (known >= count / 4).then_some((draw, value)))
         .collect();
     if wrong.len() < FEWEST_WRONG {
         return None;
@@ -120,7 +122,22 @@ struct Judge<'a> {
     first: usize,
     nodes: Vec<Lattice>,
     voxel: Point,
+    /// The box of the coarsest resolution outside which the moving image is unknown.
+    known: Box3,
     options: Options,
+}
+
+/// The smallest box that contains all known voxels of the moving image; `None` if none is known.
+fn known_part(level: &Level) -> Option<Box3> {
+    let [_, height, width] = level.lattice.shape;
+    let known = level.moving.iter().enumerate().filter(|(_, v)| v.is_finite());
+    let at = known.map(|(i, _)| [i / (height * width), i / width % height, i % width]);
+    let mut part: Option<Box3> = None;
+    for at in at.map(|at| at.map(|v| v as i64)) {
+        let one = Box3::new(at, at.map(|v| v + 1));
+        part = Some(part.map_or(one, |part| part.union(&one)));
+    }
+    part
 }
 
 impl Judge<'_> {
@@ -129,23 +146,32 @@ impl Judge<'_> {
         Stage { fixed, moving, pixels: *lattice, nodes: self.nodes[number], voxel: self.voxel }
     }
 
-    /// The moving images, rolled around by the same lengths at all resolutions.
+    /// The moving images, whose known part is rolled around by the same lengths at all resolutions.
     fn rolled(&self, draw: u64) -> Vec<Vec<f32>> {
         let coarsest = &self.levels[self.levels.len() - 1].lattice;
         let by: [usize; 3] = std::array::from_fn(|a| {
             let part = 0.25 + 0.5 * unit(hash(draw, 0x0F_1E1D), a as u64);
-            (part * coarsest.shape[a] as f64).round() as usize * coarsest.factor[a]
+            (part * self.known.shape()[a] as f64).round() as usize * coarsest.factor[a]
         });
         let roll = |level: &Level| {
             let Level { lattice: Lattice { shape, factor }, moving, .. } = level;
-            let by: [usize; 3] = std::array::from_fn(|a| by[a] / factor[a] % shape[a]);
-            let mut out = Vec::with_capacity(moving.len());
-            for z in 0..shape[0] {
-                for y in 0..shape[1] {
-                    let [z, y] = [(z + by[0]) % shape[0], (y + by[1]) % shape[1]];
-                    let row = &moving[(z * shape[1] + y) * shape[2]..][..shape[2]];
-                    out.extend_from_slice(&row[by[2]..]);
-                    out.extend_from_slice(&row[..by[2]]);
+            let finer: [usize; 3] = std::array::from_fn(|a| coarsest.factor[a] / factor[a]);
+            let low: [usize; 3] = std::array::from_fn(|a| self.known.min[a] as usize * finer[a]);
+            let high: [usize; 3] =
+                std::array::from_fn(|a| shape[a].min(self.known.max[a] as usize * finer[a]));
+            // where the voxel at `at` comes from
+            let from = |a: usize, at: usize| {
+                let length = high[a] - low[a];
+                low[a] + (at - low[a] + by[a] / factor[a]) % length
+            };
+            let mut out = vec![f32::NAN; moving.len()];
+            for z in low[0]..high[0] {
+                for y in low[1]..high[1] {
+                    let row = &moving[(from(0, z) * shape[1] + from(1, y)) * shape[2]..];
+                    let out = &mut out[(z * shape[1] + y) * shape[2]..];
+                    for x in low[2]..high[2] {
+                        out[x] = row[from(2, x)];
+                    }
                 }
             }
             out
