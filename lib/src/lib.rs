@@ -1,5 +1,33 @@
 //! The library of voxloom, which the programs in `bins/` are made of.
 //!
+//! Volumes are read with [`volume::Volume`] and written with [`volume::Output`], transforms with
+//! [`transform::read_chain`] and [`transform::write_chain`]; [`warp::resample`] applies the ones to
+//! the others, block by block:
+//!
+//! ```
+//! use voxloom::blocks::Context;
+//! use voxloom::geom::{Affine, Chain, Grid};
+//! use voxloom::volume::{Codec, Dtype, Existing, Format, Output, Select, Spec, Volume};
+//! use voxloom::warp;
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let at = |name: &str| folder.path().join(name).display().to_string();
+//! let grid = Grid::new([8, 8, 8], [1.0; 3], [0.0; 3]);
+//! let (dtype, codec, format) = (Dtype::U8, Codec::Blosc, Format::Zarr3);
+//! let spec = Spec { grid, dtype, chunk: [8; 3], shard: None, codec, format };
+//! let voxels: Vec<u8> = (0..512).map(|i| (i % 8) as u8).collect();
+//! Output::create(&at("moving.zarr"), &spec, Existing::Refuse)?.write(&grid.bounds(), &voxels)?;
+//!
+//! let moving = Volume::open(&at("moving.zarr"), &Select::default())?;
+//! let chain = Chain::affine(Affine::translation([0.0, 0.0, 1.0]));
+//! let (options, ctx) = (warp::Options::default(), Context::default());
+//! warp::resample(&[moving], &chain, &at("aligned.zarr"), &spec, &options, &ctx)?;
+//!
+//! let aligned = Volume::open(&at("aligned.zarr"), &Select::default())?;
+//! assert_eq!(aligned.read::<u8>(&grid.bounds())?[..8], [1, 2, 3, 4, 5, 6, 7, 0]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Modules depend only on lower layers; `tests/house/layers.rs` holds the table and fails on an
 //! upward `use`.
 

@@ -345,12 +345,32 @@ fn source_of(core: &Box3, factor: [usize; 3]) -> Box3 {
 }
 
 /// The grid of the next level for [`Factor::Auto`] and [`Method::Mean`]; `None` if there is none.
+///
+/// ```
+/// use voxloom::downsample::next_level;
+/// use voxloom::geom::Grid;
+///
+/// // z is coarser already: only y and x are halved
+/// let grid = Grid::new([200, 1000, 1000], [2.0, 0.5, 0.5], [0.0; 3]);
+/// assert_eq!(next_level(&grid).unwrap().shape, [200, 500, 500]);
+/// ```
 pub fn next_level(grid: &Grid) -> Option<Grid> {
     let factor = levels::next_factor(grid, Factor::Auto);
     (factor != [1; 3]).then(|| levels::reduced(grid, factor, Method::Mean))
 }
 
 /// Downsamples `voxels` on `grid` (C order) in memory; returns the result and its grid.
+///
+/// ```
+/// use voxloom::downsample::{Method, reduce_block};
+/// use voxloom::geom::Grid;
+///
+/// let grid = Grid::new([1, 2, 4], [1.0; 3], [0.0; 3]);
+/// let (small, half) = reduce_block(&[1, 3, 5, 7, 1, 3, 5, 7], &grid, Method::Mean, [1, 2, 2]);
+/// assert_eq!(small, [2, 6]);
+/// // the first voxel lies in the middle of the four that it is made of
+/// assert_eq!((half.spacing, half.origin), ([1.0, 2.0, 2.0], [0.0, 0.5, 0.5]));
+/// ```
 pub fn reduce_block(
     voxels: &[u16],
     grid: &Grid,

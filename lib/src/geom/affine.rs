@@ -89,6 +89,15 @@ impl Affine {
     }
 
     /// Composes two maps, this one first: `p -> next(self(p))`.
+    ///
+    /// ```
+    /// use voxloom::geom::Affine;
+    ///
+    /// let shift = Affine::translation([0.0, 0.0, 2.0]);
+    /// let double = Affine::from_parts([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]], [0.0; 3]);
+    /// assert_eq!(shift.then(&double).apply([1.0; 3]), [2.0, 2.0, 6.0]);
+    /// assert_eq!(double.then(&shift).apply([1.0; 3]), [2.0, 2.0, 4.0]);
+    /// ```
     #[must_use]
     pub fn then(&self, next: &Self) -> Self {
         Self {
@@ -112,6 +121,15 @@ impl Affine {
     /// # Errors
     /// [`SingularError`] if the linear part is not finite or is numerically singular: the absolute
     /// determinant is at most 1e-12 of the cube of the matrix norm.
+    ///
+    /// ```
+    /// use voxloom::geom::Affine;
+    ///
+    /// let map = Affine::translation([1.0, -2.0, 0.5]);
+    /// assert_eq!(map.then(&map.inverse()?).apply([3.0, 4.0, 5.0]), [3.0, 4.0, 5.0]);
+    /// assert!(Affine::from_rows([[0.0; 4]; 3]).inverse().is_err());
+    /// # Ok::<(), voxloom::geom::SingularError>(())
+    /// ```
     pub fn inverse(&self) -> Result<Self, SingularError> {
         let matrix = self.matrix();
         let determinant = matrix.determinant();

@@ -86,6 +86,16 @@ impl Box3 {
 
     /// The tiles of `size` voxels that cover this box, in C order; the last one along each axis may
     /// be smaller.
+    ///
+    /// ```
+    /// use voxloom::geom::Box3;
+    ///
+    /// let tiles: Vec<Box3> = Box3::of_shape([1, 4, 6]).tiles([1, 4, 4]).collect();
+    /// assert_eq!(tiles[1], Box3::new([0, 0, 4], [1, 4, 6]));
+    /// // what a block reads around it
+    /// let whole = Box3::of_shape([1, 4, 6]);
+    /// assert_eq!(tiles[1].grow([0, 0, 2]).intersect(&whole), Box3::new([0, 0, 2], [1, 4, 6]));
+    /// ```
     pub fn tiles(&self, size: [usize; 3]) -> impl Iterator<Item = Box3> + '_ {
         let whole = *self;
         let counts: [usize; 3] = std::array::from_fn(|a| self.shape()[a].div_ceil(size[a].max(1)));

@@ -16,6 +16,22 @@ pub enum Transform {
 
 /// A sequence of transforms in the order in which they are applied: `[T1, T2]` maps `p` to
 /// `T2(T1(p))`.
+///
+/// ```
+/// use std::sync::Arc;
+/// use voxloom::geom::{Affine, Chain, Field, Grid, Transform};
+/// use voxloom::warp::points;
+///
+/// let grid = Grid::new([2, 2, 2], [10.0; 3], [0.0; 3]);
+/// let field = Field { grid, vectors: vec![[0.0, 0.0, 1.5]; 8] };
+/// let steps = vec![
+///     Transform::Field(Arc::new(field)),
+///     Transform::Affine(Affine::translation([1.0, 0.0, 0.0])),
+/// ];
+/// let chain = Chain { steps };
+/// assert_eq!(points::forward(&chain, &[[5.0; 3]])?, [[6.0, 5.0, 6.5]]);
+/// # Ok::<(), voxloom::warp::Error>(())
+/// ```
 #[derive(Clone, Default)]
 pub struct Chain {
     /// The steps; the first is applied first.

@@ -83,6 +83,16 @@ impl Field {
     ///
     /// It is 0 more than half a sample outside the extent of the samples, and NaN where a NaN
     /// sample contributes.
+    ///
+    /// ```
+    /// use voxloom::geom::{Field, Grid};
+    ///
+    /// let grid = Grid::new([1, 1, 2], [1.0, 1.0, 4.0], [0.0; 3]);
+    /// let field = Field { grid, vectors: vec![[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]] };
+    /// assert_eq!(field.displacement([0.0, 0.0, 3.0]), [0.0, 0.0, 1.5]);
+    /// // farther out than half a sample, nothing moves
+    /// assert_eq!(field.displacement([0.0, 0.0, 7.0]), [0.0; 3]);
+    /// ```
     pub fn displacement(&self, p: Point) -> Point {
         trilinear(&self.vectors, self.grid.shape, self.grid.index(p), 0.0)
     }

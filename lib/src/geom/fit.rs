@@ -88,6 +88,16 @@ const FLAT: f64 = 1e-7;
 ///
 /// # Errors
 /// [`FitError`] if the points do not determine a map, or a coordinate or weight is not finite.
+///
+/// ```
+/// use voxloom::geom::{Model, fit};
+///
+/// let from = [[0.0, 0.0, 0.0], [9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]];
+/// let to = from.map(|[z, y, x]| [z + 1.0, y - 2.0, x]);
+/// let map = fit(Model::Rigid, &from, &to, None, false)?;
+/// assert!(map.offset().iter().zip([1.0, -2.0, 0.0]).all(|(a, b)| (a - b).abs() < 1e-9));
+/// # Ok::<(), voxloom::geom::FitError>(())
+/// ```
 pub fn fit(
     model: Model,
     from: &[Point],

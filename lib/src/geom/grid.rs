@@ -3,6 +3,15 @@ use crate::fingerprint::Fingerprint;
 
 /// The placement of an array in physical space: the centre of voxel `i` lies at `origin + i *
 /// spacing`.
+///
+/// ```
+/// use voxloom::geom::Grid;
+///
+/// // 100 planes of 512 x 512 voxels of 0.4 x 0.2 x 0.2 um
+/// let grid = Grid::new([100, 512, 512], [0.4, 0.2, 0.2], [0.0, 10.0, 0.0]);
+/// assert_eq!(grid.position([5.0, 0.0, 1.0]), [2.0, 10.0, 0.2]);
+/// assert_eq!(grid.index([2.0, 10.0, 0.2]), [5.0, 0.0, 1.0]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Grid {
     /// The number of voxels along z, y, x.

@@ -9,6 +9,17 @@ use crate::fingerprint::Fingerprint;
 /// that across each inner face its weight falls linearly to 0 over `2 * overlap` voxels centred on
 /// the face, so that two neighbours sum to 1 (BigStream's ramps, spec 4.1; an overlap of half a
 /// block blends across the whole block). Outside the domain the outermost blocks extrapolate.
+///
+/// ```
+/// use voxloom::geom::{Affine, Grid, LocalAffines};
+///
+/// // two blocks side by side, whose maps are blended over two voxels on each side of their face
+/// let domain = Grid::new([1, 1, 20], [1.0; 3], [0.0; 3]);
+/// let affines = vec![Affine::IDENTITY, Affine::translation([0.0, 0.0, 4.0])];
+/// let maps = LocalAffines { domain, block: [1, 1, 10], overlap: [0.0, 0.0, 2.0], affines };
+/// assert_eq!(maps.apply([0.0, 0.0, 2.0]), [0.0, 0.0, 2.0]);
+/// assert_eq!(maps.apply([0.0, 0.0, 9.5]), [0.0, 0.0, 11.5]);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct LocalAffines {
     /// The fixed grid that is divided into blocks.

@@ -33,6 +33,19 @@ pub fn read_points(path: &Path) -> Result<Points, Error> {
 }
 
 /// Writes the table of `points` with their current positions; all other cells are unchanged.
+///
+/// ```
+/// use voxloom::table::{read_points, write_points};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("points.csv");
+/// std::fs::write(&path, "name,z_um,y_um,x_um\nsoma,1,2,3\n")?;
+/// let mut points = read_points(&path)?;
+/// points.positions[0][2] += 0.5;
+/// write_points(&path, &points)?;
+/// assert_eq!(std::fs::read_to_string(&path)?, "name,z_um,y_um,x_um\nsoma,1,2,3.5\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn write_points(path: &Path, points: &Points) -> Result<(), Error> {
     let mut table = points.table.clone();
     for (row, (cells, &position)) in table.rows.iter_mut().zip(&points.positions).enumerate() {

@@ -8,6 +8,17 @@ const REST: [&str; 3] = ["radius_um", "response", "intensity"];
 
 /// Writes spots with the columns `z_um,y_um,x_um,radius_um,response,intensity`. A position that is
 /// not finite is an error.
+///
+/// ```
+/// use voxloom::table::{Spot, read_spots, write_spots};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("spots.csv");
+/// let spot = Spot { position: [1.5, 20.0, 30.25], radius: 2.0, response: 0.5, intensity: 800.0 };
+/// write_spots(&path, &[spot])?;
+/// assert_eq!(read_spots(&path)?, [spot]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn write_spots(path: &Path, spots: &[Spot]) -> Result<(), Error> {
     let mut table = Table::new(&[POSITION, REST].concat());
     for (row, spot) in spots.iter().enumerate() {

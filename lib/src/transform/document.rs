@@ -43,6 +43,19 @@ pub fn read_document(path: &Path, wanted: Direction) -> Result<Vec<Step>, Error>
 ///
 /// The fields and local affines of a [`Chain`] do not know their location: a chain that has any is
 /// refused; write it with [`write_document`].
+///
+/// ```
+/// use voxloom::geom::{Affine, Chain};
+/// use voxloom::transform;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("global.json");
+/// let map = Affine::translation([0.0, 1.5, -3.0]);
+/// transform::write_chain(&path, &Chain::affine(map))?;
+/// let read = transform::read_chain(&[path.display().to_string()])?;
+/// assert_eq!(read.as_affine(), Some(map));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn write_chain(path: &Path, chain: &Chain) -> Result<(), Error> {
     let steps: Option<Vec<Step>> = chain
         .steps

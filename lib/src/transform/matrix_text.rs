@@ -36,6 +36,20 @@ pub fn read_matrix_text(path: &Path, axes: Axes) -> Result<Affine, Error> {
 }
 
 /// Writes a 4x4 matrix as four lines of numbers, translation in micrometres, atomically.
+///
+/// ```
+/// use voxloom::geom::Affine;
+/// use voxloom::transform::{Axes, read_matrix_text, write_matrix_text};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("affine.mat");
+/// let map = Affine::translation([1.0, 2.0, 3.0]);
+/// write_matrix_text(&path, &map, Axes::Xyz)?;
+/// assert_eq!(read_matrix_text(&path, Axes::Xyz)?, map);
+/// // read with the wrong axes, it is another map
+/// assert_eq!(read_matrix_text(&path, Axes::Zyx)?.offset(), [3.0, 2.0, 1.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn write_matrix_text(path: &Path, map: &Affine, axes: Axes) -> Result<(), Error> {
     check_affine(&Located::root("the matrix"), map)
         .map_err(|message| Error::Format { location: path.display().to_string(), message })?;

@@ -152,6 +152,14 @@ impl Error {
 const READABLE: &str = "integers of 8 to 64 bits, bool, float16, float32 and float64";
 
 /// Selects one 3-D volume of a location, and overrides its metadata.
+///
+/// ```
+/// use voxloom::volume::{Select, Volume};
+///
+/// // the third channel of an image, whose voxel size is not in its metadata
+/// let select = Select { channel: Some(2), spacing: Some([1.0, 0.2, 0.2]), ..Select::default() };
+/// assert!(Volume::open("nowhere.ome.tif", &select).is_err());
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Select {
     /// `--image`: the image of a file that holds several, by number (from 0), name or `ID`.

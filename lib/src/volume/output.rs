@@ -36,6 +36,30 @@ impl Output {
     ///
     /// # Errors
     /// [`Error::Exists`], [`Error::Io`], or a `spec` that the format cannot represent.
+    ///
+    /// ```
+    /// use voxloom::geom::{Box3, Grid};
+    /// use voxloom::volume::{Codec, Dtype, Existing, Format, Output, Select, Spec, Volume};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let location = folder.path().join("ramp.zarr").display().to_string();
+    /// let grid = Grid::new([2, 4, 4], [0.5, 0.25, 0.25], [0.0; 3]);
+    /// let spec = Spec {
+    ///     grid,
+    ///     dtype: Dtype::U16,
+    ///     chunk: [2, 4, 4],
+    ///     shard: None,
+    ///     codec: Codec::Blosc,
+    ///     format: Format::Zarr3,
+    /// };
+    /// let voxels: Vec<u16> = (0..32).collect();
+    /// Output::create(&location, &spec, Existing::Refuse)?.write(&grid.bounds(), &voxels)?;
+    ///
+    /// let volume = Volume::open(&location, &Select::default())?;
+    /// assert_eq!(volume.grid(), grid);
+    /// assert_eq!(volume.read::<f32>(&Box3::new([1, 0, 0], [2, 1, 3]))?, [16.0, 17.0, 18.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn create(location: &str, spec: &Spec, existing: Existing) -> Result<Self, Error> {
         Self::create_any(location, spec, None, &existing, Map::new())
     }

@@ -218,6 +218,17 @@ fn warn_outside_fields(to: &str, chain: &Chain, onto: &Grid) -> Result<(), Error
 
 /// Like [`resample`], in memory: `voxels` (C order) on the grid `moving`, resampled through `chain`
 /// onto the grid `onto`.
+///
+/// ```
+/// use voxloom::geom::{Affine, Grid, LocalChain, LocalStep};
+/// use voxloom::warp::{Options, resample_block};
+///
+/// // a row of four voxels, moved by half a voxel
+/// let grid = Grid::new([1, 1, 4], [1.0; 3], [0.0; 3]);
+/// let chain = LocalChain { steps: vec![LocalStep::Affine(Affine::translation([0.0, 0.0, 0.5]))] };
+/// let moved: Vec<f32> = resample_block(&[10u16, 20, 40, 80], &grid, &chain, &grid, &Options::default());
+/// assert_eq!(moved, [15.0, 30.0, 60.0, 80.0]);
+/// ```
 pub fn resample_block<T: Voxel, O: Voxel>(
     voxels: &[T],
     moving: &Grid,

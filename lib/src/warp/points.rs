@@ -104,6 +104,17 @@ pub fn forward(chain: &Chain, points: &[Point]) -> Result<Vec<Point>, Error> {
 ///
 /// # Errors
 /// [`Error::NoInverse`] for a singular matrix, [`Error::Field`] if a field cannot be read.
+///
+/// ```
+/// use voxloom::geom::{Affine, Chain};
+/// use voxloom::warp::points;
+///
+/// let chain = Chain::affine(Affine::translation([0.0, 0.0, 2.0]));
+/// let back = points::inverse(&chain, &[[1.0, 1.0, 5.0]])?;
+/// assert_eq!(back.points, [[1.0, 1.0, 3.0]]);
+/// assert!(back.lost.is_empty());
+/// # Ok::<(), voxloom::warp::Error>(())
+/// ```
 pub fn inverse(chain: &Chain, points: &[Point]) -> Result<Inverse, Error> {
     if chain.as_affine().is_some() {
         let back = inverse_chain(chain)?.as_affine().unwrap_or(Affine::IDENTITY);
