@@ -29,6 +29,9 @@ impl Default for Cancel {
 
 impl Cancel {
     /// Listens to SIGINT and SIGTERM (not to SIGHUP, which `nohup` wants ignored).
+    ///
+    /// # Errors
+    /// The system's error, if a handler cannot be registered.
     pub fn on_signals() -> io::Result<Self> {
         let cancel = Self { listens: true, ..Self::default() };
         for signal in [SIGINT, SIGTERM] {

@@ -253,8 +253,10 @@ impl Context {
         });
     }
 
-    /// Returns [`Error::Exists`] if the output file exists and neither `--resume` nor `--overwrite`
-    /// is given.
+    /// Refuses an output file that exists, unless `--resume` or `--overwrite` is given.
+    ///
+    /// # Errors
+    /// [`Error::Exists`].
     pub fn refuse_existing(&self, path: &Path) -> Result<(), Error> {
         if self.existing == Existing::Refuse && path.exists() && !files::is_stream(path) {
             return Err(Error::Exists { path: path.display().to_string() });

@@ -44,6 +44,9 @@ pub fn remove_folder_of_stream() {
 
 /// Writes a file atomically and syncs it to disk; parent folders are created. `-` is standard
 /// output.
+///
+/// # Errors
+/// [`Error::Io`]; `path` is then unchanged.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     files::write_whole(path, bytes).map_err(Error::io("write", path))
 }

@@ -221,6 +221,9 @@ impl Plan {
     }
 
     /// The entry of each task, as recorded by the ledger in `folder`.
+    ///
+    /// # Errors
+    /// [`Error`] if the ledger cannot be read, or is that of another plan.
     pub fn entries(&self, folder: &Path) -> Result<BTreeMap<usize, Entry>, Error> {
         ledger::load(folder, self)
     }

@@ -201,6 +201,9 @@ impl Receipt {
     }
 
     /// Refuses a run if more than the fraction `allowed` of its blocks failed or fell back.
+    ///
+    /// # Errors
+    /// [`Error`] with the number of these blocks.
     pub fn verdict(&self, allowed: f64) -> Result<(), Error> {
         self.blocks.check(allowed, true)
     }
@@ -257,6 +260,9 @@ impl Receipt {
     /// Writes the receipt to `file` and to its destinations: the attributes of output arrays and,
     /// if there is no `file`, a file beside each output file. The receipt of one part among several
     /// is written beside the ledger, from which `--finish` collects it.
+    ///
+    /// # Errors
+    /// Any failure to write one of them.
     pub fn write(&self, ctx: &Context, file: Option<&Path>) -> anyhow::Result<()> {
         let value = self.to_json();
         let mut text = serde_json::to_vec_pretty(&value)?;

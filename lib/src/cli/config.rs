@@ -167,6 +167,9 @@ pub const VOCABULARY: &[&str] = &[
 
 /// Reads a mapping from YAML, or from JSON if the extension is `.json`. This is the only function
 /// that uses the YAML crate (`docs/decisions/0002`).
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be read, [`Error::Usage`] if it is no such mapping.
 pub fn read_parameters(path: &Path) -> Result<Map<String, Value>, Error> {
     let shown = path.display();
     let refused = |source| Error::Io { action: "read", path: shown.to_string(), source };

@@ -118,6 +118,9 @@ pub trait Program: clap::Args + 'static {
         Vec::new()
     }
     /// Runs the program.
+    ///
+    /// # Errors
+    /// Any; `cli/exit.rs` derives the exit code from it.
     fn run(self, ctx: &Context) -> anyhow::Result<()>;
 }
 

@@ -80,6 +80,9 @@ fn has_unit(part: &str) -> bool {
 }
 
 /// Parses a [`Length3`] whose components are all positive, such as a voxel size.
+///
+/// # Errors
+/// A sentence that says what is wanted.
 pub fn parse_spacing(text: &str) -> Result<Length3, String> {
     positive(text.parse()?)
 }
@@ -128,11 +131,17 @@ fn positive(lengths: Length3) -> Result<Length3, String> {
 
 /// Parses the shape of a block, a chunk or a shard in voxels, `z,y,x`, or `y,x` for one voxel along
 /// z. Such a box is held in memory as a whole.
+///
+/// # Errors
+/// A sentence that says what is wanted.
 pub fn parse_size3(text: &str) -> Result<[usize; 3], String> {
     shape3(text, LARGEST_BLOCK, "no memory holds a block of so many voxels")
 }
 
 /// Parses the shape of a volume in voxels, `z,y,x`, or of a plane, `y,x`.
+///
+/// # Errors
+/// A sentence that says what is wanted.
 pub fn parse_shape3(text: &str) -> Result<[usize; 3], String> {
     shape3(text, LARGEST_VOLUME, "no volume has so many voxels")
 }
@@ -193,6 +202,9 @@ impl std::str::FromStr for Channels {
 
 /// Parses a number of bytes: `4GB` and `4G` are 4 000 000 000, `512MiB` and `512Mi` are 512 x
 /// 1024^2.
+///
+/// # Errors
+/// A sentence that says what is wanted.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let wrong = || format!("'{text}' is no size such as 4GB, 512MiB or 1000000");
     let text = text.trim();

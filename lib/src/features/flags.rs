@@ -69,6 +69,10 @@ impl Flags {
     }
 }
 
+/// Parses a range of radii, `MIN..MAX`.
+///
+/// # Errors
+/// A sentence that says what is wanted.
 pub fn parse_range(text: &str) -> Result<[f64; 2], String> {
     pair(text, "..")
         .filter(|range| range.iter().all(|radius| *radius <= LARGEST_RADIUS))

@@ -66,6 +66,9 @@ enum Kind {
 }
 
 /// A page of facts about anything that the programs read or write.
+///
+/// # Errors
+/// [`Error`] if nothing is there, or it can be read as none of these.
 pub fn inspect(location: &str, select: &Select) -> Result<Page, Error> {
     match kind_of(location) {
         Kind::Table => table_page(location),

@@ -97,6 +97,9 @@ pub fn held_to_suggest(fixed: &Volume, moving: &Volume, threads: usize) -> Cost 
 }
 
 /// Measures the blobs of both volumes and suggests parameters for their alignment.
+///
+/// # Errors
+/// [`Error`] if a volume cannot be read, or shows no blobs.
 pub fn suggest(fixed: &Volume, moving: &Volume) -> Result<Suggestion, Error> {
     Ok(propose(&measure(fixed)?, &measure(moving)?))
 }

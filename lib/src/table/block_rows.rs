@@ -70,6 +70,9 @@ const COLUMNS: [&str; 13] = [
 ];
 
 /// Writes one row per block.
+///
+/// # Errors
+/// [`Error::Io`].
 pub fn write_blocks(path: &Path, rows: &[BlockRow]) -> Result<(), Error> {
     let mut table = Table::new(&COLUMNS);
     let optional = |value: Option<f64>| value.map(number).unwrap_or_default();
@@ -86,6 +89,9 @@ pub fn write_blocks(path: &Path, rows: &[BlockRow]) -> Result<(), Error> {
 }
 
 /// Reads a table that [`write_blocks`] wrote.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Format`] with the line.
 pub fn read_blocks(path: &Path) -> Result<Vec<BlockRow>, Error> {
     let table = Table::read(path)?;
     let mut at = [0; COLUMNS.len()];

@@ -17,6 +17,9 @@ const COLUMNS: [&str; 9] = [
 
 /// Writes matches with the columns `fixed_z_um,..,moving_x_um,correlation,inlier,residual_um`;
 /// `inlier` is 1 or 0. A position that is not finite is an error.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Format`].
 pub fn write_matches(path: &Path, matches: &[Match]) -> Result<(), Error> {
     let mut table = Table::new(&COLUMNS);
     for (row, pair) in matches.iter().enumerate() {
@@ -33,6 +36,9 @@ pub fn write_matches(path: &Path, matches: &[Match]) -> Result<(), Error> {
 
 /// Reads a table that [`write_matches`] wrote. Only the six position columns are required: without
 /// the column `inlier` every match is an inlier, a missing correlation or residual is NaN.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Format`] with the line.
 pub fn read_matches(path: &Path) -> Result<Vec<Match>, Error> {
     let table = Table::read(path)?;
     let fixed = position_columns(&table, "fixed_")?;

@@ -17,6 +17,9 @@ pub struct Points {
 
 /// Reads a CSV with the columns `z_um,y_um,x_um` or, in their absence, `z,y,x` (also taken as
 /// micrometres), in any order. All other columns are kept as text.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Format`] with the line.
 pub fn read_points(path: &Path) -> Result<Points, Error> {
     let table = Table::read(path)?;
     let plain = ["z", "y", "x"].map(|name| table.column(name));
@@ -33,6 +36,9 @@ pub fn read_points(path: &Path) -> Result<Points, Error> {
 }
 
 /// Writes the table of `points` with their current positions; all other cells are unchanged.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Format`] for a position that is not finite.
 ///
 /// ```
 /// use voxloom::table::{read_points, write_points};

@@ -26,6 +26,9 @@ impl Table {
     }
 
     /// Reads a CSV file with a header. Empty lines and lines that start with `#` are skipped.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Format`] with the line.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let name = path.display().to_string();
         let bytes = files::read(path).map_err(|source| Error::Io {
@@ -48,6 +51,9 @@ impl Table {
     }
 
     /// Writes the table as CSV, atomically.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; `path` is then unchanged.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         let refused =
             |source| Error::Io { action: "write", path: path.display().to_string(), source };
@@ -66,6 +72,9 @@ impl Table {
     }
 
     /// The index of the column with this name, or an error that lists the columns.
+    ///
+    /// # Errors
+    /// [`Error::Format`].
     pub fn wanted(&self, name: &str) -> Result<usize, Error> {
         self.column(name).ok_or_else(|| Error::Format {
             path: self.path.clone(),
@@ -78,12 +87,18 @@ impl Table {
     }
 
     /// Parses a cell as a number, which may be NaN or infinite.
+    ///
+    /// # Errors
+    /// [`Error::Format`] with the line and the text found.
     pub fn number(&self, row: usize, column: usize) -> Result<f64, Error> {
         let text = &self.rows[row][column];
         text.parse().map_err(|_| self.bad_cell(row, column, "a number"))
     }
 
     /// Parses a cell as a finite number.
+    ///
+    /// # Errors
+    /// [`Error::Format`] with the line and the text found.
     pub fn finite(&self, row: usize, column: usize) -> Result<f64, Error> {
         let value = self.number(row, column)?;
         if value.is_finite() {
@@ -94,6 +109,9 @@ impl Table {
     }
 
     /// Parses a cell as a non-negative integer.
+    ///
+    /// # Errors
+    /// [`Error::Format`] with the line and the text found.
     pub fn count(&self, row: usize, column: usize) -> Result<usize, Error> {
         let text = &self.rows[row][column];
         text.parse().map_err(|_| self.bad_cell(row, column, "a whole number from 0"))

@@ -9,6 +9,9 @@ const REST: [&str; 3] = ["radius_um", "response", "intensity"];
 /// Writes spots with the columns `z_um,y_um,x_um,radius_um,response,intensity`. A position that is
 /// not finite is an error.
 ///
+/// # Errors
+/// [`Error::Io`], [`Error::Format`].
+///
 /// ```
 /// use voxloom::table::{Spot, read_spots, write_spots};
 ///
@@ -31,6 +34,9 @@ pub fn write_spots(path: &Path, spots: &[Spot]) -> Result<(), Error> {
 
 /// Reads a table that [`write_spots`] wrote. Only the three position columns are required; a
 /// missing radius, response or intensity is 0.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Format`] with the line.
 pub fn read_spots(path: &Path) -> Result<Vec<Spot>, Error> {
     let table = Table::read(path)?;
     let position = position_columns(&table, "")?;

@@ -97,6 +97,9 @@ pub enum Error {
 }
 
 /// Parses the name of a codec.
+///
+/// # Errors
+/// A sentence that lists the names.
 pub fn parse_codec(text: &str) -> Result<Codec, String> {
     Ok(match text {
         "blosc" => Codec::Blosc,
@@ -109,6 +112,9 @@ pub fn parse_codec(text: &str) -> Result<Codec, String> {
 }
 
 /// Parses the name of an axis order.
+///
+/// # Errors
+/// A sentence that lists the names.
 pub fn parse_axes(text: &str) -> Result<Axes, String> {
     match text {
         "zyx" => Ok(Axes::Zyx),
@@ -162,6 +168,9 @@ pub fn target_of(output: &str, source: &str, from: Option<Source>) -> Result<Tar
 }
 
 /// Writes the volume at `source` to `destination` in another format, without changing voxels.
+///
+/// # Errors
+/// [`Error`]. Blocks that failed are listed in the receipt.
 pub fn volume(
     source: &str,
     select: &Select,

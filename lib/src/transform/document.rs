@@ -44,6 +44,9 @@ pub fn read_document(path: &Path, wanted: Direction) -> Result<Vec<Step>, Error>
 /// The fields and local affines of a [`Chain`] do not know their location: a chain that has any is
 /// refused; write it with [`write_document`].
 ///
+/// # Errors
+/// [`Error::Format`] for such a chain, [`Error::Io`].
+///
 /// ```
 /// use voxloom::geom::{Affine, Chain};
 /// use voxloom::transform;
@@ -77,6 +80,9 @@ pub fn write_chain(path: &Path, chain: &Chain) -> Result<(), Error> {
 
 /// Writes the steps of a chain as JSON, atomically. Arrays are referred to by paths relative to the
 /// document, so that both can be moved together.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Format`] for a step that JSON cannot represent.
 pub fn write_document(path: &Path, steps: &[Step]) -> Result<(), Error> {
     let document = compose(path, steps)
         .map_err(|message| Error::Format { location: path.display().to_string(), message })?;

@@ -46,6 +46,9 @@ pub fn write_local_affines(
 }
 
 /// Reads an array that [`write_local_affines`] wrote.
+///
+/// # Errors
+/// [`Error`] if nothing is there, or it holds no local affines.
 pub fn read_local_affines(location: &str) -> Result<LocalAffines, Error> {
     let (shape, data, attributes) = volume::read_small_array(location)?;
     decode(&shape, &data, &attributes)

@@ -25,6 +25,9 @@ pub enum Axes {
 
 /// Reads a matrix of 4x4 or 3x4 numbers, translation in micrometres. Commas, semicolons, brackets
 /// and `#` comments are ignored.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Format`].
 pub fn read_matrix_text(path: &Path, axes: Axes) -> Result<Affine, Error> {
     let location = path.display().to_string();
     let text = files::read_text(path).map_err(|source| Error::Io {
@@ -36,6 +39,9 @@ pub fn read_matrix_text(path: &Path, axes: Axes) -> Result<Affine, Error> {
 }
 
 /// Writes a 4x4 matrix as four lines of numbers, translation in micrometres, atomically.
+///
+/// # Errors
+/// [`Error::Io`].
 ///
 /// ```
 /// use voxloom::geom::Affine;

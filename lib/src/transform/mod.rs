@@ -170,11 +170,17 @@ fn is_foreign(head: &[u8]) -> bool {
 ///
 /// A location is a chain's JSON, a 4x4 text matrix (axes z, y, x), a displacement field or an array
 /// of local affines; the kind is detected by content.
+///
+/// # Errors
+/// [`Error`]: nothing there, not a transform, or one of another direction.
 pub fn read_chain(locations: &[String]) -> Result<Chain, Error> {
     read_chain_in(locations, Direction::FixedToMoving)
 }
 
 /// Like [`read_chain`], for transforms of the given direction.
+///
+/// # Errors
+/// As [`read_chain`].
 pub fn read_chain_in(locations: &[String], direction: Direction) -> Result<Chain, Error> {
     let mut chain = Chain::default();
     for location in locations {
@@ -198,6 +204,9 @@ pub fn open_steps(document: &str, steps: &[Step], direction: Direction) -> Resul
 }
 
 /// The steps at a location, with arrays given by location, not opened.
+///
+/// # Errors
+/// As [`read_chain`].
 pub fn read_steps(location: &str, direction: Direction) -> Result<Vec<Step>, Error> {
     Ok(match kind_of(location)? {
         Kind::Document => read_document(Path::new(location), direction)?,
@@ -211,6 +220,9 @@ pub fn read_steps(location: &str, direction: Direction) -> Result<Vec<Step>, Err
 
 /// Reads a chain that must consist of matrices alone, and returns their composition; used for
 /// `--initial` of a matching step, for example.
+///
+/// # Errors
+/// As [`read_chain`]; [`Error::Format`] if a step is no matrix.
 pub fn read_affine(locations: &[String]) -> Result<Affine, Error> {
     read_chain(locations)?.as_affine().ok_or_else(|| Error::Format {
         location: locations.join(", "),

@@ -233,6 +233,9 @@ impl Volume {
     }
 
     /// As [`Volume::read_into`], into a new vector.
+    ///
+    /// # Errors
+    /// As [`Volume::read_into`].
     pub fn read<T: Voxel>(&self, part: &Box3) -> Result<Vec<T>, Error> {
         let mut out = vec![T::default(); part.len()];
         self.read_into(part, &mut out)?;
