@@ -16,11 +16,12 @@ use crate::files;
 use crate::volume::{self, Existing, Select, Volume};
 
 /// Flags on which no result depends.
-const TALK: [&str; 17] = [
+const TALK: [&str; 18] = [
     "allow-failed",
     "allow-unfinished",
     "config",
     "device",
+    "endpoint",
     "finish",
     "log-json",
     "memory",

@@ -10,6 +10,8 @@ use super::values::{
 };
 use crate::blocks::{Cancel, Context, Error, Part, Progress, memory_allowed};
 use crate::device::Device;
+#[cfg(feature = "cloud")]
+use crate::store;
 use crate::volume::Existing;
 
 /// Adds the shared flags of this shape, except those that the program defines itself.
@@ -88,6 +90,9 @@ fn writing_flags() -> Vec<Arg> {
 
 fn common_flags() -> Vec<Arg> {
     vec![
+        #[cfg(feature = "cloud")]
+        value("endpoint", "URL", "Address of the server for s3:// [default: AWS_ENDPOINT_URL]")
+            .value_parser(parse_endpoint),
         value("threads", "N", "Number of threads that compute [default: the CPUs that may be used]")
             .value_parser(parse_threads),
         value("memory", "SIZE", "Upper limit of memory, such as 8GB [default: half of the machine's, or 80 % of a job's limit]")
@@ -106,6 +111,11 @@ fn common_flags() -> Vec<Arg> {
         switch("quiet", "Print only errors").short('q').conflicts_with("verbose"),
         switch("log-json", "Log as JSON, one object per line"),
     ]
+}
+
+#[cfg(feature = "cloud")]
+fn parse_endpoint(text: &str) -> Result<String, String> {
+    store::check_endpoint(text).map(|()| text.to_owned())
 }
 
 /// The values of the shared flags. A flag that the program's shape lacks, or that the program has
@@ -140,6 +150,12 @@ impl Shared<'_> {
 
     pub(super) fn no_sync(&self) -> bool {
         self.is_set("no-sync")
+    }
+
+    /// Sets the address of the server for `s3://`, if one is given.
+    pub(super) fn set_endpoint(&self) {
+        #[cfg(feature = "cloud")]
+        self.get("endpoint").into_iter().for_each(store::set_endpoint);
     }
 
     pub(super) fn receipt(&self) -> Option<PathBuf> {

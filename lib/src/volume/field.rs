@@ -15,9 +15,10 @@ use super::source::{self, Layout, Scratch, Source, View};
 use super::unfinished::{self, Begin, Unfinished};
 use super::writer::{Each, Writer};
 use super::zarr::{self, ArraySpec, ZarrSource};
-use super::{Codec, Dtype, Error, Existing, Format, check_name, conventions, ome, store};
+use super::{Codec, Dtype, Error, Existing, Format, check_name, conventions, ome, path_of};
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Box3, FieldSource, Grid, Point, SourceError};
+use crate::store;
 
 /// The attribute `direction` of transforms.
 const DIRECTION: &str = "fixed-to-moving";
@@ -73,6 +74,10 @@ impl Source for Interleaved {
         self.array.is_coded()
     }
 
+    fn in_flight(&self) -> usize {
+        self.array.in_flight()
+    }
+
     fn stored(&self) -> Stored<'_> {
         self.array.stored()
     }
@@ -115,11 +120,10 @@ impl FieldFile {
     }
 
     fn open_in(location: &str, wanted: &str) -> Result<Self, Error> {
-        let path = store::path_of(location)?;
+        let path = path_of(location)?;
         let bad = |message: String| Err(Error::format(location, message));
-        let node = if path.is_file() { None } else { Node::read(&path)? };
-        let Some(node) = node else {
-            if path.exists() {
+        let Some(node) = Node::read(&path)? else {
+            if store::exists(&path) {
                 return bad(format!("holds no Zarr array; {WANTED}"));
             }
             return Err(Error::missing(location, "a Zarr array of displacements is wanted"));
@@ -304,7 +308,7 @@ impl FieldOutput {
             return Err(Error::format(location, message));
         }
         check_name(location, Format::Zarr3)?;
-        let path = store::path_of(location)?;
+        let path = path_of(location)?;
         let place = Place::of_array(location, &path, Container::Zarr3)?;
         let metadata = zarr::metadata(&ArraySpec {
             container: Container::Zarr3,

@@ -6,10 +6,11 @@
 
 use std::fmt::Display;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::geom::{Grid, Point};
 use crate::quote::shorten;
+use crate::store;
 
 mod bits;
 mod block;
@@ -38,7 +39,6 @@ mod reader;
 mod small;
 mod source;
 mod stack;
-mod store;
 #[cfg(test)]
 mod tests;
 mod tiff;
@@ -146,6 +146,11 @@ impl Error {
         let found = shorten(&found.to_string());
         Self::format(location, format!("has elements of type {found}; {READABLE} can be read"))
     }
+}
+
+/// A location as a path, or as an address that [`store`] knows.
+fn path_of(location: &str) -> Result<PathBuf, Error> {
+    store::parse(location).map_err(|message| Error::format(location, message))
 }
 
 /// The element types that can be read.
