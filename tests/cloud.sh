@@ -25,4 +25,4 @@ for _ in $(seq 100); do
     sleep 0.1
 done
 
-cargo test --workspace --locked --lib -- --ignored s3 "$@"
+cargo test --workspace --locked --lib --test cli -- --ignored s3 "$@"

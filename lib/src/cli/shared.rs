@@ -24,6 +24,7 @@ pub(super) fn add(mut command: Command, shape: Shape) -> Command {
         flags.extend(writing_flags());
     }
     flags.extend(common_flags());
+    flags.extend(endpoint_flag());
     for flag in flags {
         let own = command
             .get_arguments()
@@ -90,9 +91,6 @@ fn writing_flags() -> Vec<Arg> {
 
 fn common_flags() -> Vec<Arg> {
     vec![
-        #[cfg(feature = "cloud")]
-        value("endpoint", "URL", "Address of the server for s3:// [default: AWS_ENDPOINT_URL]")
-            .value_parser(parse_endpoint),
         value("threads", "N", "Number of threads that compute [default: the CPUs that may be used]")
             .value_parser(parse_threads),
         value("memory", "SIZE", "Upper limit of memory, such as 8GB [default: half of the machine's, or 80 % of a job's limit]")
@@ -111,6 +109,17 @@ fn common_flags() -> Vec<Arg> {
         switch("quiet", "Print only errors").short('q').conflicts_with("verbose"),
         switch("log-json", "Log as JSON, one object per line"),
     ]
+}
+
+/// The flag that only builds with buckets have.
+fn endpoint_flag() -> Option<Arg> {
+    #[cfg(feature = "cloud")]
+    return Some(
+        value("endpoint", "URL", "Address of the server for s3:// [default: AWS_ENDPOINT_URL]")
+            .value_parser(parse_endpoint),
+    );
+    #[cfg(not(feature = "cloud"))]
+    None
 }
 
 #[cfg(feature = "cloud")]

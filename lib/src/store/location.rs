@@ -77,6 +77,26 @@ pub fn is_listable(at: &Path) -> bool {
     split(at).is_none_or(|(scheme, ..)| !scheme.starts_with("http"))
 }
 
+/// Whether two locations are in the same bucket or on the same host, or both local.
+pub fn is_same_root(a: &Path, b: &Path) -> bool {
+    let root = |at| split(at).map(|(scheme, root, _)| (scheme, root));
+    root(a) == root(b)
+}
+
+/// The location that `relative` means in `folder`. In a bucket, where `..` has no meaning, it is
+/// replaced by the folder above.
+pub fn resolve(folder: &Path, relative: &str) -> PathBuf {
+    if !is_remote(folder) {
+        return folder.join(relative);
+    }
+    let start = folder.to_str().map_or(folder, |text| Path::new(text.trim_end_matches('/')));
+    relative.split('/').fold(start.to_owned(), |at, name| match name {
+        "" | "." => at,
+        ".." => parent(&at).map(Path::to_owned).unwrap_or(at),
+        name => at.join(name),
+    })
+}
+
 /// The folder of a location; `None` for a bucket itself and for the root of the file system.
 pub fn parent(at: &Path) -> Option<&Path> {
     match split(at) {
@@ -106,6 +126,12 @@ mod tests {
         let above: Vec<_> = ancestors(&address).map(|at| at.to_str().unwrap()).collect();
         assert_eq!(above, ["memory://bucket/a/b c", "memory://bucket/a", "memory://bucket"]);
         assert_eq!(ancestors(Path::new("a/b")).last(), Some(Path::new("")));
+        let to = |relative| resolve(&at("memory://b/t/x"), relative);
+        assert_eq!(to("../f/./a.zarr").to_str(), Some("memory://b/t/f/a.zarr"));
+        assert_eq!(to("../../../../a").to_str(), Some("memory://b/a"));
+        assert_eq!(resolve(Path::new("t"), "../a"), Path::new("t/../a"));
+        assert!(is_same_root(&at("memory://b/x"), &at("memory://b")));
+        assert!(!is_same_root(&at("memory://b/x"), Path::new("x")));
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! * [`put`] is atomic: a reader sees the object before the call or after it, never part of it.
 //! * Of several concurrent calls of [`put_if_absent`], exactly one returns `true`.
 //! * A missing object is `None`. An object that may not be read is an error, never `None`.
-//! * Temporary faults of the network or the server are retried until a deadline ([`Patience`]); an
+//! * Temporary faults of the network or the server are retried until a deadline; an
 //!   error that remains then is of a kind for which the programs exit with code 75. Bytes that are
 //!   returned are complete.
 //!
@@ -26,6 +26,7 @@ use crate::device::waiting;
 
 #[cfg(feature = "cloud")]
 mod cloud;
+pub mod document;
 mod local;
 mod location;
 #[cfg(test)]
@@ -38,7 +39,7 @@ mod tests;
 #[cfg(feature = "cloud")]
 pub use cloud::{check_endpoint, set_endpoint};
 pub use local::{PREFIX, is_missing, replace_folder, sweep, temporary};
-pub use location::{ancestors, is_listable, is_remote, parent, parse};
+pub use location::{ancestors, is_listable, is_remote, is_same_root, parent, parse, resolve};
 
 /// The number of requests that are in progress at once for one call that fetches several objects.
 pub const IN_FLIGHT: usize = 16;
@@ -143,17 +144,28 @@ pub fn get_several(at: &[PathBuf]) -> Vec<io::Result<Option<Vec<u8>>>> {
 /// Applies `work` to all locations, concurrently if they are in a bucket; the results are in the
 /// order of the locations.
 pub fn each<T: Send>(at: &[PathBuf], work: impl Fn(&Path) -> T + Sync) -> Vec<T> {
-    let threads = if at.iter().any(|at| is_remote(at)) { IN_FLIGHT.min(at.len()) } else { 1 };
+    let threads = if at.iter().any(|at| is_remote(at)) { IN_FLIGHT } else { 1 };
+    concurrently(at, threads, |at| work(at))
+}
+
+/// Applies `work` to all items with up to so many threads; the results are in the order of the
+/// items.
+pub fn concurrently<I: Sync, T: Send>(
+    items: &[I],
+    threads: usize,
+    work: impl Fn(&I) -> T + Sync,
+) -> Vec<T> {
+    let threads = threads.min(items.len());
     if threads < 2 {
-        return at.iter().map(|at| work(at)).collect();
+        return items.iter().map(work).collect();
     }
     let next = std::sync::atomic::AtomicUsize::new(0);
     let worker = || {
         let mut done = Vec::new();
         loop {
             let i = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            match at.get(i) {
-                Some(at) => done.push((i, work(at))),
+            match items.get(i) {
+                Some(item) => done.push((i, work(item))),
                 None => return done,
             }
         }

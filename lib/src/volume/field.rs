@@ -1,7 +1,7 @@
 //! Displacement fields on disk: Zarr arrays `(z, y, x, 3)` of `float32`, micrometres.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
@@ -353,11 +353,13 @@ impl FieldOutput {
         Ok(Self { writer: Writer::open(location, &node, Each::Vector)?, array: path })
     }
 
-    /// Bytes that each thread holds while it writes chunks of so many vectors along z, y, x;
-    /// compare [`super::Spec::writing_bytes`].
-    pub fn writing_bytes(chunk: [usize; 3]) -> u64 {
+    /// Bytes that each thread holds while it writes chunks of so many vectors along z, y, x to
+    /// `location`; compare [`super::Spec::writing_bytes`].
+    pub fn writing_bytes(location: &str, chunk: [usize; 3]) -> u64 {
         let vectors = chunk.iter().fold(1, |product: u64, n| product.saturating_mul(*n as u64));
-        vectors.saturating_mul(3 * size_of::<[f32; 3]>() as u64).saturating_add(super::ENCODER)
+        let one = vectors.saturating_mul(3 * size_of::<[f32; 3]>() as u64);
+        let at_once = super::writes_at_once(Path::new(location)) as u64;
+        one.saturating_add(super::ENCODER).saturating_mul(at_once)
     }
 
     /// Marks the field as one that maps points of the moving space to the fixed space.

@@ -252,10 +252,17 @@ pub struct Spec {
 /// this term.
 const ENCODER: u64 = 768 << 10;
 
+/// The number of units of an array that one thread writes at once: several in a bucket, where each
+/// takes a request.
+fn writes_at_once(location: &Path) -> usize {
+    if store::is_remote(location) { store::IN_FLIGHT / 2 } else { 1 }
+}
+
 impl Spec {
-    /// Bytes that each thread holds while it writes: one unit (a chunk, shard or plane) as voxels,
-    /// as stored bytes, and in the encoder's working buffer.
-    pub fn writing_bytes(&self) -> u64 {
+    /// Bytes that each thread holds while it writes to `location`: one unit (a chunk, shard or
+    /// plane), or several in a bucket, as voxels, as stored bytes, and in the encoder's working
+    /// buffer.
+    pub fn writing_bytes(&self, location: &str) -> u64 {
         let plane = matches!(self.format, Format::Tiff | Format::Npy);
         let unit = if plane {
             [1, self.grid.shape[1], self.grid.shape[2]]
@@ -268,6 +275,7 @@ impl Spec {
             (false, Codec::Raw) => (2, 0),
             (false, _) => (3, ENCODER),
         };
-        voxels.saturating_mul(forms * self.dtype.size() as u64).saturating_add(tables)
+        let one = voxels.saturating_mul(forms * self.dtype.size() as u64).saturating_add(tables);
+        one.saturating_mul(writes_at_once(Path::new(location)) as u64)
     }
 }

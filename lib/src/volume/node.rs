@@ -232,6 +232,17 @@ pub(super) fn write_object(path: &Path, object: Map<String, Value>) -> Result<()
     store::put(path, text.as_bytes()).map_err(|source| Error::io("write", path, source))
 }
 
+/// Writes the JSON object of a new array or group. In a bucket, one that another run has written in
+/// the meantime is kept: it may have been completed since.
+pub(super) fn create_object(path: &Path, object: Map<String, Value>) -> Result<(), Error> {
+    if !store::is_remote(path) {
+        return write_object(path, object);
+    }
+    let text = format!("{:#}\n", Value::Object(object));
+    let created = store::put_if_absent(path, text.as_bytes());
+    created.map(drop).map_err(|source| Error::io("write", path, source))
+}
+
 /// The arrays below `folder`, as paths relative to it, in natural order.
 ///
 /// # Errors

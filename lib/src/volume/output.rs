@@ -247,7 +247,7 @@ pub(super) fn write_metadata(
         Container::Zarr2 => {
             // the file that makes the folder an array is written last
             if !attributes.is_empty() {
-                node::write_object(&array.join(".zattrs"), attributes)?;
+                node::create_object(&array.join(".zattrs"), attributes)?;
             }
             ".zarray"
         }
@@ -256,7 +256,7 @@ pub(super) fn write_metadata(
             "attributes.json"
         }
     };
-    node::write_object(&array.join(file), metadata)
+    node::create_object(&array.join(file), metadata)
 }
 
 /// Checks whether a spec can be written.

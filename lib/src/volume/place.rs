@@ -230,7 +230,7 @@ impl Place {
                 Container::N5 => continue,
             };
             let Value::Object(metadata) = metadata else { continue };
-            node::write_object(&group.join(file), metadata)?;
+            node::create_object(&group.join(file), metadata)?;
         }
         Ok(())
     }

@@ -33,16 +33,7 @@ pub fn write_small_array(
     let path = path_of(location)?;
     let place = Place::of_array(location, &path, Container::Zarr3)?;
     place.check(location, Existing::Overwrite)?;
-    let metadata = zarr::metadata(&ArraySpec {
-        container: Container::Zarr3,
-        shape: shape.to_vec(),
-        chunk: shape.to_vec(),
-        shard: None,
-        dtype: Dtype::F64,
-        codec: Codec::Zstd,
-        fill: json!(0.0),
-        names: (0..shape.len()).map(|d| format!("dim_{d}")).collect(),
-    });
+    let metadata = zarr::metadata(&spec(shape));
     if Node::read(&path)?.is_some_and(|old| !old.is_array) {
         let message = "is a group; it is not replaced by an array, give another name";
         return Err(Error::format(location, message));
@@ -79,6 +70,20 @@ pub fn write_small_array(
     store::replace_folder(&node.path, &path).map_err(failed)?;
     files::note_folder(parent);
     files::settle().map_err(|error| failed(error.source))
+}
+
+/// An array of one chunk.
+fn spec(shape: &[u64]) -> ArraySpec {
+    ArraySpec {
+        container: Container::Zarr3,
+        shape: shape.to_vec(),
+        chunk: shape.to_vec(),
+        shard: None,
+        dtype: Dtype::F64,
+        codec: Codec::Zstd,
+        fill: json!(0.0),
+        names: (0..shape.len()).map(|d| format!("dim_{d}")).collect(),
+    }
 }
 
 /// Reads a Zarr array of `float64`: its shape, its elements in C order, its attributes.

@@ -70,6 +70,11 @@ impl N5Array {
         })
     }
 
+    /// The folder of the array.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The file of a block. The path has one component per dimension of its index, fastest first.
     pub(super) fn file(&self, index: &[u64]) -> PathBuf {
         index.iter().rev().fold(self.path.clone(), |path, i| path.join(i.to_string()))

@@ -1,5 +1,5 @@
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use zarrs::array::codec::api::ArrayToBytesCodecTraits;
 use zarrs::array::{Array, ArrayBytes};
@@ -15,6 +15,7 @@ use crate::volume::place::partial_folder;
 pub(in crate::volume) struct ZarrSink {
     location: String,
     array: Array<Folder>,
+    path: PathBuf,
     partial: PathBuf,
     fill: Vec<u8>,
 }
@@ -24,7 +25,12 @@ impl ZarrSink {
         let array = super::array(location, node)?;
         let fill = array.fill_value().as_ne_bytes().to_vec();
         let partial = partial_folder(&node.path);
-        Ok(Self { location: location.to_owned(), array, partial, fill })
+        Ok(Self { location: location.to_owned(), array, path: node.path.clone(), partial, fill })
+    }
+
+    /// The folder of the array.
+    pub(in crate::volume) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The path of a chunk's file.
