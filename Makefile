@@ -39,10 +39,11 @@ SHARED  = $(or $(VOXLOOM_SHARED),$(wildcard ../shared))
 
 check:
 	cargo test --workspace --locked
-	$(if $(SHARED),VOXLOOM_SHARED=$(abspath $(SHARED)) cargo test --workspace --locked --lib -- --ignored)
+	$(if $(SHARED),VOXLOOM_SHARED=$(abspath $(SHARED)) cargo test --workspace --locked --lib -- --ignored --skip s3)
 
 # The programs that the workflows run are those that `make check` has built.
 test: check
+	tests/cloud.sh
 	VOXLOOM_BIN=$(DEBUG) tests/workflows/run.sh
 	VOXLOOM_BIN=$(abspath $(DEBUG)) $$(tests/tools/python.sh)/python -m pytest -q tests/interop
 	VOXLOOM_BIN=$(abspath $(DEBUG)) python3 tests/campaign/flags.py

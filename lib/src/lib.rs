@@ -52,6 +52,7 @@ pub mod phantom;
 pub mod quote;
 pub mod refine;
 pub mod report;
+pub mod store;
 pub mod table;
 pub mod transcode;
 pub mod transform;

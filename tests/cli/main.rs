@@ -8,6 +8,7 @@ mod apply;
 mod believe;
 mod chunked;
 mod clashes;
+mod cloud;
 mod correctness;
 mod deform;
 mod disk;

@@ -18,7 +18,7 @@ SETTINGS = {"fixed", "moving", "samplesheet", "onto", "until", "outdir", "parts"
 GIVEN = set(
     "output mask fixed-spots moving-spots matches initial table transform onto fixed moving stage blocks-table truth-score "
     "shape out-spacing out-origin points direction inverse-transform with-original level "
-    "part finish plan resume overwrite no-sync allow-unfinished receipt threads memory config progress verbose quiet log-json help version".split()
+    "part finish plan resume overwrite no-sync allow-unfinished endpoint receipt threads memory config progress verbose quiet log-json help version".split()
 )
 # Flags that several programs share and that mean nothing to some of them.
 IDLE = {"seed", "block-size", "allow-failed"}

@@ -1,20 +1,18 @@
 //! Claims on outputs: a run claims the folder of its ledger with its identity before it writes
 //! anything.
 //!
-//! The claim file is created atomically (as a hard link to a complete file), so that of two
-//! different runs that start at the same moment one is refused. Equal runs share one claim.
+//! The claim file is created atomically ([`store::put_if_absent`]), so that of two different runs that
+//! start at the same moment one is refused. Equal runs share one claim.
 
-use std::fs;
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::MetadataExt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::files::unique;
 use super::{Error, Identity};
+use crate::store::{self, About};
 
 /// The name of the claim file.
 pub(super) const NAME: &str = "claim.json";
@@ -28,10 +26,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct Claim {
     folder: PathBuf,
     run: Identity,
-    /// Device, inode and change time (seconds, nanoseconds) of the file when it was last read. As
-    /// long as they are unchanged, so is the content. The change time is needed because inode
-    /// numbers are reused.
-    seen: Mutex<Option<[i64; 4]>>,
+    /// Inode (or entity tag), time and length of the file when it was last read. As long as they are
+    /// unchanged, so is the content. The time is needed because inode numbers are reused.
+    seen: Mutex<Option<About>>,
 }
 
 impl Claim {
@@ -48,7 +45,7 @@ impl Claim {
 
     /// The identity of the run that has claimed `folder`, if any has.
     pub(super) fn owner(folder: &Path) -> Option<Identity> {
-        let text = fs::read(folder.join(NAME)).ok()?;
+        let text = store::get(&folder.join(NAME)).ok()??;
         Identity::from_json(&serde_json::from_slice(&text).ok()?)
     }
 
@@ -58,34 +55,41 @@ impl Claim {
     /// As [`Claim::take`].
     pub(super) fn hold(&self) -> Result<(), Error> {
         let path = self.folder.join(NAME);
+        let read = |source| Error::io("read", &path)(source);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..TRIES {
-            let file = fs::metadata(&path).map(|about| {
-                [about.dev() as i64, about.ino() as i64, about.ctime(), about.ctime_nsec()]
-            });
-            match file {
-                Ok(now) if *seen == Some(now) => return Ok(()),
-                Ok(now) => match fs::read(&path) {
-                    Ok(text) => match serde_json::from_slice::<Value>(&text) {
-                        Ok(value) => {
-                            self.compare(&value)?;
-                            *seen = Some(now);
-                            return Ok(());
-                        }
-                        // without hard links, the file may be half written
-                        Err(_) => std::thread::sleep(PAUSE),
-                    },
-                    Err(error) if error.kind() == ErrorKind::NotFound => {}
-                    Err(error) => return Err(Error::io("read", &path)(error)),
-                },
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    self.write(&path).map_err(Error::io("write", &path))?;
+            let there = store::about_file(&path).map_err(read)?;
+            if there.is_some() && *seen == there {
+                return Ok(());
+            }
+            let Some(text) = store::get(&path).map_err(read)? else {
+                // a run with --overwrite may remove the folder: then the next try writes it again
+                match store::put_if_absent(&path, &self.text()) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => {
+                        return Err(Error::io("write", &path)(error));
+                    }
+                    _ => continue,
                 }
-                Err(error) => return Err(Error::io("read", &path)(error)),
+            };
+            match serde_json::from_slice::<Value>(&text) {
+                Ok(value) => {
+                    self.compare(&value)?;
+                    *seen = there;
+                    return Ok(());
+                }
+                // without hard links, the file may be half written
+                Err(_) => std::thread::sleep(PAUSE),
             }
         }
         let source = std::io::Error::other("it is damaged, or other runs keep replacing it");
         Err(Error::io("read", &path)(source))
+    }
+
+    /// The content of the claim file.
+    fn text(&self) -> Vec<u8> {
+        let mut text = self.run.to_json().to_string().into_bytes();
+        text.push(b'\n');
+        text
     }
 
     fn compare(&self, found: &Value) -> Result<(), Error> {
@@ -96,42 +100,12 @@ impl Claim {
         };
         Err(Error::OtherPlan { folder: self.folder.display().to_string(), difference })
     }
-
-    /// Writes the claim file if there is none; a file that another process wrote first is kept.
-    fn write(&self, path: &Path) -> std::io::Result<()> {
-        fs::create_dir_all(&self.folder)?;
-        let mut text = self.run.to_json().to_string().into_bytes();
-        text.push(b'\n');
-        let temporary = self.folder.join(format!(".claim-{}.tmp", unique()));
-        let mut file = fs::File::create_new(&temporary)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        let linked = fs::hard_link(&temporary, path);
-        let removed = fs::remove_file(&temporary);
-        match linked {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            // some file systems do not support hard links
-            Err(error)
-                if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) =>
-            {
-                match fs::File::create_new(path).and_then(|mut file| file.write_all(&text)) {
-                    Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
-                    _ => Ok(()),
-                }
-            }
-            // a run with --overwrite removed the folder: the caller tries again
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-            Ok(()) => match removed {
-                Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            },
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn run(what: usize) -> Identity {

@@ -7,8 +7,8 @@ use super::live::Lives;
 use super::receipt::{Input, Receipt, Sink, receipt_beside};
 use super::{Budget, Cancel, Error, Progress};
 use crate::device::{Cost, Device};
-use crate::files;
 use crate::volume::{self, Existing, Output, Volume};
+use crate::{files, store};
 
 /// One part of a plan's tasks: the `k`-th of `n`, `k` from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,7 +210,7 @@ impl Context {
     pub fn output_done(&self, path: &Path) {
         self.note(|receipt| {
             receipt.outputs.push(path.display().to_string());
-            if !receipt_beside(path).exists() {
+            if !store::exists(&receipt_beside(path)) {
                 receipt.sinks.extend(beside(path));
             }
         });
@@ -222,9 +222,8 @@ impl Context {
     pub fn disbelieve(&self, output: &Path, reason: &str) -> anyhow::Error {
         if self.existing == Existing::Overwrite
             && !files::is_stream(output)
-            && !output.is_dir()
-            && let Err(error) = std::fs::remove_file(output)
-            && error.kind() != std::io::ErrorKind::NotFound
+            && !store::is_folder(output)
+            && let Err(error) = store::delete(output)
         {
             return Error::io("remove", output)(error).into();
         }
@@ -258,10 +257,13 @@ impl Context {
     /// # Errors
     /// [`Error::Exists`].
     pub fn refuse_existing(&self, path: &Path) -> Result<(), Error> {
-        if self.existing == Existing::Refuse && path.exists() && !files::is_stream(path) {
-            return Err(Error::Exists { path: path.display().to_string() });
+        if self.existing != Existing::Refuse || files::is_stream(path) {
+            return Ok(());
         }
-        Ok(())
+        match store::about(path).map_err(Error::io("read", path))? {
+            Some(_) => Err(Error::Exists { path: path.display().to_string() }),
+            None => Ok(()),
+        }
     }
 
     /// Adds to the bytes read. If nothing is ever added, the operating system's count is reported.

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Error;
 use crate::files;
+use crate::store::{self, document};
 
 /// The ledger folder of this process if the output is standard output.
 static OF_STREAM: OnceLock<PathBuf> = OnceLock::new();
@@ -48,22 +48,13 @@ pub fn remove_folder_of_stream() {
 /// # Errors
 /// [`Error::Io`]; `path` is then unchanged.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    files::write_whole(path, bytes).map_err(Error::io("write", path))
+    document::write_whole(path, bytes).map_err(Error::io("write", path))
 }
 
 /// Like [`write_whole`], but the file is synced only before the ledger records it.
 pub(super) fn write_rows(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.{}.tmp", unique()));
-    let written = files::create_new(&temporary).and_then(|mut file| {
-        file.write_all(bytes)?;
-        files::write_later(file, &temporary, path)
-    });
-    written.map_err(|source| {
-        // an error of this clean-up would add nothing to the report
-        let _ = fs::remove_file(&temporary);
-        Error::io("write", path)(source)
-    })
+    let folder = path.parent().unwrap_or(Path::new("."));
+    store::put_later(folder, path, bytes).map_err(Error::io("write", path))
 }
 
 /// A name that no other process on any machine uses: host name, process id and random digits.

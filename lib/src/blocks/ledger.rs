@@ -1,5 +1,5 @@
-//! Which tasks of a plan are done: append-only logs, one file per process; their union is the
-//! state.
+//! Which tasks of a plan are done: append-only logs, one file per process (in a bucket, several
+//! objects); their union is the state.
 //!
 //! A line is written after the task's result is on the disk, and is never changed. A killed process
 //! or a power failure therefore loses at most about the last second of work, and two processes may
@@ -20,11 +20,13 @@ use super::claim;
 use super::files::unique;
 use super::rows::Stored;
 use super::{Context, Ending, Error, Identity, Outcome, Plan};
-use crate::files;
 use crate::volume::{self, Existing};
+use crate::{files, store};
 
 /// Maximum time that lines are held back if no large batch accumulates earlier.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
+/// The same in a bucket, where each time takes a request and leaves an object.
+const PUT_EVERY: Duration = Duration::from_secs(5);
 
 /// The ledger entry of a task: a result or a failure.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,14 +103,16 @@ impl Line {
     }
 }
 
-/// The ledger file of this process.
+/// The ledger of this process: a file that grows, or in a bucket, where nothing can be appended, one
+/// object after another.
 pub(super) struct Ledger {
     path: PathBuf,
     log: Mutex<Log>,
+    every: Duration,
 }
 
 struct Log {
-    file: File,
+    to: Target,
     /// Lines whose results are not yet synced to disk.
     held: Vec<u8>,
     settled: Instant,
@@ -117,37 +121,55 @@ struct Log {
     since: files::Mark,
 }
 
+/// Where lines are written.
+enum Target {
+    /// A local file.
+    File(File),
+    /// So many objects so far, each with this first line. If one is lost, its tasks are done again.
+    Segments { count: usize, head: Vec<u8> },
+}
+
 impl Ledger {
-    /// Creates a ledger file for this process in `folder`.
+    /// Creates a ledger for this process in `folder`.
     pub(super) fn create(folder: &Path, plan: &Plan, ctx: &Context) -> Result<Self, Error> {
-        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         let run = plan.agreement();
         let (k, n) = (ctx.part.k, ctx.part.n);
         let name = format!("ledger-{}-{k}of{n}-{}.jsonl", &run.hex()[..16], unique());
         let path = folder.join(name);
-        let file = File::create_new(&path).map_err(Error::io("create", &path))?;
-        let held = line(&path, &Head { ledger: VERSION, run: run.to_json() })?;
-        let log = Log { file, held, settled: Instant::now(), since: files::Mark::now() };
-        let ledger = Self { path, log: Mutex::new(log) };
-        ledger.write(|log| std::mem::take(&mut log.held))?;
-        files::note_folder(folder);
+        let head = line(&path, &Head { ledger: VERSION, run: run.to_json() })?;
+        let is_remote = store::is_remote(folder);
+        let to = if is_remote {
+            Target::Segments { count: 0, head: head.clone() }
+        } else {
+            fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+            Target::File(File::create_new(&path).map_err(Error::io("create", &path))?)
+        };
+        let (held, settled, since) = (Vec::new(), Instant::now(), files::Mark::now());
+        let log = Mutex::new(Log { to, held, settled, since });
+        let ledger = Self { path, log, every: if is_remote { PUT_EVERY } else { SETTLE_EVERY } };
+        if !is_remote {
+            ledger.write(&mut ledger.lock(), &head)?;
+            files::note_folder(folder);
+        }
         Ok(ledger)
     }
 
     /// Enters a task whose result is written, or that failed.
     pub(super) fn enter(&self, task: usize, entry: &Entry) -> Result<(), Error> {
         let line = line(&self.path, &Line::new(task, entry))?;
-        if !files::syncs() {
-            return self.write(|_| line);
+        let mut log = self.lock();
+        if !files::syncs() && matches!(log.to, Target::File(_)) {
+            return self.write(&mut log, &line);
         }
-        self.lock().held.extend(line);
+        log.held.extend(line);
         Ok(())
     }
 
     /// Whether lines have been held back for long, or much data is waiting to be synced.
     pub(super) fn is_due(&self) -> bool {
         let log = self.lock();
-        !log.held.is_empty() && (log.settled.elapsed() >= SETTLE_EVERY || files::is_heavy())
+        let is_heavy = matches!(log.to, Target::File(_)) && files::is_heavy();
+        !log.held.is_empty() && (log.settled.elapsed() >= self.every || is_heavy)
     }
 
     /// Syncs the results to disk, then writes the lines that record them.
@@ -158,28 +180,45 @@ impl Ledger {
             (std::mem::take(&mut log.held), log.since)
         };
         since.settle().map_err(|error| Error::io("write", &error.path)(error.source))?;
-        if !held.is_empty() {
-            self.write(|_| held)?;
-        }
-        Ok(())
+        if held.is_empty() { Ok(()) } else { self.write(&mut self.lock(), &held) }
     }
 
     /// Withdraws all entries of this process: its tasks must be done again.
     pub(super) fn forget(&self) {
-        self.lock().held.clear();
-        if let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!("cannot remove {}: {error}; remove it yourself", self.path.display());
+        let mut log = self.lock();
+        log.held.clear();
+        let paths = match log.to {
+            Target::File(_) => vec![self.path.clone()],
+            Target::Segments { count, .. } => (0..count).map(|i| self.segment(i)).collect(),
+        };
+        for path in paths {
+            if let Err(error) = store::delete(&path) {
+                tracing::warn!("cannot remove {}: {error}; remove it yourself", path.display());
+            }
         }
-        files::note_folder(self.path.parent().unwrap_or(Path::new("")));
     }
 
     /// Writes all lines in one call, so that other readers see whole lines unless this process is
     /// killed during the call.
-    fn write(&self, lines: impl FnOnce(&mut Log) -> Vec<u8>) -> Result<(), Error> {
-        let mut log = self.lock();
-        let lines = lines(&mut log);
-        let written = log.file.write_all(&lines).and_then(|()| files::sync(&log.file));
-        written.map_err(Error::io("write", &self.path))
+    fn write(&self, log: &mut Log, lines: &[u8]) -> Result<(), Error> {
+        match &mut log.to {
+            Target::File(file) => {
+                let written = file.write_all(lines).and_then(|()| files::sync(file));
+                written.map_err(Error::io("write", &self.path))
+            }
+            Target::Segments { count, head } => {
+                let path = self.segment(*count);
+                let text = [head, lines].concat();
+                store::put(&path, &text).map_err(Error::io("write", &path))?;
+                *count += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// The name of an object.
+    fn segment(&self, number: usize) -> PathBuf {
+        self.path.with_extension(format!("{number}.jsonl"))
     }
 
     fn lock(&self) -> MutexGuard<'_, Log> {
@@ -224,13 +263,10 @@ fn line(path: &Path, line: &impl Serialize) -> Result<Vec<u8>, Error> {
 pub(super) fn load(folder: &Path, plan: &Plan) -> Result<BTreeMap<usize, Entry>, Error> {
     let run = plan.agreement();
     let mut known = BTreeMap::new();
-    for path in files(folder, "ledger-")? {
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            // a finishing process removed it after it was listed
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(Error::io("read", &path)(e)),
-        };
+    let paths = files(folder, "ledger-")?;
+    for (path, text) in paths.iter().zip(store::get_several(&paths)) {
+        // a finishing process may have removed it after it was listed
+        let Some(text) = text.map_err(Error::io("read", path))? else { continue };
         let mut lines = whole_lines(&text);
         let Some(head) = lines.next() else {
             continue; // killed while it wrote its first line
@@ -271,33 +307,20 @@ fn whole_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// The files in `folder` whose names begin with `prefix`, sorted by name; none if it does not
 /// exist.
 pub(super) fn files(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>, Error> {
-    let listing = match fs::read_dir(folder) {
-        Ok(listing) => listing,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Error::io("read", folder)(e)),
-    };
-    let mut paths = Vec::new();
-    for file in listing {
-        let file = file.map_err(Error::io("read", folder))?;
-        if file.file_name().to_string_lossy().starts_with(prefix) {
-            paths.push(file.path());
-        }
-    }
+    let entries = store::list(folder).map_err(Error::io("read", folder))?;
+    let named = entries.into_iter().filter(|entry| entry.name.starts_with(prefix));
+    let mut paths: Vec<_> = named.map(|entry| folder.join(entry.name)).collect();
     paths.sort();
     Ok(paths)
 }
 
 /// Removes the block-processing files in `folder`, and nothing else.
 pub(super) fn clear(folder: &Path) -> Result<(), Error> {
-    let ours = ["ledger-", "rows-", "receipt-", ".rows-", ".receipt-", claim::NAME, ".claim-"];
+    let ours = ["ledger-", "rows-", "receipt-", claim::NAME, store::PREFIX];
     for prefix in ours.into_iter().chain(volume::BESIDE_A_FILE) {
-        for path in files(folder, prefix)? {
-            match fs::remove_file(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove", &path)(e));
-                }
-                _ => {}
-            }
+        let paths = files(folder, prefix)?;
+        for (path, deleted) in paths.iter().zip(store::each(&paths, store::delete)) {
+            deleted.map_err(Error::io("remove", path))?;
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 //!
 //! Each run holds a shared lock on the file `live` of every folder in which it keeps a ledger. The
 //! last run to finish, which alone can lock it exclusively, removes what is no longer needed. On a
-//! file system without locks, runs do not detect each other, and nothing is removed.
+//! file system without locks and in a bucket, runs do not detect each other, and nothing is removed.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Context, Error, ledger};
-use crate::volume;
+use crate::{store, volume};
 
 /// The name of the lock file.
 pub(super) const NAME: &str = "live";
@@ -38,6 +38,9 @@ struct Live {
 impl Live {
     /// Marks a folder, which is created if absent.
     fn enter(folder: &Path) -> Result<Self, Error> {
+        if store::is_remote(folder) {
+            return Ok(Self::unseen(folder));
+        }
         let path = folder.join(NAME);
         let failed = |source| Error::io("write", &path)(source);
         loop {
@@ -83,6 +86,9 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 /// Whether a run is active in a folder; nothing is created there.
 pub(super) fn is_at_work(folder: &Path) -> bool {
+    if store::is_remote(folder) {
+        return false;
+    }
     let open = File::options().read(true).write(true).open(folder.join(NAME));
     open.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
@@ -90,6 +96,9 @@ pub(super) fn is_at_work(folder: &Path) -> bool {
 /// Removes the block-processing files in `folder`, and the folder if it is then empty, unless a run
 /// is active there.
 fn clear_if_alone(folder: &Path) -> Result<(), Error> {
+    if store::is_remote(folder) {
+        return Ok(());
+    }
     let path = folder.join(NAME);
     let open = File::options().create(true).truncate(false).read(true).write(true).open(&path);
     let file = match open {

@@ -12,6 +12,7 @@ use super::ledger::{self, Entry};
 use super::{Budget, Context, Error, Identity, Task, WriteUnit, folder_beside};
 use crate::device::{Cost, megabytes};
 use crate::geom::Box3;
+use crate::store;
 use crate::volume::{self, Existing};
 
 /// Target edge of a block, in voxels, if the write unit allows it: large enough that halos cost
@@ -85,7 +86,7 @@ impl Plan {
     pub fn has_made(&self, output: &str, ctx: &Context) -> anyhow::Result<bool> {
         let path = Path::new(output);
         ctx.refuse_existing(path)?;
-        if ctx.existing == Existing::Overwrite || !path.exists() {
+        if ctx.existing == Existing::Overwrite || !store::exists(path) {
             return Ok(false);
         }
         let (attributes, _) = volume::attributes(output)?.unwrap_or_default();
@@ -93,7 +94,7 @@ impl Plan {
         if mark.as_ref() == Some(&self.identity) {
             return Ok(true);
         }
-        if mark.is_none() && folder_beside(path).exists() {
+        if mark.is_none() && store::exists(&folder_beside(path)) {
             return Ok(false);
         }
         let difference = match mark {

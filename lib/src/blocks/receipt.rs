@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::files::write_whole;
 use super::ledger::{self, Entry};
 use super::{Context, Ending, Error, Identity, MARK, Outcome, Task, process};
+use crate::store::{self, document};
 use crate::volume::{self, Existing, Watch};
 use crate::{files, fingerprint};
 
@@ -237,8 +237,13 @@ impl Receipt {
     /// The fingerprints of the output files. A later run uses them to tell whether the files are
     /// unchanged.
     fn content(&self) -> Map<String, Value> {
-        let files = self.outputs.iter().filter(|path| Path::new(path).is_file());
-        files
+        let is_file = |path: &&String| {
+            let there = store::about_file(Path::new(path)).ok().flatten();
+            there.is_some_and(|there| there.kind == store::Kind::File)
+        };
+        self.outputs
+            .iter()
+            .filter(is_file)
             .filter_map(|path| Some((path.clone(), volume::fingerprint(path).ok()?.into())))
             .collect()
     }
@@ -273,7 +278,7 @@ impl Receipt {
         }
         if !ctx.gathers() {
             let name = format!("receipt-{:05}-of-{:05}.json", ctx.part.k, ctx.part.n);
-            for folder in self.folders.iter().filter(|folder| folder.is_dir()) {
+            for folder in self.folders.iter().filter(|folder| store::is_folder(folder)) {
                 write_whole(&folder.join(&name), &text)?;
             }
             return Ok(());
@@ -294,10 +299,11 @@ impl Receipt {
 
     /// Adds the resources used by the parts whose receipts are in `folder`.
     pub(super) fn gather(&mut self, folder: &Path) -> Result<(), Error> {
-        for path in ledger::files(folder, "receipt-")? {
-            let text = fs::read(&path).map_err(Error::io("read", &path))?;
+        let paths = ledger::files(folder, "receipt-")?;
+        for (path, text) in paths.iter().zip(store::get_several(&paths)) {
+            let text = text.map_err(Error::io("read", path))?.unwrap_or_default();
             let part: Spent =
-                serde_json::from_slice(&text).map_err(|e| Error::io("read", &path)(e.into()))?;
+                serde_json::from_slice(&text).map_err(|e| Error::io("read", path)(e.into()))?;
             self.earlier = self.earlier.plus(&part);
         }
         Ok(())
@@ -345,7 +351,7 @@ impl Input {
             dtype: None,
             spacing: None,
             fingerprint: if files::is_pipe(location) {
-                files::read(location).ok().map(|bytes| fingerprint::of(&bytes))
+                document::read(location).ok().map(|bytes| fingerprint::of(&bytes))
             } else {
                 volume::fingerprint(location).ok()
             },
@@ -378,10 +384,10 @@ impl Context {
     /// # Errors
     /// [`Error::NoReceipt`].
     pub fn refuse_receipt(&self, path: &Path) -> Result<(), Error> {
-        if self.existing == Existing::Overwrite || !path.exists() {
+        if self.existing == Existing::Overwrite || !store::exists(path) {
             return Ok(());
         }
-        let text = fs::read(path).unwrap_or_default();
+        let text = store::get(path).ok().flatten().unwrap_or_default();
         let found: Value = serde_json::from_slice(&text).unwrap_or_default();
         if text.is_empty() || found.get("program").is_some_and(Value::is_string) {
             return Ok(());
@@ -399,6 +405,8 @@ impl Context {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::Part;
     use super::*;
 

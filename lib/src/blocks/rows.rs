@@ -1,8 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -12,6 +9,7 @@ use super::files::write_rows;
 use super::ledger::Entry;
 use super::{Context, Ending, Ends, Error, Task};
 use crate::fingerprint::Fingerprint;
+use crate::store::{self, Wanted};
 
 /// Temporary storage for operations whose tasks produce more than a summary: one file per task,
 /// written atomically, in the folder in which [`super::Plan::stream`] keeps its ledger.
@@ -24,8 +22,10 @@ pub struct Rows {
     compared: Mutex<BTreeSet<usize>>,
 }
 
-/// Bytes that are hashed at once.
+/// Bytes that are hashed at once, which the hash depends on.
 const PIECE: usize = 1 << 18;
+/// Bytes that are read at once.
+const READ: usize = 16 * PIECE;
 
 /// The length and the hash of a task's rows, as stored in its ledger entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,13 +77,12 @@ impl Rows {
         let Some(stored) = stored(task, &ends.entries) else { return Ok(None) };
         let path = path(&self.folder, task);
         let wrong = |found: String| wrong(task, &path, found, stored);
-        let mut file = match File::open(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Err(wrong("missing".to_owned())),
-            file => file.map_err(Error::io("read", &path))?,
-        };
+        let unread = |source| Error::io("read", &path)(source);
         let is_new = |set: &BTreeSet<usize>| !set.contains(&task.id);
         if is_new(&self.compared.lock().unwrap_or_else(PoisonError::into_inner)) {
-            let (bytes, hash) = measure(&mut file).map_err(Error::io("read", &path))?;
+            let Some((bytes, hash)) = measure(&path, stored.bytes).map_err(unread)? else {
+                return Err(wrong("missing".to_owned()));
+            };
             if bytes != stored.bytes {
                 return Err(wrong(format!("{bytes} bytes long")));
             }
@@ -92,10 +91,12 @@ impl Rows {
             }
             self.compared.lock().unwrap_or_else(PoisonError::into_inner).insert(task.id);
         }
-        let mut part = vec![0; (range.end - range.start) as usize];
-        match file.read_exact_at(&mut part, range.start) {
-            Err(e) if e.kind() == ErrorKind::UnexpectedEof => Err(wrong("cut off".to_owned())),
-            read => read.map_err(Error::io("read", &path)).map(|()| Some(part)),
+        let (mut part, length) = (Vec::new(), (range.end - range.start) as usize);
+        let wanted = Wanted::Range { start: range.start, length };
+        match store::read(&path, wanted, &mut part).map_err(unread)? {
+            None => Err(wrong("missing".to_owned())),
+            Some(_) if part.len() != length => Err(wrong("cut off".to_owned())),
+            Some(_) => Ok(Some(part)),
         }
     }
 
@@ -116,7 +117,7 @@ impl Rows {
 
     /// Removes what a finished run has left in `folder` if it was interrupted before its last step.
     pub fn sweep(folder: &Path, ctx: &Context) {
-        if ctx.gathers() && folder.exists() {
+        if ctx.gathers() && store::exists(folder) {
             Self::new(folder).remove(ctx);
         }
     }
@@ -138,16 +139,26 @@ fn wrong(task: &Task, path: &Path, found: String, stored: &Stored) -> Error {
     Error::Rows { index: task.index, path: path.display().to_string(), found, wanted }
 }
 
-/// The length and the hash of a file, read in pieces.
-fn measure(file: &mut File) -> std::io::Result<(u64, String)> {
-    let (mut hash, mut bytes) = (Fingerprint::default(), 0);
-    let mut piece = Vec::with_capacity(PIECE);
-    while file.by_ref().take(PIECE as u64).read_to_end(&mut piece)? > 0 {
-        hash.add(&piece);
-        bytes += piece.len() as u64;
-        piece.clear();
+/// The length and the hash of rows, read in pieces; the hash is empty if they are not `wanted` bytes
+/// long. `None` if they are missing.
+fn measure(path: &Path, wanted: u64) -> std::io::Result<Option<(u64, String)>> {
+    let (mut hash, mut start) = (Fingerprint::default(), 0);
+    let mut bytes = Vec::new();
+    loop {
+        let length = (wanted - start).min(READ as u64) as usize;
+        let found = store::read(path, Wanted::Range { start, length }, &mut bytes)?;
+        let Some(found) = found else { return Ok(None) };
+        if found != wanted {
+            return Ok(Some((found, String::new())));
+        }
+        bytes.chunks(PIECE).for_each(|piece| {
+            hash.add(piece);
+        });
+        start += length as u64;
+        if start == wanted {
+            return Ok(Some((found, hash.hex())));
+        }
     }
-    Ok((bytes, hash.hex()))
 }
 
 /// Checks that the rows of a task exist and have the recorded length.
@@ -158,15 +169,12 @@ pub(super) fn check_length(
 ) -> Result<(), Error> {
     let Some(stored) = stored(task, entries) else { return Ok(()) };
     let path = path(folder, task);
-    match fs::metadata(&path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => {
-            Err(wrong(task, &path, "missing".to_owned(), stored))
+    match store::about_file(&path).map_err(Error::io("read", &path))? {
+        None => Err(wrong(task, &path, "missing".to_owned(), stored)),
+        Some(there) if there.length != stored.bytes => {
+            Err(wrong(task, &path, format!("{} bytes long", there.length), stored))
         }
-        Err(e) => Err(Error::io("read", &path)(e)),
-        Ok(meta) if meta.len() != stored.bytes => {
-            Err(wrong(task, &path, format!("{} bytes long", meta.len()), stored))
-        }
-        Ok(_) => Ok(()),
+        Some(_) => Ok(()),
     }
 }
 
@@ -182,6 +190,8 @@ pub(super) fn forget_damaged(folder: &Path, tasks: &[Task], known: &mut BTreeMap
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::{Identity, Outcome, Part, Plan};
     use super::*;
     use crate::geom::Box3;

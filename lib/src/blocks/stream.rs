@@ -9,6 +9,7 @@ use super::files::output_of;
 use super::ledger::{self, Entry, Ledger};
 use super::pipeline::{self, Stages};
 use super::{Context, Ending, Ends, Error, Moment, Plan, Tally, Task, may_die, rows};
+use crate::store;
 use crate::volume::Existing;
 
 impl Plan {
@@ -106,7 +107,7 @@ impl Plan {
     }
 
     fn check_finished(&self, ctx: &Context, folder: &Path, gone: &Gone<'_>) -> Result<Ends, Error> {
-        if folder.exists() {
+        if store::exists(folder) {
             ctx.enter(folder)?;
         }
         let mut entries = ledger::load(folder, self)?;

@@ -4,7 +4,6 @@
 //! table, a transform, a page) the identity is in its receipt: the value of every flag, and the
 //! content of the inputs.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Command};
@@ -13,14 +12,16 @@ use serde_json::{Map, Value, json};
 use super::apart::{self, Named, WRITTEN};
 use crate::blocks::{Context, Error, Identity, MARK, folder_beside, receipt_beside};
 use crate::files;
+use crate::store::{self, Kind};
 use crate::volume::{self, Existing, Select, Volume};
 
 /// Flags on which no result depends.
-const TALK: [&str; 17] = [
+const TALK: [&str; 18] = [
     "allow-failed",
     "allow-unfinished",
     "config",
     "device",
+    "endpoint",
     "finish",
     "log-json",
     "memory",
@@ -42,7 +43,7 @@ fn is_folder(output: &Path) -> bool {
         let extension = path.extension().and_then(|extension| extension.to_str());
         ["zarr", "n5"].contains(&extension.unwrap_or_default().to_ascii_lowercase().as_str())
     };
-    output.is_dir() || output.ancestors().any(ends)
+    output.ancestors().any(ends) || store::is_folder(output)
 }
 
 /// The identity of a run that writes a file: the values of all flags, and inputs by their content.
@@ -79,6 +80,11 @@ pub(super) fn identity(
     Some(identity.with("kind", output.extension().map(|kind| kind.to_string_lossy().into_owned())))
 }
 
+fn is_file(place: &Path) -> bool {
+    let there = store::about_file(place).ok().flatten();
+    there.is_some_and(|there| there.kind == Kind::File)
+}
+
 /// The file that `--output` names; `None` for standard output.
 fn output(matches: &ArgMatches) -> Option<PathBuf> {
     let output = matches.try_get_raw("output").ok().flatten()?.next()?;
@@ -99,12 +105,12 @@ pub(super) fn is_done(
     ctx: &Context,
 ) -> Result<bool, Error> {
     let Some(output) = output(matches) else { return Ok(false) };
-    let is_whole = ctx.existing == Existing::Resume && !ctx.plan_only && output.is_file();
-    if !is_whole || folder_beside(&output).exists() {
+    let is_whole = ctx.existing == Existing::Resume && !ctx.plan_only && is_file(&output);
+    if !is_whole || store::exists(&folder_beside(&output)) {
         return Ok(false);
     }
     let receipt = receipt.unwrap_or_else(|| receipt_beside(&output));
-    let text = fs::read(receipt).unwrap_or_default();
+    let text = store::get(&receipt).ok().flatten().unwrap_or_default();
     let earlier: Value = serde_json::from_slice(&text).unwrap_or_default();
     let Some(run) = earlier.get(MARK).and_then(Identity::from_json) else { return Ok(false) };
     if run != *identity {
@@ -119,7 +125,7 @@ pub(super) fn is_done(
     let mut outputs = earlier["outputs"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let done = failed.is_none_or(Vec::is_empty)
         && believed
-        && outputs.all(|path| Path::new(path).exists());
+        && outputs.all(|path| store::exists(Path::new(path)));
     let content = earlier["content"].as_object().into_iter().flatten();
     let mut changed = content.filter(|(path, then)| {
         volume::fingerprint(path).is_ok_and(|now| then.as_str() != Some(&*now))
@@ -152,11 +158,8 @@ fn content(named: &Named) -> Option<Value> {
 
 /// The fingerprint of what is at a path; `None` if nothing readable exists there.
 fn fingerprint(place: &Path) -> Option<Value> {
-    if !place.exists() {
-        return None;
-    }
     let location = place.to_str()?;
-    if place.is_file() {
+    if is_file(place) {
         return volume::fingerprint(location).ok().map(Value::from);
     }
     let volume = Volume::open_any(location, &Select::default());

@@ -1,7 +1,6 @@
 //! Checks that no program writes what it reads, or replaces a device, pipe or socket by a file.
 
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +8,7 @@ use clap::{ArgMatches, Command};
 
 use super::{Program, streams};
 use crate::blocks::{Error, receipt_beside};
+use crate::store::{self, document};
 use crate::transform::{self, Direction, Step};
 use crate::{files, volume};
 
@@ -17,7 +17,7 @@ pub(super) const WRITTEN: [&str; 5] = ["output", "table", "matches", "receipt", 
 /// Maximum size of a transform document, in bytes.
 const DOCUMENT: u64 = 16 << 20;
 /// Number of bytes of another program's text in which names of other files are searched, ...
-const TEXT: u64 = 1 << 16;
+const TEXT: usize = 1 << 16;
 /// ... among at most this many words.
 const MOST_NAMES: usize = 1000;
 
@@ -90,7 +90,7 @@ fn check_ending(out: &Named<'_>, command: &Command) -> Result<(), Error> {
 /// Expands patterns and references of values, and keeps the paths that exist.
 fn all_of(named: Vec<Named<'_>>) -> Vec<Named<'_>> {
     let all = named.into_iter().flat_map(Named::members).flat_map(Named::with_references);
-    all.filter(|flag| flag.place.exists()).collect()
+    all.filter(|flag| store::exists(&flag.place)).collect()
 }
 
 /// The paths of inputs that are not on the command line but referred to by a transform chain.
@@ -117,8 +117,8 @@ pub(super) struct Named<'a> {
 
 impl<'a> Named<'a> {
     fn new(id: &'a str, text: String, at: usize) -> Option<Self> {
-        let path = Path::new(text.strip_prefix("file://").unwrap_or(&text));
-        let place = real(path)?;
+        let path = store::parse(&text).ok()?;
+        let place = real(&path)?;
         Some(Self { id, label: None, text, place, by: None, at })
     }
 
@@ -136,7 +136,7 @@ impl<'a> Named<'a> {
 
     /// The files that match a glob pattern, or the path itself.
     pub(super) fn members(self) -> Vec<Self> {
-        if self.place.exists() || !self.text.contains(['*', '?', '[']) {
+        if !self.text.contains(['*', '?', '[']) || store::exists(&self.place) {
             return vec![self];
         }
         let files = glob::glob(&self.text).into_iter().flatten().flatten();
@@ -146,9 +146,14 @@ impl<'a> Named<'a> {
     /// The path itself, and the arrays and files that it refers to if it is a transform chain, ours
     /// or the text of another program.
     pub(super) fn with_references(self) -> Vec<Self> {
-        let about = fs::metadata(&self.place).ok();
+        let about = store::about_file(&self.place).ok().flatten();
         let mut all = vec![self.clone()];
-        if about.is_none_or(|about| !about.is_file() || about.len() > DOCUMENT) {
+        let is_document = |about: &store::About| {
+            about.kind == store::Kind::File
+                && about.length <= DOCUMENT
+                && !files::is_pipe(&self.place)
+        };
+        if !about.as_ref().is_some_and(is_document) {
             return all;
         }
         let steps = [Direction::FixedToMoving, Direction::MovingToFixed]
@@ -158,10 +163,9 @@ impl<'a> Named<'a> {
             let (Step::Field(location) | Step::LocalAffines(location)) = step else { continue };
             all.extend(self.refers_to(Path::new(&location)));
         }
-        let mut text = String::new();
-        let start = fs::File::open(&self.place).map(|file| file.take(TEXT));
-        let read = start.and_then(|mut start| start.read_to_string(&mut text));
-        if read.is_err() || text.trim_start().starts_with('{') {
+        let start = document::read_start(&self.place, TEXT).ok();
+        let Some(text) = start.and_then(|start| String::from_utf8(start).ok()) else { return all };
+        if text.trim_start().starts_with('{') {
             return all;
         }
         let folder = self.place.parent().unwrap_or(Path::new(""));
@@ -192,7 +196,7 @@ impl<'a> Named<'a> {
 
 /// Whether a folder is a Zarr or N5 group or array.
 fn is_container(place: &Path) -> bool {
-    place.is_dir() && !matches!(volume::attributes(&place.display().to_string()), Ok(None))
+    store::is_folder(place) && !matches!(volume::attributes(&place.display().to_string()), Ok(None))
 }
 
 /// Refuses a path that is neither a file nor a folder; a pipe is allowed where a text is read.
@@ -215,8 +219,12 @@ fn check_kind(named: &Named, is_text_read: bool) -> Result<(), Error> {
     Err(Error::Usage(format!("{} is {what}; name a file or a folder", named.text)))
 }
 
-/// The path without symbolic links and dots; components that do not exist are kept as given.
+/// The path without symbolic links and dots; components that do not exist are kept as given. An
+/// address is returned unchanged.
 fn real(path: &Path) -> Option<PathBuf> {
+    if store::is_remote(path) {
+        return Some(path.to_owned());
+    }
     let path = std::path::absolute(path).ok()?;
     path.ancestors().find_map(|above| {
         let found = above.canonicalize().ok()?;

@@ -12,7 +12,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};
 
 use crate::blocks::Error;
-use crate::{files, quote};
+use crate::quote;
+use crate::store::document;
 
 /// Maximum size of a parameters file, in bytes.
 const LARGEST: usize = 1 << 20;
@@ -173,7 +174,7 @@ pub const VOCABULARY: &[&str] = &[
 pub fn read_parameters(path: &Path) -> Result<Map<String, Value>, Error> {
     let shown = path.display();
     let refused = |source| Error::Io { action: "read", path: shown.to_string(), source };
-    let bytes = files::read_start(path, LARGEST + 1).map_err(refused)?;
+    let bytes = document::read_start(path, LARGEST + 1).map_err(refused)?;
     if bytes.len() > LARGEST {
         let message = format!("{shown}: has more than {LARGEST} bytes; wanted `flag: value` lines");
         return Err(Error::Usage(message));

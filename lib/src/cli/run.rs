@@ -80,9 +80,10 @@ fn attempt<P: Program>(
 ) -> anyhow::Result<()> {
     let flags = Shared(matches);
     let program = P::from_arg_matches(matches)?;
+    files::set_sync(!flags.no_sync());
+    flags.set_endpoint();
     streams::check(&program, command, matches)?;
     apart::check(&program, command, matches)?;
-    files::set_sync(!flags.no_sync());
     // programs that only inspect may read unfinished volumes, and report it
     volume::allow_unfinished(flags.allow_unfinished() || P::SHAPE == Shape::Look);
     let mut ctx = flags.context(Cancel::on_signals()?)?;

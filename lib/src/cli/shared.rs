@@ -10,6 +10,8 @@ use super::values::{
 };
 use crate::blocks::{Cancel, Context, Error, Part, Progress, memory_allowed};
 use crate::device::Device;
+#[cfg(feature = "cloud")]
+use crate::store;
 use crate::volume::Existing;
 
 /// Adds the shared flags of this shape, except those that the program defines itself.
@@ -22,6 +24,7 @@ pub(super) fn add(mut command: Command, shape: Shape) -> Command {
         flags.extend(writing_flags());
     }
     flags.extend(common_flags());
+    flags.extend(endpoint_flag());
     for flag in flags {
         let own = command
             .get_arguments()
@@ -108,6 +111,22 @@ fn common_flags() -> Vec<Arg> {
     ]
 }
 
+/// The flag that only builds with buckets have.
+fn endpoint_flag() -> Option<Arg> {
+    #[cfg(feature = "cloud")]
+    return Some(
+        value("endpoint", "URL", "Address of the server for s3:// [default: AWS_ENDPOINT_URL]")
+            .value_parser(parse_endpoint),
+    );
+    #[cfg(not(feature = "cloud"))]
+    None
+}
+
+#[cfg(feature = "cloud")]
+fn parse_endpoint(text: &str) -> Result<String, String> {
+    store::check_endpoint(text).map(|()| text.to_owned())
+}
+
 /// The values of the shared flags. A flag that the program's shape lacks, or that the program has
 /// redefined, has its default value.
 pub(super) struct Shared<'a>(pub(super) &'a ArgMatches);
@@ -140,6 +159,12 @@ impl Shared<'_> {
 
     pub(super) fn no_sync(&self) -> bool {
         self.is_set("no-sync")
+    }
+
+    /// Sets the address of the server for `s3://`, if one is given.
+    pub(super) fn set_endpoint(&self) {
+        #[cfg(feature = "cloud")]
+        self.get("endpoint").into_iter().for_each(store::set_endpoint);
     }
 
     pub(super) fn receipt(&self) -> Option<PathBuf> {

@@ -18,10 +18,10 @@ use crate::blocks::{
     self, Budget, Context, Ending, Ends, Identity, Outcome, Plan, Reads, Rows, WriteUnit,
 };
 use crate::device::Cost;
-use crate::files;
 use crate::geom::{Box3, Chain, Grid};
 use crate::transform::{self, Step};
 use crate::volume::{self, FieldOutput, Unfinished, Volume};
+use crate::{files, store};
 
 mod blend;
 mod block;
@@ -258,7 +258,7 @@ pub fn align(
     }
     let (document, folder) = (document_of(output), blocks::folder_beside(Path::new(output)));
     ctx.refuse_existing(&document)?;
-    if plan.has_made(output, ctx)? && document.exists() {
+    if plan.has_made(output, ctx)? && store::exists(&document) {
         plan.recall(output, ctx)?;
         Rows::sweep(&folder, ctx);
         return Ok(());

@@ -37,6 +37,11 @@ impl Permits {
         work()
     }
 
+    /// The permits of which the calling thread holds one.
+    pub fn of_thread() -> Option<Arc<Self>> {
+        OWN.with_borrow(Clone::clone)
+    }
+
     /// Registers the calling pool thread, so that it releases one of its pool's permits while it
     /// waits.
     pub fn join(self: &Arc<Self>) {

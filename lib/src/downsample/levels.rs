@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{Error, Factor, Format, Grid, Method, Options, Volume, blocks, volume};
+use crate::store;
 
 /// Chunks longer than this along an axis are whole planes or strips of planes, or other shapes that
 /// a level should not inherit.
@@ -142,7 +143,8 @@ impl Place {
         if let Some((stem, first)) = in_place {
             return Ok(Self { base, head: None, stem, first });
         }
-        let what = if Path::new(location).is_dir() { "an array by itself" } else { "a file" };
+        let what =
+            if store::is_folder(Path::new(location)) { "an array by itself" } else { "a file" };
         Err(blocks::Error::Usage(format!(
             "{location} is {what}, and levels are added to a multiscale image; give -o PYRAMID.zarr for \
              one of its smaller levels"

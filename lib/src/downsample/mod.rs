@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::blocks::{self, Budget, Context, Identity, Outcome, Plan, Pool, Reads, WriteUnit};
 use crate::device::Cost;
 use crate::geom::{Box3, Grid};
+use crate::store;
 use crate::volume::{self, Codec, Existing, Format, Output, Select, Spec, Volume, Voxel};
 use crate::with_voxel;
 
@@ -192,8 +193,8 @@ pub fn pyramid(
 ///
 /// * `coarser`: the location of the next level after the `made` ones
 fn refuse_stale(coarser: &str, made: usize, options: &Options, ctx: &Context) -> Result<(), Error> {
-    if ctx.existing != Existing::Overwrite || options.only.is_some() || !Path::new(coarser).exists()
-    {
+    let is_replaced = ctx.existing == Existing::Overwrite && options.only.is_none();
+    if !is_replaced || !store::exists(Path::new(coarser)) {
         return Ok(());
     }
     usage(format!(
@@ -257,7 +258,7 @@ impl Level<'_> {
                 + Cost::of::<T>("means", out)
         };
         // for a mere plan, the previous level need not exist yet
-        let from = if ctx.plan_only && !Path::new(self.from).exists() {
+        let from = if ctx.plan_only && !store::exists(Path::new(self.from)) {
             None
         } else {
             Some(Volume::open(self.from, self.select)?)
@@ -286,7 +287,7 @@ impl Level<'_> {
         let plan = Plan::tile(bounds, block, cost(block), &identity).beside(
             &budget,
             kept,
-            Budget::each_thread(&reads, self.spec.writing_bytes()),
+            Budget::each_thread(&reads, self.spec.writing_bytes(&self.to)),
         );
         from.iter().for_each(|from| ctx.input(from));
         let (false, Some(from)) = (plan.is_all_asked(ctx)?, &from) else { return Ok(()) };

@@ -1,7 +1,7 @@
 //! File writes that are atomic and durable, also across a power failure.
 //!
-//! Small files are written by `write_whole`: under a temporary name, synced, renamed, and the
-//! folder is synced. This is too slow for chunks: `write_later` renames them at once and queues
+//! Small files are written by `write_via`: under a temporary name, synced, renamed, and the folder
+//! is synced. This is too slow for chunks: `write_later` renames them at once and queues
 //! them, and [`settle`] syncs everything in the queue. Code that reports work as done, in a ledger,
 //! a receipt or an exit code, calls [`settle`] first. `--no-sync` disables syncing ([`set_sync`]);
 //! errors that the system reports when a file is closed are detected in any case.
@@ -10,7 +10,7 @@
 //! come from a pipe, [`is_pipe`].
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -19,9 +19,8 @@ mod stream;
 
 pub(crate) use pending::{Mark, Settle, is_heavy, note_folder, note_step};
 pub use pending::{Unwritten, settle};
-pub use stream::{
-    ReaderGone, is_pipe, is_reader_gone, is_stream, length, read, read_start, read_text, write_out,
-};
+pub(crate) use stream::read_pipe;
+pub use stream::{ReaderGone, is_pipe, is_reader_gone, is_stream, write_out};
 
 static SYNC: AtomicBool = AtomicBool::new(true);
 
@@ -36,23 +35,11 @@ pub(crate) fn syncs() -> bool {
 }
 
 /// Writes a file atomically and syncs it: under a temporary name beside it, which is then renamed.
-///
-/// Parent folders are created. If two processes write at once, the file of one of them remains. `-`
-/// is standard output.
-///
-/// # Errors
-/// The file system's error, at any step. Before the rename, `path` is unchanged.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    if is_stream(path) {
-        return write_out(bytes);
-    }
-    write_with(path, |file| file.write_all(bytes))
-}
-
-/// Like [`write_whole`], with the content written by a closure.
+/// The content is written by a closure. Parent folders are created. If two processes write at once,
+/// the file of one of them remains.
 ///
 /// # Errors
-/// Those of the closure, and as [`write_whole`].
+/// Those of the closure, and the file system's. Before the rename, `path` is unchanged.
 pub(crate) fn write_with(
     path: &Path,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
@@ -181,7 +168,13 @@ fn beside(path: &Path) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+
+    fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+        write_with(path, |file| file.write_all(bytes))
+    }
 
     #[test]
     fn a_file_is_replaced_whole_and_nothing_else_stays_behind() {

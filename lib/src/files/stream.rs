@@ -25,54 +25,12 @@ pub fn is_pipe(path: impl AsRef<Path>) -> bool {
     is_stream(&path) || std::fs::metadata(path).is_ok_and(|about| about.file_type().is_fifo())
 }
 
-/// All bytes of a file, of `-` or of a pipe. The bytes of a pipe are read once and cached.
+/// All bytes of a pipe, which are read once and cached. Other names of standard input are treated
+/// as `-`.
 ///
 /// # Errors
 /// The system's error; more than 2 GiB in a pipe.
-pub fn read(path: impl AsRef<Path>) -> io::Result<Arc<[u8]>> {
-    if is_pipe(&path) { pipe(path.as_ref()) } else { Ok(std::fs::read(path)?.into()) }
-}
-
-/// The first bytes of a file or a pipe, at most `most`.
-///
-/// # Errors
-/// As [`read`].
-pub fn read_start(path: impl AsRef<Path>, most: usize) -> io::Result<Vec<u8>> {
-    if is_pipe(&path) {
-        let bytes = pipe(path.as_ref())?;
-        return Ok(bytes[..bytes.len().min(most)].to_vec());
-    }
-    let mut start = Vec::new();
-    std::fs::File::open(path)?.take(most as u64).read_to_end(&mut start)?;
-    Ok(start)
-}
-
-/// Like [`read`], for text in UTF-8.
-///
-/// # Errors
-/// As [`read`], and [`io::ErrorKind::InvalidData`] if it is not valid UTF-8.
-pub fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
-    if !is_pipe(&path) {
-        return std::fs::read_to_string(path);
-    }
-    let bytes = pipe(path.as_ref())?;
-    let text = std::str::from_utf8(&bytes);
-    text.map(str::to_owned).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
-}
-
-/// The length of a file, or of the contents of a pipe, in bytes.
-///
-/// # Errors
-/// As [`read`].
-pub fn length(path: impl AsRef<Path>) -> io::Result<u64> {
-    if is_pipe(&path) {
-        return Ok(pipe(path.as_ref())?.len() as u64);
-    }
-    Ok(std::fs::metadata(path)?.len())
-}
-
-/// All bytes of a pipe. Other names of standard input are treated as `-`.
-fn pipe(path: &Path) -> io::Result<Arc<[u8]>> {
+pub(crate) fn read_pipe(path: &Path) -> io::Result<Arc<[u8]>> {
     const INPUT: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
     static READ: Mutex<BTreeMap<PathBuf, Arc<[u8]>>> = Mutex::new(BTreeMap::new());
     let path =

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::device::Cost;
 use crate::geom::{Grid, Point};
+use crate::store::{self, document};
 use crate::volume::{Select, Volume};
 use crate::{files, table, transcode, transform, volume};
 
@@ -91,7 +92,7 @@ fn other_page(location: &str, no_volume: Error) -> Result<Page, Error> {
     match transcode::is_foreign(location) {
         Ok(true) => transforms::foreign_page(location),
         Err(error @ (transcode::Error::Unfit { .. } | transcode::Error::Io { .. }))
-            if Path::new(location).is_file() =>
+            if is_file(Path::new(location)) =>
         {
             Err(error.into())
         }
@@ -101,7 +102,7 @@ fn other_page(location: &str, no_volume: Error) -> Result<Page, Error> {
 
 /// The memory that [`inspect`] needs for a location; tables and transforms are read completely.
 pub fn held(location: &str, select: &Select) -> Cost {
-    let text = files::length(location).unwrap_or(0);
+    let text = document::length(location).unwrap_or(0);
     match kind_of(location) {
         Kind::Table => Cost::bytes("table", 8 * text),
         Kind::Transform => Cost::bytes("transform", 4 * text),
@@ -114,6 +115,11 @@ pub fn held(location: &str, select: &Select) -> Cost {
     }
 }
 
+fn is_file(path: &Path) -> bool {
+    let there = store::about_file(path).ok().flatten();
+    there.is_some_and(|there| there.kind == store::Kind::File)
+}
+
 /// Detects the kind of data by content: JSON and numbers are transforms, a line of words is the
 /// header of a table, other programs' transforms are known by their first bytes; anything else is
 /// taken for a volume.
@@ -121,7 +127,7 @@ fn kind_of(location: &str) -> Kind {
     let path = Path::new(location);
     let is_pipe = files::is_pipe(path);
     let found = transform::kind_of(location);
-    if !(path.is_file() || is_pipe) {
+    if !(is_file(path) || is_pipe) {
         let is_ours = matches!(found, Ok(transform::Kind::LocalAffines));
         return if is_ours { Kind::Transform } else { Kind::Volume };
     }

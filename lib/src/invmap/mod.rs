@@ -167,7 +167,7 @@ pub fn invert(
         chain.check_fields(extent)?;
     }
     let chunk = grid.shape.map(|n| n.min(CHUNK));
-    let plan = plan(chain, grid, chunk, options, ctx)?;
+    let plan = plan(chain, grid, (output, chunk), options, ctx)?;
     if plan.is_all_asked(ctx)? {
         return Ok(());
     }
@@ -202,7 +202,7 @@ pub fn invert(
 fn plan(
     chain: &Chain,
     grid: &Grid,
-    chunk: [usize; 3],
+    (output, chunk): (&str, [usize; 3]),
     options: &Options,
     ctx: &Context,
 ) -> Result<Plan, Error> {
@@ -221,7 +221,11 @@ fn plan(
     let nodes = (0..3).map(|a| block[a].min(grid.shape[a])).product();
     Ok(Plan::tile(grid.bounds(), block, cost, &identity)
         .waiting(&Cost::of::<[f32; 3]>("inverse vectors", nodes))
-        .beside(&budget, kept, Budget::each_thread(&fields, FieldOutput::writing_bytes(chunk))))
+        .beside(
+            &budget,
+            kept,
+            Budget::each_thread(&fields, FieldOutput::writing_bytes(output, chunk)),
+        ))
 }
 
 fn fields_of(chain: &Chain) -> impl Iterator<Item = &dyn FieldSource> {

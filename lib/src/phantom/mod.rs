@@ -232,7 +232,7 @@ fn image(camera: &Camera, path: &Path, identity: &Identity, ctx: &Context) -> Re
     let plan = Plan::tile(bounds, block, Camera::memory(block), identity).beside(
         &budget,
         Cost::default(),
-        Budget::each_thread(&[], spec.writing_bytes()),
+        Budget::each_thread(&[], spec.writing_bytes(&path.to_string_lossy())),
     );
     if plan.is_all_asked(ctx)? {
         return Ok(());

@@ -14,8 +14,8 @@ use crate::blocks::{self, Budget, Context, Reads, write_whole};
 use crate::device::Cost;
 use crate::filter::Regridded;
 use crate::geom::Grid;
-use crate::table;
 use crate::volume::{self, Select, Volume};
+use crate::{store, table};
 
 mod agreement;
 mod figures;
@@ -202,7 +202,7 @@ pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
     };
     let report = compose(&subject, papers, ctx.threads)?;
     ctx.check_inputs()?;
-    if let Some(folder) = output.parent() {
+    if let Some(folder) = output.parent().filter(|folder| !store::is_remote(folder)) {
         std::fs::create_dir_all(folder).map_err(|source| Error::Io {
             action: "create",
             path: folder.display().to_string(),

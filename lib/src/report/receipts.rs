@@ -14,7 +14,7 @@ pub(super) struct Receipt {
 
 /// Reads a text file.
 pub(super) fn read_text(path: &Path) -> Result<String, Error> {
-    crate::files::read_text(path).map_err(|source| Error::Io {
+    crate::store::document::read_text(path).map_err(|source| Error::Io {
         action: "read",
         path: path.display().to_string(),
         source,
@@ -29,7 +29,7 @@ impl Receipt {
             path: path.display().to_string(),
             message: format!("{message}; wanted a receipt, or an array that carries one"),
         };
-        if !path.is_dir() {
+        if !crate::store::is_folder(path) {
             let body = serde_json::from_str(&read_text(path)?)
                 .map_err(|e| wrong(&quote::json_error(&e)))?;
             return Self::find(&body).ok_or_else(|| wrong("there is no \"program\" in it"));
@@ -38,7 +38,7 @@ impl Receipt {
         let files = [path.to_owned(), path.join("0"), path.join("s0")]
             .into_iter()
             .flat_map(|folder| names.map(|name| folder.join(name)));
-        for file in files.filter(|f| f.is_file()) {
+        for file in files.filter(|file| crate::store::exists(file)) {
             let body: Value = serde_json::from_str(&read_text(&file)?)
                 .map_err(|e| wrong(&quote::json_error(&e)))?;
             let attributes = body.get("attributes").unwrap_or(&body);

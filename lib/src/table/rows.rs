@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::Error;
-use crate::files::{self, write_whole};
 use crate::quote::shorten;
+use crate::store::document::{self, write_whole};
 
 /// A table as stored in a CSV file: a header and rows of text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl Table {
     /// [`Error::Io`], [`Error::Format`] with the line.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let name = path.display().to_string();
-        let bytes = files::read(path).map_err(|source| Error::Io {
+        let bytes = document::read(path).map_err(|source| Error::Io {
             action: "read",
             path: name.clone(),
             source,

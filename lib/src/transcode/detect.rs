@@ -6,6 +6,7 @@ use super::{
     Error, bigwarp, dfield, elastix, hdf5, itk, matlab, matrices, metaimage, ngff, nifti, nrrd,
 };
 use crate::files;
+use crate::store::document;
 use crate::transform::{self, Kind};
 use crate::volume::{self, VectorArray};
 
@@ -65,7 +66,7 @@ pub(super) fn source_of(location: &str) -> Result<Source, Error> {
     let unfit =
         |message: &str| Error::Unfit { location: location.to_owned(), message: message.to_owned() };
     let (start, gzip) = if is_pipe {
-        let bytes = files::read(path).map_err(refused)?;
+        let bytes = document::read(path).map_err(refused)?;
         (bytes[..bytes.len().min(HEAD as usize)].to_vec(), bytes.starts_with(&[0x1f, 0x8b]))
     } else {
         nifti::start_of(path, HEAD).map_err(refused)?
@@ -161,7 +162,7 @@ pub(super) fn is_transform(location: &str) -> bool {
     }
     let images: [&[u8]; 6] = [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x89PNG", b"\x93NUMPY"];
     files::is_pipe(path)
-        || files::read_start(path, 8)
+        || document::read_start(path, 8)
             .is_ok_and(|start| !images.iter().any(|magic| start.starts_with(magic)))
 }
 

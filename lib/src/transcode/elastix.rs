@@ -81,7 +81,7 @@ pub(super) fn read(path: &Path, world: World) -> Result<Vec<Piece>, String> {
 
 /// `readers` are the files whose chain of initial transforms led to this one.
 fn read_chain(path: &Path, world: World, readers: &mut Vec<PathBuf>) -> Result<Vec<Piece>, String> {
-    let text = crate::files::read_text(path)
+    let text = crate::store::document::read_text(path)
         .map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
     let entries = Entries::parse(&text)?;
     let own = match entries.word("Transform") {

@@ -11,6 +11,7 @@ use super::{Error, bigwarp, elastix, itk, matrices, ngff, nifti, nrrd, reading};
 use crate::blocks::{Context, Identity};
 use crate::files;
 use crate::geom::{Affine, Chain, FieldSource, Grid, Point};
+use crate::store::document;
 use crate::transform::{self, Direction, Step};
 use crate::volume::FieldFile;
 
@@ -374,7 +375,7 @@ impl Job<'_> {
 
     fn write_file(&self, bytes: &[u8], world: World) -> Result<(), Error> {
         let path = Path::new(self.destination);
-        files::write_whole(path, bytes).map_err(|source| Error::Io {
+        document::write_whole(path, bytes).map_err(|source| Error::Io {
             action: "write",
             path: self.destination.to_owned(),
             source,

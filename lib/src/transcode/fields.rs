@@ -46,9 +46,12 @@ pub(super) fn write_field(
     let reads = Reads::Field(source);
     let kept = budget.caches(&[(reads, ctx.memory / 8)], &cost(block));
     let core = (0..3).map(|a| block[a].min(grid.shape[a])).product();
-    let plan = Plan::tile(grid.bounds(), block, cost(block), &identity)
-        .waiting(&vectors_of(core))
-        .beside(&budget, kept, Budget::each_thread(&[reads], FieldOutput::writing_bytes(chunk)));
+    let plan =
+        Plan::tile(grid.bounds(), block, cost(block), &identity).waiting(&vectors_of(core)).beside(
+            &budget,
+            kept,
+            Budget::each_thread(&[reads], FieldOutput::writing_bytes(location, chunk)),
+        );
     if plan.is_all_asked(ctx)? {
         return Ok(());
     }

@@ -11,9 +11,9 @@ use super::matlab::{self, Variable};
 use super::models;
 use super::pieces::{Foreign, Holds, Payload, Piece};
 use super::world::{Placement, World};
-use crate::files;
 use crate::geom::Affine;
 use crate::quote::{self, shorten};
+use crate::store::document;
 
 /// The first bytes of a text file.
 pub(super) const MAGIC: &[u8] = b"#Insight Transform File";
@@ -32,10 +32,10 @@ struct Record {
 /// Reads the maps of an ITK file in any of its formats, in the order of application.
 pub(super) fn read_file(path: &Path, world: World) -> Result<Vec<Piece>, String> {
     let unread = |e| format!("cannot be read: {e}");
-    if files::read_start(path, hdf5::MAGIC.len()).map_err(unread)? == hdf5::MAGIC {
+    if document::read_start(path, hdf5::MAGIC.len()).map_err(unread)? == hdf5::MAGIC {
         return read_hdf5(path, world);
     }
-    let bytes = files::read(path).map_err(unread)?;
+    let bytes = document::read(path).map_err(unread)?;
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     if text.starts_with(MAGIC) {
         read_text(&String::from_utf8_lossy(text), world)

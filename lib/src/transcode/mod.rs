@@ -211,7 +211,7 @@ fn copy<T: Voxel>(
     let plan = Plan::tile(bounds, block, cost(block), &identity).beside(
         &budget,
         kept,
-        Budget::each_thread(&[reads], spec.writing_bytes()),
+        Budget::each_thread(&[reads], spec.writing_bytes(destination)),
     );
     ctx.input(input);
     if plan.is_all_asked(ctx)? {

@@ -45,7 +45,8 @@ pub(super) fn attributes(location: &str) -> Result<Option<(Map<String, Value>, P
             _ => return Ok(None),
         }
     } else {
-        let text = crate::files::read_text(path).map_err(|e| format!("cannot be read: {e}"))?;
+        let text =
+            crate::store::document::read_text(path).map_err(|e| format!("cannot be read: {e}"))?;
         match serde_json::from_str(&text) {
             Ok(Value::Object(mut object)) => match object.remove("attributes") {
                 Some(Value::Object(inner)) => (inner, path.with_file_name("")),

@@ -214,7 +214,7 @@ fn read_matrices(location: &str, source: Source, reading: &Reading) -> Result<Re
     let path = Path::new(location);
     let refused = |error| Error::Io { action: "read", path: location.to_owned(), source: error };
     let text = || -> Result<String, Error> {
-        let bytes = crate::files::read(path).map_err(refused)?;
+        let bytes = crate::store::document::read(path).map_err(refused)?;
         Ok(String::from_utf8_lossy(&bytes).trim_start_matches('\u{feff}').to_owned())
     };
     let (frame, unit) = match source {

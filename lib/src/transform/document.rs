@@ -7,9 +7,10 @@ use serde_json::{Map, Value, json};
 use super::frame::{DIRECTION, Direction, Frame, check_direction};
 use super::numbers::{self, Located};
 use super::{Error, LOCAL_AFFINES};
-use crate::files::{self, write_whole};
 use crate::geom::{Affine, Chain, Point, Transform};
 use crate::quote::{self, shorten};
+use crate::store;
+use crate::store::document::{self, write_whole};
 
 /// One step of a chain as the document stores it: arrays are given by location.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +32,7 @@ pub enum Step {
 /// [`Error::Io`] if it cannot be read, [`Error::Format`] if it is not a valid chain.
 pub fn read_document(path: &Path, wanted: Direction) -> Result<Vec<Step>, Error> {
     let location = path.display().to_string();
-    let text = files::read_text(path).map_err(|source| Error::Io {
+    let text = document::read_text(path).map_err(|source| Error::Io {
         action: "read",
         path: location.clone(),
         source,
@@ -290,7 +291,8 @@ impl Reader<'_> {
         if path.contains("://") || Path::new(path).is_absolute() {
             return Ok(path.to_owned());
         }
-        let here = self.path.with_file_name("").join(path);
+        let folder = self.path.with_file_name("");
+        let here = store::resolve(&folder, path);
         let real = self.path.canonicalize().map(|real| real.with_file_name("").join(path));
         let found = match real {
             Ok(real) if !here.exists() && real.exists() => real,
@@ -329,15 +331,20 @@ fn matrix(name: &str, value: &Value, frame: Frame, at: &Located) -> Result<Affin
     })
 }
 
-/// `location` relative to the folder of `document`; URLs are returned unchanged.
+/// `location` relative to the folder of `document`. An address in another bucket is returned
+/// unchanged, and so is the absolute path of a local array if the document is in a bucket.
 fn relative(document: &Path, location: &str) -> String {
-    if location.contains("://") {
-        return location.to_owned();
-    }
-    let folder = std::path::absolute(document).map(|path| path.with_file_name(""));
-    let (Ok(folder), Ok(target)) = (folder, std::path::absolute(location)) else {
+    let absolute = |path: &Path| match store::is_remote(path) {
+        true => Ok(path.to_owned()),
+        false => std::path::absolute(path),
+    };
+    let folder = absolute(document).map(|path| path.with_file_name(""));
+    let (Ok(folder), Ok(target)) = (folder, absolute(Path::new(location))) else {
         return location.to_owned();
     };
+    if !store::is_same_root(&folder, &target) {
+        return target.display().to_string();
+    }
     let (folder, target) = (tidy(&folder), tidy(&target));
     let shared = folder.iter().zip(&target).take_while(|(a, b)| a == b).count();
     let mut path: PathBuf = folder[shared..].iter().map(|_| "..").collect();

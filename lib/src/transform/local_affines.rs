@@ -8,6 +8,7 @@ use super::frame::{DIRECTION, Direction, Frame, check_direction};
 use super::numbers::{self, Located};
 use super::{Error, LOCAL_AFFINES};
 use crate::geom::{Affine, Grid, LocalAffines, Point};
+use crate::store;
 use crate::volume::{self, Existing};
 
 /// Writes local affines with the attributes that are needed to read them, and `extra` attributes.
@@ -25,12 +26,12 @@ pub fn write_local_affines(
 ) -> Result<(), Error> {
     let wrong = |message| Error::Format { location: location.to_owned(), message };
     check(maps).map_err(wrong)?;
-    let path = Path::new(location);
-    if path.exists() {
+    let path = store::parse(location).map_err(wrong)?;
+    if store::exists(&path) {
         if existing == Existing::Refuse {
             return Err(volume::Error::Exists { location: location.to_owned() }.into());
         }
-        if !is_local_affines(path) {
+        if !is_local_affines(&path) {
             return Err(wrong(
                 "exists and holds no local affines, so it is not replaced; give another name"
                     .to_owned(),
@@ -58,7 +59,7 @@ pub fn read_local_affines(location: &str) -> Result<LocalAffines, Error> {
 /// Whether the folder `path` is an array of local affines, judged by its attributes alone.
 pub(super) fn is_local_affines(path: &Path) -> bool {
     let json = |name: &str| -> Option<Value> {
-        serde_json::from_slice(&std::fs::read(path.join(name)).ok()?).ok()
+        serde_json::from_slice(&store::get(&path.join(name)).ok()??).ok()
     };
     let attributes = json("zarr.json")
         .and_then(|array| array.get("attributes").cloned())

@@ -9,9 +9,9 @@ use std::path::Path;
 use super::Error;
 use super::frame::reverse_axes;
 use super::numbers::{Located, check_affine, check_last_row};
-use crate::files::{self, write_whole};
 use crate::geom::Affine;
 use crate::quote::shorten;
+use crate::store::document::{self, write_whole};
 
 /// The axis order of a text matrix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub enum Axes {
 /// [`Error::Io`], [`Error::Format`].
 pub fn read_matrix_text(path: &Path, axes: Axes) -> Result<Affine, Error> {
     let location = path.display().to_string();
-    let text = files::read_text(path).map_err(|source| Error::Io {
+    let text = document::read_text(path).map_err(|source| Error::Io {
         action: "read",
         path: location.clone(),
         source,

@@ -4,12 +4,12 @@
 //! Every transform is converted to a map of `[z, y, x]` micrometres from the fixed to the moving
 //! volume. Nothing is guessed: a document states its direction, axes and unit.
 
-use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::geom::{Affine, Chain, Transform};
 use crate::quote::shorten;
+use crate::store;
 use crate::{files, volume};
 
 mod document;
@@ -82,42 +82,35 @@ pub fn kind_of(location: &str) -> Result<Kind, Error> {
         location: location.to_owned(),
         message: message.to_owned(),
     };
-    if location.contains("://") {
-        return Ok(Kind::Field);
-    }
     if files::is_pipe(location) {
         let path = if location == "-" { "standard input" } else { location };
         let refused = |source| Error::Io { action: "read", path: path.to_owned(), source };
-        let bytes = files::read(location).map_err(refused)?;
+        let bytes = store::document::read(location).map_err(refused)?;
         return kind_of_text(&bytes[..bytes.len().min(HEAD)], &wrong);
     }
-    let path = Path::new(location);
+    let path = path_of(location)?;
     let refused = |source| Error::Io { action: "read", path: location.to_owned(), source };
-    let metadata = match std::fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+    let there = store::about(&path).map_err(refused)?;
+    let Some(file) = there.as_ref().filter(|there| there.kind == store::Kind::File) else {
+        // a web server does not tell whether there is a folder
+        if there.is_none() && store::is_listable(&path) {
             return Err(wrong(
                 "not found; wanted a transform (a chain's JSON, a 4x4 text matrix, or a field or local \
                  affines in Zarr), check the path",
             ));
         }
-        Err(e) => return Err(refused(e)),
-    };
-    if metadata.is_dir() {
-        return Ok(if local_affines::is_local_affines(path) {
+        return Ok(if local_affines::is_local_affines(&path) {
             Kind::LocalAffines
         } else {
             Kind::Field
         });
-    }
-    if metadata.len() > LARGEST_TEXT {
+    };
+    if file.length > LARGEST_TEXT {
         return Err(wrong(
             "is too large for a transform in text; a field is given as its Zarr folder",
         ));
     }
-    let mut head = Vec::new();
-    let file = std::fs::File::open(path).map_err(refused)?;
-    file.take(HEAD as u64).read_to_end(&mut head).map_err(refused)?;
+    let head = store::document::read_start(&path, HEAD).map_err(refused)?;
     let kind = kind_of_text(&head, &wrong)?;
     let named = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("mat"));
     if kind == Kind::MatrixText && named {
@@ -127,6 +120,12 @@ pub fn kind_of(location: &str) -> Result<Kind, Error> {
         ));
     }
     Ok(kind)
+}
+
+/// A location as a path or an address.
+fn path_of(location: &str) -> Result<PathBuf, Error> {
+    let wrong = |message| Error::Format { location: location.to_owned(), message };
+    store::parse(location).map_err(wrong)
 }
 
 /// The kind of a file that begins with `head`.
@@ -209,13 +208,18 @@ pub fn open_steps(document: &str, steps: &[Step], direction: Direction) -> Resul
 /// As [`read_chain`].
 pub fn read_steps(location: &str, direction: Direction) -> Result<Vec<Step>, Error> {
     Ok(match kind_of(location)? {
-        Kind::Document => read_document(Path::new(location), direction)?,
+        Kind::Document => read_document(&document_of(location)?, direction)?,
         Kind::MatrixText => {
-            vec![Step::Affine(read_matrix_text(Path::new(location), Axes::Zyx)?)]
+            vec![Step::Affine(read_matrix_text(&document_of(location)?, Axes::Zyx)?)]
         }
         Kind::LocalAffines => vec![Step::LocalAffines(location.to_owned())],
         Kind::Field => vec![Step::Field(location.to_owned())],
     })
+}
+
+/// The path of a document; `-` stays as it is.
+fn document_of(location: &str) -> Result<PathBuf, Error> {
+    if files::is_stream(location) { Ok(location.into()) } else { path_of(location) }
 }
 
 /// Reads a chain that must consist of matrices alone, and returns their composition; used for

@@ -1,14 +1,16 @@
 //! Fingerprints of the content of arrays, by which a run recognizes its inputs.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::{Error, open, store};
+use super::{Error, open, path_of};
 use crate::fingerprint::Fingerprint;
+use crate::store::{self, About, Kind};
 
 /// The maximum number of files of an array that are examined.
 const FILES: u64 = 1024;
+/// The same in a bucket or on a web server, where each takes a request.
+const REQUESTS: u64 = 64;
 /// Files of up to this many bytes in total are hashed completely.
 const WHOLE: u64 = 64 << 20;
 
@@ -50,13 +52,18 @@ impl<'a> Stored<'a> {
         Self { form, count, file: Box::new(at) }
     }
 
-    /// Up to [`FILES`] of the files with their numbers, evenly spread.
-    fn sample(&self) -> impl Iterator<Item = (u64, PathBuf)> {
-        let looked_at = self.count.min(FILES);
-        (0..looked_at).map(move |i| {
-            let number = (u128::from(i) * u128::from(self.count) / u128::from(looked_at)) as u64;
-            (number, (self.file)(number))
-        })
+    /// The numbers and paths of the examined files: up to [`FILES`] or [`REQUESTS`], evenly spread.
+    fn sample(&self) -> (Vec<u64>, Vec<PathBuf>) {
+        if self.count == 0 {
+            return Default::default();
+        }
+        let first = (self.file)(0);
+        let looks = self.count.min(if store::is_remote(&first) { REQUESTS } else { FILES });
+        let number = |i| (u128::from(i) * u128::from(self.count) / u128::from(looks)) as u64;
+        let numbers: Vec<u64> = (0..looks).map(number).collect();
+        let others = numbers[1..].iter().map(|number| (self.file)(*number));
+        let paths = std::iter::once(first).chain(others).collect();
+        (numbers, paths)
     }
 
     /// The length in bytes of each file of [`Stored::sample`]; `None` if it is not stored.
@@ -64,54 +71,64 @@ impl<'a> Stored<'a> {
     /// # Errors
     /// [`Error::Io`] for a file whose metadata cannot be read.
     pub(super) fn lengths(&self) -> Result<Vec<(PathBuf, Option<u64>)>, Error> {
-        let length = |(_, path): (u64, PathBuf)| {
-            let length = length(&path)?;
-            Ok((path, length))
-        };
-        self.sample().map(length).collect()
+        let (_, paths) = self.sample();
+        let lengths = store::each(&paths, length);
+        paths.into_iter().zip(lengths).map(|(path, length)| Ok((path, length?))).collect()
     }
 
     /// The fingerprint of the array's content; the paths of its files are not part of it.
     ///
     /// An array of up to [`FILES`] files and [`WHOLE`] bytes is hashed completely. Of a larger one,
     /// the size and modification time of [`FILES`] evenly spread files are hashed, so that a
-    /// rewritten array is recognized without reading it.
+    /// rewritten array is recognized without reading it. In a bucket or on a web server, only an
+    /// array of one file is hashed completely; of others, the sizes and entity tags (or
+    /// modification times) of [`REQUESTS`] files are hashed.
     ///
     /// # Errors
     /// [`Error::Io`] for an existing file that cannot be read.
     pub(super) fn fingerprint(&self) -> Result<String, Error> {
+        let (numbers, paths) = self.sample();
         let mut found = Vec::new();
-        for (number, path) in self.sample() {
-            if let Some(about) = about(&path)? {
-                found.push((number, path, about));
+        for ((number, path), about) in numbers.iter().zip(&paths).zip(store::each(&paths, about)) {
+            if let Some(about) = about? {
+                found.push((*number, path, about));
             }
         }
         let mut fingerprint = Fingerprint::default();
         fingerprint.add(self.form.as_bytes()).add_counts([self.count]);
-        let bytes = found.iter().fold(0u64, |sum, (_, _, about)| sum.saturating_add(about.len()));
-        let whole = self.count <= FILES && bytes <= WHOLE;
+        let bytes = found.iter().fold(0u64, |sum, (_, _, about)| sum.saturating_add(about.length));
+        let most = if found.iter().any(|(_, path, _)| store::is_remote(path)) { 1 } else { FILES };
+        let whole = self.count <= most && bytes <= WHOLE;
         for (number, path, about) in found {
-            fingerprint.add_counts([number, about.len()]);
-            if whole {
-                let content = fs::read(&path).map_err(|source| Error::io("read", &path, source))?;
-                fingerprint.add(&content);
-            } else {
-                let changed =
-                    about.modified().map_err(|source| Error::io("read", &path, source))?;
-                let changed = changed.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-                fingerprint.add(&changed.as_nanos().to_le_bytes());
-            }
+            fingerprint.add_counts([number, about.length]);
+            match version(path, &about) {
+                Some(version) if !whole => fingerprint.add(&version),
+                _ => fingerprint.add(&content(path)?),
+            };
         }
         Ok(fingerprint.hex())
     }
 }
 
-fn about(path: &Path) -> Result<Option<fs::Metadata>, Error> {
-    match fs::metadata(path) {
-        Ok(about) => Ok(Some(about)),
-        Err(error) if store::is_missing(&error) => Ok(None),
-        Err(source) => Err(Error::io("read", path, source)),
+/// By what a change of a file is recognized without reading it: the time of its last change or, in
+/// a bucket, its entity tag if it has one. `None` if nothing of this is known.
+fn version(path: &Path, about: &About) -> Option<Vec<u8>> {
+    match &about.tag {
+        Some(tag) if store::is_remote(path) => Some(tag.as_bytes().to_vec()),
+        _ => {
+            let changed = about.changed?.duration_since(SystemTime::UNIX_EPOCH);
+            Some(changed.unwrap_or_default().as_nanos().to_le_bytes().to_vec())
+        }
     }
+}
+
+fn content(path: &Path) -> Result<Vec<u8>, Error> {
+    let content = store::get(path).map_err(|source| Error::io("read", path, source))?;
+    content.ok_or_else(|| Error::missing(path.display(), "it was there a moment ago"))
+}
+
+fn about(path: &Path) -> Result<Option<About>, Error> {
+    store::about_file(path).map_err(|source| Error::io("read", path, source))
 }
 
 /// The length of a file in bytes; `None` if it does not exist.
@@ -119,7 +136,7 @@ fn about(path: &Path) -> Result<Option<fs::Metadata>, Error> {
 /// # Errors
 /// [`Error::Io`] for a file whose metadata cannot be read.
 pub(super) fn length(path: &Path) -> Result<Option<u64>, Error> {
-    Ok(about(path)?.map(|about| about.len()))
+    Ok(about(path)?.map(|about| about.length))
 }
 
 /// The fingerprint of the content of one file, such as a table or a transform, or of the array in a
@@ -129,16 +146,23 @@ pub(super) fn length(path: &Path) -> Result<Option<u64>, Error> {
 /// # Errors
 /// [`Error`]: nothing there, or not an array.
 pub fn fingerprint(location: &str) -> Result<String, Error> {
-    let path = store::path_of(location)?;
-    match fs::metadata(&path) {
-        Ok(about) if about.is_dir() => open::find(location)?.source.stored().fingerprint(),
-        Ok(_) => Stored::in_files(String::new(), vec![path]).fingerprint(),
-        Err(source) => Err(Error::io("read", &path, source)),
+    let path = path_of(location)?;
+    let there = store::about(&path).map_err(|source| Error::io("read", &path, source))?;
+    match there.map(|about| about.kind) {
+        Some(Kind::File) => Stored::in_files(String::new(), vec![path]).fingerprint(),
+        // a web server does not tell whether there is a folder
+        None if store::is_listable(&path) => {
+            let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+            Err(Error::io("read", &path, source))
+        }
+        _ => open::find(location)?.source.stored().fingerprint(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

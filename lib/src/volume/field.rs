@@ -1,7 +1,7 @@
 //! Displacement fields on disk: Zarr arrays `(z, y, x, 3)` of `float32`, micrometres.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
@@ -15,9 +15,10 @@ use super::source::{self, Layout, Scratch, Source, View};
 use super::unfinished::{self, Begin, Unfinished};
 use super::writer::{Each, Writer};
 use super::zarr::{self, ArraySpec, ZarrSource};
-use super::{Codec, Dtype, Error, Existing, check_zarr_name, conventions, ome, store};
+use super::{Codec, Dtype, Error, Existing, check_zarr_name, conventions, ome, path_of};
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Box3, FieldSource, Grid, Point, SourceError};
+use crate::store;
 
 /// The attribute `direction` of transforms.
 const DIRECTION: &str = "fixed-to-moving";
@@ -73,6 +74,10 @@ impl Source for Interleaved {
         self.array.is_coded()
     }
 
+    fn in_flight(&self) -> usize {
+        self.array.in_flight()
+    }
+
     fn stored(&self) -> Stored<'_> {
         self.array.stored()
     }
@@ -117,11 +122,10 @@ impl FieldFile {
     }
 
     fn open_in(location: &str, wanted: &str) -> Result<Self, Error> {
-        let path = store::path_of(location)?;
+        let path = path_of(location)?;
         let bad = |message: String| Err(Error::format(location, message));
-        let node = if path.is_file() { None } else { Node::read(&path)? };
-        let Some(node) = node else {
-            if path.exists() {
+        let Some(node) = Node::read(&path)? else {
+            if store::exists(&path) {
                 return bad(format!("holds no Zarr array; {WANTED}"));
             }
             return Err(Error::missing(location, "a Zarr array of displacements is wanted"));
@@ -314,7 +318,7 @@ impl FieldOutput {
             return Err(Error::format(location, message));
         }
         check_zarr_name(location)?;
-        let path = store::path_of(location)?;
+        let path = path_of(location)?;
         let place = Place::of_array(location, &path, Container::Zarr3)?;
         let metadata = zarr::metadata(&ArraySpec {
             container: Container::Zarr3,
@@ -359,11 +363,13 @@ impl FieldOutput {
         Ok(Self { writer: Writer::open(location, &node, Each::Vector)?, array: path })
     }
 
-    /// Bytes that each thread holds while it writes chunks of so many vectors along z, y, x;
-    /// compare [`super::Spec::writing_bytes`].
-    pub fn writing_bytes(chunk: [usize; 3]) -> u64 {
+    /// Bytes that each thread holds while it writes chunks of so many vectors along z, y, x to
+    /// `location`; compare [`super::Spec::writing_bytes`].
+    pub fn writing_bytes(location: &str, chunk: [usize; 3]) -> u64 {
         let vectors = chunk.iter().fold(1, |product: u64, n| product.saturating_mul(*n as u64));
-        vectors.saturating_mul(3 * size_of::<[f32; 3]>() as u64).saturating_add(super::ENCODER)
+        let one = vectors.saturating_mul(3 * size_of::<[f32; 3]>() as u64);
+        let at_once = super::writes_at_once(Path::new(location)) as u64;
+        one.saturating_add(super::ENCODER).saturating_mul(at_once)
     }
 
     /// Marks the field as one that maps points of the moving space to the fixed space.

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::Error;
 use super::block::Block;
 use super::content::Stored;
 use super::dtype::ByteOrder;
 use super::element::Element;
 use super::source::{Layout, Scratch, Source};
-use super::{Error, store};
+use crate::store::{self, Wanted};
 
 /// A file that holds one array in C order, beginning at byte `offset`. Its blocks are planes of the
 /// last two dimensions.
@@ -59,12 +60,12 @@ impl Source for FlatFile {
         let (first, last) = (offset(&|w| w.start), offset(&|w| w.end - 1));
         let start = self.offset + (number * plane + first as u64) * size as u64;
         let length = (last + 1 - first) * size;
-        match store::read_range(&self.path, start, length, &mut scratch.data) {
-            Ok(Some(true)) => {
+        match store::read(&self.path, Wanted::Range { start, length }, &mut scratch.data) {
+            Ok(Some(_)) if scratch.data.len() == length => {
                 self.element.widen(&mut scratch.data, self.order);
                 Ok(Some(Block { first, ..block }))
             }
-            Ok(Some(false)) => {
+            Ok(Some(_)) => {
                 let message = format!("the file ends before byte {}", start + length as u64);
                 Err(Error::damaged(&self.location, index, &self.path, message))
             }

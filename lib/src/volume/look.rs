@@ -1,8 +1,10 @@
 //! Inspects the files in an array's folder: an array whose chunks have other names than its
 //! metadata specify must not be mistaken for an empty one.
 
-use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+
+use crate::store::{self, Entry, Kind};
 
 /// The maximum number of directory entries examined; in larger folders chunks are assumed to exist.
 const LOOKS: usize = 10_000;
@@ -14,62 +16,79 @@ pub(super) fn is_number(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Whether a folder has an entry whose name is that of a chunk.
+/// Whether a folder has an entry whose name is that of a chunk. A folder that cannot be listed
+/// counts as one that has.
 pub(super) fn flat(folder: &Path, is_chunk: &dyn Fn(&str) -> bool) -> bool {
-    let Ok(entries) = fs::read_dir(folder) else { return false };
-    let mut entries = entries.flatten().enumerate();
-    entries.any(|(i, entry)| i >= LOOKS || entry.file_name().to_str().is_some_and(is_chunk))
+    if !store::is_listable(folder) {
+        return true;
+    }
+    let (mut looks, mut found) = (0, false);
+    // errors are reported when chunks are read
+    let _ = store::visit(folder, &mut |entry| {
+        looks += 1;
+        found = looks > LOOKS || is_chunk(&entry.name);
+        if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    found
 }
 
-/// Whether a file lies `depth` levels below `folder`, all names on the path to it being numbers.
+/// Whether a file lies `depth` levels below `folder`, all names on the path to it being numbers. A
+/// folder that cannot be listed counts as one where it does.
 pub(super) fn nested(folder: &Path, depth: usize) -> bool {
-    fn visit(folder: &Path, depth: usize, looks: &mut usize) -> bool {
-        let Ok(entries) = fs::read_dir(folder) else { return false };
-        for entry in entries.flatten() {
+    fn look(folder: &Path, depth: usize, looks: &mut usize) -> bool {
+        let mut found = false;
+        // errors are reported when chunks are read
+        let _ = store::visit(folder, &mut |entry| {
             *looks = looks.saturating_sub(1);
-            if *looks == 0 {
-                return true;
-            }
-            if !entry.file_name().to_str().is_some_and(is_number) {
-                continue;
-            }
-            let path = entry.path();
-            let found = if path.is_dir() {
-                depth > 1 && visit(&path, depth - 1, looks)
-            } else {
-                depth == 1
-            };
-            if found {
-                return true;
-            }
-        }
-        false
+            found = *looks == 0
+                || is_number(&entry.name)
+                    && match entry.kind {
+                        Kind::File => depth == 1,
+                        Kind::Folder => {
+                            depth > 1 && look(&folder.join(&entry.name), depth - 1, looks)
+                        }
+                    };
+            if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        found
     }
     let mut looks = LOOKS;
-    visit(folder, depth, &mut looks)
+    !store::is_listable(folder) || look(folder, depth, &mut looks)
 }
 
 /// The first file in an array's folder that looks like a chunk with another name: a file whose name
 /// begins with a digit or `c.`, or that lies in a folder `c` or one whose name begins with a digit,
 /// unless that folder is itself an array.
 pub(super) fn other(folder: &Path) -> Option<String> {
-    fn first_file(path: &Path, depth: usize) -> Option<PathBuf> {
-        if !path.is_dir() {
+    fn first_file(path: &Path, kind: Kind, depth: usize) -> Option<PathBuf> {
+        if kind == Kind::File {
             return Some(path.to_owned());
         }
-        let has = |file: &str| path.join(file).exists();
+        let has = |file: &str| store::exists(&path.join(file));
         if depth == 0 || ["zarr.json", ".zarray", "attributes.json"].into_iter().any(has) {
             return None;
         }
-        let mut entries = fs::read_dir(path).ok()?.flatten().take(100);
-        entries.find_map(|entry| first_file(&entry.path(), depth - 1))
+        first_of(path, 100, &|entry| first_file(&path.join(&entry.name), entry.kind, depth - 1))
     }
-    let entries = fs::read_dir(folder).ok()?.flatten().take(LOOKS);
-    let mut named = entries.filter(|entry| {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        name.starts_with(|c: char| c.is_ascii_digit()) || name == "c" || name.starts_with("c.")
-    });
-    let found = named.find_map(|entry| first_file(&entry.path(), DEPTH))?;
+    let found = first_of(folder, LOOKS, &|Entry { name, kind, .. }| {
+        let is_named =
+            name.starts_with(|c: char| c.is_ascii_digit()) || name == "c" || name.starts_with("c.");
+        is_named.then(|| first_file(&folder.join(name), *kind, DEPTH))?
+    })?;
     Some(found.strip_prefix(folder).ok()?.display().to_string())
+}
+
+/// The first result of `look` for the first `most` entries of a folder.
+fn first_of<T>(folder: &Path, most: usize, look: &dyn Fn(&Entry) -> Option<T>) -> Option<T> {
+    let (mut looks, mut found) = (0, None);
+    store::visit(folder, &mut |entry| {
+        looks += 1;
+        if looks > most {
+            return ControlFlow::Break(());
+        }
+        found = look(&entry);
+        if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+    .ok()?;
+    found
 }

@@ -6,10 +6,11 @@
 
 use std::fmt::Display;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::geom::{Grid, Point};
 use crate::quote::shorten;
+use crate::store;
 
 mod bits;
 mod block;
@@ -38,7 +39,6 @@ mod reader;
 mod small;
 mod source;
 mod stack;
-mod store;
 #[cfg(test)]
 mod tests;
 mod tiff;
@@ -146,6 +146,11 @@ impl Error {
         let found = shorten(&found.to_string());
         Self::format(location, format!("has elements of type {found}; {READABLE} can be read"))
     }
+}
+
+/// A location as a path, or as an address that [`store`] knows.
+fn path_of(location: &str) -> Result<PathBuf, Error> {
+    store::parse(location).map_err(|message| Error::format(location, message))
 }
 
 /// The element types that can be read.
@@ -258,10 +263,17 @@ pub struct Spec {
 /// this term.
 const ENCODER: u64 = 768 << 10;
 
+/// The number of units of an array that one thread writes at once: several in a bucket, where each
+/// takes a request.
+fn writes_at_once(location: &Path) -> usize {
+    if store::is_remote(location) { store::IN_FLIGHT / 2 } else { 1 }
+}
+
 impl Spec {
-    /// Bytes that each thread holds while it writes: one unit (a chunk, shard or plane) as voxels,
-    /// as stored bytes, and in the encoder's working buffer.
-    pub fn writing_bytes(&self) -> u64 {
+    /// Bytes that each thread holds while it writes to `location`: one unit (a chunk, shard or
+    /// plane), or several in a bucket, as voxels, as stored bytes, and in the encoder's working
+    /// buffer.
+    pub fn writing_bytes(&self, location: &str) -> u64 {
         let plane = matches!(self.format, Format::Tiff | Format::Npy);
         let unit = if plane {
             [1, self.grid.shape[1], self.grid.shape[2]]
@@ -274,6 +286,7 @@ impl Spec {
             (false, Codec::Raw) => (2, 0),
             (false, _) => (3, ENCODER),
         };
-        voxels.saturating_mul(forms * self.dtype.size() as u64).saturating_add(tables)
+        let one = voxels.saturating_mul(forms * self.dtype.size() as u64).saturating_add(tables);
+        one.saturating_mul(writes_at_once(Path::new(location)) as u64)
     }
 }

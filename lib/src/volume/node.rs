@@ -1,11 +1,12 @@
 //! The metadata files of Zarr and N5: the type of a folder, its attributes, the arrays below it.
 
-use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{Error, shorten, store};
+use super::{Error, path_of, shorten};
+use crate::store::{self, Kind, Wanted};
 
 /// The maximum size of a metadata file in bytes: more than any list of blocks or images needs.
 const MOST: u64 = 64 << 20;
@@ -26,7 +27,7 @@ impl Container {
             Self::Zarr2 => &[".zarray", ".zgroup", ".zattrs"],
             Self::N5 => &["attributes.json"],
         };
-        names.iter().any(|name| folder.join(name).exists())
+        names.iter().any(|name| store::exists(&folder.join(name)))
     }
 }
 
@@ -51,19 +52,69 @@ pub(super) const LOOKED_FOR: &str = "zarr.json, .zarray, .zgroup or attributes.j
 
 /// Reads a JSON object; `None` if the file does not exist.
 pub(super) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, Error> {
-    let Some(file) = store::SizedFile::open(path)? else { return Ok(None) };
-    if file.length() > MOST {
-        let message = format!("has {} bytes of metadata; {MOST} are read at most", file.length());
+    let mut text = Vec::new();
+    let length = store::read(path, Wanted::Whole(MOST), &mut text);
+    let Some(length) = length.map_err(|source| Error::io("read", path, source))? else {
+        return Ok(None);
+    };
+    if length > MOST {
+        let message = format!("has {length} bytes of metadata; {MOST} are read at most");
         return Err(Error::format(path.display(), message));
     }
-    let mut text = Vec::new();
-    file.read(0, file.length() as usize, &mut text)?;
     let bad = |what: String| Error::format(path.display(), format!("is no JSON object: {what}"));
     match serde_json::from_slice(&text) {
         Ok(Value::Object(object)) => Ok(Some(object)),
         Ok(other) => Err(bad(format!("found {}", shorten(&other.to_string())))),
         Err(error) => Err(bad(crate::quote::json_error(&error))),
     }
+}
+
+/// The metadata files of one folder. In a bucket, they are requested all at once.
+struct Files<'a> {
+    folder: &'a Path,
+    fetched: Vec<(&'static str, Object)>,
+    /// The first error of a file that may not be read.
+    denied: Option<Error>,
+}
+
+/// The outcome of [`read_object`].
+type Object = Result<Option<Map<String, Value>>, Error>;
+
+impl<'a> Files<'a> {
+    fn of(folder: &'a Path) -> Self {
+        let mut fetched = Vec::new();
+        if store::is_remote(folder) {
+            let names = ["zarr.json", ".zarray", ".zgroup", ".zattrs", "attributes.json"];
+            let paths = names.map(|name| folder.join(name));
+            fetched = names.into_iter().zip(store::each(&paths, read_object)).collect();
+        }
+        Self { folder, fetched, denied: None }
+    }
+
+    /// The content of a file; `None` if it does not exist. A bucket whose objects may be read but
+    /// not listed also denies objects that do not exist: this is an error only if no other file
+    /// says what the folder is.
+    fn object(&mut self, name: &str) -> Object {
+        let Some(at) = self.fetched.iter().position(|(known, _)| *known == name) else {
+            return read_object(&self.folder.join(name));
+        };
+        match self.fetched.swap_remove(at).1 {
+            Err(error) if is_denied(&error) => {
+                self.denied.get_or_insert(error);
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    /// The outcome for a folder without metadata.
+    fn none(self) -> Result<Option<Node>, Error> {
+        self.denied.map_or(Ok(None), Err)
+    }
+}
+
+fn is_denied(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied)
 }
 
 impl Node {
@@ -73,7 +124,8 @@ impl Node {
             let path = path.to_owned();
             Ok(Some(Self { path, container, is_array, metadata, attributes }))
         };
-        if let Some(mut metadata) = read_object(&path.join("zarr.json"))? {
+        let mut files = Files::of(path);
+        if let Some(mut metadata) = files.object("zarr.json")? {
             let is_array = match metadata.get("node_type").and_then(Value::as_str) {
                 Some("array") => true,
                 Some("group") => false,
@@ -89,16 +141,16 @@ impl Node {
             return node(Container::Zarr3, is_array, metadata, attributes);
         }
         for (file, is_array) in [(".zarray", true), (".zgroup", false)] {
-            if let Some(metadata) = read_object(&path.join(file))? {
-                let attributes = read_object(&path.join(".zattrs"))?.unwrap_or_default();
+            if let Some(metadata) = files.object(file)? {
+                let attributes = files.object(".zattrs")?.unwrap_or_default();
                 return node(Container::Zarr2, is_array, metadata, attributes);
             }
         }
-        if let Some(metadata) = read_object(&path.join("attributes.json"))? {
+        if let Some(metadata) = files.object("attributes.json")? {
             let is_array = metadata.contains_key("dimensions");
             return node(Container::N5, is_array, metadata.clone(), metadata);
         }
-        Ok(None)
+        files.none()
     }
 
     /// The file that holds [`Node::metadata`].
@@ -117,10 +169,16 @@ impl Node {
     /// # Errors
     /// [`Error`]: unreadable metadata of the same format.
     pub(super) fn parents(&self) -> Result<Vec<(Self, String)>, Error> {
+        let above: Vec<_> =
+            store::ancestors(&self.path).skip(1).take(6).map(Path::to_owned).collect();
         let mut parents = Vec::new();
-        for path in self.path.ancestors().skip(1).take(6) {
+        for (path, node) in above.iter().zip(store::each(&above, Self::read)) {
             let relative = self.path.strip_prefix(path).ok().and_then(Path::to_str);
-            let node = match Self::read(path) {
+            let node = match node {
+                Err(error) if store::is_remote(path) && is_denied(&error) => {
+                    tracing::warn!("{error}; a voxel size that it holds is not used");
+                    None
+                }
                 Err(error) if self.container.has_file(path) => return Err(error),
                 // an unrelated file of that name, in a folder of another format
                 other => other.unwrap_or(None),
@@ -164,14 +222,25 @@ impl Node {
 /// # Errors
 /// [`Error`]: metadata that cannot be read.
 pub fn attributes(location: &str) -> Result<Option<(Map<String, Value>, bool)>, Error> {
-    let node = Node::read(&store::path_of(location)?)?;
+    let node = Node::read(&path_of(location)?)?;
     Ok(node.map(|node| (node.attributes, node.is_array)))
 }
 
-/// Writes a JSON object atomically.
+/// Writes a JSON object atomically and durably.
 pub(super) fn write_object(path: &Path, object: Map<String, Value>) -> Result<(), Error> {
     let text = format!("{:#}\n", Value::Object(object));
-    store::write_whole(path, text.as_bytes())
+    store::put(path, text.as_bytes()).map_err(|source| Error::io("write", path, source))
+}
+
+/// Writes the JSON object of a new array or group. In a bucket, one that another run has written in
+/// the meantime is kept: it may have been completed since.
+pub(super) fn create_object(path: &Path, object: Map<String, Value>) -> Result<(), Error> {
+    if !store::is_remote(path) {
+        return write_object(path, object);
+    }
+    let text = format!("{:#}\n", Value::Object(object));
+    let created = store::put_if_absent(path, text.as_bytes());
+    created.map(drop).map_err(|source| Error::io("write", path, source))
 }
 
 /// The arrays below `folder`, as paths relative to it, in natural order.
@@ -185,17 +254,27 @@ pub(super) fn arrays_below(folder: &Path) -> Result<Vec<String>, Error> {
         depth: usize,
         found: &mut Vec<String>,
     ) -> Result<(), Error> {
-        let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with('.') || !entry.path().is_dir() || found.len() >= 100 {
-                continue;
+        let entries = match store::list(folder) {
+            Err(source) if store::is_remote(folder) && source.kind() != ErrorKind::Unsupported => {
+                return Err(Error::io("list", folder, source));
             }
-            let path = format!("{prefix}{name}");
-            match Node::read(&entry.path())? {
-                Some(node) if node.is_array => found.push(path),
-                _ if depth > 0 => visit(&entry.path(), &format!("{path}/"), depth - 1, found)?,
-                _ => {}
+            other => other.unwrap_or_default(),
+        };
+        let is_shown = |name: &str| !name.starts_with('.');
+        let folders = entries.into_iter().filter(|e| e.kind == Kind::Folder && is_shown(&e.name));
+        let folders: Vec<_> = folders.map(|entry| folder.join(entry.name)).collect();
+        for some in folders.chunks(store::IN_FLIGHT) {
+            if found.len() >= 100 {
+                break;
+            }
+            for (at, node) in some.iter().zip(store::each(some, Node::read)) {
+                let name = at.file_name().unwrap_or_default().to_string_lossy();
+                let path = format!("{prefix}{name}");
+                match node? {
+                    Some(node) if node.is_array => found.push(path),
+                    _ if depth > 0 => visit(at, &format!("{path}/"), depth - 1, found)?,
+                    _ => {}
+                }
             }
         }
         Ok(())

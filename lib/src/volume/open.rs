@@ -1,7 +1,7 @@
 //! From a location to an array with named dimensions. The format is detected from the content, not
 //! from the file name.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -14,8 +14,9 @@ use super::ome::{self, Image};
 use super::source::Source;
 use super::zarr::ZarrSource;
 use super::{
-    Error, Format, conventions, npy, other_format, shorten, stack, store, tiff, unfinished,
+    Error, Format, conventions, npy, other_format, path_of, shorten, stack, tiff, unfinished,
 };
+use crate::store::{self, Kind, Wanted};
 
 /// An array, before z, y and x are selected from its dimensions.
 pub(super) struct Found {
@@ -43,29 +44,41 @@ pub(super) fn find(location: &str) -> Result<Found, Error> {
 
 /// As [`find`]; if a file holds several images, the one with that number, name or `ID`.
 pub(super) fn find_image(location: &str, image: Option<&str>) -> Result<Found, Error> {
-    let path = store::path_of(location)?;
-    match fs::metadata(&path) {
-        Ok(meta) if meta.is_file() && is_tiff(&path) => file(location, &path, image),
-        _ if image.is_some_and(|image| image != "0") => {
-            let message = "holds one image; --image is for TIFF files that hold several";
+    let path = path_of(location)?;
+    let is_tiff = |path: &Path| !store::is_remote(path) && is_tiff(path);
+    let other_image = image.is_some_and(|image| image != "0");
+    let one_image = || {
+        let message = "holds one image; --image is for TIFF files that hold several";
+        Err(Error::format(location, message))
+    };
+    if store::is_remote(&path) && !other_image {
+        // the metadata are needed in any case: if they are there, one request is saved
+        if let Some(node) = Node::read(&path)? {
+            return folder(location, &path, Some(node));
+        }
+    }
+    let there = store::about(&path).map_err(|source| Error::io("read", &path, source))?;
+    match there.map(|about| about.kind) {
+        Some(Kind::File) if is_tiff(&path) => file(location, &path, image),
+        _ if other_image => one_image(),
+        Some(Kind::Folder) => folder(location, &path, Node::read(&path)?),
+        Some(Kind::File) if store::is_remote(&path) => {
+            let message = "is a single file in a bucket or on a web server, where only Zarr and N5 \
+                           can be read as volumes; copy it to a local path";
             Err(Error::format(location, message))
         }
-        Ok(meta) if meta.is_dir() => folder(location, &path),
-        Ok(_) => file(location, &path, None),
-        Err(error) if store::is_missing(&error) => {
-            if location.contains(['*', '?', '[']) {
-                let files = stack::files(&path.to_string_lossy())?;
-                return stack_of(location, files);
-            }
-            Err(Error::missing(location, near(&path)))
+        Some(Kind::File) => file(location, &path, None),
+        None if location.contains(['*', '?', '[']) && !store::is_remote(&path) => {
+            let files = stack::files(&path.to_string_lossy())?;
+            stack_of(location, files)
         }
-        Err(source) => Err(Error::io("read", &path, source)),
+        None => Err(Error::missing(location, near(&path))),
     }
 }
 
 /// A hint for a missing path: what exists near it.
 fn near(path: &Path) -> String {
-    let Some(parent) = path.ancestors().skip(1).find(|p| p.is_dir()) else {
+    let Some(parent) = store::ancestors(path).skip(1).find(|at| store::is_folder(at)) else {
         return "look at the path".into();
     };
     let arrays = match Node::read(parent) {
@@ -109,7 +122,8 @@ fn stack_of(location: &str, files: Vec<PathBuf>) -> Result<Found, Error> {
 /// Whether the file begins with a TIFF signature. Read errors are reported when it is opened.
 fn is_tiff(path: &Path) -> bool {
     let mut start = Vec::new();
-    store::read_range(path, 0, 4, &mut start).is_ok() && tiff::is_tiff(&start)
+    let wanted = Wanted::Range { start: 0, length: 4 };
+    store::read(path, wanted, &mut start).is_ok() && tiff::is_tiff(&start)
 }
 
 fn file(location: &str, path: &Path, image: Option<&str>) -> Result<Found, Error> {
@@ -177,8 +191,7 @@ fn refuse_several(location: &str, path: &Path, images: &[Image]) -> Result<(), E
     Err(Error::format(location, message))
 }
 
-fn folder(location: &str, path: &Path) -> Result<Found, Error> {
-    let node = Node::read(path)?;
+fn folder(location: &str, path: &Path, node: Option<Node>) -> Result<Found, Error> {
     if let Some(node) = &node {
         if node.is_array {
             return array(location, node.clone());
@@ -212,6 +225,9 @@ fn folder(location: &str, path: &Path) -> Result<Found, Error> {
     }
     if arrays.is_empty() {
         let message = match node {
+            _ if !store::is_listable(path) => "is a group on a web server, whose arrays cannot be \
+                                               listed; name one of them"
+                .to_owned(),
             Some(_) => "is a group that holds no array".to_owned(),
             None => format!(
                 "is a folder that is no volume: it has no {LOOKED_FOR}; for a stack of images give \

@@ -10,9 +10,10 @@ use super::unfinished::{self, Unfinished};
 use super::writer::{Each, Writer};
 use super::zarr::{self, ArraySpec};
 use super::{
-    Begin, Error, Existing, Format, Spec, Voxel, check_name, conventions, ome, open, store,
+    Begin, Error, Existing, Format, Spec, Voxel, check_name, conventions, ome, open, path_of,
 };
 use crate::geom::{Box3, Grid};
+use crate::store;
 
 /// A volume open for writing. Chunks are written as a whole, each under a temporary name that is
 /// then renamed. A box to be written is a union of whole chunks (shards), clipped at the volume's
@@ -109,8 +110,13 @@ impl Output {
         }
         check_name(location, spec.format)?;
         check(location, spec)?;
-        let path = store::path_of(location)?;
+        let path = path_of(location)?;
         let Some(container) = place::container(spec.format) else {
+            if store::is_remote(&path) {
+                let message = "cannot be written to a bucket, where only Zarr and N5 can be; give a \
+                               name that ends in .zarr, or a local path";
+                return Err(Error::format(location, message));
+            }
             let file = PlaneFile::create(location, &path, spec, run)?;
             let folder = file.folder().to_owned();
             let writer = Writer::planes(location, spec.grid.shape, spec.dtype, file);
@@ -265,7 +271,7 @@ pub(super) fn write_metadata(
         Container::Zarr2 => {
             // the file that makes the folder an array is written last
             if !attributes.is_empty() {
-                node::write_object(&array.join(".zattrs"), attributes)?;
+                node::create_object(&array.join(".zattrs"), attributes)?;
             }
             ".zarray"
         }
@@ -274,7 +280,7 @@ pub(super) fn write_metadata(
             "attributes.json"
         }
     };
-    node::write_object(&array.join(file), metadata)
+    node::create_object(&array.join(file), metadata)
 }
 
 /// Checks whether a spec can be written.

@@ -1,13 +1,18 @@
 //! The location of an array in its container, and the groups above it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
 use super::node::{self, Container, Node};
-use super::{Begin, Error, Existing, Format, n5, ome, store};
+use super::{Begin, Error, Existing, Format, n5, ome};
 use crate::geom::Grid;
+use crate::store::{self, Entry, Kind};
+
+/// The folder for an array's temporary files: on the array's file system, hidden from listings.
+pub(super) fn partial_folder(array: &Path) -> PathBuf {
+    array.join(".voxloom").join("partial")
+}
 
 /// The paths that belong to an output.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,7 +52,7 @@ impl Place {
         let node = Node::read(path)?;
         let is_group = node.is_some_and(|node| !node.is_array);
         let mut inside = false;
-        for parent in path.ancestors().skip(1) {
+        for parent in store::ancestors(path).skip(1) {
             inside |= names_container(parent) || Node::read(parent)?.is_some();
         }
         if !inside || names_container(path) || is_group {
@@ -75,7 +80,7 @@ impl Place {
     ) -> Result<Self, Error> {
         let mut groups: Vec<PathBuf> = Vec::new();
         let mut between: Vec<PathBuf> = Vec::new();
-        for parent in array.ancestors().skip(1) {
+        for parent in store::ancestors(&array).skip(1) {
             if parent.as_os_str().is_empty() {
                 break;
             }
@@ -140,7 +145,7 @@ impl Place {
     pub(super) fn check(&self, location: &str, existing: Existing) -> Result<bool, Error> {
         let named = self.named();
         // a single call, because another process may replace the folder in the meantime
-        if fs::metadata(named).is_ok_and(|found| !found.is_dir()) {
+        if store::about(named).is_ok_and(|there| there.is_some_and(|t| t.kind == Kind::File)) {
             let message = "is a file; it is not replaced by a folder, give another name";
             return Err(Error::format(location, message));
         }
@@ -191,15 +196,15 @@ impl Place {
     /// processes, however long the deletion takes.
     pub(super) fn remove(&self) -> Result<(), Error> {
         let named = self.named();
-        store::remove_folder(named).map_err(|error| Error::io("write", named, error))
+        store::delete_folder(named).map_err(|error| Error::io("write", named, error))
     }
 
     /// Removes temporary files of killed runs, in the array and next to what the location names.
     pub(super) fn sweep(&self) {
-        for folder in [store::partial_folder(&self.array), self.array.clone()] {
+        for folder in [partial_folder(&self.array), self.array.clone()] {
             store::sweep(&folder);
         }
-        self.named().parent().into_iter().for_each(store::sweep);
+        store::parent(self.named()).into_iter().for_each(store::sweep);
     }
 
     /// The group that lists the array as a level, and the array's path relative to it.
@@ -225,7 +230,7 @@ impl Place {
                 Container::N5 => continue,
             };
             let Value::Object(metadata) = metadata else { continue };
-            node::write_object(&group.join(file), metadata)?;
+            node::create_object(&group.join(file), metadata)?;
         }
         Ok(())
     }
@@ -271,16 +276,9 @@ impl Place {
 /// Whether a folder is missing, or holds only files of this library, as after a run that was killed
 /// before it wrote data. Level folders in it are checked in the same way.
 fn holds_nothing(folder: &Path) -> std::io::Result<bool> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if store::is_missing(&error) => return Ok(true),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let is_level = ome::is_level_name(&name) && entry.path().is_dir();
-        if name.starts_with(".voxloom") || (is_level && holds_nothing(&entry.path())?) {
+    for Entry { name, kind, .. } in store::list(folder)? {
+        let is_level = ome::is_level_name(&name) && kind == Kind::Folder;
+        if name.starts_with(".voxloom") || (is_level && holds_nothing(&folder.join(&name))?) {
             continue;
         }
         return Ok(false);
@@ -314,9 +312,9 @@ fn check_removal(location: &str, node: &Node) -> Result<(), Error> {
         .collect();
     if arrays.is_empty() {
         // arrays may lie deeper than `arrays_below` searches
-        let entries = fs::read_dir(&node.path).map_err(|e| Error::io("read", &node.path, e))?;
-        let folders = entries.flatten().filter(|entry| entry.path().is_dir());
-        others.extend(folders.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+        let entries = store::list(&node.path).map_err(|e| Error::io("read", &node.path, e))?;
+        let folders = entries.into_iter().filter(|entry| entry.kind == Kind::Folder);
+        others.extend(folders.map(|entry| entry.name));
         others.retain(|name| !name.starts_with(".voxloom") && !ome::is_level_name(name));
     }
     if others.is_empty() {
@@ -338,29 +336,19 @@ fn foreign(folder: &Path, is_array: bool) -> Result<Option<PathBuf>, Error> {
     let is_number = |name: &str| {
         name.split('.').all(|part| part == "c" || part.bytes().all(|b| b.is_ascii_digit()))
     };
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        // another process may be replacing the folder
-        Err(error) if store::is_missing(&error) => return Ok(None),
-        Err(error) => return Err(Error::io("read", folder, error)),
-    };
-    for entry in entries {
-        let entry = entry.map_err(|e| Error::io("read", folder, e))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let kind = match entry.file_type() {
-            Ok(kind) => kind,
-            Err(error) if store::is_missing(&error) => continue,
-            Err(error) => return Err(Error::io("read", entry.path(), error)),
-        };
+    // another process may be replacing the folder: then it is empty
+    let entries = store::list(folder).map_err(|e| Error::io("read", folder, e))?;
+    for Entry { name, kind, is_link } in entries {
+        let is_file = kind == Kind::File && !is_link;
         let is_ours = name.starts_with(".voxloom");
-        let is_metadata = METADATA.contains(&name.as_str()) && kind.is_file();
-        if is_ours || is_metadata || (is_array && kind.is_file() && is_number(&name)) {
+        let is_metadata = METADATA.contains(&name.as_str()) && is_file;
+        if is_ours || is_metadata || (is_array && is_file && is_number(&name)) {
             continue;
         }
-        if !kind.is_dir() {
-            return Ok(Some(entry.path()));
+        let below = folder.join(&name);
+        if kind != Kind::Folder || is_link {
+            return Ok(Some(below));
         }
-        let below = entry.path();
         let inner = if is_array && is_number(&name) {
             foreign(&below, true)?
         } else {

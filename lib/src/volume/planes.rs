@@ -15,9 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value};
 
-use super::{Begin, Error, Existing, Format, Spec, node, npy, store, tiff, unfinished};
+use super::{Begin, Error, Existing, Format, Spec, node, npy, tiff, unfinished};
 use crate::device::waiting;
 use crate::files::{self, Settle as _};
+use crate::store::{self, Wanted};
 
 /// A file being written. Planes written by this process are added to the list once they are on
 /// disk.
@@ -102,7 +103,7 @@ impl PlaneFile {
         }
         let lock = Lock::take(&folder)?;
         if existing == Existing::Overwrite {
-            store::remove_file(target)?;
+            store::delete(target).map_err(|source| Error::io("write", target, source))?;
             clear(&folder)?;
         }
         let found = [target, &partial].into_iter().find(|path| path.exists()).map(Path::to_owned);
@@ -291,11 +292,11 @@ fn begin(folder: &Path, partial: &Path, head: &[u8], total: u64) -> Result<(), E
 
 /// Checks that an existing file has the wanted header and length.
 fn check(location: &str, path: &Path, head: &[u8], total: u64) -> Result<(), Error> {
-    let size = fs::metadata(path).map_err(|source| Error::io("read", path, source))?.len();
     let mut found = Vec::new();
-    let read = store::read_range(path, 0, head.len(), &mut found);
-    let read = read.map_err(|source| Error::io("read", path, source))?;
-    if read == Some(true) && found == head && size == total {
+    let wanted = Wanted::Range { start: 0, length: head.len() };
+    let read = store::read(path, wanted, &mut found);
+    let size = read.map_err(|source| Error::io("read", path, source))?;
+    if size == Some(total) && found == head {
         return Ok(());
     }
     let message = "cannot be resumed: what is there has another shape, type or voxel size; give \
@@ -306,9 +307,9 @@ fn check(location: &str, path: &Path, head: &[u8], total: u64) -> Result<(), Err
 /// Checks that an existing file may be replaced: only TIFF and `.npy` files may.
 fn check_removal(location: &str, target: &Path) -> Result<(), Error> {
     let mut start = Vec::new();
-    match store::read_range(target, 0, 6, &mut start) {
+    match store::read(target, Wanted::Range { start: 0, length: 6 }, &mut start) {
         Ok(None) => Ok(()),
-        Ok(Some(true)) if start.starts_with(npy::MAGIC) || tiff::is_tiff(&start) => Ok(()),
+        Ok(Some(_)) if start.starts_with(npy::MAGIC) || tiff::is_tiff(&start) => Ok(()),
         Ok(_) => {
             let message = "is a file that is neither TIFF nor .npy; it is not replaced, give \
                            another name";
@@ -329,7 +330,7 @@ fn clear(folder: &Path) -> Result<(), Error> {
         if path.is_dir() {
             fs::remove_dir_all(&path).map_err(failed)?;
         } else {
-            store::remove_file(&path)?;
+            store::delete(&path).map_err(failed)?;
         }
     }
     Ok(())

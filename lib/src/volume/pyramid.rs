@@ -5,7 +5,7 @@ use std::path::Path;
 use super::node::{self, Container, Node};
 use super::open;
 use super::place::Place;
-use super::{Error, n5, ome, store};
+use super::{Error, n5, ome, path_of};
 use crate::geom::Grid;
 
 /// One resolution of an image.
@@ -68,7 +68,7 @@ fn grid(location: &str) -> Result<Grid, Error> {
 /// # Errors
 /// [`Error`]: not an array, or an image that cannot take the level.
 pub fn add_level(image: &str, name: &str, grid: &Grid) -> Result<(), Error> {
-    let group = store::path_of(image)?;
+    let group = path_of(image)?;
     let array = group.join(name);
     let location = format!("{image}/{name}");
     let Some(node) = Node::read(&array)?.filter(|node| node.is_array) else {

@@ -10,6 +10,7 @@ use super::source::{self, Source, View};
 use super::watch::Watch;
 use super::{Codec, Dtype, Error, Format, Select, Voxel, unfinished};
 use crate::geom::{Box3, Grid, Point};
+use crate::store;
 
 /// A volume open for reading. Reads are thread-safe and have no file position.
 pub struct Volume {
@@ -265,7 +266,7 @@ impl Volume {
         if !self.notes.is_empty() {
             facts.insert("notes".into(), json!(self.notes));
         }
-        facts.insert("stored_bytes".into(), stored_bytes(&self.path).into());
+        facts.insert("stored_bytes".into(), json!(stored_bytes(&self.path)));
         let levels = super::levels(&self.location).unwrap_or_default();
         let levels: Vec<Value> = levels
             .iter()
@@ -446,8 +447,13 @@ fn lengths(lengths: Point) -> String {
     format!("{known:?}")
 }
 
-/// The total size in bytes of a file, or of the files in a folder without `.voxloom`.
-fn stored_bytes(path: &Path) -> u64 {
+/// The total size in bytes of a file, or of the files in a folder without `.voxloom`; `None` in a
+/// bucket or on a web server, where it would take a request for each thousand chunks.
+fn stored_bytes(path: &Path) -> Option<u64> {
+    (!store::is_remote(path)).then(|| local_bytes(path))
+}
+
+fn local_bytes(path: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(path) else {
         return fs::metadata(path).map_or(0, |meta| meta.len());
     };
@@ -455,7 +461,7 @@ fn stored_bytes(path: &Path) -> u64 {
         .flatten()
         .filter(|entry| entry.file_name() != ".voxloom")
         .map(|entry| match entry.metadata() {
-            Ok(meta) if meta.is_dir() => stored_bytes(&entry.path()),
+            Ok(meta) if meta.is_dir() => local_bytes(&entry.path()),
             Ok(meta) => meta.len(),
             Err(_) => 0,
         })

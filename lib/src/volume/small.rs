@@ -8,11 +8,13 @@ use serde_json::{Map, Value, json};
 use super::node::{Container, Node};
 use super::place::Place;
 use super::zarr::{self, ArraySpec, ZarrSink};
-use super::{Codec, Dtype, Error, Existing, check_zarr_name, output, store};
-use crate::files;
+use super::{Codec, Dtype, Error, Existing, check_zarr_name, output, path_of};
+use crate::{files, store};
 
 /// Writes a Zarr array of one chunk, replacing an existing array. The write is atomic: an
-/// interrupted run leaves only a temporary folder, which readers ignore.
+/// interrupted run leaves only a temporary folder, which readers ignore. In a bucket, where nothing
+/// can be renamed, the old array is removed first, and the metadata are written last: an
+/// interrupted run leaves a chunk without metadata, which readers ignore.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Format`] if `data` does not have as many elements as `shape`, or for an
@@ -28,40 +30,39 @@ pub fn write_small_array(
         return Err(Error::format(location, message));
     }
     check_zarr_name(location)?;
-    let path = store::path_of(location)?;
+    let path = path_of(location)?;
     let place = Place::of_array(location, &path, Container::Zarr3)?;
     place.check(location, Existing::Overwrite)?;
-    let metadata = zarr::metadata(&ArraySpec {
-        container: Container::Zarr3,
-        shape: shape.to_vec(),
-        chunk: shape.to_vec(),
-        shard: None,
-        dtype: Dtype::F64,
-        codec: Codec::Zstd,
-        fill: json!(0.0),
-        names: (0..shape.len()).map(|d| format!("dim_{d}")).collect(),
-    });
+    let metadata = zarr::metadata(&spec(shape));
     if Node::read(&path)?.is_some_and(|old| !old.is_array) {
         let message = "is a group; it is not replaced by an array, give another name";
         return Err(Error::format(location, message));
+    }
+    let bytes: Vec<u8> = data.iter().flat_map(|v| v.to_ne_bytes()).collect();
+    let node = |path| Node {
+        path,
+        container: Container::Zarr3,
+        is_array: true,
+        metadata: metadata.clone(),
+        attributes: Map::new(),
+    };
+    let first = vec![0; shape.len()];
+    if store::is_remote(&path) {
+        place.remove()?;
+        place.make_groups()?;
+        ZarrSink::open(location, &node(path.clone()))?.store(&first, &bytes)?;
+        return output::write_metadata(&path, Container::Zarr3, metadata, attributes);
     }
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
     store::sweep(parent);
-    let node = Node {
-        path: store::temporary(parent),
-        container: Container::Zarr3,
-        is_array: true,
-        metadata: metadata.clone(),
-        attributes: Map::new(),
-    };
-    let bytes: Vec<u8> = data.iter().flat_map(|v| v.to_ne_bytes()).collect();
+    let node = node(store::temporary(parent));
     place.make_groups()?;
     // a chunk of fill values is not stored: an array of zeros would otherwise have no folder
     fs::create_dir_all(&node.path).map_err(|source| Error::io("create", &node.path, source))?;
-    ZarrSink::open(location, &node)?.store(&vec![0; shape.len()], &bytes)?;
+    ZarrSink::open(location, &node)?.store(&first, &bytes)?;
     output::write_metadata(&node.path, Container::Zarr3, metadata, attributes)?;
     // rename only once the data are on disk
     let failed = |source| Error::io("write", &path, source);
@@ -71,12 +72,26 @@ pub fn write_small_array(
     files::settle().map_err(|error| failed(error.source))
 }
 
+/// An array of one chunk.
+fn spec(shape: &[u64]) -> ArraySpec {
+    ArraySpec {
+        container: Container::Zarr3,
+        shape: shape.to_vec(),
+        chunk: shape.to_vec(),
+        shard: None,
+        dtype: Dtype::F64,
+        codec: Codec::Zstd,
+        fill: json!(0.0),
+        names: (0..shape.len()).map(|d| format!("dim_{d}")).collect(),
+    }
+}
+
 /// Reads a Zarr array of `float64`: its shape, its elements in C order, its attributes.
 ///
 /// # Errors
 /// [`Error`]: nothing there, or not such an array.
 pub fn read_small_array(location: &str) -> Result<(Vec<u64>, Vec<f64>, Map<String, Value>), Error> {
-    let path = store::path_of(location)?;
+    let path = path_of(location)?;
     let Some(node) = Node::read(&path)? else {
         return Err(Error::missing(location, "a Zarr array of float64 is wanted"));
     };

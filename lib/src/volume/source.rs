@@ -12,6 +12,8 @@ use super::watch::Watch;
 use super::{Dtype, Error, Voxel};
 use crate::geom::Box3;
 
+mod concurrent;
+
 /// An array as it is stored. Dimensions are in C order, slowest first.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
@@ -61,6 +63,12 @@ pub(super) trait Source: Send + Sync {
     /// Whether blocks have to be decoded, so that it is worth caching them.
     fn is_coded(&self) -> bool {
         true
+    }
+
+    /// The number of blocks that are worth loading at once: more than one if each takes a request
+    /// to a bucket or a web server.
+    fn in_flight(&self) -> usize {
+        1
     }
 
     /// The files that hold the array, for its fingerprint.
@@ -131,7 +139,8 @@ pub(super) fn decoded_bytes(source: &dyn Source, view: &View, part: &Box3) -> u6
 /// the decoder's working buffer.
 pub(super) fn scratch_bytes(source: &dyn Source) -> u64 {
     let block = block_bytes(source.layout());
-    if source.is_coded() { block.saturating_mul(3) } else { block }
+    let one = if source.is_coded() { block.saturating_mul(3) } else { block };
+    one.saturating_mul(source.in_flight() as u64)
 }
 
 /// The linear number of a block, in C order; `None` if it overflows.
@@ -159,17 +168,23 @@ pub(super) fn read<T: Voxel>(
     let size = view.pick(&layout.block, 1).map(|n| n as i64);
     let low: [i64; 3] = std::array::from_fn(|a| inside.min[a] / size[a]);
     let high: [i64; 3] = std::array::from_fn(|a| (inside.max[a] - 1) / size[a] + 1);
+    let target = |at: [i64; 3]| {
+        let min = std::array::from_fn(|a| at[a] * size[a]);
+        let block = Box3::new(min, std::array::from_fn(|a| min[a] + size[a]));
+        Target { part, overlap: inside.intersect(&block), block, at }
+    };
+    let blocks = Box3::new(low, high);
+    if source.in_flight() > 1 && blocks.len() > 1 {
+        let targets: Vec<_> = blocks.tiles([1; 3]).map(|tile| target(tile.min)).collect();
+        return concurrent::read(source, cache, view, &targets, out);
+    }
     // taken out of the thread-local, because a source may itself read through another source
     let mut scratch = SCRATCH.take();
     let mut result = Ok(());
     'blocks: for z in low[0]..high[0] {
         for y in low[1]..high[1] {
             for x in low[2]..high[2] {
-                let at = [z, y, x];
-                let min = std::array::from_fn(|a| at[a] * size[a]);
-                let block = Box3::new(min, std::array::from_fn(|a| min[a] + size[a]));
-                let target = Target { part, overlap: inside.intersect(&block), block };
-                result = read_block(source, cache, view, at, &target, &mut scratch, out);
+                result = read_block(source, cache, view, &target([z, y, x]), &mut scratch, out);
                 if result.is_err() {
                     break 'blocks;
                 }
@@ -180,11 +195,13 @@ pub(super) fn read<T: Voxel>(
     result
 }
 
-/// The boxes for reading one block: the requested box, the block, and their intersection.
+/// The boxes for reading one block: the requested box, the block, and their intersection; and the
+/// index of the block along z, y, x.
 struct Target<'a> {
     part: &'a Box3,
     block: Box3,
     overlap: Box3,
+    at: [i64; 3],
 }
 
 impl Target<'_> {
@@ -197,15 +214,23 @@ impl Target<'_> {
     }
 }
 
-fn read_block<T: Voxel>(
+/// A loaded block.
+enum Loaded {
+    /// A cached one.
+    Kept(Arc<Decoded>),
+    /// One whose elements are in [`Scratch::data`]; `None` if it is not stored.
+    InScratch(Option<Block>),
+}
+
+/// Loads a block, through the cache where it is worth it; with the ranges of elements within the
+/// block that are wanted.
+fn load(
     source: &dyn Source,
     cache: &Cache,
     view: &View,
-    at: [i64; 3],
     target: &Target,
     scratch: &mut Scratch,
-    out: &mut [T],
-) -> Result<(), Error> {
+) -> Result<(Loaded, Vec<Range<u64>>), Error> {
     let layout = source.layout();
     let mut index: Vec<u64> = view.fixed.iter().zip(&layout.block).map(|(f, b)| f / b).collect();
     let mut wanted: Vec<Range<u64>> =
@@ -213,7 +238,7 @@ fn read_block<T: Voxel>(
     let overlap = target.overlap;
     for a in 0..3 {
         if let Some(d) = view.axes[a] {
-            index[d] = at[a] as u64;
+            index[d] = target.at[a] as u64;
             let local = |v: i64| (v - target.block.min[a]) as u64;
             wanted[d] = local(overlap.min[a])..local(overlap.max[a]);
         }
@@ -230,11 +255,30 @@ fn read_block<T: Voxel>(
         }
         _ => None,
     };
-    if let Some(kept) = kept {
-        hand_out(layout, view, &wanted, kept.block.as_ref(), target, &kept.data, out);
-    } else {
-        let block = source.load(&index, &wanted, scratch)?;
-        hand_out(layout, view, &wanted, block.as_ref(), target, &scratch.data, out);
+    let loaded = match kept {
+        Some(kept) => Loaded::Kept(kept),
+        None => Loaded::InScratch(source.load(&index, &wanted, scratch)?),
+    };
+    Ok((loaded, wanted))
+}
+
+fn read_block<T: Voxel>(
+    source: &dyn Source,
+    cache: &Cache,
+    view: &View,
+    target: &Target,
+    scratch: &mut Scratch,
+    out: &mut [T],
+) -> Result<(), Error> {
+    let layout = source.layout();
+    let (loaded, wanted) = load(source, cache, view, target, scratch)?;
+    match &loaded {
+        Loaded::Kept(kept) => {
+            hand_out(layout, view, &wanted, kept.block.as_ref(), target, &kept.data, out);
+        }
+        Loaded::InScratch(block) => {
+            hand_out(layout, view, &wanted, block.as_ref(), target, &scratch.data, out);
+        }
     }
     Ok(())
 }

@@ -12,7 +12,8 @@ use super::calibration::Calibration;
 use super::content::Stored;
 use super::dtype::ByteOrder;
 use super::source::{Layout, Scratch, Source};
-use super::{Dtype, Error, bits, shorten, store, tiff};
+use super::{Dtype, Error, bits, shorten, tiff};
+use crate::store::{self, Wanted};
 
 /// The first bytes of a PNG file.
 pub(super) const PNG: &[u8] = b"\x89PNG";
@@ -123,8 +124,7 @@ fn header(location: &str, path: &Path) -> Result<Head, Error> {
     }
     // the last chunk; some programs write more data after it
     let mut end = Vec::new();
-    let from = length.saturating_sub(1 << 12);
-    store::read_range(path, from, (length - from) as usize, &mut end).map_err(io)?;
+    store::read(path, Wanted::End(length.min(1 << 12) as usize), &mut end).map_err(io)?;
     if !end.windows(4).any(|word| word == b"IEND") {
         return Err(bad(&"it is truncated, as its end is not there"));
     }

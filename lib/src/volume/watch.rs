@@ -7,19 +7,17 @@
 //! fingerprint samples (all chunks of an array of up to a thousand) must also have their original
 //! length.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
 use super::content;
 use super::node::Node;
 use super::source::Source;
-use super::{Error, open, store, unfinished};
+use super::{Error, open, path_of, unfinished};
+use crate::store::{self, About};
 
 /// The remembered state of an input.
 #[derive(Debug)]
@@ -27,44 +25,28 @@ pub struct Watch {
     location: String,
     /// The metadata file of an array, or the file that is the volume.
     file: PathBuf,
-    seen: Option<Seen>,
+    seen: Option<About>,
     /// The metadata of an array without its attributes, which may change.
     metadata: Option<Map<String, Value>>,
     /// The first chunk that was found.
     chunk: OnceLock<PathBuf>,
     /// The paths and lengths of chunk files; `None` for chunks that are not stored.
     lengths: OnceLock<Vec<(PathBuf, Option<u64>)>>,
+    /// When [`Watch::glance`] last found all in order.
+    glanced: Mutex<Option<Instant>>,
 }
 
-/// The properties by which a file is recognized.
-#[derive(Debug, PartialEq)]
-struct Seen {
-    inode: u64,
-    length: u64,
-    modified: Option<SystemTime>,
-}
-
-impl Seen {
-    fn of(path: &Path) -> io::Result<Option<Self>> {
-        match fs::metadata(path) {
-            Ok(about) => Ok(Some(Self {
-                inode: about.ino(),
-                length: about.len(),
-                modified: about.modified().ok(),
-            })),
-            Err(error) if store::is_missing(&error) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-}
+/// In a bucket, where a look takes two requests, [`Watch::glance`] looks no more often than this.
+/// [`Watch::check`] at the end of a run looks in any case.
+const EVERY: Duration = Duration::from_secs(2);
 
 impl Watch {
     /// Watches a file that is the whole volume.
     pub(super) fn file(location: &str, file: &Path) -> Self {
         let (location, file) = (location.to_owned(), file.to_owned());
-        let seen = Seen::of(&file).ok().flatten();
-        let (chunk, lengths) = (OnceLock::new(), OnceLock::new());
-        Self { location, file, seen, metadata: None, chunk, lengths }
+        let seen = store::about_file(&file).ok().flatten();
+        let (chunk, lengths, glanced) = (OnceLock::new(), OnceLock::new(), Mutex::default());
+        Self { location, file, seen, metadata: None, chunk, lengths, glanced }
     }
 
     /// Watches an array.
@@ -106,8 +88,20 @@ impl Watch {
     /// # Errors
     /// [`Error::Format`], which names what was deleted or changed.
     pub(super) fn glance(&self) -> Result<(), Error> {
+        let glanced = || self.glanced.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_recent = glanced().is_some_and(|at| at.elapsed() < EVERY);
+        if is_recent && store::is_remote(&self.file) {
+            return Ok(());
+        }
+        self.look()?;
+        *glanced() = Some(Instant::now());
+        Ok(())
+    }
+
+    fn look(&self) -> Result<(), Error> {
         let changed = |what, path| self.changed(what, path);
-        let now = Seen::of(&self.file).map_err(|source| Error::io("read", &self.file, source))?;
+        let now = store::about_file(&self.file)
+            .map_err(|source| Error::io("read", &self.file, source))?;
         if now.is_none() && self.seen.is_some() {
             return changed("went away", &self.file);
         }
@@ -124,7 +118,7 @@ impl Watch {
             }
         }
         match self.chunk.get() {
-            Some(chunk) if !chunk.exists() => changed("lost chunks", chunk),
+            Some(chunk) if !store::exists(chunk) => changed("lost chunks", chunk),
             _ => Ok(()),
         }
     }
@@ -134,9 +128,12 @@ impl Watch {
     /// # Errors
     /// [`Error::Format`], which names what was deleted or changed; [`Error::Io`].
     pub fn check(&self) -> Result<(), Error> {
-        self.glance()?;
-        for (path, before) in self.lengths.get().into_iter().flatten() {
-            match (before, content::length(path)?) {
+        self.look()?;
+        let before = self.lengths.get().map_or(&[][..], Vec::as_slice);
+        let paths: Vec<_> = before.iter().map(|(path, _)| path.clone()).collect();
+        let now = store::each(&paths, content::length);
+        for ((path, before), now) in before.iter().zip(now) {
+            match (before, now?) {
                 (Some(_), None) => return self.changed("lost chunks", path),
                 // a reader of an unfinished array expects chunks to be added
                 (None, Some(_)) if unfinished::is_allowed() => {}
@@ -150,9 +147,14 @@ impl Watch {
 
 /// Watches the array in a folder, such as a displacement field; `None` for anything else.
 pub fn watch(location: &str) -> Option<Arc<Watch>> {
-    let path = store::path_of(location).ok().filter(|path| path.is_dir())?;
+    let path = path_of(location).ok().filter(|path| may_be_folder(path))?;
     let found = open::find(location).ok()?;
     Some(Watch::of(location, &path, &*found.source))
+}
+
+/// Whether a location can be an array; a web server does not tell.
+fn may_be_folder(path: &Path) -> bool {
+    !store::is_listable(path) || store::is_folder(path)
 }
 
 /// The metadata that chunks depend on. N5 stores attributes in the same object; they are left out.

@@ -10,8 +10,10 @@ use super::n5::N5Array;
 use super::node::{Container, Node};
 use super::planes::PlaneFile;
 use super::zarr::{self, ZarrSink};
-use super::{Dtype, Error, Voxel, content};
+use super::{Dtype, Error, Voxel, content, writes_at_once};
+use crate::device::Permits;
 use crate::geom::Box3;
+use crate::store;
 
 /// The destination of whole units.
 enum Sink {
@@ -125,13 +127,12 @@ impl Writer {
         if matches!(self.sink, Sink::Planes(_)) {
             return Ok(0);
         }
-        let mut count = 0;
-        for tile in part.tiles(self.unit) {
-            for channel in 0..self.channels {
-                count += u64::from(content::length(&self.file(channel, &tile))?.is_some());
-            }
-        }
-        Ok(count)
+        let tiles = part.tiles(self.unit);
+        let paths: Vec<_> = tiles
+            .flat_map(|tile| (0..self.channels).map(move |channel| self.file(channel, &tile)))
+            .collect();
+        let lengths = store::each(&paths, content::length).into_iter();
+        lengths.map(|length| Ok(u64::from(length?.is_some()))).sum()
     }
 
     /// The index of a unit in the chunk grid, in the array's dimensions.
@@ -183,31 +184,64 @@ impl Writer {
         part: &Box3,
         voxels: &[T],
     ) -> Result<(), Error> {
-        let mut bytes = UNIT.take();
-        let first = usize::from(self.planar);
-        let result = part.tiles(self.unit).try_for_each(|tile| {
-            let index = self.index(channel, &tile);
-            match &self.sink {
-                Sink::N5(array) => {
-                    self.gather(part, voxels, &tile, None, ByteOrder::Big, &mut bytes);
-                    array.store(&index, &tile.shape().map(|n| n as u64)[first..], &bytes)
-                }
-                Sink::Zarr(array) => {
-                    let padded = Some(self.unit);
-                    self.gather(part, voxels, &tile, padded, ByteOrder::NATIVE, &mut bytes);
-                    array.store(&index, &bytes)
-                }
-                Sink::Planes(file) => {
-                    self.gather(part, voxels, &tile, None, ByteOrder::Little, &mut bytes);
-                    file.store(tile.min[0] as u64, &bytes)
-                }
-            }
-        });
-        UNIT.set(bytes);
-        result?;
+        let store = |tile: &Box3| {
+            let mut bytes = UNIT.take();
+            let result = self.store(channel, part, voxels, tile, &mut bytes);
+            UNIT.set(bytes);
+            result
+        };
+        if self.at_once() > 1 {
+            let tiles: Vec<_> = part.tiles(self.unit).collect();
+            let permits = Permits::of_thread();
+            store::concurrently(&tiles, self.at_once(), |tile| match &permits {
+                Some(permits) => permits.with(1, || store(tile)),
+                None => store(tile),
+            })
+            .into_iter()
+            .collect::<Result<(), _>>()?;
+        } else {
+            part.tiles(self.unit).try_for_each(|tile| store(&tile))?;
+        }
         match &self.sink {
             Sink::Planes(file) => file.enter(part.min[0], part.max[0]),
             _ => Ok(()),
+        }
+    }
+
+    /// The number of units to write at once.
+    fn at_once(&self) -> usize {
+        match &self.sink {
+            Sink::Zarr(array) => writes_at_once(array.path()),
+            Sink::N5(array) => writes_at_once(array.path()),
+            Sink::Planes(_) => 1,
+        }
+    }
+
+    /// Stores the unit at `tile`; `bytes` is a buffer.
+    fn store<T: Voxel>(
+        &self,
+        channel: usize,
+        part: &Box3,
+        voxels: &[T],
+        tile: &Box3,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let first = usize::from(self.planar);
+        let index = self.index(channel, tile);
+        match &self.sink {
+            Sink::N5(array) => {
+                self.gather(part, voxels, tile, None, ByteOrder::Big, bytes);
+                array.store(&index, &tile.shape().map(|n| n as u64)[first..], bytes)
+            }
+            Sink::Zarr(array) => {
+                let padded = Some(self.unit);
+                self.gather(part, voxels, tile, padded, ByteOrder::NATIVE, bytes);
+                array.store(&index, bytes)
+            }
+            Sink::Planes(file) => {
+                self.gather(part, voxels, tile, None, ByteOrder::Little, bytes);
+                file.store(tile.min[0] as u64, bytes)
+            }
         }
     }
 

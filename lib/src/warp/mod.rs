@@ -376,7 +376,7 @@ impl Job<'_> {
         };
         let sources: Vec<_> = reads.iter().map(|source| (*source, useful(source))).collect();
         let kept = budget.caches(&sources, &layout.task);
-        let each_thread = Budget::each_thread(&reads, self.spec.writing_bytes());
+        let each_thread = Budget::each_thread(&reads, self.spec.writing_bytes(self.to));
         Plan::tile(self.spec.grid.bounds(), layout.block, layout.task.clone(), identity)
             .waiting(&layout.waiting)
             .beside(budget, kept, each_thread)

@@ -9,6 +9,7 @@ use super::rust_files;
 const LAYERS: &[&[&str]] = &[
     &["fingerprint", "golden", "quote"],
     &["geom", "device", "files"],
+    &["store"],
     &["volume", "table"],
     &["blocks", "transform"],
     &["filter"],

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 mod docs;
 mod layers;
+mod store;
 
 /// Every Rust file below `folder`.
 pub(crate) fn rust_files(folder: &Path) -> Vec<PathBuf> {

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::scene::{Scene, program};
 
 /// Flags that do not affect the result, or only its location.
-const NEUTRAL: [&str; 20] = [
+const NEUTRAL: [&str; 21] = [
     "allow-unfinished",
+    "endpoint",
     "output",
     "part",
     "finish",

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::files::write_whole;
+use crate::store::document::write_whole;
 use crate::transcode::Error;
 use crate::transform::Step;
 

@@ -21,10 +21,12 @@ use super::block::Block;
 use super::content::Stored;
 use super::dtype::ByteOrder;
 use super::node::Node;
+use super::place::partial_folder;
 use super::source::{Layout, Scratch, Source};
 use super::watch::Watch;
-use super::{Dtype, Error, Spec, conventions, extent, look, store};
+use super::{Dtype, Error, Spec, conventions, extent, look};
 use crate::geom::Grid;
+use crate::store::{self, Wanted};
 
 /// An N5 array, for reading and for writing.
 #[derive(Debug)]
@@ -68,6 +70,11 @@ impl N5Array {
         })
     }
 
+    /// The folder of the array.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The file of a block. The path has one component per dimension of its index, fastest first.
     pub(super) fn file(&self, index: &[u64]) -> PathBuf {
         index.iter().rev().fold(self.path.clone(), |path, i| path.join(i.to_string()))
@@ -76,8 +83,9 @@ impl N5Array {
     /// Stores one block without padding, elements big endian. A block of zeros is not stored.
     pub(super) fn store(&self, index: &[u64], extent: &[u64], bytes: &[u8]) -> Result<(), Error> {
         let path = self.file(index);
+        let failed = |source| Error::io("write", &path, source);
         if bytes.first() == Some(&0) && bytes[1..] == bytes[..bytes.len() - 1] {
-            return store::remove_file(&path);
+            return store::delete(&path).map_err(failed);
         }
         let mut out = Vec::with_capacity(bytes.len() / 2 + 64);
         out.extend(0u16.to_be_bytes());
@@ -88,7 +96,7 @@ impl N5Array {
         self.compression
             .encode(bytes, self.layout.dtype.size(), &mut out)
             .map_err(|error| Error::format(&self.location, format!("cannot encode: {error}")))?;
-        store::write_by_way_of(&store::partial_folder(&self.path), &path, &out)
+        store::put_later(&partial_folder(&self.path), &path, &out).map_err(failed)
     }
 }
 
@@ -104,6 +112,10 @@ impl Source for N5Array {
         Stored::in_chunks(form, shape, block, |index| self.file(index))
     }
 
+    fn in_flight(&self) -> usize {
+        if store::is_remote(&self.path) { store::IN_FLIGHT } else { 1 }
+    }
+
     fn watch(&self) -> Option<Arc<Watch>> {
         Some(Arc::clone(&self.watch))
     }
@@ -115,21 +127,20 @@ impl Source for N5Array {
         scratch: &mut Scratch,
     ) -> Result<Option<Block>, Error> {
         let path = self.file(index);
-        let Some(file) = store::SizedFile::open(&path)? else {
-            self.watch.glance()?;
-            return Ok(None);
-        };
-        self.watch.found(&path);
         let damaged = |message: String| Error::damaged(&self.location, index, &path, message);
         let rank = self.layout.shape.len();
         let size = self.layout.dtype.size();
         let bytes = |sizes: &[u64]| sizes.iter().product::<u64>() as usize * size;
         let most = (self.compression.encoded(bytes(&self.layout.block)) + 8 + 4 * rank) as u64;
-        if file.length() > most {
-            let found = file.length();
+        let read = store::read(&path, Wanted::Whole(most), &mut scratch.file);
+        let Some(found) = read.map_err(|source| Error::io("read", &path, source))? else {
+            self.watch.glance()?;
+            return Ok(None);
+        };
+        self.watch.found(&path);
+        if found > most {
             return Err(damaged(format!("it has {found} bytes, a block has {most} at most")));
         }
-        file.read(0, file.length() as usize, &mut scratch.file)?;
         let (extent, payload) = header(&scratch.file, &self.layout.block).map_err(damaged)?;
         let decoded = self.compression.decode(payload, bytes(&extent), &mut scratch.data);
         decoded.map_err(damaged)?;

@@ -4,6 +4,7 @@
 mod chain;
 mod codecs3;
 mod fill;
+mod folder;
 mod header;
 mod keys;
 mod metadata;
@@ -26,7 +27,7 @@ use super::block::c_strides;
 use super::dtype::{ByteOrder, convert};
 use super::node::{Container, Node};
 use super::source::{Scratch, Source};
-use super::store::Folder;
+use folder::Folder;
 
 /// The maximum number of elements of an array that is read at once.
 const SMALL: u64 = 1 << 27;

@@ -8,13 +8,14 @@ use super::chain::Body;
 use super::header::{self, Header};
 use super::keys::Seen;
 use super::shard::{Index, Indices, Shard};
+use crate::store::{self, Wanted};
 use crate::volume::block::Block;
 use crate::volume::content;
 use crate::volume::element::Element;
 use crate::volume::node::{Container, Node};
 use crate::volume::source::{Layout, Scratch, Source};
 use crate::volume::watch::Watch;
-use crate::volume::{ByteOrder, Dtype, Error, store};
+use crate::volume::{ByteOrder, Dtype, Error};
 
 /// A Zarr array open for reading.
 pub(in crate::volume) struct ZarrSource {
@@ -73,15 +74,22 @@ impl ZarrSource {
         self.header.keys.path(&self.node.path, chunk)
     }
 
-    /// Opens a chunk or shard file; `None` if it is not stored. Checks that the array still exists.
-    fn file(&self, path: &Path) -> Result<Option<store::SizedFile>, Error> {
-        let file = store::SizedFile::open(path)?;
-        if file.is_some() {
+    /// Reads bytes of a chunk or shard into `buffer`, as [`store::read`] does: the length of the
+    /// file, `None` if it is not stored. Checks that the array still exists.
+    fn bytes(
+        &self,
+        path: &Path,
+        wanted: Wanted,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<u64>, Error> {
+        let read = store::read(path, wanted, buffer);
+        let length = read.map_err(|source| Error::io("read", path, source))?;
+        if length.is_some() {
             self.watch.found(path);
         } else {
             self.watch.glance()?;
         }
-        Ok(file)
+        Ok(length)
     }
 
     fn damaged(&self, index: &[u64], file: &[u64], message: impl Into<String>) -> Error {
@@ -112,26 +120,27 @@ impl ZarrSource {
         };
         let (first, last) = (offset(&|w| w.start), offset(&|w| w.end - 1));
         let whole = self.layout.block.iter().product::<u64>() * size as u64;
-        let Some(file) = self.file(&path)? else { return Ok(None) };
-        if file.length() != whole {
-            let message = format!("it has {} bytes, a chunk has {whole}", file.length());
+        let wanted =
+            Wanted::Range { start: (first * size) as u64, length: (last + 1 - first) * size };
+        let Some(length) = self.bytes(&path, wanted, &mut scratch.data)? else { return Ok(None) };
+        if length != whole {
+            let message = format!("it has {length} bytes, a chunk has {whole}");
             return Err(self.damaged(index, index, message));
         }
-        file.read((first * size) as u64, (last + 1 - first) * size, &mut scratch.data)?;
         self.header.element.widen(&mut scratch.data, order);
         block.first = first;
         Ok(Some(block))
     }
 
     fn load_coded(&self, index: &[u64], scratch: &mut Scratch) -> Result<Option<Block>, Error> {
-        let Some(file) = self.file(&self.path(index))? else { return Ok(None) };
         let (chain, chunk, fill) = (&self.header.chain, &self.header.chunk, &self.header.fill);
         let most = chain.encoded(chunk, fill.len()).most() as u64;
-        if file.length() > most {
-            let message = format!("it has {} bytes, a chunk has {most} at most", file.length());
+        let length = self.bytes(&self.path(index), Wanted::Whole(most), &mut scratch.file)?;
+        let Some(length) = length else { return Ok(None) };
+        if length > most {
+            let message = format!("it has {length} bytes, a chunk has {most} at most");
             return Err(self.damaged(index, index, message));
         }
-        file.read(0, file.length() as usize, &mut scratch.file)?;
         let decoded = chain.decode(&scratch.file, chunk, fill, &mut scratch.data);
         decoded.map_err(|message| self.damaged(index, index, message))?;
         Ok(Some(self.block(scratch)))
@@ -150,26 +159,37 @@ impl ZarrSource {
         };
         let shard_file = within(&self.header.chunk);
         let damaged = |message: String| self.damaged(index, &shard_file, message);
-        let Some(file) = self.file(&self.path(&shard_file))? else {
-            return Ok(None);
-        };
+        let path = self.path(&shard_file);
         let size = self.header.element.size();
-        let (mut start, mut length) = (0, file.length());
+        // the part of the file that holds the shard of the current layer; the whole file at first
+        let mut part = None;
         for (depth, (shape, shard)) in
             header::layers(&self.header.chunk, &self.header.chain).into_iter().enumerate()
         {
             let mut key = within(shape);
             key.push(depth as u64);
-            let entries = indices
-                .get(key, || read_index(&file, shard, shape, (start, length), scratch, &damaged))?;
+            let known = indices.get(key, || {
+                let Some(length) = self.index_bytes(&path, shard, shape, part, scratch)? else {
+                    return Ok(None);
+                };
+                shard.index_range(shape, length).map_err(&damaged)?;
+                let entries = shard.index(&scratch.file, shape).map_err(&damaged)?;
+                Ok(Some(Index { entries, length }))
+            })?;
+            let Some(known) = known else { return Ok(None) };
             let inner: Vec<u64> =
                 (0..first.len()).map(|d| first[d] % shape[d] / shard.chunk[d]).collect();
             let i = (inner.iter().zip(shard.counts(shape))).fold(0, |i, (at, n)| i * n + at);
-            let entry = shard.entry(&entries, i as usize, size, length).map_err(&damaged)?;
+            let entry = shard.entry(&known, i as usize, size).map_err(&damaged)?;
             let Some((offset, bytes)) = entry else { return Ok(None) };
-            (start, length) = (start + offset, bytes as u64);
+            part = Some((part.map_or(0, |(start, _)| start) + offset, bytes));
         }
-        file.read(start, length as usize, &mut scratch.file)?;
+        let (start, length) = part.unwrap_or_default();
+        let wanted = Wanted::Range { start, length };
+        let Some(whole) = self.bytes(&path, wanted, &mut scratch.file)? else { return Ok(None) };
+        if scratch.file.len() != length {
+            return Err(damaged(format!("its shard has {whole} bytes now, and had more before")));
+        }
         let (chain, chunk) = self.header.innermost();
         chain
             .decode(&scratch.file, chunk, &self.header.fill, &mut scratch.data)
@@ -177,24 +197,38 @@ impl ZarrSource {
         Ok(Some(self.block(scratch)))
     }
 
+    /// Reads the index of a shard, which is a whole file or a part of one (start and length), into
+    /// `scratch.file`, in one request. Returns the length of the shard, `None` if it is not stored;
+    /// `scratch.file` is empty if the shard is shorter than its index.
+    fn index_bytes(
+        &self,
+        path: &Path,
+        shard: &Shard,
+        shape: &[u64],
+        part: Option<(u64, usize)>,
+        scratch: &mut Scratch,
+    ) -> Result<Option<u64>, Error> {
+        let bytes = shard.index_bytes(shape);
+        let Some((start, length)) = part else {
+            let wanted = match shard.at_end {
+                true => Wanted::End(bytes),
+                false => Wanted::Range { start: 0, length: bytes },
+            };
+            return self.bytes(path, wanted, &mut scratch.file);
+        };
+        let Some(rest) = length.checked_sub(bytes) else {
+            scratch.file.clear();
+            return Ok(Some(length as u64));
+        };
+        let start = if shard.at_end { start + rest as u64 } else { start };
+        let wanted = Wanted::Range { start, length: bytes };
+        Ok(self.bytes(path, wanted, &mut scratch.file)?.map(|_| length as u64))
+    }
+
     /// The shape of a shard, with sharding.
     fn shard(&self) -> Option<&[u64]> {
         matches!(self.header.chain.body, Body::Shard(_)).then_some(&*self.header.chunk)
     }
-}
-
-/// Reads the index of the shard at a byte range (start and length) of a file.
-fn read_index(
-    file: &store::SizedFile,
-    shard: &Shard,
-    shape: &[u64],
-    (start, length): (u64, u64),
-    scratch: &mut Scratch,
-    damaged: &dyn Fn(String) -> Error,
-) -> Result<Index, Error> {
-    let (offset, bytes) = shard.index_range(shape, length).map_err(damaged)?;
-    file.read(start + offset, bytes, &mut scratch.file)?;
-    shard.index(&scratch.file, shape).map_err(damaged)
 }
 
 impl Source for ZarrSource {
@@ -217,6 +251,10 @@ impl Source for ZarrSource {
             Storage::Coded => self.load_coded(index, scratch),
             Storage::Sharded(indices) => self.load_sharded(indices, index, scratch),
         }
+    }
+
+    fn in_flight(&self) -> usize {
+        if store::is_remote(&self.node.path) { store::IN_FLIGHT } else { 1 }
     }
 
     fn is_coded(&self) -> bool {

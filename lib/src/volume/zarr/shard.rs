@@ -28,8 +28,14 @@ pub(super) struct Shard {
     pub(super) at_end: bool,
 }
 
-/// Offset and length of each inner chunk, in C order.
-pub(super) type Index = Vec<(u64, u64)>;
+/// The index of a shard.
+#[derive(Debug)]
+pub(super) struct Index {
+    /// Offset and length of each inner chunk, in C order.
+    pub(super) entries: Vec<(u64, u64)>,
+    /// The length of the shard in bytes.
+    pub(super) length: u64,
+}
 
 impl Shard {
     /// The number of inner chunks along each dimension of a shard of `shape`.
@@ -42,13 +48,18 @@ impl Shard {
         self.counts(shape).iter().product()
     }
 
+    /// The size in bytes of the index of a shard of `shape`.
+    pub(super) fn index_bytes(&self, shape: &[u64]) -> usize {
+        let plain = Size::Exactly(self.count(shape) as usize * 16);
+        codecs::encoded(&self.steps, plain).most()
+    }
+
     /// The byte offset and the size of the index in a shard of `length` bytes.
     ///
     /// # Errors
     /// A shard that is shorter than its index.
     pub(super) fn index_range(&self, shape: &[u64], length: u64) -> Result<(u64, usize), String> {
-        let plain = Size::Exactly(self.count(shape) as usize * 16);
-        let size = codecs::encoded(&self.steps, plain).most();
+        let size = self.index_bytes(shape);
         match length.checked_sub(size as u64) {
             Some(start) => Ok((if self.at_end { start } else { 0 }, size)),
             None => Err(format!("its {length} bytes are fewer than the {size} of its index")),
@@ -59,7 +70,7 @@ impl Shard {
     ///
     /// # Errors
     /// A wrong checksum.
-    pub(super) fn index(&self, bytes: &[u8], shape: &[u64]) -> Result<Index, String> {
+    pub(super) fn index(&self, bytes: &[u8], shape: &[u64]) -> Result<Vec<(u64, u64)>, String> {
         let mut plain = Vec::new();
         let size = Size::Exactly(self.count(shape) as usize * 16);
         let undone = codecs::undo(&self.steps, bytes, size, &mut plain);
@@ -72,7 +83,7 @@ impl Shard {
         Ok(numbers.chunks_exact(2).map(|pair| (number(&pair[0]), number(&pair[1]))).collect())
     }
 
-    /// The byte offset and length of inner chunk `i` in a shard of `length` bytes, for elements of
+    /// The byte offset and length of inner chunk `i` in a shard with this index, for elements of
     /// `size` bytes; `None` if it is not stored.
     ///
     /// # Errors
@@ -82,13 +93,13 @@ impl Shard {
         index: &Index,
         i: usize,
         size: usize,
-        length: u64,
     ) -> Result<Option<(u64, usize)>, String> {
-        let (start, bytes) = *index.get(i).ok_or("its shard's index is too short")?;
+        let Index { entries, length } = index;
+        let (start, bytes) = *entries.get(i).ok_or("its shard's index is too short")?;
         if (start, bytes) == (MISSING, MISSING) {
             return Ok(None);
         }
-        if start.checked_add(bytes).is_none_or(|end| end > length) {
+        if start.checked_add(bytes).is_none_or(|end| end > *length) {
             return Err(format!(
                 "its shard's index places {bytes} bytes at {start}, and the shard has {length}"
             ));
@@ -113,7 +124,8 @@ impl Shard {
     ) -> Result<(), String> {
         let length = file.len() as u64;
         let (start, bytes) = self.index_range(shape, length)?;
-        let index = self.index(&file[start as usize..start as usize + bytes], shape)?;
+        let entries = self.index(&file[start as usize..start as usize + bytes], shape)?;
+        let index = Index { entries, length };
         let size = fill.len();
         out.clear();
         out.extend(fill.iter().cycle().take(shape.iter().product::<u64>() as usize * size));
@@ -122,13 +134,13 @@ impl Shard {
         let mut chunk = Vec::new();
         let mut at = vec![0; shape.len()];
         let first = vec![0; shape.len()];
-        for i in 0..index.len() {
+        for i in 0..index.entries.len() {
             let mut rest = i as u64;
             for d in (0..counts.len()).rev() {
                 at[d] = rest % counts[d] * self.chunk[d];
                 rest /= counts[d];
             }
-            let Some((start, bytes)) = self.entry(&index, i, size, length)? else { continue };
+            let Some((start, bytes)) = self.entry(&index, i, size)? else { continue };
             let bytes = &file[start as usize..start as usize + bytes];
             self.chain.decode(bytes, &self.chunk, fill, &mut chunk)?;
             each_row(&self.chunk, |row, count| {
@@ -159,23 +171,25 @@ struct Known {
 }
 
 impl Indices {
-    /// The index of a shard; calls `read` if it is not cached.
+    /// The index of a shard; calls `read` if it is not cached. `None`, which is not cached, if the
+    /// shard is not stored.
     pub(super) fn get<E>(
         &self,
         key: Vec<u64>,
-        read: impl FnOnce() -> Result<Index, E>,
-    ) -> Result<Arc<Index>, E> {
+        read: impl FnOnce() -> Result<Option<Index>, E>,
+    ) -> Result<Option<Arc<Index>>, E> {
         let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(index) = known().indices.get(&key) {
-            return Ok(Arc::clone(index));
+            return Ok(Some(Arc::clone(index)));
         }
-        let index = Arc::new(read()?);
+        let Some(index) = read()? else { return Ok(None) };
+        let index = Arc::new(index);
         let mut known = known();
         if known.entries > KEPT {
             *known = Known::default();
         }
-        known.entries += index.len() + 8;
+        known.entries += index.entries.len() + 8;
         known.indices.insert(key, Arc::clone(&index));
-        Ok(index)
+        Ok(Some(index))
     }
 }

@@ -1,18 +1,21 @@
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use zarrs::array::codec::api::ArrayToBytesCodecTraits;
 use zarrs::array::{Array, ArrayBytes};
 
+use super::folder::Folder;
 use super::options;
+use crate::store;
 use crate::volume::Error;
 use crate::volume::node::Node;
-use crate::volume::store::{self, Folder};
+use crate::volume::place::partial_folder;
 
 /// A Zarr array open for writing, chunk by chunk (shard by shard).
 pub(in crate::volume) struct ZarrSink {
     location: String,
     array: Array<Folder>,
+    path: PathBuf,
     partial: PathBuf,
     fill: Vec<u8>,
 }
@@ -21,8 +24,13 @@ impl ZarrSink {
     pub(in crate::volume) fn open(location: &str, node: &Node) -> Result<Self, Error> {
         let array = super::array(location, node)?;
         let fill = array.fill_value().as_ne_bytes().to_vec();
-        let partial = store::partial_folder(&node.path);
-        Ok(Self { location: location.to_owned(), array, partial, fill })
+        let partial = partial_folder(&node.path);
+        Ok(Self { location: location.to_owned(), array, path: node.path.clone(), partial, fill })
+    }
+
+    /// The folder of the array.
+    pub(in crate::volume) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The path of a chunk's file.
@@ -34,10 +42,11 @@ impl ZarrSink {
     /// value is not stored.
     pub(in crate::volume) fn store(&self, index: &[u64], bytes: &[u8]) -> Result<(), Error> {
         let path = self.file(index);
+        let failed = |source| Error::io("write", &path, source);
         // true if the first element is the fill value and each element equals the one before it
         let size = self.fill.len();
         if bytes.starts_with(&self.fill) && bytes[size..] == bytes[..bytes.len() - size] {
-            return store::remove_file(&path);
+            return store::delete(&path).map_err(failed);
         }
         let bad = |what: String| Error::format(&self.location, format!("cannot encode: {what}"));
         let shape = self.array.chunk_shape(index).map_err(|error| bad(error.to_string()))?;
@@ -49,6 +58,6 @@ impl ZarrSink {
             &options(),
         );
         let encoded = encoded.map_err(|error| bad(error.to_string()))?;
-        store::write_by_way_of(&self.partial, &path, &encoded)
+        store::put_later(&self.partial, &path, &encoded).map_err(failed)
     }
 }

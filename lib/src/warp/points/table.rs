@@ -6,7 +6,8 @@ use super::{Error, Reached, forward, inverse, reached_fields, search_cost};
 use crate::blocks::{self, Budget, Context, write_whole};
 use crate::device::Cost;
 use crate::geom::{Chain, Point};
-use crate::{files, quote, table, volume};
+use crate::store::document;
+use crate::{quote, table, volume};
 
 const COLUMNS: [&str; 3] = ["z_um", "y_um", "x_um"];
 
@@ -102,7 +103,7 @@ struct Rows {
 impl Rows {
     /// The memory of the table, its points and the search for them.
     fn cost(&self, from: &Path, chain: &Chain) -> Cost {
-        let text = files::length(from).unwrap_or(0);
+        let text = document::length(from).unwrap_or(0);
         let records = (size_of::<csv::StringRecord>() + 200) * self.records.len();
         // the text of the old and the new table; the points before and after mapping
         Cost::bytes("table", 2 * text + records as u64)
@@ -144,7 +145,7 @@ impl Rows {
             line,
             message,
         };
-        let bytes = files::read(path).map_err(|e| io("read", path, e))?;
+        let bytes = document::read(path).map_err(|e| io("read", path, e))?;
         let mut reader = csv::Reader::from_reader(&*bytes);
         let malformed = |e: &csv::Error| {
             refused(e.position().map(csv::Position::line), format!("is no CSV table: {e}"))

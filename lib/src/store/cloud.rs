@@ -1,0 +1,327 @@
+//! Buckets (S3, Google Cloud Storage, Azure Blob Storage) and web servers, through `object_store`.
+//!
+//! The interface of that crate is asynchronous; one runtime of this process serves all stores, and
+//! the calling thread waits. Retries are made here and not by the crate, because they include the
+//! body of a response, and end in an error whose kind is known.
+
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use futures_util::TryStreamExt;
+use object_store::client::HttpError;
+use object_store::list::{PaginatedListOptions, PaginatedListStore};
+use object_store::path::Path as Key;
+use object_store::{
+    GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+};
+use tokio::runtime::Runtime;
+
+use super::remote::{Page, Remote};
+use super::retry::{self, Failure, Patience};
+use super::{About, Entry, Kind, Wanted};
+
+mod settings;
+
+#[cfg(test)]
+pub(super) use settings::{bucket, s3_at};
+pub use settings::{check_endpoint, set_endpoint};
+
+/// The bytes per second below which a write counts as stuck.
+const SLOWEST: u64 = 64 << 10;
+
+/// A bucket or a web server.
+pub(in crate::store) struct Bucket {
+    /// The address, for messages: `s3://name`.
+    address: String,
+    store: Arc<dyn ObjectStore>,
+    /// The same store for listing page by page; `None` for a web server, which cannot be listed.
+    pages: Option<Arc<dyn PaginatedListStore>>,
+    /// What may be wrong if access is denied.
+    credentials: &'static str,
+    patience: Patience,
+}
+
+/// The store of a bucket or host.
+pub(super) fn open(scheme: &str, root: &str) -> io::Result<Arc<dyn Remote>> {
+    Ok(Arc::new(settings::bucket(scheme, root, Patience::of_process())?))
+}
+
+/// The threads that talk to all stores.
+fn runtime() -> io::Result<&'static Runtime> {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    if let Some(runtime) = RUNTIME.get() {
+        return Ok(runtime);
+    }
+    let made = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("store")
+        .enable_all()
+        .build()?;
+    // another thread may have been first
+    Ok(RUNTIME.get_or_init(|| made))
+}
+
+/// The outcome of a try: `None` if the object does not exist.
+type Try<T> = Result<Option<T>, Failure>;
+
+impl Bucket {
+    /// Repeats a request; `limit` bounds the time of one try.
+    fn request<T, F: Future<Output = Try<T>>>(
+        &self,
+        limit: Duration,
+        attempt: impl Fn(u32) -> F,
+    ) -> io::Result<Option<T>> {
+        let runtime = runtime()?;
+        retry::repeat(self.patience, |number| {
+            let attempt = attempt(number);
+            let outcome = runtime.block_on(async { tokio::time::timeout(limit, attempt).await });
+            outcome.unwrap_or_else(|_| {
+                Err(Failure::Passing(format!("no answer within {:.0} s", limit.as_secs_f64())))
+            })
+        })
+    }
+
+    fn key(&self, key: &str) -> Result<Key, Failure> {
+        Key::parse(key).map_err(|error| {
+            Failure::Permanent(format!("'{key}' is not a valid name in a bucket: {error}"))
+        })
+    }
+
+    /// What an error of the crate means.
+    fn failure(&self, error: object_store::Error) -> Failure {
+        use object_store::Error as E;
+        let said = crate::quote::shorten(&innermost(&error)).replace('\n', " ");
+        match error {
+            E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
+                let reason = self.credentials;
+                Failure::Denied(format!("access denied by {} (\"{said}\"); {reason}", self.address))
+            }
+            E::NotSupported { .. } | E::NotImplemented { .. } => Failure::Unsupported(said),
+            error if is_passing(&error) => Failure::Passing(said),
+            _ => Failure::Permanent(said),
+        }
+    }
+
+    /// As [`Bucket::failure`], with `None` for a missing object.
+    fn outcome<T>(&self, result: object_store::Result<T>) -> Try<T> {
+        match result {
+            Ok(result) => Ok(Some(result)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failure(error)),
+        }
+    }
+
+    /// One try of [`Remote::read`]: the length of the object, and the wanted bytes if it has them.
+    async fn get(&self, key: &Key, wanted: Wanted) -> Try<(u64, Vec<u8>)> {
+        let range = match wanted {
+            // an empty range cannot be requested
+            Wanted::Whole(_) | Wanted::Range { length: 0, .. } | Wanted::End(0) => None,
+            Wanted::Range { start, length } => {
+                Some(GetRange::Bounded(start..start.saturating_add(length as u64)))
+            }
+            Wanted::End(length) => Some(GetRange::Suffix(length as u64)),
+        };
+        let is_range = range.is_some();
+        let options = GetOptions { range, ..GetOptions::default() };
+        let found = match self.outcome(self.store.get_opts(key, options).await) {
+            // the range may begin after the end of the object
+            Err(Failure::Permanent(said)) if is_range => {
+                let about = self.outcome(self.store.head(key).await)?;
+                return match about {
+                    Some(about) if wanted.within(about.size).is_some() => {
+                        Err(Failure::Permanent(said))
+                    }
+                    about => Ok(about.map(|about| (about.size, Vec::new()))),
+                };
+            }
+            other => other?,
+        };
+        let Some(found) = found else { return Ok(None) };
+        let size = found.meta.size;
+        let Some(range) = wanted.within(size) else { return Ok(Some((size, Vec::new()))) };
+        let expected = (range.end - range.start) as usize;
+        if expected == 0 {
+            return Ok(Some((size, Vec::new())));
+        }
+        let mut bytes = Vec::with_capacity(expected);
+        let mut body = found.into_stream();
+        loop {
+            let piece = tokio::time::timeout(self.patience.silence, body.try_next()).await;
+            let silent = |_| Failure::Passing(format!("nothing after {} bytes", bytes.len()));
+            match piece.map_err(silent)? {
+                Ok(Some(piece)) => bytes.extend_from_slice(&piece),
+                Ok(None) => break,
+                // whatever interrupts a body, another try may deliver it
+                Err(error) => return Err(Failure::Passing(innermost(&error))),
+            }
+        }
+        if bytes.len() != expected {
+            let found = bytes.len();
+            return Err(Failure::Passing(format!("{found} bytes arrived of {expected}")));
+        }
+        Ok(Some((size, bytes)))
+    }
+
+    /// The time that one try of a write of so many bytes may take.
+    fn limit(&self, bytes: usize) -> Duration {
+        self.patience.silence + Duration::from_secs(bytes as u64 / SLOWEST)
+    }
+
+    /// The time that one try of a read may take: the body is watched piece by piece.
+    fn reading(&self) -> Duration {
+        self.patience.silence.saturating_mul(20)
+    }
+}
+
+impl Remote for Bucket {
+    fn read(&self, key: &str, wanted: Wanted, buffer: &mut Vec<u8>) -> io::Result<Option<u64>> {
+        let got = self.request(self.reading(), |_| async move {
+            let key = self.key(key)?;
+            self.get(&key, wanted).await
+        })?;
+        Ok(got.map(|(size, bytes)| {
+            *buffer = bytes;
+            size
+        }))
+    }
+
+    fn put(&self, key: &str, bytes: &[u8]) -> io::Result<()> {
+        self.check_writable()?;
+        let payload = PutPayload::from(bytes.to_vec());
+        let written = self.request(self.limit(bytes.len()), |_| {
+            let payload = payload.clone();
+            async move { self.outcome(self.store.put(&self.key(key)?, payload).await) }
+        })?;
+        match written {
+            Some(_) => Ok(()),
+            None => Err(self.no_bucket()),
+        }
+    }
+
+    fn put_if_absent(&self, key: &str, bytes: &[u8]) -> io::Result<bool> {
+        self.check_writable()?;
+        let payload = PutPayload::from(bytes.to_vec());
+        let written = self.request(self.limit(bytes.len()), |number| {
+            let payload = payload.clone();
+            async move {
+                let key = self.key(key)?;
+                let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+                match self.store.put_opts(&key, payload, options).await {
+                    Ok(_) => Ok(Some(true)),
+                    Err(
+                        object_store::Error::AlreadyExists { .. }
+                        | object_store::Error::Precondition { .. },
+                    ) => {
+                        // an earlier try may have succeeded although its answer was lost
+                        let there = match number {
+                            0 => None,
+                            _ => self.get(&key, Wanted::Whole(bytes.len() as u64)).await?,
+                        };
+                        Ok(Some(there.is_some_and(|(_, there)| there == bytes)))
+                    }
+                    Err(error) => self.outcome(Err(error)),
+                }
+            }
+        })?;
+        written.ok_or_else(|| self.no_bucket())
+    }
+
+    fn delete(&self, key: &str) -> io::Result<()> {
+        self.check_writable()?;
+        let limit = self.patience.silence;
+        self.request(
+            limit,
+            |_| async move { self.outcome(self.store.delete(&self.key(key)?).await) },
+        )?;
+        Ok(())
+    }
+
+    fn about(&self, key: &str) -> io::Result<Option<About>> {
+        if key.is_empty() {
+            return Ok(None);
+        }
+        let limit = self.patience.silence;
+        let about = self.request(limit, |_| async move {
+            self.outcome(self.store.head(&self.key(key)?).await)
+        })?;
+        Ok(about.map(|about| {
+            let changed = SystemTime::from(about.last_modified);
+            About {
+                kind: Kind::File,
+                length: about.size,
+                // the crate puts 1970 in place of a time that the server does not tell
+                changed: Some(changed).filter(|time| *time != SystemTime::UNIX_EPOCH),
+                tag: about.e_tag,
+            }
+        }))
+    }
+
+    fn page(&self, key: &str, most: usize, token: Option<String>) -> io::Result<Page> {
+        let Some(pages) = &self.pages else {
+            let message =
+                format!("{} is a web server, whose folders cannot be listed", self.address);
+            return Err(retry::error(io::ErrorKind::Unsupported, message));
+        };
+        let prefix = if key.is_empty() { String::new() } else { format!("{key}/") };
+        let page = self.request(self.patience.silence, |_| {
+            let options = PaginatedListOptions {
+                delimiter: Some("/".into()),
+                max_keys: Some(most.clamp(1, 1000)),
+                page_token: token.clone(),
+                ..PaginatedListOptions::default()
+            };
+            let prefix = (!prefix.is_empty()).then_some(prefix.as_str());
+            async move { self.outcome(pages.list_paginated(prefix, options).await) }
+        })?;
+        let page = page.ok_or_else(|| self.no_bucket())?;
+        let name = |path: &Key| path.filename().map(str::to_owned);
+        let folders = page.result.common_prefixes.iter().filter_map(name);
+        let mut entries: Vec<_> =
+            folders.map(|name| Entry { name, kind: Kind::Folder, is_link: false }).collect();
+        // an object whose name ends in a slash marks an empty folder
+        let objects = page.result.objects.iter().filter(|o| o.location.as_ref() != key);
+        let files = objects.filter_map(|object| name(&object.location));
+        entries.extend(files.map(|name| Entry { name, kind: Kind::File, is_link: false }));
+        Ok((entries, page.page_token))
+    }
+}
+
+impl Bucket {
+    /// Refuses to write to a web server.
+    fn check_writable(&self) -> io::Result<()> {
+        if self.pages.is_some() {
+            return Ok(());
+        }
+        let message = "a web server can only be read; give a local path, or an address in a bucket";
+        Err(retry::error(io::ErrorKind::Unsupported, message))
+    }
+
+    fn no_bucket(&self) -> io::Error {
+        let message = format!("there is no {}; look at its name and at --endpoint", self.address);
+        retry::error(io::ErrorKind::Other, message)
+    }
+}
+
+/// The text of the innermost cause, which says most; for an answer of the server, all of it.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let mut texts = causes.map(ToString::to_string).collect::<Vec<_>>();
+    let answer = texts.iter().rposition(|text| text.starts_with("Server returned"));
+    let last = answer.unwrap_or(texts.len() - 1);
+    texts.swap_remove(last).replace("Server returned non-2xx status code: ", "HTTP ")
+}
+
+/// Whether a request may succeed when it is repeated: the connection failed, or the server is busy
+/// or out of order.
+fn is_passing(error: &(dyn std::error::Error + 'static)) -> bool {
+    const CODES: [&str; 4] = ["status code: 5", "status code: 429", "status code: 408", "SlowDown"];
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        // the crate has no public type for an answer with an error
+        let text = error.to_string();
+        error.is::<HttpError>()
+            || text.starts_with("Server returned error response")
+            || CODES.iter().any(|code| text.contains(code))
+    })
+}

@@ -1,0 +1,83 @@
+//! A store in memory, for tests: `memory://name`. It behaves like a bucket.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::remote::{Page, Remote};
+use super::{About, Entry, Kind, Wanted};
+
+/// The objects of one bucket, each with the number of the write that made it.
+#[derive(Default)]
+pub(super) struct Memory(Mutex<(BTreeMap<String, (Vec<u8>, u64)>, u64)>);
+
+impl Memory {
+    fn lock(&self) -> MutexGuard<'_, (BTreeMap<String, (Vec<u8>, u64)>, u64)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Remote for Memory {
+    fn read(&self, key: &str, wanted: Wanted, buffer: &mut Vec<u8>) -> io::Result<Option<u64>> {
+        let objects = self.lock();
+        let Some((bytes, _)) = objects.0.get(key) else { return Ok(None) };
+        if let Some(range) = wanted.within(bytes.len() as u64) {
+            buffer.extend(&bytes[range.start as usize..range.end as usize]);
+        }
+        Ok(Some(bytes.len() as u64))
+    }
+
+    fn put(&self, key: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut objects = self.lock();
+        objects.1 += 1;
+        let number = objects.1;
+        objects.0.insert(key.to_owned(), (bytes.to_vec(), number));
+        Ok(())
+    }
+
+    fn put_if_absent(&self, key: &str, bytes: &[u8]) -> io::Result<bool> {
+        let mut objects = self.lock();
+        if objects.0.contains_key(key) {
+            return Ok(false);
+        }
+        objects.1 += 1;
+        let number = objects.1;
+        objects.0.insert(key.to_owned(), (bytes.to_vec(), number));
+        Ok(true)
+    }
+
+    fn delete(&self, key: &str) -> io::Result<()> {
+        self.lock().0.remove(key);
+        Ok(())
+    }
+
+    fn about(&self, key: &str) -> io::Result<Option<About>> {
+        let objects = self.lock();
+        Ok(objects.0.get(key).map(|(bytes, number)| About {
+            kind: Kind::File,
+            length: bytes.len() as u64,
+            changed: None,
+            tag: Some(number.to_string()),
+        }))
+    }
+
+    fn page(&self, key: &str, most: usize, token: Option<String>) -> io::Result<Page> {
+        let prefix = if key.is_empty() { String::new() } else { format!("{key}/") };
+        let objects = self.lock();
+        let below = objects.0.range(prefix.clone()..).map(|(key, _)| key.as_str());
+        let below = below.map_while(|key| key.strip_prefix(prefix.as_str()));
+        let mut entries: Vec<Entry> = below
+            .map(|name| match name.split_once('/') {
+                Some((folder, _)) => {
+                    Entry { name: folder.to_owned(), kind: Kind::Folder, is_link: false }
+                }
+                None => Entry { name: name.to_owned(), kind: Kind::File, is_link: false },
+            })
+            .collect();
+        entries.dedup();
+        let start = token.and_then(|token| token.parse().ok()).unwrap_or(0);
+        let end = entries.len().min(start + most.clamp(1, 100));
+        let next = (end < entries.len()).then(|| end.to_string());
+        Ok((entries.drain(start..end).collect(), next))
+    }
+}

@@ -1,0 +1,330 @@
+//! Bytes by location: get, put, put if absent, list and delete, on a local folder, in a bucket and
+//! on a web server.
+//!
+//! A location is a [`Path`]: of a local file, or an address such as `s3://bucket/img.zarr/0/c/0/0`.
+//! [`Path::join`] works on both; [`parent`] and [`ancestors`] stop at the bucket. Every function
+//! here takes either. There is no rename, append or lock, because a bucket has none.
+//!
+//! Guarantees, which `tests::conformance` checks for every back end:
+//!
+//! * [`put`] is atomic: a reader sees the object before the call or after it, never part of it.
+//! * Of several concurrent calls of [`put_if_absent`], exactly one returns `true`.
+//! * A missing object is `None`. An object that may not be read is an error, never `None`.
+//! * Temporary faults of the network or the server are retried until a deadline; an
+//!   error that remains then is of a kind for which the programs exit with code 75. Bytes that are
+//!   returned are complete.
+//!
+//! Locally, [`put`] also syncs the file to the disk, and [`put_later`] leaves that to
+//! [`files::settle`](crate::files::settle). An object in a bucket is durable when the call returns.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::device::waiting;
+
+#[cfg(feature = "cloud")]
+mod cloud;
+pub mod document;
+mod local;
+mod location;
+#[cfg(test)]
+mod memory;
+mod remote;
+mod retry;
+#[cfg(test)]
+mod tests;
+
+#[cfg(feature = "cloud")]
+pub use cloud::{check_endpoint, set_endpoint};
+pub use local::{PREFIX, is_missing, replace_folder, sweep, temporary};
+pub use location::{ancestors, is_listable, is_remote, is_same_root, parent, parse, resolve};
+
+/// The number of requests that are in progress at once for one call that fetches several objects.
+pub const IN_FLIGHT: usize = 16;
+
+/// Which bytes of an object to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// All bytes, if they are at most so many.
+    Whole(u64),
+    /// So many bytes from `start` on.
+    Range {
+        /// The offset of the first byte.
+        start: u64,
+        /// The number of bytes.
+        length: usize,
+    },
+    /// The last so many bytes.
+    End(usize),
+}
+
+impl Wanted {
+    /// The range of offsets in an object of `size` bytes; `None` if it has fewer bytes than are
+    /// wanted, or more than are accepted.
+    fn within(self, size: u64) -> Option<std::ops::Range<u64>> {
+        match self {
+            Self::Whole(most) => (size <= most).then_some(0..size),
+            Self::Range { start, length } => {
+                let end = start.checked_add(length as u64)?;
+                (end <= size).then_some(start..end)
+            }
+            Self::End(length) => Some(size.checked_sub(length as u64)?..size),
+        }
+    }
+}
+
+/// Whether a location holds bytes or other locations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An object with bytes.
+    File,
+    /// A folder, or the common prefix of several objects.
+    Folder,
+}
+
+/// What is known about a location without reading it. Two equal values of the same location mean
+/// that it was not replaced in between.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// Whether it is a file or a folder.
+    pub kind: Kind,
+    /// The length in bytes; 0 for a prefix.
+    pub length: u64,
+    /// When it was last changed, if the store tells.
+    pub changed: Option<SystemTime>,
+    /// The inode of a local file, or the entity tag of an object.
+    pub tag: Option<String>,
+}
+
+/// One entry of a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The name within the folder.
+    pub name: String,
+    /// Whether it is a file or a folder.
+    pub kind: Kind,
+    /// Whether it is a symbolic link, to something of this kind.
+    pub is_link: bool,
+}
+
+/// Reads bytes of an object into `buffer`, replacing its content. Returns the length of the whole
+/// object, `None` if there is no object.
+///
+/// `buffer` is empty if the object does not have all the wanted bytes, or more than are accepted:
+/// the caller compares the length.
+///
+/// # Errors
+/// The system's error or, for a bucket, [`io::ErrorKind::PermissionDenied`] or a temporary one.
+pub fn read(at: &Path, wanted: Wanted, buffer: &mut Vec<u8>) -> io::Result<Option<u64>> {
+    waiting(|| match remote::find(at)? {
+        None => local::read(at, wanted, buffer),
+        Some((store, key)) => {
+            buffer.clear();
+            store.read(&key, wanted, buffer)
+        }
+    })
+}
+
+/// All bytes of an object; `None` if there is none.
+///
+/// # Errors
+/// As [`read`].
+pub fn get(at: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    Ok(read(at, Wanted::Whole(u64::MAX), &mut bytes)?.map(|_| bytes))
+}
+
+/// As [`get`] for several objects, which are fetched concurrently from a bucket.
+pub fn get_several(at: &[PathBuf]) -> Vec<io::Result<Option<Vec<u8>>>> {
+    each(at, |at| get(at))
+}
+
+/// Applies `work` to all locations, concurrently if they are in a bucket; the results are in the
+/// order of the locations.
+pub fn each<T: Send>(at: &[PathBuf], work: impl Fn(&Path) -> T + Sync) -> Vec<T> {
+    let threads = if at.iter().any(|at| is_remote(at)) { IN_FLIGHT } else { 1 };
+    concurrently(at, threads, |at| work(at))
+}
+
+/// Applies `work` to all items with up to so many threads; the results are in the order of the
+/// items.
+pub fn concurrently<I: Sync, T: Send>(
+    items: &[I],
+    threads: usize,
+    work: impl Fn(&I) -> T + Sync,
+) -> Vec<T> {
+    let threads = threads.min(items.len());
+    if threads < 2 {
+        return items.iter().map(work).collect();
+    }
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let worker = || {
+        let mut done = Vec::new();
+        loop {
+            let i = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            match items.get(i) {
+                Some(item) => done.push((i, work(item))),
+                None => return done,
+            }
+        }
+    };
+    let mut done = waiting(|| {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+            let joined = threads.into_iter().flat_map(|thread| match thread.join() {
+                Ok(done) => done,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            joined.collect::<Vec<_>>()
+        })
+    });
+    done.sort_by_key(|(i, _)| *i);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Writes an object atomically and durably, replacing one of that name.
+///
+/// # Errors
+/// The system's error; the object is then unchanged, or has the new content.
+pub fn put(at: &Path, bytes: &[u8]) -> io::Result<()> {
+    waiting(|| match remote::find(at)? {
+        None => local::put(at, bytes),
+        Some((store, key)) => store.put(&key, bytes),
+    })
+}
+
+/// As [`put`], but a local file is on the disk only after [`files::settle`](crate::files::settle).
+/// `staging` is a local folder for the temporary file, on the same file system.
+///
+/// # Errors
+/// As [`put`].
+pub fn put_later(staging: &Path, at: &Path, bytes: &[u8]) -> io::Result<()> {
+    waiting(|| match remote::find(at)? {
+        None => local::put_later(staging, at, bytes),
+        Some((store, key)) => store.put(&key, bytes),
+    })
+}
+
+/// Writes an object atomically if there is none of that name; returns whether it did.
+///
+/// # Errors
+/// As [`put`].
+pub fn put_if_absent(at: &Path, bytes: &[u8]) -> io::Result<bool> {
+    waiting(|| match remote::find(at)? {
+        None => local::put_if_absent(at, bytes),
+        Some((store, key)) => store.put_if_absent(&key, bytes),
+    })
+}
+
+/// Removes an object, if it exists.
+///
+/// # Errors
+/// The system's error.
+pub fn delete(at: &Path) -> io::Result<()> {
+    waiting(|| match remote::find(at)? {
+        None => local::delete(at),
+        Some((store, key)) => store.delete(&key),
+    })
+}
+
+/// Removes a folder with everything in it, if it exists. Locally it is renamed first, so that an
+/// interrupted removal leaves no partial folder under its name; in a bucket, the metadata files of
+/// arrays and groups are removed first, so that readers find no partial array.
+///
+/// # Errors
+/// The system's error.
+pub fn delete_folder(folder: &Path) -> io::Result<()> {
+    if !is_remote(folder) {
+        return local::delete_folder(folder);
+    }
+    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for Entry { name, kind, .. } in list(&folder)? {
+            match kind {
+                Kind::File => files.push(folder.join(name)),
+                Kind::Folder => folders.push(folder.join(name)),
+            }
+        }
+    }
+    let (first, last): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| {
+        file.file_name().and_then(|name| name.to_str()).is_some_and(|name| {
+            name.starts_with(".z") || matches!(name, "zarr.json" | "attributes.json")
+        })
+    });
+    for files in [first, last] {
+        each(&files, delete).into_iter().collect::<io::Result<()>>()?;
+    }
+    Ok(())
+}
+
+/// The kind, length and version of a location; `None` if nothing is there.
+///
+/// # Errors
+/// As [`read`].
+pub fn about(at: &Path) -> io::Result<Option<About>> {
+    waiting(|| match remote::find(at)? {
+        None => local::about(at),
+        Some((store, key)) => match store.about(&key)? {
+            Some(about) => Ok(Some(about)),
+            None if !is_listable(at) || store.page(&key, 1, None)?.0.is_empty() => Ok(None),
+            None => Ok(Some(About { kind: Kind::Folder, length: 0, changed: None, tag: None })),
+        },
+    })
+}
+
+/// As [`about`] for an object; a prefix of several objects is not looked for, which saves a
+/// request.
+///
+/// # Errors
+/// As [`read`].
+pub fn about_file(at: &Path) -> io::Result<Option<About>> {
+    waiting(|| match remote::find(at)? {
+        None => local::about(at),
+        Some((store, key)) => store.about(&key),
+    })
+}
+
+/// Whether a location exists. Errors count as existing: what cannot be examined must not be taken
+/// for missing.
+pub fn exists(at: &Path) -> bool {
+    about(at).map_or(true, |about| about.is_some())
+}
+
+/// Whether a location is a folder.
+pub fn is_folder(at: &Path) -> bool {
+    about(at).is_ok_and(|about| about.is_some_and(|about| about.kind == Kind::Folder))
+}
+
+/// Shows the entries of a folder one by one, in any order, until `see` breaks; none if the folder
+/// does not exist.
+///
+/// # Errors
+/// The system's error; [`io::ErrorKind::Unsupported`] for a web server.
+pub fn visit(folder: &Path, see: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> io::Result<()> {
+    waiting(|| {
+        let Some((store, key)) = remote::find(folder)? else { return local::visit(folder, see) };
+        let mut token = None;
+        loop {
+            let (entries, next) = store.page(&key, usize::MAX, token)?;
+            if entries.into_iter().any(|entry| see(entry).is_break()) || next.is_none() {
+                return Ok(());
+            }
+            token = next;
+        }
+    })
+}
+
+/// All entries of a folder, in any order; none if it does not exist.
+///
+/// # Errors
+/// As [`visit`].
+pub fn list(folder: &Path) -> io::Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    visit(folder, &mut |entry| {
+        entries.push(entry);
+        ControlFlow::Continue(())
+    })?;
+    Ok(entries)
+}

@@ -1,0 +1,159 @@
+//! Retries of requests to a bucket or a web server: exponential backoff until a deadline.
+
+use std::fmt;
+use std::io;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// The variable that sets [`Patience::deadline`], in seconds.
+const VARIABLE: &str = "VOXLOOM_STORE_DEADLINE";
+
+/// How long a request is repeated.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// No new try begins later than this after the first.
+    pub(super) deadline: Duration,
+    /// The pause after the first try; it doubles with each further one, up to [`LONGEST`].
+    pub(super) pause: Duration,
+    /// A connection on which nothing arrives for so long is given up.
+    pub(super) silence: Duration,
+}
+
+/// The longest pause between two tries.
+const LONGEST: Duration = Duration::from_secs(10);
+
+impl Patience {
+    /// The values of this process: two minutes, or what `VOXLOOM_STORE_DEADLINE` says in seconds.
+    pub(super) fn of_process() -> Self {
+        static VALUE: OnceLock<Patience> = OnceLock::new();
+        *VALUE.get_or_init(|| {
+            let text = std::env::var(VARIABLE).unwrap_or_default();
+            let seconds = text.trim().parse::<f64>().ok().filter(|s| (0.0..1e6).contains(s));
+            if seconds.is_none() && !text.is_empty() {
+                tracing::warn!("{VARIABLE} is '{text}', wanted is a number of seconds; it is 120");
+            }
+            let deadline = Duration::from_secs_f64(seconds.unwrap_or(120.0));
+            let silence = deadline.clamp(Duration::from_millis(500), Duration::from_secs(30));
+            Self { deadline, pause: Duration::from_millis(100), silence }
+        })
+    }
+}
+
+/// Why a try failed, with what the server or the network said.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// A temporary fault: the same request may succeed later.
+    Passing(String),
+    /// The server refuses access.
+    Denied(String),
+    /// The store does not offer the operation.
+    Unsupported(String),
+    /// Anything else; a further try would fail in the same way.
+    Permanent(String),
+}
+
+/// The message of an error of the store, in an [`io::Error`] whose kind tells what it means.
+#[derive(Debug)]
+struct Said(String);
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Said {}
+
+/// An error with a message of one sentence.
+pub(super) fn error(kind: io::ErrorKind, message: impl Into<String>) -> io::Error {
+    io::Error::new(kind, Said(message.into()))
+}
+
+/// Repeats `attempt`, which gets the number of the try from 0, as long as its failures are
+/// temporary and the deadline has not passed.
+///
+/// # Errors
+/// [`io::ErrorKind::TimedOut`] after the deadline; [`io::ErrorKind::PermissionDenied`],
+/// [`io::ErrorKind::Unsupported`] or [`io::ErrorKind::Other`] at once.
+pub(super) fn repeat<T>(
+    patience: Patience,
+    mut attempt: impl FnMut(u32) -> Result<T, Failure>,
+) -> io::Result<T> {
+    let begun = Instant::now();
+    let mut tries = 0;
+    loop {
+        let failure = match attempt(tries) {
+            Ok(result) => return Ok(result),
+            Err(failure) => failure,
+        };
+        tries += 1;
+        match failure {
+            Failure::Passing(said) => {
+                let pause = pause(patience, tries);
+                if begun.elapsed() + pause > patience.deadline {
+                    let message = format!(
+                        "no success in {tries} tries over {:.1} s, and the last ended with \"{said}\"; \
+                         run the same command again later",
+                        begun.elapsed().as_secs_f64()
+                    );
+                    return Err(error(io::ErrorKind::TimedOut, message));
+                }
+                tracing::debug!("try {tries} failed ({said}); the next is in {pause:?}");
+                std::thread::sleep(pause);
+            }
+            Failure::Denied(said) => return Err(error(io::ErrorKind::PermissionDenied, said)),
+            Failure::Unsupported(said) => return Err(error(io::ErrorKind::Unsupported, said)),
+            Failure::Permanent(said) => return Err(error(io::ErrorKind::Other, said)),
+        }
+    }
+}
+
+/// The pause after a number of tries, of random length between half and all of its maximum, so that
+/// many processes that failed together do not try again together.
+fn pause(patience: Patience, tries: u32) -> Duration {
+    use std::hash::{BuildHasher, RandomState};
+    let most = patience.pause.saturating_mul(1 << (tries - 1).min(16)).min(LONGEST);
+    // `RandomState` is randomly seeded by the standard library
+    let random = RandomState::new().hash_one(tries) as f64 / u64::MAX as f64;
+    most.mul_f64(0.5 + 0.5 * random)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Patience = Patience {
+        deadline: Duration::from_millis(200),
+        pause: Duration::from_millis(1),
+        silence: Duration::from_millis(100),
+    };
+
+    #[test]
+    fn temporary_failures_are_repeated_and_others_are_not() {
+        let mut tries = 0;
+        let outcome = repeat(SHORT, |number| {
+            tries += 1;
+            if number < 3 { Err(Failure::Passing("busy".into())) } else { Ok(number) }
+        });
+        assert_eq!((outcome.unwrap(), tries), (3, 4));
+        for (failure, kind) in [
+            (Failure::Denied("no".into()), io::ErrorKind::PermissionDenied),
+            (Failure::Permanent("no".into()), io::ErrorKind::Other),
+            (Failure::Unsupported("no".into()), io::ErrorKind::Unsupported),
+        ] {
+            let mut failure = Some(failure);
+            let outcome = repeat(SHORT, |_| Err::<(), _>(failure.take().unwrap()));
+            assert_eq!(outcome.unwrap_err().kind(), kind);
+        }
+    }
+
+    #[test]
+    fn after_the_deadline_the_last_failure_is_told() {
+        let begun = Instant::now();
+        let outcome = repeat(SHORT, |_| Err::<(), _>(Failure::Passing("HTTP 503".into())));
+        let error = outcome.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(error.to_string().contains("HTTP 503"), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(2));
+    }
+}

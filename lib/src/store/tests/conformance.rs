@@ -1,0 +1,196 @@
+//! What a store promises.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Barrier;
+
+use crate::store::{self, Entry, Kind, Wanted};
+
+/// Names with characters that have a meaning in a URL.
+const NAMES: [&str; 4] = ["zarr.json", "c/0/1", "a b+c&d=e.txt", "Zürich/50%25 (1)/0.0"];
+
+/// Bytes that differ at each position and between objects.
+pub(super) fn content(length: usize, seed: u8) -> Vec<u8> {
+    (0..length).map(|i| (i * 31 + i / 251) as u8 ^ seed).collect()
+}
+
+/// The whole suite, in a folder that is empty or does not exist.
+pub(super) fn all(root: &Path) {
+    writing(&root.join("writing"));
+    prepare(root);
+    reading(root);
+    replacing(&root.join("replacing"));
+    writers_of_one_object(&root.join("two"));
+    creators_of_one_object(&root.join("race"));
+    listing(&root.join("listing"));
+    removing(&root.join("removing"));
+    versions(&root.join("versions"));
+}
+
+/// Writes the objects that [`reading`] reads.
+pub(super) fn prepare(root: &Path) {
+    store::put(&root.join("data/long"), &content(300_000, 7)).unwrap();
+    store::put(&root.join("data/empty"), b"").unwrap();
+}
+
+fn writing(root: &Path) {
+    for (i, name) in NAMES.iter().enumerate() {
+        store::put(&root.join(name), &content(100, i as u8)).unwrap();
+        store::put_later(&root.join("staging"), &root.join(name), &content(200, i as u8)).unwrap();
+    }
+    for (i, name) in NAMES.iter().enumerate() {
+        assert_eq!(store::get(&root.join(name)).unwrap(), Some(content(200, i as u8)), "{name}");
+        assert!(store::exists(&root.join(name)));
+    }
+    store::put(&root.join("empty"), b"").unwrap();
+    assert_eq!(store::get(&root.join("empty")).unwrap(), Some(Vec::new()));
+}
+
+/// Ranges, missing objects, several at once.
+pub(super) fn reading(root: &Path) {
+    let (long, missing) = (root.join("data/long"), root.join("data/missing"));
+    let bytes = content(300_000, 7);
+    let size = bytes.len() as u64;
+    let mut buffer = vec![1; 7];
+    let range = |start, length| Wanted::Range { start, length };
+    for (wanted, found) in [
+        (Wanted::Whole(size), &bytes[..]),
+        (Wanted::Whole(u64::MAX), &bytes),
+        (Wanted::Whole(size - 1), b""),
+        (range(0, 1), &bytes[..1]),
+        (range(12_345, 65_537), &bytes[12_345..77_882]),
+        (range(299_999, 1), &bytes[299_999..]),
+        (range(299_999, 2), b""),
+        (range(size, 1), b""),
+        (range(u64::MAX, 1), b""),
+        (range(5, 0), b""),
+        (Wanted::End(16), &bytes[299_984..]),
+        (Wanted::End(300_000), &bytes),
+        (Wanted::End(300_001), b""),
+    ] {
+        assert_eq!(store::read(&long, wanted, &mut buffer).unwrap(), Some(size), "{wanted:?}");
+        assert!(buffer == found, "{wanted:?} has {} bytes", buffer.len());
+        assert_eq!(store::read(&missing, wanted, &mut buffer).unwrap(), None, "{wanted:?}");
+    }
+    let mut several = vec![long.clone(); 40];
+    several.insert(17, missing.clone());
+    let got = store::get_several(&several);
+    assert_eq!(got.len(), 41);
+    for (i, got) in got.into_iter().enumerate() {
+        assert_eq!(got.unwrap().is_none(), i == 17, "object {i}");
+    }
+    assert_eq!(store::get(&root.join("data/empty")).unwrap(), Some(Vec::new()));
+    let about = store::about(&long).unwrap().unwrap();
+    assert_eq!((about.kind, about.length), (Kind::File, size));
+    assert_eq!(store::about(&missing).unwrap(), None);
+    assert!(!store::exists(&missing) && store::exists(&long));
+}
+
+fn replacing(root: &Path) {
+    let at = root.join("object");
+    for (length, seed) in [(10_000, 1), (10, 2), (0, 3), (500, 4)] {
+        store::put(&at, &content(length, seed)).unwrap();
+        assert_eq!(store::get(&at).unwrap(), Some(content(length, seed)));
+    }
+}
+
+/// A reader sees one of the written objects, whole.
+fn writers_of_one_object(root: &Path) {
+    let at = root.join("object");
+    store::put(&at, &content(100_000, 0)).unwrap();
+    std::thread::scope(|scope| {
+        for writer in 1..3u8 {
+            let at = &at;
+            scope.spawn(move || {
+                (0..15).for_each(|_| store::put(at, &content(100_000, writer)).unwrap());
+            });
+        }
+        for _ in 0..30 {
+            let read = store::get(&at).unwrap().unwrap();
+            assert!((0..3).any(|seed| read == content(100_000, seed)), "{} bytes", read.len());
+        }
+    });
+}
+
+/// Exactly one of several that create an object at once succeeds, and the object is its own.
+fn creators_of_one_object(root: &Path) {
+    for round in 0..6 {
+        let at = root.join(format!("claim-{round}"));
+        let barrier = Barrier::new(6);
+        let created: Vec<bool> = std::thread::scope(|scope| {
+            let create = |seed: u8| {
+                let (at, barrier) = (&at, &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    store::put_if_absent(at, &content(1000, seed)).unwrap()
+                })
+            };
+            let threads: Vec<_> = (0..6).map(create).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(created.iter().filter(|created| **created).count(), 1, "{created:?}");
+        let winner = created.iter().position(|created| *created).unwrap() as u8;
+        assert_eq!(store::get(&at).unwrap(), Some(content(1000, winner)));
+        assert!(!store::put_if_absent(&at, b"late").unwrap());
+        store::delete(&at).unwrap();
+        assert!(store::put_if_absent(&at, b"again").unwrap());
+    }
+}
+
+fn names(folder: &Path) -> Vec<(String, Kind)> {
+    let entries = store::list(folder).unwrap();
+    let mut names: Vec<_> =
+        entries.into_iter().map(|Entry { name, kind, .. }| (name, kind)).collect();
+    names.sort_by(|a, b| a.0.cmp(&b.0));
+    names
+}
+
+/// One level at a time, more than one page, and nothing of a neighbour with a similar name.
+fn listing(root: &Path) {
+    assert_eq!(names(&root.join("nothing")), []);
+    for name in ["a/zarr.json", "a/c/0/0", "a/c/0/1", "a/c.0", "ab/x", "a.b"] {
+        store::put(&root.join(name), b"x").unwrap();
+    }
+    let file = |name: &str| (name.to_owned(), Kind::File);
+    let folder = |name: &str| (name.to_owned(), Kind::Folder);
+    assert_eq!(names(&root.join("a")), [folder("c"), file("c.0"), file("zarr.json")]);
+    assert_eq!(names(&root.join("a/c")), [folder("0")]);
+    assert_eq!(names(root), [folder("a"), file("a.b"), folder("ab")]);
+    assert_eq!(store::about(&root.join("a/c")).unwrap().unwrap().kind, Kind::Folder);
+    assert!(store::is_folder(&root.join("a")) && !store::is_folder(&root.join("a.b")));
+    let many: Vec<PathBuf> = (0..1100).map(|i| root.join(format!("many/{i}"))).collect();
+    store::each(&many, |at| store::put_later(&root.join("staging"), at, b""))
+        .into_iter()
+        .for_each(|written: io::Result<()>| written.unwrap());
+    assert_eq!(names(&root.join("many")).len(), 1100);
+    let mut seen = 0;
+    store::visit(&root.join("many"), &mut |_| {
+        seen += 1;
+        if seen < 5 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })
+    .unwrap();
+    assert_eq!(seen, 5);
+}
+
+fn removing(root: &Path) {
+    for name in ["a/zarr.json", "a/c/0", "a/.voxloom/claim.json", "b"] {
+        store::put(&root.join(name), b"x").unwrap();
+    }
+    store::delete(&root.join("b")).unwrap();
+    store::delete(&root.join("b")).unwrap();
+    assert_eq!(store::get(&root.join("b")).unwrap(), None);
+    store::delete_folder(&root.join("a")).unwrap();
+    store::delete_folder(&root.join("a")).unwrap();
+    assert!(!store::exists(&root.join("a")) && !store::exists(&root.join("a/c/0")));
+}
+
+/// An object that was replaced by one of the same length is recognized as another.
+fn versions(root: &Path) {
+    let at = root.join("object");
+    store::put(&at, b"one").unwrap();
+    let before = store::about(&at).unwrap();
+    assert_eq!(store::about(&at).unwrap(), before);
+    store::put(&at, b"two").unwrap();
+    assert_ne!(store::about(&at).unwrap(), before);
+}

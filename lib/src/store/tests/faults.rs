@@ -1,0 +1,126 @@
+//! Faults of the network and the server: the right bytes, or an error that says so.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::conformance::{self, content};
+use super::web::{STALL, Web};
+use crate::store::retry::Patience;
+use crate::store::{self, Wanted, cloud, remote};
+
+/// Shorter than a stalled answer, so that stalls count as faults.
+const PATIENCE: Patience = Patience {
+    deadline: Duration::from_secs(20),
+    pause: Duration::from_millis(5),
+    silence: Duration::from_millis(300),
+};
+
+/// A location that leads to a server, with this patience.
+fn mount(name: &str, scheme: &str, root: &str, patience: Patience) -> PathBuf {
+    let bucket = cloud::bucket(scheme, root, patience).unwrap();
+    remote::mount(name, Arc::new(bucket))
+}
+
+#[test]
+fn reads_from_a_faulty_web_server_return_the_right_bytes() {
+    assert!(STALL > PATIENCE.silence);
+    let folder = tempfile::tempdir().unwrap();
+    conformance::prepare(folder.path());
+    let bytes = content(300_000, 7);
+    // each of the four faults is a fourth of these
+    let web = Web::serve(folder.path(), 0.2);
+    let at = mount("faulty-web", "http", &web.host(), PATIENCE).join("data/long");
+    let reads: Vec<usize> = (0..400).collect();
+    std::thread::scope(|scope| {
+        for reads in reads.chunks(100) {
+            let (at, bytes) = (&at, &bytes);
+            scope.spawn(move || {
+                let mut buffer = Vec::new();
+                for i in reads {
+                    let start = i * 700;
+                    let wanted = Wanted::Range { start: start as u64, length: 10_000 };
+                    let size = store::read(at, wanted, &mut buffer).unwrap();
+                    assert_eq!(size, Some(bytes.len() as u64));
+                    assert!(buffer == bytes[start..start + 10_000], "read {i}");
+                }
+            });
+        }
+    });
+    let injected = web.injected();
+    assert!(injected.iter().all(|count| *count >= 5), "{injected:?}");
+    assert!(web.requests() >= 400 + injected.iter().sum::<usize>() / 2);
+}
+
+#[test]
+fn a_server_that_always_fails_ends_in_a_temporary_error() {
+    let folder = tempfile::tempdir().unwrap();
+    conformance::prepare(folder.path());
+    let web = Web::serve(folder.path(), 1.0);
+    let patience = Patience { deadline: Duration::from_millis(1500), ..PATIENCE };
+    let at = mount("broken-web", "http", &web.host(), patience).join("data/long");
+    let begun = Instant::now();
+    for _ in 0..3 {
+        let error = store::get(&at).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+        assert!(error.to_string().contains("again later"), "{error}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(15));
+    assert!(web.injected().iter().sum::<usize>() >= 6);
+    // nobody listens
+    let host = web.host();
+    drop(web);
+    std::thread::sleep(Duration::from_millis(50));
+    let at = mount("gone-web", "http", &host, patience).join("data/long");
+    assert_eq!(store::get(&at).unwrap_err().kind(), ErrorKind::TimedOut);
+}
+
+#[test]
+fn denied_is_an_error_and_missing_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let web = Web::serve(folder.path(), 0.0);
+    let root = mount("denying-web", "http", &web.host(), PATIENCE);
+    assert_eq!(store::get(&root.join("missing")).unwrap(), None);
+    for error in [
+        store::get(&root.join("denied/x")).map(drop).unwrap_err(),
+        store::read(&root.join("denied/x"), Wanted::End(4), &mut Vec::new()).map(drop).unwrap_err(),
+        store::about(&root.join("denied/x")).map(drop).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        assert!(error.to_string().contains("access denied by http://127.0.0.1"), "{error}");
+    }
+    assert!(store::exists(&root.join("denied/x")), "what cannot be examined counts as existing");
+    assert_eq!(web.requests(), 5, "a denial is not repeated");
+}
+
+/// Run by `tests/cloud.sh`.
+#[test]
+#[ignore = "needs a server that speaks S3: run tests/cloud.sh"]
+fn an_s3_server_conforms_behind_a_faulty_proxy() {
+    let endpoint = std::env::var("AWS_ENDPOINT_URL").expect("tests/cloud.sh sets it");
+    let bucket = std::env::var("VOXLOOM_TEST_BUCKET").expect("tests/cloud.sh sets it");
+    let upstream = endpoint.trim_start_matches("http://").parse().unwrap();
+    let proxy = Web::proxy(upstream, 0.2);
+    let name = bucket.trim_start_matches("s3://");
+    let store = cloud::s3_at(name, Some(format!("http://{}", proxy.host())), true, PATIENCE);
+    let root = remote::mount("faulty-s3", Arc::new(store));
+    conformance::all(&root.join(format!("faulty-{}", std::process::id())));
+    let injected = proxy.injected();
+    assert!(injected.iter().all(|count| *count >= 5), "{injected:?}");
+}
+
+#[test]
+#[ignore = "needs a server that speaks S3: run tests/cloud.sh"]
+fn s3_denies_others_and_a_bucket_that_does_not_exist_is_told() {
+    let bucket = std::env::var("VOXLOOM_TEST_BUCKET").expect("tests/cloud.sh sets it");
+    let name = bucket.trim_start_matches("s3://");
+    let store = cloud::s3_at(name, None, false, PATIENCE);
+    let root = remote::mount("anonymous-s3", Arc::new(store));
+    let error = store::get(&root.join("x")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    assert!(error.to_string().contains("AWS_ACCESS_KEY_ID"), "{error}");
+    let other = Path::new("s3://voxloom-no-such-bucket/x");
+    let error = store::put(other, b"x").unwrap_err();
+    assert!(error.to_string().contains("no s3://voxloom-no-such-bucket"), "{error}");
+}

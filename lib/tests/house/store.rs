@@ -1,0 +1,66 @@
+//! Locations are reached through `store` alone.
+
+use std::fs;
+use std::path::Path;
+
+use super::rust_files;
+
+/// The files that use the file system directly, because they are about local files: the store
+/// itself and what it is made of, formats that are a single local file, the process and its
+/// temporary folders, and what is written for a person at this machine.
+const LOCAL: &[&str] = &[
+    "blocks/files.rs",
+    "blocks/fuzzing.rs",
+    "blocks/ledger.rs",
+    "blocks/live.rs",
+    "blocks/process.rs",
+    "cli/apart.rs",
+    "cli/multicall.rs",
+    "files/mod.rs",
+    "files/pending.rs",
+    "files/stream.rs",
+    "phantom/mod.rs",
+    "phantom/score.rs",
+    "report/mod.rs",
+    "store/local.rs",
+    "transcode/fields.rs",
+    "transcode/flat.rs",
+    "transcode/hdf5.rs",
+    "transcode/metaimage.rs",
+    "transcode/nifti.rs",
+    "transcode/nrrd.rs",
+    "transcode/pieces.rs",
+    "transcode/unpack.rs",
+    "volume/npy.rs",
+    "volume/open.rs",
+    "volume/planes.rs",
+    "volume/reader.rs",
+    "volume/small.rs",
+    "volume/stack.rs",
+    "volume/tiff/directory.rs",
+];
+
+/// Whether a source uses the file system, outside its tests.
+fn uses_files(text: &str) -> bool {
+    let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    code.contains("std::fs")
+}
+
+#[test]
+fn only_what_is_about_local_files_uses_the_file_system() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    for file in rust_files(&source) {
+        let name = file.strip_prefix(&source).unwrap().to_str().unwrap().to_owned();
+        let is_test = ["tests", "testing", "oracle", "golden", "npz"].iter().any(|test| {
+            name.contains(&format!("/{test}.rs")) || name.contains(&format!("{test}/"))
+        });
+        if !is_test && uses_files(&fs::read_to_string(&file).unwrap()) {
+            found.push(name);
+        }
+    }
+    let more: Vec<_> = found.iter().filter(|name| !LOCAL.contains(&name.as_str())).collect();
+    assert!(more.is_empty(), "these use the file system and not `store`: {more:?}");
+    let less: Vec<_> = LOCAL.iter().filter(|name| !found.iter().any(|f| f == *name)).collect();
+    assert!(less.is_empty(), "these no longer use the file system: {less:?}");
+}
