@@ -133,6 +133,23 @@ mod tests {
     }
 
     #[test]
+    fn in_a_bucket_one_of_many_different_runs_is_let_in() {
+        let folder = Path::new("memory://claims/out.zarr/.voxloom");
+        let taken: Vec<bool> = std::thread::scope(|scope| {
+            let claim = |i| scope.spawn(move || Claim::take(folder, run(i)).is_ok());
+            let threads: Vec<_> = (0..8).map(claim).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(taken.iter().filter(|taken| **taken).count(), 1);
+        let winner = taken.iter().position(|taken| *taken).unwrap();
+        let claim = Claim::take(folder, run(winner)).unwrap();
+        // a run with --overwrite removes the claim and makes its own
+        store::delete_folder(folder).unwrap();
+        Claim::take(folder, run(winner + 1)).unwrap();
+        assert!(matches!(claim.hold(), Err(Error::OtherPlan { .. })));
+    }
+
+    #[test]
     fn equal_runs_share_a_claim_and_another_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let one = Claim::take(folder.path(), run(1)).unwrap();

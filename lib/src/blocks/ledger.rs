@@ -399,6 +399,28 @@ mod tests {
     }
 
     #[test]
+    fn in_a_bucket_a_lost_object_costs_its_tasks_and_no_others() {
+        let folder = Path::new("memory://ledgers/out.zarr/.voxloom");
+        let plan = plan("");
+        let ledger = create(folder, &plan);
+        assert!(files(folder, "ledger-").unwrap().is_empty());
+        for task in 0..3 {
+            ledger.enter(task, &done()).unwrap();
+            assert!(!ledger.is_due(), "objects are written every few seconds");
+            ledger.settle().unwrap();
+        }
+        ledger.settle().unwrap();
+        let objects = files(folder, "ledger-").unwrap();
+        assert_eq!((objects.len(), load(folder, &plan).unwrap().len()), (3, 3));
+        let other = load(folder, &self::plan("other")).unwrap_err();
+        assert!(matches!(other, Error::OtherPlan { .. }));
+        store::delete(&objects[1]).unwrap();
+        assert_eq!(load(folder, &plan).unwrap().into_keys().collect::<Vec<_>>(), [0, 2]);
+        ledger.forget();
+        assert!(load(folder, &plan).unwrap().is_empty());
+    }
+
+    #[test]
     fn two_writers_of_one_part_are_united_and_a_result_counts_more_than_a_failure() {
         let folder = tempfile::tempdir().unwrap();
         let plan = plan("");

@@ -247,6 +247,19 @@ mod tests {
     }
 
     #[test]
+    fn rows_are_kept_in_a_bucket_as_well() {
+        let folder = Path::new("memory://rows/spots.csv.voxloom");
+        run(folder, &part(1, 2)).unwrap();
+        assert!(matches!(run(folder, &finish()), Err(Error::Missing { missing: 3, .. })));
+        run(folder, &part(2, 2)).unwrap();
+        let ends = run(folder, &finish()).unwrap();
+        assert_eq!(read_all(folder, &ends).unwrap(), b"0\n1\n2\n3\n5\n");
+        store::put(&path(folder, &plan().tasks[2]), b"3\n").unwrap();
+        let message = read_all(folder, &ends).unwrap_err().to_string();
+        assert!(message.contains("altered"), "{message}");
+    }
+
+    #[test]
     fn rows_that_are_gone_cut_off_or_altered_are_an_error_that_names_them() {
         for (damage, found) in
             [(None, "missing"), (Some("2"), "1 bytes long"), (Some("3\n"), "altered")]

@@ -24,7 +24,7 @@ pub(super) fn add(mut command: Command, shape: Shape) -> Command {
         flags.extend(writing_flags());
     }
     flags.extend(common_flags());
-    flags.extend(endpoint_flag());
+    flags.extend(cloud_flags());
     for flag in flags {
         let own = command
             .get_arguments()
@@ -111,15 +111,15 @@ fn common_flags() -> Vec<Arg> {
     ]
 }
 
-/// The flag that only builds with buckets have.
-fn endpoint_flag() -> Option<Arg> {
+/// The flags that only builds with buckets have.
+fn cloud_flags() -> Vec<Arg> {
     #[cfg(feature = "cloud")]
-    return Some(
+    return vec![
         value("endpoint", "URL", "Address of the server for s3:// [default: AWS_ENDPOINT_URL]")
             .value_parser(parse_endpoint),
-    );
+    ];
     #[cfg(not(feature = "cloud"))]
-    None
+    Vec::new()
 }
 
 #[cfg(feature = "cloud")]

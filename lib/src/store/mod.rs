@@ -138,7 +138,7 @@ pub fn get(at: &Path) -> io::Result<Option<Vec<u8>>> {
 
 /// As [`get`] for several objects, which are fetched concurrently from a bucket.
 pub fn get_several(at: &[PathBuf]) -> Vec<io::Result<Option<Vec<u8>>>> {
-    each(at, |at| get(at))
+    each(at, get)
 }
 
 /// Applies `work` to all locations, concurrently if they are in a bucket; the results are in the

@@ -40,13 +40,12 @@ pub(super) fn find(at: &Path) -> io::Result<Option<(Arc<dyn Remote>, String)>> {
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let known = known.get_or_insert_default();
     let name = (scheme.to_owned(), root.to_owned());
-    let store = match known.get(&name) {
-        Some(store) => Arc::clone(store),
-        None => {
-            let store = open(scheme, root)?;
-            known.insert(name, Arc::clone(&store));
-            store
-        }
+    let store = if let Some(store) = known.get(&name) {
+        Arc::clone(store)
+    } else {
+        let store = open(scheme, root)?;
+        known.insert(name, Arc::clone(&store));
+        store
     };
     Ok(Some((store, key.to_owned())))
 }

@@ -334,9 +334,8 @@ fn matrix(name: &str, value: &Value, frame: Frame, at: &Located) -> Result<Affin
 /// `location` relative to the folder of `document`. An address in another bucket is returned
 /// unchanged, and so is the absolute path of a local array if the document is in a bucket.
 fn relative(document: &Path, location: &str) -> String {
-    let absolute = |path: &Path| match store::is_remote(path) {
-        true => Ok(path.to_owned()),
-        false => std::path::absolute(path),
+    let absolute = |path: &Path| {
+        if store::is_remote(path) { Ok(path.to_owned()) } else { std::path::absolute(path) }
     };
     let folder = absolute(document).map(|path| path.with_file_name(""));
     let (Ok(folder), Ok(target)) = (folder, absolute(Path::new(location))) else {

@@ -111,6 +111,12 @@ pub fn kind_of(location: &str) -> Result<Kind, Error> {
         ));
     }
     let head = store::document::read_start(&path, HEAD).map_err(refused)?;
+    if store::is_remote(&path) && is_foreign(&head) {
+        return Err(wrong(
+            "is a transform of another program, which is read from a local path only; copy it to one and \
+             turn it into a chain's JSON: transcode FILE -o chain.json",
+        ));
+    }
     let kind = kind_of_text(&head, &wrong)?;
     let named = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("mat"));
     if kind == Kind::MatrixText && named {

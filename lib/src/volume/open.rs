@@ -54,14 +54,14 @@ pub(super) fn find_image(location: &str, image: Option<&str>) -> Result<Found, E
     if store::is_remote(&path) && !other_image {
         // the metadata are needed in any case: if they are there, one request is saved
         if let Some(node) = Node::read(&path)? {
-            return folder(location, &path, Some(node));
+            return folder(location, &path, Some(&node));
         }
     }
     let there = store::about(&path).map_err(|source| Error::io("read", &path, source))?;
     match there.map(|about| about.kind) {
         Some(Kind::File) if is_tiff(&path) => file(location, &path, image),
         _ if other_image => one_image(),
-        Some(Kind::Folder) => folder(location, &path, Node::read(&path)?),
+        Some(Kind::Folder) => folder(location, &path, Node::read(&path)?.as_ref()),
         Some(Kind::File) if store::is_remote(&path) => {
             let message = "is a single file in a bucket or on a web server, where only Zarr and N5 \
                            can be read as volumes; copy it to a local path";
@@ -191,15 +191,15 @@ fn refuse_several(location: &str, path: &Path, images: &[Image]) -> Result<(), E
     Err(Error::format(location, message))
 }
 
-fn folder(location: &str, path: &Path, node: Option<Node>) -> Result<Found, Error> {
-    if let Some(node) = &node {
+fn folder(location: &str, path: &Path, node: Option<&Node>) -> Result<Found, Error> {
+    if let Some(node) = node {
         if node.is_array {
             return array(location, node.clone());
         }
         let images = images(location, node)?;
         refuse_several(location, path, &images)?;
         if let Some(level) = images.first().and_then(|image| image.levels.first()) {
-            let below = path.join(&level.path);
+            let below = store::resolve(path, &level.path);
             return match Node::read(&below)? {
                 Some(node) if node.is_array => array(location, node),
                 _ => {

@@ -1,5 +1,6 @@
 //! Round trips of volumes, and tests of faults.
 
+mod bucket;
 mod faults;
 mod foreign;
 mod formats;

@@ -210,9 +210,10 @@ impl ZarrSource {
     ) -> Result<Option<u64>, Error> {
         let bytes = shard.index_bytes(shape);
         let Some((start, length)) = part else {
-            let wanted = match shard.at_end {
-                true => Wanted::End(bytes),
-                false => Wanted::Range { start: 0, length: bytes },
+            let wanted = if shard.at_end {
+                Wanted::End(bytes)
+            } else {
+                Wanted::Range { start: 0, length: bytes }
             };
             return self.bytes(path, wanted, &mut scratch.file);
         };
