@@ -196,6 +196,9 @@ pub(super) fn delete_folder(target: &Path) -> io::Result<()> {
 
 /// Renames the local folder `made` to `target`, replacing an existing folder of that name. If
 /// several processes do so at once, the folder of one of them remains.
+///
+/// # Errors
+/// The system's error.
 pub fn replace_folder(made: &Path, target: &Path) -> io::Result<()> {
     loop {
         match fs::rename(made, target) {
