@@ -10,9 +10,8 @@
 //! * [`put`] is atomic: a reader sees the object before the call or after it, never part of it.
 //! * Of several concurrent calls of [`put_if_absent`], exactly one returns `true`.
 //! * A missing object is `None`. An object that may not be read is an error, never `None`.
-//! * Temporary faults of the network or the server are retried until a deadline; an
-//!   error that remains then is of a kind for which the programs exit with code 75. Bytes that are
-//!   returned are complete.
+//! * Temporary faults of the network or the server are retried until a deadline; an error that remains
+//!   then is of a kind for which the programs exit with code 75. Bytes that are returned are complete.
 //!
 //! Locally, [`put`] also syncs the file to the disk, and [`put_later`] leaves that to
 //! [`files::settle`](crate::files::settle). An object in a bucket is durable when the call returns.
@@ -32,6 +31,7 @@ mod location;
 #[cfg(test)]
 mod memory;
 mod remote;
+#[cfg(any(feature = "cloud", test))]
 mod retry;
 #[cfg(test)]
 mod tests;
