@@ -236,7 +236,11 @@ fn real(path: &Path) -> Option<PathBuf> {
 /// All values that name a path: outputs, and possible inputs.
 pub(super) fn places<'a>(command: &'a Command, matches: &ArgMatches) -> Vec<Named<'a>> {
     let mut found = Vec::new();
-    let names_files = |flag: &&clap::Arg| flag.get_possible_values().is_empty();
+    // an address at which nothing of ours is read, such as that of a server, is no location
+    let is_url = |flag: &clap::Arg| {
+        flag.get_value_names().is_some_and(|names| names.iter().any(|name| name.as_str() == "URL"))
+    };
+    let names_files = |flag: &&clap::Arg| flag.get_possible_values().is_empty() && !is_url(flag);
     for flag in command.get_arguments().filter(names_files) {
         let id = flag.get_id().as_str();
         let Ok(Some(values)) = matches.try_get_raw(id) else { continue };
