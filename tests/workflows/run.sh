@@ -142,10 +142,11 @@ the_script_goes_on_after_a_kill() {
 }
 
 a_volume_is_no_folder_of_results() {
-    ! align_nf near/fixed.zarr "${pair[@]}" > refusal 2>&1
-    grep -q "is a volume" refusal
-    ! align_smk near/fixed.zarr "${pair[@]}" > refusal 2>&1
-    grep -q "is a volume" refusal
+    # both change the current folder
+    ! align_nf near/fixed.zarr "${pair[@]}" > "$scene/refusal" 2>&1
+    grep -q "is a volume" "$scene/refusal"
+    ! align_smk near/fixed.zarr "${pair[@]}" > "$scene/refusal" 2>&1
+    grep -q "is a volume" "$scene/refusal"
     [ ! -e "$scene/near/fixed.zarr/params.yaml" ]
 }
 
