@@ -167,7 +167,7 @@ pub fn resample(
     let chain = turned.as_ref().unwrap_or(chain);
     if !options.backwards {
         chain.check_fields(spec.grid.extent(&spec.grid.bounds()))?;
-        warn_outside_fields(to, chain, &spec.grid)?;
+        points::warn_outside(to, chain, &spec.grid)?;
     }
     let moving_grid = first.grid();
     let job = Job {
@@ -198,22 +198,6 @@ pub fn resample(
     } else {
         with_voxel!(spec.dtype, O => job.run::<f32, O>(ctx, cpu::interpolate))
     }
-}
-
-/// Warns if the output reaches beyond a field that is 0 there. Where a field is unknown, the voxels
-/// are counted as they are computed.
-fn warn_outside_fields(to: &str, chain: &Chain, onto: &Grid) -> Result<(), Error> {
-    for field in points::reached_fields(chain, &onto.sample())? {
-        let points::Reached { step, inside, outside, effect } = field;
-        if outside > 0 {
-            let share = 100 * outside / (inside + outside);
-            tracing::warn!(
-                "about {} % of {to} lies outside the displacement field of step {step}, which {effect} there",
-                share.max(1)
-            );
-        }
-    }
-    Ok(())
 }
 
 /// Like [`resample`], in memory: `voxels` (C order) on the grid `moving`, resampled through `chain`

@@ -10,7 +10,8 @@ use crate::geom::{Affine, Chain, LocalAffines, Point, Transform};
 mod chains;
 mod fields;
 mod table;
-pub(super) use fields::{Reached, reached_fields};
+pub(super) use fields::warn_outside;
+use fields::{Reached, reached_fields};
 pub use table::carry;
 
 /// The side of the cells into which points are grouped, in samples of the finest field; it bounds

@@ -399,3 +399,25 @@ fn several_channels_in_one_pass_are_what_each_would_be_by_itself() {
     let said = resample(&[], &chain, &place("y.zarr"), &n5, &options, &ctx).unwrap_err();
     assert!(said.to_string().contains("--moving-channel"), "{said}");
 }
+
+#[test]
+fn a_field_smaller_than_the_distance_of_the_points_that_are_looked_at_is_applied() {
+    let folder = tempfile::tempdir().unwrap();
+    let (moving, _) = moving(folder.path());
+    let onto = moving.grid();
+    // between the first and the second of five points along each axis
+    let grid = Grid::new([2, 2, 2], onto.spacing, onto.position([3.0, 4.0, 5.0]));
+    let field = Field { grid, vectors: vec![[0.0, 0.0, 1.0]; 8] };
+    let chain = Chain { steps: vec![Transform::Field(Arc::new(field))] };
+    let to = folder.path().join("out.zarr").to_str().unwrap().to_owned();
+    let spec = spec(onto, Dtype::U16);
+    let options = Options::default();
+    resample(std::slice::from_ref(&moving), &chain, &to, &spec, &options, &Context::default())
+        .unwrap();
+    let out = Volume::open(&to, &Select::default()).unwrap();
+    let at = |volume: &Volume, z: i64, y: i64, x: i64| {
+        volume.read::<u16>(&Box3::new([z, y, x], [z + 1, y + 1, x + 1])).unwrap()[0]
+    };
+    assert_eq!(at(&out, 3, 4, 5), at(&moving, 3, 4, 6));
+    assert_eq!(at(&out, 9, 9, 9), at(&moving, 9, 9, 9));
+}

@@ -68,7 +68,7 @@ fn a_server_that_always_fails_ends_in_a_temporary_error() {
     }
     assert!(begun.elapsed() < Duration::from_secs(15));
     assert!(web.injected().iter().sum::<usize>() >= 6);
-    // nobody listens
+    // no server is at this address
     let host = web.host();
     drop(web);
     std::thread::sleep(Duration::from_millis(50));

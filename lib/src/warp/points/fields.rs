@@ -1,7 +1,7 @@
 //! Which points a chain's fields reach.
 
 use super::{Error, forward};
-use crate::geom::{Chain, FieldApart, Point, Transform};
+use crate::geom::{Chain, FieldApart, Grid, Point, Transform};
 
 /// How many of some points a field of a chain reaches.
 pub(in crate::warp) struct Reached {
@@ -13,6 +13,37 @@ pub(in crate::warp) struct Reached {
     pub(in crate::warp) outside: usize,
     /// What the field does with these, for messages.
     pub(in crate::warp) effect: &'static str,
+    /// The extents of the field and of the points, micrometres.
+    extents: [[Point; 2]; 2],
+}
+
+impl Reached {
+    /// Refuses a field that reaches none of the points.
+    ///
+    /// # Errors
+    /// [`FieldApart`].
+    pub(super) fn check(&self) -> Result<(), FieldApart> {
+        let [field, points] = self.extents;
+        let is_apart = self.inside == 0 && self.outside > 0;
+        if is_apart { Err(FieldApart { step: self.step, field, points }) } else { Ok(()) }
+    }
+}
+
+/// Warns if an output reaches beyond a field, judged by a few of its points. A small field may lie
+/// between them, so that even none of them inside is no error.
+///
+/// # Errors
+/// [`Error::Field`] if a field cannot be read.
+pub(in crate::warp) fn warn_outside(to: &str, chain: &Chain, onto: &Grid) -> Result<(), Error> {
+    for Reached { step, inside, outside, effect, .. } in reached_fields(chain, &onto.sample())? {
+        if outside > 0 {
+            let share = (100 * outside / (inside + outside)).clamp(1, 99);
+            tracing::warn!(
+                "about {share} % of {to} lies outside the displacement field of step {step}, which {effect} there"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Counts, for each field of `chain`, the points that it reaches.
@@ -20,12 +51,8 @@ pub(in crate::warp) struct Reached {
 /// * `points`: in the fixed space, `[z, y, x]` in micrometres
 ///
 /// # Errors
-/// [`Error::Apart`] if a field reaches none of the points, [`Error::Field`] if a field cannot be
-/// read.
-pub(in crate::warp) fn reached_fields(
-    chain: &Chain,
-    points: &[Point],
-) -> Result<Vec<Reached>, Error> {
+/// [`Error::Field`] if a field cannot be read.
+pub(super) fn reached_fields(chain: &Chain, points: &[Point]) -> Result<Vec<Reached>, Error> {
     let mut all = Vec::new();
     for (i, step) in chain.steps.iter().enumerate() {
         let Transform::Field(field) = step else { continue };
@@ -34,15 +61,12 @@ pub(in crate::warp) fn reached_fields(
         let mut at = forward(&before, points)?;
         at.retain(|p| p.iter().all(|v| v.is_finite()));
         let outside = at.iter().filter(|p| !grid.reaches(**p)).count();
-        if outside > 0 && outside == at.len() {
-            let axis = |a: usize| at.iter().map(move |p| p[a]);
-            let low = std::array::from_fn(|a| axis(a).fold(f64::INFINITY, f64::min));
-            let high = std::array::from_fn(|a| axis(a).fold(f64::NEG_INFINITY, f64::max));
-            let field = grid.extent(&grid.bounds());
-            return Err(FieldApart { step: i + 1, field, points: [low, high] }.into());
-        }
+        let axis = |a: usize| at.iter().map(move |p| p[a]);
+        let low = std::array::from_fn(|a| axis(a).fold(f64::INFINITY, f64::min));
+        let high = std::array::from_fn(|a| axis(a).fold(f64::NEG_INFINITY, f64::max));
+        let extents = [grid.extent(&grid.bounds()), [low, high]];
         let effect = if field.exterior() == 0.0 { "moves nothing" } else { "is unknown" };
-        all.push(Reached { step: i + 1, inside: at.len() - outside, outside, effect });
+        all.push(Reached { step: i + 1, inside: at.len() - outside, outside, effect, extents });
     }
     Ok(all)
 }

@@ -77,8 +77,10 @@ fn outside_fields(
     points: &[Point],
     ctx: &Context,
 ) -> Result<(), Error> {
-    for Reached { step, inside, outside, effect } in reached_fields(chain, points)? {
+    for field in reached_fields(chain, points)? {
+        let Reached { step, inside, outside, effect, .. } = field;
         ctx.record(&format!("points_outside_field_of_step_{step}"), outside);
+        field.check()?;
         if outside > 0 {
             tracing::warn!(
                 "{}: {outside} of {} points lie outside the field of step {step}, which {effect} there",
