@@ -25,16 +25,6 @@ impl Default for Part {
     }
 }
 
-impl Part {
-    /// The part's tasks among `count`: a contiguous range; the lengths of ranges differ by at most
-    /// one.
-    pub fn range(self, count: usize) -> std::ops::Range<usize> {
-        let n = self.n.max(1);
-        let k = self.k.clamp(1, n);
-        count * (k - 1) / n..count * k / n
-    }
-}
-
 /// Where the receipt of an output file is written: beside it, or nowhere for standard output.
 fn beside(path: &Path) -> Option<Sink> {
     (!files::is_stream(path)).then(|| Sink::Beside(path.to_path_buf()))

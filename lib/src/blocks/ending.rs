@@ -1,16 +1,15 @@
 //! What the ledger stores for a task: its outcome, and its contribution to reductions over all
 //! tasks.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::ledger::Entry;
+use super::entries::Entries;
 use super::rows::Stored;
-use super::{Error, Outcome, Task};
+use super::{Error, Outcome};
 
 /// The outcome of a task and what the ledger stores with it.
 ///
@@ -56,23 +55,17 @@ impl Ending {
 #[derive(Debug, Default)]
 pub struct Ends {
     pub(super) folder: PathBuf,
-    pub(super) entries: BTreeMap<usize, Entry>,
+    pub(super) entries: Entries,
 }
 
 impl Ends {
-    pub(super) fn new(folder: &Path, entries: BTreeMap<usize, Entry>) -> Self {
+    pub(super) fn new(folder: &Path, entries: Entries) -> Self {
         Self { folder: folder.to_path_buf(), entries }
-    }
-
-    /// The entry of a task; `None` if it is not done yet.
-    pub fn entry(&self, task: &Task) -> Option<&Entry> {
-        self.entries.get(&task.id)
     }
 
     /// Whether there are tasks, and all of them ended like this.
     pub fn are_all(&self, outcome: &Outcome) -> bool {
-        let ended = |entry: &Entry| matches!(entry, Entry::Ended(end) if end.outcome == *outcome);
-        !self.entries.is_empty() && self.entries.values().all(ended)
+        !self.entries.is_empty() && self.entries.outcomes().all(|ended| ended == Ok(outcome))
     }
 
     /// The summaries of the tasks, each with its task's number, in plan order: sums over them do
@@ -83,14 +76,10 @@ impl Ends {
     pub fn summaries<T: DeserializeOwned>(
         &self,
     ) -> impl Iterator<Item = Result<(usize, T), Error>> {
-        self.entries.iter().filter_map(|(&task, entry)| match entry {
-            Entry::Ended(Ending { summary: Some(summary), .. }) => {
-                let summary = T::deserialize(summary);
-                let read =
-                    |e: serde_json::Error| Error::io("read the ledger in", &self.folder)(e.into());
-                Some(summary.map(|summary| (task, summary)).map_err(read))
-            }
-            _ => None,
+        self.entries.summaries().map(|(task, summary)| {
+            let unread =
+                |e: serde_json::Error| Error::io("read the ledger in", &self.folder)(e.into());
+            Ok((task, T::deserialize(summary).map_err(unread)?))
         })
     }
 }

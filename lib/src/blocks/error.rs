@@ -1,6 +1,7 @@
 use std::fmt;
 use std::io;
 
+use super::Key;
 use crate::volume;
 
 /// Why a block-wise run could not begin, ended early, or has an unacceptable result.
@@ -13,8 +14,8 @@ pub enum Error {
     },
     /// A block met a transient fault, which the other blocks would meet too.
     Block {
-        /// Index of the block in the grid of blocks, (z, y, x).
-        index: [usize; 3],
+        /// Which block.
+        key: Key,
         /// The cause.
         source: anyhow::Error,
     },
@@ -42,8 +43,8 @@ pub enum Error {
     },
     /// The file that a task left for the second pass does not hold what the task wrote.
     Rows {
-        /// Index of the block in the grid of blocks, (z, y, x).
-        index: [usize; 3],
+        /// Which block.
+        key: Key,
         /// The file.
         path: String,
         /// What the file holds.
@@ -162,9 +163,9 @@ impl fmt::Display for Error {
             Self::Interrupted { .. } => {
                 f.write_str("interrupted; run the same command with --resume to go on")
             }
-            Self::Block { index: [z, y, x], source } => write!(
+            Self::Block { key, source } => write!(
                 f,
-                "block {z},{y},{x} failed: {}; run the same command with --resume to go on",
+                "{key} failed: {}; run the same command with --resume to go on",
                 sentence(source.as_ref())
             ),
             Self::TooManyFailed { failed, fallback, total, allowed, reasons } => {
@@ -181,9 +182,9 @@ impl fmt::Display for Error {
                 "blocks not done yet: {missing} of {total} (the first is number {first}); run their parts, \
                  then --finish again"
             ),
-            Self::Rows { index: [z, y, x], path, found, wanted } => write!(
+            Self::Rows { key, path, found, wanted } => write!(
                 f,
-                "{path} should hold what block {z},{y},{x} wrote for the second pass ({wanted}), but it is \
+                "{path} should hold what {key} wrote for the second pass ({wanted}), but it is \
                  {found}; delete it if it exists, and run the command of its part, or of the whole, \
                  again with --resume"
             ),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Error;
 use crate::files;
-use crate::store::{self, document};
+use crate::store::document;
 
 /// The ledger folder of this process if the output is standard output.
 static OF_STREAM: OnceLock<PathBuf> = OnceLock::new();
@@ -51,12 +51,6 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     document::write_whole(path, bytes).map_err(Error::io("write", path))
 }
 
-/// Like [`write_whole`], but the file is synced only before the ledger records it.
-pub(super) fn write_rows(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    store::put_later(folder, path, bytes).map_err(Error::io("write", path))
-}
-
 /// A name that no other process on any machine uses: host name, process id and random digits.
 pub(super) fn unique() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -81,8 +75,6 @@ mod tests {
         write_whole(&path, b"second").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"second");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        write_rows(&path, b"third").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"third");
         let below = folder.path().join("rows/none");
         assert!(write_whole(&below, b"x").unwrap_err().to_string().contains("rows/none"));
     }

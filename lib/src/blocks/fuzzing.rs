@@ -6,6 +6,9 @@ use std::path::Path;
 use super::{Context, Ends, Identity, Plan, Rows, ledger};
 use crate::geom::Box3;
 
+/// The name of the file of rows.
+const ROWS: &str = "rows-x";
+
 /// The plan to which the ledgers belong.
 fn plan() -> Plan {
     let identity = Identity::of("fuzz").with("radius", 1);
@@ -18,8 +21,7 @@ fn plan() -> Plan {
 /// The message of [`super::Error`].
 pub fn seed(folder: &Path) -> Result<Vec<u8>, String> {
     let plan = plan();
-    let rows =
-        Rows::new(folder).write(&plan.tasks[1], b"rows").map_err(|error| error.to_string())?;
+    let rows = Rows::new(folder).write(b"rows").map_err(|error| error.to_string())?;
     let ends = [
         super::Ending::from(super::Outcome::Done),
         super::Ending { rows: Some(rows), ..super::Outcome::Done.into() },
@@ -35,7 +37,10 @@ pub fn seed(folder: &Path) -> Result<Vec<u8>, String> {
         .map_err(|error| error.to_string())?;
     ledger.settle().map_err(|error| error.to_string())?;
     let path = ledger::files(folder, "ledger-").map_err(|error| error.to_string())?.remove(0);
-    fs::read(path).map_err(|error| error.to_string())
+    let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let rows = ledger::files(folder, "rows-").map_err(|error| error.to_string())?.remove(0);
+    let rows = rows.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(text.replace(&rows, ROWS).into_bytes())
 }
 
 /// Reads `bytes` as a ledger of the plan, and the rows that the ledger refers to.
@@ -44,14 +49,14 @@ pub fn seed(folder: &Path) -> Result<Vec<u8>, String> {
 /// The message of [`super::Error`].
 pub fn ledger(folder: &Path, bytes: &[u8]) -> Result<(), String> {
     let plan = plan();
-    for (name, bytes) in [("ledger-0-1of1-x.jsonl", bytes), ("rows-00000001", b"rows")] {
+    for (name, bytes) in [("ledger-0-1of1-x.jsonl", bytes), (ROWS, b"rows")] {
         fs::write(folder.join(name), bytes).map_err(|error| error.to_string())?;
     }
     let entries = ledger::load(folder, &plan).map_err(|error| error.to_string())?;
     let ends = Ends::new(folder, entries);
     let rows = Rows::new(folder);
-    plan.tasks
+    plan.tasks()
         .iter()
-        .try_for_each(|task| rows.read(task, &ends).map(drop))
+        .try_for_each(|task| rows.read(&task, &ends).map(drop))
         .map_err(|error| error.to_string())
 }

@@ -1,6 +1,7 @@
 //! Block-wise execution of an operation: plan, streaming, ledger and receipt.
 //!
-//! A [`Plan`] cuts the output into tasks; each task is the only writer of its `core` box.
+//! A [`Plan`] divides the output into tasks, each of which is the only writer of its `core` box: the
+//! blocks of a lattice ([`Plan::tile`]), or a list of boxes of any sizes ([`Plan::list`]).
 //! [`Plan::stream`] owns all threads, queues, memory accounting, progress, cancellation, per-block
 //! failures and the ledger; an operation supplies three closures (read, compute, write). An
 //! operation that writes a volume has this form:
@@ -30,6 +31,7 @@ mod cancel;
 mod claim;
 mod context;
 mod ending;
+mod entries;
 mod error;
 mod files;
 mod fit;
@@ -40,6 +42,7 @@ mod identity;
 mod kill;
 mod ledger;
 mod live;
+mod pack;
 mod pipeline;
 mod plan;
 mod pool;
@@ -49,6 +52,7 @@ mod receipt;
 mod rows;
 mod stream;
 mod talk;
+mod tasks;
 mod whole;
 
 pub use budget::{Budget, Reads, worth_keeping};
@@ -68,21 +72,9 @@ pub use progress::{Progress, above_bar};
 pub use receipt::{Failure, Receipt, Tally, receipt_beside};
 pub use rows::{Rows, Stored};
 pub use talk::{finish_talk, say, shorten};
+pub use tasks::{Item, Key, Task, Tasks};
 
 pub(crate) use kill::{Moment, may_die};
-
-use crate::geom::Box3;
-
-/// One block of work.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Task {
-    /// Number of the task in the plan, from 0; independent of how the plan is divided into parts.
-    pub id: usize,
-    /// Index of the block in the grid of blocks, (z, y, x).
-    pub index: [usize; 3],
-    /// The output box, in voxels, that only this task writes.
-    pub core: Box3,
-}
 
 /// How a task that produced a result ended.
 #[derive(Clone, Debug, PartialEq)]

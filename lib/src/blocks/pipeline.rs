@@ -1,7 +1,7 @@
 //! The pipeline: each thread takes the job of the latest stage available, so that memory drains
 //! first.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,10 +10,13 @@ use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use super::entries::Entries;
 use super::kill::may_come;
 use super::ledger::{Entry, Ledger};
 use super::progress::Meter;
-use super::{Budget, Context, Ending, Error, Moment, Plan, Task, is_passing, may_die, sentence};
+use super::{
+    Budget, Context, Ending, Error, Moment, Plan, Task, Tasks, is_passing, may_die, sentence,
+};
 use crate::device::Permits;
 
 /// Interval at which signals are polled and progress is shown.
@@ -33,7 +36,7 @@ pub(super) struct Work<'a> {
 /// The results of running tasks.
 pub(super) struct Done {
     /// The entries of all tasks, those of earlier runs included.
-    pub(super) entries: BTreeMap<usize, Entry>,
+    pub(super) entries: Entries,
     /// The number of tasks that ended in this run.
     pub(super) ended: usize,
     /// The fault that stopped the run.
@@ -41,7 +44,7 @@ pub(super) struct Done {
 }
 
 impl Work<'_> {
-    /// Does the tasks `todo` of the `all` tasks of this part; `entries` are those of earlier runs.
+    /// Does the tasks `todo` of `all` tasks of this part; `entries` are those of earlier runs.
     ///
     /// # Errors
     /// [`Error::Threads`] if the system cannot start the threads.
@@ -52,31 +55,58 @@ impl Work<'_> {
             impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
             impl Fn(&Task, W) -> anyhow::Result<Ending> + Sync,
         >,
-        todo: &[&Task],
-        all: usize,
-        entries: BTreeMap<usize, Entry>,
+        todo: &[usize],
+        all: &[usize],
+        entries: Entries,
     ) -> Result<Done, Error> {
         let Self { ctx, plan, folder, ledger } = *self;
-        let in_flight = plan.in_flight(ctx);
-        plan.warn_if_tight(ctx, in_flight);
-        let computing = Computing::new(ctx.threads, in_flight.min(todo.len()))?;
+        let admission = Admission::new(plan, ctx);
+        plan.warn_if_tight(ctx, admission.usual);
+        let before = all.iter().filter(|task| entries.has_ended(**task)).count();
+        let computing = Computing::new(ctx.threads, admission.usual.min(todo.len()))?;
         let pipeline = Pipeline {
             ctx,
             plan,
             folder,
             ledger,
-            in_flight,
+            admission,
             computing: &computing,
             seconds: [const { AtomicU64::new(0) }; 3],
             state: Mutex::new(State::new(todo, entries, computing.pools.len())),
             changed: Condvar::new(),
         };
-        let meter = Meter::new(ctx.progress, all, all - todo.len());
+        let meter = Meter::new(ctx.progress, all.len(), before);
         pipeline.work(stages, todo.len(), meter);
         pipeline.count_seconds();
         let state = pipeline.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         let State { entries, ended, fault, .. } = state;
         Ok(Done { entries, ended, fault })
+    }
+}
+
+/// How many tasks may be in memory at once.
+struct Admission {
+    /// The usual number of tasks: of the largest, or of a list, of those of mean size.
+    usual: usize,
+    /// The maximum number.
+    most: usize,
+    /// The bytes that tasks may need together; without limit if all need the same.
+    room: u64,
+}
+
+impl Admission {
+    fn new(plan: &Plan, ctx: &Context) -> Self {
+        match plan.tasks() {
+            Tasks::Lattice(_) => {
+                let most = plan.in_flight(ctx);
+                Self { usual: most, most, room: u64::MAX }
+            }
+            Tasks::List(_) => {
+                let (most, room) = (Budget::of(ctx).workers(), plan.room(ctx));
+                let usual = room / plan.tasks().mean_memory().max(1);
+                Self { usual: (usual as usize).clamp(1, most), most, room }
+            }
+        }
     }
 }
 
@@ -121,37 +151,39 @@ struct Pipeline<'a, R, W> {
     folder: &'a Path,
     ledger: &'a Ledger,
     computing: &'a Computing,
-    /// Maximum number of tasks in memory at once.
-    in_flight: usize,
+    admission: Admission,
     /// Nanoseconds spent in each stage, summed over threads.
     seconds: [AtomicU64; 3],
-    state: Mutex<State<'a, R, W>>,
+    state: Mutex<State<R, W>>,
     changed: Condvar,
 }
 
-struct State<'a, R, W> {
-    todo: VecDeque<&'a Task>,
+struct State<R, W> {
+    todo: VecDeque<usize>,
     /// Read, not yet computed.
-    read: VecDeque<(&'a Task, R)>,
+    read: VecDeque<(Task, R)>,
     /// Computed, not yet written.
-    computed: VecDeque<(&'a Task, W)>,
+    computed: VecDeque<(Task, W)>,
     /// Number of tasks that have begun and not ended.
     held: usize,
+    /// The memory of these tasks, bytes.
+    held_bytes: u64,
     /// Indices of pools that are idle.
     free: Vec<usize>,
     ended: usize,
-    entries: BTreeMap<usize, Entry>,
+    entries: Entries,
     fault: Option<Error>,
     workers: usize,
 }
 
-impl<'a, R, W> State<'a, R, W> {
-    fn new(todo: &[&'a Task], entries: BTreeMap<usize, Entry>, pools: usize) -> Self {
+impl<R, W> State<R, W> {
+    fn new(todo: &[usize], entries: Entries, pools: usize) -> Self {
         Self {
             todo: todo.iter().copied().collect(),
             read: VecDeque::new(),
             computed: VecDeque::new(),
             held: 0,
+            held_bytes: 0,
             free: (0..pools).collect(),
             ended: 0,
             entries,
@@ -162,13 +194,13 @@ impl<'a, R, W> State<'a, R, W> {
 }
 
 /// The next job of a thread.
-enum Job<'a, R, W> {
-    Read(&'a Task),
-    Compute(&'a Task, R, usize),
-    Write(&'a Task, W),
+enum Job<R, W> {
+    Read(Task),
+    Compute(Task, R, usize),
+    Write(Task, W),
 }
 
-impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
+impl<R: Send, W: Send> Pipeline<'_, R, W> {
     /// Runs until all tasks are done, or a fault stops it, or a signal was received and all
     /// computed results are written.
     fn work(
@@ -182,7 +214,7 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
         mut meter: Meter,
     ) {
         let _heeding = self.ctx.cancel.heed();
-        let workers = Budget::of(self.ctx).workers().min(self.in_flight).min(tasks);
+        let workers = Budget::of(self.ctx).workers().min(self.admission.most).min(tasks);
         self.lock().workers = workers;
         let before = meter.before();
         let mut asked: Option<Instant> = None;
@@ -246,7 +278,7 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
     }
 
     /// Waits for a job and takes one of the latest stage; `None` if there will be no more.
-    fn next(&self) -> Option<Job<'a, R, W>> {
+    fn next(&self) -> Option<Job<R, W>> {
         let mut state = self.lock();
         loop {
             if state.fault.is_some() {
@@ -264,10 +296,12 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
                 state.free.pop();
                 return Some(Job::Compute(task, input, pool));
             }
-            if state.held < self.in_flight
-                && let Some(task) = state.todo.pop_front()
+            if let Some(task) = state.todo.front().map(|id| self.plan.tasks().get(*id))
+                && self.admits(&state, &task)
             {
+                state.todo.pop_front();
                 state.held += 1;
+                state.held_bytes = state.held_bytes.saturating_add(task.memory);
                 return Some(Job::Read(task));
             }
             if state.held == 0 && state.todo.is_empty() {
@@ -277,6 +311,12 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
         }
     }
 
+    /// Whether there is memory for another task; there always is for one.
+    fn admits(&self, state: &State<R, W>, task: &Task) -> bool {
+        let needed = state.held_bytes.saturating_add(task.memory);
+        state.held == 0 || state.held < self.admission.most && needed <= self.admission.room
+    }
+
     fn perform(
         &self,
         stages: &Stages<
@@ -284,29 +324,29 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
             impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
             impl Fn(&Task, W) -> anyhow::Result<Ending> + Sync,
         >,
-        job: Job<'a, R, W>,
+        job: Job<R, W>,
     ) {
         match job {
-            Job::Read(task) => match self.guard(0, || (stages.read)(task)) {
+            Job::Read(task) => match self.guard(0, || (stages.read)(&task)) {
                 Ok(input) => self.lock().read.push_back((task, input)),
-                Err(error) => self.fail(task, error),
+                Err(error) => self.fail(&task, error),
             },
             Job::Compute(task, input, pool) => {
-                let compute = || self.guard(1, || (stages.compute)(task, input));
+                let compute = || self.guard(1, || (stages.compute)(&task, input));
                 let result = self.computing.pools[pool].install(compute);
                 self.lock().free.push(pool);
                 match result {
                     Ok(result) => self.lock().computed.push_back((task, result)),
-                    Err(error) => self.fail(task, error),
+                    Err(error) => self.fail(&task, error),
                 }
             }
             Job::Write(task, result) => {
                 // another run may have replaced the output in the meantime
                 match self.plan.claim(self.folder) {
                     Err(fault) => self.stop(fault),
-                    Ok(()) => match self.guard(2, || (stages.write)(task, result)) {
-                        Ok(ending) => self.end(task, Entry::Ended(ending)),
-                        Err(error) => self.fail(task, error),
+                    Ok(()) => match self.guard(2, || (stages.write)(&task, result)) {
+                        Ok(ending) => self.end(&task, Entry::Ended(ending)),
+                        Err(error) => self.fail(&task, error),
                     },
                 }
             }
@@ -341,11 +381,10 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
 
     fn fail(&self, task: &Task, error: anyhow::Error) {
         if is_passing(error.as_ref()) {
-            return self.stop(Error::Block { index: task.index, source: error });
+            return self.stop(Error::Block { key: task.key.clone(), source: error });
         }
-        let [z, y, x] = task.index;
         let reason = sentence(error.as_ref());
-        tracing::warn!("block {z},{y},{x} failed: {reason}");
+        tracing::warn!("{} failed: {reason}", task.key);
         self.end(task, Entry::Failed(reason));
     }
 
@@ -362,6 +401,7 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
         let mut state = self.lock();
         state.entries.insert(task.id, entry);
         state.held -= 1;
+        state.held_bytes -= task.memory.min(state.held_bytes);
         state.ended += 1;
     }
 
@@ -369,7 +409,7 @@ impl<'a, R: Send, W: Send> Pipeline<'a, R, W> {
         self.lock().fault.get_or_insert(fault);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<'a, R, W>> {
+    fn lock(&self) -> MutexGuard<'_, State<R, W>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

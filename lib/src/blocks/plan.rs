@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -8,8 +6,8 @@ use serde_json::{Value, json};
 use super::budget::said;
 use super::claim::Claim;
 use super::fit::{refuse_large, refuse_many, text};
-use super::ledger::{self, Entry};
-use super::{Budget, Context, Error, Identity, Task, WriteUnit, folder_beside};
+use super::tasks::{Item, Lattice, List, Tasks};
+use super::{Budget, Context, Error, Identity, WriteUnit, folder_beside};
 use crate::device::{Cost, megabytes};
 use crate::geom::Box3;
 use crate::store;
@@ -26,8 +24,8 @@ const MANY: usize = 64;
 /// The tasks of an operation and the memory that one of them needs.
 pub struct Plan {
     /// All tasks, those of other parts included.
-    pub tasks: Vec<Task>,
-    /// Peak memory of one task.
+    tasks: Tasks,
+    /// Peak memory of one task, the largest of a list.
     pub task: Cost,
     /// Memory of one task, in bytes, while it waits to be computed or written; at most its peak.
     pub waiting: u64,
@@ -58,15 +56,25 @@ impl Plan {
         task: impl Into<Cost>,
         identity: &Identity,
     ) -> Self {
-        let block = block.map(|n| n.max(1));
-        let tasks = bounds.tiles(block).enumerate().map(|(id, core)| Task {
-            id,
-            index: std::array::from_fn(|a| (core.min[a] - bounds.min[a]) as usize / block[a]),
-            core,
-        });
         let task = task.into();
+        let tasks = Tasks::Lattice(Lattice::new(bounds, block, task.total()));
+        Self::of(tasks, task, identity)
+    }
+
+    /// A plan of given tasks, sorted by wave. A task begins when all tasks of lower waves are done.
+    ///
+    /// * `largest`: peak memory of the task that needs most
+    pub fn list(
+        items: impl IntoIterator<Item = Item>,
+        largest: impl Into<Cost>,
+        identity: &Identity,
+    ) -> Self {
+        Self::of(Tasks::List(List::new(items)), largest.into(), identity)
+    }
+
+    fn of(tasks: Tasks, task: Cost, identity: &Identity) -> Self {
         Self {
-            tasks: tasks.collect(),
+            tasks,
             waiting: task.total(),
             task,
             shared: Cost::default(),
@@ -75,6 +83,11 @@ impl Plan {
             identity: identity.clone(),
             claim: OnceLock::new(),
         }
+    }
+
+    /// All tasks, those of other parts included.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
     }
 
     /// Whether a run of this plan has finished the array `output`. A finished array has the
@@ -184,14 +197,22 @@ impl Plan {
     /// Tasks, parts, block, memory by terms and the number of threads that fit, as `--plan` prints
     /// them.
     pub fn describe(&self, ctx: &Context) -> Value {
-        let part = ctx.part.range(self.tasks.len());
+        let waves: Vec<usize> = self.tasks.waves().iter().map(ExactSizeIterator::len).collect();
+        let parts = self.tasks.share(ctx.part);
+        let first = parts.iter().find(|part| !part.is_empty()).or(parts.first());
+        let tasks: usize = parts.iter().map(ExactSizeIterator::len).sum();
         let in_flight = self.in_flight(ctx);
-        let needed = self.needed(ctx, in_flight.min(part.len()));
-        json!({
+        let needed = self.needed(ctx, in_flight.min(tasks));
+        let mut plan = json!({
             "tasks": self.tasks.len(),
-            "part": {"k": ctx.part.k, "n": ctx.part.n, "first": part.start, "tasks": part.len()},
+            "part": {
+                "k": ctx.part.k,
+                "n": ctx.part.n,
+                "first": first.map_or(0, |part| part.start),
+                "tasks": tasks,
+            },
             "block": self.block(),
-            "grid": self.grid(),
+            "grid": self.tasks.grid(),
             "bytes_per_task": self.task.total(),
             "task": self.task.to_json(),
             "memory": {
@@ -201,35 +222,15 @@ impl Plan {
             },
             "tasks_in_flight": in_flight,
             "threads": in_flight.min(ctx.threads),
-        })
-    }
-
-    /// The tasks whose cores intersect a box, in plan order. Their indices are computed directly,
-    /// without a search. Only for plans made by [`Plan::tile`].
-    pub fn tasks_at(&self, part: &Box3) -> impl Iterator<Item = &Task> + use<'_> {
-        let first = self.tasks.first().map(|task| task.core);
-        let (min, block) = first.map_or(([0; 3], [1; 3]), |core| (core.min, core.shape()));
-        let grid = self.tasks.last().map_or([0; 3], |task| task.index.map(|i| i + 1));
-        let ranges: [Range<usize>; 3] = std::array::from_fn(|a| {
-            let block = block[a].max(1) as i64;
-            let clamp = |i: i64| i.clamp(0, grid[a] as i64) as usize;
-            let low = clamp((part.min[a] - min[a]).div_euclid(block));
-            low..clamp((part.max[a] - min[a] + block - 1).div_euclid(block)).max(low)
         });
-        let [z, y, x] = ranges;
-        z.flat_map(move |z| y.clone().map(move |y| (z * grid[1] + y) * grid[2]))
-            .flat_map(move |row| x.clone().map(move |x| &self.tasks[row + x]))
+        if waves.len() > 1 {
+            plan["waves"] = waves.into();
+        }
+        plan
     }
 
-    /// The entry of each task, as recorded by the ledger in `folder`.
-    ///
-    /// # Errors
-    /// [`Error`] if the ledger cannot be read, or is that of another plan.
-    pub fn entries(&self, folder: &Path) -> Result<BTreeMap<usize, Entry>, Error> {
-        ledger::load(folder, self)
-    }
-
-    /// How many tasks fit into `--memory` at once, beside the fixed memory; at least 1.
+    /// How many tasks fit into `--memory` at once, beside the fixed memory; at least 1. All count as
+    /// the largest.
     pub(super) fn in_flight(&self, ctx: &Context) -> usize {
         // one for each thread of the pipeline: reading further ahead would only cost memory
         let workers = Budget::of(ctx).workers();
@@ -241,17 +242,29 @@ impl Plan {
         (2..=workers).take_while(fits).last().unwrap_or(1)
     }
 
+    /// The memory that the tasks of a list may use together, bytes: what `--memory` leaves when each
+    /// thread of the pipeline has a task.
+    pub(super) fn room(&self, ctx: &Context) -> u64 {
+        let fixed = self.fixed(ctx, Budget::of(ctx).workers()).total();
+        (ctx.memory - ctx.memory / 16).saturating_sub(fixed)
+    }
+
     /// Memory of the process with this many tasks at once: as many as there are compute threads are
     /// computed, the others wait.
     fn needed(&self, ctx: &Context, tasks: usize) -> Cost {
         let computed = tasks.min(ctx.threads.max(1));
         let waiting = (tasks - computed) as u64 * self.waiting;
+        self.fixed(ctx, tasks)
+            + self.task.clone() * computed as u64
+            + Cost::bytes("tasks that wait", waiting)
+    }
+
+    /// Memory of the process beside its tasks, of which so many are there at once.
+    fn fixed(&self, ctx: &Context, tasks: usize) -> Cost {
         self.base.clone().unwrap_or_else(|| Budget::of(ctx).base())
             + self.shared.clone()
             + Budget::of_threads(tasks)
             + self.each_thread.clone() * tasks as u64
-            + self.task.clone() * computed as u64
-            + Cost::bytes("tasks that wait", waiting)
     }
 
     /// The identity of the run to which the plan belongs.
@@ -285,21 +298,14 @@ impl Plan {
         self.claim.get().is_some()
     }
 
-    /// Everything that a ledger must agree on: the identity and how the output is cut into blocks.
+    /// Everything that a ledger must agree on: the identity and how the output is divided into
+    /// tasks.
     pub(super) fn agreement(&self) -> Identity {
-        let bounds = self.tasks.iter().map(|task| task.core).reduce(|a, b| a.union(&b));
-        let bounds = bounds.map(|b| b.to_string()).unwrap_or_default();
-        self.identity.clone().with("bounds", bounds).with("block-size", self.block())
+        self.tasks.agreement(self.identity.clone())
     }
 
     fn block(&self) -> [usize; 3] {
-        self.tasks.first().map_or([0; 3], |task| task.core.shape())
-    }
-
-    fn grid(&self) -> [usize; 3] {
-        std::array::from_fn(|a| {
-            self.tasks.iter().map(|task| task.index[a] + 1).max().unwrap_or_default()
-        })
+        self.tasks.block()
     }
 }
 
@@ -357,28 +363,17 @@ fn fit_block(block: [usize; 3], unit: [usize; 3], units: [usize; 3]) -> Result<[
 
 #[cfg(test)]
 mod tests {
-    use super::super::Part;
+    use super::super::{Key, Part};
     use super::*;
-
-    #[test]
-    fn parts_are_equal_contiguous_and_cover_all_tasks_once() {
-        for (count, n) in [(10, 3), (7, 7), (3, 5), (0, 2), (64, 1)] {
-            let ranges: Vec<_> = (1..=n).map(|k| Part { k, n }.range(count)).collect();
-            let all: Vec<usize> = ranges.iter().cloned().flatten().collect();
-            assert_eq!(all, (0..count).collect::<Vec<_>>());
-            let sizes = || ranges.iter().map(ExactSizeIterator::len);
-            assert!(sizes().max().unwrap() - sizes().min().unwrap() <= 1);
-        }
-    }
 
     #[test]
     fn tasks_know_their_place_in_bounds_that_do_not_start_at_zero() {
         let plan =
             Plan::tile(Box3::new([-4, 2, 0], [4, 7, 3]), [4, 3, 3], 1_u64, &Identity::of("test"));
-        assert_eq!(plan.tasks.len(), 4);
-        assert_eq!(plan.tasks[3].index, [1, 1, 0]);
-        assert_eq!(plan.tasks[3].core, Box3::new([0, 5, 0], [4, 7, 3]));
-        assert!(plan.tasks.iter().enumerate().all(|(i, task)| task.id == i));
+        assert_eq!(plan.tasks().len(), 4);
+        let last = plan.tasks().get(3);
+        assert_eq!((last.id, last.key), (3, Key::Block([1, 1, 0])));
+        assert_eq!(last.core, Box3::new([0, 5, 0], [4, 7, 3]));
     }
 
     #[test]
@@ -418,19 +413,6 @@ mod tests {
         let message = choose([100, 64, 64]).unwrap_err().to_string();
         for part in ["100,64,64", "64,64,64", "128,64,64"] {
             assert!(message.contains(part), "{message}");
-        }
-    }
-
-    #[test]
-    fn tasks_at_a_box_are_those_that_meet_it_in_the_order_of_the_plan() {
-        let plan = Plan::tile(Box3::new([-4, 2, 0], [9, 11, 14]), [4, 3, 5], 1, &Identity::of("x"));
-        for part in plan.tasks.iter().flat_map(|task| {
-            let grown = task.core.grow([1, 2, 7]);
-            [task.core, grown, grown.shift([20, 0, 0]), grown.shift([-3, 4, -20])]
-        }) {
-            let meets = |task: &&Task| !task.core.intersect(&part).is_empty();
-            let wanted: Vec<usize> = plan.tasks.iter().filter(meets).map(|task| task.id).collect();
-            assert_eq!(plan.tasks_at(&part).map(|task| task.id).collect::<Vec<_>>(), wanted);
         }
     }
 

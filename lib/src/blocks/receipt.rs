@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,9 +5,9 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::entries::Entries;
 use super::files::write_whole;
-use super::ledger::{self, Entry};
-use super::{Context, Ending, Error, Identity, MARK, Outcome, Task, process};
+use super::{Context, Error, Identity, Key, MARK, Outcome, Task, ledger, process};
 use crate::store::{self, document};
 use crate::volume::{self, Existing, Watch};
 use crate::{files, fingerprint};
@@ -73,8 +72,9 @@ pub struct Tally {
 /// A block without a result.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Failure {
-    /// Index of the block in the grid of blocks, (z, y, x).
-    pub index: [usize; 3],
+    /// Which block: `index` (z, y, x) in the grid of blocks, or `name`.
+    #[serde(flatten)]
+    pub key: Key,
     /// Why.
     pub reason: String,
 }
@@ -127,27 +127,33 @@ struct Bytes {
 
 impl Tally {
     /// Counts the blocks of `tasks` by their outcome in `entries`.
-    pub(super) fn add(&mut self, tasks: &[Task], entries: &BTreeMap<usize, Entry>) {
+    pub(super) fn add(&mut self, tasks: impl Iterator<Item = Task>, entries: &Entries) {
         for task in tasks {
-            let outcome = match entries.get(&task.id) {
-                Some(Entry::Ended(Ending { outcome, .. })) => outcome,
-                Some(Entry::Failed(reason)) => {
-                    self.failed.push(Failure { index: task.index, reason: reason.clone() });
-                    continue;
+            match entries.outcome(task.id) {
+                None => {}
+                Some(Err(reason)) => {
+                    self.failed.push(Failure { key: task.key, reason: reason.to_owned() });
                 }
-                None => continue,
-            };
-            match outcome {
-                Outcome::Done => self.done += 1,
-                Outcome::Empty => self.empty += 1,
-                Outcome::Fallback(reason) => {
+                Some(Ok(Outcome::Done)) => self.done += 1,
+                Some(Ok(Outcome::Empty)) => self.empty += 1,
+                Some(Ok(Outcome::Fallback(reason))) => {
                     self.fallback += 1;
                     if self.fallback_reasons.len() < REASONS {
-                        self.fallback_reasons.push(named(task.index, reason));
+                        self.fallback_reasons.push(named(&task.key, reason));
                     }
                 }
             }
         }
+    }
+
+    /// Adds the blocks of another tally.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.done += other.done;
+        self.empty += other.empty;
+        self.fallback += other.fallback;
+        self.failed.extend(other.failed);
+        let room = REASONS.saturating_sub(self.fallback_reasons.len());
+        self.fallback_reasons.extend(other.fallback_reasons.into_iter().take(room));
     }
 
     /// Refuses a run if more than the fraction `allowed` of its blocks are bad: those that failed
@@ -159,7 +165,7 @@ impl Tally {
         if bad as f64 <= allowed * total as f64 {
             return Ok(());
         }
-        let failures = self.failed.iter().map(|failure| named(failure.index, &failure.reason));
+        let failures = self.failed.iter().map(|failure| named(&failure.key, &failure.reason));
         let reasons = failures.chain(self.fallback_reasons.iter().cloned()).take(REASONS);
         Err(Error::TooManyFailed {
             failed,
@@ -178,8 +184,8 @@ pub fn receipt_beside(output: &Path) -> PathBuf {
     name.into()
 }
 
-fn named([z, y, x]: [usize; 3], reason: &str) -> String {
-    format!("block {z},{y},{x}: {reason}")
+fn named(key: &Key, reason: &str) -> String {
+    format!("{key}: {reason}")
 }
 
 impl Receipt {
@@ -489,7 +495,7 @@ mod tests {
         assert!(tally.check(0.0, false).is_ok());
         assert!(tally.check(0.0, true).is_err());
         assert!(tally.check(0.25, true).is_ok());
-        tally.failed.push(Failure { index: [0, 1, 2], reason: "damaged".into() });
+        tally.failed.push(Failure { key: Key::Block([0, 1, 2]), reason: "damaged".into() });
         let message = tally.check(0.25, true).unwrap_err().to_string();
         assert!(
             message.contains("1 of 5") && message.contains("block 0,1,2: damaged"),

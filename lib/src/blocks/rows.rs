@@ -1,57 +1,101 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::files::write_rows;
-use super::ledger::Entry;
-use super::{Context, Ending, Ends, Error, Task};
+use super::entries::Entries;
+use super::pack::Pack;
+use super::{Context, Ends, Error, Task, Tasks};
 use crate::fingerprint::Fingerprint;
 use crate::store::{self, Wanted};
 
-/// Temporary storage for operations whose tasks produce more than a summary: one file per task,
-/// written atomically, in the folder in which [`super::Plan::stream`] keeps its ledger.
+/// Temporary storage for operations whose tasks produce more than a summary. The rows of all tasks
+/// of a process are in one file (in a bucket, in a few objects) in the folder in which
+/// [`super::Plan::stream`] keeps its ledger.
 ///
-/// The ledger entry of a task holds the length and the hash of its rows, and rows that are read are
-/// checked against them: missing, truncated or altered rows are an error, never an empty block.
+/// The ledger entry of a task holds the place, the length and the hash of its rows, and rows that are
+/// read are checked against them: missing, truncated or altered rows are an error, never an empty
+/// block.
 pub struct Rows {
     folder: PathBuf,
+    /// Where this process writes, once it has written.
+    pack: Mutex<Option<Arc<Pack>>>,
     /// Tasks whose rows this process has already checked against their hash.
     compared: Mutex<BTreeSet<usize>>,
+    /// The bytes that were read last: rows of successive tasks are mostly adjacent.
+    window: Mutex<Window>,
 }
 
 /// Bytes that are hashed at once, which the hash depends on.
 const PIECE: usize = 1 << 18;
-/// Bytes that are read at once.
+/// Bytes that are read at once to be hashed.
 const READ: usize = 16 * PIECE;
+/// Rows of fewer bytes are read with those that follow.
+const FEW: usize = 1 << 16;
+/// So many bytes.
+const WINDOW: usize = 1 << 20;
 
-/// The length and the hash of a task's rows, as stored in its ledger entry.
+/// Where the rows of a task are, and their hash, as stored in its ledger entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
+    /// The name of the file.
+    file: String,
+    /// The offset of the first byte in it.
+    start: u64,
     bytes: u64,
     hash: String,
+}
+
+impl Stored {
+    fn end(&self) -> u64 {
+        self.start.saturating_add(self.bytes)
+    }
+}
+
+/// Some bytes of a file.
+#[derive(Default)]
+struct Window {
+    file: String,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+/// What is wrong with rows.
+enum Fault {
+    Wrong(String),
+    Io(io::Error),
 }
 
 impl Rows {
     /// The rows in this folder, which need not exist yet.
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_path_buf(), compared: Mutex::default() }
+        Self {
+            folder: folder.to_path_buf(),
+            pack: Mutex::default(),
+            compared: Mutex::default(),
+            window: Mutex::default(),
+        }
     }
 
-    /// Writes the rows of a task and replaces those of an earlier attempt. The returned value must
-    /// be added to the task's [`Ending`]; otherwise the rows are not read back.
+    /// Writes the rows of a task. The returned value must be added to the task's
+    /// [`Ending`](super::Ending); otherwise the rows are not read back.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn write(&self, task: &Task, bytes: &[u8]) -> Result<Stored, Error> {
-        write_rows(&path(&self.folder, task), bytes)?;
+    pub fn write(&self, bytes: &[u8]) -> Result<Stored, Error> {
+        let pack = {
+            let mut pack = self.pack.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(pack.get_or_insert_with(|| Arc::new(Pack::new(&self.folder))))
+        };
+        let (file, start) = pack.append(bytes).map_err(Error::io("write", pack.path()))?;
         let mut hash = Fingerprint::default();
         bytes.chunks(PIECE).for_each(|piece| {
             hash.add(piece);
         });
-        Ok(Stored { bytes: bytes.len() as u64, hash: hash.hex() })
+        Ok(Stored { file, start, bytes: bytes.len() as u64, hash: hash.hex() })
     }
 
     /// The rows of a task; `None` if it has none, failed, or is not done.
@@ -59,7 +103,7 @@ impl Rows {
     /// # Errors
     /// [`Error::Rows`] if they differ from what the task wrote; [`Error::Io`].
     pub fn read(&self, task: &Task, ends: &Ends) -> Result<Option<Vec<u8>>, Error> {
-        let Some(stored) = stored(task, &ends.entries) else { return Ok(None) };
+        let Some(stored) = ends.entries.rows(task.id) else { return Ok(None) };
         self.read_part(task, ends, 0..stored.bytes)
     }
 
@@ -74,30 +118,70 @@ impl Rows {
         ends: &Ends,
         range: Range<u64>,
     ) -> Result<Option<Vec<u8>>, Error> {
-        let Some(stored) = stored(task, &ends.entries) else { return Ok(None) };
-        let path = path(&self.folder, task);
-        let wrong = |found: String| wrong(task, &path, found, stored);
-        let unread = |source| Error::io("read", &path)(source);
-        let is_new = |set: &BTreeSet<usize>| !set.contains(&task.id);
-        if is_new(&self.compared.lock().unwrap_or_else(PoisonError::into_inner)) {
-            let Some((bytes, hash)) = measure(&path, stored.bytes).map_err(unread)? else {
-                return Err(wrong("missing".to_owned()));
+        let Some(stored) = ends.entries.rows(task.id) else { return Ok(None) };
+        let told = |fault| match fault {
+            Fault::Wrong(found) => wrong(task, &self.folder, found, stored),
+            Fault::Io(source) => Error::io("read", &self.folder.join(&stored.file))(source),
+        };
+        self.compare(task, stored).map_err(told)?;
+        let end = range.end.min(stored.bytes);
+        let range = stored.start + range.start.min(end)..stored.start + end;
+        self.bytes(&stored.file, range).map(Some).map_err(told)
+    }
+
+    /// Checks the rows of a task against their length and hash, once.
+    fn compare(&self, task: &Task, stored: &Stored) -> Result<(), Fault> {
+        let lock = || self.compared.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock().contains(&task.id) {
+            return Ok(());
+        }
+        let (mut hash, mut start) = (Fingerprint::default(), stored.start);
+        while start < stored.end() {
+            let end = stored.end().min(start + READ as u64);
+            self.bytes(&stored.file, start..end)?.chunks(PIECE).for_each(|piece| {
+                hash.add(piece);
+            });
+            start = end;
+        }
+        if hash.hex() != stored.hash {
+            return Err(Fault::Wrong("altered".to_owned()));
+        }
+        lock().insert(task.id);
+        Ok(())
+    }
+
+    /// Bytes of a file. Few bytes are read with those that follow, which are kept for the next call.
+    fn bytes(&self, file: &str, range: Range<u64>) -> Result<Vec<u8>, Fault> {
+        let path = self.folder.join(file);
+        let length = (range.end - range.start) as usize;
+        if length >= FEW {
+            let mut bytes = Vec::new();
+            return match fetch(&path, range.start, length, &mut bytes)? {
+                Ok(()) => Ok(bytes),
+                Err(all) => Err(Fault::Wrong(format!("{all} bytes long"))),
             };
-            if bytes != stored.bytes {
-                return Err(wrong(format!("{bytes} bytes long")));
-            }
-            if hash != stored.hash {
-                return Err(wrong("altered".to_owned()));
-            }
-            self.compared.lock().unwrap_or_else(PoisonError::into_inner).insert(task.id);
         }
-        let (mut part, length) = (Vec::new(), (range.end - range.start) as usize);
-        let wanted = Wanted::Range { start: range.start, length };
-        match store::read(&path, wanted, &mut part).map_err(unread)? {
-            None => Err(wrong("missing".to_owned())),
-            Some(_) if part.len() != length => Err(wrong("cut off".to_owned())),
-            Some(_) => Ok(Some(part)),
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = |window: &Window| {
+            let from = range.start.checked_sub(window.start)? as usize;
+            if window.file == file { window.bytes.get(from..from + length) } else { None }
+                .map(<[u8]>::to_vec)
+        };
+        if let Some(bytes) = at(&window) {
+            return Ok(bytes);
         }
+        window.file = String::new();
+        if let Err(all) = fetch(&path, range.start, WINDOW, &mut window.bytes)? {
+            let left = all.saturating_sub(range.start) as usize;
+            if left < length {
+                return Err(Fault::Wrong(format!("{all} bytes long")));
+            }
+            if let Err(all) = fetch(&path, range.start, left, &mut window.bytes)? {
+                return Err(Fault::Wrong(format!("{all} bytes long")));
+            }
+        }
+        (window.file, window.start) = (file.to_owned(), range.start);
+        at(&window).ok_or_else(|| Fault::Wrong("cut off".to_owned()))
     }
 
     /// Removes rows and ledger after the receipt is written, and the folder if it is then empty.
@@ -123,68 +207,88 @@ impl Rows {
     }
 }
 
-fn path(folder: &Path, task: &Task) -> PathBuf {
-    folder.join(format!("rows-{:08}", task.id))
+/// Reads bytes of a file; the inner error is the length of a file that has fewer.
+fn fetch(
+    path: &Path,
+    start: u64,
+    length: usize,
+    bytes: &mut Vec<u8>,
+) -> Result<Result<(), u64>, Fault> {
+    let found = store::read(path, Wanted::Range { start, length }, bytes).map_err(Fault::Io)?;
+    let Some(all) = found else { return Err(Fault::Wrong("missing".to_owned())) };
+    Ok(if bytes.len() == length { Ok(()) } else { Err(all) })
 }
 
-fn stored<'a>(task: &Task, entries: &'a BTreeMap<usize, Entry>) -> Option<&'a Stored> {
-    match entries.get(&task.id) {
-        Some(Entry::Ended(Ending { rows, .. })) => rows.as_ref(),
-        _ => None,
+fn wrong(task: &Task, folder: &Path, found: String, stored: &Stored) -> Error {
+    let Stored { file, start, bytes, hash } = stored;
+    let wanted = format!("from byte {start} on, {bytes} bytes with the hash {hash}");
+    let path = folder.join(file).display().to_string();
+    Error::Rows { key: task.key.clone(), path, found, wanted }
+}
+
+/// The lengths of files, looked up once.
+struct Lengths<'a> {
+    folder: &'a Path,
+    known: BTreeMap<&'a str, Option<u64>>,
+}
+
+impl<'a> Lengths<'a> {
+    fn new(folder: &'a Path) -> Self {
+        Self { folder, known: BTreeMap::new() }
+    }
+
+    /// Checks that the file of a task's rows is long enough.
+    fn check(&mut self, task: &Task, stored: &'a Stored) -> Result<(), Error> {
+        let length = match self.known.get(stored.file.as_str()) {
+            Some(length) => *length,
+            None => {
+                let path = self.folder.join(&stored.file);
+                let there = store::about_file(&path).map_err(Error::io("read", &path))?;
+                let length = there.map(|there| there.length);
+                self.known.insert(&stored.file, length);
+                length
+            }
+        };
+        let found = match length {
+            None => "missing".to_owned(),
+            Some(length) if length < stored.end() => format!("{length} bytes long"),
+            Some(_) => return Ok(()),
+        };
+        Err(wrong(task, self.folder, found, stored))
     }
 }
 
-fn wrong(task: &Task, path: &Path, found: String, stored: &Stored) -> Error {
-    let wanted = format!("{} bytes with the hash {}", stored.bytes, stored.hash);
-    Error::Rows { index: task.index, path: path.display().to_string(), found, wanted }
-}
-
-/// The length and the hash of rows, read in pieces; the hash is empty if they are not `wanted` bytes
-/// long. `None` if they are missing.
-fn measure(path: &Path, wanted: u64) -> std::io::Result<Option<(u64, String)>> {
-    let (mut hash, mut start) = (Fingerprint::default(), 0);
-    let mut bytes = Vec::new();
-    loop {
-        let length = (wanted - start).min(READ as u64) as usize;
-        let found = store::read(path, Wanted::Range { start, length }, &mut bytes)?;
-        let Some(found) = found else { return Ok(None) };
-        if found != wanted {
-            return Ok(Some((found, String::new())));
-        }
-        bytes.chunks(PIECE).for_each(|piece| {
-            hash.add(piece);
-        });
-        start += length as u64;
-        if start == wanted {
-            return Ok(Some((found, hash.hex())));
+/// Checks that the rows of all tasks exist.
+pub(super) fn check_lengths(folder: &Path, tasks: &Tasks, entries: &Entries) -> Result<(), Error> {
+    let mut lengths = Lengths::new(folder);
+    for id in 0..tasks.len() {
+        if let Some(stored) = entries.rows(id) {
+            lengths.check(&tasks.get(id), stored)?;
         }
     }
-}
-
-/// Checks that the rows of a task exist and have the recorded length.
-pub(super) fn check_length(
-    folder: &Path,
-    task: &Task,
-    entries: &BTreeMap<usize, Entry>,
-) -> Result<(), Error> {
-    let Some(stored) = stored(task, entries) else { return Ok(()) };
-    let path = path(folder, task);
-    match store::about_file(&path).map_err(Error::io("read", &path))? {
-        None => Err(wrong(task, &path, "missing".to_owned(), stored)),
-        Some(there) if there.length != stored.bytes => {
-            Err(wrong(task, &path, format!("{} bytes long", there.length), stored))
-        }
-        Some(_) => Ok(()),
-    }
+    Ok(())
 }
 
 /// Removes tasks whose rows are missing or truncated from `known`, so that they are done again.
-pub(super) fn forget_damaged(folder: &Path, tasks: &[Task], known: &mut BTreeMap<usize, Entry>) {
-    for task in tasks {
-        if let Err(error) = check_length(folder, task, known) {
-            tracing::warn!("{error}; the block is done again");
-            known.remove(&task.id);
+pub(super) fn forget_damaged(folder: &Path, tasks: &Tasks, ids: &[usize], known: &mut Entries) {
+    let mut damaged = Vec::new();
+    let mut lengths = Lengths::new(folder);
+    for &id in ids {
+        if let Some(stored) = known.rows(id)
+            && let Err(error) = lengths.check(&tasks.get(id), stored)
+        {
+            if damaged.is_empty() {
+                tracing::warn!("{error}");
+            }
+            damaged.push(id);
         }
+    }
+    if !damaged.is_empty() {
+        let folder = folder.display();
+        tracing::warn!("{folder}: {} blocks are done again, as their rows are lost", damaged.len());
+    }
+    for id in damaged {
+        known.remove(id);
     }
 }
 
@@ -192,7 +296,9 @@ pub(super) fn forget_damaged(folder: &Path, tasks: &[Task], known: &mut BTreeMap
 mod tests {
     use std::fs;
 
-    use super::super::{Identity, Outcome, Part, Plan};
+    use proptest::prelude::*;
+
+    use super::super::{Ending, Identity, Key, Outcome, Part, Plan};
     use super::*;
     use crate::geom::Box3;
     use crate::volume::Existing;
@@ -207,7 +313,7 @@ mod tests {
             if task.id == 4 {
                 return Ok(Outcome::Empty.into());
             }
-            Ok(Ending::from(Outcome::Done).with_rows(rows.write(task, text.as_bytes())?))
+            Ok(Ending::from(Outcome::Done).with_rows(rows.write(text.as_bytes())?))
         };
         plan().stream(ctx, folder, |task| Ok(task.id), |_, id| Ok(format!("{id}\n")), write)
     }
@@ -223,7 +329,7 @@ mod tests {
     fn read_all(folder: &Path, ends: &Ends) -> Result<Vec<u8>, Error> {
         let rows = Rows::new(folder);
         let all: Result<Vec<_>, _> =
-            plan().tasks.iter().map(|task| rows.read(task, ends)).collect();
+            plan().tasks().iter().map(|task| rows.read(&task, ends)).collect();
         Ok(all?.into_iter().flatten().flatten().collect())
     }
 
@@ -254,31 +360,70 @@ mod tests {
         run(folder, &part(2, 2)).unwrap();
         let ends = run(folder, &finish()).unwrap();
         assert_eq!(read_all(folder, &ends).unwrap(), b"0\n1\n2\n3\n5\n");
-        store::put(&path(folder, &plan().tasks[2]), b"3\n").unwrap();
+        let all = store::list(folder).unwrap();
+        let mut objects = all.iter().filter(|entry| entry.name.starts_with("rows-"));
+        let (one, other) = (objects.next().unwrap(), objects.next().unwrap());
+        assert!(objects.next().is_none(), "one object for each part");
+        for name in [&one.name, &other.name] {
+            store::put(&folder.join(name), b"7\n8\n9\n").unwrap();
+        }
         let message = read_all(folder, &ends).unwrap_err().to_string();
         assert!(message.contains("altered"), "{message}");
     }
 
     #[test]
     fn rows_that_are_gone_cut_off_or_altered_are_an_error_that_names_them() {
-        for (damage, found) in
-            [(None, "missing"), (Some("2"), "1 bytes long"), (Some("3\n"), "altered")]
-        {
+        for (damage, found) in [
+            (None, "missing"),
+            (Some("0\n1\n"), "4 bytes long"),
+            (Some("0\n1\n3\n3\n5\n"), "altered"),
+        ] {
             let folder = tempfile::tempdir().unwrap();
             let before = run(folder.path(), &part(1, 1)).unwrap();
-            let path = path(folder.path(), &plan().tasks[2]);
+            let path = super::super::ledger::files(folder.path(), "rows-").unwrap().remove(0);
             match damage {
                 None => fs::remove_file(&path).unwrap(),
                 Some(text) => fs::write(&path, text).unwrap(),
             }
             let message = read_all(folder.path(), &before).unwrap_err().to_string();
-            assert!(message.contains(found) && message.contains("2,0,0"), "{message}");
+            let first = if damage.is_none() { "block 0,0,0" } else { "block 2,0,0" };
+            assert!(message.contains(found) && message.contains(first), "{message}");
             let finished = run(folder.path(), &finish()).and_then(|e| read_all(folder.path(), &e));
-            assert!(matches!(finished, Err(Error::Rows { index: [2, 0, 0], .. })), "{finished:?}");
+            let Err(Error::Rows { key: Key::Block([block, 0, 0]), .. }) = finished else {
+                panic!("{finished:?}")
+            };
+            assert_eq!(block, if damage.is_none() { 0 } else { 2 });
             // the way out that the message names works
             fs::remove_file(&path).ok();
             let again = run(folder.path(), &part(1, 1)).unwrap();
             assert_eq!(read_all(folder.path(), &again).unwrap(), b"0\n1\n2\n3\n5\n");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_part_of_any_rows_is_what_was_written(
+            lengths in prop::collection::vec(prop_oneof![0_usize..200, 60_000_usize..70_000], 6),
+            cuts in prop::collection::vec((0_usize..70_000, 0_usize..70_000), 6),
+            is_remote in any::<bool>(),
+        ) {
+            let local = tempfile::tempdir().unwrap();
+            let name = local.path().file_name().unwrap().to_string_lossy().into_owned();
+            let bucket = format!("memory://rows-{name}/x.voxloom");
+            let folder = if is_remote { Path::new(&bucket) } else { local.path() };
+            let text = |id: usize| -> Vec<u8> { (0..lengths[id]).map(|i| (i * 7 + id) as u8).collect() };
+            let rows = Rows::new(folder);
+            let write = |_: &Task, id| {
+                Ok(Ending::from(Outcome::Done).with_rows(rows.write(&text(id))?))
+            };
+            let ends =
+                plan().stream(&part(1, 1), folder, |task| Ok(task.id), |_, id| Ok(id), write).unwrap();
+            for (task, (a, b)) in plan().tasks().iter().zip(cuts).chain(plan().tasks().iter().map(|t| (t, (0, 70_000)))) {
+                let (whole, rows) = (text(task.id), Rows::new(folder));
+                let (a, b) = (a.min(b).min(whole.len()), a.max(b).min(whole.len()));
+                let part = rows.read_part(&task, &ends, a as u64..b as u64).unwrap().unwrap();
+                prop_assert!(part == whole[a..b]);
+            }
         }
     }
 }

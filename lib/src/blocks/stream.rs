@@ -1,12 +1,14 @@
 //! Runs of a plan: remaining tasks of a part are done, finished ones are checked.
 
-use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
+use super::entries::Entries;
 use super::files::output_of;
-use super::ledger::{self, Entry, Ledger};
+use super::ledger::{self, Ledger};
 use super::pipeline::{self, Stages};
 use super::{Context, Ending, Ends, Error, Moment, Plan, Tally, Task, may_die, rows};
 use crate::store;
@@ -42,6 +44,45 @@ impl Plan {
         self.stream_over(ctx, folder, &Stages { read, compute, write }, &|_, _| false)
     }
 
+    /// Like [`Plan::stream`], for tasks that need the results of lower waves: `read` gets the ends
+    /// of all tasks of lower waves.
+    ///
+    /// A part does those of its tasks whose wave may begin. If a wave needs tasks of other parts
+    /// that are not done, the run says so and ends without it; the same command then goes on.
+    ///
+    /// # Errors
+    /// As [`Plan::stream`].
+    pub fn stream_waves<R: Send, W: Send, E: Into<Ending>>(
+        &self,
+        ctx: &Context,
+        folder: &Path,
+        read: impl Fn(&Task, &Ends) -> anyhow::Result<R> + Sync,
+        compute: impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
+        write: impl Fn(&Task, W) -> anyhow::Result<E> + Sync,
+    ) -> Result<Ends, Error> {
+        if self.is_all_asked(ctx)? {
+            return Ok(Ends::default());
+        }
+        if ctx.finish {
+            return self.check_finished(ctx, folder, &|_, _| false);
+        }
+        let earlier = Mutex::new(Arc::new(Ends::default()));
+        let lock = || earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = |task: &Task| {
+            let ends = Arc::clone(&lock());
+            read(task, &ends)
+        };
+        let write = |task: &Task, result: W| write(task, result).map(Into::into);
+        let stages = Stages { read, compute, write };
+        let begin_wave = |entries: &Entries| {
+            *lock() = Arc::new(Ends::new(folder, entries.clone()));
+        };
+        let run = Run { existing: ctx.existing, gone: &|_, _| false, begin_wave: &begin_wave };
+        let entries = self.run(ctx, folder, &stages, &run)?;
+        conclude(ctx, self.share(ctx), &entries)?;
+        Ok(Ends::new(folder, entries))
+    }
+
     /// Like [`Plan::stream`]; a task is done again if `gone` says that some of its output files are
     /// missing.
     pub(super) fn stream_over<R: Send, W: Send>(
@@ -61,7 +102,8 @@ impl Plan {
         if ctx.finish {
             return self.check_finished(ctx, folder, gone);
         }
-        let entries = self.run(ctx, folder, ctx.existing, stages, gone)?;
+        let run = Run { existing: ctx.existing, gone, begin_wave: &|_| {} };
+        let entries = self.run(ctx, folder, stages, &run)?;
         conclude(ctx, self.share(ctx), &entries)?;
         Ok(Ends::new(folder, entries))
     }
@@ -84,13 +126,9 @@ impl Plan {
         write: impl Fn(&Task, W) -> anyhow::Result<E> + Sync,
     ) -> Result<Ends, Error> {
         let write = |task: &Task, result: W| write(task, result).map(Into::into);
-        let entries = self.run(
-            ctx,
-            folder,
-            ctx.existing_now(),
-            &Stages { read, compute, write },
-            &|_, _| false,
-        )?;
+        let existing = ctx.existing_now();
+        let run = Run { existing, gone: &|_, _| false, begin_wave: &|_| {} };
+        let entries = self.run(ctx, folder, &Stages { read, compute, write }, &run)?;
         if ctx.finish && ctx.gathers() {
             gather(ctx, folder)?;
         }
@@ -102,8 +140,8 @@ impl Plan {
     }
 
     /// The tasks of this part.
-    fn share(&self, ctx: &Context) -> &[Task] {
-        &self.tasks[ctx.part.range(self.tasks.len())]
+    fn share(&self, ctx: &Context) -> impl Iterator<Item = Task> + use<'_> {
+        self.tasks().share(ctx.part).into_iter().flatten().map(|id| self.tasks().get(id))
     }
 
     fn check_finished(&self, ctx: &Context, folder: &Path, gone: &Gone<'_>) -> Result<Ends, Error> {
@@ -111,19 +149,17 @@ impl Plan {
             ctx.enter(folder)?;
         }
         let mut entries = ledger::load(folder, self)?;
-        forget_gone(&self.tasks, &mut entries, gone);
-        let missing = self.tasks.iter().filter(|task| !entries.contains_key(&task.id));
-        let missing: Vec<usize> = missing.map(|task| task.id).collect();
-        if let Some(&first) = missing.first() {
-            let total = self.tasks.len();
-            return Err(Error::Missing { missing: missing.len(), total, first });
+        let total = self.tasks().len();
+        let all: Vec<usize> = (0..total).collect();
+        self.forget_gone(&all, &mut entries, gone);
+        let mut missing = all.iter().filter(|task| !entries.contains(**task));
+        if let Some(&first) = missing.next() {
+            return Err(Error::Missing { missing: missing.count() + 1, total, first });
         }
-        for task in &self.tasks {
-            rows::check_length(folder, task, &entries)?;
-        }
+        rows::check_lengths(folder, self.tasks(), &entries)?;
         if ctx.gathers() {
             gather(ctx, folder)?;
-            conclude(ctx, &self.tasks, &entries)?;
+            conclude(ctx, self.tasks().iter(), &entries)?;
         }
         Ok(Ends::new(folder, entries))
     }
@@ -132,23 +168,21 @@ impl Plan {
         &self,
         ctx: &Context,
         folder: &Path,
-        existing: Existing,
         stages: &Stages<
             impl Fn(&Task) -> anyhow::Result<R> + Sync,
             impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
             impl Fn(&Task, W) -> anyhow::Result<Ending> + Sync,
         >,
-        gone: &Gone<'_>,
-    ) -> Result<BTreeMap<usize, Entry>, Error> {
+        run: &Run<'_>,
+    ) -> Result<Entries, Error> {
         let in_company = ctx.enter(folder)?;
-        let mut entries = ledger::begin(folder, self, existing, in_company)?;
+        let mut entries = ledger::begin(folder, self, run.existing, in_company)?;
         ctx.note(|receipt| receipt.folders.push(folder.to_path_buf()));
-        let tasks = self.share(ctx);
-        rows::forget_damaged(folder, tasks, &mut entries);
-        forget_gone(tasks, &mut entries, gone);
-        let ended = |task: &&Task| matches!(entries.get(&task.id), Some(Entry::Ended(_)));
-        let todo: Vec<&Task> = tasks.iter().filter(|task| !ended(task)).collect();
-        if todo.is_empty() {
+        let parts = self.tasks().share(ctx.part);
+        let tasks: Vec<usize> = parts.iter().cloned().flatten().collect();
+        rows::forget_damaged(folder, self.tasks(), &tasks, &mut entries);
+        self.forget_gone(&tasks, &mut entries, run.gone);
+        if tasks.iter().all(|task| entries.has_ended(*task)) {
             let (output, count) = (output_of(folder), tasks.len());
             match count {
                 0 => tracing::info!("{output}: this part has no blocks"),
@@ -160,25 +194,88 @@ impl Plan {
         }
         let ledger = Ledger::create(folder, self, ctx)?;
         let work = pipeline::Work { ctx, plan: self, folder, ledger: &ledger };
-        let done = work.run(stages, &todo, tasks.len(), entries)?;
-        let unchanged = ctx.check_inputs();
-        if unchanged.is_err() {
-            // what was read in the meantime may be wrong
-            ledger.forget();
-        }
-        let closed = ledger.settle();
-        if let Some(fault) = done.fault {
-            return Err(fault);
-        }
-        unchanged.and(closed)?;
-        if let Some(signal) = ctx.cancel.signal()
-            && done.ended < todo.len()
-        {
-            return Err(Error::Interrupted { signal });
+        for (wave, part) in self.tasks().waves().into_iter().zip(parts) {
+            if wave.start > 0 && !self.may_begin(&wave, &part, &mut entries, ctx, folder)? {
+                break;
+            }
+            (run.begin_wave)(&entries);
+            let todo: Vec<usize> = part.filter(|task| !entries.has_ended(*task)).collect();
+            let done = work.run(stages, &todo, &tasks, entries)?;
+            let unchanged = ctx.check_inputs();
+            if unchanged.is_err() {
+                // what was read in the meantime may be wrong
+                ledger.forget();
+            }
+            let closed = ledger.settle();
+            if let Some(fault) = done.fault {
+                return Err(fault);
+            }
+            unchanged.and(closed)?;
+            if let Some(signal) = ctx.cancel.signal()
+                && done.ended < todo.len()
+            {
+                return Err(Error::Interrupted { signal });
+            }
+            entries = done.entries;
         }
         may_die(Moment::Plan);
-        Ok(done.entries)
+        Ok(entries)
     }
+
+    /// Whether all tasks of lower waves are done, with no more failures than are allowed. Tasks of
+    /// other parts may have ended since the ledgers were read.
+    fn may_begin(
+        &self,
+        wave: &Range<usize>,
+        part: &Range<usize>,
+        entries: &mut Entries,
+        ctx: &Context,
+        folder: &Path,
+    ) -> Result<bool, Error> {
+        let lower = 0..wave.start;
+        if !lower.clone().all(|task| entries.contains(task)) {
+            *entries = ledger::load(folder, self)?;
+        }
+        let missing = lower.clone().filter(|task| !entries.contains(*task)).count();
+        if missing > 0 && !part.is_empty() {
+            tracing::warn!(
+                "{}: {} blocks of this part need {missing} blocks of other parts that are not done; run this \
+                 part again when they are",
+                output_of(folder),
+                part.len()
+            );
+        }
+        let failed = lower.clone().filter(|task| matches!(entries.outcome(*task), Some(Err(_))));
+        let accepted = failed.count() as f64 <= ctx.allow_failed * lower.len() as f64;
+        Ok(missing == 0 && accepted)
+    }
+
+    /// Removes tasks whose output files are missing from `known`, so that they are done again.
+    fn forget_gone(&self, tasks: &[usize], known: &mut Entries, gone: &Gone<'_>) {
+        let is_lost = |task: &usize| match known.files(*task) {
+            None | Some(0) => false,
+            Some(files) => gone(&self.tasks().get(*task), files),
+        };
+        let lost: Vec<usize> = tasks.par_iter().copied().filter(is_lost).collect();
+        if let Some(first) = lost.first() {
+            tracing::warn!(
+                "chunks of {} blocks are gone, of block {first} first: these blocks are not done",
+                lost.len()
+            );
+        }
+        for task in lost {
+            known.remove(task);
+        }
+    }
+}
+
+/// What distinguishes the runs of a plan.
+struct Run<'a> {
+    /// How to treat earlier work.
+    existing: Existing,
+    gone: &'a Gone<'a>,
+    /// Called before each wave with the entries of the lower ones.
+    begin_wave: &'a (dyn Fn(&Entries) + Sync),
 }
 
 /// Adds the resources used by the parts to the receipt.
@@ -189,34 +286,22 @@ fn gather(ctx: &Context, folder: &Path) -> Result<(), Error> {
 }
 
 /// Adds the blocks to the receipt and refuses a run in which too many have no result.
-fn conclude(ctx: &Context, tasks: &[Task], entries: &BTreeMap<usize, Entry>) -> Result<(), Error> {
+fn conclude(
+    ctx: &Context,
+    tasks: impl Iterator<Item = Task>,
+    entries: &Entries,
+) -> Result<(), Error> {
     let mut tally = Tally::default();
     tally.add(tasks, entries);
-    ctx.note(|receipt| receipt.blocks.add(tasks, entries));
-    tally.check(ctx.allow_failed, false)
+    let verdict = tally.check(ctx.allow_failed, false);
+    ctx.note(|receipt| receipt.blocks.extend(tally));
+    verdict
 }
 
 /// Whether fewer than this number of files hold the result of a task.
 type Gone<'a> = dyn Fn(&Task, u64) -> bool + Sync + 'a;
 
-/// Removes tasks whose output files are missing from `known`, so that they are done again.
-fn forget_gone(tasks: &[Task], known: &mut BTreeMap<usize, Entry>, gone: &Gone<'_>) {
-    let files = |task: &Task| match known.get(&task.id) {
-        Some(Entry::Ended(ending)) => ending.files.filter(|files| *files > 0),
-        _ => None,
-    };
-    let lost = |task: &&Task| files(task).is_some_and(|files| gone(task, files));
-    let lost: Vec<usize> = tasks.par_iter().filter(lost).map(|task| task.id).collect();
-    if let Some(first) = lost.first() {
-        tracing::warn!(
-            "chunks of {} blocks are gone, of block {first} first: these blocks are not done",
-            lost.len()
-        );
-    }
-    for task in lost {
-        known.remove(&task);
-    }
-}
-
+#[cfg(test)]
+mod lists;
 #[cfg(test)]
 mod tests;

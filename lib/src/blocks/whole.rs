@@ -1,4 +1,4 @@
-use super::ledger::{self, Entry};
+use super::ledger;
 use super::pipeline::Stages;
 use super::{Context, Ending, Ends, Error, Plan, Task};
 use crate::device::megabytes;
@@ -28,11 +28,10 @@ impl Plan {
         let ended = matches!(streamed, Ok(_) | Err(Error::TooManyFailed { .. }));
         if ended && !ctx.plan_only {
             let entries = ledger::load(&folder, self)?;
-            let failed = |entry: &&Entry| matches!(entry, Entry::Failed(_));
-            let failed = entries.values().filter(failed).count();
+            let failed = entries.outcomes().filter(Result::is_err).count();
             // an output with untried blocks is already marked as unfinished
-            if entries.len() == self.tasks.len() {
-                let lacking = (failed > 0).then_some([failed, self.tasks.len()]);
+            if entries.len() == self.tasks().len() {
+                let lacking = (failed > 0).then_some([failed, self.tasks().len()]);
                 output.set_lacking(lacking, streamed.is_ok())?;
             }
         }
@@ -41,7 +40,7 @@ impl Plan {
 
     /// Warns if the memory limit leaves threads idle.
     pub(super) fn warn_if_tight(&self, ctx: &Context, in_flight: usize) {
-        if in_flight < ctx.threads.min(self.tasks.len()) {
+        if in_flight < ctx.threads.min(self.tasks().len()) {
             tracing::warn!(
                 "--memory {} admits {in_flight} blocks at once for {} threads, as each needs {}; a smaller \
                  --block-size admits more",

@@ -99,12 +99,12 @@ mod tests {
     use anyhow::Context;
 
     use super::*;
-    use crate::blocks::Error;
+    use crate::blocks::{Error, Key};
 
     #[test]
     fn each_kind_of_error_has_its_code() {
         let io = |number| io::Error::from_raw_os_error(number);
-        let block = |source| Error::Block { index: [0; 3], source };
+        let block = |source| Error::Block { key: Key::default(), source };
         let cases: [(anyhow::Error, u8); 8] = [
             (anyhow::anyhow!("singular"), 1),
             (Error::Usage("--a without --b".into()).into(), 2),

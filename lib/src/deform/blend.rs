@@ -154,8 +154,7 @@ impl<'a> Blend<'a> {
         options: &Options,
     ) -> anyhow::Result<Self> {
         let factor = nodes.factor;
-        let whole = plan.tasks.iter().map(|task| task.core).reduce(|a, b| a.union(&b));
-        let whole = whole.unwrap_or(Box3::of_shape([0; 3]));
+        let whole = plan.tasks().bounds();
         let in_nodes = |part: &Box3| {
             let f = factor.map(|f| f as i64);
             Box3::new(
@@ -163,11 +162,11 @@ impl<'a> Blend<'a> {
                 std::array::from_fn(|a| (part.max[a] + f[a] - 1) / f[a]),
             )
         };
-        let entry = |task: &Task| {
-            let around = pairs::around(task, options.overlap, factor, &whole);
+        let entry = |task: Task| {
+            let around = pairs::around(&task, options.overlap, factor, &whole);
             Entry { head: missing(), core: in_nodes(&task.core), around: in_nodes(&around) }
         };
-        let mut entries: Vec<Entry> = plan.tasks.iter().map(entry).collect();
+        let mut entries: Vec<Entry> = plan.tasks().iter().map(entry).collect();
         for summary in ends.summaries() {
             let (task, head) = summary?;
             entries[task].head = head;
@@ -232,12 +231,12 @@ impl<'a> Blend<'a> {
     }
 
     /// The blocks that may have a weight at the nodes of a box, in the order of the plan.
-    fn reaching(&self, part: &Box3) -> impl Iterator<Item = &Task> {
+    fn reaching(&self, part: &Box3) -> impl Iterator<Item = Task> {
         let factor = self.nodes.factor.map(|f| f as i64);
         let ramp = self.ramp.map(|ramp| ramp.ceil() as i64);
         let voxels = |at: [i64; 3]| std::array::from_fn(|a| at[a] * factor[a]);
         let part = part.grow(ramp);
-        self.plan.tasks_at(&Box3::new(voxels(part.min), voxels(part.max)))
+        self.plan.tasks().at(&Box3::new(voxels(part.min), voxels(part.max)))
     }
 
     /// The blended field at the nodes of a box.
@@ -251,7 +250,7 @@ impl<'a> Blend<'a> {
                 Some([first, axis.iter().rposition(|w| *w != 0.0)? + 1])
             };
             if let [Some(z), Some(y), Some(x)] = weights.each_ref().map(range) {
-                self.add(task, part, &weights, [z, y, x], &mut sums)?;
+                self.add(&task, part, &weights, [z, y, x], &mut sums)?;
             }
         }
         Ok(sums)
@@ -343,12 +342,12 @@ fn missing() -> Head {
 /// Gives blocks without a field the mean displacement of their neighbours, ring by ring.
 fn fill_in(entries: &mut [Entry], plan: &Plan) {
     let mut known: Vec<bool> = entries.iter().map(|entry| entry.head.reason.is_none()).collect();
-    let mut unknown: Vec<&Task> = plan.tasks.iter().filter(|task| !known[task.id]).collect();
+    let mut unknown: Vec<Task> = plan.tasks().iter().filter(|task| !known[task.id]).collect();
     while !unknown.is_empty() {
         let mut found = Vec::new();
         for task in &unknown {
-            let near: Vec<&Task> =
-                plan.tasks_at(&task.core.grow([1; 3])).filter(|task| known[task.id]).collect();
+            let around = plan.tasks().at(&task.core.grow([1; 3]));
+            let near: Vec<Task> = around.filter(|task| known[task.id]).collect();
             if near.is_empty() {
                 continue;
             }

@@ -316,10 +316,10 @@ fn first_pass(
         folder,
         |task| pair.read(task),
         |task, input| Ok(pair.align(task, input)),
-        |task, Kept { head, field, outcome }: Kept| {
+        |_, Kept { head, field, outcome }: Kept| {
             let ending = Ending::from(outcome).with_summary(&head)?;
             let Some(field) = field else { return Ok(ending) };
-            Ok(ending.with_rows(rows.write(task, &pairs::encode(&field, head.shape))?))
+            Ok(ending.with_rows(rows.write(&pairs::encode(&field, head.shape))?))
         },
     )
 }

@@ -127,7 +127,7 @@ impl Pair<'_> {
                     Unusable::Empty(reason) => (*reason, None),
                     Unusable::NoGain(evidence) => ("no likeness gained", *evidence),
                 };
-                tracing::debug!("block {:?}: {reason}", task.index);
+                tracing::debug!("{}: {reason}", task.key);
                 Head {
                     reason: Some(reason.to_owned()),
                     shape: [0; 3],
@@ -138,7 +138,7 @@ impl Pair<'_> {
                 }
             }
         };
-        tracing::debug!("block {:?}: evidence {:.2?}", task.index, head.evidence);
+        tracing::debug!("{}: evidence {:.2?}", task.key, head.evidence);
         let outcome = found.as_ref().err().map_or(Outcome::Done, outcome_of);
         Kept { head, field: found.ok().map(|found| found.field), outcome }
     }

@@ -304,7 +304,7 @@ impl Level<'_> {
         method: Method,
         ctx: &Context,
     ) -> Result<(), Error> {
-        let sizes = plan.tasks.iter().map(|task| task.core.len()).max().unwrap_or_default();
+        let sizes = plan.tasks().iter().map(|task| task.core.len()).max().unwrap_or_default();
         let inputs = Pool::<T>::of(sizes * self.step.factor.iter().product::<usize>());
         let outputs = Pool::<T>::of(sizes);
         let whole = from.grid().bounds();

@@ -12,7 +12,7 @@ use super::slabs::{self, Slabs};
 use super::tiling::{Share, Stored};
 use super::{Options, OptionsError, SpotVoxel, prune, winsorize};
 use crate::blocks::{
-    self, Budget, Context, Ending, Ends, Identity, Outcome, Plan, Reads, Rows, Task,
+    self, Budget, Context, Ending, Ends, Identity, Item, Key, Outcome, Plan, Reads, Rows, Task,
 };
 use crate::device::Cost;
 use crate::filter::planes::Plane;
@@ -108,10 +108,9 @@ pub fn extract(
     volume.keep(kept(ctx.memory));
     let chunks = Cost::bytes("decoded chunks", volume.kept_bytes());
     let decoding = Budget::each_thread(&[Reads::Volume(volume)], 0);
-    let mut plan = Plan::tile(volume.grid().bounds(), blocks[0], passes.bytes(), &identity)
+    let plan = Plan::list(passes.items.clone(), passes.bytes(), &identity)
         .waiting(&Cost::default())
         .beside(&budget, chunks, decoding);
-    plan.tasks.clone_from(&passes.tasks);
     ctx.input(volume);
     if let Some(mask) = mask {
         ctx.input(mask);
@@ -133,7 +132,7 @@ pub fn extract(
         &folder,
         |_| Ok(()),
         |task, ()| search.run(&passes, task),
-        |task, found| write(&rows, task, &found),
+        |_, found| write(&rows, &found),
     )?;
     if !ctx.gathers() {
         return Ok(());
@@ -159,7 +158,7 @@ struct Passes {
     costs: Vec<Share>,
     /// The index of the first task of each pass.
     first: Vec<usize>,
-    tasks: Vec<Task>,
+    items: Vec<Item>,
 }
 
 impl Passes {
@@ -171,19 +170,26 @@ impl Passes {
             None => scheme.choose(pass, &stored, room(ctx.memory)),
         });
         let costs: Vec<Share> = costs.collect();
-        let (mut first, mut tasks, mut above) = (Vec::new(), Vec::<Task>::new(), 0);
+        let (mut first, mut items, mut above) = (Vec::new(), Vec::<Item>::new(), 0);
         for cost in &costs {
             blocks::refuse_many(cost.block, grid.bounds())?;
-            first.push(tasks.len());
+            first.push(items.len());
             for core in grid.bounds().tiles(cost.block) {
                 let mut index = std::array::from_fn(|a| core.min[a] as usize / cost.block[a]);
                 // keeps the indices of different passes distinct
                 index[0] += above;
-                tasks.push(Task { id: tasks.len(), index, core });
+                let work = core.len() as f64 * cost.factor;
+                items.push(Item {
+                    key: Key::Block(index),
+                    core,
+                    cost: work.ceil() as u64,
+                    memory: cost.bytes,
+                    wave: 0,
+                });
             }
             above += grid.shape[0].div_ceil(cost.block[0]);
         }
-        Ok(Self { costs, first, tasks })
+        Ok(Self { costs, first, items })
     }
 
     /// The pass that a task belongs to.
@@ -338,7 +344,7 @@ struct Gathered {
 }
 
 /// Writes a task's spots as rows, and returns its ledger entry with the statistics of the block.
-fn write(rows: &Rows, task: &Task, found: &Detection) -> anyhow::Result<Ending> {
+fn write(rows: &Rows, found: &Detection) -> anyhow::Result<Ending> {
     if found.constant && found.not_finite == 0 {
         return Ok(Outcome::Empty.into());
     }
@@ -351,7 +357,7 @@ fn write(rows: &Rows, task: &Task, found: &Detection) -> anyhow::Result<Ending> 
         let [z, y, x] = s.position;
         [z, y, x, s.radius, s.response, s.intensity]
     });
-    let stored = rows.write(task, &numbers.flat_map(f64::to_le_bytes).collect::<Vec<u8>>())?;
+    let stored = rows.write(&numbers.flat_map(f64::to_le_bytes).collect::<Vec<u8>>())?;
     Ok(Ending::from(Outcome::Done).with_rows(stored).with_summary(&summary)?)
 }
 
@@ -375,8 +381,8 @@ fn gather(
     }
     let floor = options.floor(all.greatest);
     let mut spots = Vec::new();
-    for task in &plan.tasks {
-        let Some(bytes) = rows.read(task, ends)? else { continue };
+    for task in plan.tasks().iter() {
+        let Some(bytes) = rows.read(&task, ends)? else { continue };
         let numbers: Vec<f64> =
             bytes.as_chunks::<8>().0.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect();
         let rows = numbers.as_chunks::<ROW>().0.iter();

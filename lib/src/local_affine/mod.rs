@@ -278,14 +278,14 @@ fn first_pass(
         folder,
         |task| pair.read(task),
         |task, input| pair.find(task, input),
-        |task, found| {
+        |_, found| {
             let empty = found.spots.is_empty();
             let ending = Ending::from(if empty { Outcome::Empty } else { Outcome::Done });
             let ending = ending.with_summary(&found.summary())?;
             if empty {
                 return Ok(ending);
             }
-            Ok(ending.with_rows(rows.write(task, &serde_json::to_vec(&found)?)?))
+            Ok(ending.with_rows(rows.write(&serde_json::to_vec(&found)?)?))
         },
     )
 }
@@ -332,8 +332,8 @@ fn gather(
         at: Vec::with_capacity(matches),
         shift: Vec::with_capacity(matches),
     };
-    for task in &plan.tasks {
-        let Some(bytes) = rows.read(task, ends)? else { continue };
+    for task in plan.tasks().iter() {
+        let Some(bytes) = rows.read(&task, ends)? else { continue };
         let found: Found = serde_json::from_slice(&bytes)?;
         for at in found.spots {
             all.spots[block_of(lattice, at)] += 1;

@@ -1,0 +1,166 @@
+//! The entries of a plan's tasks, in little memory: most tasks leave nothing but how they ended.
+
+use serde_json::Value;
+
+use super::ledger::Entry;
+use super::rows::Stored;
+use super::{Ending, Outcome};
+
+/// Which tasks are done, and what they left.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Entries {
+    slots: Vec<Slot>,
+    count: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+enum Slot {
+    #[default]
+    Unknown,
+    /// Done; the number of output files, if it is known.
+    Done(Option<u32>),
+    /// Empty, likewise.
+    Empty(Option<u32>),
+    Other(Box<Entry>),
+}
+
+impl Slot {
+    fn new(entry: Entry) -> Self {
+        let Entry::Ended(Ending { outcome, summary: None, rows: None, files }) = &entry else {
+            return Self::Other(Box::new(entry));
+        };
+        let files = match files.map(u32::try_from) {
+            None => None,
+            Some(Ok(files)) => Some(files),
+            Some(Err(_)) => return Self::Other(Box::new(entry)),
+        };
+        match outcome {
+            Outcome::Done => Self::Done(files),
+            Outcome::Empty => Self::Empty(files),
+            Outcome::Fallback(_) => Self::Other(Box::new(entry)),
+        }
+    }
+}
+
+impl Entries {
+    /// Sets the entry of a task.
+    pub(super) fn insert(&mut self, task: usize, entry: Entry) {
+        if self.slots.len() <= task {
+            self.slots.resize_with(task + 1, Slot::default);
+        }
+        self.count += usize::from(matches!(self.slots[task], Slot::Unknown));
+        self.slots[task] = Slot::new(entry);
+    }
+
+    /// Removes the entry of a task: it must be done again.
+    pub(super) fn remove(&mut self, task: usize) {
+        if let Some(slot) = self.slots.get_mut(task)
+            && !matches!(slot, Slot::Unknown)
+        {
+            *slot = Slot::Unknown;
+            self.count -= 1;
+        }
+    }
+
+    /// The number of tasks with an entry.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether no task has an entry.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Whether a task has an entry.
+    pub(super) fn contains(&self, task: usize) -> bool {
+        !matches!(self.slots.get(task), None | Some(Slot::Unknown))
+    }
+
+    /// How a task ended, or the reason why it failed; `None` if it has no entry.
+    pub(super) fn outcome(&self, task: usize) -> Option<Result<&Outcome, &str>> {
+        match self.slots.get(task)? {
+            Slot::Unknown => None,
+            Slot::Done(_) => Some(Ok(&Outcome::Done)),
+            Slot::Empty(_) => Some(Ok(&Outcome::Empty)),
+            Slot::Other(entry) => Some(match &**entry {
+                Entry::Ended(ending) => Ok(&ending.outcome),
+                Entry::Failed(reason) => Err(reason),
+            }),
+        }
+    }
+
+    /// Whether a task has a result.
+    pub(super) fn has_ended(&self, task: usize) -> bool {
+        matches!(self.outcome(task), Some(Ok(_)))
+    }
+
+    /// How the tasks ended, those without an entry left out, in plan order.
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = Result<&Outcome, &str>> {
+        (0..self.slots.len()).filter_map(|task| self.outcome(task))
+    }
+
+    fn ending(&self, task: usize) -> Option<&Ending> {
+        match self.slots.get(task)? {
+            Slot::Other(entry) => match &**entry {
+                Entry::Ended(ending) => Some(ending),
+                Entry::Failed(_) => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The rows that a task left.
+    pub(super) fn rows(&self, task: usize) -> Option<&Stored> {
+        self.ending(task)?.rows.as_ref()
+    }
+
+    /// The number of output files that hold the result of a task, if it is known.
+    pub(super) fn files(&self, task: usize) -> Option<u64> {
+        match self.slots.get(task)? {
+            Slot::Done(files) | Slot::Empty(files) => files.map(u64::from),
+            _ => self.ending(task)?.files,
+        }
+    }
+
+    /// The tasks that left a summary, in plan order.
+    pub(super) fn summaries(&self) -> impl Iterator<Item = (usize, &Value)> {
+        let summary = |task| Some((task, self.ending(task)?.summary.as_ref()?));
+        (0..self.slots.len()).filter_map(summary)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_kept_whatever_they_hold_and_most_in_sixteen_bytes() {
+        assert!(size_of::<Slot>() <= 16);
+        let ended = |outcome: Outcome, files| Ending { files, ..outcome.into() };
+        let with_summary = Ending::from(Outcome::Done).with_summary(&3).unwrap();
+        let all = [
+            (2, Entry::Ended(ended(Outcome::Done, Some(4)))),
+            (3, Entry::Ended(ended(Outcome::Empty, None))),
+            (4, Entry::Ended(ended(Outcome::Done, Some(u64::from(u32::MAX) + 1)))),
+            (6, Entry::Ended(with_summary)),
+            (7, Entry::Failed("damaged".into())),
+            (8, Entry::Ended(Outcome::Fallback("no match".into()).into())),
+        ];
+        let mut entries = Entries::default();
+        assert!(entries.is_empty());
+        for (task, entry) in all {
+            entries.insert(task, entry);
+        }
+        assert_eq!(entries.len(), 6);
+        let files: Vec<_> = (0..10).map(|task| entries.files(task)).collect();
+        assert_eq!(files[2..5], [Some(4), None, Some(u64::from(u32::MAX) + 1)]);
+        let ended: Vec<usize> = (0..10).filter(|task| entries.has_ended(*task)).collect();
+        assert_eq!(ended, [2, 3, 4, 6, 8]);
+        assert_eq!(entries.outcome(7), Some(Err("damaged")));
+        assert_eq!(entries.summaries().collect::<Vec<_>>(), [(6, &Value::from(3))]);
+        entries.remove(7);
+        entries.remove(7);
+        assert_eq!((entries.len(), entries.contains(7)), (5, false));
+    }
+}
