@@ -52,6 +52,7 @@ mod receipt;
 mod rows;
 mod stream;
 mod talk;
+mod tally;
 mod tasks;
 mod whole;
 
@@ -69,9 +70,10 @@ pub use plan::{MARK, Plan, RESULTS};
 pub use pool::Pool;
 pub use process::memory_allowed;
 pub use progress::{Progress, above_bar};
-pub use receipt::{Failure, Receipt, Tally, receipt_beside};
+pub use receipt::{Receipt, receipt_beside};
 pub use rows::{Rows, Stored};
 pub use talk::{finish_talk, say, shorten};
+pub use tally::{Failure, Tally};
 pub use tasks::{Item, Key, Task, Tasks};
 
 pub(crate) use kill::{Moment, may_die};

@@ -302,6 +302,4 @@ fn conclude(
 type Gone<'a> = dyn Fn(&Task, u64) -> bool + Sync + 'a;
 
 #[cfg(test)]
-mod lists;
-#[cfg(test)]
 mod tests;

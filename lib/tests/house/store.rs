@@ -13,6 +13,7 @@ const LOCAL: &[&str] = &[
     "blocks/fuzzing.rs",
     "blocks/ledger.rs",
     "blocks/live.rs",
+    "blocks/pack.rs",
     "blocks/process.rs",
     "cli/apart.rs",
     "cli/multicall.rs",

@@ -9,6 +9,8 @@ use super::*;
 use crate::device::Cost;
 use crate::geom::Box3;
 
+mod lists;
+
 fn plan(tasks: usize) -> Plan {
     Plan::tile(Box3::of_shape([tasks, 1, 1]), [1; 3], 1_u64, &Identity::of("test"))
 }

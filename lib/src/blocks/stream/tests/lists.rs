@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::{Identity, Item, Key, Outcome, Part};
-use super::*;
+use crate::blocks::stream::*;
+use crate::blocks::{Identity, Item, Key, Outcome, Part};
 use crate::geom::Box3;
 
 /// Tasks with these costs and waves; each needs 1 GB for each unit of cost.
