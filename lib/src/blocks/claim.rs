@@ -15,7 +15,7 @@ use super::{Error, Identity};
 use crate::store::{self, About};
 
 /// The name of the claim file.
-pub(super) const NAME: &str = "claim.json";
+pub(super) const NAME: &str = store::CLAIM;
 
 /// How often, and at which interval, a claim that is being written or removed is read again.
 const TRIES: usize = 50;
@@ -49,20 +49,36 @@ impl Claim {
         Identity::from_json(&serde_json::from_slice(&text).ok()?)
     }
 
+    /// Replaces whatever claim there is by that of `run`, before the output is removed: the run that
+    /// made it then ends, and does not write into what replaces its output.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn seize(folder: &Path, run: Identity) -> Result<(), Error> {
+        let claim = Self { folder: folder.to_path_buf(), run, seen: Mutex::default() };
+        let path = folder.join(NAME);
+        store::put(&path, &claim.text()).map_err(Error::io("write", &path))
+    }
+
     /// Checks that the claim is still valid: a run with `--overwrite` may have replaced the output.
     ///
     /// # Errors
-    /// As [`Claim::take`].
+    /// As [`Claim::take`]; [`Error::Replaced`] if it was valid before.
     pub(super) fn hold(&self) -> Result<(), Error> {
         let path = self.folder.join(NAME);
         let read = |source| Error::io("read", &path)(source);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let replaced = || Error::Replaced { folder: self.folder.display().to_string() };
+        let is_remote = store::is_remote(&self.folder);
         for _ in 0..TRIES {
             let there = store::about_file(&path).map_err(read)?;
             if there.is_some() && *seen == there {
                 return Ok(());
             }
             let Some(text) = store::get(&path).map_err(read)? else {
+                if is_remote && seen.is_some() {
+                    return Err(replaced());
+                }
                 // a run with --overwrite may remove the folder: then the next try writes it again
                 match store::put_if_absent(&path, &self.text()) {
                     Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -73,7 +89,8 @@ impl Claim {
             };
             match serde_json::from_slice::<Value>(&text) {
                 Ok(value) => {
-                    self.compare(&value)?;
+                    self.compare(&value)
+                        .map_err(|e| if seen.is_some() { replaced() } else { e })?;
                     *seen = there;
                     return Ok(());
                 }
@@ -81,7 +98,7 @@ impl Claim {
                 Err(_) => std::thread::sleep(PAUSE),
             }
         }
-        let source = std::io::Error::other("it is damaged, or other runs keep replacing it");
+        let source = std::io::Error::other("it was replaced again and again, or is damaged");
         Err(Error::io("read", &path)(source))
     }
 
@@ -146,7 +163,13 @@ mod tests {
         // a run with --overwrite removes the claim and makes its own
         store::delete_folder(folder).unwrap();
         Claim::take(folder, run(winner + 1)).unwrap();
-        assert!(matches!(claim.hold(), Err(Error::OtherPlan { .. })));
+        assert!(matches!(claim.hold(), Err(Error::Replaced { .. })));
+        // nor is a claim that another run is replacing taken again
+        let claim = Claim::take(folder, run(winner + 1)).unwrap();
+        store::delete(&folder.join(NAME)).unwrap();
+        assert!(matches!(claim.hold(), Err(Error::Replaced { .. })));
+        Claim::seize(folder, run(winner)).unwrap();
+        Claim::take(folder, run(winner)).unwrap();
     }
 
     #[test]
@@ -165,7 +188,7 @@ mod tests {
         let one = Claim::take(folder.path(), run(1)).unwrap();
         fs::remove_file(folder.path().join(NAME)).unwrap();
         Claim::take(folder.path(), run(2)).unwrap();
-        assert!(matches!(one.hold(), Err(Error::OtherPlan { .. })));
+        assert!(matches!(one.hold(), Err(Error::Replaced { .. })));
         // a claim that was removed is taken again
         fs::remove_file(folder.path().join(NAME)).unwrap();
         one.hold().unwrap();

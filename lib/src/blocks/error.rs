@@ -1,7 +1,9 @@
 use std::fmt;
 use std::io;
+use std::path::Path;
 
 use super::Key;
+use super::files::output_of;
 use crate::volume;
 
 /// Why a block-wise run could not begin, ended early, or has an unacceptable result.
@@ -74,6 +76,11 @@ pub enum Error {
         /// The first difference of the two identities: the value as begun, the value now; or a
         /// sentence and an empty string.
         difference: [String; 2],
+    },
+    /// Another run has replaced the output that this one was writing.
+    Replaced {
+        /// The folder of its ledger.
+        folder: String,
     },
     /// The output is to be replaced while another run is writing it.
     AtWork {
@@ -152,6 +159,7 @@ impl std::error::Error for Error {
             | Self::NoReceipt { .. }
             | Self::Changed { .. }
             | Self::OtherPlan { .. }
+            | Self::Replaced { .. }
             | Self::AtWork { .. } => None,
         }
     }
@@ -160,12 +168,12 @@ impl std::error::Error for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Interrupted { .. } => {
-                f.write_str("interrupted; run the same command with --resume to go on")
-            }
+            Self::Interrupted { .. } => f.write_str(
+                "interrupted; run the same command with --resume (not --overwrite) to go on",
+            ),
             Self::Block { key, source } => write!(
                 f,
-                "{key} failed: {}; run the same command with --resume to go on",
+                "{key} failed: {}; run the same command with --resume (not --overwrite) to go on",
                 sentence(source.as_ref())
             ),
             Self::TooManyFailed { failed, fallback, total, allowed, reasons } => {
@@ -213,15 +221,18 @@ impl fmt::Display for Error {
                 "{folder} was begun with other parameters ({begun}, now {asked}); give the same \
                  ones to go on with it or --overwrite to start anew"
             ),
-            Self::AtWork { folder } => {
-                // out.zarr/.voxloom, or out.tif.voxloom
-                let output = folder.trim_end_matches(".voxloom").trim_end_matches('/');
-                write!(
-                    f,
-                    "another run is writing {output} at this moment; wait until it has ended, or give \
-                     another --output"
-                )
-            }
+            Self::AtWork { folder } => write!(
+                f,
+                "another run is writing {} at this moment; wait until it has ended, or give another \
+                 --output",
+                output_of(Path::new(folder))
+            ),
+            Self::Replaced { folder } => write!(
+                f,
+                "another run has replaced {} (with --overwrite), so that this one ends; give another \
+                 --output to keep both results",
+                output_of(Path::new(folder))
+            ),
             Self::Field(source) => {
                 write!(f, "cannot read a displacement field of the transform: {source}")
             }

@@ -193,7 +193,11 @@ impl Ledger {
         };
         for path in paths {
             if let Err(error) = store::delete(&path) {
-                tracing::warn!("cannot remove {}: {error}; remove it yourself", path.display());
+                tracing::warn!(
+                    "cannot remove {}: {error}; what it names was made of an input that has changed: do not \
+                     use --resume, but --overwrite",
+                    path.display()
+                );
             }
         }
     }

@@ -287,6 +287,14 @@ impl Plan {
         Ok(())
     }
 
+    /// Claims the output whose ledger is in `folder` before it is removed to be replaced.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn seize(&self, folder: &Path) -> Result<(), Error> {
+        Claim::seize(folder, self.agreement())
+    }
+
     /// Whether the output whose ledger is in `folder` is claimed by this run or an equal one;
     /// `None` if it is not claimed.
     pub(super) fn is_claimed_in(&self, folder: &Path) -> Option<bool> {

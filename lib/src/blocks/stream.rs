@@ -10,7 +10,7 @@ use super::entries::Entries;
 use super::files::output_of;
 use super::ledger::{self, Ledger};
 use super::pipeline::{self, Stages};
-use super::{Context, Ending, Ends, Error, Moment, Plan, Tally, Task, may_die, rows};
+use super::{Context, Ending, Ends, Error, Moment, Plan, Tally, Task, is_passing, may_die, rows};
 use crate::store;
 use crate::volume::Existing;
 
@@ -202,7 +202,7 @@ impl Plan {
             let todo: Vec<usize> = part.filter(|task| !entries.has_ended(*task)).collect();
             let done = work.run(stages, &todo, &tasks, entries)?;
             let unchanged = ctx.check_inputs();
-            if unchanged.is_err() {
+            if unchanged.as_ref().is_err_and(|error| !is_passing(error)) {
                 // what was read in the meantime may be wrong
                 ledger.forget();
             }

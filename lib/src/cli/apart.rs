@@ -46,6 +46,13 @@ pub(super) fn check<P: Program>(
         written.extend(Named::new("output", text, usize::MAX - written.len()));
     }
     for (number, out) in written.iter().enumerate() {
+        if store::is_remote(&out.place) && !store::is_listable(&out.place) {
+            return Err(Error::Usage(format!(
+                "{} would be written by --{}, and a web server can only be read; give a local path, or an \
+                 address in a bucket",
+                out.text, out.id
+            )));
+        }
         check_kind(out, false)?;
         let others = written[number + 1..].iter().filter(|other| other.place == out.place);
         let clash = read.iter().find(|read| out.harms(read)).or(others.into_iter().next());
@@ -77,6 +84,12 @@ fn check_ending(out: &Named<'_>, command: &Command) -> Result<(), Error> {
         Some("HTML") => &["html"],
         _ => return Ok(()),
     };
+    if out.text.ends_with('/') {
+        return Err(Error::Usage(format!(
+            "--{} {} is the name of a folder, and one file is written; give it a name that ends in .{}",
+            out.id, out.text, own[0]
+        )));
+    }
     let Some((_, other)) = volume::other_format(&out.text, own) else { return Ok(()) };
     Err(Error::Usage(format!(
         "--{} {} would be {}, but its name is that of {other}; let it end in .{}",

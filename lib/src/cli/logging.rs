@@ -36,7 +36,7 @@ pub(super) fn start(louder: u8, quiet: bool, json: bool) {
 /// Maximum number of messages that are remembered.
 const MOST: usize = 10_000;
 
-/// Logs each message once: a program may open a volume several times, and log the same remark each
+/// Logs each message once, and of debugging messages only our own: a program may open a volume several times, and log the same remark each
 /// time.
 #[derive(Default)]
 struct Once(Mutex<BTreeSet<String>>);
@@ -44,7 +44,8 @@ struct Once(Mutex<BTreeSet<String>>);
 impl<S: Subscriber> Layer<S> for Once {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         if *event.metadata().level() > Level::INFO {
-            return true;
+            // what the libraries for the network say would bury everything else
+            return event.metadata().target().starts_with("voxloom");
         }
         let mut words = Words(event.metadata().level().to_string());
         event.record(&mut words);

@@ -1,4 +1,4 @@
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// A counting semaphore that limits the number of threads that compute at the same time.
@@ -16,6 +16,8 @@ pub struct Permits {
 thread_local! {
     /// The permits of which this thread holds one while it computes.
     static OWN: RefCell<Option<Arc<Permits>>> = const { RefCell::new(None) };
+    /// Whether this thread itself has taken the permit that it holds; a thread of a pool has not.
+    static TAKEN: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Permits {
@@ -27,13 +29,16 @@ impl Permits {
 
     /// Waits for `count` permits and runs `work` with them: one for this thread, the others for the
     /// threads of its pool, which have [joined](Self::join). `count` is clamped to the total number
-    /// of permits.
+    /// of permits. A thread that holds one already waits for no second: if all threads did, none
+    /// would go on.
     pub fn with<T>(self: &Arc<Self>, count: usize, work: impl FnOnce() -> T) -> T {
-        let count = count.clamp(1, self.all);
+        let is_ours = OWN.with_borrow(|own| own.as_ref().is_some_and(|own| Arc::ptr_eq(own, self)));
+        let taken = TAKEN.replace(true);
+        let count = count.clamp(1, self.all) - usize::from(taken && is_ours);
         self.take(count);
         let before = OWN.replace(Some(Arc::clone(self)));
         // the permits are also returned if `work` panics
-        let _giving_back = GiveBack { permits: self, count, before };
+        let _giving_back = GiveBack { permits: self, count, before, taken };
         work()
     }
 
@@ -66,22 +71,25 @@ struct GiveBack<'a> {
     permits: &'a Permits,
     count: usize,
     before: Option<Arc<Permits>>,
+    taken: bool,
 }
 
 impl Drop for GiveBack<'_> {
     fn drop(&mut self) {
         OWN.set(self.before.take());
+        TAKEN.set(self.taken);
         self.permits.give(self.count);
     }
 }
 
 /// Reacquires a permit when dropped.
-struct TakeBack(Arc<Permits>);
+struct TakeBack(Arc<Permits>, bool);
 
 impl Drop for TakeBack {
     fn drop(&mut self) {
         self.0.take(1);
         OWN.set(Some(Arc::clone(&self.0)));
+        TAKEN.set(self.1);
     }
 }
 
@@ -90,7 +98,7 @@ impl Drop for TakeBack {
 pub fn waiting<T>(work: impl FnOnce() -> T) -> T {
     let Some(permits) = OWN.take() else { return work() };
     permits.give(1);
-    let _taking_back = TakeBack(permits);
+    let _taking_back = TakeBack(permits, TAKEN.replace(false));
     work()
 }
 
@@ -145,6 +153,34 @@ mod tests {
                 assert_eq!(waiting(|| from.recv()), Ok(7));
             });
         });
+    }
+
+    #[test]
+    fn a_thread_that_holds_a_permit_needs_no_second_one() {
+        let permits = Permits::new(2);
+        let (to, from) = std::sync::mpsc::channel();
+        // a deadlock would be a thread that never ends
+        for _ in 0..2 {
+            let (permits, to) = (Arc::clone(&permits), to.clone());
+            std::thread::spawn(move || {
+                for _ in 0..50 {
+                    permits.with(1, || permits.with(1, || waiting(|| permits.with(1, || ()))));
+                }
+                to.send(())
+            });
+        }
+        for _ in 0..2 {
+            from.recv_timeout(Duration::from_secs(60)).unwrap();
+        }
+        assert_eq!(*permits.free.lock().unwrap(), 2);
+        assert!(busiest(6, 2, permits_within) <= 2);
+    }
+
+    fn permits_within(work: &dyn Fn()) {
+        match Permits::of_thread() {
+            Some(own) => own.with(1, work),
+            None => work(),
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::blocks::{self, Budget, Context, Identity, Outcome, Plan};
 use crate::device::Cost;
 use crate::geom::{Box3, Chain, Grid, Point};
+use crate::store;
 use crate::transform::{self, Step};
 use crate::volume::{self, Codec, Dtype, FieldOutput, Format, Output, Spec, Unfinished};
 
@@ -176,7 +177,7 @@ impl Rounds {
 
 /// Estimates the memory of [`score`]: the table of true points, 4 bytes for each byte of its text.
 pub fn held_to_score(folder: &Path) -> Cost {
-    let text = std::fs::metadata(folder.join("truth_points.csv")).map_or(0, |about| about.len());
+    let text = store::document::length(folder.join("truth_points.csv")).unwrap_or(0);
     Cost::bytes("points", 4 * text)
 }
 
@@ -188,7 +189,7 @@ pub fn held_to_score(folder: &Path) -> Cost {
 /// [`Error`] if a parameter is out of range, the deformation would fold, or an output exists.
 pub fn rounds(rounds: &Rounds, folder: &Path, ctx: &Context) -> Result<(), Error> {
     let pair = rounds.pair(ctx.seed)?;
-    if !ctx.plan_only {
+    if !ctx.plan_only && !store::is_remote(folder) {
         std::fs::create_dir_all(folder).map_err(|source| Error::Io {
             action: "create",
             path: folder.display().to_string(),

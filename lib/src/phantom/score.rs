@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use crate::blocks::write_whole;
 use crate::geom::{Chain, Point};
+use crate::store::document;
 use crate::transform;
 use crate::volume::{Select, Volume};
 
@@ -138,12 +139,12 @@ pub(super) fn write_points(path: &Path, points: &[[Point; 2]]) -> Result<(), Err
 
 fn read_points(path: &Path) -> Result<Vec<[Point; 2]>, Error> {
     let name = path.display().to_string();
-    let file = std::fs::File::open(path).map_err(|source| Error::Io {
+    let text = document::read(path).map_err(|source| Error::Io {
         action: "read",
         path: name.clone(),
         source,
     })?;
-    csv::Reader::from_reader(file)
+    csv::Reader::from_reader(&*text)
         .deserialize()
         .map(|row| {
             let r: Row = row.map_err(|e| Error::Truth {

@@ -4,9 +4,10 @@
 //! the calling thread waits. Retries are made here and not by the crate, because they include the
 //! body of a response, and end in an error whose kind is known.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_util::TryStreamExt;
@@ -19,7 +20,7 @@ use object_store::{
 use tokio::runtime::Runtime;
 
 use super::remote::{Page, Remote};
-use super::retry::{self, Failure, Patience};
+use super::retry::{self, Failure, Outage, Patience};
 use super::{About, Entry, Kind, Wanted};
 
 mod settings;
@@ -38,10 +39,19 @@ pub(in crate::store) struct Bucket {
     store: Arc<dyn ObjectStore>,
     /// The same store for listing page by page; `None` for a web server, which cannot be listed.
     pages: Option<Arc<dyn PaginatedListStore>>,
+    /// The address and that of the server, for messages: `s3://name at http://host`.
+    server: String,
     /// What may be wrong if access is denied.
     credentials: &'static str,
     patience: Patience,
+    outage: Outage,
+    /// What a web server did not have: the same files are looked for again and again, and nobody
+    /// writes them while this process runs.
+    missing: Mutex<HashSet<String>>,
 }
+
+/// Maximum number of names in [`Bucket::missing`].
+const MISSING: usize = 100_000;
 
 /// The store of a bucket or host.
 pub(super) fn open(scheme: &str, root: &str) -> io::Result<Arc<dyn Remote>> {
@@ -74,7 +84,7 @@ impl Bucket {
         attempt: impl Fn(u32) -> F,
     ) -> io::Result<Option<T>> {
         let runtime = runtime()?;
-        retry::repeat(self.patience, |number| {
+        retry::repeat(self.patience, &self.outage, &self.server, |number| {
             let attempt = attempt(number);
             let outcome = runtime.block_on(async { tokio::time::timeout(limit, attempt).await });
             outcome.unwrap_or_else(|_| {
@@ -92,11 +102,23 @@ impl Bucket {
     /// What an error of the crate means.
     fn failure(&self, error: object_store::Error) -> Failure {
         use object_store::Error as E;
-        let said = crate::quote::shorten(&innermost(&error)).replace('\n', " ");
+        let said = innermost(&error);
+        let code = code(&said);
+        let said = crate::quote::shorten(&answer(&said));
         match error {
+            _ if code.is_some_and(is_no_bucket) => Failure::Permanent(self.no_bucket().to_string()),
+            _ if code.is_some_and(is_no_object) => Failure::Denied(format!(
+                "access denied by {} (\"{said}\"); {}",
+                self.server, self.credentials
+            )),
+            _ if said.contains("HTTP 501") => Failure::Unsupported(format!(
+                "{} cannot do this (\"{said}\"); a server with conditional writes is needed, as S3 has \
+                 them",
+                self.server
+            )),
             E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
                 let reason = self.credentials;
-                Failure::Denied(format!("access denied by {} (\"{said}\"); {reason}", self.address))
+                Failure::Denied(format!("access denied by {} (\"{said}\"); {reason}", self.server))
             }
             E::NotSupported { .. } | E::NotImplemented { .. } => Failure::Unsupported(said),
             error if is_passing(&error) => Failure::Passing(said),
@@ -108,7 +130,12 @@ impl Bucket {
     fn outcome<T>(&self, result: object_store::Result<T>) -> Try<T> {
         match result {
             Ok(result) => Ok(Some(result)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            // a bucket that does not exist, and on some servers a user who does not, are not found too
+            Err(object_store::Error::NotFound { source, .. })
+                if !code(&innermost(source.as_ref())).is_some_and(is_no_object) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(self.failure(error)),
         }
     }
@@ -126,6 +153,11 @@ impl Bucket {
         let is_range = range.is_some();
         let options = GetOptions { range, ..GetOptions::default() };
         let found = match self.outcome(self.store.get_opts(key, options).await) {
+            // some web servers have no ranges: the file is then read whole
+            Err(Failure::Unsupported(_)) if is_range => {
+                self.warn_of_ranges();
+                self.outcome(self.store.get_opts(key, GetOptions::default()).await)?
+            }
             // the range may begin after the end of the object
             Err(Failure::Permanent(said)) if is_range => {
                 let about = self.outcome(self.store.head(key).await)?;
@@ -141,8 +173,9 @@ impl Bucket {
         let Some(found) = found else { return Ok(None) };
         let size = found.meta.size;
         let Some(range) = wanted.within(size) else { return Ok(Some((size, Vec::new()))) };
-        let expected = (range.end - range.start) as usize;
-        if expected == 0 {
+        let given = found.range.clone();
+        let expected = (given.end - given.start) as usize;
+        if range.is_empty() {
             return Ok(Some((size, Vec::new())));
         }
         let mut bytes = Vec::with_capacity(expected);
@@ -161,7 +194,35 @@ impl Bucket {
             let found = bytes.len();
             return Err(Failure::Passing(format!("{found} bytes arrived of {expected}")));
         }
+        if given != range && given.start <= range.start && range.end <= given.end {
+            bytes.truncate((range.end - given.start) as usize);
+            bytes.drain(..(range.start - given.start) as usize);
+        }
         Ok(Some((size, bytes)))
+    }
+
+    fn warn_of_ranges(&self) {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            tracing::warn!("{} sends no parts of files; files are read whole", self.address);
+        });
+    }
+
+    /// Whether a web server is known not to have a file.
+    fn is_missing(&self, key: &str) -> bool {
+        self.pages.is_none() && self.lock_missing().contains(key)
+    }
+
+    /// Notes that a file is missing.
+    fn note_missing(&self, key: &str) {
+        let mut missing = self.lock_missing();
+        if self.pages.is_none() && missing.len() < MISSING {
+            missing.insert(key.to_owned());
+        }
+    }
+
+    fn lock_missing(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The time that one try of a write of so many bytes may take.
@@ -177,10 +238,16 @@ impl Bucket {
 
 impl Remote for Bucket {
     fn read(&self, key: &str, wanted: Wanted, buffer: &mut Vec<u8>) -> io::Result<Option<u64>> {
+        if self.is_missing(key) {
+            return Ok(None);
+        }
         let got = self.request(self.reading(), |_| async move {
             let key = self.key(key)?;
             self.get(&key, wanted).await
         })?;
+        if got.is_none() {
+            self.note_missing(key);
+        }
         Ok(got.map(|(size, bytes)| {
             *buffer = bytes;
             size
@@ -239,13 +306,16 @@ impl Remote for Bucket {
     }
 
     fn about(&self, key: &str) -> io::Result<Option<About>> {
-        if key.is_empty() {
+        if key.is_empty() || self.is_missing(key) {
             return Ok(None);
         }
         let limit = self.patience.silence;
         let about = self.request(limit, |_| async move {
             self.outcome(self.store.head(&self.key(key)?).await)
         })?;
+        if about.is_none() {
+            self.note_missing(key);
+        }
         Ok(about.map(|about| {
             let changed = SystemTime::from(about.last_modified);
             About {
@@ -299,7 +369,10 @@ impl Bucket {
     }
 
     fn no_bucket(&self) -> io::Error {
-        let message = format!("there is no {}; look at its name and at --endpoint", self.address);
+        let message = format!(
+            "there is no bucket {}; create it, or check its name and --endpoint",
+            self.server
+        );
         retry::error(io::ErrorKind::Other, message)
     }
 }
@@ -311,6 +384,39 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let answer = texts.iter().rposition(|text| text.starts_with("Server returned"));
     let last = answer.unwrap_or(texts.len() - 1);
     texts.swap_remove(last).replace("Server returned non-2xx status code: ", "HTTP ")
+}
+
+/// The code of an error in an answer of a server, such as `NoSuchBucket`.
+fn code(answer: &str) -> Option<&str> {
+    element(answer, "Code")
+}
+
+/// Whether this is the code of a missing bucket.
+fn is_no_bucket(code: &str) -> bool {
+    matches!(code, "NoSuchBucket" | "ContainerNotFound")
+}
+
+/// Whether an answer "not found" with this code is about something else than the object: the bucket
+/// or the user.
+fn is_no_object(code: &str) -> bool {
+    is_no_bucket(code) || matches!(code, "XAdminUserNotFound" | "InvalidAccessKeyId")
+}
+
+/// The text of an XML element.
+fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    Some(rest.split_once("</")?.0)
+}
+
+/// An answer of a server on one line: of XML, its status, code and message.
+fn answer(text: &str) -> String {
+    let status = text.split(": <?xml").next().unwrap_or(text);
+    match (code(text), element(text, "Message")) {
+        (Some(code), Some(message)) => format!("{status}: {code}: {message}"),
+        (Some(code), None) => format!("{status}: {code}"),
+        _ => text.to_owned(),
+    }
+    .replace('\n', " ")
 }
 
 /// Whether a request may succeed when it is repeated: the connection failed, or the server is busy

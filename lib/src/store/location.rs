@@ -17,6 +17,12 @@ pub fn parse(location: &str) -> Result<PathBuf, String> {
     if let Some((scheme, rest)) = path.split_once("://") {
         check(scheme, rest)?;
     }
+    if let Some((scheme, rest)) = path.split_once(":/")
+        && !rest.starts_with('/')
+        && SCHEMES.contains(&scheme)
+    {
+        return Err(format!("has one slash after '{scheme}:'; write {scheme}://{rest}"));
+    }
     if path.is_empty() {
         return Err("is an empty location; give a path".to_owned());
     }

@@ -44,6 +44,13 @@ pub use location::{ancestors, is_listable, is_remote, is_same_root, parent, pars
 /// The number of requests that are in progress at once for one call that fetches several objects.
 pub const IN_FLIGHT: usize = 16;
 
+/// The folder in an array that holds files of ours.
+const OURS: &str = ".voxloom";
+/// The file in it by which a run claims the array.
+pub const CLAIM: &str = "claim.json";
+/// How often [`clear_folder`] looks for objects at most.
+const ROUNDS: usize = 4;
+
 /// Which bytes of an object to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -230,31 +237,47 @@ pub fn delete(at: &Path) -> io::Result<()> {
 }
 
 /// Removes a folder with everything in it, if it exists. Locally it is renamed first, so that an
-/// interrupted removal leaves no partial folder under its name; in a bucket, the metadata files of
-/// arrays and groups are removed first, so that readers find no partial array.
+/// interrupted removal leaves no partial folder under its name; in a bucket, as [`clear_folder`].
 ///
 /// # Errors
 /// The system's error.
 pub fn delete_folder(folder: &Path) -> io::Result<()> {
-    if !is_remote(folder) {
-        return local::delete_folder(folder);
-    }
-    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        for Entry { name, kind, .. } in list(&folder)? {
-            match kind {
-                Kind::File => files.push(folder.join(name)),
-                Kind::Folder => folders.push(folder.join(name)),
+    if is_remote(folder) { clear_folder(folder, None) } else { local::delete_folder(folder) }
+}
+
+/// Removes all objects of a folder in a bucket but the claim in the folder `keep`. The metadata files
+/// of arrays and groups are removed first, so that readers find no partial array, and our own files
+/// last, so that what an interrupted removal leaves is known to be ours. Objects that another process
+/// writes meanwhile are removed too.
+///
+/// # Errors
+/// The system's error.
+pub fn clear_folder(folder: &Path, keep: Option<&Path>) -> io::Result<()> {
+    let name = |file: &Path| file.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    for _ in 0..ROUNDS {
+        let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+        while let Some(folder) = folders.pop() {
+            for Entry { name, kind, .. } in list(&folder)? {
+                match kind {
+                    Kind::File if keep == Some(&*folder) && name == CLAIM => {}
+                    Kind::File => files.push(folder.join(name)),
+                    Kind::Folder => folders.push(folder.join(name)),
+                }
             }
         }
-    }
-    let (first, last): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| {
-        file.file_name().and_then(|name| name.to_str()).is_some_and(|name| {
-            name.starts_with(".z") || matches!(name, "zarr.json" | "attributes.json")
-        })
-    });
-    for files in [first, last] {
-        each(&files, delete).into_iter().collect::<io::Result<()>>()?;
+        if files.is_empty() {
+            return Ok(());
+        }
+        let is_ours = |file: &PathBuf| file.iter().any(|part| part == OURS);
+        let (last, others): (Vec<_>, Vec<_>) = files.into_iter().partition(is_ours);
+        let (first, middle): (Vec<_>, Vec<_>) = others.into_iter().partition(|file| {
+            name(file).is_some_and(|name| {
+                name.starts_with(".z") || matches!(&*name, "zarr.json" | "attributes.json")
+            })
+        });
+        for files in [first, middle, last] {
+            each(&files, delete).into_iter().collect::<io::Result<()>>()?;
+        }
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The variable that sets [`Patience::deadline`], in seconds.
@@ -19,6 +19,8 @@ pub(super) struct Patience {
     pub(super) silence: Duration,
 }
 
+/// The number of failed tries after which a warning is given.
+const TOLD: u32 = 4;
 /// The longest pause between two tries.
 const LONGEST: Duration = Duration::from_secs(10);
 
@@ -36,6 +38,28 @@ impl Patience {
             let silence = deadline.clamp(Duration::from_millis(500), Duration::from_secs(30));
             Self { deadline, pause: Duration::from_millis(100), silence }
         })
+    }
+}
+
+/// Since when a server has not answered: a run that asks it for many objects waits once, and not for
+/// each of them.
+#[derive(Debug, Default)]
+pub(super) struct Outage {
+    since: Mutex<Option<Instant>>,
+}
+
+impl Outage {
+    /// Notes a temporary failure; returns the time since the first without a success in between.
+    fn fail(&self) -> Duration {
+        self.lock().get_or_insert_with(Instant::now).elapsed()
+    }
+
+    fn end(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -70,40 +94,61 @@ pub(super) fn error(kind: io::ErrorKind, message: impl Into<String>) -> io::Erro
 }
 
 /// Repeats `attempt`, which gets the number of the try from 0, as long as its failures are
-/// temporary and the deadline has not passed.
+/// temporary and the deadline has not passed, for this request or since the server last answered one.
+///
+/// * `server`: the name of the server, for messages
 ///
 /// # Errors
 /// [`io::ErrorKind::TimedOut`] after the deadline; [`io::ErrorKind::PermissionDenied`],
 /// [`io::ErrorKind::Unsupported`] or [`io::ErrorKind::Other`] at once.
 pub(super) fn repeat<T>(
     patience: Patience,
+    outage: &Outage,
+    server: &str,
     mut attempt: impl FnMut(u32) -> Result<T, Failure>,
 ) -> io::Result<T> {
     let begun = Instant::now();
     let mut tries = 0;
     loop {
         let failure = match attempt(tries) {
-            Ok(result) => return Ok(result),
+            Ok(result) => {
+                outage.end();
+                return Ok(result);
+            }
             Err(failure) => failure,
         };
         tries += 1;
         match failure {
             Failure::Passing(said) => {
                 let pause = pause(patience, tries);
-                if begun.elapsed() + pause > patience.deadline {
+                let failing = outage.fail().max(begun.elapsed());
+                if failing + pause > patience.deadline {
                     let message = format!(
-                        "no success in {tries} tries over {:.1} s, and the last ended with \"{said}\"; \
-                         run the same command again later",
-                        begun.elapsed().as_secs_f64()
+                        "{server} gave no good answer for {:.1} s, and the last was \"{said}\"; check \
+                         that address, and run the same command again when it answers",
+                        failing.as_secs_f64()
                     );
                     return Err(error(io::ErrorKind::TimedOut, message));
+                }
+                if tries == TOLD {
+                    tracing::warn!(
+                        "{server} gives no good answer (\"{said}\"); requests are repeated for {:.0} s",
+                        patience.deadline.as_secs_f64()
+                    );
                 }
                 tracing::debug!("try {tries} failed ({said}); the next is in {pause:?}");
                 std::thread::sleep(pause);
             }
-            Failure::Denied(said) => return Err(error(io::ErrorKind::PermissionDenied, said)),
-            Failure::Unsupported(said) => return Err(error(io::ErrorKind::Unsupported, said)),
-            Failure::Permanent(said) => return Err(error(io::ErrorKind::Other, said)),
+            answer => {
+                outage.end();
+                return Err(match answer {
+                    Failure::Denied(said) => error(io::ErrorKind::PermissionDenied, said),
+                    Failure::Unsupported(said) => error(io::ErrorKind::Unsupported, said),
+                    Failure::Permanent(said) | Failure::Passing(said) => {
+                        error(io::ErrorKind::Other, said)
+                    }
+                });
+            }
         }
     }
 }
@@ -131,7 +176,7 @@ mod tests {
     #[test]
     fn temporary_failures_are_repeated_and_others_are_not() {
         let mut tries = 0;
-        let outcome = repeat(SHORT, |number| {
+        let outcome = repeat(SHORT, &Outage::default(), "s3://b", |number| {
             tries += 1;
             if number < 3 { Err(Failure::Passing("busy".into())) } else { Ok(number) }
         });
@@ -142,15 +187,43 @@ mod tests {
             (Failure::Unsupported("no".into()), io::ErrorKind::Unsupported),
         ] {
             let mut failure = Some(failure);
-            let outcome = repeat(SHORT, |_| Err::<(), _>(failure.take().unwrap()));
+            let outcome = repeat(SHORT, &Outage::default(), "s3://b", |_| {
+                Err::<(), _>(failure.take().unwrap())
+            });
             assert_eq!(outcome.unwrap_err().kind(), kind);
         }
     }
 
     #[test]
+    fn a_server_that_is_gone_is_waited_for_once_and_not_for_each_request() {
+        let outage = Outage::default();
+        let gone = || {
+            repeat(SHORT, &outage, "s3://b", |_| Err::<(), _>(Failure::Passing("refused".into())))
+        };
+        let begun = Instant::now();
+        for _ in 0..100 {
+            let message = gone().unwrap_err().to_string();
+            assert!(message.contains("s3://b") && message.contains("refused"), "{message}");
+        }
+        assert!(begun.elapsed() < SHORT.deadline * 50, "each waited for the deadline");
+        // an answer, though of an error, ends it
+        repeat(SHORT, &outage, "s3://b", |_| Err::<(), _>(Failure::Denied("no".into())))
+            .unwrap_err();
+        let mut tries = 0;
+        repeat(SHORT, &outage, "s3://b", |number| {
+            tries += 1;
+            if number < 2 { Err(Failure::Passing("busy".into())) } else { Ok(()) }
+        })
+        .unwrap();
+        assert_eq!(tries, 3);
+    }
+
+    #[test]
     fn after_the_deadline_the_last_failure_is_told() {
         let begun = Instant::now();
-        let outcome = repeat(SHORT, |_| Err::<(), _>(Failure::Passing("HTTP 503".into())));
+        let outcome = repeat(SHORT, &Outage::default(), "s3://b", |_| {
+            Err::<(), _>(Failure::Passing("HTTP 503".into()))
+        });
         let error = outcome.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(error.to_string().contains("HTTP 503"), "{error}");

@@ -10,9 +10,9 @@ use serde_json::json;
 use super::Error;
 use crate::blocks::{self, Budget, Context, Ending, Identity, Outcome, Plan, Reads, Verdict};
 use crate::device::Cost;
-use crate::files;
 use crate::geom::{Box3, FieldSource, Grid, Point};
 use crate::volume::{Existing, FieldOutput};
+use crate::{files, store};
 
 /// Edge length of a chunk, vectors.
 const CHUNK: usize = 64;
@@ -129,8 +129,8 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         // a failure is harmless; the parent folder is removed only if it is empty
-        let _ = fs::remove_dir_all(&self.0);
-        if let Some(above) = self.0.parent() {
+        let _ = store::delete_folder(&self.0);
+        if let Some(above) = self.0.parent().filter(|above| !store::is_remote(above)) {
             let _ = fs::remove_dir(above);
         }
     }

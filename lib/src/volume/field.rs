@@ -335,7 +335,7 @@ impl FieldOutput {
             output::resume(location, &place, &metadata, grid)?;
         }
         if existing == Existing::Overwrite {
-            place.remove()?;
+            place.remove(run)?;
         }
         run.claim(&place.ledger_folder())?;
         if !there {

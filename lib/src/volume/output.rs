@@ -135,7 +135,7 @@ impl Output {
             if place.image.is_none() {
                 place.register(location, &spec.grid, channels.is_some(), true)?;
             }
-            place.remove()?;
+            place.remove(run)?;
         } else {
             place.register(location, &spec.grid, channels.is_some(), true)?;
         }

@@ -149,7 +149,7 @@ impl Place {
             let message = "is a file; it is not replaced by a folder, give another name";
             return Err(Error::format(location, message));
         }
-        let Some(node) = self.node(location)? else {
+        let Some(node) = self.node(location, existing)? else {
             return Ok(false);
         };
         if existing == Existing::Refuse {
@@ -176,7 +176,7 @@ impl Place {
     }
 
     /// The existing node; `None` if the folder is missing or holds no data.
-    fn node(&self, location: &str) -> Result<Option<Node>, Error> {
+    fn node(&self, location: &str, existing: Existing) -> Result<Option<Node>, Error> {
         let named = self.named();
         // between the two calls, another process may replace one array with another
         for _ in 0..4 {
@@ -187,16 +187,33 @@ impl Place {
                 return Ok(None);
             }
         }
-        let message =
-            "is a folder with files that are no volume; it is not replaced, give another name";
+        let is_ours =
+            store::exists(&self.ledger_folder()) && foreign(named, self.image.is_none())?.is_none();
+        let message = match existing {
+            Existing::Overwrite if is_ours => return Ok(None),
+            _ if is_ours => {
+                "is what remains of a volume whose removal was interrupted; give --overwrite to remove \
+                 the rest"
+            }
+            _ => "is a folder with files that are no volume; it is not replaced, give another name",
+        };
         Err(Error::format(location, message))
     }
 
-    /// Removes the existing output, after [`Place::check`]. It disappears at once for other
-    /// processes, however long the deletion takes.
-    pub(super) fn remove(&self) -> Result<(), Error> {
-        let named = self.named();
-        store::delete_folder(named).map_err(|error| Error::io("write", named, error))
+    /// Removes the existing output, after [`Place::check`], for a run that replaces it. Locally it
+    /// disappears at once for other processes. In a bucket, where that takes as long as there are
+    /// objects, a run that is still writing it ends because of the new claim, which stays.
+    pub(super) fn remove(&self, run: &impl Begin) -> Result<(), Error> {
+        let (named, folder) = (self.named(), self.ledger_folder());
+        let failed = |error| Error::io("remove", named, error);
+        if !store::is_remote(named) {
+            return store::delete_folder(named).map_err(failed);
+        }
+        if !store::exists(named) {
+            return Ok(());
+        }
+        run.seize(&folder)?;
+        store::clear_folder(named, Some(&folder)).map_err(failed)
     }
 
     /// Removes temporary files of killed runs, in the array and next to what the location names.

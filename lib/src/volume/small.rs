@@ -48,7 +48,7 @@ pub fn write_small_array(
     };
     let first = vec![0; shape.len()];
     if store::is_remote(&path) {
-        place.remove()?;
+        place.remove(&Existing::Overwrite)?;
         place.make_groups()?;
         ZarrSink::open(location, &node(path.clone()))?.store(&first, &bytes)?;
         return output::write_metadata(&path, Container::Zarr3, metadata, attributes);

@@ -41,6 +41,13 @@ pub trait Begin {
     /// # Errors
     /// [`Error::Claimed`] if another run has claimed it; [`Error::Io`].
     fn claim(&self, folder: &Path) -> Result<(), Error>;
+
+    /// Replaces the claim on an output that is about to be removed, so that a run that is still
+    /// writing it ends.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn seize(&self, folder: &Path) -> Result<(), Error>;
 }
 
 /// Creation of an output without a run, which claims nothing.
@@ -50,6 +57,10 @@ impl Begin for Existing {
     }
 
     fn claim(&self, _: &Path) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn seize(&self, _: &Path) -> Result<(), Error> {
         Ok(())
     }
 }

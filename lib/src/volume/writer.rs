@@ -190,8 +190,9 @@ impl Writer {
             UNIT.set(bytes);
             result
         };
-        if self.at_once() > 1 {
-            let tiles: Vec<_> = part.tiles(self.unit).collect();
+        let tiles: Vec<_> = part.tiles(self.unit).collect();
+        if self.at_once() > 1 && tiles.len() > 1 {
+            // each thread that encodes takes a permit, while this one waits without its own
             let permits = Permits::of_thread();
             store::concurrently(&tiles, self.at_once(), |tile| match &permits {
                 Some(permits) => permits.with(1, || store(tile)),
@@ -200,7 +201,7 @@ impl Writer {
             .into_iter()
             .collect::<Result<(), _>>()?;
         } else {
-            part.tiles(self.unit).try_for_each(|tile| store(&tile))?;
+            tiles.iter().try_for_each(store)?;
         }
         match &self.sink {
             Sink::Planes(file) => file.enter(part.min[0], part.max[0]),

@@ -21,7 +21,6 @@ const LOCAL: &[&str] = &[
     "files/pending.rs",
     "files/stream.rs",
     "phantom/mod.rs",
-    "phantom/score.rs",
     "report/mod.rs",
     "store/local.rs",
     "transcode/fields.rs",

@@ -10,7 +10,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::http::HttpBuilder;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
-use super::Bucket;
+use super::{Bucket, Outage};
 use crate::store::retry::{self, Patience};
 
 /// The value of `--endpoint`.
@@ -28,7 +28,11 @@ pub fn set_endpoint(address: String) {
 /// What is wrong with it.
 pub fn check_endpoint(address: &str) -> Result<(), String> {
     let host = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://"));
-    match host {
+    match host.map(|host| host.trim_end_matches('/')) {
+        Some(host) if host.contains('/') => {
+            Err("it has a path; name the server alone, and the bucket in s3://bucket/..."
+                .to_owned())
+        }
         Some(host) if !host.is_empty() => Ok(()),
         _ => Err("it is no address of a server; write https://host or http://host:port".to_owned()),
     }
@@ -83,9 +87,16 @@ pub(in crate::store) fn bucket(scheme: &str, root: &str, patience: Patience) -> 
     install_provider();
     let address = format!("{scheme}://{root}");
     let bad = |error: object_store::Error| {
-        let message = format!("{address} cannot be used: {}", super::innermost(&error));
+        let message =
+            format!("{address} cannot be used: {}{}", super::innermost(&error), lacking(scheme));
         retry::error(io::ErrorKind::InvalidInput, message)
     };
+    if let Some(endpoint) = endpoint().filter(|_| scheme == "s3") {
+        check_endpoint(&endpoint).map_err(|message| {
+            let message = format!("the server {endpoint} cannot be used: {message}");
+            retry::error(io::ErrorKind::InvalidInput, message)
+        })?;
+    }
     let (client, once) = connection(patience);
     let (store, pages, credentials): (Arc<dyn object_store::ObjectStore>, _, _) = match scheme {
         "s3" => {
@@ -123,7 +134,27 @@ pub(in crate::store) fn bucket(scheme: &str, root: &str, patience: Patience) -> 
             (store as _, None, "the server does not let everybody read it")
         }
     };
-    Ok(Bucket { address, store, pages, credentials, patience })
+    let server = match endpoint().filter(|_| scheme == "s3") {
+        Some(endpoint) => format!("{address} at {endpoint}"),
+        None => address.clone(),
+    };
+    let (outage, missing) = (Outage::default(), Mutex::default());
+    Ok(Bucket { address, store, pages, server, credentials, patience, outage, missing })
+}
+
+/// What is lacking in the environment, for messages.
+fn lacking(scheme: &str) -> &'static str {
+    match scheme {
+        "s3" if variable("AWS_ACCESS_KEY_ID").is_some()
+            && variable("AWS_SECRET_ACCESS_KEY").is_none() =>
+        {
+            "; set AWS_SECRET_ACCESS_KEY, as AWS_ACCESS_KEY_ID is set"
+        }
+        "az" if variable("AZURE_STORAGE_ACCOUNT_NAME").is_none() => {
+            "; set AZURE_STORAGE_ACCOUNT_NAME"
+        }
+        _ => "",
+    }
 }
 
 /// What to do if access to S3 is denied.
@@ -182,11 +213,14 @@ pub(in crate::store) fn s3_at(
     let store = Arc::new(store);
     let address = format!("s3://{root}");
     Bucket {
+        server: address.clone(),
         address,
         store: Arc::clone(&store) as _,
         pages: Some(store as _),
         credentials: S3_HINT,
         patience,
+        outage: Outage::default(),
+        missing: Mutex::default(),
     }
 }
 

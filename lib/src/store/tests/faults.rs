@@ -64,10 +64,10 @@ fn a_server_that_always_fails_ends_in_a_temporary_error() {
     for _ in 0..3 {
         let error = store::get(&at).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
-        assert!(error.to_string().contains("again later"), "{error}");
+        assert!(error.to_string().contains("when it answers"), "{error}");
     }
     assert!(begun.elapsed() < Duration::from_secs(15));
-    assert!(web.injected().iter().sum::<usize>() >= 6);
+    assert!(web.injected().iter().sum::<usize>() >= 4);
     // no server is at this address
     let host = web.host();
     drop(web);
