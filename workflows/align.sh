@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Aligns volumes to FIXED on this machine, without a workflow engine: one, MOVING, or all rounds of a samplesheet.
 #
-#   workflows/align.sh FIXED MOVING OUT [--params FILE] [--parts N] [--until STAGE] [--onto VOLUME] [--overwrite]
+#   workflows/align.sh FIXED MOVING OUT [--params FILE] [--parts N] [--until STAGE] [--onto VOLUME] [--data LOCATION] [--overwrite]
 #   workflows/align.sh FIXED OUT --samplesheet FILE ...
 #
+# Volumes may be in buckets: --data s3://BUCKET/NAME puts volumes and transforms there, and tables and reports into OUT, a local folder.
 # Stopped or failed? The same line again goes on where it was: a step that has its receipt is done.
 # With other parameters, --overwrite does again the steps that they change, and those after them.
 # The programs are taken from VOXLOOM_BIN, else from PATH.
@@ -15,7 +16,7 @@ trap 'exit 143' TERM
 here=$(cd "$(dirname "$0")" && pwd)
 
 usage() {
-    echo "usage: align.sh FIXED MOVING OUT [--params FILE] [--parts N] [--until global|local|deform] [--onto VOLUME] [--overwrite]" >&2
+    echo "usage: align.sh FIXED MOVING OUT [--params FILE] [--parts N] [--until global|local|deform] [--onto VOLUME] [--data LOCATION] [--overwrite]" >&2
     echo "       align.sh FIXED OUT --samplesheet FILE ..." >&2
     exit 2
 }
@@ -33,17 +34,17 @@ absolute() {
     esac
 }
 
-locations=() params= parts= until= onto= samplesheet= overwrite=
+locations=() params= parts= until= onto= samplesheet= data= overwrite=
 while [ $# -gt 0 ]; do
     case $1 in
-        --params | --parts | --until | --onto | --samplesheet)
+        --params | --parts | --until | --onto | --samplesheet | --data)
             [ -n "${2:-}" ] || complain "$1 lacks its value"
             printf -v "${1#--}" %s "$2"
             shift 2
             ;;
         --overwrite) overwrite=1 && shift ;;
         -h | --help) usage ;;
-        -*) complain "unknown option $1; known are --params, --parts, --until, --onto, --samplesheet and --overwrite" ;;
+        -*) complain "unknown option $1; known are --params, --parts, --until, --onto, --samplesheet, --data and --overwrite" ;;
         *) locations+=("$(absolute "$1")") && shift ;;
     esac
 done
@@ -69,7 +70,8 @@ case ${samplesheet:+sheet}${#locations[@]} in
     sheet2) moving= out=${locations[1]} ;;
     *) usage ;;
 esac
-fixed=${locations[0]} onto=$(absolute "$onto")
+case $out in *://*) complain "OUT is $out, and tables and reports need a local folder; name one, and give --data $out for volumes and transforms" ;; esac
+fixed=${locations[0]} onto=$(absolute "$onto") data=$(absolute "${data:-$out}")
 export PATH="${VOXLOOM_BIN:+$VOXLOOM_BIN:}$PATH"
 command -v extract-spots > /dev/null || complain "extract-spots is not on PATH; set VOXLOOM_BIN to the folder of the programs"
 
@@ -129,6 +131,7 @@ wanted=$(
     printf '# fixed: %s\n# until: %s\n' "$fixed" "$until"
     if [ -n "$moving" ]; then printf '# moving: %s\n' "$moving"; fi
     if [ -n "$onto" ]; then printf '# onto: %s\n' "$onto"; fi
+    if [ "$data" != "$out" ]; then printf '# data: %s\n' "$data"; fi
 )
 stale=
 # A folder without a receipt holds no result yet.
@@ -191,7 +194,14 @@ forget_from() {
 if [ -n "$stale" ]; then
     echo "align.sh: $out: the steps from $stale on are done again" >&2
     for round in '' "${rounds[@]}"; do
-        forget_from "$stale" "$out/${round%%"$us"*}"
+        folder=$out/${round%%"$us"*}
+        forget_from "$stale" "$folder"
+        case $data in
+            "$out") ;;
+            # what is in a bucket cannot be removed here: each step replaces its output once
+            *://*) mkdir -p "$folder/receipts" && touch "$folder/receipts/replace" && rm -f "$folder"/receipts/*.begun ;;
+            *) forget_from "$stale" "$data/${round%%"$us"*}" ;;
+        esac
     done
 fi
 for round in "${rounds[@]}"; do
@@ -223,15 +233,24 @@ step() {
     fi
 }
 
+# begin NAME STEP PROGRAM ARGUMENTS...: a step of NAME, which goes on with work that is there, or replaces it once after other parameters.
+begin() {
+    local name=$1 how=--resume
+    shift
+    if [ -e "$folder/receipts/replace" ] && [ ! -e "$folder/receipts/$name.begun" ]; then how=--overwrite; fi
+    step "$@" $how
+    if [ $how = --overwrite ]; then touch "$folder/receipts/$name.begun"; fi
+}
+
 # scatter NAME PROGRAM ARGUMENTS...: in one go, or its parts one by one and then what needs them all.
 scatter() {
     local name=$1 k
     shift
     if [ "$parts" -eq 1 ]; then
-        step "$name" "$@" --resume
+        begin "$name" "$name" "$@"
     elif [ ! -e "$folder/receipts/$name.json" ]; then
         for ((k = 1; k <= parts; k++)); do
-            step "$name.part-$k-$parts" "$@" --part "$k/$parts" --resume
+            begin "$name" "$name.part-$k-$parts" "$@" --part "$k/$parts"
         done
         step "$name" "$@" --finish --resume
     fi
@@ -241,8 +260,8 @@ scatter() {
 pick() {
     local volume=$1 name=$2
     shift 2
-    step "pick-level-$name" pick-level "$volume" --output "$folder/working/$name.txt" \
-        --scratch "$folder/working/$name.zarr" --parameters "$config" --resume "$@"
+    begin "pick-level-$name" "pick-level-$name" pick-level "$volume" --output "$folder/working/$name.txt" \
+        --scratch "$store/working/$name.zarr" --parameters "$config" "$@"
     read -r picked < "$folder/working/$name.txt"
 }
 
@@ -257,35 +276,35 @@ align() {
         initial=$transform
         case $stage in
             global)
-                transform=$folder/transforms/global.json
+                transform=$store/transforms/global.json
                 step ransac ransac "$near" "$near_moving" \
                     --fixed-spots "$out/spots/fixed.csv" --moving-spots "$folder/spots/moving.csv" \
                     --output "$transform" --matches "$folder/spots/matches.csv" --overwrite
                 names+=(ransac)
                 ;;
             local)
-                transform=$folder/transforms/local.zarr
+                transform=$store/transforms/local.zarr
                 scatter local-affine local-affine "$near" "$near_moving" --initial "$initial" \
                     --output "$transform" --table "$folder/transforms/blocks.csv"
                 names+=(local-affine)
                 tables=(--blocks-table "$folder/transforms/blocks.csv")
                 ;;
             deform)
-                transform=$folder/transforms/deform.json
-                scatter deform deform "$near" "$near_moving" --initial "$initial" --output "$folder/transforms/deform.zarr"
+                transform=$store/transforms/deform.json
+                scatter deform deform "$near" "$near_moving" --initial "$initial" --output "$store/transforms/deform.zarr"
                 names+=(deform)
                 ;;
         esac
         case $stage in
-            "$until") volume=$folder/aligned.zarr from=$moving onto_fixed=$fixed ;;
-            *) volume=$folder/$stage.zarr from=$near_moving onto_fixed=$near ;;
+            "$until") volume=$store/aligned.zarr from=$moving onto_fixed=$fixed ;;
+            *) volume=$store/$stage.zarr from=$near_moving onto_fixed=$near ;;
         esac
         scatter "apply-transform-$stage" apply-transform "$from" --onto "$onto_fixed" --transform "$transform" --output "$volume"
         names+=("apply-transform-$stage")
         pictures+=(--stage "$stage=$volume")
     done
-    step downsample downsample "$folder/aligned.zarr" --resume
-    scatter invmap invmap "$transform" --onto "$near_moving" --output "$folder/transforms/inverse.zarr"
+    step downsample downsample "$store/aligned.zarr" --resume
+    scatter invmap invmap "$transform" --onto "$near_moving" --output "$store/transforms/inverse.zarr"
 
     receipts=("$out/receipts/pick-level-fixed.json" "$out/receipts/extract-spots-fixed.json")
     for name in "${names[@]}" downsample invmap; do
@@ -304,7 +323,7 @@ carry() {
         IFS=$us read -r name channel image index kind points <<< "$entry"
         if [ "$name" != "$round" ]; then continue; fi
         if [ -n "$image" ]; then
-            output=$folder/channels/$channel.zarr choice=() method=()
+            output=$store/channels/$channel.zarr choice=() method=()
             if [ -n "$index" ]; then choice+=(--moving-channel "$index"); fi
             if [ "$kind" = labels ]; then choice+=(--interpolation nearest) method=(--method mode); fi
             scatter "apply-transform-channel-$channel" apply-transform "$image" --onto "${onto:-$fixed}" \
@@ -327,7 +346,7 @@ correlations() {
     done
 }
 
-folder=$out label=
+folder=$out store=$data label=
 pick "$fixed" fixed
 near=$picked
 scatter extract-spots-fixed extract-spots "$near" --output "$out/spots/fixed.csv"
@@ -335,7 +354,7 @@ scatter extract-spots-fixed extract-spots "$near" --output "$out/spots/fixed.csv
 summary=round$(printf '\tncc_%s' before "${stages[@]}")$'\treport'
 for entry in "${rounds[@]}"; do
     IFS=$us read -r round moving <<< "$entry"
-    folder=$out${round:+/$round} label=$round
+    folder=$out${round:+/$round} store=$data${round:+/$round} label=$round
     align "$moving"
     summary+=$'\n'$round$(correlations "$folder/receipts/report.json")$'\t'$round/report.html
 done

@@ -11,7 +11,7 @@ use super::{Error, bigwarp, elastix, itk, matrices, ngff, nifti, nrrd, reading};
 use crate::blocks::{Context, Identity};
 use crate::files;
 use crate::geom::{Affine, Chain, FieldSource, Grid, Point};
-use crate::store::document;
+use crate::store::{self, document};
 use crate::transform::{self, Direction, Step};
 use crate::volume::FieldFile;
 
@@ -286,6 +286,15 @@ impl Job<'_> {
 
     /// Writes a field as a single file of another format, through a native one.
     fn write_flat(&self, pieces: Vec<Piece>) -> Result<(), Error> {
+        let path = Path::new(self.destination);
+        if store::is_remote(path) {
+            let message = "cannot be written to a bucket, as it is one file that is written piece by piece; \
+                           give a local path, or a name that ends in .zarr";
+            return Err(Error::Unfit {
+                location: self.destination.to_owned(),
+                message: message.to_owned(),
+            });
+        }
         if self.ctx.scattered {
             return Err(self.unfit(
                 "is written into one file, which cannot be done in parts; leave --part out",
@@ -304,7 +313,6 @@ impl Job<'_> {
             return Ok(());
         }
         let field = FieldFile::open(&location)?;
-        let path = Path::new(self.destination);
         let um = self.unit.unwrap_or(Unit::Mm).micrometres();
         if self.target == Target::Nifti {
             nifti::write(path, &field, um)?;

@@ -105,15 +105,19 @@ fn vectors_of(count: usize) -> Cost {
     Cost::of::<[f32; 3]>("vectors", count)
 }
 
-/// A folder for temporary data next to `destination`; it is removed on drop.
+/// A folder for temporary data next to `destination`, or in the system's folder for temporary files if
+/// that is in a bucket; it is removed on drop.
 pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
     /// The folder's name contains the process id, so that processes do not share it.
     pub(super) fn beside(destination: &str) -> Self {
         let trimmed = destination.trim_end_matches('/');
-        let folder = blocks::folder_beside(Path::new(trimmed));
-        Self(folder.join(format!("scratch-{}", std::process::id())))
+        let name = format!("scratch-{}", std::process::id());
+        if store::is_remote(Path::new(trimmed)) {
+            return Self(std::env::temp_dir().join(format!("voxloom-{name}")).join(name));
+        }
+        Self(blocks::folder_beside(Path::new(trimmed)).join(name))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -129,8 +133,8 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         // a failure is harmless; the parent folder is removed only if it is empty
-        let _ = store::delete_folder(&self.0);
-        if let Some(above) = self.0.parent().filter(|above| !store::is_remote(above)) {
+        let _ = fs::remove_dir_all(&self.0);
+        if let Some(above) = self.0.parent() {
             let _ = fs::remove_dir(above);
         }
     }

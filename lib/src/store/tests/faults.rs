@@ -54,6 +54,33 @@ fn reads_from_a_faulty_web_server_return_the_right_bytes() {
 }
 
 #[test]
+fn parts_of_files_come_from_a_server_without_ranges_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let content: Vec<u8> = (0..=255).cycle().take(1000).collect();
+    std::fs::write(folder.path().join("a"), &content).unwrap();
+    let web = Web::without_ranges(folder.path());
+    let at = mount("web-without-ranges", "http", &web.host(), PATIENCE).join("a");
+    for (wanted, part) in [
+        (Wanted::Whole(1000), 0..1000),
+        (Wanted::Range { start: 300, length: 20 }, 300..320),
+        (Wanted::Range { start: 0, length: 1000 }, 0..1000),
+        (Wanted::Range { start: 990, length: 11 }, 0..0),
+        (Wanted::End(7), 993..1000),
+        (Wanted::Whole(999), 0..0),
+    ] {
+        let mut bytes = Vec::new();
+        assert_eq!(store::read(&at, wanted, &mut bytes).unwrap(), Some(1000), "{wanted:?}");
+        assert_eq!(bytes, content[part], "{wanted:?}");
+    }
+    // a file that was not there is not looked for again
+    let none = at.with_file_name("none");
+    assert_eq!(store::get(&none).unwrap(), None);
+    let before = web.requests();
+    assert!(store::get(&none).unwrap().is_none() && store::about_file(&none).unwrap().is_none());
+    assert_eq!(web.requests(), before);
+}
+
+#[test]
 fn a_server_that_always_fails_ends_in_a_temporary_error() {
     let folder = tempfile::tempdir().unwrap();
     conformance::prepare(folder.path());
@@ -122,5 +149,5 @@ fn s3_denies_others_and_a_bucket_that_does_not_exist_is_told() {
     assert!(error.to_string().contains("AWS_ACCESS_KEY_ID"), "{error}");
     let other = Path::new("s3://voxloom-no-such-bucket/x");
     let error = store::put(other, b"x").unwrap_err();
-    assert!(error.to_string().contains("no s3://voxloom-no-such-bucket"), "{error}");
+    assert!(error.to_string().contains("no bucket s3://voxloom-no-such-bucket"), "{error}");
 }

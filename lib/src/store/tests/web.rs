@@ -79,6 +79,28 @@ impl Web {
         Self::start(rate, move |head, _| Ok(file(&folder, head)))
     }
 
+    /// As [`Web::serve`] without faults, but ranges are ignored: the answer is the whole file.
+    pub(crate) fn without_ranges(folder: &Path) -> Self {
+        let folder = folder.to_owned();
+        Self::start(0.0, move |head, _| {
+            let text = String::from_utf8_lossy(head);
+            let lines = text.split_inclusive("\r\n");
+            let is_range = |line: &&str| line.to_ascii_lowercase().starts_with("range:");
+            let head: String = lines.filter(|line| !is_range(line)).collect();
+            Ok(file(&folder, head.as_bytes()))
+        })
+    }
+
+    /// As [`Web::serve`] without faults; each answer takes so long.
+    #[allow(dead_code, reason = "the tests of the library have no use for it")]
+    pub(crate) fn slow(folder: &Path, pause: Duration) -> Self {
+        let folder = folder.to_owned();
+        Self::start(0.0, move |head, _| {
+            std::thread::sleep(pause);
+            Ok(file(&folder, head))
+        })
+    }
+
     /// Forwards requests to another server.
     pub(crate) fn proxy(upstream: SocketAddr, rate: f64) -> Self {
         Self::start(rate, move |head, body| forward(upstream, head, body))
