@@ -131,6 +131,9 @@ fn kind_of(location: &str) -> Kind {
         let is_ours = matches!(found, Ok(transform::Kind::LocalAffines));
         return if is_ours { Kind::Transform } else { Kind::Volume };
     }
+    if !is_pipe && volume::is_sections(location) {
+        return Kind::Volume;
+    }
     if transcode::is_foreign(location).unwrap_or(false) {
         return Kind::Foreign;
     }

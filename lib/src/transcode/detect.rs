@@ -162,8 +162,9 @@ pub(super) fn is_transform(location: &str) -> bool {
     }
     let images: [&[u8]; 6] = [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x89PNG", b"\x93NUMPY"];
     files::is_pipe(path)
-        || document::read_start(path, 8)
-            .is_ok_and(|start| !images.iter().any(|magic| start.starts_with(magic)))
+        || !volume::is_sections(location)
+            && document::read_start(path, 8)
+                .is_ok_and(|start| !images.iter().any(|magic| start.starts_with(magic)))
 }
 
 /// The native formats, or their error message.

@@ -11,6 +11,9 @@ pub(super) struct Calibration {
     pub(super) pixel: Option<[f64; 2]>,
     /// The centre of voxel 0.
     pub(super) origin: Option<Point>,
+    /// The index of voxel 0 along z, y, x in the frame of the file, where it is not 0: without an
+    /// `origin`, it is the index times the spacing.
+    pub(super) first: Point,
     /// Where the values come from, or why they are unknown.
     pub(super) source: String,
 }
@@ -19,6 +22,18 @@ impl Calibration {
     /// An unknown calibration, with the reason.
     pub(super) fn unknown(reason: impl Into<String>) -> Self {
         Self { source: reason.into(), ..Self::default() }
+    }
+
+    /// The centre of voxel 0 for a spacing, micrometres; `None` if nothing is stated.
+    ///
+    /// * `planar`: there is no z axis, along which the origin is then 0
+    pub(super) fn origin_for(&self, spacing: Point, planar: bool) -> Option<Point> {
+        let of_index = || {
+            let first = if planar { [0.0, self.first[1], self.first[2]] } else { self.first };
+            let origin = std::array::from_fn(|a| first[a] * spacing[a]);
+            (first != [0.0; 3]).then_some(origin)
+        };
+        self.origin.or_else(of_index)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::{Error, open, path_of};
+use super::{Error, open, path_of, sections};
 use crate::fingerprint::Fingerprint;
 use crate::store::{self, About, Kind};
 
@@ -22,12 +22,19 @@ pub(super) struct Stored<'a> {
     pub(super) count: u64,
     /// The path of file number `i`, for `i` below `count`.
     pub(super) file: Box<dyn Fn(u64) -> PathBuf + 'a>,
+    /// Whether each file is an image that is not changed while it is read: its modification time
+    /// counts too. Otherwise files are chunks, of which only the length counts.
+    pub(super) is_whole: bool,
+    /// Whether all local files are examined, however many there are.
+    pub(super) looks_at_all: bool,
 }
 
 impl<'a> Stored<'a> {
     /// An array stored in these files.
     pub(super) fn in_files(form: String, files: Vec<PathBuf>) -> Self {
-        Self { form, count: files.len() as u64, file: Box::new(move |i| files[i as usize].clone()) }
+        let count = files.len() as u64;
+        let file = Box::new(move |i| files[i as usize].clone());
+        Self { form, count, file, is_whole: true, looks_at_all: false }
     }
 
     /// An array stored in one file per chunk; `file` gives the path for a chunk's index.
@@ -49,16 +56,21 @@ impl<'a> Stored<'a> {
             }
             file(&index)
         };
-        Self { form, count, file: Box::new(at) }
+        Self { form, count, file: Box::new(at), is_whole: false, looks_at_all: false }
     }
 
-    /// The numbers and paths of the examined files: up to [`FILES`] or [`REQUESTS`], evenly spread.
+    /// The numbers and paths of the examined files: up to [`FILES`] or [`REQUESTS`], evenly spread,
+    /// or all.
     fn sample(&self) -> (Vec<u64>, Vec<PathBuf>) {
         if self.count == 0 {
             return Default::default();
         }
         let first = (self.file)(0);
-        let looks = self.count.min(if store::is_remote(&first) { REQUESTS } else { FILES });
+        let looks = match store::is_remote(&first) {
+            true => self.count.min(REQUESTS),
+            false if self.looks_at_all => self.count,
+            false => self.count.min(FILES),
+        };
         let number = |i| (u128::from(i) * u128::from(self.count) / u128::from(looks)) as u64;
         let numbers: Vec<u64> = (0..looks).map(number).collect();
         let others = numbers[1..].iter().map(|number| (self.file)(*number));
@@ -66,14 +78,23 @@ impl<'a> Stored<'a> {
         (numbers, paths)
     }
 
-    /// The length in bytes of each file of [`Stored::sample`]; `None` if it is not stored.
+    /// Up to `most` of the files, evenly spread.
+    pub(super) fn paths(&self, most: u64) -> Vec<PathBuf> {
+        let looks = self.count.min(most);
+        let number = |i| (u128::from(i) * u128::from(self.count) / u128::from(looks)) as u64;
+        (0..looks).map(|i| (self.file)(number(i))).collect()
+    }
+
+    /// The state of each file of [`Stored::sample`].
     ///
     /// # Errors
     /// [`Error::Io`] for a file whose metadata cannot be read.
-    pub(super) fn lengths(&self) -> Result<Vec<(PathBuf, Option<u64>)>, Error> {
+    pub(super) fn seen(&self) -> Result<Vec<Seen>, Error> {
         let (_, paths) = self.sample();
-        let lengths = store::each(&paths, length);
-        paths.into_iter().zip(lengths).map(|(path, length)| Ok((path, length?))).collect()
+        let is_whole = self.is_whole;
+        let abouts = store::each(&paths, |path| state(path, is_whole));
+        let seen = |(path, about): (PathBuf, _)| Ok(Seen { path, is_whole, about: about? });
+        paths.into_iter().zip(abouts).map(seen).collect()
     }
 
     /// The fingerprint of the array's content; the paths of its files are not part of it.
@@ -108,6 +129,32 @@ impl<'a> Stored<'a> {
         }
         Ok(fingerprint.hex())
     }
+}
+
+/// The state of a file of an array.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) path: PathBuf,
+    /// See [`Stored::is_whole`].
+    pub(super) is_whole: bool,
+    /// `None` if it is not stored.
+    pub(super) about: Option<About>,
+}
+
+impl Seen {
+    /// The state of the file now.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a file whose metadata cannot be read.
+    pub(super) fn now(&self) -> Result<Option<About>, Error> {
+        state(&self.path, self.is_whole)
+    }
+}
+
+/// The state of a file; without `is_whole`, its kind and length alone.
+fn state(path: &Path, is_whole: bool) -> Result<Option<About>, Error> {
+    let about = about(path)?;
+    Ok(about.map(|about| if is_whole { about } else { About { changed: None, tag: None, ..about } }))
 }
 
 /// By what a change of a file is recognized without reading it: the time of its last change or, in
@@ -149,6 +196,9 @@ pub fn fingerprint(location: &str) -> Result<String, Error> {
     let path = path_of(location)?;
     let there = store::about(&path).map_err(|source| Error::io("read", &path, source))?;
     match there.map(|about| about.kind) {
+        Some(Kind::File) if sections::is_table(&path) => {
+            open::find(location)?.source.stored().fingerprint()
+        }
         Some(Kind::File) => Stored::in_files(String::new(), vec![path]).fingerprint(),
         // a web server does not tell whether there is a folder
         None if store::is_listable(&path) => {

@@ -183,7 +183,7 @@ fn own(attributes: &Map<String, Value>) -> Found {
         spacing: Some(spacing.map(|v| v * um)),
         origin: three("origin").map(|origin| origin.map(|v| v * um)),
         source: "spacing".into(),
-        pixel: None,
+        ..Calibration::default()
     }))
 }
 
@@ -226,6 +226,7 @@ fn cosem(transform: &Value) -> Result<Calibration, String> {
         pixel: planar.then_some([y, x]),
         origin: Some(origin),
         source: "transform".into(),
+        ..Calibration::default()
     })
 }
 
@@ -242,7 +243,7 @@ fn fiji(attributes: &Map<String, Value>) -> Found {
         spacing: Some(spacing),
         origin: Some(origin),
         source: "pixelWidth and pixelUnit".into(),
-        pixel: None,
+        ..Calibration::default()
     }))
 }
 
@@ -379,7 +380,7 @@ fn pixels(
         _ => None,
     };
     let spacing = Some(std::array::from_fn(|a| spacing[a] * factor[a]));
-    Calibration { spacing, pixel: None, origin, source }
+    Calibration { spacing, origin, source, ..Calibration::default() }
 }
 
 /// The entry for level `s<n>` in `scales`, or in a group's `downsamplingFactors`.

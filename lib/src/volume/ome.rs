@@ -191,6 +191,7 @@ impl Image {
             pixel: planar.then_some([y, x]),
             origin: Some(origin),
             source: format!("OME-Zarr{version} scale of '{}'", level.path),
+            ..Calibration::default()
         }
     }
 }

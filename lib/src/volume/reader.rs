@@ -94,7 +94,9 @@ impl Volume {
             spacing(location, &found, &view, select)?;
         let has_spacing = spacing.is_some();
         let spacing = spacing.unwrap_or([1.0; 3]);
-        let origin = match (select.origin, found.calibration.origin) {
+        let said = found.calibration.origin_for(spacing, planar).filter(|_| has_spacing);
+        let said = said.or(found.calibration.origin);
+        let origin = match (select.origin, said) {
             (Some(origin), said) => {
                 let known = lengths(origin);
                 if origin[0].is_nan() && shape[0] != 1 {
@@ -266,7 +268,9 @@ impl Volume {
         if !self.notes.is_empty() {
             facts.insert("notes".into(), json!(self.notes));
         }
-        facts.insert("stored_bytes".into(), json!(stored_bytes(&self.path)));
+        if !facts.contains_key("stored_bytes") {
+            facts.insert("stored_bytes".into(), json!(stored_bytes(&self.path)));
+        }
         let levels = super::levels(&self.location).unwrap_or_default();
         let levels: Vec<Value> = levels
             .iter()

@@ -60,6 +60,11 @@ pub(super) trait Source: Send + Sync {
         scratch: &mut Scratch,
     ) -> Result<Option<Block>, Error>;
 
+    /// Bytes that loading a block takes besides the block as stored and as decoded.
+    fn working_bytes(&self) -> u64 {
+        0
+    }
+
     /// Whether blocks have to be decoded, so that it is worth caching them.
     fn is_coded(&self) -> bool {
         true
@@ -140,7 +145,7 @@ pub(super) fn decoded_bytes(source: &dyn Source, view: &View, part: &Box3) -> u6
 pub(super) fn scratch_bytes(source: &dyn Source) -> u64 {
     let block = block_bytes(source.layout());
     let one = if source.is_coded() { block.saturating_mul(3) } else { block };
-    one.saturating_mul(source.in_flight() as u64)
+    one.saturating_add(source.working_bytes()).saturating_mul(source.in_flight() as u64)
 }
 
 /// The linear number of a block, in C order; `None` if it overflows.

@@ -13,7 +13,7 @@ use super::content::Stored;
 use super::dtype::ByteOrder;
 use super::source::{Layout, Scratch, Source};
 use super::{Dtype, Error, bits, shorten, tiff};
-use crate::store::{self, Wanted};
+use crate::store::{self, Kind, Wanted};
 
 /// The first bytes of a PNG file.
 pub(super) const PNG: &[u8] = b"\x89PNG";
@@ -37,6 +37,48 @@ pub(super) fn files(location: &str) -> Result<Vec<PathBuf>, Error> {
     }
     files.sort_by(|a, b| natord::compare(&a.to_string_lossy(), &b.to_string_lossy()));
     Ok(files)
+}
+
+/// The images of a folder, in natural order.
+pub(super) struct Images {
+    pub(super) files: Vec<PathBuf>,
+    /// What was ignored.
+    pub(super) notes: Vec<String>,
+}
+
+/// The TIFF or PNG files in a local folder, by their names; `None` if there are none.
+///
+/// # Errors
+/// [`Error::Format`] for a folder with files of both kinds; [`Error::Io`].
+pub(super) fn in_folder(folder: &Path) -> Result<Option<Images>, Error> {
+    if store::is_remote(folder) || !store::is_folder(folder) {
+        return Ok(None);
+    }
+    let (mut found, mut others) = ([Vec::new(), Vec::new()], 0);
+    let entries = store::list(folder).map_err(|source| Error::io("read", folder, source))?;
+    for entry in entries.into_iter().filter(|entry| !entry.name.starts_with('.')) {
+        let path = folder.join(&entry.name);
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        match ending.as_deref() {
+            Some("tif" | "tiff") if entry.kind == Kind::File => found[0].push(path),
+            Some("png") if entry.kind == Kind::File => found[1].push(path),
+            _ => others += 1,
+        }
+    }
+    if found.iter().all(|files| !files.is_empty()) {
+        let message = format!(
+            "is a folder of {} TIFF and {} PNG files; choose some with a pattern such as '{}/*.png'",
+            found[0].len(),
+            found[1].len(),
+            folder.display()
+        );
+        return Err(Error::format(folder.display(), message));
+    }
+    let mut files = found.concat();
+    files.sort_by(|a, b| natord::compare(&a.to_string_lossy(), &b.to_string_lossy()));
+    let ignored = || format!("{others} other files and folders in it are ignored");
+    let notes = (others > 0).then(ignored).into_iter().collect();
+    Ok((!files.is_empty()).then_some(Images { files, notes }))
 }
 
 /// Opens a stack and names its dimensions.
@@ -138,7 +180,8 @@ impl PngStack {
             let other = header(location, file)?;
             if other != head {
                 let message = format!(
-                    "{} has {other}, the first file {head}; all must be alike",
+                    "{} has {other}, the first file {head}; all must be alike: list images of several sizes \
+                     in a table of sections",
                     file.display()
                 );
                 return Err(Error::format(location, message));

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use super::content;
+use super::content::Seen;
 use super::node::Node;
 use super::source::Source;
 use super::{Error, open, path_of, unfinished};
@@ -30,8 +30,8 @@ pub struct Watch {
     metadata: Option<Map<String, Value>>,
     /// The first chunk that was found.
     chunk: OnceLock<PathBuf>,
-    /// The paths and lengths of chunk files; `None` for chunks that are not stored.
-    lengths: OnceLock<Vec<(PathBuf, Option<u64>)>>,
+    /// The state of the files of chunks and images.
+    files: OnceLock<Vec<Seen>>,
     /// When [`Watch::glance`] last found all in order.
     glanced: Mutex<Option<Instant>>,
 }
@@ -45,8 +45,8 @@ impl Watch {
     pub(super) fn file(location: &str, file: &Path) -> Self {
         let (location, file) = (location.to_owned(), file.to_owned());
         let seen = store::about_file(&file).ok().flatten();
-        let (chunk, lengths, glanced) = (OnceLock::new(), OnceLock::new(), Mutex::default());
-        Self { location, file, seen, metadata: None, chunk, lengths, glanced }
+        let (chunk, files, glanced) = (OnceLock::new(), OnceLock::new(), Mutex::default());
+        Self { location, file, seen, metadata: None, chunk, files, glanced }
     }
 
     /// Watches an array.
@@ -55,13 +55,13 @@ impl Watch {
         Self { metadata, ..Self::file(location, &node.metadata_file()) }
     }
 
-    /// Watches an array or file that is about to be read, and records the lengths of its files.
+    /// Watches an array or file that is about to be read, and records the state of its files.
     pub(super) fn of(location: &str, path: &Path, source: &dyn Source) -> Arc<Self> {
         let watch = source.watch().unwrap_or_else(|| Arc::new(Self::file(location, path)));
-        if watch.lengths.get().is_none() {
+        if watch.files.get().is_none() {
             // errors are ignored here, as reading will report them; if another thread has set the
-            // lengths first, they are the same
-            let _ = watch.lengths.set(source.stored().lengths().unwrap_or_default());
+            // files first, they are the same
+            let _ = watch.files.set(source.stored().seen().unwrap_or_default());
         }
         watch
     }
@@ -129,11 +129,14 @@ impl Watch {
     /// [`Error::Format`], which names what was deleted or changed; [`Error::Io`].
     pub fn check(&self) -> Result<(), Error> {
         self.look()?;
-        let before = self.lengths.get().map_or(&[][..], Vec::as_slice);
-        let paths: Vec<_> = before.iter().map(|(path, _)| path.clone()).collect();
-        let now = store::each(&paths, content::length);
-        for ((path, before), now) in before.iter().zip(now) {
-            match (before, now?) {
+        let before = self.files.get().map_or(&[][..], Vec::as_slice);
+        let is_remote = before.first().is_some_and(|seen| store::is_remote(&seen.path));
+        let at_once = if is_remote { store::IN_FLIGHT } else { 1 };
+        let now = store::concurrently(before, at_once, Seen::now);
+        for (seen, now) in before.iter().zip(now) {
+            let path = &seen.path;
+            match (&seen.about, now?) {
+                (Some(_), None) if seen.is_whole => return self.changed("lost a file", path),
                 (Some(_), None) => return self.changed("lost chunks", path),
                 // a reader of an unfinished array expects chunks to be added
                 (None, Some(_)) if unfinished::is_allowed() => {}

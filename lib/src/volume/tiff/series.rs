@@ -88,7 +88,7 @@ fn alike(page: &Form, first: &Form, number: usize) -> Result<(), String> {
     };
     Err(format!(
         "has pages that differ: page {}, counted from 1, has {}, the first {}; all must be alike: save each \
-         kind in a file of its own",
+         kind in a file of its own, or list files of several sizes in a table of sections",
         number + 1,
         say(page),
         say(first)
@@ -232,6 +232,7 @@ fn calibration(pages: &Pages, said: &Description) -> Calibration {
         pixel: Some([y, x]).filter(|_| z.is_none()),
         origin: Some(std::array::from_fn(origin)),
         source: said.source.into(),
+        ..Calibration::default()
     }
 }
 
