@@ -9,7 +9,6 @@ use super::Error;
 use super::block::Block;
 use super::content::Stored;
 use super::dtype::ByteOrder;
-use super::element::Element;
 use super::source::{Layout, Scratch, Source};
 use crate::store::{self, Wanted};
 
@@ -20,8 +19,6 @@ pub(super) struct FlatFile {
     pub(super) path: PathBuf,
     pub(super) offset: u64,
     pub(super) layout: Layout,
-    /// The element type in the file; the layout has the type that it is read as.
-    pub(super) element: Element,
     pub(super) order: ByteOrder,
     /// What `inspect` shows about the format.
     pub(super) facts: Map<String, Value>,
@@ -45,7 +42,7 @@ impl Source for FlatFile {
         scratch: &mut Scratch,
     ) -> Result<Option<Block>, Error> {
         let block = Block::whole(&self.layout.block, self.order);
-        let size = self.element.size();
+        let size = self.layout.dtype.size();
         let plane = self.layout.block.iter().product::<u64>();
         // planes are contiguous: the number of this one is its index in C order
         let number = index.iter().zip(&self.layout.shape).zip(&self.layout.block).fold(
@@ -62,7 +59,6 @@ impl Source for FlatFile {
         let length = (last + 1 - first) * size;
         match store::read(&self.path, Wanted::Range { start, length }, &mut scratch.data) {
             Ok(Some(_)) if scratch.data.len() == length => {
-                self.element.widen(&mut scratch.data, self.order);
                 Ok(Some(Block { first, ..block }))
             }
             Ok(Some(_)) => {
@@ -81,7 +77,7 @@ impl Source for FlatFile {
     fn stored(&self) -> Stored<'_> {
         let shape = &self.layout.shape;
         let form =
-            format!("{shape:?} {} {:?} from {}", self.element.name(), self.order, self.offset);
+            format!("{shape:?} {} {:?} from {}", self.layout.dtype.name(), self.order, self.offset);
         Stored::in_files(form, vec![self.path.clone()])
     }
 

@@ -12,15 +12,17 @@ use crate::geom::{Grid, Point};
 use crate::quote::shorten;
 use crate::store;
 
+mod array;
+mod array_output;
 mod bits;
 mod block;
+mod bounds;
 mod cache;
 mod calibration;
 mod codecs;
 mod content;
 mod conventions;
 mod dtype;
-mod element;
 mod extent;
 mod field;
 mod flat;
@@ -49,9 +51,14 @@ mod watch;
 mod writer;
 mod zarr;
 
+pub use array::{Array, Axis, AxisName};
+pub use array_output::{ArrayOutput, ArraySpec};
+pub use bounds::Bounds;
 pub use content::fingerprint;
+#[doc(hidden)]
+pub use dtype::halves;
 pub use dtype::{ByteOrder, Dtype, Voxel};
-pub use field::{FieldFile, FieldOutput};
+pub use field::{FieldFile, FieldOutput, FieldParts};
 pub use named::{check_name, check_zarr_name, other_format};
 pub use node::attributes;
 pub use output::Output;
@@ -156,7 +163,7 @@ fn path_of(location: &str) -> Result<PathBuf, Error> {
 }
 
 /// The element types that can be read.
-const READABLE: &str = "integers of 8 to 64 bits, bool, float16, float32 and float64";
+const READABLE: &str = "integers of 8 to 64 bits, bool, float16, bfloat16, float32 and float64";
 
 /// Selects one 3-D volume of a location, and overrides its metadata.
 ///

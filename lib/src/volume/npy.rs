@@ -8,7 +8,6 @@ use std::path::Path;
 use serde_json::Map;
 
 use super::calibration::Calibration;
-use super::element::Element;
 use super::flat::{FlatFile, planes};
 use super::source::Layout;
 use super::{Dtype, Error, shorten};
@@ -47,9 +46,8 @@ pub(super) fn open(location: &str, path: &Path) -> Result<(FlatFile, bool, Calib
         return Err(bad("its header has no descr and shape"));
     };
     let name = name.trim_matches(['\'', '"']);
-    let found = Element::from_descr(name);
-    let (element, order) = found.ok_or_else(|| Error::dtype(location, &name.into()))?;
-    let dtype = element.dtype();
+    let found = Dtype::from_descr(name);
+    let (dtype, order) = found.ok_or_else(|| Error::dtype(location, &name.into()))?;
     let numbers =
         shape.trim_matches(['(', ')']).split(',').map(str::trim).filter(|n| !n.is_empty());
     let shape: Option<Vec<u64>> = numbers.map(|n| n.parse().ok()).collect();
@@ -59,7 +57,7 @@ pub(super) fn open(location: &str, path: &Path) -> Result<(FlatFile, bool, Calib
         shape.reverse();
     }
     let length_there = fs::metadata(path).map_err(|source| Error::io("read", path, source))?.len();
-    let data = (shape.iter()).try_fold(element.size() as u64, |a, n| a.checked_mul(*n));
+    let data = (shape.iter()).try_fold(dtype.size() as u64, |a, n| a.checked_mul(*n));
     let offset = (offset + length) as u64;
     match data.and_then(|data| data.checked_add(offset)) {
         Some(end) if end <= length_there && end > offset => {}
@@ -71,22 +69,21 @@ pub(super) fn open(location: &str, path: &Path) -> Result<(FlatFile, bool, Calib
             return Err(bad(&format!(
                 "its {} elements of {} do not fit into its {length_there} bytes: it is truncated",
                 shorten(&format!("{shape:?}")),
-                element.name()
+                dtype.name()
             )));
         }
     }
     let layout = Layout { block: planes(&shape), shape, dtype, fill: vec![0; dtype.size()] };
     let mut facts = Map::new();
     facts.insert("format".into(), "npy".into());
-    if element != Element::As(dtype) {
-        facts.insert("stored_dtype".into(), element.name().into());
+    if dtype.read_as() != dtype {
+        facts.insert("stored_dtype".into(), dtype.name().into());
     }
     let file = FlatFile {
         location: location.to_owned(),
         path: path.to_owned(),
         offset,
         layout,
-        element,
         order,
         facts,
     };

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::array::Array;
+use super::calibration::Calibration;
 use super::node::{Container, Node};
 use super::place::Place;
 use super::zarr::{self, ArraySpec, ZarrSink};
@@ -102,6 +104,8 @@ pub fn read_small_array(location: &str) -> Result<(Vec<u64>, Vec<f64>, Map<Strin
     if dtype != Dtype::F64 {
         return Err(Error::format(location, format!("holds {dtype}; float64 is wanted")));
     }
-    let (shape, data) = zarr::read_all(location, &node)?;
-    Ok((shape, data, node.attributes))
+    let attributes = node.attributes.clone();
+    let array = Array::of_node(location, node, Calibration::default())?;
+    let (shape, data) = array.read_all()?;
+    Ok((shape, data, attributes))
 }

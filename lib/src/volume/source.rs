@@ -9,6 +9,7 @@ use super::cache::{self, Cache, Decoded};
 use super::content::Stored;
 use super::dtype::{ByteOrder, convert};
 use super::watch::Watch;
+use super::bounds::BoxN;
 use super::{Dtype, Error, Voxel};
 use crate::geom::Box3;
 
@@ -88,23 +89,24 @@ pub(super) trait Source: Send + Sync {
     fn describe(&self) -> serde_json::Map<String, serde_json::Value>;
 }
 
-/// Which dimensions of the array are z, y and x, and the fixed index along each other dimension.
+/// A view of an array with `N` axes: which dimension each axis is, and the fixed index along each
+/// other dimension. Volumes have the axes z, y, x.
 #[derive(Clone, Debug)]
-pub(super) struct View {
-    /// The dimension of each of z, y, x; `None` if the array lacks that axis.
-    pub(super) axes: [Option<usize>; 3],
-    /// The index along each dimension, used where the dimension is none of z, y, x.
+pub(super) struct View<const N: usize = 3> {
+    /// The dimension of each axis; `None` if the array lacks it, which is then one element long.
+    pub(super) axes: [Option<usize>; N],
+    /// The index along each dimension, used where the dimension is none of the axes.
     pub(super) fixed: Vec<u64>,
 }
 
-impl View {
-    /// Reorders a per-dimension quantity to z, y, x, with `missing` for axes that the array lacks.
-    pub(super) fn pick<N: Copy>(&self, values: &[N], missing: N) -> [N; 3] {
+impl<const N: usize> View<N> {
+    /// Reorders a per-dimension quantity to the axes, with `missing` for axes that the array lacks.
+    pub(super) fn pick<T: Copy>(&self, values: &[T], missing: T) -> [T; N] {
         self.axes.map(|axis| axis.map_or(missing, |d| values[d]))
     }
 
-    /// The volume's shape (z, y, x).
-    pub(super) fn shape(&self, layout: &Layout) -> [usize; 3] {
+    /// The shape of the view.
+    pub(super) fn shape(&self, layout: &Layout) -> [usize; N] {
         self.pick(&layout.shape, 1).map(|n| n as usize)
     }
 }
@@ -154,16 +156,16 @@ fn number(layout: &Layout, index: &[u64]) -> Option<u64> {
     index.iter().zip(counts).try_fold(0, |sum: u64, (i, n)| sum.checked_mul(n)?.checked_add(*i))
 }
 
-/// Reads a box, C order `(z, y, x)`. Voxels outside the volume read as `T::default()`.
-pub(super) fn read<T: Voxel>(
+/// Reads a box of a view, in C order. Elements outside the array read as `T::default()`.
+pub(super) fn read<const N: usize, T: Voxel>(
     source: &dyn Source,
     cache: &Cache,
-    view: &View,
-    part: &Box3,
+    view: &View<N>,
+    part: impl Into<BoxN<N>>,
     out: &mut [T],
 ) -> Result<(), Error> {
-    let layout = source.layout();
-    let inside = part.intersect(&Box3::of_shape(view.shape(layout)));
+    let (layout, part) = (source.layout(), &part.into());
+    let inside = part.intersect(&BoxN::of_shape(view.shape(layout)));
     if inside != *part {
         out.fill(T::default());
     }
@@ -171,52 +173,34 @@ pub(super) fn read<T: Voxel>(
         return Ok(());
     }
     let size = view.pick(&layout.block, 1).map(|n| n as i64);
-    let low: [i64; 3] = std::array::from_fn(|a| inside.min[a] / size[a]);
-    let high: [i64; 3] = std::array::from_fn(|a| (inside.max[a] - 1) / size[a] + 1);
-    let target = |at: [i64; 3]| {
+    let low: [i64; N] = std::array::from_fn(|a| inside.min[a] / size[a]);
+    let high: [i64; N] = std::array::from_fn(|a| (inside.max[a] - 1) / size[a] + 1);
+    let target = |at: [i64; N]| {
         let min = std::array::from_fn(|a| at[a] * size[a]);
-        let block = Box3::new(min, std::array::from_fn(|a| min[a] + size[a]));
+        let block = BoxN { min, max: std::array::from_fn(|a| min[a] + size[a]) };
         Target { part, overlap: inside.intersect(&block), block, at }
     };
-    let blocks = Box3::new(low, high);
+    let blocks = BoxN { min: low, max: high };
     if source.in_flight() > 1 && blocks.len() > 1 {
-        let targets: Vec<_> = blocks.tiles([1; 3]).map(|tile| target(tile.min)).collect();
+        let targets: Vec<_> = blocks.positions().map(target).collect();
         return concurrent::read(source, cache, view, &targets, out);
     }
     // taken out of the thread-local, because a source may itself read through another source
     let mut scratch = SCRATCH.take();
-    let mut result = Ok(());
-    'blocks: for z in low[0]..high[0] {
-        for y in low[1]..high[1] {
-            for x in low[2]..high[2] {
-                result = read_block(source, cache, view, &target([z, y, x]), &mut scratch, out);
-                if result.is_err() {
-                    break 'blocks;
-                }
-            }
-        }
-    }
+    let result = blocks
+        .positions()
+        .try_for_each(|at| read_block(source, cache, view, &target(at), &mut scratch, out));
     SCRATCH.set(scratch);
     result
 }
 
 /// The boxes for reading one block: the requested box, the block, and their intersection; and the
-/// index of the block along z, y, x.
-struct Target<'a> {
-    part: &'a Box3,
-    block: Box3,
-    overlap: Box3,
-    at: [i64; 3],
-}
-
-impl Target<'_> {
-    /// The offset in the output of the voxel at `z`, `y` and x = `from`.
-    fn row(&self, z: i64, y: i64, from: i64) -> usize {
-        let [_, rows, columns] = self.part.shape();
-        let [z, y, x] = [z - self.part.min[0], y - self.part.min[1], from - self.part.min[2]]
-            .map(|v| v as usize);
-        (z * rows + y) * columns + x
-    }
+/// index of the block along each axis.
+struct Target<'a, const N: usize> {
+    part: &'a BoxN<N>,
+    block: BoxN<N>,
+    overlap: BoxN<N>,
+    at: [i64; N],
 }
 
 /// A loaded block.
@@ -229,11 +213,11 @@ enum Loaded {
 
 /// Loads a block, through the cache where it is worth it; with the ranges of elements within the
 /// block that are wanted.
-fn load(
+fn load<const N: usize>(
     source: &dyn Source,
     cache: &Cache,
-    view: &View,
-    target: &Target,
+    view: &View<N>,
+    target: &Target<N>,
     scratch: &mut Scratch,
 ) -> Result<(Loaded, Vec<Range<u64>>), Error> {
     let layout = source.layout();
@@ -241,7 +225,7 @@ fn load(
     let mut wanted: Vec<Range<u64>> =
         view.fixed.iter().zip(&layout.block).map(|(f, b)| f % b..f % b + 1).collect();
     let overlap = target.overlap;
-    for a in 0..3 {
+    for a in 0..N {
         if let Some(d) = view.axes[a] {
             index[d] = target.at[a] as u64;
             let local = |v: i64| (v - target.block.min[a]) as u64;
@@ -267,11 +251,11 @@ fn load(
     Ok((loaded, wanted))
 }
 
-fn read_block<T: Voxel>(
+fn read_block<const N: usize, T: Voxel>(
     source: &dyn Source,
     cache: &Cache,
-    view: &View,
-    target: &Target,
+    view: &View<N>,
+    target: &Target<N>,
     scratch: &mut Scratch,
     out: &mut [T],
 ) -> Result<(), Error> {
@@ -289,12 +273,12 @@ fn read_block<T: Voxel>(
 }
 
 /// Copies the stored part of the overlap to the output, and sets the rest to the fill value.
-fn hand_out<T: Voxel>(
+fn hand_out<const N: usize, T: Voxel>(
     layout: &Layout,
-    view: &View,
+    view: &View<N>,
     wanted: &[Range<u64>],
     block: Option<&Block>,
-    target: &Target,
+    target: &Target<N>,
     data: &[u8],
     out: &mut [T],
 ) {
@@ -325,27 +309,24 @@ fn hand_out<T: Voxel>(
 }
 
 /// Sets the overlap to the fill value.
-fn fill<T: Voxel>(layout: &Layout, target: &Target, out: &mut [T]) {
+fn fill<const N: usize, T: Voxel>(layout: &Layout, target: &Target<N>, out: &mut [T]) {
     let mut value = [T::default()];
     convert(&layout.fill, 1, layout.dtype, ByteOrder::Little, &mut value);
-    let overlap = target.overlap;
-    let width = overlap.shape()[2];
-    for z in overlap.min[0]..overlap.max[0] {
-        for y in overlap.min[1]..overlap.max[1] {
-            let row = target.row(z, y, overlap.min[2]);
-            out[row..row + width].fill(value[0]);
-        }
-    }
+    let width = target.overlap.shape()[N - 1];
+    target.overlap.rows().for_each(|at| {
+        let row = target.part.offset(at);
+        out[row..row + width].fill(value[0]);
+    });
 }
 
 /// Copies the rows of `stored` out of the loaded block.
-fn copy<T: Voxel>(
+fn copy<const N: usize, T: Voxel>(
     layout: &Layout,
-    view: &View,
+    view: &View<N>,
     wanted: &[Range<u64>],
     block: &Block,
-    stored: &Box3,
-    target: &Target,
+    stored: &BoxN<N>,
+    target: &Target<N>,
     data: &[u8],
     out: &mut [T],
 ) {
@@ -355,17 +336,24 @@ fn copy<T: Voxel>(
         .filter(|d| !view.axes.contains(&Some(*d)))
         .map(|d| wanted[d].start as usize * block.strides[d])
         .sum();
-    let width = stored.shape()[2];
-    for z in stored.min[0]..stored.max[0] {
-        for y in stored.min[1]..stored.max[1] {
-            let at = [z, y, stored.min[2]];
-            let element: usize =
-                (0..3).map(|a| (at[a] - target.block.min[a]) as usize * strides[a]).sum::<usize>()
-                    + base
-                    - block.first;
-            let row = target.row(z, y, stored.min[2]);
-            let out = &mut out[row..row + width];
-            convert(&data[element * size..], strides[2].max(1), layout.dtype, block.order, out);
-        }
+    let mut width = stored.shape()[N - 1];
+    let mut rows = *stored;
+    // vectors that are contiguous in both: the rows of the last two axes are one
+    if N > 1
+        && strides[N - 1] == 1
+        && strides[N - 2] == width
+        && width == target.part.shape()[N - 1]
+    {
+        rows.max[N - 2] = rows.min[N - 2] + 1;
+        width *= stored.shape()[N - 2];
     }
+    rows.rows().for_each(|at| {
+        let element: usize =
+            (0..N).map(|a| (at[a] - target.block.min[a]) as usize * strides[a]).sum::<usize>()
+                + base
+                - block.first;
+        let row = target.part.offset(at);
+        let out = &mut out[row..row + width];
+        convert(&data[element * size..], strides[N - 1].max(1), layout.dtype, block.order, out);
+    });
 }

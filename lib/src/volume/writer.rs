@@ -5,15 +5,17 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use super::bounds::{Bounds, BoxN, RANK};
 use super::dtype::ByteOrder;
 use super::n5::N5Array;
 use super::node::{Container, Node};
 use super::planes::PlaneFile;
+use super::source::Source;
 use super::zarr::{self, ZarrSink};
 use super::{Dtype, Error, Voxel, content, writes_at_once};
 use crate::device::Permits;
-use crate::geom::Box3;
 use crate::store;
+use crate::with_element;
 
 /// The destination of whole units.
 enum Sink {
@@ -26,66 +28,31 @@ thread_local! {
     static UNIT: RefCell<Vec<u8>> = RefCell::default();
 }
 
-/// What an array holds at each position (z, y, x).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Each {
-    /// One element.
-    Voxel,
-    /// Several elements, in a dimension before z.
-    Channel,
-    /// The three components of a vector, in a dimension after x.
-    Vector,
-}
-
-impl Each {
-    /// The number of interleaved elements at a position.
-    fn components(self) -> usize {
-        if self == Self::Vector { 3 } else { 1 }
-    }
-}
-
-/// The first number of a list, 1 if there is none.
-fn first_of(list: Option<&Value>) -> usize {
-    list.and_then(|list| list.get(0)?.as_u64()).map_or(1, |n| n as usize)
-}
-
-/// Divides boxes into units and stores them.
+/// Divides boxes of an array of rank 1 to 6 into units and stores them. The axes are those of the
+/// array, slowest first, counted from 0.
 pub(super) struct Writer {
     location: String,
-    shape: [usize; 3],
-    unit: [usize; 3],
-    each: Each,
-    channels: usize,
-    /// Whether the array has no z dimension.
-    planar: bool,
+    shape: Vec<usize>,
+    unit: Vec<usize>,
     dtype: Dtype,
     sink: Sink,
 }
 
+/// A list of sizes in metadata.
+fn sizes(list: Option<&Value>) -> Option<Vec<usize>> {
+    list?.as_array()?.iter().map(|n| Some(n.as_u64()? as usize)).collect()
+}
+
 impl Writer {
-    /// A writer for an array `(z, y, x)`, `(c, z, y, x)` or `(z, y, x, components)`, or `(y, x)` or
-    /// `(c, y, x)` without z.
-    pub(super) fn open(location: &str, node: &Node, each: Each) -> Result<Self, Error> {
-        let first = usize::from(each == Each::Channel);
+    /// A writer for the array in a folder.
+    pub(super) fn open(location: &str, node: &Node) -> Result<Self, Error> {
         let metadata = &node.metadata;
-        let rank = metadata.get("shape").or(metadata.get("dimensions")).and_then(Value::as_array);
-        let rank = rank.map_or(0, Vec::len);
-        let planar = each != Each::Vector && rank == first + 2;
-        let sizes = |value: Option<&Value>| -> Option<[usize; 3]> {
-            let list: Option<Vec<usize>> =
-                value?.as_array()?.iter().map(|n| Some(n.as_u64()? as usize)).collect();
-            let mut list = list?;
-            if planar {
-                // N5 lists x first
-                list.insert(if node.container == Container::N5 { list.len() } else { first }, 1);
-            }
-            list.get(first..first + 3)?.try_into().ok()
-        };
         let (shape, unit, dtype, sink) = if node.container == Container::N5 {
             let array = N5Array::open(location, node)?;
-            let reversed = |key| sizes(metadata.get(key)).map(|[x, y, z]| [z, y, x]);
-            let dtype = super::source::Source::layout(&array).dtype;
-            (reversed("dimensions"), reversed("blockSize"), dtype, Sink::N5(Box::new(array)))
+            let layout = array.layout();
+            let whole = |sizes: &[u64]| Some(sizes.iter().map(|n| *n as usize).collect());
+            let (shape, block) = (whole(&layout.shape), whole(&layout.block));
+            (shape, block, layout.dtype, Sink::N5(Box::new(array)))
         } else {
             let dtype = zarr::dtype(location, node)?;
             let grid = metadata.get("chunk_grid").and_then(|grid| grid.get("configuration"));
@@ -93,20 +60,23 @@ impl Writer {
             let sink = Sink::Zarr(Box::new(ZarrSink::open(location, node)?));
             (sizes(metadata.get("shape")), sizes(unit), dtype, sink)
         };
-        let fits = planar || rank == 3 + usize::from(each != Each::Voxel);
-        let (Some(shape), Some(unit), true) = (shape, unit, fits) else {
-            let message = format!("has {rank} dimensions; only z, y, x can be written");
-            return Err(Error::format(location, message));
+        let same = |unit: &Vec<usize>, shape: &Vec<usize>| {
+            (1..=RANK).contains(&shape.len()) && unit.len() == shape.len() && !unit.contains(&0)
         };
-        let channels = if first == 1 { first_of(metadata.get("shape")) } else { 1 };
-        Ok(Self { location: location.to_owned(), shape, unit, each, channels, planar, dtype, sink })
+        let (Some(shape), Some(unit)) = (shape, unit) else {
+            return Err(Error::format(location, "has no lists of sizes in its metadata"));
+        };
+        if !same(&unit, &shape) {
+            let message = format!("has the shape {shape:?}; arrays of 1 to {RANK} dimensions can be written");
+            return Err(Error::format(location, message));
+        }
+        Ok(Self { location: location.to_owned(), shape, unit, dtype, sink })
     }
 
     /// A writer for a file of planes, shape `(z, y, x)`.
     pub(super) fn planes(location: &str, shape: [usize; 3], dtype: Dtype, file: PlaneFile) -> Self {
-        let (unit, sink) = ([1, shape[1], shape[2]], Sink::Planes(file));
-        let (location, each) = (location.to_owned(), Each::Voxel);
-        Self { location, shape, unit, each, channels: 1, planar: false, dtype, sink }
+        let (unit, sink) = (vec![1, shape[1], shape[2]], Sink::Planes(file));
+        Self { location: location.to_owned(), shape: shape.to_vec(), unit, dtype, sink }
     }
 
     /// Gives a file of planes its final name although planes are missing.
@@ -117,54 +87,68 @@ impl Writer {
         }
     }
 
-    /// The shape (z, y, x) of a unit.
-    pub(super) fn unit(&self) -> [usize; 3] {
-        self.unit
+    /// The size of the array along each axis.
+    pub(super) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The size of a unit along each axis.
+    pub(super) fn unit(&self) -> &[usize] {
+        &self.unit
     }
 
     /// The number of existing files for the units of a box.
-    pub(super) fn stored(&self, part: &Box3) -> Result<u64, Error> {
+    pub(super) fn stored(&self, part: &Bounds) -> Result<u64, Error> {
         if matches!(self.sink, Sink::Planes(_)) {
             return Ok(0);
         }
-        let tiles = part.tiles(self.unit);
-        let paths: Vec<_> = tiles
-            .flat_map(|tile| (0..self.channels).map(move |channel| self.file(channel, &tile)))
-            .collect();
+        let paths: Vec<_> = self.units(part).map(|tile| self.file(&self.index(&tile))).collect();
         let lengths = store::each(&paths, content::length).into_iter();
         lengths.map(|length| Ok(u64::from(length?.is_some()))).sum()
     }
 
-    /// The index of a unit in the chunk grid, in the array's dimensions.
-    fn index(&self, channel: usize, tile: &Box3) -> Vec<u64> {
-        let place = (usize::from(self.planar)..3).map(|a| tile.min[a] as u64 / self.unit[a] as u64);
-        match self.each {
-            Each::Voxel => place.collect(),
-            Each::Channel => std::iter::once(channel as u64).chain(place).collect(),
-            Each::Vector => place.chain([0]).collect(),
-        }
+    /// The size of a unit, with axes of one element before its own.
+    fn padded_unit(&self) -> [usize; RANK] {
+        let mut unit = [1; RANK];
+        unit[RANK - self.unit.len()..].copy_from_slice(&self.unit);
+        unit
+    }
+
+    /// The units of a box, in C order; those at the array's end are clipped.
+    fn units(&self, part: &Bounds) -> impl Iterator<Item = BoxN<RANK>> + use<> {
+        let (part, unit): (BoxN<RANK>, _) = (part.padded(), self.padded_unit().map(|n| n as i64));
+        let counts: [usize; RANK] = std::array::from_fn(|a| part.shape()[a].div_ceil(unit[a] as usize));
+        BoxN::of_shape(counts).positions().map(move |at| {
+            let min = std::array::from_fn(|a| part.min[a] + at[a] * unit[a]);
+            BoxN { min, max: std::array::from_fn(|a| (min[a] + unit[a]).min(part.max[a])) }
+        })
+    }
+
+    /// The index of a unit in the chunk grid.
+    fn index(&self, tile: &BoxN<RANK>) -> Vec<u64> {
+        let first = RANK - self.unit.len();
+        (0..self.unit.len()).map(|d| tile.min[first + d] as u64 / self.unit[d] as u64).collect()
     }
 
     /// The file of a unit; for planes, the folder of the file that holds them all.
-    fn file(&self, channel: usize, tile: &Box3) -> PathBuf {
-        let index = self.index(channel, tile);
+    fn file(&self, index: &[u64]) -> PathBuf {
         match &self.sink {
-            Sink::Zarr(array) => array.file(&index),
-            Sink::N5(array) => array.file(&index),
+            Sink::Zarr(array) => array.file(index),
+            Sink::N5(array) => array.file(index),
             Sink::Planes(file) => file.folder().to_owned(),
         }
     }
 
-    /// Checks that a box is made of whole units and that `voxels` has its size and type.
-    pub(super) fn check<T: Voxel>(&self, part: &Box3, voxels: &[T]) -> Result<(), Error> {
+    /// Checks that a box is made of whole units and that `elements` have its size and type.
+    fn check<T: Voxel>(&self, part: &Bounds, elements: &[T]) -> Result<(), Error> {
         let bad = |message: String| Err(Error::format(&self.location, message));
-        if T::DTYPE != self.dtype {
+        if T::DTYPE != self.dtype && T::DTYPE != self.dtype.read_as() {
             return bad(format!("holds {}, cannot take {}", self.dtype, T::DTYPE));
         }
-        if voxels.len() != part.len() * self.each.components() {
-            return bad(format!("cannot take {} elements for the box {part}", voxels.len()));
+        if part.rank() != self.shape.len() || elements.len() != part.len() {
+            return bad(format!("cannot take {} elements for the box {part}", elements.len()));
         }
-        let whole = (0..3).all(|a| {
+        let whole = (0..self.shape.len()).all(|a| {
             let (unit, end) = (self.unit[a] as i64, self.shape[a] as i64);
             part.min[a] >= 0
                 && part.min[a] % unit == 0
@@ -177,21 +161,22 @@ impl Writer {
         Ok(())
     }
 
-    /// Stores the units of a box that passed [`Writer::check`].
-    pub(super) fn write<T: Voxel>(
-        &self,
-        channel: usize,
-        part: &Box3,
-        voxels: &[T],
-    ) -> Result<(), Error> {
-        let store = |tile: &Box3| {
+    /// Stores the units of a box, C order.
+    ///
+    /// # Errors
+    /// [`Error::Format`] for a box that is not a union of whole units, or another type;
+    /// [`Error::Io`].
+    pub(super) fn write<T: Voxel>(&self, part: &Bounds, elements: &[T]) -> Result<(), Error> {
+        self.check(part, elements)?;
+        let whole: BoxN<RANK> = part.padded();
+        let store = |tile: &BoxN<RANK>| {
             let mut bytes = UNIT.take();
-            let result = self.store(channel, part, voxels, tile, &mut bytes);
+            let result = self.store(&whole, elements, tile, &mut bytes);
             UNIT.set(bytes);
             result
         };
         if self.at_once() > 1 {
-            let tiles: Vec<_> = part.tiles(self.unit).collect();
+            let tiles: Vec<_> = self.units(part).collect();
             let permits = Permits::of_thread();
             store::concurrently(&tiles, self.at_once(), |tile| match &permits {
                 Some(permits) => permits.with(1, || store(tile)),
@@ -200,7 +185,7 @@ impl Writer {
             .into_iter()
             .collect::<Result<(), _>>()?;
         } else {
-            part.tiles(self.unit).try_for_each(|tile| store(&tile))?;
+            self.units(part).try_for_each(|tile| store(&tile))?;
         }
         match &self.sink {
             Sink::Planes(file) => file.enter(part.min[0], part.max[0]),
@@ -220,57 +205,75 @@ impl Writer {
     /// Stores the unit at `tile`; `bytes` is a buffer.
     fn store<T: Voxel>(
         &self,
-        channel: usize,
-        part: &Box3,
-        voxels: &[T],
-        tile: &Box3,
+        part: &BoxN<RANK>,
+        elements: &[T],
+        tile: &BoxN<RANK>,
         bytes: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        let first = usize::from(self.planar);
-        let index = self.index(channel, tile);
+        let (index, shape) = (self.index(tile), tile.shape());
         match &self.sink {
             Sink::N5(array) => {
-                self.gather(part, voxels, tile, None, ByteOrder::Big, bytes);
-                array.store(&index, &tile.shape().map(|n| n as u64)[first..], bytes)
+                self.gather(part, elements, tile, shape, ByteOrder::Big, bytes);
+                let extent = shape[RANK - index.len()..].iter().map(|n| *n as u64);
+                array.store(&index, &extent.collect::<Vec<_>>(), bytes)
             }
             Sink::Zarr(array) => {
-                let padded = Some(self.unit);
-                self.gather(part, voxels, tile, padded, ByteOrder::NATIVE, bytes);
+                self.gather(part, elements, tile, self.padded_unit(), ByteOrder::NATIVE, bytes);
                 array.store(&index, bytes)
             }
             Sink::Planes(file) => {
-                self.gather(part, voxels, tile, None, ByteOrder::Little, bytes);
-                file.store(tile.min[0] as u64, bytes)
+                self.gather(part, elements, tile, shape, ByteOrder::Little, bytes);
+                file.store(index[0], bytes)
             }
         }
+    }
+
+    /// Appends elements as they are stored.
+    fn put<T: Voxel>(&self, elements: &[T], order: ByteOrder, bytes: &mut Vec<u8>) {
+        if T::DTYPE == self.dtype {
+            T::put(elements, order, bytes);
+            return;
+        }
+        with_element!(self.dtype, S => {
+            let stored: Vec<S> = elements.iter().map(|v| S::from_f64(v.to_f64())).collect();
+            S::put(&stored, order, bytes);
+        });
     }
 
     /// Copies the elements of a tile to `bytes`, padded with zeros to the shape `padded`.
     fn gather<T: Voxel>(
         &self,
-        part: &Box3,
-        voxels: &[T],
-        tile: &Box3,
-        padded: Option<[usize; 3]>,
+        part: &BoxN<RANK>,
+        elements: &[T],
+        tile: &BoxN<RANK>,
+        padded: [usize; RANK],
         order: ByteOrder,
         bytes: &mut Vec<u8>,
     ) {
-        let components = self.each.components();
-        let size = size_of::<T>() * components;
-        let [depth, height, width] = tile.shape();
-        let [unit_depth, unit_height, unit_width] = padded.unwrap_or(tile.shape());
-        let [_, rows, columns] = part.shape();
-        let start: [usize; 3] = std::array::from_fn(|a| (tile.min[a] - part.min[a]) as usize);
-        bytes.clear();
-        for z in 0..depth {
-            for y in 0..height {
-                let row = ((start[0] + z) * rows + start[1] + y) * columns + start[2];
-                let row = row * components;
-                T::put(&voxels[row..row + width * components], order, bytes);
-                bytes.resize(bytes.len() + (unit_width - width) * size, 0);
-            }
-            bytes.resize(bytes.len() + (unit_height - height) * unit_width * size, 0);
+        let size = self.dtype.size();
+        let (shape, whole) = (tile.shape(), part.shape());
+        // the last axes that are complete in the tile, in its padded form and in the part are
+        // contiguous in all three: together with the axis before them they are one row
+        let mut last = RANK - 1;
+        while last > 0 && shape[last] == padded[last] && shape[last] == whole[last] {
+            last -= 1;
         }
-        bytes.resize(unit_depth * unit_height * unit_width * size, 0);
+        let width: usize = shape[last..].iter().product();
+        let row: usize = padded[last..].iter().product();
+        bytes.clear();
+        let mut rows = *tile;
+        for a in 0..RANK {
+            let count = if a < last { padded[a] } else { 1 };
+            rows.max[a] = rows.min[a] + count as i64;
+        }
+        for at in rows.positions() {
+            let mut left = row;
+            if (0..last).all(|a| at[a] < tile.max[a]) {
+                let from = part.offset(at);
+                self.put(&elements[from..from + width], order, bytes);
+                left -= width;
+            }
+            bytes.resize(bytes.len() + left * size, 0);
+        }
     }
 }

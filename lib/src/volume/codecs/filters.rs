@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use crate::volume::dtype::{ByteOrder, convert};
-use crate::volume::element::Element;
 use crate::volume::{Dtype, Voxel};
 
 /// An element type and byte order from a filter's configuration.
@@ -16,8 +15,8 @@ pub(in crate::volume) struct Number {
 impl Number {
     /// The type under `key` of a configuration.
     pub(super) fn of(config: &Value, key: &str) -> Option<Self> {
-        match Element::from_descr(config.get(key)?.as_str()?)? {
-            (Element::As(dtype), order) => Some(Self { dtype, order }),
+        match Dtype::from_descr(config.get(key)?.as_str()?)? {
+            (dtype, order) if dtype.read_as() == dtype => Some(Self { dtype, order }),
             _ => None,
         }
     }

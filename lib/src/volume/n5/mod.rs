@@ -24,7 +24,7 @@ use super::node::Node;
 use super::place::partial_folder;
 use super::source::{Layout, Scratch, Source};
 use super::watch::Watch;
-use super::{Dtype, Error, Spec, conventions, extent, look};
+use super::{Codec, Dtype, Error, Format, Spec, conventions, extent, look};
 use crate::geom::Grid;
 use crate::store::{self, Wanted};
 
@@ -54,7 +54,7 @@ impl N5Array {
         };
         let (shape, block) = (sizes("dimensions")?, sizes("blockSize")?);
         let name = node.metadata.get("dataType").unwrap_or(&Value::Null);
-        let dtype = name.as_str().and_then(Dtype::from_name);
+        let dtype = name.as_str().and_then(Dtype::from_name).filter(|dtype| dtype.fits(Format::N5));
         let dtype = dtype.ok_or_else(|| Error::dtype(location, name))?;
         extent::check(location, &shape, &block, dtype.size(), true)?;
         let compression = Compression::from_attributes(location, &node.metadata)?;
@@ -209,17 +209,25 @@ fn header<'a>(file: &'a [u8], block: &[u64]) -> Result<(Vec<u64>, &'a [u8]), Str
     Ok((extent, rest))
 }
 
+/// The metadata of an array to be written, without calibration; sizes are slowest first.
+pub(super) fn metadata(shape: &[u64], chunk: &[u64], dtype: Dtype, codec: Codec) -> Map<String, Value> {
+    let reversed = |sizes: &[u64]| -> Value { sizes.iter().rev().copied().collect() };
+    let mut metadata = Map::new();
+    metadata.insert("dimensions".into(), reversed(shape));
+    metadata.insert("blockSize".into(), reversed(chunk));
+    metadata.insert("dataType".into(), dtype.name().into());
+    metadata.insert("compression".into(), Compression::of(codec).to_json());
+    metadata
+}
+
 /// The attributes of an array to be written. `factors` are the downsampling factors of its level,
 /// z, y, x.
 pub(super) fn attributes(spec: &Spec, factors: [f64; 3]) -> Map<String, Value> {
-    let mut attributes = Map::new();
-    let reversed = |sizes: [usize; 3]| -> Value {
-        spec.grid.axes(&sizes).iter().rev().copied().collect::<Vec<_>>().into()
+    let wide = |sizes: [usize; 3]| -> Vec<u64> {
+        spec.grid.axes(&sizes).iter().map(|n| *n as u64).collect()
     };
-    attributes.insert("dimensions".into(), reversed(spec.grid.shape));
-    attributes.insert("blockSize".into(), reversed(spec.chunk));
-    attributes.insert("dataType".into(), spec.dtype.name().into());
-    attributes.insert("compression".into(), Compression::of(spec.codec).to_json());
+    let (shape, chunk) = (wide(spec.grid.shape), wide(spec.chunk));
+    let mut attributes = metadata(&shape, &chunk, spec.dtype, spec.codec);
     calibrate(&mut attributes, &spec.grid, factors);
     attributes
 }

@@ -11,7 +11,7 @@ use super::{Dtype, Error, Format, Voxel, extent, path_of, stack};
 use crate::fingerprint::Fingerprint;
 use crate::quote;
 use crate::store;
-use crate::with_voxel;
+use crate::with_element;
 
 mod image;
 mod rows;
@@ -187,7 +187,7 @@ impl<'a> Opened<'a> {
             return Err(Error::format(location, message));
         }
         let mut fill = Vec::new();
-        with_voxel!(dtype, T => {
+        with_element!(dtype, T => {
             T::put(&[T::from_f64(list.fill)], super::ByteOrder::Little, &mut fill);
         });
         Ok(super::source::Layout { shape, block: blocks, dtype, fill })

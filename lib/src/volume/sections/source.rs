@@ -14,7 +14,7 @@ use crate::volume::block::{Block, c_strides};
 use crate::volume::content::Stored;
 use crate::volume::source::{Layout, Scratch, Source};
 use crate::volume::{ByteOrder, Error, Voxel};
-use crate::with_voxel;
+use crate::with_element;
 
 /// The number of sections that are kept open: files and metadata, not pixels.
 const OPEN: usize = 16;
@@ -197,7 +197,7 @@ impl Source for Sections {
         let Some(piece) = self.piece(&self.sections[number], block) else { return Ok(None) };
         let channel = if rank == 4 { index[1] } else { 0 };
         let pair = self.pair(number)?;
-        with_voxel!(self.layout.dtype, T => {
+        with_element!(self.layout.dtype, T => {
             self.read::<T>(&pair, channel, &piece, &mut scratch.data)?;
         });
         let mut extent = vec![1; rank - 2];

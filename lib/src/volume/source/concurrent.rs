@@ -22,11 +22,11 @@ type Message = Result<(usize, Arrived, Vec<Range<u64>>), Error>;
 /// As [`super::read`] for these targets. Up to [`Source::in_flight`] threads load blocks, and this
 /// one copies them to the output. A thread that decodes holds a permit of the calling thread, so
 /// that no more threads compute than without them.
-pub(super) fn read<T: Voxel>(
+pub(super) fn read<const N: usize, T: Voxel>(
     source: &dyn Source,
     cache: &Cache,
-    view: &View,
-    targets: &[Target],
+    view: &View<N>,
+    targets: &[Target<N>],
     out: &mut [T],
 ) -> Result<(), Error> {
     let permits = Permits::of_thread();

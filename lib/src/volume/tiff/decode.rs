@@ -54,7 +54,7 @@ pub(super) fn decode(
         }
     }
     match form.sample {
-        Sample::As(stored) => stored.widen(out, form.order),
+        Sample::As(_) => {}
         Sample::Bits(bits) => {
             let count = form.chunk[1] as usize * samples;
             let packed = std::mem::take(out);

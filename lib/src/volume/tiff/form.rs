@@ -3,7 +3,6 @@
 use super::directory::{Directory, Fault, Input};
 use super::names;
 use crate::volume::dtype::ByteOrder;
-use crate::volume::element::Element;
 use crate::volume::{Dtype, READABLE};
 
 /// The compression of strips and tiles.
@@ -82,7 +81,7 @@ pub(super) enum Predictor {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Sample {
     /// A type of whole bytes.
-    As(Element),
+    As(Dtype),
     /// An unsigned integer of this many bits, most significant bit first; rows begin at bytes.
     Bits(u64),
 }
@@ -99,7 +98,7 @@ impl Sample {
             (2, 16) => Dtype::I16,
             (2, 32) => Dtype::I32,
             (2, 64) => Dtype::I64,
-            (3, 16) => return Ok(Self::As(Element::F16)),
+            (3, 16) => Dtype::F16,
             (3, 32) => Dtype::F32,
             (3, 64) => Dtype::F64,
             (1 | 4, 1..=31) => return Ok(Self::Bits(bits)),
@@ -117,7 +116,7 @@ impl Sample {
                 ));
             }
         };
-        Ok(Self::As(Element::As(stored)))
+        Ok(Self::As(stored))
     }
 
     pub(super) fn bits(self) -> u64 {
@@ -127,10 +126,10 @@ impl Sample {
         }
     }
 
-    /// The type that samples are read as.
+    /// The type of decoded samples.
     pub(super) fn dtype(self) -> Dtype {
         match self {
-            Self::As(stored) => stored.dtype(),
+            Self::As(stored) => stored,
             Self::Bits(1..=8) => Dtype::U8,
             Self::Bits(9..=16) => Dtype::U16,
             Self::Bits(_) => Dtype::U32,
@@ -231,7 +230,7 @@ impl Form {
         let refuse = |what: String| {
             Err(format!("{what}, which cannot be read; save it with LZW, deflate or zstd"))
         };
-        let float = matches!(self.sample.dtype(), Dtype::F32 | Dtype::F64);
+        let float = !self.sample.dtype().is_integer();
         match (self.predictor, self.sample) {
             (Predictor::Left, Sample::Bits(_)) => {
                 return refuse(format!("uses the predictor 2 on samples of {bits} bits"));
@@ -303,7 +302,7 @@ impl Form {
         self.compression == Compression::None
             && self.predictor == Predictor::None
             && !self.reversed
-            && matches!(self.sample, Sample::As(Element::As(_) | Element::Bool))
+            && matches!(self.sample, Sample::As(_))
     }
 
     /// Whether JPEG colours are converted from `YCbCr` to RGB.

@@ -14,7 +14,6 @@ use crate::volume::Error;
 use crate::volume::block::Block;
 use crate::volume::calibration::Calibration;
 use crate::volume::content::Stored;
-use crate::volume::element::Element;
 use crate::volume::flat::{FlatFile, planes};
 use crate::volume::source::{Layout, Scratch, Source};
 
@@ -59,7 +58,6 @@ fn opened(location: &str, series: Series) -> Opened {
         path: files[0].clone(),
         offset,
         layout: Layout { block: planes(&shape), shape, dtype, fill: vec![0; dtype.size()] },
-        element: Element::As(dtype),
         order: form.order,
         facts,
     };
@@ -82,7 +80,7 @@ fn facts(pages: &[(u32, Page)], files: usize) -> Map<String, Value> {
         facts.insert("files".into(), files.into());
     }
     match pages[0].1.form.sample {
-        Sample::As(Element::As(_)) => {}
+        Sample::As(stored) if stored.read_as() == stored => {}
         Sample::As(stored) => drop(facts.insert("stored_dtype".into(), stored.name().into())),
         Sample::Bits(bits) => {
             drop(facts.insert("stored_dtype".into(), format!("{bits} bits").into()));

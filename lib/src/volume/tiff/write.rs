@@ -111,7 +111,7 @@ impl Plan {
 fn sample_format(dtype: Dtype) -> u64 {
     match dtype {
         Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 => 2,
-        Dtype::F32 | Dtype::F64 => 3,
+        Dtype::F16 | Dtype::F32 | Dtype::F64 => 3,
         _ => 1,
     }
 }

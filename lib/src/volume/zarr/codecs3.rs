@@ -6,7 +6,6 @@ use super::chain::{Body, Chain};
 use super::header::{may_be_ignored, sizes, unknown};
 use super::shard::Shard;
 use crate::volume::codecs::{self, Size, Step};
-use crate::volume::element::Element;
 use crate::volume::{ByteOrder, Dtype, shorten};
 
 /// The maximum nesting of shards.
@@ -20,16 +19,16 @@ const LAYERS: usize = 8;
 pub(super) fn chain(
     list: Option<&Value>,
     chunk: &[u64],
-    element: Element,
+    dtype: Dtype,
     notes: &mut Vec<String>,
 ) -> Result<Chain, String> {
-    of_layer(list, chunk, element, LAYERS, notes)
+    of_layer(list, chunk, dtype, LAYERS, notes)
 }
 
 fn of_layer(
     list: Option<&Value>,
     chunk: &[u64],
-    element: Element,
+    dtype: Dtype,
     layers: usize,
     notes: &mut Vec<String>,
 ) -> Result<Chain, String> {
@@ -52,9 +51,9 @@ fn of_layer(
         };
         match (name, &body) {
             ("transpose", None) => order = Some(transpose(config, order.as_deref(), chunk.len())?),
-            ("bytes" | "endian", None) => body = Some(Body::Elements(endian(config, element)?)),
+            ("bytes" | "endian", None) => body = Some(Body::Elements(endian(config, dtype)?)),
             ("sharding_indexed", None) => {
-                let shard = sharding(config, &stored_chunk, element, layers, notes)?;
+                let shard = sharding(config, &stored_chunk, dtype, layers, notes)?;
                 body = Some(Body::Shard(Box::new(shard)));
             }
             ("transpose" | "bytes" | "endian" | "sharding_indexed", Some(_)) => {
@@ -110,11 +109,11 @@ fn transpose(config: &Value, before: Option<&[usize]>, rank: usize) -> Result<Ve
     })
 }
 
-fn endian(config: &Value, element: Element) -> Result<ByteOrder, String> {
+fn endian(config: &Value, dtype: Dtype) -> Result<ByteOrder, String> {
     match config.get("endian").and_then(Value::as_str) {
         Some("little") => Ok(ByteOrder::Little),
         Some("big") => Ok(ByteOrder::Big),
-        None if element.size() == 1 => Ok(ByteOrder::Little),
+        None if dtype.size() == 1 => Ok(ByteOrder::Little),
         _ => {
             let shown = shorten(&config.to_string());
             Err(format!("has the codec 'bytes' with {shown}; endian is little or big"))
@@ -125,7 +124,7 @@ fn endian(config: &Value, element: Element) -> Result<ByteOrder, String> {
 fn sharding(
     config: &Value,
     outer: &[u64],
-    element: Element,
+    dtype: Dtype,
     layers: usize,
     notes: &mut Vec<String>,
 ) -> Result<Shard, String> {
@@ -143,7 +142,7 @@ fn sharding(
             "has shards of {outer:?}, which are no multiples of their inner chunks of {chunk:?}"
         ));
     }
-    let chain = of_layer(config.get("codecs"), &chunk, element, layers - 1, notes)?;
+    let chain = of_layer(config.get("codecs"), &chunk, dtype, layers - 1, notes)?;
     let at_end = match config.get("index_location").and_then(Value::as_str) {
         None | Some("end") => true,
         Some("start") => false,
@@ -157,7 +156,7 @@ fn sharding(
             body: Body::Elements(ByteOrder::Little),
             steps: vec![Step::parse("crc32c", &Value::Null)?.ok_or("has no crc32c")?],
         },
-        list => of_layer(list, &[1], Element::As(Dtype::U64), 1, notes)?,
+        list => of_layer(list, &[1], Dtype::U64, 1, notes)?,
     };
     match (index.body, codecs::encoded(&index.steps, Size::Exactly(16))) {
         (Body::Elements(order), Size::Exactly(_)) => {

@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-use crate::volume::element::Element;
 use crate::volume::{ByteOrder, Dtype, Voxel, shorten};
 
 /// The fill value as one stored element in this byte order.
@@ -15,23 +14,23 @@ use crate::volume::{ByteOrder, Dtype, Voxel, shorten};
 /// A value that the type cannot represent.
 pub(super) fn fill(
     value: Option<&Value>,
-    element: Element,
+    dtype: Dtype,
     order: ByteOrder,
 ) -> Result<Vec<u8>, String> {
     let bytes = match value {
-        None | Some(Value::Null) => Some(vec![0; element.size()]),
-        Some(Value::Bool(set)) => whole(i128::from(*set), element),
+        None | Some(Value::Null) => Some(vec![0; dtype.size()]),
+        Some(Value::Bool(set)) => whole(i128::from(*set), dtype),
         Some(Value::Number(number)) => match (number.as_i64(), number.as_u64()) {
-            (Some(value), _) => whole(value.into(), element),
-            (_, Some(value)) => whole(value.into(), element),
-            _ => number.as_f64().and_then(|value| real(value, element)),
+            (Some(value), _) => whole(value.into(), dtype),
+            (_, Some(value)) => whole(value.into(), dtype),
+            _ => number.as_f64().and_then(|value| real(value, dtype)),
         },
-        Some(Value::String(text)) => of_text(text.trim(), element),
+        Some(Value::String(text)) => of_text(text.trim(), dtype),
         Some(_) => None,
     };
     let mut bytes = bytes.ok_or_else(|| {
         let shown = value.map(|value| shorten(&value.to_string())).unwrap_or_default();
-        format!("has the fill_value {shown}, which is no {}", element.name())
+        format!("has the fill_value {shown}, which is no {}", dtype.name())
     })?;
     if order == ByteOrder::Big {
         bytes.reverse();
@@ -40,47 +39,48 @@ pub(super) fn fill(
 }
 
 /// The fill value of a string, little endian.
-fn of_text(text: &str, element: Element) -> Option<Vec<u8>> {
+fn of_text(text: &str, dtype: Dtype) -> Option<Vec<u8>> {
     if let Some(digits) = text.strip_prefix("0x") {
         // `from_str_radix` would accept a sign
         let bits = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
         let bits = bits.then(|| u64::from_str_radix(digits, 16).ok())??;
-        let size = element.size();
+        let size = dtype.size();
         let fits = size == 8 || bits >> (8 * size) == 0;
         return fits.then(|| bits.to_le_bytes()[..size].to_vec());
     }
     match text {
-        "NaN" | "Infinity" | "-Infinity" => real(text.parse().ok()?, element),
-        "" => Some(vec![0; element.size()]),
-        "true" | "True" => whole(1, element),
-        "false" | "False" => whole(0, element),
+        "NaN" | "Infinity" | "-Infinity" => real(text.parse().ok()?, dtype),
+        "" => Some(vec![0; dtype.size()]),
+        "true" | "True" => whole(1, dtype),
+        "false" | "False" => whole(0, dtype),
         _ => match text.parse::<i128>() {
-            Ok(value) => whole(value, element),
-            Err(_) => real(text.parse().ok()?, element),
+            Ok(value) => whole(value, dtype),
+            Err(_) => real(text.parse().ok()?, dtype),
         },
     }
 }
 
-fn whole(value: i128, element: Element) -> Option<Vec<u8>> {
-    let Element::As(dtype) = element else { return real(value as f64, element) };
+fn whole(value: i128, dtype: Dtype) -> Option<Vec<u8>> {
     let (bits, signed) = (8 * dtype.size() as u32, dtype.name().starts_with('i'));
     let range = match dtype {
-        Dtype::F32 | Dtype::F64 => return real(value as f64, element),
+        _ if !dtype.is_integer() => return real(value as f64, dtype),
+        Dtype::Bool => 0..=1,
         _ if signed => -(1i128 << (bits - 1))..=(1i128 << (bits - 1)) - 1,
         _ => 0..=(1i128 << bits) - 1,
     };
     range.contains(&value).then(|| value.to_le_bytes()[..dtype.size()].to_vec())
 }
 
-fn real(value: f64, element: Element) -> Option<Vec<u8>> {
+fn real(value: f64, dtype: Dtype) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
-    match element {
-        Element::As(Dtype::F32) => f32::put(&[value as f32], ByteOrder::Little, &mut bytes),
-        Element::As(Dtype::F64) => f64::put(&[value], ByteOrder::Little, &mut bytes),
-        Element::F16 => bytes.extend(half::f16::from_f64(value).to_le_bytes()),
-        Element::Bool if value == 0.0 || value == 1.0 => bytes.push(value as u8),
-        Element::As(_) if value.fract() == 0.0 && value.abs() < 1e18 => {
-            return whole(value as i128, element);
+    match dtype {
+        Dtype::F32 => f32::put(&[value as f32], ByteOrder::Little, &mut bytes),
+        Dtype::F64 => f64::put(&[value], ByteOrder::Little, &mut bytes),
+        Dtype::F16 => bytes.extend(half::f16::from_f64(value).to_le_bytes()),
+        Dtype::BF16 => bytes.extend(half::bf16::from_f64(value).to_le_bytes()),
+        Dtype::Bool if value == 0.0 || value == 1.0 => bytes.push(value as u8),
+        _ if value.fract() == 0.0 && value.abs() < 1e18 => {
+            return whole(value as i128, dtype);
         }
         _ => return None,
     }
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     fn little(value: &Value, name: &str) -> Result<Vec<u8>, String> {
-        fill(Some(value), Element::from_name(name).unwrap(), ByteOrder::Little)
+        fill(Some(value), Dtype::from_name(name).unwrap(), ByteOrder::Little)
     }
 
     #[test]
@@ -117,10 +117,10 @@ mod tests {
             (json!("1.5"), "float64", 1.5f64.to_le_bytes().to_vec()),
         ] {
             assert_eq!(little(&value, name), Ok(bytes.clone()), "{value} {name}");
-            let big = fill(Some(&value), Element::from_name(name).unwrap(), ByteOrder::Big);
+            let big = fill(Some(&value), Dtype::from_name(name).unwrap(), ByteOrder::Big);
             assert_eq!(big.unwrap().into_iter().rev().collect::<Vec<_>>(), bytes);
         }
-        assert_eq!(fill(None, Element::Bool, ByteOrder::Little), Ok(vec![0]));
+        assert_eq!(fill(None, Dtype::Bool, ByteOrder::Little), Ok(vec![0]));
     }
 
     #[test]

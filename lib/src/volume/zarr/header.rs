@@ -9,9 +9,8 @@ use super::keys::Keys;
 use super::shard::Shard;
 use super::{codecs3, fill};
 use crate::volume::codecs::{self, Step};
-use crate::volume::element::Element;
 use crate::volume::node::{Container, Node};
-use crate::volume::{ByteOrder, Error, extent, shorten};
+use crate::volume::{ByteOrder, Dtype, Error, extent, shorten};
 
 /// The parsed metadata of an array.
 pub(super) struct Header {
@@ -20,7 +19,7 @@ pub(super) struct Header {
     /// Elements of a chunk along each dimension; with sharding, of a shard.
     pub(super) chunk: Vec<u64>,
     /// The stored element type.
-    pub(super) element: Element,
+    pub(super) dtype: Dtype,
     /// The fill value as a stored element, in the byte order of `chain`.
     pub(super) fill: Vec<u8>,
     /// The naming of chunk files.
@@ -46,12 +45,12 @@ impl Header {
             return Err(bad(format!("has the zarr_format {found}; 2 and 3 can be read")));
         }
         let shape = sizes(metadata.get("shape")).ok_or_else(|| bad(no_sizes("shape")))?;
-        let (element, order) = element(location, node)?;
+        let (dtype, order) = dtype(location, node)?;
         let chunk = match version {
             2 => sizes(metadata.get("chunks")).ok_or_else(|| bad(no_sizes("chunks")))?,
             _ => grid(metadata.get("chunk_grid")).map_err(bad)?,
         };
-        extent::check(location, &shape, &chunk, element.size(), false)?;
+        extent::check(location, &shape, &chunk, dtype.size(), false)?;
         let mut notes = Vec::new();
         let (chain, keys) = if version == 2 {
             let separator = metadata.get("dimension_separator");
@@ -60,17 +59,17 @@ impl Header {
         } else {
             extensions(metadata, &mut notes).map_err(bad)?;
             let list = metadata.get("codecs");
-            let chain = codecs3::chain(list, &chunk, element, &mut notes).map_err(bad)?;
+            let chain = codecs3::chain(list, &chunk, dtype, &mut notes).map_err(bad)?;
             let keys = Keys::of_version3(metadata.get("chunk_key_encoding"));
             (chain, keys.map_err(bad)?)
         };
         if chain.as_it_is().is_none() {
             let (_, inner) = innermost(&chunk, &chain);
-            extent::check(location, &shape, inner, element.size(), true)?;
+            extent::check(location, &shape, inner, dtype.size(), true)?;
         }
         let fill = metadata.get("fill_value");
-        let fill = fill::fill(fill, element, chain.byte_order()).map_err(bad)?;
-        Ok(Self { shape, chunk, element, fill, keys, chain, notes })
+        let fill = fill::fill(fill, dtype, chain.byte_order()).map_err(bad)?;
+        Ok(Self { shape, chunk, dtype, fill, keys, chain, notes })
     }
 
     /// The codec chain and the shape of the innermost chunks that can be read individually.
@@ -96,17 +95,17 @@ pub(super) fn sizes(value: Option<&Value>) -> Option<Vec<u64>> {
 }
 
 /// The stored element type and, in version 2, its byte order (little endian in version 3).
-pub(super) fn element(location: &str, node: &Node) -> Result<(Element, ByteOrder), Error> {
+pub(super) fn dtype(location: &str, node: &Node) -> Result<(Dtype, ByteOrder), Error> {
     let version2 = node.container == Container::Zarr2;
     let found = node.metadata.get(if version2 { "dtype" } else { "data_type" });
     let found = found.unwrap_or(&Value::Null);
-    let element = if version2 {
-        found.as_str().and_then(Element::from_descr)
+    let dtype = if version2 {
+        found.as_str().and_then(Dtype::from_descr)
     } else {
         let name = found.as_str().or_else(|| found.get("name")?.as_str());
-        name.and_then(Element::from_name).map(|element| (element, ByteOrder::Little))
+        name.and_then(Dtype::from_name).map(|dtype| (dtype, ByteOrder::Little))
     };
-    element.ok_or_else(|| Error::dtype(location, found))
+    dtype.ok_or_else(|| Error::dtype(location, found))
 }
 
 /// The chunk shape of a regular grid.

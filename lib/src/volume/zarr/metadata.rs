@@ -24,6 +24,15 @@ pub(in crate::volume) struct ArraySpec {
     pub(in crate::volume) names: Vec<String>,
 }
 
+/// The fill value 0 of a type.
+pub(in crate::volume) fn zero(dtype: Dtype) -> Value {
+    match dtype {
+        Dtype::Bool => json!(false),
+        dtype if dtype.is_integer() => json!(0),
+        _ => json!(0.0),
+    }
+}
+
 /// The metadata of an array: `zarr.json` without its attributes, or `.zarray`.
 pub(in crate::volume) fn metadata(spec: &ArraySpec) -> Map<String, Value> {
     let value = if spec.container == Container::Zarr2 { version2(spec) } else { version3(spec) };

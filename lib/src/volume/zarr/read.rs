@@ -11,7 +11,6 @@ use super::shard::{Index, Indices, Shard};
 use crate::store::{self, Wanted};
 use crate::volume::block::Block;
 use crate::volume::content;
-use crate::volume::element::Element;
 use crate::volume::node::{Container, Node};
 use crate::volume::source::{Layout, Scratch, Source};
 use crate::volume::watch::Watch;
@@ -56,14 +55,13 @@ impl ZarrSource {
         };
         let order = header.chain.byte_order();
         let mut fill = header.fill.clone();
-        header.element.widen(&mut fill, order);
         if order == ByteOrder::Big {
             fill.reverse();
         }
         let layout = Layout {
             shape: header.shape.clone(),
             block: header.innermost().1.to_vec(),
-            dtype: header.element.dtype(),
+            dtype: header.dtype,
             fill,
         };
         let watch = Arc::new(Watch::array(location, &node));
@@ -96,11 +94,9 @@ impl ZarrSource {
         Error::damaged(&self.location, index, &self.path(file), message)
     }
 
-    /// Converts decoded elements to the type that they are read as, and describes their block.
-    fn block(&self, scratch: &mut Scratch) -> Block {
-        let order = self.header.chain.byte_order();
-        self.header.element.widen(&mut scratch.data, order);
-        Block::whole(&self.layout.block, order)
+    /// Describes the block of decoded elements.
+    fn block(&self) -> Block {
+        Block::whole(&self.layout.block, self.header.chain.byte_order())
     }
 
     /// Reads the range from the first to the last wanted element, which omits most of a chunk that
@@ -114,7 +110,7 @@ impl ZarrSource {
     ) -> Result<Option<Block>, Error> {
         let path = self.path(index);
         let mut block = Block::whole(&self.layout.block, order);
-        let size = self.header.element.size();
+        let size = self.header.dtype.size();
         let offset = |pick: &dyn Fn(&Range<u64>) -> u64| -> usize {
             wanted.iter().zip(&block.strides).map(|(w, s)| pick(w) as usize * s).sum()
         };
@@ -127,7 +123,6 @@ impl ZarrSource {
             let message = format!("it has {length} bytes, a chunk has {whole}");
             return Err(self.damaged(index, index, message));
         }
-        self.header.element.widen(&mut scratch.data, order);
         block.first = first;
         Ok(Some(block))
     }
@@ -143,7 +138,7 @@ impl ZarrSource {
         }
         let decoded = chain.decode(&scratch.file, chunk, fill, &mut scratch.data);
         decoded.map_err(|message| self.damaged(index, index, message))?;
-        Ok(Some(self.block(scratch)))
+        Ok(Some(self.block()))
     }
 
     fn load_sharded(
@@ -160,7 +155,7 @@ impl ZarrSource {
         let shard_file = within(&self.header.chunk);
         let damaged = |message: String| self.damaged(index, &shard_file, message);
         let path = self.path(&shard_file);
-        let size = self.header.element.size();
+        let size = self.header.dtype.size();
         // the part of the file that holds the shard of the current layer; the whole file at first
         let mut part = None;
         for (depth, (shape, shard)) in
@@ -194,7 +189,7 @@ impl ZarrSource {
         chain
             .decode(&scratch.file, chunk, &self.header.fill, &mut scratch.data)
             .map_err(damaged)?;
-        Ok(Some(self.block(scratch)))
+        Ok(Some(self.block()))
     }
 
     /// Reads the index of a shard, which is a whole file or a part of one (start and length), into
@@ -288,8 +283,8 @@ impl Source for ZarrSource {
             json!(names.filter_map(|codec| codec_name(codec, "id")).collect::<Vec<_>>())
         };
         facts.insert("codecs".into(), codecs);
-        if self.header.element != Element::As(self.layout.dtype) {
-            facts.insert("stored_dtype".into(), self.header.element.name().into());
+        if self.layout.dtype.read_as() != self.layout.dtype {
+            facts.insert("stored_dtype".into(), self.layout.dtype.name().into());
         }
         let fill = self.node.metadata.get("fill_value").cloned().unwrap_or_default();
         facts.insert("fill_value".into(), fill);
@@ -315,13 +310,7 @@ fn codec_names(codecs: Option<&Value>) -> Vec<String> {
     names
 }
 
-/// The element type of an array to be written to, which must be one of [`Dtype`].
+/// The element type of an array.
 pub(in crate::volume) fn dtype(location: &str, node: &Node) -> Result<Dtype, Error> {
-    match header::element(location, node)?.0 {
-        Element::As(dtype) => Ok(dtype),
-        other => {
-            let message = format!("holds {}, which can be read and not written", other.name());
-            Err(Error::format(location, message))
-        }
-    }
+    Ok(header::dtype(location, node)?.0)
 }
