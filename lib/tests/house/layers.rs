@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["volume"],
     &["blocks", "transform"],
     &["filter"],
-    &["features", "matching", "warp", "downsample", "metric", "phantom", "transcode"],
+    &["features", "matching", "warp", "downsample", "metric", "phantom", "transcode", "interchange"],
     &["refine", "local_affine", "deform", "invmap"],
     &["report", "inspect"],
     &["cli"],

@@ -2,13 +2,13 @@
 //! first parameter, and is never guessed.
 
 use crate::quote::shorten;
-use crate::transcode::world::Frame;
+use crate::interchange::world::Frame;
 
 const DISPLACEMENT: i32 = 1006;
 
 /// The meaning of each vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::transcode) enum Meaning {
+pub(in crate::interchange) enum Meaning {
     /// The displacement of the sample, in this frame.
     Displacements(Frame),
     /// The position to which the sample is mapped, in this frame.
@@ -19,7 +19,7 @@ pub(in crate::transcode) enum Meaning {
 
 /// Why the meaning cannot be determined.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::transcode) enum Doubt {
+pub(in crate::interchange) enum Doubt {
     /// The meaning is not stated; the user can declare the vectors to be displacements.
     Unsaid(String),
     /// They have a meaning that is not supported.

@@ -10,7 +10,7 @@ use crate::geom::{Box3, FieldSource, Grid};
 /// Writes a field as NIfTI-1 with intent 1007 and lengths in units of `micrometres`, compressed if
 /// the name ends with `.gz`. The format stores one component after the other, so the field is read
 /// three times.
-pub(in crate::transcode) fn write(
+pub(in crate::interchange) fn write(
     path: &Path,
     field: &dyn FieldSource,
     micrometres: f64,

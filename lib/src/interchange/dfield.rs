@@ -256,7 +256,7 @@ mod tests {
 
     fn read(name: &str, value: &Value, from: bool) -> Result<Vec<Piece>, String> {
         let reading = Reading {
-            from: from.then_some(crate::transcode::Source::BigwarpField),
+            from: from.then_some(crate::interchange::Source::BigwarpField),
             ..Reading::default()
         };
         // displacements of 1 along x, 2 along y, 3 along z

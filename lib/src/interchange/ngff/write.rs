@@ -6,20 +6,20 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::store::document::write_whole;
-use crate::transcode::Error;
+use crate::interchange::Error;
 use crate::transform::Step;
 
 /// The version of the metadata.
 const VERSION: &str = "0.6";
 
 /// The path of a field within the group.
-pub(in crate::transcode) fn field_path(number: usize) -> String {
+pub(in crate::interchange) fn field_path(number: usize) -> String {
     format!("coordinateTransformations/displacements{number}")
 }
 
 /// Writes the group's metadata: a sequence of steps, with fields by their path in the group. The
 /// arrays must exist already, at [`field_path`] and `s0`.
-pub(in crate::transcode) fn write(group: &Path, steps: &[Step]) -> Result<(), Error> {
+pub(in crate::interchange) fn write(group: &Path, steps: &[Step]) -> Result<(), Error> {
     let mut list = Vec::new();
     let mut fields = 0;
     for step in steps {
