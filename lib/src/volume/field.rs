@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::array::{Array, Axis, AxisName};
-use super::array_output::{ArrayOutput, ArraySpec};
+use super::array::{ArrayOutput, ArraySpec};
 use super::bounds::{Bounds, BoxN};
 use super::node::{Container, Node};
 use super::source::{self, View};
@@ -268,8 +268,9 @@ fn parts_of(attributes: &Map<String, Value>) -> Result<FieldParts, String> {
     let components = attributes["components"].as_array().map_or(3, Vec::len);
     let quality = match attributes.get("quality") {
         None => Vec::new(),
-        Some(names) => serde_json::from_value(names.clone())
-            .map_err(|_| format!("has 'quality' {names} in its attributes, wanted a list of names"))?,
+        Some(names) => serde_json::from_value(names.clone()).map_err(|_| {
+            format!("has 'quality' {names} in its attributes, wanted a list of names")
+        })?,
     };
     Ok(FieldParts { components, quality })
 }

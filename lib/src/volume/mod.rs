@@ -13,51 +13,34 @@ use crate::quote::shorten;
 use crate::store;
 
 mod array;
-mod array_output;
-mod bits;
-mod block;
-mod bounds;
-mod cache;
-mod calibration;
-mod codecs;
-mod content;
-mod conventions;
-mod dtype;
-mod extent;
 mod field;
-mod flat;
+mod formats;
 mod look;
-mod n5;
 mod named;
+mod ngff;
 mod node;
-mod npy;
-mod ome;
 mod open;
 mod output;
 mod place;
 mod planes;
 mod pyramid;
 mod reader;
-mod sections;
-mod small;
-mod source;
 mod stack;
 #[cfg(test)]
 mod tests;
-mod tiff;
 mod unfinished;
 mod vectors;
-mod watch;
-mod writer;
-mod zarr;
 
-pub use array::{Array, Axis, AxisName};
-pub use array_output::{ArrayOutput, ArraySpec};
+use array::{
+    block, bounds, cache, calibration, content, dtype, extent, small, source, voxel, watch, writer,
+};
+use formats::{bits, codecs, flat, n5, npy, png, sections, tiff, zarr};
+use ngff::{conventions, ome};
+
+pub use array::{Array, ArrayOutput, ArraySpec, Axis, AxisName};
 pub use bounds::Bounds;
 pub use content::fingerprint;
-#[doc(hidden)]
-pub use dtype::halves;
-pub use dtype::{ByteOrder, Dtype, Voxel};
+pub use dtype::{ByteOrder, Dtype};
 pub use field::{FieldFile, FieldOutput, FieldParts};
 pub use named::{check_name, check_zarr_name, other_format};
 pub use node::attributes;
@@ -69,6 +52,9 @@ pub use sections::{is_sections, members};
 pub use small::{read_small_array, write_small_array};
 pub use unfinished::{Begin, Unfinished, allow_unfinished};
 pub use vectors::{FlatVectors, VectorArray};
+pub use voxel::Voxel;
+#[doc(hidden)]
+pub use voxel::halves;
 pub use watch::{Watch, watch};
 
 /// Why a volume could not be opened, read or written.

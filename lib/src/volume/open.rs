@@ -14,7 +14,7 @@ use super::ome::{self, Image};
 use super::source::Source;
 use super::zarr::ZarrSource;
 use super::{
-    Error, Format, conventions, npy, other_format, path_of, sections, shorten, stack, tiff,
+    Error, Format, conventions, npy, other_format, path_of, png, sections, shorten, stack, tiff,
     unfinished,
 };
 use crate::store::{self, Kind, Wanted};
@@ -146,7 +146,7 @@ fn file(location: &str, path: &Path, image: Option<&str>) -> Result<Found, Error
         } else if tiff::is_tiff(start) {
             let (source, names, calibration) = tiff::open(location, path, image)?;
             (source, names, calibration, Format::Tiff)
-        } else if start.starts_with(stack::PNG) {
+        } else if start.starts_with(png::MAGIC) {
             return stack_of(location, vec![path.to_owned()]);
         } else if sections::is_table(path) {
             return sections::open(location, path);

@@ -156,7 +156,13 @@ impl VectorArray {
         let mut vectors = vec![[0.0; 3]; part.len()];
         let mut values = vec![0.0f64; part.len()];
         for c in 0..self.components().min(3) {
-            source::read(&*self.array.source, &self.array.cache, &self.view(c as u64), part, &mut values)?;
+            source::read(
+                &*self.array.source,
+                &self.array.cache,
+                &self.view(c as u64),
+                part,
+                &mut values,
+            )?;
             for (vector, value) in vectors.iter_mut().zip(&values) {
                 vector[c] = *value;
             }

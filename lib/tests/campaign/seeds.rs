@@ -9,8 +9,8 @@ use tiff::encoder::{Compression, DeflateLevel, TiffEncoder, colortype};
 use tiff::tags::Tag;
 use voxloom::blocks::{self, Context};
 use voxloom::geom::{Affine, Box3, Grid, LocalAffines};
-use voxloom::table::{self, BlockRow, Match, Spot, Status};
 use voxloom::interchange::{self, Reading, Target};
+use voxloom::table::{self, BlockRow, Match, Spot, Status};
 use voxloom::transform::{self, Axes, Step};
 use voxloom::volume::{Codec, Dtype, Existing, FieldOutput, Format, Output, Spec};
 

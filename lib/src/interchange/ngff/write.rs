@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::store::document::write_whole;
 use crate::interchange::Error;
+use crate::store::document::write_whole;
 use crate::transform::Step;
 
 /// The version of the metadata.

@@ -1,8 +1,8 @@
 //! The meaning of the vectors of a NIfTI file, which is determined by the intent, its name and its
 //! first parameter, and is never guessed.
 
-use crate::quote::shorten;
 use crate::interchange::world::Frame;
+use crate::quote::shorten;
 
 const DISPLACEMENT: i32 = 1006;
 

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use super::{Convention, Read, Reading, warn};
 use crate::geom::Grid;
-use crate::quote::shorten;
 use crate::interchange::detect::Source;
 use crate::interchange::flat::Head;
 use crate::interchange::nifti::{self, Doubt, Meaning};
@@ -12,6 +11,7 @@ use crate::interchange::pieces::{Foreign, Holds, Payload, Piece};
 use crate::interchange::unpack::Packing;
 use crate::interchange::world::{Frame, Unit, World};
 use crate::interchange::{control, ngff};
+use crate::quote::shorten;
 use crate::transform::Axes;
 use crate::volume::{FlatVectors, VectorArray};
 

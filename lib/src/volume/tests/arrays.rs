@@ -108,7 +108,8 @@ fn an_array_that_no_format_has_is_refused_before_anything_is_written() {
         (ArraySpec { spacing: Some([0.0; 3]), ..good.clone() }, "the spacing"),
         (ArraySpec { format: Format::Npy, ..good.clone() }, "would be a NumPy file"),
     ] {
-        let said = ArrayOutput::create(&location, &spec, &Existing::Refuse).unwrap_err().to_string();
+        let said =
+            ArrayOutput::create(&location, &spec, &Existing::Refuse).unwrap_err().to_string();
         assert!(said.contains(word), "{said}");
         assert!(!std::path::Path::new(&location).exists(), "{word}");
     }
@@ -131,7 +132,8 @@ fn a_field_of_planes_has_two_components_and_quality_channels() {
     let parts = FieldParts { components: 2, quality };
     let chunk = [1, 3, 4];
     let output =
-        FieldOutput::create_parts(&location, &grid, parts.clone(), chunk, &Existing::Refuse).unwrap();
+        FieldOutput::create_parts(&location, &grid, parts.clone(), chunk, &Existing::Refuse)
+            .unwrap();
     let value = |[z, y, x]: [i64; 3], part: i64| (1000 * part + 100 * z + 10 * y + x) as f32;
     // the last plane is not written
     for tile in Box3::new([0; 3], [2, 4, 5]).tiles(output.unit()) {
@@ -191,11 +193,16 @@ fn a_chunk_of_several_channels_is_written_and_read() {
                 part.tiles([1; 3]).map(|voxel| value(channel, voxel.min)).collect();
             assert_eq!(volume.read::<u16>(&part).unwrap(), wanted, "{channel}");
         }
-        let array = std::fs::read_to_string(folder.path().join(name).join("0").join(
-            if format == Format::Zarr3 { "zarr.json" } else { ".zarray" },
-        ));
+        let array = std::fs::read_to_string(
+            folder.path().join(name).join("0").join(if format == Format::Zarr3 {
+                "zarr.json"
+            } else {
+                ".zarray"
+            }),
+        );
         let array: serde_json::Value = serde_json::from_str(&array.unwrap()).unwrap();
-        let chunk = array.get("chunks").unwrap_or(&array["chunk_grid"]["configuration"]["chunk_shape"]);
+        let chunk =
+            array.get("chunks").unwrap_or(&array["chunk_grid"]["configuration"]["chunk_shape"]);
         assert_eq!(*chunk, json!([3, 2, 4, 4]));
     }
 }
