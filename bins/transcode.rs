@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use voxloom::blocks::Context;
 use voxloom::cli::{self, Program, Purpose, SampleArgs, Shape, VolumeArgs};
-use voxloom::transcode::{self, Flags, Layout, Target};
+use voxloom::interchange::{self, Flags, Target};
+use voxloom::transcode::{self, Layout};
 use voxloom::volume::Codec;
 
 /// Converts a volume or a transform to another format.
@@ -61,7 +62,7 @@ impl Program for Transcode {
         let (source, output, select) = (&self.source, &self.output, self.volume.select());
         let to = match self.to {
             Some(to) => to,
-            None => transcode::target_of(output, source, self.flags.from)?,
+            None => interchange::target_of(output, source, self.flags.from)?,
         };
         if let Target::Volume(format) = to
             && self.flags.from.is_none()
@@ -70,7 +71,7 @@ impl Program for Transcode {
             transcode::volume(source, &select, output, format, &layout, ctx)?;
         } else {
             let reading = self.flags.reading(&select, self.onto.grid(ctx)?);
-            transcode::transform(source, &reading, output, to, self.flags.to_unit, ctx)?;
+            interchange::transform(source, &reading, output, to, self.flags.to_unit, ctx)?;
         }
         Ok(())
     }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use peak_alloc::PeakAlloc;
 use voxloom::geom::{Box3, Chain};
-use voxloom::transcode::fuzzing::Source;
+use voxloom::interchange::fuzzing::Source;
 use voxloom::transform::{self, Axes, Direction};
 use voxloom::volume::{Select, Volume};
-use voxloom::{blocks, cli, report, table, transcode, volume};
+use voxloom::{blocks, cli, interchange, report, table, volume};
 
 /// Counts the memory that Rust code allocates.
 #[global_allocator]
@@ -271,7 +271,7 @@ fn field(folder: &Path, bytes: &[u8]) -> Read {
         }
         let location = text_of(&array);
         let read = both_ways(&location);
-        let foreign = transcode::fuzzing::read(&location, None, folder);
+        let foreign = interchange::fuzzing::read(&location, None, folder);
         read.or(foreign)
     };
     let vectors = read("vectors.zarr", ["c/0/0/0/0", "c.0.0.0.0"]);
@@ -298,7 +298,7 @@ fn chain(folder: &Path, bytes: &[u8]) -> Read {
 fn matrix(folder: &Path, bytes: &[u8]) -> Read {
     let path = folder.join("matrix.txt");
     put(&path, bytes)?;
-    let greedy = transcode::fuzzing::read(&text_of(&path), Some(Source::Greedy), folder);
+    let greedy = interchange::fuzzing::read(&text_of(&path), Some(Source::Greedy), folder);
     let turned = transform::read_matrix_text(&path, Axes::Xyz);
     let read = both_ways(&text_of(&path));
     read.or(greedy).or(turned.map(drop).map_err(said))
@@ -310,9 +310,9 @@ fn foreign(folder: &Path, name: &str, from: Option<Source>, bytes: &[u8]) -> Rea
     let path = folder.join(name);
     put(&path, bytes)?;
     let location = text_of(&path);
-    let told = transcode::fuzzing::read(&location, None, folder);
+    let told = interchange::fuzzing::read(&location, None, folder);
     let read = match from {
-        Some(_) => transcode::fuzzing::read(&location, from, folder),
+        Some(_) => interchange::fuzzing::read(&location, from, folder),
         None => told,
     };
     let _ = transform::read_chain(&[location]);

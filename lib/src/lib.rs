@@ -44,6 +44,7 @@ pub mod geom;
 #[cfg(test)]
 mod golden;
 pub mod inspect;
+pub mod interchange;
 pub mod invmap;
 pub mod local_affine;
 pub mod matching;

@@ -25,6 +25,7 @@ mod recovery;
 mod refine;
 mod same_answer;
 mod scene;
+mod sections;
 mod shapes;
 mod talk;
 mod transcode;

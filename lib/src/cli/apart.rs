@@ -103,6 +103,7 @@ fn check_ending(out: &Named<'_>, command: &Command) -> Result<(), Error> {
 /// Expands patterns and references of values, and keeps the paths that exist.
 fn all_of(named: Vec<Named<'_>>) -> Vec<Named<'_>> {
     let all = named.into_iter().flat_map(Named::members).flat_map(Named::with_references);
+    let all = all.flat_map(Named::with_sections);
     all.filter(|flag| store::exists(&flag.place)).collect()
 }
 
@@ -161,6 +162,9 @@ impl<'a> Named<'a> {
     pub(super) fn with_references(self) -> Vec<Self> {
         let about = store::about_file(&self.place).ok().flatten();
         let mut all = vec![self.clone()];
+        if volume::is_sections(&self.place.to_string_lossy()) {
+            return all;
+        }
         let is_document = |about: &store::About| {
             about.kind == store::Kind::File
                 && about.length <= DOCUMENT
@@ -193,6 +197,13 @@ impl<'a> Named<'a> {
         all
     }
 
+    /// The path itself, and the images of a table of sections or in a folder.
+    fn with_sections(self) -> Vec<Self> {
+        let members = volume::members(&self.place.to_string_lossy());
+        let members: Vec<_> = members.iter().filter_map(|path| self.refers_to(path)).collect();
+        std::iter::once(self).chain(members).collect()
+    }
+
     fn refers_to(&self, path: &Path) -> Option<Self> {
         Some(Self { place: real(path)?, by: Some(self.text.clone()), ..self.clone() })
     }
@@ -207,9 +218,13 @@ impl<'a> Named<'a> {
     }
 }
 
-/// Whether a folder is a Zarr or N5 group or array.
+/// Whether a folder is a Zarr or N5 group or array, or one of images, in which a further file would
+/// be a section.
 fn is_container(place: &Path) -> bool {
-    store::is_folder(place) && !matches!(volume::attributes(&place.display().to_string()), Ok(None))
+    let location = place.display().to_string();
+    store::is_folder(place)
+        && (!matches!(volume::attributes(&location), Ok(None))
+            || !volume::members(&location).is_empty())
 }
 
 /// Refuses a path that is neither a file nor a folder; a pipe is allowed where a text is read.

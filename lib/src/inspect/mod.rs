@@ -9,7 +9,7 @@ use crate::device::Cost;
 use crate::geom::{Grid, Point};
 use crate::store::{self, document};
 use crate::volume::{Select, Volume};
-use crate::{files, table, transcode, transform, volume};
+use crate::{files, interchange, table, transform, volume};
 
 mod blobs;
 mod distribution;
@@ -39,7 +39,7 @@ pub enum Error {
     Transform(#[from] transform::Error),
     /// An error in a transform of another program.
     #[error(transparent)]
-    Foreign(#[from] transcode::Error),
+    Foreign(#[from] interchange::Error),
     /// A table's error.
     #[error(transparent)]
     Table(#[from] table::Error),
@@ -89,9 +89,9 @@ fn other_page(location: &str, no_volume: Error) -> Result<Page, Error> {
     if transforms::open_field(location).is_ok() {
         return transforms::page(location);
     }
-    match transcode::is_foreign(location) {
+    match interchange::is_foreign(location) {
         Ok(true) => transforms::foreign_page(location),
-        Err(error @ (transcode::Error::Unfit { .. } | transcode::Error::Io { .. }))
+        Err(error @ (interchange::Error::Unfit { .. } | interchange::Error::Io { .. }))
             if is_file(Path::new(location)) =>
         {
             Err(error.into())
@@ -131,7 +131,10 @@ fn kind_of(location: &str) -> Kind {
         let is_ours = matches!(found, Ok(transform::Kind::LocalAffines));
         return if is_ours { Kind::Transform } else { Kind::Volume };
     }
-    if transcode::is_foreign(location).unwrap_or(false) {
+    if !is_pipe && volume::is_sections(location) {
+        return Kind::Volume;
+    }
+    if interchange::is_foreign(location).unwrap_or(false) {
         return Kind::Foreign;
     }
     let Ok(found) = found else {

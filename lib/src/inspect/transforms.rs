@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::page::{short, times};
 use super::{Error, Page};
 use crate::geom::{Affine, Chain, Grid, LocalAffines, Transform};
-use crate::transcode::{self, Look, Map};
+use crate::interchange::{self, Look, Map};
 use crate::transform::{self, Direction};
 use crate::volume;
 
@@ -55,7 +55,7 @@ fn add_steps(page: &mut Page, steps: impl Iterator<Item = (String, Value)>) {
 
 /// The page of another program's transform, with its steps as they are converted.
 pub(super) fn foreign_page(location: &str) -> Result<Page, Error> {
-    let Look { taken_as, steps } = transcode::look(location)?;
+    let Look { taken_as, steps } = interchange::look(location)?;
     let word = |key: &str| taken_as[key].as_str().filter(|text| !text.is_empty());
     let mut page = Page::new(location);
     page.say("kind", "transform");

@@ -66,6 +66,11 @@ impl Table {
         write_whole(path, &bytes).map_err(refused)
     }
 
+    /// The line of a row in its file, counted from 1; 0 for a table that was not read.
+    pub fn line(&self, row: usize) -> u64 {
+        self.lines.get(row).copied().unwrap_or_default()
+    }
+
     /// The index of the column with this name.
     pub fn column(&self, name: &str) -> Option<usize> {
         self.header.iter().position(|column| column == name)

@@ -1,58 +1,17 @@
-//! Conversion of formats: volumes between Zarr, N5, TIFF and NumPy; transforms between the native
-//! format and those of BigStream, ITK and ANTs, greedy, elastix, BigWarp and OME-NGFF.
-//!
-//! A transform of another program is read as a list of pieces: matrices, splines, and vector fields
-//! on their own samples. Each reader converts axes, frames and units to `[z, y, x]` micrometres,
-//! and the writers start from these pieces.
+//! Copying of volumes between Zarr, N5, TIFF and NumPy. Transforms are converted by
+//! `interchange`.
 
 use std::sync::Arc;
 
 use crate::blocks::{self, Budget, Context, Identity, Outcome, Plan, Reads, WriteUnit};
 use crate::device::Cost;
-use crate::geom::SourceError;
-use crate::transform::Axes;
 use crate::volume::{self, Codec, Format, Output, Select, Spec, Volume, Voxel};
-use crate::{files, with_voxel};
+use crate::with_voxel;
 
-mod bigwarp;
-mod bspline;
-mod control;
-mod detect;
-mod dfield;
-mod elastix;
-mod export;
-mod fields;
-mod flags;
-mod flat;
-#[cfg(feature = "fuzzing")]
-#[doc(hidden)]
-pub mod fuzzing;
-mod hdf5;
-mod itk;
-mod look;
-mod matlab;
-mod matrices;
-mod metaimage;
-mod models;
-mod ngff;
-mod nifti;
-mod nrrd;
-mod pieces;
-mod reading;
-mod target;
-mod tps;
-mod unpack;
-mod world;
+#[cfg(test)]
+mod tests;
 
-pub use bigwarp::Fit;
-pub use detect::Source;
-pub use flags::Flags;
-pub use look::{Look, Map, is_foreign, look};
-pub use reading::Reading;
-pub use target::Target;
-pub use world::{Frame, Unit};
-
-/// Why something could not be converted.
+/// Why a volume could not be copied.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A volume's error.
@@ -61,39 +20,6 @@ pub enum Error {
     /// An error of the run.
     #[error(transparent)]
     Blocks(#[from] blocks::Error),
-    /// A transform's error.
-    #[error(transparent)]
-    Transform(#[from] crate::transform::Error),
-    /// A displacement field could not be read.
-    #[error("the displacement field cannot be read: {0}")]
-    Field(SourceError),
-    /// The operating system reported an error.
-    #[error("cannot {action} {path}: {source}")]
-    Io {
-        /// The operation that failed.
-        action: &'static str,
-        /// The file.
-        path: String,
-        /// The error of the operating system.
-        source: std::io::Error,
-    },
-    /// Every vector that was written is NaN.
-    #[error("{location}: every vector is NaN; look at where the field comes from")]
-    Unknown {
-        /// The field that was written.
-        location: String,
-        /// The verdict that determines the exit status.
-        #[source]
-        verdict: blocks::Verdict,
-    },
-    /// The source cannot be converted as requested.
-    #[error("{location}: {message}")]
-    Unfit {
-        /// The source.
-        location: String,
-        /// What it is, what was wanted and how to proceed.
-        message: String,
-    },
 }
 
 /// Parses the name of a codec.
@@ -111,18 +37,6 @@ pub fn parse_codec(text: &str) -> Result<Codec, String> {
     })
 }
 
-/// Parses the name of an axis order.
-///
-/// # Errors
-/// A sentence that lists the names.
-pub fn parse_axes(text: &str) -> Result<Axes, String> {
-    match text {
-        "zyx" => Ok(Axes::Zyx),
-        "xyz" => Ok(Axes::Xyz),
-        _ => Err(format!("'{text}' is neither zyx nor xyz")),
-    }
-}
-
 /// How a volume is stored.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Layout {
@@ -132,39 +46,6 @@ pub struct Layout {
     pub shard: Option<[usize; 3]>,
     /// The codec of the chunks.
     pub codec: Codec,
-}
-
-/// The target format that the name of an output implies; `source` is the location of its source.
-///
-/// # Errors
-/// [`blocks::Error::Usage`] with the possible formats if the name does not determine one.
-pub fn target_of(output: &str, source: &str, from: Option<Source>) -> Result<Target, Error> {
-    if files::is_stream(output) {
-        let texts = Target::NAMES.into_iter().filter(|(_, target)| target.is_one_text());
-        let message = format!(
-            "standard output has no name that tells the format; say one with --to: {}",
-            texts.map(|(name, _)| name).collect::<Vec<_>>().join(", ")
-        );
-        return Err(blocks::Error::Usage(message).into());
-    }
-    let is_transform = || from.is_some() || detect::is_transform(source);
-    let message = match target::of_name(output, is_transform).as_slice() {
-        [one] => return Ok(*one),
-        [] => format!(
-            "the name {output} does not tell the format{}; say one with --to: {}",
-            if output.to_lowercase().ends_with(".png") {
-                " (PNG is read and not written)"
-            } else {
-                ""
-            },
-            Target::NAMES.map(|(name, _)| name).join(", ")
-        ),
-        several => format!(
-            "the name {output} may mean several formats; say with --to which one: {}",
-            several.iter().map(|target| target.name()).collect::<Vec<_>>().join(", ")
-        ),
-    };
-    Err(blocks::Error::Usage(message).into())
 }
 
 /// Writes the volume at `source` to `destination` in another format, without changing voxels.
@@ -179,7 +60,7 @@ pub fn volume(
     layout: &Layout,
     ctx: &Context,
 ) -> Result<(), Error> {
-    target::check_name(destination, Target::Volume(format))?;
+    volume::check_name(destination, format)?;
     let input = Volume::open(source, select)?;
     let spec = Spec {
         grid: input.grid(),
@@ -246,30 +127,3 @@ fn usual_chunk(input: &Volume, format: Format) -> [usize; 3] {
         }
     }
 }
-
-/// Reads the transform at `source`, a native one or one of another program, and writes it to
-/// `destination` as `target`. Lengths are written in `to_unit` if the target allows a choice.
-///
-/// The interpretation of the source (direction, axes, LPS or RAS, unit) is logged and recorded in
-/// the receipt. If `reading` has a grid, every map is sampled on it, and splines require one: the
-/// result is a displacement field that is exact at the voxels of the grid, followed by a matrix
-/// that extrapolates outside it.
-///
-/// # Errors
-/// [`Error`] if the source cannot be read, does not fit the flags, or cannot be expressed in the
-/// target's format.
-pub fn transform(
-    source: &str,
-    reading: &Reading,
-    destination: &str,
-    target: Target,
-    to_unit: Option<Unit>,
-    ctx: &Context,
-) -> Result<(), Error> {
-    export::transform(source, reading, destination, target, to_unit, ctx)
-}
-
-#[cfg(test)]
-mod golden;
-#[cfg(test)]
-mod tests;

@@ -5,17 +5,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::block::Block;
-use super::cache::{self, Cache};
-use super::content::Stored;
+use super::array::{Array, Axis, AxisName};
+use super::array::{ArrayOutput, ArraySpec};
+use super::bounds::{Bounds, BoxN};
 use super::node::{Container, Node};
-use super::output;
-use super::place::Place;
-use super::source::{self, Layout, Scratch, Source, View};
+use super::source::{self, View};
 use super::unfinished::{self, Begin, Unfinished};
-use super::writer::{Each, Writer};
-use super::zarr::{self, ArraySpec, ZarrSource};
-use super::{Codec, Dtype, Error, Existing, check_zarr_name, conventions, ome, path_of};
+use super::{Codec, Dtype, Error, Existing, Format, check_zarr_name, conventions, ome, path_of};
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Box3, FieldSource, Grid, Point, SourceError};
 use crate::store;
@@ -28,62 +24,31 @@ const BACKWARD: &str = "moving-to-fixed";
 /// The expected format of a field, for error messages.
 const WANTED: &str = "a displacement field is wanted, a Zarr array (z, y, x, 3) of float32";
 
-/// An array with three components last, viewed as an array of rank 3 with rows three times as long.
-struct Interleaved {
-    array: ZarrSource,
-    layout: Layout,
+/// What an array of vectors holds at each position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldParts {
+    /// The number of components of a vector: 3 (z, y, x), or 2 (y, x) in a field of planes, whose
+    /// vectors have no component along z.
+    pub components: usize,
+    /// The names of further channels, stored after the components.
+    pub quality: Vec<String>,
 }
 
-impl Interleaved {
-    fn new(array: ZarrSource) -> Self {
-        let merge = |sizes: &[u64]| vec![sizes[0], sizes[1], sizes[2] * 3];
-        let inner = array.layout();
-        let layout = Layout {
-            shape: merge(&inner.shape),
-            block: merge(&inner.block),
-            dtype: inner.dtype,
-            fill: inner.fill.clone(),
-        };
-        Self { array, layout }
+impl Default for FieldParts {
+    fn default() -> Self {
+        Self { components: 3, quality: Vec::new() }
     }
 }
 
-impl Source for Interleaved {
-    fn layout(&self) -> &Layout {
-        &self.layout
+impl FieldParts {
+    /// The number of elements at each position.
+    fn len(&self) -> usize {
+        self.components + self.quality.len()
     }
 
-    fn load(
-        &self,
-        index: &[u64],
-        wanted: &[Range<u64>],
-        scratch: &mut Scratch,
-    ) -> Result<Option<Block>, Error> {
-        let x = wanted[2].start / 3..wanted[2].end.div_ceil(3);
-        let wanted = [wanted[0].clone(), wanted[1].clone(), x, 0..3];
-        let index = [index[0], index[1], index[2], 0];
-        let block = self.array.load(&index, &wanted, scratch)?;
-        Ok(block.map(|block| Block {
-            strides: vec![block.strides[0], block.strides[1], 1],
-            extent: vec![block.extent[0], block.extent[1], block.extent[2] * 3],
-            ..block
-        }))
-    }
-
-    fn is_coded(&self) -> bool {
-        self.array.is_coded()
-    }
-
-    fn in_flight(&self) -> usize {
-        self.array.in_flight()
-    }
-
-    fn stored(&self) -> Stored<'_> {
-        self.array.stored()
-    }
-
-    fn describe(&self) -> Map<String, Value> {
-        self.array.describe()
+    /// The axes of the components.
+    fn axes(&self) -> &'static [&'static str] {
+        if self.components == 2 { &["y", "x"] } else { &["z", "y", "x"] }
     }
 }
 
@@ -91,8 +56,8 @@ impl Source for Interleaved {
 /// in the fields that [`FieldOutput`] writes. A field that maps the moving space to the fixed space
 /// is an inverse, and unknown outside its samples; all others are 0 there.
 pub struct FieldFile {
-    source: Interleaved,
-    cache: Cache,
+    array: Array,
+    parts: FieldParts,
     grid: Grid,
     reach: Option<Point>,
     exterior: f64,
@@ -144,25 +109,30 @@ impl FieldFile {
         let reach = node.attributes.get("reach").cloned();
         let planar = node.attributes.get("planar") == Some(&Value::Bool(true));
         let found = direction.map(str::to_owned);
-        let frame = frame_of(&node.attributes);
-        let array = ZarrSource::open(location, node)?;
-        let layout = array.layout();
-        let [depth, height, width, 3] = layout.shape[..] else {
+        let parts = parts_of(&node.attributes);
+        let array = Array::of_node(location, node, known.clone())?;
+        let layout = array.source.layout();
+        let size = parts.as_ref().map_or(3, FieldParts::len) as u64;
+        let [depth, height, width, found_size] = layout.shape[..] else {
             return bad(format!("has the shape {:?}; {WANTED}", layout.shape));
         };
-        if layout.block[3] != 3 {
+        if found_size != size {
+            return bad(format!("has the shape {:?}; {WANTED}", layout.shape));
+        }
+        if layout.block[3] != size {
             return bad(format!("has chunks of {:?}, which cut vectors", layout.block));
         }
-        if !matches!(layout.dtype, Dtype::F32 | Dtype::F64) {
+        if layout.dtype.is_integer() {
             return bad(format!("holds {}; a field has float32", layout.dtype));
         }
         if found.as_deref() != Some(wanted) {
             let found = found.map_or("no direction".to_owned(), |d| format!("the direction '{d}'"));
             return bad(format!("has {found} in its attributes; '{wanted}' is wanted"));
         }
-        if let Err(message) = frame {
-            return bad(message);
-        }
+        let parts = match parts {
+            Ok(parts) => parts,
+            Err(message) => return bad(message),
+        };
         let Some(spacing) = known.spacing.filter(|s| s.iter().all(|v| v.is_finite() && *v > 0.0))
         else {
             return bad("has no attribute 'spacing' with three lengths above 0".into());
@@ -174,15 +144,44 @@ impl FieldFile {
         let planar = planar && depth == 1;
         let grid = Grid { planar, ..Grid::new(shape, spacing, origin) };
         let reach = reach.and_then(|reach| serde_json::from_value(reach).ok());
-        let cache = Cache::new(cache::LIMIT);
         let exterior = if wanted == BACKWARD { f64::NAN } else { 0.0 };
-        Ok(Self { source: Interleaved::new(array), cache, grid, reach, exterior })
+        Ok(Self { array, parts, grid, reach, exterior })
+    }
+
+    /// The components and quality channels.
+    pub fn parts(&self) -> &FieldParts {
+        &self.parts
+    }
+
+    /// Reads one quality channel of a box, C order `(z, y, x)`; 0 outside the field.
+    ///
+    /// # Errors
+    /// [`Error::Format`] for a channel that the field does not have; [`Error::Chunk`] for a corrupt
+    /// chunk, [`Error::Io`].
+    pub fn read_quality(&self, channel: usize, part: &Box3) -> Result<Vec<f32>, Error> {
+        let count = self.parts.quality.len();
+        if channel >= count {
+            let message = format!("has {count} quality channels; channel {channel} is not there");
+            return Err(Error::format(self.array.location(), message));
+        }
+        let at = self.parts.components + channel;
+        let mut values = vec![0.0; part.len()];
+        self.read_elements(part, at..at + 1, &mut values)?;
+        Ok(values)
+    }
+
+    /// Reads some of the elements at each position of a box.
+    fn read_elements(&self, part: &Box3, at: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
+        let view = View { axes: std::array::from_fn(Some), fixed: vec![0; 4] };
+        let wide = |[z, y, x]: [i64; 3], at: usize| [z, y, x, at as i64];
+        let part = BoxN { min: wide(part.min, at.start), max: wide(part.max, at.end) };
+        source::read(&*self.array.source, &self.array.cache, &view, part, out)
     }
 
     /// The chunk shape in vectors (z, y, x), the unit in which reading is most efficient.
     pub fn chunk(&self) -> [usize; 3] {
-        let block = &self.source.layout.block;
-        [block[0] as usize, block[1] as usize, block[2] as usize / 3]
+        let block = &self.array.source.layout().block;
+        [0, 1, 2].map(|a| block[a] as usize)
     }
 }
 
@@ -198,10 +197,16 @@ impl FieldSource for FieldFile {
     }
 
     fn read_into(&self, part: &Box3, out: &mut [[f32; 3]]) -> Result<(), SourceError> {
-        let view = View { axes: [Some(0), Some(1), Some(2)], fixed: vec![0; 3] };
-        let wide = |[z, y, x]: [i64; 3]| [z, y, 3 * x];
-        let part = Box3::new(wide(part.min), wide(part.max));
-        source::read(&self.source, &self.cache, &view, &part, out.as_flattened_mut())?;
+        if self.parts.components == 3 {
+            self.read_elements(part, 0..3, out.as_flattened_mut())?;
+            return Ok(());
+        }
+        let mut pairs = vec![[0.0f32; 2]; out.len()];
+        self.read_elements(part, 0..2, pairs.as_flattened_mut())?;
+        for (vector, [y, x]) in out.iter_mut().zip(pairs) {
+            // along z, a field of planes moves nothing
+            *vector = [if y.is_nan() || x.is_nan() { f32::NAN } else { 0.0 }, y, x];
+        }
         Ok(())
     }
 
@@ -214,21 +219,21 @@ impl FieldSource for FieldFile {
     }
 
     fn keep(&self, bytes: u64) {
-        self.cache.keep(bytes);
+        self.array.keep(bytes);
     }
 
     fn kept_bytes(&self) -> u64 {
-        source::kept_bytes(&self.source, &self.cache)
+        self.array.kept_bytes()
     }
 
     fn scratch_bytes(&self) -> u64 {
-        source::scratch_bytes(&self.source)
+        self.array.scratch_bytes()
     }
 
     fn fingerprint(&self) -> Result<String, SourceError> {
         let mut fingerprint = Fingerprint::default();
         self.grid.add_to(&mut fingerprint);
-        fingerprint.add(self.source.stored().fingerprint()?.as_bytes());
+        fingerprint.add(self.array.source.stored().fingerprint()?.as_bytes());
         if self.exterior.is_nan() {
             fingerprint.add(b"unknown outside");
         }
@@ -236,40 +241,49 @@ impl FieldSource for FieldFile {
     }
 }
 
-/// Whether the attributes of a field state axes z, y, x and micrometres; nothing is assumed.
-fn frame_of(attributes: &Map<String, Value>) -> Result<(), String> {
+/// The parts of a field whose attributes state axes z, y, x and micrometres; nothing is assumed.
+fn parts_of(attributes: &Map<String, Value>) -> Result<FieldParts, String> {
     for (name, wanted) in [
-        ("unit", json!("micrometer")),
-        ("axes", json!(["z", "y", "x", "component"])),
-        ("components", json!(["z", "y", "x"])),
+        ("unit", vec![json!("micrometer")]),
+        ("axes", vec![json!(["z", "y", "x", "component"])]),
+        ("components", vec![json!(["z", "y", "x"]), json!(["y", "x"])]),
     ] {
         match attributes.get(name) {
-            Some(found) if *found == wanted => {}
+            Some(found) if wanted.contains(found) => {}
             Some(found) => {
                 return Err(format!(
-                    "has '{name}' {found} in its attributes, wanted {wanted}; write it anew in those"
+                    "has '{name}' {found} in its attributes, wanted {}; write it anew in those",
+                    wanted[0]
                 ));
             }
             None => {
                 return Err(format!(
-                    "has no '{name}' in its attributes; add it, {wanted}, if that is how its lengths \
-                     and axes are"
+                    "has no '{name}' in its attributes; add it, {}, if that is how its lengths \
+                     and axes are",
+                    wanted[0]
                 ));
             }
         }
     }
-    Ok(())
+    let components = attributes["components"].as_array().map_or(3, Vec::len);
+    let quality = match attributes.get("quality") {
+        None => Vec::new(),
+        Some(names) => serde_json::from_value(names.clone()).map_err(|_| {
+            format!("has 'quality' {names} in its attributes, wanted a list of names")
+        })?,
+    };
+    Ok(FieldParts { components, quality })
 }
 
 /// A displacement field open for writing; the same rules hold as for [`super::Output`].
 pub struct FieldOutput {
-    writer: Writer,
-    array: PathBuf,
+    array: ArrayOutput,
+    parts: FieldParts,
 }
 
 impl std::fmt::Debug for FieldOutput {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "FieldOutput({})", self.array.display())
+        write!(f, "FieldOutput({})", self.array.path().display())
     }
 }
 
@@ -284,7 +298,24 @@ impl FieldOutput {
         chunk: [usize; 3],
         existing: Existing,
     ) -> Result<Self, Error> {
-        Self::create_any(location, grid, chunk, &existing, Map::new())
+        let parts = FieldParts::default();
+        Self::create_any(location, grid, parts, chunk, &existing, Map::new())
+    }
+
+    /// As [`FieldOutput::create`], for vectors of 2 or 3 components with quality channels; `run` is
+    /// the run that begins it, or an [`Existing`].
+    ///
+    /// # Errors
+    /// As [`super::Output::create`].
+    pub fn create_parts(
+        location: &str,
+        grid: &Grid,
+        parts: FieldParts,
+        chunk: [usize; 3],
+        run: &impl Begin,
+    ) -> Result<Self, Error> {
+        let mark = [(unfinished::MARK.to_owned(), unfinished::begun())];
+        Self::create_any(location, grid, parts, chunk, run, mark.into_iter().collect())
     }
 
     /// As [`FieldOutput::create`], but marks the field as unfinished until
@@ -299,68 +330,60 @@ impl FieldOutput {
         run: &impl Begin,
     ) -> Result<Self, Error> {
         let mark = [(unfinished::MARK.to_owned(), unfinished::begun())];
-        Self::create_any(location, grid, chunk, run, mark.into_iter().collect())
+        let parts = FieldParts::default();
+        Self::create_any(location, grid, parts, chunk, run, mark.into_iter().collect())
     }
 
     fn create_any(
         location: &str,
         grid: &Grid,
+        parts: FieldParts,
         chunk: [usize; 3],
         run: &impl Begin,
         mark: Map<String, Value>,
     ) -> Result<Self, Error> {
-        let size = |sizes: [usize; 3]| -> Vec<u64> {
-            sizes.into_iter().chain([3]).map(|n| n as u64).collect()
-        };
         let valid = grid.spacing.iter().all(|v| v.is_finite() && *v > 0.0);
         if grid.shape.contains(&0) || chunk.contains(&0) || !valid {
             let message = format!("cannot be created with {grid:?} and chunks of {chunk:?}");
             return Err(Error::format(location, message));
         }
+        if !(2..=3).contains(&parts.components) {
+            let message = format!("cannot be created with vectors of {}", parts.components);
+            return Err(Error::format(location, message));
+        }
         check_zarr_name(location)?;
-        let path = path_of(location)?;
-        let place = Place::of_array(location, &path, Container::Zarr3)?;
-        let metadata = zarr::metadata(&ArraySpec {
-            container: Container::Zarr3,
-            shape: size(grid.shape),
-            chunk: size(chunk),
-            shard: None,
+        let names = [AxisName::Z, AxisName::Y, AxisName::X, AxisName::Component];
+        let sizes = grid.shape.into_iter().chain([parts.len()]);
+        let spec = ArraySpec {
+            axes: names.into_iter().zip(sizes).map(|(name, size)| Axis::new(name, size)).collect(),
             dtype: Dtype::F32,
+            chunk: chunk.into_iter().chain([parts.len()]).collect(),
+            shard: None,
             codec: Codec::Blosc,
-            fill: "NaN".into(),
-            names: ["z", "y", "x", "component"].map(str::to_owned).to_vec(),
-        });
-        let (existing, there) = place.check_for(location, run)?;
-        if there {
-            output::resume(location, &place, &metadata, grid)?;
-        }
-        if existing == Existing::Overwrite {
-            place.remove(run)?;
-        }
-        run.claim(&place.ledger_folder())?;
-        if !there {
-            let attributes = json!({
-                "spacing": grid.spacing,
-                "origin": grid.origin,
-                "unit": "micrometer",
-                "axes": ["z", "y", "x", "component"],
-                "components": ["z", "y", "x"],
-                "direction": DIRECTION,
-            });
-            let mut attributes = attributes.as_object().cloned().unwrap_or_default();
-            if grid.planar {
-                // the spacing along z then has no meaning
-                attributes.insert("planar".to_owned(), true.into());
-            }
-            attributes.extend(mark);
-            place.make_groups()?;
-            output::write_metadata(&path, Container::Zarr3, metadata, attributes)?;
-        }
-        place.sweep();
-        let Some(node) = Node::read(&path)? else {
-            return Err(Error::missing(location, "it was created a moment ago"));
+            format: Format::Zarr3,
+            fill: f64::NAN,
+            spacing: None,
         };
-        Ok(Self { writer: Writer::open(location, &node, Each::Vector)?, array: path })
+        let attributes = json!({
+            "spacing": grid.spacing,
+            "origin": grid.origin,
+            "unit": "micrometer",
+            "axes": ["z", "y", "x", "component"],
+            "components": parts.axes(),
+            "direction": DIRECTION,
+        });
+        // in this order, whatever the array itself says of its axes
+        let mut attributes = attributes.as_object().cloned().unwrap_or_default();
+        if grid.planar {
+            // the spacing along z then has no meaning
+            attributes.insert("planar".to_owned(), true.into());
+        }
+        if !parts.quality.is_empty() {
+            attributes.insert("quality".to_owned(), json!(parts.quality));
+        }
+        attributes.extend(mark);
+        let array = ArrayOutput::create_as(location, &spec, Some(grid), run, attributes)?;
+        Ok(Self { array, parts })
     }
 
     /// Bytes that each thread holds while it writes chunks of so many vectors along z, y, x to
@@ -382,7 +405,14 @@ impl FieldOutput {
 
     /// The shape, in vectors (z, y, x), of the unit of writing: one chunk.
     pub fn unit(&self) -> [usize; 3] {
-        self.writer.unit()
+        let unit = self.array.unit();
+        [unit[0], unit[1], unit[2]]
+    }
+
+    /// A box of all elements at each position.
+    fn bounds(&self, part: &Box3) -> Bounds {
+        let wide = |[z, y, x]: [i64; 3], at: usize| vec![z, y, x, at as i64];
+        Bounds { min: wide(part.min, 0), max: wide(part.max, self.parts.len()) }
     }
 
     /// Writes a box of whole chunks, C order `(z, y, x)`, components z, y, x in micrometres.
@@ -390,14 +420,21 @@ impl FieldOutput {
     /// # Errors
     /// As [`super::Output::write`].
     pub fn write(&self, part: &Box3, vectors: &[[f32; 3]]) -> Result<(), Error> {
-        let elements = vectors.as_flattened();
-        self.writer.check(part, elements)?;
-        self.writer.write(0, part, elements)
+        self.write_parts(part, vectors.as_flattened())
+    }
+
+    /// As [`FieldOutput::write`], for any number of components and quality channels: C order
+    /// `(z, y, x, components then quality)`.
+    ///
+    /// # Errors
+    /// As [`super::Output::write`].
+    pub fn write_parts(&self, part: &Box3, elements: &[f32]) -> Result<(), Error> {
+        self.array.write(&self.bounds(part), elements)
     }
 
     /// A folder inside the array for ledgers.
     pub fn ledger_folder(&self) -> PathBuf {
-        self.array.join(".voxloom")
+        self.array.ledger_folder()
     }
 
     /// Sets an attribute; `reach`, three lengths along z, y, x, is read by [`FieldFile`] as its
@@ -406,9 +443,7 @@ impl FieldOutput {
     /// # Errors
     /// [`Error::Io`].
     pub fn set_attribute(&self, name: &str, value: Value) -> Result<(), Error> {
-        Node::update(&self.array, |attributes| {
-            attributes.insert(name.to_owned(), value);
-        })
+        self.array.set_attribute(name, value)
     }
 }
 
@@ -418,10 +453,10 @@ impl Unfinished for FieldOutput {
     }
 
     fn stored(&self, part: &Box3) -> Result<u64, Error> {
-        self.writer.stored(part)
+        self.array.stored(&self.bounds(part))
     }
 
     fn set_lacking(&self, lacking: Option<[usize; 2]>, _: bool) -> Result<(), Error> {
-        Node::update(&self.array, |attributes| unfinished::set(attributes, lacking))
+        self.array.set_lacking(lacking)
     }
 }

@@ -12,54 +12,49 @@ use crate::geom::{Grid, Point};
 use crate::quote::shorten;
 use crate::store;
 
-mod bits;
-mod block;
-mod cache;
-mod calibration;
-mod codecs;
-mod content;
-mod conventions;
-mod dtype;
-mod element;
-mod extent;
+mod array;
 mod field;
-mod flat;
+mod formats;
 mod look;
-mod n5;
 mod named;
+mod ngff;
 mod node;
-mod npy;
-mod ome;
 mod open;
 mod output;
 mod place;
 mod planes;
 mod pyramid;
 mod reader;
-mod small;
-mod source;
 mod stack;
 #[cfg(test)]
 mod tests;
-mod tiff;
 mod unfinished;
 mod vectors;
-mod watch;
-mod writer;
-mod zarr;
 
+use array::{
+    block, bounds, cache, calibration, content, dtype, extent, small, source, voxel, watch, writer,
+};
+use formats::{bits, codecs, flat, n5, npy, png, sections, tiff, zarr};
+use ngff::{conventions, ome};
+
+pub use array::{Array, ArrayOutput, ArraySpec, Axis, AxisName};
+pub use bounds::Bounds;
 pub use content::fingerprint;
-pub use dtype::{ByteOrder, Dtype, Voxel};
-pub use field::{FieldFile, FieldOutput};
+pub use dtype::{ByteOrder, Dtype};
+pub use field::{FieldFile, FieldOutput, FieldParts};
 pub use named::{check_name, check_zarr_name, other_format};
 pub use node::attributes;
 pub use output::Output;
 pub use planes::{BESIDE_A_FILE, is_of_half_a_file};
 pub use pyramid::{Level, add_level, levels};
 pub use reader::Volume;
+pub use sections::{is_sections, members};
 pub use small::{read_small_array, write_small_array};
 pub use unfinished::{Begin, Unfinished, allow_unfinished};
 pub use vectors::{FlatVectors, VectorArray};
+pub use voxel::Voxel;
+#[doc(hidden)]
+pub use voxel::halves;
 pub use watch::{Watch, watch};
 
 /// Why a volume could not be opened, read or written.
@@ -154,7 +149,7 @@ fn path_of(location: &str) -> Result<PathBuf, Error> {
 }
 
 /// The element types that can be read.
-const READABLE: &str = "integers of 8 to 64 bits, bool, float16, float32 and float64";
+const READABLE: &str = "integers of 8 to 64 bits, bool, float16, bfloat16, float32 and float64";
 
 /// Selects one 3-D volume of a location, and overrides its metadata.
 ///

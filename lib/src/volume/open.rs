@@ -14,7 +14,8 @@ use super::ome::{self, Image};
 use super::source::Source;
 use super::zarr::ZarrSource;
 use super::{
-    Error, Format, conventions, npy, other_format, path_of, shorten, stack, tiff, unfinished,
+    Error, Format, conventions, npy, other_format, path_of, png, sections, shorten, stack, tiff,
+    unfinished,
 };
 use crate::store::{self, Kind, Wanted};
 
@@ -62,6 +63,9 @@ pub(super) fn find_image(location: &str, image: Option<&str>) -> Result<Found, E
         Some(Kind::File) if is_tiff(&path) => file(location, &path, image),
         _ if other_image => one_image(),
         Some(Kind::Folder) => folder(location, &path, Node::read(&path)?.as_ref()),
+        Some(Kind::File) if store::is_remote(&path) && sections::is_table(&path) => {
+            sections::open(location, &path)
+        }
         Some(Kind::File) if store::is_remote(&path) => {
             let message = "is a single file in a bucket or on a web server, where only Zarr and N5 \
                            can be read as volumes; copy it to a local path";
@@ -142,8 +146,10 @@ fn file(location: &str, path: &Path, image: Option<&str>) -> Result<Found, Error
         } else if tiff::is_tiff(start) {
             let (source, names, calibration) = tiff::open(location, path, image)?;
             (source, names, calibration, Format::Tiff)
-        } else if start.starts_with(stack::PNG) {
+        } else if start.starts_with(png::MAGIC) {
             return stack_of(location, vec![path.to_owned()]);
+        } else if sections::is_table(path) {
+            return sections::open(location, path);
         } else {
             return Err(Error::format(location, not_read(location)));
         };
@@ -223,6 +229,13 @@ fn folder(location: &str, path: &Path, node: Option<&Node>) -> Result<Found, Err
     {
         return array(location, node);
     }
+    if node.is_none()
+        && arrays.is_empty()
+        && let Some(images) = stack::in_folder(path)?
+    {
+        let stack::Images { files, notes } = images;
+        return Ok(Found { notes, ..stack_of(location, files)? });
+    }
     if arrays.is_empty() {
         let message = match node {
             _ if !store::is_listable(path) => "is a group on a web server, whose arrays cannot be \
@@ -230,8 +243,7 @@ fn folder(location: &str, path: &Path, node: Option<&Node>) -> Result<Found, Err
                 .to_owned(),
             Some(_) => "is a group that holds no array".to_owned(),
             None => format!(
-                "is a folder that is no volume: it has no {LOOKED_FOR}; for a stack of images give \
-                 a pattern such as '{location}/*.tif'"
+                "is a folder that is no volume: it has no {LOOKED_FOR} and no TIFF or PNG images"
             ),
         };
         return Err(Error::format(location, message));

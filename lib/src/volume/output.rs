@@ -1,13 +1,15 @@
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use super::bounds::Bounds;
 use super::n5;
 use super::node::{self, Container, Node};
 use super::place::{self, Place};
 use super::planes::{self, PlaneFile};
 use super::unfinished::{self, Unfinished};
-use super::writer::{Each, Writer};
+use super::writer::Writer;
 use super::zarr::{self, ArraySpec};
 use super::{
     Begin, Error, Existing, Format, Spec, Voxel, check_name, conventions, ome, open, path_of,
@@ -24,6 +26,10 @@ pub struct Output {
     /// The folder for ledgers: `.voxloom` in the array's folder, or next to the file.
     folder: PathBuf,
     is_file: bool,
+    /// Whether the first dimension holds channels.
+    has_channels: bool,
+    /// Whether there is no z dimension.
+    planar: bool,
 }
 
 impl std::fmt::Debug for Output {
@@ -76,7 +82,7 @@ impl Output {
         channels: usize,
         run: &impl Begin,
     ) -> Result<Self, Error> {
-        let channels = (channels > 1).then_some(channels);
+        let channels = (channels > 1).then_some([channels, 1]);
         let mark = [(unfinished::MARK.to_owned(), unfinished::begun())];
         Self::create_any(location, spec, channels, run, mark.into_iter().collect())
     }
@@ -93,13 +99,29 @@ impl Output {
         channels: usize,
         existing: Existing,
     ) -> Result<Self, Error> {
-        Self::create_any(location, spec, Some(channels), &existing, Map::new())
+        Self::create_any(location, spec, Some([channels, 1]), &existing, Map::new())
+    }
+
+    /// As [`Output::create_channels`], with `together` channels in each chunk, which
+    /// [`Output::write_channels`] writes at once. A shard holds the same channels as its chunks.
+    ///
+    /// # Errors
+    /// As [`Output::create`].
+    pub fn create_channels_together(
+        location: &str,
+        spec: &Spec,
+        channels: usize,
+        together: usize,
+        existing: Existing,
+    ) -> Result<Self, Error> {
+        let together = together.clamp(1, channels.max(1));
+        Self::create_any(location, spec, Some([channels, together]), &existing, Map::new())
     }
 
     fn create_any(
         location: &str,
         spec: &Spec,
-        channels: Option<usize>,
+        channels: Option<[usize; 2]>,
         run: &impl Begin,
         attributes: Map<String, Value>,
     ) -> Result<Self, Error> {
@@ -120,7 +142,14 @@ impl Output {
             let file = PlaneFile::create(location, &path, spec, run)?;
             let folder = file.folder().to_owned();
             let writer = Writer::planes(location, spec.grid.shape, spec.dtype, file);
-            return Ok(Self { location: location.to_owned(), writer, folder, is_file: true });
+            return Ok(Self {
+                location: location.to_owned(),
+                writer,
+                folder,
+                is_file: true,
+                has_channels: false,
+                planar: false,
+            });
         };
         let place = Place::of_image(location, &path, container)?;
         let metadata = match container {
@@ -129,7 +158,7 @@ impl Output {
         };
         let (existing, there) = place.check_for(location, run)?;
         if there {
-            resume(location, &place, &metadata, &spec.grid)?;
+            resume(location, &place, &metadata, Some(&spec.grid))?;
         }
         if existing == Existing::Overwrite {
             if place.image.is_none() {
@@ -146,8 +175,7 @@ impl Output {
         }
         place.register(location, &spec.grid, channels.is_some(), false)?;
         place.sweep();
-        let each = if channels.is_some() { Each::Channel } else { Each::Voxel };
-        Self::open_array(location, &place.array, each)
+        Self::open_array(location, &place.array, channels.is_some())
     }
 
     /// Opens an existing volume for writing data or attributes. A location that names an image
@@ -157,20 +185,23 @@ impl Output {
     /// [`Error`]: nothing there, or not an array.
     pub fn open_existing(location: &str) -> Result<Self, Error> {
         let found = open::find(location)?;
-        Self::open_array(location, &found.path, Each::Voxel)
+        Self::open_array(location, &found.path, false)
     }
 
-    fn open_array(location: &str, array: &Path, each: Each) -> Result<Self, Error> {
+    fn open_array(location: &str, array: &Path, has_channels: bool) -> Result<Self, Error> {
         let Some(node) = Node::read(array)?.filter(|node| node.is_array) else {
             let message = "is no Zarr or N5 array, which alone can be changed in place";
             return Err(Error::format(location, message));
         };
-        Ok(Self {
-            location: location.to_owned(),
-            writer: Writer::open(location, &node, each)?,
-            folder: array.join(".voxloom"),
-            is_file: false,
-        })
+        let writer = Writer::open(location, &node)?;
+        let rank = writer.shape().len();
+        let planar = rank == 2 + usize::from(has_channels);
+        if !planar && rank != 3 + usize::from(has_channels) {
+            let message = format!("has {rank} dimensions; only z, y, x can be written");
+            return Err(Error::format(location, message));
+        }
+        let (location, folder) = (location.to_owned(), array.join(".voxloom"));
+        Ok(Self { location, writer, folder, is_file: false, has_channels, planar })
     }
 
     /// The location as given.
@@ -185,10 +216,23 @@ impl Output {
 
     /// The shape (z, y, x) of the unit of writing; the core of each task is a multiple of it.
     pub fn unit(&self) -> [usize; 3] {
-        self.writer.unit()
+        let space = &self.writer.unit()[usize::from(self.has_channels)..];
+        if self.planar { [1, space[0], space[1]] } else { [space[0], space[1], space[2]] }
     }
 
-    /// Writes a box of whole units, C order `(z, y, x)`. `T` must be the volume's element type.
+    /// A box of some channels, along the dimensions of the array.
+    fn bounds(&self, channels: Range<usize>, part: &Box3) -> Bounds {
+        let space = usize::from(self.planar)..3;
+        let wide = |channel: usize, sizes: [i64; 3]| -> Vec<i64> {
+            let first = self.has_channels.then_some(channel as i64);
+            first.into_iter().chain(sizes[space.clone()].iter().copied()).collect()
+        };
+        Bounds { min: wide(channels.start, part.min), max: wide(channels.end, part.max) }
+    }
+
+    /// Writes a box of whole units, C order `(z, y, x)`. `T` must be the volume's element type, or
+    /// the type as which it is read ([`Dtype::read_as`](super::Dtype::read_as)), which is then
+    /// rounded to the nearest value.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Format`] for a box that is not a union of whole units, or another
@@ -207,8 +251,25 @@ impl Output {
         part: &Box3,
         voxels: &[T],
     ) -> Result<(), Error> {
-        self.writer.check(part, voxels)?;
-        self.writer.write(channel, part, voxels)
+        self.write_channels(channel..channel + 1, part, voxels)
+    }
+
+    /// As [`Output::write`], for several channels: C order `(c, z, y, x)`. The range is a union of
+    /// the channels of whole chunks.
+    ///
+    /// # Errors
+    /// As [`Output::write`].
+    pub fn write_channels<T: Voxel>(
+        &self,
+        channels: Range<usize>,
+        part: &Box3,
+        voxels: &[T],
+    ) -> Result<(), Error> {
+        if self.planar && (part.min[0], part.max[0]) != (0, 1) {
+            let message = format!("cannot take the box {part}: it is a plane");
+            return Err(Error::format(&self.location, message));
+        }
+        self.writer.write(&self.bounds(channels, part), voxels)
     }
 
     /// A folder for ledgers: inside the array's folder, or next to a single file.
@@ -246,7 +307,8 @@ impl Unfinished for Output {
     }
 
     fn stored(&self, part: &Box3) -> Result<u64, Error> {
-        self.writer.stored(part)
+        let channels = if self.has_channels { self.writer.shape()[0] } else { 1 };
+        self.writer.stored(&self.bounds(0..channels, part))
     }
 
     fn set_lacking(&self, lacking: Option<[usize; 2]>, accepted: bool) -> Result<(), Error> {
@@ -296,6 +358,13 @@ fn check(location: &str, spec: &Spec) -> Result<(), Error> {
     if grid.origin.iter().any(|v| !v.is_finite()) {
         return bad(format!("cannot be created with the origin {:?}", grid.origin));
     }
+    if !spec.dtype.fits(spec.format) {
+        return bad(format!(
+            "cannot hold {}, which files of this format do not have; give a name that ends in .zarr, or \
+             another --dtype",
+            spec.dtype
+        ));
+    }
     if place::container(spec.format).is_none() {
         return Ok(());
     }
@@ -324,20 +393,20 @@ fn check(location: &str, spec: &Spec) -> Result<(), Error> {
     Ok(())
 }
 
-fn array_spec(spec: &Spec, channels: Option<usize>, container: Container) -> ArraySpec {
+/// * `channels`: how many there are, and how many of them are in a chunk
+fn array_spec(spec: &Spec, channels: Option<[usize; 2]>, container: Container) -> ArraySpec {
     let wide = |channels: Option<usize>, sizes: [usize; 3]| -> Vec<u64> {
         channels.iter().chain(spec.grid.axes(&sizes)).map(|n| *n as u64).collect()
     };
-    // chunks and shards hold one channel
-    let one = channels.map(|_| 1);
+    let together = channels.map(|[_, together]| together);
     ArraySpec {
         container,
-        shape: wide(channels, spec.grid.shape),
-        chunk: wide(one, spec.chunk),
-        shard: spec.shard.map(|shard| wide(one, shard)),
+        shape: wide(channels.map(|[count, _]| count), spec.grid.shape),
+        chunk: wide(together, spec.chunk),
+        shard: spec.shard.map(|shard| wide(together, shard)),
         dtype: spec.dtype,
         codec: spec.codec,
-        fill: if spec.dtype.is_integer() { json!(0) } else { json!(0.0) },
+        fill: zarr::zero(spec.dtype),
         names: ome::names_of(&spec.grid, channels.is_some())
             .into_iter()
             .map(str::to_owned)
@@ -345,12 +414,12 @@ fn array_spec(spec: &Spec, channels: Option<usize>, container: Container) -> Arr
     }
 }
 
-/// Checks that an existing array is the wanted one.
+/// Checks that an existing array is the wanted one; with `grid`, its voxel size and origin too.
 pub(super) fn resume(
     location: &str,
     place: &Place,
     wanted: &Map<String, Value>,
-    grid: &Grid,
+    grid: Option<&Grid>,
 ) -> Result<(), Error> {
     let bad = |message: String| {
         let end = "give --overwrite to replace it, or another name";
@@ -365,6 +434,7 @@ pub(super) fn resume(
             return Err(bad(format!("its {key} is {found}, wanted is {wanted}")));
         }
     }
+    let Some(grid) = grid else { return Ok(()) };
     let known = match open::image_of(location, &node)? {
         Some((_, image, level)) => image.calibration(level),
         None => conventions::of(&node)?.calibration,

@@ -53,11 +53,14 @@ fn grid(location: &str) -> Result<Grid, Error> {
     };
     let known = &found.calibration;
     let of_pixel = known.pixel.map(|[y, x]| [y, y, x]);
+    let spacing = known.spacing.or(of_pixel);
+    let planar = known.spacing.is_none() && known.pixel.is_some() && size("z") == 1;
+    let origin = spacing.and_then(|spacing| known.origin_for(spacing, planar)).or(known.origin);
     Ok(Grid {
         shape: [size("z"), size("y"), size("x")],
-        spacing: known.spacing.or(of_pixel).unwrap_or([1.0; 3]),
-        origin: known.origin.unwrap_or_default(),
-        planar: known.spacing.is_none() && known.pixel.is_some() && size("z") == 1,
+        spacing: spacing.unwrap_or([1.0; 3]),
+        origin: origin.unwrap_or_default(),
+        planar,
     })
 }
 

@@ -1,40 +1,33 @@
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::cache::{self, Cache};
-use super::open::{self, Found};
-use super::source::{self, Source, View};
+use super::array::Array;
+use super::open;
+use super::source::{self, View};
 use super::watch::Watch;
 use super::{Codec, Dtype, Error, Format, Select, Voxel, unfinished};
 use crate::geom::{Box3, Grid, Point};
 use crate::store;
 
 /// A volume open for reading. Reads are thread-safe and have no file position.
+///
+/// It is a view of an [`Array`]: z, y and x of one channel and one time point.
 pub struct Volume {
-    location: String,
+    array: Array,
     grid: Grid,
     dtype: Dtype,
     chunk: [usize; 3],
-    source: Box<dyn Source>,
-    cache: Cache,
     view: View,
-    names: Vec<String>,
     spacing_from: String,
     has_spacing: bool,
-    path: PathBuf,
-    format: Format,
-    attributes: Map<String, Value>,
-    /// The fingerprint of the content, once it has been computed.
-    content: OnceLock<String>,
-    notes: Vec<String>,
 }
 
 impl std::fmt::Debug for Volume {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Volume({}, {:?} {})", self.location, self.grid.shape, self.dtype)
+        write!(f, "Volume({}, {:?} {})", self.location(), self.grid.shape, self.dtype)
     }
 }
 
@@ -77,7 +70,7 @@ impl Volume {
     /// # Errors
     /// As [`Volume::open`], except for a missing voxel size.
     pub fn open_any(location: &str, select: &Select) -> Result<Self, Error> {
-        let found = open::find_image(location, select.image.as_deref())?;
+        let found = Array::of(location, open::find_image(location, select.image.as_deref())?);
         unfinished::check(location, &found.attributes)?;
         let view = view(location, &found, select)?;
         let layout = found.source.layout();
@@ -94,7 +87,9 @@ impl Volume {
             spacing(location, &found, &view, select)?;
         let has_spacing = spacing.is_some();
         let spacing = spacing.unwrap_or([1.0; 3]);
-        let origin = match (select.origin, found.calibration.origin) {
+        let said = found.calibration.origin_for(spacing, planar).filter(|_| has_spacing);
+        let said = said.or(found.calibration.origin);
+        let origin = match (select.origin, said) {
             (Some(origin), said) => {
                 let known = lengths(origin);
                 if origin[0].is_nan() && shape[0] != 1 {
@@ -113,33 +108,19 @@ impl Volume {
         if let Some(bad) = origin.iter().find(|v| !v.is_finite()) {
             return Err(Error::format(location, format!("has an origin of {bad}; give --origin")));
         }
-        Ok(Self {
-            location: location.to_owned(),
-            grid: Grid { shape, spacing, origin, planar },
-            dtype: layout.dtype,
-            cache: Cache::new(cache::LIMIT),
-            chunk,
-            view,
-            names: found.names,
-            spacing_from,
-            has_spacing,
-            path: found.path,
-            format: found.format,
-            attributes: found.attributes,
-            content: OnceLock::new(),
-            notes: found.notes,
-            source: found.source,
-        })
+        let grid = Grid { shape, spacing, origin, planar };
+        let dtype = layout.dtype.read_as();
+        Ok(Self { array: found, grid, dtype, chunk, view, spacing_from, has_spacing })
     }
 
     /// Detects later whether the volume still exists and is unchanged. Request it before reading.
     pub fn watch(&self) -> Arc<Watch> {
-        Watch::of(&self.location, &self.path, &*self.source)
+        self.array.watch()
     }
 
     /// The location as given.
     pub fn location(&self) -> &str {
-        &self.location
+        &self.array.location
     }
 
     /// Shape, spacing and origin along z, y, x; micrometres.
@@ -154,8 +135,8 @@ impl Volume {
 
     /// The number of channels of the image that this volume is one channel of.
     pub fn channels(&self) -> usize {
-        let at = self.names.iter().position(|name| matches!(name.as_str(), "c" | "channel"));
-        at.map_or(1, |d| self.source.layout().shape[d] as usize)
+        let at = self.array.names.iter().position(|name| matches!(name.as_str(), "c" | "channel"));
+        at.map_or(1, |d| self.array.source.layout().shape[d] as usize)
     }
 
     /// Element type.
@@ -170,32 +151,32 @@ impl Volume {
 
     /// Caches up to `bytes` of decoded chunks from now on, instead of 64 MiB; 0 disables caching.
     pub fn keep(&self, bytes: u64) {
-        self.cache.keep(bytes);
+        self.array.cache.keep(bytes);
     }
 
     /// Bytes of decoded chunks that further reading may add to the cache.
     pub fn kept_bytes(&self) -> u64 {
-        source::kept_bytes(&*self.source, &self.cache)
+        source::kept_bytes(&*self.array.source, &self.array.cache)
     }
 
     /// Bytes of all chunks that intersect a box, decoded and cached.
     pub fn decoded_bytes(&self, part: &Box3) -> u64 {
-        source::decoded_bytes(&*self.source, &self.view, part)
+        source::decoded_bytes(&*self.array.source, &self.view, part)
     }
 
     /// Bytes that each thread holds while it reads.
     pub fn scratch_bytes(&self) -> u64 {
-        source::scratch_bytes(&*self.source)
+        source::scratch_bytes(&*self.array.source)
     }
 
     /// The format of the source (image stacks count as TIFF).
     pub fn format(&self) -> Format {
-        self.format
+        self.array.format
     }
 
     /// The [`Codec`] that is most similar to the one the volume is stored with.
     pub fn codec(&self) -> Codec {
-        let facts = self.source.describe();
+        let facts = self.array.source.describe();
         let names: Vec<&str> = facts
             .get("codecs")
             .and_then(Value::as_array)
@@ -216,7 +197,7 @@ impl Volume {
 
     /// An attribute of the array.
     pub fn attribute(&self, name: &str) -> Option<&Value> {
-        self.attributes.get(name)
+        self.array.attributes.get(name)
     }
 
     /// Reads a box into `out`, C order `(z, y, x)`, converted to `T` (integers rounded half away
@@ -230,7 +211,7 @@ impl Volume {
     /// If the length of `out` is not the number of voxels of the box.
     pub fn read_into<T: Voxel>(&self, part: &Box3, out: &mut [T]) -> Result<(), Error> {
         assert_eq!(out.len(), part.len(), "the output must be as long as the box");
-        source::read(&*self.source, &self.cache, &self.view, part, out)
+        source::read(&*self.array.source, &self.array.cache, &self.view, part, out)
     }
 
     /// As [`Volume::read_into`], into a new vector.
@@ -246,12 +227,12 @@ impl Volume {
     /// What `inspect` shows: format, axes, the shape of the whole array, codecs, the source of the
     /// voxel size, levels, bytes on disk.
     pub fn describe(&self) -> Value {
-        let layout = self.source.layout();
-        let mut facts = self.source.describe();
-        if let Some(why) = unfinished::said(&self.attributes) {
+        let layout = self.array.source.layout();
+        let mut facts = self.array.source.describe();
+        if let Some(why) = unfinished::said(&self.array.attributes) {
             facts.insert("unfinished".into(), why.into());
         }
-        facts.insert("location".into(), self.location.clone().into());
+        facts.insert("location".into(), self.array.location.clone().into());
         facts.insert("array_shape".into(), json!(layout.shape));
         facts.insert("array_chunk".into(), json!(layout.block));
         let grid = &self.grid;
@@ -263,11 +244,13 @@ impl Volume {
         facts.insert("origin".into(), json!(grid.axes(&grid.origin)));
         facts.insert("unit".into(), "micrometer".into());
         facts.insert("spacing_from".into(), self.spacing_from.clone().into());
-        if !self.notes.is_empty() {
-            facts.insert("notes".into(), json!(self.notes));
+        if !self.array.notes.is_empty() {
+            facts.insert("notes".into(), json!(self.array.notes));
         }
-        facts.insert("stored_bytes".into(), json!(stored_bytes(&self.path)));
-        let levels = super::levels(&self.location).unwrap_or_default();
+        if !facts.contains_key("stored_bytes") {
+            facts.insert("stored_bytes".into(), json!(stored_bytes(&self.array.path)));
+        }
+        let levels = super::levels(&self.array.location).unwrap_or_default();
         let levels: Vec<Value> = levels
             .iter()
             .map(|level| {
@@ -276,7 +259,7 @@ impl Volume {
                        "spacing": grid.axes(&grid.spacing), "origin": grid.axes(&grid.origin)})
             })
             .collect();
-        let mut names = self.names.clone();
+        let mut names = self.array.names.clone();
         if let (true, Some(z)) = (self.grid.planar, names.iter().position(|name| name == "z")) {
             names.remove(z);
             for key in ["array_shape", "array_chunk"] {
@@ -296,12 +279,7 @@ impl Volume {
     /// # Errors
     /// [`Error::Io`] for a file that cannot be read.
     pub fn identity(&self) -> Result<Value, Error> {
-        let content = if let Some(content) = self.content.get() {
-            content.clone()
-        } else {
-            let content = self.source.stored().fingerprint()?;
-            self.content.get_or_init(|| content).clone()
-        };
+        let content = self.array.fingerprint()?;
         Ok(json!({
             "content": content,
             "axes": self.view.axes,
@@ -313,14 +291,14 @@ impl Volume {
 
     /// The index along each dimension other than z, y, x, by the dimension's name.
     fn at(&self) -> Map<String, Value> {
-        let dimensions = self.names.iter().zip(&self.view.fixed).enumerate();
+        let dimensions = self.array.names.iter().zip(&self.view.fixed).enumerate();
         let others = dimensions.filter(|(d, _)| !self.view.axes.contains(&Some(*d)));
         others.map(|(_, (name, at))| (name.clone(), (*at).into())).collect()
     }
 }
 
 /// Selects the dimensions z, y and x, one channel and one time point.
-fn view(location: &str, found: &Found, select: &Select) -> Result<View, Error> {
+fn view(location: &str, found: &Array, select: &Select) -> Result<View, Error> {
     let shape = &found.source.layout().shape;
     let at = |wanted: &str| found.names.iter().position(|name| name == wanted);
     let axes = [at("z"), at("y"), at("x")];
@@ -391,7 +369,7 @@ struct Size {
     planar: bool,
 }
 
-fn spacing(location: &str, found: &Found, view: &View, select: &Select) -> Result<Size, Error> {
+fn spacing(location: &str, found: &Array, view: &View, select: &Select) -> Result<Size, Error> {
     let said = &found.calibration;
     let has_z = view.axes[0].is_some();
     let planes = view.shape(found.source.layout())[0];

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::cache::{self, Cache};
+use super::array::Array;
+use super::calibration::Calibration;
 use super::dtype::ByteOrder;
-use super::element::Element;
 use super::flat::FlatFile;
-use super::source::{self, Layout, Source, View};
-use super::{Dtype, Error, open};
+use super::open::Found;
+use super::source::{self, Layout, View};
+use super::{Dtype, Error, Format, open};
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Box3, Point};
 
@@ -34,8 +35,7 @@ pub struct FlatVectors {
 
 /// Vectors of two or three components on a grid, read box by box, with components in stored order.
 pub struct VectorArray {
-    source: Box<dyn Source>,
-    cache: Cache,
+    array: Array,
     axes: [Option<usize>; 3],
     component: usize,
     known: (Option<Point>, Option<Point>),
@@ -79,8 +79,7 @@ impl VectorArray {
         }
         let known = (found.calibration.spacing, found.calibration.origin);
         let axes = [space[0], space[1], space[2]];
-        let cache = Cache::new(cache::LIMIT);
-        Ok(Self { source: found.source, cache, axes, component, known })
+        Ok(Self { array: Array::of(location, found), axes, component, known })
     }
 
     /// Opens uncompressed elements in a file.
@@ -98,12 +97,22 @@ impl VectorArray {
             path: file.path,
             offset: file.offset,
             layout,
-            element: Element::As(file.dtype),
             order: file.order,
             facts: serde_json::Map::new(),
         };
-        let cache = Cache::new(0);
-        Self { source: Box::new(source), cache, axes, component, known: (None, None) }
+        let (location, path) = (source.location.clone(), source.path.clone());
+        let found = Found {
+            source: Box::new(source),
+            names: Vec::new(),
+            calibration: Calibration::unknown("a bare file does not say"),
+            path,
+            format: Format::Npy,
+            attributes: serde_json::Map::new(),
+            notes: Vec::new(),
+        };
+        let array = Array::of(&location, found);
+        array.keep(0);
+        Self { array, axes, component, known: (None, None) }
     }
 
     /// The fingerprint of the array's content and of how its dimensions are interpreted.
@@ -113,24 +122,24 @@ impl VectorArray {
     pub fn fingerprint(&self) -> Result<String, Error> {
         let axes = self.axes.map(|axis| axis.map_or(0, |d| d as u64 + 1));
         let mut fingerprint = Fingerprint::default();
-        fingerprint.add(self.source.stored().fingerprint()?.as_bytes());
+        fingerprint.add(self.array.source.stored().fingerprint()?.as_bytes());
         fingerprint.add_counts(axes).add_counts([self.component as u64]);
         Ok(fingerprint.hex())
     }
 
     /// The number of vectors along z, y, x.
     pub fn shape(&self) -> [usize; 3] {
-        self.view(0).shape(self.source.layout())
+        self.view(0).shape(self.array.source.layout())
     }
 
     /// The number of components of a vector.
     pub fn components(&self) -> usize {
-        self.source.layout().shape[self.component] as usize
+        self.array.source.layout().shape[self.component] as usize
     }
 
     /// Whether the elements are integers.
     pub fn is_integer(&self) -> bool {
-        self.source.layout().dtype.is_integer()
+        self.array.source.layout().dtype.is_integer()
     }
 
     /// Spacing along z, y, x and position of the first vector from the metadata, micrometres.
@@ -147,7 +156,13 @@ impl VectorArray {
         let mut vectors = vec![[0.0; 3]; part.len()];
         let mut values = vec![0.0f64; part.len()];
         for c in 0..self.components().min(3) {
-            source::read(&*self.source, &self.cache, &self.view(c as u64), part, &mut values)?;
+            source::read(
+                &*self.array.source,
+                &self.array.cache,
+                &self.view(c as u64),
+                part,
+                &mut values,
+            )?;
             for (vector, value) in vectors.iter_mut().zip(&values) {
                 vector[c] = *value;
             }
@@ -157,21 +172,21 @@ impl VectorArray {
 
     /// Caches up to `bytes` of decoded chunks from now on.
     pub fn keep(&self, bytes: u64) {
-        self.cache.keep(bytes);
+        self.array.cache.keep(bytes);
     }
 
     /// Bytes of decoded chunks that further reading may add to the cache.
     pub fn kept_bytes(&self) -> u64 {
-        source::kept_bytes(&*self.source, &self.cache)
+        source::kept_bytes(&*self.array.source, &self.array.cache)
     }
 
     /// Bytes that each thread holds while it reads, besides what it returns.
     pub fn scratch_bytes(&self) -> u64 {
-        source::scratch_bytes(&*self.source)
+        source::scratch_bytes(&*self.array.source)
     }
 
     fn view(&self, component: u64) -> View {
-        let mut fixed = vec![0; self.source.layout().shape.len()];
+        let mut fixed = vec![0; self.array.source.layout().shape.len()];
         fixed[self.component] = component;
         View { axes: self.axes, fixed }
     }

@@ -9,8 +9,8 @@ use tiff::encoder::{Compression, DeflateLevel, TiffEncoder, colortype};
 use tiff::tags::Tag;
 use voxloom::blocks::{self, Context};
 use voxloom::geom::{Affine, Box3, Grid, LocalAffines};
+use voxloom::interchange::{self, Reading, Target};
 use voxloom::table::{self, BlockRow, Match, Spot, Status};
-use voxloom::transcode::{self, Reading, Target};
 use voxloom::transform::{self, Axes, Step};
 use voxloom::volume::{Codec, Dtype, Existing, FieldOutput, Format, Output, Spec};
 
@@ -169,7 +169,7 @@ impl Seeds {
     fn turned(&self, source: &str, target: Target, name: &str) -> Vec<u8> {
         let destination = self.at(name);
         let (reading, ctx) = (Reading::default(), Context::default());
-        transcode::transform(source, &reading, &destination, target, None, &ctx).unwrap();
+        interchange::transform(source, &reading, &destination, target, None, &ctx).unwrap();
         fs::read(destination).unwrap()
     }
 

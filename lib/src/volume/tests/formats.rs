@@ -110,9 +110,9 @@ fn a_stack_of_pngs_is_read() {
     let folder = tempfile::tempdir().unwrap();
     for z in 0..11i64 {
         let file = File::create(at(&folder, &format!("{z}.png"))).unwrap();
-        let mut encoder = png::Encoder::new(file, 7, 10);
-        encoder.set_color(png::ColorType::Grayscale);
-        encoder.set_depth(png::BitDepth::Sixteen);
+        let mut encoder = ::png::Encoder::new(file, 7, 10);
+        encoder.set_color(::png::ColorType::Grayscale);
+        encoder.set_depth(::png::BitDepth::Sixteen);
         let voxels = ramp::<u16>(&Box3::new([z, 0, 0], [z + 1, 10, 7]));
         let bytes: Vec<u8> = voxels.iter().flat_map(|v| v.to_be_bytes()).collect();
         encoder.write_header().unwrap().write_image_data(&bytes).unwrap();

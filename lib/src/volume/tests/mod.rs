@@ -1,5 +1,6 @@
 //! Round trips of volumes, and tests of faults.
 
+mod arrays;
 mod bucket;
 mod faults;
 mod foreign;

@@ -11,6 +11,9 @@ use crate::volume::node::{Container, Node};
 use crate::volume::zarr::ZarrSink;
 use crate::with_voxel;
 
+/// The number of types at the start of [`Dtype::ALL`] that are read as themselves.
+const COMPUTED: usize = 10;
+
 /// The storage layout of an array.
 #[derive(Clone, Debug)]
 struct Case {
@@ -136,7 +139,7 @@ fn case() -> impl Strategy<Value = Case> {
         1 => Just([0, 2, 1]),
     ];
     let layers = proptest::collection::vec(proptest::array::uniform3(1u64..3), 0..3);
-    let storage = (any::<bool>(), 0usize..7, any::<bool>(), orders, 0usize..Dtype::ALL.len());
+    let storage = (any::<bool>(), 0usize..7, any::<bool>(), orders, 0usize..COMPUTED);
     let content = (0u8..3, any::<u64>(), proptest::array::uniform3([0u64..15, 0u64..15]));
     (sizes(), proptest::array::uniform3(1u64..6), layers, storage, content, any::<bool>()).prop_map(
         |(shape, chunk, layers, storage, (fill, missing, part), slash)| {
@@ -202,7 +205,7 @@ proptest! {
         shape in proptest::array::uniform3(1usize..12),
         chunk in proptest::array::uniform3(1usize..6),
         codec in 0usize..4,
-        dtype in 0usize..Dtype::ALL.len(),
+        dtype in 0usize..COMPUTED,
         part in proptest::array::uniform3([0i64..15, 0i64..15]),
         turned in any::<bool>(),
     ) {

@@ -1,0 +1,205 @@
+//! Detects by content which program wrote a transform.
+
+use std::path::Path;
+
+use super::{
+    Error, bigwarp, dfield, elastix, hdf5, itk, matlab, matrices, metaimage, ngff, nifti, nrrd,
+};
+use crate::files;
+use crate::store::document;
+use crate::transform::{self, Kind};
+use crate::volume::{self, VectorArray};
+
+/// Number of leading bytes of a file that are examined.
+const HEAD: u64 = 4096;
+
+/// Signatures of similar formats that are not supported, with advice.
+const OTHERS: [(&[u8], &str); 1] =
+    [(b"MATLAB 5", "is a MATLAB 5 file; ITK and ANTs write level 4, save it with '-v4'")];
+
+/// A format that transforms are read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Source {
+    /// A chain in voxloom's JSON format.
+    Json,
+    /// A displacement field or local affines of voxloom.
+    Field,
+    /// A 4x4 text matrix of BigStream.
+    Bigstream,
+    /// An array of displacements of current BigStream.
+    BigstreamDisplacements,
+    /// An array of positions of BigStream 2021.
+    BigstreamPositions,
+    /// A text file of ITK.
+    Itk,
+    /// A MATLAB file of ITK or ANTs.
+    Ants,
+    /// A matrix of greedy.
+    Greedy,
+    /// A parameter file of elastix.
+    Elastix,
+    /// Landmarks of BigWarp.
+    Bigwarp,
+    /// A displacement field in NIfTI, from ITK, ANTs or greedy.
+    Nifti,
+    /// A displacement field in NRRD.
+    Nrrd,
+    /// A displacement field in MetaImage.
+    Metaimage,
+    /// A displacement field in N5 or Zarr, from BigWarp or template-building.
+    BigwarpField,
+    /// OME-NGFF coordinate transformations.
+    Ngff,
+}
+
+/// Detects the format of the transform at `location`.
+pub(super) fn source_of(location: &str) -> Result<Source, Error> {
+    let path = Path::new(location);
+    let is_pipe = files::is_pipe(path);
+    if location.contains("://") || !(path.exists() || is_pipe) {
+        return known(location);
+    }
+    if path.is_dir() {
+        return folder(location);
+    }
+    let refused = |source| Error::Io { action: "read", path: location.to_owned(), source };
+    let unfit =
+        |message: &str| Error::Unfit { location: location.to_owned(), message: message.to_owned() };
+    let (start, gzip) = if is_pipe {
+        let bytes = document::read(path).map_err(refused)?;
+        (bytes[..bytes.len().min(HEAD as usize)].to_vec(), bytes.starts_with(&[0x1f, 0x8b]))
+    } else {
+        nifti::start_of(path, HEAD).map_err(refused)?
+    };
+    let is_field = nifti::is_nifti(&start)
+        || [nrrd::MAGIC, hdf5::MAGIC].iter().any(|magic| start.starts_with(magic))
+        || metaimage::is_metaimage(&start);
+    if is_pipe && (gzip || is_field) {
+        return Err(unfit(
+            "is a field or compressed, which is not read from a pipe; name its file",
+        ));
+    }
+    if nifti::is_nifti(&start) {
+        return Ok(Source::Nifti);
+    }
+    if nifti::is_cut(&start) {
+        let message = format!(
+            "is a NIfTI file that is cut off within its header, after {} bytes; copy it again",
+            start.len()
+        );
+        return Err(unfit(&message));
+    }
+    if gzip {
+        return Err(unfit("is gzip and no NIfTI file; decompress it first"));
+    }
+    if start.starts_with(nrrd::MAGIC) {
+        return Ok(Source::Nrrd);
+    }
+    if start.starts_with(itk::MAGIC) {
+        return Ok(Source::Itk);
+    }
+    if metaimage::is_metaimage(&start) {
+        return Ok(Source::Metaimage);
+    }
+    if start.starts_with(hdf5::MAGIC) {
+        return match hdf5::content(path).map_err(|message| unfit(&message))? {
+            hdf5::Content::Transforms => Ok(Source::Itk),
+            hdf5::Content::Arrays(_) => Ok(Source::BigwarpField),
+        };
+    }
+    for (magic, message) in OTHERS {
+        if start.starts_with(magic) {
+            return Err(unfit(message));
+        }
+    }
+    if matlab::is_level_4(&start) {
+        return Ok(Source::Ants);
+    }
+    if start.starts_with(b"\x93NUMPY") {
+        // whatever has no vectors is a volume, also if it is damaged
+        let is_field = VectorArray::open(location, None, false).is_ok();
+        return if is_field { Err(array(location)) } else { known(location) };
+    }
+    if start.contains(&0) {
+        return known(location);
+    }
+    let text = String::from_utf8_lossy(&start);
+    let text = text.trim_start_matches('\u{feff}');
+    if elastix::is_parameter_file(text) {
+        return Ok(Source::Elastix);
+    }
+    if bigwarp::is_landmarks(text) {
+        return Ok(Source::Bigwarp);
+    }
+    if text.trim_start().starts_with('{') {
+        let ours = text.contains("\"direction\"");
+        return Ok(match ngff::attributes(location) {
+            Ok(Some(_)) if !ours => Source::Ngff,
+            _ => Source::Json,
+        });
+    }
+    // greedy's text differs from BigStream's in its name only, but BigStream has no 3x3 matrices
+    let rows = matrices::rows_of(text).map(|rows| rows.len());
+    let named = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("mat"));
+    if rows == Some(3) || (rows == Some(4) && named) {
+        return Ok(Source::Greedy);
+    }
+    known(location)
+}
+
+/// Whether `location` holds a transform rather than a volume, judged by its content.
+pub(super) fn is_transform(location: &str) -> bool {
+    let path = Path::new(location);
+    if path.is_dir() {
+        let attributes = volume::attributes(location).ok().flatten();
+        return transform::kind_of(location).is_ok_and(|kind| kind == Kind::LocalAffines)
+            || ngff::attributes(location).is_ok_and(|found| found.is_some())
+            || attributes.is_some_and(|(attributes, is_array)| {
+                is_array
+                    && (attributes.contains_key("direction")
+                        || dfield::is_field(location, &attributes))
+            });
+    }
+    let images: [&[u8]; 6] = [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x89PNG", b"\x93NUMPY"];
+    files::is_pipe(path)
+        || !volume::is_sections(location)
+            && document::read_start(path, 8)
+                .is_ok_and(|start| !images.iter().any(|magic| start.starts_with(magic)))
+}
+
+/// The native formats, or their error message.
+fn known(location: &str) -> Result<Source, Error> {
+    Ok(match transform::kind_of(location)? {
+        Kind::Document => Source::Json,
+        Kind::MatrixText => Source::Bigstream,
+        Kind::LocalAffines | Kind::Field => Source::Field,
+    })
+}
+
+fn folder(location: &str) -> Result<Source, Error> {
+    if transform::kind_of(location)? == Kind::LocalAffines {
+        return Ok(Source::Field);
+    }
+    let unfit = |message| Error::Unfit { location: location.to_owned(), message };
+    if ngff::attributes(location).map_err(unfit)?.is_some() {
+        return Ok(Source::Ngff);
+    }
+    match volume::attributes(location)? {
+        Some((attributes, _)) if attributes.contains_key("direction") => Ok(Source::Field),
+        Some((attributes, true)) if dfield::is_field(location, &attributes) => {
+            Ok(Source::BigwarpField)
+        }
+        _ if VectorArray::open(location, None, false).is_ok() => Err(array(location)),
+        _ => Ok(Source::Field),
+    }
+}
+
+/// The error for an array of vectors whose meaning is not stated.
+fn array(location: &str) -> Error {
+    Error::Unfit {
+        location: location.to_owned(),
+        message: "is an array of vectors that does not say what they are; give --from \
+                  bigstream-displacements (current BigStream), bigstream-positions (that of 2021) or bigwarp-field"
+            .to_owned(),
+    }
+}

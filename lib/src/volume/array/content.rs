@@ -1,0 +1,270 @@
+//! Fingerprints of the content of arrays, by which a run recognizes its inputs.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::fingerprint::Fingerprint;
+use crate::store::{self, About, Kind};
+use crate::volume::{Error, open, path_of, sections};
+
+/// The maximum number of files of an array that are examined.
+const FILES: u64 = 1024;
+/// The same in a bucket or on a web server, where each takes a request.
+const REQUESTS: u64 = 64;
+/// Files of up to this many bytes in total are hashed completely.
+const WHOLE: u64 = 64 << 20;
+
+/// How an array is stored: the format of its bytes, and the files that hold them.
+pub(in crate::volume) struct Stored<'a> {
+    /// Everything that determines the meaning of the bytes: type, codecs, order, fill value.
+    pub(in crate::volume) form: String,
+    /// The number of files, including those of chunks that are not stored.
+    pub(in crate::volume) count: u64,
+    /// The path of file number `i`, for `i` below `count`.
+    pub(in crate::volume) file: Box<dyn Fn(u64) -> PathBuf + 'a>,
+    /// Whether each file is an image that is not changed while it is read: its modification time
+    /// counts too. Otherwise files are chunks, of which only the length counts.
+    pub(in crate::volume) is_whole: bool,
+    /// Whether all local files are examined, however many there are.
+    pub(in crate::volume) looks_at_all: bool,
+}
+
+impl<'a> Stored<'a> {
+    /// An array stored in these files.
+    pub(in crate::volume) fn in_files(form: String, files: Vec<PathBuf>) -> Self {
+        let count = files.len() as u64;
+        let file = Box::new(move |i| files[i as usize].clone());
+        Self { form, count, file, is_whole: true, looks_at_all: false }
+    }
+
+    /// An array stored in one file per chunk; `file` gives the path for a chunk's index.
+    ///
+    /// * `shape`, `chunk`: elements along each dimension, of the array and of one file
+    pub(in crate::volume) fn in_chunks(
+        form: String,
+        shape: &[u64],
+        chunk: &[u64],
+        file: impl Fn(&[u64]) -> PathBuf + 'a,
+    ) -> Self {
+        let counts: Vec<u64> = shape.iter().zip(chunk).map(|(n, c)| n.div_ceil(*c)).collect();
+        let count = counts.iter().fold(1, |product: u64, n| product.saturating_mul(*n));
+        let at = move |mut number: u64| {
+            let mut index = vec![0; counts.len()];
+            for (place, count) in index.iter_mut().zip(&counts).rev() {
+                *place = number % count;
+                number /= count;
+            }
+            file(&index)
+        };
+        Self { form, count, file: Box::new(at), is_whole: false, looks_at_all: false }
+    }
+
+    /// The numbers and paths of the examined files: up to [`FILES`] or [`REQUESTS`], evenly spread,
+    /// or all.
+    fn sample(&self) -> (Vec<u64>, Vec<PathBuf>) {
+        if self.count == 0 {
+            return Default::default();
+        }
+        let first = (self.file)(0);
+        let looks = match store::is_remote(&first) {
+            true => self.count.min(REQUESTS),
+            false if self.looks_at_all => self.count,
+            false => self.count.min(FILES),
+        };
+        let number = |i| (u128::from(i) * u128::from(self.count) / u128::from(looks)) as u64;
+        let numbers: Vec<u64> = (0..looks).map(number).collect();
+        let others = numbers[1..].iter().map(|number| (self.file)(*number));
+        let paths = std::iter::once(first).chain(others).collect();
+        (numbers, paths)
+    }
+
+    /// Up to `most` of the files, evenly spread.
+    pub(in crate::volume) fn paths(&self, most: u64) -> Vec<PathBuf> {
+        let looks = self.count.min(most);
+        let number = |i| (u128::from(i) * u128::from(self.count) / u128::from(looks)) as u64;
+        (0..looks).map(|i| (self.file)(number(i))).collect()
+    }
+
+    /// The state of each file of [`Stored::sample`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a file whose metadata cannot be read.
+    pub(in crate::volume) fn seen(&self) -> Result<Vec<Seen>, Error> {
+        let (_, paths) = self.sample();
+        let is_whole = self.is_whole;
+        let abouts = store::each(&paths, |path| state(path, is_whole));
+        let seen = |(path, about): (PathBuf, _)| Ok(Seen { path, is_whole, about: about? });
+        paths.into_iter().zip(abouts).map(seen).collect()
+    }
+
+    /// The fingerprint of the array's content; the paths of its files are not part of it.
+    ///
+    /// An array of up to [`FILES`] files and [`WHOLE`] bytes is hashed completely. Of a larger one,
+    /// the size and modification time of [`FILES`] evenly spread files are hashed, so that a
+    /// rewritten array is recognized without reading it. In a bucket or on a web server, only an
+    /// array of one file is hashed completely; of others, the sizes and entity tags (or
+    /// modification times) of [`REQUESTS`] files are hashed.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for an existing file that cannot be read.
+    pub(in crate::volume) fn fingerprint(&self) -> Result<String, Error> {
+        let (numbers, paths) = self.sample();
+        let mut found = Vec::new();
+        for ((number, path), about) in numbers.iter().zip(&paths).zip(store::each(&paths, about)) {
+            if let Some(about) = about? {
+                found.push((*number, path, about));
+            }
+        }
+        let mut fingerprint = Fingerprint::default();
+        fingerprint.add(self.form.as_bytes()).add_counts([self.count]);
+        let bytes = found.iter().fold(0u64, |sum, (_, _, about)| sum.saturating_add(about.length));
+        let most = if found.iter().any(|(_, path, _)| store::is_remote(path)) { 1 } else { FILES };
+        let whole = self.count <= most && bytes <= WHOLE;
+        for (number, path, about) in found {
+            fingerprint.add_counts([number, about.length]);
+            match version(path, &about) {
+                Some(version) if !whole => fingerprint.add(&version),
+                _ => fingerprint.add(&content(path)?),
+            };
+        }
+        Ok(fingerprint.hex())
+    }
+}
+
+/// The state of a file of an array.
+#[derive(Debug)]
+pub(in crate::volume) struct Seen {
+    pub(in crate::volume) path: PathBuf,
+    /// See [`Stored::is_whole`].
+    pub(in crate::volume) is_whole: bool,
+    /// `None` if it is not stored.
+    pub(in crate::volume) about: Option<About>,
+}
+
+impl Seen {
+    /// The state of the file now.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a file whose metadata cannot be read.
+    pub(in crate::volume) fn now(&self) -> Result<Option<About>, Error> {
+        state(&self.path, self.is_whole)
+    }
+}
+
+/// The state of a file; without `is_whole`, its kind and length alone.
+fn state(path: &Path, is_whole: bool) -> Result<Option<About>, Error> {
+    let about = about(path)?;
+    Ok(about
+        .map(|about| if is_whole { about } else { About { changed: None, tag: None, ..about } }))
+}
+
+/// By what a change of a file is recognized without reading it: the time of its last change or, in
+/// a bucket, its entity tag if it has one. `None` if nothing of this is known.
+fn version(path: &Path, about: &About) -> Option<Vec<u8>> {
+    match &about.tag {
+        Some(tag) if store::is_remote(path) => Some(tag.as_bytes().to_vec()),
+        _ => {
+            let changed = about.changed?.duration_since(SystemTime::UNIX_EPOCH);
+            Some(changed.unwrap_or_default().as_nanos().to_le_bytes().to_vec())
+        }
+    }
+}
+
+fn content(path: &Path) -> Result<Vec<u8>, Error> {
+    let content = store::get(path).map_err(|source| Error::io("read", path, source))?;
+    content.ok_or_else(|| Error::missing(path.display(), "it was there a moment ago"))
+}
+
+fn about(path: &Path) -> Result<Option<About>, Error> {
+    store::about_file(path).map_err(|source| Error::io("read", path, source))
+}
+
+/// The length of a file in bytes; `None` if it does not exist.
+///
+/// # Errors
+/// [`Error::Io`] for a file whose metadata cannot be read.
+pub(in crate::volume) fn length(path: &Path) -> Result<Option<u64>, Error> {
+    Ok(about(path)?.map(|about| about.length))
+}
+
+/// The fingerprint of the content of one file, such as a table or a transform, or of the array in a
+/// folder. Of large ones, only size and modification time are used; see `docs/formats.md`,
+/// "Receipts".
+///
+/// # Errors
+/// [`Error`]: nothing there, or not an array.
+pub fn fingerprint(location: &str) -> Result<String, Error> {
+    let path = path_of(location)?;
+    let there = store::about(&path).map_err(|source| Error::io("read", &path, source))?;
+    match there.map(|about| about.kind) {
+        Some(Kind::File) if sections::is_table(&path) => {
+            open::find(location)?.source.stored().fingerprint()
+        }
+        Some(Kind::File) => Stored::in_files(String::new(), vec![path]).fingerprint(),
+        // a web server does not tell whether there is a folder
+        None if store::is_listable(&path) => {
+            let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+            Err(Error::io("read", &path, source))
+        }
+        _ => open::find(location)?.source.stored().fingerprint(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn content_counts_and_its_place_does_not() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let of = |folder: &tempfile::TempDir| {
+            let path = folder.path().to_owned();
+            let file = move |at: &[u64]| path.join(format!("{}.{}", at[0], at[1]));
+            Stored::in_chunks("uint8".into(), &[5, 4], &[2, 4], file).fingerprint().unwrap()
+        };
+        for folder in &folders {
+            fs::write(folder.path().join("0.0"), [1, 2]).unwrap();
+            fs::write(folder.path().join("2.0"), [3]).unwrap();
+        }
+        assert_eq!(of(&folders[0]), of(&folders[1]));
+        let before = of(&folders[0]);
+        fs::rename(folders[0].path().join("2.0"), folders[0].path().join("1.0")).unwrap();
+        assert_ne!(of(&folders[0]), before, "a chunk that moved");
+        fs::write(folders[1].path().join("2.0"), [4]).unwrap();
+        assert_ne!(of(&folders[1]), before, "a voxel that changed");
+        fs::remove_file(folders[1].path().join("2.0")).unwrap();
+        assert_ne!(of(&folders[1]), before, "a chunk that went away");
+    }
+
+    #[test]
+    fn of_many_files_those_looked_at_are_spread_over_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_owned();
+        let seen = std::cell::RefCell::new(Vec::new());
+        let file = |at: &[u64]| {
+            seen.borrow_mut().push(at[0]);
+            path.join(at[0].to_string())
+        };
+        let stored = Stored::in_chunks(String::new(), &[10 * FILES + 3], &[1], file);
+        stored.fingerprint().unwrap();
+        drop(stored);
+        let seen = seen.into_inner();
+        assert_eq!((seen.len() as u64, seen[0]), (FILES, 0));
+        assert!(seen.is_sorted_by(|a, b| (10..=11).contains(&(b - a))), "{seen:?}");
+    }
+
+    #[test]
+    fn a_large_file_counts_by_size_and_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("large");
+        let file = fs::File::create(&path).unwrap();
+        file.set_len(WHOLE + 1).unwrap();
+        let of = || super::fingerprint(&path.to_string_lossy()).unwrap();
+        let before = of();
+        assert_eq!(of(), before);
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert_ne!(of(), before);
+    }
+}

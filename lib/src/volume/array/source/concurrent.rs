@@ -1,0 +1,81 @@
+//! Reading of several blocks at once, for arrays whose blocks take a request each.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use super::{Loaded, Scratch, Source, Target, View, hand_out, load};
+use crate::device::{Permits, waiting};
+use crate::volume::block::Block;
+use crate::volume::cache::{Cache, Decoded};
+use crate::volume::{Error, Voxel};
+
+/// A block that another thread has loaded.
+enum Arrived {
+    Kept(std::sync::Arc<Decoded>),
+    Own(Option<Block>, Vec<u8>),
+}
+
+/// The number of a target, its block, and the wanted ranges of elements; or an error.
+type Message = Result<(usize, Arrived, Vec<Range<u64>>), Error>;
+
+/// As [`super::read`] for these targets. Up to [`Source::in_flight`] threads load blocks, and this
+/// one copies them to the output. A thread that decodes holds a permit of the calling thread, so
+/// that no more threads compute than without them.
+pub(super) fn read<const N: usize, T: Voxel>(
+    source: &dyn Source,
+    cache: &Cache,
+    view: &View<N>,
+    targets: &[Target<N>],
+    out: &mut [T],
+) -> Result<(), Error> {
+    let permits = Permits::of_thread();
+    let next = AtomicUsize::new(0);
+    // a thread waits until its block is taken: memory is bounded by the number of threads
+    let (sender, receiver) = mpsc::sync_channel::<Message>(0);
+    let load_next = |scratch: &mut Scratch| -> Option<Message> {
+        let i = next.fetch_add(1, Ordering::Relaxed);
+        let target = targets.get(i)?;
+        let loaded = match &permits {
+            Some(permits) => permits.with(1, || load(source, cache, view, target, scratch)),
+            None => load(source, cache, view, target, scratch),
+        };
+        Some(loaded.map(|(loaded, wanted)| match loaded {
+            Loaded::Kept(kept) => (i, Arrived::Kept(kept), wanted),
+            Loaded::InScratch(block) => {
+                (i, Arrived::Own(block, std::mem::take(&mut scratch.data)), wanted)
+            }
+        }))
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..source.in_flight().min(targets.len()) {
+            let (sender, load_next) = (sender.clone(), &load_next);
+            scope.spawn(move || {
+                let mut scratch = Scratch::default();
+                while let Some(message) = load_next(&mut scratch) {
+                    // the receiver stays until all threads have ended
+                    let _ = sender.send(message);
+                }
+            });
+        }
+        drop(sender);
+        let mut failed = None;
+        while let Ok(message) = waiting(|| receiver.recv()) {
+            let (i, arrived, wanted) = match message {
+                Ok(arrived) if failed.is_none() => arrived,
+                // what is in progress is awaited without this thread's permit, which it may need
+                other => {
+                    next.store(targets.len(), Ordering::Relaxed);
+                    failed = failed.or(other.err());
+                    continue;
+                }
+            };
+            let (block, data) = match &arrived {
+                Arrived::Kept(kept) => (kept.block.as_ref(), &kept.data),
+                Arrived::Own(block, data) => (block.as_ref(), data),
+            };
+            hand_out(source.layout(), view, &wanted, block, &targets[i], data, out);
+        }
+        failed.map_or(Ok(()), Err)
+    })
+}

@@ -1,0 +1,171 @@
+//! Detection of inputs that are deleted or replaced while they are read.
+//!
+//! A missing chunk reads as the fill value, so an input that is being deleted would read as zeros.
+//! Whenever a chunk is missing, and once more at the end of a run, two things are checked: the
+//! array's metadata file is still the one that was opened (or another one with the same content),
+//! and the first chunk that was found still exists. At the end of a run, the files that the
+//! fingerprint samples (all chunks of an array of up to a thousand) must also have their original
+//! length.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+
+use crate::store::{self, About};
+use crate::volume::content::Seen;
+use crate::volume::node::Node;
+use crate::volume::source::Source;
+use crate::volume::{Error, open, path_of, unfinished};
+
+/// The remembered state of an input.
+#[derive(Debug)]
+pub struct Watch {
+    location: String,
+    /// The metadata file of an array, or the file that is the volume.
+    file: PathBuf,
+    seen: Option<About>,
+    /// The metadata of an array without its attributes, which may change.
+    metadata: Option<Map<String, Value>>,
+    /// The first chunk that was found.
+    chunk: OnceLock<PathBuf>,
+    /// The state of the files of chunks and images.
+    files: OnceLock<Vec<Seen>>,
+    /// When [`Watch::glance`] last found all in order.
+    glanced: Mutex<Option<Instant>>,
+}
+
+/// In a bucket, where a look takes two requests, [`Watch::glance`] looks no more often than this.
+/// [`Watch::check`] at the end of a run looks in any case.
+const EVERY: Duration = Duration::from_secs(2);
+
+impl Watch {
+    /// Watches a file that is the whole volume.
+    pub(in crate::volume) fn file(location: &str, file: &Path) -> Self {
+        let (location, file) = (location.to_owned(), file.to_owned());
+        let seen = store::about_file(&file).ok().flatten();
+        let (chunk, files, glanced) = (OnceLock::new(), OnceLock::new(), Mutex::default());
+        Self { location, file, seen, metadata: None, chunk, files, glanced }
+    }
+
+    /// Watches an array.
+    pub(in crate::volume) fn array(location: &str, node: &Node) -> Self {
+        let metadata = Some(array_part(node));
+        Self { metadata, ..Self::file(location, &node.metadata_file()) }
+    }
+
+    /// Watches an array or file that is about to be read, and records the state of its files.
+    pub(in crate::volume) fn of(location: &str, path: &Path, source: &dyn Source) -> Arc<Self> {
+        let watch = source.watch().unwrap_or_else(|| Arc::new(Self::file(location, path)));
+        if watch.files.get().is_none() {
+            // errors are ignored here, as reading will report them; if another thread has set the
+            // files first, they are the same
+            let _ = watch.files.set(source.stored().seen().unwrap_or_default());
+        }
+        watch
+    }
+
+    /// Notes a chunk that exists.
+    pub(in crate::volume) fn found(&self, chunk: &Path) {
+        if self.chunk.get().is_none() {
+            // another thread may have been first: any chunk will do
+            let _ = self.chunk.set(chunk.to_owned());
+        }
+    }
+
+    fn changed<T>(&self, what: &str, path: &Path) -> Result<T, Error> {
+        let message = format!(
+            "{what} while it was read ({}); what was read of it is not to be trusted, run again \
+             when it is there and nobody writes to it",
+            path.display()
+        );
+        Err(Error::format(&self.location, message))
+    }
+
+    /// Quick check that the input is unchanged, from its metadata file and one chunk.
+    ///
+    /// # Errors
+    /// [`Error::Format`], which names what was deleted or changed.
+    pub(in crate::volume) fn glance(&self) -> Result<(), Error> {
+        let glanced = || self.glanced.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_recent = glanced().is_some_and(|at| at.elapsed() < EVERY);
+        if is_recent && store::is_remote(&self.file) {
+            return Ok(());
+        }
+        self.look()?;
+        *glanced() = Some(Instant::now());
+        Ok(())
+    }
+
+    fn look(&self) -> Result<(), Error> {
+        let changed = |what, path| self.changed(what, path);
+        let now = store::about_file(&self.file)
+            .map_err(|source| Error::io("read", &self.file, source))?;
+        if now.is_none() && self.seen.is_some() {
+            return changed("went away", &self.file);
+        }
+        if now != self.seen {
+            let folder = self.file.parent().unwrap_or(Path::new(""));
+            let same = match &self.metadata {
+                Some(metadata) => {
+                    Node::read(folder)?.is_some_and(|node| array_part(&node) == *metadata)
+                }
+                None => false,
+            };
+            if !same {
+                return changed("changed", &self.file);
+            }
+        }
+        match self.chunk.get() {
+            Some(chunk) if !store::exists(chunk) => changed("lost chunks", chunk),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that the input is unchanged: its metadata, and the sampled files of its chunks.
+    ///
+    /// # Errors
+    /// [`Error::Format`], which names what was deleted or changed; [`Error::Io`].
+    pub fn check(&self) -> Result<(), Error> {
+        self.look()?;
+        let before = self.files.get().map_or(&[][..], Vec::as_slice);
+        let is_remote = before.first().is_some_and(|seen| store::is_remote(&seen.path));
+        let at_once = if is_remote { store::IN_FLIGHT } else { 1 };
+        let now = store::concurrently(before, at_once, Seen::now);
+        for (seen, now) in before.iter().zip(now) {
+            let path = &seen.path;
+            match (&seen.about, now?) {
+                (Some(_), None) if seen.is_whole => return self.changed("lost a file", path),
+                (Some(_), None) => return self.changed("lost chunks", path),
+                // a reader of an unfinished array expects chunks to be added
+                (None, Some(_)) if unfinished::is_allowed() => {}
+                (before, now) if *before != now => return self.changed("changed", path),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Watches the array in a folder, such as a displacement field; `None` for anything else.
+pub fn watch(location: &str) -> Option<Arc<Watch>> {
+    let path = path_of(location).ok().filter(|path| may_be_folder(path))?;
+    let found = open::find(location).ok()?;
+    Some(Watch::of(location, &path, &*found.source))
+}
+
+/// Whether a location can be an array; a web server does not tell.
+fn may_be_folder(path: &Path) -> bool {
+    !store::is_listable(path) || store::is_folder(path)
+}
+
+/// The metadata that chunks depend on. N5 stores attributes in the same object; they are left out.
+fn array_part(node: &Node) -> Map<String, Value> {
+    const N5: [&str; 4] = ["dimensions", "blockSize", "dataType", "compression"];
+    let mut metadata = node.metadata.clone();
+    if N5[..2].iter().all(|key| metadata.contains_key(*key)) {
+        metadata.retain(|key, _| N5.contains(&key.as_str()));
+    }
+    metadata
+}

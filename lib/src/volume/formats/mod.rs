@@ -1,0 +1,14 @@
+//! The formats of arrays, one module each: how they are opened, read and written.
+//!
+//! `zarr`, `n5`: chunks in a folder. `tiff`, `png`, `npy`: one file (`flat` reads uncompressed ones). `sections`:
+//! a table of images. `codecs`: what chunks are compressed with.
+
+pub(in crate::volume) mod bits;
+pub(in crate::volume) mod codecs;
+pub(in crate::volume) mod flat;
+pub(in crate::volume) mod n5;
+pub(in crate::volume) mod npy;
+pub(in crate::volume) mod png;
+pub(in crate::volume) mod sections;
+pub(in crate::volume) mod tiff;
+pub(in crate::volume) mod zarr;
