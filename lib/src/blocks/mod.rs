@@ -38,6 +38,7 @@ mod fit;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod gone;
 mod identity;
 mod kill;
 mod ledger;

@@ -4,10 +4,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rayon::prelude::*;
-
 use super::entries::Entries;
 use super::files::output_of;
+use super::gone::Files;
 use super::ledger::{self, Ledger};
 use super::pipeline::{self, Stages};
 use super::{Context, Ending, Ends, Error, Moment, Plan, Tally, Task, is_passing, may_die, rows};
@@ -41,7 +40,7 @@ impl Plan {
         write: impl Fn(&Task, W) -> anyhow::Result<E> + Sync,
     ) -> Result<Ends, Error> {
         let write = |task: &Task, result: W| write(task, result).map(Into::into);
-        self.stream_over(ctx, folder, &Stages { read, compute, write }, &|_, _| false)
+        self.stream_over(ctx, folder, &Stages { read, compute, write }, &|_| Vec::new())
     }
 
     /// Like [`Plan::stream`], for tasks that need the results of lower waves: `read` gets the ends
@@ -64,7 +63,7 @@ impl Plan {
             return Ok(Ends::default());
         }
         if ctx.finish {
-            return self.check_finished(ctx, folder, &|_, _| false);
+            return self.check_finished(ctx, folder, &|_| Vec::new());
         }
         let earlier = Mutex::new(Arc::new(Ends::default()));
         let lock = || earlier.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,14 +76,14 @@ impl Plan {
         let begin_wave = |entries: &Entries| {
             *lock() = Arc::new(Ends::new(folder, entries.clone()));
         };
-        let run = Run { existing: ctx.existing, gone: &|_, _| false, begin_wave: &begin_wave };
+        let run = Run { existing: ctx.existing, files: &|_| Vec::new(), begin_wave: &begin_wave };
         let entries = self.run(ctx, folder, &stages, &run)?;
         conclude(ctx, self.share(ctx), &entries)?;
         Ok(Ends::new(folder, entries))
     }
 
-    /// Like [`Plan::stream`]; a task is done again if `gone` says that some of its output files are
-    /// missing.
+    /// Like [`Plan::stream`]; a task is done again if some of its output files are missing, which `files`
+    /// names.
     pub(super) fn stream_over<R: Send, W: Send>(
         &self,
         ctx: &Context,
@@ -94,15 +93,15 @@ impl Plan {
             impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
             impl Fn(&Task, W) -> anyhow::Result<Ending> + Sync,
         >,
-        gone: &Gone<'_>,
+        files: &Files<'_>,
     ) -> Result<Ends, Error> {
         if self.is_all_asked(ctx)? {
             return Ok(Ends::default());
         }
         if ctx.finish {
-            return self.check_finished(ctx, folder, gone);
+            return self.check_finished(ctx, folder, files);
         }
-        let run = Run { existing: ctx.existing, gone, begin_wave: &|_| {} };
+        let run = Run { existing: ctx.existing, files, begin_wave: &|_| {} };
         let entries = self.run(ctx, folder, stages, &run)?;
         conclude(ctx, self.share(ctx), &entries)?;
         Ok(Ends::new(folder, entries))
@@ -127,7 +126,7 @@ impl Plan {
     ) -> Result<Ends, Error> {
         let write = |task: &Task, result: W| write(task, result).map(Into::into);
         let existing = ctx.existing_now();
-        let run = Run { existing, gone: &|_, _| false, begin_wave: &|_| {} };
+        let run = Run { existing, files: &|_| Vec::new(), begin_wave: &|_| {} };
         let entries = self.run(ctx, folder, &Stages { read, compute, write }, &run)?;
         if ctx.finish && ctx.gathers() {
             gather(ctx, folder)?;
@@ -144,14 +143,19 @@ impl Plan {
         self.tasks().share(ctx.part).into_iter().flatten().map(|id| self.tasks().get(id))
     }
 
-    fn check_finished(&self, ctx: &Context, folder: &Path, gone: &Gone<'_>) -> Result<Ends, Error> {
+    fn check_finished(
+        &self,
+        ctx: &Context,
+        folder: &Path,
+        files: &Files<'_>,
+    ) -> Result<Ends, Error> {
         if store::exists(folder) {
             ctx.enter(folder)?;
         }
         let mut entries = ledger::load(folder, self)?;
         let total = self.tasks().len();
         let all: Vec<usize> = (0..total).collect();
-        self.forget_gone(&all, &mut entries, gone);
+        self.forget_gone(&all, &mut entries, files);
         let mut missing = all.iter().filter(|task| !entries.contains(**task));
         if let Some(&first) = missing.next() {
             return Err(Error::Missing { missing: missing.count() + 1, total, first });
@@ -181,7 +185,7 @@ impl Plan {
         let parts = self.tasks().share(ctx.part);
         let tasks: Vec<usize> = parts.iter().cloned().flatten().collect();
         rows::forget_damaged(folder, self.tasks(), &tasks, &mut entries);
-        self.forget_gone(&tasks, &mut entries, run.gone);
+        self.forget_gone(&tasks, &mut entries, run.files);
         if tasks.iter().all(|task| entries.has_ended(*task)) {
             let (output, count) = (output_of(folder), tasks.len());
             match count {
@@ -249,31 +253,13 @@ impl Plan {
         let accepted = failed.count() as f64 <= ctx.allow_failed * lower.len() as f64;
         Ok(missing == 0 && accepted)
     }
-
-    /// Removes tasks whose output files are missing from `known`, so that they are done again.
-    fn forget_gone(&self, tasks: &[usize], known: &mut Entries, gone: &Gone<'_>) {
-        let is_lost = |task: &usize| match known.files(*task) {
-            None | Some(0) => false,
-            Some(files) => gone(&self.tasks().get(*task), files),
-        };
-        let lost: Vec<usize> = tasks.par_iter().copied().filter(is_lost).collect();
-        if let Some(first) = lost.first() {
-            tracing::warn!(
-                "chunks of {} blocks are gone, of block {first} first: these blocks are not done",
-                lost.len()
-            );
-        }
-        for task in lost {
-            known.remove(task);
-        }
-    }
 }
 
 /// What distinguishes the runs of a plan.
 struct Run<'a> {
     /// How to treat earlier work.
     existing: Existing,
-    gone: &'a Gone<'a>,
+    files: &'a Files<'a>,
     /// Called before each wave with the entries of the lower ones.
     begin_wave: &'a (dyn Fn(&Entries) + Sync),
 }
@@ -297,9 +283,6 @@ fn conclude(
     ctx.note(|receipt| receipt.blocks.extend(tally));
     verdict
 }
-
-/// Whether fewer than this number of files hold the result of a task.
-type Gone<'a> = dyn Fn(&Task, u64) -> bool + Sync + 'a;
 
 #[cfg(test)]
 mod tests;

@@ -23,11 +23,19 @@ impl Plan {
             ending.files = Some(output.stored(&task.core)?);
             Ok(ending)
         };
-        let gone = |task: &Task, files: u64| output.stored(&task.core).is_ok_and(|now| now < files);
-        let streamed = self.stream_over(ctx, &folder, &Stages { read, compute, write }, &gone);
+        let files = |task: &Task| output.files(&task.core);
+        let streamed = self.stream_over(ctx, &folder, &Stages { read, compute, write }, &files);
         let ended = matches!(streamed, Ok(_) | Err(Error::TooManyFailed { .. }));
         if ended && !ctx.plan_only {
-            let entries = ledger::load(&folder, self)?;
+            let read;
+            let entries = match &streamed {
+                Ok(ends) if ends.entries.len() == self.tasks().len() => &ends.entries,
+                // other parts may have ended meanwhile
+                _ => {
+                    read = ledger::load(&folder, self)?;
+                    &read
+                }
+            };
             let failed = entries.outcomes().filter(Result::is_err).count();
             // an output with untried blocks is already marked as unfinished
             if entries.len() == self.tasks().len() {

@@ -30,6 +30,7 @@ mod local;
 mod location;
 #[cfg(test)]
 mod memory;
+mod present;
 mod remote;
 #[cfg(any(feature = "cloud", test))]
 mod retry;
@@ -40,6 +41,7 @@ mod tests;
 pub use cloud::{check_endpoint, set_endpoint};
 pub use local::{PREFIX, is_missing, replace_folder, sweep, temporary};
 pub use location::{ancestors, is_listable, is_remote, is_same_root, parent, parse, resolve};
+pub use present::present;
 
 /// The number of requests that are in progress at once for one call that fetches several objects.
 pub const IN_FLIGHT: usize = 16;

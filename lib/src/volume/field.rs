@@ -456,6 +456,10 @@ impl Unfinished for FieldOutput {
         self.array.stored(&self.bounds(part))
     }
 
+    fn files(&self, part: &Box3) -> Vec<PathBuf> {
+        self.array.files(&self.bounds(part))
+    }
+
     fn set_lacking(&self, lacking: Option<[usize; 2]>, _: bool) -> Result<(), Error> {
         self.array.set_lacking(lacking)
     }

@@ -311,6 +311,11 @@ impl Unfinished for Output {
         self.writer.stored(&self.bounds(0..channels, part))
     }
 
+    fn files(&self, part: &Box3) -> Vec<PathBuf> {
+        let channels = if self.has_channels { self.writer.shape()[0] } else { 1 };
+        self.writer.files(&self.bounds(0..channels, part))
+    }
+
     fn set_lacking(&self, lacking: Option<[usize; 2]>, accepted: bool) -> Result<(), Error> {
         self.update(|attributes| unfinished::set(attributes, lacking))?;
         if lacking.is_some() && accepted { self.writer.name() } else { Ok(()) }

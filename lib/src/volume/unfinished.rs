@@ -77,6 +77,10 @@ pub trait Unfinished {
     /// [`Error::Io`].
     fn stored(&self, part: &Box3) -> Result<u64, Error>;
 
+    /// The files for the chunks of a box, which need not exist. None for an output that is a single
+    /// file.
+    fn files(&self, part: &Box3) -> Vec<PathBuf>;
+
     /// Records in the metadata how many blocks are lacking, out of how many; `None` if it is
     /// complete. An incomplete single file gets its final name only if `accepted`.
     ///

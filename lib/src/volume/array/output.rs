@@ -289,6 +289,11 @@ impl ArrayOutput {
         self.writer.stored(part)
     }
 
+    /// The files for the chunks of a box, which need not exist.
+    pub(in crate::volume) fn files(&self, part: &Bounds) -> Vec<PathBuf> {
+        self.writer.files(part)
+    }
+
     /// The folder of the array.
     pub(in crate::volume) fn path(&self) -> &Path {
         &self.array

@@ -105,12 +105,16 @@ impl Writer {
 
     /// The number of existing files for the units of a box.
     pub(in crate::volume) fn stored(&self, part: &Bounds) -> Result<u64, Error> {
-        if matches!(self.sink, Sink::Planes(_)) {
-            return Ok(0);
-        }
-        let paths: Vec<_> = self.units(part).map(|tile| self.file(&self.index(&tile))).collect();
-        let lengths = store::each(&paths, content::length).into_iter();
+        let lengths = store::each(&self.files(part), content::length).into_iter();
         lengths.map(|length| Ok(u64::from(length?.is_some()))).sum()
+    }
+
+    /// The files for the units of a box; none for planes.
+    pub(in crate::volume) fn files(&self, part: &Bounds) -> Vec<PathBuf> {
+        if matches!(self.sink, Sink::Planes(_)) {
+            return Vec::new();
+        }
+        self.units(part).map(|tile| self.file(&self.index(&tile))).collect()
     }
 
     /// The size of a unit, with axes of one element before its own.

@@ -1,0 +1,50 @@
+//! Tasks whose output files have been removed since they were done.
+
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+
+use super::entries::Entries;
+use super::{Plan, Task};
+use crate::store;
+
+/// The files that may hold the result of a task.
+pub(super) type Files<'a> = dyn Fn(&Task) -> Vec<PathBuf> + Sync + 'a;
+
+/// Number of tasks whose files are looked for at once: their names take about a megabyte.
+const AT_ONCE: usize = 8192;
+
+impl Plan {
+    /// Removes tasks from `known` of which fewer files exist than were written, so that they are done
+    /// again. What cannot be looked at is not taken for missing.
+    pub(super) fn forget_gone(&self, tasks: &[usize], known: &mut Entries, files: &Files<'_>) {
+        let mut lost = Vec::new();
+        for some in tasks.chunks(AT_ONCE) {
+            let written = |task: &usize| {
+                let count = known.files(*task).filter(|count| *count > 0)?;
+                Some((*task, count, files(&self.tasks().get(*task))))
+            };
+            let wanted: Vec<(usize, u64, Vec<PathBuf>)> =
+                some.par_iter().filter_map(written).collect();
+            let paths: Vec<PathBuf> =
+                wanted.iter().flat_map(|(_, _, paths)| paths).cloned().collect();
+            let mut there = store::present(&paths).into_iter();
+            for (task, count, paths) in wanted {
+                let there = there.by_ref().take(paths.len());
+                let there = there.filter(|there| *there != Some(false)).count();
+                if (there as u64) < count {
+                    lost.push(task);
+                }
+            }
+        }
+        if let Some(first) = lost.first() {
+            tracing::warn!(
+                "chunks of {} blocks are gone, of block {first} first: these blocks are not done",
+                lost.len()
+            );
+        }
+        for task in lost {
+            known.remove(task);
+        }
+    }
+}

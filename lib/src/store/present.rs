@@ -1,0 +1,92 @@
+//! Which of many files exist, by listing their folders: a request, or a system call, for each folder
+//! and not for each file.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use super::{IN_FLIGHT, Kind, about_file, concurrently, each, is_remote, visit};
+
+/// Entries of a folder that are listed for each file that is looked for: a page of a bucket has so
+/// many, and reading one from a disk costs a small fraction of a look at a file.
+const PER_FILE: [usize; 2] = [50, 1000];
+/// Threads that list local folders.
+const THREADS: usize = 4;
+
+/// Whether each of these files exists; `None` where that cannot be found out.
+pub fn present(files: &[PathBuf]) -> Vec<Option<bool>> {
+    let folder = |file: &PathBuf| file.parent().unwrap_or(Path::new("")).to_owned();
+    let mut wanted: BTreeMap<PathBuf, usize> = BTreeMap::new();
+    for file in files {
+        *wanted.entry(folder(file)).or_default() += 1;
+    }
+    let remote = files.iter().any(|file| is_remote(file));
+    let folders: Vec<(PathBuf, usize)> = wanted.into_iter().collect();
+    let threads = if remote { IN_FLIGHT } else { THREADS.min(folders.len() / 16) };
+    let listed = concurrently(&folders, threads, |(folder, count)| {
+        names(folder, count.saturating_mul(PER_FILE[usize::from(remote)]).max(1000))
+    });
+    let folders = folders.into_iter().map(|(folder, _)| folder);
+    let listed: BTreeMap<PathBuf, io::Result<Option<HashSet<String>>>> =
+        folders.zip(listed).collect();
+    let mut rest = Vec::new();
+    let mut found: Vec<Option<bool>> = files
+        .iter()
+        .enumerate()
+        .map(|(i, file)| match listed.get(&folder(file)) {
+            Some(Ok(Some(names))) => {
+                Some(file.file_name().is_some_and(|name| names.contains(&*name.to_string_lossy())))
+            }
+            Some(Ok(None)) => {
+                rest.push(i);
+                None
+            }
+            Some(Err(_)) | None => None,
+        })
+        .collect();
+    let paths: Vec<PathBuf> = rest.iter().map(|i| files[*i].clone()).collect();
+    for (i, about) in rest.into_iter().zip(each(&paths, about_file)) {
+        found[i] = about.ok().map(|about| about.is_some());
+    }
+    found
+}
+
+/// The names of the files in a folder; `None` if there are more than `most`.
+fn names(folder: &Path, most: usize) -> io::Result<Option<HashSet<String>>> {
+    let mut names = HashSet::new();
+    let mut count = 0;
+    visit(folder, &mut |entry| {
+        count += 1;
+        if entry.kind == Kind::File {
+            names.insert(entry.name);
+        }
+        if count > most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    Ok((count <= most).then_some(names))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store;
+
+    #[test]
+    fn files_are_found_in_small_and_large_folders_and_nowhere_else() {
+        let local = tempfile::tempdir().unwrap();
+        for root in [local.path(), Path::new("memory://present")] {
+            for i in 0..1200 {
+                store::put(&root.join(format!("large/{i}")), b"x").unwrap();
+            }
+            for name in ["c/0/0", "c/0/1", "c/1/7"] {
+                store::put(&root.join(name), b"").unwrap();
+            }
+            let names =
+                ["c/0/0", "large/1199", "c/0/2", "large/1200", "c/1/7", "none/0", "c/0", "c/0/1"];
+            let files: Vec<PathBuf> = names.iter().map(|name| root.join(name)).collect();
+            let there = [true, true, false, false, true, false, false, true];
+            assert_eq!(present(&files), there.map(Some));
+        }
+        assert!(present(&[]).is_empty());
+    }
+}
