@@ -1,7 +1,9 @@
 //! Divides boxes into units that are stored as a whole: chunks, shards, blocks, planes.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
@@ -36,7 +38,12 @@ pub(in crate::volume) struct Writer {
     unit: Vec<usize>,
     dtype: Dtype,
     sink: Sink,
+    /// Whether units that were written by this process, and not asked about since, have a file.
+    recent: Mutex<HashMap<Vec<u64>, bool>>,
 }
+
+/// Maximum number of units in [`Writer::recent`].
+const RECENT: usize = 1 << 16;
 
 /// A list of sizes in metadata.
 fn sizes(list: Option<&Value>) -> Option<Vec<usize>> {
@@ -71,7 +78,8 @@ impl Writer {
                 format!("has the shape {shape:?}; arrays of 1 to {RANK} dimensions can be written");
             return Err(Error::format(location, message));
         }
-        Ok(Self { location: location.to_owned(), shape, unit, dtype, sink })
+        let (location, recent) = (location.to_owned(), Mutex::default());
+        Ok(Self { location, shape, unit, dtype, sink, recent })
     }
 
     /// A writer for a file of planes, shape `(z, y, x)`.
@@ -82,7 +90,8 @@ impl Writer {
         file: PlaneFile,
     ) -> Self {
         let (unit, sink) = (vec![1, shape[1], shape[2]], Sink::Planes(file));
-        Self { location: location.to_owned(), shape: shape.to_vec(), unit, dtype, sink }
+        let (location, recent) = (location.to_owned(), Mutex::default());
+        Self { location, shape: shape.to_vec(), unit, dtype, sink, recent }
     }
 
     /// Gives a file of planes its final name although planes are missing.
@@ -105,8 +114,24 @@ impl Writer {
 
     /// The number of existing files for the units of a box.
     pub(in crate::volume) fn stored(&self, part: &Bounds) -> Result<u64, Error> {
-        let lengths = store::each(&self.files(part), content::length).into_iter();
-        lengths.map(|length| Ok(u64::from(length?.is_some()))).sum()
+        if matches!(self.sink, Sink::Planes(_)) {
+            return Ok(0);
+        }
+        let (mut known, mut others) = (0, Vec::new());
+        {
+            // a look at a file in a bucket takes a request: what was written just now is known
+            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            for index in self.units(part).map(|tile| self.index(&tile)) {
+                match recent.remove(&index) {
+                    Some(is_stored) => known += u64::from(is_stored),
+                    None => others.push(self.file(&index)),
+                }
+            }
+        }
+        let lengths = store::each(&others, content::length).into_iter();
+        let others: u64 =
+            lengths.map(|length| Ok(u64::from(length?.is_some()))).sum::<Result<_, Error>>()?;
+        Ok(known + others)
     }
 
     /// The files for the units of a box; none for planes.
@@ -227,21 +252,27 @@ impl Writer {
         bytes: &mut Vec<u8>,
     ) -> Result<(), Error> {
         let (index, shape) = (self.index(tile), tile.shape());
-        match &self.sink {
+        let is_stored = match &self.sink {
             Sink::N5(array) => {
                 self.gather(part, elements, tile, shape, ByteOrder::Big, bytes);
                 let extent = shape[RANK - index.len()..].iter().map(|n| *n as u64);
-                array.store(&index, &extent.collect::<Vec<_>>(), bytes)
+                array.store(&index, &extent.collect::<Vec<_>>(), bytes)?
             }
             Sink::Zarr(array) => {
                 self.gather(part, elements, tile, self.padded_unit(), ByteOrder::NATIVE, bytes);
-                array.store(&index, bytes)
+                array.store(&index, bytes)?
             }
             Sink::Planes(file) => {
                 self.gather(part, elements, tile, shape, ByteOrder::Little, bytes);
-                file.store(index[0], bytes)
+                return file.store(index[0], bytes);
             }
+        };
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if recent.len() >= RECENT {
+            recent.clear();
         }
+        recent.insert(index, is_stored);
+        Ok(())
     }
 
     /// Appends elements as they are stored.

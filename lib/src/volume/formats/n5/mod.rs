@@ -86,11 +86,11 @@ impl N5Array {
         index: &[u64],
         extent: &[u64],
         bytes: &[u8],
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let path = self.file(index);
         let failed = |source| Error::io("write", &path, source);
         if bytes.first() == Some(&0) && bytes[1..] == bytes[..bytes.len() - 1] {
-            return store::delete(&path).map_err(failed);
+            return store::delete(&path).map(|()| false).map_err(failed);
         }
         let mut out = Vec::with_capacity(bytes.len() / 2 + 64);
         out.extend(0u16.to_be_bytes());
@@ -101,7 +101,7 @@ impl N5Array {
         self.compression
             .encode(bytes, self.layout.dtype.size(), &mut out)
             .map_err(|error| Error::format(&self.location, format!("cannot encode: {error}")))?;
-        store::put_later(&partial_folder(&self.path), &path, &out).map_err(failed)
+        store::put_later(&partial_folder(&self.path), &path, &out).map(|()| true).map_err(failed)
     }
 }
 

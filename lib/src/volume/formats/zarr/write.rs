@@ -40,13 +40,13 @@ impl ZarrSink {
 
     /// Stores one complete chunk, elements in native byte order. A chunk that has only the fill
     /// value is not stored.
-    pub(in crate::volume) fn store(&self, index: &[u64], bytes: &[u8]) -> Result<(), Error> {
+    pub(in crate::volume) fn store(&self, index: &[u64], bytes: &[u8]) -> Result<bool, Error> {
         let path = self.file(index);
         let failed = |source| Error::io("write", &path, source);
         // true if the first element is the fill value and each element equals the one before it
         let size = self.fill.len();
         if bytes.starts_with(&self.fill) && bytes[size..] == bytes[..bytes.len() - size] {
-            return store::delete(&path).map_err(failed);
+            return store::delete(&path).map(|()| false).map_err(failed);
         }
         let bad = |what: String| Error::format(&self.location, format!("cannot encode: {what}"));
         let shape = self.array.chunk_shape(index).map_err(|error| bad(error.to_string()))?;
@@ -58,6 +58,6 @@ impl ZarrSink {
             &options(),
         );
         let encoded = encoded.map_err(|error| bad(error.to_string()))?;
-        store::put_later(&self.partial, &path, &encoded).map_err(failed)
+        store::put_later(&self.partial, &path, &encoded).map(|()| true).map_err(failed)
     }
 }
