@@ -51,7 +51,7 @@ test: check
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo clippy --workspace --all-targets --locked --features cuda -- -D warnings
+	cargo clippy --workspace --lib --locked --features cuda -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 
 deny:
