@@ -66,10 +66,12 @@ impl<'a> Stored<'a> {
             return Default::default();
         }
         let first = (self.file)(0);
-        let looks = match store::is_remote(&first) {
-            true => self.count.min(REQUESTS),
-            false if self.looks_at_all => self.count,
-            false => self.count.min(FILES),
+        let looks = if store::is_remote(&first) {
+            self.count.min(REQUESTS)
+        } else if self.looks_at_all {
+            self.count
+        } else {
+            self.count.min(FILES)
         };
         let number = |i| (u128::from(i) * u128::from(self.count) / u128::from(looks)) as u64;
         let numbers: Vec<u64> = (0..looks).map(number).collect();

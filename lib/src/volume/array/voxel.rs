@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn halves_become_single_precision_exactly_in_either_byte_order() {
+    fn half_precision_becomes_single_in_either_byte_order() {
         let values = [0.0, -0.0, 1.0, -2.5, 65_504.0, 5.960_464_5e-8, f32::INFINITY];
         for order in [ByteOrder::Little, ByteOrder::Big] {
             let mut data = Vec::new();

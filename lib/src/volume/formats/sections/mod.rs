@@ -9,6 +9,7 @@ use crate::fingerprint::Fingerprint;
 use crate::quote;
 use crate::store;
 use crate::volume::calibration::Calibration;
+use crate::volume::node::Node;
 use crate::volume::open::Found;
 use crate::volume::{Dtype, Error, Format, Voxel, extent, path_of, stack};
 use crate::with_element;
@@ -40,6 +41,10 @@ pub fn is_sections(location: &str) -> bool {
 pub fn members(location: &str) -> Vec<PathBuf> {
     let Ok(path) = path_of(location) else { return Vec::new() };
     if !is_sections(location) {
+        // the folder of an array may have millions of chunks, which are not looked through
+        if Node::read(&path).is_ok_and(|node| node.is_some()) {
+            return Vec::new();
+        }
         return stack::in_folder(&path).ok().flatten().map_or_else(Vec::new, |images| images.files);
     }
     let rows = rows::read(&path).map(|list| list.rows).unwrap_or_default();
@@ -61,7 +66,7 @@ pub(in crate::volume) fn open(location: &str, path: &Path) -> Result<Found, Erro
     let (first, _) = opened.canvas();
     let calibration = opened.calibration(&list, first);
     let mut notes = opened.notes(&list);
-    notes.extend(opened.notes.drain(..));
+    notes.append(&mut opened.notes);
     let form = opened.form(&list, &layout.shape, first);
     let names = if opened.channels > 1 { &["z", "c", "y", "x"][..] } else { &["z", "y", "x"] };
     let source = Sections::new(location, layout, first, opened, form);
@@ -199,7 +204,7 @@ impl<'a> Opened<'a> {
 
     fn calibration(&self, list: &List, first: [i64; 3]) -> Calibration {
         let first = first.map(|n| n as f64);
-        let table = || format!("{}", self.table.display());
+        let table = || self.table.display().to_string();
         let known = Calibration { origin: list.origin, first, ..Calibration::default() };
         match list.spacing {
             Some([z, y, x]) if z.is_nan() => {

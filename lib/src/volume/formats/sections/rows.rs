@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::files;
 use crate::geom::Point;
 use crate::store::{self, document};
 use crate::table::{self, Table};
@@ -52,9 +53,10 @@ fn is_header(start: &[u8]) -> bool {
     has("z") && has("location")
 }
 
-/// Whether the file at `path` is a table of sections. Read errors are reported when it is opened.
+/// Whether the file at `path` is a table of sections; a pipe is not read as a volume. Read errors are
+/// reported when it is opened.
 pub(in crate::volume) fn is_table(path: &Path) -> bool {
-    document::read_start(path, HEAD).is_ok_and(|start| is_header(&start))
+    !files::is_pipe(path) && document::read_start(path, HEAD).is_ok_and(|start| is_header(&start))
 }
 
 /// Reads a table.
@@ -97,8 +99,8 @@ pub(super) fn read(path: &Path) -> Result<List, Error> {
         });
     }
     list.rows.sort_by_key(|row| row.z);
-    if let Some(pair) = list.rows.windows(2).find(|pair| pair[0].z == pair[1].z) {
-        let [first, second] = [&pair[0], &pair[1]];
+    let mut pairs = list.rows.iter().zip(list.rows.iter().skip(1));
+    if let Some((first, second)) = pairs.find(|(first, second)| first.z == second.z) {
         let message =
             format!("has z {} already in line {}; correct or delete one", second.z, first.line);
         return Err(at_line(path, second.line, message));
