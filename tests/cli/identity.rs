@@ -307,7 +307,7 @@ fn deform_is_tied_to_every_flag() {
         ("iterations", "3"),
         ("tolerance", "0.01"),
         ("correlation-radius", "5"),
-        ("smoothing", "3"),
+        ("smoothing", "3 --model dense"),
         ("elasticity", "2"),
         ("damping", "2"),
         ("overlap", "8"),
