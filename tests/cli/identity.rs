@@ -301,7 +301,7 @@ fn tied_pair(name: &'static str, changes: &[(&'static str, &str)], unused: &[&st
 fn deform_is_tied_to_every_flag() {
     let changes = [
         ("metric", "ssq"),
-        ("model", "bspline"),
+        ("model", "dense"),
         ("control-spacing", "9 --model bspline"),
         ("levels", "2"),
         ("iterations", "3"),
