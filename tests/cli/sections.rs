@@ -86,7 +86,7 @@ fn a_changed_section_is_another_input_and_no_section_is_overwritten() {
     let receipt = std::fs::read_to_string(format!("{out}.receipt.json")).unwrap();
     let receipt: Value = serde_json::from_str(&receipt).unwrap();
     assert_eq!(receipt["inputs"][0]["shape"], serde_json::json!([5, 40, 48]));
-    assert!(run("transcode", &[&table, "-o", &out, "--resume"]).contains("already"));
+    assert!(run("transcode", &[&table, "-o", &out, "--resume"]).contains("nothing is left to do"));
     section(&scene, "b.zarr", 2, [30, 44]);
     let again = [table.as_str(), "-o", &out, "--resume"];
     refused(&scene, "transcode", &again, 1, &["sections.csv has other content"]);

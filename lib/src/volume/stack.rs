@@ -46,7 +46,8 @@ pub(super) fn in_folder(folder: &Path) -> Result<Option<Images>, Error> {
     }
     let (mut found, mut others) = ([Vec::new(), Vec::new()], 0);
     let entries = store::list(folder).map_err(|source| Error::io("read", folder, source))?;
-    for entry in entries.into_iter().filter(|entry| !entry.name.starts_with('.')) {
+    let is_shown = |name: &str| !name.starts_with('.') && !name.ends_with(".voxloom");
+    for entry in entries.into_iter().filter(|entry| is_shown(&entry.name)) {
         let path = folder.join(&entry.name);
         let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
         match ending.as_deref() {
