@@ -15,9 +15,9 @@ const DAMPING: f64 = 0.05;
 /// The weight of the bending at `--elasticity` 1, as a fraction of the mean curvature.
 const BENDING: f64 = 0.0125;
 /// Maximum number of conjugate gradient iterations.
-const STEPS: usize = 16;
+const STEPS: usize = 40;
 /// Relative residual at which the iterations end.
-const SOLVED: f64 = 0.03;
+const SOLVED: f64 = 0.01;
 
 /// The normal equations: the curvature of the images, to which damping and bending are added.
 pub(super) struct Equations<'a> {

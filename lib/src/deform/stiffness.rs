@@ -12,11 +12,12 @@ use super::bspline::{Basis, Controls};
 use super::equations::{Equations, dot, multiply};
 use super::lattice::{Field, Lattice};
 
-/// Side length of a cell, nodes. Noise is correlated over the blur of the images, and must not be
-/// seen from both sides of a face: cells of half this length choose fields that are too loose.
-const CELL: usize = 4;
+/// Side length of a cell, nodes: 24 voxels at the finest resolution. What two rounds do not share is
+/// correlated over the size of a nucleus, and must not be seen from both sides of a face: smaller
+/// cells choose fields that are too loose.
+const CELL: usize = 6;
 /// Minimum number of cells along the longest axis.
-const FEWEST: usize = 4;
+const FEWEST: usize = 3;
 /// Elasticities that may be chosen.
 const RANGE: [f64; 2] = [0.25, 64.0];
 /// A field fitted to half of the data needs more stiffness per voxel than one fitted to all. With
