@@ -14,10 +14,17 @@ use super::lattice::Field;
 const DAMPING: f64 = 0.05;
 /// The weight of the bending at `--elasticity` 1, as a fraction of the mean curvature.
 const BENDING: f64 = 0.0125;
-/// Maximum number of conjugate gradient iterations.
-const STEPS: usize = 16;
-/// Relative residual at which the iterations end.
-const SOLVED: f64 = 0.03;
+/// When the conjugate gradients end.
+#[derive(Clone, Copy)]
+pub(super) struct Accuracy {
+    /// Maximum number of iterations.
+    pub(super) steps: usize,
+    /// Relative residual.
+    pub(super) residual: f64,
+}
+
+/// The accuracy of a step, which the next one corrects.
+pub(super) const OF_STEP: Accuracy = Accuracy { steps: 40, residual: 0.01 };
 
 /// The normal equations: the curvature of the images, to which damping and bending are added.
 pub(super) struct Equations<'a> {
@@ -86,6 +93,7 @@ impl<'a> Equations<'a> {
         from: &Field,
         stiffness: Stiffness,
         damping: f64,
+        accuracy: Accuracy,
     ) -> Field {
         let held = (DAMPING * damping * self.mean).max(f64::from(f32::MIN_POSITIVE)) as f32;
         // the diagonal of the second differences along three axes
@@ -97,8 +105,8 @@ impl<'a> Equations<'a> {
         let mut found = rest.each_ref().map(|image| vec![0.0; image.len()]);
         let mut along = product(&rest, &inverse);
         let mut size = dot(&rest, &along);
-        let enough = SOLVED * SOLVED * size;
-        for _ in 0..STEPS {
+        let enough = accuracy.residual.powi(2) * size;
+        for _ in 0..accuracy.steps {
             // NaN ends the iterations, too
             if !(size > enough) {
                 break;

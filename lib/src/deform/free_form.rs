@@ -2,7 +2,7 @@
 
 use super::bspline::{Basis, Controls};
 use super::cpu::{Stage, Sums};
-use super::equations::{Equations, Stiffness};
+use super::equations::{Equations, OF_STEP, Stiffness};
 use super::lattice::Field;
 use super::stiffness::{self, Terms};
 use super::{Metric, Options};
@@ -146,7 +146,7 @@ impl FreeForm {
             };
             let damping = more * options.damping;
             let slope = best.sums.slope.each_ref().map(|image| problem.basis.gather(image));
-            let step = equations.solve(slope, &self.coefficients, stiffness, damping);
+            let step = equations.solve(slope, &self.coefficients, stiffness, damping, OF_STEP);
             let share = more.sqrt().recip();
             let next = self.advance(&problem.basis, problem.stage, step, share, problem.limits);
             let taken = next.and_then(|(to, field)| {

@@ -9,14 +9,15 @@
 
 use super::Metric;
 use super::bspline::{Basis, Controls};
-use super::equations::{Equations, dot, multiply};
+use super::equations::{Accuracy, Equations, OF_STEP, dot, multiply};
 use super::lattice::{Field, Lattice};
 
-/// Side length of a cell, nodes. Noise is correlated over the blur of the images, and must not be
-/// seen from both sides of a face: cells of half this length choose fields that are too loose.
-const CELL: usize = 4;
+/// Side length of a cell, nodes: 24 voxels at the finest resolution. What two rounds do not share is
+/// correlated over the size of a nucleus, and must not be seen from both sides of a face: smaller
+/// cells choose fields that are too loose.
+const CELL: usize = 6;
 /// Minimum number of cells along the longest axis.
-const FEWEST: usize = 4;
+const FEWEST: usize = 3;
 /// Elasticities that may be chosen.
 const RANGE: [f64; 2] = [0.25, 64.0];
 /// A field fitted to half of the data needs more stiffness per voxel than one fitted to all. With
@@ -63,12 +64,13 @@ struct Trial<'a> {
 
 impl Trial<'_> {
     /// By how much the differences shrink in the cells that a step has not seen.
-    fn score(&self, elasticity: f64) -> f64 {
+    fn score(&self, elasticity: f64, accuracy: Accuracy) -> f64 {
         let stiffness = self.whole.stiffness(elasticity, Metric::Lcc);
         let one = |fitted: &Terms, unseen: &Terms| {
             let equations = Equations::new(self.basis, self.shape, &fitted.tensor);
             let slope = fitted.slope.each_ref().map(|image| self.basis.gather(image));
-            let step = self.basis.field(&equations.solve(slope, self.from, stiffness, 0.0));
+            let step = equations.solve(slope, self.from, stiffness, 0.0, accuracy);
+            let step = self.basis.field(&step);
             let mut curved = step.clone();
             multiply(&unseen.tensor, &mut curved);
             2.0 * dot(&step, &unseen.slope) - dot(&step, &curved)
@@ -95,7 +97,7 @@ pub(super) fn choose(controls: &Controls, terms: &Terms, from: &Field, start: f6
         shape,
         from,
     };
-    let mut tried = vec![(start, trial.score(start))];
+    let mut tried = vec![(start, trial.score(start, OF_STEP))];
     for factor in [2.0, 0.5] {
         loop {
             let (at, best) = tried[tried.len() - 1];
@@ -103,7 +105,7 @@ pub(super) fn choose(controls: &Controls, terms: &Terms, from: &Field, start: f6
             if !(RANGE[0]..=RANGE[1]).contains(&next) {
                 break;
             }
-            tried.push((next, trial.score(next)));
+            tried.push((next, trial.score(next, OF_STEP)));
             if !(tried[tried.len() - 1].1 > best) {
                 break;
             }

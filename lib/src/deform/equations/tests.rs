@@ -47,7 +47,7 @@ fn a_step_leaves_little_of_the_slope() {
     let from = field(controls.shape().iter().product(), 40)
         .map(|image| image.iter().map(|v| 0.05 * v).collect());
     let mut wanted = slope.each_ref().map(|image| basis.gather(image));
-    let step = equations.solve(wanted.clone(), &from, stiffness, 1.0);
+    let step = equations.solve(wanted.clone(), &from, stiffness, 1.0, OF_STEP);
     add(&mut wanted, -stiffness.weight, &bend(&from, controls.shape()));
     let held = (DAMPING * equations.mean) as f32;
     let mut rest = equations.times(&step, stiffness, held);
