@@ -10,7 +10,8 @@ use crate::scene::{Scene, program};
 /// A section of 8-bit pixels; `z` shifts the values.
 fn section(scene: &Scene, name: &str, z: i64, [height, width]: [usize; 2]) {
     let grid = Grid::plane([height, width], [0.5, 0.5], [0.0; 2]);
-    let format = if name.ends_with(".tif") { Format::Tiff } else { Format::Zarr3 };
+    let is_tiff = std::path::Path::new(name).extension().is_some_and(|end| end == "tif");
+    let format = if is_tiff { Format::Tiff } else { Format::Zarr3 };
     let (chunk, shard, codec) = ([1, 16, 16], None, Codec::Blosc);
     let spec = Spec { grid, dtype: Dtype::U8, chunk, shard, codec, format };
     let output = Output::create(&scene.at(name), &spec, Existing::Overwrite).unwrap();

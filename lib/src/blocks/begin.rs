@@ -156,7 +156,7 @@ mod tests {
             });
         }
         for _ in 0..5 {
-            from.recv_timeout(Duration::from_secs(60)).unwrap().unwrap();
+            from.recv_timeout(Duration::from_mins(1)).unwrap().unwrap();
         }
     }
 

@@ -265,15 +265,21 @@ impl Tasks {
 
     /// The tasks of each wave.
     pub(super) fn waves(&self) -> Vec<Range<usize>> {
-        let Self::List(list) = self else { return vec![0..self.len()] };
         let mut waves: Vec<Range<usize>> = Vec::new();
+        let Self::List(list) = self else {
+            waves.push(0..self.len());
+            return waves;
+        };
         for (id, item) in list.items.iter().enumerate() {
             match waves.last_mut() {
                 Some(last) if list.items[last.start].wave == item.wave => last.end = id + 1,
                 _ => waves.push(id..id + 1),
             }
         }
-        if waves.is_empty() { vec![0..0] } else { waves }
+        if waves.is_empty() {
+            waves.push(0..0);
+        }
+        waves
     }
 
     /// The tasks of a part: of each wave, a contiguous range. All parts have the same share of its

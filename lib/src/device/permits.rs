@@ -170,7 +170,7 @@ mod tests {
             });
         }
         for _ in 0..2 {
-            from.recv_timeout(Duration::from_secs(60)).unwrap();
+            from.recv_timeout(Duration::from_mins(1)).unwrap();
         }
         assert_eq!(*permits.free.lock().unwrap(), 2);
         assert!(busiest(6, 2, permits_within) <= 2);
