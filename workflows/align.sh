@@ -233,24 +233,28 @@ step() {
     fi
 }
 
-# begin NAME STEP PROGRAM ARGUMENTS...: a step of NAME, which goes on with work that is there, or replaces it once after other parameters.
+# replaces NAME: whether the step is to replace what other parameters have left in a bucket, and has not done so yet.
+replaces() { [ -e "$folder/receipts/replace" ] && [ ! -e "$folder/receipts/$1.begun" ]; }
+
+# begin NAME PROGRAM ARGUMENTS...: a step that goes on with work that is there, or replaces it.
 begin() {
-    local name=$1 how=--resume
-    shift
-    if [ -e "$folder/receipts/replace" ] && [ ! -e "$folder/receipts/$name.begun" ]; then how=--overwrite; fi
-    step "$@" $how
-    if [ $how = --overwrite ]; then touch "$folder/receipts/$name.begun"; fi
+    if replaces "$1"; then
+        step "$@" --overwrite
+        touch "$folder/receipts/$1.begun"
+    else
+        step "$@" --resume
+    fi
 }
 
 # scatter NAME PROGRAM ARGUMENTS...: in one go, or its parts one by one and then what needs them all.
 scatter() {
     local name=$1 k
     shift
-    if [ "$parts" -eq 1 ]; then
-        begin "$name" "$name" "$@"
+    if [ "$parts" -eq 1 ] || replaces "$name"; then
+        begin "$name" "$@"
     elif [ ! -e "$folder/receipts/$name.json" ]; then
         for ((k = 1; k <= parts; k++)); do
-            begin "$name" "$name.part-$k-$parts" "$@" --part "$k/$parts"
+            step "$name.part-$k-$parts" "$@" --part "$k/$parts" --resume
         done
         step "$name" "$@" --finish --resume
     fi
@@ -260,7 +264,7 @@ scatter() {
 pick() {
     local volume=$1 name=$2
     shift 2
-    begin "pick-level-$name" "pick-level-$name" pick-level "$volume" --output "$folder/working/$name.txt" \
+    begin "pick-level-$name" pick-level "$volume" --output "$folder/working/$name.txt" \
         --scratch "$store/working/$name.zarr" --parameters "$config" "$@"
     read -r picked < "$folder/working/$name.txt"
 }
