@@ -325,11 +325,11 @@ fn s3_holds_phantoms_and_their_score_and_transforms_without_a_trace_on_the_disk(
     let none = program("inspect").arg("s3://voxloom-none/a.zarr").output().unwrap();
     let talk = String::from_utf8_lossy(&none.stderr).into_owned();
     assert!(talk.contains("there is no bucket") && !talk.contains("<?xml"), "{talk}");
-    let nobody = program("inspect")
+    let unknown_user = program("inspect")
         .arg(format!("{pair}/fixed.zarr"))
         .env("AWS_ACCESS_KEY_ID", "nobody")
         .output();
-    let talk = String::from_utf8_lossy(&nobody.unwrap().stderr).into_owned();
+    let talk = String::from_utf8_lossy(&unknown_user.unwrap().stderr).into_owned();
     assert!(talk.contains("access denied") && !talk.contains("<?xml"), "{talk}");
 }
 

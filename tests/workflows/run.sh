@@ -18,6 +18,7 @@ cd "$scene" || exit 1
 only=${1:-} passed=0 failed=0
 
 . "$here/stage.sh"
+. "$here/bucket.sh"
 
 # The shell
 
@@ -80,34 +81,6 @@ the_settings_may_stand_in_the_parameters() {
         "$root/workflows/align.sh" near/fixed.zarr out-$file --params $file
         [ -e out-$file/r1/transforms/global.json ] && [ ! -e out-$file/r1/transforms/local.zarr ]
     done
-}
-
-from_bucket_to_bucket() {
-    # the server ends with this test, which runs in a shell of its own
-    . "$here/../tools/bucket.sh" || { echo "1 skipped: there is no S3-compatible server here"; return; }
-    cp -r near "$bucket/near"
-    local from=s3://voxloom-test/near data=s3://voxloom-test/run
-    local line=("$root/workflows/align.sh" $from/fixed.zarr $from/moving.zarr bucket-sh --until local --data $data --params)
-    ! "$root/workflows/align.sh" $from/fixed.zarr $from/moving.zarr $data 2> refusal
-    grep -q "give --data" refusal
-    "${line[@]}" params.yaml --parts 2
-    as_pair /dev/null > /dev/null || true
-    same_as() {
-        for volume in aligned.zarr global.zarr transforms/local.zarr transforms/inverse.zarr; do
-            diff -r -x zarr.json -x '.voxloom*' "$1/$volume" "$bucket/run/$volume"
-        done
-        diff "$1/spots/moving.csv" bucket-sh/spots/moving.csv
-    }
-    same_as pair
-    [ -e bucket-sh/report.html ] && [ ! -e bucket-sh/aligned.zarr ]
-    # a second time there is nothing to do, and other parameters replace what they change
-    touch before
-    "${line[@]}" params.yaml --parts 2
-    [ -z "$(find bucket-sh -newer before -type f)" ]
-    { cat params.yaml; echo 'ransac: {min-inliers: 7}'; echo 'local-affine: {min-matches: 9}'; } > stricter.yaml
-    "${line[@]}" stricter.yaml --parts 2 --overwrite
-    "$root/workflows/align.sh" near/fixed.zarr near/moving.zarr stricter-sh --until local --params stricter.yaml
-    same_as stricter-sh
 }
 
 begun_with_others() {
@@ -478,7 +451,11 @@ it "align.sh does again what other parameters change" the_script_does_again_what
 it "align.sh names what is missing or unknown before it works" the_script_names_what_is_missing_before_it_works
 it "nextflow and snakemake refuse a volume as the folder of results" a_volume_is_no_folder_of_results
 it "align.sh goes on after kill -9" the_script_goes_on_after_a_kill
-it "align.sh from bucket to bucket gives the same bytes" from_bucket_to_bucket
+if "$here/../tools/versitygw.sh" > /dev/null; then
+    it "align.sh from bucket to bucket gives the same bytes" from_bucket_to_bucket
+else
+    echo "SKIPPED: align.sh from bucket to bucket, because versitygw cannot be installed here: 1 skipped"
+fi
 it "the schema of the parameters and the programs' flags agree" the_schema_and_the_programs_agree
 it "samplesheet: wrong rows are named by all engines" wrong_rows_are_named
 it "samplesheet: wrong columns are named by all engines" wrong_columns_are_named

@@ -47,7 +47,7 @@ impl Plan {
     /// of all tasks of lower waves.
     ///
     /// A part does those of its tasks whose wave may begin. If a wave needs tasks of other parts
-    /// that are not done, the run says so and ends without it; the same command then goes on.
+    /// that are not done, the run warns and ends before that wave; repeating the command does the rest.
     ///
     /// # Errors
     /// As [`Plan::stream`].

@@ -45,8 +45,8 @@ pub(in crate::store) struct Bucket {
     credentials: &'static str,
     patience: Patience,
     outage: Outage,
-    /// What a web server did not have: the same files are looked for again and again, and nobody
-    /// writes them while this process runs.
+    /// Names that a web server did not have. Metadata files are requested repeatedly, and are assumed
+    /// not to appear while this process runs.
     missing: Mutex<HashSet<String>>,
 }
 

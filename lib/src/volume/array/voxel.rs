@@ -314,46 +314,6 @@ macro_rules! with_voxel {
 macro_rules! with_element {
     ($dtype:expr, $T:ident => $body:expr) => {
         match $dtype {
-            $crate::volume::Dtype::U8 => {
-                type $T = u8;
-                $body
-            }
-            $crate::volume::Dtype::I8 => {
-                type $T = i8;
-                $body
-            }
-            $crate::volume::Dtype::U16 => {
-                type $T = u16;
-                $body
-            }
-            $crate::volume::Dtype::I16 => {
-                type $T = i16;
-                $body
-            }
-            $crate::volume::Dtype::U32 => {
-                type $T = u32;
-                $body
-            }
-            $crate::volume::Dtype::I32 => {
-                type $T = i32;
-                $body
-            }
-            $crate::volume::Dtype::U64 => {
-                type $T = u64;
-                $body
-            }
-            $crate::volume::Dtype::I64 => {
-                type $T = i64;
-                $body
-            }
-            $crate::volume::Dtype::F32 => {
-                type $T = f32;
-                $body
-            }
-            $crate::volume::Dtype::F64 => {
-                type $T = f64;
-                $body
-            }
             $crate::volume::Dtype::Bool => {
                 type $T = bool;
                 $body
@@ -366,6 +326,7 @@ macro_rules! with_element {
                 type $T = $crate::volume::halves::bf16;
                 $body
             }
+            others => $crate::with_voxel!(others, $T => $body),
         }
     };
 }
