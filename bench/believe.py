@@ -27,7 +27,7 @@ REFINE = {
 RANSAC = {"ransac": [], "ransac --match-threshold 0.4": ["--match-threshold", "0.4"]}
 DEFORM = {
     "deform": [],
-    "deform --elasticity auto": ["--elasticity", "auto"],
+    "deform --model dense": ["--model", "dense"],
     "deform --metric mi": ["--metric", "mi"],
     "deform --metric ssq": ["--metric", "ssq"],
 }

@@ -29,7 +29,7 @@ def aligned(fixed, moving, block, name):
     """The pulled image and what the receipt says."""
     size = ["--block-size", ",".join(map(str, block))] if block else []
     field = SCRATCH / f"{name}.zarr"
-    used = measure.ours("deform", fixed, moving, "--initial", AFFINE, "-o", field, "--elasticity", "2", "--overwrite", "-q", *size)
+    used = measure.ours("deform", fixed, moving, "--initial", AFFINE, "-o", field, "--model", "dense", "--elasticity", "2", "--overwrite", "-q", *size)
     receipt = json.loads((SCRATCH / f"{name}.zarr.receipt.json").read_text())["results"]
     return pulled(moving, fixed, SCRATCH / f"{name}.json", name), used, receipt
 

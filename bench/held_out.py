@@ -1,4 +1,4 @@
-"""Rows: how far matched spots lie apart, under fields that have not seen them. Likeness grows with every freedom; this does not.
+"""Rows: how far matched spots lie apart, under fields that have not seen them. Similarity grows with every degree of freedom; this does not.
 
 On the tutorial pair the spots are those of both rounds, matched under the global affine; on a phantom, the truth.
 """
@@ -34,11 +34,11 @@ near = np.linalg.norm(carried(fixed, affine) - moving, axis=1) < 6
 fixed, moving = fixed[near], moving[near]
 pair = SCRATCH / "pair"
 measure.ours("phantom", "rounds", "--size", "256", "--max-displacement", "8", "-o", pair)
-stages = [("local affines", None)]
+stages = [("local affines", None), ("deform", ())]
 for elasticity in (2, 4, 8):
-    stages.append((f"deform --elasticity {elasticity}", ("--elasticity", elasticity)))
+    stages.append((f"deform --model dense --elasticity {elasticity}", ("--model", "dense", "--elasticity", elasticity)))
 for spacing in (8, 16, 32):
-    stages.append((f"deform --model bspline --control-spacing {spacing}", ("--model", "bspline", "--control-spacing", spacing)))
+    stages.append((f"deform --elasticity 4 --control-spacing {spacing}", ("--control-spacing", spacing, "--elasticity", 4)))
 
 ends = {}
 for name, volumes in {"tutorial": (FIXED, MOVING), "phantom": (pair / "fixed.zarr", pair / "moving.zarr")}.items():
@@ -61,7 +61,7 @@ for stage, flags in stages:
             measure.ours("deform", *volumes, "--initial", local, "-o", field, "--overwrite", "-q", *flags)
             transform = SCRATCH / f"{name}.json"
             receipt = json.loads((SCRATCH / f"{name}.zarr.receipt.json").read_text())["results"]
-            row |= {f"{name}_likeness": round(receipt["after"], 4), f"{name}_jacobian_least": round(receipt["jacobian_least"], 3)}
+            row |= {f"{name}_similarity": round(receipt["after"], 4), f"{name}_jacobian_least": round(receipt["jacobian_least"], 3)}
         if name == "phantom":
             score = json.loads(measure.ours("phantom", "score", "--truth", pair, "--transform", transform)["stdout"])["voxels"]
             row |= {"phantom_median_voxel": round(score["median"], 3), "phantom_p95_voxel": round(score["p95"], 3)}

@@ -18,7 +18,8 @@ measure.ours(
 local = SCRATCH / "local.zarr"
 measure.ours("local-affine", fixed, moving, "--initial", affine, "-o", local)
 GOAL = "median <= 0.1 voxel, 95 % <= 0.4"
-STIFF, SPLINES = ("--elasticity", "8"), ("--model", "bspline", "--control-spacing", "32")
+STIFF = ("--model", "dense", "--elasticity", "8")
+SPLINES = ("--model", "bspline", "--control-spacing", "32", "--elasticity", "4")
 
 
 def score(name, transform, goal="", run=None):

@@ -35,7 +35,7 @@ fn b_splines_do_not_depend_on_threads_or_parts_and_the_receipt_says_what_they_ar
     }
     assert!(found == chunks(&bent(&scene, "parts.zarr", &["--finish", "--resume"])));
     let results = results(&one);
-    assert_eq!(results["model"], "B-spline, control points 16 voxels apart");
+    assert_eq!(results["model"], "B-spline, control points 8 voxels apart");
     assert!(results["after"].as_f64() > results["before"].as_f64());
     assert!(results["jacobian_least"].as_f64() > Some(0.0) && results["folded"] == 0);
     let wide = bent(&scene, "wide.zarr", &["--control-spacing", "32"]);
@@ -74,7 +74,10 @@ fn control_points_that_make_no_sense_are_refused() {
     {
         wrong(&["--model", "bspline", "--control-spacing", spacing], &["--control-spacing", said]);
     }
-    wrong(&["--control-spacing", "8"], &["--control-spacing 8", "--model bspline"]);
+    wrong(
+        &["--model", "dense", "--control-spacing", "8"],
+        &["--control-spacing 8", "--model bspline"],
+    );
     wrong(&["--model", "bspline", "--control-spacing", "wide"], &["--control-spacing", "wide"]);
     wrong(&["--model", "splines"], &["--model", "splines"]);
     wrong(&["--model", "bspline", "--control-spacing=-8"], &["--control-spacing", "from 2"]);

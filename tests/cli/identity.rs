@@ -301,13 +301,13 @@ fn tied_pair(name: &'static str, changes: &[(&'static str, &str)], unused: &[&st
 fn deform_is_tied_to_every_flag() {
     let changes = [
         ("metric", "ssq"),
-        ("model", "bspline"),
+        ("model", "dense"),
         ("control-spacing", "9 --model bspline"),
         ("levels", "2"),
         ("iterations", "3"),
         ("tolerance", "0.01"),
         ("correlation-radius", "5"),
-        ("smoothing", "3"),
+        ("smoothing", "3 --model dense"),
         ("elasticity", "2"),
         ("damping", "2"),
         ("overlap", "8"),

@@ -72,7 +72,7 @@ impl Extremes {
 
 /// Summary of the whole field.
 pub(super) struct Summary {
-    likeness: [f64; 2],
+    similarity: [f64; 2],
     aligned: usize,
     /// The median elasticity of the blocks.
     elasticity: f64,
@@ -97,8 +97,8 @@ impl Summary {
     pub(super) fn record(&self, metric: &str, ctx: &Context) {
         let Extremes { least_jacobian, folded, reach } = self.extremes;
         ctx.record("metric", metric);
-        ctx.record("before", self.likeness[0]);
-        ctx.record("after", self.likeness[1]);
+        ctx.record("before", self.similarity[0]);
+        ctx.record("after", self.similarity[1]);
         ctx.record("blocks_aligned", self.aligned);
         ctx.record("jacobian_least", least_jacobian);
         ctx.record("folded", folded);
@@ -107,8 +107,8 @@ impl Summary {
         ctx.record("longest_um", json!(reach));
         tracing::info!(
             "{metric} {:.4} -> {:.4}, least Jacobian determinant {:.3}",
-            self.likeness[0],
-            self.likeness[1],
+            self.similarity[0],
+            self.similarity[1],
             least_jacobian.unwrap_or(f64::NAN)
         );
         if self.unfolded > 0 {
@@ -220,14 +220,14 @@ impl<'a> Blend<'a> {
         let aligned: Vec<&Head> =
             self.entries.iter().map(|e| &e.head).filter(|head| head.reason.is_none()).collect();
         let mean = |i: usize| {
-            aligned.iter().map(|head| head.likeness[i]).sum::<f64>() / aligned.len() as f64
+            aligned.iter().map(|head| head.similarity[i]).sum::<f64>() / aligned.len() as f64
         };
-        let likeness = [mean(0), mean(1)];
+        let similarity = [mean(0), mean(1)];
         let mut stiff: Vec<f64> = aligned.iter().map(|head| head.elasticity).collect();
         stiff.sort_by(f64::total_cmp);
         let elasticity = stiff.get(stiff.len() / 2).copied().unwrap_or(0.0);
         let aligned = aligned.len();
-        Ok(Some(Summary { likeness, aligned, elasticity, extremes, unfolded: 0 }))
+        Ok(Some(Summary { similarity, aligned, elasticity, extremes, unfolded: 0 }))
     }
 
     /// The blocks that may have a weight at the nodes of a box, in the order of the plan.
@@ -332,7 +332,7 @@ fn missing() -> Head {
     Head {
         reason: Some("failed".to_owned()),
         shape: [0; 3],
-        likeness: [0.0; 2],
+        similarity: [0.0; 2],
         mean: [0.0; 3],
         elasticity: 0.0,
         evidence: None,

@@ -42,7 +42,7 @@ pub(super) struct Registered {
     pub(super) nodes: Lattice,
     pub(super) field: Field,
     /// Similarity at the finest resolution, without and with the field.
-    pub(super) likeness: [f64; 2],
+    pub(super) similarity: [f64; 2],
     /// The elasticity of the options, or the one chosen by cross-validation.
     pub(super) elasticity: f64,
     /// Evidence that the images belong together (`chance.rs`).
@@ -79,7 +79,7 @@ pub(super) fn register(mut pair: BlockPair, options: &Options) -> Result<Registe
     let finest = nodes_of(shape, voxel);
     let mut known: Option<(Lattice, Field)> = None;
     let mut form = free_form(shape, voxel, levels.len(), options);
-    let mut likeness = [0.0; 2];
+    let mut similarity = [0.0; 2];
     let mut levels = levels.into_iter();
     let whole = levels.next();
     let coarse: Vec<Level> = levels.collect();
@@ -93,7 +93,7 @@ pub(super) fn register(mut pair: BlockPair, options: &Options) -> Result<Registe
     drop(judged);
     let judged = options.choose && options.model == Model::Dense;
     let verdict = judged.then(|| validate::choose(&coarse, 1, shape, voxel, options)).flatten();
-    let elasticity = verdict.map_or(options.elasticity, |verdict: Verdict| verdict.elasticity);
+    let mut elasticity = verdict.map_or(options.elasticity, |verdict: Verdict| verdict.elasticity);
     let options = &Options { elasticity, ..options.clone() };
     let all = whole.into_iter().chain(coarse).enumerate().collect::<Vec<_>>();
     for (number, level) in all.into_iter().rev() {
@@ -108,25 +108,28 @@ pub(super) fn register(mut pair: BlockPair, options: &Options) -> Result<Registe
         };
         let iterations = options.iterations_at(number);
         if number == 0 {
-            likeness[0] = options.metric.likeness(&sums(&stage, &nodes.zeros(), options));
+            similarity[0] = options.metric.similarity(&sums(&stage, &nodes.zeros(), options));
         }
         let field = improve(&stage, known.as_ref(), form.as_mut(), iterations, options);
         if number == 0 {
-            likeness[1] = options.metric.likeness(&sums(&stage, &field, options));
+            similarity[1] = options.metric.similarity(&sums(&stage, &field, options));
         }
         known = Some((nodes, field));
     }
+    if let Some(form) = &form {
+        elasticity = form.elasticity;
+    }
     let (nodes, field) = known.unwrap_or_else(|| (finest, finest.zeros()));
-    if !(likeness[1] >= likeness[0]) {
+    if !(similarity[1] >= similarity[0]) {
         return Err(Unusable::NoGain(evidence));
     }
     if verdict.is_some_and(|verdict| !verdict.gains) {
         // a field found in one half of the cells does not improve the other half
-        let likeness = [likeness[0]; 2];
+        let similarity = [similarity[0]; 2];
         let field = nodes.zeros();
-        return Ok(Registered { nodes, field, likeness, elasticity, evidence });
+        return Ok(Registered { nodes, field, similarity, elasticity, evidence });
     }
-    Ok(Registered { nodes, field, likeness, elasticity, evidence })
+    Ok(Registered { nodes, field, similarity, elasticity, evidence })
 }
 
 /// The field at the resolution of `stage`, from the one `known` at the coarser resolution.
@@ -178,7 +181,7 @@ fn free_form(
 ) -> Option<FreeForm> {
     let Model::Bspline { spacing } = options.model else { return None };
     let coarsest = spacing * unit(voxel, block) * f64::from(1u32 << (levels - 1));
-    Some(FreeForm::new(Controls::over(block, voxel, coarsest)))
+    Some(FreeForm::new(Controls::over(block, voxel, coarsest), options.elasticity))
 }
 
 /// The limits of a step of control points.
@@ -209,6 +212,9 @@ fn comparable(pair: &BlockPair, metric: Metric) -> Result<(Vec<f32>, Vec<f32>), 
     }
     if constant(other_mean, other_variance) {
         return Err(Unusable::Empty("the moving volume is constant"));
+    }
+    if metric == Metric::Mi {
+        return Ok((pyramid::equalise(&pair.fixed), pyramid::equalise(&pair.moving)));
     }
     let fixed = pyramid::standardise(&pair.fixed, mean, variance.sqrt());
     let moving = match metric {

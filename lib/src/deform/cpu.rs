@@ -185,6 +185,26 @@ impl Stage<'_> {
         out
     }
 
+    /// The fraction of the fixed image's squared gradient that the moving image shares under a field;
+    /// the rest is noise, which adds to the products of gradients but is not displaced.
+    pub(super) fn shared_gradient(&self, field: &Field) -> f64 {
+        let pulled = self.pull(field);
+        let (mut one, mut other) = (self.rows(), self.rows());
+        let (mut shared, mut whole) = (0.0, 0.0);
+        self.each_row(|at| {
+            self.gradient(self.fixed, at, &mut one);
+            self.gradient(&pulled, at, &mut other);
+            let (mut both, mut square) = (0.0f32, 0.0f32);
+            for (one, other) in one.iter().flatten().zip(other.iter().flatten()) {
+                both += one * other;
+                square += one * one;
+            }
+            shared += f64::from(both);
+            whole += f64::from(square);
+        });
+        shared / f64::max(whole, f64::MIN_POSITIVE)
+    }
+
     fn rows(&self) -> [Vec<f32>; 3] {
         std::array::from_fn(|_| vec![0.0; self.pixels.shape[2]])
     }

@@ -2,22 +2,29 @@
 //!
 //! Image terms are summed at nodes as for the dense field: products of gradients, and gradients
 //! times differences. The chain rule maps both to the control points, by the adjoint of the
-//! B-splines.
+//! B-splines. The matrix may use coarser nodes than the right side: it only shapes the step.
 
+use super::Metric;
 use super::bspline::Basis;
 use super::cpu::Sums;
 use super::lattice::Field;
-use super::{Metric, Options};
 
 /// The damping at `--damping` 1, as a fraction of the mean curvature (Levenberg, Quart. Appl. Math.
 /// 2, 1944).
 const DAMPING: f64 = 0.05;
 /// The weight of the bending at `--elasticity` 1, as a fraction of the mean curvature.
 const BENDING: f64 = 0.0125;
-/// Maximum number of conjugate gradient iterations.
-const STEPS: usize = 12;
-/// Relative residual at which the iterations end.
-const SOLVED: f64 = 0.03;
+/// When the conjugate gradients end.
+#[derive(Clone, Copy)]
+pub(super) struct Accuracy {
+    /// Maximum number of iterations.
+    pub(super) steps: usize,
+    /// Relative residual.
+    pub(super) residual: f64,
+}
+
+/// The accuracy of a step, which the next one corrects.
+pub(super) const OF_STEP: Accuracy = Accuracy { steps: 40, residual: 0.01 };
 
 /// The normal equations: the curvature of the images, to which damping and bending are added.
 pub(super) struct Equations<'a> {
@@ -42,6 +49,12 @@ pub(super) struct Stiffness {
 }
 
 impl Stiffness {
+    /// Half the gradient of the weighted bending energy.
+    #[cfg(test)]
+    pub(super) fn bend(&self, bent: &Field, shape: [usize; 3]) -> Field {
+        bend(bent, shape).map(|image| image.iter().map(|v| self.weight * v).collect())
+    }
+
     /// The bending energy of control points, on the scale of the images' energy.
     pub(super) fn energy(&self, bent: &Field, shape: [usize; 3], images: &Sums) -> f64 {
         let sum = f64::from(self.weight) * dot(bent, &bend(bent, shape));
@@ -61,38 +74,39 @@ impl<'a> Equations<'a> {
         Self { basis, shape, tensor, diagonal, mean: sum / count.max(1) as f64 }
     }
 
-    /// The stiffness, in proportion to the images' curvature.
-    pub(super) fn stiffness(&self, options: &Options) -> Stiffness {
-        let weight = (BENDING * options.elasticity.powi(2) * self.mean) as f32;
+    /// The stiffness at an elasticity, in proportion to the images' curvature.
+    pub(super) fn stiffness(&self, elasticity: f64, metric: Metric) -> Stiffness {
+        let weight = (BENDING * elasticity.powi(2) * self.mean) as f32;
         // the tensor is the curvature of a likelihood, but half the curvature of a sum of squares
-        let share = if options.metric == Metric::Mi { 0.5 } else { 1.0 };
+        let share = if metric == Metric::Mi { 0.5 } else { 1.0 };
         Stiffness { weight, share }
     }
 
     /// Solves for the step by conjugate gradients, preconditioned by the diagonal.
     ///
-    /// * `slope`: gradients times differences at the nodes
+    /// * `slope`: gradients times differences, gathered at the control points
     /// * `from`: the current control points
     /// * `damping`: `--damping`, increased after rejected steps
     pub(super) fn solve(
         &self,
-        slope: &Field,
+        slope: Field,
         from: &Field,
         stiffness: Stiffness,
         damping: f64,
+        accuracy: Accuracy,
     ) -> Field {
         let held = (DAMPING * damping * self.mean).max(f64::from(f32::MIN_POSITIVE)) as f32;
         // the diagonal of the second differences along three axes
         let own = held + 18.0 * stiffness.weight;
         let inverse =
             self.diagonal.each_ref().map(|image| image.iter().map(|v| 1.0 / (v + own)).collect());
-        let mut rest = slope.each_ref().map(|image| self.basis.gather(image));
+        let mut rest = slope;
         add(&mut rest, -stiffness.weight, &bend(from, self.shape));
         let mut found = rest.each_ref().map(|image| vec![0.0; image.len()]);
         let mut along = product(&rest, &inverse);
         let mut size = dot(&rest, &along);
-        let enough = SOLVED * SOLVED * size;
-        for _ in 0..STEPS {
+        let enough = accuracy.residual.powi(2) * size;
+        for _ in 0..accuracy.steps {
             // NaN ends the iterations, too
             if !(size > enough) {
                 break;
@@ -118,18 +132,22 @@ impl<'a> Equations<'a> {
     /// The product of the left side's matrix with a vector of coefficients.
     fn times(&self, coefficients: &Field, stiffness: Stiffness, held: f32) -> Field {
         let mut field = self.basis.field(coefficients);
-        let [fz, fy, fx] = &mut field;
-        let [zz, zy, zx, yy, yx, xx] = self.tensor;
-        for i in 0..fz.len() {
-            let [a, b, c] = [fz[i], fy[i], fx[i]];
-            fz[i] = zz[i] * a + zy[i] * b + zx[i] * c;
-            fy[i] = zy[i] * a + yy[i] * b + yx[i] * c;
-            fx[i] = zx[i] * a + yx[i] * b + xx[i] * c;
-        }
+        multiply(self.tensor, &mut field);
         let mut out = field.each_ref().map(|image| self.basis.gather(image));
         add(&mut out, held, coefficients);
         add(&mut out, stiffness.weight, &bend(coefficients, self.shape));
         out
+    }
+}
+
+/// Multiplies the vector of each node by the node's matrix.
+pub(super) fn multiply(tensor: &[Vec<f32>; 6], [fz, fy, fx]: &mut Field) {
+    let [zz, zy, zx, yy, yx, xx] = tensor;
+    for i in 0..fz.len() {
+        let [a, b, c] = [fz[i], fy[i], fx[i]];
+        fz[i] = zz[i] * a + zy[i] * b + zx[i] * c;
+        fy[i] = zy[i] * a + yy[i] * b + yx[i] * c;
+        fx[i] = zx[i] * a + yx[i] * b + xx[i] * c;
     }
 }
 
@@ -154,7 +172,7 @@ fn bend(coefficients: &Field, shape: [usize; 3]) -> Field {
     })
 }
 
-fn dot(a: &Field, b: &Field) -> f64 {
+pub(super) fn dot(a: &Field, b: &Field) -> f64 {
     let pairs = a.iter().flatten().zip(b.iter().flatten());
     pairs.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }

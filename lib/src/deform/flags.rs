@@ -5,7 +5,7 @@
 use super::{Metric, Model, Options};
 
 /// Default distance between control points, voxels.
-const CONTROL_SPACING: f64 = 16.0;
+pub(super) const CONTROL_SPACING: f64 = 8.0;
 
 /// Default window over which a displacement is estimated, voxels.
 const SMOOTHING: f64 = 2.0;
@@ -17,13 +17,13 @@ const WIDEST: f64 = 1000.0;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ModelName {
     /// Each node has its own displacement.
-    #[default]
     Dense,
     /// Cubic B-splines on a grid of control points.
+    #[default]
     Bspline,
 }
 
-/// Stiffness of a field, voxels; `None` if each block chooses its own by cross-validation.
+/// Stiffness of a field; `None` if each block chooses its own by cross-validation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Elasticity(Option<f64>);
 
@@ -33,8 +33,8 @@ impl std::str::FromStr for Elasticity {
     fn from_str(text: &str) -> Result<Self, String> {
         match (text, text.parse()) {
             ("auto", _) => Ok(Self(None)),
-            (_, Ok(voxels)) => Ok(Self(Some(voxels))),
-            _ => Err("wanted a number of voxels, or auto".to_owned()),
+            (_, Ok(value)) => Ok(Self(Some(value))),
+            _ => Err("wanted a number, or auto".to_owned()),
         }
     }
 }
@@ -45,11 +45,11 @@ pub struct Flags {
     /// mi (mutual information)
     #[arg(long, value_enum, default_value_t = Metric::Lcc, hide_possible_values = true)]
     pub metric: Metric,
-    /// Representation of the field: dense (one displacement per node), bspline (cubic, on control
-    /// points)
-    #[arg(long, value_enum, default_value_t = ModelName::Dense, hide_possible_values = true)]
+    /// Representation of the field: bspline (cubic, on control points), dense (one displacement per
+    /// node)
+    #[arg(long, value_enum, default_value_t = ModelName::Bspline, hide_possible_values = true)]
     pub model: ModelName,
-    /// Distance between control points of --model bspline, voxels of each resolution [default: 16]
+    /// Distance between control points of --model bspline, voxels of each resolution [default: 8]
     #[arg(long, value_name = "VOXELS")]
     pub control_spacing: Option<f64>,
     /// Number of resolutions, each half of the one before, fewer if a block is too small
@@ -69,10 +69,10 @@ pub struct Flags {
     /// resolution: larger is smoother; for --model dense only [default: 2]
     #[arg(long, value_name = "VOXELS")]
     pub smoothing: Option<f64>,
-    /// Smoothing of the whole field after each step (standard deviation), voxels of each
-    /// resolution; for --model bspline, its stiffness; auto: each block uses 4, 8 or 16, whichever
-    /// cross-validation finds best, or no field
-    #[arg(long, value_name = "VOXELS|auto", default_value = "4")]
+    /// Stiffness of the field; auto: each block uses the value with which a field fitted to one half
+    /// of its cells fits the other half best. For --model dense, a smoothing after each step (standard
+    /// deviation), voxels of each resolution; auto is then 4, 8, 16, or no field
+    #[arg(long, value_name = "X|auto", default_value = "auto")]
     pub elasticity: Elasticity,
     /// How strongly regions without structure are held in place
     #[arg(long, value_name = "X", default_value_t = 1.0)]

@@ -2,8 +2,9 @@
 
 use super::bspline::{Basis, Controls};
 use super::cpu::{Stage, Sums};
-use super::equations::Equations;
+use super::equations::{Equations, OF_STEP, Stiffness};
 use super::lattice::Field;
+use super::stiffness::{self, Terms};
 use super::{Metric, Options};
 
 /// Number of consecutive rejected steps after which no improvement is expected.
@@ -11,11 +12,20 @@ const VAIN: usize = 3;
 /// After a rejected step, the damping is multiplied by this factor, and the next step is shortened
 /// by its square root.
 const MORE: f64 = 8.0;
+/// The greatest elasticity before one is chosen: a field that is too stiff at first does not reach
+/// the displacements that would show it.
+const LOOSE: f64 = 2.0;
+/// The least elasticity before one is chosen.
+const LOOSEST: f64 = 1.0;
+/// Minimum number of steps after an elasticity was chosen.
+const AFTER: usize = 3;
 
 /// The control points of a block, refined from resolution to resolution.
 pub(super) struct FreeForm {
     controls: Controls,
     coefficients: Field,
+    /// The elasticity, or the one chosen last.
+    pub(super) elasticity: f64,
 }
 
 /// Limits of a step.
@@ -26,9 +36,35 @@ pub(super) struct Limits {
     pub(super) jacobian: f64,
 }
 
+/// One resolution: its images, and the nodes of its control points.
+struct Problem<'a, F> {
+    stage: &'a Stage<'a>,
+    limits: &'a Limits,
+    options: &'a Options,
+    /// Compares the images under a field.
+    sums: F,
+    basis: Basis,
+    /// The control points at the nodes of the matrix.
+    coarse: Basis,
+    /// Products of gradients at the nodes of the matrix, if they are the same for all steps.
+    tensor: Option<[Vec<f32>; 6]>,
+}
+
+/// The field of some control points, and the images under it.
+struct State {
+    field: Field,
+    sums: Sums,
+}
+
+impl<F: Fn(&Field) -> Sums> Problem<'_, F> {
+    fn pooled(&self, tensor: &[Vec<f32>; 6]) -> [Vec<f32>; 6] {
+        tensor.each_ref().map(|image| self.stage.nodes.pool(image))
+    }
+}
+
 impl FreeForm {
-    pub(super) fn new(controls: Controls) -> Self {
-        Self { coefficients: controls.zeros(), controls }
+    pub(super) fn new(controls: Controls, elasticity: f64) -> Self {
+        Self { coefficients: controls.zeros(), controls, elasticity }
     }
 
     /// Doubles the control points along each axis, for the next resolution.
@@ -37,6 +73,9 @@ impl FreeForm {
     }
 
     /// Takes steps until the similarity no longer improves; returns the displacements at the nodes.
+    ///
+    /// If the elasticity is to be chosen, loose steps come first; then it is chosen, and steps with
+    /// it follow.
     pub(super) fn descend(
         &mut self,
         stage: &Stage,
@@ -46,42 +85,90 @@ impl FreeForm {
         sums: impl Fn(&Field) -> Sums,
     ) -> Field {
         let basis = self.controls.basis(&stage.nodes);
+        let coarse = self.controls.basis(&stage.nodes.halved());
+        let mut problem = Problem { stage, limits, options, sums, basis, coarse, tensor: None };
+        if options.metric != Metric::Mi {
+            problem.tensor = Some(problem.pooled(&stage.tensor()));
+        }
+        let field = self.unfold(&problem.basis, stage, limits);
+        let sums = (problem.sums)(&field);
+        let state = State { field, sums };
+        if !options.choose {
+            return self.steps(&problem, state, iterations, self.elasticity).0.field;
+        }
+        let loose = self.elasticity.clamp(LOOSEST, LOOSE);
+        let (state, left) = self.steps(&problem, state, iterations, loose);
+        let Some(chosen) = self.choose(&problem, &state, loose) else { return state.field };
+        self.elasticity = chosen;
+        self.steps(&problem, state, left.max(AFTER), chosen).0.field
+    }
+
+    /// The elasticity that cross-validation finds best.
+    fn choose<F: Fn(&Field) -> Sums>(
+        &self,
+        problem: &Problem<F>,
+        state: &State,
+        loose: f64,
+    ) -> Option<f64> {
+        let nodes = problem.stage.nodes;
+        let own = state.sums.tensor.as_ref().map(|tensor| problem.pooled(tensor));
+        let mut tensor = own.or_else(|| problem.tensor.clone())?;
+        let shared = match problem.options.metric {
+            Metric::Mi => 1.0,
+            _ => problem.stage.shared_gradient(&state.field).clamp(0.05, 1.0),
+        };
+        tensor.iter_mut().flatten().for_each(|v| *v *= shared as f32);
+        let slope = state.sums.slope.each_ref().map(|image| nodes.pool(image));
+        let terms = Terms { nodes: nodes.halved(), tensor, slope };
+        stiffness::choose(&self.controls, &terms, &self.coefficients, loose)
+    }
+
+    /// Takes steps of one elasticity; returns the last accepted state, and the number of steps left.
+    fn steps<F: Fn(&Field) -> Sums>(
+        &mut self,
+        problem: &Problem<F>,
+        mut best: State,
+        iterations: usize,
+        elasticity: f64,
+    ) -> (State, usize) {
+        let Problem { options, .. } = problem;
         let shape = self.controls.shape();
-        let mut field = self.unfold(&basis, stage, limits);
-        let mut best = sums(&field);
-        let fixed_tensor = if options.metric == Metric::Mi { None } else { Some(stage.tensor()) };
-        let mut stiffness = None;
+        let mut stiffness: Option<Stiffness> = None;
         let (mut more, mut vain) = (1.0, 0);
-        for _ in 0..iterations {
-            let Some(tensor) = best.tensor.as_ref().or(fixed_tensor.as_ref()) else { break };
-            let equations = Equations::new(&basis, shape, tensor);
-            let stiffness = *stiffness.get_or_insert_with(|| equations.stiffness(options));
+        for number in 0..iterations {
+            let own = best.sums.tensor.as_ref().map(|tensor| problem.pooled(tensor));
+            let Some(tensor) = own.as_ref().or(problem.tensor.as_ref()) else { break };
+            let equations = Equations::new(&problem.coarse, shape, tensor);
+            let stiffness =
+                *stiffness.get_or_insert_with(|| equations.stiffness(elasticity, options.metric));
             let energy = |sums: &Sums, coefficients: &Field| {
                 sums.energy + stiffness.energy(coefficients, shape, sums)
             };
             let damping = more * options.damping;
-            let step = equations.solve(&best.slope, &self.coefficients, stiffness, damping);
+            let slope = best.sums.slope.each_ref().map(|image| problem.basis.gather(image));
+            let step = equations.solve(slope, &self.coefficients, stiffness, damping, OF_STEP);
             let share = more.sqrt().recip();
-            let taken = self.advance(&basis, stage, step, share, limits).and_then(|(to, next)| {
-                let now = sums(&next);
-                let gain = energy(&best, &self.coefficients) - energy(&now, &to);
-                let gain = gain / best.energy.abs().max(f64::MIN_POSITIVE);
-                (now.voxels > 0 && gain > 0.0).then_some((to, next, now, gain))
+            let next = self.advance(&problem.basis, problem.stage, step, share, problem.limits);
+            let taken = next.and_then(|(to, field)| {
+                let sums = (problem.sums)(&field);
+                let gain = energy(&best.sums, &self.coefficients) - energy(&sums, &to);
+                let gain = gain / best.sums.energy.abs().max(f64::MIN_POSITIVE);
+                (sums.voxels > 0 && gain > 0.0).then_some((to, State { field, sums }, gain))
             });
-            let Some((to, next, now, gain)) = taken else {
+            let Some((to, next, gain)) = taken else {
                 (more, vain) = (more * MORE, vain + 1);
                 if vain == VAIN {
-                    break;
+                    return (best, iterations - number - 1);
                 }
                 continue;
             };
-            (self.coefficients, field, best) = (to, next, now);
+            (self.coefficients, best) = (to, next);
             if gain < options.tolerance {
-                break;
+                return (best, iterations - number - 1);
             }
             (more, vain) = ((more / MORE).max(1.0), 0);
         }
-        field
+        (best, 0)
     }
 
     /// The displacements at the nodes of a resolution. If these show a fold that coarser nodes did

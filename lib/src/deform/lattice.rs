@@ -54,6 +54,29 @@ impl Lattice {
         std::array::from_fn(|a| voxel[a] * self.factor[a] as f64)
     }
 
+    /// The lattice of half as many nodes along each axis.
+    pub(super) fn halved(&self) -> Self {
+        let by = self.shape.map(|n| if n > 1 { 2 } else { 1 });
+        let shape = std::array::from_fn(|a| self.shape[a].div_ceil(by[a]));
+        Self { shape, factor: std::array::from_fn(|a| by[a] * self.factor[a]) }
+    }
+
+    /// Sums the values of the nodes that one node of [`Lattice::halved`] represents.
+    pub(super) fn pool(&self, image: &[f32]) -> Vec<f32> {
+        let to = self.halved();
+        let by: [usize; 3] = std::array::from_fn(|a| to.factor[a] / self.factor[a]);
+        let [_, height, width] = self.shape;
+        let mut out = vec![0.0; to.len()];
+        for (row, values) in image.chunks_exact(width).enumerate() {
+            let at = row / height / by[0] * to.shape[1] + row % height / by[1];
+            let sums = &mut out[at * to.shape[2]..][..to.shape[2]];
+            for (sum, values) in sums.iter_mut().zip(values.chunks(by[2])) {
+                *sum += values.iter().sum::<f32>();
+            }
+        }
+        out
+    }
+
     /// A field of zero displacement.
     pub(super) fn zeros(&self) -> Field {
         std::array::from_fn(|_| vec![0.0; self.len()])
@@ -251,6 +274,23 @@ mod tests {
             for c in 0..3 {
                 assert!((found[c][i] - wanted[c][i]).abs() < 1e-5, "node {i}");
             }
+        }
+    }
+
+    #[test]
+    fn pooled_values_are_the_sums_over_the_nodes_that_each_represents() {
+        for shape in [[5, 6, 7], [1, 4, 9], [3, 1, 1]] {
+            let lattice = Lattice { shape, factor: [1, 2, 2] };
+            let image: Vec<f32> = (0..lattice.len()).map(|i| (i * i % 17) as f32).collect();
+            let (halved, pooled) = (lattice.halved(), lattice.pool(&image));
+            let by: [usize; 3] = std::array::from_fn(|a| halved.factor[a] / lattice.factor[a]);
+            let mut wanted = vec![0.0; halved.len()];
+            for (i, v) in image.iter().enumerate() {
+                let node = [i / (shape[1] * shape[2]), i / shape[2] % shape[1], i % shape[2]];
+                let to: [usize; 3] = std::array::from_fn(|a| node[a] / by[a]);
+                wanted[(to[0] * halved.shape[1] + to[1]) * halved.shape[2] + to[2]] += v;
+            }
+            assert_eq!(pooled, wanted);
         }
     }
 

@@ -88,7 +88,8 @@ fn held(shape: [usize; 3], voxel: Point, parts: Parts, options: &Options) -> Hel
             + Cost::of::<[f32; 7]>("sums of windows", windows);
         peak = peak.or(normalising);
     }
-    let displaced = if options.metric == Metric::Mi { voxels } else { 0 };
+    let chooses = options.choose && options.model != Model::Dense;
+    let displaced = if options.metric == Metric::Mi || chooses { voxels } else { 0 };
     let stepping = images.clone()
         + Cost::of::<f32>("displaced moving voxels", displaced)
         + steps(shape, voxel, options);
@@ -125,7 +126,7 @@ mod tests {
 
     #[test]
     fn terms_follow_the_voxels_and_the_nodes() {
-        let options = Options::default();
+        let options = Options { model: Model::Dense, ..Options::default() };
         let parts = Parts { moving: 1000, ..Parts::default() };
         let held = held([64; 3], [1.0; 3], parts, &options);
         let voxels = 64u64.pow(3);

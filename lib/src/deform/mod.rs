@@ -36,6 +36,7 @@ mod memory;
 mod pairs;
 mod pyramid;
 mod similarity;
+mod stiffness;
 #[cfg(test)]
 mod tests;
 mod unfold;
@@ -114,7 +115,7 @@ impl Metric {
     }
 
     /// The similarity of the images; larger is better.
-    fn likeness(self, sums: &cpu::Sums) -> f64 {
+    fn similarity(self, sums: &cpu::Sums) -> f64 {
         match self {
             // for images with local mean 0 and variance 1
             Self::Lcc => 1.0 - 0.5 * sums.square,
@@ -124,10 +125,9 @@ impl Metric {
 }
 
 /// How a field is parametrised.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub enum Model {
     /// Each node has its own displacement.
-    #[default]
     Dense,
     /// Cubic B-splines on a grid of control points.
     Bspline {
@@ -166,10 +166,10 @@ pub struct Options {
     pub radius: f64,
     /// Window over which the normal equations of the dense field are averaged.
     pub window: f64,
-    /// Smoothing of the dense field after each step; for B-splines, the stiffness.
+    /// The stiffness of B-splines; for the dense field, its smoothing after each step.
     pub elasticity: f64,
-    /// Whether each block of the dense field uses the elasticity that cross-validation finds best
-    /// instead of this one, and no field if none is an improvement.
+    /// Whether each block uses the elasticity that cross-validation finds best instead of this one.
+    /// A dense field is 0 if none is an improvement.
     pub choose: bool,
     /// How strongly regions without structure are held in place.
     pub damping: f64,
@@ -187,14 +187,14 @@ impl Default for Options {
         Self {
             initial: String::new(),
             metric: Metric::Lcc,
-            model: Model::Dense,
+            model: Model::Bspline { spacing: flags::CONTROL_SPACING },
             levels: 4,
             iterations: vec![10, 8, 8, 6],
             tolerance: 0.005,
             radius: 10.0,
             window: 2.0,
             elasticity: 4.0,
-            choose: false,
+            choose: true,
             damping: 1.0,
             overlap: 32,
             foreground: 0.0,
@@ -400,7 +400,7 @@ fn outcome_of(unusable: &block::Unusable) -> Outcome {
     match unusable {
         block::Unusable::Empty(_) => Outcome::Empty,
         block::Unusable::NoGain(_) => {
-            Outcome::Fallback("no likeness gained; it takes its neighbours' field".to_owned())
+            Outcome::Fallback("no similarity gained; it takes its neighbours' field".to_owned())
         }
     }
 }

@@ -41,7 +41,7 @@ pub(super) struct Head {
     pub(super) reason: Option<String>,
     /// Nodes along each axis, halo included.
     pub(super) shape: [usize; 3],
-    pub(super) likeness: [f64; 2],
+    pub(super) similarity: [f64; 2],
     /// The mean displacement, z, y, x, micrometres.
     pub(super) mean: [f64; 3],
     pub(super) elasticity: f64,
@@ -117,7 +117,7 @@ impl Pair<'_> {
             Ok(found) => Head {
                 reason: None,
                 shape: found.nodes.shape,
-                likeness: found.likeness,
+                similarity: found.similarity,
                 mean: found.field.each_ref().map(|image| mean(image)),
                 elasticity: found.elasticity,
                 evidence: found.evidence,
@@ -125,13 +125,13 @@ impl Pair<'_> {
             Err(unusable) => {
                 let (reason, evidence) = match unusable {
                     Unusable::Empty(reason) => (*reason, None),
-                    Unusable::NoGain(evidence) => ("no likeness gained", *evidence),
+                    Unusable::NoGain(evidence) => ("no similarity gained", *evidence),
                 };
                 tracing::debug!("{}: {reason}", task.key);
                 Head {
                     reason: Some(reason.to_owned()),
                     shape: [0; 3],
-                    likeness: [0.0; 2],
+                    similarity: [0.0; 2],
                     mean: [0.0; 3],
                     elasticity: self.options.elasticity,
                     evidence,

@@ -131,6 +131,45 @@ pub(super) fn clamp_outliers(image: &mut [f32]) {
     }
 }
 
+/// Replaces intensities by their ranks, from -sqrt(3) to sqrt(3), which have mean 0 and variance 1.
+/// Ranks are those of evenly spread voxels, interpolated.
+pub(super) fn equalise(image: &[f32]) -> Vec<f32> {
+    /// Number of voxels that are sorted.
+    const SORTED: usize = 1 << 16;
+    /// Number of intensities between which ranks are interpolated.
+    const KNOTS: usize = 256;
+    let step = image.len().div_ceil(SORTED).max(1);
+    let mut values: Vec<f32> =
+        image.iter().step_by(step).copied().filter(|v| v.is_finite()).collect();
+    values.sort_unstable_by(f32::total_cmp);
+    let last = values.len().saturating_sub(1);
+    let mut knots: Vec<(f32, f32, f32)> = Vec::new();
+    for k in 0..KNOTS {
+        let part = k as f32 / (KNOTS - 1) as f32;
+        let Some(&value) = values.get((part * last as f32) as usize) else { break };
+        let rank = 3.0f32.sqrt() * (2.0 * part - 1.0);
+        match knots.last_mut() {
+            Some((at, _, highest)) if *at == value => *highest = rank,
+            _ => knots.push((value, rank, rank)),
+        }
+    }
+    // equal intensities have their mean rank
+    let knots: Vec<(f32, f32)> =
+        knots.iter().map(|&(value, lowest, highest)| (value, 0.5 * (lowest + highest))).collect();
+    let rank = |v: f32| {
+        if !v.is_finite() {
+            return f32::NAN;
+        }
+        let above = knots.partition_point(|(value, _)| *value <= v);
+        match (above.checked_sub(1).map(|i| knots[i]), knots.get(above)) {
+            (Some((low, a)), Some(&(high, b))) => a + (b - a) * (v - low) / (high - low),
+            (Some((_, rank)), None) | (None, Some(&(_, rank))) => rank,
+            (None, None) => 0.0,
+        }
+    };
+    image.iter().map(|&v| rank(v)).collect()
+}
+
 /// Subtracts a mean and divides by a standard deviation.
 pub(super) fn standardise(image: &[f32], mean: f64, deviation: f64) -> Vec<f32> {
     let scale = 1.0 / deviation.max(f64::MIN_POSITIVE);
@@ -220,6 +259,23 @@ mod tests {
         assert_eq!(factors, [[1, 1, 1], [1, 2, 2], [1, 4, 4]]);
         assert!(levels[2].fixed.iter().all(|v| *v == 1.0));
         assert_eq!(nodes(&levels[0].lattice, [2.0, 0.5, 0.5], [20, 64, 64]).factor, [1, 2, 2]);
+    }
+
+    #[test]
+    fn ranks_do_not_depend_on_the_contrast_and_are_standardised() {
+        let image: Vec<f32> = (0..4096u32)
+            .map(|i| (i.wrapping_mul(0x9e37_79b9) >> 8) as f32 / 16_777_216.0)
+            .chain([f32::NAN])
+            .collect();
+        let ranks = equalise(&image);
+        let bright: Vec<f32> = image.iter().map(|v| (3.0 * v).exp()).collect();
+        for (a, b) in ranks.iter().zip(equalise(&bright)) {
+            assert!((a - b).abs() < 0.02 || (a.is_nan() && b.is_nan()), "{a} {b}");
+        }
+        let (mean, variance, _) = moments(&ranks);
+        assert!(mean.abs() < 0.01 && (variance - 1.0).abs() < 0.02, "{mean} {variance}");
+        assert!(ranks[4096].is_nan());
+        assert!(equalise(&[7.0; 5]).iter().all(|v| *v == 0.0));
     }
 
     #[test]

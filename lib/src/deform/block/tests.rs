@@ -8,7 +8,7 @@ const MODELS: [Model; 2] = [Model::Dense, Model::Bspline { spacing: 8.0 }];
 
 /// Options for displacements that vary on the scale of these small blocks.
 fn loose() -> Options {
-    Options { elasticity: 2.0, ..Options::default() }
+    Options { elasticity: 2.0, choose: false, model: Model::Dense, ..Options::default() }
 }
 
 /// A sum of waves of many lengths and directions, which has structure everywhere.
@@ -84,8 +84,28 @@ fn a_known_displacement_is_found_by_every_metric() {
         let limit = if metric == Metric::Mi { 0.25 } else { 0.1 };
         assert!(median < limit, "{metric:?} {model:?}: median error {median}");
         let (least, _) = found.nodes.least_jacobian(&found.field, pair(shape).voxel);
-        assert!(least > 0.0 && found.likeness[1] > found.likeness[0]);
+        assert!(least > 0.0 && found.similarity[1] > found.similarity[0]);
     }
+}
+
+#[test]
+fn a_chosen_elasticity_is_looser_where_the_field_bends_within_fewer_voxels() {
+    let shape = [80, 80, 80];
+    let noise = |i: usize, seed: u64| 40.0 * (crate::metric::unit(seed, i as u64) - 0.5) as f32;
+    let chosen = |wavelength: f64| {
+        let wave = |v: f64| (std::f64::consts::TAU * v / wavelength).sin();
+        let moved = |p: Point| [p[0] + 2.0 * wave(p[1]), p[1] - 2.0 * wave(p[2]), p[2]];
+        let mut bent = BlockPair { fixed: image(shape, |p| texture(moved(p))), ..pair(shape) };
+        for (i, v) in bent.fixed.iter_mut().enumerate() {
+            *v += noise(i, 1);
+        }
+        for (i, v) in bent.moving.iter_mut().enumerate() {
+            *v += noise(i, 2);
+        }
+        register(bent, &Options::default()).unwrap().elasticity
+    };
+    let (loose, stiff) = (chosen(24.0), chosen(160.0));
+    assert!(loose < 3.0 && stiff > 2.0 * loose, "{loose} {stiff}");
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn the_product_is_that_of_a_symmetric_matrix_with_no_negative_eigenvalue() {
     let controls = Controls::over(BLOCK, [1.0; 3], 4.0);
     let (basis, tensor) = (controls.basis(&nodes), tensor(nodes.len()));
     let equations = Equations::new(&basis, controls.shape(), &tensor);
-    let stiffness = equations.stiffness(&Options::default());
+    let stiffness = equations.stiffness(4.0, Metric::Lcc);
     let count = controls.shape().iter().product();
     let (a, b) = (field(count, 10), field(count, 20));
     let times = |v: &Field| equations.times(v, stiffness, 0.0);
@@ -42,12 +42,12 @@ fn a_step_leaves_little_of_the_slope() {
     let controls = Controls::over(BLOCK, [1.0; 3], 6.0);
     let (basis, tensor) = (controls.basis(&nodes), tensor(nodes.len()));
     let equations = Equations::new(&basis, controls.shape(), &tensor);
-    let stiffness = equations.stiffness(&Options::default());
+    let stiffness = equations.stiffness(4.0, Metric::Lcc);
     let slope = field(nodes.len(), 30);
     let from = field(controls.shape().iter().product(), 40)
         .map(|image| image.iter().map(|v| 0.05 * v).collect());
-    let step = equations.solve(&slope, &from, stiffness, 1.0);
     let mut wanted = slope.each_ref().map(|image| basis.gather(image));
+    let step = equations.solve(wanted.clone(), &from, stiffness, 1.0, OF_STEP);
     add(&mut wanted, -stiffness.weight, &bend(&from, controls.shape()));
     let held = (DAMPING * equations.mean) as f32;
     let mut rest = equations.times(&step, stiffness, held);

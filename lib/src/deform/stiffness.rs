@@ -1,0 +1,136 @@
+//! Chooses the stiffness of control points by cross-validation of the normal equations.
+//!
+//! Images become more similar with every degree of freedom of the field, even by fitting what they
+//! do not share: noise, or a cell that was lost. Therefore the block is divided into cells like a
+//! chessboard. From the current field, a step is fitted to the cells of one colour and scored on
+//! those of the other, for several elasticities. True displacements reduce the differences there,
+//! too; spurious ones increase them. Fit and score use the sums at the nodes, so that the images
+//! are not compared again.
+
+use super::Metric;
+use super::bspline::{Basis, Controls};
+use super::equations::{Accuracy, Equations, OF_STEP, dot, multiply};
+use super::lattice::{Field, Lattice};
+
+/// Side length of a cell, nodes: 24 voxels at the finest resolution. What two rounds do not share is
+/// correlated over the size of a nucleus, and must not be seen from both sides of a face: smaller
+/// cells choose fields that are too loose.
+const CELL: usize = 6;
+/// Minimum number of cells along the longest axis.
+const FEWEST: usize = 3;
+/// Elasticities that may be chosen.
+const RANGE: [f64; 2] = [0.25, 64.0];
+/// A field fitted to half of the data needs more stiffness per voxel than one fitted to all. With
+/// bending, the best weight grows with the data to the power of 0.64; the elasticity is its root.
+const OF_HALF: f64 = 1.25;
+
+/// Sums of image terms at nodes, at the current control points.
+pub(super) struct Terms {
+    pub(super) nodes: Lattice,
+    /// Products of gradients, zz zy zx yy yx xx, without those of noise.
+    pub(super) tensor: [Vec<f32>; 6],
+    /// Gradients times differences.
+    pub(super) slope: Field,
+}
+
+impl Terms {
+    /// The terms in the cells of one colour; 0 elsewhere.
+    fn half(&self, colour: usize) -> Self {
+        let [_, height, width] = self.nodes.shape;
+        let mask = |image: &Vec<f32>| -> Vec<f32> {
+            let each = image.iter().enumerate().map(|(i, v)| {
+                let node = [i / (height * width), i / width % height, i % width];
+                let cell: usize = node.iter().map(|n| n / CELL).sum();
+                if cell % 2 == colour { *v } else { 0.0 }
+            });
+            each.collect()
+        };
+        Self {
+            nodes: self.nodes,
+            tensor: self.tensor.each_ref().map(mask),
+            slope: self.slope.each_ref().map(mask),
+        }
+    }
+}
+
+/// The control points from which steps are tried.
+struct Trial<'a> {
+    halves: [Terms; 2],
+    whole: Equations<'a>,
+    basis: &'a Basis,
+    shape: [usize; 3],
+    from: &'a Field,
+}
+
+impl Trial<'_> {
+    /// By how much the differences shrink in the cells that a step has not seen.
+    fn score(&self, elasticity: f64, accuracy: Accuracy) -> f64 {
+        let stiffness = self.whole.stiffness(elasticity, Metric::Lcc);
+        let one = |fitted: &Terms, unseen: &Terms| {
+            let equations = Equations::new(self.basis, self.shape, &fitted.tensor);
+            let slope = fitted.slope.each_ref().map(|image| self.basis.gather(image));
+            let step = equations.solve(slope, self.from, stiffness, 0.0, accuracy);
+            let step = self.basis.field(&step);
+            let mut curved = step.clone();
+            multiply(&unseen.tensor, &mut curved);
+            2.0 * dot(&step, &unseen.slope) - dot(&step, &curved)
+        };
+        let [a, b] = &self.halves;
+        one(a, b) + one(b, a)
+    }
+}
+
+/// The elasticity with the best score, found by doubling or halving the current one; `None` if the
+/// block has too few cells.
+///
+/// * `from`: the current control points
+pub(super) fn choose(controls: &Controls, terms: &Terms, from: &Field, start: f64) -> Option<f64> {
+    if terms.nodes.shape.iter().all(|n| n / CELL < FEWEST) {
+        return None;
+    }
+    let basis = controls.basis(&terms.nodes);
+    let shape = controls.shape();
+    let trial = Trial {
+        halves: [terms.half(0), terms.half(1)],
+        whole: Equations::new(&basis, shape, &terms.tensor),
+        basis: &basis,
+        shape,
+        from,
+    };
+    let mut tried = vec![(start, trial.score(start, OF_STEP))];
+    for factor in [2.0, 0.5] {
+        loop {
+            let (at, best) = tried[tried.len() - 1];
+            let next = at * factor;
+            if !(RANGE[0]..=RANGE[1]).contains(&next) {
+                break;
+            }
+            tried.push((next, trial.score(next, OF_STEP)));
+            if !(tried[tried.len() - 1].1 > best) {
+                break;
+            }
+        }
+        // from the loosest to the stiffest, and on to looser ones if the first is the best
+        tried.sort_by(|a, b| b.0.total_cmp(&a.0));
+    }
+    tracing::debug!(?tried, "elasticities by cells that were left out");
+    Some(OF_HALF * vertex(&tried))
+}
+
+/// The elasticity at the vertex of the parabola through the best score and its neighbours.
+///
+/// * `tried`: elasticities that double or halve from one to the next, with their scores
+fn vertex(tried: &[(f64, f64)]) -> f64 {
+    let best = (0..tried.len()).max_by(|&a, &b| tried[a].1.total_cmp(&tried[b].1)).unwrap_or(0);
+    let (at, score) = tried[best];
+    let beside = |i: Option<usize>| i.and_then(|i| tried.get(i));
+    let (Some(before), Some(after)) = (beside(best.checked_sub(1)), beside(Some(best + 1))) else {
+        return at;
+    };
+    let curvature = before.1 - 2.0 * score + after.1;
+    let shift = if curvature < 0.0 { 0.5 * (before.1 - after.1) / curvature } else { 0.0 };
+    at * (after.0 / at).powf(shift)
+}
+
+#[cfg(test)]
+mod oracle;
