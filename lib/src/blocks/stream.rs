@@ -207,7 +207,7 @@ impl Plan {
             let done = work.run(stages, &todo, &tasks, entries)?;
             let unchanged = ctx.check_inputs();
             if unchanged.as_ref().is_err_and(|error| !is_passing(error)) {
-                // what was read in the meantime may be wrong
+                // voxels that were read in the meantime may be wrong
                 ledger.forget();
             }
             let closed = ledger.settle();
@@ -255,7 +255,7 @@ impl Plan {
     }
 }
 
-/// What distinguishes the runs of a plan.
+/// The properties in which the runs of a plan differ.
 struct Run<'a> {
     /// How to treat earlier work.
     existing: Existing,

@@ -1,4 +1,4 @@
-//! Whether an earlier run has already done what this one is asked to do, if the output is a file.
+//! Tells whether an earlier run has already done the same work, if the output is a file.
 //!
 //! Arrays store the identity of their run themselves ([`crate::blocks::Plan`]). For a file (a
 //! table, a transform, a page) the identity is in its receipt: the value of every flag, and the
@@ -148,7 +148,8 @@ fn input(at: &[String], named: &[Named]) -> Option<String> {
     Some(format!("{} has other content than it had", named.text))
 }
 
-/// The content of what a value names, and of what that refers to; `None` if nothing exists there.
+/// The content of the file that a value names, and of the files that it refers to; `None` if none
+/// of them exists.
 fn content(named: &Named) -> Option<Value> {
     let read = named.clone().members().into_iter().flat_map(Named::with_references);
     let read: Vec<Value> = read.filter_map(|named| fingerprint(&named.place)).collect();
@@ -156,7 +157,7 @@ fn content(named: &Named) -> Option<Value> {
     (!read.is_empty()).then(|| json!({"name": name, "content": read}))
 }
 
-/// The fingerprint of what is at a path; `None` if nothing readable exists there.
+/// The fingerprint of the file or array at a path; `None` if it cannot be read.
 fn fingerprint(place: &Path) -> Option<Value> {
     let location = place.to_str()?;
     if is_file(place) {

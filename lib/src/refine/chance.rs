@@ -93,7 +93,7 @@ fn at_level(
         extent: level.moving_extent(),
     };
     let mut work = Workspace::default();
-    // refined in the same way as the wrong maps, from where it is
+    // the map itself is refined further in the same way as the wrong maps
     let here = climb(&judge.pair, map, &judge.freedom, &judge.limits, &mut work)?;
     judge.pair.score(&here.map, &mut work)?;
     let frame = judge.pair.frame(&here.map, &work)?;
@@ -156,7 +156,7 @@ impl Judge<'_> {
         }
         let up = climb(&self.pair, &map, &self.freedom, &self.limits, work)?;
         let back = right.inverse().ok()?.then(&up.map);
-        // a thin stack tells nothing of how a map continues beyond its planes
+        // a thin stack does not determine how a map extrapolates beyond its planes
         let reach = [0, 1].map(|end| {
             let [low, high] = self.extent;
             let side = [-frame.size, frame.size][end];

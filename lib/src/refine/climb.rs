@@ -99,7 +99,8 @@ pub(super) fn climb(
     Some(summit)
 }
 
-/// The numbers of a step, shortened to the longest step allowed, and its length in micrometres.
+/// Shortens a step to at most [`STRIDE`] voxels; returns its parameters and its length in
+/// micrometres.
 fn shortened(mut numbers: [f64; 12], frame: &Frame, voxel: f64) -> ([f64; 12], f64) {
     let length = displacement(&numbers, frame);
     let most = STRIDE * voxel;

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 
 use super::{IN_FLIGHT, Kind, about_file, concurrently, each, is_remote, visit};
 
-/// Entries of a folder that are listed for each file that is looked for: a page of a bucket has so
-/// many, and reading one from a disk costs a small fraction of a look at a file.
+/// Maximum number of entries of a folder that are listed per file in question, on a disk and in a
+/// bucket. Listing an entry on a disk costs a small fraction of examining a file; a request to a
+/// bucket lists up to 1000 entries.
 const PER_FILE: [usize; 2] = [50, 1000];
 /// Threads that list local folders.
 const THREADS: usize = 4;
 
-/// Whether each of these files exists; `None` where that cannot be found out.
+/// Whether each of these files exists; `None` if this cannot be determined.
 pub fn present(files: &[PathBuf]) -> Vec<Option<bool>> {
     let folder = |file: &PathBuf| file.parent().unwrap_or(Path::new("")).to_owned();
     let mut wanted: BTreeMap<PathBuf, usize> = BTreeMap::new();

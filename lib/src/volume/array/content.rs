@@ -160,8 +160,8 @@ fn state(path: &Path, is_whole: bool) -> Result<Option<About>, Error> {
         .map(|about| if is_whole { about } else { About { changed: None, tag: None, ..about } }))
 }
 
-/// By what a change of a file is recognized without reading it: the time of its last change or, in
-/// a bucket, its entity tag if it has one. `None` if nothing of this is known.
+/// The property by which a change of a file is recognized without reading it: the time of its last
+/// change or, in a bucket, its entity tag if it has one. `None` if neither is known.
 fn version(path: &Path, about: &About) -> Option<Vec<u8>> {
     match &about.tag {
         Some(tag) if store::is_remote(path) => Some(tag.as_bytes().to_vec()),

@@ -32,12 +32,12 @@ pub struct Watch {
     chunk: OnceLock<PathBuf>,
     /// The state of the files of chunks and images.
     files: OnceLock<Vec<Seen>>,
-    /// When [`Watch::glance`] last found all in order.
+    /// When [`Watch::glance`] last found no change.
     glanced: Mutex<Option<Instant>>,
 }
 
-/// In a bucket, where a look takes two requests, [`Watch::glance`] looks no more often than this.
-/// [`Watch::check`] at the end of a run looks in any case.
+/// Minimum interval between two checks by [`Watch::glance`] in a bucket, where each takes two
+/// requests. [`Watch::check`] at the end of a run does not depend on it.
 const EVERY: Duration = Duration::from_secs(2);
 
 impl Watch {

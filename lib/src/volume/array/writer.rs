@@ -38,7 +38,8 @@ pub(in crate::volume) struct Writer {
     unit: Vec<usize>,
     dtype: Dtype,
     sink: Sink,
-    /// Whether units that were written by this process, and not asked about since, have a file.
+    /// For each unit that this process has written, and that has not been queried since: whether it
+    /// has a file.
     recent: Mutex<HashMap<Vec<u64>, bool>>,
 }
 
@@ -119,7 +120,8 @@ impl Writer {
         }
         let (mut known, mut others) = (0, Vec::new());
         {
-            // a look at a file in a bucket takes a request: what was written just now is known
+            // examining a file in a bucket takes a request, which `recent` saves for units just
+            // written
             let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
             for index in self.units(part).map(|tile| self.index(&tile)) {
                 match recent.remove(&index) {

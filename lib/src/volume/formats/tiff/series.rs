@@ -95,7 +95,7 @@ fn alike(page: &Form, first: &Form, number: usize) -> Result<(), String> {
     ))
 }
 
-/// Logs what the tags state about the samples but is not applied to them.
+/// Logs conversions of the samples that the tags demand but that are not applied.
 fn say(path: &Path, form: &Form) {
     let path = path.display();
     match form.interpretation {
