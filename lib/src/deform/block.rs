@@ -336,7 +336,7 @@ impl<'a> Descent<'a> {
             let update = solve(inverse, &slope, longest as f32);
             let sum = nodes.compose(field, &update, voxel);
             let next = sum.each_ref().map(|image| nodes.smooth(image, elastic, voxel));
-            if nodes.least_jacobian(&next, voxel).0 > LEAST_JACOBIAN {
+            if nodes.is_unfolded(&next, voxel, LEAST_JACOBIAN) {
                 return next;
             }
             longest *= 0.5;

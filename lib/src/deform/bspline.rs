@@ -9,6 +9,7 @@
 //! displacements exactly.
 
 use super::lattice::{Field, Lattice};
+use crate::filter::lines::vectorised;
 use crate::geom::Point;
 
 /// Number of control points that affect a position, along each axis.
@@ -119,6 +120,10 @@ struct Axis {
     weights: Vec<[f32; TAPS]>,
 }
 
+/// Buffers between the passes along the axes.
+#[derive(Default)]
+pub(super) struct Scratch([Vec<f32>; 2]);
+
 /// The weights of control points at the nodes of a lattice.
 pub(super) struct Basis {
     axes: [Axis; 3],
@@ -127,10 +132,23 @@ pub(super) struct Basis {
 impl Basis {
     /// Evaluates one component at the nodes.
     pub(super) fn evaluate(&self, coefficients: &[f32]) -> Vec<f32> {
+        let mut out = Vec::new();
+        self.evaluate_into(coefficients, &mut Scratch::default(), &mut out);
+        out
+    }
+
+    /// Like [`Basis::evaluate`], with buffers that are reused.
+    pub(super) fn evaluate_into(
+        &self,
+        coefficients: &[f32],
+        Scratch([planes, rows]): &mut Scratch,
+        out: &mut Vec<f32>,
+    ) {
         let [z, y, x] = &self.axes;
-        let planes = z.spread(coefficients, y.controls * x.controls);
-        let rows = y.spread(&planes, x.controls);
-        x.spread(&rows, 1)
+        // along x first, where there are few rows: the other axes are computed row by row
+        spread(x, coefficients, 1, rows);
+        spread(y, rows, x.low.len(), planes);
+        spread(z, planes, y.low.len() * x.low.len(), out);
     }
 
     /// Evaluates all components at the nodes.
@@ -141,10 +159,22 @@ impl Basis {
     /// The adjoint of [`Basis::evaluate`]: adds each node's value, times its weights, to its
     /// control points.
     pub(super) fn gather(&self, nodes: &[f32]) -> Vec<f32> {
+        let mut out = Vec::new();
+        self.gather_into(nodes, &mut Scratch::default(), &mut out);
+        out
+    }
+
+    /// Like [`Basis::gather`], with buffers that are reused.
+    pub(super) fn gather_into(
+        &self,
+        nodes: &[f32],
+        Scratch([planes, rows]): &mut Scratch,
+        out: &mut Vec<f32>,
+    ) {
         let [z, y, x] = &self.axes;
-        let rows = x.collect(nodes, 1);
-        let planes = y.collect(&rows, x.controls);
-        z.collect(&planes, y.controls * x.controls)
+        collect(z, nodes, y.low.len() * x.low.len(), planes);
+        collect(y, planes, x.low.len(), rows);
+        collect(x, rows, 1, out);
     }
 
     /// The same control points with the squares of their weights.
@@ -158,54 +188,68 @@ impl Basis {
     }
 }
 
-impl Axis {
-    /// From control points to nodes.
+vectorised! {
+    /// From control points to nodes, along one axis.
     ///
-    /// * `image`: `(sets, controls, inner)`; returns `(sets, nodes, inner)`
-    fn spread(&self, image: &[f32], inner: usize) -> Vec<f32> {
-        let nodes = self.low.len();
-        let sets = image.len() / (self.controls * inner);
-        let mut out = vec![0.0; sets * nodes * inner];
-        for (image, out) in
-            image.chunks_exact(self.controls * inner).zip(out.chunks_exact_mut(nodes * inner))
-        {
-            let each = out.chunks_exact_mut(inner).zip(self.low.iter().zip(&self.weights));
-            for (out, (&low, &[a, b, c, d])) in each {
-                let taps = &image[low * inner..][..TAPS * inner];
-                if let ([out], &[p, q, r, s]) = (&mut *out, taps) {
-                    *out = a * p + b * q + c * r + d * s;
-                    continue;
-                }
-                let (p, rest) = taps.split_at(inner);
-                let (q, rest) = rest.split_at(inner);
-                let (r, s) = rest.split_at(inner);
-                for (i, out) in out.iter_mut().enumerate() {
-                    *out = a * p[i] + b * q[i] + c * r[i] + d * s[i];
-                }
-            }
-        }
-        out
-    }
+    /// * `image`: `(sets, controls, inner)`
+    /// * `out`: becomes `(sets, nodes, inner)`
+    fn spread(axis: &Axis, image: &[f32], inner: usize, out: &mut Vec<f32>) => spread_body
+}
 
-    /// From nodes to control points: the adjoint of [`Axis::spread`].
-    fn collect(&self, image: &[f32], inner: usize) -> Vec<f32> {
-        let nodes = self.low.len();
-        let sets = image.len() / (nodes * inner);
-        let mut out = vec![0.0; sets * self.controls * inner];
-        for (image, out) in
-            image.chunks_exact(nodes * inner).zip(out.chunks_exact_mut(self.controls * inner))
-        {
-            let each = image.chunks_exact(inner).zip(self.low.iter().zip(&self.weights));
-            for (image, (&low, weights)) in each {
-                let taps = out[low * inner..][..TAPS * inner].chunks_exact_mut(inner);
-                for (tap, &w) in taps.zip(weights) {
-                    for (tap, v) in tap.iter_mut().zip(image) {
-                        *tap += w * v;
-                    }
+#[inline(always)]
+fn spread_body<const FUSED: bool>(axis: &Axis, image: &[f32], inner: usize, out: &mut Vec<f32>) {
+    let nodes = axis.low.len();
+    let sets = image.len() / (axis.controls * inner);
+    out.resize(sets * nodes * inner, 0.0);
+    for (image, out) in
+        image.chunks_exact(axis.controls * inner).zip(out.chunks_exact_mut(nodes * inner))
+    {
+        let each = out.chunks_exact_mut(inner).zip(axis.low.iter().zip(&axis.weights));
+        for (out, (&low, &[a, b, c, d])) in each {
+            let taps = &image[low * inner..][..TAPS * inner];
+            if let ([out], &[p, q, r, s]) = (&mut *out, taps) {
+                *out = a * p + b * q + c * r + d * s;
+                continue;
+            }
+            let (p, rest) = taps.split_at(inner);
+            let (q, rest) = rest.split_at(inner);
+            let (r, s) = rest.split_at(inner);
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = a * p[i] + b * q[i] + c * r[i] + d * s[i];
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// From nodes to control points, along one axis: the adjoint of [`spread`].
+    fn collect(axis: &Axis, image: &[f32], inner: usize, out: &mut Vec<f32>) => collect_body
+}
+
+#[inline(always)]
+fn collect_body<const FUSED: bool>(axis: &Axis, image: &[f32], inner: usize, out: &mut Vec<f32>) {
+    let nodes = axis.low.len();
+    let sets = image.len() / (nodes * inner);
+    out.clear();
+    out.resize(sets * axis.controls * inner, 0.0);
+    for (image, out) in
+        image.chunks_exact(nodes * inner).zip(out.chunks_exact_mut(axis.controls * inner))
+    {
+        let each = image.chunks_exact(inner).zip(axis.low.iter().zip(&axis.weights));
+        for (image, (&low, weights)) in each {
+            let taps = &mut out[low * inner..][..TAPS * inner];
+            if let (&[v], Some(taps)) = (image, taps.first_chunk_mut::<TAPS>()) {
+                for (tap, w) in taps.iter_mut().zip(weights) {
+                    *tap += w * v;
+                }
+                continue;
+            }
+            for (tap, &w) in taps.chunks_exact_mut(inner).zip(weights) {
+                for (tap, v) in tap.iter_mut().zip(image) {
+                    *tap += w * v;
                 }
             }
         }
-        out
     }
 }
 

@@ -5,9 +5,10 @@
 //! B-splines. The matrix may use coarser nodes than the right side: it only shapes the step.
 
 use super::Metric;
-use super::bspline::Basis;
+use super::bspline::{Basis, Scratch};
 use super::cpu::Sums;
 use super::lattice::Field;
+use crate::filter::lines::vectorised;
 
 /// The damping at `--damping` 1, as a fraction of the mean curvature (Levenberg, Quart. Appl. Math.
 /// 2, 1944).
@@ -86,11 +87,13 @@ impl<'a> Equations<'a> {
     ///
     /// * `slope`: gradients times differences, gathered at the control points
     /// * `from`: the current control points
+    /// * `start`: an approximate step, such as that of a similar stiffness
     /// * `damping`: `--damping`, increased after rejected steps
     pub(super) fn solve(
         &self,
         slope: Field,
         from: &Field,
+        start: Option<Field>,
         stiffness: Stiffness,
         damping: f64,
         accuracy: Accuracy,
@@ -98,52 +101,81 @@ impl<'a> Equations<'a> {
         let held = (DAMPING * damping * self.mean).max(f64::from(f32::MIN_POSITIVE)) as f32;
         // the diagonal of the second differences along three axes
         let own = held + 18.0 * stiffness.weight;
-        let inverse =
+        let inverse: Field =
             self.diagonal.each_ref().map(|image| image.iter().map(|v| 1.0 / (v + own)).collect());
+        let mut work = Work::default();
         let mut rest = slope;
-        add(&mut rest, -stiffness.weight, &bend(from, self.shape));
-        let mut found = rest.each_ref().map(|image| vec![0.0; image.len()]);
+        add_bending(&mut rest, -stiffness.weight, from, self.shape);
         let mut along = product(&rest, &inverse);
+        let enough = accuracy.residual.powi(2) * dot(&rest, &along);
+        let mut found =
+            start.unwrap_or_else(|| rest.each_ref().map(|image| vec![0.0; image.len()]));
+        if found.iter().flatten().any(|v| *v != 0.0) {
+            self.times(&found, stiffness, held, &mut work);
+            add(&mut rest, -1.0, &work.out);
+            along = product(&rest, &inverse);
+        }
         let mut size = dot(&rest, &along);
-        let enough = accuracy.residual.powi(2) * size;
         for _ in 0..accuracy.steps {
             // NaN ends the iterations, too
             if !(size > enough) {
                 break;
             }
-            let image = self.times(&along, stiffness, held);
-            let by = size / dot(&along, &image);
+            self.times(&along, stiffness, held, &mut work);
+            let by = size / dot(&along, &work.out);
             if !by.is_finite() {
                 break;
             }
             add(&mut found, by as f32, &along);
-            add(&mut rest, -by as f32, &image);
-            let next = product(&rest, &inverse);
-            let now = dot(&rest, &next);
+            add(&mut rest, -by as f32, &work.out);
+            let now = weighted(&rest, &inverse);
             let keep = (now / size) as f32;
-            for (v, next) in along.iter_mut().flatten().zip(next.iter().flatten()) {
-                *v = next + keep * *v;
+            for ((along, rest), inverse) in along.iter_mut().zip(&rest).zip(&inverse) {
+                for ((v, rest), inverse) in along.iter_mut().zip(rest).zip(inverse) {
+                    *v = rest * inverse + keep * *v;
+                }
             }
             size = now;
         }
         found
     }
 
-    /// The product of the left side's matrix with a vector of coefficients.
-    fn times(&self, coefficients: &Field, stiffness: Stiffness, held: f32) -> Field {
-        let mut field = self.basis.field(coefficients);
-        multiply(self.tensor, &mut field);
-        let mut out = field.each_ref().map(|image| self.basis.gather(image));
-        add(&mut out, held, coefficients);
-        add(&mut out, stiffness.weight, &bend(coefficients, self.shape));
-        out
+    /// The product of the left side's matrix with a vector of coefficients, in `work.out`.
+    fn times(&self, coefficients: &Field, stiffness: Stiffness, held: f32, work: &mut Work) {
+        let Work { scratch, field, out } = work;
+        for (image, coefficients) in field.iter_mut().zip(coefficients) {
+            self.basis.evaluate_into(coefficients, scratch, image);
+        }
+        multiply(self.tensor, field);
+        for (out, image) in out.iter_mut().zip(field) {
+            self.basis.gather_into(image, scratch, out);
+        }
+        add(out, held, coefficients);
+        add_bending(out, stiffness.weight, coefficients, self.shape);
     }
 }
 
-/// Multiplies the vector of each node by the node's matrix.
-pub(super) fn multiply(tensor: &[Vec<f32>; 6], [fz, fy, fx]: &mut Field) {
-    let [zz, zy, zx, yy, yx, xx] = tensor;
-    for i in 0..fz.len() {
+/// Buffers of [`Equations::times`].
+#[derive(Default)]
+struct Work {
+    scratch: Scratch,
+    /// At the nodes.
+    field: Field,
+    /// The product, at the control points.
+    out: Field,
+}
+
+vectorised! {
+    /// Multiplies the vector of each node by the node's matrix.
+    pub(super) fn multiply(tensor: &[Vec<f32>; 6], field: &mut Field) => multiply_body
+}
+
+#[inline(always)]
+fn multiply_body<const FUSED: bool>(tensor: &[Vec<f32>; 6], [fz, fy, fx]: &mut Field) {
+    let len = fz.len();
+    let [zz, zy, zx, yy, yx, xx] = tensor.each_ref().map(|image| &image[..len]);
+    let (fz, fy, fx) = (&mut fz[..len], &mut fy[..len], &mut fx[..len]);
+    for i in 0..len {
         let [a, b, c] = [fz[i], fy[i], fx[i]];
         fz[i] = zz[i] * a + zy[i] * b + zx[i] * c;
         fy[i] = zy[i] * a + yy[i] * b + yx[i] * c;
@@ -153,37 +185,90 @@ pub(super) fn multiply(tensor: &[Vec<f32>; 6], [fz, fy, fx]: &mut Field) {
 
 /// Half the gradient of the sum of squared second differences along each axis.
 fn bend(coefficients: &Field, shape: [usize; 3]) -> Field {
+    let mut out = coefficients.each_ref().map(|image| vec![0.0; image.len()]);
+    add_bending(&mut out, 1.0, coefficients, shape);
+    out
+}
+
+vectorised! {
+    /// Adds `weight` times half the gradient of the sum of squared second differences along each
+    /// axis.
+    fn add_bending(
+        out: &mut Field, weight: f32, coefficients: &Field, shape: [usize; 3],
+    ) => add_bending_body
+}
+
+#[inline(always)]
+fn add_bending_body<const FUSED: bool>(
+    out: &mut Field,
+    weight: f32,
+    coefficients: &Field,
+    shape: [usize; 3],
+) {
     let strides = [shape[1] * shape[2], shape[2], 1];
-    coefficients.each_ref().map(|image| {
-        let mut out = vec![0.0; image.len()];
+    for (out, image) in out.iter_mut().zip(coefficients) {
         for (a, stride) in strides.into_iter().enumerate() {
-            // every control point of a line along this axis but its last two
-            for line in (0..image.len()).step_by(stride * shape[a]) {
-                for i in line..line + stride * (shape[a] - 2) {
-                    let (j, k) = (i + stride, i + 2 * stride);
-                    let d = image[i] - 2.0 * image[j] + image[k];
-                    out[i] += d;
-                    out[j] -= 2.0 * d;
-                    out[k] += d;
-                }
+            let lines = stride * shape[a];
+            for (image, out) in image.chunks_exact(lines).zip(out.chunks_exact_mut(lines)) {
+                bend_lines(image, out, weight, stride);
             }
         }
-        out
-    })
+    }
+}
+
+/// The gradient along `stride` parallel lines that are interleaved.
+#[inline(always)]
+fn bend_lines(image: &[f32], out: &mut [f32], weight: f32, stride: usize) {
+    // every control point of a line but its last two
+    for row in (0..image.len() - 2 * stride).step_by(stride) {
+        let (first, rest) = image[row..row + 3 * stride].split_at(stride);
+        let (middle, last) = rest.split_at(stride);
+        let (to_first, rest) = out[row..row + 3 * stride].split_at_mut(stride);
+        let (to_middle, to_last) = rest.split_at_mut(stride);
+        for i in 0..stride {
+            let d = weight * (first[i] - 2.0 * middle[i] + last[i]);
+            to_first[i] += d;
+            to_middle[i] -= 2.0 * d;
+            to_last[i] += d;
+        }
+    }
 }
 
 pub(super) fn dot(a: &Field, b: &Field) -> f64 {
-    let pairs = a.iter().flatten().zip(b.iter().flatten());
-    pairs.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    a.iter().zip(b).map(|(a, b)| sum_of(a, b, |a, b| f64::from(a) * f64::from(b))).sum()
+}
+
+/// The sum of a function of two images, in eight partial sums that do not wait for each other.
+#[inline(always)]
+fn sum_of(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f64) -> f64 {
+    let mut sums = [0.0; 8];
+    let (groups, rest) = a.as_chunks::<8>();
+    let (others, last) = b.as_chunks::<8>();
+    for (a, b) in groups.iter().zip(others) {
+        for l in 0..8 {
+            sums[l] += f(a[l], b[l]);
+        }
+    }
+    for (l, (a, b)) in rest.iter().zip(last).enumerate() {
+        sums[l] += f(*a, *b);
+    }
+    sums.iter().sum()
 }
 
 fn product(a: &Field, b: &Field) -> Field {
     std::array::from_fn(|c| a[c].iter().zip(&b[c]).map(|(a, b)| a * b).collect())
 }
 
+/// The sum of the squares of `a` times the weights `b`.
+fn weighted(a: &Field, b: &Field) -> f64 {
+    a.iter().zip(b).map(|(a, b)| sum_of(a, b, |a, b| f64::from(a) * f64::from(a * b))).sum()
+}
+
 fn add(to: &mut Field, by: f32, v: &Field) {
-    for (to, v) in to.iter_mut().flatten().zip(v.iter().flatten()) {
-        *to += by * v;
+    for (to, v) in to.iter_mut().zip(v) {
+        for (to, v) in to.iter_mut().zip(v) {
+            *to += by * v;
+        }
     }
 }
 

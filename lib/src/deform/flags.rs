@@ -63,7 +63,7 @@ pub struct Flags {
     #[arg(long, value_name = "FRACTION", default_value_t = 0.005)]
     pub tolerance: f64,
     /// Window of the local correlation (standard deviation), voxels of each resolution
-    #[arg(long, value_name = "VOXELS", default_value_t = 10.0)]
+    #[arg(long, value_name = "VOXELS", default_value_t = 4.0)]
     pub correlation_radius: f64,
     /// Window over which each displacement is estimated (standard deviation), voxels of each
     /// resolution: larger is smoother; for --model dense only [default: 2]

@@ -146,7 +146,8 @@ impl FreeForm {
             };
             let damping = more * options.damping;
             let slope = best.sums.slope.each_ref().map(|image| problem.basis.gather(image));
-            let step = equations.solve(slope, &self.coefficients, stiffness, damping, OF_STEP);
+            let step =
+                equations.solve(slope, &self.coefficients, None, stiffness, damping, OF_STEP);
             let share = more.sqrt().recip();
             let next = self.advance(&problem.basis, problem.stage, step, share, problem.limits);
             let taken = next.and_then(|(to, field)| {
@@ -176,7 +177,7 @@ impl FreeForm {
     fn unfold(&mut self, basis: &Basis, stage: &Stage, limits: &Limits) -> Field {
         loop {
             let field = basis.field(&self.coefficients);
-            if stage.nodes.least_jacobian(&field, stage.voxel).0 > limits.jacobian {
+            if stage.nodes.is_unfolded(&field, stage.voxel, limits.jacobian) {
                 return field;
             }
             // the determinant tends to 1 as displacements shrink
@@ -204,7 +205,7 @@ impl FreeForm {
                 *v += step;
             }
             let field = basis.field(&coefficients);
-            if stage.nodes.least_jacobian(&field, stage.voxel).0 > limits.jacobian {
+            if stage.nodes.is_unfolded(&field, stage.voxel, limits.jacobian) {
                 return Some((coefficients, field));
             }
             scale = 0.5;

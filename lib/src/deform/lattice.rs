@@ -191,12 +191,55 @@ impl Lattice {
     ///
     /// Determinants are taken at the corners of every cell, from inside it.
     pub(super) fn least_jacobian(&self, u: &Field, voxel: Point) -> (f64, usize) {
+        let (mut least, mut folded) = (f32::INFINITY, 0);
+        for z in 0..self.shape[0] {
+            let of_plane = self.plane_jacobian(u, voxel, z);
+            least = least.min(of_plane.0);
+            folded += of_plane.1;
+        }
+        (f64::from(least), folded)
+    }
+
+    /// Whether [`Lattice::least_jacobian`] is above `limit`, which is at least 0. Planes of nodes
+    /// with small differences need no determinants: if the absolute values of each row of `A` sum to
+    /// at most `s < 1`, the determinant of `1 + A` is at least `(1 - s)^3`.
+    pub(super) fn is_unfolded(&self, u: &Field, voxel: Point, limit: f64) -> bool {
+        (0..self.shape[0]).all(|z| {
+            let small = |sum: &f64| *sum < 1.0 && (1.0 - sum).powi(3) > limit;
+            self.greatest_rows(u, voxel, z).iter().all(small)
+                || f64::from(self.plane_jacobian(u, voxel, z).0) > limit
+        })
+    }
+
+    /// An upper limit for the sum of the absolute derivatives of each component at the nodes of a
+    /// plane; NaN or infinite if one of them is.
+    fn greatest_rows(&self, u: &Field, voxel: Point, z: usize) -> [f64; 3] {
+        let [depth, height, width] = self.shape;
+        let spacing = self.spacing(voxel);
+        let plane = height * width;
+        let of_component = |image: &Vec<f32>| {
+            let at = |z: usize| &image[z * plane..][..plane];
+            let here = at(z);
+            let below = if z > 0 { greatest_difference(at(z - 1), here) } else { 0.0 };
+            let above = if z + 1 < depth { greatest_difference(here, at(z + 1)) } else { 0.0 };
+            let y = greatest_difference(&here[..plane - width], &here[width..]);
+            // the differences from the end of a row to the next are left out
+            let rows = here.chunks_exact(width);
+            let x = rows.map(|row| greatest_difference(&row[..width - 1], &row[1..]));
+            let x = x.fold(0.0, greatest);
+            [greatest(below, above), y, x].iter().zip(spacing).map(|(v, s)| f64::from(*v) / s).sum()
+        };
+        u.each_ref().map(of_component)
+    }
+
+    /// [`Lattice::least_jacobian`] of one plane.
+    fn plane_jacobian(&self, u: &Field, voxel: Point, z: usize) -> (f32, usize) {
         let spacing = self.spacing(voxel).map(|s| 1.0 / s as f32);
         let [_, height, width] = self.shape;
         let strides = [height * width, width, 1];
         let (mut least, mut folded) = (f32::INFINITY, 0);
-        for i in 0..self.len() {
-            let node = [i / strides[0], i / width % height, i % width];
+        for i in z * strides[0]..(z + 1) * strides[0] {
+            let node = [z, i / width % height, i % width];
             // differences to the next and from the previous node, axis by axis
             let sides: [[[f32; 3]; 2]; 3] = std::array::from_fn(|a| {
                 let next = (node[a] + 1 < self.shape[a]).then(|| i + strides[a]);
@@ -212,18 +255,30 @@ impl Lattice {
             let mut worst = f32::INFINITY;
             for corner in 0..8 {
                 let [a, b, c]: [[f32; 3]; 3] = std::array::from_fn(|a| sides[a][corner >> a & 1]);
-                worst = worst.min(determinant([
+                let found = determinant([
                     [1.0 + a[0], a[1], a[2]],
                     [b[0], 1.0 + b[1], b[2]],
                     [c[0], c[1], 1.0 + c[2]],
-                ]));
+                ]);
+                // NaN counts as a fold, too
+                worst = worst.min(if found.is_nan() { f32::NEG_INFINITY } else { found });
             }
-            // NaN counts as a fold, too
             folded += usize::from(!(worst > 0.0));
             least = least.min(worst);
         }
-        (f64::from(least), folded)
+        (least, folded)
     }
+}
+
+/// The greatest absolute difference of two rows; NaN or infinite if one of them is.
+fn greatest_difference(a: &[f32], b: &[f32]) -> f32 {
+    // the bits of positive numbers have their order, and those of NaN come last
+    let bits = a.iter().zip(b).map(|(a, b)| (b - a).abs().to_bits());
+    f32::from_bits(bits.fold(0, u32::max))
+}
+
+fn greatest(a: f32, b: f32) -> f32 {
+    f32::from_bits(a.abs().to_bits().max(b.abs().to_bits()))
 }
 
 fn determinant([a, b, c]: [[f32; 3]; 3]) -> f32 {

@@ -191,7 +191,7 @@ impl Default for Options {
             levels: 4,
             iterations: vec![10, 8, 8, 6],
             tolerance: 0.005,
-            radius: 10.0,
+            radius: 4.0,
             window: 2.0,
             elasticity: 4.0,
             choose: true,

@@ -36,14 +36,15 @@ pub(super) struct Terms {
 impl Terms {
     /// The terms in the cells of one colour; 0 elsewhere.
     fn half(&self, colour: usize) -> Self {
-        let [_, height, width] = self.nodes.shape;
+        let [depth, height, width] = self.nodes.shape;
+        let mut seen = Vec::with_capacity(self.nodes.len());
+        for row in 0..depth * height {
+            let cell = row / height / CELL + row % height / CELL;
+            let is_seen = |x: usize| (cell + x / CELL) % 2 == colour;
+            seen.extend((0..width).map(|x| f32::from(u8::from(is_seen(x)))));
+        }
         let mask = |image: &Vec<f32>| -> Vec<f32> {
-            let each = image.iter().enumerate().map(|(i, v)| {
-                let node = [i / (height * width), i / width % height, i % width];
-                let cell: usize = node.iter().map(|n| n / CELL).sum();
-                if cell % 2 == colour { *v } else { 0.0 }
-            });
-            each.collect()
+            image.iter().zip(&seen).map(|(v, seen)| v * seen).collect()
         };
         Self {
             nodes: self.nodes,
@@ -64,19 +65,24 @@ struct Trial<'a> {
 
 impl Trial<'_> {
     /// By how much the differences shrink in the cells that a step has not seen.
-    fn score(&self, elasticity: f64, accuracy: Accuracy) -> f64 {
+    ///
+    /// * `steps`: the steps of a similar elasticity, from which those of this one are found; they
+    ///   are replaced
+    fn score(&self, elasticity: f64, accuracy: Accuracy, steps: &mut [Option<Field>; 2]) -> f64 {
         let stiffness = self.whole.stiffness(elasticity, Metric::Lcc);
-        let one = |fitted: &Terms, unseen: &Terms| {
+        let mut score = 0.0;
+        for (fitted, last) in steps.iter_mut().enumerate() {
+            let (fitted, unseen) = (&self.halves[fitted], &self.halves[1 - fitted]);
             let equations = Equations::new(self.basis, self.shape, &fitted.tensor);
             let slope = fitted.slope.each_ref().map(|image| self.basis.gather(image));
-            let step = equations.solve(slope, self.from, stiffness, 0.0, accuracy);
-            let step = self.basis.field(&step);
+            let found = equations.solve(slope, self.from, last.take(), stiffness, 0.0, accuracy);
+            let step = self.basis.field(&found);
             let mut curved = step.clone();
             multiply(&unseen.tensor, &mut curved);
-            2.0 * dot(&step, &unseen.slope) - dot(&step, &curved)
-        };
-        let [a, b] = &self.halves;
-        one(a, b) + one(b, a)
+            score += 2.0 * dot(&step, &unseen.slope) - dot(&step, &curved);
+            *last = Some(found);
+        }
+        score
     }
 }
 
@@ -97,15 +103,18 @@ pub(super) fn choose(controls: &Controls, terms: &Terms, from: &Field, start: f6
         shape,
         from,
     };
-    let mut tried = vec![(start, trial.score(start, OF_STEP))];
+    let mut steps = [None, None];
+    let mut tried = vec![(start, trial.score(start, OF_STEP, &mut steps))];
+    let first = steps.clone();
     for factor in [2.0, 0.5] {
+        steps.clone_from(&first);
         loop {
             let (at, best) = tried[tried.len() - 1];
             let next = at * factor;
             if !(RANGE[0]..=RANGE[1]).contains(&next) {
                 break;
             }
-            tried.push((next, trial.score(next, OF_STEP)));
+            tried.push((next, trial.score(next, OF_STEP, &mut steps)));
             if !(tried[tried.len() - 1].1 > best) {
                 break;
             }

@@ -30,7 +30,11 @@ fn the_product_is_that_of_a_symmetric_matrix_with_no_negative_eigenvalue() {
     let stiffness = equations.stiffness(4.0, Metric::Lcc);
     let count = controls.shape().iter().product();
     let (a, b) = (field(count, 10), field(count, 20));
-    let times = |v: &Field| equations.times(v, stiffness, 0.0);
+    let times = |v: &Field| {
+        let mut work = Work::default();
+        equations.times(v, stiffness, 0.0, &mut work);
+        work.out
+    };
     let (ab, ba) = (dot(&a, &times(&b)), dot(&b, &times(&a)));
     assert!((ab - ba).abs() < 1e-4 * dot(&a, &times(&a)), "{ab} {ba}");
     assert!(dot(&a, &times(&a)) > 0.0);
@@ -47,10 +51,12 @@ fn a_step_leaves_little_of_the_slope() {
     let from = field(controls.shape().iter().product(), 40)
         .map(|image| image.iter().map(|v| 0.05 * v).collect());
     let mut wanted = slope.each_ref().map(|image| basis.gather(image));
-    let step = equations.solve(wanted.clone(), &from, stiffness, 1.0, OF_STEP);
+    let step = equations.solve(wanted.clone(), &from, None, stiffness, 1.0, OF_STEP);
     add(&mut wanted, -stiffness.weight, &bend(&from, controls.shape()));
     let held = (DAMPING * equations.mean) as f32;
-    let mut rest = equations.times(&step, stiffness, held);
+    let mut work = Work::default();
+    equations.times(&step, stiffness, held, &mut work);
+    let mut rest = work.out;
     add(&mut rest, -1.0, &wanted);
     let left = (dot(&rest, &rest) / dot(&wanted, &wanted)).sqrt();
     assert!(left < 0.1, "{left}");
