@@ -3,12 +3,12 @@
 use serde_json::Value;
 
 /// The letters of a file that a message shows.
-const MOST: usize = 100;
+const MAX_LETTERS: usize = 100;
 
 /// The beginning of a text, and how much there is where that is not all of it; control characters are
 /// written out, since a terminal would obey them.
 pub fn shorten(text: &str) -> String {
-    let (start, cut) = match text.char_indices().nth(MOST) {
+    let (start, cut) = match text.char_indices().nth(MAX_LETTERS) {
         Some((end, _)) => (&text[..end], true),
         None => (text, false),
     };
@@ -51,11 +51,11 @@ pub fn rounded(value: f64) -> String {
 
 /// Why a text is no JSON.
 pub fn json_error(error: &serde_json::Error) -> String {
-    let said = error.to_string();
-    if said.contains("recursion limit") {
+    let message = error.to_string();
+    if message.contains("recursion limit") {
         return format!("it is nested too deeply (line {})", error.line());
     }
-    said
+    message
 }
 
 /// The first of many numbers, as Rust lists them.
@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(shorten("a 'word'"), "a 'word'");
         let long = "\u{b5}".repeat(3_000_000);
         let shown = shorten(&long);
-        assert_eq!(shown, format!("{} ... (6000000 bytes)", "\u{b5}".repeat(MOST)));
+        assert_eq!(shown, format!("{} ... (6000000 bytes)", "\u{b5}".repeat(MAX_LETTERS)));
         assert_eq!(shorten("\u{1b}[31mred\n"), "\\u{1b}[31mred\\n");
         assert_eq!(json(&serde_json::json!(["a", 1])), "[\"a\",1]");
     }

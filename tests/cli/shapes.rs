@@ -218,13 +218,13 @@ fn thin_stacks_are_aligned_by_defaults() {
 fn a_thin_stack_is_not_given_more_planes_than_it_has() {
     let grid = Grid::new([12, 160, 160], [8.0, 0.8, 0.8], [0.0; 3]);
     let rounds = Rounds::new(grid, grid, 500, 1.0, Affine::IDENTITY);
-    let said = program("inspect")
+    let message = program("inspect")
         .current_dir(rounds.at(""))
         .args(["--suggest", "fixed.zarr", "moving.zarr", "--json"])
         .assert()
         .success();
-    let said: serde_json::Value = serde_json::from_slice(&said.get_output().stdout).unwrap();
-    let radius = said["ransac"]["context-radius"]["value"].as_str().unwrap();
+    let message: serde_json::Value = serde_json::from_slice(&message.get_output().stdout).unwrap();
+    let radius = message["ransac"]["context-radius"]["value"].as_str().unwrap();
     let planes: usize = radius.trim_end_matches("vox").split(',').next().unwrap().parse().unwrap();
     assert!(2 * planes < 12, "{radius}");
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::page::{short, times};
 use super::{Error, Page};
 use crate::geom::{Affine, Chain, Grid, LocalAffines, Transform};
-use crate::interchange::{self, Look, Map};
+use crate::interchange::{self, StepSummary, TransformSummary};
 use crate::transform::{self, Direction};
 use crate::volume;
 
@@ -55,7 +55,7 @@ fn add_steps(page: &mut Page, steps: impl Iterator<Item = (String, Value)>) {
 
 /// The page of another program's transform, with its steps as they are converted.
 pub(super) fn foreign_page(location: &str) -> Result<Page, Error> {
-    let Look { taken_as, steps } = interchange::look(location)?;
+    let TransformSummary { taken_as, steps } = interchange::look(location)?;
     let word = |key: &str| taken_as[key].as_str().filter(|text| !text.is_empty());
     let mut page = Page::new(location);
     page.say("kind", "transform");
@@ -71,14 +71,14 @@ pub(super) fn foreign_page(location: &str) -> Result<Page, Error> {
     Ok(page)
 }
 
-fn map_facts(map: &Map) -> (String, Value) {
+fn map_facts(map: &StepSummary) -> (String, Value) {
     match map {
-        Map::Ours(step) => step_facts(step),
-        Map::Spline => {
+        StepSummary::Native(step) => step_facts(step),
+        StepSummary::Spline => {
             let text = "spline, which transcode samples on the grid of --onto";
             (text.to_owned(), json!({ "type": "spline" }))
         }
-        Map::Field { grid, holds, is_turned } => {
+        StepSummary::Field { grid, holds, is_turned } => {
             let turned = if *is_turned { ", on axes that are turned against z, y, x" } else { "" };
             let text = format!("field of {holds}: {}{turned}", samples(grid));
             (text, json!({ "type": holds, "grid": grid_json(grid), "turned": is_turned }))

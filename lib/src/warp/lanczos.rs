@@ -12,8 +12,8 @@ use std::f64::consts::PI;
 use std::hint::black_box;
 use std::sync::LazyLock;
 
-use super::cpu::Kernel;
-use super::rows::ON_VOXEL;
+use super::cpu::Interpolator;
+use super::voxel_map::ON_VOXEL;
 use crate::volume::Voxel;
 
 /// Voxels on each side of a position that contribute to its value.
@@ -170,7 +170,7 @@ fn taps<T: Voxel>(row: &[T]) -> Taps {
     taps
 }
 
-impl<T: Voxel> Kernel for Lanczos<'_, T> {
+impl<T: Voxel> Interpolator for Lanczos<'_, T> {
     #[inline(always)]
     fn at(&self, low: [usize; 3], t: [f32; 3]) -> f32 {
         let (z_weights, y_weights) = (weights(self.table, t[0]), weights(self.table, t[1]));

@@ -100,11 +100,11 @@ fn a_plan_creates_nothing_and_a_block_that_does_not_fit_is_refused() {
     };
     run(&Context { plan_only: true, ..Context::default() }).unwrap();
     let small = Context { memory: 1000, ..Context::default() };
-    let said = run(&small).unwrap_err().to_string();
-    assert!(said.contains("--memory"), "{said}");
+    let message = run(&small).unwrap_err().to_string();
+    assert!(message.contains("--memory"), "{message}");
     let odd = Context { block_size: Some([10, 16, 16]), ..Context::default() };
-    let said = run(&odd).unwrap_err().to_string();
-    assert!(said.contains("multiple"), "{said}");
+    let message = run(&odd).unwrap_err().to_string();
+    assert!(message.contains("multiple"), "{message}");
     assert!(!to.exists());
 }
 
@@ -394,10 +394,10 @@ fn several_channels_in_one_pass_are_what_each_would_be_by_itself() {
     let spec = Spec { dtype: Dtype::U8, ..spec(onto) };
     resample(&mixed, &chain, &place("mixed.zarr"), &spec, &options, &ctx).unwrap();
     let n5 = Spec { format: Format::N5, ..spec };
-    let said = resample(&mixed, &chain, &place("x.n5"), &n5, &options, &ctx).unwrap_err();
-    assert!(said.to_string().contains("OME-Zarr"), "{said}");
-    let said = resample(&[], &chain, &place("y.zarr"), &n5, &options, &ctx).unwrap_err();
-    assert!(said.to_string().contains("--moving-channel"), "{said}");
+    let message = resample(&mixed, &chain, &place("x.n5"), &n5, &options, &ctx).unwrap_err();
+    assert!(message.to_string().contains("OME-Zarr"), "{message}");
+    let message = resample(&[], &chain, &place("y.zarr"), &n5, &options, &ctx).unwrap_err();
+    assert!(message.to_string().contains("--moving-channel"), "{message}");
 }
 
 #[test]

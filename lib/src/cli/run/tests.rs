@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::blocks::{Error, Identity, Outcome, Plan};
-use crate::cli::{Purpose, Shape, VolumeArgs};
+use crate::cli::{FlagSet, Purpose, VolumeArgs};
 use crate::geom::Box3;
 
 /// Counts things. It stands here for programs that do more.
@@ -28,7 +28,7 @@ struct Count {
 impl Program for Count {
     const NAME: &'static str = "count";
     const PURPOSE: Purpose = Purpose::Test;
-    const SHAPE: Shape = Shape::Blocks;
+    const FLAG_SET: FlagSet = FlagSet::Blocks;
     const EXAMPLE: &'static str = "count sheep -o sheep.txt";
 
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
@@ -42,7 +42,7 @@ impl Program for Count {
             return Ok(());
         }
         ctx.output_file(&self.output);
-        let folder = crate::blocks::folder_beside(&self.output);
+        let folder = crate::blocks::ledger_folder_of(&self.output);
         plan.stream(
             ctx,
             &folder,

@@ -11,7 +11,7 @@ use object_store::http::HttpBuilder;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
 use super::{Bucket, Outage};
-use crate::store::retry::{self, Patience};
+use crate::store::retry::{self, RetryPolicy};
 
 /// The value of `--endpoint`.
 static ENDPOINT: Mutex<Option<String>> = Mutex::new(None);
@@ -83,12 +83,19 @@ const AZURE: [&str; 8] = [
 ///
 /// # Errors
 /// Settings that cannot be used.
-pub(in crate::store) fn bucket(scheme: &str, root: &str, patience: Patience) -> io::Result<Bucket> {
+pub(in crate::store) fn bucket(
+    scheme: &str,
+    root: &str,
+    patience: RetryPolicy,
+) -> io::Result<Bucket> {
     install_provider();
     let address = format!("{scheme}://{root}");
     let bad = |error: object_store::Error| {
-        let message =
-            format!("{address} cannot be used: {}{}", super::innermost(&error), lacking(scheme));
+        let message = format!(
+            "{address} cannot be used: {}{}",
+            super::innermost(&error),
+            missing_variables(scheme)
+        );
         retry::error(io::ErrorKind::InvalidInput, message)
     };
     if let Some(endpoint) = endpoint().filter(|_| scheme == "s3") {
@@ -143,7 +150,7 @@ pub(in crate::store) fn bucket(scheme: &str, root: &str, patience: Patience) -> 
 }
 
 /// What is lacking in the environment, for messages.
-fn lacking(scheme: &str) -> &'static str {
+fn missing_variables(scheme: &str) -> &'static str {
     match scheme {
         "s3" if variable("AWS_ACCESS_KEY_ID").is_some()
             && variable("AWS_SECRET_ACCESS_KEY").is_none() =>
@@ -163,7 +170,7 @@ const S3_HINT: &str = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to those 
                        that do not exist)";
 
 /// How connections are made: one try per request, limited by `patience` and not by the crate.
-fn connection(patience: Patience) -> (ClientOptions, RetryConfig) {
+fn connection(patience: RetryPolicy) -> (ClientOptions, RetryConfig) {
     let once = RetryConfig {
         backoff: BackoffConfig::default(),
         max_retries: 0,
@@ -205,7 +212,7 @@ pub(in crate::store) fn s3_at(
     root: &str,
     endpoint: Option<String>,
     signed: bool,
-    patience: Patience,
+    patience: RetryPolicy,
 ) -> Bucket {
     install_provider();
     let (client, once) = connection(patience);

@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 
 use super::conformance::{self, content};
 use super::web::{STALL, Web};
-use crate::store::retry::Patience;
-use crate::store::{self, Wanted, cloud, remote};
+use crate::store::retry::RetryPolicy;
+use crate::store::{self, ByteSelection, cloud, remote};
 
 /// Shorter than a stalled answer, so that stalls count as faults.
-const PATIENCE: Patience = Patience {
+const PATIENCE: RetryPolicy = RetryPolicy {
     deadline: Duration::from_secs(20),
     pause: Duration::from_millis(5),
     silence: Duration::from_millis(300),
 };
 
 /// A location that leads to a server, with this patience.
-fn mount(name: &str, scheme: &str, root: &str, patience: Patience) -> PathBuf {
+fn mount(name: &str, scheme: &str, root: &str, patience: RetryPolicy) -> PathBuf {
     let bucket = cloud::bucket(scheme, root, patience).unwrap();
     remote::mount(name, Arc::new(bucket))
 }
@@ -40,7 +40,7 @@ fn reads_from_a_faulty_web_server_return_the_right_bytes() {
                 let mut buffer = Vec::new();
                 for i in reads {
                     let start = i * 700;
-                    let wanted = Wanted::Range { start: start as u64, length: 10_000 };
+                    let wanted = ByteSelection::Range { start: start as u64, length: 10_000 };
                     let size = store::read(at, wanted, &mut buffer).unwrap();
                     assert_eq!(size, Some(bytes.len() as u64));
                     assert!(buffer == bytes[start..start + 10_000], "read {i}");
@@ -61,12 +61,12 @@ fn parts_of_files_come_from_a_server_without_ranges_too() {
     let web = Web::without_ranges(folder.path());
     let at = mount("web-without-ranges", "http", &web.host(), PATIENCE).join("a");
     for (wanted, part) in [
-        (Wanted::Whole(1000), 0..1000),
-        (Wanted::Range { start: 300, length: 20 }, 300..320),
-        (Wanted::Range { start: 0, length: 1000 }, 0..1000),
-        (Wanted::Range { start: 990, length: 11 }, 0..0),
-        (Wanted::End(7), 993..1000),
-        (Wanted::Whole(999), 0..0),
+        (ByteSelection::Whole(1000), 0..1000),
+        (ByteSelection::Range { start: 300, length: 20 }, 300..320),
+        (ByteSelection::Range { start: 0, length: 1000 }, 0..1000),
+        (ByteSelection::Range { start: 990, length: 11 }, 0..0),
+        (ByteSelection::End(7), 993..1000),
+        (ByteSelection::Whole(999), 0..0),
     ] {
         let mut bytes = Vec::new();
         assert_eq!(store::read(&at, wanted, &mut bytes).unwrap(), Some(1000), "{wanted:?}");
@@ -76,7 +76,7 @@ fn parts_of_files_come_from_a_server_without_ranges_too() {
     let none = at.with_file_name("none");
     assert_eq!(store::get(&none).unwrap(), None);
     let before = web.requests();
-    assert!(store::get(&none).unwrap().is_none() && store::about_file(&none).unwrap().is_none());
+    assert!(store::get(&none).unwrap().is_none() && store::stat_file(&none).unwrap().is_none());
     assert_eq!(web.requests(), before);
 }
 
@@ -85,7 +85,7 @@ fn a_server_that_always_fails_ends_in_a_temporary_error() {
     let folder = tempfile::tempdir().unwrap();
     conformance::prepare(folder.path());
     let web = Web::serve(folder.path(), 1.0);
-    let patience = Patience { deadline: Duration::from_millis(1500), ..PATIENCE };
+    let patience = RetryPolicy { deadline: Duration::from_millis(1500), ..PATIENCE };
     let at = mount("broken-web", "http", &web.host(), patience).join("data/long");
     let begun = Instant::now();
     for _ in 0..3 {
@@ -111,8 +111,10 @@ fn denied_is_an_error_and_missing_is_none() {
     assert_eq!(store::get(&root.join("missing")).unwrap(), None);
     for error in [
         store::get(&root.join("denied/x")).map(drop).unwrap_err(),
-        store::read(&root.join("denied/x"), Wanted::End(4), &mut Vec::new()).map(drop).unwrap_err(),
-        store::about(&root.join("denied/x")).map(drop).unwrap_err(),
+        store::read(&root.join("denied/x"), ByteSelection::End(4), &mut Vec::new())
+            .map(drop)
+            .unwrap_err(),
+        store::stat(&root.join("denied/x")).map(drop).unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
         assert!(error.to_string().contains("access denied by http://127.0.0.1"), "{error}");

@@ -43,7 +43,7 @@ pub(in crate::volume) struct Writer {
 }
 
 /// Maximum number of units in [`Writer::recent`].
-const RECENT: usize = 1 << 16;
+const MAX_RECENT: usize = 1 << 16;
 
 /// A list of sizes in metadata.
 fn sizes(list: Option<&Value>) -> Option<Vec<usize>> {
@@ -119,7 +119,7 @@ impl Writer {
         }
         let (mut known, mut others) = (0, Vec::new());
         {
-            // a look at a file in a bucket takes a request: what was written just now is known
+            // a query of a file in a bucket takes a request, and recent writes are known
             let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
             for index in self.units(part).map(|tile| self.index(&tile)) {
                 match recent.remove(&index) {
@@ -268,7 +268,7 @@ impl Writer {
             }
         };
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.len() >= RECENT {
+        if recent.len() >= MAX_RECENT {
             recent.clear();
         }
         recent.insert(index, is_stored);

@@ -9,7 +9,7 @@ mod filters;
 mod step;
 mod streams;
 
-pub(in crate::volume) use step::{KNOWN, Step, encoded, undo};
+pub(in crate::volume) use step::{KNOWN, Step, decode, encoded};
 pub(in crate::volume) use streams::Stream;
 
 /// The number of bytes that a decoder has to produce.
