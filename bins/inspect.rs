@@ -67,7 +67,7 @@ impl Program for Inspect {
                 suggestion.yaml()
             });
         }
-        let held = |location: &String| inspect::held(location, &self.volume.select());
+        let held = |location: &String| inspect::memory_needed(location, &self.volume.select());
         if ctx.plan_only {
             for location in &self.locations {
                 match Volume::open_any(location, &self.volume.select()) {

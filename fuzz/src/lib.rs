@@ -16,8 +16,9 @@ use voxloom::{blocks, cli, interchange, report, table, volume};
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// Bytes that any file may cost: buffers of decoders, the voxels that are read here, and the entries
-/// of an HDF5 symbol table, of which `hdf5-reader` reserves as many as a 16-bit number says (7.4 MB).
+/// Bytes that any file may cost: buffers of decoders, the voxels that are read here, and the
+/// entries of an HDF5 symbol table, of which `hdf5-reader` reserves as many as a 16-bit number says
+/// (7.4 MB).
 const BASE: usize = 8 << 20;
 /// Maximum length of a message, in bytes: it may quote only a limited part of a file.
 const MAX_MESSAGE: usize = 1200;
@@ -311,10 +312,10 @@ fn foreign(folder: &Path, name: &str, from: Option<SourceFormat>, bytes: &[u8]) 
     let path = folder.join(name);
     put(&path, bytes)?;
     let location = text_of(&path);
-    let told = interchange::fuzzing::read(&location, None, folder);
+    let result = interchange::fuzzing::read(&location, None, folder);
     let read = match from {
         Some(_) => interchange::fuzzing::read(&location, from, folder),
-        None => told,
+        None => result,
     };
     let _ = transform::read_chain(&[location]);
     read

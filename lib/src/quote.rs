@@ -5,8 +5,8 @@ use serde_json::Value;
 /// The letters of a file that a message shows.
 const MAX_LETTERS: usize = 100;
 
-/// The beginning of a text, and how much there is where that is not all of it; control characters are
-/// written out, since a terminal would obey them.
+/// The beginning of a text, and how much there is where that is not all of it; control characters
+/// are written out, since a terminal would obey them.
 pub fn shorten(text: &str) -> String {
     let (start, cut) = match text.char_indices().nth(MAX_LETTERS) {
         Some((end, _)) => (&text[..end], true),

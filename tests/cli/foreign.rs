@@ -233,15 +233,15 @@ fn every_encoding_of_nrrd_is_read_and_slicers_word_on_the_direction_counts() {
     std::fs::write(scene.at("a.raw"), [b"before ".to_vec(), vectors()].concat()).unwrap();
     moves_by(&scene, &detached, &[], &POINTS, [0.2, -0.3, 0.5]);
     let out = scene.at("out.json");
-    let told = |word: &str| {
+    let typed = |word: &str| {
         let text = format!("{NRRD}displacement field type:={word}\n\n");
         std::fs::write(scene.at("s.nrrd"), [text.into_bytes(), vectors()].concat()).unwrap();
         scene.at("s.nrrd")
     };
-    moves_by(&scene, &told("resampling"), &[], &POINTS, [0.2, -0.3, 0.5]);
+    moves_by(&scene, &typed("resampling"), &[], &POINTS, [0.2, -0.3, 0.5]);
     let words = ["modeling", "Slicer", "moving points to fixed"];
-    refused(&scene, "transcode", &[&told("modeling"), "-o", &out], 1, &words);
-    refused(&scene, "transcode", &[&told("both"), "-o", &out], 1, &["'both'"]);
+    refused(&scene, "transcode", &[&typed("modeling"), "-o", &out], 1, &words);
+    refused(&scene, "transcode", &[&typed("both"), "-o", &out], 1, &["'both'"]);
     let head =
         "#Insight Transform File V1.0\nTransform: InverseDisplacementFieldTransform_double_3_3\n";
     let modeling = scene.file("m.tfm", &format!("{head}Parameters: 0 0 0\nFixedParameters: 0\n"));

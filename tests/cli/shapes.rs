@@ -150,9 +150,9 @@ impl Rounds {
         let (mut errors, mut along_z) = (Vec::new(), 0.0f64);
         for (p, q) in self.points.iter().zip(carried) {
             let wanted = self.truth.apply(*p);
-            let apart = (0..3).map(|a| (q[a] - wanted[a]).powi(2)).sum::<f64>().sqrt();
-            assert!(apart.is_finite(), "{p:?} went to {q:?}");
-            errors.push(apart);
+            let distance = (0..3).map(|a| (q[a] - wanted[a]).powi(2)).sum::<f64>().sqrt();
+            assert!(distance.is_finite(), "{p:?} went to {q:?}");
+            errors.push(distance);
             along_z = along_z.max((q[0] - wanted[0]).abs());
         }
         assert_eq!(errors.len(), self.points.len());

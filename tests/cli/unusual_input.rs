@@ -423,7 +423,7 @@ fn nothing_but_its_receipt_stays_beside_a_file_that_is_whole() {
             assert!(run.status.success(), "{message}");
             (message, std::fs::read(&out).unwrap_or_default())
         };
-        let beside = || {
+        let neighbours = || {
             let folder = std::fs::read_dir(scene.at("")).unwrap().flatten();
             let names = folder.map(|entry| entry.file_name().into_string().unwrap());
             let mut names: Vec<String> = names.filter(|other| other.starts_with(name)).collect();
@@ -432,26 +432,29 @@ fn nothing_but_its_receipt_stays_beside_a_file_that_is_whole() {
         };
         let whole = vec![name.to_owned(), format!("{name}.receipt.json")];
         let (_, bytes) = run(&[]);
-        assert_eq!(beside(), whole);
+        assert_eq!(neighbours(), whole);
         let receipt = std::fs::read_to_string(format!("{out}.receipt.json")).unwrap();
         let receipt: serde_json::Value = serde_json::from_str(&receipt).unwrap();
         assert_eq!(receipt["blocks"]["done"], 4);
         let (message, again) = run(&["--resume"]);
         assert!(message.contains("an earlier run has done this") && again == bytes, "{message}");
-        assert_eq!(beside(), whole);
+        assert_eq!(neighbours(), whole);
         let other = ["--resume", "--spacing", "2,2,2"];
         refused(&scene, "transcode", &[&line[..], &other].concat(), 1, &["spacing", "--overwrite"]);
         run(&["--overwrite"]);
-        assert_eq!(beside(), whole);
+        assert_eq!(neighbours(), whole);
         std::fs::remove_file(&out).unwrap();
         std::fs::remove_file(format!("{out}.receipt.json")).unwrap();
         for part in ["--part=1/2", "--part=2/2"] {
             run(&[part]);
-            assert!(beside().contains(&format!("{name}.voxloom")), "parts are left to --finish");
+            assert!(
+                neighbours().contains(&format!("{name}.voxloom")),
+                "parts are left to --finish"
+            );
         }
         for _ in 0..2 {
             assert_eq!(run(&["--finish"]).1, bytes);
-            assert_eq!(beside(), whole);
+            assert_eq!(neighbours(), whole);
         }
     }
 }

@@ -333,9 +333,9 @@ fn two_at_once(job: &ProgramRun, more: &[&str]) {
         }
         assert_same(&wanted, &left(&scene), &format!("{} twice at once", job.name));
         let folders = std::fs::read_dir(scene.at("")).unwrap().flatten();
-        let beside =
+        let leftover =
             folders.filter(|entry| entry.file_name().to_string_lossy().ends_with(".voxloom"));
-        assert_eq!(beside.count(), 0, "{}: ledger and rows stay behind", job.name);
+        assert_eq!(leftover.count(), 0, "{}: ledger and rows stay behind", job.name);
     }
 }
 

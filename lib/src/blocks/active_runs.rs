@@ -2,7 +2,8 @@
 //!
 //! Each run holds a shared lock on the file `live` of every folder in which it keeps a ledger. The
 //! last run to finish, which alone can lock it exclusively, removes what is no longer needed. On a
-//! file system without locks and in a bucket, runs do not detect each other, and nothing is removed.
+//! file system without locks and in a bucket, runs do not detect each other, and nothing is
+//! removed.
 
 use std::fs::{self, File, TryLockError};
 use std::io;

@@ -1,8 +1,8 @@
 //! Claims on outputs: a run claims the folder of its ledger with its identity before it writes
 //! anything.
 //!
-//! The claim file is created atomically ([`store::put_if_absent`]), so that of two different runs that
-//! start at the same moment one is refused. Equal runs share one claim.
+//! The claim file is created atomically ([`store::put_if_absent`]), so that of two different runs
+//! that start at the same moment one is refused. Equal runs share one claim.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -26,8 +26,8 @@ const READ_INTERVAL: Duration = Duration::from_millis(20);
 pub(super) struct Claim {
     folder: PathBuf,
     run: Identity,
-    /// Inode (or entity tag), time and length of the file when it was last read. As long as they are
-    /// unchanged, so is the content. The time is needed because inode numbers are reused.
+    /// Inode (or entity tag), time and length of the file when it was last read. As long as they
+    /// are unchanged, so is the content. The time is needed because inode numbers are reused.
     seen: Mutex<Option<Stat>>,
 }
 
@@ -49,8 +49,8 @@ impl Claim {
         Identity::from_json(&serde_json::from_slice(&text).ok()?)
     }
 
-    /// Replaces whatever claim there is by that of `run`, before the output is removed: the run that
-    /// made it then ends, and does not write into what replaces its output.
+    /// Replaces whatever claim there is by that of `run`, before the output is removed: the run
+    /// that made it then ends, and does not write into what replaces its output.
     ///
     /// # Errors
     /// [`Error::Io`].

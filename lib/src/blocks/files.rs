@@ -34,7 +34,8 @@ pub(super) fn output_of(folder: &Path) -> String {
     }
 }
 
-/// Removes the folder that [`ledger_folder_of`] named for standard output, at the end of the process.
+/// Removes the folder that [`ledger_folder_of`] named for standard output, at the end of the
+/// process.
 pub fn remove_folder_of_stream() {
     if let Some(folder) = STREAM_FOLDER.get() {
         // an error is ignored: the folder may never have been created, and is temporary anyway

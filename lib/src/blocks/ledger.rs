@@ -3,8 +3,8 @@
 //!
 //! A line is written after the task's result is on the disk, and is never changed. A killed process
 //! or a power failure therefore loses at most about the last second of work, and two processes may
-//! run the same part without harm. Lines are held back until [`Ledger::sync_pending`] has synced the
-//! results that they record.
+//! run the same part without harm. Lines are held back until [`Ledger::sync_pending`] has synced
+//! the results that they record.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -103,8 +103,8 @@ impl Line {
     }
 }
 
-/// The ledger of this process: a file that grows, or in a bucket, where nothing can be appended, one
-/// object after another.
+/// The ledger of this process: a file that grows, or in a bucket, where nothing can be appended,
+/// one object after another.
 pub(super) struct Ledger {
     path: PathBuf,
     log: Mutex<Log>,

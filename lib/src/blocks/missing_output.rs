@@ -15,8 +15,8 @@ pub(super) type Files<'a> = dyn Fn(&Task) -> Vec<PathBuf> + Sync + 'a;
 const BATCH: usize = 8192;
 
 impl Plan {
-    /// Removes tasks from `known` of which fewer files exist than were written, so that they are done
-    /// again. What cannot be looked at is not taken for missing.
+    /// Removes tasks from `known` of which fewer files exist than were written, so that they are
+    /// done again. What cannot be looked at is not taken for missing.
     pub(super) fn remove_missing(&self, tasks: &[usize], known: &mut Entries, files: &Files<'_>) {
         let mut lost = Vec::new();
         for some in tasks.chunks(BATCH) {

@@ -1,7 +1,7 @@
 //! Block-wise execution of an operation: plan, streaming, ledger and receipt.
 //!
-//! A [`Plan`] divides the output into tasks, each of which is the only writer of its `core` box: the
-//! blocks of a grid ([`Plan::tile`]), or a list of boxes of any sizes ([`Plan::list`]).
+//! A [`Plan`] divides the output into tasks, each of which is the only writer of its `core` box:
+//! the blocks of a grid ([`Plan::tile`]), or a list of boxes of any sizes ([`Plan::list`]).
 //! [`Plan::stream`] owns all threads, queues, memory accounting, progress, cancellation, per-block
 //! failures and the ledger; an operation supplies three closures (read, compute, write). An
 //! operation that writes a volume has this form:
@@ -21,8 +21,8 @@
 //! if ctx.gathers() { /* work that needs all blocks: metadata, reductions of ends.summaries() */ }
 //! ```
 //!
-//! An operation that produces a table stores each task's rows in [`TaskRows`] and reads them back in
-//! task order. An operation whose blocks overlap and must be reconciled has a second plan, which
+//! An operation that produces a table stores each task's rows in [`TaskRows`] and reads them back
+//! in task order. An operation whose blocks overlap and must be reconciled has a second plan, which
 //! [`Plan::stream_second`] runs if [`Context::reaches_second_pass`] is true.
 
 mod active_runs;
@@ -73,7 +73,7 @@ pub use process::memory_allowed;
 pub use progress::{Progress, above_bar};
 pub use receipt::{Receipt, receipt_path};
 pub use rows::{StoredRows, TaskRows};
-pub use stderr::{flush_stderr, say, shorten};
+pub use stderr::{flush_stderr, shorten, write_stderr};
 pub use task_result::{TaskResult, TaskResults};
 pub use tasks::{Key, ListedTask, Task, Tasks};
 

@@ -91,7 +91,8 @@ impl Plan {
     }
 
     /// Whether a run of this plan has finished the array `output`. A finished array has the
-    /// attribute [`IDENTITY_ATTRIBUTE`]; an unfinished one only has a ledger in the folder beside it.
+    /// attribute [`IDENTITY_ATTRIBUTE`]; an unfinished one only has a ledger in the folder beside
+    /// it.
     ///
     /// # Errors
     /// [`Error::Exists`] without `--resume` or `--overwrite`; [`Error::OtherPlan`] if the array
@@ -229,8 +230,8 @@ impl Plan {
         plan
     }
 
-    /// How many tasks fit into `--memory` at once, beside the fixed memory; at least 1. All count as
-    /// the largest.
+    /// How many tasks fit into `--memory` at once, beside the fixed memory; at least 1. All count
+    /// as the largest.
     pub(super) fn in_flight(&self, ctx: &Context) -> usize {
         // one for each thread of the pipeline: reading further ahead would only cost memory
         let workers = Budget::of(ctx).workers();
@@ -242,8 +243,8 @@ impl Plan {
         (2..=workers).take_while(fits).last().unwrap_or(1)
     }
 
-    /// The memory that the tasks of a list may use together, bytes: what `--memory` leaves when each
-    /// thread of the pipeline has a task.
+    /// The memory that the tasks of a list may use together, bytes: what `--memory` leaves when
+    /// each thread of the pipeline has a task.
     pub(super) fn room(&self, ctx: &Context) -> u64 {
         let fixed = self.fixed(ctx, Budget::of(ctx).workers()).total();
         (ctx.memory - ctx.memory / 16).saturating_sub(fixed)

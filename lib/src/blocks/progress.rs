@@ -109,7 +109,7 @@ impl ProgressMeter {
                 let progress = serde_json::json!({
                     "done": done, "total": total, "rate": rate, "seconds_left": left,
                 });
-                super::say(&format!("{}\n", serde_json::json!({ "progress": progress })));
+                super::write_stderr(&format!("{}\n", serde_json::json!({ "progress": progress })));
             }
             Progress::Auto | Progress::None => {}
         }

@@ -16,9 +16,9 @@ use crate::store::{self, ByteSelection};
 /// of a process are in one file (in a bucket, in a few objects) in the folder in which
 /// [`super::Plan::stream`] keeps its ledger.
 ///
-/// The ledger entry of a task holds the place, the length and the hash of its rows, and rows that are
-/// read are checked against them: missing, truncated or altered rows are an error, never an empty
-/// block.
+/// The ledger entry of a task holds the place, the length and the hash of its rows, and rows that
+/// are read are checked against them: missing, truncated or altered rows are an error, never an
+/// empty block.
 pub struct TaskRows {
     folder: PathBuf,
     /// Where this process writes, once it has written.
@@ -86,7 +86,7 @@ impl TaskRows {
     }
 
     /// Writes the rows of a task. The returned value must be added to the task's
-    /// [`TaskResult`](super::Ending); otherwise the rows are not read back.
+    /// [`TaskResult`](super::TaskResult); otherwise the rows are not read back.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -112,8 +112,8 @@ impl TaskRows {
         self.read_part(task, results, 0..stored.bytes)
     }
 
-    /// A byte range of the rows of a task; `None` as in [`TaskRows::read`]. The first read of a task's
-    /// rows checks all of them against their hash.
+    /// A byte range of the rows of a task; `None` as in [`TaskRows::read`]. The first read of a
+    /// task's rows checks all of them against their hash.
     ///
     /// # Errors
     /// As [`TaskRows::read`].
@@ -159,7 +159,8 @@ impl TaskRows {
         Ok(())
     }
 
-    /// Bytes of a file. Few bytes are read with those that follow, which are kept for the next call.
+    /// Bytes of a file. Few bytes are read with those that follow, which are kept for the next
+    /// call.
     fn bytes(&self, file: &str, range: Range<u64>) -> Result<Vec<u8>, RowsError> {
         let path = self.folder.join(file);
         let length = (range.end - range.start) as usize;

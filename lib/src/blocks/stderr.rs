@@ -39,7 +39,7 @@ enum Message {
 
 /// Writes one or more complete lines to stderr without blocking. Lines that do not fit into the
 /// queue are dropped and counted.
-pub fn say(lines: &str) {
+pub fn write_stderr(lines: &str) {
     let lines: String = lines.split_inclusive('\n').map(bounded).collect();
     let Some(writer) = WRITER.get_or_init(StderrWriter::start) else {
         // no thread could be started; an error of stderr cannot be reported anywhere

@@ -50,7 +50,8 @@ impl Plan {
     /// of all tasks of lower waves.
     ///
     /// A part does those of its tasks whose wave may begin. If a wave needs tasks of other parts
-    /// that are not done, the run warns and ends before that wave; repeating the command does the rest.
+    /// that are not done, the run warns and ends before that wave; repeating the command does the
+    /// rest.
     ///
     /// # Errors
     /// As [`Plan::stream`].
@@ -89,8 +90,8 @@ impl Plan {
         Ok(TaskResults::new(folder, entries))
     }
 
-    /// Like [`Plan::stream`]; a task is done again if some of its output files are missing, which `files`
-    /// names.
+    /// Like [`Plan::stream`]; a task is done again if some of its output files are missing, which
+    /// `files` names.
     pub(super) fn stream_over<R: Send, W: Send>(
         &self,
         ctx: &Context,

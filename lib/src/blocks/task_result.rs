@@ -14,8 +14,8 @@ use super::{Error, Outcome};
 /// The outcome of a task and what the ledger stores with it.
 ///
 /// Whatever a receipt or an attribute states about the whole output must be reduced from the
-/// summaries in [`TaskResults`], never from variables of this process: other parts and earlier runs did
-/// tasks too.
+/// summaries in [`TaskResults`], never from variables of this process: other parts and earlier runs
+/// did tasks too.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaskResult {
     /// How the task ended.
@@ -42,8 +42,8 @@ impl TaskResult {
         Ok(self)
     }
 
-    /// Adds the length and the hash of the rows that the task wrote, as [`super::TaskRows`] returned
-    /// them.
+    /// Adds the length and the hash of the rows that the task wrote, as [`super::TaskRows`]
+    /// returned them.
     #[must_use]
     pub fn with_rows(mut self, stored: StoredRows) -> Self {
         self.rows = Some(stored);

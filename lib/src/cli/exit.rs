@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::blocks::{
-    ExitReason, flush_stderr, is_passing, remove_folder_of_stream, say, sentence, shorten,
+    ExitReason, flush_stderr, is_passing, remove_folder_of_stream, sentence, shorten, write_stderr,
 };
 use crate::files;
 
@@ -59,7 +59,7 @@ pub(super) fn fail(program: &str, error: &anyhow::Error, json: bool) -> ExitCode
         if json {
             tracing::error!(program, exit_code = code, "{message}");
         } else {
-            say(&format!("{program}: error: {message}\n"));
+            write_stderr(&format!("{program}: error: {message}\n"));
         }
     }
     end(code)
@@ -90,7 +90,7 @@ pub(super) fn clap(program: &str, error: &clap::Error) -> ExitCode {
         return ExitCode::from(code);
     }
     let short: Vec<_> = message.lines().map(|line| shorten(line, MAX_LINE)).collect();
-    say(&format!("{}\n", short.join("\n")));
+    write_stderr(&format!("{}\n", short.join("\n")));
     end(code)
 }
 

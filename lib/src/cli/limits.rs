@@ -46,7 +46,8 @@ fn number(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Parses a length in micrometres or voxels; its magnitude must be 0 or in `MIN_LENGTH..=MAX_LENGTH`.
+/// Parses a length in micrometres or voxels; its magnitude must be 0 or in
+/// `MIN_LENGTH..=MAX_LENGTH`.
 pub(super) fn length(text: &str) -> Result<f64, String> {
     let value = number(text)?;
     if value == 0.0 || (MIN_LENGTH..=MAX_LENGTH).contains(&value.abs()) {

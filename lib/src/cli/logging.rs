@@ -12,7 +12,7 @@ use tracing_subscriber::fmt::time::uptime;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::blocks::say;
+use crate::blocks::write_stderr;
 
 /// Starts logging; `louder` is the number of times that `-v` was given.
 pub(super) fn start(louder: u8, quiet: bool, json: bool) {
@@ -36,8 +36,8 @@ pub(super) fn start(louder: u8, quiet: bool, json: bool) {
 /// Maximum number of messages that are remembered.
 const MAX_REMEMBERED: usize = 10_000;
 
-/// Logs each message once, and of debugging messages only our own: a program may open a volume several times, and log the same remark each
-/// time.
+/// Logs each message once, and of debugging messages only our own: a program may open a volume
+/// several times, and log the same remark each time.
 #[derive(Default)]
 struct OncePerMessage(Mutex<BTreeSet<String>>);
 
@@ -69,7 +69,7 @@ struct StderrWriter;
 
 impl Write for StderrWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        say(&String::from_utf8_lossy(bytes));
+        write_stderr(&String::from_utf8_lossy(bytes));
         Ok(bytes.len())
     }
 

@@ -36,12 +36,12 @@ pub(super) fn check<P: Program>(
         named.into_iter().partition(|flag| OUTPUT_FLAGS.contains(&flag.id));
     let given = written.len();
     let read = expand_existing(read);
-    let mut beside = program.written();
+    let mut implied = program.written();
     if matches.try_get_raw("receipt").ok().flatten().is_none() {
         let outputs = written.iter().filter(|flag| flag.id == "output");
-        beside.extend(outputs.map(|flag| receipt_path(Path::new(&flag.text))));
+        implied.extend(outputs.map(|flag| receipt_path(Path::new(&flag.text))));
     }
-    for path in beside {
+    for path in implied {
         let text = path.display().to_string();
         written.extend(PathArgument::new("output", text, usize::MAX - written.len()));
     }
@@ -191,8 +191,8 @@ impl<'a> PathArgument<'a> {
             return all;
         }
         let folder = self.path.parent().unwrap_or(Path::new(""));
-        let apart = |c: char| c.is_whitespace() || "\"()=,;".contains(c);
-        let words = text.split(apart).filter(|word| word.contains('.'));
+        let is_separator = |c: char| c.is_whitespace() || "\"()=,;".contains(c);
+        let words = text.split(is_separator).filter(|word| word.contains('.'));
         for word in words.filter(|word| word.parse::<f64>().is_err()).take(MAX_NAMES) {
             let names = [folder.join(word), PathBuf::from(word)];
             all.extend(
@@ -286,8 +286,8 @@ pub(super) fn path_arguments<'a>(
                 continue;
             }
             // some flags have the form NAME=LOCATION
-            let apart = text.split_once('=').filter(|_| !Path::new(&text).exists());
-            let (label, location) = apart.map_or((None, text.as_str()), |(a, b)| (Some(a), b));
+            let labelled = text.split_once('=').filter(|_| !Path::new(&text).exists());
+            let (label, location) = labelled.map_or((None, text.as_str()), |(a, b)| (Some(a), b));
             if files::is_stream(location) {
                 continue;
             }

@@ -67,7 +67,7 @@ pub(super) fn sweep<E>(
 /// Returns `None` if all its voxels are equal.
 ///
 /// Numbers: `f32`, see [`crate::filter`]. Checked by: `oracle::detect`.
-pub(super) fn whole(
+pub(super) fn maxima_of_block(
     block: &PaddedBlock<'_>,
     scheme: &Scheme,
     sigmas: &[f64],
@@ -168,7 +168,7 @@ pub(super) fn detect(
         return Detection { not_finite, constant: true, ..Detection::default() };
     }
     let found = match &scheme.scales {
-        Scales::Exact(sigmas) => whole(&block, scheme, sigmas, clean).unwrap_or_default(),
+        Scales::Exact(sigmas) => maxima_of_block(&block, scheme, sigmas, clean).unwrap_or_default(),
         Scales::Pyramid(pyramid) => {
             let octaves = pyramid.octaves.iter().flat_map(|octave| {
                 let frame = StageBoxes::new(octave, scheme.coarse, core, shape);

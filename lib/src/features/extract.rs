@@ -5,7 +5,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::block::{PaddedBlock, ResponseMaximum};
-use super::cpu::{Detection, Preprocessing, intensity, nearest, not_finite, sweep, whole};
+use super::cpu::{
+    Detection, Preprocessing, intensity, maxima_of_block, nearest, not_finite, sweep,
+};
 use super::scheme::{Scales, Scheme};
 use super::slabs::{self, Slabs};
 use super::stage_boxes::StageBoxes;
@@ -106,7 +108,7 @@ pub fn extract(
         .with_optional("mask", mask)?
         .with("options", options)
         .with("blocks", &blocks);
-    volume.keep(kept(ctx.memory));
+    volume.keep(cache_limit(ctx.memory));
     let chunks = Cost::bytes("decoded chunks", volume.kept_bytes());
     let decoding = Budget::each_thread(&[Reads::Volume(volume)], 0);
     let plan = Plan::list(passes.items.clone(), passes.bytes(), &identity)
@@ -239,12 +241,12 @@ impl Passes {
 fn room(memory: u64) -> u64 {
     // half of what remains beside the program and the decoded chunks: the allocator was measured to
     // retain as much from buffers of different sizes
-    (memory - PROGRAM.min(memory / 4) - kept(memory)) / 2
+    (memory - PROGRAM.min(memory / 4) - cache_limit(memory)) / 2
 }
 
 /// The limit of the cache of decoded chunks, bytes. A task reads each of its chunks once, so few
 /// are reused.
-fn kept(memory: u64) -> u64 {
+fn cache_limit(memory: u64) -> u64 {
     (memory / 8).min(64 << 20)
 }
 
@@ -263,7 +265,7 @@ impl SpotSearch<'_> {
         let (grid, pass) = (self.volume.grid(), passes.of(task));
         let bounds = grid.bounds();
         let (found, mut all) = match &self.scheme.scales {
-            Scales::Exact(sigmas) => self.whole(sigmas, task)?,
+            Scales::Exact(sigmas) => self.maxima_of_block(sigmas, task)?,
             Scales::Pyramid(pyramid) => {
                 let octave = &pyramid.octaves[pass];
                 let frame = StageBoxes::new(octave, self.scheme.coarse, &task.core, grid.shape);
@@ -299,7 +301,7 @@ impl SpotSearch<'_> {
     }
 
     /// Finds the maxima of a block that is held in memory as a whole.
-    fn whole(
+    fn maxima_of_block(
         &self,
         sigmas: &[f64],
         task: &Task,
@@ -309,7 +311,7 @@ impl SpotSearch<'_> {
         let voxels = self.volume.read(&bounds)?;
         let block = PaddedBlock { voxels: &voxels, bounds, core: task.core, volume };
         let not_finite = not_finite(&block);
-        let found = whole(&block, self.scheme, sigmas, self.clean);
+        let found = maxima_of_block(&block, self.scheme, sigmas, self.clean);
         let constant = found.is_none();
         Ok((found.unwrap_or_default(), Detection { not_finite, constant, ..Detection::default() }))
     }

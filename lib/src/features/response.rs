@@ -36,7 +36,8 @@ fn add_curvature_body<const FUSED: bool>(
 
 /// The sum over the axes of the second differences, weighted by `scales`.
 ///
-/// * `planes`: five planes, the middle one at the position of `out`; they cover [`SECOND_DIFFERENCE_RADIUS`] voxels
+/// * `planes`: five planes, the middle one at the position of `out`; they cover
+///   [`SECOND_DIFFERENCE_RADIUS`] voxels
 ///   around the area of `out`, as far as the grid extends
 /// * `grid`: the shape of the whole grid
 pub(super) fn laplacian(planes: &[&Plane], grid: [usize; 3], scales: [f32; 3], out: &mut Plane) {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::block::PaddedBlock;
-use super::cpu::{Detection, Preprocessing, detect, whole};
+use super::cpu::{Detection, Preprocessing, detect, maxima_of_block};
 use super::scheme::{Scales, Scheme};
 use super::testing::{TestRandom, blobs, crop};
 use super::{Detector, Options, SpotVoxel, detect_in_memory, oracle};
@@ -144,7 +144,8 @@ fn cut_out(
     let bounds = scheme.input(sigmas, core, &volume);
     let part = crop(voxels, shape, &bounds);
     let block = PaddedBlock { voxels: &part, bounds, core: *core, volume };
-    let found = whole(&block, scheme, sigmas, Preprocessing::default()).unwrap_or_default();
+    let found =
+        maxima_of_block(&block, scheme, sigmas, Preprocessing::default()).unwrap_or_default();
     let (mut spots, _) = scheme.spots(&found, &volume, spacing);
     for spot in &mut spots {
         let [z, y, x] = spot.position.map(|v| v as usize);

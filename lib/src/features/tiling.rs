@@ -60,8 +60,8 @@ impl Scheme {
         }
     }
 
-    /// Chooses the block of a pass among those that fit into `memory` bytes twice: the smallest whose
-    /// work is close to the minimum, so that there are many blocks.
+    /// Chooses the block of a pass among those that fit into `memory` bytes twice: the smallest
+    /// whose work is close to the minimum, so that there are many blocks.
     ///
     /// The choice depends neither on the number of threads nor on the number of parts, so that all
     /// parts use the same blocks. If none fits, the block that needs least memory is chosen.

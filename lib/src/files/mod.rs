@@ -2,9 +2,9 @@
 //!
 //! Small files are written by `write_via`: under a temporary name, synced, renamed, and the folder
 //! is synced. This is too slow for chunks: `write_later` renames them at once and queues
-//! them, and [`sync_pending`] syncs everything in the queue. Code that reports work as done, in a ledger,
-//! a receipt or an exit code, calls [`sync_pending`] first. `--no-sync` disables syncing ([`set_sync`]);
-//! errors that the system reports when a file is closed are detected in any case.
+//! them, and [`sync_pending`] syncs everything in the queue. Code that reports work as done, in a
+//! ledger, a receipt or an exit code, calls [`sync_pending`] first. `--no-sync` disables syncing
+//! ([`set_sync`]); errors that the system reports when a file is closed are detected in any case.
 //!
 //! Texts that are read or written as a whole may be standard input and output, [`is_stream`], or
 //! come from a pipe, [`is_pipe`].

@@ -115,8 +115,8 @@ pub fn sync_pending() -> Result<(), SyncError> {
     let number = batch.batches;
     let result = batch.sync_pending(settled.get_or_insert_default());
     if let Err(error) = &result {
-        let said = (error.path.clone(), error.source.kind(), error.source.raw_os_error());
-        update_queue(|queue| queue.failed.insert(number, said));
+        let failure = (error.path.clone(), error.source.kind(), error.source.raw_os_error());
+        update_queue(|queue| queue.failed.insert(number, failure));
     }
     result
 }

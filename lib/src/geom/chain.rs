@@ -59,8 +59,8 @@ impl Chain {
     /// anywhere.
     ///
     /// # Errors
-    /// [`UnreachedField`] for the first field that lies wholly outside the extent of the points at that
-    /// step.
+    /// [`UnreachedField`] for the first field that lies wholly outside the extent of the points at
+    /// that step.
     pub fn check_fields(&self, extent: [Point; 2]) -> Result<(), UnreachedField> {
         let mut image = extent;
         for (i, step) in self.steps.iter().enumerate() {
@@ -88,8 +88,8 @@ impl Chain {
     /// its fields that these points can reach read into memory.
     ///
     /// Returns that chain and an extent that contains the images of all the points. Adjacent
-    /// affines are multiplied into one. A field that no point reaches is left out, or is a step that
-    /// maps every point to NaN if the field is unknown there; the extent then has no meaning.
+    /// affines are multiplied into one. A field that no point reaches is left out, or is a step
+    /// that maps every point to NaN if the field is unknown there; the extent then has no meaning.
     ///
     /// # Errors
     /// Any error of a field's source.

@@ -13,7 +13,8 @@ pub enum Model {
     Similarity,
     /// Any affine map: also scale along each axis, and shear.
     Affine,
-    /// Of points in a plane of constant z: any matrix within it; what lies along z keeps its length.
+    /// Of points in a plane of constant z: any matrix within it; what lies along z keeps its
+    /// length.
     #[value(skip)]
     PlanarAffine,
 }

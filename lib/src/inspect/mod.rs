@@ -101,7 +101,7 @@ fn other_page(location: &str, no_volume: Error) -> Result<Page, Error> {
 }
 
 /// The memory that [`inspect`] needs for a location; tables and transforms are read completely.
-pub fn held(location: &str, select: &Select) -> Cost {
+pub fn memory_needed(location: &str, select: &Select) -> Cost {
     let text = document::length(location).unwrap_or(0);
     match kind_of(location) {
         DataKind::Table => Cost::bytes("table", 8 * text),
@@ -155,13 +155,13 @@ fn kind_of(location: &str) -> DataKind {
 fn volume_page(volume: &Volume) -> Result<Page, volume::Error> {
     let grid = volume.grid();
     let mut page = Page::new(volume.location());
-    page.say("kind", "volume");
+    page.add_text("kind", "volume");
     if let Some(why) = volume.describe()["unfinished"].as_str() {
-        page.say("unfinished", why);
+        page.add_text("unfinished", why);
     }
     let raw = grid.shape.iter().product::<usize>() as u64 * volume.dtype().size() as u64;
     storage_facts(&mut page, &volume.describe(), raw);
-    page.say("dtype", volume.dtype().name());
+    page.add_text("dtype", volume.dtype().name());
     if volume.has_spacing() {
         grid_facts(&mut page, &grid);
     } else {
@@ -185,7 +185,7 @@ fn storage_facts(page: &mut Page, facts: &Value, raw: u64) {
         value.as_array().map(|list| list.iter().map(word).collect()).unwrap_or_default()
     };
     let version = facts["version"].as_u64().map(|v| format!(" {v}")).unwrap_or_default();
-    page.say("format", format!("{}{version}", facts["format"].as_str().unwrap_or("unknown")));
+    page.add_text("format", format!("{}{version}", facts["format"].as_str().unwrap_or("unknown")));
     page.add("axes", words(&facts["axes"]).join(", "), facts["axes"].clone());
     for (name, key) in [("shape", "array_shape"), ("chunk", "array_chunk"), ("shard", "shard")] {
         if facts[key].is_array() {
@@ -277,7 +277,7 @@ fn value_facts(page: &mut Page, sample: &sample::Sample, grid: Grid) {
 fn table_page(location: &str) -> Result<Page, Error> {
     let table = table::Table::read(Path::new(location))?;
     let mut page = Page::new(location);
-    page.say("kind", "table");
+    page.add_text("kind", "table");
     page.add("rows", table.rows.len().to_string(), table.rows.len());
     page.add("columns", table.header.join(", "), json!(table.header));
     for (column, name) in table.header.iter().enumerate() {

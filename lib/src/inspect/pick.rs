@@ -2,8 +2,8 @@
 //!
 //! Structures of a few voxels suffice to tell places apart, and finer detail costs time and memory.
 //! Since positions are found to a fraction of a voxel, the coarsest resolution at which structures
-//! have a radius of [`MIN_RADIUS`] voxels is as good as the full one. The resulting transform is applied
-//! to the volumes at their own resolution.
+//! have a radius of [`MIN_RADIUS`] voxels is as good as the full one. The resulting transform is
+//! applied to the volumes at their own resolution.
 
 use std::fmt;
 use std::str::FromStr;
@@ -77,8 +77,8 @@ impl LevelChoice {
     }
 }
 
-/// Chooses the resolution of a volume. With [`RequestedLevel::Auto`] and `like`, it is the coarsest level
-/// whose mean spacing is at most 1.2 times that of `like`.
+/// Chooses the resolution of a volume. With [`RequestedLevel::Auto`] and `like`, it is the coarsest
+/// level whose mean spacing is at most 1.2 times that of `like`.
 ///
 /// # Errors
 /// Errors of reading, and [`Error::Nothing`] if the volume is too small for the requested level.
@@ -142,7 +142,8 @@ fn suitable_level(halved_grids: &[Grid], radius: Option<f64>) -> usize {
     pairs.take_while(|(now, next)| voxels(now) > MAX_VOXELS && fine(next)).count()
 }
 
-/// The coarsest level whose mean spacing is at most [`SAME_RESOLUTION_FACTOR`] times that of `like`.
+/// The coarsest level whose mean spacing is at most [`SAME_RESOLUTION_FACTOR`] times that of
+/// `like`.
 fn nearest(halved_grids: &[Grid], like: &Grid) -> usize {
     let most = SAME_RESOLUTION_FACTOR * like.mean_spacing();
     halved_grids[1..].iter().take_while(|grid| grid.mean_spacing() <= most).count()

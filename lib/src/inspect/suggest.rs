@@ -145,8 +145,8 @@ fn measure(volume: &Volume) -> Result<BlobMeasurements, Error> {
     })
 }
 
-/// A cube of [`BLOCK_SIDE`] voxels about the centre of `tile`, shifted to lie inside the volume and cut
-/// to its size.
+/// A cube of [`BLOCK_SIDE`] voxels about the centre of `tile`, shifted to lie inside the volume and
+/// cut to its size.
 fn cube(tile: &Box3, grid: &Grid) -> Box3 {
     let mut part = *tile;
     for a in 0..3 {

@@ -108,8 +108,8 @@ fn vectors_of(count: usize) -> Cost {
     Cost::of::<[f32; 3]>("vectors", count)
 }
 
-/// A folder for temporary data next to `destination`, or in the system's folder for temporary files if
-/// that is in a bucket; it is removed on drop.
+/// A folder for temporary data next to `destination`, or in the system's folder for temporary files
+/// if that is in a bucket; it is removed on drop.
 pub(super) struct Scratch(PathBuf);
 
 impl Scratch {

@@ -52,7 +52,7 @@ impl Flags {
             spacing: select.spacing,
             origin: select.origin,
             onto,
-            is_look: false,
+            is_summary: false,
         }
     }
 }

@@ -329,12 +329,12 @@ mod tests {
         assert_eq!((head.dtype, head.order, head.planar), (Dtype::F32, ByteOrder::Little, false));
         assert_eq!((head.offset, head.packing), (HEAD.len() as u64, None));
         assert_eq!((head.micrometres, head.notes), (Ok(None), vec![]));
-        let beside = HEAD.replace("LOCAL", "a.raw").replace("MSB = False", "MSB = True");
-        let head = read_text(&beside).unwrap();
+        let detached = HEAD.replace("LOCAL", "a.raw").replace("MSB = False", "MSB = True");
+        let head = read_text(&detached).unwrap();
         assert_eq!((head.offset, head.order), (0, ByteOrder::Big));
         assert!(head.file.ends_with("a.raw"));
         // 6 x 5 x 4 x 3 floats of 4 bytes at the end of 4000 bytes
-        let end = beside.replace("Offset", "HeaderSize = -1\nOffset");
+        let end = detached.replace("Offset", "HeaderSize = -1\nOffset");
         assert_eq!(read_text(&end).unwrap().offset, 4000 - 1440);
         let packed = HEAD.replace("CompressedData = False", "CompressedData = True");
         let begin = packed.len() as u64;

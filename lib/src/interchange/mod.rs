@@ -1,5 +1,5 @@
-//! Interchange of transforms between the native format and those of BigStream, ITK and ANTs, greedy,
-//! elastix, BigWarp and OME-NGFF.
+//! Interchange of transforms between the native format and those of BigStream, ITK and ANTs,
+//! greedy, elastix, BigWarp and OME-NGFF.
 //!
 //! A transform of another program is read as a list of pieces: matrices, splines, and vector fields
 //! on their own samples. Each reader converts axes, frames and units to `[z, y, x]` micrometres,
@@ -45,7 +45,7 @@ pub use bigwarp::LandmarkModel;
 pub use detect::SourceFormat;
 pub use flags::Flags;
 pub use reading::Reading;
-pub use summary::{StepSummary, TransformSummary, is_foreign, look};
+pub use summary::{StepSummary, TransformSummary, is_foreign, summarise};
 pub use target::TargetFormat;
 pub use world::{AnatomicalFrame, Unit};
 

@@ -284,9 +284,9 @@ fn dtype(code: i32) -> Result<Dtype, String> {
 /// some writers leave NaN). Returns notes for warnings too.
 fn slope(f: &RawHeader) -> Result<(f64, Vec<String>), String> {
     if f.slope == 0.0 || !f.slope.is_finite() {
-        let odd = !f.slope.is_finite();
+        let is_invalid = !f.slope.is_finite();
         let note = || format!("has the slope {}, which means that numbers are not scaled", f.slope);
-        return Ok((1.0, odd.then(note).into_iter().collect()));
+        return Ok((1.0, is_invalid.then(note).into_iter().collect()));
     }
     if f.intercept != 0.0 {
         return Err(format!("adds {} to what it stores, which vectors cannot mean", f.intercept));
@@ -308,7 +308,7 @@ fn placement(
     match f.codes.map(|code| code > 0) {
         [true, true] => {
             let (one, other) = (sform(), qform(f, shape));
-            let off = farthest(&one, &other);
+            let off = max_distance(&one, &other);
             if off > 0.01 {
                 notes.push(format!(
                     "has a qform and an sform that differ by {off:.3} samples; the sform is taken"
@@ -343,7 +343,7 @@ fn qform(f: &RawHeader, shape: [usize; 3]) -> Placement {
 
 /// The largest distance between corresponding corners of two placements, in units of the first
 /// one's smallest step.
-fn farthest(one: &Placement, other: &Placement) -> f64 {
+fn max_distance(one: &Placement, other: &Placement) -> f64 {
     let length = |v: [f64; 3]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
     let step = one.steps.map(length).into_iter().fold(f64::INFINITY, f64::min);
     let [z, y, x] = one.shape;

@@ -38,7 +38,7 @@ pub struct Reading {
     /// The grid on which the transform is sampled.
     pub onto: Option<Grid>,
     /// The transform is only inspected: how it is interpreted is not logged.
-    pub is_look: bool,
+    pub is_summary: bool,
 }
 
 /// A transform that has been read, and how it was interpreted.
@@ -94,7 +94,7 @@ pub(super) fn read(location: &str, reading: &Reading) -> Result<Imported, Error>
     let planar = source == SourceFormat::Bigwarp && convention.axes == "x,y";
     let turns = !pieces.iter().any(|piece| matches!(piece, MapStep::ForeignField(_)));
     let taken_as = record_convention(location, &convention, reading, turns);
-    if source == SourceFormat::Greedy && reading.from.is_none() && !reading.is_look {
+    if source == SourceFormat::Greedy && reading.from.is_none() && !reading.is_summary {
         tracing::info!("{location}: --from bigstream if BigStream wrote it");
     }
     Ok(Imported { pieces, taken_as, planar })
@@ -176,7 +176,7 @@ fn record_convention(
         Some((one, [])) => format!(" ({one} says otherwise)"),
         Some((last, rest)) => format!(" ({} and {last} say otherwise)", rest.join(", ")),
     };
-    if !reading.is_look {
+    if !reading.is_summary {
         tracing::info!(
             "{location}: read as {format}: {direction}, {axes}{framed}, {unit}{more}{cure}"
         );

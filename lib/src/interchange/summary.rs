@@ -47,8 +47,8 @@ pub fn is_foreign(location: &str) -> Result<bool, Error> {
 ///
 /// # Errors
 /// Like [`super::transform`] without any options for the source.
-pub fn look(location: &str) -> Result<TransformSummary, Error> {
-    let reading = Reading { is_look: true, ..Reading::default() };
+pub fn summarise(location: &str) -> Result<TransformSummary, Error> {
+    let reading = Reading { is_summary: true, ..Reading::default() };
     let imported = reading::read(location, &reading)?;
     let steps = imported.pieces.into_iter().map(|piece| -> Result<StepSummary, Error> {
         Ok(match piece {

@@ -25,7 +25,7 @@ pub(super) enum Packing {
 
 impl Packing {
     /// The largest number of bytes that `stored` bytes can decode to, if the format limits it.
-    fn most(self, stored: u64) -> Option<u64> {
+    fn max_decoded(self, stored: u64) -> Option<u64> {
         match self {
             // zlib's documentation: deflate expands a byte to at most 1032; headers are negligible
             Self::Gzip | Self::Zlib => Some(stored.saturating_mul(1032)),
@@ -39,7 +39,7 @@ impl Packing {
     /// Refuses a file that is too short for what its header claims.
     pub(super) fn check(self, file: &Path, from: u64, wanted: u64) -> Result<(), String> {
         let length = std::fs::metadata(file).map_err(|e| format!("cannot be read: {e}"))?.len();
-        match self.most(length.saturating_sub(from)) {
+        match self.max_decoded(length.saturating_sub(from)) {
             Some(most) if most < wanted => Err(format!(
                 "claims {wanted} bytes of vectors, which its {length} bytes cannot hold; copy it again"
             )),

@@ -236,13 +236,13 @@ pub fn align(
     Ok(())
 }
 
-/// The tasks of the first pass: whole blocks that together measure about [`MIN_TASK_SIDE`] voxels along each
-/// axis, or fewer if two such tasks would need more than three quarters of `memory`.
+/// The tasks of the first pass: whole blocks that together measure about [`MIN_TASK_SIDE`] voxels
+/// along each axis, or fewer if two such tasks would need more than three quarters of `memory`.
 fn plan(pair: &VolumePair, block: [usize; 3], memory: u64) -> anyhow::Result<Plan> {
     let options = pair.options;
     let margin = pair.margin();
     let bytes = |size: [usize; 3]| {
-        let voxels = |a: usize| size[a].min(pair.whole().shape[a]) + 2 * margin[a];
+        let voxels = |a: usize| size[a].min(pair.stored_grid().shape[a]) + 2 * margin[a];
         let product = |sum: u64, n| sum.saturating_mul(n as u64);
         (0..3).map(voxels).fold(PER_VOXEL, product)
     };
@@ -254,7 +254,7 @@ fn plan(pair: &VolumePair, block: [usize; 3], memory: u64) -> anyhow::Result<Pla
         counts[a] -= 1;
     }
     let size = size(counts);
-    blocks::refuse_many(block, pair.whole().bounds())?;
+    blocks::refuse_many(block, pair.stored_grid().bounds())?;
     let bytes = bytes(size);
     let identity = Identity::of("local-affine")
         .with_processor()
@@ -263,7 +263,7 @@ fn plan(pair: &VolumePair, block: [usize; 3], memory: u64) -> anyhow::Result<Pla
         .with_chain("initial", pair.initial)?
         .with("options", options)
         .with("block", block);
-    Ok(Plan::tile(pair.whole().bounds(), size, bytes, &identity))
+    Ok(Plan::tile(pair.stored_grid().bounds(), size, bytes, &identity))
 }
 
 fn first_pass(

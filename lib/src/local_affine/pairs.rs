@@ -97,7 +97,7 @@ impl<'a> VolumePair<'a> {
     }
 
     /// The stored grid of the fixed volume, which defines blocks and tasks.
-    pub(super) fn whole(&self) -> Grid {
+    pub(super) fn stored_grid(&self) -> Grid {
         self.fixed.volume().grid()
     }
 
@@ -112,11 +112,11 @@ impl<'a> VolumePair<'a> {
     }
 
     /// The box, on the grid of comparison, that covers a box of the fixed volume's stored grid.
-    fn seen(&self, core: &Box3) -> Box3 {
+    fn comparison_box(&self, core: &Box3) -> Box3 {
         if self.fixed.is_stored() {
             return *core;
         }
-        self.fixed.grid().enclosing(self.whole().extent(core))
+        self.fixed.grid().enclosing(self.stored_grid().extent(core))
     }
 
     /// The halo that a task reads around its core, in voxels: a spot's context, shifted as far as
@@ -135,7 +135,7 @@ impl<'a> VolumePair<'a> {
     pub(super) fn read(&self, task: &Task) -> anyhow::Result<Option<TaskVoxels>> {
         let grid = self.fixed.grid();
         let margin = self.margin().map(|v| v as i64);
-        let around = self.seen(&task.core).grow(margin).intersect(&grid.bounds());
+        let around = self.comparison_box(&task.core).grow(margin).intersect(&grid.bounds());
         if around.is_empty() {
             return Ok(None);
         }
@@ -204,7 +204,7 @@ impl<'a> VolumePair<'a> {
         let core = task.core.shift(around.min.map(|v| -v));
         let options = self.options.spots(onto);
         let found = features::detect_in_memory(fixed, onto.shape, onto.spacing, &options)?;
-        let whole = self.whole();
+        let whole = self.stored_grid();
         let inside = |spot: &SpotVoxel| {
             if self.fixed.is_stored() {
                 return core.contains(nearest(spot.position).map(|v| v as i64));

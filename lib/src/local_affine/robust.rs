@@ -8,7 +8,8 @@ use crate::geom::{Affine, LocalAffines, Point};
 const MEDIAN_OF_LENGTH: f64 = 1.538;
 /// The cut-off of Tukey's biweight in standard deviations (95 % efficiency).
 const TUKEY: f64 = 4.685;
-/// The iteration stops when no weight changes by more than `CONVERGED`, or after `MAX_ITERATIONS` iterations.
+/// The iteration stops when no weight changes by more than `CONVERGED`, or after `MAX_ITERATIONS`
+/// iterations.
 const CONVERGED: f64 = 1e-3;
 const MAX_ITERATIONS: usize = 12;
 

@@ -1,12 +1,13 @@
 //! Similarity of two images as a function of the map between them, with derivatives.
 //!
-//! Three measures ([`SimilarityMeasure`]) of how well a moving image, resampled through a map, agrees with a
-//! fixed one: normalised correlation, Mattes mutual information, mean squares. Each is an energy to
-//! be minimised. [`AffineSimilarity`] gives its value, its gradient and a positive semidefinite curvature
-//! for affine changes of the map; [`Scorer`] gives them for each sample, for any other map.
+//! Three measures ([`SimilarityMeasure`]) of how well a moving image, resampled through a map,
+//! agrees with a fixed one: normalised correlation, Mattes mutual information, mean squares. Each
+//! is an energy to be minimised. [`AffineSimilarity`] gives its value, its gradient and a positive
+//! semidefinite curvature for affine changes of the map; [`Scorer`] gives them for each sample, for
+//! any other map.
 //!
-//! Images are [`Image`]s in memory, smoothed and subsampled by [`downsample`]; [`Samples`] selects the
-//! voxels of the fixed image that are compared.
+//! Images are [`Image`]s in memory, smoothed and subsampled by [`downsample`]; [`Samples`] selects
+//! the voxels of the fixed image that are compared.
 
 mod affine;
 mod chance;

@@ -118,8 +118,8 @@ impl Neighbourhood {
         count
     }
 
-    /// Whether one connected piece has at least the fraction [`MIN_CONNECTED_FRACTION`] of the `count` voxels that
-    /// are known.
+    /// Whether one connected piece has at least the fraction [`MIN_CONNECTED_FRACTION`] of the
+    /// `count` voxels that are known.
     fn is_connected(&self, count: usize, known: impl Fn(usize) -> bool) -> bool {
         let mut seen = vec![false; self.shape.iter().product()];
         let mut left = count;

@@ -12,7 +12,7 @@ use crate::metric::SimilarityMeasure;
 /// The smallest and the largest scale that can be searched.
 const SCALES: [f64; 2] = [1e-3, 1e3];
 /// Maximum number of voxels that can be compared.
-const MOST_SAMPLES: usize = 1_000_000_000_000;
+const MAX_SAMPLES: usize = 1_000_000_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScaleRange(pub [f64; 2]);
@@ -43,7 +43,7 @@ impl FromStr for SampleCount {
             return Ok(Self(None));
         }
         match text.parse() {
-            Ok(count) if (100..=MOST_SAMPLES).contains(&count) => Ok(Self(Some(count))),
+            Ok(count) if (100..=MAX_SAMPLES).contains(&count) => Ok(Self(Some(count))),
             _ => Err(format!("'{text}' is neither 'all' nor a number from 100")),
         }
     }

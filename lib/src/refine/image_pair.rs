@@ -181,7 +181,8 @@ impl Level {
 /// Standard deviation of the Gaussian that [`detail`] subtracts, in units of the resolution.
 const BROAD_SIGMA: f64 = 3.0;
 
-/// The detail of an image: the image less a Gaussian smoothing by [`BROAD_SIGMA`] times its resolution.
+/// The detail of an image: the image less a Gaussian smoothing by [`BROAD_SIGMA`] times its
+/// resolution.
 pub(super) fn detail(image: &Image, resolution: f64) -> Image {
     let grid = image.grid;
     let variance = std::array::from_fn(|a| {
@@ -197,8 +198,8 @@ pub(super) fn detail(image: &Image, resolution: f64) -> Image {
 /// Details are clipped at this many standard deviations.
 const CLIP_LIMIT: f32 = 4.0;
 
-/// Clips a detail at [`CLIP_LIMIT`] standard deviations, estimated as 1.4826 times the median absolute
-/// value (as for a normal distribution). Returns it unchanged if the median is 0.
+/// Clips a detail at [`CLIP_LIMIT`] standard deviations, estimated as 1.4826 times the median
+/// absolute value (as for a normal distribution). Returns it unchanged if the median is 0.
 fn clip(mut detail: Image) -> Image {
     let mut sizes: Vec<f32> =
         detail.voxels.iter().filter(|v| v.is_finite()).map(|v| v.abs()).collect();

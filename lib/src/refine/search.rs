@@ -289,11 +289,11 @@ impl<'a> PlacementSearch<'a> {
             std::array::from_fn(|i| self.centres[0][i] - half[i]),
             std::array::from_fn(|i| self.centres[0][i] + half[i]),
         ];
-        let length = self.longest(0) * scale(a, self.images.planar);
+        let length = self.longest_side(0) * scale(a, self.images.planar);
         a.distance(b, extent) > DISTINCT_FRACTION * length
     }
 
-    fn longest(&self, side: usize) -> f64 {
+    fn longest_side(&self, side: usize) -> f64 {
         self.sizes[side][usize::from(self.images.planar)..].iter().copied().fold(0.0, f64::max)
     }
 
@@ -306,14 +306,14 @@ impl<'a> PlacementSearch<'a> {
     fn placement(&self, linear: &Linear) -> (PlacementScale, Linear) {
         let map = Affine::from_parts(*linear, [0.0; 3]);
         let size = scale(&map, self.images.planar);
-        let over_moving = self.longest(1) > size * self.longest(0);
+        let over_moving = self.longest_side(1) > size * self.longest_side(0);
         let (large, small) = (usize::from(over_moving), usize::from(!over_moving));
         // length in the smaller image per length in the larger one
         let ratio = if over_moving { 1.0 / size } else { size };
         let [own, other] = [over_moving, !over_moving].map(|side| self.pyramid(side).resolution());
         let [template, search_image] = PLACEMENT_SIDES[usize::from(!self.images.planar)];
-        let wanted = (self.longest(small) / ratio / template)
-            .max(self.longest(large) / search_image)
+        let wanted = (self.longest_side(small) / ratio / template)
+            .max(self.longest_side(large) / search_image)
             .max(other / ratio);
         let coarser = (wanted / own).ceil().max(1.0) as usize;
         let octave = (4.0 * (own * coarser as f64 * ratio).log2()).round() as i32;

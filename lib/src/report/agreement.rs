@@ -161,7 +161,7 @@ struct TileResult {
 }
 
 /// The memory of [`survey`] for this number of stages.
-pub(super) fn held(grid: &Grid, stages: usize, threads: usize) -> Cost {
+pub(super) fn memory_needed(grid: &Grid, stages: usize, threads: usize) -> Cost {
     let windows = Windows::of(grid);
     Cost::of::<f32>("tiles", threads * (stages + 2) * windows.tile().iter().product::<usize>())
         + Cost::of::<PairSums>("sums by intensity", (threads + 1) * stages * BINS)

@@ -265,8 +265,9 @@ fn subsample<T>(all: &[T]) -> impl Iterator<Item = &T> {
 pub(super) const STATUSES: [Status; 4] =
     [Status::Fitted, Status::Regularised, Status::Fallback, Status::Empty];
 
-/// Limits the number of blocks to [`MAX_DRAWN`]: if there are more, cubes of neighbouring blocks are
-/// merged into one, with the worst status, the mean shift, and total spots, matches and inliers.
+/// Limits the number of blocks to [`MAX_DRAWN`]: if there are more, cubes of neighbouring blocks
+/// are merged into one, with the worst status, the mean shift, and total spots, matches and
+/// inliers.
 fn grouped(blocks: &[BlockRow]) -> Cow<'_, [BlockRow]> {
     let worst = |status| match status {
         Status::Fitted => 0,

@@ -176,7 +176,7 @@ pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
         ctx.input(&volume);
         stages.push((stage.name.as_str(), volume, finer));
     }
-    let held = held(request, &stages, &budget);
+    let held = memory_needed(request, &stages, &budget);
     if ctx.is_plan_asked("comparing the stages", &budget, &held)? {
         return Ok(());
     }
@@ -219,9 +219,9 @@ pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
 }
 
 /// The memory for comparing all volumes: tiles of each, and the chunks they are read from.
-fn held(request: &Request, stages: &[(&str, Volume, bool)], budget: &Budget) -> Cost {
+fn memory_needed(request: &Request, stages: &[(&str, Volume, bool)], budget: &Budget) -> Cost {
     // one more than the stages, for the moving volume before alignment
-    let tiles = agreement::held(&request.fixed.grid(), stages.len() + 1, budget.threads());
+    let tiles = agreement::memory_needed(&request.fixed.grid(), stages.len() + 1, budget.threads());
     let volumes = [&request.fixed, &request.moving].into_iter();
     let volumes = volumes.chain(stages.iter().map(|(_, volume, _)| volume));
     let reads: Vec<_> = volumes.map(|volume| (Reads::Volume(volume), CACHE_BYTES)).collect();

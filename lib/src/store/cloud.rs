@@ -45,8 +45,8 @@ pub(in crate::store) struct Bucket {
     credentials: &'static str,
     patience: RetryPolicy,
     outage: Outage,
-    /// Names that a web server did not have. Metadata files are requested repeatedly, and are assumed
-    /// not to appear while this process runs.
+    /// Names that a web server did not have. Metadata files are requested repeatedly, and are
+    /// assumed not to appear while this process runs.
     missing: Mutex<HashSet<String>>,
 }
 
@@ -138,7 +138,8 @@ impl Bucket {
     fn outcome<T>(&self, result: object_store::Result<T>) -> Try<T> {
         match result {
             Ok(result) => Ok(Some(result)),
-            // a bucket that does not exist, and on some servers a user who does not, are not found too
+            // a bucket that does not exist, and on some servers a user who does not, are not found
+            // too
             Err(object_store::Error::NotFound { source, .. })
                 if !code(&innermost(source.as_ref())).is_some_and(is_no_object) =>
             {

@@ -1,5 +1,5 @@
-//! Documents, tables and other texts that are read or written as a whole: at a location, on standard
-//! input and output (`-`), or from a pipe.
+//! Documents, tables and other texts that are read or written as a whole: at a location, on
+//! standard input and output (`-`), or from a pipe.
 
 use std::io;
 use std::path::Path;

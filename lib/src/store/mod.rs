@@ -10,11 +10,13 @@
 //! * [`put`] is atomic: a reader sees the object before the call or after it, never part of it.
 //! * Of several concurrent calls of [`put_if_absent`], exactly one returns `true`.
 //! * A missing object is `None`. An object that may not be read is an error, never `None`.
-//! * Temporary faults of the network or the server are retried until a deadline; an error that remains
-//!   then is of a kind for which the programs exit with code 75. Bytes that are returned are complete.
+//! * Temporary faults of the network or the server are retried until a deadline; an error that
+//!   remains then is of a kind for which the programs exit with code 75. Bytes that are returned are
+//!   complete.
 //!
 //! Locally, [`put`] also syncs the file to the disk, and [`put_later`] leaves that to
-//! [`files::sync_pending`](crate::files::settle). An object in a bucket is durable when the call returns.
+//! [`files::sync_pending`](crate::files::sync_pending). An object in a bucket is durable when the
+//! call returns.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -204,8 +206,9 @@ pub fn put(at: &Path, bytes: &[u8]) -> io::Result<()> {
     })
 }
 
-/// As [`put`], but a local file is on the disk only after [`files::sync_pending`](crate::files::settle).
-/// `staging` is a local folder for the temporary file, on the same file system.
+/// As [`put`], but a local file is on the disk only after
+/// [`files::sync_pending`](crate::files::sync_pending). `staging` is a local folder for the
+/// temporary file, on the same file system.
 ///
 /// # Errors
 /// As [`put`].
@@ -247,10 +250,10 @@ pub fn delete_folder(folder: &Path) -> io::Result<()> {
     if is_remote(folder) { clear_folder(folder, None) } else { local::delete_folder(folder) }
 }
 
-/// Removes all objects of a folder in a bucket but the claim in the folder `keep`. The metadata files
-/// of arrays and groups are removed first, so that readers find no partial array, and our own files
-/// last, so that what an interrupted removal leaves is known to be ours. Objects that another process
-/// writes meanwhile are removed too.
+/// Removes all objects of a folder in a bucket but the claim in the folder `keep`. The metadata
+/// files of arrays and groups are removed first, so that readers find no partial array, and our own
+/// files last, so that what an interrupted removal leaves is known to be ours. Objects that another
+/// process writes meanwhile are removed too.
 ///
 /// # Errors
 /// The system's error.

@@ -1,5 +1,5 @@
-//! Which of many files exist, by listing their folders: a request, or a system call, for each folder
-//! and not for each file.
+//! Which of many files exist, by listing their folders: a request, or a system call, for each
+//! folder and not for each file.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;

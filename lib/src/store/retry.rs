@@ -41,8 +41,8 @@ impl RetryPolicy {
     }
 }
 
-/// Since when a server has not answered: a run that asks it for many objects waits once, and not for
-/// each of them.
+/// Since when a server has not answered: a run that asks it for many objects waits once, and not
+/// for each of them.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
     since: Mutex<Option<Instant>>,
@@ -94,7 +94,8 @@ pub(super) fn error(kind: io::ErrorKind, message: impl Into<String>) -> io::Erro
 }
 
 /// Repeats `attempt`, which gets the number of the try from 0, as long as its failures are
-/// temporary and the deadline has not passed, for this request or since the server last answered one.
+/// temporary and the deadline has not passed, for this request or since the server last answered
+/// one.
 ///
 /// * `server`: the name of the server, for messages
 ///

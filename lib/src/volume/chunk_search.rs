@@ -35,7 +35,7 @@ pub(super) fn flat(folder: &Path, is_chunk: &dyn Fn(&str) -> bool) -> bool {
 /// Whether a file lies `depth` levels below `folder`, all names on the path to it being numbers. A
 /// folder that cannot be listed counts as one where it does.
 pub(super) fn nested(folder: &Path, depth: usize) -> bool {
-    fn look(folder: &Path, depth: usize, entries: &mut usize) -> bool {
+    fn search(folder: &Path, depth: usize, entries: &mut usize) -> bool {
         let mut found = false;
         // errors are reported when chunks are read
         let _ = store::visit(folder, &mut |entry| {
@@ -45,7 +45,7 @@ pub(super) fn nested(folder: &Path, depth: usize) -> bool {
                     && match entry.kind {
                         EntryKind::File => depth == 1,
                         EntryKind::Folder => {
-                            depth > 1 && look(&folder.join(&entry.name), depth - 1, entries)
+                            depth > 1 && search(&folder.join(&entry.name), depth - 1, entries)
                         }
                     };
             if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -53,7 +53,7 @@ pub(super) fn nested(folder: &Path, depth: usize) -> bool {
         found
     }
     let mut entries = MAX_ENTRIES;
-    !store::is_listable(folder) || look(folder, depth, &mut entries)
+    !store::is_listable(folder) || search(folder, depth, &mut entries)
 }
 
 /// The first file in an array's folder that looks like a chunk with another name: a file whose name
@@ -78,15 +78,15 @@ pub(super) fn other(folder: &Path) -> Option<String> {
     Some(found.strip_prefix(folder).ok()?.display().to_string())
 }
 
-/// The first result of `look` for the first `most` entries of a folder.
-fn first_of<T>(folder: &Path, most: usize, look: &dyn Fn(&FolderEntry) -> Option<T>) -> Option<T> {
+/// The first result of `find` for the first `most` entries of a folder.
+fn first_of<T>(folder: &Path, most: usize, find: &dyn Fn(&FolderEntry) -> Option<T>) -> Option<T> {
     let (mut entries, mut found) = (0, None);
     store::visit(folder, &mut |entry| {
         entries += 1;
         if entries > most {
             return ControlFlow::Break(());
         }
-        found = look(&entry);
+        found = find(&entry);
         if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
     .ok()?;

@@ -287,12 +287,12 @@ fn array(location: &str, node: Node) -> Result<OpenedArray, Error> {
         Container::Zarr2 => (Box::new(ZarrSource::open(location, node.clone())?), Format::Zarr2),
     };
     let rank = source.layout().shape.len();
-    let said = conventions::of(&node)?;
+    let convention = conventions::of(&node)?;
     let mut notes = source.notes();
-    let mut names = said.names.unwrap_or_else(|| conventions::default_names(rank));
-    let mut known = said.calibration;
+    let mut names = convention.names.unwrap_or_else(|| conventions::default_names(rank));
+    let mut known = convention.calibration;
     if image.is_none() {
-        notes.extend(said.notes);
+        notes.extend(convention.notes);
     }
     if let Some((_, image, level)) = image {
         if image.axes.len() != rank {
@@ -303,9 +303,9 @@ fn array(location: &str, node: Node) -> Result<OpenedArray, Error> {
             return Err(Error::format(location, message));
         }
         names = image.axes.iter().map(|axis| axis.name.clone()).collect();
-        let said = image.calibration(level);
-        if said.spacing.is_some() || known.spacing.is_none() {
-            known = said;
+        let calibration = image.calibration(level);
+        if calibration.spacing.is_some() || known.spacing.is_none() {
+            known = calibration;
         }
     }
     Ok(OpenedArray {

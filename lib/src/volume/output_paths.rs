@@ -123,8 +123,8 @@ impl OutputPaths {
         self.array.join(".voxloom")
     }
 
-    /// As [`OutputPaths::check`], for a run. If an equal run is already working on the existing output,
-    /// it is resumed, whatever [`Begin::existing`] asks for.
+    /// As [`OutputPaths::check`], for a run. If an equal run is already working on the existing
+    /// output, it is resumed, whatever [`Begin::existing`] asks for.
     ///
     /// # Errors
     /// As [`OutputPaths::check`].
@@ -200,9 +200,10 @@ impl OutputPaths {
         Err(Error::format(location, message))
     }
 
-    /// Removes the existing output, after [`OutputPaths::check`], for a run that replaces it. Locally it
-    /// disappears at once for other processes. In a bucket, where that takes as long as there are
-    /// objects, a run that is still writing it ends because of the new claim, which stays.
+    /// Removes the existing output, after [`OutputPaths::check`], for a run that replaces it.
+    /// Locally it disappears at once for other processes. In a bucket, where that takes as long as
+    /// there are objects, a run that is still writing it ends because of the new claim, which
+    /// stays.
     pub(super) fn remove(&self, run: &impl Begin) -> Result<(), Error> {
         let (named, folder) = (self.named(), self.ledger_folder());
         let failed = |error| Error::io("remove", named, error);

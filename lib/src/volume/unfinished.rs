@@ -136,6 +136,6 @@ pub(super) fn check(location: &str, attributes: &Map<String, Value>) -> Result<(
 
 /// The attributes that are stored next to a single file.
 pub(super) fn of_file(path: &Path) -> Result<Map<String, Value>, Error> {
-    let beside = planes::folder_of(path).join(planes::ATTRIBUTES);
-    Ok(node::read_object(&beside)?.unwrap_or_default())
+    let attributes_file = planes::folder_of(path).join(planes::ATTRIBUTES);
+    Ok(node::read_object(&attributes_file)?.unwrap_or_default())
 }

@@ -260,11 +260,11 @@ impl VoxelLayout {
                 let low = p.floor();
                 let low = if low < last_low { low } else { last_low };
                 share[a][l] = (p - low) as f32;
-                corner[a][l] = whole(low - first);
+                corner[a][l] = integer_of(low - first);
                 index[l] += (low - first) * stride;
             }
         }
-        Cells { low: index.map(whole), corner, share, inside: inside.map(|v| v as u32) }
+        Cells { low: index.map(integer_of), corner, share, inside: inside.map(|v| v as u32) }
     }
 
     /// Whether a group of positions on a line, including its padding, lies between the first and
@@ -289,11 +289,11 @@ impl VoxelLayout {
             for l in 0..LANES {
                 let low = at[l].floor();
                 share[a][l] = (at[l] - low) as f32;
-                corner[a][l] = whole(low - self.first[a]);
+                corner[a][l] = integer_of(low - self.first[a]);
                 index[l] += low * stride;
             }
         }
-        Cells { low: index.map(whole), corner, share, inside: [u32::MAX; LANES] }
+        Cells { low: index.map(integer_of), corner, share, inside: [u32::MAX; LANES] }
     }
 
     /// Interpolates one row trilinearly, one axis after the other.
@@ -306,8 +306,8 @@ impl VoxelLayout {
         }
     }
 
-    /// Like [`VoxelLayout::linear_row`], with the offset along x as a constant, so that both voxels are
-    /// read together.
+    /// Like [`VoxelLayout::linear_row`], with the offset along x as a constant, so that both voxels
+    /// are read together.
     #[inline(always)]
     fn linear_row_of<T: Voxel, const X: usize>(
         &self,
@@ -363,7 +363,7 @@ impl VoxelLayout {
                 }
             }
             for (l, to) in out.iter_mut().enumerate() {
-                *to = if inside[l] { voxels[whole(index[l]) as usize] } else { fill };
+                *to = if inside[l] { voxels[integer_of(index[l]) as usize] } else { fill };
             }
         }
     }
@@ -387,17 +387,18 @@ impl VoxelLayout {
     }
 }
 
-/// Interpolation from more than two voxels a side. A trait and no closure: its method is always inlined,
-/// and is then compiled for the processor's vector registers with the loop around it.
+/// Interpolation from more than two voxels a side. A trait and no closure: its method is always
+/// inlined, and is then compiled for the processor's vector registers with the loop around it.
 pub(super) trait Interpolator {
-    /// The value at `t` (0 to 1) of the way from voxel `low` of the block to the next along each axis.
+    /// The value at `t` (0 to 1) of the way from voxel `low` of the block to the next along each
+    /// axis.
     fn at(&self, low: [usize; 3], t: [f32; 3]) -> f32;
 }
 
 /// Converts an integral value from 0 to below 2^32, using the low bits of its sum with 2^52; unlike
 /// a saturating cast this is vectorised.
 #[inline(always)]
-fn whole(v: f64) -> u32 {
+fn integer_of(v: f64) -> u32 {
     (v + 4_503_599_627_370_496.0).to_bits() as u32
 }
 

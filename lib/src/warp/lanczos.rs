@@ -24,11 +24,13 @@ const TAPS: usize = 2 * RADIUS;
 const WIDE: usize = 8;
 type Taps = [f32; WIDE];
 
-/// Intervals of the table of weights. Linear interpolation between its rows is within `2e-6` of the kernel.
+/// Intervals of the table of weights. Linear interpolation between its rows is within `2e-6` of the
+/// kernel.
 const STEPS: usize = 1024;
 
-/// Weights at `i / STEPS` of the way from one voxel to the next: of the voxels from two below the lower
-/// neighbour to three above it. The last row is there twice, so that every row has a next one.
+/// Weights at `i / STEPS` of the way from one voxel to the next: of the voxels from two below the
+/// lower neighbour to three above it. The last row is there twice, so that every row has a next
+/// one.
 static WEIGHTS: LazyLock<Vec<Taps>> =
     LazyLock::new(|| (0..=STEPS + 1).map(|i| exact(i.min(STEPS) as f64 / STEPS as f64)).collect());
 
@@ -115,8 +117,8 @@ impl<'a, T: Voxel> Lanczos<'a, T> {
         std::array::from_fn(|x| if x < TAPS { voxel(x) } else { 0.0 })
     }
 
-    /// The sums along z and y of the voxels of each tap along x. Rows of weight zero are skipped, so
-    /// that a NaN in them is ignored.
+    /// The sums along z and y of the voxels of each tap along x. Rows of weight zero are skipped,
+    /// so that a NaN in them is ignored.
     ///
     /// * `block`: the voxels from the first tap on, if all taps are inside
     #[inline(always)]
@@ -150,8 +152,8 @@ impl<'a, T: Voxel> Lanczos<'a, T> {
     }
 }
 
-/// The voxels of the taps along x. A whole register of integers is read, as those of weight zero do no
-/// harm; floats may be NaN there.
+/// The voxels of the taps along x. A whole register of integers is read, as those of weight zero do
+/// no harm; floats may be NaN there.
 #[inline(always)]
 fn taps<T: Voxel>(row: &[T]) -> Taps {
     let mut taps = [0.0; WIDE];
@@ -190,7 +192,8 @@ impl<T: Voxel> Interpolator for Lanczos<'_, T> {
             Some(_) => self.sums(block, low, [&z_weights, &y_weights]),
             None => self.sums(None, low, [&z_weights, &y_weights]),
         };
-        // through memory: otherwise the compiler takes the sums apart into lanes for the lines below
+        // through memory: otherwise the compiler takes the sums apart into lanes for the lines
+        // below
         let sum = black_box(sum);
         let term = |x: usize| if x_weights[x] == 0.0 { 0.0 } else { x_weights[x] * sum[x] };
         ((term(0) + term(5)) + (term(1) + term(4))) + (term(2) + term(3))

@@ -142,8 +142,9 @@ pub struct Options {
 ///
 /// The chain maps positions of the output to positions of the moving volume, or the reverse with
 /// `options.backwards`. Voxels where the map or its inverse is undefined get the fill value and are
-/// counted in the receipt. `moving` are the channels of one image, of equal grid and data type: positions are
-/// computed once for all of them. Several channels give an image with as many channels.
+/// counted in the receipt. `moving` are the channels of one image, of equal grid and data type:
+/// positions are computed once for all of them. Several channels give an image with as many
+/// channels.
 ///
 /// # Errors
 /// [`Error`]. Blocks that failed are listed in the receipt.
@@ -212,8 +213,8 @@ pub fn resample(
 /// // a row of four voxels, moved by half a voxel
 /// let grid = Grid::new([1, 1, 4], [1.0; 3], [0.0; 3]);
 /// let chain = LocalChain { steps: vec![LocalStep::Affine(Affine::translation([0.0, 0.0, 0.5]))] };
-/// let moved: Vec<f32> = resample_block(&[10u16, 20, 40, 80], &grid, &chain, &grid, &Options::default());
-/// assert_eq!(moved, [15.0, 30.0, 60.0, 80.0]);
+/// let moved: Vec<f32> = resample_block(&[10u16, 20, 40, 80], &grid, &chain, &grid,
+/// &Options::default()); assert_eq!(moved, [15.0, 30.0, 60.0, 80.0]);
 /// ```
 pub fn resample_block<T: Voxel, O: Voxel>(
     voxels: &[T],

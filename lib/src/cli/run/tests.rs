@@ -100,8 +100,8 @@ fn ends_have_their_codes() {
     for (end, code) in [("well", 0), ("badly", 1), ("panic", 1), ("usage", 2), ("gap", 3)] {
         let folder = tempfile::tempdir().unwrap();
         ends(folder.path(), &["--end", end], code);
-        let beside = folder.path().join("out.receipt.json");
-        assert_eq!(beside.exists(), matches!(code, 0 | 3), "{end}");
+        let receipt_file = folder.path().join("out.receipt.json");
+        assert_eq!(receipt_file.exists(), matches!(code, 0 | 3), "{end}");
     }
     let folder = tempfile::tempdir().unwrap();
     ends(folder.path(), &["--no-such-flag"], 2);

@@ -59,22 +59,22 @@ impl<'a> StoredContent<'a> {
         Self { form, count, file: Box::new(at), is_whole: false, looks_at_all: false }
     }
 
-    /// The numbers and paths of the examined files: up to [`MAX_FILES`] or [`MAX_REQUESTS`], evenly spread,
-    /// or all.
+    /// The numbers and paths of the examined files: up to [`MAX_FILES`] or [`MAX_REQUESTS`], evenly
+    /// spread, or all.
     fn sample(&self) -> (Vec<u64>, Vec<PathBuf>) {
         if self.count == 0 {
             return Default::default();
         }
         let first = (self.file)(0);
-        let looks = if store::is_remote(&first) {
+        let examined = if store::is_remote(&first) {
             self.count.min(MAX_REQUESTS)
         } else if self.looks_at_all {
             self.count
         } else {
             self.count.min(MAX_FILES)
         };
-        let number = |i| (u128::from(i) * u128::from(self.count) / u128::from(looks)) as u64;
-        let numbers: Vec<u64> = (0..looks).map(number).collect();
+        let number = |i| (u128::from(i) * u128::from(self.count) / u128::from(examined)) as u64;
+        let numbers: Vec<u64> = (0..examined).map(number).collect();
         let others = numbers[1..].iter().map(|number| (self.file)(*number));
         let paths = std::iter::once(first).chain(others).collect();
         (numbers, paths)
@@ -82,16 +82,16 @@ impl<'a> StoredContent<'a> {
 
     /// Up to `most` of the files, evenly spread.
     pub(in crate::volume) fn paths(&self, most: u64) -> Vec<PathBuf> {
-        let looks = self.count.min(most);
-        let number = |i| (u128::from(i) * u128::from(self.count) / u128::from(looks)) as u64;
-        (0..looks).map(|i| (self.file)(number(i))).collect()
+        let examined = self.count.min(most);
+        let number = |i| (u128::from(i) * u128::from(self.count) / u128::from(examined)) as u64;
+        (0..examined).map(|i| (self.file)(number(i))).collect()
     }
 
     /// The state of each file of [`StoredContent::sample`].
     ///
     /// # Errors
     /// [`Error::Io`] for a file whose metadata cannot be read.
-    pub(in crate::volume) fn seen(&self) -> Result<Vec<FileState>, Error> {
+    pub(in crate::volume) fn file_states(&self) -> Result<Vec<FileState>, Error> {
         let (_, paths) = self.sample();
         let is_whole = self.is_whole;
         let stats = store::each(&paths, |path| state(path, is_whole));
@@ -101,11 +101,11 @@ impl<'a> StoredContent<'a> {
 
     /// The fingerprint of the array's content; the paths of its files are not part of it.
     ///
-    /// An array of up to [`MAX_FILES`] files and [`MAX_HASHED_BYTES`] bytes is hashed completely. Of a larger one,
-    /// the size and modification time of [`MAX_FILES`] evenly spread files are hashed, so that a
-    /// rewritten array is recognized without reading it. In a bucket or on a web server, only an
-    /// array of one file is hashed completely; of others, the sizes and entity tags (or
-    /// modification times) of [`MAX_REQUESTS`] files are hashed.
+    /// An array of up to [`MAX_FILES`] files and [`MAX_HASHED_BYTES`] bytes is hashed completely.
+    /// Of a larger one, the size and modification time of [`MAX_FILES`] evenly spread files are
+    /// hashed, so that a rewritten array is recognized without reading it. In a bucket or on a web
+    /// server, only an array of one file is hashed completely; of others, the sizes and entity tags
+    /// (or modification times) of [`MAX_REQUESTS`] files are hashed.
     ///
     /// # Errors
     /// [`Error::Io`] for an existing file that cannot be read.

@@ -110,8 +110,8 @@ impl Axis {
 /// An array open for reading: named axes, slowest first, and elements of any type. Reads are
 /// thread-safe and have no file position.
 ///
-/// [`Volume`](crate::volume::Volume) and [`FieldFile`](crate::volume::FieldFile) are views of an array: one channel
-/// and time point of it along z, y, x, or its vectors.
+/// [`Volume`](crate::volume::Volume) and [`FieldFile`](crate::volume::FieldFile) are views of an
+/// array: one channel and time point of it along z, y, x, or its vectors.
 pub struct Array {
     pub(in crate::volume) location: String,
     pub(in crate::volume) source: Box<dyn Source>,

@@ -201,7 +201,8 @@ impl ArrayOutput {
     }
 
     /// As [`ArrayOutput::create`], but marks the array as unfinished until
-    /// [`Unfinished::set_missing_blocks`](crate::volume::Unfinished::set_lacking) changes that.
+    /// [`Unfinished::set_missing_blocks`](crate::volume::Unfinished::set_missing_blocks) changes
+    /// that.
     ///
     /// # Errors
     /// As [`ArrayOutput::create`].

@@ -36,8 +36,8 @@ pub struct Watch {
     last_check: Mutex<Option<Instant>>,
 }
 
-/// In a bucket, where a check takes two requests, [`Watch::check_periodically`] checks no more often than this.
-/// [`Watch::check`] at the end of a run looks in any case.
+/// In a bucket, where a check takes two requests, [`Watch::check_periodically`] checks no more
+/// often than this. [`Watch::check`] at the end of a run looks in any case.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Watch {
@@ -61,7 +61,7 @@ impl Watch {
         if watch.files.get().is_none() {
             // errors are ignored here, as reading will report them; if another thread has set the
             // files first, they are the same
-            let _ = watch.files.set(source.stored().seen().unwrap_or_default());
+            let _ = watch.files.set(source.stored().file_states().unwrap_or_default());
         }
         watch
     }

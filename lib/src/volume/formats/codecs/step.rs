@@ -112,7 +112,7 @@ impl Step {
         match self {
             // an upper bound of the expansion of incompressible data, for all compressors
             Self::Stream(_) => {
-                Size::AtMost(size.most().saturating_add(size.most() / 4).saturating_add(1 << 16))
+                Size::AtMost(size.max().saturating_add(size.max() / 4).saturating_add(1 << 16))
             }
             Self::Sum(..) => each(size, &|size| size.saturating_add(4)),
             Self::Delta(kept, wanted) | Self::Scale(kept, wanted, ..) => {

@@ -73,8 +73,8 @@ fn read_to_end(
     out: &mut Vec<u8>,
 ) -> Result<(), String> {
     out.clear();
-    out.reserve_exact(size.most().min(input.len().saturating_mul(64)));
-    decoder.take(size.most() as u64 + 1).read_to_end(out).map_err(|error| error.to_string())?;
+    out.reserve_exact(size.max().min(input.len().saturating_mul(64)));
+    decoder.take(size.max() as u64 + 1).read_to_end(out).map_err(|error| error.to_string())?;
     size.check(out.len())?;
     // the capacity may have doubled, and the buffer may be kept for long
     if out.capacity() > out.len() + out.len() / 8 {
@@ -90,14 +90,14 @@ fn zlib(input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
     loop {
         if out.len() == out.capacity() {
             // one byte beyond the permitted size is enough to detect excess data
-            let left = (size.most() + 1).saturating_sub(out.len());
+            let left = (size.max() + 1).saturating_sub(out.len());
             out.reserve_exact(left.min(out.len().max(input.len().saturating_mul(8)).max(64)));
         }
         let rest = &input[inflate.total_in() as usize..];
         let before = (inflate.total_in(), out.len());
         let status = inflate.decompress_vec(rest, out, flate2::FlushDecompress::None);
         let status = status.map_err(|error| error.to_string())?;
-        if status == flate2::Status::StreamEnd || out.len() > size.most() {
+        if status == flate2::Status::StreamEnd || out.len() > size.max() {
             return size.check(out.len());
         }
         if before == (inflate.total_in(), out.len()) && out.len() < out.capacity() {

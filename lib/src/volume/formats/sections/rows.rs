@@ -53,8 +53,8 @@ fn is_header(start: &[u8]) -> bool {
     has("z") && has("location")
 }
 
-/// Whether the file at `path` is a table of sections; a pipe is not read as a volume. Read errors are
-/// reported when it is opened.
+/// Whether the file at `path` is a table of sections; a pipe is not read as a volume. Read errors
+/// are reported when it is opened.
 pub(in crate::volume) fn is_table(path: &Path) -> bool {
     !files::is_pipe(path)
         && document::read_start(path, HEAD_BYTES).is_ok_and(|start| is_header(&start))
@@ -68,7 +68,7 @@ pub(super) fn read(path: &Path) -> Result<SectionTable, Error> {
     let text = document::read(path).map_err(|source| Error::io("read", path, source))?;
     let mut list = comments(path, &String::from_utf8_lossy(&text))?;
     let table = Table::read(path).map_err(of_table)?;
-    let [z, location] = ["z", "location"].map(|name| table.wanted(name).map_err(of_table));
+    let [z, location] = ["z", "location"].map(|name| table.required_column(name).map_err(of_table));
     let (z, location, mask) = (z?, location?, table.column("mask"));
     let offsets = ["offset_y", "offset_x"].map(|name| table.column(name));
     let folder = store::parent(path).unwrap_or(Path::new(""));

@@ -45,7 +45,7 @@ impl ListedFile {
         let page = self.pages.page(&mut self.input, number)?;
         match first {
             Some(first) => alike(&page.form, &first.form, number)?,
-            None => say(&self.input.path, &page.form),
+            None => log_unapplied_tags(&self.input.path, &page.form),
         }
         Ok(page)
     }
@@ -57,7 +57,7 @@ impl ListedFile {
     }
 
     /// The parsed description of the first page.
-    fn known(&self) -> Result<ParsedDescription, TiffError> {
+    fn parse_description(&self) -> Result<ParsedDescription, TiffError> {
         let first = match &self.pages.pages[0] {
             Ok(page) => [page.form.size[0], page.form.size[1], page.form.samples],
             Err(_) => [0; 3],
@@ -77,7 +77,7 @@ fn alike(page: &PageForm, first: &PageForm, number: usize) -> Result<(), String>
     if of(page) == of(first) {
         return Ok(());
     }
-    let say = |form: &PageForm| {
+    let describe = |form: &PageForm| {
         let samples =
             if form.samples == 1 { String::new() } else { format!(" of {} samples", form.samples) };
         let kind = match form.sample {
@@ -90,13 +90,13 @@ fn alike(page: &PageForm, first: &PageForm, number: usize) -> Result<(), String>
         "has pages that differ: page {}, counted from 1, has {}, the first {}; all must be alike: save each \
          kind in a file of its own, or list files of several sizes in a table of sections",
         number + 1,
-        say(page),
-        say(first)
+        describe(page),
+        describe(first)
     ))
 }
 
 /// Logs what the tags state about the samples but is not applied to them.
-fn say(path: &Path, form: &PageForm) {
+fn log_unapplied_tags(path: &Path, form: &PageForm) {
     let path = path.display();
     match form.interpretation {
         1 => {}
@@ -121,7 +121,7 @@ fn say(path: &Path, form: &PageForm) {
 /// The planes of one file, or of one of the images in it.
 pub(super) fn of_file(location: &str, path: &Path, image: Option<&str>) -> Result<Series, Error> {
     let file = ListedFile::open(location, path)?;
-    match file.known().map_err(|fault| fault.at(location, path))? {
+    match file.parse_description().map_err(|fault| fault.at(location, path))? {
         ParsedDescription::Images(ome) => of_image(location, path, file, &ome, image),
         ParsedDescription::Stack(description) => {
             of_pages(file, &description, image).map_err(|fault| fault.at(location, path))
@@ -392,7 +392,7 @@ fn several(known: &ParsedDescription) -> Option<String> {
 
 /// Refuses a file of a pattern if its pages are not all planes along z.
 fn check_member(file: &ListedFile, count: usize) -> Result<(), TiffError> {
-    let known = file.known()?;
+    let known = file.parse_description()?;
     let more = match &known {
         ParsedDescription::Stack(description) => {
             description.pages.iter().any(|(_, n)| *n > count as u64)
@@ -414,7 +414,7 @@ fn check_member(file: &ListedFile, count: usize) -> Result<(), TiffError> {
 }
 
 fn member_calibration(file: &ListedFile) -> Result<Calibration, TiffError> {
-    let description = match file.known()? {
+    let description = match file.parse_description()? {
         ParsedDescription::Stack(description) => description,
         ParsedDescription::Images(ome) => Description {
             spacing: ome.images.first().map_or([None; 3], |image| image.spacing),

@@ -67,7 +67,7 @@ impl Chain {
         match &self.body {
             Body::Elements(_) => Size::Exactly(shape.iter().product::<u64>() as usize * size),
             Body::Shard(shard) => {
-                let inner = shard.chain.encoded(&shard.chunk, size).most();
+                let inner = shard.chain.encoded(&shard.chunk, size).max();
                 let count = shard.count(&self.stored_shape(shape)) as usize;
                 Size::AtMost(count.saturating_mul(inner.saturating_add(16)).saturating_add(4))
             }

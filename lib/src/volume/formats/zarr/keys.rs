@@ -67,8 +67,8 @@ impl Keys {
         match separator {
             Some(Value::String(text)) if text == "/" => Ok(keys('/')),
             Some(Value::String(text)) if text == "." => Ok(keys('.')),
-            None | Some(Value::Null) => match keys('.').look(folder, rank) {
-                ChunkKeys::Other(_) if keys('/').look(folder, rank) == ChunkKeys::Chunk => {
+            None | Some(Value::Null) => match keys('.').examine(folder, rank) {
+                ChunkKeys::Other(_) if keys('/').examine(folder, rank) == ChunkKeys::Chunk => {
                     Ok(keys('/'))
                 }
                 _ => Ok(keys('.')),
@@ -96,7 +96,7 @@ impl Keys {
     }
 
     /// Examines the folder of an array of this rank for chunks under the expected names.
-    pub(super) fn look(self, folder: &Path, rank: usize) -> ChunkKeys {
+    pub(super) fn examine(self, folder: &Path, rank: usize) -> ChunkKeys {
         let found = match (self.separator, self.prefix) {
             ('/', true) => chunk_search::nested(&folder.join("c"), rank),
             ('/', false) => chunk_search::nested(folder, rank),
@@ -144,10 +144,10 @@ mod tests {
             for file in ["c/0/1/2", "c.0.1.2", "0.1.2", "0/1/2", "c/0/1"] {
                 let wanted =
                     if file == own { ChunkKeys::Chunk } else { ChunkKeys::Other(file.to_owned()) };
-                assert_eq!(keys.look(folder(&["zarr.json", file]).path(), 3), wanted);
+                assert_eq!(keys.examine(folder(&["zarr.json", file]).path(), 3), wanted);
             }
             let more = folder(&["zarr.json", ".voxloom/0", "notes.txt", "s1/zarr.json"]);
-            assert_eq!(keys.look(more.path(), 3), ChunkKeys::Nothing);
+            assert_eq!(keys.examine(more.path(), 3), ChunkKeys::Nothing);
         }
     }
 

@@ -39,7 +39,7 @@ enum Storage {
 impl ZarrSource {
     pub(in crate::volume) fn open(location: &str, node: Node) -> Result<Self, Error> {
         let header = Header::read(location, &node)?;
-        if let ChunkKeys::Other(found) = header.keys.look(&node.path, header.shape.len()) {
+        if let ChunkKeys::Other(found) = header.keys.examine(&node.path, header.shape.len()) {
             let wanted = header.keys.path(&node.path, &vec![0; header.shape.len()]);
             let wanted = wanted.strip_prefix(&node.path).unwrap_or(&wanted).display().to_string();
             let message = format!(
@@ -131,7 +131,7 @@ impl ZarrSource {
 
     fn load_coded(&self, index: &[u64], scratch: &mut Scratch) -> Result<Option<Block>, Error> {
         let (chain, chunk, fill) = (&self.header.chain, &self.header.chunk, &self.header.fill);
-        let most = chain.encoded(chunk, fill.len()).most() as u64;
+        let most = chain.encoded(chunk, fill.len()).max() as u64;
         let length =
             self.bytes(&self.path(index), ByteSelection::Whole(most), &mut scratch.file)?;
         let Some(length) = length else { return Ok(None) };

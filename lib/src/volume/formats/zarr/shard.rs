@@ -51,7 +51,7 @@ impl Shard {
     /// The size in bytes of the index of a shard of `shape`.
     pub(super) fn index_bytes(&self, shape: &[u64]) -> usize {
         let plain = Size::Exactly(self.count(shape) as usize * 16);
-        codecs::encoded(&self.steps, plain).most()
+        codecs::encoded(&self.steps, plain).max()
     }
 
     /// The byte offset and the size of the index in a shard of `length` bytes.
@@ -104,7 +104,7 @@ impl Shard {
                 "its shard's index places {bytes} bytes at {start}, and the shard has {length}"
             ));
         }
-        let most = self.chain.encoded(&self.chunk, size).most();
+        let most = self.chain.encoded(&self.chunk, size).max();
         if bytes > most as u64 {
             return Err(format!("its shard's index gives it {bytes} bytes, it has {most} at most"));
         }
