@@ -35,8 +35,8 @@ pub(crate) struct Inspect {
 
 impl Program for Inspect {
     const NAME: &'static str = "inspect";
-    const PURPOSE: Purpose = Purpose::Look;
-    const FLAG_SET: FlagSet = FlagSet::Look;
+    const PURPOSE: Purpose = Purpose::Inspect;
+    const FLAG_SET: FlagSet = FlagSet::Inspect;
     const EXAMPLE: &'static str = "inspect image.zarr";
 
     fn pipes(&self) -> Vec<&'static str> {

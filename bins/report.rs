@@ -52,7 +52,7 @@ pub(crate) struct Report {
 
 impl Program for Report {
     const NAME: &'static str = "report";
-    const PURPOSE: Purpose = Purpose::Look;
+    const PURPOSE: Purpose = Purpose::Inspect;
     const FLAG_SET: FlagSet = FlagSet::Whole;
     const EXAMPLE: &'static str = "report receipts/*.json --fixed a.zarr --moving b.zarr -o c.html";
 

@@ -12,13 +12,13 @@
 //! let shared = budget.caches(&[(Reads::Volume(&moving), useful)], &cost_of(block));
 //! let identity = Identity::of("smooth").with_volume("moving", &moving)?.with("options", options);
 //! let plan = Plan::tile(bounds, block, cost_of(block), &identity);
-//! let plan = plan.beside(&budget, shared, each_thread);
+//! let plan = plan.with_overhead(&budget, shared, each_thread);
 //! if plan.is_all_asked(ctx)? { return Ok(()) }            // --plan: nothing may be created
 //! let out = Arc::new(Output::create(location, &spec, ctx.existing)?);
 //! ctx.input(&moving);
 //! ctx.output_array(&out);
-//! let ends = plan.stream(ctx, &out.ledger_folder(), read, compute, write)?;
-//! if ctx.gathers() { /* work that needs all blocks: metadata, reductions of ends.summaries() */ }
+//! let results = plan.stream(ctx, &out.ledger_folder(), read, compute, write)?;
+//! if ctx.gathers() { /* work that needs all blocks: metadata, reductions of results.summaries() */ }
 //! ```
 //!
 //! An operation that produces a table stores each task's rows in [`TaskRows`] and reads them back

@@ -324,7 +324,7 @@ fn choose(
     Ok(chosen)
 }
 
-/// Whether any program shape has this shared flag.
+/// Whether any flag set contains this shared flag.
 fn is_shared(key: &str) -> bool {
     let all = super::shared::add(Command::new("all"), super::FlagSet::Blocks);
     flag(&all, key).is_some()

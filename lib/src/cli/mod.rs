@@ -5,7 +5,7 @@
 //! ```no_run
 //! use std::process::ExitCode;
 //! use voxloom::blocks::Context;
-//! use voxloom::cli::{self, Program, Purpose, Shape, VolumeArgs};
+//! use voxloom::cli::{self, FlagSet, Program, Purpose, VolumeArgs};
 //!
 //! /// Says what is in a volume.
 //! #[derive(clap::Args)]
@@ -19,8 +19,8 @@
 //!
 //! impl Program for Inspect {
 //!     const NAME: &'static str = "inspect";
-//!     const PURPOSE: Purpose = Purpose::Look;
-//!     const SHAPE: Shape = Shape::Look;
+//!     const PURPOSE: Purpose = Purpose::Inspect;
+//!     const FLAG_SET: FlagSet = FlagSet::Inspect;
 //!     const EXAMPLE: &'static str = "inspect image.zarr/0";
 //!
 //!     fn run(self, _ctx: &Context) -> anyhow::Result<()> {
@@ -73,7 +73,7 @@ use crate::blocks::Context;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Inspect data before or after processing.
-    Look,
+    Inspect,
     /// Align one volume to another.
     Align,
     /// Change format or resolution.
@@ -86,7 +86,7 @@ pub enum Purpose {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlagSet {
     /// Reads and prints: logging, `--threads` and `--memory` only.
-    Look,
+    Inspect,
     /// Processes the input as a whole: also receipt, seed, resume and overwrite.
     Whole,
     /// Processes block by block: also block size, part, finish, plan and allow-failed.

@@ -120,7 +120,7 @@ fn overview(programs: &[ProgramEntry]) -> String {
     );
     let width = programs.iter().map(|program| program.name.len()).max().unwrap_or_default();
     for (purpose, heading) in [
-        (Purpose::Look, "Look at data before and after"),
+        (Purpose::Inspect, "Look at data before and after"),
         (Purpose::Align, "Align one volume to another"),
         (Purpose::Convert, "Change format or resolution"),
         (Purpose::Test, "Make test data"),
@@ -223,8 +223,8 @@ mod tests {
 
     impl Program for Look {
         const NAME: &'static str = "look";
-        const PURPOSE: Purpose = Purpose::Look;
-        const FLAG_SET: FlagSet = FlagSet::Look;
+        const PURPOSE: Purpose = Purpose::Inspect;
+        const FLAG_SET: FlagSet = FlagSet::Inspect;
         const EXAMPLE: &'static str = "look --thing moon";
 
         fn run(self, _: &Context) -> anyhow::Result<()> {

@@ -88,7 +88,7 @@ fn attempt<P: Program>(
     streams::check(&program, command, matches)?;
     path_conflicts::check(&program, command, matches)?;
     // programs that only inspect may read unfinished volumes, and report it
-    volume::allow_unfinished(flags.allow_unfinished() || P::FLAG_SET == FlagSet::Look);
+    volume::allow_unfinished(flags.allow_unfinished() || P::FLAG_SET == FlagSet::Inspect);
     let mut ctx = flags.context(Cancel::on_signals()?)?;
     if ctx.finish && ctx.scattered && !P::SECOND_PASS {
         let message = format!(
@@ -99,8 +99,9 @@ fn attempt<P: Program>(
     }
     refuse_receipts(&ctx, &flags, matches)?;
     let mut parameters = parameters(command, matches);
-    let looks = P::FLAG_SET == FlagSet::Look || ctx.plan_only;
-    let run = completed::identity(P::NAME, command, matches, &parameters).filter(|_| !looks);
+    let only_inspects = P::FLAG_SET == FlagSet::Inspect || ctx.plan_only;
+    let run =
+        completed::identity(P::NAME, command, matches, &parameters).filter(|_| !only_inspects);
     if let Some(run) = &run
         && completed::is_done(command, matches, flags.receipt(), run, &ctx)?
     {

@@ -14,13 +14,13 @@ use crate::device::Device;
 use crate::store;
 use crate::volume::Existing;
 
-/// Adds the shared flags of this shape, except those that the program defines itself.
-pub(super) fn add(mut command: Command, shape: FlagSet) -> Command {
+/// Adds the shared flags of this set, except those that the program defines itself.
+pub(super) fn add(mut command: Command, flag_set: FlagSet) -> Command {
     let mut flags = Vec::new();
-    if shape == FlagSet::Blocks {
+    if flag_set == FlagSet::Blocks {
         flags.extend(block_flags());
     }
-    if shape != FlagSet::Look {
+    if flag_set != FlagSet::Inspect {
         flags.extend(writing_flags());
     }
     flags.extend(common_flags());
@@ -127,7 +127,7 @@ fn parse_endpoint(text: &str) -> Result<String, String> {
     store::check_endpoint(text).map(|()| text.to_owned())
 }
 
-/// The values of the shared flags. A flag that the program's shape lacks, or that the program has
+/// The values of the shared flags. A flag that the program's flag set lacks, or that the program has
 /// redefined, has its default value.
 pub(super) struct SharedFlags<'a>(pub(super) &'a ArgMatches);
 
@@ -223,8 +223,8 @@ impl SharedFlags<'_> {
 mod tests {
     use super::*;
 
-    fn context(shape: FlagSet, arguments: &[&str]) -> Result<Context, String> {
-        let command = add(Command::new("x").no_binary_name(true), shape);
+    fn context(flag_set: FlagSet, arguments: &[&str]) -> Result<Context, String> {
+        let command = add(Command::new("x").no_binary_name(true), flag_set);
         let matches = command.try_get_matches_from(arguments).map_err(|e| e.to_string())?;
         SharedFlags(&matches).context(Cancel::default()).map_err(|e| e.to_string())
     }
@@ -253,8 +253,8 @@ mod tests {
 
     #[test]
     fn a_shape_has_its_flags_and_no_others() {
-        assert!(context(FlagSet::Look, &["--threads", "2", "-q"]).is_ok());
-        assert!(context(FlagSet::Look, &["--resume"]).is_err());
+        assert!(context(FlagSet::Inspect, &["--threads", "2", "-q"]).is_ok());
+        assert!(context(FlagSet::Inspect, &["--resume"]).is_err());
         assert!(context(FlagSet::Whole, &["--resume", "--seed", "3"]).is_ok());
         assert!(context(FlagSet::Whole, &["--part", "1/2"]).is_err());
         assert!(context(FlagSet::Blocks, &["--resume", "--overwrite"]).is_err());

@@ -9,15 +9,20 @@ use super::testing::{TestRandom, blobs, crop};
 use super::{Detector, Options, SpotVoxel, detect_in_memory, oracle};
 use crate::geom::{Box3, Point};
 
-/// Blobs at random positions, at least `apart` micrometres from each other and from the faces.
-fn scatter(shape: [usize; 3], spacing: Point, apart: f64, dice: &mut TestRandom) -> Vec<Point> {
+/// Blobs at random positions, at least `separation` micrometres from each other and from the faces.
+fn scatter(
+    shape: [usize; 3],
+    spacing: Point,
+    separation: f64,
+    dice: &mut TestRandom,
+) -> Vec<Point> {
     let mut centres: Vec<Point> = Vec::new();
     for _ in 0..4000 {
         let place: Point = std::array::from_fn(|a| {
-            let margin = apart / spacing[a];
+            let margin = separation / spacing[a];
             margin + dice.roll() * (shape[a] as f64 - 1.0 - 2.0 * margin)
         });
-        if centres.iter().all(|other| distance(place, *other, spacing) > apart) {
+        if centres.iter().all(|other| distance(place, *other, spacing) > separation) {
             centres.push(place);
         }
     }

@@ -45,15 +45,15 @@ pub fn read_matrix_text(path: &Path, axes: AxisOrder) -> Result<Affine, Error> {
 ///
 /// ```
 /// use voxloom::geom::Affine;
-/// use voxloom::transform::{Axes, read_matrix_text, write_matrix_text};
+/// use voxloom::transform::{AxisOrder, read_matrix_text, write_matrix_text};
 ///
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("affine.mat");
 /// let map = Affine::translation([1.0, 2.0, 3.0]);
-/// write_matrix_text(&path, &map, Axes::Xyz)?;
-/// assert_eq!(read_matrix_text(&path, Axes::Xyz)?, map);
+/// write_matrix_text(&path, &map, AxisOrder::Xyz)?;
+/// assert_eq!(read_matrix_text(&path, AxisOrder::Xyz)?, map);
 /// // read with the wrong axes, it is another map
-/// assert_eq!(read_matrix_text(&path, Axes::Zyx)?.offset(), [3.0, 2.0, 1.0]);
+/// assert_eq!(read_matrix_text(&path, AxisOrder::Zyx)?.offset(), [3.0, 2.0, 1.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn write_matrix_text(path: &Path, map: &Affine, axes: AxisOrder) -> Result<(), Error> {
