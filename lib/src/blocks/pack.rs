@@ -119,7 +119,7 @@ mod tests {
 
     fn read(folder: &Path, (name, start): (String, u64), length: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let wanted = store::ByteSelection::Range { start, length };
+        let wanted = store::ReadRange::Range { start, length };
         store::read(&folder.join(name), wanted, &mut bytes).unwrap();
         bytes
     }

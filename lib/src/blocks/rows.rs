@@ -10,7 +10,7 @@ use super::entries::Entries;
 use super::pack::Pack;
 use super::{Context, Error, Task, TaskResults, Tasks};
 use crate::fingerprint::Fingerprint;
-use crate::store::{self, ByteSelection};
+use crate::store::{self, ReadRange};
 
 /// Temporary storage for operations whose tasks produce more than a summary. The rows of all tasks
 /// of a process are in one file (in a bucket, in a few objects) in the folder in which
@@ -225,7 +225,7 @@ fn fetch(
     bytes: &mut Vec<u8>,
 ) -> Result<Result<(), u64>, RowsError> {
     let found =
-        store::read(path, ByteSelection::Range { start, length }, bytes).map_err(RowsError::Io)?;
+        store::read(path, ReadRange::Range { start, length }, bytes).map_err(RowsError::Io)?;
     let Some(all) = found else { return Err(RowsError::Wrong("missing".to_owned())) };
     Ok(if bytes.len() == length { Ok(()) } else { Err(all) })
 }

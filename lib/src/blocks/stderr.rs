@@ -51,10 +51,10 @@ pub fn write_stderr(lines: &str) {
     }
 }
 
-/// Waits until all queued lines are written, but no longer than `patience`.
-pub fn flush_stderr(patience: Duration) {
+/// Waits until all queued lines are written, but no longer than `timeout`.
+pub fn flush_stderr(timeout: Duration) {
     let Some(Some(writer)) = WRITER.get() else { return };
-    let end = Instant::now() + patience;
+    let end = Instant::now() + timeout;
     let left = || end.saturating_duration_since(Instant::now());
     let (answer, answered) = channel();
     let mut flush = Message::Mark(answer);
@@ -65,7 +65,7 @@ pub fn flush_stderr(patience: Duration) {
         thread::sleep(POLL_INTERVAL.min(left()));
         flush = back;
     }
-    // a missing answer means that `patience` has run out
+    // a missing answer means that `timeout` has run out
     let _ = answered.recv_timeout(left());
 }
 

@@ -20,8 +20,8 @@ use object_store::{
 use tokio::runtime::Runtime;
 
 use super::remote::{Page, Remote};
-use super::retry::{self, Outage, RequestFailure, RetryPolicy};
-use super::{ByteSelection, EntryKind, FolderEntry, Stat};
+use super::retry::{self, Outage, RetryPolicy, TryError};
+use super::{EntryKind, FolderEntry, ReadRange, Stat};
 
 mod settings;
 
@@ -43,7 +43,7 @@ pub(in crate::store) struct Bucket {
     server: String,
     /// What may be wrong if access is denied.
     credentials: &'static str,
-    patience: RetryPolicy,
+    policy: RetryPolicy,
     outage: Outage,
     /// Names that a web server did not have. Metadata files are requested repeatedly, and are
     /// assumed not to appear while this process runs.
@@ -74,7 +74,7 @@ fn runtime() -> io::Result<&'static Runtime> {
 }
 
 /// The outcome of a try: `None` if the object does not exist.
-type Try<T> = Result<Option<T>, RequestFailure>;
+type Try<T> = Result<Option<T>, TryError>;
 
 impl Bucket {
     /// Repeats a request; `limit` bounds the time of one try.
@@ -84,53 +84,50 @@ impl Bucket {
         attempt: impl Fn(u32) -> F,
     ) -> io::Result<Option<T>> {
         let runtime = runtime()?;
-        retry::repeat(self.patience, &self.outage, &self.server, |number| {
+        retry::repeat(self.policy, &self.outage, &self.server, |number| {
             let attempt = attempt(number);
             let outcome = runtime.block_on(async { tokio::time::timeout(limit, attempt).await });
             outcome.unwrap_or_else(|_| {
-                Err(RequestFailure::Passing(format!(
-                    "no answer within {:.0} s",
-                    limit.as_secs_f64()
-                )))
+                Err(TryError::Passing(format!("no answer within {:.0} s", limit.as_secs_f64())))
             })
         })
     }
 
-    fn key(&self, key: &str) -> Result<Key, RequestFailure> {
+    fn key(&self, key: &str) -> Result<Key, TryError> {
         Key::parse(key).map_err(|error| {
-            RequestFailure::Permanent(format!("'{key}' is not a valid name in a bucket: {error}"))
+            TryError::Permanent(format!("'{key}' is not a valid name in a bucket: {error}"))
         })
     }
 
     /// What an error of the crate means.
-    fn failure(&self, error: object_store::Error) -> RequestFailure {
+    fn failure(&self, error: object_store::Error) -> TryError {
         use object_store::Error as E;
         let cause = innermost(&error);
         let code = code(&cause);
         let cause = crate::quote::shorten(&answer(&cause));
         match error {
             _ if code.is_some_and(is_no_bucket) => {
-                RequestFailure::Permanent(self.no_bucket().to_string())
+                TryError::Permanent(self.no_bucket().to_string())
             }
-            _ if code.is_some_and(is_no_object) => RequestFailure::Denied(format!(
+            _ if code.is_some_and(is_no_object) => TryError::Denied(format!(
                 "access denied by {} (\"{cause}\"); {}",
                 self.server, self.credentials
             )),
-            _ if cause.contains("HTTP 501") => RequestFailure::Unsupported(format!(
+            _ if cause.contains("HTTP 501") => TryError::Unsupported(format!(
                 "{} cannot do this (\"{cause}\"); a server with conditional writes is needed, as S3 has \
                  them",
                 self.server
             )),
             E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
                 let reason = self.credentials;
-                RequestFailure::Denied(format!(
+                TryError::Denied(format!(
                     "access denied by {} (\"{cause}\"); {reason}",
                     self.server
                 ))
             }
-            E::NotSupported { .. } | E::NotImplemented { .. } => RequestFailure::Unsupported(cause),
-            error if is_passing(&error) => RequestFailure::Passing(cause),
-            _ => RequestFailure::Permanent(cause),
+            E::NotSupported { .. } | E::NotImplemented { .. } => TryError::Unsupported(cause),
+            error if is_passing(&error) => TryError::Passing(cause),
+            _ => TryError::Permanent(cause),
         }
     }
 
@@ -150,31 +147,29 @@ impl Bucket {
     }
 
     /// One try of [`Remote::read`]: the length of the object, and the wanted bytes if it has them.
-    async fn get(&self, key: &Key, wanted: ByteSelection) -> Try<(u64, Vec<u8>)> {
+    async fn get(&self, key: &Key, wanted: ReadRange) -> Try<(u64, Vec<u8>)> {
         let range = match wanted {
             // an empty range cannot be requested
-            ByteSelection::Whole(_)
-            | ByteSelection::Range { length: 0, .. }
-            | ByteSelection::End(0) => None,
-            ByteSelection::Range { start, length } => {
+            ReadRange::Whole(_) | ReadRange::Range { length: 0, .. } | ReadRange::End(0) => None,
+            ReadRange::Range { start, length } => {
                 Some(GetRange::Bounded(start..start.saturating_add(length as u64)))
             }
-            ByteSelection::End(length) => Some(GetRange::Suffix(length as u64)),
+            ReadRange::End(length) => Some(GetRange::Suffix(length as u64)),
         };
         let is_range = range.is_some();
         let options = GetOptions { range, ..GetOptions::default() };
         let found = match self.outcome(self.store.get_opts(key, options).await) {
             // some web servers have no ranges: the file is then read whole
-            Err(RequestFailure::Unsupported(_)) if is_range => {
+            Err(TryError::Unsupported(_)) if is_range => {
                 self.warn_of_ranges();
                 self.outcome(self.store.get_opts(key, GetOptions::default()).await)?
             }
             // the range may begin after the end of the object
-            Err(RequestFailure::Permanent(cause)) if is_range => {
+            Err(TryError::Permanent(cause)) if is_range => {
                 let stat = self.outcome(self.store.head(key).await)?;
                 return match stat {
                     Some(stat) if wanted.within(stat.size).is_some() => {
-                        Err(RequestFailure::Permanent(cause))
+                        Err(TryError::Permanent(cause))
                     }
                     stat => Ok(stat.map(|stat| (stat.size, Vec::new()))),
                 };
@@ -192,19 +187,18 @@ impl Bucket {
         let mut bytes = Vec::with_capacity(expected);
         let mut body = found.into_stream();
         loop {
-            let piece = tokio::time::timeout(self.patience.silence, body.try_next()).await;
-            let silent =
-                |_| RequestFailure::Passing(format!("nothing after {} bytes", bytes.len()));
+            let piece = tokio::time::timeout(self.policy.silence, body.try_next()).await;
+            let silent = |_| TryError::Passing(format!("nothing after {} bytes", bytes.len()));
             match piece.map_err(silent)? {
                 Ok(Some(piece)) => bytes.extend_from_slice(&piece),
                 Ok(None) => break,
                 // whatever interrupts a body, another try may deliver it
-                Err(error) => return Err(RequestFailure::Passing(innermost(&error))),
+                Err(error) => return Err(TryError::Passing(innermost(&error))),
             }
         }
         if bytes.len() != expected {
             let found = bytes.len();
-            return Err(RequestFailure::Passing(format!("{found} bytes arrived of {expected}")));
+            return Err(TryError::Passing(format!("{found} bytes arrived of {expected}")));
         }
         if given != range && given.start <= range.start && range.end <= given.end {
             bytes.truncate((range.end - given.start) as usize);
@@ -239,22 +233,17 @@ impl Bucket {
 
     /// The time that one try of a write of so many bytes may take.
     fn limit(&self, bytes: usize) -> Duration {
-        self.patience.silence + Duration::from_secs(bytes as u64 / MIN_RATE)
+        self.policy.silence + Duration::from_secs(bytes as u64 / MIN_RATE)
     }
 
     /// The time that one try of a read may take: the body is watched piece by piece.
     fn reading(&self) -> Duration {
-        self.patience.silence.saturating_mul(20)
+        self.policy.silence.saturating_mul(20)
     }
 }
 
 impl Remote for Bucket {
-    fn read(
-        &self,
-        key: &str,
-        wanted: ByteSelection,
-        buffer: &mut Vec<u8>,
-    ) -> io::Result<Option<u64>> {
+    fn read(&self, key: &str, wanted: ReadRange, buffer: &mut Vec<u8>) -> io::Result<Option<u64>> {
         if self.is_missing(key) {
             return Ok(None);
         }
@@ -301,7 +290,7 @@ impl Remote for Bucket {
                         // an earlier try may have succeeded although its answer was lost
                         let there = match number {
                             0 => None,
-                            _ => self.get(&key, ByteSelection::Whole(bytes.len() as u64)).await?,
+                            _ => self.get(&key, ReadRange::Whole(bytes.len() as u64)).await?,
                         };
                         Ok(Some(there.is_some_and(|(_, there)| there == bytes)))
                     }
@@ -314,7 +303,7 @@ impl Remote for Bucket {
 
     fn delete(&self, key: &str) -> io::Result<()> {
         self.check_writable()?;
-        let limit = self.patience.silence;
+        let limit = self.policy.silence;
         self.request(
             limit,
             |_| async move { self.outcome(self.store.delete(&self.key(key)?).await) },
@@ -326,7 +315,7 @@ impl Remote for Bucket {
         if key.is_empty() || self.is_missing(key) {
             return Ok(None);
         }
-        let limit = self.patience.silence;
+        let limit = self.policy.silence;
         let stat = self.request(limit, |_| async move {
             self.outcome(self.store.head(&self.key(key)?).await)
         })?;
@@ -352,7 +341,7 @@ impl Remote for Bucket {
             return Err(retry::error(io::ErrorKind::Unsupported, message));
         };
         let prefix = if key.is_empty() { String::new() } else { format!("{key}/") };
-        let page = self.request(self.patience.silence, |_| {
+        let page = self.request(self.policy.silence, |_| {
             let options = PaginatedListOptions {
                 delimiter: Some("/".into()),
                 max_keys: Some(most.clamp(1, 1000)),

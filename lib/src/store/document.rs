@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{ByteSelection, get, put, read as read_bytes, stat_file};
+use super::{ReadRange, get, put, read as read_bytes, stat_file};
 use crate::files::{is_pipe, is_stream, read_pipe, write_out};
 
 fn missing() -> io::Error {
@@ -33,10 +33,10 @@ pub fn read_start(at: impl AsRef<Path>, most: usize) -> io::Result<Vec<u8>> {
         return Ok(bytes[..bytes.len().min(most)].to_vec());
     }
     let mut start = Vec::new();
-    let wanted = ByteSelection::Range { start: 0, length: most };
+    let wanted = ReadRange::Range { start: 0, length: most };
     let size = read_bytes(at.as_ref(), wanted, &mut start)?.ok_or_else(missing)?;
     if size < most as u64 {
-        read_bytes(at.as_ref(), ByteSelection::Whole(most as u64), &mut start)?;
+        read_bytes(at.as_ref(), ReadRange::Whole(most as u64), &mut start)?;
     }
     Ok(start)
 }

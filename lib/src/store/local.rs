@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::{ByteSelection, EntryKind, FolderEntry, Stat};
+use super::{EntryKind, FolderEntry, ReadRange, Stat};
 use crate::{files, fingerprint};
 
 /// The prefix of the names of temporary files.
@@ -34,11 +34,7 @@ fn none_if_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// As [`super::read`].
-pub(super) fn read(
-    at: &Path,
-    wanted: ByteSelection,
-    buffer: &mut Vec<u8>,
-) -> io::Result<Option<u64>> {
+pub(super) fn read(at: &Path, wanted: ReadRange, buffer: &mut Vec<u8>) -> io::Result<Option<u64>> {
     let Some(file) = none_if_missing(File::open(at))? else { return Ok(None) };
     let size = file.metadata()?.len();
     let Some(range) = wanted.within(size) else {

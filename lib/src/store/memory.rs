@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::remote::{Page, Remote};
-use super::{ByteSelection, EntryKind, FolderEntry, Stat};
+use super::{EntryKind, FolderEntry, ReadRange, Stat};
 
 /// The objects of one bucket, each with the number of the write that made it.
 #[derive(Default)]
@@ -18,12 +18,7 @@ impl Memory {
 }
 
 impl Remote for Memory {
-    fn read(
-        &self,
-        key: &str,
-        wanted: ByteSelection,
-        buffer: &mut Vec<u8>,
-    ) -> io::Result<Option<u64>> {
+    fn read(&self, key: &str, wanted: ReadRange, buffer: &mut Vec<u8>) -> io::Result<Option<u64>> {
         let objects = self.lock();
         let Some((bytes, _)) = objects.0.get(key) else { return Ok(None) };
         if let Some(range) = wanted.within(bytes.len() as u64) {

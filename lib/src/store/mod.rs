@@ -57,7 +57,7 @@ const MAX_LISTINGS: usize = 4;
 
 /// Which bytes of an object to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ByteSelection {
+pub enum ReadRange {
     /// All bytes, if they are at most so many.
     Whole(u64),
     /// So many bytes from `start` on.
@@ -71,7 +71,7 @@ pub enum ByteSelection {
     End(usize),
 }
 
-impl ByteSelection {
+impl ReadRange {
     /// The range of offsets in an object of `size` bytes; `None` if it has fewer bytes than are
     /// wanted, or more than are accepted.
     fn within(self, size: u64) -> Option<std::ops::Range<u64>> {
@@ -128,7 +128,7 @@ pub struct FolderEntry {
 ///
 /// # Errors
 /// The system's error or, for a bucket, [`io::ErrorKind::PermissionDenied`] or a temporary one.
-pub fn read(at: &Path, wanted: ByteSelection, buffer: &mut Vec<u8>) -> io::Result<Option<u64>> {
+pub fn read(at: &Path, wanted: ReadRange, buffer: &mut Vec<u8>) -> io::Result<Option<u64>> {
     waiting(|| match remote::find(at)? {
         None => local::read(at, wanted, buffer),
         Some((store, key)) => {
@@ -144,7 +144,7 @@ pub fn read(at: &Path, wanted: ByteSelection, buffer: &mut Vec<u8>) -> io::Resul
 /// As [`read`].
 pub fn get(at: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
-    Ok(read(at, ByteSelection::Whole(u64::MAX), &mut bytes)?.map(|_| bytes))
+    Ok(read(at, ReadRange::Whole(u64::MAX), &mut bytes)?.map(|_| bytes))
 }
 
 /// As [`get`] for several objects, which are fetched concurrently from a bucket.

@@ -5,17 +5,12 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{ByteSelection, FolderEntry, Stat, location};
+use super::{FolderEntry, ReadRange, Stat, location};
 
 /// A bucket or a web server. Keys have no slash at either end. All retries are made below this.
 pub(super) trait Remote: Send + Sync {
     /// As [`super::read`]; `buffer` is empty when it is called.
-    fn read(
-        &self,
-        key: &str,
-        wanted: ByteSelection,
-        buffer: &mut Vec<u8>,
-    ) -> io::Result<Option<u64>>;
+    fn read(&self, key: &str, wanted: ReadRange, buffer: &mut Vec<u8>) -> io::Result<Option<u64>>;
     /// As [`super::put`].
     fn put(&self, key: &str, bytes: &[u8]) -> io::Result<()>;
     /// As [`super::put_if_absent`].

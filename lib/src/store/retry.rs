@@ -65,7 +65,7 @@ impl Outage {
 
 /// Why a try failed, with what the server or the network said.
 #[derive(Debug)]
-pub(super) enum RequestFailure {
+pub(super) enum TryError {
     /// A temporary fault: the same request may succeed later.
     Passing(String),
     /// The server refuses access.
@@ -103,10 +103,10 @@ pub(super) fn error(kind: io::ErrorKind, message: impl Into<String>) -> io::Erro
 /// [`io::ErrorKind::TimedOut`] after the deadline; [`io::ErrorKind::PermissionDenied`],
 /// [`io::ErrorKind::Unsupported`] or [`io::ErrorKind::Other`] at once.
 pub(super) fn repeat<T>(
-    patience: RetryPolicy,
+    policy: RetryPolicy,
     outage: &Outage,
     server: &str,
-    mut attempt: impl FnMut(u32) -> Result<T, RequestFailure>,
+    mut attempt: impl FnMut(u32) -> Result<T, TryError>,
 ) -> io::Result<T> {
     let begun = Instant::now();
     let mut tries = 0;
@@ -120,10 +120,10 @@ pub(super) fn repeat<T>(
         };
         tries += 1;
         match failure {
-            RequestFailure::Passing(reason) => {
-                let pause = pause(patience, tries);
+            TryError::Passing(reason) => {
+                let pause = pause(policy, tries);
                 let failing = outage.fail().max(begun.elapsed());
-                if failing + pause > patience.deadline {
+                if failing + pause > policy.deadline {
                     let message = format!(
                         "{server} gave no good answer for {:.1} s, and the last was \"{reason}\"; check \
                          that address, and run the same command again when it answers",
@@ -134,7 +134,7 @@ pub(super) fn repeat<T>(
                 if tries == TRIES_BEFORE_WARNING {
                     tracing::warn!(
                         "{server} gives no good answer (\"{reason}\"); requests are repeated for {:.0} s",
-                        patience.deadline.as_secs_f64()
+                        policy.deadline.as_secs_f64()
                     );
                 }
                 tracing::debug!("try {tries} failed ({reason}); the next is in {pause:?}");
@@ -143,13 +143,9 @@ pub(super) fn repeat<T>(
             answer => {
                 outage.end();
                 return Err(match answer {
-                    RequestFailure::Denied(reason) => {
-                        error(io::ErrorKind::PermissionDenied, reason)
-                    }
-                    RequestFailure::Unsupported(reason) => {
-                        error(io::ErrorKind::Unsupported, reason)
-                    }
-                    RequestFailure::Permanent(reason) | RequestFailure::Passing(reason) => {
+                    TryError::Denied(reason) => error(io::ErrorKind::PermissionDenied, reason),
+                    TryError::Unsupported(reason) => error(io::ErrorKind::Unsupported, reason),
+                    TryError::Permanent(reason) | TryError::Passing(reason) => {
                         error(io::ErrorKind::Other, reason)
                     }
                 });
@@ -160,9 +156,9 @@ pub(super) fn repeat<T>(
 
 /// The pause after a number of tries, of random length between half and all of its maximum, so that
 /// many processes that failed together do not try again together.
-fn pause(patience: RetryPolicy, tries: u32) -> Duration {
+fn pause(policy: RetryPolicy, tries: u32) -> Duration {
     use std::hash::{BuildHasher, RandomState};
-    let most = patience.pause.saturating_mul(1 << (tries - 1).min(16)).min(MAX_PAUSE);
+    let most = policy.pause.saturating_mul(1 << (tries - 1).min(16)).min(MAX_PAUSE);
     // `RandomState` is randomly seeded by the standard library
     let random = RandomState::new().hash_one(tries) as f64 / u64::MAX as f64;
     most.mul_f64(0.5 + 0.5 * random)
@@ -183,13 +179,13 @@ mod tests {
         let mut tries = 0;
         let outcome = repeat(SHORT, &Outage::default(), "s3://b", |number| {
             tries += 1;
-            if number < 3 { Err(RequestFailure::Passing("busy".into())) } else { Ok(number) }
+            if number < 3 { Err(TryError::Passing("busy".into())) } else { Ok(number) }
         });
         assert_eq!((outcome.unwrap(), tries), (3, 4));
         for (failure, kind) in [
-            (RequestFailure::Denied("no".into()), io::ErrorKind::PermissionDenied),
-            (RequestFailure::Permanent("no".into()), io::ErrorKind::Other),
-            (RequestFailure::Unsupported("no".into()), io::ErrorKind::Unsupported),
+            (TryError::Denied("no".into()), io::ErrorKind::PermissionDenied),
+            (TryError::Permanent("no".into()), io::ErrorKind::Other),
+            (TryError::Unsupported("no".into()), io::ErrorKind::Unsupported),
         ] {
             let mut failure = Some(failure);
             let outcome = repeat(SHORT, &Outage::default(), "s3://b", |_| {
@@ -203,9 +199,7 @@ mod tests {
     fn a_server_that_is_gone_is_waited_for_once_and_not_for_each_request() {
         let outage = Outage::default();
         let gone = || {
-            repeat(SHORT, &outage, "s3://b", |_| {
-                Err::<(), _>(RequestFailure::Passing("refused".into()))
-            })
+            repeat(SHORT, &outage, "s3://b", |_| Err::<(), _>(TryError::Passing("refused".into())))
         };
         let begun = Instant::now();
         for _ in 0..100 {
@@ -214,12 +208,12 @@ mod tests {
         }
         assert!(begun.elapsed() < SHORT.deadline * 50, "each waited for the deadline");
         // an answer, though of an error, ends it
-        repeat(SHORT, &outage, "s3://b", |_| Err::<(), _>(RequestFailure::Denied("no".into())))
+        repeat(SHORT, &outage, "s3://b", |_| Err::<(), _>(TryError::Denied("no".into())))
             .unwrap_err();
         let mut tries = 0;
         repeat(SHORT, &outage, "s3://b", |number| {
             tries += 1;
-            if number < 2 { Err(RequestFailure::Passing("busy".into())) } else { Ok(()) }
+            if number < 2 { Err(TryError::Passing("busy".into())) } else { Ok(()) }
         })
         .unwrap();
         assert_eq!(tries, 3);
@@ -229,7 +223,7 @@ mod tests {
     fn after_the_deadline_the_last_failure_is_told() {
         let begun = Instant::now();
         let outcome = repeat(SHORT, &Outage::default(), "s3://b", |_| {
-            Err::<(), _>(RequestFailure::Passing("HTTP 503".into()))
+            Err::<(), _>(TryError::Passing("HTTP 503".into()))
         });
         let error = outcome.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::{Error, path_of, shorten};
-use crate::store::{self, ByteSelection, EntryKind};
+use crate::store::{self, EntryKind, ReadRange};
 
 /// The maximum size of a metadata file in bytes: more than any list of blocks or images needs.
 const MAX_METADATA: u64 = 64 << 20;
@@ -53,7 +53,7 @@ pub(super) const METADATA_FILES: &str = "zarr.json, .zarray, .zgroup or attribut
 /// Reads a JSON object; `None` if the file does not exist.
 pub(super) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, Error> {
     let mut text = Vec::new();
-    let length = store::read(path, ByteSelection::Whole(MAX_METADATA), &mut text);
+    let length = store::read(path, ReadRange::Whole(MAX_METADATA), &mut text);
     let Some(length) = length.map_err(|source| Error::io("read", path, source))? else {
         return Ok(None);
     };

@@ -17,7 +17,7 @@ use super::{
     Error, Format, conventions, npy, other_format, path_of, png, sections, shorten, stack, tiff,
     unfinished,
 };
-use crate::store::{self, ByteSelection, EntryKind};
+use crate::store::{self, EntryKind, ReadRange};
 
 /// An array, before z, y and x are selected from its dimensions.
 pub(super) struct OpenedArray {
@@ -126,7 +126,7 @@ fn stack_of(location: &str, files: Vec<PathBuf>) -> Result<OpenedArray, Error> {
 /// Whether the file begins with a TIFF signature. Read errors are reported when it is opened.
 fn is_tiff(path: &Path) -> bool {
     let mut start = Vec::new();
-    let wanted = ByteSelection::Range { start: 0, length: 4 };
+    let wanted = ReadRange::Range { start: 0, length: 4 };
     store::read(path, wanted, &mut start).is_ok() && tiff::is_tiff(&start)
 }
 

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use super::{Begin, Error, Existing, Format, Spec, node, npy, tiff, unfinished};
 use crate::device::waiting;
 use crate::files::{self, SyncStep as _};
-use crate::store::{self, ByteSelection};
+use crate::store::{self, ReadRange};
 
 /// A file being written. Planes written by this process are added to the list once they are on
 /// disk.
@@ -294,7 +294,7 @@ fn begin(folder: &Path, partial: &Path, head: &[u8], total: u64) -> Result<(), E
 /// Checks that an existing file has the wanted header and length.
 fn check(location: &str, path: &Path, head: &[u8], total: u64) -> Result<(), Error> {
     let mut found = Vec::new();
-    let wanted = ByteSelection::Range { start: 0, length: head.len() };
+    let wanted = ReadRange::Range { start: 0, length: head.len() };
     let read = store::read(path, wanted, &mut found);
     let size = read.map_err(|source| Error::io("read", path, source))?;
     if size == Some(total) && found == head {
@@ -308,7 +308,7 @@ fn check(location: &str, path: &Path, head: &[u8], total: u64) -> Result<(), Err
 /// Checks that an existing file may be replaced: only TIFF and `.npy` files may.
 fn check_removal(location: &str, target: &Path) -> Result<(), Error> {
     let mut start = Vec::new();
-    match store::read(target, ByteSelection::Range { start: 0, length: 6 }, &mut start) {
+    match store::read(target, ReadRange::Range { start: 0, length: 6 }, &mut start) {
         Ok(None) => Ok(()),
         Ok(Some(_)) if start.starts_with(npy::MAGIC) || tiff::is_tiff(&start) => Ok(()),
         Ok(_) => {

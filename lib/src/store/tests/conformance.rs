@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 
-use crate::store::{self, ByteSelection, EntryKind, FolderEntry};
+use crate::store::{self, EntryKind, FolderEntry, ReadRange};
 
 /// Names with characters that have a meaning in a URL.
 const NAMES: [&str; 4] = ["zarr.json", "c/0/1", "a b+c&d=e.txt", "Zürich/50%25 (1)/0.0"];
@@ -53,11 +53,11 @@ pub(super) fn reading(root: &Path) {
     let bytes = content(300_000, 7);
     let size = bytes.len() as u64;
     let mut buffer = vec![1; 7];
-    let range = |start, length| ByteSelection::Range { start, length };
+    let range = |start, length| ReadRange::Range { start, length };
     for (wanted, found) in [
-        (ByteSelection::Whole(size), &bytes[..]),
-        (ByteSelection::Whole(u64::MAX), &bytes),
-        (ByteSelection::Whole(size - 1), b""),
+        (ReadRange::Whole(size), &bytes[..]),
+        (ReadRange::Whole(u64::MAX), &bytes),
+        (ReadRange::Whole(size - 1), b""),
         (range(0, 1), &bytes[..1]),
         (range(12_345, 65_537), &bytes[12_345..77_882]),
         (range(299_999, 1), &bytes[299_999..]),
@@ -65,9 +65,9 @@ pub(super) fn reading(root: &Path) {
         (range(size, 1), b""),
         (range(u64::MAX, 1), b""),
         (range(5, 0), b""),
-        (ByteSelection::End(16), &bytes[299_984..]),
-        (ByteSelection::End(300_000), &bytes),
-        (ByteSelection::End(300_001), b""),
+        (ReadRange::End(16), &bytes[299_984..]),
+        (ReadRange::End(300_000), &bytes),
+        (ReadRange::End(300_001), b""),
     ] {
         assert_eq!(store::read(&long, wanted, &mut buffer).unwrap(), Some(size), "{wanted:?}");
         assert!(buffer == found, "{wanted:?} has {} bytes", buffer.len());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use crate::store::{self, ByteSelection};
+use crate::store::{self, ReadRange};
 use crate::volume::Error;
 use crate::volume::block::Block;
 use crate::volume::content::StoredContent;
@@ -57,7 +57,7 @@ impl Source for FlatFile {
         let (first, last) = (offset(&|w| w.start), offset(&|w| w.end - 1));
         let start = self.offset + (number * plane + first as u64) * size as u64;
         let length = (last + 1 - first) * size;
-        match store::read(&self.path, ByteSelection::Range { start, length }, &mut scratch.data) {
+        match store::read(&self.path, ReadRange::Range { start, length }, &mut scratch.data) {
             Ok(Some(_)) if scratch.data.len() == length => Ok(Some(Block { first, ..block })),
             Ok(Some(_)) => {
                 let message = format!("the file ends before byte {}", start + length as u64);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::store::{self, ByteSelection};
+use crate::store::{self, ReadRange};
 use crate::volume::block::Block;
 use crate::volume::content::StoredContent;
 use crate::volume::dtype::ByteOrder;
@@ -89,7 +89,7 @@ fn header(location: &str, path: &Path) -> Result<PngHeader, Error> {
     }
     // the last chunk; some programs write more data after it
     let mut end = Vec::new();
-    store::read(path, ByteSelection::End(length.min(1 << 12) as usize), &mut end).map_err(io)?;
+    store::read(path, ReadRange::End(length.min(1 << 12) as usize), &mut end).map_err(io)?;
     if !end.windows(4).any(|word| word == b"IEND") {
         return Err(bad(&"it is truncated, as its end is not there"));
     }

@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 pub(in crate::volume) use compression::Compression;
 
 use crate::geom::Grid;
-use crate::store::{self, ByteSelection};
+use crate::store::{self, ReadRange};
 use crate::volume::block::Block;
 use crate::volume::content::StoredContent;
 use crate::volume::dtype::ByteOrder;
@@ -137,7 +137,7 @@ impl Source for N5Array {
         let size = self.layout.dtype.size();
         let bytes = |sizes: &[u64]| sizes.iter().product::<u64>() as usize * size;
         let most = (self.compression.encoded(bytes(&self.layout.block)) + 8 + 4 * rank) as u64;
-        let read = store::read(&path, ByteSelection::Whole(most), &mut scratch.file);
+        let read = store::read(&path, ReadRange::Whole(most), &mut scratch.file);
         let Some(found) = read.map_err(|source| Error::io("read", &path, source))? else {
             self.watch.check_periodically()?;
             return Ok(None);

@@ -8,7 +8,7 @@ use zarrs::storage::{
     MaybeBytes, MaybeBytesIterator, ReadableStorageTraits, StorageError, StoreKey,
 };
 
-use crate::store::{self, ByteSelection};
+use crate::store::{self, ReadRange};
 
 /// A folder as a read-only Zarr store; writes go through [`store::put_later`].
 #[derive(Debug)]
@@ -48,12 +48,12 @@ impl ReadableStorageTraits for FolderStore {
             let wanted = match range {
                 ByteRange::FromStart(start, None) => {
                     let length = size.saturating_sub(start) as usize;
-                    ByteSelection::Range { start, length }
+                    ReadRange::Range { start, length }
                 }
                 ByteRange::FromStart(start, Some(length)) => {
-                    ByteSelection::Range { start, length: length as usize }
+                    ReadRange::Range { start, length: length as usize }
                 }
-                ByteRange::Suffix(length) => ByteSelection::End(length as usize),
+                ByteRange::Suffix(length) => ReadRange::End(length as usize),
             };
             let mut bytes = Vec::new();
             store::read(&path, wanted, &mut bytes).map_err(storage)?;

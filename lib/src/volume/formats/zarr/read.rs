@@ -8,7 +8,7 @@ use super::chain::Body;
 use super::header::{self, Header};
 use super::keys::ChunkKeys;
 use super::shard::{Index, Indices, Shard};
-use crate::store::{self, ByteSelection};
+use crate::store::{self, ReadRange};
 use crate::volume::block::Block;
 use crate::volume::content;
 use crate::volume::node::{Container, Node};
@@ -77,7 +77,7 @@ impl ZarrSource {
     fn bytes(
         &self,
         path: &Path,
-        wanted: ByteSelection,
+        wanted: ReadRange,
         buffer: &mut Vec<u8>,
     ) -> Result<Option<u64>, Error> {
         let read = store::read(path, wanted, buffer);
@@ -116,10 +116,8 @@ impl ZarrSource {
         };
         let (first, last) = (offset(&|w| w.start), offset(&|w| w.end - 1));
         let whole = self.layout.block.iter().product::<u64>() * size as u64;
-        let wanted = ByteSelection::Range {
-            start: (first * size) as u64,
-            length: (last + 1 - first) * size,
-        };
+        let wanted =
+            ReadRange::Range { start: (first * size) as u64, length: (last + 1 - first) * size };
         let Some(length) = self.bytes(&path, wanted, &mut scratch.data)? else { return Ok(None) };
         if length != whole {
             let message = format!("it has {length} bytes, a chunk has {whole}");
@@ -132,8 +130,7 @@ impl ZarrSource {
     fn load_coded(&self, index: &[u64], scratch: &mut Scratch) -> Result<Option<Block>, Error> {
         let (chain, chunk, fill) = (&self.header.chain, &self.header.chunk, &self.header.fill);
         let most = chain.encoded(chunk, fill.len()).max() as u64;
-        let length =
-            self.bytes(&self.path(index), ByteSelection::Whole(most), &mut scratch.file)?;
+        let length = self.bytes(&self.path(index), ReadRange::Whole(most), &mut scratch.file)?;
         let Some(length) = length else { return Ok(None) };
         if length > most {
             let message = format!("it has {length} bytes, a chunk has {most} at most");
@@ -183,7 +180,7 @@ impl ZarrSource {
             part = Some((part.map_or(0, |(start, _)| start) + offset, bytes));
         }
         let (start, length) = part.unwrap_or_default();
-        let wanted = ByteSelection::Range { start, length };
+        let wanted = ReadRange::Range { start, length };
         let Some(whole) = self.bytes(&path, wanted, &mut scratch.file)? else { return Ok(None) };
         if scratch.file.len() != length {
             return Err(damaged(format!("its shard has {whole} bytes now, and had more before")));
@@ -209,9 +206,9 @@ impl ZarrSource {
         let bytes = shard.index_bytes(shape);
         let Some((start, length)) = part else {
             let wanted = if shard.at_end {
-                ByteSelection::End(bytes)
+                ReadRange::End(bytes)
             } else {
-                ByteSelection::Range { start: 0, length: bytes }
+                ReadRange::Range { start: 0, length: bytes }
             };
             return self.bytes(path, wanted, &mut scratch.file);
         };
@@ -220,7 +217,7 @@ impl ZarrSource {
             return Ok(Some(length as u64));
         };
         let start = if shard.at_end { start + rest as u64 } else { start };
-        let wanted = ByteSelection::Range { start, length: bytes };
+        let wanted = ReadRange::Range { start, length: bytes };
         Ok(self.bytes(path, wanted, &mut scratch.file)?.map(|_| length as u64))
     }
 
