@@ -10,9 +10,9 @@ use voxloom::volume::Volume;
 
 /// Describes a volume, a transform or a table, or proposes parameters for a pair of volumes.
 ///
-/// Statistics of a large volume are those of a sample, which the output states. With --suggest the
-/// two volumes are measured, and a configuration for --config is printed, with a reason for each
-/// parameter.
+/// Statistics of a large volume are computed from a part of its voxels; the output says so. With
+/// --suggest the two volumes are measured, and a configuration for --config is printed, with a
+/// reason for each parameter.
 #[derive(clap::Args)]
 pub(crate) struct Inspect {
     /// Volumes, transforms or tables; with --suggest the fixed and the moving volume

@@ -22,7 +22,7 @@ pub(crate) struct Invmap {
     #[arg(short, long, value_name = "LOC")]
     output: String,
     /// Volume in the moving space on whose grid the inverse is computed [default: the grid of the
-    /// chain's field, as the chain takes it there]
+    /// chain's first field, moved and resized to cover its image]
     #[arg(long, value_name = "LOC")]
     onto: Option<String>,
     /// Maximum distance between a node and the point to which the transform maps its inverse, in

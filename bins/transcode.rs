@@ -20,8 +20,8 @@ pub(crate) struct Transcode {
     #[arg(value_name = "SRC")]
     source: String,
     /// Output format: zarr3, zarr2, n5, tiff, npy; for transforms json, field, ngff, itk, ants,
-    /// nifti, nrrd, greedy, elastix, bigwarp, bigstream-zyx, bigstream-xyz [default: told by the
-    /// name of the output]
+    /// nifti, nrrd, greedy, elastix, bigwarp, bigstream-zyx, bigstream-xyz [default: according to
+    /// the name of the output]
     #[arg(long, value_name = "FORMAT")]
     to: Option<TargetFormat>,
     /// The volume or transform to write

@@ -1,5 +1,5 @@
-//! Data and results of other programs that are not ours to ship: input of the tests that are
-//! ignored by default.
+//! Data and results of other programs, which cannot be distributed with this project: inputs of the
+//! tests that are ignored by default.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// repository.
 ///
 /// # Panics
-/// Where it is not there: a test that needs it must not pass without it.
+/// If the path does not exist: a test that needs the data must not pass without them.
 pub(crate) fn shared(part: &str) -> PathBuf {
     let default_folder = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
     let path =

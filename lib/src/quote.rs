@@ -1,12 +1,12 @@
-//! What a message may quote of a file: the one function that shortens it.
+//! Shortens text, numbers and lists that messages quote from files.
 
 use serde_json::Value;
 
-/// The letters of a file that a message shows.
+/// Maximum number of characters that a message quotes.
 const MAX_LETTERS: usize = 100;
 
-/// The beginning of a text, and how much there is where that is not all of it; control characters
-/// are written out, since a terminal would obey them.
+/// The beginning of a text, followed by the number of bytes if the text is longer. Control
+/// characters are escaped, since a terminal would interpret them.
 pub fn shorten(text: &str) -> String {
     let (start, cut) = match text.char_indices().nth(MAX_LETTERS) {
         Some((end, _)) => (&text[..end], true),
@@ -23,12 +23,12 @@ pub fn shorten(text: &str) -> String {
     if cut { format!("{shown} ... ({} bytes)", text.len()) } else { shown }
 }
 
-/// The beginning of a value of JSON.
+/// The beginning of a JSON value.
 pub fn json(value: &Value) -> String {
     shorten(&value.to_string())
 }
 
-/// The first of many words, so that a message has an end.
+/// The first few of a list of words, and how many more there are.
 pub fn list<T: AsRef<str>>(words: &[T]) -> String {
     const SHOWN: usize = 8;
     let shown: Vec<String> = words.iter().take(SHOWN).map(|word| shorten(word.as_ref())).collect();
@@ -38,18 +38,19 @@ pub fn list<T: AsRef<str>>(words: &[T]) -> String {
     }
 }
 
-/// A number in few letters: as digits where those are few, else with a power of ten.
+/// A number in a short form: with a power of ten if it would otherwise have more than 12
+/// characters.
 pub fn number(value: f64) -> String {
     let digits = value.to_string();
     if digits.len() > 12 && value.is_finite() { format!("{value:e}") } else { digits }
 }
 
-/// A measured number, to three digits behind the point or four in all.
+/// A measured number with three decimal places, or with four significant digits if it is large.
 pub fn rounded(value: f64) -> String {
     if value.abs() < 1e9 { format!("{value:.3}") } else { format!("{value:.3e}") }
 }
 
-/// Why a text is no JSON.
+/// Why a text is not valid JSON.
 pub fn json_error(error: &serde_json::Error) -> String {
     let message = error.to_string();
     if message.contains("recursion limit") {
@@ -58,7 +59,7 @@ pub fn json_error(error: &serde_json::Error) -> String {
     message
 }
 
-/// The first of many numbers, as Rust lists them.
+/// The first few of a list of numbers, in Rust's syntax.
 pub fn numbers<T: std::fmt::Debug>(values: &[T]) -> String {
     const SHOWN: usize = 8;
     if values.len() <= SHOWN {

@@ -213,7 +213,7 @@ fn a_type_that_does_not_hold_the_values_is_told_whole_and_in_parts() {
     }
     let stderr = run(&fine, "fine16.zarr", &nearest);
     assert!(!stderr.contains("WARN"), "{stderr}");
-    // what one part has read, the run that finishes tells
+    // --finish reports the range of the values that all parts have read
     for k in ["1/2", "2/2"] {
         run(&signed, "parts.zarr", &["--part", k]);
     }

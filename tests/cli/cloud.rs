@@ -49,7 +49,7 @@ fn a_volume_on_a_web_server_is_the_one_on_the_disk() {
     assert!(chunks(&output) == on_disk(&scene));
 }
 
-/// The right voxels, or exit code 75; never other voxels.
+/// The result is the right voxels or exit code 75, never wrong voxels.
 #[test]
 fn a_faulty_web_server_gives_the_same_volume() {
     let (scene, pair) = (Scene::new(), PhantomPair::get());
@@ -151,7 +151,7 @@ fn what_a_web_server_denies_lacks_or_holds_otherwise_is_told() {
     }
 }
 
-/// Refused before any work, and with nothing written.
+/// The output is refused before any work, and nothing is written.
 #[test]
 fn an_output_that_cannot_be_written_where_it_is_named_is_refused_at_once() {
     let (scene, pair) = (Scene::new(), PhantomPair::get());
@@ -321,7 +321,7 @@ fn s3_holds_phantoms_and_their_score_and_transforms_without_a_trace_on_the_disk(
     let inside = program("inspect").arg(&at).output().unwrap();
     let stderr = String::from_utf8_lossy(&inside.stdout).into_owned();
     assert!(!stderr.contains("scratch"), "{stderr}");
-    // a bucket that is not there, and a user who is not
+    // a bucket that does not exist, and a user who does not exist
     let none = program("inspect").arg("s3://voxloom-none/a.zarr").output().unwrap();
     let stderr = String::from_utf8_lossy(&none.stderr).into_owned();
     assert!(stderr.contains("there is no bucket") && !stderr.contains("<?xml"), "{stderr}");

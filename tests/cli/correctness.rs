@@ -174,7 +174,7 @@ fn outside_a_field_points_and_images_agree() {
     assert_eq!((at(7), at(9)), (TEXTURE([9, 3, 3]), TEXTURE([9, 3, 3])));
 }
 
-/// ITK and ours at first: such points come back unchanged, without a word.
+/// ITK, and an early version of voxloom, return such points unchanged and without a warning.
 #[test]
 fn points_outside_a_field_are_told_and_all_of_them_are_an_error() {
     let scene = Scene::new();

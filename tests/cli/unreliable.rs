@@ -183,7 +183,7 @@ fn volumes_that_have_nothing_in_common_are_told_from_those_that_have() {
         let search = ["--model", "rigid", "--search", "20", "--allow-reflection"];
         doubted("refine", &[&[&fixed[..], &other], &search[..]].concat(), &out("search"));
     }
-    // nor is there a field between them, however it is looked for
+    // no field is found between them either, whichever options are used
     let field = scene.at("field.zarr");
     for more in [&[][..], &["--elasticity", "auto"], &["--metric", "mi"], &["--metric", "ssq"]] {
         let other = scene.at("3.zarr");

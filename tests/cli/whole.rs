@@ -156,7 +156,7 @@ fn left(scene: &Scene) -> RemainingFiles {
         .collect()
 }
 
-/// A value in which receipts keep only what describes the result, and not the run.
+/// A copy of a value in which receipts keep only the fields that describe the result, not the run.
 fn lasting(value: Value) -> Value {
     match value {
         Value::Object(mut map) => {

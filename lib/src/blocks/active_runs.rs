@@ -1,4 +1,5 @@
-//! Marks the folders in which runs are active, so that no run removes what another one still reads.
+//! Marks the folders in which runs are active, so that no run removes files that another run still
+//! reads.
 //!
 //! Each run holds a shared lock on the file `live` of every folder in which it keeps a ledger. The
 //! last run to finish, which alone can lock it exclusively, removes what is no longer needed. On a

@@ -107,7 +107,7 @@ mod tests {
             volume.read::<u8>(&grid.bounds()).unwrap()
         };
         assert!(read().iter().all(|v| *v == 2));
-        // a removal that ends early has removed the metadata, and left chunks and the claim
+        // an interrupted removal has deleted the metadata, and left some chunks and the claim
         for name in ["zarr.json", "0/zarr.json", "0/c/0/0/0"] {
             store::delete(&Path::new(location).join(name)).unwrap();
         }
@@ -132,7 +132,7 @@ mod tests {
             [(1, 4), (2, 4), (3, 4), (1, 8), (2, 8)].into_iter().enumerate()
         {
             let to = to.clone();
-            // a deadlock would be a thread that never ends
+            // if there is a deadlock, a thread never ends and sends nothing
             std::thread::spawn(move || {
                 let location = format!("memory://threads/{number}.zarr");
                 let (grid, dtype, codec) =

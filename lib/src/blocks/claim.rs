@@ -49,8 +49,8 @@ impl Claim {
         Identity::from_json(&serde_json::from_slice(&text).ok()?)
     }
 
-    /// Replaces whatever claim there is by that of `run`, before the output is removed: the run
-    /// that made it then ends, and does not write into what replaces its output.
+    /// Replaces any existing claim with that of `run`, before the output is removed. A run that
+    /// holds the old claim then ends, and does not write into the new output.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -79,7 +79,8 @@ impl Claim {
                 if is_remote && seen.is_some() {
                     return Err(replaced());
                 }
-                // a run with --overwrite may remove the folder: then the next try writes it again
+                // a run with --overwrite may have removed the folder: the next attempt creates it
+                // again
                 match store::put_if_absent(&path, &self.text()) {
                     Err(error) if error.kind() != ErrorKind::NotFound => {
                         return Err(Error::io("write", &path)(error));
@@ -164,7 +165,7 @@ mod tests {
         store::delete_folder(folder).unwrap();
         Claim::take(folder, run(winner + 1)).unwrap();
         assert!(matches!(claim.verify(), Err(Error::Replaced { .. })));
-        // nor is a claim that another run is replacing taken again
+        // a claim that another run is replacing is not taken again either
         let claim = Claim::take(folder, run(winner + 1)).unwrap();
         store::delete(&folder.join(NAME)).unwrap();
         assert!(matches!(claim.verify(), Err(Error::Replaced { .. })));

@@ -1,4 +1,4 @@
-//! The entries of a plan's tasks, in little memory: most tasks leave nothing but how they ended.
+//! The entries of a plan's tasks, stored compactly, since most tasks have only an outcome.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use super::ledger::LedgerEntry;
 use super::rows::StoredRows;
 use super::{Outcome, TaskResult};
 
-/// Which tasks are done, and what they left.
+/// The outcome of each task that has ended, with its summary and rows if it has any.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Entries {
     slots: Vec<CompactEntry>,
@@ -19,7 +19,7 @@ enum CompactEntry {
     Unknown,
     /// Done; the number of output files, if it is known.
     Done(Option<u32>),
-    /// Empty, likewise.
+    /// Empty; the number of output files, if it is known.
     Empty(Option<u32>),
     Other(Box<LedgerEntry>),
 }

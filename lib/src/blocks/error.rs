@@ -14,7 +14,7 @@ pub enum Error {
         /// The signal's number.
         signal: i32,
     },
-    /// A block met a transient fault, which the other blocks would meet too.
+    /// A block failed because of a transient fault, which would affect the other blocks too.
     Block {
         /// Which block.
         key: Key,
@@ -73,8 +73,8 @@ pub enum Error {
     OtherPlan {
         /// The folder of its ledger.
         folder: String,
-        /// The first difference of the two identities: the value as begun, the value now; or a
-        /// sentence and an empty string.
+        /// The first difference of the two identities: the value with which the output was begun
+        /// and the value of this run; or a sentence and an empty string.
         difference: [String; 2],
     },
     /// Another run has replaced the output that this one was writing.

@@ -125,7 +125,8 @@ struct Log {
 enum LogTarget {
     /// A local file.
     File(File),
-    /// So many objects so far, each with this first line. If one is lost, its tasks are done again.
+    /// Objects in a bucket: their number so far, and the first line of each. If an object is lost,
+    /// its tasks are done again.
     Segments { count: usize, head: Vec<u8> },
 }
 

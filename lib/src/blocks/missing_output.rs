@@ -16,7 +16,7 @@ const BATCH: usize = 8192;
 
 impl Plan {
     /// Removes tasks from `known` of which fewer files exist than were written, so that they are
-    /// done again. What cannot be looked at is not taken for missing.
+    /// done again. A file that cannot be examined counts as existing.
     pub(super) fn remove_missing(&self, tasks: &[usize], known: &mut Entries, files: &Files<'_>) {
         let mut lost = Vec::new();
         for some in tasks.chunks(BATCH) {

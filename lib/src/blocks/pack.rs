@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::files::unique;
 use crate::{files, store};
 
-/// Bytes from which on an object is written before the ledger needs it.
+/// Size in bytes at which an object is written, even if the ledger does not need it yet.
 const OBJECT: usize = 8 << 20;
 
 /// Rows of this process. Call [`Pack::append`] on a shared pack, since it is queued for syncing.
@@ -22,7 +22,7 @@ pub(super) struct Pack {
 struct PackState {
     /// The local file, once it exists.
     file: Option<File>,
-    /// Its length without what a failed write has left; or that of the object that is next.
+    /// The length of the file up to the last successful write, or the length of the next object.
     length: u64,
     /// The bytes of the next object.
     held: Vec<u8>,
@@ -36,7 +36,7 @@ impl Pack {
         Self { path: folder.join(format!("rows-{}", unique())), state: Mutex::default() }
     }
 
-    /// The file, or what the names of the objects begin with.
+    /// The path of the file, or the prefix of the objects' names.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -75,7 +75,7 @@ impl Pack {
         state.file.as_ref().map_or(Ok(()), |file| file.write_all_at(bytes, start))
     }
 
-    /// Writes the object that is held. If it fails, it is held still.
+    /// Writes the pending object. If the write fails, the object stays pending.
     fn put(&self, state: &mut PackState) -> io::Result<()> {
         store::put(&self.object(state.objects), &state.held)?;
         state.objects += 1;

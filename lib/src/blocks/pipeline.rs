@@ -87,11 +87,13 @@ impl PlannedRun<'_> {
 
 /// How many tasks may be in memory at once.
 struct Admission {
-    /// The usual number of tasks: of the largest, or of a list, of those of mean size.
+    /// The number of tasks that usually fit: of the largest task for a lattice, of tasks of mean
+    /// size for a list.
     usual: usize,
     /// The maximum number.
     most: usize,
-    /// The bytes that tasks may need together; without limit if all need the same.
+    /// The bytes that tasks may need together; unlimited for a lattice, whose tasks all need the
+    /// same memory.
     room: u64,
 }
 

@@ -243,8 +243,8 @@ impl Plan {
         (2..=workers).take_while(fits).last().unwrap_or(1)
     }
 
-    /// The memory that the tasks of a list may use together, bytes: what `--memory` leaves when
-    /// each thread of the pipeline has a task.
+    /// The memory that the tasks of a list may use together, bytes: `--memory` less the fixed
+    /// memory with a task on each thread of the pipeline.
     pub(super) fn room(&self, ctx: &Context) -> u64 {
         let fixed = self.fixed(ctx, Budget::of(ctx).workers()).total();
         (ctx.memory - ctx.memory / 16).saturating_sub(fixed)
@@ -260,7 +260,7 @@ impl Plan {
             + Cost::bytes("tasks that wait", waiting)
     }
 
-    /// Memory of the process beside its tasks, of which so many are there at once.
+    /// Memory of the process besides its tasks, if this many tasks are in memory at once.
     fn fixed(&self, ctx: &Context, tasks: usize) -> Cost {
         self.base.clone().unwrap_or_else(|| Budget::of(ctx).base())
             + self.shared.clone()

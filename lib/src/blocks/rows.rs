@@ -29,13 +29,13 @@ pub struct TaskRows {
     window: Mutex<ReadWindow>,
 }
 
-/// Bytes that are hashed at once, which the hash depends on.
+/// Length of the pieces that are hashed separately, bytes; the hash depends on it.
 const HASH_PIECE: usize = 1 << 18;
 /// Bytes that are read at once to be hashed.
 const READ_SIZE: usize = 16 * HASH_PIECE;
-/// Rows of fewer bytes are read with those that follow.
+/// Rows of fewer bytes are read together with the rows that follow them.
 const SMALL_ROWS: usize = 1 << 16;
-/// So many bytes.
+/// Number of bytes that are read and kept for such rows.
 const WINDOW: usize = 1 << 20;
 
 /// Where the rows of a task are, and their hash, as stored in its ledger entry.
@@ -209,7 +209,8 @@ impl TaskRows {
         ctx.sweep();
     }
 
-    /// Removes what a finished run has left in `folder` if it was interrupted before its last step.
+    /// Removes the files that a finished run has left in `folder`, if it was interrupted before its
+    /// last step.
     pub fn sweep(folder: &Path, ctx: &Context) {
         if ctx.gathers() && store::exists(folder) {
             Self::new(folder).remove(ctx);
@@ -405,7 +406,7 @@ mod tests {
                 panic!("{finished:?}")
             };
             assert_eq!(block, if damage.is_none() { 0 } else { 2 });
-            // the way out that the message names works
+            // the remedy that the message suggests works
             fs::remove_file(&path).ok();
             let again = run(folder.path(), &part(1, 1)).unwrap();
             assert_eq!(read_all(folder.path(), &again).unwrap(), b"0\n1\n2\n3\n5\n");

@@ -1,7 +1,7 @@
 //! Output on stderr, written by a separate thread so that workers never wait for the reader.
 //!
-//! If a terminal is closed, a pipe is full and not read, or a disk is full, log lines are lost and
-//! nothing else.
+//! If a terminal is closed, a pipe is full and not read, or a disk is full, only log lines are
+//! lost.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -33,7 +33,7 @@ struct StderrWriter {
 
 enum Message {
     Line(Vec<u8>),
-    /// Answered after everything queued before it is written.
+    /// A request for a reply once everything that was queued before it has been written.
     Mark(Sender<()>),
 }
 

@@ -215,7 +215,7 @@ impl Plan {
             let done = work.run(stages, &todo, &tasks, entries)?;
             let unchanged = ctx.check_inputs();
             if unchanged.as_ref().is_err_and(|error| !is_passing(error)) {
-                // what was read in the meantime may be wrong
+                // voxels that were read in the meantime may be wrong
                 ledger.withdraw();
             }
             let closed = ledger.sync_pending();
@@ -263,7 +263,7 @@ impl Plan {
     }
 }
 
-/// What distinguishes the runs of a plan.
+/// The properties in which the runs of a plan differ.
 struct StreamOptions<'a> {
     /// How to treat earlier work.
     existing: Existing,

@@ -10,7 +10,7 @@ use super::{Identity, Part};
 use crate::fingerprint::Fingerprint;
 use crate::geom::Box3;
 
-/// What a task is called in messages and receipts.
+/// The name of a task in messages and receipts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Key {
     /// Index of a block in the grid of blocks, (z, y, x).
@@ -282,8 +282,8 @@ impl Tasks {
         waves
     }
 
-    /// The tasks of a part: of each wave, a contiguous range. All parts have the same share of its
-    /// cost, up to the cost of one task.
+    /// The tasks of a part: a contiguous range of each wave. The parts have equal costs in each
+    /// wave, up to the cost of one task.
     pub(super) fn share(&self, part: Part) -> Vec<Range<usize>> {
         self.waves().into_iter().map(|wave| self.cut(&wave, part)).collect()
     }
@@ -322,7 +322,7 @@ impl Tasks {
         }
     }
 
-    /// What the ledgers of equal runs agree on besides their identity.
+    /// The identity, extended by the division into tasks: the ledgers of equal runs agree in both.
     pub(super) fn agreement(&self, identity: Identity) -> Identity {
         match self {
             Self::BlockGrid(_) => {

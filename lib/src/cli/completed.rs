@@ -1,4 +1,4 @@
-//! Whether an earlier run has already done what this one is asked to do, if the output is a file.
+//! Tells whether an earlier run has already done the same work, if the output is a file.
 //!
 //! Arrays store the identity of their run themselves ([`crate::blocks::Plan`]). For a file (a
 //! table, a transform, a page) the identity is in its receipt: the value of every flag, and the
@@ -152,7 +152,8 @@ fn input(at: &[String], named: &[PathArgument]) -> Option<String> {
     Some(format!("{} has other content than it had", named.text))
 }
 
-/// The content of what a value names, and of what that refers to; `None` if nothing exists there.
+/// The content of the file that a value names, and of the files that it refers to; `None` if none
+/// of them exists.
 fn content(named: &PathArgument) -> Option<Value> {
     let read = named.clone().members().into_iter().flat_map(PathArgument::with_references);
     let read: Vec<Value> = read.filter_map(|named| fingerprint(&named.path)).collect();
@@ -160,7 +161,7 @@ fn content(named: &PathArgument) -> Option<Value> {
     (!read.is_empty()).then(|| json!({"name": name, "content": read}))
 }
 
-/// The fingerprint of what is at a path; `None` if nothing readable exists there.
+/// The fingerprint of the file or array at a path; `None` if it cannot be read.
 fn fingerprint(path: &Path) -> Option<Value> {
     let location = path.to_str()?;
     if is_file(path) {

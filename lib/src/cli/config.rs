@@ -37,9 +37,9 @@ const PROGRAMS: &[&str] = &[
     "transcode",
 ];
 
-/// The long flags of all programs except the shared ones, and the keys of the workflows: keys that
-/// are allowed at the top level although they are not this program's. A test of `bins/voxloom.rs`
-/// compares the list with the programs.
+/// The keys that every program accepts at the top level of a parameters file, although another
+/// program or a workflow uses them: the long flags of all programs except the shared ones, and the
+/// keys of the workflows. A test of `bins/voxloom.rs` compares the list with the programs.
 pub const VOCABULARY: &[&str] = &[
     "align-threshold",
     "allow-reflection",
@@ -170,7 +170,7 @@ pub const VOCABULARY: &[&str] = &[
 /// that uses the YAML crate (`docs/decisions/0002`).
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::Usage`] if it is no such mapping.
+/// [`Error::Io`] if the file cannot be read, [`Error::Usage`] if it does not hold such a mapping.
 pub fn read_parameters(path: &Path) -> Result<Map<String, Value>, Error> {
     let shown = path.display();
     let refused = |source| Error::Io { action: "read", path: shown.to_string(), source };

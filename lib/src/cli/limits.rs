@@ -1,5 +1,5 @@
-//! Bounds of numeric flags. A number that no volume and no machine has is refused with the name of
-//! its flag, before anything of that size is allocated.
+//! Bounds of numeric flags. An impossibly large or small number is refused with the name of its
+//! flag, before memory of that size is allocated.
 
 use clap::builder::ValueParser;
 use clap::{Arg, value_parser};

@@ -36,15 +36,15 @@ pub(super) fn start(louder: u8, quiet: bool, json: bool) {
 /// Maximum number of messages that are remembered.
 const MAX_REMEMBERED: usize = 10_000;
 
-/// Logs each message once, and of debugging messages only our own: a program may open a volume
-/// several times, and log the same remark each time.
+/// Logs each message once, because a program may open a volume several times and repeat its
+/// remarks. Debugging messages of other crates are not logged.
 #[derive(Default)]
 struct OncePerMessage(Mutex<BTreeSet<String>>);
 
 impl<S: Subscriber> Layer<S> for OncePerMessage {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         if *event.metadata().level() > Level::INFO {
-            // what the libraries for the network say would bury everything else
+            // the network libraries log so much that other messages would be hard to find
             return event.metadata().target().starts_with("voxloom");
         }
         let mut text = EventText(event.metadata().level().to_string());

@@ -27,7 +27,7 @@ pub struct ProgramEntry {
 }
 
 impl ProgramEntry {
-    /// The entry of a program.
+    /// Creates the entry of the program `P`.
     pub const fn of<P: Program>() -> Self {
         Self {
             name: P::NAME,

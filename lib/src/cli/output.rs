@@ -32,7 +32,7 @@ pub struct OutputArgs {
     /// Shard size, voxels, a multiple of the chunk (Zarr 3)
     #[arg(long, value_name = "Z,Y,X", value_parser = parse_size3)]
     pub shard: Option<[usize; 3]>,
-    /// Compression of the chunks [default: blosc; in a volume's own image as there]
+    /// Compression of the chunks [default: blosc, or that of the image to which levels are added]
     #[arg(long, value_parser = codecs())]
     pub codec: Option<Codec>,
 }

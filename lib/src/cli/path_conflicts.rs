@@ -1,4 +1,4 @@
-//! Checks that no program writes what it reads, or replaces a device, pipe or socket by a file.
+//! Checks that no program writes to its own inputs, or replaces a device, pipe or socket by a file.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -65,7 +65,7 @@ pub(super) fn check<P: Program>(
             )));
         }
     }
-    // what stands beside an output has a name of our own
+    // only the given names are checked: we chose the names of files beside the outputs
     written.iter().take(given).try_for_each(|out| check_extension(out, command))?;
     let pipes = program.pipes();
     read.iter().try_for_each(|read| {
@@ -213,18 +213,17 @@ impl<'a> PathArgument<'a> {
         Some(Self { path: resolve_links(path)?, by: Some(self.text.clone()), ..self.clone() })
     }
 
-    /// Whether writing this path would remove or change what is read from the other.
+    /// Whether writing this path would remove or change data that are read from the other.
     fn harms(&self, read: &Self) -> bool {
-        // a folder is replaced with everything in it, and what is inside an image is part of the
-        // image
+        // replacing a folder removes everything in it, and files inside an image are part of it
         read.at != self.at
             && (read.path.starts_with(&self.path)
                 || (self.path.starts_with(&read.path) && is_container(&read.path)))
     }
 }
 
-/// Whether a folder is a Zarr or N5 group or array, or one of images, in which a further file would
-/// be a section.
+/// Whether a folder is a Zarr or N5 group or array, or a folder of images, where an added file
+/// would be read as a section.
 fn is_container(path: &Path) -> bool {
     let location = path.display().to_string();
     store::is_folder(path)
@@ -272,7 +271,7 @@ pub(super) fn path_arguments<'a>(
     matches: &ArgMatches,
 ) -> Vec<PathArgument<'a>> {
     let mut found = Vec::new();
-    // an address at which nothing of ours is read, such as that of a server, is no location
+    // a URL, such as the address of a server, is not a location that a program reads or writes
     let is_url = |flag: &clap::Arg| {
         flag.get_value_names().is_some_and(|names| names.iter().any(|name| name.as_str() == "URL"))
     };

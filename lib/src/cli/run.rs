@@ -127,8 +127,7 @@ fn attempt<P: Program>(
     conclude(P::NAME, &ctx, &flags, done)
 }
 
-/// Refuses before the work what would be refused after it: a receipt that would replace another
-/// file.
+/// Refuses a receipt that would replace another file before the work begins, not only at its end.
 fn refuse_receipts(ctx: &Context, flags: &SharedFlags, matches: &ArgMatches) -> anyhow::Result<()> {
     let output = matches.try_get_raw("output").ok().flatten().and_then(|mut values| values.next());
     let receipt = output.filter(|output| !files::is_stream(output));
@@ -159,7 +158,7 @@ fn conclude(
         Err(error) => Some(sentence(error.as_ref())),
         Ok(()) => receipt.verdict(ctx.allow_failed).err().map(|error| error.to_string()),
     };
-    // sync first: what the receipt and the exit code report must also survive a power failure
+    // sync first: results that the receipt and the exit code report must survive a power failure
     files::SyncMark::start().sync_pending()?;
     abort_if_selected(KillPoint::Receipt);
     receipt.write(ctx, flags.receipt().as_deref())?;

@@ -111,7 +111,7 @@ fn common_flags() -> Vec<Arg> {
     ]
 }
 
-/// The flags that only builds with buckets have.
+/// The flags that exist only in builds with support for buckets.
 fn cloud_flags() -> Vec<Arg> {
     #[cfg(feature = "cloud")]
     return vec![

@@ -109,7 +109,7 @@ fn plane_or(
     Ok(Length3([f64::NAN, y, x]))
 }
 
-/// Adds to an error that two numbers are accepted as well.
+/// Adds to the message of an error that two numbers, `y,x`, are accepted too.
 fn or_two(error: String) -> String {
     if error.starts_with("wanted three") {
         format!("{error}, or two along y,x for a plane")

@@ -70,7 +70,7 @@ volume_args!(
     "moving-origin"
 );
 
-/// As [`MovingArgs`], of several channels of it.
+/// Like [`MovingArgs`], for programs that read several channels of the moving volume.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct MovingChannelsArgs {
     /// Image in the file of the moving volume (OME-TIFF), from 0 or by name, if there are several

@@ -29,8 +29,8 @@ impl Permits {
 
     /// Waits for `count` permits and runs `work` with them: one for this thread, the others for the
     /// threads of its pool, which have [joined](Self::join). `count` is clamped to the total number
-    /// of permits. A thread that holds one already waits for no second: if all threads did, none
-    /// would go on.
+    /// of permits. A thread that already holds a permit does not wait for a second one, because
+    /// threads that wait for each other would deadlock.
     pub fn with<T>(self: &Arc<Self>, count: usize, work: impl FnOnce() -> T) -> T {
         let is_ours = THREAD_PERMITS
             .with_borrow(|own| own.as_ref().is_some_and(|own| Arc::ptr_eq(own, self)));
@@ -160,7 +160,7 @@ mod tests {
     fn a_thread_that_holds_a_permit_needs_no_second_one() {
         let permits = Permits::new(2);
         let (to, from) = std::sync::mpsc::channel();
-        // a deadlock would be a thread that never ends
+        // if there is a deadlock, a thread never ends and sends nothing
         for _ in 0..2 {
             let (permits, to) = (Arc::clone(&permits), to.clone());
             std::thread::spawn(move || {

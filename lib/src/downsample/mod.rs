@@ -188,8 +188,8 @@ pub fn pyramid(
     Ok(())
 }
 
-/// Refuses to replace the levels of an image and to keep coarser ones, which were made from what is
-/// replaced. With `--level` the next one is the caller's to make.
+/// Refuses to replace levels of an image but keep coarser ones, which were made from the replaced
+/// levels. With `--level` the coarser levels are allowed, because the caller makes them next.
 ///
 /// * `coarser`: the location of the next level after the `made` ones
 fn refuse_stale(coarser: &str, made: usize, options: &Options, ctx: &Context) -> Result<(), Error> {

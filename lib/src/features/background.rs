@@ -57,8 +57,8 @@ impl Coarse {
         (at.floor() as usize, at.fract())
     }
 
-    /// The half-open range of voxels that the background at the voxels `first..=last` along axis
-    /// `a` depends on: whole cells, clipped to the volume.
+    /// The half-open range of voxels on which the background at the voxels `range[0]..=range[1]`
+    /// depends, along axis `a`. It consists of whole cells, clipped to the volume.
     pub(super) fn reach(&self, a: usize, range: [i64; 2], extent: usize) -> [i64; 2] {
         let [first, end] = self.cells(a, range, extent);
         let (step, more) = (self.step[a] as i64, 2 * self.half[a] as i64);

@@ -39,8 +39,7 @@ impl Preprocessing {
 
 /// Finds the local maxima of one octave, whose planes `next` fills one after the other.
 ///
-/// * `next`: is given the index of a plane, and the plane to fill over the area of the frame's
-///   input
+/// * `next`: fills the plane with the given index, over the area of the frame's input
 ///
 /// Numbers: `f32`, see [`crate::filter`]. Checked by: the tests of `background` and of
 /// `filter::planes`, and on blobs at known positions.

@@ -16,7 +16,7 @@ pub struct Flags {
     /// Keep at most this many spots, the best first
     #[arg(long, value_name = "N", default_value_t = 5000)]
     pub max_spots: usize,
-    /// By which value spots are ranked, the highest first
+    /// Value by which spots are ranked, the highest first
     #[arg(long, value_enum, default_value_t = Rank::Intensity)]
     pub rank: Rank,
     /// Drop spots closer than this to a face of the volume, in the unit of --radius [default: 3

@@ -212,7 +212,8 @@ fn all<T: Send>(
     failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
-/// A point in time. Every sync failure after it concerns its holder, whichever thread detects it.
+/// A point in time. Every sync failure after it is reported to its holder, whichever thread has
+/// detected the failure.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SyncMark(u64);
 

@@ -13,8 +13,8 @@ pub enum Model {
     Similarity,
     /// Any affine map: also scale along each axis, and shear.
     Affine,
-    /// Of points in a plane of constant z: any matrix within it; what lies along z keeps its
-    /// length.
+    /// For points in a plane of constant z: any affine map within the plane; lengths along z do not
+    /// change.
     #[value(skip)]
     PlanarAffine,
 }

@@ -116,7 +116,7 @@ pub(super) fn source_of(location: &str) -> Result<SourceFormat, Error> {
         return Ok(SourceFormat::Ants);
     }
     if start.starts_with(b"\x93NUMPY") {
-        // whatever has no vectors is a volume, also if it is damaged
+        // an array without vectors counts as a volume, even if it is damaged
         let is_field = VectorArray::open(location, None, false).is_ok();
         return if is_field { Err(array(location)) } else { native_format(location) };
     }

@@ -29,7 +29,7 @@ pub(super) struct Attributes {
     micrometres: Result<Option<f64>, String>,
 }
 
-/// Whether an array with this name and these attributes is such a field.
+/// Whether an array with this name and these attributes is a field of BigWarp or template-building.
 pub(super) fn is_field(location: &str, attributes: &Map<String, Value>) -> bool {
     let has = |key: &str| attributes.contains_key(key);
     let named = name_of(location) == FORWARD || name_of(location) == INVERSE;

@@ -225,7 +225,7 @@ fn spline(
         if direction.len() != axes * axes {
             return Err(format!("has {} numbers in (GridDirection ...)", direction.len()));
         }
-        // by columns
+        // the matrix is stored column by column
         for (i, value) in direction.iter().enumerate() {
             cosines[i % axes][i / axes] = *value;
         }

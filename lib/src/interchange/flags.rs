@@ -10,7 +10,7 @@ use crate::volume::Select;
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Transforms of other programs")]
 pub struct Flags {
-    /// Format of the transform [default: told by its content]
+    /// Format of the transform [default: detected from the content]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub from: Option<SourceFormat>,
     /// Axis order of BigStream's matrices and arrays: zyx or xyz [default: zyx; positions xyz]
@@ -19,12 +19,12 @@ pub struct Flags {
     /// The transform maps moving points to fixed ones: write its inverse
     #[arg(long)]
     pub invert: bool,
-    /// Unit of lengths in the transform [default: what it says; else mm, and um for BigStream and
-    /// BigWarp]
+    /// Unit of lengths in the transform [default: as stated in the file; else um for BigStream and
+    /// BigWarp, mm for others]
     #[arg(long, value_enum)]
     pub unit: Option<Unit>,
-    /// Directions of the x and y axes, in NIfTI and NRRD those of the vectors [default: what it
-    /// says; else LPS, and RAS for greedy]
+    /// Directions of the x and y axes, in NIfTI and NRRD those of the vectors [default: as stated
+    /// in the file; else RAS for greedy, LPS for others]
     #[arg(long, value_enum)]
     pub frame: Option<AnatomicalFrame>,
     /// Map that is fitted to BigWarp's landmarks [default: tps]

@@ -15,8 +15,9 @@ const MAX_PARTS: usize = 512;
 /// Number of full batches after which sums in `f32` are added to totals in `f64`.
 const FLUSH: usize = 8;
 
-/// Centre and unit of changes of a map, `q -> q + size * (t + L (q - centre) / size)`: the 3 x 4
-/// numbers `[t L]` are all of the order of the displacement that they cause, in units of `size`.
+/// The centre and the unit of length in which a change of a map, `q -> q + size * (t + L (q -
+/// centre) / size)`, is described by its 3 x 4 parameters `[t L]`. The value of each parameter is
+/// of the order of the displacement that it causes, in units of `size`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normalisation {
     /// A point of the moving space, micrometres, z, y, x.
@@ -25,8 +26,8 @@ pub struct Normalisation {
     pub size: f64,
 }
 
-/// An energy and its derivatives with respect to the twelve numbers of a change: row by row
-/// `z, y, x`, each `t, L_z, L_y, L_x`.
+/// An energy and its derivatives with respect to the twelve parameters of a change (see [`Frame`]):
+/// row by row `z, y, x`, each `t, L_z, L_y, L_x`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Linearised {
     /// The energy without a change.

@@ -1,19 +1,21 @@
-//! Padding: a constant margin around what was imaged, whose outline two images may share although
-//! their contents have nothing in common.
+//! Padding: a constant margin around the imaged region. The margins of two images may have the same
+//! outline although their contents are unrelated.
 
 /// Values that differ by less than this fraction of the range count as equal: an average of equal
 /// values is rounded.
 const EQUAL_TOLERANCE: f32 = 1e-6;
 /// Minimum fraction of the voxels at the border that have the same value, if it is padding.
 const MIN_COMMON_FRACTION: f64 = 0.1;
-/// Minimum fraction of the other voxels that hang together: a constant background around many
-/// objects is no padding, since it tells where they lie.
+/// Minimum fraction of the other voxels that are connected. A constant background around many
+/// separate objects is not padding, since it shows where they lie.
 const MIN_CONNECTED_FRACTION: f64 = 0.9;
 
-/// Sets padding to NaN, and the voxels beside it, into which it may be blurred. Padding is what is
-/// connected to the border of the known voxels and has the most common value there.
+/// Sets padding to NaN, and the voxels next to it, whose values blurring may have mixed with it.
+/// Padding consists of the voxels that have the most common value of the border and are connected
+/// to the border of the known voxels.
 ///
-/// The image stays as it is where this leaves nothing, or more than one large piece.
+/// The image is not changed if no known voxels would be left, or if they would not be mostly in one
+/// connected piece.
 ///
 /// * `voxels`: C order `(z, y, x)` of `shape`; NaN where unknown
 /// * returns whether there was padding
@@ -57,7 +59,7 @@ fn common_value(all: &Neighbourhood, voxels: &[f32]) -> Option<(f32, f32)> {
     let run = border.chunk_by(|a, b| b - a <= tolerance).max_by_key(|run| run.len())?;
     let is_common = run.len() as f64 >= MIN_COMMON_FRACTION * border.len() as f64;
     let middle = run[run.len() / 2];
-    // a chain of similar values is no run of equal ones
+    // many values that each differ little from the next one do not count as equal
     let is_narrow = run[run.len() - 1] - run[0] <= 4.0 * tolerance;
     (is_common && is_narrow).then_some((middle, 4.0 * tolerance))
 }
@@ -147,7 +149,7 @@ mod tests {
 
     const SHAPE: [usize; 3] = [20, 24, 28];
 
-    /// `content` where `inside`, and elsewhere 3.
+    /// Noise about 10 where `inside` is true, 3 elsewhere.
     fn image(inside: impl Fn([f64; 3]) -> bool) -> Vec<f32> {
         let all = Neighbourhood { shape: SHAPE };
         (0..SHAPE.iter().product())

@@ -26,8 +26,8 @@ impl SimilarityMeasure {
         }
     }
 
-    /// The measure by which details of images are compared, whose mean is 0 whatever the
-    /// brightness.
+    /// The measure by which details of images are compared. The mean of a detail is 0, whatever the
+    /// brightness of the image.
     #[must_use]
     pub fn of_details(self) -> Self {
         match self {
@@ -50,12 +50,14 @@ impl SimilarityMeasure {
 #[derive(Clone, Debug)]
 pub struct Scorer {
     kind: SimilarityMeasure,
-    /// Subtracted from both sides before squares are summed, against cancellation.
+    /// Values that are subtracted from `f` and `m` before squares are summed, to avoid
+    /// cancellation.
     offset: [f64; 2],
     bins: Option<Bins>,
 }
 
-/// Sums over samples that a measure needs; those of parts add up to those of the whole.
+/// Sums over samples that a measure needs. The sums over all samples are the totals of those over
+/// parts.
 #[derive(Clone, Debug)]
 pub enum Partial {
     /// Count, sums of `f`, `m`, `f f`, `m m`, `f m`.

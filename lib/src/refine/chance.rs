@@ -99,7 +99,7 @@ fn at_level(
         extent: level.moving_extent(),
     };
     let mut work = Workspace::default();
-    // refined in the same way as the wrong maps, from where it is
+    // the map itself is refined further in the same way as the wrong maps
     let here = optimise(&judge.pair, map, &judge.parameters, &judge.criteria, &mut work)?;
     judge.pair.score(&here.map, &mut work)?;
     let normalisation = judge.pair.normalisation(&here.map, &work)?;
@@ -162,7 +162,7 @@ impl EvidenceTest<'_> {
         }
         let up = optimise(&self.pair, &map, &self.parameters, &self.criteria, work)?;
         let back = right.inverse().ok()?.then(&up.map);
-        // a thin stack tells nothing of how a map continues beyond its planes
+        // a thin stack does not determine how a map extrapolates beyond its planes
         let reach = [0, 1].map(|end| {
             let [low, high] = self.extent;
             let side = [-normalisation.size, normalisation.size][end];

@@ -81,9 +81,9 @@ impl ImagePair<'_> {
         self.compare(images, resolutions, kind, self.options.samples, start)
     }
 
-    /// Like [`ImagePair::detail`], with at most `samples` samples, without padding and with extreme
-    /// values clipped: any two images share an outline, and a few bright objects agree with a few
-    /// others under many maps.
+    /// Like [`ImagePair::detail`], with at most `samples` samples. Padding is ignored, because the
+    /// outlines of any two images agree, and extreme values are clipped, because a few bright
+    /// objects agree with a few others under many maps.
     ///
     /// # Errors
     /// As for [`ImagePair::level`].

@@ -356,7 +356,8 @@ impl RefineAttempt {
     }
 }
 
-/// Reads the chain and its steps as documents have them, with consecutive matrices merged.
+/// Reads the chain, and its steps in the form in which documents store them, with consecutive
+/// matrices merged.
 fn read_initial(locations: &[String]) -> Result<(Chain, Vec<Step>), Error> {
     let chain = transform::read_chain(locations)?;
     let mut steps: Vec<Step> = Vec::new();
@@ -428,7 +429,8 @@ fn jacobian(chain: &Chain, grid: &Grid) -> Result<Affine, Error> {
     Ok(Affine::translation(centre.map(|c| -c)).then(&Affine::from_parts(linear, there)))
 }
 
-/// The in-plane part of a map between planes, and what restores the complete map.
+/// The in-plane part of a map between planes, and the row that is needed to restore the complete
+/// map.
 struct InPlaneMap {
     /// The map between the images as they are compared: planes lie at z = 0.
     inner: Affine,

@@ -1,14 +1,14 @@
-//! The parameters of a transform model: which changes of a map it allows.
+//! The parameters of a transform model, which determine the changes of a map that it allows.
 
 use nalgebra::Matrix3;
 
 use crate::geom::{Affine, Model};
 use crate::metric::Normalisation;
 
-/// A direction in the space of the twelve numbers of a change (see [`Normalisation`]).
+/// A direction in the space of the twelve parameters of an affine change (see [`Normalisation`]).
 type ChangeDirection = [f64; 12];
 
-/// The directions in which a map may be changed: the parameters of a model.
+/// The directions in which a model may change a map, one for each parameter of the model.
 #[derive(Clone, Debug)]
 pub(super) struct ModelParameters {
     directions: Vec<ChangeDirection>,
@@ -50,12 +50,12 @@ impl ModelParameters {
         self.directions.len()
     }
 
-    /// The gradient with respect to the parameters, from that with respect to the twelve numbers.
+    /// The gradient with respect to the model's parameters, from that with respect to all twelve.
     pub(super) fn gradient(&self, full: &[f64; 12]) -> Vec<f64> {
         self.directions.iter().map(|d| dot(d, full)).collect()
     }
 
-    /// The curvature with respect to the parameters, row by row.
+    /// The curvature with respect to the model's parameters, row by row.
     pub(super) fn curvature(&self, full: &[[f64; 12]; 12]) -> Vec<f64> {
         let turned: Vec<[f64; 12]> =
             self.directions.iter().map(|d| std::array::from_fn(|i| dot(d, &full[i]))).collect();
@@ -63,7 +63,7 @@ impl ModelParameters {
         rows.flat_map(|d| turned.iter().map(move |t| dot(d, t))).collect()
     }
 
-    /// The twelve numbers of a step in the parameters.
+    /// All twelve parameters of a step in the model's parameters.
     pub(super) fn numbers(&self, step: &[f64]) -> [f64; 12] {
         let mut numbers = [0.0; 12];
         for (d, s) in self.directions.iter().zip(step) {
@@ -77,7 +77,7 @@ fn dot(a: &[f64; 12], b: &[f64; 12]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// The map for these twelve numbers: `q -> centre + exp(L) (q - centre) + size t`.
+/// The map for these twelve parameters: `q -> centre + exp(L) (q - centre) + size t`.
 ///
 /// The matrix exponential turns skew-symmetric matrices into rotations and never gives a
 /// reflection. To first order it equals the linear change with respect to which derivatives are

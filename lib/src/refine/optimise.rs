@@ -101,7 +101,8 @@ pub(super) fn optimise(
     Some(optimum)
 }
 
-/// The numbers of a step, shortened to the longest step allowed, and its length in micrometres.
+/// Shortens a step to at most [`STRIDE`] voxels; returns its parameters and its length in
+/// micrometres.
 fn shortened(
     mut numbers: [f64; 12],
     normalisation: &Normalisation,

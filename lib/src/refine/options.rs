@@ -47,10 +47,9 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The evidence that a map needs if none is asked for, in standard deviations. Under wrong maps
-    /// mutual information has more outliers than the other measures: of 20 pairs of unrelated
-    /// volumes the largest evidence was 12.8, where right maps have 103 or more
-    /// (`bench/believe.py`).
+    /// The default minimum of the evidence, in standard deviations. Mutual information has more
+    /// outliers under wrong maps than the other measures: among 20 pairs of unrelated volumes, the
+    /// largest evidence was 12.8, while that of right maps is 103 or more (`bench/believe.py`).
     #[must_use]
     pub fn min_evidence_of(metric: SimilarityMeasure) -> f64 {
         match metric {

@@ -219,7 +219,7 @@ pub(super) fn scale(map: &Affine, planar: bool) -> f64 {
     }
 }
 
-/// First placements: what all versions of one initial map have in common.
+/// The data that the first placements of all versions of one initial map have in common.
 struct PlacementSearch<'a> {
     images: &'a ImagePair<'a>,
     initial: Affine,
@@ -264,7 +264,8 @@ impl<'a> PlacementSearch<'a> {
         }
     }
 
-    /// The initial map as a candidate, at the resolution at which it would be placed.
+    /// The initial map as a candidate, scored without a search for its best shift, at the
+    /// resolution of a first placement.
     fn given(&self) -> Option<Candidate> {
         let linear = self.initial.linear();
         let (placement, _) = self.placement(&linear);

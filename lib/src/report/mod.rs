@@ -152,7 +152,8 @@ const CACHE_BYTES: u64 = 32 << 20;
 /// The name of the state before the first stage.
 const BEFORE_ALIGNMENT: &str = "before";
 
-/// The paths of the numbers and of the state for Neuroglancer that are written next to the page.
+/// The paths of the two files that are written next to the page: its numbers as JSON, and a state
+/// for Neuroglancer.
 pub fn companion_paths(output: &Path) -> [PathBuf; 2] {
     ["json", "neuroglancer.json"].map(|extension| output.with_extension(extension))
 }

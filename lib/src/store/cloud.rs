@@ -41,7 +41,7 @@ pub(in crate::store) struct Bucket {
     pages: Option<Arc<dyn PaginatedListStore>>,
     /// The address and that of the server, for messages: `s3://name at http://host`.
     server: String,
-    /// What may be wrong if access is denied.
+    /// The hint that is shown if access is denied.
     credentials: &'static str,
     policy: RetryPolicy,
     outage: Outage,
@@ -135,8 +135,8 @@ impl Bucket {
     fn outcome<T>(&self, result: object_store::Result<T>) -> Try<T> {
         match result {
             Ok(result) => Ok(Some(result)),
-            // a bucket that does not exist, and on some servers a user who does not, are not found
-            // too
+            // "not found" may also mean that the bucket or, on some servers, the user does not
+            // exist
             Err(object_store::Error::NotFound { source, .. })
                 if !code(&innermost(source.as_ref())).is_some_and(is_no_object) =>
             {
@@ -159,7 +159,7 @@ impl Bucket {
         let is_range = range.is_some();
         let options = GetOptions { range, ..GetOptions::default() };
         let found = match self.outcome(self.store.get_opts(key, options).await) {
-            // some web servers have no ranges: the file is then read whole
+            // some web servers do not support range requests: the whole file is then read
             Err(TryError::Unsupported(_)) if is_range => {
                 self.warn_of_ranges();
                 self.outcome(self.store.get_opts(key, GetOptions::default()).await)?
@@ -192,7 +192,7 @@ impl Bucket {
             match piece.map_err(silent)? {
                 Ok(Some(piece)) => bytes.extend_from_slice(&piece),
                 Ok(None) => break,
-                // whatever interrupts a body, another try may deliver it
+                // an interrupted body counts as a temporary fault, whatever the cause
                 Err(error) => return Err(TryError::Passing(innermost(&error))),
             }
         }
@@ -327,7 +327,7 @@ impl Remote for Bucket {
             Stat {
                 kind: EntryKind::File,
                 length: stat.size,
-                // the crate puts 1970 in place of a time that the server does not tell
+                // if the server does not state a time, the crate sets it to the beginning of 1970
                 changed: Some(changed).filter(|time| *time != SystemTime::UNIX_EPOCH),
                 tag: stat.e_tag,
             }
@@ -388,7 +388,8 @@ impl Bucket {
     }
 }
 
-/// The text of the innermost cause, which says most; for an answer of the server, all of it.
+/// The text of the innermost cause, which is the most specific; for a response of the server, the
+/// whole response.
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     let mut texts = causes.map(ToString::to_string).collect::<Vec<_>>();
@@ -407,8 +408,8 @@ fn is_no_bucket(code: &str) -> bool {
     matches!(code, "NoSuchBucket" | "ContainerNotFound")
 }
 
-/// Whether an answer "not found" with this code is about something else than the object: the bucket
-/// or the user.
+/// Whether a response "not found" with this code refers to the bucket or the user, and not to the
+/// object.
 fn is_no_object(code: &str) -> bool {
     is_no_bucket(code) || matches!(code, "XAdminUserNotFound" | "InvalidAccessKeyId")
 }
@@ -419,7 +420,7 @@ fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     Some(rest.split_once("</")?.0)
 }
 
-/// An answer of a server on one line: of XML, its status, code and message.
+/// A response of a server on one line; if it is XML, only its status, code and message.
 fn answer(text: &str) -> String {
     let status = text.split(": <?xml").next().unwrap_or(text);
     match (code(text), element(text, "Message")) {
@@ -435,7 +436,7 @@ fn answer(text: &str) -> String {
 fn is_passing(error: &(dyn std::error::Error + 'static)) -> bool {
     const CODES: [&str; 4] = ["status code: 5", "status code: 429", "status code: 408", "SlowDown"];
     std::iter::successors(Some(error), |error| error.source()).any(|error| {
-        // the crate has no public type for an answer with an error
+        // the crate has no public type for an error response
         let text = error.to_string();
         error.is::<HttpError>()
             || text.starts_with("Server returned error response")

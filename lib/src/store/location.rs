@@ -89,8 +89,8 @@ pub fn is_same_root(a: &Path, b: &Path) -> bool {
     root(a) == root(b)
 }
 
-/// The location that `relative` means in `folder`. In a bucket, where `..` has no meaning, it is
-/// replaced by the folder above.
+/// Resolves a relative location against `folder`. In a bucket, which does not interpret `..`, it is
+/// replaced by the parent folder here.
 pub fn resolve(folder: &Path, relative: &str) -> PathBuf {
     if !is_remote(folder) {
         return folder.join(relative);

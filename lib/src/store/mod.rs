@@ -48,26 +48,26 @@ pub use present::present;
 /// The number of requests that are in progress at once for one call that fetches several objects.
 pub const IN_FLIGHT: usize = 16;
 
-/// The folder in an array that holds files of ours.
+/// The folder in an array that holds the working files of this library.
 const OWN_FOLDER: &str = ".voxloom";
 /// The file in it by which a run claims the array.
 pub const CLAIM: &str = "claim.json";
-/// How often [`clear_folder`] looks for objects at most.
+/// Maximum number of times that [`clear_folder`] lists the objects.
 const MAX_LISTINGS: usize = 4;
 
 /// Which bytes of an object to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadRange {
-    /// All bytes, if they are at most so many.
+    /// All bytes, if there are at most this many.
     Whole(u64),
-    /// So many bytes from `start` on.
+    /// `length` bytes from `start` on.
     Range {
         /// The offset of the first byte.
         start: u64,
         /// The number of bytes.
         length: usize,
     },
-    /// The last so many bytes.
+    /// This many bytes at the end.
     End(usize),
 }
 
@@ -103,7 +103,7 @@ pub struct Stat {
     pub kind: EntryKind,
     /// The length in bytes; 0 for a prefix.
     pub length: u64,
-    /// When it was last changed, if the store tells.
+    /// The time of the last change, if the store states it.
     pub changed: Option<SystemTime>,
     /// The inode of a local file, or the entity tag of an object.
     pub tag: Option<String>,
@@ -123,8 +123,8 @@ pub struct FolderEntry {
 /// Reads bytes of an object into `buffer`, replacing its content. Returns the length of the whole
 /// object, `None` if there is no object.
 ///
-/// `buffer` is empty if the object does not have all the wanted bytes, or more than are accepted:
-/// the caller compares the length.
+/// `buffer` is empty if the object lacks some of the wanted bytes, or has more than are accepted;
+/// the caller detects this by the length.
 ///
 /// # Errors
 /// The system's error or, for a bucket, [`io::ErrorKind::PermissionDenied`] or a temporary one.
@@ -159,7 +159,7 @@ pub fn each<T: Send>(at: &[PathBuf], work: impl Fn(&Path) -> T + Sync) -> Vec<T>
     concurrently(at, threads, |at| work(at))
 }
 
-/// Applies `work` to all items with up to so many threads; the results are in the order of the
+/// Applies `work` to all items on up to `threads` threads; the results are in the order of the
 /// items.
 pub fn concurrently<I: Sync, T: Send>(
     items: &[I],
@@ -250,10 +250,10 @@ pub fn delete_folder(folder: &Path) -> io::Result<()> {
     if is_remote(folder) { clear_folder(folder, None) } else { local::delete_folder(folder) }
 }
 
-/// Removes all objects of a folder in a bucket but the claim in the folder `keep`. The metadata
-/// files of arrays and groups are removed first, so that readers find no partial array, and our own
-/// files last, so that what an interrupted removal leaves is known to be ours. Objects that another
-/// process writes meanwhile are removed too.
+/// Removes all objects of a folder in a bucket except the claim in the folder `keep`. The metadata
+/// files of arrays and groups are removed first, so that readers find no partial array. The working
+/// files of this library are removed last, so that a folder left by an interrupted removal can be
+/// recognised. Objects that another process writes meanwhile are removed too.
 ///
 /// # Errors
 /// The system's error.
@@ -302,8 +302,8 @@ pub fn stat(at: &Path) -> io::Result<Option<Stat>> {
     })
 }
 
-/// As [`stat`] for an object; a prefix of several objects is not looked for, which saves a
-/// request.
+/// As [`stat`], for a file or a single object. It does not examine whether the location is a
+/// folder in a bucket, which saves a request.
 ///
 /// # Errors
 /// As [`read`].
@@ -314,8 +314,7 @@ pub fn stat_file(at: &Path) -> io::Result<Option<Stat>> {
     })
 }
 
-/// Whether a location exists. Errors count as existing: what cannot be examined must not be taken
-/// for missing.
+/// Whether a location exists. A location that cannot be examined counts as existing.
 pub fn exists(at: &Path) -> bool {
     stat(at).map_or(true, |stat| stat.is_some())
 }
@@ -325,8 +324,8 @@ pub fn is_folder(at: &Path) -> bool {
     stat(at).is_ok_and(|stat| stat.is_some_and(|stat| stat.kind == EntryKind::Folder))
 }
 
-/// Shows the entries of a folder one by one, in any order, until `see` breaks; none if the folder
-/// does not exist.
+/// Calls `see` for each entry of a folder, in any order, until it breaks; never if the folder does
+/// not exist.
 ///
 /// # Errors
 /// The system's error; [`io::ErrorKind::Unsupported`] for a web server.

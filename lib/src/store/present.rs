@@ -14,7 +14,7 @@ const LISTED_PER_FILE: [usize; 2] = [50, 1000];
 /// Threads that list local folders.
 const THREADS: usize = 4;
 
-/// Whether each of these files exists; `None` where that cannot be found out.
+/// Whether each of these files exists; `None` if this cannot be determined.
 pub fn present(files: &[PathBuf]) -> Vec<Option<bool>> {
     let folder = |file: &PathBuf| file.parent().unwrap_or(Path::new("")).to_owned();
     let mut wanted: BTreeMap<PathBuf, usize> = BTreeMap::new();

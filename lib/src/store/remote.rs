@@ -34,7 +34,7 @@ static STORES: Mutex<Option<MountedStores>> = Mutex::new(None);
 /// The store of an address, and the key in it; `None` for a local path.
 ///
 /// # Errors
-/// Invalid settings for the store, such as an endpoint that is no address.
+/// Invalid settings for the store, such as an endpoint that is not a valid address.
 pub(super) fn find(at: &Path) -> io::Result<Option<(Arc<dyn Remote>, String)>> {
     let Some((scheme, root, key)) = location::split(at) else { return Ok(None) };
     let mut known = STORES.lock().unwrap_or_else(PoisonError::into_inner);

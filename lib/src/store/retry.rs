@@ -11,11 +11,11 @@ const VARIABLE: &str = "VOXLOOM_STORE_DEADLINE";
 /// How long a request is repeated.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RetryPolicy {
-    /// No new try begins later than this after the first.
+    /// The time after the first attempt after which no further attempt begins.
     pub(super) deadline: Duration,
     /// The pause after the first try; it doubles with each further one, up to [`MAX_PAUSE`].
     pub(super) pause: Duration,
-    /// A connection on which nothing arrives for so long is given up.
+    /// The time without any data after which a connection is given up.
     pub(super) silence: Duration,
 }
 
@@ -25,7 +25,8 @@ const TRIES_BEFORE_WARNING: u32 = 4;
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 impl RetryPolicy {
-    /// The values of this process: two minutes, or what `VOXLOOM_STORE_DEADLINE` says in seconds.
+    /// The values of this process. The deadline is two minutes, or the number of seconds in
+    /// `VOXLOOM_STORE_DEADLINE`.
     pub(super) fn of_process() -> Self {
         static VALUE: OnceLock<RetryPolicy> = OnceLock::new();
         *VALUE.get_or_init(|| {
@@ -41,8 +42,8 @@ impl RetryPolicy {
     }
 }
 
-/// Since when a server has not answered: a run that asks it for many objects waits once, and not
-/// for each of them.
+/// The time since which a server has not responded. It is common to all requests, so that a run
+/// waits for a failing server once, and not once for each object.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
     since: Mutex<Option<Instant>>,
@@ -63,7 +64,7 @@ impl Outage {
     }
 }
 
-/// Why a try failed, with what the server or the network said.
+/// Why an attempt failed, with the message of the server or the network.
 #[derive(Debug)]
 pub(super) enum TryError {
     /// A temporary fault: the same request may succeed later.
@@ -76,7 +77,7 @@ pub(super) enum TryError {
     Permanent(String),
 }
 
-/// The message of an error of the store, in an [`io::Error`] whose kind tells what it means.
+/// The message of an error of the store, inside an [`io::Error`] whose kind classifies it.
 #[derive(Debug)]
 struct StoreMessage(String);
 
@@ -93,9 +94,9 @@ pub(super) fn error(kind: io::ErrorKind, message: impl Into<String>) -> io::Erro
     io::Error::new(kind, StoreMessage(message.into()))
 }
 
-/// Repeats `attempt`, which gets the number of the try from 0, as long as its failures are
-/// temporary and the deadline has not passed, for this request or since the server last answered
-/// one.
+/// Repeats `attempt`, which is given its number from 0, as long as it fails temporarily and the
+/// deadline has not passed. The deadline counts from the beginning of this request, or from the
+/// beginning of an outage of the server.
 ///
 /// * `server`: the name of the server, for messages
 ///
@@ -207,7 +208,7 @@ mod tests {
             assert!(message.contains("s3://b") && message.contains("refused"), "{message}");
         }
         assert!(begun.elapsed() < SHORT.deadline * 50, "each waited for the deadline");
-        // an answer, though of an error, ends it
+        // a response ends the outage, even if it is an error
         repeat(SHORT, &outage, "s3://b", |_| Err::<(), _>(TryError::Denied("no".into())))
             .unwrap_err();
         let mut tries = 0;

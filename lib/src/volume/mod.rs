@@ -172,8 +172,8 @@ pub struct Select {
     pub spacing: Option<Point>,
     /// `--origin` along z, y, x, micrometres.
     pub origin: Option<Point>,
-    /// What precedes the names of these flags in a program of two volumes, for messages: `fixed-`
-    /// or `moving-`.
+    /// The prefix of these flags in a program that reads two volumes, `fixed-` or `moving-`, for
+    /// messages.
     pub prefix: &'static str,
 }
 

@@ -73,7 +73,7 @@ pub(super) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, Err
 struct Files<'a> {
     folder: &'a Path,
     fetched: Vec<(&'static str, Object)>,
-    /// The first error of a file that may not be read.
+    /// The error of the first file to which access was denied.
     denied: Option<Error>,
 }
 

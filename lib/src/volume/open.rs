@@ -1,5 +1,5 @@
-//! From a location to an array with named dimensions. The format is detected from the content, not
-//! from the file name.
+//! Opens the array at a location, and names its dimensions. The format is detected from the
+//! content, not from the file name.
 
 use std::fs::File;
 use std::io::Read;
@@ -53,7 +53,7 @@ pub(super) fn find_image(location: &str, image: Option<&str>) -> Result<OpenedAr
         Err(Error::format(location, message))
     };
     if store::is_remote(&path) && !other_image {
-        // the metadata are needed in any case: if they are there, one request is saved
+        // the metadata are needed in any case; if they exist, reading them first saves a request
         if let Some(node) = Node::read(&path)? {
             return folder(location, &path, Some(&node));
         }
@@ -80,7 +80,7 @@ pub(super) fn find_image(location: &str, image: Option<&str>) -> Result<OpenedAr
     }
 }
 
-/// A hint for a missing path: what exists near it.
+/// A hint for a missing path: the closest existing folder and the arrays in it.
 fn path_hint(path: &Path) -> String {
     let Some(parent) = store::ancestors(path).skip(1).find(|at| store::is_folder(at)) else {
         return "look at the path".into();
@@ -164,7 +164,7 @@ fn file(location: &str, path: &Path, image: Option<&str>) -> Result<OpenedArray,
     })
 }
 
-/// What to say of a file that has the signature of no format that is read.
+/// The error message for a file that does not have the signature of a supported format.
 fn not_read(location: &str) -> String {
     const READ: &str = "TIFF, PNG and .npy files can be read, and Zarr and N5 folders";
     let name = location.strip_suffix(".gz").unwrap_or(location);

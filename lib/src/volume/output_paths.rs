@@ -200,10 +200,9 @@ impl OutputPaths {
         Err(Error::format(location, message))
     }
 
-    /// Removes the existing output, after [`OutputPaths::check`], for a run that replaces it.
-    /// Locally it disappears at once for other processes. In a bucket, where that takes as long as
-    /// there are objects, a run that is still writing it ends because of the new claim, which
-    /// stays.
+    /// Removes the existing output, after [`OutputPaths::check`], for a run that replaces it. Locally it
+    /// disappears at once for other processes. In a bucket, where the removal of many objects takes
+    /// time, a run that is still writing the output ends because of the new claim, which is kept.
     pub(super) fn remove(&self, run: &impl Begin) -> Result<(), Error> {
         let (named, folder) = (self.named(), self.ledger_folder());
         let failed = |error| Error::io("remove", named, error);

@@ -1,5 +1,6 @@
-//! What is counted while a volume is resampled, and told at the end. Each task leaves its counts in
-//! the ledger, so that they are those of the whole output whichever process did which task.
+//! Counts that are collected while a volume is resampled, and reported at the end. Each task stores
+//! its counts in the ledger, so that the totals cover the whole output, whichever process did which
+//! task.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,17 +18,17 @@ pub(super) struct ValueCounts {
     /// Voxels written that are NaN.
     #[serde(skip_serializing_if = "is_zero")]
     unknown: u64,
-    /// Least and greatest value that was read, if the output's type does not hold all values of the
-    /// input's; NaN does not count.
+    /// Least and greatest value that was read, if the output's type cannot represent all values of
+    /// the input's type; NaN is ignored.
     #[serde(skip_serializing_if = "Option::is_none")]
     range: Option<[f64; 2]>,
-    /// Whether values were read that are no whole numbers.
+    /// Whether values were read that are not whole numbers.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     has_fractions: bool,
     /// Whether infinity was read.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     has_infinity: bool,
-    /// Whether NaN was read that the output's type does not hold.
+    /// Whether NaN was read and the output's type cannot represent it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     has_nan: bool,
 }
@@ -42,7 +43,7 @@ impl ValueCounts {
         Self { lost, ..Self::default() }
     }
 
-    /// Counts the values that are to be converted to a type that does not hold all of them.
+    /// Examines values that will be converted to a type that cannot represent all of them.
     pub(super) fn of_narrowed<T: Voxel>(voxels: &[T]) -> Self {
         let mut tally = Self::default();
         for v in voxels.iter().map(|v| v.to_f64()) {
@@ -95,7 +96,7 @@ impl ValueCounts {
         Ok(sum)
     }
 
-    /// Records the counts and warns of what a user would not expect; an output that is NaN
+    /// Records the counts, and warns of results that a user would not expect. An output that is NaN
     /// everywhere is an error.
     ///
     /// * `to`: the output, of `voxels` voxels of type `dtype`
@@ -139,7 +140,7 @@ impl ValueCounts {
         Ok(())
     }
 
-    /// What the conversion to a type does to the values that were read.
+    /// Describes how the conversion to a type changes the values that were read.
     fn conversion_warnings(&self, dtype: Dtype) -> Vec<String> {
         let mut found = Vec::new();
         let [least, greatest] = dtype.range();

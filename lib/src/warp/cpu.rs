@@ -387,8 +387,9 @@ impl VoxelLayout {
     }
 }
 
-/// Interpolation from more than two voxels a side. A trait and no closure: its method is always
-/// inlined, and is then compiled for the processor's vector registers with the loop around it.
+/// Interpolation from more than two voxels a side. A trait is used instead of a closure because its
+/// method is always inlined, and is then compiled for the processor's vector registers together
+/// with the loop around it.
 pub(super) trait Interpolator {
     /// The value at `t` (0 to 1) of the way from voxel `low` of the block to the next along each
     /// axis.

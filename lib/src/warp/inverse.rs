@@ -313,7 +313,7 @@ impl Cell {
         }
         let known = corners.as_flattened().iter().all(|v| v.is_finite());
         let edge = (0..3).map(|a| extent[1][a] - extent[0][a]).fold(0.0, f64::max);
-        // steps may lead slightly outside
+        // a step of the search may leave the cell slightly
         let margin = if known { edge / 2.0 } else { f64::NAN };
         let extent = [extent[0].map(|v| v - margin), extent[1].map(|v| v + margin)];
         Self { corners, extent }

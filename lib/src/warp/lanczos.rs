@@ -57,7 +57,7 @@ fn weights(table: &[Taps], t: f32) -> Taps {
     let t = t * STEPS as f32;
     let i = (t as usize).min(STEPS);
     let t = t - i as f32;
-    // a loop and no closure: a closure may be left outside the code that is compiled for vectors
+    // a loop, because a closure might not be compiled with the vector instructions
     let (mut row, next) = (table[i], &table[i + 1]);
     for tap in 0..WIDE {
         row[tap] += t * (next[tap] - row[tap]);
@@ -187,12 +187,12 @@ impl<T: Voxel> Interpolator for Lanczos<'_, T> {
         } else {
             None
         };
-        // two calls, so that the usual one has no test in its loops
+        // two separate calls, so that the loops of the usual case contain no test
         let sum = match block {
             Some(_) => self.sums(block, low, [&z_weights, &y_weights]),
             None => self.sums(None, low, [&z_weights, &y_weights]),
         };
-        // through memory: otherwise the compiler takes the sums apart into lanes for the lines
+        // keep the sums in memory: otherwise the compiler computes each lane separately for use
         // below
         let sum = black_box(sum);
         let term = |x: usize| if x_weights[x] == 0.0 { 0.0 } else { x_weights[x] * sum[x] };

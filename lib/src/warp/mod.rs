@@ -401,7 +401,7 @@ impl ResampleJob<'_> {
             if !self.narrows() {
                 volume.read_into(&part, voxels)?;
             } else if T::DTYPE == O::DTYPE {
-                // converted when they are read, which must be seen before
+                // reading would convert the values: count them before the conversion
                 let stored = volume.read::<f64>(&part)?;
                 tally = tally.and(ValueCounts::of_narrowed(&stored));
                 for (to, from) in voxels.iter_mut().zip(stored) {
@@ -415,7 +415,7 @@ impl ResampleJob<'_> {
         Ok(TaskData { input: Some(MovingPart { chain, part, voxels }), tally })
     }
 
-    /// Whether the output's type does not hold all values of the input's.
+    /// Whether the output's type cannot represent all values of the input's type.
     fn narrows(&self) -> bool {
         let (from, to) = (self.channels[0].dtype(), self.spec.dtype);
         let whole = from.is_integer() || !to.is_integer();

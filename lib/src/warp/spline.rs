@@ -107,7 +107,8 @@ impl Coefficients {
         })
     }
 
-    /// The spline over the voxels that it was made of, whose NaNs it respects.
+    /// The spline with the voxels from which it was computed; it is NaN where one of these is not
+    /// finite.
     pub(super) fn over<'a, T>(&'a self, voxels: &'a [T]) -> Spline<'a, T> {
         Spline { coefficients: self, voxels }
     }
@@ -142,7 +143,8 @@ impl<T: Voxel> Interpolator for Spline<'_, T> {
                 sum[x] += z_weights[z] * plane[x];
             }
         }
-        // through memory: otherwise the compiler takes the sums apart into lanes for the line below
+        // keep the sums in memory: otherwise the compiler computes each lane separately for use
+        // below
         let sum = black_box(sum);
         (sum[0] * x_weights[0] + sum[1] * x_weights[1])
             + (sum[2] * x_weights[2] + sum[3] * x_weights[3])

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use super::rust_files;
 
-/// The files that use the file system directly, because they are about local files: the store
-/// itself and what it is made of, formats that are a single local file, the process and its
-/// temporary folders, and what is written for a person at this machine.
+/// The files that use the file system directly, because they handle local files: the store itself
+/// and its parts, formats that are a single local file, the process and its temporary folders, and
+/// files that are written for the user of this machine.
 const LOCAL: &[&str] = &[
     "blocks/files.rs",
     "blocks/fuzzing.rs",

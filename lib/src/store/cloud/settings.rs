@@ -54,7 +54,8 @@ fn any(names: &[&str]) -> bool {
     names.iter().any(|name| variable(name).is_some())
 }
 
-/// Whoever needs no secret is served without one.
+/// The variables that provide credentials for S3. If none is set, requests are anonymous; the same
+/// holds for the lists of the other services.
 const S3: [&str; 4] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -143,7 +144,7 @@ pub(in crate::store) fn bucket(
     Ok(Bucket { address, store, pages, server, credentials, policy, outage, missing })
 }
 
-/// What is lacking in the environment, for messages.
+/// Advice to set a variable that is missing in the environment, for messages.
 fn env_hint(scheme: &str) -> &'static str {
     match scheme {
         "s3" if variable("AWS_ACCESS_KEY_ID").is_some()

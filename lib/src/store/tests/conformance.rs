@@ -113,7 +113,8 @@ fn writers_of_one_object(root: &Path) {
     });
 }
 
-/// Exactly one of several that create an object at once succeeds, and the object is its own.
+/// If several threads create an object at once, exactly one succeeds, and the object has its
+/// content.
 fn creators_of_one_object(root: &Path) {
     for round in 0..6 {
         let at = root.join(format!("claim-{round}"));

@@ -1,4 +1,4 @@
-//! Faults of the network and the server: the right bytes, or an error that says so.
+//! Faults of the network and the server: a read returns the right bytes or an error.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -72,7 +72,7 @@ fn parts_of_files_come_from_a_server_without_ranges_too() {
         assert_eq!(store::read(&at, wanted, &mut bytes).unwrap(), Some(1000), "{wanted:?}");
         assert_eq!(bytes, content[part], "{wanted:?}");
     }
-    // a file that was not there is not looked for again
+    // a file that did not exist is not requested again
     let none = at.with_file_name("none");
     assert_eq!(store::get(&none).unwrap(), None);
     let before = web.requests();

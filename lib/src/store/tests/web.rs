@@ -40,7 +40,7 @@ impl Faults {
 
     /// The fault of the next request.
     fn draw(&self) -> Option<Fault> {
-        // a slow answer may succeed, so that a server that always fails gives none
+        // slow responses may succeed, so a server that must always fail does not send any
         const KINDS: [Fault; 4] = [Fault::Error, Fault::Reset, Fault::Short, Fault::Slow];
         let kinds = if self.rate < 1.0 { 4 } else { 3 };
         let mut state = self.state.lock().unwrap();
@@ -91,7 +91,7 @@ impl Web {
         })
     }
 
-    /// As [`Web::serve`] without faults; each answer takes so long.
+    /// As [`Web::serve`] without faults; each response is delayed by `pause`.
     #[allow(dead_code, reason = "the tests of the library have no use for it")]
     pub(crate) fn slow(folder: &Path, pause: Duration) -> Self {
         let folder = folder.to_owned();
@@ -125,7 +125,7 @@ impl Web {
                 let Ok(stream) = stream else { continue };
                 requests.fetch_add(1, Ordering::Relaxed);
                 let (faults, answer) = (Arc::clone(&faults), Arc::clone(&answer));
-                // a client that goes away is no concern of the server
+                // errors of clients that disconnect are ignored
                 std::thread::spawn(move || drop(handle(stream, &faults, &*answer)));
             }
         });

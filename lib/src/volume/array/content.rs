@@ -160,8 +160,8 @@ fn state(path: &Path, is_whole: bool) -> Result<Option<Stat>, Error> {
     Ok(stat.map(|stat| if is_whole { stat } else { Stat { changed: None, tag: None, ..stat } }))
 }
 
-/// By what a change of a file is recognized without reading it: the time of its last change or, in
-/// a bucket, its entity tag if it has one. `None` if nothing of this is known.
+/// The property by which a change of a file is recognized without reading it: the time of its last
+/// change or, in a bucket, its entity tag if it has one. `None` if neither is known.
 fn version(path: &Path, stat: &Stat) -> Option<Vec<u8>> {
     match &stat.tag {
         Some(tag) if store::is_remote(path) => Some(tag.as_bytes().to_vec()),

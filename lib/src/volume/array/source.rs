@@ -81,7 +81,7 @@ pub(in crate::volume) trait Source: Send + Sync {
     /// The files that hold the array, for its fingerprint.
     fn stored(&self) -> StoredContent<'_>;
 
-    /// Notes on metadata that were ignored and may be.
+    /// Notes on metadata that were ignored, where the format permits it.
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }
@@ -206,9 +206,9 @@ struct BlockRead<'a, const N: usize> {
 
 /// A loaded block.
 enum Loaded {
-    /// A cached one.
+    /// A block in the cache.
     Kept(Arc<Decoded>),
-    /// One whose elements are in [`Scratch::data`]; `None` if it is not stored.
+    /// A block with its elements in [`Scratch::data`]; `None` if it is not stored.
     InScratch(Option<Block>),
 }
 

@@ -32,12 +32,12 @@ pub struct Watch {
     chunk: OnceLock<PathBuf>,
     /// The state of the files of chunks and images.
     files: OnceLock<Vec<FileState>>,
-    /// When [`Watch::check_periodically`] last found all in order.
+    /// When [`Watch::check_periodically`] last found no change.
     last_check: Mutex<Option<Instant>>,
 }
 
-/// In a bucket, where a check takes two requests, [`Watch::check_periodically`] checks no more
-/// often than this. [`Watch::check`] at the end of a run looks in any case.
+/// Minimum interval between two checks by [`Watch::check_periodically`] in a bucket, where each
+/// takes two requests. [`Watch::check`] at the end of a run does not depend on it.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Watch {

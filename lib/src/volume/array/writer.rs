@@ -38,7 +38,8 @@ pub(in crate::volume) struct Writer {
     unit: Vec<usize>,
     dtype: Dtype,
     sink: Sink,
-    /// Whether units that were written by this process, and not asked about since, have a file.
+    /// For each unit that this process has written, and that has not been queried since: whether it
+    /// has a file.
     recent: Mutex<HashMap<Vec<u64>, bool>>,
 }
 

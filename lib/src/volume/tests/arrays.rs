@@ -9,7 +9,7 @@ use crate::geom::FieldSource;
 const NAMES: [AxisName; 6] =
     [AxisName::T, AxisName::C, AxisName::Z, AxisName::Y, AxisName::X, AxisName::Component];
 
-/// The value at a position of an array: a number to the base 5, of an index per digit.
+/// The value at a position of an array: a base-5 number whose digits are the indices.
 fn digits(at: &[i64]) -> i64 {
     at.iter().fold(0, |sum, v| sum * 5 + v.rem_euclid(5)) % 251
 }
@@ -27,7 +27,7 @@ fn positions(part: &Bounds) -> Vec<Vec<i64>> {
     all
 }
 
-/// An axis: its size, its chunk, its first index, and the ends of a box that is read.
+/// An axis: its size, chunk size and first index, and the two ends of the box that is read.
 type Along = (usize, usize, i64, i64, i64);
 
 fn array_spec(axes: &[Along], format: Format, dtype: Dtype) -> ArraySpec {

@@ -42,8 +42,8 @@ fn every_type_comes_back_from_every_format() {
     }
 }
 
-/// Types that volumes compute with as another: what is written in that is rounded to the nearest
-/// value of the type, and read again.
+/// Types whose values are computed in a wider type: values written in the wider type are rounded to
+/// the nearest value of the stored type, and read back.
 #[test]
 fn bool_and_halves_are_written_where_the_format_has_them() {
     let folder = tempfile::tempdir().unwrap();

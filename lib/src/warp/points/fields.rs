@@ -11,7 +11,7 @@ pub(in crate::warp) struct Reached {
     pub(in crate::warp) inside: usize,
     /// The number of points outside the field; points that are already NaN do not count.
     pub(in crate::warp) outside: usize,
-    /// What the field does with these, for messages.
+    /// The effect of the field on the points outside, for messages.
     pub(in crate::warp) effect: &'static str,
     /// The extents of the field and of the points, micrometres.
     extents: [[Point; 2]; 2],
@@ -29,8 +29,8 @@ impl Reached {
     }
 }
 
-/// Warns if an output reaches beyond a field, judged by a few of its points. A small field may lie
-/// between them, so that even none of them inside is no error.
+/// Warns if an output reaches beyond a field, judged by a few of its points. It is no error if none
+/// of these points is inside, because a small field may lie between them.
 ///
 /// # Errors
 /// [`Error::Field`] if a field cannot be read.

@@ -63,7 +63,7 @@ pub(super) fn read<const N: usize, T: Voxel>(
         while let Ok(message) = waiting(|| receiver.recv()) {
             let (i, arrived, wanted) = match message {
                 Ok(arrived) if failed.is_none() => arrived,
-                // what is in progress is awaited without this thread's permit, which it may need
+                // loads in progress are awaited without this thread's permit, which they may need
                 other => {
                     next.store(targets.len(), Ordering::Relaxed);
                     failed = failed.or(other.err());

@@ -41,7 +41,7 @@ pub fn is_sections(location: &str) -> bool {
 pub fn members(location: &str) -> Vec<PathBuf> {
     let Ok(path) = path_of(location) else { return Vec::new() };
     if !is_sections(location) {
-        // the folder of an array may have millions of chunks, which are not looked through
+        // the folder of an array is not listed, as it may have millions of chunks
         if Node::read(&path).is_ok_and(|node| node.is_some()) {
             return Vec::new();
         }
@@ -81,7 +81,7 @@ pub(in crate::volume) fn open(location: &str, path: &Path) -> Result<OpenedArray
     })
 }
 
-/// What the sections have in common, gathered one by one; the images are closed again.
+/// The common properties of the sections, collected by opening one image after the other.
 struct OpenedSections<'a> {
     table: &'a Path,
     sections: Vec<Section>,
@@ -245,7 +245,7 @@ impl<'a> OpenedSections<'a> {
         Ok(pixel)
     }
 
-    /// What a user should know: planes and pixels that no section covers.
+    /// Notes for the user about planes and pixels that no section covers.
     fn notes(&self, list: &SectionTable) -> Vec<String> {
         let mut notes = Vec::new();
         let (_, [planes, height, width]) = self.canvas();

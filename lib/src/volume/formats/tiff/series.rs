@@ -95,7 +95,7 @@ fn alike(page: &PageForm, first: &PageForm, number: usize) -> Result<(), String>
     ))
 }
 
-/// Logs what the tags state about the samples but is not applied to them.
+/// Logs conversions of the samples that the tags demand but that are not applied.
 fn log_unapplied_tags(path: &Path, form: &PageForm) {
     let path = path.display();
     match form.interpretation {
