@@ -20,7 +20,6 @@ const PATH_VALUE_NAMES: [&str; 6] = ["LOC", "FILE", "CSV", "JSON", "HTML", "DIR"
 ///
 /// # Errors
 /// [`Error::Usage`], which names the flags.
-/// [`Error::Usage`] that names the flags.
 pub(super) fn check<P: Program>(
     program: &P,
     command: &Command,
