@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use super::{EntryKind, IN_FLIGHT, concurrently, each, is_remote, stat_file, visit};
 
-/// Entries of a folder that are listed for each file that is looked for: a page of a bucket has so
-/// many, and reading one from a disk costs a small fraction of the time of a query of one file.
+/// Maximum number of entries of a folder that are listed per file in question, on a disk and in a
+/// bucket. Listing an entry on a disk costs a small fraction of examining a file; a request to a
+/// bucket lists up to 1000 entries.
 const LISTED_PER_FILE: [usize; 2] = [50, 1000];
 /// Threads that list local folders.
 const THREADS: usize = 4;
