@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use voxloom::blocks::{Context, Error};
-use voxloom::cli::{self, GridArgs, MovingChannelsArgs, OutputArgs, Program, Purpose, Shape};
+use voxloom::cli::{self, FlagSet, GridArgs, MovingChannelsArgs, OutputArgs, Program, Purpose};
 use voxloom::transform::{self, Direction};
 use voxloom::volume::Dtype;
 use voxloom::warp::{self, Flags, points};
@@ -54,7 +54,7 @@ pub(crate) struct ApplyTransform {
 impl Program for ApplyTransform {
     const NAME: &'static str = "apply-transform";
     const PURPOSE: Purpose = Purpose::Align;
-    const SHAPE: Shape = Shape::Blocks;
+    const FLAG_SET: FlagSet = FlagSet::Blocks;
     const EXAMPLE: &'static str =
         "apply-transform moving.zarr --onto fixed.zarr --transform local.json -o aligned.zarr";
 
@@ -72,7 +72,7 @@ impl Program for ApplyTransform {
                 return Err(Error::Usage(message.to_owned()).into());
             }
             let to = Path::new(&self.output);
-            return Ok(points::carry(table, to, &chain, self.inverse_transform, ctx)?);
+            return Ok(points::map_table(table, to, &chain, self.inverse_transform, ctx)?);
         }
         let moving = self.moving_args.open(&self.moving.unwrap_or_default())?;
         let dtype = self.dtype.unwrap_or_else(|| moving[0].dtype());

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use voxloom::blocks::{Context, Error};
-use voxloom::cli::{self, FixedArgs, MovingArgs, Program, Purpose, Shape};
+use voxloom::cli::{self, FixedArgs, FlagSet, MovingArgs, Program, Purpose};
 use voxloom::deform::{self, Flags, Masks};
 use voxloom::transform::{self, Direction};
 use voxloom::volume::Volume;
@@ -44,7 +44,7 @@ pub(crate) struct Deform {
 impl Program for Deform {
     const NAME: &'static str = "deform";
     const PURPOSE: Purpose = Purpose::Align;
-    const SHAPE: Shape = Shape::Blocks;
+    const FLAG_SET: FlagSet = FlagSet::Blocks;
     const SECOND_PASS: bool = true;
     const BLOCK_SIZE: Option<&'static str> =
         Some("Size of the aligned blocks, voxels of the fixed volume [default: about 160]");

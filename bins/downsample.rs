@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use voxloom::blocks::Context;
-use voxloom::cli::{self, OutputArgs, Program, Purpose, Shape, VolumeArgs};
-use voxloom::downsample::{self, Factor, Layout, Method, Options};
+use voxloom::cli::{self, FlagSet, OutputArgs, Program, Purpose, VolumeArgs};
+use voxloom::downsample::{self, Factor, LevelStorage, Method, Options};
 
 /// Makes the resolution pyramid of a volume, in the volume's own image or as a new image.
 ///
@@ -43,7 +43,7 @@ pub(crate) struct Downsample {
 impl Program for Downsample {
     const NAME: &'static str = "downsample";
     const PURPOSE: Purpose = Purpose::Convert;
-    const SHAPE: Shape = Shape::Blocks;
+    const FLAG_SET: FlagSet = FlagSet::Blocks;
     const EXAMPLE: &'static str = "downsample image.zarr";
 
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
@@ -55,7 +55,7 @@ impl Program for Downsample {
             with_original: self.with_original,
         };
         let write = &self.write;
-        let layout = Layout { chunk: write.chunk, shard: write.shard, codec: write.codec };
+        let layout = LevelStorage { chunk: write.chunk, shard: write.shard, codec: write.codec };
         let to = self.output.as_deref().map(|to| (to, write.format(to)));
         let select = self.volume_args.select();
         Ok(downsample::pyramid(&self.volume, &select, to, &layout, &options, ctx)?)

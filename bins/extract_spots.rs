@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use voxloom::blocks::Context;
-use voxloom::cli::{self, Program, Purpose, Shape, VolumeArgs};
+use voxloom::cli::{self, FlagSet, Program, Purpose, VolumeArgs};
 use voxloom::features::{self, Flags};
 use voxloom::volume::Volume;
 
@@ -32,7 +32,7 @@ pub(crate) struct ExtractSpots {
 impl Program for ExtractSpots {
     const NAME: &'static str = "extract-spots";
     const PURPOSE: Purpose = Purpose::Align;
-    const SHAPE: Shape = Shape::Blocks;
+    const FLAG_SET: FlagSet = FlagSet::Blocks;
     const EXAMPLE: &'static str = "extract-spots image.zarr -o spots.csv";
 
     fn pipes(&self) -> Vec<&'static str> {

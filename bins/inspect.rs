@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use voxloom::blocks::{Budget, Context, Error};
-use voxloom::cli::{self, FixedArgs, MovingArgs, Program, Purpose, Shape, VolumeArgs};
+use voxloom::cli::{self, FixedArgs, FlagSet, MovingArgs, Program, Purpose, VolumeArgs};
 use voxloom::device::Cost;
 use voxloom::inspect;
 use voxloom::volume::Volume;
@@ -35,8 +35,8 @@ pub(crate) struct Inspect {
 
 impl Program for Inspect {
     const NAME: &'static str = "inspect";
-    const PURPOSE: Purpose = Purpose::Look;
-    const SHAPE: Shape = Shape::Look;
+    const PURPOSE: Purpose = Purpose::Inspect;
+    const FLAG_SET: FlagSet = FlagSet::Inspect;
     const EXAMPLE: &'static str = "inspect image.zarr";
 
     fn pipes(&self) -> Vec<&'static str> {
@@ -56,7 +56,7 @@ impl Program for Inspect {
             let moving = Volume::open(moving, &self.moving.select())?;
             ctx.input(&fixed);
             ctx.input(&moving);
-            let held = inspect::held_to_suggest(&fixed, &moving, ctx.threads);
+            let held = inspect::suggest_memory(&fixed, &moving, ctx.threads);
             if ctx.is_plan_asked("measuring the volumes", &budget, &held)? {
                 return Ok(());
             }
@@ -67,7 +67,7 @@ impl Program for Inspect {
                 suggestion.yaml()
             });
         }
-        let held = |location: &String| inspect::held(location, &self.volume.select());
+        let held = |location: &String| inspect::memory_needed(location, &self.volume.select());
         if ctx.plan_only {
             for location in &self.locations {
                 match Volume::open_any(location, &self.volume.select()) {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use voxloom::blocks::Context;
-use voxloom::cli::{self, MovingArgs, Program, Purpose, Shape};
+use voxloom::cli::{self, FlagSet, MovingArgs, Program, Purpose};
 use voxloom::invmap::{self, Options};
 use voxloom::transform;
 use voxloom::volume::Volume;
@@ -36,7 +36,7 @@ pub(crate) struct Invmap {
 impl Program for Invmap {
     const NAME: &'static str = "invmap";
     const PURPOSE: Purpose = Purpose::Align;
-    const SHAPE: Shape = Shape::Blocks;
+    const FLAG_SET: FlagSet = FlagSet::Blocks;
     const EXAMPLE: &'static str = "invmap deform.json --onto moving.zarr -o inverse.zarr";
 
     fn pipes(&self) -> Vec<&'static str> {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use voxloom::blocks::Context;
-use voxloom::cli::{self, FixedArgs, MovingArgs, Program, Purpose, Shape};
+use voxloom::cli::{self, FixedArgs, FlagSet, MovingArgs, Program, Purpose};
 use voxloom::local_affine::{self, Flags};
 use voxloom::transform;
 use voxloom::volume::Volume;
@@ -42,7 +42,7 @@ pub(crate) struct LocalAffine {
 impl Program for LocalAffine {
     const NAME: &'static str = "local-affine";
     const PURPOSE: Purpose = Purpose::Align;
-    const SHAPE: Shape = Shape::Blocks;
+    const FLAG_SET: FlagSet = FlagSet::Blocks;
     const BLOCK_SIZE: Option<&'static str> =
         Some("Size of the block of one affine, voxels of the fixed volume [default: 64,64,64]");
     const EXAMPLE: &'static str =

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use voxloom::blocks::{Budget, Context};
-use voxloom::cli::{self, Length3, Program, Purpose, Shape, parse_spacing};
+use voxloom::cli::{self, FlagSet, Length3, Program, Purpose, parse_spacing};
 use voxloom::phantom;
 
 /// Makes a realistic pair of volumes with a known map between them, or measures the error of a
@@ -19,7 +19,7 @@ use voxloom::phantom;
 pub(crate) struct Phantom {
     /// What to do
     #[arg(value_name = "KIND")]
-    kind: Kind,
+    kind: Action,
     /// rounds: the folder to write
     #[arg(short, long, value_name = "DIR", required_if_eq("kind", "rounds"))]
     output: Option<PathBuf>,
@@ -47,7 +47,7 @@ pub(crate) struct Phantom {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Kind {
+enum Action {
     /// Make two rounds of imaging of one tissue
     Rounds,
     /// Measure the error of a transform against the true map
@@ -57,7 +57,7 @@ enum Kind {
 impl Program for Phantom {
     const NAME: &'static str = "phantom";
     const PURPOSE: Purpose = Purpose::Test;
-    const SHAPE: Shape = Shape::Whole;
+    const FLAG_SET: FlagSet = FlagSet::Whole;
     const EXAMPLE: &'static str = "phantom rounds --size 256 --seed 1 -o pair";
 
     fn pipes(&self) -> Vec<&'static str> {
@@ -65,10 +65,10 @@ impl Program for Phantom {
     }
 
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
-        if let Kind::Score = self.kind {
+        if let Action::Score = self.kind {
             let truth = self.truth.unwrap_or_default();
             self.transform.iter().for_each(|location| ctx.input_file(location));
-            let held = phantom::held_to_score(&truth);
+            let held = phantom::score_memory(&truth);
             if ctx.is_plan_asked("measuring the transform", &Budget::of(ctx), &held)? {
                 return Ok(());
             }

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use voxloom::blocks::{Budget, Context, write_whole};
-use voxloom::cli::{self, Program, Purpose, Shape, VolumeArgs};
-use voxloom::downsample::{self, Layout};
-use voxloom::inspect::{self, Wanted};
+use voxloom::cli::{self, FlagSet, Program, Purpose, VolumeArgs};
+use voxloom::downsample::{self, LevelStorage};
+use voxloom::inspect::{self, RequestedLevel};
 use voxloom::volume::{Format, Select, Volume};
 
 /// Picks the resolution at which a volume is aligned, and computes it if it is not stored.
@@ -29,8 +29,8 @@ pub(crate) struct PickLevel {
     #[arg(long, value_name = "LOC")]
     like: Option<String>,
     /// auto, or how many times the resolution is halved: 0 uses the volume as it is
-    #[arg(long, value_name = "auto|N", default_value_t = Wanted::Auto)]
-    level: Wanted,
+    #[arg(long, value_name = "auto|N", default_value_t = RequestedLevel::Auto)]
+    level: RequestedLevel,
     /// Parameters file of a workflow; if it sets a channel, time point, image, voxel size or
     /// origin, the volume is used as it is unless --level is a number
     #[arg(long, value_name = "FILE")]
@@ -42,7 +42,7 @@ pub(crate) struct PickLevel {
 impl Program for PickLevel {
     const NAME: &'static str = "pick-level";
     const PURPOSE: Purpose = Purpose::Align;
-    const SHAPE: Shape = Shape::Whole;
+    const FLAG_SET: FlagSet = FlagSet::Whole;
     const EXAMPLE: &'static str = "pick-level fixed.zarr -o fixed.txt --scratch fixed-reduced.zarr";
 
     fn pipes(&self) -> Vec<&'static str> {
@@ -52,14 +52,14 @@ impl Program for PickLevel {
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         ctx.refuse_existing(&self.output)?;
         let selects = self.parameters.as_deref().map_or(Ok(false), cli::selects_a_volume)?;
-        let picked = if selects && self.level == Wanted::Auto {
+        let picked = if selects && self.level == RequestedLevel::Auto {
             self.volume
         } else {
             let select = self.volume_args.select();
             let volume = Volume::open(&self.volume, &select)?;
             ctx.input(&volume);
             let like = self.like.map(|like| Volume::open(&like, &Select::default())).transpose()?;
-            let held = inspect::held_to_suggest(&volume, &volume, ctx.threads);
+            let held = inspect::suggest_memory(&volume, &volume, ctx.threads);
             if ctx.is_plan_asked("picking the resolution", &Budget::of(ctx), &held)? {
                 return Ok(());
             }
@@ -71,7 +71,7 @@ impl Program for PickLevel {
                 let levels = Some(choice.level);
                 let options = downsample::Options { levels, ..Default::default() };
                 let to = Some((self.scratch.as_str(), Format::Zarr3));
-                let layout = Layout::default();
+                let layout = LevelStorage::default();
                 downsample::pyramid(&self.volume, &select, to, &layout, &options, ctx)?;
                 // the reduced levels are counted from 0
                 format!("{}/{}", self.scratch, choice.level - 1)

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use voxloom::blocks::Context;
-use voxloom::cli::{self, FixedArgs, MovingArgs, Program, Purpose, Shape};
+use voxloom::cli::{self, FixedArgs, FlagSet, MovingArgs, Program, Purpose};
 use voxloom::geom::Chain;
 use voxloom::matching::{self, EstimateOptions, MatchOptions};
 use voxloom::volume::Volume;
@@ -47,7 +47,7 @@ pub(crate) struct Ransac {
 impl Program for Ransac {
     const NAME: &'static str = "ransac";
     const PURPOSE: Purpose = Purpose::Align;
-    const SHAPE: Shape = Shape::Whole;
+    const FLAG_SET: FlagSet = FlagSet::Whole;
     const EXAMPLE: &'static str = "ransac fixed.zarr moving.zarr --fixed-spots fixed.csv \
                                    --moving-spots moving.csv -o affine.json";
 
@@ -81,7 +81,7 @@ impl Program for Ransac {
             ctx.output_file(path);
         }
         match found.estimate {
-            Err(doubt) => Err(ctx.disbelieve(&self.output, &doubt.to_string())),
+            Err(doubt) => Err(ctx.reject_result(&self.output, &doubt.to_string())),
             Ok(estimate) => {
                 transform::write_chain(&self.output, &Chain::affine(estimate.affine))?;
                 ctx.output_file(&self.output);

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use voxloom::blocks::Context;
-use voxloom::cli::{self, FixedArgs, MovingArgs, Program, Purpose, Shape};
-use voxloom::refine::{self, Flags, Input};
+use voxloom::cli::{self, FixedArgs, FlagSet, MovingArgs, Program, Purpose};
+use voxloom::refine::{self, Flags, InputVolume};
 
 /// Finds the affine from one volume to another under which their intensities agree best.
 ///
@@ -44,7 +44,7 @@ pub(crate) struct Refine {
 impl Program for Refine {
     const NAME: &'static str = "refine";
     const PURPOSE: Purpose = Purpose::Align;
-    const SHAPE: Shape = Shape::Whole;
+    const FLAG_SET: FlagSet = FlagSet::Whole;
     const EXAMPLE: &'static str =
         "refine fixed.zarr moving.zarr --initial global.json -o refined.json";
 
@@ -54,9 +54,9 @@ impl Program for Refine {
 
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
         let (select, mask) = (self.fixed_args.select(), self.fixed_mask.as_deref());
-        let fixed = Input { location: &self.fixed, select, mask };
+        let fixed = InputVolume { location: &self.fixed, select, mask };
         let (select, mask) = (self.moving_args.select(), self.moving_mask.as_deref());
-        let moving = Input { location: &self.moving, select, mask };
+        let moving = InputVolume { location: &self.moving, select, mask };
         let options = self.align.options()?;
         refine::align(&fixed, &moving, &self.initial, &self.output, &options, ctx)
     }

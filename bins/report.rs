@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use voxloom::blocks::Context;
-use voxloom::cli::{self, FixedArgs, MovingArgs, Program, Purpose, Shape};
-use voxloom::report::{self, Named, Request};
+use voxloom::cli::{self, FixedArgs, FlagSet, MovingArgs, Program, Purpose};
+use voxloom::report::{self, NamedLocation, Request};
 use voxloom::volume::Volume;
 
 /// Shows an alignment on one page: pictures and numbers before and after each step.
@@ -22,7 +22,7 @@ pub(crate) struct Report {
     moving: String,
     /// Result of a step, resampled onto the fixed grid; repeat the flag for further steps, in order
     #[arg(long, value_name = "NAME=LOC")]
-    stage: Vec<Named>,
+    stage: Vec<NamedLocation>,
     /// Matches of the global step, as from `ransac --matches`
     #[arg(long, value_name = "CSV")]
     matches: Option<PathBuf>,
@@ -34,7 +34,7 @@ pub(crate) struct Report {
     blocks_table: Option<PathBuf>,
     /// Output of `phantom score`, with a name for the page; repeat the flag for several
     #[arg(long, value_name = "NAME=JSON")]
-    truth_score: Vec<Named>,
+    truth_score: Vec<NamedLocation>,
     /// URL at which Neuroglancer will find the volumes
     #[arg(long, value_name = "URL", default_value = "http://localhost:8000")]
     base_url: String,
@@ -52,12 +52,12 @@ pub(crate) struct Report {
 
 impl Program for Report {
     const NAME: &'static str = "report";
-    const PURPOSE: Purpose = Purpose::Look;
-    const SHAPE: Shape = Shape::Whole;
+    const PURPOSE: Purpose = Purpose::Inspect;
+    const FLAG_SET: FlagSet = FlagSet::Whole;
     const EXAMPLE: &'static str = "report receipts/*.json --fixed a.zarr --moving b.zarr -o c.html";
 
     fn written(&self) -> Vec<PathBuf> {
-        report::beside(&self.output).to_vec()
+        report::companion_paths(&self.output).to_vec()
     }
 
     fn pipes(&self) -> Vec<&'static str> {

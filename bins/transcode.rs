@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use voxloom::blocks::Context;
-use voxloom::cli::{self, Program, Purpose, SampleArgs, Shape, VolumeArgs};
-use voxloom::interchange::{self, Flags, Target};
-use voxloom::transcode::{self, Layout};
+use voxloom::cli::{self, FlagSet, Program, Purpose, SampleArgs, VolumeArgs};
+use voxloom::interchange::{self, Flags, TargetFormat};
+use voxloom::transcode::{self, VolumeStorage};
 use voxloom::volume::Codec;
 
 /// Converts a volume or a transform to another format.
@@ -23,7 +23,7 @@ pub(crate) struct Transcode {
     /// nifti, nrrd, greedy, elastix, bigwarp, bigstream-zyx, bigstream-xyz [default: according to
     /// the name of the output]
     #[arg(long, value_name = "FORMAT")]
-    to: Option<Target>,
+    to: Option<TargetFormat>,
     /// The volume or transform to write
     #[arg(short, long, value_name = "LOC")]
     output: String,
@@ -47,12 +47,12 @@ pub(crate) struct Transcode {
 impl Program for Transcode {
     const NAME: &'static str = "transcode";
     const PURPOSE: Purpose = Purpose::Convert;
-    const SHAPE: Shape = Shape::Blocks;
+    const FLAG_SET: FlagSet = FlagSet::Blocks;
     const EXAMPLE: &'static str = "transcode stack.tif -o stack.zarr";
 
     fn pipes(&self) -> Vec<&'static str> {
         match self.to {
-            Some(Target::Volume(_)) => vec![],
+            Some(TargetFormat::Volume(_)) => vec![],
             Some(to) if !to.is_one_text() => vec!["source"],
             _ => vec!["source", "output"],
         }
@@ -64,10 +64,10 @@ impl Program for Transcode {
             Some(to) => to,
             None => interchange::target_of(output, source, self.flags.from)?,
         };
-        if let Target::Volume(format) = to
+        if let TargetFormat::Volume(format) = to
             && self.flags.from.is_none()
         {
-            let layout = Layout { chunk: self.chunk, shard: self.shard, codec: self.codec };
+            let layout = VolumeStorage { chunk: self.chunk, shard: self.shard, codec: self.codec };
             transcode::volume(source, &select, output, format, &layout, ctx)?;
         } else {
             let reading = self.flags.reading(&select, self.onto.grid(ctx)?);

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use voxloom::cli::{Entry, multicall};
+use voxloom::cli::{ProgramEntry, multicall};
 
 macro_rules! programs {
     ($($file:literal $module:ident::$program:ident),* $(,)?) => {
@@ -12,7 +12,7 @@ macro_rules! programs {
             mod $module;
         )*
         /// In the order in which the overview lists them.
-        const PROGRAMS: &[Entry] = &[$(Entry::of::<$module::$program>()),*];
+        const PROGRAMS: &[ProgramEntry] = &[$(ProgramEntry::of::<$module::$program>()),*];
     };
 }
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use peak_alloc::PeakAlloc;
 use voxloom::geom::{Box3, Chain};
-use voxloom::interchange::fuzzing::Source;
-use voxloom::transform::{self, Axes, Direction};
+use voxloom::interchange::fuzzing::SourceFormat;
+use voxloom::transform::{self, AxisOrder, Direction};
 use voxloom::volume::{Select, Volume};
 use voxloom::{blocks, cli, interchange, report, table, volume};
 
@@ -16,11 +16,12 @@ use voxloom::{blocks, cli, interchange, report, table, volume};
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// Bytes that any file may cost: buffers of decoders, the voxels that are read here, and the entries
-/// of an HDF5 symbol table, of which `hdf5-reader` reserves as many as a 16-bit number says (7.4 MB).
+/// Bytes that any file may cost: buffers of decoders, the voxels that are read here, and the
+/// entries of an HDF5 symbol table, of which `hdf5-reader` reserves as many as a 16-bit number says
+/// (7.4 MB).
 const BASE: usize = 8 << 20;
 /// Maximum length of a message, in bytes: it may quote only a limited part of a file.
-const LONGEST: usize = 1200;
+const MAX_MESSAGE: usize = 1200;
 
 /// The result of reading a file: success, or the error message.
 pub type Read = Result<(), String>;
@@ -48,31 +49,31 @@ pub const TARGETS: &[Target] = &[
     Target { name: "nifti", read: |folder, bytes| foreign(folder, "a.nii", None, bytes) },
     Target {
         name: "nrrd",
-        read: |folder, bytes| foreign(folder, "a.nrrd", Some(Source::Nrrd), bytes),
+        read: |folder, bytes| foreign(folder, "a.nrrd", Some(SourceFormat::Nrrd), bytes),
     },
     Target {
         name: "elastix",
-        read: |folder, bytes| foreign(folder, "a.txt", Some(Source::Elastix), bytes),
+        read: |folder, bytes| foreign(folder, "a.txt", Some(SourceFormat::Elastix), bytes),
     },
     Target {
         name: "itk",
-        read: |folder, bytes| foreign(folder, "a.tfm", Some(Source::Itk), bytes),
+        read: |folder, bytes| foreign(folder, "a.tfm", Some(SourceFormat::Itk), bytes),
     },
     Target {
         name: "matlab",
-        read: |folder, bytes| foreign(folder, "a.mat", Some(Source::Ants), bytes),
+        read: |folder, bytes| foreign(folder, "a.mat", Some(SourceFormat::Ants), bytes),
     },
     Target {
         name: "bigwarp",
-        read: |folder, bytes| foreign(folder, "a.csv", Some(Source::Bigwarp), bytes),
+        read: |folder, bytes| foreign(folder, "a.csv", Some(SourceFormat::Bigwarp), bytes),
     },
     Target {
         name: "ngff",
-        read: |folder, bytes| foreign(folder, "a.json", Some(Source::Ngff), bytes),
+        read: |folder, bytes| foreign(folder, "a.json", Some(SourceFormat::Ngff), bytes),
     },
     Target {
         name: "metaimage",
-        read: |folder, bytes| foreign(folder, "a.mha", Some(Source::Metaimage), bytes),
+        read: |folder, bytes| foreign(folder, "a.mha", Some(SourceFormat::Metaimage), bytes),
     },
     Target { name: "hdf5", read: |folder, bytes| foreign(folder, "a.h5", None, bytes) },
     Target { name: "transform", read: |folder, bytes| foreign(folder, "a", None, bytes) },
@@ -99,7 +100,7 @@ pub fn run(target: &Target, folder: &Path, bytes: &[u8]) -> Read {
     let most = MEMORY.peak_usage().saturating_sub(before);
     assert!(most < 64 * bytes.len() + BASE, "{most} bytes of memory for {} of a file", bytes.len());
     if let Err(message) = &read {
-        assert!(message.len() < LONGEST, "a message of {} letters: {message}", message.len());
+        assert!(message.len() < MAX_MESSAGE, "a message of {} letters: {message}", message.len());
     }
     read
 }
@@ -121,7 +122,7 @@ macro_rules! fuzz {
     };
 }
 
-fn said(error: impl std::fmt::Display) -> String {
+fn message(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
@@ -133,9 +134,9 @@ fn parts<const N: usize>(bytes: &[u8]) -> [&[u8]; N] {
 
 fn put(path: &Path, bytes: &[u8]) -> Result<(), String> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(said)?;
+        fs::create_dir_all(folder).map_err(message)?;
     }
-    fs::write(path, bytes).map_err(said)
+    fs::write(path, bytes).map_err(message)
 }
 
 fn text_of(path: &Path) -> String {
@@ -150,7 +151,7 @@ fn corners(location: &str) -> Read {
     let tried = [(None, None), (first, None), (None, first), (first, first)];
     let mut refused = String::new();
     let volume = tried.into_iter().find_map(|(channel, time)| {
-        Volume::open(location, &select(channel, time)).map_err(|e| refused = said(e)).ok()
+        Volume::open(location, &select(channel, time)).map_err(|e| refused = message(e)).ok()
     });
     let Some(volume) = volume else { return Err(refused) };
     let _ = (volume.describe(), volume.watch(), volume.codec());
@@ -158,9 +159,9 @@ fn corners(location: &str) -> Read {
     let low = Box3::new([-1; 3], bounds.max.map(|n| n.min(15)));
     let high = Box3::new(bounds.max.map(|n| (n - 15).max(0)), bounds.max.map(|n| n + 1));
     for part in [low, high] {
-        volume.read::<f64>(&part).map_err(said)?;
+        volume.read::<f64>(&part).map_err(message)?;
     }
-    volume.identity().map_err(said).map(drop)
+    volume.identity().map_err(message).map(drop)
 }
 
 fn image(folder: &Path, name: &str, bytes: &[u8]) -> Read {
@@ -204,7 +205,7 @@ fn n5(folder: &Path, bytes: &[u8]) -> Read {
     put(&root.join("attributes.json"), group)?;
     put(&root.join("s0/attributes.json"), array)?;
     put(&root.join("s0/0/0/0"), block)?;
-    let whole = volume::levels(&text_of(&root)).map_err(said).map(drop);
+    let whole = volume::levels(&text_of(&root)).map_err(message).map(drop);
     let read = corners(&text_of(&root.join("s0")));
     read.and(whole)
 }
@@ -243,7 +244,7 @@ const POINTS: [[f64; 3]; 4] =
 /// Applies a chain to [`POINTS`].
 fn apply(chain: &Chain) -> Read {
     for p in POINTS {
-        let (local, _) = chain.localise([p, p]).map_err(said)?;
+        let (local, _) = chain.localise([p, p]).map_err(message)?;
         let _ = local.apply(p);
     }
     let _ = (chain.as_affine(), chain.check_fields([[0.0; 3], [9.0; 3]]));
@@ -252,7 +253,7 @@ fn apply(chain: &Chain) -> Read {
 
 fn both_ways(location: &str) -> Read {
     let backward = transform::read_chain_in(&[location.to_owned()], Direction::MovingToFixed);
-    let forward = transform::read_chain(&[location.to_owned()]).map_err(said)?;
+    let forward = transform::read_chain(&[location.to_owned()]).map_err(message)?;
     if let Ok(chain) = backward {
         apply(&chain)?;
     }
@@ -283,13 +284,14 @@ fn field(folder: &Path, bytes: &[u8]) -> Read {
 fn chain(folder: &Path, bytes: &[u8]) -> Read {
     let path = folder.join("chain.json");
     put(&path, bytes)?;
-    let steps = transform::read_steps(&text_of(&path), Direction::FixedToMoving).map_err(said)?;
+    let steps =
+        transform::read_steps(&text_of(&path), Direction::FixedToMoving).map_err(message)?;
     let chain = both_ways(&text_of(&path));
     // a chain that can be read can be written, and is read back unchanged
     if let Ok(()) = chain {
         let copy = folder.join("copy.json");
-        transform::write_document(&copy, &steps).map_err(said)?;
-        let again = transform::read_document(&copy, Direction::FixedToMoving).map_err(said)?;
+        transform::write_document(&copy, &steps).map_err(message)?;
+        let again = transform::read_document(&copy, Direction::FixedToMoving).map_err(message)?;
         assert_eq!(steps, again, "a chain changes when it is written");
     }
     chain
@@ -298,22 +300,22 @@ fn chain(folder: &Path, bytes: &[u8]) -> Read {
 fn matrix(folder: &Path, bytes: &[u8]) -> Read {
     let path = folder.join("matrix.txt");
     put(&path, bytes)?;
-    let greedy = interchange::fuzzing::read(&text_of(&path), Some(Source::Greedy), folder);
-    let turned = transform::read_matrix_text(&path, Axes::Xyz);
+    let greedy = interchange::fuzzing::read(&text_of(&path), Some(SourceFormat::Greedy), folder);
+    let turned = transform::read_matrix_text(&path, AxisOrder::Xyz);
     let read = both_ways(&text_of(&path));
-    read.or(greedy).or(turned.map(drop).map_err(said))
+    read.or(greedy).or(turned.map(drop).map_err(message))
 }
 
 /// A transform of another program, read with the given format and with the format detected from its
 /// content.
-fn foreign(folder: &Path, name: &str, from: Option<Source>, bytes: &[u8]) -> Read {
+fn foreign(folder: &Path, name: &str, from: Option<SourceFormat>, bytes: &[u8]) -> Read {
     let path = folder.join(name);
     put(&path, bytes)?;
     let location = text_of(&path);
-    let told = interchange::fuzzing::read(&location, None, folder);
+    let result = interchange::fuzzing::read(&location, None, folder);
     let read = match from {
         Some(_) => interchange::fuzzing::read(&location, from, folder),
-        None => told,
+        None => result,
     };
     let _ = transform::read_chain(&[location]);
     read
@@ -334,11 +336,11 @@ fn tables(folder: &Path, bytes: &[u8]) -> Read {
     if let Ok(points) = &points {
         let copy = folder.join("copy.csv");
         if table::write_points(&copy, points).is_ok() {
-            let again = table::read_points(&copy).map_err(said)?;
+            let again = table::read_points(&copy).map_err(message)?;
             assert_eq!(again.positions, points.positions, "points change when they are written");
         }
     }
-    spots.or(matches).or(blocks).or(points.map(drop)).map_err(said)
+    spots.or(matches).or(blocks).or(points.map(drop)).map_err(message)
 }
 
 /// A parameters file, read as YAML and as JSON.

@@ -3,12 +3,12 @@
 use serde_json::Value;
 
 /// Maximum number of characters that a message quotes.
-const MOST: usize = 100;
+const MAX_LETTERS: usize = 100;
 
 /// The beginning of a text, followed by the number of bytes if the text is longer. Control
 /// characters are escaped, since a terminal would interpret them.
 pub fn shorten(text: &str) -> String {
-    let (start, cut) = match text.char_indices().nth(MOST) {
+    let (start, cut) = match text.char_indices().nth(MAX_LETTERS) {
         Some((end, _)) => (&text[..end], true),
         None => (text, false),
     };
@@ -52,11 +52,11 @@ pub fn rounded(value: f64) -> String {
 
 /// Why a text is not valid JSON.
 pub fn json_error(error: &serde_json::Error) -> String {
-    let said = error.to_string();
-    if said.contains("recursion limit") {
+    let message = error.to_string();
+    if message.contains("recursion limit") {
         return format!("it is nested too deeply (line {})", error.line());
     }
-    said
+    message
 }
 
 /// The first few of a list of numbers, in Rust's syntax.
@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(shorten("a 'word'"), "a 'word'");
         let long = "\u{b5}".repeat(3_000_000);
         let shown = shorten(&long);
-        assert_eq!(shown, format!("{} ... (6000000 bytes)", "\u{b5}".repeat(MOST)));
+        assert_eq!(shown, format!("{} ... (6000000 bytes)", "\u{b5}".repeat(MAX_LETTERS)));
         assert_eq!(shorten("\u{1b}[31mred\n"), "\\u{1b}[31mred\\n");
         assert_eq!(json(&serde_json::json!(["a", 1])), "[\"a\",1]");
     }

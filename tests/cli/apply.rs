@@ -4,7 +4,7 @@ use voxloom::geom::{Box3, Grid};
 use voxloom::volume::{Codec, Dtype, Existing, Format, Output, Select, Spec, Volume};
 
 use crate::faults::refused;
-use crate::scene::{Pair, Scene, program};
+use crate::scene::{PhantomPair, Scene, program};
 
 fn voxels(location: &str, channel: Option<usize>) -> Vec<u16> {
     let volume = Volume::open(location, &Select { channel, ..Select::default() }).unwrap();
@@ -13,7 +13,7 @@ fn voxels(location: &str, channel: Option<usize>) -> Vec<u16> {
 
 /// A displacement field from the fixed volume of the pair to the moving one, with its affine.
 fn bent(scene: &Scene) -> String {
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     program("deform")
         .args([&pair.at("fixed.zarr"), &pair.at("moving.zarr")])
         .args(["--initial", &pair.at("global.json"), "-o", &scene.at("deform.zarr")])
@@ -25,7 +25,7 @@ fn bent(scene: &Scene) -> String {
 #[test]
 fn a_volume_goes_back_through_a_field_alike_for_threads_parts_and_blocks() {
     let scene = Scene::new();
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let chain = bent(&scene);
     let run = |name: &str, more: &[&str]| {
         let out = scene.at(name);
@@ -51,7 +51,7 @@ fn a_volume_goes_back_through_a_field_alike_for_threads_parts_and_blocks() {
     // resampled, the fixed volume is similar to the moving one, which it was not before
     let moving = voxels(&pair.at("moving.zarr"), None);
     let fixed = voxels(&pair.at("fixed.zarr"), None);
-    let likeness = |a: &[u16]| {
+    let similarity = |a: &[u16]| {
         let pairs = a.iter().zip(&moving).filter(|(a, _)| **a > 0);
         let pairs: Vec<[f64; 2]> = pairs.map(|(a, b)| [f64::from(*a), f64::from(*b)]).collect();
         let mean = |i: usize| pairs.iter().map(|p| p[i]).sum::<f64>() / pairs.len() as f64;
@@ -61,7 +61,7 @@ fn a_volume_goes_back_through_a_field_alike_for_threads_parts_and_blocks() {
         };
         sum(&|a, b| a * b) / (sum(&|a, _| a * a) * sum(&|_, b| b * b)).sqrt()
     };
-    let (before, after) = (likeness(&fixed), likeness(&one));
+    let (before, after) = (similarity(&fixed), similarity(&one));
     assert!(after > 0.7 && after > before + 0.2, "{before} {after}");
 }
 
@@ -159,7 +159,7 @@ fn a_shard_that_is_no_multiple_of_the_chunk_names_the_flags() {
 #[test]
 fn a_volume_that_maps_nowhere_is_warned_of() {
     let scene = Scene::new();
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let (fixed, moving) = (pair.at("fixed.zarr"), pair.at("moving.zarr"));
     let run = |shift: f64| {
         let matrix = format!("1 0 0 {shift}\n0 1 0 0\n0 0 1 0\n0 0 0 1\n");
@@ -171,8 +171,8 @@ fn a_volume_that_maps_nowhere_is_warned_of() {
         String::from_utf8(done.stderr).unwrap()
     };
     let words = "out.zarr maps into";
-    let said = run(1e5);
-    assert!(said.contains(words) && said.contains("all have the fill value 0"), "{said}");
+    let message = run(1e5);
+    assert!(message.contains(words) && message.contains("all have the fill value 0"), "{message}");
     assert!(!run(1.0).contains(words));
 }
 
@@ -196,9 +196,9 @@ fn a_type_that_does_not_hold_the_values_is_told_whole_and_in_parts() {
             .args(more)
             .output()
             .unwrap();
-        let talk = String::from_utf8(run.stderr).unwrap();
-        assert!(run.status.success(), "{talk}");
-        talk
+        let stderr = String::from_utf8(run.stderr).unwrap();
+        assert!(run.status.success(), "{stderr}");
+        stderr
     };
     let nearest = ["--interpolation", "nearest"];
     for (volume, more, words) in [
@@ -208,15 +208,15 @@ fn a_type_that_does_not_hold_the_values_is_told_whole_and_in_parts() {
         (&holed, &[], "NaN becomes 0"),
         (&labels, &nearest, "range from 0 to 70000"),
     ] {
-        let talk = run(volume, "out.zarr", &[&["--overwrite"], more].concat());
-        assert!(talk.contains(words), "{volume} {more:?}: {talk}");
+        let stderr = run(volume, "out.zarr", &[&["--overwrite"], more].concat());
+        assert!(stderr.contains(words), "{volume} {more:?}: {stderr}");
     }
-    let talk = run(&fine, "fine16.zarr", &nearest);
-    assert!(!talk.contains("WARN"), "{talk}");
+    let stderr = run(&fine, "fine16.zarr", &nearest);
+    assert!(!stderr.contains("WARN"), "{stderr}");
     // --finish reports the range of the values that all parts have read
     for k in ["1/2", "2/2"] {
         run(&signed, "parts.zarr", &["--part", k]);
     }
-    let talk = run(&signed, "parts.zarr", &["--finish"]);
-    assert!(talk.contains("range from -31 to 310"), "{talk}");
+    let stderr = run(&signed, "parts.zarr", &["--finish"]);
+    assert!(stderr.contains("range from -31 to 310"), "{stderr}");
 }

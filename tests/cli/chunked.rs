@@ -83,9 +83,9 @@ fn a_chunk_that_would_decode_to_gigabytes_is_damage_that_takes_no_memory() {
                 .args([&location, "--threads", "2"])
                 .output()
                 .unwrap();
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(output.status.code(), Some(1), "{said}");
-            assert!(said.contains("damaged") && said.contains("c/0/0/0"), "{said}");
+            let message = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{message}");
+            assert!(message.contains("damaged") && message.contains("c/0/0/0"), "{message}");
         }
     }
 }
@@ -95,14 +95,14 @@ fn a_volume_of_one_chunk_is_said_to_need_no_level() {
     let scene = Scene::new();
     let image = scene.volume::<u16>("image.zarr", [16; 3], |[z, y, x]| (z + y + x) as u16);
     let out = scene.at("out.zarr");
-    let said = program("downsample").args([&image, "-o", &out]).output().unwrap();
-    let talk = String::from_utf8(said.stderr).unwrap();
-    assert_eq!(said.status.code(), Some(0), "{talk}");
-    assert!(talk.contains("no level to make") && talk.contains("out.zarr"), "{talk}");
+    let message = program("downsample").args([&image, "-o", &out]).output().unwrap();
+    let stderr = String::from_utf8(message.stderr).unwrap();
+    assert_eq!(message.status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("no level to make") && stderr.contains("out.zarr"), "{stderr}");
     assert!(!std::path::Path::new(&out).exists());
     let one = ["--level", "1"];
-    let said = program("downsample").args([&image, "-o", &out]).args(one).output().unwrap();
-    assert_eq!(said.status.code(), Some(2));
+    let message = program("downsample").args([&image, "-o", &out]).args(one).output().unwrap();
+    assert_eq!(message.status.code(), Some(2));
     program("downsample").args([&image, "-o", &out, "--with-original"]).assert().success();
     assert!(std::path::Path::new(&out).exists());
 }

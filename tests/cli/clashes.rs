@@ -5,13 +5,13 @@ use std::process::Command;
 
 use crate::faults::refused;
 use crate::recovery::chunks;
-use crate::scene::{Pair, Scene, files, program};
+use crate::scene::{PhantomPair, Scene, files, program};
 
 const RAMP: fn([i64; 3]) -> u16 = |[z, y, x]| (z * 31 + y * 7 + x) as u16;
 
 /// Copies a folder of the pair into a scene.
 fn copied(scene: &Scene, name: &str) -> String {
-    let (from, to) = (Pair::get().at(name), scene.at(name));
+    let (from, to) = (PhantomPair::get().at(name), scene.at(name));
     for (path, bytes) in files(Path::new(&from)) {
         let path = Path::new(&to).join(path.strip_prefix(&from).unwrap());
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -23,7 +23,7 @@ fn copied(scene: &Scene, name: &str) -> String {
 #[test]
 fn a_field_that_a_chain_refers_to_is_read_too() {
     let scene = Scene::new();
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let (fixed, moving) = (pair.at("fixed.zarr"), pair.at("moving.zarr"));
     let field = copied(&scene, "truth.zarr");
     let chain = scene.at("chain.json");
@@ -48,7 +48,7 @@ fn a_field_that_a_chain_refers_to_is_read_too() {
 #[test]
 fn what_lies_in_an_image_is_read_when_the_image_is() {
     let scene = Scene::new();
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let (fixed, global) = (pair.at("fixed.zarr"), pair.at("global.json"));
     let image = scene.volume::<u16>("image.zarr", [32; 3], RAMP);
     let inside = format!("{image}/0");
@@ -94,7 +94,7 @@ fn members_of_a_stack_and_receipts_of_a_report_are_read_too() {
 #[test]
 fn two_outputs_of_one_name_are_refused() {
     let scene = Scene::new();
-    let (fixed, out) = (Pair::get().at("fixed.zarr"), scene.at("a.csv"));
+    let (fixed, out) = (PhantomPair::get().at("fixed.zarr"), scene.at("a.csv"));
     let line = [fixed.as_str(), "-o", &out, "--receipt", &out];
     refused(&scene, "extract-spots", &line, 2, &["--output", "--receipt"]);
 }
@@ -102,7 +102,7 @@ fn two_outputs_of_one_name_are_refused() {
 #[test]
 fn a_receipt_replaces_receipts_only() {
     let scene = Scene::new();
-    let fixed = Pair::get().at("fixed.zarr");
+    let fixed = PhantomPair::get().at("fixed.zarr");
     let precious = scene.file("a.json", "precious");
     let out = scene.at("a.csv");
     let line = [fixed.as_str(), "-o", &out, "--receipt", &precious];
@@ -121,7 +121,7 @@ fn a_receipt_replaces_receipts_only() {
 #[test]
 fn overwriting_a_volume_removes_a_volume_and_nothing_else() {
     let scene = Scene::new();
-    let moving = Pair::get().at("moving.zarr");
+    let moving = PhantomPair::get().at("moving.zarr");
     for (to, name) in [("zarr3", "a.zarr"), ("zarr2", "b.zarr"), ("n5", "c.n5")] {
         let out = scene.at(name);
         let line = [moving.as_str(), "--to", to, "-o", &out, "--overwrite"];
@@ -137,9 +137,9 @@ fn overwriting_a_volume_removes_a_volume_and_nothing_else() {
             std::fs::create_dir_all(&folder).unwrap();
             std::fs::write(&path, "precious").unwrap();
             let last = Path::new(foreign).components().next_back().unwrap();
-            let said = if foreign.starts_with("OME") { "OME" } else { "notes.txt" };
+            let message = if foreign.starts_with("OME") { "OME" } else { "notes.txt" };
             assert!(path.ends_with(&*last.as_os_str().to_string_lossy()));
-            refused(&scene, "transcode", &line, 1, &[said, "not replaced"]);
+            refused(&scene, "transcode", &line, 1, &[message, "not replaced"]);
             std::fs::remove_file(&path).unwrap();
             if made {
                 std::fs::remove_dir(&folder).unwrap();
@@ -153,7 +153,7 @@ fn overwriting_a_volume_removes_a_volume_and_nothing_else() {
 #[test]
 fn devices_pipes_and_sockets_are_refused_at_once_and_stay() {
     let scene = Scene::new();
-    let fixed = Pair::get().at("fixed.zarr");
+    let fixed = PhantomPair::get().at("fixed.zarr");
     let (pipe, socket) = (scene.at("pipe"), scene.at("socket"));
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
@@ -164,9 +164,9 @@ fn devices_pipes_and_sockets_are_refused_at_once_and_stay() {
             .timeout(std::time::Duration::from_mins(1))
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{name} {line:?}: {said}");
-        assert!(said.contains(word), "{said}");
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{name} {line:?}: {message}");
+        assert!(message.contains(word), "{message}");
     };
     for (path, what) in
         [(pipe.as_str(), "a pipe"), (&socket, "a socket"), ("/dev/null", "a device")]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::recovery::chunks;
-use crate::scene::{Pair, Scene, program};
+use crate::scene::{PhantomPair, Scene, program};
 
 #[path = "../../lib/src/store/tests/web.rs"]
 mod web;
@@ -22,7 +22,7 @@ fn resampling(from: &str, transform: &str, output: &str) -> Vec<String> {
 /// Resamples the pair on the disk, and returns the chunks.
 fn on_disk(scene: &Scene) -> Vec<(String, Vec<u8>)> {
     let output = scene.at("local.zarr");
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let arguments = resampling(pair.at("").trim_end_matches('/'), &pair.at("global.json"), &output);
     program("apply-transform").args(arguments).assert().success();
     chunks(&output)
@@ -30,7 +30,7 @@ fn on_disk(scene: &Scene) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn a_volume_on_a_web_server_is_the_one_on_the_disk() {
-    let (scene, pair) = (Scene::new(), Pair::get());
+    let (scene, pair) = (Scene::new(), PhantomPair::get());
     let web = Web::serve(Path::new(&pair.at("")), 0.0);
     let from = web.location().display().to_string();
     let facts = |location: &str| {
@@ -52,7 +52,7 @@ fn a_volume_on_a_web_server_is_the_one_on_the_disk() {
 /// The result is the right voxels or exit code 75, never wrong voxels.
 #[test]
 fn a_faulty_web_server_gives_the_same_volume() {
-    let (scene, pair) = (Scene::new(), Pair::get());
+    let (scene, pair) = (Scene::new(), PhantomPair::get());
     let wanted = on_disk(&scene);
     let web = Web::serve(Path::new(&pair.at("")), 0.05);
     let from = web.location().display().to_string();
@@ -71,7 +71,7 @@ fn a_faulty_web_server_gives_the_same_volume() {
 
 #[test]
 fn a_server_that_always_fails_ends_in_exit_code_75() {
-    let (scene, pair) = (Scene::new(), Pair::get());
+    let (scene, pair) = (Scene::new(), PhantomPair::get());
     let web = Web::serve(Path::new(&pair.at("")), 1.0);
     let from = web.location().display().to_string();
     let arguments = resampling(&from, &pair.at("global.json"), &scene.at("remote.zarr"));
@@ -81,15 +81,15 @@ fn a_server_that_always_fails_ends_in_exit_code_75() {
         .timeout(Duration::from_mins(2))
         .output()
         .unwrap();
-    let talk = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(75), "{talk}");
-    assert!(talk.contains(&from) && talk.contains("when it answers"), "{talk}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(75), "{stderr}");
+    assert!(stderr.contains(&from) && stderr.contains("when it answers"), "{stderr}");
     assert!(!Path::new(&scene.at("remote.zarr")).exists());
 }
 
 #[test]
 fn a_server_that_is_lost_in_the_middle_costs_no_finished_block() {
-    let (scene, pair) = (Scene::new(), Pair::get());
+    let (scene, pair) = (Scene::new(), PhantomPair::get());
     let output = scene.at("remote.zarr");
     let done = || {
         let ledgers = Path::new(&output).join("0/.voxloom");
@@ -116,11 +116,11 @@ fn a_server_that_is_lost_in_the_middle_costs_no_finished_block() {
     }
     drop(web);
     let ended = run.join().unwrap();
-    let talk = String::from_utf8_lossy(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(75), "{talk}");
-    assert!(!talk.contains("cannot remove"), "{talk}");
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(75), "{stderr}");
+    assert!(!stderr.contains("cannot remove"), "{stderr}");
     let before = done();
-    assert!(before > 0, "{talk}");
+    assert!(before > 0, "{stderr}");
     let web = Web::serve(Path::new(&pair.at("")), 0.0);
     program("apply-transform").args(arguments(&web)).args(["--resume"]).assert().success();
     assert!(chunks(&output) == on_disk(&scene));
@@ -132,7 +132,7 @@ fn what_a_web_server_denies_lacks_or_holds_otherwise_is_told() {
     scene.file("a.tif", "II*\0");
     let web = Web::serve(Path::new(&scene.at("")), 0.0);
     let from = web.location().display().to_string();
-    for (location, said) in [
+    for (location, message) in [
         (format!("{from}/denied.zarr"), "access denied"),
         (format!("{from}/missing.zarr"), "not found"),
         (format!("{from}/a.tif"), "copy it to a local path"),
@@ -141,9 +141,9 @@ fn what_a_web_server_denies_lacks_or_holds_otherwise_is_told() {
         ("ftp://host/a.zarr".to_owned(), "s3://"),
     ] {
         let output = program("inspect").arg(&location).output().unwrap();
-        let talk = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{location}: {talk}");
-        assert!(talk.contains(said) && talk.contains(&location), "{location}: {talk}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{location}: {stderr}");
+        assert!(stderr.contains(message) && stderr.contains(&location), "{location}: {stderr}");
     }
     for wrong in ["localhost", "http://localhost/bucket"] {
         let wrong = program("inspect").args(["a.zarr", "--endpoint", wrong]).output().unwrap();
@@ -154,11 +154,11 @@ fn what_a_web_server_denies_lacks_or_holds_otherwise_is_told() {
 /// The output is refused before any work, and nothing is written.
 #[test]
 fn an_output_that_cannot_be_written_where_it_is_named_is_refused_at_once() {
-    let (scene, pair) = (Scene::new(), Pair::get());
+    let (scene, pair) = (Scene::new(), PhantomPair::get());
     let fixed = pair.at("fixed.zarr");
     let web = Web::serve(Path::new(&scene.at("")), 0.0);
     let page = web.location().join("a").display().to_string();
-    for (name, arguments, said) in [
+    for (name, arguments, message) in [
         ("transcode", vec![&*fixed, "-o", &format!("{page}.zarr")], "can only be read"),
         ("downsample", vec![&*fixed, "-o", &format!("{page}.zarr")], "can only be read"),
         ("extract-spots", vec![&*fixed, "-o", &format!("{page}.csv")], "can only be read"),
@@ -171,14 +171,14 @@ fn an_output_that_cannot_be_written_where_it_is_named_is_refused_at_once() {
         ("transcode", vec![&*fixed, "-o", "s3:/bucket/a.zarr"], "one slash"),
     ] {
         let output = program(name).args(&arguments).current_dir(scene.at("")).output().unwrap();
-        let talk = String::from_utf8_lossy(&output.stderr);
-        assert!(matches!(output.status.code(), Some(1 | 2)), "{name} {arguments:?}: {talk}");
-        assert!(talk.contains(said), "{name} {arguments:?}: {talk}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{name} {arguments:?}: {stderr}");
+        assert!(stderr.contains(message), "{name} {arguments:?}: {stderr}");
     }
     let finish =
         program("transcode").args([&*fixed, "-o", &scene.at("b.zarr"), "--finish"]).output();
-    let talk = String::from_utf8_lossy(&finish.unwrap().stderr).into_owned();
-    assert!(talk.contains("run its parts"), "{talk}");
+    let stderr = String::from_utf8_lossy(&finish.unwrap().stderr).into_owned();
+    assert!(stderr.contains("run its parts"), "{stderr}");
     let left: Vec<_> = std::fs::read_dir(scene.at("")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(web.requests(), 0, "nothing is asked of a server to which nothing can be written");
@@ -187,7 +187,7 @@ fn an_output_that_cannot_be_written_where_it_is_named_is_refused_at_once() {
 /// A web server that ignores ranges, as that of Python does.
 #[test]
 fn a_web_server_without_ranges_gives_volumes_fields_and_chains() {
-    let (scene, pair) = (Scene::new(), Pair::get());
+    let (scene, pair) = (Scene::new(), PhantomPair::get());
     let web = Web::without_ranges(Path::new(&pair.at("")));
     let from = web.location().display().to_string();
     let output = scene.at("remote.zarr");
@@ -220,7 +220,7 @@ fn copied(scene: &Scene, location: &str, name: &str) -> Vec<(String, Vec<u8>)> {
 
 /// The phantom pair and its transform in the bucket.
 fn upload(to: &str) {
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     for round in ["fixed", "moving"] {
         let [from, to] = [pair.at(round), format!("{to}/{round}")].map(|at| format!("{at}.zarr"));
         succeeds("transcode", &[&from, "-o", &to]);
@@ -263,8 +263,8 @@ fn s3_to_s3_gives_what_the_disk_gives_also_in_parts_and_after_a_kill() {
     assert_eq!(apply("whole", &[]).0, Some(0));
     assert!(copied(&scene, &out("whole"), "whole.zarr") == wanted);
     // an existing output is refused, and replaced if that is asked for
-    let (code, talk) = apply("whole", &[]);
-    assert!(code == Some(1) && talk.contains("exists already"), "{talk}");
+    let (code, stderr) = apply("whole", &[]);
+    assert!(code == Some(1) && stderr.contains("exists already"), "{stderr}");
     assert_eq!(apply("whole", &["--overwrite"]).0, Some(0));
     assert!(copied(&scene, &out("whole"), "whole.zarr") == wanted);
     // with as many threads as there are, and with one, which writes one chunk at a time
@@ -275,8 +275,8 @@ fn s3_to_s3_gives_what_the_disk_gives_also_in_parts_and_after_a_kill() {
     }
     // in parts, of which one is killed
     assert_eq!(apply("parts", &["--part", "1/3"]).0, Some(0));
-    let (code, talk) = apply("parts", &["--finish"]);
-    assert!(code == Some(1) && talk.contains("blocks not done yet"), "{talk}");
+    let (code, stderr) = apply("parts", &["--finish"]);
+    assert!(code == Some(1) && stderr.contains("blocks not done yet"), "{stderr}");
     let killed = program("apply-transform")
         .env("VOXLOOM_TEST_KILL", "after:1")
         .args(arguments("parts"))
@@ -287,10 +287,10 @@ fn s3_to_s3_gives_what_the_disk_gives_also_in_parts_and_after_a_kill() {
     for part in ["2/3", "3/3"] {
         assert_eq!(apply("parts", &["--part", part]).0, Some(0));
     }
-    let (code, talk) = apply("parts", &["--part", "3/3", "--interpolation", "nearest"]);
-    assert!(code == Some(1) && talk.contains("interpolation"), "{talk}");
-    let (code, talk) = apply("parts", &["--finish"]);
-    assert_eq!(code, Some(0), "{talk}");
+    let (code, stderr) = apply("parts", &["--part", "3/3", "--interpolation", "nearest"]);
+    assert!(code == Some(1) && stderr.contains("interpolation"), "{stderr}");
+    let (code, stderr) = apply("parts", &["--finish"]);
+    assert_eq!(code, Some(0), "{stderr}");
     assert!(copied(&scene, &out("parts"), "parts.zarr") == wanted);
     // all is done already
     assert_eq!(apply("parts", &["--resume"]).0, Some(0));
@@ -314,23 +314,23 @@ fn s3_holds_phantoms_and_their_score_and_transforms_without_a_trace_on_the_disk(
         .args([&truth, "-o", &nrrd, "--onto", &onto])
         .current_dir(scene.at(""))
         .output();
-    let talk = String::from_utf8_lossy(&refused.unwrap().stderr).into_owned();
-    assert!(talk.contains("cannot be written to a bucket"), "{talk}");
+    let stderr = String::from_utf8_lossy(&refused.unwrap().stderr).into_owned();
+    assert!(stderr.contains("cannot be written to a bucket"), "{stderr}");
     let left: Vec<_> = std::fs::read_dir(scene.at("")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
     let inside = program("inspect").arg(&at).output().unwrap();
-    let talk = String::from_utf8_lossy(&inside.stdout).into_owned();
-    assert!(!talk.contains("scratch"), "{talk}");
+    let stderr = String::from_utf8_lossy(&inside.stdout).into_owned();
+    assert!(!stderr.contains("scratch"), "{stderr}");
     // a bucket that does not exist, and a user who does not exist
     let none = program("inspect").arg("s3://voxloom-none/a.zarr").output().unwrap();
-    let talk = String::from_utf8_lossy(&none.stderr).into_owned();
-    assert!(talk.contains("there is no bucket") && !talk.contains("<?xml"), "{talk}");
+    let stderr = String::from_utf8_lossy(&none.stderr).into_owned();
+    assert!(stderr.contains("there is no bucket") && !stderr.contains("<?xml"), "{stderr}");
     let unknown_user = program("inspect")
         .arg(format!("{pair}/fixed.zarr"))
         .env("AWS_ACCESS_KEY_ID", "nobody")
         .output();
-    let talk = String::from_utf8_lossy(&unknown_user.unwrap().stderr).into_owned();
-    assert!(talk.contains("access denied") && !talk.contains("<?xml"), "{talk}");
+    let stderr = String::from_utf8_lossy(&unknown_user.unwrap().stderr).into_owned();
+    assert!(stderr.contains("access denied") && !stderr.contains("<?xml"), "{stderr}");
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn carried(scene: &Scene, transforms: &[&str], points: &[Point]) -> Vec<Point> {
     text.lines().skip(1).map(point).collect()
 }
 
-fn apart(p: Point, q: Point) -> f64 {
+fn distance(p: Point, q: Point) -> f64 {
     (0..3).map(|a| (p[a] - q[a]).abs()).fold(0.0, f64::max)
 }
 
@@ -100,7 +100,7 @@ fn fields_and_matrices_with_places_of_their_own_follow_each_other() {
         let q = [p[0] + 0.1 * p[0], p[1] + 0.2, p[2] - 0.1 * p[1]];
         let q = [q[1] + 2.0 + 1.0, q[0] - 3.0 + 1.0, q[2] + 0.5 + 1.0];
         let q = [q[0] + 0.3, q[1] + 0.05 * q[2], q[2] + 0.1 * q[0]];
-        assert!(apart(q, got) < 1e-5, "{q:?} {got:?}");
+        assert!(distance(q, got) < 1e-5, "{q:?} {got:?}");
     }
 }
 
@@ -150,7 +150,7 @@ fn points_on_the_far_rim_and_in_one_place_are_all_carried() {
         let got = carried(&scene, &[&moved], points);
         assert_eq!(got.len(), points.len());
         for (p, q) in points.iter().zip(got) {
-            assert!(apart(q, [p[0] + 1.0, p[1] + 2.0, p[2] + 3.0]) < 1e-6);
+            assert!(distance(q, [p[0] + 1.0, p[1] + 2.0, p[2] + 3.0]) < 1e-6);
         }
     }
 }
@@ -191,12 +191,12 @@ fn points_outside_a_field_are_told_and_all_of_them_are_an_error() {
         (run.status.code(), String::from_utf8(run.stderr).unwrap())
     };
     for more in [&[][..], &["--inverse-transform"]] {
-        let (code, talk) = carry("5,3,3\n90,3,3\n", more);
-        assert!(code == Some(0) && talk.contains("1 of 2 points lie outside"), "{talk}");
-        let (code, talk) = carry("90,3,3\n91,3,3\n", more);
-        assert!(code == Some(1) && talk.contains("nothing in common"), "{talk}");
-        let (code, talk) = carry("5,3,3\n6,3,3\n", more);
-        assert!(code == Some(0) && !talk.contains("outside"), "{talk}");
+        let (code, stderr) = carry("5,3,3\n90,3,3\n", more);
+        assert!(code == Some(0) && stderr.contains("1 of 2 points lie outside"), "{stderr}");
+        let (code, stderr) = carry("90,3,3\n91,3,3\n", more);
+        assert!(code == Some(1) && stderr.contains("nothing in common"), "{stderr}");
+        let (code, stderr) = carry("5,3,3\n6,3,3\n", more);
+        assert!(code == Some(0) && !stderr.contains("outside"), "{stderr}");
     }
 }
 

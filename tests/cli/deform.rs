@@ -2,7 +2,7 @@
 
 use crate::faults::refused;
 use crate::recovery::chunks;
-use crate::scene::{Pair, Scene, program};
+use crate::scene::{PhantomPair, Scene, program};
 
 fn results(output: &str) -> serde_json::Value {
     let text = std::fs::read_to_string(format!("{output}.receipt.json")).unwrap();
@@ -12,7 +12,7 @@ fn results(output: &str) -> serde_json::Value {
 /// Fits B-splines to the phantom pair in 27 blocks, with additional flags; returns the field's
 /// path.
 fn bent(scene: &Scene, name: &str, more: &[&str]) -> String {
-    let (pair, out) = (Pair::get(), scene.at(name));
+    let (pair, out) = (PhantomPair::get(), scene.at(name));
     program("deform")
         .args([&pair.at("fixed.zarr"), &pair.at("moving.zarr"), "-o", &out])
         .args(["--initial", &pair.at("global.json"), "--receipt", &format!("{out}.receipt.json")])
@@ -61,7 +61,7 @@ fn b_splines_go_with_every_metric_and_with_masks() {
 #[test]
 fn control_points_that_make_no_sense_are_refused() {
     let scene = Scene::new();
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let (fixed, moving) = (pair.at("fixed.zarr"), pair.at("moving.zarr"));
     let out = scene.at("deform.zarr");
     let wrong = |more: &[&str], words: &[&str]| {
@@ -69,10 +69,13 @@ fn control_points_that_make_no_sense_are_refused() {
             [fixed.as_str(), &moving, "-o", &out].into_iter().chain(more.iter().copied()).collect();
         refused(&scene, "deform", &arguments, 2, words);
     };
-    for (spacing, said) in
+    for (spacing, message) in
         [("0", "from 2"), ("1.5", "from 2"), ("NaN", "no number"), ("inf", "at most")]
     {
-        wrong(&["--model", "bspline", "--control-spacing", spacing], &["--control-spacing", said]);
+        wrong(
+            &["--model", "bspline", "--control-spacing", spacing],
+            &["--control-spacing", message],
+        );
     }
     wrong(
         &["--model", "dense", "--control-spacing", "8"],

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 
 use crate::recovery::chunks;
-use crate::scene::{Pair, Scene, executable, files, program};
+use crate::scene::{PhantomPair, Scene, executable, files, program};
 
 /// The library, compiled once with the system's C compiler, which the build needs too.
 fn library() -> &'static Path {
@@ -75,10 +75,10 @@ impl Disk {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             name.starts_with("ledger-") || name == "planes"
         };
-        let said: Vec<_> = files(&disk).into_iter().filter(|(path, _)| says(path)).collect();
+        let message: Vec<_> = files(&disk).into_iter().filter(|(path, _)| says(path)).collect();
         std::fs::remove_dir_all(&disk).unwrap();
         self.restore("d1", &disk);
-        for (path, bytes) in said {
+        for (path, bytes) in message {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, bytes).unwrap();
         }
@@ -114,7 +114,7 @@ fn result(location: &str) -> BTreeMap<String, Vec<u8>> {
 /// Programs that write block by block, each with the name of its output: arrays of three formats,
 /// files of planes, a field, a table made of rows.
 fn writers() -> Vec<(&'static str, &'static str, Vec<String>)> {
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let (fixed, moving, global) =
         (pair.at("fixed.zarr"), pair.at("moving.zarr"), pair.at("global.json"));
     let apply = [&moving, "--onto", &fixed, "-t", &global, "--chunk", "16,16,16"];
@@ -210,7 +210,7 @@ fn what_a_program_has_written_when_it_ends_well_is_on_the_disk() {
 
 /// Every program and format that writes, one line each; small, because each runs many times.
 fn all_writers() -> Vec<(&'static str, &'static str, Vec<String>)> {
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let (fixed, moving, global) =
         (pair.at("fixed.zarr"), pair.at("moving.zarr"), pair.at("global.json"));
     let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
@@ -261,9 +261,9 @@ fn a_write_that_fails_is_a_failure_whenever_that_is_told() {
                 let line = onto(&arguments, &more, &disk.at(output));
                 let at = at.to_string();
                 let run = disk.run(name, &line, &[("DISK_FAIL", call), ("DISK_AT", &at)]);
-                let said = String::from_utf8_lossy(&run.stderr);
+                let message = String::from_utf8_lossy(&run.stderr);
                 let code = run.status.code();
-                let what = format!("{name} -o {output}, {call} {at} {more:?}: {code:?} {said}");
+                let what = format!("{name} -o {output}, {call} {at} {more:?}: {code:?} {message}");
                 seen += usize::from(code != Some(0));
                 assert!(matches!(code, Some(0 | 75)), "{what}");
                 if code == Some(0) {
@@ -283,10 +283,10 @@ fn a_full_disk_is_one_sentence_exit_75_and_resumable() {
         program(name).args(onto(&arguments, &[], &calm)).arg("-q").assert().success();
         let line = onto(&arguments, &[], &disk.at(output));
         let run = disk.run(name, &line, &[("DISK_FAIL", "write"), ("DISK_AT", "9")]);
-        let talk = String::from_utf8(run.stderr).unwrap();
-        assert_eq!(run.status.code(), Some(75), "{name} -o {output}: {talk}");
-        assert_eq!(talk.trim_end().lines().count(), 1, "{name} -o {output}: {talk}");
-        assert!(talk.contains("space"), "{name} -o {output}: {talk}");
+        let stderr = String::from_utf8(run.stderr).unwrap();
+        assert_eq!(run.status.code(), Some(75), "{name} -o {output}: {stderr}");
+        assert_eq!(stderr.trim_end().lines().count(), 1, "{name} -o {output}: {stderr}");
+        assert!(stderr.contains("space"), "{name} -o {output}: {stderr}");
         let line = onto(&arguments, &["--resume"], &disk.at(output));
         assert!(disk.run(name, &line, &[]).status.success(), "{name} -o {output}");
         assert!(result(&calm) == result(&disk.at(output)), "{name} -o {output}");
@@ -295,7 +295,7 @@ fn a_full_disk_is_one_sentence_exit_75_and_resumable() {
 
 #[test]
 fn the_last_bytes_of_a_compressed_file_count_too() {
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let (fixed, global) = (pair.at("fixed.zarr"), pair.at("global.json"));
     for (to, output) in [("nifti", "a.nii.gz"), ("nifti", "a.nii"), ("nrrd", "a.nrrd")] {
         let disk = Disk::new();

@@ -4,22 +4,22 @@
 use std::path::Path;
 
 use crate::recovery::chunks;
-use crate::scene::{Pair, Scene, program};
+use crate::scene::{PhantomPair, Scene, program};
 
 /// Runs a program that must fail: with this exit code, one line on stderr that contains all these
 /// words, nothing on stdout, and no change to the scene.
 pub(crate) fn refused(scene: &Scene, name: &str, arguments: &[&str], code: i32, words: &[&str]) {
     let before = scene.contents();
     let output = program(name).args(arguments).args(["--progress", "none", "-q"]).output().unwrap();
-    let talk = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{name} {arguments:?}: {talk}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{name} {arguments:?}: {stderr}");
     assert!(output.stdout.is_empty());
-    assert!(!talk.contains("panicked"), "{talk}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
     if code != 2 {
-        assert_eq!(talk.trim_end().lines().count(), 1, "not one sentence: {talk}");
+        assert_eq!(stderr.trim_end().lines().count(), 1, "not one sentence: {stderr}");
     }
     for word in words {
-        assert!(talk.contains(word), "no '{word}' in: {talk}");
+        assert!(stderr.contains(word), "no '{word}' in: {stderr}");
     }
     assert!(before == scene.contents(), "{name} {arguments:?} changed something");
 }
@@ -77,10 +77,10 @@ fn a_truncated_a_corrupt_and_a_missing_chunk_are_told_apart() {
     std::fs::write(&chunk, &whole[..100]).unwrap();
     let out = scene.at("out.npy");
     let transcode = [pair.as_str(), "--to", "npy", "-o", &out];
-    let said = program("transcode").args(transcode).output().unwrap();
-    assert_ne!(said.status.code(), Some(0));
-    let talk = String::from_utf8(said.stderr).unwrap();
-    assert!(talk.contains("c/1/1/1") && talk.contains("damaged"), "{talk}");
+    let message = program("transcode").args(transcode).output().unwrap();
+    assert_ne!(message.status.code(), Some(0));
+    let stderr = String::from_utf8(message.stderr).unwrap();
+    assert!(stderr.contains("c/1/1/1") && stderr.contains("damaged"), "{stderr}");
     assert!(!Path::new(&out).exists(), "a damaged volume was written on");
     // a missing chunk is read as the fill value
     std::fs::remove_file(&chunk).unwrap();
@@ -187,7 +187,7 @@ fn spots(n: usize, scattered: bool) -> String {
 }
 
 fn ransac_refused(scene: &Scene, fixed: &str, moving: &str, code: i32, words: &[&str]) {
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let (f, m) = (pair.at("fixed.zarr"), pair.at("moving.zarr"));
     let out = scene.at("global.json");
     let mut arguments = vec![f.as_str(), &m, "--fixed-spots", fixed, "--moving-spots", moving];
@@ -201,19 +201,19 @@ fn too_few_spots_or_matches_are_counted_in_the_message() {
     let few = scene.file("few.csv", &spots(2, true));
     let none = scene.file("none.csv", &spots(0, true));
     ransac_refused(&scene, &none, &few, 1, &["no spots"]);
-    let (volume, out) = (Pair::get().at("fixed.zarr"), scene.at("global.json"));
+    let (volume, out) = (PhantomPair::get().at("fixed.zarr"), scene.at("global.json"));
     let run = program("ransac")
         .args([&volume, &volume, "--fixed-spots", &few, "--moving-spots", &few, "-o", &out])
         .output()
         .unwrap();
-    let talk = String::from_utf8(run.stderr).unwrap();
-    assert!(run.status.code() == Some(3) && talk.contains("matches"), "{talk}");
+    let stderr = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.code() == Some(3) && stderr.contains("matches"), "{stderr}");
     assert!(!Path::new(&out).exists());
 }
 
 #[test]
 fn spots_on_a_line_do_not_determine_a_map() {
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let scene = Scene::new();
     let line = scene.file("line.csv", &spots(60, false));
     let (volume, out) = (pair.at("fixed.zarr"), scene.at("global.json"));
@@ -222,14 +222,14 @@ fn spots_on_a_line_do_not_determine_a_map() {
         .args(["--context-radius", "8"])
         .output()
         .unwrap();
-    let said = String::from_utf8(ran.stderr).unwrap();
-    assert_eq!(ran.status.code(), Some(3), "{said}");
-    assert!(said.contains("does not determine"), "{said}");
+    let message = String::from_utf8(ran.stderr).unwrap();
+    assert_eq!(ran.status.code(), Some(3), "{message}");
+    assert!(message.contains("does not determine"), "{message}");
     assert!(!Path::new(&out).exists(), "a map that is not determined is not written");
 }
 
 fn apply_refused(scene: &Scene, transform: &str, code: i32, words: &[&str]) {
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let arguments = [
         pair.at("moving.zarr"),
         "--onto".into(),
@@ -247,7 +247,7 @@ fn apply_refused(scene: &Scene, transform: &str, code: i32, words: &[&str]) {
 fn transforms_that_cannot_be_used_are_refused_before_anything_is_written() {
     let scene = Scene::new();
     let flat = scene.file("flat.txt", "1 0 0 0\n0 1 0 0\n0 0 0 0\n0 0 0 1\n");
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let inverse = [
         &pair.at("moving.zarr"),
         "--onto",
@@ -278,7 +278,7 @@ fn transforms_that_cannot_be_used_are_refused_before_anything_is_written() {
 #[test]
 fn an_output_that_exists_names_both_ways_on() {
     let scene = Scene::new();
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let out = scene.volume::<u16>("out.zarr", [16; 3], RAMP);
     apply_refused(&scene, &pair.at("global.json"), 1, &[&out, "--resume", "--overwrite"]);
     // resuming a different output is refused too
@@ -307,7 +307,7 @@ fn an_output_that_exists_names_both_ways_on() {
 #[test]
 fn what_is_read_is_never_replaced() {
     let scene = Scene::new();
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let (fixed, global) = (pair.at("fixed.zarr"), scene.at("global.json"));
     std::fs::copy(pair.at("global.json"), &global).unwrap();
     let moving = scene.volume::<u16>("image.zarr", [16; 3], RAMP);
@@ -332,7 +332,7 @@ fn what_is_read_is_never_replaced() {
 #[test]
 fn an_output_that_cannot_be_written_is_named() {
     let scene = Scene::new();
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     refused(
         &scene,
         "extract-spots",
@@ -345,7 +345,7 @@ fn an_output_that_cannot_be_written_is_named() {
 #[test]
 fn flags_that_do_not_fit_are_exit_2() {
     let scene = Scene::new();
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let (moving, fixed, global) =
         (pair.at("moving.zarr"), pair.at("fixed.zarr"), pair.at("global.json"));
     let out = scene.at("out.zarr");
@@ -365,7 +365,7 @@ fn flags_that_do_not_fit_are_exit_2() {
 #[test]
 fn an_unknown_key_of_a_config_file_names_the_nearest() {
     let scene = Scene::new();
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let config = scene.file("params.yaml", "extract-spots:\n  max-spotts: 100\n");
     refused(
         &scene,
@@ -379,7 +379,7 @@ fn an_unknown_key_of_a_config_file_names_the_nearest() {
 #[test]
 fn volumes_that_do_not_overlap_say_so() {
     let scene = Scene::new();
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let far = scene.file("far.txt", "1 0 0 9000\n0 1 0 9000\n0 0 1 9000\n0 0 0 1\n");
     refused(
         &scene,
@@ -396,7 +396,7 @@ fn volumes_that_do_not_overlap_say_so() {
 #[test]
 fn a_field_that_cannot_be_had_is_refused_with_the_way_out() {
     let scene = Scene::new();
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let (fixed, moving, global) =
         (pair.at("fixed.zarr"), pair.at("moving.zarr"), pair.at("global.json"));
     let out = scene.at("deform.zarr");
@@ -424,7 +424,7 @@ fn a_field_that_cannot_be_had_is_refused_with_the_way_out() {
 #[test]
 fn an_inverse_that_cannot_be_had_is_refused_with_the_way_out() {
     let scene = Scene::new();
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let out = scene.at("inverse.zarr");
     let global = pair.at("global.json");
     refused(&scene, "invmap", &[&global, "-o", &out], 1, &["--onto"]);

@@ -107,12 +107,15 @@ fn what_a_field_does_not_know_is_filled_named_and_no_more() {
         .args(["--points", &table, "--transform", &holed, "-o", &carried])
         .output()
         .unwrap();
-    let talk = String::from_utf8(run.stderr).unwrap();
-    assert!(run.status.success() && talk.contains("line 3: the transform is unknown at"), "{talk}");
+    let stderr = String::from_utf8(run.stderr).unwrap();
+    assert!(
+        run.status.success() && stderr.contains("line 3: the transform is unknown at"),
+        "{stderr}"
+    );
     let inverse = scene.at("inverse.zarr");
     let run = program("invmap").args([&holed, "--onto", &volume, "-o", &inverse]).output().unwrap();
-    let talk = String::from_utf8(run.stderr).unwrap();
-    assert!(run.status.success() && talk.contains("have no inverse"), "{talk}");
+    let stderr = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.success() && stderr.contains("have no inverse"), "{stderr}");
 }
 
 #[test]
@@ -123,14 +126,14 @@ fn a_field_that_folds_is_inverted_where_it_does_not_and_named() {
     let inverse = scene.at("inverse.zarr");
     let run =
         program("invmap").args([&folding, "--onto", &volume, "-o", &inverse]).output().unwrap();
-    let talk = String::from_utf8(run.stderr).unwrap();
-    assert!(run.status.success() && talk.contains("folds"), "{talk}");
+    let stderr = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.success() && stderr.contains("folds"), "{stderr}");
     let out = scene.at("out.zarr");
     let run = program("apply-transform")
         .args([&volume, "--onto", &volume, "--transform", &folding, "-o", &out])
         .arg("--inverse-transform")
         .output()
         .unwrap();
-    let talk = String::from_utf8(run.stderr).unwrap();
-    assert!(run.status.success() && talk.contains("has no inverse at"), "{talk}");
+    let stderr = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.success() && stderr.contains("has no inverse at"), "{stderr}");
 }

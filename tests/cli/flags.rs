@@ -1,11 +1,11 @@
 //! Numbers that no volume and no machine has, on the command line and in parameters files.
 
 use crate::faults::refused;
-use crate::scene::{Pair, Scene, program};
+use crate::scene::{PhantomPair, Scene, program};
 
 #[test]
 fn numbers_that_no_volume_has_are_refused_by_name() {
-    let (scene, pair) = (Scene::new(), Pair::get());
+    let (scene, pair) = (Scene::new(), PhantomPair::get());
     let [fixed, moving, global, spots] =
         ["fixed.zarr", "moving.zarr", "global.json", "fixed.csv"].map(|name| pair.at(name));
     let at = |name: &str| scene.at(name);
@@ -175,7 +175,7 @@ fn numbers_that_no_volume_has_are_refused_by_name() {
 
 #[test]
 fn numbers_of_a_parameters_file_are_bounded_too() {
-    let (scene, pair) = (Scene::new(), Pair::get());
+    let (scene, pair) = (Scene::new(), PhantomPair::get());
     let [fixed, out] = [pair.at("fixed.zarr"), scene.at("s.csv")];
     let nested = format!("mask: {}{}", "[".repeat(100_000), "]".repeat(100_000));
     let bomb: String = (0..30).fold("a0: &a0 [x, x]\n".to_owned(), |text, i| {
@@ -224,7 +224,7 @@ fn numbers_of_a_parameters_file_are_bounded_too() {
 
 #[test]
 fn the_inverse_is_a_transform_that_inspect_knows() {
-    let (scene, pair) = (Scene::new(), Pair::get());
+    let (scene, pair) = (Scene::new(), PhantomPair::get());
     let inverse = scene.at("i.zarr");
     let [truth, moving] = ["truth.json", "moving.zarr"].map(|name| pair.at(name));
     program("invmap").args([&truth, "--onto", &moving, "-o", &inverse, "-q"]).assert().success();

@@ -125,9 +125,9 @@ fn a_slope_that_is_no_number_scales_nothing_and_a_field_of_nan_is_no_success() {
     std::fs::write(scene.at("nan.nii"), nifti((1007, "", 0.0), 1.0, |_| [f32::NAN; 3])).unwrap();
     let out = scene.at("nan.json");
     let run = program("transcode").args([&scene.at("nan.nii"), "-o", &out]).output().unwrap();
-    let said = String::from_utf8_lossy(&run.stderr);
-    assert_eq!(run.status.code(), Some(3), "{said}");
-    assert!(said.contains("every vector is NaN") && !Path::new(&out).exists(), "{said}");
+    let message = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(run.status.code(), Some(3), "{message}");
+    assert!(message.contains("every vector is NaN") && !Path::new(&out).exists(), "{message}");
 }
 
 /// A BigWarp field in N5: dimensions `[3, x, y, z]`, the first fastest, big endian.
@@ -233,15 +233,15 @@ fn every_encoding_of_nrrd_is_read_and_slicers_word_on_the_direction_counts() {
     std::fs::write(scene.at("a.raw"), [b"before ".to_vec(), vectors()].concat()).unwrap();
     moves_by(&scene, &detached, &[], &POINTS, [0.2, -0.3, 0.5]);
     let out = scene.at("out.json");
-    let told = |word: &str| {
+    let typed = |word: &str| {
         let text = format!("{NRRD}displacement field type:={word}\n\n");
         std::fs::write(scene.at("s.nrrd"), [text.into_bytes(), vectors()].concat()).unwrap();
         scene.at("s.nrrd")
     };
-    moves_by(&scene, &told("resampling"), &[], &POINTS, [0.2, -0.3, 0.5]);
+    moves_by(&scene, &typed("resampling"), &[], &POINTS, [0.2, -0.3, 0.5]);
     let words = ["modeling", "Slicer", "moving points to fixed"];
-    refused(&scene, "transcode", &[&told("modeling"), "-o", &out], 1, &words);
-    refused(&scene, "transcode", &[&told("both"), "-o", &out], 1, &["'both'"]);
+    refused(&scene, "transcode", &[&typed("modeling"), "-o", &out], 1, &words);
+    refused(&scene, "transcode", &[&typed("both"), "-o", &out], 1, &["'both'"]);
     let head =
         "#Insight Transform File V1.0\nTransform: InverseDisplacementFieldTransform_double_3_3\n";
     let modeling = scene.file("m.tfm", &format!("{head}Parameters: 0 0 0\nFixedParameters: 0\n"));
@@ -381,11 +381,11 @@ fn a_message_quotes_some_hundred_letters_of_a_transform_at_most() {
             vec!["transcode", &file, "-o", &out, "--from", "bigwarp"],
         ] {
             let run = program(arguments[0]).args(&arguments[1..]).output().unwrap();
-            let said = String::from_utf8_lossy(&run.stderr);
+            let message = String::from_utf8_lossy(&run.stderr);
             let allowed = run.status.success() && arguments[0] == "inspect";
-            assert!(run.status.code() == Some(1) || allowed, "{name}: {said:.400}");
-            let letters = said.len() + if allowed { 0 } else { run.stdout.len() };
-            assert!(letters < 900, "{name} {arguments:?}: {} letters", said.len());
+            assert!(run.status.code() == Some(1) || allowed, "{name}: {message:.400}");
+            let letters = message.len() + if allowed { 0 } else { run.stdout.len() };
+            assert!(letters < 900, "{name} {arguments:?}: {} letters", message.len());
         }
         assert!(!Path::new(&out).exists());
     }
@@ -468,8 +468,11 @@ fn the_way_in_which_a_field_is_taken_belongs_to_the_run() {
         let first = run("1/2", &[]);
         assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
         let second = run("2/2", changed);
-        let said = String::from_utf8_lossy(&second.stderr);
-        assert!(second.status.code() == Some(1) && said.contains(words), "{changed:?}: {said}");
+        let message = String::from_utf8_lossy(&second.stderr);
+        assert!(
+            second.status.code() == Some(1) && message.contains(words),
+            "{changed:?}: {message}"
+        );
         assert!(run("2/2", &[]).status.success());
     }
 }

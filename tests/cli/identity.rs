@@ -380,10 +380,11 @@ fn a_run_is_tied_to_every_byte_of_its_inputs() {
         let chunks = files(Path::new(input)).into_iter().map(|(path, _)| path);
         for path in chunks.filter(|path| path.extension().is_none()) {
             flip(&path, 1);
-            let (succeeded, said) = line.run(&["--part", "2/2"]);
+            let (succeeded, message) = line.run(&["--part", "2/2"]);
             assert!(!succeeded, "{} changed and the run went on", path.display());
-            let is_told = said.contains("was begun with other") || said.contains("cannot be read");
-            assert!(is_told || said.contains("damaged"), "{}: {said}", path.display());
+            let is_told =
+                message.contains("was begun with other") || message.contains("cannot be read");
+            assert!(is_told || message.contains("damaged"), "{}: {message}", path.display());
             flip(&path, 1);
         }
     }
@@ -414,8 +415,8 @@ fn channels_do_not_mix_in_one_output() {
         .with("chunk", "16,16,16")
     };
     line("0").succeeds(&["--part", "1/2"]);
-    let (succeeded, said) = line("1").run(&["--part", "2/2", "--resume"]);
-    assert!(!succeeded && said.contains("volume at"), "{said}");
+    let (succeeded, message) = line("1").run(&["--part", "2/2", "--resume"]);
+    assert!(!succeeded && message.contains("volume at"), "{message}");
     // an input that was written again between parts is a different input
     std::fs::remove_dir_all(&source).unwrap();
     scene.volume("source.zarr", [32, 40, 48], |at| texture(at) + 1);

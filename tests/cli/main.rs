@@ -3,9 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![expect(clippy::print_stderr, reason = "what was measured is shown")]
 
-mod again;
 mod apply;
-mod believe;
 mod chunked;
 mod clashes;
 mod cloud;
@@ -18,16 +16,18 @@ mod flags;
 mod foreign;
 mod identity;
 mod memory;
-mod odd;
 mod pipes;
 mod planes;
 mod recovery;
 mod refine;
+mod resume;
 mod same_answer;
 mod scene;
 mod sections;
 mod shapes;
-mod talk;
+mod stderr;
 mod transcode;
 mod unfinished;
+mod unreliable;
+mod unusual_input;
 mod whole;

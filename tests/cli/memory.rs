@@ -12,7 +12,7 @@ use voxloom::volume::{
     Codec, Dtype, Existing, FieldOutput, Format, Output, Select, Spec, Volume, Voxel,
 };
 
-use crate::scene::{Pair, Scene, executable, program};
+use crate::scene::{PhantomPair, Scene, executable, program};
 
 /// Memory limit in the tests, bytes; the program itself needs some 15 MB of it.
 const CEILING: u64 = 48 << 20;
@@ -124,8 +124,8 @@ impl Data {
 /// The memory that `--plan` predicts for a program, bytes.
 fn planned(name: &str, arguments: &[&str]) -> u64 {
     let plan = program(name).args(arguments).args(["--plan", "--threads", "2"]).assert().success();
-    let said: serde_json::Value = serde_json::from_slice(&plan.get_output().stdout).unwrap();
-    said["memory"]["needed"].as_u64().unwrap()
+    let message: serde_json::Value = serde_json::from_slice(&plan.get_output().stdout).unwrap();
+    message["memory"]["needed"].as_u64().unwrap()
 }
 
 /// Runs a program on all shapes of data. Its peak memory must not exceed `--memory`, nor its plan
@@ -247,9 +247,9 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
     let refused = |name: &str, arguments: &[&str], words: &[&str]| {
         let before = scene.contents();
         let assert = program(name).args(arguments).args(["-o", &out]).assert().code(2);
-        let said = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+        let message = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
         for word in words {
-            assert!(said.contains(word), "{word}: {said}");
+            assert!(message.contains(word), "{word}: {message}");
         }
         assert!(scene.contents() == before, "{name} has written something");
     };
@@ -280,10 +280,10 @@ fn programs_without_blocks_say_what_they_would_hold_and_refuse_what_does_not_fit
     for arguments in [vec!["inspect", &image], vec!["inspect", "--suggest", &image, &image]] {
         assert!(planned(arguments[0], &arguments[1..]) > 1_000_000, "{arguments:?}");
         let refused = program(arguments[0]).args(&arguments[1..]).args(["--memory", "2M"]).assert();
-        let said = String::from_utf8_lossy(&refused.code(2).get_output().stderr).into_owned();
-        assert!(said.contains("--memory"), "{said}");
+        let message = String::from_utf8_lossy(&refused.code(2).get_output().stderr).into_owned();
+        assert!(message.contains("--memory"), "{message}");
     }
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let spots = [pair.at("fixed.csv"), pair.at("moving.csv")];
     let (fixed, moving) = (pair.at("fixed.zarr"), pair.at("moving.zarr"));
     let out = scene.at("map.json");
@@ -369,8 +369,8 @@ fn the_plan_says_what_resampling_through_a_field_will_hold() {
         .args(["--plan", "--threads", "2"])
         .assert()
         .success();
-    let said: serde_json::Value = serde_json::from_slice(&plan.get_output().stdout).unwrap();
-    let planned = said["memory"]["needed"].as_u64().unwrap();
+    let message: serde_json::Value = serde_json::from_slice(&plan.get_output().stdout).unwrap();
+    let planned = message["memory"]["needed"].as_u64().unwrap();
     let held = peak("apply-transform", &arguments, &scene.at("receipt.json"));
     assert!(held <= planned + planned / 20, "{held} held, {planned} planned");
     assert!(held * 10 >= planned * 7, "{held} held, {planned} planned");
@@ -444,7 +444,7 @@ fn exact_spots_that_do_not_fit_are_refused_with_the_number_that_would() {
         .args([image.as_str(), "--exact", "-o", &scene.at("spots.csv"), "--memory", "20M"])
         .assert()
         .failure();
-    let said = String::from_utf8_lossy(&done.get_output().stderr).into_owned();
-    assert!(said.contains("--memory") && said.contains("voxels"), "{said}");
+    let message = String::from_utf8_lossy(&done.get_output().stderr).into_owned();
+    assert!(message.contains("--memory") && message.contains("voxels"), "{message}");
     assert!(!std::path::Path::new(&scene.at("spots.csv")).exists());
 }

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::scene::{Pair, Scene, executable, program};
+use crate::scene::{PhantomPair, Scene, executable, program};
 
 /// Runs a program in the folder of the scene, with this text on its standard input.
 fn piped(scene: &Scene, name: &str, arguments: &[&str], input: &str) -> Output {
@@ -28,8 +28,8 @@ fn spawn(scene: &Scene, name: &str, arguments: &[&str], input: Stdio) -> Child {
 /// The standard output of a run that must succeed.
 fn out(scene: &Scene, name: &str, arguments: &[&str], input: &str) -> String {
     let output = piped(scene, name, arguments, input);
-    let talk = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{name} {arguments:?}: {:?} {talk}", output.status);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{name} {arguments:?}: {:?} {stderr}", output.status);
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -41,20 +41,20 @@ const POINTS: &str = "z_um,y_um,x_um,name\n1,2,3,a\n40,41,42,b\n";
 
 #[test]
 fn a_table_on_standard_output_is_that_of_a_file_and_nothing_else() {
-    let (scene, pair) = (Scene::new(), Pair::get());
+    let (scene, pair) = (Scene::new(), PhantomPair::get());
     let fixed = pair.at("fixed.zarr");
-    let said = out(&scene, "extract-spots", &[&fixed, "-o", "-", "--receipt", "r.json"], "");
-    assert_eq!(said, text(&pair.at("fixed.csv")));
+    let message = out(&scene, "extract-spots", &[&fixed, "-o", "-", "--receipt", "r.json"], "");
+    assert_eq!(message, text(&pair.at("fixed.csv")));
     let receipt: Value = serde_json::from_str(&text(&scene.at("r.json"))).unwrap();
     assert_eq!(receipt["outputs"][0], "-");
     std::fs::remove_file(scene.at("r.json")).unwrap();
-    assert_eq!(out(&scene, "extract-spots", &[&fixed, "-o", "-"], ""), said);
+    assert_eq!(out(&scene, "extract-spots", &[&fixed, "-o", "-"], ""), message);
     assert!(scene.contents().is_empty(), "neither a file called - nor a receipt");
 }
 
 #[test]
 fn a_reader_that_leaves_early_ends_a_program_quietly() {
-    let (scene, pair) = (Scene::new(), Pair::get());
+    let (scene, pair) = (Scene::new(), PhantomPair::get());
     let (fixed, chain) = (pair.at("fixed.zarr"), pair.at("truth.json"));
     let many = (0..20_000).map(|i| format!("{},1,2\n", i % 90)).collect::<Vec<_>>().concat();
     let points = scene.file("points.csv", &format!("z_um,y_um,x_um\n{many}"));
@@ -67,15 +67,15 @@ fn a_reader_that_leaves_early_ends_a_program_quietly() {
         let mut child = spawn(&scene, name, &arguments, Stdio::null());
         drop(child.stdout.take());
         let output = child.wait_with_output().unwrap();
-        let talk = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!((output.status.code(), talk.as_str()), (Some(0), ""), "{name} {arguments:?}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), stderr.as_str()), (Some(0), ""), "{name} {arguments:?}");
     }
     assert_eq!(scene.contents().len(), 1);
 }
 
 #[test]
 fn programs_work_on_one_pipe() {
-    let (scene, pair) = (Scene::new(), Pair::get());
+    let (scene, pair) = (Scene::new(), PhantomPair::get());
     let [fixed, moving] = ["fixed.zarr", "moving.zarr"].map(|name| pair.at(name));
     let spots = pair.at("fixed.csv");
     let mut first = spawn(&scene, "extract-spots", &[&moving, "-o", "-"], Stdio::null());
@@ -97,20 +97,20 @@ fn programs_work_on_one_pipe() {
     let carry = ["--points", "points.csv", "--transform", "-", "-o", "-"];
     scene.file("points.csv", POINTS);
     let third = spawn(&scene, "apply-transform", &carry, chain);
-    let said = String::from_utf8(third.wait_with_output().unwrap().stdout).unwrap();
+    let message = String::from_utf8(third.wait_with_output().unwrap().stdout).unwrap();
     assert!(first.wait().unwrap().success() && second.wait().unwrap().success());
     let files =
         [&fixed, &moving, "--fixed-spots", &spots, "--moving-spots", &pair.at("moving.csv")];
     out(&scene, "ransac", &[files.as_slice(), &["-o", "t.json"]].concat(), "");
     let same = ["--points", "points.csv", "--transform", "t.json", "-o", "p.csv"];
     out(&scene, "apply-transform", &same, "");
-    assert_eq!(said, text(&scene.at("p.csv")));
-    assert_eq!(said.lines().count(), 3);
+    assert_eq!(message, text(&scene.at("p.csv")));
+    assert_eq!(message.lines().count(), 3);
 }
 
 #[test]
 fn every_table_and_transform_may_come_from_standard_input() {
-    let (scene, pair) = (Scene::new(), Pair::get());
+    let (scene, pair) = (Scene::new(), PhantomPair::get());
     let [fixed, moving, global] = ["fixed.zarr", "moving.zarr", "global.json"].map(|n| pair.at(n));
     let chain = text(&global);
     let carry = ["--points", "-", "--transform", &global, "-o", "-"];
@@ -157,13 +157,13 @@ fn every_table_and_transform_may_come_from_standard_input() {
     let table =
         [&fixed, &moving, "--initial", "-", "--table", "-", "-o", "l.zarr", "--min-matches", "4"];
     let table = piped(&scene, "local-affine", &table, &chain);
-    let said = String::from_utf8(table.stdout).unwrap();
-    assert!(said.starts_with("block_z,block_y,block_x,status"), "{said}");
+    let message = String::from_utf8(table.stdout).unwrap();
+    assert!(message.starts_with("block_z,block_y,block_x,status"), "{message}");
 }
 
 #[test]
 fn what_no_pipe_can_carry_is_a_wrong_command_line() {
-    let (scene, pair) = (Scene::new(), Pair::get());
+    let (scene, pair) = (Scene::new(), PhantomPair::get());
     let [fixed, moving, global] = ["fixed.zarr", "moving.zarr", "global.json"].map(|n| pair.at(n));
     let spots = pair.at("fixed.csv");
     for (name, arguments, word) in [
@@ -220,9 +220,9 @@ fn what_no_pipe_can_carry_is_a_wrong_command_line() {
         ),
     ] {
         let output = piped(&scene, name, &arguments, POINTS);
-        let talk = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{name} {arguments:?}: {talk}");
-        assert!(talk.contains(word) && output.stdout.is_empty(), "no '{word}' in: {talk}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{name} {arguments:?}: {stderr}");
+        assert!(stderr.contains(word) && output.stdout.is_empty(), "no '{word}' in: {stderr}");
     }
     assert!(scene.contents().is_empty());
 }
@@ -250,7 +250,7 @@ fn a_format_is_told_by_the_name_of_the_output() {
 
 #[test]
 fn a_plan_names_what_would_be_read() {
-    let (scene, pair) = (Scene::new(), Pair::get());
+    let (scene, pair) = (Scene::new(), PhantomPair::get());
     let [fixed, moving, global, spots] =
         ["fixed.zarr", "moving.zarr", "global.json", "fixed.csv"].map(|n| pair.at(n));
     let (truth, folder) = (pair.at("truth.json"), pair.at(""));
@@ -309,8 +309,8 @@ fn a_plan_names_what_would_be_read() {
             vec![&fixed, &moving, &spots],
         ),
     ] {
-        let said = out(&scene, name, &[arguments.as_slice(), &["--plan"]].concat(), "");
-        let plan: Value = serde_json::from_str(&said).unwrap();
+        let message = out(&scene, name, &[arguments.as_slice(), &["--plan"]].concat(), "");
+        let plan: Value = serde_json::from_str(&message).unwrap();
         let read: Vec<&Value> = plan["inputs"].as_array().unwrap().iter().collect();
         for input in inputs {
             let found =
@@ -345,8 +345,11 @@ fn every_answer_ends_with_a_newline() {
     assert!(answers.len() > 40, "{answers:?}");
     for answer in answers {
         let words: Vec<&str> = answer.iter().map(String::as_str).collect();
-        let said = out_of_voxloom(&words);
-        assert!(said.len() > 5 && said.ends_with('\n') && !said.ends_with("\n\n"), "{answer:?}");
+        let message = out_of_voxloom(&words);
+        assert!(
+            message.len() > 5 && message.ends_with('\n') && !message.ends_with("\n\n"),
+            "{answer:?}"
+        );
     }
     program("voxloom").args(["man", &scene.at("man")]).assert().success();
     let pages = scene.contents();

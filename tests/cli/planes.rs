@@ -22,9 +22,9 @@ fn plane(scene: &Scene, name: &str) -> String {
 
 fn run(name: &str, arguments: &[&str]) -> String {
     let run = program(name).args(arguments).output().unwrap();
-    let said = String::from_utf8(run.stderr).unwrap();
-    assert!(run.status.success(), "{name} {arguments:?}: {said}");
-    String::from_utf8(run.stdout).unwrap() + &said
+    let message = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.success(), "{name} {arguments:?}: {message}");
+    String::from_utf8(run.stdout).unwrap() + &message
 }
 
 /// A rotation in the plane, as a 4x4 matrix.
@@ -77,8 +77,8 @@ fn a_table_of_a_plane_needs_no_z_unless_points_leave_it() {
     let scene = Scene::new();
     let turn = scene.file("turn.txt", TURN);
     let points = scene.file("points.csv", "name,y_um,x_um\na,10,20\nb,0,0\n");
-    let said = run("apply-transform", &["--points", &points, "-t", &turn, "-o", "-", "-q"]);
-    assert_eq!(said, "name,y_um,x_um\na,23.000000,14.000000\nb,3.000000,4.000000\n");
+    let message = run("apply-transform", &["--points", &points, "-t", &turn, "-o", "-", "-q"]);
+    assert_eq!(message, "name,y_um,x_um\na,23.000000,14.000000\nb,3.000000,4.000000\n");
     let lift = scene.file("lift.txt", &TURN.replacen("1 0 0 0", "1 0 0 2", 1));
     let out = scene.at("out.csv");
     let words = ["line 2", "has no z_um", "to z 2.000 um"];

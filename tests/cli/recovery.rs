@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::scene::{Pair, Scene, executable, files, program};
+use crate::scene::{PhantomPair, Scene, executable, files, program};
 
 /// The stored voxels of a container: its chunks, without metadata (which hold run times) and
 /// ledger.
@@ -35,7 +35,7 @@ fn names(location: &str) -> Vec<String> {
 }
 
 fn apply(out: &str) -> Vec<String> {
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     [&pair.at("moving.zarr"), "--onto", &pair.at("fixed.zarr")]
         .into_iter()
         .chain(["--transform", &pair.at("global.json"), "-o", out, "--block-size", "32,32,32"])
@@ -45,7 +45,7 @@ fn apply(out: &str) -> Vec<String> {
 }
 
 fn local(out: &str) -> Vec<String> {
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     [&pair.at("fixed.zarr"), &pair.at("moving.zarr"), "--initial", &pair.at("global.json")]
         .into_iter()
         .map(str::to_owned)
@@ -80,7 +80,7 @@ fn a_kill_between_the_last_steps_of_local_affine_leaves_nothing_undone() {
 }
 
 fn deform(out: &str) -> Vec<String> {
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     [&pair.at("fixed.zarr"), &pair.at("moving.zarr"), "--initial", &pair.at("global.json")]
         .into_iter()
         .chain(["-o", out, "--block-size", "32,32,32", "--overlap", "8", "--threads", "1"])
@@ -105,8 +105,8 @@ fn a_field_that_is_done_is_not_made_again_and_nothing_beside_it_is_overwritten()
     run(&["--resume"]).success();
     assert!(!Path::new(&left).exists() && modified(&out) == before);
     let other = run(&["--resume", "--elasticity", "7"]).failure();
-    let said = String::from_utf8_lossy(&other.get_output().stderr).into_owned();
-    assert!(said.contains("elasticity") && said.contains("--overwrite"), "{said}");
+    let message = String::from_utf8_lossy(&other.get_output().stderr).into_owned();
+    assert!(message.contains("elasticity") && message.contains("--overwrite"), "{message}");
     assert!(std::fs::read(&document).unwrap() == chain && modified(&out) == before);
     std::fs::remove_file(&document).unwrap();
     run(&["--resume"]).success();
@@ -154,7 +154,7 @@ fn two_processes_on_one_part_at_once_end_in_the_right_bytes() {
 fn ctrl_c_is_exit_130_and_resumable() {
     let scene = Scene::new();
     let (calm, out) = (scene.at("calm.csv"), scene.at("spots.csv"));
-    let fixed = Pair::get().at("fixed.zarr");
+    let fixed = PhantomPair::get().at("fixed.zarr");
     let spots = |out: &str| {
         [&fixed, "-o", out, "--block-size", "16,16,16", "--threads", "1"].map(str::to_owned)
     };
@@ -173,7 +173,7 @@ fn ctrl_c_is_exit_130_and_resumable() {
 #[test]
 fn a_signal_does_not_wait_for_a_long_block() {
     let scene = Scene::new();
-    let (pair, out) = (Pair::get(), scene.at("deform.zarr"));
+    let (pair, out) = (PhantomPair::get(), scene.at("deform.zarr"));
     let line = [&pair.at("fixed.zarr"), &pair.at("moving.zarr"), "-o", &out]
         .into_iter()
         .chain(["--initial", &pair.at("global.json"), "--threads", "1", "-q"])

@@ -1,7 +1,7 @@
 //! `refine`: its results, and its messages for bad input.
 
 use crate::faults::refused;
-use crate::scene::{Pair, Scene, program};
+use crate::scene::{PhantomPair, Scene, program};
 
 /// A smooth image of 16-bit values that does not repeat itself.
 fn waves([z, y, x]: [i64; 3]) -> u16 {
@@ -49,7 +49,7 @@ fn a_shift_is_found_and_the_receipt_says_how() {
 
 #[test]
 fn refining_improves_what_ransac_found_the_same_for_any_threads() {
-    let (pair, scene) = (Pair::get(), Scene::new());
+    let (pair, scene) = (PhantomPair::get(), Scene::new());
     let refine = |name: &str, threads: &str| {
         let out = scene.at(name);
         program("refine")
@@ -176,9 +176,9 @@ fn a_result_that_is_not_to_be_believed_leaves_the_initial_map_and_says_why() {
         .args([&fixed, &moving, "-o", &out, "--initial", &initial, "--max-scale", "1.01", "-q"])
         .output()
         .unwrap();
-    let talk = String::from_utf8(run.stderr).unwrap();
-    assert_eq!(run.status.code(), Some(3), "{talk}");
-    assert!(talk.contains("--max-scale") && talk.trim_end().lines().count() == 1, "{talk}");
+    let stderr = String::from_utf8(run.stderr).unwrap();
+    assert_eq!(run.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("--max-scale") && stderr.trim_end().lines().count() == 1, "{stderr}");
     assert_eq!(affine(&out)[2][3], 0.5);
     let results = results(&out);
     assert_eq!(results["accepted"], false);

@@ -1,7 +1,7 @@
 //! Results do not depend on the number of threads, the parts or the block size.
 
 use crate::recovery::chunks;
-use crate::scene::{Pair, Scene, program};
+use crate::scene::{PhantomPair, Scene, program};
 
 /// All voxels of an array, as bytes.
 fn voxels(location: &str) -> Vec<u8> {
@@ -12,7 +12,7 @@ fn voxels(location: &str) -> Vec<u8> {
 }
 
 fn apply(out: &str, more: &[&str]) {
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     program("apply-transform")
         .args([&pair.at("moving.zarr"), "--onto", &pair.at("fixed.zarr")])
         .args(["--transform", &pair.at("global.json"), "-o", out, "--chunk", "16,16,16"])
@@ -43,7 +43,7 @@ fn resampling_does_not_depend_on_threads_parts_or_blocks() {
 
 #[test]
 fn spots_do_not_depend_on_threads_parts_or_blocks() {
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let scene = Scene::new();
     let fixed = pair.at("fixed.zarr");
     let spots = |name: &str, more: &[&str]| {
@@ -77,7 +77,7 @@ fn spots_do_not_depend_on_threads_parts_or_blocks() {
 
 #[test]
 fn fields_and_their_inverses_do_not_depend_on_threads_or_parts() {
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let scene = Scene::new();
     let find = |name: &str, more: &[&str]| {
         let out = scene.at(name);
@@ -119,7 +119,7 @@ fn fields_and_their_inverses_do_not_depend_on_threads_or_parts() {
 
 #[test]
 fn local_affines_do_not_depend_on_threads_or_parts() {
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let scene = Scene::new();
     let fit = |name: &str, more: &[&str]| {
         let out = scene.at(name);

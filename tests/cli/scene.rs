@@ -91,13 +91,13 @@ pub(crate) fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 /// A small phantom pair with its global affine, made once for all tests of a run.
-pub(crate) struct Pair {
+pub(crate) struct PhantomPair {
     folder: TempDir,
 }
 
-impl Pair {
+impl PhantomPair {
     pub(crate) fn get() -> &'static Self {
-        static PAIR: OnceLock<Pair> = OnceLock::new();
+        static PAIR: OnceLock<PhantomPair> = OnceLock::new();
         PAIR.get_or_init(|| {
             let folder = TempDir::new().unwrap();
             let pair = Self { folder };

@@ -43,18 +43,18 @@ fn expected([z, y, x]: [i64; 3]) -> u8 {
 
 fn run(name: &str, arguments: &[&str]) -> String {
     let run = program(name).args(arguments).output().unwrap();
-    let said = String::from_utf8(run.stderr).unwrap();
-    assert!(run.status.success(), "{name} {arguments:?}: {said}");
-    String::from_utf8(run.stdout).unwrap() + &said
+    let message = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.success(), "{name} {arguments:?}: {message}");
+    String::from_utf8(run.stdout).unwrap() + &message
 }
 
 #[test]
 fn a_table_of_sections_is_a_volume_for_every_program() {
     let scene = Scene::new();
     let table = table(&scene);
-    let said = run("inspect", &[&table]);
+    let message = run("inspect", &[&table]);
     for words in ["sections", "5 x 40 x 48", "1 x 0.5 x 0.5 um", "no section at z 2..3"] {
-        assert!(said.contains(words), "no '{words}' in {said}");
+        assert!(message.contains(words), "no '{words}' in {message}");
     }
     let out = scene.at("out.zarr");
     run("transcode", &[&table, "-o", &out, "--chunk", "2,16,16"]);

@@ -150,9 +150,9 @@ impl Rounds {
         let (mut errors, mut along_z) = (Vec::new(), 0.0f64);
         for (p, q) in self.points.iter().zip(carried) {
             let wanted = self.truth.apply(*p);
-            let apart = (0..3).map(|a| (q[a] - wanted[a]).powi(2)).sum::<f64>().sqrt();
-            assert!(apart.is_finite(), "{p:?} went to {q:?}");
-            errors.push(apart);
+            let distance = (0..3).map(|a| (q[a] - wanted[a]).powi(2)).sum::<f64>().sqrt();
+            assert!(distance.is_finite(), "{p:?} went to {q:?}");
+            errors.push(distance);
             along_z = along_z.max((q[0] - wanted[0]).abs());
         }
         assert_eq!(errors.len(), self.points.len());
@@ -218,13 +218,13 @@ fn thin_stacks_are_aligned_by_defaults() {
 fn a_thin_stack_is_not_given_more_planes_than_it_has() {
     let grid = Grid::new([12, 160, 160], [8.0, 0.8, 0.8], [0.0; 3]);
     let rounds = Rounds::new(grid, grid, 500, 1.0, Affine::IDENTITY);
-    let said = program("inspect")
+    let message = program("inspect")
         .current_dir(rounds.at(""))
         .args(["--suggest", "fixed.zarr", "moving.zarr", "--json"])
         .assert()
         .success();
-    let said: serde_json::Value = serde_json::from_slice(&said.get_output().stdout).unwrap();
-    let radius = said["ransac"]["context-radius"]["value"].as_str().unwrap();
+    let message: serde_json::Value = serde_json::from_slice(&message.get_output().stdout).unwrap();
+    let radius = message["ransac"]["context-radius"]["value"].as_str().unwrap();
     let planes: usize = radius.trim_end_matches("vox").split(',').next().unwrap().parse().unwrap();
     assert!(2 * planes < 12, "{radius}");
 }

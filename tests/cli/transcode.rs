@@ -25,9 +25,9 @@ fn chain(scene: &Scene) -> String {
 
 fn transcode(arguments: &[&str]) -> String {
     let run = program("transcode").args(arguments).output().unwrap();
-    let said = String::from_utf8(run.stderr).unwrap();
-    assert!(run.status.success(), "{said}");
-    said
+    let message = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.success(), "{message}");
+    message
 }
 
 #[test]
@@ -59,8 +59,8 @@ fn what_an_import_assumed_is_said_and_stands_in_the_receipt() {
         let source = data(file);
         arguments[0] = &source;
         arguments.extend(more);
-        let said = transcode(&arguments);
-        assert!(said.contains(words), "{said}");
+        let message = transcode(&arguments);
+        assert!(message.contains(words), "{message}");
         let receipt = std::fs::read_to_string(scene.at("chain.json.receipt.json")).unwrap();
         let receipt: Value = serde_json::from_str(&receipt).unwrap();
         let read = &receipt["results"]["read_as"];

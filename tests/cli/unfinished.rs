@@ -4,13 +4,13 @@ use std::path::Path;
 
 use crate::faults::refused;
 use crate::recovery::chunks;
-use crate::scene::{Pair, Scene, program};
+use crate::scene::{PhantomPair, Scene, program};
 
 const RAMP: fn([i64; 3]) -> u16 = |[z, y, x]| (z * 31 + y * 7 + x) as u16;
 
 /// The arguments of a run that writes `output` in two blocks.
 fn apply(output: &str) -> Vec<String> {
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     [&pair.at("moving.zarr"), "--onto", &pair.at("fixed.zarr"), "-t", &pair.at("global.json")]
         .into_iter()
         .chain(["-o", output, "--block-size", "48,96,96"])
@@ -79,10 +79,10 @@ fn failed_blocks_stay_written_in_what_lacks_them() {
         // a repaired input is a different input: the result of the damaged one must be made anew
         std::fs::write(format!("{volume}/0/c/1/1/1"), &whole).unwrap();
         let resumed = program("transcode").args(line).arg("--resume").assert().code(1);
-        let said = String::from_utf8_lossy(&resumed.get_output().stderr).into_owned();
+        let message = String::from_utf8_lossy(&resumed.get_output().stderr).into_owned();
         assert!(
-            said.contains("volume has other content") && said.contains("--overwrite"),
-            "{said}"
+            message.contains("volume has other content") && message.contains("--overwrite"),
+            "{message}"
         );
         program("transcode").args(line).arg("--overwrite").assert().success();
         program("transcode").args([&out, "--to", "npy", "-o", &copy]).assert().success();
@@ -116,7 +116,7 @@ fn metadata_above_an_array_that_cannot_be_read_are_an_error() {
 fn an_input_whose_chunks_went_away_between_parts_is_no_longer_the_input() {
     let scene = Scene::new();
     let moving = scene.at("m.zarr");
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     program("transcode")
         .args([&pair.at("moving.zarr"), "--to", "zarr3", "--chunk", "16,16,16", "-o", &moving])
         .assert()

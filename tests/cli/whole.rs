@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::scene::{Pair, Scene, executable, files, program};
+use crate::scene::{PhantomPair, Scene, executable, files, program};
 
 /// The variable that aborts a run at a chosen moment (see `CONTRIBUTING.md`).
 const KILL: &str = "VOXLOOM_TEST_KILL";
@@ -20,7 +20,7 @@ const AMONG: [&str; 4] = ["unentered", "after:1", "unentered:2", "after:2"];
 const AT_THE_END: [&str; 3] = ["plan", "receipt", "cleanup"];
 
 /// A command of one of our programs; `arguments` makes its arguments in a scene.
-pub(crate) struct Job {
+pub(crate) struct ProgramRun {
     pub(crate) name: &'static str,
     pub(crate) arguments: fn(&Scene) -> Vec<String>,
 }
@@ -30,10 +30,10 @@ fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
 }
 
 fn pair(names: [&str; 2]) -> [String; 2] {
-    names.map(|name| Pair::get().at(name))
+    names.map(|name| PhantomPair::get().at(name))
 }
 
-const SPOTS: Job = Job {
+const SPOTS: ProgramRun = ProgramRun {
     name: "extract-spots",
     arguments: |scene| {
         let [fixed, _] = pair(["fixed.zarr", ""]);
@@ -41,11 +41,11 @@ const SPOTS: Job = Job {
     },
 };
 
-const LOCAL: Job = Job {
+const LOCAL: ProgramRun = ProgramRun {
     name: "local-affine",
     arguments: |scene| {
         let [fixed, moving] = pair(["fixed.zarr", "moving.zarr"]);
-        let initial = Pair::get().at("global.json");
+        let initial = PhantomPair::get().at("global.json");
         let mut all =
             words([&fixed, &moving, "--initial", &initial, "-o", &scene.at("local.zarr")]);
         // by default, small blocks are combined into tasks of 192 voxels, which is larger than the
@@ -56,11 +56,11 @@ const LOCAL: Job = Job {
     },
 };
 
-const DEFORM: Job = Job {
+const DEFORM: ProgramRun = ProgramRun {
     name: "deform",
     arguments: |scene| {
         let [fixed, moving] = pair(["fixed.zarr", "moving.zarr"]);
-        let initial = Pair::get().at("global.json");
+        let initial = PhantomPair::get().at("global.json");
         let mut all =
             words([&fixed, &moving, "--initial", &initial, "-o", &scene.at("deform.zarr")]);
         all.extend(words(["--block-size", "48,48,48", "--overlap", "8", "--threads", "1"]));
@@ -69,7 +69,7 @@ const DEFORM: Job = Job {
     },
 };
 
-const INVMAP: Job = Job {
+const INVMAP: ProgramRun = ProgramRun {
     name: "invmap",
     arguments: |scene| {
         let [truth, moving] = pair(["truth.json", "moving.zarr"]);
@@ -79,11 +79,11 @@ const INVMAP: Job = Job {
     },
 };
 
-const INVERSE: Job = Job {
+const INVERSE: ProgramRun = ProgramRun {
     name: "apply-transform",
     arguments: |scene| {
         let [fixed, moving] = pair(["fixed.zarr", "moving.zarr"]);
-        let truth = Pair::get().at("truth.json");
+        let truth = PhantomPair::get().at("truth.json");
         let mut all =
             words([&fixed, "--onto", &moving, "--transform", &truth, "--inverse-transform"]);
         all.extend(words(["-o", &scene.at("out.zarr"), "--block-size", "48,48,48"]));
@@ -92,7 +92,7 @@ const INVERSE: Job = Job {
     },
 };
 
-const DOWNSAMPLE: Job = Job {
+const DOWNSAMPLE: ProgramRun = ProgramRun {
     name: "downsample",
     arguments: |scene| {
         let [fixed, _] = pair(["fixed.zarr", ""]);
@@ -102,7 +102,7 @@ const DOWNSAMPLE: Job = Job {
     },
 };
 
-const TRANSCODE: Job = Job {
+const TRANSCODE: ProgramRun = ProgramRun {
     name: "transcode",
     arguments: |scene| {
         let [fixed, _] = pair(["fixed.zarr", ""]);
@@ -112,7 +112,7 @@ const TRANSCODE: Job = Job {
     },
 };
 
-const SAMPLED: Job = Job {
+const SAMPLED: ProgramRun = ProgramRun {
     name: "transcode",
     arguments: |scene| {
         let [truth, fixed] = pair(["truth.json", "fixed.zarr"]);
@@ -122,22 +122,22 @@ const SAMPLED: Job = Job {
     },
 };
 
-fn is_sampled(job: &Job) -> bool {
+fn is_sampled(job: &ProgramRun) -> bool {
     (job.arguments)(&Scene::new()).contains(&"field".to_owned())
 }
 
 /// The content of a file.
 #[derive(PartialEq)]
-enum Content {
+enum FileContent {
     Json(Value),
     Bytes(Vec<u8>),
 }
 
-type Left = BTreeMap<String, Content>;
+type RemainingFiles = BTreeMap<String, FileContent>;
 
 /// The files that a run leaves in its scene, by name; JSON without values that differ between runs.
 /// Ledgers and other files in `.voxloom` are ignored.
-fn left(scene: &Scene) -> Left {
+fn left(scene: &Scene) -> RemainingFiles {
     let here = scene.at("");
     let of = |(path, bytes): (std::path::PathBuf, Vec<u8>)| {
         let name = path.strip_prefix(&here).unwrap().to_str().unwrap().to_owned();
@@ -146,7 +146,7 @@ fn left(scene: &Scene) -> Left {
             .filter(|_| Path::new(&name).extension().is_some_and(|e| e == "json"));
         let json = text.and_then(|text| serde_json::from_str(&text.replace(&here, "HERE/")).ok());
         let content =
-            json.map_or_else(|| Content::Bytes(bytes), |json| Content::Json(lasting(json)));
+            json.map_or_else(|| FileContent::Bytes(bytes), |json| FileContent::Json(lasting(json)));
         (name, content)
     };
     files(Path::new(&here))
@@ -172,13 +172,13 @@ fn lasting(value: Value) -> Value {
     }
 }
 
-fn assert_same(wanted: &Left, found: &Left, what: &str) {
-    let names = |all: &Left| all.keys().cloned().collect::<Vec<_>>();
+fn assert_same(wanted: &RemainingFiles, found: &RemainingFiles, what: &str) {
+    let names = |all: &RemainingFiles| all.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(wanted), names(found), "{what}: other files");
     for (name, value) in wanted {
-        let text = |content: &Content| match content {
-            Content::Bytes(bytes) => format!("{} other bytes", bytes.len()),
-            Content::Json(json) => format!("{json:#}"),
+        let text = |content: &FileContent| match content {
+            FileContent::Bytes(bytes) => format!("{} other bytes", bytes.len()),
+            FileContent::Json(json) => format!("{json:#}"),
         };
         assert!(
             *value == found[name],
@@ -189,12 +189,12 @@ fn assert_same(wanted: &Left, found: &Left, what: &str) {
     }
 }
 
-fn run(job: &Job, scene: &Scene, more: &[&str]) {
+fn run(job: &ProgramRun, scene: &Scene, more: &[&str]) {
     program(job.name).args((job.arguments)(scene)).args(more).assert().success();
 }
 
 /// The result of the whole run.
-fn whole(job: &Job) -> Left {
+fn whole(job: &ProgramRun) -> RemainingFiles {
     let scene = Scene::new();
     run(job, &scene, &[]);
     let left = left(&scene);
@@ -203,7 +203,7 @@ fn whole(job: &Job) -> Left {
 }
 
 /// Runs with `more` until it aborts at `moment`; returns whether it did.
-fn dies(job: &Job, scene: &Scene, more: &[&str], moment: &str) -> bool {
+fn dies(job: &ProgramRun, scene: &Scene, more: &[&str], moment: &str) -> bool {
     let mut command = program(job.name);
     command.args((job.arguments)(scene)).args(more).env(KILL, moment);
     let status = command.output().unwrap().status;
@@ -212,7 +212,7 @@ fn dies(job: &Job, scene: &Scene, more: &[&str], moment: &str) -> bool {
 }
 
 /// Compares a whole run with one in three parts, and with runs killed at each moment and resumed.
-fn is_the_same_in_parts_and_after_kills(job: &Job) {
+fn is_the_same_in_parts_and_after_kills(job: &ProgramRun) {
     let wanted = whole(job);
     let parts = Scene::new();
     for part in ["3/3", "1/3", "2/3"] {
@@ -303,12 +303,12 @@ fn what_has_no_second_pass_to_share_refuses_to_finish_a_part() {
         .output()
         .unwrap();
     assert_eq!(run.status.code(), Some(2));
-    let said = String::from_utf8(run.stderr).unwrap();
-    assert!(said.contains("--finish") && said.contains("--part"), "{said}");
+    let message = String::from_utf8(run.stderr).unwrap();
+    assert!(message.contains("--finish") && message.contains("--part"), "{message}");
     assert!(left(&scene).is_empty());
 }
 
-fn start(job: &Job, scene: &Scene, more: &[&str]) -> Child {
+fn start(job: &ProgramRun, scene: &Scene, more: &[&str]) -> Child {
     Command::new(executable(job.name))
         .args((job.arguments)(scene))
         .args(more)
@@ -320,7 +320,7 @@ fn start(job: &Job, scene: &Scene, more: &[&str]) -> Child {
 
 /// Starts the same command twice concurrently, several times; both must succeed with the right
 /// result.
-fn two_at_once(job: &Job, more: &[&str]) {
+fn two_at_once(job: &ProgramRun, more: &[&str]) {
     let wanted = whole(job);
     for delay in [0, 30, 200] {
         let scene = Scene::new();
@@ -328,14 +328,14 @@ fn two_at_once(job: &Job, more: &[&str]) {
         std::thread::sleep(Duration::from_millis(delay));
         let both = [start(job, &scene, more), first].map(|run| run.wait_with_output().unwrap());
         for run in both {
-            let said = String::from_utf8_lossy(&run.stderr);
-            assert!(run.status.success(), "{} {more:?} after {delay} ms: {said}", job.name);
+            let message = String::from_utf8_lossy(&run.stderr);
+            assert!(run.status.success(), "{} {more:?} after {delay} ms: {message}", job.name);
         }
         assert_same(&wanted, &left(&scene), &format!("{} twice at once", job.name));
         let folders = std::fs::read_dir(scene.at("")).unwrap().flatten();
-        let beside =
+        let leftover =
             folders.filter(|entry| entry.file_name().to_string_lossy().ends_with(".voxloom"));
-        assert_eq!(beside.count(), 0, "{}: ledger and rows stay behind", job.name);
+        assert_eq!(leftover.count(), 0, "{}: ledger and rows stay behind", job.name);
     }
 }
 
@@ -367,7 +367,7 @@ fn holds_a_claim(folder: &Path) -> bool {
 }
 
 /// Starts a run and stops it after it has claimed its output; `None` if it ended before that.
-fn held(job: &Job, scene: &Scene) -> Option<Child> {
+fn held(job: &ProgramRun, scene: &Scene) -> Option<Child> {
     let mut run = start(job, scene, &[]);
     while !holds_a_claim(Path::new(&scene.at(""))) {
         if run.try_wait().unwrap().is_some() {
@@ -379,7 +379,7 @@ fn held(job: &Job, scene: &Scene) -> Option<Child> {
 }
 
 /// Like [`held`], but a run that ended too early is repeated.
-fn surely_held(job: &Job) -> (Scene, Child) {
+fn surely_held(job: &ProgramRun) -> (Scene, Child) {
     (0..20)
         .find_map(|_| {
             let scene = Scene::new();
@@ -389,7 +389,7 @@ fn surely_held(job: &Job) -> (Scene, Child) {
 }
 
 /// Jobs that claim their output together with its array.
-const ARRAYS: [Job; 5] = [INVMAP, INVERSE, DOWNSAMPLE, TRANSCODE, SAMPLED];
+const ARRAYS: [ProgramRun; 5] = [INVMAP, INVERSE, DOWNSAMPLE, TRANSCODE, SAMPLED];
 
 #[test]
 fn a_run_joins_an_equal_one_that_has_just_begun() {
@@ -397,12 +397,12 @@ fn a_run_joins_an_equal_one_that_has_just_begun() {
         let wanted = whole(job);
         let (scene, first) = surely_held(job);
         let second = start(job, &scene, &[]).wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&second.stderr);
-        assert!(second.status.success(), "{}: {said}", job.name);
+        let message = String::from_utf8_lossy(&second.stderr);
+        assert!(second.status.success(), "{}: {message}", job.name);
         signal(&first, "-CONT");
         let first = first.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&first.stderr);
-        assert!(first.status.success(), "{}: {said}", job.name);
+        let message = String::from_utf8_lossy(&first.stderr);
+        assert!(first.status.success(), "{}: {message}", job.name);
         assert_same(&wanted, &left(&scene), &format!("{} joined", job.name));
     }
 }
@@ -421,8 +421,8 @@ fn a_run_is_refused_by_a_different_one_that_has_just_begun() {
         let (scene, first) = surely_held(job);
         let before = files(Path::new(&scene.at("")));
         let second = start(job, &scene, other).wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&second.stderr);
-        assert!(!second.status.success() && !said.is_empty(), "{}: {said}", job.name);
+        let message = String::from_utf8_lossy(&second.stderr);
+        assert!(!second.status.success() && !message.is_empty(), "{}: {message}", job.name);
         assert!(files(Path::new(&scene.at(""))) == before, "{} {other:?} has written", job.name);
         signal(&first, "-CONT");
         assert!(first.wait_with_output().unwrap().status.success(), "{}", job.name);

@@ -4,12 +4,12 @@
 use std::path::Path;
 
 use super::files::output_of;
-use super::{Context, Error, Plan, live};
+use super::{Context, Error, Plan, active_runs};
 use crate::store;
 use crate::volume::{self, Begin, Existing};
 
 /// A run of a plan, in the form that an output needs while it is created.
-struct Run<'a> {
+struct OutputRun<'a> {
     plan: &'a Plan,
     ctx: &'a Context,
 }
@@ -19,11 +19,11 @@ impl Plan {
     /// output with its identity before anything is written, so that of two different runs one is
     /// refused; an output that an equal active run has claimed is shared.
     pub fn as_run<'a>(&'a self, ctx: &'a Context) -> impl Begin + use<'a> {
-        Run { plan: self, ctx }
+        OutputRun { plan: self, ctx }
     }
 }
 
-impl Begin for Run<'_> {
+impl Begin for OutputRun<'_> {
     fn existing(&self, folder: &Path) -> Result<Existing, volume::Error> {
         let output = output_of(folder);
         if self.ctx.finish && !store::exists(folder) && !store::exists(Path::new(&output)) {
@@ -31,7 +31,7 @@ impl Begin for Run<'_> {
                 format!("{output} is not there: run its parts (--part K/N) before --finish");
             return Err(volume::Error::Claimed(message));
         }
-        let own = self.plan.is_claimed_in(folder).filter(|_| live::is_at_work(folder));
+        let own = self.plan.is_claimed_in(folder).filter(|_| active_runs::is_active(folder));
         match (own, self.ctx.existing) {
             (Some(true), _) => Ok(Existing::Resume),
             (Some(false), Existing::Overwrite) => {
@@ -47,8 +47,8 @@ impl Begin for Run<'_> {
         claimed.map_err(of_volume)
     }
 
-    fn seize(&self, folder: &Path) -> Result<(), volume::Error> {
-        self.plan.seize(folder).map_err(of_volume)
+    fn replace_claim(&self, folder: &Path) -> Result<(), volume::Error> {
+        self.plan.replace_claim(folder).map_err(of_volume)
     }
 }
 

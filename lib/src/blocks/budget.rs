@@ -10,7 +10,7 @@ use crate::volume::Volume;
 const PROGRAM: u64 = 20 << 20;
 
 /// Bytes per thread in addition to its buffers: the stack and the allocator's per-thread memory.
-const THREAD: u64 = 256 << 10;
+const THREAD_BYTES: u64 = 256 << 10;
 
 /// The resources of a run: compute threads, I/O threads and bytes of memory.
 ///
@@ -96,7 +96,7 @@ impl Budget {
     }
 
     /// The part of `--memory`, in bytes, that decoded chunks may always use.
-    fn least_share(&self) -> u64 {
+    fn min_cache_bytes(&self) -> u64 {
         self.memory / 8
     }
 
@@ -110,11 +110,11 @@ impl Budget {
     pub fn caches(&self, sources: &[(Reads<'_>, u64)], task: &Cost) -> Cost {
         let scratch: u64 = sources.iter().map(|(source, _)| source.scratch_bytes()).sum();
         let workers = self.workers() as u64;
-        let each = task.total().saturating_add(scratch).saturating_add(THREAD);
+        let each = task.total().saturating_add(scratch).saturating_add(THREAD_BYTES);
         let held = self.base.saturating_add(workers.saturating_mul(each));
         // a tenth is reserved for the allocator's fragmentation
         let left = (self.memory - self.memory / 10).saturating_sub(held);
-        let share = left.max(self.least_share());
+        let share = left.max(self.min_cache_bytes());
         let wanted: Vec<u64> = sources
             .iter()
             .map(|(source, useful)| {
@@ -156,7 +156,7 @@ impl Budget {
 
     /// Memory of `threads` threads without their buffers.
     pub(super) fn of_threads(threads: usize) -> Cost {
-        Cost::bytes("threads", threads as u64 * THREAD)
+        Cost::bytes("threads", threads as u64 * THREAD_BYTES)
     }
 
     /// Refuses an operation without tasks if its peak memory, with the process's overhead, exceeds
@@ -172,7 +172,7 @@ impl Budget {
         Err(Error::Usage(format!(
             "{what} needs {needed}, and --memory allows {}; give --memory {}",
             megabytes(self.memory),
-            said(needed.total()),
+            format_memory(needed.total()),
         )))
     }
 }
@@ -193,12 +193,12 @@ impl Budget {
 /// Bytes of decoded chunks that are worth keeping if tasks read `volume` in plan order, in blocks
 /// of `block` voxels plus `halo` voxels on each side (both z, y, x): the chunks that are needed
 /// again before the chunks of a whole layer of tasks have been read.
-pub fn worth_keeping(volume: &Volume, block: [usize; 3], halo: [usize; 3]) -> u64 {
+pub fn useful_cache_bytes(volume: &Volume, block: [usize; 3], halo: [usize; 3]) -> u64 {
     let (chunk, shape) = (volume.chunk(), volume.grid().shape);
     // along such an axis, neighbouring tasks have no chunk in common
-    let apart =
+    let is_aligned =
         |a: usize| block[a] >= shape[a] || halo[a] == 0 && block[a].is_multiple_of(chunk[a].max(1));
-    let Some(first) = (0..3).find(|&a| !apart(a)) else { return 0 };
+    let Some(first) = (0..3).find(|&a| !is_aligned(a)) else { return 0 };
     let mut part = volume.grid().bounds();
     for a in 0..=first {
         let deep = (block[a] + 2 * halo[a]) as i64;
@@ -210,7 +210,7 @@ pub fn worth_keeping(volume: &Volume, block: [usize; 3], halo: [usize; 3]) -> u6
 }
 
 /// A number of bytes in the format of `--memory`, rounded up.
-pub(super) fn said(bytes: u64) -> String {
+pub(super) fn format_memory(bytes: u64) -> String {
     if bytes < 10_000_000_000 {
         format!("{}M", bytes.div_ceil(1_000_000))
     } else {
@@ -257,8 +257,8 @@ mod tests {
 
     #[test]
     fn a_size_is_said_so_that_the_flag_takes_it() {
-        assert_eq!(said(1), "1M");
-        assert_eq!(said(1_500_000_000), "1500M");
-        assert_eq!(said(12_300_000_000), "13G");
+        assert_eq!(format_memory(1), "1M");
+        assert_eq!(format_memory(1_500_000_000), "1500M");
+        assert_eq!(format_memory(12_300_000_000), "13G");
     }
 }

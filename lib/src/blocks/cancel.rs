@@ -6,7 +6,7 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Maximum time that an aborting run waits for its last log messages to be written.
-const GIVE_UP: Duration = Duration::from_millis(500);
+const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A request to stop the run.
 ///
@@ -62,26 +62,26 @@ impl Cancel {
     /// Ends the process as a second signal would, if a first one was received: for work that does
     /// not reach a clean point in time. Finished tasks are in the ledger, and files are written
     /// atomically.
-    pub(super) fn give_up(&self) {
+    pub(super) fn exit_if_signalled(&self) {
         if let (true, Some(signal)) = (self.listens, self.signal()) {
             tracing::error!("interrupted; run the same command with --resume to go on");
             super::remove_folder_of_stream();
-            super::finish_talk(GIVE_UP);
+            super::flush_stderr(LOG_TIMEOUT);
             signal_hook::low_level::exit(128 + signal);
         }
     }
 
     /// Until the guard is dropped, a first signal does not end the process; callers poll
     /// [`Cancel::signal`].
-    pub(super) fn heed(&self) -> Heeding {
+    pub(super) fn catch_signals(&self) -> SignalGuard {
         self.at_once.store(false, Ordering::SeqCst);
-        Heeding(Arc::clone(&self.at_once))
+        SignalGuard(Arc::clone(&self.at_once))
     }
 }
 
-pub(super) struct Heeding(Arc<AtomicBool>);
+pub(super) struct SignalGuard(Arc<AtomicBool>);
 
-impl Drop for Heeding {
+impl Drop for SignalGuard {
     fn drop(&mut self) {
         self.0.store(true, Ordering::SeqCst);
     }

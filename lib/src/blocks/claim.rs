@@ -1,8 +1,8 @@
 //! Claims on outputs: a run claims the folder of its ledger with its identity before it writes
 //! anything.
 //!
-//! The claim file is created atomically ([`store::put_if_absent`]), so that of two different runs that
-//! start at the same moment one is refused. Equal runs share one claim.
+//! The claim file is created atomically ([`store::put_if_absent`]), so that of two different runs
+//! that start at the same moment one is refused. Equal runs share one claim.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -12,23 +12,23 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Error, Identity};
-use crate::store::{self, About};
+use crate::store::{self, Stat};
 
 /// The name of the claim file.
 pub(super) const NAME: &str = store::CLAIM;
 
 /// How often, and at which interval, a claim that is being written or removed is read again.
-const TRIES: usize = 50;
-const PAUSE: Duration = Duration::from_millis(20);
+const MAX_READS: usize = 50;
+const READ_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The claim of this run on a folder.
 #[derive(Debug)]
 pub(super) struct Claim {
     folder: PathBuf,
     run: Identity,
-    /// Inode (or entity tag), time and length of the file when it was last read. As long as they are
-    /// unchanged, so is the content. The time is needed because inode numbers are reused.
-    seen: Mutex<Option<About>>,
+    /// Inode (or entity tag), time and length of the file when it was last read. As long as they
+    /// are unchanged, so is the content. The time is needed because inode numbers are reused.
+    seen: Mutex<Option<Stat>>,
 }
 
 impl Claim {
@@ -39,7 +39,7 @@ impl Claim {
     /// [`Error::OtherPlan`] if a different run has claimed the folder; [`Error::Io`].
     pub(super) fn take(folder: &Path, run: Identity) -> Result<Self, Error> {
         let claim = Self { folder: folder.to_path_buf(), run, seen: Mutex::default() };
-        claim.hold()?;
+        claim.verify()?;
         Ok(claim)
     }
 
@@ -54,7 +54,7 @@ impl Claim {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(super) fn seize(folder: &Path, run: Identity) -> Result<(), Error> {
+    pub(super) fn replace_claim(folder: &Path, run: Identity) -> Result<(), Error> {
         let claim = Self { folder: folder.to_path_buf(), run, seen: Mutex::default() };
         let path = folder.join(NAME);
         store::put(&path, &claim.text()).map_err(Error::io("write", &path))
@@ -64,14 +64,14 @@ impl Claim {
     ///
     /// # Errors
     /// As [`Claim::take`]; [`Error::Replaced`] if it was valid before.
-    pub(super) fn hold(&self) -> Result<(), Error> {
+    pub(super) fn verify(&self) -> Result<(), Error> {
         let path = self.folder.join(NAME);
         let read = |source| Error::io("read", &path)(source);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let replaced = || Error::Replaced { folder: self.folder.display().to_string() };
         let is_remote = store::is_remote(&self.folder);
-        for _ in 0..TRIES {
-            let there = store::about_file(&path).map_err(read)?;
+        for _ in 0..MAX_READS {
+            let there = store::stat_file(&path).map_err(read)?;
             if there.is_some() && *seen == there {
                 return Ok(());
             }
@@ -96,7 +96,7 @@ impl Claim {
                     return Ok(());
                 }
                 // without hard links, the file may be half written
-                Err(_) => std::thread::sleep(PAUSE),
+                Err(_) => std::thread::sleep(READ_INTERVAL),
             }
         }
         let source = std::io::Error::other("it was replaced again and again, or is damaged");
@@ -164,12 +164,12 @@ mod tests {
         // a run with --overwrite removes the claim and makes its own
         store::delete_folder(folder).unwrap();
         Claim::take(folder, run(winner + 1)).unwrap();
-        assert!(matches!(claim.hold(), Err(Error::Replaced { .. })));
+        assert!(matches!(claim.verify(), Err(Error::Replaced { .. })));
         // a claim that another run is replacing is not taken again either
         let claim = Claim::take(folder, run(winner + 1)).unwrap();
         store::delete(&folder.join(NAME)).unwrap();
-        assert!(matches!(claim.hold(), Err(Error::Replaced { .. })));
-        Claim::seize(folder, run(winner)).unwrap();
+        assert!(matches!(claim.verify(), Err(Error::Replaced { .. })));
+        Claim::replace_claim(folder, run(winner)).unwrap();
         Claim::take(folder, run(winner)).unwrap();
     }
 
@@ -178,7 +178,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let one = Claim::take(folder.path(), run(1)).unwrap();
         let same = Claim::take(folder.path(), run(1)).unwrap();
-        one.hold().and_then(|()| same.hold()).unwrap();
+        one.verify().and_then(|()| same.verify()).unwrap();
         let message = Claim::take(folder.path(), run(2)).unwrap_err().to_string();
         assert!(message.contains("what 1") && message.contains("what 2"), "{message}");
     }
@@ -189,9 +189,9 @@ mod tests {
         let one = Claim::take(folder.path(), run(1)).unwrap();
         fs::remove_file(folder.path().join(NAME)).unwrap();
         Claim::take(folder.path(), run(2)).unwrap();
-        assert!(matches!(one.hold(), Err(Error::Replaced { .. })));
+        assert!(matches!(one.verify(), Err(Error::Replaced { .. })));
         // a claim that was removed is taken again
         fs::remove_file(folder.path().join(NAME)).unwrap();
-        one.hold().unwrap();
+        one.verify().unwrap();
     }
 }

@@ -3,8 +3,8 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use super::live::Lives;
-use super::receipt::{Input, Receipt, Sink, receipt_beside};
+use super::active_runs::ActiveRuns;
+use super::receipt::{InputRecord, Receipt, ReceiptSink, receipt_path};
 use super::{Budget, Cancel, Error, Progress};
 use crate::device::{Cost, Device};
 use crate::volume::{self, Existing, Output, Volume};
@@ -26,8 +26,8 @@ impl Default for Part {
 }
 
 /// Where the receipt of an output file is written: beside it, or nowhere for standard output.
-fn beside(path: &Path) -> Option<Sink> {
-    (!files::is_stream(path)).then(|| Sink::Beside(path.to_path_buf()))
+fn receipt_sink(path: &Path) -> Option<ReceiptSink> {
+    (!files::is_stream(path)).then(|| ReceiptSink::File(path.to_path_buf()))
 }
 
 /// The values of the command-line flags that all operations share; passed to every operation.
@@ -65,7 +65,7 @@ pub struct Context {
     /// The record of this run so far; `cli` writes it at the end.
     pub receipt: Mutex<Receipt>,
     /// The folders in which this run is active.
-    pub lives: Lives,
+    pub active_runs: ActiveRuns,
 }
 
 impl Default for Context {
@@ -85,7 +85,7 @@ impl Default for Context {
             progress: Progress::None,
             cancel: Cancel::default(),
             receipt: Mutex::default(),
-            lives: Lives::default(),
+            active_runs: ActiveRuns::default(),
         }
     }
 }
@@ -111,7 +111,7 @@ impl Context {
     /// appeared since then belongs to another run of the same plan, and is shared with it.
     pub fn existing_now(&self) -> Existing {
         match self.existing {
-            Existing::Overwrite if !self.is_in_company() => Existing::Overwrite,
+            Existing::Overwrite if !self.has_concurrent_runs() => Existing::Overwrite,
             _ => Existing::Resume,
         }
     }
@@ -130,7 +130,7 @@ impl Context {
     pub fn notes_plan(&self, what: &str, budget: &Budget, cost: &Cost) -> bool {
         if self.plan_only {
             let plan = budget.describe(what, cost);
-            self.note(|receipt| receipt.plans.push(plan));
+            self.update_receipt(|receipt| receipt.plans.push(plan));
         }
         self.plan_only
     }
@@ -138,7 +138,7 @@ impl Context {
     /// Adds a named result of this program to the receipt.
     pub fn record(&self, name: &str, value: impl Into<Value>) {
         let value = value.into();
-        self.note(|receipt| {
+        self.update_receipt(|receipt| {
             receipt.results.insert(name.to_owned(), value);
         });
     }
@@ -146,9 +146,9 @@ impl Context {
     /// Adds an input volume to the receipt.
     pub fn input(&self, volume: &Volume) {
         let grid = volume.grid();
-        self.note(|receipt| {
+        self.update_receipt(|receipt| {
             receipt.watched.push(volume.watch());
-            receipt.inputs.push(Input {
+            receipt.inputs.push(InputRecord {
                 shape: Some(grid.shape),
                 dtype: Some(volume.dtype().name()),
                 spacing: Some(grid.spacing),
@@ -164,7 +164,7 @@ impl Context {
 
     /// Registers an input folder, such as that of a field, to be checked for changes at the end.
     pub fn watch(&self, location: &str) {
-        self.note(|receipt| receipt.watched.extend(volume::watch(location)));
+        self.update_receipt(|receipt| receipt.watched.extend(volume::watch(location)));
     }
 
     /// Checks that the volumes and fields that were read have not changed. [`Plan::stream`] calls
@@ -176,32 +176,32 @@ impl Context {
     /// [`Error::Input`] if an input has changed.
     pub fn check_inputs(&self) -> Result<(), Error> {
         let mut watched = Vec::new();
-        self.note(|receipt| watched.clone_from(&receipt.watched));
+        self.update_receipt(|receipt| watched.clone_from(&receipt.watched));
         watched.iter().try_for_each(|watch| watch.check()).map_err(Error::Input)
     }
 
     /// Adds an input table, transform or other file to the receipt.
     pub fn input_file(&self, location: &str) {
-        let input = Input::new(location);
+        let input = InputRecord::new(location);
         self.watch(location);
-        self.note(|receipt| receipt.inputs.push(input));
+        self.update_receipt(|receipt| receipt.inputs.push(input));
     }
 
     /// Adds an output file or folder to the receipt, which is written beside it.
     pub fn output_file(&self, path: &Path) {
-        self.note(|receipt| {
+        self.update_receipt(|receipt| {
             receipt.outputs.push(path.display().to_string());
-            receipt.sinks.extend(beside(path));
+            receipt.sinks.extend(receipt_sink(path));
         });
     }
 
     /// Like [`Context::output_file`], for an output that an earlier run has finished: an existing
     /// receipt is kept.
     pub fn output_done(&self, path: &Path) {
-        self.note(|receipt| {
+        self.update_receipt(|receipt| {
             receipt.outputs.push(path.display().to_string());
-            if !store::exists(&receipt_beside(path)) {
-                receipt.sinks.extend(beside(path));
+            if !store::exists(&receipt_path(path)) {
+                receipt.sinks.extend(receipt_sink(path));
             }
         });
     }
@@ -209,7 +209,7 @@ impl Context {
     /// Ends a run whose result must not be trusted, with exit code 3. `output` is not written, an
     /// existing file that `--overwrite` was to replace is removed (an array stays), and the receipt
     /// beside it states the reason.
-    pub fn disbelieve(&self, output: &Path, reason: &str) -> anyhow::Error {
+    pub fn reject_result(&self, output: &Path, reason: &str) -> anyhow::Error {
         if self.existing == Existing::Overwrite
             && !files::is_stream(output)
             && !store::is_folder(output)
@@ -217,10 +217,10 @@ impl Context {
         {
             return Error::io("remove", output)(error).into();
         }
-        self.note(|receipt| receipt.sinks.extend(beside(output)));
+        self.update_receipt(|receipt| receipt.sinks.extend(receipt_sink(output)));
         self.record("believed", false);
         self.record("refusal", reason);
-        anyhow::Error::new(super::Verdict::TooManyFailed).context(reason.to_owned())
+        anyhow::Error::new(super::ExitReason::TooManyFailed).context(reason.to_owned())
     }
 
     /// Adds an output volume to the receipt. The receipt is stored in the array's attributes, or
@@ -236,9 +236,9 @@ impl Context {
         }
         let array = Arc::clone(output);
         let set = move |value| Ok(array.set_attribute("voxloom", value)?);
-        self.note(|receipt| {
+        self.update_receipt(|receipt| {
             receipt.outputs.push(output.location().to_owned());
-            receipt.sinks.push(Sink::Attribute(Arc::new(set)));
+            receipt.sinks.push(ReceiptSink::Attribute(Arc::new(set)));
         });
     }
 
@@ -250,7 +250,7 @@ impl Context {
         if self.existing != Existing::Refuse || files::is_stream(path) {
             return Ok(());
         }
-        match store::about(path).map_err(Error::io("read", path))? {
+        match store::stat(path).map_err(Error::io("read", path))? {
             Some(_) => Err(Error::Exists { path: path.display().to_string() }),
             None => Ok(()),
         }
@@ -258,17 +258,17 @@ impl Context {
 
     /// Adds to the bytes read. If nothing is ever added, the operating system's count is reported.
     pub fn add_bytes_read(&self, bytes: u64) {
-        self.note(|receipt| receipt.bytes[0] += bytes);
+        self.update_receipt(|receipt| receipt.bytes[0] += bytes);
     }
 
     /// Adds to the bytes written. If nothing is ever added, the operating system's count is
     /// reported.
     pub fn add_bytes_written(&self, bytes: u64) {
-        self.note(|receipt| receipt.bytes[1] += bytes);
+        self.update_receipt(|receipt| receipt.bytes[1] += bytes);
     }
 
     /// Modifies the receipt.
-    pub(super) fn note(&self, change: impl FnOnce(&mut Receipt)) {
+    pub(super) fn update_receipt(&self, change: impl FnOnce(&mut Receipt)) {
         // a panic elsewhere while the mutex was locked leaves a consistent receipt
         let mut receipt = self.receipt.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         change(&mut receipt);

@@ -2,31 +2,32 @@
 
 use serde_json::Value;
 
-use super::ledger::Entry;
-use super::rows::Stored;
-use super::{Ending, Outcome};
+use super::ledger::LedgerEntry;
+use super::rows::StoredRows;
+use super::{Outcome, TaskResult};
 
 /// The outcome of each task that has ended, with its summary and rows if it has any.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Entries {
-    slots: Vec<Slot>,
+    slots: Vec<CompactEntry>,
     count: usize,
 }
 
 #[derive(Clone, Debug, Default)]
-enum Slot {
+enum CompactEntry {
     #[default]
     Unknown,
     /// Done; the number of output files, if it is known.
     Done(Option<u32>),
     /// Empty; the number of output files, if it is known.
     Empty(Option<u32>),
-    Other(Box<Entry>),
+    Other(Box<LedgerEntry>),
 }
 
-impl Slot {
-    fn new(entry: Entry) -> Self {
-        let Entry::Ended(Ending { outcome, summary: None, rows: None, files }) = &entry else {
+impl CompactEntry {
+    fn new(entry: LedgerEntry) -> Self {
+        let LedgerEntry::Ended(TaskResult { outcome, summary: None, rows: None, files }) = &entry
+        else {
             return Self::Other(Box::new(entry));
         };
         let files = match files.map(u32::try_from) {
@@ -44,20 +45,20 @@ impl Slot {
 
 impl Entries {
     /// Sets the entry of a task.
-    pub(super) fn insert(&mut self, task: usize, entry: Entry) {
+    pub(super) fn insert(&mut self, task: usize, entry: LedgerEntry) {
         if self.slots.len() <= task {
-            self.slots.resize_with(task + 1, Slot::default);
+            self.slots.resize_with(task + 1, CompactEntry::default);
         }
-        self.count += usize::from(matches!(self.slots[task], Slot::Unknown));
-        self.slots[task] = Slot::new(entry);
+        self.count += usize::from(matches!(self.slots[task], CompactEntry::Unknown));
+        self.slots[task] = CompactEntry::new(entry);
     }
 
     /// Removes the entry of a task: it must be done again.
     pub(super) fn remove(&mut self, task: usize) {
         if let Some(slot) = self.slots.get_mut(task)
-            && !matches!(slot, Slot::Unknown)
+            && !matches!(slot, CompactEntry::Unknown)
         {
-            *slot = Slot::Unknown;
+            *slot = CompactEntry::Unknown;
             self.count -= 1;
         }
     }
@@ -74,18 +75,18 @@ impl Entries {
 
     /// Whether a task has an entry.
     pub(super) fn contains(&self, task: usize) -> bool {
-        !matches!(self.slots.get(task), None | Some(Slot::Unknown))
+        !matches!(self.slots.get(task), None | Some(CompactEntry::Unknown))
     }
 
     /// How a task ended, or the reason why it failed; `None` if it has no entry.
     pub(super) fn outcome(&self, task: usize) -> Option<Result<&Outcome, &str>> {
         match self.slots.get(task)? {
-            Slot::Unknown => None,
-            Slot::Done(_) => Some(Ok(&Outcome::Done)),
-            Slot::Empty(_) => Some(Ok(&Outcome::Empty)),
-            Slot::Other(entry) => Some(match &**entry {
-                Entry::Ended(ending) => Ok(&ending.outcome),
-                Entry::Failed(reason) => Err(reason),
+            CompactEntry::Unknown => None,
+            CompactEntry::Done(_) => Some(Ok(&Outcome::Done)),
+            CompactEntry::Empty(_) => Some(Ok(&Outcome::Empty)),
+            CompactEntry::Other(entry) => Some(match &**entry {
+                LedgerEntry::Ended(result) => Ok(&result.outcome),
+                LedgerEntry::Failed(reason) => Err(reason),
             }),
         }
     }
@@ -100,32 +101,32 @@ impl Entries {
         (0..self.slots.len()).filter_map(|task| self.outcome(task))
     }
 
-    fn ending(&self, task: usize) -> Option<&Ending> {
+    fn result(&self, task: usize) -> Option<&TaskResult> {
         match self.slots.get(task)? {
-            Slot::Other(entry) => match &**entry {
-                Entry::Ended(ending) => Some(ending),
-                Entry::Failed(_) => None,
+            CompactEntry::Other(entry) => match &**entry {
+                LedgerEntry::Ended(result) => Some(result),
+                LedgerEntry::Failed(_) => None,
             },
             _ => None,
         }
     }
 
     /// The rows that a task left.
-    pub(super) fn rows(&self, task: usize) -> Option<&Stored> {
-        self.ending(task)?.rows.as_ref()
+    pub(super) fn rows(&self, task: usize) -> Option<&StoredRows> {
+        self.result(task)?.rows.as_ref()
     }
 
     /// The number of output files that hold the result of a task, if it is known.
     pub(super) fn files(&self, task: usize) -> Option<u64> {
         match self.slots.get(task)? {
-            Slot::Done(files) | Slot::Empty(files) => files.map(u64::from),
-            _ => self.ending(task)?.files,
+            CompactEntry::Done(files) | CompactEntry::Empty(files) => files.map(u64::from),
+            _ => self.result(task)?.files,
         }
     }
 
     /// The tasks that left a summary, in plan order.
     pub(super) fn summaries(&self) -> impl Iterator<Item = (usize, &Value)> {
-        let summary = |task| Some((task, self.ending(task)?.summary.as_ref()?));
+        let summary = |task| Some((task, self.result(task)?.summary.as_ref()?));
         (0..self.slots.len()).filter_map(summary)
     }
 }
@@ -136,16 +137,16 @@ mod tests {
 
     #[test]
     fn entries_are_kept_whatever_they_hold_and_most_in_sixteen_bytes() {
-        assert!(size_of::<Slot>() <= 16);
-        let ended = |outcome: Outcome, files| Ending { files, ..outcome.into() };
-        let with_summary = Ending::from(Outcome::Done).with_summary(&3).unwrap();
+        assert!(size_of::<CompactEntry>() <= 16);
+        let ended = |outcome: Outcome, files| TaskResult { files, ..outcome.into() };
+        let with_summary = TaskResult::from(Outcome::Done).with_summary(&3).unwrap();
         let all = [
-            (2, Entry::Ended(ended(Outcome::Done, Some(4)))),
-            (3, Entry::Ended(ended(Outcome::Empty, None))),
-            (4, Entry::Ended(ended(Outcome::Done, Some(u64::from(u32::MAX) + 1)))),
-            (6, Entry::Ended(with_summary)),
-            (7, Entry::Failed("damaged".into())),
-            (8, Entry::Ended(Outcome::Fallback("no match".into()).into())),
+            (2, LedgerEntry::Ended(ended(Outcome::Done, Some(4)))),
+            (3, LedgerEntry::Ended(ended(Outcome::Empty, None))),
+            (4, LedgerEntry::Ended(ended(Outcome::Done, Some(u64::from(u32::MAX) + 1)))),
+            (6, LedgerEntry::Ended(with_summary)),
+            (7, LedgerEntry::Failed("damaged".into())),
+            (8, LedgerEntry::Ended(Outcome::Fallback("no match".into()).into())),
         ];
         let mut entries = Entries::default();
         assert!(entries.is_empty());

@@ -116,7 +116,7 @@ pub enum Error {
 /// It is the innermost source of those [`Error`]s whose kind determines the exit code, and its
 /// message is empty. A transparent wrapper around such an error therefore does not hide the kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ExitReason {
     /// The command line is wrong.
     Usage,
     /// A signal was received.
@@ -125,26 +125,26 @@ pub enum Verdict {
     TooManyFailed,
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for ExitReason {
     fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
         Ok(())
     }
 }
 
-impl std::error::Error for Verdict {}
+impl std::error::Error for ExitReason {}
 
-static USAGE: Verdict = Verdict::Usage;
-static TOO_MANY_FAILED: Verdict = Verdict::TooManyFailed;
+static USAGE: ExitReason = ExitReason::Usage;
+static TOO_MANY_FAILED: ExitReason = ExitReason::TooManyFailed;
 /// [`super::Cancel`] listens to no signals but SIGINT and SIGTERM.
-static INTERRUPTED: [Verdict; 2] =
-    [Verdict::Interrupted(libc::SIGINT), Verdict::Interrupted(libc::SIGTERM)];
+static INTERRUPTED: [ExitReason; 2] =
+    [ExitReason::Interrupted(libc::SIGINT), ExitReason::Interrupted(libc::SIGTERM)];
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Interrupted { signal } => INTERRUPTED
                 .iter()
-                .find(|verdict| **verdict == Verdict::Interrupted(*signal))
+                .find(|verdict| **verdict == ExitReason::Interrupted(*signal))
                 .map(|verdict| verdict as _),
             Self::TooManyFailed { .. } => Some(&TOO_MANY_FAILED),
             Self::Usage(_) => Some(&USAGE),
@@ -294,23 +294,23 @@ fn is_passing_io(error: &io::Error) -> bool {
 }
 
 /// Maximum length of a sentence, in bytes: what it quotes may have any length.
-const SENTENCE: usize = 1200;
+const MAX_SENTENCE: usize = 1200;
 
 /// An error and its causes in one line. A cause is omitted if the text already contains it, since
 /// many errors end with the text of their cause. Long text is shortened in the middle.
 pub fn sentence(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     for cause in std::iter::successors(Some(error), |error| error.source()) {
-        let said = cause.to_string();
-        let said = super::shorten(&said, SENTENCE).replace('\n', " ");
-        if !text.contains(said.trim()) {
+        let cause_text = cause.to_string();
+        let cause_text = super::shorten(&cause_text, MAX_SENTENCE).replace('\n', " ");
+        if !text.contains(cause_text.trim()) {
             if !text.is_empty() {
                 text.push_str(": ");
             }
-            text.push_str(said.trim());
+            text.push_str(cause_text.trim());
         }
     }
-    super::shorten(&text, SENTENCE).into_owned()
+    super::shorten(&text, MAX_SENTENCE).into_owned()
 }
 
 #[cfg(test)]
@@ -361,11 +361,11 @@ mod tests {
     #[test]
     fn a_transparent_wrapper_does_not_hide_the_verdict() {
         for (error, verdict) in [
-            (Error::Usage("no".into()), Verdict::Usage),
-            (Error::Interrupted { signal: 15 }, Verdict::Interrupted(15)),
+            (Error::Usage("no".into()), ExitReason::Usage),
+            (Error::Interrupted { signal: 15 }, ExitReason::Interrupted(15)),
         ] {
             let wrapped = anyhow::Error::from(Outer::from(error)).context("aligning");
-            assert!(wrapped.chain().any(|e| e.downcast_ref::<Verdict>() == Some(&verdict)));
+            assert!(wrapped.chain().any(|e| e.downcast_ref::<ExitReason>() == Some(&verdict)));
         }
     }
 }

@@ -11,14 +11,14 @@ use crate::files;
 use crate::store::document;
 
 /// The ledger folder of this process if the output is standard output.
-static OF_STREAM: OnceLock<PathBuf> = OnceLock::new();
+static STREAM_FOLDER: OnceLock<PathBuf> = OnceLock::new();
 
 /// The folder of ledger and rows of a single-file output: `<output>.voxloom`. For standard output
 /// it is in the system's temporary folder, and [`remove_folder_of_stream`] removes it.
-pub fn folder_beside(output: &Path) -> PathBuf {
+pub fn ledger_folder_of(output: &Path) -> PathBuf {
     if files::is_stream(output) {
         let name = || std::env::temp_dir().join(format!("voxloom-{}", unique()));
-        return OF_STREAM.get_or_init(name).clone();
+        return STREAM_FOLDER.get_or_init(name).clone();
     }
     let mut name = output.as_os_str().to_owned();
     name.push(".voxloom");
@@ -34,9 +34,10 @@ pub(super) fn output_of(folder: &Path) -> String {
     }
 }
 
-/// Removes the folder that [`folder_beside`] named for standard output, at the end of the process.
+/// Removes the folder that [`ledger_folder_of`] named for standard output, at the end of the
+/// process.
 pub fn remove_folder_of_stream() {
-    if let Some(folder) = OF_STREAM.get() {
+    if let Some(folder) = STREAM_FOLDER.get() {
         // an error is ignored: the folder may never have been created, and is temporary anyway
         let _ = fs::remove_dir_all(folder);
     }

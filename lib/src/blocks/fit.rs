@@ -1,13 +1,13 @@
 //! The choice of block shapes: a block must fit into memory and consist of whole write units.
 
-use super::budget::said;
+use super::budget::format_memory;
 use super::{Budget, Context, Error};
 use crate::device::{Cost, megabytes};
 use crate::geom::Box3;
 use crate::volume::{Format, Spec};
 
 /// Maximum number of blocks of a plan: each takes some hundred bytes, and a line of the ledger.
-const MOST_BLOCKS: u128 = 20_000_000;
+const MAX_BLOCKS: u128 = 20_000_000;
 /// A warning is given if a halo has more than this many times the voxels of its block.
 const HALO: u64 = 2;
 
@@ -16,11 +16,11 @@ const HALO: u64 = 2;
 pub struct WriteUnit {
     /// Shape in voxels, (z, y, x).
     pub shape: [usize; 3],
-    kind: Kind,
+    kind: UnitKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum UnitKind {
     /// Chunks of a fixed size.
     Fixed,
     /// Chunks whose size `--chunk` sets.
@@ -36,7 +36,7 @@ enum Kind {
 impl From<[usize; 3]> for WriteUnit {
     /// Chunks whose size no flag can change.
     fn from(shape: [usize; 3]) -> Self {
-        Self { shape: shape.map(|n| n.max(1)), kind: Kind::Fixed }
+        Self { shape: shape.map(|n| n.max(1)), kind: UnitKind::Fixed }
     }
 }
 
@@ -45,10 +45,10 @@ impl WriteUnit {
     pub fn of(spec: &Spec) -> Self {
         let (shape, kind) = match (spec.format, spec.shard) {
             (Format::Tiff | Format::Npy, _) => {
-                ([1, spec.grid.shape[1], spec.grid.shape[2]], Kind::Plane)
+                ([1, spec.grid.shape[1], spec.grid.shape[2]], UnitKind::Plane)
             }
-            (_, Some(shard)) => (shard, Kind::Shard),
-            _ => (spec.chunk, Kind::Chunk),
+            (_, Some(shard)) => (shard, UnitKind::Shard),
+            _ => (spec.chunk, UnitKind::Chunk),
         };
         Self { shape: shape.map(|n| n.max(1)), kind }
     }
@@ -56,16 +56,16 @@ impl WriteUnit {
     /// For operations that write nothing block by block: any block that is a multiple of `shape`
     /// voxels.
     pub fn multiple_of(shape: [usize; 3]) -> Self {
-        Self { shape: shape.map(|n| n.max(1)), kind: Kind::Voxel }
+        Self { shape: shape.map(|n| n.max(1)), kind: UnitKind::Voxel }
     }
 
     /// The name of a unit in messages.
     fn name(self) -> &'static str {
         match self.kind {
-            Kind::Fixed | Kind::Chunk => "chunk",
-            Kind::Shard => "shard",
-            Kind::Plane => "plane of the file",
-            Kind::Voxel => "block",
+            UnitKind::Fixed | UnitKind::Chunk => "chunk",
+            UnitKind::Shard => "shard",
+            UnitKind::Plane => "plane of the file",
+            UnitKind::Voxel => "block",
         }
     }
 }
@@ -93,8 +93,8 @@ pub fn refuse_large<C: Into<Cost>>(
     if needed.total() <= room {
         return Ok(());
     }
-    let memory = said(Budget::memory_for(needed.total()));
-    let (fitting, fits) = shrunk(block, unit.shape, |b| cost(b).total() <= room);
+    let memory = format_memory(Budget::memory_for(needed.total()));
+    let (fitting, fits) = halved_to_fit(block, unit.shape, |b| cost(b).total() <= room);
     let way_out = if fits && fitting != block {
         format!(
             "--block-size {} needs {}; give that, or --memory {memory}",
@@ -102,7 +102,7 @@ pub fn refuse_large<C: Into<Cost>>(
             megabytes(cost(fitting).total())
         )
     } else {
-        unfit(unit, bounds, &|shape| cost(shape).total() <= room, &memory)
+        no_fit_advice(unit, bounds, &|shape| cost(shape).total() <= room, &memory)
     };
     Err(Error::Usage(format!(
         "a block of {} voxels needs {needed}, and --memory {} leaves {} beside the program; {way_out}",
@@ -120,11 +120,11 @@ pub fn refuse_many(block: [usize; 3], bounds: Box3) -> Result<(), Error> {
     let shape = bounds.shape();
     let along = |a: usize| shape[a].div_ceil(block[a].max(1)) as u128;
     let blocks: u128 = (0..3).map(along).product();
-    if blocks <= MOST_BLOCKS {
+    if blocks <= MAX_BLOCKS {
         return Ok(());
     }
     Err(Error::Usage(format!(
-        "{} voxels in blocks of {} are {blocks} blocks, and at most {MOST_BLOCKS} can be kept in order; give a \
+        "{} voxels in blocks of {} are {blocks} blocks, and at most {MAX_BLOCKS} can be kept in order; give a \
          larger --block-size",
         text(shape),
         text(block),
@@ -132,17 +132,22 @@ pub fn refuse_many(block: [usize; 3], bounds: Box3) -> Result<(), Error> {
 }
 
 /// The suggestion if not even one write unit fits into memory.
-fn unfit(unit: WriteUnit, bounds: Box3, fits: &dyn Fn([usize; 3]) -> bool, memory: &str) -> String {
+fn no_fit_advice(
+    unit: WriteUnit,
+    bounds: Box3,
+    fits: &dyn Fn([usize; 3]) -> bool,
+    memory: &str,
+) -> String {
     let name = unit.name();
     let flag = match unit.kind {
-        Kind::Chunk => "--chunk",
-        Kind::Shard => "--shard",
-        Kind::Plane => {
+        UnitKind::Chunk => "--chunk",
+        UnitKind::Shard => "--shard",
+        UnitKind::Plane => {
             return format!(
                 "a {name} is written at once; give --memory {memory}, or write Zarr, whose chunks are smaller"
             );
         }
-        Kind::Fixed | Kind::Voxel => {
+        UnitKind::Fixed | UnitKind::Voxel => {
             return format!(
                 "one {name} of {} is the least; give --memory {memory}",
                 text(unit.shape)
@@ -150,7 +155,7 @@ fn unfit(unit: WriteUnit, bounds: Box3, fits: &dyn Fn([usize; 3]) -> bool, memor
         }
     };
     let whole = std::array::from_fn(|a| unit.shape[a].min(bounds.shape()[a].max(1)));
-    match shrunk(whole, [1; 3], fits) {
+    match halved_to_fit(whole, [1; 3], fits) {
         (smaller, true) => format!(
             "a {name} is written at once; give {flag} {}, or --memory {memory}",
             text(smaller)
@@ -161,7 +166,7 @@ fn unfit(unit: WriteUnit, bounds: Box3, fits: &dyn Fn([usize; 3]) -> bool, memor
 
 /// Halves a block along its longest axis, in whole units, until it fits or is one unit; returns the
 /// block and whether it fits.
-fn shrunk(
+fn halved_to_fit(
     mut block: [usize; 3],
     unit: [usize; 3],
     fits: impl Fn([usize; 3]) -> bool,
@@ -255,7 +260,7 @@ mod tests {
         ) {
             let block: [usize; 3] = std::array::from_fn(|a| unit[a] * count[a]);
             let fits = |b: [usize; 3]| b.iter().product::<usize>() <= most;
-            let (found, fit) = shrunk(block, unit, fits);
+            let (found, fit) = halved_to_fit(block, unit, fits);
             prop_assert!((0..3).all(|a| found[a] % unit[a] == 0 && found[a] <= block[a] && found[a] > 0));
             prop_assert_eq!(fit, fits(found));
             prop_assert!(fit || (found == unit && !fits(unit)));

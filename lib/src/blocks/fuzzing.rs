@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Context, Ends, Identity, Plan, Rows, ledger};
+use super::{Context, Identity, Plan, TaskResults, TaskRows, ledger};
 use crate::geom::Box3;
 
 /// The name of the file of rows.
@@ -21,21 +21,21 @@ fn plan() -> Plan {
 /// The message of [`super::Error`].
 pub fn seed(folder: &Path) -> Result<Vec<u8>, String> {
     let plan = plan();
-    let rows = Rows::new(folder).write(b"rows").map_err(|error| error.to_string())?;
-    let ends = [
-        super::Ending::from(super::Outcome::Done),
-        super::Ending { rows: Some(rows), ..super::Outcome::Done.into() },
+    let rows = TaskRows::new(folder).write(b"rows").map_err(|error| error.to_string())?;
+    let results = [
+        super::TaskResult::from(super::Outcome::Done),
+        super::TaskResult { rows: Some(rows), ..super::Outcome::Done.into() },
         super::Outcome::Fallback("no match".into()).into(),
     ];
     let ledger = ledger::Ledger::create(folder, &plan, &Context::default())
         .map_err(|error| error.to_string())?;
-    for (task, end) in ends.into_iter().enumerate() {
-        ledger.enter(task, &ledger::Entry::Ended(end)).map_err(|error| error.to_string())?;
+    for (task, end) in results.into_iter().enumerate() {
+        ledger.enter(task, &ledger::LedgerEntry::Ended(end)).map_err(|error| error.to_string())?;
     }
     ledger
-        .enter(3, &ledger::Entry::Failed("a chunk is damaged".into()))
+        .enter(3, &ledger::LedgerEntry::Failed("a chunk is damaged".into()))
         .map_err(|error| error.to_string())?;
-    ledger.settle().map_err(|error| error.to_string())?;
+    ledger.sync_pending().map_err(|error| error.to_string())?;
     let path = ledger::files(folder, "ledger-").map_err(|error| error.to_string())?.remove(0);
     let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
     let rows = ledger::files(folder, "rows-").map_err(|error| error.to_string())?.remove(0);
@@ -53,10 +53,10 @@ pub fn ledger(folder: &Path, bytes: &[u8]) -> Result<(), String> {
         fs::write(folder.join(name), bytes).map_err(|error| error.to_string())?;
     }
     let entries = ledger::load(folder, &plan).map_err(|error| error.to_string())?;
-    let ends = Ends::new(folder, entries);
-    let rows = Rows::new(folder);
+    let results = TaskResults::new(folder, entries);
+    let rows = TaskRows::new(folder);
     plan.tasks()
         .iter()
-        .try_for_each(|task| rows.read(&task, &ends).map(drop))
+        .try_for_each(|task| rows.read(&task, &results).map(drop))
         .map_err(|error| error.to_string())
 }

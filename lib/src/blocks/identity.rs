@@ -129,8 +129,10 @@ impl Identity {
             return [String::new(), String::new()];
         };
         match content_of(&path) {
-            Some(name) => [format!("{} has other content", said(name)), String::new()],
-            None => values.map(|value| format!("{} {}", said(&path), shown(value))),
+            Some(name) => [format!("{} has other content", describe_path(name)), String::new()],
+            None => {
+                values.map(|value| format!("{} {}", describe_path(&path), shorten_value(value)))
+            }
         }
     }
 
@@ -182,7 +184,7 @@ fn content_of(path: &[String]) -> Option<&[String]> {
 }
 
 /// A path in words; list indices are counted from 1.
-fn said(path: &[String]) -> String {
+fn describe_path(path: &[String]) -> String {
     let words = path.iter().map(|key| match key.parse::<usize>() {
         Ok(number) => format!("number {}", number + 1),
         Err(_) => key.clone(),
@@ -191,7 +193,7 @@ fn said(path: &[String]) -> String {
 }
 
 /// The first characters of a value.
-fn shown(value: &Value) -> String {
+fn shorten_value(value: &Value) -> String {
     match value {
         Value::Null => "none".to_owned(),
         Value::Array(list) if list.iter().any(|v| !v.is_number() && !v.is_string()) => {

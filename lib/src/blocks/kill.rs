@@ -9,7 +9,7 @@ const VARIABLE: &str = "VOXLOOM_TEST_KILL";
 
 /// A point of a run at which tests can abort it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Moment {
+pub(crate) enum KillPoint {
     /// The result of a task is written, but its ledger entry is not.
     Unentered,
     /// The ledger entry of a task is written.
@@ -22,7 +22,7 @@ pub(crate) enum Moment {
     Cleanup,
 }
 
-impl Moment {
+impl KillPoint {
     fn name(self) -> &'static str {
         match self {
             Self::Unentered => "unentered",
@@ -34,21 +34,21 @@ impl Moment {
     }
 }
 
-fn asked() -> Option<&'static (String, usize)> {
-    static ASKED: OnceLock<Option<(String, usize)>> = OnceLock::new();
-    ASKED.get_or_init(|| parse(&std::env::var(VARIABLE).ok()?)).as_ref()
+fn selected() -> Option<&'static (String, usize)> {
+    static SELECTED: OnceLock<Option<(String, usize)>> = OnceLock::new();
+    SELECTED.get_or_init(|| parse(&std::env::var(VARIABLE).ok()?)).as_ref()
 }
 
 /// Whether a test asked for an abort at this moment; ledger lines before it are then written at
 /// once.
-pub(super) fn may_come(moment: Moment) -> bool {
-    asked().is_some_and(|(name, _)| name == moment.name())
+pub(super) fn is_selected(moment: KillPoint) -> bool {
+    selected().is_some_and(|(name, _)| name == moment.name())
 }
 
 /// Aborts the process, without any clean-up, if a test asked for it at this moment.
-pub(crate) fn may_die(moment: Moment) {
-    static COUNTS: Mutex<BTreeMap<Moment, usize>> = Mutex::new(BTreeMap::new());
-    let Some((name, number)) = asked().filter(|(name, _)| name == moment.name()) else {
+pub(crate) fn abort_if_selected(moment: KillPoint) {
+    static COUNTS: Mutex<BTreeMap<KillPoint, usize>> = Mutex::new(BTreeMap::new());
+    let Some((name, number)) = selected().filter(|(name, _)| name == moment.name()) else {
         return;
     };
     let mut counts = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,8 +3,8 @@
 //!
 //! A line is written after the task's result is on the disk, and is never changed. A killed process
 //! or a power failure therefore loses at most about the last second of work, and two processes may
-//! run the same part without harm. Lines are held back until [`Ledger::settle`] has synced the
-//! results that they record.
+//! run the same part without harm. Lines are held back until [`Ledger::sync_pending`] has synced
+//! the results that they record.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -18,28 +18,28 @@ use serde_json::Value;
 use super::claim;
 use super::entries::Entries;
 use super::files::unique;
-use super::rows::Stored;
-use super::{Context, Ending, Error, Identity, Outcome, Plan};
+use super::rows::StoredRows;
+use super::{Context, Error, Identity, Outcome, Plan, TaskResult};
 use crate::volume::{self, Existing};
 use crate::{files, store};
 
 /// Maximum time that lines are held back if no large batch accumulates earlier.
-const SETTLE_EVERY: Duration = Duration::from_secs(1);
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// The same in a bucket, where each time takes a request and leaves an object.
-const PUT_EVERY: Duration = Duration::from_secs(5);
+const BUCKET_SYNC_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The ledger entry of a task: a result or a failure.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Entry {
+pub enum LedgerEntry {
     /// The result of the task is written.
-    Ended(Ending),
+    Ended(TaskResult),
     /// The task has no result, for this reason.
     Failed(String),
 }
 
 /// The first line of a ledger file.
 #[derive(Serialize, Deserialize)]
-struct Head {
+struct LedgerHeader {
     ledger: u32,
     run: Value,
 }
@@ -51,11 +51,11 @@ const VERSION: u32 = 3;
 #[derive(Serialize, Deserialize)]
 struct Line {
     task: usize,
-    end: End,
+    end: EndStatus,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    rows: Option<Stored>,
+    rows: Option<StoredRows>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     summary: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,7 +64,7 @@ struct Line {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum End {
+enum EndStatus {
     Done,
     Empty,
     Fallback,
@@ -72,39 +72,39 @@ enum End {
 }
 
 impl Line {
-    fn new(task: usize, entry: &Entry) -> Self {
-        let ending = match entry {
-            Entry::Ended(ending) => ending,
-            Entry::Failed(reason) => {
+    fn new(task: usize, entry: &LedgerEntry) -> Self {
+        let result = match entry {
+            LedgerEntry::Ended(result) => result,
+            LedgerEntry::Failed(reason) => {
                 let reason = Some(reason.clone());
                 let (rows, summary, files) = (None, None, None);
-                return Self { task, end: End::Failed, reason, rows, summary, files };
+                return Self { task, end: EndStatus::Failed, reason, rows, summary, files };
             }
         };
-        let Ending { rows, summary, files, .. } = ending.clone();
-        let (end, reason) = match &ending.outcome {
-            Outcome::Done => (End::Done, None),
-            Outcome::Empty => (End::Empty, None),
-            Outcome::Fallback(reason) => (End::Fallback, Some(reason.clone())),
+        let TaskResult { rows, summary, files, .. } = result.clone();
+        let (end, reason) = match &result.outcome {
+            Outcome::Done => (EndStatus::Done, None),
+            Outcome::Empty => (EndStatus::Empty, None),
+            Outcome::Fallback(reason) => (EndStatus::Fallback, Some(reason.clone())),
         };
         Self { task, end, reason, rows, summary, files }
     }
 
-    fn entry(self) -> Entry {
+    fn entry(self) -> LedgerEntry {
         let reason = self.reason.unwrap_or_default();
         let outcome = match self.end {
-            End::Done => Outcome::Done,
-            End::Empty => Outcome::Empty,
-            End::Fallback => Outcome::Fallback(reason),
-            End::Failed => return Entry::Failed(reason),
+            EndStatus::Done => Outcome::Done,
+            EndStatus::Empty => Outcome::Empty,
+            EndStatus::Fallback => Outcome::Fallback(reason),
+            EndStatus::Failed => return LedgerEntry::Failed(reason),
         };
         let Self { summary, rows, files, .. } = self;
-        Entry::Ended(Ending { outcome, summary, rows, files })
+        LedgerEntry::Ended(TaskResult { outcome, summary, rows, files })
     }
 }
 
-/// The ledger of this process: a file that grows, or in a bucket, where nothing can be appended, one
-/// object after another.
+/// The ledger of this process: a file that grows, or in a bucket, where nothing can be appended,
+/// one object after another.
 pub(super) struct Ledger {
     path: PathBuf,
     log: Mutex<Log>,
@@ -112,17 +112,17 @@ pub(super) struct Ledger {
 }
 
 struct Log {
-    to: Target,
+    to: LogTarget,
     /// Lines whose results are not yet synced to disk.
     held: Vec<u8>,
     settled: Instant,
     /// The start of this run: a sync failure of any file written since then is a failure of this
     /// run.
-    since: files::Mark,
+    since: files::SyncMark,
 }
 
 /// Where lines are written.
-enum Target {
+enum LogTarget {
     /// A local file.
     File(File),
     /// Objects in a bucket: their number so far, and the first line of each. If an object is lost,
@@ -137,29 +137,30 @@ impl Ledger {
         let (k, n) = (ctx.part.k, ctx.part.n);
         let name = format!("ledger-{}-{k}of{n}-{}.jsonl", &run.hex()[..16], unique());
         let path = folder.join(name);
-        let head = line(&path, &Head { ledger: VERSION, run: run.to_json() })?;
+        let head = line(&path, &LedgerHeader { ledger: VERSION, run: run.to_json() })?;
         let is_remote = store::is_remote(folder);
         let to = if is_remote {
-            Target::Segments { count: 0, head: head.clone() }
+            LogTarget::Segments { count: 0, head: head.clone() }
         } else {
             fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-            Target::File(File::create_new(&path).map_err(Error::io("create", &path))?)
+            LogTarget::File(File::create_new(&path).map_err(Error::io("create", &path))?)
         };
-        let (held, settled, since) = (Vec::new(), Instant::now(), files::Mark::now());
+        let (held, settled, since) = (Vec::new(), Instant::now(), files::SyncMark::now());
         let log = Mutex::new(Log { to, held, settled, since });
-        let ledger = Self { path, log, every: if is_remote { PUT_EVERY } else { SETTLE_EVERY } };
+        let ledger =
+            Self { path, log, every: if is_remote { BUCKET_SYNC_INTERVAL } else { SYNC_INTERVAL } };
         if !is_remote {
             ledger.write(&mut ledger.lock(), &head)?;
-            files::note_folder(folder);
+            files::queue_folder(folder);
         }
         Ok(ledger)
     }
 
     /// Enters a task whose result is written, or that failed.
-    pub(super) fn enter(&self, task: usize, entry: &Entry) -> Result<(), Error> {
+    pub(super) fn enter(&self, task: usize, entry: &LedgerEntry) -> Result<(), Error> {
         let line = line(&self.path, &Line::new(task, entry))?;
         let mut log = self.lock();
-        if !files::syncs() && matches!(log.to, Target::File(_)) {
+        if !files::syncs() && matches!(log.to, LogTarget::File(_)) {
             return self.write(&mut log, &line);
         }
         log.held.extend(line);
@@ -169,28 +170,28 @@ impl Ledger {
     /// Whether lines have been held back for long, or much data is waiting to be synced.
     pub(super) fn is_due(&self) -> bool {
         let log = self.lock();
-        let is_heavy = matches!(log.to, Target::File(_)) && files::is_heavy();
-        !log.held.is_empty() && (log.settled.elapsed() >= self.every || is_heavy)
+        let is_batch_full = matches!(log.to, LogTarget::File(_)) && files::is_batch_full();
+        !log.held.is_empty() && (log.settled.elapsed() >= self.every || is_batch_full)
     }
 
     /// Syncs the results to disk, then writes the lines that record them.
-    pub(super) fn settle(&self) -> Result<(), Error> {
+    pub(super) fn sync_pending(&self) -> Result<(), Error> {
         let (held, since) = {
             let mut log = self.lock();
             log.settled = Instant::now();
             (std::mem::take(&mut log.held), log.since)
         };
-        since.settle().map_err(|error| Error::io("write", &error.path)(error.source))?;
+        since.sync_pending().map_err(|error| Error::io("write", &error.path)(error.source))?;
         if held.is_empty() { Ok(()) } else { self.write(&mut self.lock(), &held) }
     }
 
     /// Withdraws all entries of this process: its tasks must be done again.
-    pub(super) fn forget(&self) {
+    pub(super) fn withdraw(&self) {
         let mut log = self.lock();
         log.held.clear();
         let paths = match log.to {
-            Target::File(_) => vec![self.path.clone()],
-            Target::Segments { count, .. } => (0..count).map(|i| self.segment(i)).collect(),
+            LogTarget::File(_) => vec![self.path.clone()],
+            LogTarget::Segments { count, .. } => (0..count).map(|i| self.segment(i)).collect(),
         };
         for path in paths {
             if let Err(error) = store::delete(&path) {
@@ -207,11 +208,11 @@ impl Ledger {
     /// killed during the call.
     fn write(&self, log: &mut Log, lines: &[u8]) -> Result<(), Error> {
         match &mut log.to {
-            Target::File(file) => {
+            LogTarget::File(file) => {
                 let written = file.write_all(lines).and_then(|()| files::sync(file));
                 written.map_err(Error::io("write", &self.path))
             }
-            Target::Segments { count, head } => {
+            LogTarget::Segments { count, head } => {
                 let path = self.segment(*count);
                 let text = [head, lines].concat();
                 store::put(&path, &text).map_err(Error::io("write", &path))?;
@@ -232,17 +233,18 @@ impl Ledger {
 }
 
 /// The entries of `folder` when a run begins; empty if it starts anew. Work of an active run of the
-/// same plan (`in_company`) is shared with it, and neither refused nor removed.
+/// same plan (`is_concurrent`) is shared with it, and neither refused nor removed.
 pub(super) fn begin(
     folder: &Path,
     plan: &Plan,
     existing: Existing,
-    in_company: bool,
+    is_concurrent: bool,
 ) -> Result<Entries, Error> {
     // how to treat an output was decided when this run created it; newer work is that of an equal
     // run
-    let is_decided = plan.is_claimed() || in_company;
-    if existing == Existing::Overwrite && in_company && plan.is_claimed_in(folder) == Some(false) {
+    let is_decided = plan.is_claimed() || is_concurrent;
+    if existing == Existing::Overwrite && is_concurrent && plan.is_claimed_in(folder) == Some(false)
+    {
         return Err(Error::AtWork { folder: folder.display().to_string() });
     }
     if existing == Existing::Overwrite && !is_decided {
@@ -283,7 +285,7 @@ pub(super) fn load(folder: &Path, plan: &Plan) -> Result<Entries, Error> {
                 continue;
             };
             let (task, entry) = (line.task, line.entry());
-            let better = matches!(entry, Entry::Ended(_)) || !known.contains(task);
+            let better = matches!(entry, LedgerEntry::Ended(_)) || !known.contains(task);
             if better && task < tasks {
                 known.insert(task, entry);
             }
@@ -294,7 +296,8 @@ pub(super) fn load(folder: &Path, plan: &Plan) -> Result<Entries, Error> {
 
 /// Refuses the ledger of a different run, or of a release with another ledger format.
 fn check_head(line: &[u8], run: &Identity, folder: &Path) -> Result<(), Error> {
-    let head = serde_json::from_slice::<Head>(line).ok().filter(|head| head.ledger == VERSION);
+    let head =
+        serde_json::from_slice::<LedgerHeader>(line).ok().filter(|head| head.ledger == VERSION);
     let begun = head.and_then(|head| Identity::from_json(&head.run));
     let difference = match begun {
         Some(begun) if begun == *run => return Ok(()),
@@ -322,7 +325,7 @@ pub(super) fn files(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>, Error> 
 /// Removes the block-processing files in `folder`, and nothing else.
 pub(super) fn clear(folder: &Path) -> Result<(), Error> {
     let ours = ["ledger-", "rows-", "receipt-", claim::NAME, store::PREFIX];
-    for prefix in ours.into_iter().chain(volume::BESIDE_A_FILE) {
+    for prefix in ours.into_iter().chain(volume::PLANE_FILE_PREFIXES) {
         let paths = files(folder, prefix)?;
         for (path, deleted) in paths.iter().zip(store::each(&paths, store::delete)) {
             deleted.map_err(Error::io("remove", path))?;
@@ -349,8 +352,8 @@ mod tests {
         (0..4).filter(|task| entries.contains(*task)).collect()
     }
 
-    fn done() -> Entry {
-        Entry::Ended(Outcome::Done.into())
+    fn done() -> LedgerEntry {
+        LedgerEntry::Ended(Outcome::Done.into())
     }
 
     fn begin(folder: &Path, plan: &Plan, existing: Existing) -> Result<Entries, Error> {
@@ -364,9 +367,9 @@ mod tests {
         let ledger = create(folder.path(), &plan);
         let entries = [
             done(),
-            Entry::Ended(Outcome::Empty.into()),
-            Entry::Ended(Outcome::Fallback("no match".into()).into()),
-            Entry::Failed("chunk \"3\"\nis damaged".into()),
+            LedgerEntry::Ended(Outcome::Empty.into()),
+            LedgerEntry::Ended(Outcome::Fallback("no match".into()).into()),
+            LedgerEntry::Failed("chunk \"3\"\nis damaged".into()),
         ];
         let fallback = Outcome::Fallback("no match".into());
         let outcomes = [
@@ -380,7 +383,7 @@ mod tests {
         }
         // lines are written only after the data that they record are on the disk
         assert!(load(folder.path(), &plan).unwrap().is_empty());
-        ledger.settle().unwrap();
+        ledger.sync_pending().unwrap();
         let known = load(folder.path(), &plan).unwrap();
         assert_eq!(known.outcomes().collect::<Vec<_>>(), outcomes);
     }
@@ -392,7 +395,7 @@ mod tests {
         let ledger = create(folder.path(), &plan);
         ledger.enter(0, &done()).unwrap();
         ledger.enter(1, &done()).unwrap();
-        ledger.settle().unwrap();
+        ledger.sync_pending().unwrap();
         let path = &files(folder.path(), "ledger-").unwrap()[0];
         let text = fs::read(path).unwrap();
         let mut seen = Vec::new();
@@ -419,16 +422,16 @@ mod tests {
         for task in 0..3 {
             ledger.enter(task, &done()).unwrap();
             assert!(!ledger.is_due(), "objects are written every few seconds");
-            ledger.settle().unwrap();
+            ledger.sync_pending().unwrap();
         }
-        ledger.settle().unwrap();
+        ledger.sync_pending().unwrap();
         let objects = files(folder, "ledger-").unwrap();
         assert_eq!((objects.len(), load(folder, &plan).unwrap().len()), (3, 3));
         let other = load(folder, &self::plan("other")).unwrap_err();
         assert!(matches!(other, Error::OtherPlan { .. }));
         store::delete(&objects[1]).unwrap();
         assert_eq!(keys(&load(folder, &plan).unwrap()), [0, 2]);
-        ledger.forget();
+        ledger.withdraw();
         assert!(load(folder, &plan).unwrap().is_empty());
     }
 
@@ -439,12 +442,12 @@ mod tests {
         let one = create(folder.path(), &plan);
         let two = create(folder.path(), &plan);
         one.enter(0, &done()).unwrap();
-        two.enter(0, &Entry::Failed("late".into())).unwrap();
-        one.enter(1, &Entry::Failed("early".into())).unwrap();
+        two.enter(0, &LedgerEntry::Failed("late".into())).unwrap();
+        one.enter(1, &LedgerEntry::Failed("early".into())).unwrap();
         two.enter(1, &done()).unwrap();
         two.enter(2, &done()).unwrap();
-        one.settle().unwrap();
-        two.settle().unwrap();
+        one.sync_pending().unwrap();
+        two.sync_pending().unwrap();
         let known = load(folder.path(), &plan).unwrap();
         assert_eq!((known.len(), (0..3).all(|task| known.has_ended(task))), (3, true));
     }
@@ -484,7 +487,7 @@ mod tests {
         let begun = plan("a");
         let ledger = create(folder.path(), &begun);
         ledger.enter(0, &done()).unwrap();
-        ledger.settle().unwrap();
+        ledger.sync_pending().unwrap();
         fs::write(folder.path().join("mine.txt"), "kept").unwrap();
         let refused = begin(folder.path(), &begun, Existing::Refuse);
         assert!(matches!(refused, Err(Error::Exists { .. })));

@@ -1,7 +1,7 @@
 //! Block-wise execution of an operation: plan, streaming, ledger and receipt.
 //!
-//! A [`Plan`] divides the output into tasks, each of which is the only writer of its `core` box: the
-//! blocks of a lattice ([`Plan::tile`]), or a list of boxes of any sizes ([`Plan::list`]).
+//! A [`Plan`] divides the output into tasks, each of which is the only writer of its `core` box:
+//! the blocks of a grid ([`Plan::tile`]), or a list of boxes of any sizes ([`Plan::list`]).
 //! [`Plan::stream`] owns all threads, queues, memory accounting, progress, cancellation, per-block
 //! failures and the ledger; an operation supplies three closures (read, compute, write). An
 //! operation that writes a volume has this form:
@@ -12,25 +12,26 @@
 //! let shared = budget.caches(&[(Reads::Volume(&moving), useful)], &cost_of(block));
 //! let identity = Identity::of("smooth").with_volume("moving", &moving)?.with("options", options);
 //! let plan = Plan::tile(bounds, block, cost_of(block), &identity);
-//! let plan = plan.beside(&budget, shared, each_thread);
+//! let plan = plan.with_overhead(&budget, shared, each_thread);
 //! if plan.is_all_asked(ctx)? { return Ok(()) }            // --plan: nothing may be created
 //! let out = Arc::new(Output::create(location, &spec, ctx.existing)?);
 //! ctx.input(&moving);
 //! ctx.output_array(&out);
-//! let ends = plan.stream(ctx, &out.ledger_folder(), read, compute, write)?;
-//! if ctx.gathers() { /* work that needs all blocks: metadata, reductions of ends.summaries() */ }
+//! let results = plan.stream(ctx, &out.ledger_folder(), read, compute, write)?;
+//! if ctx.gathers() { /* work that needs all blocks: metadata, reductions of results.summaries() */ }
 //! ```
 //!
-//! An operation that produces a table stores each task's rows in [`Rows`] and reads them back in
-//! task order. An operation whose blocks overlap and must be reconciled has a second plan, which
+//! An operation that produces a table stores each task's rows in [`TaskRows`] and reads them back
+//! in task order. An operation whose blocks overlap and must be reconciled has a second plan, which
 //! [`Plan::stream_second`] runs if [`Context::reaches_second_pass`] is true.
 
+mod active_runs;
 mod begin;
 mod budget;
 mod cancel;
 mod claim;
 mod context;
-mod ending;
+mod counts;
 mod entries;
 mod error;
 mod files;
@@ -38,11 +39,10 @@ mod fit;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-mod gone;
 mod identity;
 mod kill;
 mod ledger;
-mod live;
+mod missing_output;
 mod pack;
 mod pipeline;
 mod plan;
@@ -51,33 +51,33 @@ mod process;
 mod progress;
 mod receipt;
 mod rows;
+mod stderr;
 mod stream;
-mod talk;
-mod tally;
+mod task_result;
 mod tasks;
 mod whole;
 
-pub use budget::{Budget, Reads, worth_keeping};
+pub use active_runs::ActiveRuns;
+pub use budget::{Budget, Reads, useful_cache_bytes};
 pub use cancel::Cancel;
 pub use context::{Context, Part};
-pub use ending::{Ending, Ends};
-pub use error::{Error, Verdict, is_passing, sentence};
-pub use files::{folder_beside, remove_folder_of_stream, write_whole};
+pub use counts::{BlockCounts, FailedBlock};
+pub use error::{Error, ExitReason, is_passing, sentence};
+pub use files::{ledger_folder_of, remove_folder_of_stream, write_whole};
 pub use fit::{WriteUnit, refuse_large, refuse_many, warn_of_halo};
 pub use identity::Identity;
-pub use ledger::Entry;
-pub use live::Lives;
-pub use plan::{MARK, Plan, RESULTS};
+pub use ledger::LedgerEntry;
+pub use plan::{IDENTITY_ATTRIBUTE, Plan, RESULTS};
 pub use pool::Pool;
 pub use process::memory_allowed;
 pub use progress::{Progress, above_bar};
-pub use receipt::{Receipt, receipt_beside};
-pub use rows::{Rows, Stored};
-pub use talk::{finish_talk, say, shorten};
-pub use tally::{Failure, Tally};
-pub use tasks::{Item, Key, Task, Tasks};
+pub use receipt::{Receipt, receipt_path};
+pub use rows::{StoredRows, TaskRows};
+pub use stderr::{flush_stderr, shorten, write_stderr};
+pub use task_result::{TaskResult, TaskResults};
+pub use tasks::{Key, ListedTask, Task, Tasks};
 
-pub(crate) use kill::{Moment, may_die};
+pub(crate) use kill::{KillPoint, abort_if_selected};
 
 /// How a task that produced a result ended.
 #[derive(Clone, Debug, PartialEq)]

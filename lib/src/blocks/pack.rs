@@ -15,11 +15,11 @@ const OBJECT: usize = 8 << 20;
 /// Rows of this process. Call [`Pack::append`] on a shared pack, since it is queued for syncing.
 pub(super) struct Pack {
     path: PathBuf,
-    state: Mutex<State>,
+    state: Mutex<PackState>,
 }
 
 #[derive(Default)]
-struct State {
+struct PackState {
     /// The local file, once it exists.
     file: Option<File>,
     /// The length of the file up to the last successful write, or the length of the next object.
@@ -42,7 +42,7 @@ impl Pack {
     }
 
     /// Appends rows; returns the name of their file and the offset in it. They are on the disk, or
-    /// in the bucket, after [`files::settle`].
+    /// in the bucket, after [`files::sync_pending`].
     pub(super) fn append(self: &Arc<Self>, bytes: &[u8]) -> io::Result<(String, u64)> {
         let mut state = self.lock();
         let is_remote = store::is_remote(&self.path);
@@ -59,11 +59,11 @@ impl Pack {
             self.put(&mut state)?;
         }
         drop(state);
-        files::note_step(Arc::clone(self) as Arc<dyn files::Settle>);
+        files::queue_step(Arc::clone(self) as Arc<dyn files::SyncStep>);
         Ok((name, start))
     }
 
-    fn write(&self, state: &mut State, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, state: &mut PackState, bytes: &[u8]) -> io::Result<()> {
         use std::os::unix::fs::FileExt;
         if state.file.is_none() {
             if let Some(folder) = self.path.parent() {
@@ -76,7 +76,7 @@ impl Pack {
     }
 
     /// Writes the pending object. If the write fails, the object stays pending.
-    fn put(&self, state: &mut State) -> io::Result<()> {
+    fn put(&self, state: &mut PackState) -> io::Result<()> {
         store::put(&self.object(state.objects), &state.held)?;
         state.objects += 1;
         state.held.clear();
@@ -90,17 +90,17 @@ impl Pack {
         name.into()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PackState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl files::Settle for Pack {
+impl files::SyncStep for Pack {
     fn path(&self) -> &Path {
         &self.path
     }
 
-    fn settle(&self) -> io::Result<[PathBuf; 2]> {
+    fn sync_pending(&self) -> io::Result<[PathBuf; 2]> {
         let mut state = self.lock();
         if !state.held.is_empty() {
             self.put(&mut state)?;
@@ -119,7 +119,7 @@ mod tests {
 
     fn read(folder: &Path, (name, start): (String, u64), length: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let wanted = store::Wanted::Range { start, length };
+        let wanted = store::ReadRange::Range { start, length };
         store::read(&folder.join(name), wanted, &mut bytes).unwrap();
         bytes
     }
@@ -132,8 +132,8 @@ mod tests {
             let pack = Arc::new(Pack::new(folder));
             let rows: Vec<Vec<u8>> = (0..300).map(|i| vec![i as u8; 100 * i + 70_000]).collect();
             let places: Vec<_> = rows.iter().map(|rows| pack.append(rows).unwrap()).collect();
-            files::Settle::settle(&*pack).unwrap();
-            files::Settle::settle(&*pack).unwrap();
+            files::SyncStep::sync_pending(&*pack).unwrap();
+            files::SyncStep::sync_pending(&*pack).unwrap();
             for (rows, place) in rows.iter().zip(places) {
                 assert!(read(folder, place, rows.len()) == *rows);
             }

@@ -11,22 +11,23 @@ use std::time::{Duration, Instant};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::entries::Entries;
-use super::kill::may_come;
-use super::ledger::{Entry, Ledger};
-use super::progress::Meter;
+use super::kill::is_selected;
+use super::ledger::{Ledger, LedgerEntry};
+use super::progress::ProgressMeter;
 use super::{
-    Budget, Context, Ending, Error, Moment, Plan, Task, Tasks, is_passing, may_die, sentence,
+    Budget, Context, Error, KillPoint, Plan, Task, TaskResult, Tasks, abort_if_selected,
+    is_passing, sentence,
 };
 use crate::device::Permits;
 
 /// Interval at which signals are polled and progress is shown.
-const TICK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How long an interrupted run waits for blocks being computed: batch systems kill it soon
 /// afterwards.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The plan whose tasks are done, and the ledger that records them.
-pub(super) struct Work<'a> {
+pub(super) struct PlannedRun<'a> {
     pub(super) ctx: &'a Context,
     pub(super) plan: &'a Plan,
     pub(super) folder: &'a Path,
@@ -34,7 +35,7 @@ pub(super) struct Work<'a> {
 }
 
 /// The results of running tasks.
-pub(super) struct Done {
+pub(super) struct PipelineResult {
     /// The entries of all tasks, those of earlier runs included.
     pub(super) entries: Entries,
     /// The number of tasks that ended in this run.
@@ -43,7 +44,7 @@ pub(super) struct Done {
     pub(super) fault: Option<Error>,
 }
 
-impl Work<'_> {
+impl PlannedRun<'_> {
     /// Does the tasks `todo` of `all` tasks of this part; `entries` are those of earlier runs.
     ///
     /// # Errors
@@ -53,17 +54,17 @@ impl Work<'_> {
         stages: &Stages<
             impl Fn(&Task) -> anyhow::Result<R> + Sync,
             impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
-            impl Fn(&Task, W) -> anyhow::Result<Ending> + Sync,
+            impl Fn(&Task, W) -> anyhow::Result<TaskResult> + Sync,
         >,
         todo: &[usize],
         all: &[usize],
         entries: Entries,
-    ) -> Result<Done, Error> {
+    ) -> Result<PipelineResult, Error> {
         let Self { ctx, plan, folder, ledger } = *self;
         let admission = Admission::new(plan, ctx);
         plan.warn_if_tight(ctx, admission.usual);
         let before = all.iter().filter(|task| entries.has_ended(**task)).count();
-        let computing = Computing::new(ctx.threads, admission.usual.min(todo.len()))?;
+        let computing = ComputePools::new(ctx.threads, admission.usual.min(todo.len()))?;
         let pipeline = Pipeline {
             ctx,
             plan,
@@ -72,15 +73,15 @@ impl Work<'_> {
             admission,
             computing: &computing,
             seconds: [const { AtomicU64::new(0) }; 3],
-            state: Mutex::new(State::new(todo, entries, computing.pools.len())),
+            state: Mutex::new(PipelineState::new(todo, entries, computing.pools.len())),
             changed: Condvar::new(),
         };
-        let meter = Meter::new(ctx.progress, all.len(), before);
+        let meter = ProgressMeter::new(ctx.progress, all.len(), before);
         pipeline.work(stages, todo.len(), meter);
         pipeline.count_seconds();
         let state = pipeline.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let State { entries, ended, fault, .. } = state;
-        Ok(Done { entries, ended, fault })
+        let PipelineState { entries, ended, fault, .. } = state;
+        Ok(PipelineResult { entries, ended, fault })
     }
 }
 
@@ -99,11 +100,11 @@ struct Admission {
 impl Admission {
     fn new(plan: &Plan, ctx: &Context) -> Self {
         match plan.tasks() {
-            Tasks::Lattice(_) => {
+            Tasks::BlockGrid(_) => {
                 let most = plan.in_flight(ctx);
                 Self { usual: most, most, room: u64::MAX }
             }
-            Tasks::List(_) => {
+            Tasks::TaskList(_) => {
                 let (most, room) = (Budget::of(ctx).workers(), plan.room(ctx));
                 let usual = room / plan.tasks().mean_memory().max(1);
                 Self { usual: (usual as usize).clamp(1, most), most, room }
@@ -114,7 +115,7 @@ impl Admission {
 
 /// The thread pools that compute tasks. They divide the threads evenly, so that parallel work
 /// within a task uses only the task's own threads.
-struct Computing {
+struct ComputePools {
     /// One pool for each task that is computed concurrently.
     pools: Vec<ThreadPool>,
     /// Number of threads of each pool.
@@ -123,7 +124,7 @@ struct Computing {
     permits: Arc<Permits>,
 }
 
-impl Computing {
+impl ComputePools {
     /// Pools for up to `tasks` concurrent tasks.
     fn new(threads: usize, tasks: usize) -> Result<Self, Error> {
         let threads = threads.max(1);
@@ -152,15 +153,15 @@ struct Pipeline<'a, R, W> {
     plan: &'a Plan,
     folder: &'a Path,
     ledger: &'a Ledger,
-    computing: &'a Computing,
+    computing: &'a ComputePools,
     admission: Admission,
     /// Nanoseconds spent in each stage, summed over threads.
     seconds: [AtomicU64; 3],
-    state: Mutex<State<R, W>>,
+    state: Mutex<PipelineState<R, W>>,
     changed: Condvar,
 }
 
-struct State<R, W> {
+struct PipelineState<R, W> {
     todo: VecDeque<usize>,
     /// Read, not yet computed.
     read: VecDeque<(Task, R)>,
@@ -178,7 +179,7 @@ struct State<R, W> {
     workers: usize,
 }
 
-impl<R, W> State<R, W> {
+impl<R, W> PipelineState<R, W> {
     fn new(todo: &[usize], entries: Entries, pools: usize) -> Self {
         Self {
             todo: todo.iter().copied().collect(),
@@ -196,7 +197,7 @@ impl<R, W> State<R, W> {
 }
 
 /// The next job of a thread.
-enum Job<R, W> {
+enum ThreadJob<R, W> {
     Read(Task),
     Compute(Task, R, usize),
     Write(Task, W),
@@ -210,12 +211,12 @@ impl<R: Send, W: Send> Pipeline<'_, R, W> {
         stages: &Stages<
             impl Fn(&Task) -> anyhow::Result<R> + Sync,
             impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
-            impl Fn(&Task, W) -> anyhow::Result<Ending> + Sync,
+            impl Fn(&Task, W) -> anyhow::Result<TaskResult> + Sync,
         >,
         tasks: usize,
-        mut meter: Meter,
+        mut meter: ProgressMeter,
     ) {
-        let _heeding = self.ctx.cancel.heed();
+        let _guard = self.ctx.cancel.catch_signals();
         let workers = Budget::of(self.ctx).workers().min(self.admission.most).min(tasks);
         self.lock().workers = workers;
         let before = meter.before();
@@ -230,19 +231,19 @@ impl<R: Send, W: Send> Pipeline<'_, R, W> {
                     self.changed.notify_all();
                 });
             }
-            scope.spawn(|| self.settle_meanwhile());
+            scope.spawn(|| self.sync_in_background());
             let mut state = self.lock();
             while state.workers > 0 {
-                let waited = self.changed.wait_timeout(state, TICK);
+                let waited = self.changed.wait_timeout(state, POLL_INTERVAL);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
                 meter.tick(before + state.ended);
                 if self.ctx.cancel.signal().is_some() {
                     self.changed.notify_all();
-                    if asked.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                    if asked.get_or_insert_with(Instant::now).elapsed() > ABORT_TIMEOUT {
                         drop(state);
                         // tasks whose results cannot be synced are done again
-                        let _ = self.ledger.settle();
-                        self.ctx.cancel.give_up();
+                        let _ = self.ledger.sync_pending();
+                        self.ctx.cancel.exit_if_signalled();
                         state = self.lock();
                     }
                 }
@@ -254,7 +255,7 @@ impl<R: Send, W: Send> Pipeline<'_, R, W> {
     /// Adds the time of each stage to the receipt.
     fn count_seconds(&self) {
         let spent = self.seconds.each_ref().map(|ns| ns.load(Ordering::Relaxed) as f64 / 1e9);
-        self.ctx.note(|receipt| {
+        self.ctx.update_receipt(|receipt| {
             for (sum, spent) in receipt.stages.iter_mut().zip(spent) {
                 *sum += spent;
             }
@@ -263,14 +264,14 @@ impl<R: Send, W: Send> Pipeline<'_, R, W> {
 
     /// Syncs results, then writes their ledger lines, in a thread of its own so that no worker
     /// waits for the disk. Returns when all workers have ended.
-    fn settle_meanwhile(&self) {
+    fn sync_in_background(&self) {
         let mut state = self.lock();
         while state.workers > 0 && state.fault.is_none() {
-            let waited = self.changed.wait_timeout(state, TICK);
+            let waited = self.changed.wait_timeout(state, POLL_INTERVAL);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             if self.ledger.is_due() {
                 drop(state);
-                if let Err(error) = self.ledger.settle() {
+                if let Err(error) = self.ledger.sync_pending() {
                     self.stop(error);
                     self.changed.notify_all();
                 }
@@ -280,14 +281,14 @@ impl<R: Send, W: Send> Pipeline<'_, R, W> {
     }
 
     /// Waits for a job and takes one of the latest stage; `None` if there will be no more.
-    fn next(&self) -> Option<Job<R, W>> {
+    fn next(&self) -> Option<ThreadJob<R, W>> {
         let mut state = self.lock();
         loop {
             if state.fault.is_some() {
                 return None;
             }
             if let Some((task, result)) = state.computed.pop_front() {
-                return Some(Job::Write(task, result));
+                return Some(ThreadJob::Write(task, result));
             }
             if self.ctx.cancel.signal().is_some() {
                 return None;
@@ -296,7 +297,7 @@ impl<R: Send, W: Send> Pipeline<'_, R, W> {
                 && let Some((task, input)) = state.read.pop_front()
             {
                 state.free.pop();
-                return Some(Job::Compute(task, input, pool));
+                return Some(ThreadJob::Compute(task, input, pool));
             }
             if let Some(task) = state.todo.front().map(|id| self.plan.tasks().get(*id))
                 && self.admits(&state, &task)
@@ -304,7 +305,7 @@ impl<R: Send, W: Send> Pipeline<'_, R, W> {
                 state.todo.pop_front();
                 state.held += 1;
                 state.held_bytes = state.held_bytes.saturating_add(task.memory);
-                return Some(Job::Read(task));
+                return Some(ThreadJob::Read(task));
             }
             if state.held == 0 && state.todo.is_empty() {
                 return None;
@@ -314,7 +315,7 @@ impl<R: Send, W: Send> Pipeline<'_, R, W> {
     }
 
     /// Whether there is memory for another task; there always is for one.
-    fn admits(&self, state: &State<R, W>, task: &Task) -> bool {
+    fn admits(&self, state: &PipelineState<R, W>, task: &Task) -> bool {
         let needed = state.held_bytes.saturating_add(task.memory);
         state.held == 0 || state.held < self.admission.most && needed <= self.admission.room
     }
@@ -324,16 +325,16 @@ impl<R: Send, W: Send> Pipeline<'_, R, W> {
         stages: &Stages<
             impl Fn(&Task) -> anyhow::Result<R> + Sync,
             impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
-            impl Fn(&Task, W) -> anyhow::Result<Ending> + Sync,
+            impl Fn(&Task, W) -> anyhow::Result<TaskResult> + Sync,
         >,
-        job: Job<R, W>,
+        job: ThreadJob<R, W>,
     ) {
         match job {
-            Job::Read(task) => match self.guard(0, || (stages.read)(&task)) {
+            ThreadJob::Read(task) => match self.guard(0, || (stages.read)(&task)) {
                 Ok(input) => self.lock().read.push_back((task, input)),
                 Err(error) => self.fail(&task, error),
             },
-            Job::Compute(task, input, pool) => {
+            ThreadJob::Compute(task, input, pool) => {
                 let compute = || self.guard(1, || (stages.compute)(&task, input));
                 let result = self.computing.pools[pool].install(compute);
                 self.lock().free.push(pool);
@@ -342,12 +343,12 @@ impl<R: Send, W: Send> Pipeline<'_, R, W> {
                     Err(error) => self.fail(&task, error),
                 }
             }
-            Job::Write(task, result) => {
+            ThreadJob::Write(task, result) => {
                 // another run may have replaced the output in the meantime
                 match self.plan.claim(self.folder) {
                     Err(fault) => self.stop(fault),
                     Ok(()) => match self.guard(2, || (stages.write)(&task, result)) {
-                        Ok(ending) => self.end(&task, Entry::Ended(ending)),
+                        Ok(result) => self.end(&task, LedgerEntry::Ended(result)),
                         Err(error) => self.fail(&task, error),
                     },
                 }
@@ -375,8 +376,9 @@ impl<R: Send, W: Send> Pipeline<'_, R, W> {
         let start = Instant::now();
         // unwind safety: what the closure shares with others is `Sync`; other half-changed state is
         // its own
-        let result = catch_unwind(AssertUnwindSafe(work))
-            .unwrap_or_else(|panic| Err(anyhow::anyhow!("it panicked: {}", said(&*panic))));
+        let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+            Err(anyhow::anyhow!("it panicked: {}", panic_message(&*panic)))
+        });
         self.seconds[stage].fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
         result
     }
@@ -387,19 +389,18 @@ impl<R: Send, W: Send> Pipeline<'_, R, W> {
         }
         let reason = sentence(error.as_ref());
         tracing::warn!("{} failed: {reason}", task.key);
-        self.end(task, Entry::Failed(reason));
+        self.end(task, LedgerEntry::Failed(reason));
     }
 
-    fn end(&self, task: &Task, entry: Entry) {
-        may_die(Moment::Unentered);
-        let entered = self
-            .ledger
-            .enter(task.id, &entry)
-            .and_then(|()| if may_come(Moment::After) { self.ledger.settle() } else { Ok(()) });
+    fn end(&self, task: &Task, entry: LedgerEntry) {
+        abort_if_selected(KillPoint::Unentered);
+        let entered = self.ledger.enter(task.id, &entry).and_then(|()| {
+            if is_selected(KillPoint::After) { self.ledger.sync_pending() } else { Ok(()) }
+        });
         if let Err(error) = entered {
             return self.stop(error);
         }
-        may_die(Moment::After);
+        abort_if_selected(KillPoint::After);
         let mut state = self.lock();
         state.entries.insert(task.id, entry);
         state.held -= 1;
@@ -411,13 +412,13 @@ impl<R: Send, W: Send> Pipeline<'_, R, W> {
         self.lock().fault.get_or_insert(fault);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<R, W>> {
+    fn lock(&self) -> MutexGuard<'_, PipelineState<R, W>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The message of a panic.
-fn said(panic: &(dyn std::any::Any + Send)) -> &str {
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()

@@ -3,11 +3,11 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
-use super::budget::said;
+use super::budget::format_memory;
 use super::claim::Claim;
 use super::fit::{refuse_large, refuse_many, text};
-use super::tasks::{Item, Lattice, List, Tasks};
-use super::{Budget, Context, Error, Identity, WriteUnit, folder_beside};
+use super::tasks::{BlockGrid, ListedTask, TaskList, Tasks};
+use super::{Budget, Context, Error, Identity, WriteUnit, ledger_folder_of};
 use crate::device::{Cost, megabytes};
 use crate::geom::Box3;
 use crate::store;
@@ -15,11 +15,11 @@ use crate::volume::{self, Existing};
 
 /// Target edge of a block, in voxels, if the write unit allows it: large enough that halos cost
 /// little, small enough that several blocks fit into memory.
-const AIM: usize = 256;
+const TARGET_EDGE: usize = 256;
 /// Edge, in voxels, down to which blocks may shrink to provide tasks for many threads and parts.
-const LEAST: usize = 128;
+const MIN_EDGE: usize = 128;
 /// Number of tasks below which blocks are made smaller.
-const MANY: usize = 64;
+const MIN_TASKS: usize = 64;
 
 /// The tasks of an operation and the memory that one of them needs.
 pub struct Plan {
@@ -42,7 +42,7 @@ pub struct Plan {
 }
 
 /// The attribute of a finished array that stores the identity of the run that made it.
-pub const MARK: &str = "run";
+pub const IDENTITY_ATTRIBUTE: &str = "run";
 
 /// The attribute that stores the blocks and results of the receipt: [`Context::results`].
 pub const RESULTS: &str = "results";
@@ -57,7 +57,7 @@ impl Plan {
         identity: &Identity,
     ) -> Self {
         let task = task.into();
-        let tasks = Tasks::Lattice(Lattice::new(bounds, block, task.total()));
+        let tasks = Tasks::BlockGrid(BlockGrid::new(bounds, block, task.total()));
         Self::of(tasks, task, identity)
     }
 
@@ -65,11 +65,11 @@ impl Plan {
     ///
     /// * `largest`: peak memory of the task that needs most
     pub fn list(
-        items: impl IntoIterator<Item = Item>,
+        items: impl IntoIterator<Item = ListedTask>,
         largest: impl Into<Cost>,
         identity: &Identity,
     ) -> Self {
-        Self::of(Tasks::List(List::new(items)), largest.into(), identity)
+        Self::of(Tasks::TaskList(TaskList::new(items)), largest.into(), identity)
     }
 
     fn of(tasks: Tasks, task: Cost, identity: &Identity) -> Self {
@@ -91,23 +91,24 @@ impl Plan {
     }
 
     /// Whether a run of this plan has finished the array `output`. A finished array has the
-    /// attribute [`MARK`]; an unfinished one only has a ledger in the folder beside it.
+    /// attribute [`IDENTITY_ATTRIBUTE`]; an unfinished one only has a ledger in the folder beside
+    /// it.
     ///
     /// # Errors
     /// [`Error::Exists`] without `--resume` or `--overwrite`; [`Error::OtherPlan`] if the array
     /// does not belong to this plan; an error if its attributes cannot be read.
-    pub fn has_made(&self, output: &str, ctx: &Context) -> anyhow::Result<bool> {
+    pub fn has_finished(&self, output: &str, ctx: &Context) -> anyhow::Result<bool> {
         let path = Path::new(output);
         ctx.refuse_existing(path)?;
         if ctx.existing == Existing::Overwrite || !store::exists(path) {
             return Ok(false);
         }
         let (attributes, _) = volume::attributes(output)?.unwrap_or_default();
-        let mark = attributes.get(MARK).and_then(Identity::from_json);
+        let mark = attributes.get(IDENTITY_ATTRIBUTE).and_then(Identity::from_json);
         if mark.as_ref() == Some(&self.identity) {
             return Ok(true);
         }
-        if mark.is_none() && store::exists(&folder_beside(path)) {
+        if mark.is_none() && store::exists(&ledger_folder_of(path)) {
             return Ok(false);
         }
         let difference = match mark {
@@ -118,11 +119,11 @@ impl Plan {
     }
 
     /// Copies the counts and results of the finished array `output` into this run's receipt. Call
-    /// it if [`Plan::has_made`] is true.
+    /// it if [`Plan::has_finished`] is true.
     ///
     /// # Errors
     /// If the array's attributes cannot be read.
-    pub fn recall(&self, output: &str, ctx: &Context) -> anyhow::Result<()> {
+    pub fn restore_receipt(&self, output: &str, ctx: &Context) -> anyhow::Result<()> {
         ctx.output_done(Path::new(output));
         let (attributes, _) = volume::attributes(output)?.unwrap_or_default();
         if let Some(results) = attributes.get(RESULTS) {
@@ -134,7 +135,7 @@ impl Plan {
     /// Sets the memory in addition to that of the tasks: what the process held when `budget` was
     /// made, what the tasks share, and what each pipeline thread needs.
     #[must_use]
-    pub fn beside(mut self, budget: &Budget, shared: Cost, each_thread: Cost) -> Self {
+    pub fn with_overhead(mut self, budget: &Budget, shared: Cost, each_thread: Cost) -> Self {
         (self.shared, self.each_thread) = (shared, each_thread);
         self.base = Some(budget.base());
         self
@@ -184,12 +185,12 @@ impl Plan {
                  blocks by --block-size, or by --chunk where chunks are as large",
                 text(self.block()),
                 megabytes(ctx.memory),
-                said(needed.total()),
+                format_memory(needed.total()),
             )));
         }
         if ctx.plan_only {
             let plan = self.describe(ctx);
-            ctx.note(|receipt| receipt.plans.push(plan));
+            ctx.update_receipt(|receipt| receipt.plans.push(plan));
         }
         Ok(ctx.plan_only)
     }
@@ -229,8 +230,8 @@ impl Plan {
         plan
     }
 
-    /// How many tasks fit into `--memory` at once, beside the fixed memory; at least 1. All count as
-    /// the largest.
+    /// How many tasks fit into `--memory` at once, beside the fixed memory; at least 1. All count
+    /// as the largest.
     pub(super) fn in_flight(&self, ctx: &Context) -> usize {
         // one for each thread of the pipeline: reading further ahead would only cost memory
         let workers = Budget::of(ctx).workers();
@@ -279,7 +280,7 @@ impl Plan {
     /// [`Error::OtherPlan`] if a run with another identity has claimed it; [`Error::Io`].
     pub fn claim(&self, folder: &Path) -> Result<(), Error> {
         if let Some(claim) = self.claim.get() {
-            return claim.hold();
+            return claim.verify();
         }
         let claim = Claim::take(folder, self.agreement())?;
         // if another thread has set it meanwhile, its claim is equivalent
@@ -291,8 +292,8 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(super) fn seize(&self, folder: &Path) -> Result<(), Error> {
-        Claim::seize(folder, self.agreement())
+    pub(super) fn replace_claim(&self, folder: &Path) -> Result<(), Error> {
+        Claim::replace_claim(folder, self.agreement())
     }
 
     /// Whether the output whose ledger is in `folder` is claimed by this run or an equal one;
@@ -330,7 +331,8 @@ fn propose(
     if let Some(block) = ctx.block_size {
         return fit_block(block, unit, units);
     }
-    let mut count: [usize; 3] = std::array::from_fn(|a| (AIM / unit[a]).max(1).min(units[a]));
+    let mut count: [usize; 3] =
+        std::array::from_fn(|a| (TARGET_EDGE / unit[a]).max(1).min(units[a]));
     let block = |count: [usize; 3]| std::array::from_fn(|a| count[a] * unit[a]);
     let tasks = |count: [usize; 3]| (0..3).map(|a| units[a].div_ceil(count[a])).product::<usize>();
     let halve = |count: &mut [usize; 3], least: usize| {
@@ -342,7 +344,7 @@ fn propose(
         }
         axis.is_some()
     };
-    while tasks(count) < MANY && halve(&mut count, LEAST) {}
+    while tasks(count) < MIN_TASKS && halve(&mut count, MIN_EDGE) {}
     // two at once, so that one can be read while the other is computed; a quarter is left for what
     // they share
     let room = Budget::room(ctx.memory) / 4 * 3;
@@ -442,7 +444,7 @@ mod tests {
         let task = Cost::bytes("read", 1_000_000_000) + Cost::bytes("pyramid", 1_000_000_000);
         let plan = Plan::tile(Box3::of_shape([4, 4, 40]), [4, 4, 4], task, &Identity::of("test"));
         let base = Budget::of(&ctx);
-        let plan = plan.waiting(&Cost::bytes("read", 1_000_000_000)).beside(
+        let plan = plan.waiting(&Cost::bytes("read", 1_000_000_000)).with_overhead(
             &base,
             Cost::bytes("decoded chunks", 500_000_000),
             Cost::default(),

@@ -54,7 +54,7 @@ pub fn memory_allowed() -> u64 {
 
 /// See [`memory_allowed`]: from the control groups' limit, the available and the physical memory.
 fn default_memory(group: Option<u64>, free: Option<u64>, physical: Option<u64>) -> u64 {
-    let half = physical.unwrap_or(LEAST_MACHINE) / 2;
+    let half = physical.unwrap_or(ASSUMED_MEMORY) / 2;
     // a group without a limit reports "max", or in version 1 a number larger than any machine's
     // memory
     let group = group.filter(|limit| physical.is_none_or(|physical| *limit <= physical));
@@ -66,7 +66,7 @@ fn default_memory(group: Option<u64>, free: Option<u64>, physical: Option<u64>) 
 }
 
 /// The assumed memory, in bytes, of a machine that does not report it.
-const LEAST_MACHINE: u64 = 8 << 30;
+const ASSUMED_MEMORY: u64 = 8 << 30;
 
 /// The physical memory of the machine, bytes.
 fn physical_memory() -> Option<u64> {
@@ -79,8 +79,8 @@ fn sysctl_memory() -> Option<u64> {
     if cfg!(target_os = "linux") {
         return None;
     }
-    let said = Command::new("sysctl").args(["-n", "hw.memsize"]).output().ok()?;
-    String::from_utf8(said.stdout).ok()?.trim().parse().ok()
+    let output = Command::new("sysctl").args(["-n", "hw.memsize"]).output().ok()?;
+    String::from_utf8(output.stdout).ok()?.trim().parse().ok()
 }
 
 /// The smallest limit, in bytes, of the groups that `groups` (`/proc/self/cgroup`) lists and of

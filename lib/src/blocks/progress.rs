@@ -33,7 +33,7 @@ pub fn above_bar<T>(write: impl FnOnce() -> T) -> T {
 }
 
 /// Shows the progress of one stream of tasks.
-pub(super) struct Meter {
+pub(super) struct ProgressMeter {
     progress: Progress,
     bar: Option<ProgressBar>,
     total: usize,
@@ -42,7 +42,7 @@ pub(super) struct Meter {
     shown: Instant,
 }
 
-impl Meter {
+impl ProgressMeter {
     /// A meter for `total` tasks, of which `before` are already done.
     pub(super) fn new(progress: Progress, total: usize, before: usize) -> Self {
         let progress = match progress {
@@ -109,7 +109,7 @@ impl Meter {
                 let progress = serde_json::json!({
                     "done": done, "total": total, "rate": rate, "seconds_left": left,
                 });
-                super::say(&format!("{}\n", serde_json::json!({ "progress": progress })));
+                super::write_stderr(&format!("{}\n", serde_json::json!({ "progress": progress })));
             }
             Progress::Auto | Progress::None => {}
         }
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn times_are_told_in_the_unit_that_fits() {
-        let told = [3.2, 119.0, 600.0, 9000.0].map(duration);
-        assert_eq!(told, ["3 s", "119 s", "10 min", "2 h 30 min"]);
+        let times = [3.2, 119.0, 600.0, 9000.0].map(duration);
+        assert_eq!(times, ["3 s", "119 s", "10 min", "2 h 30 min"]);
     }
 }

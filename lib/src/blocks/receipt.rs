@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::files::write_whole;
-use super::{Context, Error, Identity, MARK, Tally, ledger, process};
+use super::{BlockCounts, Context, Error, IDENTITY_ATTRIBUTE, Identity, ledger, process};
 use crate::store::{self, document};
 use crate::volume::{self, Existing, Watch};
 use crate::{files, fingerprint};
@@ -29,10 +29,10 @@ pub struct Receipt {
     /// Why the run ended without an acceptable result, if it did.
     pub failure: Option<String>,
     /// The outcomes of the blocks.
-    pub blocks: Tally,
+    pub blocks: BlockCounts,
     /// `--plan`: the plans to be printed.
     pub plans: Vec<Value>,
-    pub(super) inputs: Vec<Input>,
+    pub(super) inputs: Vec<InputRecord>,
     /// Checks of whether the input volumes and folders are unchanged.
     pub(super) watched: Vec<Arc<Watch>>,
     pub(super) outputs: Vec<String>,
@@ -41,18 +41,18 @@ pub struct Receipt {
     /// Seconds in the read, compute and write closures, summed over threads.
     pub(super) stages: [f64; 3],
     /// Where the receipt is written.
-    pub(super) sinks: Vec<Sink>,
+    pub(super) sinks: Vec<ReceiptSink>,
     /// The ledger folders of this run.
     pub(super) folders: Vec<PathBuf>,
     /// The folders whose ledgers and rows are removed at the end.
     pub(super) sweeps: Vec<PathBuf>,
-    earlier: Spent,
+    earlier: ResourceUsage,
     started: Option<Instant>,
 }
 
 /// An input file or volume.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Input {
+pub(super) struct InputRecord {
     pub(super) location: String,
     pub(super) shape: Option<[usize; 3]>,
     pub(super) dtype: Option<&'static str>,
@@ -62,9 +62,9 @@ pub(super) struct Input {
 
 /// A destination of the receipt.
 #[derive(Clone)]
-pub(super) enum Sink {
+pub(super) enum ReceiptSink {
     /// `<output>.receipt.json`.
-    Beside(PathBuf),
+    File(PathBuf),
     /// The attributes of an array.
     Attribute(Arc<dyn Fn(Value) -> anyhow::Result<()> + Send + Sync>),
 }
@@ -73,15 +73,15 @@ pub(super) enum Sink {
 /// maximum.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(default)]
-struct Spent {
-    seconds: Seconds,
-    bytes: Bytes,
+struct ResourceUsage {
+    seconds: StageSeconds,
+    bytes: ByteCounts,
     peak_memory: Option<u64>,
 }
 
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(default)]
-struct Seconds {
+struct StageSeconds {
     wall: f64,
     cpu: Option<f64>,
     read: f64,
@@ -91,13 +91,13 @@ struct Seconds {
 
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(default)]
-struct Bytes {
+struct ByteCounts {
     read: u64,
     written: u64,
 }
 
 /// The path of the receipt of an output that has no attributes.
-pub fn receipt_beside(output: &Path) -> PathBuf {
+pub fn receipt_path(output: &Path) -> PathBuf {
     let mut name = output.as_os_str().to_owned();
     name.push(".receipt.json");
     name.into()
@@ -131,7 +131,7 @@ impl Receipt {
 
     /// The receipt in its written form.
     pub fn to_json(&self) -> Value {
-        let Spent { seconds, bytes, peak_memory } = self.spent();
+        let ResourceUsage { seconds, bytes, peak_memory } = self.spent();
         let mut receipt = json!({
             "program": self.program,
             "version": self.version,
@@ -149,7 +149,7 @@ impl Receipt {
             receipt["failed"] = reason.as_str().into();
         }
         if let Some(run) = &self.run {
-            receipt[MARK] = run.to_json();
+            receipt[IDENTITY_ATTRIBUTE] = run.to_json();
             receipt["content"] = self.content().into();
         }
         receipt
@@ -159,8 +159,8 @@ impl Receipt {
     /// unchanged.
     fn content(&self) -> Map<String, Value> {
         let is_file = |path: &&String| {
-            let there = store::about_file(Path::new(path)).ok().flatten();
-            there.is_some_and(|there| there.kind == store::Kind::File)
+            let there = store::stat_file(Path::new(path)).ok().flatten();
+            there.is_some_and(|there| there.kind == store::EntryKind::File)
         };
         self.outputs
             .iter()
@@ -173,7 +173,7 @@ impl Receipt {
     pub fn inputs_read(&self) -> Vec<Value> {
         let mut found: Vec<Value> = Vec::new();
         for input in &self.inputs {
-            let Input { location, shape, dtype, spacing, .. } = input;
+            let InputRecord { location, shape, dtype, spacing, .. } = input;
             let one =
                 json!({"location": location, "shape": shape, "dtype": dtype, "spacing": spacing});
             if !found.contains(&one) {
@@ -206,13 +206,13 @@ impl Receipt {
         }
         for sink in &self.sinks {
             match sink {
-                Sink::Beside(path) if file.is_none() => {
-                    let path = receipt_beside(path);
+                ReceiptSink::File(path) if file.is_none() => {
+                    let path = receipt_path(path);
                     ctx.refuse_receipt(&path)?;
                     write_whole(&path, &text)?;
                 }
-                Sink::Beside(_) => {}
-                Sink::Attribute(set) => set(value.clone())?,
+                ReceiptSink::File(_) => {}
+                ReceiptSink::Attribute(set) => set(value.clone())?,
             }
         }
         Ok(())
@@ -223,39 +223,39 @@ impl Receipt {
         let paths = ledger::files(folder, "receipt-")?;
         for (path, text) in paths.iter().zip(store::get_several(&paths)) {
             let text = text.map_err(Error::io("read", path))?.unwrap_or_default();
-            let part: Spent =
+            let part: ResourceUsage =
                 serde_json::from_slice(&text).map_err(|e| Error::io("read", path)(e.into()))?;
             self.earlier = self.earlier.plus(&part);
         }
         Ok(())
     }
 
-    fn spent(&self) -> Spent {
+    fn spent(&self) -> ResourceUsage {
         let moved = process::moved_bytes().unwrap_or_default();
         let bytes = |i: usize| if self.bytes[i] > 0 { self.bytes[i] } else { moved[i] };
         let [read, compute, write] = self.stages;
         let wall = self.started.map_or(0.0, |started| started.elapsed().as_secs_f64());
         let cpu = process::cpu_seconds();
-        self.earlier.plus(&Spent {
-            seconds: Seconds { wall, cpu, read, compute, write },
-            bytes: Bytes { read: bytes(0), written: bytes(1) },
+        self.earlier.plus(&ResourceUsage {
+            seconds: StageSeconds { wall, cpu, read, compute, write },
+            bytes: ByteCounts { read: bytes(0), written: bytes(1) },
             peak_memory: process::peak_memory(),
         })
     }
 }
 
-impl Spent {
+impl ResourceUsage {
     fn plus(&self, other: &Self) -> Self {
         let (a, b) = (&self.seconds, &other.seconds);
         Self {
-            seconds: Seconds {
+            seconds: StageSeconds {
                 wall: a.wall + b.wall,
                 cpu: a.cpu.into_iter().chain(b.cpu).reduce(|a, b| a + b),
                 read: a.read + b.read,
                 compute: a.compute + b.compute,
                 write: a.write + b.write,
             },
-            bytes: Bytes {
+            bytes: ByteCounts {
                 read: self.bytes.read + other.bytes.read,
                 written: self.bytes.written + other.bytes.written,
             },
@@ -264,7 +264,7 @@ impl Spent {
     }
 }
 
-impl Input {
+impl InputRecord {
     pub(super) fn new(location: &str) -> Self {
         Self {
             location: location.to_owned(),
@@ -296,7 +296,7 @@ impl Context {
         let part = |name: &str| value.get(name).cloned().unwrap_or_default();
         let (blocks, results) =
             (serde_json::from_value(part("blocks"))?, serde_json::from_value(part("results"))?);
-        self.note(|receipt| (receipt.blocks, receipt.results) = (blocks, results));
+        self.update_receipt(|receipt| (receipt.blocks, receipt.results) = (blocks, results));
         Ok(())
     }
 
@@ -319,7 +319,7 @@ impl Context {
     /// A copy of the present receipt.
     pub fn receipt(&self) -> Receipt {
         let mut copy = Receipt::default();
-        self.note(|receipt| copy = receipt.clone());
+        self.update_receipt(|receipt| copy = receipt.clone());
         copy
     }
 }
@@ -362,11 +362,11 @@ mod tests {
         let ctx = Context { receipt: begun().into(), ..Context::default() };
         ctx.output_file(&output);
         let named = folder.path().join("named.json");
-        let beside = folder.path().join("spots.csv.receipt.json");
+        let path = folder.path().join("spots.csv.receipt.json");
         ctx.receipt().write(&ctx, Some(&named)).unwrap();
-        assert!(named.exists() && !beside.exists());
+        assert!(named.exists() && !path.exists());
         ctx.receipt().write(&ctx, None).unwrap();
-        assert_eq!(read(&beside)["outputs"][0], output.display().to_string());
+        assert_eq!(read(&path)["outputs"][0], output.display().to_string());
     }
 
     #[test]
@@ -377,7 +377,7 @@ mod tests {
             receipt.folders.push(folder.path().to_path_buf());
             receipt.bytes = [100, 10];
             receipt.stages = [1.0, 2.0, 3.0];
-            receipt.sinks.push(Sink::Beside(folder.path().join("x")));
+            receipt.sinks.push(ReceiptSink::File(folder.path().join("x")));
             let ctx = Context { part: Part { k, n: 2 }, ..Context::default() };
             receipt.write(&ctx, None).unwrap();
         }
@@ -396,7 +396,7 @@ mod tests {
         let seen = Arc::new(std::sync::Mutex::new(Value::Null));
         let mut receipt = begun();
         let copy = Arc::clone(&seen);
-        receipt.sinks.push(Sink::Attribute(Arc::new(move |value| {
+        receipt.sinks.push(ReceiptSink::Attribute(Arc::new(move |value| {
             *copy.lock().unwrap() = value;
             Ok(())
         })));

@@ -8,39 +8,39 @@ use serde::{Deserialize, Serialize};
 
 use super::entries::Entries;
 use super::pack::Pack;
-use super::{Context, Ends, Error, Task, Tasks};
+use super::{Context, Error, Task, TaskResults, Tasks};
 use crate::fingerprint::Fingerprint;
-use crate::store::{self, Wanted};
+use crate::store::{self, ReadRange};
 
 /// Temporary storage for operations whose tasks produce more than a summary. The rows of all tasks
 /// of a process are in one file (in a bucket, in a few objects) in the folder in which
 /// [`super::Plan::stream`] keeps its ledger.
 ///
-/// The ledger entry of a task holds the place, the length and the hash of its rows, and rows that are
-/// read are checked against them: missing, truncated or altered rows are an error, never an empty
-/// block.
-pub struct Rows {
+/// The ledger entry of a task holds the place, the length and the hash of its rows, and rows that
+/// are read are checked against them: missing, truncated or altered rows are an error, never an
+/// empty block.
+pub struct TaskRows {
     folder: PathBuf,
     /// Where this process writes, once it has written.
     pack: Mutex<Option<Arc<Pack>>>,
     /// Tasks whose rows this process has already checked against their hash.
     compared: Mutex<BTreeSet<usize>>,
     /// The bytes that were read last: rows of successive tasks are mostly adjacent.
-    window: Mutex<Window>,
+    window: Mutex<ReadWindow>,
 }
 
 /// Length of the pieces that are hashed separately, bytes; the hash depends on it.
-const PIECE: usize = 1 << 18;
+const HASH_PIECE: usize = 1 << 18;
 /// Bytes that are read at once to be hashed.
-const READ: usize = 16 * PIECE;
+const READ_SIZE: usize = 16 * HASH_PIECE;
 /// Rows of fewer bytes are read together with the rows that follow them.
-const FEW: usize = 1 << 16;
+const SMALL_ROWS: usize = 1 << 16;
 /// Number of bytes that are read and kept for such rows.
 const WINDOW: usize = 1 << 20;
 
 /// Where the rows of a task are, and their hash, as stored in its ledger entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stored {
+pub struct StoredRows {
     /// The name of the file.
     file: String,
     /// The offset of the first byte in it.
@@ -49,32 +49,32 @@ pub struct Stored {
     hash: String,
 }
 
-impl Stored {
+impl StoredRows {
     fn end(&self) -> u64 {
         self.start.saturating_add(self.bytes)
     }
 
     /// Whether the name is one that a [`Pack`] has: a damaged ledger must not lead to other files.
-    fn is_named_as_ours(&self) -> bool {
+    fn is_pack_name(&self) -> bool {
         self.file.starts_with("rows-") && !self.file.contains('/')
     }
 }
 
 /// Some bytes of a file.
 #[derive(Default)]
-struct Window {
+struct ReadWindow {
     file: String,
     start: u64,
     bytes: Vec<u8>,
 }
 
 /// What is wrong with rows.
-enum Fault {
+enum RowsError {
     Wrong(String),
     Io(io::Error),
 }
 
-impl Rows {
+impl TaskRows {
     /// The rows in this folder, which need not exist yet.
     pub fn new(folder: &Path) -> Self {
         Self {
@@ -86,92 +86,93 @@ impl Rows {
     }
 
     /// Writes the rows of a task. The returned value must be added to the task's
-    /// [`Ending`](super::Ending); otherwise the rows are not read back.
+    /// [`TaskResult`](super::TaskResult); otherwise the rows are not read back.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn write(&self, bytes: &[u8]) -> Result<Stored, Error> {
+    pub fn write(&self, bytes: &[u8]) -> Result<StoredRows, Error> {
         let pack = {
             let mut pack = self.pack.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(pack.get_or_insert_with(|| Arc::new(Pack::new(&self.folder))))
         };
         let (file, start) = pack.append(bytes).map_err(Error::io("write", pack.path()))?;
         let mut hash = Fingerprint::default();
-        bytes.chunks(PIECE).for_each(|piece| {
+        bytes.chunks(HASH_PIECE).for_each(|piece| {
             hash.add(piece);
         });
-        Ok(Stored { file, start, bytes: bytes.len() as u64, hash: hash.hex() })
+        Ok(StoredRows { file, start, bytes: bytes.len() as u64, hash: hash.hex() })
     }
 
     /// The rows of a task; `None` if it has none, failed, or is not done.
     ///
     /// # Errors
     /// [`Error::Rows`] if they differ from what the task wrote; [`Error::Io`].
-    pub fn read(&self, task: &Task, ends: &Ends) -> Result<Option<Vec<u8>>, Error> {
-        let Some(stored) = ends.entries.rows(task.id) else { return Ok(None) };
-        self.read_part(task, ends, 0..stored.bytes)
+    pub fn read(&self, task: &Task, results: &TaskResults) -> Result<Option<Vec<u8>>, Error> {
+        let Some(stored) = results.entries.rows(task.id) else { return Ok(None) };
+        self.read_part(task, results, 0..stored.bytes)
     }
 
-    /// A byte range of the rows of a task; `None` as in [`Rows::read`]. The first read of a task's
-    /// rows checks all of them against their hash.
+    /// A byte range of the rows of a task; `None` as in [`TaskRows::read`]. The first read of a
+    /// task's rows checks all of them against their hash.
     ///
     /// # Errors
-    /// As [`Rows::read`].
+    /// As [`TaskRows::read`].
     pub fn read_part(
         &self,
         task: &Task,
-        ends: &Ends,
+        results: &TaskResults,
         range: Range<u64>,
     ) -> Result<Option<Vec<u8>>, Error> {
-        let Some(stored) = ends.entries.rows(task.id) else { return Ok(None) };
-        let told = |fault| match fault {
-            Fault::Wrong(found) => wrong(task, &self.folder, found, stored),
-            Fault::Io(source) => Error::io("read", &self.folder.join(&stored.file))(source),
+        let Some(stored) = results.entries.rows(task.id) else { return Ok(None) };
+        let to_error = |fault| match fault {
+            RowsError::Wrong(found) => wrong(task, &self.folder, found, stored),
+            RowsError::Io(source) => Error::io("read", &self.folder.join(&stored.file))(source),
         };
-        self.compare(task, stored).map_err(told)?;
+        self.compare(task, stored).map_err(to_error)?;
         let end = range.end.min(stored.bytes);
         let at = |offset: u64| stored.start.saturating_add(offset);
         let range = at(range.start.min(end))..at(end);
-        self.bytes(&stored.file, range).map(Some).map_err(told)
+        self.bytes(&stored.file, range).map(Some).map_err(to_error)
     }
 
     /// Checks the rows of a task against their length and hash, once.
-    fn compare(&self, task: &Task, stored: &Stored) -> Result<(), Fault> {
+    fn compare(&self, task: &Task, stored: &StoredRows) -> Result<(), RowsError> {
         let lock = || self.compared.lock().unwrap_or_else(PoisonError::into_inner);
         if lock().contains(&task.id) {
             return Ok(());
         }
-        if !stored.is_named_as_ours() {
-            return Err(Fault::Wrong("not named as ours".to_owned()));
+        if !stored.is_pack_name() {
+            return Err(RowsError::Wrong("not named as ours".to_owned()));
         }
         let (mut hash, mut start) = (Fingerprint::default(), stored.start);
         while start < stored.end() {
-            let end = stored.end().min(start.saturating_add(READ as u64));
-            self.bytes(&stored.file, start..end)?.chunks(PIECE).for_each(|piece| {
+            let end = stored.end().min(start.saturating_add(READ_SIZE as u64));
+            self.bytes(&stored.file, start..end)?.chunks(HASH_PIECE).for_each(|piece| {
                 hash.add(piece);
             });
             start = end;
         }
         if hash.hex() != stored.hash {
-            return Err(Fault::Wrong("altered".to_owned()));
+            return Err(RowsError::Wrong("altered".to_owned()));
         }
         lock().insert(task.id);
         Ok(())
     }
 
-    /// Bytes of a file. Few bytes are read with those that follow, which are kept for the next call.
-    fn bytes(&self, file: &str, range: Range<u64>) -> Result<Vec<u8>, Fault> {
+    /// Bytes of a file. Few bytes are read with those that follow, which are kept for the next
+    /// call.
+    fn bytes(&self, file: &str, range: Range<u64>) -> Result<Vec<u8>, RowsError> {
         let path = self.folder.join(file);
         let length = (range.end - range.start) as usize;
-        if length >= FEW {
+        if length >= SMALL_ROWS {
             let mut bytes = Vec::new();
             return match fetch(&path, range.start, length, &mut bytes)? {
                 Ok(()) => Ok(bytes),
-                Err(all) => Err(Fault::Wrong(format!("{all} bytes long"))),
+                Err(all) => Err(RowsError::Wrong(format!("{all} bytes long"))),
             };
         }
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = |window: &Window| {
+        let at = |window: &ReadWindow| {
             let from = range.start.checked_sub(window.start)? as usize;
             if window.file == file { window.bytes.get(from..from + length) } else { None }
                 .map(<[u8]>::to_vec)
@@ -183,14 +184,14 @@ impl Rows {
         if let Err(all) = fetch(&path, range.start, WINDOW, &mut window.bytes)? {
             let left = all.saturating_sub(range.start) as usize;
             if left < length {
-                return Err(Fault::Wrong(format!("{all} bytes long")));
+                return Err(RowsError::Wrong(format!("{all} bytes long")));
             }
             if let Err(all) = fetch(&path, range.start, left, &mut window.bytes)? {
-                return Err(Fault::Wrong(format!("{all} bytes long")));
+                return Err(RowsError::Wrong(format!("{all} bytes long")));
             }
         }
         (window.file, window.start) = (file.to_owned(), range.start);
-        at(&window).ok_or_else(|| Fault::Wrong("cut off".to_owned()))
+        at(&window).ok_or_else(|| RowsError::Wrong("cut off".to_owned()))
     }
 
     /// Removes rows and ledger after the receipt is written, and the folder if it is then empty.
@@ -223,14 +224,15 @@ fn fetch(
     start: u64,
     length: usize,
     bytes: &mut Vec<u8>,
-) -> Result<Result<(), u64>, Fault> {
-    let found = store::read(path, Wanted::Range { start, length }, bytes).map_err(Fault::Io)?;
-    let Some(all) = found else { return Err(Fault::Wrong("missing".to_owned())) };
+) -> Result<Result<(), u64>, RowsError> {
+    let found =
+        store::read(path, ReadRange::Range { start, length }, bytes).map_err(RowsError::Io)?;
+    let Some(all) = found else { return Err(RowsError::Wrong("missing".to_owned())) };
     Ok(if bytes.len() == length { Ok(()) } else { Err(all) })
 }
 
-fn wrong(task: &Task, folder: &Path, found: String, stored: &Stored) -> Error {
-    let Stored { file, start, bytes, hash } = stored;
+fn wrong(task: &Task, folder: &Path, found: String, stored: &StoredRows) -> Error {
+    let StoredRows { file, start, bytes, hash } = stored;
     let wanted = format!("from byte {start} on, {bytes} bytes with the hash {hash}");
     let path = folder.join(file).display().to_string();
     Error::Rows { key: task.key.clone(), path, found, wanted }
@@ -248,13 +250,13 @@ impl<'a> Lengths<'a> {
     }
 
     /// Checks that the file of a task's rows is long enough.
-    fn check(&mut self, task: &Task, stored: &'a Stored) -> Result<(), Error> {
+    fn check(&mut self, task: &Task, stored: &'a StoredRows) -> Result<(), Error> {
         let length = match self.known.get(stored.file.as_str()) {
             Some(length) => *length,
-            None if !stored.is_named_as_ours() => None,
+            None if !stored.is_pack_name() => None,
             None => {
                 let path = self.folder.join(&stored.file);
-                let there = store::about_file(&path).map_err(Error::io("read", &path))?;
+                let there = store::stat_file(&path).map_err(Error::io("read", &path))?;
                 let length = there.map(|there| there.length);
                 self.known.insert(&stored.file, length);
                 length
@@ -281,7 +283,7 @@ pub(super) fn check_lengths(folder: &Path, tasks: &Tasks, entries: &Entries) -> 
 }
 
 /// Removes tasks whose rows are missing or truncated from `known`, so that they are done again.
-pub(super) fn forget_damaged(folder: &Path, tasks: &Tasks, ids: &[usize], known: &mut Entries) {
+pub(super) fn remove_damaged(folder: &Path, tasks: &Tasks, ids: &[usize], known: &mut Entries) {
     let mut damaged = Vec::new();
     let mut lengths = Lengths::new(folder);
     for &id in ids {
@@ -309,7 +311,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{Ending, Identity, Key, Outcome, Part, Plan};
+    use super::super::{Identity, Key, Outcome, Part, Plan, TaskResult};
     use super::*;
     use crate::geom::Box3;
     use crate::volume::Existing;
@@ -318,13 +320,13 @@ mod tests {
         Plan::tile(Box3::of_shape([6, 1, 1]), [1; 3], 1_u64, &Identity::of("rows"))
     }
 
-    fn run(folder: &Path, ctx: &Context) -> Result<Ends, Error> {
-        let rows = Rows::new(folder);
+    fn run(folder: &Path, ctx: &Context) -> Result<TaskResults, Error> {
+        let rows = TaskRows::new(folder);
         let write = |task: &Task, text: String| {
             if task.id == 4 {
                 return Ok(Outcome::Empty.into());
             }
-            Ok(Ending::from(Outcome::Done).with_rows(rows.write(text.as_bytes())?))
+            Ok(TaskResult::from(Outcome::Done).with_rows(rows.write(text.as_bytes())?))
         };
         plan().stream(ctx, folder, |task| Ok(task.id), |_, id| Ok(format!("{id}\n")), write)
     }
@@ -337,27 +339,27 @@ mod tests {
         Context { finish: true, ..Context::default() }
     }
 
-    fn read_all(folder: &Path, ends: &Ends) -> Result<Vec<u8>, Error> {
-        let rows = Rows::new(folder);
+    fn read_all(folder: &Path, results: &TaskResults) -> Result<Vec<u8>, Error> {
+        let rows = TaskRows::new(folder);
         let all: Result<Vec<_>, _> =
-            plan().tasks().iter().map(|task| rows.read(&task, ends)).collect();
+            plan().tasks().iter().map(|task| rows.read(&task, results)).collect();
         Ok(all?.into_iter().flatten().flatten().collect())
     }
 
     #[test]
     fn rows_of_all_parts_come_back_in_task_order_and_then_go() {
         let parent = tempfile::tempdir().unwrap();
-        let folder = super::super::folder_beside(&parent.path().join("spots.csv"));
+        let folder = super::super::ledger_folder_of(&parent.path().join("spots.csv"));
         run(&folder, &part(2, 2)).unwrap();
         let missing = run(&folder, &finish());
         assert!(matches!(missing, Err(Error::Missing { missing: 3, total: 6, first: 0 })));
         run(&folder, &part(1, 2)).unwrap();
-        let ends = run(&folder, &finish()).unwrap();
-        assert_eq!(read_all(&folder, &ends).unwrap(), b"0\n1\n2\n3\n5\n");
-        Rows::new(&folder).discard(&finish());
-        assert!(read_all(&folder, &ends).is_ok(), "a second finish finds them");
+        let results = run(&folder, &finish()).unwrap();
+        assert_eq!(read_all(&folder, &results).unwrap(), b"0\n1\n2\n3\n5\n");
+        TaskRows::new(&folder).discard(&finish());
+        assert!(read_all(&folder, &results).is_ok(), "a second finish finds them");
         let whole = part(1, 1);
-        Rows::new(&folder).remove(&whole);
+        TaskRows::new(&folder).remove(&whole);
         assert!(folder.exists(), "the receipt is yet to be written");
         whole.sweep();
         assert!(!folder.exists());
@@ -369,8 +371,8 @@ mod tests {
         run(folder, &part(1, 2)).unwrap();
         assert!(matches!(run(folder, &finish()), Err(Error::Missing { missing: 3, .. })));
         run(folder, &part(2, 2)).unwrap();
-        let ends = run(folder, &finish()).unwrap();
-        assert_eq!(read_all(folder, &ends).unwrap(), b"0\n1\n2\n3\n5\n");
+        let results = run(folder, &finish()).unwrap();
+        assert_eq!(read_all(folder, &results).unwrap(), b"0\n1\n2\n3\n5\n");
         // two parts have written at least an object each
         let all = store::list(folder).unwrap();
         let objects: Vec<_> = all.iter().filter(|entry| entry.name.starts_with("rows-")).collect();
@@ -378,7 +380,7 @@ mod tests {
         for object in objects {
             store::put(&folder.join(&object.name), b"7\n8\n9\n").unwrap();
         }
-        let message = read_all(folder, &ends).unwrap_err().to_string();
+        let message = read_all(folder, &results).unwrap_err().to_string();
         assert!(message.contains("altered"), "{message}");
     }
 
@@ -423,16 +425,16 @@ mod tests {
             let bucket = format!("memory://rows-{name}/x.voxloom");
             let folder = if is_remote { Path::new(&bucket) } else { local.path() };
             let text = |id: usize| -> Vec<u8> { (0..lengths[id]).map(|i| (i * 7 + id) as u8).collect() };
-            let rows = Rows::new(folder);
+            let rows = TaskRows::new(folder);
             let write = |_: &Task, id| {
-                Ok(Ending::from(Outcome::Done).with_rows(rows.write(&text(id))?))
+                Ok(TaskResult::from(Outcome::Done).with_rows(rows.write(&text(id))?))
             };
-            let ends =
+            let results =
                 plan().stream(&part(1, 1), folder, |task| Ok(task.id), |_, id| Ok(id), write).unwrap();
             for (task, (a, b)) in plan().tasks().iter().zip(cuts).chain(plan().tasks().iter().map(|t| (t, (0, 70_000)))) {
-                let (whole, rows) = (text(task.id), Rows::new(folder));
+                let (whole, rows) = (text(task.id), TaskRows::new(folder));
                 let (a, b) = (a.min(b).min(whole.len()), a.max(b).min(whole.len()));
-                let part = rows.read_part(&task, &ends, a as u64..b as u64).unwrap().unwrap();
+                let part = rows.read_part(&task, &results, a as u64..b as u64).unwrap().unwrap();
                 prop_assert!(part == whole[a..b]);
             }
         }

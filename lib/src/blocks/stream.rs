@@ -6,10 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::entries::Entries;
 use super::files::output_of;
-use super::gone::Files;
 use super::ledger::{self, Ledger};
+use super::missing_output::Files;
 use super::pipeline::{self, Stages};
-use super::{Context, Ending, Ends, Error, Moment, Plan, Tally, Task, is_passing, may_die, rows};
+use super::{
+    BlockCounts, Context, Error, KillPoint, Plan, Task, TaskResult, TaskResults, abort_if_selected,
+    is_passing, rows,
+};
 use crate::store;
 use crate::volume::Existing;
 
@@ -31,14 +34,14 @@ impl Plan {
     /// with a fallback have one: `cli` counts them at the end); [`Error::Interrupted`],
     /// [`Error::Block`] for a transient fault, [`Error::Missing`], [`Error::OtherPlan`],
     /// [`Error::Exists`], [`Error::Io`].
-    pub fn stream<R: Send, W: Send, E: Into<Ending>>(
+    pub fn stream<R: Send, W: Send, E: Into<TaskResult>>(
         &self,
         ctx: &Context,
         folder: &Path,
         read: impl Fn(&Task) -> anyhow::Result<R> + Sync,
         compute: impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
         write: impl Fn(&Task, W) -> anyhow::Result<E> + Sync,
-    ) -> Result<Ends, Error> {
+    ) -> Result<TaskResults, Error> {
         let write = |task: &Task, result: W| write(task, result).map(Into::into);
         self.stream_over(ctx, folder, &Stages { read, compute, write }, &|_| Vec::new())
     }
@@ -47,43 +50,48 @@ impl Plan {
     /// of all tasks of lower waves.
     ///
     /// A part does those of its tasks whose wave may begin. If a wave needs tasks of other parts
-    /// that are not done, the run warns and ends before that wave; repeating the command does the rest.
+    /// that are not done, the run warns and ends before that wave; repeating the command does the
+    /// rest.
     ///
     /// # Errors
     /// As [`Plan::stream`].
-    pub fn stream_waves<R: Send, W: Send, E: Into<Ending>>(
+    pub fn stream_waves<R: Send, W: Send, E: Into<TaskResult>>(
         &self,
         ctx: &Context,
         folder: &Path,
-        read: impl Fn(&Task, &Ends) -> anyhow::Result<R> + Sync,
+        read: impl Fn(&Task, &TaskResults) -> anyhow::Result<R> + Sync,
         compute: impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
         write: impl Fn(&Task, W) -> anyhow::Result<E> + Sync,
-    ) -> Result<Ends, Error> {
+    ) -> Result<TaskResults, Error> {
         if self.is_all_asked(ctx)? {
-            return Ok(Ends::default());
+            return Ok(TaskResults::default());
         }
         if ctx.finish {
             return self.check_finished(ctx, folder, &|_| Vec::new());
         }
-        let earlier = Mutex::new(Arc::new(Ends::default()));
+        let earlier = Mutex::new(Arc::new(TaskResults::default()));
         let lock = || earlier.lock().unwrap_or_else(PoisonError::into_inner);
         let read = |task: &Task| {
-            let ends = Arc::clone(&lock());
-            read(task, &ends)
+            let results = Arc::clone(&lock());
+            read(task, &results)
         };
         let write = |task: &Task, result: W| write(task, result).map(Into::into);
         let stages = Stages { read, compute, write };
         let begin_wave = |entries: &Entries| {
-            *lock() = Arc::new(Ends::new(folder, entries.clone()));
+            *lock() = Arc::new(TaskResults::new(folder, entries.clone()));
         };
-        let run = Run { existing: ctx.existing, files: &|_| Vec::new(), begin_wave: &begin_wave };
+        let run = StreamOptions {
+            existing: ctx.existing,
+            files: &|_| Vec::new(),
+            begin_wave: &begin_wave,
+        };
         let entries = self.run(ctx, folder, &stages, &run)?;
         conclude(ctx, self.share(ctx), &entries)?;
-        Ok(Ends::new(folder, entries))
+        Ok(TaskResults::new(folder, entries))
     }
 
-    /// Like [`Plan::stream`]; a task is done again if some of its output files are missing, which `files`
-    /// names.
+    /// Like [`Plan::stream`]; a task is done again if some of its output files are missing, which
+    /// `files` names.
     pub(super) fn stream_over<R: Send, W: Send>(
         &self,
         ctx: &Context,
@@ -91,20 +99,20 @@ impl Plan {
         stages: &Stages<
             impl Fn(&Task) -> anyhow::Result<R> + Sync,
             impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
-            impl Fn(&Task, W) -> anyhow::Result<Ending> + Sync,
+            impl Fn(&Task, W) -> anyhow::Result<TaskResult> + Sync,
         >,
         files: &Files<'_>,
-    ) -> Result<Ends, Error> {
+    ) -> Result<TaskResults, Error> {
         if self.is_all_asked(ctx)? {
-            return Ok(Ends::default());
+            return Ok(TaskResults::default());
         }
         if ctx.finish {
             return self.check_finished(ctx, folder, files);
         }
-        let run = Run { existing: ctx.existing, files, begin_wave: &|_| {} };
+        let run = StreamOptions { existing: ctx.existing, files, begin_wave: &|_| {} };
         let entries = self.run(ctx, folder, stages, &run)?;
         conclude(ctx, self.share(ctx), &entries)?;
-        Ok(Ends::new(folder, entries))
+        Ok(TaskResults::new(folder, entries))
     }
 
     /// Like [`Plan::stream`], for the second pass of an operation, which needs all blocks of the
@@ -116,26 +124,26 @@ impl Plan {
     ///
     /// # Errors
     /// As [`Plan::stream`].
-    pub fn stream_second<R: Send, W: Send, E: Into<Ending>>(
+    pub fn stream_second<R: Send, W: Send, E: Into<TaskResult>>(
         &self,
         ctx: &Context,
         folder: &Path,
         read: impl Fn(&Task) -> anyhow::Result<R> + Sync,
         compute: impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
         write: impl Fn(&Task, W) -> anyhow::Result<E> + Sync,
-    ) -> Result<Ends, Error> {
+    ) -> Result<TaskResults, Error> {
         let write = |task: &Task, result: W| write(task, result).map(Into::into);
         let existing = ctx.existing_now();
-        let run = Run { existing, files: &|_| Vec::new(), begin_wave: &|_| {} };
+        let run = StreamOptions { existing, files: &|_| Vec::new(), begin_wave: &|_| {} };
         let entries = self.run(ctx, folder, &Stages { read, compute, write }, &run)?;
         if ctx.finish && ctx.gathers() {
             gather(ctx, folder)?;
         }
-        let mut tally = Tally::default();
+        let mut tally = BlockCounts::default();
         tally.add(self.share(ctx), &entries);
-        ctx.note(|receipt| receipt.blocks.failed.extend(tally.failed.iter().cloned()));
+        ctx.update_receipt(|receipt| receipt.blocks.failed.extend(tally.failed.iter().cloned()));
         tally.check(0.0, false)?;
-        Ok(Ends::new(folder, entries))
+        Ok(TaskResults::new(folder, entries))
     }
 
     /// The tasks of this part.
@@ -148,14 +156,14 @@ impl Plan {
         ctx: &Context,
         folder: &Path,
         files: &Files<'_>,
-    ) -> Result<Ends, Error> {
+    ) -> Result<TaskResults, Error> {
         if store::exists(folder) {
             ctx.enter(folder)?;
         }
         let mut entries = ledger::load(folder, self)?;
         let total = self.tasks().len();
         let all: Vec<usize> = (0..total).collect();
-        self.forget_gone(&all, &mut entries, files);
+        self.remove_missing(&all, &mut entries, files);
         let mut missing = all.iter().filter(|task| !entries.contains(**task));
         if let Some(&first) = missing.next() {
             return Err(Error::Missing { missing: missing.count() + 1, total, first });
@@ -165,7 +173,7 @@ impl Plan {
             gather(ctx, folder)?;
             conclude(ctx, self.tasks().iter(), &entries)?;
         }
-        Ok(Ends::new(folder, entries))
+        Ok(TaskResults::new(folder, entries))
     }
 
     fn run<R: Send, W: Send>(
@@ -175,17 +183,17 @@ impl Plan {
         stages: &Stages<
             impl Fn(&Task) -> anyhow::Result<R> + Sync,
             impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
-            impl Fn(&Task, W) -> anyhow::Result<Ending> + Sync,
+            impl Fn(&Task, W) -> anyhow::Result<TaskResult> + Sync,
         >,
-        run: &Run<'_>,
+        run: &StreamOptions<'_>,
     ) -> Result<Entries, Error> {
-        let in_company = ctx.enter(folder)?;
-        let mut entries = ledger::begin(folder, self, run.existing, in_company)?;
-        ctx.note(|receipt| receipt.folders.push(folder.to_path_buf()));
+        let is_concurrent = ctx.enter(folder)?;
+        let mut entries = ledger::begin(folder, self, run.existing, is_concurrent)?;
+        ctx.update_receipt(|receipt| receipt.folders.push(folder.to_path_buf()));
         let parts = self.tasks().share(ctx.part);
         let tasks: Vec<usize> = parts.iter().cloned().flatten().collect();
-        rows::forget_damaged(folder, self.tasks(), &tasks, &mut entries);
-        self.forget_gone(&tasks, &mut entries, run.files);
+        rows::remove_damaged(folder, self.tasks(), &tasks, &mut entries);
+        self.remove_missing(&tasks, &mut entries, run.files);
         if tasks.iter().all(|task| entries.has_ended(*task)) {
             let (output, count) = (output_of(folder), tasks.len());
             match count {
@@ -193,13 +201,13 @@ impl Plan {
                 1 => tracing::info!("{output}: its only block was done by an earlier run"),
                 _ => tracing::info!("{output}: all {count} blocks were done by an earlier run"),
             }
-            may_die(Moment::Plan);
+            abort_if_selected(KillPoint::Plan);
             return Ok(entries);
         }
         let ledger = Ledger::create(folder, self, ctx)?;
-        let work = pipeline::Work { ctx, plan: self, folder, ledger: &ledger };
+        let work = pipeline::PlannedRun { ctx, plan: self, folder, ledger: &ledger };
         for (wave, part) in self.tasks().waves().into_iter().zip(parts) {
-            if wave.start > 0 && !self.may_begin(&wave, &part, &mut entries, ctx, folder)? {
+            if wave.start > 0 && !self.can_begin(&wave, &part, &mut entries, ctx, folder)? {
                 break;
             }
             (run.begin_wave)(&entries);
@@ -208,9 +216,9 @@ impl Plan {
             let unchanged = ctx.check_inputs();
             if unchanged.as_ref().is_err_and(|error| !is_passing(error)) {
                 // voxels that were read in the meantime may be wrong
-                ledger.forget();
+                ledger.withdraw();
             }
-            let closed = ledger.settle();
+            let closed = ledger.sync_pending();
             if let Some(fault) = done.fault {
                 return Err(fault);
             }
@@ -222,13 +230,13 @@ impl Plan {
             }
             entries = done.entries;
         }
-        may_die(Moment::Plan);
+        abort_if_selected(KillPoint::Plan);
         Ok(entries)
     }
 
     /// Whether all tasks of lower waves are done, with no more failures than are allowed. Tasks of
     /// other parts may have ended since the ledgers were read.
-    fn may_begin(
+    fn can_begin(
         &self,
         wave: &Range<usize>,
         part: &Range<usize>,
@@ -256,7 +264,7 @@ impl Plan {
 }
 
 /// The properties in which the runs of a plan differ.
-struct Run<'a> {
+struct StreamOptions<'a> {
     /// How to treat earlier work.
     existing: Existing,
     files: &'a Files<'a>,
@@ -267,7 +275,7 @@ struct Run<'a> {
 /// Adds the resources used by the parts to the receipt.
 fn gather(ctx: &Context, folder: &Path) -> Result<(), Error> {
     let mut gathered = Ok(());
-    ctx.note(|receipt| gathered = receipt.gather(folder));
+    ctx.update_receipt(|receipt| gathered = receipt.gather(folder));
     gathered
 }
 
@@ -277,10 +285,10 @@ fn conclude(
     tasks: impl Iterator<Item = Task>,
     entries: &Entries,
 ) -> Result<(), Error> {
-    let mut tally = Tally::default();
+    let mut tally = BlockCounts::default();
     tally.add(tasks, entries);
     let verdict = tally.check(ctx.allow_failed, false);
-    ctx.note(|receipt| receipt.blocks.extend(tally));
+    ctx.update_receipt(|receipt| receipt.blocks.extend(tally));
     verdict
 }
 

@@ -1,4 +1,4 @@
-//! The tasks of a plan: the blocks of a lattice, which are computed when they are needed, or a list
+//! The tasks of a plan: the blocks of a grid, which are computed when they are needed, or a list
 //! of boxes of any sizes.
 
 use std::fmt;
@@ -55,7 +55,7 @@ pub struct Task {
 
 /// A task of [`Plan::list`](super::Plan::list).
 #[derive(Clone, Debug, PartialEq)]
-pub struct Item {
+pub struct ListedTask {
     /// What it is called.
     pub key: Key,
     /// The output box, in voxels, that only this task writes.
@@ -72,14 +72,14 @@ pub struct Item {
 #[derive(Clone, Debug)]
 pub enum Tasks {
     /// The blocks of a grid, in C order. The cost of a block is its number of voxels.
-    Lattice(Lattice),
+    BlockGrid(BlockGrid),
     /// Given tasks.
-    List(List),
+    TaskList(TaskList),
 }
 
 /// A box, divided into blocks.
 #[derive(Clone, Debug)]
-pub struct Lattice {
+pub struct BlockGrid {
     bounds: Box3,
     block: [usize; 3],
     /// Number of blocks along z, y, x.
@@ -90,15 +90,15 @@ pub struct Lattice {
 
 /// Tasks in order of their waves.
 #[derive(Clone, Debug)]
-pub struct List {
-    items: Vec<Item>,
+pub struct TaskList {
+    items: Vec<ListedTask>,
     /// The cost of all tasks before each task, and that of all.
     before: Vec<u64>,
     /// Fingerprint of names, boxes and waves.
     hash: String,
 }
 
-impl Lattice {
+impl BlockGrid {
     pub(super) fn new(bounds: Box3, block: [usize; 3], memory: u64) -> Self {
         let block = block.map(|n| n.max(1));
         let shape = bounds.shape();
@@ -153,10 +153,10 @@ impl Lattice {
     }
 }
 
-impl List {
+impl TaskList {
     /// Sorts the tasks by wave; tasks of a wave keep their order.
-    pub(super) fn new(items: impl IntoIterator<Item = Item>) -> Self {
-        let mut items: Vec<Item> = items.into_iter().collect();
+    pub(super) fn new(items: impl IntoIterator<Item = ListedTask>) -> Self {
+        let mut items: Vec<ListedTask> = items.into_iter().collect();
         items.sort_by_key(|item| item.wave);
         let (mut before, mut sum, mut hash) = (vec![0], 0_u64, Fingerprint::default());
         for item in &mut items {
@@ -173,8 +173,8 @@ impl Tasks {
     /// Number of tasks.
     pub fn len(&self) -> usize {
         match self {
-            Self::Lattice(lattice) => lattice.len(),
-            Self::List(list) => list.items.len(),
+            Self::BlockGrid(block_grid) => block_grid.len(),
+            Self::TaskList(list) => list.items.len(),
         }
     }
 
@@ -190,14 +190,14 @@ impl Tasks {
     pub fn get(&self, id: usize) -> Task {
         assert!(id < self.len(), "the plan has {} tasks", self.len());
         match self {
-            Self::Lattice(lattice) => {
-                let index = lattice.index(id);
-                let core = lattice.core(index);
+            Self::BlockGrid(block_grid) => {
+                let index = block_grid.index(id);
+                let core = block_grid.core(index);
                 let (key, cost) = (Key::Block(index), core.len() as u64);
-                Task { id, key, core, cost, memory: lattice.memory, wave: 0 }
+                Task { id, key, core, cost, memory: block_grid.memory, wave: 0 }
             }
-            Self::List(list) => {
-                let Item { key, core, cost, memory, wave } = list.items[id].clone();
+            Self::TaskList(list) => {
+                let ListedTask { key, core, cost, memory, wave } = list.items[id].clone();
                 Task { id, key, core, cost, memory, wave }
             }
         }
@@ -208,24 +208,24 @@ impl Tasks {
         (0..self.len()).map(|id| self.get(id))
     }
 
-    /// The tasks that intersect a box, in order. Those of a lattice are found without a search.
+    /// The tasks that intersect a box, in order. Those of a block grid are found without a search.
     pub fn at(&self, part: &Box3) -> impl Iterator<Item = Task> + use<'_> {
         let part = *part;
-        let (lattice, list) = match self {
-            Self::Lattice(lattice) => (Some(lattice.at(&part)), None),
-            Self::List(list) => (None, Some(list)),
+        let (block_grid, list) = match self {
+            Self::BlockGrid(block_grid) => (Some(block_grid.at(&part)), None),
+            Self::TaskList(list) => (None, Some(list)),
         };
-        let meets = move |item: &Item| !item.core.intersect(&part).is_empty();
+        let meets = move |item: &ListedTask| !item.core.intersect(&part).is_empty();
         let listed = list.into_iter().flat_map(|list| list.items.iter().enumerate());
         let listed = listed.filter(move |(_, item)| meets(item)).map(|(id, _)| id);
-        lattice.into_iter().flatten().chain(listed).map(|id| self.get(id))
+        block_grid.into_iter().flatten().chain(listed).map(|id| self.get(id))
     }
 
     /// The box that contains all tasks; empty if there are none.
     pub fn bounds(&self) -> Box3 {
         match self {
-            Self::Lattice(lattice) => lattice.bounds,
-            Self::List(list) => {
+            Self::BlockGrid(block_grid) => block_grid.bounds,
+            Self::TaskList(list) => {
                 let cores = list.items.iter().map(|item| item.core);
                 cores.reduce(|a, b| a.union(&b)).unwrap_or(Box3::new([0; 3], [0; 3]))
             }
@@ -235,9 +235,9 @@ impl Tasks {
     /// The size of a block, or of the largest box of a list by its number of voxels.
     pub(super) fn block(&self) -> [usize; 3] {
         match self {
-            Self::Lattice(lattice) if self.is_empty() => lattice.block.map(|_| 0),
-            Self::Lattice(lattice) => lattice.core([0; 3]).shape(),
-            Self::List(list) => {
+            Self::BlockGrid(block_grid) if self.is_empty() => block_grid.block.map(|_| 0),
+            Self::BlockGrid(block_grid) => block_grid.core([0; 3]).shape(),
+            Self::TaskList(list) => {
                 let largest = list.items.iter().max_by_key(|item| item.core.len());
                 largest.map_or([0; 3], |item| item.core.shape())
             }
@@ -247,16 +247,16 @@ impl Tasks {
     /// Number of blocks along z, y, x; `None` for a list.
     pub(super) fn grid(&self) -> Option<[usize; 3]> {
         match self {
-            Self::Lattice(lattice) => Some(lattice.grid),
-            Self::List(_) => None,
+            Self::BlockGrid(block_grid) => Some(block_grid.grid),
+            Self::TaskList(_) => None,
         }
     }
 
     /// The mean memory of a task, bytes.
     pub(super) fn mean_memory(&self) -> u64 {
         match self {
-            Self::Lattice(lattice) => lattice.memory,
-            Self::List(list) => {
+            Self::BlockGrid(block_grid) => block_grid.memory,
+            Self::TaskList(list) => {
                 let sum = list.items.iter().map(|item| u128::from(item.memory)).sum::<u128>();
                 (sum / list.items.len().max(1) as u128) as u64
             }
@@ -266,7 +266,7 @@ impl Tasks {
     /// The tasks of each wave.
     pub(super) fn waves(&self) -> Vec<Range<usize>> {
         let mut waves: Vec<Range<usize>> = Vec::new();
-        let Self::List(list) = self else {
+        let Self::TaskList(list) = self else {
             waves.push(0..self.len());
             return waves;
         };
@@ -317,20 +317,20 @@ impl Tasks {
 
     fn cost_before(&self, id: usize) -> u128 {
         match self {
-            Self::Lattice(lattice) => lattice.cost_before(id),
-            Self::List(list) => u128::from(list.before[id]),
+            Self::BlockGrid(block_grid) => block_grid.cost_before(id),
+            Self::TaskList(list) => u128::from(list.before[id]),
         }
     }
 
     /// The identity, extended by the division into tasks: the ledgers of equal runs agree in both.
     pub(super) fn agreement(&self, identity: Identity) -> Identity {
         match self {
-            Self::Lattice(_) => {
+            Self::BlockGrid(_) => {
                 let bounds =
                     if self.is_empty() { String::new() } else { self.bounds().to_string() };
                 identity.with("bounds", bounds).with("block-size", self.block())
             }
-            Self::List(list) => identity.with("tasks", &list.hash),
+            Self::TaskList(list) => identity.with("tasks", &list.hash),
         }
     }
 }
@@ -341,14 +341,14 @@ mod tests {
 
     use super::*;
 
-    fn item(core: Box3, cost: u64, wave: usize) -> Item {
-        Item { key: Key::Name("tile".into()), core, cost, memory: 1, wave }
+    fn item(core: Box3, cost: u64, wave: usize) -> ListedTask {
+        ListedTask { key: Key::Name("tile".into()), core, cost, memory: 1, wave }
     }
 
     fn list(costs: &[(u64, usize)]) -> Tasks {
         let boxes = (0..).map(|i| Box3::new([i, 0, 0], [i + 1, 1, 1]));
         let items = costs.iter().zip(boxes).map(|(&(cost, wave), core)| item(core, cost, wave));
-        Tasks::List(List::new(items))
+        Tasks::TaskList(TaskList::new(items))
     }
 
     proptest! {
@@ -360,7 +360,7 @@ mod tests {
         ) {
             let max = std::array::from_fn(|a| min[a] + shape[a] as i64);
             let bounds = Box3::new(min, max);
-            let tasks = Tasks::Lattice(Lattice::new(bounds, block, 1));
+            let tasks = Tasks::BlockGrid(BlockGrid::new(bounds, block, 1));
             let cores: Vec<Box3> = tasks.iter().map(|task| task.core).collect();
             prop_assert_eq!(&cores, &bounds.tiles(block).collect::<Vec<_>>());
             let mut sum = 0;
@@ -399,9 +399,9 @@ mod tests {
             let max = std::array::from_fn(|a| min[a] + shape[a]);
             let part = Box3::new(min, max);
             let bounds = Box3::new([-4, 2, 0], [9, 11, 14]);
-            let lattice = Tasks::Lattice(Lattice::new(bounds, [4, 3, 5], 1));
-            let listed = lattice.iter().map(|task| item(task.core, 1, 0));
-            for tasks in [&Tasks::List(List::new(listed)), &lattice] {
+            let block_grid = Tasks::BlockGrid(BlockGrid::new(bounds, [4, 3, 5], 1));
+            let listed = block_grid.iter().map(|task| item(task.core, 1, 0));
+            for tasks in [&Tasks::TaskList(TaskList::new(listed)), &block_grid] {
                 let meets = |task: &Task| !task.core.intersect(&part).is_empty();
                 let wanted: Vec<Task> = tasks.iter().filter(meets).collect();
                 prop_assert_eq!(tasks.at(&part).collect::<Vec<_>>(), wanted);

@@ -1,6 +1,6 @@
 use super::ledger;
 use super::pipeline::Stages;
-use super::{Context, Ending, Ends, Error, Plan, Task};
+use super::{Context, Error, Plan, Task, TaskResult, TaskResults};
 use crate::device::megabytes;
 use crate::volume::{self, Unfinished};
 
@@ -9,19 +9,24 @@ impl Plan {
     ///
     /// # Errors
     /// As [`Plan::stream`].
-    pub fn stream_to<R: Send, W: Send, N: Into<Ending>, E: From<Error> + From<volume::Error>>(
+    pub fn stream_to<
+        R: Send,
+        W: Send,
+        N: Into<TaskResult>,
+        E: From<Error> + From<volume::Error>,
+    >(
         &self,
         ctx: &Context,
         output: &(impl Unfinished + Sync),
         read: impl Fn(&Task) -> anyhow::Result<R> + Sync,
         compute: impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
         write: impl Fn(&Task, W) -> anyhow::Result<N> + Sync,
-    ) -> Result<Ends, E> {
+    ) -> Result<TaskResults, E> {
         let folder = output.ledger_folder();
         let write = |task: &Task, result: W| {
-            let mut ending: Ending = write(task, result)?.into();
-            ending.files = Some(output.stored(&task.core)?);
-            Ok(ending)
+            let mut result: TaskResult = write(task, result)?.into();
+            result.files = Some(output.stored(&task.core)?);
+            Ok(result)
         };
         let files = |task: &Task| output.files(&task.core);
         let streamed = self.stream_over(ctx, &folder, &Stages { read, compute, write }, &files);
@@ -29,7 +34,7 @@ impl Plan {
         if ended && !ctx.plan_only {
             let read;
             let entries = match &streamed {
-                Ok(ends) if ends.entries.len() == self.tasks().len() => &ends.entries,
+                Ok(results) if results.entries.len() == self.tasks().len() => &results.entries,
                 // other parts may have ended meanwhile
                 _ => {
                     read = ledger::load(&folder, self)?;
@@ -40,7 +45,7 @@ impl Plan {
             // an output with untried blocks is already marked as unfinished
             if entries.len() == self.tasks().len() {
                 let lacking = (failed > 0).then_some([failed, self.tasks().len()]);
-                output.set_lacking(lacking, streamed.is_ok())?;
+                output.set_missing_blocks(lacking, streamed.is_ok())?;
             }
         }
         Ok(streamed?)

@@ -16,9 +16,9 @@ use crate::quote;
 use crate::store::document;
 
 /// Maximum size of a parameters file, in bytes.
-const LARGEST: usize = 1 << 20;
+const MAX_FILE_SIZE: usize = 1 << 20;
 /// Maximum count that a file may give for a counted flag such as `verbose`.
-const MOST_TIMES: u64 = 10;
+const MAX_COUNT: u64 = 10;
 
 /// The programs that may have a section.
 const PROGRAMS: &[&str] = &[
@@ -174,9 +174,10 @@ pub const VOCABULARY: &[&str] = &[
 pub fn read_parameters(path: &Path) -> Result<Map<String, Value>, Error> {
     let shown = path.display();
     let refused = |source| Error::Io { action: "read", path: shown.to_string(), source };
-    let bytes = document::read_start(path, LARGEST + 1).map_err(refused)?;
-    if bytes.len() > LARGEST {
-        let message = format!("{shown}: has more than {LARGEST} bytes; wanted `flag: value` lines");
+    let bytes = document::read_start(path, MAX_FILE_SIZE + 1).map_err(refused)?;
+    if bytes.len() > MAX_FILE_SIZE {
+        let message =
+            format!("{shown}: has more than {MAX_FILE_SIZE} bytes; wanted `flag: value` lines");
         return Err(Error::Usage(message));
     }
     let text = String::from_utf8(bytes)
@@ -188,15 +189,15 @@ pub fn read_parameters(path: &Path) -> Result<Map<String, Value>, Error> {
     } else {
         serde_saphyr::from_str(&text).map_err(|e| {
             // the lines after the first one are a picture of the location
-            let said = e.to_string();
-            let said = said.lines().next().unwrap_or_default();
-            let said = said.trim_start_matches("error: ");
-            match said.split_once("budget breached") {
+            let message = e.to_string();
+            let message = message.lines().next().unwrap_or_default();
+            let message = message.trim_start_matches("error: ");
+            match message.split_once("budget breached") {
                 Some((place, _)) => format!(
                     "{place}has more values than parameters, or nested too deeply; wanted `flag: value` \
                      lines"
                 ),
-                None => said.to_owned(),
+                None => message.to_owned(),
             }
         })
     };
@@ -323,9 +324,9 @@ fn choose(
     Ok(chosen)
 }
 
-/// Whether any program shape has this shared flag.
+/// Whether any flag set contains this shared flag.
 fn is_shared(key: &str) -> bool {
-    let all = super::shared::add(Command::new("all"), super::Shape::Blocks);
+    let all = super::shared::add(Command::new("all"), super::FlagSet::Blocks);
     flag(&all, key).is_some()
 }
 
@@ -339,7 +340,7 @@ fn unknown(path: &Path, section: &str, key: &str, known: &[&str]) -> Error {
 pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|known| (strsim::jaro_winkler(word, known), known))
-        .filter(|(likeness, _)| *likeness > 0.7)
+        .filter(|(similarity, _)| *similarity > 0.7)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, known)| known)
 }
@@ -359,7 +360,7 @@ fn words(flag: &Arg, value: &Value) -> Result<Vec<OsString>, &'static str> {
         (ArgAction::SetTrue, _) => Err("true or false"),
         (ArgAction::Count, _) => value
             .as_u64()
-            .filter(|times| *times <= MOST_TIMES)
+            .filter(|times| *times <= MAX_COUNT)
             .map(repeated)
             .ok_or("a number from 0 to 10"),
         (action, Value::Array(values)) => {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::blocks::{
-    Verdict, finish_talk, is_passing, remove_folder_of_stream, say, sentence, shorten,
+    ExitReason, flush_stderr, is_passing, remove_folder_of_stream, sentence, shorten, write_stderr,
 };
 use crate::files;
 
@@ -16,12 +16,12 @@ const USAGE: u8 = 2;
 /// Completed, but too many blocks failed or fell back.
 const TOO_MANY_FAILED: u8 = 3;
 /// A transient fault: `EX_TEMPFAIL` of sysexits(3).
-const PASSING: u8 = 75;
+const TEMPORARY_FAILURE: u8 = 75;
 
 /// How long a program waits at its end until its stderr is read.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const STDERR_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum length of a line of a usage error, in bytes.
-const LINE: usize = 1200;
+const MAX_LINE: usize = 1200;
 
 /// Writes data to stdout.
 ///
@@ -29,7 +29,7 @@ const LINE: usize = 1200;
 /// If stdout cannot be written. If its reader has closed it, the program ends without a message.
 pub fn print(text: &str) -> anyhow::Result<()> {
     // on a terminal, stderr and stdout then appear in the order in which they were written
-    finish_talk(LAST_WORDS);
+    flush_stderr(STDERR_TIMEOUT);
     files::write_out(text.as_bytes())
         .map_err(|e| anyhow::Error::from(e).context("cannot write to stdout"))
 }
@@ -37,29 +37,29 @@ pub fn print(text: &str) -> anyhow::Result<()> {
 /// The exit code of an error.
 pub(super) fn code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
-        if let Some(verdict) = cause.downcast_ref::<Verdict>() {
+        if let Some(verdict) = cause.downcast_ref::<ExitReason>() {
             return match verdict {
-                Verdict::Usage => USAGE,
-                Verdict::TooManyFailed => TOO_MANY_FAILED,
-                Verdict::Interrupted(signal) => 128_u8.wrapping_add(*signal as u8),
+                ExitReason::Usage => USAGE,
+                ExitReason::TooManyFailed => TOO_MANY_FAILED,
+                ExitReason::Interrupted(signal) => 128_u8.wrapping_add(*signal as u8),
             };
         }
     }
     if files::is_reader_gone(error.as_ref()) {
         return 0;
     }
-    if is_passing(error.as_ref()) { PASSING } else { FAILED }
+    if is_passing(error.as_ref()) { TEMPORARY_FAILURE } else { FAILED }
 }
 
 /// Reports an error on stderr in one sentence, and returns its exit code.
 pub(super) fn fail(program: &str, error: &anyhow::Error, json: bool) -> ExitCode {
     let code = code(error);
     if code != 0 {
-        let said = sentence(error.as_ref());
+        let message = sentence(error.as_ref());
         if json {
-            tracing::error!(program, exit_code = code, "{said}");
+            tracing::error!(program, exit_code = code, "{message}");
         } else {
-            say(&format!("{program}: error: {said}\n"));
+            write_stderr(&format!("{program}: error: {message}\n"));
         }
     }
     end(code)
@@ -68,7 +68,7 @@ pub(super) fn fail(program: &str, error: &anyhow::Error, json: bool) -> ExitCode
 /// Returns this exit code after stderr is written, or after a timeout.
 pub(super) fn end(code: u8) -> ExitCode {
     remove_folder_of_stream();
-    finish_talk(LAST_WORDS);
+    flush_stderr(STDERR_TIMEOUT);
     ExitCode::from(code)
 }
 
@@ -83,14 +83,14 @@ pub(super) fn clap(program: &str, error: &clap::Error) -> ExitCode {
             _ => ExitCode::SUCCESS,
         };
     }
-    let said = error.render().to_string();
-    if io::stderr().is_terminal() && said.lines().all(|line| line.len() <= LINE) {
+    let message = error.render().to_string();
+    if io::stderr().is_terminal() && message.lines().all(|line| line.len() <= MAX_LINE) {
         // in colour; an error of a closed terminal is ignored
         let _ = error.print();
         return ExitCode::from(code);
     }
-    let short: Vec<_> = said.lines().map(|line| shorten(line, LINE)).collect();
-    say(&format!("{}\n", short.join("\n")));
+    let short: Vec<_> = message.lines().map(|line| shorten(line, MAX_LINE)).collect();
+    write_stderr(&format!("{}\n", short.join("\n")));
     end(code)
 }
 

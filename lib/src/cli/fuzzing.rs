@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::{Arg, ArgAction, Command};
 
-use super::{Shape, config, shared};
+use super::{FlagSet, config, shared};
 
 /// Reads the file for a program with flags of each kind.
 ///
@@ -15,7 +15,7 @@ pub fn parameters(path: &Path) -> Result<(), String> {
         .arg(Arg::new("volume").required(true))
         .arg(Arg::new("radius").long("radius"))
         .arg(Arg::new("mask").long("mask").num_args(1..).action(ArgAction::Append));
-    let command = shared::add(own, Shape::Blocks);
+    let command = shared::add(own, FlagSet::Blocks);
     let mut arguments = ["extract-spots", "v.zarr", "--config"].map(Into::into).to_vec();
     arguments.push(path.into());
     let _ = config::selects_a_volume(path);

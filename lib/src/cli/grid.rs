@@ -35,7 +35,7 @@ impl GridArgs {
     /// Those of opening `--onto`; [`blocks::Error::Usage`] if `y,x` and `z,y,x` values are mixed.
     pub fn grid(&self, ctx: &Context) -> anyhow::Result<Grid> {
         if let (None, Some(shape), Some(spacing)) = (&self.onto, self.shape, self.out_spacing) {
-            return Ok(spelled_out(shape, spacing.0, self.out_origin.map(|o| o.0))?);
+            return Ok(explicit_grid(shape, spacing.0, self.out_origin.map(|o| o.0))?);
         }
         let onto = self.onto.as_deref().unwrap_or_default();
         let onto = Volume::open(onto, &self.fixed.select())?;
@@ -45,7 +45,7 @@ impl GridArgs {
 }
 
 /// A grid from its shape, spacing and origin (z, y, x); NaN for the spacing along z means a plane.
-fn spelled_out(
+fn explicit_grid(
     shape: [usize; 3],
     spacing: Point,
     origin: Option<Point>,

@@ -5,22 +5,22 @@ use clap::builder::ValueParser;
 use clap::{Arg, value_parser};
 
 /// Largest length of a flag, in micrometres (1e9 um are a kilometre) or voxels.
-const LONGEST: f64 = 1e9;
+const MAX_LENGTH: f64 = 1e9;
 /// Smallest nonzero length.
-const SHORTEST: f64 = 1e-9;
+const MIN_LENGTH: f64 = 1e-9;
 /// Largest magnitude of other numbers, such as intensities in single precision.
-const GREATEST: f64 = 1e40;
+const MAX_NUMBER: f64 = 1e40;
 /// Largest count.
-const MOST: usize = 1_000_000_000;
+const MAX_COUNT: usize = 1_000_000_000;
 /// Flags with bounds of their own, and the fill value, which may be any number.
-const OTHERS: [&str; 3] = ["fill", "threads", "allow-failed"];
+const UNBOUNDED_FLAGS: [&str; 3] = ["fill", "threads", "allow-failed"];
 
 /// The value names of flags that are lengths.
 const LENGTHS: [&str; 3] = ["UM", "VOXELS", "LENGTH"];
 
 /// Bounds the value of a flag if it is a plain number.
 pub(super) fn bounded(arg: Arg) -> Arg {
-    if !arg.get_action().takes_values() || OTHERS.contains(&arg.get_id().as_str()) {
+    if !arg.get_action().takes_values() || UNBOUNDED_FLAGS.contains(&arg.get_id().as_str()) {
         return arg;
     }
     let kind = arg.get_value_parser().type_id();
@@ -39,25 +39,26 @@ pub(super) fn bounded(arg: Arg) -> Arg {
 
 fn number(text: &str) -> Result<f64, String> {
     match text.trim().parse::<f64>() {
-        Ok(value) if value.abs() <= GREATEST => Ok(value),
+        Ok(value) if value.abs() <= MAX_NUMBER => Ok(value),
         Ok(value) if value.is_nan() => Err("NaN is no number that can be used".to_owned()),
-        Ok(_) => Err(format!("wanted a number of at most {GREATEST:e}")),
+        Ok(_) => Err(format!("wanted a number of at most {MAX_NUMBER:e}")),
         Err(_) => Err("wanted a number".to_owned()),
     }
 }
 
-/// Parses a length in micrometres or voxels; its magnitude must be 0 or in `SHORTEST..=LONGEST`.
+/// Parses a length in micrometres or voxels; its magnitude must be 0 or in
+/// `MIN_LENGTH..=MAX_LENGTH`.
 pub(super) fn length(text: &str) -> Result<f64, String> {
     let value = number(text)?;
-    if value == 0.0 || (SHORTEST..=LONGEST).contains(&value.abs()) {
+    if value == 0.0 || (MIN_LENGTH..=MAX_LENGTH).contains(&value.abs()) {
         return Ok(value);
     }
-    Err(format!("no volume has this length; wanted {SHORTEST:e} to {LONGEST:e}"))
+    Err(format!("no volume has this length; wanted {MIN_LENGTH:e} to {MAX_LENGTH:e}"))
 }
 
 fn count(text: &str) -> Result<usize, String> {
-    let wanted = || format!("wanted a whole number from 0 to {MOST}");
-    text.trim().parse().ok().filter(|count| *count <= MOST).ok_or_else(wanted)
+    let wanted = || format!("wanted a whole number from 0 to {MAX_COUNT}");
+    text.trim().parse().ok().filter(|count| *count <= MAX_COUNT).ok_or_else(wanted)
 }
 
 #[cfg(test)]

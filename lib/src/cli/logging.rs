@@ -12,7 +12,7 @@ use tracing_subscriber::fmt::time::uptime;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::blocks::say;
+use crate::blocks::write_stderr;
 
 /// Starts logging; `louder` is the number of times that `-v` was given.
 pub(super) fn start(louder: u8, quiet: bool, json: bool) {
@@ -22,42 +22,42 @@ pub(super) fn start(louder: u8, quiet: bool, json: bool) {
         (false, 1) => LevelFilter::DEBUG,
         (false, _) => LevelFilter::TRACE,
     };
-    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(|| Talk);
+    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(|| StderrWriter);
     // a second start in one process, as in tests, keeps the first logger
     let _ = if json {
         let json = builder.json().flatten_event(true).with_timer(uptime());
-        json.finish().with(Once::default()).try_init()
+        json.finish().with(OncePerMessage::default()).try_init()
     } else {
         let plain = builder.with_timer(uptime()).with_target(false);
-        plain.finish().with(Once::default()).try_init()
+        plain.finish().with(OncePerMessage::default()).try_init()
     };
 }
 
 /// Maximum number of messages that are remembered.
-const MOST: usize = 10_000;
+const MAX_REMEMBERED: usize = 10_000;
 
 /// Logs each message once, because a program may open a volume several times and repeat its
 /// remarks. Debugging messages of other crates are not logged.
 #[derive(Default)]
-struct Once(Mutex<BTreeSet<String>>);
+struct OncePerMessage(Mutex<BTreeSet<String>>);
 
-impl<S: Subscriber> Layer<S> for Once {
+impl<S: Subscriber> Layer<S> for OncePerMessage {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         if *event.metadata().level() > Level::INFO {
             // the network libraries log so much that other messages would be hard to find
             return event.metadata().target().starts_with("voxloom");
         }
-        let mut words = Words(event.metadata().level().to_string());
-        event.record(&mut words);
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        said.len() >= MOST || said.insert(words.0)
+        let mut text = EventText(event.metadata().level().to_string());
+        event.record(&mut text);
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        logged.len() >= MAX_REMEMBERED || logged.insert(text.0)
     }
 }
 
 /// The text of all fields of an event.
-struct Words(String);
+struct EventText(String);
 
-impl Visit for Words {
+impl Visit for EventText {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let _ = write!(self.0, " {field}={value:?}"); // writing to a String cannot fail
     }
@@ -65,11 +65,11 @@ impl Visit for Words {
 
 /// Stderr, without interfering with the progress bar. Writing never returns an error, since
 /// `tracing` would report it on stderr, and panic if that fails.
-struct Talk;
+struct StderrWriter;
 
-impl Write for Talk {
+impl Write for StderrWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        say(&String::from_utf8_lossy(bytes));
+        write_stderr(&String::from_utf8_lossy(bytes));
         Ok(bytes.len())
     }
 

@@ -5,7 +5,7 @@
 //! ```no_run
 //! use std::process::ExitCode;
 //! use voxloom::blocks::Context;
-//! use voxloom::cli::{self, Program, Purpose, Shape, VolumeArgs};
+//! use voxloom::cli::{self, FlagSet, Program, Purpose, VolumeArgs};
 //!
 //! /// Says what is in a volume.
 //! #[derive(clap::Args)]
@@ -19,8 +19,8 @@
 //!
 //! impl Program for Inspect {
 //!     const NAME: &'static str = "inspect";
-//!     const PURPOSE: Purpose = Purpose::Look;
-//!     const SHAPE: Shape = Shape::Look;
+//!     const PURPOSE: Purpose = Purpose::Inspect;
+//!     const FLAG_SET: FlagSet = FlagSet::Inspect;
 //!     const EXAMPLE: &'static str = "inspect image.zarr/0";
 //!
 //!     fn run(self, _ctx: &Context) -> anyhow::Result<()> {
@@ -38,8 +38,7 @@
 //! `voxloom`; the rest of the comment follows the options. A program declares its own
 //! `-o, --output` and receives the shared flags through [`Context`].
 
-mod again;
-mod apart;
+mod completed;
 mod config;
 mod exit;
 #[cfg(feature = "fuzzing")]
@@ -50,6 +49,7 @@ mod limits;
 mod logging;
 mod multicall;
 mod output;
+mod path_conflicts;
 mod run;
 mod shared;
 mod streams;
@@ -62,7 +62,7 @@ use std::process::ExitCode;
 pub use config::{VOCABULARY, read_parameters, selects_a_volume};
 pub use exit::print;
 pub use grid::{GridArgs, SampleArgs};
-pub use multicall::{Entry, multicall};
+pub use multicall::{ProgramEntry, multicall};
 pub use output::{OutputArgs, dtypes};
 pub use values::{Channels, Length3, parse_bytes, parse_shape3, parse_size3, parse_spacing};
 pub use volumes::{FixedArgs, MovingArgs, MovingChannelsArgs, VolumeArgs};
@@ -73,7 +73,7 @@ use crate::blocks::Context;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Inspect data before or after processing.
-    Look,
+    Inspect,
     /// Align one volume to another.
     Align,
     /// Change format or resolution.
@@ -84,9 +84,9 @@ pub enum Purpose {
 
 /// Which of the shared flags a program takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum FlagSet {
     /// Reads and prints: logging, `--threads` and `--memory` only.
-    Look,
+    Inspect,
     /// Processes the input as a whole: also receipt, seed, resume and overwrite.
     Whole,
     /// Processes block by block: also block size, part, finish, plan and allow-failed.
@@ -100,7 +100,7 @@ pub trait Program: clap::Args + 'static {
     /// Its group in the overview.
     const PURPOSE: Purpose;
     /// Which shared flags it takes.
-    const SHAPE: Shape;
+    const FLAG_SET: FlagSet;
     /// One working example, shown below the first sentence of `--help`.
     const EXAMPLE: &'static str;
     /// The help of `--block-size`, if a block is larger than what a task writes.

@@ -18,7 +18,7 @@ use crate::blocks::{Error, write_whole};
 const NAME: &str = "voxloom";
 
 /// A program of the multicall executable.
-pub struct Entry {
+pub struct ProgramEntry {
     name: &'static str,
     purpose: Purpose,
     example: &'static str,
@@ -26,7 +26,7 @@ pub struct Entry {
     run: fn(Vec<OsString>) -> ExitCode,
 }
 
-impl Entry {
+impl ProgramEntry {
     /// Creates the entry of the program `P`.
     pub const fn of<P: Program>() -> Self {
         Self {
@@ -57,7 +57,7 @@ impl Entry {
 
 /// The `main` function of the multicall executable. The program is selected by the name of the link
 /// through which it is called, or else by the first argument.
-pub fn multicall(programs: &[Entry]) -> ExitCode {
+pub fn multicall(programs: &[ProgramEntry]) -> ExitCode {
     let mut words: Vec<OsString> = std::env::args_os().collect();
     let called = words.first().map(Path::new).and_then(Path::file_stem);
     let called = called.and_then(|name| name.to_str()).unwrap_or(NAME);
@@ -78,7 +78,7 @@ pub fn multicall(programs: &[Entry]) -> ExitCode {
     }
 }
 
-fn answer(programs: &[Entry], first: &str, rest: &[&str]) -> anyhow::Result<ExitCode> {
+fn answer(programs: &[ProgramEntry], first: &str, rest: &[&str]) -> anyhow::Result<ExitCode> {
     match (first, rest) {
         ("" | "help" | "-h" | "--help", []) => print(&overview(programs))?,
         ("help", [name]) => {
@@ -104,7 +104,7 @@ fn usage(message: String) -> anyhow::Error {
     Error::Usage(message).into()
 }
 
-fn find<'a>(programs: &'a [Entry], name: &str) -> anyhow::Result<&'a Entry> {
+fn find<'a>(programs: &'a [ProgramEntry], name: &str) -> anyhow::Result<&'a ProgramEntry> {
     programs.iter().find(|program| program.name == name).ok_or_else(|| {
         let meant = nearest(name, programs.iter().map(|program| program.name));
         let meant = meant.map_or_else(String::new, |meant| format!(", did you mean {meant}?"));
@@ -113,14 +113,14 @@ fn find<'a>(programs: &'a [Entry], name: &str) -> anyhow::Result<&'a Entry> {
 }
 
 /// All programs by purpose, with one sentence each.
-fn overview(programs: &[Entry]) -> String {
+fn overview(programs: &[ProgramEntry]) -> String {
     let mut text = format!(
         "{NAME} {VERSION} aligns and warps volumes too large for one machine\n\
          \nUsage: {NAME} PROGRAM ...   (each program is also an executable: PROGRAM ...)\n"
     );
     let width = programs.iter().map(|program| program.name.len()).max().unwrap_or_default();
     for (purpose, heading) in [
-        (Purpose::Look, "Look at data before and after"),
+        (Purpose::Inspect, "Look at data before and after"),
         (Purpose::Align, "Align one volume to another"),
         (Purpose::Convert, "Change format or resolution"),
         (Purpose::Test, "Make test data"),
@@ -143,7 +143,7 @@ fn overview(programs: &[Entry]) -> String {
 }
 
 /// The multicall executable as a clap command.
-fn tree(programs: &[Entry]) -> Command {
+fn tree(programs: &[ProgramEntry]) -> Command {
     let shells = ["bash", "zsh", "fish"];
     Command::new(NAME)
         .version(VERSION)
@@ -164,7 +164,11 @@ fn tree(programs: &[Entry]) -> Command {
 
 /// Completions of one program. Without a name: of the multicall executable and, for shells in which
 /// one script can hold several (not zsh), of all programs.
-fn completions(programs: &[Entry], shell: &str, name: Option<&str>) -> anyhow::Result<String> {
+fn completions(
+    programs: &[ProgramEntry],
+    shell: &str,
+    name: Option<&str>,
+) -> anyhow::Result<String> {
     let shell = Shell::from_str(shell)
         .ok()
         .filter(|shell| matches!(shell, Shell::Bash | Shell::Zsh | Shell::Fish))
@@ -187,7 +191,7 @@ fn completions(programs: &[Entry], shell: &str, name: Option<&str>) -> anyhow::R
 }
 
 /// `voxloom.1` and one page per program.
-fn write_manual(programs: &[Entry], folder: &Path) -> anyhow::Result<()> {
+fn write_manual(programs: &[ProgramEntry], folder: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot create {}", folder.display()))?;
     let mut page = Vec::new();
@@ -205,7 +209,7 @@ fn write_manual(programs: &[Entry], folder: &Path) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Shape;
+    use super::super::FlagSet;
     use super::*;
     use crate::blocks::Context;
 
@@ -219,8 +223,8 @@ mod tests {
 
     impl Program for Look {
         const NAME: &'static str = "look";
-        const PURPOSE: Purpose = Purpose::Look;
-        const SHAPE: Shape = Shape::Look;
+        const PURPOSE: Purpose = Purpose::Inspect;
+        const FLAG_SET: FlagSet = FlagSet::Inspect;
         const EXAMPLE: &'static str = "look --thing moon";
 
         fn run(self, _: &Context) -> anyhow::Result<()> {
@@ -228,7 +232,7 @@ mod tests {
         }
     }
 
-    const PROGRAMS: [Entry; 1] = [Entry::of::<Look>()];
+    const PROGRAMS: [ProgramEntry; 1] = [ProgramEntry::of::<Look>()];
 
     #[test]
     fn the_overview_has_a_sentence_for_each_program() {

@@ -7,10 +7,13 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Command};
 use serde_json::{Map, Value, json};
 
-use super::shared::Shared;
-use super::{Program, Shape, again, apart, config, exit, limits, logging, shared, streams};
+use super::shared::SharedFlags;
+use super::{
+    FlagSet, Program, completed, config, exit, limits, logging, path_conflicts, shared, streams,
+};
 use crate::blocks::{
-    Cancel, Context, Error, Moment, Receipt, Verdict, may_die, receipt_beside, sentence,
+    Cancel, Context, Error, ExitReason, KillPoint, Receipt, abort_if_selected, receipt_path,
+    sentence,
 };
 use crate::{files, volume};
 
@@ -21,7 +24,7 @@ pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(super) fn command<P: Program>() -> Command {
     let command = P::augment_args(Command::new(P::NAME).version(VERSION));
     // negative numbers are parsed, so that the program can refuse them with the name of the flag
-    let mut command = shared::add(command, P::SHAPE).mut_args(|arg| {
+    let mut command = shared::add(command, P::FLAG_SET).mut_args(|arg| {
         let is_flag = arg.get_long().is_some() && !arg.is_allow_hyphen_values_set();
         let has_value = arg.get_action().takes_values();
         let arg = limits::bounded(arg);
@@ -53,7 +56,7 @@ pub(super) fn command<P: Program>() -> Command {
 /// Runs a program; the first element of `arguments` is its name.
 pub(super) fn run<P: Program>(arguments: Vec<OsString>) -> ExitCode {
     let command = command::<P>();
-    let said = shell_words(P::NAME, &arguments);
+    let command_line = shell_words(P::NAME, &arguments);
     let arguments = match config::apply(&command, arguments) {
         Ok(arguments) => arguments,
         Err(error) => return exit::fail(P::NAME, &error.into(), false),
@@ -62,9 +65,9 @@ pub(super) fn run<P: Program>(arguments: Vec<OsString>) -> ExitCode {
         Ok(matches) => matches,
         Err(error) => return exit::clap(P::NAME, &error),
     };
-    let flags = Shared(&matches);
+    let flags = SharedFlags(&matches);
     logging::start(flags.verbose(), flags.quiet(), flags.log_json());
-    match attempt::<P>(&command, &matches, said) {
+    match attempt::<P>(&command, &matches, command_line) {
         Ok(()) => exit::end(0),
         Err(error) => match error.downcast::<clap::Error>() {
             Ok(error) => exit::clap(P::NAME, &error),
@@ -76,16 +79,16 @@ pub(super) fn run<P: Program>(arguments: Vec<OsString>) -> ExitCode {
 fn attempt<P: Program>(
     command: &Command,
     matches: &ArgMatches,
-    said: String,
+    command_line: String,
 ) -> anyhow::Result<()> {
-    let flags = Shared(matches);
+    let flags = SharedFlags(matches);
     let program = P::from_arg_matches(matches)?;
     files::set_sync(!flags.no_sync());
     flags.set_endpoint();
     streams::check(&program, command, matches)?;
-    apart::check(&program, command, matches)?;
+    path_conflicts::check(&program, command, matches)?;
     // programs that only inspect may read unfinished volumes, and report it
-    volume::allow_unfinished(flags.allow_unfinished() || P::SHAPE == Shape::Look);
+    volume::allow_unfinished(flags.allow_unfinished() || P::FLAG_SET == FlagSet::Inspect);
     let mut ctx = flags.context(Cancel::on_signals()?)?;
     if ctx.finish && ctx.scattered && !P::SECOND_PASS {
         let message = format!(
@@ -96,20 +99,21 @@ fn attempt<P: Program>(
     }
     refuse_receipts(&ctx, &flags, matches)?;
     let mut parameters = parameters(command, matches);
-    let looks = P::SHAPE == Shape::Look || ctx.plan_only;
-    let run = again::identity(P::NAME, command, matches, &parameters).filter(|_| !looks);
+    let only_inspects = P::FLAG_SET == FlagSet::Inspect || ctx.plan_only;
+    let run =
+        completed::identity(P::NAME, command, matches, &parameters).filter(|_| !only_inspects);
     if let Some(run) = &run
-        && again::is_done(command, matches, flags.receipt(), run, &ctx)?
+        && completed::is_done(command, matches, flags.receipt(), run, &ctx)?
     {
         tracing::info!("an earlier run has done this; nothing is left to do");
         return Ok(());
     }
     parameters.insert("threads".to_owned(), json!(ctx.threads));
     parameters.insert("memory".to_owned(), json!(ctx.memory));
-    let mut receipt = Receipt::begin(P::NAME, VERSION, said, parameters);
+    let mut receipt = Receipt::begin(P::NAME, VERSION, command_line, parameters);
     receipt.run = run;
     ctx.receipt = receipt.into();
-    for place in apart::referred_to(command, matches) {
+    for place in path_conflicts::referred_to(command, matches) {
         ctx.watch(&place.to_string_lossy());
     }
     // this fails only if a pool already exists, which is then used
@@ -119,28 +123,28 @@ fn attempt<P: Program>(
         std::panic::set_hook(Box::new(|panic| tracing::debug!("{panic}")));
     }
     let done = catch_unwind(AssertUnwindSafe(|| program.run(&ctx)))
-        .unwrap_or_else(|panic| Err(bug(&*panic)));
+        .unwrap_or_else(|panic| Err(panic_error(&*panic)));
     conclude(P::NAME, &ctx, &flags, done)
 }
 
 /// Refuses a receipt that would replace another file before the work begins, not only at its end.
-fn refuse_receipts(ctx: &Context, flags: &Shared, matches: &ArgMatches) -> anyhow::Result<()> {
+fn refuse_receipts(ctx: &Context, flags: &SharedFlags, matches: &ArgMatches) -> anyhow::Result<()> {
     let output = matches.try_get_raw("output").ok().flatten().and_then(|mut values| values.next());
-    let beside = output.filter(|output| !files::is_stream(output));
-    let beside = beside.map(|output| receipt_beside(output.as_ref()));
-    Ok(flags.receipt().or(beside).map_or(Ok(()), |path| ctx.refuse_receipt(&path))?)
+    let receipt = output.filter(|output| !files::is_stream(output));
+    let receipt = receipt.map(|output| receipt_path(output.as_ref()));
+    Ok(flags.receipt().or(receipt).map_or(Ok(()), |path| ctx.refuse_receipt(&path))?)
 }
 
 /// Prints the plan or writes the receipt, and decides whether the result is acceptable.
 fn conclude(
     name: &str,
     ctx: &Context,
-    flags: &Shared,
+    flags: &SharedFlags,
     done: anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut receipt = ctx.receipt();
     let gaps = |error: &anyhow::Error| {
-        error.chain().any(|e| e.downcast_ref::<Verdict>() == Some(&Verdict::TooManyFailed))
+        error.chain().any(|e| e.downcast_ref::<ExitReason>() == Some(&ExitReason::TooManyFailed))
     };
     match &done {
         Ok(()) if ctx.plan_only => {
@@ -155,11 +159,11 @@ fn conclude(
         Ok(()) => receipt.verdict(ctx.allow_failed).err().map(|error| error.to_string()),
     };
     // sync first: results that the receipt and the exit code report must survive a power failure
-    files::Mark::start().settle()?;
-    may_die(Moment::Receipt);
+    files::SyncMark::start().sync_pending()?;
+    abort_if_selected(KillPoint::Receipt);
     receipt.write(ctx, flags.receipt().as_deref())?;
-    files::settle()?;
-    may_die(Moment::Cleanup);
+    files::sync_pending()?;
+    abort_if_selected(KillPoint::Cleanup);
     ctx.sweep();
     done?;
     Ok(receipt.verdict(ctx.allow_failed)?)
@@ -186,10 +190,13 @@ fn plan(name: &str, ctx: &Context, receipt: &Receipt) -> Value {
 }
 
 /// A panic is a bug of ours, reported like any other error.
-fn bug(panic: &(dyn std::any::Any + Send)) -> anyhow::Error {
-    let said = panic.downcast_ref::<String>().map(String::as_str);
-    let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-    anyhow::anyhow!("a mistake in this program: {said}; please report it with the command line")
+fn panic_error(panic: &(dyn std::any::Any + Send)) -> anyhow::Error {
+    let command_line = panic.downcast_ref::<String>().map(String::as_str);
+    let command_line =
+        command_line.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    anyhow::anyhow!(
+        "a mistake in this program: {command_line}; please report it with the command line"
+    )
 }
 
 /// Every flag and its value, defaults included.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::Shape;
+use super::FlagSet;
 use super::values::{
     parse_bytes, parse_device, parse_fraction, parse_part, parse_size3, parse_threads,
 };
@@ -14,13 +14,13 @@ use crate::device::Device;
 use crate::store;
 use crate::volume::Existing;
 
-/// Adds the shared flags of this shape, except those that the program defines itself.
-pub(super) fn add(mut command: Command, shape: Shape) -> Command {
+/// Adds the shared flags of this set, except those that the program defines itself.
+pub(super) fn add(mut command: Command, flag_set: FlagSet) -> Command {
     let mut flags = Vec::new();
-    if shape == Shape::Blocks {
+    if flag_set == FlagSet::Blocks {
         flags.extend(block_flags());
     }
-    if shape != Shape::Look {
+    if flag_set != FlagSet::Inspect {
         flags.extend(writing_flags());
     }
     flags.extend(common_flags());
@@ -127,11 +127,11 @@ fn parse_endpoint(text: &str) -> Result<String, String> {
     store::check_endpoint(text).map(|()| text.to_owned())
 }
 
-/// The values of the shared flags. A flag that the program's shape lacks, or that the program has
+/// The values of the shared flags. A flag that the program's flag set lacks, or that the program has
 /// redefined, has its default value.
-pub(super) struct Shared<'a>(pub(super) &'a ArgMatches);
+pub(super) struct SharedFlags<'a>(pub(super) &'a ArgMatches);
 
-impl Shared<'_> {
+impl SharedFlags<'_> {
     fn get<T: Clone + Send + Sync + 'static>(&self, name: &str) -> Option<T> {
         self.0.try_get_one::<T>(name).ok().flatten().cloned()
     }
@@ -223,15 +223,15 @@ impl Shared<'_> {
 mod tests {
     use super::*;
 
-    fn context(shape: Shape, arguments: &[&str]) -> Result<Context, String> {
-        let command = add(Command::new("x").no_binary_name(true), shape);
+    fn context(flag_set: FlagSet, arguments: &[&str]) -> Result<Context, String> {
+        let command = add(Command::new("x").no_binary_name(true), flag_set);
         let matches = command.try_get_matches_from(arguments).map_err(|e| e.to_string())?;
-        Shared(&matches).context(Cancel::default()).map_err(|e| e.to_string())
+        SharedFlags(&matches).context(Cancel::default()).map_err(|e| e.to_string())
     }
 
     #[test]
     fn defaults_are_a_whole_run_within_what_the_machine_has() {
-        let ctx = context(Shape::Blocks, &[]).unwrap();
+        let ctx = context(FlagSet::Blocks, &[]).unwrap();
         assert!(ctx.threads >= 1 && ctx.memory > 0 && ctx.memory <= memory_allowed());
         assert_eq!((ctx.part, ctx.existing), (Part { k: 1, n: 1 }, Existing::Refuse));
         assert!(ctx.gathers());
@@ -239,34 +239,34 @@ mod tests {
 
     #[test]
     fn a_part_goes_on_with_what_others_began_and_leaves_the_rest_to_finish() {
-        let ctx = context(Shape::Blocks, &["--part", "1/1"]).unwrap();
+        let ctx = context(FlagSet::Blocks, &["--part", "1/1"]).unwrap();
         assert_eq!(ctx.existing, Existing::Resume);
         assert!(!ctx.gathers(), "even where it is the only one");
-        assert!(context(Shape::Blocks, &["--finish"]).unwrap().gathers());
-        let share = context(Shape::Blocks, &["--finish", "--part", "1/2"]).unwrap();
+        assert!(context(FlagSet::Blocks, &["--finish"]).unwrap().gathers());
+        let share = context(FlagSet::Blocks, &["--finish", "--part", "1/2"]).unwrap();
         assert!(share.reaches_second_pass() && !share.gathers());
         for wrong in [["--part=0/4", ""], ["--part=5/4", ""], ["--part=1/2", "--overwrite"]] {
             let wrong: Vec<&str> = wrong.into_iter().filter(|flag| !flag.is_empty()).collect();
-            assert!(context(Shape::Blocks, &wrong).is_err(), "{wrong:?}");
+            assert!(context(FlagSet::Blocks, &wrong).is_err(), "{wrong:?}");
         }
     }
 
     #[test]
     fn a_shape_has_its_flags_and_no_others() {
-        assert!(context(Shape::Look, &["--threads", "2", "-q"]).is_ok());
-        assert!(context(Shape::Look, &["--resume"]).is_err());
-        assert!(context(Shape::Whole, &["--resume", "--seed", "3"]).is_ok());
-        assert!(context(Shape::Whole, &["--part", "1/2"]).is_err());
-        assert!(context(Shape::Blocks, &["--resume", "--overwrite"]).is_err());
-        assert!(context(Shape::Blocks, &["--threads", "0"]).is_err());
+        assert!(context(FlagSet::Inspect, &["--threads", "2", "-q"]).is_ok());
+        assert!(context(FlagSet::Inspect, &["--resume"]).is_err());
+        assert!(context(FlagSet::Whole, &["--resume", "--seed", "3"]).is_ok());
+        assert!(context(FlagSet::Whole, &["--part", "1/2"]).is_err());
+        assert!(context(FlagSet::Blocks, &["--resume", "--overwrite"]).is_err());
+        assert!(context(FlagSet::Blocks, &["--threads", "0"]).is_err());
     }
 
     #[test]
     fn a_program_may_have_a_flag_of_its_own_in_place_of_a_shared_one() {
         let own = Arg::new("block-size").long("block-size").value_parser(parse_threads);
-        let command = add(Command::new("x").no_binary_name(true).arg(own), Shape::Blocks);
+        let command = add(Command::new("x").no_binary_name(true).arg(own), FlagSet::Blocks);
         let matches = command.try_get_matches_from(["--block-size", "7"]).unwrap();
         assert_eq!(matches.get_one::<usize>("block-size"), Some(&7));
-        assert_eq!(Shared(&matches).context(Cancel::default()).unwrap().block_size, None);
+        assert_eq!(SharedFlags(&matches).context(Cancel::default()).unwrap().block_size, None);
     }
 }

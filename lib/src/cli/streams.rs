@@ -6,14 +6,14 @@ use std::ffi::OsStr;
 use clap::{Arg, ArgMatches, Command};
 
 use super::Program;
-use super::apart::WRITTEN;
+use super::path_conflicts::OUTPUT_FLAGS;
 use crate::blocks::Error;
 use crate::files;
 
 /// Shared flags that accept `-` in every program.
 pub(super) const SHARED: [&str; 2] = ["config", "receipt"];
 /// Parts of value names that mark a value as a path.
-const PLACES: [&str; 6] = ["LOC", "FILE", "CSV", "JSON", "HTML", "DIR"];
+const PATH_VALUE_NAMES: [&str; 6] = ["LOC", "FILE", "CSV", "JSON", "HTML", "DIR"];
 
 /// Refuses `-` where a volume or a folder is required, more than one input or output that is `-`,
 /// and `--part`, `--finish` or `--resume` with an output on standard output.
@@ -28,11 +28,11 @@ pub(super) fn check<P: Program>(
     let refuse = |message: String| Err(Error::Usage(message));
     let (mut read, mut written) = (Vec::new(), Vec::new());
     let may = program.pipes();
-    for flag in command.get_arguments().filter(|flag| names_a_place(flag)) {
+    for flag in command.get_arguments().filter(|flag| is_path(flag)) {
         let id = flag.get_id().as_str();
-        let is_written = WRITTEN.contains(&id);
+        let is_written = OUTPUT_FLAGS.contains(&id);
         for _ in 0..streams(matches, id) {
-            let name = said(flag);
+            let name = flag_name(flag);
             if !may.contains(&id) && !SHARED.contains(&id) {
                 let (what, way) = if is_written {
                     ("only tables and transforms that are one text can be written to", "output")
@@ -65,9 +65,9 @@ pub(super) fn check<P: Program>(
     }
 }
 
-fn names_a_place(flag: &Arg) -> bool {
+fn is_path(flag: &Arg) -> bool {
     let names = flag.get_value_names().unwrap_or_default();
-    let is_place = |name: &str| PLACES.iter().any(|place| name.contains(place));
+    let is_place = |name: &str| PATH_VALUE_NAMES.iter().any(|place| name.contains(place));
     flag.is_positional() || names.iter().any(|name| is_place(name))
 }
 
@@ -81,7 +81,7 @@ fn streams(matches: &ArgMatches, id: &str) -> usize {
     values.filter(|value| is_stream(value)).count()
 }
 
-fn said(flag: &Arg) -> String {
+fn flag_name(flag: &Arg) -> String {
     match flag.get_long() {
         Some(long) => format!("--{long}"),
         None => flag.get_value_names().and_then(<[_]>::first).map_or_else(

@@ -8,21 +8,21 @@ use crate::geom::Point;
 use crate::quote;
 
 /// Largest magnitude of a coordinate, in micrometres: a thousand kilometres.
-const FARTHEST: f64 = 1e12;
+const MAX_COORDINATE: f64 = 1e12;
 /// Smallest and largest size of a voxel, in micrometres.
 const SPACINGS: [f64; 2] = [1e-6, 1e9];
 /// Maximum number of voxels of a block.
-const LARGEST_BLOCK: usize = 1_000_000_000_000;
+const MAX_BLOCK: usize = 1_000_000_000_000;
 /// Maximum number of voxels of a volume: ten times a cube of 100 000 along each axis.
-const LARGEST_VOLUME: usize = 10_000_000_000_000_000;
+const MAX_VOLUME: usize = 10_000_000_000_000_000;
 /// Maximum memory, in bytes.
-const LARGEST_MEMORY: f64 = 1e18;
+const MAX_MEMORY: f64 = 1e18;
 /// Maximum number of parts of a run.
-const MOST_PARTS: usize = 1_000_000;
+const MAX_PARTS: usize = 1_000_000;
 /// Maximum number of threads.
-const MOST_THREADS: usize = 1024;
+const MAX_THREADS: usize = 1024;
 /// Maximum number of channels in a list.
-const MOST_CHANNELS: usize = 1000;
+const MAX_CHANNELS: usize = 1000;
 
 /// Three lengths in micrometres, written `z,y,x` with a unit (`nm`, `um`, `mm`; `um` if omitted).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,7 +44,7 @@ impl FromStr for Length3 {
         let lengths = three::<f64>(numbers, "0.4,0.2,0.2um")?;
         let lengths = lengths.map(|length| length * micrometres);
         // written so that NaN is refused
-        match lengths.iter().find(|length| !(length.abs() <= FARTHEST)) {
+        match lengths.iter().find(|length| !(length.abs() <= MAX_COORDINATE)) {
             Some(length) => {
                 Err(format!("{} um is no length that a volume has", quote::number(*length)))
             }
@@ -135,7 +135,7 @@ fn positive(lengths: Length3) -> Result<Length3, String> {
 /// # Errors
 /// A sentence that says what is wanted.
 pub fn parse_size3(text: &str) -> Result<[usize; 3], String> {
-    shape3(text, LARGEST_BLOCK, "no memory holds a block of so many voxels")
+    shape3(text, MAX_BLOCK, "no memory holds a block of so many voxels")
 }
 
 /// Parses the shape of a volume in voxels, `z,y,x`, or of a plane, `y,x`.
@@ -143,7 +143,7 @@ pub fn parse_size3(text: &str) -> Result<[usize; 3], String> {
 /// # Errors
 /// A sentence that says what is wanted.
 pub fn parse_shape3(text: &str) -> Result<[usize; 3], String> {
-    shape3(text, LARGEST_VOLUME, "no volume has so many voxels")
+    shape3(text, MAX_VOLUME, "no volume has so many voxels")
 }
 
 fn shape3(text: &str, most: usize, too_many: &str) -> Result<[usize; 3], String> {
@@ -187,9 +187,9 @@ impl std::str::FromStr for Channels {
         let Ok(list) = list else {
             return Err("wanted numbers from 0 such as 0,2, or all".to_owned());
         };
-        if list.len() > MOST_CHANNELS {
+        if list.len() > MAX_CHANNELS {
             return Err(format!(
-                "{} channels are named; wanted {MOST_CHANNELS} at most",
+                "{} channels are named; wanted {MAX_CHANNELS} at most",
                 list.len()
             ));
         }
@@ -226,7 +226,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     let bytes = number * base.powi(power);
-    if bytes > LARGEST_MEMORY {
+    if bytes > MAX_MEMORY {
         return Err(format!("no machine has so much memory as '{text}'"));
     }
     if bytes >= 1.0 { Ok(bytes as u64) } else { Err(wrong()) }
@@ -238,8 +238,8 @@ pub(super) fn parse_part(text: &str) -> Result<Part, String> {
         .split_once('/')
         .and_then(|(k, n)| Some(Part { k: k.trim().parse().ok()?, n: n.trim().parse().ok()? }));
     match part {
-        Some(Part { n, .. }) if n > MOST_PARTS => {
-            Err(format!("no run has so many parts; N goes to {MOST_PARTS}"))
+        Some(Part { n, .. }) if n > MAX_PARTS => {
+            Err(format!("no run has so many parts; N goes to {MAX_PARTS}"))
         }
         Some(part) if (1..=part.n).contains(&part.k) => Ok(part),
         Some(Part { n, .. }) if n > 0 => Err(format!("K goes from 1 to {n}")),
@@ -269,8 +269,8 @@ pub(super) fn parse_fraction(text: &str) -> Result<f64, String> {
 /// Parses a number of threads, from 1 to 1024.
 pub(super) fn parse_threads(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(threads) if (1..=MOST_THREADS).contains(&threads) => Ok(threads),
-        _ => Err(format!("wanted a number from 1 to {MOST_THREADS}")),
+        Ok(threads) if (1..=MAX_THREADS).contains(&threads) => Ok(threads),
+        _ => Err(format!("wanted a number from 1 to {MAX_THREADS}")),
     }
 }
 

@@ -13,7 +13,7 @@ use super::lattice::{Field, Lattice};
 use super::pairs::{self, Head, Planes};
 use super::unfold::Folds;
 use super::{CHUNK, Error, Options};
-use crate::blocks::{Context, Ending, Ends, Identity, Outcome, Plan, Rows, Task};
+use crate::blocks::{Context, Identity, Outcome, Plan, Task, TaskResult, TaskResults, TaskRows};
 use crate::geom::{Box3, Point};
 use crate::volume::FieldOutput;
 
@@ -28,10 +28,10 @@ struct Entry {
 
 /// The blocks of the first pass and how they overlap.
 pub(super) struct Blend<'a> {
-    rows: &'a Rows,
+    rows: &'a TaskRows,
     /// The plan of the first pass.
     plan: &'a Plan,
-    ends: &'a Ends,
+    ends: &'a TaskResults,
     nodes: Lattice,
     entries: Vec<Entry>,
     /// Half the width of the ramps, nodes.
@@ -146,9 +146,9 @@ impl<'a> Blend<'a> {
     /// # Errors
     /// [`Error::Nothing`] if no block has a field.
     pub(super) fn new(
-        rows: &'a Rows,
+        rows: &'a TaskRows,
         plan: &'a Plan,
-        ends: &'a Ends,
+        ends: &'a TaskResults,
         nodes: &Lattice,
         block: [usize; 3],
         options: &Options,
@@ -207,7 +207,7 @@ impl<'a> Blend<'a> {
             },
             |task, (vectors, extremes)| {
                 out.write(&task.core, &vectors)?;
-                Ok(Ending::from(Outcome::Done).with_summary(&extremes)?)
+                Ok(TaskResult::from(Outcome::Done).with_summary(&extremes)?)
             },
         )?;
         if !ctx.gathers() {

@@ -15,7 +15,7 @@ use super::pairs::Head;
 use super::pyramid::{self, Level};
 use super::similarity::Score;
 use super::{Error, Metric, Model, Options};
-use crate::blocks::{Context, Ends};
+use crate::blocks::{Context, TaskResults};
 use crate::geom::{Box3, Point};
 use crate::metric::{evidence, hash, unit};
 
@@ -77,7 +77,7 @@ pub(super) fn of_block(
 ///
 /// * `ends`: of the first pass
 pub(super) fn check(
-    ends: &Ends,
+    ends: &TaskResults,
     options: &Options,
     output: &str,
     ctx: &Context,
@@ -93,7 +93,7 @@ pub(super) fn check(
     match evidence {
         Some(found) if found < wanted => {
             let reason = Error::Chance { found, wanted, initial: options.initial.clone() };
-            Err(ctx.disbelieve(Path::new(output), &reason.to_string()))
+            Err(ctx.reject_result(Path::new(output), &reason.to_string()))
         }
         None if wanted > 0.0 => {
             tracing::warn!(

@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::blocks::{
-    self, Budget, Context, Ending, Ends, Identity, Outcome, Plan, Reads, Rows, WriteUnit,
+    self, Budget, Context, Identity, Outcome, Plan, Reads, TaskResult, TaskResults, TaskRows,
+    WriteUnit,
 };
 use crate::device::Cost;
 use crate::geom::{Box3, Chain, Grid};
@@ -256,14 +257,14 @@ pub fn align(
     if asked.contains(&true) {
         return Ok(());
     }
-    let (document, folder) = (document_of(output), blocks::folder_beside(Path::new(output)));
+    let (document, folder) = (document_of(output), blocks::ledger_folder_of(Path::new(output)));
     ctx.refuse_existing(&document)?;
-    if plan.has_made(output, ctx)? && store::exists(&document) {
-        plan.recall(output, ctx)?;
-        Rows::sweep(&folder, ctx);
+    if plan.has_finished(output, ctx)? && store::exists(&document) {
+        plan.restore_receipt(output, ctx)?;
+        TaskRows::sweep(&folder, ctx);
         return Ok(());
     }
-    let rows = Rows::new(&folder);
+    let rows = TaskRows::new(&folder);
     let ends = first_pass(&pair, &plan, &rows, &folder, ctx)?;
     if !ctx.reaches_second_pass() {
         return Ok(());
@@ -296,10 +297,10 @@ pub fn align(
     chain.extend_from_slice(steps);
     transform::write_document(&document, &chain)?;
     out.set_attribute(blocks::RESULTS, ctx.results())?;
-    files::settle()?;
-    out.set_lacking(None, true)?;
+    files::sync_pending()?;
+    out.set_missing_blocks(None, true)?;
     // written last, since it marks the output as complete
-    out.set_attribute(blocks::MARK, plan.identity().to_json())?;
+    out.set_attribute(blocks::IDENTITY_ATTRIBUTE, plan.identity().to_json())?;
     rows.remove(ctx);
     Ok(())
 }
@@ -307,17 +308,17 @@ pub fn align(
 fn first_pass(
     pair: &Pair,
     plan: &Plan,
-    rows: &Rows,
+    rows: &TaskRows,
     folder: &Path,
     ctx: &Context,
-) -> Result<Ends, blocks::Error> {
+) -> Result<TaskResults, blocks::Error> {
     plan.stream(
         ctx,
         folder,
         |task| pair.read(task),
         |task, input| Ok(pair.align(task, input)),
         |_, Kept { head, field, outcome }: Kept| {
-            let ending = Ending::from(outcome).with_summary(&head)?;
+            let ending = TaskResult::from(outcome).with_summary(&head)?;
             let Some(field) = field else { return Ok(ending) };
             Ok(ending.with_rows(rows.write(&pairs::encode(&field, head.shape))?))
         },
@@ -377,7 +378,8 @@ fn plan(pair: &Pair, block: [usize; 3], ctx: &Context) -> anyhow::Result<Plan> {
     let masks = [pair.masks.fixed, pair.masks.moving].into_iter().flatten();
     let volumes: Vec<&Volume> = [pair.fixed, pair.moving].into_iter().chain(masks).collect();
     let reads: Vec<Reads> = volumes.iter().map(|volume| Reads::Volume(volume)).collect();
-    let useful = volumes.iter().map(|volume| blocks::worth_keeping(volume, block, [overlap; 3]));
+    let useful =
+        volumes.iter().map(|volume| blocks::useful_cache_bytes(volume, block, [overlap; 3]));
     let kept = budget.caches(&reads.iter().copied().zip(useful).collect::<Vec<_>>(), &held.peak);
     let identity = Identity::of("deform")
         .with_processor()
@@ -388,7 +390,7 @@ fn plan(pair: &Pair, block: [usize; 3], ctx: &Context) -> anyhow::Result<Plan> {
         .with_chain("initial", pair.initial)?
         .with("options", pair.options)
         .with("block", block);
-    Ok(Plan::tile(bounds, block, held.peak, &identity).waiting(&held.waiting).beside(
+    Ok(Plan::tile(bounds, block, held.peak, &identity).waiting(&held.waiting).with_overhead(
         &budget,
         kept,
         Budget::each_thread(&reads, 0),

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::block::{self, BlockPair, Unusable};
 use super::lattice::Field;
 use super::{Masks, Options, outcome_of};
-use crate::blocks::{Ends, Outcome, Rows, Task};
+use crate::blocks::{Outcome, Task, TaskResults, TaskRows};
 use crate::filter::despike;
 use crate::geom::{Box3, Chain, Grid, LocalChain};
 use crate::volume::Volume;
@@ -172,9 +172,9 @@ pub(super) struct Planes {
 impl Planes {
     /// Reads the planes `z` of a block's field, of the given number of nodes along each axis.
     pub(super) fn read(
-        rows: &Rows,
+        rows: &TaskRows,
         task: &Task,
-        ends: &Ends,
+        ends: &TaskResults,
         [_, height, width]: [usize; 3],
         z: Range<usize>,
     ) -> anyhow::Result<Self> {

@@ -15,9 +15,9 @@ pub struct Permits {
 
 thread_local! {
     /// The permits of which this thread holds one while it computes.
-    static OWN: RefCell<Option<Arc<Permits>>> = const { RefCell::new(None) };
+    static THREAD_PERMITS: RefCell<Option<Arc<Permits>>> = const { RefCell::new(None) };
     /// Whether this thread itself has taken the permit that it holds; a thread of a pool has not.
-    static TAKEN: Cell<bool> = const { Cell::new(false) };
+    static HAS_TAKEN: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Permits {
@@ -32,25 +32,26 @@ impl Permits {
     /// of permits. A thread that already holds a permit does not wait for a second one, because
     /// threads that wait for each other would deadlock.
     pub fn with<T>(self: &Arc<Self>, count: usize, work: impl FnOnce() -> T) -> T {
-        let is_ours = OWN.with_borrow(|own| own.as_ref().is_some_and(|own| Arc::ptr_eq(own, self)));
-        let taken = TAKEN.replace(true);
+        let is_ours = THREAD_PERMITS
+            .with_borrow(|own| own.as_ref().is_some_and(|own| Arc::ptr_eq(own, self)));
+        let taken = HAS_TAKEN.replace(true);
         let count = count.clamp(1, self.all) - usize::from(taken && is_ours);
         self.take(count);
-        let before = OWN.replace(Some(Arc::clone(self)));
+        let before = THREAD_PERMITS.replace(Some(Arc::clone(self)));
         // the permits are also returned if `work` panics
-        let _giving_back = GiveBack { permits: self, count, before, taken };
+        let _giving_back = ReturnPermits { permits: self, count, before, taken };
         work()
     }
 
     /// The permits of which the calling thread holds one.
     pub fn of_thread() -> Option<Arc<Self>> {
-        OWN.with_borrow(Clone::clone)
+        THREAD_PERMITS.with_borrow(Clone::clone)
     }
 
     /// Registers the calling pool thread, so that it releases one of its pool's permits while it
     /// waits.
     pub fn join(self: &Arc<Self>) {
-        OWN.set(Some(Arc::clone(self)));
+        THREAD_PERMITS.set(Some(Arc::clone(self)));
     }
 
     fn take(&self, count: usize) {
@@ -67,38 +68,38 @@ impl Permits {
     }
 }
 
-struct GiveBack<'a> {
+struct ReturnPermits<'a> {
     permits: &'a Permits,
     count: usize,
     before: Option<Arc<Permits>>,
     taken: bool,
 }
 
-impl Drop for GiveBack<'_> {
+impl Drop for ReturnPermits<'_> {
     fn drop(&mut self) {
-        OWN.set(self.before.take());
-        TAKEN.set(self.taken);
+        THREAD_PERMITS.set(self.before.take());
+        HAS_TAKEN.set(self.taken);
         self.permits.give(self.count);
     }
 }
 
 /// Reacquires a permit when dropped.
-struct TakeBack(Arc<Permits>, bool);
+struct ReacquirePermit(Arc<Permits>, bool);
 
-impl Drop for TakeBack {
+impl Drop for ReacquirePermit {
     fn drop(&mut self) {
         self.0.take(1);
-        OWN.set(Some(Arc::clone(&self.0)));
-        TAKEN.set(self.1);
+        THREAD_PERMITS.set(Some(Arc::clone(&self.0)));
+        HAS_TAKEN.set(self.1);
     }
 }
 
 /// Runs `work`, which waits for the system (a file, a lock) and does not compute, with this
 /// thread's permit released for other threads.
 pub fn waiting<T>(work: impl FnOnce() -> T) -> T {
-    let Some(permits) = OWN.take() else { return work() };
+    let Some(permits) = THREAD_PERMITS.take() else { return work() };
     permits.give(1);
-    let _taking_back = TakeBack(permits, TAKEN.replace(false));
+    let _taking_back = ReacquirePermit(permits, HAS_TAKEN.replace(false));
     work()
 }
 

@@ -6,20 +6,20 @@ use super::{Method, Voxel};
 
 /// A voxel type whose mean can be computed without intermediate rounding.
 pub(super) trait Mean: Voxel {
-    /// Holds the sum of up to [`MOST`] voxels without overflow.
-    type Sum: Copy + Default + AddAssign + Send;
+    /// Holds the sum of up to [`MAX_BLOCK_VOXELS`] voxels without overflow.
+    type Accumulator: Copy + Default + AddAssign + Send;
     /// Converts to the type of the sum.
-    fn widen(self) -> Self::Sum;
+    fn to_accumulator(self) -> Self::Accumulator;
     /// `sum / count`; integers are rounded half up.
-    fn mean(sum: Self::Sum, count: u32) -> Self;
+    fn mean(sum: Self::Accumulator, count: u32) -> Self;
 }
 
 macro_rules! mean_of_integers {
     ($($t:ty, $sum:ty);*) => {$(
         impl Mean for $t {
-            type Sum = $sum;
+            type Accumulator = $sum;
             #[inline(always)]
-            fn widen(self) -> $sum {
+            fn to_accumulator(self) -> $sum {
                 <$sum>::from(self)
             }
             #[inline(always)]
@@ -43,9 +43,9 @@ mean_of_integers!(
 macro_rules! mean_of_floats {
     ($($t:ty),*) => {$(
         impl Mean for $t {
-            type Sum = f64;
+            type Accumulator = f64;
             #[inline(always)]
-            fn widen(self) -> f64 {
+            fn to_accumulator(self) -> f64 {
                 f64::from(self)
             }
             #[inline(always)]
@@ -58,7 +58,7 @@ macro_rules! mean_of_floats {
 mean_of_floats!(f32, f64);
 
 /// The largest number of voxels that are combined into one.
-pub(super) const MOST: usize = 1 << 15;
+pub(super) const MAX_BLOCK_VOXELS: usize = 1 << 15;
 
 /// Reduces a block of voxels by `factor` along each axis.
 ///
@@ -105,7 +105,7 @@ fn reduce_any<T: Mean>(
 ) {
     let [depth, height, width] = shape;
     let [_, rows, columns] = std::array::from_fn(|a| shape[a].div_ceil(factor[a]));
-    let mut sums = vec![T::Sum::default(); width];
+    let mut sums = vec![T::Accumulator::default(); width];
     let mut values: Vec<T> = Vec::new();
     let mut sources: Vec<&[T]> = Vec::new();
     for (i, out) in out.chunks_exact_mut(columns.max(1)).enumerate() {
@@ -134,7 +134,7 @@ fn reduce_any<T: Mean>(
 }
 
 #[inline(always)]
-fn mean_row<T: Mean>(rows: &[&[T]], factor: usize, sums: &mut [T::Sum], out: &mut [T]) {
+fn mean_row<T: Mean>(rows: &[&[T]], factor: usize, sums: &mut [T::Accumulator], out: &mut [T]) {
     let whole = sums.len() / factor;
     let (full, cut) = out.split_at_mut(whole);
     match (rows, factor) {
@@ -142,15 +142,15 @@ fn mean_row<T: Mean>(rows: &[&[T]], factor: usize, sums: &mut [T::Sum], out: &mu
         (&[a, b], 2) => mean_of_pairs([a, b], full),
         (&[a], 2) => mean_of_pairs([a], full),
         _ => {
-            sums.fill(T::Sum::default());
+            sums.fill(T::Accumulator::default());
             for row in rows {
                 for (sum, v) in sums.iter_mut().zip(*row) {
-                    *sum += v.widen();
+                    *sum += v.to_accumulator();
                 }
             }
             let count = (rows.len() * factor) as u32;
             for (to, sums) in full.iter_mut().zip(sums.chunks_exact(factor)) {
-                let mut sum = T::Sum::default();
+                let mut sum = T::Accumulator::default();
                 for v in sums {
                     sum += *v;
                 }
@@ -159,9 +159,9 @@ fn mean_row<T: Mean>(rows: &[&[T]], factor: usize, sums: &mut [T::Sum], out: &mu
         }
     }
     if let [to] = cut {
-        let mut sum = T::Sum::default();
+        let mut sum = T::Accumulator::default();
         for v in rows.iter().flat_map(|row| &row[whole * factor..]) {
-            sum += v.widen();
+            sum += v.to_accumulator();
         }
         *to = T::mean(sum, (rows.len() * (sums.len() - whole * factor)) as u32);
     }
@@ -172,11 +172,11 @@ fn mean_row<T: Mean>(rows: &[&[T]], factor: usize, sums: &mut [T::Sum], out: &mu
 fn mean_without_nan<T: Mean>(rows: &[&[T]], factor: usize, out: &mut [T]) {
     let nan = |v: T| v.partial_cmp(&v).is_none();
     for (i, to) in out.iter_mut().enumerate().filter(|(_, to)| nan(**to)) {
-        let (mut sum, mut count) = (T::Sum::default(), 0);
+        let (mut sum, mut count) = (T::Accumulator::default(), 0);
         for row in rows {
             let end = ((i + 1) * factor).min(row.len());
             for v in row[i * factor..end].iter().filter(|v| !nan(**v)) {
-                sum += v.widen();
+                sum += v.to_accumulator();
                 count += 1;
             }
         }
@@ -192,10 +192,10 @@ fn mean_without_nan<T: Mean>(rows: &[&[T]], factor: usize, out: &mut [T]) {
 fn mean_of_pairs<T: Mean, const ROWS: usize>(rows: [&[T]; ROWS], out: &mut [T]) {
     let pairs = rows.map(|row| &row.as_chunks::<2>().0[..out.len()]);
     for (i, to) in out.iter_mut().enumerate() {
-        let mut sum = T::Sum::default();
+        let mut sum = T::Accumulator::default();
         for row in pairs {
-            sum += row[i][0].widen();
-            sum += row[i][1].widen();
+            sum += row[i][0].to_accumulator();
+            sum += row[i][1].to_accumulator();
         }
         *to = T::mean(sum, 2 * ROWS as u32);
     }
@@ -253,13 +253,16 @@ fn mode_row<T: Voxel>(rows: &[&[T]], factor: usize, values: &mut Vec<T>, out: &m
         for row in rows {
             values.extend_from_slice(&row[from..end]);
         }
-        *to =
-            if values.len() <= FEW { most_frequent_of_few(values) } else { most_frequent(values) };
+        *to = if values.len() <= MAX_PAIRWISE {
+            most_frequent_of_few(values)
+        } else {
+            most_frequent(values)
+        };
     }
 }
 
 /// Up to this many values are compared pairwise; more are sorted.
-const FEW: usize = 32;
+const MAX_PAIRWISE: usize = 32;
 
 fn most_frequent_of_few<T: Voxel>(values: &[T]) -> T {
     let mut best = (0, values[0]);

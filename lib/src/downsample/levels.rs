@@ -7,15 +7,15 @@ use crate::store;
 
 /// Chunks longer than this along an axis are whole planes or strips of planes, or other shapes that
 /// a level should not inherit.
-const LONGEST_CHUNK: usize = 512;
+const MAX_CHUNK: usize = 512;
 
 /// Axes whose spacing is within this factor of the smallest are downsampled together. The ratio of
 /// two spacings then never grows beyond it, and shrinks if it was larger.
-const ALIKE: f64 = std::f64::consts::SQRT_2;
+const SAME_SPACING_FACTOR: f64 = std::f64::consts::SQRT_2;
 
 /// The step from one level to the next.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Step {
+pub(super) struct LevelStep {
     /// Number of voxels that are combined into one along each axis.
     pub(super) factor: [usize; 3],
     /// The grid of the next level.
@@ -38,7 +38,7 @@ pub(super) fn reduced(grid: &Grid, factor: [usize; 3], method: Method) -> Grid {
 }
 
 /// All levels below `grid`. An axis that has only one voxel is not reduced.
-pub(super) fn steps(grid: &Grid, chunk: [usize; 3], options: &Options) -> Vec<Step> {
+pub(super) fn steps(grid: &Grid, chunk: [usize; 3], options: &Options) -> Vec<LevelStep> {
     let mut steps = Vec::new();
     let mut grid = *grid;
     loop {
@@ -51,7 +51,7 @@ pub(super) fn steps(grid: &Grid, chunk: [usize; 3], options: &Options) -> Vec<St
             return steps;
         }
         grid = reduced(&grid, factor, options.method);
-        steps.push(Step { factor, grid });
+        steps.push(LevelStep { factor, grid });
     }
 }
 
@@ -62,7 +62,7 @@ pub(super) fn next_factor(grid: &Grid, factor: Factor) -> [usize; 3] {
     std::array::from_fn(|a| match factor {
         _ if !long(a) => 1,
         // the tolerance admits spacings that differ by rounding errors only
-        Factor::Auto if grid.spacing[a] <= ALIKE * finest * (1.0 + 1e-9) => 2,
+        Factor::Auto if grid.spacing[a] <= SAME_SPACING_FACTOR * finest * (1.0 + 1e-9) => 2,
         Factor::Auto => 1,
         Factor::Fixed(factor) => factor[a],
     })
@@ -72,8 +72,8 @@ pub(super) fn next_factor(grid: &Grid, factor: Factor) -> [usize; 3] {
 /// most 512; otherwise 128 voxels along each axis.
 pub(super) fn usual_chunk(volume: &Volume) -> [usize; 3] {
     let (chunk, shape) = (volume.chunk(), volume.grid().shape);
-    let usual = |n: usize| (16..=LONGEST_CHUNK).contains(&n);
-    if (0..3).all(|a| usual(chunk[a]) || chunk[a] >= shape[a] && shape[a] <= LONGEST_CHUNK) {
+    let usual = |n: usize| (16..=MAX_CHUNK).contains(&n);
+    if (0..3).all(|a| usual(chunk[a]) || chunk[a] >= shape[a] && shape[a] <= MAX_CHUNK) {
         chunk
     } else {
         shape.map(|n| n.min(128))
@@ -106,7 +106,7 @@ pub(super) fn block(
 
 /// The location of a pyramid's base and of its levels.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct PyramidLocations {
     /// The volume that the first level is computed from.
     pub(super) base: String,
     /// The location of the first level, if it is not `stem` followed by its number.
@@ -117,7 +117,7 @@ pub(super) struct Place {
     first: usize,
 }
 
-impl Place {
+impl PyramidLocations {
     /// In the image that `location` is or belongs to, or as the new image `to`.
     pub(super) fn find(location: &str, to: Option<(&str, Format)>) -> Result<Self, Error> {
         if let Some((to, format)) = to {

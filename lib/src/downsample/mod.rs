@@ -20,7 +20,7 @@ mod oracle;
 #[cfg(test)]
 mod tests;
 
-use levels::Place;
+use levels::PyramidLocations;
 
 /// Why a pyramid could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -74,8 +74,8 @@ impl std::str::FromStr for Factor {
         });
         match factors {
             Some([z, y, x])
-                if [z, y, x].iter().all(|f| (1..=cpu::MOST).contains(f))
-                    && (2..=cpu::MOST).contains(&(z * y * x)) =>
+                if [z, y, x].iter().all(|f| (1..=cpu::MAX_BLOCK_VOXELS).contains(f))
+                    && (2..=cpu::MAX_BLOCK_VOXELS).contains(&(z * y * x)) =>
             {
                 Ok(Self::Fixed([z, y, x]))
             }
@@ -104,7 +104,7 @@ pub struct Options {
 
 /// How the levels are stored; `None` takes the value of the volume.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Layout {
+pub struct LevelStorage {
     /// The chunk shape, voxels along z, y, x.
     pub chunk: Option<[usize; 3]>,
     /// The shard shape, a multiple of the chunk shape.
@@ -126,11 +126,11 @@ pub fn pyramid(
     location: &str,
     select: &Select,
     to: Option<(&str, Format)>,
-    layout: &Layout,
+    layout: &LevelStorage,
     options: &Options,
     ctx: &Context,
 ) -> Result<(), Error> {
-    let place = Place::find(location, to)?;
+    let place = PyramidLocations::find(location, to)?;
     let base = Volume::open(&place.base, select)?;
     let format = to.map_or(base.format(), |(_, format)| format);
     let chunk = layout.chunk.unwrap_or_else(|| levels::usual_chunk(&base));
@@ -163,7 +163,7 @@ pub fn pyramid(
     }
     let mut from = base.location().to_owned();
     let mut select = select.clone();
-    let original = (kept == 1).then_some(levels::Step { factor: [1; 3], grid: base.grid() });
+    let original = (kept == 1).then_some(levels::LevelStep { factor: [1; 3], grid: base.grid() });
     for (i, step) in original.iter().chain(&steps).enumerate() {
         let spec = Spec {
             grid: step.grid,
@@ -245,7 +245,7 @@ struct Level<'a> {
     select: &'a Select,
     to: String,
     spec: Spec,
-    step: &'a levels::Step,
+    step: &'a levels::LevelStep,
 }
 
 impl Level<'_> {
@@ -281,10 +281,10 @@ impl Level<'_> {
             .with("output", &self.spec);
         let reads: Vec<Reads> = from.iter().map(Reads::Volume).collect();
         let read = std::array::from_fn(|a| block[a] * factor[a]);
-        let useful = from.iter().map(|from| blocks::worth_keeping(from, read, [0; 3]));
+        let useful = from.iter().map(|from| blocks::useful_cache_bytes(from, read, [0; 3]));
         let sources: Vec<_> = reads.iter().copied().zip(useful).collect();
         let kept = budget.caches(&sources, &cost(block));
-        let plan = Plan::tile(bounds, block, cost(block), &identity).beside(
+        let plan = Plan::tile(bounds, block, cost(block), &identity).with_overhead(
             &budget,
             kept,
             Budget::each_thread(&reads, self.spec.writing_bytes(&self.to)),

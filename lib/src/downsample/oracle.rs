@@ -141,8 +141,14 @@ fn halves_are_rounded_up_also_below_zero_and_at_the_top_of_the_range() {
 
 #[test]
 fn a_block_of_the_largest_size_does_not_overflow_its_sum() {
-    let voxels = vec![u16::MAX; cpu::MOST];
+    let voxels = vec![u16::MAX; cpu::MAX_BLOCK_VOXELS];
     let mut out = [0];
-    cpu::reduce(Method::Mean, &voxels, [1, 1, cpu::MOST], [1, 1, cpu::MOST], &mut out);
+    cpu::reduce(
+        Method::Mean,
+        &voxels,
+        [1, 1, cpu::MAX_BLOCK_VOXELS],
+        [1, 1, cpu::MAX_BLOCK_VOXELS],
+        &mut out,
+    );
     assert_eq!(out, [u16::MAX]);
 }

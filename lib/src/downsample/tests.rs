@@ -44,7 +44,7 @@ fn read(location: &str) -> (Vec<u16>, Grid) {
 }
 
 fn make(location: &str, to: Option<(&str, Format)>, options: &Options, ctx: &Context) {
-    pyramid(location, &Select::default(), to, &Layout::default(), options, ctx).unwrap();
+    pyramid(location, &Select::default(), to, &LevelStorage::default(), options, ctx).unwrap();
 }
 
 #[test]
@@ -114,22 +114,22 @@ fn what_cannot_be_done_is_said_before_anything_is_written() {
     let ctx = Context::default();
     let fails = |options: Options, to: Option<(&str, Format)>, ctx: &Context| {
         let select = Select::default();
-        let made = pyramid(&location, &select, to, &Layout::default(), &options, ctx);
+        let made = pyramid(&location, &select, to, &LevelStorage::default(), &options, ctx);
         made.unwrap_err().to_string()
     };
-    let said = fails(Options { only: Some(9), ..Options::default() }, None, &ctx);
-    assert!(said.contains("--level 9"), "{said}");
+    let message = fails(Options { only: Some(9), ..Options::default() }, None, &ctx);
+    assert!(message.contains("--level 9"), "{message}");
     let part = Context { part: Part { k: 1, n: 2 }, ..Context::default() };
-    let said = fails(Options::default(), None, &part);
-    assert!(said.contains("--level 1"), "{said}");
+    let message = fails(Options::default(), None, &part);
+    assert!(message.contains("--level 1"), "{message}");
     let file = folder.path().join("x.tif").display().to_string();
-    let said = fails(Options::default(), Some((&file, Format::Tiff)), &ctx);
-    assert!(said.contains("--levels 1"), "{said}");
+    let message = fails(Options::default(), Some((&file, Format::Tiff)), &ctx);
+    assert!(message.contains("--levels 1"), "{message}");
     let coarse = Options { levels: Some(1), ..Options::default() };
     make(&location, Some((&file, Format::Tiff)), &coarse, &ctx);
-    let alone = pyramid(&file, &Select::default(), None, &Layout::default(), &coarse, &ctx);
-    let said = alone.unwrap_err().to_string();
-    assert!(said.contains("-o"), "{said}");
+    let alone = pyramid(&file, &Select::default(), None, &LevelStorage::default(), &coarse, &ctx);
+    let message = alone.unwrap_err().to_string();
+    assert!(message.contains("-o"), "{message}");
     assert_eq!(levels(&location).unwrap(), before);
 }
 

@@ -12,7 +12,7 @@ use crate::filter::{Extreme, Kernel, extreme_within, mirror};
 use crate::geom::{Box3, Point};
 
 /// The minimum number of cells per radius of the largest blob.
-const CELLS: f64 = 3.0;
+const CELLS_PER_RADIUS: f64 = 3.0;
 
 /// The coarse grid of the background.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,7 +27,7 @@ impl Coarse {
     /// The grid for blobs of up to `radius` micrometres.
     pub(super) fn new(radius: f64, spacing: Point) -> Self {
         let voxels = spacing.map(|s| radius / s);
-        let step = voxels.map(|r| ((r / CELLS) as usize).max(1));
+        let step = voxels.map(|r| ((r / CELLS_PER_RADIUS) as usize).max(1));
         let half = std::array::from_fn(|a| (voxels[a] / step[a] as f64).ceil().max(1.0) as usize);
         Self { step, half }
     }
@@ -249,7 +249,7 @@ impl Background {
                 *mean = cell.iter().sum::<f32>() / (added * tall(y) * cell.len()) as f32;
             }
         }
-        self.widen(&mut plane, Extreme::Least);
+        self.dilate_in_plane(&mut plane, Extreme::Min);
         self.eroded.push(plane);
     }
 
@@ -262,8 +262,8 @@ impl Background {
         {
             let z = self.dilated.next();
             let mut plane = self.dilated.blank();
-            across(&self.eroded, [z - half, z + half], last, Extreme::Least, &mut plane);
-            self.widen(&mut plane, Extreme::Greatest);
+            across(&self.eroded, [z - half, z + half], last, Extreme::Min, &mut plane);
+            self.dilate_in_plane(&mut plane, Extreme::Max);
             self.dilated.push(plane);
             self.eroded.forget_before(z + 1 - half);
         }
@@ -272,14 +272,14 @@ impl Background {
         {
             let z = self.opened.next();
             let mut plane = self.opened.blank();
-            across(&self.dilated, [z - half, z + half], last, Extreme::Greatest, &mut plane);
+            across(&self.dilated, [z - half, z + half], last, Extreme::Max, &mut plane);
             self.opened.push(plane);
             self.dilated.forget_before(z + 1 - half);
         }
     }
 
     /// Replaces each cell by the extreme of its neighbourhood along y and x.
-    fn widen(&self, plane: &mut Plane, which: Extreme) {
+    fn dilate_in_plane(&self, plane: &mut Plane, which: Extreme) {
         if plane.is_zero() {
             return;
         }
@@ -343,11 +343,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::features::testing::Dice;
+    use crate::features::testing::TestRandom;
     use crate::filter::{opening, smooth};
 
     fn noise(shape: [usize; 3], seed: u64) -> Vec<f32> {
-        let mut dice = Dice::new(seed);
+        let mut dice = TestRandom::new(seed);
         (0..shape.iter().product()).map(|_| 100.0 * dice.roll() as f32).collect()
     }
 

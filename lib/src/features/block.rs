@@ -3,7 +3,7 @@
 use crate::geom::{Box3, Point};
 
 /// A block of a volume, in memory.
-pub(super) struct Block<'a> {
+pub(super) struct PaddedBlock<'a> {
     /// The intensities of `bounds`, C order `(z, y, x)`.
     pub(super) voxels: &'a [f32],
     /// The voxels in memory: at least [`super::scheme::Scheme::input`] of the core.
@@ -15,7 +15,7 @@ pub(super) struct Block<'a> {
 }
 
 /// A local maximum of the response.
-pub(super) struct Found {
+pub(super) struct ResponseMaximum {
     /// The fractional voxel index in the volume, `[z, y, x]`.
     pub(super) position: Point,
     /// The scale: micrometres, or voxels if found by [`super::exact`].

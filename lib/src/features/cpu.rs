@@ -1,8 +1,8 @@
 //! Spot detection on one block.
 
-use super::block::{Block, Found};
-use super::frame::{Frame, area};
+use super::block::{PaddedBlock, ResponseMaximum};
 use super::scheme::{Octave, Pyramid, Scales, Scheme};
+use super::stage_boxes::{StageBoxes, area};
 use super::sweep::Sweep;
 use super::{Options, OptionsError, SpotVoxel, exact, prune};
 use crate::filter::opening;
@@ -26,9 +26,9 @@ pub(super) struct Detection {
 
 /// The preprocessing of each voxel; the option holds the clamping range.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Clean(pub(super) Option<[f32; 2]>);
+pub(super) struct Preprocessing(pub(super) Option<[f32; 2]>);
 
-impl Clean {
+impl Preprocessing {
     /// Replaces NaN and infinity by 0, and clamps to the range if there is one.
     #[inline]
     pub(super) fn apply(self, v: f32) -> f32 {
@@ -47,9 +47,9 @@ pub(super) fn sweep<E>(
     scheme: &Scheme,
     pyramid: &Pyramid,
     octave: &Octave,
-    frame: &Frame,
+    frame: &StageBoxes,
     mut next: impl FnMut(i64, &mut Plane) -> Result<(), E>,
-) -> Result<Vec<Found>, E> {
+) -> Result<Vec<ResponseMaximum>, E> {
     if frame.core.is_empty() {
         return Ok(Vec::new());
     }
@@ -66,12 +66,12 @@ pub(super) fn sweep<E>(
 /// Returns `None` if all its voxels are equal.
 ///
 /// Numbers: `f32`, see [`crate::filter`]. Checked by: `oracle::detect`.
-pub(super) fn whole(
-    block: &Block<'_>,
+pub(super) fn maxima_of_block(
+    block: &PaddedBlock<'_>,
     scheme: &Scheme,
     sigmas: &[f64],
-    clean: Clean,
-) -> Option<Vec<Found>> {
+    clean: Preprocessing,
+) -> Option<Vec<ResponseMaximum>> {
     let mut image: Vec<f32> = block.voxels.iter().map(|&v| clean.apply(v)).collect();
     if image.iter().all(|&v| v == image[0]) {
         return None;
@@ -92,7 +92,7 @@ impl Scheme {
     /// * returns the spots and the maximum response, including that of dropped maxima
     pub(super) fn spots(
         &self,
-        found: &[Found],
+        found: &[ResponseMaximum],
         volume: &Box3,
         spacing: Point,
     ) -> (Vec<SpotVoxel>, f64) {
@@ -133,7 +133,7 @@ pub(super) fn intensity(voxel: f32) -> f64 {
 }
 
 /// The number of voxels of the core that are NaN or infinite.
-pub(super) fn not_finite(block: &Block<'_>) -> u64 {
+pub(super) fn not_finite(block: &PaddedBlock<'_>) -> u64 {
     if block.voxels.iter().all(|v| v.is_finite()) {
         return 0;
     }
@@ -156,21 +156,21 @@ pub(super) fn detect(
     shape: [usize; 3],
     core: &Box3,
     scheme: &Scheme,
-    clean: Clean,
+    clean: Preprocessing,
     spacing: Point,
 ) -> Detection {
     let volume = Box3::of_shape(shape);
-    let block = Block { voxels, bounds: volume, core: *core, volume };
+    let block = PaddedBlock { voxels, bounds: volume, core: *core, volume };
     let not_finite = not_finite(&block);
     let first = voxels.first().map_or(0.0, |&v| clean.apply(v));
     if voxels.iter().all(|&v| clean.apply(v) == first) {
         return Detection { not_finite, constant: true, ..Detection::default() };
     }
     let found = match &scheme.scales {
-        Scales::Exact(sigmas) => whole(&block, scheme, sigmas, clean).unwrap_or_default(),
+        Scales::Exact(sigmas) => maxima_of_block(&block, scheme, sigmas, clean).unwrap_or_default(),
         Scales::Pyramid(pyramid) => {
             let octaves = pyramid.octaves.iter().flat_map(|octave| {
-                let frame = Frame::new(octave, scheme.coarse, core, shape);
+                let frame = StageBoxes::new(octave, scheme.coarse, core, shape);
                 let fill = |z, plane: &mut Plane| {
                     fill(voxels, shape, z, clean, plane);
                     Ok(())
@@ -191,7 +191,7 @@ pub(super) fn detect(
 }
 
 /// Copies part of a plane of an array.
-fn fill(voxels: &[f32], [_, ny, nx]: [usize; 3], z: i64, clean: Clean, plane: &mut Plane) {
+fn fill(voxels: &[f32], [_, ny, nx]: [usize; 3], z: i64, clean: Preprocessing, plane: &mut Plane) {
     let area = plane.area();
     let mut zero = true;
     for y in area.min[0]..area.max[0] {
@@ -229,6 +229,6 @@ pub fn detect_in_memory(
     }
     let clamp = options.winsorize.map(|fractions| super::winsorize::limits_of(voxels, fractions));
     let scheme = Scheme::new(options, spacing);
-    let found = detect(voxels, shape, &bounds, &scheme, Clean(clamp), spacing);
+    let found = detect(voxels, shape, &bounds, &scheme, Preprocessing(clamp), spacing);
     Ok(prune::select(found.spots, found.greatest, spacing, options))
 }

@@ -1,7 +1,7 @@
 //! The detector of BigStream 2021 on one block: scikit-image's `blob_log`, voxel for voxel.
 
-use super::block::{Block, Found};
-use super::maxima::{Flat, Stack, Ties};
+use super::block::{PaddedBlock, ResponseMaximum};
+use super::maxima::{FlatImage, PlateauRule, ScaleStack};
 use crate::filter::LaplacianOfGaussian;
 
 /// The local maxima, over position and the `sigmas` (voxels), of `-sigma^2` times the Laplacian of
@@ -9,7 +9,11 @@ use crate::filter::LaplacianOfGaussian;
 ///
 /// Along the last axes only the block's core and a margin of one voxel are filtered. Three scales
 /// are held at a time, never the whole stack.
-pub(super) fn maxima(block: &Block<'_>, image: &[f32], sigmas: &[f64]) -> Vec<Found> {
+pub(super) fn maxima(
+    block: &PaddedBlock<'_>,
+    image: &[f32],
+    sigmas: &[f64],
+) -> Vec<ResponseMaximum> {
     let target = block.core.grow([1; 3]).intersect(&block.volume);
     let local = target.shift(block.bounds.min.map(|v| -v));
     let inner = block.core.shift(target.min.map(|v| -v));
@@ -25,16 +29,16 @@ pub(super) fn maxima(block: &Block<'_>, image: &[f32], sigmas: &[f64]) -> Vec<Fo
         }
         let Some(index) = next.checked_sub(1) else { continue };
         let extent = [shape[1], shape[2]];
-        let [below, here, above] = held.each_ref().map(|voxels| Flat { voxels, extent });
-        let stack = Stack {
+        let [below, here, above] = held.each_ref().map(|voxels| FlatImage { voxels, extent });
+        let stack = ScaleStack {
             shape,
             below: (index > 0).then_some(&below),
             here: &here,
             above: (next < sigmas.len()).then_some(&above),
         };
-        for at in stack.maxima(&inner, Ties::All) {
+        for at in stack.maxima(&inner, PlateauRule::All) {
             let [z, y, x] = at;
-            found.push(Found {
+            found.push(ResponseMaximum {
                 position: std::array::from_fn(|a| (target.min[a] + at[a] as i64) as f64),
                 sigma: sigmas[index],
                 response: f64::from(here.voxels[(z * shape[1] + y) * shape[2] + x]),

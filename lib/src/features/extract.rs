@@ -4,15 +4,18 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::block::{Block, Found};
-use super::cpu::{Clean, Detection, intensity, nearest, not_finite, sweep, whole};
-use super::frame::Frame;
+use super::block::{PaddedBlock, ResponseMaximum};
+use super::cpu::{
+    Detection, Preprocessing, intensity, maxima_of_block, nearest, not_finite, sweep,
+};
 use super::scheme::{Scales, Scheme};
 use super::slabs::{self, Slabs};
-use super::tiling::{Share, Stored};
+use super::stage_boxes::StageBoxes;
+use super::tiling::{BlockCost, StoredVolume};
 use super::{Options, OptionsError, SpotVoxel, prune, winsorize};
 use crate::blocks::{
-    self, Budget, Context, Ending, Ends, Identity, Item, Key, Outcome, Plan, Reads, Rows, Task,
+    self, Budget, Context, Identity, Key, ListedTask, Outcome, Plan, Reads, Task, TaskResult,
+    TaskResults, TaskRows,
 };
 use crate::device::Cost;
 use crate::filter::planes::Plane;
@@ -24,7 +27,7 @@ use crate::volume::Volume;
 const PROGRAM: u64 = 20 << 20;
 
 /// A warning is given if halos increase the work by more than this factor.
-const DEAR: f64 = 2.0;
+const MAX_HALO_WORK: f64 = 2.0;
 
 /// The reason why no spots could be returned.
 #[derive(Debug, thiserror::Error)]
@@ -105,12 +108,12 @@ pub fn extract(
         .with_optional("mask", mask)?
         .with("options", options)
         .with("blocks", &blocks);
-    volume.keep(kept(ctx.memory));
+    volume.keep(cache_limit(ctx.memory));
     let chunks = Cost::bytes("decoded chunks", volume.kept_bytes());
     let decoding = Budget::each_thread(&[Reads::Volume(volume)], 0);
     let plan = Plan::list(passes.items.clone(), passes.bytes(), &identity)
         .waiting(&Cost::default())
-        .beside(&budget, chunks, decoding);
+        .with_overhead(&budget, chunks, decoding);
     ctx.input(volume);
     if let Some(mask) = mask {
         ctx.input(mask);
@@ -124,10 +127,10 @@ pub fn extract(
         Some(fractions) if !ctx.finish => Some(winsorize::limits(volume, fractions)?),
         _ => None,
     };
-    let folder = blocks::folder_beside(output);
-    let rows = Rows::new(&folder);
-    let search = Search { volume, mask, scheme: &scheme, clean: Clean(clamp), options };
-    let ends = plan.stream(
+    let folder = blocks::ledger_folder_of(output);
+    let rows = TaskRows::new(&folder);
+    let search = SpotSearch { volume, mask, scheme: &scheme, clean: Preprocessing(clamp), options };
+    let results = plan.stream(
         ctx,
         &folder,
         |_| Ok(()),
@@ -137,7 +140,7 @@ pub fn extract(
     if !ctx.gathers() {
         return Ok(());
     }
-    let found = gather(&rows, &plan, &ends, options, ctx)?;
+    let found = gather(&rows, &plan, &results, options, ctx)?;
     report(&found, ctx);
     let spots = match select(found, volume, options) {
         Ok(spots) => spots,
@@ -155,22 +158,23 @@ pub fn extract(
 
 /// The blocks of all passes over the volume.
 struct Passes {
-    costs: Vec<Share>,
+    costs: Vec<BlockCost>,
     /// The index of the first task of each pass.
     first: Vec<usize>,
-    items: Vec<Item>,
+    items: Vec<ListedTask>,
 }
 
 impl Passes {
     fn new(scheme: &Scheme, volume: &Volume, ctx: &Context) -> Result<Self, blocks::Error> {
         let grid = volume.grid();
-        let stored = Stored { shape: grid.shape, chunk: volume.chunk(), dtype: volume.dtype() };
+        let stored =
+            StoredVolume { shape: grid.shape, chunk: volume.chunk(), dtype: volume.dtype() };
         let costs = (0..scheme.passes()).map(|pass| match ctx.block_size {
             Some(block) => scheme.cost(pass, block, &stored),
             None => scheme.choose(pass, &stored, room(ctx.memory)),
         });
-        let costs: Vec<Share> = costs.collect();
-        let (mut first, mut items, mut above) = (Vec::new(), Vec::<Item>::new(), 0);
+        let costs: Vec<BlockCost> = costs.collect();
+        let (mut first, mut items, mut above) = (Vec::new(), Vec::<ListedTask>::new(), 0);
         for cost in &costs {
             blocks::refuse_many(cost.block, grid.bounds())?;
             first.push(items.len());
@@ -179,7 +183,7 @@ impl Passes {
                 // keeps the indices of different passes distinct
                 index[0] += above;
                 let work = core.len() as f64 * cost.factor;
-                items.push(Item {
+                items.push(ListedTask {
                     key: Key::Block(index),
                     core,
                     cost: work.ceil() as u64,
@@ -219,7 +223,7 @@ impl Passes {
             )));
         }
         let worst = self.costs.iter().max_by(|a, b| a.factor.total_cmp(&b.factor));
-        if let Some(worst) = worst.filter(|worst| worst.factor > DEAR) {
+        if let Some(worst) = worst.filter(|worst| worst.factor > MAX_HALO_WORK) {
             tracing::warn!(
                 "blocks of {} voxels cost {:.1} times the work of one large block, as each reads all \
                  that its spots depend on; more --memory ({} MB is allowed) or a larger --block-size \
@@ -237,34 +241,34 @@ impl Passes {
 fn room(memory: u64) -> u64 {
     // half of what remains beside the program and the decoded chunks: the allocator was measured to
     // retain as much from buffers of different sizes
-    (memory - PROGRAM.min(memory / 4) - kept(memory)) / 2
+    (memory - PROGRAM.min(memory / 4) - cache_limit(memory)) / 2
 }
 
 /// The limit of the cache of decoded chunks, bytes. A task reads each of its chunks once, so few
 /// are reused.
-fn kept(memory: u64) -> u64 {
+fn cache_limit(memory: u64) -> u64 {
     (memory / 8).min(64 << 20)
 }
 
 /// The parameters of a search for spots.
-struct Search<'a> {
+struct SpotSearch<'a> {
     volume: &'a Volume,
     mask: Option<&'a Volume>,
     scheme: &'a Scheme,
-    clean: Clean,
+    clean: Preprocessing,
     options: &'a Options,
 }
 
-impl Search<'_> {
+impl SpotSearch<'_> {
     /// Detects the spots of one task.
     fn run(&self, passes: &Passes, task: &Task) -> anyhow::Result<Detection> {
         let (grid, pass) = (self.volume.grid(), passes.of(task));
         let bounds = grid.bounds();
         let (found, mut all) = match &self.scheme.scales {
-            Scales::Exact(sigmas) => self.whole(sigmas, task)?,
+            Scales::Exact(sigmas) => self.maxima_of_block(sigmas, task)?,
             Scales::Pyramid(pyramid) => {
                 let octave = &pyramid.octaves[pass];
-                let frame = Frame::new(octave, self.scheme.coarse, &task.core, grid.shape);
+                let frame = StageBoxes::new(octave, self.scheme.coarse, &task.core, grid.shape);
                 let depth = passes.costs[pass].depth;
                 let mut slabs = Slabs::new(self.volume, frame.input, task.core, depth, self.clean);
                 let fill = |z, plane: &mut Plane| slabs.fill(z, plane);
@@ -297,13 +301,17 @@ impl Search<'_> {
     }
 
     /// Finds the maxima of a block that is held in memory as a whole.
-    fn whole(&self, sigmas: &[f64], task: &Task) -> anyhow::Result<(Vec<Found>, Detection)> {
+    fn maxima_of_block(
+        &self,
+        sigmas: &[f64],
+        task: &Task,
+    ) -> anyhow::Result<(Vec<ResponseMaximum>, Detection)> {
         let volume = self.volume.grid().bounds();
         let bounds = self.scheme.input(sigmas, &task.core, &volume);
         let voxels = self.volume.read(&bounds)?;
-        let block = Block { voxels: &voxels, bounds, core: task.core, volume };
+        let block = PaddedBlock { voxels: &voxels, bounds, core: task.core, volume };
         let not_finite = not_finite(&block);
-        let found = whole(&block, self.scheme, sigmas, self.clean);
+        let found = maxima_of_block(&block, self.scheme, sigmas, self.clean);
         let constant = found.is_none();
         Ok((found.unwrap_or_default(), Detection { not_finite, constant, ..Detection::default() }))
     }
@@ -325,7 +333,7 @@ impl Search<'_> {
 
 /// The statistics of a block that is not constant, stored in its ledger entry; also their totals.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-struct Summary {
+struct BlockSummary {
     /// The number of blobs found outside the excluded border.
     blobs: usize,
     /// The maximum response, including that of dropped blobs.
@@ -335,8 +343,8 @@ struct Summary {
 }
 
 /// The spots of all blocks.
-struct Gathered {
-    all: Summary,
+struct CollectedSpots {
+    all: BlockSummary,
     /// Whether all voxels of all blocks were equal.
     constant: bool,
     /// The spots above the threshold, in the order of the plan's tasks.
@@ -344,35 +352,35 @@ struct Gathered {
 }
 
 /// Writes a task's spots as rows, and returns its ledger entry with the statistics of the block.
-fn write(rows: &Rows, found: &Detection) -> anyhow::Result<Ending> {
+fn write(rows: &TaskRows, found: &Detection) -> anyhow::Result<TaskResult> {
     if found.constant && found.not_finite == 0 {
         return Ok(Outcome::Empty.into());
     }
     let &Detection { blobs, greatest, not_finite, .. } = found;
-    let summary = Summary { blobs, greatest, not_finite };
+    let summary = BlockSummary { blobs, greatest, not_finite };
     if found.spots.is_empty() {
-        return Ok(Ending::from(Outcome::Empty).with_summary(&summary)?);
+        return Ok(TaskResult::from(Outcome::Empty).with_summary(&summary)?);
     }
     let numbers = found.spots.iter().flat_map(|s| {
         let [z, y, x] = s.position;
         [z, y, x, s.radius, s.response, s.intensity]
     });
     let stored = rows.write(&numbers.flat_map(f64::to_le_bytes).collect::<Vec<u8>>())?;
-    Ok(Ending::from(Outcome::Done).with_rows(stored).with_summary(&summary)?)
+    Ok(TaskResult::from(Outcome::Done).with_rows(stored).with_summary(&summary)?)
 }
 
 /// Collects the spots of all blocks. The threshold depends on the maximum response of all blocks,
 /// which the ledger holds: it is known before any rows are read, and only spots above it are held
 /// in memory.
 fn gather(
-    rows: &Rows,
+    rows: &TaskRows,
     plan: &Plan,
-    ends: &Ends,
+    results: &TaskResults,
     options: &Options,
     ctx: &Context,
-) -> anyhow::Result<Gathered> {
-    let (mut all, mut constant) = (Summary::default(), true);
-    for summary in ends.summaries::<Summary>() {
+) -> anyhow::Result<CollectedSpots> {
+    let (mut all, mut constant) = (BlockSummary::default(), true);
+    for summary in results.summaries::<BlockSummary>() {
         let (_, summary) = summary?;
         all.blobs += summary.blobs;
         all.greatest = all.greatest.max(summary.greatest);
@@ -382,7 +390,7 @@ fn gather(
     let floor = options.floor(all.greatest);
     let mut spots = Vec::new();
     for task in plan.tasks().iter() {
-        let Some(bytes) = rows.read(&task, ends)? else { continue };
+        let Some(bytes) = rows.read(&task, results)? else { continue };
         let numbers: Vec<f64> =
             bytes.as_chunks::<8>().0.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect();
         let rows = numbers.as_chunks::<ROW>().0.iter();
@@ -400,10 +408,10 @@ fn gather(
             return Err(Error::TooMany { count: all.blobs, memory: ctx.memory }.into());
         }
     }
-    Ok(Gathered { all, constant, spots })
+    Ok(CollectedSpots { all, constant, spots })
 }
 
-fn report(found: &Gathered, ctx: &Context) {
+fn report(found: &CollectedSpots, ctx: &Context) {
     let found = found.all;
     if found.not_finite > 0 {
         let count = found.not_finite;
@@ -415,12 +423,12 @@ fn report(found: &Gathered, ctx: &Context) {
 }
 
 /// The selected spots, best first, with positions in micrometres.
-fn select(found: Gathered, volume: &Volume, options: &Options) -> Result<Vec<Spot>, Error> {
+fn select(found: CollectedSpots, volume: &Volume, options: &Options) -> Result<Vec<Spot>, Error> {
     let location = volume.location().to_owned();
     if found.constant {
         return Err(Error::Constant { location });
     }
-    let (grid, Summary { greatest, blobs: count, .. }) = (volume.grid(), found.all);
+    let (grid, BlockSummary { greatest, blobs: count, .. }) = (volume.grid(), found.all);
     let spots = prune::select(found.spots, greatest, grid.spacing, options);
     if spots.is_empty() {
         let ([low, high], floor) = (options.radius, options.floor(greatest));

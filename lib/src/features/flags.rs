@@ -6,7 +6,7 @@ use super::{Detector, Options, Rank};
 use crate::geom::Grid;
 
 /// The upper limit of a radius, micrometres or voxels.
-const LARGEST_RADIUS: f64 = 1e9;
+const MAX_RADIUS: f64 = 1e9;
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Flags {
@@ -75,7 +75,7 @@ impl Flags {
 /// A sentence that says what is wanted.
 pub fn parse_range(text: &str) -> Result<[f64; 2], String> {
     pair(text, "..")
-        .filter(|range| range.iter().all(|radius| *radius <= LARGEST_RADIUS))
+        .filter(|range| range.iter().all(|radius| *radius <= MAX_RADIUS))
         .ok_or_else(|| format!("'{text}' is no range MIN..MAX such as 4..12"))
 }
 

@@ -6,25 +6,25 @@ use crate::filter::lines::vectorised;
 use crate::geom::{Box3, Point};
 
 /// The maximum number of times that a fit moves to a neighbouring voxel.
-pub(super) const MOVES: usize = 3;
+pub(super) const MAX_MOVES: usize = 3;
 
 /// The offset, in voxels, beyond which a fit is repeated about the neighbouring voxel.
-const FAR: f64 = 0.6;
+const MAX_OFFSET: f64 = 0.6;
 
 /// The responses at one scale, or the part of them that is in memory.
-pub(super) trait Image {
+pub(super) trait ResponseImage {
     /// The voxels `xs` of the row `(z, y)`.
     fn row(&self, z: usize, y: usize, xs: Range<usize>) -> &[f32];
 }
 
 /// A whole array in memory, C order `(z, y, x)`.
-pub(super) struct Flat<'a> {
+pub(super) struct FlatImage<'a> {
     pub(super) voxels: &'a [f32],
     /// The number of voxels along y and x.
     pub(super) extent: [usize; 2],
 }
 
-impl Image for Flat<'_> {
+impl ResponseImage for FlatImage<'_> {
     fn row(&self, z: usize, y: usize, xs: Range<usize>) -> &[f32] {
         let start = (z * self.extent[0] + y) * self.extent[1];
         &self.voxels[start + xs.start..start + xs.end]
@@ -32,7 +32,7 @@ impl Image for Flat<'_> {
 }
 
 /// The responses at one scale and, if they exist, at the adjacent scales.
-pub(super) struct Stack<'a, I> {
+pub(super) struct ScaleStack<'a, I> {
     /// The shape of the whole grid, z, y, x.
     pub(super) shape: [usize; 3],
     pub(super) below: Option<&'a I>,
@@ -42,7 +42,7 @@ pub(super) struct Stack<'a, I> {
 
 /// The maximum of a fitted parabola. Voxel and offset are kept apart because rounding of their sum
 /// would depend on the block.
-pub(super) struct Top {
+pub(super) struct ParabolaPeak {
     pub(super) voxel: [usize; 3],
     /// The offset from the voxel, in voxels.
     pub(super) offset: Point,
@@ -51,14 +51,14 @@ pub(super) struct Top {
 
 /// Which voxels of a plateau count as maxima.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ties {
+pub(super) enum PlateauRule {
     /// All of them, as in scikit-image.
     All,
     /// The first one in the order of scale, z, y, x.
     First,
 }
 
-fn at(image: &impl Image, [z, y, x]: [usize; 3]) -> f32 {
+fn at(image: &impl ResponseImage, [z, y, x]: [usize; 3]) -> f32 {
     image.row(z, y, x..x + 1)[0]
 }
 
@@ -86,11 +86,11 @@ fn mark_body<const FUSED: bool>(row: &[f32], around: [&[f32]; 4], marks: &mut [u
     }
 }
 
-impl<I: Image> Stack<'_, I> {
+impl<I: ResponseImage> ScaleStack<'_, I> {
     /// The voxels of `inner` whose response is positive and maximal among their neighbours in
     /// position and scale, diagonal ones included. Neighbours outside the array or the range of
     /// scales are ignored.
-    pub(super) fn maxima(&self, inner: &Box3, ties: Ties) -> Vec<[usize; 3]> {
+    pub(super) fn maxima(&self, inner: &Box3, ties: PlateauRule) -> Vec<[usize; 3]> {
         let [min, max] = [inner.min, inner.max].map(|corner| corner.map(|v| v as usize));
         let mut found = Vec::new();
         if inner.is_empty() {
@@ -127,14 +127,14 @@ impl<I: Image> Stack<'_, I> {
         }
     }
 
-    fn is_maximum(&self, [z, y, x]: [usize; 3], ties: Ties) -> bool {
+    fn is_maximum(&self, [z, y, x]: [usize; 3], ties: PlateauRule) -> bool {
         let value = at(self.here, [z, y, x]);
         if value <= 0.0 {
             return false;
         }
         let range = |i: usize, n: usize| i.saturating_sub(1)..(i + 2).min(n);
         let beaten = |earlier: bool, other: f32| {
-            other > value || (earlier && ties == Ties::First && other == value)
+            other > value || (earlier && ties == PlateauRule::First && other == value)
         };
         let scales = [(0, self.below), (1, Some(self.here)), (2, self.above)];
         for (scale, image) in scales {
@@ -159,15 +159,15 @@ impl<I: Image> Stack<'_, I> {
     /// the neighbouring voxel, at most three times; the remaining offset is then clamped to 0.6. At
     /// a face of the array, and where the fit has no maximum, the result is the voxel itself. Axes
     /// of one voxel are not fitted.
-    pub(super) fn refine(&self, at: [usize; 3]) -> Top {
+    pub(super) fn refine(&self, at: [usize; 3]) -> ParabolaPeak {
         let mut voxel = at;
         let mut offset = [0.0; 3];
         let mut height = self.value(self.here, at);
-        for turn in 0..=MOVES {
+        for turn in 0..=MAX_MOVES {
             let Some((step, top)) = self.fit(voxel) else { break };
             (offset, height) = (step, top);
-            let far = offset.map(|o| o.abs() > FAR);
-            if far == [false; 3] || turn == MOVES {
+            let far = offset.map(|o| o.abs() > MAX_OFFSET);
+            if far == [false; 3] || turn == MAX_MOVES {
                 break;
             }
             for a in 0..3 {
@@ -177,7 +177,7 @@ impl<I: Image> Stack<'_, I> {
             offset = [0.0; 3];
             height = self.value(self.here, voxel);
         }
-        Top { voxel, offset: offset.map(|o| o.clamp(-FAR, FAR)), height }
+        ParabolaPeak { voxel, offset: offset.map(|o| o.clamp(-MAX_OFFSET, MAX_OFFSET)), height }
     }
 
     fn value(&self, image: &I, voxel: [usize; 3]) -> f64 {
@@ -221,7 +221,7 @@ impl<I: Image> Stack<'_, I> {
         let root = nalgebra::Cholesky::new(-curvature)?;
         let gradient = nalgebra::Vector3::from(gradient);
         let offset = root.solve(&gradient);
-        let cut = offset.map(|o| o.clamp(-FAR, FAR));
+        let cut = offset.map(|o| o.clamp(-MAX_OFFSET, MAX_OFFSET));
         let top = here + gradient.dot(&cut) + 0.5 * cut.dot(&(curvature * cut));
         Some((offset.into(), top))
     }

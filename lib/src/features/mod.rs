@@ -21,7 +21,6 @@ mod cpu;
 mod exact;
 mod extract;
 mod flags;
-mod frame;
 #[cfg(test)]
 mod golden;
 mod maxima;
@@ -32,6 +31,7 @@ mod prune;
 mod response;
 mod scheme;
 mod slabs;
+mod stage_boxes;
 mod sweep;
 #[cfg(test)]
 mod testing;

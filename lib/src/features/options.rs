@@ -55,16 +55,16 @@ pub struct OptionsError(String);
 
 /// The minimum response as a fraction of the maximum; anything below is rounding error. BigStream
 /// 2021 uses a threshold of 0 in `f64`; in empty space the responses of both are exactly 0.
-const OF_GREATEST: f64 = 1e-9;
+const MIN_RELATIVE_RESPONSE: f64 = 1e-9;
 
 /// The minimum response as a fraction of the intensity, as some background may remain in the image:
 /// in `f32`, second differences of a constant are up to 1e-5 of it.
-const OF_INTENSITY: f64 = 3e-5;
+const MIN_RESPONSE_PER_INTENSITY: f64 = 3e-5;
 
 /// The smallest radius allowed, in voxels.
-const SMALLEST_RADIUS: f64 = 0.1;
+const MIN_RADIUS: f64 = 0.1;
 /// A radius that is allowed however small the volume is, in voxels.
-const ALWAYS: f64 = 32.0;
+const ALWAYS_ALLOWED_RADIUS: f64 = 32.0;
 
 impl Options {
     /// Defaults for this voxel size (micrometres): blob radii of 3 to 10 voxels, at most 5000
@@ -156,12 +156,12 @@ impl Options {
         let finest = axes().map(|a| spacing[a]).fold(f64::INFINITY, f64::min);
         let longest = axes().map(|a| spacing[a] * grid.shape[a] as f64).fold(0.0, f64::max);
         let unit = if self.exact { "voxels" } else { "um" };
-        if low < finest * SMALLEST_RADIUS {
+        if low < finest * MIN_RADIUS {
             return Err(OptionsError(format!(
                 "--radius {low}..{high}: {low} {unit} is less than a tenth of a voxel of {finest} {unit}; give a                  larger MIN"
             )));
         }
-        if high > longest.max(finest * ALWAYS) {
+        if high > longest.max(finest * ALWAYS_ALLOWED_RADIUS) {
             return Err(OptionsError(format!(
                 "--radius {low}..{high}: {high} {unit} is more than the longest side of the volume, {longest}                  {unit}; give a smaller MAX"
             )));
@@ -171,11 +171,11 @@ impl Options {
 
     /// The response that a spot must exceed, given the maximum response of the whole volume.
     pub(super) fn floor(&self, greatest: f64) -> f64 {
-        self.threshold.max(self.threshold_relative.max(OF_GREATEST) * greatest)
+        self.threshold.max(self.threshold_relative.max(MIN_RELATIVE_RESPONSE) * greatest)
     }
 
     /// Whether a response is too large to be rounding error at a voxel of this intensity.
     pub(super) fn is_signal(&self, response: f64, intensity: f64) -> bool {
-        self.exact || response > OF_INTENSITY * intensity.abs()
+        self.exact || response > MIN_RESPONSE_PER_INTENSITY * intensity.abs()
     }
 }

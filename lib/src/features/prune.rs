@@ -60,11 +60,11 @@ fn prune(mut spots: Vec<SpotVoxel>, spacing: Point, options: &Options) -> Vec<Sp
     });
     let centre =
         |spot: &SpotVoxel| -> Point { std::array::from_fn(|a| spot.position[a] * spacing[a]) };
-    let mut kept = Kept::default();
+    let mut kept = KeptSpheres::default();
     spots.retain(|spot| {
         let (centre, radius) = (centre(spot), spot.radius);
         let free = !kept.any_near(centre, radius, |other, large| {
-            shared(distance(centre, other), large, radius) > options.overlap
+            overlap_fraction(distance(centre, other), large, radius) > options.overlap
         });
         if free {
             kept.insert(centre, radius);
@@ -82,7 +82,7 @@ fn distance(a: Point, b: Point) -> f64 {
 /// volume).
 ///
 /// * `distance`: between the centres; `large`, `small`: the radii
-fn shared(distance: f64, large: f64, small: f64) -> f64 {
+fn overlap_fraction(distance: f64, large: f64, small: f64) -> f64 {
     let (d, sum) = (distance, large + small);
     if d >= sum {
         return 0.0;
@@ -100,12 +100,12 @@ fn shared(distance: f64, large: f64, small: f64) -> f64 {
 /// The kept spheres in hashed grids, one per doubling of the radius: even a small sphere then has
 /// to be compared with few cells of each grid, however large other spheres are.
 #[derive(Default)]
-struct Kept {
+struct KeptSpheres {
     /// Keyed by floor(log2(radius)); each grid maps a cell to the spheres centred in it.
     grids: HashMap<i32, HashMap<[i64; 3], Vec<(Point, f64)>>>,
 }
 
-impl Kept {
+impl KeptSpheres {
     fn insert(&mut self, centre: Point, radius: f64) {
         let doubling = radius.log2().floor() as i32;
         let cell = cell(centre, side(doubling));
@@ -157,7 +157,8 @@ mod tests {
         let mut kept: Vec<SpotVoxel> = Vec::new();
         for spot in spots {
             let hits = |other: &SpotVoxel| {
-                shared(distance(spot.position, other.position), other.radius, spot.radius) > overlap
+                overlap_fraction(distance(spot.position, other.position), other.radius, spot.radius)
+                    > overlap
             };
             if !kept.iter().any(hits) {
                 kept.push(spot);
@@ -185,10 +186,10 @@ mod tests {
 
     #[test]
     fn spheres_share_all_when_nested_half_a_lens_when_touching_and_nothing_when_apart() {
-        assert_eq!(shared(0.5, 2.0, 1.0), 1.0);
-        assert_eq!(shared(3.0, 2.0, 1.0), 0.0);
+        assert_eq!(overlap_fraction(0.5, 2.0, 1.0), 1.0);
+        assert_eq!(overlap_fraction(3.0, 2.0, 1.0), 0.0);
         // equal spheres at a distance of one radius overlap by 5/16
-        assert!((shared(1.0, 1.0, 1.0) - 5.0 / 16.0).abs() < 1e-12);
+        assert!((overlap_fraction(1.0, 1.0, 1.0) - 5.0 / 16.0).abs() < 1e-12);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::filter::planes::Plane;
 const SECOND_DIFFERENCE: [f32; 3] = [-2.5, 4.0 / 3.0, -1.0 / 12.0];
 
 /// The radius of the second difference, in grid voxels.
-pub(super) const REACH: usize = 2;
+pub(super) const SECOND_DIFFERENCE_RADIUS: usize = 2;
 
 vectorised! {
     /// Adds weighted second differences: `out += scale * (w1 * (rows 0 + 1) + w2 * (rows 2 + 3) +
@@ -36,7 +36,8 @@ fn add_curvature_body<const FUSED: bool>(
 
 /// The sum over the axes of the second differences, weighted by `scales`.
 ///
-/// * `planes`: five planes, the middle one at the position of `out`; they cover [`REACH`] voxels
+/// * `planes`: five planes, the middle one at the position of `out`; they cover
+///   [`SECOND_DIFFERENCE_RADIUS`] voxels
 ///   around the area of `out`, as far as the grid extends
 /// * `grid`: the shape of the whole grid
 pub(super) fn laplacian(planes: &[&Plane], grid: [usize; 3], scales: [f32; 3], out: &mut Plane) {
@@ -47,10 +48,10 @@ pub(super) fn laplacian(planes: &[&Plane], grid: [usize; 3], scales: [f32; 3], o
     let (area, from) = (out.area(), middle.area().min[1]);
     let (first, width) = (area.min[1], area.width());
     let offset = (first - from) as usize;
-    let mut padded = vec![0.0; width + 2 * REACH];
+    let mut padded = vec![0.0; width + 2 * SECOND_DIFFERENCE_RADIUS];
     for y in area.min[0]..area.max[0] {
         let row = middle.row(y);
-        for (x, value) in (first - REACH as i64..).zip(&mut padded) {
+        for (x, value) in (first - SECOND_DIFFERENCE_RADIUS as i64..).zip(&mut padded) {
             *value = row[(mirror(x, grid[2]) as i64 - from) as usize];
         }
         let along_z = [z_1, z1, nz_1, nz1].map(|plane| &plane.row(y)[offset..offset + width]);

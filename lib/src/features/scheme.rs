@@ -10,11 +10,11 @@ const PER_OCTAVE: f64 = 3.0;
 
 /// The minimum sigma, in voxels of its own grid, of a smoothed image: decimation then aliases less
 /// than 1e-3 of it (the Gaussian at the Nyquist frequency).
-const LEAST_SIGMA: f64 = 1.25;
+const MIN_SIGMA: f64 = 1.25;
 
 /// Grid voxels beyond a block's own that refining a maximum may read: three moves, plus one
 /// neighbour.
-pub(super) const REFINE_REACH: usize = super::maxima::MOVES + 1;
+pub(super) const REFINE_REACH: usize = super::maxima::MAX_MOVES + 1;
 
 /// A group of scales that share a grid.
 #[derive(Clone, Debug, PartialEq)]
@@ -120,8 +120,8 @@ impl Scheme {
 fn exact_sigmas(low: f64, high: f64) -> Vec<f64> {
     let count = ((high - low) as usize).clamp(1, 15);
     let (first, last) = (0.8 * low / 3.0_f64.sqrt(), 1.2 * high / 3.0_f64.sqrt());
-    let apart = if count > 1 { (last - first) / (count - 1) as f64 } else { 0.0 };
-    (0..count).map(|i| first + i as f64 * apart).collect()
+    let step = if count > 1 { (last - first) / (count - 1) as f64 } else { 0.0 };
+    (0..count).map(|i| first + i as f64 * step).collect()
 }
 
 impl Pyramid {
@@ -172,9 +172,9 @@ fn kernels(spacing: Point, step: [usize; 3], from: f64, to: f64) -> [Kernel; 3] 
 
 /// The largest power of two along each axis by which an image smoothed with `sigma` may be
 /// decimated.
-fn thinning(sigma: f64, spacing: Point) -> [usize; 3] {
+fn decimation(sigma: f64, spacing: Point) -> [usize; 3] {
     spacing.map(|s| {
-        let doublings = (sigma / (s * LEAST_SIGMA)).log2().floor().clamp(0.0, 20.0);
+        let doublings = (sigma / (s * MIN_SIGMA)).log2().floor().clamp(0.0, 20.0);
         1 << doublings as u32
     })
 }
@@ -186,9 +186,9 @@ fn octaves(sigmas: &[f64], responses: usize, detector: Detector, spacing: Point)
     let mut start = 0;
     while start < responses {
         let base = if start == 0 { 0 } else { start - 1 };
-        let step = thinning(sigmas[base], spacing);
+        let step = decimation(sigmas[base], spacing);
         let end = (start + 1..responses)
-            .find(|&next| thinning(sigmas[next - 1], spacing) != step)
+            .find(|&next| decimation(sigmas[next - 1], spacing) != step)
             .unwrap_or(responses);
         let levels = base..(end + 1).min(responses) + more;
         let further = levels.clone().skip(1);
@@ -197,7 +197,11 @@ fn octaves(sigmas: &[f64], responses: usize, detector: Detector, spacing: Point)
             wanted: start..end,
             base: kernels(spacing, [1; 3], 0.0, sigmas[base]),
             smoothing: further.map(|to| kernels(spacing, step, sigmas[base], sigmas[to])).collect(),
-            difference_reach: if detector == Detector::Log { response::REACH } else { 0 },
+            difference_reach: if detector == Detector::Log {
+                response::SECOND_DIFFERENCE_RADIUS
+            } else {
+                0
+            },
             levels,
         });
         start = end;
@@ -238,6 +242,6 @@ mod tests {
 
     #[test]
     fn an_anisotropic_volume_is_thinned_where_its_voxels_are_small() {
-        assert_eq!(thinning(3.0, [4.0, 1.0, 0.5]), [1, 2, 4]);
+        assert_eq!(decimation(3.0, [4.0, 1.0, 0.5]), [1, 2, 4]);
     }
 }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::cpu::Clean;
+use super::cpu::Preprocessing;
 use crate::filter::planes::Plane;
 use crate::geom::Box3;
 use crate::volume::{Dtype, Error, Volume, Voxel};
 
 /// Voxels in their stored data type where that takes less memory than `f32`.
-enum Voxels {
+enum SlabVoxels {
     U8(Vec<u8>),
     U16(Vec<u16>),
     I16(Vec<i16>),
@@ -33,8 +33,8 @@ pub(super) struct Slabs<'a> {
     core: Box3,
     /// The number of planes read at once; slabs are aligned to plane 0 of the volume.
     depth: i64,
-    clean: Clean,
-    voxels: Voxels,
+    clean: Preprocessing,
+    voxels: SlabVoxels,
     held: std::ops::Range<i64>,
     first: Option<f32>,
     /// Whether all voxels so far were equal.
@@ -49,13 +49,13 @@ impl<'a> Slabs<'a> {
         part: Box3,
         core: Box3,
         depth: usize,
-        clean: Clean,
+        clean: Preprocessing,
     ) -> Self {
         let voxels = match volume.dtype() {
-            Dtype::U8 => Voxels::U8(Vec::new()),
-            Dtype::U16 => Voxels::U16(Vec::new()),
-            Dtype::I16 => Voxels::I16(Vec::new()),
-            _ => Voxels::F32(Vec::new()),
+            Dtype::U8 => SlabVoxels::U8(Vec::new()),
+            Dtype::U16 => SlabVoxels::U16(Vec::new()),
+            Dtype::I16 => SlabVoxels::I16(Vec::new()),
+            _ => SlabVoxels::F32(Vec::new()),
         };
         Self {
             volume,
@@ -79,14 +79,14 @@ impl<'a> Slabs<'a> {
         let [_, ny, nx] = self.part.shape();
         let start = (z - self.held.start) as usize * ny * nx;
         let range = start..start + ny * nx;
-        let mut pass = Pass { slabs: Seen::of(self, z), plane, width: nx };
+        let mut pass = PlanePass { slabs: SlabStatistics::of(self, z), plane, width: nx };
         match &self.voxels {
-            Voxels::U8(voxels) => pass.copy(&voxels[range]),
-            Voxels::U16(voxels) => pass.copy(&voxels[range]),
-            Voxels::I16(voxels) => pass.copy(&voxels[range]),
-            Voxels::F32(voxels) => pass.copy(&voxels[range]),
+            SlabVoxels::U8(voxels) => pass.copy(&voxels[range]),
+            SlabVoxels::U16(voxels) => pass.copy(&voxels[range]),
+            SlabVoxels::I16(voxels) => pass.copy(&voxels[range]),
+            SlabVoxels::F32(voxels) => pass.copy(&voxels[range]),
         }
-        let Seen { first, constant, not_finite, .. } = pass.slabs;
+        let SlabStatistics { first, constant, not_finite, .. } = pass.slabs;
         (self.first, self.constant) = (first, constant);
         self.not_finite += not_finite;
         Ok(())
@@ -97,10 +97,10 @@ impl<'a> Slabs<'a> {
         let mut slab = self.part;
         (slab.min[0], slab.max[0]) = (z, end.min(self.part.max[0]));
         match &mut self.voxels {
-            Voxels::U8(voxels) => read(self.volume, &slab, voxels),
-            Voxels::U16(voxels) => read(self.volume, &slab, voxels),
-            Voxels::I16(voxels) => read(self.volume, &slab, voxels),
-            Voxels::F32(voxels) => read(self.volume, &slab, voxels),
+            SlabVoxels::U8(voxels) => read(self.volume, &slab, voxels),
+            SlabVoxels::U16(voxels) => read(self.volume, &slab, voxels),
+            SlabVoxels::I16(voxels) => read(self.volume, &slab, voxels),
+            SlabVoxels::F32(voxels) => read(self.volume, &slab, voxels),
         }?;
         self.held = slab.min[0]..slab.max[0];
         Ok(())
@@ -113,8 +113,8 @@ fn read<T: Voxel>(volume: &Volume, slab: &Box3, voxels: &mut Vec<T>) -> Result<(
 }
 
 /// Statistics of the voxels so far.
-struct Seen {
-    clean: Clean,
+struct SlabStatistics {
+    clean: Preprocessing,
     first: Option<f32>,
     constant: bool,
     not_finite: u64,
@@ -123,7 +123,7 @@ struct Seen {
     min: [i64; 2],
 }
 
-impl Seen {
+impl SlabStatistics {
     fn of(slabs: &Slabs<'_>, z: i64) -> Self {
         let inside = (slabs.core.min[0]..slabs.core.max[0]).contains(&z);
         Self {
@@ -137,13 +137,13 @@ impl Seen {
     }
 }
 
-struct Pass<'a> {
-    slabs: Seen,
+struct PlanePass<'a> {
+    slabs: SlabStatistics,
     plane: &'a mut Plane,
     width: usize,
 }
 
-impl Pass<'_> {
+impl PlanePass<'_> {
     fn copy<T: Voxel>(&mut self, voxels: &[T]) {
         let seen = &mut self.slabs;
         let clean = seen.clean;
@@ -177,7 +177,7 @@ impl Pass<'_> {
 }
 
 /// The side of the cells in which single voxels are read, in voxels.
-const CELL: i64 = 64;
+const CELL_SIDE: i64 = 64;
 
 /// The voxels at the given indices `[z, y, x]` of a volume; `None` outside it.
 ///
@@ -188,11 +188,11 @@ pub(super) fn sample<T: Voxel>(
 ) -> Result<Vec<Option<T>>, Error> {
     let bounds = volume.grid().bounds();
     // whole chunks, several together if they are small
-    let chunk = volume.chunk().map(|n| n as i64 * (CELL / n.max(1) as i64).max(1));
+    let chunk = volume.chunk().map(|n| n as i64 * (CELL_SIDE / n.max(1) as i64).max(1));
     let mut cells: BTreeMap<([i64; 3], [i64; 3]), Vec<usize>> = BTreeMap::new();
     for (i, place) in places.iter().enumerate().filter(|(_, place)| bounds.contains(**place)) {
         let of_chunk = std::array::from_fn(|a| place[a] / chunk[a]);
-        let in_chunk = std::array::from_fn(|a| place[a] % chunk[a] / CELL);
+        let in_chunk = std::array::from_fn(|a| place[a] % chunk[a] / CELL_SIDE);
         cells.entry((of_chunk, in_chunk)).or_default().push(i);
     }
     let mut out = vec![None; places.len()];

@@ -9,21 +9,21 @@
 
 use super::Detector;
 use super::background::Background;
-use super::block::Found;
-use super::frame::{Frame, area};
-use super::maxima::{Image, Stack, Ties};
+use super::block::ResponseMaximum;
+use super::maxima::{PlateauRule, ResponseImage, ScaleStack};
 use super::response;
 use super::scheme::{Octave, Pyramid, REFINE_REACH, Scheme};
-use crate::filter::planes::{Area, Plane, Ring, Within, smooth_across};
+use super::stage_boxes::{StageBoxes, area};
+use crate::filter::planes::{Area, Plane, PlaneFilter, Ring, smooth_across};
 use crate::geom::Box3;
 
 /// The state of one octave of one task.
 pub(super) struct Sweep<'a> {
     pyramid: &'a Pyramid,
     octave: &'a Octave,
-    frame: Frame,
+    frame: StageBoxes,
     background: Option<Background>,
-    within: Within,
+    within: PlaneFilter,
     /// Planes of the volume, smoothed along y and x onto the octave's grid.
     image: Ring,
     base: Ring,
@@ -34,7 +34,7 @@ pub(super) struct Sweep<'a> {
     next_search: i64,
     /// Buffers for each further level, smoothed along z only.
     across: Vec<Plane>,
-    found: Vec<Found>,
+    found: Vec<ResponseMaximum>,
 }
 
 impl<'a> Sweep<'a> {
@@ -42,7 +42,7 @@ impl<'a> Sweep<'a> {
         scheme: &Scheme,
         pyramid: &'a Pyramid,
         octave: &'a Octave,
-        frame: &Frame,
+        frame: &StageBoxes,
     ) -> Self {
         let count = octave.levels.len() - 1;
         let responses = octave.responses(pyramid).len();
@@ -55,7 +55,7 @@ impl<'a> Sweep<'a> {
         let ring = |part: &Box3| Ring::new(area(part), part.min[0]);
         Self {
             background: scheme.coarse.map(|coarse| frame.background(octave, coarse)),
-            within: Within::default(),
+            within: PlaneFilter::default(),
             image: Ring::new(area(&frame.base), frame.image.min[0]),
             base: ring(&frame.base),
             levels: (0..count).map(|_| ring(&frame.level)).collect(),
@@ -70,8 +70,8 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Takes plane `z` of the volume over the area of [`Frame::input`]. All its planes must come in
-    /// ascending order.
+    /// Takes plane `z` of the volume over the area of [`StageBoxes::input`]. All its planes must
+    /// come in ascending order.
     pub(super) fn push(&mut self, z: i64, plane: &Plane) {
         if let Some(background) = &mut self.background {
             background.push(z, plane);
@@ -91,7 +91,7 @@ impl<'a> Sweep<'a> {
     }
 
     /// The maxima found, after all planes have been pushed.
-    pub(super) fn finish(self) -> Vec<Found> {
+    pub(super) fn finish(self) -> Vec<ResponseMaximum> {
         self.found
     }
 
@@ -187,13 +187,13 @@ impl<'a> Sweep<'a> {
             if self.responses[at].at(z).is_zero() {
                 continue;
             }
-            let stack = Stack {
+            let stack = ScaleStack {
                 shape: self.frame.grid,
                 below: at.checked_sub(1).map(|below| &self.responses[below]),
                 here: &self.responses[at],
                 above: self.responses.get(at + 1),
             };
-            for voxel in stack.maxima(&plane, Ties::First) {
+            for voxel in stack.maxima(&plane, PlateauRule::First) {
                 self.found.push(self.pyramid.place(self.octave, &stack, index, voxel));
             }
         }
@@ -209,13 +209,13 @@ impl Pyramid {
     fn place(
         &self,
         octave: &Octave,
-        stack: &Stack<'_, Ring>,
+        stack: &ScaleStack<'_, Ring>,
         index: usize,
         voxel: [usize; 3],
-    ) -> Found {
+    ) -> ResponseMaximum {
         let top = stack.refine(voxel);
         let scale = index as f64 + stack.refine_scale(voxel);
-        Found {
+        ResponseMaximum {
             position: std::array::from_fn(|a| {
                 (top.voxel[a] as f64 + top.offset[a]) * octave.step[a] as f64
             }),
@@ -225,7 +225,7 @@ impl Pyramid {
     }
 }
 
-impl Image for Ring {
+impl ResponseImage for Ring {
     fn row(&self, z: usize, y: usize, xs: std::ops::Range<usize>) -> &[f32] {
         let first = self.area().min[1] as usize;
         &self.at(z as i64).row(y as i64)[xs.start - first..xs.end - first]

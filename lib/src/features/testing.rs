@@ -9,9 +9,9 @@ use n5::{DataBlock as _, N5Reader, VecDataBlock};
 use crate::geom::{Box3, Point};
 
 /// A reproducible generator of pseudo-random numbers in `[0, 1)`.
-pub(super) struct Dice(u64);
+pub(super) struct TestRandom(u64);
 
-impl Dice {
+impl TestRandom {
     pub(super) fn new(seed: u64) -> Self {
         Self(seed)
     }

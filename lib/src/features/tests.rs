@@ -2,22 +2,27 @@
 
 use proptest::prelude::*;
 
-use super::block::Block;
-use super::cpu::{Clean, Detection, detect, whole};
+use super::block::PaddedBlock;
+use super::cpu::{Detection, Preprocessing, detect, maxima_of_block};
 use super::scheme::{Scales, Scheme};
-use super::testing::{Dice, blobs, crop};
+use super::testing::{TestRandom, blobs, crop};
 use super::{Detector, Options, SpotVoxel, detect_in_memory, oracle};
 use crate::geom::{Box3, Point};
 
-/// Blobs at random positions, at least `apart` micrometres from each other and from the faces.
-fn scatter(shape: [usize; 3], spacing: Point, apart: f64, dice: &mut Dice) -> Vec<Point> {
+/// Blobs at random positions, at least `separation` micrometres from each other and from the faces.
+fn scatter(
+    shape: [usize; 3],
+    spacing: Point,
+    separation: f64,
+    dice: &mut TestRandom,
+) -> Vec<Point> {
     let mut centres: Vec<Point> = Vec::new();
     for _ in 0..4000 {
         let place: Point = std::array::from_fn(|a| {
-            let margin = apart / spacing[a];
+            let margin = separation / spacing[a];
             margin + dice.roll() * (shape[a] as f64 - 1.0 - 2.0 * margin)
         });
-        if centres.iter().all(|other| distance(place, *other, spacing) > apart) {
+        if centres.iter().all(|other| distance(place, *other, spacing) > separation) {
             centres.push(place);
         }
     }
@@ -28,7 +33,7 @@ fn distance(a: Point, b: Point, spacing: Point) -> f64 {
     (0..3).map(|i| ((a[i] - b[i]) * spacing[i]).powi(2)).sum::<f64>().sqrt()
 }
 
-fn noisy(mut image: Vec<f32>, noise: f64, dice: &mut Dice) -> Vec<f32> {
+fn noisy(mut image: Vec<f32>, noise: f64, dice: &mut TestRandom) -> Vec<f32> {
     image.iter_mut().for_each(|v| *v = 100.0 + 1000.0 * *v + (noise * dice.normal()) as f32);
     image
 }
@@ -42,7 +47,7 @@ fn accuracy(
     noise: f64,
     detector: Detector,
 ) -> [f64; 3] {
-    let mut dice = Dice::new(7);
+    let mut dice = TestRandom::new(7);
     let centres = scatter(shape, spacing, 7.0 * sigma, &mut dice);
     let image = noisy(blobs(shape, spacing, &centres, sigma), noise, &mut dice);
     // a Gaussian of variance v responds most at the variance 2 v / 3, a ball of radius r at r^2 / 3
@@ -87,7 +92,7 @@ fn noisy_blobs_between_voxels_are_found_to_a_tenth_of_a_voxel() {
 fn radii_are_told_apart() {
     for sigma in [2.0, 3.0, 4.5] {
         let centres = [[40.3, 39.8, 40.1]];
-        let image = noisy(blobs([80; 3], [1.0; 3], &centres, sigma), 1.0, &mut Dice::new(1));
+        let image = noisy(blobs([80; 3], [1.0; 3], &centres, sigma), 1.0, &mut TestRandom::new(1));
         let options =
             Options { radius: [2.0, 9.0], background_subtract: false, ..Options::new([1.0; 3]) };
         let spots = detect_in_memory(&image, [80; 3], [1.0; 3], &options).unwrap();
@@ -99,7 +104,7 @@ fn radii_are_told_apart() {
 
 /// Structure at all scales: noise on blobs of several sizes.
 fn texture(shape: [usize; 3], seed: u64) -> Vec<f32> {
-    let mut dice = Dice::new(seed);
+    let mut dice = TestRandom::new(seed);
     let mut image = vec![0.0; shape.iter().product()];
     for sigma in [1.3, 2.5, 5.0] {
         let centres: Vec<Point> = (0..12).map(|_| shape.map(|n| dice.roll() * n as f64)).collect();
@@ -123,7 +128,7 @@ fn in_blocks(
         .flat_map(|core| match &scheme.scales {
             Scales::Exact(sigmas) => cut_out(voxels, shape, &core, &scheme, sigmas, spacing),
             Scales::Pyramid(_) => {
-                detect(voxels, shape, &core, &scheme, Clean::default(), spacing).spots
+                detect(voxels, shape, &core, &scheme, Preprocessing::default(), spacing).spots
             }
         })
         .collect();
@@ -143,8 +148,9 @@ fn cut_out(
     let volume = Box3::of_shape(shape);
     let bounds = scheme.input(sigmas, core, &volume);
     let part = crop(voxels, shape, &bounds);
-    let block = Block { voxels: &part, bounds, core: *core, volume };
-    let found = whole(&block, scheme, sigmas, Clean::default()).unwrap_or_default();
+    let block = PaddedBlock { voxels: &part, bounds, core: *core, volume };
+    let found =
+        maxima_of_block(&block, scheme, sigmas, Preprocessing::default()).unwrap_or_default();
     let (mut spots, _) = scheme.spots(&found, &volume, spacing);
     for spot in &mut spots {
         let [z, y, x] = spot.position.map(|v| v as usize);
@@ -220,7 +226,7 @@ fn voxels_that_are_no_numbers_are_counted_and_count_as_zero() {
     (broken[500], broken[20_000]) = (f32::NAN, f32::NEG_INFINITY);
     let scheme = Scheme::new(&Options::new([1.0; 3]), [1.0; 3]);
     let find = |voxels: &[f32]| {
-        detect(voxels, shape, &Box3::of_shape(shape), &scheme, Clean::default(), [1.0; 3])
+        detect(voxels, shape, &Box3::of_shape(shape), &scheme, Preprocessing::default(), [1.0; 3])
     };
     let wanted = find(&clean);
     assert!(!wanted.spots.is_empty());

@@ -1,8 +1,8 @@
 //! The choice of block size, from the memory of a block and the work added by its halo.
 
-use super::block::Found;
-use super::frame::{Frame, area};
+use super::block::ResponseMaximum;
 use super::scheme::{Octave, Pyramid, REFINE_REACH, Scales, Scheme};
+use super::stage_boxes::{StageBoxes, area};
 use super::{SpotVoxel, slabs};
 use crate::filter::planes::Area;
 use crate::filter::{Kernel, opening_reach};
@@ -10,29 +10,29 @@ use crate::geom::Box3;
 use crate::volume::Dtype;
 
 /// The number of blocks to aim for, so that many threads and parts have work.
-const MANY: usize = 64;
+const TARGET_BLOCKS: usize = 64;
 
 /// The work, relative to the minimum, that is accepted to reach that number of blocks.
-const SLACK: f64 = 1.1;
+const MAX_EXTRA_WORK: f64 = 1.1;
 
 /// The minimum side of an automatically chosen block, in voxels.
-const LEAST: usize = 32;
+const MIN_BLOCK: usize = 32;
 
 /// The cost of reading and converting a voxel, in pairs of kernel taps.
-const READING: f64 = 20.0;
+const READ_COST: f64 = 20.0;
 
 /// The cost of responses and the search for maxima per voxel and level, in pairs of kernel taps.
-const SEARCHING: f64 = 20.0;
+const SEARCH_COST: f64 = 20.0;
 
 /// The minimum number of grid voxels per local maximum of the response in noise.
-const PER_MAXIMUM: usize = 400;
+const VOXELS_PER_MAXIMUM: usize = 400;
 
 /// The number of planes down to which a slab may be reduced.
-const LEAST_DEPTH: usize = 8;
+const MIN_DEPTH: usize = 8;
 
 /// The properties of a stored volume that determine the cost of reading it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Stored {
+pub(super) struct StoredVolume {
     pub(super) shape: [usize; 3],
     pub(super) chunk: [usize; 3],
     pub(super) dtype: Dtype,
@@ -40,7 +40,7 @@ pub(super) struct Stored {
 
 /// The memory and the cost of a block of a given size.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Share {
+pub(super) struct BlockCost {
     /// The size of the block in voxels along z, y, x.
     pub(super) block: [usize; 3],
     /// The peak memory of a task, bytes.
@@ -53,19 +53,19 @@ pub(super) struct Share {
 
 impl Scheme {
     /// The costs of a block in pass `pass` (0 to [`Scheme::passes`], exclusive).
-    pub(super) fn cost(&self, pass: usize, block: [usize; 3], stored: &Stored) -> Share {
+    pub(super) fn cost(&self, pass: usize, block: [usize; 3], stored: &StoredVolume) -> BlockCost {
         match &self.scales {
             Scales::Exact(sigmas) => self.cost_exact(sigmas, block, stored),
             Scales::Pyramid(pyramid) => self.cost_octave(pyramid, pass, block, stored),
         }
     }
 
-    /// Chooses the block of a pass among those that fit into `memory` bytes twice: the smallest whose
-    /// work is close to the minimum, so that there are many blocks.
+    /// Chooses the block of a pass among those that fit into `memory` bytes twice: the smallest
+    /// whose work is close to the minimum, so that there are many blocks.
     ///
     /// The choice depends neither on the number of threads nor on the number of parts, so that all
     /// parts use the same blocks. If none fits, the block that needs least memory is chosen.
-    pub(super) fn choose(&self, pass: usize, stored: &Stored, memory: u64) -> Share {
+    pub(super) fn choose(&self, pass: usize, stored: &StoredVolume, memory: u64) -> BlockCost {
         let [zs, ys, xs] = stored.shape.map(sizes);
         let mut all = Vec::new();
         for &z in &zs {
@@ -73,16 +73,20 @@ impl Scheme {
                 all.extend(xs.iter().map(|&x| self.cost(pass, [z, y, x], stored)));
             }
         }
-        let fits = |cost: &&Share| cost.bytes.saturating_mul(2) <= memory;
-        let by_work = |a: &&Share, b: &&Share| a.factor.total_cmp(&b.factor);
+        let fits = |cost: &&BlockCost| cost.bytes.saturating_mul(2) <= memory;
+        let by_work = |a: &&BlockCost, b: &&BlockCost| a.factor.total_cmp(&b.factor);
         let Some(best) = all.iter().filter(fits).min_by(by_work) else {
             let least = all.iter().min_by_key(|cost| cost.bytes);
             return least.copied().unwrap_or_else(|| self.cost(pass, [1; 3], stored));
         };
-        let tasks = |cost: &Share| -> usize {
-            (0..3).map(|a| stored.shape[a].div_ceil(cost.block[a])).product::<usize>().min(MANY)
+        let tasks = |cost: &BlockCost| -> usize {
+            (0..3)
+                .map(|a| stored.shape[a].div_ceil(cost.block[a]))
+                .product::<usize>()
+                .min(TARGET_BLOCKS)
         };
-        let good = all.iter().filter(fits).filter(|cost| cost.factor <= SLACK * best.factor);
+        let good =
+            all.iter().filter(fits).filter(|cost| cost.factor <= MAX_EXTRA_WORK * best.factor);
         let chosen = good.max_by(|a, b| tasks(a).cmp(&tasks(b)).then(by_work(b, a)));
         *chosen.unwrap_or(best)
     }
@@ -98,13 +102,13 @@ impl Scheme {
         core.grow(self.halo(sigmas).map(|n| n as i64)).intersect(volume)
     }
 
-    fn cost_exact(&self, sigmas: &[f64], block: [usize; 3], stored: &Stored) -> Share {
+    fn cost_exact(&self, sigmas: &[f64], block: [usize; 3], stored: &StoredVolume) -> BlockCost {
         let halo = self.halo(sigmas);
         let input: usize = (0..3).map(|a| (block[a] + 2 * halo[a]).min(stored.shape[a])).product();
         let core: usize = block.iter().product();
         // the raw and the cleaned image, three responses, and a slab of planes twice
         let bytes = 4 * (3 * input + 3 * core) as u64;
-        Share { block, bytes, depth: 0, factor: input as f64 / core.max(1) as f64 }
+        BlockCost { block, bytes, depth: 0, factor: input as f64 / core.max(1) as f64 }
     }
 
     fn cost_octave(
@@ -112,14 +116,14 @@ impl Scheme {
         pyramid: &Pyramid,
         pass: usize,
         block: [usize; 3],
-        stored: &Stored,
-    ) -> Share {
+        stored: &StoredVolume,
+    ) -> BlockCost {
         let octave = &pyramid.octaves[pass];
         let block: [usize; 3] = std::array::from_fn(|a| block[a].next_multiple_of(octave.step[a]));
         let core = middle(block, stored.shape);
-        let frame = Frame::new(octave, self.coarse, &core, stored.shape);
+        let frame = StageBoxes::new(octave, self.coarse, &core, stored.shape);
         let all = Box3::of_shape(stored.shape);
-        let whole = Frame::new(octave, self.coarse, &all, stored.shape);
+        let whole = StageBoxes::new(octave, self.coarse, &all, stored.shape);
         let depth = self.depth(&frame, stored);
         let reread = stored.chunk[0] as f64 / depth.min(stored.chunk[0]).max(1) as f64;
         let halo_free = work(octave, &whole, stored, 1.0) / all.len().max(1) as f64;
@@ -128,21 +132,21 @@ impl Scheme {
         let bytes = (held * slabs::size(stored.dtype)) as u64
             + self.planes(pyramid, octave, &frame)
             + spots(&frame);
-        Share { block, bytes, depth, factor }
+        BlockCost { block, bytes, depth, factor }
     }
 
     /// The number of planes read at once: those of a chunk, so that no chunk is read twice, unless
     /// that many planes would need too much memory.
-    fn depth(&self, frame: &Frame, stored: &Stored) -> usize {
+    fn depth(&self, frame: &StageBoxes, stored: &StoredVolume) -> usize {
         let mut depth = stored.chunk[0].max(1);
-        while depth > LEAST_DEPTH && depth * slabs::size(stored.dtype) > 512 {
+        while depth > MIN_DEPTH && depth * slabs::size(stored.dtype) > 512 {
             depth = depth.div_ceil(2);
         }
         depth.min(frame.input.shape()[0])
     }
 
     /// The memory of the planes that a sweep holds, bytes.
-    fn planes(&self, pyramid: &Pyramid, octave: &Octave, frame: &Frame) -> u64 {
+    fn planes(&self, pyramid: &Pyramid, octave: &Octave, frame: &StageBoxes) -> u64 {
         let [base, level, response, input] =
             [&frame.base, &frame.level, &frame.response, &frame.input]
                 .map(|part| pixels(area(part)));
@@ -184,13 +188,13 @@ fn pixels(area: Area) -> usize {
 }
 
 /// The estimated memory of the maxima, spots and rows of a block, bytes.
-fn spots(frame: &Frame) -> u64 {
-    let each = size_of::<Found>() + 2 * size_of::<SpotVoxel>();
-    (frame.core.len() / PER_MAXIMUM * each) as u64
+fn spots(frame: &StageBoxes) -> u64 {
+    let each = size_of::<ResponseMaximum>() + 2 * size_of::<SpotVoxel>();
+    (frame.core.len() / VOXELS_PER_MAXIMUM * each) as u64
 }
 
 /// The work of a frame, in pairs of kernel taps.
-fn work(octave: &Octave, frame: &Frame, stored: &Stored, reread: f64) -> f64 {
+fn work(octave: &Octave, frame: &StageBoxes, stored: &StoredVolume, reread: f64) -> f64 {
     // chunks are decoded whole
     let mut read = reread;
     for a in 0..3 {
@@ -203,12 +207,12 @@ fn work(octave: &Octave, frame: &Frame, stored: &Stored, reread: f64) -> f64 {
     let [image, base, level, response] =
         [&frame.image, &frame.base, &frame.level, &frame.response].map(|part| part.len() as f64);
     let thinned = octave.step[1] as f64;
-    let mut sum = READING * read + image * (radius[1] + radius[2]) / thinned + base * radius[0];
+    let mut sum = READ_COST * read + image * (radius[1] + radius[2]) / thinned + base * radius[0];
     for kernels in &octave.smoothing {
         let [z, y, x] = kernels.each_ref().map(|kernel| kernel.radius() as f64);
         sum += base * z + level * (y + x);
     }
-    sum + SEARCHING * response * octave.levels.len() as f64
+    sum + SEARCH_COST * response * octave.levels.len() as f64
 }
 
 /// Sizes that divide an axis into equal blocks, from the whole axis down in steps of at most about
@@ -219,7 +223,7 @@ fn sizes(extent: usize) -> Vec<usize> {
     loop {
         pieces = (pieces + 1).max(pieces * 5 / 4);
         let size = extent.div_ceil(pieces);
-        if size < LEAST {
+        if size < MIN_BLOCK {
             return sizes;
         }
         sizes.push(size);
@@ -231,8 +235,8 @@ mod tests {
     use super::*;
     use crate::features::Options;
 
-    fn stored(shape: [usize; 3]) -> Stored {
-        Stored { shape, chunk: [64; 3], dtype: Dtype::U16 }
+    fn stored(shape: [usize; 3]) -> StoredVolume {
+        StoredVolume { shape, chunk: [64; 3], dtype: Dtype::U16 }
     }
 
     #[test]
@@ -262,6 +266,6 @@ mod tests {
         assert_eq!(sizes(10), [10]);
         let sizes = sizes(1000);
         assert_eq!(sizes[..3], [1000, 500, 334]);
-        assert!(sizes.iter().all(|&n| n >= LEAST));
+        assert!(sizes.iter().all(|&n| n >= MIN_BLOCK));
     }
 }

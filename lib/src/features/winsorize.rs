@@ -3,7 +3,7 @@
 use crate::volume::{self, Volume};
 
 /// The number of values of a 16-bit digit; an `f32` has two digits.
-const DIGITS: usize = 1 << 16;
+const DIGIT_VALUES: usize = 1 << 16;
 
 /// Maps an `f32` to bits that sort in the order of the values; non-finite values are taken as 0.
 fn ordered(value: f32) -> u32 {
@@ -24,7 +24,7 @@ fn locate(histogram: &[u64], mut rank: u64) -> (u32, u64) {
         }
         rank -= count;
     }
-    ((DIGITS - 1) as u32, 0)
+    ((DIGIT_VALUES - 1) as u32, 0)
 }
 
 /// The ranks (from 0) of the lowest and the highest value that are kept, as in SciPy's `winsorize`.
@@ -41,13 +41,13 @@ fn select<E>(
     fractions: [f64; 2],
     mut each: impl FnMut(&mut dyn FnMut(&[f32])) -> Result<(), E>,
 ) -> Result<[f32; 2], E> {
-    let mut upper = vec![0_u64; DIGITS];
+    let mut upper = vec![0_u64; DIGIT_VALUES];
     each(&mut |voxels| {
         voxels.iter().for_each(|&v| upper[(ordered(v) >> 16) as usize] += 1);
     })?;
     let count = upper.iter().sum();
     let found = ranks(count, fractions).map(|rank| locate(&upper, rank));
-    let mut lower = [(); 2].map(|()| vec![0_u64; DIGITS]);
+    let mut lower = [(); 2].map(|()| vec![0_u64; DIGIT_VALUES]);
     each(&mut |voxels| {
         for bits in voxels.iter().map(|&v| ordered(v)) {
             for ((digit, _), lower) in found.iter().zip(&mut lower) {
@@ -73,13 +73,13 @@ pub(super) fn limits_of(voxels: &[f32], fractions: [f64; 2]) -> [f32; 2] {
 }
 
 /// The approximate number of voxels read at once.
-const PIECE: usize = 1 << 20;
+const VOXELS_PER_READ: usize = 1 << 20;
 
 /// The clamping range of a volume, which is read twice, a few chunks at a time.
 pub(super) fn limits(volume: &Volume, fractions: [f64; 2]) -> Result<[f32; 2], volume::Error> {
     let bounds = volume.grid().bounds();
     let mut piece = volume.chunk().map(|n| n.max(1));
-    while 2 * piece.iter().product::<usize>() <= PIECE {
+    while 2 * piece.iter().product::<usize>() <= VOXELS_PER_READ {
         let short = (0..3).min_by_key(|&a| piece[a]).unwrap_or(0);
         piece[short] *= 2;
     }

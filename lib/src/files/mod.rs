@@ -2,9 +2,9 @@
 //!
 //! Small files are written by `write_via`: under a temporary name, synced, renamed, and the folder
 //! is synced. This is too slow for chunks: `write_later` renames them at once and queues
-//! them, and [`settle`] syncs everything in the queue. Code that reports work as done, in a ledger,
-//! a receipt or an exit code, calls [`settle`] first. `--no-sync` disables syncing ([`set_sync`]);
-//! errors that the system reports when a file is closed are detected in any case.
+//! them, and [`sync_pending`] syncs everything in the queue. Code that reports work as done, in a
+//! ledger, a receipt or an exit code, calls [`sync_pending`] first. `--no-sync` disables syncing
+//! ([`set_sync`]); errors that the system reports when a file is closed are detected in any case.
 //!
 //! Texts that are read or written as a whole may be standard input and output, [`is_stream`], or
 //! come from a pipe, [`is_pipe`].
@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 mod pending;
 mod stream;
 
-pub(crate) use pending::{Mark, Settle, is_heavy, note_folder, note_step};
-pub use pending::{Unwritten, settle};
+pub use pending::{SyncError, sync_pending};
+pub(crate) use pending::{SyncMark, SyncStep, is_batch_full, queue_folder, queue_step};
 pub(crate) use stream::read_pipe;
 pub use stream::{ReaderGone, is_pipe, is_reader_gone, is_stream, write_out};
 
@@ -44,7 +44,7 @@ pub(crate) fn write_with(
     path: &Path,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
-    write_via(&beside(path)?, path, fill)
+    write_via(&temporary_path(path)?, path, fill)
 }
 
 /// Like [`write_with`], with a temporary name given by the caller, on the same file system.
@@ -66,10 +66,10 @@ pub(crate) fn write_via(
         let _ = fs::remove_file(temporary);
         return written;
     }
-    pending::settle_folder_of(path)
+    pending::sync_parent_folder(path)
 }
 
-/// Renames a file that was written under the name `from`, and queues it for [`settle`].
+/// Renames a file that was written under the name `from`, and queues it for [`sync_pending`].
 ///
 /// # Errors
 /// If the file cannot be renamed or, if the queue is full, not synced.
@@ -80,7 +80,7 @@ pub(crate) fn write_later(file: File, from: &Path, target: &Path) -> io::Result<
     }
     let length = file.metadata()?.len();
     rename(from, target)?;
-    pending::note_file(file, target, length)
+    pending::queue_file(file, target, length)
 }
 
 /// Creates a file that must not exist, and its folder if needed.
@@ -151,7 +151,7 @@ fn close(file: File) -> io::Result<()> {
 }
 
 /// A unique temporary name in the folder of `path`.
-fn beside(path: &Path) -> io::Result<PathBuf> {
+fn temporary_path(path: &Path) -> io::Result<PathBuf> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path
         .file_name()
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn what_is_written_for_later_is_there_at_once_and_settles() {
         let folder = tempfile::tempdir().unwrap();
-        let mark = Mark::now();
+        let mark = SyncMark::now();
         for number in 0..600 {
             let (from, to) = (folder.path().join("partial/x"), folder.path().join("c/0"));
             let to = to.join(number.to_string());
@@ -209,8 +209,8 @@ mod tests {
             write_later(file, &from, &to).unwrap();
             assert_eq!(fs::read(&to).unwrap(), b"chunk");
         }
-        mark.settle().unwrap();
-        settle().unwrap();
+        mark.sync_pending().unwrap();
+        sync_pending().unwrap();
         assert_eq!(fs::read_dir(folder.path().join("partial")).unwrap().count(), 0);
     }
 }

@@ -9,16 +9,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{close, sync, syncs};
 
 /// Number of files synced concurrently: a journal commits several of them together.
-const AT_ONCE: usize = 4;
+const CONCURRENT_SYNCS: usize = 4;
 /// A batch is worth syncing at this many files or bytes.
-const MANY: (usize, u64) = (64, 64 << 20);
+const BATCH_SIZE: (usize, u64) = (64, 64 << 20);
 /// Maximum number of open files in the queue; a further write waits until the batch is synced.
-const MOST: usize = 256;
+const MAX_QUEUED_FILES: usize = 256;
 
 /// A file could not be synced to disk.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {}: {source}", path.display())]
-pub struct Unwritten {
+pub struct SyncError {
     /// The file or folder.
     pub path: PathBuf,
     /// The file system's error.
@@ -26,19 +26,19 @@ pub struct Unwritten {
 }
 
 /// Syncing in a fixed order of its own: data first, then the metadata that refer to them.
-pub(crate) trait Settle: Send + Sync {
+pub(crate) trait SyncStep: Send + Sync {
     /// The path, for messages.
     fn path(&self) -> &Path;
     /// Syncs; returns the folders that may contain a new name.
-    fn settle(&self) -> io::Result<[PathBuf; 2]>;
+    fn sync_pending(&self) -> io::Result<[PathBuf; 2]>;
 }
 
 #[derive(Default)]
-struct Noted {
+struct PendingQueue {
     files: Vec<(File, PathBuf)>,
     /// Folders in which a name was added or removed.
     folders: BTreeSet<PathBuf>,
-    steps: Vec<Arc<dyn Settle>>,
+    steps: Vec<Arc<dyn SyncStep>>,
     bytes: u64,
     /// Number of batches that were started.
     batches: u64,
@@ -46,101 +46,103 @@ struct Noted {
     failed: BTreeMap<u64, (PathBuf, io::ErrorKind, Option<i32>)>,
 }
 
-static NOTED: Mutex<Option<Noted>> = Mutex::new(None);
+static QUEUE: Mutex<Option<PendingQueue>> = Mutex::new(None);
 
 /// Held while a batch is synced: a thread that finds an empty queue must wait for the thread that
 /// took the batch. Contains the folders whose own names are synced.
-static SETTLED: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
+static SYNCED_FOLDERS: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
 
 /// The lock of a mutex; a panic elsewhere leaves its contents consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn note<T>(change: impl FnOnce(&mut Noted) -> T) -> T {
-    change(lock(&NOTED).get_or_insert_default())
+fn update_queue<T>(change: impl FnOnce(&mut PendingQueue) -> T) -> T {
+    change(lock(&QUEUE).get_or_insert_default())
 }
 
 /// Queues a file that has its final name; if the queue is full, waits for it to be synced.
-pub(super) fn note_file(file: File, path: &Path, length: u64) -> io::Result<()> {
+pub(super) fn queue_file(file: File, path: &Path, length: u64) -> io::Result<()> {
     let path = std::path::absolute(path)?;
-    let full = note(|noted| {
-        noted.folders.extend(path.parent().map(Path::to_owned));
-        noted.files.push((file, path));
-        noted.bytes += length;
-        noted.files.len() >= MOST
+    let full = update_queue(|queue| {
+        queue.folders.extend(path.parent().map(Path::to_owned));
+        queue.files.push((file, path));
+        queue.bytes += length;
+        queue.files.len() >= MAX_QUEUED_FILES
     });
-    if full { settle().map_err(|error| error.source) } else { Ok(()) }
+    if full { sync_pending().map_err(|error| error.source) } else { Ok(()) }
 }
 
 /// Records that a name in this folder was added or removed.
-pub(crate) fn note_folder(folder: &Path) {
+pub(crate) fn queue_folder(folder: &Path) {
     if syncs()
         && let Ok(folder) = std::path::absolute(folder)
     {
-        note(|noted| noted.folders.insert(folder));
+        update_queue(|queue| queue.folders.insert(folder));
     }
 }
 
-/// Queues a [`Settle`] step, once.
-pub(crate) fn note_step(step: Arc<dyn Settle>) {
-    note(|noted| {
-        if !noted.steps.iter().any(|other| Arc::ptr_eq(other, &step)) {
-            noted.steps.push(step);
+/// Queues a [`SyncStep`] step, once.
+pub(crate) fn queue_step(step: Arc<dyn SyncStep>) {
+    update_queue(|queue| {
+        if !queue.steps.iter().any(|other| Arc::ptr_eq(other, &step)) {
+            queue.steps.push(step);
         }
     });
 }
 
 /// Whether the queue is large enough for a batch.
-pub(crate) fn is_heavy() -> bool {
-    note(|noted| noted.files.len() + noted.steps.len() >= MANY.0 || noted.bytes >= MANY.1)
+pub(crate) fn is_batch_full() -> bool {
+    update_queue(|queue| {
+        queue.files.len() + queue.steps.len() >= BATCH_SIZE.0 || queue.bytes >= BATCH_SIZE.1
+    })
 }
 
 /// Syncs everything written until now: data first, then the metadata that refer to them, then
 /// names.
 ///
 /// # Errors
-/// [`Unwritten`]: what was written since the last call may be lost.
-pub fn settle() -> Result<(), Unwritten> {
-    let mut settled = lock(&SETTLED);
-    let mut batch = note(|noted| {
-        let left = Noted { batches: noted.batches + 1, ..Noted::default() };
-        let failed = std::mem::take(&mut noted.failed);
-        let batch = std::mem::replace(noted, left);
-        noted.failed = failed;
+/// [`SyncError`]: what was written since the last call may be lost.
+pub fn sync_pending() -> Result<(), SyncError> {
+    let mut settled = lock(&SYNCED_FOLDERS);
+    let mut batch = update_queue(|queue| {
+        let left = PendingQueue { batches: queue.batches + 1, ..PendingQueue::default() };
+        let failed = std::mem::take(&mut queue.failed);
+        let batch = std::mem::replace(queue, left);
+        queue.failed = failed;
         batch
     });
     let number = batch.batches;
-    let result = batch.settle(settled.get_or_insert_default());
+    let result = batch.sync_pending(settled.get_or_insert_default());
     if let Err(error) = &result {
-        let said = (error.path.clone(), error.source.kind(), error.source.raw_os_error());
-        note(|noted| noted.failed.insert(number, said));
+        let failure = (error.path.clone(), error.source.kind(), error.source.raw_os_error());
+        update_queue(|queue| queue.failed.insert(number, failure));
     }
     result
 }
 
-impl Noted {
-    fn settle(&mut self, settled: &mut HashSet<PathBuf>) -> Result<(), Unwritten> {
+impl PendingQueue {
+    fn sync_pending(&mut self, settled: &mut HashSet<PathBuf>) -> Result<(), SyncError> {
         let files = std::mem::take(&mut self.files);
         all(files, |(file, path)| {
             let kept = sync(&file).and_then(|()| close(file));
-            kept.map_err(|source| Unwritten { path, source })
+            kept.map_err(|source| SyncError { path, source })
         })?;
         for step in std::mem::take(&mut self.steps) {
-            let failed = |source| Unwritten { path: step.path().to_owned(), source };
-            for folder in step.settle().map_err(failed)? {
+            let failed = |source| SyncError { path: step.path().to_owned(), source };
+            for folder in step.sync_pending().map_err(failed)? {
                 self.folders.insert(std::path::absolute(folder).map_err(failed)?);
             }
         }
-        settle_folders(std::mem::take(&mut self.folders), settled)
+        sync_folders(std::mem::take(&mut self.folders), settled)
     }
 }
 
 /// Syncs folders, and the names of their ancestors that are not known to be synced.
-fn settle_folders(
+fn sync_folders(
     mut folders: BTreeSet<PathBuf>,
     settled: &mut HashSet<PathBuf>,
-) -> Result<(), Unwritten> {
+) -> Result<(), SyncError> {
     if !syncs() {
         return Ok(());
     }
@@ -155,21 +157,21 @@ fn settle_folders(
         }
     }
     all(folders.into_iter().collect(), |folder| {
-        sync_folder(&folder).map_err(|source| Unwritten { path: folder, source })
+        sync_folder(&folder).map_err(|source| SyncError { path: folder, source })
     })?;
     settled.extend(above);
     Ok(())
 }
 
 /// Syncs the new name of a file.
-pub(super) fn settle_folder_of(path: &Path) -> io::Result<()> {
+pub(super) fn sync_parent_folder(path: &Path) -> io::Result<()> {
     if !syncs() {
         return Ok(());
     }
     let path = std::path::absolute(path)?;
     let folder = path.parent().map(Path::to_owned).into_iter().collect();
-    let mut settled = lock(&SETTLED);
-    settle_folders(folder, settled.get_or_insert_default()).map_err(|error| error.source)
+    let mut settled = lock(&SYNCED_FOLDERS);
+    sync_folders(folder, settled.get_or_insert_default()).map_err(|error| error.source)
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
@@ -185,9 +187,9 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 /// Applies `work` to all items, a few at once; the first error is returned after all were tried.
 fn all<T: Send>(
     items: Vec<T>,
-    work: impl Fn(T) -> Result<(), Unwritten> + Sync,
-) -> Result<(), Unwritten> {
-    let threads = AT_ONCE.min(items.len());
+    work: impl Fn(T) -> Result<(), SyncError> + Sync,
+) -> Result<(), SyncError> {
+    let threads = CONCURRENT_SYNCS.min(items.len());
     let items = Mutex::new(items.into_iter());
     let failed = Mutex::new(None);
     let some = || {
@@ -213,9 +215,9 @@ fn all<T: Send>(
 /// A point in time. Every sync failure after it is reported to its holder, whichever thread has
 /// detected the failure.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Mark(u64);
+pub(crate) struct SyncMark(u64);
 
-impl Mark {
+impl SyncMark {
     /// The start of the process.
     pub(crate) fn start() -> Self {
         Self(0)
@@ -223,20 +225,20 @@ impl Mark {
 
     /// The present.
     pub(crate) fn now() -> Self {
-        Self(note(|noted| noted.batches))
+        Self(update_queue(|queue| queue.batches))
     }
 
-    /// Calls [`settle`], and checks that all batches since the mark were synced.
+    /// Calls [`sync_pending`], and checks that all batches since the mark were synced.
     ///
     /// # Errors
-    /// As [`settle`].
-    pub(crate) fn settle(self) -> Result<(), Unwritten> {
-        settle()?;
-        note(|noted| match noted.failed.range(self.0..).next() {
+    /// As [`sync_pending`].
+    pub(crate) fn sync_pending(self) -> Result<(), SyncError> {
+        sync_pending()?;
+        update_queue(|queue| match queue.failed.range(self.0..).next() {
             None => Ok(()),
             Some((_, (path, kind, code))) => {
                 let source = code.map_or_else(|| (*kind).into(), io::Error::from_raw_os_error);
-                Err(Unwritten { path: path.clone(), source })
+                Err(SyncError { path: path.clone(), source })
             }
         })
     }

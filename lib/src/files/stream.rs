@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Maximum number of bytes read from a pipe: tables and transforms are held in memory.
-const LARGEST: u64 = 2 << 30;
+const MAX_PIPE_BYTES: u64 = 2 << 30;
 
 /// The reader of standard output has closed it, and needs no more data.
 #[derive(Debug, thiserror::Error)]
@@ -32,20 +32,20 @@ pub fn is_pipe(path: impl AsRef<Path>) -> bool {
 /// The system's error; more than 2 GiB in a pipe.
 pub(crate) fn read_pipe(path: &Path) -> io::Result<Arc<[u8]>> {
     const INPUT: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
-    static READ: Mutex<BTreeMap<PathBuf, Arc<[u8]>>> = Mutex::new(BTreeMap::new());
+    static PIPE_CACHE: Mutex<BTreeMap<PathBuf, Arc<[u8]>>> = Mutex::new(BTreeMap::new());
     let path =
         if INPUT.iter().any(|name| path.as_os_str() == *name) { Path::new("-") } else { path };
-    let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut read = PIPE_CACHE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(bytes) = read.get(path) {
         return Ok(Arc::clone(bytes));
     }
     let mut bytes = Vec::new();
     if is_stream(path) {
-        io::stdin().lock().take(LARGEST + 1).read_to_end(&mut bytes)?;
+        io::stdin().lock().take(MAX_PIPE_BYTES + 1).read_to_end(&mut bytes)?;
     } else {
-        std::fs::File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+        std::fs::File::open(path)?.take(MAX_PIPE_BYTES + 1).read_to_end(&mut bytes)?;
     }
-    if bytes.len() as u64 > LARGEST {
+    if bytes.len() as u64 > MAX_PIPE_BYTES {
         let message = "the pipe has more than 2 GiB; write them to a file and name that";
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }

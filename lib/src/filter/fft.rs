@@ -7,7 +7,7 @@ use super::lines::vectorised;
 const LINES: usize = 8;
 
 /// The real and the imaginary parts of several lines at one position.
-type Row = [[f32; LINES]; 2];
+type ComplexLanes = [[f32; LINES]; 2];
 
 /// The sizes of butterflies, and the cost of each per element, relative to one of two elements. Of
 /// two sides that hold a box, the cheaper one is used.
@@ -52,12 +52,12 @@ fn factors(mut n: usize) -> Option<Vec<usize>> {
 /// The side of at least `n` elements with which the transform of a box costs least.
 fn side(n: usize) -> usize {
     /// Cost of the other two axes, which grows with this side, too.
-    const OTHERS: f64 = 8.0;
+    const OTHER_AXES_COST: f64 = 8.0;
     let n = n.max(1);
     let cost = |side: usize| -> Option<f64> {
         let of = |factor| BUTTERFLIES.iter().find(|b| b.0 == factor).map_or(0.0, |b| b.1);
         let own: f64 = factors(side)?.into_iter().map(of).sum();
-        Some(side as f64 * (OTHERS + own))
+        Some(side as f64 * (OTHER_AXES_COST + own))
     };
     let sides = (n..=n.next_power_of_two()).filter_map(|side| Some((side, cost(side)?)));
     sides.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(n.next_power_of_two(), |(side, _)| side)
@@ -145,25 +145,29 @@ impl Fft {
 vectorised! {
     /// Transforms lines in place (`from`) by Stockham's method, which needs a second buffer but no
     /// reordering.
-    fn transform(axis: &Axis, from: &mut [Row], to: &mut [Row]) => transform_body
+    fn transform(axis: &Axis, from: &mut [ComplexLanes], to: &mut [ComplexLanes]) => transform_body
 }
 
 #[inline(always)]
-fn transform_body<const FUSED: bool>(axis: &Axis, from: &mut [Row], to: &mut [Row]) {
+fn transform_body<const FUSED: bool>(
+    axis: &Axis,
+    from: &mut [ComplexLanes],
+    to: &mut [ComplexLanes],
+) {
     let (mut source, mut target) = (from, to);
-    let (mut length, mut apart, mut swapped) = (source.len(), 1, false);
+    let (mut length, mut stride, mut swapped) = (source.len(), 1, false);
     for &factor in &axis.factors {
         length /= factor;
-        let step = Step { twiddles: &axis.twiddles, length, apart };
+        let step = ButterflyPass { twiddles: &axis.twiddles, length, stride };
         match factor {
-            2 => step.pairs(source, target),
-            4 => step.fours(source, target),
-            3 => step.many::<3>(source, target),
-            5 => step.many::<5>(source, target),
-            _ => step.many::<7>(source, target),
+            2 => step.radix2(source, target),
+            4 => step.radix4(source, target),
+            3 => step.odd_radix::<3>(source, target),
+            5 => step.odd_radix::<5>(source, target),
+            _ => step.odd_radix::<7>(source, target),
         }
         (source, target) = (target, source);
-        (apart, swapped) = (apart * factor, !swapped);
+        (stride, swapped) = (stride * factor, !swapped);
     }
     if swapped {
         // the result lies in the buffer that was passed as `to`
@@ -171,31 +175,43 @@ fn transform_body<const FUSED: bool>(axis: &Axis, from: &mut [Row], to: &mut [Ro
     }
 }
 
-/// One pass over a line: butterflies of elements that are `apart * length` apart.
-struct Step<'a> {
+/// One pass over a line: butterflies of elements that are `stride * length` apart.
+struct ButterflyPass<'a> {
     twiddles: &'a [[f32; 2]],
     length: usize,
-    apart: usize,
+    stride: usize,
 }
 
-impl Step<'_> {
+impl ButterflyPass<'_> {
     /// The elements of the butterfly `(p, q)`.
     #[inline(always)]
-    fn inputs<const N: usize>(&self, source: &[Row], p: usize, q: usize) -> [Row; N] {
-        std::array::from_fn(|k| source[q + self.apart * (p + k * self.length)])
+    fn inputs<const N: usize>(
+        &self,
+        source: &[ComplexLanes],
+        p: usize,
+        q: usize,
+    ) -> [ComplexLanes; N] {
+        std::array::from_fn(|k| source[q + self.stride * (p + k * self.length)])
     }
 
     /// Stores element `j` of the butterfly `(p, q)` of `N` elements, times its twiddle.
     #[inline(always)]
-    fn put<const N: usize>(&self, target: &mut [Row], p: usize, q: usize, j: usize, row: Row) {
-        let turned = if j == 0 { row } else { times(row, self.twiddles[p * j * self.apart]) };
-        target[q + self.apart * (N * p + j)] = turned;
+    fn put<const N: usize>(
+        &self,
+        target: &mut [ComplexLanes],
+        p: usize,
+        q: usize,
+        j: usize,
+        row: ComplexLanes,
+    ) {
+        let turned = if j == 0 { row } else { times(row, self.twiddles[p * j * self.stride]) };
+        target[q + self.stride * (N * p + j)] = turned;
     }
 
     #[inline(always)]
-    fn pairs(&self, source: &[Row], target: &mut [Row]) {
+    fn radix2(&self, source: &[ComplexLanes], target: &mut [ComplexLanes]) {
         for p in 0..self.length {
-            for q in 0..self.apart {
+            for q in 0..self.stride {
                 let [a, b] = self.inputs::<2>(source, p, q);
                 self.put::<2>(target, p, q, 0, plus(a, b));
                 self.put::<2>(target, p, q, 1, minus(a, b));
@@ -204,9 +220,9 @@ impl Step<'_> {
     }
 
     #[inline(always)]
-    fn fours(&self, source: &[Row], target: &mut [Row]) {
+    fn radix4(&self, source: &[ComplexLanes], target: &mut [ComplexLanes]) {
         for p in 0..self.length {
-            for q in 0..self.apart {
+            for q in 0..self.stride {
                 let [a, b, c, d] = self.inputs::<4>(source, p, q);
                 let (sum, difference) = (plus(a, c), minus(a, c));
                 let (other, turned) = (plus(b, d), minus(b, d));
@@ -223,12 +239,12 @@ impl Step<'_> {
     /// Butterflies of an odd prime number of elements. The sums and the differences of elements `k`
     /// and `N - k` halve the multiplications.
     #[inline(always)]
-    fn many<const N: usize>(&self, source: &[Row], target: &mut [Row]) {
+    fn odd_radix<const N: usize>(&self, source: &[ComplexLanes], target: &mut [ComplexLanes]) {
         let root = |k: usize| self.twiddles[k % N * (self.twiddles.len() / N)];
         let roots: [[[f32; 2]; N]; N] =
             std::array::from_fn(|j| std::array::from_fn(|k| root(j * k)));
         for p in 0..self.length {
-            for q in 0..self.apart {
+            for q in 0..self.stride {
                 let inputs = self.inputs::<N>(source, p, q);
                 let mut first = inputs[0];
                 for k in 1..=N / 2 {
@@ -258,17 +274,17 @@ impl Step<'_> {
 }
 
 #[inline(always)]
-fn plus(a: Row, b: Row) -> Row {
+fn plus(a: ComplexLanes, b: ComplexLanes) -> ComplexLanes {
     std::array::from_fn(|part| std::array::from_fn(|l| a[part][l] + b[part][l]))
 }
 
 #[inline(always)]
-fn minus(a: Row, b: Row) -> Row {
+fn minus(a: ComplexLanes, b: ComplexLanes) -> ComplexLanes {
     std::array::from_fn(|part| std::array::from_fn(|l| a[part][l] - b[part][l]))
 }
 
 #[inline(always)]
-fn times([re, im]: Row, [wr, wi]: [f32; 2]) -> Row {
+fn times([re, im]: ComplexLanes, [wr, wi]: [f32; 2]) -> ComplexLanes {
     [
         std::array::from_fn(|l| re[l] * wr - im[l] * wi),
         std::array::from_fn(|l| re[l] * wi + im[l] * wr),

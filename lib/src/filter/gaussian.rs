@@ -1,7 +1,7 @@
 /// The mass of a discrete Gaussian that is cut off, both tails together.
 ///
 /// A normal density has as much beyond 3.5 sigma. The remaining weights are scaled to sum 1.
-const TAIL: f64 = 5e-4;
+const CUT_OFF_MASS: f64 = 5e-4;
 
 /// One half of a symmetric kernel: weight `k` belongs to the offsets `k` and `-k`.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +42,7 @@ impl Kernel {
         let total = weights[0] + 2.0 * weights[1..].iter().sum::<f64>();
         let mut kept = weights[0] / total;
         let mut radius = 0;
-        while 1.0 - kept > TAIL && radius < last {
+        while 1.0 - kept > CUT_OFF_MASS && radius < last {
             radius += 1;
             kept += 2.0 * weights[radius] / total;
         }

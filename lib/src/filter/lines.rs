@@ -134,17 +134,17 @@ pub(super) fn pad(line: &[f32], from: i64, to: i64, out: &mut Scratch) {
 }
 
 /// A row of a scratch buffer. Its constant length removes bounds checks from the loops over it.
-pub(super) type Row = [f32; LANES];
+pub(super) type LaneRow = [f32; LANES];
 
 /// The row that begins at `at`.
 #[inline(always)]
-pub(super) fn row(scratch: &[f32], at: usize) -> &Row {
+pub(super) fn row(scratch: &[f32], at: usize) -> &LaneRow {
     scratch[at..].first_chunk().expect("a scratch ends with a whole row")
 }
 
 /// The rows of an output buffer.
 #[inline(always)]
-pub(super) fn rows(out: &mut [f32]) -> std::slice::IterMut<'_, Row> {
+pub(super) fn rows(out: &mut [f32]) -> std::slice::IterMut<'_, LaneRow> {
     out.as_chunks_mut().0.iter_mut()
 }
 

@@ -232,13 +232,13 @@ pub fn add_along(plane: &Plane, first: i64, weights: &[f32], out: &mut [f32]) {
 
 /// Convolution within planes, with its buffers.
 #[derive(Default)]
-pub struct Within {
+pub struct PlaneFilter {
     column: Scratch,
     line: Scratch,
     filtered: Scratch,
 }
 
-impl Within {
+impl PlaneFilter {
     /// Convolves along y and x and keeps every `step`-th voxel, counted from voxel 0 of the grid.
     ///
     /// * `image`: must cover the voxels that `out` depends on: its own times `step`, and the
@@ -336,7 +336,7 @@ mod tests {
             };
             let needed = fine.grow([kernels[1].radius(), kernels[2].radius()], extent);
             let mut ring = Ring::new(area, 0);
-            let mut within = Within::default();
+            let mut within = PlaneFilter::default();
             for z in 0..shape[0] {
                 let mut out = ring.blank();
                 let image = plane(&image, shape, z, needed);
@@ -366,7 +366,7 @@ mod tests {
         out.row_mut(2)[3] = 1.0;
         let kernel = Kernel::discrete(1.0);
         let zeros = Plane::new(area);
-        Within::default().smooth(&zeros, [5, 7], [&kernel, &kernel], [1, 1], &mut out);
+        PlaneFilter::default().smooth(&zeros, [5, 7], [&kernel, &kernel], [1, 1], &mut out);
         assert!(out.is_zero() && out.row(2)[3] == 0.0);
     }
 }

@@ -7,22 +7,22 @@ const SLAB: usize = 64;
 
 /// The kernel `plain` and its second derivative `curved`, of equal length.
 #[derive(Clone, Copy)]
-struct Pair<'a> {
+struct KernelPair<'a> {
     plain: &'a [f32],
     curved: &'a [f32],
 }
 
 vectorised! {
     /// One bundle convolved with both kernels: `[plain, curved]`.
-    fn split(scratch: &[f32], pair: Pair<'_>, out: [&mut [f32]; 2]) => split_body
+    fn split(scratch: &[f32], pair: KernelPair<'_>, out: [&mut [f32]; 2]) => split_body
 }
 vectorised! {
     /// Two bundles combined to `[plain * a, curved * a + plain * b]`.
-    fn cross(scratch: [&[f32]; 2], pair: Pair<'_>, out: [&mut [f32]; 2]) => cross_body
+    fn cross(scratch: [&[f32]; 2], pair: KernelPair<'_>, out: [&mut [f32]; 2]) => cross_body
 }
 vectorised! {
     /// Two padded lines along x combined to `curved * a + plain * b`.
-    fn join(scratch: [&[f32]; 2], pair: Pair<'_>, out: &mut [f32]) => join_body
+    fn join(scratch: [&[f32]; 2], pair: KernelPair<'_>, out: &mut [f32]) => join_body
 }
 
 // Each body processes two taps at a time, so that sums are stored half as often.
@@ -30,7 +30,7 @@ vectorised! {
 #[inline(always)]
 fn split_body<const FUSED: bool>(
     scratch: &[f32],
-    pair: Pair<'_>,
+    pair: KernelPair<'_>,
     [plain, curved]: [&mut [f32]; 2],
 ) {
     let radius = pair.plain.len() - 1;
@@ -58,7 +58,7 @@ fn split_body<const FUSED: bool>(
 #[inline(always)]
 fn cross_body<const FUSED: bool>(
     [a, b]: [&[f32]; 2],
-    pair: Pair<'_>,
+    pair: KernelPair<'_>,
     [plain, mixed]: [&mut [f32]; 2],
 ) {
     let radius = pair.plain.len() - 1;
@@ -88,7 +88,7 @@ fn cross_body<const FUSED: bool>(
 }
 
 #[inline(always)]
-fn join_body<const FUSED: bool>([a, b]: [&[f32]; 2], pair: Pair<'_>, out: &mut [f32]) {
+fn join_body<const FUSED: bool>([a, b]: [&[f32]; 2], pair: KernelPair<'_>, out: &mut [f32]) {
     let radius = pair.plain.len() - 1;
     for (j, sums) in rows(out).enumerate() {
         let centre = radius + j * LANES;
@@ -119,7 +119,7 @@ fn two<const FUSED: bool>(v: f32, a: f32, w: f32, b: f32, sum: f32) -> f32 {
     multiply_add::<FUSED>(w, b, multiply_add::<FUSED>(v, a, sum))
 }
 
-impl Pair<'_> {
+impl KernelPair<'_> {
     /// `[plain, curved]` at offsets `k` and `k + 1`, 0 beyond the kernels.
     #[inline(always)]
     fn weights(&self, k: usize) -> [[f32; 2]; 2] {
@@ -152,7 +152,7 @@ pub struct LaplacianOfGaussian {
 struct Scale<'a> {
     image: &'a [f32],
     shape: [usize; 3],
-    pair: Pair<'a>,
+    pair: KernelPair<'a>,
     radius: i64,
     target: Box3,
     /// `target` grown by a kernel's radius, within the image.
@@ -189,7 +189,7 @@ impl LaplacianOfGaussian {
         let scale = Scale {
             image,
             shape,
-            pair: Pair { plain: plain.weights(), curved: curved.weights() },
+            pair: KernelPair { plain: plain.weights(), curved: curved.weights() },
             radius,
             target: *target,
             reach,

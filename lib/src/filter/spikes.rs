@@ -7,7 +7,7 @@ use crate::volume::Voxel;
 /// A voxel is a spike if it lies beyond all its neighbours by more than this many times their
 /// range. No microscope resolves a point this sharp; noise exceeds this limit in one voxel in a
 /// hundred million.
-const BEYOND: f32 = 20.0;
+const SPIKE_FACTOR: f32 = 20.0;
 
 /// Replaces every spike, bright or dark, by the nearest of its neighbours' values, and every
 /// isolated non-finite voxel by the midpoint of their extremes. Returns the number of voxels
@@ -68,9 +68,9 @@ fn replacement<T: Voxel>(voxels: &[T], shape: [usize; 3], i: usize) -> Option<T>
     }
     // neighbours without variation give no scale: a single point among them may be real
     let spread = high - low;
-    if spread > 0.0 && value - high > BEYOND * spread {
+    if spread > 0.0 && value - high > SPIKE_FACTOR * spread {
         Some(most)
-    } else if spread > 0.0 && low - value > BEYOND * spread {
+    } else if spread > 0.0 && low - value > SPIKE_FACTOR * spread {
         Some(least)
     } else {
         None

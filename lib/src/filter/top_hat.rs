@@ -1,49 +1,49 @@
 use super::lines::{self, LANES, Scratch, vectorised};
 
 vectorised! {
-    /// One doubling step: `out[i] = min(s[i], s[i + apart])`.
-    fn smaller(scratch: &[f32], apart: usize, out: &mut [f32]) => smaller_body
+    /// One doubling step: `out[i] = min(s[i], s[i + stride])`.
+    fn smaller(scratch: &[f32], stride: usize, out: &mut [f32]) => smaller_body
 }
 vectorised! {
-    /// One doubling step: `out[i] = max(s[i], s[i + apart])`.
-    fn larger(scratch: &[f32], apart: usize, out: &mut [f32]) => larger_body
+    /// One doubling step: `out[i] = max(s[i], s[i + stride])`.
+    fn larger(scratch: &[f32], stride: usize, out: &mut [f32]) => larger_body
 }
 
 #[inline(always)]
-fn smaller_body<const FUSED: bool>(scratch: &[f32], apart: usize, out: &mut [f32]) {
-    for ((out, &a), &b) in out.iter_mut().zip(scratch).zip(&scratch[apart..]) {
+fn smaller_body<const FUSED: bool>(scratch: &[f32], stride: usize, out: &mut [f32]) {
+    for ((out, &a), &b) in out.iter_mut().zip(scratch).zip(&scratch[stride..]) {
         *out = if a < b { a } else { b };
     }
 }
 
 #[inline(always)]
-fn larger_body<const FUSED: bool>(scratch: &[f32], apart: usize, out: &mut [f32]) {
-    for ((out, &a), &b) in out.iter_mut().zip(scratch).zip(&scratch[apart..]) {
+fn larger_body<const FUSED: bool>(scratch: &[f32], stride: usize, out: &mut [f32]) {
+    for ((out, &a), &b) in out.iter_mut().zip(scratch).zip(&scratch[stride..]) {
         *out = if a > b { a } else { b };
     }
 }
 
-type Step = fn(&[f32], usize, &mut [f32]);
+type RowOperation = fn(&[f32], usize, &mut [f32]);
 
 /// Two buffers that are used alternately, so that the steps need not work in place.
 #[derive(Default)]
-struct Pair {
+struct DoubleBuffer {
     now: Scratch,
     next: Scratch,
 }
 
-impl Pair {
-    /// Stores in `now[i]` the extreme of `window` entries from `i` on, `apart` apart.
+impl DoubleBuffer {
+    /// Stores in `now[i]` the extreme of `window` entries from `i` on, `stride` apart.
     ///
     /// Windows of 2, 4, 8 ... entries are each joined from two smaller ones; the last two may
     /// overlap. This takes log2(window) steps of plain vector code, where van Herk's method takes
     /// three data-dependent ones, and is as fast at the sizes of interest.
-    fn roll(&mut self, window: usize, apart: usize, step: Step) {
+    fn window_extreme(&mut self, window: usize, stride: usize, step: RowOperation) {
         let mut covered = 1;
         while covered < window {
             let more = covered.min(window - covered);
-            self.next.resize(self.now.len() - more * apart);
-            step(&self.now, more * apart, &mut self.next);
+            self.next.resize(self.now.len() - more * stride);
+            step(&self.now, more * stride, &mut self.next);
             std::mem::swap(&mut self.now, &mut self.next);
             covered += more;
         }
@@ -56,21 +56,21 @@ fn extreme(
     shape: [usize; 3],
     axis: usize,
     [below, above]: [usize; 2],
-    step: Step,
+    step: RowOperation,
 ) {
     let (n, window) = (shape[axis], below + above + 1);
     let (from, to) = (-(below as i64), (n + above) as i64);
-    let mut pair = Pair::default();
+    let mut pair = DoubleBuffer::default();
     if axis < 2 {
         for bundle in lines::bundles(shape, axis) {
             lines::gather(image, bundle, n, from, to, &mut pair.now);
-            pair.roll(window, LANES, step);
+            pair.window_extreme(window, LANES, step);
             lines::scatter(&pair.now[..n * LANES], bundle, image);
         }
     } else {
         for line in image.chunks_exact_mut(n.max(1)) {
             lines::pad(line, from, to, &mut pair.now);
-            pair.roll(window, 1, step);
+            pair.window_extreme(window, 1, step);
             line.copy_from_slice(&pair.now[..n]);
         }
     }
@@ -100,17 +100,17 @@ pub fn opening(mut image: Vec<f32>, shape: [usize; 3], window: [usize; 3]) -> Ve
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extreme {
     /// The smallest value.
-    Least,
+    Min,
     /// The largest value.
-    Greatest,
+    Max,
 }
 
 impl Extreme {
     /// The extreme of two values.
     pub fn of(self, a: f32, b: f32) -> f32 {
         match self {
-            Self::Least if b < a => b,
-            Self::Greatest if b > a => b,
+            Self::Min if b < a => b,
+            Self::Max if b > a => b,
             _ => a,
         }
     }
@@ -121,8 +121,8 @@ impl Extreme {
 /// * `image`: `(y, x)` of `shape`; only voxels within it are considered
 pub fn extreme_within(image: &mut [f32], shape: [usize; 2], half: [usize; 2], which: Extreme) {
     let step = match which {
-        Extreme::Least => smaller,
-        Extreme::Greatest => larger,
+        Extreme::Min => smaller,
+        Extreme::Max => larger,
     };
     for a in 0..2 {
         extreme(image, [1, shape[0], shape[1]], a + 1, [half[a]; 2], step);

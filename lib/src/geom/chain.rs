@@ -59,9 +59,9 @@ impl Chain {
     /// anywhere.
     ///
     /// # Errors
-    /// [`FieldApart`] for the first field that lies wholly outside the extent of the points at that
-    /// step.
-    pub fn check_fields(&self, extent: [Point; 2]) -> Result<(), FieldApart> {
+    /// [`UnreachedField`] for the first field that lies wholly outside the extent of the points at
+    /// that step.
+    pub fn check_fields(&self, extent: [Point; 2]) -> Result<(), UnreachedField> {
         let mut image = extent;
         for (i, step) in self.steps.iter().enumerate() {
             match step {
@@ -71,7 +71,7 @@ impl Chain {
                     let grid = source.grid();
                     if grid.enclosing(image).intersect(&grid.bounds()).is_empty() {
                         let field = grid.extent(&grid.bounds());
-                        return Err(FieldApart { step: i + 1, field, points: image });
+                        return Err(UnreachedField { step: i + 1, field, points: image });
                     }
                     let Some(reach) = source.reach() else { return Ok(()) };
                     for a in 0..3 {
@@ -88,8 +88,8 @@ impl Chain {
     /// its fields that these points can reach read into memory.
     ///
     /// Returns that chain and an extent that contains the images of all the points. Adjacent
-    /// affines are multiplied into one. A field that no point reaches is left out, or is a step that
-    /// maps every point to NaN if the field is unknown there; the extent then has no meaning.
+    /// affines are multiplied into one. A field that no point reaches is left out, or is a step
+    /// that maps every point to NaN if the field is unknown there; the extent then has no meaning.
     ///
     /// # Errors
     /// Any error of a field's source.
@@ -157,10 +157,10 @@ impl Chain {
 #[error(
     "step {step} of the transform, a displacement field, covers {} and the voxels come to lie at {}: they have \
      nothing in common; check the field's origin and unit, and the order of the steps",
-    said(field),
-    said(points)
+    format_extent(field),
+    format_extent(points)
 )]
-pub struct FieldApart {
+pub struct UnreachedField {
     /// The step's number in the chain, counted from 1.
     pub step: usize,
     /// The field's extent `[low, high]`, micrometres.
@@ -170,7 +170,7 @@ pub struct FieldApart {
 }
 
 /// An extent formatted for a message.
-fn said([low, high]: &[Point; 2]) -> String {
+fn format_extent([low, high]: &[Point; 2]) -> String {
     let axis = |a: usize| format!("{} {:.1}..{:.1}", ["z", "y", "x"][a], low[a], high[a]);
     format!("{}, {}, {} um", axis(0), axis(1), axis(2))
 }

@@ -4,7 +4,7 @@
 use super::{Grid, Point};
 
 /// An axis of fewer planes than this is neither searched nor compared across planes.
-pub const SHORT: usize = 5;
+pub const MIN_PLANES: usize = 5;
 
 /// Spacings within this fraction of each other count as equal: about 1 voxel at the edge of a
 /// context.
@@ -53,7 +53,7 @@ pub fn context(half: usize, grids: [&Grid; 2]) -> [usize; 3] {
     std::array::from_fn(|a| {
         let shortest = grids[0].shape[a].min(grids[1].shape[a]);
         let cube = (length / spacing[a]).round().max(1.0) as usize;
-        half.min(cube).min(shortest / SHORT)
+        half.min(cube).min(shortest / MIN_PLANES)
     })
 }
 
@@ -61,7 +61,7 @@ pub fn context(half: usize, grids: [&Grid; 2]) -> [usize; 3] {
 /// a fifth of the shortest axis, ignoring axes of one voxel.
 pub fn border(grid: &Grid) -> f64 {
     let long = (0..3).filter(|&a| grid.shape[a] > 1);
-    let fifth = |a: usize| (grid.shape[a] / SHORT) as f64 * grid.spacing[a];
+    let fifth = |a: usize| (grid.shape[a] / MIN_PLANES) as f64 * grid.spacing[a];
     long.map(fifth).fold(f64::INFINITY, f64::min)
 }
 
@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(of([100; 3], [2.0, 1.0, 1.0]), [8, 12, 12]);
         assert_eq!(of([12, 160, 160], [8.0, 0.8, 0.8]), [2, 12, 12]);
         assert_eq!(of([60, 160, 160], [8.0, 0.8, 0.8]), [3, 12, 12]);
-        for planes in 1..SHORT {
+        for planes in 1..MIN_PLANES {
             assert_eq!(of([planes, 160, 160], [1.0; 3]), [0, 12, 12]);
         }
         assert_eq!(of([5, 160, 30], [1.0; 3]), [1, 12, 6]);

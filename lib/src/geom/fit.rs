@@ -79,7 +79,7 @@ pub enum FitError {
 
 /// The extent along an axis, relative to the largest, below which the points count as flat: the
 /// square root of the rounding error of the second moments, with some margin.
-const FLAT: f64 = 1e-7;
+const MIN_RELATIVE_EXTENT: f64 = 1e-7;
 
 /// The map of `model` that takes `from` to `to` with the least (weighted) sum of squared residuals.
 ///
@@ -114,7 +114,7 @@ pub fn fit(
             let (rotation, alignment) = moments.rotation(allow_reflection)?;
             rotation * (alignment / moments.from_from.trace())
         }
-        Model::PlanarAffine => moments.upright().linear()?,
+        Model::PlanarAffine => moments.keeping_z().linear()?,
         Model::Affine => {
             let linear = moments.linear()?;
             // one step of iterative refinement recovers the precision lost by forming the normal
@@ -140,7 +140,7 @@ pub fn fit(
 
 /// The root mean square extents of a point cloud along its principal axes, largest first: a measure
 /// of its flatness.
-pub(crate) fn spread(points: impl Iterator<Item = Point> + Clone) -> Point {
+pub(crate) fn principal_extents(points: impl Iterator<Item = Point> + Clone) -> Point {
     let count = points.clone().count().max(1) as f64;
     let mean = points.clone().map(Vector3::from).sum::<Vector3<f64>>() / count;
     let mut moments = Matrix3::zeros();
@@ -247,7 +247,7 @@ impl Moments {
         let mut values = svd.singular_values;
         let least = values.imin();
         let most = values.max();
-        let flat = FLAT * FLAT * most;
+        let flat = MIN_RELATIVE_EXTENT * MIN_RELATIVE_EXTENT * most;
         if values.iter().filter(|&&v| v > flat).count() < 2 {
             return Err(FitError::Degenerate);
         }
@@ -261,7 +261,7 @@ impl Moments {
     }
 
     /// The moments of points in a plane of constant z, modified so that the fit leaves z unchanged.
-    fn upright(&self) -> Self {
+    fn keeping_z(&self) -> Self {
         let only_within = |mut moments: Matrix3<f64>| {
             moments.row_mut(0).fill(0.0);
             moments.column_mut(0).fill(0.0);
@@ -285,7 +285,7 @@ impl Moments {
 /// Checks that points with these second moments span at least `axes` dimensions.
 fn spans(moments: Matrix3<f64>, axes: usize, noise: f64) -> Result<(), FitError> {
     let extents = extents(moments);
-    let rank = extents.iter().filter(|&&v| v > noise.max(FLAT * extents[0])).count();
+    let rank = extents.iter().filter(|&&v| v > noise.max(MIN_RELATIVE_EXTENT * extents[0])).count();
     match rank {
         _ if rank >= axes => Ok(()),
         0 => Err(FitError::Coincident),
@@ -393,8 +393,8 @@ mod tests {
                 let weighted = fit(model, &from, &to, Some(&[2.0, 1.0, 1.0, 1.0, 1.0, 1.0]), false);
                 let twice = |v: &[Point]| [&v[..1], v].concat();
                 let repeated = fit(model, &twice(&from), &twice(&to), None, false).unwrap();
-                let apart = weighted.unwrap().distance(&repeated, [[-50.0; 3], [50.0; 3]]);
-                prop_assert!(apart < 1e-6, "{apart}");
+                let error = weighted.unwrap().distance(&repeated, [[-50.0; 3], [50.0; 3]]);
+                prop_assert!(error < 1e-6, "{error}");
             }
         }
     }
@@ -462,7 +462,7 @@ mod tests {
     #[test]
     fn the_spread_of_a_plate_is_flat_along_one_axis() {
         let plate = (0..100).map(|i| [5.0, f64::from(i % 10), f64::from(i / 10)]);
-        let [wide, also, flat] = spread(plate);
+        let [wide, also, flat] = principal_extents(plate);
         assert!((wide - also).abs() < 1e-9 && wide > 2.0 && flat < 1e-9);
     }
 }

@@ -88,14 +88,18 @@ impl Grid {
 
     /// A coarse sample of positions (micrometres): 5 along each axis, including the faces.
     pub fn sample(&self) -> Vec<Point> {
-        const SIDE: usize = 5;
+        const SAMPLES_PER_AXIS: usize = 5;
         let [low, high] = self.extent(&self.bounds());
         let point = |i: usize| {
-            let at = [i / SIDE.pow(2), i / SIDE % SIDE, i % SIDE];
-            let share = |a: usize| at[a] as f64 / (SIDE - 1) as f64;
+            let at = [
+                i / SAMPLES_PER_AXIS.pow(2),
+                i / SAMPLES_PER_AXIS % SAMPLES_PER_AXIS,
+                i % SAMPLES_PER_AXIS,
+            ];
+            let share = |a: usize| at[a] as f64 / (SAMPLES_PER_AXIS - 1) as f64;
             std::array::from_fn(|a| low[a] + (high[a] - low[a]) * share(a))
         };
-        (0..SIDE.pow(3)).map(point).collect()
+        (0..SAMPLES_PER_AXIS.pow(3)).map(point).collect()
     }
 
     /// Whether a position is at most half a voxel outside the extent of the voxel centres.

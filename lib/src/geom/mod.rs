@@ -15,9 +15,9 @@ mod local_affines;
 
 pub use affine::{Affine, Parts, SingularError};
 pub use boxes::Box3;
-pub use chain::{Chain, FieldApart, LocalChain, LocalStep, Transform};
+pub use chain::{Chain, LocalChain, LocalStep, Transform, UnreachedField};
 pub use field::{Field, FieldPart, FieldSource, SourceError};
-pub(crate) use fit::spread;
+pub(crate) use fit::principal_extents;
 pub use fit::{FitError, Model, fit};
 pub use grid::Grid;
 pub use local_affines::LocalAffines;

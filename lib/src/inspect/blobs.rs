@@ -8,9 +8,9 @@ use crate::geom::Grid;
 /// The ratio of successive scales: three per octave.
 const RATIO: f64 = 1.259_921_049_894_873_2;
 /// Blobs whose response is below this multiple of the noise at their scale are ignored.
-const NOISE: f32 = 6.0;
+const MIN_RESPONSE_TO_NOISE: f32 = 6.0;
 /// Sides shorter than this many voxels do not limit the radii.
-const FEW: usize = 32;
+const MIN_LIMITING_SIDE: usize = 32;
 
 /// A bright blob.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,7 +86,7 @@ pub(super) fn blobs(voxels: &[f32], shape: [usize; 3], spacing: [f64; 3]) -> (Ve
     let edge = Grid::new(shape, spacing, [0.0; 3]).mean_spacing();
     let longest = shape.iter().max().copied().unwrap_or(0);
     let shortest = (0..3)
-        .filter(|&a| shape[a] >= FEW.min(longest))
+        .filter(|&a| shape[a] >= MIN_LIMITING_SIDE.min(longest))
         .map(|a| shape[a] as f64 * spacing[a])
         .fold(f64::INFINITY, f64::min);
     // in three dimensions a solid ball of radius r responds most to a Gaussian of r / sqrt(3)
@@ -129,11 +129,11 @@ pub(super) fn blobs(voxels: &[f32], shape: [usize; 3], spacing: [f64; 3]) -> (Ve
 /// scale. An axis of fewer than five voxels has no neighbours.
 fn maxima(
     here: &[f32],
-    beside: [&Vec<f32>; 2],
+    neighbours: [&Vec<f32>; 2],
     shape: [usize; 3],
     mut found: impl FnMut([usize; 3], f32),
 ) {
-    let threshold = NOISE * noise(here);
+    let threshold = MIN_RESPONSE_TO_NOISE * noise(here);
     let [nz, ny, nx] = shape;
     let inner = |n: usize| if n < 5 { 0..n } else { 1..n - 1 };
     let offsets: Vec<isize> = (0..27)
@@ -152,8 +152,8 @@ fn maxima(
                 };
                 if v > threshold
                     && tops(here, true)
-                    && tops(beside[0], false)
-                    && tops(beside[1], false)
+                    && tops(neighbours[0], false)
+                    && tops(neighbours[1], false)
                 {
                     found([z, y, x], v);
                 }

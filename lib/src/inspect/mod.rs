@@ -23,8 +23,8 @@ mod transforms;
 
 pub use distribution::Distribution;
 pub use page::Page;
-pub use pick::{Choice, Wanted, pick};
-pub use suggest::{Suggestion, held_to_suggest, suggest};
+pub use pick::{LevelChoice, RequestedLevel, pick};
+pub use suggest::{Suggestion, suggest, suggest_memory};
 
 use page::{short, size, times};
 
@@ -54,11 +54,11 @@ pub enum Error {
 }
 
 /// Maximum number of bytes of another program's transform that are held as text.
-const LARGEST_TEXT: u64 = 64 << 20;
+const MAX_TEXT: u64 = 64 << 20;
 
 /// The kind of data that a location is inspected as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum DataKind {
     Volume,
     Transform,
     /// A transform of another program.
@@ -72,10 +72,10 @@ enum Kind {
 /// [`Error`] if nothing is there, or it can be read as none of these.
 pub fn inspect(location: &str, select: &Select) -> Result<Page, Error> {
     match kind_of(location) {
-        Kind::Table => table_page(location),
-        Kind::Transform => transforms::page(location),
-        Kind::Foreign => transforms::foreign_page(location),
-        Kind::Volume => match Volume::open_any(location, select) {
+        DataKind::Table => table_page(location),
+        DataKind::Transform => transforms::page(location),
+        DataKind::Foreign => transforms::foreign_page(location),
+        DataKind::Volume => match Volume::open_any(location, select) {
             Ok(volume) => Ok(volume_page(&volume)?),
             Err(error) => other_page(location, error.into()),
         },
@@ -101,67 +101,67 @@ fn other_page(location: &str, no_volume: Error) -> Result<Page, Error> {
 }
 
 /// The memory that [`inspect`] needs for a location; tables and transforms are read completely.
-pub fn held(location: &str, select: &Select) -> Cost {
+pub fn memory_needed(location: &str, select: &Select) -> Cost {
     let text = document::length(location).unwrap_or(0);
     match kind_of(location) {
-        Kind::Table => Cost::bytes("table", 8 * text),
-        Kind::Transform => Cost::bytes("transform", 4 * text),
+        DataKind::Table => Cost::bytes("table", 8 * text),
+        DataKind::Transform => Cost::bytes("transform", 4 * text),
         // numbers in text form are read, arrays are not
-        Kind::Foreign => Cost::bytes("transform", 4 * text.min(LARGEST_TEXT)),
-        Kind::Volume => {
+        DataKind::Foreign => Cost::bytes("transform", 4 * text.min(MAX_TEXT)),
+        DataKind::Volume => {
             let volume = Volume::open_any(location, select);
-            volume.map_or_else(|_| Cost::default(), |volume| sample::held(&volume))
+            volume.map_or_else(|_| Cost::default(), |volume| sample::memory(&volume))
         }
     }
 }
 
 fn is_file(path: &Path) -> bool {
-    let there = store::about_file(path).ok().flatten();
-    there.is_some_and(|there| there.kind == store::Kind::File)
+    let there = store::stat_file(path).ok().flatten();
+    there.is_some_and(|there| there.kind == store::EntryKind::File)
 }
 
 /// Detects the kind of data by content: JSON and numbers are transforms, a line of words is the
 /// header of a table, other programs' transforms are known by their first bytes; anything else is
 /// taken for a volume.
-fn kind_of(location: &str) -> Kind {
+fn kind_of(location: &str) -> DataKind {
     let path = Path::new(location);
     let is_pipe = files::is_pipe(path);
     let found = transform::kind_of(location);
     if !(is_file(path) || is_pipe) {
-        let is_ours = matches!(found, Ok(transform::Kind::LocalAffines));
-        return if is_ours { Kind::Transform } else { Kind::Volume };
+        let is_ours = matches!(found, Ok(transform::TransformKind::LocalAffines));
+        return if is_ours { DataKind::Transform } else { DataKind::Volume };
     }
     if !is_pipe && volume::is_sections(location) {
-        return Kind::Volume;
+        return DataKind::Volume;
     }
     if interchange::is_foreign(location).unwrap_or(false) {
-        return Kind::Foreign;
+        return DataKind::Foreign;
     }
     let Ok(found) = found else {
         // a volume cannot be read from a pipe; as a transform it gets a clear error
-        return if is_pipe { Kind::Transform } else { Kind::Volume };
+        return if is_pipe { DataKind::Transform } else { DataKind::Volume };
     };
     let is_csv = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
     // a pipe has no file name extension
     let has_columns =
         |t: table::Table| t.column("x_um").is_some() || (is_pipe && t.header.len() > 1);
-    let is_document = found == transform::Kind::Document;
+    let is_document = found == transform::TransformKind::Document;
     if is_csv || (!is_document && table::Table::read(path).is_ok_and(has_columns)) {
-        return Kind::Table;
+        return DataKind::Table;
     }
-    Kind::Transform
+    DataKind::Transform
 }
 
 fn volume_page(volume: &Volume) -> Result<Page, volume::Error> {
     let grid = volume.grid();
     let mut page = Page::new(volume.location());
-    page.say("kind", "volume");
+    page.add_text("kind", "volume");
     if let Some(why) = volume.describe()["unfinished"].as_str() {
-        page.say("unfinished", why);
+        page.add_text("unfinished", why);
     }
     let raw = grid.shape.iter().product::<usize>() as u64 * volume.dtype().size() as u64;
     storage_facts(&mut page, &volume.describe(), raw);
-    page.say("dtype", volume.dtype().name());
+    page.add_text("dtype", volume.dtype().name());
     if volume.has_spacing() {
         grid_facts(&mut page, &grid);
     } else {
@@ -185,7 +185,7 @@ fn storage_facts(page: &mut Page, facts: &Value, raw: u64) {
         value.as_array().map(|list| list.iter().map(word).collect()).unwrap_or_default()
     };
     let version = facts["version"].as_u64().map(|v| format!(" {v}")).unwrap_or_default();
-    page.say("format", format!("{}{version}", facts["format"].as_str().unwrap_or("unknown")));
+    page.add_text("format", format!("{}{version}", facts["format"].as_str().unwrap_or("unknown")));
     page.add("axes", words(&facts["axes"]).join(", "), facts["axes"].clone());
     for (name, key) in [("shape", "array_shape"), ("chunk", "array_chunk"), ("shard", "shard")] {
         if facts[key].is_array() {
@@ -277,7 +277,7 @@ fn value_facts(page: &mut Page, sample: &sample::Sample, grid: Grid) {
 fn table_page(location: &str) -> Result<Page, Error> {
     let table = table::Table::read(Path::new(location))?;
     let mut page = Page::new(location);
-    page.say("kind", "table");
+    page.add_text("kind", "table");
     page.add("rows", table.rows.len().to_string(), table.rows.len());
     page.add("columns", table.header.join(", "), json!(table.header));
     for (column, name) in table.header.iter().enumerate() {

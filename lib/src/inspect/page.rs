@@ -21,7 +21,7 @@ impl Page {
     }
 
     /// Adds a fact whose value is its text.
-    pub(super) fn say(&mut self, name: &str, text: impl Into<String>) {
+    pub(super) fn add_text(&mut self, name: &str, text: impl Into<String>) {
         let text = text.into();
         self.add(name, text.clone(), text);
     }
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn a_page_is_read_by_people_and_by_programs() {
         let mut page = Page::new("a.zarr");
-        page.say("kind", "volume");
+        page.add_text("kind", "volume");
         page.add("shape", times(&[1, 2, 3]), vec![1, 2, 3]);
         page.add("long_name", "two\nlines", 7);
         assert_eq!(

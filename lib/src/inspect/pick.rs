@@ -2,8 +2,8 @@
 //!
 //! Structures of a few voxels suffice to tell places apart, and finer detail costs time and memory.
 //! Since positions are found to a fraction of a voxel, the coarsest resolution at which structures
-//! have a radius of [`FINE`] voxels is as good as the full one. The resulting transform is applied
-//! to the volumes at their own resolution.
+//! have a radius of [`MIN_RADIUS`] voxels is as good as the full one. The resulting transform is
+//! applied to the volumes at their own resolution.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,17 +17,17 @@ use crate::geom::Grid;
 use crate::volume::{self, Volume};
 
 /// Volumes of up to this many voxels are aligned at their own resolution.
-const ENOUGH: usize = 1 << 24;
+const MAX_VOXELS: usize = 1 << 24;
 /// The smallest radius of structures after downsampling, voxels.
-const FINE: f64 = 4.0;
+const MIN_RADIUS: f64 = 4.0;
 /// No axis is made shorter than this many voxels, unless a level or a grid is given.
-const SHORTEST: usize = 24;
+const MIN_AXIS: usize = 24;
 /// The second volume may be coarser than the first by up to this factor.
-const ALIKE: f64 = 1.2;
+const SAME_RESOLUTION_FACTOR: f64 = 1.2;
 
 /// The requested resolution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Wanted {
+pub enum RequestedLevel {
     /// Chosen from the volume's content.
     #[default]
     Auto,
@@ -35,7 +35,7 @@ pub enum Wanted {
     Level(usize),
 }
 
-impl FromStr for Wanted {
+impl FromStr for RequestedLevel {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -47,7 +47,7 @@ impl FromStr for Wanted {
     }
 }
 
-impl fmt::Display for Wanted {
+impl fmt::Display for RequestedLevel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Auto => f.write_str("auto"),
@@ -58,7 +58,7 @@ impl fmt::Display for Wanted {
 
 /// The chosen resolution.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Choice {
+pub struct LevelChoice {
     /// How many times the resolution is halved.
     pub level: usize,
     /// The grid at this level.
@@ -69,7 +69,7 @@ pub struct Choice {
     pub reason: String,
 }
 
-impl Choice {
+impl LevelChoice {
     /// The choice as JSON, for receipts.
     pub fn json(&self) -> Value {
         json!({ "level": self.level, "shape": self.grid.shape, "spacing": self.grid.spacing,
@@ -77,43 +77,49 @@ impl Choice {
     }
 }
 
-/// Chooses the resolution of a volume. With [`Wanted::Auto`] and `like`, it is the coarsest level
-/// whose mean spacing is at most 1.2 times that of `like`.
+/// Chooses the resolution of a volume. With [`RequestedLevel::Auto`] and `like`, it is the coarsest
+/// level whose mean spacing is at most 1.2 times that of `like`.
 ///
 /// # Errors
 /// Errors of reading, and [`Error::Nothing`] if the volume is too small for the requested level.
-pub fn pick(volume: &Volume, wanted: Wanted, like: Option<&Grid>) -> Result<Choice, Error> {
-    let least = if wanted == Wanted::Auto && like.is_none() { SHORTEST } else { 1 };
-    let ladder = ladder(&volume.grid(), least);
+pub fn pick(
+    volume: &Volume,
+    wanted: RequestedLevel,
+    like: Option<&Grid>,
+) -> Result<LevelChoice, Error> {
+    let least = if wanted == RequestedLevel::Auto && like.is_none() { MIN_AXIS } else { 1 };
+    let halved_grids = halved_grids(&volume.grid(), least);
     let (level, reason) = match (wanted, like) {
-        (Wanted::Level(level), _) if level < ladder.len() => (level, "asked for".to_owned()),
-        (Wanted::Level(level), _) => {
-            let (location, steps) = (volume.location().to_owned(), ladder.len() - 1);
+        (RequestedLevel::Level(level), _) if level < halved_grids.len() => {
+            (level, "asked for".to_owned())
+        }
+        (RequestedLevel::Level(level), _) => {
+            let (location, steps) = (volume.location().to_owned(), halved_grids.len() - 1);
             let message =
                 format!("cannot be halved {level} times, only {steps}; give a lower level");
             return Err(Error::Nothing { location, message });
         }
-        (Wanted::Auto, Some(like)) => {
+        (RequestedLevel::Auto, Some(like)) => {
             let reason =
                 format!("nearest to {:.3} um, the voxel that is given", like.mean_spacing());
-            (nearest(&ladder, like), reason)
+            (nearest(&halved_grids, like), reason)
         }
-        (Wanted::Auto, None) if voxels(&ladder[0]) <= ENOUGH => {
-            (0, format!("{} million voxels or fewer are aligned as they are", ENOUGH >> 20))
+        (RequestedLevel::Auto, None) if voxels(&halved_grids[0]) <= MAX_VOXELS => {
+            (0, format!("{} million voxels or fewer are aligned as they are", MAX_VOXELS >> 20))
         }
-        (Wanted::Auto, None) => {
+        (RequestedLevel::Auto, None) => {
             let radius = radius(volume)?;
-            let level = suiting(&ladder, radius);
+            let level = suitable_level(&halved_grids, radius);
             let measured = radius.map_or("nothing stands out".to_owned(), |r| {
-                let voxels = r / ladder[level].mean_spacing();
+                let voxels = r / halved_grids[level].mean_spacing();
                 format!("structures of {r:.2} um in radius measure {voxels:.1} voxels there")
             });
             (level, measured)
         }
     };
-    let grid = ladder[level];
+    let grid = halved_grids[level];
     tracing::info!("{}: aligned at level {level}: {reason}", volume.location());
-    Ok(Choice { level, grid, stored: stored(volume, &grid), reason })
+    Ok(LevelChoice { level, grid, stored: stored(volume, &grid), reason })
 }
 
 fn voxels(grid: &Grid) -> usize {
@@ -121,25 +127,26 @@ fn voxels(grid: &Grid) -> usize {
 }
 
 /// A grid and its repeatedly halved versions, as long as no axis gets shorter than `least` voxels.
-fn ladder(own: &Grid, least: usize) -> Vec<Grid> {
+fn halved_grids(own: &Grid, least: usize) -> Vec<Grid> {
     let fits = |grid: &Grid| (0..3).all(|a| grid.shape[a] >= least.min(own.shape[a]));
     std::iter::successors(Some(*own), |grid| downsample::next_level(grid).filter(fits))
         .take(21)
         .collect()
 }
 
-/// Halves the resolution while there are more than [`ENOUGH`] voxels and structures of `radius`
-/// micrometres keep a radius of [`FINE`] voxels; returns how many times.
-fn suiting(ladder: &[Grid], radius: Option<f64>) -> usize {
-    let fine = |grid: &Grid| radius.is_none_or(|r| r >= FINE * grid.mean_spacing());
-    let pairs = ladder.iter().zip(&ladder[1..]);
-    pairs.take_while(|(now, next)| voxels(now) > ENOUGH && fine(next)).count()
+/// Halves the resolution while there are more than [`MAX_VOXELS`] voxels and structures of `radius`
+/// micrometres keep a radius of [`MIN_RADIUS`] voxels; returns how many times.
+fn suitable_level(halved_grids: &[Grid], radius: Option<f64>) -> usize {
+    let fine = |grid: &Grid| radius.is_none_or(|r| r >= MIN_RADIUS * grid.mean_spacing());
+    let pairs = halved_grids.iter().zip(&halved_grids[1..]);
+    pairs.take_while(|(now, next)| voxels(now) > MAX_VOXELS && fine(next)).count()
 }
 
-/// The coarsest level whose mean spacing is at most [`ALIKE`] times that of `like`.
-fn nearest(ladder: &[Grid], like: &Grid) -> usize {
-    let most = ALIKE * like.mean_spacing();
-    ladder[1..].iter().take_while(|grid| grid.mean_spacing() <= most).count()
+/// The coarsest level whose mean spacing is at most [`SAME_RESOLUTION_FACTOR`] times that of
+/// `like`.
+fn nearest(halved_grids: &[Grid], like: &Grid) -> usize {
+    let most = SAME_RESOLUTION_FACTOR * like.mean_spacing();
+    halved_grids[1..].iter().take_while(|grid| grid.mean_spacing() <= most).count()
 }
 
 /// The location of a level with this grid in the volume's image.
@@ -163,20 +170,20 @@ mod tests {
     use super::*;
 
     fn of(shape: [usize; 3], spacing: f64) -> Vec<Grid> {
-        ladder(&Grid::new(shape, [spacing; 3], [0.0; 3]), SHORTEST)
+        halved_grids(&Grid::new(shape, [spacing; 3], [0.0; 3]), MIN_AXIS)
     }
 
     #[test]
     fn large_volumes_are_reduced_as_long_as_their_structures_are_seen() {
         // the tutorial's volume: the full resolution is halved once, half of it is kept
         let full = of([298, 482, 912], 0.92);
-        assert_eq!(suiting(&full, Some(10.0)), 1);
-        assert_eq!(suiting(&full[1..], Some(10.0)), 0);
+        assert_eq!(suitable_level(&full, Some(10.0)), 1);
+        assert_eq!(suitable_level(&full[1..], Some(10.0)), 0);
         let huge = of([10_000; 3], 0.5);
-        assert_eq!(suiting(&huge, Some(5.0)), 1);
-        assert_eq!(suiting(&huge, Some(40.0)), 4);
+        assert_eq!(suitable_level(&huge, Some(5.0)), 1);
+        assert_eq!(suitable_level(&huge, Some(40.0)), 4);
         // if no structure stands out, halve until few voxels are left
-        assert_eq!(suiting(&huge, None), 6);
+        assert_eq!(suitable_level(&huge, None), 6);
     }
 
     #[test]

@@ -7,11 +7,11 @@ use crate::volume::{Dtype, Error, Volume, Voxel};
 use crate::with_voxel;
 
 /// Maximum number of voxels that a sample reads: about a second of work.
-const READ: usize = 64 << 20;
+const MAX_VOXELS: usize = 64 << 20;
 /// Maximum number of values kept of a voxel type that has no histogram.
-const KEPT: usize = 4 << 20;
+const MAX_VALUES: usize = 4 << 20;
 /// Approximate number of voxels of a tile.
-const TILE: usize = 1 << 20;
+const TILE_VOXELS: usize = 1 << 20;
 
 /// A sample and its statistics.
 pub(super) struct Sample {
@@ -26,14 +26,14 @@ pub(super) struct Sample {
 }
 
 /// The memory that [`sample`] needs.
-pub(super) fn held(volume: &Volume) -> Cost {
+pub(super) fn memory(volume: &Volume) -> Cost {
     let tile: usize = tile_shape(volume.chunk(), volume.grid().shape).iter().product();
     let counted = matches!(volume.dtype(), Dtype::U8 | Dtype::U16 | Dtype::I16);
     let numbers = if counted {
         Cost::of::<(u64, f64, u64)>("counts", 1 << 16)
     } else {
         let all: usize = volume.grid().shape.iter().product();
-        let kept = all.min(KEPT + tile);
+        let kept = all.min(MAX_VALUES + tile);
         // vectors grow by doubling, and are copied for sorting
         Cost::of::<[f64; 2]>("values", kept) + Cost::of::<[f64; 4]>("values, sorted", kept)
     };
@@ -47,7 +47,7 @@ pub(super) fn sample(volume: &Volume) -> Result<Sample, Error> {
     let bounds = volume.grid().bounds();
     let tile = tile_shape(volume.chunk(), volume.grid().shape);
     let all: Vec<Box3> = bounds.tiles(tile).collect();
-    let most = (READ / tile.iter().product::<usize>().max(1)).max(1);
+    let most = (MAX_VOXELS / tile.iter().product::<usize>().max(1)).max(1);
     let chosen = choose(all.len(), most);
     let tiles = chosen.iter().map(|&i| all[i]);
     let mut this = with_voxel!(volume.dtype(), T => gather::<T>(volume, tiles))?;
@@ -55,15 +55,15 @@ pub(super) fn sample(volume: &Volume) -> Result<Sample, Error> {
     Ok(this)
 }
 
-/// A multiple of the chunk with about [`TILE`] voxels; much larger chunks are divided.
+/// A multiple of the chunk with about [`TILE_VOXELS`] voxels; much larger chunks are divided.
 fn tile_shape(chunk: [usize; 3], shape: [usize; 3]) -> [usize; 3] {
     let mut tile: [usize; 3] = std::array::from_fn(|a| chunk[a].clamp(1, shape[a].max(1)));
-    while tile.iter().product::<usize>() > 8 * TILE {
+    while tile.iter().product::<usize>() > 8 * TILE_VOXELS {
         // divide along z first: formats with large chunks store whole planes or rows
         let a = usize::from(tile[0] <= 1);
         tile[a] = tile[a].div_ceil(2);
     }
-    while tile.iter().product::<usize>() < TILE {
+    while tile.iter().product::<usize>() < TILE_VOXELS {
         let growing = (0..3).filter(|&a| tile[a] < shape[a]).min_by_key(|&a| tile[a]);
         let Some(a) = growing else { break };
         tile[a] = (2 * tile[a]).min(shape[a].next_multiple_of(chunk[a].max(1)));
@@ -121,7 +121,7 @@ fn gather<T: Voxel>(volume: &Volume, tiles: impl Iterator<Item = Box3>) -> Resul
         lost.extend(voxels.iter().map(|v| v.to_f64()).filter(|v| !v.is_finite()));
         let finite = voxels.iter().map(|v| v.to_f64()).filter(|v| v.is_finite());
         kept.extend(finite.step_by(stride));
-        while kept.len() > KEPT {
+        while kept.len() > MAX_VALUES {
             let mut i = 0;
             kept.retain(|_| {
                 i += 1;
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(tile_shape([1, 512, 512], [300, 512, 512]), [4, 512, 512]);
         assert_eq!(tile_shape([64, 64, 64], [10, 20, 30]), [10, 20, 30]);
         let cut = tile_shape([2000, 2000, 2000], [2000, 2000, 2000]);
-        assert!(cut.iter().product::<usize>() <= 8 * TILE, "{cut:?}");
+        assert!(cut.iter().product::<usize>() <= 8 * TILE_VOXELS, "{cut:?}");
         assert_eq!(cut[2], 2000);
     }
 

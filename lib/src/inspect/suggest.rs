@@ -14,13 +14,13 @@ use crate::geom::{Box3, Grid, defaults};
 use crate::volume::Volume;
 
 /// Edge length of a block in which blobs are measured, voxels.
-const SIDE: i64 = 128;
+const BLOCK_SIDE: i64 = 128;
 /// Number of blocks that are measured in each volume.
 const BLOCKS: usize = 3;
 /// Number of spots that a block of local affines should hold: about a fifth become inlier matches.
 const SPOTS_PER_BLOCK: f64 = 100.0;
 /// The suggested radii are those whose response has at least this fraction of the peak's amplitude.
-const SHARE: f64 = 0.85;
+const AMPLITUDE_FRACTION: f64 = 0.85;
 /// Bounds of the half-width of a context, voxels: the smallest that tells spots apart, and the
 /// largest that is worth its cost, which grows with the cube.
 const CONTEXT: [f64; 2] = [6.0, 12.0];
@@ -28,11 +28,11 @@ const CONTEXT: [f64; 2] = [6.0, 12.0];
 /// Suggested parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Suggestion {
-    items: Vec<Item>,
+    items: Vec<SuggestedFlag>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct Item {
+struct SuggestedFlag {
     program: &'static str,
     flag: &'static str,
     value: String,
@@ -44,7 +44,7 @@ impl Suggestion {
     pub fn yaml(&self) -> String {
         let mut text = String::new();
         let mut section = "";
-        for Item { program, flag, value, reason } in &self.items {
+        for SuggestedFlag { program, flag, value, reason } in &self.items {
             if *program != section {
                 let _ = writeln!(text, "{program}:"); // writing to a String cannot fail
                 section = program;
@@ -57,7 +57,7 @@ impl Suggestion {
     /// The suggestions as JSON: the value and the reason of each flag, by program.
     pub fn json(&self) -> Value {
         let mut map = Map::new();
-        for Item { program, flag, value, reason } in &self.items {
+        for SuggestedFlag { program, flag, value, reason } in &self.items {
             map.entry(*program).or_insert_with(|| json!({}))[*flag] =
                 json!({ "value": value, "reason": reason });
         }
@@ -67,17 +67,17 @@ impl Suggestion {
     fn add(&mut self, programs: &[&'static str], flag: &'static str, value: &str, reason: &str) {
         for &program in programs {
             let (value, reason) = (value.to_owned(), reason.to_owned());
-            self.items.push(Item { program, flag, value, reason });
+            self.items.push(SuggestedFlag { program, flag, value, reason });
         }
     }
 }
 
 /// Measurements of one volume.
 #[derive(Clone, Debug, PartialEq)]
-struct Measured {
+struct BlobMeasurements {
     grid: Grid,
     /// The radius of the strongest response, micrometres, between the radii where the amplitude has
-    /// fallen to the fraction [`SHARE`]: `[lower, peak, upper]`.
+    /// fallen to the fraction [`AMPLITUDE_FRACTION`]: `[lower, peak, upper]`.
     radii: [f64; 3],
     /// Number of blobs of such radii per cubic micrometre; for a plane, per square micrometre.
     density: f64,
@@ -85,13 +85,14 @@ struct Measured {
 
 /// The memory that [`suggest`] needs: the volumes are measured one after the other, the blocks of
 /// each in parallel.
-pub fn held_to_suggest(fixed: &Volume, moving: &Volume, threads: usize) -> Cost {
+pub fn suggest_memory(fixed: &Volume, moving: &Volume, threads: usize) -> Cost {
     let of = |volume: &Volume| {
-        let side = SIDE as usize;
+        let side = BLOCK_SIDE as usize;
         let block: usize = volume.grid().shape.iter().map(|n| (*n).min(side)).product();
         // the block, two smoothed copies, three layers, and the buffers of the smoothing filter
         let blocks = Cost::of::<[f32; 9]>("blocks", block) * threads.min(BLOCKS) as u64;
-        super::sample::held(volume).or(blocks + Cost::bytes("decoded chunks", volume.kept_bytes()))
+        super::sample::memory(volume)
+            .or(blocks + Cost::bytes("decoded chunks", volume.kept_bytes()))
     };
     of(fixed).or(of(moving))
 }
@@ -113,7 +114,7 @@ pub(super) fn radius(volume: &Volume) -> Result<Option<f64>, Error> {
     }
 }
 
-fn measure(volume: &Volume) -> Result<Measured, Error> {
+fn measure(volume: &Volume) -> Result<BlobMeasurements, Error> {
     let grid = volume.grid();
     let mut tiles = sample(volume)?.contrast;
     // measure where the contrast is highest
@@ -144,30 +145,34 @@ fn measure(volume: &Volume) -> Result<Measured, Error> {
     })
 }
 
-/// A cube of [`SIDE`] voxels about the centre of `tile`, shifted to lie inside the volume and cut
-/// to its size.
+/// A cube of [`BLOCK_SIDE`] voxels about the centre of `tile`, shifted to lie inside the volume and
+/// cut to its size.
 fn cube(tile: &Box3, grid: &Grid) -> Box3 {
     let mut part = *tile;
     for a in 0..3 {
         let end = grid.shape[a] as i64;
-        let side = SIDE.min(end);
+        let side = BLOCK_SIDE.min(end);
         part.min[a] = ((tile.min[a] + tile.max[a] - side) / 2).clamp(0, end - side);
         part.max[a] = part.min[a] + side;
     }
     part
 }
 
-fn summarise(found: &[(Vec<Blob>, Spectrum)], voxels: usize, grid: Grid) -> Option<Measured> {
+fn summarise(
+    found: &[(Vec<Blob>, Spectrum)],
+    voxels: usize,
+    grid: Grid,
+) -> Option<BlobMeasurements> {
     let mut sum = Spectrum::default();
     for (_, spectrum) in found {
         sum.add(spectrum);
     }
-    let radii = sum.range(SHARE)?;
+    let radii = sum.range(AMPLITUDE_FRACTION)?;
     let blobs = found.iter().flat_map(|(blobs, _)| blobs);
     let count = blobs.filter(|blob| (radii[0]..=radii[2]).contains(&blob.radius)).count();
     let volume = voxels as f64 * long_axes(&grid).map(|a| grid.spacing[a]).product::<f64>();
     // the density is never 0, even if the maxima of all blobs have merged
-    Some(Measured { grid, radii, density: count.max(1) as f64 / volume })
+    Some(BlobMeasurements { grid, radii, density: count.max(1) as f64 / volume })
 }
 
 /// The axes with more than one voxel.
@@ -182,11 +187,12 @@ fn round(value: f64) -> f64 {
     (value / unit).round() * unit
 }
 
-fn propose(fixed: &Measured, moving: &Measured) -> Suggestion {
+fn propose(fixed: &BlobMeasurements, moving: &BlobMeasurements) -> Suggestion {
     let mut this = Suggestion { items: Vec::new() };
     let both = [fixed, moving];
-    let least = |f: fn(&Measured) -> f64| both.map(f).into_iter().fold(f64::INFINITY, f64::min);
-    let most = |f: fn(&Measured) -> f64| both.map(f).into_iter().fold(0.0, f64::max);
+    let least =
+        |f: fn(&BlobMeasurements) -> f64| both.map(f).into_iter().fold(f64::INFINITY, f64::min);
+    let most = |f: fn(&BlobMeasurements) -> f64| both.map(f).into_iter().fold(0.0, f64::max);
     let spacing = most(|m| m.grid.mean_spacing());
 
     let radius = [round(least(|m| m.radii[0])), round(most(|m| m.radii[2]))];
@@ -252,9 +258,9 @@ fn block_size(grid: &Grid, density: f64) -> [usize; 3] {
 mod tests {
     use super::*;
 
-    fn measured(spacing: f64, radii: [f64; 3], density: f64) -> Measured {
+    fn measured(spacing: f64, radii: [f64; 3], density: f64) -> BlobMeasurements {
         let grid = Grid::new([149, 241, 456], [spacing; 3], [0.0; 3]);
-        Measured { grid, radii, density }
+        BlobMeasurements { grid, radii, density }
     }
 
     #[test]
@@ -280,7 +286,7 @@ mod tests {
     fn what_is_proposed_fits_into_planes_and_thin_stacks() {
         let proposed = |shape, spacing| {
             let grid = Grid::new(shape, spacing, [0.0; 3]);
-            let one = Measured { grid, radii: [3.0, 5.0, 7.0], density: 0.01 };
+            let one = BlobMeasurements { grid, radii: [3.0, 5.0, 7.0], density: 0.01 };
             let json = propose(&one, &one).json();
             let value = |program: &str, flag: &str| {
                 json[program][flag]["value"].as_str().unwrap().to_owned()

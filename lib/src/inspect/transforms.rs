@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::page::{short, times};
 use super::{Error, Page};
 use crate::geom::{Affine, Chain, Grid, LocalAffines, Transform};
-use crate::interchange::{self, Look, Map};
+use crate::interchange::{self, StepSummary, TransformSummary};
 use crate::transform::{self, Direction};
 use crate::volume;
 
@@ -31,10 +31,10 @@ pub(super) fn page(location: &str) -> Result<Page, Error> {
         (chain, _) => (chain?, Direction::FixedToMoving),
     };
     let mut page = Page::new(location);
-    page.say("kind", "transform");
-    page.say("direction", direction.to_string());
-    page.say("unit", "micrometer");
-    page.say("axes", "zyx");
+    page.add_text("kind", "transform");
+    page.add_text("direction", direction.to_string());
+    page.add_text("unit", "micrometer");
+    page.add_text("axes", "zyx");
     add_steps(&mut page, chain.steps.iter().map(step_facts));
     if let Some(map) = Chain::as_affine(&chain).filter(|_| chain.steps.len() > 1) {
         let (text, value) = affine_facts(&map);
@@ -55,30 +55,30 @@ fn add_steps(page: &mut Page, steps: impl Iterator<Item = (String, Value)>) {
 
 /// The page of another program's transform, with its steps as they are converted.
 pub(super) fn foreign_page(location: &str) -> Result<Page, Error> {
-    let Look { taken_as, steps } = interchange::look(location)?;
+    let TransformSummary { taken_as, steps } = interchange::summarise(location)?;
     let word = |key: &str| taken_as[key].as_str().filter(|text| !text.is_empty());
     let mut page = Page::new(location);
-    page.say("kind", "transform");
+    page.add_text("kind", "transform");
     let own = ["axes", "frame", "unit", "remark"].into_iter().filter_map(word);
     let own: Vec<_> = own.collect();
     let text = format!("{} ({})", word("format").unwrap_or("unknown"), own.join(", "));
     page.add("format", text, taken_as.clone());
-    page.say("direction", word("direction").unwrap_or_default());
-    page.say("unit", "micrometer");
-    page.say("axes", "zyx");
+    page.add_text("direction", word("direction").unwrap_or_default());
+    page.add_text("unit", "micrometer");
+    page.add_text("axes", "zyx");
     add_steps(&mut page, steps.iter().map(map_facts));
-    page.say("use", format!("transcode {location} -o chain.json"));
+    page.add_text("use", format!("transcode {location} -o chain.json"));
     Ok(page)
 }
 
-fn map_facts(map: &Map) -> (String, Value) {
+fn map_facts(map: &StepSummary) -> (String, Value) {
     match map {
-        Map::Ours(step) => step_facts(step),
-        Map::Spline => {
+        StepSummary::Native(step) => step_facts(step),
+        StepSummary::Spline => {
             let text = "spline, which transcode samples on the grid of --onto";
             (text.to_owned(), json!({ "type": "spline" }))
         }
-        Map::Field { grid, holds, is_turned } => {
+        StepSummary::Field { grid, holds, is_turned } => {
             let turned = if *is_turned { ", on axes that are turned against z, y, x" } else { "" };
             let text = format!("field of {holds}: {}{turned}", samples(grid));
             (text, json!({ "type": holds, "grid": grid_json(grid), "turned": is_turned }))

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::pieces::Piece;
+use super::map_steps::MapStep;
 use super::tps::ThinPlate;
 use super::world::World;
 use crate::geom::{Affine, Model, Point, fit};
@@ -11,7 +11,7 @@ use crate::quote::shorten;
 
 /// The map that is fitted to landmarks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Fit {
+pub enum LandmarkModel {
     /// Thin-plate spline through all landmarks, BigWarp's default.
     #[default]
     Tps,
@@ -25,7 +25,7 @@ pub enum Fit {
     Translation,
 }
 
-impl Fit {
+impl LandmarkModel {
     /// Its name in messages.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -47,7 +47,7 @@ struct Landmarks {
 
 /// The result of a fit to landmarks.
 pub(super) struct Fitted {
-    pub(super) piece: Piece,
+    pub(super) piece: MapStep,
     /// Number of active landmarks.
     pub(super) count: usize,
     /// Number of axes: 2 for landmarks in a plane, else 3.
@@ -67,7 +67,12 @@ pub(super) fn is_landmarks(text: &str) -> bool {
 ///
 /// A spline is computed from fixed to moving, as BigWarp renders. Matrices are fitted from moving
 /// to fixed, as in BigWarp, and then inverted.
-pub(super) fn read(text: &str, world: World, model: Fit, swap: bool) -> Result<Fitted, String> {
+pub(super) fn read(
+    text: &str,
+    world: World,
+    model: LandmarkModel,
+    swap: bool,
+) -> Result<Fitted, String> {
     let mut landmarks = parse(text, world)?;
     if swap {
         std::mem::swap(&mut landmarks.moving, &mut landmarks.fixed);
@@ -75,14 +80,14 @@ pub(super) fn read(text: &str, world: World, model: Fit, swap: bool) -> Result<F
     let Landmarks { axes, moving, fixed } = landmarks;
     let count = fixed.len();
     let model = match model {
-        Fit::Tps => {
+        LandmarkModel::Tps => {
             let spline = ThinPlate::through(&fixed, &moving, axes)?;
-            return Ok(Fitted { piece: Piece::Smooth(Arc::new(spline)), count, axes });
+            return Ok(Fitted { piece: MapStep::Smooth(Arc::new(spline)), count, axes });
         }
-        Fit::Affine => Model::Affine,
-        Fit::Similarity => Model::Similarity,
-        Fit::Rigid => Model::Rigid,
-        Fit::Translation => Model::Translation,
+        LandmarkModel::Affine => Model::Affine,
+        LandmarkModel::Similarity => Model::Similarity,
+        LandmarkModel::Rigid => Model::Rigid,
+        LandmarkModel::Translation => Model::Translation,
     };
     let map = if axes == 3 {
         fit(model, &moving, &fixed, None, false).map_err(|e| e.to_string())?
@@ -90,7 +95,7 @@ pub(super) fn read(text: &str, world: World, model: Fit, swap: bool) -> Result<F
         in_plane(model, &moving, &fixed)?
     };
     let back = map.inverse().map_err(|e| format!("the landmarks give no map: {e}"))?;
-    Ok(Fitted { piece: Piece::Affine(back), count, axes })
+    Ok(Fitted { piece: MapStep::Affine(back), count, axes })
 }
 
 fn parse(text: &str, world: World) -> Result<Landmarks, String> {
@@ -198,8 +203,9 @@ pub(super) fn write(fixed: &[Point], moving: &[Point], world: World, axes: usize
     let mut text = String::new();
     for (i, (fixed, moving)) in fixed.iter().zip(moving).enumerate() {
         let _ = write!(text, "\"Pt-{i}\",\"true\""); // writing to a String cannot fail
-        for value in
-            [moving, fixed].into_iter().flat_map(|p| world.unvector(*p).into_iter().take(axes))
+        for value in [moving, fixed]
+            .into_iter()
+            .flat_map(|p| world.to_external_vector(*p).into_iter().take(axes))
         {
             let _ = write!(text, ",\"{value}\"");
         }
@@ -210,15 +216,15 @@ pub(super) fn write(fixed: &[Point], moving: &[Point], world: World, axes: usize
 
 #[cfg(test)]
 mod tests {
-    use super::super::world::Frame;
+    use super::super::world::AnatomicalFrame;
     use super::*;
 
-    const WORLD: World = World { frame: Frame::Lps, micrometres: 1.0 };
+    const WORLD: World = World { frame: AnatomicalFrame::Lps, micrometres: 1.0 };
 
-    fn apply(piece: &Piece, p: Point) -> Point {
+    fn apply(piece: &MapStep, p: Point) -> Point {
         match piece {
-            Piece::Affine(map) => map.apply(p),
-            Piece::Smooth(warp) => warp.apply(p),
+            MapStep::Affine(map) => map.apply(p),
+            MapStep::Smooth(warp) => warp.apply(p),
             _ => p,
         }
     }
@@ -237,10 +243,10 @@ mod tests {
         let (sin, cos) = 0.3f64.sin_cos();
         for axes in [2, 3] {
             for (model, scale, shear) in [
-                (Fit::Tps, 1.3, 0.2),
-                (Fit::Affine, 1.3, 0.2),
-                (Fit::Similarity, if axes == 2 { 1.3 } else { 1.0 }, 0.0),
-                (Fit::Rigid, 1.0, 0.0),
+                (LandmarkModel::Tps, 1.3, 0.2),
+                (LandmarkModel::Affine, 1.3, 0.2),
+                (LandmarkModel::Similarity, if axes == 2 { 1.3 } else { 1.0 }, 0.0),
+                (LandmarkModel::Rigid, 1.0, 0.0),
             ] {
                 let map = Affine::from_rows([
                     [1.0, 0.0, 0.0, 0.0],
@@ -266,19 +272,24 @@ mod tests {
     fn a_landmark_that_is_false_counts_for_nothing() {
         let (text, _) = landmarks(&Affine::translation([0.0, 3.0, 1.0]), 2);
         let more = format!("{text}\"Pt-9\",\"false\",\"Infinity\",\"Infinity\",\"5\",\"6\"\n");
-        let Fitted { piece, count, .. } = read(&more, WORLD, Fit::Affine, false).unwrap();
+        let Fitted { piece, count, .. } = read(&more, WORLD, LandmarkModel::Affine, false).unwrap();
         assert_eq!(count, 9);
         assert!((apply(&piece, [0.0; 3])[1] - 3.0).abs() < 1e-9);
     }
 
     #[test]
     fn what_is_wrong_with_landmarks_is_said_with_its_row() {
-        let said = |text: &str, model| read(text, WORLD, model, false).err().unwrap();
-        assert!(said("a,true,1,2,3,4\nb,true,1,2,3\n", Fit::Tps).contains("row 2 has 5 cells"));
-        assert!(said("a,true,1,2,NaN,4\n", Fit::Tps).contains("row 1 holds 'NaN'"));
-        assert!(said("a,false,1,2,3,4\n", Fit::Tps).contains("no landmark that is true"));
+        let refusal = |text: &str, model| read(text, WORLD, model, false).err().unwrap();
+        assert!(
+            refusal("a,true,1,2,3,4\nb,true,1,2,3\n", LandmarkModel::Tps)
+                .contains("row 2 has 5 cells")
+        );
+        assert!(refusal("a,true,1,2,NaN,4\n", LandmarkModel::Tps).contains("row 1 holds 'NaN'"));
+        assert!(
+            refusal("a,false,1,2,3,4\n", LandmarkModel::Tps).contains("no landmark that is true")
+        );
         let line = "a,true,1,1,1,1\nb,true,2,2,2,2\nc,true,3,3,3,3\n";
-        assert!(said(line, Fit::Affine).contains("on a line"));
-        assert!(said(&line[..30], Fit::Affine).contains("2 pairs"));
+        assert!(refusal(line, LandmarkModel::Affine).contains("on a line"));
+        assert!(refusal(&line[..30], LandmarkModel::Affine).contains("2 pairs"));
     }
 }

@@ -1,7 +1,7 @@
 //! Free-form deformations: displacements as tensor-product B-splines (ITK's `BSplineTransform`,
 //! elastix' `BSplineTransform`; Rueckert et al., IEEE TMI 18(8), 1999).
 
-use super::pieces::Warp;
+use super::map_steps::SmoothMap;
 use super::world::{Placement, World};
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Affine, Point};
@@ -111,7 +111,7 @@ impl BSpline {
     }
 }
 
-impl Warp for BSpline {
+impl SmoothMap for BSpline {
     fn add_to(&self, fingerprint: &mut Fingerprint) {
         fingerprint.add(b"B-spline").add_counts([self.order as u64]);
         fingerprint.add_counts(self.size.map(|n| n as u64));
@@ -140,10 +140,10 @@ fn basis(order: usize, x: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::world::Frame;
+    use super::super::world::AnatomicalFrame;
     use super::*;
 
-    const WORLD: World = World { frame: Frame::Lps, micrometres: 1.0 };
+    const WORLD: World = World { frame: AnatomicalFrame::Lps, micrometres: 1.0 };
     const UNIT: [[f64; 3]; 3] = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
 
     fn placement(shape: [usize; 3]) -> Placement {

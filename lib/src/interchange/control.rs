@@ -2,11 +2,11 @@
 //! (`reg_f3d -cpp`; Modat et al., Computer Methods and Programs in Biomedicine 98(3), 2010).
 
 use super::bspline::BSpline;
-use super::pieces::Payload;
+use super::map_steps::Payload;
 use super::world::{Placement, World};
 
 /// A grid of control points with more numbers than this is refused.
-const MOST: usize = 6 << 20;
+const MAX_NUMBERS: usize = 6 << 20;
 
 /// The spline with its control points at `placement`, mapped to the positions in `payload`, both in
 /// `world`. All x components come first, then y, then z.
@@ -19,7 +19,7 @@ pub(super) fn spline(
     components: usize,
     payload: &Payload,
 ) -> Result<BSpline, String> {
-    let mut numbers = payload.numbers(MOST)?;
+    let mut numbers = payload.numbers(MAX_NUMBERS)?;
     let [_, ny, nx] = placement.shape;
     let count = numbers.len() / components.max(1);
     for (c, positions) in numbers.chunks_mut(count.max(1)).enumerate() {
@@ -35,12 +35,12 @@ pub(super) fn spline(
 
 #[cfg(test)]
 mod tests {
-    use super::super::pieces::Warp;
-    use super::super::world::Frame;
+    use super::super::map_steps::SmoothMap;
+    use super::super::world::AnatomicalFrame;
     use super::*;
     use crate::volume::{ByteOrder, Dtype, FlatVectors};
 
-    const RAS: World = World { frame: Frame::Ras, micrometres: 1e3 };
+    const RAS: World = World { frame: AnatomicalFrame::Ras, micrometres: 1e3 };
 
     /// NiftyReg's definition: the weighted sum of the positions of the 64 control points around
     /// `p`, x, y, z in millimetres.

@@ -7,19 +7,19 @@ use super::{
 };
 use crate::files;
 use crate::store::document;
-use crate::transform::{self, Kind};
+use crate::transform::{self, TransformKind};
 use crate::volume::{self, VectorArray};
 
 /// Number of leading bytes of a file that are examined.
-const HEAD: u64 = 4096;
+const HEAD_BYTES: u64 = 4096;
 
 /// Signatures of similar formats that are not supported, with advice.
-const OTHERS: [(&[u8], &str); 1] =
+const UNSUPPORTED: [(&[u8], &str); 1] =
     [(b"MATLAB 5", "is a MATLAB 5 file; ITK and ANTs write level 4, save it with '-v4'")];
 
 /// A format that transforms are read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Source {
+pub enum SourceFormat {
     /// A chain in voxloom's JSON format.
     Json,
     /// A displacement field or local affines of voxloom.
@@ -53,11 +53,11 @@ pub enum Source {
 }
 
 /// Detects the format of the transform at `location`.
-pub(super) fn source_of(location: &str) -> Result<Source, Error> {
+pub(super) fn source_of(location: &str) -> Result<SourceFormat, Error> {
     let path = Path::new(location);
     let is_pipe = files::is_pipe(path);
     if location.contains("://") || !(path.exists() || is_pipe) {
-        return known(location);
+        return native_format(location);
     }
     if path.is_dir() {
         return folder(location);
@@ -67,9 +67,9 @@ pub(super) fn source_of(location: &str) -> Result<Source, Error> {
         |message: &str| Error::Unfit { location: location.to_owned(), message: message.to_owned() };
     let (start, gzip) = if is_pipe {
         let bytes = document::read(path).map_err(refused)?;
-        (bytes[..bytes.len().min(HEAD as usize)].to_vec(), bytes.starts_with(&[0x1f, 0x8b]))
+        (bytes[..bytes.len().min(HEAD_BYTES as usize)].to_vec(), bytes.starts_with(&[0x1f, 0x8b]))
     } else {
-        nifti::start_of(path, HEAD).map_err(refused)?
+        nifti::start_of(path, HEAD_BYTES).map_err(refused)?
     };
     let is_field = nifti::is_nifti(&start)
         || [nrrd::MAGIC, hdf5::MAGIC].iter().any(|magic| start.starts_with(magic))
@@ -80,7 +80,7 @@ pub(super) fn source_of(location: &str) -> Result<Source, Error> {
         ));
     }
     if nifti::is_nifti(&start) {
-        return Ok(Source::Nifti);
+        return Ok(SourceFormat::Nifti);
     }
     if nifti::is_cut(&start) {
         let message = format!(
@@ -93,58 +93,58 @@ pub(super) fn source_of(location: &str) -> Result<Source, Error> {
         return Err(unfit("is gzip and no NIfTI file; decompress it first"));
     }
     if start.starts_with(nrrd::MAGIC) {
-        return Ok(Source::Nrrd);
+        return Ok(SourceFormat::Nrrd);
     }
     if start.starts_with(itk::MAGIC) {
-        return Ok(Source::Itk);
+        return Ok(SourceFormat::Itk);
     }
     if metaimage::is_metaimage(&start) {
-        return Ok(Source::Metaimage);
+        return Ok(SourceFormat::Metaimage);
     }
     if start.starts_with(hdf5::MAGIC) {
         return match hdf5::content(path).map_err(|message| unfit(&message))? {
-            hdf5::Content::Transforms => Ok(Source::Itk),
-            hdf5::Content::Arrays(_) => Ok(Source::BigwarpField),
+            hdf5::Hdf5Content::Transforms => Ok(SourceFormat::Itk),
+            hdf5::Hdf5Content::Arrays(_) => Ok(SourceFormat::BigwarpField),
         };
     }
-    for (magic, message) in OTHERS {
+    for (magic, message) in UNSUPPORTED {
         if start.starts_with(magic) {
             return Err(unfit(message));
         }
     }
     if matlab::is_level_4(&start) {
-        return Ok(Source::Ants);
+        return Ok(SourceFormat::Ants);
     }
     if start.starts_with(b"\x93NUMPY") {
         // an array without vectors counts as a volume, even if it is damaged
         let is_field = VectorArray::open(location, None, false).is_ok();
-        return if is_field { Err(array(location)) } else { known(location) };
+        return if is_field { Err(array(location)) } else { native_format(location) };
     }
     if start.contains(&0) {
-        return known(location);
+        return native_format(location);
     }
     let text = String::from_utf8_lossy(&start);
     let text = text.trim_start_matches('\u{feff}');
     if elastix::is_parameter_file(text) {
-        return Ok(Source::Elastix);
+        return Ok(SourceFormat::Elastix);
     }
     if bigwarp::is_landmarks(text) {
-        return Ok(Source::Bigwarp);
+        return Ok(SourceFormat::Bigwarp);
     }
     if text.trim_start().starts_with('{') {
         let ours = text.contains("\"direction\"");
         return Ok(match ngff::attributes(location) {
-            Ok(Some(_)) if !ours => Source::Ngff,
-            _ => Source::Json,
+            Ok(Some(_)) if !ours => SourceFormat::Ngff,
+            _ => SourceFormat::Json,
         });
     }
     // greedy's text differs from BigStream's in its name only, but BigStream has no 3x3 matrices
     let rows = matrices::rows_of(text).map(|rows| rows.len());
     let named = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("mat"));
     if rows == Some(3) || (rows == Some(4) && named) {
-        return Ok(Source::Greedy);
+        return Ok(SourceFormat::Greedy);
     }
-    known(location)
+    native_format(location)
 }
 
 /// Whether `location` holds a transform rather than a volume, judged by its content.
@@ -152,7 +152,7 @@ pub(super) fn is_transform(location: &str) -> bool {
     let path = Path::new(location);
     if path.is_dir() {
         let attributes = volume::attributes(location).ok().flatten();
-        return transform::kind_of(location).is_ok_and(|kind| kind == Kind::LocalAffines)
+        return transform::kind_of(location).is_ok_and(|kind| kind == TransformKind::LocalAffines)
             || ngff::attributes(location).is_ok_and(|found| found.is_some())
             || attributes.is_some_and(|(attributes, is_array)| {
                 is_array
@@ -168,29 +168,29 @@ pub(super) fn is_transform(location: &str) -> bool {
 }
 
 /// The native formats, or their error message.
-fn known(location: &str) -> Result<Source, Error> {
+fn native_format(location: &str) -> Result<SourceFormat, Error> {
     Ok(match transform::kind_of(location)? {
-        Kind::Document => Source::Json,
-        Kind::MatrixText => Source::Bigstream,
-        Kind::LocalAffines | Kind::Field => Source::Field,
+        TransformKind::Document => SourceFormat::Json,
+        TransformKind::MatrixText => SourceFormat::Bigstream,
+        TransformKind::LocalAffines | TransformKind::Field => SourceFormat::Field,
     })
 }
 
-fn folder(location: &str) -> Result<Source, Error> {
-    if transform::kind_of(location)? == Kind::LocalAffines {
-        return Ok(Source::Field);
+fn folder(location: &str) -> Result<SourceFormat, Error> {
+    if transform::kind_of(location)? == TransformKind::LocalAffines {
+        return Ok(SourceFormat::Field);
     }
     let unfit = |message| Error::Unfit { location: location.to_owned(), message };
     if ngff::attributes(location).map_err(unfit)?.is_some() {
-        return Ok(Source::Ngff);
+        return Ok(SourceFormat::Ngff);
     }
     match volume::attributes(location)? {
-        Some((attributes, _)) if attributes.contains_key("direction") => Ok(Source::Field),
+        Some((attributes, _)) if attributes.contains_key("direction") => Ok(SourceFormat::Field),
         Some((attributes, true)) if dfield::is_field(location, &attributes) => {
-            Ok(Source::BigwarpField)
+            Ok(SourceFormat::BigwarpField)
         }
         _ if VectorArray::open(location, None, false).is_ok() => Err(array(location)),
-        _ => Ok(Source::Field),
+        _ => Ok(SourceFormat::Field),
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::flat;
 use super::hdf5;
-use super::pieces::{Foreign, Holds, Payload, Piece};
+use super::map_steps::{ForeignField, MapStep, Payload, VectorMeaning};
 use super::reading::{Convention, Read, Reading, warn};
 use super::world::Unit;
 use crate::geom::{Affine, Grid, Point};
@@ -137,19 +137,19 @@ fn unit(attributes: &Map<String, Value>) -> Result<Option<f64>, String> {
 
 /// Reads the field at `location`.
 pub(super) fn read(location: &str, reading: &Reading) -> Result<Read, String> {
-    let told = |error: volume::Error| {
-        let said = error.to_string();
-        said.strip_prefix(&format!("{location}: ")).unwrap_or(&said).to_owned()
+    let to_message = |error: volume::Error| {
+        let message = error.to_string();
+        message.strip_prefix(&format!("{location}: ")).unwrap_or(&message).to_owned()
     };
     if std::path::Path::new(location).is_file() {
         return of_file(location, reading);
     }
     let (attributes, is_array) =
-        volume::attributes(location).map_err(told)?.ok_or("is no array of N5 or Zarr")?;
+        volume::attributes(location).map_err(to_message)?.ok_or("is no array of N5 or Zarr")?;
     if !is_array {
         return Err(format!("is a group; name the field in it, such as {location}/{FORWARD}"));
     }
-    let array = VectorArray::open(location, None, false).map_err(told)?;
+    let array = VectorArray::open(location, None, false).map_err(to_message)?;
     let attributes = Attributes::read(&attributes, array.components())?;
     attributes.warn(location, array.is_integer());
     pieces(name_of(location), &attributes, reading, array.shape(), Payload::Array(array))
@@ -158,12 +158,12 @@ pub(super) fn read(location: &str, reading: &Reading) -> Result<Read, String> {
 /// Reads a field of an HDF5 file: the one named by --name, else `dfield`, else the only array.
 fn of_file(location: &str, reading: &Reading) -> Result<Read, String> {
     let path = std::path::Path::new(location);
-    let hdf5::Content::Arrays(names) = hdf5::content(path)? else {
+    let hdf5::Hdf5Content::Arrays(names) = hdf5::content(path)? else {
         return Err("is HDF5 with transforms of ITK; leave --from out".to_owned());
     };
-    let said = reading.name.as_deref().map(|name| name.trim_matches('/'));
+    let stated = reading.name.as_deref().map(|name| name.trim_matches('/'));
     let only = [FORWARD, "0/dfield"].into_iter().find(|name| names.iter().any(|n| n == name));
-    let name = match (said.or(only), names.as_slice()) {
+    let name = match (stated.or(only), names.as_slice()) {
         (Some(name), _) => name,
         (None, [one]) => one,
         (None, []) => return Err("is HDF5 that holds no array".to_owned()),
@@ -203,8 +203,8 @@ pub(super) fn pieces(
              --from bigwarp-field to take it as it stands"
         ));
     }
-    let said = if reading.unit.is_none() { attributes.micrometres.clone()? } else { None };
-    let um = said.unwrap_or_else(|| reading.unit.unwrap_or(Unit::Um).micrometres());
+    let stated = if reading.unit.is_none() { attributes.micrometres.clone()? } else { None };
+    let um = stated.unwrap_or_else(|| reading.unit.unwrap_or(Unit::Um).micrometres());
     // convert from x, y, z
     let turned = |[x, y, z]: Point| [z * um, y * um, x * um];
     let spacing = reading
@@ -216,15 +216,19 @@ pub(super) fn pieces(
     let turn =
         std::array::from_fn(|a| std::array::from_fn(|c| if a + c == 2 { scale } else { 0.0 }));
     let grid = Grid::new(shape, spacing, origin);
-    let field =
-        Piece::Foreign(Box::new(Foreign::on_grid(grid, turn, Holds::Displacements, payload)?));
+    let field = MapStep::ForeignField(Box::new(ForeignField::on_grid(
+        grid,
+        turn,
+        VectorMeaning::Displacements,
+        payload,
+    )?));
     let mut pieces = vec![field];
     if let Some((linear, offset)) = attributes.affine {
         let rows = std::array::from_fn(|r| std::array::from_fn(|c| linear[2 - r][2 - c]));
         let map = Affine::from_parts(rows, turned(offset));
         map.inverse().map_err(|e| format!("has an affine that is {e}"))?;
         if map != Affine::IDENTITY {
-            pieces.insert(usize::from(!inverse), Piece::Affine(map));
+            pieces.insert(usize::from(!inverse), MapStep::Affine(map));
         }
     }
     let matrix = match (pieces.len(), inverse) {
@@ -238,7 +242,7 @@ pub(super) fn pieces(
         axes: "x,y,z",
         frame: None,
         micrometres: um,
-        unit_is_said: said.is_some(),
+        unit_is_stated: stated.is_some(),
         more: format!(", displacements{quantised}{matrix}; outside of the field 0"),
     };
     Ok((pieces, convention))
@@ -254,15 +258,15 @@ mod tests {
         Attributes::read(value.as_object().unwrap(), axes)
     }
 
-    fn read(name: &str, value: &Value, from: bool) -> Result<Vec<Piece>, String> {
+    fn read(name: &str, value: &Value, from: bool) -> Result<Vec<MapStep>, String> {
         let reading = Reading {
-            from: from.then_some(crate::interchange::Source::BigwarpField),
+            from: from.then_some(crate::interchange::SourceFormat::BigwarpField),
             ..Reading::default()
         };
         // displacements of 1 along x, 2 along y, 3 along z
         let payload = Payload::Memory(vec![[1.0, 2.0, 3.0]; 24]);
-        let said = attributes(value, 3)?;
-        pieces(name, &said, &reading, [2, 3, 4], payload).map(|(pieces, _)| pieces)
+        let stated = attributes(value, 3)?;
+        pieces(name, &stated, &reading, [2, 3, 4], payload).map(|(pieces, _)| pieces)
     }
 
     #[test]
@@ -270,7 +274,9 @@ mod tests {
         let value = json!({"spacing": [4, 3, 2], "offset": [7, 8, 9], "unit": "nm",
             "quantization_multiplier": 0.5, "affine": [1, 0, 0, 10, 0, 1, 0, 20, 0, 0, 1, 30]});
         let found = read("dfield", &value, false).unwrap();
-        let [Piece::Foreign(field), Piece::Affine(map)] = found.as_slice() else { panic!() };
+        let [MapStep::ForeignField(field), MapStep::Affine(map)] = found.as_slice() else {
+            panic!()
+        };
         use crate::geom::FieldSource;
         let grid = Grid::new(
             [2, 3, 4],
@@ -284,7 +290,7 @@ mod tests {
         // an inverse field is applied after its matrix, and must be requested explicitly
         assert!(read(INVERSE, &value, false).err().unwrap().contains("named as an inverse"));
         let found = read(INVERSE, &value, true).unwrap();
-        assert!(matches!(found.as_slice(), [Piece::Affine(_), Piece::Foreign(_)]));
+        assert!(matches!(found.as_slice(), [MapStep::Affine(_), MapStep::ForeignField(_)]));
         let same = json!({"spacing": [1, 1, 1], "affine": [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0]});
         assert_eq!(read("dfield", &same, false).unwrap().len(), 1);
     }
@@ -301,13 +307,13 @@ mod tests {
             (json!({"spacing": [1, 0, 1]}), "above 0"),
             (json!({"spacing": [1, 1, 1], "unit": "furlong"}), "furlong"),
         ] {
-            let said = read("dfield", &value, false).err().unwrap();
-            assert!(said.contains(words), "{value}: {said}");
+            let stated = read("dfield", &value, false).err().unwrap();
+            assert!(stated.contains(words), "{value}: {stated}");
         }
         let plane = json!({"spacing": [2, 3], "affine": [1, 0.5, 10, 0, 1, 20]});
-        let said = attributes(&plane, 2).unwrap();
-        assert_eq!(said.spacing, Some([2.0, 3.0, 1.0]));
-        assert_eq!(said.affine.unwrap().0[0], [1.0, 0.5, 0.0]);
+        let stated = attributes(&plane, 2).unwrap();
+        assert_eq!(stated.spacing, Some([2.0, 3.0, 1.0]));
+        assert_eq!(stated.affine.unwrap().0[0], [1.0, 0.5, 0.0]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bspline::BSpline;
-use super::pieces::{Piece, Warp};
+use super::map_steps::{MapStep, SmoothMap};
 use super::world::{Placement, World};
 use super::{itk, models};
 use crate::fingerprint::Fingerprint;
@@ -15,7 +15,7 @@ use crate::geom::{Affine, Grid, Point};
 use crate::quote::shorten;
 
 /// Maximum number of chained files.
-const LONGEST: usize = 64;
+const MAX_CHAIN: usize = 64;
 
 /// The entries of a file, with quotes removed from strings.
 struct Entries(BTreeMap<String, Vec<String>>);
@@ -75,12 +75,16 @@ fn words(line: &str) -> Vec<String> {
 }
 
 /// Reads the maps of a file and of its initial transforms, in the order of application.
-pub(super) fn read(path: &Path, world: World) -> Result<Vec<Piece>, String> {
+pub(super) fn read(path: &Path, world: World) -> Result<Vec<MapStep>, String> {
     read_chain(path, world, &mut Vec::new())
 }
 
 /// `readers` are the files whose chain of initial transforms led to this one.
-fn read_chain(path: &Path, world: World, readers: &mut Vec<PathBuf>) -> Result<Vec<Piece>, String> {
+fn read_chain(
+    path: &Path,
+    world: World,
+    readers: &mut Vec<PathBuf>,
+) -> Result<Vec<MapStep>, String> {
     let text = crate::store::document::read_text(path)
         .map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
     let entries = Entries::parse(&text)?;
@@ -102,8 +106,10 @@ fn read_chain(path: &Path, world: World, readers: &mut Vec<PathBuf>) -> Result<V
             shorten(initial)
         ));
     }
-    if readers.len() > LONGEST {
-        return Err(format!("is the last of more than {LONGEST} files that begin with each other"));
+    if readers.len() > MAX_CHAIN {
+        return Err(format!(
+            "is the last of more than {MAX_CHAIN} files that begin with each other"
+        ));
     }
     let before = read_chain(&first, world, readers)
         .map_err(|e| if e.ends_with(')') { e } else { format!("{e} (in {})", first.display()) })?;
@@ -115,7 +121,7 @@ fn read_chain(path: &Path, world: World, readers: &mut Vec<PathBuf>) -> Result<V
 }
 
 /// Reads an ITK transform file, which elastix writes with `ITKTransformOutputFileNameExtension`.
-fn from_file(path: &Path, entries: &Entries, world: World) -> Result<Vec<Piece>, String> {
+fn from_file(path: &Path, entries: &Entries, world: World) -> Result<Vec<MapStep>, String> {
     let name = entries.word("TransformFileName").filter(|name| !name.is_empty());
     let name = name.ok_or("has (Transform \"File\") and no (TransformFileName ...)")?;
     let file = find(path, name).map_err(|e| format!("refers to {e}"))?;
@@ -125,17 +131,17 @@ fn from_file(path: &Path, entries: &Entries, world: World) -> Result<Vec<Piece>,
 /// Finds a file that another refers to: at the path as written, or next to the other file, since
 /// results are often moved.
 fn find(path: &Path, initial: &str) -> Result<PathBuf, String> {
-    let beside = |name: &Path| path.with_file_name("").join(name);
+    let in_same_folder = |name: &Path| path.with_file_name("").join(name);
     let written = Path::new(initial);
     let name = written.file_name().map_or(written, Path::new);
-    let places = [written.to_owned(), beside(written), beside(name)];
+    let places = [written.to_owned(), in_same_folder(written), in_same_folder(name)];
     places
         .into_iter()
         .find(|place| place.is_file())
         .ok_or_else(|| format!("{}, which is not there; put it beside this file", shorten(initial)))
 }
 
-fn transform(entries: &Entries, world: World) -> Result<Piece, String> {
+fn transform(entries: &Entries, world: World) -> Result<MapStep, String> {
     let name = entries.word("Transform").ok_or("has no (Transform \"...\")")?;
     let axes = match entries.word("FixedImageDimension") {
         Some("2") => 2,
@@ -192,7 +198,7 @@ fn transform(entries: &Entries, world: World) -> Result<Piece, String> {
         .ok_or_else(|| format!("is a {name} of {axes} axes, which is not known"))??;
     let map = world.map(&linear, offset);
     map.inverse().map_err(|e| e.to_string())?;
-    Ok(Piece::Affine(map))
+    Ok(MapStep::Affine(map))
 }
 
 fn spline(
@@ -200,7 +206,7 @@ fn spline(
     axes: usize,
     parameters: &[f64],
     world: World,
-) -> Result<Piece, String> {
+) -> Result<MapStep, String> {
     if entries.word("UseCyclicTransform") == Some("true") {
         return Err("is a cyclic B-spline, which cannot be read".to_owned());
     }
@@ -240,27 +246,27 @@ fn spline(
         }
         None => 3,
     };
-    Ok(Piece::Smooth(Arc::new(BSpline::new(&placement, world, order, axes, parameters)?)))
+    Ok(MapStep::Smooth(Arc::new(BSpline::new(&placement, world, order, axes, parameters)?)))
 }
 
 /// The map `p -> before(p) + own(p) - p`.
-struct Sum {
-    before: Vec<Piece>,
-    own: Vec<Piece>,
+struct SumOfMaps {
+    before: Vec<MapStep>,
+    own: Vec<MapStep>,
 }
 
-impl Warp for Sum {
+impl SmoothMap for SumOfMaps {
     fn add_to(&self, fingerprint: &mut Fingerprint) {
         fingerprint.add(b"sum");
         fingerprint.add_counts([self.before.len() as u64]);
         for piece in self.before.iter().chain(&self.own) {
             match piece {
-                Piece::Affine(map) => {
+                MapStep::Affine(map) => {
                     fingerprint.add_numbers(map.rows().concat());
                 }
-                Piece::Smooth(warp) => warp.add_to(fingerprint),
+                MapStep::Smooth(warp) => warp.add_to(fingerprint),
                 // other pieces are refused in `add`
-                Piece::Foreign(_) | Piece::Ours(_) => {}
+                MapStep::ForeignField(_) | MapStep::Native(_) => {}
             }
         }
     }
@@ -273,36 +279,36 @@ impl Warp for Sum {
 }
 
 /// Maps `p` by a matrix or a spline.
-fn image(piece: &Piece, p: Point) -> Point {
+fn image(piece: &MapStep, p: Point) -> Point {
     match piece {
-        Piece::Affine(map) => map.apply(p),
-        Piece::Smooth(warp) => warp.apply(p),
-        Piece::Foreign(_) | Piece::Ours(_) => p,
+        MapStep::Affine(map) => map.apply(p),
+        MapStep::Smooth(warp) => warp.apply(p),
+        MapStep::ForeignField(_) | MapStep::Native(_) => p,
     }
 }
 
-fn add(before: Vec<Piece>, own: Vec<Piece>) -> Result<Piece, String> {
-    let known = |piece: &Piece| matches!(piece, Piece::Affine(_) | Piece::Smooth(_));
+fn add(before: Vec<MapStep>, own: Vec<MapStep>) -> Result<MapStep, String> {
+    let known = |piece: &MapStep| matches!(piece, MapStep::Affine(_) | MapStep::Smooth(_));
     if !before.iter().chain(&own).all(known) {
         return Err(
             "adds a displacement field, which cannot be read; write it to Compose".to_owned()
         );
     }
-    let matrix = |pieces: &[Piece]| {
+    let matrix = |pieces: &[MapStep]| {
         pieces.iter().try_fold(Affine::IDENTITY, |sum, piece| match piece {
-            Piece::Affine(map) => Some(sum.then(map)),
+            MapStep::Affine(map) => Some(sum.then(map)),
             _ => None,
         })
     };
     let (Some(first), Some(second)) = (matrix(&before), matrix(&own)) else {
-        return Ok(Piece::Smooth(Arc::new(Sum { before, own })));
+        return Ok(MapStep::Smooth(Arc::new(SumOfMaps { before, own })));
     };
     let (a, b, unit) = (first.rows(), second.rows(), Affine::IDENTITY.rows());
     let sum = Affine::from_rows(std::array::from_fn(|r| {
         std::array::from_fn(|c| a[r][c] + b[r][c] - unit[r][c])
     }));
     sum.inverse().map_err(|e| e.to_string())?;
-    Ok(Piece::Affine(sum))
+    Ok(MapStep::Affine(sum))
 }
 
 /// Formats a matrix as a parameter file for transformix, which resamples onto the fixed image's
@@ -316,12 +322,12 @@ pub(super) fn write(map: &Affine, world: World, onto: &Grid) -> Result<String, S
     if axes == 2 && (into != [1.0, 0.0, 0.0, 0.0] || down[0] != 0.0 || across[0] != 0.0) {
         return Err("takes points out of the plane that --onto is; give a volume".to_owned());
     }
-    let (linear, offset) = world.unmap(map);
+    let (linear, offset) = world.to_external_map(map);
     let join = |values: &[f64]| values.iter().map(f64::to_string).collect::<Vec<_>>().join(" ");
     let rows = linear[..axes].iter().flat_map(|row| &row[..axes]);
     let numbers: Vec<f64> = rows.chain(&offset[..axes]).copied().collect();
     let size: Vec<String> = onto.shape.iter().rev().take(axes).map(usize::to_string).collect();
-    let mut spacing = world.unvector(onto.spacing);
+    let mut spacing = world.to_external_vector(onto.spacing);
     spacing.iter_mut().for_each(|s| *s = s.abs());
     let unit = if axes == 2 { "1 0 0 1" } else { "1 0 0 0 1 0 0 0 1" };
     let lines = [
@@ -339,7 +345,7 @@ pub(super) fn write(map: &Affine, world: World, onto: &Grid) -> Result<String, S
         ("Size", size.join(" ")),
         ("Index", ["0"; 3][..axes].join(" ")),
         ("Spacing", join(&spacing[..axes])),
-        ("Origin", join(&world.unvector(onto.origin)[..axes])),
+        ("Origin", join(&world.to_external_vector(onto.origin)[..axes])),
         ("Direction", unit.to_owned()),
         ("UseDirectionCosines", "\"true\"".to_owned()),
         ("ResampleInterpolator", "\"FinalBSplineInterpolator\"".to_owned()),

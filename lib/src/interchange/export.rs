@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::fields::{self, Scratch};
-use super::pieces::{self, Foreign, Piece, Sampled, Stage};
+use super::map_steps::{self, EvaluableStep, ForeignField, MapStep, SampledSteps};
 use super::reading::{Imported, Reading};
-use super::target::Target;
-use super::world::{Frame, Unit, World};
+use super::target::TargetFormat;
+use super::world::{AnatomicalFrame, Unit, World};
 use super::{Error, bigwarp, elastix, itk, matrices, ngff, nifti, nrrd, reading};
 use crate::blocks::{Context, Identity};
 use crate::files;
@@ -19,10 +19,10 @@ use crate::volume::FieldFile;
 const LANDMARKS: usize = 4;
 
 /// One call of [`super::transform`].
-struct Job<'a> {
+struct Export<'a> {
     source: &'a str,
     destination: &'a str,
-    target: Target,
+    target: TargetFormat,
     onto: Option<Grid>,
     unit: Option<Unit>,
     /// How the source was interpreted, and what was requested.
@@ -36,14 +36,14 @@ pub(super) fn transform(
     source: &str,
     reading: &Reading,
     destination: &str,
-    target: Target,
+    target: TargetFormat,
     to_unit: Option<Unit>,
     ctx: &Context,
 ) -> Result<(), Error> {
     let identity = Identity::of("transcode").with("target", target.name()).with("unit", to_unit);
     let onto = reading.onto;
-    let mut job = Job { source, destination, target, onto, unit: to_unit, identity, ctx };
-    if let Target::Volume(_) = target {
+    let mut job = Export { source, destination, target, onto, unit: to_unit, identity, ctx };
+    if let TargetFormat::Volume(_) = target {
         return Err(job.unfit(
             "is a transform; write it --to json, field, itk, ants, nifti, nrrd or another \
                               format of transforms",
@@ -62,7 +62,7 @@ pub(super) fn transform(
     let imported = reading::read(source, reading)?;
     job.identity = job.identity.with("read as", &imported.taken_as);
     // a field is checked on creation instead: processes of the same run share one
-    if target != Target::Field {
+    if target != TargetFormat::Field {
         ctx.refuse_existing(Path::new(destination))?;
     }
     ctx.input_file(source);
@@ -72,7 +72,7 @@ pub(super) fn transform(
     job.write(imported)
 }
 
-impl Job<'_> {
+impl Export<'_> {
     fn unfit(&self, message: &str) -> Error {
         Error::Unfit { location: self.source.to_owned(), message: message.to_owned() }
     }
@@ -87,23 +87,23 @@ impl Job<'_> {
 
     fn write(&self, imported: Imported) -> Result<(), Error> {
         match self.target {
-            Target::Json | Target::Ngff => self.write_chain(imported.pieces),
-            Target::Field => self.write_field(imported.pieces),
-            Target::Nifti | Target::Nrrd => self.write_flat(imported.pieces),
-            Target::BigWarp => self.write_landmarks(imported),
+            TargetFormat::Json | TargetFormat::Ngff => self.write_chain(imported.pieces),
+            TargetFormat::Field => self.write_field(imported.pieces),
+            TargetFormat::Nifti | TargetFormat::Nrrd => self.write_flat(imported.pieces),
+            TargetFormat::BigWarp => self.write_landmarks(imported),
             _ => self.write_matrix(&imported.pieces),
         }
     }
 
     /// Writes a chain as native JSON or as OME-NGFF, with its fields.
-    fn write_chain(&self, pieces: Vec<Piece>) -> Result<(), Error> {
-        let sampled = self.onto.is_some() || pieces.iter().any(|p| matches!(p, Piece::Smooth(_)));
+    fn write_chain(&self, pieces: Vec<MapStep>) -> Result<(), Error> {
+        let sampled = self.onto.is_some() || pieces.iter().any(|p| matches!(p, MapStep::Smooth(_)));
         let steps = if sampled { self.sample_chain(pieces)? } else { self.copy_chain(pieces)? };
         if self.ctx.plan_only || !self.ctx.gathers() {
             return Ok(());
         }
         let path = Path::new(self.destination);
-        if self.target == Target::Ngff {
+        if self.target == TargetFormat::Ngff {
             ngff::write(path, &steps)?;
         } else {
             transform::write_document(path, &steps)?;
@@ -125,7 +125,7 @@ impl Job<'_> {
     /// The location of the `n`-th field of a chain.
     fn place(&self, n: usize) -> String {
         let path = Path::new(self.destination);
-        if self.target == Target::Ngff {
+        if self.target == TargetFormat::Ngff {
             return path.join(ngff::field_path(n)).join("s0").display().to_string();
         }
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -134,11 +134,11 @@ impl Job<'_> {
     }
 
     /// Samples the whole map as one field, followed by the matrix that extrapolates outside it.
-    fn sample_chain(&self, pieces: Vec<Piece>) -> Result<Vec<Step>, Error> {
+    fn sample_chain(&self, pieces: Vec<MapStep>) -> Result<Vec<Step>, Error> {
         self.refuse_stream()?;
-        let scratch = Scratch::beside(self.destination);
+        let scratch = Scratch::next_to(self.destination);
         let stages = self.stages(pieces, &scratch)?;
-        let last = pieces::affine_part(&stages);
+        let last = map_steps::affine_part(&stages);
         let location = self.place(0);
         self.sample(stages, last, &location)?;
         let mut steps = vec![Step::Field(location)];
@@ -148,7 +148,12 @@ impl Job<'_> {
         Ok(steps)
     }
 
-    fn sample(&self, stages: Vec<Stage>, last: Affine, location: &str) -> Result<(), Error> {
+    fn sample(
+        &self,
+        stages: Vec<EvaluableStep>,
+        last: Affine,
+        location: &str,
+    ) -> Result<(), Error> {
         let grid = self.onto.ok_or_else(|| {
             self.unfit(
                 "must be sampled on a grid; give it with --onto VOLUME, or with --shape and \
@@ -156,7 +161,7 @@ impl Job<'_> {
             )
         })?;
         let unlast = last.inverse().map_err(|e| self.unfit(&e.to_string()))?;
-        let sampled = Sampled { stages, grid, unlast };
+        let sampled = SampledSteps { stages, grid, unlast };
         if !self.ctx.plan_only {
             tracing::info!(
                 "{}: sampled on {:?} voxels; exact at them, linear between",
@@ -168,33 +173,33 @@ impl Job<'_> {
     }
 
     /// Copies the steps unchanged; foreign fields are written as native arrays.
-    fn copy_chain(&self, pieces: Vec<Piece>) -> Result<Vec<Step>, Error> {
+    fn copy_chain(&self, pieces: Vec<MapStep>) -> Result<Vec<Step>, Error> {
         let mut steps = Vec::new();
         let mut count = 0;
         for piece in pieces {
             match piece {
-                Piece::Affine(map) => steps.push(Step::Affine(map)),
-                Piece::Ours(step @ Step::Field(_)) if self.target == Target::Ngff => {
+                MapStep::Affine(map) => steps.push(Step::Affine(map)),
+                MapStep::Native(step @ Step::Field(_)) if self.target == TargetFormat::Ngff => {
                     let location = self.place(count);
                     count += 1;
                     let Step::Field(from) = &step else { continue };
                     self.copy(&FieldFile::open(from)?, &location)?;
                     steps.push(Step::Field(location));
                 }
-                Piece::Ours(Step::LocalAffines(_)) if self.target == Target::Ngff => {
+                MapStep::Native(Step::LocalAffines(_)) if self.target == TargetFormat::Ngff => {
                     return Err(self.unfit(
                         "holds local affines, which OME-NGFF has no word for; sample them \
                                            with --onto",
                     ));
                 }
-                Piece::Ours(step) => steps.push(step),
-                Piece::Foreign(field) => {
+                MapStep::Native(step) => steps.push(step),
+                MapStep::ForeignField(field) => {
                     self.refuse_stream()?;
                     let location = self.place(count);
                     count += 1;
                     self.import(*field, &location)?.into_iter().for_each(|step| steps.push(step));
                 }
-                Piece::Smooth(_) => {
+                MapStep::Smooth(_) => {
                     return Err(
                         self.unfit("holds a spline; say on which grid to sample it with --onto")
                     );
@@ -204,8 +209,8 @@ impl Job<'_> {
         Ok(steps)
     }
 
-    fn import(&self, mut field: Foreign, location: &str) -> Result<Vec<Step>, Error> {
-        let scratch = Scratch::beside(location);
+    fn import(&self, mut field: ForeignField, location: &str) -> Result<Vec<Step>, Error> {
+        let scratch = Scratch::next_to(location);
         if !self.ctx.plan_only && !self.ctx.finish {
             field.prepare(scratch.path())?;
         }
@@ -221,28 +226,28 @@ impl Job<'_> {
     }
 
     /// Makes all maps ready for evaluation; foreign fields are copied to scratch.
-    fn stages(&self, pieces: Vec<Piece>, scratch: &Scratch) -> Result<Vec<Stage>, Error> {
+    fn stages(&self, pieces: Vec<MapStep>, scratch: &Scratch) -> Result<Vec<EvaluableStep>, Error> {
         let mut stages = Vec::new();
         for (i, piece) in pieces.into_iter().enumerate() {
             stages.push(match piece {
-                Piece::Affine(map) => Stage::Chain(Chain::affine(map)),
-                Piece::Smooth(warp) => Stage::Smooth(warp),
-                Piece::Ours(step) => Stage::Chain(open(self.source, &[step])?),
-                Piece::Foreign(field) if self.ctx.plan_only => {
+                MapStep::Affine(map) => EvaluableStep::Chain(Chain::affine(map)),
+                MapStep::Smooth(warp) => EvaluableStep::Smooth(warp),
+                MapStep::Native(step) => EvaluableStep::Chain(open(self.source, &[step])?),
+                MapStep::ForeignField(field) if self.ctx.plan_only => {
                     let grid = field.grid();
                     tracing::debug!("{}: a field of {:?} vectors", self.source, grid.shape);
                     continue;
                 }
-                Piece::Foreign(_) if self.ctx.scattered => {
+                MapStep::ForeignField(_) if self.ctx.scattered => {
                     return Err(
                         self.unfit("cannot be sampled in parts; convert it with --to json first")
                     );
                 }
-                Piece::Foreign(mut field) => {
+                MapStep::ForeignField(mut field) => {
                     field.prepare(scratch.path())?;
                     let location = scratch.at(&format!("{i}.zarr"));
-                    fields::keep(&*field, &location)?;
-                    Stage::Chain(open(&location, &field.steps(&location))?)
+                    fields::copy_field(&*field, &location)?;
+                    EvaluableStep::Chain(open(&location, &field.steps(&location))?)
                 }
             });
         }
@@ -250,7 +255,7 @@ impl Job<'_> {
     }
 
     /// Writes one native field.
-    fn write_field(&self, pieces: Vec<Piece>) -> Result<(), Error> {
+    fn write_field(&self, pieces: Vec<MapStep>) -> Result<(), Error> {
         self.one_field(pieces, self.destination)?;
         if !self.ctx.plan_only && self.ctx.gathers() {
             self.ctx.output_file(Path::new(self.destination));
@@ -260,11 +265,11 @@ impl Job<'_> {
 
     /// Writes the whole map as one field at `location`: on its own samples if it is a single field,
     /// else sampled.
-    fn one_field(&self, mut pieces: Vec<Piece>, location: &str) -> Result<(), Error> {
-        pieces.retain(|piece| !matches!(piece, Piece::Affine(map) if *map == Affine::IDENTITY));
+    fn one_field(&self, mut pieces: Vec<MapStep>, location: &str) -> Result<(), Error> {
+        pieces.retain(|piece| !matches!(piece, MapStep::Affine(map) if *map == Affine::IDENTITY));
         match (pieces.as_mut_slice(), self.onto) {
-            ([Piece::Foreign(_)], None) => {
-                let Some(Piece::Foreign(field)) = pieces.pop() else { return Ok(()) };
+            ([MapStep::ForeignField(_)], None) => {
+                let Some(MapStep::ForeignField(field)) = pieces.pop() else { return Ok(()) };
                 if !field.is_straight() {
                     return Err(self.unfit(
                         "has axes that are turned against ours: write it --to json (exact, \
@@ -273,11 +278,11 @@ impl Job<'_> {
                 }
                 self.import(*field, location).map(|_| ())
             }
-            ([Piece::Ours(Step::Field(from))], None) => {
+            ([MapStep::Native(Step::Field(from))], None) => {
                 self.copy(&FieldFile::open(from)?, location)
             }
             _ => {
-                let scratch = Scratch::beside(location);
+                let scratch = Scratch::next_to(location);
                 let stages = self.stages(pieces, &scratch)?;
                 self.sample(stages, Affine::IDENTITY, location)
             }
@@ -285,7 +290,7 @@ impl Job<'_> {
     }
 
     /// Writes a field as a single file of another format, through a native one.
-    fn write_flat(&self, pieces: Vec<Piece>) -> Result<(), Error> {
+    fn write_flat(&self, pieces: Vec<MapStep>) -> Result<(), Error> {
         let path = Path::new(self.destination);
         if store::is_remote(path) {
             let message = "cannot be written to a bucket, as it is one file that is written piece by piece; \
@@ -300,9 +305,9 @@ impl Job<'_> {
                 "is written into one file, which cannot be done in parts; leave --part out",
             ));
         }
-        let scratch = Scratch::beside(self.destination);
+        let scratch = Scratch::next_to(self.destination);
         let location = match pieces.as_slice() {
-            [Piece::Ours(Step::Field(from))] if self.onto.is_none() => from.clone(),
+            [MapStep::Native(Step::Field(from))] if self.onto.is_none() => from.clone(),
             _ => {
                 let location = scratch.at("field.zarr");
                 self.one_field(pieces, &location)?;
@@ -314,12 +319,12 @@ impl Job<'_> {
         }
         let field = FieldFile::open(&location)?;
         let um = self.unit.unwrap_or(Unit::Mm).micrometres();
-        if self.target == Target::Nifti {
+        if self.target == TargetFormat::Nifti {
             nifti::write(path, &field, um)?;
         } else {
             nrrd::write(path, &field, um)?;
         }
-        self.said(World { frame: Frame::Lps, micrometres: um });
+        self.record_convention(World { frame: AnatomicalFrame::Lps, micrometres: um });
         self.ctx.output_file(path);
         Ok(())
     }
@@ -333,19 +338,21 @@ impl Job<'_> {
             return Ok(());
         }
         let fixed = lattice(&grid);
-        let scratch = Scratch::beside(self.destination);
+        let scratch = Scratch::next_to(self.destination);
         let stages = self.stages(imported.pieces, &scratch)?;
         let mut moving = fixed.clone();
-        pieces::carry(&stages, &mut moving).map_err(Error::Field)?;
-        let world =
-            World { frame: Frame::Lps, micrometres: self.unit.unwrap_or(Unit::Um).micrometres() };
+        map_steps::map_points(&stages, &mut moving).map_err(Error::Field)?;
+        let world = World {
+            frame: AnatomicalFrame::Lps,
+            micrometres: self.unit.unwrap_or(Unit::Um).micrometres(),
+        };
         let axes = if imported.planar || grid.shape[0] == 1 { 2 } else { 3 };
         let text = bigwarp::write(&fixed, &moving, world, axes);
         self.write_file(text.as_bytes(), world)
     }
 
     /// Writes a single matrix.
-    fn write_matrix(&self, pieces: &[Piece]) -> Result<(), Error> {
+    fn write_matrix(&self, pieces: &[MapStep]) -> Result<(), Error> {
         let map = one_matrix(pieces).ok_or_else(|| {
             self.unfit("holds a field, a spline or local affines, which no matrix can say; write it --to json, \
                         or as a field --to nifti or nrrd")
@@ -353,20 +360,24 @@ impl Job<'_> {
         if self.ctx.plan_only {
             return Ok(());
         }
-        let usual = if let Target::Matrix(_) = self.target { Unit::Um } else { Unit::Mm };
-        let frame = if self.target == Target::Greedy { Frame::Ras } else { Frame::Lps };
+        let usual = if let TargetFormat::Matrix(_) = self.target { Unit::Um } else { Unit::Mm };
+        let frame = if self.target == TargetFormat::Greedy {
+            AnatomicalFrame::Ras
+        } else {
+            AnatomicalFrame::Lps
+        };
         let world = World { frame, micrometres: self.unit.unwrap_or(usual).micrometres() };
         match self.target {
-            Target::Matrix(axes) => {
+            TargetFormat::Matrix(axes) => {
                 let path = Path::new(self.destination);
                 let shift = map.offset().map(|v| v / world.micrometres);
                 transform::write_matrix_text(path, &Affine::from_parts(map.linear(), shift), axes)?;
                 self.ctx.output_file(path);
                 Ok(())
             }
-            Target::Itk => self.write_file(itk::write_text(&map, world).as_bytes(), world),
-            Target::Ants => self.write_file(&itk::write_matlab(&map, world), world),
-            Target::Greedy => {
+            TargetFormat::Itk => self.write_file(itk::write_text(&map, world).as_bytes(), world),
+            TargetFormat::Ants => self.write_file(&itk::write_matlab(&map, world), world),
+            TargetFormat::Greedy => {
                 self.write_file(matrices::write_greedy(&map, world).as_bytes(), world)
             }
             _ => {
@@ -388,18 +399,18 @@ impl Job<'_> {
             path: self.destination.to_owned(),
             source,
         })?;
-        self.said(world);
+        self.record_convention(world);
         self.ctx.output_file(path);
         Ok(())
     }
 
     /// Logs and records the conventions of the output.
-    fn said(&self, world: World) {
+    fn record_convention(&self, world: World) {
         let unit = [Unit::Nm, Unit::Um, Unit::Mm]
             .into_iter()
             .find(|unit| unit.micrometres() == world.micrometres)
             .map_or("", Unit::name);
-        let frame = if self.target == Target::BigWarp { "" } else { world.frame.name() };
+        let frame = if self.target == TargetFormat::BigWarp { "" } else { world.frame.name() };
         tracing::info!(
             "{}: written as {}: fixed-to-moving, x,y,z, {frame}{}{unit}",
             self.destination,
@@ -419,9 +430,9 @@ pub(super) fn open(document: &str, steps: &[Step]) -> Result<Chain, Error> {
     Ok(transform::open_steps(document, steps, Direction::FixedToMoving)?)
 }
 
-fn one_matrix(pieces: &[Piece]) -> Option<Affine> {
+fn one_matrix(pieces: &[MapStep]) -> Option<Affine> {
     pieces.iter().try_fold(Affine::IDENTITY, |sum, piece| match piece {
-        Piece::Affine(map) => Some(sum.then(map)),
+        MapStep::Affine(map) => Some(sum.then(map)),
         _ => None,
     })
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::Error;
-use crate::blocks::{self, Budget, Context, Ending, Identity, Outcome, Plan, Reads, Verdict};
+use crate::blocks::{
+    self, Budget, Context, ExitReason, Identity, Outcome, Plan, Reads, TaskResult,
+};
 use crate::device::Cost;
 use crate::geom::{Box3, FieldSource, Grid, Point};
 use crate::volume::{Existing, FieldOutput};
@@ -46,8 +48,9 @@ pub(super) fn write_field(
     let reads = Reads::Field(source);
     let kept = budget.caches(&[(reads, ctx.memory / 8)], &cost(block));
     let core = (0..3).map(|a| block[a].min(grid.shape[a])).product();
-    let plan =
-        Plan::tile(grid.bounds(), block, cost(block), &identity).waiting(&vectors_of(core)).beside(
+    let plan = Plan::tile(grid.bounds(), block, cost(block), &identity)
+        .waiting(&vectors_of(core))
+        .with_overhead(
             &budget,
             kept,
             Budget::each_thread(&[reads], FieldOutput::writing_bytes(location, chunk)),
@@ -56,12 +59,12 @@ pub(super) fn write_field(
         return Ok(());
     }
     let output = Arc::new(FieldOutput::begin(location, &grid, chunk, &plan.as_run(ctx))?);
-    let ends = plan.stream_to::<_, _, _, Error>(
+    let results = plan.stream_to::<_, _, _, Error>(
         ctx,
         &*output,
         |task| source.read(&task.core).map_err(anyhow::Error::from_boxed),
         |_, vectors: Vec<[f32; 3]>| {
-            let mut summary = Summary::default();
+            let mut summary = VectorStatistics::default();
             for u in &vectors {
                 for a in 0..3 {
                     summary.reach[a] = summary.reach[a].max(f64::from(u[a].abs()));
@@ -72,21 +75,21 @@ pub(super) fn write_field(
         },
         |task, (vectors, summary)| {
             output.write(&task.core, &vectors)?;
-            Ok(Ending::from(Outcome::Done).with_summary(&summary)?)
+            Ok(TaskResult::from(Outcome::Done).with_summary(&summary)?)
         },
     )?;
     if !ctx.gathers() {
         return Ok(());
     }
-    let mut whole = Summary::default();
-    for summary in ends.summaries::<Summary>() {
+    let mut whole = VectorStatistics::default();
+    for summary in results.summaries::<VectorStatistics>() {
         let (_, of_block) = summary?;
         whole.reach = std::array::from_fn(|a| whole.reach[a].max(of_block.reach[a]));
         whole.known += of_block.known;
     }
     output.set_attribute("reach", json!(whole.reach))?;
     if whole.known == 0 {
-        let (location, verdict) = (location.to_owned(), Verdict::TooManyFailed);
+        let (location, verdict) = (location.to_owned(), ExitReason::TooManyFailed);
         return Err(Error::Unknown { location, verdict });
     }
     Ok(())
@@ -94,7 +97,7 @@ pub(super) fn write_field(
 
 /// Statistics of the vectors of a block.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
-struct Summary {
+struct VectorStatistics {
     /// The largest absolute displacement along each axis, micrometres.
     reach: Point,
     /// Number of finite vectors.
@@ -105,19 +108,19 @@ fn vectors_of(count: usize) -> Cost {
     Cost::of::<[f32; 3]>("vectors", count)
 }
 
-/// A folder for temporary data next to `destination`, or in the system's folder for temporary files if
-/// that is in a bucket; it is removed on drop.
+/// A folder for temporary data next to `destination`, or in the system's folder for temporary files
+/// if that is in a bucket; it is removed on drop.
 pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
     /// The folder's name contains the process id, so that processes do not share it.
-    pub(super) fn beside(destination: &str) -> Self {
+    pub(super) fn next_to(destination: &str) -> Self {
         let trimmed = destination.trim_end_matches('/');
         let name = format!("scratch-{}", std::process::id());
         if store::is_remote(Path::new(trimmed)) {
             return Self(std::env::temp_dir().join(format!("voxloom-{name}")).join(name));
         }
-        Self(blocks::folder_beside(Path::new(trimmed)).join(name))
+        Self(blocks::ledger_folder_of(Path::new(trimmed)).join(name))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -141,7 +144,7 @@ impl Drop for Scratch {
 }
 
 /// Copies a field into a scratch folder, in a single thread.
-pub(super) fn keep(source: &dyn FieldSource, location: &str) -> Result<(), Error> {
+pub(super) fn copy_field(source: &dyn FieldSource, location: &str) -> Result<(), Error> {
     let grid = source.grid();
     let chunk = grid.shape.map(|n| n.clamp(1, CHUNK));
     let output = FieldOutput::create(location, &grid, chunk, Existing::Overwrite)?;
@@ -160,21 +163,21 @@ pub(super) fn slabs(grid: &Grid) -> Vec<Box3> {
 }
 
 /// Writes a file atomically through a buffer.
-pub(super) fn write_beside(
+pub(super) fn write_atomically(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<&mut File>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut told = None;
+    let mut field_error = None;
     let written = files::write_with(path, |file| {
         let mut out = BufWriter::with_capacity(1 << 20, file);
         fill(&mut out).map_err(|error| {
-            told = Some(error);
+            field_error = Some(error);
             io::Error::other("it could not be filled")
         })?;
         out.flush()
     });
     written.map_err(|source| {
         let path = path.display().to_string();
-        told.unwrap_or(Error::Io { action: "write", path, source })
+        field_error.unwrap_or(Error::Io { action: "write", path, source })
     })
 }

@@ -2,9 +2,9 @@
 //! flatten. The struct has no doc comment, since clap would take it for the program's own.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
-use super::{Fit, Frame, Reading, Source, Unit, parse_axes};
+use super::{AnatomicalFrame, LandmarkModel, Reading, SourceFormat, Unit, parse_axes};
 use crate::geom::Grid;
-use crate::transform::Axes;
+use crate::transform::AxisOrder;
 use crate::volume::Select;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -12,10 +12,10 @@ use crate::volume::Select;
 pub struct Flags {
     /// Format of the transform [default: detected from the content]
     #[arg(long, value_enum, value_name = "FORMAT")]
-    pub from: Option<Source>,
+    pub from: Option<SourceFormat>,
     /// Axis order of BigStream's matrices and arrays: zyx or xyz [default: zyx; positions xyz]
     #[arg(long, value_name = "AXES", value_parser = parse_axes)]
-    pub from_axes: Option<Axes>,
+    pub from_axes: Option<AxisOrder>,
     /// The transform maps moving points to fixed ones: write its inverse
     #[arg(long)]
     pub invert: bool,
@@ -26,10 +26,10 @@ pub struct Flags {
     /// Directions of the x and y axes, in NIfTI and NRRD those of the vectors [default: as stated
     /// in the file; else RAS for greedy, LPS for others]
     #[arg(long, value_enum)]
-    pub frame: Option<Frame>,
+    pub frame: Option<AnatomicalFrame>,
     /// Map that is fitted to BigWarp's landmarks [default: tps]
     #[arg(long = "model", value_enum)]
-    pub model: Option<Fit>,
+    pub model: Option<LandmarkModel>,
     /// Name of the OME-NGFF transformation to read, if there are several
     #[arg(long)]
     pub name: Option<String>,
@@ -52,7 +52,7 @@ impl Flags {
             spacing: select.spacing,
             origin: select.origin,
             onto,
-            is_look: false,
+            is_summary: false,
         }
     }
 }

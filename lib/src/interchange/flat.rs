@@ -4,21 +4,21 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use super::pieces::Payload;
+use super::map_steps::Payload;
 use super::unpack::Packing;
-use super::world::{Frame, Placement};
+use super::world::{AnatomicalFrame, Placement};
 use crate::quote::shorten;
 use crate::volume::{ByteOrder, Dtype, FlatVectors};
 
 /// A header longer than this is not accepted.
-const LONGEST: u64 = 1 << 20;
+const MAX_HEADER: u64 = 1 << 20;
 
 /// The contents of a header.
 #[derive(Clone, Debug)]
-pub(super) struct Head {
+pub(super) struct FlatHeader {
     pub(super) placement: Placement,
     /// The frame of the sample positions.
-    pub(super) frame: Frame,
+    pub(super) frame: AnatomicalFrame,
     pub(super) components: usize,
     /// Whether the components are separate: all first ones, then all second ones, and so on.
     pub(super) planar: bool,
@@ -36,7 +36,7 @@ pub(super) struct Head {
     pub(super) notes: Vec<String>,
 }
 
-impl Head {
+impl FlatHeader {
     /// The storage of the vectors of the field at `location`.
     pub(super) fn payload(&self, location: &str) -> Payload {
         let words = self.packing.is_some_and(|(packing, _)| packing == Packing::Words);
@@ -68,13 +68,13 @@ pub(super) fn lines(
 ) -> Result<u64, String> {
     let unread = |e| format!("cannot be read: {e}");
     let file = File::open(path).map_err(unread)?;
-    let mut reader = BufReader::new(file).take(LONGEST);
+    let mut reader = BufReader::new(file).take(MAX_HEADER);
     let (mut end, mut bytes) = (0, Vec::new());
     loop {
         bytes.clear();
         let count = reader.read_until(b'\n', &mut bytes).map_err(unread)?;
         end += count as u64;
-        if end >= LONGEST {
+        if end >= MAX_HEADER {
             return Err(format!("is a damaged {format} file: its header does not end"));
         }
         let line = String::from_utf8_lossy(&bytes);
@@ -95,7 +95,7 @@ pub(super) fn data_file(path: &Path, name: &str) -> Result<PathBuf, String> {
 }
 
 /// Parses a positive integer.
-pub(super) fn whole(word: &str) -> Result<usize, String> {
+pub(super) fn parse_positive(word: &str) -> Result<usize, String> {
     match word.trim().parse() {
         Ok(n @ 1..=0x7fff_ffff) => Ok(n),
         _ => Err(format!("has the size '{}', wanted whole numbers from 1", shorten(word))),
@@ -132,6 +132,10 @@ mod tests {
         std::fs::write(&path, vec![b'x'; 3 << 20]).unwrap();
         assert!(lines(&path, "NRRD", |_| true).unwrap_err().contains("does not end"));
         assert!(data_file(&path, &"n".repeat(20_000)).unwrap_err().len() < 200);
-        assert!(whole("0").is_err() && whole("-3").is_err() && whole("12").is_ok());
+        assert!(
+            parse_positive("0").is_err()
+                && parse_positive("-3").is_err()
+                && parse_positive("12").is_ok()
+        );
     }
 }

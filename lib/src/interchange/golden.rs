@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::export::open;
-use super::pieces::{self, Piece, Stage};
+use super::map_steps::{self, EvaluableStep, MapStep};
 use super::*;
 use crate::geom::{Chain, Grid, Point};
 use crate::golden::shared;
@@ -20,17 +20,17 @@ fn points(name: &str) -> Vec<Point> {
 }
 
 /// All maps of a file; foreign fields are copied to native arrays.
-fn stages(location: &str, reading: &Reading, folder: &Path) -> Vec<Stage> {
+fn stages(location: &str, reading: &Reading, folder: &Path) -> Vec<EvaluableStep> {
     let imported = reading::read(location, reading).unwrap();
     let stage = |(i, piece)| match piece {
-        Piece::Affine(map) => Stage::Chain(Chain::affine(map)),
-        Piece::Smooth(warp) => Stage::Smooth(warp),
-        Piece::Ours(step) => Stage::Chain(open("", &[step]).unwrap()),
-        Piece::Foreign(mut field) => {
+        MapStep::Affine(map) => EvaluableStep::Chain(Chain::affine(map)),
+        MapStep::Smooth(warp) => EvaluableStep::Smooth(warp),
+        MapStep::Native(step) => EvaluableStep::Chain(open("", &[step]).unwrap()),
+        MapStep::ForeignField(mut field) => {
             field.prepare(folder).unwrap();
             let location = folder.join(format!("{i}.zarr")).display().to_string();
-            fields::keep(&*field, &location).unwrap();
-            Stage::Chain(open("", &field.steps(&location)).unwrap())
+            fields::copy_field(&*field, &location).unwrap();
+            EvaluableStep::Chain(open("", &field.steps(&location)).unwrap())
         }
     };
     imported.pieces.into_iter().enumerate().map(stage).collect()
@@ -40,7 +40,7 @@ fn stages(location: &str, reading: &Reading, folder: &Path) -> Vec<Stage> {
 fn worst(file: &str, from: &str, to: &str, reading: &Reading) -> f64 {
     let folder = tempfile::tempdir().unwrap();
     let mut ours = points(from);
-    pieces::carry(&stages(&data(file), reading, folder.path()), &mut ours).unwrap();
+    map_steps::map_points(&stages(&data(file), reading, folder.path()), &mut ours).unwrap();
     let theirs = points(to);
     assert!(ours.len() == theirs.len() && !ours.is_empty());
     let distance =
@@ -95,8 +95,8 @@ fn splines_of_itk_take_points_where_itk_takes_them() {
 #[test]
 fn fields_of_itk_take_points_where_itk_takes_them_whichever_way_their_axes_run() {
     for name in ["field", "field_turned", "field_mirrored"] {
-        for (suffix, said) in [("nrrd", "nrrd"), ("nii", "nii"), ("nii.gz", "nii")] {
-            let to = format!("{name}.{said}.csv");
+        for (suffix, format) in [("nrrd", "nrrd"), ("nii", "nii"), ("nii.gz", "nii")] {
+            let to = format!("{name}.{format}.csv");
             let off = worst(&format!("{name}.{suffix}"), "points.csv", &to, &Reading::default());
             assert!(off < 1e-5, "{name}.{suffix}: {off} um");
         }
@@ -122,7 +122,7 @@ fn greedys_matrix_and_warp_take_points_where_it_resliced_them_from() {
     let folder = tempfile::tempdir().unwrap();
     let mut both = points("greedy_points.csv");
     for file in ["greedy_warp.nii.gz", "greedy.mat"] {
-        pieces::carry(&stages(&data(file), &reading, folder.path()), &mut both).unwrap();
+        map_steps::map_points(&stages(&data(file), &reading, folder.path()), &mut both).unwrap();
     }
     let off = both
         .iter()
@@ -157,7 +157,7 @@ fn landmarks_that_bigwarp_wrote_are_met_by_their_spline() {
         ("testPoints.csv", 5),
     ] {
         let path = real(&format!("bigwarp-files/{file}"));
-        assert_eq!(detect::source_of(&path).unwrap(), Source::Bigwarp);
+        assert_eq!(detect::source_of(&path).unwrap(), SourceFormat::Bigwarp);
         let text = std::fs::read_to_string(&path).unwrap();
         let rows: Vec<Vec<f64>> = text
             .lines()
@@ -171,7 +171,7 @@ fn landmarks_that_bigwarp_wrote_are_met_by_their_spline() {
         let stages = stages(&path, &Reading::default(), folder.path());
         for row in rows {
             let mut p = [point(&row[axes..])];
-            pieces::carry(&stages, &mut p).unwrap();
+            map_steps::map_points(&stages, &mut p).unwrap();
             let want = point(&row[..axes]);
             assert!((0..3).all(|a| (p[0][a] - want[a]).abs() < 1e-6), "{file}: {p:?} {want:?}");
         }
@@ -184,10 +184,11 @@ fn landmarks_that_bigwarp_wrote_are_met_by_their_spline() {
 #[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn a_similarity_of_bigwarp_goes_the_way_that_bigwarp_says() {
     let path = real("bigwarp-files/mri-stack-translation-landmarks.csv");
-    let reading = Reading { fit: Some(Fit::Similarity), invert: true, ..Reading::default() };
+    let reading =
+        Reading { fit: Some(LandmarkModel::Similarity), invert: true, ..Reading::default() };
     let folder = tempfile::tempdir().unwrap();
     let mut p = [[135.0, 113.785_714, 78.047_619]]; // the first moving landmark
-    pieces::carry(&stages(&path, &reading, folder.path()), &mut p).unwrap();
+    map_steps::map_points(&stages(&path, &reading, folder.path()), &mut p).unwrap();
     let theirs = [133.0, 113.1, 13.1]; // 0.998 x 78.05 + ... - 64.66 and so on
     assert!((0..3).all(|a| (p[0][a] - theirs[a]).abs() < 6.0), "{p:?}");
 }
@@ -198,7 +199,7 @@ fn the_matrices_of_greedys_phantoms_are_rotations_in_millimetres() {
     for file in ["phantom01_rigid.mat", "t1longi_2d_rigid.mat", "circle_nzbkg_init.mat"] {
         let path = real(&format!("greedy-phantoms/{file}"));
         let imported = reading::read(&path, &Reading::default()).unwrap();
-        let [Piece::Affine(map)] = imported.pieces.as_slice() else {
+        let [MapStep::Affine(map)] = imported.pieces.as_slice() else {
             panic!("{file} is no matrix")
         };
         let parts = map.decompose();
@@ -219,13 +220,14 @@ fn a_sampled_spline_is_exact_at_the_nodes_of_its_grid() {
     {
         let reading = Reading { onto: Some(grid), ..Reading::default() };
         let ctx = Context::default();
-        transform(&data(file), &reading, &at(what), Target::Json, None, &ctx).unwrap();
+        transform(&data(file), &reading, &at(what), TargetFormat::Json, None, &ctx).unwrap();
         let chain = crate::transform::read_chain(&[at(what)]).unwrap();
-        let nodes: Vec<Point> = pieces::positions(&grid, &grid.bounds()).collect();
+        let nodes: Vec<Point> = map_steps::positions(&grid, &grid.bounds()).collect();
         let mut want = nodes.clone();
-        pieces::carry(&stages(&data(file), &Reading::default(), folder.path()), &mut want).unwrap();
+        map_steps::map_points(&stages(&data(file), &Reading::default(), folder.path()), &mut want)
+            .unwrap();
         let mut got = nodes;
-        pieces::carry(&[Stage::Chain(chain)], &mut got).unwrap();
+        map_steps::map_points(&[EvaluableStep::Chain(chain)], &mut got).unwrap();
         let off = got
             .iter()
             .zip(&want)
@@ -243,7 +245,7 @@ fn transforms_in_hdf5_take_points_where_itk_and_imglib2_take_them() {
     let folder = tempfile::tempdir().unwrap();
     let mut points = vec![[-15.0, -30.0, -20.0], [30.0, 20.0, 20.0]];
     let stages = stages(&data("warp.h5"), &Reading::default(), folder.path());
-    pieces::carry(&stages, &mut points).unwrap();
+    map_steps::map_points(&stages, &mut points).unwrap();
     let wanted = table::read_points(Path::new(&data("warp.csv"))).unwrap().positions;
     for (p, q) in points.iter().zip(&wanted) {
         assert!((0..3).all(|a| (p[a] - q[a]).abs() < 1e-5), "{p:?}, wanted {q:?}");

@@ -21,7 +21,7 @@ const CHUNK: usize = 256 << 20;
 const TRANSFORMS: &str = "TransformGroup";
 
 /// The contents of a file.
-pub(super) enum Content {
+pub(super) enum Hdf5Content {
     /// ITK transforms.
     Transforms,
     /// Arrays, by their paths.
@@ -29,7 +29,7 @@ pub(super) enum Content {
 }
 
 /// A transform as ITK stores it.
-pub(super) struct Record {
+pub(super) struct TransformRecord {
     /// Its class.
     pub(super) name: String,
     pub(super) fixed: Vec<f64>,
@@ -44,7 +44,7 @@ pub(super) enum Parameters {
 
 /// The arrangement of vectors in an array.
 #[derive(Clone, Copy, Debug)]
-enum Order {
+enum VectorOrder {
     /// Components are the first dimension, or the last one.
     First,
     Last,
@@ -56,7 +56,7 @@ enum Order {
 pub(super) struct Vectors {
     dataset: hdf5_reader::Dataset,
     dtype: Dtype,
-    order: Order,
+    order: VectorOrder,
     /// Shape along z, y, x.
     shape: [usize; 3],
     components: usize,
@@ -64,7 +64,7 @@ pub(super) struct Vectors {
     pub(super) path: PathBuf,
 }
 
-fn told(error: &hdf5_reader::error::Error) -> String {
+fn to_message(error: &hdf5_reader::error::Error) -> String {
     format!("is HDF5 that cannot be read: {}", shorten(&error.to_string()))
 }
 
@@ -77,19 +77,19 @@ fn open(path: &Path) -> Result<Hdf5File, String> {
         .with_max_chunk_bytes(CHUNK.min(most))
         .with_max_read_bytes(most)
         .with_max_object_header_bytes(1 << 20);
-    Hdf5File::open_with_options(path, options).map_err(|error| told(&error))
+    Hdf5File::open_with_options(path, options).map_err(|error| to_message(&error))
 }
 
 /// Finds out what the file at `path` contains.
-pub(super) fn content(path: &Path) -> Result<Content, String> {
+pub(super) fn content(path: &Path) -> Result<Hdf5Content, String> {
     let file = open(path)?;
     if file.group(TRANSFORMS).is_ok() {
-        return Ok(Content::Transforms);
+        return Ok(Hdf5Content::Transforms);
     }
     let mut found = Vec::new();
-    let root = file.root_group().map_err(|error| told(&error))?;
+    let root = file.root_group().map_err(|error| to_message(&error))?;
     list(&root, "", 3, &mut found)?;
-    Ok(Content::Arrays(found))
+    Ok(Hdf5Content::Arrays(found))
 }
 
 /// Collects the paths of all arrays, at most a hundred.
@@ -99,7 +99,7 @@ fn list(
     depth: usize,
     found: &mut Vec<String>,
 ) -> Result<(), String> {
-    let (groups, arrays) = group.member_names().map_err(|error| told(&error))?;
+    let (groups, arrays) = group.member_names().map_err(|error| to_message(&error))?;
     for name in arrays {
         if found.len() < 100 {
             found.push(format!("{prefix}{name}"));
@@ -107,7 +107,7 @@ fn list(
     }
     for name in groups {
         if depth > 0 && found.len() < 100 {
-            let inner = group.group(&name).map_err(|error| told(&error))?;
+            let inner = group.group(&name).map_err(|error| to_message(&error))?;
             list(&inner, &format!("{prefix}{name}/"), depth - 1, found)?;
         }
     }
@@ -136,16 +136,16 @@ fn dtype(datatype: &Datatype) -> Result<Dtype, String> {
 /// All numbers of an array.
 fn numbers(dataset: &hdf5_reader::Dataset) -> Result<Vec<f64>, String> {
     with_voxel!(dtype(dataset.dtype())?, T => {
-        let values = dataset.read_array::<T>().map_err(|error| told(&error))?;
+        let values = dataset.read_array::<T>().map_err(|error| to_message(&error))?;
         Ok(values.iter().map(|value| value.to_f64()).collect())
     })
 }
 
 /// Reads the transforms of an ITK file, in the order of the file.
-pub(super) fn records(path: &Path) -> Result<Vec<Record>, String> {
+pub(super) fn records(path: &Path) -> Result<Vec<TransformRecord>, String> {
     let file = open(path)?;
     let group = file.group(TRANSFORMS).map_err(|_| "is HDF5 without transforms of ITK")?;
-    let (names, _) = group.member_names().map_err(|error| told(&error))?;
+    let (names, _) = group.member_names().map_err(|error| to_message(&error))?;
     let mut numbered: Vec<(usize, String)> = Vec::new();
     for name in names {
         let number = name.parse().map_err(|_| {
@@ -157,14 +157,18 @@ pub(super) fn records(path: &Path) -> Result<Vec<Record>, String> {
     numbered.iter().map(|(_, name)| record(&group, name, path)).collect()
 }
 
-fn record(group: &hdf5_reader::group::Group, name: &str, path: &Path) -> Result<Record, String> {
-    let group = group.group(name).map_err(|error| told(&error))?;
-    let (_, arrays) = group.member_names().map_err(|error| told(&error))?;
+fn record(
+    group: &hdf5_reader::group::Group,
+    name: &str,
+    path: &Path,
+) -> Result<TransformRecord, String> {
+    let group = group.group(name).map_err(|error| to_message(&error))?;
+    let (_, arrays) = group.member_names().map_err(|error| to_message(&error))?;
     // ITK before 4.10 omitted the s of 'Transform' in these names
     let find =
         |names: [&'static str; 2]| names.into_iter().find(|name| arrays.iter().any(|a| a == name));
-    let array = |name: &str| group.dataset(name).map_err(|error| told(&error));
-    let class = array("TransformType")?.read_strings().map_err(|error| told(&error))?;
+    let array = |name: &str| group.dataset(name).map_err(|error| to_message(&error));
+    let class = array("TransformType")?.read_strings().map_err(|error| to_message(&error))?;
     let class = class.into_iter().next().unwrap_or_default().trim_matches('\0').to_owned();
     let optional = |names: [&'static str; 2]| match find(names) {
         Some(name) => numbers(&array(name)?),
@@ -177,20 +181,20 @@ fn record(group: &hdf5_reader::group::Group, name: &str, path: &Path) -> Result<
         Some(name) => {
             let dataset = array(name)?;
             let dtype = dtype(dataset.dtype())?;
-            let (order, path) = (Order::Listed, path.to_owned());
+            let (order, path) = (VectorOrder::Listed, path.to_owned());
             let vectors = Vectors { dataset, dtype, order, shape: [0; 3], components: 3, path };
             Parameters::There(Box::new(vectors))
         }
         None => Parameters::Here(optional(parameters)?),
     };
-    Ok(Record { name: class, fixed, parameters })
+    Ok(TransformRecord { name: class, fixed, parameters })
 }
 
 impl Vectors {
     /// Opens the array `name`, whose first or last dimension is the components, with its
     /// attributes.
     pub(super) fn open(path: &Path, name: &str) -> Result<(Self, Map<String, Value>), String> {
-        let dataset = open(path)?.dataset(name).map_err(|error| told(&error))?;
+        let dataset = open(path)?.dataset(name).map_err(|error| to_message(&error))?;
         let rank = dataset.shape().len();
         let lengths: Option<Vec<usize>> =
             dataset.shape().iter().map(|n| usize::try_from(*n).ok()).collect();
@@ -198,8 +202,8 @@ impl Vectors {
         let count = rank.saturating_sub(1);
         // if both dimensions fit, n5-imglib2 takes the slowest one
         let order = match lengths.as_slice() {
-            [first, ..] if matches!(rank, 3 | 4) && *first == count => Order::First,
-            [.., last] if matches!(rank, 3 | 4) && *last == count => Order::Last,
+            [first, ..] if matches!(rank, 3 | 4) && *first == count => VectorOrder::First,
+            [.., last] if matches!(rank, 3 | 4) && *last == count => VectorOrder::Last,
             _ => {
                 return Err(format!(
                     "has the array {} of the shape {}; a field has as many components as axes, in its last or \
@@ -210,7 +214,7 @@ impl Vectors {
             }
         };
         let space = match order {
-            Order::First => &lengths[1..],
+            VectorOrder::First => &lengths[1..],
             _ => &lengths[..count],
         };
         let shape = match space {
@@ -257,7 +261,7 @@ impl Vectors {
         }
         let range = |a: usize| (part.min[a] as u64, part.max[a] as u64);
         let count = self.components as u64;
-        if matches!(self.order, Order::Listed) {
+        if matches!(self.order, VectorOrder::Listed) {
             let [_, ny, nx] = self.shape.map(|n| n as u64);
             let (z, y, x) = (range(0), range(1), range(2));
             let rows = (z.0..z.1).flat_map(|z| (y.0..y.1).map(move |y| (z * ny + y) * nx));
@@ -270,7 +274,7 @@ impl Vectors {
         }
         let first = usize::from(self.components == 2);
         let mut ranges: Vec<(u64, u64)> = (first..3).map(range).collect();
-        let planar = matches!(self.order, Order::First);
+        let planar = matches!(self.order, VectorOrder::First);
         ranges.insert(if planar { 0 } else { ranges.len() }, (0, count));
         spread(&self.values(&ranges)?, &mut vectors, self.components, planar);
         Ok(vectors)
@@ -281,7 +285,7 @@ impl Vectors {
         let slice = |&(start, end): &(u64, u64)| SliceInfoElem::Slice { start, end, step: 1 };
         let selection = SliceInfo { selections: ranges.iter().map(slice).collect() };
         with_voxel!(self.dtype, T => {
-            let values = self.dataset.read_slice::<T>(&selection).map_err(|error| told(&error))?;
+            let values = self.dataset.read_slice::<T>(&selection).map_err(|error| to_message(&error))?;
             Ok(values.iter().map(|value| value.to_f64()).collect())
         })
     }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use super::bspline::BSpline;
 use super::hdf5;
+use super::map_steps::{ForeignField, MapStep, Payload, VectorMeaning};
 use super::matlab::{self, Variable};
 use super::models;
-use super::pieces::{Foreign, Holds, Payload, Piece};
 use super::world::{Placement, World};
 use crate::geom::Affine;
 use crate::quote::{self, shorten};
@@ -20,7 +20,7 @@ pub(super) const MAGIC: &[u8] = b"#Insight Transform File";
 
 /// A transform as stored in a file.
 #[derive(Default)]
-struct Record {
+struct TransformRecord {
     /// Its class, such as `AffineTransform_double_3_3`.
     name: String,
     parameters: Vec<f64>,
@@ -30,7 +30,7 @@ struct Record {
 }
 
 /// Reads the maps of an ITK file in any of its formats, in the order of application.
-pub(super) fn read_file(path: &Path, world: World) -> Result<Vec<Piece>, String> {
+pub(super) fn read_file(path: &Path, world: World) -> Result<Vec<MapStep>, String> {
     let unread = |e| format!("cannot be read: {e}");
     if document::read_start(path, hdf5::MAGIC.len()).map_err(unread)? == hdf5::MAGIC {
         return read_hdf5(path, world);
@@ -47,21 +47,21 @@ pub(super) fn read_file(path: &Path, world: World) -> Result<Vec<Piece>, String>
 }
 
 /// Reads the maps of an HDF5 file in the order of application.
-fn read_hdf5(path: &Path, world: World) -> Result<Vec<Piece>, String> {
+fn read_hdf5(path: &Path, world: World) -> Result<Vec<MapStep>, String> {
     let records = hdf5::records(path)?;
-    let record = |record: hdf5::Record| {
+    let record = |record: hdf5::TransformRecord| {
         let (parameters, vectors) = match record.parameters {
             hdf5::Parameters::Here(numbers) => (numbers, None),
             hdf5::Parameters::There(vectors) => (Vec::new(), Some(*vectors)),
         };
-        Record { name: record.name, parameters, fixed: record.fixed, vectors }
+        TransformRecord { name: record.name, parameters, fixed: record.fixed, vectors }
     };
     pieces(records.into_iter().map(record).collect(), world)
 }
 
 /// Reads the maps of a text file in the order of application.
-pub(super) fn read_text(text: &str, world: World) -> Result<Vec<Piece>, String> {
-    let mut records: Vec<Record> = Vec::new();
+pub(super) fn read_text(text: &str, world: World) -> Result<Vec<MapStep>, String> {
+    let mut records: Vec<TransformRecord> = Vec::new();
     for (i, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -76,7 +76,10 @@ pub(super) fn read_text(text: &str, world: World) -> Result<Vec<Piece>, String> 
         };
         match (key.trim(), records.last_mut()) {
             ("Transform", _) => {
-                records.push(Record { name: value.trim().to_owned(), ..Record::default() });
+                records.push(TransformRecord {
+                    name: value.trim().to_owned(),
+                    ..TransformRecord::default()
+                });
             }
             ("Parameters", Some(record)) => record.parameters = numbers(value)?,
             ("FixedParameters", Some(record)) => record.fixed = numbers(value)?,
@@ -97,12 +100,12 @@ fn bad_number(line: usize, word: &str) -> String {
 }
 
 /// Reads the maps of a MATLAB file in the order of application.
-pub(super) fn read_matlab(bytes: &[u8], world: World) -> Result<Vec<Piece>, String> {
+pub(super) fn read_matlab(bytes: &[u8], world: World) -> Result<Vec<MapStep>, String> {
     let variables = matlab::read(bytes)?;
-    let records: Option<Vec<Record>> = variables
+    let records: Option<Vec<TransformRecord>> = variables
         .chunks(2)
         .map(|pair| match pair {
-            [parameters, fixed] if fixed.name == "fixed" => Some(Record {
+            [parameters, fixed] if fixed.name == "fixed" => Some(TransformRecord {
                 name: parameters.name.clone(),
                 parameters: parameters.numbers.clone(),
                 fixed: fixed.numbers.clone(),
@@ -120,7 +123,7 @@ pub(super) fn read_matlab(bytes: &[u8], world: World) -> Result<Vec<Piece>, Stri
 
 /// Converts records to pieces. A composite lists its members in the order in which they were added;
 /// the last one is applied first.
-fn pieces(mut records: Vec<Record>, world: World) -> Result<Vec<Piece>, String> {
+fn pieces(mut records: Vec<TransformRecord>, world: World) -> Result<Vec<MapStep>, String> {
     let composite = records.first().is_some_and(|r| r.name.starts_with("CompositeTransform"));
     if composite {
         records.remove(0);
@@ -131,7 +134,7 @@ fn pieces(mut records: Vec<Record>, world: World) -> Result<Vec<Piece>, String> 
             records.len()
         ));
     }
-    let named = |record: Record| {
+    let named = |record: TransformRecord| {
         let name = shorten(&record.name);
         piece(record, world).map_err(|e| format!("{name}: {e}"))
     };
@@ -166,19 +169,19 @@ impl<'a> Class<'a> {
     }
 }
 
-fn piece(mut record: Record, world: World) -> Result<Piece, String> {
+fn piece(mut record: TransformRecord, world: World) -> Result<MapStep, String> {
     let class = record.name.clone();
     let Class { name, axes, order } = Class::read(&class)?;
     match name {
         "BSplineTransform" | "BSplineDeformableTransform" => {
             let placement = grid(&record.fixed, axes)?;
             let spline = BSpline::new(&placement, world, order, axes, &record.parameters)?;
-            return Ok(Piece::Smooth(Arc::new(spline)));
+            return Ok(MapStep::Smooth(Arc::new(spline)));
         }
         "DisplacementFieldTransform" => {
-            let Record { fixed, parameters, vectors, .. } = &mut record;
+            let TransformRecord { fixed, parameters, vectors, .. } = &mut record;
             let field = field(fixed, parameters, vectors.take(), axes, world)?;
-            return Ok(Piece::Foreign(Box::new(field)));
+            return Ok(MapStep::ForeignField(Box::new(field)));
         }
         "CompositeTransform" => return Err("a composite within another cannot be read".to_owned()),
         // Slicer (vtkITKTransformConverter) uses these names for maps to the parent, to be inverted
@@ -197,7 +200,7 @@ fn piece(mut record: Record, world: World) -> Result<Piece, String> {
     let (linear, offset) = matrix?;
     let map = world.map(&linear, offset);
     map.inverse().map_err(|e| e.to_string())?;
-    Ok(Piece::Affine(map))
+    Ok(MapStep::Affine(map))
 }
 
 /// Reads a grid from fixed parameters: size, origin, spacing, and direction by rows; x first.
@@ -231,11 +234,11 @@ fn field(
     vectors: Option<hdf5::Vectors>,
     axes: usize,
     world: World,
-) -> Result<Foreign, String> {
+) -> Result<ForeignField, String> {
     let placement = grid(fixed, axes)?;
     if let Some(vectors) = vectors {
         let payload = Payload::Hdf5(vectors.on(placement.shape, axes)?);
-        return Foreign::new(&placement, world, world, Holds::Displacements, payload);
+        return ForeignField::new(&placement, world, world, VectorMeaning::Displacements, payload);
     }
     let count = placement.shape.iter().product::<usize>() * axes;
     if parameters.len() != count {
@@ -243,12 +246,18 @@ fn field(
     }
     let vector = |v: &[f64]| std::array::from_fn(|a| v.get(a).copied().unwrap_or(0.0));
     let vectors = parameters.chunks_exact(axes).map(vector).collect();
-    Foreign::new(&placement, world, world, Holds::Displacements, Payload::Memory(vectors))
+    ForeignField::new(
+        &placement,
+        world,
+        world,
+        VectorMeaning::Displacements,
+        Payload::Memory(vectors),
+    )
 }
 
 /// The parameters of an affine transform: the matrix by rows, then the offset, for a center of 0.
 fn numbers(map: &Affine, world: World) -> Vec<f64> {
-    let (linear, offset) = world.unmap(map);
+    let (linear, offset) = world.to_external_map(map);
     linear.into_iter().flatten().chain(offset).collect()
 }
 
@@ -271,10 +280,10 @@ pub(super) fn write_matlab(map: &Affine, world: World) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::world::Frame;
+    use super::super::world::AnatomicalFrame;
     use super::*;
 
-    const WORLD: World = World { frame: Frame::Lps, micrometres: 1e3 };
+    const WORLD: World = World { frame: AnatomicalFrame::Lps, micrometres: 1e3 };
 
     fn text(class: &str, parameters: &str, fixed: &str) -> String {
         format!(
@@ -282,7 +291,7 @@ mod tests {
         )
     }
 
-    fn told(class: &str) -> String {
+    fn refusal(class: &str) -> String {
         let text = text(class, "1 0 0 0 1 0 0 0 1 0 0 0", "0 0 0");
         read_text(&text, WORLD).err().unwrap()
     }
@@ -295,7 +304,7 @@ mod tests {
             let zeros = vec!["0.5"; 3 * count * count * count].join(" ");
             let text = text(&format!("BSplineTransform_double_3_3{order}"), &zeros, &fixed);
             let found = read_text(&text, WORLD).unwrap();
-            let [Piece::Smooth(spline)] = found.as_slice() else { panic!() };
+            let [MapStep::Smooth(spline)] = found.as_slice() else { panic!() };
             let middle = [500.0 * (count as f64 - 1.0); 3];
             let moved = spline.apply(middle);
             assert!(
@@ -317,7 +326,7 @@ mod tests {
             ("ThinPlateSplineKernelTransform_double_3_3", "not known here"),
         ];
         for (class, words) in cases {
-            assert!(told(class).contains(words), "{}", told(class));
+            assert!(refusal(class).contains(words), "{}", refusal(class));
         }
         let none = text("BSplineTransform_double_3_3_0", "", "1 1 1 0 0 0 1 1 1 1 0 0 0 1 0 0 0 1");
         assert!(read_text(&none, WORLD).err().unwrap().contains("order 0; orders 1 to 3"));
@@ -327,7 +336,7 @@ mod tests {
     fn a_message_quotes_little_of_a_file() {
         for long in ["A".repeat(20_000) + "_double_3_3", "B_double_".to_owned() + &"3".repeat(9999)]
         {
-            assert!(told(&long).len() < 400, "{}", told(&long).len());
+            assert!(refusal(&long).len() < 400, "{}", refusal(&long).len());
         }
         let lines = format!("#Insight Transform File V1.0\n{}: 1\n", "K".repeat(20_000));
         assert!(read_text(&lines, WORLD).err().unwrap().len() < 300);

@@ -9,7 +9,7 @@ pub(super) struct Variable {
 }
 
 /// The contents of a matrix header of 20 bytes.
-struct Head {
+struct MatrixHeader {
     big: bool,
     single: bool,
     count: usize,
@@ -18,7 +18,7 @@ struct Head {
 
 const HEAD: usize = 20;
 
-fn head(bytes: &[u8]) -> Option<Head> {
+fn head(bytes: &[u8]) -> Option<MatrixHeader> {
     let field = |i: usize, big: bool| {
         let four: [u8; 4] = bytes.get(4 * i..4 * i + 4)?.try_into().ok()?;
         Some(if big { i32::from_be_bytes(four) } else { i32::from_le_bytes(four) })
@@ -34,7 +34,7 @@ fn head(bytes: &[u8]) -> Option<Head> {
         let sane = |n: i32| (0..=1 << 28).contains(&n);
         if fits && imaginary == 0 && sane(rows) && sane(columns) && (1..=1024).contains(&name) {
             let count = (rows as usize).checked_mul(columns as usize)?;
-            return Some(Head { big, single: precision == 1, count, name: name as usize });
+            return Some(MatrixHeader { big, single: precision == 1, count, name: name as usize });
         }
     }
     None

@@ -46,7 +46,7 @@ pub(super) fn read_greedy(text: &str, world: World) -> Result<Affine, String> {
 
 /// Formats a matrix as greedy reads it.
 pub(super) fn write_greedy(map: &Affine, world: World) -> String {
-    let (linear, offset) = world.unmap(map);
+    let (linear, offset) = world.to_external_map(map);
     let mut text = String::new();
     for (row, shift) in linear.iter().zip(offset) {
         let _ = writeln!(text, "{} {} {} {shift}", row[0], row[1], row[2]); // cannot fail
@@ -57,10 +57,10 @@ pub(super) fn write_greedy(map: &Affine, world: World) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::world::Frame;
+    use super::super::world::AnatomicalFrame;
     use super::*;
 
-    const RAS: World = World { frame: Frame::Ras, micrometres: 1e3 };
+    const RAS: World = World { frame: AnatomicalFrame::Ras, micrometres: 1e3 };
 
     #[test]
     fn a_matrix_of_greedy_is_read_mirrored_and_written_back() {

@@ -9,14 +9,14 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::flat::{self, Head, whole};
+use super::flat::{self, FlatHeader, parse_positive};
 use super::unpack::Packing;
-use super::world::{Frame, Placement};
+use super::world::{AnatomicalFrame, Placement};
 use crate::quote::{self, shorten};
 use crate::volume::{ByteOrder, Dtype};
 
 /// Known keys without effect on sample positions and values.
-const IDLE: [&str; 25] = [
+const IGNORED_KEYS: [&str; 25] = [
     "acquisitiondate",
     "anatomicalorientation",
     "binarydata",
@@ -45,9 +45,9 @@ const IDLE: [&str; 25] = [
 ];
 
 /// Keys and values in the order of the file.
-struct Fields(Vec<(String, String)>);
+struct HeaderFields(Vec<(String, String)>);
 
-impl Fields {
+impl HeaderFields {
     fn get(&self, keys: &[&str]) -> Option<&str> {
         let found = self.0.iter().find(|(key, _)| keys.contains(&key.as_str()));
         found.map(|(_, value)| value.as_str())
@@ -80,24 +80,25 @@ pub(super) fn is_metaimage(start: &[u8]) -> bool {
 }
 
 /// Reads the header of a file.
-pub(super) fn read(path: &Path) -> Result<Head, String> {
+pub(super) fn read(path: &Path) -> Result<FlatHeader, String> {
     let (fields, end) = fields(path)?;
     if let Some(kind) = fields.get(&["objecttype"])
         && !kind.eq_ignore_ascii_case("image")
     {
         return Err(format!("is a MetaIO object of the type '{}', and no image", shorten(kind)));
     }
-    let axes = whole(fields.get(&["ndims"]).ok_or("is MetaImage without NDims")?)?;
+    let axes = parse_positive(fields.get(&["ndims"]).ok_or("is MetaImage without NDims")?)?;
     if !matches!(axes, 2 | 3) {
         return Err(format!("is MetaImage of {axes} dimensions; a displacement field has 2 or 3"));
     }
     let sizes = fields.get(&["dimsize"]).ok_or("is MetaImage without DimSize")?;
-    let sizes: Vec<usize> = sizes.split_whitespace().map(whole).collect::<Result<_, _>>()?;
+    let sizes: Vec<usize> =
+        sizes.split_whitespace().map(parse_positive).collect::<Result<_, _>>()?;
     if sizes.len() != axes {
         return Err(format!("is MetaImage of {axes} dimensions with {} sizes", sizes.len()));
     }
     let channels = fields.get(&["elementnumberofchannels"]).unwrap_or("1");
-    if whole(channels)? != axes {
+    if parse_positive(channels)? != axes {
         return Err(format!(
             "is MetaImage with {} values at each of its samples; a displacement field of {axes} dimensions has \
              {axes}",
@@ -113,9 +114,9 @@ pub(super) fn read(path: &Path) -> Result<Head, String> {
     check_values(&fields)?;
     let placement = placement(&fields, &sizes)?;
     let (file, offset, packing) = data(path, &fields, end, need)?;
-    Ok(Head {
+    Ok(FlatHeader {
         placement,
-        frame: Frame::Lps,
+        frame: AnatomicalFrame::Lps,
         components: axes,
         planar: false,
         dtype,
@@ -128,7 +129,7 @@ pub(super) fn read(path: &Path) -> Result<Head, String> {
     })
 }
 
-fn fields(path: &Path) -> Result<(Fields, u64), String> {
+fn fields(path: &Path) -> Result<(HeaderFields, u64), String> {
     let mut fields = Vec::new();
     let mut whole = false;
     let end = flat::lines(path, "MetaImage", |line| {
@@ -142,7 +143,7 @@ fn fields(path: &Path) -> Result<(Fields, u64), String> {
     if !whole {
         return Err("is MetaImage without ElementDataFile, which ends its header".to_owned());
     }
-    Ok((Fields(fields), end))
+    Ok((HeaderFields(fields), end))
 }
 
 fn dtype(name: &str) -> Result<Dtype, String> {
@@ -167,7 +168,7 @@ fn dtype(name: &str) -> Result<Dtype, String> {
 }
 
 /// Refuses an intensity slope or offset, since vectors must be stored unscaled.
-fn check_values(fields: &Fields) -> Result<(), String> {
+fn check_values(fields: &HeaderFields) -> Result<(), String> {
     for (key, plain) in
         [("elementtointensityfunctionslope", 1.0), ("elementtointensityfunctionoffset", 0.0)]
     {
@@ -180,7 +181,7 @@ fn check_values(fields: &Fields) -> Result<(), String> {
     Ok(())
 }
 
-fn placement(fields: &Fields, sizes: &[usize]) -> Result<Placement, String> {
+fn placement(fields: &HeaderFields, sizes: &[usize]) -> Result<Placement, String> {
     let axes = sizes.len();
     let three = |values: Option<Vec<f64>>, rest: f64| -> [f64; 3] {
         std::array::from_fn(|a| {
@@ -201,7 +202,7 @@ fn placement(fields: &Fields, sizes: &[usize]) -> Result<Placement, String> {
     Ok(Placement::new(shape, spacing, origin, &cosines))
 }
 
-fn unit(fields: &Fields) -> Result<Option<f64>, String> {
+fn unit(fields: &HeaderFields) -> Result<Option<f64>, String> {
     match fields.get(&["distanceunits"]) {
         None | Some("" | "?" | "unknown") => Ok(None),
         Some(name) => match flat::unit(name) {
@@ -214,8 +215,8 @@ fn unit(fields: &Fields) -> Result<Option<f64>, String> {
     }
 }
 
-fn notes(fields: &Fields) -> Vec<String> {
-    const READ: [&str; 20] = [
+fn notes(fields: &HeaderFields) -> Vec<String> {
+    const READ_KEYS: [&str; 20] = [
         "dimsize",
         "elementnumberofchannels",
         "elementtype",
@@ -241,7 +242,7 @@ fn notes(fields: &Fields) -> Vec<String> {
         .0
         .iter()
         .map(|(key, _)| key.as_str())
-        .filter(|key| !READ.contains(key) && !IDLE.contains(key))
+        .filter(|key| !READ_KEYS.contains(key) && !IGNORED_KEYS.contains(key))
         .collect();
     let mut notes = Vec::new();
     if !unknown.is_empty() {
@@ -257,7 +258,7 @@ fn notes(fields: &Fields) -> Vec<String> {
 /// encoded data begin.
 fn data(
     path: &Path,
-    fields: &Fields,
+    fields: &HeaderFields,
     end: u64,
     need: u64,
 ) -> Result<(PathBuf, u64, Option<(Packing, u64)>), String> {
@@ -301,7 +302,7 @@ mod tests {
     use super::*;
     use crate::geom::Grid;
 
-    const WORLD: World = World { frame: Frame::Lps, micrometres: 1e3 };
+    const WORLD: World = World { frame: AnatomicalFrame::Lps, micrometres: 1e3 };
 
     const HEAD: &str = "ObjectType = Image\nNDims = 3\nBinaryData = True\n\
                         BinaryDataByteOrderMSB = False\nCompressedData = False\n\
@@ -309,7 +310,7 @@ mod tests {
                         DimSize = 6 5 4\nElementNumberOfChannels = 3\nElementType = MET_FLOAT\n\
                         ElementDataFile = LOCAL\n";
 
-    fn read_text(text: &str) -> Result<Head, String> {
+    fn read_text(text: &str) -> Result<FlatHeader, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.mha");
         std::fs::write(&path, text).unwrap();
@@ -328,12 +329,12 @@ mod tests {
         assert_eq!((head.dtype, head.order, head.planar), (Dtype::F32, ByteOrder::Little, false));
         assert_eq!((head.offset, head.packing), (HEAD.len() as u64, None));
         assert_eq!((head.micrometres, head.notes), (Ok(None), vec![]));
-        let beside = HEAD.replace("LOCAL", "a.raw").replace("MSB = False", "MSB = True");
-        let head = read_text(&beside).unwrap();
+        let detached = HEAD.replace("LOCAL", "a.raw").replace("MSB = False", "MSB = True");
+        let head = read_text(&detached).unwrap();
         assert_eq!((head.offset, head.order), (0, ByteOrder::Big));
         assert!(head.file.ends_with("a.raw"));
         // 6 x 5 x 4 x 3 floats of 4 bytes at the end of 4000 bytes
-        let end = beside.replace("Offset", "HeaderSize = -1\nOffset");
+        let end = detached.replace("Offset", "HeaderSize = -1\nOffset");
         assert_eq!(read_text(&end).unwrap().offset, 4000 - 1440);
         let packed = HEAD.replace("CompressedData = False", "CompressedData = True");
         let begin = packed.len() as u64;
@@ -370,8 +371,8 @@ mod tests {
             ("Offset", "HeaderSize = -7\nOffset", "HeaderSize '-7'"),
             ("Offset", "ElementToIntensityFunctionSlope = 2\nOffset", "cannot mean"),
         ] {
-            let said = read_text(&HEAD.replace(from, to)).unwrap_err();
-            assert!(said.contains(words), "{said}");
+            let refusal = read_text(&HEAD.replace(from, to)).unwrap_err();
+            assert!(refusal.contains(words), "{refusal}");
         }
         let notes = read_text(&HEAD.replace("Offset", "Weather = fine\nOffset")).unwrap().notes;
         assert!(notes[0].contains("weather"), "{notes:?}");

@@ -1,5 +1,5 @@
-//! Interchange of transforms between the native format and those of BigStream, ITK and ANTs, greedy,
-//! elastix, BigWarp and OME-NGFF.
+//! Interchange of transforms between the native format and those of BigStream, ITK and ANTs,
+//! greedy, elastix, BigWarp and OME-NGFF.
 //!
 //! A transform of another program is read as a list of pieces: matrices, splines, and vector fields
 //! on their own samples. Each reader converts axes, frames and units to `[z, y, x]` micrometres,
@@ -8,7 +8,7 @@
 use crate::blocks::{self, Context};
 use crate::files;
 use crate::geom::SourceError;
-use crate::transform::Axes;
+use crate::transform::AxisOrder;
 use crate::volume;
 
 mod bigwarp;
@@ -26,7 +26,7 @@ mod flat;
 pub mod fuzzing;
 mod hdf5;
 mod itk;
-mod look;
+mod map_steps;
 mod matlab;
 mod matrices;
 mod metaimage;
@@ -34,20 +34,20 @@ mod models;
 mod ngff;
 mod nifti;
 mod nrrd;
-mod pieces;
 mod reading;
+mod summary;
 mod target;
 mod tps;
 mod unpack;
 mod world;
 
-pub use bigwarp::Fit;
-pub use detect::Source;
+pub use bigwarp::LandmarkModel;
+pub use detect::SourceFormat;
 pub use flags::Flags;
-pub use look::{Look, Map, is_foreign, look};
 pub use reading::Reading;
-pub use target::Target;
-pub use world::{Frame, Unit};
+pub use summary::{StepSummary, TransformSummary, is_foreign, summarise};
+pub use target::TargetFormat;
+pub use world::{AnatomicalFrame, Unit};
 
 /// Why something could not be converted.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +81,7 @@ pub enum Error {
         location: String,
         /// The verdict that determines the exit status.
         #[source]
-        verdict: blocks::Verdict,
+        verdict: blocks::ExitReason,
     },
     /// The source cannot be converted as requested.
     #[error("{location}: {message}")]
@@ -97,10 +97,10 @@ pub enum Error {
 ///
 /// # Errors
 /// A sentence that lists the names.
-pub fn parse_axes(text: &str) -> Result<Axes, String> {
+pub fn parse_axes(text: &str) -> Result<AxisOrder, String> {
     match text {
-        "zyx" => Ok(Axes::Zyx),
-        "xyz" => Ok(Axes::Xyz),
+        "zyx" => Ok(AxisOrder::Zyx),
+        "xyz" => Ok(AxisOrder::Xyz),
         _ => Err(format!("'{text}' is neither zyx nor xyz")),
     }
 }
@@ -109,9 +109,13 @@ pub fn parse_axes(text: &str) -> Result<Axes, String> {
 ///
 /// # Errors
 /// [`blocks::Error::Usage`] with the possible formats if the name does not determine one.
-pub fn target_of(output: &str, source: &str, from: Option<Source>) -> Result<Target, Error> {
+pub fn target_of(
+    output: &str,
+    source: &str,
+    from: Option<SourceFormat>,
+) -> Result<TargetFormat, Error> {
     if files::is_stream(output) {
-        let texts = Target::NAMES.into_iter().filter(|(_, target)| target.is_one_text());
+        let texts = TargetFormat::NAMES.into_iter().filter(|(_, target)| target.is_one_text());
         let message = format!(
             "standard output has no name that tells the format; say one with --to: {}",
             texts.map(|(name, _)| name).collect::<Vec<_>>().join(", ")
@@ -128,7 +132,7 @@ pub fn target_of(output: &str, source: &str, from: Option<Source>) -> Result<Tar
             } else {
                 ""
             },
-            Target::NAMES.map(|(name, _)| name).join(", ")
+            TargetFormat::NAMES.map(|(name, _)| name).join(", ")
         ),
         several => format!(
             "the name {output} may mean several formats; say with --to which one: {}",
@@ -153,7 +157,7 @@ pub fn transform(
     source: &str,
     reading: &Reading,
     destination: &str,
-    target: Target,
+    target: TargetFormat,
     to_unit: Option<Unit>,
     ctx: &Context,
 ) -> Result<(), Error> {

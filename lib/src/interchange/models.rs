@@ -62,42 +62,48 @@ fn compute(name: &str, axes: usize, p: &[f64], fixed: &[f64]) -> Matrix {
     let shift = |from: usize| center(&p[from..]);
     match name {
         "TranslationTransform" => (UNIT, shift(0)),
-        "ScaleTransform" => about(scaled(UNIT, &p[..axes]), [0.0; 3], fixed_center),
+        "ScaleTransform" => around_center(scaled(UNIT, &p[..axes]), [0.0; 3], fixed_center),
         "AffineTransform" | "MatrixOffsetTransformBase" | "ScalableAffineTransform" => {
-            about(square(p, axes), shift(axes * axes), fixed_center)
+            around_center(square(p, axes), shift(axes * axes), fixed_center)
         }
         "CenteredAffineTransform" => {
             let n = axes * axes;
-            about(square(p, axes), shift(n + axes), center(&p[n..]))
+            around_center(square(p, axes), shift(n + axes), center(&p[n..]))
         }
-        "Euler2DTransform" | "Rigid2DTransform" => about(turn(p[0], 1.0), shift(1), fixed_center),
-        "Similarity2DTransform" => about(turn(p[1], p[0]), shift(2), fixed_center),
-        "CenteredRigid2DTransform" => about(turn(p[0], 1.0), shift(3), center(&p[1..])),
-        "CenteredSimilarity2DTransform" => about(turn(p[1], p[0]), shift(4), center(&p[2..])),
-        "VersorTransform" => about(versor(p), [0.0; 3], fixed_center),
-        "VersorRigid3DTransform" => about(versor(p), shift(3), fixed_center),
+        "Euler2DTransform" | "Rigid2DTransform" => {
+            around_center(turn(p[0], 1.0), shift(1), fixed_center)
+        }
+        "Similarity2DTransform" => around_center(turn(p[1], p[0]), shift(2), fixed_center),
+        "CenteredRigid2DTransform" => around_center(turn(p[0], 1.0), shift(3), center(&p[1..])),
+        "CenteredSimilarity2DTransform" => {
+            around_center(turn(p[1], p[0]), shift(4), center(&p[2..]))
+        }
+        "VersorTransform" => around_center(versor(p), [0.0; 3], fixed_center),
+        "VersorRigid3DTransform" => around_center(versor(p), shift(3), fixed_center),
         // a nonzero fourth fixed parameter selects the order Rz Ry Rx
         "Euler3DTransform" => {
-            about(euler(p, fixed.get(3).is_some_and(|v| *v != 0.0)), shift(3), fixed_center)
+            around_center(euler(p, fixed.get(3).is_some_and(|v| *v != 0.0)), shift(3), fixed_center)
         }
-        "CenteredEuler3DTransform" => {
-            about(euler(p, fixed.first().is_some_and(|v| *v != 0.0)), shift(6), center(&p[3..]))
-        }
-        "QuaternionRigidTransform" => about(quaternion(p), shift(4), fixed_center),
+        "CenteredEuler3DTransform" => around_center(
+            euler(p, fixed.first().is_some_and(|v| *v != 0.0)),
+            shift(6),
+            center(&p[3..]),
+        ),
+        "QuaternionRigidTransform" => around_center(quaternion(p), shift(4), fixed_center),
         "Similarity3DTransform" => {
-            about(versor(p).map(|row| row.map(|v| v * p[6])), shift(3), fixed_center)
+            around_center(versor(p).map(|row| row.map(|v| v * p[6])), shift(3), fixed_center)
         }
         "ScaleVersor3DTransform" | "ScaleSkewVersor3DTransform" => {
-            about(skewed(p), shift(3), fixed_center)
+            around_center(skewed(p), shift(3), fixed_center)
         }
-        "ComposeScaleSkewVersor3DTransform" => about(composed(p), shift(3), fixed_center),
-        "Rigid3DTransform" => about(square(p, 3), shift(9), fixed_center),
+        "ComposeScaleSkewVersor3DTransform" => around_center(composed(p), shift(3), fixed_center),
+        "Rigid3DTransform" => around_center(square(p, 3), shift(9), fixed_center),
         _ => (UNIT, [0.0; 3]), // the identity
     }
 }
 
 /// `x -> M (x - center) + shift + center`.
-fn about(linear: Linear, shift: [f64; 3], center: [f64; 3]) -> Matrix {
+fn around_center(linear: Linear, shift: [f64; 3], center: [f64; 3]) -> Matrix {
     let offset = std::array::from_fn(|r| {
         let turned: f64 = (0..3).map(|c| linear[r][c] * center[c]).sum();
         shift[r] + center[r] - turned

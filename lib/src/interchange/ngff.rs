@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::pieces::{Foreign, Holds, Payload, Piece};
+use super::map_steps::{ForeignField, MapStep, Payload, VectorMeaning};
 use crate::geom::{Affine, Grid, Point};
 use crate::quote::{self, shorten};
 use crate::volume::{self, VectorArray};
@@ -17,7 +17,7 @@ use axes::{Axes, Systems};
 pub(super) use write::{field_path, write};
 
 /// Options that are not in the metadata.
-pub(super) struct Request<'a> {
+pub(super) struct NgffRequest<'a> {
     /// The name of the transformation, if there are several.
     pub(super) name: Option<&'a str>,
     /// Micrometres per unit, overriding the unit of the axes.
@@ -27,8 +27,8 @@ pub(super) struct Request<'a> {
 }
 
 /// The transformation, and the names of its input and output systems.
-pub(super) struct Found {
-    pub(super) pieces: Vec<Piece>,
+pub(super) struct NgffTransform {
+    pub(super) pieces: Vec<MapStep>,
     pub(super) input: String,
     pub(super) output: String,
     pub(super) micrometres: f64,
@@ -81,13 +81,13 @@ fn transformations(attributes: &Map<String, Value>) -> Vec<&Map<String, Value>> 
 }
 
 /// Reads the requested transformation.
-pub(super) fn read(location: &str, request: &Request) -> Result<Found, String> {
+pub(super) fn read(location: &str, request: &NgffRequest) -> Result<NgffTransform, String> {
     let (attributes, folder) = attributes(location)?
         .ok_or("holds no coordinateTransformations from an input to an output")?;
     let all = transformations(&attributes);
     let one = choose(&all, request.name)?;
     let systems = Systems::read(root(&attributes), &folder);
-    let reader = Reader { folder: &folder, systems: &systems };
+    let reader = NgffReader { folder: &folder, systems: &systems };
     let (input, output) = (systems.named(one, "input")?, systems.named(one, "output")?);
     let micrometres = match request.micrometres {
         Some(micrometres) => micrometres,
@@ -101,7 +101,7 @@ pub(super) fn read(location: &str, request: &Request) -> Result<Found, String> {
         })?,
     };
     let mut pieces = Vec::new();
-    let at = Context { input: &input, output: &output, micrometres };
+    let at = AxesAndUnit { input: &input, output: &output, micrometres };
     reader.transformation(one, &at, request.invert, &mut pieces)?;
     let names = [axes::label(one, "input"), axes::label(one, "output")];
     let backward = names[0].contains("moving") || names[1].contains("fixed");
@@ -110,7 +110,13 @@ pub(super) fn read(location: &str, request: &Request) -> Result<Found, String> {
         return Err(format!("goes from '{from}' to '{to}'; give --invert"));
     }
     let [input_name, output_name] = names;
-    Ok(Found { pieces, input: input_name, output: output_name, micrometres, axes: input.names() })
+    Ok(NgffTransform {
+        pieces,
+        input: input_name,
+        output: output_name,
+        micrometres,
+        axes: input.names(),
+    })
 }
 
 fn choose<'a>(
@@ -144,32 +150,32 @@ fn choose<'a>(
     }
 }
 
-struct Context<'a> {
+struct AxesAndUnit<'a> {
     input: &'a Axes,
     output: &'a Axes,
     micrometres: f64,
 }
 
-struct Reader<'a> {
+struct NgffReader<'a> {
     folder: &'a Path,
     systems: &'a Systems,
 }
 
-impl Reader<'_> {
+impl NgffReader<'_> {
     /// Appends the map of `object`, or its inverse, to `pieces`.
     fn transformation(
         &self,
         object: &Map<String, Value>,
-        outer: &Context,
+        outer: &AxesAndUnit,
         inverse: bool,
-        pieces: &mut Vec<Piece>,
+        pieces: &mut Vec<MapStep>,
     ) -> Result<(), String> {
         let name = object.get("type").and_then(Value::as_str).unwrap_or_default();
         let (input, output) = (
             self.systems.or(object, "input", outer.input)?,
             self.systems.or(object, "output", outer.output)?,
         );
-        let at = Context { input: &input, output: &output, micrometres: outer.micrometres };
+        let at = AxesAndUnit { input: &input, output: &output, micrometres: outer.micrometres };
         let child = |key: &str| {
             object
                 .get(key)
@@ -197,7 +203,7 @@ impl Reader<'_> {
             }
             "inverseOf" => {
                 let inner = child("transformation").or_else(|_| child("transform"))?;
-                let turned = Context { input: &output, output: &input, ..at };
+                let turned = AxesAndUnit { input: &output, output: &input, ..at };
                 self.transformation(inner, &turned, !inverse, pieces)
             }
             "displacements" | "coordinates" if inverse => Err(format!(
@@ -205,13 +211,13 @@ impl Reader<'_> {
                  them to invmap"
             )),
             "displacements" | "coordinates" => {
-                pieces.push(Piece::Foreign(Box::new(self.field(object, name, &at)?)));
+                pieces.push(MapStep::ForeignField(Box::new(self.field(object, name, &at)?)));
                 Ok(())
             }
             _ => {
                 let map = matrix(name, object, &at)?;
                 let turned = map.inverse().map_err(|e| format!("has a {name}: {e}"))?;
-                pieces.push(Piece::Affine(if inverse { turned } else { map }));
+                pieces.push(MapStep::Affine(if inverse { turned } else { map }));
                 Ok(())
             }
         }
@@ -221,8 +227,8 @@ impl Reader<'_> {
         &self,
         object: &Map<String, Value>,
         name: &str,
-        at: &Context,
-    ) -> Result<Foreign, String> {
+        at: &AxesAndUnit,
+    ) -> Result<ForeignField, String> {
         let path = object.get("path").and_then(Value::as_str);
         let path = path.ok_or_else(|| format!("has {name} without a \"path\""))?;
         if path.len() > 1024 {
@@ -248,13 +254,17 @@ impl Reader<'_> {
                 turn[a][i] = um;
             }
         }
-        let holds = if name == "displacements" { Holds::Displacements } else { Holds::Positions };
-        Foreign::on_grid(grid, turn, holds, Payload::Array(vectors))
+        let holds = if name == "displacements" {
+            VectorMeaning::Displacements
+        } else {
+            VectorMeaning::Positions
+        };
+        ForeignField::on_grid(grid, turn, holds, Payload::Array(vectors))
     }
 }
 
 /// The map of a transformation that is a single matrix.
-fn matrix(name: &str, object: &Map<String, Value>, at: &Context) -> Result<Affine, String> {
+fn matrix(name: &str, object: &Map<String, Value>, at: &AxesAndUnit) -> Result<Affine, String> {
     let (n, m) = (at.input.len(), at.output.len());
     let known = ["translation", "scale", "rotation", "affine", "mapAxis"];
     if !known.contains(&name) {

@@ -27,7 +27,7 @@ const VECTOR: i32 = 1007;
 
 /// The contents of a header.
 #[derive(Clone, Debug)]
-pub(super) struct Head {
+pub(super) struct NiftiHeader {
     pub(super) placement: Placement,
     pub(super) components: usize,
     pub(super) dtype: Dtype,
@@ -91,7 +91,7 @@ impl Bytes<'_> {
 }
 
 /// The relevant header fields of either version.
-struct Fields {
+struct RawHeader {
     dims: [i64; 8],
     datatype: i32,
     intent: i32,
@@ -159,7 +159,7 @@ pub(super) fn start_of(path: &Path, count: u64) -> std::io::Result<(Vec<u8>, boo
 }
 
 /// Reads the header of a file.
-pub(super) fn read(path: &Path) -> Result<Head, String> {
+pub(super) fn read(path: &Path) -> Result<NiftiHeader, String> {
     let (data, gzip) = start_of(path, 544).map_err(|e| format!("cannot be read: {e}"))?;
     let (version, order) = version(&data).ok_or("is no NIfTI file")?;
     let need = if version == 1 { 348 } else { 540 };
@@ -172,11 +172,11 @@ pub(super) fn read(path: &Path) -> Result<Head, String> {
         return Err("is a pair of .hdr and .img; write it as one .nii file".to_owned());
     }
     let extended = data.get(need).is_some_and(|flag| *flag != 0);
-    Ok(Head { extended, ..head(&fields, order, gzip)? })
+    Ok(NiftiHeader { extended, ..head(&fields, order, gzip)? })
 }
 
-fn first(b: &Bytes) -> Fields {
-    Fields {
+fn first(b: &Bytes) -> RawHeader {
+    RawHeader {
         dims: std::array::from_fn(|i| i64::from(b.short(40 + 2 * i))),
         datatype: b.short(70),
         intent: b.short(68),
@@ -193,8 +193,8 @@ fn first(b: &Bytes) -> Fields {
     }
 }
 
-fn second(b: &Bytes) -> Fields {
-    Fields {
+fn second(b: &Bytes) -> RawHeader {
+    RawHeader {
         dims: std::array::from_fn(|i| b.long(16 + 8 * i)),
         datatype: b.short(12),
         intent: b.int(504),
@@ -211,7 +211,7 @@ fn second(b: &Bytes) -> Fields {
     }
 }
 
-fn head(f: &Fields, order: ByteOrder, gzip: bool) -> Result<Head, String> {
+fn head(f: &RawHeader, order: ByteOrder, gzip: bool) -> Result<NiftiHeader, String> {
     let (shape, components) = shape(f)?;
     let meaning = meaning::of(f.intent, &f.name, f.parameter);
     let (slope, mut notes) = slope(f)?;
@@ -220,7 +220,7 @@ fn head(f: &Fields, order: ByteOrder, gzip: bool) -> Result<Head, String> {
     if !(0..=3).contains(&unit) {
         notes.push(format!("has the unit {unit} of lengths, which NIfTI does not know"));
     }
-    Ok(Head {
+    Ok(NiftiHeader {
         placement,
         components,
         dtype: dtype(f.datatype)?,
@@ -242,7 +242,7 @@ fn head(f: &Fields, order: ByteOrder, gzip: bool) -> Result<Head, String> {
 
 /// Samples along z, y, x, and the number of components: dimension 5, or dimension 4 for writers
 /// that omit the time dimension.
-fn shape(f: &Fields) -> Result<([usize; 3], usize), String> {
+fn shape(f: &RawHeader) -> Result<([usize; 3], usize), String> {
     let rank = f.dims[0];
     if !(1..=7).contains(&rank) {
         return Err(format!("is a damaged NIfTI file: it has {rank} dimensions"));
@@ -282,11 +282,11 @@ fn dtype(code: i32) -> Result<Dtype, String> {
 
 /// The factor by which stored numbers are multiplied: 1 if the slope is 0 or not finite (nifti1.h;
 /// some writers leave NaN). Returns notes for warnings too.
-fn slope(f: &Fields) -> Result<(f64, Vec<String>), String> {
+fn slope(f: &RawHeader) -> Result<(f64, Vec<String>), String> {
     if f.slope == 0.0 || !f.slope.is_finite() {
-        let odd = !f.slope.is_finite();
+        let is_invalid = !f.slope.is_finite();
         let note = || format!("has the slope {}, which means that numbers are not scaled", f.slope);
-        return Ok((1.0, odd.then(note).into_iter().collect()));
+        return Ok((1.0, is_invalid.then(note).into_iter().collect()));
     }
     if f.intercept != 0.0 {
         return Err(format!("adds {} to what it stores, which vectors cannot mean", f.intercept));
@@ -295,7 +295,11 @@ fn slope(f: &Fields) -> Result<(f64, Vec<String>), String> {
 }
 
 /// The sform if there is one, else the qform; a difference between them is noted.
-fn placement(f: &Fields, shape: [usize; 3], notes: &mut Vec<String>) -> Result<Placement, String> {
+fn placement(
+    f: &RawHeader,
+    shape: [usize; 3],
+    notes: &mut Vec<String>,
+) -> Result<Placement, String> {
     let sform = || Placement {
         shape,
         steps: std::array::from_fn(|c| f.rows.map(|row| row[c])),
@@ -304,7 +308,7 @@ fn placement(f: &Fields, shape: [usize; 3], notes: &mut Vec<String>) -> Result<P
     match f.codes.map(|code| code > 0) {
         [true, true] => {
             let (one, other) = (sform(), qform(f, shape));
-            let off = farthest(&one, &other);
+            let off = max_distance(&one, &other);
             if off > 0.01 {
                 notes.push(format!(
                     "has a qform and an sform that differ by {off:.3} samples; the sform is taken"
@@ -320,7 +324,7 @@ fn placement(f: &Fields, shape: [usize; 3], notes: &mut Vec<String>) -> Result<P
     }
 }
 
-fn qform(f: &Fields, shape: [usize; 3]) -> Placement {
+fn qform(f: &RawHeader, shape: [usize; 3]) -> Placement {
     let [b, c, d, ..] = f.quaternion;
     let a = (1.0 - b * b - c * c - d * d).max(0.0).sqrt();
     let mirrored = if f.pixdim[0] < 0.0 { -1.0 } else { 1.0 };
@@ -339,7 +343,7 @@ fn qform(f: &Fields, shape: [usize; 3]) -> Placement {
 
 /// The largest distance between corresponding corners of two placements, in units of the first
 /// one's smallest step.
-fn farthest(one: &Placement, other: &Placement) -> f64 {
+fn max_distance(one: &Placement, other: &Placement) -> f64 {
     let length = |v: [f64; 3]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
     let step = one.steps.map(length).into_iter().fold(f64::INFINITY, f64::min);
     let [z, y, x] = one.shape;

@@ -8,9 +8,9 @@ use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use super::flat::{self, Head, whole};
+use super::flat::{self, FlatHeader, parse_positive};
 use super::unpack::Packing;
-use super::world::{Frame, Placement};
+use super::world::{AnatomicalFrame, Placement};
 use crate::geom::FieldSource;
 use crate::quote::{self, shorten};
 use crate::volume::{ByteOrder, Dtype};
@@ -20,7 +20,7 @@ pub(super) const MAGIC: &[u8] = b"NRRD000";
 
 /// Known fields without spaces in their names, including those without effect on positions and
 /// values.
-const KNOWN: [&str; 38] = [
+const KNOWN_FIELDS: [&str; 38] = [
     "axismaxs",
     "axismins",
     "blocksize",
@@ -62,13 +62,13 @@ const KNOWN: [&str; 38] = [
     "comment",
 ];
 
-type Fields = BTreeMap<String, String>;
+type HeaderFields = BTreeMap<String, String>;
 
 /// Reads the header of a file.
-pub(super) fn read(path: &Path) -> Result<Head, String> {
+pub(super) fn read(path: &Path) -> Result<FlatHeader, String> {
     let (fields, end) = fields(path)?;
     let get = |key: &str| fields.get(key).map(String::as_str);
-    let rank = whole(get("dimension").ok_or("has no 'dimension'")?)?;
+    let rank = parse_positive(get("dimension").ok_or("has no 'dimension'")?)?;
     let words: Vec<&str> = get("sizes").ok_or("has no 'sizes'")?.split_whitespace().collect();
     if words.len() != rank || !matches!(rank, 3 | 4) {
         return Err(format!(
@@ -76,7 +76,7 @@ pub(super) fn read(path: &Path) -> Result<Head, String> {
             quote::list(&words)
         ));
     }
-    let sizes: Vec<usize> = words.into_iter().map(whole).collect::<Result<_, _>>()?;
+    let sizes: Vec<usize> = words.into_iter().map(parse_positive).collect::<Result<_, _>>()?;
     let vector = vector_axis(&fields, &sizes)?;
     if sizes[vector] != rank - 1 {
         return Err(format!(
@@ -104,7 +104,7 @@ pub(super) fn read(path: &Path) -> Result<Head, String> {
     let need = sizes.iter().try_fold(dtype.size() as u64, |n, s| n.checked_mul(*s as u64));
     let need = need.ok_or_else(|| format!("has the sizes {sizes:?}, which cannot be"))?;
     let (offset, packing) = data(&fields, &file, begin, need)?;
-    Ok(Head {
+    Ok(FlatHeader {
         placement,
         frame,
         components: sizes[vector],
@@ -141,7 +141,7 @@ fn dtype(name: &str) -> Result<Dtype, String> {
 }
 
 /// Checks the direction of the field, which Slicer states.
-fn check_direction(fields: &Fields) -> Result<(), String> {
+fn check_direction(fields: &HeaderFields) -> Result<(), String> {
     match fields.get("displacementfieldtype:=").map(String::as_str) {
         None | Some("resampling") => Ok(()),
         Some("modeling") => Err(
@@ -157,12 +157,12 @@ fn check_direction(fields: &Fields) -> Result<(), String> {
 }
 
 /// Assumptions about what the header does not state, and unknown fields.
-fn notes(fields: &Fields) -> Vec<String> {
+fn notes(fields: &HeaderFields) -> Vec<String> {
     let mut notes = Vec::new();
     let unknown: Vec<&str> = fields
         .keys()
         .map(String::as_str)
-        .filter(|key| !key.ends_with(":=") && !KNOWN.contains(key))
+        .filter(|key| !key.ends_with(":=") && !KNOWN_FIELDS.contains(key))
         .collect();
     if !unknown.is_empty() {
         notes.push(format!("has the fields {}, which are not known", quote::list(&unknown)));
@@ -183,7 +183,7 @@ fn notes(fields: &Fields) -> Vec<String> {
 
 /// The fields of the header by lower-case name without spaces (names of key/value pairs end in
 /// `:=`), and the offset of the header's end.
-fn fields(path: &Path) -> Result<(Fields, u64), String> {
+fn fields(path: &Path) -> Result<(HeaderFields, u64), String> {
     let mut fields = BTreeMap::new();
     let end = flat::lines(path, "NRRD", |line| {
         if line.starts_with('#') {
@@ -200,7 +200,7 @@ fn fields(path: &Path) -> Result<(Fields, u64), String> {
     Ok((fields, end))
 }
 
-fn vector_axis(fields: &Fields, sizes: &[usize]) -> Result<usize, String> {
+fn vector_axis(fields: &HeaderFields, sizes: &[usize]) -> Result<usize, String> {
     let words = |key: &str| -> Vec<&str> {
         fields.get(key).map(|value| value.split_whitespace().collect()).unwrap_or_default()
     };
@@ -218,7 +218,7 @@ fn vector_axis(fields: &Fields, sizes: &[usize]) -> Result<usize, String> {
 
 /// The file that contains the elements, this one or another next to it, and the offset at which
 /// they may begin.
-fn data_file(path: &Path, fields: &Fields, end: u64) -> Result<(PathBuf, u64), String> {
+fn data_file(path: &Path, fields: &HeaderFields, end: u64) -> Result<(PathBuf, u64), String> {
     let Some(name) = fields.get("datafile") else { return Ok((path.to_owned(), end)) };
     if name.starts_with("LIST") || name.contains('%') {
         return Err(
@@ -230,7 +230,7 @@ fn data_file(path: &Path, fields: &Fields, end: u64) -> Result<(PathBuf, u64), S
 
 /// The offset of the elements, and their encoding with the offset at which encoded data begin.
 fn data(
-    fields: &Fields,
+    fields: &HeaderFields,
     file: &Path,
     begin: u64,
     need: u64,
@@ -312,7 +312,7 @@ fn vectors(text: &str) -> Result<Vec<Option<Vec<f64>>>, String> {
 }
 
 /// The steps along the spatial axes: `space directions`, or `spacings`.
-fn steps(fields: &Fields, axes: usize, vector: usize) -> Result<Vec<Vec<f64>>, String> {
+fn steps(fields: &HeaderFields, axes: usize, vector: usize) -> Result<Vec<Vec<f64>>, String> {
     let steps: Vec<Vec<f64>> = if let Some(text) = fields.get("spacedirections") {
         vectors(text)?.into_iter().flatten().collect()
     } else {
@@ -337,16 +337,16 @@ fn steps(fields: &Fields, axes: usize, vector: usize) -> Result<Vec<Vec<f64>>, S
 }
 
 fn placement(
-    fields: &Fields,
+    fields: &HeaderFields,
     sizes: &[usize],
     vector: usize,
-) -> Result<(Placement, Frame), String> {
+) -> Result<(Placement, AnatomicalFrame), String> {
     let axes = sizes.len() - 1;
     // LAS is LPS with y reversed
     let (frame, mirrored) = match fields.get("space").map(|s| s.to_lowercase()).as_deref() {
-        None | Some("left-posterior-superior" | "lps") => (Frame::Lps, false),
-        Some("right-anterior-superior" | "ras") => (Frame::Ras, false),
-        Some("left-anterior-superior" | "las") => (Frame::Lps, true),
+        None | Some("left-posterior-superior" | "lps") => (AnatomicalFrame::Lps, false),
+        Some("right-anterior-superior" | "ras") => (AnatomicalFrame::Ras, false),
+        Some("left-anterior-superior" | "las") => (AnatomicalFrame::Lps, true),
         Some(other) => {
             return Err(format!(
                 "is in the space '{}'; left-posterior-superior, right-anterior-superior and \
@@ -385,7 +385,7 @@ fn placement(
 
 /// Micrometres in the unit of the spatial axes, which must be the same for all; `None` if not
 /// stated.
-fn unit(fields: &Fields) -> Result<Option<f64>, String> {
+fn unit(fields: &HeaderFields) -> Result<Option<f64>, String> {
     let text = fields.get("spaceunits").or(fields.get("units"));
     let Some(text) = text else { return Ok(None) };
     let mut words: Vec<&str> = text.split('"').map(str::trim).filter(|w| !w.is_empty()).collect();
@@ -418,7 +418,7 @@ pub(super) fn write(path: &Path, field: &dyn FieldSource, micrometres: f64) -> R
     }
     let _ = writeln!(head, "space origin: ({ox},{oy},{oz})\n");
     let io = |source| Error::Io { action: "write", path: path.display().to_string(), source };
-    super::fields::write_beside(path, |out| {
+    super::fields::write_atomically(path, |out| {
         out.write_all(head.as_bytes()).map_err(io)?;
         for part in super::fields::slabs(&grid) {
             let vectors = field.read(&part).map_err(Error::Field)?;

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::bigwarp::{self, Fit};
-use super::detect::{self, Source};
-use super::pieces::Piece;
-use super::world::{Frame, Unit, World};
+use super::bigwarp::{self, LandmarkModel};
+use super::detect::{self, SourceFormat};
+use super::map_steps::MapStep;
+use super::world::{AnatomicalFrame, Unit, World};
 use super::{Error, dfield, elastix, itk, matrices, metaimage, nrrd};
 use crate::geom::{Grid, Point};
-use crate::transform::{self, Axes, Direction, Step};
+use crate::transform::{self, AxisOrder, Direction, Step};
 
 mod fields;
 
@@ -18,17 +18,17 @@ mod fields;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
     /// The format, if it is not to be detected by content.
-    pub from: Option<Source>,
+    pub from: Option<SourceFormat>,
     /// The axis order of BigStream's text matrices and arrays.
-    pub axes: Option<Axes>,
+    pub axes: Option<AxisOrder>,
     /// The transform maps moving points to fixed ones, so it is inverted.
     pub invert: bool,
     /// The unit of its lengths.
     pub unit: Option<Unit>,
     /// The frame of its positions and vectors, LPS or RAS.
-    pub frame: Option<Frame>,
+    pub frame: Option<AnatomicalFrame>,
     /// The model that is fitted to landmarks.
-    pub fit: Option<Fit>,
+    pub fit: Option<LandmarkModel>,
     /// The name of one of several transformations.
     pub name: Option<String>,
     /// Spacing of a field that does not state it, `[z, y, x]` micrometres.
@@ -38,12 +38,12 @@ pub struct Reading {
     /// The grid on which the transform is sampled.
     pub onto: Option<Grid>,
     /// The transform is only inspected: how it is interpreted is not logged.
-    pub is_look: bool,
+    pub is_summary: bool,
 }
 
 /// A transform that has been read, and how it was interpreted.
 pub(super) struct Imported {
-    pub(super) pieces: Vec<Piece>,
+    pub(super) pieces: Vec<MapStep>,
     /// The interpretation, for the receipt.
     pub(super) taken_as: Value,
     /// Whether the points lie in a plane.
@@ -54,10 +54,10 @@ pub(super) struct Imported {
 pub(super) struct Convention {
     pub(super) format: &'static str,
     pub(super) axes: &'static str,
-    pub(super) frame: Option<Frame>,
+    pub(super) frame: Option<AnatomicalFrame>,
     pub(super) micrometres: f64,
     /// Whether the file itself states its unit.
-    pub(super) unit_is_said: bool,
+    pub(super) unit_is_stated: bool,
     pub(super) more: String,
 }
 
@@ -69,40 +69,40 @@ pub(super) fn read(location: &str, reading: &Reading) -> Result<Imported, Error>
         None => detect::source_of(location)?,
     };
     check(source, reading).map_err(unfit)?;
-    if matches!(source, Source::Json | Source::Field | Source::Bigstream) {
-        return ours(location, source, reading);
+    if matches!(source, SourceFormat::Json | SourceFormat::Field | SourceFormat::Bigstream) {
+        return read_native(location, source, reading);
     }
     let (mut pieces, convention) = match source {
-        Source::Nifti => fields::read_nifti(location, reading).map_err(unfit)?,
-        Source::Nrrd => nrrd::read(Path::new(location))
+        SourceFormat::Nifti => fields::read_nifti(location, reading).map_err(unfit)?,
+        SourceFormat::Nrrd => nrrd::read(Path::new(location))
             .and_then(|head| fields::read_flat(location, "NRRD", &head, reading))
             .map_err(unfit)?,
-        Source::Metaimage => metaimage::read(Path::new(location))
+        SourceFormat::Metaimage => metaimage::read(Path::new(location))
             .and_then(|head| fields::read_flat(location, "MetaImage", &head, reading))
             .map_err(unfit)?,
-        Source::BigwarpField => dfield::read(location, reading).map_err(unfit)?,
-        Source::Ngff => fields::read_ngff(location, reading).map_err(unfit)?,
-        Source::BigstreamDisplacements | Source::BigstreamPositions => {
+        SourceFormat::BigwarpField => dfield::read(location, reading).map_err(unfit)?,
+        SourceFormat::Ngff => fields::read_ngff(location, reading).map_err(unfit)?,
+        SourceFormat::BigstreamDisplacements | SourceFormat::BigstreamPositions => {
             fields::read_array(location, source, reading).map_err(unfit)?
         }
         _ => read_matrices(location, source, reading)?,
     };
     // these formats handle the inversion themselves
-    if reading.invert && !matches!(source, Source::Bigwarp | Source::Ngff) {
+    if reading.invert && !matches!(source, SourceFormat::Bigwarp | SourceFormat::Ngff) {
         pieces = inverse(pieces).map_err(unfit)?;
     }
-    let planar = source == Source::Bigwarp && convention.axes == "x,y";
-    let turns = !pieces.iter().any(|piece| matches!(piece, Piece::Foreign(_)));
-    let taken_as = tell(location, &convention, reading, turns);
-    if source == Source::Greedy && reading.from.is_none() && !reading.is_look {
+    let planar = source == SourceFormat::Bigwarp && convention.axes == "x,y";
+    let turns = !pieces.iter().any(|piece| matches!(piece, MapStep::ForeignField(_)));
+    let taken_as = record_convention(location, &convention, reading, turns);
+    if source == SourceFormat::Greedy && reading.from.is_none() && !reading.is_summary {
         tracing::info!("{location}: --from bigstream if BigStream wrote it");
     }
     Ok(Imported { pieces, taken_as, planar })
 }
 
 /// Refuses options that do not apply to the format.
-fn check(source: Source, reading: &Reading) -> Result<(), String> {
-    use Source::{
+fn check(source: SourceFormat, reading: &Reading) -> Result<(), String> {
+    use SourceFormat::{
         Ants, Bigstream, BigstreamDisplacements, BigstreamPositions, Bigwarp, BigwarpField,
         Elastix, Field, Greedy, Itk, Json, Metaimage, Ngff, Nifti, Nrrd,
     };
@@ -148,8 +148,13 @@ pub(super) fn warn(location: &str, notes: &[String]) {
 
 /// Logs how the file was interpreted, and returns it for the receipt. `turns` says whether --invert
 /// is possible.
-fn tell(location: &str, convention: &Convention, reading: &Reading, turns: bool) -> Value {
-    let Convention { format, axes, frame, micrometres, unit_is_said, more } = convention;
+fn record_convention(
+    location: &str,
+    convention: &Convention,
+    reading: &Reading,
+    turns: bool,
+) -> Value {
+    let Convention { format, axes, frame, micrometres, unit_is_stated, more } = convention;
     let unit = [Unit::Nm, Unit::Um, Unit::Mm]
         .into_iter()
         .find(|unit| unit.micrometres() == *micrometres)
@@ -160,7 +165,7 @@ fn tell(location: &str, convention: &Convention, reading: &Reading, turns: bool)
     for (flag, free) in [
         ("--invert", turns && !reading.invert),
         ("--frame", frame.is_some() && reading.frame.is_none()),
-        ("--unit", !unit_is_said && reading.unit.is_none()),
+        ("--unit", !unit_is_stated && reading.unit.is_none()),
     ] {
         if free {
             flags.push(flag);
@@ -171,7 +176,7 @@ fn tell(location: &str, convention: &Convention, reading: &Reading, turns: bool)
         Some((one, [])) => format!(" ({one} says otherwise)"),
         Some((last, rest)) => format!(" ({} and {last} say otherwise)", rest.join(", ")),
     };
-    if !reading.is_look {
+    if !reading.is_summary {
         tracing::info!(
             "{location}: read as {format}: {direction}, {axes}{framed}, {unit}{more}{cure}"
         );
@@ -180,19 +185,19 @@ fn tell(location: &str, convention: &Convention, reading: &Reading, turns: bool)
         "format": format,
         "direction": direction,
         "axes": axes,
-        "frame": frame.map(Frame::name),
+        "frame": frame.map(AnatomicalFrame::name),
         "unit": unit,
         "remark": more.trim_start_matches([',', ';', ' ']),
     })
 }
 
 /// The inverse of each map, in reverse order.
-fn inverse(pieces: Vec<Piece>) -> Result<Vec<Piece>, String> {
+fn inverse(pieces: Vec<MapStep>) -> Result<Vec<MapStep>, String> {
     pieces
         .into_iter()
         .rev()
         .map(|piece| match piece {
-            Piece::Affine(map) => Ok(Piece::Affine(map.inverse().map_err(|e| e.to_string())?)),
+            MapStep::Affine(map) => Ok(MapStep::Affine(map.inverse().map_err(|e| e.to_string())?)),
             _ => Err("is or holds a field, and only matrices can be turned round here; invmap makes the \
                       inverse of a field"
                 .to_owned()),
@@ -200,17 +205,17 @@ fn inverse(pieces: Vec<Piece>) -> Result<Vec<Piece>, String> {
         .collect()
 }
 
-fn world(reading: &Reading, frame: Frame, unit: Unit) -> World {
+fn world(reading: &Reading, frame: AnatomicalFrame, unit: Unit) -> World {
     World {
         frame: reading.frame.unwrap_or(frame),
         micrometres: reading.unit.unwrap_or(unit).micrometres(),
     }
 }
 
-pub(super) type Read = (Vec<Piece>, Convention);
+pub(super) type Read = (Vec<MapStep>, Convention);
 
 /// Reads the matrix, spline and landmark files of ITK, ANTs, greedy, elastix and BigWarp.
-fn read_matrices(location: &str, source: Source, reading: &Reading) -> Result<Read, Error> {
+fn read_matrices(location: &str, source: SourceFormat, reading: &Reading) -> Result<Read, Error> {
     let path = Path::new(location);
     let refused = |error| Error::Io { action: "read", path: location.to_owned(), source: error };
     let text = || -> Result<String, Error> {
@@ -218,9 +223,9 @@ fn read_matrices(location: &str, source: Source, reading: &Reading) -> Result<Re
         Ok(String::from_utf8_lossy(&bytes).trim_start_matches('\u{feff}').to_owned())
     };
     let (frame, unit) = match source {
-        Source::Greedy => (Frame::Ras, Unit::Mm),
-        Source::Bigwarp => (Frame::Lps, Unit::Um),
-        _ => (Frame::Lps, Unit::Mm),
+        SourceFormat::Greedy => (AnatomicalFrame::Ras, Unit::Mm),
+        SourceFormat::Bigwarp => (AnatomicalFrame::Lps, Unit::Um),
+        _ => (AnatomicalFrame::Lps, Unit::Mm),
     };
     let world = world(reading, frame, unit);
     let convention = |format| Convention {
@@ -228,17 +233,19 @@ fn read_matrices(location: &str, source: Source, reading: &Reading) -> Result<Re
         axes: "x,y,z",
         frame: Some(world.frame),
         micrometres: world.micrometres,
-        unit_is_said: false,
+        unit_is_stated: false,
         more: String::new(),
     };
     let read = match source {
-        Source::Itk => itk::read_file(path, world).map(|pieces| (pieces, convention("ITK"))),
-        Source::Ants => {
+        SourceFormat::Itk => itk::read_file(path, world).map(|pieces| (pieces, convention("ITK"))),
+        SourceFormat::Ants => {
             itk::read_file(path, world).map(|pieces| (pieces, convention("ITK or ANTs")))
         }
-        Source::Greedy => matrices::read_greedy(&text()?, world)
-            .map(|map| (vec![Piece::Affine(map)], convention("greedy"))),
-        Source::Elastix => elastix::read(path, world).map(|pieces| (pieces, convention("elastix"))),
+        SourceFormat::Greedy => matrices::read_greedy(&text()?, world)
+            .map(|map| (vec![MapStep::Affine(map)], convention("greedy"))),
+        SourceFormat::Elastix => {
+            elastix::read(path, world).map(|pieces| (pieces, convention("elastix")))
+        }
         _ => {
             let fit = reading.fit.unwrap_or_default();
             bigwarp::read(&text()?, world, fit, reading.invert).map(|landmarks| {
@@ -256,7 +263,7 @@ fn read_matrices(location: &str, source: Source, reading: &Reading) -> Result<Re
 }
 
 /// Reads native files and BigStream's text matrices.
-fn ours(location: &str, source: Source, reading: &Reading) -> Result<Imported, Error> {
+fn read_native(location: &str, source: SourceFormat, reading: &Reading) -> Result<Imported, Error> {
     let direction =
         if reading.invert { Direction::MovingToFixed } else { Direction::FixedToMoving };
     let unfit =
@@ -264,13 +271,13 @@ fn ours(location: &str, source: Source, reading: &Reading) -> Result<Imported, E
     let own = json!({ "format": "voxloom", "direction": if reading.invert { "moving-to-fixed" } else { "fixed-to-moving" } });
     let imported = |pieces, taken_as| Imported { pieces, taken_as, planar: false };
     let path = Path::new(location);
-    let arrays = |steps: Vec<Step>| -> Result<Vec<Piece>, Error> {
+    let arrays = |steps: Vec<Step>| -> Result<Vec<MapStep>, Error> {
         transform::open_steps(location, &steps, Direction::FixedToMoving)?;
-        Ok(steps.into_iter().map(own_piece).collect())
+        Ok(steps.into_iter().map(native_step).collect())
     };
     Ok(match source {
-        Source::Json => imported(arrays(transform::read_document(path, direction)?)?, own),
-        Source::Bigstream => {
+        SourceFormat::Json => imported(arrays(transform::read_document(path, direction)?)?, own),
+        SourceFormat::Bigstream => {
             let order = reading.axes.unwrap_or_default();
             let map = transform::read_matrix_text(path, order)?;
             let um = reading.unit.map_or(1.0, Unit::micrometres);
@@ -278,10 +285,10 @@ fn ours(location: &str, source: Source, reading: &Reading) -> Result<Imported, E
             let map = crate::geom::Affine::from_parts(map.linear(), shift);
             let convention = Convention {
                 format: "BigStream's text",
-                axes: if order == Axes::Zyx { "z,y,x" } else { "x,y,z" },
+                axes: if order == AxisOrder::Zyx { "z,y,x" } else { "x,y,z" },
                 frame: None,
                 micrometres: um,
-                unit_is_said: false,
+                unit_is_stated: false,
                 more: String::new(),
             };
             let map = if reading.invert {
@@ -289,14 +296,14 @@ fn ours(location: &str, source: Source, reading: &Reading) -> Result<Imported, E
             } else {
                 map
             };
-            let taken_as = tell(location, &convention, reading, true);
+            let taken_as = record_convention(location, &convention, reading, true);
             if reading.axes.is_none() {
                 tracing::info!(
                     "{location}: --from-axes xyz if BigStream of 2021 wrote it, --from greedy if \
                                 greedy did"
                 );
             }
-            imported(vec![Piece::Affine(map)], taken_as)
+            imported(vec![MapStep::Affine(map)], taken_as)
         }
         _ if reading.invert => {
             return Err(unfit(
@@ -308,9 +315,9 @@ fn ours(location: &str, source: Source, reading: &Reading) -> Result<Imported, E
     })
 }
 
-fn own_piece(step: Step) -> Piece {
+fn native_step(step: Step) -> MapStep {
     match step {
-        Step::Affine(map) => Piece::Affine(map),
-        other => Piece::Ours(other),
+        Step::Affine(map) => MapStep::Affine(map),
+        other => MapStep::Native(other),
     }
 }

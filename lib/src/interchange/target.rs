@@ -3,12 +3,12 @@ use std::str::FromStr;
 
 use super::Error;
 use crate::blocks;
-use crate::transform::Axes;
+use crate::transform::AxisOrder;
 use crate::volume::{self, Format};
 
 /// The format to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum TargetFormat {
     /// A volume.
     Volume(Format),
     /// A transform as a chain in JSON, with its fields in arrays next to it.
@@ -16,7 +16,7 @@ pub enum Target {
     /// A native displacement field.
     Field,
     /// A matrix as BigStream's text.
-    Matrix(Axes),
+    Matrix(AxisOrder),
     /// A matrix as an ITK transform file.
     Itk,
     /// A matrix as ANTs' MATLAB file.
@@ -35,7 +35,7 @@ pub enum Target {
     Ngff,
 }
 
-impl Target {
+impl TargetFormat {
     /// The formats by their names on the command line.
     pub const NAMES: [(&'static str, Self); 17] = [
         ("zarr3", Self::Volume(Format::Zarr3)),
@@ -45,8 +45,8 @@ impl Target {
         ("npy", Self::Volume(Format::Npy)),
         ("json", Self::Json),
         ("field", Self::Field),
-        ("bigstream-zyx", Self::Matrix(Axes::Zyx)),
-        ("bigstream-xyz", Self::Matrix(Axes::Xyz)),
+        ("bigstream-zyx", Self::Matrix(AxisOrder::Zyx)),
+        ("bigstream-xyz", Self::Matrix(AxisOrder::Xyz)),
         ("itk", Self::Itk),
         ("ants", Self::Ants),
         ("greedy", Self::Greedy),
@@ -69,15 +69,15 @@ impl Target {
 
     /// Whether `--to-unit` can choose the unit of its numbers.
     pub(super) fn takes_a_unit(self) -> bool {
-        use Target::{Ants, BigWarp, Elastix, Greedy, Itk, Matrix, Nifti, Nrrd};
+        use TargetFormat::{Ants, BigWarp, Elastix, Greedy, Itk, Matrix, Nifti, Nrrd};
         matches!(self, Matrix(_) | Itk | Ants | Greedy | Elastix | BigWarp | Nifti | Nrrd)
     }
 }
 
 /// The formats that an output's name may denote; `is_transform` says whether its source is a
 /// transform.
-pub(super) fn of_name(output: &str, is_transform: impl Fn() -> bool) -> Vec<Target> {
-    use Target::{
+pub(super) fn of_name(output: &str, is_transform: impl Fn() -> bool) -> Vec<TargetFormat> {
+    use TargetFormat::{
         Ants, BigWarp, Elastix, Field, Greedy, Itk, Json, Matrix, Ngff, Nifti, Nrrd, Volume,
     };
     let name = output.trim_end_matches('/').to_lowercase();
@@ -90,7 +90,7 @@ pub(super) fn of_name(output: &str, is_transform: impl Fn() -> bool) -> Vec<Targ
         Some("tfm") => return vec![Itk],
         Some("mat") => return vec![Ants, Greedy],
         Some("txt") => {
-            return vec![Itk, Elastix, Greedy, Matrix(Axes::Zyx), Matrix(Axes::Xyz)];
+            return vec![Itk, Elastix, Greedy, Matrix(AxisOrder::Zyx), Matrix(AxisOrder::Xyz)];
         }
         Some("csv") => return vec![BigWarp],
         Some("nii") => return vec![Nifti],
@@ -112,26 +112,28 @@ pub(super) fn of_name(output: &str, is_transform: impl Fn() -> bool) -> Vec<Targ
 }
 
 /// Refuses a name that denotes another format than `target`.
-pub(super) fn check_name(output: &str, target: Target) -> Result<(), Error> {
+pub(super) fn check_name(output: &str, target: TargetFormat) -> Result<(), Error> {
     match target {
-        Target::Volume(format) => return Ok(volume::check_name(output, format)?),
-        Target::Field | Target::Ngff => return Ok(volume::check_name(output, Format::Zarr3)?),
+        TargetFormat::Volume(format) => return Ok(volume::check_name(output, format)?),
+        TargetFormat::Field | TargetFormat::Ngff => {
+            return Ok(volume::check_name(output, Format::Zarr3)?);
+        }
         _ => {}
     }
-    let told = of_name(output, || true);
-    if told.is_empty() || told.contains(&target) {
+    let candidates = of_name(output, || true);
+    if candidates.is_empty() || candidates.contains(&target) {
         return Ok(());
     }
-    let told: Vec<_> = told.into_iter().map(Target::name).collect();
+    let candidates: Vec<_> = candidates.into_iter().map(TargetFormat::name).collect();
     Err(blocks::Error::Usage(format!(
         "--to {} does not fit the name {output}, which is that of {}; give another name or another --to",
         target.name(),
-        told.join(" or ")
+        candidates.join(" or ")
     ))
     .into())
 }
 
-impl FromStr for Target {
+impl FromStr for TargetFormat {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -149,7 +151,7 @@ mod tests {
     #[test]
     fn a_name_tells_one_format_or_all_that_it_may_mean() {
         let names = |output: &str, transform: bool| -> Vec<&str> {
-            of_name(output, || transform).into_iter().map(Target::name).collect()
+            of_name(output, || transform).into_iter().map(TargetFormat::name).collect()
         };
         for (output, want) in [
             ("out.zarr", &["zarr3"][..]),

@@ -4,12 +4,12 @@
 
 use nalgebra::{DMatrix, Dyn, LU};
 
-use super::pieces::Warp;
+use super::map_steps::SmoothMap;
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Affine, Point};
 
 /// Maximum number of landmarks: solving for more would take gigabytes.
-const MOST: usize = 5000;
+const MAX_LANDMARKS: usize = 5000;
 
 /// The spline that maps points to given positions with the least bending energy.
 pub(super) struct ThinPlate {
@@ -33,8 +33,10 @@ impl ThinPlate {
                 axes + 1
             ));
         }
-        if count > MOST {
-            return Err(format!("{count} pairs of points; at most {MOST} can be solved for"));
+        if count > MAX_LANDMARKS {
+            return Err(format!(
+                "{count} pairs of points; at most {MAX_LANDMARKS} can be solved for"
+            ));
         }
         for j in 0..count {
             if let Some(i) = (0..j).find(|&i| from[i] == from[j]) {
@@ -118,7 +120,7 @@ fn kernel(square: f64) -> f64 {
     if square > 0.0 { 0.5 * square * square.ln() } else { 0.0 }
 }
 
-impl Warp for ThinPlate {
+impl SmoothMap for ThinPlate {
     fn add_to(&self, fingerprint: &mut Fingerprint) {
         fingerprint.add(b"thin-plate spline").add_counts([self.axes as u64]);
         fingerprint.add_numbers(self.points.iter().flatten().copied());
@@ -197,11 +199,11 @@ mod tests {
     #[test]
     fn landmarks_that_determine_nothing_are_refused_in_words() {
         let line: Vec<Point> = (0..6).map(|i| [f64::from(i), 2.0 * f64::from(i), 1.0]).collect();
-        let said = |from: &[Point]| ThinPlate::through(from, from, 3).err().unwrap();
-        assert!(said(&line).contains("line or in a plane"));
-        assert!(said(&line[..3]).contains("3 pairs"));
+        let refusal = |from: &[Point]| ThinPlate::through(from, from, 3).err().unwrap();
+        assert!(refusal(&line).contains("line or in a plane"));
+        assert!(refusal(&line[..3]).contains("3 pairs"));
         let mut twice = line;
         twice[4] = twice[1];
-        assert!(said(&twice).contains("landmarks 2 and 5"));
+        assert!(refusal(&twice).contains("landmarks 2 and 5"));
     }
 }

@@ -25,7 +25,7 @@ pub(super) enum Packing {
 
 impl Packing {
     /// The largest number of bytes that `stored` bytes can decode to, if the format limits it.
-    fn most(self, stored: u64) -> Option<u64> {
+    fn max_decoded(self, stored: u64) -> Option<u64> {
         match self {
             // zlib's documentation: deflate expands a byte to at most 1032; headers are negligible
             Self::Gzip | Self::Zlib => Some(stored.saturating_mul(1032)),
@@ -39,7 +39,7 @@ impl Packing {
     /// Refuses a file that is too short for what its header claims.
     pub(super) fn check(self, file: &Path, from: u64, wanted: u64) -> Result<(), String> {
         let length = std::fs::metadata(file).map_err(|e| format!("cannot be read: {e}"))?.len();
-        match self.most(length.saturating_sub(from)) {
+        match self.max_decoded(length.saturating_sub(from)) {
             Some(most) if most < wanted => Err(format!(
                 "claims {wanted} bytes of vectors, which its {length} bytes cannot hold; copy it again"
             )),
@@ -97,20 +97,20 @@ fn copy(mut input: impl Read, wanted: u64, out: &mut dyn Write) -> io::Result<()
 
 /// Decodes numbers separated by white space to doubles.
 fn words(input: &mut impl BufRead, wanted: u64, out: &mut dyn Write) -> io::Result<()> {
-    const LONGEST: u64 = 512;
+    const MAX_WORD: u64 = 512;
     let mut left = wanted / 8;
     let mut line = Vec::new();
     loop {
         line.clear();
         let gap = |byte: u8| byte.is_ascii_whitespace();
         skip(input, gap)?;
-        let mut word = input.by_ref().take(LONGEST);
+        let mut word = input.by_ref().take(MAX_WORD);
         take(&mut word, &mut line, gap)?;
         if line.is_empty() {
             break;
         }
         let text = String::from_utf8_lossy(&line);
-        let number = text.parse::<f64>().ok().filter(|_| text.len() < LONGEST as usize);
+        let number = text.parse::<f64>().ok().filter(|_| text.len() < MAX_WORD as usize);
         let number = number
             .ok_or_else(|| bad(format!("it holds '{}', which is no number", shorten(&text))))?;
         left = left.checked_sub(1).ok_or_else(|| {
@@ -258,18 +258,18 @@ mod tests {
     fn words_become_doubles_and_what_is_none_is_quoted_shortly() {
         let want: Vec<u8> = [1.5, -2.0, 1e-3].iter().flat_map(|v: &f64| v.to_le_bytes()).collect();
         assert_eq!(unpack(Packing::Words, b" 1.5\n-2 1e-3\n", 24).unwrap(), want);
-        let told = |bytes: &[u8]| unpack(Packing::Words, bytes, 24).unwrap_err();
-        assert!(told(b"1 2 3 4").contains("more than the 3 numbers"));
-        assert!(told(b"1     2").contains("lacks 1 numbers of 3"));
-        assert!(told(b"1 two 3").contains("'two', which is no number"));
-        assert!(told(&vec![b'x'; 3_000_000]).len() < 300);
+        let refusal = |bytes: &[u8]| unpack(Packing::Words, bytes, 24).unwrap_err();
+        assert!(refusal(b"1 2 3 4").contains("more than the 3 numbers"));
+        assert!(refusal(b"1     2").contains("lacks 1 numbers of 3"));
+        assert!(refusal(b"1 two 3").contains("'two', which is no number"));
+        assert!(refusal(&vec![b'x'; 3_000_000]).len() < 300);
     }
 
     #[test]
     fn a_claim_that_the_file_cannot_back_is_refused_at_once() {
         for packing in [Packing::Gzip, Packing::Zlib, Packing::Words, Packing::Hex] {
-            let told = unpack(packing, &gzip(&[0; 64]), 1 << 40).unwrap_err();
-            assert!(told.contains("cannot hold"), "{packing:?}: {told}");
+            let refusal = unpack(packing, &gzip(&[0; 64]), 1 << 40).unwrap_err();
+            assert!(refusal.contains("cannot hold"), "{packing:?}: {refusal}");
         }
     }
 }

@@ -4,14 +4,14 @@ use crate::geom::{Affine, Grid, Point};
 
 /// The directions of the x and y axes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Frame {
+pub enum AnatomicalFrame {
     /// As in ITK and voxloom.
     Lps,
     /// As in NIfTI headers and greedy's matrices: x and y are reversed.
     Ras,
 }
 
-impl Frame {
+impl AnatomicalFrame {
     /// Its name.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -62,7 +62,7 @@ impl Unit {
 /// The world coordinates x, y, z of another program: its frame and the micrometres of its unit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct World {
-    pub(super) frame: Frame,
+    pub(super) frame: AnatomicalFrame,
     pub(super) micrometres: f64,
 }
 
@@ -74,7 +74,7 @@ impl World {
     }
 
     /// The inverse: converts `[z, y, x]` micrometres to a position or vector x, y, z.
-    pub(super) fn unvector(self, [z, y, x]: Point) -> [f64; 3] {
+    pub(super) fn to_external_vector(self, [z, y, x]: Point) -> [f64; 3] {
         let [a, b, c] = self.frame.signs();
         [x * a, y * b, z * c].map(|v| v / self.micrometres)
     }
@@ -90,12 +90,12 @@ impl World {
     }
 
     /// The inverse of [`World::map`]: the linear part and the offset in x, y, z.
-    pub(super) fn unmap(self, map: &Affine) -> ([[f64; 3]; 3], [f64; 3]) {
+    pub(super) fn to_external_map(self, map: &Affine) -> ([[f64; 3]; 3], [f64; 3]) {
         let (linear, signs) = (map.linear(), self.frame.signs());
         let turned = std::array::from_fn(|r| {
             std::array::from_fn(|c| linear[2 - r][2 - c] * signs[r] * signs[c])
         });
-        (turned, self.unvector(map.offset()))
+        (turned, self.to_external_vector(map.offset()))
     }
 }
 
@@ -112,7 +112,7 @@ pub(super) struct Placement {
 
 /// A step counts as parallel to an axis if its other components are at most this fraction of it:
 /// the single precision of a NIfTI header causes such deviations.
-const STRAIGHT: f64 = 1e-7;
+const PARALLEL_TOLERANCE: f64 = 1e-7;
 
 impl Placement {
     /// From spacings and a matrix of direction cosines, whose columns are the axes.
@@ -142,7 +142,7 @@ impl Placement {
         let spacing: Point = std::array::from_fn(length);
         let straight = (0..3).all(|c| {
             linear[c][c] > 0.0
-                && (0..3).all(|r| r == c || linear[r][c].abs() <= STRAIGHT * spacing[c])
+                && (0..3).all(|r| r == c || linear[r][c].abs() <= PARALLEL_TOLERANCE * spacing[c])
         });
         if straight {
             return (Grid::new(self.shape, spacing, map.offset()), None);
@@ -161,8 +161,8 @@ mod tests {
 
     #[test]
     fn x_and_y_are_mirrored_in_ras_and_nothing_in_lps() {
-        let lps = World { frame: Frame::Lps, micrometres: 1e3 };
-        let ras = World { frame: Frame::Ras, micrometres: 1e3 };
+        let lps = World { frame: AnatomicalFrame::Lps, micrometres: 1e3 };
+        let ras = World { frame: AnatomicalFrame::Ras, micrometres: 1e3 };
         assert_eq!(lps.vector([1.0, 2.0, 3.0]), [3000.0, 2000.0, 1000.0]);
         assert_eq!(ras.vector([1.0, 2.0, 3.0]), [3000.0, -2000.0, -1000.0]);
         let (linear, offset) =
@@ -175,18 +175,18 @@ mod tests {
             });
             let (got, want) = (map.apply(world.vector(p)), world.vector(q));
             assert!((0..3).all(|a| (got[a] - want[a]).abs() < 1e-9));
-            let (back, shift) = world.unmap(&map);
+            let (back, shift) = world.to_external_map(&map);
             assert_eq!((back, shift), (linear, offset));
         }
     }
 
     #[test]
     fn straight_samples_are_a_grid_and_others_a_turned_one() {
-        let world = World { frame: Frame::Lps, micrometres: 1.0 };
+        let world = World { frame: AnatomicalFrame::Lps, micrometres: 1.0 };
         let straight = Placement::new([4, 5, 6], [1.0, 2.0, 3.0], [7.0, 8.0, 9.0], &UNIT);
         let grid = Grid::new([4, 5, 6], [3.0, 2.0, 1.0], [9.0, 8.0, 7.0]);
         assert_eq!(straight.grid(world), (grid, None));
-        let mirrored = World { frame: Frame::Ras, ..world };
+        let mirrored = World { frame: AnatomicalFrame::Ras, ..world };
         let (grid, map) = straight.grid(mirrored);
         assert_eq!(grid, Grid::new([4, 5, 6], [3.0, 2.0, 1.0], [0.0; 3]));
         let at = map.unwrap().apply(grid.position([1.0, 1.0, 1.0]));

@@ -10,9 +10,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::blocks::{self, Budget, Context, Ending, Identity, Outcome, Plan, Reads};
+use crate::blocks::{self, Budget, Context, Identity, Outcome, Plan, Reads, TaskResult};
 use crate::device::Cost;
-use crate::geom::{Chain, FieldApart, FieldSource, Grid, Point, Transform};
+use crate::geom::{Chain, FieldSource, Grid, Point, Transform, UnreachedField};
 use crate::volume::{self, FieldOutput};
 use crate::warp::{self, inverse, points};
 
@@ -23,7 +23,7 @@ mod tests;
 const CHUNK: usize = 64;
 
 /// The maximum number of blocks whose memory is estimated in advance.
-const PROBES: usize = 12;
+const MAX_PROBES: usize = 12;
 
 /// The reason why a map could not be inverted.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +39,7 @@ pub enum Error {
     Warp(#[from] warp::Error),
     /// A field of the chain does not overlap the points that it would be applied to.
     #[error(transparent)]
-    Apart(#[from] FieldApart),
+    Apart(#[from] UnreachedField),
     /// No node has an inverse.
     #[error(
         "no node of the grid has an inverse under {transform}: the grid, or its unit (micrometres), is not that \
@@ -71,7 +71,7 @@ pub struct Options {
 
 /// The statistics of a block in its ledger entry, or the total of all blocks.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-struct Tally {
+struct InversionCounts {
     found: u64,
     lost: u64,
     folded: u64,
@@ -81,7 +81,7 @@ struct Tally {
     reach: Point,
 }
 
-impl Tally {
+impl InversionCounts {
     fn of(found: &inverse::Inverse, grid: &Grid) -> Self {
         let unit = grid.spacing.iter().copied().fold(f64::INFINITY, f64::min);
         let mut reach = [0.0; 3];
@@ -174,26 +174,26 @@ pub fn invert(
     let out = FieldOutput::begin(output, grid, chunk, &plan.as_run(ctx))?;
     out.set_inverse()?;
     ctx.output_file(Path::new(output));
-    let ends = plan.stream_to::<_, _, _, Error>(
+    let results = plan.stream_to::<_, _, _, Error>(
         ctx,
         &out,
         |task| Ok(task.core),
         |_, core| {
             let found = inverse::inverse(chain, grid, &core, options.tolerance)?;
-            let tally = Tally::of(&found, grid);
+            let tally = InversionCounts::of(&found, grid);
             Ok((found.vectors, tally))
         },
         |task, (vectors, tally)| {
             out.write(&task.core, &vectors)?;
             let outcome = if tally.found == 0 { Outcome::Empty } else { Outcome::Done };
-            Ok(Ending::from(outcome).with_summary(&tally)?)
+            Ok(TaskResult::from(outcome).with_summary(&tally)?)
         },
     )?;
     if !ctx.gathers() {
         return Ok(());
     }
-    let mut tally = Tally::default();
-    for summary in ends.summaries() {
+    let mut tally = InversionCounts::default();
+    for summary in results.summaries() {
         tally.add(&summary?.1);
     }
     conclude(&tally, &out, options, ctx)
@@ -211,7 +211,7 @@ fn plan(
     fields_of(chain).for_each(|field| field.keep(ctx.memory / 8));
     let guess = |block: [usize; 3]| estimate(chain, grid, block);
     let block = Plan::choose_block(grid.bounds(), chunk, guess, ctx)?;
-    let cost = dearest(chain, grid, block)?;
+    let cost = most_expensive(chain, grid, block)?;
     let sources: Vec<_> = fields.iter().map(|field| (*field, ctx.memory / 8)).collect();
     let kept = budget.caches(&sources, &cost);
     let identity = Identity::of("invmap")
@@ -221,7 +221,7 @@ fn plan(
     let nodes = (0..3).map(|a| block[a].min(grid.shape[a])).product();
     Ok(Plan::tile(grid.bounds(), block, cost, &identity)
         .waiting(&Cost::of::<[f32; 3]>("inverse vectors", nodes))
-        .beside(
+        .with_overhead(
             &budget,
             kept,
             Budget::each_thread(&fields, FieldOutput::writing_bytes(output, chunk)),
@@ -249,14 +249,14 @@ fn estimate(chain: &Chain, grid: &Grid, block: [usize; 3]) -> Cost {
     });
     Cost::of::<[f32; 3]>("inverse vectors", nodes)
         + Cost::of::<[f32; 3]>("vectors of the map", vectors.sum())
-        + points::search_cost(chain, points::AT_ONCE, nodes)
+        + points::search_cost(chain, points::MAX_CONCURRENT, nodes)
 }
 
 /// The memory of the most expensive of a number of evenly spaced blocks, plus a tenth for the
 /// others.
-fn dearest(chain: &Chain, grid: &Grid, block: [usize; 3]) -> Result<Cost, Error> {
+fn most_expensive(chain: &Chain, grid: &Grid, block: [usize; 3]) -> Result<Cost, Error> {
     let count = grid.bounds().tiles(block).count();
-    let every = count.div_ceil(PROBES).max(1);
+    let every = count.div_ceil(MAX_PROBES).max(1);
     let mut most = Cost::default();
     for part in grid.bounds().tiles(block).step_by(every) {
         most = most.or(inverse::cost(chain, grid, &part)?);
@@ -266,7 +266,7 @@ fn dearest(chain: &Chain, grid: &Grid, block: [usize; 3]) -> Result<Cost, Error>
 }
 
 fn conclude(
-    tally: &Tally,
+    tally: &InversionCounts,
     out: &FieldOutput,
     options: &Options,
     ctx: &Context,

@@ -8,10 +8,10 @@
 
 use std::collections::HashMap;
 
-use super::windows::{Block, Field, Window};
+use super::windows::{CorrelationBlock, NormalisedCube, VoxelBlock};
 
 /// The offsets of a voxel and its 26 neighbours; index 13 is the voxel itself.
-const STEPS: [[i64; 3]; 27] = {
+const NEIGHBOUR_OFFSETS: [[i64; 3]; 27] = {
     let mut steps = [[0; 3]; 27];
     let mut i = 0;
     while i < 27 {
@@ -33,10 +33,10 @@ pub(super) struct Peak {
 
 /// Two blocks on one grid, prepared for many searches.
 pub(super) struct Searcher<'a> {
-    fixed: Block<'a>,
-    moving: Field,
+    fixed: VoxelBlock<'a>,
+    moving: CorrelationBlock,
     half_fixed: Vec<f32>,
-    half_moving: Field,
+    half_moving: CorrelationBlock,
     half_shape: [usize; 3],
     /// The downsampling factors of the coarse search along z, y, x.
     factor: [usize; 3],
@@ -48,21 +48,21 @@ impl<'a> Searcher<'a> {
     /// Prepares for contexts of `2 * radius + 1` voxels and shifts of up to `reach` voxels; along
     /// an axis of reach 0 there is no search.
     pub(super) fn new(
-        fixed: Block<'a>,
-        moving: Block,
+        fixed: VoxelBlock<'a>,
+        moving: VoxelBlock,
         radius: [usize; 3],
         reach: [usize; 3],
     ) -> Self {
         // contexts of one or three voxels cannot be downsampled
         let factor = std::array::from_fn(|a| if radius[a] > 1 && reach[a] > 0 { 2 } else { 1 });
-        let (half_fixed, half_shape) = shrink(fixed, factor);
-        let (half_moving, _) = shrink(moving, factor);
-        let half_moving = Block { voxels: &half_moving, shape: half_shape };
+        let (half_fixed, half_shape) = downsample(fixed, factor);
+        let (half_moving, _) = downsample(moving, factor);
+        let half_moving = VoxelBlock { voxels: &half_moving, shape: half_shape };
         Self {
             fixed,
-            moving: Field::new(moving, radius),
+            moving: CorrelationBlock::new(moving, radius),
             half_fixed,
-            half_moving: Field::new(half_moving, divided(radius, factor)),
+            half_moving: CorrelationBlock::new(half_moving, reduced_radius(radius, factor)),
             half_shape,
             factor,
             radius,
@@ -75,7 +75,7 @@ impl<'a> Searcher<'a> {
     /// `None` if the context extends beyond either block or is constant, or if the best shift lies
     /// at the end of the reach: a maximum counts only if its neighbours on both sides are known.
     pub(super) fn search(&self, at: [usize; 3]) -> Option<Peak> {
-        let window = Window::new(self.fixed, at.map(|v| v as i64), self.radius)?;
+        let window = NormalisedCube::new(self.fixed, at.map(|v| v as i64), self.radius)?;
         let coarse = self.coarse(at)?;
         let mut centre: [i64; 3] = std::array::from_fn(|a| self.factor[a] as i64 * coarse[a]);
         let mut known = HashMap::new();
@@ -87,15 +87,15 @@ impl<'a> Searcher<'a> {
             if best == 13 {
                 return self.refine(&around, centre);
             }
-            centre = std::array::from_fn(|a| centre[a] + STEPS[best][a]);
+            centre = std::array::from_fn(|a| centre[a] + NEIGHBOUR_OFFSETS[best][a]);
         }
         None
     }
 
     fn coarse(&self, at: [usize; 3]) -> Option<[i64; 3]> {
-        let fixed = Block { voxels: &self.half_fixed, shape: self.half_shape };
+        let fixed = VoxelBlock { voxels: &self.half_fixed, shape: self.half_shape };
         let at: [i64; 3] = std::array::from_fn(|a| (at[a] / self.factor[a]) as i64);
-        let window = Window::new(fixed, at, divided(self.radius, self.factor))?;
+        let window = NormalisedCube::new(fixed, at, reduced_radius(self.radius, self.factor))?;
         let reach: [i64; 3] =
             std::array::from_fn(|a| self.reach[a].div_ceil(self.factor[a]) as i64);
         let mut best: Option<([i64; 3], f64)> = None;
@@ -116,7 +116,7 @@ impl<'a> Searcher<'a> {
 
     fn around(
         &self,
-        window: &Window,
+        window: &NormalisedCube,
         at: [usize; 3],
         centre: [i64; 3],
         known: &mut HashMap<[i64; 3], f64>,
@@ -124,7 +124,9 @@ impl<'a> Searcher<'a> {
         let mut found = [0.0; 27];
         let flat = self.reach.map(|reach| reach == 0);
         let leaves = |step: [i64; 3]| (0..3).any(|a| flat[a] && step[a] != 0);
-        for (value, step) in found.iter_mut().zip(STEPS).filter(|(_, step)| !leaves(*step)) {
+        for (value, step) in
+            found.iter_mut().zip(NEIGHBOUR_OFFSETS).filter(|(_, step)| !leaves(*step))
+        {
             let place: [i64; 3] = std::array::from_fn(|a| at[a] as i64 + centre[a] + step[a]);
             *value = if let Some(&r) = known.get(&place) {
                 r
@@ -135,7 +137,8 @@ impl<'a> Searcher<'a> {
             };
         }
         // along an axis that is not searched, an even parabola puts the maximum at offset 0
-        for (i, step) in STEPS.into_iter().enumerate().filter(|(_, step)| leaves(*step)) {
+        for (i, step) in NEIGHBOUR_OFFSETS.into_iter().enumerate().filter(|(_, step)| leaves(*step))
+        {
             let within: [i64; 3] = std::array::from_fn(|a| if flat[a] { 0 } else { step[a] });
             let away = (0..3).filter(|&a| flat[a] && step[a] != 0).count();
             let at = 13 + 9 * within[0] + 3 * within[1] + within[2];
@@ -145,7 +148,7 @@ impl<'a> Searcher<'a> {
     }
 
     fn refine(&self, around: &[f64; 27], centre: [i64; 3]) -> Option<Peak> {
-        let top = top_of(around);
+        let top = maximum_of(around);
         let shift: [f64; 3] = std::array::from_fn(|a| centre[a] as f64 + top[a]);
         let inside = (0..3).all(|a| shift[a].abs() <= self.reach[a] as f64);
         inside.then_some(Peak { shift, correlation: around[13] })
@@ -153,12 +156,12 @@ impl<'a> Searcher<'a> {
 }
 
 /// A radius on a grid downsampled by `factor`.
-fn divided(radius: [usize; 3], factor: [usize; 3]) -> [usize; 3] {
+fn reduced_radius(radius: [usize; 3], factor: [usize; 3]) -> [usize; 3] {
     std::array::from_fn(|a| radius[a] / factor[a])
 }
 
 /// Downsamples by averaging `factor` voxels along each axis (1 or 2); a last odd voxel is dropped.
-fn shrink(block: Block, factor: [usize; 3]) -> (Vec<f32>, [usize; 3]) {
+fn downsample(block: VoxelBlock, factor: [usize; 3]) -> (Vec<f32>, [usize; 3]) {
     let shape: [usize; 3] = std::array::from_fn(|a| block.shape[a] / factor[a]);
     let [_, height, width] = block.shape;
     let scale = 1.0 / factor.iter().product::<usize>() as f32;
@@ -189,7 +192,7 @@ fn shrink(block: Block, factor: [usize; 3]) -> (Vec<f32>, [usize; 3]) {
 ///
 /// Gradient and Hessian are computed by central differences. If the Hessian is not negative
 /// definite, or the offset is too large, each axis is fitted by a parabola of its own.
-fn top_of(around: &[f64; 27]) -> [f64; 3] {
+fn maximum_of(around: &[f64; 27]) -> [f64; 3] {
     const STRIDE: [usize; 3] = [9, 3, 1];
     let at = |offset: isize| around[(13 + offset) as usize];
     let stride = |a: usize| STRIDE[a] as isize;
@@ -246,8 +249,8 @@ mod tests {
         for shift in [[0.0, 0.0, 0.0], [1.3, -2.6, 3.45], [-3.5, 0.25, -1.75]] {
             let moving = sampled(shape, shift);
             let searcher = Searcher::new(
-                Block { voxels: &fixed, shape },
-                Block { voxels: &moving, shape },
+                VoxelBlock { voxels: &fixed, shape },
+                VoxelBlock { voxels: &moving, shape },
                 [10; 3],
                 [5; 3],
             );
@@ -264,7 +267,8 @@ mod tests {
         let shape = [30, 30, 30];
         let fixed = sampled(shape, [0.0; 3]);
         let moving = sampled(shape, [1.4, -2.2, 0.7]);
-        let (fixed, moving) = (Block { voxels: &fixed, shape }, Block { voxels: &moving, shape });
+        let (fixed, moving) =
+            (VoxelBlock { voxels: &fixed, shape }, VoxelBlock { voxels: &moving, shape });
         let searcher = Searcher::new(fixed, moving, [6, 7, 8], [4; 3]);
         for at in [[14, 15, 16], [13, 12, 14], [15, 14, 13]] {
             let (shift, correlation) = oracle::search(fixed, moving, at, [6, 7, 8], 4);
@@ -284,7 +288,7 @@ mod tests {
     fn constant_surroundings_and_the_rim_give_no_peak() {
         let shape = [24; 3];
         let (flat, ramp) = (vec![7.0; 24 * 24 * 24], sampled(shape, [0.0; 3]));
-        let block = |voxels| Block { voxels, shape };
+        let block = |voxels| VoxelBlock { voxels, shape };
         assert_eq!(Searcher::new(block(&flat), block(&ramp), [5; 3], [2; 3]).search([12; 3]), None);
         assert_eq!(Searcher::new(block(&ramp), block(&ramp), [5; 3], [2; 3]).search([3; 3]), None);
     }
@@ -296,8 +300,8 @@ mod tests {
             let fixed = sampled(shape, [0.0; 3]);
             let moving = sampled(shape, [0.0, -2.6, 3.45]);
             let searcher = Searcher::new(
-                Block { voxels: &fixed, shape },
-                Block { voxels: &moving, shape },
+                VoxelBlock { voxels: &fixed, shape },
+                VoxelBlock { voxels: &moving, shape },
                 [0, 10, 10],
                 [0, 5, 5],
             );

@@ -1,28 +1,28 @@
 //! Checks of the options against the volumes.
 
 use super::Options;
-use super::pairs::Pair;
+use super::pairs::VolumePair;
 use crate::blocks::Error;
 use crate::geom::Grid;
 
 /// The upper limit for half the side of a context, voxels: such a context takes 8 MB in single
 /// precision.
-const WIDEST: usize = 64;
+const MAX_HALF_CONTEXT: usize = 64;
 /// The upper limit of the stiffness of a face between blocks, in matches.
-const STIFFEST: f64 = 1e6;
+const MAX_STIFFNESS: f64 = 1e6;
 
 /// Rejects values that are invalid for these volumes, naming the flag.
 ///
 /// # Errors
 /// [`Error::Usage`] with the value and the range allowed.
-pub(super) fn check(pair: &Pair, options: &Options) -> Result<(), Error> {
+pub(super) fn check(pair: &VolumePair, options: &Options) -> Result<(), Error> {
     let refuse = |message: String| Err(Error::Usage(message));
     let grids = [&pair.fixed.grid(), &pair.moving.grid()];
     options.spots(grids[0]).check_for(grids[0]).map_err(|e| Error::Usage(e.to_string()))?;
     // written so that NaN is rejected
     for (flag, value, [least, most]) in [
         ("--match-threshold", options.match_threshold, [-1.0, 1.0]),
-        ("--stiffness", options.stiffness, [0.0, STIFFEST]),
+        ("--stiffness", options.stiffness, [0.0, MAX_STIFFNESS]),
         ("--overlap", options.overlap, [0.0, 1.0]),
     ] {
         if !(least..=most).contains(&value) {
@@ -30,22 +30,24 @@ pub(super) fn check(pair: &Pair, options: &Options) -> Result<(), Error> {
         }
     }
     let radius = options.context(grids);
-    if radius.iter().any(|&r| r > WIDEST) || radius == [0; 3] {
+    if radius.iter().any(|&r| r > MAX_HALF_CONTEXT) || radius == [0; 3] {
         let found = radius.map(|r| r.to_string()).join(",");
-        return refuse(format!("--context-radius is {found} voxels; wanted 1 to {WIDEST}"));
+        return refuse(format!(
+            "--context-radius is {found} voxels; wanted 1 to {MAX_HALF_CONTEXT}"
+        ));
     }
-    let longest = grids.map(longest).into_iter().fold(0.0, f64::max);
+    let longest_side = grids.map(longest_side).into_iter().fold(0.0, f64::max);
     let distance = options.max_distance;
-    if !(distance > 0.0 && distance <= longest) {
+    if !(distance > 0.0 && distance <= longest_side) {
         return refuse(format!(
             "--max-distance {distance} um is out of range; wanted above 0, and no more than the longest side of \
-             the volumes, {longest} um"
+             the volumes, {longest_side} um"
         ));
     }
     Ok(())
 }
 
 /// The longest side of a volume, micrometres.
-fn longest(grid: &Grid) -> f64 {
+fn longest_side(grid: &Grid) -> f64 {
     (0..3).map(|a| grid.shape[a] as f64 * grid.spacing[a]).fold(0.0, f64::max)
 }

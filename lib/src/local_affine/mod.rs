@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde_json::Map;
 
-use crate::blocks::{self, Context, Ending, Ends, Identity, Outcome, Plan, Rows};
+use crate::blocks::{self, Context, Identity, Outcome, Plan, TaskResult, TaskResults, TaskRows};
 use crate::features;
 use crate::geom::{Box3, Chain, Grid, LocalAffines, Point, defaults};
 use crate::matching::ContextRadius;
@@ -32,18 +32,18 @@ mod status;
 mod windows;
 
 pub use flags::Flags;
-use pairs::{Found, Pair, Summary};
+use pairs::{MatchCounts, TaskMatches, VolumePair};
 use solve::Penalty;
 
 /// The weight of a block's pull towards the initial map, in matches: it matters only where nothing
 /// else determines the block.
-const ANCHOR: f64 = 1e-3;
+const ANCHOR_WEIGHT: f64 = 1e-3;
 /// The expected error of a shift, in voxels, which is the scale of outlier rejection.
-const NOISE: f64 = 0.3;
+const SHIFT_ERROR: f64 = 0.3;
 /// The default for half the side of a context, voxels.
 const HALF_CONTEXT: usize = 10;
 /// The minimum side of a task, in voxels, if memory allows: its halo then costs little.
-const TASK: usize = 192;
+const MIN_TASK_SIDE: usize = 192;
 /// The peak memory of a task per voxel read, bytes: the fixed and the warped voxels, the norms of
 /// their windows, and two steps of smoothing. Detection needs less.
 const PER_VOXEL: u64 = 24;
@@ -152,7 +152,7 @@ impl Options {
     /// then compared only with the one to which the initial map takes it.
     fn reach(&self, grids: [&Grid; 2]) -> [usize; 3] {
         std::array::from_fn(|a| {
-            let short = grids.iter().any(|grid| grid.shape[a] < defaults::SHORT);
+            let short = grids.iter().any(|grid| grid.shape[a] < defaults::MIN_PLANES);
             let voxels = (self.max_distance / grids[0].spacing[a]).ceil() as usize;
             if short { 0 } else { voxels.max(1) }
         })
@@ -177,14 +177,14 @@ pub fn align(
     volume::check_zarr_name(output)?;
     let grid = fixed.grid();
     let block = ctx.block_size.unwrap_or([64; 3]);
-    let lattice = LocalAffines {
+    let layout = LocalAffines {
         domain: grid,
         block,
         overlap: block.map(|n| n as f64 * options.overlap.clamp(0.0, 0.5)),
         affines: Vec::new(),
     };
     let start = initial.as_affine().ok_or_else(|| Error::NoMatrix(options.initial.clone()))?;
-    let pair = Pair::new(fixed, moving, initial, options);
+    let pair = VolumePair::new(fixed, moving, initial, options);
     limits::check(&pair, options)?;
     let plan = plan(&pair, block, ctx.memory)?;
     ctx.input(fixed);
@@ -192,40 +192,40 @@ pub fn align(
     if plan.is_all_asked(ctx)? {
         return Ok(());
     }
-    let folder = blocks::folder_beside(Path::new(output));
+    let folder = blocks::ledger_folder_of(Path::new(output));
     if let Some(table) = table {
         ctx.refuse_existing(table)?;
     }
-    if plan.has_made(output, ctx)? && table.is_none_or(Path::exists) {
-        plan.recall(output, ctx)?;
+    if plan.has_finished(output, ctx)? && table.is_none_or(Path::exists) {
+        plan.restore_receipt(output, ctx)?;
         table.iter().for_each(|path| ctx.output_done(path));
-        Rows::sweep(&folder, ctx);
+        TaskRows::sweep(&folder, ctx);
         return Ok(());
     }
     ctx.output_file(Path::new(output));
     pair.record(ctx);
-    let rows = Rows::new(&folder);
-    let ends = first_pass(&pair, &plan, &rows, &folder, ctx)?;
+    let rows = TaskRows::new(&folder);
+    let results = first_pass(&pair, &plan, &rows, &folder, ctx)?;
     if !ctx.gathers() {
         return Ok(());
     }
-    if let Err(none) = check(&ends, options)? {
+    if let Err(none) = check(&results, options)? {
         // other options will be tried next, and these have a ledger of their own
         rows.discard(ctx);
         return Err(none.into());
     }
-    let found = gather(&rows, &plan, &ends, &lattice, ctx)?;
-    let noise = NOISE * pair.fixed.grid().mean_spacing();
-    let (fit, least, stiffness) = fit(&lattice, &found, noise, options);
-    let mut maps = LocalAffines { affines: fit.affines.clone(), ..lattice };
-    let (table_rows, counts) = status::judge(&maps, &found, &fit, options);
+    let found = gather(&rows, &plan, &results, &layout, ctx)?;
+    let noise = SHIFT_ERROR * pair.fixed.grid().mean_spacing();
+    let (fit, least, stiffness) = fit(&layout, &found, noise, options);
+    let mut maps = LocalAffines { affines: fit.affines.clone(), ..layout };
+    let (table_rows, counts) = status::classify(&maps, &found, &fit, options);
     record(&found, &fit, &counts, least, stiffness, ctx);
     for map in &mut maps.affines {
         *map = map.then(&start);
     }
     let mut extra = Map::new();
     extra.insert(blocks::RESULTS.into(), ctx.results());
-    extra.insert(blocks::MARK.into(), plan.identity().to_json());
+    extra.insert(blocks::IDENTITY_ATTRIBUTE.into(), plan.identity().to_json());
     // the output that marks the run as complete is written last
     if let Some(path) = table {
         table::write_blocks(path, &table_rows)?;
@@ -236,17 +236,17 @@ pub fn align(
     Ok(())
 }
 
-/// The tasks of the first pass: whole blocks that together measure about [`TASK`] voxels along each
-/// axis, or fewer if two such tasks would need more than three quarters of `memory`.
-fn plan(pair: &Pair, block: [usize; 3], memory: u64) -> anyhow::Result<Plan> {
+/// The tasks of the first pass: whole blocks that together measure about [`MIN_TASK_SIDE`] voxels
+/// along each axis, or fewer if two such tasks would need more than three quarters of `memory`.
+fn plan(pair: &VolumePair, block: [usize; 3], memory: u64) -> anyhow::Result<Plan> {
     let options = pair.options;
     let margin = pair.margin();
     let bytes = |size: [usize; 3]| {
-        let voxels = |a: usize| size[a].min(pair.whole().shape[a]) + 2 * margin[a];
+        let voxels = |a: usize| size[a].min(pair.stored_grid().shape[a]) + 2 * margin[a];
         let product = |sum: u64, n| sum.saturating_mul(n as u64);
         (0..3).map(voxels).fold(PER_VOXEL, product)
     };
-    let mut counts = block.map(|n| TASK.div_ceil(n));
+    let mut counts = block.map(|n| MIN_TASK_SIDE.div_ceil(n));
     let size = |counts: [usize; 3]| -> [usize; 3] { std::array::from_fn(|a| block[a] * counts[a]) };
     while bytes(size(counts)).saturating_mul(2) > memory / 4 * 3
         && let Some(a) = (0..3).filter(|&a| counts[a] > 1).max_by_key(|&a| (size(counts)[a], 3 - a))
@@ -254,7 +254,7 @@ fn plan(pair: &Pair, block: [usize; 3], memory: u64) -> anyhow::Result<Plan> {
         counts[a] -= 1;
     }
     let size = size(counts);
-    blocks::refuse_many(block, pair.whole().bounds())?;
+    blocks::refuse_many(block, pair.stored_grid().bounds())?;
     let bytes = bytes(size);
     let identity = Identity::of("local-affine")
         .with_processor()
@@ -263,16 +263,16 @@ fn plan(pair: &Pair, block: [usize; 3], memory: u64) -> anyhow::Result<Plan> {
         .with_chain("initial", pair.initial)?
         .with("options", options)
         .with("block", block);
-    Ok(Plan::tile(pair.whole().bounds(), size, bytes, &identity))
+    Ok(Plan::tile(pair.stored_grid().bounds(), size, bytes, &identity))
 }
 
 fn first_pass(
-    pair: &Pair,
+    pair: &VolumePair,
     plan: &Plan,
-    rows: &Rows,
+    rows: &TaskRows,
     folder: &Path,
     ctx: &Context,
-) -> Result<Ends, blocks::Error> {
+) -> Result<TaskResults, blocks::Error> {
     plan.stream(
         ctx,
         folder,
@@ -280,12 +280,12 @@ fn first_pass(
         |task, input| pair.find(task, input),
         |_, found| {
             let empty = found.spots.is_empty();
-            let ending = Ending::from(if empty { Outcome::Empty } else { Outcome::Done });
-            let ending = ending.with_summary(&found.summary())?;
+            let result = TaskResult::from(if empty { Outcome::Empty } else { Outcome::Done });
+            let result = result.with_summary(&found.summary())?;
             if empty {
-                return Ok(ending);
+                return Ok(result);
             }
-            Ok(ending.with_rows(rows.write(&serde_json::to_vec(&found)?)?))
+            Ok(result.with_rows(rows.write(&serde_json::to_vec(&found)?)?))
         },
     )
 }
@@ -303,7 +303,7 @@ struct Matches {
 impl Matches {
     /// Memory per match in the fit, bytes: position and shift, the observation, the residual and
     /// weight, and the k-d tree of neighbours (`robust`, `outliers`).
-    const BYTES: u64 = 48 + 56 + 16 + 80;
+    const BYTES_PER_MATCH: u64 = 48 + 56 + 16 + 80;
     /// Memory per block, bytes: its rows of the normal equations, with those of its 26 neighbours
     /// (`solve`).
     const BYTES_OF_BLOCK: u64 = 27 * 180;
@@ -311,18 +311,19 @@ impl Matches {
 
 /// Reads the results of the tasks one after the other.
 fn gather(
-    rows: &Rows,
+    rows: &TaskRows,
     plan: &Plan,
-    ends: &Ends,
-    lattice: &LocalAffines,
+    results: &TaskResults,
+    layout: &LocalAffines,
     ctx: &Context,
 ) -> anyhow::Result<Matches> {
-    let blocks = LocalAffines::counts(lattice.domain.shape, lattice.block).iter().product();
+    let blocks = LocalAffines::counts(layout.domain.shape, layout.block).iter().product();
     let mut matches = 0;
-    for summary in ends.summaries::<Summary>() {
+    for summary in results.summaries::<MatchCounts>() {
         matches += summary?.1.matches;
     }
-    let needed = matches as u64 * Matches::BYTES + blocks as u64 * Matches::BYTES_OF_BLOCK;
+    let needed =
+        matches as u64 * Matches::BYTES_PER_MATCH + blocks as u64 * Matches::BYTES_OF_BLOCK;
     if needed > ctx.memory {
         let [needed, allowed] = [needed.div_ceil(1_000_000), ctx.memory / 1_000_000];
         return Err(Error::TooLarge { matches, blocks, needed, allowed }.into());
@@ -333,10 +334,10 @@ fn gather(
         shift: Vec::with_capacity(matches),
     };
     for task in plan.tasks().iter() {
-        let Some(bytes) = rows.read(&task, ends)? else { continue };
-        let found: Found = serde_json::from_slice(&bytes)?;
+        let Some(bytes) = rows.read(&task, results)? else { continue };
+        let found: TaskMatches = serde_json::from_slice(&bytes)?;
         for at in found.spots {
-            all.spots[block_of(lattice, at)] += 1;
+            all.spots[block_of(layout, at)] += 1;
         }
         all.at.extend(found.pairings.iter().map(|pairing| pairing.at));
         all.shift.extend(found.pairings.iter().map(|pairing| pairing.shift));
@@ -345,9 +346,9 @@ fn gather(
 }
 
 /// Checks whether the tasks found enough; the inner error is the reason if they did not.
-fn check(ends: &Ends, options: &Options) -> Result<Result<(), Error>, blocks::Error> {
-    let mut all = Summary::default();
-    for summary in ends.summaries::<Summary>() {
+fn check(results: &TaskResults, options: &Options) -> Result<Result<(), Error>, blocks::Error> {
+    let mut all = MatchCounts::default();
+    for summary in results.summaries::<MatchCounts>() {
         let (_, summary) = summary?;
         all.overlaps |= summary.overlaps;
         all.spots += summary.spots;
@@ -368,16 +369,16 @@ fn check(ends: &Ends, options: &Options) -> Result<Result<(), Error>, blocks::Er
 ///
 /// * `noise`: the expected error of a shift, micrometres
 fn fit(
-    lattice: &LocalAffines,
+    layout: &LocalAffines,
     found: &Matches,
     noise: f64,
     options: &Options,
-) -> (robust::Fit, f64, f64) {
+) -> (robust::RobustFit, f64, f64) {
     let mut stiffness = options.stiffness;
     loop {
-        let penalty = Penalty { stiffness, anchor: ANCHOR };
-        let fit = robust::fit(lattice, &found.at, &found.shift, penalty, noise);
-        let blended = LocalAffines { affines: fit.affines.clone(), ..lattice.clone() };
+        let penalty = Penalty { stiffness, anchor: ANCHOR_WEIGHT };
+        let fit = robust::fit(layout, &found.at, &found.shift, penalty, noise);
+        let blended = LocalAffines { affines: fit.affines.clone(), ..layout.clone() };
         let (least, folded) = folds::folds(&blended);
         // at a thousand times the stiffness all blocks have practically the same affine
         if folded == 0 || stiffness >= 1e3 * options.stiffness {
@@ -390,13 +391,13 @@ fn fit(
 
 fn record(
     found: &Matches,
-    fit: &robust::Fit,
+    fit: &robust::RobustFit,
     counts: &status::Counts,
     least: f64,
     stiffness: f64,
     ctx: &Context,
 ) {
-    let trusted = |&i: &usize| fit.weights[i] > status::TRUSTED;
+    let trusted = |&i: &usize| fit.weights[i] > status::INLIER_WEIGHT;
     let mut residuals: Vec<f64> =
         (0..fit.weights.len()).filter(trusted).map(|i| fit.residuals[i]).collect();
     let squares = residuals.iter().map(|r| r * r).sum::<f64>();

@@ -1,11 +1,11 @@
 //! A slow reference implementation of the search in `cpu.rs`.
 
-use super::windows::Block;
+use super::windows::VoxelBlock;
 
 /// The whole-voxel shift of maximum correlation within `reach`, and that correlation.
 pub(super) fn search(
-    fixed: Block,
-    moving: Block,
+    fixed: VoxelBlock,
+    moving: VoxelBlock,
     at: [usize; 3],
     radius: [usize; 3],
     reach: i64,
@@ -27,7 +27,7 @@ pub(super) fn search(
     best
 }
 
-fn cube(block: Block, at: [i64; 3], radius: [usize; 3]) -> Vec<f64> {
+fn cube(block: VoxelBlock, at: [i64; 3], radius: [usize; 3]) -> Vec<f64> {
     let range = |a: usize| at[a] - radius[a] as i64..=at[a] + radius[a] as i64;
     let mut values = Vec::new();
     for z in range(0) {

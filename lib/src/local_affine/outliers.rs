@@ -15,20 +15,20 @@ use crate::geom::Point;
 /// The number of neighbours that a shift is compared with.
 const NEIGHBOURS: usize = 12;
 /// The minimum number of shifts for the test; fewer are all rejected.
-const FEWEST: usize = 5;
+const MIN_SHIFTS: usize = 5;
 /// The test value above which a shift is an outlier (the paper's choice).
-const LIMIT: f64 = 2.0;
+const MAX_DEVIATION: f64 = 2.0;
 
 /// Whether each shift is consistent with its neighbours; `noise` is the expected error of a shift.
 ///
 /// All lengths are in the same unit. If there are fewer than five shifts none is accepted.
 pub(super) fn consistent(at: &[Point], shift: &[Point], noise: f64) -> Vec<bool> {
-    let mut accepted = vec![at.len() >= FEWEST; at.len()];
+    let mut accepted = vec![at.len() >= MIN_SHIFTS; at.len()];
     // the second round uses only accepted neighbours, as many outliers would distort the first
     // medians
     for _ in 0..2 {
         let kept: Vec<usize> = (0..at.len()).filter(|&i| accepted[i]).collect();
-        if kept.len() < FEWEST {
+        if kept.len() < MIN_SHIFTS {
             return vec![false; at.len()];
         }
         let points: Vec<Point> = kept.iter().map(|&i| at[i]).collect();
@@ -47,8 +47,8 @@ pub(super) fn consistent(at: &[Point], shift: &[Point], noise: f64) -> Vec<bool>
                 .take(NEIGHBOURS)
                 .map(|j| shift[j])
                 .collect();
-            accepted[i] =
-                around.len() >= FEWEST - 1 && deviation(shift[i], &around, noise) <= LIMIT;
+            accepted[i] = around.len() >= MIN_SHIFTS - 1
+                && deviation(shift[i], &around, noise) <= MAX_DEVIATION;
         }
     }
     accepted

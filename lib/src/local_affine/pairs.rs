@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::Options;
 use super::cpu::Searcher;
-use super::windows::Block;
+use super::windows::VoxelBlock;
 use crate::blocks::{Context, Task};
 use crate::features::{self, SpotVoxel};
 use crate::filter::{Regridded, despike};
@@ -15,7 +15,7 @@ use crate::warp;
 
 /// The two volumes and the initial map between them. Both are compared at a common spacing: if
 /// their voxel sizes differ, the coarser one along each axis.
-pub(super) struct Pair<'a> {
+pub(super) struct VolumePair<'a> {
     pub(super) fixed: Regridded<'a>,
     pub(super) moving: Regridded<'a>,
     pub(super) initial: &'a Chain,
@@ -24,7 +24,7 @@ pub(super) struct Pair<'a> {
 
 /// The voxels of a task: those of the fixed volume, and those of the moving volume onto which they
 /// map.
-pub(super) struct Input {
+pub(super) struct TaskVoxels {
     around: Box3,
     fixed: Vec<f32>,
     moving: Vec<f32>,
@@ -46,7 +46,7 @@ pub(super) struct Pairing {
 
 /// The result of a task.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
-pub(super) struct Found {
+pub(super) struct TaskMatches {
     /// Whether the task's region maps into the moving volume.
     pub(super) overlaps: bool,
     /// The positions of the spots in the task's core, micrometres.
@@ -55,16 +55,16 @@ pub(super) struct Found {
     pub(super) pairings: Vec<Pairing>,
 }
 
-impl Found {
-    pub(super) fn summary(&self) -> Summary {
+impl TaskMatches {
+    pub(super) fn summary(&self) -> MatchCounts {
         let (spots, matches) = (self.spots.len(), self.pairings.len());
-        Summary { overlaps: self.overlaps, spots, matches }
+        MatchCounts { overlaps: self.overlaps, spots, matches }
     }
 }
 
 /// The summary of a task in the ledger, or the total of all tasks.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
-pub(super) struct Summary {
+pub(super) struct MatchCounts {
     /// Whether the region maps into the moving volume.
     pub(super) overlaps: bool,
     /// The number of spots in the core.
@@ -73,7 +73,7 @@ pub(super) struct Summary {
     pub(super) matches: usize,
 }
 
-impl<'a> Pair<'a> {
+impl<'a> VolumePair<'a> {
     pub(super) fn new(
         fixed: &'a Volume,
         moving: &'a Volume,
@@ -97,7 +97,7 @@ impl<'a> Pair<'a> {
     }
 
     /// The stored grid of the fixed volume, which defines blocks and tasks.
-    pub(super) fn whole(&self) -> Grid {
+    pub(super) fn stored_grid(&self) -> Grid {
         self.fixed.volume().grid()
     }
 
@@ -112,11 +112,11 @@ impl<'a> Pair<'a> {
     }
 
     /// The box, on the grid of comparison, that covers a box of the fixed volume's stored grid.
-    fn seen(&self, core: &Box3) -> Box3 {
+    fn comparison_box(&self, core: &Box3) -> Box3 {
         if self.fixed.is_stored() {
             return *core;
         }
-        self.fixed.grid().enclosing(self.whole().extent(core))
+        self.fixed.grid().enclosing(self.stored_grid().extent(core))
     }
 
     /// The halo that a task reads around its core, in voxels: a spot's context, shifted as far as
@@ -132,10 +132,10 @@ impl<'a> Pair<'a> {
     }
 
     /// Reads a task's voxels; `None` if the volumes do not overlap there.
-    pub(super) fn read(&self, task: &Task) -> anyhow::Result<Option<Input>> {
+    pub(super) fn read(&self, task: &Task) -> anyhow::Result<Option<TaskVoxels>> {
         let grid = self.fixed.grid();
         let margin = self.margin().map(|v| v as i64);
-        let around = self.seen(&task.core).grow(margin).intersect(&grid.bounds());
+        let around = self.comparison_box(&task.core).grow(margin).intersect(&grid.bounds());
         if around.is_empty() {
             return Ok(None);
         }
@@ -153,12 +153,16 @@ impl<'a> Pair<'a> {
         // a hot voxel could otherwise dominate the correlation of contexts
         despike(&mut fixed, around.shape());
         despike(&mut moving, part.shape());
-        Ok(Some(Input { around, fixed, moving, moving_grid: moving_grid.crop(&part), chain }))
+        Ok(Some(TaskVoxels { around, fixed, moving, moving_grid: moving_grid.crop(&part), chain }))
     }
 
     /// Finds the spots of the core and their matches.
-    pub(super) fn find(&self, task: &Task, input: Option<Input>) -> anyhow::Result<Found> {
-        let Some(input) = input else { return Ok(Found::default()) };
+    pub(super) fn find(
+        &self,
+        task: &Task,
+        input: Option<TaskVoxels>,
+    ) -> anyhow::Result<TaskMatches> {
+        let Some(input) = input else { return Ok(TaskMatches::default()) };
         let onto = self.fixed.grid().crop(&input.around);
         // NaN outside the moving volume: contexts that contain NaN are rejected
         let options = warp::Options { fill: f64::NAN, ..warp::Options::default() };
@@ -168,12 +172,12 @@ impl<'a> Pair<'a> {
         centre(&mut warped);
         let spots = self.spots(task, &onto, &input.fixed, input.around)?;
         let searcher = Searcher::new(
-            Block { voxels: &input.fixed, shape: onto.shape },
-            Block { voxels: &warped, shape: onto.shape },
+            VoxelBlock { voxels: &input.fixed, shape: onto.shape },
+            VoxelBlock { voxels: &warped, shape: onto.shape },
             self.radius(),
             self.reach(),
         );
-        let mut found = Found { overlaps: true, ..Found::default() };
+        let mut found = TaskMatches { overlaps: true, ..TaskMatches::default() };
         for spot in spots {
             found.spots.push(onto.position(spot.position));
             let Some(peak) = searcher.search(nearest(spot.position)) else { continue };
@@ -200,7 +204,7 @@ impl<'a> Pair<'a> {
         let core = task.core.shift(around.min.map(|v| -v));
         let options = self.options.spots(onto);
         let found = features::detect_in_memory(fixed, onto.shape, onto.spacing, &options)?;
-        let whole = self.whole();
+        let whole = self.stored_grid();
         let inside = |spot: &SpotVoxel| {
             if self.fixed.is_stored() {
                 return core.contains(nearest(spot.position).map(|v| v as i64));

@@ -8,12 +8,13 @@ use crate::geom::{Affine, LocalAffines, Point};
 const MEDIAN_OF_LENGTH: f64 = 1.538;
 /// The cut-off of Tukey's biweight in standard deviations (95 % efficiency).
 const TUKEY: f64 = 4.685;
-/// The iteration stops when no weight changes by more than `SETTLED`, or after `ROUNDS` iterations.
-const SETTLED: f64 = 1e-3;
-const ROUNDS: usize = 12;
+/// The iteration stops when no weight changes by more than `CONVERGED`, or after `MAX_ITERATIONS`
+/// iterations.
+const CONVERGED: f64 = 1e-3;
+const MAX_ITERATIONS: usize = 12;
 
 /// The affines of the blocks, and the weight and residual of each match.
-pub(super) struct Fit {
+pub(super) struct RobustFit {
     /// Maps of the fixed frame to itself, one per block.
     pub(super) affines: Vec<Affine>,
     /// The final weight of each match; 0 for an outlier.
@@ -22,18 +23,18 @@ pub(super) struct Fit {
     pub(super) residuals: Vec<f64>,
 }
 
-/// Fits the blocks of `lattice` to the shifts observed at the points `at` by iteratively reweighted
+/// Fits the blocks of `layout` to the shifts observed at the points `at` by iteratively reweighted
 /// least squares with Tukey's biweight, starting with the shifts that are consistent with their
 /// neighbours.
 ///
 /// `noise` is the expected error of a shift; all lengths are in micrometres.
 pub(super) fn fit(
-    lattice: &LocalAffines,
+    layout: &LocalAffines,
     at: &[Point],
     shift: &[Point],
     penalty: Penalty,
     noise: f64,
-) -> Fit {
+) -> RobustFit {
     let accepted = consistent(at, shift, noise);
     let mut seen: Vec<Observation> = (0..at.len())
         .map(|i| Observation {
@@ -42,23 +43,32 @@ pub(super) fn fit(
             weight: f64::from(u8::from(accepted[i])),
         })
         .collect();
-    let mut blended = lattice.clone();
+    let mut blended = layout.clone();
     let mut residuals = vec![0.0; at.len()];
-    for _ in 0..ROUNDS {
-        blended.affines = solve(lattice, &seen, penalty);
+    for _ in 0..MAX_ITERATIONS {
+        blended.affines = solve(layout, &seen, penalty);
         for (residual, o) in residuals.iter_mut().zip(&seen) {
             let q = blended.apply(o.at);
             *residual = (0..3).map(|a| (q[a] - o.at[a] - o.shift[a]).powi(2)).sum::<f64>().sqrt();
         }
-        if reweigh(&mut seen, &residuals, &accepted, noise) <= SETTLED {
+        if update_weights(&mut seen, &residuals, &accepted, noise) <= CONVERGED {
             break;
         }
     }
-    Fit { affines: blended.affines, weights: seen.iter().map(|o| o.weight).collect(), residuals }
+    RobustFit {
+        affines: blended.affines,
+        weights: seen.iter().map(|o| o.weight).collect(),
+        residuals,
+    }
 }
 
 /// Updates the weights from the residuals and returns the largest change.
-fn reweigh(seen: &mut [Observation], residuals: &[f64], accepted: &[bool], noise: f64) -> f64 {
+fn update_weights(
+    seen: &mut [Observation],
+    residuals: &[f64],
+    accepted: &[bool],
+    noise: f64,
+) -> f64 {
     let mut kept: Vec<f64> =
         residuals.iter().zip(accepted).filter_map(|(&r, &ok)| ok.then_some(r)).collect();
     if kept.is_empty() {
@@ -82,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_smooth_wave_is_found_through_noise_and_a_quarter_of_outliers() {
-        let lattice = LocalAffines {
+        let layout = LocalAffines {
             domain: Grid::new([64, 64, 64], [1.0; 3], [0.0; 3]),
             block: [16; 3],
             overlap: [8.0; 3],
@@ -108,8 +118,8 @@ mod tests {
                 u.map(|v| v + (random() - 0.5) * 0.6)
             });
         }
-        let fit = fit(&lattice, &at, &shift, Penalty { stiffness: 0.3, anchor: 0.01 }, 0.3);
-        let blended = LocalAffines { affines: fit.affines, ..lattice };
+        let fit = fit(&layout, &at, &shift, Penalty { stiffness: 0.3, anchor: 0.01 }, 0.3);
+        let blended = LocalAffines { affines: fit.affines, ..layout };
         let mut errors: Vec<f64> = at
             .iter()
             .map(|&p| {
@@ -126,13 +136,13 @@ mod tests {
 
     #[test]
     fn no_match_at_all_leaves_every_block_where_it_is() {
-        let lattice = LocalAffines {
+        let layout = LocalAffines {
             domain: Grid::new([20, 20, 20], [1.0; 3], [0.0; 3]),
             block: [10; 3],
             overlap: [5.0; 3],
             affines: Vec::new(),
         };
-        let fit = fit(&lattice, &[], &[], Penalty { stiffness: 4.0, anchor: 0.01 }, 0.3);
+        let fit = fit(&layout, &[], &[], Penalty { stiffness: 4.0, anchor: 0.01 }, 0.3);
         assert!(fit.affines.iter().all(|map| *map == Affine::IDENTITY));
     }
 }

@@ -41,20 +41,20 @@ pub(super) struct Penalty {
 
 type Block4 = [[f64; 4]; 4];
 
-/// Fits one affine per block of `lattice` (whose `affines` are ignored) to the observations.
+/// Fits one affine per block of `layout` (whose `affines` are ignored) to the observations.
 ///
 /// Returns maps of the fixed frame to itself: identity plus the fitted displacement.
 pub(super) fn solve(
-    lattice: &LocalAffines,
+    layout: &LocalAffines,
     observations: &[Observation],
     penalty: Penalty,
 ) -> Vec<Affine> {
-    let counts = LocalAffines::counts(lattice.domain.shape, lattice.block);
-    let size: Point = std::array::from_fn(|a| lattice.block[a] as f64 * lattice.domain.spacing[a]);
-    let centres = centres(&lattice.domain, lattice.block, counts);
+    let counts = LocalAffines::counts(layout.domain.shape, layout.block);
+    let size: Point = std::array::from_fn(|a| layout.block[a] as f64 * layout.domain.spacing[a]);
+    let centres = centres(&layout.domain, layout.block, counts);
     let mut system = System::new(centres.len());
     for observation in observations.iter().filter(|o| o.weight > 0.0) {
-        system.observe(lattice, &centres, size, observation);
+        system.observe(layout, &centres, size, observation);
     }
     system.regularise(&centres, counts, size, penalty);
     let solution: [Vec<f64>; 3] = std::array::from_fn(|c| system.conjugate_gradients(c));
@@ -114,8 +114,8 @@ impl System {
         }
     }
 
-    fn observe(&mut self, lattice: &LocalAffines, centres: &[Point], size: Point, o: &Observation) {
-        let shares: Vec<(usize, f64, [f64; 4])> = lattice
+    fn observe(&mut self, layout: &LocalAffines, centres: &[Point], size: Point, o: &Observation) {
+        let shares: Vec<(usize, f64, [f64; 4])> = layout
             .shares(o.at)
             .into_iter()
             .filter(|&(_, weight)| weight != 0.0)
@@ -232,7 +232,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 mod tests {
     use super::*;
 
-    fn lattice(blocks: [usize; 3]) -> LocalAffines {
+    fn layout(blocks: [usize; 3]) -> LocalAffines {
         let block = [10, 12, 16];
         LocalAffines {
             domain: Grid::new(
@@ -261,14 +261,14 @@ mod tests {
 
     #[test]
     fn one_affine_is_found_in_every_block_even_where_nothing_was_seen() {
-        let lattice = lattice([3, 2, 4]);
+        let layout = layout([3, 2, 4]);
         let truth = Affine::from_parts(
             [[1.02, 0.01, 0.0], [-0.02, 0.98, 0.03], [0.0, 0.01, 1.01]],
             [1.0, -2.0, 0.5],
         );
         // the upper half along x has no observations
-        let middle = lattice.domain.position(lattice.domain.shape.map(|n| n as f64 / 2.0))[2];
-        let seen: Vec<_> = scattered(&lattice.domain, 400)
+        let middle = layout.domain.position(layout.domain.shape.map(|n| n as f64 / 2.0))[2];
+        let seen: Vec<_> = scattered(&layout.domain, 400)
             .filter(|p| p[2] < middle)
             .map(|at| {
                 let q = truth.apply(at);
@@ -276,8 +276,8 @@ mod tests {
                 Observation { at, shift, weight: 1.0 }
             })
             .collect();
-        let maps = solve(&lattice, &seen, LOOSE);
-        let extent = lattice.domain.extent(&lattice.domain.bounds());
+        let maps = solve(&layout, &seen, LOOSE);
+        let extent = layout.domain.extent(&layout.domain.bounds());
         for map in maps {
             assert!(map.distance(&truth, extent) < 1e-3, "{}", map.distance(&truth, extent));
         }
@@ -285,24 +285,24 @@ mod tests {
 
     #[test]
     fn no_small_change_of_any_block_lowers_the_cost() {
-        let mut lattice = lattice([2, 2, 2]);
+        let mut layout = layout([2, 2, 2]);
         let wave = |p: Point| [(p[2] * 0.3).sin(), (p[0] * 0.2).cos(), (p[1] * 0.25).sin()];
-        let seen: Vec<_> = scattered(&lattice.domain, 120)
+        let seen: Vec<_> = scattered(&layout.domain, 120)
             .map(|at| Observation { at, shift: wave(at), weight: 1.0 + (at[0] * 7.0).sin().abs() })
             .collect();
         let penalty = Penalty { stiffness: 2.0, anchor: 0.3 };
-        let maps = solve(&lattice, &seen, penalty);
-        lattice.affines.clone_from(&maps);
-        let best = cost(&lattice, &seen, penalty);
+        let maps = solve(&layout, &seen, penalty);
+        layout.affines.clone_from(&maps);
+        let best = cost(&layout, &seen, penalty);
         for b in 0..maps.len() {
             for r in 0..3 {
                 for c in 0..4 {
                     for change in [-1e-3, 1e-3] {
                         let mut rows = maps[b].rows();
                         rows[r][c] += change;
-                        lattice.affines[b] = Affine::from_rows(rows);
-                        assert!(cost(&lattice, &seen, penalty) > best);
-                        lattice.affines[b] = maps[b];
+                        layout.affines[b] = Affine::from_rows(rows);
+                        assert!(cost(&layout, &seen, penalty) > best);
+                        layout.affines[b] = maps[b];
                     }
                 }
             }
@@ -310,33 +310,33 @@ mod tests {
     }
 
     /// The sum in the documentation of this module, written out.
-    fn cost(lattice: &LocalAffines, seen: &[Observation], penalty: Penalty) -> f64 {
+    fn cost(layout: &LocalAffines, seen: &[Observation], penalty: Penalty) -> f64 {
         let squared = |d: Point| d.iter().map(|v| v * v).sum::<f64>();
-        let counts = LocalAffines::counts(lattice.domain.shape, lattice.block);
+        let counts = LocalAffines::counts(layout.domain.shape, layout.block);
         let size: Point =
-            std::array::from_fn(|a| lattice.block[a] as f64 * lattice.domain.spacing[a]);
-        let centres = centres(&lattice.domain, lattice.block, counts);
+            std::array::from_fn(|a| layout.block[a] as f64 * layout.domain.spacing[a]);
+        let centres = centres(&layout.domain, layout.block, counts);
         let mut sum: f64 = seen
             .iter()
             .map(|o| {
-                let q = lattice.apply(o.at);
+                let q = layout.apply(o.at);
                 o.weight * squared(std::array::from_fn(|a| q[a] - o.at[a] - o.shift[a]))
             })
             .sum();
         for b in 0..centres.len() {
             for p in cube(centres[b], size) {
-                let q = lattice.affines[b].apply(p);
+                let q = layout.affines[b].apply(p);
                 sum += penalty.anchor / 8.0 * squared(std::array::from_fn(|a| q[a] - p[a]));
             }
             for c in b + 1..centres.len() {
-                let apart: f64 =
+                let difference: f64 =
                     (0..3).map(|a| ((centres[b][a] - centres[c][a]) / size[a]).abs()).sum();
-                if (apart - 1.0).abs() > 1e-9 {
+                if (difference - 1.0).abs() > 1e-9 {
                     continue;
                 }
                 let middle = std::array::from_fn(|i| f64::midpoint(centres[b][i], centres[c][i]));
                 for p in cube(middle, size) {
-                    let (q, r) = (lattice.affines[b].apply(p), lattice.affines[c].apply(p));
+                    let (q, r) = (layout.affines[b].apply(p), layout.affines[c].apply(p));
                     sum += penalty.stiffness / 8.0 * squared(std::array::from_fn(|a| q[a] - r[a]));
                 }
             }

@@ -1,11 +1,11 @@
 //! The rows of the table of blocks.
 
 use super::outliers::median;
-use super::robust::Fit;
+use super::robust::RobustFit;
 use super::{BlockRow, LocalAffines, Matches, Options, Status, block_of, centre_of};
 
 /// The weight above which a match counts as an inlier.
-pub(super) const TRUSTED: f64 = 0.1;
+pub(super) const INLIER_WEIGHT: f64 = 0.1;
 
 /// The number of blocks of each status.
 #[derive(Default)]
@@ -19,10 +19,10 @@ pub(super) struct Counts {
 ///
 /// A block is *fitted* if it has enough inliers of its own, *regularised* if it depends on its
 /// neighbours and the initial map, and *empty* if it contains no spot.
-pub(super) fn judge(
+pub(super) fn classify(
     maps: &LocalAffines,
     found: &Matches,
-    fit: &Fit,
+    fit: &RobustFit,
     options: &Options,
 ) -> (Vec<BlockRow>, Counts) {
     let spots = &found.spots;
@@ -31,7 +31,7 @@ pub(super) fn judge(
     for (i, &at) in found.at.iter().enumerate() {
         let block = block_of(maps, at);
         matches[block] += 1;
-        if fit.weights[i] > TRUSTED {
+        if fit.weights[i] > INLIER_WEIGHT {
             residuals[block].push(fit.residuals[i]);
         }
     }

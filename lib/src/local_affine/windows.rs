@@ -5,7 +5,7 @@ use crate::filter::{self, Kernel};
 
 /// A block of voxels, C order `(z, y, x)`.
 #[derive(Clone, Copy)]
-pub(super) struct Block<'a> {
+pub(super) struct VoxelBlock<'a> {
     /// The voxels.
     pub(super) voxels: &'a [f32],
     /// The number of voxels along z, y, x.
@@ -18,17 +18,17 @@ const LANES: usize = 8;
 /// A block prepared for correlation with cubes of one size: its voxels (0 for NaN and infinity)
 /// with padding at the end, and for every voxel the reciprocal of the norm of the cube around it
 /// minus its mean.
-pub(super) struct Field {
+pub(super) struct CorrelationBlock {
     voxels: Vec<f32>,
     norms: Vec<f32>,
     shape: [usize; 3],
     radius: [usize; 3],
 }
 
-impl Field {
+impl CorrelationBlock {
     /// Prepares for cubes of `2 * radius + 1` voxels. Cubes that contain a non-finite voxel or are
     /// constant have no correlation.
-    pub(super) fn new(block: Block, radius: [usize; 3]) -> Self {
+    pub(super) fn new(block: VoxelBlock, radius: [usize; 3]) -> Self {
         let shape = block.shape;
         let kernels = radius.map(Kernel::uniform);
         let mean = |image: &[f32]| filter::smooth(image, shape, &kernels, [1; 3]).0;
@@ -50,7 +50,7 @@ impl Field {
 
     /// The Pearson correlation of `window` with the cube around `place`; `None` if that cube
     /// extends beyond the block, contains a non-finite voxel or is constant.
-    pub(super) fn correlate(&self, window: &Window, place: [i64; 3]) -> Option<f64> {
+    pub(super) fn correlate(&self, window: &NormalisedCube, place: [i64; 3]) -> Option<f64> {
         let inside = (0..3).all(|a| {
             let r = self.radius[a] as i64;
             place[a] >= r && place[a] + r < self.shape[a] as i64
@@ -73,16 +73,16 @@ impl Field {
 }
 
 /// The cube around a voxel, normalised to mean 0 and norm 1.
-pub(super) struct Window {
+pub(super) struct NormalisedCube {
     /// The rows along x, each padded with zeros to a multiple of [`LANES`].
     values: Vec<f32>,
     /// The number of planes of the cube, and of rows per plane.
     rows: [usize; 2],
 }
 
-impl Window {
+impl NormalisedCube {
     /// `None` if the cube extends beyond the block, contains a non-finite voxel or is constant.
-    pub(super) fn new(block: Block, at: [i64; 3], radius: [usize; 3]) -> Option<Self> {
+    pub(super) fn new(block: VoxelBlock, at: [i64; 3], radius: [usize; 3]) -> Option<Self> {
         let low: [i64; 3] = std::array::from_fn(|a| at[a] - radius[a] as i64);
         let size = radius.map(|r| 2 * r + 1);
         let inside =

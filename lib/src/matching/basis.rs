@@ -4,7 +4,7 @@
 //! Parseval's theorem and the Cauchy-Schwarz inequality, the dot product of the omitted parts is at
 //! most the product of their norms, which bounds a correlation without computing it.
 
-use super::cpu::{Row, expand_lines, expand_rows};
+use super::cpu::{CoefficientRow, expand_lines, expand_rows};
 
 /// The maximum number of coefficients along each axis.
 const AXIS: usize = 7;
@@ -18,7 +18,7 @@ pub(super) struct Basis {
     /// The shape of the box, z, y, x.
     size: [usize; 3],
     /// Indexed by `[axis][position][coefficient]`.
-    cosines: [Vec<Row>; 3],
+    cosines: [Vec<CoefficientRow>; 3],
     /// The number of coefficients along each axis.
     counts: [usize; 3],
     /// The wave vectors kept, `[z, y, x]`; the mean is not one of them.
@@ -47,7 +47,12 @@ impl Basis {
     }
 
     /// Computes the coefficients of a context of the basis' size; `lines` is scratch memory.
-    pub(super) fn project(&self, context: &[f32], lines: &mut Vec<Row>, out: &mut [f32]) {
+    pub(super) fn project(
+        &self,
+        context: &[f32],
+        lines: &mut Vec<CoefficientRow>,
+        out: &mut [f32],
+    ) {
         let [nz, ny, _] = self.size;
         let [kz, ky, _] = self.counts;
         let [bz, by, bx] = &self.cosines;
@@ -71,7 +76,7 @@ impl Basis {
 }
 
 /// The first cosines on `n` positions, each of norm 1.
-fn cosines(n: usize) -> Vec<Row> {
+fn cosines(n: usize) -> Vec<CoefficientRow> {
     let wave = |i: usize, k: usize| {
         let scale = if k == 0 { 1.0 / n as f64 } else { 2.0 / n as f64 }.sqrt();
         scale * (std::f64::consts::PI * k as f64 * (i as f64 + 0.5) / n as f64).cos()

@@ -11,9 +11,9 @@ use crate::geom::{Affine, Point};
 
 /// Fixed points closer than this many thresholds count as one: they show the same structure, so
 /// that if one is matched wrongly, the other is as well.
-const SAME: f64 = 2.0;
+const SAME_POINT_DISTANCE: f64 = 2.0;
 /// The maximum number of points of each set from which the density is measured.
-const MEASURED: usize = 1000;
+const MAX_DENSITY_POINTS: usize = 1000;
 
 /// The base 10 logarithm of the expected number of maps that fit as many random matches.
 pub(super) fn false_alarms(
@@ -24,20 +24,20 @@ pub(super) fn false_alarms(
     options: &EstimateOptions,
 ) -> f64 {
     let threshold = options.threshold();
-    let one_each = apart(fixed, inliers, SAME * threshold);
+    let one_each = separated(fixed, inliers, SAME_POINT_DISTANCE * threshold);
     let (n, k) = (one_each.len(), one_each.iter().filter(|&&i| inliers[i]).count());
     let sample = options.model.pairs();
     if k <= sample {
         return 0.0;
     }
-    let chance = chance(fixed, moving, map, threshold).log10();
+    let chance_match = chance_match(fixed, moving, map, threshold).log10();
     let ways = ((n - sample).max(1) as f64).log10() + binomial(n, k) + binomial(k, sample);
-    ways + (k - sample) as f64 * chance
+    ways + (k - sample) as f64 * chance_match
 }
 
 /// Indices of a subset of points that are at least `distance` apart. Points marked in `first` take
 /// precedence, otherwise earlier ones.
-fn apart(points: &[Point], first: &[bool], distance: f64) -> Vec<usize> {
+fn separated(points: &[Point], first: &[bool], distance: f64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..points.len()).collect();
     order.sort_by_key(|&i| !first[i]);
     let cell = |p: Point| p.map(|v| (v / distance).floor().clamp(-1e15, 1e15) as i64);
@@ -63,8 +63,8 @@ fn apart(points: &[Point], first: &[bool], distance: f64) -> Vec<usize> {
 /// The probability that the moving point of another match lies within the threshold of a mapped
 /// fixed point: the observed frequency, but at least the volume of the ball of that radius relative
 /// to the bounding box of the moving points.
-fn chance(fixed: &[Point], moving: &[Point], map: &Affine, threshold: f64) -> f64 {
-    let step = fixed.len().div_ceil(MEASURED);
+fn chance_match(fixed: &[Point], moving: &[Point], map: &Affine, threshold: f64) -> f64 {
+    let step = fixed.len().div_ceil(MAX_DENSITY_POINTS);
     let some: Vec<usize> = (0..fixed.len()).step_by(step).collect();
     let (mut near, mut pairs) = (0.0, 0.0);
     for &i in &some {
@@ -104,6 +104,6 @@ mod tests {
     #[test]
     fn points_in_one_place_count_once_and_inliers_before_others() {
         let points = [[0.0; 3], [0.0, 0.0, 1.0], [0.0, 0.0, 9.0], [0.0, 9.5, 9.0]];
-        assert_eq!(apart(&points, &[false, true, false, false], 4.0), [1, 2, 3]);
+        assert_eq!(separated(&points, &[false, true, false, false], 4.0), [1, 2, 3]);
     }
 }

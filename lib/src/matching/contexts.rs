@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 
 use super::basis::Basis;
-use super::cpu::{Row, copy_lines, dot};
-use super::share::Share;
+use super::cpu::{CoefficientRow, copy_lines, dot};
+use super::threading::Threading;
 use crate::geom::{Grid, Point};
 use crate::volume::Voxel;
 
@@ -15,7 +15,7 @@ pub(super) const MARGIN: usize = 3;
 
 /// A spot whose context lies inside the volume.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Place {
+pub(super) struct ContextSpot {
     /// The index of the spot in the list given.
     pub(super) spot: usize,
     /// The central voxel of its context, `[z, y, x]`.
@@ -35,17 +35,18 @@ pub(super) fn places(
     positions: &[Point],
     radius: [usize; 3],
     truncate: bool,
-) -> Vec<Place> {
+) -> Vec<ContextSpot> {
     let inside = |(spot, &position): (usize, &Point)| {
         let index = grid.index(position).map(|v| if truncate { v.trunc() } else { v.round() });
         let fits = (0..3).all(|a| {
             index[a] >= radius[a] as f64 && index[a] + (radius[a] as f64) < grid.shape[a] as f64
         });
-        fits.then(|| Place { spot, voxel: index.map(|v| v as usize), position })
+        fits.then(|| ContextSpot { spot, voxel: index.map(|v| v as usize), position })
     };
-    let mut places: Vec<Place> = positions.iter().enumerate().filter_map(inside).collect();
-    let tile =
-        |p: &Place| -> [usize; 3] { std::array::from_fn(|a| p.voxel[a] / (2 * radius[a] + 1)) };
+    let mut places: Vec<ContextSpot> = positions.iter().enumerate().filter_map(inside).collect();
+    let tile = |p: &ContextSpot| -> [usize; 3] {
+        std::array::from_fn(|a| p.voxel[a] / (2 * radius[a] + 1))
+    };
     places.sort_by_cached_key(|p| (tile(p), p.voxel, p.spot));
     places
 }
@@ -65,9 +66,9 @@ impl<'a, T: Voxel> Store<'a, T> {
         voxels: impl Into<Cow<'a, [T]>>,
         shape: [usize; 3],
         origin: [usize; 3],
-        places: &[Place],
+        places: &[ContextSpot],
     ) -> Self {
-        let offset = |p: &Place| {
+        let offset = |p: &ContextSpot| {
             let [z, y, x]: [usize; 3] = std::array::from_fn(|a| p.voxel[a] - origin[a]);
             (z * shape[1] + y) * shape[2] + x
         };
@@ -94,7 +95,7 @@ pub(super) struct Contexts<'a, T: Clone> {
     shape: [usize; 3],
     pub(super) radius: [usize; 3],
     /// The place of each context.
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<ContextSpot>,
     means: Vec<f32>,
     lengths: Vec<f32>,
     /// The norm of the part of each context (scaled to norm 1) that the coefficients do not
@@ -120,9 +121,9 @@ impl<'a, T: Voxel> Contexts<'a, T> {
     pub(super) fn describe(
         store: Store<'a, T>,
         shape: [usize; 3],
-        places: &[Place],
+        places: &[ContextSpot],
         radius: [usize; 3],
-        share: Share,
+        share: Threading,
     ) -> Self {
         let size = radius.map(|r| 2 * r + 1);
         let basis = Basis::new(size);
@@ -137,7 +138,7 @@ impl<'a, T: Voxel> Contexts<'a, T> {
             coefficients: Vec::with_capacity(places.len() * basis.len()),
             width: basis.len(),
         };
-        let work = |(voxels, lines): &mut (Vec<f32>, Vec<Row>), i: usize| {
+        let work = |(voxels, lines): &mut (Vec<f32>, Vec<CoefficientRow>), i: usize| {
             gather(&contexts.store, i, radius, 0.0, voxels);
             describe(voxels, &basis, lines)
         };
@@ -258,7 +259,11 @@ fn gather<T: Voxel>(
 
 /// Describes one context and subtracts the mean from `voxels`; `None` if it is constant or not
 /// finite.
-fn describe(voxels: &mut [f32], basis: &Basis, lines: &mut Vec<Row>) -> Option<Description> {
+fn describe(
+    voxels: &mut [f32],
+    basis: &Basis,
+    lines: &mut Vec<CoefficientRow>,
+) -> Option<Description> {
     // sums of 64 small integers are exact in f32
     let sum: f64 = voxels.chunks(64).map(|c| f64::from(c.iter().sum::<f32>())).sum();
     let mean = (sum / voxels.len() as f64) as f32;

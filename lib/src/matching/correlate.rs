@@ -10,8 +10,8 @@ use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 
 use super::contexts::Contexts;
 use super::cpu::dot;
-use super::near::Near;
-use super::share::Share;
+use super::neighbours::NeighbourGrid;
+use super::threading::Threading;
 use crate::volume::Voxel;
 
 /// An upper bound of the rounding error of a coarse correlation; the largest measured is 2e-6.
@@ -23,7 +23,7 @@ const TILE: [usize; 2] = [512, 4096];
 
 /// The partner of a context.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Partner {
+pub(super) struct BestColumn {
     /// The index of the partner among the columns.
     pub(super) column: usize,
     /// The correlation with the partner.
@@ -32,7 +32,7 @@ pub(super) struct Partner {
 
 /// A query for the column that correlates best with `row`, above `floor`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Question {
+pub(super) struct BestColumnQuery {
     pub(super) row: usize,
     /// Only correlations above this count.
     pub(super) floor: f32,
@@ -47,14 +47,14 @@ pub(super) struct Question {
 pub(super) fn best<T: Voxel, U: Voxel>(
     rows: &Contexts<'_, T>,
     columns: &Contexts<'_, U>,
-    questions: &[Question],
-    near: Option<&Near>,
-    share: Share,
-) -> Vec<Option<Partner>> {
+    questions: &[BestColumnQuery],
+    near: Option<&NeighbourGrid>,
+    share: Threading,
+) -> Vec<Option<BestColumn>> {
     if columns.len() == 0 {
         return vec![None; questions.len()];
     }
-    let batches: Vec<&[Question]> = questions.chunks(TILE[0]).collect();
+    let batches: Vec<&[BestColumnQuery]> = questions.chunks(TILE[0]).collect();
     // transposed: the matrix product packs this layout in half the time
     let table = ArrayView2::from_shape((columns.len(), columns.width), &columns.coefficients);
     let turned = match (near, table) {
@@ -85,10 +85,10 @@ struct Scratch {
 fn by_product<T: Voxel, U: Voxel>(
     rows: &Contexts<'_, T>,
     columns: &Contexts<'_, U>,
-    questions: &[Question],
+    questions: &[BestColumnQuery],
     turned: &Array2<f32>,
     scratch: &mut Scratch,
-) -> Vec<Option<Partner>> {
+) -> Vec<Option<BestColumn>> {
     let Scratch { packed, product, .. } = scratch;
     packed.clear();
     for question in questions {
@@ -106,10 +106,10 @@ fn by_product<T: Voxel, U: Voxel>(
             questions.iter().zip(product.chunks(rests.len())).zip(&mut candidates)
         {
             let rest = rows.rests[question.row];
-            promising(coarse, rests, rest, question.floor, first, out);
+            candidates_above(coarse, rests, rest, question.floor, first, out);
         }
     }
-    let choose = |(question, candidates): (&Question, Vec<Candidate>)| {
+    let choose = |(question, candidates): (&BestColumnQuery, Vec<Candidate>)| {
         scratch.candidates = candidates;
         choose(rows, columns, question, scratch)
     };
@@ -127,7 +127,7 @@ fn multiply(a: &[f32], b: &ArrayView2<'_, f32>, out: &mut [f32]) {
 }
 
 /// Adds the columns whose bound exceeds `floor` to `out`; `first` is the index of the first column.
-fn promising(
+fn candidates_above(
     coarse: &[f32],
     rests: &[f32],
     rest: f32,
@@ -150,10 +150,10 @@ fn promising(
 fn by_neighbours<T: Voxel, U: Voxel>(
     rows: &Contexts<'_, T>,
     columns: &Contexts<'_, U>,
-    questions: &[Question],
-    near: &Near,
+    questions: &[BestColumnQuery],
+    near: &NeighbourGrid,
     scratch: &mut Scratch,
-) -> Vec<Option<Partner>> {
+) -> Vec<Option<BestColumn>> {
     let mut members = std::mem::take(&mut scratch.members);
     let answers = questions
         .iter()
@@ -177,12 +177,12 @@ fn by_neighbours<T: Voxel, U: Voxel>(
 fn choose<T: Voxel, U: Voxel>(
     rows: &Contexts<'_, T>,
     columns: &Contexts<'_, U>,
-    question: &Question,
+    question: &BestColumnQuery,
     scratch: &mut Scratch,
-) -> Option<Partner> {
+) -> Option<BestColumn> {
     let Scratch { candidates, unit, other, .. } = scratch;
     candidates.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    let mut best: Option<Partner> = None;
+    let mut best: Option<BestColumn> = None;
     for (i, &(bound, column)) in candidates.iter().enumerate() {
         let column = column as usize;
         if best.is_some_and(|b| bound < b.correlation) {
@@ -199,7 +199,7 @@ fn choose<T: Voxel, U: Voxel>(
             (correlation, b.column) > (b.correlation, column) // the first if equal
         });
         if correlation > question.floor && better {
-            best = Some(Partner { column, correlation });
+            best = Some(BestColumn { column, correlation });
         }
     }
     best

@@ -9,7 +9,7 @@
 const LANES: usize = 32;
 
 /// The coefficients along one axis, padded to one register.
-pub(super) type Row = [f32; 8];
+pub(super) type CoefficientRow = [f32; 8];
 
 /// The dot product of `a` and `b` over their common length.
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -64,7 +64,7 @@ fn total(mut sums: [f32; LANES]) -> f32 {
 
 /// Projects every line of `lines` (each `basis.len()` long) onto the vectors of a basis:
 /// `basis[x][k]` is vector k at x.
-pub(super) fn expand_lines(lines: &[f32], basis: &[Row], out: &mut [Row]) {
+pub(super) fn expand_lines(lines: &[f32], basis: &[CoefficientRow], out: &mut [CoefficientRow]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
         #[expect(unsafe_code, reason = "a call across target features")]
@@ -76,17 +76,17 @@ pub(super) fn expand_lines(lines: &[f32], basis: &[Row], out: &mut [Row]) {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn expand_lines_avx2(lines: &[f32], basis: &[Row], out: &mut [Row]) {
+fn expand_lines_avx2(lines: &[f32], basis: &[CoefficientRow], out: &mut [CoefficientRow]) {
     expand_lines_wide(lines, basis, out);
 }
 
 #[expect(clippy::inline_always, reason = "only inlined does it become AVX2 code")]
 #[inline(always)]
-fn expand_lines_wide(lines: &[f32], basis: &[Row], out: &mut [Row]) {
+fn expand_lines_wide(lines: &[f32], basis: &[CoefficientRow], out: &mut [CoefficientRow]) {
     let n = basis.len();
     // four lines at a time: four independent sums
     for (lines, out) in lines.chunks(4 * n).zip(out.chunks_mut(4)) {
-        if let Ok(out) = <&mut [Row; 4]>::try_from(&mut *out) {
+        if let Ok(out) = <&mut [CoefficientRow; 4]>::try_from(&mut *out) {
             let (first, rest) = lines.split_at(n);
             let (second, rest) = rest.split_at(n);
             let (third, fourth) = rest.split_at(n);
@@ -114,7 +114,12 @@ fn expand_lines_wide(lines: &[f32], basis: &[Row], out: &mut [Row]) {
 
 /// Projects stacked rows along the axis in which they are stacked: `out[k] = sum of basis[i][k] *
 /// rows[i * step]`, for the first `out.len()` vectors of the basis.
-pub(super) fn expand_rows(rows: &[Row], step: usize, basis: &[Row], out: &mut [Row]) {
+pub(super) fn expand_rows(
+    rows: &[CoefficientRow],
+    step: usize,
+    basis: &[CoefficientRow],
+    out: &mut [CoefficientRow],
+) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
         #[expect(unsafe_code, reason = "a call across target features")]
@@ -126,13 +131,23 @@ pub(super) fn expand_rows(rows: &[Row], step: usize, basis: &[Row], out: &mut [R
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn expand_rows_avx2(rows: &[Row], step: usize, basis: &[Row], out: &mut [Row]) {
+fn expand_rows_avx2(
+    rows: &[CoefficientRow],
+    step: usize,
+    basis: &[CoefficientRow],
+    out: &mut [CoefficientRow],
+) {
     expand_rows_wide(rows, step, basis, out);
 }
 
 #[expect(clippy::inline_always, reason = "only inlined does it become AVX2 code")]
 #[inline(always)]
-fn expand_rows_wide(rows: &[Row], step: usize, basis: &[Row], out: &mut [Row]) {
+fn expand_rows_wide(
+    rows: &[CoefficientRow],
+    step: usize,
+    basis: &[CoefficientRow],
+    out: &mut [CoefficientRow],
+) {
     let mut sums = [[0.0f32; 8]; 8];
     for (i, weights) in basis.iter().enumerate() {
         let row = rows[i * step];

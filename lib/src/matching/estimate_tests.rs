@@ -63,8 +63,8 @@ proptest! {
             let got = estimate(&matches, &options(model), seed).unwrap();
             prop_assert!((100..110).contains(&got.inlier_count), "{}", got.inlier_count);
             prop_assert!(got.inliers[..100].iter().all(|&inlier| inlier));
-            let apart = got.affine.distance(&truth, EXTENT);
-            prop_assert!(apart < 0.7, "{model:?}: {apart} um");
+            let error = got.affine.distance(&truth, EXTENT);
+            prop_assert!(error < 0.7, "{model:?}: {error} um");
         }
     }
 }
@@ -190,8 +190,8 @@ fn a_flag_that_makes_no_sense_is_refused_before_anything_is_done() {
 fn matching_refuses_what_it_cannot_compare() {
     let grid = Grid::new([20; 3], [1.0; 3], [0.0; 3]);
     let voxels = vec![0u16; 8000];
-    let block = Block { voxels: &voxels, grid, positions: &[[10.0; 3]] };
-    let check = |options: &MatchOptions, other: &Block<'_, u16>, flag: &str| {
+    let block = SpotVolume { voxels: &voxels, grid, positions: &[[10.0; 3]] };
+    let check = |options: &MatchOptions, other: &SpotVolume<'_, u16>, flag: &str| {
         let message = match_in_memory(&block, other, options).unwrap_err().to_string();
         assert!(message.contains(flag), "{message}");
     };
@@ -203,7 +203,7 @@ fn matching_refuses_what_it_cannot_compare() {
         "--context-radius",
     );
     check(&MatchOptions { max_distance: Some(-1.0), ..default.clone() }, &block, "--max-distance");
-    let coarse = Block { grid: Grid::new([20; 3], [2.0, 1.0, 1.0], [0.0; 3]), ..block };
+    let coarse = SpotVolume { grid: Grid::new([20; 3], [2.0, 1.0, 1.0], [0.0; 3]), ..block };
     check(&default, &coarse, "apply-transform");
     // a constant context matches nothing, which is not an error
     assert!(match_in_memory(&block, &block, &default).unwrap().is_empty());

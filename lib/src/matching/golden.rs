@@ -104,8 +104,8 @@ fn the_exact_mode_finds_the_matches_of_the_tutorial() {
     let (data, fixed, moving) = (reference(TUTORIAL), volume("fix.n5"), volume("mov.n5"));
     let fixed_spots = spots(&data("fix_spots"))[..5000].to_vec();
     let moving_spots = spots(&data("mov_spots"));
-    let fixed = Block { voxels: &fixed.0, grid: fixed.1, positions: &fixed_spots };
-    let moving = Block { voxels: &moving.0, grid: moving.1, positions: &moving_spots };
+    let fixed = SpotVolume { voxels: &fixed.0, grid: fixed.1, positions: &fixed_spots };
+    let moving = SpotVolume { voxels: &moving.0, grid: moving.1, positions: &moving_spots };
     let got = match_in_memory(&fixed, &moving, &exact(0.75)).unwrap();
     let wanted = given_matches(&data("match_fix_um"), &data("match_mov_um"));
     // spots of equal brightness at the limit of 5000 are chosen arbitrarily
@@ -130,8 +130,8 @@ fn the_exact_mode_finds_the_matches_of_the_crop() {
     };
     let (fixed, moving) = (crop(fixed, [20, 64, 176]), crop(moving, [16, 50, 130]));
     let (fixed_spots, moving_spots) = (spots(&data("fix_spots")), spots(&data("mov_spots")));
-    let fixed = Block { voxels: &fixed.0, grid: fixed.1, positions: &fixed_spots };
-    let moving = Block { voxels: &moving.0, grid: moving.1, positions: &moving_spots };
+    let fixed = SpotVolume { voxels: &fixed.0, grid: fixed.1, positions: &fixed_spots };
+    let moving = SpotVolume { voxels: &moving.0, grid: moving.1, positions: &moving_spots };
     let got = match_in_memory(&fixed, &moving, &exact(0.75)).unwrap();
     let wanted = given_matches(&data("match_fix"), &data("match_mov"));
     assert_eq!(agreement(&got, &wanted), 1.0);
@@ -143,8 +143,8 @@ fn opencv_gives_the_reference(data: impl Fn(&str) -> Array, names: [&str; 2]) ->
     let got = estimate(&matches, &options, 0).unwrap();
     let wanted: Vec<bool> = data("inliers").values.iter().map(|&v| v > 0.0).collect();
     assert_eq!(got.inliers, wanted);
-    let apart = largest_difference(&got.affine, &matrix(&data("affine_xyz")));
-    assert!(apart < 1e-6, "{apart}");
+    let error = largest_difference(&got.affine, &matrix(&data("affine_xyz")));
+    assert!(error < 1e-6, "{error}");
     got
 }
 
@@ -172,8 +172,8 @@ fn least_squares_on_the_inliers_of_the_tutorial_gives_its_refit() {
         [matches.iter().map(|m| m.fixed).collect(), matches.iter().map(|m| m.moving).collect()];
     let inliers = data("inliers").values;
     let got: Result<_, FitError> = fit(Model::Affine, &fixed, &moving, Some(&inliers), false);
-    let apart = largest_difference(&got.unwrap(), &matrix(&data("affine_lsq_on_inliers")));
-    assert!(apart < 1e-6, "{apart}");
+    let error = largest_difference(&got.unwrap(), &matrix(&data("affine_lsq_on_inliers")));
+    assert!(error < 1e-6, "{error}");
 }
 
 /// The correlation of two volumes where the moving one, resampled through `map`, is not 0 (spec
@@ -223,8 +223,8 @@ fn the_global_map_of_the_tutorial_aligns_the_images_better_than_the_reference_do
     let (data, fixed, moving) = (reference(TUTORIAL), volume("fix.n5"), volume("mov.n5"));
     let fixed_spots = spots(&data("fix_spots"))[..5000].to_vec();
     let moving_spots = spots(&data("mov_spots"));
-    let one = Block { voxels: &fixed.0, grid: fixed.1, positions: &fixed_spots };
-    let two = Block { voxels: &moving.0, grid: moving.1, positions: &moving_spots };
+    let one = SpotVolume { voxels: &fixed.0, grid: fixed.1, positions: &fixed_spots };
+    let two = SpotVolume { voxels: &moving.0, grid: moving.1, positions: &moving_spots };
     let matches = match_in_memory(&one, &two, &MatchOptions::default()).unwrap();
     let got = estimate(&matches, &two_micrometres(), 0).unwrap();
     let correlation = overlap_correlation(&fixed, &moving, &got.affine);

@@ -2,10 +2,10 @@
 
 use super::error::usage;
 use super::{Error, EstimateOptions};
-use crate::geom::{Affine, Model, Point, spread};
+use crate::geom::{Affine, Model, Point, principal_extents};
 
 /// The relative extent below which a point cloud counts as flat: one micrometre per millimetre.
-const FLAT: f64 = 1e-3;
+const MIN_RELATIVE_EXTENT: f64 = 1e-3;
 
 /// Checks the flags.
 pub(super) fn options(options: &EstimateOptions) -> Result<(), Error> {
@@ -70,7 +70,7 @@ pub(super) fn inliers(
 }
 
 /// Checks that random matches would not be fitted as well.
-pub(super) fn chance(
+pub(super) fn false_alarms(
     inliers: &[bool],
     false_alarms: f64,
     options: &EstimateOptions,
@@ -93,13 +93,13 @@ fn fills(
     points: impl Iterator<Item = Point> + Clone,
     model: Model,
 ) -> Result<(), Error> {
-    let extents = spread(points);
+    let extents = principal_extents(points);
     let wanted = match model {
         Model::Translation => 0,
         Model::Rigid | Model::Similarity | Model::PlanarAffine => 2,
         Model::Affine => 3,
     };
-    let found = extents.iter().filter(|&&v| v > FLAT * extents[0]).count();
+    let found = extents.iter().filter(|&&v| v > MIN_RELATIVE_EXTENT * extents[0]).count();
     let (shape, instead) = match found {
         _ if found >= wanted => return Ok(()),
         0 => ("point", "translation"),
@@ -112,7 +112,7 @@ fn fills(
 /// Checks that a map is plausible between two images of the same object.
 pub(super) fn map(map: &Affine, options: &EstimateOptions) -> Result<(), Error> {
     let parts = match options.model {
-        Model::PlanarAffine => evened(map).decompose(),
+        Model::PlanarAffine => with_mean_z_scale(map).decompose(),
         _ => map.decompose(),
     };
     let determinant = parts.determinant;
@@ -137,7 +137,7 @@ pub(super) fn map(map: &Affine, options: &EstimateOptions) -> Result<(), Error> 
 
 /// A map within a plane, with its scale along z set to the mean scale within the plane, so that z
 /// does not affect the measured scales and shear.
-fn evened(map: &Affine) -> Affine {
+fn with_mean_z_scale(map: &Affine) -> Affine {
     let mut rows = map.rows();
     rows[0][0] = (rows[1][1] * rows[2][2] - rows[1][2] * rows[2][1]).abs().sqrt();
     Affine::from_rows(rows)

@@ -12,18 +12,18 @@ mod contexts;
 mod correlate;
 mod cpu;
 mod error;
-mod frames;
 mod guards;
-mod near;
+mod neighbours;
 mod opencv;
 mod options;
+mod orientations;
 mod pair;
 mod ransac;
 mod read;
 mod refine;
 mod residuals;
-mod share;
 mod subvoxel;
+mod threading;
 
 #[cfg(test)]
 mod estimate_tests;
@@ -35,8 +35,8 @@ mod npz;
 mod oracle;
 
 pub use error::Error;
-pub use frames::{Found, find};
 pub use options::{Compat, ContextRadius, EstimateOptions, MatchOptions};
+pub use orientations::{MatchResult, find};
 pub use read::match_spots;
 
 use std::borrow::Cow;
@@ -47,13 +47,13 @@ use crate::geom::{Affine, Grid, Model, Point};
 use crate::table::Match;
 use crate::volume::Voxel;
 use contexts::{Contexts, Store, places};
-use frames::Frame;
+use orientations::Orientation;
 use residuals::Pairs;
-use share::Share;
+use threading::Threading;
 
 /// A volume, or a part of one, in memory, and its spots.
 #[derive(Clone, Copy, Debug)]
-pub struct Block<'a, T> {
+pub struct SpotVolume<'a, T> {
     /// The voxels, C order `(z, y, x)`.
     pub voxels: &'a [T],
     /// The grid of the voxels; with spacing 1 and origin 0, all lengths are in voxels.
@@ -69,20 +69,20 @@ pub struct Block<'a, T> {
 /// # Errors
 /// [`Error::Blocks`] for an invalid flag, [`Error::VoxelSizes`] if the voxel sizes differ.
 pub fn match_in_memory<T: Voxel, U: Voxel>(
-    fixed: &Block<'_, T>,
-    moving: &Block<'_, U>,
+    fixed: &SpotVolume<'_, T>,
+    moving: &SpotVolume<'_, U>,
     options: &MatchOptions,
 ) -> Result<Vec<Match>, Error> {
     let radius = pair::check(options, &fixed.grid, &moving.grid)?;
     let fixed_contexts = describe(fixed, radius, options.exact);
     let moving_contexts = describe(moving, radius, options.exact);
     let grids = [&fixed.grid, &moving.grid];
-    let frame = Frame::STORED;
-    Ok(pair::pair(&fixed_contexts, &moving_contexts, grids, frame, options, Share::Alone))
+    let frame = Orientation::STORED;
+    Ok(pair::pair(&fixed_contexts, &moving_contexts, grids, frame, options, Threading::Alone))
 }
 
 fn describe<'a, T: Voxel>(
-    block: &Block<'a, T>,
+    block: &SpotVolume<'a, T>,
     radius: [usize; 3],
     exact: bool,
 ) -> Contexts<'a, T> {
@@ -93,7 +93,7 @@ fn describe<'a, T: Voxel>(
         despike(voxels.to_mut(), shape);
     }
     let store = Store::array(voxels, shape, [0; 3], &places);
-    Contexts::describe(store, shape, &places, radius, Share::Alone)
+    Contexts::describe(store, shape, &places, radius, Threading::Alone)
 }
 
 /// A map from fixed to moving points, and how well it fits the matches.
@@ -152,7 +152,7 @@ pub fn estimate(
     guards::inliers(&fixed, &inliers, options)?;
     guards::map(&map, options)?;
     let false_alarms = chance::false_alarms(&fixed, &moving, &inliers, &map, options);
-    guards::chance(&inliers, false_alarms, options)?;
+    guards::false_alarms(&inliers, false_alarms, options)?;
     let estimate = Estimate::of(map, inliers, squares, iterations);
     Ok(Estimate { false_alarms, ..estimate })
 }
@@ -174,7 +174,7 @@ fn sampled(
     moving: &[Point],
     options: &EstimateOptions,
     seed: u64,
-) -> Option<ransac::Found> {
+) -> Option<ransac::Consensus> {
     let found = ransac::search(fixed, moving, options, seed, true);
     let enough = found.as_ref().is_some_and(|found| {
         let pairs = Pairs::new(fixed, moving);

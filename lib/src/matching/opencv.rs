@@ -8,7 +8,7 @@
 use nalgebra::{Matrix4, Vector3};
 
 use super::EstimateOptions;
-use super::ransac::Found;
+use super::ransac::Consensus;
 use crate::geom::{Affine, Point};
 
 const SAMPLES: usize = 1000;
@@ -25,7 +25,7 @@ pub(super) fn search(
     fixed: &[Point],
     moving: &[Point],
     options: &EstimateOptions,
-) -> Option<(Found, Vec<bool>)> {
+) -> Option<(Consensus, Vec<bool>)> {
     // callers of OpenCV order the axes x, y, z, and sums in single precision depend on that order
     let single = |points: &[Point]| -> Vec<[f32; 3]> {
         points.iter().map(|p| [p[2] as f32, p[1] as f32, p[0] as f32]).collect()
@@ -33,7 +33,7 @@ pub(super) fn search(
     let (from, to) = (single(fixed), single(moving));
     let limit = options.threshold().powi(2) as f32;
     let mut random = MultiplyWithCarry(u64::MAX);
-    let mut best: Option<(usize, Rows, Vec<bool>)> = None;
+    let mut best: Option<(usize, AffineRows, Vec<bool>)> = None;
     let (mut wanted, mut iterations) = (SAMPLES, 0);
     while iterations < wanted {
         let Some(sample) = draw(&from, &to, &mut random) else { break };
@@ -48,13 +48,13 @@ pub(super) fn search(
             best = Some((count, rows, fits));
         }
     }
-    best.map(|(_, rows, fits)| (Found { map: zyx(&rows), iterations }, fits))
+    best.map(|(_, rows, fits)| (Consensus { map: zyx(&rows), iterations }, fits))
 }
 
 /// Rows x, y, z; columns x, y, z, 1.
-type Rows = [[f64; 4]; 3];
+type AffineRows = [[f64; 4]; 3];
 
-fn zyx(rows: &Rows) -> Affine {
+fn zyx(rows: &AffineRows) -> Affine {
     Affine::from_rows(std::array::from_fn(|r| {
         let [x, y, z, one] = rows[2 - r];
         [z, y, x, one]
@@ -73,7 +73,7 @@ fn draw(from: &[[f32; 3]], to: &[[f32; 3]], random: &mut MultiplyWithCarry) -> O
                 }
             }
         }
-        if [from, to].iter().all(|points| spread_out(sample.map(|i| points[i]))) {
+        if [from, to].iter().all(|points| is_noncollinear(sample.map(|i| points[i]))) {
             return Some(sample);
         }
     }
@@ -81,7 +81,7 @@ fn draw(from: &[[f32; 3]], to: &[[f32; 3]], random: &mut MultiplyWithCarry) -> O
 }
 
 /// Whether the last point is not nearly collinear with any two of the others.
-fn spread_out(points: [[f32; 3]; 4]) -> bool {
+fn is_noncollinear(points: [[f32; 3]; 4]) -> bool {
     let last = points[3];
     let edge = |i: usize| -> [f32; 3] { std::array::from_fn(|a| points[i][a] - last[a]) };
     let dot = |a: [f32; 3], b: [f32; 3]| a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
@@ -94,7 +94,7 @@ fn spread_out(points: [[f32; 3]; 4]) -> bool {
 }
 
 /// The map through four pairs of points.
-fn through(from: &[[f32; 3]], to: &[[f32; 3]], sample: [usize; 4]) -> Option<Rows> {
+fn through(from: &[[f32; 3]], to: &[[f32; 3]], sample: [usize; 4]) -> Option<AffineRows> {
     let left = Matrix4::from_fn(|r, c| if c < 3 { f64::from(from[sample[r]][c]) } else { 1.0 });
     let inverse = left.full_piv_lu();
     let mut rows = [[0.0; 4]; 3];
@@ -106,13 +106,13 @@ fn through(from: &[[f32; 3]], to: &[[f32; 3]], sample: [usize; 4]) -> Option<Row
     rows.iter().flatten().all(|v| v.is_finite()).then_some(rows)
 }
 
-fn square(rows: &Rows, p: [f32; 3], q: [f32; 3]) -> f32 {
+fn square(rows: &AffineRows, p: [f32; 3], q: [f32; 3]) -> f32 {
     let [x, y, z] = p.map(f64::from);
-    let apart = Vector3::from_fn(|a, _| {
+    let difference = Vector3::from_fn(|a, _| {
         let r = rows[a];
         r[0] * x + r[1] * y + r[2] * z + r[3] - f64::from(q[a])
     });
-    apart.norm_squared() as f32
+    difference.norm_squared() as f32
 }
 
 /// The number of samples needed at this fraction of outliers; at most `before`.

@@ -49,21 +49,21 @@ impl FromStr for ContextRadius {
             let numbers: Result<Vec<usize>, _> =
                 voxels.split(',').map(|part| part.trim().parse()).collect();
             return match numbers.as_deref() {
-                Ok(&[r]) if r <= MOST_VOXELS => Ok(Self::Voxels([r; 3])),
-                Ok(&[z, y, x]) if z.max(y).max(x) <= MOST_VOXELS => Ok(Self::Voxels([z, y, x])),
+                Ok(&[r]) if r <= MAX_VOXELS => Ok(Self::Voxels([r; 3])),
+                Ok(&[z, y, x]) if z.max(y).max(x) <= MAX_VOXELS => Ok(Self::Voxels([z, y, x])),
                 _ => Err(wrong()),
             };
         }
         let length: Option<f64> = text.strip_suffix("um").unwrap_or(text).trim().parse().ok();
-        let length = length.filter(|l| *l > 0.0 && *l <= LONGEST).ok_or_else(wrong)?;
+        let length = length.filter(|l| *l > 0.0 && *l <= MAX_LENGTH).ok_or_else(wrong)?;
         Ok(Self::Micrometres(length))
     }
 }
 
 /// The upper limit for half the side of a context, voxels; the programs have stricter limits.
-const MOST_VOXELS: usize = 1_000_000;
+const MAX_VOXELS: usize = 1_000_000;
 /// The upper limit for half the side of a context, micrometres.
-const LONGEST: f64 = 1e9;
+const MAX_LENGTH: f64 = 1e9;
 
 /// The default for half the side of a context, voxels.
 const HALF_CONTEXT: usize = 12;

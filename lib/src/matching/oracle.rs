@@ -1,12 +1,12 @@
 //! A reference implementation of matching: correlates every context with every other, in `f64`.
 
-use super::{Block, MatchOptions};
+use super::{MatchOptions, SpotVolume};
 use crate::volume::Voxel;
 
 /// The best partner of each fixed spot above the threshold, as `(fixed, moving, correlation)`.
 pub(super) fn matches<T: Voxel, U: Voxel>(
-    fixed: &Block<'_, T>,
-    moving: &Block<'_, U>,
+    fixed: &SpotVolume<'_, T>,
+    moving: &SpotVolume<'_, U>,
     options: &MatchOptions,
 ) -> Vec<(usize, usize, f64)> {
     let correlations: Vec<Vec<f64>> = fixed
@@ -15,8 +15,8 @@ pub(super) fn matches<T: Voxel, U: Voxel>(
         .map(|&p| {
             let one = context(fixed, p, options);
             let row = moving.positions.iter().map(|&q| {
-                let apart = (0..3).map(|a| (p[a] - q[a]).powi(2)).sum::<f64>().sqrt();
-                if options.max_distance.is_some_and(|most| apart > most) {
+                let distance = (0..3).map(|a| (p[a] - q[a]).powi(2)).sum::<f64>().sqrt();
+                if options.max_distance.is_some_and(|most| distance > most) {
                     return f64::NEG_INFINITY;
                 }
                 pearson(one.as_deref(), context(moving, q, options).as_deref())
@@ -38,7 +38,7 @@ pub(super) fn matches<T: Voxel, U: Voxel>(
 }
 
 fn context<T: Voxel>(
-    block: &Block<'_, T>,
+    block: &SpotVolume<'_, T>,
     p: [f64; 3],
     options: &MatchOptions,
 ) -> Option<Vec<f64>> {
@@ -137,8 +137,8 @@ mod tests {
             let grid = Grid::new(SHAPE, [1.0; 3], [0.0; 3]);
             let (one, two) = (volume(seed, SHAPE), volume(seed + seed % 2, SHAPE));
             let two: Vec<f32> = two.iter().map(|&v| 0.5 * f32::from(v) + 3.0).collect();
-            let fixed = Block { voxels: &one, grid, positions: &fixed };
-            let moving = Block { voxels: &two, grid, positions: &moving };
+            let fixed = SpotVolume { voxels: &one, grid, positions: &fixed };
+            let moving = SpotVolume { voxels: &two, grid, positions: &moving };
             let options = MatchOptions {
                 match_threshold: threshold,
                 context_radius: Some(ContextRadius::Voxels(radius)),

@@ -1,23 +1,23 @@
 //! From contexts to matches: best partners in both directions, then sub-voxel refinement.
 
 use super::contexts::Contexts;
-use super::correlate::{Partner, Question, best};
+use super::correlate::{BestColumn, BestColumnQuery, best};
 use super::error::usage;
-use super::frames::Frame;
-use super::near::Near;
-use super::share::Share;
+use super::neighbours::NeighbourGrid;
+use super::orientations::Orientation;
 use super::subvoxel::Peak;
+use super::threading::Threading;
 use super::{Error, MatchOptions};
 use crate::geom::{Grid, defaults};
 use crate::table::Match;
 use crate::volume::Voxel;
 
 /// The maximum half width of a context; such a context takes 8 MB in single precision.
-const WIDEST: usize = 64;
+const MAX_HALF_CONTEXT: usize = 64;
 
 /// An upper bound of the difference by rounding between one correlation computed in both
 /// directions.
-const EITHER_SIDE: f32 = 2e-6;
+const ROUNDING: f32 = 2e-6;
 
 /// Checks the flags, and that contexts of the two volumes can be compared. Returns the half width
 /// of a context in voxels along z, y, x.
@@ -33,7 +33,7 @@ pub(super) fn check(
     }
     let radius = options.radius([fixed, moving]);
     let flat = radius.iter().filter(|&&r| r == 0).count();
-    if flat > 1 || radius.iter().any(|&r| r > WIDEST) {
+    if flat > 1 || radius.iter().any(|&r| r > MAX_HALF_CONTEXT) {
         let found = radius.map(|r| r.to_string()).join(",") + "vox";
         let wanted = "wanted 1 to 64 voxels along two axes at least";
         return Err(usage("--context-radius", &found, wanted));
@@ -57,16 +57,17 @@ pub(super) fn pair<T: Voxel, U: Voxel>(
     fixed: &Contexts<'_, T>,
     moving: &Contexts<'_, U>,
     grids: [&Grid; 2],
-    frame: Frame,
+    frame: Orientation,
     options: &MatchOptions,
-    share: Share,
+    share: Threading,
 ) -> Vec<Match> {
     let floor = options.match_threshold as f32;
-    let ask = |row| Question { row, floor, except: None };
+    let ask = |row| BestColumnQuery { row, floor, except: None };
     let questions: Vec<_> = (0..fixed.len()).map(ask).collect();
-    let near = options.max_distance.map(|distance| near(moving, distance));
-    let partners = best(fixed, moving, &questions, near.as_ref(), share);
-    let mut pairs: Vec<(usize, Partner)> =
+    let pair_within_distance =
+        options.max_distance.map(|distance| pair_within_distance(moving, distance));
+    let partners = best(fixed, moving, &questions, pair_within_distance.as_ref(), share);
+    let mut pairs: Vec<(usize, BestColumn)> =
         partners.into_iter().enumerate().filter_map(|(i, p)| p.map(|p| (i, p))).collect();
     tracing::debug!(matches = pairs.len(), "fixed spots have a partner");
     if options.mutual() {
@@ -77,7 +78,7 @@ pub(super) fn pair<T: Voxel, U: Voxel>(
     // the work proceeds in the order of the voxels, the result in that of the spots
     order.sort_by_key(|&n| fixed.places[pairs[n].0].spot);
     let place = |peak: &mut Option<Peak>, n: usize| {
-        let (i, Partner { column: j, correlation }) = pairs[n];
+        let (i, BestColumn { column: j, correlation }) = pairs[n];
         let (p, q) = (fixed.places[i], moving.places[j]);
         let mut one = Match {
             fixed: p.position,
@@ -101,21 +102,21 @@ pub(super) fn pair<T: Voxel, U: Voxel>(
     order.into_iter().map(|n| matches[n]).collect()
 }
 
-fn near<T: Voxel>(contexts: &Contexts<'_, T>, distance: f64) -> Near {
-    Near::new(contexts.places.iter().map(|p| p.position).collect(), distance)
+fn pair_within_distance<T: Voxel>(contexts: &Contexts<'_, T>, distance: f64) -> NeighbourGrid {
+    NeighbourGrid::new(contexts.places.iter().map(|p| p.position).collect(), distance)
 }
 
 /// Keeps the pairs whose moving spot has no better fixed spot than its partner.
 fn mutual<T: Voxel, U: Voxel>(
     fixed: &Contexts<'_, T>,
     moving: &Contexts<'_, U>,
-    pairs: Vec<(usize, Partner)>,
+    pairs: Vec<(usize, BestColumn)>,
     options: &MatchOptions,
-    share: Share,
-) -> Vec<(usize, Partner)> {
+    share: Threading,
+) -> Vec<(usize, BestColumn)> {
     // of pairs with the same moving spot only the best (the first if equal) can remain
     let mut chosen: Vec<Option<(usize, f32)>> = vec![None; moving.len()];
-    for &(i, Partner { column, correlation }) in &pairs {
+    for &(i, BestColumn { column, correlation }) in &pairs {
         let slot = &mut chosen[column];
         if slot.is_none_or(|(_, best)| correlation > best) {
             *slot = Some((i, correlation));
@@ -126,11 +127,12 @@ fn mutual<T: Voxel, U: Voxel>(
         .enumerate()
         .filter_map(|(row, slot)| {
             let (i, correlation) = (*slot)?;
-            Some(Question { row, floor: correlation + EITHER_SIDE, except: Some(i) })
+            Some(BestColumnQuery { row, floor: correlation + ROUNDING, except: Some(i) })
         })
         .collect();
-    let near = options.max_distance.map(|distance| near(fixed, distance));
-    let rivals = best(moving, fixed, &questions, near.as_ref(), share);
+    let pair_within_distance =
+        options.max_distance.map(|distance| pair_within_distance(fixed, distance));
+    let rivals = best(moving, fixed, &questions, pair_within_distance.as_ref(), share);
     for (question, rival) in questions.iter().zip(rivals) {
         if rival.is_some() {
             chosen[question.row] = None;

@@ -13,21 +13,21 @@ use super::residuals::Pairs;
 use crate::geom::{Affine, Model, Point, fit};
 
 /// The minimum number of samples drawn.
-const LEAST_SAMPLES: usize = 50;
+const MIN_SAMPLES: usize = 50;
 
 /// The maximum number of refits of a new best map to its inliers.
 const REFITS: usize = 4;
 
 /// The minimum volume of the parallelepiped of a four-point sample, relative to the product of its
 /// edges.
-const LEAST_VOLUME: f64 = 2e-3;
+const MIN_VOLUME: f64 = 2e-3;
 
 /// The minimum sine of the angle of a three-point sample.
-const LEAST_SINE: f64 = 0.05;
+const MIN_SINE: f64 = 0.05;
 
 /// A map, and the number of samples drawn to find it.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(super) struct Consensus {
     pub(super) map: Affine,
     pub(super) iterations: usize,
 }
@@ -41,7 +41,7 @@ pub(super) fn search(
     options: &EstimateOptions,
     seed: u64,
     plausible_only: bool,
-) -> Option<Found> {
+) -> Option<Consensus> {
     let count = fixed.len();
     let size = options.model.pairs();
     let pairs = Pairs::new(fixed, moving);
@@ -63,12 +63,12 @@ pub(super) fn search(
         if best.is_some_and(|(least, _)| cost >= least) {
             continue;
         }
-        let (cost, map) = settle(&pairs, options, (cost, map), &mut squares);
+        let (cost, map) = refit(&pairs, options, (cost, map), &mut squares);
         best = Some((cost, map));
         let share = pairs.inliers(&map, options.threshold(), &mut squares) as f64 / count as f64;
-        wanted = samples(options, share).min(wanted).max(LEAST_SAMPLES.min(options.max_iterations));
+        wanted = samples(options, share).min(wanted).max(MIN_SAMPLES.min(options.max_iterations));
     }
-    best.map(|(_, map)| Found { map, iterations })
+    best.map(|(_, map)| Consensus { map, iterations })
 }
 
 /// The number of samples needed to draw, at this fraction of inliers, one without outliers with the
@@ -81,7 +81,7 @@ fn samples(options: &EstimateOptions, share: f64) -> usize {
 }
 
 /// Refits a map to its inliers for as long as the cost decreases.
-fn settle(
+fn refit(
     pairs: &Pairs<'_>,
     options: &EstimateOptions,
     mut best: (f64, Affine),
@@ -109,7 +109,7 @@ fn minimal(options: &EstimateOptions, from: &[Point], to: &[Point]) -> Option<Af
         Model::Rigid | Model::Similarity | Model::PlanarAffine => {
             for points in [from, to] {
                 let (a, b) = (edge(points, 1), edge(points, 2));
-                if a.cross(&b).norm() <= LEAST_SINE * a.norm() * b.norm() {
+                if a.cross(&b).norm() <= MIN_SINE * a.norm() * b.norm() {
                     return None;
                 }
             }
@@ -120,7 +120,7 @@ fn minimal(options: &EstimateOptions, from: &[Point], to: &[Point]) -> Option<Af
             };
             let edges_from = edges(from);
             let lengths: f64 = edges_from.column_iter().map(|c| c.norm()).product();
-            if edges_from.determinant().abs() <= LEAST_VOLUME * lengths {
+            if edges_from.determinant().abs() <= MIN_VOLUME * lengths {
                 return None;
             }
             let linear = edges(to) * edges_from.try_inverse()?;
@@ -135,14 +135,14 @@ fn minimal(options: &EstimateOptions, from: &[Point], to: &[Point]) -> Option<Af
 /// Whether a map could, after refitting, pass the checks on scale and reflection.
 fn plausible(map: &Affine, options: &EstimateOptions) -> bool {
     /// A tolerance for the noise of a minimal sample.
-    const ROOM: f64 = 1.5;
+    const NOISE_TOLERANCE: f64 = 1.5;
     let linear = Matrix3::from(map.linear()); // transposed, which does not change the norms
     let determinant = linear.determinant();
     if determinant <= 0.0 && !options.allow_reflection {
         return false;
     }
     // the Frobenius norm bounds every stretch
-    let limit = 3.0_f64.sqrt() * ROOM * options.max_scale;
+    let limit = 3.0_f64.sqrt() * NOISE_TOLERANCE * options.max_scale;
     linear.norm() <= limit && linear.try_inverse().is_some_and(|back| back.norm() <= limit)
 }
 

@@ -7,10 +7,10 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
-use super::contexts::{Contexts, MARGIN, Place, Store, places};
-use super::frames::Frame;
+use super::contexts::{ContextSpot, Contexts, MARGIN, Store, places};
+use super::orientations::Orientation;
 use super::pair::{check, pair};
-use super::share::Share;
+use super::threading::Threading;
 use super::{Error, MatchOptions};
 use crate::blocks::{Budget, Context, Reads};
 use crate::device::Cost;
@@ -40,7 +40,7 @@ pub fn match_spots(
     ctx.record("fixed_spots", fixed_spots.len());
     ctx.record("moving_spots", moving_spots.len());
     let spots = [fixed_spots, moving_spots];
-    let mut found = match_turned([fixed, moving], spots, options, &[Frame::STORED], ctx)?;
+    let mut found = match_turned([fixed, moving], spots, options, &[Orientation::STORED], ctx)?;
     Ok(found.pop().unwrap_or_default())
 }
 
@@ -49,11 +49,11 @@ pub(super) fn match_turned(
     [fixed, moving]: [&Volume; 2],
     [fixed_spots, moving_spots]: [&[Spot]; 2],
     options: &MatchOptions,
-    frames: &[Frame],
+    frames: &[Orientation],
     ctx: &Context,
 ) -> Result<Vec<Vec<Match>>, Error> {
     // in other orientations, volumes are compared only at their stored voxel sizes
-    let stored = frames == [Frame::STORED] && !options.exact;
+    let stored = frames == [Orientation::STORED] && !options.exact;
     let common = defaults::common_spacing(&fixed.grid(), &moving.grid()).filter(|_| stored);
     if let Some(spacing) = common {
         tracing::info!(
@@ -78,13 +78,13 @@ pub(super) fn match_turned(
         }
         left.retain(|i| !group.contains(i));
         let sides = [
-            Side::new("fixed", seen[0], fixed_spots, radius, options.exact)?,
-            Side::new("moving", seen[1], moving_spots, there, options.exact)?,
+            ContextSource::new("fixed", seen[0], fixed_spots, radius, options.exact)?,
+            ContextSource::new("moving", seen[1], moving_spots, there, options.exact)?,
         ];
-        let turned: Vec<Frame> = group.iter().map(|&i| frames[i]).collect();
-        let layout = Layout::choose(&sides, turned != [Frame::STORED], ctx.memory)?;
+        let turned: Vec<Orientation> = group.iter().map(|&i| frames[i]).collect();
+        let layout = ContextStorage::choose(&sides, turned != [Orientation::STORED], ctx.memory)?;
         let reads = [fixed, moving].map(Reads::Volume);
-        let cost = layout.cost(&sides, turned != [Frame::STORED]);
+        let cost = layout.cost(&sides, turned != [Orientation::STORED]);
         let kept = budget.caches(&reads.map(|volume| (volume, ctx.memory / 16)), &Cost::default());
         let threads = Budget::each_thread(&reads, 0) * budget.threads() as u64;
         if ctx.is_plan_asked("matching the spots", &budget, &(cost + kept + threads))? {
@@ -103,25 +103,25 @@ pub(super) fn match_turned(
 }
 
 fn run<T: Voxel, U: Voxel>(
-    fixed: &Side<'_>,
-    moving: &Side<'_>,
-    layout: Layout,
-    frames: &[Frame],
+    fixed: &ContextSource<'_>,
+    moving: &ContextSource<'_>,
+    layout: ContextStorage,
+    frames: &[Orientation],
     options: &MatchOptions,
 ) -> Result<Vec<Vec<Match>>, Error> {
     let grids = [&fixed.volume.grid(), &moving.volume.grid()];
     let fixed_voxels = fixed.voxels::<T>(layout, options.exact)?;
-    let fixed_contexts = fixed.contexts(&fixed_voxels, Frame::STORED);
+    let fixed_contexts = fixed.contexts(&fixed_voxels, Orientation::STORED);
     let moving_voxels = moving.voxels::<U>(layout, options.exact)?;
-    let each = |frame: &Frame| {
+    let each = |frame: &Orientation| {
         let contexts = moving.contexts(&moving_voxels, *frame);
-        pair(&fixed_contexts, &contexts, grids, *frame, options, Share::Pool)
+        pair(&fixed_contexts, &contexts, grids, *frame, options, Threading::Pool)
     };
     Ok(frames.iter().map(each).collect())
 }
 
 /// The voxels around the spots of a volume, in the orientation in which they are stored.
-struct Voxels<T> {
+struct ContextVoxels<T> {
     voxels: Vec<T>,
     /// The box of voxels read; `None` if there is a cube for each spot instead.
     part: Option<Box3>,
@@ -129,16 +129,16 @@ struct Voxels<T> {
 
 /// The voxels that are held in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Layout {
+enum ContextStorage {
     /// One box per volume that contains all contexts.
     Whole,
     /// A cube for each spot, cut from tiles of at most this many bytes.
     Cubes { tile: u64 },
 }
 
-impl Layout {
+impl ContextStorage {
     /// * `turned`: whether the moving voxels are also held in another orientation
-    fn choose(sides: &[Side<'_>; 2], turned: bool, memory: u64) -> Result<Self, Error> {
+    fn choose(sides: &[ContextSource<'_>; 2], turned: bool, memory: u64) -> Result<Self, Error> {
         let copies = [1, 1 + u64::from(turned)];
         let spots: usize = sides.iter().map(|side| side.places.len()).sum();
         // the rest is reserved for the matrix product and the memory of each thread
@@ -153,7 +153,8 @@ impl Layout {
         let cubes: u64 =
             sides_copies().map(|(side, n)| n * side.size() * cube * side.places.len() as u64).sum();
         // a tile consists of at least one chunk
-        let chunk = |side: &Side<'_>| side.size() * side.tile(1).iter().product::<usize>() as u64;
+        let chunk =
+            |side: &ContextSource<'_>| side.size() * side.tile(1).iter().product::<usize>() as u64;
         let tile = left.saturating_sub(cubes).max(sides.iter().map(chunk).max().unwrap_or(0));
         if cubes + tile > left {
             let (wanted, found) = ((cubes + tile).div_ceil(1_000_000), left / 1_000_000);
@@ -163,13 +164,13 @@ impl Layout {
     }
 }
 
-impl Layout {
+impl ContextStorage {
     /// The memory needed while spots are matched.
-    fn cost(self, sides: &[Side<'_>; 2], turned: bool) -> Cost {
+    fn cost(self, sides: &[ContextSource<'_>; 2], turned: bool) -> Cost {
         let copies = [1, 1 + u64::from(turned)];
         let spots: usize = sides.iter().map(|side| side.places.len()).sum();
         let descriptions = Cost::bytes("descriptions of the spots", spots as u64 * DESCRIPTION);
-        let all = |bytes: &dyn Fn(&Side<'_>) -> u64| {
+        let all = |bytes: &dyn Fn(&ContextSource<'_>) -> u64| {
             sides.iter().zip(copies).map(|(side, n)| n * bytes(side)).sum()
         };
         descriptions
@@ -190,14 +191,14 @@ impl Layout {
 }
 
 /// One of the two volumes, and its spots with complete contexts.
-struct Side<'a> {
+struct ContextSource<'a> {
     volume: Regridded<'a>,
-    places: Vec<Place>,
+    places: Vec<ContextSpot>,
     /// The half width of a context, voxels along z, y, x.
     radius: [usize; 3],
 }
 
-impl<'a> Side<'a> {
+impl<'a> ContextSource<'a> {
     fn new(
         side: &'static str,
         volume: Regridded<'a>,
@@ -229,7 +230,7 @@ impl<'a> Side<'a> {
 
     /// The box that contains all contexts and the voxels that the sub-voxel search may reach.
     fn reach(&self) -> Box3 {
-        let middle = |p: &Place| {
+        let middle = |p: &ContextSpot| {
             let min = p.voxel.map(|v| v as i64);
             Box3::new(min, min.map(|v| v + 1))
         };
@@ -239,25 +240,35 @@ impl<'a> Side<'a> {
     }
 
     /// Reads the voxels that the contexts need, with hot voxels removed unless `exact` is set.
-    fn voxels<T: Voxel>(&self, layout: Layout, exact: bool) -> Result<Voxels<T>, Error> {
+    fn voxels<T: Voxel>(
+        &self,
+        layout: ContextStorage,
+        exact: bool,
+    ) -> Result<ContextVoxels<T>, Error> {
         match layout {
-            Layout::Whole => {
+            ContextStorage::Whole => {
                 let part = self.reach();
                 let voxels = read::<T>(&self.volume, &part, exact)?;
-                Ok(Voxels { voxels, part: Some(part) })
+                Ok(ContextVoxels { voxels, part: Some(part) })
             }
-            Layout::Cubes { tile } => Ok(Voxels { voxels: self.cubes(tile, exact)?, part: None }),
+            ContextStorage::Cubes { tile } => {
+                Ok(ContextVoxels { voxels: self.cubes(tile, exact)?, part: None })
+            }
         }
     }
 
     /// The contexts in the orientation `frame`.
-    fn contexts<'v, T: Voxel>(&self, of: &'v Voxels<T>, frame: Frame) -> Contexts<'v, T> {
+    fn contexts<'v, T: Voxel>(
+        &self,
+        of: &'v ContextVoxels<T>,
+        frame: Orientation,
+    ) -> Contexts<'v, T> {
         let shape = self.volume.grid().shape;
         let radius = frame.turned(self.radius);
         let mut places = self.places.clone();
         places.iter_mut().for_each(|place| place.voxel = frame.voxel(place.voxel, shape));
         let turn = |voxels: &'v [T], shape: [usize; 3]| -> Cow<'v, [T]> {
-            if frame == Frame::STORED {
+            if frame == Orientation::STORED {
                 Cow::Borrowed(voxels)
             } else {
                 Cow::Owned(frame.array(voxels, shape))
@@ -271,7 +282,7 @@ impl<'a> Side<'a> {
             Store::array(voxels, frame.turned(part.shape()), origin, &places)
         } else {
             let size = cube(self.radius);
-            let voxels = if frame == Frame::STORED {
+            let voxels = if frame == Orientation::STORED {
                 Cow::Borrowed(&of.voxels[..])
             } else {
                 let cubes = of.voxels.par_chunks(size.iter().product());
@@ -279,7 +290,7 @@ impl<'a> Side<'a> {
             };
             Store::cubes(voxels, cube(radius), places.len())
         };
-        Contexts::describe(store, frame.turned(shape), &places, radius, Share::Pool)
+        Contexts::describe(store, frame.turned(shape), &places, radius, Threading::Pool)
     }
 
     /// The shape of a tile of whole chunks (at least one per axis) with its margins, at most
@@ -302,7 +313,7 @@ impl<'a> Side<'a> {
         let core = std::array::from_fn(|a| grown[a] - 2 * margin[a] as usize);
         let mut voxels = vec![T::default(); self.places.len() * cz * cy * cx];
         for core in self.volume.grid().bounds().tiles(core) {
-            let held = |p: &Place| core.contains(p.voxel.map(|v| v as i64));
+            let held = |p: &ContextSpot| core.contains(p.voxel.map(|v| v as i64));
             let members: Vec<usize> =
                 (0..self.places.len()).filter(|&i| held(&self.places[i])).collect();
             if members.is_empty() {

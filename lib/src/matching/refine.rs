@@ -12,13 +12,13 @@ use super::residuals::Pairs;
 use crate::geom::{Affine, Point};
 
 /// The cut-off as a multiple of the threshold.
-const CUT: f64 = 3.0;
+const CUT_OFF: f64 = 3.0;
 
 /// The maximum number of iterations; ten are typical.
-const ROUNDS: usize = 100;
+const MAX_ITERATIONS: usize = 100;
 
 /// Convergence: the map moves no match by more than this along any axis, micrometres.
-const SETTLED: f64 = 1e-7;
+const CONVERGED: f64 = 1e-7;
 
 /// Refits `map` to all matches near it until it no longer changes.
 pub(super) fn refine(
@@ -30,8 +30,8 @@ pub(super) fn refine(
     let pairs = Pairs::new(fixed, moving);
     let mut map = map;
     let mut squares = vec![0.0; fixed.len()];
-    let limit = (CUT * options.threshold()).powi(2);
-    for _ in 0..ROUNDS {
+    let limit = (CUT_OFF * options.threshold()).powi(2);
+    for _ in 0..MAX_ITERATIONS {
         pairs.squares(&map, &mut squares);
         let weight = |s: &f64| (1.0 - s / limit).max(0.0).powi(2);
         let weights: Vec<f64> = squares.iter().map(weight).collect();
@@ -43,7 +43,7 @@ pub(super) fn refine(
         };
         let most = fixed.iter().map(moved).fold(0.0, f64::max);
         map = next;
-        if most < SETTLED {
+        if most < CONVERGED {
             break;
         }
     }

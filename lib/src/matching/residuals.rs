@@ -29,8 +29,8 @@ impl<'a> Pairs<'a> {
         for (to, [a, b, c, d]) in self.to.iter().zip(map.rows()) {
             let points = z.iter().zip(y).zip(x).zip(to);
             for (out, (((z, y), x), to)) in out.iter_mut().zip(points) {
-                let apart = a * z + b * y + c * x + d - to;
-                *out += apart * apart;
+                let difference = a * z + b * y + c * x + d - to;
+                *out += difference * difference;
             }
         }
     }

@@ -90,14 +90,14 @@ impl Peak {
                 (ends[0][a], ends[1][a]) = (MARGIN - r[0], MARGIN + r[1]);
                 ends
             });
-        let top = self.climb(low, high);
+        let top = self.ascend(low, high);
         let part = self.parabola(top, low, high);
         std::array::from_fn(|a| top[a] as f64 - MARGIN as f64 + part[a])
     }
 
     /// Steepest ascent: from zero shift, moves to the best of the six neighbours until the shift
     /// is a local maximum.
-    fn climb(&mut self, low: Shift, high: Shift) -> Shift {
+    fn ascend(&mut self, low: Shift, high: Shift) -> Shift {
         let mut top = [MARGIN; 3];
         let mut value = self.correlation(top);
         // each step increases the correlation, so no shift is visited twice
@@ -214,7 +214,7 @@ fn moved(mut at: Shift, axis: usize, by: isize) -> Shift {
 #[cfg(test)]
 mod tests {
     use super::super::contexts::{Store, places};
-    use super::super::share::Share;
+    use super::super::threading::Threading;
     use super::*;
     use crate::geom::Grid;
 
@@ -245,7 +245,7 @@ mod tests {
         let grid = Grid::new(SHAPE, [1.0; 3], [0.0; 3]);
         let places = places(&grid, &[at], RADIUS, false);
         let store = Store::array(voxels, SHAPE, [0; 3], &places);
-        Contexts::describe(store, SHAPE, &places, RADIUS, Share::Alone)
+        Contexts::describe(store, SHAPE, &places, RADIUS, Threading::Alone)
     }
 
     #[test]

@@ -4,14 +4,14 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::cpu::{self, LANES, Lanes, PAIRS, Sums};
-use super::{Force, Image, Partial, Places, Samples, Score, Scorer};
+use super::cpu::{self, LANES, Lanes, PAIRS, ProductSums};
+use super::{Force, Image, Partial, SampleLocations, Samples, Score, Scorer};
 use crate::geom::{Affine, Grid, Point};
 
-/// Minimum number of samples in a part of the parallel work; there are at most [`SHARES`] parts.
-const SHARE: usize = 4096;
+/// Minimum number of samples in a part of the parallel work; there are at most [`MAX_PARTS`] parts.
+const MIN_PART_SAMPLES: usize = 4096;
 /// Maximum number of parts: each may hold a histogram.
-const SHARES: usize = 512;
+const MAX_PARTS: usize = 512;
 /// Number of full batches after which sums in `f32` are added to totals in `f64`.
 const FLUSH: usize = 8;
 
@@ -19,7 +19,7 @@ const FLUSH: usize = 8;
 /// centre) / size)`, is described by its 3 x 4 parameters `[t L]`. The value of each parameter is
 /// of the order of the displacement that it causes, in units of `size`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Frame {
+pub struct Normalisation {
     /// A point of the moving space, micrometres, z, y, x.
     pub centre: Point,
     /// A length, micrometres.
@@ -48,21 +48,21 @@ pub struct Workspace {
 }
 
 /// The similarity of a fixed and a moving image as a function of an affine map between them.
-pub struct Affinity<'a> {
+pub struct AffineSimilarity<'a> {
     samples: &'a Samples,
     scorer: &'a Scorer,
     moving: &'a Image,
-    /// From the coordinates of [`Places`] to moving micrometres.
+    /// From the coordinates of [`SampleLocations`] to moving micrometres.
     before: Affine,
     width: [usize; 3],
 }
 
-impl<'a> Affinity<'a> {
+impl<'a> AffineSimilarity<'a> {
     /// Prepares the comparison.
     ///
     /// * `fixed`: the grid whose voxels the samples are
     /// * `initial`: from fixed to moving micrometres, applied before the map; unused for
-    ///   [`Places::Points`], to which it is already applied
+    ///   [`SampleLocations::Points`], to which it is already applied
     pub fn new(
         samples: &'a Samples,
         fixed: &Grid,
@@ -71,8 +71,8 @@ impl<'a> Affinity<'a> {
         scorer: &'a Scorer,
     ) -> Self {
         let before = match samples.places {
-            Places::Voxels(_) => fixed.to_physical().then(initial),
-            Places::Points(_) => moving.grid.to_physical(),
+            SampleLocations::Voxels(_) => fixed.to_physical().then(initial),
+            SampleLocations::Points(_) => moving.grid.to_physical(),
         };
         Self { samples, scorer, moving, before, width: fixed.shape }
     }
@@ -83,13 +83,13 @@ impl<'a> Affinity<'a> {
         let n = self.samples.len();
         work.values.resize(n, 0.0);
         work.slopes.resize(n, [0.0; 3]);
-        let share = share(n);
+        let parts = parts(n);
         let index = self.index(map);
-        let shares = work.values.par_chunks_mut(share).zip(work.slopes.par_chunks_mut(share));
+        let shares = work.values.par_chunks_mut(parts).zip(work.slopes.par_chunks_mut(parts));
         let parts: Vec<Partial> = shares
             .enumerate()
             .map(|(i, (values, slopes))| {
-                let range = i * share..i * share + values.len();
+                let range = i * parts..i * parts + values.len();
                 self.each(&index, range.clone(), |n, at| {
                     (values[n], slopes[n]) = super::sample(self.moving, at);
                 });
@@ -104,19 +104,19 @@ impl<'a> Affinity<'a> {
     pub fn linearise(
         &self,
         map: &Affine,
-        frame: &Frame,
+        normalisation: &Normalisation,
         work: &mut Workspace,
     ) -> Option<Linearised> {
         let score = self.score(map, work)?;
         let index = self.index(map);
-        let share = share(self.samples.len());
+        let parts = parts(self.samples.len());
         let (values, slopes) = (&work.values, &work.slopes);
         let parts: Vec<Equations> = values
-            .par_chunks(share)
+            .par_chunks(parts)
             .enumerate()
             .map(|(i, part)| {
-                let range = i * share..i * share + part.len();
-                self.equations(&index, frame, &score.force, range, values, slopes)
+                let range = i * parts..i * parts + part.len();
+                self.equations(&index, normalisation, &score.force, range, values, slopes)
             })
             .collect();
         let mut whole = Equations::default();
@@ -126,8 +126,8 @@ impl<'a> Affinity<'a> {
     }
 
     /// The centre of the samples on known voxels under `map`, and their root mean square distance
-    /// from it, micrometres. Call [`Affinity::score`] with the same map first.
-    pub fn frame(&self, map: &Affine, work: &Workspace) -> Option<Frame> {
+    /// from it, micrometres. Call [`AffineSimilarity::score`] with the same map first.
+    pub fn normalisation(&self, map: &Affine, work: &Workspace) -> Option<Normalisation> {
         let (grid, index) = (self.moving.grid, self.index(map));
         let (mut count, mut sum, mut squares) = (0.0, [0.0; 3], 0.0);
         let middle = grid.extent(&grid.bounds());
@@ -146,10 +146,11 @@ impl<'a> Affinity<'a> {
         let mean: Point = sum.map(|s| s / count);
         let spread = squares / count - mean.iter().map(|m| m * m).sum::<f64>();
         let size = spread.max(0.0).sqrt().max(grid.mean_spacing());
-        (count > 0.0).then(|| Frame { centre: std::array::from_fn(|a| middle[a] + mean[a]), size })
+        (count > 0.0)
+            .then(|| Normalisation { centre: std::array::from_fn(|a| middle[a] + mean[a]), size })
     }
 
-    /// From the coordinates of [`Places`] to moving voxels, as a 3 x 4 matrix.
+    /// From the coordinates of [`SampleLocations`] to moving voxels, as a 3 x 4 matrix.
     fn index(&self, map: &Affine) -> [[f64; 4]; 3] {
         let grid = self.moving.grid;
         let rows = self.before.then(map).rows();
@@ -169,14 +170,14 @@ impl<'a> Affinity<'a> {
         mut each: impl FnMut(usize, [f32; 3]),
     ) {
         match &self.samples.places {
-            Places::Points(points) => {
+            SampleLocations::Points(points) => {
                 for (n, p) in points[range].iter().enumerate() {
                     let p = p.map(f64::from);
                     let q = index.map(|r| r[0] * p[0] + r[1] * p[1] + r[2] * p[2] + r[3]);
                     each(n, q.map(|v| v as f32));
                 }
             }
-            Places::Voxels(voxels) => {
+            SampleLocations::Voxels(voxels) => {
                 let [_, ny, nx] = self.width;
                 let (mut first, mut end, mut start) = (0, 0, [0.0; 3]);
                 for (n, &voxel) in voxels[range].iter().enumerate() {
@@ -198,17 +199,18 @@ impl<'a> Affinity<'a> {
     fn equations(
         &self,
         index: &[[f64; 4]; 3],
-        frame: &Frame,
+        normalisation: &Normalisation,
         force: &Force,
         range: Range<usize>,
         values: &[f32],
         slopes: &[[f32; 3]],
     ) -> Equations {
         let grid = self.moving.grid;
-        let gain = grid.spacing.map(|s| (frame.size / s) as f32);
-        let step = grid.spacing.map(|s| (s / frame.size) as f32);
-        let start: [f32; 3] =
-            std::array::from_fn(|a| ((grid.origin[a] - frame.centre[a]) / frame.size) as f32);
+        let gain = grid.spacing.map(|s| (normalisation.size / s) as f32);
+        let step = grid.spacing.map(|s| (s / normalisation.size) as f32);
+        let start: [f32; 3] = std::array::from_fn(|a| {
+            ((grid.origin[a] - normalisation.centre[a]) / normalisation.size) as f32
+        });
         let mean = match force {
             Force::Linear { mean, .. } => mean[1] as f32,
             Force::Table(_) => 0.0,
@@ -236,21 +238,21 @@ impl<'a> Affinity<'a> {
     }
 }
 
-fn share(samples: usize) -> usize {
-    samples.div_ceil(SHARES).max(SHARE)
+fn parts(samples: usize) -> usize {
+    samples.div_ceil(MAX_PARTS).max(MIN_PART_SAMPLES)
 }
 
 /// A batch of lanes that is being filled.
 struct Batch {
     lanes: Lanes,
     used: usize,
-    sums: Sums,
+    sums: ProductSums,
     added: usize,
 }
 
 impl Batch {
     fn new() -> Self {
-        Self { lanes: Lanes::EMPTY, used: 0, sums: Sums::ZERO, added: 0 }
+        Self { lanes: Lanes::EMPTY, used: 0, sums: ProductSums::ZERO, added: 0 }
     }
 
     /// The next free lane; a full batch is added to the sums first.
@@ -260,7 +262,7 @@ impl Batch {
             (self.used, self.added) = (0, self.added + 1);
             if self.added == FLUSH {
                 out.take(&self.sums);
-                (self.sums, self.added) = (Sums::ZERO, 0);
+                (self.sums, self.added) = (ProductSums::ZERO, 0);
             }
         }
         self.used += 1;
@@ -279,7 +281,7 @@ impl Batch {
     }
 }
 
-/// Totals of the products in [`Sums`].
+/// Totals of the products in [`ProductSums`].
 #[derive(Default)]
 struct Equations {
     squares: [[f64; 10]; 6],
@@ -287,7 +289,7 @@ struct Equations {
 }
 
 impl Equations {
-    fn take(&mut self, sums: &Sums) {
+    fn take(&mut self, sums: &ProductSums) {
         for (pair, row) in self.squares.iter_mut().enumerate() {
             row.iter_mut().enumerate().for_each(|(k, sum)| *sum += sums.square(pair, k));
         }

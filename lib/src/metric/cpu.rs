@@ -6,11 +6,11 @@ use crate::filter::lines::{multiply_add, vectorised};
 pub(super) const LANES: usize = 64;
 
 /// Number of partial sums that are kept side by side.
-const WIDE: usize = 8;
+const PARTIAL_SUMS: usize = 8;
 
 /// How far outside the outermost voxel centres a position may lie and still be clamped to them,
 /// voxels: tolerates rounding in maps that keep the border where it is.
-const RIM: f32 = 1e-3;
+const BORDER_TOLERANCE: f32 = 1e-3;
 
 /// The value and its gradient per voxel at a position, by trilinear interpolation.
 ///
@@ -48,7 +48,7 @@ pub(super) fn sample(voxels: &[f32], shape: [usize; 3], at: [f32; 3]) -> (f32, [
 #[inline(always)]
 fn cell(at: f32, n: usize) -> Option<(usize, f32)> {
     let last = (n - 1) as f32;
-    let slack = if n == 1 { 0.5 } else { RIM };
+    let slack = if n == 1 { 0.5 } else { BORDER_TOLERANCE };
     if !(at >= -slack && at <= last + slack) {
         return None;
     }
@@ -86,18 +86,20 @@ impl Lanes {
 /// Pairs of axes, in the order of the products of two gradient components.
 pub(super) const PAIRS: [[usize; 2]; 6] = [[0, 0], [0, 1], [0, 2], [1, 1], [1, 2], [2, 2]];
 
-/// Sums of products over samples, as `WIDE` partial sums.
-pub(super) struct Sums {
+/// Sums of products over samples, as `PARTIAL_SUMS` partial sums.
+pub(super) struct ProductSums {
     /// `curvature g_a g_b p` for the [`PAIRS`] of axes and the ten products `p` of `1, z, y, x`:
     /// `1, z, y, x, zz, zy, zx, yy, yx, xx`.
-    squares: [[[f32; WIDE]; 10]; 6],
+    squares: [[[f32; PARTIAL_SUMS]; 10]; 6],
     /// `force g_a p`, `g_a p`, `value g_a p` for `p` among `1, z, y, x`.
-    vectors: [[[[f32; WIDE]; 4]; 3]; 3],
+    vectors: [[[[f32; PARTIAL_SUMS]; 4]; 3]; 3],
 }
 
-impl Sums {
-    pub(super) const ZERO: Self =
-        Self { squares: [[[0.0; WIDE]; 10]; 6], vectors: [[[[0.0; WIDE]; 4]; 3]; 3] };
+impl ProductSums {
+    pub(super) const ZERO: Self = Self {
+        squares: [[[0.0; PARTIAL_SUMS]; 10]; 6],
+        vectors: [[[[0.0; PARTIAL_SUMS]; 4]; 3]; 3],
+    };
 
     /// The sum of `curvature g_a g_b p`, by the pair of axes and the product of positions.
     pub(super) fn square(&self, pair: usize, product: usize) -> f64 {
@@ -110,7 +112,7 @@ impl Sums {
     }
 }
 
-fn total(side_by_side: &[f32; WIDE]) -> f64 {
+fn total(side_by_side: &[f32; PARTIAL_SUMS]) -> f64 {
     side_by_side.iter().map(|&v| f64::from(v)).sum()
 }
 
@@ -119,16 +121,16 @@ vectorised! {
     ///
     /// Numbers: `f32`; callers add the sums to totals in `f64` every few hundred samples.
     /// Checked by: `oracle::gradient`.
-    fn add_lanes(lanes: &Lanes, sums: &mut Sums) => add_body
+    fn add_lanes(lanes: &Lanes, sums: &mut ProductSums) => add_body
 }
 
 /// Adds the products of these samples to the sums.
-pub(super) fn add(lanes: &Lanes, sums: &mut Sums) {
+pub(super) fn add(lanes: &Lanes, sums: &mut ProductSums) {
     add_lanes(lanes, sums);
 }
 
 #[inline(always)]
-fn add_body<const FUSED: bool>(lanes: &Lanes, sums: &mut Sums) {
+fn add_body<const FUSED: bool>(lanes: &Lanes, sums: &mut ProductSums) {
     let [z, y, x] = &lanes.place;
     let ones = [1.0; LANES];
     let (zz, zy, zx) = (times(z, z), times(z, y), times(z, x));
@@ -157,10 +159,10 @@ fn times(a: &[f32; LANES], b: &[f32; LANES]) -> [f32; LANES] {
 }
 
 #[inline(always)]
-fn dot<const FUSED: bool>(a: &[f32; LANES], b: &[f32; LANES], sum: &mut [f32; WIDE]) {
+fn dot<const FUSED: bool>(a: &[f32; LANES], b: &[f32; LANES], sum: &mut [f32; PARTIAL_SUMS]) {
     let mut wide = *sum;
-    for i in (0..LANES).step_by(WIDE) {
-        for l in 0..WIDE {
+    for i in (0..LANES).step_by(PARTIAL_SUMS) {
+        for l in 0..PARTIAL_SUMS {
             wide[l] = multiply_add::<FUSED>(a[i + l], b[i + l], wide[l]);
         }
     }

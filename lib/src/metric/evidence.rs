@@ -7,7 +7,7 @@
 
 /// A wrong map above this fraction of the result's significance is a rival: the result is
 /// ambiguous.
-const RIVAL: f64 = 0.9;
+const RIVAL_FRACTION: f64 = 0.9;
 
 /// A correlation of `n` samples in units of its standard deviation if they were independent:
 /// Fisher's transform.
@@ -32,7 +32,7 @@ pub fn of_information(information: f64, n: usize, k: f64) -> f64 {
 pub fn beyond(found: f64, mut others: Vec<f64>) -> f64 {
     others.sort_by(f64::total_cmp);
     let rival = others.pop().unwrap_or(0.0);
-    if rival > RIVAL * found {
+    if rival > RIVAL_FRACTION * found {
         return 0.0;
     }
     let n = others.len() as f64;

@@ -22,7 +22,7 @@ pub struct Histogram {
 
 /// Table from which the force on each pair of values is computed.
 #[derive(Clone, Debug)]
-pub struct Table {
+pub struct ForceTable {
     bins: Bins,
     /// `ln(p(f, m) / p(m))`.
     log_ratio: Vec<f32>,
@@ -73,7 +73,7 @@ impl Bins {
     }
 
     /// The mutual information (nats) and the table of forces; `None` for fewer than two samples.
-    pub(super) fn conclude(self, histogram: &Histogram) -> Option<(f64, Table)> {
+    pub(super) fn conclude(self, histogram: &Histogram) -> Option<(f64, ForceTable)> {
         if histogram.count < 2 {
             return None;
         }
@@ -93,7 +93,7 @@ impl Bins {
                 }
             }
         }
-        Some((information, Table { bins: self, log_ratio, per_sample: (1.0 / n) as f32 }))
+        Some((information, ForceTable { bins: self, log_ratio, per_sample: (1.0 / n) as f32 }))
     }
 }
 
@@ -109,7 +109,7 @@ impl Histogram {
     }
 }
 
-impl Table {
+impl ForceTable {
     /// The derivative of the energy with respect to the moving value, and a curvature: the square
     /// of the score, whose mean is the Fisher information of a likelihood (the estimate of Berndt,
     /// Hall, Hall and Hausman 1974), since the true second derivative is not positive.

@@ -9,7 +9,7 @@ use crate::geom::{Box3, Grid};
 const TILE: usize = 2 << 20;
 
 /// Minimum size of an output tile along each axis, voxels, whatever its halo.
-const NARROWEST: usize = 8;
+const MIN_TILE: usize = 8;
 
 /// An image in memory.
 #[derive(Clone, Debug)]
@@ -30,9 +30,9 @@ impl Image {
     /// The image smoothed by Gaussians of these variances (voxels squared, z, y, x), with every
     /// `step`-th voxel kept.
     #[must_use]
-    pub fn shrunk(&self, variance: [f64; 3], step: [usize; 3]) -> Self {
+    pub fn downsampled(&self, variance: [f64; 3], step: [usize; 3]) -> Self {
         let read = |part: &Box3| Ok::<_, std::convert::Infallible>(crop(self, part));
-        match shrink(&self.grid, variance, step, read) {
+        match downsample(&self.grid, variance, step, read) {
             Ok(image) => image,
             Err(never) => match never {},
         }
@@ -41,15 +41,15 @@ impl Image {
 
 /// The lowest and the highest finite value, without the fraction `share` at each end.
 pub(super) fn range(values: impl Iterator<Item = f32>, share: f64) -> Option<[f32; 2]> {
-    let mut known: Vec<f32> = values.filter(|v| v.is_finite()).collect();
-    if known.is_empty() {
+    let mut known_weights: Vec<f32> = values.filter(|v| v.is_finite()).collect();
+    if known_weights.is_empty() {
         return None;
     }
-    let cut = ((known.len() as f64 * share) as usize).min((known.len() - 1) / 2);
-    let last = known.len() - 1 - cut;
-    let (_, low, _) = known.select_nth_unstable_by(cut, f32::total_cmp);
+    let cut = ((known_weights.len() as f64 * share) as usize).min((known_weights.len() - 1) / 2);
+    let last = known_weights.len() - 1 - cut;
+    let (_, low, _) = known_weights.select_nth_unstable_by(cut, f32::total_cmp);
     let low = *low;
-    let (_, high, _) = known.select_nth_unstable_by(last, f32::total_cmp);
+    let (_, high, _) = known_weights.select_nth_unstable_by(last, f32::total_cmp);
     Some([low, *high])
 }
 
@@ -80,7 +80,7 @@ pub(super) fn crop(image: &Image, part: &Box3) -> Vec<f32> {
 ///
 /// # Errors
 /// Errors of `read`.
-pub fn shrink<E: Send>(
+pub fn downsample<E: Send>(
     grid: &Grid,
     variance: [f64; 3],
     step: [usize; 3],
@@ -91,7 +91,7 @@ pub fn shrink<E: Send>(
     tiled(grid, variance, step, tile(grid, shape, &kernels, step), read)
 }
 
-/// [`shrink`] with tiles of `size` voxels of the output.
+/// [`downsample`] with tiles of `size` voxels of the output.
 pub(super) fn tiled<E: Send>(
     grid: &Grid,
     variance: [f64; 3],
@@ -116,19 +116,19 @@ pub(super) fn tiled<E: Send>(
             })
             .collect();
         for (core, values) in group.iter().zip(done?) {
-            paste(&values, core, shape, &mut voxels);
+            copy_into(&values, core, shape, &mut voxels);
         }
     }
     Ok(Image { grid: Grid::new(shape, spacing, grid.origin), voxels })
 }
 
 /// The size of an output tile for which at most [`TILE`] voxels are read; the longest axis is
-/// halved first, down to [`NARROWEST`].
+/// halved first, down to [`MIN_TILE`].
 fn tile(grid: &Grid, shape: [usize; 3], kernels: &[Kernel; 3], step: [usize; 3]) -> [usize; 3] {
     let mut size = shape;
     loop {
         let read = |a: usize| (size[a] * step[a] + 2 * kernels[a].radius()).min(grid.shape[a]);
-        let long = (0..3).filter(|&a| size[a] > NARROWEST).max_by_key(|&a| size[a] * step[a]);
+        let long = (0..3).filter(|&a| size[a] > MIN_TILE).max_by_key(|&a| size[a] * step[a]);
         match long {
             Some(a) if (0..3).map(read).product::<usize>() > TILE => size[a] = size[a].div_ceil(2),
             _ => return size,
@@ -157,7 +157,7 @@ fn smoothed(
     step: [usize; 3],
 ) -> Vec<f32> {
     let shape = input.shape();
-    let weights = known(&mut raw);
+    let weights = known_weights(&mut raw);
     let (mut values, kept) = smooth(&raw, shape, kernels, step);
     if let Some(weights) = weights {
         let (weights, _) = smooth(&weights, shape, kernels, step);
@@ -176,21 +176,21 @@ fn smoothed(
 
 /// Weights of the voxels, 1 if known and otherwise 0, with unknown values set to 0; `None` if all
 /// are known.
-fn known(values: &mut [f32]) -> Option<Vec<f32>> {
+fn known_weights(values: &mut [f32]) -> Option<Vec<f32>> {
     if values.iter().all(|v| v.is_finite()) {
         return None;
     }
     let one = |v: &mut f32| {
-        let known = v.is_finite();
-        if !known {
+        let known_weights = v.is_finite();
+        if !known_weights {
             *v = 0.0;
         }
-        f32::from(u8::from(known))
+        f32::from(u8::from(known_weights))
     };
     Some(values.iter_mut().map(one).collect())
 }
 
-fn paste(values: &[f32], core: &Box3, shape: [usize; 3], out: &mut [f32]) {
+fn copy_into(values: &[f32], core: &Box3, shape: [usize; 3], out: &mut [f32]) {
     let width = core.shape()[2];
     let mut rows = values.chunks_exact(width.max(1));
     for z in core.min[0]..core.max[0] {

@@ -1,12 +1,13 @@
 //! Similarity of two images as a function of the map between them, with derivatives.
 //!
-//! Three measures ([`Kind`]) of how well a moving image, resampled through a map, agrees with a
-//! fixed one: normalised correlation, Mattes mutual information, mean squares. Each is an energy to
-//! be minimised. [`Affinity`] gives its value, its gradient and a positive semidefinite curvature
-//! for affine changes of the map; [`Scorer`] gives them for each sample, for any other map.
+//! Three measures ([`SimilarityMeasure`]) of how well a moving image, resampled through a map,
+//! agrees with a fixed one: normalised correlation, Mattes mutual information, mean squares. Each
+//! is an energy to be minimised. [`AffineSimilarity`] gives its value, its gradient and a positive
+//! semidefinite curvature for affine changes of the map; [`Scorer`] gives them for each sample, for
+//! any other map.
 //!
-//! Images are [`Image`]s in memory, smoothed and subsampled by [`shrink`]; [`Samples`] selects the
-//! voxels of the fixed image that are compared.
+//! Images are [`Image`]s in memory, smoothed and subsampled by [`downsample`]; [`Samples`] selects
+//! the voxels of the fixed image that are compared.
 
 mod affine;
 mod chance;
@@ -22,11 +23,11 @@ mod score;
 #[cfg(test)]
 mod tests;
 
-pub use affine::{Affinity, Frame, Linearised, Workspace};
+pub use affine::{AffineSimilarity, Linearised, Normalisation, Workspace};
 pub use chance::{hash, unit};
-pub use image::{Image, shrink};
-pub use samples::{Places, Samples};
-pub use score::{Force, Kind, Partial, Score, Scorer};
+pub use image::{Image, downsample};
+pub use samples::{SampleLocations, Samples};
+pub use score::{Force, Partial, Score, Scorer, SimilarityMeasure};
 
 /// The value of an image and its gradient per voxel at a position in voxels, z, y, x, by trilinear
 /// interpolation: NaN outside the image or next to a NaN voxel. An axis of one voxel extends half a

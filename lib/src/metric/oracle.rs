@@ -1,6 +1,6 @@
 //! Slow reference implementations for tests.
 
-use super::{Affinity, Frame, Image, Workspace};
+use super::{AffineSimilarity, Image, Normalisation, Workspace};
 use crate::geom::Affine;
 
 /// Trilinear interpolation by its eight weights, in `f64`; `None` outside the image.
@@ -26,20 +26,21 @@ pub(super) fn sample(image: &Image, at: [f64; 3]) -> Option<f64> {
 }
 
 /// The change `q -> q + size (t + L (q - centre) / size)` for its twelve parameters.
-pub(super) fn change(numbers: &[f64; 12], frame: &Frame) -> Affine {
+pub(super) fn change(numbers: &[f64; 12], normalisation: &Normalisation) -> Affine {
     let linear = std::array::from_fn(|a| {
         std::array::from_fn(|b| numbers[4 * a + 1 + b] + f64::from(u8::from(a == b)))
     });
-    let about = Affine::from_parts(linear, std::array::from_fn(|a| frame.size * numbers[4 * a]));
-    let there = Affine::translation(frame.centre.map(|c| -c));
-    there.then(&about).then(&Affine::translation(frame.centre))
+    let about =
+        Affine::from_parts(linear, std::array::from_fn(|a| normalisation.size * numbers[4 * a]));
+    let there = Affine::translation(normalisation.centre.map(|c| -c));
+    there.then(&about).then(&Affine::translation(normalisation.centre))
 }
 
 /// The gradient of the energy by central differences.
 pub(super) fn gradient(
-    pair: &Affinity<'_>,
+    pair: &AffineSimilarity<'_>,
     map: &Affine,
-    frame: &Frame,
+    normalisation: &Normalisation,
     step: f64,
 ) -> Option<[f64; 12]> {
     let mut work = Workspace::default();
@@ -48,7 +49,7 @@ pub(super) fn gradient(
         let mut energy = |by: f64| {
             let mut numbers = [0.0; 12];
             numbers[i] = by;
-            Some(pair.score(&map.then(&change(&numbers, frame)), &mut work)?.energy)
+            Some(pair.score(&map.then(&change(&numbers, normalisation)), &mut work)?.energy)
         };
         *slope = (energy(step)? - energy(-step)?) / (2.0 * step);
     }

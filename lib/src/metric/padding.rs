@@ -3,12 +3,12 @@
 
 /// Values that differ by less than this fraction of the range count as equal: an average of equal
 /// values is rounded.
-const EQUAL: f32 = 1e-6;
+const EQUAL_TOLERANCE: f32 = 1e-6;
 /// Minimum fraction of the voxels at the border that have the same value, if it is padding.
-const COMMON: f64 = 0.1;
+const MIN_COMMON_FRACTION: f64 = 0.1;
 /// Minimum fraction of the other voxels that are connected. A constant background around many
 /// separate objects is not padding, since it shows where they lie.
-const WHOLE: f64 = 0.9;
+const MIN_CONNECTED_FRACTION: f64 = 0.9;
 
 /// Sets padding to NaN, and the voxels next to it, whose values blurring may have mixed with it.
 /// Padding consists of the voxels that have the most common value of the border and are connected
@@ -20,21 +20,21 @@ const WHOLE: f64 = 0.9;
 /// * `voxels`: C order `(z, y, x)` of `shape`; NaN where unknown
 /// * returns whether there was padding
 pub fn mark(shape: [usize; 3], voxels: &mut [f32]) -> bool {
-    let all = Lattice { shape };
+    let all = Neighbourhood { shape };
     let Some((value, tolerance)) = common_value(&all, voxels) else { return false };
     let is_padding = |v: f32| (v - value).abs() <= tolerance;
     let mut padding = vec![false; voxels.len()];
     let border = (0..voxels.len()).filter(|&i| is_padding(voxels[i]) && all.is_border(i, voxels));
-    all.flood(border.collect(), &mut padding, |i| is_padding(voxels[i]));
-    let beside: Vec<usize> = (0..voxels.len())
+    all.flood_fill(border.collect(), &mut padding, |i| is_padding(voxels[i]));
+    let adjacent: Vec<usize> = (0..voxels.len())
         .filter(|&i| !padding[i] && all.neighbours(i).any(|j| padding[j]))
         .collect();
-    for i in beside {
+    for i in adjacent {
         padding[i] = true;
     }
     let known = |i: usize| !padding[i] && voxels[i].is_finite();
     let count = (0..voxels.len()).filter(|&i| known(i)).count();
-    if !all.hangs_together(count, known) {
+    if !all.is_connected(count, known) {
         return false;
     }
     for (v, _) in voxels.iter_mut().zip(padding).filter(|(_, padding)| *padding) {
@@ -45,11 +45,11 @@ pub fn mark(shape: [usize; 3], voxels: &mut [f32]) -> bool {
 
 /// The most common value of the border, and by how much equal values differ; `None` if no value is
 /// common, or all are equal.
-fn common_value(all: &Lattice, voxels: &[f32]) -> Option<(f32, f32)> {
+fn common_value(all: &Neighbourhood, voxels: &[f32]) -> Option<(f32, f32)> {
     let finite = voxels.iter().filter(|v| v.is_finite());
     let (low, high) = finite
         .fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)));
-    let tolerance = EQUAL * (high - low);
+    let tolerance = EQUAL_TOLERANCE * (high - low);
     if !(tolerance > 0.0 && tolerance.is_finite()) {
         return None;
     }
@@ -57,7 +57,7 @@ fn common_value(all: &Lattice, voxels: &[f32]) -> Option<(f32, f32)> {
         (0..voxels.len()).filter(|&i| all.is_border(i, voxels)).map(|i| voxels[i]).collect();
     border.sort_unstable_by(f32::total_cmp);
     let run = border.chunk_by(|a, b| b - a <= tolerance).max_by_key(|run| run.len())?;
-    let is_common = run.len() as f64 >= COMMON * border.len() as f64;
+    let is_common = run.len() as f64 >= MIN_COMMON_FRACTION * border.len() as f64;
     let middle = run[run.len() / 2];
     // many values that each differ little from the next one do not count as equal
     let is_narrow = run[run.len() - 1] - run[0] <= 4.0 * tolerance;
@@ -65,11 +65,11 @@ fn common_value(all: &Lattice, voxels: &[f32]) -> Option<(f32, f32)> {
 }
 
 /// The neighbourhood of voxels.
-struct Lattice {
+struct Neighbourhood {
     shape: [usize; 3],
 }
 
-impl Lattice {
+impl Neighbourhood {
     fn at(&self, i: usize) -> [usize; 3] {
         let [_, ny, nx] = self.shape;
         [i / (ny * nx), i / nx % ny, i % nx]
@@ -98,7 +98,7 @@ impl Lattice {
 
     /// Marks all voxels that are connected to those of `open` through voxels that `take` accepts;
     /// returns their number.
-    fn flood(
+    fn flood_fill(
         &self,
         mut open: Vec<usize>,
         marked: &mut [bool],
@@ -120,21 +120,21 @@ impl Lattice {
         count
     }
 
-    /// Whether one connected piece has at least the fraction [`WHOLE`] of the `count` voxels that
-    /// are known.
-    fn hangs_together(&self, count: usize, known: impl Fn(usize) -> bool) -> bool {
+    /// Whether one connected piece has at least the fraction [`MIN_CONNECTED_FRACTION`] of the
+    /// `count` voxels that are known.
+    fn is_connected(&self, count: usize, known: impl Fn(usize) -> bool) -> bool {
         let mut seen = vec![false; self.shape.iter().product()];
         let mut left = count;
         for i in 0..seen.len() {
             if seen[i] || !known(i) {
                 continue;
             }
-            let piece = self.flood(vec![i], &mut seen, &known);
-            if piece as f64 >= WHOLE * count as f64 {
+            let piece = self.flood_fill(vec![i], &mut seen, &known);
+            if piece as f64 >= MIN_CONNECTED_FRACTION * count as f64 {
                 return true;
             }
             left -= piece;
-            if (left as f64) < WHOLE * count as f64 {
+            if (left as f64) < MIN_CONNECTED_FRACTION * count as f64 {
                 return false;
             }
         }
@@ -151,7 +151,7 @@ mod tests {
 
     /// Noise about 10 where `inside` is true, 3 elsewhere.
     fn image(inside: impl Fn([f64; 3]) -> bool) -> Vec<f32> {
-        let all = Lattice { shape: SHAPE };
+        let all = Neighbourhood { shape: SHAPE };
         (0..SHAPE.iter().product())
             .map(|i| {
                 let at = all.at(i).map(|v| v as f64);
@@ -170,7 +170,7 @@ mod tests {
         let mut voxels = image(inside);
         let before = voxels.clone();
         assert!(mark(SHAPE, &mut voxels));
-        let all = Lattice { shape: SHAPE };
+        let all = Neighbourhood { shape: SHAPE };
         for (i, (v, was)) in voxels.iter().zip(&before).enumerate() {
             let is_rim = all.neighbours(i).any(|j| before[j] == 3.0);
             assert_eq!(v.is_nan(), *was == 3.0 || is_rim, "{:?}", all.at(i));

@@ -4,7 +4,7 @@ use super::{Image, hash};
 
 /// Where the samples lie.
 #[derive(Clone, Debug)]
-pub enum Places {
+pub enum SampleLocations {
     /// Voxels of the fixed grid, as indices in C order, ascending.
     Voxels(Vec<u32>),
     /// Positions in voxels of the moving image (z, y, x), already mapped by an initial transform
@@ -18,7 +18,7 @@ pub struct Samples {
     /// Their values, all finite.
     pub values: Vec<f32>,
     /// Their places, one for each value.
-    pub places: Places,
+    pub places: SampleLocations,
     /// Number of voxels that could have been sampled.
     pub usable: usize,
 }
@@ -49,7 +49,7 @@ impl Samples {
             _ => (0..image.voxels.len()).filter(|&at| usable(at)).map(|at| at as u32).collect(),
         };
         let values = voxels.iter().map(|&at| image.voxels[at as usize]).collect();
-        Self { values, places: Places::Voxels(voxels), usable: count }
+        Self { values, places: SampleLocations::Voxels(voxels), usable: count }
     }
 
     /// Number of samples.

@@ -1,11 +1,11 @@
 //! The three similarity measures: from pairs of values to an energy and the force on each value.
 
-use super::histogram::{Bins, Histogram, Table};
+use super::histogram::{Bins, ForceTable, Histogram};
 use super::{Error, Image, Samples};
 
 /// A similarity measure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Kind {
+pub enum SimilarityMeasure {
     /// Normalised correlation: brightness and contrast may differ.
     #[default]
     Correlation,
@@ -15,7 +15,7 @@ pub enum Kind {
     MeanSquares,
 }
 
-impl Kind {
+impl SimilarityMeasure {
     /// The measure as it is reported: correlation and mutual information increase with similarity,
     /// mean squares decrease.
     pub fn shown(self, energy: f64) -> f64 {
@@ -49,7 +49,7 @@ impl Kind {
 /// A measure for one pair of images.
 #[derive(Clone, Debug)]
 pub struct Scorer {
-    kind: Kind,
+    kind: SimilarityMeasure,
     /// Values that are subtracted from `f` and `m` before squares are summed, to avoid
     /// cancellation.
     offset: [f64; 2],
@@ -69,7 +69,7 @@ pub enum Partial {
 /// An energy, and its derivatives with respect to each value.
 #[derive(Clone, Debug)]
 pub struct Score {
-    /// Smaller is better; see [`Kind::shown`].
+    /// Smaller is better; see [`SimilarityMeasure::shown`].
     pub energy: f64,
     /// Number of samples that are known in both images.
     pub count: usize,
@@ -95,7 +95,7 @@ pub enum Force {
         free: Option<[f64; 2]>,
     },
     /// Looked up for each pair of values.
-    Table(Box<Table>),
+    Table(Box<ForceTable>),
 }
 
 impl Scorer {
@@ -103,7 +103,7 @@ impl Scorer {
     ///
     /// # Errors
     /// [`Error`] if an image is constant or has no usable voxel.
-    pub fn new(kind: Kind, samples: &Samples, moving: &Image) -> Result<Self, Error> {
+    pub fn new(kind: SimilarityMeasure, samples: &Samples, moving: &Image) -> Result<Self, Error> {
         let fixed_mean = mean(samples.values.iter()).ok_or(Error::Nothing { side: "fixed" })?;
         let moving_mean = mean(moving.voxels.iter()).ok_or(Error::Nothing { side: "moving" })?;
         let span = |range: Option<[f32; 2]>, side| match range {
@@ -114,7 +114,7 @@ impl Scorer {
         let fixed = |share| super::image::range(samples.values.iter().copied(), share);
         span(fixed(0.0), "fixed")?;
         span(moving.range(0.0), "moving")?;
-        let bins = (kind == Kind::MutualInformation).then(|| {
+        let bins = (kind == SimilarityMeasure::MutualInformation).then(|| {
             // a few hot pixels must not stretch the range of the bins
             let robust = |clipped: Option<[f32; 2]>, whole: Option<[f32; 2]>| {
                 clipped.filter(|[low, high]| low < high).or(whole).unwrap_or([0.0, 1.0])
@@ -125,14 +125,14 @@ impl Scorer {
             )
         });
         let offset = match kind {
-            Kind::MeanSquares => [0.0; 2],
+            SimilarityMeasure::MeanSquares => [0.0; 2],
             _ => [fixed_mean, moving_mean],
         };
         Ok(Self { kind, offset, bins })
     }
 
     /// The measure.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> SimilarityMeasure {
         self.kind
     }
 
@@ -163,7 +163,7 @@ impl Scorer {
                 Some(Score { energy: -information, count: histogram.count(), force })
             }
             (Partial::Moments(sums), _) => match self.kind {
-                Kind::MeanSquares => mean_squares(sums),
+                SimilarityMeasure::MeanSquares => mean_squares(sums),
                 _ => self.correlation(sums),
             },
             (Partial::Histogram(_), None) => None,

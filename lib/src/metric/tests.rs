@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::image::{crop, tiled};
 use super::{
-    Affinity, Error, Frame, Image, Kind, Places, Samples, Scorer, Workspace, hash, oracle, sample,
+    AffineSimilarity, Error, Image, Normalisation, SampleLocations, Samples, Scorer,
+    SimilarityMeasure, Workspace, hash, oracle, sample,
 };
 use crate::geom::{Affine, Box3, Grid};
 
@@ -68,11 +69,14 @@ proptest! {
 }
 
 /// Calls `check` with a pair of images, a map near the best one, and its frame.
-fn compare(kind: Kind, check: impl Fn(&Affinity<'_>, &Affine, &Frame)) {
+fn compare(
+    kind: SimilarityMeasure,
+    check: impl Fn(&AffineSimilarity<'_>, &Affine, &Normalisation),
+) {
     let (fixed, moving) = (smooth_scene([12, 14, 16], 0.0), smooth_scene([12, 14, 16], 0.4));
     let samples = Samples::choose(&fixed, |_| true, None, 0);
     let scorer = Scorer::new(kind, &samples, &moving).unwrap();
-    let pair = Affinity::new(&samples, &fixed.grid, &moving, &Affine::IDENTITY, &scorer);
+    let pair = AffineSimilarity::new(&samples, &fixed.grid, &moving, &Affine::IDENTITY, &scorer);
     // between voxel centres, where gradients are continuous, and inside the image everywhere
     let map = Affine::from_rows([
         [0.9, 0.01, 0.02, 0.937],
@@ -81,16 +85,20 @@ fn compare(kind: Kind, check: impl Fn(&Affinity<'_>, &Affine, &Frame)) {
     ]);
     let mut work = Workspace::default();
     pair.score(&map, &mut work).unwrap();
-    let frame = pair.frame(&map, &work).unwrap();
-    check(&pair, &map, &frame);
+    let normalisation = pair.normalisation(&map, &work).unwrap();
+    check(&pair, &map, &normalisation);
 }
 
 #[test]
 fn gradients_equal_differences_of_the_energy() {
-    for kind in [Kind::Correlation, Kind::MutualInformation, Kind::MeanSquares] {
-        compare(kind, |pair, map, frame| {
-            let found = pair.linearise(map, frame, &mut Workspace::default()).unwrap();
-            let wanted = oracle::gradient(pair, map, frame, 1e-4).unwrap();
+    for kind in [
+        SimilarityMeasure::Correlation,
+        SimilarityMeasure::MutualInformation,
+        SimilarityMeasure::MeanSquares,
+    ] {
+        compare(kind, |pair, map, normalisation| {
+            let found = pair.linearise(map, normalisation, &mut Workspace::default()).unwrap();
+            let wanted = oracle::gradient(pair, map, normalisation, 1e-4).unwrap();
             let size = wanted.iter().map(|v| v.abs()).fold(0.0, f64::max);
             assert!(size > 0.0);
             for (found, wanted) in found.gradient.iter().zip(wanted) {
@@ -102,9 +110,13 @@ fn gradients_equal_differences_of_the_energy() {
 
 #[test]
 fn curvatures_are_positive_semidefinite() {
-    for kind in [Kind::Correlation, Kind::MutualInformation, Kind::MeanSquares] {
-        compare(kind, |pair, map, frame| {
-            let here = pair.linearise(map, frame, &mut Workspace::default()).unwrap();
+    for kind in [
+        SimilarityMeasure::Correlation,
+        SimilarityMeasure::MutualInformation,
+        SimilarityMeasure::MeanSquares,
+    ] {
+        compare(kind, |pair, map, normalisation| {
+            let here = pair.linearise(map, normalisation, &mut Workspace::default()).unwrap();
             let matrix = nalgebra::SMatrix::<f64, 12, 12>::from_fn(|i, j| here.curvature[i][j]);
             assert!((matrix - matrix.transpose()).norm() < 1e-9 * matrix.norm());
             let values = matrix.symmetric_eigenvalues();
@@ -115,9 +127,11 @@ fn curvatures_are_positive_semidefinite() {
 
 #[test]
 fn a_newton_step_of_each_measure_goes_most_of_the_way() {
-    for (kind, share) in
-        [(Kind::Correlation, 0.3), (Kind::MeanSquares, 0.3), (Kind::MutualInformation, 0.6)]
-    {
+    for (kind, share) in [
+        (SimilarityMeasure::Correlation, 0.3),
+        (SimilarityMeasure::MeanSquares, 0.3),
+        (SimilarityMeasure::MutualInformation, 0.6),
+    ] {
         // the same scene, shifted along x alone, by less than the curvature is valid for
         let (fixed, moving) = (smooth_scene([10, 20, 24], 0.0), {
             let mut moving = smooth_scene([10, 20, 24], 0.0);
@@ -126,9 +140,11 @@ fn a_newton_step_of_each_measure_goes_most_of_the_way() {
         });
         let samples = Samples::choose(&fixed, |_| true, None, 0);
         let scorer = Scorer::new(kind, &samples, &moving).unwrap();
-        let pair = Affinity::new(&samples, &fixed.grid, &moving, &Affine::IDENTITY, &scorer);
-        let frame = Frame { centre: [10.0, 8.0, 10.0], size: 1.0 };
-        let found = pair.linearise(&Affine::IDENTITY, &frame, &mut Workspace::default()).unwrap();
+        let pair =
+            AffineSimilarity::new(&samples, &fixed.grid, &moving, &Affine::IDENTITY, &scorer);
+        let normalisation = Normalisation { centre: [10.0, 8.0, 10.0], size: 1.0 };
+        let found =
+            pair.linearise(&Affine::IDENTITY, &normalisation, &mut Workspace::default()).unwrap();
         // along x alone: parameter 8 is the shift along x
         let step = -found.gradient[8] / found.curvature[8][8];
         assert!((step - 0.3).abs() < 0.3 * share, "{kind:?}: {step}");
@@ -137,16 +153,17 @@ fn a_newton_step_of_each_measure_goes_most_of_the_way() {
 
 #[test]
 fn samples_of_points_and_of_voxels_give_the_same_energy() {
-    compare(Kind::Correlation, |pair, map, _| {
+    compare(SimilarityMeasure::Correlation, |pair, map, _| {
         let wanted = pair.score(map, &mut Workspace::default()).unwrap();
         let moving = smooth_scene([12, 14, 16], 0.4);
         let fixed = smooth_scene([12, 14, 16], 0.0);
         let mut samples = Samples::choose(&fixed, |_| true, None, 0);
         let bounds = fixed.grid.bounds();
         let voxels = bounds.tiles([1; 3]).map(|v| v.min.map(|c| c as f32)).collect();
-        samples.places = Places::Points(voxels);
-        let scorer = Scorer::new(Kind::Correlation, &samples, &moving).unwrap();
-        let points = Affinity::new(&samples, &fixed.grid, &moving, &Affine::IDENTITY, &scorer);
+        samples.places = SampleLocations::Points(voxels);
+        let scorer = Scorer::new(SimilarityMeasure::Correlation, &samples, &moving).unwrap();
+        let points =
+            AffineSimilarity::new(&samples, &fixed.grid, &moving, &Affine::IDENTITY, &scorer);
         let found = points.score(map, &mut Workspace::default()).unwrap();
         assert_eq!(found.count, wanted.count);
         assert!((found.energy - wanted.energy).abs() < 1e-6);
@@ -161,12 +178,13 @@ fn correlation_and_information_see_through_brightness_and_contrast() {
     moving.voxels.iter_mut().for_each(|v| *v = 40.0 + 3.0 * *v);
     let energy = |kind| {
         let scorer = Scorer::new(kind, &samples, &moving).unwrap();
-        let pair = Affinity::new(&samples, &fixed.grid, &moving, &Affine::IDENTITY, &scorer);
+        let pair =
+            AffineSimilarity::new(&samples, &fixed.grid, &moving, &Affine::IDENTITY, &scorer);
         pair.score(&Affine::IDENTITY, &mut Workspace::default()).unwrap().energy
     };
-    assert!(energy(Kind::Correlation).abs() < 1e-6);
-    assert!(energy(Kind::MutualInformation) < -1.0);
-    assert!(energy(Kind::MeanSquares) > 1000.0);
+    assert!(energy(SimilarityMeasure::Correlation).abs() < 1e-6);
+    assert!(energy(SimilarityMeasure::MutualInformation) < -1.0);
+    assert!(energy(SimilarityMeasure::MeanSquares) > 1000.0);
 }
 
 #[test]
@@ -175,7 +193,11 @@ fn unknown_and_constant_images_are_named() {
     let flat = image([4, 5, 6], |_| 7.0);
     let unknown = image([4, 5, 6], |_| f64::NAN);
     let samples = |image: &Image| Samples::choose(image, |_| true, None, 0);
-    for kind in [Kind::Correlation, Kind::MutualInformation, Kind::MeanSquares] {
+    for kind in [
+        SimilarityMeasure::Correlation,
+        SimilarityMeasure::MutualInformation,
+        SimilarityMeasure::MeanSquares,
+    ] {
         let error = |a, b| Scorer::new(kind, &samples(a), b).unwrap_err();
         assert_eq!(error(&flat, &fixed), Error::Constant { side: "fixed" });
         assert_eq!(error(&fixed, &flat), Error::Constant { side: "moving" });
@@ -193,7 +215,7 @@ fn samples_are_spread_and_the_same_for_the_same_seed() {
     assert_eq!(one.usable, 12_000);
     assert_eq!(one.values, few(3).values);
     assert_ne!(one.values, few(4).values);
-    let Places::Voxels(voxels) = &one.places else { panic!("voxels") };
+    let SampleLocations::Voxels(voxels) = &one.places else { panic!("voxels") };
     assert!(voxels.is_sorted() && voxels.iter().all(|v| v % 2 == 0));
     let upper = voxels.iter().filter(|&&v| v >= 12_000).count();
     assert!((200..300).contains(&upper), "{upper}");
@@ -202,7 +224,7 @@ fn samples_are_spread_and_the_same_for_the_same_seed() {
 #[test]
 fn shrinking_tile_by_tile_equals_shrinking_at_once() {
     let image = noise([33, 47, 61], 9);
-    let whole = image.shrunk([1.0, 2.0, 0.5], [2, 3, 1]);
+    let whole = image.downsampled([1.0, 2.0, 0.5], [2, 3, 1]);
     assert_eq!(whole.grid.shape, [17, 16, 61]);
     assert_eq!(whole.grid.spacing, [3.0, 3.0, 0.8]);
     for size in [[17, 16, 61], [3, 16, 61], [1, 5, 7], [17, 4, 32]] {
@@ -220,7 +242,7 @@ fn unknown_voxels_do_not_spread_further_than_they_must() {
             image.voxels[y * 40 + x] = f32::NAN;
         }
     }
-    let small = image.shrunk([0.0, 2.0, 2.0], [1, 2, 2]);
+    let small = image.downsampled([0.0, 2.0, 2.0], [1, 2, 2]);
     for (i, v) in small.voxels.iter().enumerate() {
         assert_eq!(v.is_nan(), i % 20 < 5, "{i}: {v}");
         assert!(v.is_nan() || (v - 5.0).abs() < 1e-5);

@@ -46,9 +46,9 @@ impl Deformation {
             })
             .collect();
         let mut this = Self { waves };
-        let longest = this.longest(grid);
+        let max_displacement = this.max_displacement(grid);
         for wave in &mut this.waves {
-            wave.amplitude = wave.amplitude.map(|v| v * most / longest);
+            wave.amplitude = wave.amplitude.map(|v| v * most / max_displacement);
         }
         this
     }
@@ -91,12 +91,12 @@ impl Deformation {
 
     /// The smallest Jacobian determinant of `p + u(p)` at sample points of `grid`. It is the local
     /// change of volume; where it is 0 or less, the deformation folds.
-    pub(super) fn least_ratio(&self, grid: &Grid) -> f64 {
+    pub(super) fn min_jacobian(&self, grid: &Grid) -> f64 {
         samples(grid).map(|p| self.jacobian(p).determinant()).fold(f64::INFINITY, f64::min)
     }
 
     /// The length of the largest displacement at sample points of `grid`, in voxels.
-    pub(super) fn longest(&self, grid: &Grid) -> f64 {
+    pub(super) fn max_displacement(&self, grid: &Grid) -> f64 {
         samples(grid)
             .map(|p| {
                 let u = self.at(p);
@@ -111,7 +111,7 @@ impl Deformation {
     }
 
     /// Solves `p + u(p) = target` for `p` by Newton's method, to within 1e-9 micrometres.
-    pub(super) fn undo(&self, target: Point) -> Point {
+    pub(super) fn invert(&self, target: Point) -> Point {
         let (first, _) = self.with_slope(target);
         let mut p: Point = std::array::from_fn(|a| target[a] - first[a]);
         for _ in 0..30 {
@@ -190,8 +190,8 @@ impl TrueMap {
     }
 
     /// Maps the moving point `q` to the fixed volume, micrometres.
-    pub(super) fn undo(&self, q: Point) -> Point {
-        self.deformation.undo(self.back.apply(q))
+    pub(super) fn invert(&self, q: Point) -> Point {
+        self.deformation.invert(self.back.apply(q))
     }
 
     /// The Jacobian matrix at the fixed point `p`.
@@ -228,7 +228,7 @@ mod tests {
         for seed in 0..5 {
             let (grid, map) = map(seed);
             for p in samples(&grid).step_by(97) {
-                let back = map.undo(map.apply(p));
+                let back = map.invert(map.apply(p));
                 assert!((0..3).all(|a| (back[a] - p[a]).abs() < 1e-6), "{p:?} {back:?}");
             }
         }
@@ -238,8 +238,8 @@ mod tests {
     fn the_deformation_is_as_long_as_asked_and_does_not_fold() {
         for seed in 0..20 {
             let (grid, map) = map(seed);
-            assert!((map.deformation.longest(&grid) - 8.0).abs() < 1e-9);
-            assert!(map.deformation.least_ratio(&grid) > 0.4);
+            assert!((map.deformation.max_displacement(&grid) - 8.0).abs() < 1e-9);
+            assert!(map.deformation.min_jacobian(&grid) > 0.4);
             let parts = map.affine.decompose();
             assert!((1.5..6.0).contains(&parts.angle.to_degrees()), "{}", parts.angle);
         }
@@ -251,9 +251,9 @@ mod tests {
         let p = [100.0, 60.0, 120.0];
         let jacobian = map.jacobian(p);
         for b in 0..3 {
-            let mut beside = p;
-            beside[b] += 1e-4;
-            let (here, there) = (map.apply(p), map.apply(beside));
+            let mut shifted = p;
+            shifted[b] += 1e-4;
+            let (here, there) = (map.apply(p), map.apply(shifted));
             for a in 0..3 {
                 assert!(((there[a] - here[a]) / 1e-4 - jacobian[a][b]).abs() < 1e-4);
             }

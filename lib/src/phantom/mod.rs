@@ -104,12 +104,12 @@ const CHUNK: usize = 64;
 /// error of linear interpolation is at most `4^2 / 8 * 8 * (2 pi / 256)^2`, 0.01 voxel.
 const FIELD_STEP: usize = 4;
 /// Maximum number of voxels of a volume.
-const MOST_VOXELS: usize = 1_000_000_000_000;
+const MAX_VOXELS: usize = 1_000_000_000_000;
 /// Maximum number of true points: enough for statistics, few enough for any size of volume.
-const MOST_POINTS: usize = 50_000;
+const MAX_POINTS: usize = 50_000;
 
 /// The world, the true map and both grids of a test set.
-struct Pair {
+struct PhantomPair {
     world: World,
     map: TrueMap,
     fixed: Grid,
@@ -123,8 +123,8 @@ impl Rounds {
             return usage(format!("--size has an axis of {n} voxels; wanted 32 to 100000"));
         }
         let voxels = self.shape.iter().product::<usize>();
-        if voxels > MOST_VOXELS {
-            return usage(format!("--size has {voxels} voxels; wanted {MOST_VOXELS} at most"));
+        if voxels > MAX_VOXELS {
+            return usage(format!("--size has {voxels} voxels; wanted {MAX_VOXELS} at most"));
         }
         if self.spacing.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
             return usage(format!("--spacing {:?} is not three lengths above 0", self.spacing));
@@ -154,7 +154,7 @@ impl Rounds {
         Ok(())
     }
 
-    fn pair(&self, seed: u64) -> Result<Pair, Error> {
+    fn pair(&self, seed: u64) -> Result<PhantomPair, Error> {
         self.check()?;
         let fixed = Grid::new(self.shape, self.spacing, [0.0; 3]);
         let factor = [1.06, 0.95, 1.02];
@@ -162,7 +162,7 @@ impl Rounds {
             std::array::from_fn(|a| (self.shape[a] as f64 * factor[a]).round() as usize);
         let moving = Grid::new(moving_shape, self.spacing, [0.0; 3]);
         let deformation = Deformation::random(seed, &fixed, self.max_displacement, self.wavelength);
-        let ratio = deformation.least_ratio(&fixed);
+        let ratio = deformation.min_jacobian(&fixed);
         if ratio < 0.2 {
             return Err(blocks::Error::Usage(format!(
                 "a deformation of {} voxels at a wavelength of {} shrinks parts of the volume to {ratio:.2} of \
@@ -171,12 +171,12 @@ impl Rounds {
             )).into());
         }
         let map = TrueMap::random(seed, &fixed, &moving, deformation);
-        Ok(Pair { world: World::new(seed, &fixed), map, fixed, moving })
+        Ok(PhantomPair { world: World::new(seed, &fixed), map, fixed, moving })
     }
 }
 
 /// Estimates the memory of [`score`]: the table of true points, 4 bytes for each byte of its text.
-pub fn held_to_score(folder: &Path) -> Cost {
+pub fn score_memory(folder: &Path) -> Cost {
     let text = store::document::length(folder.join("truth_points.csv")).unwrap_or(0);
     Cost::bytes("points", 4 * text)
 }
@@ -230,7 +230,7 @@ fn image(camera: &Camera, path: &Path, identity: &Identity, ctx: &Context) -> Re
         codec: Codec::default(),
         format: Format::Zarr3,
     };
-    let plan = Plan::tile(bounds, block, Camera::memory(block), identity).beside(
+    let plan = Plan::tile(bounds, block, Camera::memory(block), identity).with_overhead(
         &budget,
         Cost::default(),
         Budget::each_thread(&[], spec.writing_bytes(&path.to_string_lossy())),
@@ -253,7 +253,7 @@ fn image(camera: &Camera, path: &Path, identity: &Identity, ctx: &Context) -> Re
     Ok(())
 }
 
-fn write_truth(pair: &Pair, folder: &Path, ctx: &Context) -> Result<(), Error> {
+fn write_truth(pair: &PhantomPair, folder: &Path, ctx: &Context) -> Result<(), Error> {
     let field = folder.join("truth.zarr");
     write_field(pair, &field, ctx)?;
     let affine = pair.map.affine;
@@ -267,12 +267,12 @@ fn write_truth(pair: &Pair, folder: &Path, ctx: &Context) -> Result<(), Error> {
     ctx.record("rotation_degrees", parts.angle.to_degrees());
     ctx.record("scales", json!(parts.scales));
     ctx.record("affine", json!(pair.map.affine.rows()));
-    ctx.record("max_displacement_voxels", pair.map.deformation.longest(&pair.fixed));
-    ctx.record("least_volume_ratio", pair.map.deformation.least_ratio(&pair.fixed));
+    ctx.record("max_displacement_voxels", pair.map.deformation.max_displacement(&pair.fixed));
+    ctx.record("least_volume_ratio", pair.map.deformation.min_jacobian(&pair.fixed));
     Ok(())
 }
 
-fn write_field(pair: &Pair, path: &Path, ctx: &Context) -> Result<(), Error> {
+fn write_field(pair: &PhantomPair, path: &Path, ctx: &Context) -> Result<(), Error> {
     let shape = pair.fixed.shape.map(|n| (n - 1).div_ceil(FIELD_STEP) + 1);
     let grid =
         Grid::new(shape, pair.fixed.spacing.map(|s| s * FIELD_STEP as f64), pair.fixed.origin);
@@ -282,10 +282,10 @@ fn write_field(pair: &Pair, path: &Path, ctx: &Context) -> Result<(), Error> {
         output.write(&part, &pair.vectors(&grid, &part))?;
     }
     output.set_attribute("reach", json!(pair.map.deformation.reach()))?;
-    Ok(output.set_lacking(None, true)?)
+    Ok(output.set_missing_blocks(None, true)?)
 }
 
-impl Pair {
+impl PhantomPair {
     fn vectors(&self, grid: &Grid, part: &Box3) -> Vec<[f32; 3]> {
         let [_, ny, nx] = part.shape();
         (0..part.len())
@@ -298,7 +298,7 @@ impl Pair {
     }
 
     /// Fixed and moving positions of objects that are visible in both volumes, micrometres: at most
-    /// [`MOST_POINTS`], subsampled evenly.
+    /// [`MAX_POINTS`], subsampled evenly.
     fn points(&self) -> Vec<[Point; 2]> {
         let extent = self.fixed.extent(&self.fixed.bounds());
         let inside = |grid: &Grid, p: Point| {
@@ -326,7 +326,7 @@ impl Pair {
                     .filter(|[_, q]| inside(&self.moving, *q)),
             );
         }
-        let keep = points.len().div_ceil(MOST_POINTS).max(1);
+        let keep = points.len().div_ceil(MAX_POINTS).max(1);
         points.into_iter().step_by(keep).collect()
     }
 }
@@ -351,7 +351,7 @@ mod tests {
         let points = pair.points();
         assert!(points.len() > 150, "{}", points.len());
         for [p, q] in points {
-            let back = pair.map.undo(q);
+            let back = pair.map.invert(q);
             assert!((0..3).all(|a| (back[a] - p[a]).abs() < 1e-6));
             let at = pair.moving.index(q);
             assert!((0..3).all(|a| at[a] >= 0.0 && at[a] < pair.moving.shape[a] as f64));

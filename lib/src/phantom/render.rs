@@ -39,7 +39,7 @@ const PHOTON: f32 = 1.6;
 const ELECTRONICS: f32 = 6.0;
 
 /// World positions, tissue and slowly varying background of the voxels of a box.
-struct Scene {
+struct BoxScene {
     part: Box3,
     positions: Vec<Point>,
     tissue: Vec<f32>,
@@ -82,10 +82,10 @@ impl Camera<'_> {
     }
 
     fn world_of(&self, q: Point) -> Point {
-        self.map.map_or(q, |map| map.undo(q))
+        self.map.map_or(q, |map| map.invert(q))
     }
 
-    fn scene(&self, part: Box3) -> Scene {
+    fn scene(&self, part: Box3) -> BoxScene {
         let low = part.min.map(|v| v.div_euclid(STEP) - 1);
         let nodes: [usize; 3] =
             std::array::from_fn(|a| ((part.max[a] - 1).div_euclid(STEP) + 3 - low[a]) as usize);
@@ -108,7 +108,7 @@ impl Camera<'_> {
         let along_x = refine(&lattice, [nodes[0] * nodes[1], nodes[2], 1], part.min[2], shape[2]);
         let along_y = refine(&along_x, [nodes[0], nodes[1], shape[2]], part.min[1], shape[1]);
         let all = refine(&along_y, [1, nodes[0], shape[1] * shape[2]], part.min[0], shape[0]);
-        Scene {
+        BoxScene {
             part,
             positions: all.iter().map(|v| [v[0], v[1], v[2]]).collect(),
             tissue: all.iter().map(|v| v[3] as f32).collect(),
@@ -117,7 +117,7 @@ impl Camera<'_> {
     }
 
     /// The voxels of the scene within `reach` micrometres of the world position `centre`.
-    fn footprint(&self, centre: Point, reach: f64, scene: &Scene) -> Box3 {
+    fn footprint(&self, centre: Point, reach: f64, scene: &BoxScene) -> Box3 {
         let (at, half) = match self.map {
             None => (centre, [reach; 3]),
             Some(map) => {
@@ -135,7 +135,7 @@ impl Camera<'_> {
             .intersect(&scene.part)
     }
 
-    fn add_nucleus(&self, nucleus: &Nucleus, scene: &Scene, light: &mut [f32]) {
+    fn add_nucleus(&self, nucleus: &Nucleus, scene: &BoxScene, light: &mut [f32]) {
         let brightness = nucleus.brightness[self.round] as f32;
         if brightness > 0.0 {
             let part = self.footprint(nucleus.centre, nucleus.reach * RIM, scene);
@@ -189,7 +189,7 @@ impl Camera<'_> {
     }
 }
 
-impl Scene {
+impl BoxScene {
     /// The bounding box of the scene in the world, grown by `margin`, both in micrometres.
     fn extent(&self, margin: f64) -> [Point; 2] {
         let mut extent = [[f64::INFINITY; 3], [f64::NEG_INFINITY; 3]];

@@ -48,7 +48,7 @@ impl Score {
 const CELL: f64 = 128.0;
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Row {
+struct PointRow {
     fixed_z_um: f64,
     fixed_y_um: f64,
     fixed_x_um: f64,
@@ -123,7 +123,7 @@ pub(super) fn write_points(path: &Path, points: &[[Point; 2]]) -> Result<(), Err
     for [p, q] in points {
         // rounded to a thousandth of a nanometre
         let round = |v: f64| (v * 1e6).round() / 1e6;
-        let row = Row {
+        let row = PointRow {
             fixed_z_um: round(p[0]),
             fixed_y_um: round(p[1]),
             fixed_x_um: round(p[2]),
@@ -147,7 +147,7 @@ fn read_points(path: &Path) -> Result<Vec<[Point; 2]>, Error> {
     csv::Reader::from_reader(&*text)
         .deserialize()
         .map(|row| {
-            let r: Row = row.map_err(|e| Error::Truth {
+            let r: PointRow = row.map_err(|e| Error::Truth {
                 path: name.clone(),
                 message: format!("{e}; wanted the truth_points.csv that `phantom rounds` writes"),
             })?;

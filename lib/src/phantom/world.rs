@@ -52,7 +52,7 @@ const CELL: f64 = 13.0;
 /// Radius at which the soft rim of a nucleus ends, as a multiple of its semi-axes.
 pub(super) const RIM: f64 = 1.15;
 /// Largest semi-axis of a nucleus including its soft rim, units.
-const LARGEST: f64 = 8.0 * 1.25 * RIM;
+const MAX_NUCLEUS: f64 = 8.0 * 1.25 * RIM;
 /// Standard deviation of a punctum's Gaussian profile, units.
 const PUNCTUM: f64 = 0.9;
 
@@ -68,7 +68,7 @@ impl World {
 
     /// The largest distance, in micrometres, that any object extends from its centre.
     pub(super) fn reach(&self) -> f64 {
-        (LARGEST + 4.0 * PUNCTUM) * self.unit
+        (MAX_NUCLEUS + 4.0 * PUNCTUM) * self.unit
     }
 
     /// Standard deviation of a punctum's Gaussian profile, micrometres.

@@ -4,15 +4,15 @@
 
 use std::str::FromStr;
 
-use super::{Options, Search};
+use super::{Options, SearchOptions};
 use crate::blocks::Error;
 use crate::geom::Model;
-use crate::metric::Kind;
+use crate::metric::SimilarityMeasure;
 
 /// The smallest and the largest scale that can be searched.
 const SCALES: [f64; 2] = [1e-3, 1e3];
 /// Maximum number of voxels that can be compared.
-const MOST_SAMPLES: usize = 1_000_000_000_000;
+const MAX_SAMPLES: usize = 1_000_000_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScaleRange(pub [f64; 2]);
@@ -43,7 +43,7 @@ impl FromStr for SampleCount {
             return Ok(Self(None));
         }
         match text.parse() {
-            Ok(count) if (100..=MOST_SAMPLES).contains(&count) => Ok(Self(Some(count))),
+            Ok(count) if (100..=MAX_SAMPLES).contains(&count) => Ok(Self(Some(count))),
             _ => Err(format!("'{text}' is neither 'all' nor a number from 100")),
         }
     }
@@ -57,7 +57,7 @@ pub struct Flags {
     pub model: Model,
     /// Similarity measure that is optimised
     #[arg(long, value_enum, default_value = "correlation")]
-    pub metric: Kind,
+    pub metric: SimilarityMeasure,
     /// Number of resolutions, from coarse to fine, each twice as fine as the one before
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub levels: usize,
@@ -139,7 +139,7 @@ impl Flags {
             let flag = if self.keep == 0 { "--keep" } else { "--search" };
             return refuse(flag, "0".to_owned(), "wanted a number from 1");
         }
-        let search = self.search.map(|starts| Search {
+        let search = self.search.map(|starts| SearchOptions {
             starts,
             max_rotation: self.max_rotation.to_radians(),
             max_translation: self.max_translation,

@@ -9,41 +9,41 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::blocks::{self, Context, Verdict};
+use crate::blocks::{self, Context, ExitReason};
 use crate::device::Cost;
 use crate::geom::{Affine, Chain, Grid, Point};
 use crate::transform::{self, Direction, Step};
 use crate::volume::Select;
 
-mod canvas;
 mod chance;
-mod climb;
-mod descent;
+mod coarse_to_fine;
 mod error;
 mod flags;
+mod image_pair;
+mod initial_maps;
+mod input;
 mod model;
+mod optimise;
 mod options;
 mod pyramid;
-mod scene;
 mod search;
-mod side;
-mod starts;
+mod search_image;
 #[cfg(test)]
 mod tests;
 
 pub use error::{Error, Refusal};
 pub use flags::Flags;
-pub use options::{Options, Search};
+pub use options::{Options, SearchOptions};
 
-use chance::Judgement;
-use descent::{Descent, descend};
-use scene::{Scene, Start};
-use search::{Found, Reach, scale};
-use side::{Budget, Side};
+use chance::Evidence;
+use coarse_to_fine::{Refinement, refine_levels};
+use image_pair::{ImagePair, InitialMap};
+use input::{OpenedInput, ResolutionChoice};
+use search::{SearchExtent, SearchResult, scale};
 
 /// One of the two input volumes.
 #[derive(Clone, Debug)]
-pub struct Input<'a> {
+pub struct InputVolume<'a> {
     /// Its location.
     pub location: &'a str,
     /// Which channel to read, and overrides of its metadata.
@@ -63,10 +63,10 @@ pub struct Input<'a> {
 /// `believed: false`.
 ///
 /// # Errors
-/// [`Error`]; [`Verdict::TooManyFailed`] with the [`Refusal`] if the result is refused.
+/// [`Error`]; [`ExitReason::TooManyFailed`] with the [`Refusal`] if the result is refused.
 pub fn align(
-    fixed: &Input<'_>,
-    moving: &Input<'_>,
+    fixed: &InputVolume<'_>,
+    moving: &InputVolume<'_>,
     initial: &[String],
     output: &Path,
     options: &Options,
@@ -74,25 +74,26 @@ pub fn align(
 ) -> anyhow::Result<()> {
     ctx.refuse_existing(output)?;
     let (chain, steps) = read_initial(initial)?;
-    let sides = [Side::open(fixed, "fixed")?, Side::open(moving, "moving")?];
+    let sides = [OpenedInput::open(fixed, "fixed")?, OpenedInput::open(moving, "moving")?];
     refuse_coarse(options.resolution, &sides[0])?;
     sides.iter().for_each(|side| ctx.input(&side.stored[0]));
     initial.iter().for_each(|location| ctx.input_file(location));
     let masks = [fixed.mask, moving.mask];
     masks.iter().flatten().for_each(|mask| ctx.input_file(mask));
     let planar = dimensions(&sides)?;
-    let said = said(initial);
-    let job = Job { sides: &sides, chain: &chain, planar, said: &said, options, ctx };
+    let description = describe_initial(initial);
+    let job =
+        RefineJob { sides: &sides, chain: &chain, planar, initial: &description, options, ctx };
     let Some((refined, refusal)) = job.run(!initial.is_empty())? else { return Ok(()) };
     ctx.check_inputs()?;
     let steps = match (&refusal, refined) {
         // the identity that stands in for a missing initial map is not written as a result
         (Some(refusal), _) if initial.is_empty() => {
-            return Err(ctx.disbelieve(output, &format!("no map was written: {refusal}")));
+            return Err(ctx.reject_result(output, &format!("no map was written: {refusal}")));
         }
         (Some(_), _) => steps,
-        (None, Refined::Whole(map)) => vec![Step::Affine(map)],
-        (None, Refined::After(map)) => steps.into_iter().chain([Step::Affine(map)]).collect(),
+        (None, RefinedMap::Whole(map)) => vec![Step::Affine(map)],
+        (None, RefinedMap::After(map)) => steps.into_iter().chain([Step::Affine(map)]).collect(),
     };
     transform::write_document(output, &steps)?;
     ctx.output_file(output);
@@ -100,13 +101,13 @@ pub fn align(
         None => Ok(()),
         Some(refusal) => {
             let message = format!("the initial map was kept: {refusal}");
-            Err(anyhow::Error::new(Verdict::TooManyFailed).context(message))
+            Err(anyhow::Error::new(ExitReason::TooManyFailed).context(message))
         }
     }
 }
 
 /// Refuses a `--resolution` that is coarser than the longest side of the fixed volume.
-fn refuse_coarse(resolution: Option<f64>, fixed: &Side) -> Result<(), blocks::Error> {
+fn refuse_coarse(resolution: Option<f64>, fixed: &OpenedInput) -> Result<(), blocks::Error> {
     let grid = fixed.stored[0].grid();
     let longest = (0..3).map(|a| grid.shape[a] as f64 * grid.spacing[a]).fold(0.0, f64::max);
     match resolution.filter(|resolution| *resolution > longest) {
@@ -119,7 +120,7 @@ fn refuse_coarse(resolution: Option<f64>, fixed: &Side) -> Result<(), blocks::Er
 }
 
 /// The map to write.
-enum Refined {
+enum RefinedMap {
     /// The complete map from fixed to moving.
     Whole(Affine),
     /// The map to append to the initial chain.
@@ -127,26 +128,26 @@ enum Refined {
 }
 
 /// Everything that an alignment needs.
-struct Job<'a> {
-    sides: &'a [Side; 2],
+struct RefineJob<'a> {
+    sides: &'a [OpenedInput; 2],
     chain: &'a Chain,
     planar: bool,
-    said: &'a str,
+    initial: &'a str,
     options: &'a Options,
     ctx: &'a Context,
 }
 
-impl Job<'_> {
+impl RefineJob<'_> {
     /// Aligns the images; `None` if only the plan was requested.
-    fn run(&self, given: bool) -> anyhow::Result<Option<(Refined, Option<Refusal>)>> {
+    fn run(&self, given: bool) -> anyhow::Result<Option<(RefinedMap, Option<Refusal>)>> {
         let grids = [self.sides[0].grid(), self.sides[1].grid()];
         self.chain.check_fields(grids[0].extent(&grids[0].bounds()))?;
         let about = jacobian(self.chain, &grids[0])?;
         about.inverse().map_err(|source| Error::Singular {
-            location: self.said.trim_start_matches("--initial ").to_owned(),
+            location: self.initial.trim_start_matches("--initial ").to_owned(),
             source,
         })?;
-        let budget = Budget {
+        let budget = ResolutionChoice {
             sides: [&self.sides[0], &self.sides[1]],
             scale: scale(&about, self.planar),
             samples: self.options.samples,
@@ -157,7 +158,7 @@ impl Job<'_> {
         if self.ctx.notes_plan("aligning the images", &blocks::Budget::of(self.ctx), &cost) {
             return Ok(None);
         }
-        let scene = Scene {
+        let images = ImagePair {
             fixed: self.sides[0].image(resolution[0], self.planar)?,
             moving: self.sides[1].image(resolution[1], self.planar)?,
             planar: self.planar,
@@ -167,56 +168,61 @@ impl Job<'_> {
         self.record_input(resolution, bytes);
         let whole = self.chain.as_affine();
         let Some(whole) = whole else {
-            let start = Start::Chain(self.chain, grids[0].origin[0]);
-            let done = descend(&scene, &start, None, budget.scale, self.said)?;
-            let judged = self.judge(&scene, &start, &done, budget.scale);
+            let start = InitialMap::Chain(self.chain, grids[0].origin[0]);
+            let done = refine_levels(&images, &start, None, budget.scale, self.initial)?;
+            let judged = self.judge(&images, &start, &done, budget.scale);
             let refusal = self.conclude(&done, None, judged.as_ref());
-            return Ok(Some((Refined::After(done.map), refusal)));
+            return Ok(Some((RefinedMap::After(done.map), refusal)));
         };
         let flat = flattened(&whole, self.planar, &grids, given);
-        let mut best = self.attempt(&scene, &flat.inner, Reach::AsAsked)?;
+        let mut best = self.attempt(&images, &flat.inner, SearchExtent::AsAsked)?;
         if self.options.search.is_some() && self.doubted(&best) {
             tracing::info!("what was found does not stand out from chance: searching wider");
-            let wider = self.attempt(&scene, &flat.inner, Reach::Wider).ok();
+            let wider = self.attempt(&images, &flat.inner, SearchExtent::Wider).ok();
             if let Some(wider) = wider.filter(|wider| wider.evidence() > best.evidence()) {
                 best = wider;
             }
         }
         let refusal = self.conclude(&best.done, best.found.as_ref(), best.judged.as_ref());
-        Ok(Some((Refined::Whole(flat.outer(&best.start.then(&best.done.map))), refusal)))
+        Ok(Some((RefinedMap::Whole(flat.outer(&best.start.then(&best.done.map))), refusal)))
     }
 
     /// Searches if requested, refines, and judges the result.
-    fn attempt(&self, scene: &Scene<'_>, given: &Affine, reach: Reach) -> Result<Attempt, Error> {
+    fn attempt(
+        &self,
+        images: &ImagePair<'_>,
+        given: &Affine,
+        reach: SearchExtent,
+    ) -> Result<RefineAttempt, Error> {
         let (start, found) = match &self.options.search {
             None => (*given, None),
             Some(what) => {
-                let found = search::search(scene, given, what, reach)?;
+                let found = search::search(images, given, what, reach)?;
                 (found.map, Some(found))
             }
         };
-        let given = Start::Matrix(*given);
+        let given = InitialMap::Matrix(*given);
         let before = found.is_some().then_some(&given);
         let size = scale(&start, self.planar);
-        let done = descend(scene, &Start::Matrix(start), before, size, self.said)?;
-        let judged = self.judge(scene, &Start::Matrix(start), &done, size);
-        Ok(Attempt { start, done, found, judged })
+        let done = refine_levels(images, &InitialMap::Matrix(start), before, size, self.initial)?;
+        let judged = self.judge(images, &InitialMap::Matrix(start), &done, size);
+        Ok(RefineAttempt { start, done, found, judged })
     }
 
     /// Compares the similarity with that under wrong maps; `None` if the result is already refused,
     /// `min_evidence` is 0, or the volumes are too small for a comparison.
     fn judge(
         &self,
-        scene: &Scene<'_>,
-        start: &Start<'_>,
-        done: &Descent,
+        images: &ImagePair<'_>,
+        start: &InitialMap<'_>,
+        done: &Refinement,
         size: f64,
-    ) -> Option<Judgement> {
+    ) -> Option<Evidence> {
         let wanted = self.options.min_evidence;
         if done.refusal.is_some() || wanted == 0.0 {
             return None;
         }
-        let judged = chance::judge(scene, start, &done.map, size, wanted);
+        let judged = chance::judge(images, start, &done.map, size, wanted);
         if judged.is_none() {
             tracing::warn!(
                 "the volumes are too small to tell the map found from wrong ones: look at the result"
@@ -226,7 +232,7 @@ impl Job<'_> {
     }
 
     /// Whether the result was refused or its evidence is below `min_evidence`.
-    fn doubted(&self, attempt: &Attempt) -> bool {
+    fn doubted(&self, attempt: &RefineAttempt) -> bool {
         attempt.done.refusal.is_some() || attempt.evidence() < self.options.min_evidence
     }
 
@@ -253,9 +259,9 @@ impl Job<'_> {
     /// Records the results in the receipt and returns the reason for refusal, if there is one.
     fn conclude(
         &self,
-        done: &Descent,
-        found: Option<&Found>,
-        judged: Option<&Judgement>,
+        done: &Refinement,
+        found: Option<&SearchResult>,
+        judged: Option<&Evidence>,
     ) -> Option<Refusal> {
         let ctx = self.ctx;
         let metric = self.options.metric;
@@ -292,14 +298,14 @@ impl Job<'_> {
         if let Some(found) = found {
             ctx.record(
                 "search",
-                json!({"placed": found.placed, "worth": found.worth[0], "next_worth": found.worth[1]}),
+                json!({"placed": found.placed, "worth": found.score[0], "next_worth": found.score[1]}),
             );
         }
         refusal
     }
 
     /// Refuses a result whose energy is higher than that of the initial map.
-    fn worse(&self, done: &Descent) -> Option<Refusal> {
+    fn worse(&self, done: &Refinement) -> Option<Refusal> {
         let metric = self.options.metric;
         let [before, after] = done.energy;
         // the energy of an initial map with too little overlap is not comparable
@@ -310,7 +316,7 @@ impl Job<'_> {
     }
 
     /// Refuses a result whose evidence is below `min_evidence`.
-    fn chance(&self, judged: &Judgement) -> Option<Refusal> {
+    fn chance(&self, judged: &Evidence) -> Option<Refusal> {
         let wanted = self.options.min_evidence;
         (judged.evidence < wanted).then(|| Refusal::Chance {
             measure: self.options.metric.of_details().name(),
@@ -331,15 +337,15 @@ impl Job<'_> {
 }
 
 /// A result and how it was found.
-struct Attempt {
+struct RefineAttempt {
     /// The initial map of the refinement.
     start: Affine,
-    done: Descent,
-    found: Option<Found>,
-    judged: Option<Judgement>,
+    done: Refinement,
+    found: Option<SearchResult>,
+    judged: Option<Evidence>,
 }
 
-impl Attempt {
+impl RefineAttempt {
     /// The evidence for the map: 0 if it was refused, infinite if it was not judged.
     fn evidence(&self) -> f64 {
         match &self.judged {
@@ -366,7 +372,7 @@ fn read_initial(locations: &[String]) -> Result<(Chain, Vec<Step>), Error> {
     Ok((chain, steps))
 }
 
-fn said(initial: &[String]) -> String {
+fn describe_initial(initial: &[String]) -> String {
     if initial.is_empty() {
         "the identity (no --initial)".to_owned()
     } else {
@@ -375,7 +381,7 @@ fn said(initial: &[String]) -> String {
 }
 
 /// Whether both volumes are single planes.
-fn dimensions(sides: &[Side; 2]) -> Result<bool, Error> {
+fn dimensions(sides: &[OpenedInput; 2]) -> Result<bool, Error> {
     let planes = [sides[0].grid().shape[0], sides[1].grid().shape[0]];
     match planes {
         [1, 1] => Ok(true),
@@ -425,16 +431,16 @@ fn jacobian(chain: &Chain, grid: &Grid) -> Result<Affine, Error> {
 
 /// The in-plane part of a map between planes, and the row that is needed to restore the complete
 /// map.
-struct Flattened {
+struct InPlaneMap {
     /// The map between the images as they are compared: planes lie at z = 0.
     inner: Affine,
     /// The z row of the complete map for planes; `None` for volumes.
     height: Option<[f64; 4]>,
 }
 
-fn flattened(whole: &Affine, planar: bool, grids: &[Grid; 2], given: bool) -> Flattened {
+fn flattened(whole: &Affine, planar: bool, grids: &[Grid; 2], given: bool) -> InPlaneMap {
     if !planar {
-        return Flattened { inner: *whole, height: None };
+        return InPlaneMap { inner: *whole, height: None };
     }
     let (height, rows) = (grids[0].origin[0], whole.rows());
     let row = |a: usize| [0.0, rows[a][1], rows[a][2], rows[a][3] + rows[a][0] * height];
@@ -445,10 +451,10 @@ fn flattened(whole: &Affine, planar: bool, grids: &[Grid; 2], given: bool) -> Fl
         // z of the fixed plane goes to z of the moving plane
         [1.0, 0.0, 0.0, grids[1].origin[0] - height]
     };
-    Flattened { inner, height: Some(z) }
+    InPlaneMap { inner, height: Some(z) }
 }
 
-impl Flattened {
+impl InPlaneMap {
     /// The complete map for a map between the compared images.
     fn outer(&self, map: &Affine) -> Affine {
         match self.height {

@@ -3,18 +3,18 @@
 use nalgebra::Matrix3;
 
 use crate::geom::{Affine, Model};
-use crate::metric::Frame;
+use crate::metric::Normalisation;
 
-/// A direction in the space of the twelve parameters of an affine change (see [`Frame`]).
-type Direction = [f64; 12];
+/// A direction in the space of the twelve parameters of an affine change (see [`Normalisation`]).
+type ChangeDirection = [f64; 12];
 
 /// The directions in which a model may change a map, one for each parameter of the model.
 #[derive(Clone, Debug)]
-pub(super) struct Freedom {
-    directions: Vec<Direction>,
+pub(super) struct ModelParameters {
+    directions: Vec<ChangeDirection>,
 }
 
-impl Freedom {
+impl ModelParameters {
     /// The parameters of `model`; for single planes, only those that keep points in the plane.
     pub(super) fn of(model: Model, planar: bool) -> Self {
         let axes: &[usize] = if planar { &[1, 2] } else { &[0, 1, 2] };
@@ -23,7 +23,8 @@ impl Freedom {
             at.iter().for_each(|&(row, column, value)| direction[4 * row + column] = value);
             direction
         };
-        let mut directions: Vec<Direction> = axes.iter().map(|&a| one(&[(a, 0, 1.0)])).collect();
+        let mut directions: Vec<ChangeDirection> =
+            axes.iter().map(|&a| one(&[(a, 0, 1.0)])).collect();
         if model == Model::Affine {
             for &a in axes {
                 directions.extend(axes.iter().map(|&b| one(&[(a, b + 1, 1.0)])));
@@ -81,31 +82,31 @@ fn dot(a: &[f64; 12], b: &[f64; 12]) -> f64 {
 /// The matrix exponential turns skew-symmetric matrices into rotations and never gives a
 /// reflection. To first order it equals the linear change with respect to which derivatives are
 /// taken.
-pub(super) fn change(numbers: &[f64; 12], frame: &Frame) -> Affine {
+pub(super) fn change(numbers: &[f64; 12], normalisation: &Normalisation) -> Affine {
     let linear = Matrix3::from_fn(|a, b| numbers[4 * a + 1 + b]).exp();
     let linear = std::array::from_fn(|a| std::array::from_fn(|b| linear[(a, b)]));
-    let shift = std::array::from_fn(|a| frame.size * numbers[4 * a]);
-    Affine::translation(frame.centre.map(|c| -c))
+    let shift = std::array::from_fn(|a| normalisation.size * numbers[4 * a]);
+    Affine::translation(normalisation.centre.map(|c| -c))
         .then(&Affine::from_parts(linear, shift))
-        .then(&Affine::translation(frame.centre))
+        .then(&Affine::translation(normalisation.centre))
 }
 
 /// Estimates how far a change moves points at the edge of the region that the frame describes,
 /// micrometres.
-pub(super) fn displacement(numbers: &[f64; 12], frame: &Frame) -> f64 {
+pub(super) fn displacement(numbers: &[f64; 12], normalisation: &Normalisation) -> f64 {
     let norm = |columns: std::ops::Range<usize>| {
         let squares = (0..3).flat_map(|a| columns.clone().map(move |b| numbers[4 * a + b].powi(2)));
         squares.sum::<f64>().sqrt()
     };
     // the corners of a box are 1.7 times as far from its centre as the root mean square distance
-    frame.size * (norm(0..1) + 1.7 * norm(1..4))
+    normalisation.size * (norm(0..1) + 1.7 * norm(1..4))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const FRAME: Frame = Frame { centre: [3.0, -5.0, 8.0], size: 20.0 };
+    const NORMALISATION: Normalisation = Normalisation { centre: [3.0, -5.0, 8.0], size: 20.0 };
 
     #[test]
     fn models_have_their_parameters_in_space_and_in_the_plane() {
@@ -115,36 +116,39 @@ mod tests {
             (Model::Similarity, 7, 4),
             (Model::Affine, 12, 6),
         ] {
-            assert_eq!(Freedom::of(model, false).count(), space);
-            assert_eq!(Freedom::of(model, true).count(), plane);
+            assert_eq!(ModelParameters::of(model, false).count(), space);
+            assert_eq!(ModelParameters::of(model, true).count(), plane);
         }
     }
 
     #[test]
     fn a_rigid_step_turns_and_a_similar_one_scales_evenly() {
         let step = [0.1, -0.2, 0.05, 0.3, -0.4, 0.2, 0.25];
-        let rigid = change(&Freedom::of(Model::Rigid, false).numbers(&step), &FRAME).decompose();
+        let rigid =
+            change(&ModelParameters::of(Model::Rigid, false).numbers(&step), &NORMALISATION)
+                .decompose();
         assert!(rigid.shear < 1e-9 && (rigid.determinant - 1.0).abs() < 1e-9);
-        let similar = Freedom::of(Model::Similarity, false).numbers(&step);
-        let similar = change(&similar, &FRAME).decompose();
+        let similar = ModelParameters::of(Model::Similarity, false).numbers(&step);
+        let similar = change(&similar, &NORMALISATION).decompose();
         assert!(similar.shear < 1e-9 && (similar.scales[0].ln() - 0.25).abs() < 1e-9);
     }
 
     #[test]
     fn a_step_in_a_plane_leaves_the_other_axis_alone() {
         let step = [0.1, -0.2, 0.5, 0.3, -0.4, 0.2];
-        let rows = change(&Freedom::of(Model::Affine, true).numbers(&step), &FRAME).rows();
+        let rows =
+            change(&ModelParameters::of(Model::Affine, true).numbers(&step), &NORMALISATION).rows();
         assert_eq!(rows[0], [1.0, 0.0, 0.0, 0.0]);
         assert!(rows[1][0] == 0.0 && rows[2][0] == 0.0);
     }
 
     #[test]
     fn derivatives_by_parameters_are_sums_of_those_by_the_twelve_numbers() {
-        let freedom = Freedom::of(Model::Similarity, false);
+        let parameters = ModelParameters::of(Model::Similarity, false);
         let full: [f64; 12] = std::array::from_fn(|i| (i * i) as f64 - 3.0);
         let square: [[f64; 12]; 12] = std::array::from_fn(|i| full.map(|v| v * full[i]));
-        let gradient = freedom.gradient(&full);
-        let curvature = freedom.curvature(&square);
+        let gradient = parameters.gradient(&full);
+        let curvature = parameters.curvature(&square);
         for i in 0..7 {
             for j in 0..7 {
                 assert!((curvature[7 * i + j] - gradient[i] * gradient[j]).abs() < 1e-9);

@@ -1,13 +1,13 @@
 //! Options of an intensity-based alignment.
 
 use crate::geom::Model;
-use crate::metric::Kind;
+use crate::metric::SimilarityMeasure;
 
 /// How an affine map is found from intensities.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// The similarity measure.
-    pub metric: Kind,
+    pub metric: SimilarityMeasure,
     /// Which changes of the initial map are allowed.
     pub model: Model,
     /// Number of resolutions, from coarse to fine; each is twice as fine as the one before.
@@ -26,13 +26,13 @@ pub struct Options {
     /// accepts any map.
     pub min_evidence: f64,
     /// Global search, for when there is no good initial map.
-    pub search: Option<Search>,
+    pub search: Option<SearchOptions>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
-            metric: Kind::Correlation,
+            metric: SimilarityMeasure::Correlation,
             model: Model::Affine,
             levels: 3,
             resolution: None,
@@ -40,7 +40,7 @@ impl Default for Options {
             iterations: 60,
             min_overlap: 0.2,
             max_scale: 1.5,
-            min_evidence: Self::min_evidence_of(Kind::Correlation),
+            min_evidence: Self::min_evidence_of(SimilarityMeasure::Correlation),
             search: None,
         }
     }
@@ -51,9 +51,9 @@ impl Options {
     /// outliers under wrong maps than the other measures: among 20 pairs of unrelated volumes, the
     /// largest evidence was 12.8, while that of right maps is 103 or more (`bench/believe.py`).
     #[must_use]
-    pub fn min_evidence_of(metric: Kind) -> f64 {
+    pub fn min_evidence_of(metric: SimilarityMeasure) -> f64 {
         match metric {
-            Kind::MutualInformation => 30.0,
+            SimilarityMeasure::MutualInformation => 30.0,
             _ => 12.0,
         }
     }
@@ -61,7 +61,7 @@ impl Options {
 
 /// A global search over initial candidates.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Search {
+pub struct SearchOptions {
     /// Number of rotated, scaled and mirrored versions that are tried.
     pub starts: usize,
     /// Largest rotation, radians.

@@ -1,24 +1,24 @@
 //! An image pyramid, which gives one image at any resolution.
 
 use crate::geom::{Box3, Grid};
-use crate::metric::{Image, shrink};
+use crate::metric::{Image, downsample};
 
 /// Standard deviation of the blur of an image, in units of its resolution. A camera's voxel is
 /// assumed to have this blur already.
 const BLUR: f64 = 0.5;
 /// Resolutions finer than this multiple of an image's own are replaced by its own.
-pub(super) const NEAR: f64 = 1.25;
+pub(super) const OWN_RESOLUTION_FACTOR: f64 = 1.25;
 /// Images whose sides are all at most this long are not reduced further, voxels.
-const SMALLEST: usize = 16;
+const MIN_SIDE: usize = 16;
 
 /// How an image on a grid is reduced to a resolution: variances of the Gaussians in voxels squared,
 /// and steps, both z, y, x.
 ///
 /// Axes whose voxels are coarser than the resolution are kept, so that anisotropic images become
 /// isotropic first. An axis of one voxel is not smoothed.
-pub(super) fn thinning(grid: &Grid, own: f64, resolution: f64) -> ([f64; 3], [usize; 3]) {
+pub(super) fn decimation(grid: &Grid, own: f64, resolution: f64) -> ([f64; 3], [usize; 3]) {
     let (mut variance, mut step) = ([0.0; 3], [1; 3]);
-    if resolution < NEAR * own {
+    if resolution < OWN_RESOLUTION_FACTOR * own {
         return (variance, step);
     }
     for a in 0..3 {
@@ -52,11 +52,11 @@ impl Pyramid {
         let mut levels = vec![(resolution, image)];
         while let Some((own, image)) = levels.last() {
             let next = 2.0 * own;
-            let (variance, step) = thinning(&image.grid, *own, next);
-            if step == [1; 3] || image.grid.shape.iter().all(|&n| n <= SMALLEST) {
+            let (variance, step) = decimation(&image.grid, *own, next);
+            if step == [1; 3] || image.grid.shape.iter().all(|&n| n <= MIN_SIDE) {
                 break;
             }
-            let level = (next, image.shrunk(variance, step));
+            let level = (next, image.downsampled(variance, step));
             levels.push(level);
         }
         Self { levels }
@@ -76,11 +76,11 @@ impl Pyramid {
     pub(super) fn at(&self, resolution: f64) -> Image {
         let fits = self.levels.iter().rev().find(|(own, _)| *own <= resolution * 1.000_1);
         let (own, image) = fits.unwrap_or(&self.levels[0]);
-        let (variance, step) = thinning(&image.grid, *own, resolution);
+        let (variance, step) = decimation(&image.grid, *own, resolution);
         if step == [1; 3] && variance == [0.0; 3] {
             return image.clone();
         }
-        image.shrunk(variance, step)
+        image.downsampled(variance, step)
     }
 }
 
@@ -93,8 +93,8 @@ pub(super) fn read_at<E: Send>(
     resolution: f64,
     read: impl Fn(&Box3) -> Result<Vec<f32>, E> + Sync,
 ) -> Result<Image, E> {
-    let (variance, step) = thinning(grid, finest(grid), resolution);
-    shrink(grid, variance, step, read)
+    let (variance, step) = decimation(grid, finest(grid), resolution);
+    downsample(grid, variance, step, read)
 }
 
 #[cfg(test)]
@@ -104,11 +104,11 @@ mod tests {
     #[test]
     fn uneven_voxels_become_even_first() {
         let grid = Grid::new([20, 100, 100], [2.0, 0.5, 0.5], [0.0; 3]);
-        let (variance, step) = thinning(&grid, 0.5, 2.0);
+        let (variance, step) = decimation(&grid, 0.5, 2.0);
         assert_eq!(step, [1, 4, 4]);
         assert!(variance[0] == 0.0 && (variance[1] - 3.75).abs() < 1e-12);
-        assert_eq!(thinning(&grid, 0.5, 4.0).1, [2, 8, 8]);
-        assert_eq!(thinning(&grid, 0.5, 0.6), ([0.0; 3], [1; 3]));
+        assert_eq!(decimation(&grid, 0.5, 4.0).1, [2, 8, 8]);
+        assert_eq!(decimation(&grid, 0.5, 0.6), ([0.0; 3], [1; 3]));
     }
 
     #[test]
@@ -116,8 +116,8 @@ mod tests {
         let grid = Grid::new([1, 64, 64], [1.0; 3], [0.0; 3]);
         let voxels = (0..4096).map(|i| (f64::from(i % 64) * 0.1).sin() as f32).collect();
         let image = Image { grid, voxels };
-        let (variance, step) = thinning(&grid, 1.0, 4.0);
-        let once = image.shrunk(variance, step);
+        let (variance, step) = decimation(&grid, 1.0, 4.0);
+        let once = image.downsampled(variance, step);
         let stepwise = Pyramid::new(image, 1.0).at(4.0);
         assert_eq!(once.grid, stepwise.grid);
         // mirroring at the border depends on the voxels of the level: leave the border out

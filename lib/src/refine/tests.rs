@@ -2,19 +2,19 @@
 
 use tempfile::TempDir;
 
-use super::{Input, Options, Search, align};
+use super::{InputVolume, Options, SearchOptions, align};
 use crate::blocks::Context;
 use crate::geom::{Affine, Box3, Grid, Model, Point};
 use crate::golden::shared;
-use crate::metric::{Image, Kind, hash, sample};
+use crate::metric::{Image, SimilarityMeasure, hash, sample};
 use crate::transform::{Step, read_chain, write_document};
 use crate::volume::{Codec, Existing, FieldOutput, Format, Output, Select, Spec};
 use crate::warp::npz::read_npz;
 
 /// A temporary folder of volumes.
-struct Place(TempDir);
+struct VolumeFolder(TempDir);
 
-impl Place {
+impl VolumeFolder {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -49,8 +49,8 @@ impl Place {
     }
 }
 
-fn input(location: &str) -> Input<'_> {
-    Input { location, select: Select::default(), mask: None }
+fn input(location: &str) -> InputVolume<'_> {
+    InputVolume { location, select: Select::default(), mask: None }
 }
 
 struct Results(serde_json::Value);
@@ -125,12 +125,16 @@ fn each_model_finds_its_map_with_each_measure_in_space_and_in_the_plane() {
     for planar in [false, true] {
         let grid = if planar { plane() } else { space() };
         for model in [Model::Translation, Model::Rigid, Model::Similarity, Model::Affine] {
-            let place = Place::new();
+            let place = VolumeFolder::new();
             let truth = truth(model, planar);
             // the fixed image shows at p what the moving one shows at truth(p)
             place.volume("fixed.zarr", &seen(grid, &truth, planar));
             place.volume("moving.zarr", &seen(grid, &Affine::IDENTITY, planar));
-            for metric in [Kind::Correlation, Kind::MutualInformation, Kind::MeanSquares] {
+            for metric in [
+                SimilarityMeasure::Correlation,
+                SimilarityMeasure::MutualInformation,
+                SimilarityMeasure::MeanSquares,
+            ] {
                 let options = Options { metric, model, ..Options::default() };
                 let (found, results) = place.aligned(&[], &options);
                 let error = error(&found, &truth, &grid);
@@ -144,7 +148,7 @@ fn each_model_finds_its_map_with_each_measure_in_space_and_in_the_plane() {
 
 #[test]
 fn what_was_given_is_part_of_what_is_written() {
-    let place = Place::new();
+    let place = VolumeFolder::new();
     let truth = truth(Model::Affine, false);
     let far =
         Affine::from_parts([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]], [9.0, 8.0, 90.0]);
@@ -173,7 +177,7 @@ fn what_was_given_is_part_of_what_is_written() {
 
 #[test]
 fn a_field_before_the_refinement_stays_in_the_chain() {
-    let place = Place::new();
+    let place = VolumeFolder::new();
     let wave = |p: Point| 1.5 * (p[2] * 0.1).sin();
     let truth = truth(Model::Rigid, false);
     let grid = space();
@@ -212,7 +216,7 @@ fn a_field_before_the_refinement_stays_in_the_chain() {
 
 #[test]
 fn unknown_voxels_are_left_out() {
-    let place = Place::new();
+    let place = VolumeFolder::new();
     let truth = truth(Model::Affine, false);
     let mut fixed = seen(space(), &truth, false);
     let mut moving = seen(space(), &Affine::IDENTITY, false);
@@ -235,7 +239,7 @@ fn unknown_voxels_are_left_out() {
 
 #[test]
 fn masks_hide_what_would_mislead() {
-    let place = Place::new();
+    let place = VolumeFolder::new();
     let truth = truth(Model::Translation, false);
     let mut fixed = seen(space(), &truth, false);
     let moving = seen(space(), &Affine::IDENTITY, false);
@@ -253,15 +257,15 @@ fn masks_hide_what_would_mislead() {
             .map(|(name, image)| place.volume(name, image));
     let options = Options { model: Model::Translation, ..Options::default() };
     let out = place.at("out.json");
-    let masked = Input { mask: Some(&mask), ..input(&fixed) };
+    let masked = InputVolume { mask: Some(&mask), ..input(&fixed) };
     let ctx = Context::default();
     align(&masked, &input(&moving), &[], out.as_ref(), &options, &ctx).unwrap();
     let found = read_chain(&[out]).unwrap().as_affine().unwrap();
     assert!(error(&found, &truth, &space()) < 0.15);
 }
 
-fn search(starts: usize) -> Search {
-    Search {
+fn search(starts: usize) -> SearchOptions {
+    SearchOptions {
         starts,
         max_rotation: std::f64::consts::PI,
         max_translation: None,
@@ -273,7 +277,7 @@ fn search(starts: usize) -> Search {
 
 #[test]
 fn a_search_finds_a_turned_scaled_mirrored_plane_the_same_for_any_threads() {
-    let place = Place::new();
+    let place = VolumeFolder::new();
     let (sin, cos) = 2.0f64.sin_cos();
     // mirrored, turned by 115 degrees, 1.4 times as large
     let linear = [[1.0, 0.0, 0.0], [0.0, 1.4 * cos, 1.4 * sin], [0.0, 1.4 * sin, -1.4 * cos]];
@@ -299,7 +303,7 @@ fn a_search_finds_a_turned_scaled_mirrored_plane_the_same_for_any_threads() {
 
 #[test]
 fn a_search_finds_a_turned_volume() {
-    let place = Place::new();
+    let place = VolumeFolder::new();
     let turn = Affine::from_parts(
         // 120 degrees about the diagonal, and mirrored
         [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [-1.0, 0.0, 0.0]],
@@ -308,7 +312,7 @@ fn a_search_finds_a_turned_volume() {
     let cube = Grid::new([36, 36, 36], [1.6; 3], [2.0; 3]);
     place.volume("fixed.zarr", &seen(cube, &turn, false));
     place.volume("moving.zarr", &seen(cube, &Affine::IDENTITY, false));
-    let what = Search { scale_range: [1.0, 1.0], ..search(600) };
+    let what = SearchOptions { scale_range: [1.0, 1.0], ..search(600) };
     let options = Options { model: Model::Rigid, search: Some(what), ..Options::default() };
     let (found, _) = place.aligned(&[], &options);
     let error = error(&found, &turn, &cube);
@@ -317,7 +321,7 @@ fn a_search_finds_a_turned_volume() {
 
 #[test]
 fn too_little_memory_is_met_by_a_coarser_resolution_or_named() {
-    let place = Place::new();
+    let place = VolumeFolder::new();
     let truth = truth(Model::Rigid, false);
     let fixed = place.volume("fixed.zarr", &seen(space(), &truth, false));
     let moving = place.volume("moving.zarr", &seen(space(), &Affine::IDENTITY, false));
@@ -379,10 +383,10 @@ fn the_crop_of_the_tutorial_is_aligned_better_than_simpleitk_aligns_it() {
     let (fixed, moving) = (image("fixed_xyz"), image("moving_aligned_xyz"));
     let peer = read_npz(&peer)["affine_ncc"].values.clone();
     assert!((interior(&fixed, &moving, &Affine::IDENTITY) - peer[0]).abs() < 1e-4);
-    let place = Place::new();
+    let place = VolumeFolder::new();
     place.volume("fixed.zarr", &fixed);
     place.volume("moving.zarr", &moving);
-    for metric in [Kind::Correlation, Kind::MutualInformation] {
+    for metric in [SimilarityMeasure::Correlation, SimilarityMeasure::MutualInformation] {
         let (found, _) = place.aligned(&[], &Options { metric, ..Options::default() });
         let reached = interior(&fixed, &moving, &found);
         assert!(reached >= 0.913 && reached > peer[1], "{metric:?}: {reached}");
@@ -395,15 +399,15 @@ fn an_expanded_mirrored_sample_is_aligned_in_either_direction() {
     let before = shared("data/exm-pre-post-a/pre_expansion.tif");
     let after = before.with_file_name("post_expansion.tif");
     let select = Select { spacing: Some([1.0, 3.107, 3.107]), ..Select::default() };
-    let place = Place::new();
+    let place = VolumeFolder::new();
     let out = place.at("out.json");
     for (fixed, moving, factor) in [(&before, &after, 4.17276), (&after, &before, 1.0 / 4.17276)] {
-        let [fixed, moving] = [fixed, moving].map(|path| Input {
+        let [fixed, moving] = [fixed, moving].map(|path| InputVolume {
             location: path.to_str().unwrap(),
             select: select.clone(),
             mask: None,
         });
-        let what = Search { scale_range: [0.2, 5.0], ..search(1000) };
+        let what = SearchOptions { scale_range: [0.2, 5.0], ..search(1000) };
         let options =
             Options { model: Model::Similarity, search: Some(what), ..Options::default() };
         let ctx = Context { existing: Existing::Overwrite, ..Context::default() };

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::source::Source;
+use super::source::ReportVolume;
 use super::windows::{Windows, spread, windows_in};
 use crate::device::Cost;
 use crate::geom::{Box3, Grid};
@@ -59,7 +59,7 @@ const PIXELS: usize = 640;
 
 /// Sums over pairs of values, `f` of the fixed volume and `m` of a stage.
 #[derive(Clone, Copy, Default)]
-struct Sums {
+struct PairSums {
     n: f64,
     f: f64,
     m: f64,
@@ -68,7 +68,7 @@ struct Sums {
     fm: f64,
 }
 
-impl Sums {
+impl PairSums {
     #[inline]
     fn add(&mut self, f: f64, m: f64) {
         self.n += 1.0;
@@ -101,16 +101,16 @@ impl Sums {
 
 /// A histogram of sums over the fixed values, so that one pass serves both the overlap and, once
 /// the median is known, the foreground. Exact if the fixed values are integers of at most 16 bits.
-struct Joint {
+struct SumHistogram {
     low: f32,
     scale: f32,
-    bins: Vec<Sums>,
+    bins: Vec<PairSums>,
 }
 
-impl Joint {
+impl SumHistogram {
     fn new([low, high]: [f32; 2]) -> Self {
         let scale = if high > low { (BINS - 1) as f32 / (high - low) } else { 0.0 };
-        Self { low, scale, bins: vec![Sums::default(); BINS] }
+        Self { low, scale, bins: vec![PairSums::default(); BINS] }
     }
 
     #[inline]
@@ -127,8 +127,8 @@ impl Joint {
         }
     }
 
-    fn sum_from(&self, first: usize) -> Sums {
-        self.bins[first..].iter().fold(Sums::default(), |mut sum, bin| {
+    fn sum_from(&self, first: usize) -> PairSums {
+        self.bins[first..].iter().fold(PairSums::default(), |mut sum, bin| {
             sum.merge(bin);
             sum
         })
@@ -153,26 +153,26 @@ impl Joint {
 }
 
 /// The contribution of one tile.
-struct Share {
-    joints: Vec<Joint>,
+struct TileResult {
+    joints: Vec<SumHistogram>,
     local: Vec<Vec<f32>>,
     covered: Vec<f64>,
     samples: Vec<Vec<f32>>,
 }
 
 /// The memory of [`survey`] for this number of stages.
-pub(super) fn held(grid: &Grid, stages: usize, threads: usize) -> Cost {
+pub(super) fn memory_needed(grid: &Grid, stages: usize, threads: usize) -> Cost {
     let windows = Windows::of(grid);
     Cost::of::<f32>("tiles", threads * (stages + 2) * windows.tile().iter().product::<usize>())
-        + Cost::of::<Sums>("sums by intensity", (threads + 1) * stages * BINS)
+        + Cost::of::<PairSums>("sums by intensity", (threads + 1) * stages * BINS)
         + Cost::of::<f32>("windows", (stages + 3) * windows.len())
         + Cost::of::<[f32; 2]>("samples", (stages + 1) * SAMPLES)
 }
 
 /// Reads all volumes once and measures how they agree. `stages` must have the grid of `fixed`.
 pub(super) fn survey(
-    fixed: &dyn Source,
-    stages: &[&dyn Source],
+    fixed: &dyn ReportVolume,
+    stages: &[&dyn ReportVolume],
     threads: usize,
 ) -> Result<Survey, volume::Error> {
     let grid = fixed.grid();
@@ -184,7 +184,7 @@ pub(super) fn survey(
     };
     let stride = (grid.bounds().len() / SAMPLES).max(1);
     let mut survey = Survey::empty(&grid, windows, stages.len());
-    let mut joints: Vec<Joint> = stages.iter().map(|_| Joint::new(range)).collect();
+    let mut joints: Vec<SumHistogram> = stages.iter().map(|_| SumHistogram::new(range)).collect();
     let mut covered = vec![0.0; windows.len()];
     let mut bright = vec![0f32; windows.len()];
     // tiles run in parallel but are merged in order: the sums are the same for any thread count
@@ -235,7 +235,7 @@ impl Survey {
         }
     }
 
-    fn place(&mut self, tile: &Box3, share: &Share) {
+    fn place(&mut self, tile: &Box3, share: &TileResult) {
         for (all, own) in self.local.iter_mut().zip(&share.local) {
             spread(all, own, tile, &self.windows);
         }
@@ -277,11 +277,11 @@ fn share(
     windows: &Windows,
     range: [f32; 2],
     stride: usize,
-) -> Share {
+) -> TileResult {
     let shape = tile.shape();
     let parts = windows_in(tile, windows);
-    let mut out = Share {
-        joints: stages.iter().map(|_| Joint::new(range)).collect(),
+    let mut out = TileResult {
+        joints: stages.iter().map(|_| SumHistogram::new(range)).collect(),
         local: vec![Vec::with_capacity(parts.len()); stages.len()],
         covered: vec![0.0; parts.iter().filter(|part| windows.keeps(tile, part)).count()],
         samples: vec![fixed.iter().step_by(stride).copied().filter(|v| v.is_finite()).collect()],
@@ -291,7 +291,7 @@ fn share(
         out.samples.push(stage.iter().step_by(stride).copied().filter(seen).collect());
         let mut kept = 0;
         for part in &parts {
-            let mut sums = Sums::default();
+            let mut sums = PairSums::default();
             each(part, shape, |i| {
                 let (f, m) = (fixed[i], stage[i]);
                 if m != 0.0 && m.is_finite() && f.is_finite() {
@@ -325,7 +325,7 @@ fn window_means(tile: &Box3, values: &[f32], windows: &Windows) -> Vec<f32> {
         .collect()
 }
 
-fn extremes(source: &dyn Source, tiles: &[Box3]) -> Result<[f32; 2], volume::Error> {
+fn extremes(source: &dyn ReportVolume, tiles: &[Box3]) -> Result<[f32; 2], volume::Error> {
     let mut range = [f32::INFINITY, f32::NEG_INFINITY];
     for tile in tiles {
         for v in source.read(tile)?.into_iter().filter(|v| v.is_finite()) {
@@ -352,7 +352,7 @@ fn middle(covered: &[f64], windows: &Windows, shape: [usize; 3]) -> [usize; 3] {
     })
 }
 
-fn agreement(joint: &Joint, local: &[f32], bright: &[f32], voxels: f64) -> Agreement {
+fn agreement(joint: &SumHistogram, local: &[f32], bright: &[f32], voxels: f64) -> Agreement {
     let all = joint.sum_from(0);
     let median = joint.median();
     let above = median.map(|bin| joint.value(bin));
@@ -381,7 +381,7 @@ pub(super) fn quantile(sorted: &[f32], share: f64) -> Option<f32> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::source::Memory;
+    use super::super::source::MemoryVolume;
     use super::*;
 
     fn grid() -> Grid {
@@ -397,7 +397,7 @@ mod tests {
         let (all, some) = (Windows::of(&grid()), Windows::spread([16; 3], grid().shape, 20));
         assert!(some.len() <= 20 && some.len() < all.len());
         let tile = grid().bounds();
-        let values = Memory::new(grid(), texture).voxels;
+        let values = MemoryVolume::new(grid(), texture).voxels;
         let of = |windows: &Windows| window_means(&tile, &values, windows);
         let (every, few) = (of(&all), of(&some));
         assert_eq!(few.len(), some.len());
@@ -411,7 +411,7 @@ mod tests {
     }
 
     /// A direct implementation of the definition.
-    fn plain(fixed: &Memory, stage: &Memory) -> (f64, f64, f64) {
+    fn plain(fixed: &MemoryVolume, stage: &MemoryVolume) -> (f64, f64, f64) {
         let pairs: Vec<(f64, f64)> = fixed
             .voxels
             .iter()
@@ -441,8 +441,8 @@ mod tests {
 
     #[test]
     fn correlations_are_those_of_the_definition() {
-        let fixed = Memory::new(grid(), |p| texture(p).round());
-        let stage = Memory::new(grid(), |p| {
+        let fixed = MemoryVolume::new(grid(), |p| texture(p).round());
+        let stage = MemoryVolume::new(grid(), |p| {
             if p[1] < 7.0 { 0.0 } else { (texture([p[0] + 0.6, p[1], p[2] - 0.4]) * 0.5).round() }
         });
         for threads in [1, 3] {
@@ -458,9 +458,12 @@ mod tests {
 
     #[test]
     fn windows_show_where_a_stage_agrees() {
-        let fixed = Memory::new(grid(), texture);
+        let fixed = MemoryVolume::new(grid(), texture);
         let stage =
-            Memory::new(grid(), |p| if p[0] < 64.0 { texture(p) } else { 2000.0 - texture(p) });
+            MemoryVolume::new(
+                grid(),
+                |p| if p[0] < 64.0 { texture(p) } else { 2000.0 - texture(p) },
+            );
         let survey = survey(&fixed, &[&stage], 2).unwrap();
         let [_, ny, nx] = survey.windows.counts;
         assert_eq!(survey.windows.counts, [10, 3, 3]);
@@ -470,11 +473,11 @@ mod tests {
 
     #[test]
     fn a_stage_that_shows_nothing_has_no_correlation() {
-        let fixed = Memory { range: None, ..Memory::new(grid(), texture) };
-        let stage = Memory::new(grid(), |_| 0.0);
+        let fixed = MemoryVolume { range: None, ..MemoryVolume::new(grid(), texture) };
+        let stage = MemoryVolume::new(grid(), |_| 0.0);
         let got = survey(&fixed, &[&stage], 1).unwrap().agreements[0];
         assert_eq!((got.ncc_overlap, got.ncc_foreground, got.overlap), (None, None, 0.0));
-        let constant = Memory::new(grid(), |_| 7.0);
+        let constant = MemoryVolume::new(grid(), |_| 7.0);
         let got = survey(&fixed, &[&constant], 1).unwrap().agreements[0];
         assert_eq!((got.ncc_overlap, got.overlap), (None, 1.0));
     }

@@ -23,7 +23,7 @@ pub(super) struct Ortho {
 }
 
 /// The arrangement of the panels.
-pub(super) struct Layout {
+pub(super) struct PanelLayout {
     scale: f64,
     /// Size of the volume in micrometres.
     extent: Point,
@@ -33,7 +33,7 @@ pub(super) struct Layout {
     position: Point,
 }
 
-impl Layout {
+impl PanelLayout {
     pub(super) fn new(grid: &Grid, centre: [usize; 3]) -> Self {
         let extent: Point = std::array::from_fn(|a| grid.shape[a] as f64 * grid.spacing[a]);
         Self {
@@ -167,7 +167,7 @@ pub(super) struct SpotFigure<'a> {
 }
 
 /// Maximum number of spots drawn of each kind: more would hide each other and enlarge the page.
-pub(super) const DRAWN: usize = 2500;
+pub(super) const MAX_DRAWN: usize = 2500;
 
 impl SpotFigure<'_> {
     /// Draws spots, matches and the residual vectors of inliers, viewed along z; also returns the
@@ -185,12 +185,12 @@ impl SpotFigure<'_> {
              <image width=\"{WIDTH}\" height=\"{height:.1}\" preserveAspectRatio=\"none\" href=\"{}\"/>",
             self.background
         );
-        for &p in thinned(self.spots) {
+        for &p in subsample(self.spots) {
             let [x, y] = place(p);
             let _ = write!(svg, "<circle class=\"spot\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.2\"/>");
         }
         let outliers: Vec<Match> = self.matches.iter().filter(|m| !m.inlier).copied().collect();
-        for m in thinned(&outliers) {
+        for m in subsample(&outliers) {
             let [x, y] = place(m.fixed);
             let _ = write!(
                 svg,
@@ -201,7 +201,7 @@ impl SpotFigure<'_> {
         }
         let inliers: Vec<Match> = self.matches.iter().filter(|m| m.inlier).copied().collect();
         let arrows = self.arrows(&inliers, extent[2]);
-        for (i, m) in thinned(&inliers).enumerate() {
+        for (i, m) in subsample(&inliers).enumerate() {
             let [x, y] = place(m.fixed);
             if let Some((vectors, enlarged)) = &arrows {
                 let v = vectors[i * step_of(inliers.len())];
@@ -253,11 +253,11 @@ impl SpotFigure<'_> {
 }
 
 fn step_of(count: usize) -> usize {
-    count.div_ceil(DRAWN).max(1)
+    count.div_ceil(MAX_DRAWN).max(1)
 }
 
-/// At most [`DRAWN`] items, evenly spaced.
-fn thinned<T>(all: &[T]) -> impl Iterator<Item = &T> {
+/// At most [`MAX_DRAWN`] items, evenly spaced.
+fn subsample<T>(all: &[T]) -> impl Iterator<Item = &T> {
     all.iter().step_by(step_of(all.len()))
 }
 
@@ -265,8 +265,9 @@ fn thinned<T>(all: &[T]) -> impl Iterator<Item = &T> {
 pub(super) const STATUSES: [Status; 4] =
     [Status::Fitted, Status::Regularised, Status::Fallback, Status::Empty];
 
-/// Limits the number of blocks to [`DRAWN`]: if there are more, cubes of neighbouring blocks are
-/// merged into one, with the worst status, the mean shift, and total spots, matches and inliers.
+/// Limits the number of blocks to [`MAX_DRAWN`]: if there are more, cubes of neighbouring blocks
+/// are merged into one, with the worst status, the mean shift, and total spots, matches and
+/// inliers.
 fn grouped(blocks: &[BlockRow]) -> Cow<'_, [BlockRow]> {
     let worst = |status| match status {
         Status::Fitted => 0,
@@ -274,7 +275,7 @@ fn grouped(blocks: &[BlockRow]) -> Cow<'_, [BlockRow]> {
         Status::Empty => 2,
         Status::Fallback => 3,
     };
-    if blocks.len() <= DRAWN {
+    if blocks.len() <= MAX_DRAWN {
         return Cow::Borrowed(blocks);
     }
     let mut side = 2;
@@ -306,7 +307,7 @@ fn grouped(blocks: &[BlockRow]) -> Cow<'_, [BlockRow]> {
             let shift = row.shift.iter_mut().zip(block.shift);
             shift.for_each(|(mean, v)| *mean += (v - *mean) / *count as f64);
         }
-        if groups.len() <= DRAWN {
+        if groups.len() <= MAX_DRAWN {
             let rows = groups.into_values().map(|(count, mut row)| {
                 row.reason = format!("the worst of {count} blocks");
                 row
@@ -408,7 +409,7 @@ mod tests {
         };
         let rows: Vec<BlockRow> = (0..40_000).map(row).collect();
         let groups = grouped(&rows);
-        assert!(groups.len() <= DRAWN && groups.len() > DRAWN / 20, "{}", groups.len());
+        assert!(groups.len() <= MAX_DRAWN && groups.len() > MAX_DRAWN / 20, "{}", groups.len());
         assert_eq!(groups.iter().map(|b| b.inliers).sum::<usize>(), 40_000);
         assert_eq!(groups.iter().filter(|b| b.status == Status::Fallback).count(), 1);
         assert!(

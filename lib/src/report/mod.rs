@@ -36,13 +36,13 @@ mod windows;
 pub use agreement::Agreement;
 
 use agreement::Survey;
-use figures::{Layout, Ortho, STATUSES};
+use figures::{Ortho, PanelLayout, STATUSES};
 use neuroglancer::Layer;
 use page::{StageView, View};
 use papers::Papers;
 use planes::{Contrast, Plane};
 use residuals::Residuals;
-use source::{Source, Unaligned};
+use source::{ReportVolume, Unaligned};
 use views::{block_view, describe, spot_view, truth_view};
 
 /// Why a report could not be made.
@@ -82,14 +82,14 @@ pub enum Error {
 
 /// A name and a location, written `name=location`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Named {
+pub struct NamedLocation {
     /// Its name on the page.
     pub name: String,
     /// The file or volume.
     pub location: String,
 }
 
-impl FromStr for Named {
+impl FromStr for NamedLocation {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -109,7 +109,7 @@ pub struct Request {
     /// The moving volume before alignment.
     pub moving: Volume,
     /// The volume that each step resampled onto the fixed grid, in the order of the steps.
-    pub stages: Vec<Named>,
+    pub stages: Vec<NamedLocation>,
     /// Receipts: JSON files, or arrays that hold one in their attributes.
     pub receipts: Vec<PathBuf>,
     /// The matches of the global step.
@@ -119,7 +119,7 @@ pub struct Request {
     /// The table with the status of each block of the local step.
     pub blocks_table: Option<PathBuf>,
     /// Scores against a known ground truth.
-    pub truth_scores: Vec<Named>,
+    pub truth_scores: Vec<NamedLocation>,
     /// The base URL at which Neuroglancer finds the volumes.
     pub base_url: String,
     /// The title of the page, if not the default one.
@@ -131,10 +131,10 @@ pub struct Request {
 /// The volumes of a report with their names.
 struct Subject<'a> {
     title: Option<&'a str>,
-    fixed: (&'a str, &'a dyn Source),
-    moving: (&'a str, &'a dyn Source),
+    fixed: (&'a str, &'a dyn ReportVolume),
+    moving: (&'a str, &'a dyn ReportVolume),
     /// Name, location and volume of each stage.
-    stages: Vec<(&'a str, &'a str, &'a dyn Source)>,
+    stages: Vec<(&'a str, &'a str, &'a dyn ReportVolume)>,
     base_url: &'a str,
     neuroglancer: String,
 }
@@ -147,14 +147,14 @@ struct Report {
 }
 
 /// Bytes of decoded chunks that are cached for each volume, which is read tile by tile.
-const KEPT: u64 = 32 << 20;
+const CACHE_BYTES: u64 = 32 << 20;
 
 /// The name of the state before the first stage.
-const BEFORE: &str = "before";
+const BEFORE_ALIGNMENT: &str = "before";
 
 /// The paths of the two files that are written next to the page: its numbers as JSON, and a state
 /// for Neuroglancer.
-pub fn beside(output: &Path) -> [PathBuf; 2] {
+pub fn companion_paths(output: &Path) -> [PathBuf; 2] {
     ["json", "neuroglancer.json"].map(|extension| output.with_extension(extension))
 }
 
@@ -177,7 +177,7 @@ pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
         ctx.input(&volume);
         stages.push((stage.name.as_str(), volume, finer));
     }
-    let held = held(request, &stages, &budget);
+    let held = memory_needed(request, &stages, &budget);
     if ctx.is_plan_asked("comparing the stages", &budget, &held)? {
         return Ok(());
     }
@@ -185,7 +185,7 @@ pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
     let reduce = |volume| Regridded::new(volume, Some(onto.spacing));
     let reduced: Vec<Regridded> = stages.iter().map(|(_, volume, _)| reduce(volume)).collect();
     let seen: Vec<Unaligned> = reduced.iter().map(|moving| Unaligned { moving, onto }).collect();
-    let [numbers_path, state_path] = beside(output);
+    let [numbers_path, state_path] = companion_paths(output);
     let subject = Subject {
         title: request.title.as_deref(),
         fixed: (request.fixed.location(), &request.fixed),
@@ -194,7 +194,7 @@ pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
             .iter()
             .zip(&seen)
             .map(|((name, volume, finer), seen)| {
-                let source: &dyn Source = if *finer { seen } else { volume };
+                let source: &dyn ReportVolume = if *finer { seen } else { volume };
                 (*name, volume.location(), source)
             })
             .collect(),
@@ -220,12 +220,12 @@ pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
 }
 
 /// The memory for comparing all volumes: tiles of each, and the chunks they are read from.
-fn held(request: &Request, stages: &[(&str, Volume, bool)], budget: &Budget) -> Cost {
+fn memory_needed(request: &Request, stages: &[(&str, Volume, bool)], budget: &Budget) -> Cost {
     // one more than the stages, for the moving volume before alignment
-    let tiles = agreement::held(&request.fixed.grid(), stages.len() + 1, budget.threads());
+    let tiles = agreement::memory_needed(&request.fixed.grid(), stages.len() + 1, budget.threads());
     let volumes = [&request.fixed, &request.moving].into_iter();
     let volumes = volumes.chain(stages.iter().map(|(_, volume, _)| volume));
-    let reads: Vec<_> = volumes.map(|volume| (Reads::Volume(volume), KEPT)).collect();
+    let reads: Vec<_> = volumes.map(|volume| (Reads::Volume(volume), CACHE_BYTES)).collect();
     let kept = budget.caches(&reads, &tiles);
     tiles + kept
 }
@@ -249,9 +249,10 @@ fn compose(subject: &Subject, papers: Papers, threads: usize) -> Result<Report, 
     let (_, fixed) = subject.fixed;
     let grid = fixed.grid();
     let unaligned = Unaligned { moving: subject.moving.1, onto: grid };
-    let mut stages: Vec<(&str, &str, &dyn Source)> = vec![(BEFORE, subject.moving.0, &unaligned)];
+    let mut stages: Vec<(&str, &str, &dyn ReportVolume)> =
+        vec![(BEFORE_ALIGNMENT, subject.moving.0, &unaligned)];
     stages.extend(&subject.stages);
-    let volumes: Vec<&dyn Source> = stages.iter().map(|s| s.2).collect();
+    let volumes: Vec<&dyn ReportVolume> = stages.iter().map(|s| s.2).collect();
     let survey = agreement::survey(fixed, &volumes, threads)?;
     let contrasts: Vec<Contrast> = survey.samples.iter().map(|s| Contrast::of(s)).collect();
     let views = stage_views(fixed, &stages, &survey, &contrasts)?;
@@ -260,12 +261,18 @@ fn compose(subject: &Subject, papers: Papers, threads: usize) -> Result<Report, 
     warnings.extend(disagreements(&views));
     let numbers = numbers(subject, &papers, &views, &warnings);
     let state = viewer_state(subject, &grid, &survey, &contrasts);
-    let layout = Layout::new(&grid, survey.centre);
+    let layout = PanelLayout::new(&grid, survey.centre);
     let residuals = Residuals::of(&papers.matches);
     let (spot_drawing, spots) = spot_view(&grid, &survey, contrasts[0], &papers, residuals);
     let view = View {
         title: subject.title.map_or_else(
-            || format!("Alignment of {} to {}", leaf(subject.moving.0), leaf(subject.fixed.0)),
+            || {
+                format!(
+                    "Alignment of {} to {}",
+                    short_name(subject.moving.0),
+                    short_name(subject.fixed.0)
+                )
+            },
             str::to_owned,
         ),
         fixed: describe(subject.fixed.0, &grid),
@@ -288,7 +295,7 @@ fn compose(subject: &Subject, papers: Papers, threads: usize) -> Result<Report, 
 
 /// Checks that a stage covers the fixed volume's grid. Returns whether its grid is finer; the stage
 /// is then resampled at the fixed volume's voxels.
-fn check_grid(stage: &Named, found: &Grid, wanted: &Grid) -> Result<bool, Error> {
+fn check_grid(stage: &NamedLocation, found: &Grid, wanted: &Grid) -> Result<bool, Error> {
     // metadata are rounded when they are written, so allow for a thousandth of a voxel
     let near = (0..3).all(|a| {
         let slack = 1e-3 * wanted.spacing[a];
@@ -328,13 +335,13 @@ fn check_grid(stage: &Named, found: &Grid, wanted: &Grid) -> Result<bool, Error>
 }
 
 fn stage_views(
-    fixed: &dyn Source,
-    stages: &[(&str, &str, &dyn Source)],
+    fixed: &dyn ReportVolume,
+    stages: &[(&str, &str, &dyn ReportVolume)],
     survey: &Survey,
     contrasts: &[Contrast],
 ) -> Result<Vec<StageView>, Error> {
-    let layout = Layout::new(&fixed.grid(), survey.centre);
-    let planes = |source: &dyn Source| -> Result<Vec<Plane>, Error> {
+    let layout = PanelLayout::new(&fixed.grid(), survey.centre);
+    let planes = |source: &dyn ReportVolume| -> Result<Vec<Plane>, Error> {
         (0..3).map(|axis| Ok(Plane::read(source, axis, survey.centre[axis])?)).collect()
     };
     let ours = planes(fixed)?;
@@ -392,7 +399,7 @@ fn numbers(subject: &Subject, papers: &Papers, views: &[StageView], warnings: &[
             (status.name().to_owned(), json!(count))
         })
         .collect();
-    let place = |(location, volume): (&str, &dyn Source)| {
+    let place = |(location, volume): (&str, &dyn ReportVolume)| {
         let Grid { shape, spacing, origin, .. } = volume.grid();
         json!({ "location": location, "shape": shape, "spacing": spacing, "origin": origin })
     };
@@ -439,7 +446,7 @@ fn viewer_state(subject: &Subject, grid: &Grid, survey: &Survey, contrasts: &[Co
 }
 
 /// The end of a location that identifies it: `fix.n5/lowres` for `data/fix.n5/lowres`.
-fn leaf(location: &str) -> String {
+fn short_name(location: &str) -> String {
     let parts: Vec<&str> = location.split(['/', '\\']).filter(|p| !p.is_empty()).collect();
     let container =
         parts.iter().rposition(|p| p.contains('.')).unwrap_or(parts.len().saturating_sub(1));

@@ -2,7 +2,7 @@
 
 use super::agreement::quantile;
 use super::picture::Picture;
-use super::source::Source;
+use super::source::ReportVolume;
 use super::windows::Windows;
 use crate::geom::Box3;
 use crate::volume;
@@ -46,7 +46,11 @@ impl Plane {
     ///
     /// Rows and columns are the other two axes in order, except perpendicular to x, where rows are
     /// y and columns are z, so that the panel can stand beside the one perpendicular to z.
-    pub(super) fn read(source: &dyn Source, axis: usize, at: usize) -> Result<Self, volume::Error> {
+    pub(super) fn read(
+        source: &dyn ReportVolume,
+        axis: usize,
+        at: usize,
+    ) -> Result<Self, volume::Error> {
         let shape = source.grid().shape;
         let (row_axis, column_axis) = [(1, 2), (0, 2), (1, 0)][axis];
         let factor = [shape[row_axis], shape[column_axis]].map(|n| n.div_ceil(PIXELS));
@@ -184,14 +188,14 @@ const VIRIDIS: [[u8; 3]; 9] = [
 
 #[cfg(test)]
 mod tests {
-    use super::super::source::Memory;
+    use super::super::source::MemoryVolume;
     use super::*;
     use crate::geom::Grid;
 
     #[test]
     fn planes_across_each_axis_hold_the_right_voxels() {
         let grid = Grid::new([4, 5, 6], [1.0; 3], [0.0; 3]);
-        let volume = Memory::new(grid, |p| (100.0 * p[0] + 10.0 * p[1] + p[2]) as f32);
+        let volume = MemoryVolume::new(grid, |p| (100.0 * p[0] + 10.0 * p[1] + p[2]) as f32);
         let across = |axis, at| Plane::read(&volume, axis, at).unwrap();
         let z = across(0, 2);
         assert_eq!((z.height, z.width, z.values[6 + 4]), (5, 6, 214.0));
@@ -204,7 +208,7 @@ mod tests {
     #[test]
     fn a_large_plane_is_reduced_by_its_mean() {
         let grid = Grid::new([1, 3, 1200], [1.0; 3], [0.0; 3]);
-        let volume = Memory::new(grid, |p| p[2] as f32);
+        let volume = MemoryVolume::new(grid, |p| p[2] as f32);
         let plane = Plane::read(&volume, 0, 0).unwrap();
         assert_eq!((plane.height, plane.width), (3, 400));
         assert_eq!(plane.values[1], 4.0);

@@ -3,7 +3,7 @@ use crate::geom::{Box3, Grid};
 use crate::volume::{self, Dtype, Volume};
 
 /// A volume as the report reads it, on disk, resampled or in memory.
-pub(super) trait Source: Sync {
+pub(super) trait ReportVolume: Sync {
     fn grid(&self) -> Grid;
     /// The value range of the voxel type, if it is an integer type of at most 16 bits.
     fn range(&self) -> Option<[f32; 2]>;
@@ -11,7 +11,7 @@ pub(super) trait Source: Sync {
     fn read(&self, part: &Box3) -> Result<Vec<f32>, volume::Error>;
 }
 
-impl Source for Volume {
+impl ReportVolume for Volume {
     fn grid(&self) -> Grid {
         Self::grid(self)
     }
@@ -31,13 +31,13 @@ impl Source for Volume {
     }
 }
 
-impl Source for Regridded<'_> {
+impl ReportVolume for Regridded<'_> {
     fn grid(&self) -> Grid {
         Self::grid(self)
     }
 
     fn range(&self) -> Option<[f32; 2]> {
-        Source::range(self.volume())
+        ReportVolume::range(self.volume())
     }
 
     fn read(&self, part: &Box3) -> Result<Vec<f32>, volume::Error> {
@@ -48,11 +48,11 @@ impl Source for Regridded<'_> {
 /// The moving volume on the fixed grid before alignment: sampled by physical position with
 /// trilinear interpolation, 0 outside the moving volume.
 pub(super) struct Unaligned<'a> {
-    pub(super) moving: &'a dyn Source,
+    pub(super) moving: &'a dyn ReportVolume,
     pub(super) onto: Grid,
 }
 
-impl Source for Unaligned<'_> {
+impl ReportVolume for Unaligned<'_> {
     fn grid(&self) -> Grid {
         self.onto
     }
@@ -71,13 +71,13 @@ impl Source for Unaligned<'_> {
             return Ok(out);
         }
         let voxels = self.moving.read(&visible)?;
-        let taps: [Vec<Option<Tap>>; 3] = std::array::from_fn(|a| {
+        let taps: [Vec<Option<LinearWeights>>; 3] = std::array::from_fn(|a| {
             (0..shape[a] as i64)
                 .map(|i| {
                     let place =
                         self.onto.origin[a] + (part.min[a] + i) as f64 * self.onto.spacing[a];
                     let at = (place - grid.origin[a]) / grid.spacing[a];
-                    Tap::new(at, grid.shape[a], visible.min[a])
+                    LinearWeights::new(at, grid.shape[a], visible.min[a])
                 })
                 .collect()
         });
@@ -103,13 +103,13 @@ impl Source for Unaligned<'_> {
 }
 
 /// The two samples along one axis that enclose a position, and the weight of the upper one.
-struct Tap {
+struct LinearWeights {
     low: usize,
     high: usize,
     share: f32,
 }
 
-impl Tap {
+impl LinearWeights {
     fn new(at: f64, length: usize, first: i64) -> Option<Self> {
         let last = length as f64 - 1.0;
         // the tolerance keeps the last voxel of two grids that coincide up to rounding
@@ -133,14 +133,14 @@ impl Tap {
 
 /// A volume in memory.
 #[cfg(test)]
-pub(super) struct Memory {
+pub(super) struct MemoryVolume {
     pub(super) grid: Grid,
     pub(super) voxels: Vec<f32>,
     pub(super) range: Option<[f32; 2]>,
 }
 
 #[cfg(test)]
-impl Memory {
+impl MemoryVolume {
     pub(super) fn new(grid: Grid, value: impl Fn(crate::geom::Point) -> f32) -> Self {
         let [_, ny, nx] = grid.shape;
         let voxels = (0..grid.bounds().len())
@@ -154,7 +154,7 @@ impl Memory {
 }
 
 #[cfg(test)]
-impl Source for Memory {
+impl ReportVolume for MemoryVolume {
     fn grid(&self) -> Grid {
         self.grid
     }
@@ -187,7 +187,7 @@ mod tests {
     fn unaligned_voxels_are_those_at_the_same_position_and_0_outside() {
         let moving_grid = Grid::new([10, 12, 14], [2.0, 1.0, 0.5], [1.0, 0.0, -1.0]);
         let value = |p: [f64; 3]| (100.0 + p[0] + 2.0 * p[1] + 3.0 * p[2]) as f32;
-        let moving = Memory::new(moving_grid, value);
+        let moving = MemoryVolume::new(moving_grid, value);
         let onto = Grid::new([9, 9, 9], [1.5, 1.5, 1.0], [0.0, 1.0, -0.5]);
         let pulled = Unaligned { moving: &moving, onto };
         let part = Box3::new([0, 2, 1], [9, 9, 8]);
@@ -212,7 +212,8 @@ mod tests {
     #[test]
     fn on_the_same_grid_unaligned_is_the_volume_itself() {
         let grid = Grid::new([5, 6, 7], [0.3, 0.23, 0.23], [0.1, 0.0, 0.7]);
-        let moving = Memory::new(grid, |p| (p[0] * 31.0 + p[1] * 17.0 + p[2] * 5.0).sin() as f32);
+        let moving =
+            MemoryVolume::new(grid, |p| (p[0] * 31.0 + p[1] * 17.0 + p[2] * 5.0).sin() as f32);
         let pulled = Unaligned { moving: &moving, onto: grid };
         let got = pulled.read(&grid.bounds()).unwrap();
         assert!(got.iter().zip(&moving.voxels).all(|(a, b)| (a - b).abs() < 1e-4));

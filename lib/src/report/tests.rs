@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::source::Memory;
+use super::source::MemoryVolume;
 use super::*;
 use crate::geom::Point;
 use crate::table::{BlockRow, Match, Status};
@@ -27,10 +27,10 @@ fn grid() -> Grid {
     Grid::new([48, 80, 96], [1.0, 0.8, 0.8], [0.0; 3])
 }
 
-fn shifted(by: Point) -> Memory {
+fn shifted(by: Point) -> MemoryVolume {
     let grid = grid();
     let [low, high] = grid.extent(&grid.bounds());
-    Memory::new(grid, |p| {
+    MemoryVolume::new(grid, |p| {
         let q: Point = std::array::from_fn(|a| p[a] + by[a]);
         let seen = (0..3).all(|a| low[a] <= q[a] && q[a] <= high[a]);
         if seen { (tissue(p) * 0.7).round() } else { 0.0 }
@@ -108,8 +108,8 @@ fn report() -> &'static Report {
 }
 
 fn make(folder: &Path) -> Report {
-    let fixed = Memory::new(grid(), |p| tissue(p).round());
-    let moving = Memory::new(Grid::new([50, 90, 90], [1.0, 0.8, 0.8], [0.0; 3]), |p| {
+    let fixed = MemoryVolume::new(grid(), |p| tissue(p).round());
+    let moving = MemoryVolume::new(Grid::new([50, 90, 90], [1.0, 0.8, 0.8], [0.0; 3]), |p| {
         (tissue([p[0] - 4.0, p[1] + 6.4, p[2] - 8.0]) * 0.7).round()
     });
     let (global, local) = (shifted([4.0, -6.4, 8.0]), shifted([4.5, -6.0, 8.0]));
@@ -177,7 +177,7 @@ fn the_viewer_shows_the_fixed_and_the_last_volume() {
 fn a_stage_on_another_grid_is_refused_with_the_way_out() {
     let fixed = grid();
     let other = Grid { shape: [48, 80, 95], ..fixed };
-    let stage: Named = "global=g.zarr".parse().unwrap();
+    let stage: NamedLocation = "global=g.zarr".parse().unwrap();
     let message = check_grid(&stage, &other, &fixed).unwrap_err().to_string();
     assert!(message.contains("g.zarr") && message.contains("apply-transform"), "{message}");
     let rounded = Grid { spacing: [1.0 + 1e-9, 0.8, 0.8], ..fixed };
@@ -191,7 +191,7 @@ fn a_stage_on_another_grid_is_refused_with_the_way_out() {
 
 #[test]
 fn names_are_the_last_part_of_a_location() {
-    assert_eq!(leaf("/a/b/fixed.zarr"), "fixed.zarr");
-    assert_eq!(leaf("data/fix.n5/lowres"), "fix.n5/lowres");
-    assert_eq!(leaf("plain"), "plain");
+    assert_eq!(short_name("/a/b/fixed.zarr"), "fixed.zarr");
+    assert_eq!(short_name("data/fix.n5/lowres"), "fix.n5/lowres");
+    assert_eq!(short_name("plain"), "plain");
 }

@@ -39,8 +39,8 @@ pub(super) fn spot_view(
         "median": residuals.map(|r| short(r.median_um)),
         "p95": residuals.map(|r| short(r.p95_um)),
         "enlarged": enlarged.map(short),
-        "thinned": (papers.spots.len().max(papers.matches.len()) > figures::DRAWN)
-            .then_some(figures::DRAWN),
+        "thinned": (papers.spots.len().max(papers.matches.len()) > figures::MAX_DRAWN)
+            .then_some(figures::MAX_DRAWN),
     });
     (drawing, Some(view))
 }

@@ -20,8 +20,8 @@ use object_store::{
 use tokio::runtime::Runtime;
 
 use super::remote::{Page, Remote};
-use super::retry::{self, Failure, Outage, Patience};
-use super::{About, Entry, Kind, Wanted};
+use super::retry::{self, Outage, RetryPolicy, TryError};
+use super::{EntryKind, FolderEntry, ReadRange, Stat};
 
 mod settings;
 
@@ -30,7 +30,7 @@ pub(super) use settings::{bucket, s3_at};
 pub use settings::{check_endpoint, set_endpoint};
 
 /// The bytes per second below which a write counts as stuck.
-const SLOWEST: u64 = 64 << 10;
+const MIN_RATE: u64 = 64 << 10;
 
 /// A bucket or a web server.
 pub(in crate::store) struct Bucket {
@@ -43,10 +43,10 @@ pub(in crate::store) struct Bucket {
     server: String,
     /// The hint that is shown if access is denied.
     credentials: &'static str,
-    patience: Patience,
+    policy: RetryPolicy,
     outage: Outage,
-    /// Names that a web server did not have. Metadata files are requested repeatedly, and are assumed
-    /// not to appear while this process runs.
+    /// Names that a web server did not have. Metadata files are requested repeatedly, and are
+    /// assumed not to appear while this process runs.
     missing: Mutex<HashSet<String>>,
 }
 
@@ -55,7 +55,7 @@ const MISSING: usize = 100_000;
 
 /// The store of a bucket or host.
 pub(super) fn open(scheme: &str, root: &str) -> io::Result<Arc<dyn Remote>> {
-    Ok(Arc::new(settings::bucket(scheme, root, Patience::of_process())?))
+    Ok(Arc::new(settings::bucket(scheme, root, RetryPolicy::of_process())?))
 }
 
 /// The threads that talk to all stores.
@@ -74,7 +74,7 @@ fn runtime() -> io::Result<&'static Runtime> {
 }
 
 /// The outcome of a try: `None` if the object does not exist.
-type Try<T> = Result<Option<T>, Failure>;
+type Try<T> = Result<Option<T>, TryError>;
 
 impl Bucket {
     /// Repeats a request; `limit` bounds the time of one try.
@@ -84,45 +84,50 @@ impl Bucket {
         attempt: impl Fn(u32) -> F,
     ) -> io::Result<Option<T>> {
         let runtime = runtime()?;
-        retry::repeat(self.patience, &self.outage, &self.server, |number| {
+        retry::repeat(self.policy, &self.outage, &self.server, |number| {
             let attempt = attempt(number);
             let outcome = runtime.block_on(async { tokio::time::timeout(limit, attempt).await });
             outcome.unwrap_or_else(|_| {
-                Err(Failure::Passing(format!("no answer within {:.0} s", limit.as_secs_f64())))
+                Err(TryError::Passing(format!("no answer within {:.0} s", limit.as_secs_f64())))
             })
         })
     }
 
-    fn key(&self, key: &str) -> Result<Key, Failure> {
+    fn key(&self, key: &str) -> Result<Key, TryError> {
         Key::parse(key).map_err(|error| {
-            Failure::Permanent(format!("'{key}' is not a valid name in a bucket: {error}"))
+            TryError::Permanent(format!("'{key}' is not a valid name in a bucket: {error}"))
         })
     }
 
     /// What an error of the crate means.
-    fn failure(&self, error: object_store::Error) -> Failure {
+    fn failure(&self, error: object_store::Error) -> TryError {
         use object_store::Error as E;
-        let said = innermost(&error);
-        let code = code(&said);
-        let said = crate::quote::shorten(&answer(&said));
+        let cause = innermost(&error);
+        let code = code(&cause);
+        let cause = crate::quote::shorten(&answer(&cause));
         match error {
-            _ if code.is_some_and(is_no_bucket) => Failure::Permanent(self.no_bucket().to_string()),
-            _ if code.is_some_and(is_no_object) => Failure::Denied(format!(
-                "access denied by {} (\"{said}\"); {}",
+            _ if code.is_some_and(is_no_bucket) => {
+                TryError::Permanent(self.no_bucket().to_string())
+            }
+            _ if code.is_some_and(is_no_object) => TryError::Denied(format!(
+                "access denied by {} (\"{cause}\"); {}",
                 self.server, self.credentials
             )),
-            _ if said.contains("HTTP 501") => Failure::Unsupported(format!(
-                "{} cannot do this (\"{said}\"); a server with conditional writes is needed, as S3 has \
+            _ if cause.contains("HTTP 501") => TryError::Unsupported(format!(
+                "{} cannot do this (\"{cause}\"); a server with conditional writes is needed, as S3 has \
                  them",
                 self.server
             )),
             E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
                 let reason = self.credentials;
-                Failure::Denied(format!("access denied by {} (\"{said}\"); {reason}", self.server))
+                TryError::Denied(format!(
+                    "access denied by {} (\"{cause}\"); {reason}",
+                    self.server
+                ))
             }
-            E::NotSupported { .. } | E::NotImplemented { .. } => Failure::Unsupported(said),
-            error if is_passing(&error) => Failure::Passing(said),
-            _ => Failure::Permanent(said),
+            E::NotSupported { .. } | E::NotImplemented { .. } => TryError::Unsupported(cause),
+            error if is_passing(&error) => TryError::Passing(cause),
+            _ => TryError::Permanent(cause),
         }
     }
 
@@ -142,31 +147,31 @@ impl Bucket {
     }
 
     /// One try of [`Remote::read`]: the length of the object, and the wanted bytes if it has them.
-    async fn get(&self, key: &Key, wanted: Wanted) -> Try<(u64, Vec<u8>)> {
+    async fn get(&self, key: &Key, wanted: ReadRange) -> Try<(u64, Vec<u8>)> {
         let range = match wanted {
             // an empty range cannot be requested
-            Wanted::Whole(_) | Wanted::Range { length: 0, .. } | Wanted::End(0) => None,
-            Wanted::Range { start, length } => {
+            ReadRange::Whole(_) | ReadRange::Range { length: 0, .. } | ReadRange::End(0) => None,
+            ReadRange::Range { start, length } => {
                 Some(GetRange::Bounded(start..start.saturating_add(length as u64)))
             }
-            Wanted::End(length) => Some(GetRange::Suffix(length as u64)),
+            ReadRange::End(length) => Some(GetRange::Suffix(length as u64)),
         };
         let is_range = range.is_some();
         let options = GetOptions { range, ..GetOptions::default() };
         let found = match self.outcome(self.store.get_opts(key, options).await) {
             // some web servers do not support range requests: the whole file is then read
-            Err(Failure::Unsupported(_)) if is_range => {
+            Err(TryError::Unsupported(_)) if is_range => {
                 self.warn_of_ranges();
                 self.outcome(self.store.get_opts(key, GetOptions::default()).await)?
             }
             // the range may begin after the end of the object
-            Err(Failure::Permanent(said)) if is_range => {
-                let about = self.outcome(self.store.head(key).await)?;
-                return match about {
-                    Some(about) if wanted.within(about.size).is_some() => {
-                        Err(Failure::Permanent(said))
+            Err(TryError::Permanent(cause)) if is_range => {
+                let stat = self.outcome(self.store.head(key).await)?;
+                return match stat {
+                    Some(stat) if wanted.within(stat.size).is_some() => {
+                        Err(TryError::Permanent(cause))
                     }
-                    about => Ok(about.map(|about| (about.size, Vec::new()))),
+                    stat => Ok(stat.map(|stat| (stat.size, Vec::new()))),
                 };
             }
             other => other?,
@@ -182,18 +187,18 @@ impl Bucket {
         let mut bytes = Vec::with_capacity(expected);
         let mut body = found.into_stream();
         loop {
-            let piece = tokio::time::timeout(self.patience.silence, body.try_next()).await;
-            let silent = |_| Failure::Passing(format!("nothing after {} bytes", bytes.len()));
+            let piece = tokio::time::timeout(self.policy.silence, body.try_next()).await;
+            let silent = |_| TryError::Passing(format!("nothing after {} bytes", bytes.len()));
             match piece.map_err(silent)? {
                 Ok(Some(piece)) => bytes.extend_from_slice(&piece),
                 Ok(None) => break,
                 // an interrupted body counts as a temporary fault, whatever the cause
-                Err(error) => return Err(Failure::Passing(innermost(&error))),
+                Err(error) => return Err(TryError::Passing(innermost(&error))),
             }
         }
         if bytes.len() != expected {
             let found = bytes.len();
-            return Err(Failure::Passing(format!("{found} bytes arrived of {expected}")));
+            return Err(TryError::Passing(format!("{found} bytes arrived of {expected}")));
         }
         if given != range && given.start <= range.start && range.end <= given.end {
             bytes.truncate((range.end - given.start) as usize);
@@ -228,17 +233,17 @@ impl Bucket {
 
     /// The time that one try of a write of so many bytes may take.
     fn limit(&self, bytes: usize) -> Duration {
-        self.patience.silence + Duration::from_secs(bytes as u64 / SLOWEST)
+        self.policy.silence + Duration::from_secs(bytes as u64 / MIN_RATE)
     }
 
     /// The time that one try of a read may take: the body is watched piece by piece.
     fn reading(&self) -> Duration {
-        self.patience.silence.saturating_mul(20)
+        self.policy.silence.saturating_mul(20)
     }
 }
 
 impl Remote for Bucket {
-    fn read(&self, key: &str, wanted: Wanted, buffer: &mut Vec<u8>) -> io::Result<Option<u64>> {
+    fn read(&self, key: &str, wanted: ReadRange, buffer: &mut Vec<u8>) -> io::Result<Option<u64>> {
         if self.is_missing(key) {
             return Ok(None);
         }
@@ -285,7 +290,7 @@ impl Remote for Bucket {
                         // an earlier try may have succeeded although its answer was lost
                         let there = match number {
                             0 => None,
-                            _ => self.get(&key, Wanted::Whole(bytes.len() as u64)).await?,
+                            _ => self.get(&key, ReadRange::Whole(bytes.len() as u64)).await?,
                         };
                         Ok(Some(there.is_some_and(|(_, there)| there == bytes)))
                     }
@@ -298,7 +303,7 @@ impl Remote for Bucket {
 
     fn delete(&self, key: &str) -> io::Result<()> {
         self.check_writable()?;
-        let limit = self.patience.silence;
+        let limit = self.policy.silence;
         self.request(
             limit,
             |_| async move { self.outcome(self.store.delete(&self.key(key)?).await) },
@@ -306,25 +311,25 @@ impl Remote for Bucket {
         Ok(())
     }
 
-    fn about(&self, key: &str) -> io::Result<Option<About>> {
+    fn stat(&self, key: &str) -> io::Result<Option<Stat>> {
         if key.is_empty() || self.is_missing(key) {
             return Ok(None);
         }
-        let limit = self.patience.silence;
-        let about = self.request(limit, |_| async move {
+        let limit = self.policy.silence;
+        let stat = self.request(limit, |_| async move {
             self.outcome(self.store.head(&self.key(key)?).await)
         })?;
-        if about.is_none() {
+        if stat.is_none() {
             self.note_missing(key);
         }
-        Ok(about.map(|about| {
-            let changed = SystemTime::from(about.last_modified);
-            About {
-                kind: Kind::File,
-                length: about.size,
+        Ok(stat.map(|stat| {
+            let changed = SystemTime::from(stat.last_modified);
+            Stat {
+                kind: EntryKind::File,
+                length: stat.size,
                 // if the server does not state a time, the crate sets it to the beginning of 1970
                 changed: Some(changed).filter(|time| *time != SystemTime::UNIX_EPOCH),
-                tag: about.e_tag,
+                tag: stat.e_tag,
             }
         }))
     }
@@ -336,7 +341,7 @@ impl Remote for Bucket {
             return Err(retry::error(io::ErrorKind::Unsupported, message));
         };
         let prefix = if key.is_empty() { String::new() } else { format!("{key}/") };
-        let page = self.request(self.patience.silence, |_| {
+        let page = self.request(self.policy.silence, |_| {
             let options = PaginatedListOptions {
                 delimiter: Some("/".into()),
                 max_keys: Some(most.clamp(1, 1000)),
@@ -349,12 +354,17 @@ impl Remote for Bucket {
         let page = page.ok_or_else(|| self.no_bucket())?;
         let name = |path: &Key| path.filename().map(str::to_owned);
         let folders = page.result.common_prefixes.iter().filter_map(name);
-        let mut entries: Vec<_> =
-            folders.map(|name| Entry { name, kind: Kind::Folder, is_link: false }).collect();
+        let mut entries: Vec<_> = folders
+            .map(|name| FolderEntry { name, kind: EntryKind::Folder, is_link: false })
+            .collect();
         // an object whose name ends in a slash marks an empty folder
         let objects = page.result.objects.iter().filter(|o| o.location.as_ref() != key);
         let files = objects.filter_map(|object| name(&object.location));
-        entries.extend(files.map(|name| Entry { name, kind: Kind::File, is_link: false }));
+        entries.extend(files.map(|name| FolderEntry {
+            name,
+            kind: EntryKind::File,
+            is_link: false,
+        }));
         Ok((entries, page.page_token))
     }
 }

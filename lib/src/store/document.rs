@@ -1,11 +1,11 @@
-//! Documents, tables and other texts that are read or written as a whole: at a location, on standard
-//! input and output (`-`), or from a pipe.
+//! Documents, tables and other texts that are read or written as a whole: at a location, on
+//! standard input and output (`-`), or from a pipe.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Wanted, about_file, get, put, read as read_bytes};
+use super::{ReadRange, get, put, read as read_bytes, stat_file};
 use crate::files::{is_pipe, is_stream, read_pipe, write_out};
 
 fn missing() -> io::Error {
@@ -33,10 +33,10 @@ pub fn read_start(at: impl AsRef<Path>, most: usize) -> io::Result<Vec<u8>> {
         return Ok(bytes[..bytes.len().min(most)].to_vec());
     }
     let mut start = Vec::new();
-    let wanted = Wanted::Range { start: 0, length: most };
+    let wanted = ReadRange::Range { start: 0, length: most };
     let size = read_bytes(at.as_ref(), wanted, &mut start)?.ok_or_else(missing)?;
     if size < most as u64 {
-        read_bytes(at.as_ref(), Wanted::Whole(most as u64), &mut start)?;
+        read_bytes(at.as_ref(), ReadRange::Whole(most as u64), &mut start)?;
     }
     Ok(start)
 }
@@ -63,7 +63,7 @@ pub fn length(at: impl AsRef<Path>) -> io::Result<u64> {
     if is_pipe(&at) {
         return Ok(read_pipe(at.as_ref())?.len() as u64);
     }
-    Ok(about_file(at.as_ref())?.ok_or_else(missing)?.length)
+    Ok(stat_file(at.as_ref())?.ok_or_else(missing)?.length)
 }
 
 /// Writes a document atomically and durably; `-` is standard output.

@@ -12,13 +12,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::{About, Entry, Kind, Wanted};
+use super::{EntryKind, FolderEntry, ReadRange, Stat};
 use crate::{files, fingerprint};
 
 /// The prefix of the names of temporary files.
 pub const PREFIX: &str = ".voxloom-partial.";
 /// A temporary file of this age counts as abandoned, whichever machine wrote it.
-const STALE: Duration = Duration::from_hours(1);
+const STALE_AGE: Duration = Duration::from_hours(1);
 
 /// Whether an error means that the path does not exist, or that a file is in place of a folder.
 pub fn is_missing(error: &io::Error) -> bool {
@@ -26,7 +26,7 @@ pub fn is_missing(error: &io::Error) -> bool {
 }
 
 /// Turns the error of a missing path into `None`.
-fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+fn none_if_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if is_missing(&error) => Ok(None),
         other => other.map(Some),
@@ -34,8 +34,8 @@ fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// As [`super::read`].
-pub(super) fn read(at: &Path, wanted: Wanted, buffer: &mut Vec<u8>) -> io::Result<Option<u64>> {
-    let Some(file) = if_there(File::open(at))? else { return Ok(None) };
+pub(super) fn read(at: &Path, wanted: ReadRange, buffer: &mut Vec<u8>) -> io::Result<Option<u64>> {
+    let Some(file) = none_if_missing(File::open(at))? else { return Ok(None) };
     let size = file.metadata()?.len();
     let Some(range) = wanted.within(size) else {
         buffer.clear();
@@ -50,12 +50,12 @@ pub(super) fn read(at: &Path, wanted: Wanted, buffer: &mut Vec<u8>) -> io::Resul
 /// As [`super::put`].
 pub(super) fn put(at: &Path, bytes: &[u8]) -> io::Result<()> {
     let write = |name: &Path| files::write_via(name, at, |file| file.write_all(bytes));
-    by_way_of(folder_of(at), write)
+    via_temporary(folder_of(at), write)
 }
 
 /// As [`super::put_later`].
 pub(super) fn put_later(staging: &Path, at: &Path, bytes: &[u8]) -> io::Result<()> {
-    by_way_of(staging, |name| {
+    via_temporary(staging, |name| {
         let mut file = files::create_new(name)?;
         let written = file.write_all(bytes).and_then(|()| files::write_later(file, name, at));
         // the temporary file is useless, whether or not it can be removed
@@ -93,37 +93,37 @@ pub(super) fn put_if_absent(at: &Path, bytes: &[u8]) -> io::Result<bool> {
     };
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => files::note_folder(folder),
+        _ => files::queue_folder(folder),
     }
     Ok(is_ours)
 }
 
 /// As [`super::delete`].
 pub(super) fn delete(at: &Path) -> io::Result<()> {
-    if if_there(fs::remove_file(at))?.is_some() {
-        at.parent().into_iter().for_each(files::note_folder);
+    if none_if_missing(fs::remove_file(at))?.is_some() {
+        at.parent().into_iter().for_each(files::queue_folder);
     }
     Ok(())
 }
 
-/// As [`super::about`].
-pub(super) fn about(at: &Path) -> io::Result<Option<About>> {
-    let Some(about) = if_there(fs::metadata(at))? else { return Ok(None) };
-    Ok(Some(About {
-        kind: if about.is_dir() { Kind::Folder } else { Kind::File },
-        length: about.len(),
-        changed: about.modified().ok(),
-        tag: Some(about.ino().to_string()),
+/// As [`super::stat`].
+pub(super) fn stat(at: &Path) -> io::Result<Option<Stat>> {
+    let Some(stat) = none_if_missing(fs::metadata(at))? else { return Ok(None) };
+    Ok(Some(Stat {
+        kind: if stat.is_dir() { EntryKind::Folder } else { EntryKind::File },
+        length: stat.len(),
+        changed: stat.modified().ok(),
+        tag: Some(stat.ino().to_string()),
     }))
 }
 
 /// As [`super::visit`].
 pub(super) fn visit(
     folder: &Path,
-    see: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    see: &mut dyn FnMut(FolderEntry) -> ControlFlow<()>,
 ) -> io::Result<()> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let Some(entries) = if_there(fs::read_dir(folder))? else { return Ok(()) };
+    let Some(entries) = none_if_missing(fs::read_dir(folder))? else { return Ok(()) };
     for entry in entries {
         let entry = entry?;
         let (is_folder, is_link) = match entry.file_type() {
@@ -133,9 +133,9 @@ pub(super) fn visit(
             Err(error) if is_missing(&error) => continue,
             Err(error) => return Err(error),
         };
-        let kind = if is_folder { Kind::Folder } else { Kind::File };
+        let kind = if is_folder { EntryKind::Folder } else { EntryKind::File };
         let name = entry.file_name().to_string_lossy().into_owned();
-        if see(Entry { name, kind, is_link }).is_break() {
+        if see(FolderEntry { name, kind, is_link }).is_break() {
             break;
         }
     }
@@ -152,7 +152,7 @@ fn folder_of(at: &Path) -> &Path {
 
 /// Writes under a temporary name; retries once if a sweep on another machine has removed the
 /// temporary file as abandoned.
-fn by_way_of(folder: &Path, write: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+fn via_temporary(folder: &Path, write: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
     match write(&temporary(folder)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => write(&temporary(folder)),
         other => other,
@@ -215,7 +215,7 @@ pub fn replace_folder(made: &Path, target: &Path) -> io::Result<()> {
 }
 
 /// Removes the temporary files and folders in a local folder whose writers no longer run on this
-/// machine, or which are older than `STALE`. In a bucket there are none.
+/// machine, or which are older than `STALE_AGE`. In a bucket there are none.
 pub fn sweep(folder: &Path) {
     if super::is_remote(folder) {
         return;
@@ -233,7 +233,7 @@ pub fn sweep(folder: &Path) {
             Path::new("/proc/self").exists() && !Path::new("/proc").join(pid).exists()
         });
         let age = entry.metadata().and_then(|meta| meta.modified()).ok();
-        let old = age.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > STALE);
+        let old = age.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > STALE_AGE);
         if (here && dead) || old {
             let path = entry.path();
             tracing::debug!(file = %path.display(), "removing a stale temporary file");

@@ -32,7 +32,7 @@ pub fn parse(location: &str) -> Result<PathBuf, String> {
 
 /// Checks an address after its scheme.
 fn check(scheme: &str, rest: &str) -> Result<(), String> {
-    if !SCHEMES.contains(&scheme) && !is_of_tests(scheme) {
+    if !SCHEMES.contains(&scheme) && !is_memory_scheme(scheme) {
         let known = match SCHEMES {
             [] => "use a path".to_owned(),
             _ => "use a path, or s3://, gs://, az://, https:// or http://".to_owned(),
@@ -59,14 +59,14 @@ fn check(scheme: &str, rest: &str) -> Result<(), String> {
 }
 
 /// The scheme of the store that keeps objects in memory.
-fn is_of_tests(scheme: &str) -> bool {
+fn is_memory_scheme(scheme: &str) -> bool {
     cfg!(test) && scheme == "memory"
 }
 
 /// The scheme, the bucket or host, and the key of an address; `None` for a local path.
 pub(super) fn split(at: &Path) -> Option<(&str, &str, &str)> {
     let (scheme, rest) = at.to_str()?.split_once("://")?;
-    if !SCHEMES.contains(&scheme) && !is_of_tests(scheme) {
+    if !SCHEMES.contains(&scheme) && !is_memory_scheme(scheme) {
         return None;
     }
     let (root, key) = rest.split_once('/').unwrap_or((rest, ""));
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_location_that_names_nothing_is_refused_in_words() {
-        for (location, said) in [
+        for (location, reason) in [
             ("", "empty location"),
             ("ftp://host/x", "'ftp://' is not a place"),
             ("memory://", "names no bucket"),
@@ -151,7 +151,7 @@ mod tests {
             ("memory://b/a//c", "write the whole path"),
         ] {
             let message = parse(location).unwrap_err();
-            assert!(message.contains(said), "{location}: {message}");
+            assert!(message.contains(reason), "{location}: {message}");
         }
     }
 

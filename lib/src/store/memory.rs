@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::remote::{Page, Remote};
-use super::{About, Entry, Kind, Wanted};
+use super::{EntryKind, FolderEntry, ReadRange, Stat};
 
 /// The objects of one bucket, each with the number of the write that made it.
 #[derive(Default)]
@@ -18,7 +18,7 @@ impl Memory {
 }
 
 impl Remote for Memory {
-    fn read(&self, key: &str, wanted: Wanted, buffer: &mut Vec<u8>) -> io::Result<Option<u64>> {
+    fn read(&self, key: &str, wanted: ReadRange, buffer: &mut Vec<u8>) -> io::Result<Option<u64>> {
         let objects = self.lock();
         let Some((bytes, _)) = objects.0.get(key) else { return Ok(None) };
         if let Some(range) = wanted.within(bytes.len() as u64) {
@@ -51,10 +51,10 @@ impl Remote for Memory {
         Ok(())
     }
 
-    fn about(&self, key: &str) -> io::Result<Option<About>> {
+    fn stat(&self, key: &str) -> io::Result<Option<Stat>> {
         let objects = self.lock();
-        Ok(objects.0.get(key).map(|(bytes, number)| About {
-            kind: Kind::File,
+        Ok(objects.0.get(key).map(|(bytes, number)| Stat {
+            kind: EntryKind::File,
             length: bytes.len() as u64,
             changed: None,
             tag: Some(number.to_string()),
@@ -66,12 +66,14 @@ impl Remote for Memory {
         let objects = self.lock();
         let below = objects.0.range(prefix.clone()..).map(|(key, _)| key.as_str());
         let below = below.map_while(|key| key.strip_prefix(prefix.as_str()));
-        let mut entries: Vec<Entry> = below
+        let mut entries: Vec<FolderEntry> = below
             .map(|name| match name.split_once('/') {
                 Some((folder, _)) => {
-                    Entry { name: folder.to_owned(), kind: Kind::Folder, is_link: false }
+                    FolderEntry { name: folder.to_owned(), kind: EntryKind::Folder, is_link: false }
                 }
-                None => Entry { name: name.to_owned(), kind: Kind::File, is_link: false },
+                None => {
+                    FolderEntry { name: name.to_owned(), kind: EntryKind::File, is_link: false }
+                }
             })
             .collect();
         entries.dedup();

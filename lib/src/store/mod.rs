@@ -10,11 +10,13 @@
 //! * [`put`] is atomic: a reader sees the object before the call or after it, never part of it.
 //! * Of several concurrent calls of [`put_if_absent`], exactly one returns `true`.
 //! * A missing object is `None`. An object that may not be read is an error, never `None`.
-//! * Temporary faults of the network or the server are retried until a deadline; an error that remains
-//!   then is of a kind for which the programs exit with code 75. Bytes that are returned are complete.
+//! * Temporary faults of the network or the server are retried until a deadline; an error that
+//!   remains then is of a kind for which the programs exit with code 75. Bytes that are returned are
+//!   complete.
 //!
 //! Locally, [`put`] also syncs the file to the disk, and [`put_later`] leaves that to
-//! [`files::settle`](crate::files::settle). An object in a bucket is durable when the call returns.
+//! [`files::sync_pending`](crate::files::sync_pending). An object in a bucket is durable when the
+//! call returns.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -47,15 +49,15 @@ pub use present::present;
 pub const IN_FLIGHT: usize = 16;
 
 /// The folder in an array that holds the working files of this library.
-const OURS: &str = ".voxloom";
+const OWN_FOLDER: &str = ".voxloom";
 /// The file in it by which a run claims the array.
 pub const CLAIM: &str = "claim.json";
 /// Maximum number of times that [`clear_folder`] lists the objects.
-const ROUNDS: usize = 4;
+const MAX_LISTINGS: usize = 4;
 
 /// Which bytes of an object to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum ReadRange {
     /// All bytes, if there are at most this many.
     Whole(u64),
     /// `length` bytes from `start` on.
@@ -69,7 +71,7 @@ pub enum Wanted {
     End(usize),
 }
 
-impl Wanted {
+impl ReadRange {
     /// The range of offsets in an object of `size` bytes; `None` if it has fewer bytes than are
     /// wanted, or more than are accepted.
     fn within(self, size: u64) -> Option<std::ops::Range<u64>> {
@@ -86,7 +88,7 @@ impl Wanted {
 
 /// Whether a location holds bytes or other locations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum EntryKind {
     /// An object with bytes.
     File,
     /// A folder, or the common prefix of several objects.
@@ -96,9 +98,9 @@ pub enum Kind {
 /// What is known about a location without reading it. Two equal values of the same location mean
 /// that it was not replaced in between.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct About {
+pub struct Stat {
     /// Whether it is a file or a folder.
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// The length in bytes; 0 for a prefix.
     pub length: u64,
     /// The time of the last change, if the store states it.
@@ -109,11 +111,11 @@ pub struct About {
 
 /// One entry of a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct FolderEntry {
     /// The name within the folder.
     pub name: String,
     /// Whether it is a file or a folder.
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// Whether it is a symbolic link, to something of this kind.
     pub is_link: bool,
 }
@@ -126,7 +128,7 @@ pub struct Entry {
 ///
 /// # Errors
 /// The system's error or, for a bucket, [`io::ErrorKind::PermissionDenied`] or a temporary one.
-pub fn read(at: &Path, wanted: Wanted, buffer: &mut Vec<u8>) -> io::Result<Option<u64>> {
+pub fn read(at: &Path, wanted: ReadRange, buffer: &mut Vec<u8>) -> io::Result<Option<u64>> {
     waiting(|| match remote::find(at)? {
         None => local::read(at, wanted, buffer),
         Some((store, key)) => {
@@ -142,7 +144,7 @@ pub fn read(at: &Path, wanted: Wanted, buffer: &mut Vec<u8>) -> io::Result<Optio
 /// As [`read`].
 pub fn get(at: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
-    Ok(read(at, Wanted::Whole(u64::MAX), &mut bytes)?.map(|_| bytes))
+    Ok(read(at, ReadRange::Whole(u64::MAX), &mut bytes)?.map(|_| bytes))
 }
 
 /// As [`get`] for several objects, which are fetched concurrently from a bucket.
@@ -204,8 +206,9 @@ pub fn put(at: &Path, bytes: &[u8]) -> io::Result<()> {
     })
 }
 
-/// As [`put`], but a local file is on the disk only after [`files::settle`](crate::files::settle).
-/// `staging` is a local folder for the temporary file, on the same file system.
+/// As [`put`], but a local file is on the disk only after
+/// [`files::sync_pending`](crate::files::sync_pending). `staging` is a local folder for the
+/// temporary file, on the same file system.
 ///
 /// # Errors
 /// As [`put`].
@@ -256,21 +259,21 @@ pub fn delete_folder(folder: &Path) -> io::Result<()> {
 /// The system's error.
 pub fn clear_folder(folder: &Path, keep: Option<&Path>) -> io::Result<()> {
     let name = |file: &Path| file.file_name().and_then(|name| name.to_str()).map(str::to_owned);
-    for _ in 0..ROUNDS {
+    for _ in 0..MAX_LISTINGS {
         let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
         while let Some(folder) = folders.pop() {
-            for Entry { name, kind, .. } in list(&folder)? {
+            for FolderEntry { name, kind, .. } in list(&folder)? {
                 match kind {
-                    Kind::File if keep == Some(&*folder) && name == CLAIM => {}
-                    Kind::File => files.push(folder.join(name)),
-                    Kind::Folder => folders.push(folder.join(name)),
+                    EntryKind::File if keep == Some(&*folder) && name == CLAIM => {}
+                    EntryKind::File => files.push(folder.join(name)),
+                    EntryKind::Folder => folders.push(folder.join(name)),
                 }
             }
         }
         if files.is_empty() {
             return Ok(());
         }
-        let is_ours = |file: &PathBuf| file.iter().any(|part| part == OURS);
+        let is_ours = |file: &PathBuf| file.iter().any(|part| part == OWN_FOLDER);
         let (last, others): (Vec<_>, Vec<_>) = files.into_iter().partition(is_ours);
         let (first, middle): (Vec<_>, Vec<_>) = others.into_iter().partition(|file| {
             name(file).is_some_and(|name| {
@@ -288,37 +291,37 @@ pub fn clear_folder(folder: &Path, keep: Option<&Path>) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn about(at: &Path) -> io::Result<Option<About>> {
+pub fn stat(at: &Path) -> io::Result<Option<Stat>> {
     waiting(|| match remote::find(at)? {
-        None => local::about(at),
-        Some((store, key)) => match store.about(&key)? {
-            Some(about) => Ok(Some(about)),
+        None => local::stat(at),
+        Some((store, key)) => match store.stat(&key)? {
+            Some(stat) => Ok(Some(stat)),
             None if !is_listable(at) || store.page(&key, 1, None)?.0.is_empty() => Ok(None),
-            None => Ok(Some(About { kind: Kind::Folder, length: 0, changed: None, tag: None })),
+            None => Ok(Some(Stat { kind: EntryKind::Folder, length: 0, changed: None, tag: None })),
         },
     })
 }
 
-/// As [`about`], for a file or a single object. It does not examine whether the location is a
+/// As [`stat`], for a file or a single object. It does not examine whether the location is a
 /// folder in a bucket, which saves a request.
 ///
 /// # Errors
 /// As [`read`].
-pub fn about_file(at: &Path) -> io::Result<Option<About>> {
+pub fn stat_file(at: &Path) -> io::Result<Option<Stat>> {
     waiting(|| match remote::find(at)? {
-        None => local::about(at),
-        Some((store, key)) => store.about(&key),
+        None => local::stat(at),
+        Some((store, key)) => store.stat(&key),
     })
 }
 
 /// Whether a location exists. A location that cannot be examined counts as existing.
 pub fn exists(at: &Path) -> bool {
-    about(at).map_or(true, |about| about.is_some())
+    stat(at).map_or(true, |stat| stat.is_some())
 }
 
 /// Whether a location is a folder.
 pub fn is_folder(at: &Path) -> bool {
-    about(at).is_ok_and(|about| about.is_some_and(|about| about.kind == Kind::Folder))
+    stat(at).is_ok_and(|stat| stat.is_some_and(|stat| stat.kind == EntryKind::Folder))
 }
 
 /// Calls `see` for each entry of a folder, in any order, until it breaks; never if the folder does
@@ -326,7 +329,7 @@ pub fn is_folder(at: &Path) -> bool {
 ///
 /// # Errors
 /// The system's error; [`io::ErrorKind::Unsupported`] for a web server.
-pub fn visit(folder: &Path, see: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> io::Result<()> {
+pub fn visit(folder: &Path, see: &mut dyn FnMut(FolderEntry) -> ControlFlow<()>) -> io::Result<()> {
     waiting(|| {
         let Some((store, key)) = remote::find(folder)? else { return local::visit(folder, see) };
         let mut token = None;
@@ -344,7 +347,7 @@ pub fn visit(folder: &Path, see: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> io
 ///
 /// # Errors
 /// As [`visit`].
-pub fn list(folder: &Path) -> io::Result<Vec<Entry>> {
+pub fn list(folder: &Path) -> io::Result<Vec<FolderEntry>> {
     let mut entries = Vec::new();
     visit(folder, &mut |entry| {
         entries.push(entry);

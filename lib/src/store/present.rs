@@ -1,17 +1,17 @@
-//! Which of many files exist, by listing their folders: a request, or a system call, for each folder
-//! and not for each file.
+//! Which of many files exist, by listing their folders: a request, or a system call, for each
+//! folder and not for each file.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use super::{IN_FLIGHT, Kind, about_file, concurrently, each, is_remote, visit};
+use super::{EntryKind, IN_FLIGHT, concurrently, each, is_remote, stat_file, visit};
 
 /// Maximum number of entries of a folder that are listed per file in question, on a disk and in a
 /// bucket. Listing an entry on a disk costs a small fraction of examining a file; a request to a
 /// bucket lists up to 1000 entries.
-const PER_FILE: [usize; 2] = [50, 1000];
+const LISTED_PER_FILE: [usize; 2] = [50, 1000];
 /// Threads that list local folders.
 const THREADS: usize = 4;
 
@@ -26,7 +26,7 @@ pub fn present(files: &[PathBuf]) -> Vec<Option<bool>> {
     let folders: Vec<(PathBuf, usize)> = wanted.into_iter().collect();
     let threads = if remote { IN_FLIGHT } else { THREADS.min(folders.len() / 16) };
     let listed = concurrently(&folders, threads, |(folder, count)| {
-        names(folder, count.saturating_mul(PER_FILE[usize::from(remote)]).max(1000))
+        names(folder, count.saturating_mul(LISTED_PER_FILE[usize::from(remote)]).max(1000))
     });
     let folders = folders.into_iter().map(|(folder, _)| folder);
     let listed: BTreeMap<PathBuf, io::Result<Option<HashSet<String>>>> =
@@ -47,8 +47,8 @@ pub fn present(files: &[PathBuf]) -> Vec<Option<bool>> {
         })
         .collect();
     let paths: Vec<PathBuf> = rest.iter().map(|i| files[*i].clone()).collect();
-    for (i, about) in rest.into_iter().zip(each(&paths, about_file)) {
-        found[i] = about.ok().map(|about| about.is_some());
+    for (i, stat) in rest.into_iter().zip(each(&paths, stat_file)) {
+        found[i] = stat.ok().map(|stat| stat.is_some());
     }
     found
 }
@@ -59,7 +59,7 @@ fn names(folder: &Path, most: usize) -> io::Result<Option<HashSet<String>>> {
     let mut count = 0;
     visit(folder, &mut |entry| {
         count += 1;
-        if entry.kind == Kind::File {
+        if entry.kind == EntryKind::File {
             names.insert(entry.name);
         }
         if count > most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

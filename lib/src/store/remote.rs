@@ -5,31 +5,31 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{About, Entry, Wanted, location};
+use super::{FolderEntry, ReadRange, Stat, location};
 
 /// A bucket or a web server. Keys have no slash at either end. All retries are made below this.
 pub(super) trait Remote: Send + Sync {
     /// As [`super::read`]; `buffer` is empty when it is called.
-    fn read(&self, key: &str, wanted: Wanted, buffer: &mut Vec<u8>) -> io::Result<Option<u64>>;
+    fn read(&self, key: &str, wanted: ReadRange, buffer: &mut Vec<u8>) -> io::Result<Option<u64>>;
     /// As [`super::put`].
     fn put(&self, key: &str, bytes: &[u8]) -> io::Result<()>;
     /// As [`super::put_if_absent`].
     fn put_if_absent(&self, key: &str, bytes: &[u8]) -> io::Result<bool>;
     /// As [`super::delete`].
     fn delete(&self, key: &str) -> io::Result<()>;
-    /// As [`super::about_file`].
-    fn about(&self, key: &str) -> io::Result<Option<About>>;
+    /// As [`super::stat_file`].
+    fn stat(&self, key: &str) -> io::Result<Option<Stat>>;
     /// The next entries of a folder, at most `most`, after the page that returned this token; and
     /// the token of the next page, if there is one.
     fn page(&self, key: &str, most: usize, token: Option<String>) -> io::Result<Page>;
 }
 
 /// Entries of a folder, and the token of the next page.
-pub(super) type Page = (Vec<Entry>, Option<String>);
+pub(super) type Page = (Vec<FolderEntry>, Option<String>);
 
-type Known = HashMap<(String, String), Arc<dyn Remote>>;
+type MountedStores = HashMap<(String, String), Arc<dyn Remote>>;
 
-static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
+static STORES: Mutex<Option<MountedStores>> = Mutex::new(None);
 
 /// The store of an address, and the key in it; `None` for a local path.
 ///
@@ -37,7 +37,7 @@ static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
 /// Invalid settings for the store, such as an endpoint that is not a valid address.
 pub(super) fn find(at: &Path) -> io::Result<Option<(Arc<dyn Remote>, String)>> {
     let Some((scheme, root, key)) = location::split(at) else { return Ok(None) };
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = STORES.lock().unwrap_or_else(PoisonError::into_inner);
     let known = known.get_or_insert_default();
     let name = (scheme.to_owned(), root.to_owned());
     let store = if let Some(store) = known.get(&name) {
@@ -53,7 +53,7 @@ pub(super) fn find(at: &Path) -> io::Result<Option<(Arc<dyn Remote>, String)>> {
 /// Makes a store available as `memory://name`.
 #[cfg(test)]
 pub(super) fn mount(name: &str, store: Arc<dyn Remote>) -> std::path::PathBuf {
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = STORES.lock().unwrap_or_else(PoisonError::into_inner);
     known.get_or_insert_default().insert(("memory".to_owned(), name.to_owned()), store);
     format!("memory://{name}").into()
 }

@@ -5,30 +5,30 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The variable that sets [`Patience::deadline`], in seconds.
+/// The variable that sets [`RetryPolicy::deadline`], in seconds.
 const VARIABLE: &str = "VOXLOOM_STORE_DEADLINE";
 
 /// How long a request is repeated.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct RetryPolicy {
     /// The time after the first attempt after which no further attempt begins.
     pub(super) deadline: Duration,
-    /// The pause after the first try; it doubles with each further one, up to [`LONGEST`].
+    /// The pause after the first try; it doubles with each further one, up to [`MAX_PAUSE`].
     pub(super) pause: Duration,
     /// The time without any data after which a connection is given up.
     pub(super) silence: Duration,
 }
 
 /// The number of failed tries after which a warning is given.
-const TOLD: u32 = 4;
+const TRIES_BEFORE_WARNING: u32 = 4;
 /// The longest pause between two tries.
-const LONGEST: Duration = Duration::from_secs(10);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-impl Patience {
+impl RetryPolicy {
     /// The values of this process. The deadline is two minutes, or the number of seconds in
     /// `VOXLOOM_STORE_DEADLINE`.
     pub(super) fn of_process() -> Self {
-        static VALUE: OnceLock<Patience> = OnceLock::new();
+        static VALUE: OnceLock<RetryPolicy> = OnceLock::new();
         *VALUE.get_or_init(|| {
             let text = std::env::var(VARIABLE).unwrap_or_default();
             let seconds = text.trim().parse::<f64>().ok().filter(|s| (0.0..1e6).contains(s));
@@ -66,7 +66,7 @@ impl Outage {
 
 /// Why an attempt failed, with the message of the server or the network.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum TryError {
     /// A temporary fault: the same request may succeed later.
     Passing(String),
     /// The server refuses access.
@@ -79,19 +79,19 @@ pub(super) enum Failure {
 
 /// The message of an error of the store, inside an [`io::Error`] whose kind classifies it.
 #[derive(Debug)]
-struct Said(String);
+struct StoreMessage(String);
 
-impl fmt::Display for Said {
+impl fmt::Display for StoreMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Said {}
+impl std::error::Error for StoreMessage {}
 
 /// An error with a message of one sentence.
 pub(super) fn error(kind: io::ErrorKind, message: impl Into<String>) -> io::Error {
-    io::Error::new(kind, Said(message.into()))
+    io::Error::new(kind, StoreMessage(message.into()))
 }
 
 /// Repeats `attempt`, which is given its number from 0, as long as it fails temporarily and the
@@ -104,10 +104,10 @@ pub(super) fn error(kind: io::ErrorKind, message: impl Into<String>) -> io::Erro
 /// [`io::ErrorKind::TimedOut`] after the deadline; [`io::ErrorKind::PermissionDenied`],
 /// [`io::ErrorKind::Unsupported`] or [`io::ErrorKind::Other`] at once.
 pub(super) fn repeat<T>(
-    patience: Patience,
+    policy: RetryPolicy,
     outage: &Outage,
     server: &str,
-    mut attempt: impl FnMut(u32) -> Result<T, Failure>,
+    mut attempt: impl FnMut(u32) -> Result<T, TryError>,
 ) -> io::Result<T> {
     let begun = Instant::now();
     let mut tries = 0;
@@ -121,33 +121,33 @@ pub(super) fn repeat<T>(
         };
         tries += 1;
         match failure {
-            Failure::Passing(said) => {
-                let pause = pause(patience, tries);
+            TryError::Passing(reason) => {
+                let pause = pause(policy, tries);
                 let failing = outage.fail().max(begun.elapsed());
-                if failing + pause > patience.deadline {
+                if failing + pause > policy.deadline {
                     let message = format!(
-                        "{server} gave no good answer for {:.1} s, and the last was \"{said}\"; check \
+                        "{server} gave no good answer for {:.1} s, and the last was \"{reason}\"; check \
                          that address, and run the same command again when it answers",
                         failing.as_secs_f64()
                     );
                     return Err(error(io::ErrorKind::TimedOut, message));
                 }
-                if tries == TOLD {
+                if tries == TRIES_BEFORE_WARNING {
                     tracing::warn!(
-                        "{server} gives no good answer (\"{said}\"); requests are repeated for {:.0} s",
-                        patience.deadline.as_secs_f64()
+                        "{server} gives no good answer (\"{reason}\"); requests are repeated for {:.0} s",
+                        policy.deadline.as_secs_f64()
                     );
                 }
-                tracing::debug!("try {tries} failed ({said}); the next is in {pause:?}");
+                tracing::debug!("try {tries} failed ({reason}); the next is in {pause:?}");
                 std::thread::sleep(pause);
             }
             answer => {
                 outage.end();
                 return Err(match answer {
-                    Failure::Denied(said) => error(io::ErrorKind::PermissionDenied, said),
-                    Failure::Unsupported(said) => error(io::ErrorKind::Unsupported, said),
-                    Failure::Permanent(said) | Failure::Passing(said) => {
-                        error(io::ErrorKind::Other, said)
+                    TryError::Denied(reason) => error(io::ErrorKind::PermissionDenied, reason),
+                    TryError::Unsupported(reason) => error(io::ErrorKind::Unsupported, reason),
+                    TryError::Permanent(reason) | TryError::Passing(reason) => {
+                        error(io::ErrorKind::Other, reason)
                     }
                 });
             }
@@ -157,9 +157,9 @@ pub(super) fn repeat<T>(
 
 /// The pause after a number of tries, of random length between half and all of its maximum, so that
 /// many processes that failed together do not try again together.
-fn pause(patience: Patience, tries: u32) -> Duration {
+fn pause(policy: RetryPolicy, tries: u32) -> Duration {
     use std::hash::{BuildHasher, RandomState};
-    let most = patience.pause.saturating_mul(1 << (tries - 1).min(16)).min(LONGEST);
+    let most = policy.pause.saturating_mul(1 << (tries - 1).min(16)).min(MAX_PAUSE);
     // `RandomState` is randomly seeded by the standard library
     let random = RandomState::new().hash_one(tries) as f64 / u64::MAX as f64;
     most.mul_f64(0.5 + 0.5 * random)
@@ -169,7 +169,7 @@ fn pause(patience: Patience, tries: u32) -> Duration {
 mod tests {
     use super::*;
 
-    const SHORT: Patience = Patience {
+    const SHORT: RetryPolicy = RetryPolicy {
         deadline: Duration::from_millis(200),
         pause: Duration::from_millis(1),
         silence: Duration::from_millis(100),
@@ -180,13 +180,13 @@ mod tests {
         let mut tries = 0;
         let outcome = repeat(SHORT, &Outage::default(), "s3://b", |number| {
             tries += 1;
-            if number < 3 { Err(Failure::Passing("busy".into())) } else { Ok(number) }
+            if number < 3 { Err(TryError::Passing("busy".into())) } else { Ok(number) }
         });
         assert_eq!((outcome.unwrap(), tries), (3, 4));
         for (failure, kind) in [
-            (Failure::Denied("no".into()), io::ErrorKind::PermissionDenied),
-            (Failure::Permanent("no".into()), io::ErrorKind::Other),
-            (Failure::Unsupported("no".into()), io::ErrorKind::Unsupported),
+            (TryError::Denied("no".into()), io::ErrorKind::PermissionDenied),
+            (TryError::Permanent("no".into()), io::ErrorKind::Other),
+            (TryError::Unsupported("no".into()), io::ErrorKind::Unsupported),
         ] {
             let mut failure = Some(failure);
             let outcome = repeat(SHORT, &Outage::default(), "s3://b", |_| {
@@ -200,7 +200,7 @@ mod tests {
     fn a_server_that_is_gone_is_waited_for_once_and_not_for_each_request() {
         let outage = Outage::default();
         let gone = || {
-            repeat(SHORT, &outage, "s3://b", |_| Err::<(), _>(Failure::Passing("refused".into())))
+            repeat(SHORT, &outage, "s3://b", |_| Err::<(), _>(TryError::Passing("refused".into())))
         };
         let begun = Instant::now();
         for _ in 0..100 {
@@ -209,12 +209,12 @@ mod tests {
         }
         assert!(begun.elapsed() < SHORT.deadline * 50, "each waited for the deadline");
         // a response ends the outage, even if it is an error
-        repeat(SHORT, &outage, "s3://b", |_| Err::<(), _>(Failure::Denied("no".into())))
+        repeat(SHORT, &outage, "s3://b", |_| Err::<(), _>(TryError::Denied("no".into())))
             .unwrap_err();
         let mut tries = 0;
         repeat(SHORT, &outage, "s3://b", |number| {
             tries += 1;
-            if number < 2 { Err(Failure::Passing("busy".into())) } else { Ok(()) }
+            if number < 2 { Err(TryError::Passing("busy".into())) } else { Ok(()) }
         })
         .unwrap();
         assert_eq!(tries, 3);
@@ -224,7 +224,7 @@ mod tests {
     fn after_the_deadline_the_last_failure_is_told() {
         let begun = Instant::now();
         let outcome = repeat(SHORT, &Outage::default(), "s3://b", |_| {
-            Err::<(), _>(Failure::Passing("HTTP 503".into()))
+            Err::<(), _>(TryError::Passing("HTTP 503".into()))
         });
         let error = outcome.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);

@@ -96,7 +96,7 @@ pub fn read_blocks(path: &Path) -> Result<Vec<BlockRow>, Error> {
     let table = Table::read(path)?;
     let mut at = [0; COLUMNS.len()];
     for (column, name) in at.iter_mut().zip(COLUMNS) {
-        *column = table.wanted(name)?;
+        *column = table.required_column(name)?;
     }
     (0..table.rows.len())
         .map(|row| {

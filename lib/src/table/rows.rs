@@ -80,7 +80,7 @@ impl Table {
     ///
     /// # Errors
     /// [`Error::Format`].
-    pub fn wanted(&self, name: &str) -> Result<usize, Error> {
+    pub fn required_column(&self, name: &str) -> Result<usize, Error> {
         self.column(name).ok_or_else(|| Error::Format {
             path: self.path.clone(),
             line: Some(1),
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(
             read(b"a,b\n")
                 .unwrap()
-                .wanted("c")
+                .required_column("c")
                 .unwrap_err()
                 .to_string()
                 .split_once(": ")

@@ -55,7 +55,7 @@ pub fn read_spots(path: &Path) -> Result<Vec<Spot>, Error> {
 }
 
 pub(super) fn position_columns(table: &Table, prefix: &str) -> Result<[usize; 3], Error> {
-    let [z, y, x] = POSITION.map(|name| table.wanted(&format!("{prefix}{name}")));
+    let [z, y, x] = POSITION.map(|name| table.required_column(&format!("{prefix}{name}")));
     Ok([z?, y?, x?])
 }
 

@@ -39,7 +39,7 @@ pub fn parse_codec(text: &str) -> Result<Codec, String> {
 
 /// How a volume is stored.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Layout {
+pub struct VolumeStorage {
     /// The chunk shape, voxels along z, y, x; `None` for that of the source, if it is a usual one.
     pub chunk: Option<[usize; 3]>,
     /// The shard shape, a multiple of the chunk shape.
@@ -57,7 +57,7 @@ pub fn volume(
     select: &Select,
     destination: &str,
     format: Format,
-    layout: &Layout,
+    layout: &VolumeStorage,
     ctx: &Context,
 ) -> Result<(), Error> {
     volume::check_name(destination, format)?;
@@ -88,8 +88,9 @@ fn copy<T: Voxel>(
     let block = Plan::choose_block(bounds, WriteUnit::of(spec), cost, ctx)?;
     let identity = Identity::of("transcode").with_volume("volume", input)?.with("output", spec);
     let reads = Reads::Volume(input);
-    let kept = budget.caches(&[(reads, blocks::worth_keeping(input, block, [0; 3]))], &cost(block));
-    let plan = Plan::tile(bounds, block, cost(block), &identity).beside(
+    let kept =
+        budget.caches(&[(reads, blocks::useful_cache_bytes(input, block, [0; 3]))], &cost(block));
+    let plan = Plan::tile(bounds, block, cost(block), &identity).with_overhead(
         &budget,
         kept,
         Budget::each_thread(&[reads], spec.writing_bytes(destination)),

@@ -35,7 +35,7 @@ fn a_volume_goes_through_every_format_voxel_for_voxel() {
             spacing: source.ends_with("npy").then_some(spec.grid.spacing),
             ..Select::default()
         };
-        volume(&source, &select, &to, format, &Layout::default(), &ctx).unwrap();
+        volume(&source, &select, &to, format, &VolumeStorage::default(), &ctx).unwrap();
         let select = Select { spacing: Some(spec.grid.spacing), ..Select::default() };
         let copy = Volume::open(&to, &select).unwrap();
         assert_eq!(copy.read::<u16>(&whole).unwrap(), voxels, "{name}");

@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::frame::{DIRECTION, Direction, Frame, check_direction};
+use super::convention::{CoordinateConvention, DIRECTION, Direction, check_direction};
 use super::numbers::{self, Located};
 use super::{Error, LOCAL_AFFINES};
 use crate::geom::{Affine, Chain, Point, Transform};
@@ -159,7 +159,7 @@ fn parse(text: &str, path: &Path, wanted: Direction) -> Result<Vec<Step>, String
                 .to_owned(),
         );
     };
-    let reader = Reader { path, wanted };
+    let reader = DocumentReader { path, wanted };
     let mut steps = Vec::new();
     reader.top(&object, &mut steps)?;
     if wanted == Direction::MovingToFixed {
@@ -188,12 +188,12 @@ fn not_json(text: &str, error: &serde_json::Error) -> String {
     format!("is not a transform, for it is not valid JSON: {why}")
 }
 
-struct Reader<'a> {
+struct DocumentReader<'a> {
     path: &'a Path,
     wanted: Direction,
 }
 
-impl Reader<'_> {
+impl DocumentReader<'_> {
     fn top(&self, object: &Map<String, Value>, steps: &mut Vec<Step>) -> Result<(), String> {
         let known = ["type", "transformations", "coordinateTransformations"];
         if !known.iter().any(|key| object.contains_key(*key)) {
@@ -205,7 +205,7 @@ impl Reader<'_> {
             ));
         }
         check_direction(object, self.wanted)?;
-        let frame = Frame::read(object, None)?;
+        let frame = CoordinateConvention::read(object, None)?;
         self.transformation(object, frame, &Located::root(""), steps)
     }
 
@@ -213,7 +213,7 @@ impl Reader<'_> {
     fn transformation(
         &self,
         object: &Map<String, Value>,
-        frame: Frame,
+        frame: CoordinateConvention,
         at: &Located,
         steps: &mut Vec<Step>,
     ) -> Result<(), String> {
@@ -263,7 +263,7 @@ impl Reader<'_> {
     fn nested(
         &self,
         value: &Value,
-        outer: Frame,
+        outer: CoordinateConvention,
         at: &Located,
         steps: &mut Vec<Step>,
     ) -> Result<(), String> {
@@ -273,7 +273,8 @@ impl Reader<'_> {
         if object.contains_key("direction") {
             check_direction(object, self.wanted).map_err(|e| format!("{at} {e}"))?;
         }
-        let frame = Frame::read(object, Some(outer)).map_err(|e| format!("{at} {e}"))?;
+        let frame =
+            CoordinateConvention::read(object, Some(outer)).map_err(|e| format!("{at} {e}"))?;
         self.transformation(object, frame, at, steps)
     }
 
@@ -303,7 +304,12 @@ impl Reader<'_> {
 }
 
 /// The map of an `affine`, `rotation`, `scale` or `translation`.
-fn matrix(name: &str, value: &Value, frame: Frame, at: &Located) -> Result<Affine, String> {
+fn matrix(
+    name: &str,
+    value: &Value,
+    frame: CoordinateConvention,
+    at: &Located,
+) -> Result<Affine, String> {
     const UNIT: [[f64; 3]; 3] = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
     Ok(match name {
         "translation" => Affine::translation(frame.vector(numbers::triple(value, at)?)),
@@ -344,7 +350,7 @@ fn relative(document: &Path, location: &str) -> String {
     if !store::is_same_root(&folder, &target) {
         return target.display().to_string();
     }
-    let (folder, target) = (tidy(&folder), tidy(&target));
+    let (folder, target) = (normalise_path(&folder), normalise_path(&target));
     let shared = folder.iter().zip(&target).take_while(|(a, b)| a == b).count();
     let mut path: PathBuf = folder[shared..].iter().map(|_| "..").collect();
     path.extend(&target[shared..]);
@@ -352,7 +358,7 @@ fn relative(document: &Path, location: &str) -> String {
 }
 
 /// The components of an absolute path, with `.` and `..` resolved lexically.
-fn tidy(path: &Path) -> Vec<std::ffi::OsString> {
+fn normalise_path(path: &Path) -> Vec<std::ffi::OsString> {
     let mut parts: Vec<std::ffi::OsString> = Vec::new();
     for part in path.components() {
         match part {

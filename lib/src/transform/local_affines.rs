@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::frame::{DIRECTION, Direction, Frame, check_direction};
+use super::convention::{CoordinateConvention, DIRECTION, Direction, check_direction};
 use super::numbers::{self, Located};
 use super::{Error, LOCAL_AFFINES};
 use crate::geom::{Affine, Grid, LocalAffines, Point};
@@ -128,7 +128,7 @@ fn decode(
         ));
     }
     check_direction(attributes, Direction::FixedToMoving)?;
-    if Frame::read(attributes, None)? != Frame::default() {
+    if CoordinateConvention::read(attributes, None)? != CoordinateConvention::default() {
         return Err("is not in axes z,y,x and micrometres; write it anew in those".to_owned());
     }
     let entry = |object: &Map<String, Value>, key: &str| -> Result<Point, String> {

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::Error;
-use super::frame::reverse_axes;
+use super::convention::reverse_axes;
 use super::numbers::{Located, check_affine, check_last_row};
 use crate::geom::Affine;
 use crate::quote::shorten;
@@ -15,7 +15,7 @@ use crate::store::document::{self, write_whole};
 
 /// The axis order of a text matrix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Axes {
+pub enum AxisOrder {
     /// z, y, x: current BigStream, and this project.
     #[default]
     Zyx,
@@ -28,7 +28,7 @@ pub enum Axes {
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Format`].
-pub fn read_matrix_text(path: &Path, axes: Axes) -> Result<Affine, Error> {
+pub fn read_matrix_text(path: &Path, axes: AxisOrder) -> Result<Affine, Error> {
     let location = path.display().to_string();
     let text = document::read_text(path).map_err(|source| Error::Io {
         action: "read",
@@ -45,18 +45,18 @@ pub fn read_matrix_text(path: &Path, axes: Axes) -> Result<Affine, Error> {
 ///
 /// ```
 /// use voxloom::geom::Affine;
-/// use voxloom::transform::{Axes, read_matrix_text, write_matrix_text};
+/// use voxloom::transform::{AxisOrder, read_matrix_text, write_matrix_text};
 ///
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("affine.mat");
 /// let map = Affine::translation([1.0, 2.0, 3.0]);
-/// write_matrix_text(&path, &map, Axes::Xyz)?;
-/// assert_eq!(read_matrix_text(&path, Axes::Xyz)?, map);
+/// write_matrix_text(&path, &map, AxisOrder::Xyz)?;
+/// assert_eq!(read_matrix_text(&path, AxisOrder::Xyz)?, map);
 /// // read with the wrong axes, it is another map
-/// assert_eq!(read_matrix_text(&path, Axes::Zyx)?.offset(), [3.0, 2.0, 1.0]);
+/// assert_eq!(read_matrix_text(&path, AxisOrder::Zyx)?.offset(), [3.0, 2.0, 1.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn write_matrix_text(path: &Path, map: &Affine, axes: Axes) -> Result<(), Error> {
+pub fn write_matrix_text(path: &Path, map: &Affine, axes: AxisOrder) -> Result<(), Error> {
     check_affine(&Located::root("the matrix"), map)
         .map_err(|message| Error::Format { location: path.display().to_string(), message })?;
     write_whole(path, format_matrix_text(map, axes).as_bytes()).map_err(|source| Error::Io {
@@ -67,8 +67,8 @@ pub fn write_matrix_text(path: &Path, map: &Affine, axes: Axes) -> Result<(), Er
 }
 
 /// Formats 19 significant digits, as `numpy.savetxt` does; 17 suffice to identify every double.
-fn format_matrix_text(map: &Affine, axes: Axes) -> String {
-    let map = if axes == Axes::Xyz { reverse_axes(map) } else { *map };
+fn format_matrix_text(map: &Affine, axes: AxisOrder) -> String {
+    let map = if axes == AxisOrder::Xyz { reverse_axes(map) } else { *map };
     let mut text = String::new();
     for row in map.rows().iter().chain([&[0.0, 0.0, 0.0, 1.0]]) {
         for (c, value) in row.iter().enumerate() {
@@ -90,7 +90,7 @@ fn savetxt(value: f64) -> String {
     format!("{digits}e{sign}{exponent:0>2}")
 }
 
-pub(super) fn parse_matrix_text(text: &str, axes: Axes) -> Result<Affine, String> {
+pub(super) fn parse_matrix_text(text: &str, axes: AxisOrder) -> Result<Affine, String> {
     let mut rows: Vec<[f64; 4]> = Vec::new();
     for (i, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default();
@@ -120,7 +120,7 @@ pub(super) fn parse_matrix_text(text: &str, axes: Axes) -> Result<Affine, String
     check_last_row(rows.get(3).map(<[f64; 4]>::as_slice), "the matrix")?;
     let map = Affine::from_rows([rows[0], rows[1], rows[2]]);
     check_affine(&Located::root("the matrix"), &map)?;
-    Ok(if axes == Axes::Xyz { reverse_axes(&map) } else { map })
+    Ok(if axes == AxisOrder::Xyz { reverse_axes(&map) } else { map })
 }
 
 fn number(cell: &str, line: usize) -> Result<f64, String> {

@@ -12,18 +12,18 @@ use crate::quote::shorten;
 use crate::store;
 use crate::{files, volume};
 
+mod convention;
 mod document;
-mod frame;
 mod local_affines;
 mod matrix_text;
 mod numbers;
 #[cfg(test)]
 mod tests;
 
+pub use convention::{Direction, reverse_axes};
 pub use document::{Step, read_document, write_chain, write_document};
-pub use frame::{Direction, reverse_axes};
 pub use local_affines::{read_local_affines, write_local_affines};
-pub use matrix_text::{Axes, read_matrix_text, write_matrix_text};
+pub use matrix_text::{AxisOrder, read_matrix_text, write_matrix_text};
 
 /// The `type` of local affines, in documents and in the attributes of their array.
 pub const LOCAL_AFFINES: &str = "voxloom:localAffines";
@@ -56,7 +56,7 @@ pub enum Error {
 
 /// The kind of transform at a location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum TransformKind {
     /// A chain as JSON.
     Document,
     /// A 4x4 matrix as text.
@@ -68,16 +68,16 @@ pub enum Kind {
 }
 
 /// Files with more bytes than this are not taken for transforms in text form.
-const LARGEST_TEXT: u64 = 64 << 20;
+const MAX_TEXT: u64 = 64 << 20;
 
 /// Number of leading bytes by which the kind of a file is detected.
-const HEAD: usize = 4096;
+const HEAD_BYTES: usize = 4096;
 
 /// Detects the kind of transform at a location by its content.
 ///
 /// # Errors
 /// [`Error`] if nothing is there, it cannot be read, or it is a file of no supported kind.
-pub fn kind_of(location: &str) -> Result<Kind, Error> {
+pub fn kind_of(location: &str) -> Result<TransformKind, Error> {
     let wrong = |message: &str| Error::Format {
         location: location.to_owned(),
         message: message.to_owned(),
@@ -86,12 +86,12 @@ pub fn kind_of(location: &str) -> Result<Kind, Error> {
         let path = if location == "-" { "standard input" } else { location };
         let refused = |source| Error::Io { action: "read", path: path.to_owned(), source };
         let bytes = store::document::read(location).map_err(refused)?;
-        return kind_of_text(&bytes[..bytes.len().min(HEAD)], &wrong);
+        return kind_of_text(&bytes[..bytes.len().min(HEAD_BYTES)], &wrong);
     }
     let path = path_of(location)?;
     let refused = |source| Error::Io { action: "read", path: location.to_owned(), source };
-    let there = store::about(&path).map_err(refused)?;
-    let Some(file) = there.as_ref().filter(|there| there.kind == store::Kind::File) else {
+    let there = store::stat(&path).map_err(refused)?;
+    let Some(file) = there.as_ref().filter(|there| there.kind == store::EntryKind::File) else {
         // a web server does not tell whether there is a folder
         if there.is_none() && store::is_listable(&path) {
             return Err(wrong(
@@ -100,17 +100,17 @@ pub fn kind_of(location: &str) -> Result<Kind, Error> {
             ));
         }
         return Ok(if local_affines::is_local_affines(&path) {
-            Kind::LocalAffines
+            TransformKind::LocalAffines
         } else {
-            Kind::Field
+            TransformKind::Field
         });
     };
-    if file.length > LARGEST_TEXT {
+    if file.length > MAX_TEXT {
         return Err(wrong(
             "is too large for a transform in text; a field is given as its Zarr folder",
         ));
     }
-    let head = store::document::read_start(&path, HEAD).map_err(refused)?;
+    let head = store::document::read_start(&path, HEAD_BYTES).map_err(refused)?;
     if store::is_remote(&path) && is_foreign(&head) {
         return Err(wrong(
             "is a transform of another program, which is read from a local path only; copy it to one and \
@@ -118,8 +118,8 @@ pub fn kind_of(location: &str) -> Result<Kind, Error> {
         ));
     }
     let kind = kind_of_text(&head, &wrong)?;
-    let named = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("mat"));
-    if kind == Kind::MatrixText && named {
+    let named = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("mat"));
+    if kind == TransformKind::MatrixText && named {
         return Err(wrong(
             "is text and called .mat, as greedy's matrices are (x,y,z, RAS, mm) and BigStream's may be (z,y,x, \
              um); say which it is: transcode FILE --from greedy (or bigstream) -o chain.json",
@@ -135,7 +135,7 @@ fn path_of(location: &str) -> Result<PathBuf, Error> {
 }
 
 /// The kind of a file that begins with `head`.
-fn kind_of_text(head: &[u8], wrong: &dyn Fn(&str) -> Error) -> Result<Kind, Error> {
+fn kind_of_text(head: &[u8], wrong: &dyn Fn(&str) -> Error) -> Result<TransformKind, Error> {
     if is_foreign(head) {
         return Err(wrong(
             "is a transform of another program (ITK, NIfTI, NRRD, MetaImage, HDF5, MATLAB or elastix); turn it into a \
@@ -150,8 +150,8 @@ fn kind_of_text(head: &[u8], wrong: &dyn Fn(&str) -> Error) -> Result<Kind, Erro
     let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     match text.first() {
         None => Err(wrong("is empty; wanted a transform: a chain's JSON or a 4x4 text matrix")),
-        Some(b'{') => Ok(Kind::Document),
-        Some(_) => Ok(Kind::MatrixText),
+        Some(b'{') => Ok(TransformKind::Document),
+        Some(_) => Ok(TransformKind::MatrixText),
     }
 }
 
@@ -190,7 +190,7 @@ pub fn read_chain_in(locations: &[String], direction: Direction) -> Result<Chain
     let mut chain = Chain::default();
     for location in locations {
         let steps = read_steps(location, direction)?;
-        if kind_of(location)? == Kind::MatrixText {
+        if kind_of(location)? == TransformKind::MatrixText {
             tracing::info!("{location}: a text matrix, taken as {direction} in z,y,x micrometres");
         }
         chain.steps.extend(open_steps(location, &steps, direction)?.steps);
@@ -214,12 +214,12 @@ pub fn open_steps(document: &str, steps: &[Step], direction: Direction) -> Resul
 /// As [`read_chain`].
 pub fn read_steps(location: &str, direction: Direction) -> Result<Vec<Step>, Error> {
     Ok(match kind_of(location)? {
-        Kind::Document => read_document(&document_of(location)?, direction)?,
-        Kind::MatrixText => {
-            vec![Step::Affine(read_matrix_text(&document_of(location)?, Axes::Zyx)?)]
+        TransformKind::Document => read_document(&document_of(location)?, direction)?,
+        TransformKind::MatrixText => {
+            vec![Step::Affine(read_matrix_text(&document_of(location)?, AxisOrder::Zyx)?)]
         }
-        Kind::LocalAffines => vec![Step::LocalAffines(location.to_owned())],
-        Kind::Field => vec![Step::Field(location.to_owned())],
+        TransformKind::LocalAffines => vec![Step::LocalAffines(location.to_owned())],
+        TransformKind::Field => vec![Step::Field(location.to_owned())],
     })
 }
 

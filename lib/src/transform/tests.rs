@@ -97,7 +97,7 @@ proptest! {
     #[test]
     fn a_text_matrix_comes_back_bit_for_bit_in_either_order(map in any_affine()) {
         let folder = Folder::new();
-        for axes in [Axes::Zyx, Axes::Xyz] {
+        for axes in [AxisOrder::Zyx, AxisOrder::Xyz] {
             let path = folder.path("m.txt");
             write_matrix_text(&path, &map, axes).unwrap();
             prop_assert_eq!(bits(&read_matrix_text(&path, axes).unwrap()), bits(&map));
@@ -273,9 +273,9 @@ fn a_text_is_written_as_numpy_writes_it() {
     let folder = Folder::new();
     let map =
         Affine::from_rows([[0.1, 0.0, 0.0, -81.25], [0.0, 1.0, 0.0, 2e-5], [0.5, 0.0, 1.0, 3.0]]);
-    write_matrix_text(&folder.path("m.txt"), &map, Axes::Zyx).unwrap();
+    write_matrix_text(&folder.path("m.txt"), &map, AxisOrder::Zyx).unwrap();
     insta::assert_snapshot!(std::fs::read_to_string(folder.path("m.txt")).unwrap());
-    write_matrix_text(&folder.path("m.txt"), &map, Axes::Xyz).unwrap();
+    write_matrix_text(&folder.path("m.txt"), &map, AxisOrder::Xyz).unwrap();
     let text = std::fs::read_to_string(folder.path("m.txt")).unwrap();
     assert!(text.starts_with("1.000000000000000000e+00 0.000000000000000000e+00 5.0000"), "{text}");
 }
@@ -285,7 +285,7 @@ fn a_text_is_written_as_numpy_writes_it() {
 fn the_tutorial_matrix_in_x_y_z_maps_as_its_transpose_in_space() {
     let path =
         crate::golden::shared("reference/bigstream/tutorial_global_2021/global_affine_xyz.txt");
-    let map = read_matrix_text(&path, Axes::Xyz).unwrap();
+    let map = read_matrix_text(&path, AxisOrder::Xyz).unwrap();
     let offset = map.offset();
     assert!(
         (offset[2] + 81.259_040_74).abs() < 1e-8 && (offset[0] + 0.242_373_193_968).abs() < 1e-9
@@ -318,7 +318,7 @@ fn what_cannot_be_used_is_never_written() {
     let lost = Affine::translation([0.0, f64::NAN, 0.0]);
     for map in [flat, lost] {
         assert!(write_chain(&path, &Chain::affine(map)).is_err());
-        assert!(write_matrix_text(&path, &map, Axes::Zyx).is_err());
+        assert!(write_matrix_text(&path, &map, AxisOrder::Zyx).is_err());
     }
     assert!(!path.exists());
 }

@@ -314,12 +314,12 @@ impl FieldOutput {
         chunk: [usize; 3],
         run: &impl Begin,
     ) -> Result<Self, Error> {
-        let mark = [(unfinished::MARK.to_owned(), unfinished::begun())];
+        let mark = [(unfinished::UNFINISHED_ATTRIBUTE.to_owned(), unfinished::begun())];
         Self::create_any(location, grid, parts, chunk, run, mark.into_iter().collect())
     }
 
     /// As [`FieldOutput::create`], but marks the field as unfinished until
-    /// [`Unfinished::set_lacking`] changes that.
+    /// [`Unfinished::set_missing_blocks`] changes that.
     ///
     /// # Errors
     /// As [`super::Output::create`].
@@ -329,7 +329,7 @@ impl FieldOutput {
         chunk: [usize; 3],
         run: &impl Begin,
     ) -> Result<Self, Error> {
-        let mark = [(unfinished::MARK.to_owned(), unfinished::begun())];
+        let mark = [(unfinished::UNFINISHED_ATTRIBUTE.to_owned(), unfinished::begun())];
         let parts = FieldParts::default();
         Self::create_any(location, grid, parts, chunk, run, mark.into_iter().collect())
     }
@@ -460,7 +460,7 @@ impl Unfinished for FieldOutput {
         self.array.files(&self.bounds(part))
     }
 
-    fn set_lacking(&self, lacking: Option<[usize; 2]>, _: bool) -> Result<(), Error> {
-        self.array.set_lacking(lacking)
+    fn set_missing_blocks(&self, lacking: Option<[usize; 2]>, _: bool) -> Result<(), Error> {
+        self.array.set_missing_blocks(lacking)
     }
 }

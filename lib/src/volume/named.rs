@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Error, Format};
 
 /// File name extensions, and the formats that they stand for.
-const ENDINGS: [(&str, &str); 41] = [
+const EXTENSIONS: [(&str, &str); 41] = [
     ("bmp", "BMP"),
     ("csv", "a table"),
     ("czi", "CZI"),
@@ -60,8 +60,8 @@ pub fn check_name(location: &str, format: Format) -> Result<(), Error> {
         Format::Tiff => (&["tif", "tiff"], "TIFF", ".tif or .tiff"),
         Format::Npy => (&["npy"], "a NumPy file", ".npy"),
     };
-    let Some((ending, other)) = other_format(location, own) else { return Ok(()) };
-    let read_only = if ending == "png" { ", which is read and not written" } else { "" };
+    let Some((extension, other)) = other_format(location, own) else { return Ok(()) };
+    let read_only = if extension == "png" { ", which is read and not written" } else { "" };
     let message = format!(
         "would be {what}, but its name is that of {other}{read_only}; let it end in {endings}, or choose \
          another format by its ending (.zarr, .n5, .tif, .npy)"
@@ -84,9 +84,9 @@ pub fn check_zarr_name(location: &str) -> Result<(), Error> {
 
 /// The extension of a name and its format, if it is known and not one of `own`.
 pub fn other_format(location: &str, own: &[&str]) -> Option<(&'static str, &'static str)> {
-    let ending = Path::new(location.trim_end_matches('/')).extension()?;
-    let ending = ending.to_string_lossy().to_lowercase();
-    ENDINGS.into_iter().find(|(known, _)| *known == ending && !own.contains(known))
+    let extension = Path::new(location.trim_end_matches('/')).extension()?;
+    let extension = extension.to_string_lossy().to_lowercase();
+    EXTENSIONS.into_iter().find(|(known, _)| *known == extension && !own.contains(known))
 }
 
 #[cfg(test)]
@@ -114,7 +114,7 @@ mod tests {
             let checked = check_name(name, format);
             assert_eq!(checked.is_ok(), fits, "{name} {checked:?}");
         }
-        let said = check_name("a.png", Format::Zarr3).unwrap_err().to_string();
-        assert!(said.contains("PNG, which is read and not written"), "{said}");
+        let message = check_name("a.png", Format::Zarr3).unwrap_err().to_string();
+        assert!(message.contains("PNG, which is read and not written"), "{message}");
     }
 }

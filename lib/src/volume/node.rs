@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::{Error, path_of, shorten};
-use crate::store::{self, Kind, Wanted};
+use crate::store::{self, EntryKind, ReadRange};
 
 /// The maximum size of a metadata file in bytes: more than any list of blocks or images needs.
-const MOST: u64 = 64 << 20;
+const MAX_METADATA: u64 = 64 << 20;
 
 /// The formats whose volumes are folders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,17 +48,17 @@ pub(super) struct Node {
 }
 
 /// For messages: the metadata files that a folder is searched for.
-pub(super) const LOOKED_FOR: &str = "zarr.json, .zarray, .zgroup or attributes.json";
+pub(super) const METADATA_FILES: &str = "zarr.json, .zarray, .zgroup or attributes.json";
 
 /// Reads a JSON object; `None` if the file does not exist.
 pub(super) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, Error> {
     let mut text = Vec::new();
-    let length = store::read(path, Wanted::Whole(MOST), &mut text);
+    let length = store::read(path, ReadRange::Whole(MAX_METADATA), &mut text);
     let Some(length) = length.map_err(|source| Error::io("read", path, source))? else {
         return Ok(None);
     };
-    if length > MOST {
-        let message = format!("has {length} bytes of metadata; {MOST} are read at most");
+    if length > MAX_METADATA {
+        let message = format!("has {length} bytes of metadata; {MAX_METADATA} are read at most");
         return Err(Error::format(path.display(), message));
     }
     let bad = |what: String| Error::format(path.display(), format!("is no JSON object: {what}"));
@@ -197,7 +197,7 @@ impl Node {
         change: impl FnOnce(&mut Map<String, Value>),
     ) -> Result<(), Error> {
         let Some(mut node) = Self::read(path)? else {
-            return Err(Error::missing(path.display(), format!("it has no {LOOKED_FOR}")));
+            return Err(Error::missing(path.display(), format!("it has no {METADATA_FILES}")));
         };
         let before = node.attributes.clone();
         change(&mut node.attributes);
@@ -261,7 +261,8 @@ pub(super) fn arrays_below(folder: &Path) -> Result<Vec<String>, Error> {
             other => other.unwrap_or_default(),
         };
         let is_shown = |name: &str| !name.starts_with('.');
-        let folders = entries.into_iter().filter(|e| e.kind == Kind::Folder && is_shown(&e.name));
+        let folders =
+            entries.into_iter().filter(|e| e.kind == EntryKind::Folder && is_shown(&e.name));
         let folders: Vec<_> = folders.map(|entry| folder.join(entry.name)).collect();
         for some in folders.chunks(store::IN_FLIGHT) {
             if found.len() >= 100 {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::calibration::Calibration;
 use super::n5::N5Array;
-use super::node::{self, Container, LOOKED_FOR, Node};
+use super::node::{self, Container, METADATA_FILES, Node};
 use super::ome::{self, Image};
 use super::source::Source;
 use super::zarr::ZarrSource;
@@ -17,10 +17,10 @@ use super::{
     Error, Format, conventions, npy, other_format, path_of, png, sections, shorten, stack, tiff,
     unfinished,
 };
-use crate::store::{self, Kind, Wanted};
+use crate::store::{self, EntryKind, ReadRange};
 
 /// An array, before z, y and x are selected from its dimensions.
-pub(super) struct Found {
+pub(super) struct OpenedArray {
     /// Reads the voxels.
     pub(super) source: Box<dyn Source>,
     /// The names of the dimensions, slowest first: `t`, `c`, `z`, `y`, `x`, or as the file names
@@ -39,12 +39,12 @@ pub(super) struct Found {
 }
 
 /// Finds and opens the array at a location.
-pub(super) fn find(location: &str) -> Result<Found, Error> {
+pub(super) fn find(location: &str) -> Result<OpenedArray, Error> {
     find_image(location, None)
 }
 
 /// As [`find`]; if a file holds several images, the one with that number, name or `ID`.
-pub(super) fn find_image(location: &str, image: Option<&str>) -> Result<Found, Error> {
+pub(super) fn find_image(location: &str, image: Option<&str>) -> Result<OpenedArray, Error> {
     let path = path_of(location)?;
     let is_tiff = |path: &Path| !store::is_remote(path) && is_tiff(path);
     let other_image = image.is_some_and(|image| image != "0");
@@ -58,30 +58,30 @@ pub(super) fn find_image(location: &str, image: Option<&str>) -> Result<Found, E
             return folder(location, &path, Some(&node));
         }
     }
-    let there = store::about(&path).map_err(|source| Error::io("read", &path, source))?;
+    let there = store::stat(&path).map_err(|source| Error::io("read", &path, source))?;
     match there.map(|about| about.kind) {
-        Some(Kind::File) if is_tiff(&path) => file(location, &path, image),
+        Some(EntryKind::File) if is_tiff(&path) => file(location, &path, image),
         _ if other_image => one_image(),
-        Some(Kind::Folder) => folder(location, &path, Node::read(&path)?.as_ref()),
-        Some(Kind::File) if store::is_remote(&path) && sections::is_table(&path) => {
+        Some(EntryKind::Folder) => folder(location, &path, Node::read(&path)?.as_ref()),
+        Some(EntryKind::File) if store::is_remote(&path) && sections::is_table(&path) => {
             sections::open(location, &path)
         }
-        Some(Kind::File) if store::is_remote(&path) => {
+        Some(EntryKind::File) if store::is_remote(&path) => {
             let message = "is a single file in a bucket or on a web server, where only Zarr and N5 \
                            can be read as volumes; copy it to a local path";
             Err(Error::format(location, message))
         }
-        Some(Kind::File) => file(location, &path, None),
+        Some(EntryKind::File) => file(location, &path, None),
         None if location.contains(['*', '?', '[']) && !store::is_remote(&path) => {
             let files = stack::files(&path.to_string_lossy())?;
             stack_of(location, files)
         }
-        None => Err(Error::missing(location, near(&path))),
+        None => Err(Error::missing(location, path_hint(&path))),
     }
 }
 
 /// A hint for a missing path: the closest existing folder and the arrays in it.
-fn near(path: &Path) -> String {
+fn path_hint(path: &Path) -> String {
     let Some(parent) = store::ancestors(path).skip(1).find(|at| store::is_folder(at)) else {
         return "look at the path".into();
     };
@@ -109,10 +109,10 @@ fn some_of(names: &[String]) -> String {
     }
 }
 
-fn stack_of(location: &str, files: Vec<PathBuf>) -> Result<Found, Error> {
+fn stack_of(location: &str, files: Vec<PathBuf>) -> Result<OpenedArray, Error> {
     let path = files[0].clone();
     let (source, names, calibration) = stack::open(location, files)?;
-    Ok(Found {
+    Ok(OpenedArray {
         source,
         names,
         calibration,
@@ -126,11 +126,11 @@ fn stack_of(location: &str, files: Vec<PathBuf>) -> Result<Found, Error> {
 /// Whether the file begins with a TIFF signature. Read errors are reported when it is opened.
 fn is_tiff(path: &Path) -> bool {
     let mut start = Vec::new();
-    let wanted = Wanted::Range { start: 0, length: 4 };
+    let wanted = ReadRange::Range { start: 0, length: 4 };
     store::read(path, wanted, &mut start).is_ok() && tiff::is_tiff(&start)
 }
 
-fn file(location: &str, path: &Path, image: Option<&str>) -> Result<Found, Error> {
+fn file(location: &str, path: &Path, image: Option<&str>) -> Result<OpenedArray, Error> {
     let mut start = [0; 8];
     let mut file = File::open(path).map_err(|source| Error::io("read", path, source))?;
     let count = file.read(&mut start).map_err(|source| Error::io("read", path, source))?;
@@ -153,7 +153,7 @@ fn file(location: &str, path: &Path, image: Option<&str>) -> Result<Found, Error
         } else {
             return Err(Error::format(location, not_read(location)));
         };
-    Ok(Found {
+    Ok(OpenedArray {
         source,
         names,
         calibration,
@@ -197,7 +197,7 @@ fn refuse_several(location: &str, path: &Path, images: &[Image]) -> Result<(), E
     Err(Error::format(location, message))
 }
 
-fn folder(location: &str, path: &Path, node: Option<&Node>) -> Result<Found, Error> {
+fn folder(location: &str, path: &Path, node: Option<&Node>) -> Result<OpenedArray, Error> {
     if let Some(node) = node {
         if node.is_array {
             return array(location, node.clone());
@@ -234,7 +234,7 @@ fn folder(location: &str, path: &Path, node: Option<&Node>) -> Result<Found, Err
         && let Some(images) = stack::in_folder(path)?
     {
         let stack::Images { files, notes } = images;
-        return Ok(Found { notes, ..stack_of(location, files)? });
+        return Ok(OpenedArray { notes, ..stack_of(location, files)? });
     }
     if arrays.is_empty() {
         let message = match node {
@@ -243,7 +243,7 @@ fn folder(location: &str, path: &Path, node: Option<&Node>) -> Result<Found, Err
                 .to_owned(),
             Some(_) => "is a group that holds no array".to_owned(),
             None => format!(
-                "is a folder that is no volume: it has no {LOOKED_FOR} and no TIFF or PNG images"
+                "is a folder that is no volume: it has no {METADATA_FILES} and no TIFF or PNG images"
             ),
         };
         return Err(Error::format(location, message));
@@ -276,7 +276,7 @@ pub(super) fn image_of(location: &str, node: &Node) -> Result<Option<(Node, Imag
     Ok(None)
 }
 
-fn array(location: &str, node: Node) -> Result<Found, Error> {
+fn array(location: &str, node: Node) -> Result<OpenedArray, Error> {
     let image = match node.container {
         Container::N5 => None,
         _ => image_of(location, &node)?,
@@ -287,12 +287,12 @@ fn array(location: &str, node: Node) -> Result<Found, Error> {
         Container::Zarr2 => (Box::new(ZarrSource::open(location, node.clone())?), Format::Zarr2),
     };
     let rank = source.layout().shape.len();
-    let said = conventions::of(&node)?;
+    let convention = conventions::of(&node)?;
     let mut notes = source.notes();
-    let mut names = said.names.unwrap_or_else(|| conventions::default_names(rank));
-    let mut known = said.calibration;
+    let mut names = convention.names.unwrap_or_else(|| conventions::default_names(rank));
+    let mut known = convention.calibration;
     if image.is_none() {
-        notes.extend(said.notes);
+        notes.extend(convention.notes);
     }
     if let Some((_, image, level)) = image {
         if image.axes.len() != rank {
@@ -303,12 +303,12 @@ fn array(location: &str, node: Node) -> Result<Found, Error> {
             return Err(Error::format(location, message));
         }
         names = image.axes.iter().map(|axis| axis.name.clone()).collect();
-        let said = image.calibration(level);
-        if said.spacing.is_some() || known.spacing.is_none() {
-            known = said;
+        let calibration = image.calibration(level);
+        if calibration.spacing.is_some() || known.spacing.is_none() {
+            known = calibration;
         }
     }
-    Ok(Found {
+    Ok(OpenedArray {
         source,
         names,
         calibration: known,

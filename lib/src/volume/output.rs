@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::bounds::Bounds;
 use super::n5;
 use super::node::{self, Container, Node};
-use super::place::{self, Place};
+use super::output_paths::{self, OutputPaths};
 use super::planes::{self, PlaneFile};
 use super::unfinished::{self, Unfinished};
 use super::writer::Writer;
@@ -72,7 +72,7 @@ impl Output {
     }
 
     /// As [`Output::create`] or, for several channels, [`Output::create_channels`], but marks the
-    /// volume as unfinished until [`Unfinished::set_lacking`] changes that.
+    /// volume as unfinished until [`Unfinished::set_missing_blocks`] changes that.
     ///
     /// # Errors
     /// As [`Output::create`].
@@ -83,7 +83,7 @@ impl Output {
         run: &impl Begin,
     ) -> Result<Self, Error> {
         let channels = (channels > 1).then_some([channels, 1]);
-        let mark = [(unfinished::MARK.to_owned(), unfinished::begun())];
+        let mark = [(unfinished::UNFINISHED_ATTRIBUTE.to_owned(), unfinished::begun())];
         Self::create_any(location, spec, channels, run, mark.into_iter().collect())
     }
 
@@ -133,7 +133,7 @@ impl Output {
         check_name(location, spec.format)?;
         check(location, spec)?;
         let path = path_of(location)?;
-        let Some(container) = place::container(spec.format) else {
+        let Some(container) = output_paths::container(spec.format) else {
             if store::is_remote(&path) {
                 let message = "cannot be written to a bucket, where only Zarr and N5 can be; give a \
                                name that ends in .zarr, or a local path";
@@ -151,7 +151,7 @@ impl Output {
                 planar: false,
             });
         };
-        let place = Place::of_image(location, &path, container)?;
+        let place = OutputPaths::of_image(location, &path, container)?;
         let metadata = match container {
             Container::N5 => n5::attributes(spec, place.factors(&spec.grid)?),
             _ => zarr::metadata(&array_spec(spec, channels, container)),
@@ -316,7 +316,7 @@ impl Unfinished for Output {
         self.writer.files(&self.bounds(0..channels, part))
     }
 
-    fn set_lacking(&self, lacking: Option<[usize; 2]>, accepted: bool) -> Result<(), Error> {
+    fn set_missing_blocks(&self, lacking: Option<[usize; 2]>, accepted: bool) -> Result<(), Error> {
         self.update(|attributes| unfinished::set(attributes, lacking))?;
         if lacking.is_some() && accepted { self.writer.name() } else { Ok(()) }
     }
@@ -370,7 +370,7 @@ fn check(location: &str, spec: &Spec) -> Result<(), Error> {
             spec.dtype
         ));
     }
-    if place::container(spec.format).is_none() {
+    if output_paths::container(spec.format).is_none() {
         return Ok(());
     }
     if grid.planar && (grid.shape[0] != 1 || spec.shard.is_some_and(|shard| shard[0] != 1)) {
@@ -422,7 +422,7 @@ fn array_spec(spec: &Spec, channels: Option<[usize; 2]>, container: Container) -
 /// Checks that an existing array is the wanted one; with `grid`, its voxel size and origin too.
 pub(super) fn resume(
     location: &str,
-    place: &Place,
+    place: &OutputPaths,
     wanted: &Map<String, Value>,
     grid: Option<&Grid>,
 ) -> Result<(), Error> {

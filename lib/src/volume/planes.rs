@@ -17,14 +17,14 @@ use serde_json::{Map, Value};
 
 use super::{Begin, Error, Existing, Format, Spec, node, npy, tiff, unfinished};
 use crate::device::waiting;
-use crate::files::{self, Settle as _};
-use crate::store::{self, Wanted};
+use crate::files::{self, SyncStep as _};
+use crate::store::{self, ReadRange};
 
 /// A file being written. Planes written by this process are added to the list once they are on
 /// disk.
-pub(super) struct PlaneFile(Arc<Work>);
+pub(super) struct PlaneFile(Arc<PlaneFileState>);
 
-struct Work {
+struct PlaneFileState {
     target: PathBuf,
     folder: PathBuf,
     file: File,
@@ -38,7 +38,7 @@ struct Work {
 /// The name of the lock file.
 const LOCK: &str = "lock";
 /// The name of the file as long as it lacks planes.
-const PARTIAL: &str = "partial";
+const PARTIAL_NAME: &str = "partial";
 /// The name of the list of complete planes.
 const PLANES: &str = "planes";
 
@@ -47,15 +47,16 @@ pub(super) const ATTRIBUTES: &str = "attributes.json";
 
 /// The beginnings of the names of the files kept next to a single-file volume while it lacks
 /// planes.
-pub const BESIDE_A_FILE: [&str; 3] = [PLANES, ATTRIBUTES, LOCK];
+pub const PLANE_FILE_PREFIXES: [&str; 3] = [PLANES, ATTRIBUTES, LOCK];
 
 /// Whether the single-file volume that is written through `folder` is incomplete: it has no final
 /// name yet, or is marked as unfinished.
-pub fn is_of_half_a_file(folder: &Path) -> bool {
-    let is_marked = |attributes: &Map<String, Value>| attributes.contains_key(unfinished::MARK);
+pub fn is_partial_file(folder: &Path) -> bool {
+    let is_marked =
+        |attributes: &Map<String, Value>| attributes.contains_key(unfinished::UNFINISHED_ATTRIBUTE);
     let attributes = node::read_object(&folder.join(ATTRIBUTES));
     // if the attributes cannot be read, assume that it is incomplete
-    folder.join(PARTIAL).is_file()
+    folder.join(PARTIAL_NAME).is_file()
         || attributes.map_or(true, |found| found.as_ref().is_some_and(is_marked))
 }
 
@@ -82,7 +83,7 @@ impl PlaneFile {
         run: &impl Begin,
     ) -> Result<Self, Error> {
         let folder = folder_of(target);
-        let partial = folder.join(PARTIAL);
+        let partial = folder.join(PARTIAL_NAME);
         let head = head(spec);
         let plane = (spec.grid.shape[1] * spec.grid.shape[2] * spec.dtype.size()) as u64;
         let total = head.len() as u64 + plane * spec.grid.shape[0] as u64;
@@ -101,7 +102,7 @@ impl PlaneFile {
                 check(location, target, &head, total)?;
             }
         }
-        let lock = Lock::take(&folder)?;
+        let lock = PlaneFileLock::take(&folder)?;
         if existing == Existing::Overwrite {
             store::delete(target).map_err(|source| Error::io("write", target, source))?;
             clear(&folder)?;
@@ -127,7 +128,7 @@ impl PlaneFile {
         let offset = head.len() as u64;
         let target = target.to_owned();
         let (planes, written) = (spec.grid.shape[0], Mutex::default());
-        Ok(Self(Arc::new(Work { target, folder, file, offset, plane, planes, written })))
+        Ok(Self(Arc::new(PlaneFileState { target, folder, file, offset, plane, planes, written })))
     }
 
     /// The folder for ledgers.
@@ -137,7 +138,7 @@ impl PlaneFile {
 
     /// Writes plane `z`, given in little-endian byte order, at its offset.
     pub(super) fn store(&self, z: u64, bytes: &[u8]) -> Result<(), Error> {
-        let Work { file, offset, plane, target, .. } = &*self.0;
+        let PlaneFileState { file, offset, plane, target, .. } = &*self.0;
         let written = waiting(|| file.write_all_at(bytes, offset + z * plane));
         written.map_err(|source| Error::io("write", target, source))
     }
@@ -149,20 +150,20 @@ impl PlaneFile {
         let listed = work.listed().map_err(|source| work.failed(source))?;
         let mut known = listed.into_iter().chain(work.written().clone());
         if files::syncs() && !work.are_all(&mut known) {
-            files::note_step(Arc::clone(work) as Arc<dyn files::Settle>);
+            files::queue_step(Arc::clone(work) as Arc<dyn files::SyncStep>);
             return Ok(());
         }
-        let folders = work.settle().map_err(|source| work.failed(source))?;
-        folders.iter().for_each(|folder| files::note_folder(folder));
+        let folders = work.sync_pending().map_err(|source| work.failed(source))?;
+        folders.iter().for_each(|folder| files::queue_folder(folder));
         Ok(())
     }
 
     /// Gives the file its final name although planes are missing; those read as 0.
     pub(super) fn name(&self) -> Result<(), Error> {
         let work = &self.0;
-        let named = work.settle().and_then(|folders| work.name().map(|()| folders));
+        let named = work.sync_pending().and_then(|folders| work.name().map(|()| folders));
         let folders = named.map_err(|source| work.failed(source))?;
-        folders.iter().for_each(|folder| files::note_folder(folder));
+        folders.iter().for_each(|folder| files::queue_folder(folder));
         Ok(())
     }
 }
@@ -170,13 +171,13 @@ impl PlaneFile {
 impl Drop for PlaneFile {
     fn drop(&mut self) {
         // runs have settled before this; for other callers an error can only be logged
-        if let Err(error) = self.0.settle() {
+        if let Err(error) = self.0.sync_pending() {
             tracing::warn!("{}", self.0.failed(error));
         }
     }
 }
 
-impl Work {
+impl PlaneFileState {
     fn written(&self) -> MutexGuard<'_, Vec<[usize; 2]>> {
         // a panic in another thread cannot leave the list half changed
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
@@ -204,8 +205,8 @@ impl Work {
     }
 
     fn name(&self) -> io::Result<()> {
-        let _lock = Lock::take(&self.folder).map_err(io::Error::other)?;
-        match fs::rename(self.folder.join(PARTIAL), &self.target) {
+        let _lock = PlaneFileLock::take(&self.folder).map_err(io::Error::other)?;
+        match fs::rename(self.folder.join(PARTIAL_NAME), &self.target) {
             // another process or an earlier run has renamed it
             Err(error) if store::is_missing(&error) && self.target.exists() => Ok(()),
             other => other,
@@ -223,13 +224,13 @@ impl Work {
     }
 }
 
-impl files::Settle for Work {
+impl files::SyncStep for PlaneFileState {
     fn path(&self) -> &Path {
         &self.target
     }
 
     /// Syncs the data first, then appends to the list, then renames the file.
-    fn settle(&self) -> io::Result<[PathBuf; 2]> {
+    fn sync_pending(&self) -> io::Result<[PathBuf; 2]> {
         let above = self.target.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folders = [self.folder.clone(), above.unwrap_or(Path::new(".")).to_owned()];
         let mut written = self.written();
@@ -253,9 +254,9 @@ impl files::Settle for Work {
 
 /// A lock against other processes that create, replace or rename the file. Planes are written
 /// without it.
-struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+struct PlaneFileLock(#[expect(dead_code, reason = "held, not read")] File);
 
-impl Lock {
+impl PlaneFileLock {
     fn take(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(LOCK);
         let take = || -> io::Result<File> {
@@ -281,7 +282,7 @@ fn begin(folder: &Path, partial: &Path, head: &[u8], total: u64) -> Result<(), E
         file.set_len(total)?;
         files::finish(file)?;
         fs::rename(&name, partial)?;
-        files::note_folder(folder);
+        files::queue_folder(folder);
         Ok(())
     };
     make().map_err(|source| {
@@ -293,7 +294,7 @@ fn begin(folder: &Path, partial: &Path, head: &[u8], total: u64) -> Result<(), E
 /// Checks that an existing file has the wanted header and length.
 fn check(location: &str, path: &Path, head: &[u8], total: u64) -> Result<(), Error> {
     let mut found = Vec::new();
-    let wanted = Wanted::Range { start: 0, length: head.len() };
+    let wanted = ReadRange::Range { start: 0, length: head.len() };
     let read = store::read(path, wanted, &mut found);
     let size = read.map_err(|source| Error::io("read", path, source))?;
     if size == Some(total) && found == head {
@@ -307,7 +308,7 @@ fn check(location: &str, path: &Path, head: &[u8], total: u64) -> Result<(), Err
 /// Checks that an existing file may be replaced: only TIFF and `.npy` files may.
 fn check_removal(location: &str, target: &Path) -> Result<(), Error> {
     let mut start = Vec::new();
-    match store::read(target, Wanted::Range { start: 0, length: 6 }, &mut start) {
+    match store::read(target, ReadRange::Range { start: 0, length: 6 }, &mut start) {
         Ok(None) => Ok(()),
         Ok(Some(_)) if start.starts_with(npy::MAGIC) || tiff::is_tiff(&start) => Ok(()),
         Ok(_) => {

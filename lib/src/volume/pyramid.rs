@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::node::{self, Container, Node};
 use super::open;
-use super::place::Place;
+use super::output_paths::OutputPaths;
 use super::{Error, n5, ome, path_of};
 use crate::geom::Grid;
 
@@ -81,7 +81,7 @@ pub fn add_level(image: &str, name: &str, grid: &Grid) -> Result<(), Error> {
         let factors = n5::factors(Path::new(&array), grid)?;
         return Node::update(&array, |attributes| n5::calibrate(attributes, grid, factors));
     }
-    let place = Place::of_array(&location, &array, node.container)?;
+    let place = OutputPaths::of_array(&location, &array, node.container)?;
     place.register(&location, grid, false, true)?;
     place.make_groups()?;
     place.register(&location, grid, false, false)

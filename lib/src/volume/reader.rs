@@ -87,23 +87,23 @@ impl Volume {
             spacing(location, &found, &view, select)?;
         let has_spacing = spacing.is_some();
         let spacing = spacing.unwrap_or([1.0; 3]);
-        let said = found.calibration.origin_for(spacing, planar).filter(|_| has_spacing);
-        let said = said.or(found.calibration.origin);
-        let origin = match (select.origin, said) {
-            (Some(origin), said) => {
+        let stated = found.calibration.origin_for(spacing, planar).filter(|_| has_spacing);
+        let stated = stated.or(found.calibration.origin);
+        let origin = match (select.origin, stated) {
+            (Some(origin), stated) => {
                 let known = lengths(origin);
                 if origin[0].is_nan() && shape[0] != 1 {
                     let message =
                         format!("has {} planes; an origin {known} along y,x is for one", shape[0]);
                     return Err(Error::format(location, message));
                 }
-                let other = said.map_or("0".to_owned(), lengths);
+                let other = stated.map_or("0".to_owned(), lengths);
                 tracing::info!(
                     "{location}: the origin is {known} um, as the command line says, not {other}"
                 );
                 [if origin[0].is_nan() { 0.0 } else { origin[0] }, origin[1], origin[2]]
             }
-            (None, said) => said.unwrap_or_default(),
+            (None, stated) => stated.unwrap_or_default(),
         };
         if let Some(bad) = origin.iter().find(|v| !v.is_finite()) {
             return Err(Error::format(location, format!("has an origin of {bad}; give --origin")));
@@ -229,7 +229,7 @@ impl Volume {
     pub fn describe(&self) -> Value {
         let layout = self.array.source.layout();
         let mut facts = self.array.source.describe();
-        if let Some(why) = unfinished::said(&self.array.attributes) {
+        if let Some(why) = unfinished::unfinished_reason(&self.array.attributes) {
             facts.insert("unfinished".into(), why.into());
         }
         facts.insert("location".into(), self.array.location.clone().into());
@@ -370,11 +370,11 @@ struct Size {
 }
 
 fn spacing(location: &str, found: &Array, view: &View, select: &Select) -> Result<Size, Error> {
-    let said = &found.calibration;
+    let stated = &found.calibration;
     let has_z = view.axes[0].is_some();
     let planes = view.shape(found.source.layout())[0];
     // NaN stands for an unknown spacing along z
-    let of_file = match (said.spacing, said.pixel) {
+    let of_file = match (stated.spacing, stated.pixel) {
         (Some([_, y, x]), _) if !has_z => Some([f64::NAN, y, x]),
         (Some(spacing), _) => Some(spacing),
         (None, Some([y, x])) => Some([f64::NAN, y, x]),
@@ -382,7 +382,7 @@ fn spacing(location: &str, found: &Array, view: &View, select: &Select) -> Resul
     };
     if let Some(spacing) = select.spacing {
         let other = of_file.map_or(String::new(), |other| {
-            format!(", not {} um as {} says", lengths(other), said.source)
+            format!(", not {} um as {} says", lengths(other), stated.source)
         });
         let spacing = lengths(spacing);
         tracing::info!(
@@ -391,9 +391,9 @@ fn spacing(location: &str, found: &Array, view: &View, select: &Select) -> Resul
     }
     let (spacing, source) = match (select.spacing, of_file) {
         (Some(spacing), _) => (spacing, "--spacing".to_owned()),
-        (None, Some(spacing)) => (spacing, said.source.clone()),
+        (None, Some(spacing)) => (spacing, stated.source.clone()),
         (None, None) => {
-            let source = said.source.clone();
+            let source = stated.source.clone();
             // a TIFF file with one page has no z axis
             let planar = !has_z || (planes == 1 && found.format == Format::Tiff);
             return Ok(Size { spacing: None, source, planar });

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::calibration::Calibration;
 use super::{Error, png, tiff};
-use crate::store::{self, Kind};
+use crate::store::{self, EntryKind};
 
 /// The files that match a pattern such as `'sections/*.png'`, in natural order (2 before 10).
 pub(super) fn files(location: &str) -> Result<Vec<PathBuf>, Error> {
@@ -49,10 +49,11 @@ pub(super) fn in_folder(folder: &Path) -> Result<Option<Images>, Error> {
     let is_shown = |name: &str| !name.starts_with('.') && !name.ends_with(".voxloom");
     for entry in entries.into_iter().filter(|entry| is_shown(&entry.name)) {
         let path = folder.join(&entry.name);
-        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
-        match ending.as_deref() {
-            Some("tif" | "tiff") if entry.kind == Kind::File => found[0].push(path),
-            Some("png") if entry.kind == Kind::File => found[1].push(path),
+        let extension =
+            path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+        match extension.as_deref() {
+            Some("tif" | "tiff") if entry.kind == EntryKind::File => found[0].push(path),
+            Some("png") if entry.kind == EntryKind::File => found[1].push(path),
             _ => others += 1,
         }
     }

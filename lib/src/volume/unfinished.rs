@@ -13,18 +13,18 @@ use super::{Error, Existing, node, planes};
 use crate::geom::Box3;
 
 /// The name of the attribute.
-pub(super) const MARK: &str = "voxloom_unfinished";
+pub(super) const UNFINISHED_ATTRIBUTE: &str = "voxloom_unfinished";
 
-static ALLOWED: AtomicBool = AtomicBool::new(false);
+static IS_ALLOWED: AtomicBool = AtomicBool::new(false);
 
 /// Allows unfinished volumes to be read, with a warning (`--allow-unfinished`).
 pub fn allow_unfinished(allow: bool) {
-    ALLOWED.store(allow, Ordering::SeqCst);
+    IS_ALLOWED.store(allow, Ordering::SeqCst);
 }
 
 /// Whether unfinished volumes may be read.
 pub(super) fn is_allowed() -> bool {
-    ALLOWED.load(Ordering::SeqCst)
+    IS_ALLOWED.load(Ordering::SeqCst)
 }
 
 /// A run that begins an output. It is called between the last check and the first write.
@@ -47,7 +47,7 @@ pub trait Begin {
     ///
     /// # Errors
     /// [`Error::Io`].
-    fn seize(&self, folder: &Path) -> Result<(), Error>;
+    fn replace_claim(&self, folder: &Path) -> Result<(), Error>;
 }
 
 /// Creation of an output without a run, which claims nothing.
@@ -60,7 +60,7 @@ impl Begin for Existing {
         Ok(())
     }
 
-    fn seize(&self, _: &Path) -> Result<(), Error> {
+    fn replace_claim(&self, _: &Path) -> Result<(), Error> {
         Ok(())
     }
 }
@@ -86,30 +86,30 @@ pub trait Unfinished {
     ///
     /// # Errors
     /// [`Error::Io`].
-    fn set_lacking(&self, lacking: Option<[usize; 2]>, accepted: bool) -> Result<(), Error>;
+    fn set_missing_blocks(&self, lacking: Option<[usize; 2]>, accepted: bool) -> Result<(), Error>;
 }
 
-/// The value of [`MARK`] for a new output.
+/// The value of [`UNFINISHED_ATTRIBUTE`] for a new output.
 pub(super) fn begun() -> Value {
     json!({"state": "begun"})
 }
 
-/// Sets or removes the attribute [`MARK`].
+/// Sets or removes the attribute [`UNFINISHED_ATTRIBUTE`].
 pub(super) fn set(attributes: &mut Map<String, Value>, lacking: Option<[usize; 2]>) {
     match lacking {
         Some([failed, blocks]) => {
             let value = json!({"state": "ended", "failed": failed, "blocks": blocks});
-            attributes.insert(MARK.to_owned(), value);
+            attributes.insert(UNFINISHED_ATTRIBUTE.to_owned(), value);
         }
         None => {
-            attributes.shift_remove(MARK);
+            attributes.shift_remove(UNFINISHED_ATTRIBUTE);
         }
     }
 }
 
 /// Why an array or file with these attributes is unfinished; `None` if it is finished.
-pub(super) fn said(attributes: &Map<String, Value>) -> Option<String> {
-    let mark = attributes.get(MARK)?;
+pub(super) fn unfinished_reason(attributes: &Map<String, Value>) -> Option<String> {
+    let mark = attributes.get(UNFINISHED_ATTRIBUTE)?;
     let count = |name: &str| mark.get(name).and_then(Value::as_u64);
     Some(match (count("failed"), count("blocks")) {
         (Some(failed), Some(blocks)) => format!("{failed} of its {blocks} blocks failed"),
@@ -122,7 +122,7 @@ pub(super) fn said(attributes: &Map<String, Value>) -> Option<String> {
 /// # Errors
 /// [`Error::Format`], which says how to proceed.
 pub(super) fn check(location: &str, attributes: &Map<String, Value>) -> Result<(), Error> {
-    let Some(why) = said(attributes) else { return Ok(()) };
+    let Some(why) = unfinished_reason(attributes) else { return Ok(()) };
     if is_allowed() {
         tracing::warn!("{location}: is unfinished: {why}");
         return Ok(());
@@ -136,6 +136,6 @@ pub(super) fn check(location: &str, attributes: &Map<String, Value>) -> Result<(
 
 /// The attributes that are stored next to a single file.
 pub(super) fn of_file(path: &Path) -> Result<Map<String, Value>, Error> {
-    let beside = planes::folder_of(path).join(planes::ATTRIBUTES);
-    Ok(node::read_object(&beside)?.unwrap_or_default())
+    let attributes_file = planes::folder_of(path).join(planes::ATTRIBUTES);
+    Ok(node::read_object(&attributes_file)?.unwrap_or_default())
 }

@@ -6,8 +6,8 @@ use super::array::Array;
 use super::calibration::Calibration;
 use super::dtype::ByteOrder;
 use super::flat::FlatFile;
-use super::open::Found;
-use super::source::{self, Layout, View};
+use super::open::OpenedArray;
+use super::source::{self, ArrayLayout, View};
 use super::{Dtype, Error, Format, open};
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Box3, Point};
@@ -91,7 +91,8 @@ impl VectorArray {
         } else {
             (vec![z, y, x, count], vec![1, y, x, count], [Some(0), Some(1), Some(2)], 3)
         };
-        let layout = Layout { shape, block, dtype: file.dtype, fill: vec![0; file.dtype.size()] };
+        let layout =
+            ArrayLayout { shape, block, dtype: file.dtype, fill: vec![0; file.dtype.size()] };
         let source = FlatFile {
             location: file.location,
             path: file.path,
@@ -101,7 +102,7 @@ impl VectorArray {
             facts: serde_json::Map::new(),
         };
         let (location, path) = (source.location.clone(), source.path.clone());
-        let found = Found {
+        let found = OpenedArray {
             source: Box::new(source),
             names: Vec::new(),
             calibration: Calibration::unknown("a bare file does not say"),

@@ -1,6 +1,6 @@
 //! The resampling kernels: the values at all positions of a block.
 
-use super::rows::{LANES, ON_VOXEL, Positions, Rows};
+use super::voxel_map::{LANES, ON_VOXEL, Positions, VoxelMap};
 use super::{Interpolation, Options, Rounding, Voxel, lanczos, spline};
 use crate::geom::Box3;
 use lanczos::Lanczos;
@@ -51,7 +51,7 @@ impl<T> Moving<'_, T> {
 /// Checked by: `oracle`, `golden`; `benches/warp.rs`.
 pub(super) fn interpolate<T: Voxel, O: Voxel>(
     moving: &Moving<T>,
-    rows: &Rows,
+    rows: &VoxelMap,
     part: &Box3,
     options: &Options,
     out: &mut [O],
@@ -61,7 +61,7 @@ pub(super) fn interpolate<T: Voxel, O: Voxel>(
         #[target_feature(enable = "avx2")]
         fn with_avx2<T: Voxel, O: Voxel>(
             moving: &Moving<T>,
-            rows: &Rows,
+            rows: &VoxelMap,
             part: &Box3,
             options: &Options,
             out: &mut [O],
@@ -79,7 +79,7 @@ pub(super) fn interpolate<T: Voxel, O: Voxel>(
 /// of the time.
 pub(super) fn nearest<T: Voxel>(
     moving: &Moving<T>,
-    rows: &Rows,
+    rows: &VoxelMap,
     part: &Box3,
     options: &Options,
     out: &mut [T],
@@ -89,7 +89,7 @@ pub(super) fn nearest<T: Voxel>(
         #[target_feature(enable = "avx2")]
         fn with_avx2<T: Voxel>(
             moving: &Moving<T>,
-            rows: &Rows,
+            rows: &VoxelMap,
             part: &Box3,
             options: &Options,
             out: &mut [T],
@@ -106,14 +106,14 @@ pub(super) fn nearest<T: Voxel>(
 #[inline(always)]
 fn nearest_any<T: Voxel>(
     moving: &Moving<T>,
-    rows: &Rows,
+    rows: &VoxelMap,
     part: &Box3,
     options: &Options,
     out: &mut [T],
 ) -> u64 {
     let mut unknown = 0;
     let [depth, height, width] = part.shape();
-    let lattice = Lattice::new(moving, options);
+    let layout = VoxelLayout::new(moving, options);
     let fill = T::from_f64(options.fill);
     let mut positions = Positions::default();
     for i in 0..depth * height {
@@ -122,7 +122,7 @@ fn nearest_any<T: Voxel>(
         unknown += rows.count_unknown(&positions);
         for (c, voxels) in moving.channels().enumerate() {
             let row = &mut out[(c * depth * height + i) * width..][..width];
-            lattice.nearest_row(voxels, &positions, fill, row);
+            layout.nearest_row(voxels, &positions, fill, row);
         }
     }
     unknown
@@ -131,14 +131,14 @@ fn nearest_any<T: Voxel>(
 #[inline(always)]
 fn interpolate_any<T: Voxel, O: Voxel>(
     moving: &Moving<T>,
-    rows: &Rows,
+    rows: &VoxelMap,
     part: &Box3,
     options: &Options,
     out: &mut [O],
 ) -> u64 {
     let mut unknown = 0;
     let [depth, height, width] = part.shape();
-    let lattice = Lattice::new(moving, options);
+    let layout = VoxelLayout::new(moving, options);
     let cubic: Vec<spline::Coefficients> = moving
         .channels()
         .filter(|_| options.interpolation == Interpolation::Cubic)
@@ -154,13 +154,13 @@ fn interpolate_any<T: Voxel, O: Voxel>(
             let row = &mut out[(c * depth * height + i) * width..][..width];
             match options.interpolation {
                 Interpolation::Cubic => {
-                    lattice.value_row(&positions, &mut values, &cubic[c].over(voxels));
+                    layout.value_row(&positions, &mut values, &cubic[c].over(voxels));
                 }
                 Interpolation::Lanczos => {
                     let kernel = Lanczos::new(voxels, moving.part.shape());
-                    lattice.value_row(&positions, &mut values, &kernel);
+                    layout.value_row(&positions, &mut values, &kernel);
                 }
-                _ => lattice.linear_row(voxels, &positions, &mut values),
+                _ => layout.linear_row(voxels, &positions, &mut values),
             }
             convert(&values, options.rounding, row);
         }
@@ -186,7 +186,7 @@ fn convert<O: Voxel>(values: &[f32], rounding: Rounding, out: &mut [O]) {
 }
 
 /// The memory layout of the block's voxels, and the range of positions that are inside.
-struct Lattice {
+struct VoxelLayout {
     /// The first and the last voxel that may be read, in voxels of the volume.
     first: [f64; 3],
     last: [f64; 3],
@@ -216,7 +216,7 @@ struct Cells {
     inside: [u32; LANES],
 }
 
-impl Lattice {
+impl VoxelLayout {
     fn new<T>(moving: &Moving<T>, options: &Options) -> Self {
         let shape = moving.part.shape();
         let stride = [shape[1] * shape[2], shape[2], 1];
@@ -260,11 +260,11 @@ impl Lattice {
                 let low = p.floor();
                 let low = if low < last_low { low } else { last_low };
                 share[a][l] = (p - low) as f32;
-                corner[a][l] = whole(low - first);
+                corner[a][l] = integer_of(low - first);
                 index[l] += (low - first) * stride;
             }
         }
-        Cells { low: index.map(whole), corner, share, inside: inside.map(|v| v as u32) }
+        Cells { low: index.map(integer_of), corner, share, inside: inside.map(|v| v as u32) }
     }
 
     /// Whether a group of positions on a line, including its padding, lies between the first and
@@ -278,7 +278,7 @@ impl Lattice {
         })
     }
 
-    /// Like [`Lattice::cells`], without the tests; bit-identical.
+    /// Like [`VoxelLayout::cells`], without the tests; bit-identical.
     #[inline(always)]
     fn inner_cells(&self, positions: &Positions, group: usize) -> Cells {
         let mut index = [self.base; LANES];
@@ -289,11 +289,11 @@ impl Lattice {
             for l in 0..LANES {
                 let low = at[l].floor();
                 share[a][l] = (at[l] - low) as f32;
-                corner[a][l] = whole(low - self.first[a]);
+                corner[a][l] = integer_of(low - self.first[a]);
                 index[l] += low * stride;
             }
         }
-        Cells { low: index.map(whole), corner, share, inside: [u32::MAX; LANES] }
+        Cells { low: index.map(integer_of), corner, share, inside: [u32::MAX; LANES] }
     }
 
     /// Interpolates one row trilinearly, one axis after the other.
@@ -306,8 +306,8 @@ impl Lattice {
         }
     }
 
-    /// Like [`Lattice::linear_row`], with the offset along x as a constant, so that both voxels are
-    /// read together.
+    /// Like [`VoxelLayout::linear_row`], with the offset along x as a constant, so that both voxels
+    /// are read together.
     #[inline(always)]
     fn linear_row_of<T: Voxel, const X: usize>(
         &self,
@@ -363,14 +363,14 @@ impl Lattice {
                 }
             }
             for (l, to) in out.iter_mut().enumerate() {
-                *to = if inside[l] { voxels[whole(index[l]) as usize] } else { fill };
+                *to = if inside[l] { voxels[integer_of(index[l]) as usize] } else { fill };
             }
         }
     }
 
     /// One row by a kernel of more than two voxels a side.
     #[inline(always)]
-    fn value_row(&self, positions: &Positions, out: &mut [f32], kernel: &impl Kernel) {
+    fn value_row(&self, positions: &Positions, out: &mut [f32], kernel: &impl Interpolator) {
         for (group, out) in out.chunks_exact_mut(LANES).enumerate() {
             let cells = self.cells(positions, group);
             for l in 0..LANES {
@@ -390,15 +390,16 @@ impl Lattice {
 /// Interpolation from more than two voxels a side. A trait is used instead of a closure because its
 /// method is always inlined, and is then compiled for the processor's vector registers together
 /// with the loop around it.
-pub(super) trait Kernel {
-    /// The value at `t` (0 to 1) of the way from voxel `low` of the block to the next along each axis.
+pub(super) trait Interpolator {
+    /// The value at `t` (0 to 1) of the way from voxel `low` of the block to the next along each
+    /// axis.
     fn at(&self, low: [usize; 3], t: [f32; 3]) -> f32;
 }
 
 /// Converts an integral value from 0 to below 2^32, using the low bits of its sum with 2^52; unlike
 /// a saturating cast this is vectorised.
 #[inline(always)]
-fn whole(v: f64) -> u32 {
+fn integer_of(v: f64) -> u32 {
     (v + 4_503_599_627_370_496.0).to_bits() as u32
 }
 

@@ -34,8 +34,8 @@ fn differ(
         count += 1;
         for a in 0..3 {
             // 12 bits of the mantissa are stored
-            let apart = (image[a] - p[a] - want[a]).abs() - 2f64.powi(-12) * want[a].abs();
-            worst = worst.max(if apart.is_finite() { apart } else { f64::INFINITY });
+            let error = (image[a] - p[a] - want[a]).abs() - 2f64.powi(-12) * want[a].abs();
+            worst = worst.max(if error.is_finite() { error } else { f64::INFINITY });
         }
     }
     (worst, count)

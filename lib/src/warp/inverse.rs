@@ -16,12 +16,12 @@ use crate::geom::{Affine, Box3, Chain, FieldPart, Grid, LocalChain, LocalStep, P
 pub const TOLERANCE: f64 = 1e-4;
 
 /// The spacing of the nodes that are solved by Newton's method, in nodes.
-const STRIDE: i64 = 8;
+const NODE_SPACING: i64 = 8;
 /// The number of steps with the interpolated slope after which a node is solved by Newton's method
 /// instead.
-const STEPS: usize = 12;
+const MAX_STEPS: usize = 12;
 /// The step of the finite differences at these nodes, micrometres.
-const STEP: f64 = 1e-3;
+const DIFFERENCE_STEP: f64 = 1e-3;
 
 /// For each node of a box, the point that the chain maps to it.
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ struct Cell {
 }
 
 /// The solved nodes whose cells cover a box.
-pub(super) struct Scaffold<'a> {
+pub(super) struct SolvedNodes<'a> {
     chain: &'a Chain,
     grid: &'a Grid,
     /// The index of the first cell on the whole grid.
@@ -80,7 +80,7 @@ pub(super) struct Scaffold<'a> {
     stride: [i64; 3],
     cells: Vec<Cell>,
     /// The sign of the chain's Jacobian determinant where it does not fold.
-    sense: f64,
+    orientation: f64,
 }
 
 /// The peak memory of [`inverse`] for the nodes of `part`, itemised.
@@ -88,16 +88,16 @@ pub(super) struct Scaffold<'a> {
 /// # Errors
 /// As [`inverse`].
 pub fn cost(chain: &Chain, grid: &Grid, part: &Box3) -> Result<Cost, Error> {
-    let extent = Scaffold::new(chain, grid, part)?.extent();
+    let extent = SolvedNodes::new(chain, grid, part)?.extent();
     let vectors = match extent {
         Some(extent) => chain.localise(extent).map_err(Error::Field)?.0.vectors(),
         None => 0,
     };
-    let cells = part.len() / STRIDE.pow(3) as usize + 1;
+    let cells = part.len() / NODE_SPACING.pow(3) as usize + 1;
     Ok(Cost::of::<[f32; 3]>("inverse vectors", part.len())
         + Cost::of::<[f32; 3]>("vectors of the map", vectors)
         + Cost::of::<Cell>("solved nodes", 2 * cells)
-        + points::search_cost(chain, points::AT_ONCE, part.len()))
+        + points::search_cost(chain, points::MAX_CONCURRENT, part.len()))
 }
 
 /// Inverts `chain` at the nodes of `part`, a box of `grid` in the moving space, to `tolerance` node
@@ -123,12 +123,12 @@ pub(super) fn inverse_from(
     tolerance: f64,
     pool: &Pool<[f32; 3]>,
 ) -> Result<Inverse, Error> {
-    let scaffold = Scaffold::new(chain, grid, part)?;
-    let Some(extent) = scaffold.extent() else {
-        return scaffold.inverse(None, part, tolerance, pool.take(part.len()));
+    let solved_nodes = SolvedNodes::new(chain, grid, part)?;
+    let Some(extent) = solved_nodes.extent() else {
+        return solved_nodes.inverse(None, part, tolerance, pool.take(part.len()));
     };
     let (local, _) = chain.localise_into(extent, |len| pool.take(len)).map_err(Error::Field)?;
-    let found = scaffold.inverse(Some(&local), part, tolerance, pool.take(part.len()));
+    let found = solved_nodes.inverse(Some(&local), part, tolerance, pool.take(part.len()));
     give_back(local, pool);
     found
 }
@@ -142,9 +142,9 @@ pub(super) fn give_back(chain: LocalChain, pool: &Pool<[f32; 3]>) {
     }
 }
 
-impl<'a> Scaffold<'a> {
+impl<'a> SolvedNodes<'a> {
     pub(super) fn new(chain: &'a Chain, grid: &'a Grid, part: &Box3) -> Result<Self, Error> {
-        let stride = grid.shape.map(|n| if n > 1 { STRIDE } else { 1 });
+        let stride = grid.shape.map(|n| if n > 1 { NODE_SPACING } else { 1 });
         let first: [i64; 3] = std::array::from_fn(|a| part.min[a].div_euclid(stride[a]));
         let shape: [usize; 3] = std::array::from_fn(|a| {
             ((part.max[a] - 1).div_euclid(stride[a]) - first[a] + 1) as usize
@@ -169,8 +169,8 @@ impl<'a> Scaffold<'a> {
                 points[(node[0] * nodes[1] + node[1]) * nodes[2] + node[2]]
             }))
         });
-        let (cells, sense) = (cells.collect(), sense(chain));
-        Ok(Self { chain, grid, first, shape, stride, cells, sense })
+        let (cells, orientation) = (cells.collect(), orientation(chain));
+        Ok(Self { chain, grid, first, shape, stride, cells, orientation })
     }
 
     /// The extent that searches may enter; `None` if no node was solved.
@@ -196,7 +196,7 @@ impl<'a> Scaffold<'a> {
     ) -> Result<Inverse, Error> {
         let limit = tolerance * self.grid.spacing.iter().copied().fold(f64::INFINITY, f64::min);
         let mut found = Inverse::of(vectors, part.len());
-        let mut rest = Vec::with_capacity(points::AT_ONCE);
+        let mut rest = Vec::with_capacity(points::MAX_CONCURRENT);
         let mut i = 0;
         for z in part.min[0]..part.max[0] {
             for y in part.min[1]..part.max[1] {
@@ -208,7 +208,7 @@ impl<'a> Scaffold<'a> {
                         Some((q, residual)) => found.enter(i, target, q, residual),
                         None => rest.push((i, target)),
                     }
-                    if rest.len() == points::AT_ONCE {
+                    if rest.len() == points::MAX_CONCURRENT {
                         self.solve(&mut rest, &mut found)?;
                     }
                     i += 1;
@@ -247,11 +247,11 @@ impl<'a> Scaffold<'a> {
         }
         // if the slope reverses orientation, the iteration would end where the map folds; NaN fails
         // this test too
-        if !(determinant(slope) * self.sense > 0.0) {
+        if !(determinant(slope) * self.orientation > 0.0) {
             return None;
         }
         let mut last = f64::INFINITY;
-        for _ in 0..STEPS {
+        for _ in 0..MAX_STEPS {
             if !(0..3).all(|a| q[a] >= cell.extent[0][a] && q[a] <= cell.extent[1][a]) {
                 return None;
             }
@@ -280,7 +280,9 @@ impl<'a> Scaffold<'a> {
         let probes: Vec<Point> = solved
             .iter()
             .flat_map(|q| {
-                (0..4).map(|i| std::array::from_fn(|a| q[a] + if i == a + 1 { STEP } else { 0.0 }))
+                (0..4).map(|i| {
+                    std::array::from_fn(|a| q[a] + if i == a + 1 { DIFFERENCE_STEP } else { 0.0 })
+                })
             })
             .collect();
         let images = points::forward(self.chain, &probes)?;
@@ -288,7 +290,7 @@ impl<'a> Scaffold<'a> {
             rest.drain(..).zip(solved).zip(images.as_chunks::<4>().0)
         {
             let rises = beside.map(|p| std::array::from_fn(|a| p[a] - here[a]));
-            if determinant(rises) * self.sense > 0.0 {
+            if determinant(rises) * self.orientation > 0.0 {
                 let square: f64 = (0..3).map(|a| (here[a] - target[a]).powi(2)).sum();
                 found.enter(i, target, q, square.sqrt());
             } else {
@@ -350,7 +352,7 @@ fn determinant([a, b, c]: [Point; 3]) -> f64 {
 
 /// The orientation of the chain: -1 if it is a reflection, otherwise 1. Only its matrices count, as
 /// fields are assumed not to reflect.
-fn sense(chain: &Chain) -> f64 {
+fn orientation(chain: &Chain) -> f64 {
     let of = |map: &Affine| map.determinant().signum();
     let steps = chain.steps.iter().map(|step| match step {
         Transform::Affine(map) => of(map),
@@ -423,8 +425,8 @@ mod tests {
             let mut known = 0;
             for (y, image) in nodes.iter().zip(points::forward(&chain, &sources).unwrap()) {
                 known += usize::from(image[0].is_finite());
-                let apart = (0..3).map(|a| (image[a] - y[a]).powi(2)).sum::<f64>().sqrt();
-                assert!(!(apart > 1.2 * TOLERANCE * unit), "{y:?} comes back to {image:?}");
+                let distance = (0..3).map(|a| (image[a] - y[a]).powi(2)).sum::<f64>().sqrt();
+                assert!(!(distance > 1.2 * TOLERANCE * unit), "{y:?} comes back to {image:?}");
             }
             assert!(known * 100 > nodes.len() * 95, "{known} of {}", nodes.len());
             assert_eq!(nodes.len() - known, whole.lost as usize);
@@ -448,7 +450,7 @@ mod tests {
         for (y, v) in nodes(&GRID).iter().zip(&found.vectors).filter(|(_, v)| v[0].is_finite()) {
             let q: Point = std::array::from_fn(|a| y[a] + f64::from(v[a]));
             let probes: [Point; 4] = std::array::from_fn(|i| {
-                std::array::from_fn(|a| q[a] + if i == a + 1 { STEP } else { 0.0 })
+                std::array::from_fn(|a| q[a] + if i == a + 1 { DIFFERENCE_STEP } else { 0.0 })
             });
             let images = points::forward(&chain, &probes).unwrap();
             let rises: [Point; 3] =

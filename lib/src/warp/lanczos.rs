@@ -12,8 +12,8 @@ use std::f64::consts::PI;
 use std::hint::black_box;
 use std::sync::LazyLock;
 
-use super::cpu::Kernel;
-use super::rows::ON_VOXEL;
+use super::cpu::Interpolator;
+use super::voxel_map::ON_VOXEL;
 use crate::volume::Voxel;
 
 /// Voxels on each side of a position that contribute to its value.
@@ -24,11 +24,13 @@ const TAPS: usize = 2 * RADIUS;
 const WIDE: usize = 8;
 type Taps = [f32; WIDE];
 
-/// Intervals of the table of weights. Linear interpolation between its rows is within `2e-6` of the kernel.
+/// Intervals of the table of weights. Linear interpolation between its rows is within `2e-6` of the
+/// kernel.
 const STEPS: usize = 1024;
 
-/// Weights at `i / STEPS` of the way from one voxel to the next: of the voxels from two below the lower
-/// neighbour to three above it. The last row is there twice, so that every row has a next one.
+/// Weights at `i / STEPS` of the way from one voxel to the next: of the voxels from two below the
+/// lower neighbour to three above it. The last row is there twice, so that every row has a next
+/// one.
 static WEIGHTS: LazyLock<Vec<Taps>> =
     LazyLock::new(|| (0..=STEPS + 1).map(|i| exact(i.min(STEPS) as f64 / STEPS as f64)).collect());
 
@@ -115,8 +117,8 @@ impl<'a, T: Voxel> Lanczos<'a, T> {
         std::array::from_fn(|x| if x < TAPS { voxel(x) } else { 0.0 })
     }
 
-    /// The sums along z and y of the voxels of each tap along x. Rows of weight zero are skipped, so
-    /// that a NaN in them is ignored.
+    /// The sums along z and y of the voxels of each tap along x. Rows of weight zero are skipped,
+    /// so that a NaN in them is ignored.
     ///
     /// * `block`: the voxels from the first tap on, if all taps are inside
     #[inline(always)]
@@ -150,8 +152,8 @@ impl<'a, T: Voxel> Lanczos<'a, T> {
     }
 }
 
-/// The voxels of the taps along x. A whole register of integers is read, as those of weight zero do no
-/// harm; floats may be NaN there.
+/// The voxels of the taps along x. A whole register of integers is read, as those of weight zero do
+/// no harm; floats may be NaN there.
 #[inline(always)]
 fn taps<T: Voxel>(row: &[T]) -> Taps {
     let mut taps = [0.0; WIDE];
@@ -170,7 +172,7 @@ fn taps<T: Voxel>(row: &[T]) -> Taps {
     taps
 }
 
-impl<T: Voxel> Kernel for Lanczos<'_, T> {
+impl<T: Voxel> Interpolator for Lanczos<'_, T> {
     #[inline(always)]
     fn at(&self, low: [usize; 3], t: [f32; 3]) -> f32 {
         let (z_weights, y_weights) = (weights(self.table, t[0]), weights(self.table, t[1]));

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::inverse::Scaffold;
-use super::{Error, Job, cpu};
+use super::inverse::SolvedNodes;
+use super::{Error, ResampleJob, cpu};
 use crate::blocks::{self, Context, Plan, WriteUnit};
 use crate::device::Cost;
 use crate::geom::{Box3, Transform};
@@ -16,10 +16,10 @@ const BLOCK_VOXELS: usize = 2 << 20;
 
 /// The maximum number of blocks that are examined to estimate what a block reads, if that requires
 /// reading a field.
-const PROBES: usize = 24;
+const MAX_PROBES: usize = 24;
 
 /// The blocks of a run.
-pub(super) struct Layout {
+pub(super) struct BlockLayout {
     /// The shape of a block.
     pub(super) block: [usize; 3],
     /// The peak memory of the most expensive block.
@@ -31,7 +31,7 @@ pub(super) struct Layout {
     /// The shape of that part.
     shape: [usize; 3],
     /// Bytes of decoded chunks that adjacent layers of blocks share.
-    pub(super) worth_keeping: u64,
+    pub(super) useful_cache_bytes: u64,
 }
 
 /// The amount of data of a block.
@@ -48,20 +48,20 @@ pub(super) struct Demand {
 type Costs<'a> = &'a dyn Fn(&Demand) -> [Cost; 2];
 
 /// Chooses the blocks; `costs` gives the memory of a block.
-pub(super) fn choose(job: &Job, costs: Costs, ctx: &Context) -> Result<Layout, Error> {
+pub(super) fn choose(job: &ResampleJob, costs: Costs, ctx: &Context) -> Result<BlockLayout, Error> {
     let (bounds, unit) = (job.spec.grid.bounds(), WriteUnit::of(job.spec));
     let mut block = if ctx.block_size.is_some() {
         Plan::choose_block(bounds, unit, |_| 0_u64, ctx)?
     } else {
         grown(unit.shape, bounds.shape(), BLOCK_VOXELS)
     };
-    let mut layout = dearest(job, block, costs)?;
+    let mut layout = most_expensive(job, block, costs)?;
     // leave room for several blocks and for what they share
     let mut voxels = BLOCK_VOXELS;
     while ctx.block_size.is_none() && layout.task.total() > ctx.memory / 8 && block != unit.shape {
         voxels /= 2;
         block = grown(unit.shape, bounds.shape(), voxels);
-        layout = dearest(job, block, costs)?;
+        layout = most_expensive(job, block, costs)?;
     }
     // the cost of blocks of other sizes is extrapolated
     let known = layout.task.clone();
@@ -100,12 +100,16 @@ fn grown(unit: [usize; 3], shape: [usize; 3], most: usize) -> [usize; 3] {
 }
 
 /// Determines the layout for blocks of this shape from the most expensive one.
-fn dearest(job: &Job, block: [usize; 3], costs: Costs) -> Result<Layout, Error> {
+fn most_expensive(
+    job: &ResampleJob,
+    block: [usize; 3],
+    costs: Costs,
+) -> Result<BlockLayout, Error> {
     let bounds = job.spec.grid.bounds();
     let count = bounds.tiles(block).count();
     let is_field = |step: &Transform| matches!(step, Transform::Field(_));
     let fields = job.options.backwards || job.chain.steps.iter().any(is_field);
-    let every = if fields { count.div_ceil(PROBES).max(1) } else { 1 };
+    let every = if fields { count.div_ceil(MAX_PROBES).max(1) } else { 1 };
     let mut greatest = Demand { core: 0, vectors: 0, part: [0; 3] };
     let mut most = [Cost::default(), Cost::default()];
     // the box that each layer of blocks reads
@@ -132,11 +136,11 @@ fn dearest(job: &Job, block: [usize; 3], costs: Costs) -> Result<Layout, Error> 
     let part = margin(greatest.part.iter().product::<usize>() as u64) as usize;
     let worth = layers.values().map(|part| job.channels[0].decoded_bytes(part)).max();
     let shape = greatest.part;
-    Ok(Layout { block, task, waiting, part, shape, worth_keeping: worth.unwrap_or(0) })
+    Ok(BlockLayout { block, task, waiting, part, shape, useful_cache_bytes: worth.unwrap_or(0) })
 }
 
 /// The number of vectors that a block holds, and the part of the moving volume that it reads.
-fn demand(job: &Job, core: &Box3) -> Result<(usize, Box3), Error> {
+fn demand(job: &ResampleJob, core: &Box3) -> Result<(usize, Box3), Error> {
     if !job.options.backwards {
         let (chain, part, _) = job.footprint(core)?;
         let vectors = chain.vectors();
@@ -144,7 +148,7 @@ fn demand(job: &Job, core: &Box3) -> Result<(usize, Box3), Error> {
         return Ok((vectors, part));
     }
     // the solved nodes, one in 8 x 8 x 8 voxels, are a sufficient estimate
-    let Some(extent) = Scaffold::new(job.chain, &job.spec.grid, core)?.extent() else {
+    let Some(extent) = SolvedNodes::new(job.chain, &job.spec.grid, core)?.extent() else {
         return Ok((core.len(), Box3::of_shape([0; 3])));
     };
     let (chain, _) = job.chain.localise(extent).map_err(Error::Field)?;

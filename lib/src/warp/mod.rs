@@ -8,23 +8,25 @@
 
 use std::sync::Arc;
 
-use crate::blocks::{self, Budget, Context, Ending, Identity, Outcome, Plan, Pool, Reads, Task};
+use crate::blocks::{
+    self, Budget, Context, Identity, Outcome, Plan, Pool, Reads, Task, TaskResult,
+};
 use crate::device::Cost;
 use crate::geom::{
-    Box3, Chain, FieldApart, FieldSource, Grid, LocalChain, LocalStep, Point, SourceError,
-    Transform,
+    Box3, Chain, FieldSource, Grid, LocalChain, LocalStep, Point, SourceError, Transform,
+    UnreachedField,
 };
 use crate::volume::{self, Dtype, Output, Spec, Volume, Voxel};
 use crate::with_voxel;
 
+mod counts;
 mod cpu;
 mod fill;
 mod flags;
 mod lanczos;
 mod layout;
-mod rows;
 mod spline;
-mod tally;
+mod voxel_map;
 
 pub mod inverse;
 pub mod points;
@@ -40,9 +42,9 @@ mod oracle;
 #[cfg(test)]
 mod tests;
 
+use counts::ValueCounts;
 pub use flags::Flags;
-use rows::Rows;
-use tally::Tally;
+use voxel_map::VoxelMap;
 
 /// The reason why a volume could not be resampled or points could not be mapped.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +60,7 @@ pub enum Error {
     Field(SourceError),
     /// A field of the chain does not overlap the points that it would be applied to.
     #[error(transparent)]
-    Apart(#[from] FieldApart),
+    Apart(#[from] UnreachedField),
     /// The chain cannot be inverted.
     #[error("--inverse-transform: step {step} of the transform is {what}")]
     NoInverse {
@@ -87,7 +89,7 @@ pub enum Error {
         output: String,
         /// The verdict that the run is complete but not successful.
         #[source]
-        verdict: blocks::Verdict,
+        verdict: blocks::ExitReason,
     },
     /// The table of points is invalid.
     #[error(transparent)]
@@ -140,8 +142,9 @@ pub struct Options {
 ///
 /// The chain maps positions of the output to positions of the moving volume, or the reverse with
 /// `options.backwards`. Voxels where the map or its inverse is undefined get the fill value and are
-/// counted in the receipt. `moving` are the channels of one image, of equal grid and data type: positions are
-/// computed once for all of them. Several channels give an image with as many channels.
+/// counted in the receipt. `moving` are the channels of one image, of equal grid and data type:
+/// positions are computed once for all of them. Several channels give an image with as many
+/// channels.
 ///
 /// # Errors
 /// [`Error`]. Blocks that failed are listed in the receipt.
@@ -170,7 +173,7 @@ pub fn resample(
         points::warn_outside(to, chain, &spec.grid)?;
     }
     let moving_grid = first.grid();
-    let job = Job {
+    let job = ResampleJob {
         channels: moving,
         moving: moving_grid,
         chain,
@@ -210,8 +213,8 @@ pub fn resample(
 /// // a row of four voxels, moved by half a voxel
 /// let grid = Grid::new([1, 1, 4], [1.0; 3], [0.0; 3]);
 /// let chain = LocalChain { steps: vec![LocalStep::Affine(Affine::translation([0.0, 0.0, 0.5]))] };
-/// let moved: Vec<f32> = resample_block(&[10u16, 20, 40, 80], &grid, &chain, &grid, &Options::default());
-/// assert_eq!(moved, [15.0, 30.0, 60.0, 80.0]);
+/// let moved: Vec<f32> = resample_block(&[10u16, 20, 40, 80], &grid, &chain, &grid,
+/// &Options::default()); assert_eq!(moved, [15.0, 30.0, 60.0, 80.0]);
 /// ```
 pub fn resample_block<T: Voxel, O: Voxel>(
     voxels: &[T],
@@ -222,7 +225,7 @@ pub fn resample_block<T: Voxel, O: Voxel>(
 ) -> Vec<O> {
     let mut out = vec![O::default(); onto.bounds().len()];
     let (part, whole) = (moving.bounds(), moving.shape);
-    let rows = Rows::new(chain, onto, moving);
+    let rows = VoxelMap::new(chain, onto, moving);
     if options.interpolation == Interpolation::Nearest {
         let voxels: Vec<O> = voxels.iter().map(|v| O::from_f64(v.to_f64())).collect();
         let moving = cpu::Moving { voxels: &voxels, channels: 1, part, whole };
@@ -235,7 +238,7 @@ pub fn resample_block<T: Voxel, O: Voxel>(
 }
 
 /// The parameters and state of one call of [`resample`].
-struct Job<'a> {
+struct ResampleJob<'a> {
     /// The channels, at least one.
     channels: &'a [Volume],
     /// The grid of every channel.
@@ -249,22 +252,22 @@ struct Job<'a> {
 }
 
 /// The input of a task, if it needs any.
-struct Work<T> {
+struct TaskData<T> {
     /// `None` if the block does not map into the moving volume.
-    input: Option<Input<T>>,
-    tally: Tally,
+    input: Option<MovingPart<T>>,
+    tally: ValueCounts,
 }
 
 /// The part of the moving volume that a task needs.
-struct Input<T> {
+struct MovingPart<T> {
     chain: LocalChain,
     part: Box3,
     voxels: Vec<T>,
 }
 
-type Kernel<T, O> = fn(&cpu::Moving<T>, &Rows, &Box3, &Options, &mut [O]) -> u64;
+type Kernel<T, O> = fn(&cpu::Moving<T>, &VoxelMap, &Box3, &Options, &mut [O]) -> u64;
 
-impl Job<'_> {
+impl ResampleJob<'_> {
     fn run<T: Voxel, O: Voxel>(&self, ctx: &Context, kernel: Kernel<T, O>) -> Result<(), Error> {
         let budget = Budget::of(ctx);
         self.fields().for_each(|field| field.keep(ctx.memory / 8));
@@ -281,13 +284,13 @@ impl Job<'_> {
         let inputs = Pool::<T>::of(channels * layout.part);
         let core = (0..3).map(|a| layout.block[a].min(onto.shape[a])).product::<usize>();
         let outputs = Pool::<O>::of(channels * core);
-        let ends = plan.stream_to::<_, _, _, Error>(
+        let results = plan.stream_to::<_, _, _, Error>(
             ctx,
             &*out,
             // with an inverse, the part to read is known only after the inverse is computed
             |task| (!self.options.backwards).then(|| self.read::<T, O>(task, &inputs)).transpose(),
             |task, work| {
-                let Work { input, mut tally } =
+                let TaskData { input, mut tally } =
                     work.map_or_else(|| self.read::<T, O>(task, &inputs), Ok)?;
                 let mut voxels = outputs.take(channels * task.core.len());
                 let core = &mut voxels[..channels * task.core.len()];
@@ -298,7 +301,7 @@ impl Job<'_> {
                         part: input.part,
                         whole: self.moving.shape,
                     };
-                    let rows = Rows::new(&input.chain, onto, &self.moving);
+                    let rows = VoxelMap::new(&input.chain, onto, &self.moving);
                     let unknown = kernel(&moving, &rows, &task.core, self.options, core);
                     if !self.options.backwards {
                         tally.count_unmapped(unknown);
@@ -319,14 +322,14 @@ impl Job<'_> {
                     out.write_channel(c, &task.core, voxels)?;
                 }
                 outputs.give_back(voxels);
-                let ending = Ending::from(if empty { Outcome::Empty } else { Outcome::Done });
-                Ok(if tally == Tally::default() { ending } else { ending.with_summary(&tally)? })
+                let done = TaskResult::from(if empty { Outcome::Empty } else { Outcome::Done });
+                Ok(if tally == ValueCounts::default() { done } else { done.with_summary(&tally)? })
             },
         )?;
         if !ctx.gathers() {
             return Ok(());
         }
-        if ends.are_all(&Outcome::Empty) {
+        if results.are_all(&Outcome::Empty) {
             let (to, moving, fill) = (self.to, self.channels[0].location(), self.options.fill);
             tracing::warn!(
                 "no voxel of {to} maps into {moving}, and all have the fill value {fill}; check the \
@@ -335,7 +338,7 @@ impl Job<'_> {
         }
         let voxels = (channels * onto.bounds().len()) as u64;
         let backwards = self.options.backwards;
-        Tally::of_all(&ends)?.tell(self.to, self.spec.dtype, voxels, backwards, ctx)
+        ValueCounts::of_all(&results)?.report(self.to, self.spec.dtype, voxels, backwards, ctx)
     }
 
     fn fields(&self) -> impl Iterator<Item = &dyn FieldSource> {
@@ -347,7 +350,7 @@ impl Job<'_> {
 
     fn plan(
         &self,
-        layout: &layout::Layout,
+        layout: &layout::BlockLayout,
         identity: &Identity,
         budget: &Budget,
         ctx: &Context,
@@ -355,7 +358,7 @@ impl Job<'_> {
         let reads = self.reads();
         let fields = self.fields().count().max(1) as u64;
         let useful = |source: &Reads| match source {
-            Reads::Volume(_) => layout.worth_keeping,
+            Reads::Volume(_) => layout.useful_cache_bytes,
             Reads::Field(_) => ctx.memory / 8 / fields,
         };
         let sources: Vec<_> = reads.iter().map(|source| (*source, useful(source))).collect();
@@ -363,7 +366,7 @@ impl Job<'_> {
         let each_thread = Budget::each_thread(&reads, self.spec.writing_bytes(self.to));
         Plan::tile(self.spec.grid.bounds(), layout.block, layout.task.clone(), identity)
             .waiting(&layout.waiting)
-            .beside(budget, kept, each_thread)
+            .with_overhead(budget, kept, each_thread)
     }
 
     /// All sources that cache decoded chunks.
@@ -386,12 +389,12 @@ impl Job<'_> {
         [waiting.clone() + filtered.or(stored), waiting]
     }
 
-    fn read<T: Voxel, O: Voxel>(&self, task: &Task, pool: &Pool<T>) -> anyhow::Result<Work<T>> {
+    fn read<T: Voxel, O: Voxel>(&self, task: &Task, pool: &Pool<T>) -> anyhow::Result<TaskData<T>> {
         let (chain, part, lost) = self.footprint(&task.core)?;
-        let mut tally = Tally::of_lost(lost);
+        let mut tally = ValueCounts::of_lost(lost);
         if part.is_empty() {
             self.give_back(chain);
-            return Ok(Work { input: None, tally });
+            return Ok(TaskData { input: None, tally });
         }
         let mut voxels = pool.take(self.channels.len() * part.len());
         for (volume, voxels) in self.channels.iter().zip(voxels.chunks_exact_mut(part.len())) {
@@ -400,16 +403,16 @@ impl Job<'_> {
             } else if T::DTYPE == O::DTYPE {
                 // reading would convert the values: count them before the conversion
                 let stored = volume.read::<f64>(&part)?;
-                tally = tally.and(Tally::of_narrowed(&stored));
+                tally = tally.and(ValueCounts::of_narrowed(&stored));
                 for (to, from) in voxels.iter_mut().zip(stored) {
                     *to = T::from_f64(from);
                 }
             } else {
                 volume.read_into(&part, voxels)?;
-                tally = tally.and(Tally::of_narrowed(voxels));
+                tally = tally.and(ValueCounts::of_narrowed(voxels));
             }
         }
-        Ok(Work { input: Some(Input { chain, part, voxels }), tally })
+        Ok(TaskData { input: Some(MovingPart { chain, part, voxels }), tally })
     }
 
     /// Whether the output's type cannot represent all values of the input's type.

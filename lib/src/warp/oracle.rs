@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{Interpolation, Options, Rounding, Rows, cpu, spline};
+use super::{Interpolation, Options, Rounding, VoxelMap, cpu, spline};
 use crate::geom::{
     Affine, Box3, Chain, Field, FieldPart, FieldSource, Grid, LocalAffines, LocalChain, LocalStep,
     Point, SourceError, Transform,
@@ -297,7 +297,7 @@ fn pulled(
         if !part.is_empty() {
             let read: Vec<u16> = voxels_of(&part, &moving.bounds(), voxels);
             let view = cpu::Moving { voxels: &read, channels: 1, part, whole: moving.shape };
-            let rows = Rows::new(&local, onto, moving);
+            let rows = VoxelMap::new(&local, onto, moving);
             cpu::interpolate(&view, &rows, &core, options, &mut values);
         }
         let mut next = values.into_iter();
@@ -359,7 +359,7 @@ fn integers_are_rounded_half_away_from_zero_or_cut_off_on_request() {
     let chain = LocalChain::default();
     let view =
         cpu::Moving { voxels: &[-3i16, -4], channels: 1, part: grid.bounds(), whole: grid.shape };
-    let rows = Rows::new(&chain, &half, &grid);
+    let rows = VoxelMap::new(&chain, &half, &grid);
     let mut out = [0i16];
     for (rounding, wanted) in [(Rounding::Nearest, -4), (Rounding::Truncate, -3)] {
         let options = Options { rounding, ..Options::default() };
@@ -373,7 +373,7 @@ fn labels_of_64_bits_are_copied_whole() {
     let grid = Grid::new([1, 1, 3], [1.0; 3], [0.0; 3]);
     let labels = [u64::MAX, (1 << 60) + 1, 7];
     let chain = LocalChain::default();
-    let rows = Rows::new(&chain, &grid, &grid);
+    let rows = VoxelMap::new(&chain, &grid, &grid);
     let view = cpu::Moving { voxels: &labels, channels: 1, part: grid.bounds(), whole: grid.shape };
     let mut out = [0; 3];
     cpu::nearest(&view, &rows, &grid.bounds(), &Options::default(), &mut out);

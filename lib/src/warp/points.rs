@@ -12,32 +12,32 @@ mod fields;
 mod table;
 pub(super) use fields::warn_outside;
 use fields::{Reached, reached_fields};
-pub use table::carry;
+pub use table::map_table;
 
 /// The side of the cells into which points are grouped, in samples of the finest field; it bounds
 /// the part of a field that is read at once.
-const CELL: f64 = 96.0;
+const CELL_SIDE: f64 = 96.0;
 
 /// The maximum distance in micrometres between a point and the image of its inverse for the search
 /// to succeed.
 pub const TOLERANCE: f64 = 1e-7;
 
 /// The step of the finite differences, micrometres.
-const STEP: f64 = 1e-3;
+const DIFFERENCE_STEP: f64 = 1e-3;
 
 /// The maximum number of iterations.
-const ROUNDS: usize = 60;
+const MAX_ITERATIONS: usize = 60;
 
 /// The maximum number of times that a step is halved because it does not reduce the residual.
-const HALVINGS: i32 = 8;
+const MAX_HALVINGS: i32 = 8;
 
 /// The maximum number of nodes whose inverse is searched at the same time.
-pub const AT_ONCE: usize = 1 << 14;
+pub const MAX_CONCURRENT: usize = 1 << 14;
 
 /// Memory per point during the search, bytes: the point and its initial guess, the search, its
 /// probes and their images, and the indices of the probes by cell.
 const SEARCH: usize = 2 * size_of::<Point>()
-    + size_of::<Search>()
+    + size_of::<PointSearch>()
     + 8 * size_of::<Point>()
     + 4 * 2 * size_of::<usize>();
 
@@ -123,8 +123,8 @@ pub fn inverse(chain: &Chain, points: &[Point]) -> Result<Inverse, Error> {
         return Ok(Inverse { residuals: vec![0.0; points.len()], points, lost: Vec::new() });
     }
     let guess = guesses(chain, points)?;
-    let mut searches: Vec<Search> = guess.into_iter().map(Search::new).collect();
-    for _ in 0..ROUNDS {
+    let mut searches: Vec<PointSearch> = guess.into_iter().map(PointSearch::new).collect();
+    for _ in 0..MAX_ITERATIONS {
         let open: Vec<usize> = (0..points.len()).filter(|&i| searches[i].open).collect();
         if open.is_empty() {
             break;
@@ -132,7 +132,7 @@ pub fn inverse(chain: &Chain, points: &[Point]) -> Result<Inverse, Error> {
         let trials: Vec<Point> = open.iter().flat_map(|&i| searches[i].probes()).collect();
         let images = forward(chain, &trials)?;
         for (&i, images) in open.iter().zip(images.as_chunks::<4>().0) {
-            searches[i].learn(points[i], images);
+            searches[i].update_jacobian(points[i], images);
         }
     }
     let lost: Vec<usize> =
@@ -141,7 +141,7 @@ pub fn inverse(chain: &Chain, points: &[Point]) -> Result<Inverse, Error> {
     for &i in &lost {
         out[i] = [f64::NAN; 3];
     }
-    let residual = |s: &Search| if s.residual.is_finite() { s.residual } else { f64::NAN };
+    let residual = |s: &PointSearch| if s.residual.is_finite() { s.residual } else { f64::NAN };
     Ok(Inverse { points: out, residuals: searches.iter().map(residual).collect(), lost })
 }
 
@@ -178,7 +178,7 @@ fn cell_edge(chain: &Chain) -> Point {
     for step in &chain.steps {
         if let Transform::Field(field) = step {
             let finest = field.grid().spacing.into_iter().fold(f64::INFINITY, f64::min);
-            edge = edge.map(|e| e.min(CELL * finest));
+            edge = edge.map(|e| e.min(CELL_SIDE * finest));
         }
     }
     edge
@@ -242,7 +242,7 @@ fn middle_of(maps: &LocalAffines) -> Affine {
 }
 
 /// The search for the inverse image of one point.
-struct Search {
+struct PointSearch {
     best: Point,
     residual: f64,
     /// The Newton step from `best`.
@@ -251,7 +251,7 @@ struct Search {
     open: bool,
 }
 
-impl Search {
+impl PointSearch {
     fn new(guess: Point) -> Self {
         let open = guess.iter().all(|v| v.is_finite());
         Self { best: guess, residual: f64::INFINITY, step: [0.0; 3], halvings: 0, open }
@@ -266,23 +266,23 @@ impl Search {
     fn probes(&self) -> [Point; 4] {
         let trial = self.trial();
         std::array::from_fn(|i| {
-            std::array::from_fn(|a| trial[a] + if i == a + 1 { STEP } else { 0.0 })
+            std::array::from_fn(|a| trial[a] + if i == a + 1 { DIFFERENCE_STEP } else { 0.0 })
         })
     }
 
-    fn learn(&mut self, wanted: Point, images: &[Point; 4]) {
+    fn update_jacobian(&mut self, wanted: Point, images: &[Point; 4]) {
         let off: Point = std::array::from_fn(|a| wanted[a] - images[0][a]);
         let residual = off.iter().map(|v| v * v).sum::<f64>().sqrt();
         if !(residual < self.residual) {
             self.halvings += 1;
-            self.open = self.residual.is_finite() && self.halvings <= HALVINGS;
+            self.open = self.residual.is_finite() && self.halvings <= MAX_HALVINGS;
             return;
         }
         self.best = self.trial();
         self.residual = residual;
         self.halvings = 0;
         let jacobian = std::array::from_fn(|r| {
-            std::array::from_fn(|c| (images[c + 1][r] - images[0][r]) / STEP)
+            std::array::from_fn(|c| (images[c + 1][r] - images[0][r]) / DIFFERENCE_STEP)
         });
         match Affine::from_parts(jacobian, [0.0; 3]).inverse() {
             Ok(back) if residual > TOLERANCE => self.step = back.apply_vector(off),

@@ -6,8 +6,8 @@
 
 use std::hint::black_box;
 
-use super::cpu::Kernel;
-use super::rows::ON_VOXEL;
+use super::cpu::Interpolator;
+use super::voxel_map::ON_VOXEL;
 use crate::volume::Voxel;
 
 /// The pole of the filter of the cubic B-spline, `sqrt(3) - 2`.
@@ -18,13 +18,13 @@ const POLE: f32 = -0.267_949_2;
 pub(super) const DECAY: i64 = 12;
 
 /// The padding of the coefficients before the first voxel and after the last.
-const BEFORE: usize = 1;
-const AFTER: usize = 2;
+const PADDING_BEFORE: usize = 1;
+const PADDING_AFTER: usize = 2;
 
 /// The number of rounds in which unknown voxels next to known ones are filled in before the filter
 /// runs. Voxels that are still unknown then are farther than that from any position with a value,
 /// and affect it by `|pole|^6`.
-const FILLED: usize = 6;
+const FILL_ROUNDS: usize = 6;
 
 /// The spline coefficients of a block, mirrored about its outermost voxels.
 pub(super) struct Coefficients {
@@ -37,22 +37,25 @@ pub(super) struct Coefficients {
 impl Coefficients {
     /// The memory of the coefficients of a block of `shape`, bytes.
     pub(super) fn bytes(shape: [usize; 3]) -> usize {
-        shape.map(|n| n + BEFORE + AFTER).iter().product::<usize>() * size_of::<f32>()
+        shape.map(|n| n + PADDING_BEFORE + PADDING_AFTER).iter().product::<usize>()
+            * size_of::<f32>()
     }
 
     /// Filters the `voxels` of a block of `shape`, C order.
     ///
     /// The filter is recursive, so that one NaN would make the whole block NaN. Non-finite voxels
     /// are therefore replaced first by the mean of their known neighbours. Positions near them are
-    /// undefined nevertheless: see [`Coefficients::knows`].
+    /// undefined nevertheless: see [`Coefficients::is_known`].
     #[inline(always)]
     pub(super) fn new<T: Voxel>(voxels: &[T], shape: [usize; 3]) -> Self {
-        let padded = shape.map(|n| n + BEFORE + AFTER);
+        let padded = shape.map(|n| n + PADDING_BEFORE + PADDING_AFTER);
         let mut values = vec![0.0; padded.iter().product()];
         let stride = [padded[1] * padded[2], padded[2], 1];
         for (i, row) in voxels.chunks_exact(shape[2]).enumerate() {
             let (z, y) = (i / shape[1], i % shape[1]);
-            let at = (z + BEFORE) * stride[0] + (y + BEFORE) * stride[1] + BEFORE;
+            let at = (z + PADDING_BEFORE) * stride[0]
+                + (y + PADDING_BEFORE) * stride[1]
+                + PADDING_BEFORE;
             for (to, from) in values[at..at + shape[2]].iter_mut().zip(row) {
                 *to = from.to_f32();
             }
@@ -63,7 +66,7 @@ impl Coefficients {
             let (run, outer) = (stride[a], padded[..a].iter().product::<usize>());
             for o in 0..outer {
                 let lines = &mut values[o * padded[a] * run..][..padded[a] * run];
-                filter(&mut lines[BEFORE * run..], shape[a], run);
+                filter(&mut lines[PADDING_BEFORE * run..], shape[a], run);
                 mirror(lines, shape[a], run);
             }
         }
@@ -75,19 +78,24 @@ impl Coefficients {
     ///
     /// * `voxels`: the block from which the coefficients were computed
     #[inline(always)]
-    pub(super) fn knows<T: Voxel>(&self, voxels: &[T], low: [usize; 3], share: [f32; 3]) -> bool {
+    pub(super) fn is_known<T: Voxel>(
+        &self,
+        voxels: &[T],
+        low: [usize; 3],
+        share: [f32; 3],
+    ) -> bool {
         !self.unknown || self.all_finite(voxels, low, share)
     }
 
     #[inline(never)]
     fn all_finite<T: Voxel>(&self, voxels: &[T], low: [usize; 3], share: [f32; 3]) -> bool {
-        let shape = self.shape.map(|n| n - BEFORE - AFTER);
+        let shape = self.shape.map(|n| n - PADDING_BEFORE - PADDING_AFTER);
         let seen: [(i64, i64); 3] = std::array::from_fn(|a| {
             let at = low[a] as i64;
             match share[a] {
                 s if s < ON_VOXEL => (at, at),
                 s if s > 1.0 - ON_VOXEL => (at + 1, at + 1),
-                _ => (at - BEFORE as i64, at + AFTER as i64),
+                _ => (at - PADDING_BEFORE as i64, at + PADDING_AFTER as i64),
             }
         });
         let range = |a: usize| (seen[a].0..=seen[a].1).map(move |i| fold(i, shape[a]));
@@ -112,10 +120,10 @@ pub(super) struct Spline<'a, T> {
     voxels: &'a [T],
 }
 
-impl<T: Voxel> Kernel for Spline<'_, T> {
+impl<T: Voxel> Interpolator for Spline<'_, T> {
     #[inline(always)]
     fn at(&self, low: [usize; 3], t: [f32; 3]) -> f32 {
-        if !self.coefficients.knows(self.voxels, low, t) {
+        if !self.coefficients.is_known(self.voxels, low, t) {
             return f32::NAN;
         }
         let Coefficients { values, shape: [_, height, width], .. } = self.coefficients;
@@ -148,10 +156,10 @@ impl<T: Voxel> Kernel for Spline<'_, T> {
 ///
 /// * `values`: the voxels of `shape` within the padded coefficients, with these `stride`s
 ///
-/// A replacement depends only on voxels within [`FILLED`] of it, so that the results of blocks
+/// A replacement depends only on voxels within [`FILL_ROUNDS`] of it, so that the results of blocks
 /// agree.
 fn fill_unknown(values: &mut [f32], shape: [usize; 3], stride: [usize; 3]) -> bool {
-    let start: usize = stride.iter().map(|s| BEFORE * s).sum();
+    let start: usize = stride.iter().map(|s| PADDING_BEFORE * s).sum();
     let mut unknown: Vec<[usize; 3]> = Vec::new();
     for z in 0..shape[0] {
         for y in 0..shape[1] {
@@ -162,12 +170,14 @@ fn fill_unknown(values: &mut [f32], shape: [usize; 3], stride: [usize; 3]) -> bo
     }
     let any = !unknown.is_empty();
     let place = |at: &[usize; 3]| start + (0..3).map(|a| at[a] * stride[a]).sum::<usize>();
-    for _ in 0..FILLED {
+    for _ in 0..FILL_ROUNDS {
         if unknown.is_empty() {
             break;
         }
-        let means: Vec<Option<f32>> =
-            unknown.iter().map(|at| mean_beside(values, place(at), *at, shape, stride)).collect();
+        let means: Vec<Option<f32>> = unknown
+            .iter()
+            .map(|at| mean_of_neighbours(values, place(at), *at, shape, stride))
+            .collect();
         let mut rest = Vec::new();
         for (at, mean) in unknown.into_iter().zip(means) {
             match mean {
@@ -182,7 +192,7 @@ fn fill_unknown(values: &mut [f32], shape: [usize; 3], stride: [usize; 3]) -> bo
 }
 
 /// The mean of the finite voxels next to a voxel along the three axes.
-fn mean_beside(
+fn mean_of_neighbours(
     values: &[f32],
     place: usize,
     at: [usize; 3],
@@ -246,10 +256,10 @@ fn filter(lines: &mut [f32], n: usize, run: usize) {
     }
 }
 
-/// Fills the padding of lines whose `n` coefficients begin at position `BEFORE`.
+/// Fills the padding of lines whose `n` coefficients begin at position `PADDING_BEFORE`.
 fn mirror(lines: &mut [f32], n: usize, run: usize) {
-    for place in (0..BEFORE).chain(BEFORE + n..BEFORE + n + AFTER) {
-        let from = (fold(place as i64 - BEFORE as i64, n) + BEFORE) * run;
+    for place in (0..PADDING_BEFORE).chain(PADDING_BEFORE + n..PADDING_BEFORE + n + PADDING_AFTER) {
+        let from = (fold(place as i64 - PADDING_BEFORE as i64, n) + PADDING_BEFORE) * run;
         lines.copy_within(from..from + run, place * run);
     }
 }

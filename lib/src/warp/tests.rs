@@ -57,10 +57,13 @@ fn a_volume_is_resampled_alike_by_blocks_of_any_size_and_in_memory() {
             let out = Volume::open(&to, &Select::default()).unwrap();
             assert_eq!(out.grid(), onto);
             let got = out.read::<u16>(&onto.bounds()).unwrap();
-            let apart = got.iter().zip(&want).map(|(a, b)| a.abs_diff(*b)).max();
+            let difference = got.iter().zip(&want).map(|(a, b)| a.abs_diff(*b)).max();
             // the truncated response of the spline's filter may change the rounding
             let allowed = u16::from(interpolation == Interpolation::Cubic);
-            assert!(apart <= Some(allowed), "{interpolation:?} {block_size:?}: {apart:?}");
+            assert!(
+                difference <= Some(allowed),
+                "{interpolation:?} {block_size:?}: {difference:?}"
+            );
         }
     }
 }
@@ -100,11 +103,11 @@ fn a_plan_creates_nothing_and_a_block_that_does_not_fit_is_refused() {
     };
     run(&Context { plan_only: true, ..Context::default() }).unwrap();
     let small = Context { memory: 1000, ..Context::default() };
-    let said = run(&small).unwrap_err().to_string();
-    assert!(said.contains("--memory"), "{said}");
-    let odd = Context { block_size: Some([10, 16, 16]), ..Context::default() };
-    let said = run(&odd).unwrap_err().to_string();
-    assert!(said.contains("multiple"), "{said}");
+    let message = run(&small).unwrap_err().to_string();
+    assert!(message.contains("--memory"), "{message}");
+    let odd_block = Context { block_size: Some([10, 16, 16]), ..Context::default() };
+    let message = run(&odd_block).unwrap_err().to_string();
+    assert!(message.contains("multiple"), "{message}");
     assert!(!to.exists());
 }
 
@@ -160,10 +163,10 @@ fn unknown_voxels_stay_local_in_every_interpolation_whatever_the_blocks() {
             let mut unknown = 0;
             for ((voxel, got), want) in bounds.tiles([1; 3]).zip(&got).zip(&want) {
                 let away = |part: &Box3| {
-                    let apart = |a: usize| {
+                    let difference = |a: usize| {
                         (part.min[a] - voxel.min[a]).max(voxel.min[a] + 1 - part.max[a]).max(0)
                     };
-                    (0..3).map(apart).max().unwrap_or(0)
+                    (0..3).map(difference).max().unwrap_or(0)
                 };
                 let near = holes.iter().chain([&corner]).map(away).min().unwrap_or(0);
                 unknown += usize::from(!got.is_finite());
@@ -262,17 +265,17 @@ fn a_volume_is_pulled_through_the_inverse_of_any_chain_alike_by_blocks_of_any_si
             let at = grid().index(*q);
             let Some(want) = oracle::value(&doubles, grid().shape, at, &options) else {
                 // at the edge a ten-thousandth of a voxel decides whether a position is inside
-                let beside = |a: usize| {
+                let is_at_edge = |a: usize| {
                     at[a].abs() < 0.51 || (at[a] - grid().shape[a] as f64 + 0.5).abs() < 0.01
                 };
-                assert!(*got == 7.0 || (0..3).any(beside), "{at:?}: {got}");
+                assert!(*got == 7.0 || (0..3).any(is_at_edge), "{at:?}: {got}");
                 continue;
             };
             let near = (0..3).any(|a| (at[a] + 0.5 - (at[a] + 0.5).round()).abs() < 0.01);
             // the steepest slope is 900 per voxel
-            let apart = (f64::from(*got) - want).abs();
+            let difference = (f64::from(*got) - want).abs();
             inside += 1;
-            assert!(apart < 0.3 || near, "{interpolation:?} at {at:?}: {got} for {want}");
+            assert!(difference < 0.3 || near, "{interpolation:?} at {at:?}: {got} for {want}");
         }
         assert!(inside * 2 > nodes.len(), "{inside}");
     }
@@ -394,10 +397,10 @@ fn several_channels_in_one_pass_are_what_each_would_be_by_itself() {
     let spec = Spec { dtype: Dtype::U8, ..spec(onto) };
     resample(&mixed, &chain, &place("mixed.zarr"), &spec, &options, &ctx).unwrap();
     let n5 = Spec { format: Format::N5, ..spec };
-    let said = resample(&mixed, &chain, &place("x.n5"), &n5, &options, &ctx).unwrap_err();
-    assert!(said.to_string().contains("OME-Zarr"), "{said}");
-    let said = resample(&[], &chain, &place("y.zarr"), &n5, &options, &ctx).unwrap_err();
-    assert!(said.to_string().contains("--moving-channel"), "{said}");
+    let message = resample(&mixed, &chain, &place("x.n5"), &n5, &options, &ctx).unwrap_err();
+    assert!(message.to_string().contains("OME-Zarr"), "{message}");
+    let message = resample(&[], &chain, &place("y.zarr"), &n5, &options, &ctx).unwrap_err();
+    assert!(message.to_string().contains("--moving-channel"), "{message}");
 }
 
 #[test]

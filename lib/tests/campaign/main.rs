@@ -24,7 +24,7 @@ use fuzz::{TARGETS, Target};
 /// Number of damaged copies of each seed.
 const COPIES: usize = 200;
 /// Time limit for any file, even on a busy machine, beyond which a hang is assumed.
-const LONGEST: Duration = Duration::from_mins(1);
+const TIME_LIMIT: Duration = Duration::from_mins(1);
 
 /// Memory is measured for the whole process, so campaigns run one at a time.
 static TURN: Mutex<()> = Mutex::new(());
@@ -53,7 +53,7 @@ fn read(target: &Target, folder: &Path, bytes: &[u8]) -> fuzz::Read {
         fs::write(&path, bytes).unwrap();
         path.display().to_string()
     };
-    assert!(begun.elapsed() < LONGEST, "{} hangs: {}", target.name, keep());
+    assert!(begun.elapsed() < TIME_LIMIT, "{} hangs: {}", target.name, keep());
     result.unwrap_or_else(|_| panic!("{}: {}", target.name, keep()))
 }
 

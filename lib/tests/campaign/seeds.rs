@@ -9,9 +9,9 @@ use tiff::encoder::{Compression, DeflateLevel, TiffEncoder, colortype};
 use tiff::tags::Tag;
 use voxloom::blocks::{self, Context};
 use voxloom::geom::{Affine, Box3, Grid, LocalAffines};
-use voxloom::interchange::{self, Reading, Target};
+use voxloom::interchange::{self, Reading, TargetFormat};
 use voxloom::table::{self, BlockRow, Match, Spot, Status};
-use voxloom::transform::{self, Axes, Step};
+use voxloom::transform::{self, AxisOrder, Step};
 use voxloom::volume::{Codec, Dtype, Existing, FieldOutput, Format, Output, Spec};
 
 const ROWS: [[f64; 4]; 3] =
@@ -166,7 +166,7 @@ impl Seeds {
     }
 
     /// The bytes of a transform in the file format of another program.
-    fn turned(&self, source: &str, target: Target, name: &str) -> Vec<u8> {
+    fn turned(&self, source: &str, target: TargetFormat, name: &str) -> Vec<u8> {
         let destination = self.at(name);
         let (reading, ctx) = (Reading::default(), Context::default());
         interchange::transform(source, &reading, &destination, target, None, &ctx).unwrap();
@@ -176,23 +176,23 @@ impl Seeds {
     fn transforms(&self) {
         let map = Affine::from_rows(ROWS);
         let (matrix, chain) = (self.at("matrix.txt"), self.at("chain.json"));
-        transform::write_matrix_text(Path::new(&matrix), &map, Axes::Zyx).unwrap();
+        transform::write_matrix_text(Path::new(&matrix), &map, AxisOrder::Zyx).unwrap();
         let steps = [Step::Affine(map), Step::Affine(Affine::translation([1.0, 2.0, 3.0]))];
         transform::write_document(Path::new(&chain), &steps).unwrap();
         self.put("matrix", "ours", &fs::read(&matrix).unwrap());
         self.put("chain", "ours", &fs::read(&chain).unwrap());
         let field = self.field("displacements.zarr");
         for (target, format, name) in [
-            ("itk", Target::Itk, "a.tfm"),
-            ("matlab", Target::Ants, "b.mat"),
-            ("matrix", Target::Greedy, "c.mat"),
+            ("itk", TargetFormat::Itk, "a.tfm"),
+            ("matlab", TargetFormat::Ants, "b.mat"),
+            ("matrix", TargetFormat::Greedy, "c.mat"),
         ] {
             self.put(target, "theirs", &self.turned(&matrix, format, name));
         }
         for (target, format, name) in [
-            ("nifti", Target::Nifti, "a.nii"),
-            ("nifti", Target::Nifti, "b.nii.gz"),
-            ("nrrd", Target::Nrrd, "a.nrrd"),
+            ("nifti", TargetFormat::Nifti, "a.nii"),
+            ("nifti", TargetFormat::Nifti, "b.nii.gz"),
+            ("nrrd", TargetFormat::Nrrd, "a.nrrd"),
         ] {
             self.put(target, name, &self.turned(&field, format, name));
             self.put("transform", name, &self.turned(&field, format, &format!("t-{name}")));

@@ -83,17 +83,18 @@ impl Line {
     }
 
     pub(crate) fn succeeds(&self, more: &[&str]) {
-        let (succeeded, said) = self.run(more);
-        assert!(succeeded, "{} {:?} {more:?}: {said}", self.program, self.words());
+        let (succeeded, message) = self.run(more);
+        assert!(succeeded, "{} {:?} {more:?}: {message}", self.program, self.words());
     }
 
     /// Checks that its second part is refused after the first part of a different run.
     pub(crate) fn is_another_run(&self, why: &str, scene: &Scene) {
         let before = scene.contents();
-        let (succeeded, said) = self.run(&["--part", "2/2"]);
+        let (succeeded, message) = self.run(&["--part", "2/2"]);
         assert!(!succeeded, "{} mixes runs: {why}", self.program);
-        let names = said.contains("was begun with other") || said.contains("cannot be resumed");
-        assert!(names, "{} {why}: {said}", self.program);
+        let names =
+            message.contains("was begun with other") || message.contains("cannot be resumed");
+        assert!(names, "{} {why}: {message}", self.program);
         assert!(scene.contents() == before, "{} wrote before it refused: {why}", self.program);
     }
 }

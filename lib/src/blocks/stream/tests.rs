@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::super::{Identity, Key, Outcome, Part, Rows, is_passing};
+use super::super::{Identity, Key, Outcome, Part, TaskRows, is_passing};
 use super::*;
 use crate::device::Cost;
 use crate::geom::Box3;
@@ -291,24 +291,24 @@ fn a_block_that_fails_in_a_second_pass_is_never_accepted() {
 
 /// Streams tasks that write rows and a summary; returns their reduction in task order.
 fn reduced(ctx: &Context, folder: &Path) -> Result<(f64, Vec<u8>), Error> {
-    let rows = Rows::new(folder);
-    let ends = plan(7).stream(
+    let rows = TaskRows::new(folder);
+    let results = plan(7).stream(
         ctx,
         folder,
         |task| Ok(task.id),
         |_, id| Ok(0.1 + 1.0 / (id as f64 + 3.0)),
         |_, number| {
             let stored = rows.write(format!("{number}\n").as_bytes())?;
-            Ok(Ending::from(Outcome::Done).with_rows(stored).with_summary(&number)?)
+            Ok(TaskResult::from(Outcome::Done).with_rows(stored).with_summary(&number)?)
         },
     )?;
     let mut sum = 0.0;
-    for summary in ends.summaries::<f64>() {
+    for summary in results.summaries::<f64>() {
         sum += summary?.1;
     }
     let mut text = Vec::new();
     for task in plan(7).tasks().iter() {
-        text.extend(rows.read(&task, &ends)?.unwrap_or_default());
+        text.extend(rows.read(&task, &results)?.unwrap_or_default());
     }
     Ok((sum, text))
 }

@@ -1,7 +1,7 @@
 use clap::value_parser;
 
 use super::*;
-use crate::cli::{Shape, shared};
+use crate::cli::{FlagSet, shared};
 
 fn command() -> Command {
     let own = Command::new("extract-spots")
@@ -10,7 +10,7 @@ fn command() -> Command {
         .arg(Arg::new("radius").long("radius"))
         .arg(Arg::new("output").long("output").short('o').required(true))
         .arg(Arg::new("mask").long("mask").num_args(1..).action(ArgAction::Append));
-    shared::add(own, Shape::Blocks)
+    shared::add(own, FlagSet::Blocks)
 }
 
 /// Parses `arguments` with a parameters file of this text; an error is returned as its text.

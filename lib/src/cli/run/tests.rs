@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::blocks::{Error, Identity, Outcome, Plan};
-use crate::cli::{Purpose, Shape, VolumeArgs};
+use crate::cli::{FlagSet, Purpose, VolumeArgs};
 use crate::geom::Box3;
 
 /// Counts things. It stands here for programs that do more.
@@ -28,7 +28,7 @@ struct Count {
 impl Program for Count {
     const NAME: &'static str = "count";
     const PURPOSE: Purpose = Purpose::Test;
-    const SHAPE: Shape = Shape::Blocks;
+    const FLAG_SET: FlagSet = FlagSet::Blocks;
     const EXAMPLE: &'static str = "count sheep -o sheep.txt";
 
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
@@ -42,7 +42,7 @@ impl Program for Count {
             return Ok(());
         }
         ctx.output_file(&self.output);
-        let folder = crate::blocks::folder_beside(&self.output);
+        let folder = crate::blocks::ledger_folder_of(&self.output);
         plan.stream(
             ctx,
             &folder,
@@ -100,8 +100,8 @@ fn ends_have_their_codes() {
     for (end, code) in [("well", 0), ("badly", 1), ("panic", 1), ("usage", 2), ("gap", 3)] {
         let folder = tempfile::tempdir().unwrap();
         ends(folder.path(), &["--end", end], code);
-        let beside = folder.path().join("out.receipt.json");
-        assert_eq!(beside.exists(), matches!(code, 0 | 3), "{end}");
+        let receipt_file = folder.path().join("out.receipt.json");
+        assert_eq!(receipt_file.exists(), matches!(code, 0 | 3), "{end}");
     }
     let folder = tempfile::tempdir().unwrap();
     ends(folder.path(), &["--no-such-flag"], 2);

@@ -1,7 +1,7 @@
 //! The meaning of the vectors of a NIfTI file, which is determined by the intent, its name and its
 //! first parameter, and is never guessed.
 
-use crate::interchange::world::Frame;
+use crate::interchange::world::AnatomicalFrame;
 use crate::quote::shorten;
 
 const DISPLACEMENT: i32 = 1006;
@@ -10,9 +10,9 @@ const DISPLACEMENT: i32 = 1006;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::interchange) enum Meaning {
     /// The displacement of the sample, in this frame.
-    Displacements(Frame),
+    Displacements(AnatomicalFrame),
     /// The position to which the sample is mapped, in this frame.
-    Positions(Frame),
+    Positions(AnatomicalFrame),
     /// The position of a control point of a cubic B-spline, RAS.
     ControlPoints,
 }
@@ -31,9 +31,9 @@ pub(super) fn of(intent: i32, name: &str, parameter: f64) -> Result<Meaning, Dou
     match (intent, name) {
         (super::VECTOR, "NREG_TRANS") => niftyreg(parameter),
         // SPM: each vector is the position in millimetres from which the voxel is sampled
-        (super::VECTOR, "Mapping") => Ok(Meaning::Positions(Frame::Ras)),
-        (super::VECTOR, "") => Ok(Meaning::Displacements(Frame::Lps)),
-        (DISPLACEMENT, "") => Ok(Meaning::Displacements(Frame::Ras)),
+        (super::VECTOR, "Mapping") => Ok(Meaning::Positions(AnatomicalFrame::Ras)),
+        (super::VECTOR, "") => Ok(Meaning::Displacements(AnatomicalFrame::Lps)),
+        (DISPLACEMENT, "") => Ok(Meaning::Displacements(AnatomicalFrame::Ras)),
         (super::VECTOR | DISPLACEMENT, other) => Err(Doubt::Unsaid(format!(
             "has vectors that are named '{}', which is not known; if they are displacements, say with --frame \
              whether they are lps or ras",
@@ -58,9 +58,9 @@ fn niftyreg(kind: f64) -> Result<Meaning, Doubt> {
         )))
     };
     if kind == 0.0 {
-        Ok(Meaning::Positions(Frame::Ras))
+        Ok(Meaning::Positions(AnatomicalFrame::Ras))
     } else if kind == 1.0 {
-        Ok(Meaning::Displacements(Frame::Ras))
+        Ok(Meaning::Displacements(AnatomicalFrame::Ras))
     } else if kind == 2.0 {
         Ok(Meaning::ControlPoints)
     } else if kind == 3.0 || kind == 4.0 {

@@ -1,15 +1,15 @@
-use super::super::world::{Frame, World};
+use super::super::world::{AnatomicalFrame, World};
 use super::write::compose;
 use super::*;
 use crate::geom::Grid;
 
-const RAS: World = World { frame: Frame::Ras, micrometres: 1e3 };
+const RAS: World = World { frame: AnatomicalFrame::Ras, micrometres: 1e3 };
 
 fn grid() -> Grid {
     Grid::new([4, 5, 6], [3000.0, 2000.0, 1000.0], [7000.0, -8000.0, 9000.0])
 }
 
-fn read_bytes(bytes: &[u8]) -> Result<Head, String> {
+fn read_bytes(bytes: &[u8]) -> Result<NiftiHeader, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.nii");
     std::fs::write(&path, bytes).unwrap();
@@ -21,7 +21,7 @@ fn a_head_of_ours_is_read_back() {
     let head = read_bytes(&compose(&grid(), 1e3)).unwrap();
     assert_eq!(head.placement.grid(RAS), (grid(), None));
     assert_eq!((head.components, head.dtype, head.offset), (3, Dtype::F32, 352));
-    assert_eq!(head.meaning, Ok(Meaning::Displacements(Frame::Lps)));
+    assert_eq!(head.meaning, Ok(Meaning::Displacements(AnatomicalFrame::Lps)));
     assert_eq!((head.micrometres, head.notes), (Some(1e3), vec![]));
 }
 
@@ -71,7 +71,7 @@ fn version_2_says_the_same_at_other_places() {
     let head = read_bytes(&second_version(&compose(&grid(), 1e3))).unwrap();
     assert_eq!(head.placement.grid(RAS), (grid(), None));
     assert_eq!((head.components, head.offset), (3, 544));
-    assert_eq!(head.meaning, Ok(Meaning::Displacements(Frame::Lps)));
+    assert_eq!(head.meaning, Ok(Meaning::Displacements(AnatomicalFrame::Lps)));
 }
 
 #[test]
@@ -109,20 +109,29 @@ fn what_vectors_mean_is_told_by_their_names_or_not_at_all() {
         }
         one
     };
-    assert_eq!(meaning(1007, "NREG_TRANS", 0.0), Ok(Meaning::Positions(Frame::Ras)));
-    assert_eq!(meaning(1007, "NREG_TRANS", 1.0), Ok(Meaning::Displacements(Frame::Ras)));
+    assert_eq!(meaning(1007, "NREG_TRANS", 0.0), Ok(Meaning::Positions(AnatomicalFrame::Ras)));
+    assert_eq!(meaning(1007, "NREG_TRANS", 1.0), Ok(Meaning::Displacements(AnatomicalFrame::Ras)));
     assert_eq!(meaning(1007, "NREG_TRANS", 2.0), Ok(Meaning::ControlPoints));
-    assert_eq!(meaning(1007, "Mapping", 0.0), Ok(Meaning::Positions(Frame::Ras)));
-    assert_eq!(meaning(1006, "", 0.0), Ok(Meaning::Displacements(Frame::Ras)));
+    assert_eq!(meaning(1007, "Mapping", 0.0), Ok(Meaning::Positions(AnatomicalFrame::Ras)));
+    assert_eq!(meaning(1006, "", 0.0), Ok(Meaning::Displacements(AnatomicalFrame::Ras)));
     for kind in [3.0, 4.0, 5.0, 6.0, 7.0, -1.0, 0.5, f32::NAN] {
-        let Err(Doubt::Other(said)) = meaning(1007, "NREG_TRANS", kind) else { panic!("{kind}") };
-        assert!(said.contains("NiftyReg") && said.contains("reg_transform -disp"), "{said}");
+        let Err(Doubt::Other(refusal)) = meaning(1007, "NREG_TRANS", kind) else {
+            panic!("{kind}")
+        };
+        assert!(
+            refusal.contains("NiftyReg") && refusal.contains("reg_transform -disp"),
+            "{refusal}"
+        );
     }
-    assert!(matches!(meaning(2006, "", 0.0), Err(Doubt::Other(said)) if said.contains("FSL")));
     assert!(
-        matches!(meaning(1007, "Flow", 0.0), Err(Doubt::Unsaid(said)) if said.contains("'Flow'"))
+        matches!(meaning(2006, "", 0.0), Err(Doubt::Other(refusal)) if refusal.contains("FSL"))
     );
-    assert!(matches!(meaning(0, "", 0.0), Err(Doubt::Unsaid(said)) if said.contains("intent 0")));
+    assert!(
+        matches!(meaning(1007, "Flow", 0.0), Err(Doubt::Unsaid(refusal)) if refusal.contains("'Flow'"))
+    );
+    assert!(
+        matches!(meaning(0, "", 0.0), Err(Doubt::Unsaid(refusal)) if refusal.contains("intent 0"))
+    );
 }
 
 #[test]
@@ -177,7 +186,7 @@ fn dimensions_that_no_field_has_are_refused() {
         (&[5, 6, 0, 4, 1, 3], "dimension 0"),
         (&[9, 6, 5, 4, 1, 3], "9 dimensions"),
     ] {
-        let said = read(dims).unwrap_err();
-        assert!(said.contains(words), "{said}");
+        let refusal = read(dims).unwrap_err();
+        assert!(refusal.contains(words), "{refusal}");
     }
 }

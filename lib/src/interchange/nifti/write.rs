@@ -34,7 +34,7 @@ pub(in crate::interchange) fn write(
         }
         Ok(())
     };
-    fields::write_beside(path, |out| {
+    fields::write_atomically(path, |out| {
         if !compressed {
             return fill(out);
         }

@@ -2,9 +2,9 @@ use super::super::world::World;
 use super::*;
 use crate::geom::Grid;
 
-const WORLD: World = World { frame: Frame::Lps, micrometres: 1e3 };
+const WORLD: World = World { frame: AnatomicalFrame::Lps, micrometres: 1e3 };
 
-fn read_text(text: &str) -> Result<Head, String> {
+fn read_text(text: &str) -> Result<FlatHeader, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.nrrd");
     std::fs::write(&path, text).unwrap();
@@ -71,8 +71,8 @@ fn what_cannot_be_read_of_a_head_is_said() {
         ("(0,2,0)", "(0,nan,0)", "no list of vectors"),
         ("endian", "measurement frame: (0,1,0) (1,0,0) (0,0,1)\nendian", "measurement frame"),
     ] {
-        let said = read_text(&HEAD.replace(from, to)).unwrap_err();
-        assert!(said.contains(words), "{said}");
+        let refusal = read_text(&HEAD.replace(from, to)).unwrap_err();
+        assert!(refusal.contains(words), "{refusal}");
     }
 }
 

@@ -4,19 +4,19 @@ use std::path::Path;
 
 use super::{Convention, Read, Reading, warn};
 use crate::geom::Grid;
-use crate::interchange::detect::Source;
-use crate::interchange::flat::Head;
+use crate::interchange::detect::SourceFormat;
+use crate::interchange::flat::FlatHeader;
+use crate::interchange::map_steps::{ForeignField, MapStep, Payload, VectorMeaning};
 use crate::interchange::nifti::{self, Doubt, Meaning};
-use crate::interchange::pieces::{Foreign, Holds, Payload, Piece};
 use crate::interchange::unpack::Packing;
-use crate::interchange::world::{Frame, Unit, World};
+use crate::interchange::world::{AnatomicalFrame, Unit, World};
 use crate::interchange::{control, ngff};
 use crate::quote::shorten;
-use crate::transform::Axes;
+use crate::transform::AxisOrder;
 use crate::volume::{FlatVectors, VectorArray};
 
 /// The meaning of a NIfTI file's vectors, as stated by its header and by the user.
-fn meaning(head: &nifti::Head, frame: Option<Frame>) -> Result<Meaning, String> {
+fn meaning(head: &nifti::NiftiHeader, frame: Option<AnatomicalFrame>) -> Result<Meaning, String> {
     match (head.meaning.clone(), frame) {
         (Ok(Meaning::ControlPoints), Some(_)) => {
             Err("is a grid of control points of NiftyReg, which are RAS; leave --frame out"
@@ -36,8 +36,8 @@ pub(super) fn read_nifti(location: &str, reading: &Reading) -> Result<Read, Stri
     let head = nifti::read(path)?;
     let meaning = meaning(&head, reading.frame)?;
     warn(location, &head.notes);
-    let said = head.micrometres.filter(|_| reading.unit.is_none());
-    let micrometres = said.unwrap_or_else(|| reading.unit.unwrap_or(Unit::Mm).micrometres());
+    let stated = head.micrometres.filter(|_| reading.unit.is_none());
+    let micrometres = stated.unwrap_or_else(|| reading.unit.unwrap_or(Unit::Mm).micrometres());
     let flat = FlatVectors {
         location: location.to_owned(),
         path: path.to_owned(),
@@ -53,10 +53,10 @@ pub(super) fn read_nifti(location: &str, reading: &Reading) -> Result<Read, Stri
     } else {
         Payload::Flat(flat)
     };
-    let positions = World { frame: Frame::Ras, micrometres };
+    let positions = World { frame: AnatomicalFrame::Ras, micrometres };
     let (frame, holds) = match meaning {
-        Meaning::Displacements(frame) => (frame, Holds::Displacements),
-        Meaning::Positions(frame) => (frame, Holds::Positions),
+        Meaning::Displacements(frame) => (frame, VectorMeaning::Displacements),
+        Meaning::Positions(frame) => (frame, VectorMeaning::Positions),
         Meaning::ControlPoints => {
             if head.slope != 1.0 || head.extended {
                 return Err("is a grid of control points of NiftyReg with matrices in its header, which are not \
@@ -67,48 +67,54 @@ pub(super) fn read_nifti(location: &str, reading: &Reading) -> Result<Read, Stri
             let convention = Convention {
                 format: "control points of NiftyReg",
                 axes: "x,y,z",
-                frame: Some(Frame::Ras),
+                frame: Some(AnatomicalFrame::Ras),
                 micrometres,
-                unit_is_said: said.is_some(),
+                unit_is_stated: stated.is_some(),
                 more: ", a cubic B-spline of positions".to_owned(),
             };
-            return Ok((vec![Piece::Smooth(std::sync::Arc::new(spline))], convention));
+            return Ok((vec![MapStep::Smooth(std::sync::Arc::new(spline))], convention));
         }
     };
-    if holds == Holds::Positions && head.components == 2 {
+    if holds == VectorMeaning::Positions && head.components == 2 {
         return Err("holds positions in a plane, which are not read".to_owned());
     }
     let vectors = World { frame, micrometres };
-    let mut field = Foreign::new(&head.placement, positions, vectors, holds, payload)?;
+    let mut field = ForeignField::new(&head.placement, positions, vectors, holds, payload)?;
     field.scale(head.slope);
-    let convention = convention("NIfTI", vectors, said.is_some(), &field);
-    Ok((vec![Piece::Foreign(Box::new(field))], convention))
+    let convention = convention("NIfTI", vectors, stated.is_some(), &field);
+    Ok((vec![MapStep::ForeignField(Box::new(field))], convention))
 }
 
 /// Reads a field in NRRD or MetaImage.
 pub(super) fn read_flat(
     location: &str,
     format: &'static str,
-    head: &Head,
+    head: &FlatHeader,
     reading: &Reading,
 ) -> Result<Read, String> {
     warn(location, &head.notes);
-    let said = if reading.unit.is_none() { head.micrometres.clone()? } else { None };
-    let micrometres = said.unwrap_or_else(|| reading.unit.unwrap_or(Unit::Mm).micrometres());
+    let stated = if reading.unit.is_none() { head.micrometres.clone()? } else { None };
+    let micrometres = stated.unwrap_or_else(|| reading.unit.unwrap_or(Unit::Mm).micrometres());
     // ITK converts positions of other spaces to LPS but leaves vectors as they are
-    let vectors = World { frame: reading.frame.unwrap_or(Frame::Lps), micrometres };
+    let vectors = World { frame: reading.frame.unwrap_or(AnatomicalFrame::Lps), micrometres };
     let positions = World { frame: head.frame, micrometres };
     let payload = head.payload(location);
-    let field = Foreign::new(&head.placement, positions, vectors, Holds::Displacements, payload)?;
-    let convention = convention(format, vectors, said.is_some(), &field);
-    Ok((vec![Piece::Foreign(Box::new(field))], convention))
+    let field = ForeignField::new(
+        &head.placement,
+        positions,
+        vectors,
+        VectorMeaning::Displacements,
+        payload,
+    )?;
+    let convention = convention(format, vectors, stated.is_some(), &field);
+    Ok((vec![MapStep::ForeignField(Box::new(field))], convention))
 }
 
 fn convention(
     format: &'static str,
     vectors: World,
-    unit_is_said: bool,
-    field: &Foreign,
+    unit_is_stated: bool,
+    field: &ForeignField,
 ) -> Convention {
     let turned =
         if field.is_straight() { "" } else { ", its axes turned by a matrix before and after" };
@@ -117,7 +123,7 @@ fn convention(
         axes: "x,y,z",
         frame: Some(vectors.frame),
         micrometres: vectors.micrometres,
-        unit_is_said,
+        unit_is_stated,
         more: format!(", {}{turned}", field.holds().name()),
     }
 }
@@ -125,7 +131,7 @@ fn convention(
 pub(super) fn read_ngff(location: &str, reading: &Reading) -> Result<Read, String> {
     let found = ngff::read(
         location,
-        &ngff::Request {
+        &ngff::NgffRequest {
             name: reading.name.as_deref(),
             micrometres: reading.unit.map(Unit::micrometres),
             invert: reading.invert,
@@ -138,7 +144,7 @@ pub(super) fn read_ngff(location: &str, reading: &Reading) -> Result<Read, Strin
         axes: if found.axes.len() < 5 { "the axes named" } else { "z,y,x by name" },
         frame: None,
         micrometres: found.micrometres,
-        unit_is_said: true,
+        unit_is_stated: true,
         more: format!(", '{}' is fixed and '{}' moving", shorten(fixed), shorten(moving)),
     };
     Ok((found.pieces, convention))
@@ -146,17 +152,20 @@ pub(super) fn read_ngff(location: &str, reading: &Reading) -> Result<Read, Strin
 
 pub(super) fn read_array(
     location: &str,
-    source: Source,
+    source: SourceFormat,
     reading: &Reading,
 ) -> Result<Read, String> {
-    let holds =
-        if source == Source::BigstreamPositions { Holds::Positions } else { Holds::Displacements };
+    let holds = if source == SourceFormat::BigstreamPositions {
+        VectorMeaning::Positions
+    } else {
+        VectorMeaning::Displacements
+    };
     // positions of BigStream of 2021 are x, y, z
-    let usual = if holds == Holds::Positions { Axes::Xyz } else { Axes::Zyx };
+    let usual = if holds == VectorMeaning::Positions { AxisOrder::Xyz } else { AxisOrder::Zyx };
     let axes = reading.axes.unwrap_or(usual);
-    let array = VectorArray::open(location, None, axes == Axes::Xyz).map_err(|e| {
-        let said = e.to_string();
-        said.strip_prefix(&format!("{location}: ")).unwrap_or(&said).to_owned()
+    let array = VectorArray::open(location, None, axes == AxisOrder::Xyz).map_err(|e| {
+        let stated = e.to_string();
+        stated.strip_prefix(&format!("{location}: ")).unwrap_or(&stated).to_owned()
     })?;
     let (known, first) = array.calibration();
     let spacing = reading.spacing.or(known).ok_or(
@@ -169,27 +178,27 @@ pub(super) fn read_array(
     let mut turn = [[0.0; 3]; 3];
     for a in 0..3usize {
         let place = match (axes, planar) {
-            (Axes::Xyz, _) => Some(2 - a),
-            (Axes::Zyx, false) => Some(a),
-            (Axes::Zyx, true) => a.checked_sub(1),
+            (AxisOrder::Xyz, _) => Some(2 - a),
+            (AxisOrder::Zyx, false) => Some(a),
+            (AxisOrder::Zyx, true) => a.checked_sub(1),
         };
         if let Some(c) = place {
             turn[a][c] = um;
         }
     }
-    if planar && holds == Holds::Positions {
+    if planar && holds == VectorMeaning::Positions {
         return Err("holds positions in a plane, which are not read".to_owned());
     }
     let grid = Grid::new(array.shape(), spacing, origin);
-    let field = Foreign::on_grid(grid, turn, holds, Payload::Array(array))?;
-    let what = if holds == Holds::Positions { "positions" } else { "displacements" };
+    let field = ForeignField::on_grid(grid, turn, holds, Payload::Array(array))?;
+    let what = if holds == VectorMeaning::Positions { "positions" } else { "displacements" };
     let convention = Convention {
         format: "BigStream",
-        axes: if axes == Axes::Xyz { "x,y,z" } else { "z,y,x" },
+        axes: if axes == AxisOrder::Xyz { "x,y,z" } else { "z,y,x" },
         frame: None,
         micrometres: um,
-        unit_is_said: false,
+        unit_is_stated: false,
         more: format!(", {what} {spacing:?} um apart along z,y,x from {origin:?}"),
     };
-    Ok((vec![Piece::Foreign(Box::new(field))], convention))
+    Ok((vec![MapStep::ForeignField(Box::new(field))], convention))
 }

@@ -11,7 +11,7 @@ use object_store::http::HttpBuilder;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
 use super::{Bucket, Outage};
-use crate::store::retry::{self, Patience};
+use crate::store::retry::{self, RetryPolicy};
 
 /// The value of `--endpoint`.
 static ENDPOINT: Mutex<Option<String>> = Mutex::new(None);
@@ -84,21 +84,24 @@ const AZURE: [&str; 8] = [
 ///
 /// # Errors
 /// Settings that cannot be used.
-pub(in crate::store) fn bucket(scheme: &str, root: &str, patience: Patience) -> io::Result<Bucket> {
+pub(in crate::store) fn bucket(
+    scheme: &str,
+    root: &str,
+    policy: RetryPolicy,
+) -> io::Result<Bucket> {
     install_provider();
     let address = format!("{scheme}://{root}");
+    let invalid = |message: String| retry::error(io::ErrorKind::InvalidInput, message);
     let bad = |error: object_store::Error| {
-        let message =
-            format!("{address} cannot be used: {}{}", super::innermost(&error), lacking(scheme));
-        retry::error(io::ErrorKind::InvalidInput, message)
+        let cause = super::innermost(&error);
+        invalid(format!("{address} cannot be used: {cause}{}", env_hint(scheme)))
     };
     if let Some(endpoint) = endpoint().filter(|_| scheme == "s3") {
         check_endpoint(&endpoint).map_err(|message| {
-            let message = format!("the server {endpoint} cannot be used: {message}");
-            retry::error(io::ErrorKind::InvalidInput, message)
+            invalid(format!("the server {endpoint} cannot be used: {message}"))
         })?;
     }
-    let (client, once) = connection(patience);
+    let (client, once) = connection(policy);
     let (store, pages, credentials): (Arc<dyn object_store::ObjectStore>, _, _) = match scheme {
         "s3" => {
             let store = Arc::new(s3(root, endpoint(), any(&S3), client, once).map_err(bad)?);
@@ -135,16 +138,14 @@ pub(in crate::store) fn bucket(scheme: &str, root: &str, patience: Patience) -> 
             (store as _, None, "the server does not let everybody read it")
         }
     };
-    let server = match endpoint().filter(|_| scheme == "s3") {
-        Some(endpoint) => format!("{address} at {endpoint}"),
-        None => address.clone(),
-    };
+    let server = endpoint().filter(|_| scheme == "s3");
+    let server = server.map_or_else(|| address.clone(), |at| format!("{address} at {at}"));
     let (outage, missing) = (Outage::default(), Mutex::default());
-    Ok(Bucket { address, store, pages, server, credentials, patience, outage, missing })
+    Ok(Bucket { address, store, pages, server, credentials, policy, outage, missing })
 }
 
 /// Advice to set a variable that is missing in the environment, for messages.
-fn lacking(scheme: &str) -> &'static str {
+fn env_hint(scheme: &str) -> &'static str {
     match scheme {
         "s3" if variable("AWS_ACCESS_KEY_ID").is_some()
             && variable("AWS_SECRET_ACCESS_KEY").is_none() =>
@@ -163,8 +164,8 @@ const S3_HINT: &str = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to those 
                        this (a bucket whose objects may be read but not listed also denies objects \
                        that do not exist)";
 
-/// How connections are made: one try per request, limited by `patience` and not by the crate.
-fn connection(patience: Patience) -> (ClientOptions, RetryConfig) {
+/// How connections are made: one try per request, limited by `policy` and not by the crate.
+fn connection(policy: RetryPolicy) -> (ClientOptions, RetryConfig) {
     let once = RetryConfig {
         backoff: BackoffConfig::default(),
         max_retries: 0,
@@ -174,7 +175,7 @@ fn connection(patience: Patience) -> (ClientOptions, RetryConfig) {
         .with_allow_http(true)
         .with_http1_only()
         .with_timeout_disabled()
-        .with_connect_timeout(patience.silence.min(Duration::from_secs(10)));
+        .with_connect_timeout(policy.silence.min(Duration::from_secs(10)));
     (client, once)
 }
 
@@ -206,10 +207,10 @@ pub(in crate::store) fn s3_at(
     root: &str,
     endpoint: Option<String>,
     signed: bool,
-    patience: Patience,
+    policy: RetryPolicy,
 ) -> Bucket {
     install_provider();
-    let (client, once) = connection(patience);
+    let (client, once) = connection(policy);
     let store = s3(root, endpoint.or_else(self::endpoint), signed, client, once).unwrap();
     let store = Arc::new(store);
     let address = format!("s3://{root}");
@@ -219,7 +220,7 @@ pub(in crate::store) fn s3_at(
         store: Arc::clone(&store) as _,
         pages: Some(store as _),
         credentials: S3_HINT,
-        patience,
+        policy,
         outage: Outage::default(),
         missing: Mutex::default(),
     }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 
-use crate::store::{self, Entry, Kind, Wanted};
+use crate::store::{self, EntryKind, FolderEntry, ReadRange};
 
 /// Names with characters that have a meaning in a URL.
 const NAMES: [&str; 4] = ["zarr.json", "c/0/1", "a b+c&d=e.txt", "Zürich/50%25 (1)/0.0"];
@@ -53,11 +53,11 @@ pub(super) fn reading(root: &Path) {
     let bytes = content(300_000, 7);
     let size = bytes.len() as u64;
     let mut buffer = vec![1; 7];
-    let range = |start, length| Wanted::Range { start, length };
+    let range = |start, length| ReadRange::Range { start, length };
     for (wanted, found) in [
-        (Wanted::Whole(size), &bytes[..]),
-        (Wanted::Whole(u64::MAX), &bytes),
-        (Wanted::Whole(size - 1), b""),
+        (ReadRange::Whole(size), &bytes[..]),
+        (ReadRange::Whole(u64::MAX), &bytes),
+        (ReadRange::Whole(size - 1), b""),
         (range(0, 1), &bytes[..1]),
         (range(12_345, 65_537), &bytes[12_345..77_882]),
         (range(299_999, 1), &bytes[299_999..]),
@@ -65,9 +65,9 @@ pub(super) fn reading(root: &Path) {
         (range(size, 1), b""),
         (range(u64::MAX, 1), b""),
         (range(5, 0), b""),
-        (Wanted::End(16), &bytes[299_984..]),
-        (Wanted::End(300_000), &bytes),
-        (Wanted::End(300_001), b""),
+        (ReadRange::End(16), &bytes[299_984..]),
+        (ReadRange::End(300_000), &bytes),
+        (ReadRange::End(300_001), b""),
     ] {
         assert_eq!(store::read(&long, wanted, &mut buffer).unwrap(), Some(size), "{wanted:?}");
         assert!(buffer == found, "{wanted:?} has {} bytes", buffer.len());
@@ -81,9 +81,9 @@ pub(super) fn reading(root: &Path) {
         assert_eq!(got.unwrap().is_none(), i == 17, "object {i}");
     }
     assert_eq!(store::get(&root.join("data/empty")).unwrap(), Some(Vec::new()));
-    let about = store::about(&long).unwrap().unwrap();
-    assert_eq!((about.kind, about.length), (Kind::File, size));
-    assert_eq!(store::about(&missing).unwrap(), None);
+    let stat = store::stat(&long).unwrap().unwrap();
+    assert_eq!((stat.kind, stat.length), (EntryKind::File, size));
+    assert_eq!(store::stat(&missing).unwrap(), None);
     assert!(!store::exists(&missing) && store::exists(&long));
 }
 
@@ -139,10 +139,10 @@ fn creators_of_one_object(root: &Path) {
     }
 }
 
-fn names(folder: &Path) -> Vec<(String, Kind)> {
+fn names(folder: &Path) -> Vec<(String, EntryKind)> {
     let entries = store::list(folder).unwrap();
     let mut names: Vec<_> =
-        entries.into_iter().map(|Entry { name, kind, .. }| (name, kind)).collect();
+        entries.into_iter().map(|FolderEntry { name, kind, .. }| (name, kind)).collect();
     names.sort_by(|a, b| a.0.cmp(&b.0));
     names
 }
@@ -153,12 +153,12 @@ fn listing(root: &Path) {
     for name in ["a/zarr.json", "a/c/0/0", "a/c/0/1", "a/c.0", "ab/x", "a.b"] {
         store::put(&root.join(name), b"x").unwrap();
     }
-    let file = |name: &str| (name.to_owned(), Kind::File);
-    let folder = |name: &str| (name.to_owned(), Kind::Folder);
+    let file = |name: &str| (name.to_owned(), EntryKind::File);
+    let folder = |name: &str| (name.to_owned(), EntryKind::Folder);
     assert_eq!(names(&root.join("a")), [folder("c"), file("c.0"), file("zarr.json")]);
     assert_eq!(names(&root.join("a/c")), [folder("0")]);
     assert_eq!(names(root), [folder("a"), file("a.b"), folder("ab")]);
-    assert_eq!(store::about(&root.join("a/c")).unwrap().unwrap().kind, Kind::Folder);
+    assert_eq!(store::stat(&root.join("a/c")).unwrap().unwrap().kind, EntryKind::Folder);
     assert!(store::is_folder(&root.join("a")) && !store::is_folder(&root.join("a.b")));
     let many: Vec<PathBuf> = (0..1100).map(|i| root.join(format!("many/{i}"))).collect();
     store::each(&many, |at| store::put_later(&root.join("staging"), at, b""))
@@ -190,8 +190,8 @@ fn removing(root: &Path) {
 fn versions(root: &Path) {
     let at = root.join("object");
     store::put(&at, b"one").unwrap();
-    let before = store::about(&at).unwrap();
-    assert_eq!(store::about(&at).unwrap(), before);
+    let before = store::stat(&at).unwrap();
+    assert_eq!(store::stat(&at).unwrap(), before);
     store::put(&at, b"two").unwrap();
-    assert_ne!(store::about(&at).unwrap(), before);
+    assert_ne!(store::stat(&at).unwrap(), before);
 }

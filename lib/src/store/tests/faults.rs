@@ -7,31 +7,31 @@ use std::time::{Duration, Instant};
 
 use super::conformance::{self, content};
 use super::web::{STALL, Web};
-use crate::store::retry::Patience;
-use crate::store::{self, Wanted, cloud, remote};
+use crate::store::retry::RetryPolicy;
+use crate::store::{self, ReadRange, cloud, remote};
 
 /// Shorter than a stalled answer, so that stalls count as faults.
-const PATIENCE: Patience = Patience {
+const SHORT_POLICY: RetryPolicy = RetryPolicy {
     deadline: Duration::from_secs(20),
     pause: Duration::from_millis(5),
     silence: Duration::from_millis(300),
 };
 
-/// A location that leads to a server, with this patience.
-fn mount(name: &str, scheme: &str, root: &str, patience: Patience) -> PathBuf {
-    let bucket = cloud::bucket(scheme, root, patience).unwrap();
+/// A location that leads to a server, with this retry policy.
+fn mount(name: &str, scheme: &str, root: &str, policy: RetryPolicy) -> PathBuf {
+    let bucket = cloud::bucket(scheme, root, policy).unwrap();
     remote::mount(name, Arc::new(bucket))
 }
 
 #[test]
 fn reads_from_a_faulty_web_server_return_the_right_bytes() {
-    assert!(STALL > PATIENCE.silence);
+    assert!(STALL > SHORT_POLICY.silence);
     let folder = tempfile::tempdir().unwrap();
     conformance::prepare(folder.path());
     let bytes = content(300_000, 7);
     // each of the four faults is a fourth of these
     let web = Web::serve(folder.path(), 0.2);
-    let at = mount("faulty-web", "http", &web.host(), PATIENCE).join("data/long");
+    let at = mount("faulty-web", "http", &web.host(), SHORT_POLICY).join("data/long");
     let reads: Vec<usize> = (0..400).collect();
     std::thread::scope(|scope| {
         for reads in reads.chunks(100) {
@@ -40,7 +40,7 @@ fn reads_from_a_faulty_web_server_return_the_right_bytes() {
                 let mut buffer = Vec::new();
                 for i in reads {
                     let start = i * 700;
-                    let wanted = Wanted::Range { start: start as u64, length: 10_000 };
+                    let wanted = ReadRange::Range { start: start as u64, length: 10_000 };
                     let size = store::read(at, wanted, &mut buffer).unwrap();
                     assert_eq!(size, Some(bytes.len() as u64));
                     assert!(buffer == bytes[start..start + 10_000], "read {i}");
@@ -59,14 +59,14 @@ fn parts_of_files_come_from_a_server_without_ranges_too() {
     let content: Vec<u8> = (0..=255).cycle().take(1000).collect();
     std::fs::write(folder.path().join("a"), &content).unwrap();
     let web = Web::without_ranges(folder.path());
-    let at = mount("web-without-ranges", "http", &web.host(), PATIENCE).join("a");
+    let at = mount("web-without-ranges", "http", &web.host(), SHORT_POLICY).join("a");
     for (wanted, part) in [
-        (Wanted::Whole(1000), 0..1000),
-        (Wanted::Range { start: 300, length: 20 }, 300..320),
-        (Wanted::Range { start: 0, length: 1000 }, 0..1000),
-        (Wanted::Range { start: 990, length: 11 }, 0..0),
-        (Wanted::End(7), 993..1000),
-        (Wanted::Whole(999), 0..0),
+        (ReadRange::Whole(1000), 0..1000),
+        (ReadRange::Range { start: 300, length: 20 }, 300..320),
+        (ReadRange::Range { start: 0, length: 1000 }, 0..1000),
+        (ReadRange::Range { start: 990, length: 11 }, 0..0),
+        (ReadRange::End(7), 993..1000),
+        (ReadRange::Whole(999), 0..0),
     ] {
         let mut bytes = Vec::new();
         assert_eq!(store::read(&at, wanted, &mut bytes).unwrap(), Some(1000), "{wanted:?}");
@@ -76,7 +76,7 @@ fn parts_of_files_come_from_a_server_without_ranges_too() {
     let none = at.with_file_name("none");
     assert_eq!(store::get(&none).unwrap(), None);
     let before = web.requests();
-    assert!(store::get(&none).unwrap().is_none() && store::about_file(&none).unwrap().is_none());
+    assert!(store::get(&none).unwrap().is_none() && store::stat_file(&none).unwrap().is_none());
     assert_eq!(web.requests(), before);
 }
 
@@ -85,8 +85,8 @@ fn a_server_that_always_fails_ends_in_a_temporary_error() {
     let folder = tempfile::tempdir().unwrap();
     conformance::prepare(folder.path());
     let web = Web::serve(folder.path(), 1.0);
-    let patience = Patience { deadline: Duration::from_millis(1500), ..PATIENCE };
-    let at = mount("broken-web", "http", &web.host(), patience).join("data/long");
+    let policy = RetryPolicy { deadline: Duration::from_millis(1500), ..SHORT_POLICY };
+    let at = mount("broken-web", "http", &web.host(), policy).join("data/long");
     let begun = Instant::now();
     for _ in 0..3 {
         let error = store::get(&at).unwrap_err();
@@ -99,7 +99,7 @@ fn a_server_that_always_fails_ends_in_a_temporary_error() {
     let host = web.host();
     drop(web);
     std::thread::sleep(Duration::from_millis(50));
-    let at = mount("gone-web", "http", &host, patience).join("data/long");
+    let at = mount("gone-web", "http", &host, policy).join("data/long");
     assert_eq!(store::get(&at).unwrap_err().kind(), ErrorKind::TimedOut);
 }
 
@@ -107,12 +107,14 @@ fn a_server_that_always_fails_ends_in_a_temporary_error() {
 fn denied_is_an_error_and_missing_is_none() {
     let folder = tempfile::tempdir().unwrap();
     let web = Web::serve(folder.path(), 0.0);
-    let root = mount("denying-web", "http", &web.host(), PATIENCE);
+    let root = mount("denying-web", "http", &web.host(), SHORT_POLICY);
     assert_eq!(store::get(&root.join("missing")).unwrap(), None);
     for error in [
         store::get(&root.join("denied/x")).map(drop).unwrap_err(),
-        store::read(&root.join("denied/x"), Wanted::End(4), &mut Vec::new()).map(drop).unwrap_err(),
-        store::about(&root.join("denied/x")).map(drop).unwrap_err(),
+        store::read(&root.join("denied/x"), ReadRange::End(4), &mut Vec::new())
+            .map(drop)
+            .unwrap_err(),
+        store::stat(&root.join("denied/x")).map(drop).unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
         assert!(error.to_string().contains("access denied by http://127.0.0.1"), "{error}");
@@ -130,7 +132,7 @@ fn an_s3_server_conforms_behind_a_faulty_proxy() {
     let upstream = endpoint.trim_start_matches("http://").parse().unwrap();
     let proxy = Web::proxy(upstream, 0.2);
     let name = bucket.trim_start_matches("s3://");
-    let store = cloud::s3_at(name, Some(format!("http://{}", proxy.host())), true, PATIENCE);
+    let store = cloud::s3_at(name, Some(format!("http://{}", proxy.host())), true, SHORT_POLICY);
     let root = remote::mount("faulty-s3", Arc::new(store));
     conformance::all(&root.join(format!("faulty-{}", std::process::id())));
     let injected = proxy.injected();
@@ -142,7 +144,7 @@ fn an_s3_server_conforms_behind_a_faulty_proxy() {
 fn s3_denies_others_and_a_bucket_that_does_not_exist_is_told() {
     let bucket = std::env::var("VOXLOOM_TEST_BUCKET").expect("tests/cloud.sh sets it");
     let name = bucket.trim_start_matches("s3://");
-    let store = cloud::s3_at(name, None, false, PATIENCE);
+    let store = cloud::s3_at(name, None, false, SHORT_POLICY);
     let root = remote::mount("anonymous-s3", Arc::new(store));
     let error = store::get(&root.join("x")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The number of requests after which a server ends by itself.
-const MOST: usize = 100_000;
+const MAX_REQUESTS: usize = 100_000;
 /// How long a stalled answer pauses.
 pub(crate) const STALL: Duration = Duration::from_millis(700);
 
@@ -118,7 +118,7 @@ impl Web {
         let (stop, faults) = (Arc::clone(&web.stop), Arc::clone(&web.faults));
         let (requests, answer): (_, Arc<Answer>) = (Arc::clone(&web.requests), Arc::new(answer));
         std::thread::spawn(move || {
-            for stream in listener.incoming().take(MOST) {
+            for stream in listener.incoming().take(MAX_REQUESTS) {
                 if stop.load(Ordering::SeqCst) {
                     return;
                 }
@@ -252,8 +252,8 @@ fn file(folder: &Path, head: &[u8]) -> Vec<u8> {
         None => ("200 OK", String::new(), 0..size),
         Some(None) => return status("416 Range Not Satisfiable"),
         Some(Some(span)) => {
-            let said = format!("Content-Range: bytes {}-{}/{size}\r\n", span.start, span.end - 1);
-            ("206 Partial Content", said, span)
+            let header = format!("Content-Range: bytes {}-{}/{size}\r\n", span.start, span.end - 1);
+            ("206 Partial Content", header, span)
         }
     };
     let length = part.len();

@@ -47,12 +47,12 @@ impl Decoded {
 }
 
 #[derive(Default)]
-struct Slot {
+struct CacheSlot {
     wanted: AtomicBool,
     content: Mutex<Option<Arc<Decoded>>>,
 }
 
-impl Slot {
+impl CacheSlot {
     /// Locks the content. A thread that waits here for another to decode gives up its compute
     /// permit.
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Decoded>>> {
@@ -67,19 +67,19 @@ impl Slot {
 }
 
 #[derive(Default)]
-struct State {
-    slots: HashMap<u64, Arc<Slot>>,
+struct CacheState {
+    slots: HashMap<u64, Arc<CacheSlot>>,
     queue: VecDeque<u64>,
     /// Bytes of all entries, including those reserved for blocks that are being decoded.
     bytes: u64,
     /// The maximum of `bytes` so far.
-    most: u64,
+    peak: u64,
 }
 
 /// The cached blocks of one volume.
 pub(in crate::volume) struct Cache {
     limit: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<CacheState>,
     /// The content shared by all chunks that are not stored.
     missing: Arc<Decoded>,
 }
@@ -127,11 +127,11 @@ impl Cache {
                 (Arc::clone(slot), None)
             } else {
                 let Some(spare) = state.make_room(reserved, self.limit()) else { return Ok(None) };
-                let slot = Arc::<Slot>::default();
+                let slot = Arc::<CacheSlot>::default();
                 state.slots.insert(number, Arc::clone(&slot));
                 state.queue.push_back(number);
                 state.bytes += reserved;
-                state.most = state.most.max(state.bytes);
+                state.peak = state.peak.max(state.bytes);
                 (slot, Some(spare))
             }
         };
@@ -155,13 +155,13 @@ impl Cache {
         // hold it
         if state.slots.get(&number).is_some_and(|known| Arc::ptr_eq(known, &slot)) {
             state.bytes = (state.bytes + decoded.bytes()).saturating_sub(reserved);
-            state.most = state.most.max(state.bytes);
+            state.peak = state.peak.max(state.bytes);
         }
         Ok(Some(decoded))
     }
 
     /// Removes an entry that could not be decoded.
-    fn forget(&self, number: u64, slot: &Arc<Slot>, reserved: u64) {
+    fn forget(&self, number: u64, slot: &Arc<CacheSlot>, reserved: u64) {
         let mut state = self.lock();
         if state.slots.get(&number).is_some_and(|known| Arc::ptr_eq(known, slot)) {
             state.slots.remove(&number);
@@ -169,12 +169,12 @@ impl Cache {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, CacheState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl CacheState {
     /// Evicts blocks until there is room for `more` bytes. Returns the buffer of an evicted block
     /// for reuse (or an empty one), `None` if there is no room.
     fn make_room(&mut self, more: u64, limit: u64) -> Option<Vec<u8>> {

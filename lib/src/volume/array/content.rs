@@ -4,18 +4,18 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::fingerprint::Fingerprint;
-use crate::store::{self, About, Kind};
+use crate::store::{self, EntryKind, Stat};
 use crate::volume::{Error, open, path_of, sections};
 
 /// The maximum number of files of an array that are examined.
-const FILES: u64 = 1024;
+const MAX_FILES: u64 = 1024;
 /// The same in a bucket or on a web server, where each takes a request.
-const REQUESTS: u64 = 64;
+const MAX_REQUESTS: u64 = 64;
 /// Files of up to this many bytes in total are hashed completely.
-const WHOLE: u64 = 64 << 20;
+const MAX_HASHED_BYTES: u64 = 64 << 20;
 
 /// How an array is stored: the format of its bytes, and the files that hold them.
-pub(in crate::volume) struct Stored<'a> {
+pub(in crate::volume) struct StoredContent<'a> {
     /// Everything that determines the meaning of the bytes: type, codecs, order, fill value.
     pub(in crate::volume) form: String,
     /// The number of files, including those of chunks that are not stored.
@@ -29,7 +29,7 @@ pub(in crate::volume) struct Stored<'a> {
     pub(in crate::volume) looks_at_all: bool,
 }
 
-impl<'a> Stored<'a> {
+impl<'a> StoredContent<'a> {
     /// An array stored in these files.
     pub(in crate::volume) fn in_files(form: String, files: Vec<PathBuf>) -> Self {
         let count = files.len() as u64;
@@ -59,22 +59,22 @@ impl<'a> Stored<'a> {
         Self { form, count, file: Box::new(at), is_whole: false, looks_at_all: false }
     }
 
-    /// The numbers and paths of the examined files: up to [`FILES`] or [`REQUESTS`], evenly spread,
-    /// or all.
+    /// The numbers and paths of the examined files: up to [`MAX_FILES`] or [`MAX_REQUESTS`], evenly
+    /// spread, or all.
     fn sample(&self) -> (Vec<u64>, Vec<PathBuf>) {
         if self.count == 0 {
             return Default::default();
         }
         let first = (self.file)(0);
-        let looks = if store::is_remote(&first) {
-            self.count.min(REQUESTS)
+        let examined = if store::is_remote(&first) {
+            self.count.min(MAX_REQUESTS)
         } else if self.looks_at_all {
             self.count
         } else {
-            self.count.min(FILES)
+            self.count.min(MAX_FILES)
         };
-        let number = |i| (u128::from(i) * u128::from(self.count) / u128::from(looks)) as u64;
-        let numbers: Vec<u64> = (0..looks).map(number).collect();
+        let number = |i| (u128::from(i) * u128::from(self.count) / u128::from(examined)) as u64;
+        let numbers: Vec<u64> = (0..examined).map(number).collect();
         let others = numbers[1..].iter().map(|number| (self.file)(*number));
         let paths = std::iter::once(first).chain(others).collect();
         (numbers, paths)
@@ -82,49 +82,50 @@ impl<'a> Stored<'a> {
 
     /// Up to `most` of the files, evenly spread.
     pub(in crate::volume) fn paths(&self, most: u64) -> Vec<PathBuf> {
-        let looks = self.count.min(most);
-        let number = |i| (u128::from(i) * u128::from(self.count) / u128::from(looks)) as u64;
-        (0..looks).map(|i| (self.file)(number(i))).collect()
+        let examined = self.count.min(most);
+        let number = |i| (u128::from(i) * u128::from(self.count) / u128::from(examined)) as u64;
+        (0..examined).map(|i| (self.file)(number(i))).collect()
     }
 
-    /// The state of each file of [`Stored::sample`].
+    /// The state of each file of [`StoredContent::sample`].
     ///
     /// # Errors
     /// [`Error::Io`] for a file whose metadata cannot be read.
-    pub(in crate::volume) fn seen(&self) -> Result<Vec<Seen>, Error> {
+    pub(in crate::volume) fn file_states(&self) -> Result<Vec<FileState>, Error> {
         let (_, paths) = self.sample();
         let is_whole = self.is_whole;
-        let abouts = store::each(&paths, |path| state(path, is_whole));
-        let seen = |(path, about): (PathBuf, _)| Ok(Seen { path, is_whole, about: about? });
-        paths.into_iter().zip(abouts).map(seen).collect()
+        let stats = store::each(&paths, |path| state(path, is_whole));
+        let seen = |(path, stat): (PathBuf, _)| Ok(FileState { path, is_whole, stat: stat? });
+        paths.into_iter().zip(stats).map(seen).collect()
     }
 
     /// The fingerprint of the array's content; the paths of its files are not part of it.
     ///
-    /// An array of up to [`FILES`] files and [`WHOLE`] bytes is hashed completely. Of a larger one,
-    /// the size and modification time of [`FILES`] evenly spread files are hashed, so that a
-    /// rewritten array is recognized without reading it. In a bucket or on a web server, only an
-    /// array of one file is hashed completely; of others, the sizes and entity tags (or
-    /// modification times) of [`REQUESTS`] files are hashed.
+    /// An array of up to [`MAX_FILES`] files and [`MAX_HASHED_BYTES`] bytes is hashed completely.
+    /// Of a larger one, the size and modification time of [`MAX_FILES`] evenly spread files are
+    /// hashed, so that a rewritten array is recognized without reading it. In a bucket or on a web
+    /// server, only an array of one file is hashed completely; of others, the sizes and entity tags
+    /// (or modification times) of [`MAX_REQUESTS`] files are hashed.
     ///
     /// # Errors
     /// [`Error::Io`] for an existing file that cannot be read.
     pub(in crate::volume) fn fingerprint(&self) -> Result<String, Error> {
         let (numbers, paths) = self.sample();
         let mut found = Vec::new();
-        for ((number, path), about) in numbers.iter().zip(&paths).zip(store::each(&paths, about)) {
-            if let Some(about) = about? {
-                found.push((*number, path, about));
+        for ((number, path), stat) in numbers.iter().zip(&paths).zip(store::each(&paths, stat)) {
+            if let Some(stat) = stat? {
+                found.push((*number, path, stat));
             }
         }
         let mut fingerprint = Fingerprint::default();
         fingerprint.add(self.form.as_bytes()).add_counts([self.count]);
-        let bytes = found.iter().fold(0u64, |sum, (_, _, about)| sum.saturating_add(about.length));
-        let most = if found.iter().any(|(_, path, _)| store::is_remote(path)) { 1 } else { FILES };
-        let whole = self.count <= most && bytes <= WHOLE;
-        for (number, path, about) in found {
-            fingerprint.add_counts([number, about.length]);
-            match version(path, &about) {
+        let bytes = found.iter().fold(0u64, |sum, (_, _, stat)| sum.saturating_add(stat.length));
+        let most =
+            if found.iter().any(|(_, path, _)| store::is_remote(path)) { 1 } else { MAX_FILES };
+        let whole = self.count <= most && bytes <= MAX_HASHED_BYTES;
+        for (number, path, stat) in found {
+            fingerprint.add_counts([number, stat.length]);
+            match version(path, &stat) {
                 Some(version) if !whole => fingerprint.add(&version),
                 _ => fingerprint.add(&content(path)?),
             };
@@ -135,38 +136,37 @@ impl<'a> Stored<'a> {
 
 /// The state of a file of an array.
 #[derive(Debug)]
-pub(in crate::volume) struct Seen {
+pub(in crate::volume) struct FileState {
     pub(in crate::volume) path: PathBuf,
-    /// See [`Stored::is_whole`].
+    /// See [`StoredContent::is_whole`].
     pub(in crate::volume) is_whole: bool,
     /// `None` if it is not stored.
-    pub(in crate::volume) about: Option<About>,
+    pub(in crate::volume) stat: Option<Stat>,
 }
 
-impl Seen {
+impl FileState {
     /// The state of the file now.
     ///
     /// # Errors
     /// [`Error::Io`] for a file whose metadata cannot be read.
-    pub(in crate::volume) fn now(&self) -> Result<Option<About>, Error> {
+    pub(in crate::volume) fn now(&self) -> Result<Option<Stat>, Error> {
         state(&self.path, self.is_whole)
     }
 }
 
 /// The state of a file; without `is_whole`, its kind and length alone.
-fn state(path: &Path, is_whole: bool) -> Result<Option<About>, Error> {
-    let about = about(path)?;
-    Ok(about
-        .map(|about| if is_whole { about } else { About { changed: None, tag: None, ..about } }))
+fn state(path: &Path, is_whole: bool) -> Result<Option<Stat>, Error> {
+    let stat = stat(path)?;
+    Ok(stat.map(|stat| if is_whole { stat } else { Stat { changed: None, tag: None, ..stat } }))
 }
 
 /// The property by which a change of a file is recognized without reading it: the time of its last
 /// change or, in a bucket, its entity tag if it has one. `None` if neither is known.
-fn version(path: &Path, about: &About) -> Option<Vec<u8>> {
-    match &about.tag {
+fn version(path: &Path, stat: &Stat) -> Option<Vec<u8>> {
+    match &stat.tag {
         Some(tag) if store::is_remote(path) => Some(tag.as_bytes().to_vec()),
         _ => {
-            let changed = about.changed?.duration_since(SystemTime::UNIX_EPOCH);
+            let changed = stat.changed?.duration_since(SystemTime::UNIX_EPOCH);
             Some(changed.unwrap_or_default().as_nanos().to_le_bytes().to_vec())
         }
     }
@@ -177,8 +177,8 @@ fn content(path: &Path) -> Result<Vec<u8>, Error> {
     content.ok_or_else(|| Error::missing(path.display(), "it was there a moment ago"))
 }
 
-fn about(path: &Path) -> Result<Option<About>, Error> {
-    store::about_file(path).map_err(|source| Error::io("read", path, source))
+fn stat(path: &Path) -> Result<Option<Stat>, Error> {
+    store::stat_file(path).map_err(|source| Error::io("read", path, source))
 }
 
 /// The length of a file in bytes; `None` if it does not exist.
@@ -186,7 +186,7 @@ fn about(path: &Path) -> Result<Option<About>, Error> {
 /// # Errors
 /// [`Error::Io`] for a file whose metadata cannot be read.
 pub(in crate::volume) fn length(path: &Path) -> Result<Option<u64>, Error> {
-    Ok(about(path)?.map(|about| about.length))
+    Ok(stat(path)?.map(|stat| stat.length))
 }
 
 /// The fingerprint of the content of one file, such as a table or a transform, or of the array in a
@@ -197,12 +197,12 @@ pub(in crate::volume) fn length(path: &Path) -> Result<Option<u64>, Error> {
 /// [`Error`]: nothing there, or not an array.
 pub fn fingerprint(location: &str) -> Result<String, Error> {
     let path = path_of(location)?;
-    let there = store::about(&path).map_err(|source| Error::io("read", &path, source))?;
-    match there.map(|about| about.kind) {
-        Some(Kind::File) if sections::is_table(&path) => {
+    let there = store::stat(&path).map_err(|source| Error::io("read", &path, source))?;
+    match there.map(|stat| stat.kind) {
+        Some(EntryKind::File) if sections::is_table(&path) => {
             open::find(location)?.source.stored().fingerprint()
         }
-        Some(Kind::File) => Stored::in_files(String::new(), vec![path]).fingerprint(),
+        Some(EntryKind::File) => StoredContent::in_files(String::new(), vec![path]).fingerprint(),
         // a web server does not tell whether there is a folder
         None if store::is_listable(&path) => {
             let source = std::io::Error::from(std::io::ErrorKind::NotFound);
@@ -224,7 +224,7 @@ mod tests {
         let of = |folder: &tempfile::TempDir| {
             let path = folder.path().to_owned();
             let file = move |at: &[u64]| path.join(format!("{}.{}", at[0], at[1]));
-            Stored::in_chunks("uint8".into(), &[5, 4], &[2, 4], file).fingerprint().unwrap()
+            StoredContent::in_chunks("uint8".into(), &[5, 4], &[2, 4], file).fingerprint().unwrap()
         };
         for folder in &folders {
             fs::write(folder.path().join("0.0"), [1, 2]).unwrap();
@@ -249,11 +249,11 @@ mod tests {
             seen.borrow_mut().push(at[0]);
             path.join(at[0].to_string())
         };
-        let stored = Stored::in_chunks(String::new(), &[10 * FILES + 3], &[1], file);
+        let stored = StoredContent::in_chunks(String::new(), &[10 * MAX_FILES + 3], &[1], file);
         stored.fingerprint().unwrap();
         drop(stored);
         let seen = seen.into_inner();
-        assert_eq!((seen.len() as u64, seen[0]), (FILES, 0));
+        assert_eq!((seen.len() as u64, seen[0]), (MAX_FILES, 0));
         assert!(seen.is_sorted_by(|a, b| (10..=11).contains(&(b - a))), "{seen:?}");
     }
 
@@ -262,7 +262,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("large");
         let file = fs::File::create(&path).unwrap();
-        file.set_len(WHOLE + 1).unwrap();
+        file.set_len(MAX_HASHED_BYTES + 1).unwrap();
         let of = || super::fingerprint(&path.to_string_lossy()).unwrap();
         let before = of();
         assert_eq!(of(), before);

@@ -28,7 +28,7 @@ use crate::geom::Point;
 use crate::volume::bounds::{Bounds, RANK};
 use crate::volume::calibration::Calibration;
 use crate::volume::node::{Container, Node};
-use crate::volume::open::{self, Found};
+use crate::volume::open::{self, OpenedArray};
 use crate::volume::watch::Watch;
 use crate::volume::zarr::ZarrSource;
 use crate::volume::{Dtype, Error, Format, Voxel, unfinished};
@@ -37,9 +37,9 @@ use crate::volume::{Dtype, Error, Format, Voxel, unfinished};
 pub(in crate::volume) const FIRST: &str = "first";
 
 /// The maximum number of elements of an array that is read at once.
-const SMALL: u64 = 1 << 27;
+const MAX_ELEMENTS: u64 = 1 << 27;
 /// For more elements than this, the first and the last chunk must exist before memory is allocated.
-const UNBACKED: u64 = 1 << 16;
+const MAX_UNBACKED_ELEMENTS: u64 = 1 << 16;
 
 /// The meaning of an axis of an array.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -110,8 +110,8 @@ impl Axis {
 /// An array open for reading: named axes, slowest first, and elements of any type. Reads are
 /// thread-safe and have no file position.
 ///
-/// [`Volume`](crate::volume::Volume) and [`FieldFile`](crate::volume::FieldFile) are views of an array: one channel
-/// and time point of it along z, y, x, or its vectors.
+/// [`Volume`](crate::volume::Volume) and [`FieldFile`](crate::volume::FieldFile) are views of an
+/// array: one channel and time point of it along z, y, x, or its vectors.
 pub struct Array {
     pub(in crate::volume) location: String,
     pub(in crate::volume) source: Box<dyn Source>,
@@ -160,16 +160,16 @@ impl Array {
     ) -> Result<Self, Error> {
         let source = Box::new(ZarrSource::open(location, node.clone())?);
         let rank = source.layout().shape.len();
-        let said = node.metadata.get("dimension_names").and_then(Value::as_array);
+        let listed = node.metadata.get("dimension_names").and_then(Value::as_array);
         let names = (0..rank).map(|d| {
-            let name = said.and_then(|names| names.get(d)?.as_str());
+            let name = listed.and_then(|names| names.get(d)?.as_str());
             name.map_or_else(|| format!("dimension {d}"), str::to_owned)
         });
         let format = match node.container {
             Container::Zarr2 => Format::Zarr2,
             _ => Format::Zarr3,
         };
-        let found = Found {
+        let found = OpenedArray {
             source,
             names: names.collect(),
             calibration,
@@ -182,8 +182,8 @@ impl Array {
     }
 
     /// An array that has been found.
-    pub(in crate::volume) fn of(location: &str, found: Found) -> Self {
-        let Found { source, names, calibration, path, format, attributes, notes } = found;
+    pub(in crate::volume) fn of(location: &str, found: OpenedArray) -> Self {
+        let OpenedArray { source, names, calibration, path, format, attributes, notes } = found;
         Self {
             location: location.to_owned(),
             source,
@@ -319,11 +319,11 @@ impl Array {
     pub(in crate::volume) fn read_all<T: Voxel>(&self) -> Result<(Vec<u64>, Vec<T>), Error> {
         let shape = self.source.layout().shape.clone();
         let count = shape.iter().fold(1u64, |product, n| product.saturating_mul(*n));
-        if count > SMALL {
-            let message = format!("has {count} elements; up to {SMALL} are read at once");
+        if count > MAX_ELEMENTS {
+            let message = format!("has {count} elements; up to {MAX_ELEMENTS} are read at once");
             return Err(Error::format(&self.location, message));
         }
-        if count > UNBACKED {
+        if count > MAX_UNBACKED_ELEMENTS {
             self.check_backing()?;
         }
         Ok((shape, self.read(&self.bounds())?))

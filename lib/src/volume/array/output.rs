@@ -8,7 +8,7 @@ use crate::geom::{Grid, Point};
 use crate::volume::array::{Axis, AxisName, FIRST};
 use crate::volume::bounds::{Bounds, RANK};
 use crate::volume::node::{Container, Node};
-use crate::volume::place::{self, Place};
+use crate::volume::output_paths::{self, OutputPaths};
 use crate::volume::unfinished;
 use crate::volume::writer::Writer;
 use crate::volume::{
@@ -201,12 +201,13 @@ impl ArrayOutput {
     }
 
     /// As [`ArrayOutput::create`], but marks the array as unfinished until
-    /// [`Unfinished::set_lacking`](crate::volume::Unfinished::set_lacking) changes that.
+    /// [`Unfinished::set_missing_blocks`](crate::volume::Unfinished::set_missing_blocks) changes
+    /// that.
     ///
     /// # Errors
     /// As [`ArrayOutput::create`].
     pub fn begin(location: &str, spec: &ArraySpec, run: &impl Begin) -> Result<Self, Error> {
-        let mark = [(unfinished::MARK.to_owned(), unfinished::begun())];
+        let mark = [(unfinished::UNFINISHED_ATTRIBUTE.to_owned(), unfinished::begun())];
         Self::create_any(location, spec, run, mark.into_iter().collect())
     }
 
@@ -232,13 +233,13 @@ impl ArrayOutput {
     ) -> Result<Self, Error> {
         spec.check(location)?;
         check_name(location, spec.format)?;
-        let Some(container) = place::container(spec.format) else {
+        let Some(container) = output_paths::container(spec.format) else {
             let message =
                 "cannot be one file; an array is Zarr or N5: give a name that ends in .zarr";
             return Err(Error::format(location, message));
         };
         let path = path_of(location)?;
-        let place = Place::of_array(location, &path, container)?;
+        let place = OutputPaths::of_array(location, &path, container)?;
         let metadata = spec.metadata(container);
         let (existing, there) = place.check_for(location, run)?;
         if there {
@@ -318,7 +319,7 @@ impl ArrayOutput {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn set_lacking(&self, lacking: Option<[usize; 2]>) -> Result<(), Error> {
+    pub fn set_missing_blocks(&self, lacking: Option<[usize; 2]>) -> Result<(), Error> {
         Node::update(&self.array, |attributes| unfinished::set(attributes, lacking))
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::volume::array::Array;
 use crate::volume::calibration::Calibration;
 use crate::volume::node::{Container, Node};
-use crate::volume::place::Place;
+use crate::volume::output_paths::OutputPaths;
 use crate::volume::zarr::{self, ArraySpec, ZarrSink};
 use crate::volume::{Codec, Dtype, Error, Existing, check_zarr_name, output, path_of};
 use crate::{files, store};
@@ -33,7 +33,7 @@ pub fn write_small_array(
     }
     check_zarr_name(location)?;
     let path = path_of(location)?;
-    let place = Place::of_array(location, &path, Container::Zarr3)?;
+    let place = OutputPaths::of_array(location, &path, Container::Zarr3)?;
     place.check(location, Existing::Overwrite)?;
     let metadata = zarr::metadata(&spec(shape));
     if Node::read(&path)?.is_some_and(|old| !old.is_array) {
@@ -68,10 +68,10 @@ pub fn write_small_array(
     output::write_metadata(&node.path, Container::Zarr3, metadata, attributes)?;
     // rename only once the data are on disk
     let failed = |source| Error::io("write", &path, source);
-    files::settle().map_err(|error| failed(error.source))?;
+    files::sync_pending().map_err(|error| failed(error.source))?;
     store::replace_folder(&node.path, &path).map_err(failed)?;
-    files::note_folder(parent);
-    files::settle().map_err(|error| failed(error.source))
+    files::queue_folder(parent);
+    files::sync_pending().map_err(|error| failed(error.source))
 }
 
 /// An array of one chunk.

@@ -8,7 +8,7 @@ use crate::geom::Box3;
 use crate::volume::block::Block;
 use crate::volume::bounds::BoxN;
 use crate::volume::cache::{self, Cache, Decoded};
-use crate::volume::content::Stored;
+use crate::volume::content::StoredContent;
 use crate::volume::dtype::ByteOrder;
 use crate::volume::voxel::convert;
 use crate::volume::watch::Watch;
@@ -18,7 +18,7 @@ mod concurrent;
 
 /// An array as it is stored. Dimensions are in C order, slowest first.
 #[derive(Clone, Debug)]
-pub(in crate::volume) struct Layout {
+pub(in crate::volume) struct ArrayLayout {
     /// Elements along each dimension.
     pub(in crate::volume) shape: Vec<u64>,
     /// Elements of a block along each dimension.
@@ -45,7 +45,7 @@ thread_local! {
 /// An array open for reading.
 pub(in crate::volume) trait Source: Send + Sync {
     /// The array's shape, blocks and element type.
-    fn layout(&self) -> &Layout;
+    fn layout(&self) -> &ArrayLayout;
 
     /// The state from which a change of the array is detected; `None` for files.
     fn watch(&self) -> Option<Arc<Watch>> {
@@ -79,7 +79,7 @@ pub(in crate::volume) trait Source: Send + Sync {
     }
 
     /// The files that hold the array, for its fingerprint.
-    fn stored(&self) -> Stored<'_>;
+    fn stored(&self) -> StoredContent<'_>;
 
     /// Notes on metadata that were ignored, where the format permits it.
     fn notes(&self) -> Vec<String> {
@@ -107,13 +107,13 @@ impl<const N: usize> View<N> {
     }
 
     /// The shape of the view.
-    pub(in crate::volume) fn shape(&self, layout: &Layout) -> [usize; N] {
+    pub(in crate::volume) fn shape(&self, layout: &ArrayLayout) -> [usize; N] {
         self.pick(&layout.shape, 1).map(|n| n as usize)
     }
 }
 
 /// Bytes of one decoded block.
-fn block_bytes(layout: &Layout) -> u64 {
+fn block_bytes(layout: &ArrayLayout) -> u64 {
     let elements = layout.block.iter().fold(1, |product: u64, n| product.saturating_mul(*n));
     elements.saturating_mul(layout.dtype.size() as u64)
 }
@@ -152,7 +152,7 @@ pub(in crate::volume) fn scratch_bytes(source: &dyn Source) -> u64 {
 }
 
 /// The linear number of a block, in C order; `None` if it overflows.
-fn number(layout: &Layout, index: &[u64]) -> Option<u64> {
+fn number(layout: &ArrayLayout, index: &[u64]) -> Option<u64> {
     let counts = layout.shape.iter().zip(&layout.block).map(|(n, block)| n.div_ceil(*block).max(1));
     index.iter().zip(counts).try_fold(0, |sum: u64, (i, n)| sum.checked_mul(n)?.checked_add(*i))
 }
@@ -179,7 +179,7 @@ pub(in crate::volume) fn read<const N: usize, T: Voxel>(
     let target = |at: [i64; N]| {
         let min = std::array::from_fn(|a| at[a] * size[a]);
         let block = BoxN { min, max: std::array::from_fn(|a| min[a] + size[a]) };
-        Target { part, overlap: inside.intersect(&block), block, at }
+        BlockRead { part, overlap: inside.intersect(&block), block, at }
     };
     let blocks = BoxN { min: low, max: high };
     if source.in_flight() > 1 && blocks.len() > 1 {
@@ -197,7 +197,7 @@ pub(in crate::volume) fn read<const N: usize, T: Voxel>(
 
 /// The boxes for reading one block: the requested box, the block, and their intersection; and the
 /// index of the block along each axis.
-struct Target<'a, const N: usize> {
+struct BlockRead<'a, const N: usize> {
     part: &'a BoxN<N>,
     block: BoxN<N>,
     overlap: BoxN<N>,
@@ -218,7 +218,7 @@ fn load<const N: usize>(
     source: &dyn Source,
     cache: &Cache,
     view: &View<N>,
-    target: &Target<N>,
+    target: &BlockRead<N>,
     scratch: &mut Scratch,
 ) -> Result<(Loaded, Vec<Range<u64>>), Error> {
     let layout = source.layout();
@@ -256,7 +256,7 @@ fn read_block<const N: usize, T: Voxel>(
     source: &dyn Source,
     cache: &Cache,
     view: &View<N>,
-    target: &Target<N>,
+    target: &BlockRead<N>,
     scratch: &mut Scratch,
     out: &mut [T],
 ) -> Result<(), Error> {
@@ -264,22 +264,22 @@ fn read_block<const N: usize, T: Voxel>(
     let (loaded, wanted) = load(source, cache, view, target, scratch)?;
     match &loaded {
         Loaded::Kept(kept) => {
-            hand_out(layout, view, &wanted, kept.block.as_ref(), target, &kept.data, out);
+            copy_overlap(layout, view, &wanted, kept.block.as_ref(), target, &kept.data, out);
         }
         Loaded::InScratch(block) => {
-            hand_out(layout, view, &wanted, block.as_ref(), target, &scratch.data, out);
+            copy_overlap(layout, view, &wanted, block.as_ref(), target, &scratch.data, out);
         }
     }
     Ok(())
 }
 
 /// Copies the stored part of the overlap to the output, and sets the rest to the fill value.
-fn hand_out<const N: usize, T: Voxel>(
-    layout: &Layout,
+fn copy_overlap<const N: usize, T: Voxel>(
+    layout: &ArrayLayout,
     view: &View<N>,
     wanted: &[Range<u64>],
     block: Option<&Block>,
-    target: &Target<N>,
+    target: &BlockRead<N>,
     data: &[u8],
     out: &mut [T],
 ) {
@@ -310,7 +310,7 @@ fn hand_out<const N: usize, T: Voxel>(
 }
 
 /// Sets the overlap to the fill value.
-fn fill<const N: usize, T: Voxel>(layout: &Layout, target: &Target<N>, out: &mut [T]) {
+fn fill<const N: usize, T: Voxel>(layout: &ArrayLayout, target: &BlockRead<N>, out: &mut [T]) {
     let mut value = [T::default()];
     convert(&layout.fill, 1, layout.dtype, ByteOrder::Little, &mut value);
     let width = target.overlap.shape()[N - 1];
@@ -322,12 +322,12 @@ fn fill<const N: usize, T: Voxel>(layout: &Layout, target: &Target<N>, out: &mut
 
 /// Copies the rows of `stored` out of the loaded block.
 fn copy<const N: usize, T: Voxel>(
-    layout: &Layout,
+    layout: &ArrayLayout,
     view: &View<N>,
     wanted: &[Range<u64>],
     block: &Block,
     stored: &BoxN<N>,
-    target: &Target<N>,
+    target: &BlockRead<N>,
     data: &[u8],
     out: &mut [T],
 ) {

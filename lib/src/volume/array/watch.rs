@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use crate::store::{self, About};
-use crate::volume::content::Seen;
+use crate::store::{self, Stat};
+use crate::volume::content::FileState;
 use crate::volume::node::Node;
 use crate::volume::source::Source;
 use crate::volume::{Error, open, path_of, unfinished};
@@ -25,28 +25,28 @@ pub struct Watch {
     location: String,
     /// The metadata file of an array, or the file that is the volume.
     file: PathBuf,
-    seen: Option<About>,
+    seen: Option<Stat>,
     /// The metadata of an array without its attributes, which may change.
     metadata: Option<Map<String, Value>>,
     /// The first chunk that was found.
     chunk: OnceLock<PathBuf>,
     /// The state of the files of chunks and images.
-    files: OnceLock<Vec<Seen>>,
-    /// When [`Watch::glance`] last found no change.
-    glanced: Mutex<Option<Instant>>,
+    files: OnceLock<Vec<FileState>>,
+    /// When [`Watch::check_periodically`] last found no change.
+    last_check: Mutex<Option<Instant>>,
 }
 
-/// Minimum interval between two checks by [`Watch::glance`] in a bucket, where each takes two
-/// requests. [`Watch::check`] at the end of a run does not depend on it.
-const EVERY: Duration = Duration::from_secs(2);
+/// Minimum interval between two checks by [`Watch::check_periodically`] in a bucket, where each
+/// takes two requests. [`Watch::check`] at the end of a run does not depend on it.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Watch {
     /// Watches a file that is the whole volume.
     pub(in crate::volume) fn file(location: &str, file: &Path) -> Self {
         let (location, file) = (location.to_owned(), file.to_owned());
-        let seen = store::about_file(&file).ok().flatten();
-        let (chunk, files, glanced) = (OnceLock::new(), OnceLock::new(), Mutex::default());
-        Self { location, file, seen, metadata: None, chunk, files, glanced }
+        let seen = store::stat_file(&file).ok().flatten();
+        let (chunk, files, last_check) = (OnceLock::new(), OnceLock::new(), Mutex::default());
+        Self { location, file, seen, metadata: None, chunk, files, last_check }
     }
 
     /// Watches an array.
@@ -61,7 +61,7 @@ impl Watch {
         if watch.files.get().is_none() {
             // errors are ignored here, as reading will report them; if another thread has set the
             // files first, they are the same
-            let _ = watch.files.set(source.stored().seen().unwrap_or_default());
+            let _ = watch.files.set(source.stored().file_states().unwrap_or_default());
         }
         watch
     }
@@ -87,21 +87,21 @@ impl Watch {
     ///
     /// # Errors
     /// [`Error::Format`], which names what was deleted or changed.
-    pub(in crate::volume) fn glance(&self) -> Result<(), Error> {
-        let glanced = || self.glanced.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_recent = glanced().is_some_and(|at| at.elapsed() < EVERY);
+    pub(in crate::volume) fn check_periodically(&self) -> Result<(), Error> {
+        let last_check = || self.last_check.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_recent = last_check().is_some_and(|at| at.elapsed() < CHECK_INTERVAL);
         if is_recent && store::is_remote(&self.file) {
             return Ok(());
         }
-        self.look()?;
-        *glanced() = Some(Instant::now());
+        self.check_file()?;
+        *last_check() = Some(Instant::now());
         Ok(())
     }
 
-    fn look(&self) -> Result<(), Error> {
+    fn check_file(&self) -> Result<(), Error> {
         let changed = |what, path| self.changed(what, path);
-        let now = store::about_file(&self.file)
-            .map_err(|source| Error::io("read", &self.file, source))?;
+        let now =
+            store::stat_file(&self.file).map_err(|source| Error::io("read", &self.file, source))?;
         if now.is_none() && self.seen.is_some() {
             return changed("went away", &self.file);
         }
@@ -128,14 +128,14 @@ impl Watch {
     /// # Errors
     /// [`Error::Format`], which names what was deleted or changed; [`Error::Io`].
     pub fn check(&self) -> Result<(), Error> {
-        self.look()?;
+        self.check_file()?;
         let before = self.files.get().map_or(&[][..], Vec::as_slice);
         let is_remote = before.first().is_some_and(|seen| store::is_remote(&seen.path));
         let at_once = if is_remote { store::IN_FLIGHT } else { 1 };
-        let now = store::concurrently(before, at_once, Seen::now);
+        let now = store::concurrently(before, at_once, FileState::now);
         for (seen, now) in before.iter().zip(now) {
             let path = &seen.path;
-            match (&seen.about, now?) {
+            match (&seen.stat, now?) {
                 (Some(_), None) if seen.is_whole => return self.changed("lost a file", path),
                 (Some(_), None) => return self.changed("lost chunks", path),
                 // a reader of an unfinished array expects chunks to be added

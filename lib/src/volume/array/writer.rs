@@ -44,7 +44,7 @@ pub(in crate::volume) struct Writer {
 }
 
 /// Maximum number of units in [`Writer::recent`].
-const RECENT: usize = 1 << 16;
+const MAX_RECENT: usize = 1 << 16;
 
 /// A list of sizes in metadata.
 fn sizes(list: Option<&Value>) -> Option<Vec<usize>> {
@@ -120,8 +120,7 @@ impl Writer {
         }
         let (mut known, mut others) = (0, Vec::new());
         {
-            // examining a file in a bucket takes a request, which `recent` saves for units just
-            // written
+            // a query of a file in a bucket takes a request, and recent writes are known
             let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
             for index in self.units(part).map(|tile| self.index(&tile)) {
                 match recent.remove(&index) {
@@ -270,7 +269,7 @@ impl Writer {
             }
         };
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.len() >= RECENT {
+        if recent.len() >= MAX_RECENT {
             recent.clear();
         }
         recent.insert(index, is_stored);

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use crate::store::{self, Wanted};
+use crate::store::{self, ReadRange};
 use crate::volume::Error;
 use crate::volume::block::Block;
-use crate::volume::content::Stored;
+use crate::volume::content::StoredContent;
 use crate::volume::dtype::ByteOrder;
-use crate::volume::source::{Layout, Scratch, Source};
+use crate::volume::source::{ArrayLayout, Scratch, Source};
 
 /// A file that holds one array in C order, beginning at byte `offset`. Its blocks are planes of the
 /// last two dimensions.
@@ -18,7 +18,7 @@ pub(in crate::volume) struct FlatFile {
     pub(in crate::volume) location: String,
     pub(in crate::volume) path: PathBuf,
     pub(in crate::volume) offset: u64,
-    pub(in crate::volume) layout: Layout,
+    pub(in crate::volume) layout: ArrayLayout,
     pub(in crate::volume) order: ByteOrder,
     /// What `inspect` shows about the format.
     pub(in crate::volume) facts: Map<String, Value>,
@@ -31,7 +31,7 @@ pub(in crate::volume) fn planes(shape: &[u64]) -> Vec<u64> {
 }
 
 impl Source for FlatFile {
-    fn layout(&self) -> &Layout {
+    fn layout(&self) -> &ArrayLayout {
         &self.layout
     }
 
@@ -57,7 +57,7 @@ impl Source for FlatFile {
         let (first, last) = (offset(&|w| w.start), offset(&|w| w.end - 1));
         let start = self.offset + (number * plane + first as u64) * size as u64;
         let length = (last + 1 - first) * size;
-        match store::read(&self.path, Wanted::Range { start, length }, &mut scratch.data) {
+        match store::read(&self.path, ReadRange::Range { start, length }, &mut scratch.data) {
             Ok(Some(_)) if scratch.data.len() == length => Ok(Some(Block { first, ..block })),
             Ok(Some(_)) => {
                 let message = format!("the file ends before byte {}", start + length as u64);
@@ -72,11 +72,11 @@ impl Source for FlatFile {
         false
     }
 
-    fn stored(&self) -> Stored<'_> {
+    fn stored(&self) -> StoredContent<'_> {
         let shape = &self.layout.shape;
         let form =
             format!("{shape:?} {} {:?} from {}", self.layout.dtype.name(), self.order, self.offset);
-        Stored::in_files(form, vec![self.path.clone()])
+        StoredContent::in_files(form, vec![self.path.clone()])
     }
 
     fn describe(&self) -> Map<String, Value> {

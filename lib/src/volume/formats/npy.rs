@@ -10,14 +10,14 @@ use serde_json::Map;
 use crate::geom::Grid;
 use crate::volume::calibration::Calibration;
 use crate::volume::flat::{FlatFile, planes};
-use crate::volume::source::Layout;
+use crate::volume::source::ArrayLayout;
 use crate::volume::{Dtype, Error, shorten};
 
 /// The first bytes of the file.
 pub(in crate::volume) const MAGIC: &[u8] = b"\x93NUMPY";
 
 /// The maximum size of a header in bytes; NumPy accepts no more than 10 000 by default.
-const LONGEST: usize = 1 << 20;
+const MAX_HEADER: usize = 1 << 20;
 
 /// Opens an array. Returns whether it is in Fortran order: the dimensions of its layout are then
 /// reversed, slowest first.
@@ -38,7 +38,7 @@ pub(in crate::volume) fn open(
         version => return Err(bad(&format!("its version is {version}"))),
     };
     let mut header = start[offset..].to_vec();
-    if length > LONGEST {
+    if length > MAX_HEADER {
         return Err(bad(&format!("its header has {length} bytes")));
     }
     let rest = file.take(length.saturating_sub(header.len()) as u64).read_to_end(&mut header);
@@ -76,7 +76,7 @@ pub(in crate::volume) fn open(
             )));
         }
     }
-    let layout = Layout { block: planes(&shape), shape, dtype, fill: vec![0; dtype.size()] };
+    let layout = ArrayLayout { block: planes(&shape), shape, dtype, fill: vec![0; dtype.size()] };
     let mut facts = Map::new();
     facts.insert("format".into(), "npy".into());
     if dtype.read_as() != dtype {

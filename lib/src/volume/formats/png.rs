@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::store::{self, Wanted};
+use crate::store::{self, ReadRange};
 use crate::volume::block::Block;
-use crate::volume::content::Stored;
+use crate::volume::content::StoredContent;
 use crate::volume::dtype::ByteOrder;
-use crate::volume::source::{Layout, Scratch, Source};
+use crate::volume::source::{ArrayLayout, Scratch, Source};
 use crate::volume::{Dtype, Error, bits, shorten};
 
 /// The first bytes of a PNG file.
@@ -21,21 +21,21 @@ pub(in crate::volume) const MAGIC: &[u8] = b"\x89PNG";
 /// read as channels.
 pub(in crate::volume) struct PngStack {
     location: String,
-    layout: Layout,
-    head: Head,
+    layout: ArrayLayout,
+    head: PngHeader,
     files: Vec<PathBuf>,
 }
 
 /// The contents of a PNG header.
 #[derive(Clone, Copy, PartialEq)]
-struct Head {
+struct PngHeader {
     /// The number of rows and columns.
     size: [u64; 2],
     color: png::ColorType,
     bits: u8,
 }
 
-impl Head {
+impl PngHeader {
     fn samples(self) -> u64 {
         self.color.samples() as u64
     }
@@ -50,7 +50,7 @@ impl Head {
     }
 }
 
-impl std::fmt::Display for Head {
+impl std::fmt::Display for PngHeader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let [height, width] = self.size;
         write!(f, "{height} x {width} pixels, {:?} of {} bits", self.color, self.bits)
@@ -68,9 +68,9 @@ fn decoder(path: &Path) -> Result<png::Decoder<BufReader<File>>, std::io::Error>
 }
 
 /// The maximum expansion of deflate: decompressed bytes per compressed byte.
-const EXPANSION: u64 = 1032;
+const MAX_EXPANSION: u64 = 1032;
 
-fn header(location: &str, path: &Path) -> Result<Head, Error> {
+fn header(location: &str, path: &Path) -> Result<PngHeader, Error> {
     let io = |source| Error::io("read", path, source);
     let bad = |error: &dyn std::fmt::Display| {
         let error = shorten(&error.to_string());
@@ -78,18 +78,18 @@ fn header(location: &str, path: &Path) -> Result<Head, Error> {
     };
     let mut decoder = decoder(path).map_err(io)?;
     let info = decoder.read_header_info().map_err(|error| bad(&error))?;
-    let head = Head {
+    let head = PngHeader {
         size: [u64::from(info.height), u64::from(info.width)],
         color: info.color_type,
         bits: info.bit_depth as u8,
     };
     let length = std::fs::metadata(path).map_err(io)?.len();
-    if head.size[0].saturating_mul(head.row_bytes()) > length.saturating_mul(EXPANSION) {
+    if head.size[0].saturating_mul(head.row_bytes()) > length.saturating_mul(MAX_EXPANSION) {
         return Err(bad(&format!("it is to hold {head}, and has only {length} bytes")));
     }
     // the last chunk; some programs write more data after it
     let mut end = Vec::new();
-    store::read(path, Wanted::End(length.min(1 << 12) as usize), &mut end).map_err(io)?;
+    store::read(path, ReadRange::End(length.min(1 << 12) as usize), &mut end).map_err(io)?;
     if !end.windows(4).any(|word| word == b"IEND") {
         return Err(bad(&"it is truncated, as its end is not there"));
     }
@@ -129,13 +129,13 @@ impl PngStack {
         let mut block = shape.clone();
         block[0] = 1;
         let dtype = head.dtype();
-        let layout = Layout { shape, block, dtype, fill: vec![0; dtype.size()] };
+        let layout = ArrayLayout { shape, block, dtype, fill: vec![0; dtype.size()] };
         Ok((Self { location: location.to_owned(), layout, head, files }, names))
     }
 
     /// Decodes a file: samples in stored order, big endian.
-    fn decode(&self, path: &Path, packed: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let mut reader = decoder(path).map_err(Fault::Io)?.read_info()?;
+    fn decode(&self, path: &Path, packed: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), PngError> {
+        let mut reader = decoder(path).map_err(PngError::Io)?.read_info()?;
         let row = self.head.row_bytes() as usize;
         let rows = self.head.size[0] as usize;
         let narrow = self.head.bits < 8;
@@ -152,7 +152,7 @@ impl PngStack {
         }
         reader.finish()?;
         if target.len() != row * rows {
-            return Err(Fault::Short(target.len(), row * rows));
+            return Err(PngError::Short(target.len(), row * rows));
         }
         if narrow {
             out.clear();
@@ -171,13 +171,13 @@ impl PngStack {
 }
 
 /// Why a PNG file could not be decoded.
-enum Fault {
+enum PngError {
     Io(std::io::Error),
     Png(png::DecodingError),
     Short(usize, usize),
 }
 
-impl From<png::DecodingError> for Fault {
+impl From<png::DecodingError> for PngError {
     fn from(error: png::DecodingError) -> Self {
         match error {
             png::DecodingError::IoError(error) if error.raw_os_error().is_some() => Self::Io(error),
@@ -187,7 +187,7 @@ impl From<png::DecodingError> for Fault {
 }
 
 impl Source for PngStack {
-    fn layout(&self) -> &Layout {
+    fn layout(&self) -> &ArrayLayout {
         &self.layout
     }
 
@@ -200,9 +200,11 @@ impl Source for PngStack {
         let path = &self.files[index[0] as usize];
         let damaged = |text: String| Error::damaged(&self.location, index, path, text);
         self.decode(path, &mut scratch.file, &mut scratch.data).map_err(|fault| match fault {
-            Fault::Io(error) => Error::io("read", path, error),
-            Fault::Png(error) => damaged(shorten(&error.to_string())),
-            Fault::Short(found, wanted) => damaged(format!("it holds {found} of {wanted} bytes")),
+            PngError::Io(error) => Error::io("read", path, error),
+            PngError::Png(error) => damaged(shorten(&error.to_string())),
+            PngError::Short(found, wanted) => {
+                damaged(format!("it holds {found} of {wanted} bytes"))
+            }
         })?;
         let block = Block::whole(&self.layout.block, ByteOrder::Big);
         let [samples, width] = [self.head.samples(), self.head.size[1]].map(|n| n as usize);
@@ -213,8 +215,8 @@ impl Source for PngStack {
         Ok(Some(Block { strides: vec![0, 1, width * samples, samples], ..block }))
     }
 
-    fn stored(&self) -> Stored<'_> {
-        Stored::in_files("png".into(), self.files.clone())
+    fn stored(&self) -> StoredContent<'_> {
+        StoredContent::in_files("png".into(), self.files.clone())
     }
 
     fn describe(&self) -> Map<String, Value> {

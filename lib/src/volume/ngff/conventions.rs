@@ -30,7 +30,7 @@ pub(in crate::volume) struct Said {
 }
 
 /// The calibration by one convention: `None` if not used, an error if it cannot be interpreted.
-type Found = Option<Result<Calibration, String>>;
+type FoundCalibration = Option<Result<Calibration, String>>;
 
 const AXES: [&str; 3] = ["z", "y", "x"];
 
@@ -174,7 +174,7 @@ fn listed_transform<'a>(attributes: &'a Map<String, Value>, relative: &str) -> O
 }
 
 /// The attributes `spacing`, `origin` and `unit`.
-fn own(attributes: &Map<String, Value>) -> Found {
+fn own(attributes: &Map<String, Value>) -> FoundCalibration {
     let three = |key: &str| -> Option<Point> { numbers(attributes.get(key)?)?.try_into().ok() };
     let spacing = three("spacing")?;
     let unit = attributes.get("unit").and_then(Value::as_str).unwrap_or("um");
@@ -231,7 +231,7 @@ fn cosem(transform: &Value) -> Result<Calibration, String> {
 }
 
 /// Fiji's `pixelWidth`, `pixelHeight`, `pixelDepth`, `pixelUnit`, and its origins in voxels.
-fn fiji(attributes: &Map<String, Value>) -> Found {
+fn fiji(attributes: &Map<String, Value>) -> FoundCalibration {
     let number = |key: &str| attributes.get(key).and_then(Value::as_f64);
     let (width, height) = (number("pixelWidth")?, number("pixelHeight")?);
     let unit = attributes.get("pixelUnit").and_then(Value::as_str).unwrap_or_default();
@@ -321,15 +321,15 @@ fn resolution(
             let Some(um) = micrometers(unit) else { return Some(Err(no_length(name, unit))) };
             units_um[a] = um;
         }
-        let said = units.is_some() || one.is_some();
-        if name == "resolution" && !said {
+        let stated = units.is_some() || one.is_some();
+        if name == "resolution" && !stated {
             notes.push(
                 "its resolution has no unit and is taken as micrometres; --spacing overrides it, \
                  for example with nm, which Paintera's files have"
                     .into(),
             );
         }
-        let source = if said { "" } else { " (no unit: micrometres)" };
+        let source = if stated { "" } else { " (no unit: micrometres)" };
         return Some(Ok(Size {
             spacing: std::array::from_fn(|a| size[a] * units_um[a]),
             units: units_um,

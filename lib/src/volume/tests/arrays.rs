@@ -108,15 +108,15 @@ fn an_array_that_no_format_has_is_refused_before_anything_is_written() {
         (ArraySpec { spacing: Some([0.0; 3]), ..good.clone() }, "the spacing"),
         (ArraySpec { format: Format::Npy, ..good.clone() }, "would be a NumPy file"),
     ] {
-        let said =
+        let message =
             ArrayOutput::create(&location, &spec, &Existing::Refuse).unwrap_err().to_string();
-        assert!(said.contains(word), "{said}");
+        assert!(message.contains(word), "{message}");
         assert!(!std::path::Path::new(&location).exists(), "{word}");
     }
     let output = ArrayOutput::create(&location, &good, &Existing::Refuse).unwrap();
     let half = Bounds::new(&[0, 0], &[2, 1]);
-    let said = output.write(&half, &[0u8; 2]).unwrap_err().to_string();
-    assert!(said.contains("whole units are [2, 2]"), "{said}");
+    let message = output.write(&half, &[0u8; 2]).unwrap_err().to_string();
+    assert!(message.contains("whole units are [2, 2]"), "{message}");
     assert!(ArrayOutput::create(&location, &good, &Existing::Refuse).is_err());
     ArrayOutput::create(&location, &good, &Existing::Resume).unwrap();
     let other = ArraySpec { dtype: Dtype::U16, ..good };
@@ -142,7 +142,7 @@ fn a_field_of_planes_has_two_components_and_quality_channels() {
         output.write_parts(&tile, &elements).unwrap();
     }
     assert!(FieldFile::open(&location).unwrap_err().to_string().contains("is unfinished"));
-    output.set_lacking(None, true).unwrap();
+    output.set_missing_blocks(None, true).unwrap();
     let field = FieldFile::open(&location).unwrap();
     assert_eq!((field.parts(), field.chunk(), field.grid()), (&parts, chunk, grid));
     let part = Box3::new([1, -1, 2], [3, 3, 5]);

@@ -108,13 +108,13 @@ fn a_bucket_says_what_is_there_instead() {
     let (location, spec) = kinds("hints").remove(0);
     fill::<u16>(&Output::create(&location, &spec, Existing::Refuse).unwrap(), spec.grid.shape);
     store::put(&PathBuf::from("memory://hints/deep/plane.tif"), b"II*\0").unwrap();
-    for (location, said) in [
+    for (location, message) in [
         ("memory://hints/deep/b.zarr", "memory://hints/deep is there"),
         ("memory://hints/deep/a.zarr/3", "memory://hints/deep/a.zarr holds 0"),
         ("memory://hints/deep/plane.tif", "copy it to a local path"),
     ] {
         let error = Volume::open(location, &Select::default()).unwrap_err().to_string();
-        assert!(error.contains(said), "{error}");
+        assert!(error.contains(message), "{error}");
     }
     let plane = Spec { format: Format::Tiff, ..spec };
     let error = Output::create("memory://hints/a.tif", &plane, Existing::Refuse).unwrap_err();

@@ -158,8 +158,8 @@ fn what_is_no_volume_is_refused_in_words_that_help() {
         ("photos/unknown", "no known format"),
     ] {
         fs::write(folder.path().join(name), "x").unwrap();
-        let said = refusal(&at(&folder, name));
-        assert!(said.contains(wanted), "{said}");
+        let message = refusal(&at(&folder, name));
+        assert!(message.contains(wanted), "{message}");
     }
     assert!(refusal(&at(&folder, "photos/*.png")).contains("no file matches"));
     assert!(refusal("s3://bucket/img.zarr").contains("s3://"));

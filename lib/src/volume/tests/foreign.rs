@@ -114,17 +114,18 @@ fn chunks_of_version_2_are_found_where_no_separator_is_named() {
 #[test]
 fn an_array_whose_chunks_have_other_names_is_not_taken_for_an_empty_one() {
     let separator = json!({"dimension_separator": "/"});
-    let said = Array::zarr2(separator, &[("0.0.0", &bytes())]).refusal();
-    assert!(said.contains("0.0.0") && said.contains("0/0/0"), "{said}");
-    let said = Array::zarr2(json!({"dimension_separator": "."}), &[("0/0/0", &bytes())]).refusal();
-    assert!(said.contains("0/0/0"), "{said}");
+    let message = Array::zarr2(separator, &[("0.0.0", &bytes())]).refusal();
+    assert!(message.contains("0.0.0") && message.contains("0/0/0"), "{message}");
+    let message =
+        Array::zarr2(json!({"dimension_separator": "."}), &[("0/0/0", &bytes())]).refusal();
+    assert!(message.contains("0/0/0"), "{message}");
     let keys = json!({"chunk_key_encoding": {"name": "v2"}});
-    let said = Array::zarr3(keys, &bytes()).refusal();
-    assert!(said.contains("c/0/0/0"), "{said}");
+    let message = Array::zarr3(keys, &bytes()).refusal();
+    assert!(message.contains("c/0/0/0"), "{message}");
     let array = Array::n5(json!({}));
     fs::rename(array.folder.path().join("0"), array.folder.path().join("c")).unwrap();
-    let said = array.refusal();
-    assert!(said.contains("c/0/0"), "{said}");
+    let message = array.refusal();
+    assert!(message.contains("c/0/0"), "{message}");
 }
 
 #[test]
@@ -207,8 +208,8 @@ fn what_is_not_supported_is_named_when_the_array_is_opened() {
         (json!({"shape": [3, 4]}), "2 dimensions"),
         (json!({"shape": [3, 4, "x"]}), "'shape'"),
     ] {
-        let said = Array::zarr3(changes.clone(), &bytes()).refusal();
-        assert!(said.contains(word), "no {word} in: {said}");
+        let message = Array::zarr3(changes.clone(), &bytes()).refusal();
+        assert!(message.contains(word), "no {word} in: {message}");
     }
 }
 
@@ -258,16 +259,16 @@ fn a_chunk_that_decodes_to_more_or_less_than_a_chunk_is_damaged() {
         |codec: Value| json!([{"name": "bytes", "configuration": {"endian": "little"}}, codec]);
     let changes = json!({"codecs": all(json!({"name": "gzip"}))});
     for wrong in [gzip(&vec![0; 1 << 24]), gzip(&bytes()[..143]), gzip(&[]), Vec::new()] {
-        let said = Array::zarr3(changes.clone(), &wrong).read().unwrap_err();
-        assert!(said.contains("damaged") && said.contains("c/0/0/0"), "{said}");
+        let message = Array::zarr3(changes.clone(), &wrong).read().unwrap_err();
+        assert!(message.contains("damaged") && message.contains("c/0/0/0"), "{message}");
     }
     for wrong in [&bytes()[..143], &[bytes(), vec![0]].concat(), &[]] {
-        let said = Array::zarr3(json!({}), wrong).read().unwrap_err();
-        assert!(said.contains("damaged") && said.contains("144"), "{said}");
+        let message = Array::zarr3(json!({}), wrong).read().unwrap_err();
+        assert!(message.contains("damaged") && message.contains("144"), "{message}");
     }
     // a file that exceeds the maximum encoded size of a chunk is not read
-    let said = Array::zarr3(changes, &vec![0; 1 << 20]).read().unwrap_err();
-    assert!(said.contains("1048576 bytes"), "{said}");
+    let message = Array::zarr3(changes, &vec![0; 1 << 20]).read().unwrap_err();
+    assert!(message.contains("1048576 bytes"), "{message}");
 }
 
 /// An array with one shard of 3 x 4 x 6 and inner chunks of 3 x 4 x 2.
@@ -302,12 +303,12 @@ fn an_index_that_its_shard_cannot_hold_is_damage_that_names_the_inner_chunk() {
     assert_eq!(sharded(&json!({}), &shard(missing)).read().unwrap()[2..5], [0, 0, 4]);
     for entry in [[0, 1 << 40], [1 << 40, 48], [u64::MAX - 10, 48], [150, 48], [0, 47], [0, 0]] {
         let entries = [good[0], entry, good[2]];
-        let said = sharded(&json!({}), &shard(entries)).read().unwrap_err();
-        assert!(said.contains("damaged") && said.contains("chunk 0,0,1"), "{said}");
+        let message = sharded(&json!({}), &shard(entries)).read().unwrap_err();
+        assert!(message.contains("damaged") && message.contains("chunk 0,0,1"), "{message}");
     }
     for length in [0, 10, 47] {
-        let said = sharded(&json!({}), &vec![0; length]).read().unwrap_err();
-        assert!(said.contains("index"), "{said}");
+        let message = sharded(&json!({}), &vec![0; length]).read().unwrap_err();
+        assert!(message.contains("index"), "{message}");
     }
 }
 
@@ -326,8 +327,8 @@ fn inner_chunks_that_do_not_fit_their_shard_are_refused() {
         ),
         (json!({"codecs": [{"name": "zfpy"}]}), "'zfpy'"),
     ] {
-        let said = sharded(&changes, &[]).refusal();
-        assert!(said.contains(word), "no {word} in: {said}");
+        let message = sharded(&changes, &[]).refusal();
+        assert!(message.contains(word), "no {word} in: {message}");
     }
 }
 
@@ -357,8 +358,8 @@ fn a_resolution_without_a_unit_is_taken_as_micrometres_and_that_is_said() {
     let facts = volume.describe();
     assert!(facts["spacing_from"].as_str().unwrap().contains("no unit"), "{facts}");
     assert!(facts["notes"].to_string().contains("taken as micrometres"), "{facts}");
-    let said = Array::n5(json!({"resolution": [1, 2, 3], "units": ["px", "px", "px"]}));
-    assert!(!said.as_it_says().has_spacing());
+    let message = Array::n5(json!({"resolution": [1, 2, 3], "units": ["px", "px", "px"]}));
+    assert!(!message.as_it_says().has_spacing());
 }
 
 #[test]
@@ -440,7 +441,7 @@ fn a_block_of_n5_that_claims_more_than_a_block_is_damaged() {
         let mut bytes = whole.clone();
         bytes[place] = byte;
         fs::write(&path, bytes).unwrap();
-        let said = array.read().unwrap_err();
-        assert!(said.contains("damaged") && said.contains("0,0,0"), "{place}: {said}");
+        let message = array.read().unwrap_err();
+        assert!(message.contains("damaged") && message.contains("0,0,0"), "{place}: {message}");
     }
 }

@@ -356,13 +356,13 @@ fn an_image_of_several_channels_says_which_dimension_is_which_and_is_gone_on_wit
             let voxels = volume.read::<u16>(&volume.grid().bounds()).unwrap();
             assert!(voxels.iter().enumerate().all(|(i, v)| usize::from(*v) == c * 1000 + i % 8));
         }
-        let said = Volume::open(&location, &Select::default()).unwrap_err().to_string();
-        assert!(said.contains("--channel"), "{said}");
-        let said = Output::create(&location, &spec, Existing::Resume).unwrap_err().to_string();
-        assert!(said.contains("cannot be resumed"), "{said}");
+        let message = Volume::open(&location, &Select::default()).unwrap_err().to_string();
+        assert!(message.contains("--channel"), "{message}");
+        let message = Output::create(&location, &spec, Existing::Resume).unwrap_err().to_string();
+        assert!(message.contains("cannot be resumed"), "{message}");
     }
     let location = folder.path().join("c.tif").display().to_string();
     let spec = spec([6, 7, 8], [1, 7, 8], Format::Tiff);
-    let said = Output::create_channels(&location, &spec, 2, Existing::Refuse).unwrap_err();
-    assert!(said.to_string().contains("OME-Zarr"), "{said}");
+    let message = Output::create_channels(&location, &spec, 2, Existing::Refuse).unwrap_err();
+    assert!(message.to_string().contains("OME-Zarr"), "{message}");
 }

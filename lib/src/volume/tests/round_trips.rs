@@ -59,8 +59,8 @@ fn bool_and_halves_are_written_where_the_format_has_them() {
             let location = at(&folder, &format!("{dtype}-{name}"));
             let spec = Spec { dtype, ..spec([3, 4, 5], [2, 3, 3], format) };
             if !dtype.fits(format) {
-                let said = Output::create(&location, &spec, Existing::Refuse).unwrap_err();
-                assert!(said.to_string().contains(dtype.name()), "{said}");
+                let message = Output::create(&location, &spec, Existing::Refuse).unwrap_err();
+                assert!(message.to_string().contains(dtype.name()), "{message}");
                 continue;
             }
             let output = Output::create(&location, &spec, Existing::Refuse).unwrap();

@@ -1,7 +1,7 @@
 //! Which points a chain's fields reach.
 
 use super::{Error, forward};
-use crate::geom::{Chain, FieldApart, Grid, Point, Transform};
+use crate::geom::{Chain, Grid, Point, Transform, UnreachedField};
 
 /// How many of some points a field of a chain reaches.
 pub(in crate::warp) struct Reached {
@@ -21,11 +21,11 @@ impl Reached {
     /// Refuses a field that reaches none of the points.
     ///
     /// # Errors
-    /// [`FieldApart`].
-    pub(super) fn check(&self) -> Result<(), FieldApart> {
+    /// [`UnreachedField`].
+    pub(super) fn check(&self) -> Result<(), UnreachedField> {
         let [field, points] = self.extents;
-        let is_apart = self.inside == 0 && self.outside > 0;
-        if is_apart { Err(FieldApart { step: self.step, field, points }) } else { Ok(()) }
+        let is_outside = self.inside == 0 && self.outside > 0;
+        if is_outside { Err(UnreachedField { step: self.step, field, points }) } else { Ok(()) }
     }
 }
 

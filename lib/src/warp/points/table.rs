@@ -12,10 +12,10 @@ use crate::{quote, table, volume};
 const COLUMNS: [&str; 3] = ["z_um", "y_um", "x_um"];
 
 /// The maximum distance from its plane at which a point still counts as in the plane, micrometres.
-const FLAT: f64 = 1e-6;
+const MAX_DISTANCE_FROM_PLANE: f64 = 1e-6;
 
 /// The maximum number of lost points that are logged individually.
-const NAMED: usize = 10;
+const MAX_LOGGED: usize = 10;
 
 /// Reads a table of points, maps them from fixed to moving, or back if `backwards`, and writes the
 /// table atomically. The receipt records the counts and the largest residual.
@@ -23,7 +23,7 @@ const NAMED: usize = 10;
 /// # Errors
 /// [`Error::Table`] for an invalid table, [`Error::NoInverse`] for a chain that cannot be inverted,
 /// [`Error::Field`] if a field cannot be read.
-pub fn carry(
+pub fn map_table(
     from: &Path,
     to: &Path,
     chain: &Chain,
@@ -39,7 +39,7 @@ pub fn carry(
     }
     ctx.refuse_existing(to)?;
     let budget = Budget::of(ctx);
-    let mut rows = Rows::read(from)?;
+    let mut rows = PointTable::read(from)?;
     ctx.input_file(&from.display().to_string());
     if ctx.is_plan_asked("carrying the points", &budget, &rows.cost(from, chain))? || !ctx.gathers()
     {
@@ -93,7 +93,7 @@ fn outside_fields(
 }
 
 /// A table with points in it.
-struct Rows {
+struct PointTable {
     header: csv::StringRecord,
     records: Vec<csv::StringRecord>,
     /// The indices of the columns z, y, x. A table of a plane has no z column; its z is 0.
@@ -102,7 +102,7 @@ struct Rows {
     lines: Vec<u64>,
 }
 
-impl Rows {
+impl PointTable {
     /// The memory of the table, its points and the search for them.
     fn cost(&self, from: &Path, chain: &Chain) -> Cost {
         let text = document::length(from).unwrap_or(0);
@@ -115,21 +115,21 @@ impl Rows {
 
     /// Logs the lost points, the first of them individually.
     fn name(&self, from: &Path, lost: &[usize], why: &str) {
-        for &i in lost.iter().take(NAMED) {
+        for &i in lost.iter().take(MAX_LOGGED) {
             let (line, point) = (self.lines[i], self.points[i]);
             tracing::warn!(
                 "{}, line {line}: {why} {point:?} (z, y, x); written as NaN",
                 from.display()
             );
         }
-        if lost.len() > NAMED {
-            tracing::warn!("and {} more points", lost.len() - NAMED);
+        if lost.len() > MAX_LOGGED {
+            tracing::warn!("and {} more points", lost.len() - MAX_LOGGED);
         }
     }
 
     /// Rejects mapped points with z other than 0 if the table has no z column.
     fn stay_in_plane(&self, from: &Path, carried: &[Point]) -> Result<(), table::Error> {
-        let leaves = |p: &Point| self.columns[0].is_none() && p[0].abs() > FLAT;
+        let leaves = |p: &Point| self.columns[0].is_none() && p[0].abs() > MAX_DISTANCE_FROM_PLANE;
         let Some(out) = carried.iter().position(leaves) else { return Ok(()) };
         Err(table::Error::Format {
             path: from.display().to_string(),
@@ -234,7 +234,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (from, to) = (folder.path().join("in.csv"), folder.path().join("out.csv"));
         fs::write(&from, "name,x_um,y_um,z_um,count\n\"a, b\",1,2,3,007\n,-1.5,0,4e1,\n").unwrap();
-        let mut rows = Rows::read(&from).unwrap();
+        let mut rows = PointTable::read(&from).unwrap();
         assert_eq!(rows.points, [[3.0, 2.0, 1.0], [40.0, 0.0, -1.5]]);
         rows.points[0] = [9.0, 8.0, f64::NAN];
         rows.write(&to).unwrap();
@@ -256,7 +256,7 @@ mod tests {
             ("z_um,y_um,x_um\n1,2\n", "line 2"),
         ] {
             fs::write(&path, text).unwrap();
-            let error = Rows::read(&path).err().unwrap().to_string();
+            let error = PointTable::read(&path).err().unwrap().to_string();
             assert!(error.contains(wanted), "{error}");
         }
     }

@@ -8,12 +8,12 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::blocks::stream::*;
-use crate::blocks::{Identity, Item, Key, Outcome, Part};
+use crate::blocks::{Identity, Key, ListedTask, Outcome, Part};
 use crate::geom::Box3;
 
 /// Tasks with these costs and waves; each needs 1 GB for each unit of cost.
 fn plan(tasks: &[(u64, usize)]) -> Plan {
-    let item = |(i, &(cost, wave)): (usize, &(u64, usize))| Item {
+    let item = |(i, &(cost, wave)): (usize, &(u64, usize))| ListedTask {
         key: Key::Name(format!("pair {i}").into()),
         core: Box3::new([i as i64, 0, 0], [i as i64 + 1, 1, 1]),
         cost,
@@ -30,21 +30,21 @@ fn context() -> Context {
 
 /// Every task computes 1 more than the sum of the lower waves; returns all results.
 fn sums(plan: &Plan, ctx: &Context, folder: &Path) -> Result<BTreeMap<usize, u64>, Error> {
-    let ends = plan.stream_waves(
+    let results = plan.stream_waves(
         ctx,
         folder,
-        |task, ends| {
+        |task, results| {
             let lower = plan.tasks().iter().filter(|other| other.wave < task.wave).count();
-            let known: Vec<(usize, u64)> = ends.summaries().collect::<Result<_, _>>()?;
+            let known: Vec<(usize, u64)> = results.summaries().collect::<Result<_, _>>()?;
             let known = known.iter().filter(|(id, _)| plan.tasks().get(*id).wave < task.wave);
             let sums: Vec<u64> = known.map(|(_, sum)| *sum).collect();
             anyhow::ensure!(sums.len() == lower, "{} of {lower} are known", sums.len());
             Ok(1 + sums.iter().sum::<u64>() % 1_000_003)
         },
         |_, sum| Ok(sum),
-        |_, sum| Ok(Ending::from(Outcome::Done).with_summary(&sum)?),
+        |_, sum| Ok(TaskResult::from(Outcome::Done).with_summary(&sum)?),
     )?;
-    ends.summaries().collect()
+    results.summaries().collect()
 }
 
 proptest! {
@@ -97,7 +97,7 @@ fn nothing_is_built_on_failures_that_are_not_allowed() {
     let run = |allow_failed: f64| {
         let ran = Mutex::new(Vec::new());
         let ctx = Context { allow_failed, threads: 1, ..context() };
-        let read = |task: &Task, _: &Ends| {
+        let read = |task: &Task, _: &TaskResults| {
             ran.lock().unwrap().push(task.id);
             anyhow::ensure!(task.id != 1, "the section is torn");
             Ok(())

@@ -32,7 +32,7 @@ fn a_block_is_decoded_once_until_others_push_it_out() {
     for index in 2..40 {
         get(&cache, index, &mut count);
     }
-    assert!(cache.lock().most <= cache.limit());
+    assert!(cache.lock().peak <= cache.limit());
     let before = count;
     get(&cache, 1, &mut count);
     assert_eq!(count, before + 1);
@@ -42,7 +42,7 @@ fn a_block_is_decoded_once_until_others_push_it_out() {
 fn a_failure_is_tried_again_and_takes_no_room() {
     let cache = Cache::new(EACH);
     assert!(cache.get(0, LEN, |_| Err(Error::missing("a", "b"))).is_err());
-    let held = |state: &State| (state.bytes, state.slots.len());
+    let held = |state: &CacheState| (state.bytes, state.slots.len());
     assert_eq!(held(&cache.lock()), (0, 0));
     assert!(get(&cache, 0, &mut 0).is_some());
 }
@@ -54,7 +54,7 @@ fn missing_chunks_count_and_are_given_up_like_others() {
         cache.get(number, LEN, |_| Ok(Decoded::default())).unwrap();
     }
     let state = cache.lock();
-    assert!(state.most <= cache.limit() && state.slots.len() <= 1000, "{}", state.slots.len());
+    assert!(state.peak <= cache.limit() && state.slots.len() <= 1000, "{}", state.slots.len());
     assert!(state.slots.len() > 900 && state.queue.len() <= 1000);
 }
 
@@ -68,7 +68,7 @@ fn a_block_that_has_no_room_is_not_kept_and_one_that_fills_the_cache_is() {
     assert!(get(&cache, 1, &mut 0).is_none(), "the only room is in use");
     drop(held);
     assert!(get(&cache, 1, &mut 0).is_some());
-    assert_eq!(cache.lock().most, EACH);
+    assert_eq!(cache.lock().peak, EACH);
 }
 
 #[test]
@@ -133,7 +133,7 @@ proptest! {
                 prop_assert_eq!(&found.data, &vec![number as u8; LEN]);
             }
             let state = cache.lock();
-            prop_assert!(state.most <= cache.limit());
+            prop_assert!(state.peak <= cache.limit());
             let contents = state.slots.values().map(|slot| slot.lock().as_ref().unwrap().bytes());
             prop_assert_eq!(contents.sum::<u64>(), state.bytes);
         }

@@ -4,20 +4,20 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use super::{Loaded, Scratch, Source, Target, View, hand_out, load};
+use super::{BlockRead, Loaded, Scratch, Source, View, copy_overlap, load};
 use crate::device::{Permits, waiting};
 use crate::volume::block::Block;
 use crate::volume::cache::{Cache, Decoded};
 use crate::volume::{Error, Voxel};
 
 /// A block that another thread has loaded.
-enum Arrived {
+enum LoadedBlock {
     Kept(std::sync::Arc<Decoded>),
     Own(Option<Block>, Vec<u8>),
 }
 
 /// The number of a target, its block, and the wanted ranges of elements; or an error.
-type Message = Result<(usize, Arrived, Vec<Range<u64>>), Error>;
+type Message = Result<(usize, LoadedBlock, Vec<Range<u64>>), Error>;
 
 /// As [`super::read`] for these targets. Up to [`Source::in_flight`] threads load blocks, and this
 /// one copies them to the output. A thread that decodes holds a permit of the calling thread, so
@@ -26,7 +26,7 @@ pub(super) fn read<const N: usize, T: Voxel>(
     source: &dyn Source,
     cache: &Cache,
     view: &View<N>,
-    targets: &[Target<N>],
+    targets: &[BlockRead<N>],
     out: &mut [T],
 ) -> Result<(), Error> {
     let permits = Permits::of_thread();
@@ -41,9 +41,9 @@ pub(super) fn read<const N: usize, T: Voxel>(
             None => load(source, cache, view, target, scratch),
         };
         Some(loaded.map(|(loaded, wanted)| match loaded {
-            Loaded::Kept(kept) => (i, Arrived::Kept(kept), wanted),
+            Loaded::Kept(kept) => (i, LoadedBlock::Kept(kept), wanted),
             Loaded::InScratch(block) => {
-                (i, Arrived::Own(block, std::mem::take(&mut scratch.data)), wanted)
+                (i, LoadedBlock::Own(block, std::mem::take(&mut scratch.data)), wanted)
             }
         }))
     };
@@ -71,10 +71,10 @@ pub(super) fn read<const N: usize, T: Voxel>(
                 }
             };
             let (block, data) = match &arrived {
-                Arrived::Kept(kept) => (kept.block.as_ref(), &kept.data),
-                Arrived::Own(block, data) => (block.as_ref(), data),
+                LoadedBlock::Kept(kept) => (kept.block.as_ref(), &kept.data),
+                LoadedBlock::Own(block, data) => (block.as_ref(), data),
             };
-            hand_out(source.layout(), view, &wanted, block, &targets[i], data, out);
+            copy_overlap(source.layout(), view, &wanted, block, &targets[i], data, out);
         }
         failed.map_or(Ok(()), Err)
     })

@@ -53,7 +53,7 @@ impl Number {
 }
 
 /// Decodes `numcodecs.Delta`: the cumulative sum of the differences.
-pub(super) fn sum_up(input: &[u8], kept: Number, wanted: Number, out: &mut Vec<u8>) {
+pub(super) fn cumulative_sum(input: &[u8], kept: Number, wanted: Number, out: &mut Vec<u8>) {
     out.clear();
     match kept.dtype {
         Dtype::F32 => floats::<f32>(input, kept, out),
@@ -62,7 +62,7 @@ pub(super) fn sum_up(input: &[u8], kept: Number, wanted: Number, out: &mut Vec<u
             // integers wrap around, as in NumPy
             let mut sum = 0i64;
             for bytes in input.chunks_exact(kept.size()) {
-                sum = sum.wrapping_add(whole(bytes, kept));
+                sum = sum.wrapping_add(read_integer(bytes, kept));
                 wanted.put(sum, out);
             }
         }
@@ -78,7 +78,7 @@ fn floats<T: Voxel + std::ops::Add<Output = T>>(input: &[u8], kept: Number, out:
 }
 
 /// Reads an integer, with sign extension for signed types.
-fn whole(bytes: &[u8], number: Number) -> i64 {
+fn read_integer(bytes: &[u8], number: Number) -> i64 {
     let mut wide = [0; 8];
     match number.order {
         ByteOrder::Little => wide[..bytes.len()].copy_from_slice(bytes),

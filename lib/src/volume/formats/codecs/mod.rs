@@ -9,7 +9,7 @@ mod filters;
 mod step;
 mod streams;
 
-pub(in crate::volume) use step::{KNOWN, Step, encoded, undo};
+pub(in crate::volume) use step::{KNOWN, Step, decode, encoded};
 pub(in crate::volume) use streams::Stream;
 
 /// The number of bytes that a decoder has to produce.
@@ -23,7 +23,7 @@ pub(in crate::volume) enum Size {
 
 impl Size {
     /// The largest permitted number.
-    pub(in crate::volume) fn most(self) -> usize {
+    pub(in crate::volume) fn max(self) -> usize {
         match self {
             Self::Exactly(size) | Self::AtMost(size) => size,
         }
@@ -37,10 +37,10 @@ impl Size {
         match self {
             Self::Exactly(size) if found == size => Ok(()),
             Self::AtMost(size) if found <= size => Ok(()),
-            _ if found > self.most() => {
-                Err(format!("it decodes to more than the {} bytes of a chunk", self.most()))
+            _ if found > self.max() => {
+                Err(format!("it decodes to more than the {} bytes of a chunk", self.max()))
             }
-            _ => Err(format!("it decodes to {found} bytes, a chunk has {}", self.most())),
+            _ => Err(format!("it decodes to {found} bytes, a chunk has {}", self.max())),
         }
     }
 }

@@ -112,7 +112,7 @@ impl Step {
         match self {
             // an upper bound of the expansion of incompressible data, for all compressors
             Self::Stream(_) => {
-                Size::AtMost(size.most().saturating_add(size.most() / 4).saturating_add(1 << 16))
+                Size::AtMost(size.max().saturating_add(size.max() / 4).saturating_add(1 << 16))
             }
             Self::Sum(..) => each(size, &|size| size.saturating_add(4)),
             Self::Delta(kept, wanted) | Self::Scale(kept, wanted, ..) => {
@@ -123,7 +123,7 @@ impl Step {
     }
 
     /// Inverts the step; `size` is the size of its output.
-    fn undo(&self, input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
+    fn decode(&self, input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
         match self {
             Self::Stream(stream) => return stream.decode(input, size, out),
             Self::Sum(sum, end) => {
@@ -147,7 +147,7 @@ impl Step {
                 out.clear();
                 out.extend((0..count).flat_map(|i| (0..*width).map(move |j| input[j * count + i])));
             }
-            Self::Delta(kept, wanted) => filters::sum_up(input, *kept, *wanted, out),
+            Self::Delta(kept, wanted) => filters::cumulative_sum(input, *kept, *wanted, out),
             Self::Scale(kept, wanted, scale, offset) => {
                 filters::rescale(input, (*kept, *wanted), (*scale, *offset), out);
             }
@@ -171,7 +171,7 @@ pub(in crate::volume) fn encoded(steps: &[Step], size: Size) -> Size {
 ///
 /// # Errors
 /// A message about what is invalid in `input`.
-pub(in crate::volume) fn undo(
+pub(in crate::volume) fn decode(
     steps: &[Step],
     input: &[u8],
     size: Size,
@@ -186,11 +186,11 @@ pub(in crate::volume) fn undo(
         copy(input, out);
         return Ok(());
     };
-    last.undo(input, sizes[before.len()], out)?;
+    last.decode(input, sizes[before.len()], out)?;
     let mut spare = Vec::new();
     for (i, step) in before.iter().enumerate().rev() {
         std::mem::swap(out, &mut spare);
-        step.undo(&spare, sizes[i], out)?;
+        step.decode(&spare, sizes[i], out)?;
     }
     Ok(())
 }

@@ -45,14 +45,18 @@ impl Stream {
         out: &mut Vec<u8>,
     ) -> Result<(), String> {
         match self {
-            Self::Gzip => drain(flate2::bufread::MultiGzDecoder::new(input), input, size, out),
+            Self::Gzip => {
+                read_to_end(flate2::bufread::MultiGzDecoder::new(input), input, size, out)
+            }
             Self::Zlib => zlib(input, size, out),
-            Self::Bzip2 => drain(bzip2::bufread::MultiBzDecoder::new(input), input, size, out),
+            Self::Bzip2 => {
+                read_to_end(bzip2::bufread::MultiBzDecoder::new(input), input, size, out)
+            }
             Self::Xz => {
                 let stream =
                     xz2::stream::Stream::new_auto_decoder(LZMA_MEMORY, xz2::stream::CONCATENATED);
                 let stream = stream.map_err(|error| error.to_string())?;
-                drain(xz2::bufread::XzDecoder::new_stream(input, stream), input, size, out)
+                read_to_end(xz2::bufread::XzDecoder::new_stream(input, stream), input, size, out)
             }
             Self::Lz4 => lz4(input, size, out),
             Self::Zstd => zstd(input, size, out),
@@ -62,10 +66,15 @@ impl Stream {
 }
 
 /// Reads from a decoder to the end, which verifies checksums, or to the first excess byte.
-fn drain(decoder: impl Read, input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
+fn read_to_end(
+    decoder: impl Read,
+    input: &[u8],
+    size: Size,
+    out: &mut Vec<u8>,
+) -> Result<(), String> {
     out.clear();
-    out.reserve_exact(size.most().min(input.len().saturating_mul(64)));
-    decoder.take(size.most() as u64 + 1).read_to_end(out).map_err(|error| error.to_string())?;
+    out.reserve_exact(size.max().min(input.len().saturating_mul(64)));
+    decoder.take(size.max() as u64 + 1).read_to_end(out).map_err(|error| error.to_string())?;
     size.check(out.len())?;
     // the capacity may have doubled, and the buffer may be kept for long
     if out.capacity() > out.len() + out.len() / 8 {
@@ -81,14 +90,14 @@ fn zlib(input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
     loop {
         if out.len() == out.capacity() {
             // one byte beyond the permitted size is enough to detect excess data
-            let left = (size.most() + 1).saturating_sub(out.len());
+            let left = (size.max() + 1).saturating_sub(out.len());
             out.reserve_exact(left.min(out.len().max(input.len().saturating_mul(8)).max(64)));
         }
         let rest = &input[inflate.total_in() as usize..];
         let before = (inflate.total_in(), out.len());
         let status = inflate.decompress_vec(rest, out, flate2::FlushDecompress::None);
         let status = status.map_err(|error| error.to_string())?;
-        if status == flate2::Status::StreamEnd || out.len() > size.most() {
+        if status == flate2::Status::StreamEnd || out.len() > size.max() {
             return size.check(out.len());
         }
         if before == (inflate.total_in(), out.len()) && out.len() < out.capacity() {
@@ -98,7 +107,7 @@ fn zlib(input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
 }
 
 /// Checks that `input` bytes can decode to `claimed` bytes at the compressor's maximum `ratio`.
-fn plausible(input: usize, claimed: usize, ratio: usize) -> Result<(), String> {
+fn check_ratio(input: usize, claimed: usize, ratio: usize) -> Result<(), String> {
     if claimed / ratio > input {
         return Err(format!("its {input} bytes cannot decode to the {claimed} that it claims"));
     }
@@ -109,7 +118,7 @@ fn lz4(input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
     let (head, body) = input.split_first_chunk::<4>().ok_or("it ends within its header")?;
     let claimed = u32::from_le_bytes(*head) as usize;
     size.check(claimed)?;
-    plausible(body.len(), claimed, LZ4_RATIO)?;
+    check_ratio(body.len(), claimed, LZ4_RATIO)?;
     out.resize(claimed, 0);
     let found = lz4_flex::block::decompress_into(body, out).map_err(|error| error.to_string())?;
     Size::Exactly(claimed).check(found)
@@ -121,19 +130,19 @@ fn zstd(input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
         && claimed == Some(wanted as u64)
         && wanted <= AT_ONCE.max(input.len().saturating_mul(64))
     {
-        plausible(input.len(), wanted, ZSTD_RATIO)?;
+        check_ratio(input.len(), wanted, ZSTD_RATIO)?;
         out.resize(wanted, 0);
         let found = zstd::bulk::decompress_to_buffer(input, out);
         return size.check(found.map_err(|error| error.to_string())?);
     }
     let decoder = zstd::stream::read::Decoder::with_buffer(input);
-    drain(decoder.map_err(|error| error.to_string())?, input, size, out)
+    read_to_end(decoder.map_err(|error| error.to_string())?, input, size, out)
 }
 
 fn blosc(input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
     let claimed = blosc_validate(input).ok_or("it is no blosc buffer of its header's size")?;
     size.check(claimed)?;
-    plausible(input.len(), claimed, ZSTD_RATIO)?;
+    check_ratio(input.len(), claimed, ZSTD_RATIO)?;
     if claimed == 0 {
         out.clear();
         return Ok(());

@@ -122,7 +122,7 @@ impl Compression {
                 out.extend_from_slice(payload);
                 return Ok(());
             }
-            Self::Lz4 { .. } => return lz4::decode(payload, size.most(), out),
+            Self::Lz4 { .. } => return lz4::decode(payload, size.max(), out),
             Self::Gzip { zlib: false, .. } => Stream::Gzip,
             Self::Gzip { zlib: true, .. } => Stream::Zlib,
             Self::Bzip2 { .. } => Stream::Bzip2,

@@ -18,22 +18,22 @@ use serde_json::{Map, Value, json};
 pub(in crate::volume) use compression::Compression;
 
 use crate::geom::Grid;
-use crate::store::{self, Wanted};
+use crate::store::{self, ReadRange};
 use crate::volume::block::Block;
-use crate::volume::content::Stored;
+use crate::volume::content::StoredContent;
 use crate::volume::dtype::ByteOrder;
 use crate::volume::node::Node;
-use crate::volume::place::partial_folder;
-use crate::volume::source::{Layout, Scratch, Source};
+use crate::volume::output_paths::partial_folder;
+use crate::volume::source::{ArrayLayout, Scratch, Source};
 use crate::volume::watch::Watch;
-use crate::volume::{Codec, Dtype, Error, Format, Spec, conventions, extent, look};
+use crate::volume::{Codec, Dtype, Error, Format, Spec, chunk_search, conventions, extent};
 
 /// An N5 array, for reading and for writing.
 #[derive(Debug)]
 pub(in crate::volume) struct N5Array {
     location: String,
     path: PathBuf,
-    layout: Layout,
+    layout: ArrayLayout,
     compression: Compression,
     metadata: Map<String, Value>,
     watch: Arc<Watch>,
@@ -59,7 +59,7 @@ impl N5Array {
         extent::check(location, &shape, &block, dtype.size(), true)?;
         let compression = Compression::from_attributes(location, &node.metadata)?;
         refuse_elsewhere(location, &node.path, shape.len())?;
-        let layout = Layout { shape, block, dtype, fill: vec![0; dtype.size()] };
+        let layout = ArrayLayout { shape, block, dtype, fill: vec![0; dtype.size()] };
         Ok(Self {
             location: location.to_owned(),
             path: node.path.clone(),
@@ -106,15 +106,15 @@ impl N5Array {
 }
 
 impl Source for N5Array {
-    fn layout(&self) -> &Layout {
+    fn layout(&self) -> &ArrayLayout {
         &self.layout
     }
 
-    fn stored(&self) -> Stored<'_> {
+    fn stored(&self) -> StoredContent<'_> {
         let deciding = ["dataType", "compression", "dimensions", "blockSize"];
         let form = json!(deciding.map(|key| self.metadata.get(key))).to_string();
-        let Layout { shape, block, .. } = &self.layout;
-        Stored::in_chunks(form, shape, block, |index| self.file(index))
+        let ArrayLayout { shape, block, .. } = &self.layout;
+        StoredContent::in_chunks(form, shape, block, |index| self.file(index))
     }
 
     fn in_flight(&self) -> usize {
@@ -137,9 +137,9 @@ impl Source for N5Array {
         let size = self.layout.dtype.size();
         let bytes = |sizes: &[u64]| sizes.iter().product::<u64>() as usize * size;
         let most = (self.compression.encoded(bytes(&self.layout.block)) + 8 + 4 * rank) as u64;
-        let read = store::read(&path, Wanted::Whole(most), &mut scratch.file);
+        let read = store::read(&path, ReadRange::Whole(most), &mut scratch.file);
         let Some(found) = read.map_err(|source| Error::io("read", &path, source))? else {
-            self.watch.glance()?;
+            self.watch.check_periodically()?;
             return Ok(None);
         };
         self.watch.found(&path);
@@ -165,10 +165,10 @@ impl Source for N5Array {
 
 /// Refuses an array without blocks at the paths of N5, but with files that look like blocks.
 fn refuse_elsewhere(location: &str, folder: &Path, rank: usize) -> Result<(), Error> {
-    if look::nested(folder, rank) {
+    if chunk_search::nested(folder, rank) {
         return Ok(());
     }
-    match look::other(folder) {
+    match chunk_search::other(folder) {
         None => Ok(()),
         Some(found) => {
             let message = format!(

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::rows::{Row, is_table};
+use super::rows::{SectionRow, is_table};
 use crate::geom::Box3;
 use crate::store;
 use crate::volume::cache::Cache;
-use crate::volume::content::Stored;
-use crate::volume::open::{self, Found};
+use crate::volume::content::StoredContent;
+use crate::volume::open::{self, OpenedArray};
 use crate::volume::source::{self, Source, View};
 use crate::volume::{Dtype, Error, Voxel, unfinished};
 
@@ -28,15 +28,15 @@ pub(super) struct Section {
 }
 
 impl Section {
-    pub(super) fn new(row: &Row, size: [u64; 2]) -> Self {
-        let Row { z, offset, line, .. } = *row;
+    pub(super) fn new(row: &SectionRow, size: [u64; 2]) -> Self {
+        let SectionRow { z, offset, line, .. } = *row;
         let (image, mask) = (row.image.clone(), row.mask.clone());
         Self { z, offset, size, image, mask, files: Vec::new(), line }
     }
 }
 
 /// An open image.
-pub(super) struct Image {
+pub(super) struct SectionImage {
     source: Box<dyn Source>,
     view: View,
     /// The dimension of channels, if there is one.
@@ -51,7 +51,7 @@ pub(super) struct Image {
     cache: Cache,
 }
 
-impl Image {
+impl SectionImage {
     /// Opens an image of one plane, with or without channels.
     ///
     /// # Errors
@@ -62,7 +62,8 @@ impl Image {
         if !store::is_remote(path) && path.is_file() && is_table(path) {
             return Err(bad("is a table of sections itself; a section is one image".into()));
         }
-        let Found { source, names, calibration, attributes, notes, .. } = open::find(&location)?;
+        let OpenedArray { source, names, calibration, attributes, notes, .. } =
+            open::find(&location)?;
         unfinished::check(&location, &attributes)?;
         let shape = source.layout().shape.clone();
         let at = |wanted: &str| names.iter().position(|name| name == wanted);
@@ -105,7 +106,7 @@ impl Image {
         source::scratch_bytes(&*self.source)
     }
 
-    pub(super) fn stored(&self) -> Stored<'_> {
+    pub(super) fn stored(&self) -> StoredContent<'_> {
         self.source.stored()
     }
 

@@ -10,7 +10,7 @@ use crate::quote;
 use crate::store;
 use crate::volume::calibration::Calibration;
 use crate::volume::node::Node;
-use crate::volume::open::Found;
+use crate::volume::open::OpenedArray;
 use crate::volume::{Dtype, Error, Format, Voxel, extent, path_of, stack};
 use crate::with_element;
 
@@ -20,9 +20,9 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use image::{Image, Section};
+use image::{Section, SectionImage};
 pub(in crate::volume) use rows::is_table;
-use rows::{List, Row};
+use rows::{SectionRow, SectionTable};
 use source::Sections;
 
 /// The number of files of one section that count towards the fingerprint and are watched.
@@ -31,8 +31,8 @@ const FILES_EACH: u64 = 64;
 /// Whether a location is a table of sections, which is read as a volume.
 pub fn is_sections(location: &str) -> bool {
     path_of(location).is_ok_and(|path| {
-        let there = store::about_file(&path).ok().flatten();
-        there.is_some_and(|there| there.kind == store::Kind::File) && is_table(&path)
+        let there = store::stat_file(&path).ok().flatten();
+        there.is_some_and(|there| there.kind == store::EntryKind::File) && is_table(&path)
     })
 }
 
@@ -56,9 +56,9 @@ pub fn members(location: &str) -> Vec<PathBuf> {
 /// # Errors
 /// [`Error`] with the line of the table that is damaged, or whose image cannot be read or differs
 /// from the first one in type or channels.
-pub(in crate::volume) fn open(location: &str, path: &Path) -> Result<Found, Error> {
+pub(in crate::volume) fn open(location: &str, path: &Path) -> Result<OpenedArray, Error> {
     let list = rows::read(path)?;
-    let mut opened = Opened::new(path);
+    let mut opened = OpenedSections::new(path);
     for row in &list.rows {
         opened.add(row)?;
     }
@@ -70,7 +70,7 @@ pub(in crate::volume) fn open(location: &str, path: &Path) -> Result<Found, Erro
     let form = opened.form(&list, &layout.shape, first);
     let names = if opened.channels > 1 { &["z", "c", "y", "x"][..] } else { &["z", "y", "x"] };
     let source = Sections::new(location, layout, first, opened, form);
-    Ok(Found {
+    Ok(OpenedArray {
         source: Box::new(source),
         names: names.iter().map(|&name| name.to_owned()).collect(),
         calibration,
@@ -82,7 +82,7 @@ pub(in crate::volume) fn open(location: &str, path: &Path) -> Result<Found, Erro
 }
 
 /// The common properties of the sections, collected by opening one image after the other.
-struct Opened<'a> {
+struct OpenedSections<'a> {
     table: &'a Path,
     sections: Vec<Section>,
     dtype: Dtype,
@@ -98,7 +98,7 @@ struct Opened<'a> {
     notes: Vec<String>,
 }
 
-impl<'a> Opened<'a> {
+impl<'a> OpenedSections<'a> {
     fn new(table: &'a Path) -> Self {
         Self {
             table,
@@ -114,11 +114,11 @@ impl<'a> Opened<'a> {
         }
     }
 
-    fn add(&mut self, row: &Row) -> Result<(), Error> {
+    fn add(&mut self, row: &SectionRow) -> Result<(), Error> {
         let bad = |message: String| rows::at_line(self.table, row.line, message);
         let of_line = |error: Error| bad(error.to_string());
-        let image = Image::open(&row.image).map_err(of_line)?;
-        let mask = row.mask.as_deref().map(Image::open).transpose().map_err(of_line)?;
+        let image = SectionImage::open(&row.image).map_err(of_line)?;
+        let mask = row.mask.as_deref().map(SectionImage::open).transpose().map_err(of_line)?;
         let shown = row.image.display();
         if self.sections.is_empty() {
             (self.dtype, self.channels) = (image.dtype(), image.channels);
@@ -136,14 +136,14 @@ impl<'a> Opened<'a> {
         if let Some(mask) = &mask
             && (mask.size != image.size || mask.channels != 1)
         {
-            let said = |image: &Image| {
+            let describe = |image: &SectionImage| {
                 let [height, width] = image.size;
                 format!("{height} x {width} pixels and {} channels", image.channels)
             };
             return Err(bad(format!(
                 "its mask has {}, its image {}; a mask has one channel and the size of the image",
-                said(mask),
-                said(&image)
+                describe(mask),
+                describe(&image)
             )));
         }
         let mut section = Section::new(row, image.size);
@@ -180,7 +180,11 @@ impl<'a> Opened<'a> {
         (first, std::array::from_fn(|a| (end[a] - first[a]) as u64))
     }
 
-    fn layout(&self, location: &str, list: &List) -> Result<crate::volume::source::Layout, Error> {
+    fn layout(
+        &self,
+        location: &str,
+        list: &SectionTable,
+    ) -> Result<crate::volume::source::ArrayLayout, Error> {
         let (_, [planes, height, width]) = self.canvas();
         let block = blocks(self.block, [height, width]);
         let mut shape = vec![planes, height, width];
@@ -199,10 +203,10 @@ impl<'a> Opened<'a> {
         with_element!(dtype, T => {
             T::put(&[T::from_f64(list.fill)], crate::volume::ByteOrder::Little, &mut fill);
         });
-        Ok(crate::volume::source::Layout { shape, block: blocks, dtype, fill })
+        Ok(crate::volume::source::ArrayLayout { shape, block: blocks, dtype, fill })
     }
 
-    fn calibration(&self, list: &List, first: [i64; 3]) -> Calibration {
+    fn calibration(&self, list: &SectionTable, first: [i64; 3]) -> Calibration {
         let first = first.map(|n| n as f64);
         let table = || self.table.display().to_string();
         let known = Calibration { origin: list.origin, first, ..Calibration::default() };
@@ -242,7 +246,7 @@ impl<'a> Opened<'a> {
     }
 
     /// Notes for the user about planes and pixels that no section covers.
-    fn notes(&self, list: &List) -> Vec<String> {
+    fn notes(&self, list: &SectionTable) -> Vec<String> {
         let mut notes = Vec::new();
         let (_, [planes, height, width]) = self.canvas();
         let missing = planes - self.sections.len() as u64;
@@ -269,7 +273,7 @@ impl<'a> Opened<'a> {
     }
 
     /// Everything that determines the voxels, besides the content of the files.
-    fn form(&mut self, list: &List, shape: &[u64], first: [i64; 3]) -> String {
+    fn form(&mut self, list: &SectionTable, shape: &[u64], first: [i64; 3]) -> String {
         let mut forms = std::mem::take(&mut self.forms);
         for section in &self.sections {
             let at = [section.z, section.offset[0], section.offset[1]];

@@ -10,13 +10,13 @@ use crate::volume::calibration::micrometers;
 use crate::volume::{Error, shorten};
 
 /// The maximum magnitude of `z` and of offsets: sums of several do not overflow.
-const MOST: i64 = 1 << 40;
+const MAX_POSITION: i64 = 1 << 40;
 
 /// The number of bytes in which the header of a table is looked for.
-const HEAD: usize = 1 << 16;
+const HEAD_BYTES: usize = 1 << 16;
 
 /// One section, as its row describes it.
-pub(super) struct Row {
+pub(super) struct SectionRow {
     /// The index of the plane.
     pub(super) z: i64,
     /// The location of the image.
@@ -31,8 +31,8 @@ pub(super) struct Row {
 
 /// A table: its sections in order of `z`, and the metadata in its comments.
 #[derive(Default)]
-pub(super) struct List {
-    pub(super) rows: Vec<Row>,
+pub(super) struct SectionTable {
+    pub(super) rows: Vec<SectionRow>,
     /// `# spacing:` along z, y, x in micrometres; NaN along z if only y, x are given.
     pub(super) spacing: Option<Point>,
     /// `# origin:` along z, y, x in micrometres.
@@ -53,21 +53,22 @@ fn is_header(start: &[u8]) -> bool {
     has("z") && has("location")
 }
 
-/// Whether the file at `path` is a table of sections; a pipe is not read as a volume. Read errors are
-/// reported when it is opened.
+/// Whether the file at `path` is a table of sections; a pipe is not read as a volume. Read errors
+/// are reported when it is opened.
 pub(in crate::volume) fn is_table(path: &Path) -> bool {
-    !files::is_pipe(path) && document::read_start(path, HEAD).is_ok_and(|start| is_header(&start))
+    !files::is_pipe(path)
+        && document::read_start(path, HEAD_BYTES).is_ok_and(|start| is_header(&start))
 }
 
 /// Reads a table.
 ///
 /// # Errors
 /// [`Error`] with the line that is damaged.
-pub(super) fn read(path: &Path) -> Result<List, Error> {
+pub(super) fn read(path: &Path) -> Result<SectionTable, Error> {
     let text = document::read(path).map_err(|source| Error::io("read", path, source))?;
     let mut list = comments(path, &String::from_utf8_lossy(&text))?;
     let table = Table::read(path).map_err(of_table)?;
-    let [z, location] = ["z", "location"].map(|name| table.wanted(name).map_err(of_table));
+    let [z, location] = ["z", "location"].map(|name| table.required_column(name).map_err(of_table));
     let (z, location, mask) = (z?, location?, table.column("mask"));
     let offsets = ["offset_y", "offset_x"].map(|name| table.column(name));
     let folder = store::parent(path).unwrap_or(Path::new(""));
@@ -77,7 +78,7 @@ pub(super) fn read(path: &Path) -> Result<List, Error> {
     };
     for (number, cells) in table.rows.iter().enumerate() {
         let whole = |column: usize| -> Result<i64, Error> {
-            let value = cells[column].parse().ok().filter(|v: &i64| v.abs() <= MOST);
+            let value = cells[column].parse().ok().filter(|v: &i64| v.abs() <= MAX_POSITION);
             value
                 .ok_or_else(|| of_table(table.bad_cell(number, column, "a whole number of pixels")))
         };
@@ -87,7 +88,7 @@ pub(super) fn read(path: &Path) -> Result<List, Error> {
         }
         let offset = offsets.map(|column| column.map_or(Ok(0), whole));
         let [offset_y, offset_x] = offset;
-        list.rows.push(Row {
+        list.rows.push(SectionRow {
             z: whole(z).map_err(|_| of_table(table.bad_cell(number, z, "a whole number")))?,
             image: place(&cells[location]),
             mask: mask
@@ -127,8 +128,8 @@ fn of_table(error: table::Error) -> Error {
 }
 
 /// The metadata in the comments of a table; other comments are ignored.
-fn comments(path: &Path, text: &str) -> Result<List, Error> {
-    let mut list = List::default();
+fn comments(path: &Path, text: &str) -> Result<SectionTable, Error> {
+    let mut list = SectionTable::default();
     let (mut seen, lines) = (Vec::new(), text.trim_start_matches('\u{feff}').lines());
     for (number, line) in lines.enumerate() {
         let Some((key, value)) = line.strip_prefix('#').and_then(|line| line.split_once(':'))

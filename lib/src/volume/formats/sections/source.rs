@@ -6,23 +6,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
 
-use super::Opened;
-use super::image::{Image, Section};
+use super::OpenedSections;
+use super::image::{Section, SectionImage};
 use crate::geom::Box3;
 use crate::store;
 use crate::volume::block::{Block, c_strides};
-use crate::volume::content::Stored;
-use crate::volume::source::{Layout, Scratch, Source};
+use crate::volume::content::StoredContent;
+use crate::volume::source::{ArrayLayout, Scratch, Source};
 use crate::volume::{ByteOrder, Error, Voxel};
 use crate::with_element;
 
 /// The number of sections that are kept open: files and metadata, not pixels.
-const OPEN: usize = 16;
+const MAX_OPEN: usize = 16;
 
 /// A stack of sections, dimensions z, y, x or z, c, y, x.
 pub(super) struct Sections {
     location: String,
-    layout: Layout,
+    layout: ArrayLayout,
     /// The position of the first voxel of the stack in the table's coordinates z, y, x.
     first: [i64; 3],
     /// In order of z.
@@ -33,17 +33,17 @@ pub(super) struct Sections {
     /// Bytes that are needed to read one block, besides the block.
     working: u64,
     /// Open sections by number, the last used one last.
-    open: Mutex<Vec<(usize, Arc<Pair>)>>,
+    open: Mutex<Vec<(usize, Arc<MaskedSection>)>>,
 }
 
 /// A section and its mask.
-struct Pair {
-    image: Image,
-    mask: Option<Image>,
+struct MaskedSection {
+    image: SectionImage,
+    mask: Option<SectionImage>,
 }
 
 /// Part of a section: its rows and columns within the block and within the image.
-struct Piece {
+struct SectionPart {
     /// Rows and columns of the block that lie in the plane.
     extent: [usize; 2],
     /// The first row and column of the piece within the block.
@@ -55,12 +55,12 @@ struct Piece {
 impl Sections {
     pub(super) fn new(
         location: &str,
-        layout: Layout,
+        layout: ArrayLayout,
         first: [i64; 3],
-        opened: Opened<'_>,
+        opened: OpenedSections<'_>,
         form: String,
     ) -> Self {
-        let Opened { sections, codecs, working, .. } = opened;
+        let OpenedSections { sections, codecs, working, .. } = opened;
         // the pixels of a piece, and those of its mask as f32
         let pixels: u64 = layout.block.iter().product();
         let working = working.saturating_add(pixels.saturating_mul(layout.dtype.size() as u64 + 4));
@@ -69,7 +69,7 @@ impl Sections {
     }
 
     /// Returns a section, which is opened if it is not open yet.
-    fn pair(&self, number: usize) -> Result<Arc<Pair>, Error> {
+    fn pair(&self, number: usize) -> Result<Arc<MaskedSection>, Error> {
         let lock = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let mut open = lock();
         if let Some(at) = open.iter().position(|(known, _)| *known == number) {
@@ -80,9 +80,9 @@ impl Sections {
         }
         drop(open);
         let section = &self.sections[number];
-        let image = Image::open(&section.image)?;
-        let mask = section.mask.as_deref().map(Image::open).transpose()?;
-        let is_same = |image: &Image| image.size == section.size;
+        let image = SectionImage::open(&section.image)?;
+        let mask = section.mask.as_deref().map(SectionImage::open).transpose()?;
+        let is_same = |image: &SectionImage| image.size == section.size;
         if image.dtype() != self.layout.dtype
             || !is_same(&image)
             || mask.as_ref().is_some_and(|m| !is_same(m))
@@ -90,9 +90,9 @@ impl Sections {
             let message = format!("{} was changed since it was opened", section.image.display());
             return Err(Error::format(&self.location, message));
         }
-        let pair = Arc::new(Pair { image, mask });
+        let pair = Arc::new(MaskedSection { image, mask });
         let mut open = lock();
-        if open.len() >= OPEN {
+        if open.len() >= MAX_OPEN {
             open.remove(0);
         }
         open.push((number, Arc::clone(&pair)));
@@ -101,7 +101,7 @@ impl Sections {
 
     /// The part of a section that lies in the block at these indices along y, x; `None` if there is
     /// none.
-    fn piece(&self, section: &Section, block: [u64; 2]) -> Option<Piece> {
+    fn piece(&self, section: &Section, block: [u64; 2]) -> Option<SectionPart> {
         let rank = self.layout.shape.len();
         let (mut extent, mut at, mut low, mut high) = ([0; 2], [0; 2], [0; 3], [1; 3]);
         for a in 0..2 {
@@ -117,15 +117,15 @@ impl Sections {
             }
             at[a] = (low[a + 1] - begin) as usize;
         }
-        Some(Piece { extent, at, part: Box3::new(low, high) })
+        Some(SectionPart { extent, at, part: Box3::new(low, high) })
     }
 
     /// Reads a piece into `data`, little endian, surrounded by the fill value.
     fn read<T: Voxel>(
         &self,
-        pair: &Pair,
+        pair: &MaskedSection,
         channel: u64,
-        piece: &Piece,
+        piece: &SectionPart,
         data: &mut Vec<u8>,
     ) -> Result<(), Error> {
         let mut pixels = vec![T::default(); piece.part.len()];
@@ -172,8 +172,8 @@ fn bytes_below(path: &Path) -> Option<u64> {
     if store::is_remote(path) {
         return None;
     }
-    let about = store::about(path).ok().flatten()?;
-    if about.kind == store::Kind::File {
+    let about = store::stat(path).ok().flatten()?;
+    if about.kind == store::EntryKind::File {
         return Some(about.length);
     }
     let entries = store::list(path).ok()?;
@@ -185,7 +185,7 @@ fn bytes_below(path: &Path) -> Option<u64> {
 }
 
 impl Source for Sections {
-    fn layout(&self) -> &Layout {
+    fn layout(&self) -> &ArrayLayout {
         &self.layout
     }
 
@@ -217,9 +217,12 @@ impl Source for Sections {
         self.working
     }
 
-    fn stored(&self) -> Stored<'_> {
+    fn stored(&self) -> StoredContent<'_> {
         let files = self.sections.iter().flat_map(|section| section.files.iter().cloned());
-        Stored { looks_at_all: true, ..Stored::in_files(self.form.clone(), files.collect()) }
+        StoredContent {
+            looks_at_all: true,
+            ..StoredContent::in_files(self.form.clone(), files.collect())
+        }
     }
 
     fn describe(&self) -> Map<String, Value> {

@@ -21,7 +21,7 @@ fn write(path: &Path, z: i64, [height, width]: [usize; 2]) {
 }
 
 fn write_pixels(path: &Path, [height, width]: [usize; 2], pixels: &[u8]) {
-    if path.extension().is_some_and(|ending| ending == "png") {
+    if path.extension().is_some_and(|extension| extension == "png") {
         let file = fs::File::create(path).unwrap();
         let mut encoder = png::Encoder::new(file, width as u32, height as u32);
         encoder.set_color(png::ColorType::Grayscale);
@@ -29,7 +29,7 @@ fn write_pixels(path: &Path, [height, width]: [usize; 2], pixels: &[u8]) {
         encoder.write_header().unwrap().write_image_data(pixels).unwrap();
         return;
     }
-    let is_tiff = path.extension().is_some_and(|ending| ending == "tif");
+    let is_tiff = path.extension().is_some_and(|extension| extension == "tif");
     let grid = Grid::plane([height, width], [0.5, 0.25], [0.0, 0.0]);
     let spec = Spec {
         grid,
@@ -49,8 +49,8 @@ type Planned = (i64, [i64; 2], [usize; 2], &'static str, bool);
 /// Writes the sections and their table; returns the table's location.
 fn stack(folder: &Path, comments: &str, sections: &[Planned]) -> String {
     let mut text = format!("{comments}z,location,mask,offset_y,offset_x\n");
-    for (z, [y, x], size, ending, masked) in sections {
-        let name = format!("s {z}.{ending}");
+    for (z, [y, x], size, extension, masked) in sections {
+        let name = format!("s {z}.{extension}");
         write(&folder.join(&name), *z, *size);
         let mut mask = String::new();
         if *masked {
@@ -204,12 +204,12 @@ fn every_file_counts_for_the_identity_and_is_watched() {
         // after the last chunk of PNG, anything may follow
         bytes.push(0);
         fs::write(&path, bytes).unwrap();
-        let said = watch.check().unwrap_err().to_string();
-        assert!(said.contains("changed while it was read"), "{name}: {said}");
+        let message = watch.check().unwrap_err().to_string();
+        assert!(message.contains("changed while it was read"), "{name}: {message}");
         assert_ne!(before, crate::volume::fingerprint(&table).unwrap(), "{name}");
         fs::remove_file(&path).unwrap();
-        let said = watch.check().unwrap_err().to_string();
-        assert!(said.contains("while it was read"), "{name}: {said}");
+        let message = watch.check().unwrap_err().to_string();
+        assert!(message.contains("while it was read"), "{name}: {message}");
     }
     let text = fs::read_to_string(&table).unwrap().replace("s 2.png,,0,0", "s 2.png,,0,1");
     fs::write(&table, text).unwrap();
@@ -239,8 +239,8 @@ fn a_damaged_table_is_refused_with_the_line() {
         ("0,missing.png\n", &["line 2", "missing.png: not found"]),
         ("0,sections.csv\n", &["line 2", "is a table of sections itself"]),
     ] {
-        let said = refused(&format!("z,location\n{rows}"));
-        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        let message = refused(&format!("z,location\n{rows}"));
+        assert!(words.iter().all(|word| message.contains(word)), "{message}");
     }
     for (text, words) in [
         ("z,location,mask\n0,a.png,c.png\n", &["line 2", "a mask has one channel"][..]),
@@ -250,8 +250,8 @@ fn a_damaged_table_is_refused_with_the_line() {
         ("# fill: 300\nz,location\n0,a.png\n", &["fill 300, which is no uint8"]),
         ("# fill: 3\n# fill: 4\nz,location\n0,a.png\n", &["line 2", "one of its kind"]),
     ] {
-        let said = refused(text);
-        assert!(words.iter().all(|word| said.contains(word)), "{text}: {said}");
+        let message = refused(text);
+        assert!(words.iter().all(|word| message.contains(word)), "{text}: {message}");
     }
     // other types and channels
     let wide = folder.path().join("w.png");
@@ -259,8 +259,11 @@ fn a_damaged_table_is_refused_with_the_line() {
     encoder.set_color(png::ColorType::Grayscale);
     encoder.set_depth(png::BitDepth::Sixteen);
     encoder.write_header().unwrap().write_image_data(&[0; 8]).unwrap();
-    let said = refused("z,location\n0,a.png\n1,w.png\n");
-    assert!(said.contains("line 3") && said.contains("uint16, the first section uint8"), "{said}");
+    let message = refused("z,location\n0,a.png\n1,w.png\n");
+    assert!(
+        message.contains("line 3") && message.contains("uint16, the first section uint8"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -302,6 +305,6 @@ fn a_folder_of_images_is_the_pattern_of_all_of_them() {
     assert_eq!(volume.identity().unwrap(), pattern.identity().unwrap());
     assert!(volume.describe()["notes"].to_string().contains("1 other files"));
     write(&folder.path().join("s2.tif"), 2, [6, 7]);
-    let said = open(folder_name).unwrap_err().to_string();
-    assert!(said.contains("3 PNG") && said.contains("*.png"), "{said}");
+    let message = open(folder_name).unwrap_err().to_string();
+    assert!(message.contains("3 PNG") && message.contains("*.png"), "{message}");
 }

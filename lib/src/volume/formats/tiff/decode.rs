@@ -7,7 +7,7 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::form::{Compression, Form, Predictor, Sample};
+use super::form::{Compression, PageForm, Predictor, Sample};
 use crate::volume::bits;
 use crate::volume::dtype::ByteOrder;
 
@@ -19,7 +19,7 @@ const XZ_MEMORY: u64 = 128 << 20;
 /// # Errors
 /// A message about what is invalid.
 pub(super) fn decode(
-    form: &Form,
+    form: &PageForm,
     raw: &mut [u8],
     rows: u64,
     out: &mut Vec<u8>,
@@ -77,7 +77,7 @@ pub(super) fn decode(
 
 /// Decompresses up to `wanted` bytes; the buffer grows with the decoded bytes.
 fn decompress(
-    form: &Form,
+    form: &PageForm,
     raw: &[u8],
     rows: u64,
     wanted: usize,
@@ -157,7 +157,7 @@ fn pack_bits(mut raw: &[u8], wanted: usize, out: &mut Vec<u8>) -> Result<(), Str
 }
 
 /// Decodes a JPEG whose tables may be stored separately: TIFF Technical Note 2.
-fn jpeg(form: &Form, raw: &[u8], rows: u64, out: &mut Vec<u8>) -> Result<(), String> {
+fn jpeg(form: &PageForm, raw: &[u8], rows: u64, out: &mut Vec<u8>) -> Result<(), String> {
     let tables = form.tables.get(..form.tables.len().saturating_sub(2)).unwrap_or_default();
     let joined;
     let data = if tables.is_empty() {
@@ -192,7 +192,7 @@ fn jpeg(form: &Form, raw: &[u8], rows: u64, out: &mut Vec<u8>) -> Result<(), Str
 }
 
 /// Decodes CCITT group 4, one byte per pixel: 1 for black, like the bits of libtiff.
-fn fax(form: &Form, raw: &[u8], rows: u64, out: &mut Vec<u8>) -> Result<(), String> {
+fn fax(form: &PageForm, raw: &[u8], rows: u64, out: &mut Vec<u8>) -> Result<(), String> {
     let width = form.chunk[1] as u16;
     let mut count = 0;
     let height = u16::try_from(rows).map_err(|_| format!("fax of {rows} rows cannot be read"))?;

@@ -25,7 +25,7 @@ pub(super) struct Description {
 }
 
 /// A description in one of the supported formats.
-pub(super) enum Known {
+pub(super) enum ParsedDescription {
     /// The single stack of a file.
     Stack(Description),
     /// The images of OME-XML.
@@ -38,15 +38,16 @@ pub(super) enum Known {
 ///
 /// # Errors
 /// A message about a contradiction between the description and the pages.
-pub(super) fn parse(bytes: &[u8], page: [u64; 3]) -> Result<Known, String> {
+pub(super) fn parse(bytes: &[u8], page: [u64; 3]) -> Result<ParsedDescription, String> {
     let text = text(bytes);
     if text.starts_with("ImageJ=") {
-        return Ok(Known::Stack(imagej(&text)));
+        return Ok(ParsedDescription::Stack(imagej(&text)));
     }
     if text.trim_start().starts_with('{') {
         let value = serde_json::from_str::<Value>(text.trim());
         if let Some(shape) = value.as_ref().ok().and_then(|value| numbers(value.get("shape")?)) {
-            return tifffile(&value.unwrap_or_default(), &shape, page).map(Known::Stack);
+            return tifffile(&value.unwrap_or_default(), &shape, page)
+                .map(ParsedDescription::Stack);
         }
     }
     // the spelling of tifffile before 2017
@@ -54,13 +55,13 @@ pub(super) fn parse(bytes: &[u8], page: [u64; 3]) -> Result<Known, String> {
         let shape: Result<Vec<u64>, _> =
             shape.0.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::parse).collect();
         if let Ok(shape) = shape {
-            return tifffile(&Value::Null, &shape, page).map(Known::Stack);
+            return tifffile(&Value::Null, &shape, page).map(ParsedDescription::Stack);
         }
     }
     if text.contains("<OME") || text.contains(":OME") {
-        return Ome::parse(&text).map(Known::Images);
+        return Ome::parse(&text).map(ParsedDescription::Images);
     }
-    Ok(Known::Nothing)
+    Ok(ParsedDescription::Nothing)
 }
 
 /// Decodes UTF-8 or, as ImageJ writes it, Latin-1.
@@ -135,11 +136,11 @@ fn tifffile(value: &Value, shape: &[u64], page: [u64; 3]) -> Result<Description,
         let all = || axes.chars().zip(shape.iter().copied());
         let inside = [('y', height), ('x', width), ('s', samples)];
         for (name, found) in inside {
-            if let Some((_, said)) = all().find(|(axis, _)| *axis == name)
-                && said != found
+            if let Some((_, stated)) = all().find(|(axis, _)| *axis == name)
+                && stated != found
             {
                 return Err(format!(
-                    "says that its dimension {name} has {said} elements, its pages have {found}"
+                    "says that its dimension {name} has {stated} elements, its pages have {found}"
                 ));
             }
         }
@@ -209,7 +210,7 @@ mod tests {
 
     fn stack(bytes: &[u8], page: [u64; 3]) -> Description {
         match parse(bytes, page).unwrap() {
-            Known::Stack(description) => description,
+            ParsedDescription::Stack(description) => description,
             _ => panic!("no stack"),
         }
     }

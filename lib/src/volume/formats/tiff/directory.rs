@@ -10,40 +10,42 @@ use crate::volume::Error;
 use crate::volume::dtype::ByteOrder;
 use crate::volume::voxel::Voxel;
 
-/// Why a file could not be read; [`Fault::at`] adds the location.
+/// Why a file could not be read; [`TiffError::at`] adds the location.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum TiffError {
     /// An I/O error.
     Io(io::Error),
     /// The predicate of a sentence whose subject is the file.
-    Said(String),
+    Message(String),
 }
 
-impl Fault {
+impl TiffError {
     /// The error for the file at `path`, which is at `location` or part of what is there.
     pub(super) fn at(self, location: &str, path: &Path) -> Error {
         match self {
             Self::Io(source) => Error::io("read", path, source),
-            Self::Said(text) if path.to_string_lossy() == location => Error::format(location, text),
-            Self::Said(text) => Error::format(location, format!("{} {text}", path.display())),
+            Self::Message(text) if path.to_string_lossy() == location => {
+                Error::format(location, text)
+            }
+            Self::Message(text) => Error::format(location, format!("{} {text}", path.display())),
         }
     }
 }
 
-impl From<io::Error> for Fault {
+impl From<io::Error> for TiffError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-impl From<String> for Fault {
+impl From<String> for TiffError {
     fn from(text: String) -> Self {
-        Self::Said(text)
+        Self::Message(text)
     }
 }
 
 /// A file for random access; small reads that are close together share one read call.
-pub(super) struct Input {
+pub(super) struct BufferedFile {
     pub(super) path: PathBuf,
     pub(super) length: u64,
     pub(super) file: File,
@@ -54,7 +56,7 @@ pub(super) struct Input {
 /// The minimum number of bytes per read call.
 const WINDOW: u64 = 4096;
 
-impl Input {
+impl BufferedFile {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let length = file.metadata()?.len();
@@ -62,7 +64,7 @@ impl Input {
     }
 
     /// The bytes `at..at + length`, which must lie within the file.
-    pub(super) fn bytes(&mut self, at: u64, length: u64) -> Result<&[u8], Fault> {
+    pub(super) fn bytes(&mut self, at: u64, length: u64) -> Result<&[u8], TiffError> {
         let end = at.checked_add(length).filter(|end| *end <= self.length);
         let Some(end) = end else {
             let text = format!(
@@ -88,13 +90,13 @@ impl Input {
 
 /// The type, count and file offset of a tag's values.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Field {
+pub(super) struct TagField {
     kind: u16,
     pub(super) count: u64,
     at: u64,
 }
 
-impl Field {
+impl TagField {
     /// The size in bytes of a value; `None` for an unknown type.
     fn size(self) -> Option<u64> {
         match self.kind {
@@ -109,10 +111,10 @@ impl Field {
     /// Value `index` of a field of unsigned integers.
     pub(super) fn number(
         self,
-        input: &mut Input,
+        input: &mut BufferedFile,
         order: ByteOrder,
         index: u64,
-    ) -> Result<u64, Fault> {
+    ) -> Result<u64, TiffError> {
         let kind = self.kind;
         let size = self.size().filter(|_| matches!(kind, 1 | 3 | 4 | 13 | 16 | 18));
         let Some(size) = size else {
@@ -133,7 +135,7 @@ impl Field {
     }
 
     /// The bytes of all values.
-    pub(super) fn bytes(self, input: &mut Input) -> Result<&[u8], Fault> {
+    pub(super) fn bytes(self, input: &mut BufferedFile) -> Result<&[u8], TiffError> {
         let length = self.size().and_then(|size| size.checked_mul(self.count));
         input.bytes(self.at, length.unwrap_or(u64::MAX))
     }
@@ -142,24 +144,32 @@ impl Field {
 /// A directory: the tags of a page.
 pub(super) struct Directory {
     pub(super) order: ByteOrder,
-    fields: Vec<(u16, Field)>,
+    fields: Vec<(u16, TagField)>,
 }
 
 impl Directory {
-    pub(super) fn field(&self, tag: u16) -> Option<Field> {
+    pub(super) fn field(&self, tag: u16) -> Option<TagField> {
         self.fields.iter().find(|(found, _)| *found == tag).map(|(_, field)| *field)
     }
 
     /// The first value of a tag of unsigned integers.
-    pub(super) fn number(&self, input: &mut Input, tag: u16) -> Result<Option<u64>, Fault> {
+    pub(super) fn number(
+        &self,
+        input: &mut BufferedFile,
+        tag: u16,
+    ) -> Result<Option<u64>, TiffError> {
         self.field(tag).map(|field| field.number(input, self.order, 0)).transpose()
     }
 
     /// The first value of a rational or floating-point tag.
-    pub(super) fn real(&self, input: &mut Input, tag: u16) -> Result<Option<f64>, Fault> {
+    pub(super) fn rational(
+        &self,
+        input: &mut BufferedFile,
+        tag: u16,
+    ) -> Result<Option<f64>, TiffError> {
         let Some(field) = self.field(tag) else { return Ok(None) };
         let order = self.order;
-        let bytes = Field { count: field.count.min(1), ..field }.bytes(input)?;
+        let bytes = TagField { count: field.count.min(1), ..field }.bytes(input)?;
         Ok(match (field.kind, bytes.is_empty()) {
             (5, false) => {
                 let (a, b) = (u32::get(bytes, order), u32::get(&bytes[4..], order));
@@ -180,9 +190,9 @@ const WANTED: [u16; 29] = [
 
 /// Reads all directories of a file, and passes each to `each` with its number from 0.
 pub(super) fn each_directory(
-    input: &mut Input,
-    mut each: impl FnMut(&mut Input, &Directory, usize) -> Result<(), Fault>,
-) -> Result<(), Fault> {
+    input: &mut BufferedFile,
+    mut each: impl FnMut(&mut BufferedFile, &Directory, usize) -> Result<(), TiffError>,
+) -> Result<(), TiffError> {
     let head = input.bytes(0, input.length.min(16))?.to_vec();
     let order = match head.get(..2) {
         Some(b"II") => ByteOrder::Little,
@@ -200,7 +210,7 @@ pub(super) fn each_directory(
     while next != 0 {
         let number = seen.len();
         let (directory, size, after) =
-            one(input, order, big, next).map_err(|fault| on_page(number, fault))?;
+            read_directory(input, order, big, next).map_err(|fault| on_page(number, fault))?;
         // detects cyclic and overlapping directories
         total = total.saturating_add(size);
         if !seen.insert(next) || total > input.length {
@@ -214,20 +224,22 @@ pub(super) fn each_directory(
 }
 
 /// Adds the page number to a fault.
-pub(super) fn on_page(number: usize, fault: Fault) -> Fault {
+pub(super) fn on_page(number: usize, fault: TiffError) -> TiffError {
     match fault {
-        Fault::Said(text) => Fault::Said(format!("{text} (page {}, counted from 1)", number + 1)),
-        io @ Fault::Io(_) => io,
+        TiffError::Message(text) => {
+            TiffError::Message(format!("{text} (page {}, counted from 1)", number + 1))
+        }
+        io @ TiffError::Io(_) => io,
     }
 }
 
 /// Reads a directory: its tags, its size in bytes, and the offset of the next one.
-fn one(
-    input: &mut Input,
+fn read_directory(
+    input: &mut BufferedFile,
     order: ByteOrder,
     big: bool,
     at: u64,
-) -> Result<(Directory, u64, u64), Fault> {
+) -> Result<(Directory, u64, u64), TiffError> {
     let (head, each) = if big { (8, 20) } else { (2, 12) };
     let bytes = input.bytes(at, head)?;
     let count = if big { u64::get(bytes, order) } else { u64::from(u16::get(bytes, order)) };
@@ -249,7 +261,7 @@ fn one(
             u64::from(u32::get(&entry[4..], order))
         };
         let (value, room) = if big { (12, 8) } else { (8, 4) };
-        let mut field = Field { kind, count, at: from + i as u64 * each + value };
+        let mut field = TagField { kind, count, at: from + i as u64 * each + value };
         let length = field.size().and_then(|size| size.checked_mul(count));
         if length.is_none_or(|length| length > room) {
             let value = &entry[value as usize..];

@@ -1,6 +1,6 @@
 //! The storage format of a page's samples, from the page's own tags: TIFF 6.0 and its supplements.
 
-use super::directory::{Directory, Fault, Input};
+use super::directory::{BufferedFile, Directory, TiffError};
 use super::names;
 use crate::volume::dtype::ByteOrder;
 use crate::volume::{Dtype, READABLE};
@@ -139,7 +139,7 @@ impl Sample {
 
 /// The storage format of a page.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Form {
+pub(super) struct PageForm {
     /// The number of rows and columns.
     pub(super) size: [u64; 2],
     /// The number of samples per pixel.
@@ -160,10 +160,13 @@ pub(super) struct Form {
     pub(super) tables: Vec<u8>,
 }
 
-impl Form {
-    pub(super) fn parse(input: &mut Input, directory: &Directory) -> Result<Self, Fault> {
+impl PageForm {
+    pub(super) fn parse(
+        input: &mut BufferedFile,
+        directory: &Directory,
+    ) -> Result<Self, TiffError> {
         let mut number = |tag: u16, default: u64| {
-            Ok::<_, Fault>(directory.number(input, tag)?.unwrap_or(default))
+            Ok::<_, TiffError>(directory.number(input, tag)?.unwrap_or(default))
         };
         let size = [number(257, 0)?, number(256, 0)?];
         let samples = number(277, 1)?;
@@ -312,7 +315,11 @@ impl Form {
 }
 
 /// The sample type, which must be the same for all samples of a pixel.
-fn sample(input: &mut Input, directory: &Directory, samples: u64) -> Result<Sample, Fault> {
+fn sample(
+    input: &mut BufferedFile,
+    directory: &Directory,
+    samples: u64,
+) -> Result<Sample, TiffError> {
     let mut all = |tag: u16, default: u64, what: &str| {
         let Some(field) = directory.field(tag) else { return Ok(default) };
         let first = field.number(input, directory.order, 0)?;
@@ -323,7 +330,7 @@ fn sample(input: &mut Input, directory: &Directory, samples: u64) -> Result<Samp
                     "has samples of different {what} in one pixel ({first} and {other}); split it into \
                      channels"
                 );
-                return Err(Fault::Said(text));
+                return Err(TiffError::Message(text));
             }
         }
         Ok(first)

@@ -9,7 +9,7 @@ use crate::volume::shorten;
 
 /// A `TiffData` element: consecutive planes, in the image's dimension order.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Block {
+pub(super) struct TiffData {
     /// The first page (`IFD`).
     pub(super) page: Option<u64>,
     /// The first plane, as indices z, c, t.
@@ -22,20 +22,20 @@ pub(super) struct Block {
 
 /// An image of OME-XML.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Image {
+pub(super) struct OmeImage {
     pub(super) id: String,
     pub(super) name: String,
     /// The number of rows and columns.
     pub(super) size: [u64; 2],
     /// The sizes of `z`, `c` (samples included) and `t`.
     pub(super) sizes: [u64; 3],
-    /// The indices into [`Image::sizes`] in the order of the pages, fastest first.
+    /// The indices into [`OmeImage::sizes`] in the order of the pages, fastest first.
     pub(super) order: Vec<usize>,
     /// Samples per pixel in the pages of each channel, as far as stated.
     pub(super) samples: Vec<u64>,
     /// Spacing along z, y, x in micrometres, as far as stated.
     pub(super) spacing: [Option<f64>; 3],
-    pub(super) blocks: Vec<Block>,
+    pub(super) blocks: Vec<TiffData>,
 }
 
 /// The content of OME-XML.
@@ -43,7 +43,7 @@ pub(super) struct Image {
 pub(super) struct Ome {
     /// The UUID of the file that contains it.
     pub(super) uuid: String,
-    pub(super) images: Vec<Image>,
+    pub(super) images: Vec<OmeImage>,
     /// The file that holds the metadata, if this one only refers to it (`BinaryOnly`).
     pub(super) elsewhere: Option<String>,
 }
@@ -94,10 +94,10 @@ impl Ome {
         match element.local_name().as_ref() {
             "OME" => self.uuid = value("UUID").unwrap_or_default(),
             "BinaryOnly" => self.elsewhere = value("MetadataFile"),
-            "Image" => self.images.push(Image {
+            "Image" => self.images.push(OmeImage {
                 id: value("ID").unwrap_or_default(),
                 name: value("Name").unwrap_or_default(),
-                ..Image::default()
+                ..OmeImage::default()
             }),
             name => {
                 let Some(image) = self.images.last_mut() else { return Ok(()) };
@@ -123,7 +123,7 @@ impl Ome {
                         }
                     }
                     "Channel" => image.samples.push(count("SamplesPerPixel")?.unwrap_or(1)),
-                    "TiffData" => image.blocks.push(Block {
+                    "TiffData" => image.blocks.push(TiffData {
                         page: count("IFD")?,
                         first: [
                             count("FirstZ")?.unwrap_or(0),
@@ -152,7 +152,7 @@ impl Ome {
     /// # Errors
     /// A list of the images, if none was selected or the selected one does not exist or is
     /// ambiguous.
-    pub(super) fn image(&self, wanted: Option<&str>) -> Result<&Image, String> {
+    pub(super) fn image(&self, wanted: Option<&str>) -> Result<&OmeImage, String> {
         let list = || {
             const SHOWN: usize = 10;
             let mut names: Vec<String> = (self.images.iter().enumerate().take(SHOWN))
@@ -175,7 +175,7 @@ impl Ome {
             };
         };
         let number = wanted.parse::<usize>().ok().and_then(|i| self.images.get(i));
-        let named: Vec<&Image> =
+        let named: Vec<&OmeImage> =
             self.images.iter().filter(|image| image.name == wanted || image.id == wanted).collect();
         match (named.as_slice(), number) {
             ([only], _) => Ok(only),
@@ -228,7 +228,7 @@ mod tests {
         let [block] = image.blocks.as_slice() else { panic!("one") };
         assert_eq!((block.page, block.first, block.count), (Some(3), [1, 0, 0], Some(2)));
         assert_eq!(block.file, Some(("b.tif".into(), "urn:uuid:2".into())));
-        assert_eq!(ome.images[1].blocks, [Block::default()]);
+        assert_eq!(ome.images[1].blocks, [TiffData::default()]);
     }
 
     #[test]

@@ -3,17 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::directory::{Directory, Fault, Field, Input, each_directory, on_page};
-use super::form::{Compression, Form};
+use super::directory::{BufferedFile, Directory, TagField, TiffError, each_directory, on_page};
+use super::form::{Compression, PageForm};
 use super::names;
 use crate::volume::dtype::ByteOrder;
 
 /// A readable page.
 #[derive(Clone, Debug)]
 pub(super) struct Page {
-    pub(super) form: Arc<Form>,
-    offsets: Field,
-    counts: Option<Field>,
+    pub(super) form: Arc<PageForm>,
+    offsets: TagField,
+    counts: Option<TagField>,
 }
 
 /// The pages of a file, and the metadata of its first page.
@@ -39,8 +39,8 @@ const BATCH: u64 = 512;
 
 impl Pages {
     /// Reads the directories of a file.
-    pub(super) fn of(path: &Path) -> Result<(Self, Input), Fault> {
-        let mut input = Input::open(path)?;
+    pub(super) fn of(path: &Path) -> Result<(Self, BufferedFile), TiffError> {
+        let mut input = BufferedFile::open(path)?;
         let mut found = Self {
             order: ByteOrder::Little,
             pages: Vec::new(),
@@ -49,7 +49,7 @@ impl Pages {
             per_unit: [None; 2],
             unit: 1,
         };
-        let mut last: Option<Arc<Form>> = None;
+        let mut last: Option<Arc<PageForm>> = None;
         each_directory(&mut input, |input, directory, number| {
             if number == 0 {
                 found.begin(input, directory)?;
@@ -64,8 +64,8 @@ impl Pages {
                     found.pages.push(Ok(page));
                 }
                 Err(fault) => match on_page(number, fault) {
-                    Fault::Said(text) => found.pages.push(Err(text)),
-                    io @ Fault::Io(_) => return Err(io),
+                    TiffError::Message(text) => found.pages.push(Err(text)),
+                    io @ TiffError::Io(_) => return Err(io),
                 },
             }
             Ok(())
@@ -77,7 +77,7 @@ impl Pages {
     }
 
     /// Reads from the first page what applies to the whole file.
-    fn begin(&mut self, input: &mut Input, directory: &Directory) -> Result<(), Fault> {
+    fn begin(&mut self, input: &mut BufferedFile, directory: &Directory) -> Result<(), TiffError> {
         for (tag, name) in DIALECTS {
             if let Some(field) = directory.field(tag)
                 && (tag != 33629 || field.count > 1)
@@ -96,14 +96,14 @@ impl Pages {
             }
         }
         for (per_unit, tag) in self.per_unit.iter_mut().zip([283, 282]) {
-            *per_unit = directory.real(input, tag)?.filter(|v| v.is_finite() && *v > 0.0);
+            *per_unit = directory.rational(input, tag)?.filter(|v| v.is_finite() && *v > 0.0);
         }
         self.unit = directory.number(input, 296)?.unwrap_or(2);
         Ok(())
     }
 
     /// Page `number` (from 0), after checking that all its strips or tiles lie within the file.
-    pub(super) fn page(&self, input: &mut Input, number: usize) -> Result<Page, Fault> {
+    pub(super) fn page(&self, input: &mut BufferedFile, number: usize) -> Result<Page, TiffError> {
         let Some(page) = self.pages.get(number) else {
             let text = format!(
                 "has {} pages; page {}, counted from 1, is wanted",
@@ -112,14 +112,18 @@ impl Pages {
             );
             return Err(text.into());
         };
-        let page = page.clone().map_err(Fault::Said)?;
+        let page = page.clone().map_err(TiffError::Message)?;
         page.check(input).map_err(|fault| on_page(number, fault))?;
         Ok(page)
     }
 }
 
-fn page(input: &mut Input, directory: &Directory, last: Option<&Arc<Form>>) -> Result<Page, Fault> {
-    let form = Form::parse(input, directory)?;
+fn page(
+    input: &mut BufferedFile,
+    directory: &Directory,
+    last: Option<&Arc<PageForm>>,
+) -> Result<Page, TiffError> {
+    let form = PageForm::parse(input, directory)?;
     let form = match last {
         Some(last) if **last == form => Arc::clone(last),
         _ => Arc::new(form),
@@ -138,13 +142,17 @@ fn page(input: &mut Input, directory: &Directory, last: Option<&Arc<Form>>) -> R
 
 impl Page {
     /// The file offset and the stored size of strip or tile `index`.
-    pub(super) fn chunk(&self, input: &mut Input, index: u64) -> Result<(u64, u64), Fault> {
+    pub(super) fn chunk(
+        &self,
+        input: &mut BufferedFile,
+        index: u64,
+    ) -> Result<(u64, u64), TiffError> {
         let offset = self.offsets.number(input, self.form.order, index)?;
         Ok((offset, self.count(input, index)?))
     }
 
     /// The stored size of strip or tile `index` in bytes.
-    fn count(&self, input: &mut Input, index: u64) -> Result<u64, Fault> {
+    fn count(&self, input: &mut BufferedFile, index: u64) -> Result<u64, TiffError> {
         let needed = self.needed(index);
         let count = match self.counts {
             Some(counts) => counts.number(input, self.form.order, index)?,
@@ -167,7 +175,7 @@ impl Page {
 
     /// Checks that every strip and tile lies within the file, and that its stored size is plausible
     /// for its decompressed size.
-    fn check(&self, input: &mut Input) -> Result<(), Fault> {
+    fn check(&self, input: &mut BufferedFile) -> Result<(), TiffError> {
         let [down, across] = self.form.chunks();
         let planes = if self.form.separate { self.form.samples } else { 1 };
         let count = down.checked_mul(across).and_then(|n| n.checked_mul(planes));
@@ -185,7 +193,7 @@ impl Page {
             let end = count.min(first + BATCH);
             // read one table after the other: each read call also fetches the neighbouring entries
             let order = self.form.order;
-            let offsets: Result<Vec<u64>, Fault> =
+            let offsets: Result<Vec<u64>, TiffError> =
                 (first..end).map(|i| self.offsets.number(input, order, i)).collect();
             for (index, offset) in (first..end).zip(offsets?) {
                 let bytes = self.count(input, index)?;
@@ -199,7 +207,13 @@ impl Page {
         Ok(())
     }
 
-    fn check_chunk(&self, input: &Input, index: u64, offset: u64, bytes: u64) -> Result<(), Fault> {
+    fn check_chunk(
+        &self,
+        input: &BufferedFile,
+        index: u64,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<(), TiffError> {
         let needed = self.needed(index);
         if offset == 0 {
             let text = format!(
@@ -230,7 +244,7 @@ impl Page {
 
     /// Refuses kinds of JPEG that are not supported, by the frame marker: ITU-T T.81, section
     /// B.2.2.
-    fn check_jpeg(&self, input: &mut Input) -> Result<(), Fault> {
+    fn check_jpeg(&self, input: &mut BufferedFile) -> Result<(), TiffError> {
         let (offset, bytes) = self.chunk(input, 0)?;
         let data = input.bytes(offset, bytes.min(1 << 16))?;
         let mut at = 2;

@@ -1,19 +1,19 @@
 //! The assignment of pages to planes in OME-TIFF (`TiffData`).
 
-use super::ome::{Block, Image, LETTERS};
-use super::series::Listed;
+use super::ome::{LETTERS, OmeImage, TiffData};
+use super::series::ListedFile;
 
 /// The dimensions of an image, slowest first, and the file and page of each plane in C order.
-pub(super) struct Map {
+pub(super) struct PlaneMap {
     pub(super) dimensions: Vec<(char, u64)>,
     pub(super) places: Vec<(u32, u32)>,
 }
 
-impl Map {
+impl PlaneMap {
     pub(super) fn new(
-        image: &Image,
-        files: &[Listed],
-        blocks: &[(u32, &Block)],
+        image: &OmeImage,
+        files: &[ListedFile],
+        blocks: &[(u32, &TiffData)],
     ) -> Result<Self, String> {
         let samples = samples(files, blocks)?;
         let [z, c, t] = image.sizes;
@@ -63,7 +63,7 @@ impl Map {
 }
 
 /// The samples per pixel of the image's first page.
-fn samples(files: &[Listed], blocks: &[(u32, &Block)]) -> Result<u64, String> {
+fn samples(files: &[ListedFile], blocks: &[(u32, &TiffData)]) -> Result<u64, String> {
     let (file, page) =
         blocks.first().map_or((0, 0), |(file, block)| (*file, block.page.unwrap_or(0)));
     match files[file as usize].pages.pages.get(page as usize) {
@@ -84,9 +84,9 @@ fn beyond(page: u64, pages: u64) -> String {
 fn enter(
     places: &mut [Option<(u32, u32)>],
     file: u32,
-    block: &Block,
+    block: &TiffData,
     pages: u64,
-    image: &Image,
+    image: &OmeImage,
     sizes: [u64; 3],
     samples: u64,
 ) -> Result<(), String> {

@@ -6,16 +6,16 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Map, Value};
 
 use super::decode::decode;
-use super::directory::{Fault, Input};
-use super::form::{Form, Sample};
+use super::directory::{BufferedFile, TiffError};
+use super::form::{PageForm, Sample};
 use super::pages::Page;
 use super::series::{self, Series};
 use crate::volume::Error;
 use crate::volume::block::Block;
 use crate::volume::calibration::Calibration;
-use crate::volume::content::Stored;
+use crate::volume::content::StoredContent;
 use crate::volume::flat::{FlatFile, planes};
-use crate::volume::source::{Layout, Scratch, Source};
+use crate::volume::source::{ArrayLayout, Scratch, Source};
 
 /// A source, the names of its dimensions, and its calibration.
 pub(in crate::volume) type Opened = (Box<dyn Source>, Vec<String>, Calibration);
@@ -57,7 +57,7 @@ fn opened(location: &str, series: Series) -> Opened {
         location: location.to_owned(),
         path: files[0].clone(),
         offset,
-        layout: Layout { block: planes(&shape), shape, dtype, fill: vec![0; dtype.size()] },
+        layout: ArrayLayout { block: planes(&shape), shape, dtype, fill: vec![0; dtype.size()] },
         order: form.order,
         facts,
     };
@@ -93,7 +93,7 @@ fn facts(pages: &[(u32, Page)], files: usize) -> Map<String, Value> {
 /// tile of a page, otherwise a whole page.
 struct PageStack {
     location: String,
-    layout: Layout,
+    layout: ArrayLayout,
     files: Vec<PathBuf>,
     /// File number and page of each plane, in C order of `counts`.
     pages: Vec<(u32, Page)>,
@@ -105,12 +105,12 @@ struct PageStack {
     /// Whether blocks are strips or tiles.
     alike: bool,
     /// Open files that no thread is using, with their numbers.
-    idle: Mutex<Vec<(u32, Input)>>,
+    idle: Mutex<Vec<(u32, BufferedFile)>>,
     facts: Map<String, Value>,
 }
 
 /// The maximum number of unused files kept open.
-const IDLE: usize = 16;
+const MAX_IDLE_FILES: usize = 16;
 
 impl PageStack {
     fn new(
@@ -121,7 +121,7 @@ impl PageStack {
         facts: Map<String, Value>,
     ) -> Self {
         let form = &pages[0].1.form;
-        let cut = |form: &Form| (form.chunk, form.separate);
+        let cut = |form: &PageForm| (form.chunk, form.separate);
         let alike = pages.iter().all(|(_, page)| cut(&page.form) == cut(form));
         let mut counts: Vec<u64> = dimensions.iter().map(|(_, size)| *size).collect();
         let mut channel = dimensions.iter().position(|(name, _)| *name == 'c');
@@ -142,7 +142,7 @@ impl PageStack {
         let dtype = form.sample.dtype();
         Self {
             location: location.to_owned(),
-            layout: Layout { shape, block, dtype, fill: vec![0; dtype.size()] },
+            layout: ArrayLayout { shape, block, dtype, fill: vec![0; dtype.size()] },
             files,
             pages,
             counts,
@@ -167,25 +167,25 @@ impl PageStack {
         (plane as usize, sample)
     }
 
-    fn input(&self, file: u32) -> Result<Input, Fault> {
+    fn input(&self, file: u32) -> Result<BufferedFile, TiffError> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = idle.iter().position(|(number, _)| *number == file) {
             return Ok(idle.swap_remove(at).1);
         }
         drop(idle);
-        Ok(Input::open(&self.files[file as usize])?)
+        Ok(BufferedFile::open(&self.files[file as usize])?)
     }
 
     /// Decodes strip or tile `index` of a page into `out`. `file` is a buffer for the encoded
     /// bytes.
     fn chunk(
         &self,
-        input: &mut Input,
+        input: &mut BufferedFile,
         page: &Page,
         index: u64,
         file: &mut Vec<u8>,
         out: &mut Vec<u8>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), TiffError> {
         let form = &page.form;
         let (offset, bytes) = page.chunk(input, index)?;
         let plain = form.is_plain();
@@ -206,12 +206,12 @@ impl PageStack {
     /// Loads a strip or tile as a block.
     fn load_chunk(
         &self,
-        input: &mut Input,
+        input: &mut BufferedFile,
         page: &Page,
         index: &[u64],
         sample: u64,
         scratch: &mut Scratch,
-    ) -> Result<Block, Fault> {
+    ) -> Result<Block, TiffError> {
         let form = &page.form;
         let [down, across] = form.chunks();
         let at = &index[index.len() - 2..];
@@ -224,10 +224,10 @@ impl PageStack {
     /// Loads a whole page as a block.
     fn load_page(
         &self,
-        input: &mut Input,
+        input: &mut BufferedFile,
         page: &Page,
         scratch: &mut Scratch,
-    ) -> Result<Block, Fault> {
+    ) -> Result<Block, TiffError> {
         let form = &page.form;
         let [down, across] = form.chunks();
         let size = form.sample.dtype().size();
@@ -257,7 +257,7 @@ impl PageStack {
 
     /// Describes a block of `size` rows and columns: `samples` interleaved per pixel, rows of
     /// `width` pixels.
-    fn block(&self, form: &Form, size: [u64; 2], width: u64, samples: u64) -> Block {
+    fn block(&self, form: &PageForm, size: [u64; 2], width: u64, samples: u64) -> Block {
         let rank = self.layout.shape.len();
         let mut extent = vec![1; rank - 2];
         let mut strides = vec![0; rank - 2];
@@ -272,7 +272,7 @@ impl PageStack {
 }
 
 impl Source for PageStack {
-    fn layout(&self) -> &Layout {
+    fn layout(&self) -> &ArrayLayout {
         &self.layout
     }
 
@@ -293,25 +293,25 @@ impl Source for PageStack {
                 self.load_page(&mut input, page, scratch)?
             };
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            if idle.len() >= IDLE {
+            if idle.len() >= MAX_IDLE_FILES {
                 idle.swap_remove(0);
             }
             idle.push((*file, input));
             Ok(Some(block))
         };
         load(scratch).map_err(|fault| match fault {
-            Fault::Said(text) => Error::damaged(&self.location, index, path, text),
-            Fault::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            TiffError::Message(text) => Error::damaged(&self.location, index, path, text),
+            TiffError::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
                 Error::damaged(&self.location, index, path, "the file ends within it")
             }
-            Fault::Io(error) => Error::io("read", path, error),
+            TiffError::Io(error) => Error::io("read", path, error),
         })
     }
 
-    fn stored(&self) -> Stored<'_> {
+    fn stored(&self) -> StoredContent<'_> {
         // the assignment of pages to planes follows from the files and the selected image
         let image = self.facts.get("image").map(Value::to_string).unwrap_or_default();
-        Stored::in_files(format!("tiff {image}"), self.files.clone())
+        StoredContent::in_files(format!("tiff {image}"), self.files.clone())
     }
 
     fn describe(&self) -> Map<String, Value> {

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::description::{self, Description, Known};
-use super::directory::{Fault, Input};
-use super::form::{Form, Sample};
+use super::description::{self, Description, ParsedDescription};
+use super::directory::{BufferedFile, TiffError};
+use super::form::{PageForm, Sample};
 use super::names;
-use super::ome::{Block, LETTERS, Ome};
+use super::ome::{LETTERS, Ome, TiffData};
 use super::pages::{Page, Pages};
-use super::planes::Map;
+use super::planes::PlaneMap;
 use crate::volume::calibration::Calibration;
 use crate::volume::{Error, shorten};
 
@@ -29,23 +29,23 @@ pub(super) struct Series {
 }
 
 /// A file whose pages have been listed.
-pub(super) struct Listed {
+pub(super) struct ListedFile {
     pub(super) pages: Pages,
-    input: Input,
+    input: BufferedFile,
 }
 
-impl Listed {
+impl ListedFile {
     fn open(location: &str, path: &Path) -> Result<Self, Error> {
         let (pages, input) = Pages::of(path).map_err(|fault| fault.at(location, path))?;
         Ok(Self { pages, input })
     }
 
     /// Returns a page, which must have the same shape and type as the first one.
-    fn take(&mut self, number: usize, first: Option<&Page>) -> Result<Page, Fault> {
+    fn take(&mut self, number: usize, first: Option<&Page>) -> Result<Page, TiffError> {
         let page = self.pages.page(&mut self.input, number)?;
         match first {
             Some(first) => alike(&page.form, &first.form, number)?,
-            None => say(&self.input.path, &page.form),
+            None => log_unapplied_tags(&self.input.path, &page.form),
         }
         Ok(page)
     }
@@ -57,13 +57,13 @@ impl Listed {
     }
 
     /// The parsed description of the first page.
-    fn known(&self) -> Result<Known, Fault> {
+    fn parse_description(&self) -> Result<ParsedDescription, TiffError> {
         let first = match &self.pages.pages[0] {
             Ok(page) => [page.form.size[0], page.form.size[1], page.form.samples],
             Err(_) => [0; 3],
         };
         match (description::parse(&self.pages.description, first), &self.pages.pages[0]) {
-            (Ok(Known::Images(ome)), _) => Ok(Known::Images(ome)),
+            (Ok(ParsedDescription::Images(ome)), _) => Ok(ParsedDescription::Images(ome)),
             // report a fault of the page itself first
             (_, Err(text)) => Err(text.clone().into()),
             (known, Ok(_)) => Ok(known?),
@@ -72,12 +72,12 @@ impl Listed {
 }
 
 /// Refuses a page whose shape or sample type differs from that of the first one.
-fn alike(page: &Form, first: &Form, number: usize) -> Result<(), String> {
-    let of = |form: &Form| (form.size, form.samples, form.sample);
+fn alike(page: &PageForm, first: &PageForm, number: usize) -> Result<(), String> {
+    let of = |form: &PageForm| (form.size, form.samples, form.sample);
     if of(page) == of(first) {
         return Ok(());
     }
-    let say = |form: &Form| {
+    let describe = |form: &PageForm| {
         let samples =
             if form.samples == 1 { String::new() } else { format!(" of {} samples", form.samples) };
         let kind = match form.sample {
@@ -90,13 +90,13 @@ fn alike(page: &Form, first: &Form, number: usize) -> Result<(), String> {
         "has pages that differ: page {}, counted from 1, has {}, the first {}; all must be alike: save each \
          kind in a file of its own, or list files of several sizes in a table of sections",
         number + 1,
-        say(page),
-        say(first)
+        describe(page),
+        describe(first)
     ))
 }
 
 /// Logs conversions of the samples that the tags demand but that are not applied.
-fn say(path: &Path, form: &Form) {
+fn log_unapplied_tags(path: &Path, form: &PageForm) {
     let path = path.display();
     match form.interpretation {
         1 => {}
@@ -120,20 +120,24 @@ fn say(path: &Path, form: &Form) {
 
 /// The planes of one file, or of one of the images in it.
 pub(super) fn of_file(location: &str, path: &Path, image: Option<&str>) -> Result<Series, Error> {
-    let file = Listed::open(location, path)?;
-    match file.known().map_err(|fault| fault.at(location, path))? {
-        Known::Images(ome) => of_image(location, path, file, &ome, image),
-        Known::Stack(said) => {
-            of_pages(file, &said, image).map_err(|fault| fault.at(location, path))
+    let file = ListedFile::open(location, path)?;
+    match file.parse_description().map_err(|fault| fault.at(location, path))? {
+        ParsedDescription::Images(ome) => of_image(location, path, file, &ome, image),
+        ParsedDescription::Stack(description) => {
+            of_pages(file, &description, image).map_err(|fault| fault.at(location, path))
         }
-        Known::Nothing => {
+        ParsedDescription::Nothing => {
             of_pages(file, &Description::default(), image).map_err(|fault| fault.at(location, path))
         }
     }
 }
 
 /// The planes of a file whose pages are in the order of the planes.
-fn of_pages(mut file: Listed, said: &Description, image: Option<&str>) -> Result<Series, Fault> {
+fn of_pages(
+    mut file: ListedFile,
+    description: &Description,
+    image: Option<&str>,
+) -> Result<Series, TiffError> {
     if let Some(image) = image.filter(|image| *image != "0") {
         let text = format!("holds one image; --image {} is none of it", shorten(image));
         return Err(text.into());
@@ -145,12 +149,13 @@ fn of_pages(mut file: Listed, said: &Description, image: Option<&str>) -> Result
         let left = file.pages.pages.len() - numbers.len();
         tracing::info!("{path}: {left} of its pages are smaller copies or masks and are left out");
     }
-    if let Some(remark) = &said.remark {
+    if let Some(remark) = &description.remark {
         tracing::warn!("{path}: {remark}");
     }
-    let total = said.pages.iter().try_fold(1u64, |a, (_, b)| a.checked_mul(*b));
+    let total = description.pages.iter().try_fold(1u64, |a, (_, b)| a.checked_mul(*b));
     let Some(total) = total.filter(|total| *total > 0) else {
-        let sizes: Vec<String> = said.pages.iter().map(|(axis, n)| format!("{axis} {n}")).collect();
+        let sizes: Vec<String> =
+            description.pages.iter().map(|(axis, n)| format!("{axis} {n}")).collect();
         let text =
             format!("says that its pages are {}, which is no number of pages", sizes.join(", "));
         return Err(text.into());
@@ -160,14 +165,14 @@ fn of_pages(mut file: Listed, said: &Description, image: Option<&str>) -> Result
         let page = file.take(number, planes.first().map(|(_, page)| page))?;
         planes.push((0, page));
     }
-    let dimensions = if total == 1 && count > 1 { Vec::new() } else { said.pages.clone() };
+    let dimensions = if total == 1 && count > 1 { Vec::new() } else { description.pages.clone() };
     let contiguous = if total == count || total == 1 {
         None
     } else {
-        Some(contiguous(&mut file, &planes, said, total)?)
+        Some(contiguous(&mut file, &planes, description, total)?)
     };
     Ok(Series {
-        calibration: calibration(&file.pages, said),
+        calibration: calibration(&file.pages, description),
         files: vec![file.input.path],
         dimensions: if dimensions.is_empty() { vec![('z', count)] } else { dimensions },
         planes,
@@ -179,19 +184,19 @@ fn of_pages(mut file: Listed, said: &Description, image: Option<&str>) -> Result
 /// The byte offset of the planes of a file that describes more planes than it has pages: ImageJ
 /// files larger than 4 GB, where all planes follow the first one.
 fn contiguous(
-    file: &mut Listed,
+    file: &mut ListedFile,
     planes: &[(u32, Page)],
-    said: &Description,
+    description: &Description,
     total: u64,
-) -> Result<u64, Fault> {
+) -> Result<u64, TiffError> {
     let form = &planes[0].1.form;
     let count = planes.len();
-    if count > 1 || !said.contiguous || !form.is_plain() || form.samples > 1 {
+    if count > 1 || !description.contiguous || !form.is_plain() || form.samples > 1 {
         let what =
             if total > count as u64 { "is truncated, or was changed since" } else { "was changed" };
         let text = format!(
             "{what}: its description ({}) speaks of {total} pages, it has {count}; save it anew",
-            said.source
+            description.source
         );
         return Err(text.into());
     }
@@ -203,7 +208,7 @@ fn contiguous(
         let text = format!(
             "is truncated: its description ({}) speaks of {total} planes of {plane} bytes, the file has {} \
              bytes",
-            said.source, file.input.length
+            description.source, file.input.length
         );
         return Err(text.into());
     }
@@ -211,27 +216,29 @@ fn contiguous(
 }
 
 /// Spacing and origin from a description and the tags of the first page.
-fn calibration(pages: &Pages, said: &Description) -> Calibration {
+fn calibration(pages: &Pages, description: &Description) -> Calibration {
     // ImageJ sets unit 1 (none) and writes the unit into the description; unit 2 (inch) is ignored,
     // because programs without calibration write it by default
     let tag = (pages.unit == 3).then_some(1e4);
     let pixel: [Option<f64>; 2] = std::array::from_fn(|a| {
-        let of_tags =
-            pages.per_unit[a].zip(said.unit[a].or(tag)).map(|(per_unit, unit)| unit / per_unit);
-        said.spacing[a + 1].or(of_tags)
+        let of_tags = pages.per_unit[a]
+            .zip(description.unit[a].or(tag))
+            .map(|(per_unit, unit)| unit / per_unit);
+        description.spacing[a + 1].or(of_tags)
     });
     let [Some(y), Some(x)] = pixel else {
         return Calibration::unknown("its metadata do not say how large a pixel is");
     };
-    let z = said.spacing[0];
+    let z = description.spacing[0];
     let spacing = [z.unwrap_or_default(), y, x];
     // avoid an origin of -0
-    let origin = |a: usize| if said.zero[a] == 0.0 { 0.0 } else { -said.zero[a] * spacing[a] };
+    let origin =
+        |a: usize| if description.zero[a] == 0.0 { 0.0 } else { -description.zero[a] * spacing[a] };
     Calibration {
         spacing: z.map(|_| spacing),
         pixel: Some([y, x]).filter(|_| z.is_none()),
         origin: Some(std::array::from_fn(origin)),
-        source: said.source.into(),
+        source: description.source.into(),
         ..Calibration::default()
     }
 }
@@ -240,11 +247,11 @@ fn calibration(pages: &Pages, said: &Description) -> Calibration {
 fn of_image(
     location: &str,
     path: &Path,
-    file: Listed,
+    file: ListedFile,
     ome: &Ome,
     wanted: Option<&str>,
 ) -> Result<Series, Error> {
-    let refuse = |text: String| Fault::Said(text).at(location, path);
+    let refuse = |text: String| TiffError::Message(text).at(location, path);
     if let Some(other) = &ome.elsewhere {
         let text = format!("has its OME-XML in another file, '{}'; open that one", shorten(other));
         return Err(refuse(text));
@@ -252,12 +259,12 @@ fn of_image(
     let image = ome.image(wanted).map_err(refuse)?;
     let mut files =
         Files { paths: vec![path.to_owned()], listed: vec![file], known: HashMap::new() };
-    let blocks: Vec<(u32, &Block)> = image
+    let blocks: Vec<(u32, &TiffData)> = image
         .blocks
         .iter()
         .map(|block| Ok((files.of_block(location, ome, block)?, block)))
         .collect::<Result<_, Error>>()?;
-    let map = Map::new(image, &files.listed, &blocks).map_err(refuse)?;
+    let map = PlaneMap::new(image, &files.listed, &blocks).map_err(refuse)?;
     let mut planes: Vec<(u32, Page)> = Vec::with_capacity(map.places.len());
     for (file, number) in &map.places {
         let first = planes.first().map(|(_, page)| page);
@@ -279,9 +286,10 @@ fn of_image(
             image.size[0], image.size[1], form.size[0], form.size[1]
         )));
     }
-    let said = Description { spacing: image.spacing, source: "OME-XML", ..Description::default() };
+    let description =
+        Description { spacing: image.spacing, source: "OME-XML", ..Description::default() };
     Ok(Series {
-        calibration: calibration(&files.listed[0].pages, &said),
+        calibration: calibration(&files.listed[0].pages, &description),
         files: files.paths,
         dimensions: map.dimensions,
         planes,
@@ -293,13 +301,13 @@ fn of_image(
 /// The files of one data set.
 struct Files {
     paths: Vec<PathBuf>,
-    listed: Vec<Listed>,
+    listed: Vec<ListedFile>,
     known: HashMap<String, u32>,
 }
 
 impl Files {
     /// The number of the file that holds a block; opens it if it is new.
-    fn of_block(&mut self, location: &str, ome: &Ome, block: &Block) -> Result<u32, Error> {
+    fn of_block(&mut self, location: &str, ome: &Ome, block: &TiffData) -> Result<u32, Error> {
         let Some((name, mark)) = &block.file else { return Ok(0) };
         let own = self.paths[0].file_name().is_some_and(|own| own.to_string_lossy() == *name);
         if own || name.is_empty() || (!ome.uuid.is_empty() && *mark == ome.uuid) {
@@ -318,9 +326,9 @@ impl Files {
                 "has planes in another file, '{}', which is not beside it; put it there",
                 shorten(name)
             );
-            return Err(Fault::Said(text).at(location, &self.paths[0]));
+            return Err(TiffError::Message(text).at(location, &self.paths[0]));
         }
-        self.listed.push(Listed::open(location, &path)?);
+        self.listed.push(ListedFile::open(location, &path)?);
         self.paths.push(path);
         let number = (self.paths.len() - 1) as u32;
         self.known.insert(name.clone(), number);
@@ -333,8 +341,8 @@ pub(super) fn of_files(location: &str, paths: Vec<PathBuf>) -> Result<Series, Er
     let mut planes: Vec<(u32, Page)> = Vec::with_capacity(paths.len());
     let mut place = None;
     for (number, path) in paths.iter().enumerate() {
-        let at = |fault: Fault| fault.at(location, path);
-        let mut file = Listed::open(location, path)?;
+        let at = |fault: TiffError| fault.at(location, path);
+        let mut file = ListedFile::open(location, path)?;
         let originals = file.originals();
         check_member(&file, originals.len()).map_err(at)?;
         for page in originals {
@@ -364,29 +372,31 @@ pub(super) fn of_files(location: &str, paths: Vec<PathBuf>) -> Result<Series, Er
 }
 
 /// The dimensions of a description other than z that have more than one element, for messages.
-fn several(known: &Known) -> Option<String> {
+fn several(known: &ParsedDescription) -> Option<String> {
     match known {
-        Known::Stack(said) => said
+        ParsedDescription::Stack(description) => description
             .pages
             .iter()
             .find(|(axis, count)| *axis != 'z' && *count > 1)
             .map(|(axis, count)| format!("{count} elements along {axis}")),
-        Known::Images(ome) => match ome.images.as_slice() {
+        ParsedDescription::Images(ome) => match ome.images.as_slice() {
             [image] => [1, 2]
                 .into_iter()
                 .find(|d| image.sizes[*d] > 1)
                 .map(|d| format!("{} elements along {}", image.sizes[d], LETTERS[d])),
             images => Some(format!("{} images", images.len())),
         },
-        Known::Nothing => None,
+        ParsedDescription::Nothing => None,
     }
 }
 
 /// Refuses a file of a pattern if its pages are not all planes along z.
-fn check_member(file: &Listed, count: usize) -> Result<(), Fault> {
-    let known = file.known()?;
+fn check_member(file: &ListedFile, count: usize) -> Result<(), TiffError> {
+    let known = file.parse_description()?;
     let more = match &known {
-        Known::Stack(said) => said.pages.iter().any(|(_, n)| *n > count as u64),
+        ParsedDescription::Stack(description) => {
+            description.pages.iter().any(|(_, n)| *n > count as u64)
+        }
         // one plane of a data set with many files: the pattern determines the stack
         _ if count == 1 => return Ok(()),
         _ => false,
@@ -403,15 +413,15 @@ fn check_member(file: &Listed, count: usize) -> Result<(), Fault> {
     Err(text.into())
 }
 
-fn member_calibration(file: &Listed) -> Result<Calibration, Fault> {
-    let said = match file.known()? {
-        Known::Stack(said) => said,
-        Known::Images(ome) => Description {
+fn member_calibration(file: &ListedFile) -> Result<Calibration, TiffError> {
+    let description = match file.parse_description()? {
+        ParsedDescription::Stack(description) => description,
+        ParsedDescription::Images(ome) => Description {
             spacing: ome.images.first().map_or([None; 3], |image| image.spacing),
             source: "OME-XML",
             ..Description::default()
         },
-        Known::Nothing => Description::default(),
+        ParsedDescription::Nothing => Description::default(),
     };
-    Ok(calibration(&file.pages, &said))
+    Ok(calibration(&file.pages, &description))
 }

@@ -39,7 +39,7 @@ impl Chain {
     }
 
     /// The byte order, if chunks are stored uncompressed and in C order; `None` otherwise.
-    pub(super) fn as_it_is(&self) -> Option<ByteOrder> {
+    pub(super) fn raw_order(&self) -> Option<ByteOrder> {
         match &self.body {
             Body::Elements(order) if self.order.is_none() && self.steps.is_empty() => Some(*order),
             _ => None,
@@ -67,7 +67,7 @@ impl Chain {
         match &self.body {
             Body::Elements(_) => Size::Exactly(shape.iter().product::<u64>() as usize * size),
             Body::Shard(shard) => {
-                let inner = shard.chain.encoded(&shard.chunk, size).most();
+                let inner = shard.chain.encoded(&shard.chunk, size).max();
                 let count = shard.count(&self.stored_shape(shape)) as usize;
                 Size::AtMost(count.saturating_mul(inner.saturating_add(16)).saturating_add(4))
             }
@@ -92,7 +92,7 @@ impl Chain {
         out: &mut Vec<u8>,
     ) -> Result<(), String> {
         let size = fill.len();
-        codecs::undo(&self.steps, input, self.plain(shape, size), out)?;
+        codecs::decode(&self.steps, input, self.plain(shape, size), out)?;
         let stored = self.stored_shape(shape);
         if let Body::Shard(shard) = &self.body {
             let file = std::mem::take(out);

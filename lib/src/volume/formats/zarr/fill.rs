@@ -19,11 +19,11 @@ pub(super) fn fill(
 ) -> Result<Vec<u8>, String> {
     let bytes = match value {
         None | Some(Value::Null) => Some(vec![0; dtype.size()]),
-        Some(Value::Bool(set)) => whole(i128::from(*set), dtype),
+        Some(Value::Bool(set)) => integer(i128::from(*set), dtype),
         Some(Value::Number(number)) => match (number.as_i64(), number.as_u64()) {
-            (Some(value), _) => whole(value.into(), dtype),
-            (_, Some(value)) => whole(value.into(), dtype),
-            _ => number.as_f64().and_then(|value| real(value, dtype)),
+            (Some(value), _) => integer(value.into(), dtype),
+            (_, Some(value)) => integer(value.into(), dtype),
+            _ => number.as_f64().and_then(|value| float(value, dtype)),
         },
         Some(Value::String(text)) => of_text(text.trim(), dtype),
         Some(_) => None,
@@ -49,21 +49,21 @@ fn of_text(text: &str, dtype: Dtype) -> Option<Vec<u8>> {
         return fits.then(|| bits.to_le_bytes()[..size].to_vec());
     }
     match text {
-        "NaN" | "Infinity" | "-Infinity" => real(text.parse().ok()?, dtype),
+        "NaN" | "Infinity" | "-Infinity" => float(text.parse().ok()?, dtype),
         "" => Some(vec![0; dtype.size()]),
-        "true" | "True" => whole(1, dtype),
-        "false" | "False" => whole(0, dtype),
+        "true" | "True" => integer(1, dtype),
+        "false" | "False" => integer(0, dtype),
         _ => match text.parse::<i128>() {
-            Ok(value) => whole(value, dtype),
-            Err(_) => real(text.parse().ok()?, dtype),
+            Ok(value) => integer(value, dtype),
+            Err(_) => float(text.parse().ok()?, dtype),
         },
     }
 }
 
-fn whole(value: i128, dtype: Dtype) -> Option<Vec<u8>> {
+fn integer(value: i128, dtype: Dtype) -> Option<Vec<u8>> {
     let (bits, signed) = (8 * dtype.size() as u32, dtype.name().starts_with('i'));
     let range = match dtype {
-        _ if !dtype.is_integer() => return real(value as f64, dtype),
+        _ if !dtype.is_integer() => return float(value as f64, dtype),
         Dtype::Bool => 0..=1,
         _ if signed => -(1i128 << (bits - 1))..=(1i128 << (bits - 1)) - 1,
         _ => 0..=(1i128 << bits) - 1,
@@ -71,7 +71,7 @@ fn whole(value: i128, dtype: Dtype) -> Option<Vec<u8>> {
     range.contains(&value).then(|| value.to_le_bytes()[..dtype.size()].to_vec())
 }
 
-fn real(value: f64, dtype: Dtype) -> Option<Vec<u8>> {
+fn float(value: f64, dtype: Dtype) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     match dtype {
         Dtype::F32 => f32::put(&[value as f32], ByteOrder::Little, &mut bytes),
@@ -80,7 +80,7 @@ fn real(value: f64, dtype: Dtype) -> Option<Vec<u8>> {
         Dtype::BF16 => bytes.extend(half::bf16::from_f64(value).to_le_bytes()),
         Dtype::Bool if value == 0.0 || value == 1.0 => bytes.push(value as u8),
         _ if value.fract() == 0.0 && value.abs() < 1e18 => {
-            return whole(value as i128, dtype);
+            return integer(value as i128, dtype);
         }
         _ => return None,
     }

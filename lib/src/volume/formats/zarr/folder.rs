@@ -8,15 +8,15 @@ use zarrs::storage::{
     MaybeBytes, MaybeBytesIterator, ReadableStorageTraits, StorageError, StoreKey,
 };
 
-use crate::store::{self, Wanted};
+use crate::store::{self, ReadRange};
 
 /// A folder as a read-only Zarr store; writes go through [`store::put_later`].
 #[derive(Debug)]
-pub(super) struct Folder {
+pub(super) struct FolderStore {
     root: PathBuf,
 }
 
-impl Folder {
+impl FolderStore {
     /// The store at `root`.
     pub(super) fn new(root: &Path) -> Self {
         Self { root: root.to_owned() }
@@ -32,7 +32,7 @@ fn storage(error: io::Error) -> StorageError {
     StorageError::IOError(std::sync::Arc::new(error))
 }
 
-impl ReadableStorageTraits for Folder {
+impl ReadableStorageTraits for FolderStore {
     fn get(&self, key: &StoreKey) -> Result<MaybeBytes, StorageError> {
         Ok(store::get(&self.path(key)).map_err(storage)?.map(Into::into))
     }
@@ -48,12 +48,12 @@ impl ReadableStorageTraits for Folder {
             let wanted = match range {
                 ByteRange::FromStart(start, None) => {
                     let length = size.saturating_sub(start) as usize;
-                    Wanted::Range { start, length }
+                    ReadRange::Range { start, length }
                 }
                 ByteRange::FromStart(start, Some(length)) => {
-                    Wanted::Range { start, length: length as usize }
+                    ReadRange::Range { start, length: length as usize }
                 }
-                ByteRange::Suffix(length) => Wanted::End(length as usize),
+                ByteRange::Suffix(length) => ReadRange::End(length as usize),
             };
             let mut bytes = Vec::new();
             store::read(&path, wanted, &mut bytes).map_err(storage)?;
@@ -67,7 +67,7 @@ impl ReadableStorageTraits for Folder {
     }
 
     fn size_key(&self, key: &StoreKey) -> Result<Option<u64>, StorageError> {
-        Ok(store::about_file(&self.path(key)).map_err(storage)?.map(|about| about.length))
+        Ok(store::stat_file(&self.path(key)).map_err(storage)?.map(|about| about.length))
     }
 
     fn supports_get_partial(&self) -> bool {

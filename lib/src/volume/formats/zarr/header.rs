@@ -63,7 +63,7 @@ impl Header {
             let keys = Keys::of_version3(metadata.get("chunk_key_encoding"));
             (chain, keys.map_err(bad)?)
         };
-        if chain.as_it_is().is_none() {
+        if chain.raw_order().is_none() {
             let (_, inner) = innermost(&chunk, &chain);
             extent::check(location, &shape, inner, dtype.size(), true)?;
         }
@@ -127,7 +127,7 @@ pub(super) fn may_be_ignored(extension: &Value) -> bool {
 /// Checks for unknown members of version 3 metadata and for storage transformers, none of which is
 /// specified: they are refused, or noted if they may be ignored.
 fn extensions(metadata: &Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String> {
-    const KNOWN: [&str; 11] = [
+    const KNOWN_KEYS: [&str; 11] = [
         "zarr_format",
         "node_type",
         "shape",
@@ -146,7 +146,7 @@ fn extensions(metadata: &Map<String, Value>, notes: &mut Vec<String>) -> Result<
         let name = value.get("name").and_then(Value::as_str).or(value.as_str());
         (format!("storage transformer '{}'", shorten(name.unwrap_or("without a name"))), value)
     });
-    let members = metadata.iter().filter(|(name, _)| !KNOWN.contains(&name.as_str()));
+    let members = metadata.iter().filter(|(name, _)| !KNOWN_KEYS.contains(&name.as_str()));
     let members = members.map(|(name, value)| (format!("extension '{}'", shorten(name)), value));
     for (what, value) in transformers.chain(members) {
         if !may_be_ignored(value) {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::volume::{look, shorten};
+use crate::volume::{chunk_search, shorten};
 
 /// The encoding of a chunk's index as a file name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(super) struct Keys {
 
 /// The state of an array's folder.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(super) enum ChunkKeys {
     /// It has at least one chunk under the expected name.
     Chunk,
     /// It has no chunk under an expected name, but this file that looks like one.
@@ -67,8 +67,10 @@ impl Keys {
         match separator {
             Some(Value::String(text)) if text == "/" => Ok(keys('/')),
             Some(Value::String(text)) if text == "." => Ok(keys('.')),
-            None | Some(Value::Null) => match keys('.').look(folder, rank) {
-                Seen::Other(_) if keys('/').look(folder, rank) == Seen::Chunk => Ok(keys('/')),
+            None | Some(Value::Null) => match keys('.').examine(folder, rank) {
+                ChunkKeys::Other(_) if keys('/').examine(folder, rank) == ChunkKeys::Chunk => {
+                    Ok(keys('/'))
+                }
                 _ => Ok(keys('.')),
             },
             Some(other) => {
@@ -94,22 +96,22 @@ impl Keys {
     }
 
     /// Examines the folder of an array of this rank for chunks under the expected names.
-    pub(super) fn look(self, folder: &Path, rank: usize) -> Seen {
+    pub(super) fn examine(self, folder: &Path, rank: usize) -> ChunkKeys {
         let found = match (self.separator, self.prefix) {
-            ('/', true) => look::nested(&folder.join("c"), rank),
-            ('/', false) => look::nested(folder, rank),
-            _ => look::flat(folder, &|name| {
+            ('/', true) => chunk_search::nested(&folder.join("c"), rank),
+            ('/', false) => chunk_search::nested(folder, rank),
+            _ => chunk_search::flat(folder, &|name| {
                 let numbers = if self.prefix { name.strip_prefix("c.") } else { Some(name) };
                 let parts = numbers.map(|numbers| numbers.split('.'));
                 parts.is_some_and(|mut parts| {
-                    parts.clone().count() == rank && parts.all(look::is_number)
+                    parts.clone().count() == rank && parts.all(chunk_search::is_number)
                 })
             }),
         };
         if found {
-            return Seen::Chunk;
+            return ChunkKeys::Chunk;
         }
-        look::other(folder).map_or(Seen::Nothing, Seen::Other)
+        chunk_search::other(folder).map_or(ChunkKeys::Nothing, ChunkKeys::Other)
     }
 }
 
@@ -140,11 +142,12 @@ mod tests {
         for (keys, own) in [(default, "c/0/1/2"), (dots, "c.0.1.2"), (old, "0.1.2")] {
             assert_eq!(keys.path(Path::new("a"), &[0, 1, 2]), Path::new("a").join(own));
             for file in ["c/0/1/2", "c.0.1.2", "0.1.2", "0/1/2", "c/0/1"] {
-                let wanted = if file == own { Seen::Chunk } else { Seen::Other(file.to_owned()) };
-                assert_eq!(keys.look(folder(&["zarr.json", file]).path(), 3), wanted);
+                let wanted =
+                    if file == own { ChunkKeys::Chunk } else { ChunkKeys::Other(file.to_owned()) };
+                assert_eq!(keys.examine(folder(&["zarr.json", file]).path(), 3), wanted);
             }
             let more = folder(&["zarr.json", ".voxloom/0", "notes.txt", "s1/zarr.json"]);
-            assert_eq!(keys.look(more.path(), 3), Seen::Nothing);
+            assert_eq!(keys.examine(more.path(), 3), ChunkKeys::Nothing);
         }
     }
 

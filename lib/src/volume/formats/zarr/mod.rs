@@ -23,7 +23,7 @@ use zarrs::array::{Array, ArrayMetadata};
 
 use crate::volume::Error;
 use crate::volume::node::{Container, Node};
-use folder::Folder;
+use folder::FolderStore;
 
 /// Options for `zarrs` without its own parallelism: callers already run in parallel.
 fn options() -> CodecOptions {
@@ -31,7 +31,7 @@ fn options() -> CodecOptions {
 }
 
 /// The `zarrs` array for a node's metadata, for writing.
-fn array(location: &str, node: &Node) -> Result<Array<Folder>, Error> {
+fn array(location: &str, node: &Node) -> Result<Array<FolderStore>, Error> {
     let bad = |what: String| Error::format(location, format!("cannot be written as Zarr: {what}"));
     let value = serde_json::Value::Object(node.metadata.clone());
     let metadata = match node.container {
@@ -39,6 +39,6 @@ fn array(location: &str, node: &Node) -> Result<Array<Folder>, Error> {
         _ => serde_json::from_value(value).map(ArrayMetadata::V3),
     };
     let metadata = metadata.map_err(|error| bad(error.to_string()))?;
-    let store = Arc::new(Folder::new(&node.path));
+    let store = Arc::new(FolderStore::new(&node.path));
     Array::new_with_metadata(store, "/", metadata).map_err(|error| bad(error.to_string()))
 }

@@ -6,13 +6,13 @@ use serde_json::{Map, Value, json};
 
 use super::chain::Body;
 use super::header::{self, Header};
-use super::keys::Seen;
+use super::keys::ChunkKeys;
 use super::shard::{Index, Indices, Shard};
-use crate::store::{self, Wanted};
+use crate::store::{self, ReadRange};
 use crate::volume::block::Block;
 use crate::volume::content;
 use crate::volume::node::{Container, Node};
-use crate::volume::source::{Layout, Scratch, Source};
+use crate::volume::source::{ArrayLayout, Scratch, Source};
 use crate::volume::watch::Watch;
 use crate::volume::{ByteOrder, Dtype, Error};
 
@@ -21,7 +21,7 @@ pub(in crate::volume) struct ZarrSource {
     location: String,
     node: Node,
     header: Header,
-    layout: Layout,
+    layout: ArrayLayout,
     storage: Storage,
     watch: Arc<Watch>,
 }
@@ -39,7 +39,7 @@ enum Storage {
 impl ZarrSource {
     pub(in crate::volume) fn open(location: &str, node: Node) -> Result<Self, Error> {
         let header = Header::read(location, &node)?;
-        if let Seen::Other(found) = header.keys.look(&node.path, header.shape.len()) {
+        if let ChunkKeys::Other(found) = header.keys.examine(&node.path, header.shape.len()) {
             let wanted = header.keys.path(&node.path, &vec![0; header.shape.len()]);
             let wanted = wanted.strip_prefix(&node.path).unwrap_or(&wanted).display().to_string();
             let message = format!(
@@ -48,7 +48,7 @@ impl ZarrSource {
             );
             return Err(Error::format(location, message));
         }
-        let storage = match (header.chain.as_it_is(), header.chain.shard()) {
+        let storage = match (header.chain.raw_order(), header.chain.shard()) {
             (Some(order), _) => Storage::Raw(order),
             (None, Some(_)) => Storage::Sharded(Indices::default()),
             _ => Storage::Coded,
@@ -58,7 +58,7 @@ impl ZarrSource {
         if order == ByteOrder::Big {
             fill.reverse();
         }
-        let layout = Layout {
+        let layout = ArrayLayout {
             shape: header.shape.clone(),
             block: header.innermost().1.to_vec(),
             dtype: header.dtype,
@@ -77,7 +77,7 @@ impl ZarrSource {
     fn bytes(
         &self,
         path: &Path,
-        wanted: Wanted,
+        wanted: ReadRange,
         buffer: &mut Vec<u8>,
     ) -> Result<Option<u64>, Error> {
         let read = store::read(path, wanted, buffer);
@@ -85,7 +85,7 @@ impl ZarrSource {
         if length.is_some() {
             self.watch.found(path);
         } else {
-            self.watch.glance()?;
+            self.watch.check_periodically()?;
         }
         Ok(length)
     }
@@ -117,7 +117,7 @@ impl ZarrSource {
         let (first, last) = (offset(&|w| w.start), offset(&|w| w.end - 1));
         let whole = self.layout.block.iter().product::<u64>() * size as u64;
         let wanted =
-            Wanted::Range { start: (first * size) as u64, length: (last + 1 - first) * size };
+            ReadRange::Range { start: (first * size) as u64, length: (last + 1 - first) * size };
         let Some(length) = self.bytes(&path, wanted, &mut scratch.data)? else { return Ok(None) };
         if length != whole {
             let message = format!("it has {length} bytes, a chunk has {whole}");
@@ -129,8 +129,8 @@ impl ZarrSource {
 
     fn load_coded(&self, index: &[u64], scratch: &mut Scratch) -> Result<Option<Block>, Error> {
         let (chain, chunk, fill) = (&self.header.chain, &self.header.chunk, &self.header.fill);
-        let most = chain.encoded(chunk, fill.len()).most() as u64;
-        let length = self.bytes(&self.path(index), Wanted::Whole(most), &mut scratch.file)?;
+        let most = chain.encoded(chunk, fill.len()).max() as u64;
+        let length = self.bytes(&self.path(index), ReadRange::Whole(most), &mut scratch.file)?;
         let Some(length) = length else { return Ok(None) };
         if length > most {
             let message = format!("it has {length} bytes, a chunk has {most} at most");
@@ -180,7 +180,7 @@ impl ZarrSource {
             part = Some((part.map_or(0, |(start, _)| start) + offset, bytes));
         }
         let (start, length) = part.unwrap_or_default();
-        let wanted = Wanted::Range { start, length };
+        let wanted = ReadRange::Range { start, length };
         let Some(whole) = self.bytes(&path, wanted, &mut scratch.file)? else { return Ok(None) };
         if scratch.file.len() != length {
             return Err(damaged(format!("its shard has {whole} bytes now, and had more before")));
@@ -206,9 +206,9 @@ impl ZarrSource {
         let bytes = shard.index_bytes(shape);
         let Some((start, length)) = part else {
             let wanted = if shard.at_end {
-                Wanted::End(bytes)
+                ReadRange::End(bytes)
             } else {
-                Wanted::Range { start: 0, length: bytes }
+                ReadRange::Range { start: 0, length: bytes }
             };
             return self.bytes(path, wanted, &mut scratch.file);
         };
@@ -217,7 +217,7 @@ impl ZarrSource {
             return Ok(Some(length as u64));
         };
         let start = if shard.at_end { start + rest as u64 } else { start };
-        let wanted = Wanted::Range { start, length: bytes };
+        let wanted = ReadRange::Range { start, length: bytes };
         Ok(self.bytes(path, wanted, &mut scratch.file)?.map(|_| length as u64))
     }
 
@@ -228,7 +228,7 @@ impl ZarrSource {
 }
 
 impl Source for ZarrSource {
-    fn layout(&self) -> &Layout {
+    fn layout(&self) -> &ArrayLayout {
         &self.layout
     }
 
@@ -257,10 +257,10 @@ impl Source for ZarrSource {
         !matches!(self.storage, Storage::Raw(_))
     }
 
-    fn stored(&self) -> content::Stored<'_> {
+    fn stored(&self) -> content::StoredContent<'_> {
         let form = Value::Object(self.node.metadata.clone()).to_string();
         let (shape, outer) = (&self.header.shape, &self.header.chunk);
-        content::Stored::in_chunks(form, shape, outer, |index| self.path(index))
+        content::StoredContent::in_chunks(form, shape, outer, |index| self.path(index))
     }
 
     fn notes(&self) -> Vec<String> {

@@ -11,7 +11,7 @@ use crate::volume::dtype::ByteOrder;
 /// Both numbers of the index entry of an inner chunk that is not stored.
 const MISSING: u64 = u64::MAX;
 /// The maximum number of cached index entries, 16 bytes each.
-const KEPT: usize = 1 << 20;
+const MAX_CACHED_ENTRIES: usize = 1 << 20;
 
 /// The configuration of the sharding codec.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ impl Shard {
     /// The size in bytes of the index of a shard of `shape`.
     pub(super) fn index_bytes(&self, shape: &[u64]) -> usize {
         let plain = Size::Exactly(self.count(shape) as usize * 16);
-        codecs::encoded(&self.steps, plain).most()
+        codecs::encoded(&self.steps, plain).max()
     }
 
     /// The byte offset and the size of the index in a shard of `length` bytes.
@@ -73,7 +73,7 @@ impl Shard {
     pub(super) fn index(&self, bytes: &[u8], shape: &[u64]) -> Result<Vec<(u64, u64)>, String> {
         let mut plain = Vec::new();
         let size = Size::Exactly(self.count(shape) as usize * 16);
-        let undone = codecs::undo(&self.steps, bytes, size, &mut plain);
+        let undone = codecs::decode(&self.steps, bytes, size, &mut plain);
         undone.map_err(|error| format!("in its shard's index {error}"))?;
         let number = |bytes: &[u8; 8]| match self.order {
             ByteOrder::Little => u64::from_le_bytes(*bytes),
@@ -104,7 +104,7 @@ impl Shard {
                 "its shard's index places {bytes} bytes at {start}, and the shard has {length}"
             ));
         }
-        let most = self.chain.encoded(&self.chunk, size).most();
+        let most = self.chain.encoded(&self.chunk, size).max();
         if bytes > most as u64 {
             return Err(format!("its shard's index gives it {bytes} bytes, it has {most} at most"));
         }
@@ -160,11 +160,11 @@ impl Shard {
 /// A cache of shard indices, by position and nesting depth of the shard.
 #[derive(Debug, Default)]
 pub(super) struct Indices {
-    known: Mutex<Known>,
+    known: Mutex<IndexCache>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct IndexCache {
     indices: HashMap<Vec<u64>, Arc<Index>>,
     /// The number of cached entries, plus 8 for each index.
     entries: usize,
@@ -185,8 +185,8 @@ impl Indices {
         let Some(index) = read()? else { return Ok(None) };
         let index = Arc::new(index);
         let mut known = known();
-        if known.entries > KEPT {
-            *known = Known::default();
+        if known.entries > MAX_CACHED_ENTRIES {
+            *known = IndexCache::default();
         }
         known.entries += index.entries.len() + 8;
         known.indices.insert(key, Arc::clone(&index));

@@ -4,17 +4,17 @@ use std::path::{Path, PathBuf};
 use zarrs::array::codec::api::ArrayToBytesCodecTraits;
 use zarrs::array::{Array, ArrayBytes};
 
-use super::folder::Folder;
+use super::folder::FolderStore;
 use super::options;
 use crate::store;
 use crate::volume::Error;
 use crate::volume::node::Node;
-use crate::volume::place::partial_folder;
+use crate::volume::output_paths::partial_folder;
 
 /// A Zarr array open for writing, chunk by chunk (shard by shard).
 pub(in crate::volume) struct ZarrSink {
     location: String,
-    array: Array<Folder>,
+    array: Array<FolderStore>,
     path: PathBuf,
     partial: PathBuf,
     fill: Vec<u8>,

@@ -137,7 +137,7 @@ fn strips_and_tiles_of_each_page_are_its_own() {
             .collect();
         let volume = open(&folder.pages("a.tif", &pages)).unwrap();
         let wanted: Vec<f64> = (0..4 * 64 * 48).map(f64::from).collect();
-        assert_eq!(whole(&volume), wanted);
+        assert_eq!(read_whole(&volume), wanted);
     }
 }
 
@@ -147,7 +147,7 @@ fn stored_values_are_read_whatever_colour_they_are_said_to_be() {
     for interpretation in [0, 1, 3, 4, 32803, 34892] {
         let page = PageSpec { interpretation, ..PageSpec::counting(3, 5, 7) };
         let volume = open(&folder.pages("a.tif", &[page])).unwrap();
-        assert_eq!(whole(&volume), (7..22).map(f64::from).collect::<Vec<_>>());
+        assert_eq!(read_whole(&volume), (7..22).map(f64::from).collect::<Vec<_>>());
     }
     let page = PageSpec {
         format: 3,
@@ -157,7 +157,7 @@ fn stored_values_are_read_whatever_colour_they_are_said_to_be() {
         ..PageSpec::counting(2, 3, 0)
     };
     let volume = open(&folder.pages("a.tif", &[page])).unwrap();
-    assert_eq!(whole(&volume), [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]);
+    assert_eq!(read_whole(&volume), [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]);
 }
 
 #[test]
@@ -174,6 +174,6 @@ fn colours_are_channels_one_of_which_is_chosen() {
     assert!(refusal(&location).contains("3 channels"));
     for c in 0..3u8 {
         let wanted: Vec<f64> = (0..6).map(|i| f64::from(3 * i + c)).collect();
-        assert_eq!(whole(&channel(&location, c.into())), wanted);
+        assert_eq!(read_whole(&channel(&location, c.into())), wanted);
     }
 }

@@ -49,7 +49,7 @@ fn channel(location: &str, channel: usize) -> Volume {
 }
 
 /// Reads all voxels.
-fn whole(volume: &Volume) -> Vec<f64> {
+fn read_whole(volume: &Volume) -> Vec<f64> {
     volume.read::<f64>(&volume.grid().bounds()).unwrap()
 }
 

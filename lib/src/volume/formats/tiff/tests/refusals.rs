@@ -79,8 +79,8 @@ fn a_file_cut_anywhere_says_that_it_is_truncated() {
         let bytes = file(&pages, ByteOrder::Little, big);
         for length in (8..bytes.len()).step_by(7) {
             let error = refusal(&folder.bytes("a.tif", &bytes[..length]));
-            let said = ["truncated", "damaged", "ends", "without a page"];
-            assert!(said.iter().any(|word| error.contains(word)), "{length}: {error}");
+            let words = ["truncated", "damaged", "ends", "without a page"];
+            assert!(words.iter().any(|word| error.contains(word)), "{length}: {error}");
         }
     }
 }

@@ -14,7 +14,7 @@ fn numbered(count: u64, description: &[u8]) -> Vec<PageSpec> {
 fn order(volume: &Volume) -> Vec<u64> {
     let [z, y, x] = volume.grid().shape;
     assert_eq!([y, x], [12, 16]);
-    whole(volume).chunks(y * x).map(|plane| plane[0] as u64 / 1000).take(z).collect()
+    read_whole(volume).chunks(y * x).map(|plane| plane[0] as u64 / 1000).take(z).collect()
 }
 
 fn select(image: Option<&str>, channel: Option<usize>, time: Option<usize>) -> Select {
@@ -206,7 +206,7 @@ fn colours_of_ome_tiff_are_channels_too() {
     assert!(refusal(&location).contains("3 channels"));
     let volume = channel(&location, 2);
     assert_eq!(volume.grid().shape, [2, 12, 16]);
-    assert_eq!(whole(&volume)[12 * 16 + 1], 1601.0);
+    assert_eq!(read_whole(&volume)[12 * 16 + 1], 1601.0);
 }
 
 #[test]

@@ -3,24 +3,24 @@
 use serde_json::Value;
 
 use super::Error;
-use super::detect::{self, Source};
-use super::pieces::Piece;
+use super::detect::{self, SourceFormat};
+use super::map_steps::MapStep;
 use super::reading::{self, Reading};
 use crate::geom::{Grid, Transform};
 use crate::transform::{self, Direction};
 
 /// A transform as it is interpreted without any flags.
-pub struct Look {
+pub struct TransformSummary {
     /// Its format and direction, and its own axes, frame and unit.
     pub taken_as: Value,
     /// Its maps in the order of application, from fixed to moving, in `[z, y, x]` micrometres.
-    pub steps: Vec<Map>,
+    pub steps: Vec<StepSummary>,
 }
 
 /// One of the maps of a transform.
-pub enum Map {
+pub enum StepSummary {
     /// A matrix, or a native array.
-    Ours(Transform),
+    Native(Transform),
     /// A spline, which is sampled to become a field.
     Spline,
     /// A vector field on its own samples.
@@ -40,29 +40,31 @@ pub enum Map {
 /// [`Error`] if it is not a transform, or one whose meaning is not stated.
 pub fn is_foreign(location: &str) -> Result<bool, Error> {
     let source = detect::source_of(location)?;
-    Ok(!matches!(source, Source::Json | Source::Field | Source::Bigstream))
+    Ok(!matches!(source, SourceFormat::Json | SourceFormat::Field | SourceFormat::Bigstream))
 }
 
 /// Inspects the transform of another program at `location`.
 ///
 /// # Errors
 /// Like [`super::transform`] without any options for the source.
-pub fn look(location: &str) -> Result<Look, Error> {
-    let reading = Reading { is_look: true, ..Reading::default() };
+pub fn summarise(location: &str) -> Result<TransformSummary, Error> {
+    let reading = Reading { is_summary: true, ..Reading::default() };
     let imported = reading::read(location, &reading)?;
-    let steps = imported.pieces.into_iter().map(|piece| -> Result<Map, Error> {
+    let steps = imported.pieces.into_iter().map(|piece| -> Result<StepSummary, Error> {
         Ok(match piece {
-            Piece::Affine(map) => Map::Ours(Transform::Affine(map)),
-            Piece::Smooth(_) => Map::Spline,
-            Piece::Foreign(field) => Map::Field {
+            MapStep::Affine(map) => StepSummary::Native(Transform::Affine(map)),
+            MapStep::Smooth(_) => StepSummary::Spline,
+            MapStep::ForeignField(field) => StepSummary::Field {
                 grid: *field.own_grid(),
                 holds: field.holds().name(),
                 is_turned: !field.is_straight(),
             },
-            Piece::Ours(step) => {
-                Map::Ours(transform::open_step(location, &step, Direction::FixedToMoving)?)
-            }
+            MapStep::Native(step) => StepSummary::Native(transform::open_step(
+                location,
+                &step,
+                Direction::FixedToMoving,
+            )?),
         })
     });
-    Ok(Look { taken_as: imported.taken_as, steps: steps.collect::<Result<_, _>>()? })
+    Ok(TransformSummary { taken_as: imported.taken_as, steps: steps.collect::<Result<_, _>>()? })
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use voxloom::geom::{Affine, Grid, Point};
 use voxloom::volume::{Codec, Dtype, Existing, Format, Output, Spec};
 
-use crate::scene::{Pair, Scene, program};
+use crate::scene::{PhantomPair, Scene, program};
 
 /// A pseudorandom number in `0..1`, determined by the seed and an index.
 fn chance(seed: u64, question: u64) -> f64 {
@@ -154,15 +154,15 @@ fn ransac_finds_an_image_turned_and_mirrored_any_of_48_ways() {
 /// Runs a program on unrelated volumes, which must write no map and state the reason.
 fn doubted(program_name: &str, arguments: &[&str], out: &str) {
     let run = program(program_name).args(arguments).args(["-o", out, "-q"]).output().unwrap();
-    let talk = String::from_utf8(run.stderr).unwrap();
-    assert_eq!(run.status.code(), Some(3), "{program_name} {arguments:?}: {talk}");
-    assert_eq!(talk.trim_end().lines().count(), 1, "{talk}");
+    let stderr = String::from_utf8(run.stderr).unwrap();
+    assert_eq!(run.status.code(), Some(3), "{program_name} {arguments:?}: {stderr}");
+    assert_eq!(stderr.trim_end().lines().count(), 1, "{stderr}");
     assert!(!Path::new(out).exists());
     let results = results(out);
     assert_eq!(results["believed"], false);
     let why = receipt(out)["failed"].clone();
-    assert!(why.as_str().is_some_and(|why| talk.contains(why)), "{talk} {why}");
-    assert!(talk.contains(results["refusal"].as_str().unwrap()), "{talk} {results}");
+    assert!(why.as_str().is_some_and(|why| stderr.contains(why)), "{stderr} {why}");
+    assert!(stderr.contains(results["refusal"].as_str().unwrap()), "{stderr} {results}");
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn an_outline_and_padding_that_two_samples_share_are_no_evidence() {
 
 #[test]
 fn ransac_believes_nothing_of_another_sample_and_leaves_no_map_behind() {
-    let (pair, scene) = (Pair::get(), Scene::new());
+    let (pair, scene) = (PhantomPair::get(), Scene::new());
     let other = scene.at("other");
     program("phantom")
         .args(["rounds", "--size", "96", "--max-displacement", "2", "--seed", "9", "-o", &other])
@@ -321,9 +321,9 @@ fn a_result_of_nothing_but_nan_is_no_success() {
         program("apply-transform").args(arguments).output().unwrap()
     };
     let done = run(&unknown, &scene.at("a.zarr"));
-    let talk = String::from_utf8(done.stderr).unwrap();
-    assert_eq!(done.status.code(), Some(3), "{talk}");
-    assert!(talk.contains("NaN") && talk.contains("a.zarr"), "{talk}");
+    let stderr = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("NaN") && stderr.contains("a.zarr"), "{stderr}");
     assert_eq!(run(&half, &scene.at("b.zarr")).status.code(), Some(0));
 }
 
@@ -347,9 +347,9 @@ fn a_step_that_is_not_believed_runs_again() {
             .env("VOXLOOM_BIN", crate::scene::executable("ransac").parent().unwrap())
             .output()
             .unwrap();
-        let talk = String::from_utf8(run.stderr).unwrap();
-        assert_eq!(run.status.code(), Some(3), "{talk}");
-        assert!(talk.contains("align.sh: ransac\n"), "it did not run again: {talk}");
+        let stderr = String::from_utf8(run.stderr).unwrap();
+        assert_eq!(run.status.code(), Some(3), "{stderr}");
+        assert!(stderr.contains("align.sh: ransac\n"), "it did not run again: {stderr}");
         assert!(!Path::new(&out).join("transforms/global.json").exists());
         assert!(Path::new(&out).join("receipts/ransac.failed.json").exists());
     }

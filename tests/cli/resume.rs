@@ -5,10 +5,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::scene::{Pair, Scene, executable, files, program};
+use crate::scene::{PhantomPair, Scene, executable, files, program};
 
 /// A command, and a flag that makes it a different one.
-struct Job {
+struct RepeatedCommand {
     name: &'static str,
     words: Vec<String>,
     output: String,
@@ -18,8 +18,8 @@ struct Job {
 }
 
 /// Programs that write a table, a transform in our format, and one in a foreign format.
-fn jobs(scene: &Scene) -> Vec<Job> {
-    let pair = Pair::get();
+fn jobs(scene: &Scene) -> Vec<RepeatedCommand> {
+    let pair = PhantomPair::get();
     let copy = |name: &str| {
         std::fs::copy(pair.at(name), scene.at(name)).unwrap();
         scene.at(name)
@@ -27,7 +27,7 @@ fn jobs(scene: &Scene) -> Vec<Job> {
     let (fixed, moving) = (pair.at("fixed.zarr"), pair.at("moving.zarr"));
     let (spots, map) = (copy("fixed.csv"), copy("global.json"));
     let moved = pair.at("moving.csv");
-    let job = |name, words: &[&str], output: &str, other, input: &str| Job {
+    let job = |name, words: &[&str], output: &str, other, input: &str| RepeatedCommand {
         name,
         words: words.iter().map(|word| (*word).to_owned()).collect(),
         output: scene.at(output),
@@ -57,16 +57,16 @@ fn inode(path: &str) -> u64 {
     std::fs::metadata(path).unwrap().ino()
 }
 
-impl Job {
+impl RepeatedCommand {
     fn run(&self, more: &[&str]) -> assert_cmd::assert::Assert {
         program(self.name).args(&self.words).args(["-o", &self.output]).args(more).assert()
     }
 
     fn refused(&self, more: &[&str], word: &str) {
         let before = std::fs::read(&self.output).unwrap();
-        let said = self.run(more).code(1).get_output().stderr.clone();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        assert!(said.contains(word) && said.contains("--overwrite"), "{word}: {said}");
+        let message = self.run(more).code(1).get_output().stderr.clone();
+        let message = String::from_utf8_lossy(&message).into_owned();
+        assert!(message.contains(word) && message.contains("--overwrite"), "{word}: {message}");
         assert!(std::fs::read(&self.output).unwrap() == before);
     }
 }
@@ -114,7 +114,7 @@ fn last_chunk(folder: &str) -> (PathBuf, Vec<u8>) {
 
 #[test]
 fn chunks_that_are_gone_from_what_was_finished_are_made_again() {
-    let (scene, pair) = (Scene::new(), Pair::get());
+    let (scene, pair) = (Scene::new(), PhantomPair::get());
     let (fixed, truth) = (pair.at("fixed.zarr"), pair.at("truth.json"));
     let (copy, field) = (scene.at("copy.zarr"), scene.at("field.zarr"));
     let jobs: [(&str, Vec<&str>, &str); 2] = [
@@ -135,7 +135,7 @@ fn chunks_that_are_gone_from_what_was_finished_are_made_again() {
 
 #[test]
 fn whoever_is_killed_while_it_replaces_a_volume_leaves_none_or_its_own() {
-    let (scene, pair) = (Scene::new(), Pair::get());
+    let (scene, pair) = (Scene::new(), PhantomPair::get());
     let (fixed, copy) = (pair.at("fixed.zarr"), scene.at("copy.zarr"));
     let words = [&fixed, "-o", &copy, "--chunk", "8,8,8", "--overwrite", "--no-sync", "-q"];
     program("transcode").args(words).assert().success();

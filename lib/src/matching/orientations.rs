@@ -9,17 +9,17 @@ use crate::volume::Volume;
 
 /// The number of spots of each volume, those of the strongest response, that are matched in every
 /// orientation. All spots are matched in the best one.
-const TRIED: usize = 1000;
+const MAX_TRIED_SPOTS: usize = 1000;
 
 /// An orientation: axis `a` of the turned volume is axis `axes[a]` of the stored volume, reversed
 /// if `flip[a]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Frame {
+pub(super) struct Orientation {
     axes: [usize; 3],
     flip: [bool; 3],
 }
 
-impl Frame {
+impl Orientation {
     /// The orientation in which the volume is stored.
     pub(super) const STORED: Self = Self { axes: [0, 1, 2], flip: [false; 3] };
 
@@ -39,8 +39,8 @@ impl Frame {
     /// Whether the orientation is a reflection.
     fn mirrors(&self) -> bool {
         let [a, b, c] = self.axes;
-        let odd = usize::from(a > b) + usize::from(a > c) + usize::from(b > c);
-        (odd + self.flip.iter().filter(|&&f| f).count()) % 2 == 1
+        let inversions = usize::from(a > b) + usize::from(a > c) + usize::from(b > c);
+        (inversions + self.flip.iter().filter(|&&f| f).count()) % 2 == 1
     }
 
     /// Reorders values along the stored axes into values along the turned axes.
@@ -101,7 +101,7 @@ impl Frame {
 
 /// The result of matching and fitting.
 #[derive(Debug)]
-pub struct Found {
+pub struct MatchResult {
     /// The matches, in the order of the fixed spots.
     pub matches: Vec<Match>,
     /// The map, or the reason why there is no trustworthy one.
@@ -110,7 +110,7 @@ pub struct Found {
     pub turned: bool,
 }
 
-impl Found {
+impl MatchResult {
     /// Sets the inliers and residuals of the matches, and records the statistics in the receipt.
     pub fn record(&mut self, ctx: &Context) {
         ctx.record("turned", self.turned);
@@ -136,13 +136,13 @@ pub fn find(
     matching: &MatchOptions,
     fit: &EstimateOptions,
     ctx: &Context,
-) -> Result<Found, Error> {
-    let attempt = |frame: Frame, spots: [&[Spot]; 2]| -> Result<Found, Error> {
+) -> Result<MatchResult, Error> {
+    let attempt = |frame: Orientation, spots: [&[Spot]; 2]| -> Result<MatchResult, Error> {
         let matches = read::match_turned(volumes, spots, matching, &[frame], ctx)?.remove(0);
         let estimate = estimate(&matches, fit, ctx.seed);
-        judged(matches, estimate, frame)
+        keep_doubt(matches, estimate, frame)
     };
-    let first = attempt(Frame::STORED, spots);
+    let first = attempt(Orientation::STORED, spots);
     let turns = !matching.exact && fit.compat.is_none() && !ctx.plan_only;
     let doubted = match &first {
         Ok(found) => found.estimate.is_err(),
@@ -152,7 +152,7 @@ pub fn find(
         return first;
     }
     let grids = volumes.map(Volume::grid);
-    let frames: Vec<Frame> = Frame::others()
+    let frames: Vec<Orientation> = Orientation::others()
         .filter(|frame| fit.allow_reflection || !frame.mirrors())
         .filter(|frame| super::pair::check(matching, &grids[0], &frame.grid(&grids[1])).is_ok())
         .collect();
@@ -160,7 +160,7 @@ pub fn find(
     let strongest = spots.map(strongest);
     let some: [&[Spot]; 2] = [&strongest[0], &strongest[1]];
     let tried = read::match_turned(volumes, some, matching, &frames, ctx)?;
-    let mut best: Option<(f64, Frame)> = None;
+    let mut best: Option<(f64, Orientation)> = None;
     for (frame, matches) in frames.into_iter().zip(tried) {
         if let Ok(estimate) = estimate(&matches, fit, ctx.seed)
             && best.is_none_or(|(least, _)| estimate.false_alarms < least)
@@ -178,21 +178,21 @@ pub fn find(
 }
 
 /// Keeps an error about the matches or the map as part of the result; any other error is returned.
-fn judged(
+fn keep_doubt(
     matches: Vec<Match>,
     estimate: Result<Estimate, Error>,
-    frame: Frame,
-) -> Result<Found, Error> {
+    frame: Orientation,
+) -> Result<MatchResult, Error> {
     match estimate {
         Err(error) if !error.is_doubt() => Err(error),
-        estimate => Ok(Found { matches, estimate, turned: frame != Frame::STORED }),
+        estimate => Ok(MatchResult { matches, estimate, turned: frame != Orientation::STORED }),
     }
 }
 
 fn strongest(spots: &[Spot]) -> Vec<Spot> {
     let mut order: Vec<usize> = (0..spots.len()).collect();
     order.sort_by(|&a, &b| spots[b].response.total_cmp(&spots[a].response));
-    order.truncate(TRIED);
+    order.truncate(MAX_TRIED_SPOTS);
     order.sort_unstable();
     order.into_iter().map(|i| spots[i]).collect()
 }
@@ -205,7 +205,7 @@ mod tests {
     fn every_orientation_takes_voxels_to_their_places_and_back() {
         let shape = [2, 3, 4];
         let voxels: Vec<usize> = (0..24).collect();
-        let frames: Vec<Frame> = Frame::others().collect();
+        let frames: Vec<Orientation> = Orientation::others().collect();
         assert_eq!(frames.len(), 47);
         assert_eq!(frames.iter().filter(|f| f.mirrors()).count(), 24);
         for frame in frames {

@@ -14,7 +14,7 @@ const ON_SAMPLE: f64 = 1e-6;
 
 /// How far the edge values of a field extend beyond its outermost samples, in samples (as in
 /// `Field::displacement`).
-const RIM: f64 = 0.5;
+const FIELD_MARGIN: f64 = 0.5;
 
 /// The positions of one row of output voxels, in voxels of the whole moving volume, as one array
 /// per axis.
@@ -29,20 +29,20 @@ pub(super) struct Positions {
     pub(super) len: usize,
     /// Whether the positions, including the padding, are equally spaced on one line.
     pub(super) straight: bool,
-    pieces: Vec<Piece>,
+    pieces: Vec<RowSegment>,
     vectors: Vec<Point>,
 }
 
 /// A part of a row along which each coordinate is a polynomial of the voxel's x.
 #[derive(Clone, Copy, Debug)]
-struct Piece {
+struct RowSegment {
     /// One past its last voxel, in voxels of the output.
     end: i64,
     /// The coefficients of 1, x and x squared, each `[z, y, x]`.
     terms: [Point; 3],
 }
 
-impl Piece {
+impl RowSegment {
     fn line(end: i64, start: Point, step: Point) -> Self {
         Self { end, terms: [start, step, [0.0; 3]] }
     }
@@ -57,30 +57,30 @@ impl Piece {
 }
 
 /// A chain restricted to a block, from voxels of the output to voxels of the moving volume.
-pub(super) struct Rows<'a> {
-    steps: Vec<Step<'a>>,
+pub(super) struct VoxelMap<'a> {
+    steps: Vec<VoxelMapStep<'a>>,
     /// Whether a field of the chain is unknown anywhere.
     has_unknown: bool,
 }
 
-enum Step<'a> {
+enum VoxelMapStep<'a> {
     Affine(Affine),
     LocalAffines(&'a LocalAffines),
     Field(&'a FieldPart),
 }
 
-impl<'a> Rows<'a> {
+impl<'a> VoxelMap<'a> {
     /// The map from voxels of `onto` through `chain` to voxels of `moving`.
     pub(super) fn new(chain: &'a LocalChain, onto: &Grid, moving: &Grid) -> Self {
-        let mut steps = vec![Step::Affine(onto.to_physical())];
+        let mut steps = vec![VoxelMapStep::Affine(onto.to_physical())];
         let mut has_unknown = false;
         for step in &chain.steps {
             match step {
                 LocalStep::Affine(map) => append(&mut steps, *map),
-                LocalStep::LocalAffines(maps) => steps.push(Step::LocalAffines(maps)),
+                LocalStep::LocalAffines(maps) => steps.push(VoxelMapStep::LocalAffines(maps)),
                 LocalStep::Field(field) => {
                     has_unknown |= field.has_unknown();
-                    steps.push(Step::Field(field));
+                    steps.push(VoxelMapStep::Field(field));
                 }
             }
         }
@@ -111,44 +111,44 @@ impl<'a> Rows<'a> {
         out.pieces.clear();
         out.straight = false;
         let start = [z as f64, y as f64, 0.0];
-        out.pieces.push(Piece::line(part.max[2], start, [0.0, 0.0, 1.0]));
-        let mut spread = false;
+        out.pieces.push(RowSegment::line(part.max[2], start, [0.0, 0.0, 1.0]));
+        let mut evaluate = false;
         for step in &self.steps {
-            if spread {
+            if evaluate {
                 out.straight = false;
-                out.carry(step);
+                out.map_each(step);
                 continue;
             }
             match step {
-                Step::Affine(map) => {
+                VoxelMapStep::Affine(map) => {
                     for piece in &mut out.pieces {
                         *piece = piece.through(map);
                     }
                 }
-                Step::LocalAffines(maps) => {
+                VoxelMapStep::LocalAffines(maps) => {
                     if let Some(line) = out.line_along_x(&maps.domain) {
                         bend(maps, &line, first, &mut out.pieces);
                     } else {
-                        out.spread(first);
-                        spread = true;
+                        out.evaluate(first);
+                        evaluate = true;
                         out.straight = false;
-                        out.carry(step);
+                        out.map_each(step);
                     }
                 }
-                Step::Field(field) => {
+                VoxelMapStep::Field(field) => {
                     let line = out.line_along_x(&field.grid);
-                    out.spread(first);
-                    spread = true;
+                    out.evaluate(first);
+                    evaluate = true;
                     out.straight = false;
                     match line {
                         Some(line) => out.displace_along_x(field, &line, first),
-                        None => out.carry(step),
+                        None => out.map_each(step),
                     }
                 }
             }
         }
-        if !spread {
-            out.spread(first);
+        if !evaluate {
+            out.evaluate(first);
         }
     }
 }
@@ -169,7 +169,7 @@ impl Positions {
 
     /// The row as one line in voxels of `grid`, if it is a line in the direction of increasing x of
     /// `grid`.
-    fn line_along_x(&self, grid: &Grid) -> Option<Piece> {
+    fn line_along_x(&self, grid: &Grid) -> Option<RowSegment> {
         let [piece] = self.pieces[..] else { return None };
         let [_, step, bend] = piece.terms;
         let along = step[0] == 0.0 && step[1] == 0.0 && step[2] > 0.0;
@@ -178,7 +178,7 @@ impl Positions {
 
     /// Evaluates the polynomials at every voxel.
     #[inline(always)]
-    fn spread(&mut self, first: i64) {
+    fn evaluate(&mut self, first: i64) {
         let (mut from, padded) = (0, self.axes[0].len());
         if let [piece] = &mut self.pieces[..] {
             piece.end = i64::MAX; // covers the padding too
@@ -212,22 +212,22 @@ impl Positions {
 
     /// Maps every voxel individually.
     #[inline(always)]
-    fn carry(&mut self, step: &Step) {
+    fn map_each(&mut self, step: &VoxelMapStep) {
         let [zs, ys, xs] = &mut self.axes;
         let all = zs.iter_mut().zip(ys.iter_mut()).zip(xs.iter_mut()).take(self.len);
         match step {
-            Step::Affine(map) => {
+            VoxelMapStep::Affine(map) => {
                 let map = *map;
                 for ((z, y), x) in all {
                     [*z, *y, *x] = map.apply([*z, *y, *x]);
                 }
             }
-            Step::LocalAffines(maps) => {
+            VoxelMapStep::LocalAffines(maps) => {
                 for ((z, y), x) in all {
                     [*z, *y, *x] = maps.apply([*z, *y, *x]);
                 }
             }
-            Step::Field(field) => {
+            VoxelMapStep::Field(field) => {
                 for ((z, y), x) in all {
                     let u = field.displacement([*z, *y, *x]);
                     [*z, *y, *x] = [*z + u[0], *y + u[1], *x + u[2]];
@@ -239,7 +239,7 @@ impl Positions {
     /// Adds the displacements of `field` along a line in its x direction: the four rows of vectors
     /// around the line are blended first, so that every voxel needs only two vectors.
     #[inline(always)]
-    fn displace_along_x(&mut self, field: &FieldPart, line: &Piece, first: i64) {
+    fn displace_along_x(&mut self, field: &FieldPart, line: &RowSegment, first: i64) {
         let shape = field.shape();
         let start = field.index(line.terms[0]);
         let step = line.terms[1][2] / field.grid.spacing[2];
@@ -253,7 +253,7 @@ impl Positions {
         let [zs, ys, xs] = &mut self.axes;
         for i in 0..self.len {
             let at = start[2] + step * (first as f64 + i as u32 as f64);
-            if !(at >= -RIM && at <= last + RIM) {
+            if !(at >= -FIELD_MARGIN && at <= last + FIELD_MARGIN) {
                 for axis in [&mut *zs, &mut *ys, &mut *xs] {
                     axis[i] += field.exterior;
                 }
@@ -283,7 +283,7 @@ fn blend_rows(field: &FieldPart, at: [f64; 2], out: &mut Vec<Point>) -> bool {
     let mut ends = [[(0, 0.0); 2]; 2];
     for a in 0..2 {
         let last = shape[a] as f64 - 1.0;
-        if !(at[a] >= -RIM && at[a] <= last + RIM) {
+        if !(at[a] >= -FIELD_MARGIN && at[a] <= last + FIELD_MARGIN) {
             return false;
         }
         let at = at[a].clamp(0.0, last);
@@ -319,7 +319,7 @@ fn blend_rows(field: &FieldPart, at: [f64; 2], out: &mut Vec<Point>) -> bool {
 
 /// Divides a line along x of the domain into pieces at the ramps that it crosses. The rule is that
 /// of [`LocalAffines::apply`] for constant z and y, whose weights are constant too.
-fn bend(maps: &LocalAffines, line: &Piece, first: i64, out: &mut Vec<Piece>) {
+fn bend(maps: &LocalAffines, line: &RowSegment, first: i64, out: &mut Vec<RowSegment>) {
     let counts = LocalAffines::counts(maps.domain.shape, maps.block);
     let index = maps.domain.index(line.terms[0]);
     let pace = line.terms[1][2] / maps.domain.spacing[2];
@@ -327,7 +327,7 @@ fn bend(maps: &LocalAffines, line: &Piece, first: i64, out: &mut Vec<Piece>) {
     // y
     let blend = |x: usize| {
         let middle = (x as f64 + 0.5) * maps.block[2] as f64 - 0.5;
-        let mut sum = Piece::line(line.end, [0.0; 3], [0.0; 3]);
+        let mut sum = RowSegment::line(line.end, [0.0; 3], [0.0; 3]);
         for (block, weight) in maps.shares(maps.domain.position([index[0], index[1], middle])) {
             if weight != 0.0 {
                 let through = line.through(&maps.affines[block]);
@@ -348,7 +348,7 @@ fn bend(maps: &LocalAffines, line: &Piece, first: i64, out: &mut Vec<Piece>) {
     out.clear();
     let block = maps.block[2] as f64;
     let overlap = maps.overlap[2].clamp(1e-9, block / 2.0);
-    let mut here: Option<Piece> = None;
+    let mut here: Option<RowSegment> = None;
     for x in 0..counts[2] {
         let face = (x + 1) as f64 * block - 0.5;
         let (from, to) = if x + 1 < counts[2] {
@@ -360,7 +360,7 @@ fn bend(maps: &LocalAffines, line: &Piece, first: i64, out: &mut Vec<Piece>) {
             continue; // the row begins after this block
         }
         let core = here.take().unwrap_or_else(|| blend(x));
-        out.push(Piece { end: from, ..core });
+        out.push(RowSegment { end: from, ..core });
         if from >= line.end {
             return;
         }
@@ -376,7 +376,13 @@ fn bend(maps: &LocalAffines, line: &Piece, first: i64, out: &mut Vec<Piece>) {
 }
 
 /// The product `low + (offset + slope x) * (high - low)`, expanded.
-fn ramp_between(low: &Piece, high: &Piece, offset: f64, slope: f64, end: i64) -> Piece {
+fn ramp_between(
+    low: &RowSegment,
+    high: &RowSegment,
+    offset: f64,
+    slope: f64,
+    end: i64,
+) -> RowSegment {
     let mut terms = [[0.0; 3]; 3];
     for a in 0..3 {
         let (start, step) = (low.terms[0][a], low.terms[1][a]);
@@ -385,14 +391,14 @@ fn ramp_between(low: &Piece, high: &Piece, offset: f64, slope: f64, end: i64) ->
         terms[1][a] = step + offset * turn + slope * rise;
         terms[2][a] = slope * turn;
     }
-    Piece { end, terms }
+    RowSegment { end, terms }
 }
 
-fn append(steps: &mut Vec<Step>, map: Affine) {
-    if let Some(Step::Affine(last)) = steps.last_mut() {
+fn append(steps: &mut Vec<VoxelMapStep>, map: Affine) {
+    if let Some(VoxelMapStep::Affine(last)) = steps.last_mut() {
         *last = last.then(&map);
     } else {
-        steps.push(Step::Affine(map));
+        steps.push(VoxelMapStep::Affine(map));
     }
 }
 

@@ -8,31 +8,31 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::entries::Entries;
-use super::rows::Stored;
+use super::rows::StoredRows;
 use super::{Error, Outcome};
 
 /// The outcome of a task and what the ledger stores with it.
 ///
 /// Whatever a receipt or an attribute states about the whole output must be reduced from the
-/// summaries in [`Ends`], never from variables of this process: other parts and earlier runs did
-/// tasks too.
+/// summaries in [`TaskResults`], never from variables of this process: other parts and earlier runs
+/// did tasks too.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Ending {
+pub struct TaskResult {
     /// How the task ended.
     pub outcome: Outcome,
     pub(super) summary: Option<Value>,
-    pub(super) rows: Option<Stored>,
+    pub(super) rows: Option<StoredRows>,
     /// The number of files of the output that hold the result.
     pub(super) files: Option<u64>,
 }
 
-impl From<Outcome> for Ending {
+impl From<Outcome> for TaskResult {
     fn from(outcome: Outcome) -> Self {
         Self { outcome, summary: None, rows: None, files: None }
     }
 }
 
-impl Ending {
+impl TaskResult {
     /// Adds a summary of the task's result: numbers, extremes, counts, or the first few items.
     ///
     /// # Errors
@@ -42,10 +42,10 @@ impl Ending {
         Ok(self)
     }
 
-    /// Adds the length and the hash of the rows that the task wrote, as [`super::Rows`] returned
-    /// them.
+    /// Adds the length and the hash of the rows that the task wrote, as [`super::TaskRows`]
+    /// returned them.
     #[must_use]
-    pub fn with_rows(mut self, stored: Stored) -> Self {
+    pub fn with_rows(mut self, stored: StoredRows) -> Self {
         self.rows = Some(stored);
         self
     }
@@ -53,12 +53,12 @@ impl Ending {
 
 /// How the tasks of a plan ended: in this run, in earlier ones and in other parts.
 #[derive(Debug, Default)]
-pub struct Ends {
+pub struct TaskResults {
     pub(super) folder: PathBuf,
     pub(super) entries: Entries,
 }
 
-impl Ends {
+impl TaskResults {
     pub(super) fn new(folder: &Path, entries: Entries) -> Self {
         Self { folder: folder.to_path_buf(), entries }
     }

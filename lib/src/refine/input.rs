@@ -1,7 +1,7 @@
 //! One of the two volumes: its stored levels, its mask, and its image at a resolution.
 
-use super::pyramid::{NEAR, Pyramid, finest, read_at, thinning};
-use super::{Error, Input};
+use super::pyramid::{OWN_RESOLUTION_FACTOR, Pyramid, decimation, finest, read_at};
+use super::{Error, InputVolume};
 use crate::blocks::Context;
 use crate::geom::{Box3, Grid};
 use crate::metric::Image;
@@ -13,7 +13,7 @@ const CACHE: u64 = 32 << 20;
 const TILE: [usize; 3] = [16, 256, 256];
 
 /// One of the two input volumes.
-pub(super) struct Side {
+pub(super) struct OpenedInput {
     /// "fixed" or "moving".
     pub(super) name: &'static str,
     /// The volume as given, and the coarser levels stored with it.
@@ -21,17 +21,19 @@ pub(super) struct Side {
     mask: Option<Volume>,
 }
 
-impl Side {
-    pub(super) fn open(input: &Input<'_>, name: &'static str) -> Result<Self, Error> {
+impl OpenedInput {
+    pub(super) fn open(input: &InputVolume<'_>, name: &'static str) -> Result<Self, Error> {
         let volume = Volume::open(input.location, &input.select)?;
         volume.keep(CACHE);
         let grid = volume.grid();
         let mask = input.mask.map(|mask| Volume::open_mask(mask, &volume)).transpose()?;
         mask.iter().for_each(|mask| mask.keep(CACHE));
         let mut stored = vec![volume];
-        let said = input.select.spacing.is_some() || input.select.origin.is_some();
+        let has_overrides = input.select.spacing.is_some() || input.select.origin.is_some();
         // --spacing and --origin apply only to the level that was named
-        for level in if said { Vec::new() } else { levels(input.location).unwrap_or_default() } {
+        for level in
+            if has_overrides { Vec::new() } else { levels(input.location).unwrap_or_default() }
+        {
             let coarser = (0..3).all(|a| level.grid.spacing[a] >= 0.999 * grid.spacing[a]);
             if coarser && level.grid.shape != grid.shape {
                 let other = Volume::open(&level.location, &input.select)?;
@@ -67,7 +69,7 @@ impl Side {
     /// Number of voxels of the image at a resolution.
     pub(super) fn voxels(&self, resolution: f64) -> u64 {
         let grid = self.source(resolution).grid();
-        let (_, step) = thinning(&grid, finest(&grid), resolution);
+        let (_, step) = decimation(&grid, finest(&grid), resolution);
         (0..3).map(|a| grid.shape[a].div_ceil(step[a]) as u64).product()
     }
 
@@ -87,7 +89,10 @@ impl Side {
             (image.grid.origin[0], image.grid.spacing[0]) = (0.0, 1.0);
         }
         let own = finest(&source.grid());
-        Ok(Pyramid::new(image, if resolution < NEAR * own { own } else { resolution }))
+        Ok(Pyramid::new(
+            image,
+            if resolution < OWN_RESOLUTION_FACTOR * own { own } else { resolution },
+        ))
     }
 }
 
@@ -124,9 +129,9 @@ fn apply_mask(mask: &Volume, image: &mut Image) -> Result<(), Error> {
 }
 
 /// Chooses the resolution at which both images are read: as fine as they are and `--memory` allows.
-pub(super) struct Budget<'a> {
+pub(super) struct ResolutionChoice<'a> {
     /// The fixed and the moving volume.
-    pub(super) sides: [&'a Side; 2],
+    pub(super) sides: [&'a OpenedInput; 2],
     /// Moving lengths by fixed lengths.
     pub(super) scale: f64,
     /// Maximum number of samples; `None` for all voxels.
@@ -147,9 +152,9 @@ const PER_THREAD: u64 = 48 << 20;
 const PER_SEARCHED: u64 = 12;
 /// Side lengths of the largest images on which candidates are refined, voxels, of volumes and
 /// planes: eight times those of the first placement.
-const SEARCHED: [u64; 2] = [8 * 36, 8 * 160];
+const REFINED_SIDES: [u64; 2] = [8 * 36, 8 * 160];
 
-impl Budget<'_> {
+impl ResolutionChoice<'_> {
     /// Resolutions in fixed and in moving micrometres, and the bytes needed.
     ///
     /// # Errors
@@ -193,7 +198,7 @@ impl Budget<'_> {
             return 0;
         }
         let planar = self.sides.iter().all(|side| side.grid().shape[0] == 1);
-        let most = if planar { SEARCHED[1].pow(2) } else { SEARCHED[0].pow(3) };
+        let most = if planar { REFINED_SIDES[1].pow(2) } else { REFINED_SIDES[0].pow(3) };
         let images: u64 = voxels.iter().map(|&n| n.min(most) * PER_SEARCHED).sum();
         let most = voxels[0].min(most);
         PER_THREAD + images + self.samples.map_or(most, |n| most.min(2 * n as u64)) * PER_SAMPLE

@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use clap::{ArgMatches, Command};
 use serde_json::{Map, Value, json};
 
-use super::apart::{self, Named, WRITTEN};
-use crate::blocks::{Context, Error, Identity, MARK, folder_beside, receipt_beside};
+use super::path_conflicts::{self, OUTPUT_FLAGS, PathArgument};
+use crate::blocks::{Context, Error, IDENTITY_ATTRIBUTE, Identity, ledger_folder_of, receipt_path};
 use crate::files;
-use crate::store::{self, Kind};
+use crate::store::{self, EntryKind};
 use crate::volume::{self, Existing, Select, Volume};
 
 /// Flags on which no result depends.
-const TALK: [&str; 18] = [
+const NEUTRAL_FLAGS: [&str; 18] = [
     "allow-failed",
     "allow-unfinished",
     "config",
@@ -57,13 +57,15 @@ pub(super) fn identity(
     parameters: &Map<String, Value>,
 ) -> Option<Identity> {
     let output = output(matches).filter(|output| !is_folder(output))?;
-    let named = apart::places(command, matches);
+    let named = path_conflicts::path_arguments(command, matches);
     let mut identity = Identity::of(name);
     for flag in command.get_arguments() {
         let id = flag.get_id().as_str();
         let name = flag.get_long().unwrap_or(id);
-        let (Some(value), false) = (parameters.get(name), TALK.contains(&name)) else { continue };
-        identity = if WRITTEN.contains(&id) {
+        let (Some(value), false) = (parameters.get(name), NEUTRAL_FLAGS.contains(&name)) else {
+            continue;
+        };
+        identity = if OUTPUT_FLAGS.contains(&id) {
             // the result depends on whether such an output is requested, but not on its location
             identity.with(name, !value.is_null())
         } else {
@@ -80,9 +82,9 @@ pub(super) fn identity(
     Some(identity.with("kind", output.extension().map(|kind| kind.to_string_lossy().into_owned())))
 }
 
-fn is_file(place: &Path) -> bool {
-    let there = store::about_file(place).ok().flatten();
-    there.is_some_and(|there| there.kind == Kind::File)
+fn is_file(path: &Path) -> bool {
+    let there = store::stat_file(path).ok().flatten();
+    there.is_some_and(|there| there.kind == EntryKind::File)
 }
 
 /// The file that `--output` names; `None` for standard output.
@@ -106,16 +108,18 @@ pub(super) fn is_done(
 ) -> Result<bool, Error> {
     let Some(output) = output(matches) else { return Ok(false) };
     let is_whole = ctx.existing == Existing::Resume && !ctx.plan_only && is_file(&output);
-    if !is_whole || store::exists(&folder_beside(&output)) {
+    if !is_whole || store::exists(&ledger_folder_of(&output)) {
         return Ok(false);
     }
-    let receipt = receipt.unwrap_or_else(|| receipt_beside(&output));
+    let receipt = receipt.unwrap_or_else(|| receipt_path(&output));
     let text = store::get(&receipt).ok().flatten().unwrap_or_default();
     let earlier: Value = serde_json::from_slice(&text).unwrap_or_default();
-    let Some(run) = earlier.get(MARK).and_then(Identity::from_json) else { return Ok(false) };
+    let Some(run) = earlier.get(IDENTITY_ATTRIBUTE).and_then(Identity::from_json) else {
+        return Ok(false);
+    };
     if run != *identity {
         let folder = output.display().to_string();
-        let named = apart::places(command, matches);
+        let named = path_conflicts::path_arguments(command, matches);
         let difference = input(&run.differs_at(identity), &named)
             .map_or_else(|| run.difference(identity), |input| [input, String::new()]);
         return Err(Error::OtherPlan { folder, difference });
@@ -139,10 +143,10 @@ pub(super) fn is_done(
 /// The input whose content differs from that of the earlier run, as named on the command line.
 ///
 /// * `at`: the path of the difference, beginning with a name used by [`identity`]
-fn input(at: &[String], named: &[Named]) -> Option<String> {
+fn input(at: &[String], named: &[PathArgument]) -> Option<String> {
     let [flag, number, _, ..] = at else { return None };
     let number: usize = number.parse().ok()?;
-    let of_flag = |named: &&Named| named.id == flag || named.id.replace('_', "-") == *flag;
+    let of_flag = |named: &&PathArgument| named.id == flag || named.id.replace('_', "-") == *flag;
     let named =
         named.iter().filter(of_flag).filter(|named| content(named).is_some()).nth(number)?;
     Some(format!("{} has other content than it had", named.text))
@@ -150,17 +154,17 @@ fn input(at: &[String], named: &[Named]) -> Option<String> {
 
 /// The content of the file that a value names, and of the files that it refers to; `None` if none
 /// of them exists.
-fn content(named: &Named) -> Option<Value> {
-    let read = named.clone().members().into_iter().flat_map(Named::with_references);
-    let read: Vec<Value> = read.filter_map(|named| fingerprint(&named.place)).collect();
+fn content(named: &PathArgument) -> Option<Value> {
+    let read = named.clone().members().into_iter().flat_map(PathArgument::with_references);
+    let read: Vec<Value> = read.filter_map(|named| fingerprint(&named.path)).collect();
     let name = named.label.clone();
     (!read.is_empty()).then(|| json!({"name": name, "content": read}))
 }
 
 /// The fingerprint of the file or array at a path; `None` if it cannot be read.
-fn fingerprint(place: &Path) -> Option<Value> {
-    let location = place.to_str()?;
-    if is_file(place) {
+fn fingerprint(path: &Path) -> Option<Value> {
+    let location = path.to_str()?;
+    if is_file(path) {
         return volume::fingerprint(location).ok().map(Value::from);
     }
     let volume = Volume::open_any(location, &Select::default());

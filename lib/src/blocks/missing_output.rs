@@ -12,14 +12,14 @@ use crate::store;
 pub(super) type Files<'a> = dyn Fn(&Task) -> Vec<PathBuf> + Sync + 'a;
 
 /// Number of tasks whose files are looked for at once: their names take about a megabyte.
-const AT_ONCE: usize = 8192;
+const BATCH: usize = 8192;
 
 impl Plan {
     /// Removes tasks from `known` of which fewer files exist than were written, so that they are
     /// done again. A file that cannot be examined counts as existing.
-    pub(super) fn forget_gone(&self, tasks: &[usize], known: &mut Entries, files: &Files<'_>) {
+    pub(super) fn remove_missing(&self, tasks: &[usize], known: &mut Entries, files: &Files<'_>) {
         let mut lost = Vec::new();
-        for some in tasks.chunks(AT_ONCE) {
+        for some in tasks.chunks(BATCH) {
             let written = |task: &usize| {
                 let count = known.files(*task).filter(|count| *count > 0)?;
                 Some((*task, count, files(&self.tasks().get(*task))))

@@ -8,14 +8,14 @@ use crate::geom::Point;
 ///
 /// A k-d tree would do as well, but cells need no balancing and tolerate any number of points in
 /// one plane, as is common for spots on voxels.
-pub(super) struct Near {
+pub(super) struct NeighbourGrid {
     distance: f64,
     width: f64,
     cells: HashMap<[i64; 3], Vec<u32>>,
     points: Vec<Point>,
 }
 
-impl Near {
+impl NeighbourGrid {
     /// Sorts `points` into cells for searches within `distance`.
     pub(super) fn new(points: Vec<Point>, distance: f64) -> Self {
         // a tiny distance must not lead to cell indices beyond the range of integers
@@ -64,12 +64,12 @@ mod tests {
             points in prop::collection::vec(prop::array::uniform3(-20.0..20.0f64), 0..60),
             centre in prop::array::uniform3(-25.0..25.0f64), distance in 0.0..30.0f64,
         ) {
-            let apart = |p: &Point| (0..3).map(|a| (p[a] - centre[a]).powi(2)).sum::<f64>();
+            let square = |p: &Point| (0..3).map(|a| (p[a] - centre[a]).powi(2)).sum::<f64>();
             let slow: Vec<u32> = (0..points.len() as u32)
-                .filter(|&i| apart(&points[i as usize]) <= distance * distance)
+                .filter(|&i| square(&points[i as usize]) <= distance * distance)
                 .collect();
             let mut fast = Vec::new();
-            Near::new(points, distance).within(centre, &mut fast);
+            NeighbourGrid::new(points, distance).within(centre, &mut fast);
             prop_assert_eq!(fast, slow);
         }
     }

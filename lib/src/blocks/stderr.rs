@@ -16,22 +16,22 @@ use serde_json::Value;
 use super::above_bar;
 
 /// Maximum number of queued lines.
-const WAITING: usize = 256;
+const MAX_QUEUED: usize = 256;
 /// Maximum length of a line, in bytes.
-const LINE: usize = 4000;
+const MAX_LINE: usize = 4000;
 /// Maximum length of a string within a line of JSON, in bytes.
-const TEXT: usize = 1500;
+const MAX_STRING: usize = 1500;
 /// Interval at which a full queue is polled.
-const LOOK: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-static TALK: OnceLock<Option<Talk>> = OnceLock::new();
+static WRITER: OnceLock<Option<StderrWriter>> = OnceLock::new();
 
-struct Talk {
-    queue: SyncSender<Said>,
+struct StderrWriter {
+    queue: SyncSender<Message>,
     lost: AtomicUsize,
 }
 
-enum Said {
+enum Message {
     Line(Vec<u8>),
     /// A request for a reply once everything that was queued before it has been written.
     Mark(Sender<()>),
@@ -39,60 +39,60 @@ enum Said {
 
 /// Writes one or more complete lines to stderr without blocking. Lines that do not fit into the
 /// queue are dropped and counted.
-pub fn say(lines: &str) {
+pub fn write_stderr(lines: &str) {
     let lines: String = lines.split_inclusive('\n').map(bounded).collect();
-    let Some(talk) = TALK.get_or_init(Talk::start) else {
+    let Some(writer) = WRITER.get_or_init(StderrWriter::start) else {
         // no thread could be started; an error of stderr cannot be reported anywhere
         let _ = io::stderr().write_all(lines.as_bytes());
         return;
     };
-    if let Err(TrySendError::Full(_)) = talk.queue.try_send(Said::Line(lines.into_bytes())) {
-        talk.lost.fetch_add(1, Ordering::Relaxed);
+    if let Err(TrySendError::Full(_)) = writer.queue.try_send(Message::Line(lines.into_bytes())) {
+        writer.lost.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Waits until all queued lines are written, but no longer than `patience`.
-pub fn finish_talk(patience: Duration) {
-    let Some(Some(talk)) = TALK.get() else { return };
-    let end = Instant::now() + patience;
+/// Waits until all queued lines are written, but no longer than `timeout`.
+pub fn flush_stderr(timeout: Duration) {
+    let Some(Some(writer)) = WRITER.get() else { return };
+    let end = Instant::now() + timeout;
     let left = || end.saturating_duration_since(Instant::now());
     let (answer, answered) = channel();
-    let mut mark = Said::Mark(answer);
-    while let Err(TrySendError::Full(back)) = talk.queue.try_send(mark) {
+    let mut flush = Message::Mark(answer);
+    while let Err(TrySendError::Full(back)) = writer.queue.try_send(flush) {
         if left().is_zero() {
             return;
         }
-        thread::sleep(LOOK.min(left()));
-        mark = back;
+        thread::sleep(POLL_INTERVAL.min(left()));
+        flush = back;
     }
-    // a missing answer means that `patience` has run out
+    // a missing answer means that `timeout` has run out
     let _ = answered.recv_timeout(left());
 }
 
-impl Talk {
+impl StderrWriter {
     fn start() -> Option<Self> {
-        let (queue, lines) = sync_channel(WAITING);
+        let (queue, lines) = sync_channel(MAX_QUEUED);
         thread::Builder::new().name("talk".to_owned()).spawn(move || write_all(&lines)).ok()?;
         Some(Self { queue, lost: AtomicUsize::new(0) })
     }
 }
 
 /// Writes queued lines until the process ends.
-fn write_all(said: &Receiver<Said>) {
+fn write_all(messages: &Receiver<Message>) {
     let write = |bytes: &[u8]| {
         // an error of stderr cannot be reported anywhere
         let _ = above_bar(|| io::stderr().write_all(bytes));
     };
-    while let Ok(said) = said.recv() {
-        match said {
-            Said::Line(line) => write(&line),
-            Said::Mark(answer) => {
+    while let Ok(messages) = messages.recv() {
+        match messages {
+            Message::Line(line) => write(&line),
+            Message::Mark(answer) => {
                 // the caller may have stopped waiting
                 let _ = answer.send(());
             }
         }
-        let talk = TALK.get().and_then(Option::as_ref);
-        let lost = talk.map_or(0, |talk| talk.lost.swap(0, Ordering::Relaxed));
+        let writer = WRITER.get().and_then(Option::as_ref);
+        let lost = writer.map_or(0, |writer| writer.lost.swap(0, Ordering::Relaxed));
         if lost > 0 {
             write(format!("({lost} lines were lost, as nobody read them)\n").as_bytes());
         }
@@ -101,7 +101,7 @@ fn write_all(said: &Receiver<Said>) {
 
 /// A line of limited length; JSON remains valid JSON.
 fn bounded(line: &str) -> String {
-    if line.len() <= LINE {
+    if line.len() <= MAX_LINE {
         return line.to_owned();
     }
     if line.starts_with('{')
@@ -111,12 +111,12 @@ fn bounded(line: &str) -> String {
         return format!("{value}\n");
     }
     let end = if line.ends_with('\n') { "\n" } else { "" };
-    format!("{}{end}", shorten(line.trim_end_matches('\n'), LINE))
+    format!("{}{end}", shorten(line.trim_end_matches('\n'), MAX_LINE))
 }
 
 fn shorten_texts(value: &mut Value) {
     match value {
-        Value::String(text) => *text = shorten(text, TEXT).into_owned(),
+        Value::String(text) => *text = shorten(text, MAX_STRING).into_owned(),
         Value::Array(values) => values.iter_mut().for_each(shorten_texts),
         Value::Object(values) => values.values_mut().for_each(shorten_texts),
         _ => {}
@@ -161,9 +161,9 @@ mod tests {
         let line = serde_json::json!({"message": "x".repeat(1 << 20), "level": "INFO", "n": [1]});
         let short = bounded(&format!("{line}\n"));
         let value: Value = serde_json::from_str(&short).unwrap();
-        assert!(short.len() < LINE && short.ends_with('\n'));
+        assert!(short.len() < MAX_LINE && short.ends_with('\n'));
         assert_eq!((value["level"].as_str(), &value["n"]), (Some("INFO"), &serde_json::json!([1])));
         let text = bounded(&format!("{{ no json {}\n", "y".repeat(1 << 20)));
-        assert!(text.len() < LINE + 60 && text.ends_with('\n'));
+        assert!(text.len() < MAX_LINE + 60 && text.ends_with('\n'));
     }
 }

@@ -3,10 +3,12 @@
 use super::pyramid::Pyramid;
 use super::{Error, Options};
 use crate::geom::{Affine, Chain, Grid, Point};
-use crate::metric::{Affinity, Image, Kind, Places, Samples, Scorer, padding};
+use crate::metric::{
+    AffineSimilarity, Image, SampleLocations, Samples, Scorer, SimilarityMeasure, padding,
+};
 
 /// Both images, and the options by which they are compared.
-pub(super) struct Scene<'a> {
+pub(super) struct ImagePair<'a> {
     pub(super) fixed: Pyramid,
     pub(super) moving: Pyramid,
     /// Whether both images are single planes, which lie at z = 0.
@@ -16,7 +18,7 @@ pub(super) struct Scene<'a> {
 }
 
 /// The initial map of a refinement.
-pub(super) enum Start<'a> {
+pub(super) enum InitialMap<'a> {
     /// A matrix.
     Matrix(Affine),
     /// Any chain, and the z position of the fixed plane (micrometres) if both images are planes.
@@ -35,7 +37,7 @@ pub(super) struct Level {
     sizes: [f64; 2],
 }
 
-impl Scene<'_> {
+impl ImagePair<'_> {
     /// The finest resolution that both images have and the options allow under a map of this
     /// scale, fixed micrometres.
     pub(super) fn finest(&self, scale: f64) -> f64 {
@@ -52,7 +54,7 @@ impl Scene<'_> {
         &self,
         resolution: f64,
         scale: f64,
-        start: &Start<'_>,
+        start: &InitialMap<'_>,
     ) -> Result<Level, Error> {
         let images = [self.fixed.at(resolution), self.moving.at(resolution * scale)];
         let resolutions = [resolution, resolution * scale];
@@ -63,12 +65,12 @@ impl Scene<'_> {
     /// regions agree under many maps.
     ///
     /// # Errors
-    /// As for [`Scene::level`].
+    /// As for [`ImagePair::level`].
     pub(super) fn detail(
         &self,
         resolution: f64,
         scale: f64,
-        start: &Start<'_>,
+        start: &InitialMap<'_>,
     ) -> Result<Level, Error> {
         let resolutions = [resolution, resolution * scale];
         let images = [
@@ -79,17 +81,17 @@ impl Scene<'_> {
         self.compare(images, resolutions, kind, self.options.samples, start)
     }
 
-    /// Like [`Scene::detail`], with at most `samples` samples. Padding is ignored, because the
+    /// Like [`ImagePair::detail`], with at most `samples` samples. Padding is ignored, because the
     /// outlines of any two images agree, and extreme values are clipped, because a few bright
     /// objects agree with a few others under many maps.
     ///
     /// # Errors
-    /// As for [`Scene::level`].
+    /// As for [`ImagePair::level`].
     pub(super) fn clipped(
         &self,
         resolution: f64,
         scale: f64,
-        start: &Start<'_>,
+        start: &InitialMap<'_>,
         samples: usize,
     ) -> Result<Level, Error> {
         let resolutions = [resolution, resolution * scale];
@@ -117,9 +119,9 @@ impl Scene<'_> {
         &self,
         [fixed, moving]: [Image; 2],
         resolution: [f64; 2],
-        kind: Kind,
+        kind: SimilarityMeasure,
         samples: Option<usize>,
-        start: &Start<'_>,
+        start: &InitialMap<'_>,
     ) -> Result<Level, Error> {
         let mut samples = Samples::choose(&fixed, |_| true, samples, self.seed);
         let scorer = Scorer::new(kind, &samples, &moving)?;
@@ -129,7 +131,7 @@ impl Scene<'_> {
             samples.usable as f64 * self.cell(&fixed.grid),
             known as f64 * self.cell(&moving.grid) / scale.powi(if self.planar { 2 } else { 3 }),
         ];
-        if let Start::Chain(chain, height) = start {
+        if let InitialMap::Chain(chain, height) = start {
             let height = self.planar.then_some(*height);
             samples.places = points(&samples.places, &fixed.grid, &moving.grid, chain, height)?;
         }
@@ -144,12 +146,12 @@ impl Scene<'_> {
 
 impl Level {
     /// The energy as a function of the map that follows `start`.
-    pub(super) fn affinity(&self, start: &Start<'_>) -> Affinity<'_> {
+    pub(super) fn similarity(&self, start: &InitialMap<'_>) -> AffineSimilarity<'_> {
         let initial = match start {
-            Start::Matrix(map) => *map,
-            Start::Chain(..) => Affine::IDENTITY,
+            InitialMap::Matrix(map) => *map,
+            InitialMap::Chain(..) => Affine::IDENTITY,
         };
-        Affinity::new(&self.samples, &self.fixed, &self.moving, &initial, &self.scorer)
+        AffineSimilarity::new(&self.samples, &self.fixed, &self.moving, &initial, &self.scorer)
     }
 
     /// The overlap as a fraction of the smaller image, if `count` samples fall on the moving image.
@@ -177,15 +179,16 @@ impl Level {
 }
 
 /// Standard deviation of the Gaussian that [`detail`] subtracts, in units of the resolution.
-const BROAD: f64 = 3.0;
+const BROAD_SIGMA: f64 = 3.0;
 
-/// The detail of an image: the image less a Gaussian smoothing by [`BROAD`] times its resolution.
+/// The detail of an image: the image less a Gaussian smoothing by [`BROAD_SIGMA`] times its
+/// resolution.
 pub(super) fn detail(image: &Image, resolution: f64) -> Image {
     let grid = image.grid;
     let variance = std::array::from_fn(|a| {
-        if grid.shape[a] > 1 { (BROAD * resolution / grid.spacing[a]).powi(2) } else { 0.0 }
+        if grid.shape[a] > 1 { (BROAD_SIGMA * resolution / grid.spacing[a]).powi(2) } else { 0.0 }
     });
-    let mut detail = image.shrunk(variance, [1; 3]);
+    let mut detail = image.downsampled(variance, [1; 3]);
     for (broad, fine) in detail.voxels.iter_mut().zip(&image.voxels) {
         *broad = fine - *broad;
     }
@@ -193,10 +196,10 @@ pub(super) fn detail(image: &Image, resolution: f64) -> Image {
 }
 
 /// Details are clipped at this many standard deviations.
-const CLIPPED: f32 = 4.0;
+const CLIP_LIMIT: f32 = 4.0;
 
-/// Clips a detail at [`CLIPPED`] standard deviations, estimated as 1.4826 times the median absolute
-/// value (as for a normal distribution). Returns it unchanged if the median is 0.
+/// Clips a detail at [`CLIP_LIMIT`] standard deviations, estimated as 1.4826 times the median
+/// absolute value (as for a normal distribution). Returns it unchanged if the median is 0.
 fn clip(mut detail: Image) -> Image {
     let mut sizes: Vec<f32> =
         detail.voxels.iter().filter(|v| v.is_finite()).map(|v| v.abs()).collect();
@@ -205,7 +208,7 @@ fn clip(mut detail: Image) -> Image {
     }
     let middle = sizes.len() / 2;
     let (_, median, _) = sizes.select_nth_unstable_by(middle, f32::total_cmp);
-    let limit = CLIPPED * 1.4826 * *median;
+    let limit = CLIP_LIMIT * 1.4826 * *median;
     if limit > 0.0 {
         for v in detail.voxels.iter_mut().filter(|v| v.is_finite()) {
             *v = v.clamp(-limit, limit);
@@ -216,13 +219,13 @@ fn clip(mut detail: Image) -> Image {
 
 /// Maps voxels of the fixed grid through a chain to voxel coordinates of the moving grid.
 fn points(
-    places: &Places,
+    places: &SampleLocations,
     fixed: &Grid,
     moving: &Grid,
     chain: &Chain,
     height: Option<f64>,
-) -> Result<Places, Error> {
-    let Places::Voxels(voxels) = places else { return Ok(places.clone()) };
+) -> Result<SampleLocations, Error> {
+    let SampleLocations::Voxels(voxels) = places else { return Ok(places.clone()) };
     let [_, ny, nx] = fixed.shape;
     let mut grid = *fixed;
     if let Some(height) = height {
@@ -250,5 +253,5 @@ fn points(
             points.push(moving.index(q).map(|v| v as f32));
         }
     }
-    Ok(Places::Points(points))
+    Ok(SampleLocations::Points(points))
 }

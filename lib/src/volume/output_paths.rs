@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::node::{self, Container, Node};
 use super::{Begin, Error, Existing, Format, n5, ome};
 use crate::geom::Grid;
-use crate::store::{self, Entry, Kind};
+use crate::store::{self, EntryKind, FolderEntry};
 
 /// The folder for an array's temporary files: on the array's file system, hidden from listings.
 pub(super) fn partial_folder(array: &Path) -> PathBuf {
@@ -16,7 +16,7 @@ pub(super) fn partial_folder(array: &Path) -> PathBuf {
 
 /// The paths that belong to an output.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Place {
+pub(super) struct OutputPaths {
     /// The array's folder.
     pub(super) array: PathBuf,
     /// The group that the location names, if it names an image group and not an array.
@@ -41,7 +41,7 @@ fn names_container(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "zarr" || extension == "n5")
 }
 
-impl Place {
+impl OutputPaths {
     /// Determines the place of an image: `img.zarr` is a group whose level 0 is the array,
     /// `img.zarr/s0` is the array itself.
     pub(super) fn of_image(
@@ -123,11 +123,11 @@ impl Place {
         self.array.join(".voxloom")
     }
 
-    /// As [`Place::check`], for a run. If an equal run is already working on the existing output,
-    /// it is resumed, whatever [`Begin::existing`] asks for.
+    /// As [`OutputPaths::check`], for a run. If an equal run is already working on the existing
+    /// output, it is resumed, whatever [`Begin::existing`] asks for.
     ///
     /// # Errors
-    /// As [`Place::check`].
+    /// As [`OutputPaths::check`].
     pub(super) fn check_for(
         &self,
         location: &str,
@@ -145,7 +145,7 @@ impl Place {
     pub(super) fn check(&self, location: &str, existing: Existing) -> Result<bool, Error> {
         let named = self.named();
         // a single call, because another process may replace the folder in the meantime
-        if store::about(named).is_ok_and(|there| there.is_some_and(|t| t.kind == Kind::File)) {
+        if store::stat(named).is_ok_and(|there| there.is_some_and(|t| t.kind == EntryKind::File)) {
             let message = "is a file; it is not replaced by a folder, give another name";
             return Err(Error::format(location, message));
         }
@@ -200,7 +200,7 @@ impl Place {
         Err(Error::format(location, message))
     }
 
-    /// Removes the existing output, after [`Place::check`], for a run that replaces it. Locally it
+    /// Removes the existing output, after [`OutputPaths::check`], for a run that replaces it. Locally it
     /// disappears at once for other processes. In a bucket, where the removal of many objects takes
     /// time, a run that is still writing the output ends because of the new claim, which is kept.
     pub(super) fn remove(&self, run: &impl Begin) -> Result<(), Error> {
@@ -212,7 +212,7 @@ impl Place {
         if !store::exists(named) {
             return Ok(());
         }
-        run.seize(&folder)?;
+        run.replace_claim(&folder)?;
         store::clear_folder(named, Some(&folder)).map_err(failed)
     }
 
@@ -293,8 +293,8 @@ impl Place {
 /// Whether a folder is missing, or holds only files of this library, as after a run that was killed
 /// before it wrote data. Level folders in it are checked in the same way.
 fn holds_nothing(folder: &Path) -> std::io::Result<bool> {
-    for Entry { name, kind, .. } in store::list(folder)? {
-        let is_level = ome::is_level_name(&name) && kind == Kind::Folder;
+    for FolderEntry { name, kind, .. } in store::list(folder)? {
+        let is_level = ome::is_level_name(&name) && kind == EntryKind::Folder;
         if name.starts_with(".voxloom") || (is_level && holds_nothing(&folder.join(&name))?) {
             continue;
         }
@@ -330,7 +330,7 @@ fn check_removal(location: &str, node: &Node) -> Result<(), Error> {
     if arrays.is_empty() {
         // arrays may lie deeper than `arrays_below` searches
         let entries = store::list(&node.path).map_err(|e| Error::io("read", &node.path, e))?;
-        let folders = entries.into_iter().filter(|entry| entry.kind == Kind::Folder);
+        let folders = entries.into_iter().filter(|entry| entry.kind == EntryKind::Folder);
         others.extend(folders.map(|entry| entry.name));
         others.retain(|name| !name.starts_with(".voxloom") && !ome::is_level_name(name));
     }
@@ -355,15 +355,15 @@ fn foreign(folder: &Path, is_array: bool) -> Result<Option<PathBuf>, Error> {
     };
     // another process may be replacing the folder: then it is empty
     let entries = store::list(folder).map_err(|e| Error::io("read", folder, e))?;
-    for Entry { name, kind, is_link } in entries {
-        let is_file = kind == Kind::File && !is_link;
+    for FolderEntry { name, kind, is_link } in entries {
+        let is_file = kind == EntryKind::File && !is_link;
         let is_ours = name.starts_with(".voxloom");
         let is_metadata = METADATA.contains(&name.as_str()) && is_file;
         if is_ours || is_metadata || (is_array && is_file && is_number(&name)) {
             continue;
         }
         let below = folder.join(&name);
-        if kind != Kind::Folder || is_link {
+        if kind != EntryKind::Folder || is_link {
             return Ok(Some(below));
         }
         let inner = if is_array && is_number(&name) {

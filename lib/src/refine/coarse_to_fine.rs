@@ -2,19 +2,19 @@
 
 use serde_json::{Value, json};
 
-use super::climb::{Limits, Summit, climb};
-use super::model::Freedom;
-use super::scene::{Level, Scene, Start};
+use super::image_pair::{ImagePair, InitialMap, Level};
+use super::model::ModelParameters;
+use super::optimise::{Optimum, StopCriteria, optimise};
 use super::{Error, Refusal};
 use crate::geom::Affine;
 use crate::metric::Workspace;
 
 /// Minimum number of samples from which a map can be estimated.
-pub(super) const FEWEST: usize = 64;
+pub(super) const MIN_SAMPLES: usize = 64;
 
 /// Result of the refinement.
 #[derive(Clone, Debug)]
-pub(super) struct Descent {
+pub(super) struct Refinement {
     /// The map that follows the initial one.
     pub(super) map: Affine,
     /// Energies of the initial map, if it has one, and of the result, at the finest level.
@@ -38,33 +38,33 @@ pub(super) struct Descent {
 ///
 /// # Errors
 /// [`Error::NoOverlap`] if too few samples fall on the moving image; [`Error::Metric`].
-pub(super) fn descend(
-    scene: &Scene<'_>,
-    start: &Start<'_>,
-    before: Option<&Start<'_>>,
+pub(super) fn refine_levels(
+    images: &ImagePair<'_>,
+    start: &InitialMap<'_>,
+    before: Option<&InitialMap<'_>>,
     scale: f64,
     initial: &str,
-) -> Result<Descent, Error> {
-    let options = scene.options;
-    let freedom = Freedom::of(options.model, scene.planar);
-    let finest = scene.finest(scale);
+) -> Result<Refinement, Error> {
+    let options = images.options;
+    let parameters = ModelParameters::of(options.model, images.planar);
+    let finest = images.finest(scale);
     let mut work = Workspace::default();
     let mut map = Affine::IDENTITY;
     let mut lines = Vec::new();
     for number in (1..options.levels as i32).rev() {
-        let level = match scene.level(finest * 2f64.powi(number), scale, start) {
+        let level = match images.level(finest * 2f64.powi(number), scale, start) {
             Ok(level) => level,
             // an image with only fine structure is constant at coarse resolutions
             Err(Error::Metric(_)) => continue,
             Err(error) => return Err(error),
         };
-        if let Some(summit) = at_level(&level, start, &map, &freedom, scene, &mut work) {
-            lines.push(line(&level, &summit, scene));
-            map = summit.map;
+        if let Some(optimum) = at_level(&level, start, &map, &parameters, images, &mut work) {
+            lines.push(line(&level, &optimum, images));
+            map = optimum.map;
         }
     }
-    let level = scene.level(finest, scale, start)?;
-    let pair = level.affinity(start);
+    let level = images.level(finest, scale, start)?;
+    let pair = level.similarity(start);
     let unmoved = pair.score(&Affine::IDENTITY, &mut work);
     let moved = pair.score(&map, &mut work);
     if let (Some(unmoved), Some(moved)) = (&unmoved, &moved)
@@ -73,24 +73,24 @@ pub(super) fn descend(
         // the coarser levels led to a worse map: start again from the initial one
         map = Affine::IDENTITY;
     }
-    let Some(summit) = at_level(&level, start, &map, &freedom, scene, &mut work) else {
+    let Some(optimum) = at_level(&level, start, &map, &parameters, images, &mut work) else {
         let found = unmoved.map_or(0, |score| score.count);
         let (of, initial) = (level.samples(), initial.to_owned());
         return Err(Error::NoOverlap { initial, found, of });
     };
-    lines.push(line(&level, &summit, scene));
+    lines.push(line(&level, &optimum, images));
     let before = match before {
-        Some(before) => level.affinity(before).score(&Affine::IDENTITY, &mut work),
+        Some(before) => level.similarity(before).score(&Affine::IDENTITY, &mut work),
         None => unmoved,
     };
     let overlap = [
         before.as_ref().map_or(0.0, |score| level.overlap(score.count)),
-        level.overlap(summit.count),
+        level.overlap(optimum.count),
     ];
-    Ok(Descent {
-        map: summit.map,
-        energy: [before.map(|score| score.energy), Some(summit.energy)],
-        refusal: refusal(scene, &summit, overlap[1]),
+    Ok(Refinement {
+        map: optimum.map,
+        energy: [before.map(|score| score.energy), Some(optimum.energy)],
+        refusal: refusal(images, &optimum, overlap[1]),
         overlap,
         levels: lines,
         resolution: finest,
@@ -100,49 +100,52 @@ pub(super) fn descend(
 
 fn at_level(
     level: &Level,
-    start: &Start<'_>,
+    start: &InitialMap<'_>,
     map: &Affine,
-    freedom: &Freedom,
-    scene: &Scene<'_>,
+    parameters: &ModelParameters,
+    images: &ImagePair<'_>,
     work: &mut Workspace,
-) -> Option<Summit> {
-    let limits =
-        Limits { iterations: scene.options.iterations, voxel: level.resolution[1], least: FEWEST };
-    climb(&level.affinity(start), map, freedom, &limits, work)
+) -> Option<Optimum> {
+    let criteria = StopCriteria {
+        iterations: images.options.iterations,
+        voxel: level.resolution[1],
+        min_samples: MIN_SAMPLES,
+    };
+    optimise(&level.similarity(start), map, parameters, &criteria, work)
 }
 
-fn line(level: &Level, summit: &Summit, scene: &Scene<'_>) -> Value {
-    let metric = scene.options.metric.shown(summit.energy);
+fn line(level: &Level, optimum: &Optimum, images: &ImagePair<'_>) -> Value {
+    let metric = images.options.metric.shown(optimum.energy);
     tracing::info!(
         resolution_um = level.resolution[0],
         metric,
-        iterations = summit.iterations,
-        overlap = level.overlap(summit.count),
+        iterations = optimum.iterations,
+        overlap = level.overlap(optimum.count),
         "refined"
     );
     json!({
         "resolution_um": level.resolution[0],
         "samples": level.samples(),
         "metric": metric,
-        "iterations": summit.iterations,
-        "converged": summit.converged,
-        "overlap": level.overlap(summit.count),
+        "iterations": optimum.iterations,
+        "converged": optimum.converged,
+        "overlap": level.overlap(optimum.count),
     })
 }
 
 /// Checks whether a refinement is acceptable; the reason if it is not.
-fn refusal(scene: &Scene<'_>, summit: &Summit, overlap: f64) -> Option<Refusal> {
-    let parts = summit.map.decompose();
+fn refusal(images: &ImagePair<'_>, optimum: &Optimum, overlap: f64) -> Option<Refusal> {
+    let parts = optimum.map.decompose();
     let [most, _, least] = parts.scales.map(f64::abs);
     // the negated condition refuses NaN, too
     if !(parts.determinant > 0.0 && least > 1e-6 * most && most.is_finite()) {
         return Some(Refusal::Determinant { determinant: parts.determinant });
     }
-    let limit = scene.options.max_scale;
+    let limit = images.options.max_scale;
     if most > limit || least < 1.0 / limit {
         let found = if most * least > 1.0 { most } else { least };
         return Some(Refusal::Scale { found, limit });
     }
-    let wanted = scene.options.min_overlap;
+    let wanted = images.options.min_overlap;
     (overlap < wanted).then_some(Refusal::Overlap { found: overlap, wanted })
 }

@@ -17,10 +17,10 @@ use crate::volume::{self, FlatVectors, VectorArray, Voxel};
 use crate::with_voxel;
 
 /// A field with more samples than this has a damaged header.
-const MOST: usize = 1 << 44;
+const MAX_SAMPLES: usize = 1 << 44;
 
 /// A smooth map that is defined everywhere, such as a spline.
-pub(super) trait Warp: Send + Sync {
+pub(super) trait SmoothMap: Send + Sync {
     /// Maps `p`, `[z, y, x]` micrometres.
     fn apply(&self, p: Point) -> Point;
 
@@ -34,15 +34,15 @@ pub(super) trait Warp: Send + Sync {
 }
 
 /// One of the maps of which a transform is composed.
-pub(super) enum Piece {
+pub(super) enum MapStep {
     /// A matrix.
     Affine(Affine),
     /// A map that is sampled to become a displacement field.
-    Smooth(Arc<dyn Warp>),
+    Smooth(Arc<dyn SmoothMap>),
     /// A vector field of another program, on its own samples.
-    Foreign(Box<Foreign>),
+    ForeignField(Box<ForeignField>),
     /// A native array.
-    Ours(Step),
+    Native(Step),
 }
 
 /// The storage of a foreign field's vectors.
@@ -61,14 +61,14 @@ pub(super) enum Payload {
 
 /// The meaning of the vectors of a foreign field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Holds {
+pub(super) enum VectorMeaning {
     /// Displacements of the sample positions.
     Displacements,
     /// The positions to which the samples are mapped.
     Positions,
 }
 
-impl Holds {
+impl VectorMeaning {
     /// Its name, in the plural.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -79,7 +79,7 @@ impl Holds {
 }
 
 /// A vector field of another program.
-pub(super) struct Foreign {
+pub(super) struct ForeignField {
     /// The grid of its samples, in its own frame.
     grid: Grid,
     /// From that frame to ours; `None` if they are the same.
@@ -88,20 +88,20 @@ pub(super) struct Foreign {
     turn: [[f64; 3]; 3],
     /// The translation added after `turn`: for positions, that of the inverse of `frame`; else 0.
     shift: Point,
-    holds: Holds,
+    holds: VectorMeaning,
     payload: Payload,
     /// The fingerprint of the payload, computed on first use.
     content: OnceLock<String>,
 }
 
-impl Foreign {
+impl ForeignField {
     /// A field whose samples are placed by `placement` in `world` and whose vectors are in
     /// `vectors`.
     pub(super) fn new(
         placement: &Placement,
         world: World,
         vectors: World,
-        holds: Holds,
+        holds: VectorMeaning,
         payload: Payload,
     ) -> Result<Self, String> {
         let (grid, frame) = placement.grid(world);
@@ -116,8 +116,8 @@ impl Foreign {
             std::array::from_fn(|c| back.apply_vector(vectors.vector(unit(c))));
         let turn = std::array::from_fn(|r| std::array::from_fn(|c| columns[c][r]));
         let shift = match holds {
-            Holds::Displacements => [0.0; 3],
-            Holds::Positions => back.offset(),
+            VectorMeaning::Displacements => [0.0; 3],
+            VectorMeaning::Positions => back.offset(),
         };
         Self { grid, frame, turn, shift, holds, payload, content: OnceLock::new() }.checked()
     }
@@ -127,7 +127,7 @@ impl Foreign {
     pub(super) fn on_grid(
         grid: Grid,
         turn: [[f64; 3]; 3],
-        holds: Holds,
+        holds: VectorMeaning,
         payload: Payload,
     ) -> Result<Self, String> {
         let content = OnceLock::new();
@@ -137,7 +137,7 @@ impl Foreign {
     fn checked(self) -> Result<Self, String> {
         let Grid { shape, spacing, origin, .. } = self.grid;
         let count = shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n));
-        if !count.is_some_and(|count| (1..=MOST).contains(&count)) {
+        if !count.is_some_and(|count| (1..=MAX_SAMPLES).contains(&count)) {
             return Err(format!("has {shape:?} samples along z, y, x, which cannot be"));
         }
         if spacing.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
@@ -161,7 +161,7 @@ impl Foreign {
     }
 
     /// The meaning of its vectors.
-    pub(super) fn holds(&self) -> Holds {
+    pub(super) fn holds(&self) -> VectorMeaning {
         self.holds
     }
 
@@ -293,14 +293,14 @@ impl Payload {
     }
 }
 
-impl FieldSource for Foreign {
+impl FieldSource for ForeignField {
     fn fingerprint(&self) -> Result<String, SourceError> {
         let mut fingerprint = Fingerprint::default();
         self.grid.add_to(&mut fingerprint);
         let frame = self.frame.unwrap_or(Affine::IDENTITY);
         fingerprint.add_numbers(frame.rows().concat()).add_numbers(self.turn.concat());
         fingerprint.add_numbers(self.shift);
-        fingerprint.add_counts([u64::from(self.holds == Holds::Positions)]);
+        fingerprint.add_counts([u64::from(self.holds == VectorMeaning::Positions)]);
         fingerprint.add(self.content()?.as_bytes());
         Ok(fingerprint.hex())
     }
@@ -335,8 +335,8 @@ impl FieldSource for Foreign {
             .map(|(v, p)| {
                 let u = turn(v);
                 match self.holds {
-                    Holds::Displacements => u.map(|u| u as f32),
-                    Holds::Positions => std::array::from_fn(|a| (u[a] - p[a]) as f32),
+                    VectorMeaning::Displacements => u.map(|u| u as f32),
+                    VectorMeaning::Positions => std::array::from_fn(|a| (u[a] - p[a]) as f32),
                 }
             })
             .collect())
@@ -354,19 +354,22 @@ pub(super) fn positions(grid: &Grid, part: &Box3) -> impl Iterator<Item = Point>
 }
 
 /// One map of a transform, in a form that can be evaluated.
-pub(super) enum Stage {
+pub(super) enum EvaluableStep {
     /// A chain of native steps.
     Chain(Chain),
     /// A spline.
-    Smooth(Arc<dyn Warp>),
+    Smooth(Arc<dyn SmoothMap>),
 }
 
 /// Maps points through all stages exactly.
-pub(super) fn carry(stages: &[Stage], points: &mut [Point]) -> Result<(), SourceError> {
+pub(super) fn map_points(
+    stages: &[EvaluableStep],
+    points: &mut [Point],
+) -> Result<(), SourceError> {
     for stage in stages {
         match stage {
-            Stage::Smooth(warp) => points.iter_mut().for_each(|p| *p = warp.apply(*p)),
-            Stage::Chain(chain) => {
+            EvaluableStep::Smooth(warp) => points.iter_mut().for_each(|p| *p = warp.apply(*p)),
+            EvaluableStep::Chain(chain) => {
                 let mut extent = [[f64::INFINITY; 3], [f64::NEG_INFINITY; 3]];
                 for p in points.iter().filter(|p| p.iter().all(|v| v.is_finite())) {
                     for a in 0..3 {
@@ -383,10 +386,10 @@ pub(super) fn carry(stages: &[Stage], points: &mut [Point]) -> Result<(), Source
 }
 
 /// The composition of the affine parts of all stages: the map that extrapolates a sampled field.
-pub(super) fn affine_part(stages: &[Stage]) -> Affine {
+pub(super) fn affine_part(stages: &[EvaluableStep]) -> Affine {
     stages.iter().fold(Affine::IDENTITY, |sum, stage| match stage {
-        Stage::Smooth(warp) => sum.then(&warp.affine()),
-        Stage::Chain(chain) => chain.steps.iter().fold(sum, |sum, step| match step {
+        EvaluableStep::Smooth(warp) => sum.then(&warp.affine()),
+        EvaluableStep::Chain(chain) => chain.steps.iter().fold(sum, |sum, step| match step {
             Transform::Affine(map) => sum.then(map),
             _ => sum,
         }),
@@ -394,22 +397,22 @@ pub(super) fn affine_part(stages: &[Stage]) -> Affine {
 }
 
 /// Stages sampled on a grid, such that `p -> last(p + u(p))` is exact at the grid's nodes.
-pub(super) struct Sampled {
-    pub(super) stages: Vec<Stage>,
+pub(super) struct SampledSteps {
+    pub(super) stages: Vec<EvaluableStep>,
     pub(super) grid: Grid,
     /// The inverse of `last`, the matrix that follows the field.
     pub(super) unlast: Affine,
 }
 
-impl FieldSource for Sampled {
+impl FieldSource for SampledSteps {
     fn fingerprint(&self) -> Result<String, SourceError> {
         let mut fingerprint = Fingerprint::default();
         self.grid.add_to(&mut fingerprint);
         fingerprint.add_numbers(self.unlast.rows().concat());
         for stage in &self.stages {
             match stage {
-                Stage::Smooth(warp) => warp.add_to(&mut fingerprint),
-                Stage::Chain(chain) => {
+                EvaluableStep::Smooth(warp) => warp.add_to(&mut fingerprint),
+                EvaluableStep::Chain(chain) => {
                     let identity = Identity::of("chain").with_chain("steps", chain)?;
                     fingerprint.add(identity.hex().as_bytes());
                 }
@@ -424,7 +427,7 @@ impl FieldSource for Sampled {
 
     fn read(&self, part: &Box3) -> Result<Vec<[f32; 3]>, SourceError> {
         let mut points: Vec<Point> = positions(&self.grid, part).collect();
-        carry(&self.stages, &mut points)?;
+        map_points(&self.stages, &mut points)?;
         Ok(points
             .into_iter()
             .zip(positions(&self.grid, part))

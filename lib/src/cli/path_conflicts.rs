@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 use clap::{ArgMatches, Command};
 
 use super::{Program, streams};
-use crate::blocks::{Error, receipt_beside};
+use crate::blocks::{Error, receipt_path};
 use crate::store::{self, document};
 use crate::transform::{self, Direction, Step};
 use crate::{files, volume};
 
 /// Flags of any program that name outputs.
-pub(super) const WRITTEN: [&str; 5] = ["output", "table", "matches", "receipt", "scratch"];
+pub(super) const OUTPUT_FLAGS: [&str; 5] = ["output", "table", "matches", "receipt", "scratch"];
 /// Maximum size of a transform document, in bytes.
-const DOCUMENT: u64 = 16 << 20;
+const MAX_DOCUMENT: u64 = 16 << 20;
 /// Number of bytes of another program's text in which names of other files are searched, ...
-const TEXT: usize = 1 << 16;
+const MAX_SEARCHED_TEXT: usize = 1 << 16;
 /// ... among at most this many words.
-const MOST_NAMES: usize = 1000;
+const MAX_NAMES: usize = 1000;
 
 /// Refuses a command line that would replace an input or write into it, and one that names a
 /// device, a pipe or a socket where a file is required.
@@ -31,22 +31,22 @@ pub(super) fn check<P: Program>(
     command: &Command,
     matches: &ArgMatches,
 ) -> Result<(), Error> {
-    let named = places(command, matches);
+    let named = path_arguments(command, matches);
     let (mut written, read): (Vec<_>, Vec<_>) =
-        named.into_iter().partition(|flag| WRITTEN.contains(&flag.id));
+        named.into_iter().partition(|flag| OUTPUT_FLAGS.contains(&flag.id));
     let given = written.len();
-    let read = all_of(read);
-    let mut beside = program.written();
+    let read = expand_existing(read);
+    let mut implied = program.written();
     if matches.try_get_raw("receipt").ok().flatten().is_none() {
         let outputs = written.iter().filter(|flag| flag.id == "output");
-        beside.extend(outputs.map(|flag| receipt_beside(Path::new(&flag.text))));
+        implied.extend(outputs.map(|flag| receipt_path(Path::new(&flag.text))));
     }
-    for path in beside {
+    for path in implied {
         let text = path.display().to_string();
-        written.extend(Named::new("output", text, usize::MAX - written.len()));
+        written.extend(PathArgument::new("output", text, usize::MAX - written.len()));
     }
     for (number, out) in written.iter().enumerate() {
-        if store::is_remote(&out.place) && !store::is_listable(&out.place) {
+        if store::is_remote(&out.path) && !store::is_listable(&out.path) {
             return Err(Error::Usage(format!(
                 "{} would be written by --{}, and a web server can only be read; give a local path, or an \
                  address in a bucket",
@@ -54,19 +54,19 @@ pub(super) fn check<P: Program>(
             )));
         }
         check_kind(out, false)?;
-        let others = written[number + 1..].iter().filter(|other| other.place == out.place);
+        let others = written[number + 1..].iter().filter(|other| other.path == out.path);
         let clash = read.iter().find(|read| out.harms(read)).or(others.into_iter().next());
         if let Some(read) = clash {
             return Err(Error::Usage(format!(
                 "{} would be written by --{} and is {} too; write to another name",
                 out.text,
                 out.id,
-                read.said(command)
+                read.describe(command)
             )));
         }
     }
     // only the given names are checked: we chose the names of files beside the outputs
-    written.iter().take(given).try_for_each(|out| check_ending(out, command))?;
+    written.iter().take(given).try_for_each(|out| check_extension(out, command))?;
     let pipes = program.pipes();
     read.iter().try_for_each(|read| {
         let is_text = pipes.contains(&read.id) || streams::SHARED.contains(&read.id);
@@ -75,7 +75,7 @@ pub(super) fn check<P: Program>(
 }
 
 /// Refuses a name for a table, a transform or a page that ends as another format does.
-fn check_ending(out: &Named<'_>, command: &Command) -> Result<(), Error> {
+fn check_extension(out: &PathArgument<'_>, command: &Command) -> Result<(), Error> {
     let flag = command.get_arguments().find(|arg| arg.get_id() == out.id);
     let kind = flag.and_then(|flag| flag.get_value_names()).and_then(|names| names.first());
     let own: &[&str] = match kind.map(clap::builder::Str::as_str) {
@@ -101,42 +101,45 @@ fn check_ending(out: &Named<'_>, command: &Command) -> Result<(), Error> {
 }
 
 /// Expands patterns and references of values, and keeps the paths that exist.
-fn all_of(named: Vec<Named<'_>>) -> Vec<Named<'_>> {
-    let all = named.into_iter().flat_map(Named::members).flat_map(Named::with_references);
-    let all = all.flat_map(Named::with_sections);
-    all.filter(|flag| store::exists(&flag.place)).collect()
+fn expand_existing(named: Vec<PathArgument<'_>>) -> Vec<PathArgument<'_>> {
+    let all =
+        named.into_iter().flat_map(PathArgument::members).flat_map(PathArgument::with_references);
+    let all = all.flat_map(PathArgument::with_sections);
+    all.filter(|flag| store::exists(&flag.path)).collect()
 }
 
 /// The paths of inputs that are not on the command line but referred to by a transform chain.
 pub(super) fn referred_to(command: &Command, matches: &ArgMatches) -> Vec<PathBuf> {
-    let read = places(command, matches).into_iter().filter(|flag| !WRITTEN.contains(&flag.id));
-    let read = all_of(read.collect()).into_iter().filter(|named| named.by.is_some());
-    read.map(|named| named.place).collect()
+    let read = path_arguments(command, matches)
+        .into_iter()
+        .filter(|flag| !OUTPUT_FLAGS.contains(&flag.id));
+    let read = expand_existing(read.collect()).into_iter().filter(|named| named.by.is_some());
+    read.map(|named| named.path).collect()
 }
 
 /// A value of the command line that names a path.
 #[derive(Clone)]
-pub(super) struct Named<'a> {
+pub(super) struct PathArgument<'a> {
     pub(super) id: &'a str,
     /// The NAME of a value NAME=LOCATION.
     pub(super) label: Option<String>,
     pub(super) text: String,
     /// The path without symbolic links, as far as it exists.
-    pub(super) place: PathBuf,
+    pub(super) path: PathBuf,
     /// The document that refers to the path, if it is not named by the flag itself.
     by: Option<String>,
     /// The index of the value among all values.
     at: usize,
 }
 
-impl<'a> Named<'a> {
+impl<'a> PathArgument<'a> {
     fn new(id: &'a str, text: String, at: usize) -> Option<Self> {
         let path = store::parse(&text).ok()?;
-        let place = real(&path)?;
-        Some(Self { id, label: None, text, place, by: None, at })
+        let path = resolve_links(&path)?;
+        Some(Self { id, label: None, text, path, by: None, at })
     }
 
-    fn said(&self, command: &Command) -> String {
+    fn describe(&self, command: &Command) -> String {
         let flag = command.get_arguments().find(|flag| flag.get_id() == self.id);
         let flag = match flag.and_then(clap::Arg::get_long) {
             Some(long) => format!("named by --{long}"),
@@ -150,25 +153,27 @@ impl<'a> Named<'a> {
 
     /// The files that match a glob pattern, or the path itself.
     pub(super) fn members(self) -> Vec<Self> {
-        if !self.text.contains(['*', '?', '[']) || store::exists(&self.place) {
+        if !self.text.contains(['*', '?', '[']) || store::exists(&self.path) {
             return vec![self];
         }
         let files = glob::glob(&self.text).into_iter().flatten().flatten();
-        files.filter_map(|path| Some(Self { place: real(&path)?, ..self.clone() })).collect()
+        files
+            .filter_map(|path| Some(Self { path: resolve_links(&path)?, ..self.clone() }))
+            .collect()
     }
 
     /// The path itself, and the arrays and files that it refers to if it is a transform chain, ours
     /// or the text of another program.
     pub(super) fn with_references(self) -> Vec<Self> {
-        let about = store::about_file(&self.place).ok().flatten();
+        let about = store::stat_file(&self.path).ok().flatten();
         let mut all = vec![self.clone()];
-        if volume::is_sections(&self.place.to_string_lossy()) {
+        if volume::is_sections(&self.path.to_string_lossy()) {
             return all;
         }
-        let is_document = |about: &store::About| {
-            about.kind == store::Kind::File
-                && about.length <= DOCUMENT
-                && !files::is_pipe(&self.place)
+        let is_document = |about: &store::Stat| {
+            about.kind == store::EntryKind::File
+                && about.length <= MAX_DOCUMENT
+                && !files::is_pipe(&self.path)
         };
         if !about.as_ref().is_some_and(is_document) {
             return all;
@@ -180,15 +185,15 @@ impl<'a> Named<'a> {
             let (Step::Field(location) | Step::LocalAffines(location)) = step else { continue };
             all.extend(self.refers_to(Path::new(&location)));
         }
-        let start = document::read_start(&self.place, TEXT).ok();
+        let start = document::read_start(&self.path, MAX_SEARCHED_TEXT).ok();
         let Some(text) = start.and_then(|start| String::from_utf8(start).ok()) else { return all };
         if text.trim_start().starts_with('{') {
             return all;
         }
-        let folder = self.place.parent().unwrap_or(Path::new(""));
-        let apart = |c: char| c.is_whitespace() || "\"()=,;".contains(c);
-        let words = text.split(apart).filter(|word| word.contains('.'));
-        for word in words.filter(|word| word.parse::<f64>().is_err()).take(MOST_NAMES) {
+        let folder = self.path.parent().unwrap_or(Path::new(""));
+        let is_separator = |c: char| c.is_whitespace() || "\"()=,;".contains(c);
+        let words = text.split(is_separator).filter(|word| word.contains('.'));
+        for word in words.filter(|word| word.parse::<f64>().is_err()).take(MAX_NAMES) {
             let names = [folder.join(word), PathBuf::from(word)];
             all.extend(
                 names.iter().filter(|name| name.is_file()).filter_map(|n| self.refers_to(n)),
@@ -199,40 +204,40 @@ impl<'a> Named<'a> {
 
     /// The path itself, and the images of a table of sections or in a folder.
     fn with_sections(self) -> Vec<Self> {
-        let members = volume::members(&self.place.to_string_lossy());
+        let members = volume::members(&self.path.to_string_lossy());
         let members: Vec<_> = members.iter().filter_map(|path| self.refers_to(path)).collect();
         std::iter::once(self).chain(members).collect()
     }
 
     fn refers_to(&self, path: &Path) -> Option<Self> {
-        Some(Self { place: real(path)?, by: Some(self.text.clone()), ..self.clone() })
+        Some(Self { path: resolve_links(path)?, by: Some(self.text.clone()), ..self.clone() })
     }
 
     /// Whether writing this path would remove or change data that are read from the other.
     fn harms(&self, read: &Self) -> bool {
         // replacing a folder removes everything in it, and files inside an image are part of it
         read.at != self.at
-            && (read.place.starts_with(&self.place)
-                || (self.place.starts_with(&read.place) && is_container(&read.place)))
+            && (read.path.starts_with(&self.path)
+                || (self.path.starts_with(&read.path) && is_container(&read.path)))
     }
 }
 
 /// Whether a folder is a Zarr or N5 group or array, or a folder of images, where an added file
 /// would be read as a section.
-fn is_container(place: &Path) -> bool {
-    let location = place.display().to_string();
-    store::is_folder(place)
+fn is_container(path: &Path) -> bool {
+    let location = path.display().to_string();
+    store::is_folder(path)
         && (!matches!(volume::attributes(&location), Ok(None))
             || !volume::members(&location).is_empty())
 }
 
 /// Refuses a path that is neither a file nor a folder; a pipe is allowed where a text is read.
-fn check_kind(named: &Named, is_text_read: bool) -> Result<(), Error> {
-    let Ok(about) = fs::metadata(&named.place) else { return Ok(()) };
+fn check_kind(named: &PathArgument, is_text_read: bool) -> Result<(), Error> {
+    let Ok(about) = fs::metadata(&named.path) else { return Ok(()) };
     let kind = about.file_type();
     let what = if kind.is_fifo() && is_text_read {
         return Ok(());
-    } else if kind.is_fifo() && !WRITTEN.contains(&named.id) {
+    } else if kind.is_fifo() && !OUTPUT_FLAGS.contains(&named.id) {
         "a pipe, and only tables and transforms can be read from one"
     } else if kind.is_fifo() {
         "a pipe"
@@ -248,7 +253,7 @@ fn check_kind(named: &Named, is_text_read: bool) -> Result<(), Error> {
 
 /// The path without symbolic links and dots; components that do not exist are kept as given. An
 /// address is returned unchanged.
-fn real(path: &Path) -> Option<PathBuf> {
+fn resolve_links(path: &Path) -> Option<PathBuf> {
     if store::is_remote(path) {
         return Some(path.to_owned());
     }
@@ -261,7 +266,10 @@ fn real(path: &Path) -> Option<PathBuf> {
 }
 
 /// All values that name a path: outputs, and possible inputs.
-pub(super) fn places<'a>(command: &'a Command, matches: &ArgMatches) -> Vec<Named<'a>> {
+pub(super) fn path_arguments<'a>(
+    command: &'a Command,
+    matches: &ArgMatches,
+) -> Vec<PathArgument<'a>> {
     let mut found = Vec::new();
     // a URL, such as the address of a server, is not a location that a program reads or writes
     let is_url = |flag: &clap::Arg| {
@@ -277,13 +285,15 @@ pub(super) fn places<'a>(command: &'a Command, matches: &ArgMatches) -> Vec<Name
                 continue;
             }
             // some flags have the form NAME=LOCATION
-            let apart = text.split_once('=').filter(|_| !Path::new(&text).exists());
-            let (label, location) = apart.map_or((None, text.as_str()), |(a, b)| (Some(a), b));
+            let labelled = text.split_once('=').filter(|_| !Path::new(&text).exists());
+            let (label, location) = labelled.map_or((None, text.as_str()), |(a, b)| (Some(a), b));
             if files::is_stream(location) {
                 continue;
             }
-            let named = Named::new(id, location.to_owned(), found.len());
-            found.extend(named.map(|named| Named { label: label.map(str::to_owned), ..named }));
+            let named = PathArgument::new(id, location.to_owned(), found.len());
+            found.extend(
+                named.map(|named| PathArgument { label: label.map(str::to_owned), ..named }),
+            );
         }
     }
     found

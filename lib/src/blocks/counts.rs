@@ -6,11 +6,11 @@ use super::entries::Entries;
 use super::{Error, Key, Outcome, Task};
 
 /// Maximum number of reasons that an error lists.
-const REASONS: usize = 3;
+const SHOWN_REASONS: usize = 3;
 
 /// The number of blocks by outcome.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Tally {
+pub struct BlockCounts {
     /// Blocks whose computed result was written.
     pub done: usize,
     /// Blocks without data.
@@ -18,14 +18,14 @@ pub struct Tally {
     /// Blocks with a fallback result.
     pub fallback: usize,
     /// Blocks without a result.
-    pub failed: Vec<Failure>,
+    pub failed: Vec<FailedBlock>,
     #[serde(skip)]
     fallback_reasons: Vec<String>,
 }
 
 /// A block without a result.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Failure {
+pub struct FailedBlock {
     /// Which block: `index` (z, y, x) in the grid of blocks, or `name`.
     #[serde(flatten)]
     pub key: Key,
@@ -33,20 +33,20 @@ pub struct Failure {
     pub reason: String,
 }
 
-impl Tally {
+impl BlockCounts {
     /// Counts the blocks of `tasks` by their outcome in `entries`.
     pub(super) fn add(&mut self, tasks: impl Iterator<Item = Task>, entries: &Entries) {
         for task in tasks {
             match entries.outcome(task.id) {
                 None => {}
                 Some(Err(reason)) => {
-                    self.failed.push(Failure { key: task.key, reason: reason.to_owned() });
+                    self.failed.push(FailedBlock { key: task.key, reason: reason.to_owned() });
                 }
                 Some(Ok(Outcome::Done)) => self.done += 1,
                 Some(Ok(Outcome::Empty)) => self.empty += 1,
                 Some(Ok(Outcome::Fallback(reason))) => {
                     self.fallback += 1;
-                    if self.fallback_reasons.len() < REASONS {
+                    if self.fallback_reasons.len() < SHOWN_REASONS {
                         self.fallback_reasons.push(named(&task.key, reason));
                     }
                 }
@@ -60,7 +60,7 @@ impl Tally {
         self.empty += other.empty;
         self.fallback += other.fallback;
         self.failed.extend(other.failed);
-        let room = REASONS.saturating_sub(self.fallback_reasons.len());
+        let room = SHOWN_REASONS.saturating_sub(self.fallback_reasons.len());
         self.fallback_reasons.extend(other.fallback_reasons.into_iter().take(room));
     }
 
@@ -74,7 +74,7 @@ impl Tally {
             return Ok(());
         }
         let failures = self.failed.iter().map(|failure| named(&failure.key, &failure.reason));
-        let reasons = failures.chain(self.fallback_reasons.iter().cloned()).take(REASONS);
+        let reasons = failures.chain(self.fallback_reasons.iter().cloned()).take(SHOWN_REASONS);
         Err(Error::TooManyFailed {
             failed,
             fallback: self.fallback,
@@ -95,11 +95,11 @@ mod tests {
 
     #[test]
     fn a_fallback_counts_against_the_verdict_but_leaves_no_gap() {
-        let mut tally = Tally { done: 3, fallback: 1, ..Tally::default() };
+        let mut tally = BlockCounts { done: 3, fallback: 1, ..BlockCounts::default() };
         assert!(tally.check(0.0, false).is_ok());
         assert!(tally.check(0.0, true).is_err());
         assert!(tally.check(0.25, true).is_ok());
-        tally.failed.push(Failure { key: Key::Block([0, 1, 2]), reason: "damaged".into() });
+        tally.failed.push(FailedBlock { key: Key::Block([0, 1, 2]), reason: "damaged".into() });
         let message = tally.check(0.25, true).unwrap_err().to_string();
         assert!(
             message.contains("1 of 5") && message.contains("block 0,1,2: damaged"),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::scene::{Pair, Scene, executable, program};
+use crate::scene::{PhantomPair, Scene, executable, program};
 
 /// Capacity of a pipe on Linux, in bytes, beyond which a writer blocks.
 const FULL: usize = 1 << 16;
@@ -144,10 +144,14 @@ fn a_message_of_any_length_is_some_hundred_letters() {
         ("extract-spots", vec![&long, "-o", &out]),
         ("voxloom", vec![&long]),
     ] {
-        let said = program(name).args(&arguments).output().unwrap();
+        let message = program(name).args(&arguments).output().unwrap();
         let shown: Vec<_> = arguments.iter().map(|word| &word[..word.len().min(40)]).collect();
-        assert!(matches!(said.status.code(), Some(1 | 2)), "{name} {shown:?}: {:?}", said.status);
-        let length = said.stderr.len();
+        assert!(
+            matches!(message.status.code(), Some(1 | 2)),
+            "{name} {shown:?}: {:?}",
+            message.status
+        );
+        let length = message.stderr.len();
         assert!(length < 3000 && length > 20, "{name} {shown:?}: {length} bytes of message");
     }
     assert!(!Path::new(&out).exists());
@@ -157,17 +161,18 @@ fn a_message_of_any_length_is_some_hundred_letters() {
 fn a_log_in_json_is_json_whatever_it_quotes() {
     let scene = Scene::new();
     let digits = scene.file("digits.txt", &"1".repeat(1_000_000));
-    let said = program("inspect").args([&digits, "--log-json", "-vv"]).output().unwrap();
-    let talk = String::from_utf8(said.stderr).unwrap();
-    let lines: Vec<Value> = talk.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let message = program("inspect").args([&digits, "--log-json", "-vv"]).output().unwrap();
+    let stderr = String::from_utf8(message.stderr).unwrap();
+    let lines: Vec<Value> =
+        stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let error = lines.iter().find(|line| line["level"] == "ERROR").unwrap();
     assert_eq!(error["exit_code"], 1);
-    assert!(talk.len() < 6000, "{} bytes", talk.len());
+    assert!(stderr.len() < 6000, "{} bytes", stderr.len());
 }
 
 /// Long runs of each program, with their arguments.
 fn long_runs(scene: &Scene) -> Vec<(&'static str, Vec<String>)> {
-    let pair = Pair::get();
+    let pair = PhantomPair::get();
     let [fixed, moving, global, truth] =
         ["fixed.zarr", "moving.zarr", "global.json", "truth.json"].map(|name| pair.at(name));
     let at = |name: &str| scene.at(name);
@@ -248,13 +253,16 @@ fn a_signal_ends_every_program_and_resume_goes_on() {
             std::thread::sleep(Duration::from_millis(after));
             Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
             let status = wait(&mut child, name);
-            let mut talk = String::new();
-            child.stderr.take().unwrap().read_to_string(&mut talk).unwrap();
+            let mut stderr = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
             // until the handlers are installed, the default action of the signal ends the process
             use std::os::unix::process::ExitStatusExt as _;
             let by_signal = status.signal() == Some(15) || status.code() == Some(143);
-            assert!(by_signal || status.success(), "{name}: {status} {talk}");
-            assert!(!talk.contains("panicked") && !talk.contains("mistake"), "{name}: {talk}");
+            assert!(by_signal || status.success(), "{name}: {status} {stderr}");
+            assert!(
+                !stderr.contains("panicked") && !stderr.contains("mistake"),
+                "{name}: {stderr}"
+            );
         }
         // `whole.rs` tests for every program that unfinished work is resumed
         if matches!(name, "transcode" | "downsample" | "pick-level") {

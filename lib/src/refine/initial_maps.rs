@@ -2,7 +2,7 @@
 
 use nalgebra::{Quaternion, UnitQuaternion};
 
-use super::Search;
+use super::SearchOptions;
 use crate::geom::Affine;
 use crate::metric::{hash, unit};
 
@@ -15,7 +15,7 @@ pub(super) type Linear = [[f64; 3]; 3];
 /// an offset that depends on the seed. Its points fill their range more evenly than independent
 /// draws, for any number of points, and a shorter sequence is the beginning of a longer one. Every
 /// second version is mirrored along x if that is allowed.
-pub(super) fn starts(search: &Search, planar: bool, seed: u64) -> Vec<Linear> {
+pub(super) fn linear_maps(search: &SearchOptions, planar: bool, seed: u64) -> Vec<Linear> {
     let dimensions = if planar { 2 } else { 4 };
     let steps = recurrence(dimensions);
     let offsets: Vec<f64> = (0..dimensions).map(|d| unit(hash(seed, 1), d as u64)).collect();
@@ -48,9 +48,9 @@ pub(super) fn starts(search: &Search, planar: bool, seed: u64) -> Vec<Linear> {
 /// Rotations by multiples of 90 degrees about the axes, without the identity, within the search's
 /// largest rotation, and their mirror images if these are allowed: orientations of volumes that
 /// were stored, mounted or cut along other axes.
-pub(super) fn turns(search: &Search, planar: bool) -> Vec<Linear> {
+pub(super) fn axis_rotations(search: &SearchOptions, planar: bool) -> Vec<Linear> {
     let scale = 1.0f64.clamp(search.scale_range[0], search.scale_range[1]);
-    let mut turns = Vec::new();
+    let mut axis_rotations = Vec::new();
     for linear in signed_permutations() {
         let determinant = Affine::from_parts(linear, [0.0; 3]).determinant();
         if (planar && linear[0][0] != 1.0) || (determinant < 0.0 && !search.allow_reflection) {
@@ -61,10 +61,10 @@ pub(super) fn turns(search: &Search, planar: bool) -> Vec<Linear> {
         let trace = rotation[0][0] + rotation[1][1] + rotation[2][2];
         let angle = ((trace - 1.0) / 2.0).clamp(-1.0, 1.0).acos();
         if linear != IDENTITY && angle <= search.max_rotation + 1e-9 {
-            turns.push(scaled(&linear, scale));
+            axis_rotations.push(scaled(&linear, scale));
         }
     }
-    turns
+    axis_rotations
 }
 
 /// All 48 matrices that permute and flip axes.
@@ -106,12 +106,12 @@ pub(super) fn in_plane(angle: f64) -> Linear {
 /// rotations.
 pub(super) fn in_space([a, b, c]: [f64; 3], most: f64) -> Linear {
     // the angles of uniform rotations have the density 1 - cos
-    let share = |angle: f64| angle - angle.sin();
-    let wanted = a * share(most);
+    let cumulative = |angle: f64| angle - angle.sin();
+    let wanted = a * cumulative(most);
     let (mut low, mut high) = (0.0, most);
     for _ in 0..48 {
         let middle = 0.5 * (low + high);
-        if share(middle) < wanted { low = middle } else { high = middle }
+        if cumulative(middle) < wanted { low = middle } else { high = middle }
     }
     let z = 2.0 * b - 1.0;
     let rim = (1.0 - z * z).max(0.0).sqrt();
@@ -127,8 +127,8 @@ pub(super) fn in_space([a, b, c]: [f64; 3], most: f64) -> Linear {
 mod tests {
     use super::*;
 
-    fn search(starts: usize) -> Search {
-        Search {
+    fn search(starts: usize) -> SearchOptions {
+        SearchOptions {
             starts,
             max_rotation: std::f64::consts::PI,
             max_translation: None,
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn versions_are_similarities_within_their_ranges_and_half_of_them_mirrored() {
         for planar in [true, false] {
-            let found = starts(&search(400), planar, 7);
+            let found = linear_maps(&search(400), planar, 7);
             assert_eq!(found[0], IDENTITY);
             let mirrored = found.iter().filter(|linear| parts(linear).determinant < 0.0).count();
             assert_eq!(mirrored, 200);
@@ -165,8 +165,8 @@ mod tests {
     #[test]
     fn turns_are_the_other_symmetries_of_a_box_within_the_largest_rotation() {
         let turned = |allow_reflection, max_rotation: f64, planar| {
-            let what = Search { max_rotation, allow_reflection, ..search(1) };
-            turns(&what, planar).len()
+            let what = SearchOptions { max_rotation, allow_reflection, ..search(1) };
+            axis_rotations(&what, planar).len()
         };
         let pi = std::f64::consts::PI;
         assert_eq!([turned(true, pi, false), turned(false, pi, false)], [47, 23]);
@@ -178,14 +178,14 @@ mod tests {
 
     #[test]
     fn few_versions_are_the_first_of_many_and_the_seed_moves_them() {
-        let many = starts(&search(100), false, 3);
-        assert_eq!(starts(&search(10), false, 3), many[..10]);
-        assert_ne!(starts(&search(10), false, 4), many[..10]);
+        let many = linear_maps(&search(100), false, 3);
+        assert_eq!(linear_maps(&search(10), false, 3), many[..10]);
+        assert_ne!(linear_maps(&search(10), false, 4), many[..10]);
     }
 
     #[test]
     fn rotations_stay_within_their_limit_and_fill_it() {
-        let narrow = Search {
+        let narrow = SearchOptions {
             max_rotation: 0.4,
             scale_range: [1.0, 1.0],
             allow_reflection: false,
@@ -193,7 +193,7 @@ mod tests {
         };
         for planar in [true, false] {
             let angles: Vec<f64> =
-                starts(&narrow, planar, 1).iter().map(|linear| parts(linear).angle).collect();
+                linear_maps(&narrow, planar, 1).iter().map(|linear| parts(linear).angle).collect();
             assert!(angles.iter().all(|a| *a <= 0.4 + 1e-6));
             assert!(angles.iter().any(|a| *a > 0.38));
         }

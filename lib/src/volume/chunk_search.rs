@@ -4,12 +4,12 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use crate::store::{self, Entry, Kind};
+use crate::store::{self, EntryKind, FolderEntry};
 
 /// The maximum number of directory entries examined; in larger folders chunks are assumed to exist.
-const LOOKS: usize = 10_000;
+const MAX_ENTRIES: usize = 10_000;
 /// The maximum depth of nested folders searched for chunks with other names.
-const DEPTH: usize = 12;
+const MAX_DEPTH: usize = 12;
 
 /// Whether a name is one number of a chunk's index.
 pub(super) fn is_number(name: &str) -> bool {
@@ -22,11 +22,11 @@ pub(super) fn flat(folder: &Path, is_chunk: &dyn Fn(&str) -> bool) -> bool {
     if !store::is_listable(folder) {
         return true;
     }
-    let (mut looks, mut found) = (0, false);
+    let (mut entries, mut found) = (0, false);
     // errors are reported when chunks are read
     let _ = store::visit(folder, &mut |entry| {
-        looks += 1;
-        found = looks > LOOKS || is_chunk(&entry.name);
+        entries += 1;
+        found = entries > MAX_ENTRIES || is_chunk(&entry.name);
         if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     found
@@ -35,33 +35,33 @@ pub(super) fn flat(folder: &Path, is_chunk: &dyn Fn(&str) -> bool) -> bool {
 /// Whether a file lies `depth` levels below `folder`, all names on the path to it being numbers. A
 /// folder that cannot be listed counts as one where it does.
 pub(super) fn nested(folder: &Path, depth: usize) -> bool {
-    fn look(folder: &Path, depth: usize, looks: &mut usize) -> bool {
+    fn search(folder: &Path, depth: usize, entries: &mut usize) -> bool {
         let mut found = false;
         // errors are reported when chunks are read
         let _ = store::visit(folder, &mut |entry| {
-            *looks = looks.saturating_sub(1);
-            found = *looks == 0
+            *entries = entries.saturating_sub(1);
+            found = *entries == 0
                 || is_number(&entry.name)
                     && match entry.kind {
-                        Kind::File => depth == 1,
-                        Kind::Folder => {
-                            depth > 1 && look(&folder.join(&entry.name), depth - 1, looks)
+                        EntryKind::File => depth == 1,
+                        EntryKind::Folder => {
+                            depth > 1 && search(&folder.join(&entry.name), depth - 1, entries)
                         }
                     };
             if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         found
     }
-    let mut looks = LOOKS;
-    !store::is_listable(folder) || look(folder, depth, &mut looks)
+    let mut entries = MAX_ENTRIES;
+    !store::is_listable(folder) || search(folder, depth, &mut entries)
 }
 
 /// The first file in an array's folder that looks like a chunk with another name: a file whose name
 /// begins with a digit or `c.`, or that lies in a folder `c` or one whose name begins with a digit,
 /// unless that folder is itself an array.
 pub(super) fn other(folder: &Path) -> Option<String> {
-    fn first_file(path: &Path, kind: Kind, depth: usize) -> Option<PathBuf> {
-        if kind == Kind::File {
+    fn first_file(path: &Path, kind: EntryKind, depth: usize) -> Option<PathBuf> {
+        if kind == EntryKind::File {
             return Some(path.to_owned());
         }
         let has = |file: &str| store::exists(&path.join(file));
@@ -70,23 +70,23 @@ pub(super) fn other(folder: &Path) -> Option<String> {
         }
         first_of(path, 100, &|entry| first_file(&path.join(&entry.name), entry.kind, depth - 1))
     }
-    let found = first_of(folder, LOOKS, &|Entry { name, kind, .. }| {
+    let found = first_of(folder, MAX_ENTRIES, &|FolderEntry { name, kind, .. }| {
         let is_named =
             name.starts_with(|c: char| c.is_ascii_digit()) || name == "c" || name.starts_with("c.");
-        is_named.then(|| first_file(&folder.join(name), *kind, DEPTH))?
+        is_named.then(|| first_file(&folder.join(name), *kind, MAX_DEPTH))?
     })?;
     Some(found.strip_prefix(folder).ok()?.display().to_string())
 }
 
-/// The first result of `look` for the first `most` entries of a folder.
-fn first_of<T>(folder: &Path, most: usize, look: &dyn Fn(&Entry) -> Option<T>) -> Option<T> {
-    let (mut looks, mut found) = (0, None);
+/// The first result of `find` for the first `most` entries of a folder.
+fn first_of<T>(folder: &Path, most: usize, find: &dyn Fn(&FolderEntry) -> Option<T>) -> Option<T> {
+    let (mut entries, mut found) = (0, None);
     store::visit(folder, &mut |entry| {
-        looks += 1;
-        if looks > most {
+        entries += 1;
+        if entries > most {
             return ControlFlow::Break(());
         }
-        found = look(&entry);
+        found = find(&entry);
         if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
     .ok()?;

@@ -4,14 +4,14 @@ use rayon::prelude::*;
 
 /// The choice of threads. Both choices give the same results in the same order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Share {
+pub(super) enum Threading {
     /// The calling thread only: for blocks that are themselves distributed over threads.
     Alone,
     /// The threads of the pool in which the caller runs.
     Pool,
 }
 
-impl Share {
+impl Threading {
     /// Applies `work` to the numbers below `count`, with scratch memory from `scratch`; returns the
     /// results in order.
     pub(super) fn map<S, R: Send>(

@@ -5,13 +5,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use crate::blocks::{Context, Ends, Verdict};
+use crate::blocks::{Context, ExitReason, TaskResults};
 use crate::volume::{Dtype, Voxel};
 
 /// Counts of a task, or of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Tally {
+pub(super) struct ValueCounts {
     /// Voxels for which the chain, or its inverse, is undefined.
     #[serde(skip_serializing_if = "is_zero")]
     lost: u64,
@@ -38,7 +38,7 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-impl Tally {
+impl ValueCounts {
     pub(super) fn of_lost(lost: u64) -> Self {
         Self { lost, ..Self::default() }
     }
@@ -88,9 +88,9 @@ impl Tally {
     }
 
     /// The sum over all tasks.
-    pub(super) fn of_all(ends: &Ends) -> Result<Self, Error> {
+    pub(super) fn of_all(results: &TaskResults) -> Result<Self, Error> {
         let mut sum = Self::default();
-        for summary in ends.summaries() {
+        for summary in results.summaries() {
             sum = sum.and(summary?.1);
         }
         Ok(sum)
@@ -100,7 +100,7 @@ impl Tally {
     /// everywhere is an error.
     ///
     /// * `to`: the output, of `voxels` voxels of type `dtype`
-    pub(super) fn tell(
+    pub(super) fn report(
         &self,
         to: &str,
         dtype: Dtype,
@@ -123,7 +123,7 @@ impl Tally {
         if let Some(range) = self.range {
             ctx.record("values_read", serde_json::json!(range));
         }
-        for surprise in self.surprises(dtype) {
+        for surprise in self.conversion_warnings(dtype) {
             tracing::warn!("{to} is {dtype}: {surprise}");
         }
         let unknown = self.unknown;
@@ -131,7 +131,7 @@ impl Tally {
             ctx.record("voxels_nan", unknown);
         }
         if unknown > 0 && unknown == voxels {
-            let (output, verdict) = (to.to_owned(), Verdict::TooManyFailed);
+            let (output, verdict) = (to.to_owned(), ExitReason::TooManyFailed);
             return Err(Error::Unknown { output, verdict });
         }
         if unknown > 0 {
@@ -141,7 +141,7 @@ impl Tally {
     }
 
     /// Describes how the conversion to a type changes the values that were read.
-    fn surprises(&self, dtype: Dtype) -> Vec<String> {
+    fn conversion_warnings(&self, dtype: Dtype) -> Vec<String> {
         let mut found = Vec::new();
         let [least, greatest] = dtype.range();
         if let Some([low, high]) = self.range {
@@ -172,20 +172,20 @@ mod tests {
 
     #[test]
     fn what_a_type_does_not_hold_is_told_once_for_all_tasks() {
-        let said = |voxels: &[f32], dtype| {
+        let warnings = |voxels: &[f32], dtype| {
             let halves = voxels.split_at(voxels.len() / 2);
-            let tally = Tally::of_narrowed(halves.0).and(Tally::of_narrowed(halves.1));
-            tally.surprises(dtype).join("; ")
+            let tally = ValueCounts::of_narrowed(halves.0).and(ValueCounts::of_narrowed(halves.1));
+            tally.conversion_warnings(dtype).join("; ")
         };
-        assert_eq!(said(&[0.0, 255.0, 17.4, 3.0], Dtype::U8), "");
-        assert!(said(&[0.0, -3.0, 17.4, 300.0], Dtype::U8).contains("from -3 to 300"));
-        assert!(said(&[0.0, 0.5, 0.25, 1.0], Dtype::U16).contains("rounded"));
-        assert_eq!(said(&[0.0, 1.0, 1.0, 0.0], Dtype::U16), "");
-        assert_eq!(said(&[4.0, f32::NAN, 90.0, 1.0], Dtype::U16), "NaN becomes 0");
+        assert_eq!(warnings(&[0.0, 255.0, 17.4, 3.0], Dtype::U8), "");
+        assert!(warnings(&[0.0, -3.0, 17.4, 300.0], Dtype::U8).contains("from -3 to 300"));
+        assert!(warnings(&[0.0, 0.5, 0.25, 1.0], Dtype::U16).contains("rounded"));
+        assert_eq!(warnings(&[0.0, 1.0, 1.0, 0.0], Dtype::U16), "");
+        assert_eq!(warnings(&[4.0, f32::NAN, 90.0, 1.0], Dtype::U16), "NaN becomes 0");
         let infinite = [4.0, f32::INFINITY, 90.0, f32::NEG_INFINITY];
-        assert_eq!(said(&infinite, Dtype::U8), "infinity becomes 0 or 255");
-        let tally = Tally::of_narrowed(&infinite);
+        assert_eq!(warnings(&infinite, Dtype::U8), "infinity becomes 0 or 255");
+        let tally = ValueCounts::of_narrowed(&infinite);
         let stored = serde_json::to_string(&tally).unwrap();
-        assert_eq!(serde_json::from_str::<Tally>(&stored).unwrap(), tally);
+        assert_eq!(serde_json::from_str::<ValueCounts>(&stored).unwrap(), tally);
     }
 }

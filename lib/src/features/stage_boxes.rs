@@ -10,7 +10,7 @@ use crate::geom::Box3;
 /// `core` to `base` are in voxels of the octave's grid, `image` and `input` in voxels of the
 /// volume.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Frame {
+pub(super) struct StageBoxes {
     /// The shape of the volume.
     pub(super) volume: [usize; 3],
     /// The shape of the octave's grid.
@@ -30,7 +30,7 @@ pub(super) struct Frame {
     pub(super) input: Box3,
 }
 
-impl Frame {
+impl StageBoxes {
     /// The boxes for the voxels `core` of a volume of shape `volume`.
     pub(super) fn new(
         octave: &Octave,

@@ -3,7 +3,8 @@
 //!
 //! Each run holds a shared lock on the file `live` of every folder in which it keeps a ledger. The
 //! last run to finish, which alone can lock it exclusively, removes what is no longer needed. On a
-//! file system without locks and in a bucket, runs do not detect each other, and nothing is removed.
+//! file system without locks and in a bucket, runs do not detect each other, and nothing is
+//! removed.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -19,28 +20,28 @@ pub(super) const NAME: &str = "live";
 
 /// The folders in which a run is active.
 #[derive(Default)]
-pub struct Lives(Mutex<Vec<Live>>);
+pub struct ActiveRuns(Mutex<Vec<ActiveRun>>);
 
-impl Lives {
-    fn lock(&self) -> MutexGuard<'_, Vec<Live>> {
+impl ActiveRuns {
+    fn lock(&self) -> MutexGuard<'_, Vec<ActiveRun>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Marks a run as active in a folder until it is dropped.
-struct Live {
+struct ActiveRun {
     folder: PathBuf,
     /// `None` if the file system has no locks.
     _lock: Option<File>,
     /// Whether another run was active there when this one began.
-    in_company: bool,
+    is_concurrent: bool,
 }
 
-impl Live {
+impl ActiveRun {
     /// Marks a folder, which is created if absent.
     fn enter(folder: &Path) -> Result<Self, Error> {
         if store::is_remote(folder) {
-            return Ok(Self::unseen(folder));
+            return Ok(Self::unlocked(folder));
         }
         let path = folder.join(NAME);
         let failed = |source| Error::io("write", &path)(source);
@@ -53,27 +54,27 @@ impl Live {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 file => file.map_err(failed)?,
             };
-            let in_company = match file.try_lock() {
+            let is_concurrent = match file.try_lock() {
                 Ok(()) => {
                     file.unlock().map_err(failed)?;
                     false
                 }
                 Err(TryLockError::WouldBlock) => true,
-                Err(TryLockError::Error(_)) => return Ok(Self::unseen(folder)),
+                Err(TryLockError::Error(_)) => return Ok(Self::unlocked(folder)),
             };
             if file.lock_shared().is_err() {
-                return Ok(Self::unseen(folder));
+                return Ok(Self::unlocked(folder));
             }
             // the file may have been removed since it was opened: a lock on it would not exclude
             // other runs
             if is_at(&file, &path) {
-                return Ok(Self { folder: folder.to_path_buf(), _lock: Some(file), in_company });
+                return Ok(Self { folder: folder.to_path_buf(), _lock: Some(file), is_concurrent });
             }
         }
     }
 
-    fn unseen(folder: &Path) -> Self {
-        Self { folder: folder.to_path_buf(), _lock: None, in_company: false }
+    fn unlocked(folder: &Path) -> Self {
+        Self { folder: folder.to_path_buf(), _lock: None, is_concurrent: false }
     }
 }
 
@@ -86,7 +87,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 }
 
 /// Whether a run is active in a folder; nothing is created there.
-pub(super) fn is_at_work(folder: &Path) -> bool {
+pub(super) fn is_active(folder: &Path) -> bool {
     if store::is_remote(folder) {
         return false;
     }
@@ -96,7 +97,7 @@ pub(super) fn is_at_work(folder: &Path) -> bool {
 
 /// Removes the block-processing files in `folder`, and the folder if it is then empty, unless a run
 /// is active there.
-fn clear_if_alone(folder: &Path) -> Result<(), Error> {
+fn clear_if_unused(folder: &Path) -> Result<(), Error> {
     if store::is_remote(folder) {
         return Ok(());
     }
@@ -106,7 +107,7 @@ fn clear_if_alone(folder: &Path) -> Result<(), Error> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => file.map_err(Error::io("read", &path))?,
     };
-    if file.try_lock().is_err() || volume::is_of_half_a_file(folder) {
+    if file.try_lock().is_err() || volume::is_partial_file(folder) {
         return Ok(());
     }
     ledger::clear(folder)?;
@@ -125,35 +126,35 @@ fn clear_if_alone(folder: &Path) -> Result<(), Error> {
 impl Context {
     /// Marks this run as active in `folder`; returns whether other runs already were.
     pub(super) fn enter(&self, folder: &Path) -> Result<bool, Error> {
-        let mut live = self.lives.lock();
+        let mut live = self.active_runs.lock();
         if let Some(live) = live.iter().find(|live| live.folder == folder) {
-            return Ok(live.in_company);
+            return Ok(live.is_concurrent);
         }
-        let entered = Live::enter(folder)?;
-        let in_company = entered.in_company;
+        let entered = ActiveRun::enter(folder)?;
+        let is_concurrent = entered.is_concurrent;
         live.push(entered);
-        Ok(in_company)
+        Ok(is_concurrent)
     }
 
     /// Whether another run was active in one of this run's folders when this one began.
-    pub(super) fn is_in_company(&self) -> bool {
-        self.lives.lock().iter().any(|live| live.in_company)
+    pub(super) fn has_concurrent_runs(&self) -> bool {
+        self.active_runs.lock().iter().any(|live| live.is_concurrent)
     }
 
     /// Removes ledger and rows in `folder` after the receipt is written ([`Context::sweep`]). Until
     /// then an interrupted run can be resumed and produces the same receipt.
     pub(super) fn sweep_later(&self, folder: &Path) {
-        self.note(|receipt| receipt.sweeps.push(folder.to_path_buf()));
+        self.update_receipt(|receipt| receipt.sweeps.push(folder.to_path_buf()));
     }
 
     /// Removes the ledgers and rows that are no longer needed, unless another run still uses them.
     /// Call it after results and receipt are written.
     pub fn sweep(&self) {
         let mut folders = Vec::new();
-        self.note(|receipt| folders.append(&mut receipt.sweeps));
+        self.update_receipt(|receipt| folders.append(&mut receipt.sweeps));
         for folder in folders {
-            self.lives.lock().retain(|live| live.folder != folder);
-            if let Err(error) = clear_if_alone(&folder) {
+            self.active_runs.lock().retain(|live| live.folder != folder);
+            if let Err(error) = clear_if_unused(&folder) {
                 tracing::warn!("{error}; all else is done");
             }
         }

@@ -7,10 +7,10 @@ use crate::metric::{Image, sample};
 
 /// Shifts are ignored if the variance within the overlap is below this fraction of the whole
 /// image's.
-const FLAT: f32 = 0.02;
+const MIN_RELATIVE_VARIANCE: f32 = 0.02;
 
 /// The image over which templates are shifted.
-pub(super) struct Canvas {
+pub(super) struct SearchImage {
     /// The image.
     pub(super) image: Image,
     fft: Fft,
@@ -28,7 +28,7 @@ pub(super) struct Scratch {
 
 /// A shift and the similarity of the images there.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fit {
+pub(super) struct Placement {
     /// Position of the template's first voxel on the canvas, voxels, z, y, x.
     pub(super) shift: [i64; 3],
     /// The correlation, or its absolute value if inverted contrast is accepted.
@@ -98,7 +98,7 @@ fn normalise(values: &mut [f32], known: &[f32]) -> Option<()> {
     Some(())
 }
 
-impl Canvas {
+impl SearchImage {
     /// Prepares an image for templates of up to `largest` voxels along each axis; `None` if it is
     /// constant or has no known voxel.
     pub(super) fn new(image: Image, largest: [usize; 3]) -> Option<Self> {
@@ -126,12 +126,12 @@ impl Canvas {
         inverted: bool,
         allowed: impl Fn([i64; 3]) -> bool,
         scratch: &mut Scratch,
-    ) -> Option<Fit> {
+    ) -> Option<Placement> {
         let least = (overlap * f64::from(self.known.min(template.count()))).max(16.0) as f32;
         self.sum(template, scratch);
         let [one, two, three] = &scratch.sums;
         let box_shape = self.fft.shape();
-        let mut best: Option<Fit> = None;
+        let mut best: Option<Placement> = None;
         for at in 0..self.fft.len() {
             let ([n, sum], [square, own_sum], [own_square, product]) =
                 (one[at], two[at], three[at]);
@@ -140,7 +140,7 @@ impl Canvas {
             }
             let variance = square - sum * sum / n;
             let own = own_square - own_sum * own_sum / n;
-            if !(variance > FLAT * n && own > FLAT * n) {
+            if !(variance > MIN_RELATIVE_VARIANCE * n && own > MIN_RELATIVE_VARIANCE * n) {
                 continue;
             }
             let covariance = product - sum * own_sum / n;
@@ -151,7 +151,7 @@ impl Canvas {
             if best.is_none_or(|best| r > best.correlation) {
                 let shift = self.shift(at, box_shape);
                 if allowed(shift) {
-                    best = Some(Fit { shift, correlation: r, count: f64::from(n.round()) });
+                    best = Some(Placement { shift, correlation: r, count: f64::from(n.round()) });
                 }
             }
         }
@@ -280,7 +280,7 @@ mod tests {
             let centre = [shape[0], shape[1], shape[2]].map(|n| (n - 1) as f64 / 2.0 + 0.25);
             let centre = if shape[0] == 1 { [0.0, centre[1], centre[2]] } else { centre };
             let template = Template::draw(&other, &unit, centre, [1.0; 3], size).unwrap();
-            let canvas = Canvas::new(image.clone(), size).unwrap();
+            let canvas = SearchImage::new(image.clone(), size).unwrap();
             let mut scratch = Scratch::default();
             let found = canvas.place(&template, 0.5, false, |_| true, &mut scratch).unwrap();
             let mut best = (f64::MIN, [0; 3], 0.0);
@@ -307,7 +307,7 @@ mod tests {
         let unit = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
         let mut piece =
             Template::draw(&image, &unit, [0.0, 14.0, 25.0], [1.0; 3], [1, 9, 11]).unwrap();
-        let canvas = Canvas::new(image, [1, 9, 11]).unwrap();
+        let canvas = SearchImage::new(image, [1, 9, 11]).unwrap();
         let mut scratch = Scratch::default();
         let found = canvas.place(&piece, 0.5, false, |_| true, &mut scratch).unwrap();
         assert_eq!(found.shift, [0, 10, 20]);
@@ -324,6 +324,6 @@ mod tests {
     fn images_without_contrast_have_no_place() {
         let mut flat = noise([1, 20, 20], 1);
         flat.voxels.fill(5.0);
-        assert!(Canvas::new(flat, [1, 4, 4]).is_none());
+        assert!(SearchImage::new(flat, [1, 4, 4]).is_none());
     }
 }

@@ -29,20 +29,20 @@ impl std::fmt::Display for Direction {
 
 /// The axis order and unit in which the numbers of a document are written.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Frame {
+pub(super) struct CoordinateConvention {
     /// Axes are x, y, z instead of z, y, x.
     xyz: bool,
     /// Micrometres per unit of length.
     micrometres: f64,
 }
 
-impl Default for Frame {
+impl Default for CoordinateConvention {
     fn default() -> Self {
         Self { xyz: false, micrometres: 1.0 }
     }
 }
 
-impl Frame {
+impl CoordinateConvention {
     /// Reads axes and unit from `object`; what is missing is inherited from `outer`, the frame of
     /// the enclosing document.
     pub(super) fn read(object: &Map<String, Value>, outer: Option<Self>) -> Result<Self, String> {

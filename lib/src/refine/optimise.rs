@@ -2,36 +2,36 @@
 
 use nalgebra::{DMatrix, DVector};
 
-use super::model::{Freedom, change, displacement};
+use super::model::{ModelParameters, change, displacement};
 use crate::geom::Affine;
-use crate::metric::{Affinity, Frame, Workspace};
+use crate::metric::{AffineSimilarity, Normalisation, Workspace};
 
 /// Stopping criteria and constraints of the optimisation.
 #[derive(Clone, Debug)]
-pub(super) struct Limits {
+pub(super) struct StopCriteria {
     /// Maximum number of steps tried.
     pub(super) iterations: usize,
-    /// Voxel size of the moving image, micrometres. Steps are at most [`STRIDE`] voxels long, and
-    /// the optimisation stops at a step shorter than [`CLOSE`] voxels.
+    /// Voxel size of the moving image, micrometres. Steps are at most [`MAX_STEP`] voxels long, and
+    /// the optimisation stops at a step shorter than [`CONVERGED_STEP`] voxels.
     pub(super) voxel: f64,
     /// Minimum number of samples that must fall on the moving image.
-    pub(super) least: usize,
+    pub(super) min_samples: usize,
 }
 
 /// The longest step, voxels: the linearisation is not valid beyond it.
-const STRIDE: f64 = 3.0;
+const MAX_STEP: f64 = 3.0;
 /// The optimisation has converged at a step this short, voxels.
-const CLOSE: f64 = 0.003;
+const CONVERGED_STEP: f64 = 0.003;
 /// The optimisation has converged at a relative decrease of the energy this small.
-const GAIN: f64 = 1e-6;
+const CONVERGED_GAIN: f64 = 1e-6;
 /// Initial damping. It is multiplied by 10 after a rejected step and by 0.1 after an accepted one.
 const DAMPING: f64 = 1e-3;
 /// Damping above which no step is expected to lower the energy.
-const MOST_DAMPING: f64 = 1e8;
+const MAX_DAMPING: f64 = 1e8;
 
 /// Result of the optimisation.
 #[derive(Clone, Debug)]
-pub(super) struct Summit {
+pub(super) struct Optimum {
     /// The map.
     pub(super) map: Affine,
     /// Its energy.
@@ -48,20 +48,20 @@ pub(super) struct Summit {
 /// only if it lowers the energy.
 ///
 /// Returns `None` if the images overlap too little under `start`.
-pub(super) fn climb(
-    pair: &Affinity<'_>,
+pub(super) fn optimise(
+    pair: &AffineSimilarity<'_>,
     start: &Affine,
-    freedom: &Freedom,
-    limits: &Limits,
+    parameters: &ModelParameters,
+    criteria: &StopCriteria,
     work: &mut Workspace,
-) -> Option<Summit> {
+) -> Option<Optimum> {
     let first = pair.score(start, work)?;
-    if first.count < limits.least.max(freedom.count()) {
+    if first.count < criteria.min_samples.max(parameters.count()) {
         return None;
     }
-    let frame = pair.frame(start, work)?;
-    let mut here = pair.linearise(start, &frame, work)?;
-    let mut summit = Summit {
+    let normalisation = pair.normalisation(start, work)?;
+    let mut here = pair.linearise(start, &normalisation, work)?;
+    let mut optimum = Optimum {
         map: *start,
         energy: here.energy,
         count: here.count,
@@ -69,41 +69,47 @@ pub(super) fn climb(
         converged: false,
     };
     let mut damping = DAMPING;
-    while summit.iterations < limits.iterations && !summit.converged {
-        summit.iterations += 1;
-        let gradient = freedom.gradient(&here.gradient);
-        let curvature = freedom.curvature(&here.curvature);
+    while optimum.iterations < criteria.iterations && !optimum.converged {
+        optimum.iterations += 1;
+        let gradient = parameters.gradient(&here.gradient);
+        let curvature = parameters.curvature(&here.curvature);
         let Some(step) = solve(&gradient, &curvature, damping) else {
             damping *= 10.0;
-            summit.converged = damping > MOST_DAMPING;
+            optimum.converged = damping > MAX_DAMPING;
             continue;
         };
-        let (numbers, length) = shortened(freedom.numbers(&step), &frame, limits.voxel);
-        let map = summit.map.then(&change(&numbers, &frame));
-        let there = pair.linearise(&map, &frame, work);
+        let (numbers, length) =
+            shortened(parameters.numbers(&step), &normalisation, criteria.voxel);
+        let map = optimum.map.then(&change(&numbers, &normalisation));
+        let there = pair.linearise(&map, &normalisation, work);
         let better = there.filter(|there| {
-            there.energy < summit.energy && there.count >= limits.least.max(freedom.count())
+            there.energy < optimum.energy
+                && there.count >= criteria.min_samples.max(parameters.count())
         });
         let Some(there) = better else {
             damping *= 10.0;
-            summit.converged = damping > MOST_DAMPING || length < CLOSE * limits.voxel;
+            optimum.converged = damping > MAX_DAMPING || length < CONVERGED_STEP * criteria.voxel;
             continue;
         };
-        let gain = summit.energy - there.energy;
-        summit.converged =
-            length < CLOSE * limits.voxel || gain < GAIN * (summit.energy.abs() + gain);
-        (summit.map, summit.energy, summit.count) = (map, there.energy, there.count);
+        let gain = optimum.energy - there.energy;
+        optimum.converged = length < CONVERGED_STEP * criteria.voxel
+            || gain < CONVERGED_GAIN * (optimum.energy.abs() + gain);
+        (optimum.map, optimum.energy, optimum.count) = (map, there.energy, there.count);
         here = there;
         damping = (damping * 0.1).max(1e-9);
     }
-    Some(summit)
+    Some(optimum)
 }
 
 /// Shortens a step to at most [`STRIDE`] voxels; returns its parameters and its length in
 /// micrometres.
-fn shortened(mut numbers: [f64; 12], frame: &Frame, voxel: f64) -> ([f64; 12], f64) {
-    let length = displacement(&numbers, frame);
-    let most = STRIDE * voxel;
+fn shortened(
+    mut numbers: [f64; 12],
+    normalisation: &Normalisation,
+    voxel: f64,
+) -> ([f64; 12], f64) {
+    let length = displacement(&numbers, normalisation);
+    let most = MAX_STEP * voxel;
     if length > most {
         numbers.iter_mut().for_each(|n| *n *= most / length);
     }

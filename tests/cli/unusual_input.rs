@@ -68,8 +68,8 @@ fn a_matrix_called_mat_has_one_meaning_or_is_asked_about() {
             .args(more)
             .assert()
             .success();
-        let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
-        assert!(said.contains(words), "{said}");
+        let message = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+        assert!(message.contains(words), "{message}");
         voxloom::transform::read_affine(std::slice::from_ref(&out)).unwrap().offset()
     };
     let near = |a: [f64; 3], b: [f64; 3]| (0..3).all(|i| (a[i] - b[i]).abs() < 1e-9);
@@ -133,8 +133,8 @@ fn tables_and_transforms_are_read_once_from_pipes_of_any_name() {
     scene.file("shift.txt", "1 0 0 1\n0 1 0 0\n0 0 1 0\n0 0 0 1\n");
     scene.volume::<u8>("image.zarr", [8; 3], |_| 1);
     let carry = "apply-transform -q --receipt r.json --overwrite -o -";
-    let (code, want, said) = shell(&scene, &format!("{carry} --points points.csv -t shift.txt"));
-    assert_eq!(code, 0, "{said}");
+    let (code, want, message) = shell(&scene, &format!("{carry} --points points.csv -t shift.txt"));
+    assert_eq!(code, 0, "{message}");
     assert!(want.contains("2.000000,2.000000,3.000000,a"), "{want}");
     for line in [
         "--points <(cat points.csv) -t <(cat shift.txt)",
@@ -144,16 +144,16 @@ fn tables_and_transforms_are_read_once_from_pipes_of_any_name() {
         "--points points.csv -t shift.txt --config <(echo 'threads: 1')",
     ] {
         let named = if line.contains("named") { "mkfifo named; " } else { "" };
-        let (code, found, said) = shell(&scene, &format!("{named}{carry} {line}"));
-        assert_eq!((code, &found), (0, &want), "{line}: {said}");
+        let (code, found, message) = shell(&scene, &format!("{named}{carry} {line}"));
+        assert_eq!((code, &found), (0, &want), "{line}: {message}");
     }
     let receipt = std::fs::read_to_string(scene.at("r.json")).unwrap();
     assert!(receipt.contains("shift.txt"), "{receipt}");
-    let (code, found, said) = shell(&scene, "inspect --json <(cat points.csv) <(cat shift.txt)");
-    assert_eq!(code, 0, "{said}");
+    let (code, found, message) = shell(&scene, "inspect --json <(cat points.csv) <(cat shift.txt)");
+    assert_eq!(code, 0, "{message}");
     assert!(found.contains(r#""kind":"table""#) && found.contains(r#""kind":"transform""#));
-    let (code, _, said) = shell(&scene, "transcode -q <(cat shift.txt) --to itk -o -");
-    assert_eq!(code, 0, "{said}");
+    let (code, _, message) = shell(&scene, "transcode -q <(cat shift.txt) --to itk -o -");
+    assert_eq!(code, 0, "{message}");
     std::fs::remove_file(scene.at("named")).unwrap();
     let before = scene.contents();
     for (line, code, words) in [
@@ -163,9 +163,9 @@ fn tables_and_transforms_are_read_once_from_pipes_of_any_name() {
         ("inspect <(head -c 100 /dev/zero)", 1, "is a binary file and no transform"),
         ("apply-transform --points <(true) -t shift.txt -o a.csv", 1, "is empty"),
     ] {
-        let (found, _, said) = shell(&scene, line);
-        assert_eq!(found, code, "{line}: {said}");
-        assert!(said.contains(words), "{line}: {said}");
+        let (found, _, message) = shell(&scene, line);
+        assert_eq!(found, code, "{line}: {message}");
+        assert!(message.contains(words), "{line}: {message}");
     }
     assert!(scene.contents() == before);
 }
@@ -194,9 +194,9 @@ fn inspect_describes_what_transcode_reads() {
         ("composite.h5", "ITK (x,y,z, LPS, millimetres)", "affine"),
     ] {
         let run = program("inspect").arg(data(name)).output().unwrap();
-        let (page, said) =
+        let (page, message) =
             (String::from_utf8(run.stdout).unwrap(), String::from_utf8(run.stderr).unwrap());
-        assert!(run.status.success(), "{name}: {said}");
+        assert!(run.status.success(), "{name}: {message}");
         for word in ["kind       transform", format, step, "transcode ", "fixed-to-moving"] {
             assert!(page.contains(word), "no '{word}' in {page}");
         }
@@ -306,8 +306,9 @@ fn a_refusal_is_one_sentence_in_a_user_s_words() {
     ] {
         let json = scene.at("out.json");
         refused(&scene, "transcode", &[chain, "-o", &json], 1, &[words]);
-        let said = program("transcode").args([chain, "-o", &json, "-q"]).output().unwrap().stderr;
-        assert!(said.len() < 400, "{}", String::from_utf8_lossy(&said));
+        let message =
+            program("transcode").args([chain, "-o", &json, "-q"]).output().unwrap().stderr;
+        assert!(message.len() < 400, "{}", String::from_utf8_lossy(&message));
     }
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for i in 1..9 {
@@ -369,9 +370,9 @@ fn what_another_run_was_begun_with_is_said_by_the_name_of_the_input() {
     let out = scene.at("copy.zarr");
     program("transcode").args([&one, "-o", &out, "-q"]).assert().success();
     let again = program("transcode").args([&one, "-o", &out, "--resume"]).output().unwrap();
-    let said = String::from_utf8(again.stderr).unwrap();
+    let message = String::from_utf8(again.stderr).unwrap();
     let words = "copy.zarr/0: its only block was done by an earlier run";
-    assert!(again.status.success() && said.matches(words).count() == 1, "{said}");
+    assert!(again.status.success() && message.matches(words).count() == 1, "{message}");
     let words = ["volume has other content", "--overwrite"];
     refused(&scene, "transcode", &[&other, "-o", &out, "--resume"], 1, &words);
 }
@@ -398,12 +399,12 @@ fn a_message_is_said_once_in_a_run() {
             .args(json)
             .output()
             .unwrap();
-        let said = String::from_utf8(run.stderr).unwrap();
-        assert!(run.status.success(), "{said}");
+        let message = String::from_utf8(run.stderr).unwrap();
+        assert!(run.status.success(), "{message}");
         for words in
             ["taken as fixed-to-moving", "the voxel size is [2.0, 2.0, 2.0] um, as the command"]
         {
-            assert_eq!(said.matches(words).count(), 1, "{said}");
+            assert_eq!(message.matches(words).count(), 1, "{message}");
         }
     }
 }
@@ -418,11 +419,11 @@ fn nothing_but_its_receipt_stays_beside_a_file_that_is_whole() {
         let line = [image.as_str(), "-o", &out, "--block-size", "8,32,32"];
         let run = |more: &[&str]| {
             let run = program("transcode").args(line).args(more).output().unwrap();
-            let said = String::from_utf8(run.stderr).unwrap();
-            assert!(run.status.success(), "{said}");
-            (said, std::fs::read(&out).unwrap_or_default())
+            let message = String::from_utf8(run.stderr).unwrap();
+            assert!(run.status.success(), "{message}");
+            (message, std::fs::read(&out).unwrap_or_default())
         };
-        let beside = || {
+        let neighbours = || {
             let folder = std::fs::read_dir(scene.at("")).unwrap().flatten();
             let names = folder.map(|entry| entry.file_name().into_string().unwrap());
             let mut names: Vec<String> = names.filter(|other| other.starts_with(name)).collect();
@@ -431,26 +432,29 @@ fn nothing_but_its_receipt_stays_beside_a_file_that_is_whole() {
         };
         let whole = vec![name.to_owned(), format!("{name}.receipt.json")];
         let (_, bytes) = run(&[]);
-        assert_eq!(beside(), whole);
+        assert_eq!(neighbours(), whole);
         let receipt = std::fs::read_to_string(format!("{out}.receipt.json")).unwrap();
         let receipt: serde_json::Value = serde_json::from_str(&receipt).unwrap();
         assert_eq!(receipt["blocks"]["done"], 4);
-        let (said, again) = run(&["--resume"]);
-        assert!(said.contains("an earlier run has done this") && again == bytes, "{said}");
-        assert_eq!(beside(), whole);
+        let (message, again) = run(&["--resume"]);
+        assert!(message.contains("an earlier run has done this") && again == bytes, "{message}");
+        assert_eq!(neighbours(), whole);
         let other = ["--resume", "--spacing", "2,2,2"];
         refused(&scene, "transcode", &[&line[..], &other].concat(), 1, &["spacing", "--overwrite"]);
         run(&["--overwrite"]);
-        assert_eq!(beside(), whole);
+        assert_eq!(neighbours(), whole);
         std::fs::remove_file(&out).unwrap();
         std::fs::remove_file(format!("{out}.receipt.json")).unwrap();
         for part in ["--part=1/2", "--part=2/2"] {
             run(&[part]);
-            assert!(beside().contains(&format!("{name}.voxloom")), "parts are left to --finish");
+            assert!(
+                neighbours().contains(&format!("{name}.voxloom")),
+                "parts are left to --finish"
+            );
         }
         for _ in 0..2 {
             assert_eq!(run(&["--finish"]).1, bytes);
-            assert_eq!(beside(), whole);
+            assert_eq!(neighbours(), whole);
         }
     }
 }
