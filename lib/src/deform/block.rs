@@ -41,6 +41,9 @@ pub(super) struct BlockPair {
 pub(super) struct Registered {
     pub(super) nodes: Lattice,
     pub(super) field: Field,
+    /// The mean displacement, micrometres, weighted by the squared gradient of the fixed image:
+    /// displacements of regions without structure are extrapolated.
+    pub(super) mean: [f64; 3],
     /// Similarity at the finest resolution, without and with the field.
     pub(super) similarity: [f64; 2],
     /// The elasticity of the options, or the one chosen by cross-validation.
@@ -79,7 +82,7 @@ pub(super) fn register(mut pair: BlockPair, options: &Options) -> Result<Registe
     let finest = nodes_of(shape, voxel);
     let mut known: Option<(Lattice, Field)> = None;
     let mut form = free_form(shape, voxel, levels.len(), options);
-    let mut similarity = [0.0; 2];
+    let (mut similarity, mut gains, mut average) = ([0.0; 2], true, [0.0; 3]);
     let mut levels = levels.into_iter();
     let whole = levels.next();
     let coarse: Vec<Level> = levels.collect();
@@ -107,12 +110,21 @@ pub(super) fn register(mut pair: BlockPair, options: &Options) -> Result<Registe
             voxel,
         };
         let iterations = options.iterations_at(number);
+        let mut field = improve(&stage, known.as_ref(), form.as_mut(), iterations, options);
         if number == 0 {
-            similarity[0] = options.metric.similarity(&sums(&stage, &nodes.zeros(), options));
-        }
-        let field = improve(&stage, known.as_ref(), form.as_mut(), iterations, options);
-        if number == 0 {
-            similarity[1] = options.metric.similarity(&sums(&stage, &field, options));
+            let before = sums(&stage, &nodes.zeros(), options);
+            let mut after = sums(&stage, &field, options);
+            if let (Some(form), false) = (form.as_mut(), after.energy <= before.energy) {
+                // the field of the coarser resolutions is worse than none
+                form.reset();
+                field = improve(&stage, None, Some(form), iterations, options);
+                after = sums(&stage, &field, options);
+            }
+            gains = after.energy <= before.energy;
+            similarity = [before, after].map(|sums| options.metric.similarity(&sums));
+            // of images that are alike, the energy is a rounding error
+            gains |= similarity[1] >= similarity[0];
+            average = weighted_mean(&field, &stage.structure());
         }
         known = Some((nodes, field));
     }
@@ -120,16 +132,26 @@ pub(super) fn register(mut pair: BlockPair, options: &Options) -> Result<Registe
         elasticity = form.elasticity;
     }
     let (nodes, field) = known.unwrap_or_else(|| (finest, finest.zeros()));
-    if !(similarity[1] >= similarity[0]) {
+    if !gains {
         return Err(Unusable::NoGain(evidence));
     }
     if verdict.is_some_and(|verdict| !verdict.gains) {
         // a field found in one half of the cells does not improve the other half
         let similarity = [similarity[0]; 2];
-        let field = nodes.zeros();
-        return Ok(Registered { nodes, field, similarity, elasticity, evidence });
+        let (field, mean) = (nodes.zeros(), [0.0; 3]);
+        return Ok(Registered { nodes, field, mean, similarity, elasticity, evidence });
     }
-    Ok(Registered { nodes, field, similarity, elasticity, evidence })
+    Ok(Registered { nodes, field, mean: average, similarity, elasticity, evidence })
+}
+
+/// The mean of each component with a weight at each node; 0 if all weights are 0.
+fn weighted_mean(field: &Field, weights: &[f32]) -> [f64; 3] {
+    let total: f64 = weights.iter().map(|w| f64::from(*w)).sum();
+    field.each_ref().map(|image| {
+        let pairs = image.iter().zip(weights);
+        let sum: f64 = pairs.map(|(v, w)| f64::from(*v) * f64::from(*w)).sum();
+        if total > 0.0 { sum / total } else { 0.0 }
+    })
 }
 
 /// The field at the resolution of `stage`, from the one `known` at the coarser resolution.

@@ -67,6 +67,20 @@ impl Stage<'_> {
         sums
     }
 
+    /// Sums of the squared gradient of the fixed image, at the nodes.
+    pub(super) fn structure(&self) -> Vec<f32> {
+        let mut sums = vec![0.0; self.nodes.len()];
+        let mut gradient = self.rows();
+        self.each_row(|at| {
+            self.gradient(self.fixed, at, &mut gradient);
+            let row = self.node_row(at);
+            for along in &gradient {
+                add(&mut sums[row.clone()], self.ratio()[2], along, along);
+            }
+        });
+        sums
+    }
+
     fn add_products(&self, at: [usize; 2], [z, y, x]: &[Vec<f32>; 3], sums: &mut [Vec<f32>; 6]) {
         let row = self.node_row(at);
         let by = self.ratio()[2];

@@ -67,6 +67,11 @@ impl FreeForm {
         Self { coefficients: controls.zeros(), controls, elasticity }
     }
 
+    /// Sets all displacements to 0.
+    pub(super) fn reset(&mut self) {
+        self.coefficients = self.controls.zeros();
+    }
+
     /// Doubles the control points along each axis, for the next resolution.
     pub(super) fn refine(&mut self) {
         (self.controls, self.coefficients) = self.controls.halve(&self.coefficients);

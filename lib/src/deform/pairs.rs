@@ -118,7 +118,7 @@ impl Pair<'_> {
                 reason: None,
                 shape: found.nodes.shape,
                 similarity: found.similarity,
-                mean: found.field.each_ref().map(|image| mean(image)),
+                mean: found.mean,
                 elasticity: found.elasticity,
                 evidence: found.evidence,
             },
@@ -142,10 +142,6 @@ impl Pair<'_> {
         let outcome = found.as_ref().err().map_or(Outcome::Done, outcome_of);
         Kept { head, field: found.ok().map(|found| found.field), outcome }
     }
-}
-
-fn mean(image: &[f32]) -> f64 {
-    image.iter().map(|v| f64::from(*v)).sum::<f64>() / image.len().max(1) as f64
 }
 
 /// A field as it is stored: little-endian `f32`, `(z, component, y, x)`, so that a range of planes

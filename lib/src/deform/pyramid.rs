@@ -181,7 +181,7 @@ pub(super) fn standardise(image: &[f32], mean: f64, deviation: f64) -> Vec<f32> 
 ///
 /// * `sigma`: standard deviation of the window, voxels
 fn window_step(sigma: f64) -> usize {
-    ((sigma / 2.5) as usize).clamp(1, 4)
+    ((0.5 * sigma) as usize).clamp(1, 4)
 }
 
 /// Number of windows if each axis has windows of `sigma` voxels, as the finest has; with coarser
