@@ -386,26 +386,26 @@ mod tests {
 
     #[test]
     fn rows_that_are_gone_cut_off_or_altered_are_an_error_that_names_them() {
-        for (damage, found) in [
-            (None, "missing"),
-            (Some("0\n1\n"), "4 bytes long"),
-            (Some("0\n1\n3\n3\n5\n"), "altered"),
-        ] {
+        // the rows of blocks that are computed at the same time may be in any order
+        let altered = |bytes: &[u8]| [&bytes[..4], b"9", &bytes[5..]].concat();
+        let cut_off = |bytes: &[u8]| bytes[..4].to_vec();
+        let damages: [(Option<&dyn Fn(&[u8]) -> Vec<u8>>, &str); 3] =
+            [(None, "missing"), (Some(&cut_off), "4 bytes long"), (Some(&altered), "altered")];
+        for (damage, found) in damages {
             let folder = tempfile::tempdir().unwrap();
             let before = run(folder.path(), &part(1, 1)).unwrap();
             let path = super::super::ledger::files(folder.path(), "rows-").unwrap().remove(0);
             match damage {
                 None => fs::remove_file(&path).unwrap(),
-                Some(text) => fs::write(&path, text).unwrap(),
+                Some(damage) => fs::write(&path, damage(&fs::read(&path).unwrap())).unwrap(),
             }
             let message = read_all(folder.path(), &before).unwrap_err().to_string();
-            let first = if damage.is_none() { "block 0,0,0" } else { "block 2,0,0" };
-            assert!(message.contains(found) && message.contains(first), "{message}");
+            assert!(message.contains(found), "{message}");
             let finished = run(folder.path(), &finish()).and_then(|e| read_all(folder.path(), &e));
             let Err(Error::Rows { key: Key::Block([block, 0, 0]), .. }) = finished else {
                 panic!("{finished:?}")
             };
-            assert_eq!(block, if damage.is_none() { 0 } else { 2 });
+            assert!(message.contains(&format!("block {block},0,0")), "{message}");
             // the remedy that the message suggests works
             fs::remove_file(&path).ok();
             let again = run(folder.path(), &part(1, 1)).unwrap();

@@ -135,8 +135,8 @@ fn the_vertex_of_a_parabola_is_found_between_the_elasticities_tried() {
 
 #[test]
 fn a_block_of_too_few_cells_has_no_choice() {
-    let nodes = Lattice { shape: [15, 8, 8], factor: [4; 3] };
-    let controls = Controls::over([60, 32, 32], [1.0; 3], 8.0);
+    let nodes = Lattice { shape: [14, 8, 8], factor: [4; 3] };
+    let controls = Controls::over([56, 32, 32], [1.0; 3], 8.0);
     let terms = terms(nodes, |_| 1.0, 0.1, 1);
     assert_eq!(choose(&controls, &terms, &controls.zeros(), 2.0), None);
 }
