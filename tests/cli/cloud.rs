@@ -106,7 +106,7 @@ fn a_server_that_is_lost_in_the_middle_costs_no_finished_block() {
             .for_each(|word| *word = "32,32,32".into());
         all
     };
-    let web = Web::slow(Path::new(&pair.at("")), Duration::from_millis(100));
+    let web = Web::slow(Path::new(&pair.at("")), Duration::from_millis(300));
     let mut command = program("apply-transform");
     command.args(arguments(&web)).args(["--threads", "1", "--resume"]);
     command.env("VOXLOOM_STORE_DEADLINE", "1");
