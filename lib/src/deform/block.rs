@@ -115,9 +115,11 @@ pub(super) fn register(mut pair: BlockPair, options: &Options) -> Result<Registe
             let before = sums(&stage, &nodes.zeros(), options);
             let mut after = sums(&stage, &field, options);
             if let (Some(form), false) = (form.as_mut(), after.energy <= before.energy) {
-                // the field of the coarser resolutions is worse than none
+                // the field of the coarser resolutions is worse than none: steps of one elasticity
+                // from no field never are
                 form.reset();
-                field = improve(&stage, None, Some(form), iterations, options);
+                let chosen = Options { choose: false, ..options.clone() };
+                field = improve(&stage, None, Some(form), iterations, &chosen);
                 after = sums(&stage, &field, options);
             }
             gains = after.energy <= before.energy;
