@@ -82,7 +82,7 @@ pub(super) fn register(mut pair: BlockPair, options: &Options) -> Result<Registe
     let finest = nodes_of(shape, voxel);
     let mut known: Option<(Lattice, Field)> = None;
     let mut form = free_form(shape, voxel, levels.len(), options);
-    let (mut similarity, mut gains, mut average) = ([0.0; 2], true, [0.0; 3]);
+    let mut gain = Gain { similarity: [0.0; 2], gains: true, mean: [0.0; 3] };
     let mut levels = levels.into_iter();
     let whole = levels.next();
     let coarse: Vec<Level> = levels.collect();
@@ -112,21 +112,7 @@ pub(super) fn register(mut pair: BlockPair, options: &Options) -> Result<Registe
         let iterations = options.iterations_at(number);
         let mut field = improve(&stage, known.as_ref(), form.as_mut(), iterations, options);
         if number == 0 {
-            let before = sums(&stage, &nodes.zeros(), options);
-            let mut after = sums(&stage, &field, options);
-            if let (Some(form), false) = (form.as_mut(), after.energy <= before.energy) {
-                // the field of the coarser resolutions is worse than none: steps of one elasticity
-                // from no field never are
-                form.reset();
-                let chosen = Options { choose: false, ..options.clone() };
-                field = improve(&stage, None, Some(form), iterations, &chosen);
-                after = sums(&stage, &field, options);
-            }
-            gains = after.energy <= before.energy;
-            similarity = [before, after].map(|sums| options.metric.similarity(&sums));
-            // of images that are alike, the energy is a rounding error
-            gains |= similarity[1] >= similarity[0];
-            average = weighted_mean(&field, &stage.structure());
+            gain = Gain::of(&stage, &mut field, form.as_mut(), iterations, options);
         }
         known = Some((nodes, field));
     }
@@ -134,6 +120,7 @@ pub(super) fn register(mut pair: BlockPair, options: &Options) -> Result<Registe
         elasticity = form.elasticity;
     }
     let (nodes, field) = known.unwrap_or_else(|| (finest, finest.zeros()));
+    let Gain { similarity, gains, mean } = gain;
     if !gains {
         return Err(Unusable::NoGain(evidence));
     }
@@ -143,7 +130,43 @@ pub(super) fn register(mut pair: BlockPair, options: &Options) -> Result<Registe
         let (field, mean) = (nodes.zeros(), [0.0; 3]);
         return Ok(Registered { nodes, field, mean, similarity, elasticity, evidence });
     }
-    Ok(Registered { nodes, field, mean: average, similarity, elasticity, evidence })
+    Ok(Registered { nodes, field, mean, similarity, elasticity, evidence })
+}
+
+/// What a field gains at the finest resolution.
+struct Gain {
+    /// The similarity without and with the field.
+    similarity: [f64; 2],
+    /// Whether the field makes the images no less similar.
+    gains: bool,
+    /// The mean displacement, weighted by the structure of the fixed image.
+    mean: [f64; 3],
+}
+
+impl Gain {
+    /// Judges a field. B-splines that are worse than none are begun anew.
+    fn of(
+        stage: &Stage,
+        field: &mut Field,
+        form: Option<&mut FreeForm>,
+        iterations: usize,
+        options: &Options,
+    ) -> Self {
+        let before = sums(stage, &stage.nodes.zeros(), options);
+        let mut after = sums(stage, field, options);
+        if let (Some(form), false) = (form, after.energy <= before.energy) {
+            // steps of one elasticity from no field are never worse than none
+            form.reset();
+            let chosen = Options { choose: false, ..options.clone() };
+            *field = improve(stage, None, Some(form), iterations, &chosen);
+            after = sums(stage, field, options);
+        }
+        let not_worse = after.energy <= before.energy;
+        let similarity = [before, after].map(|sums| options.metric.similarity(&sums));
+        // of images that are alike, the energy is a rounding error
+        let gains = not_worse || similarity[1] >= similarity[0];
+        Self { similarity, gains, mean: weighted_mean(field, &stage.structure()) }
+    }
 }
 
 /// The mean of each component with a weight at each node; 0 if all weights are 0.

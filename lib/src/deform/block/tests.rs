@@ -150,6 +150,21 @@ fn what_is_alike_is_left_alone_and_what_is_not_known_is_left_out() {
 }
 
 #[test]
+fn b_splines_between_images_that_share_nothing_are_no_worse_than_none() {
+    let shape = [64, 40, 40];
+    let noise = |seed: u64| {
+        let voxel = |i| crate::metric::unit(seed, i as u64) as f32;
+        (0..shape.iter().product::<usize>()).map(voxel).collect::<Vec<f32>>()
+    };
+    for seed in 0..3 {
+        let (fixed, moving) = (noise(2 * seed), noise(2 * seed + 1));
+        let pair = BlockPair { fixed, moving, shape, voxel: [1.0; 3] };
+        let found = register(pair, &Options::default());
+        assert!(found.is_ok(), "{seed} {:?}", found.err());
+    }
+}
+
+#[test]
 fn a_displacement_made_of_b_splines_is_found_by_them() {
     let shape = [44, 46, 48];
     let nodes = nodes_of(shape, [1.0; 3]);
