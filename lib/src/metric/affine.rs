@@ -26,8 +26,8 @@ pub struct Normalisation {
     pub size: f64,
 }
 
-/// An energy and its derivatives with respect to the twelve parameters of a change (see [`Frame`]):
-/// row by row `z, y, x`, each `t, L_z, L_y, L_x`.
+/// An energy and its derivatives with respect to the twelve parameters of a change (see
+/// [`Normalisation`]): row by row `z, y, x`, each `t, L_z, L_y, L_x`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Linearised {
     /// The energy without a change.
