@@ -362,6 +362,31 @@ mod tests {
         assert_eq!(folded, lattice.len());
     }
 
+    proptest::proptest! {
+        #[test]
+        fn a_field_is_unfolded_if_its_least_determinant_is_above_the_limit(
+            shape in [1_usize..4, 1_usize..5, 1_usize..6],
+            size in 0.0..1.5f64,
+            limit in 0.0..0.9f64,
+            unknown in proptest::option::weighted(0.2, 0_usize..60),
+            seed in proptest::prelude::any::<u64>(),
+        ) {
+            let lattice = Lattice { shape, factor: [1, 2, 2] };
+            let noise = |c: u64, i: usize| size * (crate::metric::unit(seed ^ c, i as u64) - 0.5);
+            let mut u: Field =
+                [0, 1, 2].map(|c| (0..lattice.len()).map(|i| noise(c, i) as f32).collect());
+            if let Some(v) = unknown.and_then(|i| u[i % 3].get_mut(i / 3)) {
+                *v = f32::NAN;
+            }
+            let (least, folded) = lattice.least_jacobian(&u, VOXEL);
+            proptest::prop_assert_eq!(lattice.is_unfolded(&u, VOXEL, limit), least > limit);
+            // a single node has no differences
+            if u.iter().flatten().any(|v| v.is_nan()) && lattice.len() > 1 {
+                proptest::prop_assert!(folded > 0 && least == f64::NEG_INFINITY);
+            }
+        }
+    }
+
     #[test]
     fn shifts_add_up_and_a_plane_stays_a_plane() {
         for shape in [[6, 7, 8], [1, 7, 8]] {

@@ -12,9 +12,9 @@ use super::bspline::{Basis, Controls};
 use super::equations::{Accuracy, Equations, OF_STEP, dot, multiply};
 use super::lattice::{Field, Lattice};
 
-/// Side length of a cell, nodes: 20 voxels at the finest resolution. What two rounds do not share is
-/// correlated over the window of the local correlation, and must not be seen from both sides of a
-/// face: smaller cells choose fields that are too loose.
+/// Side length of a cell, nodes: 20 voxels at the finest resolution. Differences between two rounds
+/// are correlated over several voxels, and must not be seen from both sides of a face: small cells
+/// choose fields that are too loose.
 const CELL: usize = 5;
 /// Minimum number of cells along the longest axis.
 const FEWEST: usize = 3;
