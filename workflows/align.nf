@@ -285,6 +285,11 @@ def keep_parameters(header, sections, out) {
     def json = groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(sections))
     def lines = header.findAll { _name, value -> value }.collect { name, value -> "# ${name}: ${value}" }
     def wanted = (lines + [json]).join('\n') + '\n'
+    def begun = file("${out}/receipts").exists() || (kept.exists() && kept.text.contains('# fixed: '))
+    def other = begun ? null : ['params.yaml', 'report.html', 'summary.tsv', 'transforms', 'points'].find { name -> file("${out}/${name}").exists() }
+    if (other) {
+        error("${out}/${other} is there, and no run of this workflow has made it; give another --outdir")
+    }
     if (!kept.exists()) {
         ['spots', 'working'].each { folder -> file("${out}/${folder}").mkdirs() }
         kept.text = wanted

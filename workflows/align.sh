@@ -123,8 +123,13 @@ for metadata in zarr.json .zarray .zgroup attributes.json; do
     [ ! -e "$out/$metadata" ] || complain "$out is a volume; OUT is the folder of the results, give another name"
 done
 
-# What the results are made from is kept with them: others need another OUT.
+# What the results are made from is kept with them: others need another OUT. Files that others have made there must not be replaced.
 config=$out/params.yaml
+if [ ! -e "$out/receipts" ] && { [ ! -e "$config" ] || ! grep -q '^# fixed: ' "$config"; }; then
+    for name in params.yaml report.html summary.tsv transforms points; do
+        [ ! -e "$out/$name" ] || complain "$out/$name is there, and no run of align.sh has made it; name another OUT"
+    done
+fi
 # The parameters come first, so that a line that a program names is that of the user's file.
 wanted=$(
     if [ -n "$params" ]; then printf '%s\n' "$(cat -- "$params")"; else echo '{}'; fi
@@ -204,11 +209,12 @@ if [ -n "$stale" ]; then
         esac
     done
 fi
+mkdir -p "$out"
+keep "$wanted" "$config"
 for round in "${rounds[@]}"; do
     mkdir -p "$out"/{working,spots,receipts} "$out/${round%%"$us"*}"/{working,spots,transforms,receipts}
 done
 if [ -n "$rows" ]; then keep "$rows" "$out/samplesheet.csv"; fi
-keep "$wanted" "$config"
 
 # step NAME PROGRAM ARGUMENTS...: runs it unless its receipt is there; a passing fault (75) twice more.
 step() {

@@ -16,12 +16,13 @@ from_bucket_to_bucket() {
     cp -r near "$bucket/near"
     local from=s3://voxloom-test/near data=s3://voxloom-test/run
     local line=("$root/workflows/align.sh" $from/fixed.zarr $from/moving.zarr bucket-sh --until local --data $data --params)
-    ! "$root/workflows/align.sh" $from/fixed.zarr $from/moving.zarr $data 2> refusal
+    fails "$root/workflows/align.sh" $from/fixed.zarr $from/moving.zarr $data 2> refusal
     grep -q "give --data" refusal
     "${line[@]}" params.yaml --parts 2
     if [ ! -e pair/report.html ]; then align_sh pair "${pair[@]}"; fi
     same_in_bucket pair
-    [ -e bucket-sh/report.html ] && [ ! -e bucket-sh/aligned.zarr ]
+    [ -e bucket-sh/report.html ]
+    [ ! -e bucket-sh/aligned.zarr ]
     # a second time there is nothing to do, and other parameters replace what they change
     touch before
     "${line[@]}" params.yaml --parts 2
@@ -32,5 +33,7 @@ from_bucket_to_bucket() {
     same_in_bucket stricter-sh
     # --data may also be another folder of this machine
     "$root/workflows/align.sh" near/fixed.zarr near/moving.zarr apart-sh --until global --data apart-data --params params.yaml
-    [ -e apart-data/aligned.zarr ] && [ -e apart-sh/report.html ] && [ ! -e apart-sh/aligned.zarr ]
+    [ -e apart-data/aligned.zarr ]
+    [ -e apart-sh/report.html ]
+    [ ! -e apart-sh/aligned.zarr ]
 }

@@ -3,17 +3,22 @@
     compare.py OUT OTHER
 
 Stored bytes are compared wherever run times cannot be in them: chunks, tables. Of the metadata of a
-container what is compared is what it means: shape, type, scale, voxels. Of a chain, its steps.
+container what is compared is what it means: shape, type, scale, voxels. Of a chain, its steps. Of a
+receipt, what the step was told: a flag that changes nothing in so small a pair is compared, too.
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
+import yaml
 import zarr
 
 METADATA = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
+# What depends on the machine and the shares: `shares` looks at the latter.
+FREE = {"threads", "memory", "part", "finish", "receipt"}
 
 
 def results(out):
@@ -29,10 +34,13 @@ def results(out):
         ("points", "*.csv", tables),
         (".", "*.csv", tables),
         (".", "*.tsv", tables),
+        ("receipts", "*.json", receipts),
+        (".", "params.yaml", kept),
     ]:
         for place in [out, *(path for path in out.iterdir() if (path / "transforms").is_dir())]:
             found.update({path.relative_to(out): kind for path in (place / folder).glob(pattern)})
-    return {path: kind for path, kind in found.items() if not path.name.endswith(".receipt.json")}
+    # the shares of a step, and what only opens a volume for them, are not the same in every form
+    return {path: kind for path, kind in found.items() if not re.search(r"\.receipt\.json$|\.part-\d+-\d+\.json$|^plan\.", path.name)}
 
 
 def chunks(container):
@@ -61,6 +69,54 @@ def content(value):
     if isinstance(value, list):
         return [n for v in value for n in content(v)]
     return [value] if isinstance(value, int | float) else []
+
+
+def told(receipt):
+    """Parameter -> value, of a step; locations are seen from the results, and receipts only named."""
+
+    def seen(value):
+        if isinstance(value, list):
+            return [seen(v) for v in value]
+        return value.replace(f"{out.absolute()}/", "") if isinstance(value, str) else value
+
+    out = one if receipt.is_relative_to(one) else other
+    parameters = json.loads(receipt.read_text())["parameters"]
+    if "receipts" in parameters:
+        parameters["receipts"] = sorted(Path(name).name for name in parameters["receipts"])
+    return {name: seen(value) for name, value in parameters.items()}
+
+
+def differences(ours, theirs):
+    for name in sorted(ours.keys() | theirs.keys()):
+        if name not in FREE and ours.get(name) != theirs.get(name):
+            yield f"--{name} {ours.get(name)} and {theirs.get(name)}"
+
+
+def shares(whole):
+    """What is wrong with the shares of a step: each does its own and is told what the step is, and the step finishes."""
+    step = told(whole)
+    parts = sorted(whole.parent.glob(f"{whole.stem}.part-*.json"))
+    if bool(parts) != bool(step.get("finish")) or step.get("part"):
+        yield f"--finish {step.get('finish')} and --part {step.get('part')} after {len(parts)} parts"
+    for path in parts:
+        part = told(path)
+        k, n = path.stem.rsplit("-", 2)[1:]
+        if part["part"] != f"{k}/{n}" or part["finish"] or int(n) != len(parts):
+            yield f"{path.name}: --part {part['part']}, --finish {part['finish']}, one of {len(parts)}"
+        yield from (f"{path.name}: {what}" for what in differences(step, part))
+
+
+def receipts(a, b):
+    yield from differences(told(a), told(b))
+    yield from shares(a)
+    yield from shares(b)
+
+
+def kept(a, b):
+    for of, read in [("volumes", lambda text: sorted(re.findall("^# .*", text, re.MULTILINE))), ("parameters", yaml.safe_load)]:
+        ours, theirs = (read(path.read_text()) for path in (a, b))
+        if not ours or ours != theirs:
+            yield f"{of} {ours} and {theirs}"
 
 
 def tables(a, b):

@@ -17,6 +17,9 @@ it() {
     fi
 }
 
+# fails COMMAND...: for `set -e`, which does not see what fails behind `!` or before `&&`.
+fails() { if "$@"; then return 1; fi; }
+
 # as_rounds OUT, as_pair OUT: as align.sh gives it in one go.
 as_rounds() {
     if [ ! -e "$scene/rounds/summary.tsv" ]; then align_sh "$scene/rounds" "${rounds[@]}"; fi
@@ -30,12 +33,15 @@ as_pair() {
 # What is aligned: two rounds as far as it goes, or a pair as far as the local affines.
 rounds=(--samplesheet "$scene/rounds.csv") pair=(--moving "$scene/near/moving.zarr" --until local)
 
+# The parameters of all, in the folder of the scene.
+params=params.yaml
+
 # align_sh OUT [--moving VOLUME] ARGUMENTS...
 align_sh() {
     local out=$1 moving=()
     shift
     if [ "$1" = --moving ]; then moving=("$2") && shift 2; fi
-    "$root/workflows/align.sh" "$scene/near/fixed.zarr" "${moving[@]}" "$out" --params "$scene/params.yaml" "$@"
+    "$root/workflows/align.sh" "$scene/near/fixed.zarr" "${moving[@]}" "$out" --params "$scene/$params" "$@"
 }
 
 # Each run has its own launch folder: history, cache and lock lie there.
@@ -45,7 +51,7 @@ align_nf() {
     mkdir -p "$scene/launch-$name"
     cd "$scene/launch-$name"
     nextflow run "$root/workflows/align.nf" -profile test --phantom false -ansi-log false \
-        -params-file "$scene/params.yaml" --fixed "$scene/near/fixed.zarr" --outdir "$scene/$name" "$@"
+        -params-file "$scene/$params" --fixed "$scene/near/fixed.zarr" --outdir "$scene/$name" "$@"
 }
 
 # align_smk NAME --moving VOLUME --until STAGE and the like, [-- ARGUMENTS...]
@@ -59,7 +65,7 @@ align_smk() {
     cd "$scene/launch-$name"
     snakemake -s "$root/workflows/snakemake/align.smk" --cores 2 --resources mem_mb=16000 \
         --workflow-profile "$root/workflows/snakemake/profiles/local" "${@:2}" \
-        --configfile "$scene/params.yaml" --config fixed="$scene/near/fixed.zarr" outdir="$scene/$name" parts=3 "${settings[@]}"
+        --configfile "$scene/$params" --config fixed="$scene/near/fixed.zarr" outdir="$scene/$name" parts=3 "${settings[@]}"
 }
 
 # wait_for FILE PID: until the file is there; fails where the process ends first.

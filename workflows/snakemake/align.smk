@@ -51,7 +51,11 @@ else:
 if any((OUT / metadata).exists() for metadata in ["zarr.json", ".zarray", ".zgroup", "attributes.json"]):
     raise WorkflowError(f"{OUT} is a volume; outdir is the folder of the results, give another name.")
 kept = OUT / "params.yaml"
-if kept.exists() and kept.read_text() != PARAMETERS:
+if not (OUT / "receipts").exists() and not (kept.exists() and "# fixed: " in kept.read_text()):
+    for name in ["params.yaml", "report.html", "summary.tsv", "transforms", "points"]:
+        if (OUT / name).exists():
+            raise WorkflowError(f"{OUT / name} is there, and no run of this workflow has made it; give another outdir.")
+elif kept.exists() and kept.read_text() != PARAMETERS:
     raise WorkflowError(f"{OUT} was begun with other volumes or parameters ({kept}); give those, or another outdir.")
 if "samplesheet" in config:
     refuse_changed_rows(OUT / "samplesheet.csv", COLUMNS, ROWS)

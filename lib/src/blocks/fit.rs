@@ -87,14 +87,24 @@ pub fn refuse_large<C: Into<Cost>>(
     cost: impl Fn([usize; 3]) -> C,
     ctx: &Context,
 ) -> Result<(), Error> {
-    let cost = |block| -> Cost { cost(block).into() };
+    refuse_costly(block, bounds, unit, &|block| cost(block).into(), ctx)
+}
+
+/// [`refuse_large`], compiled once.
+pub(super) fn refuse_costly(
+    block: [usize; 3],
+    bounds: Box3,
+    unit: WriteUnit,
+    cost: &dyn Fn([usize; 3]) -> Cost,
+    ctx: &Context,
+) -> Result<(), Error> {
     let room = Budget::room(ctx.memory);
     let needed = cost(block);
     if needed.total() <= room {
         return Ok(());
     }
     let memory = format_memory(Budget::memory_for(needed.total()));
-    let (fitting, fits) = halved_to_fit(block, unit.shape, |b| cost(b).total() <= room);
+    let (fitting, fits) = halved_to_fit(block, unit.shape, &|b| cost(b).total() <= room);
     let way_out = if fits && fitting != block {
         format!(
             "--block-size {} needs {}; give that, or --memory {memory}",
@@ -169,7 +179,7 @@ fn no_fit_advice(
 fn halved_to_fit(
     mut block: [usize; 3],
     unit: [usize; 3],
-    fits: impl Fn([usize; 3]) -> bool,
+    fits: &dyn Fn([usize; 3]) -> bool,
 ) -> ([usize; 3], bool) {
     loop {
         if fits(block) {
@@ -260,7 +270,7 @@ mod tests {
         ) {
             let block: [usize; 3] = std::array::from_fn(|a| unit[a] * count[a]);
             let fits = |b: [usize; 3]| b.iter().product::<usize>() <= most;
-            let (found, fit) = halved_to_fit(block, unit, fits);
+            let (found, fit) = halved_to_fit(block, unit, &fits);
             prop_assert!((0..3).all(|a| found[a] % unit[a] == 0 && found[a] <= block[a] && found[a] > 0));
             prop_assert_eq!(fit, fits(found));
             prop_assert!(fit || (found == unit && !fits(unit)));

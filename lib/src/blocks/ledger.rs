@@ -25,7 +25,7 @@ use crate::{files, store};
 
 /// Maximum time that lines are held back if no large batch accumulates earlier.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
-/// The same in a bucket, where each time takes a request and leaves an object.
+/// The same in a bucket, where each sync takes a request and creates an object.
 const BUCKET_SYNC_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The ledger entry of a task: a result or a failure.

@@ -14,10 +14,10 @@
 //! let plan = Plan::tile(bounds, block, cost_of(block), &identity);
 //! let plan = plan.with_overhead(&budget, shared, each_thread);
 //! if plan.is_all_asked(ctx)? { return Ok(()) }            // --plan: nothing may be created
-//! let out = Arc::new(Output::create(location, &spec, ctx.existing)?);
+//! let out = Arc::new(Output::begin(location, &spec, 1, &plan.as_run(ctx))?);
 //! ctx.input(&moving);
 //! ctx.output_array(&out);
-//! let results = plan.stream(ctx, &out.ledger_folder(), read, compute, write)?;
+//! let results = plan.stream_to::<_, _, _, Error>(ctx, &*out, read, compute, write)?;
 //! if ctx.gathers() { /* work that needs all blocks: metadata, reductions of results.summaries() */ }
 //! ```
 //!

@@ -49,13 +49,9 @@ impl PlannedRun<'_> {
     ///
     /// # Errors
     /// [`Error::Threads`] if the system cannot start the threads.
-    pub(super) fn run<R: Send, W: Send>(
+    pub(super) fn run(
         &self,
-        stages: &Stages<
-            impl Fn(&Task) -> anyhow::Result<R> + Sync,
-            impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
-            impl Fn(&Task, W) -> anyhow::Result<TaskResult> + Sync,
-        >,
+        stages: &Stages<'_>,
         todo: &[usize],
         all: &[usize],
         entries: Entries,
@@ -87,12 +83,12 @@ impl PlannedRun<'_> {
 
 /// How many tasks may be in memory at once.
 struct Admission {
-    /// The number of tasks that usually fit: of the largest task for a lattice, of tasks of mean
-    /// size for a list.
+    /// The number of tasks that usually fit: for a block grid, of the largest task; for a list, of
+    /// tasks of mean size.
     usual: usize,
     /// The maximum number.
     most: usize,
-    /// The bytes that tasks may need together; unlimited for a lattice, whose tasks all need the
+    /// The bytes that tasks may need together; unlimited for a block grid, whose tasks all need the
     /// same memory.
     room: u64,
 }
@@ -141,14 +137,31 @@ impl ComputePools {
     }
 }
 
-/// The closures of an operation.
-pub(super) struct Stages<Read, Compute, Write> {
-    pub(super) read: Read,
-    pub(super) compute: Compute,
-    pub(super) write: Write,
+/// Reads the input of a task, and returns what computes it. Types of inputs and results are erased
+/// here, so that the pipeline is compiled once and not for each operation and voxel type.
+pub(super) type Stages<'s> = dyn Fn(&Task) -> anyhow::Result<ComputeStep<'s>> + Sync + 's;
+/// Computes a task whose input was read, and returns what writes its result.
+pub(super) type ComputeStep<'s> =
+    Box<dyn FnOnce(&Task) -> anyhow::Result<WriteStep<'s>> + Send + 's>;
+/// Writes the result of a task.
+pub(super) type WriteStep<'s> = Box<dyn FnOnce(&Task) -> anyhow::Result<TaskResult> + Send + 's>;
+
+/// The stages of an operation as one closure.
+pub(super) fn stages<'s, R: Send + 's, W: Send + 's, E: Into<TaskResult>>(
+    read: impl Fn(&Task) -> anyhow::Result<R> + Sync + 's,
+    compute: &'s (impl Fn(&Task, R) -> anyhow::Result<W> + Sync),
+    write: &'s (impl Fn(&Task, W) -> anyhow::Result<E> + Sync),
+) -> impl Fn(&Task) -> anyhow::Result<ComputeStep<'s>> + Sync + 's {
+    move |task| {
+        let input = read(task)?;
+        Ok(Box::new(move |task| {
+            let result = compute(task, input)?;
+            Ok(Box::new(move |task| write(task, result).map(Into::into)))
+        }))
+    }
 }
 
-struct Pipeline<'a, R, W> {
+struct Pipeline<'a, 's> {
     ctx: &'a Context,
     plan: &'a Plan,
     folder: &'a Path,
@@ -157,16 +170,16 @@ struct Pipeline<'a, R, W> {
     admission: Admission,
     /// Nanoseconds spent in each stage, summed over threads.
     seconds: [AtomicU64; 3],
-    state: Mutex<PipelineState<R, W>>,
+    state: Mutex<PipelineState<'s>>,
     changed: Condvar,
 }
 
-struct PipelineState<R, W> {
+struct PipelineState<'s> {
     todo: VecDeque<usize>,
     /// Read, not yet computed.
-    read: VecDeque<(Task, R)>,
+    read: VecDeque<(Task, ComputeStep<'s>)>,
     /// Computed, not yet written.
-    computed: VecDeque<(Task, W)>,
+    computed: VecDeque<(Task, WriteStep<'s>)>,
     /// Number of tasks that have begun and not ended.
     held: usize,
     /// The memory of these tasks, bytes.
@@ -179,7 +192,7 @@ struct PipelineState<R, W> {
     workers: usize,
 }
 
-impl<R, W> PipelineState<R, W> {
+impl PipelineState<'_> {
     fn new(todo: &[usize], entries: Entries, pools: usize) -> Self {
         Self {
             todo: todo.iter().copied().collect(),
@@ -197,25 +210,16 @@ impl<R, W> PipelineState<R, W> {
 }
 
 /// The next job of a thread.
-enum ThreadJob<R, W> {
+enum ThreadJob<'s> {
     Read(Task),
-    Compute(Task, R, usize),
-    Write(Task, W),
+    Compute(Task, ComputeStep<'s>, usize),
+    Write(Task, WriteStep<'s>),
 }
 
-impl<R: Send, W: Send> Pipeline<'_, R, W> {
+impl<'s> Pipeline<'_, 's> {
     /// Runs until all tasks are done, or a fault stops it, or a signal was received and all
     /// computed results are written.
-    fn work(
-        &self,
-        stages: &Stages<
-            impl Fn(&Task) -> anyhow::Result<R> + Sync,
-            impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
-            impl Fn(&Task, W) -> anyhow::Result<TaskResult> + Sync,
-        >,
-        tasks: usize,
-        mut meter: ProgressMeter,
-    ) {
+    fn work(&self, stages: &Stages<'s>, tasks: usize, mut meter: ProgressMeter) {
         let _guard = self.ctx.cancel.catch_signals();
         let workers = Budget::of(self.ctx).workers().min(self.admission.most).min(tasks);
         self.lock().workers = workers;
@@ -281,23 +285,23 @@ impl<R: Send, W: Send> Pipeline<'_, R, W> {
     }
 
     /// Waits for a job and takes one of the latest stage; `None` if there will be no more.
-    fn next(&self) -> Option<ThreadJob<R, W>> {
+    fn next(&self) -> Option<ThreadJob<'s>> {
         let mut state = self.lock();
         loop {
             if state.fault.is_some() {
                 return None;
             }
-            if let Some((task, result)) = state.computed.pop_front() {
-                return Some(ThreadJob::Write(task, result));
+            if let Some((task, write)) = state.computed.pop_front() {
+                return Some(ThreadJob::Write(task, write));
             }
             if self.ctx.cancel.signal().is_some() {
                 return None;
             }
             if let Some(&pool) = state.free.last()
-                && let Some((task, input)) = state.read.pop_front()
+                && let Some((task, compute)) = state.read.pop_front()
             {
                 state.free.pop();
-                return Some(ThreadJob::Compute(task, input, pool));
+                return Some(ThreadJob::Compute(task, compute, pool));
             }
             if let Some(task) = state.todo.front().map(|id| self.plan.tasks().get(*id))
                 && self.admits(&state, &task)
@@ -315,39 +319,31 @@ impl<R: Send, W: Send> Pipeline<'_, R, W> {
     }
 
     /// Whether there is memory for another task; there always is for one.
-    fn admits(&self, state: &PipelineState<R, W>, task: &Task) -> bool {
+    fn admits(&self, state: &PipelineState<'_>, task: &Task) -> bool {
         let needed = state.held_bytes.saturating_add(task.memory);
         state.held == 0 || state.held < self.admission.most && needed <= self.admission.room
     }
 
-    fn perform(
-        &self,
-        stages: &Stages<
-            impl Fn(&Task) -> anyhow::Result<R> + Sync,
-            impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
-            impl Fn(&Task, W) -> anyhow::Result<TaskResult> + Sync,
-        >,
-        job: ThreadJob<R, W>,
-    ) {
+    fn perform(&self, stages: &Stages<'s>, job: ThreadJob<'s>) {
         match job {
-            ThreadJob::Read(task) => match self.guard(0, || (stages.read)(&task)) {
-                Ok(input) => self.lock().read.push_back((task, input)),
+            ThreadJob::Read(task) => match self.guard(0, || stages(&task)) {
+                Ok(compute) => self.lock().read.push_back((task, compute)),
                 Err(error) => self.fail(&task, error),
             },
-            ThreadJob::Compute(task, input, pool) => {
-                let compute = || self.guard(1, || (stages.compute)(&task, input));
+            ThreadJob::Compute(task, compute, pool) => {
+                let compute = || self.guard(1, || compute(&task));
                 let result = self.computing.pools[pool].install(compute);
                 self.lock().free.push(pool);
                 match result {
-                    Ok(result) => self.lock().computed.push_back((task, result)),
+                    Ok(write) => self.lock().computed.push_back((task, write)),
                     Err(error) => self.fail(&task, error),
                 }
             }
-            ThreadJob::Write(task, result) => {
+            ThreadJob::Write(task, write) => {
                 // another run may have replaced the output in the meantime
                 match self.plan.claim(self.folder) {
                     Err(fault) => self.stop(fault),
-                    Ok(()) => match self.guard(2, || (stages.write)(&task, result)) {
+                    Ok(()) => match self.guard(2, || write(&task)) {
                         Ok(result) => self.end(&task, LedgerEntry::Ended(result)),
                         Err(error) => self.fail(&task, error),
                     },
@@ -374,8 +370,8 @@ impl<R: Send, W: Send> Pipeline<'_, R, W> {
         work: impl FnOnce() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let start = Instant::now();
-        // unwind safety: what the closure shares with others is `Sync`; other half-changed state is
-        // its own
+        // unwind safety: data that the closure shares with other threads is `Sync`; any other state
+        // that a panic leaves inconsistent belongs to the closure alone
         let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
             Err(anyhow::anyhow!("it panicked: {}", panic_message(&*panic)))
         });
@@ -412,7 +408,7 @@ impl<R: Send, W: Send> Pipeline<'_, R, W> {
         self.lock().fault.get_or_insert(fault);
     }
 
-    fn lock(&self) -> MutexGuard<'_, PipelineState<R, W>> {
+    fn lock(&self) -> MutexGuard<'_, PipelineState<'s>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::budget::format_memory;
 use super::claim::Claim;
-use super::fit::{refuse_large, refuse_many, text};
+use super::fit::{refuse_costly, refuse_many, text};
 use super::tasks::{BlockGrid, ListedTask, TaskList, Tasks};
 use super::{Budget, Context, Error, Identity, WriteUnit, ledger_folder_of};
 use crate::device::{Cost, megabytes};
@@ -158,7 +158,7 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Usage`] if `--block-size` is not a multiple of the unit, or if the block does not
-    /// fit: [`refuse_large`].
+    /// fit: [`super::refuse_large`].
     pub fn choose_block<C: Into<Cost>>(
         bounds: Box3,
         unit: impl Into<WriteUnit>,
@@ -166,8 +166,9 @@ impl Plan {
         ctx: &Context,
     ) -> Result<[usize; 3], Error> {
         let unit: WriteUnit = unit.into();
-        let block = propose(bounds, unit.shape, |block| cost(block).into().total(), ctx)?;
-        refuse_large(block, bounds, unit, cost, ctx)?;
+        let cost: &dyn Fn([usize; 3]) -> Cost = &|block| cost(block).into();
+        let block = propose(bounds, unit.shape, cost, ctx)?;
+        refuse_costly(block, bounds, unit, cost, ctx)?;
         refuse_many(block, bounds)?;
         Ok(block)
     }
@@ -230,8 +231,8 @@ impl Plan {
         plan
     }
 
-    /// How many tasks fit into `--memory` at once, beside the fixed memory; at least 1. All count
-    /// as the largest.
+    /// How many tasks fit into `--memory` at once, beside the fixed memory; at least 1. Each task
+    /// is assumed to need as much memory as the largest.
     pub(super) fn in_flight(&self, ctx: &Context) -> usize {
         // one for each thread of the pipeline: reading further ahead would only cost memory
         let workers = Budget::of(ctx).workers();
@@ -323,7 +324,7 @@ impl Plan {
 fn propose(
     bounds: Box3,
     unit: [usize; 3],
-    bytes: impl Fn([usize; 3]) -> u64,
+    cost: &dyn Fn([usize; 3]) -> Cost,
     ctx: &Context,
 ) -> Result<[usize; 3], Error> {
     let shape = bounds.shape();
@@ -348,7 +349,7 @@ fn propose(
     // two at once, so that one can be read while the other is computed; a quarter is left for what
     // they share
     let room = Budget::room(ctx.memory) / 4 * 3;
-    while bytes(block(count)).saturating_mul(2) > room && halve(&mut count, 1) {}
+    while cost(block(count)).total().saturating_mul(2) > room && halve(&mut count, 1) {}
     Ok(block(count))
 }
 

@@ -74,7 +74,7 @@ fn physical_memory() -> Option<u64> {
     meminfo.and_then(|text| kilobytes(&text, "MemTotal:")).or_else(sysctl_memory)
 }
 
-/// The physical memory as macOS and the BSDs report it, which have no such file.
+/// The physical memory as macOS reports it, which has no `/proc/meminfo`.
 fn sysctl_memory() -> Option<u64> {
     if cfg!(target_os = "linux") {
         return None;

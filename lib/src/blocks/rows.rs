@@ -159,8 +159,8 @@ impl TaskRows {
         Ok(())
     }
 
-    /// Bytes of a file. Few bytes are read with those that follow, which are kept for the next
-    /// call.
+    /// Reads bytes of a file. A short range is read together with the bytes that follow it, which
+    /// are kept for the next call.
     fn bytes(&self, file: &str, range: Range<u64>) -> Result<Vec<u8>, RowsError> {
         let path = self.folder.join(file);
         let length = (range.end - range.start) as usize;

@@ -1,4 +1,5 @@
-//! Runs of a plan: remaining tasks of a part are done, finished ones are checked.
+//! Runs a plan: computes the remaining tasks of a part, and checks that the results of finished
+//! tasks still exist.
 
 use std::ops::Range;
 use std::path::Path;
@@ -8,7 +9,7 @@ use super::entries::Entries;
 use super::files::output_of;
 use super::ledger::{self, Ledger};
 use super::missing_output::Files;
-use super::pipeline::{self, Stages};
+use super::pipeline::{self, Stages, stages};
 use super::{
     BlockCounts, Context, Error, KillPoint, Plan, Task, TaskResult, TaskResults, abort_if_selected,
     is_passing, rows,
@@ -42,12 +43,11 @@ impl Plan {
         compute: impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
         write: impl Fn(&Task, W) -> anyhow::Result<E> + Sync,
     ) -> Result<TaskResults, Error> {
-        let write = |task: &Task, result: W| write(task, result).map(Into::into);
-        self.stream_over(ctx, folder, &Stages { read, compute, write }, &|_| Vec::new())
+        self.stream_over(ctx, folder, &stages(read, &compute, &write), &|_| Vec::new())
     }
 
-    /// Like [`Plan::stream`], for tasks that need the results of lower waves: `read` gets the ends
-    /// of all tasks of lower waves.
+    /// Like [`Plan::stream`], for tasks that need the results of lower waves: `read` gets the
+    /// results of all tasks of lower waves.
     ///
     /// A part does those of its tasks whose wave may begin. If a wave needs tasks of other parts
     /// that are not done, the run warns and ends before that wave; repeating the command does the
@@ -75,8 +75,7 @@ impl Plan {
             let results = Arc::clone(&lock());
             read(task, &results)
         };
-        let write = |task: &Task, result: W| write(task, result).map(Into::into);
-        let stages = Stages { read, compute, write };
+        let stages = stages(read, &compute, &write);
         let begin_wave = |entries: &Entries| {
             *lock() = Arc::new(TaskResults::new(folder, entries.clone()));
         };
@@ -92,15 +91,11 @@ impl Plan {
 
     /// Like [`Plan::stream`]; a task is done again if some of its output files are missing, which
     /// `files` names.
-    pub(super) fn stream_over<R: Send, W: Send>(
+    pub(super) fn stream_over(
         &self,
         ctx: &Context,
         folder: &Path,
-        stages: &Stages<
-            impl Fn(&Task) -> anyhow::Result<R> + Sync,
-            impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
-            impl Fn(&Task, W) -> anyhow::Result<TaskResult> + Sync,
-        >,
+        stages: &Stages<'_>,
         files: &Files<'_>,
     ) -> Result<TaskResults, Error> {
         if self.is_all_asked(ctx)? {
@@ -132,10 +127,18 @@ impl Plan {
         compute: impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
         write: impl Fn(&Task, W) -> anyhow::Result<E> + Sync,
     ) -> Result<TaskResults, Error> {
-        let write = |task: &Task, result: W| write(task, result).map(Into::into);
+        self.run_second(ctx, folder, &stages(read, &compute, &write))
+    }
+
+    fn run_second(
+        &self,
+        ctx: &Context,
+        folder: &Path,
+        stages: &Stages<'_>,
+    ) -> Result<TaskResults, Error> {
         let existing = ctx.existing_now();
         let run = StreamOptions { existing, files: &|_| Vec::new(), begin_wave: &|_| {} };
-        let entries = self.run(ctx, folder, &Stages { read, compute, write }, &run)?;
+        let entries = self.run(ctx, folder, stages, &run)?;
         if ctx.finish && ctx.gathers() {
             gather(ctx, folder)?;
         }
@@ -176,15 +179,11 @@ impl Plan {
         Ok(TaskResults::new(folder, entries))
     }
 
-    fn run<R: Send, W: Send>(
+    fn run(
         &self,
         ctx: &Context,
         folder: &Path,
-        stages: &Stages<
-            impl Fn(&Task) -> anyhow::Result<R> + Sync,
-            impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
-            impl Fn(&Task, W) -> anyhow::Result<TaskResult> + Sync,
-        >,
+        stages: &Stages<'_>,
         run: &StreamOptions<'_>,
     ) -> Result<Entries, Error> {
         let is_concurrent = ctx.enter(folder)?;

@@ -1,5 +1,5 @@
 use super::ledger;
-use super::pipeline::Stages;
+use super::pipeline::{Stages, stages};
 use super::{Context, Error, Plan, Task, TaskResult, TaskResults};
 use crate::device::megabytes;
 use crate::volume::{self, Unfinished};
@@ -22,14 +22,23 @@ impl Plan {
         compute: impl Fn(&Task, R) -> anyhow::Result<W> + Sync,
         write: impl Fn(&Task, W) -> anyhow::Result<N> + Sync,
     ) -> Result<TaskResults, E> {
-        let folder = output.ledger_folder();
         let write = |task: &Task, result: W| {
             let mut result: TaskResult = write(task, result)?.into();
             result.files = Some(output.stored(&task.core)?);
             Ok(result)
         };
+        self.stream_into(ctx, output, &stages(read, &compute, &write))
+    }
+
+    fn stream_into<E: From<Error> + From<volume::Error>>(
+        &self,
+        ctx: &Context,
+        output: &(dyn Unfinished + Sync),
+        stages: &Stages<'_>,
+    ) -> Result<TaskResults, E> {
+        let folder = output.ledger_folder();
         let files = |task: &Task| output.files(&task.core);
-        let streamed = self.stream_over(ctx, &folder, &Stages { read, compute, write }, &files);
+        let streamed = self.stream_over(ctx, &folder, stages, &files);
         let ended = matches!(streamed, Ok(_) | Err(Error::TooManyFailed { .. }));
         if ended && !ctx.plan_only {
             let read;

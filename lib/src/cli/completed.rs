@@ -46,8 +46,9 @@ fn is_folder(output: &Path) -> bool {
     output.ancestors().any(ends) || store::is_folder(output)
 }
 
-/// The identity of a run that writes a file: the values of all flags, and inputs by their content.
-/// `None` if the run writes something else, or reads a pipe.
+/// The identity of a run that writes a file: the values of all flags except [`NEUTRAL_FLAGS`], with
+/// the content of each input in place of its path, and for each output only whether it is
+/// requested. `None` if the run writes something else, or reads a pipe.
 ///
 /// * `parameters`: every flag and its value, defaults included
 pub(super) fn identity(

@@ -230,25 +230,42 @@ pub fn selects_a_volume(path: &Path) -> Result<bool, Error> {
     Ok(selects)
 }
 
-/// The command line with the flags of its `--config` file added.
-pub(super) fn apply(command: &Command, arguments: Vec<OsString>) -> Result<Vec<OsString>, Error> {
-    let Some(path) = file(&arguments) else { return Ok(arguments) };
+/// The command line with the flags of its `--config` file added, and what of the file's section is
+/// not used.
+pub(super) struct Configured {
+    pub(super) arguments: Vec<OsString>,
+    /// A sentence for each output that the file names in vain.
+    pub(super) unused: Vec<String>,
+}
+
+pub(super) fn apply(command: &Command, arguments: Vec<OsString>) -> Result<Configured, Error> {
+    let as_given = |arguments| Configured { arguments, unused: Vec::new() };
+    let Some(path) = file(&arguments) else { return Ok(as_given(arguments)) };
     // errors of the command line itself are reported when all arguments are parsed
     let lenient = command.clone().ignore_errors(true);
-    let Ok(given) = lenient.try_get_matches_from(&arguments) else { return Ok(arguments) };
-    let parameters = choose(command, &path, read_parameters(Path::new(&path))?)?;
-    let mut all: Vec<OsString> = arguments.iter().take(1).cloned().collect();
-    for (key, value) in parameters {
+    let Ok(given) = lenient.try_get_matches_from(&arguments) else {
+        return Ok(as_given(arguments));
+    };
+    let chosen = choose(command, &path, read_parameters(Path::new(&path))?)?;
+    let (mut all, mut unused) = (Vec::new(), Vec::new());
+    all.extend(arguments.iter().take(1).cloned());
+    for (key, value) in chosen.parameters {
         let Some(flag) = flag(command, &key) else { continue };
         let words = words(flag, &value).map_err(|wanted| {
             Error::Usage(format!("{}: {key}: wanted {wanted}", path.display()))
         })?;
         if !is_given(command, &given, flag) {
             all.extend(words);
+        } else if key == "output" && chosen.own.contains(&key) {
+            unused.push(format!(
+                "{}: {}: output is not used, as the command line gives --output",
+                path.display(),
+                command.get_name()
+            ));
         }
     }
     all.extend(arguments.into_iter().skip(1));
-    Ok(all)
+    Ok(Configured { arguments: all, unused })
 }
 
 /// The path that follows `--config`.
@@ -282,12 +299,15 @@ fn is_given(command: &Command, given: &ArgMatches, flag: &Arg) -> bool {
             .any(|arg| says(arg) && (excludes(arg, flag) || excludes(flag, arg)))
 }
 
+/// The parameters of a program.
+struct Chosen {
+    parameters: Map<String, Value>,
+    /// The keys that are in the program's own section.
+    own: Vec<String>,
+}
+
 /// The parameters of this program; an unknown key is an error that suggests the most similar one.
-fn choose(
-    command: &Command,
-    path: &Path,
-    file: Map<String, Value>,
-) -> Result<Map<String, Value>, Error> {
+fn choose(command: &Command, path: &Path, file: Map<String, Value>) -> Result<Chosen, Error> {
     let own: Vec<&str> = command.get_arguments().filter_map(Arg::get_long).collect();
     let is_known =
         |key: &str| flag(command, key).is_some() || VOCABULARY.contains(&key) || is_shared(key);
@@ -320,8 +340,9 @@ fn choose(
             return Err(unknown(path, "", &key, &known));
         }
     }
+    let own = section.keys().cloned().collect();
     chosen.extend(section);
-    Ok(chosen)
+    Ok(Chosen { parameters: chosen, own })
 }
 
 /// Whether any flag set contains this shared flag.

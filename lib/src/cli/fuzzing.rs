@@ -20,5 +20,5 @@ pub fn parameters(path: &Path) -> Result<(), String> {
     arguments.push(path.into());
     let _ = config::selects_a_volume(path);
     let all = config::apply(&command, arguments).map_err(|error| error.to_string())?;
-    command.try_get_matches_from(all).map(drop).map_err(|error| error.kind().to_string())
+    command.try_get_matches_from(all.arguments).map(drop).map_err(|error| error.kind().to_string())
 }

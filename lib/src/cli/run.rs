@@ -57,8 +57,8 @@ pub(super) fn command<P: Program>() -> Command {
 pub(super) fn run<P: Program>(arguments: Vec<OsString>) -> ExitCode {
     let command = command::<P>();
     let command_line = shell_words(P::NAME, &arguments);
-    let arguments = match config::apply(&command, arguments) {
-        Ok(arguments) => arguments,
+    let config::Configured { arguments, unused } = match config::apply(&command, arguments) {
+        Ok(configured) => configured,
         Err(error) => return exit::fail(P::NAME, &error.into(), false),
     };
     let matches = match command.clone().try_get_matches_from(arguments) {
@@ -67,6 +67,7 @@ pub(super) fn run<P: Program>(arguments: Vec<OsString>) -> ExitCode {
     };
     let flags = SharedFlags(&matches);
     logging::start(flags.verbose(), flags.quiet(), flags.log_json());
+    unused.iter().for_each(|sentence| tracing::warn!("{sentence}"));
     match attempt::<P>(&command, &matches, command_line) {
         Ok(()) => exit::end(0),
         Err(error) => match error.downcast::<clap::Error>() {

@@ -82,7 +82,8 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    /// Sets the least determinant and what is left of `found` folds, both of the complete map.
+    /// Sets the least determinant of the complete map, the number of nodes that still fold
+    /// (`left`), and how many of the `found` folded nodes were repaired.
     pub(super) fn unfolded(&mut self, left: &Folds, found: usize) {
         self.extremes.least_jacobian = left.least.is_finite().then_some(left.least);
         self.extremes.folded = left.nodes.len();
@@ -141,7 +142,7 @@ pub(super) fn plan(first: &Plan, nodes: &Lattice, block: [usize; 3], options: &O
 impl<'a> Blend<'a> {
     /// Prepares the blending.
     ///
-    /// * `ends`: of the first pass, whose plan is `plan`
+    /// * `ends`: the task results of the first pass, whose plan is `plan`
     ///
     /// # Errors
     /// [`Error::Nothing`] if no block has a field.

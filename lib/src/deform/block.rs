@@ -144,7 +144,9 @@ struct Gain {
 }
 
 impl Gain {
-    /// Judges a field. B-splines that are worse than none are begun anew.
+    /// Measures what a field gains. If a B-spline field makes the images less similar than no
+    /// field, its control points are reset to 0 and fitted again at this resolution, with a fixed
+    /// elasticity.
     fn of(
         stage: &Stage,
         field: &mut Field,
@@ -155,7 +157,8 @@ impl Gain {
         let before = sums(stage, &stage.nodes.zeros(), options);
         let mut after = sums(stage, field, options);
         if let (Some(form), false) = (form, after.energy <= before.energy) {
-            // steps of one elasticity from no field are never worse than none
+            // the sum of image and bending energy decreases with each accepted step, and a zero
+            // field has no bending energy: the result is never worse than no field
             form.reset();
             let chosen = Options { choose: false, ..options.clone() };
             *field = improve(stage, None, Some(form), iterations, &chosen);
@@ -163,7 +166,7 @@ impl Gain {
         }
         let not_worse = after.energy <= before.energy;
         let similarity = [before, after].map(|sums| options.metric.similarity(&sums));
-        // of images that are alike, the energy is a rounding error
+        // for nearly identical images, the two energies differ only by rounding errors
         let gains = not_worse || similarity[1] >= similarity[0];
         Self { similarity, gains, mean: weighted_mean(field, &stage.structure()) }
     }
@@ -200,7 +203,8 @@ fn improve(
     form.descend(stage, iterations, &limits(stage), options, |field| sums(stage, field, options))
 }
 
-/// The images without padding, whose outline any two of them may share; `None` if they have none.
+/// The images with padding set to NaN, since the padding of unrelated images may have the same
+/// outline; `None` if no image has padding.
 fn unpadded(levels: &[Level]) -> Option<Vec<Level>> {
     let mut found = false;
     let mut without = |shape: [usize; 3], image: &[f32]| {

@@ -1,10 +1,11 @@
 //! Whether the images of a block belong together, judged by the same images at wrong positions.
 //!
 //! A field makes any two images more similar, and its gain therefore proves nothing. At one of the
-//! coarse resolutions the similarity is compared with that of the fixed image and the moving one
-//! after its known part was rolled around by a quarter to three quarters of its length: first as
-//! they are, and if that does not settle it, after the same registration of all of them
-//! ([`evidence`]).
+//! coarse resolutions, the similarity is compared with the similarities at wrong positions: the
+//! known part of the moving image is shifted cyclically by a quarter to three quarters of its
+//! length along each axis. The images are first compared without registration. If the evidence is
+//! not clear, they are compared again after registration, which is the same at the true position
+//! and at the wrong ones ([`evidence`]).
 
 use std::path::Path;
 
@@ -22,7 +23,8 @@ use crate::metric::{evidence, hash, unit};
 /// Number of wrong positions, and the minimum for a judgement.
 const WRONG: u64 = 20;
 const FEWEST_WRONG: usize = 8;
-/// The coarsest resolution with this many voxels is used; more tell nothing new.
+/// The images are compared at the coarsest resolution that has at least this many voxels, or at the
+/// finest one given; more voxels would not change the judgement.
 const ENOUGH: usize = 20_000;
 /// Minimum number of voxels that are known in both images.
 const FEWEST: usize = 2000;
@@ -55,7 +57,8 @@ pub(super) fn of_block(
     if count < FEWEST {
         return None;
     }
-    // rolled again when they are registered: all of them would take more memory than the block
+    // the shifted images are computed again for the registration: keeping all of them would take
+    // more memory than the block
     let still = |draw: u64| (draw, judge.still(&judge.rolled(draw)));
     let wrong: Vec<(u64, f64)> = (0..WRONG)
         .map(still)
@@ -75,7 +78,7 @@ pub(super) fn of_block(
 
 /// Ends the run with exit code 3 if the blocks' images agree no better than at wrong positions.
 ///
-/// * `ends`: of the first pass
+/// * `ends`: the task results of the first pass
 pub(super) fn check(
     ends: &TaskResults,
     options: &Options,
@@ -105,9 +108,9 @@ pub(super) fn check(
     }
 }
 
-/// Evidence of a whole field from that of its blocks, `None` if there is none: of all together
-/// (Stouffer), or of the best block, whichever is greater. The best of many blocks counts less,
-/// since one of them may agree by chance.
+/// Evidence for a whole field from the evidence of its blocks: the combined evidence of all blocks
+/// (Stouffer's method) or that of the best block, whichever is greater. The evidence of the best of
+/// many blocks is reduced, since one of them may agree by chance. `None` if no block has evidence.
 fn of_field(blocks: &[f64]) -> Option<f64> {
     let n = blocks.len() as f64;
     let together = blocks.iter().map(|block| block - OF_CHANCE).sum::<f64>() / n.sqrt();
@@ -146,7 +149,8 @@ impl Judge<'_> {
         Stage { fixed, moving, pixels: *lattice, nodes: self.nodes[number], voxel: self.voxel }
     }
 
-    /// The moving images, whose known part is rolled around by the same lengths at all resolutions.
+    /// The moving images at all resolutions, with their known parts shifted cyclically by the same
+    /// physical distance.
     fn rolled(&self, draw: u64) -> Vec<Vec<f32>> {
         let coarsest = &self.levels[self.levels.len() - 1].lattice;
         let by: [usize; 3] = std::array::from_fn(|a| {

@@ -7,6 +7,7 @@
 
 use super::lattice::{Field, Lattice, Steps};
 use super::similarity::Score;
+use crate::filter::lines::for_avx2;
 use crate::geom::Point;
 
 /// Differences are clamped to this many standard deviations (Huber).
@@ -36,10 +37,21 @@ pub(super) struct Sums {
     /// The energy that steps reduce: the mean square of the clamped differences, or the negative
     /// mutual information.
     pub(super) energy: f64,
-    /// The mean square difference of the voxels that are known in both images.
+    /// The mean square difference of the voxels that are known in both images, or the negative
+    /// mutual information.
     pub(super) square: f64,
     /// Number of these voxels.
     pub(super) voxels: usize,
+}
+
+for_avx2! {
+    /// [`Stage::sums`]
+    fn sums(stage: &Stage<'_>, field: &Field) -> Sums => Stage::sums_inlined
+}
+
+for_avx2! {
+    /// [`Stage::pull`]
+    fn pull(stage: &Stage<'_>, field: &Field) -> Vec<f32> => Stage::pull_inlined
 }
 
 impl Stage<'_> {
@@ -93,23 +105,12 @@ impl Stage<'_> {
     /// The sums for a step, from the differences under a displacement field.
     ///
     /// Numbers: `f32`, no fused multiply-add, so that every processor gives the same bits.
-    /// Speed: also compiled for AVX2.
     pub(super) fn sums(&self, field: &Field) -> Sums {
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") {
-            #[target_feature(enable = "avx2")]
-            fn with_avx2(stage: &Stage<'_>, field: &Field) -> Sums {
-                stage.sums_any(field)
-            }
-            #[expect(unsafe_code, reason = "a call across target features")]
-            // SAFETY: the processor has been asked for AVX2 in the line above
-            return unsafe { with_avx2(self, field) };
-        }
-        self.sums_any(field)
+        sums(self, field)
     }
 
     #[inline(always)]
-    fn sums_any(&self, field: &Field) -> Sums {
+    fn sums_inlined(&self, field: &Field) -> Sums {
         let steps = self.pixels.steps_in(&self.nodes);
         let width = self.pixels.shape[2];
         let (mut gradient, mut line) = (self.rows(), Vec::new());
@@ -166,21 +167,11 @@ impl Stage<'_> {
 
     /// The moving image at the displaced position of each voxel; NaN outside.
     pub(super) fn pull(&self, field: &Field) -> Vec<f32> {
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") {
-            #[target_feature(enable = "avx2")]
-            fn with_avx2(stage: &Stage<'_>, field: &Field) -> Vec<f32> {
-                stage.pull_any(field)
-            }
-            #[expect(unsafe_code, reason = "a call across target features")]
-            // SAFETY: the processor has been asked for AVX2 in the line above
-            return unsafe { with_avx2(self, field) };
-        }
-        self.pull_any(field)
+        pull(self, field)
     }
 
     #[inline(always)]
-    fn pull_any(&self, field: &Field) -> Vec<f32> {
+    fn pull_inlined(&self, field: &Field) -> Vec<f32> {
         let steps = self.pixels.steps_in(&self.nodes);
         let width = self.pixels.shape[2];
         let (mut line, mut displaced) = (Vec::new(), self.padded_rows());

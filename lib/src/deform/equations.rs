@@ -15,7 +15,7 @@ use crate::filter::lines::vectorised;
 const DAMPING: f64 = 0.05;
 /// The weight of the bending at `--elasticity` 1, as a fraction of the mean curvature.
 const BENDING: f64 = 0.0125;
-/// When the conjugate gradients end.
+/// Stopping criteria of the conjugate gradient method.
 #[derive(Clone, Copy)]
 pub(super) struct Accuracy {
     /// Maximum number of iterations.
@@ -216,7 +216,8 @@ fn add_bending_body<const FUSED: bool>(
     }
 }
 
-/// The gradient along `stride` parallel lines that are interleaved.
+/// Adds `weight` times half the gradient of the squared second differences along `stride`
+/// interleaved lines to `out`.
 #[inline(always)]
 fn bend_lines(image: &[f32], out: &mut [f32], weight: f32, stride: usize) {
     // every control point of a line but its last two

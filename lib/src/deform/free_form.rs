@@ -12,12 +12,20 @@ const VAIN: usize = 3;
 /// After a rejected step, the damping is multiplied by this factor, and the next step is shortened
 /// by its square root.
 const MORE: f64 = 8.0;
-/// The greatest elasticity before one is chosen: a field that is too stiff at first does not reach
-/// the displacements that would show it.
-const LOOSE: f64 = 2.0;
-/// The least elasticity before one is chosen.
-const LOOSEST: f64 = 1.0;
-/// Minimum number of steps after an elasticity was chosen.
+/// Limits of the elasticity of the steps before the first cross-validation: too stiff a field would
+/// not reach the displacements from which cross-validation can find that a looser one is better.
+const LOOSE: [f64; 2] = [1.0, 2.0];
+/// Upper limit of the elasticity of the step before cross-validation at a finer resolution, which
+/// may show displacements that the coarser one did not.
+const STIFF: f64 = 8.0;
+/// Root mean square displacement, in voxels, by the steps after a cross-validation, above which it
+/// is repeated: it is computed from gradients, which hold for displacements of a voxel at most.
+const FAR: f64 = 0.5;
+/// Maximum number of cross-validations at one resolution.
+const CHOICES: usize = 3;
+/// Number of steps after which the displacements are compared with [`FAR`].
+const TRIED: usize = 2;
+/// Minimum number of steps after the last cross-validation.
 const AFTER: usize = 3;
 
 /// The control points of a block, refined from resolution to resolution.
@@ -26,6 +34,8 @@ pub(super) struct FreeForm {
     coefficients: Field,
     /// The elasticity, or the one chosen last.
     pub(super) elasticity: f64,
+    /// Whether an elasticity was chosen at this resolution or a coarser one.
+    is_chosen: bool,
 }
 
 /// Limits of a step.
@@ -44,13 +54,14 @@ struct Problem<'a, F> {
     /// Compares the images under a field.
     sums: F,
     basis: Basis,
-    /// The control points at the nodes of the matrix.
+    /// The weights of the control points at the coarser nodes at which the matrix of the normal
+    /// equations is summed.
     coarse: Basis,
-    /// Products of gradients at the nodes of the matrix, if they are the same for all steps.
+    /// Products of gradients, summed at these coarser nodes, if they are the same for all steps.
     tensor: Option<[Vec<f32>; 6]>,
 }
 
-/// The field of some control points, and the images under it.
+/// The field of the current control points, and the sums over the images under this field.
 struct State {
     field: Field,
     sums: Sums,
@@ -64,7 +75,7 @@ impl<F: Fn(&Field) -> Sums> Problem<'_, F> {
 
 impl FreeForm {
     pub(super) fn new(controls: Controls, elasticity: f64) -> Self {
-        Self { coefficients: controls.zeros(), controls, elasticity }
+        Self { coefficients: controls.zeros(), controls, elasticity, is_chosen: false }
     }
 
     /// Sets all displacements to 0.
@@ -79,8 +90,8 @@ impl FreeForm {
 
     /// Takes steps until the similarity no longer improves; returns the displacements at the nodes.
     ///
-    /// If the elasticity is to be chosen, loose steps come first; then it is chosen, and steps with
-    /// it follow.
+    /// If the elasticity is to be chosen, loose steps come first, or one step with the elasticity
+    /// chosen at the coarser resolution; then it is chosen, and steps with it follow.
     pub(super) fn descend(
         &mut self,
         stage: &Stage,
@@ -101,11 +112,38 @@ impl FreeForm {
         if !options.choose {
             return self.steps(&problem, state, iterations, self.elasticity).0.field;
         }
-        let loose = self.elasticity.clamp(LOOSEST, LOOSE);
-        let (state, left) = self.steps(&problem, state, iterations, loose);
-        let Some(chosen) = self.choose(&problem, &state, loose) else { return state.field };
-        self.elasticity = chosen;
-        self.steps(&problem, state, left.max(AFTER), chosen).0.field
+        let (first, steps) = if self.is_chosen {
+            (self.elasticity.min(STIFF), 1)
+        } else {
+            (self.elasticity.clamp(LOOSE[0], LOOSE[1]), iterations)
+        };
+        let (state, _) = self.steps(&problem, state, steps.min(iterations), first);
+        let Some(chosen) = self.choose(&problem, &state, first) else { return state.field };
+        (self.elasticity, self.is_chosen) = (chosen, true);
+        self.settle(&problem, state, iterations).field
+    }
+
+    /// Takes steps with the chosen elasticity, and chooses it again where they lead far.
+    fn settle<F: Fn(&Field) -> Sums>(
+        &mut self,
+        problem: &Problem<F>,
+        mut state: State,
+        iterations: usize,
+    ) -> State {
+        let spacing = problem.stage.pixels.spacing(problem.stage.voxel);
+        let voxel = spacing.into_iter().fold(f64::INFINITY, f64::min);
+        for _ in 1..CHOICES {
+            let before = self.coefficients.clone();
+            let (next, left) = self.steps(problem, state, TRIED.min(iterations), self.elasticity);
+            state = next;
+            if root_mean_square(&before, &self.coefficients) < FAR * voxel {
+                let rest = if left > 0 { 0 } else { iterations.saturating_sub(TRIED).max(AFTER) };
+                return self.steps(problem, state, rest, self.elasticity).0;
+            }
+            let Some(chosen) = self.choose(problem, &state, self.elasticity) else { break };
+            self.elasticity = chosen;
+        }
+        self.steps(problem, state, iterations.max(AFTER), self.elasticity).0
     }
 
     /// The elasticity that cross-validation finds best.
@@ -217,4 +255,12 @@ impl FreeForm {
         }
         None
     }
+}
+/// The root mean square length of the differences between two fields.
+fn root_mean_square(from: &Field, to: &Field) -> f64 {
+    let squares = from
+        .iter()
+        .zip(to)
+        .flat_map(|(from, to)| from.iter().zip(to).map(|(from, to)| f64::from(to - from).powi(2)));
+    (squares.sum::<f64>() / from[0].len().max(1) as f64).sqrt()
 }

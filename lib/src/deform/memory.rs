@@ -1,6 +1,6 @@
 //! The memory that a task of the first pass holds, phase by phase, as sums of named terms.
 
-use super::block::{control_points, nodes_of};
+use super::block::{control_points, nodes_of, unit};
 use super::pairs::Pair;
 use super::pyramid;
 use super::{Metric, Model, Options};
@@ -82,7 +82,7 @@ fn held(shape: [usize; 3], voxel: Point, parts: Parts, options: &Options) -> Hel
     let softening = images.clone() + Cost::of::<[f32; 3]>("smoothed voxels", voxels);
     let mut peak = pulling.or(masking).or(comparing).or(softening);
     if options.metric == Metric::Lcc {
-        let windows = pyramid::windows(shape, options.radius);
+        let windows = pyramid::windows(shape, voxel, options.radius * unit(voxel, shape));
         let normalising = images.clone()
             + Cost::of::<f32>("normalised voxels", voxels)
             + Cost::of::<[f32; 7]>("sums of windows", windows);
@@ -135,6 +135,10 @@ mod tests {
         assert_eq!(held.peak.total(), 8 * voxels + 29 * 4 * voxels / 8);
         let thin = super::held([1, 512, 512], [1.0; 3], parts, &options);
         assert_eq!(thin.peak.total(), 8 * voxels + 29 * 4 * voxels / 4);
+        // four times as many windows if two axes are so coarse that every voxel has its own
+        let local = Options { metric: Metric::Lcc, radius: 4.0, ..options.clone() };
+        let windows = |voxel| pyramid::windows([64; 3], voxel, local.radius * unit(voxel, [64; 3]));
+        assert_eq!((windows([1.0; 3]), windows([4.0, 4.0, 1.0])), (32 * 32 * 32, 64 * 64 * 32));
         let wide = Parts { moving: 100 * voxels as usize, ..Parts::default() };
         let reading = super::held([64; 3], [1.0; 3], wide, &options).peak;
         assert_eq!(reading.total(), 404 * voxels);

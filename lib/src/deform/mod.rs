@@ -161,7 +161,8 @@ pub struct Options {
     pub levels: usize,
     /// Maximum number of steps, from coarse to fine; the last value holds for all that follow.
     pub iterations: Vec<usize>,
-    /// Minimum gain of a step, as a fraction of the difference; a smaller one ends the steps.
+    /// Minimum decrease of the energy by a step, as a fraction of the energy; a smaller decrease
+    /// ends the steps of a resolution.
     pub tolerance: f64,
     /// Window of the local correlation.
     pub radius: f64,

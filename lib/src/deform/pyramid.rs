@@ -123,7 +123,7 @@ pub(super) fn clamp_outliers(image: &mut [f32]) {
     let beyond = values.len() / 1000;
     let (low, high) = (values[beyond], values[values.len() - 1 - beyond]);
     let range = high - low;
-    // without contrast in all but these voxels, they are what can be aligned
+    // if all other voxels have the same value, the outliers are the only structure, and are kept
     if range > 0.0 && range.is_finite() {
         for v in image.iter_mut().filter(|v| v.is_finite()) {
             *v = v.clamp(low - range, high + range);
@@ -184,10 +184,19 @@ fn window_step(sigma: f64) -> usize {
     ((0.5 * sigma) as usize).clamp(1, 4)
 }
 
-/// Number of windows if each axis has windows of `sigma` voxels, as the finest has; with coarser
-/// axes there are at least as many.
-pub(super) fn windows(shape: [usize; 3], sigma: f64) -> usize {
-    shape.iter().map(|n| n.div_ceil(window_step(sigma))).product()
+/// Shape of the grid of windows on which sums are kept, and the number of voxels between two of
+/// them along each axis: fewer along an axis with coarser voxels.
+///
+/// * `spacing`: of the voxels, in micrometres
+/// * `sigma`: standard deviation of the window, micrometres
+fn window_grid(shape: [usize; 3], spacing: Point, sigma: f64) -> ([usize; 3], [usize; 3]) {
+    let by = spacing.map(|spacing| window_step(sigma / spacing));
+    (std::array::from_fn(|a| shape[a].div_ceil(by[a])), by)
+}
+
+/// Number of windows of a block for which [`normalise`] keeps sums.
+pub(super) fn windows(shape: [usize; 3], spacing: Point, sigma: f64) -> usize {
+    window_grid(shape, spacing, sigma).0.iter().product()
 }
 
 /// Subtracts the mean of a Gaussian window and divides by its standard deviation. The mean square
@@ -197,8 +206,7 @@ pub(super) fn windows(shape: [usize; 3], sigma: f64) -> usize {
 /// * `sigma`: standard deviation of the window, micrometres
 pub(super) fn normalise(image: &[f32], lattice: &Lattice, voxel: Point, sigma: f64) -> Vec<f32> {
     let spacing = lattice.spacing(voxel);
-    let by: [usize; 3] = std::array::from_fn(|a| window_step(sigma / spacing[a]));
-    let to = std::array::from_fn(|a| lattice.shape[a].div_ceil(by[a]));
+    let (to, by) = window_grid(lattice.shape, spacing, sigma);
     let windows = Lattice { shape: to, factor: by };
     let pixels = Lattice { shape: lattice.shape, factor: [1; 3] };
     let smooth = |image: &[f32]| windows.smooth(image, sigma, spacing);

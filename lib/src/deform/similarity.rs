@@ -64,7 +64,7 @@ impl Score {
     fn fill(&mut self, joint: &[f64], total: f64) {
         let n = self.bins;
         let total = total.max(1.0);
-        // pairs that do not occur are not impossible
+        // a small probability is added to every bin, so that the logarithm of empty bins is finite
         let floor = 1e-6;
         let p = |f: usize, m: usize| joint[f * n + m] / total + floor / (n * n) as f64;
         let of_fixed: Vec<f64> = (0..n).map(|f| (0..n).map(|m| p(f, m)).sum()).collect();

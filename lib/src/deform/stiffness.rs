@@ -119,7 +119,8 @@ pub(super) fn choose(controls: &Controls, terms: &Terms, from: &Field, start: f6
                 break;
             }
         }
-        // from the loosest to the stiffest, and on to looser ones if the first is the best
+        // sorted from the stiffest to the loosest: after the stiffer ones were tried, the last
+        // entry is `start`, from which the second pass continues to looser ones
         tried.sort_by(|a, b| b.0.total_cmp(&a.0));
     }
     tracing::debug!(?tried, "elasticities by cells that were left out");

@@ -16,7 +16,8 @@ use crate::geom::{Box3, Chain, Grid, Point};
 
 /// Number of tries; the last one smooths the field over [`NEAREST`] times 2^(TRIES - 1) nodes.
 const TRIES: u32 = 6;
-/// Number of nodes around a fold that the first try changes.
+/// Distance from a fold, in nodes along each axis, up to which the first try changes the field; the
+/// distance doubles with each further try.
 const NEAREST: i64 = 4;
 /// A determinant of the field below this is repaired, so that rounding does not turn it into a
 /// fold.

@@ -3,6 +3,7 @@
 use std::ops::AddAssign;
 
 use super::{Method, Voxel};
+use crate::filter::lines::for_avx2;
 
 /// A voxel type whose mean can be computed without intermediate rounding.
 pub(super) trait Mean: Voxel {
@@ -60,39 +61,23 @@ mean_of_floats!(f32, f64);
 /// The largest number of voxels that are combined into one.
 pub(super) const MAX_BLOCK_VOXELS: usize = 1 << 15;
 
-/// Reduces a block of voxels by `factor` along each axis.
-///
-/// * `voxels`: C order, of `shape`; its first voxel is the first one of an output voxel
-/// * `out`: C order, of `shape / factor`, rounded up
-///
-/// Border: blocks are cut off at the end of an axis, and the output voxel uses what is inside.
-/// Numbers: means of integers are exact, rounded half up. All methods but `Stride` ignore NaN,
-/// unless all voxels of the block are NaN.
-/// Checked by: `oracle`; `benches/downsample.rs`.
-pub(super) fn reduce<T: Mean>(
-    method: Method,
-    voxels: &[T],
-    shape: [usize; 3],
-    factor: [usize; 3],
-    out: &mut [T],
-) {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        #[target_feature(enable = "avx2")]
-        fn with_avx2<T: Mean>(
-            method: Method,
-            voxels: &[T],
-            shape: [usize; 3],
-            factor: [usize; 3],
-            out: &mut [T],
-        ) {
-            reduce_any(method, voxels, shape, factor, out);
-        }
-        #[expect(unsafe_code, reason = "a call across target features")]
-        // SAFETY: AVX2 support has been detected in the condition above
-        return unsafe { with_avx2(method, voxels, shape, factor, out) };
-    }
-    reduce_any(method, voxels, shape, factor, out);
+for_avx2! {
+    /// Reduces a block of voxels by `factor` along each axis.
+    ///
+    /// * `voxels`: C order, of `shape`; its first voxel is the first one of an output voxel
+    /// * `out`: C order, of `shape / factor`, rounded up
+    ///
+    /// Border: blocks are cut off at the end of an axis, and the output voxel uses what is inside.
+    /// Numbers: means of integers are exact, rounded half up. All methods but `Stride` ignore NaN,
+    /// unless all voxels of the block are NaN.
+    /// Checked by: `oracle`; `benches/downsample.rs`.
+    pub(super) fn reduce<T: Mean>(
+        method: Method,
+        voxels: &[T],
+        shape: [usize; 3],
+        factor: [usize; 3],
+        out: &mut [T],
+    ) => reduce_any
 }
 
 #[inline(always)]

@@ -78,6 +78,35 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
+/// Compiles a function twice, for AVX2 and portably, and runs the former if the processor has
+/// AVX2. Neither uses a fused multiply-add, so that both give the same bits.
+///
+/// The body must be `#[inline(always)]`, and so must what it calls in its loops. A generic body is
+/// compiled twice for each type: leave out what does not depend on the type.
+macro_rules! for_avx2 {
+    (
+        $(#[$meta:meta])*
+        $vis:vis fn $name:ident $(<$($generic:ident: $bound:ident),+>)?
+        ($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? => $body:path
+    ) => {
+        $(#[$meta])*
+        $vis fn $name $(<$($generic: $bound),+>)? ($($arg: $type),*) $(-> $result)? {
+            #[cfg(target_arch = "x86_64")]
+            if std::arch::is_x86_feature_detected!("avx2") {
+                #[target_feature(enable = "avx2")]
+                fn with_avx2 $(<$($generic: $bound),+>)? ($($arg: $type),*) $(-> $result)? {
+                    $body($($arg),*)
+                }
+                // SAFETY: the processor supports AVX2, as was just checked.
+                #[expect(unsafe_code, reason = "a call across target features")]
+                return unsafe { with_avx2($($arg),*) };
+            }
+            $body($($arg),*)
+        }
+    };
+}
+pub(crate) use for_avx2;
+
 /// `a * b + c`, fused if that is one instruction.
 #[inline(always)]
 pub(crate) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {

@@ -134,6 +134,10 @@ fn kind_of(location: &str) -> DataKind {
     if !is_pipe && volume::is_sections(location) {
         return DataKind::Volume;
     }
+    // no transform has such a name, whatever is in the file
+    if matches!(volume::other_format(location, &[]), Some(("tif" | "tiff" | "png", _))) {
+        return DataKind::Volume;
+    }
     if interchange::is_foreign(location).unwrap_or(false) {
         return DataKind::Foreign;
     }

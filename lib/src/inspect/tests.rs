@@ -199,3 +199,16 @@ fn a_volume_without_a_voxel_size_shows_the_rest() {
     assert_eq!(json["range"], json!([7.0, 7.0]));
     assert!(json.get("extent").is_none());
 }
+
+#[test]
+fn a_file_that_is_damaged_is_named_by_what_its_name_says() {
+    let folder = Folder::new();
+    for (name, bytes) in
+        [("two.tif", "II"), ("none.tiff", ""), ("number.png", "1.5"), ("u.TIF", "1")]
+    {
+        let file = folder.at(name);
+        std::fs::write(&file, bytes).unwrap();
+        let message = inspect(&file, &Select::default()).unwrap_err().to_string();
+        assert!(message.contains("as its name says"), "{message}");
+    }
+}

@@ -61,7 +61,8 @@ pub(super) struct Store<'a, T: Clone> {
 }
 
 impl<'a, T: Voxel> Store<'a, T> {
-    /// One array that contains all places; its voxel 0 is voxel `origin` of the volume.
+    /// A single array that contains the contexts of all spots in `places`; its first voxel is voxel
+    /// `origin` of the volume.
     pub(super) fn array(
         voxels: impl Into<Cow<'a, [T]>>,
         shape: [usize; 3],
@@ -248,13 +249,7 @@ fn gather<T: Voxel>(
     let [sz, sy] = store.strides;
     let corner = store.centres[i] - rz * sz - ry * sy - rx;
     out.resize((2 * rz + 1) * (2 * ry + 1) * (2 * rx + 1), 0.0);
-    copy_lines(
-        &store.voxels[corner..],
-        [sz, sy],
-        radius.map(|r| 2 * r + 1),
-        |v| v.to_f32() - mean,
-        out,
-    );
+    copy_lines(&store.voxels[corner..], [sz, sy], radius.map(|r| 2 * r + 1), mean, out);
 }
 
 /// Describes one context and subtracts the mean from `voxels`; `None` if it is constant or not

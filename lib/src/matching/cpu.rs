@@ -5,30 +5,20 @@
 //! instead of 5.7 for the projection of its lines. Both versions use the same lanes and no fused
 //! multiply-add: the results are bit-identical on every x86-64 processor.
 
+use crate::filter::lines::for_avx2;
+use crate::volume::Voxel;
+
 /// The number of partial sums: four AVX registers, enough to hide the latency of an addition.
 const LANES: usize = 32;
 
 /// The coefficients along one axis, padded to one register.
 pub(super) type CoefficientRow = [f32; 8];
 
-/// The dot product of `a` and `b` over their common length.
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        #[expect(unsafe_code, reason = "a call across target features")]
-        // SAFETY: the processor has AVX2, as was just checked.
-        return unsafe { dot_avx2(a, b) };
-    }
-    dot_lanes(a, b)
+for_avx2! {
+    /// The dot product of `a` and `b` over their common length.
+    pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 => dot_lanes
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn dot_avx2(a: &[f32], b: &[f32]) -> f32 {
-    dot_lanes(a, b)
-}
-
-#[expect(clippy::inline_always, reason = "only inlined does it become AVX2 code")]
 #[inline(always)]
 fn dot_lanes(a: &[f32], b: &[f32]) -> f32 {
     let n = a.len().min(b.len());
@@ -62,25 +52,13 @@ fn total(mut sums: [f32; LANES]) -> f32 {
     sums[0]
 }
 
-/// Projects every line of `lines` (each `basis.len()` long) onto the vectors of a basis:
-/// `basis[x][k]` is vector k at x.
-pub(super) fn expand_lines(lines: &[f32], basis: &[CoefficientRow], out: &mut [CoefficientRow]) {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        #[expect(unsafe_code, reason = "a call across target features")]
-        // SAFETY: the processor has AVX2, as was just checked.
-        return unsafe { expand_lines_avx2(lines, basis, out) };
-    }
-    expand_lines_wide(lines, basis, out);
+for_avx2! {
+    /// Projects every line of `lines` (each `basis.len()` long) onto the vectors of a basis:
+    /// `basis[x][k]` is vector k at x.
+    pub(super) fn expand_lines(lines: &[f32], basis: &[CoefficientRow], out: &mut [CoefficientRow])
+        => expand_lines_wide
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn expand_lines_avx2(lines: &[f32], basis: &[CoefficientRow], out: &mut [CoefficientRow]) {
-    expand_lines_wide(lines, basis, out);
-}
-
-#[expect(clippy::inline_always, reason = "only inlined does it become AVX2 code")]
 #[inline(always)]
 fn expand_lines_wide(lines: &[f32], basis: &[CoefficientRow], out: &mut [CoefficientRow]) {
     let n = basis.len();
@@ -112,35 +90,17 @@ fn expand_lines_wide(lines: &[f32], basis: &[CoefficientRow], out: &mut [Coeffic
     }
 }
 
-/// Projects stacked rows along the axis in which they are stacked: `out[k] = sum of basis[i][k] *
-/// rows[i * step]`, for the first `out.len()` vectors of the basis.
-pub(super) fn expand_rows(
-    rows: &[CoefficientRow],
-    step: usize,
-    basis: &[CoefficientRow],
-    out: &mut [CoefficientRow],
-) {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        #[expect(unsafe_code, reason = "a call across target features")]
-        // SAFETY: the processor has AVX2, as was just checked.
-        return unsafe { expand_rows_avx2(rows, step, basis, out) };
-    }
-    expand_rows_wide(rows, step, basis, out);
+for_avx2! {
+    /// Projects stacked rows along the axis in which they are stacked: `out[k] = sum of basis[i][k] *
+    /// rows[i * step]`, for the first `out.len()` vectors of the basis.
+    pub(super) fn expand_rows(
+        rows: &[CoefficientRow],
+        step: usize,
+        basis: &[CoefficientRow],
+        out: &mut [CoefficientRow],
+    ) => expand_rows_wide
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn expand_rows_avx2(
-    rows: &[CoefficientRow],
-    step: usize,
-    basis: &[CoefficientRow],
-    out: &mut [CoefficientRow],
-) {
-    expand_rows_wide(rows, step, basis, out);
-}
-
-#[expect(clippy::inline_always, reason = "only inlined does it become AVX2 code")]
 #[inline(always)]
 fn expand_rows_wide(
     rows: &[CoefficientRow],
@@ -160,45 +120,27 @@ fn expand_rows_wide(
     out.copy_from_slice(&sums[..out.len()]);
 }
 
-/// Copies the `value`s of a box of `size` from an array with `strides` (z, y) that starts at the
-/// box.
-pub(super) fn copy_lines<T: Copy>(
-    from: &[T],
-    strides: [usize; 2],
-    size: [usize; 3],
-    value: impl Fn(T) -> f32 + Copy,
-    out: &mut [f32],
-) {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        #[expect(unsafe_code, reason = "a call across target features")]
-        // SAFETY: the processor has AVX2, as was just checked.
-        return unsafe { copy_lines_avx2(from, strides, size, value, out) };
-    }
-    copy_lines_wide(from, strides, size, value, out);
+for_avx2! {
+    /// Copies the voxels of a box of `size`, less `mean`, from an array with `strides` (z, y) that
+    /// starts at the box.
+    pub(super) fn copy_lines<T: Voxel>(
+        from: &[T],
+        strides: [usize; 2],
+        size: [usize; 3],
+        mean: f32,
+        out: &mut [f32],
+    ) => copy_lines_wide
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn copy_lines_avx2<T: Copy>(
-    from: &[T],
-    strides: [usize; 2],
-    size: [usize; 3],
-    value: impl Fn(T) -> f32 + Copy,
-    out: &mut [f32],
-) {
-    copy_lines_wide(from, strides, size, value, out);
-}
-
-#[expect(clippy::inline_always, reason = "only inlined does it become AVX2 code")]
 #[inline(always)]
-fn copy_lines_wide<T: Copy>(
+fn copy_lines_wide<T: Voxel>(
     from: &[T],
     [plane, line]: [usize; 2],
     [_, ny, nx]: [usize; 3],
-    value: impl Fn(T) -> f32 + Copy,
+    mean: f32,
     out: &mut [f32],
 ) {
+    let value = |v: T| v.to_f32() - mean;
     for (z, out) in out.chunks_exact_mut(ny * nx).enumerate() {
         for (y, out) in out.chunks_exact_mut(nx).enumerate() {
             // the lines are too short for the compiler to vectorise the loop: process 8 voxels at a

@@ -69,7 +69,8 @@ pub(super) fn inliers(
     fills("matches that fit", points, options.model)
 }
 
-/// Checks that random matches would not be fitted as well.
+/// Checks that a map would hardly fit random matches equally well. `false_alarms` is the decimal
+/// logarithm of the number of false alarms.
 pub(super) fn false_alarms(
     inliers: &[bool],
     false_alarms: f64,

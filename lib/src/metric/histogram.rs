@@ -140,7 +140,7 @@ fn window(t: f32) -> [f32; 4] {
     ]
 }
 
-/// Their derivatives with respect to `t`.
+/// The derivatives of the weights of [`window`] with respect to `t`.
 #[inline]
 fn window_slope(t: f32) -> [f32; 4] {
     let u = 1.0 - t;

@@ -68,7 +68,7 @@ proptest! {
     }
 }
 
-/// Calls `check` with a pair of images, a map near the best one, and its frame.
+/// Calls `check` with a pair of images, a map near the best one, and the normalisation of this map.
 fn compare(
     kind: SimilarityMeasure,
     check: impl Fn(&AffineSimilarity<'_>, &Affine, &Normalisation),
@@ -132,7 +132,7 @@ fn a_newton_step_of_each_measure_goes_most_of_the_way() {
         (SimilarityMeasure::MeanSquares, 0.3),
         (SimilarityMeasure::MutualInformation, 0.6),
     ] {
-        // the same scene, shifted along x alone, by less than the curvature is valid for
+        // the same scene, shifted along x by so little that the energy is nearly quadratic
         let (fixed, moving) = (smooth_scene([10, 20, 24], 0.0), {
             let mut moving = smooth_scene([10, 20, 24], 0.0);
             moving.grid.origin[2] += 0.3;

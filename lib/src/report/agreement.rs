@@ -410,7 +410,8 @@ mod tests {
         }
     }
 
-    /// A direct implementation of the definition.
+    /// A slow reference for the voxels where `stage` is not 0: their correlation, the correlation
+    /// of those whose value in `fixed` exceeds the median, and this median.
     fn plain(fixed: &MemoryVolume, stage: &MemoryVolume) -> (f64, f64, f64) {
         let pairs: Vec<(f64, f64)> = fixed
             .voxels

@@ -236,7 +236,8 @@ impl Bucket {
         self.policy.silence + Duration::from_secs(bytes as u64 / MIN_RATE)
     }
 
-    /// The time that one try of a read may take: the body is watched piece by piece.
+    /// The time that one try of a read may take. It is long, since each piece of the body has its
+    /// own limit, [`RetryPolicy::silence`].
     fn reading(&self) -> Duration {
         self.policy.silence.saturating_mul(20)
     }

@@ -42,15 +42,17 @@ impl RetryPolicy {
     }
 }
 
-/// The time since which a server has not responded. It is common to all requests, so that a run
-/// waits for a failing server once, and not once for each object.
+/// When the present series of temporary failures of a server began; `None` if its last response was
+/// not a temporary failure. It is common to all requests, so that a run waits for a failing server
+/// once, and not once for each object.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
     since: Mutex<Option<Instant>>,
 }
 
 impl Outage {
-    /// Notes a temporary failure; returns the time since the first without a success in between.
+    /// Records a temporary failure; returns the time since the present series of temporary failures
+    /// began.
     fn fail(&self) -> Duration {
         self.lock().get_or_insert_with(Instant::now).elapsed()
     }

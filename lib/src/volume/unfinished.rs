@@ -50,7 +50,8 @@ pub trait Begin {
     fn replace_claim(&self, folder: &Path) -> Result<(), Error>;
 }
 
-/// Creation of an output without a run, which claims nothing.
+/// Begins an output outside a run: the value states how an existing output is treated, and no claim
+/// is made.
 impl Begin for Existing {
     fn existing(&self, _: &Path) -> Result<Existing, Error> {
         Ok(*self)

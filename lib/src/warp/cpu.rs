@@ -1,7 +1,10 @@
 //! The resampling kernels: the values at all positions of a block.
 
+use std::ops::Range;
+
 use super::voxel_map::{LANES, ON_VOXEL, Positions, VoxelMap};
 use super::{Interpolation, Options, Rounding, Voxel, lanczos, spline};
+use crate::filter::lines::for_avx2;
 use crate::geom::Box3;
 use lanczos::Lanczos;
 
@@ -30,7 +33,12 @@ pub(super) struct Moving<'a, T> {
 impl<T> Moving<'_, T> {
     /// The voxels of each channel.
     fn channels(&self) -> impl Iterator<Item = &[T]> {
-        self.voxels.chunks_exact(self.part.len().max(1)).take(self.channels)
+        (0..self.channels).map(|c| self.channel(c))
+    }
+
+    /// The voxels of channel `c`.
+    fn channel(&self, c: usize) -> &[T] {
+        &self.voxels[c * self.part.len()..][..self.part.len()]
     }
 }
 
@@ -46,8 +54,6 @@ impl<T> Moving<'_, T> {
 /// voxel. NaN positions take `options.fill`; their number is returned.
 /// Numbers: positions are `f64`, weights and values `f32`, without fused multiply-add, so that
 /// results are bit-identical on every processor.
-/// Speed: the version compiled for AVX2 takes 0.4 of the time for linear interpolation (one affine,
-/// a field); the other kinds take the same time.
 /// Checked by: `oracle`, `golden`; `benches/warp.rs`.
 pub(super) fn interpolate<T: Voxel, O: Voxel>(
     moving: &Moving<T>,
@@ -56,27 +62,30 @@ pub(super) fn interpolate<T: Voxel, O: Voxel>(
     options: &Options,
     out: &mut [O],
 ) -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        #[target_feature(enable = "avx2")]
-        fn with_avx2<T: Voxel, O: Voxel>(
-            moving: &Moving<T>,
-            rows: &VoxelMap,
-            part: &Box3,
-            options: &Options,
-            out: &mut [O],
-        ) -> u64 {
-            interpolate_any(moving, rows, part, options, out)
+    let shape = moving.part.shape();
+    let layout = VoxelLayout::new(moving, options);
+    let cubic: Vec<spline::Coefficients> = moving
+        .channels()
+        .filter(|_| options.interpolation == Interpolation::Cubic)
+        .map(|voxels| spline::Coefficients::new(voxels, shape))
+        .collect();
+    let mut values = vec![0.0f32; part.shape()[2].next_multiple_of(LANES)];
+    each_row(rows, part, moving.channels, &mut |positions, c, range| {
+        let voxels = moving.channel(c);
+        match options.interpolation {
+            Interpolation::Cubic => {
+                layout.value_row(positions, &mut values, &cubic[c].over(voxels));
+            }
+            Interpolation::Lanczos => {
+                layout.value_row(positions, &mut values, &Lanczos::new(voxels, shape));
+            }
+            _ => linear_row(&layout, voxels, positions, &mut values),
         }
-        #[expect(unsafe_code, reason = "a call across target features")]
-        // SAFETY: the processor supports AVX2, as was just checked.
-        return unsafe { with_avx2(moving, rows, part, options, out) };
-    }
-    interpolate_any(moving, rows, part, options, out)
+        convert(&values, options.rounding, &mut out[range]);
+    })
 }
 
-/// Like [`interpolate`], but copies the nearest voxels unchanged. Compiled for AVX2, it takes 0.75
-/// of the time.
+/// Like [`interpolate`], but copies the nearest voxels unchanged.
 pub(super) fn nearest<T: Voxel>(
     moving: &Moving<T>,
     rows: &VoxelMap,
@@ -84,92 +93,110 @@ pub(super) fn nearest<T: Voxel>(
     options: &Options,
     out: &mut [T],
 ) -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        #[target_feature(enable = "avx2")]
-        fn with_avx2<T: Voxel>(
-            moving: &Moving<T>,
-            rows: &VoxelMap,
-            part: &Box3,
-            options: &Options,
-            out: &mut [T],
-        ) -> u64 {
-            nearest_any(moving, rows, part, options, out)
-        }
-        #[expect(unsafe_code, reason = "a call across target features")]
-        // SAFETY: the processor supports AVX2, as was just checked.
-        return unsafe { with_avx2(moving, rows, part, options, out) };
-    }
-    nearest_any(moving, rows, part, options, out)
-}
-
-#[inline(always)]
-fn nearest_any<T: Voxel>(
-    moving: &Moving<T>,
-    rows: &VoxelMap,
-    part: &Box3,
-    options: &Options,
-    out: &mut [T],
-) -> u64 {
-    let mut unknown = 0;
-    let [depth, height, width] = part.shape();
     let layout = VoxelLayout::new(moving, options);
     let fill = T::from_f64(options.fill);
-    let mut positions = Positions::default();
-    for i in 0..depth * height {
-        let (z, y) = (part.min[0] + (i / height) as i64, part.min[1] + (i % height) as i64);
-        rows.fill(z, y, part, &mut positions);
-        unknown += rows.count_unknown(&positions);
-        for (c, voxels) in moving.channels().enumerate() {
-            let row = &mut out[(c * depth * height + i) * width..][..width];
-            layout.nearest_row(voxels, &positions, fill, row);
+    let mut indices = Vec::new();
+    each_row(rows, part, moving.channels, &mut |positions, c, range| {
+        if c == 0 {
+            nearest_indices(&layout, positions, &mut indices);
         }
-    }
-    unknown
+        let voxels = moving.channel(c);
+        for (to, index) in out[range].iter_mut().zip(&indices) {
+            *to = if *index == OUTSIDE { fill } else { voxels[*index as usize] };
+        }
+    })
 }
 
-#[inline(always)]
-fn interpolate_any<T: Voxel, O: Voxel>(
-    moving: &Moving<T>,
+/// Calls `row` for each row along x of `part` and each channel, with the positions of its voxels
+/// and the range of its voxels in the output. Returns the number of unknown positions.
+fn each_row(
     rows: &VoxelMap,
     part: &Box3,
-    options: &Options,
-    out: &mut [O],
+    channels: usize,
+    row: &mut dyn FnMut(&Positions, usize, Range<usize>),
 ) -> u64 {
     let mut unknown = 0;
     let [depth, height, width] = part.shape();
-    let layout = VoxelLayout::new(moving, options);
-    let cubic: Vec<spline::Coefficients> = moving
-        .channels()
-        .filter(|_| options.interpolation == Interpolation::Cubic)
-        .map(|voxels| spline::Coefficients::new(voxels, moving.part.shape()))
-        .collect();
     let mut positions = Positions::default();
-    let mut values = vec![0.0f32; width.next_multiple_of(LANES)];
     for i in 0..depth * height {
         let (z, y) = (part.min[0] + (i / height) as i64, part.min[1] + (i % height) as i64);
         rows.fill(z, y, part, &mut positions);
         unknown += rows.count_unknown(&positions);
-        for (c, voxels) in moving.channels().enumerate() {
-            let row = &mut out[(c * depth * height + i) * width..][..width];
-            match options.interpolation {
-                Interpolation::Cubic => {
-                    layout.value_row(&positions, &mut values, &cubic[c].over(voxels));
-                }
-                Interpolation::Lanczos => {
-                    let kernel = Lanczos::new(voxels, moving.part.shape());
-                    layout.value_row(&positions, &mut values, &kernel);
-                }
-                _ => layout.linear_row(voxels, &positions, &mut values),
-            }
-            convert(&values, options.rounding, row);
+        for c in 0..channels {
+            let first = (c * depth * height + i) * width;
+            row(&positions, c, first..first + width);
         }
     }
     unknown
 }
 
+for_avx2! {
+    /// Interpolates one row trilinearly, one axis after the other.
+    ///
+    /// Speed: compiled for AVX2, it takes 0.4 of the time (one affine, a field).
+    fn linear_row<T: Voxel>(
+        layout: &VoxelLayout,
+        voxels: &[T],
+        positions: &Positions,
+        out: &mut [f32],
+    ) => linear_row_any
+}
+
 #[inline(always)]
-fn convert<O: Voxel>(values: &[f32], rounding: Rounding, out: &mut [O]) {
+fn linear_row_any<T: Voxel>(
+    layout: &VoxelLayout,
+    voxels: &[T],
+    positions: &Positions,
+    out: &mut [f32],
+) {
+    if layout.upper[2] == 1 {
+        layout.linear_row::<T, 1>(voxels, positions, out);
+    } else {
+        layout.linear_row::<T, 0>(voxels, positions, out);
+    }
+}
+
+/// The index of a position outside the moving volume.
+const OUTSIDE: u32 = u32::MAX;
+
+for_avx2! {
+    /// The indices of the voxels nearest to the positions of one row; positions half way between
+    /// voxels round up. [`OUTSIDE`] if a position is outside.
+    ///
+    /// Speed: compiled for AVX2, nearest neighbours take 0.75 of the time.
+    fn nearest_indices(layout: &VoxelLayout, positions: &Positions, out: &mut Vec<u32>)
+        => nearest_indices_any
+}
+
+#[inline(always)]
+fn nearest_indices_any(layout: &VoxelLayout, positions: &Positions, out: &mut Vec<u32>) {
+    out.resize(positions.padded_len(), OUTSIDE);
+    for (group, out) in out.chunks_exact_mut(LANES).enumerate() {
+        let mut index = [0.0f64; LANES];
+        let mut inside = [true; LANES];
+        for a in 0..3 {
+            let at = positions.lanes(a, group);
+            for l in 0..LANES {
+                inside[l] &= at[l] >= layout.least[a] && at[l] <= layout.most[a];
+                let p = (at[l] + 0.5).floor();
+                let p = if p > layout.first[a] { p } else { layout.first[a] };
+                let p = if p < layout.last[a] { p } else { layout.last[a] };
+                index[l] += (p - layout.first[a]) * layout.stride[a] as f64;
+            }
+        }
+        for l in 0..LANES {
+            out[l] = if inside[l] { integer_of(index[l]) } else { OUTSIDE };
+        }
+    }
+}
+
+for_avx2! {
+    /// Converts interpolated values to voxels.
+    fn convert<O: Voxel>(values: &[f32], rounding: Rounding, out: &mut [O]) => convert_any
+}
+
+#[inline(always)]
+fn convert_any<O: Voxel>(values: &[f32], rounding: Rounding, out: &mut [O]) {
     match rounding {
         Rounding::Nearest => {
             for (to, value) in out.iter_mut().zip(values) {
@@ -181,7 +208,7 @@ fn convert<O: Voxel>(values: &[f32], rounding: Rounding, out: &mut [O]) {
                 *to = O::from_f32(value.trunc());
             }
         }
-        Rounding::Truncate => convert(values, Rounding::Nearest, out),
+        Rounding::Truncate => convert_any(values, Rounding::Nearest, out),
     }
 }
 
@@ -296,20 +323,12 @@ impl VoxelLayout {
         Cells { low: index.map(integer_of), corner, share, inside: [u32::MAX; LANES] }
     }
 
-    /// Interpolates one row trilinearly, one axis after the other.
+    /// One row of trilinear interpolation.
+    ///
+    /// * `X`: the offset of the upper corner of a cell along x, a constant so that both voxels are
+    ///   read together
     #[inline(always)]
-    fn linear_row<T: Voxel>(&self, voxels: &[T], positions: &Positions, out: &mut [f32]) {
-        if self.upper[2] == 1 {
-            self.linear_row_of::<T, 1>(voxels, positions, out);
-        } else {
-            self.linear_row_of::<T, 0>(voxels, positions, out);
-        }
-    }
-
-    /// Like [`VoxelLayout::linear_row`], with the offset along x as a constant, so that both voxels
-    /// are read together.
-    #[inline(always)]
-    fn linear_row_of<T: Voxel, const X: usize>(
+    fn linear_row<T: Voxel, const X: usize>(
         &self,
         voxels: &[T],
         positions: &Positions,
@@ -346,30 +365,9 @@ impl VoxelLayout {
         }
     }
 
-    /// One row of nearest voxels; positions half way between voxels round up.
-    #[inline(always)]
-    fn nearest_row<T: Voxel>(&self, voxels: &[T], positions: &Positions, fill: T, out: &mut [T]) {
-        for (group, out) in out.chunks_mut(LANES).enumerate() {
-            let mut index = [0.0f64; LANES];
-            let mut inside = [true; LANES];
-            for a in 0..3 {
-                let at = positions.lanes(a, group);
-                for l in 0..LANES {
-                    inside[l] &= at[l] >= self.least[a] && at[l] <= self.most[a];
-                    let p = (at[l] + 0.5).floor();
-                    let p = if p > self.first[a] { p } else { self.first[a] };
-                    let p = if p < self.last[a] { p } else { self.last[a] };
-                    index[l] += (p - self.first[a]) * self.stride[a] as f64;
-                }
-            }
-            for (l, to) in out.iter_mut().enumerate() {
-                *to = if inside[l] { voxels[integer_of(index[l]) as usize] } else { fill };
-            }
-        }
-    }
-
-    /// One row by a kernel of more than two voxels a side.
-    #[inline(always)]
+    /// One row by a kernel of more than two voxels a side. Compiled for AVX2, it takes the same
+    /// time.
+    #[inline(never)]
     fn value_row(&self, positions: &Positions, out: &mut [f32], kernel: &impl Interpolator) {
         for (group, out) in out.chunks_exact_mut(LANES).enumerate() {
             let cells = self.cells(positions, group);

@@ -296,7 +296,7 @@ fn tutorial(name: &str) -> (Vec<u16>, Grid) {
         n5::smallvec::smallvec![0; 3],
         dimensions.iter().copied().collect(),
     );
-    // its arrays are in Fortran order: in memory they are z, y, x
+    // the `n5` crate returns arrays in Fortran order: in memory they are z, y, x
     let array = container.read_ndarray::<u16>("lowres", &attributes, &whole).unwrap();
     let shape: [usize; 3] = std::array::from_fn(|a| dimensions[2 - a] as usize);
     let voxels = array.t().iter().copied().collect();

@@ -30,7 +30,8 @@ pub(super) struct BlockLayout {
     pub(super) part: usize,
     /// The shape of that part.
     shape: [usize; 3],
-    /// Bytes of decoded chunks that adjacent layers of blocks share.
+    /// Bytes of the decoded chunks that a layer of blocks reads, the maximum over all layers: a
+    /// cache of this size holds all that the next layer reads again.
     pub(super) useful_cache_bytes: u64,
 }
 

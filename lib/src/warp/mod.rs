@@ -422,8 +422,9 @@ impl ResampleJob<'_> {
         from != to && !(whole && from.range().into_iter().all(|v| to.holds(v)))
     }
 
-    /// The chain for a box of the output, the part of the moving volume that it may read, and the
-    /// number of voxels of the box that are known beforehand to have no position in it.
+    /// The chain for a box of the output, the part of the moving volume that the box may depend on,
+    /// and the number of voxels of the box at which the chain or its inverse is already known to be
+    /// undefined.
     fn footprint(&self, core: &Box3) -> Result<(LocalChain, Box3, u64), Error> {
         let onto = &self.spec.grid;
         if !self.options.backwards {

@@ -46,7 +46,6 @@ impl Coefficients {
     /// The filter is recursive, so that one NaN would make the whole block NaN. Non-finite voxels
     /// are therefore replaced first by the mean of their known neighbours. Positions near them are
     /// undefined nevertheless: see [`Coefficients::is_known`].
-    #[inline(always)]
     pub(super) fn new<T: Voxel>(voxels: &[T], shape: [usize; 3]) -> Self {
         let padded = shape.map(|n| n + PADDING_BEFORE + PADDING_AFTER);
         let mut values = vec![0.0; padded.iter().product()];
@@ -220,7 +219,6 @@ fn weights(t: f32) -> [f32; 4] {
 }
 
 /// Converts `n` values along each of `run` interleaved lines to coefficients.
-#[inline(always)]
 fn filter(lines: &mut [f32], n: usize, run: usize) {
     if n < 2 {
         return;

@@ -111,7 +111,8 @@ fn a_plan_creates_nothing_and_a_block_that_does_not_fit_is_refused() {
     assert!(!to.exists());
 }
 
-/// A recursive filter spreads one NaN over the whole block that contains it.
+/// Without a replacement of non-finite voxels, the recursive filter of the spline would spread one
+/// NaN over the whole block.
 #[test]
 fn unknown_voxels_stay_local_in_every_interpolation_whatever_the_blocks() {
     let folder = tempfile::tempdir().unwrap();

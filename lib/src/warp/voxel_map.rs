@@ -1,5 +1,6 @@
 //! The positions in the moving volume of a row of output voxels.
 
+use crate::filter::lines::for_avx2;
 use crate::geom::{Affine, Box3, FieldPart, Grid, LocalAffines, LocalChain, LocalStep, Point};
 
 /// The number of voxels that a kernel processes at once; buffers of positions are padded to a
@@ -89,7 +90,6 @@ impl<'a> VoxelMap<'a> {
     }
 
     /// The number of positions of a row that are NaN, because a field is unknown there.
-    #[inline(always)]
     pub(super) fn count_unknown(&self, positions: &Positions) -> u64 {
         if !self.has_unknown {
             return 0;
@@ -104,8 +104,12 @@ impl<'a> VoxelMap<'a> {
     /// As long as the steps allow, the row is represented by a few polynomials: a matrix maps a
     /// line to a line, and blended matrices map a line along x to pieces of second degree. From the
     /// first other step on, every voxel is mapped individually.
-    #[inline(always)]
     pub(super) fn fill(&self, z: i64, y: i64, part: &Box3, out: &mut Positions) {
+        fill_row(self, z, y, part, out);
+    }
+
+    #[inline(always)]
+    fn fill_inlined(&self, z: i64, y: i64, part: &Box3, out: &mut Positions) {
         let first = part.min[2];
         out.resize(part.shape()[2]);
         out.pieces.clear();
@@ -153,11 +157,22 @@ impl<'a> VoxelMap<'a> {
     }
 }
 
+for_avx2! {
+    /// [`VoxelMap::fill`]
+    fn fill_row(map: &VoxelMap, z: i64, y: i64, part: &Box3, out: &mut Positions)
+        => VoxelMap::fill_inlined
+}
+
 impl Positions {
     /// The positions of one group of voxels along an axis.
     #[inline(always)]
     pub(super) fn lanes(&self, axis: usize, group: usize) -> &[f64; LANES] {
         &self.axes[axis].as_chunks().0[group]
+    }
+
+    /// The number of positions, with the padding of the last group.
+    pub(super) fn padded_len(&self) -> usize {
+        self.axes[0].len()
     }
 
     fn resize(&mut self, len: usize) {
@@ -167,8 +182,8 @@ impl Positions {
         }
     }
 
-    /// The row as one line in voxels of `grid`, if it is a line in the direction of increasing x of
-    /// `grid`.
+    /// The row as one segment, in physical coordinates, if it is a line in the direction of
+    /// increasing x of `grid`.
     fn line_along_x(&self, grid: &Grid) -> Option<RowSegment> {
         let [piece] = self.pieces[..] else { return None };
         let [_, step, bend] = piece.terms;

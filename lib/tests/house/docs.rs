@@ -1,4 +1,4 @@
-//! The tests that `docs/correctness.md` names exist.
+//! The tests that `docs/correctness.md` names exist, and tests in shell scripts can fail.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -40,4 +40,35 @@ fn every_wrong_result_of_the_past_has_a_test_that_exists() {
     assert!(named.len() > 40, "only {} tests are named", named.len());
     let missing: Vec<_> = named.iter().filter(|name| !known.contains(*name)).collect();
     assert!(missing.is_empty(), "docs/correctness.md names tests that do not exist: {missing:?}");
+}
+
+/// Whether bash under `set -e` ignores the failure of a line: of `! COMMAND` always, and of all but
+/// the last command of `A && B`, unless the line is the last one of its function.
+fn may_fail_unseen(line: &str) -> bool {
+    let line = line.trim();
+    let is_check = |text: &str| ["[ ", "grep ", "fails "].iter().any(|word| text.starts_with(word));
+    let all: Vec<&str> = line.split(" && ").collect();
+    line.starts_with("! ") || all.len() > 1 && all.iter().all(|text| is_check(text))
+}
+
+#[test]
+fn no_check_of_a_shell_test_fails_unseen() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("tests");
+    let mut seen = 0;
+    for folder in [root.clone(), root.join("workflows")] {
+        for file in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if file.extension().is_none_or(|extension| extension != "sh") {
+                continue;
+            }
+            seen += 1;
+            for line in fs::read_to_string(&file).unwrap().lines() {
+                // the last line of the script is its exit code
+                let is_end = line.starts_with("[ \"$failed\"");
+                assert!(is_end || !may_fail_unseen(line), "{}: {line}", file.display());
+            }
+        }
+    }
+    assert!(seen >= 4, "only {seen} scripts were read");
+    assert!(may_fail_unseen("  ! grep -q x y") && may_fail_unseen("[ -e a ] && [ -e b ]"));
+    assert!(!may_fail_unseen("[ -e a ] && rm a") && !may_fail_unseen("fails grep -q x y"));
 }

@@ -22,7 +22,7 @@ fn parse(name: &str, text: &str, arguments: &[&str]) -> Result<ArgMatches, Strin
     all.extend(arguments.iter().map(Into::into));
     all.extend(["--config".into(), path.into()]);
     let all = apply(&command(), all).map_err(|e| e.to_string())?;
-    command().try_get_matches_from(all).map_err(|e| e.to_string())
+    command().try_get_matches_from(all.arguments).map_err(|e| e.to_string())
 }
 
 fn text(matches: &ArgMatches, id: &str) -> Option<String> {
@@ -50,6 +50,27 @@ fn the_command_line_wins_over_the_section_and_the_section_over_the_top() {
     assert_eq!(text(&matches, "max_spots").unwrap(), "3");
     assert_eq!(text(&matches, "output").unwrap(), "x");
     assert!(matches.get_flag("resume") && !matches.get_flag("overwrite"));
+}
+
+#[test]
+fn an_output_that_a_section_names_in_vain_is_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.yaml");
+    let unused = |text: &str, arguments: &[&str]| {
+        std::fs::write(&path, text).unwrap();
+        let mut all: Vec<OsString> = ["extract-spots", "v.zarr"].map(Into::into).into();
+        all.extend(arguments.iter().map(Into::into));
+        all.extend(["--config".into(), path.clone().into()]);
+        apply(&command(), all).unwrap().unused
+    };
+    let own = "extract-spots: {output: mine.csv, max-spots: 3}\n";
+    let found = unused(own, &["-o", "x", "--max-spots", "2"]);
+    assert!(
+        matches!(&found[..], [one] if one.contains("extract-spots: output is not used")),
+        "{found:?}"
+    );
+    assert!(unused(own, &[]).is_empty());
+    assert!(unused("output: top.csv\nransac: {output: b.json}\n", &["-o", "x"]).is_empty());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A slow reference score with dense matrices, and what the choice must have in common with it.
+//! A slow reference score with dense matrices, and tests of the score and of the chosen elasticity.
 
 use nalgebra::{DMatrix, DVector};
 use proptest::prelude::*;

@@ -47,7 +47,7 @@ fn writing(root: &Path) {
     assert_eq!(store::get(&root.join("empty")).unwrap(), Some(Vec::new()));
 }
 
-/// Ranges, missing objects, several at once.
+/// Checks reads of byte ranges, of missing objects, and of several objects at once.
 pub(super) fn reading(root: &Path) {
     let (long, missing) = (root.join("data/long"), root.join("data/missing"));
     let bytes = content(300_000, 7);
@@ -147,7 +147,8 @@ fn names(folder: &Path) -> Vec<(String, EntryKind)> {
     names
 }
 
-/// One level at a time, more than one page, and nothing of a neighbour with a similar name.
+/// Checks that a listing has one level of a folder, all of its pages, and no entry of another
+/// folder whose name begins alike.
 fn listing(root: &Path) {
     assert_eq!(names(&root.join("nothing")), []);
     for name in ["a/zarr.json", "a/c/0/0", "a/c/0/1", "a/c.0", "ab/x", "a.b"] {

@@ -10,7 +10,7 @@ use super::web::{STALL, Web};
 use crate::store::retry::RetryPolicy;
 use crate::store::{self, ReadRange, cloud, remote};
 
-/// Shorter than a stalled answer, so that stalls count as faults.
+/// A policy whose `silence` is shorter than [`STALL`], so that stalled responses count as faults.
 const SHORT_POLICY: RetryPolicy = RetryPolicy {
     deadline: Duration::from_secs(20),
     pause: Duration::from_millis(5),
@@ -29,7 +29,7 @@ fn reads_from_a_faulty_web_server_return_the_right_bytes() {
     let folder = tempfile::tempdir().unwrap();
     conformance::prepare(folder.path());
     let bytes = content(300_000, 7);
-    // each of the four faults is a fourth of these
+    // a fifth of the requests have a fault, a quarter of these each of the four kinds
     let web = Web::serve(folder.path(), 0.2);
     let at = mount("faulty-web", "http", &web.host(), SHORT_POLICY).join("data/long");
     let reads: Vec<usize> = (0..400).collect();

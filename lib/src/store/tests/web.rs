@@ -60,7 +60,7 @@ impl Faults {
     }
 }
 
-/// What a server does with a request: its head and body, to an answer.
+/// Computes the response of a server from the head and the body of a request.
 type Answer = dyn Fn(&[u8], &[u8]) -> io::Result<Vec<u8>> + Send + Sync;
 
 /// A running server; it ends when it is dropped.
@@ -278,7 +278,7 @@ fn span(text: &str, size: usize) -> Option<std::ops::Range<usize>> {
     (start < end).then_some(start..end)
 }
 
-/// A path without percent signs.
+/// A path with its percent-encoded bytes decoded.
 fn decoded(path: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = path.as_bytes();

@@ -310,12 +310,12 @@ impl Array {
         Ok(out)
     }
 
-    /// Reads the whole array: its shape, and its elements in C order. The size is checked against
-    /// the stored chunks before memory is allocated.
+    /// Reads the whole array: its shape, and its elements in C order. Before memory for more than
+    /// 2^16 elements is allocated, it is checked that the first and the last chunk are stored.
     ///
     /// # Errors
     /// As [`Array::read_into`], and [`Error::Format`] for an array of more than 2^27 elements, or
-    /// one whose first or last chunk is not there.
+    /// of more than 2^16 elements whose first or last chunk is missing.
     pub(in crate::volume) fn read_all<T: Voxel>(&self) -> Result<(Vec<u64>, Vec<T>), Error> {
         let shape = self.source.layout().shape.clone();
         let count = shape.iter().fold(1u64, |product, n| product.saturating_mul(*n));

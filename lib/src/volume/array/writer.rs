@@ -176,7 +176,8 @@ impl Writer {
         }
     }
 
-    /// Checks that a box is made of whole units and that `elements` have its size and type.
+    /// Checks that a box consists of whole units, that there is one element for each position in
+    /// it, and that the type of the elements is that of the array.
     fn check<T: Voxel>(&self, part: &Bounds, elements: &[T]) -> Result<(), Error> {
         let bad = |message: String| Err(Error::format(&self.location, message));
         if T::DTYPE != self.dtype && T::DTYPE != self.dtype.read_as() {

@@ -151,6 +151,6 @@ fn a_plan_tells_its_waves() {
     let ctx = Context { part: Part { k: 2, n: 2 }, ..context() };
     let plan = plan(&[(6, 0), (1, 1), (2, 0), (3, 0), (1, 1)]).describe(&ctx);
     assert_eq!((&plan["tasks"], &plan["waves"]), (&5.into(), &serde_json::json!([3, 2])));
-    // costs of 6 | 2, 3 and of 1 | 1
+    // the parts divide the first wave into costs of 6 and of 2 + 3, and the second into 1 and 1
     assert_eq!((&plan["part"]["first"], &plan["part"]["tasks"]), (&1.into(), &3.into()));
 }

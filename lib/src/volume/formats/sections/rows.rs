@@ -175,7 +175,8 @@ fn lengths(text: &str) -> Option<Point> {
         .split(',')
         .map(|number| number.trim().parse().ok().filter(|v: &f64| v.is_finite()))
         .collect();
-    // in other units, a division keeps decimal fractions short: 40 nm are 0.04 um
+    // for units smaller than a micrometre, a division by an integer keeps decimal fractions short:
+    // 40 nm are 0.04 um
     let scaled = |value: f64| if unit < 1.0 { value / (1.0 / unit).round() } else { value * unit };
     match numbers?[..] {
         [z, y, x] => Some([z, y, x].map(scaled)),
