@@ -74,10 +74,10 @@ pub(super) fn interpolate<T: Voxel, O: Voxel>(
         let voxels = moving.channel(c);
         match options.interpolation {
             Interpolation::Cubic => {
-                layout.value_row(positions, &mut values, &cubic[c].over(voxels));
+                value_row(&layout, positions, &mut values, &cubic[c].over(voxels));
             }
             Interpolation::Lanczos => {
-                layout.value_row(positions, &mut values, &Lanczos::new(voxels, shape));
+                value_row(&layout, positions, &mut values, &Lanczos::new(voxels, shape));
             }
             _ => linear_row(&layout, voxels, positions, &mut values),
         }
@@ -154,6 +154,18 @@ fn linear_row_any<T: Voxel>(
     } else {
         layout.linear_row::<T, 0>(voxels, positions, out);
     }
+}
+
+for_avx2! {
+    /// One row by a kernel of more than two voxels a side.
+    ///
+    /// Speed: compiled for AVX2, it takes 0.8 (cubic) to 0.9 (Lanczos) of the time.
+    fn value_row<I: Interpolator>(
+        layout: &VoxelLayout,
+        positions: &Positions,
+        out: &mut [f32],
+        kernel: &I,
+    ) => VoxelLayout::value_row
 }
 
 /// The index of a position outside the moving volume.
@@ -365,10 +377,8 @@ impl VoxelLayout {
         }
     }
 
-    /// One row by a kernel of more than two voxels a side. Compiled for AVX2, it takes the same
-    /// time.
-    #[inline(never)]
-    fn value_row(&self, positions: &Positions, out: &mut [f32], kernel: &impl Interpolator) {
+    #[inline(always)]
+    fn value_row<I: Interpolator>(&self, positions: &Positions, out: &mut [f32], kernel: &I) {
         for (group, out) in out.chunks_exact_mut(LANES).enumerate() {
             let cells = self.cells(positions, group);
             for l in 0..LANES {

@@ -8,6 +8,7 @@ use std::hint::black_box;
 
 use super::cpu::Interpolator;
 use super::voxel_map::ON_VOXEL;
+use crate::filter::lines::for_avx2;
 use crate::volume::Voxel;
 
 /// The pole of the filter of the cubic B-spline, `sqrt(3) - 2`.
@@ -218,8 +219,13 @@ fn weights(t: f32) -> [f32; 4] {
     [s2 * s / 6.0, 2.0 / 3.0 - t2 * (2.0 - t) / 2.0, 2.0 / 3.0 - s2 * (2.0 - s) / 2.0, t2 * t / 6.0]
 }
 
-/// Converts `n` values along each of `run` interleaved lines to coefficients.
-fn filter(lines: &mut [f32], n: usize, run: usize) {
+for_avx2! {
+    /// Converts `n` values along each of `run` interleaved lines to coefficients.
+    fn filter(lines: &mut [f32], n: usize, run: usize) => filter_any
+}
+
+#[inline(always)]
+fn filter_any(lines: &mut [f32], n: usize, run: usize) {
     if n < 2 {
         return;
     }
