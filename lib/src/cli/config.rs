@@ -230,14 +230,18 @@ pub fn selects_a_volume(path: &Path) -> Result<bool, Error> {
     Ok(selects)
 }
 
-/// The command line with the flags of its `--config` file added, and what of the file's section is
-/// not used.
+/// A command line and its `--config` file together.
 pub(super) struct Configured {
+    /// The command line, with the flags of the file added.
     pub(super) arguments: Vec<OsString>,
-    /// A sentence for each output that the file names in vain.
+    /// A sentence for each output in the program's section that the command line overrides.
     pub(super) unused: Vec<String>,
 }
 
+/// Adds the flags of its `--config` file to a command line.
+///
+/// # Errors
+/// [`Error`] if the file cannot be read, or holds a key or a value that is not known.
 pub(super) fn apply(command: &Command, arguments: Vec<OsString>) -> Result<Configured, Error> {
     let as_given = |arguments| Configured { arguments, unused: Vec::new() };
     let Some(path) = file(&arguments) else { return Ok(as_given(arguments)) };

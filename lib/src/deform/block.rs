@@ -238,7 +238,7 @@ fn free_form(
 /// The limits of a step of control points.
 fn limits(stage: &Stage) -> Limits {
     let unit = unit(stage.pixels.spacing(stage.voxel), stage.pixels.shape);
-    Limits { longest: LONGEST_OF_CONTROLS * unit, jacobian: LEAST_JACOBIAN }
+    Limits { voxel: unit, longest: LONGEST_OF_CONTROLS * unit, jacobian: LEAST_JACOBIAN }
 }
 
 /// Both images, standardised to mean 0 and deviation 1; [`Metric::Ssq`], which compares brightness,

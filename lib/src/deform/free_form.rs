@@ -40,6 +40,8 @@ pub(super) struct FreeForm {
 
 /// Limits of a step.
 pub(super) struct Limits {
+    /// Voxel size of the resolution, micrometres.
+    pub(super) voxel: f64,
     /// Longest displacement by a step, micrometres.
     pub(super) longest: f64,
     /// Jacobian determinants must stay above this.
@@ -130,13 +132,11 @@ impl FreeForm {
         mut state: State,
         iterations: usize,
     ) -> State {
-        let spacing = problem.stage.pixels.spacing(problem.stage.voxel);
-        let voxel = spacing.into_iter().fold(f64::INFINITY, f64::min);
         for _ in 1..CHOICES {
             let before = self.coefficients.clone();
             let (next, left) = self.steps(problem, state, TRIED.min(iterations), self.elasticity);
             state = next;
-            if root_mean_square(&before, &self.coefficients) < FAR * voxel {
+            if root_mean_square(&before, &self.coefficients) < FAR * problem.limits.voxel {
                 let rest = if left > 0 { 0 } else { iterations.saturating_sub(TRIED).max(AFTER) };
                 return self.steps(problem, state, rest, self.elasticity).0;
             }
