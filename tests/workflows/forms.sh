@@ -34,11 +34,12 @@ files_of_others_are_not_replaced() {
         fails "$root/workflows/align.sh" "$scene/near/fixed.zarr" "$scene/near/moving.zarr" "$scene/theirs" 2> "$scene/refusal"
         grep -q "theirs/$name is there" "$scene/refusal"
         # align_nf and align_smk change the current folder
-        fails align_nf "$scene/theirs" "${pair[@]}" > "$scene/refusal" 2>&1
+        fails align_nf theirs "${pair[@]}" > "$scene/refusal" 2>&1
         grep -q "theirs/$name is there" "$scene/refusal"
-        fails align_smk "$scene/theirs" "${pair[@]}" > "$scene/refusal" 2>&1
+        fails align_smk theirs "${pair[@]}" > "$scene/refusal" 2>&1
         grep -q "theirs/$name is there" "$scene/refusal"
-        [ "$(ls "$scene/theirs")" = "$name" ]
+        # nextflow leaves its own log of the run there
+        [ ! -e "$scene/theirs/spots" ]
         [ "$(cat "$scene/theirs/$name")" = theirs ]
         rm -r "$scene/theirs"
     done
