@@ -176,8 +176,8 @@ impl Writer {
         }
     }
 
-    /// Checks that a box consists of whole units, that there is one element for each position in
-    /// it, and that the type of the elements is that of the array.
+    /// Checks that a box consists of whole units, that `elements` has the length of the box, and
+    /// that its type is the type of the array.
     fn check<T: Voxel>(&self, part: &Bounds, elements: &[T]) -> Result<(), Error> {
         let bad = |message: String| Err(Error::format(&self.location, message));
         if T::DTYPE != self.dtype && T::DTYPE != self.dtype.read_as() {
