@@ -79,7 +79,8 @@ impl Program for Deform {
             given => format!("--initial {}", given.join(" ")),
         };
         let options = self.search.options(initial_name).map_err(Error::Usage)?;
-        deform::align(&fixed, &moving, masks, &initial, &steps, &self.output, &options, ctx)
+        deform::align(&fixed, &moving, masks, &initial, &steps, &self.output, &options, ctx)?;
+        Ok(())
     }
 }
 

@@ -43,7 +43,7 @@ impl Program for ExtractSpots {
         let volume = Volume::open(&self.location, &self.volume.select())?;
         let mask = self.mask.map(|mask| Volume::open_mask(&mask, &volume)).transpose()?;
         let options = self.spots.options(&volume.grid());
-        features::extract(&volume, mask.as_ref(), &options, ctx, &self.output)
+        Ok(features::extract(&volume, mask.as_ref(), &options, ctx, &self.output)?)
     }
 }
 

@@ -59,7 +59,7 @@ impl Program for LocalAffine {
         self.initial.iter().for_each(|location| ctx.input_file(location));
         let options = self.fit.options(&fixed.grid(), &moving.grid(), self.initial.join(" "));
         let (output, table) = (&self.output, self.table.as_deref());
-        local_affine::align(&fixed, &moving, &initial, output, table, &options, ctx)
+        Ok(local_affine::align(&fixed, &moving, &initial, output, table, &options, ctx)?)
     }
 }
 

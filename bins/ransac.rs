@@ -81,7 +81,7 @@ impl Program for Ransac {
             ctx.output_file(path);
         }
         match found.estimate {
-            Err(doubt) => Err(ctx.reject_result(&self.output, &doubt.to_string())),
+            Err(doubt) => Err(ctx.reject_result(&self.output, &doubt.to_string()).into()),
             Ok(estimate) => {
                 transform::write_chain(&self.output, &Chain::affine(estimate.affine))?;
                 ctx.output_file(&self.output);

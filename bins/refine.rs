@@ -58,7 +58,7 @@ impl Program for Refine {
         let (select, mask) = (self.moving_args.select(), self.moving_mask.as_deref());
         let moving = InputVolume { location: &self.moving, select, mask };
         let options = self.align.options()?;
-        refine::align(&fixed, &moving, &self.initial, &self.output, &options, ctx)
+        Ok(refine::align(&fixed, &moving, &self.initial, &self.output, &options, ctx)?)
     }
 }
 

@@ -209,18 +209,18 @@ impl Context {
     /// Ends a run whose result must not be trusted, with exit code 3. `output` is not written, an
     /// existing file that `--overwrite` was to replace is removed (an array stays), and the receipt
     /// beside it states the reason.
-    pub fn reject_result(&self, output: &Path, reason: &str) -> anyhow::Error {
+    pub fn reject_result(&self, output: &Path, reason: &str) -> Error {
         if self.existing == Existing::Overwrite
             && !files::is_stream(output)
             && !store::is_folder(output)
             && let Err(error) = store::delete(output)
         {
-            return Error::io("remove", output)(error).into();
+            return Error::io("remove", output)(error);
         }
         self.update_receipt(|receipt| receipt.sinks.extend(receipt_sink(output)));
         self.record("believed", false);
         self.record("refusal", reason);
-        anyhow::Error::new(super::ExitReason::TooManyFailed).context(reason.to_owned())
+        Error::Rejected(reason.to_owned())
     }
 
     /// Adds an output volume to the receipt. The receipt is stored in the array's attributes, or
@@ -235,7 +235,7 @@ impl Context {
             return self.output_file(path);
         }
         let array = Arc::clone(output);
-        let set = move |value| Ok(array.set_attribute("voxloom", value)?);
+        let set = move |value| array.set_attribute("voxloom", value).map_err(Error::Input);
         self.update_receipt(|receipt| {
             receipt.outputs.push(output.location().to_owned());
             receipt.sinks.push(ReceiptSink::Attribute(Arc::new(set)));

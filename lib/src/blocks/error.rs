@@ -87,6 +87,8 @@ pub enum Error {
         /// The folder of that run's ledger.
         folder: String,
     },
+    /// The result is not credible and was not written; the reason.
+    Rejected(String),
     /// A displacement field of a transform could not be read.
     Field(crate::geom::SourceError),
     /// The system cannot start more threads.
@@ -146,7 +148,7 @@ impl std::error::Error for Error {
                 .iter()
                 .find(|verdict| **verdict == ExitReason::Interrupted(*signal))
                 .map(|verdict| verdict as _),
-            Self::TooManyFailed { .. } => Some(&TOO_MANY_FAILED),
+            Self::TooManyFailed { .. } | Self::Rejected(_) => Some(&TOO_MANY_FAILED),
             Self::Usage(_) => Some(&USAGE),
             Self::Block { source, .. } => Some(source.as_ref()),
             Self::Io { source, .. } => Some(source),
@@ -239,7 +241,7 @@ impl fmt::Display for Error {
             Self::Threads { threads, source } => {
                 write!(f, "cannot start {threads} threads ({source}); give fewer --threads")
             }
-            Self::Usage(message) => f.write_str(message),
+            Self::Usage(message) | Self::Rejected(message) => f.write_str(message),
             Self::Input(error) => error.fmt(f),
             Self::Io { action, path, source } => write!(f, "cannot {action} {path}: {source}"),
         }

@@ -1,6 +1,6 @@
 //! Tasks whose output files have been removed since they were done.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
@@ -26,14 +26,14 @@ impl Plan {
             };
             let wanted: Vec<(usize, u64, Vec<PathBuf>)> =
                 some.par_iter().filter_map(written).collect();
-            let paths: Vec<PathBuf> =
-                wanted.iter().flat_map(|(_, _, paths)| paths).cloned().collect();
+            let paths: Vec<&Path> =
+                wanted.iter().flat_map(|(_, _, paths)| paths).map(PathBuf::as_path).collect();
             let mut there = store::present(&paths).into_iter();
-            for (task, count, paths) in wanted {
+            for (task, count, paths) in &wanted {
                 let there = there.by_ref().take(paths.len());
                 let there = there.filter(|there| *there != Some(false)).count();
-                if (there as u64) < count {
-                    lost.push(task);
+                if (there as u64) < *count {
+                    lost.push(*task);
                 }
             }
         }

@@ -97,13 +97,13 @@ impl Plan {
     /// # Errors
     /// [`Error::Exists`] without `--resume` or `--overwrite`; [`Error::OtherPlan`] if the array
     /// does not belong to this plan; an error if its attributes cannot be read.
-    pub fn has_finished(&self, output: &str, ctx: &Context) -> anyhow::Result<bool> {
+    pub fn has_finished(&self, output: &str, ctx: &Context) -> Result<bool, Error> {
         let path = Path::new(output);
         ctx.refuse_existing(path)?;
         if ctx.existing == Existing::Overwrite || !store::exists(path) {
             return Ok(false);
         }
-        let (attributes, _) = volume::attributes(output)?.unwrap_or_default();
+        let (attributes, _) = volume::attributes(output).map_err(Error::Input)?.unwrap_or_default();
         let mark = attributes.get(IDENTITY_ATTRIBUTE).and_then(Identity::from_json);
         if mark.as_ref() == Some(&self.identity) {
             return Ok(true);
@@ -115,7 +115,7 @@ impl Plan {
             Some(mark) => mark.difference(&self.identity),
             None => ["by another program or release".to_owned(), "by this one".to_owned()],
         };
-        Err(Error::OtherPlan { folder: output.to_owned(), difference }.into())
+        Err(Error::OtherPlan { folder: output.to_owned(), difference })
     }
 
     /// Copies the counts and results of the finished array `output` into this run's receipt. Call
@@ -123,11 +123,12 @@ impl Plan {
     ///
     /// # Errors
     /// If the array's attributes cannot be read.
-    pub fn restore_receipt(&self, output: &str, ctx: &Context) -> anyhow::Result<()> {
+    pub fn restore_receipt(&self, output: &str, ctx: &Context) -> Result<(), Error> {
         ctx.output_done(Path::new(output));
-        let (attributes, _) = volume::attributes(output)?.unwrap_or_default();
+        let (attributes, _) = volume::attributes(output).map_err(Error::Input)?.unwrap_or_default();
         if let Some(results) = attributes.get(RESULTS) {
-            ctx.restore(results)?;
+            let unread = Error::io("read the receipt in", Path::new(output));
+            ctx.restore(results).map_err(|error| unread(error.into()))?;
         }
         Ok(())
     }

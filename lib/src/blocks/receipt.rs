@@ -66,7 +66,7 @@ pub(super) enum ReceiptSink {
     /// `<output>.receipt.json`.
     File(PathBuf),
     /// The attributes of an array.
-    Attribute(Arc<dyn Fn(Value) -> anyhow::Result<()> + Send + Sync>),
+    Attribute(Arc<dyn Fn(Value) -> Result<(), Error> + Send + Sync>),
 }
 
 /// Resources used by a process; over parts they are summed, except that `peak_memory` is the
@@ -189,9 +189,9 @@ impl Receipt {
     ///
     /// # Errors
     /// Any failure to write one of them.
-    pub fn write(&self, ctx: &Context, file: Option<&Path>) -> anyhow::Result<()> {
+    pub fn write(&self, ctx: &Context, file: Option<&Path>) -> Result<(), Error> {
         let value = self.to_json();
-        let mut text = serde_json::to_vec_pretty(&value)?;
+        let mut text = format!("{value:#}").into_bytes();
         text.push(b'\n');
         if let Some(file) = file {
             ctx.refuse_receipt(file)?;

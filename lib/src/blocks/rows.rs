@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::entries::Entries;
@@ -110,6 +111,27 @@ impl TaskRows {
     pub fn read(&self, task: &Task, results: &TaskResults) -> Result<Option<Vec<u8>>, Error> {
         let Some(stored) = results.entries.rows(task.id) else { return Ok(None) };
         self.read_part(task, results, 0..stored.bytes)
+    }
+
+    /// The rows of a task, deserialized from JSON; `None` as in [`TaskRows::read`].
+    ///
+    /// # Errors
+    /// As [`TaskRows::read`]; [`Error::Io`] if the rows do not deserialize to `T`.
+    pub fn read_json<T: DeserializeOwned>(
+        &self,
+        task: &Task,
+        results: &TaskResults,
+    ) -> Result<Option<T>, Error> {
+        let Some(bytes) = self.read(task, results)? else { return Ok(None) };
+        let unread = Error::io("read the rows in", &self.folder);
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| unread(error.into()))
+    }
+
+    /// The error for a task that must have left rows of which the ledger says nothing.
+    pub fn unrecorded(&self, task: &Task) -> Error {
+        let path = self.folder.display().to_string();
+        let (found, wanted) = ("without an entry for them".to_owned(), "rows".to_owned());
+        Error::Rows { key: task.key.clone(), path, found, wanted }
     }
 
     /// A byte range of the rows of a task; `None` as in [`TaskRows::read`]. The first read of a

@@ -153,7 +153,7 @@ impl<'a> Blend<'a> {
         nodes: &Lattice,
         block: [usize; 3],
         options: &Options,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, Error> {
         let factor = nodes.factor;
         let whole = plan.tasks().bounds();
         let in_nodes = |part: &Box3| {
@@ -194,7 +194,7 @@ impl<'a> Blend<'a> {
         out: &FieldOutput,
         spacing: Point,
         ctx: &Context,
-    ) -> anyhow::Result<Option<Summary>> {
+    ) -> Result<Option<Summary>, Error> {
         let bounds = Box3::of_shape(self.nodes.shape);
         let ends = second.stream_second(
             ctx,
@@ -241,7 +241,7 @@ impl<'a> Blend<'a> {
     }
 
     /// The blended field at the nodes of a box.
-    pub(super) fn blend(&self, part: &Box3) -> anyhow::Result<Field> {
+    pub(super) fn blend(&self, part: &Box3) -> Result<Field, Error> {
         let mut sums: Field = std::array::from_fn(|_| vec![0.0; part.len()]);
         for task in self.reaching(part) {
             let entry = &self.entries[task.id];
@@ -265,7 +265,7 @@ impl<'a> Blend<'a> {
         weights: &[Vec<f32>; 3],
         ranges: [[usize; 2]; 3],
         sums: &mut Field,
-    ) -> anyhow::Result<()> {
+    ) -> Result<(), Error> {
         let entry = &self.entries[task.id];
         let local = |a: usize, i: usize| (part.min[a] + i as i64 - entry.around.min[a]) as usize;
         let [_, height, width] = part.shape();

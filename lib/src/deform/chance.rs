@@ -84,7 +84,7 @@ pub(super) fn check(
     options: &Options,
     output: &str,
     ctx: &Context,
-) -> anyhow::Result<()> {
+) -> Result<(), Error> {
     let mut blocks = Vec::new();
     for summary in ends.summaries() {
         let (_, head): (_, Head) = summary?;
@@ -96,7 +96,7 @@ pub(super) fn check(
     match evidence {
         Some(found) if found < wanted => {
             let reason = Error::Chance { found, wanted, initial: options.initial.clone() };
-            Err(ctx.reject_result(Path::new(output), &reason.to_string()))
+            Err(ctx.reject_result(Path::new(output), &reason.to_string()).into())
         }
         None if wanted > 0.0 => {
             tracing::warn!(

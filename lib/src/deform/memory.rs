@@ -3,7 +3,8 @@
 use super::block::{control_points, nodes_of, unit};
 use super::pairs::Pair;
 use super::pyramid;
-use super::{Metric, Model, Options};
+use super::{Error, Metric, Model, Options};
+use crate::blocks;
 use crate::device::Cost;
 use crate::geom::{Box3, Chain, Grid, Point};
 
@@ -34,7 +35,7 @@ impl Pair<'_> {
     ///
     /// # Errors
     /// Errors of reading a field of the initial map.
-    pub(super) fn held(&self, block: [usize; 3]) -> anyhow::Result<Held> {
+    pub(super) fn held(&self, block: [usize; 3]) -> Result<Held, Error> {
         let grid = self.fixed.grid();
         let overlap = self.options.overlap;
         let shape: [usize; 3] = std::array::from_fn(|a| {
@@ -57,10 +58,8 @@ impl Pair<'_> {
 }
 
 /// The extent to which a chain maps another, and the number of vectors of its fields needed for it.
-fn image_of(chain: &Chain, extent: [Point; 2]) -> anyhow::Result<([Point; 2], usize)> {
-    let (local, image) = chain
-        .localise(extent)
-        .map_err(|e| anyhow::anyhow!("the initial transform cannot be read: {e}"))?;
+fn image_of(chain: &Chain, extent: [Point; 2]) -> Result<([Point; 2], usize), Error> {
+    let (local, image) = chain.localise(extent).map_err(blocks::Error::Field)?;
     Ok((image, local.vectors()))
 }
 

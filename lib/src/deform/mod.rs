@@ -55,6 +55,21 @@ const CHUNK: usize = 64;
 /// Why no field could be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A volume or a field could not be read or written.
+    #[error(transparent)]
+    Volume(#[from] volume::Error),
+    /// The chain could not be written.
+    #[error(transparent)]
+    Transform(#[from] transform::Error),
+    /// The blocks could not be computed, or the output exists.
+    #[error(transparent)]
+    Blocks(#[from] blocks::Error),
+    /// What was written did not reach the disk.
+    #[error(transparent)]
+    Sync(#[from] files::SyncError),
+    /// A field of the initial map does not reach the fixed volume.
+    #[error(transparent)]
+    Unreached(#[from] crate::geom::UnreachedField),
     /// No block could be aligned.
     #[error(
         "no block of the fixed volume could be aligned ({reason}); check that the volumes overlap under \
@@ -226,7 +241,7 @@ pub struct Masks<'a> {
 /// is written beside it as `.json`.
 ///
 /// # Errors
-/// [`Error`], and errors of reading, running and writing.
+/// [`Error`].
 pub fn align(
     fixed: &Volume,
     moving: &Volume,
@@ -236,7 +251,7 @@ pub fn align(
     output: &str,
     options: &Options,
     ctx: &Context,
-) -> anyhow::Result<()> {
+) -> Result<(), Error> {
     volume::check_zarr_name(output)?;
     let grid = fixed.grid();
     let finest = block::nodes_of(grid.shape, grid.spacing);
@@ -353,7 +368,7 @@ fn choose_block(
     Ok(block)
 }
 
-fn plan(pair: &Pair, block: [usize; 3], ctx: &Context) -> anyhow::Result<Plan> {
+fn plan(pair: &Pair, block: [usize; 3], ctx: &Context) -> Result<Plan, Error> {
     let budget = Budget::of(ctx);
     let (bounds, overlap) = (pair.fixed.grid().bounds(), pair.options.overlap);
     let held = pair.held(block)?;

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::block::{self, BlockPair, Unusable};
 use super::lattice::Field;
 use super::{Masks, Options, outcome_of};
-use crate::blocks::{Outcome, Task, TaskResults, TaskRows};
+use crate::blocks::{self, Outcome, Task, TaskResults, TaskRows};
 use crate::filter::despike;
 use crate::geom::{Box3, Chain, Grid, LocalChain};
 use crate::volume::Volume;
@@ -62,10 +62,8 @@ impl Pair<'_> {
             return Ok(None);
         }
         let around = around(task, self.options.overlap, self.factor, &grid.bounds());
-        let (chain, image) = self
-            .initial
-            .localise(grid.extent(&around))
-            .map_err(|e| anyhow::anyhow!("the initial transform cannot be read: {e}"))?;
+        let (chain, image) =
+            self.initial.localise(grid.extent(&around)).map_err(blocks::Error::Field)?;
         let onto = grid.crop(&around);
         let Some(mut moving) =
             pull(self.moving, &chain, image, &onto, false).context("reading the moving volume")?
@@ -173,11 +171,11 @@ impl Planes {
         ends: &TaskResults,
         [_, height, width]: [usize; 3],
         z: Range<usize>,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, blocks::Error> {
         let plane = (12 * height * width) as u64;
         let range = z.start as u64 * plane..z.end as u64 * plane;
         let bytes = rows.read_part(task, ends, range)?;
-        let bytes = bytes.context("the ledger knows no field of a block that was aligned")?;
+        let bytes = bytes.ok_or_else(|| rows.unrecorded(task))?;
         Ok(Self { bytes, first: z.start, height, width })
     }
 

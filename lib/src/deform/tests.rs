@@ -4,7 +4,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::blocks::Context;
-use crate::geom::{Affine, Box3, FieldSource as _, Point, Transform};
+use crate::geom::{Affine, Box3, FieldSource, Point, SourceError, Transform};
 use crate::volume::{Codec, Dtype, Existing, FieldFile, Format, Output, Select, Spec};
 
 /// A temporary folder with a pair of volumes.
@@ -251,4 +251,35 @@ fn hot_voxels_leave_the_field_where_it_was() {
         let spoilt = error(Some(seeds));
         assert!(spoilt < 2.0 * clean + 0.05, "{spoilt}, and {clean} without hot voxels");
     }
+}
+
+/// A field on a storage that fails.
+struct FailingField(Grid);
+
+impl FieldSource for FailingField {
+    fn grid(&self) -> Grid {
+        self.0
+    }
+
+    fn read(&self, _: &Box3) -> Result<Vec<[f32; 3]>, SourceError> {
+        Err(Box::new(std::io::Error::from_raw_os_error(libc::EIO)))
+    }
+
+    fn fingerprint(&self) -> Result<String, SourceError> {
+        Ok("failing".to_owned())
+    }
+}
+
+#[test]
+fn a_failing_storage_of_the_initial_map_is_a_transient_fault() {
+    let grid = Grid::new([24; 3], [1.0; 3], [0.0; 3]);
+    let wave = |p: Point| ((0.4 * p[0] + 0.6 * p[1]).sin() + (0.5 * p[2]).cos()) as f32;
+    let place = Place::new(grid, wave, wave);
+    let [fixed, moving] = ["fixed.zarr", "moving.zarr"]
+        .map(|name| Volume::open(&place.at(name), &Select::default()).unwrap());
+    let initial = Chain { steps: vec![Transform::Field(std::sync::Arc::new(FailingField(grid)))] };
+    let (out, options, ctx) = (place.at("field.zarr"), Options::default(), Context::default());
+    let failed = align(&fixed, &moving, Masks::default(), &initial, &[], &out, &options, &ctx);
+    let error = failed.unwrap_err();
+    assert!(blocks::is_passing(&error), "{error}");
 }

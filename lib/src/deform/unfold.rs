@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::prelude::*;
 
+use super::Error;
 use super::lattice::{Field, Lattice};
 use crate::blocks::{self, Context};
 use crate::geom::{Box3, Chain, Grid, Point};
@@ -58,14 +59,14 @@ pub(super) struct Unfold<'a, R> {
     changed: BTreeMap<[i64; 3], Field>,
 }
 
-impl<'a, R: Fn(&Box3) -> anyhow::Result<Field> + Sync> Unfold<'a, R> {
+impl<'a, R: Fn(&Box3) -> Result<Field, Error> + Sync> Unfold<'a, R> {
     pub(super) fn new(grid: Grid, initial: &'a Chain, unit: [usize; 3], read: R) -> Self {
         Self { grid, initial, read, unit, changed: BTreeMap::new() }
     }
 
     /// Checks every node, and changes the field until nothing folds or all tries are used. Returns
     /// the folds that are left and the number of nodes that folded at first.
-    pub(super) fn repair(&mut self, ctx: &Context) -> anyhow::Result<(Folds, usize)> {
+    pub(super) fn repair(&mut self, ctx: &Context) -> Result<(Folds, usize), Error> {
         let bounds = self.grid.bounds();
         let chunks: Vec<Box3> = bounds.tiles(self.unit).collect();
         let mut folds = self.look_at(&chunks, ctx)?;
@@ -102,7 +103,7 @@ impl<'a, R: Fn(&Box3) -> anyhow::Result<Field> + Sync> Unfold<'a, R> {
     }
 
     /// The current field at the nodes of a box.
-    fn field(&self, part: &Box3) -> anyhow::Result<Field> {
+    fn field(&self, part: &Box3) -> Result<Field, Error> {
         let mut field = (self.read)(part)?;
         for (chunk, values) in self.changed() {
             let shared = chunk.intersect(part);
@@ -113,21 +114,21 @@ impl<'a, R: Fn(&Box3) -> anyhow::Result<Field> + Sync> Unfold<'a, R> {
         Ok(field)
     }
 
-    fn look_at(&self, boxes: &[Box3], ctx: &Context) -> anyhow::Result<Folds> {
+    fn look_at(&self, boxes: &[Box3], ctx: &Context) -> Result<Folds, Error> {
         let found = boxes.par_iter().map(|core| {
             if let Some(signal) = ctx.cancel.signal() {
                 return Err(blocks::Error::Interrupted { signal }.into());
             }
             self.look(core)
         });
-        let mut all = found.try_reduce(Folds::none, |a, b| anyhow::Ok(a.join(b)))?;
+        let mut all = found.try_reduce(Folds::none, |a, b| Ok(a.join(b)))?;
         all.nodes.sort_unstable();
         all.nodes.dedup();
         Ok(all)
     }
 
     /// The least determinant and the folds at the nodes of a box.
-    fn look(&self, core: &Box3) -> anyhow::Result<Folds> {
+    fn look(&self, core: &Box3) -> Result<Folds, Error> {
         let part = core.grow([1; 3]).intersect(&self.grid.bounds());
         let field = self.field(&part)?;
         let (own, images) = self.images(&part, &field)?;
@@ -149,7 +150,7 @@ impl<'a, R: Fn(&Box3) -> anyhow::Result<Field> + Sync> Unfold<'a, R> {
     }
 
     /// Positions of the nodes of a box after the field, and after the complete chain.
-    fn images(&self, part: &Box3, field: &Field) -> anyhow::Result<(Vec<Point>, Vec<Point>)> {
+    fn images(&self, part: &Box3, field: &Field) -> Result<(Vec<Point>, Vec<Point>), Error> {
         let nodes = part.tiles([1; 3]).map(|node| self.grid.position(node.min.map(|v| v as f64)));
         let own: Vec<Point> = nodes
             .enumerate()
@@ -162,25 +163,19 @@ impl<'a, R: Fn(&Box3) -> anyhow::Result<Field> + Sync> Unfold<'a, R> {
                 extent[1][a] = extent[1][a].max(p[a]);
             }
         }
-        let (chain, _) = self
-            .initial
-            .localise(extent)
-            .map_err(|e| anyhow::anyhow!("the initial transform cannot be read: {e}"))?;
+        let (chain, _) = self.initial.localise(extent).map_err(blocks::Error::Field)?;
         let images = own.iter().map(|p| chain.apply(*p)).collect();
         Ok((own, images))
     }
 
     /// 1, or -1 if the initial map mirrors.
-    fn hand(&self, part: &Box3) -> anyhow::Result<f64> {
+    fn hand(&self, part: &Box3) -> Result<f64, Error> {
         let middle = part.min.map(|v| v as f64);
         let p = self.grid.position(middle);
         let step = self.grid.spacing;
         let extent =
             [std::array::from_fn(|a| p[a] - step[a]), std::array::from_fn(|a| p[a] + step[a])];
-        let (chain, _) = self
-            .initial
-            .localise(extent)
-            .map_err(|e| anyhow::anyhow!("the initial transform cannot be read: {e}"))?;
+        let (chain, _) = self.initial.localise(extent).map_err(blocks::Error::Field)?;
         let columns: [Point; 3] = std::array::from_fn(|a| {
             if self.grid.shape[a] == 1 {
                 return unit(a);
@@ -195,7 +190,7 @@ impl<'a, R: Fn(&Box3) -> anyhow::Result<Field> + Sync> Unfold<'a, R> {
     }
 
     /// Replaces the field of a box by a smoothed one near the folds in it.
-    fn smooth(&mut self, place: &Box3, folds: &[[i64; 3]], reach: i64) -> anyhow::Result<()> {
+    fn smooth(&mut self, place: &Box3, folds: &[[i64; 3]], reach: i64) -> Result<(), Error> {
         let bounds = self.grid.bounds();
         let part = place.grow([2 * reach; 3]).intersect(&bounds);
         let shape = part.shape();
@@ -315,7 +310,7 @@ mod tests {
 
     /// A field on which two blocks disagree: at the face x = 20, one moves right and the other
     /// left.
-    fn torn(grid: Grid) -> impl Fn(&Box3) -> anyhow::Result<Field> + Sync {
+    fn torn(grid: Grid) -> impl Fn(&Box3) -> Result<Field, Error> + Sync {
         move |part: &Box3| {
             let mut field: Field = std::array::from_fn(|_| vec![0.0; part.len()]);
             for (i, node) in part.tiles([1; 3]).enumerate() {
@@ -363,7 +358,7 @@ mod tests {
         let field = crate::geom::Field { grid, vectors };
         let initial =
             Chain { steps: vec![crate::geom::Transform::Field(std::sync::Arc::new(field))] };
-        let read = |part: &Box3| -> anyhow::Result<Field> {
+        let read = |part: &Box3| -> Result<Field, Error> {
             let mut field: Field = std::array::from_fn(|_| vec![0.0; part.len()]);
             for (i, node) in part.tiles([1; 3]).enumerate() {
                 field[2][i] = if node.min[2] % 2 == 0 { 0.0 } else { -0.9 };
@@ -380,7 +375,7 @@ mod tests {
     fn a_plane_is_looked_at_within_its_plane() {
         let grid = Grid::new([1, 24, 40], [7.0, 1.0, 1.0], [0.0; 3]);
         let initial = Chain::default();
-        let read = move |part: &Box3| -> anyhow::Result<Field> {
+        let read = move |part: &Box3| -> Result<Field, Error> {
             let mut field: Field = std::array::from_fn(|_| vec![0.0; part.len()]);
             for (i, node) in part.tiles([1; 3]).enumerate() {
                 field[2][i] = if node.min == [0, 12, 19] { 1.4 } else { 0.0 };

@@ -21,7 +21,7 @@ use crate::device::Cost;
 use crate::filter::planes::Plane;
 use crate::quote;
 use crate::table::{self, Spot};
-use crate::volume::Volume;
+use crate::volume::{self, Volume};
 
 /// Memory of the program apart from its tasks, bytes.
 const PROGRAM: u64 = 20 << 20;
@@ -32,6 +32,15 @@ const MAX_HALO_WORK: f64 = 2.0;
 /// The reason why no spots could be returned.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A volume could not be read.
+    #[error(transparent)]
+    Volume(#[from] volume::Error),
+    /// The table of the spots could not be written.
+    #[error(transparent)]
+    Table(#[from] table::Error),
+    /// The blocks could not be computed, or the output exists.
+    #[error(transparent)]
+    Blocks(#[from] blocks::Error),
     /// The options are invalid.
     #[error(transparent)]
     Options(#[from] OptionsError),
@@ -88,14 +97,14 @@ const ROW: usize = 6;
 /// `ctx.finish`.
 ///
 /// # Errors
-/// [`Error`], and any failure to read, run or write.
+/// [`Error`].
 pub fn extract(
     volume: &Volume,
     mask: Option<&Volume>,
     options: &Options,
     ctx: &Context,
     output: &Path,
-) -> anyhow::Result<()> {
+) -> Result<(), Error> {
     options.check_for(&volume.grid()).map_err(|e| blocks::Error::Usage(e.to_string()))?;
     let budget = Budget::of(ctx);
     let scheme = Scheme::new(options, volume.grid().spacing);
@@ -147,7 +156,7 @@ pub fn extract(
         Err(none) => {
             // other options will be tried next, and these have a ledger of their own
             rows.discard(ctx);
-            return Err(none.into());
+            return Err(none);
         }
     };
     ctx.record("spots", spots.len());
@@ -378,7 +387,7 @@ fn gather(
     results: &TaskResults,
     options: &Options,
     ctx: &Context,
-) -> anyhow::Result<CollectedSpots> {
+) -> Result<CollectedSpots, Error> {
     let (mut all, mut constant) = (BlockSummary::default(), true);
     for summary in results.summaries::<BlockSummary>() {
         let (_, summary) = summary?;

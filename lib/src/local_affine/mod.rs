@@ -51,6 +51,18 @@ const PER_VOXEL: u64 = 24;
 /// The reason why no local affines could be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A volume could not be read or written.
+    #[error(transparent)]
+    Volume(#[from] volume::Error),
+    /// The affines could not be written.
+    #[error(transparent)]
+    Transform(#[from] transform::Error),
+    /// The table of the blocks could not be written.
+    #[error(transparent)]
+    Table(#[from] table::Error),
+    /// The blocks could not be computed, or the output exists.
+    #[error(transparent)]
+    Blocks(#[from] blocks::Error),
     /// The initial map contains steps other than matrices.
     #[error("--initial {0}: holds more than matrices; local affines refine a chain of affines")]
     NoMatrix(String),
@@ -164,7 +176,7 @@ impl Options {
 /// The maps are complete: they take a fixed point to the moving volume and include `initial`.
 ///
 /// # Errors
-/// [`Error`], and any failure to read, run or write.
+/// [`Error`].
 pub fn align(
     fixed: &Volume,
     moving: &Volume,
@@ -173,7 +185,7 @@ pub fn align(
     table: Option<&Path>,
     options: &Options,
     ctx: &Context,
-) -> anyhow::Result<()> {
+) -> Result<(), Error> {
     volume::check_zarr_name(output)?;
     let grid = fixed.grid();
     let block = ctx.block_size.unwrap_or([64; 3]);
@@ -212,7 +224,7 @@ pub fn align(
     if let Err(none) = check(&results, options)? {
         // other options will be tried next, and these have a ledger of their own
         rows.discard(ctx);
-        return Err(none.into());
+        return Err(none);
     }
     let found = gather(&rows, &plan, &results, &layout, ctx)?;
     let noise = SHIFT_ERROR * pair.fixed.grid().mean_spacing();
@@ -238,7 +250,7 @@ pub fn align(
 
 /// The tasks of the first pass: whole blocks that together measure about [`MIN_TASK_SIDE`] voxels
 /// along each axis, or fewer if two such tasks would need more than three quarters of `memory`.
-fn plan(pair: &VolumePair, block: [usize; 3], memory: u64) -> anyhow::Result<Plan> {
+fn plan(pair: &VolumePair, block: [usize; 3], memory: u64) -> Result<Plan, Error> {
     let options = pair.options;
     let margin = pair.margin();
     let bytes = |size: [usize; 3]| {
@@ -316,7 +328,7 @@ fn gather(
     results: &TaskResults,
     layout: &LocalAffines,
     ctx: &Context,
-) -> anyhow::Result<Matches> {
+) -> Result<Matches, Error> {
     let blocks = LocalAffines::counts(layout.domain.shape, layout.block).iter().product();
     let mut matches = 0;
     for summary in results.summaries::<MatchCounts>() {
@@ -326,7 +338,7 @@ fn gather(
         matches as u64 * Matches::BYTES_PER_MATCH + blocks as u64 * Matches::BYTES_OF_BLOCK;
     if needed > ctx.memory {
         let [needed, allowed] = [needed.div_ceil(1_000_000), ctx.memory / 1_000_000];
-        return Err(Error::TooLarge { matches, blocks, needed, allowed }.into());
+        return Err(Error::TooLarge { matches, blocks, needed, allowed });
     }
     let mut all = Matches {
         spots: vec![0; blocks],
@@ -334,8 +346,7 @@ fn gather(
         shift: Vec::with_capacity(matches),
     };
     for task in plan.tasks().iter() {
-        let Some(bytes) = rows.read(&task, results)? else { continue };
-        let found: TaskMatches = serde_json::from_slice(&bytes)?;
+        let Some(found) = rows.read_json::<TaskMatches>(&task, results)? else { continue };
         for at in found.spots {
             all.spots[block_of(layout, at)] += 1;
         }

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::Options;
 use super::cpu::Searcher;
 use super::windows::VoxelBlock;
-use crate::blocks::{Context, Task};
+use crate::blocks::{self, Context, Task};
 use crate::features::{self, SpotVoxel};
 use crate::filter::{Regridded, despike};
 use crate::geom::{Box3, Chain, Grid, LocalChain, Point, defaults};
@@ -139,10 +139,8 @@ impl<'a> VolumePair<'a> {
         if around.is_empty() {
             return Ok(None);
         }
-        let (chain, image) = self
-            .initial
-            .localise(grid.extent(&around))
-            .map_err(|e| anyhow::anyhow!("the initial transform cannot be read: {e}"))?;
+        let (chain, image) =
+            self.initial.localise(grid.extent(&around)).map_err(blocks::Error::Field)?;
         let moving_grid = self.moving.grid();
         let part = moving_grid.enclosing(image).grow([2; 3]).intersect(&moving_grid.bounds());
         if part.is_empty() {

@@ -12,6 +12,9 @@ pub enum Error {
     /// The run was interrupted, or the output exists.
     #[error(transparent)]
     Blocks(#[from] crate::blocks::Error),
+    /// A field of the initial map does not reach the fixed volume.
+    #[error(transparent)]
+    Unreached(#[from] crate::geom::UnreachedField),
     /// An image is constant or has no usable voxel.
     #[error(transparent)]
     Metric(#[from] metric::Error),

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::blocks::{self, Context, ExitReason};
+use crate::blocks::{self, Context};
 use crate::device::Cost;
 use crate::geom::{Affine, Chain, Grid, Point};
 use crate::transform::{self, Direction, Step};
@@ -63,7 +63,7 @@ pub struct InputVolume<'a> {
 /// `believed: false`.
 ///
 /// # Errors
-/// [`Error`]; [`ExitReason::TooManyFailed`] with the [`Refusal`] if the result is refused.
+/// [`Error`]; [`blocks::Error::Rejected`] with the [`Refusal`] if the result is refused.
 pub fn align(
     fixed: &InputVolume<'_>,
     moving: &InputVolume<'_>,
@@ -71,7 +71,7 @@ pub fn align(
     output: &Path,
     options: &Options,
     ctx: &Context,
-) -> anyhow::Result<()> {
+) -> Result<(), Error> {
     ctx.refuse_existing(output)?;
     let (chain, steps) = read_initial(initial)?;
     let sides = [OpenedInput::open(fixed, "fixed")?, OpenedInput::open(moving, "moving")?];
@@ -89,7 +89,9 @@ pub fn align(
     let steps = match (&refusal, refined) {
         // the identity that stands in for a missing initial map is not written as a result
         (Some(refusal), _) if initial.is_empty() => {
-            return Err(ctx.reject_result(output, &format!("no map was written: {refusal}")));
+            return Err(ctx
+                .reject_result(output, &format!("no map was written: {refusal}"))
+                .into());
         }
         (Some(_), _) => steps,
         (None, RefinedMap::Whole(map)) => vec![Step::Affine(map)],
@@ -101,7 +103,7 @@ pub fn align(
         None => Ok(()),
         Some(refusal) => {
             let message = format!("the initial map was kept: {refusal}");
-            Err(anyhow::Error::new(ExitReason::TooManyFailed).context(message))
+            Err(blocks::Error::Rejected(message).into())
         }
     }
 }
@@ -139,7 +141,7 @@ struct RefineJob<'a> {
 
 impl RefineJob<'_> {
     /// Aligns the images; `None` if only the plan was requested.
-    fn run(&self, given: bool) -> anyhow::Result<Option<(RefinedMap, Option<Refusal>)>> {
+    fn run(&self, given: bool) -> Result<Option<(RefinedMap, Option<Refusal>)>, Error> {
         let grids = [self.sides[0].grid(), self.sides[1].grid()];
         self.chain.check_fields(grids[0].extent(&grids[0].bounds()))?;
         let about = jacobian(self.chain, &grids[0])?;

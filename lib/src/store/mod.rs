@@ -34,7 +34,7 @@ mod location;
 mod memory;
 mod present;
 mod remote;
-#[cfg(any(feature = "cloud", test))]
+#[cfg(feature = "cloud")]
 mod retry;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,8 @@
 //! Which of many files exist, by listing their folders: a request, or a system call, for each
 //! folder and not for each file.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -16,41 +17,53 @@ const LISTED_PER_FILE: [usize; 2] = [50, 1000];
 const THREADS: usize = 4;
 
 /// Whether each of these files exists; `None` if this cannot be determined.
-pub fn present(files: &[PathBuf]) -> Vec<Option<bool>> {
-    let folder = |file: &PathBuf| file.parent().unwrap_or(Path::new("")).to_owned();
-    let mut wanted: BTreeMap<PathBuf, usize> = BTreeMap::new();
-    for file in files {
-        *wanted.entry(folder(file)).or_default() += 1;
-    }
+pub fn present(files: &[&Path]) -> Vec<Option<bool>> {
     let remote = files.iter().any(|file| is_remote(file));
-    let folders: Vec<(PathBuf, usize)> = wanted.into_iter().collect();
+    let (folders, number) = folders(files);
     let threads = if remote { IN_FLIGHT } else { THREADS.min(folders.len() / 16) };
     let listed = concurrently(&folders, threads, |(folder, count)| {
         names(folder, count.saturating_mul(LISTED_PER_FILE[usize::from(remote)]).max(1000))
     });
-    let folders = folders.into_iter().map(|(folder, _)| folder);
-    let listed: BTreeMap<PathBuf, io::Result<Option<HashSet<String>>>> =
-        folders.zip(listed).collect();
     let mut rest = Vec::new();
     let mut found: Vec<Option<bool>> = files
         .iter()
         .enumerate()
-        .map(|(i, file)| match listed.get(&folder(file)) {
-            Some(Ok(Some(names))) => {
+        .map(|(i, file)| match &listed[number[i]] {
+            Ok(Some(names)) => {
                 Some(file.file_name().is_some_and(|name| names.contains(&*name.to_string_lossy())))
             }
-            Some(Ok(None)) => {
+            Ok(None) => {
                 rest.push(i);
                 None
             }
-            Some(Err(_)) | None => None,
+            Err(_) => None,
         })
         .collect();
-    let paths: Vec<PathBuf> = rest.iter().map(|i| files[*i].clone()).collect();
+    let paths: Vec<PathBuf> = rest.iter().map(|i| files[*i].to_owned()).collect();
     for (i, stat) in rest.into_iter().zip(each(&paths, stat_file)) {
         found[i] = stat.ok().map(|stat| stat.is_some());
     }
     found
+}
+
+/// The folders of files, each with the number of files in it, and the index of each file's folder.
+///
+/// Paths are compared byte by byte: comparing their components took longer than listing the
+/// folders.
+fn folders<'a>(files: &[&'a Path]) -> (Vec<(&'a Path, usize)>, Vec<usize>) {
+    let mut known: HashMap<&OsStr, usize> = HashMap::new();
+    let mut folders: Vec<(&Path, usize)> = Vec::new();
+    let number = files.iter().map(|file| {
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let number = *known.entry(folder.as_os_str()).or_insert(folders.len());
+        if number == folders.len() {
+            folders.push((folder, 0));
+        }
+        folders[number].1 += 1;
+        number
+    });
+    let number = number.collect();
+    (folders, number)
 }
 
 /// The names of the files in a folder; `None` if there are more than `most`.
@@ -86,6 +99,7 @@ mod tests {
                 ["c/0/0", "large/1199", "c/0/2", "large/1200", "c/1/7", "none/0", "c/0", "c/0/1"];
             let files: Vec<PathBuf> = names.iter().map(|name| root.join(name)).collect();
             let there = [true, true, false, false, true, false, false, true];
+            let files: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
             assert_eq!(present(&files), there.map(Some));
         }
         assert!(present(&[]).is_empty());

@@ -51,7 +51,7 @@ pub(super) fn find(at: &Path) -> io::Result<Option<(Arc<dyn Remote>, String)>> {
 }
 
 /// Makes a store available as `memory://name`.
-#[cfg(test)]
+#[cfg(all(test, feature = "cloud"))]
 pub(super) fn mount(name: &str, store: Arc<dyn Remote>) -> std::path::PathBuf {
     let mut known = STORES.lock().unwrap_or_else(PoisonError::into_inner);
     known.get_or_insert_default().insert(("memory".to_owned(), name.to_owned()), store);

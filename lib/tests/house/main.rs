@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 mod docs;
+mod errors;
 mod layers;
 mod store;
 
