@@ -81,6 +81,15 @@ fn a_field_elsewhere_is_refused_with_both_extents() {
 }
 
 #[test]
+fn a_search_does_not_start_from_a_field() {
+    let scene = Scene::new();
+    let (volume, out) = (volume(&scene), scene.at("out.json"));
+    let start = field(&scene, "start.zarr", |_| [0.5; 3]);
+    let search = [&volume, &volume, "--initial", &start, "--search", "20", "-o", &out];
+    refused(&scene, "refine", &search, 1, &["--initial", "start.zarr", "--search"]);
+}
+
+#[test]
 fn what_a_field_does_not_know_is_filled_named_and_no_more() {
     let scene = Scene::new();
     let volume = volume(&scene);

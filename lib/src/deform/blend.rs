@@ -175,7 +175,7 @@ impl<'a> Blend<'a> {
         if entries.iter().all(|entry| entry.head.reason.is_some()) {
             let reason = entries.first().and_then(|entry| entry.head.reason.clone());
             let initial = options.initial.clone();
-            return Err(Error::Nothing { initial, reason: reason.unwrap_or_default() }.into());
+            return Err(Error::Nothing { initial, reason: reason.unwrap_or_default() });
         }
         fill_in(&mut entries, plan);
         let overlap = options.overlap;
@@ -183,8 +183,9 @@ impl<'a> Blend<'a> {
         Ok(Self { rows, plan, ends, nodes: *nodes, entries, ramp })
     }
 
-    /// Writes the chunks of the field that belong to this run, and returns the summary of the whole
-    /// field if this run gathers. The Jacobian of a chunk includes the nodes next to it.
+    /// Writes the chunks of the field that belong to this run. Returns the summary of the whole
+    /// field, or `None` if this run does only a part of the tasks or only plans. The Jacobian of a
+    /// chunk includes the nodes next to it.
     ///
     /// * `second`: the plan that [`plan`] returned
     /// * `spacing`: distance between nodes, micrometres
@@ -328,7 +329,7 @@ impl<'a> Blend<'a> {
     }
 }
 
-/// The head of a block without a ledger entry: it failed.
+/// The summary of a block without a ledger entry, which means that its task failed.
 fn missing() -> Head {
     Head {
         reason: Some("failed".to_owned()),
@@ -340,7 +341,8 @@ fn missing() -> Head {
     }
 }
 
-/// Gives blocks without a field the mean displacement of their neighbours, ring by ring.
+/// Gives blocks without a field the mean displacement of their neighbours, beginning next to the
+/// blocks that have a field.
 fn fill_in(entries: &mut [Entry], plan: &Plan) {
     let mut known: Vec<bool> = entries.iter().map(|entry| entry.head.reason.is_none()).collect();
     let mut unknown: Vec<Task> = plan.tasks().iter().filter(|task| !known[task.id]).collect();

@@ -22,7 +22,7 @@ const LEAST_JACOBIAN: f64 = 0.03;
 const KNOWN: f64 = 0.01;
 /// Standard deviation of the blur of the finest images, voxels.
 const BLUR: f64 = 0.7;
-/// Number of bins of each intensity, for mutual information.
+/// Number of histogram bins for the intensities of each image, for mutual information.
 pub(super) const BINS: usize = 32;
 
 /// Two images on one grid; NaN where unknown.
@@ -55,7 +55,7 @@ pub(super) struct Registered {
 /// Why a block has no field of its own.
 #[derive(Debug, PartialEq)]
 pub(super) enum Unusable {
-    /// There is nothing in it that can be aligned.
+    /// The block contains nothing that can be aligned; holds the reason.
     Empty(&'static str),
     /// The field makes the images less similar; with the evidence that they belong together.
     NoGain(Option<f64>),
@@ -125,7 +125,7 @@ pub(super) fn register(mut pair: BlockPair, options: &Options) -> Result<Registe
         return Err(Unusable::NoGain(evidence));
     }
     if verdict.is_some_and(|verdict| !verdict.gains) {
-        // a field found in one half of the cells does not improve the other half
+        // no displacement: a field fitted to half of the block does not improve the other half
         let similarity = [similarity[0]; 2];
         let (field, mean) = (nodes.zeros(), [0.0; 3]);
         return Ok(Registered { nodes, field, mean, similarity, elasticity, evidence });
@@ -182,7 +182,8 @@ fn weighted_mean(field: &Field, weights: &[f32]) -> [f64; 3] {
     })
 }
 
-/// The field at the resolution of `stage`, from the one `known` at the coarser resolution.
+/// Computes the field at the resolution of `stage`, with the field `known` of the coarser
+/// resolution as the initial guess.
 fn improve(
     stage: &Stage,
     known: Option<&(Lattice, Field)>,
@@ -241,8 +242,13 @@ fn limits(stage: &Stage) -> Limits {
     Limits { voxel: unit, longest: LONGEST_OF_CONTROLS * unit, jacobian: LEAST_JACOBIAN }
 }
 
-/// Both images, standardised to mean 0 and deviation 1; [`Metric::Ssq`], which compares brightness,
-/// scales both like the fixed image.
+/// Both images, standardised to mean 0 and standard deviation 1. For [`Metric::Ssq`], which
+/// compares brightness, the moving image is scaled like the fixed one; for [`Metric::Mi`],
+/// intensities are replaced by their ranks.
+///
+/// # Errors
+/// [`Unusable::Empty`] if an image is constant or has no known voxel, or if the images hardly
+/// overlap.
 fn comparable(pair: &BlockPair, metric: Metric) -> Result<(Vec<f32>, Vec<f32>), Unusable> {
     let (mean, variance, known) = pyramid::moments(&pair.fixed);
     let (other_mean, other_variance, other_known) = pyramid::moments(&pair.moving);
@@ -275,7 +281,8 @@ fn comparable(pair: &BlockPair, metric: Metric) -> Result<(Vec<f32>, Vec<f32>), 
     Ok((fixed, moving))
 }
 
-/// Prepares the images of a level for comparison.
+/// Prepares the images of a level for comparison: blurs them if the level is the finest, and
+/// normalises them locally for [`Metric::Lcc`].
 fn prepare(mut level: Level, voxel: Point, finest: bool, options: &Options) -> Level {
     let spacing = level.lattice.spacing(voxel);
     let unit = unit(spacing, level.lattice.shape);
@@ -292,7 +299,8 @@ fn prepare(mut level: Level, voxel: Point, finest: bool, options: &Options) -> L
     level
 }
 
-/// The voxel size of a resolution as one length: the finest spacing of its axes.
+/// The voxel size of a resolution as one length: the finest spacing among the axes of more than one
+/// voxel.
 pub(super) fn unit(spacing: Point, shape: [usize; 3]) -> f64 {
     let wide = (0..3).filter(|&a| shape[a] > 1).map(|a| spacing[a]);
     wide.fold(f64::INFINITY, f64::min).min(spacing.iter().copied().fold(0.0, f64::max))
@@ -374,8 +382,9 @@ impl<'a> Descent<'a> {
         invert(&windowed, self.options.damping)
     }
 
-    /// One step: the update of each node is composed with the field and the result is smoothed; the
-    /// update is halved until nothing folds.
+    /// One step: the update of each node is composed with the field, and the result is smoothed.
+    /// While the result folds, the limit on the length of an update is halved, up to three times;
+    /// if it still folds, the field is returned unchanged.
     fn step(&self, field: &Field, now: &Sums) -> Field {
         let (nodes, voxel) = (self.stage.nodes, self.stage.voxel);
         let own = now.tensor.as_ref().map(|tensor| self.inverted(tensor));

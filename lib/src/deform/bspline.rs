@@ -32,8 +32,8 @@ impl Controls {
         Self { block, voxel, spacing }
     }
 
-    /// Number of control points from the centre to the face of the block; one more affects the
-    /// block.
+    /// Number of control points on one side of the central one, up to the first at or beyond the
+    /// face of the block; one more on each side affects the block.
     fn half(&self, axis: usize) -> usize {
         let reach = 0.5 * self.block[axis] as f64 * self.voxel[axis];
         ((reach / self.spacing).ceil() as usize).max(1)
@@ -63,7 +63,8 @@ impl Controls {
             let voxel = factor * j as f64 + 0.5 * (factor - 1.0);
             // the last node may represent fewer voxels, and lie outside of the block
             let from_middle = (voxel + 0.5 - reach).clamp(-reach, reach) * self.voxel[a];
-            // one control point precedes the first that lies within the block
+            // the control point at the centre has the index `half + 1`, and the first of the four
+            // that affect a position precedes the nearest one below it
             let at = from_middle / self.spacing + self.half(a) as f64;
             let first = (at as usize).min(controls - TAPS);
             low.push(first);
@@ -82,7 +83,8 @@ impl Controls {
             let controls = self.shape()[a];
             let (mut low, mut weights) = (Vec::new(), Vec::new());
             for k in -fine - 1..=fine + 1 {
-                // the first coarse control point that affects it, counted from the centre
+                // the first coarse control point that affects the fine one `k`, both counted from
+                // the centre
                 let (first, row) = if k % 2 == 0 {
                     (k / 2 - 1, [0.125, 0.75, 0.125, 0.0])
                 } else {
@@ -101,7 +103,8 @@ impl Controls {
     }
 }
 
-/// The four cubic B-splines that are not 0 at the distance `t` behind the centre of the second.
+/// The values of the four cubic B-splines that are not 0 at a position that lies `t` spacings, from
+/// 0 to 1, beyond the centre of the second.
 fn cubic(t: f64) -> [f64; TAPS] {
     let s = 1.0 - t;
     [
@@ -145,7 +148,8 @@ impl Basis {
         out: &mut Vec<f32>,
     ) {
         let [z, y, x] = &self.axes;
-        // along x first, where there are few rows: the other axes are computed row by row
+        // along x first, while there are few rows; the passes along y and z process whole rows at
+        // once
         spread(x, coefficients, 1, rows);
         spread(y, rows, x.low.len(), planes);
         spread(z, planes, y.low.len() * x.low.len(), out);

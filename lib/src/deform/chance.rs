@@ -20,8 +20,9 @@ use crate::blocks::{Context, TaskResults};
 use crate::geom::{Box3, Point};
 use crate::metric::{evidence, hash, unit};
 
-/// Number of wrong positions, and the minimum for a judgement.
+/// Number of wrong positions that are tried.
 const WRONG: u64 = 20;
+/// Minimum number of wrong positions with enough overlap for a judgement.
 const FEWEST_WRONG: usize = 8;
 /// The images are compared at the coarsest resolution that has at least this many voxels, or at the
 /// finest one given; more voxels would not change the judgement.
@@ -34,8 +35,8 @@ const CLEAR: f64 = 20.0;
 /// mutual information in blocks of 32^3 voxels.
 const OF_CHANCE: f64 = 1.0;
 
-/// Evidence that two images belong together, in standard deviations of what wrong positions give;
-/// `None` if too few voxels are known to tell.
+/// Evidence that two images belong together: by how many standard deviations their similarity
+/// exceeds those at wrong positions. `None` if too few voxels are known to tell.
 ///
 /// * `levels`: prepared images, finest first; `first` is the level number of the finest of them
 pub(super) fn of_block(
@@ -76,7 +77,8 @@ pub(super) fn of_block(
     Some(before.max(after))
 }
 
-/// Ends the run with exit code 3 if the blocks' images agree no better than at wrong positions.
+/// Records the evidence for the whole field in the receipt, and rejects the result (exit code 3) if
+/// it is below `--min-evidence`.
 ///
 /// * `ends`: the task results of the first pass
 pub(super) fn check(
@@ -121,7 +123,7 @@ fn of_field(blocks: &[f64]) -> Option<f64> {
 /// The images of a block at several resolutions, finest first.
 struct Judge<'a> {
     levels: &'a [Level],
-    /// Level number of the finest.
+    /// Level number of the finest of these.
     first: usize,
     nodes: Vec<Lattice>,
     voxel: Point,
@@ -204,8 +206,8 @@ impl Judge<'_> {
         known.map_or(0.0, |(_, field)| self.significance(moving[0].as_ref(), &field).0)
     }
 
-    /// The similarity at the finest resolution in the same units, and the number of voxels that are
-    /// known in both images.
+    /// The similarity at the finest resolution, in units of its standard deviation for independent
+    /// voxels, and the number of voxels that are known in both images.
     fn significance(&self, moving: &[f32], field: &Field) -> (f64, usize) {
         let pulled = self.stage(0, moving).pull(field);
         let fixed = &self.levels[0].fixed;

@@ -1,9 +1,9 @@
 //! One resolution of a block: the differences of the images, and the step that reduces them.
 //!
-//! Around each node the displacement `v` is sought that minimises `sum w (F(p) - M(p + u + v))^2`
-//! over a Gaussian window `w`: to first order `v = (sum w g g')^-1 sum w g (F - M(p + u))`, with
-//! `g` the gradient of `F` (Lucas and Kanade, IJCAI 1981). Since `g` belongs to the fixed image,
-//! the sums of its products are computed once for all steps (Baker and Matthews, IJCV 56, 2004).
+//! At each node, the displacement `v` minimises `sum w (F(p) - M(p + u + v))^2` over a Gaussian
+//! window `w`: to first order `v = (sum w g g')^-1 sum w g (F - M(p + u))`, with `g` the gradient
+//! of `F` (Lucas and Kanade, IJCAI 1981). Since `g` belongs to the fixed image, the sums of its
+//! products are computed once for all steps (Baker and Matthews, IJCV 56, 2004).
 
 use super::lattice::{Field, Lattice, Steps};
 use super::similarity::Score;
@@ -28,7 +28,7 @@ pub(super) struct Stage<'a> {
     pub(super) voxel: Point,
 }
 
-/// Sums over all voxels, some of them at the nodes.
+/// Sums over the voxels: `slope` and `tensor` for each node, the others for the whole image.
 pub(super) struct Sums {
     /// Gradient times difference.
     pub(super) slope: Field,
@@ -40,17 +40,17 @@ pub(super) struct Sums {
     /// The mean square difference of the voxels that are known in both images, or the negative
     /// mutual information.
     pub(super) square: f64,
-    /// Number of these voxels.
+    /// Number of voxels that are known in both images.
     pub(super) voxels: usize,
 }
 
 for_avx2! {
-    /// [`Stage::sums`]
+    /// [`Stage::sums`], compiled with and without AVX2.
     fn sums(stage: &Stage<'_>, field: &Field) -> Sums => Stage::sums_inlined
 }
 
 for_avx2! {
-    /// [`Stage::pull`]
+    /// [`Stage::pull`], compiled with and without AVX2.
     fn pull(stage: &Stage<'_>, field: &Field) -> Vec<f32> => Stage::pull_inlined
 }
 
@@ -104,7 +104,8 @@ impl Stage<'_> {
 
     /// The sums for a step, from the differences under a displacement field.
     ///
-    /// Numbers: `f32`, no fused multiply-add, so that every processor gives the same bits.
+    /// Arithmetic is in `f32` without fused multiply-add, so that every processor gives the same
+    /// bits; energies are added over rows in `f64`.
     pub(super) fn sums(&self, field: &Field) -> Sums {
         sums(self, field)
     }
@@ -263,7 +264,8 @@ impl Stage<'_> {
         let [depth, height, width] = self.pixels.shape;
         let dz = if depth > 1 { height * width } else { 0 };
         let dy = if height > 1 { width } else { 0 };
-        // four views of one length, one per edge of a cell along x: one test of an index serves all
+        // four views of equal length, one per edge of a cell along x: one bounds check serves all
+        // four
         let len = self.moving.len() - dz - dy;
         let edges = [0, dy, dz, dz + dy].map(|offset| &self.moving[offset..offset + len]);
         for (group, out) in out.chunks_mut(LANES).enumerate() {
@@ -320,8 +322,8 @@ impl Stage<'_> {
         cells
     }
 
-    /// Central differences along a row, one-sided at the ends, per micrometre; 0 next to unknown
-    /// voxels.
+    /// The gradient along z, y, x of a row of voxels, per micrometre: central differences,
+    /// one-sided at the faces of the image; 0 next to unknown voxels.
     #[inline(always)]
     fn gradient(&self, image: &[f32], [z, y]: [usize; 2], out: &mut [Vec<f32>; 3]) {
         let [depth, height, width] = self.pixels.shape;

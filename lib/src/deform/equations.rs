@@ -2,7 +2,8 @@
 //!
 //! Image terms are summed at nodes as for the dense field: products of gradients, and gradients
 //! times differences. The chain rule maps both to the control points, by the adjoint of the
-//! B-splines. The matrix may use coarser nodes than the right side: it only shapes the step.
+//! B-splines. The matrix may use coarser nodes than the right side: it affects the length and
+//! direction of a step, but not the solution to which the steps converge.
 
 use super::Metric;
 use super::bspline::{Basis, Scratch};
@@ -24,7 +25,7 @@ pub(super) struct Accuracy {
     pub(super) residual: f64,
 }
 
-/// The accuracy of a step, which the next one corrects.
+/// The accuracy of a step; the next step corrects what is left.
 pub(super) const OF_STEP: Accuracy = Accuracy { steps: 40, residual: 0.01 };
 
 /// The normal equations: the curvature of the images, to which damping and bending are added.
@@ -36,7 +37,7 @@ pub(super) struct Equations<'a> {
     tensor: &'a [Vec<f32>; 6],
     /// The diagonal of the curvature matrix.
     diagonal: Field,
-    /// The mean of its positive entries.
+    /// The mean of the positive entries of `diagonal`.
     mean: f64,
 }
 
@@ -99,7 +100,7 @@ impl<'a> Equations<'a> {
         accuracy: Accuracy,
     ) -> Field {
         let held = (DAMPING * damping * self.mean).max(f64::from(f32::MIN_POSITIVE)) as f32;
-        // the diagonal of the second differences along three axes
+        // the diagonal of the bending matrix: 6 for each of the three axes
         let own = held + 18.0 * stiffness.weight;
         let inverse: Field =
             self.diagonal.each_ref().map(|image| image.iter().map(|v| 1.0 / (v + own)).collect());
@@ -159,7 +160,7 @@ impl<'a> Equations<'a> {
 #[derive(Default)]
 struct Work {
     scratch: Scratch,
-    /// At the nodes.
+    /// The displacements at the nodes.
     field: Field,
     /// The product, at the control points.
     out: Field,
@@ -239,7 +240,7 @@ pub(super) fn dot(a: &Field, b: &Field) -> f64 {
     a.iter().zip(b).map(|(a, b)| sum_of(a, b, |a, b| f64::from(a) * f64::from(b))).sum()
 }
 
-/// The sum of a function of two images, in eight partial sums that do not wait for each other.
+/// The sum of a function of two images, in eight independent partial sums, which can be vectorised.
 #[inline(always)]
 fn sum_of(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f64) -> f64 {
     let mut sums = [0.0; 8];

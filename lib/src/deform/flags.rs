@@ -10,7 +10,8 @@ pub(super) const CONTROL_SPACING: f64 = 8.0;
 /// Default window over which a displacement is estimated, voxels.
 const SMOOTHING: f64 = 2.0;
 
-/// The widest window and overlap, voxels: blocks are some hundreds long.
+/// Upper limit of windows, overlap, elasticity and distance between control points, voxels: blocks
+/// are a few hundred voxels long.
 const WIDEST: f64 = 1000.0;
 
 /// How a field is represented.
@@ -52,7 +53,8 @@ pub struct Flags {
     /// Distance between control points of --model bspline, voxels of each resolution [default: 8]
     #[arg(long, value_name = "VOXELS")]
     pub control_spacing: Option<f64>,
-    /// Number of resolutions, each half of the one before, fewer if a block is too small
+    /// Number of resolutions, from coarse to fine, each twice as fine as the one before; fewer for
+    /// small blocks
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=10))]
     pub levels: u8,
     /// Maximum number of steps at each resolution, coarse to fine; the last number applies to all
@@ -93,7 +95,7 @@ impl Flags {
     /// Converts the flags to options; `initial` is the initial map's name.
     ///
     /// # Errors
-    /// A sentence that names the number that is out of range.
+    /// A sentence that names the flag that is out of range or does not apply to `--model`.
     pub fn options(&self, initial: String) -> Result<Options, String> {
         let within = |name: &str, v: f64, least: f64, most: f64| {
             if (least..=most).contains(&v) {

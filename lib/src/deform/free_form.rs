@@ -12,27 +12,30 @@ const VAIN: usize = 3;
 /// After a rejected step, the damping is multiplied by this factor, and the next step is shortened
 /// by its square root.
 const MORE: f64 = 8.0;
-/// Limits of the elasticity of the steps before the first cross-validation: too stiff a field would
-/// not reach the displacements from which cross-validation can find that a looser one is better.
+/// Limits of the elasticity of the steps before the first cross-validation. With too stiff a field,
+/// these steps would not reach the displacements that cross-validation needs to recognise that a
+/// looser field is better.
 const LOOSE: [f64; 2] = [1.0, 2.0];
 /// Upper limit of the elasticity of the step before cross-validation at a finer resolution, which
 /// may show displacements that the coarser one did not.
 const STIFF: f64 = 8.0;
-/// Root mean square displacement, in voxels, by the steps after a cross-validation, above which it
-/// is repeated: it is computed from gradients, which hold for displacements of a voxel at most.
+/// The cross-validation is repeated if the steps after it move the control points by more than this
+/// root mean square distance, in voxels: it uses gradients, which are valid for displacements of at
+/// most a voxel.
 const FAR: f64 = 0.5;
 /// Maximum number of cross-validations at one resolution.
 const CHOICES: usize = 3;
 /// Number of steps after which the displacements are compared with [`FAR`].
 const TRIED: usize = 2;
-/// Minimum number of steps after the last cross-validation.
+/// Number of steps that are allowed after the last cross-validation, even if `iterations` is less;
+/// convergence still ends them earlier.
 const AFTER: usize = 3;
 
 /// The control points of a block, refined from resolution to resolution.
 pub(super) struct FreeForm {
     controls: Controls,
     coefficients: Field,
-    /// The elasticity, or the one chosen last.
+    /// The elasticity: that of the options, or the last one that cross-validation chose.
     pub(super) elasticity: f64,
     /// Whether an elasticity was chosen at this resolution or a coarser one.
     is_chosen: bool,
@@ -48,7 +51,8 @@ pub(super) struct Limits {
     pub(super) jacobian: f64,
 }
 
-/// One resolution: its images, and the nodes of its control points.
+/// The registration at one resolution: its images, limits and options, and the weights of the
+/// control points at its nodes.
 struct Problem<'a, F> {
     stage: &'a Stage<'a>,
     limits: &'a Limits,
@@ -92,8 +96,9 @@ impl FreeForm {
 
     /// Takes steps until the similarity no longer improves; returns the displacements at the nodes.
     ///
-    /// If the elasticity is to be chosen, loose steps come first, or one step with the elasticity
-    /// chosen at the coarser resolution; then it is chosen, and steps with it follow.
+    /// If the elasticity is to be chosen, steps with a loose field come first or, if a coarser
+    /// resolution has already chosen an elasticity, a single step with that one. Then
+    /// cross-validation chooses the elasticity, and steps with it follow.
     pub(super) fn descend(
         &mut self,
         stage: &Stage,
@@ -125,7 +130,8 @@ impl FreeForm {
         self.settle(&problem, state, iterations).field
     }
 
-    /// Takes steps with the chosen elasticity, and chooses it again where they lead far.
+    /// Takes steps with the chosen elasticity, and repeats the cross-validation if they move the
+    /// control points by more than [`FAR`].
     fn settle<F: Fn(&Field) -> Sums>(
         &mut self,
         problem: &Problem<F>,
@@ -146,7 +152,8 @@ impl FreeForm {
         self.steps(problem, state, iterations.max(AFTER), self.elasticity).0
     }
 
-    /// The elasticity that cross-validation finds best.
+    /// The elasticity that cross-validation finds best, with `loose` as the initial guess; `None`
+    /// if the block has too few cells.
     fn choose<F: Fn(&Field) -> Sums>(
         &self,
         problem: &Problem<F>,

@@ -212,7 +212,7 @@ impl Lattice {
     }
 
     /// An upper limit for the sum of the absolute derivatives of each component at the nodes of a
-    /// plane; NaN or infinite if one of them is.
+    /// plane; NaN or infinite if a derivative is.
     fn greatest_rows(&self, u: &Field, voxel: Point, z: usize) -> [f64; 3] {
         let [depth, height, width] = self.shape;
         let spacing = self.spacing(voxel);
@@ -270,9 +270,10 @@ impl Lattice {
     }
 }
 
-/// The greatest absolute difference of two rows; NaN or infinite if one of them is.
+/// The greatest absolute difference of the values of two rows; NaN or infinite if one difference
+/// is.
 fn greatest_difference(a: &[f32], b: &[f32]) -> f32 {
-    // the bits of positive numbers have their order, and those of NaN come last
+    // the bit patterns of numbers from 0 on sort like the numbers, and those of NaN come last
     let bits = a.iter().zip(b).map(|(a, b)| (b - a).abs().to_bits());
     f32::from_bits(bits.fold(0, u32::max))
 }

@@ -30,8 +30,8 @@ struct Parts {
 impl Pair<'_> {
     /// The memory held by tasks of `block` voxels, halo included.
     ///
-    /// The part of the moving volume is estimated at the centre of the fixed one, where no face
-    /// cuts it.
+    /// What is read of the moving volume is estimated for a block at the centre of the fixed
+    /// volume, where it is not clipped by the faces of the volume.
     ///
     /// # Errors
     /// Errors of reading a field of the initial map.
@@ -57,7 +57,7 @@ impl Pair<'_> {
     }
 }
 
-/// The extent to which a chain maps another, and the number of vectors of its fields needed for it.
+/// The extent to which a chain maps `extent`, and the number of field vectors that this needs.
 fn image_of(chain: &Chain, extent: [Point; 2]) -> Result<([Point; 2], usize), Error> {
     let (local, image) = chain.localise(extent).map_err(blocks::Error::Field)?;
     Ok((image, local.vectors()))

@@ -52,6 +52,10 @@ const BLOCK: usize = 160;
 /// Size of a chunk of the field along each axis, nodes.
 const CHUNK: usize = 64;
 
+/// A block that reads fewer voxels than this along an axis found shifts of 4 voxels between two
+/// real images, and not all of 6 or 8; with more it found those of 8.
+const FAR_REACHING: usize = 64;
+
 /// Why no field could be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -133,7 +137,7 @@ impl Metric {
     /// The similarity of the images; larger is better.
     fn similarity(self, sums: &cpu::Sums) -> f64 {
         match self {
-            // for images with local mean 0 and variance 1
+            // the local correlation of images with local mean 0 and variance 1
             Self::Lcc => 1.0 - 0.5 * sums.square,
             Self::Ssq | Self::Mi => -sums.square,
         }
@@ -174,7 +178,8 @@ pub struct Options {
     pub model: Model,
     /// Number of resolutions.
     pub levels: usize,
-    /// Maximum number of steps, from coarse to fine; the last value holds for all that follow.
+    /// Maximum number of steps at each resolution, from coarse to fine; the last value also applies
+    /// to all finer resolutions.
     pub iterations: Vec<usize>,
     /// Minimum decrease of the energy by a step, as a fraction of the energy; a smaller decrease
     /// ends the steps of a resolution.
@@ -183,14 +188,15 @@ pub struct Options {
     pub radius: f64,
     /// Window over which the normal equations of the dense field are averaged.
     pub window: f64,
-    /// The stiffness of B-splines; for the dense field, its smoothing after each step.
+    /// The stiffness of the B-splines; for a dense field, the standard deviation of its smoothing
+    /// after each step, in voxels of each resolution.
     pub elasticity: f64,
-    /// Whether each block uses the elasticity that cross-validation finds best instead of this one.
-    /// A dense field is 0 if none is an improvement.
+    /// Whether each block uses the elasticity that cross-validation finds best instead of
+    /// `elasticity`. A dense field is then set to 0 if no elasticity is better than no field.
     pub choose: bool,
     /// How strongly regions without structure are held in place.
     pub damping: f64,
-    /// Width of the halo that a block reads beyond its own voxels.
+    /// Width of the halo that a block reads beyond its own voxels, voxels of the fixed volume.
     pub overlap: usize,
     /// Minimum fraction of a block within the fixed mask.
     pub foreground: f64,
@@ -290,7 +296,8 @@ pub fn align(
     let blend = match blend {
         Ok(blend) => blend,
         Err(none) => {
-            // the options must be changed, and a run with other options has its own ledger
+            // the rows are of no further use: a new attempt needs other options, and so has its own
+            // ledger
             rows.discard(ctx);
             return Err(none);
         }
@@ -346,8 +353,11 @@ pub fn document_of(output: &str) -> PathBuf {
     Path::new(output.trim_end_matches('/')).with_extension("json")
 }
 
-/// `--block-size`, or about [`BLOCK`] voxels, divided as evenly as possible; a multiple of
-/// `factor`.
+/// The size of a block: `--block-size`, or each axis divided into the fewest equal parts of at most
+/// [`BLOCK`] voxels; rounded up to a multiple of `factor`.
+///
+/// # Errors
+/// [`Error::Overlap`] if `--overlap` is more than half of a block along an axis that is divided.
 fn choose_block(
     shape: [usize; 3],
     factor: [usize; 3],
@@ -391,6 +401,15 @@ fn plan(pair: &Pair, block: [usize; 3], ctx: &Context) -> Result<Plan, Error> {
     let read = std::array::from_fn(|a| (block[a] + 2 * overlap).min(bounds.shape()[a]));
     let count = |shape: [usize; 3]| shape.iter().product::<usize>() as u64;
     blocks::warn_of_halo(block, count(block), count(read));
+    if (0..3).any(|a| block[a] < bounds.shape()[a] && read[a] < FAR_REACHING) {
+        tracing::warn!(
+            "blocks of {},{},{} voxels with --overlap {overlap} find displacements of up to about 4 \
+             voxels; if --initial leaves larger ones, give a larger --block-size",
+            block[0],
+            block[1],
+            block[2]
+        );
+    }
     let masks = [pair.masks.fixed, pair.masks.moving].into_iter().flatten();
     let volumes: Vec<&Volume> = [pair.fixed, pair.moving].into_iter().chain(masks).collect();
     let reads: Vec<Reads> = volumes.iter().map(|volume| Reads::Volume(volume)).collect();

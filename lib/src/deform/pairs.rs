@@ -24,10 +24,12 @@ pub(super) struct Pair<'a> {
     pub(super) factor: [usize; 3],
 }
 
-/// What a task has read; `None` if it is known to be empty.
+/// The images that a task has read; `None` if its block is background, or if the moving volume does
+/// not reach it under the initial map.
 pub(super) type Input = Option<BlockPair>;
 
-/// Result of a task: a head for the ledger and, if a field was found, the field for its rows.
+/// Result of a task: a summary for the ledger and, if a field was found, the field that the second
+/// pass reads.
 pub(super) struct Kept {
     pub(super) head: Head,
     pub(super) field: Option<Field>,
@@ -45,7 +47,8 @@ pub(super) struct Head {
     /// The mean displacement, z, y, x, micrometres.
     pub(super) mean: [f64; 3],
     pub(super) elasticity: f64,
-    /// Evidence that the images belong together, if it can be told.
+    /// Evidence that the images belong together, standard deviations; `None` if it could not be
+    /// estimated.
     pub(super) evidence: Option<f64>,
 }
 
@@ -192,8 +195,11 @@ impl Planes {
     }
 }
 
-/// Resamples a volume through a chain onto a grid, with NaN (0 for masks) where it has no value;
-/// `None` if it has none anywhere.
+/// Resamples a volume through a chain onto a grid, with NaN (0 for masks) where the volume has no
+/// value.
+///
+/// * `image`: extent that contains the grid's image under the chain, micrometres
+/// * returns `None` if that extent is undefined or does not meet the volume
 fn pull(
     volume: &Volume,
     chain: &LocalChain,

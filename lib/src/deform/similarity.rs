@@ -6,7 +6,7 @@ const REACH: usize = 3;
 /// Mutual information of two images, and its derivative with respect to each moving intensity.
 ///
 /// The joint density is a histogram smoothed by a Gaussian of one bin (Parzen). The score of a pair
-/// is the derivative of `log p(f, m) / p(m)` with respect to `m` (Viola and Wells, IJCV 24, 1997;
+/// is the derivative of `log(p(f, m) / p(m))` with respect to `m` (Viola and Wells, IJCV 24, 1997;
 /// Hermosillo et al., IJCV 50, 2002).
 pub(super) struct Score {
     bins: usize,

@@ -1,33 +1,35 @@
 //! Chooses the stiffness of control points by cross-validation of the normal equations.
 //!
 //! Images become more similar with every degree of freedom of the field, even by fitting what they
-//! do not share: noise, or a cell that was lost. Therefore the block is divided into cells like a
-//! chessboard. From the current field, a step is fitted to the cells of one colour and scored on
-//! those of the other, for several elasticities. True displacements reduce the differences there,
-//! too; spurious ones increase them. Fit and score use the sums at the nodes, so that the images
-//! are not compared again.
+//! do not share: noise, or a biological cell that was lost. Therefore the block is divided into
+//! cubes, called cells below, like a chessboard. From the current field, a step is fitted to the
+//! cubes of one colour and scored on those of the other, for several elasticities. True
+//! displacements reduce the differences there, too; spurious ones increase them. Fit and score use
+//! the sums at the nodes, so that the images are not compared again.
 
 use super::Metric;
 use super::bspline::{Basis, Controls};
 use super::equations::{Accuracy, Equations, OF_STEP, dot, multiply};
 use super::lattice::{Field, Lattice};
 
-/// Side length of a cell, nodes: 20 voxels at the finest resolution. Differences between two rounds
-/// are correlated over several voxels, and must not be seen from both sides of a face: small cells
-/// choose fields that are too loose.
+/// Side length of a cell, nodes: 20 voxels at the finest resolution. Differences between two
+/// imaging rounds are correlated over several voxels. With small cells, both halves would contain
+/// many of the same differences, and cross-validation would choose fields that are too loose.
 const CELL: usize = 5;
 /// Minimum number of cells along the longest axis.
 const FEWEST: usize = 3;
-/// Elasticities that may be chosen.
+/// Limits of the elasticities that are tried.
 const RANGE: [f64; 2] = [0.25, 64.0];
-/// A field fitted to half of the data needs more stiffness per voxel than one fitted to all. With
-/// bending, the best weight grows with the data to the power of 0.64; the elasticity is its root.
+/// Ratio of the best elasticity for all data to that for half of them. The best weight of the
+/// bending energy grows with the amount of data to the power of 0.64, and the elasticity is the
+/// square root of the weight: the ratio is 2^0.32.
 const OF_HALF: f64 = 1.25;
 
-/// Sums of image terms at nodes, at the current control points.
+/// The image terms of the normal equations for the current control points, summed at nodes.
 pub(super) struct Terms {
     pub(super) nodes: Lattice,
-    /// Products of gradients, zz zy zx yy yx xx, without those of noise.
+    /// Products of gradients, zz zy zx yy yx xx, scaled by the fraction of the squared gradient
+    /// that the images share.
     pub(super) tensor: [Vec<f32>; 6],
     /// Gradients times differences.
     pub(super) slope: Field,
@@ -54,7 +56,8 @@ impl Terms {
     }
 }
 
-/// The control points from which steps are tried.
+/// What all scores of a cross-validation have in common: the image terms of both halves and the
+/// current control points.
 struct Trial<'a> {
     halves: [Terms; 2],
     whole: Equations<'a>,
@@ -64,10 +67,11 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// By how much the differences shrink in the cells that a step has not seen.
+    /// By how much steps fitted to one half reduce the differences in the other half, summed over
+    /// both halves.
     ///
-    /// * `steps`: the steps of a similar elasticity, from which those of this one are found; they
-    ///   are replaced
+    /// * `steps`: initial guesses, such as the steps of a similar elasticity; replaced by the steps
+    ///   found
     fn score(&self, elasticity: f64, accuracy: Accuracy, steps: &mut [Option<Field>; 2]) -> f64 {
         let stiffness = self.whole.stiffness(elasticity, Metric::Lcc);
         let mut score = 0.0;
@@ -86,8 +90,9 @@ impl Trial<'_> {
     }
 }
 
-/// The elasticity with the best score, found by doubling or halving the current one; `None` if the
-/// block has too few cells.
+/// The elasticity that is best for all data, estimated from the scores of `start` and of
+/// elasticities that double or halve it until the score gets worse; `None` if the block has too few
+/// cells.
 ///
 /// * `from`: the current control points
 pub(super) fn choose(controls: &Controls, terms: &Terms, from: &Field, start: f64) -> Option<f64> {

@@ -123,8 +123,8 @@ fn greatest_error(found: &Found, part: Box3, wanted: impl Fn(Point) -> Point) ->
 fn blocks_without_structure_take_their_neighbours_field_and_are_named() {
     let shift = [0.9, -1.3, 1.6];
     let shape = [32, 32, 240];
-    // The block in the middle is constant, including its halo. The texture fades, since a sharp edge
-    // lies between two voxels, and its displacement appears as a whole number of voxels.
+    // The block in the middle is constant, including its halo. The texture fades out gradually: a
+    // sharp edge always lies between two voxels, and would appear to move by whole voxels.
     let seen = |p: Point| {
         let fade = ((p[2] - 120.0).abs() - 38.0).clamp(0.0, 8.0) / 8.0;
         100.0 + (texture(p) - 100.0) * (fade * fade * (3.0 - 2.0 * fade)) as f32

@@ -1,10 +1,10 @@
 //! Last step: repairs folds of the map that is applied.
 //!
-//! The determinant in question is the Jacobian determinant of the complete chain, the blended field
-//! followed by the initial map, at every node and from every cell around it. Where it is not above
-//! 0 (or, if the initial map mirrors, not below 0), or where that of the field alone is not above
-//! [`LEAST`], the field around the node is replaced by a smoothed one, over a region that grows
-//! with each try. This reconciles blocks that disagree; elsewhere the field is unchanged.
+//! A fold is a node at which, for at least one of the cells around it, the Jacobian determinant of
+//! the complete chain, the blended field followed by the initial map, is not above 0 (or, if the
+//! initial map mirrors, not below 0), or that of the field alone is not above [`LEAST`]. The field
+//! around a fold is replaced by a smoothed one, over a region that grows with each try. This
+//! reconciles blocks that disagree; elsewhere the field is unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +29,7 @@ const LEAST: f64 = 1e-3;
 pub(super) struct Folds {
     /// The least determinant of the whole map.
     pub(super) least: f64,
-    /// The nodes where it folds.
+    /// The nodes at which the field or the whole map folds.
     pub(super) nodes: Vec<[i64; 3]>,
 }
 
@@ -168,7 +168,8 @@ impl<'a, R: Fn(&Box3) -> Result<Field, Error> + Sync> Unfold<'a, R> {
         Ok((own, images))
     }
 
-    /// 1, or -1 if the initial map mirrors.
+    /// The sign of the initial map's Jacobian determinant at the first node of a box: 1, or -1 if
+    /// the map mirrors.
     fn hand(&self, part: &Box3) -> Result<f64, Error> {
         let middle = part.min.map(|v| v as f64);
         let p = self.grid.position(middle);
@@ -308,8 +309,8 @@ mod tests {
         Context::default()
     }
 
-    /// A field on which two blocks disagree: at the face x = 20, one moves right and the other
-    /// left.
+    /// A field with folds, as where two blocks disagree: some nodes at x = 19 are displaced beyond
+    /// their neighbours at x = 20.
     fn torn(grid: Grid) -> impl Fn(&Box3) -> Result<Field, Error> + Sync {
         move |part: &Box3| {
             let mut field: Field = std::array::from_fn(|_| vec![0.0; part.len()]);
@@ -350,8 +351,27 @@ mod tests {
     }
 
     #[test]
-    fn a_fold_of_the_whole_chain_is_seen_though_the_field_has_none() {
-        // both fields compress: the initial one by a factor of 0.4, ours by 0.1
+    fn a_fold_of_the_initial_map_is_seen_though_the_field_has_none() {
+        let grid = Grid::new([1, 1, 40], [1.0; 3], [0.0; 3]);
+        // between x = 10 and x = 20, positions are taken backwards
+        let vectors = (0..40).map(|x| [0.0, 0.0, -1.5 * (x.clamp(10, 20) - 10) as f32]).collect();
+        let field = crate::geom::Field { grid, vectors };
+        let initial =
+            Chain { steps: vec![crate::geom::Transform::Field(std::sync::Arc::new(field))] };
+        let read = |part: &Box3| -> Result<Field, Error> {
+            Ok(std::array::from_fn(|_| vec![0.0; part.len()]))
+        };
+        let folds = Unfold::new(grid, &initial, [16; 3], read).look(&grid.bounds()).unwrap();
+        assert!(
+            folds.nodes.contains(&[0, 0, 15]) && !folds.nodes.contains(&[0, 0, 30]),
+            "{folds:?}"
+        );
+    }
+
+    #[test]
+    fn maps_that_compress_strongly_but_do_not_fold_are_no_fold() {
+        // both fields compress: the initial one by a factor of 0.4, the tested one by 0.1 in every
+        // other cell
         let grid = Grid::new([1, 1, 40], [1.0; 3], [0.0; 3]);
         let squeeze = |x: f64| if x < 20.0 { -0.6 * x } else { -12.0 };
         let vectors = (0..40).map(|x| [0.0, 0.0, squeeze(f64::from(x)) as f32]).collect();

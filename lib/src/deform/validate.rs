@@ -1,10 +1,11 @@
 //! Chooses the stiffness of a block's field by cross-validation.
 //!
 //! Images become more similar with every degree of freedom of the field, even by fitting what the
-//! rounds do not share: noise, or a cell that was lost. Therefore the block is divided into cells
-//! like a chessboard, and a field found with the cells of one colour is scored on the other. True
-//! displacements improve the similarity there, too; spurious ones reduce it. This is done at all
-//! resolutions but the finest and costs about a seventh of a registration per elasticity.
+//! imaging rounds do not share: noise, or a biological cell that was lost. Therefore the block is
+//! divided into cubes, called cells below, like a chessboard, and a field found with the cubes of
+//! one colour is scored on the other. True displacements improve the similarity there, too;
+//! spurious ones reduce it. This is done at all resolutions but the finest and costs about a
+//! seventh of a registration per elasticity.
 
 use super::block::{self, descend};
 use super::cpu::Stage;
@@ -25,12 +26,14 @@ const FEWEST: usize = 24;
 pub(super) struct Verdict {
     /// The elasticity with the best score.
     pub(super) elasticity: f64,
-    /// Whether its score is better than without a field.
+    /// Whether the score of this elasticity is better than that of no field.
     pub(super) gains: bool,
 }
 
-/// Scores elasticities on prepared images, finest first; `None` if there is too little to compare.
+/// Scores the elasticities [`TRIED`] by cross-validation and returns the best one; `None` if there
+/// is too little to compare.
 ///
+/// * `levels`: prepared images, finest first
 /// * `first`: level number of the finest images given
 pub(super) fn choose(
     levels: &[Level],
@@ -77,10 +80,10 @@ fn stage<'a>(level: &'a Level, fixed: &'a [f32], nodes: Lattice, voxel: Point) -
     Stage { fixed, moving: &level.moving, pixels: level.lattice, nodes, voxel }
 }
 
-/// The similarity where the fixed image is known; `None` if it is known nowhere.
+/// The similarity of the voxels that are known in both images; `None` if there are none.
 fn judge(question: &Stage, field: &Field, options: &Options) -> Option<f64> {
     let sums = block::sums(question, field, options);
-    // differences are limited as in a step, so that a lost cell has little influence
+    // differences are clamped as in a step, so that a lost biological cell has little influence
     let energy = if options.metric == Metric::Mi { sums.square } else { sums.energy };
     (sums.voxels > 0).then_some(-energy)
 }

@@ -64,7 +64,7 @@ pub(super) const MAX_BLOCK_VOXELS: usize = 1 << 15;
 for_avx2! {
     /// Reduces a block of voxels by `factor` along each axis.
     ///
-    /// * `voxels`: C order, of `shape`; its first voxel is the first one of an output voxel
+    /// * `voxels`: C order, of `shape`; the first output voxel begins at the first of them
     /// * `out`: C order, of `shape / factor`, rounded up
     ///
     /// Border: blocks are cut off at the end of an axis, and the output voxel uses what is inside.

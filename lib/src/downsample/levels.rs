@@ -118,7 +118,8 @@ pub(super) struct PyramidLocations {
 }
 
 impl PyramidLocations {
-    /// In the image that `location` is or belongs to, or as the new image `to`.
+    /// Finds the locations: levels of the image that `location` is or belongs to, or of the new
+    /// image `to`.
     pub(super) fn find(location: &str, to: Option<(&str, Format)>) -> Result<Self, Error> {
         if let Some((to, format)) = to {
             let (head, stem) = match format {
@@ -152,8 +153,8 @@ impl PyramidLocations {
         .into())
     }
 
-    /// Whether the first level is written as the image itself: `--overwrite` then removes all of an
-    /// older one.
+    /// Whether the first level is written at the location of the image itself; `--overwrite` then
+    /// removes an existing image with all its levels.
     pub(super) fn is_replaced_whole(&self) -> bool {
         self.head.is_some()
     }

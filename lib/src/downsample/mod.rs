@@ -25,10 +25,10 @@ use levels::PyramidLocations;
 /// Why a pyramid could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A volume's error.
+    /// A volume could not be read or written.
     #[error(transparent)]
     Volume(#[from] volume::Error),
-    /// The run's error.
+    /// An error of the run, such as an invalid option or an output that exists.
     #[error(transparent)]
     Blocks(#[from] blocks::Error),
 }
@@ -102,14 +102,15 @@ pub struct Options {
     pub with_original: bool,
 }
 
-/// How the levels are stored; `None` takes the value of the volume.
+/// How the levels are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LevelStorage {
-    /// The chunk shape, voxels along z, y, x.
+    /// The chunk shape, voxels along z, y, x. If `None`, it is that of the volume, or 128 voxels
+    /// along each axis if the volume's chunks are too small or too large.
     pub chunk: Option<[usize; 3]>,
-    /// The shard shape, a multiple of the chunk shape.
+    /// The shard shape, a multiple of the chunk shape. If `None`, there are no shards.
     pub shard: Option<[usize; 3]>,
-    /// The codec of the chunks.
+    /// The codec of the chunks. If `None`, it is that of the volume.
     pub codec: Option<Codec>,
 }
 
@@ -188,8 +189,8 @@ pub fn pyramid(
     Ok(())
 }
 
-/// Refuses to replace levels of an image but keep coarser ones, which were made from the replaced
-/// levels. With `--level` the coarser levels are allowed, because the caller makes them next.
+/// Refuses to replace levels of an image if coarser levels, which were made from the replaced ones,
+/// would stay. With `--level` this is allowed, because the caller makes the coarser levels next.
 ///
 /// * `coarser`: the location of the next level after the `made` ones
 fn refuse_stale(coarser: &str, made: usize, options: &Options, ctx: &Context) -> Result<(), Error> {

@@ -139,15 +139,15 @@ pub(super) struct Background {
     sums: Plane,
     /// The number of planes in those sums.
     added: usize,
-    /// Planes of cells: means, eroded along y and x; fully eroded, and dilated along y and x;
-    /// opened.
+    /// Planes of cells: `eroded` holds the means eroded along y and x; `dilated` holds these eroded
+    /// along z, too, and then dilated along y and x; `opened` holds the finished opening.
     eroded: Ring,
     dilated: Ring,
     opened: Ring,
     /// One past the last opened plane that is needed.
     end: i64,
-    /// The opened planes interpolated along z for one plane of the octave's grid, then also along
-    /// x.
+    /// For one plane of the octave's grid: `across` holds the opened planes interpolated and
+    /// smoothed along z, and `along` holds these interpolated and smoothed along x, too.
     across: Plane,
     along: Plane,
 }

@@ -20,7 +20,7 @@ pub(super) struct Detection {
     pub(super) greatest: f64,
     /// The number of voxels of the core that are NaN or infinite; they are treated as 0.
     pub(super) not_finite: u64,
-    /// Whether all voxels were equal, in which case nothing was computed.
+    /// Whether all preprocessed voxels that were read are equal; there are no spots then.
     pub(super) constant: bool,
 }
 
@@ -37,9 +37,9 @@ impl Preprocessing {
     }
 }
 
-/// Finds the local maxima of one octave, whose planes `next` fills one after the other.
+/// Finds the local maxima of one octave, while the volume is read plane by plane.
 ///
-/// * `next`: fills the plane with the given index, over the area of the frame's input
+/// * `next`: fills the plane of the volume with the given index, over the area of `frame.input`
 ///
 /// Numbers: `f32`, see [`crate::filter`]. Checked by: the tests of `background` and of
 /// `filter::planes`, and on blobs at known positions.
@@ -190,7 +190,7 @@ pub(super) fn detect(
     Detection { blobs: spots.len(), spots, greatest, not_finite, constant: false }
 }
 
-/// Copies part of a plane of an array.
+/// Fills `plane` with the preprocessed voxels of plane `z` of an array, over the area of `plane`.
 fn fill(voxels: &[f32], [_, ny, nx]: [usize; 3], z: i64, clean: Preprocessing, plane: &mut Plane) {
     let area = plane.area();
     let mut zero = true;
@@ -212,7 +212,7 @@ fn fill(voxels: &[f32], [_, ny, nx]: [usize; 3], z: i64, clean: Preprocessing, p
 /// * `voxels`: C order `(z, y, x)` of `shape`; NaN and infinity are treated as 0
 /// * `spacing`: micrometres per voxel along z, y, x
 ///
-/// The range of `winsorize` is that of the array.
+/// With `winsorize`, the clamping range is computed from all voxels of the array.
 ///
 /// # Errors
 /// [`OptionsError`] for invalid options.

@@ -7,8 +7,8 @@ use crate::filter::LaplacianOfGaussian;
 /// The local maxima, over position and the `sigmas` (voxels), of `-sigma^2` times the Laplacian of
 /// Gaussian.
 ///
-/// Along the last axes only the block's core and a margin of one voxel are filtered. Three scales
-/// are held at a time, never the whole stack.
+/// The responses are computed only in the block's core and a margin of one voxel around it. Three
+/// scales are held at a time, never the whole stack.
 pub(super) fn maxima(
     block: &PaddedBlock<'_>,
     image: &[f32],
@@ -18,7 +18,7 @@ pub(super) fn maxima(
     let local = target.shift(block.bounds.min.map(|v| -v));
     let inner = block.core.shift(target.min.map(|v| -v));
     let (shape, mut found) = (target.shape(), Vec::new());
-    // the responses at the scale before last, at the last, and at the current one
+    // `held` has the responses at three successive scales; the middle one is searched for maxima
     let mut filter = LaplacianOfGaussian::default();
     let mut held: [Vec<f32>; 3] = Default::default();
     for next in 0..=sigmas.len() {

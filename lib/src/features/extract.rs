@@ -90,11 +90,11 @@ const ROW: usize = 6;
 
 /// Detects the spots of `volume` and writes them to the table `output`, best first.
 ///
-/// * `mask`: spots are dropped if the nearest voxel of the mask is 0 or lies outside the mask,
-///   which has its own grid
+/// * `mask`: a volume with its own grid; spots outside this grid, and spots whose nearest voxel of
+///   the mask is 0, are dropped
 ///
-/// With `ctx.part`, only the blocks of that part are processed; the table is written by
-/// `ctx.finish`.
+/// With `ctx.part`, only the blocks of that part are processed; a later run with `ctx.finish`
+/// writes the table.
 ///
 /// # Errors
 /// [`Error`].
@@ -154,7 +154,7 @@ pub fn extract(
     let spots = match select(found, volume, options) {
         Ok(spots) => spots,
         Err(none) => {
-            // other options will be tried next, and these have a ledger of their own
+            // a run with other options has a ledger of its own and cannot use these rows
             rows.discard(ctx);
             return Err(none);
         }
@@ -248,8 +248,8 @@ impl Passes {
 
 /// The memory available to one block out of `--memory`, bytes.
 fn room(memory: u64) -> u64 {
-    // half of what remains beside the program and the decoded chunks: the allocator was measured to
-    // retain as much from buffers of different sizes
+    // half of what the program and the decoded chunks leave: by measurement, the allocator retains
+    // about as much memory again in freed buffers of different sizes
     (memory - PROGRAM.min(memory / 4) - cache_limit(memory)) / 2
 }
 
@@ -325,7 +325,7 @@ impl SpotSearch<'_> {
         Ok((found.unwrap_or_default(), Detection { not_finite, constant, ..Detection::default() }))
     }
 
-    /// Drops spots whose nearest voxel of the mask is 0 or lies outside the mask.
+    /// Drops spots outside the grid of the mask, and spots whose nearest voxel of the mask is 0.
     fn drop_masked(&self, mask: &Volume, spots: &mut Vec<SpotVoxel>) -> anyhow::Result<()> {
         let (grid, of_mask) = (self.volume.grid(), mask.grid());
         let place = |spot: &SpotVoxel| {
@@ -340,7 +340,8 @@ impl SpotSearch<'_> {
     }
 }
 
-/// The statistics of a block that is not constant, stored in its ledger entry; also their totals.
+/// The statistics of one block, stored in its ledger entry unless all its voxels are equal and
+/// finite; also the totals of all blocks.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct BlockSummary {
     /// The number of blobs found outside the excluded border.
@@ -378,9 +379,9 @@ fn write(rows: &TaskRows, found: &Detection) -> anyhow::Result<TaskResult> {
     Ok(TaskResult::from(Outcome::Done).with_rows(stored).with_summary(&summary)?)
 }
 
-/// Collects the spots of all blocks. The threshold depends on the maximum response of all blocks,
-/// which the ledger holds: it is known before any rows are read, and only spots above it are held
-/// in memory.
+/// Collects the spots of all blocks. The threshold depends on the maximum response of all blocks.
+/// The ledger holds these maxima, so that the threshold is known before any rows are read, and only
+/// spots above it are held in memory.
 fn gather(
     rows: &TaskRows,
     plan: &Plan,
@@ -412,9 +413,9 @@ fn gather(
             })
             .filter(|spot| spot.response > floor),
         );
-        // one copy while the vector grows, one of the spots, one in the cells of the pruning
+        // up to three copies: the spots, a copy while the vector grows, the cells of the pruning
         if (3 * spots.len() * size_of::<SpotVoxel>()) as u64 > ctx.memory {
-            return Err(Error::TooMany { count: all.blobs, memory: ctx.memory }.into());
+            return Err(Error::TooMany { count: all.blobs, memory: ctx.memory });
         }
     }
     Ok(CollectedSpots { all, constant, spots })

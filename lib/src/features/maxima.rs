@@ -205,7 +205,7 @@ impl<I: ResponseImage> ScaleStack<'_, I> {
             std::array::from_fn(|a| 0.5 * (value(unit(a, 1)) - value(unit(a, -1))));
         let curvature = nalgebra::Matrix3::from_fn(|a, b| {
             if a == b && flat[a] {
-                return -here.abs().max(f64::MIN_POSITIVE); // a maximum, at offset 0
+                return -here.abs().max(f64::MIN_POSITIVE); // puts the maximum at offset 0
             }
             if a == b {
                 return value(unit(a, 1)) - 2.0 * here + value(unit(a, -1));
@@ -217,7 +217,7 @@ impl<I: ResponseImage> ScaleStack<'_, I> {
             };
             0.25 * (both(1, 1) - both(1, -1) - both(-1, 1) + both(-1, -1))
         });
-        // a maximum rather than a saddle: the negated curvature has a Cholesky factor
+        // the fit has a maximum, not a saddle, only if the negated curvature has a Cholesky factor
         let root = nalgebra::Cholesky::new(-curvature)?;
         let gradient = nalgebra::Vector3::from(gradient);
         let offset = root.solve(&gradient);

@@ -6,7 +6,7 @@ pub enum Detector {
     /// Laplacian of Gaussian.
     #[default]
     Log,
-    /// Difference of Gaussians, an approximation of it.
+    /// Difference of Gaussians, which approximates the Laplacian of Gaussian.
     Dog,
 }
 
@@ -54,11 +54,11 @@ pub struct Options {
 pub struct OptionsError(String);
 
 /// The minimum response as a fraction of the maximum; anything below is rounding error. BigStream
-/// 2021 uses a threshold of 0 in `f64`; in empty space the responses of both are exactly 0.
+/// 2021 uses a threshold of 0 in `f64`; in empty space, its responses and ours are exactly 0.
 const MIN_RELATIVE_RESPONSE: f64 = 1e-9;
 
-/// The minimum response as a fraction of the intensity, as some background may remain in the image:
-/// in `f32`, second differences of a constant are up to 1e-5 of it.
+/// The minimum response as a fraction of the intensity. A constant background that remains in the
+/// image gives responses, too: in `f32`, its second differences are up to 1e-5 of its value.
 const MIN_RESPONSE_PER_INTENSITY: f64 = 3e-5;
 
 /// The smallest radius allowed, in voxels.
@@ -158,12 +158,14 @@ impl Options {
         let unit = if self.exact { "voxels" } else { "um" };
         if low < finest * MIN_RADIUS {
             return Err(OptionsError(format!(
-                "--radius {low}..{high}: {low} {unit} is less than a tenth of a voxel of {finest} {unit}; give a                  larger MIN"
+                "--radius {low}..{high}: {low} {unit} is less than a tenth of a voxel of {finest} {unit}; \
+                 give a larger MIN"
             )));
         }
         if high > longest.max(finest * ALWAYS_ALLOWED_RADIUS) {
             return Err(OptionsError(format!(
-                "--radius {low}..{high}: {high} {unit} is more than the longest side of the volume, {longest}                  {unit}; give a smaller MAX"
+                "--radius {low}..{high}: {high} {unit} is more than the longest side of the volume, {longest} \
+                 {unit}; give a smaller MAX"
             )));
         }
         Ok(())

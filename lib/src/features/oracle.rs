@@ -30,7 +30,7 @@ impl Field {
         self.values[(z * self.shape[1] + y) * self.shape[2] + x]
     }
 
-    /// Applies `join` to the neighbours at `offsets` along one axis.
+    /// Applies `join` to the neighbours at the offsets `offsets[0]..=offsets[1]` along one axis.
     fn along(&self, axis: usize, offsets: [i64; 2], join: impl Fn(&[f64]) -> f64) -> Self {
         Self::new(self.shape, |index| {
             let line: Vec<f64> = (offsets[0]..=offsets[1])

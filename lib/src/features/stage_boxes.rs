@@ -26,7 +26,7 @@ pub(super) struct StageBoxes {
     pub(super) base: Box3,
     /// The voxels that are smoothed.
     pub(super) image: Box3,
-    /// The voxels that are read; includes those needed for the background.
+    /// The voxels that are read, including those needed for the background.
     pub(super) input: Box3,
 }
 

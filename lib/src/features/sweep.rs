@@ -70,8 +70,8 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Takes plane `z` of the volume over the area of [`StageBoxes::input`]. All its planes must
-    /// come in ascending order.
+    /// Takes plane `z` of the volume over the area of [`StageBoxes::input`]. All planes of this box
+    /// must be pushed, in ascending order.
     pub(super) fn push(&mut self, z: i64, plane: &Plane) {
         if let Some(background) = &mut self.background {
             background.push(z, plane);

@@ -38,8 +38,9 @@ fn noisy(mut image: Vec<f32>, noise: f64, dice: &mut TestRandom) -> Vec<f32> {
     image
 }
 
-/// Detects the blobs at `centres`: the mean error per axis in voxels, the mean ratio of detected to
-/// true radius, and the fraction of the strongest spots that are blobs.
+/// Detects blobs at random positions. Returns the mean error per axis in voxels, the mean ratio of
+/// detected to true radius, and the number of blobs found divided by the number of blobs or of
+/// spots, whichever is larger.
 fn accuracy(
     shape: [usize; 3],
     spacing: Point,

@@ -12,7 +12,7 @@ use crate::volume::Dtype;
 /// The number of blocks to aim for, so that many threads and parts have work.
 const TARGET_BLOCKS: usize = 64;
 
-/// The work, relative to the minimum, that is accepted to reach that number of blocks.
+/// The work, relative to the minimum, that is accepted to reach [`TARGET_BLOCKS`] blocks.
 const MAX_EXTRA_WORK: f64 = 1.1;
 
 /// The minimum side of an automatically chosen block, in voxels.
@@ -27,7 +27,7 @@ const SEARCH_COST: f64 = 20.0;
 /// The minimum number of grid voxels per local maximum of the response in noise.
 const VOXELS_PER_MAXIMUM: usize = 400;
 
-/// The number of planes down to which a slab may be reduced.
+/// Slabs of at most this many planes are not halved further to save memory.
 const MIN_DEPTH: usize = 8;
 
 /// The properties of a stored volume that determine the cost of reading it.
@@ -60,8 +60,9 @@ impl Scheme {
         }
     }
 
-    /// Chooses the block of a pass among those that fit into `memory` bytes twice: the smallest
-    /// whose work is close to the minimum, so that there are many blocks.
+    /// Chooses the block of a pass among those that fit into `memory` bytes twice and whose work is
+    /// close to the minimum: the one that gives most blocks, up to [`TARGET_BLOCKS`], and of these
+    /// the one with the least work.
     ///
     /// The choice depends neither on the number of threads nor on the number of parts, so that all
     /// parts use the same blocks. If none fits, the block that needs least memory is chosen.
@@ -161,7 +162,7 @@ impl Scheme {
             image += (2 * coarse.half[0] + 2) * coarse.step[0];
             floats += input / y + (4 * coarse.half[0] + 12) * cells + base / y;
         }
-        // indexed by plane of the volume, on the octave's grid along y and x
+        // planes at the voxels of the volume along z, and on the octave's grid along y and x
         floats += held(image, &frame.image) * base;
         floats += held(2 * smoothing + 2, &frame.base) * base;
         // each level smoothed along z
@@ -193,7 +194,9 @@ fn spots(frame: &StageBoxes) -> u64 {
     (frame.core.len() / VOXELS_PER_MAXIMUM * each) as u64
 }
 
-/// The work of a frame, in pairs of kernel taps.
+/// The work of a task with these boxes, in pairs of kernel taps.
+///
+/// * `reread`: how many times each chunk is read
 fn work(octave: &Octave, frame: &StageBoxes, stored: &StoredVolume, reread: f64) -> f64 {
     // chunks are decoded whole
     let mut read = reread;
@@ -215,8 +218,8 @@ fn work(octave: &Octave, frame: &StageBoxes, stored: &StoredVolume, reread: f64)
     sum + SEARCH_COST * response * octave.levels.len() as f64
 }
 
-/// Sizes that divide an axis into equal blocks, from the whole axis down in steps of at most about
-/// a quarter.
+/// Sizes that divide an axis into equal blocks, largest first. The number of blocks grows by one,
+/// or by a quarter if that is more, until a block would be smaller than [`MIN_BLOCK`].
 fn sizes(extent: usize) -> Vec<usize> {
     let mut sizes = vec![extent.max(1)];
     let mut pieces = 1;

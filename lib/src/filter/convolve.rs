@@ -3,7 +3,7 @@ use super::lines::{self, LANES, Scratch, multiply_add, row, rows, vectorised};
 
 vectorised! {
     /// Convolves a scratch buffer with one kernel:
-    /// `out[j] = sum over k of w[k] * (s[j-k] + s[j+k])`.
+    /// `out[j] = w[0] s[j] + sum over k > 0 of w[k] (s[j-k] + s[j+k])`.
     ///
     /// Row `j` of `out` is centred at entry `radius * tap + j * advance` of the scratch buffer; its
     /// neighbours along the line lie `tap` entries apart.
@@ -40,13 +40,14 @@ fn fold_body<const FUSED: bool>(
     }
 }
 
-/// Convolves an image with one kernel per axis and keeps every `step`-th voxel along each,
+/// Convolves an image with one kernel per axis and keeps every `step`-th voxel along each axis,
 /// beginning with the first.
 ///
 /// * `image`: `(z, y, x)` of `shape`
 /// * returns the smoothed image and its shape, `ceil(shape / step)`
 ///
-/// Border: mirrored about the voxel edge. Numbers: `f32`, weights from the centre outwards.
+/// Border: mirrored about the voxel edge. Numbers: `f32`, summed from the centre of the kernel
+/// outwards.
 /// Checked by: `oracle::convolve` (to 1e-5 of the range).
 pub fn smooth(
     image: &[f32],
@@ -54,10 +55,10 @@ pub fn smooth(
     kernels: &[Kernel; 3],
     step: [usize; 3],
 ) -> (Vec<f32>, [usize; 3]) {
-    // z first: voxels that it drops need not be computed along the other two axes
+    // z first: planes dropped along z need not be convolved along y and x
     let (along_z, shape) = along_columns(image, shape, 0, &kernels[0], step[0]);
     let (along_y, shape) = along_columns(&along_z, shape, 1, &kernels[1], step[1]);
-    // at most two images are in memory at once
+    // besides `image`, at most two images are in memory at once
     drop(along_z);
     along_rows(&along_y, shape, &kernels[2], step[2])
 }

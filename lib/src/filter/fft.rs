@@ -2,15 +2,15 @@
 
 use super::lines::vectorised;
 
-/// Lines that are transformed together: lines of 256 voxels and their copies stay in the
-/// first-level cache.
+/// The number of lines that are transformed together: lines of 256 elements and their copies stay
+/// in the first-level cache.
 const LINES: usize = 8;
 
 /// The real and the imaginary parts of several lines at one position.
 type ComplexLanes = [[f32; LINES]; 2];
 
-/// The sizes of butterflies, and the cost of each per element, relative to one of two elements. Of
-/// two sides that hold a box, the cheaper one is used.
+/// The sizes of butterflies, and the cost of each per element, relative to a butterfly of size 2.
+/// Of all side lengths that are long enough, the one with the lowest total cost is used.
 const BUTTERFLIES: [(usize, f64); 5] = [(4, 1.4), (2, 1.0), (3, 1.7), (5, 2.6), (7, 3.6)];
 
 /// Transforms of complex boxes of one shape, `[real, imaginary]` per element, C order `(z, y, x)`.
@@ -20,7 +20,7 @@ pub struct Fft {
     axes: [Axis; 3],
 }
 
-/// What transforms along one axis need.
+/// Precomputed data of the transforms along one axis.
 #[derive(Clone, Debug)]
 struct Axis {
     /// The sizes of the butterflies, whose product is the length `n` of the axis.
@@ -49,9 +49,10 @@ fn factors(mut n: usize) -> Option<Vec<usize>> {
     (n == 1).then_some(all)
 }
 
-/// The side of at least `n` elements with which the transform of a box costs least.
+/// The side length of at least `n` elements with which the transform of a box costs least.
 fn side(n: usize) -> usize {
-    /// Cost of the other two axes, which grows with this side, too.
+    /// The cost of the other two axes per element, in the unit of [`BUTTERFLIES`]; it is paid for
+    /// each element that this side adds, too.
     const OTHER_AXES_COST: f64 = 8.0;
     let n = n.max(1);
     let cost = |side: usize| -> Option<f64> {
@@ -236,8 +237,8 @@ impl ButterflyPass<'_> {
         }
     }
 
-    /// Butterflies of an odd prime number of elements. The sums and the differences of elements `k`
-    /// and `N - k` halve the multiplications.
+    /// Butterflies of an odd prime number of elements. Using the sums and the differences of
+    /// elements `k` and `N - k` halves the number of multiplications.
     #[inline(always)]
     fn odd_radix<const N: usize>(&self, source: &[ComplexLanes], target: &mut [ComplexLanes]) {
         let root = |k: usize| self.twiddles[k % N * (self.twiddles.len() / N)];

@@ -1,6 +1,7 @@
-/// The mass of a discrete Gaussian that is cut off, both tails together.
+/// The maximum mass of a discrete Gaussian that is cut off, both tails together.
 ///
-/// A normal density has as much beyond 3.5 sigma. The remaining weights are scaled to sum 1.
+/// A normal density has about as much beyond 3.5 sigma. The remaining weights are scaled so that
+/// their sum is 1.
 const CUT_OFF_MASS: f64 = 5e-4;
 
 /// One half of a symmetric kernel: weight `k` belongs to the offsets `k` and `-k`.
@@ -23,8 +24,9 @@ impl Kernel {
     /// The discrete analogue of a Gaussian, `exp(-t) I_n(t)` with its variance `t` in voxels
     /// squared.
     ///
-    /// Unlike a sampled Gaussian it has exactly this variance, however small, so that smoothing in
-    /// steps equals smoothing at once (Lindeberg, IEEE PAMI 12, 1990).
+    /// Unlike that of a sampled Gaussian, its variance is `t` however small `t` is, except for the
+    /// effect of the tails that are cut off, so that smoothing in steps equals smoothing at once
+    /// (Lindeberg, IEEE PAMI 12, 1990).
     pub fn discrete(variance: f64) -> Self {
         if variance < 1e-9 {
             return Self::identity();

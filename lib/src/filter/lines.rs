@@ -4,11 +4,12 @@
 //! the line: a vector register holds the same position of several lines, and strides that are
 //! powers of two cannot thrash the cache. Along x the line itself is contiguous and is only padded.
 
-/// Number of lines processed together: 111 rows of them, the span of the tutorial's largest kernel,
-/// fit the first-level cache.
+/// Number of lines processed together: 111 rows of them, the span of the largest kernel in
+/// BigStream's tutorial, fit into the first-level cache.
 pub(super) const LANES: usize = 64;
 
-/// A buffer that begins on a cache line: vector loads that straddle two lines take twice as long.
+/// A buffer that begins at the start of a cache line: vector loads that straddle two cache lines
+/// take twice as long.
 #[derive(Default)]
 pub(super) struct Scratch {
     entries: Vec<f32>,
@@ -38,7 +39,8 @@ impl std::ops::DerefMut for Scratch {
     }
 }
 
-/// Index `i` of an infinite half-sample mirroring (`c b a | a b c | c b a`) of `n` voxels.
+/// The index in `0..n` of the voxel at position `i`, where a line of `n` voxels continues
+/// infinitely by half-sample mirroring (`c b a | a b c | c b a`).
 ///
 /// * `n` must not be 0
 pub fn mirror(i: i64, n: usize) -> usize {
@@ -53,8 +55,9 @@ pub fn mirror(i: i64, n: usize) -> usize {
 /// Compiles a loop twice, for AVX2 with FMA and portably, and runs the former if the processor has
 /// both features.
 ///
-/// Measured on the tutorial's volume, convolutions take a quarter of the time of the portable
-/// version. The const parameter tells the body whether a fused multiply-add is one instruction.
+/// Measured on the volume of BigStream's tutorial, convolutions take a quarter of the time of the
+/// portable version. The const parameter tells the body whether a fused multiply-add is one
+/// instruction.
 macro_rules! vectorised {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) => $body:ident) => {
         $(#[$meta])*
@@ -82,7 +85,7 @@ pub(crate) use vectorised;
 /// AVX2. Neither uses a fused multiply-add, so that both give the same bits.
 ///
 /// The body must be `#[inline(always)]`, and so must what it calls in its loops. A generic body is
-/// compiled twice for each type: leave out what does not depend on the type.
+/// compiled twice for each type, so code that does not depend on the type belongs elsewhere.
 macro_rules! for_avx2 {
     (
         $(#[$meta:meta])*
@@ -113,10 +116,11 @@ pub(crate) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// Location of the voxels of a line bundle: `first + line position * stride`, `width` lanes.
+/// Location of the voxels of a bundle of lines: the voxel at position `i` of lane `l` has the index
+/// `first + l + i * stride`.
 #[derive(Clone, Copy)]
 pub(super) struct Bundle {
-    /// The first voxel of the first lane.
+    /// Index of the first voxel of the first lane.
     pub(super) first: usize,
     /// Distance between the voxels of a line.
     pub(super) stride: usize,

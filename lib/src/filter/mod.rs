@@ -1,11 +1,11 @@
 //! Filters on blocks in memory: convolution with symmetric kernels, background by morphological
-//! opening, Fourier transforms.
+//! opening, Fourier transforms, removal of hot and dead pixels, resampling to a coarser grid.
 //!
-//! All of them work on C-order `(z, y, x)` slices of `f32`, one axis at a time, and mirror the
-//! block about the *edge* of its first and last voxel (`c b a | a b c`). The value of a voxel is
-//! always computed by the same operations in the same order, wherever the voxel lies in the block:
-//! a block with a sufficient halo gives results that are bit-identical to those of the whole
-//! volume.
+//! Convolutions and openings work on C-order `(z, y, x)` slices of `f32`, one axis at a time, and
+//! mirror the block about the *edge* of its first and last voxel (`c b a | a b c`). They always
+//! compute the value of a voxel by the same operations in the same order, wherever the voxel lies
+//! in the block: a block with a sufficient halo gives results that are bit-identical to those of
+//! the whole volume.
 
 mod convolve;
 mod fft;

@@ -1,5 +1,5 @@
-//! Filters on a volume that is streamed plane by plane, so that only the planes in reach are in
-//! memory.
+//! Filters on a volume that is streamed plane by plane, so that only the planes within the reach of
+//! a kernel are in memory.
 //!
 //! A [`Plane`] is a rectangle of one plane of a grid; a [`Ring`] holds the most recent planes of a
 //! stage. As in the rest of `filter`, the grid is mirrored about its voxel edges, and every voxel
@@ -141,7 +141,7 @@ impl Ring {
     /// The plane at `z`.
     ///
     /// # Panics
-    /// If it is not held.
+    /// If the plane has not been added yet or has been released.
     pub fn at(&self, z: i64) -> &Plane {
         &self.planes[(z - self.first) as usize]
     }
@@ -154,8 +154,8 @@ impl Ring {
 }
 
 vectorised! {
-    /// A symmetric kernel over parallel rows:
-    /// `out = w[0] r[n] + sum over k of w[k] (r[n-k] + r[n+k])`.
+    /// Convolves parallel rows with a symmetric kernel; the middle row is row `n`:
+    /// `out = w[0] r[n] + sum over k > 0 of w[k] (r[n-k] + r[n+k])`.
     fn fold_rows(lines: &[&[f32]], weights: &[f32], out: &mut [f32]) => fold_rows_body
 }
 
@@ -223,8 +223,8 @@ pub fn add_across(planes: &[&Plane], weights: &[f32], out: &mut Plane) {
     }
 }
 
-/// Adds the rows of a plane from `first` on, each multiplied by its weight, to a row that covers
-/// the same voxels along x.
+/// Adds the `weights.len()` rows of a plane from `first` on, each multiplied by its weight, to a
+/// row that covers the same voxels along x.
 pub fn add_along(plane: &Plane, first: i64, weights: &[f32], out: &mut [f32]) {
     let lines: Vec<&[f32]> = (first..).take(weights.len()).map(|y| plane.row(y)).collect();
     add_rows(&lines, weights, out);
@@ -241,8 +241,8 @@ pub struct PlaneFilter {
 impl PlaneFilter {
     /// Convolves along y and x and keeps every `step`-th voxel, counted from voxel 0 of the grid.
     ///
-    /// * `image`: must cover the voxels that `out` depends on: its own times `step`, and the
-    ///   kernels' radii around them, within the grid
+    /// * `image`: must cover the voxels that `out` depends on: those at `step` times the indices of
+    ///   `out`, and the kernels' radii around them, clipped to the plane
     /// * `extent`: shape of the whole plane of which `image` is a part, `[y, x]`
     pub fn smooth(
         &mut self,

@@ -49,7 +49,8 @@ impl<'a> Regridded<'a> {
         })
     }
 
-    /// Number of stored voxels that are read for a box of `shape` voxels of the grid.
+    /// Approximate number of stored voxels that are read for a box of `shape` voxels of the grid;
+    /// the margin that the weighted means need is not counted.
     pub fn stored_voxels(&self, shape: [usize; 3]) -> usize {
         let own = self.volume.grid();
         let along = |a: usize| (shape[a] as f64 * self.grid.spacing[a] / own.spacing[a]).ceil();
@@ -134,8 +135,8 @@ impl Taps {
             let (low, high) = ((at - half).ceil() as i64, (at + half).floor() as i64);
             let first = low.clamp(0, last);
             let triangle = |j: i64| 1.0 - (j as f64 - at).abs() / half;
-            // if the ratio is not an integer, the weights' centroid is off: tilt them until it is
-            // at `at`
+            // if the ratio is not an integer, the centroid of the weights is not at `at`: tilt the
+            // weights until it is
             let moment = |n: i32, about: f64| -> f64 {
                 (low..=high).map(|j| triangle(j) * (j as f64 - about).powi(n)).sum()
             };

@@ -136,9 +136,10 @@ impl KernelPair<'_> {
 /// Buffers are reused from scale to scale.
 #[derive(Default)]
 pub struct LaplacianOfGaussian {
-    /// Planes filtered along z, plain and curved: plane, tile of [`LANES`] columns, y, lane.
+    /// Planes filtered along z, plain and curved, indexed by plane, tile of [`LANES`] columns, y,
+    /// lane.
     along_z: [Scratch; 2],
-    /// One plane filtered along y, plain and mixed: tile, y, lane.
+    /// One plane filtered along y, plain and mixed, indexed by tile, y, lane.
     along_y: [Scratch; 2],
     /// A bundle along z and its filtered forms.
     column: Scratch,
@@ -171,9 +172,11 @@ impl LaplacianOfGaussian {
     /// * `target`: a part of the image
     /// * `out`: `(z, y, x)` of `target`'s shape, per square voxel
     ///
-    /// Border: mirrored about the voxel edge. Numbers: `f32`, weights from the centre outwards.
-    /// The three products share their passes, `x (y z'' + y'' z) + x'' y z`: five sums of mirrored
-    /// neighbours and seven products per tap and voxel where three separate filterings take nine.
+    /// Border: mirrored about the voxel edge. Numbers: `f32`, summed from the centre of the kernels
+    /// outwards.
+    /// The three products share their passes, `x (y z'' + y'' z) + x'' y z`: this takes five sums
+    /// of mirrored neighbours and seven products per tap and voxel, where three separate filterings
+    /// take nine of each.
     /// Checked by: `oracle::laplacian_of_gaussian`.
     pub fn filter(
         &mut self,
@@ -263,7 +266,7 @@ impl LaplacianOfGaussian {
         }
     }
 
-    /// Appends the rows of the plane in `along_y` to `out`.
+    /// Filters the plane in `along_y` along x and appends its rows to `out`.
     fn filter_x(&mut self, scale: &Scale<'_>, out: &mut Vec<f32>) {
         let [_, height, columns] = scale.target.shape();
         self.joined.resize(columns.next_multiple_of(LANES));
@@ -290,7 +293,7 @@ impl Scale<'_> {
     }
 
     /// Joins row `y` of the tiles to a line that extends a radius beyond `target`, mirrored beyond
-    /// the image, and one row of zeros further, which is read but not used.
+    /// the image. It is followed by [`LANES`] zeros, which are read but do not affect the result.
     fn assemble(&self, tiles: &[f32], y: usize, line: &mut Scratch) {
         let (first, last) = (self.target.min[2] - self.radius, self.target.max[2] + self.radius);
         let height = self.target.shape()[1];

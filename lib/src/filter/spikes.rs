@@ -10,8 +10,8 @@ use crate::volume::Voxel;
 const SPIKE_FACTOR: f32 = 20.0;
 
 /// Replaces every spike, bright or dark, by the nearest of its neighbours' values, and every
-/// isolated non-finite voxel by the midpoint of their extremes. Returns the number of voxels
-/// replaced.
+/// isolated non-finite voxel by the midpoint of its neighbours' extremes. Returns the number of
+/// voxels replaced.
 ///
 /// * `voxels`: C order `(z, y, x)`, of `shape`
 ///
@@ -24,7 +24,8 @@ pub fn despike<T: Voxel>(voxels: &mut [T], shape: [usize; 3]) -> usize {
     found.len()
 }
 
-/// Indices of the spikes in some planes of a block, and the values that [`despike`] puts there.
+/// Indices of the spikes and isolated non-finite voxels in some planes of a block, and the values
+/// that [`despike`] puts there.
 pub fn spikes<T: Voxel>(voxels: &[T], shape: [usize; 3], planes: Range<usize>) -> Vec<(usize, T)> {
     let [_, ny, nx] = shape;
     let rim = |at: usize, a: usize| shape[a] > 1 && (at == 0 || at + 1 == shape[a]);
@@ -48,7 +49,7 @@ pub fn spikes<T: Voxel>(voxels: &[T], shape: [usize; 3], planes: Range<usize>) -
     found
 }
 
-/// The replacement of an inner voxel, if it is a spike.
+/// The replacement of an inner voxel, if it is a spike or an isolated non-finite voxel.
 fn replacement<T: Voxel>(voxels: &[T], shape: [usize; 3], i: usize) -> Option<T> {
     let stride = [shape[1] * shape[2], shape[2], 1];
     let mut range: Option<[T; 2]> = None;

@@ -28,7 +28,8 @@ pub struct Parts {
     pub angle: f64,
     /// The principal stretches, largest first; the last is negative for a reflection.
     pub scales: [f64; 3],
-    /// The ratio of the largest to the smallest absolute stretch, minus 1: 0 for a similarity.
+    /// The ratio of the largest to the smallest absolute stretch, minus 1: 0 for a similarity,
+    /// infinite for a singular matrix.
     pub shear: f64,
     /// The determinant of the linear part.
     pub determinant: f64,
@@ -120,7 +121,7 @@ impl Affine {
     ///
     /// # Errors
     /// [`SingularError`] if the linear part is not finite or is numerically singular: the absolute
-    /// determinant is at most 1e-12 of the cube of the matrix norm.
+    /// determinant is at most 1e-12 times the cube of the Frobenius norm of the matrix.
     ///
     /// ```
     /// use voxloom::geom::Affine;

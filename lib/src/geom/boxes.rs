@@ -92,7 +92,7 @@ impl Box3 {
     ///
     /// let tiles: Vec<Box3> = Box3::of_shape([1, 4, 6]).tiles([1, 4, 4]).collect();
     /// assert_eq!(tiles[1], Box3::new([0, 0, 4], [1, 4, 6]));
-    /// // what a block reads around it
+    /// // the tile with a halo of two voxels along x, clipped to the whole box
     /// let whole = Box3::of_shape([1, 4, 6]);
     /// assert_eq!(tiles[1].grow([0, 0, 2]).intersect(&whole), Box3::new([0, 0, 2], [1, 4, 6]));
     /// ```

@@ -87,9 +87,10 @@ impl Chain {
     /// Restricts the chain to points of the extent `[low, high]` (micrometres), with the parts of
     /// its fields that these points can reach read into memory.
     ///
-    /// Returns that chain and an extent that contains the images of all the points. Adjacent
-    /// affines are multiplied into one. A field that no point reaches is left out, or is a step
-    /// that maps every point to NaN if the field is unknown there; the extent then has no meaning.
+    /// Returns the restricted chain and an extent that contains the images of all the points.
+    /// Adjacent affines are multiplied into one. A field that no point reaches is left out or, if
+    /// displacements outside it are unknown (NaN), replaced by a step that maps every point to NaN;
+    /// the returned extent is then meaningless.
     ///
     /// # Errors
     /// Any error of a field's source.
@@ -215,8 +216,8 @@ impl LocalChain {
         })
     }
 
-    /// Whether no point of the extent has a known image: all lie outside a field that is unknown
-    /// there.
+    /// Whether the image of every point of the extent is unknown (NaN), because all points lie
+    /// outside a field whose displacements are unknown there.
     pub fn is_unknown(&self) -> bool {
         self.steps.iter().any(|step| match step {
             LocalStep::Affine(map) => map.rows().as_flattened().iter().any(|v| v.is_nan()),

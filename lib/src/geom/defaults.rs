@@ -3,11 +3,12 @@
 
 use super::{Grid, Point};
 
-/// An axis of fewer planes than this is neither searched nor compared across planes.
+/// Along an axis of fewer voxels than this, shifts are not searched and contexts are one voxel
+/// thick.
 pub const MIN_PLANES: usize = 5;
 
-/// Spacings within this fraction of each other count as equal: about 1 voxel at the edge of a
-/// context.
+/// Spacings within this fraction of each other count as equal: over half the side of a context (12
+/// voxels), the difference adds up to about 1 voxel.
 const SAME_SPACING: f64 = 0.1;
 
 impl Grid {
@@ -16,8 +17,8 @@ impl Grid {
         self.typical_spacing().iter().product::<f64>().cbrt()
     }
 
-    /// The spacing, where an axis of one voxel takes the geometric mean of the others, as its own
-    /// is arbitrary.
+    /// The spacing; for an axis of one voxel, whose own spacing is arbitrary, the geometric mean of
+    /// the spacings of the other axes.
     pub fn typical_spacing(&self) -> Point {
         let long = (0..3).filter(|&a| self.shape[a] > 1);
         let count = long.clone().count();
@@ -30,7 +31,8 @@ impl Grid {
 }
 
 /// The spacing at which two volumes are compared, micrometres: along each axis the coarser of the
-/// two. `None` if their spacings agree, so that neither needs resampling.
+/// two, or that of the fixed volume if they agree to within 10 %. `None` if they agree along all
+/// axes, so that neither volume needs resampling.
 pub fn common_spacing(fixed: &Grid, moving: &Grid) -> Option<Point> {
     let differs = |a: usize| {
         let one = fixed.shape[a] == 1 || moving.shape[a] == 1;
@@ -57,16 +59,15 @@ pub fn context(half: usize, grids: [&Grid; 2]) -> [usize; 3] {
     })
 }
 
-/// The distance from a face of the volume, micrometres, within which a blob may be cut off: at most
-/// a fifth of the shortest axis, ignoring axes of one voxel.
+/// The largest distance from the faces of the volume, micrometres, within which spots may be
+/// excluded because they may be cut off: a fifth of the shortest axis, ignoring axes of one voxel.
 pub fn border(grid: &Grid) -> f64 {
     let long = (0..3).filter(|&a| grid.shape[a] > 1);
     let fifth = |a: usize| (grid.shape[a] / MIN_PLANES) as f64 * grid.spacing[a];
     long.map(fifth).fold(f64::INFINITY, f64::min)
 }
 
-/// The default inlier distance of a match from a map, micrometres: 1.2 voxels of the coarser
-/// volume.
+/// The default maximum residual of an inlier, micrometres: 1.2 voxels of the coarser volume.
 pub fn align_threshold(fixed: &Grid, moving: &Grid) -> f64 {
     1.2 * fixed.mean_spacing().max(moving.mean_spacing())
 }

@@ -25,8 +25,9 @@ pub trait FieldSource: Send + Sync {
         Ok(())
     }
 
-    /// Each component of the displacement more than half a sample outside the extent of the
-    /// samples: 0, where nothing moves, or NaN, where the displacement is unknown.
+    /// The value of each component of the displacement at positions more than half a sample outside
+    /// the extent of the samples: 0 if nothing moves there, NaN if the displacement is unknown
+    /// there.
     fn exterior(&self) -> f64 {
         0.0
     }
@@ -132,7 +133,7 @@ impl FieldPart {
     #[inline(always)]
     pub fn index(&self, p: Point) -> Point {
         let index = self.grid.index(p);
-        // exact: an integer subtracted from a number of similar or larger size
+        // the result is exact, because the integer is not much larger than the index
         std::array::from_fn(|a| index[a] - self.part.min[a] as f64)
     }
 

@@ -260,7 +260,8 @@ impl Moments {
         Ok((u * v_t, values.sum()))
     }
 
-    /// The moments of points in a plane of constant z, modified so that the fit leaves z unchanged.
+    /// The moments of points in a plane of constant z, modified so that the fitted linear part is
+    /// the identity along z.
     fn keeping_z(&self) -> Self {
         let only_within = |mut moments: Matrix3<f64>| {
             moments.row_mut(0).fill(0.0);
@@ -282,7 +283,8 @@ impl Moments {
     }
 }
 
-/// Checks that points with these second moments span at least `axes` dimensions.
+/// Checks that points with these second moments span at least `axes` dimensions. Extents up to
+/// `noise` count as 0.
 fn spans(moments: Matrix3<f64>, axes: usize, noise: f64) -> Result<(), FitError> {
     let extents = extents(moments);
     let rank = extents.iter().filter(|&&v| v > noise.max(MIN_RELATIVE_EXTENT * extents[0])).count();
@@ -326,7 +328,8 @@ mod tests {
         prop::collection::vec(prop::array::uniform3(-50.0..50.0f64), count)
     }
 
-    /// A map of the model with any rotation vector, scale and shear.
+    /// The map of the model with this rotation vector (radians), scale, shear and offset, as far as
+    /// the model allows them.
     fn map_of(model: Model, turn: Point, scale: f64, shear: Point, offset: Point) -> Affine {
         let rotation = nalgebra::Rotation3::new(Vector3::from(turn)).into_inner();
         let linear = match model {

@@ -86,7 +86,8 @@ impl Grid {
         [self.position(part.min.map(|v| v as f64)), self.position(part.max.map(|v| (v - 1) as f64))]
     }
 
-    /// A coarse sample of positions (micrometres): 5 along each axis, including the faces.
+    /// Sample positions (micrometres) on a regular lattice: 5 along each axis, from the centre of
+    /// the first voxel to that of the last.
     pub fn sample(&self) -> Vec<Point> {
         const SAMPLES_PER_AXIS: usize = 5;
         let [low, high] = self.extent(&self.bounds());
@@ -110,8 +111,8 @@ impl Grid {
 
     /// The smallest box of voxels whose centres enclose the physical extent `[low, high]`.
     pub fn enclosing(&self, [low, high]: [Point; 2]) -> Box3 {
-        // far-away and non-finite positions saturate in the cast; 1e15 leaves room to enlarge the
-        // box
+        // limit far-away and infinite positions, so that the box can still be enlarged without
+        // overflow; NaN becomes 0
         let clamp = |v: f64| v.clamp(-1e15, 1e15) as i64;
         let (low, high) = (self.index(low), self.index(high));
         Box3::new(low.map(|v| clamp(v.floor())), high.map(|v| clamp(v.ceil()) + 1))
@@ -139,8 +140,9 @@ mod tests {
         assert_eq!(part, Box3::new([0, 3, 0], [3, 4, 3]));
     }
 
-    /// Truncation instead of rounding would turn a voxel of 0.1 um into another one after
-    /// conversion to a position and back.
+    /// Converting an index to a position and back changes it by a rounding error: truncating the
+    /// result instead of rounding it would sometimes give the voxel before, for example at a
+    /// spacing of 0.1 um.
     #[test]
     fn a_voxel_is_found_again_at_its_position() {
         let mut cut = 0;

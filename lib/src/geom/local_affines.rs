@@ -7,8 +7,9 @@ use crate::fingerprint::Fingerprint;
 /// The core of block `i` along an axis covers `[i * block, (i + 1) * block)` voxels of `domain`;
 /// the last core ends with the domain. Along each axis a block has weight 1 in its core, except
 /// that across each inner face its weight falls linearly to 0 over `2 * overlap` voxels centred on
-/// the face, so that two neighbours sum to 1 (BigStream's ramps, spec 4.1; an overlap of half a
-/// block blends across the whole block). Outside the domain the outermost blocks extrapolate.
+/// the face, so that the weights of two neighbours sum to 1 (the ramps of BigStream; an overlap of
+/// half a block blends across the whole block). Outside the domain the outermost blocks
+/// extrapolate.
 ///
 /// ```
 /// use voxloom::geom::{Affine, Grid, LocalAffines};
@@ -61,8 +62,8 @@ impl LocalAffines {
         sum
     }
 
-    /// The eight blocks (C order numbers) that can contribute at `p`, with their weights, which sum
-    /// to 1.
+    /// The eight blocks that can contribute at `p`, as indices in C order, with their weights,
+    /// which sum to 1.
     ///
     /// If fewer blocks contribute, the remaining entries have weight 0.
     pub fn shares(&self, p: Point) -> [(usize, f64); 8] {

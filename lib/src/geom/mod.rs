@@ -22,5 +22,5 @@ pub use fit::{FitError, Model, fit};
 pub use grid::Grid;
 pub use local_affines::LocalAffines;
 
-/// A position or a vector, `[z, y, x]`, in micrometres or voxels as its owner specifies.
+/// A position or a vector, `[z, y, x]`, in micrometres or voxels, as stated where it is used.
 pub type Point = [f64; 3];

@@ -1,6 +1,6 @@
 //! Sizes of the bright blobs of a block: local maxima in a difference-of-Gaussians scale space.
 //!
-//! Accurate enough for suggesting parameters only; `extract-spots` has the exact detector.
+//! This detector is only accurate enough to suggest parameters; that of `extract-spots` is better.
 
 use crate::filter::{self, Kernel};
 use crate::geom::Grid;
@@ -75,13 +75,14 @@ impl Spectrum {
     }
 }
 
-/// Detects the blobs of a block, sorted by decreasing response and without those that are closer
-/// to a stronger one than the larger of the two radii, and measures the response at each scale.
+/// Detects the blobs of a block, and measures the response at each scale. The blobs are sorted by
+/// decreasing response. Of two blobs whose distance is less than the larger of their radii, only
+/// the stronger one is kept.
 ///
 /// * `voxels`: C order, of `shape`; `spacing` in micrometres along z, y, x
 ///
-/// The radii range from about the voxel edge to a fifth of the block's shortest side. Sides of few
-/// voxels are ignored, and so is the scale of a single voxel.
+/// The radii of the scales range from about 1.4 voxels to about a fifth of the block's shortest
+/// side, where sides shorter than [`MIN_LIMITING_SIDE`] voxels count only if no side is longer.
 pub(super) fn blobs(voxels: &[f32], shape: [usize; 3], spacing: [f64; 3]) -> (Vec<Blob>, Spectrum) {
     let edge = Grid::new(shape, spacing, [0.0; 3]).mean_spacing();
     let longest = shape.iter().max().copied().unwrap_or(0);
@@ -89,7 +90,8 @@ pub(super) fn blobs(voxels: &[f32], shape: [usize; 3], spacing: [f64; 3]) -> (Ve
         .filter(|&a| shape[a] >= MIN_LIMITING_SIDE.min(longest))
         .map(|a| shape[a] as f64 * spacing[a])
         .fold(f64::INFINITY, f64::min);
-    // in three dimensions a solid ball of radius r responds most to a Gaussian of r / sqrt(3)
+    // in three dimensions, the response of a solid ball of radius r is greatest at a sigma of
+    // r / sqrt(3)
     let scales: Vec<f64> = std::iter::successors(Some(0.7 * edge), |s| Some(s * RATIO))
         .take_while(|s| s * 3f64.sqrt() <= shortest / 5.0 * RATIO)
         .collect();
@@ -125,8 +127,9 @@ pub(super) fn blobs(voxels: &[f32], shape: [usize; 3], spacing: [f64; 3]) -> (Ve
     (prune(found, spacing), spectrum)
 }
 
-/// Calls `found` for each voxel of `here` that exceeds the noise and its 80 neighbours in space and
-/// scale. An axis of fewer than five voxels has no neighbours.
+/// Calls `found` for each voxel of `here` that exceeds its 80 neighbours in space and scale, and
+/// [`MIN_RESPONSE_TO_NOISE`] times the noise. Along an axis of fewer than five voxels, neighbours
+/// are not compared.
 fn maxima(
     here: &[f32],
     neighbours: [&Vec<f32>; 2],

@@ -31,16 +31,16 @@ use page::{short, size, times};
 /// Why something could not be inspected.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A volume's error.
+    /// A volume could not be read.
     #[error(transparent)]
     Volume(#[from] volume::Error),
-    /// A transform's error.
+    /// A transform could not be read.
     #[error(transparent)]
     Transform(#[from] transform::Error),
-    /// An error in a transform of another program.
+    /// A transform of another program could not be read.
     #[error(transparent)]
     Foreign(#[from] interchange::Error),
-    /// A table's error.
+    /// A table could not be read.
     #[error(transparent)]
     Table(#[from] table::Error),
     /// No parameters can be suggested for the volume.
@@ -69,7 +69,7 @@ enum DataKind {
 /// A page of facts about anything that the programs read or write.
 ///
 /// # Errors
-/// [`Error`] if nothing is there, or it can be read as none of these.
+/// [`Error`] if nothing is at `location`, or if it is not a volume, a transform or a table.
 pub fn inspect(location: &str, select: &Select) -> Result<Page, Error> {
     match kind_of(location) {
         DataKind::Table => table_page(location),
@@ -106,7 +106,7 @@ pub fn memory_needed(location: &str, select: &Select) -> Cost {
     match kind_of(location) {
         DataKind::Table => Cost::bytes("table", 8 * text),
         DataKind::Transform => Cost::bytes("transform", 4 * text),
-        // numbers in text form are read, arrays are not
+        // a transform in text form is read completely; the voxels of a field are not
         DataKind::Foreign => Cost::bytes("transform", 4 * text.min(MAX_TEXT)),
         DataKind::Volume => {
             let volume = Volume::open_any(location, select);
@@ -120,9 +120,9 @@ fn is_file(path: &Path) -> bool {
     there.is_some_and(|there| there.kind == store::EntryKind::File)
 }
 
-/// Detects the kind of data by content: JSON and numbers are transforms, a line of words is the
-/// header of a table, other programs' transforms are known by their first bytes; anything else is
-/// taken for a volume.
+/// Detects the kind of data. Transforms of other programs are recognised by their content, a table
+/// by its extension or its header. A native transform is JSON, a matrix of numbers, or a container
+/// of local affines. Anything else is taken for a volume.
 fn kind_of(location: &str) -> DataKind {
     let path = Path::new(location);
     let is_pipe = files::is_pipe(path);
@@ -142,7 +142,7 @@ fn kind_of(location: &str) -> DataKind {
         return DataKind::Foreign;
     }
     let Ok(found) = found else {
-        // a volume cannot be read from a pipe; as a transform it gets a clear error
+        // a volume cannot be read from a pipe; reading a transform from it gives a clear error
         return if is_pipe { DataKind::Transform } else { DataKind::Volume };
     };
     let is_csv = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));

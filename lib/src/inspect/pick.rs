@@ -65,7 +65,7 @@ pub struct LevelChoice {
     pub grid: Grid,
     /// The location at which this level is already stored: the volume or a level of its image.
     pub stored: Option<String>,
-    /// Why it was chosen.
+    /// Why this level was chosen, for messages and receipts.
     pub reason: String,
 }
 
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn large_volumes_are_reduced_as_long_as_their_structures_are_seen() {
-        // the tutorial's volume: the full resolution is halved once, half of it is kept
+        // the tutorial's volume is halved once at full resolution, and not at half resolution
         let full = of([298, 482, 912], 0.92);
         assert_eq!(suitable_level(&full, Some(10.0)), 1);
         assert_eq!(suitable_level(&full[1..], Some(10.0)), 0);

@@ -72,7 +72,7 @@ fn tile_shape(chunk: [usize; 3], shape: [usize; 3]) -> [usize; 3] {
 }
 
 /// Chooses at most `most` of the indices below `count`, in ascending order, the same on each run.
-/// They are scattered pseudorandomly, so that the choice does not resonate with the grid of tiles.
+/// They are chosen pseudorandomly: evenly spaced ones could all lie in one column of tiles.
 fn choose(count: usize, most: usize) -> Vec<usize> {
     if count <= most {
         return (0..count).collect();
@@ -84,7 +84,7 @@ fn choose(count: usize, most: usize) -> Vec<usize> {
     chosen
 }
 
-/// `SplitMix64` (Steele, Lea and Flood 2014), a bijection that removes any order.
+/// `SplitMix64` (Steele, Lea and Flood 2014): different `i` give different pseudorandom numbers.
 fn scatter(i: u64) -> u64 {
     let mut z = (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

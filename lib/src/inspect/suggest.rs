@@ -239,8 +239,9 @@ fn propose(fixed: &BlobMeasurements, moving: &BlobMeasurements) -> Suggestion {
     this
 }
 
-/// The block that is a cube in physical space and holds [`SPOTS_PER_BLOCK`] spots, in multiples of
-/// 16 voxels, not larger than the volume requires.
+/// The block that is a cube in physical space and holds about [`SPOTS_PER_BLOCK`] spots. Its sides
+/// are multiples of 16 voxels from 32 to 512, and no longer than needed to cover the volume. Along
+/// an axis of one voxel, the side is 1.
 fn block_size(grid: &Grid, density: f64) -> [usize; 3] {
     let axes = long_axes(grid).count().max(1);
     let side = (SPOTS_PER_BLOCK / density).powf(1.0 / axes as f64);

@@ -11,7 +11,7 @@ use crate::interchange::{self, StepSummary, TransformSummary};
 use crate::transform::{self, Direction};
 use crate::volume;
 
-/// Opens a displacement field and tells its direction.
+/// Opens a displacement field; also returns its direction.
 pub(super) fn open_field(location: &str) -> Result<(volume::FieldFile, Direction), volume::Error> {
     volume::FieldFile::open(location).map(|field| (field, Direction::FixedToMoving)).or_else(
         |error| match volume::FieldFile::open_inverse(location) {
@@ -53,7 +53,7 @@ fn add_steps(page: &mut Page, steps: impl Iterator<Item = (String, Value)>) {
     page.add("steps", text, values);
 }
 
-/// The page of another program's transform, with its steps as they are converted.
+/// The page of another program's transform. It lists the steps into which `transcode` converts it.
 pub(super) fn foreign_page(location: &str) -> Result<Page, Error> {
     let TransformSummary { taken_as, steps } = interchange::summarise(location)?;
     let word = |key: &str| taken_as[key].as_str().filter(|text| !text.is_empty());
@@ -172,7 +172,7 @@ struct PlaneParts {
 }
 
 impl PlaneParts {
-    /// `None` if the map acts along z, or is a pure translation.
+    /// `None` if the map changes z or depends on z, or if it is a pure translation.
     fn of(map: &Affine) -> Option<Self> {
         let [z, y, x] = map.linear();
         let in_plane = z == [1.0, 0.0, 0.0] && y[0] == 0.0 && x[0] == 0.0 && map.offset()[0] == 0.0;

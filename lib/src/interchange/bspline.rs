@@ -13,15 +13,16 @@ pub(super) struct BSpline {
     to_index: Affine,
     size: [usize; 3],
     order: usize,
-    /// The tolerance of an index at the border of the valid region, per sample along the axis.
+    /// The tolerance of an index at the border of the valid region, as a fraction of the number of
+    /// control points along the axis.
     close: f64,
     /// Coefficients in C order, `[z, y, x]` micrometres.
     coefficients: Vec<Point>,
 }
 
 impl BSpline {
-    /// From a grid of coefficients and their numbers: all x components, x fastest, then those of y
-    /// and z; with 2 `axes`, only x and y.
+    /// Creates the spline with control points at `placement` and the coefficients `numbers`: all x
+    /// components, with x varying fastest, then those of y and z; with 2 `axes`, only x and y.
     pub(super) fn new(
         placement: &Placement,
         world: World,

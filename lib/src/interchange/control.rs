@@ -29,7 +29,7 @@ pub(super) fn spline(
             *value -= placement.origin[c] + steps.sum::<f64>();
         }
     }
-    // the image's first voxel lies at the border of the support, up to single precision
+    // the image's first voxel lies at the border of the support, but only to single precision
     Ok(BSpline::new(placement, world, 3, components, &numbers)?.in_single_precision())
 }
 

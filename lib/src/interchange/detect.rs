@@ -167,7 +167,7 @@ pub(super) fn is_transform(location: &str) -> bool {
                 .is_ok_and(|start| !images.iter().any(|magic| start.starts_with(magic)))
 }
 
-/// The native formats, or their error message.
+/// The native format at `location`; an error if it is none.
 fn native_format(location: &str) -> Result<SourceFormat, Error> {
     Ok(match transform::kind_of(location)? {
         TransformKind::Document => SourceFormat::Json,

@@ -1,7 +1,7 @@
 //! Displacement fields of BigWarp and of template-building in N5, HDF5 or Zarr
 //! (<https://github.com/saalfeldlab/template-building/wiki/Hdf5-Deformation-fields>; n5-imglib2's
 //! `N5DisplacementField`). Vectors are x, y, z, as floats or as integers times a quantisation
-//! multiplier, and may be followed by a matrix.
+//! multiplier. A matrix may follow the field, or precede it if the field is an inverse.
 
 use serde_json::{Map, Value};
 
@@ -103,7 +103,7 @@ impl Attributes {
 }
 
 impl Attributes {
-    /// Warns about assumptions.
+    /// Warns if the vectors are integers without a quantisation multiplier.
     fn warn(&self, location: &str, is_integer: bool) {
         if is_integer && self.multiplier.is_none() {
             let note =
@@ -155,7 +155,8 @@ pub(super) fn read(location: &str, reading: &Reading) -> Result<Read, String> {
     pieces(name_of(location), &attributes, reading, array.shape(), Payload::Array(array))
 }
 
-/// Reads a field of an HDF5 file: the one named by --name, else `dfield`, else the only array.
+/// Reads a field of an HDF5 file: the one named by --name, else `dfield` or `0/dfield`, else the
+/// only array.
 fn of_file(location: &str, reading: &Reading) -> Result<Read, String> {
     let path = std::path::Path::new(location);
     let hdf5::Hdf5Content::Arrays(names) = hdf5::content(path)? else {

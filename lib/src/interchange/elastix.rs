@@ -79,7 +79,8 @@ pub(super) fn read(path: &Path, world: World) -> Result<Vec<MapStep>, String> {
     read_chain(path, world, &mut Vec::new())
 }
 
-/// `readers` are the files whose chain of initial transforms led to this one.
+/// Reads a file and its initial transforms. `readers` are the files that led here: each names the
+/// next one as its initial transform, and the last one names this file.
 fn read_chain(
     path: &Path,
     world: World,
@@ -120,7 +121,8 @@ fn read_chain(
     }
 }
 
-/// Reads an ITK transform file, which elastix writes with `ITKTransformOutputFileNameExtension`.
+/// Reads the ITK transform file that a parameter file refers to; elastix writes such files with
+/// `ITKTransformOutputFileNameExtension`.
 fn from_file(path: &Path, entries: &Entries, world: World) -> Result<Vec<MapStep>, String> {
     let name = entries.word("TransformFileName").filter(|name| !name.is_empty());
     let name = name.ok_or("has (Transform \"File\") and no (TransformFileName ...)")?;

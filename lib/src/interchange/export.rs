@@ -61,7 +61,8 @@ pub(super) fn transform(
     }
     let imported = reading::read(source, reading)?;
     job.identity = job.identity.with("read as", &imported.taken_as);
-    // a field is checked on creation instead: processes of the same run share one
+    // an existing field is refused when it is created, because all processes of a run write the
+    // same one
     if target != TargetFormat::Field {
         ctx.refuse_existing(Path::new(destination))?;
     }
@@ -225,7 +226,8 @@ impl Export<'_> {
         fields::write_field(field, location, self.identity.clone(), self.ctx)
     }
 
-    /// Makes all maps ready for evaluation; foreign fields are copied to scratch.
+    /// Makes all maps ready for evaluation; foreign fields are copied to native ones in the scratch
+    /// folder.
     fn stages(&self, pieces: Vec<MapStep>, scratch: &Scratch) -> Result<Vec<EvaluableStep>, Error> {
         let mut stages = Vec::new();
         for (i, piece) in pieces.into_iter().enumerate() {
@@ -289,7 +291,8 @@ impl Export<'_> {
         }
     }
 
-    /// Writes a field as a single file of another format, through a native one.
+    /// Writes the whole map as a displacement field in a single file of another format, by way of a
+    /// native field.
     fn write_flat(&self, pieces: Vec<MapStep>) -> Result<(), Error> {
         let path = Path::new(self.destination);
         if store::is_remote(path) {

@@ -109,7 +109,7 @@ fn vectors_of(count: usize) -> Cost {
 }
 
 /// A folder for temporary data next to `destination`, or in the system's folder for temporary files
-/// if that is in a bucket; it is removed on drop.
+/// if `destination` is in a bucket. The folder is removed on drop.
 pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
@@ -154,7 +154,8 @@ pub(super) fn copy_field(source: &dyn FieldSource, location: &str) -> Result<(),
     Ok(())
 }
 
-/// Divides a grid into slabs of whole planes, limited in memory to about [`SLAB`] bytes.
+/// Divides a grid into slabs of whole planes, whose vectors take at most [`SLAB`] bytes unless a
+/// single plane takes more.
 pub(super) fn slabs(grid: &Grid) -> Vec<Box3> {
     let [_, ny, nx] = grid.shape;
     let plane = ny * nx * size_of::<[f32; 3]>();

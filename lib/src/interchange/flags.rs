@@ -1,5 +1,6 @@
 //! The flags that control how a transform of another program is interpreted, for programs to
-//! flatten. The struct has no doc comment, since clap would take it for the program's own.
+//! flatten into their own. The struct has no doc comment because clap would use it as the program's
+//! description.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
 use super::{AnatomicalFrame, LandmarkModel, Reading, SourceFormat, Unit, parse_axes};

@@ -10,7 +10,7 @@ use super::world::{AnatomicalFrame, Placement};
 use crate::quote::shorten;
 use crate::volume::{ByteOrder, Dtype, FlatVectors};
 
-/// A header longer than this is not accepted.
+/// The maximum length of a header, bytes.
 const MAX_HEADER: u64 = 1 << 20;
 
 /// The contents of a header.
@@ -20,7 +20,8 @@ pub(super) struct FlatHeader {
     /// The frame of the sample positions.
     pub(super) frame: AnatomicalFrame,
     pub(super) components: usize,
-    /// Whether the components are separate: all first ones, then all second ones, and so on.
+    /// Whether the data are stored component by component: first the x components of all vectors,
+    /// then all y components, and so on.
     pub(super) planar: bool,
     pub(super) dtype: Dtype,
     pub(super) order: ByteOrder,

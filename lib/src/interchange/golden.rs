@@ -1,5 +1,5 @@
-//! Files written by other tools, compared with where those tools map points
-//! (`tests/data/transforms/make.py`).
+//! Reads files written by other tools and compares where points are mapped with where those tools
+//! map them (`tests/data/transforms/make.py`).
 
 use std::path::{Path, PathBuf};
 
@@ -117,7 +117,7 @@ fn greedys_matrix_and_warp_take_points_where_it_resliced_them_from() {
     let reading = Reading::default();
     for (file, to) in [("greedy.mat", "greedy.csv"), ("greedy_warp.nii.gz", "greedy_warp.csv")] {
         let off = worst(file, "greedy_points.csv", to, &reading);
-        assert!(off < 1e-3, "{file}: {off} um"); // ten micrometres in single precision
+        assert!(off < 1e-3, "{file}: {off} um"); // coordinates of some 10 mm in single precision
     }
     let folder = tempfile::tempdir().unwrap();
     let mut both = points("greedy_points.csv");

@@ -30,13 +30,14 @@ pub(super) enum Hdf5Content {
 
 /// A transform as ITK stores it.
 pub(super) struct TransformRecord {
-    /// Its class.
+    /// Its class, such as `AffineTransform_double_3_3`.
     pub(super) name: String,
     pub(super) fixed: Vec<f64>,
     pub(super) parameters: Parameters,
 }
 
-/// Parameters; those of a displacement field are not read yet.
+/// The parameters of a transform: numbers in memory, or the vectors of a displacement field, which
+/// are read later.
 pub(super) enum Parameters {
     Here(Vec<f64>),
     There(Box<Vectors>),
@@ -45,8 +46,9 @@ pub(super) enum Parameters {
 /// The arrangement of vectors in an array.
 #[derive(Clone, Copy, Debug)]
 enum VectorOrder {
-    /// Components are the first dimension, or the last one.
+    /// The components are the first dimension.
     First,
+    /// The components are the last dimension.
     Last,
     /// A one-dimensional list of vectors, x fastest.
     Listed,
@@ -60,7 +62,7 @@ pub(super) struct Vectors {
     /// Shape along z, y, x.
     shape: [usize; 3],
     components: usize,
-    /// The file.
+    /// The path of the HDF5 file.
     pub(super) path: PathBuf,
 }
 
@@ -227,7 +229,10 @@ impl Vectors {
         Ok((Self { dataset, dtype, order, shape, components: count, path }, attributes))
     }
 
-    /// Applies the shape and number of components of the field's grid to listed vectors.
+    /// Sets the shape and the number of components of vectors that are stored as a list.
+    ///
+    /// # Errors
+    /// A message if the number of elements does not fit.
     pub(super) fn on(self, shape: [usize; 3], components: usize) -> Result<Self, String> {
         let counts = shape.into_iter().chain([components]);
         let wanted = counts.fold(1u64, |product, n| product.saturating_mul(n as u64));

@@ -184,7 +184,8 @@ fn piece(mut record: TransformRecord, world: World) -> Result<MapStep, String> {
             return Ok(MapStep::ForeignField(Box::new(field)));
         }
         "CompositeTransform" => return Err("a composite within another cannot be read".to_owned()),
-        // Slicer (vtkITKTransformConverter) uses these names for maps to the parent, to be inverted
+        // Slicer (vtkITKTransformConverter) gives these names to transforms towards the parent,
+        // whose inverse would have to be computed
         "InverseBSplineTransform"
         | "InverseDisplacementFieldTransform"
         | "InverseThinPlateSplineKernelTransform" => {

@@ -82,11 +82,12 @@ impl VectorMeaning {
 pub(super) struct ForeignField {
     /// The grid of its samples, in its own frame.
     grid: Grid,
-    /// From that frame to ours; `None` if they are the same.
+    /// The affine from that frame to voxloom's coordinates; `None` if both are the same.
     frame: Option<Affine>,
     /// The matrix from a stored vector to the frame of the samples.
     turn: [[f64; 3]; 3],
-    /// The translation added after `turn`: for positions, that of the inverse of `frame`; else 0.
+    /// The translation added after `turn`: for positions, that of the inverse of `frame`; for
+    /// displacements 0.
     shift: Point,
     holds: VectorMeaning,
     payload: Payload,
@@ -95,8 +96,8 @@ pub(super) struct ForeignField {
 }
 
 impl ForeignField {
-    /// A field whose samples are placed by `placement` in `world` and whose vectors are in
-    /// `vectors`.
+    /// Creates a field whose samples lie at `placement` in the coordinates `world`, and whose
+    /// vectors are in the coordinates `vectors`.
     pub(super) fn new(
         placement: &Placement,
         world: World,
@@ -264,8 +265,8 @@ impl Payload {
         }
     }
 
-    /// All numbers in storage order. Refuses to read more than `most`, since fields are read in
-    /// parts.
+    /// All numbers in storage order. More than `most` numbers are refused, because large fields
+    /// must be read in parts.
     pub(super) fn numbers(&self, most: usize) -> Result<Vec<f64>, String> {
         self.check()?;
         let unread = |e: io::Error| format!("cannot be read: {e}");

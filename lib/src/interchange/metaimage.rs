@@ -15,7 +15,8 @@ use super::world::{AnatomicalFrame, Placement};
 use crate::quote::{self, shorten};
 use crate::volume::{ByteOrder, Dtype};
 
-/// Known keys without effect on sample positions and values.
+/// Known keys that are not reported as unknown; most of them have no effect on positions and
+/// values.
 const IGNORED_KEYS: [&str; 25] = [
     "acquisitiondate",
     "anatomicalorientation",
@@ -191,7 +192,7 @@ fn placement(fields: &HeaderFields, sizes: &[usize]) -> Result<Placement, String
     let spacing = three(fields.numbers(&["elementspacing", "elementsize"], axes)?, 1.0);
     let origin = three(fields.numbers(&["offset", "position", "origin"], axes)?, 0.0);
     let turned = fields.numbers(&["transformmatrix", "orientation", "rotation"], axes * axes)?;
-    // the matrix lists the directions of one axis after the other
+    // the matrix lists the direction vectors of the axes, one after the other
     let cosines = std::array::from_fn(|r| {
         std::array::from_fn(|c| match &turned {
             Some(turned) if r < axes && c < axes => turned[axes * c + r],

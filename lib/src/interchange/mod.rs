@@ -52,13 +52,13 @@ pub use world::{AnatomicalFrame, Unit};
 /// Why something could not be converted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A volume's error.
+    /// A volume could not be read or written.
     #[error(transparent)]
     Volume(#[from] volume::Error),
-    /// An error of the run.
+    /// An error of the run, such as an output that exists or a wrong option.
     #[error(transparent)]
     Blocks(#[from] blocks::Error),
-    /// A transform's error.
+    /// A native transform could not be read or written.
     #[error(transparent)]
     Transform(#[from] crate::transform::Error),
     /// A displacement field could not be read.
@@ -79,14 +79,14 @@ pub enum Error {
     Unknown {
         /// The field that was written.
         location: String,
-        /// The verdict that determines the exit status.
+        /// The exit reason: the run is complete but not successful.
         #[source]
         verdict: blocks::ExitReason,
     },
     /// The source cannot be converted as requested.
     #[error("{location}: {message}")]
     Unfit {
-        /// The source.
+        /// The source, or the output if its format cannot hold the result.
         location: String,
         /// What it is, what was wanted and how to proceed.
         message: String,
@@ -105,7 +105,8 @@ pub fn parse_axes(text: &str) -> Result<AxisOrder, String> {
     }
 }
 
-/// The target format that the name of an output implies; `source` is the location of its source.
+/// The target format that the name `output` implies for the volume or transform at `source`. `from`
+/// is the format of the source, if the user states one; it marks the source as a transform.
 ///
 /// # Errors
 /// [`blocks::Error::Usage`] with the possible formats if the name does not determine one.
@@ -146,9 +147,10 @@ pub fn target_of(
 /// `destination` as `target`. Lengths are written in `to_unit` if the target allows a choice.
 ///
 /// The interpretation of the source (direction, axes, LPS or RAS, unit) is logged and recorded in
-/// the receipt. If `reading` has a grid, every map is sampled on it, and splines require one: the
-/// result is a displacement field that is exact at the voxels of the grid, followed by a matrix
-/// that extrapolates outside it.
+/// the receipt. Splines can be written as fields only if `reading` has a grid. Then every target
+/// that holds fields gets the whole map sampled on this grid, as one displacement field that is
+/// exact at the voxels of the grid; in JSON and OME-NGFF a matrix follows that extrapolates outside
+/// it. Targets for a single matrix and for landmarks are computed without sampling.
 ///
 /// # Errors
 /// [`Error`] if the source cannot be read, does not fit the flags, or cannot be expressed in the

@@ -170,7 +170,8 @@ fn quaternion(q: &[f64]) -> Linear {
     ]
 }
 
-/// A versor with scales and skews, which these two classes add to the rotation matrix.
+/// The rotation of a versor, to which `ScaleVersor3DTransform` and `ScaleSkewVersor3DTransform` add
+/// scales and skews.
 fn skewed(p: &[f64]) -> Linear {
     let mut linear = versor(p);
     for a in 0..3 {

@@ -18,8 +18,8 @@ use crate::volume::{ByteOrder, Dtype};
 /// The signature at the beginning of a file, before the version.
 pub(super) const MAGIC: &[u8] = b"NRRD000";
 
-/// Known fields without spaces in their names, including those without effect on positions and
-/// values.
+/// The names of known fields, in lower case and with spaces removed, including fields without
+/// effect on positions and values.
 const KNOWN_FIELDS: [&str; 38] = [
     "axismaxs",
     "axismins",
@@ -140,7 +140,8 @@ fn dtype(name: &str) -> Result<Dtype, String> {
     })
 }
 
-/// Checks the direction of the field, which Slicer states.
+/// Checks that the field maps fixed to moving points, if the header states its direction, as Slicer
+/// does.
 fn check_direction(fields: &HeaderFields) -> Result<(), String> {
     match fields.get("displacementfieldtype:=").map(String::as_str) {
         None | Some("resampling") => Ok(()),

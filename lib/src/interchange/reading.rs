@@ -31,9 +31,9 @@ pub struct Reading {
     pub fit: Option<LandmarkModel>,
     /// The name of one of several transformations.
     pub name: Option<String>,
-    /// Spacing of a field that does not state it, `[z, y, x]` micrometres.
+    /// Spacing of a field's samples, `[z, y, x]` micrometres, instead of the stated one.
     pub spacing: Option<Point>,
-    /// Position of the first sample of a field that does not state it, `[z, y, x]` micrometres.
+    /// Position of a field's first sample, `[z, y, x]` micrometres, instead of the stated one.
     pub origin: Option<Point>,
     /// The grid on which the transform is sampled.
     pub onto: Option<Grid>,
@@ -46,7 +46,7 @@ pub(super) struct Imported {
     pub(super) pieces: Vec<MapStep>,
     /// The interpretation, for the receipt.
     pub(super) taken_as: Value,
-    /// Whether the points lie in a plane.
+    /// Whether the transform was fitted to landmarks in a plane.
     pub(super) planar: bool,
 }
 
@@ -87,7 +87,7 @@ pub(super) fn read(location: &str, reading: &Reading) -> Result<Imported, Error>
         }
         _ => read_matrices(location, source, reading)?,
     };
-    // these formats handle the inversion themselves
+    // the readers of these two formats have inverted the map already
     if reading.invert && !matches!(source, SourceFormat::Bigwarp | SourceFormat::Ngff) {
         pieces = inverse(pieces).map_err(unfit)?;
     }

@@ -11,7 +11,8 @@ use crate::geom::{Affine, Point};
 /// Maximum number of landmarks: solving for more would take gigabytes.
 const MAX_LANDMARKS: usize = 5000;
 
-/// The spline that maps points to given positions with the least bending energy.
+/// The spline that maps points to given positions; in a plane, the one with the least bending
+/// energy.
 pub(super) struct ThinPlate {
     /// Landmarks relative to their mean, in units of their extent, for a well-scaled linear system.
     points: Vec<Point>,

@@ -73,7 +73,8 @@ impl World {
         [z * c, y * b, x * a].map(|v| v * self.micrometres)
     }
 
-    /// The inverse: converts `[z, y, x]` micrometres to a position or vector x, y, z.
+    /// The inverse of [`World::vector`]: converts `[z, y, x]` micrometres to a position or vector
+    /// x, y, z.
     pub(super) fn to_external_vector(self, [z, y, x]: Point) -> [f64; 3] {
         let [a, b, c] = self.frame.signs();
         [x * a, y * b, z * c].map(|v| v / self.micrometres)
@@ -115,7 +116,8 @@ pub(super) struct Placement {
 const PARALLEL_TOLERANCE: f64 = 1e-7;
 
 impl Placement {
-    /// From spacings and a matrix of direction cosines, whose columns are the axes.
+    /// Creates a placement from spacings along the file's axes and a matrix of direction cosines,
+    /// whose columns are these axes.
     pub(super) fn new(
         shape: [usize; 3],
         spacing: [f64; 3],

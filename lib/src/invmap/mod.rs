@@ -34,7 +34,7 @@ pub enum Error {
     /// An error of the block-wise run.
     #[error(transparent)]
     Blocks(#[from] blocks::Error),
-    /// The chain could not be inverted at any point.
+    /// A field of the chain could not be read, or the chain has a step that cannot be inverted.
     #[error(transparent)]
     Warp(#[from] warp::Error),
     /// A field of the chain does not overlap the points that it would be applied to.
@@ -69,7 +69,9 @@ pub struct Options {
     pub tolerance: f64,
 }
 
-/// The statistics of a block in its ledger entry, or the total of all blocks.
+/// The statistics of a block in its ledger entry, or the total of all blocks: the numbers of nodes
+/// with an inverse (`found`) and without (`lost`), how many of the latter lie where the map folds
+/// (`folded`), and the maximum displacement along z, y, x in micrometres (`reach`).
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct InversionCounts {
     found: u64,
@@ -114,7 +116,7 @@ impl InversionCounts {
 }
 
 /// The grid of the chain's first field, moved and resized to cover the image of that field under
-/// the map: the inverse is known there at least.
+/// the map. Each point of this image has an inverse.
 ///
 /// # Errors
 /// [`Error::NoGrid`] if the chain has no field, [`Error::Nothing`] if none of the sample points has
@@ -235,8 +237,8 @@ fn fields_of(chain: &Chain) -> impl Iterator<Item = &dyn FieldSource> {
     })
 }
 
-/// The memory of a block, estimated without reading fields: assumes that the map stretches lengths
-/// by at most a quarter.
+/// The memory of a block, estimated without reading fields, on the assumption that the map changes
+/// lengths by at most a quarter.
 fn estimate(chain: &Chain, grid: &Grid, block: [usize; 3]) -> Cost {
     let nodes: usize = (0..3).map(|a| block[a].min(grid.shape[a])).product();
     let vectors = fields_of(chain).map(|field| {

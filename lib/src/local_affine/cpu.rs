@@ -1,10 +1,11 @@
 //! The search for the context of a point in another block of the same grid.
 //!
-//! It finds the shift of maximum Pearson correlation from coarse to fine: all shifts within reach
-//! on voxels of twice the size, then local ascent from the best of them on the voxels themselves,
-//! then the maximum of the quadratic through the 27 correlations around the local maximum. An
-//! exhaustive search of a 25-voxel cube within 5 voxels would take 21 million multiplications per
-//! point; this takes 1 million.
+//! It finds the shift of maximum Pearson correlation from coarse to fine. First, all shifts within
+//! reach are tried on voxels of twice the size. Then steepest ascent on the original voxels leads
+//! from the best of these shifts to a local maximum. Finally, a quadratic through the 27
+//! correlations around the local maximum gives the sub-voxel shift. An exhaustive search of a
+//! 25-voxel cube within 5 voxels would take 21 million multiplications per point; this takes
+//! 1 million.
 
 use std::collections::HashMap;
 
@@ -27,7 +28,7 @@ pub(super) struct Peak {
     /// The displacement from the point in the fixed block to its match in the moving one, voxels
     /// along z, y, x.
     pub(super) shift: [f64; 3],
-    /// The correlation at the nearest whole-voxel shift.
+    /// The correlation at the whole-voxel shift that is a local maximum.
     pub(super) correlation: f64,
 }
 
@@ -72,8 +73,10 @@ impl<'a> Searcher<'a> {
 
     /// The shift of the context of voxel `at` of the fixed block.
     ///
-    /// `None` if the context extends beyond either block or is constant, or if the best shift lies
-    /// at the end of the reach: a maximum counts only if its neighbours on both sides are known.
+    /// `None` if the context extends beyond the fixed block or is constant, if the ascent meets a
+    /// shift where the correlation is undefined (beyond the moving block, constant or not finite),
+    /// if there is no local maximum within three steps of the coarse one, or if the maximum lies
+    /// beyond the reach.
     pub(super) fn search(&self, at: [usize; 3]) -> Option<Peak> {
         let window = NormalisedCube::new(self.fixed, at.map(|v| v as i64), self.radius)?;
         let coarse = self.coarse(at)?;

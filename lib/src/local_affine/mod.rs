@@ -222,7 +222,7 @@ pub fn align(
         return Ok(());
     }
     if let Err(none) = check(&results, options)? {
-        // other options will be tried next, and these have a ledger of their own
+        // a run with other options has a ledger of its own and cannot use these rows
         rows.discard(ctx);
         return Err(none);
     }
@@ -308,7 +308,8 @@ struct Matches {
     spots: Vec<usize>,
     /// The positions of the matched spots, micrometres, in the order of the plan's tasks.
     at: Vec<Point>,
-    /// The displacement from each of them to its match, micrometres.
+    /// The displacement from each matched spot to its match in the moving volume resampled through
+    /// the initial map, micrometres.
     shift: Vec<Point>,
 }
 
@@ -356,7 +357,8 @@ fn gather(
     Ok(all)
 }
 
-/// Checks whether the tasks found enough; the inner error is the reason if they did not.
+/// Checks that the volumes overlap and that there are enough matches. The inner error says which
+/// of these is not the case; the outer one is a failure to read the results.
 fn check(results: &TaskResults, options: &Options) -> Result<Result<(), Error>, blocks::Error> {
     let mut all = MatchCounts::default();
     for summary in results.summaries::<MatchCounts>() {
@@ -375,8 +377,9 @@ fn check(results: &TaskResults, options: &Options) -> Result<Result<(), Error>, 
     Ok(Ok(()))
 }
 
-/// Fits the map, increasing the stiffness until the map does not fold. Returns the fit, its minimum
-/// Jacobian determinant and the stiffness used.
+/// Fits the map. While the map folds, the fit is repeated with a higher stiffness, up to about a
+/// thousand times that of the options. Returns the last fit, its minimum Jacobian determinant and
+/// the stiffness used.
 ///
 /// * `noise`: the expected error of a shift, micrometres
 fn fit(
@@ -445,7 +448,7 @@ fn block_of(maps: &LocalAffines, p: Point) -> usize {
     })
 }
 
-/// The physical centre of a block's core, clipped to the domain.
+/// The physical position of the centre of `core`, the part of a block that lies in the domain.
 fn centre_of(maps: &LocalAffines, core: &Box3) -> Point {
     let [low, high] = maps.domain.extent(core);
     std::array::from_fn(|a| f64::midpoint(low[a], high[a]))

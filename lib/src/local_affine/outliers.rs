@@ -24,8 +24,8 @@ const MAX_DEVIATION: f64 = 2.0;
 /// All lengths are in the same unit. If there are fewer than five shifts none is accepted.
 pub(super) fn consistent(at: &[Point], shift: &[Point], noise: f64) -> Vec<bool> {
     let mut accepted = vec![at.len() >= MIN_SHIFTS; at.len()];
-    // the second round uses only accepted neighbours, as many outliers would distort the first
-    // medians
+    // the second round uses only accepted neighbours, because outliers may have distorted the
+    // medians of the first round
     for _ in 0..2 {
         let kept: Vec<usize> = (0..at.len()).filter(|&i| accepted[i]).collect();
         if kept.len() < MIN_SHIFTS {

@@ -119,8 +119,8 @@ impl<'a> VolumePair<'a> {
         self.fixed.grid().enclosing(self.stored_grid().extent(core))
     }
 
-    /// The halo that a task reads around its core, in voxels: a spot's context, shifted as far as
-    /// allowed.
+    /// The halo that a task reads around its core, in voxels. It holds a spot's context shifted as
+    /// far as allowed, and the diameter of the largest spot.
     pub(super) fn margin(&self) -> [usize; 3] {
         let spacing = self.fixed.grid().spacing;
         let (radius, reach) = (self.radius(), self.reach());

@@ -1,4 +1,4 @@
-//! Cubes of voxels, and their correlation with all cubes of another block.
+//! Cubes of voxels, and their correlation with cubes of another block.
 
 use crate::filter::lines::{multiply_add, vectorised};
 use crate::filter::{self, Kernel};
@@ -15,9 +15,9 @@ pub(super) struct VoxelBlock<'a> {
 /// Rows are padded with zeros to a multiple of this length, for vectorisation.
 const LANES: usize = 8;
 
-/// A block prepared for correlation with cubes of one size: its voxels (0 for NaN and infinity)
-/// with padding at the end, and for every voxel the reciprocal of the norm of the cube around it
-/// minus its mean.
+/// A block prepared for correlation with cubes of one size. `voxels` are its voxels (0 for NaN and
+/// infinity) with padding at the end. `norms` has a reciprocal norm for every voxel: that of the
+/// cube around it after its mean is subtracted, or 0 where there is no correlation.
 pub(super) struct CorrelationBlock {
     voxels: Vec<f32>,
     norms: Vec<f32>,
@@ -37,8 +37,8 @@ impl CorrelationBlock {
         let n = radius.iter().map(|r| 2 * r + 1).product::<usize>() as f32;
         for (square, mean) in norms.iter_mut().zip(&means) {
             let spread = *square - mean * mean;
-            // what rounding leaves of constant values does not count as structure; NaN fails this
-            // test too
+            // the variance of constant values is not exactly 0, because of rounding errors; NaN
+            // fails this test too
             *square = if spread > 1e-5 * *square { (spread * n).sqrt().recip() } else { 0.0 };
         }
         drop(means);

@@ -29,7 +29,8 @@ pub(super) struct ContextSpot {
 /// cache.
 ///
 /// `truncate`: the voxel is the truncated rather than the rounded position, as in BigStream (spot *
-/// spacing / spacing, then a cast), which gives the next lower voxel if the quotient falls short.
+/// spacing / spacing, then a cast). If the quotient is rounded below a whole number, this is the
+/// next lower voxel.
 pub(super) fn places(
     grid: &Grid,
     positions: &[Point],
@@ -51,12 +52,12 @@ pub(super) fn places(
     places
 }
 
-/// The voxels around the places: one array that contains them all, or a small array for each place.
+/// The voxels around the spots: one array that contains them all, or a small array for each spot.
 pub(super) struct Store<'a, T: Clone> {
     pub(super) voxels: Cow<'a, [T]>,
     /// The strides along z and y, in elements.
     pub(super) strides: [usize; 2],
-    /// The offset of each place's central voxel in `voxels`.
+    /// The index in `voxels` of the central voxel of each context.
     pub(super) centres: Vec<usize>,
 }
 
@@ -80,7 +81,7 @@ impl<'a, T: Voxel> Store<'a, T> {
         }
     }
 
-    /// Consecutive arrays of shape `size`, one for each place, centred on it.
+    /// Consecutive arrays of shape `size`, one for each of `places` spots and centred on the spot.
     pub(super) fn cubes(voxels: Cow<'a, [T]>, size: [usize; 3], places: usize) -> Self {
         let [cz, cy, cx] = size;
         let middle = (cz / 2 * cy + cy / 2) * cx + cx / 2;
@@ -95,7 +96,7 @@ pub(super) struct Contexts<'a, T: Clone> {
     /// The shape of the volume.
     shape: [usize; 3],
     pub(super) radius: [usize; 3],
-    /// The place of each context.
+    /// The spot of each context.
     pub(super) places: Vec<ContextSpot>,
     means: Vec<f32>,
     lengths: Vec<f32>,
@@ -197,7 +198,8 @@ impl<'a, T: Voxel> Contexts<'a, T> {
         dot(unit, scratch) / self.lengths[i]
     }
 
-    /// By how many voxels context `i` can be shifted down and up along each axis, at most `MARGIN`.
+    /// The number of voxels, at most `MARGIN`, by which context `i` can be shifted towards lower
+    /// and towards higher indices along each axis.
     pub(super) fn reach(&self, i: usize) -> [[usize; 2]; 3] {
         std::array::from_fn(|a| {
             let (at, r) = (self.places[i].voxel[a], self.radius[a]);
@@ -267,7 +269,7 @@ fn describe(
     }
     let square = dot(voxels, voxels);
     let length = square.sqrt();
-    // what rounding leaves of a constant context does not count as structure
+    // a constant context minus its mean is not exactly 0: it is left with rounding errors
     let noise = 1e-6 * mean.abs() * (voxels.len() as f32).sqrt();
     if !(length.is_finite() && length > noise && square.is_normal()) {
         return None;

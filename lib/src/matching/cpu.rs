@@ -38,8 +38,8 @@ fn dot_lanes(a: &[f32], b: &[f32]) -> f32 {
 
 /// Adds up the lanes.
 ///
-/// It must not be inlined: together with the loop above, the compiler would arrange the lanes for
-/// this sum, and the loop would take three times as long.
+/// It must not be inlined: the compiler would then arrange the lanes of the loop in [`dot_lanes`]
+/// for this sum, and that loop would take three times as long.
 #[inline(never)]
 fn total(mut sums: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;

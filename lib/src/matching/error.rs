@@ -23,7 +23,7 @@ pub enum Error {
         /// "fixed" or "moving".
         side: &'static str,
     },
-    /// No spot is far enough from the faces of the volume.
+    /// No spot is far enough from the faces of the volume for a complete context.
     #[error(
         "none of the {spots} {side} spots has a whole context of --context-radius {radius:?} \
          voxels (z, y, x) around it in a volume of {shape:?}: give a smaller radius along the short axes, \
@@ -105,7 +105,7 @@ pub enum Error {
         /// `--align-threshold`.
         threshold: f64,
     },
-    /// Random matches would agree as well.
+    /// Random matches would agree with a map equally well.
     #[error(
         "the best map fits {found} of {matches} matches, and {expected:.1e} maps are expected to fit as many \
          of matches that chance made, more than --max-false-alarms {limit}: do both volumes show the same \

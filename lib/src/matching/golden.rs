@@ -176,8 +176,8 @@ fn least_squares_on_the_inliers_of_the_tutorial_gives_its_refit() {
     assert!(error < 1e-6, "{error}");
 }
 
-/// The correlation of two volumes where the moving one, resampled through `map`, is not 0 (spec
-/// 9.4).
+/// The correlation of two volumes where the moving one, resampled through `map`, is positive
+/// (BigStream specification, 9.4).
 fn overlap_correlation(fixed: &(Vec<u16>, Grid), moving: &(Vec<u16>, Grid), map: &Affine) -> f64 {
     let mut sums = [0.0; 6];
     let [nz, ny, nx] = fixed.1.shape;

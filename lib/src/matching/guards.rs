@@ -7,7 +7,7 @@ use crate::geom::{Affine, Model, Point, principal_extents};
 /// The relative extent below which a point cloud counts as flat: one micrometre per millimetre.
 const MIN_RELATIVE_EXTENT: f64 = 1e-3;
 
-/// Checks the flags.
+/// Checks that the values of the flags are in range, and that `--compat` supports the model.
 pub(super) fn options(options: &EstimateOptions) -> Result<(), Error> {
     let positive = |flag, value: f64, least: f64, wanted| {
         if value > least && value.is_finite() {

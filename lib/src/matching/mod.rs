@@ -167,8 +167,8 @@ fn within_plane(options: &EstimateOptions, fixed: &[Point], moving: &[Point]) ->
     EstimateOptions { model, ..options.clone() }
 }
 
-/// The map found by sampling. If no plausible map has enough inliers, the best map without that
-/// restriction, so that the later checks can report what is wrong with it.
+/// The map found by sampling. If no plausible map has enough inliers, this is the best of all maps,
+/// plausible or not, so that the later checks can report what is wrong with it.
 fn sampled(
     fixed: &[Point],
     moving: &[Point],

@@ -227,7 +227,7 @@ impl EstimateOptions {
         Self { align_threshold: Some(self.align_threshold.unwrap_or_else(threshold)), ..self }
     }
 
-    /// The threshold, micrometres; 1.2 if not set, for points in voxels.
+    /// The threshold, micrometres. If it is not set, it is 1.2, which suits points in voxels.
     pub fn threshold(&self) -> f64 {
         self.align_threshold.unwrap_or(1.2)
     }
@@ -274,7 +274,7 @@ mod tests {
         assert!(flags.matching.mutual() && !flags.matching.subvoxel());
         assert_eq!(flags.estimate.model, Model::Rigid);
         assert_eq!(flags.estimate.compat, Some(Compat::Opencv));
-        let list = "6,12,12".parse::<ContextRadius>().unwrap_err(); // a list from a file
+        let list = "6,12,12".parse::<ContextRadius>().unwrap_err(); // as a list in YAML
         assert!(list.contains("along z,y,x 6,12,12vox"), "{list}");
         for bad in ["3,4vox", "0", "-1um", "inf", "12 pixels"] {
             assert!(Flags::try_parse_from(["test", "--context-radius", bad]).is_err(), "{bad}");

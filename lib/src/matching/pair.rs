@@ -15,8 +15,8 @@ use crate::volume::Voxel;
 /// The maximum half width of a context; such a context takes 8 MB in single precision.
 const MAX_HALF_CONTEXT: usize = 64;
 
-/// An upper bound of the difference by rounding between one correlation computed in both
-/// directions.
+/// An upper bound of the difference, due to rounding, between the correlation of a fixed with a
+/// moving context and that of the moving with the fixed one.
 const ROUNDING: f32 = 2e-6;
 
 /// Checks the flags, and that contexts of the two volumes can be compared. Returns the half width
@@ -75,7 +75,7 @@ pub(super) fn pair<T: Voxel, U: Voxel>(
         tracing::debug!(matches = pairs.len(), "partners are each other's best");
     }
     let mut order: Vec<usize> = (0..pairs.len()).collect();
-    // the work proceeds in the order of the voxels, the result in that of the spots
+    // the contexts are in the order of their voxels, but the result must be in that of the spots
     order.sort_by_key(|&n| fixed.places[pairs[n].0].spot);
     let place = |peak: &mut Option<Peak>, n: usize| {
         let (i, BestColumn { column: j, correlation }) = pairs[n];

@@ -34,7 +34,8 @@ pub(super) struct Consensus {
 
 /// Draws samples until a better map is unlikely; `None` if no sample gave a map.
 ///
-/// `plausible_only`: maps far beyond the limit on scale are not considered.
+/// `plausible_only`: maps far beyond the limit on scale, and maps that mirror although that is not
+/// allowed, are not considered.
 pub(super) fn search(
     fixed: &[Point],
     moving: &[Point],

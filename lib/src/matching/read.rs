@@ -137,6 +137,9 @@ enum ContextStorage {
 }
 
 impl ContextStorage {
+    /// Chooses whole boxes if these and the descriptions of the spots fit into four fifths of
+    /// `memory` (bytes), else cubes.
+    ///
     /// * `turned`: whether the moving voxels are also held in another orientation
     fn choose(sides: &[ContextSource<'_>; 2], turned: bool, memory: u64) -> Result<Self, Error> {
         let copies = [1, 1 + u64::from(turned)];
@@ -218,7 +221,7 @@ impl<'a> ContextSource<'a> {
         Ok(Self { volume, places, radius })
     }
 
-    /// Whether its voxels are unsigned integers of at most 16 bits.
+    /// Whether the voxels are compared as stored, and are unsigned integers of at most 16 bits.
     fn narrow(&self) -> bool {
         self.volume.is_stored() && matches!(self.volume.volume().dtype(), Dtype::U8 | Dtype::U16)
     }
@@ -347,7 +350,8 @@ fn cube(radius: [usize; 3]) -> [usize; 3] {
     radius.map(|r| 2 * (r + MARGIN) + 1)
 }
 
-/// Reads a box on all threads of the pool, one slab of chunks per task.
+/// Reads a box on all threads of the pool, one slab of chunks per task, and removes hot voxels
+/// unless `exact` is set.
 fn read<T: Voxel>(volume: &Regridded<'_>, part: &Box3, exact: bool) -> Result<Vec<T>, Error> {
     let mut voxels = vec![T::default(); part.len()];
     let [_, ny, nx] = part.shape();

@@ -35,7 +35,7 @@ pub(super) fn refine(
         pairs.squares(&map, &mut squares);
         let weight = |s: &f64| (1.0 - s / limit).max(0.0).powi(2);
         let weights: Vec<f64> = squares.iter().map(weight).collect();
-        // too few or too flat: the current map is the best available
+        // if too few matches are left, or they are too flat, the current map is the best available
         let Ok(next) = pairs.fit(options, &weights) else { return map };
         let moved = |p: &Point| {
             let (a, b) = (map.apply(*p), next.apply(*p));

@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn at_a_face_the_search_stays_inside() {
         let fixed = blobs([0.0; 3]);
-        // the true position is [9.2, 15, 15.7], and contexts end at z = 9
+        // the true position is [9.2, 15, 15.7], and z = 9 is the lowest centre of a context
         let moving = blobs([4.8, 0.0, 0.3]);
         let one = contexts(&fixed, [14.0, 15.0, 16.0]);
         let two = contexts(&moving, [10.0, 15.0, 15.0]);

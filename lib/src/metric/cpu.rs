@@ -61,15 +61,15 @@ fn cell(at: f32, n: usize) -> Option<(usize, f32)> {
 /// force, a curvature and a value.
 #[derive(Clone)]
 pub(super) struct Lanes {
-    /// Image gradients along z, y, x.
+    /// Image gradients along z, y, x, per `Normalisation::size`.
     pub(super) slope: [[f32; LANES]; 3],
-    /// Positions z, y, x.
+    /// Positions z, y, x, relative to the centre of the `Normalisation` and in units of its size.
     pub(super) place: [[f32; LANES]; 3],
     /// The derivative of the energy with respect to the value.
     pub(super) force: [f32; LANES],
     /// The second derivative.
     pub(super) curvature: [f32; LANES],
-    /// The value.
+    /// The moving value; for a linear force, less its mean.
     pub(super) value: [f32; LANES],
 }
 

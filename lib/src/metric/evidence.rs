@@ -5,7 +5,7 @@
 //! same optimisation: an empirical null distribution, as of phase-randomised or shifted surrogates
 //! (Theiler et al., Physica D 58, 1992).
 
-/// A wrong map above this fraction of the result's significance is a rival: the result is
+/// If the best wrong map has more than this fraction of the result's significance, the result is
 /// ambiguous.
 const RIVAL_FRACTION: f64 = 0.9;
 
@@ -16,18 +16,19 @@ pub fn of_correlation(correlation: f64, n: usize) -> f64 {
     correlation.clamp(-0.999_999, 0.999_999).atanh() * (n as f64).sqrt()
 }
 
-/// The mutual information of `n` samples in the same units; their histogram has `k` degrees of
-/// freedom. In nats, `2 n I` of independent samples is a chi-squared value.
+/// The mutual information, in nats, of `n` samples in the units of [`of_correlation`]; their
+/// histogram has `k` degrees of freedom. For independent samples, `2 n I` follows a chi-squared
+/// distribution.
 #[must_use]
 pub fn of_information(information: f64, n: usize, k: f64) -> f64 {
     deviations(2.0 * n as f64 * information, k)
 }
 
-/// The number of standard deviations by which a value exceeds the mean of the others, without the
-/// best of them, since a symmetric sample has a second map that is nearly right. 0 if that best one
-/// is a rival.
+/// The number of standard deviations by which a significance exceeds the mean of the others. The
+/// best of the others is left out, since a symmetric sample has a second map that is nearly right;
+/// but the result is 0 if it nearly reaches `found`.
 ///
-/// * `found`, `others`: of [`of_correlation`] or [`of_information`]
+/// * `found`, `others`: values of [`of_correlation`] or [`of_information`]
 #[must_use]
 pub fn beyond(found: f64, mut others: Vec<f64>) -> f64 {
     others.sort_by(f64::total_cmp);
@@ -38,7 +39,7 @@ pub fn beyond(found: f64, mut others: Vec<f64>) -> f64 {
     let n = others.len() as f64;
     let mean = others.iter().sum::<f64>() / n;
     let variance = others.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    // independent samples have a standard deviation of 1
+    // the standard deviation is at least 1, that of independent samples
     ((found - mean) / variance.sqrt().max(1.0)).max(0.0)
 }
 

@@ -112,7 +112,7 @@ impl Histogram {
 impl ForceTable {
     /// The derivative of the energy with respect to the moving value, and a curvature: the square
     /// of the score, whose mean is the Fisher information of a likelihood (the estimate of Berndt,
-    /// Hall, Hall and Hausman 1974), since the true second derivative is not positive.
+    /// Hall, Hall and Hausman 1974), since the true second derivative may be negative.
     #[inline]
     pub(super) fn at(&self, fixed: f32, moving: f32) -> (f32, f32) {
         let (first, t, inside) = self.bins.column(moving);

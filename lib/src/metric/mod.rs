@@ -3,8 +3,8 @@
 //! Three measures ([`SimilarityMeasure`]) of how well a moving image, resampled through a map,
 //! agrees with a fixed one: normalised correlation, Mattes mutual information, mean squares. Each
 //! is an energy to be minimised. [`AffineSimilarity`] gives its value, its gradient and a positive
-//! semidefinite curvature for affine changes of the map; [`Scorer`] gives them for each sample, for
-//! any other map.
+//! semidefinite curvature for affine changes of the map. [`Scorer`] gives the value, and the
+//! derivative and curvature with respect to each sample, from which other maps can be optimised.
 //!
 //! Images are [`Image`]s in memory, smoothed and subsampled by [`downsample`]; [`Samples`] selects
 //! the voxels of the fixed image that are compared.

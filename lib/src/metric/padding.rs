@@ -6,8 +6,8 @@
 const EQUAL_TOLERANCE: f32 = 1e-6;
 /// Minimum fraction of the voxels at the border that have the same value, if it is padding.
 const MIN_COMMON_FRACTION: f64 = 0.1;
-/// Minimum fraction of the other voxels that are connected. A constant background around many
-/// separate objects is not padding, since it shows where they lie.
+/// Minimum fraction of the known voxels outside the padding that lie in one connected piece. A
+/// constant background around many separate objects is not padding, since it shows where they lie.
 const MIN_CONNECTED_FRACTION: f64 = 0.9;
 
 /// Sets padding to NaN, and the voxels next to it, whose values blurring may have mixed with it.
@@ -43,8 +43,8 @@ pub fn mark(shape: [usize; 3], voxels: &mut [f32]) -> bool {
     true
 }
 
-/// The most common value of the border, and by how much equal values differ; `None` if no value is
-/// common, or all are equal.
+/// The most common value of the border, and the tolerance within which values are equal to it;
+/// `None` if no value is common, or if all values of the image are equal.
 fn common_value(all: &Neighbourhood, voxels: &[f32]) -> Option<(f32, f32)> {
     let finite = voxels.iter().filter(|v| v.is_finite());
     let (low, high) = finite
@@ -64,7 +64,7 @@ fn common_value(all: &Neighbourhood, voxels: &[f32]) -> Option<(f32, f32)> {
     (is_common && is_narrow).then_some((middle, 4.0 * tolerance))
 }
 
-/// The neighbourhood of voxels.
+/// Neighbours and border of the voxels of an image in C order `(z, y, x)`.
 struct Neighbourhood {
     shape: [usize; 3],
 }
@@ -175,7 +175,7 @@ mod tests {
             let is_rim = all.neighbours(i).any(|j| before[j] == 3.0);
             assert_eq!(v.is_nan(), *was == 3.0 || is_rim, "{:?}", all.at(i));
         }
-        // a second time, the margin of unknown voxels has no common value
+        // in a second call, the voxels next to the unknown margin have no common value
         assert!(!mark(SHAPE, &mut voxels));
     }
 

@@ -26,8 +26,8 @@ impl SimilarityMeasure {
         }
     }
 
-    /// The measure by which details of images are compared. The mean of a detail is 0, whatever the
-    /// brightness of the image.
+    /// The measure for details, that is, high-pass filtered images: correlation instead of mean
+    /// squares, since the mean of a detail is 0 whatever the brightness of the image.
     #[must_use]
     pub fn of_details(self) -> Self {
         match self {
@@ -56,8 +56,8 @@ pub struct Scorer {
     bins: Option<Bins>,
 }
 
-/// Sums over samples that a measure needs. The sums over all samples are the totals of those over
-/// parts.
+/// Sums over samples that a measure needs. Those over parts of the samples are added with
+/// [`Partial::plus`] to give those over all.
 #[derive(Clone, Debug)]
 pub enum Partial {
     /// Count, sums of `f`, `m`, `f f`, `m m`, `f m`.

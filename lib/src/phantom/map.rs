@@ -89,8 +89,8 @@ impl Deformation {
         Affine::from_parts(slope, [0.0; 3])
     }
 
-    /// The smallest Jacobian determinant of `p + u(p)` at sample points of `grid`. It is the local
-    /// change of volume; where it is 0 or less, the deformation folds.
+    /// The smallest Jacobian determinant of `p + u(p)` at sample points of `grid`. The determinant
+    /// is the local change of volume; where it is 0 or less, the deformation folds.
     pub(super) fn min_jacobian(&self, grid: &Grid) -> f64 {
         samples(grid).map(|p| self.jacobian(p).determinant()).fold(f64::INFINITY, f64::min)
     }
@@ -123,7 +123,8 @@ impl Deformation {
             for a in 0..3 {
                 slope[a][a] += 1.0;
             }
-            // fixed-point step where the Jacobian is singular (only outside a checked volume)
+            // where the Jacobian is singular, take a fixed-point step; this can happen only outside
+            // the fixed volume, because `Rounds::pair` rejects such deformations
             let step = Affine::from_parts(slope, [0.0; 3])
                 .inverse()
                 .map_or(miss, |inverse| inverse.apply_vector(miss));

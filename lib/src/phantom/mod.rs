@@ -54,13 +54,13 @@ pub enum Error {
         /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A volume's error.
+    /// A volume could not be read or written.
     #[error(transparent)]
     Volume(#[from] volume::Error),
-    /// A transform's error.
+    /// A transform could not be read or written.
     #[error(transparent)]
     Transform(#[from] transform::Error),
-    /// A run's error.
+    /// An error of the run, such as a parameter out of range or an output that exists.
     #[error(transparent)]
     Blocks(#[from] blocks::Error),
     /// A displacement field of a chain could not be read.
@@ -186,7 +186,8 @@ pub fn score_memory(folder: &Path) -> Cost {
 /// both volumes) and, last, `truth.json` (the chain of both).
 ///
 /// # Errors
-/// [`Error`] if a parameter is out of range, the deformation would fold, or an output exists.
+/// [`Error`] if a parameter is out of range, if the deformation would shrink any part of the volume
+/// to less than 0.2 of its volume, or if an output exists.
 pub fn rounds(rounds: &Rounds, folder: &Path, ctx: &Context) -> Result<(), Error> {
     let pair = rounds.pair(ctx.seed)?;
     if !ctx.plan_only && !store::is_remote(folder) {

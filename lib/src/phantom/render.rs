@@ -31,7 +31,7 @@ const BLUR: [f32; 3] = [0.95, 0.7, 0.7];
 /// Half-width of the blur kernel, voxels.
 const MARGIN: usize = 3;
 /// Positions are computed at every `STEP`-th voxel, with cubic interpolation in between. For
-/// wavelengths of 128 voxels and more the error is at most 3e-4 voxel.
+/// displacements of 8 voxels at wavelengths of 128 voxels or more, the error is at most 3e-4 voxel.
 const STEP: i64 = 4;
 /// Counts per photon.
 const PHOTON: f32 = 1.6;
@@ -103,7 +103,7 @@ impl Camera<'_> {
                 }
             }
         }
-        // separable, x first, while the lattice is small
+        // interpolate one axis after the other, beginning with x, while the arrays are small
         let shape = part.shape();
         let along_x = refine(&lattice, [nodes[0] * nodes[1], nodes[2], 1], part.min[2], shape[2]);
         let along_y = refine(&along_x, [nodes[0], nodes[1], shape[2]], part.min[1], shape[1]);
@@ -229,8 +229,8 @@ fn stain(world: &World, nucleus: &Nucleus, p: Point, own: Point, radius: f64) ->
 /// Interpolates from every `STEP`-th voxel to each voxel, along the middle axis of `shape`, which
 /// is `[outer, nodes, inner]`.
 ///
-/// The result covers `count` voxels from voxel `first` on. Node 0 lies one step before the last
-/// node that is not after `first`. Interpolation is cubic through four nodes (Lagrange).
+/// The result covers `count` voxels, beginning with voxel `first`. Node 1 is the last node at or
+/// before `first`. Interpolation is cubic through four nodes (Lagrange).
 fn refine(values: &[[f64; 5]], shape: [usize; 3], first: i64, count: usize) -> Vec<[f64; 5]> {
     let [outer, nodes, inner] = shape;
     let low = first.div_euclid(STEP);

@@ -26,9 +26,10 @@ pub struct Spread {
 /// Errors of a transform: distances between the true and the transformed positions of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Score {
-    /// Number of objects measured: those that are visible in both volumes.
+    /// Number of objects measured: those visible in both volumes at which the transform is defined.
     pub points: usize,
-    /// Number of objects at which the transform is undefined; excluded from the statistics.
+    /// Number of objects visible in both volumes at which the transform is undefined. They are
+    /// excluded from the statistics.
     pub unknown: usize,
     /// Errors in micrometres.
     pub um: Spread,

@@ -98,7 +98,7 @@ impl World {
         self.tissue(p) * (0.14 + tilt + 0.07 * self.noise(12, 75.0, p)).max(0.02)
     }
 
-    /// The fine texture of the background at `p`, with mean about 0, for full tissue.
+    /// The fine texture of the background at `p`, with mean about 0, where [`World::tissue`] is 1.
     pub(super) fn texture(&self, p: Point) -> f32 {
         0.06 * self.noise(13, 8.0, p) as f32
     }
@@ -108,7 +108,8 @@ impl World {
         0.55 * self.noise(14, 3.6, p) as f32
     }
 
-    /// The probability that a cell at `p` holds a nucleus: layers and vessels.
+    /// The probability that a cell at `p` holds a nucleus. It varies from layer to layer, and is 0
+    /// in vessels and outside the tissue.
     fn density(&self, p: Point) -> f64 {
         let vessel = smooth_step((self.noise(15, 48.0, p).abs() - 0.03) / 0.08);
         let layers = 0.8 + 0.5 * self.noise(16, 95.0, p);

@@ -137,7 +137,8 @@ struct EvidenceTest<'a> {
 impl EvidenceTest<'_> {
     /// The similarity in units of its standard deviation for independent samples.
     fn significance(&self, energy: f64, count: usize) -> f64 {
-        /// Degrees of freedom of the histogram: see `metric::histogram`.
+        /// Degrees of freedom of the joint histogram of `metric::histogram`: one less than the 32
+        /// fixed bins, times one less than the 27 bins of the moving range.
         const CELLS: f64 = 31.0 * 26.0;
         if self.information {
             return evidence::of_information(-energy, count, CELLS);

@@ -147,14 +147,4 @@ pub enum Refusal {
         /// What else the user can try.
         way_out: &'static str,
     },
-    /// The scale of the map found is outside `--scale-range`.
-    #[error("the map found scales by {found:.4}, outside --scale-range {least}..{most}")]
-    Range {
-        /// The scale.
-        found: f64,
-        /// The least.
-        least: f64,
-        /// The greatest.
-        most: f64,
-    },
 }

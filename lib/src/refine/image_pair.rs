@@ -27,7 +27,7 @@ pub(super) enum InitialMap<'a> {
 
 /// Both images at one resolution.
 pub(super) struct Level {
-    /// Micrometres of the fixed and of the moving space.
+    /// The resolution, in micrometres of the fixed and of the moving space.
     pub(super) resolution: [f64; 2],
     fixed: Grid,
     moving: Image,
@@ -218,6 +218,8 @@ fn clip(mut detail: Image) -> Image {
 }
 
 /// Maps voxels of the fixed grid through a chain to voxel coordinates of the moving grid.
+///
+/// * `height`: z of the fixed plane, micrometres, if both images are planes
 fn points(
     places: &SampleLocations,
     fixed: &Grid,

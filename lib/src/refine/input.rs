@@ -73,8 +73,11 @@ impl OpenedInput {
         (0..3).map(|a| grid.shape[a].div_ceil(step[a]) as u64).product()
     }
 
-    /// The image pyramid from a resolution on, NaN where the mask is 0. A plane is moved to z = 0
-    /// and gets a z spacing of 1.
+    /// The image pyramid whose finest level has about this resolution (micrometres); NaN where the
+    /// mask is 0. A plane is moved to z = 0 and gets a z spacing of 1.
+    ///
+    /// # Errors
+    /// [`Error::Mask`] if the mask excludes all voxels; errors of reading.
     pub(super) fn image(&self, resolution: f64, planar: bool) -> Result<Pyramid, Error> {
         let source = self.source(resolution);
         let mut image = read_at(&source.grid(), resolution, |part| source.read::<f32>(part))?;
@@ -128,7 +131,8 @@ fn apply_mask(mask: &Volume, image: &mut Image) -> Result<(), Error> {
     Ok(())
 }
 
-/// Chooses the resolution at which both images are read: as fine as they are and `--memory` allows.
+/// Chooses the resolution at which both images are read: that of the images or `--resolution`, or a
+/// coarser one if `--memory` requires it.
 pub(super) struct ResolutionChoice<'a> {
     /// The fixed and the moving volume.
     pub(super) sides: [&'a OpenedInput; 2],

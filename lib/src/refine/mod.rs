@@ -74,6 +74,9 @@ pub fn align(
 ) -> Result<(), Error> {
     ctx.refuse_existing(output)?;
     let (chain, steps) = read_initial(initial)?;
+    if options.search.is_some() && chain.as_affine().is_none() {
+        return Err(Error::SearchNeedsMatrix(initial.join(" --initial ")));
+    }
     let sides = [OpenedInput::open(fixed, "fixed")?, OpenedInput::open(moving, "moving")?];
     refuse_coarse(options.resolution, &sides[0])?;
     sides.iter().for_each(|side| ctx.input(&side.stored[0]));
@@ -140,7 +143,10 @@ struct RefineJob<'a> {
 }
 
 impl RefineJob<'_> {
-    /// Aligns the images; `None` if only the plan was requested.
+    /// Aligns the images. Returns the map and the reason for refusal, if there is one; `None` if
+    /// only the plan was requested.
+    ///
+    /// * `given`: whether the user gave an initial map
     fn run(&self, given: bool) -> Result<Option<(RefinedMap, Option<Refusal>)>, Error> {
         let grids = [self.sides[0].grid(), self.sides[1].grid()];
         self.chain.check_fields(grids[0].extent(&grids[0].bounds()))?;

@@ -91,8 +91,8 @@ pub(super) fn change(numbers: &[f64; 12], normalisation: &Normalisation) -> Affi
         .then(&Affine::translation(normalisation.centre))
 }
 
-/// Estimates how far a change moves points at the edge of the region that the frame describes,
-/// micrometres.
+/// Estimates how far a change moves points at the edge of the region that `normalisation`
+/// describes, micrometres.
 pub(super) fn displacement(numbers: &[f64; 12], normalisation: &Normalisation) -> f64 {
     let norm = |columns: std::ops::Range<usize>| {
         let squares = (0..3).flat_map(|a| columns.clone().map(move |b| numbers[4 * a + b].powi(2)));

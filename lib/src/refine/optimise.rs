@@ -101,7 +101,7 @@ pub(super) fn optimise(
     Some(optimum)
 }
 
-/// Shortens a step to at most [`STRIDE`] voxels; returns its parameters and its length in
+/// Shortens a step to at most [`MAX_STEP`] voxels; returns its parameters and its length in
 /// micrometres.
 fn shortened(
     mut numbers: [f64; 12],

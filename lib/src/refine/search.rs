@@ -335,7 +335,7 @@ impl<'a> PlacementSearch<'a> {
                 (placement, between, turned)
             })
             .collect();
-        // canvases and small images that several versions share
+        // sizes of the largest templates, and small images, that several versions share
         let mut largest: BTreeMap<(bool, usize), [usize; 3]> = BTreeMap::new();
         let mut small: BTreeMap<(bool, i32), Image> = BTreeMap::new();
         for (placement, between, _) in &planned {
@@ -426,7 +426,7 @@ impl<'a> PlacementSearch<'a> {
         })
     }
 
-    /// The map from fixed to moving for a shift of the template over the canvas.
+    /// The map from fixed to moving for a shift of the template over the search image, voxels.
     fn map(
         &self,
         placement: &PlacementScale,
@@ -437,7 +437,7 @@ impl<'a> PlacementSearch<'a> {
         shift: [i64; 3],
     ) -> Affine {
         let grid = search_image.image.grid;
-        // the point of the canvas at the centre of the smaller image
+        // the point of the search image at the centre of the smaller image
         let middle =
             grid.position(std::array::from_fn(|a| shift[a] as f64 + (shape[a] as f64 - 1.0) / 2.0));
         let (from, to, linear) = if placement.over_moving {

@@ -11,7 +11,7 @@ const MIN_RELATIVE_VARIANCE: f32 = 0.02;
 
 /// The image over which templates are shifted.
 pub(super) struct SearchImage {
-    /// The image.
+    /// The image as given; shifts are in voxels of its grid.
     pub(super) image: Image,
     fft: Fft,
     /// Spectra of the mask of known voxels, of the normalised image, and of its square.
@@ -29,7 +29,7 @@ pub(super) struct Scratch {
 /// A shift and the similarity of the images there.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Placement {
-    /// Position of the template's first voxel on the canvas, voxels, z, y, x.
+    /// Position of the template's first voxel in the search image, voxels, z, y, x.
     pub(super) shift: [i64; 3],
     /// The correlation, or its absolute value if inverted contrast is accepted.
     pub(super) correlation: f64,
@@ -168,9 +168,10 @@ impl SearchImage {
         })
     }
 
-    /// Computes for every shift, over the voxels known in both images: the count and the sum of the
-    /// canvas; its sum of squares and the sum of the template; the template's sum of squares and
-    /// the sum of products.
+    /// Computes for every shift, over the voxels known in both images: their count and the sum of
+    /// the search image; its sum of squares and the sum of the template; the template's sum of
+    /// squares and the sum of products. Each of the three arrays holds two of these, as real and
+    /// imaginary part.
     fn sum(&self, template: &Template, scratch: &mut Scratch) {
         let Scratch { spectra, sums } = scratch;
         transform(&self.fft, template.shape, &template.values, &template.known, spectra);

@@ -11,8 +11,9 @@ use crate::volume;
 
 /// The agreement of one stage with the fixed volume.
 ///
-/// The overlap is the set of voxels where the stage is not 0. The foreground is the part of it
-/// where the fixed volume exceeds its median over the overlap (BigStream specification, 9.4).
+/// The overlap is the set of voxels where the stage is not 0 and both volumes are finite. The
+/// foreground is the part of the overlap where the fixed volume exceeds its median over the overlap
+/// (BigStream specification, 9.4).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Agreement {
     /// Normalised cross-correlation in the overlap.
@@ -99,8 +100,9 @@ impl PairSums {
     }
 }
 
-/// A histogram of sums over the fixed values, so that one pass serves both the overlap and, once
-/// the median is known, the foreground. Exact if the fixed values are integers of at most 16 bits.
+/// Sums over pairs of values in bins of the fixed value. One pass then suffices for the overlap and
+/// for the foreground, although the median is known only after the pass. The median and the
+/// foreground are exact if the fixed values are integers of at most 16 bits.
 struct SumHistogram {
     low: f32,
     scale: f32,

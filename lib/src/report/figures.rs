@@ -133,7 +133,8 @@ pub(super) fn round_length(limit: f64) -> f64 {
     [5.0, 2.0, 1.0].into_iter().map(|v| v * power).find(|&v| v <= limit).unwrap_or(power)
 }
 
-/// A number with four significant digits, without trailing zeros.
+/// A number with four significant digits, or with all digits before the decimal point if these are
+/// more; without trailing zeros after the point.
 pub(super) fn short(value: f64) -> String {
     if !value.is_finite() {
         return "–".to_owned();

@@ -66,16 +66,16 @@ pub enum Error {
         /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A volume's error.
+    /// A volume could not be read.
     #[error(transparent)]
     Volume(#[from] volume::Error),
-    /// A table's error.
+    /// A table could not be read.
     #[error(transparent)]
     Table(#[from] table::Error),
     /// The page's template could not be rendered.
     #[error("cannot lay out the page: {0}")]
     Page(#[from] minijinja::Error),
-    /// An output's error.
+    /// An error of the run, such as an output that exists.
     #[error(transparent)]
     Blocks(#[from] blocks::Error),
 }
@@ -149,7 +149,7 @@ struct Report {
 /// Bytes of decoded chunks that are cached for each volume, which is read tile by tile.
 const CACHE_BYTES: u64 = 32 << 20;
 
-/// The name of the state before the first stage.
+/// The name under which the moving volume before alignment is compared like a stage.
 const BEFORE_ALIGNMENT: &str = "before";
 
 /// The paths of the two files that are written next to the page: its numbers as JSON, and a state

@@ -18,7 +18,7 @@ pub(super) struct Plane {
     pub(super) values: Vec<f32>,
 }
 
-/// The values that are shown black and white.
+/// The value that is shown as black (`low`) and the value that is shown as white (`high`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Contrast {
     pub(super) low: f32,
@@ -122,7 +122,7 @@ fn byte(share: f32) -> u8 {
     (share * 255.0).round() as u8
 }
 
-/// A projection in grey, dimmed so that it can be drawn on.
+/// A projection in grey, dimmed so that spots drawn on top of it stand out.
 pub(super) fn grey(shape: [usize; 2], values: &[f32], contrast: Contrast) -> Picture {
     let pixels = values
         .iter()

@@ -101,7 +101,7 @@ fn papers(folder: &Path) -> Papers {
     }
 }
 
-/// The report is made once, since that is slow.
+/// The report, which is computed once for all tests because that is slow.
 fn report() -> &'static Report {
     static REPORT: OnceLock<Report> = OnceLock::new();
     REPORT.get_or_init(|| make(tempfile::tempdir().unwrap().path()))

@@ -45,7 +45,8 @@ pub(super) fn spot_view(
     (drawing, Some(view))
 }
 
-/// Maximum number of rows in the table of blocks. If there are more, fitted ones are omitted.
+/// Maximum number of rows in the table of blocks. If there are more blocks, fitted blocks are
+/// omitted.
 const LISTED: usize = 4000;
 
 pub(super) fn block_view(blocks: &[BlockRow]) -> Value {

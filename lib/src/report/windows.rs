@@ -10,8 +10,8 @@ const TILE: usize = 128;
 /// A grid of windows of `size` voxels: one in every box of `every` voxels, `counts` of them along
 /// each axis.
 ///
-/// Up to [`WINDOWS`] windows are adjacent. In a larger volume about as many are spread evenly, so
-/// that memory does not grow with the volume.
+/// If at most [`WINDOWS`] windows fill the volume, they are adjacent. In a larger volume, at most
+/// this many are spread evenly, so that memory does not grow with the volume.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Windows {
     pub(super) size: [usize; 3],

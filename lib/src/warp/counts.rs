@@ -8,7 +8,7 @@ use super::Error;
 use crate::blocks::{Context, ExitReason, TaskResults};
 use crate::volume::{Dtype, Voxel};
 
-/// Counts of a task, or of all.
+/// Counts of one task, or their sum over all tasks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct ValueCounts {
@@ -66,7 +66,7 @@ impl ValueCounts {
         self.lost += voxels;
     }
 
-    /// Adds the voxels of a block that was resampled.
+    /// Counts the NaN voxels of a block that was resampled.
     pub(super) fn count_written<O: Voxel>(&mut self, voxels: &[O]) {
         let unknown = voxels.iter().filter(|v| v.partial_cmp(v).is_none()).count();
         self.unknown += unknown as u64;

@@ -54,7 +54,7 @@ impl<T> Moving<'_, T> {
 /// voxel. NaN positions take `options.fill`; their number is returned.
 /// Numbers: positions are `f64`, weights and values `f32`, without fused multiply-add, so that
 /// results are bit-identical on every processor.
-/// Checked by: `oracle`, `golden`; `benches/warp.rs`.
+/// Checked by: `oracle`, `golden`. Measured by: `benches/warp.rs`.
 pub(super) fn interpolate<T: Voxel, O: Voxel>(
     moving: &Moving<T>,
     rows: &VoxelMap,
@@ -133,7 +133,8 @@ fn each_row(
 for_avx2! {
     /// Interpolates one row trilinearly, one axis after the other.
     ///
-    /// Speed: compiled for AVX2, it takes 0.4 of the time (one affine, a field).
+    /// Speed: compiled for AVX2, it takes 0.4 of the time of the portable code (benchmarks "one
+    /// affine" and "a field").
     fn linear_row<T: Voxel>(
         layout: &VoxelLayout,
         voxels: &[T],
@@ -157,9 +158,10 @@ fn linear_row_any<T: Voxel>(
 }
 
 for_avx2! {
-    /// One row by a kernel of more than two voxels a side.
+    /// Interpolates one row with a kernel of more than two voxels along each axis.
     ///
-    /// Speed: compiled for AVX2, it takes 0.8 (cubic) to 0.9 (Lanczos) of the time.
+    /// Speed: compiled for AVX2, it takes 0.8 (cubic) to 0.9 (Lanczos) of the time of the portable
+    /// code.
     fn value_row<I: Interpolator>(
         layout: &VoxelLayout,
         positions: &Positions,
@@ -168,14 +170,14 @@ for_avx2! {
     ) => VoxelLayout::value_row
 }
 
-/// The index of a position outside the moving volume.
+/// The value that stands for the index of a voxel if the position is outside the moving volume.
 const OUTSIDE: u32 = u32::MAX;
 
 for_avx2! {
     /// The indices of the voxels nearest to the positions of one row; positions half way between
-    /// voxels round up. [`OUTSIDE`] if a position is outside.
+    /// voxels round up. The index is [`OUTSIDE`] if a position is outside.
     ///
-    /// Speed: compiled for AVX2, nearest neighbours take 0.75 of the time.
+    /// Speed: compiled for AVX2, nearest neighbours take 0.75 of the time of the portable code.
     fn nearest_indices(layout: &VoxelLayout, positions: &Positions, out: &mut Vec<u32>)
         => nearest_indices_any
 }
@@ -243,7 +245,8 @@ struct VoxelLayout {
     fill: f32,
 }
 
-/// The cells that contain 16 positions.
+/// The cells (the cubes between eight neighbouring voxels) that contain a group of [`LANES`]
+/// positions.
 struct Cells {
     /// The index of the lower corner in the block's slice.
     low: [u32; LANES],
@@ -395,9 +398,9 @@ impl VoxelLayout {
     }
 }
 
-/// Interpolation from more than two voxels a side. A trait is used instead of a closure because its
-/// method is always inlined, and is then compiled for the processor's vector registers together
-/// with the loop around it.
+/// Interpolation from more than two voxels along each axis. A trait is used instead of a closure
+/// because its method is always inlined, and is then compiled for the processor's vector registers
+/// together with the loop around it.
 pub(super) trait Interpolator {
     /// The value at `t` (0 to 1) of the way from voxel `low` of the block to the next along each
     /// axis.

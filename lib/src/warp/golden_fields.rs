@@ -8,7 +8,8 @@ use super::npz::Array;
 use super::{inverse, oracle, points};
 use crate::geom::{Chain, Field, Grid, Point, Transform};
 
-/// A field of the case with its first vector at the origin, as BigStream composes and inverts it.
+/// A field of the test case, with its first vector at the physical origin, where BigStream assumes
+/// it when it composes and inverts fields.
 fn field(case: &Version5, name: &str) -> Field {
     case.field(name, [0.0; 3])
 }
@@ -105,9 +106,9 @@ fn version_5_carries_points_to_the_same_places() {
     }
 }
 
-/// For points, unlike for images, BigStream interpolates fields by cubic splines (scipy's default):
-/// up to 12 samples beyond the field the outer vectors are repeated, and there the spline is
-/// mirrored.
+/// For points, unlike for images, BigStream interpolates fields by cubic splines (scipy's default).
+/// It first pads the field with 12 repetitions of its outermost vectors on each side; beyond this
+/// padding the spline is mirrored.
 #[test]
 #[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn version_5_carries_points_by_a_spline_of_the_field_and_we_stay_within_its_curvature() {

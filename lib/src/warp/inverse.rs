@@ -20,7 +20,8 @@ const NODE_SPACING: i64 = 8;
 /// The number of steps with the interpolated slope after which a node is solved by Newton's method
 /// instead.
 const MAX_STEPS: usize = 12;
-/// The step of the finite differences at these nodes, micrometres.
+/// The step of the finite differences that detect folds at nodes solved by Newton's method,
+/// micrometres.
 const DIFFERENCE_STEP: f64 = 1e-3;
 
 /// For each node of a box, the point that the chain maps to it.
@@ -31,7 +32,7 @@ pub struct Inverse {
     pub vectors: Vec<[f32; 3]>,
     /// The number of nodes without a known point.
     pub lost: u64,
-    /// How many of these have a point, but one at which the map folds.
+    /// The number of those nodes that have a point, but one at which the map folds.
     pub folded: u64,
     /// The sum of the distances between the nodes and the images of their points, micrometres.
     pub residual_sum: f64,
@@ -173,7 +174,7 @@ impl<'a> SolvedNodes<'a> {
         Ok(Self { chain, grid, first, shape, stride, cells, orientation })
     }
 
-    /// The extent that searches may enter; `None` if no node was solved.
+    /// The extent that searches may enter; `None` if every cell has a corner without a solution.
     pub(super) fn extent(&self) -> Option<[Point; 2]> {
         let mut extent = [[f64::INFINITY; 3], [f64::NEG_INFINITY; 3]];
         for cell in &self.cells {
@@ -186,7 +187,8 @@ impl<'a> SolvedNodes<'a> {
         extent[0][0].is_finite().then_some(extent)
     }
 
-    /// See [`inverse`]; `local` is the chain in memory, or `None` if no node was solved.
+    /// See [`inverse`]; `local` is the chain in memory, or `None` if [`SolvedNodes::extent`] is
+    /// `None`.
     fn inverse(
         &self,
         local: Option<&LocalChain>,
@@ -219,8 +221,8 @@ impl<'a> SolvedNodes<'a> {
         Ok(found)
     }
 
-    /// Solves a node from the interpolation of the solved nodes around it; `None` if the iteration
-    /// fails.
+    /// Solves a node by an iteration that starts from the interpolation of the solved nodes around
+    /// it. Returns its point and the residual, micrometres, or `None` if the iteration fails.
     fn follow(
         &self,
         local: &LocalChain,

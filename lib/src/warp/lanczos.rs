@@ -28,15 +28,15 @@ type Taps = [f32; WIDE];
 /// kernel.
 const STEPS: usize = 1024;
 
-/// Weights at `i / STEPS` of the way from one voxel to the next: of the voxels from two below the
-/// lower neighbour to three above it. The last row is there twice, so that every row has a next
-/// one.
+/// Row `i` holds the weights at `i / STEPS` of the way from one voxel, the lower neighbour, to the
+/// next, for the voxels from two below the lower neighbour to three above it. The last row is
+/// stored twice, so that linear interpolation finds a next row everywhere.
 static WEIGHTS: LazyLock<Vec<Taps>> =
     LazyLock::new(|| (0..=STEPS + 1).map(|i| exact(i.min(STEPS) as f64 / STEPS as f64)).collect());
 
 /// The weights at `t` of the way from one voxel to the next, by the definition.
 fn exact(t: f64) -> Taps {
-    // the sides divide by the distance to the voxel
+    // on a voxel, `side` would divide by 0
     if t == 0.0 {
         return [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0];
     }
@@ -87,7 +87,7 @@ fn sine(x: f64) -> f64 {
     x * (1.0 - s / 6.0 * (1.0 - s / 20.0 * (1.0 - s / 42.0 * (1.0 - s / 72.0 * (1.0 - s / 110.0)))))
 }
 
-/// The cosine, to 2e-9 for arguments up to pi / 3.
+/// The cosine, to 4e-9 for arguments up to pi / 3.
 #[inline(always)]
 fn cosine(x: f64) -> f64 {
     let s = x * x;
@@ -152,8 +152,8 @@ impl<'a, T: Voxel> Lanczos<'a, T> {
     }
 }
 
-/// The voxels of the taps along x. A whole register of integers is read, as those of weight zero do
-/// no harm; floats may be NaN there.
+/// The voxels of the taps along x. For integers, a whole register is read, because the additional
+/// voxels have weight 0. For floats only the taps are read, because the others may be NaN.
 #[inline(always)]
 fn taps<T: Voxel>(row: &[T]) -> Taps {
     let mut taps = [0.0; WIDE];
@@ -192,8 +192,8 @@ impl<T: Voxel> Interpolator for Lanczos<'_, T> {
             Some(_) => self.sums(block, low, [&z_weights, &y_weights]),
             None => self.sums(None, low, [&z_weights, &y_weights]),
         };
-        // keep the sums in memory: otherwise the compiler computes each lane separately for use
-        // below
+        // `black_box` keeps the sums together in memory: otherwise the compiler would compute each
+        // of them separately, because they are used separately below
         let sum = black_box(sum);
         let term = |x: usize| if x_weights[x] == 0.0 { 0.0 } else { x_weights[x] * sum[x] };
         ((term(0) + term(5)) + (term(1) + term(4))) + (term(2) + term(3))

@@ -24,14 +24,14 @@ pub(super) struct BlockLayout {
     pub(super) block: [usize; 3],
     /// The peak memory of the most expensive block.
     pub(super) task: Cost,
-    /// The memory of that block while it waits.
+    /// The memory of that block while it waits to be computed or written.
     pub(super) waiting: Cost,
-    /// The maximum number of voxels of the moving volume that a block reads.
+    /// The maximum number of voxels of the moving volume that a block reads from each channel.
     pub(super) part: usize,
     /// The shape of that part.
     shape: [usize; 3],
-    /// Bytes of the decoded chunks that a layer of blocks reads, the maximum over all layers: a
-    /// cache of this size holds all that the next layer reads again.
+    /// Bytes of the decoded chunks of one channel that a layer of blocks reads, the maximum over
+    /// all layers: a cache of this size holds all that the next layer reads again.
     pub(super) useful_cache_bytes: u64,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Demand {
     pub(super) part: [usize; 3],
 }
 
-/// The memory of a block at its peak, and while it waits.
+/// The memory of a block at its peak, and while it waits to be computed or written.
 type Costs<'a> = &'a dyn Fn(&Demand) -> [Cost; 2];
 
 /// Chooses the blocks; `costs` gives the memory of a block.
@@ -57,7 +57,7 @@ pub(super) fn choose(job: &ResampleJob, costs: Costs, ctx: &Context) -> Result<B
         grown(unit.shape, bounds.shape(), BLOCK_VOXELS)
     };
     let mut layout = most_expensive(job, block, costs)?;
-    // leave room for several blocks and for what they share
+    // halve the blocks until eight fit into memory, which leaves room for what they share
     let mut voxels = BLOCK_VOXELS;
     while ctx.block_size.is_none() && layout.task.total() > ctx.memory / 8 && block != unit.shape {
         voxels /= 2;

@@ -87,7 +87,7 @@ pub enum Error {
     Unknown {
         /// The output.
         output: String,
-        /// The verdict that the run is complete but not successful.
+        /// The exit reason: the run is complete but not successful.
         #[source]
         verdict: blocks::ExitReason,
     },
@@ -213,8 +213,9 @@ pub fn resample(
 /// // a row of four voxels, moved by half a voxel
 /// let grid = Grid::new([1, 1, 4], [1.0; 3], [0.0; 3]);
 /// let chain = LocalChain { steps: vec![LocalStep::Affine(Affine::translation([0.0, 0.0, 0.5]))] };
-/// let moved: Vec<f32> = resample_block(&[10u16, 20, 40, 80], &grid, &chain, &grid,
-/// &Options::default()); assert_eq!(moved, [15.0, 30.0, 60.0, 80.0]);
+/// let options = Options::default();
+/// let moved: Vec<f32> = resample_block(&[10u16, 20, 40, 80], &grid, &chain, &grid, &options);
+/// assert_eq!(moved, [15.0, 30.0, 60.0, 80.0]);
 /// ```
 pub fn resample_block<T: Voxel, O: Voxel>(
     voxels: &[T],
@@ -374,8 +375,8 @@ impl ResampleJob<'_> {
         self.channels.iter().map(Reads::Volume).chain(self.fields().map(Reads::Field)).collect()
     }
 
-    /// The memory of a task at its peak, and while it waits; used buffers are kept for the next
-    /// task.
+    /// The memory of a task at its peak, and while it waits to be computed or written. Used buffers
+    /// are kept for later tasks.
     fn task_of<T: Voxel, O: Voxel>(&self, demand: &layout::Demand) -> [Cost; 2] {
         let (channels, voxels) = (self.channels.len(), demand.part.iter().product::<usize>());
         let waiting = Cost::of::<T>("voxels of the moving volume", channels * voxels)
@@ -459,7 +460,8 @@ impl ResampleJob<'_> {
         if !self.options.extrapolate {
             return part.intersect(&bounds);
         }
-        // the edge voxels nearest to the positions outside
+        // clip the box to the volume, but keep at least the edge voxels nearest to it, which
+        // positions outside take
         let clamp = |v: i64, a: usize, by: i64| v.clamp(by, bounds.max[a] - 1 + by);
         Box3::new(
             std::array::from_fn(|a| clamp(part.min[a], a, 0)),

@@ -212,7 +212,8 @@ fn noise(shape: [usize; 3], seed: u64) -> Vec<u16> {
 const METHODS: [Interpolation; 4] =
     [Interpolation::Nearest, Interpolation::Linear, Interpolation::Cubic, Interpolation::Lanczos];
 
-/// Positions this close to an edge or to the middle between voxels may round either way.
+/// Whether a position is so close to an edge of the volume, or to the middle between voxels, that
+/// it may round either way.
 fn near_an_edge(at: Point, shape: [usize; 3]) -> bool {
     (0..3).any(|a| {
         let half = (at[a] + 0.5) - (at[a] + 0.5).round();

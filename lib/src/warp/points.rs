@@ -198,7 +198,8 @@ fn cells(chain: &Chain, points: &[Point]) -> BTreeMap<[i64; 3], Vec<usize>> {
     cells
 }
 
-/// The initial guesses: the points mapped back through the matrices alone.
+/// The initial guesses: the points mapped back through the matrices and local affines, without
+/// fields.
 fn guesses(chain: &Chain, points: &[Point]) -> Result<Vec<Point>, Error> {
     let mut out = points.to_vec();
     for (i, step) in chain.steps.iter().enumerate().rev() {
@@ -221,14 +222,15 @@ fn guesses(chain: &Chain, points: &[Point]) -> Result<Vec<Point>, Error> {
                     *p = back.map_or(near, |back| back.apply(*p));
                 }
             }
-            // ignored, as displacements are small compared with the steps that follow
+            // fields are ignored: their displacements are small, and the Newton iterations correct
+            // for them
             Transform::Field(_) => {}
         }
     }
     Ok(out)
 }
 
-/// The mean of all maps.
+/// The mean of the matrices of all blocks.
 fn middle_of(maps: &LocalAffines) -> Affine {
     let mut rows = [[0.0; 4]; 3];
     for map in &maps.affines {

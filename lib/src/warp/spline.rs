@@ -22,9 +22,9 @@ pub(super) const DECAY: i64 = 12;
 const PADDING_BEFORE: usize = 1;
 const PADDING_AFTER: usize = 2;
 
-/// The number of rounds in which unknown voxels next to known ones are filled in before the filter
-/// runs. Voxels that are still unknown then are farther than that from any position with a value,
-/// and affect it by `|pole|^6`.
+/// The number of rounds in which non-finite voxels next to finite ones are filled in before the
+/// filter runs. Voxels that remain after these rounds are more than this number of voxels away from
+/// any position with a finite value, and affect that value only with a factor of `|pole|^6`.
 const FILL_ROUNDS: usize = 6;
 
 /// The spline coefficients of a block, mirrored about its outermost voxels.
@@ -107,8 +107,8 @@ impl Coefficients {
         })
     }
 
-    /// The spline with the voxels from which it was computed; it is NaN where one of these is not
-    /// finite.
+    /// The spline with the voxels from which it was computed; its value is NaN at positions with a
+    /// non-finite voxel in the support of the spline.
     pub(super) fn over<'a, T>(&'a self, voxels: &'a [T]) -> Spline<'a, T> {
         Spline { coefficients: self, voxels }
     }
@@ -143,8 +143,8 @@ impl<T: Voxel> Interpolator for Spline<'_, T> {
                 sum[x] += z_weights[z] * plane[x];
             }
         }
-        // keep the sums in memory: otherwise the compiler computes each lane separately for use
-        // below
+        // `black_box` keeps the sums together in memory: otherwise the compiler would compute each
+        // of them separately, because they are used separately below
         let sum = black_box(sum);
         (sum[0] * x_weights[0] + sum[1] * x_weights[1])
             + (sum[2] * x_weights[2] + sum[3] * x_weights[3])
@@ -229,7 +229,8 @@ fn filter_any(lines: &mut [f32], n: usize, run: usize) {
     if n < 2 {
         return;
     }
-    // the initial state of the filter: the mirrored line, as far back as it has an effect
+    // the initial state of the filter: the weighted sum over the mirrored line, as far as the
+    // weights matter
     let mut state = vec![0.0; run];
     let mut weight = 1.0;
     for k in 0..=2 * DECAY as usize {

@@ -409,7 +409,8 @@ fn a_field_smaller_than_the_distance_of_the_points_that_are_looked_at_is_applied
     let folder = tempfile::tempdir().unwrap();
     let (moving, _) = moving(folder.path());
     let onto = moving.grid();
-    // between the first and the second of five points along each axis
+    // between the first and the second of the five positions along each axis that `Grid::sample`
+    // returns
     let grid = Grid::new([2, 2, 2], onto.spacing, onto.position([3.0, 4.0, 5.0]));
     let field = Field { grid, vectors: vec![[0.0, 0.0, 1.0]; 8] };
     let chain = Chain { steps: vec![Transform::Field(Arc::new(field))] };

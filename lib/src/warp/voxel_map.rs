@@ -332,14 +332,15 @@ fn blend_rows(field: &FieldPart, at: [f64; 2], out: &mut Vec<Point>) -> bool {
     true
 }
 
-/// Divides a line along x of the domain into pieces at the ramps that it crosses. The rule is that
-/// of [`LocalAffines::apply`] for constant z and y, whose weights are constant too.
+/// Divides a line along x of the domain into pieces at the ramps that it crosses. The blend is that
+/// of [`LocalAffines::apply`] at constant z and y, where the weights along z and y are constant,
+/// too.
 fn bend(maps: &LocalAffines, line: &RowSegment, first: i64, out: &mut Vec<RowSegment>) {
     let counts = LocalAffines::counts(maps.domain.shape, maps.block);
     let index = maps.domain.index(line.terms[0]);
     let pace = line.terms[1][2] / maps.domain.spacing[2];
-    // at the centre of its core a block has weight 1 along x, which leaves the weights along z and
-    // y
+    // at the centre of its core a block has weight 1 along x, so that only the weights along z and
+    // y remain
     let blend = |x: usize| {
         let middle = (x as f64 + 0.5) * maps.block[2] as f64 - 0.5;
         let mut sum = RowSegment::line(line.end, [0.0; 3], [0.0; 3]);
@@ -355,7 +356,7 @@ fn bend(maps: &LocalAffines, line: &RowSegment, first: i64, out: &mut Vec<RowSeg
         }
         sum
     };
-    // the output voxel at which the line crosses a position of the domain
+    // the first output voxel, along x, at or beyond position `place` of the domain
     let crossing = |place: f64| {
         let x = ((place - index[2]) / pace).ceil();
         (x.clamp(-1e15, 1e15) as i64).clamp(first, line.end)
@@ -390,7 +391,7 @@ fn bend(maps: &LocalAffines, line: &RowSegment, first: i64, out: &mut Vec<RowSeg
     }
 }
 
-/// The product `low + (offset + slope x) * (high - low)`, expanded.
+/// The polynomial `low + (offset + slope x) * (high - low)`, expanded to coefficients of x.
 fn ramp_between(
     low: &RowSegment,
     high: &RowSegment,

@@ -1,4 +1,4 @@
-//! Slow reference sums of B-splines, and properties that all of them must have.
+//! A slow reference implementation of B-splines, and tests of their properties.
 
 use proptest::prelude::*;
 

@@ -102,7 +102,7 @@ proptest! {
             from: &from,
         };
         let exact = Accuracy { steps: 5000, residual: 1e-6 };
-        // from the steps of another elasticity, too
+        // the steps of another elasticity serve as the initial guess
         let mut steps = [None, None];
         trial.score(0.5 * elasticity, exact, &mut steps);
         let found = trial.score(elasticity, exact, &mut steps);

@@ -1,4 +1,4 @@
-//! Coordinate systems: which axis is z, y or x, and its unit.
+//! Coordinate systems: which of their axes are z, y and x, and the unit of these.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -198,7 +198,8 @@ impl Systems {
         })
     }
 
-    /// The same, or the system of the enclosing transformation if none is named.
+    /// Like [`Systems::named`], but gives `outer`, the system of the enclosing transformation, if
+    /// none is named.
     pub(super) fn or(
         &self,
         object: &Map<String, Value>,
@@ -240,7 +241,8 @@ pub(super) struct FieldAxes {
 }
 
 impl FieldAxes {
-    /// Of an array with its own metadata (RFC 5), or of a group with `multiscales` (0.6).
+    /// Reads the arrangement of an array with its own metadata (RFC 5), or of the first level of a
+    /// group with `multiscales` (0.6).
     pub(super) fn read(node: &Path) -> Result<Self, String> {
         let location = node.display().to_string();
         let bad = |what: &str| format!("refers to {}, which {what}", shorten(&location));

@@ -65,7 +65,7 @@ fn group_of(attributes: &Value) -> Value {
     json!({"zarr_format": 3, "node_type": "group", "attributes": attributes})
 }
 
-/// The group of a field: one level, positioned by the attributes of the array.
+/// The metadata of the group of a field: one level, positioned by the attributes of its array.
 fn field_group(path: &Path) -> Result<Value, Error> {
     let array = path.join("s0").display().to_string();
     let (attributes, _) = crate::volume::attributes(&array)?.unwrap_or_default();

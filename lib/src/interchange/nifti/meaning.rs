@@ -22,7 +22,7 @@ pub(in crate::interchange) enum Meaning {
 pub(in crate::interchange) enum Doubt {
     /// The meaning is not stated; the user can declare the vectors to be displacements.
     Unsaid(String),
-    /// They have a meaning that is not supported.
+    /// The vectors have a meaning that is not supported.
     Other(String),
 }
 

@@ -5,7 +5,8 @@ use crate::volume::dtype::ByteOrder;
 /// The layout of a loaded block's elements in [`Scratch::data`](crate::volume::source::Scratch::data).
 #[derive(Debug)]
 pub(in crate::volume) struct Block {
-    /// The offset in elements, as `strides` count them, at which the buffer begins.
+    /// The offset in elements of the buffer's first element from the block's first element: the sum
+    /// of its indices times `strides`. Not 0 if only part of the block was read.
     pub(in crate::volume) first: usize,
     /// Distance in elements between neighbours along each dimension.
     pub(in crate::volume) strides: Vec<usize>,

@@ -70,7 +70,7 @@ impl<const N: usize> BoxN<N> {
         })
     }
 
-    /// The first position of each row, a run along the last axis.
+    /// The first position of each row; rows run along the last axis.
     pub(in crate::volume) fn rows(&self) -> impl Iterator<Item = [i64; N]> + use<N> {
         let mut starts = *self;
         if !self.is_empty() {
@@ -168,7 +168,7 @@ impl Bounds {
         }
     }
 
-    /// The box with axes of one element before its own.
+    /// The box with the rank raised to `N` by leading axes of one element, with the index 0.
     ///
     /// # Panics
     /// If the rank is above `N`.

@@ -36,7 +36,7 @@ pub(in crate::volume) struct Decoded {
 }
 
 impl Decoded {
-    /// Bytes that it occupies in the cache.
+    /// Bytes that the block occupies in the cache: its voxels and the overhead of its entry.
     fn bytes(&self) -> u64 {
         if self.block.is_none() && self.data.capacity() == 0 {
             MISSING
@@ -53,8 +53,8 @@ struct CacheSlot {
 }
 
 impl CacheSlot {
-    /// Locks the content. A thread that waits here for another to decode gives up its compute
-    /// permit.
+    /// Locks the content. While a thread waits here for another one to decode the block, its
+    /// compute permit is released.
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Decoded>>> {
         match self.content.try_lock() {
             Ok(content) => content,
@@ -110,9 +110,9 @@ impl Cache {
         ENTRY + bytes as u64 <= self.limit()
     }
 
-    /// Returns block `number`, which has `expected` bytes; calls `decode` if it is not cached.
-    /// Errors are not cached. Returns `None`, without calling `decode`, if the block is not cached
-    /// and there is no room for it.
+    /// Returns block `number`, which has `expected` bytes. If it is not cached, calls `decode` with
+    /// a buffer that may be reused. Errors are not cached. Returns `None`, without calling
+    /// `decode`, if the block is not cached and there is no room for it.
     pub(in crate::volume) fn get(
         &self,
         number: u64,
@@ -151,8 +151,8 @@ impl Cache {
         *content = Some(Arc::clone(&decoded));
         drop(content);
         let mut state = self.lock();
-        // an earlier failed decode may have removed this slot: only the threads that waited then
-        // hold it
+        // if another thread failed to decode this slot, the slot is no longer in the table: only
+        // the threads that waited for it still hold it
         if state.slots.get(&number).is_some_and(|known| Arc::ptr_eq(known, &slot)) {
             state.bytes = (state.bytes + decoded.bytes()).saturating_sub(reserved);
             state.peak = state.peak.max(state.bytes);
@@ -184,7 +184,7 @@ impl CacheState {
             rounds = rounds.checked_sub(1)?;
             let number = self.queue.pop_front()?;
             let Some(slot) = self.slots.get(&number) else { continue };
-            // being decoded or in use, or used since it was added
+            // keep blocks that are being decoded or are in use by a reader
             let busy = slot.content.try_lock().map_or(true, |content| match &*content {
                 Some(known) => known.block.is_some() && Arc::strong_count(known) > 1,
                 None => true,

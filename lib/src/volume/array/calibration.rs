@@ -2,7 +2,7 @@
 
 use crate::geom::Point;
 
-/// The spacing and origin that a location states, micrometres, z, y, x.
+/// The spacing and origin from the metadata of an array or file, in micrometres along z, y, x.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::volume) struct Calibration {
     /// Distance between the centres of neighbouring voxels.
@@ -11,8 +11,8 @@ pub(in crate::volume) struct Calibration {
     pub(in crate::volume) pixel: Option<[f64; 2]>,
     /// The centre of voxel 0.
     pub(in crate::volume) origin: Option<Point>,
-    /// The index of voxel 0 along z, y, x in the frame of the file, where it is not 0: without an
-    /// `origin`, it is the index times the spacing.
+    /// The index of the first voxel along z, y, x in the coordinate system of the file, usually 0.
+    /// Without an `origin`, the origin is this index times the spacing.
     pub(in crate::volume) first: Point,
     /// Where the values come from, or why they are unknown.
     pub(in crate::volume) source: String,
@@ -24,9 +24,10 @@ impl Calibration {
         Self { source: reason.into(), ..Self::default() }
     }
 
-    /// The centre of voxel 0 for a spacing, micrometres; `None` if nothing is stated.
+    /// The centre of voxel 0 in micrometres: the stated origin, or else the index of the first
+    /// voxel times `spacing`. `None` if no origin is stated and that index is 0.
     ///
-    /// * `planar`: there is no z axis, along which the origin is then 0
+    /// * `planar`: whether the array has no z axis; the index along z is then taken as 0
     pub(in crate::volume) fn origin_for(&self, spacing: Point, planar: bool) -> Option<Point> {
         let of_index = || {
             let first = if planar { [0.0, self.first[1], self.first[2]] } else { self.first };
@@ -37,9 +38,9 @@ impl Calibration {
     }
 }
 
-/// The length of a unit in micrometres. Knows the names that OME-NGFF 0.4 and 0.5 allow, and the
-/// abbreviations of ImageJ, OME-XML and N5 tools; `None` for pixels and everything else that is not
-/// a length.
+/// The length of a unit in micrometres; `None` for pixels and everything else that is not a known
+/// unit of length. Accepts the names that OME-NGFF 0.4 and 0.5 allow, and the abbreviations of
+/// ImageJ, OME-XML and N5 tools.
 pub(in crate::volume) fn micrometers(unit: &str) -> Option<f64> {
     let unit = unit.trim().trim_matches('"');
     Some(match unit {

@@ -9,7 +9,7 @@ use crate::volume::{Error, open, path_of, sections};
 
 /// The maximum number of files of an array that are examined.
 const MAX_FILES: u64 = 1024;
-/// The same in a bucket or on a web server, where each takes a request.
+/// The same limit in a bucket or on a web server, where each file takes a request.
 const MAX_REQUESTS: u64 = 64;
 /// Files of up to this many bytes in total are hashed completely.
 const MAX_HASHED_BYTES: u64 = 64 << 20;
@@ -22,8 +22,9 @@ pub(in crate::volume) struct StoredContent<'a> {
     pub(in crate::volume) count: u64,
     /// The path of file number `i`, for `i` below `count`.
     pub(in crate::volume) file: Box<dyn Fn(u64) -> PathBuf + 'a>,
-    /// Whether each file is an image that is not changed while it is read: its modification time
-    /// counts too. Otherwise files are chunks, of which only the length counts.
+    /// Whether each file is an image that must not change while it is read, so that its
+    /// modification time is compared too. Otherwise the files are chunks, of which only the
+    /// existence and the length are compared.
     pub(in crate::volume) is_whole: bool,
     /// Whether all local files are examined, however many there are.
     pub(in crate::volume) looks_at_all: bool,
@@ -102,10 +103,11 @@ impl<'a> StoredContent<'a> {
     /// The fingerprint of the array's content; the paths of its files are not part of it.
     ///
     /// An array of up to [`MAX_FILES`] files and [`MAX_HASHED_BYTES`] bytes is hashed completely.
-    /// Of a larger one, the size and modification time of [`MAX_FILES`] evenly spread files are
-    /// hashed, so that a rewritten array is recognized without reading it. In a bucket or on a web
-    /// server, only an array of one file is hashed completely; of others, the sizes and entity tags
-    /// (or modification times) of [`MAX_REQUESTS`] files are hashed.
+    /// Of a larger one, the size and modification time of [`MAX_FILES`] evenly spread files (of all
+    /// files with `looks_at_all`) are hashed, so that a rewritten array is recognized without
+    /// reading it. In a bucket or on a web server, only an array of one file of up to
+    /// [`MAX_HASHED_BYTES`] bytes is hashed completely; of others, the sizes and entity tags (or
+    /// modification times) of up to [`MAX_REQUESTS`] files are hashed.
     ///
     /// # Errors
     /// [`Error::Io`] for an existing file that cannot be read.
@@ -140,7 +142,7 @@ pub(in crate::volume) struct FileState {
     pub(in crate::volume) path: PathBuf,
     /// See [`StoredContent::is_whole`].
     pub(in crate::volume) is_whole: bool,
-    /// `None` if it is not stored.
+    /// Metadata of the file; `None` if the file does not exist.
     pub(in crate::volume) stat: Option<Stat>,
 }
 

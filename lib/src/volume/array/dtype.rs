@@ -66,13 +66,13 @@ impl Dtype {
         }
     }
 
-    /// Whether it is an integer type; `bool` is one, of 0 and 1.
+    /// Whether this is an integer type; `bool` counts as one, with the values 0 and 1.
     pub fn is_integer(self) -> bool {
         !matches!(self, Self::F32 | Self::F64 | Self::F16 | Self::BF16)
     }
 
-    /// The type as which programs compute with it, which represents all its values: `uint8` for
-    /// `bool`, `float32` for floats of 16 bits, otherwise the type itself.
+    /// The type in which programs compute with elements of this type. It represents all their
+    /// values: `uint8` for `bool`, `float32` for floats of 16 bits, otherwise the type itself.
     #[must_use]
     pub fn read_as(self) -> Self {
         match self {
@@ -122,12 +122,13 @@ impl Dtype {
         }
     }
 
-    /// The type of that [`Dtype::name`].
+    /// The type with this [`Dtype::name`]; `None` for other names.
     pub(in crate::volume) fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|dtype| dtype.name() == name)
     }
 
-    /// The type and byte order of a NumPy or Zarr v2 `descr`: `>u2`, `|b1`.
+    /// The type and byte order of a NumPy or Zarr v2 `descr`, such as `>u2` or `|b1`; `None` for
+    /// unsupported types.
     pub(in crate::volume) fn from_descr(descr: &str) -> Option<(Self, ByteOrder)> {
         let order = match descr.as_bytes().first()? {
             b'>' => ByteOrder::Big,

@@ -33,7 +33,7 @@ use crate::volume::watch::Watch;
 use crate::volume::zarr::ZarrSource;
 use crate::volume::{Dtype, Error, Format, Voxel, unfinished};
 
-/// The attribute with the index of the first element along each axis, where one is not 0.
+/// The attribute with the index of the first element along each axis; absent if all are 0.
 pub(in crate::volume) const FIRST: &str = "first";
 
 /// The maximum number of elements of an array that is read at once.
@@ -91,7 +91,7 @@ impl fmt::Display for AxisName {
 /// An axis of an array.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Axis {
-    /// What varies along it.
+    /// The meaning of the axis.
     pub name: AxisName,
     /// The number of elements along it.
     pub size: usize,
@@ -152,7 +152,8 @@ impl Array {
         Ok(array)
     }
 
-    /// The Zarr array in a folder, with this calibration and the names that it gives.
+    /// Opens the Zarr array in a folder, with this calibration. Its axes have the names in
+    /// `dimension_names`, or `dimension 0` and so on.
     pub(in crate::volume) fn of_node(
         location: &str,
         node: Node,
@@ -181,7 +182,7 @@ impl Array {
         Ok(Self::of(location, found))
     }
 
-    /// An array that has been found.
+    /// The array that `open::find` has found, with an empty cache of the default limit.
     pub(in crate::volume) fn of(location: &str, found: OpenedArray) -> Self {
         let OpenedArray { source, names, calibration, path, format, attributes, notes } = found;
         Self {
@@ -198,7 +199,8 @@ impl Array {
         }
     }
 
-    /// The names in the attribute `axes`, which need not contain x and y; slowest first.
+    /// The axis names in the attribute `axes`, which need not contain x and y; slowest first.
+    /// `None` if the attribute is absent, or its length is not the number of axes.
     fn listed_names(&self) -> Option<Vec<String>> {
         let names: Vec<String> =
             serde_json::from_value(self.attributes.get("axes")?.clone()).ok()?;
@@ -259,13 +261,14 @@ impl Array {
         self.source.layout().block.iter().map(|n| *n as usize).collect()
     }
 
-    /// The distance of elements along z, y, x in micrometres; `None` if the file does not say.
+    /// The distance between neighbouring elements along z, y, x in micrometres; `None` if the
+    /// metadata do not state it.
     pub fn spacing(&self) -> Option<Point> {
         self.calibration.spacing
     }
 
-    /// The centre of the first element along z, y, x in micrometres; `None` if the file does not
-    /// say.
+    /// The centre of the first element along z, y, x in micrometres; `None` if the metadata do not
+    /// state it.
     pub fn origin(&self) -> Option<Point> {
         match self.calibration.spacing {
             Some(spacing) => self.calibration.origin_for(spacing, false),
@@ -376,7 +379,8 @@ impl Array {
         Ok(self.content.get_or_init(|| content).clone())
     }
 
-    /// Detects later whether the array still exists and is unchanged. Request it before reading.
+    /// Returns a watch with which the caller can check later whether the array still exists and is
+    /// unchanged. Call this before reading.
     pub fn watch(&self) -> Arc<Watch> {
         Watch::of(&self.location, &self.path, &*self.source)
     }

@@ -32,8 +32,9 @@ pub struct ArraySpec {
     pub format: Format,
     /// The value of chunks that are not written; 0 in N5.
     pub fill: f64,
-    /// The distance of elements along z, y, x in micrometres, and with it the origin: an element
-    /// with the index i lies at i times the spacing.
+    /// The distance between neighbouring elements along z, y, x in micrometres. It determines the
+    /// origin too: an element with the index i lies at i times the spacing. `None` if neither is
+    /// to be stored.
     pub spacing: Option<Point>,
 }
 
@@ -51,7 +52,7 @@ impl std::fmt::Debug for ArrayOutput {
     }
 }
 
-/// The JSON fill value of a type.
+/// The fill value of an array as JSON, in Zarr's spelling for its element type.
 fn fill(spec: &ArraySpec) -> Value {
     match spec.fill {
         fill if spec.dtype == Dtype::Bool => json!(fill != 0.0),
@@ -130,12 +131,12 @@ impl ArraySpec {
         })
     }
 
-    /// The attributes that say what the axes are.
+    /// The attributes that describe the axes: names, first indices, spacing and origin.
     fn attributes(&self) -> Map<String, Value> {
         let mut attributes = Map::new();
         let mut names: Vec<String> = self.axes.iter().map(|axis| axis.name.to_string()).collect();
         if self.format == Format::N5 {
-            // as N5 lists dimensions
+            // N5 lists dimensions fastest first
             names.reverse();
         }
         attributes.insert("axes".into(), json!(names));
@@ -222,8 +223,8 @@ impl ArrayOutput {
         Self::create_as(location, spec, None, run, attributes)
     }
 
-    /// As [`ArrayOutput::create`], with these attributes; an array that is resumed must have the
-    /// voxel size and origin of `grid`.
+    /// As [`ArrayOutput::create`], with these attributes. If an array is resumed and `grid` is
+    /// given, the array must have the voxel size and origin of `grid`.
     pub(in crate::volume) fn create_as(
         location: &str,
         spec: &ArraySpec,
@@ -270,8 +271,8 @@ impl ArrayOutput {
         self.writer.unit()
     }
 
-    /// Writes a box of whole units, C order of the axes, rounded to the element type. `T` must be
-    /// the element type, or the type as which it is read ([`Dtype::read_as`]).
+    /// Writes a box of whole units, with `elements` in C order of the axes and rounded to the
+    /// element type. `T` must be the element type or its [`Dtype::read_as`].
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Format`] for a box that is not a union of whole units, or another
@@ -315,7 +316,8 @@ impl ArrayOutput {
         })
     }
 
-    /// Records how many blocks are lacking, out of how many; `None` if the array is complete.
+    /// Records the number of missing blocks and the total number of blocks, in this order; `None`
+    /// marks the array as complete.
     ///
     /// # Errors
     /// [`Error::Io`].

@@ -74,7 +74,7 @@ pub fn write_small_array(
     files::sync_pending().map_err(|error| failed(error.source))
 }
 
-/// An array of one chunk.
+/// The properties of a compressed `float64` array that consists of one chunk.
 fn spec(shape: &[u64]) -> ArraySpec {
     ArraySpec {
         container: Container::Zarr3,

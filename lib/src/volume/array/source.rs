@@ -47,7 +47,8 @@ pub(in crate::volume) trait Source: Send + Sync {
     /// The array's shape, blocks and element type.
     fn layout(&self) -> &ArrayLayout;
 
-    /// The state from which a change of the array is detected; `None` for files.
+    /// The watch that detects changes of the array; `None` for formats without a metadata file,
+    /// whose data files are watched instead.
     fn watch(&self) -> Option<Arc<Watch>> {
         None
     }
@@ -143,8 +144,8 @@ pub(in crate::volume) fn decoded_bytes(source: &dyn Source, view: &View, part: &
     (0..3).map(count).fold(block_bytes(layout) + cache::ENTRY, u64::saturating_mul)
 }
 
-/// Bytes that each reading thread holds besides the cache: a block as stored, as decoded, and in
-/// the decoder's working buffer.
+/// Bytes that each reading thread holds besides the cache, for all blocks in flight. A coded block
+/// is held as stored, as decoded, and in the decoder's working buffer; an uncompressed one, once.
 pub(in crate::volume) fn scratch_bytes(source: &dyn Source) -> u64 {
     let block = block_bytes(source.layout());
     let one = if source.is_coded() { block.saturating_mul(3) } else { block };
@@ -212,8 +213,8 @@ enum Loaded {
     InScratch(Option<Block>),
 }
 
-/// Loads a block, through the cache where it is worth it; with the ranges of elements within the
-/// block that are wanted.
+/// Loads a block, through the cache if the block is coded and fits into it. Also returns the wanted
+/// ranges of elements within the block.
 fn load<const N: usize>(
     source: &dyn Source,
     cache: &Cache,
@@ -339,7 +340,8 @@ fn copy<const N: usize, T: Voxel>(
         .sum();
     let mut width = stored.shape()[N - 1];
     let mut rows = *stored;
-    // vectors that are contiguous in both: the rows of the last two axes are one
+    // the last two axes are contiguous in the block and in the output, as with the components of
+    // vectors: copy each of their planes as one row
     if N > 1
         && strides[N - 1] == 1
         && strides[N - 2] == width

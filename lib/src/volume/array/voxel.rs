@@ -1,4 +1,5 @@
-//! The Rust types of elements, and the conversions between stored and computed ones.
+//! The Rust types of elements, and the conversions between the stored types and those used for
+//! computation.
 
 use half::{bf16, f16};
 
@@ -14,8 +15,8 @@ pub trait Voxel:
     fn to_f32(self) -> f32;
     /// Converts to `f64`.
     fn to_f64(self) -> f64;
-    /// The nearest value of this type: integers are rounded half away from zero and clamped, NaN
-    /// becomes 0.
+    /// The nearest value of this type. For integer types, `value` is rounded half away from zero
+    /// and clamped, and NaN becomes 0; `bool` is true from 0.5.
     fn from_f32(value: f32) -> Self;
     /// As [`Voxel::from_f32`].
     fn from_f64(value: f64) -> Self;
@@ -245,14 +246,14 @@ impl Voxel for bool {
     }
 }
 
-/// The 16-bit float types, as [`with_element`](crate::with_element) names them.
+/// The 16-bit float types, for use by the macro [`with_element`](crate::with_element).
 #[doc(hidden)]
 pub mod halves {
     pub use half::{bf16, f16};
 }
 
-/// Evaluates an expression with `$T` bound to the Rust type as which programs compute with elements
-/// of a [`Dtype`]: that of [`Dtype::read_as`].
+/// Evaluates an expression with `$T` bound to the Rust type in which programs compute with elements
+/// of a [`Dtype`]: the type of its [`Dtype::read_as`].
 #[macro_export]
 macro_rules! with_voxel {
     ($dtype:expr, $T:ident => $body:expr) => {

@@ -4,8 +4,8 @@
 //! Whenever a chunk is missing, and once more at the end of a run, two things are checked: the
 //! array's metadata file is still the one that was opened (or another one with the same content),
 //! and the first chunk that was found still exists. At the end of a run, the files that the
-//! fingerprint samples (all chunks of an array of up to a thousand) must also have their original
-//! length.
+//! fingerprint examines (usually up to 1024, in a bucket up to 64) must also have their original
+//! length and, unless they are chunks, their original modification time.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -83,10 +83,11 @@ impl Watch {
         Err(Error::format(&self.location, message))
     }
 
-    /// Quick check that the input is unchanged, from its metadata file and one chunk.
+    /// Quick check that the input is unchanged, from its metadata file and one chunk. In a bucket,
+    /// the check is skipped within [`CHECK_INTERVAL`] of the last one.
     ///
     /// # Errors
-    /// [`Error::Format`], which names what was deleted or changed.
+    /// [`Error::Format`], which names what was deleted or changed; [`Error::Io`].
     pub(in crate::volume) fn check_periodically(&self) -> Result<(), Error> {
         let last_check = || self.last_check.lock().unwrap_or_else(PoisonError::into_inner);
         let is_recent = last_check().is_some_and(|at| at.elapsed() < CHECK_INTERVAL);
@@ -155,7 +156,8 @@ pub fn watch(location: &str) -> Option<Arc<Watch>> {
     Some(Watch::of(location, &path, &*found.source))
 }
 
-/// Whether a location can be an array; a web server does not tell.
+/// Whether a location may be a folder. This is assumed on a web server, where folders cannot be
+/// listed.
 fn may_be_folder(path: &Path) -> bool {
     !store::is_listable(path) || store::is_folder(path)
 }

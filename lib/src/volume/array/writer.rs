@@ -30,8 +30,8 @@ thread_local! {
     static UNIT: RefCell<Vec<u8>> = RefCell::default();
 }
 
-/// Divides boxes of an array of rank 1 to 6 into units and stores them. The axes are those of the
-/// array, slowest first, counted from 0.
+/// Divides boxes of an array of rank 1 to 6 into units and stores them. Positions are along the
+/// axes of the array, slowest first, and begin at 0.
 pub(in crate::volume) struct Writer {
     location: String,
     shape: Vec<usize>,
@@ -95,7 +95,8 @@ impl Writer {
         Self { location, shape: shape.to_vec(), unit, dtype, sink, recent }
     }
 
-    /// Gives a file of planes its final name although planes are missing.
+    /// Renames an incomplete file of planes to its final name; missing planes read as 0. Does
+    /// nothing for chunked arrays.
     pub(in crate::volume) fn name(&self) -> Result<(), Error> {
         match &self.sink {
             Sink::Planes(file) => file.name(),
@@ -113,14 +114,14 @@ impl Writer {
         &self.unit
     }
 
-    /// The number of existing files for the units of a box.
+    /// The number of existing files for the units of a box; 0 for planes.
     pub(in crate::volume) fn stored(&self, part: &Bounds) -> Result<u64, Error> {
         if matches!(self.sink, Sink::Planes(_)) {
             return Ok(0);
         }
         let (mut known, mut others) = (0, Vec::new());
         {
-            // a query of a file in a bucket takes a request, and recent writes are known
+            // a query of a file in a bucket takes a request: skip it for recently written units
             let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
             for index in self.units(part).map(|tile| self.index(&tile)) {
                 match recent.remove(&index) {
@@ -143,7 +144,7 @@ impl Writer {
         self.units(part).map(|tile| self.file(&self.index(&tile))).collect()
     }
 
-    /// The size of a unit, with axes of one element before its own.
+    /// The size of a unit, padded to the maximum rank with leading axes of one element.
     fn padded_unit(&self) -> [usize; RANK] {
         let mut unit = [1; RANK];
         unit[RANK - self.unit.len()..].copy_from_slice(&self.unit);
@@ -219,7 +220,8 @@ impl Writer {
         };
         let tiles: Vec<_> = self.units(part).collect();
         if self.at_once() > 1 && tiles.len() > 1 {
-            // each thread that encodes takes a permit, while this one waits without its own
+            // each encoding thread takes a permit; the calling thread releases its own while it
+            // waits
             let permits = Permits::of_thread();
             store::concurrently(&tiles, self.at_once(), |tile| match &permits {
                 Some(permits) => permits.with(1, || store(tile)),
@@ -245,7 +247,8 @@ impl Writer {
         }
     }
 
-    /// Stores the unit at `tile`; `bytes` is a buffer.
+    /// Stores the unit at `tile`, part of the box `part` with these `elements`; `bytes` is a buffer
+    /// that is reused.
     fn store<T: Voxel>(
         &self,
         part: &BoxN<RANK>,
@@ -277,7 +280,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Appends elements as they are stored.
+    /// Appends elements to `bytes`, converted to the stored element type and byte order.
     fn put<T: Voxel>(&self, elements: &[T], order: ByteOrder, bytes: &mut Vec<u8>) {
         if T::DTYPE == self.dtype {
             T::put(elements, order, bytes);

@@ -1,4 +1,4 @@
-//! Uncompressed elements in a file: `.npy`, and ImageJ stacks with a single directory entry.
+//! Uncompressed elements in a file: `.npy`, and ImageJ stacks with a single image file directory.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ impl Source for FlatFile {
         let block = Block::whole(&self.layout.block, self.order);
         let size = self.layout.dtype.size();
         let plane = self.layout.block.iter().product::<u64>();
-        // planes are contiguous: the number of this one is its index in C order
+        // planes are contiguous: the number of the wanted plane is its linear index in C order
         let number = index.iter().zip(&self.layout.shape).zip(&self.layout.block).fold(
             0,
             |number, ((i, shape), block)| {

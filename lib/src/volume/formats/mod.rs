@@ -1,7 +1,8 @@
 //! The formats of arrays, one module each: how they are opened, read and written.
 //!
-//! `zarr`, `n5`: chunks in a folder. `tiff`, `png`, `npy`: one file (`flat` reads uncompressed ones). `sections`:
-//! a table of images. `codecs`: what chunks are compressed with.
+//! `zarr`, `n5`: chunks in a folder. `tiff`, `png`: one file or a stack of files. `npy`: one file.
+//! `sections`: a table of images. `flat` reads uncompressed files, `codecs` decodes chunks, `bits`
+//! unpacks samples that are not whole bytes.
 
 pub(in crate::volume) mod bits;
 pub(in crate::volume) mod codecs;

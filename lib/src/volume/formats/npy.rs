@@ -19,8 +19,8 @@ pub(in crate::volume) const MAGIC: &[u8] = b"\x93NUMPY";
 /// The maximum size of a header in bytes; NumPy accepts no more than 10 000 by default.
 const MAX_HEADER: usize = 1 << 20;
 
-/// Opens an array. Returns whether it is in Fortran order: the dimensions of its layout are then
-/// reversed, slowest first.
+/// Opens an array. Also returns whether it is in Fortran order; the dimensions of its layout are
+/// then reversed, so that they are slowest first.
 pub(in crate::volume) fn open(
     location: &str,
     path: &Path,

@@ -87,7 +87,7 @@ fn header(location: &str, path: &Path) -> Result<PngHeader, Error> {
     if head.size[0].saturating_mul(head.row_bytes()) > length.saturating_mul(MAX_EXPANSION) {
         return Err(bad(&format!("it is to hold {head}, and has only {length} bytes")));
     }
-    // the last chunk; some programs write more data after it
+    // IEND is the last chunk, but some programs write more data after it
     let mut end = Vec::new();
     store::read(path, ReadRange::End(length.min(1 << 12) as usize), &mut end).map_err(io)?;
     if !end.windows(4).any(|word| word == b"IEND") {
@@ -97,7 +97,7 @@ fn header(location: &str, path: &Path) -> Result<PngHeader, Error> {
 }
 
 impl PngStack {
-    /// Opens the files and names the dimensions.
+    /// Opens the files; also returns the names of the dimensions, slowest first.
     ///
     /// # Errors
     /// [`Error`]: a file that is no PNG, is truncated, or differs from the first.
@@ -133,7 +133,8 @@ impl PngStack {
         Ok((Self { location: location.to_owned(), layout, head, files }, names))
     }
 
-    /// Decodes a file: samples in stored order, big endian.
+    /// Decodes a file to `out`: samples in stored order, big endian. `packed` is a buffer for
+    /// samples of fewer than 8 bits.
     fn decode(&self, path: &Path, packed: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), PngError> {
         let mut reader = decoder(path).map_err(PngError::Io)?.read_info()?;
         let row = self.head.row_bytes() as usize;

@@ -47,7 +47,8 @@ fn affine() -> impl Strategy<Value = Affine> {
     )
 }
 
-/// Blocks of 100 um whose maps differ by less than would make the blend between them fold.
+/// Local affines in blocks of 100 um, whose maps differ so little that the blend between them does
+/// not fold.
 fn local_affines() -> impl Strategy<Value = Step> {
     let differences = prop::collection::vec(prop::array::uniform3(-4.0..4.0f64), 64);
     (affine(), differences).prop_map(|(map, differences)| {

@@ -1,13 +1,13 @@
-//! Which points a chain's fields reach.
+//! Counts of the points that lie inside and outside the fields of a chain.
 
 use super::{Error, forward};
 use crate::geom::{Chain, Grid, Point, Transform, UnreachedField};
 
-/// How many of some points a field of a chain reaches.
+/// The numbers of given points inside and outside one field of a chain.
 pub(in crate::warp) struct Reached {
     /// The field's step in the chain, counted from 1.
     pub(in crate::warp) step: usize,
-    /// The number of points that have a displacement.
+    /// The number of points inside the field.
     pub(in crate::warp) inside: usize,
     /// The number of points outside the field; points that are already NaN do not count.
     pub(in crate::warp) outside: usize,
@@ -18,7 +18,7 @@ pub(in crate::warp) struct Reached {
 }
 
 impl Reached {
-    /// Refuses a field that reaches none of the points.
+    /// Refuses a field if all points lie outside it.
     ///
     /// # Errors
     /// [`UnreachedField`].
@@ -46,7 +46,7 @@ pub(in crate::warp) fn warn_outside(to: &str, chain: &Chain, onto: &Grid) -> Res
     Ok(())
 }
 
-/// Counts, for each field of `chain`, the points that it reaches.
+/// Counts, for each field of `chain`, the points that lie inside and outside it.
 ///
 /// * `points`: in the fixed space, `[z, y, x]` in micrometres
 ///

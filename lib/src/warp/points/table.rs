@@ -22,7 +22,8 @@ const MAX_LOGGED: usize = 10;
 ///
 /// # Errors
 /// [`Error::Table`] for an invalid table, [`Error::NoInverse`] for a chain that cannot be inverted,
-/// [`Error::Field`] if a field cannot be read.
+/// [`Error::Field`] if a field cannot be read, [`Error::Apart`] if all points lie outside a field,
+/// [`Error::Blocks`] if the output exists or its name does not fit.
 pub fn map_table(
     from: &Path,
     to: &Path,
@@ -113,7 +114,7 @@ impl PointTable {
             + search_cost(chain, usize::MAX, self.points.len())
     }
 
-    /// Logs the lost points, the first of them individually.
+    /// Logs the lost points, up to [`MAX_LOGGED`] of them individually.
     fn name(&self, from: &Path, lost: &[usize], why: &str) {
         for &i in lost.iter().take(MAX_LOGGED) {
             let (line, point) = (self.lines[i], self.points[i]);

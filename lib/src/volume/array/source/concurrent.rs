@@ -19,9 +19,9 @@ enum LoadedBlock {
 /// The number of a target, its block, and the wanted ranges of elements; or an error.
 type Message = Result<(usize, LoadedBlock, Vec<Range<u64>>), Error>;
 
-/// As [`super::read`] for these targets. Up to [`Source::in_flight`] threads load blocks, and this
-/// one copies them to the output. A thread that decodes holds a permit of the calling thread, so
-/// that no more threads compute than without them.
+/// As [`super::read`] for these targets. Up to [`Source::in_flight`] threads load blocks, and the
+/// calling thread copies them to the output. A loading thread takes a permit from the same
+/// semaphore as the calling thread, so that the limit on computing threads still holds.
 pub(super) fn read<const N: usize, T: Voxel>(
     source: &dyn Source,
     cache: &Cache,

@@ -14,7 +14,8 @@ pub(in crate::volume) struct Number {
 }
 
 impl Number {
-    /// The type under `key` of a configuration.
+    /// The type under `key` of a configuration; `None` if it is absent, or not a type that the
+    /// filters support (`bool` and 16-bit floats are not).
     pub(super) fn of(config: &Value, key: &str) -> Option<Self> {
         match Dtype::from_descr(config.get(key)?.as_str()?)? {
             (dtype, order) if dtype.read_as() == dtype => Some(Self { dtype, order }),
@@ -42,7 +43,7 @@ impl Number {
         out
     }
 
-    /// Appends the low bytes of an integer.
+    /// Appends an integer in this type and byte order; higher bytes are dropped.
     fn put(self, value: i64, out: &mut Vec<u8>) {
         let size = self.size();
         match self.order {

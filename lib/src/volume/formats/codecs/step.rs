@@ -103,7 +103,7 @@ impl Step {
         matches!(self, Self::Delta(..) | Self::Scale(..) | Self::Rounded)
     }
 
-    /// The encoded size of an input of `size`.
+    /// The encoded size in bytes of an input of `size` bytes; an upper bound for compressors.
     fn encoded(&self, size: Size) -> Size {
         let each = |size: Size, to: &dyn Fn(usize) -> usize| match size {
             Size::Exactly(size) => Size::Exactly(to(size)),

@@ -6,8 +6,9 @@ use super::Size;
 
 /// The memory limit of the LZMA decoder in bytes: enough for its highest preset.
 const LZMA_MEMORY: u64 = 80 << 20;
-/// The size up to which Zstandard data are decoded in one call, if frame and chunk agree about it;
-/// larger data are decoded as a stream.
+/// The decoded size in bytes up to which Zstandard data are decoded in one call, if the frame
+/// states the size of the chunk. Larger data are decoded as a stream, unless they expand at most
+/// 64-fold.
 const AT_ONCE: usize = 64 << 20;
 /// The maximum expansion of LZ4: decoded bytes per input byte.
 const LZ4_RATIO: usize = 255;
@@ -149,7 +150,7 @@ fn blosc(input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
     }
     let bytes = blosc_decompress_bytes(input, claimed, 1).map_err(|error| error.to_string())?;
     Size::Exactly(claimed).check(bytes.len())?;
-    // reuse the buffer: repeatedly replacing one that is kept by a new one would fragment the heap
+    // reuse the buffer: replacing long-lived buffers again and again would fragment the heap
     let known = out.capacity();
     if known >= claimed && known <= claimed + claimed / 8 {
         out.clear();

@@ -80,7 +80,9 @@ impl N5Array {
         index.iter().rev().fold(self.path.clone(), |path, i| path.join(i.to_string()))
     }
 
-    /// Stores one block without padding, elements big endian. A block of zeros is not stored.
+    /// Stores one block without padding: `extent` elements along each dimension, slowest first, big
+    /// endian. Returns whether it is stored: a block of zeros is not, and its existing file is
+    /// deleted.
     pub(in crate::volume) fn store(
         &self,
         index: &[u64],
@@ -183,7 +185,8 @@ fn refuse_elsewhere(location: &str, folder: &Path, rank: usize) -> Result<(), Er
 /// Parses the header of a block: returns the block's shape, slowest dimension first, and the
 /// payload.
 ///
-/// Mode 0 is the default; mode 1 adds the number of elements; mode 2 is a serialised Java object.
+/// Mode 0 is the default; mode 1 adds the number of elements; mode 2, a serialised Java object, is
+/// refused.
 fn header<'a>(file: &'a [u8], block: &[u64]) -> Result<(Vec<u64>, &'a [u8]), String> {
     let rank = block.len();
     let short = || "it ends within its header".to_owned();
@@ -271,7 +274,7 @@ pub(in crate::volume) fn calibrate(
 }
 
 /// The downsampling factors (z, y, x) of a level with this grid, relative to the level `s0` of the
-/// same image.
+/// same image; 1 if there is no such level with a known spacing.
 pub(in crate::volume) fn factors(array: &Path, grid: &Grid) -> Result<[f64; 3], Error> {
     let Some(finest) = array.parent().map(|parent| parent.join("s0")) else {
         return Ok([1.0; 3]);

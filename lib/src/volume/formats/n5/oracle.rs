@@ -1,5 +1,5 @@
-//! Compares reading and writing with the `n5` crate: local files, raw, gzip, bzip2, xz, and lz4 in
-//! frames.
+//! Compares with the `n5` crate on local files: reading of raw, gzip, bzip2, xz and lz4 in frames,
+//! writing of raw and gzip.
 
 use n5::ndarray::{BoundingBox, N5NdarrayReader};
 use n5::prelude::*;

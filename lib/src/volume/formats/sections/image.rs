@@ -1,4 +1,4 @@
-//! One image of a stack of sections: its section or its mask.
+//! One image that a table of sections lists: a section or its mask.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::volume::open::{self, OpenedArray};
 use crate::volume::source::{self, Source, View};
 use crate::volume::{Dtype, Error, Voxel, unfinished};
 
-/// A section in its table; its image is opened when it is read.
+/// A section that the table lists. The image itself is opened again whenever it is needed.
 pub(super) struct Section {
     /// The index of the plane.
     pub(super) z: i64,
@@ -21,9 +21,9 @@ pub(super) struct Section {
     pub(super) size: [u64; 2],
     pub(super) image: PathBuf,
     pub(super) mask: Option<PathBuf>,
-    /// The files of image and mask, or some of them.
+    /// Up to `FILES_EACH` files of the image and as many of the mask, evenly spread.
     pub(super) files: Vec<PathBuf>,
-    /// The line in the table.
+    /// The line in the table, counted from 1.
     pub(super) line: u64,
 }
 
@@ -96,7 +96,7 @@ impl SectionImage {
         self.source.layout().dtype
     }
 
-    /// The block along y, x.
+    /// The block shape along y, x.
     pub(super) fn block(&self) -> [u64; 2] {
         let [_, y, x] = self.view.pick(&self.source.layout().block, 1);
         [y, x]
@@ -119,7 +119,7 @@ impl SectionImage {
     /// Reads rows and columns of a channel, which must lie within the image.
     ///
     /// # Errors
-    /// [`Error`] of damaged blocks and the operating system.
+    /// [`Error`] for damaged blocks, and for I/O errors.
     pub(super) fn read<T: Voxel>(
         &self,
         channel: u64,

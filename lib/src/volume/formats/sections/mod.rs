@@ -1,5 +1,6 @@
 //! Stacks of sections that a table lists: one image per plane, of any size and format, at any
-//! offset. Planes without a row, and pixels outside the images, have the fill value.
+//! offset. Planes that the table does not list, pixels outside the images, and pixels where a mask
+//! is 0 have the fill value.
 //!
 //! `rows` reads the table, `image` opens one section, `source` reads blocks of the stack.
 
@@ -25,7 +26,8 @@ pub(in crate::volume) use rows::is_table;
 use rows::{SectionRow, SectionTable};
 use source::Sections;
 
-/// The number of files of one section that count towards the fingerprint and are watched.
+/// The maximum number of files of one image or mask that are part of the fingerprint and are
+/// watched.
 const FILES_EACH: u64 = 64;
 
 /// Whether a location is a table of sections, which is read as a volume.
@@ -89,11 +91,11 @@ struct OpenedSections<'a> {
     channels: u64,
     /// The largest block of an image along y, x.
     block: [u64; 2],
-    /// Bytes that are needed to read a block of one image.
+    /// The maximum of the bytes that are needed to read a block of one image.
     working: u64,
     pixels: Vec<Option<[f64; 2]>>,
     codecs: Vec<String>,
-    /// The type, codecs and so on of all images.
+    /// The fingerprint of how all images and masks are stored: type, codecs and so on.
     forms: Fingerprint,
     notes: Vec<String>,
 }
@@ -284,8 +286,8 @@ impl<'a> OpenedSections<'a> {
     }
 }
 
-/// The block of a stack along y, x. A block contains whole blocks of the images, where these are
-/// aligned, and about 512 x 512 pixels at least.
+/// The block shape of a stack along y, x. It is a multiple of the largest block shape of the
+/// images, and has at least about 512 x 512 pixels, but it is not larger than the plane.
 fn blocks(of_images: [u64; 2], plane: [u64; 2]) -> [u64; 2] {
     const SIDE: u64 = 512;
     let [height, width] = of_images;

@@ -53,8 +53,8 @@ fn is_header(start: &[u8]) -> bool {
     has("z") && has("location")
 }
 
-/// Whether the file at `path` is a table of sections; a pipe is not read as a volume. Read errors
-/// are reported when it is opened.
+/// Whether the file at `path` is a table of sections. False for pipes, and if the file cannot be
+/// read: that error is reported when the file is opened.
 pub(in crate::volume) fn is_table(path: &Path) -> bool {
     !files::is_pipe(path)
         && document::read_start(path, HEAD_BYTES).is_ok_and(|start| is_header(&start))
@@ -166,7 +166,8 @@ fn comments(path: &Path, text: &str) -> Result<SectionTable, Error> {
     Ok(list)
 }
 
-/// Three lengths, or two with NaN before them, such as `40,8,8 nm`; micrometres without a unit.
+/// Parses three lengths, such as `40,8,8 nm`, or two, such as `8,8 nm`, which get NaN before them.
+/// The result is in micrometres; so is the text if it has no unit.
 fn lengths(text: &str) -> Option<Point> {
     let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.')? + 1;
     let (numbers, unit) = (&text[..end], text[end..].trim());

@@ -42,13 +42,13 @@ struct MaskedSection {
     mask: Option<SectionImage>,
 }
 
-/// Part of a section: its rows and columns within the block and within the image.
+/// The part of a section that lies in one block: its position in the block and in the image.
 struct SectionPart {
-    /// Rows and columns of the block that lie in the plane.
+    /// The number of rows and columns of the block, clipped to the plane.
     extent: [usize; 2],
-    /// The first row and column of the piece within the block.
+    /// The first row and column of the part within the block.
     at: [usize; 2],
-    /// The piece within the image; one plane along z.
+    /// The part as a box of the image; one plane along z.
     part: Box3,
 }
 
@@ -61,7 +61,7 @@ impl Sections {
         form: String,
     ) -> Self {
         let OpenedSections { sections, codecs, working, .. } = opened;
-        // the pixels of a piece, and those of its mask as f32
+        // buffers for the pixels of a part of a section, and for those of its mask as f32
         let pixels: u64 = layout.block.iter().product();
         let working = working.saturating_add(pixels.saturating_mul(layout.dtype.size() as u64 + 4));
         let (location, open) = (location.to_owned(), Mutex::default());
@@ -99,8 +99,8 @@ impl Sections {
         Ok(pair)
     }
 
-    /// The part of a section that lies in the block at these indices along y, x; `None` if there is
-    /// none.
+    /// The part of a section that lies in the block at these indices along y, x; `None` if they do
+    /// not overlap.
     fn piece(&self, section: &Section, block: [u64; 2]) -> Option<SectionPart> {
         let rank = self.layout.shape.len();
         let (mut extent, mut at, mut low, mut high) = ([0; 2], [0; 2], [0; 3], [1; 3]);
@@ -120,7 +120,8 @@ impl Sections {
         Some(SectionPart { extent, at, part: Box3::new(low, high) })
     }
 
-    /// Reads a piece into `data`, little endian, surrounded by the fill value.
+    /// Reads a part of a section into `data`, little endian, padded with the fill value to the
+    /// block (clipped to the plane).
     fn read<T: Voxel>(
         &self,
         pair: &MaskedSection,
@@ -167,7 +168,8 @@ impl Sections {
     }
 }
 
-/// Bytes of a file, or of all files in a folder; `None` in a bucket.
+/// Bytes of a file, or of all files in a folder except `.voxloom`; `None` in a bucket or if the
+/// path cannot be read.
 fn bytes_below(path: &Path) -> Option<u64> {
     if store::is_remote(path) {
         return None;

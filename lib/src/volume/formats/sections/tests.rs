@@ -43,7 +43,8 @@ fn write_pixels(path: &Path, [height, width]: [usize; 2], pixels: &[u8]) {
     output.write(&grid.bounds(), pixels).unwrap();
 }
 
-/// A section of the reference: z, offset, size, name, mask.
+/// A section of the reference: z, offset (y, x), size (height, width), file extension, and whether
+/// it has a mask.
 type Planned = (i64, [i64; 2], [usize; 2], &'static str, bool);
 
 /// Writes the sections and their table; returns the table's location.
@@ -65,7 +66,7 @@ fn stack(folder: &Path, comments: &str, sections: &[Planned]) -> String {
     table.display().to_string()
 }
 
-/// The voxel at a position in the frame of the table.
+/// The expected voxel at a position (z, y, x) in the coordinates of the table.
 fn expected(sections: &[Planned], fill: u8, [z, y, x]: [i64; 3]) -> u8 {
     let Some((_, offset, size, _, masked)) = sections.iter().find(|section| section.0 == z) else {
         return fill;
@@ -189,7 +190,7 @@ fn every_file_counts_for_the_identity_and_is_watched() {
     let before = identity();
     assert_eq!(before, crate::volume::fingerprint(&table).unwrap());
     assert_eq!(before, identity());
-    // its place does not count
+    // the location of the table is not part of the fingerprint
     let other = tempfile::tempdir().unwrap();
     let moved = stack(other.path(), SPACING, &sections);
     assert_eq!(before, crate::volume::fingerprint(&moved).unwrap());
@@ -201,7 +202,8 @@ fn every_file_counts_for_the_identity_and_is_watched() {
         watch.check().unwrap();
         let path = folder.path().join(name);
         let mut bytes = fs::read(&path).unwrap();
-        // after the last chunk of PNG, anything may follow
+        // an additional byte at the end does not damage the file: a PNG may have any data after its
+        // last chunk
         bytes.push(0);
         fs::write(&path, bytes).unwrap();
         let message = watch.check().unwrap_err().to_string();
@@ -253,7 +255,7 @@ fn a_damaged_table_is_refused_with_the_line() {
         let message = refused(text);
         assert!(words.iter().all(|word| message.contains(word)), "{text}: {message}");
     }
-    // other types and channels
+    // a section of another element type
     let wide = folder.path().join("w.png");
     let mut encoder = png::Encoder::new(fs::File::create(&wide).unwrap(), 2, 2);
     encoder.set_color(png::ColorType::Grayscale);

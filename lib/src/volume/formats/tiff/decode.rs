@@ -27,7 +27,7 @@ pub(super) fn decode(
     let row = form.row_bytes().unwrap_or_default() as usize;
     let wanted = row * rows as usize;
     out.clear();
-    // the bit order of JPEG data is independent of the tag
+    // the tag FillOrder does not apply to JPEG data
     if form.reversed && form.compression != Compression::Jpeg {
         raw.iter_mut().for_each(|byte| *byte = byte.reverse_bits());
     }

@@ -1,4 +1,4 @@
-//! Parses the description of a first page: ImageJ's lines, tifffile's JSON or OME-XML.
+//! Parses the description of a file's first page: ImageJ's lines, tifffile's JSON or OME-XML.
 
 use serde_json::Value;
 
@@ -34,7 +34,8 @@ pub(super) enum ParsedDescription {
     Nothing,
 }
 
-/// Parses a description; `page` holds the rows, columns and samples of a page.
+/// Parses a description; `page` holds the numbers of rows, columns and samples per pixel of the
+/// first page.
 ///
 /// # Errors
 /// A message about a contradiction between the description and the pages.
@@ -175,13 +176,14 @@ fn rename(mut pages: Vec<(char, u64)>) -> Vec<(char, u64)> {
     pages
 }
 
-/// The page dimensions of a shape whose dimensions have no names.
+/// The page dimensions of a shape whose dimensions have no names: those before rows and columns,
+/// combined to one, z. Also returns a warning if several dimensions were combined.
 fn unnamed(shape: &[u64], page: [u64; 3]) -> Result<(Vec<(char, u64)>, Option<String>), String> {
     let [height, width, samples] = page;
     let endings: [&[u64]; 3] =
         [&[height, width, samples], &[samples, height, width], &[height, width]];
     let ending = endings.iter().find(|ending| {
-        // a dimension of one sample may be omitted
+        // the endings with samples are tried only if a pixel has several
         shape.ends_with(ending) && (ending.len() == 2 || samples > 1)
     });
     let Some(ending) = ending else {

@@ -82,7 +82,8 @@ pub(super) enum Predictor {
 pub(super) enum Sample {
     /// A type of whole bytes.
     As(Dtype),
-    /// An unsigned integer of this many bits, most significant bit first; rows begin at bytes.
+    /// An unsigned integer of this many bits, packed with the most significant bit first (24 bits:
+    /// in the byte order of the file). Rows begin at byte boundaries.
     Bits(u64),
 }
 
@@ -256,7 +257,7 @@ impl PageForm {
             Compression::Fax4 if bits != 1 || self.samples != 1 || self.chunk[1] > 65_535 => {
                 return refuse(format!("is compressed as fax (compression 4) of {bits} bits"));
             }
-            // chroma may be subsampled
+            // YCbCr may have subsampled chroma, which is decoded in JPEG only
             _ if self.interpretation == 6 && self.compression != Compression::Jpeg => {
                 return refuse(format!("has colours as {}", names::interpretation(6)));
             }

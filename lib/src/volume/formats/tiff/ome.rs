@@ -130,7 +130,7 @@ impl Ome {
                             count("FirstC")?.unwrap_or(0),
                             count("FirstT")?.unwrap_or(0),
                         ],
-                        // the older name
+                        // `NumPlanes` is the older name of `PlaneCount`
                         count: count("PlaneCount")?.or(count("NumPlanes")?),
                         file: None,
                     }),
@@ -196,7 +196,7 @@ fn attribute(element: &BytesStart, name: &str) -> Option<String> {
     Some(quick_xml::escape::unescape(&found.value).ok()?.into_owned())
 }
 
-/// The physical pixel size along an axis in micrometres, which is also the default unit
+/// The physical pixel size along an axis in micrometres; the micrometre is also OME's default unit
 /// (<https://docs.openmicroscopy.org/ome-model/6.3.1/developers/ome-units.html>).
 fn length(element: &BytesStart, axis: &str) -> Option<f64> {
     let size: f64 = attribute(element, &format!("PhysicalSize{axis}"))?.parse().ok()?;

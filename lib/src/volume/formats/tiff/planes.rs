@@ -80,7 +80,10 @@ fn beyond(page: u64, pages: u64) -> String {
     )
 }
 
-/// Enters the pages of a block into `places`.
+/// Sets the file and page in `places` for each plane of a `TiffData` block.
+///
+/// * `pages`: the number of pages of the file
+/// * `sizes`: the number of planes along z, c, t, with the `samples` of a page as one channel
 fn enter(
     places: &mut [Option<(u32, u32)>],
     file: u32,

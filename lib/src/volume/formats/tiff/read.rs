@@ -97,8 +97,8 @@ struct PageStack {
     files: Vec<PathBuf>,
     /// File number and page of each plane, in C order of `counts`.
     pages: Vec<(u32, Page)>,
-    /// The number of pages along each dimension other than y and x. The samples of a pixel do not
-    /// count.
+    /// The number of pages along each dimension other than y and x. All samples of a pixel are in
+    /// one page.
     counts: Vec<u64>,
     /// The dimension of channels, if there is one.
     channel: Option<usize>,
@@ -153,7 +153,8 @@ impl PageStack {
         }
     }
 
-    /// The plane of a block, and the block's index among the samples of a pixel.
+    /// The number of the page that holds a block, and the sample of the block if samples are stored
+    /// separately (otherwise 0).
     fn plane(&self, index: &[u64]) -> (usize, u64) {
         let (mut plane, mut sample) = (0, 0);
         for (d, count) in self.counts.iter().enumerate() {

@@ -95,7 +95,7 @@ fn alike(page: &PageForm, first: &PageForm, number: usize) -> Result<(), String>
     ))
 }
 
-/// Logs conversions of the samples that the tags demand but that are not applied.
+/// Logs how a page's samples are read if its tags call for a conversion; only `YCbCr` is converted.
 fn log_unapplied_tags(path: &Path, form: &PageForm) {
     let path = path.display();
     match form.interpretation {
@@ -306,7 +306,7 @@ struct Files {
 }
 
 impl Files {
-    /// The number of the file that holds a block; opens it if it is new.
+    /// The number of the file that holds a `TiffData` block; opens the file if it is not open yet.
     fn of_block(&mut self, location: &str, ome: &Ome, block: &TiffData) -> Result<u32, Error> {
         let Some((name, mark)) = &block.file else { return Ok(0) };
         let own = self.paths[0].file_name().is_some_and(|own| own.to_string_lossy() == *name);
@@ -316,7 +316,7 @@ impl Files {
         if let Some(number) = self.known.get(name) {
             return Ok(*number);
         }
-        // next to the first file, whatever its original folder
+        // look for the file next to the first one, whatever folder its name contains
         let path = match Path::new(name).file_name() {
             Some(name) => self.paths[0].with_file_name(name),
             None => self.paths[0].clone(),
@@ -371,7 +371,8 @@ pub(super) fn of_files(location: &str, paths: Vec<PathBuf>) -> Result<Series, Er
     })
 }
 
-/// The dimensions of a description other than z that have more than one element, for messages.
+/// Why a description is not of one stack along z, for messages: its first other dimension of more
+/// than one element, or the number of its images. `None` if it is one stack.
 fn several(known: &ParsedDescription) -> Option<String> {
     match known {
         ParsedDescription::Stack(description) => description

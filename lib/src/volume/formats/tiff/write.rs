@@ -48,7 +48,7 @@ impl Dialect {
 }
 
 impl Plan {
-    /// Lays out a volume.
+    /// Lays out the file for a volume of this grid and element type.
     pub(in crate::volume) fn new(grid: &Grid, dtype: Dtype) -> Self {
         let [planes, height, width] = grid.shape.map(|n| n as u64);
         let plane = height * width * dtype.size() as u64;

@@ -15,7 +15,7 @@ pub(super) struct Keys {
     separator: char,
 }
 
-/// The state of an array's folder.
+/// The result of a search for chunks in an array's folder.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ChunkKeys {
     /// It has at least one chunk under the expected name.

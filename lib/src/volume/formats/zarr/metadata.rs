@@ -18,7 +18,7 @@ pub(in crate::volume) struct ArraySpec {
     pub(in crate::volume) dtype: Dtype,
     /// How chunks are compressed.
     pub(in crate::volume) codec: Codec,
-    /// The value of chunks that are not stored: 0, or `"NaN"`.
+    /// The value of chunks that are not stored, as JSON in Zarr's spelling, such as 0 or `"NaN"`.
     pub(in crate::volume) fill: Value,
     /// The names of the dimensions (version 3).
     pub(in crate::volume) names: Vec<String>,

@@ -72,8 +72,9 @@ impl ZarrSource {
         self.header.keys.path(&self.node.path, chunk)
     }
 
-    /// Reads bytes of a chunk or shard into `buffer`, as [`store::read`] does: the length of the
-    /// file, `None` if it is not stored. Checks that the array still exists.
+    /// Reads bytes of a chunk or shard into `buffer`. Returns the length of the file, as
+    /// [`store::read`] does; if the file does not exist, checks that the array is still there and
+    /// returns `None`.
     fn bytes(
         &self,
         path: &Path,
@@ -221,7 +222,7 @@ impl ZarrSource {
         Ok(self.bytes(path, wanted, &mut scratch.file)?.map(|_| length as u64))
     }
 
-    /// The shape of a shard, with sharding.
+    /// The shape of a shard; `None` without sharding.
     fn shard(&self) -> Option<&[u64]> {
         matches!(self.header.chain.body, Body::Shard(_)).then_some(&*self.header.chunk)
     }

@@ -10,7 +10,7 @@ use crate::volume::dtype::ByteOrder;
 
 /// Both numbers of the index entry of an inner chunk that is not stored.
 const MISSING: u64 = u64::MAX;
-/// The maximum number of cached index entries, 16 bytes each.
+/// The number of cached index entries, 16 bytes each, above which the cache is emptied.
 const MAX_CACHED_ENTRIES: usize = 1 << 20;
 
 /// The configuration of the sharding codec.
@@ -69,7 +69,7 @@ impl Shard {
     /// Parses the index of a shard of `shape` from the bytes at [`Shard::index_range`].
     ///
     /// # Errors
-    /// A wrong checksum.
+    /// A wrong checksum, or a wrong number of bytes.
     pub(super) fn index(&self, bytes: &[u8], shape: &[u64]) -> Result<Vec<(u64, u64)>, String> {
         let mut plain = Vec::new();
         let size = Size::Exactly(self.count(shape) as usize * 16);

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A sample type: bits, tag 339, and a function that gives the value and the bits of a number.
+/// A sample type: bits per sample, sample format (tag 339), and a function from a number to the
+/// value of a sample and its bit pattern.
 type Kind = (usize, u64, fn(i64) -> (f64, u64));
 
 const KINDS: [Kind; 15] = [

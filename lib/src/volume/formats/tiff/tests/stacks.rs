@@ -72,7 +72,7 @@ fn planes_that_follow_one_directory_must_be_there() {
     let folder = Folder::new();
     let mut page = PageSpec::counting(12, 16, 0);
     page.description = b"ImageJ=1.54f\nimages=3\nslices=3\n".to_vec();
-    // the data after the directory, as in ImageJ's files
+    // the offset of the strip points behind the directory, where ImageJ stores the data
     let at = file(std::slice::from_ref(&page), ByteOrder::Big, false).len() as u64;
     page.more = vec![(273, LONG, vec![at])];
     let mut moved = file(&[page], ByteOrder::Big, false);
