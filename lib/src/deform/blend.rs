@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::lattice::{Field, Lattice};
-use super::pairs::{self, Head, Planes};
+use super::pairs::{self, BlockSummary, Planes};
 use super::unfold::Folds;
 use super::{CHUNK, Error, Options};
 use crate::blocks::{Context, Identity, Outcome, Plan, Task, TaskResult, TaskResults, TaskRows};
@@ -19,7 +19,7 @@ use crate::volume::FieldOutput;
 
 /// One block of the first pass.
 struct Entry {
-    head: Head,
+    head: BlockSummary,
     /// Its own nodes, without the halo.
     core: Box3,
     /// Its nodes with the halo.
@@ -219,7 +219,7 @@ impl<'a> Blend<'a> {
         for summary in ends.summaries() {
             extremes = extremes.and(summary?.1);
         }
-        let aligned: Vec<&Head> =
+        let aligned: Vec<&BlockSummary> =
             self.entries.iter().map(|e| &e.head).filter(|head| head.reason.is_none()).collect();
         let mean = |i: usize| {
             aligned.iter().map(|head| head.similarity[i]).sum::<f64>() / aligned.len() as f64
@@ -330,8 +330,8 @@ impl<'a> Blend<'a> {
 }
 
 /// The summary of a block without a ledger entry, which means that its task failed.
-fn missing() -> Head {
-    Head {
+fn missing() -> BlockSummary {
+    BlockSummary {
         reason: Some("failed".to_owned()),
         shape: [0; 3],
         similarity: [0.0; 2],

@@ -12,7 +12,7 @@ use std::path::Path;
 use super::block::{self, descend};
 use super::cpu::Stage;
 use super::lattice::{Field, Lattice};
-use super::pairs::Head;
+use super::pairs::BlockSummary;
 use super::pyramid::{self, Level};
 use super::similarity::Score;
 use super::{Error, Metric, Model, Options};
@@ -89,7 +89,7 @@ pub(super) fn check(
 ) -> Result<(), Error> {
     let mut blocks = Vec::new();
     for summary in ends.summaries() {
-        let (_, head): (_, Head) = summary?;
+        let (_, head): (_, BlockSummary) = summary?;
         blocks.extend(head.evidence);
     }
     let evidence = of_field(&blocks);

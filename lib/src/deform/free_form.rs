@@ -8,10 +8,10 @@ use super::stiffness::{self, Terms};
 use super::{Metric, Options};
 
 /// Number of consecutive rejected steps after which no improvement is expected.
-const VAIN: usize = 3;
+const MAX_REJECTED_STEPS: usize = 3;
 /// After a rejected step, the damping is multiplied by this factor, and the next step is shortened
 /// by its square root.
-const MORE: f64 = 8.0;
+const DAMPING_FACTOR: f64 = 8.0;
 /// Limits of the elasticity of the steps before the first cross-validation. With too stiff a field,
 /// these steps would not reach the displacements that cross-validation needs to recognise that a
 /// looser field is better.
@@ -22,14 +22,14 @@ const STIFF: f64 = 8.0;
 /// The cross-validation is repeated if the steps after it move the control points by more than this
 /// root mean square distance, in voxels: it uses gradients, which are valid for displacements of at
 /// most a voxel.
-const FAR: f64 = 0.5;
+const MAX_DISPLACEMENT: f64 = 0.5;
 /// Maximum number of cross-validations at one resolution.
 const CHOICES: usize = 3;
-/// Number of steps after which the displacements are compared with [`FAR`].
-const TRIED: usize = 2;
+/// Number of steps after which the displacements are compared with [`MAX_DISPLACEMENT`].
+const PROBE_STEPS: usize = 2;
 /// Number of steps that are allowed after the last cross-validation, even if `iterations` is less;
 /// convergence still ends them earlier.
-const AFTER: usize = 3;
+const MIN_FINAL_STEPS: usize = 3;
 
 /// The control points of a block, refined from resolution to resolution.
 pub(super) struct FreeForm {
@@ -131,7 +131,7 @@ impl FreeForm {
     }
 
     /// Takes steps with the chosen elasticity, and repeats the cross-validation if they move the
-    /// control points by more than [`FAR`].
+    /// control points by more than [`MAX_DISPLACEMENT`].
     fn settle<F: Fn(&Field) -> Sums>(
         &mut self,
         problem: &Problem<F>,
@@ -140,16 +140,23 @@ impl FreeForm {
     ) -> State {
         for _ in 1..CHOICES {
             let before = self.coefficients.clone();
-            let (next, left) = self.steps(problem, state, TRIED.min(iterations), self.elasticity);
+            let (next, left) =
+                self.steps(problem, state, PROBE_STEPS.min(iterations), self.elasticity);
             state = next;
-            if root_mean_square(&before, &self.coefficients) < FAR * problem.limits.voxel {
-                let rest = if left > 0 { 0 } else { iterations.saturating_sub(TRIED).max(AFTER) };
+            if root_mean_square(&before, &self.coefficients)
+                < MAX_DISPLACEMENT * problem.limits.voxel
+            {
+                let rest = if left > 0 {
+                    0
+                } else {
+                    iterations.saturating_sub(PROBE_STEPS).max(MIN_FINAL_STEPS)
+                };
                 return self.steps(problem, state, rest, self.elasticity).0;
             }
             let Some(chosen) = self.choose(problem, &state, self.elasticity) else { break };
             self.elasticity = chosen;
         }
-        self.steps(problem, state, iterations.max(AFTER), self.elasticity).0
+        self.steps(problem, state, iterations.max(MIN_FINAL_STEPS), self.elasticity).0
     }
 
     /// The elasticity that cross-validation finds best, with `loose` as the initial guess; `None`
@@ -207,8 +214,8 @@ impl FreeForm {
                 (sums.voxels > 0 && gain > 0.0).then_some((to, State { field, sums }, gain))
             });
             let Some((to, next, gain)) = taken else {
-                (more, vain) = (more * MORE, vain + 1);
-                if vain == VAIN {
+                (more, vain) = (more * DAMPING_FACTOR, vain + 1);
+                if vain == MAX_REJECTED_STEPS {
                     return (best, iterations - number - 1);
                 }
                 continue;
@@ -217,7 +224,7 @@ impl FreeForm {
             if gain < options.tolerance {
                 return (best, iterations - number - 1);
             }
-            (more, vain) = ((more / MORE).max(1.0), 0);
+            (more, vain) = ((more / DAMPING_FACTOR).max(1.0), 0);
         }
         (best, 0)
     }

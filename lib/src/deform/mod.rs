@@ -44,7 +44,7 @@ mod unfold;
 mod validate;
 
 pub use flags::Flags;
-use pairs::{Kept, Pair};
+use pairs::{BlockResult, Pair};
 use unfold::Unfold;
 
 /// Default size of a block along each axis, voxels.
@@ -340,7 +340,7 @@ fn first_pass(
         folder,
         |task| pair.read(task),
         |task, input| Ok(pair.align(task, input)),
-        |_, Kept { head, field, outcome }: Kept| {
+        |_, BlockResult { head, field, outcome }: BlockResult| {
             let ending = TaskResult::from(outcome).with_summary(&head)?;
             let Some(field) = field else { return Ok(ending) };
             Ok(ending.with_rows(rows.write(&pairs::encode(&field, head.shape))?))

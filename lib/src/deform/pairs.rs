@@ -30,15 +30,15 @@ pub(super) type Input = Option<BlockPair>;
 
 /// Result of a task: a summary for the ledger and, if a field was found, the field that the second
 /// pass reads.
-pub(super) struct Kept {
-    pub(super) head: Head,
+pub(super) struct BlockResult {
+    pub(super) head: BlockSummary,
     pub(super) field: Option<Field>,
     pub(super) outcome: Outcome,
 }
 
 /// What the ledger stores for a task.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-pub(super) struct Head {
+pub(super) struct BlockSummary {
     /// Why there is no field, if there is none.
     pub(super) reason: Option<String>,
     /// Nodes along each axis, halo included.
@@ -107,7 +107,7 @@ impl Pair<'_> {
         Ok((count as f64) < self.options.foreground * task.core.len() as f64)
     }
 
-    pub(super) fn align(&self, task: &Task, input: Input) -> Kept {
+    pub(super) fn align(&self, task: &Task, input: Input) -> BlockResult {
         let found = match input {
             None => {
                 Err(Unusable::Empty("the moving volume shows nothing there, or it is background"))
@@ -115,7 +115,7 @@ impl Pair<'_> {
             Some(pair) => block::register(pair, self.options),
         };
         let head = match &found {
-            Ok(found) => Head {
+            Ok(found) => BlockSummary {
                 reason: None,
                 shape: found.nodes.shape,
                 similarity: found.similarity,
@@ -129,7 +129,7 @@ impl Pair<'_> {
                     Unusable::NoGain(evidence) => ("no similarity gained", *evidence),
                 };
                 tracing::debug!("{}: {reason}", task.key);
-                Head {
+                BlockSummary {
                     reason: Some(reason.to_owned()),
                     shape: [0; 3],
                     similarity: [0.0; 2],
@@ -141,7 +141,7 @@ impl Pair<'_> {
         };
         tracing::debug!("{}: evidence {:.2?}", task.key, head.evidence);
         let outcome = found.as_ref().err().map_or(Outcome::Done, outcome_of);
-        Kept { head, field: found.ok().map(|found| found.field), outcome }
+        BlockResult { head, field: found.ok().map(|found| found.field), outcome }
     }
 }
 

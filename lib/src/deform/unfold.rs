@@ -133,12 +133,12 @@ impl<'a, R: Fn(&Box3) -> Result<Field, Error> + Sync> Unfold<'a, R> {
         let field = self.field(&part)?;
         let (own, images) = self.images(&part, &field)?;
         let shape = part.shape();
-        let hand = self.hand(&part)?;
+        let orientation = self.orientation(&part)?;
         let mut folds = Folds::none();
         for node in core.tiles([1; 3]).map(|node| node.min) {
             let at: [usize; 3] = std::array::from_fn(|a| (node[a] - part.min[a]) as usize);
             let field = worst(&own, shape, self.grid.spacing, at, 1.0);
-            let whole = worst(&images, shape, self.grid.spacing, at, hand);
+            let whole = worst(&images, shape, self.grid.spacing, at, orientation);
             // where the initial map is undefined, only the field is checked
             let whole = if whole.is_nan() { field } else { whole };
             folds.least = folds.least.min(whole);
@@ -170,7 +170,7 @@ impl<'a, R: Fn(&Box3) -> Result<Field, Error> + Sync> Unfold<'a, R> {
 
     /// The sign of the initial map's Jacobian determinant at the first node of a box: 1, or -1 if
     /// the map mirrors.
-    fn hand(&self, part: &Box3) -> Result<f64, Error> {
+    fn orientation(&self, part: &Box3) -> Result<f64, Error> {
         let middle = part.min.map(|v| v as f64);
         let p = self.grid.position(middle);
         let step = self.grid.spacing;
@@ -266,9 +266,15 @@ fn copy(source: &Field, from: &Box3, target: &mut Field, to: &Box3, shared: &Box
     }
 }
 
-/// The least determinant at a node over the cells around it, times `hand`; NaN if a position is
-/// NaN.
-fn worst(images: &[Point], shape: [usize; 3], spacing: Point, at: [usize; 3], hand: f64) -> f64 {
+/// The least determinant at a node over the cells around it, times `orientation`; NaN if a position
+/// is NaN.
+fn worst(
+    images: &[Point],
+    shape: [usize; 3],
+    spacing: Point,
+    at: [usize; 3],
+    orientation: f64,
+) -> f64 {
     let strides = [shape[1] * shape[2], shape[2], 1];
     let i = (0..3).map(|a| at[a] * strides[a]).sum::<usize>();
     let sides: [[Point; 2]; 3] = std::array::from_fn(|a| {
@@ -281,8 +287,8 @@ fn worst(images: &[Point], shape: [usize; 3], spacing: Point, at: [usize; 3], ha
         let either = next.or(previous).unwrap_or(unit(a));
         [next.unwrap_or(either), previous.unwrap_or(either)]
     });
-    let corners =
-        (0..8usize).map(|k| hand * determinant(&std::array::from_fn(|a| sides[a][k >> a & 1])));
+    let corners = (0..8usize)
+        .map(|k| orientation * determinant(&std::array::from_fn(|a| sides[a][k >> a & 1])));
     corners.fold(
         f64::INFINITY,
         |least, d| if least.is_nan() || d.is_nan() { f64::NAN } else { least.min(d) },

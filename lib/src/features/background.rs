@@ -249,7 +249,7 @@ impl Background {
                 *mean = cell.iter().sum::<f32>() / (added * tall(y) * cell.len()) as f32;
             }
         }
-        self.dilate_in_plane(&mut plane, Extreme::Min);
+        self.extreme_in_plane(&mut plane, Extreme::Min);
         self.eroded.push(plane);
     }
 
@@ -263,7 +263,7 @@ impl Background {
             let z = self.dilated.next();
             let mut plane = self.dilated.blank();
             across(&self.eroded, [z - half, z + half], last, Extreme::Min, &mut plane);
-            self.dilate_in_plane(&mut plane, Extreme::Max);
+            self.extreme_in_plane(&mut plane, Extreme::Max);
             self.dilated.push(plane);
             self.eroded.forget_before(z + 1 - half);
         }
@@ -279,7 +279,7 @@ impl Background {
     }
 
     /// Replaces each cell by the extreme of its neighbourhood along y and x.
-    fn dilate_in_plane(&self, plane: &mut Plane, which: Extreme) {
+    fn extreme_in_plane(&self, plane: &mut Plane, which: Extreme) {
         if plane.is_zero() {
             return;
         }

@@ -102,7 +102,7 @@ pub fn pick(
         (RequestedLevel::Auto, Some(like)) => {
             let reason =
                 format!("nearest to {:.3} um, the voxel that is given", like.mean_spacing());
-            (nearest(&halved_grids, like), reason)
+            (coarsest_within_factor(&halved_grids, like), reason)
         }
         (RequestedLevel::Auto, None) if voxels(&halved_grids[0]) <= MAX_VOXELS => {
             (0, format!("{} million voxels or fewer are aligned as they are", MAX_VOXELS >> 20))
@@ -144,7 +144,7 @@ fn suitable_level(halved_grids: &[Grid], radius: Option<f64>) -> usize {
 
 /// The coarsest level whose mean spacing is at most [`SAME_RESOLUTION_FACTOR`] times that of
 /// `like`.
-fn nearest(halved_grids: &[Grid], like: &Grid) -> usize {
+fn coarsest_within_factor(halved_grids: &[Grid], like: &Grid) -> usize {
     let most = SAME_RESOLUTION_FACTOR * like.mean_spacing();
     halved_grids[1..].iter().take_while(|grid| grid.mean_spacing() <= most).count()
 }
@@ -199,7 +199,7 @@ mod tests {
         let like = |spacing: f64| Grid::new([100; 3], [spacing; 3], [0.0; 3]);
         let other = of([1000; 3], 0.5);
         for (spacing, level) in [(0.5, 0), (0.9, 1), (1.0, 1), (2.0, 2), (3.9, 3), (0.1, 0)] {
-            assert_eq!(nearest(&other, &like(spacing)), level, "{spacing} um");
+            assert_eq!(coarsest_within_factor(&other, &like(spacing)), level, "{spacing} um");
         }
     }
 }

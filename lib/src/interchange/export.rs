@@ -161,8 +161,8 @@ impl Export<'_> {
                         --out-spacing",
             )
         })?;
-        let unlast = last.inverse().map_err(|e| self.unfit(&e.to_string()))?;
-        let sampled = SampledSteps { stages, grid, unlast };
+        let inverse_of_last = last.inverse().map_err(|e| self.unfit(&e.to_string()))?;
+        let sampled = SampledSteps { stages, grid, inverse_of_last };
         if !self.ctx.plan_only {
             tracing::info!(
                 "{}: sampled on {:?} voxels; exact at them, linear between",

@@ -15,7 +15,7 @@ use crate::with_voxel;
 pub(super) const MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
 
 /// Maximum size of a decoded chunk, bytes.
-const CHUNK: usize = 256 << 20;
+const MAX_CHUNK_BYTES: usize = 256 << 20;
 
 /// The group that contains ITK transforms.
 const TRANSFORMS: &str = "TransformGroup";
@@ -76,7 +76,7 @@ fn open(path: &Path) -> Result<Hdf5File, String> {
     let most = usize::try_from(length.saturating_mul(1032)).unwrap_or(usize::MAX);
     let options = OpenOptions::default()
         .with_chunk_cache_bytes(16 << 20)
-        .with_max_chunk_bytes(CHUNK.min(most))
+        .with_max_chunk_bytes(MAX_CHUNK_BYTES.min(most))
         .with_max_read_bytes(most)
         .with_max_object_header_bytes(1 << 20);
     Hdf5File::open_with_options(path, options).map_err(|error| to_message(&error))

@@ -402,14 +402,14 @@ pub(super) struct SampledSteps {
     pub(super) stages: Vec<EvaluableStep>,
     pub(super) grid: Grid,
     /// The inverse of `last`, the matrix that follows the field.
-    pub(super) unlast: Affine,
+    pub(super) inverse_of_last: Affine,
 }
 
 impl FieldSource for SampledSteps {
     fn fingerprint(&self) -> Result<String, SourceError> {
         let mut fingerprint = Fingerprint::default();
         self.grid.add_to(&mut fingerprint);
-        fingerprint.add_numbers(self.unlast.rows().concat());
+        fingerprint.add_numbers(self.inverse_of_last.rows().concat());
         for stage in &self.stages {
             match stage {
                 EvaluableStep::Smooth(warp) => warp.add_to(&mut fingerprint),
@@ -433,7 +433,7 @@ impl FieldSource for SampledSteps {
             .into_iter()
             .zip(positions(&self.grid, part))
             .map(|(q, p)| {
-                let q = self.unlast.apply(q);
+                let q = self.inverse_of_last.apply(q);
                 std::array::from_fn(|a| (q[a] - p[a]) as f32)
             })
             .collect())

@@ -319,7 +319,7 @@ impl Matches {
     const BYTES_PER_MATCH: u64 = 48 + 56 + 16 + 80;
     /// Memory per block, bytes: its rows of the normal equations, with those of its 26 neighbours
     /// (`solve`).
-    const BYTES_OF_BLOCK: u64 = 27 * 180;
+    const BYTES_PER_BLOCK: u64 = 27 * 180;
 }
 
 /// Reads the results of the tasks one after the other.
@@ -336,7 +336,7 @@ fn gather(
         matches += summary?.1.matches;
     }
     let needed =
-        matches as u64 * Matches::BYTES_PER_MATCH + blocks as u64 * Matches::BYTES_OF_BLOCK;
+        matches as u64 * Matches::BYTES_PER_MATCH + blocks as u64 * Matches::BYTES_PER_BLOCK;
     if needed > ctx.memory {
         let [needed, allowed] = [needed.div_ceil(1_000_000), ctx.memory / 1_000_000];
         return Err(Error::TooLarge { matches, blocks, needed, allowed });

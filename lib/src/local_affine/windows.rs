@@ -16,11 +16,11 @@ pub(super) struct VoxelBlock<'a> {
 const LANES: usize = 8;
 
 /// A block prepared for correlation with cubes of one size. `voxels` are its voxels (0 for NaN and
-/// infinity) with padding at the end. `norms` has a reciprocal norm for every voxel: that of the
-/// cube around it after its mean is subtracted, or 0 where there is no correlation.
+/// infinity) with padding at the end. `inverse_norms` has a reciprocal norm for every voxel: that of
+/// the cube around it after its mean is subtracted, or 0 where there is no correlation.
 pub(super) struct CorrelationBlock {
     voxels: Vec<f32>,
-    norms: Vec<f32>,
+    inverse_norms: Vec<f32>,
     shape: [usize; 3],
     radius: [usize; 3],
 }
@@ -32,10 +32,10 @@ impl CorrelationBlock {
         let shape = block.shape;
         let kernels = radius.map(Kernel::uniform);
         let mean = |image: &[f32]| filter::smooth(image, shape, &kernels, [1; 3]).0;
-        let mut norms = mean(&block.voxels.iter().map(|v| v * v).collect::<Vec<f32>>());
+        let mut inverse_norms = mean(&block.voxels.iter().map(|v| v * v).collect::<Vec<f32>>());
         let means = mean(block.voxels);
         let n = radius.iter().map(|r| 2 * r + 1).product::<usize>() as f32;
-        for (square, mean) in norms.iter_mut().zip(&means) {
+        for (square, mean) in inverse_norms.iter_mut().zip(&means) {
             let spread = *square - mean * mean;
             // the variance of constant values is not exactly 0, because of rounding errors; NaN
             // fails this test too
@@ -45,7 +45,7 @@ impl CorrelationBlock {
         let mut voxels: Vec<f32> = Vec::with_capacity(block.voxels.len() + LANES);
         voxels.extend(block.voxels.iter().map(|v| if v.is_finite() { *v } else { 0.0 }));
         voxels.resize(block.voxels.len() + LANES, 0.0);
-        Self { voxels, norms, shape, radius }
+        Self { voxels, inverse_norms, shape, radius }
     }
 
     /// The Pearson correlation of `window` with the cube around `place`; `None` if that cube
@@ -60,7 +60,7 @@ impl CorrelationBlock {
         }
         let at = place.map(|v| v as usize);
         let index = |p: [usize; 3]| (p[0] * self.shape[1] + p[1]) * self.shape[2] + p[2];
-        let norm = self.norms[index(at)];
+        let norm = self.inverse_norms[index(at)];
         if norm == 0.0 {
             return None;
         }

@@ -64,9 +64,8 @@ pub(super) fn pair<T: Voxel, U: Voxel>(
     let floor = options.match_threshold as f32;
     let ask = |row| BestColumnQuery { row, floor, except: None };
     let questions: Vec<_> = (0..fixed.len()).map(ask).collect();
-    let pair_within_distance =
-        options.max_distance.map(|distance| pair_within_distance(moving, distance));
-    let partners = best(fixed, moving, &questions, pair_within_distance.as_ref(), share);
+    let neighbours = options.max_distance.map(|distance| neighbour_grid(moving, distance));
+    let partners = best(fixed, moving, &questions, neighbours.as_ref(), share);
     let mut pairs: Vec<(usize, BestColumn)> =
         partners.into_iter().enumerate().filter_map(|(i, p)| p.map(|p| (i, p))).collect();
     tracing::debug!(matches = pairs.len(), "fixed spots have a partner");
@@ -102,7 +101,7 @@ pub(super) fn pair<T: Voxel, U: Voxel>(
     order.into_iter().map(|n| matches[n]).collect()
 }
 
-fn pair_within_distance<T: Voxel>(contexts: &Contexts<'_, T>, distance: f64) -> NeighbourGrid {
+fn neighbour_grid<T: Voxel>(contexts: &Contexts<'_, T>, distance: f64) -> NeighbourGrid {
     NeighbourGrid::new(contexts.places.iter().map(|p| p.position).collect(), distance)
 }
 
@@ -130,9 +129,8 @@ fn mutual<T: Voxel, U: Voxel>(
             Some(BestColumnQuery { row, floor: correlation + ROUNDING, except: Some(i) })
         })
         .collect();
-    let pair_within_distance =
-        options.max_distance.map(|distance| pair_within_distance(fixed, distance));
-    let rivals = best(moving, fixed, &questions, pair_within_distance.as_ref(), share);
+    let neighbours = options.max_distance.map(|distance| neighbour_grid(fixed, distance));
+    let rivals = best(moving, fixed, &questions, neighbours.as_ref(), share);
     for (question, rival) in questions.iter().zip(rivals) {
         if rival.is_some() {
             chosen[question.row] = None;

@@ -41,15 +41,15 @@ impl Image {
 
 /// The lowest and the highest finite value, without the fraction `share` at each end.
 pub(super) fn range(values: impl Iterator<Item = f32>, share: f64) -> Option<[f32; 2]> {
-    let mut known_weights: Vec<f32> = values.filter(|v| v.is_finite()).collect();
-    if known_weights.is_empty() {
+    let mut known: Vec<f32> = values.filter(|v| v.is_finite()).collect();
+    if known.is_empty() {
         return None;
     }
-    let cut = ((known_weights.len() as f64 * share) as usize).min((known_weights.len() - 1) / 2);
-    let last = known_weights.len() - 1 - cut;
-    let (_, low, _) = known_weights.select_nth_unstable_by(cut, f32::total_cmp);
+    let cut = ((known.len() as f64 * share) as usize).min((known.len() - 1) / 2);
+    let last = known.len() - 1 - cut;
+    let (_, low, _) = known.select_nth_unstable_by(cut, f32::total_cmp);
     let low = *low;
-    let (_, high, _) = known_weights.select_nth_unstable_by(last, f32::total_cmp);
+    let (_, high, _) = known.select_nth_unstable_by(last, f32::total_cmp);
     Some([low, *high])
 }
 
@@ -181,11 +181,11 @@ fn known_weights(values: &mut [f32]) -> Option<Vec<f32>> {
         return None;
     }
     let one = |v: &mut f32| {
-        let known_weights = v.is_finite();
-        if !known_weights {
+        let is_known = v.is_finite();
+        if !is_known {
             *v = 0.0;
         }
-        f32::from(u8::from(known_weights))
+        f32::from(u8::from(is_known))
     };
     Some(values.iter_mut().map(one).collect())
 }

@@ -36,14 +36,14 @@ pub const MAX_CONCURRENT: usize = 1 << 14;
 
 /// Memory per point during the search, bytes: the point and its initial guess, the search, its
 /// probes and their images, and the indices of the probes by cell.
-const SEARCH: usize = 2 * size_of::<Point>()
+const SEARCH_BYTES: usize = 2 * size_of::<Point>()
     + size_of::<PointSearch>()
     + 8 * size_of::<Point>()
     + 4 * 2 * size_of::<usize>();
 
 /// The memory of searching for `points` points, of which `at_once` are searched at the same time.
 pub fn search_cost(chain: &Chain, at_once: usize, points: usize) -> Cost {
-    Cost::bytes("search from afar", (points.min(at_once) * SEARCH) as u64) + cell_cost(chain)
+    Cost::bytes("search from afar", (points.min(at_once) * SEARCH_BYTES) as u64) + cell_cost(chain)
 }
 
 /// The maximum memory of one cell's parts of a chain's fields while points are mapped.

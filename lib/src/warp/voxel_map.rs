@@ -131,7 +131,7 @@ impl<'a> VoxelMap<'a> {
                 }
                 VoxelMapStep::LocalAffines(maps) => {
                     if let Some(line) = out.line_along_x(&maps.domain) {
-                        bend(maps, &line, first, &mut out.pieces);
+                        split_at_ramps(maps, &line, first, &mut out.pieces);
                     } else {
                         out.evaluate(first);
                         evaluate = true;
@@ -335,7 +335,7 @@ fn blend_rows(field: &FieldPart, at: [f64; 2], out: &mut Vec<Point>) -> bool {
 /// Divides a line along x of the domain into pieces at the ramps that it crosses. The blend is that
 /// of [`LocalAffines::apply`] at constant z and y, where the weights along z and y are constant,
 /// too.
-fn bend(maps: &LocalAffines, line: &RowSegment, first: i64, out: &mut Vec<RowSegment>) {
+fn split_at_ramps(maps: &LocalAffines, line: &RowSegment, first: i64, out: &mut Vec<RowSegment>) {
     let counts = LocalAffines::counts(maps.domain.shape, maps.block);
     let index = maps.domain.index(line.terms[0]);
     let pace = line.terms[1][2] / maps.domain.spacing[2];
