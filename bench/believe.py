@@ -1,8 +1,11 @@
-"""Rows: how often maps are believed, of phantom pairs and of pairs that have nothing in common.
+"""Rows: how often results are accepted, for phantom pairs and for pairs that have nothing in
+common.
 
-Every program runs on the two rounds of each of some phantoms, and on the fixed round of one and the
-moving round of the next. A true pair that is refused, or a false one that is believed, is a mistake;
-evidence is what the programs' receipts say. `python bench/believe.py [SEEDS]`.
+Every program runs on both rounds of each phantom (a true pair), and on the fixed round of one
+phantom and the moving round of the next (a false pair). A refused result of a true pair and an
+accepted one of a false pair are mistakes. The evidence is taken from the receipts.
+
+    python bench/believe.py [SEEDS]
 """
 
 import json
@@ -16,7 +19,7 @@ import measure
 
 SEEDS = int(sys.argv[1]) if len(sys.argv) > 1 else 20
 SIZE = 80
-# voxels, in the median, by which a map that is right misses
+# greatest median error of a correct map, voxels
 RIGHT = 3.0
 REFINE = {
     "refine": [],
@@ -34,7 +37,7 @@ DEFORM = {
 
 
 def call(program, *args):
-    """The exit code of a program."""
+    """Runs a program; returns its exit code, stdout and stderr."""
     done = subprocess.run([measure.BIN / program, *map(str, args), "-q"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     return done.returncode, done.stdout, done.stderr
 
@@ -52,7 +55,7 @@ def evidence(out):
 
 
 def missed(folder, out):
-    """The median miss of a map, voxels."""
+    """The median error of a map, voxels."""
     score = json.loads(wanted("phantom", "score", "--truth", folder, "--transform", out))
     return score["voxels"]["median"]
 
@@ -91,7 +94,7 @@ def main():
                         tally["wrong, believed"] += code == 0
                         false.append(evidence(out))
                     elif code == 0 and missed(pair, out) > RIGHT:
-                        # a wrong map of a true pair, believed
+                        # a wrong map of a true pair was accepted
                         tally["wrong"] += 1
                         tally["wrong, believed"] += 1
                         false.append(evidence(out))

@@ -1,8 +1,11 @@
-"""Rows: agreement after global affine and deform, blockwise, on the tutorial pair; and whether faces of blocks show.
+"""Rows: agreement after the global affine and a blockwise `deform` of the tutorial pair, at block
+faces and elsewhere.
 
-Faces are compared with the same voxels of a run whose blocks meet elsewhere: some tissue is harder than other, whoever
-computes it. Cores of tissue are those where the global affine alone gives 0.91 or more, as where the peer was measured at
-full resolution (0.918 -> 0.954, spec 9.4), outside of what we have. The correlation is that of the spec, 9.4: where the pulled image is not zero.
+The voxels near block faces are compared with the same voxels of a run with another block size,
+since some tissue is harder to align than other. Tissue cores are cubes in which the global affine
+alone gives a correlation of at least 0.91, similar to the region where the peer was measured at
+full resolution (0.918 -> 0.954, spec 9.4), which is not part of our data. As in the spec,
+correlations are computed where the pulled images are not zero.
 """
 
 import json
@@ -26,7 +29,8 @@ def pulled(moving, fixed, transform, name):
 
 
 def aligned(fixed, moving, block, name):
-    """The pulled image and what the receipt says."""
+    """The moving image pulled through the field of `deform`, the cost, and the receipt's
+    results."""
     size = ["--block-size", ",".join(map(str, block))] if block else []
     field = SCRATCH / f"{name}.zarr"
     used = measure.ours("deform", fixed, moving, "--initial", AFFINE, "-o", field, "--model", "dense", "--elasticity", "2", "--overwrite", "-q", *size)
@@ -35,7 +39,7 @@ def aligned(fixed, moving, block, name):
 
 
 def near_faces(shape, block):
-    """The eight voxels around each face between two blocks."""
+    """Mask of the voxels within four voxels of a face between two blocks."""
     found = np.zeros(shape, bool)
     for axis, (n, size) in enumerate(zip(shape, block)):
         for face in range(size, n, size):
@@ -46,11 +50,12 @@ def near_faces(shape, block):
 
 
 def cores_of_tissue(fixed, before, after, block, seen):
-    """Count and mean correlations of cubes of half a block that are alike beforehand."""
+    """Number of cubes of half a block whose correlation is at least 0.91 before, and their mean
+    correlations before and after."""
     side = block[0] // 2
     found = []
     for corner in np.ndindex(*(n // side for n in fixed.shape)):
-        # from the far end in z, where tissue is
+        # cubes are counted from the far end of z, where the tissue is
         first = [fixed.shape[0] - (corner[0] + 1) * side, corner[1] * side, corner[2] * side]
         cube = tuple(slice(f, f + side) for f in first)
         if seen[cube].all() and ncc(fixed, before, cube) >= 0.91:
@@ -73,7 +78,7 @@ for name, fixed_at, moving_at, one, other in [
         aligned(fixed_at, moving_at, block, f"deform{i}") for i, block in enumerate((one, other))
     )
     seen = (before > 0) & (first > 0) & (second > 0)
-    # away from the rim of what the moving volume shows
+    # voxels near faces of the first block size only, and near none, all inside the moving volume
     faces = near_faces(fixed.shape, one) & ~near_faces(fixed.shape, other) & seen
     cores = ~near_faces(fixed.shape, one) & ~near_faces(fixed.shape, other) & seen
     inside = np.zeros(fixed.shape, bool)

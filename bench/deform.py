@@ -1,7 +1,8 @@
-"""Rows: a smooth field on the reference's crop, on a block of the tutorial's, and its inverse.
+"""Rows: `deform` on the reference crop and on a block of the tutorial pair, and `invmap` of a
+field.
 
-The dense field's peer on the crop is recorded (greedypy, interior NCC 0.8764 -> 0.9398); SimpleITK's
-B-splines on the crop and greedypy on the block run beside ours.
+The peer's result for the dense field on the crop is a recorded value (greedypy, interior NCC 0.8764
+-> 0.9398); SimpleITK's B-splines on the crop and greedypy on the block run alternately with ours.
 """
 
 import json
@@ -10,7 +11,7 @@ import measure
 import numpy as np
 from tutorial import DATA, SCRATCH, globally_aligned
 
-# as loose as the peers are
+# about as flexible as the fields of the peers
 SPLINES = ("--model", "bspline", "--control-spacing", "8", "--elasticity", "2")
 DENSE = ("--model", "dense", "--elasticity", "2")
 REFERENCE = measure.SHARED / "reference" / "bigstream"
@@ -28,7 +29,7 @@ def core_ncc(a, b):
 
 
 def saved(name, fixed, moving):
-    """Both images as `.npy`, z,y,x."""
+    """Saves both images as `.npy` (z,y,x) and returns the paths."""
     places = SCRATCH / f"{name}-fixed.npy", SCRATCH / f"{name}-moving.npy"
     for place, image in zip(places, (fixed, moving)):
         np.save(place, np.ascontiguousarray(image))

@@ -1,6 +1,8 @@
-"""Rows: apply-transform, linear, through a displacement field: voxels per CPU second, and memory against `--plan`.
+"""Rows: apply-transform through a displacement field (linear, Lanczos, cubic): voxels per CPU
+second, and peak memory compared with `--plan`.
 
-`computing` is what the receipt says of the compute stage, all threads; the rest of the process reads and writes.
+`computing` uses the seconds of the compute stage in the receipt; the rest of the process reads and
+writes.
 """
 
 import json
@@ -21,7 +23,7 @@ measure.ours("transcode", pair / "fixed.zarr", "--to", "zarr3", "--codec", "raw"
 
 
 def field(location, nodes, spacing):
-    """A smooth field, a Zarr array of one chunk as it lies in memory."""
+    """Writes a smooth field as an uncompressed Zarr array with one chunk per plane."""
     location.mkdir(parents=True, exist_ok=True)
     wave = [math.sin(0.37 * i) for i in range(nodes)]
     attributes = {

@@ -1,8 +1,9 @@
 """Rows: the inverse of smooth displacement fields, in the plane and in space.
 
-The peer (BigStream 5's default; spec 6.5, recorded) takes 10 us and 0.6 KB a node in the plane, 44 us and 2.1 KB in space.
-Bytes a node are what the peak grows by from a small field to a large one of the same kind, in one thread: what a program takes to
-start at all is no matter of nodes.
+The peer (BigStream 5's default; recorded values, spec 6.5) takes 10 us and 0.6 KB per node in 2-D,
+44 us and 2.1 KB in 3-D. Bytes per node are the increase of the peak memory from a small field to a
+large one, divided by the nodes of the large one, with one thread: memory that does not depend on
+the number of nodes is not counted.
 """
 
 import json
@@ -14,7 +15,7 @@ from tutorial import SCRATCH
 
 
 def field(name, shape):
-    """Waves of up to 6 voxels, several to a field, as float32 z,y,x on a grid of 1 um."""
+    """Writes a field of waves of up to 6 voxels along each axis: float32, z,y,x, 1 um per node."""
     nodes = np.meshgrid(*[np.arange(n, dtype=np.float32) for n in shape], indexing="ij", sparse=True)
     vectors = np.zeros((*shape, 3), np.float32)
     for c, axis in enumerate("zyx"):

@@ -1,6 +1,7 @@
 """Row: local affines, blocks of 128, all 16.
 
-The peer takes minutes for all 16, so it runs the first PEER_BLOCKS of them, once, and its row says so.
+The peer takes minutes for all 16 blocks. The environment variable PEER_BLOCKS limits it to the
+first ones, and the name of the row states how many.
 """
 
 import os

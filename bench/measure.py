@@ -1,7 +1,8 @@
-"""Runs commands and says what the kernel counted: CPU seconds and peak memory of the whole process.
+"""Runs commands and returns what the kernel counted: CPU seconds and peak memory of the process.
 
-These machines are shared: wall time means little, so it is not in the tables. A row runs peer and
-ours alternately on the same input, and the median of the ratios is what counts.
+The machines are shared, so that wall time means little and is not in most tables. For a row, our
+program and the peer run alternately on the same input; `ratio` is the median of the ratios of their
+CPU seconds.
 """
 
 import json
@@ -20,8 +21,8 @@ BIN = Path(os.environ.get("VOXLOOM_BIN", ROOT / "target" / "release"))
 PEER_PYTHON = os.environ.get("VOXLOOM_PEER_PYTHON", sys.executable)
 
 
-# A child counts as its own the memory of the process that started it, up to the start: a small one
-# stands between, as the benchmarks themselves hold images.
+# The peak memory that the kernel reports for a child includes that of its parent at the fork. A
+# small launcher runs in between, since the benchmarks themselves hold images in memory.
 LAUNCH = """
 import os, sys
 child = os.fork()
@@ -47,17 +48,17 @@ def run(command, **kwargs):
 
 
 def peer(script, *args):
-    """One of `bench/peers/` in the peers' own Python."""
+    """Runs a script of `bench/peers/` with the Python of the peers."""
     return run([PEER_PYTHON, ROOT / "bench" / "peers" / script, *args])
 
 
 def ours(program, *args):
-    """One of our programs."""
+    """Runs one of our programs."""
     return run([BIN / program, *args])
 
 
 def pair(name, ours_once, peer_once, repeats=2, goal=None):
-    """Both alternately; `*_once` return what `run` returns. The row goes to the table."""
+    """Runs both programs alternately; returns the table row. `*_once` return what `run` returns."""
     rows = [(ours_once(), peer_once() if peer_once else None) for _ in range(repeats)]
     mine = statistics.median(a["cpu_s"] for a, _ in rows)
     row = {
@@ -74,7 +75,7 @@ def pair(name, ours_once, peer_once, repeats=2, goal=None):
 
 
 def machine():
-    """What the numbers were made on."""
+    """The machine, date and commit of the measurement."""
     model = "unknown"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -93,7 +94,7 @@ def machine():
 
 
 def write(name, rows, command):
-    """`bench/results/NAME.md` and `.json`."""
+    """Writes the rows to `bench/results/NAME.json` and, as a table, to `NAME.md` and stdout."""
     folder = ROOT / "bench" / "results"
     folder.mkdir(exist_ok=True)
     facts = machine()

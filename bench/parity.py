@@ -1,6 +1,6 @@
-"""Rows: with sub-voxel off, the key points of BigStream 2021 and the matrix of its 992 inliers.
+"""Rows: how many of the key points and matches of BigStream 2021 are found with --exact.
 
-The golden tests hold the same numbers (`cargo test golden`); here they are counted. Needs NumPy.
+The golden tests (`cargo test golden`) check the same agreement. Needs NumPy.
 """
 
 import csv

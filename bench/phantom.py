@@ -23,7 +23,7 @@ SPLINES = ("--model", "bspline", "--control-spacing", "32", "--elasticity", "4")
 
 
 def score(name, transform, goal="", run=None):
-    """The row of a transform; `run` is what finding it took."""
+    """The row of a transform; `run` is the cost of finding it, as from `measure.run`."""
     found = json.loads(measure.ours("phantom", "score", "--truth", pair, "--transform", transform)["stdout"])
     voxels = {f"{k}_voxel": round(v, 3) for k, v in found["voxels"].items()}
     cost = {"deform_cpu_s": run["cpu_s"], "deform_peak_mb": run["peak_mb"]} if run else {}

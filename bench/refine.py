@@ -1,7 +1,8 @@
-"""Rows: an affine by intensities on the reference's crop, and a search where nothing is known.
+"""Rows: `refine` on the reference crop, and its search without an initial transform.
 
-SimpleITK runs beside ours on the crop. The sample photographed before and after its expansion has no
-peer that runs: SIFT with the image mirrored was published to give 4.173 (its README).
+On the crop SimpleITK runs alternately with ours. For the sample imaged before and after its
+expansion no peer can be run; the published scale, 4.173, was found with SIFT on the mirrored image
+(README of the sample).
 """
 
 import json

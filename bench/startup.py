@@ -1,4 +1,4 @@
-"""Row: start-up of every program (`--help`), against importing what a Python tool imports."""
+"""Rows: start-up of every program (`--help`), compared with the imports of a Python tool."""
 
 import statistics
 import time

@@ -1,7 +1,9 @@
-"""Rows: the error of `deform` on real volumes that known fields have bent, by default and with each stiffness set by hand.
+"""Rows: the error of `deform` on volumes warped by known fields, by default and with each stiffness
+set by hand.
 
-Three volumes, each bent by fields of three wavelengths, with independent noise on both sides; then the same pairs with another
-contrast on the moving side, by mutual information. `python bench/stiffness.py`.
+Two real volumes and a phantom are each warped by fields of three wavelengths, with independent
+noise in both images. The same pairs are then aligned by mutual information, with another contrast
+in the moving image. `python bench/stiffness.py`.
 """
 
 import json
@@ -28,7 +30,7 @@ BY_HAND = {f"elasticity {e}": ("--model", "dense", "--elasticity", e) for e in (
 
 
 def volumes():
-    """The three volumes, with a margin around what is compared."""
+    """The three volumes, with a margin around the region that is compared."""
     medulla, lowres, rounds = SCRATCH / "medulla.npy", SCRATCH / "lowres.npy", SCRATCH / "rounds"
     tiff = measure.SHARED / "data" / "fibsem-medulla-a" / "raw_zyx.tif"
     measure.ours("transcode", tiff, "--spacing", "1,1,1", "--to", "npy", "-o", medulla)
@@ -41,7 +43,7 @@ def volumes():
 
 
 class Waves:
-    """A smooth random field: a sum of plane waves of about one length."""
+    """A smooth random field: a sum of plane waves of similar wavelengths."""
 
     def __init__(self, wavelength, seed):
         rng = np.random.default_rng(seed)
@@ -106,7 +108,8 @@ def cases(folder):
 
 
 def measured(folder, key, wavelength, seed, flags):
-    """Median and 95 % of the error, voxels, and CPU seconds; none if `deform` writes no field."""
+    """Median and 95th percentile of the error (voxels), CPU seconds, chosen elasticity and least
+    Jacobian determinant; only the message, as `refused`, if `deform` fails."""
     out, table, carried = (SCRATCH / n for n in ("field.zarr", "points.csv", "carried.csv"))
     command = ("deform", *(folder / f"{key}-{side}.npy" for side in ("fixed", "moving")), *SPACING, "-o", out, "--overwrite", "-q")
     command = [str(v) for v in (*command, *flags)]

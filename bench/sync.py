@@ -1,7 +1,8 @@
-"""Rows: what bringing everything to the disk costs, against `--no-sync`, on a volume of 1 GB.
+"""Rows: the cost of syncing all output to the disk, compared with `--no-sync`, for 1 GB of voxels.
 
-Wall time is what is asked for here, so the two take turns and each counts its best. `then_on_disk` is
-`--no-sync` followed by `sync`: as long as the disk needs for these bytes however they are written.
+Wall time is measured here, so the variants take turns and the best time of each counts.
+`then_on_disk` is `--no-sync` followed by `sync`: the time that the disk needs for these bytes in
+any case.
 """
 
 import os
@@ -18,7 +19,8 @@ REPEATS = 3
 
 
 def volume(path):
-    """Smooth structure with noise in its low bits, as a camera gives it; uint16."""
+    """Writes a uint16 `.npy` volume: smooth structure with noise in its low bits, as from a
+    camera."""
     plane = bytearray()
     for y in range(SHAPE[1]):
         noise = os.urandom(SHAPE[2])

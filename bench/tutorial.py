@@ -1,4 +1,4 @@
-"""The tutorial pair and what the rows about it share."""
+"""The tutorial pair, and the steps that the benchmarks share."""
 
 import tempfile
 from pathlib import Path
@@ -12,13 +12,13 @@ SCRATCH = Path(tempfile.mkdtemp(prefix="voxloom-bench-"))
 
 
 def spots(volume, name, *more):
-    """Spots of one round, default mode."""
+    """Runs `extract-spots` on a volume; returns the cost and the path of the table."""
     out = SCRATCH / name
     return measure.ours("extract-spots", volume, "-o", out, "--overwrite", *more), out
 
 
 def reference_arrays():
-    """The reference's key points and matrix, as the peers' `.npy` files."""
+    """Paths of the reference's key points and matrix, written as `.npy` files for the peers."""
     import numpy as np
 
     with np.load(REFERENCE / "keypoints_matches_affine.npz") as z:
@@ -28,7 +28,7 @@ def reference_arrays():
 
 
 def globally_aligned():
-    """Our spots and our global affine."""
+    """Paths of our spots of both volumes and of our global affine."""
     fixed_spots, moving_spots = spots(FIXED, "fixed.csv")[1], spots(MOVING, "moving.csv")[1]
     out = SCRATCH / "global.json"
     measure.ours(

@@ -1,4 +1,4 @@
-//! `apply-transform`.
+//! `apply-transform`: resamples a volume, or maps points, by a chain of transforms.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! Finds a smooth displacement field.
+//! `deform`: finds a smooth displacement field.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `downsample`.
+//! `downsample`: makes the resolution pyramid of a volume.
 
 use std::process::ExitCode;
 

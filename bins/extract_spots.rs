@@ -1,4 +1,4 @@
-//! `extract-spots`.
+//! `extract-spots`: finds blobs in a volume.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `inspect`.
+//! `inspect`: describes volumes, transforms and tables, and proposes parameters for a pair.
 
 use std::process::ExitCode;
 

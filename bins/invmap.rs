@@ -1,4 +1,4 @@
-//! The inverse of a transform.
+//! `invmap`: computes the inverse of a chain of transforms.
 
 use std::process::ExitCode;
 

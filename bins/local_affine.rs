@@ -1,4 +1,4 @@
-//! Fits one affine per block.
+//! `local-affine`: fits one affine per block.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `phantom`.
+//! `phantom`: makes test volumes with a known map between them, and scores transforms.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

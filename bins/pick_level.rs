@@ -1,4 +1,4 @@
-//! `pick-level`.
+//! `pick-level`: picks the resolution at which a volume is aligned.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -73,7 +73,7 @@ impl Program for PickLevel {
                 let to = Some((self.scratch.as_str(), Format::Zarr3));
                 let layout = LevelStorage::default();
                 downsample::pyramid(&self.volume, &select, to, &layout, &options, ctx)?;
-                // the reduced levels are counted from 0
+                // the copy has no level for the volume itself, so its levels are counted from 0
                 format!("{}/{}", self.scratch, choice.level - 1)
             }
         };

@@ -1,4 +1,4 @@
-//! `ransac`.
+//! `ransac`: finds the affine that fits most of the matching spots of two volumes.
 use std::path::PathBuf;
 use std::process::ExitCode;
 

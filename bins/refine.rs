@@ -1,4 +1,4 @@
-//! `refine`.
+//! `refine`: finds the affine under which the intensities of two volumes agree best.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

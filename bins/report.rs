@@ -1,4 +1,4 @@
-//! `report`.
+//! `report`: shows an alignment on one HTML page.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `transcode`.
+//! `transcode`: converts a volume or a transform to another format.
 
 use std::process::ExitCode;
 

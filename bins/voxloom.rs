@@ -11,7 +11,7 @@ macro_rules! programs {
             #[expect(dead_code, reason = "each file is a program of its own, with a main")]
             mod $module;
         )*
-        /// In the order in which the overview lists them.
+        /// The programs, in the order in which the overview lists them.
         const PROGRAMS: &[ProgramEntry] = &[$(ProgramEntry::of::<$module::$program>()),*];
     };
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Runs every fuzzer, or those that are named, for SECONDS each, and says what came of it.
+# Runs every fuzzer, or only the given ones, for SECONDS each, and prints the result of each.
 #   fuzz/run.sh SECONDS [TARGET...]
-# Needs a nightly Rust and cargo-fuzz. New inputs go to fuzz/corpus, what goes wrong to fuzz/artifacts; both stay here.
+# Needs a nightly Rust and cargo-fuzz. New inputs are stored in fuzz/corpus, and inputs that cause a
+# failure in fuzz/artifacts; Git ignores both folders.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -10,7 +11,7 @@ shift
 targets=("$@")
 if [ $# = 0 ]; then mapfile -t targets < <(cargo +nightly fuzz list --fuzz-dir .); fi
 
-# files in memory: most of the time goes to the file system otherwise
+# the files are kept in memory, since most of the time would be spent in the file system otherwise
 memory=$(mktemp -d "$([ -w /dev/shm ] && echo /dev/shm || echo "${TMPDIR:-/tmp}")/voxloom-fuzz.XXXXXX")
 log=$(mktemp)
 trap 'rm -rf "$memory" "$log"' EXIT

@@ -1,4 +1,4 @@
-"""greedypy 0.0.6 on one block: prints the displacement field's place and how alike the images are.
+"""greedypy 0.0.6, as BigStream calls it, on one block: writes the displacement field, z,y,x.
 
     greedypy_deform.py FIXED.npy MOVING.npy SPACING_ZYX OUT.npy ITERATIONS
 """
@@ -13,5 +13,5 @@ fixed, moving = (np.load(path).transpose(2, 1, 0) for path in (fixed, moving))
 spacing = np.array([float(v) for v in spacing.split(",")])[::-1]
 steps = [int(n) for n in iterations.split("x")]
 field = deformable_align(fixed, moving, spacing, spacing, iterations=steps)
-# x,y,z both ways: to z,y,x
+# the array axes and the components are both x,y,z: reverse both to z,y,x
 np.save(out, field.transpose(2, 1, 0, 3)[..., ::-1])

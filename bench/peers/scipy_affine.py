@@ -1,4 +1,4 @@
-"""scipy's affine resampling, order 1, of a raw volume: the compute alone is timed and printed.
+"""scipy's affine resampling, order 1, of a volume in memory: prints Mvoxel per CPU second.
 
 usage: scipy_affine.py N
 """

@@ -1,6 +1,7 @@
 """A displacement field applied by scipy: linear, one thread; prints Mvoxel per CPU second of computing.
 
-The field is a coarse one, as in `bench/field.py`: first sampled at every voxel, then the image.
+The field is coarse, as in `bench/field.py`: it is interpolated at every voxel first, and then the
+image is sampled.
 """
 
 import sys

@@ -16,11 +16,12 @@ use voxloom::{blocks, cli, interchange, report, table, volume};
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// Bytes that any file may cost: buffers of decoders, the voxels that are read here, and the
-/// entries of an HDF5 symbol table, of which `hdf5-reader` reserves as many as a 16-bit number says
-/// (7.4 MB).
+/// Bytes of memory that reading may take even for a tiny file: buffers of decoders, the voxels that
+/// are read here, and the entries of an HDF5 symbol table, for which `hdf5-reader` reserves as many
+/// as a 16-bit count in the file states (7.4 MB).
 const BASE: usize = 8 << 20;
-/// Maximum length of a message, in bytes: it may quote only a limited part of a file.
+/// Every error message must be shorter than this, in bytes: it may quote only a limited part of a
+/// file.
 const MAX_MESSAGE: usize = 1200;
 
 /// The result of reading a file: success, or the error message.
@@ -260,8 +261,8 @@ fn both_ways(location: &str) -> Read {
     apply(&forward)
 }
 
-/// `zarr.json` of a field or of local affines, and a chunk; written as arrays of four and of five
-/// axes.
+/// `zarr.json` of a field or of local affines, and a chunk, separated by a zero byte. The chunk is
+/// stored once under the keys of an array of four axes, and once under those of five.
 fn field(folder: &Path, bytes: &[u8]) -> Read {
     let [metadata, chunk] = parts(bytes);
     let read = |array: &str, first_chunks: [&str; 2]| {

@@ -1,8 +1,8 @@
-//! The library of voxloom, which the programs in `bins/` are made of.
+//! The library of voxloom, from which the programs in `bins/` are built.
 //!
-//! Volumes are read with [`volume::Volume`] and written with [`volume::Output`], transforms with
-//! [`transform::read_chain`] and [`transform::write_chain`]; [`warp::resample`] applies the ones to
-//! the others, block by block:
+//! Volumes are read with [`volume::Volume`] and written with [`volume::Output`]; transforms are
+//! read with [`transform::read_chain`] and written with [`transform::write_chain`].
+//! [`warp::resample`] applies transforms to volumes, block by block:
 //!
 //! ```
 //! use voxloom::blocks::Context;

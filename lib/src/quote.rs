@@ -5,8 +5,8 @@ use serde_json::Value;
 /// Maximum number of characters that a message quotes.
 const MAX_LETTERS: usize = 100;
 
-/// The beginning of a text, followed by the number of bytes if the text is longer. Control
-/// characters are escaped, since a terminal would interpret them.
+/// The first 100 characters of a text; if it has more, they are followed by its length in bytes.
+/// Control characters are escaped, since a terminal would interpret them.
 pub fn shorten(text: &str) -> String {
     let (start, cut) = match text.char_indices().nth(MAX_LETTERS) {
         Some((end, _)) => (&text[..end], true),
@@ -23,7 +23,7 @@ pub fn shorten(text: &str) -> String {
     if cut { format!("{shown} ... ({} bytes)", text.len()) } else { shown }
 }
 
-/// The beginning of a JSON value.
+/// The text of a JSON value, shortened as by [`shorten`].
 pub fn json(value: &Value) -> String {
     shorten(&value.to_string())
 }

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Runs every program with extreme values of every flag, on small inputs.
 
-A value that cannot be meant is refused in words: no run may panic, abort, hang, take more than 1 GB, write
-pages of messages, or end with another exit code than 0, 1, 2, 3 or 75; a wrong command line (2) writes nothing.
-Flags are those that `--help` lists, so that new ones are tried too. A run's number says what it tries: the same
-numbers and seed try the same.
+Invalid values must be refused with a message: no run may panic, abort, hang, take more than 1 GB,
+write more than 8000 bytes of messages, or end with another exit code than 0, 1, 2, 3 or 75; a run
+that refuses its command line (2) writes nothing. The flags are taken from `--help`, so that new
+ones are tested, too. The number of a run and the seed determine its command line.
 
     tests/campaign/flags.py [--runs N] [--first K] [--seed S] [--jobs J]
 
@@ -24,11 +24,12 @@ import tempfile
 import time
 
 SECONDS = 20
-# one that may be long is told to end after so many, and ends so soon
+# a run that may be long gets SIGTERM after ENOUGH seconds; all must end within ENDING seconds of it
 ENOUGH = 3
 ENDING = 5
 PEAK = 1 << 30
-# addresses, not memory: what asks for more than this asks for what a size of a flag says
+# limit of the address space, bytes: only an allocation whose size comes from an extreme value of a
+# flag exceeds it
 ADDRESSES = 16 << 30
 TALK = 8000
 CODES = {0, 1, 2, 3, 75}
@@ -47,7 +48,7 @@ WORDS = [
     "A" * 300, "A" * 20000, "9" * 400, "1," * 5000 + "1", "../" * 500, "\udcff\udcfe", "fixed.zarr", "truth.json",
     "points.csv", "spots.csv", "s.csv.receipt.json",
 ]
-# what a program is given beside the flag that is tried; `-o` within the folder of the run
+# arguments of a program besides the tested flags; outputs are relative to the folder of the run
 BASES = {
     "inspect": [["{fixed}"], ["--suggest", "{fixed}", "{moving}"], ["{chain}", "{spots}"]],
     "report": [["{receipt}", "--fixed", "{fixed}", "--moving", "{moving}", "-o", "out.html"]],
@@ -71,10 +72,10 @@ BASES = {
                   ["{chain}", "--to", "field", "-o", "out.zarr", "--onto", "{fixed}"], ["{matrix}", "--to", "itk", "-o", "out.txt"]],
     "phantom": [["rounds", "--size", "32", "-o", "out"], ["score", "--truth", "{folder}", "--transform", "{chain}"]],
 }
-# places that a mistake must not write into, be it in a test
+# values that are not given to flags in WRITTEN, so that no bug can damage files outside the test
 NOT_WRITTEN = {"/", "file:///", "../" * 500, "."}
 WRITTEN = {"output", "scratch", "receipt", "table", "matches"}
-# flags by which a user asks for as much work as they like: such a run must only end when it is told to
+# flags with which a run may take arbitrarily long: it must only end when it gets SIGTERM
 LONG = {
     "any": {"threads"},
     "refine": {"search", "keep", "samples", "max-iterations", "levels", "resolution", "scale-range", "fixed-spacing", "moving-spacing"},
@@ -87,7 +88,7 @@ HELD = ["--memory", "300MB", "--threads", "2"]
 
 
 class Scene:
-    """Small inputs that every run shares, and none may change."""
+    """Small inputs that all runs share and that no run may change."""
 
     def __init__(self, folder, programs):
         self.folder, self.programs = folder, programs
@@ -139,7 +140,7 @@ def flags_of(program):
 
 
 def composed(name, chance):
-    """A value in the form that a flag of this name wants, made of extreme numbers."""
+    """A value of the form that a value name such as `Z,Y,X` requires, made of extreme numbers."""
     number = lambda: chance.choice(NUMBERS)
     if "Z,Y,X" in name or "N,..." in name or name == "N[,N...]":
         same = number()
@@ -186,7 +187,7 @@ def without(words, flag, short):
 
 
 def command(number, seed, scene, flags, catalogue):
-    """The run of this number: a program and its words."""
+    """The program and the arguments of the run with this number."""
     chance = random.Random(f"{seed}-{number}")
     name, first = catalogue[number % len(catalogue)]
     words = scene.base(chance.choice(BASES[name])) + HELD
@@ -205,14 +206,15 @@ def command(number, seed, scene, flags, catalogue):
                 added.append(f"--{flag}={given()}")
             else:
                 added += [f"--{flag}", given()]
-        # a flag that takes several values must not take what follows
+        # -q ends the values of the added flags, so that they do not take the arguments that follow
         words = words + added if chance.random() < 0.5 and "--" not in added else added + ["-q"] + words
     # a null byte cannot be in a command line
     return name, [word.replace("\0", "") for word in words]
 
 
 def attempt(program, words, folder, patience):
-    """Runs it; what it ended with, its talk, its peak memory and seconds."""
+    """Runs a program; returns its exit code, stderr, peak memory in bytes, whether it was stopped
+    (None, `long` after SIGTERM or `deaf` after SIGKILL) and its wall seconds."""
     with open(os.path.join(folder, ".out"), "wb") as out, open(os.path.join(folder, ".err"), "wb") as err:
         started = time.monotonic()
         encoded = [os.fsencode(word) for word in [program, *words]]

@@ -1,4 +1,4 @@
-//! `apply-transform` from the shell: inverses, channels, kernels.
+//! The program `apply-transform`: inverses, channels, shards, warnings, element types.
 
 use voxloom::geom::{Box3, Grid};
 use voxloom::volume::{Codec, Dtype, Existing, Format, Output, Select, Spec, Volume};
@@ -11,7 +11,7 @@ fn voxels(location: &str, channel: Option<usize>) -> Vec<u16> {
     volume.read::<u16>(&volume.grid().bounds()).unwrap()
 }
 
-/// A displacement field from the fixed volume of the pair to the moving one, with its affine.
+/// Aligns the pair with `deform`; returns the path of the chain of the field and the affine.
 fn bent(scene: &Scene) -> String {
     let pair = PhantomPair::get();
     program("deform")
@@ -48,7 +48,7 @@ fn a_volume_goes_back_through_a_field_alike_for_threads_parts_and_blocks() {
         run("parts.zarr", &["--part", &part, "--resume", "--block-size", "32,32,32"]);
     }
     assert!(one == back("parts.zarr", &["--finish", "--block-size", "32,32,32"]));
-    // resampled, the fixed volume is similar to the moving one, which it was not before
+    // the resampled fixed volume is much more similar to the moving volume than the original is
     let moving = voxels(&pair.at("moving.zarr"), None);
     let fixed = voxels(&pair.at("fixed.zarr"), None);
     let similarity = |a: &[u16]| {

@@ -1,4 +1,5 @@
-//! Chunked files whose stated sizes are wrong: they are refused early and in little memory.
+//! Chunked arrays with wrong sizes in their metadata, which are refused early and with little
+//! memory; and special cases of `downsample`.
 
 use std::io::Write;
 use std::path::Path;
@@ -67,7 +68,7 @@ fn a_chunk_that_would_decode_to_gigabytes_is_damage_that_takes_no_memory() {
     let scene = Scene::new();
     let bytes = json!({"name": "bytes", "configuration": {"endian": "little"}});
     let gzip = json!({"name": "gzip", "configuration": {"level": 1}});
-    // the second file is larger than any chunk could be: it is not even decoded
+    // the second file is larger than a compressed chunk of this shape can be, so it is not decoded
     for packed in [bomb(8), bomb(128)] {
         let plain = array(&scene, "plain.zarr", &json!({"codecs": [bytes, gzip]}), &packed);
         let index = [0, packed.len() as u64].map(u64::to_le_bytes).concat();
@@ -76,7 +77,7 @@ fn a_chunk_that_would_decode_to_gigabytes_is_damage_that_takes_no_memory() {
         "index_location": "end"}}]});
         let within = array(&scene, "within.zarr", &shard, &[packed, index].concat());
         for location in [plain, within] {
-            // a limit of the address space, far below what the decoded chunk would need
+            // an address space of 1.5 GB; decoded, the second file would take 2 GiB
             let output = Command::new("sh")
                 .args(["-c", "ulimit -v 1500000; exec \"$@\"", "sh"])
                 .arg(executable("inspect"))
@@ -120,7 +121,7 @@ fn levels_that_were_made_from_replaced_ones_do_not_stay() {
     let both = ["--levels", "2", "--method", "mean", "--overwrite"];
     program("downsample").arg(&image).args(both).assert().success();
     assert!(first != std::fs::read(scene.at("image.zarr/1/c/0/0/0")).unwrap());
-    // a new image is replaced whole
+    // an image that was written with -o is replaced as a whole
     let out = scene.at("out.zarr");
     for (levels, is_there) in [("2", true), ("1", false)] {
         let new = [image.as_str(), "-o", &out, "--levels", levels, "--overwrite"];

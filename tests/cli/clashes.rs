@@ -1,4 +1,4 @@
-//! Inputs are never written, and nothing that exists is replaced without `--overwrite`.
+//! Inputs are never overwritten, and existing outputs are only replaced with `--overwrite`.
 
 use std::path::Path;
 use std::process::Command;
@@ -113,7 +113,7 @@ fn a_receipt_replaces_receipts_only() {
     program("extract-spots").args(plain).arg("--overwrite").assert().success();
     let receipt = || std::fs::read_to_string(scene.at("a.csv.receipt.json")).unwrap();
     assert!(receipt().contains("extract-spots"));
-    // the receipt of another run is replaced
+    // a receipt of an earlier run is replaced even without --overwrite
     std::fs::remove_file(&out).unwrap();
     program("extract-spots").args(plain).assert().success();
 }

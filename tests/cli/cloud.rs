@@ -49,7 +49,7 @@ fn a_volume_on_a_web_server_is_the_one_on_the_disk() {
     assert!(chunks(&output) == on_disk(&scene));
 }
 
-/// The result is the right voxels or exit code 75, never wrong voxels.
+/// Failed requests are repeated: the program succeeds, and its voxels are right.
 #[test]
 fn a_faulty_web_server_gives_the_same_volume() {
     let (scene, pair) = (Scene::new(), PhantomPair::get());
@@ -184,7 +184,7 @@ fn an_output_that_cannot_be_written_where_it_is_named_is_refused_at_once() {
     assert_eq!(web.requests(), 0, "nothing is asked of a server to which nothing can be written");
 }
 
-/// A web server that ignores ranges, as that of Python does.
+/// The web server ignores range requests, as that of Python does.
 #[test]
 fn a_web_server_without_ranges_gives_volumes_fields_and_chains() {
     let (scene, pair) = (Scene::new(), PhantomPair::get());
@@ -194,7 +194,7 @@ fn a_web_server_without_ranges_gives_volumes_fields_and_chains() {
     let arguments = resampling(&from, &format!("{from}/global.json"), &output);
     program("apply-transform").args(arguments).assert().success();
     assert!(chunks(&output) == on_disk(&scene));
-    // what is missing is looked for once
+    // few requests are needed, since a missing file is looked for only once
     let before = web.requests();
     program("inspect").arg(format!("{from}/fixed.zarr")).assert().success();
     assert!(web.requests() - before < 60, "{} requests", web.requests() - before);
@@ -218,7 +218,7 @@ fn copied(scene: &Scene, location: &str, name: &str) -> Vec<(String, Vec<u8>)> {
     chunks(&to)
 }
 
-/// The phantom pair and its transform in the bucket.
+/// Copies the phantom pair and its transform to `to`, a folder in the bucket.
 fn upload(to: &str) {
     let pair = PhantomPair::get();
     for round in ["fixed", "moving"] {
@@ -267,7 +267,7 @@ fn s3_to_s3_gives_what_the_disk_gives_also_in_parts_and_after_a_kill() {
     assert!(code == Some(1) && stderr.contains("exists already"), "{stderr}");
     assert_eq!(apply("whole", &["--overwrite"]).0, Some(0));
     assert!(copied(&scene, &out("whole"), "whole.zarr") == wanted);
-    // with as many threads as there are, and with one, which writes one chunk at a time
+    // with one, two and three threads; one thread writes one chunk at a time
     for threads in ["1", "2", "3"] {
         let more = ["--overwrite", "--block-size", "32,32,32", "--threads", threads];
         assert_eq!(apply_in_time("whole", &more), Some(0));
@@ -292,7 +292,7 @@ fn s3_to_s3_gives_what_the_disk_gives_also_in_parts_and_after_a_kill() {
     let (code, stderr) = apply("parts", &["--finish"]);
     assert_eq!(code, Some(0), "{stderr}");
     assert!(copied(&scene, &out("parts"), "parts.zarr") == wanted);
-    // all is done already
+    // all blocks are done already
     assert_eq!(apply("parts", &["--resume"]).0, Some(0));
 }
 

@@ -129,9 +129,9 @@ fn a_coarse_field_with_a_bump_in_a_block_is_the_same_for_every_block_size() {
         values(&out)
     };
     let (whole, blocks) = (resample("whole.zarr", "64,64,64"), resample("blocks.zarr", "32,32,32"));
-    // positions within a block are in single precision
+    // positions within a block are in single precision, so values may differ by rounding
     assert!(whole.iter().zip(&blocks).all(|(a, b)| a.abs_diff(*b) <= 1));
-    // in the middle of the block at 0 the image is sampled where the field points
+    // at the centre of the first block, the image is sampled where the displacement points
     let at = |p: [i64; 3]| whole[((p[0] * 64 + p[1]) * 64 + p[2]) as usize];
     let [z, y, x] = [16, 16, 16];
     assert_eq!(at([z, y, x]), TEXTURE([z + 14, y - 14, x + 7]));
@@ -174,7 +174,8 @@ fn outside_a_field_points_and_images_agree() {
     assert_eq!((at(7), at(9)), (TEXTURE([9, 3, 3]), TEXTURE([9, 3, 3])));
 }
 
-/// ITK, and an early version of voxloom, return such points unchanged and without a warning.
+/// ITK, and an early version of voxloom, return points outside a field unchanged and without a
+/// warning.
 #[test]
 fn points_outside_a_field_are_told_and_all_of_them_are_an_error() {
     let scene = Scene::new();

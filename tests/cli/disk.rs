@@ -67,8 +67,8 @@ impl Disk {
         std::fs::read_to_string(self.scene.at("shadow/calls")).unwrap().parse().unwrap()
     }
 
-    /// Keeps what has reached the disk and, since a disk may write in any order, everything in
-    /// ledgers and lists.
+    /// Simulates the power cut: leaves only what was synced, and all that was written to ledgers
+    /// and lists, since a disk may write them before the data that they name.
     fn cut(&self) {
         let disk = PathBuf::from(self.at(""));
         let says = |path: &Path| {
@@ -215,7 +215,7 @@ fn what_a_program_has_written_when_it_ends_well_is_on_the_disk() {
     }
 }
 
-/// Every program and format that writes, one line each; small, because each runs many times.
+/// The [`writers`], and further formats and programs, on small volumes, since each runs many times.
 fn all_writers() -> Vec<(&'static str, &'static str, Vec<String>)> {
     let pair = PhantomPair::get();
     let (fixed, moving, global) =

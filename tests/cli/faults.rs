@@ -6,8 +6,8 @@ use std::path::Path;
 use crate::recovery::chunks;
 use crate::scene::{PhantomPair, Scene, program};
 
-/// Runs a program that must fail: with this exit code, one line on stderr that contains all these
-/// words, nothing on stdout, and no change to the scene.
+/// Runs a program that must fail: with this exit code, a message on stderr that contains all these
+/// words (one line, unless the code is 2), nothing on stdout, and no change to the scene.
 pub(crate) fn refused(scene: &Scene, name: &str, arguments: &[&str], code: i32, words: &[&str]) {
     let before = scene.contents();
     let output = program(name).args(arguments).args(["--progress", "none", "-q"]).output().unwrap();
@@ -321,7 +321,7 @@ fn what_is_read_is_never_replaced() {
     }
     let line = [&moving, "--onto", &fixed, "--transform", &global, "-o", &global, "--overwrite"];
     refused(&scene, "apply-transform", &line, 2, &["--output", "--transform"]);
-    // the chain that is written beside a field counts too
+    // the chain that is written beside a field is an output, too
     let field = scene.at("global.zarr");
     let line = [&fixed, &moving, "--initial", &global, "-o", &field, "--overwrite"];
     refused(&scene, "deform", &line, 2, &["global.json", "--initial"]);

@@ -1,4 +1,5 @@
-//! Unusual fields: unknown, folded, elsewhere, without a unit, or with other axes.
+//! Unusual fields: with unknown (NaN) vectors, with folds, far from the volume, without a unit, or
+//! with other axes.
 
 use serde_json::{Value, json};
 use voxloom::geom::{Grid, Point};
@@ -39,7 +40,7 @@ fn volume(scene: &Scene) -> String {
     scene.volume("volume.zarr", [20, 24, 28], texture)
 }
 
-/// Every program that takes a field refuses it with these words.
+/// Asserts that `apply-transform`, `deform` and `refine` refuse the field with these words.
 fn all_refuse(scene: &Scene, volume: &str, field: &str, words: &[&str]) {
     let out = scene.at("out.zarr");
     let onto = ["--onto", volume, "-o", &out];

@@ -1,5 +1,6 @@
-//! Transforms of other programs are interpreted as these programs define them, or refused by name.
-//! Files that hold less than they state are refused before anything is written.
+//! Transforms of other programs are interpreted as these programs define them, or refused with a
+//! message that names the kind. Files that hold less than they state are refused before anything is
+//! written.
 
 use std::path::Path;
 

@@ -1,6 +1,6 @@
-//! The identity of a run: everything on which the result depends links the parts of a run, and
-//! nothing else does. A part with a different flag or input is refused with the name of the
-//! difference.
+//! The identity of a run: it contains everything on which the result depends, and nothing else, and
+//! must be the same for all parts of a run. A part with a different flag or input is refused, and
+//! the message names the difference.
 
 use std::path::Path;
 
@@ -375,7 +375,7 @@ fn a_run_is_tied_to_every_byte_of_its_inputs() {
     ];
     let line = Line::new("apply-transform", &[&moving], &flags);
     line.succeeds(&["--part", "1/2"]);
-    // the last byte of every chunk and text of the inputs, such as the last digit of a matrix
+    // the last byte of every chunk of the inputs, then the last digit of a matrix
     for input in [&moving, &local, &shift] {
         let chunks = files(Path::new(input)).into_iter().map(|(path, _)| path);
         for path in chunks.filter(|path| path.extension().is_none()) {

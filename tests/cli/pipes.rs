@@ -12,7 +12,7 @@ fn piped(scene: &Scene, name: &str, arguments: &[&str], input: &str) -> Output {
     let mut child = spawn(scene, name, arguments, Stdio::piped());
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
-    // a program that refuses its command line does not read
+    // a program that refuses its command line does not read its input, so this may fail
     let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();

@@ -27,7 +27,7 @@ fn run(name: &str, arguments: &[&str]) -> String {
     String::from_utf8(run.stdout).unwrap() + &message
 }
 
-/// A rotation in the plane, as a 4x4 matrix.
+/// A rotation and a translation in the plane, as a 4x4 matrix.
 const TURN: &str = "1 0 0 0\n0 0.8 0.6 3\n0 -0.6 0.8 4\n0 0 0 1\n";
 
 #[test]

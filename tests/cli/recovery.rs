@@ -1,4 +1,5 @@
-//! Finished work and signals (`whole.rs` tests kills and concurrent runs).
+//! Finished work is not repeated, interrupted runs can be resumed, and signals end a program at
+//! once (`whole.rs` has further tests of kills and concurrent runs).
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

@@ -144,7 +144,7 @@ fn whoever_is_killed_while_it_replaces_a_volume_leaves_none_or_its_own() {
         std::thread::sleep(std::time::Duration::from_millis(6 * wait));
         child.kill().unwrap();
         child.wait().unwrap();
-        // to be resumed, and to be replaced
+        // the next run either replaces or resumes the output of the killed one
         let more: &[&str] = if wait % 2 == 0 { &[] } else { &["--resume"] };
         let kept = words.iter().filter(|word| more.is_empty() || **word != "--overwrite");
         program("transcode").args(kept).args(more).assert().success();

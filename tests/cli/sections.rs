@@ -7,7 +7,7 @@ use voxloom::volume::{Codec, Dtype, Existing, Format, Output, Select, Spec, Volu
 use crate::faults::refused;
 use crate::scene::{Scene, program};
 
-/// A section of 8-bit pixels; `z` shifts the values.
+/// Writes a section of 8-bit pixels, whose values depend on `z`.
 fn section(scene: &Scene, name: &str, z: i64, [height, width]: [usize; 2]) {
     let grid = Grid::plane([height, width], [0.5, 0.5], [0.0; 2]);
     let is_tiff = std::path::Path::new(name).extension().is_some_and(|end| end == "tif");
@@ -24,7 +24,8 @@ fn pixel(z: i64, y: usize, x: usize) -> u8 {
     (z as usize * 50 + y * 3 + x) as u8 | 1
 }
 
-/// Three sections of two sizes, one of them at an offset, and a gap; 5 x 40 x 48 voxels.
+/// Writes three sections of two sizes and their table; one section is at an offset, and z 2 and 3
+/// have none. The volume has 5 x 40 x 48 voxels.
 fn table(scene: &Scene) -> String {
     section(scene, "a.tif", 0, [40, 44]);
     section(scene, "b.zarr", 1, [30, 44]);

@@ -1,5 +1,6 @@
-//! Volumes of all shapes and voxel sizes are aligned by the programs with their defaults: planes,
-//! thin stacks, the voxels of whole brains, rounds of different voxel sizes.
+//! The programs align volumes of all shapes and voxel sizes with their default parameters: planes,
+//! thin stacks, voxels of 1 and of 100 um, rounds of different voxel sizes. `pick-level` picks the
+//! resolution.
 
 use std::f64::consts::TAU;
 
@@ -97,7 +98,8 @@ struct Rounds {
 }
 
 impl Rounds {
-    /// `fixed` shows the blobs of `extent`, `moving` the same blobs under `truth`.
+    /// `fixed` shows `count` random blobs within its extent, `moving` the same blobs moved by
+    /// `truth`.
     fn new(fixed: Grid, moving: Grid, count: usize, unit: f64, truth: Affine) -> Self {
         let scene = Scene::new();
         let extent = std::array::from_fn(|a| (fixed.shape[a] - 1) as f64 * fixed.spacing[a]);
@@ -121,7 +123,7 @@ impl Rounds {
         program(name).current_dir(self.at("")).args(args).assert().success();
     }
 
-    /// Runs the programs up to the affines of blocks, with their defaults.
+    /// Runs `extract-spots`, `ransac` and `local-affine` with their defaults.
     fn fit(&self) {
         for round in ["fixed", "moving"] {
             self.run("extract-spots", &[&format!("{round}.zarr"), "-o", &format!("{round}.csv")]);
@@ -294,7 +296,7 @@ fn the_working_resolution_is_a_level_that_is_there_or_one_that_is_made() {
     assert_eq!(picked(&scene, &volume, "like", &["--like", &reduced]), scene.at("like.zarr/0"));
     program("downsample").args([&volume, "--levels", "2"]).assert().success();
     assert_eq!(picked(&scene, &volume, "there", &["--level", "2"]), format!("{volume}/2"));
-    // if the parameters refer to the original volume, the original is taken
+    // if the parameters file sets a voxel size, the volume is used as it is
     let parameters = scene.file("p.yaml", "ransac:\n  fixed-spacing: 1,1,1\n");
     let flags = ["--like", &reduced, "--parameters", &parameters];
     assert_eq!(picked(&scene, &volume, "selected", &flags), volume);

@@ -47,7 +47,7 @@ fn readers(scene: &Scene, volume: &str) -> Vec<(&'static str, Vec<String>)> {
     ]
 }
 
-/// Waits for a program that must not hang; after three minutes it fails.
+/// Waits for a program that must not hang; after three minutes the test fails.
 fn wait(child: &mut Child, what: &str) -> ExitStatus {
     let start = Instant::now();
     loop {

@@ -17,7 +17,8 @@ fn chance(seed: u64, question: u64) -> f64 {
     (v >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Blobs of various sizes at random positions, within 48 um; some noise.
+/// The intensity as a function of the position: 90 blobs of various sizes at random positions
+/// within 50 um.
 fn blobs(seed: u64) -> impl Fn(Point) -> f64 {
     let blobs: Vec<(Point, f64, f64)> = (0..90)
         .map(|b| {
@@ -53,16 +54,17 @@ fn volume(scene: &Scene, name: &str, grid: Grid, of: impl Fn(usize, Point) -> f6
     scene.at(name)
 }
 
-/// Whether an orientation is tried: for each order of the axes two mirror images, among them each of
-/// the eight; all of them if `VOXLOOM_ORIENTATIONS` is set, which takes minutes.
+/// Whether an orientation is tested: two of the eight mirror images for each order of the axes,
+/// such that every mirror image is tested; all 48 if `VOXLOOM_ORIENTATIONS` is set, which takes
+/// minutes.
 fn is_tried(order: usize, flip: usize) -> bool {
     flip % 4 == order % 4 || std::env::var_os("VOXLOOM_ORIENTATIONS").is_some()
 }
 
 const AXES: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
-/// The first volume with its axes permuted and flipped, with the voxel size permuted accordingly;
-/// and the map from the first volume to it.
+/// Writes the volume of `blobs(1)` with its axes permuted and flipped, the voxel size permuted
+/// accordingly, and noise; returns its path and the map from the original volume to it.
 fn turned(scene: &Scene, grid: Grid, axes: [usize; 3], flip: usize) -> (String, Affine) {
     let of = blobs(1);
     let shape = axes.map(|a| grid.shape[a]);
@@ -158,7 +160,7 @@ fn ransac_finds_an_image_turned_and_mirrored_any_of_48_ways() {
     }
 }
 
-/// Runs a program on unrelated volumes, which must write no map and state the reason.
+/// Runs a program on unrelated volumes; the program must write no map and state the reason.
 fn doubted(program_name: &str, arguments: &[&str], out: &str) {
     let run = program(program_name).args(arguments).args(["-o", out, "-q"]).output().unwrap();
     let stderr = String::from_utf8(run.stderr).unwrap();

@@ -270,7 +270,7 @@ fn the_name_of_an_output_is_that_of_its_format_or_refused() {
     ] {
         refused(&scene, name, line, 2, &[words]);
     }
-    // before any block is computed
+    // the name is refused before any block is computed
     for (name, initial) in [("deform", &chain), ("local-affine", &chain)] {
         let line = [&image[..], &image, "--initial", initial, "-o", &at("f.tif")];
         refused(&scene, name, &line, 1, &["is that of TIFF; let it end in .zarr"]);

@@ -193,7 +193,7 @@ fn run(job: &ProgramRun, scene: &Scene, more: &[&str]) {
     program(job.name).args((job.arguments)(scene)).args(more).assert().success();
 }
 
-/// The result of the whole run.
+/// The files that a run without parts and without kills leaves.
 fn whole(job: &ProgramRun) -> RemainingFiles {
     let scene = Scene::new();
     run(job, &scene, &[]);
@@ -283,7 +283,8 @@ fn the_second_pass_of_a_field_is_shared_and_resumed_too() {
     for part in ["1/2", "2/2"] {
         run(&DEFORM, &scene, &["--part", part]);
     }
-    // the field has 2 x 2 x 2 chunks if its nodes are voxels, and at least one
+    // how many chunks the field has depends on the spacing of its nodes; if it is one, no task may
+    // be left for the kill below
     run(&DEFORM, &scene, &["--finish", "--part", "2/2"]);
     assert!(!scene.at("deform.json").is_empty() && !Path::new(&scene.at("deform.json")).exists());
     assert!(
@@ -366,7 +367,7 @@ fn holds_a_claim(folder: &Path) -> bool {
         .any(|path| path.ends_with("claim.json") || (path.is_dir() && holds_a_claim(&path)))
 }
 
-/// Starts a run and stops it after it has claimed its output; `None` if it ended before that.
+/// Starts a run and suspends it once it has claimed its output; `None` if it ended before that.
 fn held(job: &ProgramRun, scene: &Scene) -> Option<Child> {
     let mut run = start(job, scene, &[]);
     while !holds_a_claim(Path::new(&scene.at(""))) {
@@ -388,7 +389,7 @@ fn surely_held(job: &ProgramRun) -> (Scene, Child) {
         .expect("a run is held before it ends")
 }
 
-/// Jobs that claim their output together with its array.
+/// Jobs whose tasks write directly into an array, which is claimed when it is created.
 const ARRAYS: [ProgramRun; 5] = [INVMAP, INVERSE, DOWNSAMPLE, TRANSCODE, SAMPLED];
 
 #[test]

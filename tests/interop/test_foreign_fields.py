@@ -1,6 +1,6 @@
-"""Fields, splines and composites of other tools mean to us what they mean to them.
+"""Fields, splines and composites of other tools are interpreted as these tools define them.
 
-As `test_transforms.py`; SimpleITK is ITK, nibabel reads and writes NIfTI, h5py HDF5.
+Run like `test_formats.py`. SimpleITK stands for ITK; nibabel reads and writes NIfTI, h5py HDF5.
 """
 
 import gzip
@@ -29,7 +29,8 @@ def a_spline(order, dimension=3):
 
 
 def nibabel_field(path, vectors, intent, p1=0.0, name="", slope=None, units="mm"):
-    """`vectors` as x, y, z, component; the affine is RAS, 40 um apart."""
+    """Writes `vectors` (x, y, z, component) with an affine in RAS, nodes 40, 50 and 45 um apart;
+    returns the positions of the nodes, RAS, millimetres."""
     affine = np.diag([-0.04, -0.05, 0.045, 1])
     affine[:3, 3] = (0.02, 0.03, -0.015)
     image = nibabel.Nifti1Image(vectors[:, :, :, None, :].astype(np.float32), affine)
@@ -49,7 +50,8 @@ def nibabel_field(path, vectors, intent, p1=0.0, name="", slope=None, units="mm"
 
 
 def ras(points):
-    """Of ours in micrometres, x, y, z in millimetres and back."""
+    """Our points (z, y, x, micrometres, LPS) as x, y, z in millimetres, RAS; `of_ras` is the
+    inverse."""
     return points[:, ::-1] / 1e3 * (-1, -1, 1)
 
 
@@ -118,11 +120,12 @@ def test_a_composite_of_a_field_and_a_matrix_as_ants_writes_it(tmp_path, directi
     ours("transcode", tmp_path / "Composite.h5", "-o", tmp_path / "t.json")
     points = some_points()
     got = apply_ours(tmp_path, [tmp_path / "t.json"], points)
-    assert abs(got - apply_itk(transform, points)).max() < 5 * TOLERANCE  # vectors in single precision
+    assert abs(got - apply_itk(transform, points)).max() < 5 * TOLERANCE  # vectors are float32
 
 
 def bigwarp(vectors, spacing, offset, path=None, group=None, **attributes):
-    """As n5-imglib2's N5DisplacementField: HDF5 lists dimensions the other way round."""
+    """Writes a field as n5-imglib2's N5DisplacementField does; HDF5 lists the dimensions in
+    reverse."""
     array = group.create_dataset(path, data=vectors, chunks=(4, 4, 4, 3), compression="gzip", shuffle=True)
     array.attrs["spacing"] = np.array(spacing, float)
     array.attrs["offset"] = np.array(offset, float)
@@ -182,7 +185,7 @@ def test_positions_and_displacements_in_ras_take_points_to_the_same_places(tmp_p
     image.SetOrigin((-0.02, -0.03, -0.015))
     points = some_points()
     got = apply_ours(tmp_path, [tmp_path / "t.json"], points)
-    # single precision of some tenths of a millimetre
+    # the file holds positions of some tenths of a millimetre in single precision
     assert abs(got - apply_itk(sitk.DisplacementFieldTransform(image), points)).max() < 5e-5
 
 
@@ -191,7 +194,8 @@ def cubic(t):
 
 
 def test_control_points_take_points_where_niftyreg_takes_them(tmp_path):
-    """`reg_spline_getDeformationField`: the sum of positions over four control points along each axis."""
+    """As in `reg_spline_getDeformationField`: the weighted sum of the positions of four control
+    points along each axis."""
     vectors = np.random.default_rng(6).normal(0, 0.003, (8, 7, 6, 3))
     place = nibabel_field(tmp_path / "cpp.nii.gz", vectors, 1007, 2, "NREG_TRANS")
     positions = place + vectors
@@ -273,7 +277,7 @@ def test_every_encoding_of_nrrd_is_read(tmp_path, encoding, endian):
     assert abs(apply_ours(tmp_path, [tmp_path / "t.json"], points) - want).max() < TOLERANCE
 
 
-# N5, as BigWarp has it
+# Zarr as BigWarp writes it, and a file of ours in a parameter file of elastix
 
 
 def test_a_field_of_bigwarp_in_zarr_is_read_as_in_n5(tmp_path):

@@ -1,4 +1,4 @@
-"""What we write opens elsewhere, and what others write opens here.
+"""Files that we write are read by other libraries, and files that they write are read by us.
 
 Run by `make test` in the tests' own Python, with VOXLOOM_BIN set to the folder of the programs.
 """
@@ -202,7 +202,7 @@ def test_bigstreams_tutorial_opens_with_its_sum_and_voxel_size(tmp_path):
     assert np.allclose(known["spacing"], [1.68, 1.84, 1.84])
 
 
-# theirs, of other kinds
+# theirs -> ours: further types, codecs and layouts
 
 
 def spaced(path, tmp_path):

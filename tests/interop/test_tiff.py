@@ -1,4 +1,4 @@
-"""TIFF of tifffile and Pillow opens here, and ours opens in tifffile.
+"""TIFF and PNG of tifffile and Pillow are read by us, and our TIFF by tifffile.
 
 Run by `make test` in the tests' own Python, with VOXLOOM_BIN set to the folder of the programs.
 """
@@ -133,7 +133,7 @@ def test_jpeg_in_tiff_opens_in_ours(tmp_path, layout):
     tifffile.imwrite(tmp_path / "a.tif", array, compression="jpeg", photometric="minisblack", **layout)
     theirs = tifffile.imread(tmp_path / "a.tif").astype(int)
     found = back(tmp_path / "a.tif", tmp_path, "--spacing", "1,1,1").astype(int)
-    # two inverse cosine transforms may round apart
+    # two JPEG decoders may round the inverse cosine transform differently
     assert np.abs(found - theirs).max() <= 2
 
 

@@ -1,6 +1,7 @@
-"""Transforms of other tools mean to us what they mean to them, and ours to them what they mean to us.
+"""Transforms of other tools are interpreted as these tools define them, and ours by them as we do.
 
-As `test_formats.py`; SimpleITK is ITK, whose files ANTs, greedy and elastix read and write.
+Run like `test_formats.py`. SimpleITK stands for ITK, whose files ANTs, greedy and elastix read and
+write.
 """
 
 import csv
@@ -48,7 +49,8 @@ def apply_ours(tmp_path, transforms, points):
 
 
 def apply_itk(transform, points, unit=1e3):
-    """ITK counts x, y, z in millimetres."""
+    """Maps points (z, y, x, micrometres) with ITK, whose points are x, y, z in units of `unit`
+    micrometres."""
     moved = [transform.TransformPoint([float(v) / unit for v in p[::-1]]) for p in points]
     return np.array(moved)[:, ::-1] * unit
 
@@ -87,7 +89,7 @@ def transforms_of_itk():
 
 
 def a_field(direction=STRAIGHT, dtype=np.float64, seed=1):
-    """A field of some micrometres on a coarse grid that reaches over the points."""
+    """Displacements of some micrometres on a coarse grid that covers the points."""
     vectors = np.random.default_rng(seed).normal(0, 0.003, (6, 7, 8, 3)).astype(np.float32).astype(dtype)
     image = sitk.GetImageFromArray(vectors, isVector=True)
     image.SetSpacing((0.04, 0.05, 0.045))
@@ -136,13 +138,14 @@ def test_the_inverse_of_a_matrix_of_itk_takes_points_back(tmp_path):
 def test_fields_of_itk_take_points_to_the_same_places(tmp_path, suffix, compressed, dtype, direction):
     path = tmp_path / f"field{suffix}"
     sitk.WriteImage(a_field(direction, dtype), str(path), compressed)
-    # NIfTI rounds its header to single precision: what counts is what ITK reads again
+    # NIfTI rounds its header to single precision, so we compare with the field that ITK reads again
     again = sitk.ReadImage(str(path), sitk.sitkVectorFloat64)
     ours("transcode", path, "-o", tmp_path / "t.json")
     points = some_points()
     got = apply_ours(tmp_path, [tmp_path / "t.json"], points)
     want = apply_itk(sitk.DisplacementFieldTransform(again), points)
-    # single precision of a turned NIfTI's axes, over some hundreds of micrometres
+    # a NIfTI header has rotated axes in single precision, which matters over hundreds of
+    # micrometres
     tolerance = 1e-5 if suffix != ".nrrd" and direction == TURNED else TOLERANCE
     assert abs(got - want).max() < tolerance
 
@@ -179,7 +182,7 @@ def test_a_spline_of_itk_is_exact_at_the_nodes_of_the_grid_it_is_sampled_on(tmp_
 
 
 def our_chain(tmp_path, name="ours.json"):
-    """A matrix in micrometres."""
+    """Writes a chain of one matrix, in micrometres; returns its path."""
     rows = [[1.02, 0.05, -0.01, 4.0], [0.02, 0.95, 0.1, -7.0], [-0.03, 0.04, 1.1, 11.0]]
     chain = {"type": "affine", "affine": rows, "direction": "fixed-to-moving", "axes": ["z", "y", "x"],
              "unit": "micrometer"}
@@ -209,7 +212,7 @@ def test_our_fields_take_points_to_the_same_places_in_itk(tmp_path, suffix):
     assert field.GetSize() == (8, 7, 6) and np.allclose(field.GetDirection(), STRAIGHT)
     points = some_points()
     want = apply_ours(tmp_path, [tmp_path / "f.zarr"], points)
-    # NIfTI's header is in single precision: its grid is off by some 1e-5 um, over steps of the field
+    # the header of NIfTI is in single precision, so the positions of its nodes are slightly off
     tolerance = TOLERANCE if suffix == ".nrrd" else 1e-5
     assert abs(apply_itk(sitk.DisplacementFieldTransform(field), points) - want).max() < tolerance
 
@@ -227,7 +230,7 @@ def test_our_chain_of_a_field_and_a_matrix_becomes_one_field_of_itk(tmp_path):
     nodes = np.stack(np.meshgrid(*(np.arange(n) * 20.0 for n in (9, 10, 10)), indexing="ij"), -1).reshape(-1, 3)
     got = nodes + sitk.GetArrayFromImage(field).reshape(-1, 3)[:, ::-1] * 1e3
     want = apply_ours(tmp_path, [tmp_path / "c.json"], nodes)
-    assert abs(got - want).max() < 5 * TOLERANCE  # single precision of up to 30 um
+    assert abs(got - want).max() < 5 * TOLERANCE  # vectors of up to 30 um in single precision
     assert not (tmp_path / "out.nrrd.voxloom").exists()
 
 
@@ -328,7 +331,7 @@ def test_fields_of_bigstream_are_read_when_it_is_said_what_they_are(tmp_path):
              "-o", tmp_path / "t.json", "--overwrite")
         got = apply_ours(tmp_path, [tmp_path / "t.json"], nodes)
         assert abs(got - nodes - vectors.reshape(-1, 3)).max() < TOLERANCE
-    # 2021: positions, and everything x, y, z
+    # BigStream 2021 stores positions, and all axes and components are x, y, z
     positions = (nodes.reshape(6, 7, 8, 3) + vectors)[..., ::-1].transpose(2, 1, 0, 3)
     np.save(tmp_path / "positions.npy", np.ascontiguousarray(positions, np.float64))
     ours("transcode", tmp_path / "positions.npy", "--from", "bigstream-positions", "--spacing", "40,30,25",

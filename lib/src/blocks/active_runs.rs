@@ -33,7 +33,7 @@ struct ActiveRun {
     folder: PathBuf,
     /// `None` if the file system has no locks.
     _lock: Option<File>,
-    /// Whether another run was active there when this one began.
+    /// Whether another run was already active in the folder when this run was marked.
     is_concurrent: bool,
 }
 
@@ -50,7 +50,7 @@ impl ActiveRun {
             let open =
                 File::options().create(true).truncate(false).read(true).write(true).open(&path);
             let file = match open {
-                // the last run is finishing and has just removed the folder
+                // another run has just finished and removed the folder
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 file => file.map_err(failed)?,
             };
@@ -95,8 +95,8 @@ pub(super) fn is_active(folder: &Path) -> bool {
     open.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
-/// Removes the block-processing files in `folder`, and the folder if it is then empty, unless a run
-/// is active there.
+/// Removes the block-processing files in `folder`, and the folder if it is then empty. Nothing is
+/// removed in a bucket, while a run is active there, or if the folder holds an unfinished file.
 fn clear_if_unused(folder: &Path) -> Result<(), Error> {
     if store::is_remote(folder) {
         return Ok(());
@@ -124,7 +124,7 @@ fn clear_if_unused(folder: &Path) -> Result<(), Error> {
 }
 
 impl Context {
-    /// Marks this run as active in `folder`; returns whether other runs already were.
+    /// Marks this run as active in `folder`; returns whether another run was already active there.
     pub(super) fn enter(&self, folder: &Path) -> Result<bool, Error> {
         let mut live = self.active_runs.lock();
         if let Some(live) = live.iter().find(|live| live.folder == folder) {
@@ -136,13 +136,15 @@ impl Context {
         Ok(is_concurrent)
     }
 
-    /// Whether another run was active in one of this run's folders when this one began.
+    /// Whether another run was already active in one of this run's folders when this run entered
+    /// it.
     pub(super) fn has_concurrent_runs(&self) -> bool {
         self.active_runs.lock().iter().any(|live| live.is_concurrent)
     }
 
-    /// Removes ledger and rows in `folder` after the receipt is written ([`Context::sweep`]). Until
-    /// then an interrupted run can be resumed and produces the same receipt.
+    /// Schedules the removal of the ledger and the rows in `folder` by [`Context::sweep`], which is
+    /// called after the receipt is written. Until then an interrupted run can be resumed and
+    /// produces the same receipt.
     pub(super) fn sweep_later(&self, folder: &Path) {
         self.update_receipt(|receipt| receipt.sweeps.push(folder.to_path_buf()));
     }

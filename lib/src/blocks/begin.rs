@@ -1,5 +1,5 @@
-//! How a run starts an output: it is refused, resumed, replaced, or shared with an equal active
-//! run.
+//! How a run starts an output: an existing output is refused, resumed, replaced, or shared with an
+//! equal active run.
 
 use std::path::Path;
 
@@ -191,7 +191,7 @@ mod tests {
             };
             let replace =
                 || Context { existing: Existing::Overwrite, threads: 1, ..Context::default() };
-            // a run counts as active until its context is dropped, as a process does until it ends
+            // a run is active until its context is dropped; in a program, until the process ends
             let first = replace();
             write("one", &first).unwrap();
             let refused = write("two", &replace()).unwrap_err().to_string();

@@ -159,8 +159,8 @@ impl Budget {
         Cost::bytes("threads", threads as u64 * THREAD_BYTES)
     }
 
-    /// Refuses an operation without tasks if its peak memory, with the process's overhead, exceeds
-    /// `--memory`.
+    /// Refuses an operation that is not divided into tasks if its peak memory, together with the
+    /// overhead of the process, exceeds `--memory`.
     ///
     /// # Errors
     /// [`Error::Usage`], which states the bytes needed and the bytes allowed.
@@ -178,7 +178,7 @@ impl Budget {
 }
 
 impl Budget {
-    /// The memory of an operation without tasks, as `--plan` prints it.
+    /// The memory of an operation that is not divided into tasks, as `--plan` prints it.
     pub(super) fn describe(&self, what: &str, cost: &Cost) -> Value {
         let needed = self.base() + cost.clone();
         json!({
@@ -191,11 +191,12 @@ impl Budget {
 }
 
 /// Bytes of decoded chunks that are worth keeping if tasks read `volume` in plan order, in blocks
-/// of `block` voxels plus `halo` voxels on each side (both z, y, x): the chunks that are needed
-/// again before the chunks of a whole layer of tasks have been read.
+/// of `block` voxels plus `halo` voxels on each side (both z, y, x): the chunks that are read from
+/// one task to its neighbour along the first of the axes z, y, x on which neighbouring tasks have
+/// chunks in common; 0 if there is no such axis.
 pub fn useful_cache_bytes(volume: &Volume, block: [usize; 3], halo: [usize; 3]) -> u64 {
     let (chunk, shape) = (volume.chunk(), volume.grid().shape);
-    // along such an axis, neighbouring tasks have no chunk in common
+    // along an aligned axis, neighbouring tasks have no chunk in common
     let is_aligned =
         |a: usize| block[a] >= shape[a] || halo[a] == 0 && block[a].is_multiple_of(chunk[a].max(1));
     let Some(first) = (0..3).find(|&a| !is_aligned(a)) else { return 0 };

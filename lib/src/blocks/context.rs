@@ -42,7 +42,7 @@ pub struct Context {
     pub device: Device,
     /// `--block-size`, voxels (z, y, x).
     pub block_size: Option<[usize; 3]>,
-    /// `--part`.
+    /// `--part`: the part of the tasks that this run does; 1/1 if the flag is not given.
     pub part: Part,
     /// Whether `--part` was given, even as 1/1: work that needs all parts is then left to
     /// `--finish`.
@@ -52,13 +52,13 @@ pub struct Context {
     pub finish: bool,
     /// `--plan`: print the plan and compute nothing.
     pub plan_only: bool,
-    /// `--resume`, `--overwrite`.
+    /// How to treat an existing output: `--resume`, `--overwrite`, or refuse it (the default).
     pub existing: Existing,
     /// `--allow-failed`: the maximum fraction of blocks that may fail or use the fallback result.
     pub allow_failed: f64,
-    /// `--seed`.
+    /// `--seed`: the seed of the random numbers.
     pub seed: u64,
-    /// `--progress`.
+    /// `--progress`: how progress is shown.
     pub progress: Progress,
     /// Tells whether a signal asked the run to stop.
     pub cancel: Cancel,
@@ -107,8 +107,10 @@ impl Context {
         self.scattered || self.part.n > 1
     }
 
-    /// How to treat an existing output after this run has decided to write it: whatever has
-    /// appeared since then belongs to another run of the same plan, and is shared with it.
+    /// How to treat an output that exists when this run is about to create it, after the check at
+    /// its start. [`Existing::Overwrite`] if `--overwrite` is given and no other run was active
+    /// when this run entered its folders; otherwise [`Existing::Resume`], because an output that
+    /// has appeared since the check belongs to a run of the same plan and is shared with it.
     pub fn existing_now(&self) -> Existing {
         match self.existing {
             Existing::Overwrite if !self.has_concurrent_runs() => Existing::Overwrite,
@@ -126,7 +128,8 @@ impl Context {
         Ok(self.notes_plan(what, budget, cost))
     }
 
-    /// Like [`Context::is_plan_asked`], for an operation that already fits itself into `--memory`.
+    /// Like [`Context::is_plan_asked`] without the check of memory, for an operation that chooses
+    /// its size so that it fits into `--memory`.
     pub fn notes_plan(&self, what: &str, budget: &Budget, cost: &Cost) -> bool {
         if self.plan_only {
             let plan = budget.describe(what, cost);
@@ -162,7 +165,8 @@ impl Context {
         });
     }
 
-    /// Registers an input folder, such as that of a field, to be checked for changes at the end.
+    /// Registers the array in an input folder, such as a displacement field, for
+    /// [`Context::check_inputs`]. Any other location is ignored.
     pub fn watch(&self, location: &str) {
         self.update_receipt(|receipt| receipt.watched.extend(volume::watch(location)));
     }
@@ -206,9 +210,10 @@ impl Context {
         });
     }
 
-    /// Ends a run whose result must not be trusted, with exit code 3. `output` is not written, an
-    /// existing file that `--overwrite` was to replace is removed (an array stays), and the receipt
-    /// beside it states the reason.
+    /// The error, with exit code 3, for a run whose result must not be trusted; the caller does not
+    /// write `output`. An existing file that `--overwrite` was to replace is removed (an array in a
+    /// folder is kept), and the receipt beside `output` will state the reason. If the removal
+    /// fails, the error is [`Error::Io`].
     pub fn reject_result(&self, output: &Path, reason: &str) -> Error {
         if self.existing == Existing::Overwrite
             && !files::is_stream(output)

@@ -54,7 +54,7 @@ impl BlockCounts {
         }
     }
 
-    /// Adds the blocks of another tally.
+    /// Adds the counts and the failed blocks of another value.
     pub(super) fn extend(&mut self, other: Self) {
         self.done += other.done;
         self.empty += other.empty;

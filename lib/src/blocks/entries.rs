@@ -6,7 +6,8 @@ use super::ledger::LedgerEntry;
 use super::rows::StoredRows;
 use super::{Outcome, TaskResult};
 
-/// The outcome of each task that has ended, with its summary and rows if it has any.
+/// The ledger entry of each task that has one: its outcome with the summary, rows and number of
+/// files, if any, or the reason why it failed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Entries {
     slots: Vec<CompactEntry>,
@@ -96,7 +97,7 @@ impl Entries {
         matches!(self.outcome(task), Some(Ok(_)))
     }
 
-    /// How the tasks ended, those without an entry left out, in plan order.
+    /// The outcomes, or the reasons of failure, of all tasks that have an entry, in plan order.
     pub(super) fn outcomes(&self) -> impl Iterator<Item = Result<&Outcome, &str>> {
         (0..self.slots.len()).filter_map(|task| self.outcome(task))
     }
@@ -111,7 +112,7 @@ impl Entries {
         }
     }
 
-    /// The rows that a task left.
+    /// Where the rows of a task are stored; `None` if it wrote no rows.
     pub(super) fn rows(&self, task: usize) -> Option<&StoredRows> {
         self.result(task)?.rows.as_ref()
     }
@@ -124,7 +125,7 @@ impl Entries {
         }
     }
 
-    /// The tasks that left a summary, in plan order.
+    /// The tasks that have a summary, in plan order, each with its summary.
     pub(super) fn summaries(&self) -> impl Iterator<Item = (usize, &Value)> {
         let summary = |task| Some((task, self.result(task)?.summary.as_ref()?));
         (0..self.slots.len()).filter_map(summary)

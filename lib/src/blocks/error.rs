@@ -40,10 +40,10 @@ pub enum Error {
         missing: usize,
         /// Blocks in the plan.
         total: usize,
-        /// The number of the first such block.
+        /// The number of the first block without an entry.
         first: usize,
     },
-    /// The file that a task left for the second pass does not hold what the task wrote.
+    /// The rows that a task wrote for the second pass are missing, truncated or altered.
     Rows {
         /// Which block.
         key: Key,
@@ -123,7 +123,7 @@ pub enum ExitReason {
     Usage,
     /// A signal was received.
     Interrupted(i32),
-    /// The run completed, but too many blocks failed.
+    /// The run completed, but too many blocks failed or fell back, or its result was rejected.
     TooManyFailed,
 }
 
@@ -137,7 +137,7 @@ impl std::error::Error for ExitReason {}
 
 static USAGE: ExitReason = ExitReason::Usage;
 static TOO_MANY_FAILED: ExitReason = ExitReason::TooManyFailed;
-/// [`super::Cancel`] listens to no signals but SIGINT and SIGTERM.
+/// One value for each signal that [`super::Cancel`] listens to.
 static INTERRUPTED: [ExitReason; 2] =
     [ExitReason::Interrupted(libc::SIGINT), ExitReason::Interrupted(libc::SIGTERM)];
 
@@ -258,8 +258,8 @@ impl Error {
     }
 }
 
-/// Whether the same command may succeed later: the cause is full or failing storage, the network,
-/// or a shortage of memory, and not the data.
+/// Whether an error is transient, so that the same command may succeed later: it was caused by full
+/// or failing storage, by the network, or by a shortage of memory, and not by the data.
 pub fn is_passing(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source())
         .filter_map(|error| error.downcast_ref::<io::Error>())
@@ -295,7 +295,7 @@ fn is_passing_io(error: &io::Error) -> bool {
     by_kind || by_number || inner
 }
 
-/// Maximum length of a sentence, in bytes: what it quotes may have any length.
+/// Maximum length of a sentence, in bytes, since the texts that it quotes may have any length.
 const MAX_SENTENCE: usize = 1200;
 
 /// An error and its causes in one line. A cause is omitted if the text already contains it, since

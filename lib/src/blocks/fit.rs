@@ -6,7 +6,7 @@ use crate::device::{Cost, megabytes};
 use crate::geom::Box3;
 use crate::volume::{Format, Spec};
 
-/// Maximum number of blocks of a plan: each takes some hundred bytes, and a line of the ledger.
+/// Maximum number of blocks of a plan, since each takes memory and a line of the ledger.
 const MAX_BLOCKS: u128 = 20_000_000;
 /// A warning is given if a halo has more than this many times the voxels of its block.
 const HALO: u64 = 2;
@@ -29,7 +29,7 @@ enum UnitKind {
     Shard,
     /// Whole planes of a file (TIFF, NPY).
     Plane,
-    /// Nothing is written before all blocks are done.
+    /// Blocks of any multiple of the shape, because nothing is written before all blocks are done.
     Voxel,
 }
 
@@ -53,8 +53,8 @@ impl WriteUnit {
         Self { shape: shape.map(|n| n.max(1)), kind }
     }
 
-    /// For operations that write nothing block by block: any block that is a multiple of `shape`
-    /// voxels.
+    /// The unit of an operation that writes nothing block by block: a block may be any multiple of
+    /// `shape` voxels (z, y, x).
     pub fn multiple_of(shape: [usize; 3]) -> Self {
         Self { shape: shape.map(|n| n.max(1)), kind: UnitKind::Voxel }
     }
@@ -90,7 +90,7 @@ pub fn refuse_large<C: Into<Cost>>(
     refuse_costly(block, bounds, unit, &|block| cost(block).into(), ctx)
 }
 
-/// [`refuse_large`], compiled once.
+/// [`refuse_large`] without type parameters, so that it is compiled only once.
 pub(super) fn refuse_costly(
     block: [usize; 3],
     bounds: Box3,

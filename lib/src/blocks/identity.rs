@@ -152,9 +152,9 @@ impl Identity {
     }
 }
 
-/// The values at the first difference of two values, as deep as both have the same structure. Their
-/// keys are appended to `path`. A list of three numbers is treated as one value: a position or a
-/// shape.
+/// Descends into two JSON values to their first difference, as long as both have the same
+/// structure; returns the two values found there. The keys on the way are appended to `path`. A
+/// list of three numbers, such as a position or a shape, is treated as one value.
 fn innermost<'a>(path: &mut Vec<String>, [a, b]: [&'a Value; 2]) -> [&'a Value; 2] {
     let deeper = match (a, b) {
         (Value::Object(a), Value::Object(b)) => {

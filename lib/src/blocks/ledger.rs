@@ -2,9 +2,9 @@
 //! objects); their union is the state.
 //!
 //! A line is written after the task's result is on the disk, and is never changed. A killed process
-//! or a power failure therefore loses at most about the last second of work, and two processes may
-//! run the same part without harm. Lines are held back until [`Ledger::sync_pending`] has synced
-//! the results that they record.
+//! or a power failure therefore loses, besides the tasks in progress, at most about the last second
+//! of work (five seconds in a bucket), and two processes may run the same part without harm. Lines
+//! are held back until [`Ledger::sync_pending`] has synced the results that they record.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -47,7 +47,7 @@ struct LedgerHeader {
 /// Version of the ledger format.
 const VERSION: u32 = 3;
 
-/// Every other line of a ledger file.
+/// A line after the first one of a ledger file: the entry of a task.
 #[derive(Serialize, Deserialize)]
 struct Line {
     task: usize,
@@ -167,7 +167,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Whether lines have been held back for long, or much data is waiting to be synced.
+    /// Whether lines are held back that should be written now: the sync interval has passed or, for
+    /// a local file, a full batch of data is waiting to be synced.
     pub(super) fn is_due(&self) -> bool {
         let log = self.lock();
         let is_batch_full = matches!(log.to, LogTarget::File(_)) && files::is_batch_full();
@@ -232,16 +233,21 @@ impl Ledger {
     }
 }
 
-/// The entries of `folder` when a run begins; empty if it starts anew. Work of an active run of the
-/// same plan (`is_concurrent`) is shared with it, and neither refused nor removed.
+/// Claims `folder` for a run that begins, and returns the entries of earlier work in it. With
+/// [`Existing::Overwrite`], earlier work is removed first; with [`Existing::Refuse`], it is an
+/// error. If this run has claimed the output already, or another run is active in the folder
+/// (`is_concurrent`), the work there belongs to an equal run and is shared instead.
+///
+/// # Errors
+/// [`Error::Exists`], [`Error::AtWork`], [`Error::OtherPlan`], [`Error::Io`].
 pub(super) fn begin(
     folder: &Path,
     plan: &Plan,
     existing: Existing,
     is_concurrent: bool,
 ) -> Result<Entries, Error> {
-    // how to treat an output was decided when this run created it; newer work is that of an equal
-    // run
+    // a claimed output was refused, resumed or replaced when this run created it; work that has
+    // appeared since then is that of an equal run
     let is_decided = plan.is_claimed() || is_concurrent;
     if existing == Existing::Overwrite && is_concurrent && plan.is_claimed_in(folder) == Some(false)
     {
@@ -258,7 +264,7 @@ pub(super) fn begin(
     Ok(known)
 }
 
-/// A line in its written form.
+/// A line of a ledger file: `line` as JSON, and a line break. `path` is named in an error.
 fn line(path: &Path, line: &impl Serialize) -> Result<Vec<u8>, Error> {
     let mut text = serde_json::to_vec(line).map_err(|e| Error::io("write", path)(e.into()))?;
     text.push(b'\n');
@@ -272,7 +278,7 @@ pub(super) fn load(folder: &Path, plan: &Plan) -> Result<Entries, Error> {
     let mut known = Entries::default();
     let paths = files(folder, "ledger-")?;
     for (path, text) in paths.iter().zip(store::get_several(&paths)) {
-        // a finishing process may have removed it after it was listed
+        // a process that finishes may have removed the file after it was listed
         let Some(text) = text.map_err(Error::io("read", path))? else { continue };
         let mut lines = whole_lines(&text);
         let Some(head) = lines.next() else {
@@ -312,8 +318,8 @@ fn whole_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"))
 }
 
-/// The files in `folder` whose names begin with `prefix`, sorted by name; none if it does not
-/// exist.
+/// The files in `folder` whose names begin with `prefix`, sorted by name; an empty list if the
+/// folder does not exist.
 pub(super) fn files(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>, Error> {
     let entries = store::list(folder).map_err(Error::io("read", folder))?;
     let named = entries.into_iter().filter(|entry| entry.name.starts_with(prefix));

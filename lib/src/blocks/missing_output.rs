@@ -15,8 +15,8 @@ pub(super) type Files<'a> = dyn Fn(&Task) -> Vec<PathBuf> + Sync + 'a;
 const BATCH: usize = 8192;
 
 impl Plan {
-    /// Removes tasks from `known` of which fewer files exist than were written, so that they are
-    /// done again. A file that cannot be examined counts as existing.
+    /// Removes those of `tasks` from `known` whose output consists of fewer files than were
+    /// written, so that they are done again. A file that cannot be examined counts as existing.
     pub(super) fn remove_missing(&self, tasks: &[usize], known: &mut Entries, files: &Files<'_>) {
         let mut lost = Vec::new();
         for some in tasks.chunks(BATCH) {

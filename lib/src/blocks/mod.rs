@@ -84,7 +84,7 @@ pub(crate) use kill::{KillPoint, abort_if_selected};
 pub enum Outcome {
     /// The computed result was written.
     Done,
-    /// There was no input data within reach; the operation's defined empty result was written.
+    /// The input of the task contains no data; the operation's defined empty result was written.
     Empty,
     /// The result could not be computed, for this reason; the operation's documented replacement
     /// was written.

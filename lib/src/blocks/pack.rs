@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::files::unique;
 use crate::{files, store};
 
-/// Size in bytes at which an object is written, even if the ledger does not need it yet.
+/// Size in bytes at which a pending object is written without waiting for the next sync.
 const OBJECT: usize = 8 << 20;
 
-/// Rows of this process. Call [`Pack::append`] on a shared pack, since it is queued for syncing.
+/// The rows of this process. A pack is held in an `Arc`, because [`Pack::append`] adds it to the
+/// queue of writers that are to be synced.
 pub(super) struct Pack {
     path: PathBuf,
     state: Mutex<PackState>,
@@ -128,7 +129,7 @@ mod tests {
     fn rows_are_appended_to_one_file_or_to_few_objects() {
         let local = tempfile::tempdir().unwrap();
         let bucket = Path::new("memory://packs/out.csv.voxloom");
-        // three objects, and one whenever another test syncs what this process has pending
+        // three objects, and one more whenever another test of this process calls `sync_pending`
         for (folder, most) in [(local.path(), 1), (bucket, 50)] {
             let pack = Arc::new(Pack::new(folder));
             let rows: Vec<Vec<u8>> = (0..300).map(|i| vec![i as u8; 100 * i + 70_000]).collect();

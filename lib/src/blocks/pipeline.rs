@@ -1,5 +1,5 @@
-//! The pipeline: each thread takes the job of the latest stage available, so that memory drains
-//! first.
+//! The pipeline: each thread takes a job of the latest stage that has one, so that tasks in memory
+//! are completed before further ones are read.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,7 +26,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// afterwards.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The plan whose tasks are done, and the ledger that records them.
+/// A plan whose tasks are to be run, and the ledger that records them.
 pub(super) struct PlannedRun<'a> {
     pub(super) ctx: &'a Context,
     pub(super) plan: &'a Plan,
@@ -45,7 +45,8 @@ pub(super) struct PipelineResult {
 }
 
 impl PlannedRun<'_> {
-    /// Does the tasks `todo` of `all` tasks of this part; `entries` are those of earlier runs.
+    /// Runs the tasks `todo`; `all` are the tasks of this part, and `entries` those of earlier
+    /// runs.
     ///
     /// # Errors
     /// [`Error::Threads`] if the system cannot start the threads.
@@ -83,13 +84,13 @@ impl PlannedRun<'_> {
 
 /// How many tasks may be in memory at once.
 struct Admission {
-    /// The number of tasks that usually fit: for a block grid, of the largest task; for a list, of
-    /// tasks of mean size.
+    /// The number of tasks that usually fit into memory: of tasks with the maximum memory for a
+    /// block grid, and with the mean memory for a list.
     usual: usize,
-    /// The maximum number.
+    /// The maximum number of tasks.
     most: usize,
-    /// The bytes that tasks may need together; unlimited for a block grid, whose tasks all need the
-    /// same memory.
+    /// The bytes that tasks may need together; unlimited for a block grid, for which `most` already
+    /// limits the memory, since all tasks need the same.
     room: u64,
 }
 
@@ -137,10 +138,11 @@ impl ComputePools {
     }
 }
 
-/// Reads the input of a task, and returns what computes it. Types of inputs and results are erased
-/// here, so that the pipeline is compiled once and not for each operation and voxel type.
+/// Reads the input of a task, and returns the closure that computes the task. The types of inputs
+/// and results are erased here, so that the pipeline is compiled once and not for each operation
+/// and voxel type.
 pub(super) type Stages<'s> = dyn Fn(&Task) -> anyhow::Result<ComputeStep<'s>> + Sync + 's;
-/// Computes a task whose input was read, and returns what writes its result.
+/// Computes a task whose input was read, and returns the closure that writes its result.
 pub(super) type ComputeStep<'s> =
     Box<dyn FnOnce(&Task) -> anyhow::Result<WriteStep<'s>> + Send + 's>;
 /// Writes the result of a task.
@@ -245,7 +247,8 @@ impl<'s> Pipeline<'_, 's> {
                     self.changed.notify_all();
                     if asked.get_or_insert_with(Instant::now).elapsed() > ABORT_TIMEOUT {
                         drop(state);
-                        // tasks whose results cannot be synced are done again
+                        // an error is ignored: tasks without a ledger line are done again on
+                        // resuming
                         let _ = self.ledger.sync_pending();
                         self.ctx.cancel.exit_if_signalled();
                         state = self.lock();
@@ -318,7 +321,7 @@ impl<'s> Pipeline<'_, 's> {
         }
     }
 
-    /// Whether there is memory for another task; there always is for one.
+    /// Whether there is memory for another task. If no task is in memory, one is always admitted.
     fn admits(&self, state: &PipelineState<'_>, task: &Task) -> bool {
         let needed = state.held_bytes.saturating_add(task.memory);
         state.held == 0 || state.held < self.admission.most && needed <= self.admission.room

@@ -158,8 +158,9 @@ impl Plan {
     /// The choice depends neither on threads nor on parts, so that all parts use the same blocks.
     ///
     /// # Errors
-    /// [`Error::Usage`] if `--block-size` is not a multiple of the unit, or if the block does not
-    /// fit: [`super::refuse_large`].
+    /// [`Error::Usage`] if `--block-size` is not a multiple of the unit, if the block does not fit
+    /// into memory ([`super::refuse_large`]), or if there are too many blocks
+    /// ([`super::refuse_many`]).
     pub fn choose_block<C: Into<Cost>>(
         bounds: Box3,
         unit: impl Into<WriteUnit>,
@@ -252,8 +253,8 @@ impl Plan {
         (ctx.memory - ctx.memory / 16).saturating_sub(fixed)
     }
 
-    /// Memory of the process with this many tasks at once: as many as there are compute threads are
-    /// computed, the others wait.
+    /// Memory of the process with this many tasks in memory: as many tasks as there are compute
+    /// threads are being computed, and the others wait.
     fn needed(&self, ctx: &Context, tasks: usize) -> Cost {
         let computed = tasks.min(ctx.threads.max(1));
         let waiting = (tasks - computed) as u64 * self.waiting;
@@ -347,8 +348,8 @@ fn propose(
         axis.is_some()
     };
     while tasks(count) < MIN_TASKS && halve(&mut count, MIN_EDGE) {}
-    // two at once, so that one can be read while the other is computed; a quarter is left for what
-    // they share
+    // two tasks must fit at once, so that one can be read while the other is computed; a quarter of
+    // the memory is reserved for what the tasks share
     let room = Budget::room(ctx.memory) / 4 * 3;
     while cost(block(count)).total().saturating_mul(2) > room && halve(&mut count, 1) {}
     Ok(block(count))

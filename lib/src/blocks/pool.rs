@@ -3,8 +3,8 @@ use std::sync::{Mutex, PoisonError};
 /// A pool of reusable buffers. Fresh memory costs a page fault per 4 KiB, seven times the cost of
 /// filling memory that is already mapped.
 ///
-/// A buffer that grows leaves a hole in the heap, which the allocator may keep for long. A pool
-/// that knows the maximum length therefore allocates all buffers with that length.
+/// When a buffer grows, its old memory is freed but may stay with the allocator for a long time. A
+/// pool that knows the maximum length therefore allocates all buffers with that length.
 pub struct Pool<T> {
     free: Mutex<Vec<Vec<T>>>,
     usual: usize,

@@ -1,5 +1,5 @@
-//! What the system reports about this process, read from `/proc` and `/sys` (Linux; on other
-//! systems nothing is known).
+//! What the system reports about this process and its machine, read from `/proc` and `/sys` on
+//! Linux. On macOS, only the physical memory is known.
 
 use std::fs;
 use std::path::Path;
@@ -52,7 +52,8 @@ pub fn memory_allowed() -> u64 {
     default_memory(group, kilobytes(&meminfo, "MemAvailable:"), physical_memory())
 }
 
-/// See [`memory_allowed`]: from the control groups' limit, the available and the physical memory.
+/// Computes [`memory_allowed`] from the control groups' limit, the available memory and the
+/// physical memory, all in bytes.
 fn default_memory(group: Option<u64>, free: Option<u64>, physical: Option<u64>) -> u64 {
     let half = physical.unwrap_or(ASSUMED_MEMORY) / 2;
     // a group without a limit reports "max", or in version 1 a number larger than any machine's
@@ -74,7 +75,7 @@ fn physical_memory() -> Option<u64> {
     meminfo.and_then(|text| kilobytes(&text, "MemTotal:")).or_else(sysctl_memory)
 }
 
-/// The physical memory as macOS reports it, which has no `/proc/meminfo`.
+/// The physical memory as reported by `sysctl`, for macOS, which has no `/proc/meminfo`.
 fn sysctl_memory() -> Option<u64> {
     if cfg!(target_os = "linux") {
         return None;

@@ -63,7 +63,7 @@ pub(super) struct InputRecord {
 /// A destination of the receipt.
 #[derive(Clone)]
 pub(super) enum ReceiptSink {
-    /// `<output>.receipt.json`.
+    /// The file `<output>.receipt.json` beside the output with this path.
     File(PathBuf),
     /// The attributes of an array.
     Attribute(Arc<dyn Fn(Value) -> Result<(), Error> + Send + Sync>),
@@ -124,7 +124,7 @@ impl Receipt {
     /// Refuses a run if more than the fraction `allowed` of its blocks failed or fell back.
     ///
     /// # Errors
-    /// [`Error`] with the number of these blocks.
+    /// [`Error::TooManyFailed`], with the numbers of these blocks and the first few reasons.
     pub fn verdict(&self, allowed: f64) -> Result<(), Error> {
         self.blocks.check(allowed, true)
     }
@@ -169,7 +169,8 @@ impl Receipt {
             .collect()
     }
 
-    /// The inputs, each location once; for volumes with shape, element type and spacing.
+    /// The inputs without duplicates: locations, and for volumes also shape, element type and
+    /// spacing.
     pub fn inputs_read(&self) -> Vec<Value> {
         let mut found: Vec<Value> = Vec::new();
         for input in &self.inputs {
@@ -188,7 +189,8 @@ impl Receipt {
     /// is written beside the ledger, from which `--finish` collects it.
     ///
     /// # Errors
-    /// Any failure to write one of them.
+    /// [`Error::NoReceipt`] if another file would be replaced; an error if the receipt cannot be
+    /// written to one of its destinations.
     pub fn write(&self, ctx: &Context, file: Option<&Path>) -> Result<(), Error> {
         let value = self.to_json();
         let mut text = format!("{value:#}").into_bytes();
@@ -288,7 +290,7 @@ impl Context {
         json!({"blocks": receipt.blocks, "results": receipt.results})
     }
 
-    /// Sets blocks and results to a value of [`Context::results`].
+    /// Sets blocks and results from a value that [`Context::results`] returned.
     ///
     /// # Errors
     /// If `value` does not have that form.

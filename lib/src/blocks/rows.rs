@@ -17,12 +17,12 @@ use crate::store::{self, ReadRange};
 /// of a process are in one file (in a bucket, in a few objects) in the folder in which
 /// [`super::Plan::stream`] keeps its ledger.
 ///
-/// The ledger entry of a task holds the place, the length and the hash of its rows, and rows that
-/// are read are checked against them: missing, truncated or altered rows are an error, never an
-/// empty block.
+/// The ledger entry of a task holds the file, the offset, the length and the hash of its rows, and
+/// rows that are read are checked against it: missing, truncated or altered rows are an error,
+/// never an empty block.
 pub struct TaskRows {
     folder: PathBuf,
-    /// Where this process writes, once it has written.
+    /// The file to which this process writes; `None` before the first write.
     pack: Mutex<Option<Arc<Pack>>>,
     /// Tasks whose rows this process has already checked against their hash.
     compared: Mutex<BTreeSet<usize>>,
@@ -36,7 +36,7 @@ const HASH_PIECE: usize = 1 << 18;
 const READ_SIZE: usize = 16 * HASH_PIECE;
 /// Rows of fewer bytes are read together with the rows that follow them.
 const SMALL_ROWS: usize = 1 << 16;
-/// Number of bytes that are read and kept for such rows.
+/// Number of bytes that are read at once, and kept, for rows of fewer than [`SMALL_ROWS`] bytes.
 const WINDOW: usize = 1 << 20;
 
 /// Where the rows of a task are, and their hash, as stored in its ledger entry.
@@ -55,13 +55,14 @@ impl StoredRows {
         self.start.saturating_add(self.bytes)
     }
 
-    /// Whether the name is one that a [`Pack`] has: a damaged ledger must not lead to other files.
+    /// Whether the file name is that of a [`Pack`], so that a damaged ledger cannot cause other
+    /// files to be read.
     fn is_pack_name(&self) -> bool {
         self.file.starts_with("rows-") && !self.file.contains('/')
     }
 }
 
-/// Some bytes of a file.
+/// Consecutive bytes of a file, and their offset in it.
 #[derive(Default)]
 struct ReadWindow {
     file: String,
@@ -69,7 +70,8 @@ struct ReadWindow {
     bytes: Vec<u8>,
 }
 
-/// What is wrong with rows.
+/// Why rows cannot be read: they differ from the ledger entry (the text says how), or the system
+/// reports an error.
 enum RowsError {
     Wrong(String),
     Io(io::Error),
@@ -127,7 +129,7 @@ impl TaskRows {
         serde_json::from_slice(&bytes).map(Some).map_err(|error| unread(error.into()))
     }
 
-    /// The error for a task that must have left rows of which the ledger says nothing.
+    /// The error for a task that must have written rows although its ledger entry names none.
     pub fn unrecorded(&self, task: &Task) -> Error {
         let path = self.folder.display().to_string();
         let (found, wanted) = ("without an entry for them".to_owned(), "rows".to_owned());
@@ -216,23 +218,24 @@ impl TaskRows {
         at(&window).ok_or_else(|| RowsError::Wrong("cut off".to_owned()))
     }
 
-    /// Removes rows and ledger after the receipt is written, and the folder if it is then empty.
-    /// They are kept after `--finish`, so that it can be repeated, and while another run uses them.
+    /// Schedules the removal of rows and ledger by [`Context::sweep`], which is called after the
+    /// receipt is written; the folder is removed too if it is then empty. With `--finish` they are
+    /// kept, so that the command can be repeated; they are also kept while another run uses them.
     pub fn remove(self, ctx: &Context) {
         if !ctx.finish {
             ctx.sweep_later(&self.folder);
         }
     }
 
-    /// Removes rows and ledger at once: the run had no result, and a run with other options has a
-    /// ledger of its own.
+    /// Removes rows and ledger at once (except with `--finish`), for a run without a result: a new
+    /// attempt needs other options, for which these rows cannot be used.
     pub fn discard(self, ctx: &Context) {
         self.remove(ctx);
         ctx.sweep();
     }
 
-    /// Removes the files that a finished run has left in `folder`, if it was interrupted before its
-    /// last step.
+    /// Schedules the removal of the rows and the ledger in `folder`, which exist if an earlier run
+    /// was interrupted after it had written its result and before it removed them.
     pub fn sweep(folder: &Path, ctx: &Context) {
         if ctx.gathers() && store::exists(folder) {
             Self::new(folder).remove(ctx);
@@ -240,7 +243,7 @@ impl TaskRows {
     }
 }
 
-/// Reads bytes of a file; the inner error is the length of a file that has fewer.
+/// Reads bytes of a file; if the file has fewer bytes, the inner error is its length.
 fn fetch(
     path: &Path,
     start: u64,
@@ -293,7 +296,7 @@ impl<'a> Lengths<'a> {
     }
 }
 
-/// Checks that the rows of all tasks exist.
+/// Checks that no file of rows of any task is missing or truncated.
 pub(super) fn check_lengths(folder: &Path, tasks: &Tasks, entries: &Entries) -> Result<(), Error> {
     let mut lengths = Lengths::new(folder);
     for id in 0..tasks.len() {

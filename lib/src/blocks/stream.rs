@@ -31,10 +31,12 @@ impl Plan {
     /// Returns the outcomes of all tasks known to be done, with their summaries.
     ///
     /// # Errors
-    /// [`Error::TooManyFailed`] if more than the fraction `ctx.allow_failed` has no result (blocks
-    /// with a fallback have one: `cli` counts them at the end); [`Error::Interrupted`],
-    /// [`Error::Block`] for a transient fault, [`Error::Missing`], [`Error::OtherPlan`],
-    /// [`Error::Exists`], [`Error::Io`].
+    /// [`Error::TooManyFailed`] if more than the fraction `ctx.allow_failed` of the blocks has no
+    /// result (a fallback is a result here; `cli` checks fallbacks at the end of the program);
+    /// [`Error::Interrupted`], [`Error::Block`] for a transient fault, [`Error::Missing`],
+    /// [`Error::OtherPlan`], [`Error::Exists`], [`Error::Input`] if an input has changed,
+    /// [`Error::Usage`] if not even one task fits into memory, [`Error::Rows`],
+    /// [`Error::Threads`], [`Error::Io`].
     pub fn stream<R: Send, W: Send, E: Into<TaskResult>>(
         &self,
         ctx: &Context,
@@ -89,8 +91,8 @@ impl Plan {
         Ok(TaskResults::new(folder, entries))
     }
 
-    /// Like [`Plan::stream`]; a task is done again if some of its output files are missing, which
-    /// `files` names.
+    /// Like [`Plan::stream`]; `files` returns the output files of a task, which is done again if
+    /// some of them are missing.
     pub(super) fn stream_over(
         &self,
         ctx: &Context,
@@ -262,7 +264,7 @@ impl Plan {
     }
 }
 
-/// The properties in which the runs of a plan differ.
+/// What differs between [`Plan::stream`], [`Plan::stream_waves`] and [`Plan::stream_second`].
 struct StreamOptions<'a> {
     /// How to treat earlier work.
     existing: Existing,

@@ -42,8 +42,8 @@ impl TaskResult {
         Ok(self)
     }
 
-    /// Adds the length and the hash of the rows that the task wrote, as [`super::TaskRows`]
-    /// returned them.
+    /// Adds the location, length and hash of the rows that the task wrote, as returned by
+    /// [`super::TaskRows::write`].
     #[must_use]
     pub fn with_rows(mut self, stored: StoredRows) -> Self {
         self.rows = Some(stored);
@@ -63,7 +63,7 @@ impl TaskResults {
         Self { folder: folder.to_path_buf(), entries }
     }
 
-    /// Whether there are tasks, and all of them ended like this.
+    /// Whether at least one task has an entry, and all tasks with an entry have this outcome.
     pub fn are_all(&self, outcome: &Outcome) -> bool {
         !self.entries.is_empty() && self.entries.outcomes().all(|ended| ended == Ok(outcome))
     }

@@ -92,7 +92,8 @@ pub struct BlockGrid {
 #[derive(Clone, Debug)]
 pub struct TaskList {
     items: Vec<ListedTask>,
-    /// The cost of all tasks before each task, and that of all.
+    /// For each task, the summed cost of the tasks before it; one more element holds the cost of
+    /// all tasks.
     before: Vec<u64>,
     /// Fingerprint of names, boxes and waves.
     hash: String,
@@ -178,7 +179,7 @@ impl Tasks {
         }
     }
 
-    /// Whether there are none.
+    /// Whether there are no tasks.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -186,7 +187,7 @@ impl Tasks {
     /// The task with this number.
     ///
     /// # Panics
-    /// If there is none.
+    /// If `id` is not less than the number of tasks.
     pub fn get(&self, id: usize) -> Task {
         assert!(id < self.len(), "the plan has {} tasks", self.len());
         match self {
@@ -221,7 +222,7 @@ impl Tasks {
         block_grid.into_iter().flatten().chain(listed).map(|id| self.get(id))
     }
 
-    /// The box that contains all tasks; empty if there are none.
+    /// The smallest box that contains the cores of all tasks; empty if there are no tasks.
     pub fn bounds(&self) -> Box3 {
         match self {
             Self::BlockGrid(block_grid) => block_grid.bounds,
@@ -294,7 +295,8 @@ impl Tasks {
         let first = self.cost_before(wave.start);
         let before = |id: usize| (self.cost_before(id) - first) as f64;
         let total = before(wave.end);
-        // the task before which the cost is nearest to this fraction of the total
+        // the task that follows part k: the summed cost of the tasks before it is as near as
+        // possible to k/n of the total
         let cut = |k: usize| {
             if k == n {
                 return wave.end;

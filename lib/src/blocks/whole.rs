@@ -5,10 +5,11 @@ use crate::device::megabytes;
 use crate::volume::{self, Unfinished};
 
 impl Plan {
-    /// [`Plan::stream`] into an output, whose metadata then state whether all its blocks are done.
+    /// Like [`Plan::stream`], for tasks that write into an output. Afterwards the metadata of the
+    /// output state whether all its blocks are done.
     ///
     /// # Errors
-    /// As [`Plan::stream`].
+    /// As [`Plan::stream`]; [`volume::Error`] if these metadata cannot be written.
     pub fn stream_to<
         R: Send,
         W: Send,

@@ -153,8 +153,8 @@ fn input(at: &[String], named: &[PathArgument]) -> Option<String> {
     Some(format!("{} has other content than it had", named.text))
 }
 
-/// The content of the file that a value names, and of the files that it refers to; `None` if none
-/// of them exists.
+/// The fingerprints of the file that a value names and of the files to which that file refers;
+/// `None` if none of these files can be read.
 fn content(named: &PathArgument) -> Option<Value> {
     let read = named.clone().members().into_iter().flat_map(PathArgument::with_references);
     let read: Vec<Value> = read.filter_map(|named| fingerprint(&named.path)).collect();

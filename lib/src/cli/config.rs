@@ -37,7 +37,7 @@ const PROGRAMS: &[&str] = &[
     "transcode",
 ];
 
-/// The keys that every program accepts at the top level of a parameters file, although another
+/// The keys that every program accepts at the top level of a parameters file, even if only another
 /// program or a workflow uses them: the long flags of all programs except the shared ones, and the
 /// keys of the workflows. A test of `bins/voxloom.rs` compares the list with the programs.
 pub const VOCABULARY: &[&str] = &[
@@ -188,7 +188,7 @@ pub fn read_parameters(path: &Path) -> Result<Map<String, Value>, Error> {
         Ok(Value::Null)
     } else {
         serde_saphyr::from_str(&text).map_err(|e| {
-            // the lines after the first one are a picture of the location
+            // the first line is the message; the others show the location in the file
             let message = e.to_string();
             let message = message.lines().next().unwrap_or_default();
             let message = message.trim_start_matches("error: ");
@@ -329,7 +329,8 @@ fn choose(command: &Command, path: &Path, file: Map<String, Value>) -> Result<Ch
                 section.insert(key, value.clone());
             }
         } else if PROGRAMS.contains(&key.as_str()) && is_mapping {
-            // the section of another program, whose flags are not known here one by one
+            // the section of another program: any known key is accepted, because which flags that
+            // program has is not known here
             let section = format!("{key}: ");
             for key in value.as_object().into_iter().flat_map(Map::keys) {
                 let key = key.replace('_', "-");
@@ -349,7 +350,7 @@ fn choose(command: &Command, path: &Path, file: Map<String, Value>) -> Result<Ch
     Ok(Chosen { parameters: chosen, own })
 }
 
-/// Whether any flag set contains this shared flag.
+/// Whether a key is the long name of a shared flag; [`super::FlagSet::Blocks`] has all of them.
 fn is_shared(key: &str) -> bool {
     let all = super::shared::add(Command::new("all"), super::FlagSet::Blocks);
     flag(&all, key).is_some()

@@ -13,12 +13,13 @@ use crate::files;
 const FAILED: u8 = 1;
 /// The command line is wrong.
 const USAGE: u8 = 2;
-/// Completed, but too many blocks failed or fell back.
+/// The run completed, but too many blocks failed or fell back, or its result was rejected.
 const TOO_MANY_FAILED: u8 = 3;
 /// A transient fault: `EX_TEMPFAIL` of sysexits(3).
 const TEMPORARY_FAILURE: u8 = 75;
 
-/// How long a program waits at its end until its stderr is read.
+/// Maximum time that a program waits for its queued output on stderr to be written, at its end and
+/// before it writes to stdout.
 const STDERR_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum length of a line of a usage error, in bytes.
 const MAX_LINE: usize = 1200;

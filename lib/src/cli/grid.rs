@@ -89,7 +89,7 @@ pub struct SampleArgs {
 }
 
 impl SampleArgs {
-    /// The specified grid; `None` if there is none.
+    /// The specified grid; `None` if neither `--onto` nor `--shape` is given.
     ///
     /// # Errors
     /// As [`GridArgs::grid`].

@@ -4,7 +4,7 @@
 use clap::builder::ValueParser;
 use clap::{Arg, value_parser};
 
-/// Largest length of a flag, in micrometres (1e9 um are a kilometre) or voxels.
+/// Largest value of a flag that is a length, in micrometres (1e9 um are a kilometre) or voxels.
 const MAX_LENGTH: f64 = 1e9;
 /// Smallest nonzero length.
 const MIN_LENGTH: f64 = 1e-9;

@@ -36,8 +36,9 @@ pub(super) fn start(louder: u8, quiet: bool, json: bool) {
 /// Maximum number of messages that are remembered.
 const MAX_REMEMBERED: usize = 10_000;
 
-/// Logs each message once, because a program may open a volume several times and repeat its
-/// remarks. Debugging messages of other crates are not logged.
+/// Logs each message of level INFO or more severe only once, because a program may open a volume
+/// several times and would repeat its warnings. Less severe messages are logged only if they come
+/// from this project, each time that they occur.
 #[derive(Default)]
 struct OncePerMessage(Mutex<BTreeSet<String>>);
 

@@ -85,11 +85,14 @@ pub enum Purpose {
 /// Which of the shared flags a program takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlagSet {
-    /// Reads and prints: logging, `--threads` and `--memory` only.
+    /// For programs that read and print: only the flags of all programs, such as `--threads`,
+    /// `--memory`, `--plan`, `--config` and those of logging.
     Inspect,
-    /// Processes the input as a whole: also receipt, seed, resume and overwrite.
+    /// For programs that process the input as a whole: also `--resume`, `--overwrite`, `--no-sync`,
+    /// `--receipt`, `--seed` and `--device`.
     Whole,
-    /// Processes block by block: also block size, part, finish, plan and allow-failed.
+    /// For programs that process block by block: also `--block-size`, `--part`, `--finish` and
+    /// `--allow-failed`.
     Blocks,
 }
 
@@ -108,7 +111,7 @@ pub trait Program: clap::Args + 'static {
     /// Whether it has a second pass over the volume, which `--finish --part K/N` divides into
     /// parts.
     const SECOND_PASS: bool = false;
-    /// Outputs that are not named by flags.
+    /// The paths of outputs that no flag names, such as a file beside `--output`.
     fn written(&self) -> Vec<PathBuf> {
         Vec::new()
     }
@@ -120,7 +123,7 @@ pub trait Program: clap::Args + 'static {
     /// Runs the program.
     ///
     /// # Errors
-    /// Any; `cli/exit.rs` derives the exit code from it.
+    /// Any error of the program; `cli/exit.rs` derives the exit code from it.
     fn run(self, ctx: &Context) -> anyhow::Result<()>;
 }
 

@@ -190,7 +190,7 @@ fn completions(
     String::from_utf8(script).context("the completions are no text")
 }
 
-/// `voxloom.1` and one page per program.
+/// Writes the man pages: `voxloom.1`, and one page per program.
 fn write_manual(programs: &[ProgramEntry], folder: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot create {}", folder.display()))?;

@@ -16,9 +16,10 @@ use crate::{files, volume};
 pub(super) const OUTPUT_FLAGS: [&str; 5] = ["output", "table", "matches", "receipt", "scratch"];
 /// Maximum size of a transform document, in bytes.
 const MAX_DOCUMENT: u64 = 16 << 20;
-/// Number of bytes of another program's text in which names of other files are searched, ...
+/// Number of bytes at the beginning of another program's text file that are searched for names of
+/// files.
 const MAX_SEARCHED_TEXT: usize = 1 << 16;
-/// ... among at most this many words.
+/// Maximum number of words of that text that are tried as names of files.
 const MAX_NAMES: usize = 1000;
 
 /// Refuses a command line that would replace an input or write into it, and one that names a
@@ -65,7 +66,7 @@ pub(super) fn check<P: Program>(
             )));
         }
     }
-    // only the given names are checked: we chose the names of files beside the outputs
+    // only names given by the user are checked: this program chooses the names of implied outputs
     written.iter().take(given).try_for_each(|out| check_extension(out, command))?;
     let pipes = program.pipes();
     read.iter().try_for_each(|read| {
@@ -74,7 +75,8 @@ pub(super) fn check<P: Program>(
     })
 }
 
-/// Refuses a name for a table, a transform or a page that ends as another format does.
+/// Refuses the name of an output table, transform or HTML page if it has the extension of another
+/// format or ends in a slash.
 fn check_extension(out: &PathArgument<'_>, command: &Command) -> Result<(), Error> {
     let flag = command.get_arguments().find(|arg| arg.get_id() == out.id);
     let kind = flag.and_then(|flag| flag.get_value_names()).and_then(|names| names.first());
@@ -162,8 +164,8 @@ impl<'a> PathArgument<'a> {
             .collect()
     }
 
-    /// The path itself, and the arrays and files that it refers to if it is a transform chain, ours
-    /// or the text of another program.
+    /// The path itself and, if it is a transform chain, in the format of this project or in a text
+    /// format of another program, the arrays and files to which the chain refers.
     pub(super) fn with_references(self) -> Vec<Self> {
         let about = store::stat_file(&self.path).ok().flatten();
         let mut all = vec![self.clone()];
@@ -202,7 +204,8 @@ impl<'a> PathArgument<'a> {
         all
     }
 
-    /// The path itself, and the images of a table of sections or in a folder.
+    /// The path itself, and the images that it lists if it is a table of sections, or that it
+    /// contains if it is a folder of images.
     fn with_sections(self) -> Vec<Self> {
         let members = volume::members(&self.path.to_string_lossy());
         let members: Vec<_> = members.iter().filter_map(|path| self.refers_to(path)).collect();

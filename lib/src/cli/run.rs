@@ -1,4 +1,4 @@
-//! From the command line to the exit code.
+//! Runs a program, from parsing its command line to its exit code.
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -88,7 +88,7 @@ fn attempt<P: Program>(
     flags.set_endpoint();
     streams::check(&program, command, matches)?;
     path_conflicts::check(&program, command, matches)?;
-    // programs that only inspect may read unfinished volumes, and report it
+    // programs that only inspect may read unfinished volumes, and report that they are unfinished
     volume::allow_unfinished(flags.allow_unfinished() || P::FLAG_SET == FlagSet::Inspect);
     let mut ctx = flags.context(Cancel::on_signals()?)?;
     if ctx.finish && ctx.scattered && !P::SECOND_PASS {
@@ -128,7 +128,8 @@ fn attempt<P: Program>(
     conclude(P::NAME, &ctx, &flags, done)
 }
 
-/// Refuses a receipt that would replace another file before the work begins, not only at its end.
+/// Checks before the work begins, and not only at its end, that the receipt would not replace a
+/// file that is not a receipt.
 fn refuse_receipts(ctx: &Context, flags: &SharedFlags, matches: &ArgMatches) -> anyhow::Result<()> {
     let output = matches.try_get_raw("output").ok().flatten().and_then(|mut values| values.next());
     let receipt = output.filter(|output| !files::is_stream(output));
@@ -190,7 +191,7 @@ fn plan(name: &str, ctx: &Context, receipt: &Receipt) -> Value {
     })
 }
 
-/// A panic is a bug of ours, reported like any other error.
+/// The error for a panic, which is a bug in this program and is reported like any other error.
 fn panic_error(panic: &(dyn std::any::Any + Send)) -> anyhow::Error {
     let command_line = panic.downcast_ref::<String>().map(String::as_str);
     let command_line =

@@ -15,8 +15,9 @@ pub(super) const SHARED: [&str; 2] = ["config", "receipt"];
 /// Parts of value names that mark a value as a path.
 const PATH_VALUE_NAMES: [&str; 6] = ["LOC", "FILE", "CSV", "JSON", "HTML", "DIR"];
 
-/// Refuses `-` where a volume or a folder is required, more than one input or output that is `-`,
-/// and `--part`, `--finish` or `--resume` with an output on standard output.
+/// Refuses `-` where a volume or a folder is required, more than one input or more than one output
+/// that is `-`, and `--part`, `--finish` or `--resume` with an output (other than the receipt) on
+/// standard output.
 ///
 /// # Errors
 /// [`Error::Usage`], which names the flags.

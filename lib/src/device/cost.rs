@@ -40,7 +40,7 @@ impl Cost {
         self.terms.iter().map(|(name, bytes)| (name.as_ref(), *bytes))
     }
 
-    /// The terms as a JSON object.
+    /// The terms that are not 0 as a JSON object: bytes by name.
     pub fn to_json(&self) -> Value {
         let terms = self.terms.iter().filter(|(_, bytes)| *bytes > 0);
         terms.map(|(name, bytes)| (name.to_string(), (*bytes).into())).collect::<Map<_, _>>().into()

@@ -6,8 +6,9 @@ mod permits;
 pub use cost::{Cost, megabytes};
 pub use permits::{Permits, waiting};
 
-/// Whether kernels compiled for it use fused multiply-add on this processor. A fused operation
-/// rounds once, a separate multiplication and addition twice.
+/// Whether kernels that have a version compiled for AVX2 and FMA use it on this processor, and so
+/// compute with fused multiply-add. A fused operation rounds once, a separate multiplication and
+/// addition twice.
 pub fn fuses_multiply_add() -> bool {
     #[cfg(target_arch = "x86_64")]
     {

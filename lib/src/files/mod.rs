@@ -1,8 +1,8 @@
 //! File writes that are atomic and durable, also across a power failure.
 //!
-//! Small files are written by `write_via`: under a temporary name, synced, renamed, and the folder
-//! is synced. This is too slow for chunks: `write_later` renames them at once and queues
-//! them, and [`sync_pending`] syncs everything in the queue. Code that reports work as done, in a
+//! `write_via` writes a small file under a temporary name, syncs it, renames it, and syncs the
+//! folder. This is too slow for chunks: `write_later` renames them without syncing and queues them,
+//! and [`sync_pending`] syncs everything in the queue. Code that reports work as done, in a
 //! ledger, a receipt or an exit code, calls [`sync_pending`] first. `--no-sync` disables syncing
 //! ([`set_sync`]); errors that the system reports when a file is closed are detected in any case.
 //!
@@ -34,12 +34,13 @@ pub(crate) fn syncs() -> bool {
     SYNC.load(Ordering::SeqCst)
 }
 
-/// Writes a file atomically and syncs it: under a temporary name beside it, which is then renamed.
-/// The content is written by a closure. Parent folders are created. If two processes write at once,
-/// the file of one of them remains.
+/// Writes a file atomically and syncs it: the closure `fill` writes the content to a temporary file
+/// in the same folder, which is then renamed. Parent folders are created. If two processes write at
+/// once, the file of one of them remains.
 ///
 /// # Errors
-/// Those of the closure, and the file system's. Before the rename, `path` is unchanged.
+/// The errors of the closure and of the file system. `path` is then unchanged, unless the error
+/// occurred after the rename, when the folder was synced.
 pub(crate) fn write_with(
     path: &Path,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
@@ -72,7 +73,7 @@ pub(crate) fn write_via(
 /// Renames a file that was written under the name `from`, and queues it for [`sync_pending`].
 ///
 /// # Errors
-/// If the file cannot be renamed or, if the queue is full, not synced.
+/// If the file cannot be renamed, or if the queue is full and cannot be synced.
 pub(crate) fn write_later(file: File, from: &Path, target: &Path) -> io::Result<()> {
     if !syncs() {
         close(file)?;
@@ -141,7 +142,7 @@ pub(crate) fn sync(file: &File) -> io::Result<()> {
 }
 
 /// Closes a file and returns the error, which a drop would ignore; network file systems report
-/// here.
+/// failed writes at this point.
 fn close(file: File) -> io::Result<()> {
     match nix::unistd::close(file) {
         // on Linux the descriptor is closed even after EINTR, and nothing is lost

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{close, sync, syncs};
 
-/// Number of files synced concurrently: a journal commits several of them together.
+/// Number of files synced concurrently: a file system with a journal commits several together.
 const CONCURRENT_SYNCS: usize = 4;
 /// A batch is worth syncing at this many files or bytes.
 const BATCH_SIZE: (usize, u64) = (64, 64 << 20);
@@ -25,11 +25,12 @@ pub struct SyncError {
     pub source: io::Error,
 }
 
-/// Syncing in a fixed order of its own: data first, then the metadata that refer to them.
+/// A writer that syncs its own files in a fixed order: data first, then the metadata that refer to
+/// them.
 pub(crate) trait SyncStep: Send + Sync {
     /// The path, for messages.
     fn path(&self) -> &Path;
-    /// Syncs; returns the folders that may contain a new name.
+    /// Syncs the files; returns the folders that may contain a new entry and must be synced next.
     fn sync_pending(&self) -> io::Result<[PathBuf; 2]>;
 }
 
@@ -48,8 +49,9 @@ struct PendingQueue {
 
 static QUEUE: Mutex<Option<PendingQueue>> = Mutex::new(None);
 
-/// Held while a batch is synced: a thread that finds an empty queue must wait for the thread that
-/// took the batch. Contains the folders whose own names are synced.
+/// The mutex is locked while a batch is synced: a thread that finds an empty queue must wait for
+/// the thread that took the batch. The set contains the folders whose entry in their parent folder
+/// is synced.
 static SYNCED_FOLDERS: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
 
 /// The lock of a mutex; a panic elsewhere leaves its contents consistent.
@@ -82,7 +84,7 @@ pub(crate) fn queue_folder(folder: &Path) {
     }
 }
 
-/// Queues a [`SyncStep`] step, once.
+/// Adds a [`SyncStep`] to the queue, unless it is already there.
 pub(crate) fn queue_step(step: Arc<dyn SyncStep>) {
     update_queue(|queue| {
         if !queue.steps.iter().any(|other| Arc::ptr_eq(other, &step)) {
@@ -98,8 +100,8 @@ pub(crate) fn is_batch_full() -> bool {
     })
 }
 
-/// Syncs everything written until now: data first, then the metadata that refer to them, then
-/// names.
+/// Syncs everything written until now: data first, then the metadata that refer to them, then the
+/// folders with new entries.
 ///
 /// # Errors
 /// [`SyncError`]: what was written since the last call may be lost.
@@ -138,7 +140,8 @@ impl PendingQueue {
     }
 }
 
-/// Syncs folders, and the names of their ancestors that are not known to be synced.
+/// Syncs folders, and those of their ancestors in which the entry of the folder below is not known
+/// to be synced.
 fn sync_folders(
     mut folders: BTreeSet<PathBuf>,
     settled: &mut HashSet<PathBuf>,
@@ -163,7 +166,7 @@ fn sync_folders(
     Ok(())
 }
 
-/// Syncs the new name of a file.
+/// Syncs the folder of a new file, and so the file's entry in it.
 pub(super) fn sync_parent_folder(path: &Path) -> io::Result<()> {
     if !syncs() {
         return Ok(());
@@ -178,7 +181,8 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
     match File::open(folder) {
         Ok(folder) => sync(&folder),
-        // a temporary folder may have been removed, and an unlistable folder is not ours
+        // a temporary folder may have been removed, and a folder that may not be opened was not
+        // created by this program
         Err(error) if matches!(error.kind(), NotFound | NotADirectory | PermissionDenied) => Ok(()),
         Err(error) => Err(error),
     }

@@ -1,4 +1,5 @@
-//! Fingerprints: short strings that are equal for equal contents, and practically only for these.
+//! Fingerprints: short strings that are equal for equal contents and, in practice, differ for
+//! different contents.
 //!
 //! The hash is XXH3 with 128 bits (<https://github.com/Cyan4973/xxHash>, "xxHash fast digest
 //! algorithm", version 0.2.0). Its value is the same on every machine and does not depend on the

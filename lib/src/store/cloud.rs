@@ -58,7 +58,7 @@ pub(super) fn open(scheme: &str, root: &str) -> io::Result<Arc<dyn Remote>> {
     Ok(Arc::new(settings::bucket(scheme, root, RetryPolicy::of_process())?))
 }
 
-/// The threads that talk to all stores.
+/// The asynchronous runtime, common to all stores.
 fn runtime() -> io::Result<&'static Runtime> {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     if let Some(runtime) = RUNTIME.get() {
@@ -77,7 +77,7 @@ fn runtime() -> io::Result<&'static Runtime> {
 type Try<T> = Result<Option<T>, TryError>;
 
 impl Bucket {
-    /// Repeats a request; `limit` bounds the time of one try.
+    /// Sends a request, and repeats it after temporary faults; `limit` bounds the time of one try.
     fn request<T, F: Future<Output = Try<T>>>(
         &self,
         limit: Duration,
@@ -99,7 +99,7 @@ impl Bucket {
         })
     }
 
-    /// What an error of the crate means.
+    /// Classifies an error of the crate `object_store`, and words its message.
     fn failure(&self, error: object_store::Error) -> TryError {
         use object_store::Error as E;
         let cause = innermost(&error);
@@ -214,12 +214,12 @@ impl Bucket {
         });
     }
 
-    /// Whether a web server is known not to have a file.
+    /// Whether the store is a web server that is known not to have a file.
     fn is_missing(&self, key: &str) -> bool {
         self.pages.is_none() && self.lock_missing().contains(key)
     }
 
-    /// Notes that a file is missing.
+    /// Remembers that a web server does not have a file; nothing is remembered for a bucket.
     fn note_missing(&self, key: &str) {
         let mut missing = self.lock_missing();
         if self.pages.is_none() && missing.len() < MISSING {

@@ -214,8 +214,8 @@ pub fn replace_folder(made: &Path, target: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes the temporary files and folders in a local folder whose writers no longer run on this
-/// machine, or which are older than `STALE_AGE`. In a bucket there are none.
+/// Removes abandoned temporary files and folders from a local folder: those of processes of this
+/// machine that have ended, and those older than an hour. In a bucket there are no temporary files.
 pub fn sweep(folder: &Path) {
     if super::is_remote(folder) {
         return;

@@ -30,7 +30,7 @@ pub fn parse(location: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(if trimmed.is_empty() { "/" } else { trimmed }))
 }
 
-/// Checks an address after its scheme.
+/// Checks an address that is split into its scheme and the text after `://`.
 fn check(scheme: &str, rest: &str) -> Result<(), String> {
     if !SCHEMES.contains(&scheme) && !is_memory_scheme(scheme) {
         let known = match SCHEMES {
@@ -89,8 +89,8 @@ pub fn is_same_root(a: &Path, b: &Path) -> bool {
     root(a) == root(b)
 }
 
-/// Resolves a relative location against `folder`. In a bucket, which does not interpret `..`, it is
-/// replaced by the parent folder here.
+/// Resolves a relative location against `folder`. In an address, `.` and `..` are resolved here,
+/// because a bucket does not interpret them.
 pub fn resolve(folder: &Path, relative: &str) -> PathBuf {
     if !is_remote(folder) {
         return folder.join(relative);

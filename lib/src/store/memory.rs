@@ -7,7 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::remote::{Page, Remote};
 use super::{EntryKind, FolderEntry, ReadRange, Stat};
 
-/// The objects of one bucket, each with the number of the write that made it.
+/// The objects of one bucket, each with the number of the write that made it, and the number of
+/// writes so far.
 #[derive(Default)]
 pub(super) struct Memory(Mutex<(BTreeMap<String, (Vec<u8>, u64)>, u64)>);
 

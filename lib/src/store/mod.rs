@@ -45,12 +45,12 @@ pub use local::{PREFIX, is_missing, replace_folder, sweep, temporary};
 pub use location::{ancestors, is_listable, is_remote, is_same_root, parent, parse, resolve};
 pub use present::present;
 
-/// The number of requests that are in progress at once for one call that fetches several objects.
+/// Maximum number of concurrent requests of one call that accesses several objects.
 pub const IN_FLIGHT: usize = 16;
 
 /// The folder in an array that holds the working files of this library.
 const OWN_FOLDER: &str = ".voxloom";
-/// The file in it by which a run claims the array.
+/// The name of the file in the folder `.voxloom` by which a run claims the array.
 pub const CLAIM: &str = "claim.json";
 /// Maximum number of times that [`clear_folder`] lists the objects.
 const MAX_LISTINGS: usize = 4;
@@ -116,7 +116,7 @@ pub struct FolderEntry {
     pub name: String,
     /// Whether it is a file or a folder.
     pub kind: EntryKind,
-    /// Whether it is a symbolic link, to something of this kind.
+    /// Whether it is a symbolic link; `kind` is then that of the target.
     pub is_link: bool,
 }
 
@@ -127,7 +127,8 @@ pub struct FolderEntry {
 /// the caller detects this by the length.
 ///
 /// # Errors
-/// The system's error or, for a bucket, [`io::ErrorKind::PermissionDenied`] or a temporary one.
+/// The system's error; for an address, [`io::ErrorKind::PermissionDenied`] if access is denied,
+/// [`io::ErrorKind::TimedOut`] if temporary faults persist until the deadline, or another kind.
 pub fn read(at: &Path, wanted: ReadRange, buffer: &mut Vec<u8>) -> io::Result<Option<u64>> {
     waiting(|| match remote::find(at)? {
         None => local::read(at, wanted, buffer),
@@ -343,7 +344,7 @@ pub fn visit(folder: &Path, see: &mut dyn FnMut(FolderEntry) -> ControlFlow<()>)
     })
 }
 
-/// All entries of a folder, in any order; none if it does not exist.
+/// All entries of a folder, in any order; an empty list if the folder does not exist.
 ///
 /// # Errors
 /// As [`visit`].

@@ -1,5 +1,5 @@
-//! Which of many files exist, by listing their folders: a request, or a system call, for each
-//! folder and not for each file.
+//! Finds out which of many files exist by listing their folders, which takes requests or system
+//! calls for each folder instead of for each file.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -13,7 +13,7 @@ use super::{EntryKind, IN_FLIGHT, concurrently, each, is_remote, stat_file, visi
 /// bucket. Listing an entry on a disk costs a small fraction of examining a file; a request to a
 /// bucket lists up to 1000 entries.
 const LISTED_PER_FILE: [usize; 2] = [50, 1000];
-/// Threads that list local folders.
+/// Maximum number of threads that list local folders.
 const THREADS: usize = 4;
 
 /// Whether each of these files exists; `None` if this cannot be determined.

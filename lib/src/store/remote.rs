@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{FolderEntry, ReadRange, Stat, location};
 
-/// A bucket or a web server. Keys have no slash at either end. All retries are made below this.
+/// A bucket or a web server. Keys have no slash at either end. Implementations retry after
+/// temporary faults; callers do not.
 pub(super) trait Remote: Send + Sync {
     /// As [`super::read`]; `buffer` is empty when it is called.
     fn read(&self, key: &str, wanted: ReadRange, buffer: &mut Vec<u8>) -> io::Result<Option<u64>>;

@@ -42,9 +42,9 @@ impl RetryPolicy {
     }
 }
 
-/// When the present series of temporary failures of a server began; `None` if its last response was
-/// not a temporary failure. It is common to all requests, so that a run waits for a failing server
-/// once, and not once for each object.
+/// The start of the present series of temporary failures of a server; `None` if the last request
+/// did not fail temporarily. All requests to the server share it, so that a run waits for a failing
+/// server once, and not once for each object.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
     since: Mutex<Option<Instant>>,

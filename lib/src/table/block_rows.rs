@@ -6,20 +6,21 @@ use crate::geom::Point;
 /// How the affine of a block was determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
-    /// Fitted to the block's own matches.
+    /// The block has enough inliers of its own.
     Fitted,
-    /// Fitted, and regularised towards its neighbours and the global affine.
+    /// The block has too few inliers of its own, so its affine also depends on the neighbouring
+    /// blocks and the initial map.
     Regularised,
-    /// Not fitted; replaced according to the documented fallback rule.
+    /// Not fitted; replaced by the stated rule for blocks without a fit.
     Fallback,
-    /// The block holds no data.
+    /// The block contains no spot.
     Empty,
 }
 
 impl Status {
     const ALL: [Self; 4] = [Self::Fitted, Self::Regularised, Self::Fallback, Self::Empty];
 
-    /// Its name in the table.
+    /// The name of the status in the table.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fitted => "fitted",
@@ -45,11 +46,12 @@ pub struct BlockRow {
     pub matches: usize,
     /// Number of matches that are inliers of the fit.
     pub inliers: usize,
-    /// Median residual of the inliers, micrometres; `None` without a fit.
+    /// Median residual of the inliers, micrometres; `None` without inliers.
     pub median: Option<f64>,
-    /// Root mean square residual of the inliers, micrometres; `None` without a fit.
+    /// Root mean square residual of the inliers, micrometres; `None` without inliers.
     pub rms: Option<f64>,
-    /// Displacement of the block's centre beyond the initial transform, `[z, y, x]` micrometres.
+    /// Displacement of the block's centre by the local affines alone, before the initial transform
+    /// is applied, `[z, y, x]` micrometres.
     pub shift: Point,
 }
 

@@ -1,7 +1,7 @@
-//! Tables: spots, matches and block status as CSV with a header, written atomically.
+//! Tables: spots, matches, points and block status as CSV with a header, written atomically.
 //!
-//! Columns are found by name, so extra columns are allowed. Numbers are written as the shortest
-//! text that reads back as the same double.
+//! Columns are found by name, so extra columns are allowed. Numbers are written with the fewest
+//! significant digits that read back as the same double.
 
 use crate::geom::Point;
 

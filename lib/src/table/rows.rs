@@ -53,7 +53,8 @@ impl Table {
     /// Writes the table as CSV, atomically.
     ///
     /// # Errors
-    /// [`Error::Io`]; `path` is then unchanged.
+    /// [`Error::Io`]; [`Error::Format`] for a row that is not as long as the header. `path` is then
+    /// unchanged.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         let refused =
             |source| Error::Io { action: "write", path: path.display().to_string(), source };
@@ -122,7 +123,7 @@ impl Table {
         text.parse().map_err(|_| self.bad_cell(row, column, "a whole number from 0"))
     }
 
-    /// The error for a cell with unexpected content.
+    /// The error for a cell with unexpected content; `wanted` describes what was expected.
     pub fn bad_cell(&self, row: usize, column: usize, wanted: &str) -> Error {
         Error::Format {
             path: self.path.clone(),
@@ -136,7 +137,8 @@ impl Table {
     }
 }
 
-/// The shortest text that reads back as the same double.
+/// Formats a number with the fewest significant digits that read back as the same double; in
+/// scientific notation below 1e-5 and from 1e16.
 pub fn number(value: f64) -> String {
     if value == 0.0 || (1e-5..1e16).contains(&value.abs()) {
         format!("{value}")

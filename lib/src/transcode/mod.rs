@@ -14,10 +14,10 @@ mod tests;
 /// Why a volume could not be copied.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A volume's error.
+    /// A volume could not be opened, read or written.
     #[error(transparent)]
     Volume(#[from] volume::Error),
-    /// An error of the run.
+    /// The blocks could not be planned, or some of them failed.
     #[error(transparent)]
     Blocks(#[from] blocks::Error),
 }
@@ -25,7 +25,7 @@ pub enum Error {
 /// Parses the name of a codec.
 ///
 /// # Errors
-/// A sentence that lists the names.
+/// A message that lists the known names, if `text` is none of them.
 pub fn parse_codec(text: &str) -> Result<Codec, String> {
     Ok(match text {
         "blosc" => Codec::Blosc,
@@ -40,7 +40,8 @@ pub fn parse_codec(text: &str) -> Result<Codec, String> {
 /// How a volume is stored.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct VolumeStorage {
-    /// The chunk shape, voxels along z, y, x; `None` for that of the source, if it is a usual one.
+    /// The chunk shape, voxels along z, y, x. `None` for the chunk shape of the source if it has a
+    /// usual size, otherwise 64 voxels along each axis; for TIFF and `.npy`, one plane.
     pub chunk: Option<[usize; 3]>,
     /// The shard shape, a multiple of the chunk shape.
     pub shard: Option<[usize; 3]>,
@@ -114,8 +115,9 @@ fn copy<T: Voxel>(
     Ok(())
 }
 
-/// The chunk of the source if the format has chunks and its size is usual; whole planes for formats
-/// that store planes.
+/// The default chunk shape: whole planes for TIFF and `.npy`; otherwise that of the source, or 64
+/// voxels along each axis if the source has chunks of fewer than 2^12 or more than 2^24 voxels, or
+/// of only one voxel along an axis.
 fn usual_chunk(input: &Volume, format: Format) -> [usize; 3] {
     let shape = input.grid().shape;
     match format {

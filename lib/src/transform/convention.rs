@@ -43,8 +43,8 @@ impl Default for CoordinateConvention {
 }
 
 impl CoordinateConvention {
-    /// Reads axes and unit from `object`; what is missing is inherited from `outer`, the frame of
-    /// the enclosing document.
+    /// Reads axes and unit from `object`; what is missing is inherited from `outer`, the convention
+    /// of the enclosing object.
     pub(super) fn read(object: &Map<String, Value>, outer: Option<Self>) -> Result<Self, String> {
         let axes = object.get("axes").map(read_axes).transpose()?;
         let unit = match object.get("unit") {
@@ -61,24 +61,24 @@ impl CoordinateConvention {
         })
     }
 
-    /// Converts a length or displacement of this frame to `[z, y, x]` micrometres.
+    /// Converts a vector of lengths in this convention to `[z, y, x]` micrometres.
     pub(super) fn vector(self, v: Point) -> Point {
         self.factors(v).map(|x| x * self.micrometres)
     }
 
-    /// Reorders three dimensionless numbers of this frame to `[z, y, x]`.
+    /// Reorders three dimensionless numbers in this convention to `[z, y, x]`.
     pub(super) fn factors(self, [a, b, c]: Point) -> Point {
         if self.xyz { [c, b, a] } else { [a, b, c] }
     }
 
-    /// Converts a map in this frame to a map of `[z, y, x]` micrometres.
+    /// Converts a map in this convention to a map of `[z, y, x]` micrometres.
     pub(super) fn affine(self, linear: [[f64; 3]; 3], translation: Point) -> Affine {
         let map = Affine::from_parts(linear, translation.map(|x| x * self.micrometres));
         if self.xyz { reverse_axes(&map) } else { map }
     }
 }
 
-/// The same map with its axes reversed: from x, y, z to z, y, x or back. Exact both ways.
+/// The same map with its axes reversed: from x, y, z to z, y, x or back. No number is rounded.
 pub fn reverse_axes(map: &Affine) -> Affine {
     let rows = map.rows();
     Affine::from_rows([2, 1, 0].map(|r: usize| [rows[r][2], rows[r][1], rows[r][0], rows[r][3]]))

@@ -174,7 +174,8 @@ fn parse(text: &str, path: &Path, wanted: Direction) -> Result<Vec<Step>, String
     Ok(steps)
 }
 
-/// Explains a syntax error. Python writes NaN and Infinity, which JSON does not allow: name them.
+/// Explains a syntax error. If the cause is NaN or Infinity, which Python writes but JSON does not
+/// allow, the message names it.
 fn not_json(text: &str, error: &serde_json::Error) -> String {
     let line = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
     let at = line.get(error.column().saturating_sub(2)..).unwrap_or_default();
@@ -259,7 +260,8 @@ impl DocumentReader<'_> {
         Ok(())
     }
 
-    /// Like [`Self::transformation`], for a nested one, which may restate direction, axes and unit.
+    /// Like [`Self::transformation`], for a nested transformation, which may restate direction,
+    /// axes and unit.
     fn nested(
         &self,
         value: &Value,
@@ -337,8 +339,8 @@ fn matrix(
     })
 }
 
-/// `location` relative to the folder of `document`. An address in another bucket is returned
-/// unchanged, and so is the absolute path of a local array if the document is in a bucket.
+/// `location` relative to the folder of `document`. If one of them is in a bucket and the other is
+/// local or in another bucket, the address or the absolute path of `location`.
 fn relative(document: &Path, location: &str) -> String {
     let absolute = |path: &Path| {
         if store::is_remote(path) { Ok(path.to_owned()) } else { std::path::absolute(path) }

@@ -17,7 +17,8 @@ use crate::volume::{self, Existing};
 /// small and written in one go.
 ///
 /// # Errors
-/// [`Error`] if `maps` are inconsistent or singular, or if something else is stored at `location`.
+/// [`Error`] if `maps` are inconsistent or singular, if something else is stored at `location`, or
+/// if `existing` is [`Existing::Refuse`] and an array exists.
 pub fn write_local_affines(
     location: &str,
     maps: &LocalAffines,

@@ -1,7 +1,7 @@
 //! 4x4 matrices as text, as `numpy.savetxt` writes them for BigStream.
 //!
-//! Current BigStream orders rows and columns z, y, x, 1; its version of 2021 x, y, z, 1 (spec 2).
-//! The text does not say which order it has.
+//! Current BigStream orders rows and columns z, y, x, 1; its version of 2021 orders them
+//! x, y, z, 1. The text does not state its order.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -41,7 +41,7 @@ pub fn read_matrix_text(path: &Path, axes: AxisOrder) -> Result<Affine, Error> {
 /// Writes a 4x4 matrix as four lines of numbers, translation in micrometres, atomically.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// [`Error::Format`] for a map that is singular or not finite; [`Error::Io`].
 ///
 /// ```
 /// use voxloom::geom::Affine;

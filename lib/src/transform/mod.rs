@@ -42,14 +42,14 @@ pub enum Error {
     /// The operating system reported an error.
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// The operation that failed.
+        /// The operation that failed: "read" or "write".
         action: &'static str,
         /// The file.
         path: String,
         /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A volume's error.
+    /// A displacement field or an array of local affines could not be read or written.
     #[error(transparent)]
     Volume(#[from] crate::volume::Error),
 }

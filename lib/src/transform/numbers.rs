@@ -1,4 +1,4 @@
-//! Validated numbers of a transform; errors say where in the document a number stands.
+//! Validated numbers of a transform; errors state where in the document a number is.
 
 use std::fmt;
 
@@ -98,7 +98,8 @@ pub(super) fn check_last_row(row: Option<&[f64]>, at: &str) -> Result<(), String
     }
 }
 
-/// Checks that the rows are orthonormal to within 1e-3, so that one written with few digits passes.
+/// Checks that the rows are orthonormal to within 1e-3, so that a matrix written with few digits is
+/// accepted. Reflections are accepted too.
 pub(super) fn check_rotation(linear: &[[f64; 3]; 3], at: &Located) -> Result<(), String> {
     for i in 0..3 {
         for j in 0..3 {

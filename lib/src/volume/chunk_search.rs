@@ -6,18 +6,19 @@ use std::path::{Path, PathBuf};
 
 use crate::store::{self, EntryKind, FolderEntry};
 
-/// The maximum number of directory entries examined; in larger folders chunks are assumed to exist.
+/// The maximum number of directory entries examined; [`flat`] and [`nested`] assume that larger
+/// folders contain chunks.
 const MAX_ENTRIES: usize = 10_000;
 /// The maximum depth of nested folders searched for chunks with other names.
 const MAX_DEPTH: usize = 12;
 
-/// Whether a name is one number of a chunk's index.
+/// Whether a name consists of digits, like one component of a chunk's index.
 pub(super) fn is_number(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Whether a folder has an entry whose name is that of a chunk. A folder that cannot be listed
-/// counts as one that has.
+/// Whether a folder has an entry whose name is that of a chunk. Also true if the folder cannot be
+/// listed, or has more than [`MAX_ENTRIES`] entries.
 pub(super) fn flat(folder: &Path, is_chunk: &dyn Fn(&str) -> bool) -> bool {
     if !store::is_listable(folder) {
         return true;
@@ -32,8 +33,8 @@ pub(super) fn flat(folder: &Path, is_chunk: &dyn Fn(&str) -> bool) -> bool {
     found
 }
 
-/// Whether a file lies `depth` levels below `folder`, all names on the path to it being numbers. A
-/// folder that cannot be listed counts as one where it does.
+/// Whether a file lies `depth` levels below `folder` such that all names on the path to it are
+/// numbers. True if the folder cannot be listed, or has more than [`MAX_ENTRIES`] entries.
 pub(super) fn nested(folder: &Path, depth: usize) -> bool {
     fn search(folder: &Path, depth: usize, entries: &mut usize) -> bool {
         let mut found = false;
@@ -78,7 +79,7 @@ pub(super) fn other(folder: &Path) -> Option<String> {
     Some(found.strip_prefix(folder).ok()?.display().to_string())
 }
 
-/// The first result of `find` for the first `most` entries of a folder.
+/// The first result that `find` returns for one of the first `most` entries of a folder.
 fn first_of<T>(folder: &Path, most: usize, find: &dyn Fn(&FolderEntry) -> Option<T>) -> Option<T> {
     let (mut entries, mut found) = (0, None);
     store::visit(folder, &mut |entry| {

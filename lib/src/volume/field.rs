@@ -53,8 +53,8 @@ impl FieldParts {
 }
 
 /// A displacement field on disk, read box by box. Missing chunks have the fill value, NaN (unknown)
-/// in the fields that [`FieldOutput`] writes. A field that maps the moving space to the fixed space
-/// is an inverse, and unknown outside its samples; all others are 0 there.
+/// in the fields that [`FieldOutput`] writes. The [`exterior`](FieldSource::exterior) of an inverse
+/// field (from the moving space to the fixed space) is NaN; that of all other fields is 0.
 pub struct FieldFile {
     array: Array,
     parts: FieldParts,
@@ -73,7 +73,8 @@ impl FieldFile {
     /// Opens the field at `location`, which maps points of the fixed space to the moving space.
     ///
     /// # Errors
-    /// [`Error`]: nothing there, not a field, or a field of another direction.
+    /// [`Error`] if nothing exists at `location`, or it is not a field, is unfinished, or has
+    /// another direction.
     pub fn open(location: &str) -> Result<Self, Error> {
         Self::open_in(location, DIRECTION)
     }
@@ -170,7 +171,8 @@ impl FieldFile {
         Ok(values)
     }
 
-    /// Reads some of the elements at each position of a box.
+    /// Reads the elements `at` (components, then quality channels) at each position of a box, in C
+    /// order `(z, y, x, element)`; 0 outside the field.
     fn read_elements(&self, part: &Box3, at: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
         let view = View { axes: std::array::from_fn(Some), fixed: vec![0; 4] };
         let wide = |[z, y, x]: [i64; 3], at: usize| [z, y, x, at as i64];
@@ -204,7 +206,7 @@ impl FieldSource for FieldFile {
         let mut pairs = vec![[0.0f32; 2]; out.len()];
         self.read_elements(part, 0..2, pairs.as_flattened_mut())?;
         for (vector, [y, x]) in out.iter_mut().zip(pairs) {
-            // along z, a field of planes moves nothing
+            // a field with two components has no displacement along z
             *vector = [if y.is_nan() || x.is_nan() { f32::NAN } else { 0.0 }, y, x];
         }
         Ok(())
@@ -241,7 +243,8 @@ impl FieldSource for FieldFile {
     }
 }
 
-/// The parts of a field whose attributes state axes z, y, x and micrometres; nothing is assumed.
+/// Reads the components and quality channels from the attributes of a field. The attributes must
+/// state the order of axes and components and the unit micrometre: no defaults are assumed.
 fn parts_of(attributes: &Map<String, Value>) -> Result<FieldParts, String> {
     for (name, wanted) in [
         ("unit", vec![json!("micrometer")]),
@@ -275,7 +278,8 @@ fn parts_of(attributes: &Map<String, Value>) -> Result<FieldParts, String> {
     Ok(FieldParts { components, quality })
 }
 
-/// A displacement field open for writing; the same rules hold as for [`super::Output`].
+/// A displacement field open for writing, one union of whole chunks at a time, as with
+/// [`super::Output`].
 pub struct FieldOutput {
     array: ArrayOutput,
     parts: FieldParts,
@@ -288,7 +292,7 @@ impl std::fmt::Debug for FieldOutput {
 }
 
 impl FieldOutput {
-    /// Creates the field at `location`; `chunk` counts vectors along z, y, x.
+    /// Creates the field at `location`; `chunk` is the chunk shape in vectors along z, y, x.
     ///
     /// # Errors
     /// As [`super::Output::create`].
@@ -302,8 +306,8 @@ impl FieldOutput {
         Self::create_any(location, grid, parts, chunk, &existing, Map::new())
     }
 
-    /// As [`FieldOutput::create`], for vectors of 2 or 3 components with quality channels; `run` is
-    /// the run that begins it, or an [`Existing`].
+    /// As [`FieldOutput::begin`] (so the field is marked as unfinished), for vectors of 2 or 3
+    /// components and for quality channels.
     ///
     /// # Errors
     /// As [`super::Output::create`].
@@ -319,7 +323,8 @@ impl FieldOutput {
     }
 
     /// As [`FieldOutput::create`], but marks the field as unfinished until
-    /// [`Unfinished::set_missing_blocks`] changes that.
+    /// [`Unfinished::set_missing_blocks`] removes the mark. `run` is the run that claims the field,
+    /// or an [`Existing`].
     ///
     /// # Errors
     /// As [`super::Output::create`].
@@ -372,7 +377,7 @@ impl FieldOutput {
             "components": parts.axes(),
             "direction": DIRECTION,
         });
-        // in this order, whatever the array itself says of its axes
+        // these replace the attributes that `ArraySpec` would write
         let mut attributes = attributes.as_object().cloned().unwrap_or_default();
         if grid.planar {
             // the spacing along z then has no meaning
@@ -386,8 +391,8 @@ impl FieldOutput {
         Ok(Self { array, parts })
     }
 
-    /// Bytes that each thread holds while it writes chunks of so many vectors along z, y, x to
-    /// `location`; compare [`super::Spec::writing_bytes`].
+    /// Bytes that each thread holds while it writes chunks of shape `chunk` (in vectors of three
+    /// components along z, y, x) to `location`; compare [`super::Spec::writing_bytes`].
     pub fn writing_bytes(location: &str, chunk: [usize; 3]) -> u64 {
         let vectors = chunk.iter().fold(1, |product: u64, n| product.saturating_mul(*n as u64));
         let one = vectors.saturating_mul(3 * size_of::<[f32; 3]>() as u64);
@@ -409,7 +414,7 @@ impl FieldOutput {
         [unit[0], unit[1], unit[2]]
     }
 
-    /// A box of all elements at each position.
+    /// The bounds of a box in the array of rank 4, with all elements at each position.
     fn bounds(&self, part: &Box3) -> Bounds {
         let wide = |[z, y, x]: [i64; 3], at: usize| vec![z, y, x, at as i64];
         Bounds { min: wide(part.min, 0), max: wide(part.max, self.parts.len()) }
@@ -437,8 +442,8 @@ impl FieldOutput {
         self.array.ledger_folder()
     }
 
-    /// Sets an attribute; `reach`, three lengths along z, y, x, is read by [`FieldFile`] as its
-    /// reach.
+    /// Sets an attribute, replacing one of that name. [`FieldFile`] reads the attribute `reach` as
+    /// the upper bound on the absolute displacement along z, y, x in micrometres.
     ///
     /// # Errors
     /// [`Error::Io`].

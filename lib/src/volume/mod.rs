@@ -104,7 +104,7 @@ pub enum Error {
     /// The operating system reported an I/O error.
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// The attempted action: "read", "write", "create".
+        /// The attempted action, a verb such as "read", "write" or "create".
         action: &'static str,
         /// The file or folder.
         path: String,
@@ -166,7 +166,7 @@ pub struct Select {
     pub image: Option<String>,
     /// Channel index, where there are several.
     pub channel: Option<usize>,
-    /// Time point, where there are several.
+    /// Index of the time point, where there are several.
     pub time: Option<usize>,
     /// `--spacing` along z, y, x, micrometres; NaN along z for a single plane without thickness.
     pub spacing: Option<Point>,
@@ -198,7 +198,7 @@ pub enum Existing {
     /// Stop with [`Error::Exists`].
     #[default]
     Refuse,
-    /// Resume it, after checking that its metadata and grid agree.
+    /// Resume it, after checking that its metadata and grid are those of the new output.
     Resume,
     /// Delete it and start over.
     Overwrite,

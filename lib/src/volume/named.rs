@@ -69,7 +69,7 @@ pub fn check_name(location: &str, format: Format) -> Result<(), Error> {
     Err(Error::format(location, message))
 }
 
-/// As [`check_name`], of an output that is always Zarr: a field, or local affines.
+/// As [`check_name`], for an output that is always Zarr: a field, or local affines.
 ///
 /// # Errors
 /// [`Error::Format`].
@@ -82,7 +82,8 @@ pub fn check_zarr_name(location: &str) -> Result<(), Error> {
     Err(Error::format(location, message))
 }
 
-/// The extension of a name and its format, if it is known and not one of `own`.
+/// The extension of a name and the format that it stands for; `None` if the extension is unknown or
+/// one of `own`.
 pub fn other_format(location: &str, own: &[&str]) -> Option<(&'static str, &'static str)> {
     let extension = Path::new(location.trim_end_matches('/')).extension()?;
     let extension = extension.to_string_lossy().to_lowercase();

@@ -92,8 +92,8 @@ impl<'a> Files<'a> {
     }
 
     /// The content of a file; `None` if it does not exist. A bucket whose objects may be read but
-    /// not listed also denies objects that do not exist: this is an error only if no other file
-    /// says what the folder is.
+    /// not listed also denies access to objects that do not exist. A file to which access is denied
+    /// therefore counts as missing; the error is returned only if the folder has no metadata.
     fn object(&mut self, name: &str) -> Object {
         let Some(at) = self.fetched.iter().position(|(known, _)| *known == name) else {
             return read_object(&self.folder.join(name));
@@ -107,7 +107,8 @@ impl<'a> Files<'a> {
         }
     }
 
-    /// The outcome for a folder without metadata.
+    /// The result for a folder without metadata: `None`, or an error if access to a file was
+    /// denied.
     fn none(self) -> Result<Option<Node>, Error> {
         self.denied.map_or(Ok(None), Err)
     }
@@ -163,8 +164,8 @@ impl Node {
         })
     }
 
-    /// The groups above, nearest first, each with the path from it to this node. Folders without
-    /// metadata may lie in between.
+    /// The groups of the same format above this node, nearest first, each with the path from it to
+    /// this node. Searches up to six levels; folders without metadata may lie in between.
     ///
     /// # Errors
     /// [`Error`]: unreadable metadata of the same format.
@@ -180,7 +181,7 @@ impl Node {
                     None
                 }
                 Err(error) if self.container.has_file(path) => return Err(error),
-                // an unrelated file of that name, in a folder of another format
+                // ignore an invalid file with the name of another format's metadata
                 other => other.unwrap_or(None),
             };
             let (Some(relative), Some(node)) = (relative, node) else { continue };
@@ -191,7 +192,7 @@ impl Node {
         Ok(parents)
     }
 
-    /// Changes the attributes on disk, atomically.
+    /// Changes the attributes of the node at `path` on disk, atomically.
     pub(super) fn update(
         path: &Path,
         change: impl FnOnce(&mut Map<String, Value>),
@@ -232,8 +233,8 @@ pub(super) fn write_object(path: &Path, object: Map<String, Value>) -> Result<()
     store::put(path, text.as_bytes()).map_err(|source| Error::io("write", path, source))
 }
 
-/// Writes the JSON object of a new array or group. In a bucket, one that another run has written in
-/// the meantime is kept: it may have been completed since.
+/// Writes a metadata file of a new array or group. In a bucket, an existing file is kept: another
+/// run may have created it in the meantime and changed its attributes since.
 pub(super) fn create_object(path: &Path, object: Map<String, Value>) -> Result<(), Error> {
     if !store::is_remote(path) {
         return write_object(path, object);
@@ -243,10 +244,11 @@ pub(super) fn create_object(path: &Path, object: Map<String, Value>) -> Result<(
     created.map(drop).map_err(|source| Error::io("write", path, source))
 }
 
-/// The arrays below `folder`, as paths relative to it, in natural order.
+/// The arrays up to four levels below `folder`, as paths relative to it, in natural order. The
+/// search ends once about 100 arrays are found.
 ///
 /// # Errors
-/// [`Error`]: unreadable metadata.
+/// [`Error`] if metadata, or a folder in a bucket, cannot be read.
 pub(super) fn arrays_below(folder: &Path) -> Result<Vec<String>, Error> {
     fn visit(
         folder: &Path,

@@ -30,7 +30,7 @@ pub(super) struct OpenedArray {
     pub(super) calibration: Calibration,
     /// The file or folder that holds the voxels.
     pub(super) path: PathBuf,
-    /// The output format that corresponds to it.
+    /// The format of the array; all stacks of images count as TIFF.
     pub(super) format: Format,
     /// The attributes of the array, where it has any.
     pub(super) attributes: serde_json::Map<String, Value>,
@@ -43,7 +43,8 @@ pub(super) fn find(location: &str) -> Result<OpenedArray, Error> {
     find_image(location, None)
 }
 
-/// As [`find`]; if a file holds several images, the one with that number, name or `ID`.
+/// As [`find`]. If a TIFF file holds several images, `image` is the number, name or `ID` of the one
+/// to open.
 pub(super) fn find_image(location: &str, image: Option<&str>) -> Result<OpenedArray, Error> {
     let path = path_of(location)?;
     let is_tiff = |path: &Path| !store::is_remote(path) && is_tiff(path);
@@ -255,7 +256,7 @@ fn folder(location: &str, path: &Path, node: Option<&Node>) -> Result<OpenedArra
     Err(Error::format(location, message))
 }
 
-/// The images of a group.
+/// The images that the OME-NGFF metadata of a group list; empty for N5, which has no such metadata.
 pub(super) fn images(location: &str, node: &Node) -> Result<Vec<Image>, Error> {
     if node.container == Container::N5 {
         return Ok(Vec::new());
@@ -263,7 +264,8 @@ pub(super) fn images(location: &str, node: &Node) -> Result<Vec<Image>, Error> {
     ome::images(&node.attributes).map_err(|message| Error::format(location, message))
 }
 
-/// The image of a parent group that lists this array, and the array's level in it.
+/// The nearest group above this array that lists it as a level of an image, that image, and the
+/// index of the level; `None` if no group does.
 pub(super) fn image_of(location: &str, node: &Node) -> Result<Option<(Node, Image, usize)>, Error> {
     for (parent, relative) in node.parents()? {
         for image in images(location, &parent)? {

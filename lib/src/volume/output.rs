@@ -17,9 +17,9 @@ use super::{
 use crate::geom::{Box3, Grid};
 use crate::store;
 
-/// A volume open for writing. Chunks are written as a whole, each under a temporary name that is
-/// then renamed. A box to be written is a union of whole chunks (shards), clipped at the volume's
-/// end.
+/// A volume open for writing. In Zarr and N5, each chunk (or shard) is written atomically; in TIFF
+/// and `.npy`, each plane is written in place. A box to be written is a union of whole chunks,
+/// shards or planes, clipped at the volume's end.
 pub struct Output {
     location: String,
     writer: Writer,
@@ -42,7 +42,8 @@ impl Output {
     /// Creates the volume at `location`. All checks precede the first change on disk.
     ///
     /// # Errors
-    /// [`Error::Exists`], [`Error::Io`], or a `spec` that the format cannot represent.
+    /// [`Error::Exists`]; [`Error::Io`]; [`Error::Format`] for a `spec` that the format cannot
+    /// represent, or an existing volume that cannot be resumed or replaced.
     ///
     /// ```
     /// use voxloom::geom::{Box3, Grid};
@@ -71,11 +72,12 @@ impl Output {
         Self::create_any(location, spec, None, &existing, Map::new())
     }
 
-    /// As [`Output::create`] or, for several channels, [`Output::create_channels`], but marks the
-    /// volume as unfinished until [`Unfinished::set_missing_blocks`] changes that.
+    /// As [`Output::create`] or, for several channels, [`Output::create_channels`], but for a run
+    /// that claims the output. A Zarr or N5 array is marked as unfinished until
+    /// [`Unfinished::set_missing_blocks`] removes the mark.
     ///
     /// # Errors
-    /// As [`Output::create`].
+    /// As [`Output::create`]; [`Error::Claimed`] if a different run has claimed the output.
     pub fn begin(
         location: &str,
         spec: &Spec,
@@ -178,11 +180,11 @@ impl Output {
         Self::open_array(location, &place.array, channels.is_some())
     }
 
-    /// Opens an existing volume for writing data or attributes. A location that names an image
-    /// stands for its finest level. Only Zarr and N5 can be opened this way.
+    /// Opens an existing volume for writing data or attributes. If the location names an image, its
+    /// finest level is opened. Only Zarr and N5 can be opened this way.
     ///
     /// # Errors
-    /// [`Error`]: nothing there, or not an array.
+    /// [`Error`] if nothing exists at the location, or it is not an array along z, y, x or y, x.
     pub fn open_existing(location: &str) -> Result<Self, Error> {
         let found = open::find(location)?;
         Self::open_array(location, &found.path, false)
@@ -214,13 +216,13 @@ impl Output {
         self.is_file
     }
 
-    /// The shape (z, y, x) of the unit of writing; the core of each task is a multiple of it.
+    /// The shape (z, y, x) of the unit of writing: a chunk, a shard, or a plane of a single file.
     pub fn unit(&self) -> [usize; 3] {
         let space = &self.writer.unit()[usize::from(self.has_channels)..];
         if self.planar { [1, space[0], space[1]] } else { [space[0], space[1], space[2]] }
     }
 
-    /// A box of some channels, along the dimensions of the array.
+    /// The bounds of a box in the given channels, with one entry for each dimension of the array.
     fn bounds(&self, channels: Range<usize>, part: &Box3) -> Bounds {
         let space = usize::from(self.planar)..3;
         let wide = |channel: usize, sizes: [i64; 3]| -> Vec<i64> {
@@ -230,9 +232,9 @@ impl Output {
         Bounds { min: wide(channels.start, part.min), max: wide(channels.end, part.max) }
     }
 
-    /// Writes a box of whole units, C order `(z, y, x)`. `T` must be the volume's element type, or
-    /// the type as which it is read ([`Dtype::read_as`](super::Dtype::read_as)), which is then
-    /// rounded to the nearest value.
+    /// Writes a box of whole units, C order `(z, y, x)`. `T` must be the volume's element type or,
+    /// for `bool` and 16-bit floats, the wider type as which it is read
+    /// ([`Dtype::read_as`](super::Dtype::read_as)): its values are rounded to the element type.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Format`] for a box that is not a union of whole units, or another
@@ -254,8 +256,8 @@ impl Output {
         self.write_channels(channel..channel + 1, part, voxels)
     }
 
-    /// As [`Output::write`], for several channels: C order `(c, z, y, x)`. The range is a union of
-    /// the channels of whole chunks.
+    /// As [`Output::write`], for several channels: C order `(c, z, y, x)`. The range must contain
+    /// all channels of one or more chunks, and no others.
     ///
     /// # Errors
     /// As [`Output::write`].
@@ -350,7 +352,7 @@ pub(super) fn write_metadata(
     node::create_object(&array.join(file), metadata)
 }
 
-/// Checks whether a spec can be written.
+/// Checks that the format of a spec can represent its grid, element type, chunks and shards.
 fn check(location: &str, spec: &Spec) -> Result<(), Error> {
     let bad = |message: String| Err(Error::format(location, message));
     let grid = &spec.grid;
@@ -398,7 +400,10 @@ fn check(location: &str, spec: &Spec) -> Result<(), Error> {
     Ok(())
 }
 
-/// * `channels`: how many there are, and how many of them are in a chunk
+/// The Zarr array in which a volume with this spec is stored.
+///
+/// * `channels`: the number of channels, and the number of channels in each chunk; `None` for an
+///   array without a channel dimension
 fn array_spec(spec: &Spec, channels: Option<[usize; 2]>, container: Container) -> ArraySpec {
     let wide = |channels: Option<usize>, sizes: [usize; 3]| -> Vec<u64> {
         channels.iter().chain(spec.grid.axes(&sizes)).map(|n| *n as u64).collect()
@@ -419,7 +424,8 @@ fn array_spec(spec: &Spec, channels: Option<[usize; 2]>, container: Container) -
     }
 }
 
-/// Checks that an existing array is the wanted one; with `grid`, its voxel size and origin too.
+/// Checks that the metadata of an existing array have the values in `wanted` and, with `grid`, that
+/// its voxel size and origin are those of `grid`. If there is no array, nothing is checked.
 pub(super) fn resume(
     location: &str,
     place: &OutputPaths,

@@ -42,8 +42,8 @@ fn names_container(path: &Path) -> bool {
 }
 
 impl OutputPaths {
-    /// Determines the place of an image: `img.zarr` is a group whose level 0 is the array,
-    /// `img.zarr/s0` is the array itself.
+    /// The paths of an image: if the location is `img.zarr`, that is a group whose level 0 is the
+    /// array; if it is `img.zarr/s0`, that is the array itself.
     pub(super) fn of_image(
         location: &str,
         path: &Path,
@@ -63,7 +63,7 @@ impl OutputPaths {
         Self::new(location, path.to_owned(), None, container)
     }
 
-    /// The place of an array that the location names directly.
+    /// The paths of an array that the location names directly.
     pub(super) fn of_array(
         location: &str,
         path: &Path,
@@ -118,13 +118,12 @@ impl OutputPaths {
         self.image.as_deref().unwrap_or(&self.array)
     }
 
-    /// The folder of the ledger of its blocks.
+    /// The folder that holds the ledger of the array's blocks.
     pub(super) fn ledger_folder(&self) -> PathBuf {
         self.array.join(".voxloom")
     }
 
-    /// As [`OutputPaths::check`], for a run. If an equal run is already working on the existing
-    /// output, it is resumed, whatever [`Begin::existing`] asks for.
+    /// As [`OutputPaths::check`], with the answer of [`Begin::existing`], which is returned too.
     ///
     /// # Errors
     /// As [`OutputPaths::check`].
@@ -216,7 +215,8 @@ impl OutputPaths {
         store::clear_folder(named, Some(&folder)).map_err(failed)
     }
 
-    /// Removes temporary files of killed runs, in the array and next to what the location names.
+    /// Removes temporary files of killed runs, in the array's folder and in the folder that holds
+    /// the image or array.
     pub(super) fn sweep(&self) {
         for folder in [partial_folder(&self.array), self.array.clone()] {
             store::sweep(&folder);
@@ -252,8 +252,8 @@ impl OutputPaths {
         Ok(())
     }
 
-    /// Lists the array with its grid in the group above; with `dry`, only checks whether that is
-    /// possible.
+    /// Lists the array with its grid as a level of the image in the group above; with `dry`, only
+    /// checks whether that is possible. N5 has no such list.
     pub(super) fn register(
         &self,
         location: &str,
@@ -319,7 +319,7 @@ fn check_removal(location: &str, node: &Node) -> Result<(), Error> {
     let arrays = node::arrays_below(&node.path)?;
     let images = ome::images(&node.attributes).unwrap_or_default();
     let count = images.len();
-    // a group of several images is more than the location names
+    // a group of several images must not be replaced by one image: no array counts as its level
     let one = images.into_iter().filter(|_| count == 1);
     let levels: Vec<String> = one.flat_map(|i| i.levels).map(|level| level.path).collect();
     let mut others: Vec<String> = arrays

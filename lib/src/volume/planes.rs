@@ -2,10 +2,10 @@
 //!
 //! Both are uncompressed, so the offset of every voxel is known before the first one is written.
 //! Planes are written directly to their offsets in `<file>.voxloom/partial`, and a list next to it
-//! records which ones are complete. The file gets its final name when the list is full: a file of
-//! that name is complete. Until then an interrupted run can be resumed, also by several processes
-//! at once. Creating, replacing and renaming the file must not overlap between processes, so they
-//! happen under a lock.
+//! records which ones are complete. The file gets its final name when the list contains all planes,
+//! or earlier if missing planes are accepted. Until then an interrupted run can be resumed, also by
+//! several processes at once. Creating, replacing and renaming the file must not overlap between
+//! processes, so they happen under a lock.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -45,8 +45,8 @@ const PLANES: &str = "planes";
 /// The name of the JSON file for the volume's attributes.
 pub(super) const ATTRIBUTES: &str = "attributes.json";
 
-/// The beginnings of the names of the files kept next to a single-file volume while it lacks
-/// planes.
+/// Prefixes of the names of the files in the folder `<file>.voxloom` of a single-file volume,
+/// except for the partial file and the ledger.
 pub const PLANE_FILE_PREFIXES: [&str; 3] = [PLANES, ATTRIBUTES, LOCK];
 
 /// Whether the single-file volume that is written through `folder` is incomplete: it has no final
@@ -170,7 +170,7 @@ impl PlaneFile {
 
 impl Drop for PlaneFile {
     fn drop(&mut self) {
-        // runs have settled before this; for other callers an error can only be logged
+        // a run has synced its files before this; for other callers an error can only be logged
         if let Err(error) = self.0.sync_pending() {
             tracing::warn!("{}", self.0.failed(error));
         }
@@ -191,7 +191,7 @@ impl PlaneFileState {
         self.folder.join(PLANES)
     }
 
-    /// The ranges of planes in the list.
+    /// The ranges of planes in the list on disk, as first plane and end.
     fn listed(&self) -> io::Result<Vec<[usize; 2]>> {
         let text = match fs::read_to_string(self.list()) {
             Err(error) if store::is_missing(&error) => String::new(),
@@ -229,7 +229,8 @@ impl files::SyncStep for PlaneFileState {
         &self.target
     }
 
-    /// Syncs the data first, then appends to the list, then renames the file.
+    /// Syncs the data first, then appends to the list, then renames the file if the list contains
+    /// all planes.
     fn sync_pending(&self) -> io::Result<[PathBuf; 2]> {
         let above = self.target.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folders = [self.folder.clone(), above.unwrap_or(Path::new(".")).to_owned()];
@@ -320,7 +321,7 @@ fn check_removal(location: &str, target: &Path) -> Result<(), Error> {
     }
 }
 
-/// Empties the folder, except for the lock, which others may be waiting for.
+/// Empties the folder, except for the lock file, which other processes may be waiting for.
 fn clear(folder: &Path) -> Result<(), Error> {
     let failed = |source| Error::io("write", folder, source);
     for entry in fs::read_dir(folder).map_err(failed)? {

@@ -18,10 +18,10 @@ pub struct Level {
 }
 
 /// The levels of the image at `location`, or of the image that contains the array there as a level,
-/// from fine to coarse. A volume that belongs to no image is its own only level.
+/// from fine to coarse. For a volume that belongs to no image, only that volume.
 ///
 /// # Errors
-/// [`Error`]: nothing there, or metadata that cannot be read.
+/// [`Error`] if nothing exists at `location`, or metadata cannot be read.
 pub fn levels(location: &str) -> Result<Vec<Level>, Error> {
     let found = open::find(location)?;
     let only = || Ok(vec![Level { location: location.to_owned(), grid: grid(location)? }]);
@@ -69,7 +69,8 @@ fn grid(location: &str) -> Result<Grid, Error> {
 /// existing arrays.
 ///
 /// # Errors
-/// [`Error`]: not an array, or an image that cannot take the level.
+/// [`Error`] if there is no such array, or the image has other axes, no unit of length, or a
+/// transformation of its own.
 pub fn add_level(image: &str, name: &str, grid: &Grid) -> Result<(), Error> {
     let group = path_of(image)?;
     let array = group.join(name);

@@ -50,8 +50,8 @@ impl Volume {
         Err(Error::format(location, message))
     }
 
-    /// Opens a mask of the volume `of`. A mask of the same shape need not state its voxel size and
-    /// origin, which are then those of the volume.
+    /// Opens a mask of the volume `of`. If the mask has no voxel size, but the same shape as the
+    /// volume, it gets the spacing and origin of the volume.
     ///
     /// # Errors
     /// As [`Volume::open`].
@@ -65,7 +65,7 @@ impl Volume {
     }
 
     /// As [`Volume::open`], but also accepts a volume without a voxel size: the spacing is then 1
-    /// voxel, and [`Volume::has_spacing`] is false. For inspection only.
+    /// along each axis, and [`Volume::has_spacing`] is false. For inspection only.
     ///
     /// # Errors
     /// As [`Volume::open`], except for a missing voxel size.
@@ -113,7 +113,8 @@ impl Volume {
         Ok(Self { array: found, grid, dtype, chunk, view, spacing_from, has_spacing })
     }
 
-    /// Detects later whether the volume still exists and is unchanged. Request it before reading.
+    /// A [`Watch`], which checks later that the volume still exists and is unchanged. Request it
+    /// before reading.
     pub fn watch(&self) -> Arc<Watch> {
         self.array.watch()
     }
@@ -159,7 +160,8 @@ impl Volume {
         source::kept_bytes(&*self.array.source, &self.array.cache)
     }
 
-    /// Bytes of all chunks that intersect a box, decoded and cached.
+    /// Bytes of cache that hold all decoded chunks that intersect a box; 0 for uncompressed chunks,
+    /// which are not cached.
     pub fn decoded_bytes(&self, part: &Box3) -> u64 {
         source::decoded_bytes(&*self.array.source, &self.view, part)
     }
@@ -200,8 +202,9 @@ impl Volume {
         self.array.attributes.get(name)
     }
 
-    /// Reads a box into `out`, C order `(z, y, x)`, converted to `T` (integers rounded half away
-    /// from zero and clamped). Voxels outside the volume read as `T::default()`.
+    /// Reads a box into `out`, C order `(z, y, x)`, converted to `T`. If `T` is an integer type,
+    /// values are rounded half away from zero and clamped to its range, and NaN becomes 0. Voxels
+    /// outside the volume read as `T::default()`.
     ///
     /// # Errors
     /// [`Error::Chunk`] for a corrupt chunk, [`Error::Io`]. A missing chunk reads as the fill
@@ -425,8 +428,8 @@ fn lengths(lengths: Point) -> String {
     format!("{known:?}")
 }
 
-/// The total size in bytes of a file, or of the files in a folder without `.voxloom`; `None` in a
-/// bucket or on a web server, where it would take a request for each thousand chunks.
+/// The total size in bytes of a file, or of all files below a folder except those in `.voxloom`;
+/// `None` in a bucket or on a web server, where listing takes a request for each thousand chunks.
 fn stored_bytes(path: &Path) -> Option<u64> {
     (!store::is_remote(path)).then(|| local_bytes(path))
 }

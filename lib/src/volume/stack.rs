@@ -32,11 +32,11 @@ pub(super) fn files(location: &str) -> Result<Vec<PathBuf>, Error> {
 /// The images of a folder, in natural order.
 pub(super) struct Images {
     pub(super) files: Vec<PathBuf>,
-    /// What was ignored.
+    /// Messages about the other files and folders, which were ignored.
     pub(super) notes: Vec<String>,
 }
 
-/// The TIFF or PNG files in a local folder, by their names; `None` if there are none.
+/// The files in a local folder with the extension of TIFF or PNG; `None` if there are none.
 ///
 /// # Errors
 /// [`Error::Format`] for a folder with files of both kinds; [`Error::Io`].

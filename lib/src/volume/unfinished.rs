@@ -1,8 +1,9 @@
 //! Outputs that are incomplete are marked as such, and are not read by default.
 //!
 //! An array carries the attribute `voxloom_unfinished` from its creation until all its blocks are
-//! written. A file of planes normally gets its final name only when it is complete. If blocks of it
-//! failed and that was accepted, the attribute is in `attributes.json` of the folder next to it.
+//! written. A single-file volume (TIFF, `.npy`) normally gets its final name only when it is
+//! complete. If some of its blocks failed, the attribute is in `attributes.json` of the folder next
+//! to it; the file still gets its final name if so many failures are accepted.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,13 +28,14 @@ pub(super) fn is_allowed() -> bool {
     IS_ALLOWED.load(Ordering::SeqCst)
 }
 
-/// A run that begins an output. It is called between the last check and the first write.
+/// A run that begins an output: it decides what happens to an existing output, and claims the
+/// output before the first write.
 pub trait Begin {
-    /// What to do if the output whose ledger is in `folder` exists. One on which an equal run is
-    /// working is shared with it.
+    /// What to do if the output whose ledger is in `folder` exists. [`Existing::Resume`] if a run
+    /// with the same identity is working on it: both then write the output together.
     ///
     /// # Errors
-    /// [`Error::Claimed`] if it is to be replaced while a different run is working on it.
+    /// [`Error::Claimed`] if the output is to be replaced while a different run is working on it.
     fn existing(&self, folder: &Path) -> Result<Existing, Error>;
 
     /// Claims the output whose ledger is in `folder` for this run, before any of it is written.
@@ -78,12 +80,13 @@ pub trait Unfinished {
     /// [`Error::Io`].
     fn stored(&self, part: &Box3) -> Result<u64, Error>;
 
-    /// The files for the chunks of a box, which need not exist. None for an output that is a single
+    /// The files for the chunks of a box, which need not exist. Empty if the output is a single
     /// file.
     fn files(&self, part: &Box3) -> Vec<PathBuf>;
 
-    /// Records in the metadata how many blocks are lacking, out of how many; `None` if it is
-    /// complete. An incomplete single file gets its final name only if `accepted`.
+    /// Records the number of missing blocks and the total number of blocks in the metadata; `None`
+    /// marks the output as complete. An incomplete single file gets its final name only if
+    /// `accepted`.
     ///
     /// # Errors
     /// [`Error::Io`].

@@ -25,7 +25,7 @@ pub struct FlatVectors {
     pub dtype: Dtype,
     /// The byte order of the elements.
     pub order: ByteOrder,
-    /// Vectors along z, y, x; x varies fastest.
+    /// The number of vectors along z, y, x; x varies fastest.
     pub shape: [usize; 3],
     /// The number of components of a vector.
     pub components: usize,
@@ -42,12 +42,15 @@ pub struct VectorArray {
 }
 
 impl VectorArray {
-    /// Opens a Zarr, N5 or NumPy array of rank 4 (three components) or 3 (two). Dimension
-    /// `component` holds the components; if it is `None` or does not fit, the last or else the
-    /// first dimension that fits. The other dimensions are x, y, z if `xyz`, else z, y, x.
+    /// Opens a Zarr, N5 or NumPy array of rank 4 (three components) or 3 (two components).
+    ///
+    /// The components lie along dimension `component`. If that is `None`, or the size of the
+    /// dimension is not the number of components, they lie along the last or else the first
+    /// dimension of that size. The other dimensions are x, y, z if `xyz`, otherwise z, y, x; an
+    /// array of rank 3 has no z.
     ///
     /// # Errors
-    /// [`Error`]: nothing there, or not such an array.
+    /// [`Error`] if nothing exists at `location`, or it is not such an array.
     pub fn open(location: &str, component: Option<usize>, xyz: bool) -> Result<Self, Error> {
         let found = open::find(location)?;
         let shape = &found.source.layout().shape;
@@ -82,7 +85,9 @@ impl VectorArray {
         Ok(Self { array: Array::of(location, found), axes, component, known })
     }
 
-    /// Opens uncompressed elements in a file.
+    /// Opens uncompressed elements in a file. Nothing is cached. Errors in `file`, such as a file
+    /// that is too short, are reported on reading. Nothing is cached. Errors in `file`, such as a file
+    /// that is too short, are reported on reading.
     pub fn flat(file: FlatVectors) -> Self {
         let [z, y, x] = file.shape.map(|n| n as u64);
         let count = file.components as u64;
@@ -148,8 +153,8 @@ impl VectorArray {
         self.known
     }
 
-    /// The vectors of `part`, which must lie within the array, in C order `(z, y, x)`; components
-    /// in the order in which they are stored, 0 for a missing third.
+    /// The vectors of `part`, which must lie within the array, in C order `(z, y, x)`. Components
+    /// are in the order in which they are stored; the third of vectors with two components is 0.
     ///
     /// # Errors
     /// As [`super::Volume::read_into`].

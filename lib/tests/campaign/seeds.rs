@@ -87,7 +87,8 @@ impl Seeds {
         self.put("n5", "cosem", &[&cosem[..], b"\0", array, b"\0", &head, &[3; 80]].concat());
     }
 
-    /// The files of the only array of a volume, separated by zero bytes.
+    /// Saves as a seed the metadata files and one chunk of the only array of a volume, separated by
+    /// zero bytes.
     fn joined(&self, target: &str, name: &str, volume: &str, metadata: &[&str], chunk: &str) {
         let levels = ["", "0", "s0"].map(|level| Path::new(volume).join(level));
         let array = levels.iter().find(|level| level.join(chunk).is_file()).unwrap();

@@ -1,4 +1,5 @@
-//! The tests that `docs/correctness.md` names exist, and tests in shell scripts can fail.
+//! The tests that `docs/correctness.md` names exist, and no check in a shell script fails
+//! unnoticed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -62,7 +63,7 @@ fn no_check_of_a_shell_test_fails_unseen() {
             }
             seen += 1;
             for line in fs::read_to_string(&file).unwrap().lines() {
-                // the last line of the script is its exit code
+                // the last line of a script sets its exit code
                 let is_end = line.starts_with("[ \"$failed\"");
                 assert!(is_end || !may_fail_unseen(line), "{}: {line}", file.display());
             }

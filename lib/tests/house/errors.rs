@@ -1,4 +1,4 @@
-//! Public functions return the errors of their module.
+//! Public functions outside `cli` return typed errors, not those of `anyhow`.
 
 use std::fs;
 use std::path::Path;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::rust_files;
 
-/// From bottom to top; modules on one line do not depend on each other.
+/// The layers from bottom to top; modules of one layer do not depend on each other.
 const LAYERS: &[&[&str]] = &[
     &["fingerprint", "golden", "quote"],
     &["geom", "device", "files"],
@@ -30,7 +30,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// The modules that kernels may use besides their own; of `volume`, only the element types. `warp`
-/// is for kernels that start from points inverted by it.
+/// is allowed for kernels that need inverted points; at present none of them uses it.
 const KERNELS_KNOW: &[&str] = &["geom", "device", "filter", "warp"];
 const ELEMENT_TYPES: &[&str] = &["Dtype", "Voxel"];
 

@@ -1,4 +1,4 @@
-//! Command lines whose runs depend on every flag: all flags are tested.
+//! Command lines for the tests of `identity.rs`, and checks that no flag of a program is forgotten.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -76,7 +76,7 @@ impl Line {
         words
     }
 
-    /// Runs it with more arguments; returns whether it succeeded, and its stderr.
+    /// Runs the command line with more arguments; returns whether it succeeded, and its stderr.
     pub(crate) fn run(&self, more: &[&str]) -> (bool, String) {
         let output = program(self.program).args(self.words()).args(more).output().unwrap();
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
@@ -87,7 +87,8 @@ impl Line {
         assert!(succeeded, "{} {:?} {more:?}: {message}", self.program, self.words());
     }
 
-    /// Checks that its second part is refused after the first part of a different run.
+    /// Asserts that `--part 2/2` of this command line is refused as part of another run than the
+    /// existing output, and that nothing is written.
     pub(crate) fn is_another_run(&self, why: &str, scene: &Scene) {
         let before = scene.contents();
         let (succeeded, message) = self.run(&["--part", "2/2"]);
@@ -115,8 +116,8 @@ fn flags_of(program_name: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Runs the first part of `line`, then the second part with each of `changes`, each of which must
-/// be refused. All flags of the program must be among them, in `NEUTRAL` or in `unused`.
+/// Runs the first part of `line`, then the second part with each of `changes`, which must be
+/// refused every time. Every flag of the program must be in `changes`, in `NEUTRAL` or in `unused`.
 ///
 /// `unused` are flags that have no effect on this input.
 pub(crate) fn no_other_run(

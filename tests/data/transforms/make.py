@@ -1,8 +1,8 @@
-"""Writes the files of this folder: transforms by the tools whose formats `transcode` reads, and where those
-tools take a set of points.
+"""Writes the files of this folder: transforms made by the tools whose formats `transcode` reads,
+and the points to which those tools map a set of points.
 
-Not run by any test: the files are small and kept. To make them again, in an environment with what
-`requirements.txt` beside this script lists:
+No test runs this script, since its files are small and are kept in the repository. To make them
+again, in an environment with the packages of `requirements.txt` beside this script:
 
     python make.py
 """
@@ -19,13 +19,13 @@ from picsl_greedy import Greedy3D
 
 HERE = Path(__file__).parent
 RANDOM = np.random.default_rng(11)
-# millimetres of a sample of a few hundred micrometres
+# the range of the points, x, y, z in millimetres: a sample of a few hundred micrometres
 LOW, HIGH = np.array([0.02, 0.05, 0.01]), np.array([0.20, 0.25, 0.18])
 POINTS = LOW + (HIGH - LOW) * RANDOM.random((40, 3))
 
 
 def table(name, points):
-    """Millimetres x, y, z as our table of points, micrometres."""
+    """Writes points, x, y, z in millimetres, as our table of points in micrometres."""
     with open(HERE / name, "w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["z_um", "y_um", "x_um"])
@@ -80,14 +80,14 @@ def splines(affine):
     fixed.SetOrigin((0.0, 0.01, -0.005))
     spline = sitk.BSplineTransformInitializer(fixed, mesh, 3)
     spline.SetParameters([float(v) for v in RANDOM.normal(0, 0.003, len(spline.GetParameters()))])
-    # a few digits are enough and small
+    # a few digits are sufficient and keep the files small
     spline.SetParameters([round(v, 6) for v in spline.GetParameters()])
     keep("itk_bspline", spline)
     keep("itk_composite_bspline", sitk.CompositeTransform([affine, spline]))
 
 
 def fields():
-    """Displacements on a coarse grid: straight and, as a second, with turned axes."""
+    """Displacements on a coarse grid: with straight, with rotated and with mirrored axes."""
     shape = (6, 7, 8)
     random = np.random.default_rng(5)
     vectors = np.round(random.normal(0, 0.004, (*shape, 3)), 5).astype(np.float32).astype(np.float64)
@@ -104,7 +104,8 @@ def fields():
         image.SetDirection(direction)
         for suffix in (".nrrd", ".nii", ".nii.gz"):
             sitk.WriteImage(sitk.Cast(image, sitk.sitkVectorFloat32), str(HERE / f"{name}{suffix}"), suffix == ".nrrd")
-        # NIfTI rounds its header to single precision: the tool's answer is that of what it reads again
+        # NIfTI rounds its header to single precision, so the tool must map the points by the field
+        # that it has read again
         for suffix in (".nrrd", ".nii"):
             again = sitk.ReadImage(str(HERE / f"{name}{suffix}"), sitk.sitkVectorFloat64)
             transform = sitk.DisplacementFieldTransform(again)
@@ -121,7 +122,8 @@ def blobs(centers, shape=(24, 28, 32)):
 
 
 def elastix():
-    """Four steps of elastix on two small images whose axes are turned; where transformix takes the points."""
+    """Four steps of elastix on two small images with rotated axes, and the points to which
+    transformix maps the test points."""
     cos, sin = np.cos(0.2), np.sin(0.2)
     direction = itk.matrix_from_array(np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]]))
 
@@ -175,7 +177,8 @@ def elastix():
 
 
 def transformix(name, moving, count):
-    """The chain of a file on the points, to the six decimals (of millimetres) that transformix prints."""
+    """The points mapped by the chain of a parameter file, with the six decimals (of millimetres)
+    that transformix prints."""
     chain, file = [], f"{name}.txt"
     while file != "NoInitialTransform":
         chain.insert(0, HERE / file)
@@ -198,7 +201,8 @@ def transformix(name, moving, count):
 
 
 def greedy():
-    """A matrix (RAS) and a warp of greedy, and where ITK takes points through both: warp, then matrix."""
+    """A matrix (RAS) and a warp of greedy, and the points to which ITK maps test points by each and
+    by both: first the warp, then the matrix."""
     def image(centers):
         out = sitk.GetImageFromArray(blobs(centers, (12, 14, 16)))
         out.SetSpacing((1.0, 1.2, 1.4))
@@ -218,7 +222,7 @@ def greedy():
     affine.SetTranslation(lps[:3, 3])
     field = sitk.DisplacementFieldTransform(sitk.ReadImage(warp, sitk.sitkVectorFloat64))
     both = sitk.CompositeTransform([affine, field])
-    # that this is what greedy means: it resliced the moving image alike
+    # check that greedy means the same: it resliced the moving image in the same way
     ours = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, both, sitk.sitkLinear))
     theirs = sitk.GetArrayFromImage(tool["resliced"])
     inner = (slice(2, -2),) * 3
@@ -232,7 +236,8 @@ def greedy():
 
 
 def landmarks():
-    """Landmarks as BigWarp writes them, micrometres, and ITK's spline through them, which BigWarp's is after."""
+    """Landmarks as BigWarp writes them, micrometres, and points mapped by ITK's thin-plate spline
+    through them, on which BigWarp's is modelled."""
     random = np.random.default_rng(9)
     for axes in (2, 3):
         fixed = random.random((14, axes)) * 200
@@ -266,7 +271,7 @@ def hdf5(affine):
     both = sitk.CompositeTransform([affine, sitk.DisplacementFieldTransform(small)])
     keep("composite", both, suffixes=(".h5",))
     with h5py.File(HERE / "composite.h5", "a") as file:
-        file["OSName"][0] = file["OSVersion"][0] = ""  # of whoever runs this
+        file["OSName"][0] = file["OSVersion"][0] = ""  # the system of whoever runs this script
     with h5py.File(HERE / "warp.h5", "w") as file:
         stored = random.integers(-3000, 3000, (4, 5, 6, 3)).astype(np.int16)
         field = file.create_dataset("dfield", data=stored, chunks=(2, 3, 4, 3), compression="gzip", shuffle=True)
@@ -274,7 +279,7 @@ def hdf5(affine):
         field.attrs["quantization_multiplier"] = 0.001
         affine = np.array([[1.05, 0.1, 0.02, 4], [-0.03, 0.9, 0.2, -6], [0.05, 0.01, 1.1, 2]])
         field.attrs["affine"] = affine.ravel()
-    # the first node, and the one after it along each axis: displacement, then matrix
+    # the nodes (0, 0, 0) and (1, 1, 1), moved by the displacement and then by the matrix
     nodes = [np.array([-20.0, -30.0, -15.0]) + i * np.array([40.0, 50.0, 45.0]) for i in (0, 1)]
     moved = [p + stored[i, i, i] * 0.001 for i, p in enumerate(nodes)]
     table("warp.csv", [(affine[:, :3] @ p + affine[:, 3]) / 1e3 for p in moved])

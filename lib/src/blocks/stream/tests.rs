@@ -289,7 +289,8 @@ fn a_block_that_fails_in_a_second_pass_is_never_accepted() {
     assert_eq!(ctx.receipt().blocks.failed[0].key, Key::Block([4, 0, 0]));
 }
 
-/// Streams tasks that write rows and a summary; returns their reduction in task order.
+/// Streams tasks that write rows and a summary; returns the sum of the summaries and the rows, both
+/// in task order.
 fn reduced(ctx: &Context, folder: &Path) -> Result<(f64, Vec<u8>), Error> {
     let rows = TaskRows::new(folder);
     let results = plan(7).stream(
@@ -344,7 +345,7 @@ fn work_that_another_run_is_still_doing_is_shared_and_not_refused() {
     let refuse = || Context { existing: Existing::Refuse, ..context(1) };
     let first = refuse();
     squares(&first, folder.path(), 6, |_, _| Ok(())).0.unwrap();
-    // the first run counts as active until its context is dropped, as a process does until it ends
+    // the first run is active until its context is dropped
     squares(&refuse(), folder.path(), 6, |_, _| Ok(())).0.unwrap();
     drop(first);
     let (result, _) = squares(&refuse(), folder.path(), 6, |_, _| Ok(()));
@@ -411,7 +412,7 @@ fn what_was_done_while_an_input_went_away_is_done_again() {
         Ok(())
     });
     assert!(result.unwrap_err().to_string().contains("lost chunks"));
-    // the chunk is restored, and the run starts anew
+    // after the chunk is restored, a second run does all tasks again
     std::fs::write(&chunk, [7; 32]).unwrap();
     let ctx = context(1);
     ctx.input(&Volume::open(&location, &Select::default()).unwrap());

@@ -1,4 +1,4 @@
-//! What a store promises.
+//! The tests that every store must pass.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -147,8 +147,8 @@ fn names(folder: &Path) -> Vec<(String, EntryKind)> {
     names
 }
 
-/// Checks that a listing has one level of a folder, all of its pages, and no entry of another
-/// folder whose name begins alike.
+/// Checks that a listing contains one level of a folder, all pages of it, and no entry of another
+/// folder whose name begins with the name of this folder.
 fn listing(root: &Path) {
     assert_eq!(names(&root.join("nothing")), []);
     for name in ["a/zarr.json", "a/c/0/0", "a/c/0/1", "a/c.0", "ab/x", "a.b"] {
@@ -187,7 +187,8 @@ fn removing(root: &Path) {
     assert!(!store::exists(&root.join("a")) && !store::exists(&root.join("a/c/0")));
 }
 
-/// An object that was replaced by one of the same length is recognized as another.
+/// Checks that the [`Stat`](store::Stat) of an object changes if it is replaced by one of the same
+/// length.
 fn versions(root: &Path) {
     let at = root.join("object");
     store::put(&at, b"one").unwrap();

@@ -29,7 +29,7 @@ fn reads_from_a_faulty_web_server_return_the_right_bytes() {
     let folder = tempfile::tempdir().unwrap();
     conformance::prepare(folder.path());
     let bytes = content(300_000, 7);
-    // a fifth of the requests have a fault, a quarter of these each of the four kinds
+    // a fifth of the requests have a fault; each of the four kinds is equally frequent
     let web = Web::serve(folder.path(), 0.2);
     let at = mount("faulty-web", "http", &web.host(), SHORT_POLICY).join("data/long");
     let reads: Vec<usize> = (0..400).collect();

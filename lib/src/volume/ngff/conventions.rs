@@ -1,5 +1,5 @@
 //! Dimension names, spacing and origin from the attributes of an array and of the groups above it,
-//! in the conventions other than OME's that N5 tools and BigStream follow, on N5 and on Zarr.
+//! in conventions other than OME's, which N5 tools and BigStream use in N5 and in Zarr.
 //!
 //! * `axes`, `units`, `resolution`: tensorstore's N5 driver, ilastik
 //! * `pixelResolution`, `downsamplingFactors`, `scales`: n5-viewer, n5-spark, BigStitcher,
@@ -19,7 +19,7 @@ use crate::volume::calibration::{Calibration, micrometers};
 use crate::volume::node::{Container, Node};
 use crate::volume::{Error, shorten};
 
-/// What the attributes state.
+/// The dimension names and the calibration that were read from attributes.
 pub(in crate::volume) struct Said {
     /// The names of the dimensions, slowest first, if they are given.
     pub(in crate::volume) names: Option<Vec<String>>,
@@ -173,7 +173,7 @@ fn listed_transform<'a>(attributes: &'a Map<String, Value>, relative: &str) -> O
     datasets.find_map(|dataset| dataset.get("transform"))
 }
 
-/// The attributes `spacing`, `origin` and `unit`.
+/// The calibration from the attributes `spacing`, `origin` and `unit` of displacement fields.
 fn own(attributes: &Map<String, Value>) -> FoundCalibration {
     let three = |key: &str| -> Option<Point> { numbers(attributes.get(key)?)?.try_into().ok() };
     let spacing = three("spacing")?;
@@ -191,7 +191,8 @@ fn no_length(what: &str, unit: &str) -> String {
     format!("its {what} has the unit '{}', which is no length", shorten(unit))
 }
 
-/// `transform: {axes, scale, translate, units}`, which COSEM and, on N5, this library write.
+/// The calibration from `transform: {axes, scale, translate, units}`, which COSEM and (in N5) this
+/// library write.
 fn cosem(transform: &Value) -> Result<Calibration, String> {
     let bad = || {
         let shown = shorten(&transform.to_string());
@@ -230,7 +231,8 @@ fn cosem(transform: &Value) -> Result<Calibration, String> {
     })
 }
 
-/// Fiji's `pixelWidth`, `pixelHeight`, `pixelDepth`, `pixelUnit`, and its origins in voxels.
+/// The calibration from Fiji's `pixelWidth`, `pixelHeight`, `pixelDepth`, `pixelUnit`, and from
+/// `xOrigin`, `yOrigin`, `zOrigin`, the index of the voxel at position 0.
 fn fiji(attributes: &Map<String, Value>) -> FoundCalibration {
     let number = |key: &str| attributes.get(key).and_then(Value::as_f64);
     let (width, height) = (number("pixelWidth")?, number("pixelHeight")?);
@@ -295,7 +297,8 @@ struct Size {
     source: String,
 }
 
-/// `pixelResolution` in its two spellings, or `resolution`, with its `units` or `unit`.
+/// The voxel size from `pixelResolution` (a list, or an object with `dimensions` and `unit`) or
+/// `resolution`, with the attributes `units` or `unit`. Without a unit, micrometres are assumed.
 fn resolution(
     attributes: &Map<String, Value>,
     names: &[String],

@@ -26,7 +26,7 @@ pub(in crate::volume) struct Level {
     pub(in crate::volume) path: String,
     /// Per dimension; empty if not given.
     pub(in crate::volume) scale: Vec<f64>,
-    /// Per dimension.
+    /// Per dimension; empty if there is no transformation.
     pub(in crate::volume) translation: Vec<f64>,
 }
 
@@ -37,7 +37,7 @@ pub(in crate::volume) struct Image {
     pub(in crate::volume) axes: Vec<Axis>,
     /// Resolutions, finest first.
     pub(in crate::volume) levels: Vec<Level>,
-    /// The metadata version that it states.
+    /// The version of the metadata; empty if it is not given.
     pub(in crate::volume) version: String,
 }
 
@@ -79,7 +79,8 @@ fn image(entry: &Value, version: &str) -> Result<Image, String> {
             ["t", "c", "z", "y", "x"].map(|name| Axis { name: name.into(), unit: None }).to_vec()
         }
     };
-    // since 0.6, the image's own transformations lead to further systems; the levels' are complete
+    // since 0.6, the image's own transformations lead from the first coordinate system to others,
+    // so they do not apply to the levels
     let common = entry.get("coordinateTransformations").filter(|_| systems.is_none());
     let levels = datasets
         .iter()
@@ -160,7 +161,8 @@ impl Level {
 }
 
 impl Image {
-    /// The spacing and origin of a level. Without a z axis, only the pixel size along y and x.
+    /// The spacing and origin of a level. Without a z axis, [`Calibration::pixel`] (along y and x)
+    /// is set instead of [`Calibration::spacing`].
     pub(in crate::volume) fn calibration(&self, level: usize) -> Calibration {
         let level = &self.levels[level];
         if level.scale.is_empty() {
@@ -202,8 +204,8 @@ pub(in crate::volume) fn names_of(grid: &Grid, channels: bool) -> Vec<&'static s
     channels.then_some("c").into_iter().chain(space).collect()
 }
 
-/// An entry of the list `datasets`; `units` are the lengths of the axes' units z, y, x in
-/// micrometres.
+/// An entry of the list `datasets`; `units` are the lengths in micrometres of the units of the axes
+/// z, y, x.
 fn dataset(path: &str, grid: &Grid, units: [f64; 3], channels: bool) -> Value {
     let of = |channel: f64, space: &[f64; 3]| -> Vec<f64> {
         let space = std::array::from_fn(|a| space[a] / units[a]);
@@ -239,7 +241,8 @@ fn units(entry: &Value, grid: &Grid, channels: bool) -> Result<[f64; 3], String>
     }
 }
 
-/// The product of the scales of an entry of `datasets`, by which levels are ordered.
+/// The volume of a voxel in the units of the axes (the product of the scales) of an entry of
+/// `datasets`; levels are sorted by it.
 fn volume_of(dataset: &Value) -> f64 {
     let steps = dataset.get("coordinateTransformations").and_then(Value::as_array);
     let scale = steps.into_iter().flatten().find_map(|step| step.get("scale")?.as_array());
@@ -272,7 +275,7 @@ pub(in crate::volume) fn is_level_name(name: &str) -> bool {
 /// image of its own.
 ///
 /// # Errors
-/// A message about why the existing image cannot take the level.
+/// A message about why the level cannot be added to the existing image.
 pub(in crate::volume) fn register(
     attributes: &mut Map<String, Value>,
     zarr3: bool,

@@ -9,7 +9,8 @@ use crate::geom::FieldSource;
 const NAMES: [AxisName; 6] =
     [AxisName::T, AxisName::C, AxisName::Z, AxisName::Y, AxisName::X, AxisName::Component];
 
-/// The value at a position of an array: a base-5 number whose digits are the indices.
+/// The value at a position of an array: the base-5 number whose digits are the indices modulo 5,
+/// taken modulo 251.
 fn digits(at: &[i64]) -> i64 {
     at.iter().fold(0, |sum, v| sum * 5 + v.rem_euclid(5)) % 251
 }
@@ -27,7 +28,8 @@ fn positions(part: &Bounds) -> Vec<Vec<i64>> {
     all
 }
 
-/// An axis: its size, chunk size and first index, and the two ends of the box that is read.
+/// An axis: its size, its chunk size, its first index, and the start and length of the box that is
+/// read.
 type Along = (usize, usize, i64, i64, i64);
 
 fn array_spec(axes: &[Along], format: Format, dtype: Dtype) -> ArraySpec {
@@ -158,7 +160,7 @@ fn a_field_of_planes_has_two_components_and_quality_channels() {
         assert_eq!(format!("{:?}", (vectors[i], channel[i])), format!("{wanted:?}"), "{at:?}");
     }
     assert!(field.read_quality(4, &part).is_err());
-    // the same as an array
+    // the same field can be opened as an array
     let array = Array::open(&location).unwrap();
     assert_eq!(array.axes()[3], Axis::new(AxisName::Component, 6));
     let one = Bounds::new(&[1, 2, 3, 0], &[2, 3, 4, 6]);

@@ -6,7 +6,7 @@ use serde_json::Map;
 
 use super::*;
 
-/// Each kind of array in a bucket of its own.
+/// A location and a spec for each kind of array, all in one bucket with the name `test`.
 fn kinds(test: &str) -> Vec<(String, Spec)> {
     let spec = |format, codec, shard| Spec { shard, codec, ..spec([6, 17, 18], [2, 4, 6], format) };
     [
@@ -79,7 +79,7 @@ fn another_content_has_another_fingerprint_and_the_same_has_the_same() {
         output.write(&tile, &vec![7u16; tile.len()]).unwrap();
         assert_ne!(content(), before, "{location}");
     }
-    // a document is hashed, wherever it is
+    // the fingerprint of a document does not depend on where it is stored
     let folder = tempfile::tempdir().unwrap();
     let local = at(&folder, "a.json");
     for location in [&local, "memory://fingerprints/a.json"] {

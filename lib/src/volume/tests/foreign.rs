@@ -1,4 +1,5 @@
-//! Arrays of other programs: their metadata are followed, or refused by name.
+//! Arrays of other programs: their metadata are interpreted, or an error names what is not
+//! supported.
 
 use std::fs;
 use std::io::Write;
@@ -24,7 +25,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// An array of one chunk in a temporary folder: modified metadata and chunk files.
+/// An array in a temporary folder, with the given metadata and chunk files; most have one chunk.
 struct Array {
     folder: tempfile::TempDir,
 }
@@ -83,7 +84,7 @@ impl Array {
         Volume::open(&at(&self.folder, ""), &select)
     }
 
-    /// Opens the array using only its metadata.
+    /// Opens the array without `--spacing`, so that the voxel size is that of its metadata.
     fn as_it_says(&self) -> Volume {
         Volume::open_any(&at(&self.folder, ""), &Select::default()).unwrap()
     }
@@ -388,7 +389,7 @@ fn the_transform_of_cosem_is_read_by_the_names_of_its_axes() {
     let grid = Array::n5(transform(["x", "y", "z"], [1000.0, 2000.0, 3000.0])).as_it_says().grid();
     assert_eq!((grid.shape, grid.spacing), (SHAPE, [3.0, 2.0, 1.0]));
     assert_eq!(grid.origin, [0.002, 0.004, 0.008]);
-    // one that cannot be used is named in the notes
+    // a transform that cannot be used is mentioned in the notes
     let mut bad = transform(["z", "y", "x"], [1.0; 3]);
     bad["transform"]["units"] = json!(["px", "px", "px"]);
     let facts = Array::n5(bad).as_it_says().describe();

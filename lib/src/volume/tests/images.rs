@@ -20,7 +20,7 @@ impl Png {
         Self { size: [height, width], depth, color: 0, interlaced: false, more: Vec::new() }
     }
 
-    /// The bytes of a file with these samples, which are 16-bit only at depth 16.
+    /// The bytes of a file with these samples, each of which must be less than `1 << depth`.
     fn bytes(&self, samples: &[u16]) -> Vec<u8> {
         let mut out = b"\x89PNG\r\n\x1a\n".to_vec();
         let mut chunk = |name: &[u8; 4], data: &[u8]| {
@@ -152,7 +152,7 @@ fn a_png_that_is_cut_or_claims_too_much_is_refused() {
 }
 
 impl Png {
-    /// As [`Png::bytes`], but with the data of a single row of one byte.
+    /// The bytes of a file whose header states `size`, but whose data are those of one pixel.
     fn bytes_of_nothing(&self) -> Vec<u8> {
         let small = Self::grey(1, 1, 8).bytes(&[0]);
         let mut out = small.clone();

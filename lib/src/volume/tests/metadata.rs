@@ -214,7 +214,7 @@ fn both_spellings_of_the_resolution_of_n5_are_read() {
         json!({"pixelResolution": {"dimensions": [250, 500, 1000], "unit": "nm"},
         "scales": [[1, 1, 1], [2, 4, 1]]}),
     );
-    // `scales` is indexed relative to the group that has it
+    // `scales` applies only to levels directly in the group that has it, so not to `c0/s1`
     assert_eq!(spacing().unwrap(), [1.0, 0.5, 0.25]);
     set(&level, json!({"downsamplingFactors": [2, 2, 1]}));
     assert_eq!(spacing().unwrap(), [1.0, 1.0, 0.5]);

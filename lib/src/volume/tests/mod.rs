@@ -15,7 +15,7 @@ mod slices;
 use super::*;
 use crate::geom::Box3;
 
-/// Voxel values that vary with position and span the range of the type.
+/// A voxel value that varies with position and fits the type.
 fn value<T: Voxel>(z: i64, y: i64, x: i64) -> T {
     let mixed = (z * 7919 + y * 104_729 + x * 1_299_709).rem_euclid(60_000);
     T::from_f64(if T::DTYPE.size() == 1 {
@@ -52,7 +52,7 @@ fn fill<T: Voxel>(output: &Output, shape: [usize; 3]) {
     }
 }
 
-/// Checks a volume written by [`fill`]: the whole, and an odd box that extends beyond its bounds.
+/// Checks a volume written by [`fill`]: the whole volume, and a box that extends beyond its bounds.
 fn assert_ramp<T: Voxel>(volume: &Volume) {
     let bounds = volume.grid().bounds();
     assert_eq!(volume.dtype(), T::DTYPE);

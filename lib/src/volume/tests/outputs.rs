@@ -136,7 +136,7 @@ fn an_interrupted_creation_is_resumed() {
         let location = at(&folder, name);
         let spec = spec([4; 3], [4; 3], format);
         let output = create(&location, &spec, Existing::Refuse).unwrap();
-        // the group is created first, so nothing of the array exists at this point
+        // the state after an interruption between the creation of the group and that of the array
         fs::remove_dir_all(output.ledger_folder().parent().unwrap()).unwrap();
         let output = create(&location, &spec, Existing::Resume).unwrap();
         fill::<u16>(&output, [4; 3]);

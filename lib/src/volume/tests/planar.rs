@@ -50,7 +50,7 @@ fn a_plane_is_written_with_two_axes_and_read_back_as_it_was() {
         for key in ["shape", "spacing", "origin"] {
             assert_eq!(facts[key].as_array().map(Vec::len), Some(2), "{name} {key}: {facts}");
         }
-        // it can be resumed as planar, and not otherwise
+        // the output can be resumed only as planar
         Output::create(&location, &spec, Existing::Resume).unwrap();
         spec.grid.planar = false;
         assert!(Output::create(&location, &spec, Existing::Resume).is_err(), "{name}");

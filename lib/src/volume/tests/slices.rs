@@ -20,11 +20,12 @@ struct Case {
     container: Container,
     shape: [u64; 3],
     chunk: [u64; 3],
-    /// Factors from inner chunks to shards, for one or two nested layers.
+    /// The factors from the chunk shape to the shard shape, for each of up to two nested layers of
+    /// shards, innermost first; empty without shards.
     layers: Vec<[u64; 3]>,
     dtype: Dtype,
     big: bool,
-    /// The transposition; in version 2, order F unless it is the identity.
+    /// The permutation of the axes in storage; in version 2, order C for the identity, otherwise F.
     order: [usize; 3],
     codec: usize,
     separator: &'static str,

@@ -11,7 +11,7 @@ use crate::blocks::stream::*;
 use crate::blocks::{Identity, Key, ListedTask, Outcome, Part};
 use crate::geom::Box3;
 
-/// Tasks with these costs and waves; each needs 1 GB for each unit of cost.
+/// Tasks with these costs and waves; each needs 1 GiB for each unit of cost.
 fn plan(tasks: &[(u64, usize)]) -> Plan {
     let item = |(i, &(cost, wave)): (usize, &(u64, usize))| ListedTask {
         key: Key::Name(format!("pair {i}").into()),
@@ -28,7 +28,8 @@ fn context() -> Context {
     Context { threads: 2, memory: 1 << 50, existing: Existing::Resume, ..Context::default() }
 }
 
-/// Every task computes 1 more than the sum of the lower waves; returns all results.
+/// Every task computes 1 plus the sum (modulo 1 000 003) of the results of all lower waves; returns
+/// the results by task.
 fn sums(plan: &Plan, ctx: &Context, folder: &Path) -> Result<BTreeMap<usize, u64>, Error> {
     let results = plan.stream_waves(
         ctx,
