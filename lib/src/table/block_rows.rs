@@ -11,7 +11,7 @@ pub enum Status {
     /// The block has too few inliers of its own, so its affine also depends on the neighbouring
     /// blocks and the initial map.
     Regularised,
-    /// Not fitted; replaced by the stated rule for blocks without a fit.
+    /// Not fitted; a fallback rule gave the affine. `local-affine` does not write this status.
     Fallback,
     /// The block contains no spot.
     Empty,

@@ -177,7 +177,7 @@ fn is_foreign(head: &[u8]) -> bool {
 /// of local affines; the kind is detected by content.
 ///
 /// # Errors
-/// [`Error`]: nothing there, not a transform, or one of another direction.
+/// [`Error`] if nothing exists at a location, or it is not a transform or has another direction.
 pub fn read_chain(locations: &[String]) -> Result<Chain, Error> {
     read_chain_in(locations, Direction::FixedToMoving)
 }

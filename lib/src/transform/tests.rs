@@ -386,8 +386,7 @@ fn a_chain_is_read_from_every_kind_of_location_in_order() {
     assert!(kinds == "afl" && (p[1] - 3.0).abs() < 1e-12, "{kinds} {p:?}");
     let (kinds, q) = read(&[at("field.zarr"), at("local.zarr")]);
     assert!(kinds == "fl" && (q[1] - 3.0).abs() < 1e-12, "{kinds} {q:?}");
-    // the text adds 5 micrometres along z; the local affines add 0 to 0.3, less at p than at q or
-    // vice versa
+    // the text adds 5 micrometres along z to p alone; the local affines add 0 to 0.3 to p and to q
     assert!((4.8..5.4).contains(&(p[0] - q[0])), "{p:?} {q:?}");
     let refused = read_affine(&[at("chain.json")]).unwrap_err().to_string();
     assert!(refused.contains("one matrix is wanted"), "{refused}");

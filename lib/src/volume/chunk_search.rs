@@ -34,7 +34,7 @@ pub(super) fn flat(folder: &Path, is_chunk: &dyn Fn(&str) -> bool) -> bool {
 }
 
 /// Whether a file lies `depth` levels below `folder` such that all names on the path to it are
-/// numbers. True if the folder cannot be listed, or has more than [`MAX_ENTRIES`] entries.
+/// numbers. Also true if the folder cannot be listed, or after [`MAX_ENTRIES`] entries.
 pub(super) fn nested(folder: &Path, depth: usize) -> bool {
     fn search(folder: &Path, depth: usize, entries: &mut usize) -> bool {
         let mut found = false;

@@ -30,7 +30,7 @@ pub(super) struct OpenedArray {
     pub(super) calibration: Calibration,
     /// The file or folder that holds the voxels.
     pub(super) path: PathBuf,
-    /// The format of the array; all stacks of images count as TIFF.
+    /// The format of the array; PNG files, image stacks and tables of sections count as TIFF.
     pub(super) format: Format,
     /// The attributes of the array, where it has any.
     pub(super) attributes: serde_json::Map<String, Value>,

@@ -184,7 +184,7 @@ impl Output {
     /// finest level is opened. Only Zarr and N5 can be opened this way.
     ///
     /// # Errors
-    /// [`Error`] if nothing exists at the location, or it is not an array along z, y, x or y, x.
+    /// [`Error`] if nothing exists at the location, or it is not a Zarr or N5 array of rank 2 or 3.
     pub fn open_existing(location: &str) -> Result<Self, Error> {
         let found = open::find(location)?;
         Self::open_array(location, &found.path, false)

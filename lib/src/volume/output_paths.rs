@@ -199,9 +199,10 @@ impl OutputPaths {
         Err(Error::format(location, message))
     }
 
-    /// Removes the existing output, after [`OutputPaths::check`], for a run that replaces it. Locally it
-    /// disappears at once for other processes. In a bucket, where the removal of many objects takes
-    /// time, a run that is still writing the output ends because of the new claim, which is kept.
+    /// Removes the existing output, after [`OutputPaths::check`], for a run that replaces it. For
+    /// other processes, a local output disappears at once. In a bucket, where removing many objects
+    /// takes time, a run that is still writing the output ends because of the new claim, which is
+    /// kept.
     pub(super) fn remove(&self, run: &impl Begin) -> Result<(), Error> {
         let (named, folder) = (self.named(), self.ledger_folder());
         let failed = |error| Error::io("remove", named, error);

@@ -35,7 +35,8 @@ impl Volume {
     /// Opens the volume at `location` (see `docs/formats.md` for what a location can be).
     ///
     /// # Errors
-    /// [`Error`]: nothing there, not a volume, several channels and none chosen, no voxel size.
+    /// [`Error`] if nothing exists at `location`, or it is not a volume, is unfinished, has no
+    /// voxel size, or has several channels or time points of which none is selected.
     pub fn open(location: &str, select: &Select) -> Result<Self, Error> {
         let volume = Self::open_any(location, select)?;
         if volume.has_spacing {

@@ -85,9 +85,8 @@ impl VectorArray {
         Ok(Self { array: Array::of(location, found), axes, component, known })
     }
 
-    /// Opens uncompressed elements in a file. Nothing is cached. Errors in `file`, such as a file
-    /// that is too short, are reported on reading. Nothing is cached. Errors in `file`, such as a file
-    /// that is too short, are reported on reading.
+    /// Opens uncompressed elements in a file. Nothing is cached. A missing or too short file is
+    /// reported when it is read.
     pub fn flat(file: FlatVectors) -> Self {
         let [z, y, x] = file.shape.map(|n| n as u64);
         let count = file.components as u64;
