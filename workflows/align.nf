@@ -6,8 +6,9 @@
 //   nextflow run workflows/align.nf --fixed A --moving B --outdir OUT -params-file params.yaml
 //   nextflow run workflows/align.nf --fixed A --samplesheet ROUNDS.csv --outdir OUT -params-file params.yaml
 //
-// Every program writes to its place in OUT, and volumes travel as locations. What passes between
-// processes is a job, which says what to do, and receipts: a job begins when those before it are there.
+// Every program writes its output directly into OUT, and volumes are passed as locations. Processes
+// exchange jobs, which are maps that describe a step, and receipts: a job starts when the receipts
+// of the steps that it depends on exist.
 
 include { EXTRACT_SPOTS ; EXTRACT_SPOTS as EXTRACT_SPOTS_FINISH } from './modules/extract-spots'
 include { LOCAL_AFFINE ; LOCAL_AFFINE as LOCAL_AFFINE_FINISH } from './modules/local-affine'
@@ -25,10 +26,10 @@ include { read_samplesheet ; keep_samplesheet } from './modules/samplesheet'
 
 workflow ALIGN {
     take:
-    fixed // location of the volume that stays
-    rounds // a list of what a_round makes
-    carried // rows of the samplesheet with what else is carried of a round
-    ready // receipts of what makes the volumes, or none
+    fixed // location of the fixed volume
+    rounds // a list of rounds, as from a_round
+    carried // rows of the samplesheet with further channels and points of the rounds
+    ready // the receipt of the phantom if that makes the volumes, else an empty list
     settings // [out, onto, stages, parts]
     config // the parameters file
 
@@ -38,7 +39,8 @@ workflow ALIGN {
     def fixed_spots = "${settings.out}/spots/fixed.csv".toString()
 
     def all = a_round('', '', settings.out)
-    // What is aligned are the volumes at the working resolution: `near` the fixed one, `working` a round's own.
+    // Volumes are aligned at their working resolution: `near` is the fixed volume at this
+    // resolution, `working` the moving volume of a round.
     PICK_FIXED(channel.of(pick(all, 'fixed', fixed)), ready, config)
     near = PICK_FIXED.out.map { _job, picked, _receipt -> picked.text.trim() }.first()
     near_done = PICK_FIXED.out.map { _job, _picked, receipt -> receipt }.first()
@@ -59,7 +61,7 @@ workflow ALIGN {
     }
     fixed_done = spots.fixed.map { _job, receipt -> receipt }.first()
 
-    // The stages: a job fits a transform, which is the initial one of the next.
+    // The stages: a job fits a transform, which is the initial transform of the next stage.
     ransac = spots.moving.combine(fixed_done).map { job, moving_done, done ->
         [fit(job.round, 'global') + [fixed_spots: fixed_spots], [done, moving_done]]
     }
@@ -77,7 +79,8 @@ workflow ALIGN {
     fitted = RANSAC.out.mix(LOCAL_AFFINE_FINISH.out, DEFORM_FINISH.out)
     final_fits = fitted.filter { job, _receipt -> job.stage == last }
 
-    // What goes through them: the moving volume through each, as it is through the last, and all else of the round.
+    // The transform of each stage is applied to the moving volume (that of the last stage at full
+    // resolution), and that of the last stage to the further channels of the round, too.
     applied = fitted.map { job, receipt ->
         def whole = job.stage == last
         def what = apply(job, whole ? job.round.moving : job.round.working, whole ? fixed : job.round.near)
@@ -186,23 +189,23 @@ def in_parts(jobs, parts) {
     return jobs.flatMap { job, done -> (1..parts).collect { k -> [job, [flag: "--part ${k}/${parts}".toString(), suffix: ".part-${k}-${parts}".toString()], done] } }
 }
 
-// Each job once more, when all its parts are there.
+// Each job once more, to finish it, when all its parts are done.
 def all_parts(results, parts) {
     return results.groupTuple(size: parts).map { job, receipts -> [job, [flag: '--finish', suffix: ''], by_name(receipts)] }
 }
 
-// In an order that does not change from run to run.
+// The receipts sorted by name, so that their order is the same in every run.
 def by_name(receipts) {
     return receipts.toList().sort { receipt -> receipt.name }
 }
 
-// The choice of the resolution at which a volume is aligned.
+// The job that picks the resolution at which a volume is aligned.
 def pick(round, name, volume) {
     def place = "${round.folder}/working/${name}".toString()
     return [round: round, step: "pick-level-${name}".toString(), volume: volume, picked: "${place}.txt".toString(), scratch: "${place}.zarr".toString()]
 }
 
-// The fit of a stage, at the working resolution.
+// The job that fits the transform of a stage, at the working resolution.
 def fit(round, stage) {
     def folder = "${round.folder}/transforms".toString()
     def spots = "${round.folder}/spots".toString()
@@ -215,18 +218,18 @@ def fit(round, stage) {
     return common + particular[stage].collectEntries { name, location -> [(name): location.toString()] }
 }
 
-// A volume through what a stage has fitted.
+// The job that applies the transform of a stage to a volume.
 def apply(fitted, volume, onto) {
     def step = "apply-transform-${fitted.stage}".toString()
     return [round: fitted.round, stage: fitted.stage, step: step, volume: volume, onto: onto, transform: fitted.transform]
 }
 
-// The moving volume after a stage.
+// The location of the moving volume after a stage.
 def picture(round, stage, last) {
     return "${round.folder}/${stage == last ? 'aligned' : stage}.zarr".toString()
 }
 
-// The report of a round.
+// The job that makes the report of a round.
 def page(round, stages) {
     return [
         round: round,
@@ -239,18 +242,19 @@ def page(round, stages) {
     ]
 }
 
-// A round; that of a pair has no name and the folder of the results, that of a samplesheet a folder in it.
+// A round. That of a pair has no name, and its folder is that of the results; a round of a
+// samplesheet has a folder in it.
 def a_round(name, moving, out) {
     def folder = name ? "${out}/${name}".toString() : out
     return [name: name, moving: moving, folder: folder, receipts: "${folder}/receipts".toString()]
 }
 
-// A location as the programs see it, wherever they run: URLs as they are, paths from the root.
+// A location that is valid in every working folder: URLs are unchanged, paths become absolute.
 def absolute(location) {
     return "${location}".contains('://') ? "${location}".toString() : workflow.launchDir.resolve("${location}").normalize().toString()
 }
 
-// The parameters of the programs, by program. What nobody knows is an error, not silence.
+// The parameters of the programs, by program. Unknown parameters are an error.
 def sections_of(given) {
     def schema = new groovy.json.JsonSlurper().parseText(file("${projectDir}/../conf/params.schema.json").text)
     def programs = schema['$defs']
@@ -276,7 +280,8 @@ def camel_case(name) {
     return words.head() + words.tail().collect { word -> word.capitalize() }.join()
 }
 
-// Keeps with the results what they are made from: other volumes or parameters need another folder.
+// Saves the volumes and parameters of the run with the results; a run with others is refused and
+// needs another folder.
 def keep_parameters(header, sections, out) {
     def kept = file("${out}/params.yaml")
     if (['zarr.json', '.zarray', '.zgroup', 'attributes.json'].any { metadata -> file("${out}/${metadata}").exists() }) {

@@ -5,11 +5,12 @@
 #   workflows/align.sh FIXED OUT --samplesheet FILE ...
 #
 # Volumes may be in buckets: --data s3://BUCKET/NAME puts volumes and transforms there, and tables and reports into OUT, a local folder.
-# Stopped or failed? The same line again goes on where it was: a step that has its receipt is done.
+# After an interruption or a failure, the same command line continues the work: a step that has a
+# receipt is not repeated.
 # With other parameters, --overwrite does again the steps that they change, and those after them.
 # The programs are taken from VOXLOOM_BIN, else from PATH.
 set -euo pipefail
-# A program that is interrupted at its last block ends well; the steps after it must not begin.
+# A program that is interrupted in its last block may succeed; the steps after it must not start.
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
@@ -26,7 +27,7 @@ complain() {
     exit 2
 }
 
-# absolute LOCATION [FOLDER]: as the programs see it, wherever they run.
+# absolute LOCATION [FOLDER]: prints the location, with paths made absolute; URLs are unchanged.
 absolute() {
     case $1 in
         '' | /* | *://*) printf '%s' "$1" ;;
@@ -51,7 +52,8 @@ done
 
 [ -z "$params" ] || [ -r "$params" ] || complain "there is no parameters file $params"
 
-# What the command line does not say may stand at the top of the parameters file.
+# Settings that are missing on the command line may be given as top-level keys of the parameters
+# file.
 for name in parts until onto samplesheet; do
     if [ -z "${!name}" ] && [ -n "$params" ]; then
         said=$(sed -nE "s/(^|[[:space:]])#.*//; s/^(.*[{, ])?[\"']?$name[\"']? *: *[\"']?([^\"',}]*[^\"',} ]).*/\2/p" "$params")
@@ -75,11 +77,12 @@ fixed=${locations[0]} onto=$(absolute "$onto") data=$(absolute "${data:-$out}")
 export PATH="${VOXLOOM_BIN:+$VOXLOOM_BIN:}$PATH"
 command -v extract-spots > /dev/null || complain "extract-spots is not on PATH; set VOXLOOM_BIN to the folder of the programs"
 
-# The rounds and what is carried of each, fields separated by US; a single pair is a round without a name.
+# The rounds, and the further channels and points of each, with fields separated by US (octal 37).
+# A single pair is a round without a name.
 us=$'\037' rounds=() carried=() rows=
 if [ -z "$samplesheet" ]; then rounds=("$us$moving"); fi
 
-# there LOCATION: whether it is there, as far as a look at this machine tells.
+# there LOCATION: whether it exists; URLs and patterns are not checked and count as existing.
 there() {
     case $1 in
         '' | *://* | *[*?[{]*) return 0 ;;
@@ -94,7 +97,7 @@ csv() {
     esac
 }
 
-# Reads the samplesheet; locations in it are seen from its folder.
+# Reads the samplesheet; locations in it are relative to its folder.
 read_samplesheet() {
     local folder checked row round moving channel image index kind points name faults=0 known=" "
     [ -r "$samplesheet" ] || complain "there is no samplesheet $samplesheet"
@@ -123,14 +126,15 @@ for metadata in zarr.json .zarray .zgroup attributes.json; do
     [ ! -e "$out/$metadata" ] || complain "$out is a volume; OUT is the folder of the results, give another name"
 done
 
-# What the results are made from is kept with them: others need another OUT. Files that others have made there must not be replaced.
+# The volumes and parameters of the run are saved with the results; other volumes need another OUT.
+# Files in OUT that this script has not made must not be replaced.
 config=$out/params.yaml
 if [ ! -e "$out/receipts" ] && { [ ! -e "$config" ] || ! grep -q '^# fixed: ' "$config"; }; then
     for name in params.yaml report.html summary.tsv transforms points; do
         [ ! -e "$out/$name" ] || complain "$out/$name is there, and no run of align.sh has made it; name another OUT"
     done
 fi
-# The parameters come first, so that a line that a program names is that of the user's file.
+# The parameters come first, so that the line numbers in messages are those of the user's file.
 wanted=$(
     if [ -n "$params" ]; then printf '%s\n' "$(cat -- "$params")"; else echo '{}'; fi
     printf '# fixed: %s\n# until: %s\n' "$fixed" "$until"
@@ -161,14 +165,15 @@ which does the steps from $stale on again"
     fi
 fi
 
-# keep TEXT FILE: whole or not at all.
+# keep TEXT FILE: writes the text to the file, atomically, unless the file has this text already.
 keep() {
     if [ -e "$2" ] && [ "$1" = "$(cat "$2")" ]; then return; fi
     { printf '%s\n' "$1" > "$2.$$" && mv "$2.$$" "$2"; } 2> /dev/null \
         || complain "$2 cannot be written; does another run use $out? Wait for its end, and look at the disk's free space"
 }
 
-# forget FOLDER NAME...: removes what steps have left there, and their receipts.
+# forget FOLDER NAME...: removes these outputs of steps (patterns), their ledgers and their
+# receipts.
 forget() {
     local folder=$1 name
     shift
@@ -178,7 +183,7 @@ forget() {
     done
 }
 
-# forget_from STEP FOLDER: this step and all that come after it, in the order in which they run.
+# forget_from STEP FOLDER: removes the outputs and receipts of this step and of all later ones.
 forget_from() {
     local from= folder=$2 entry step names
     for entry in "pick-level working receipts/pick-level-*" \
@@ -216,7 +221,8 @@ for round in "${rounds[@]}"; do
 done
 if [ -n "$rows" ]; then keep "$rows" "$out/samplesheet.csv"; fi
 
-# step NAME PROGRAM ARGUMENTS...: runs it unless its receipt is there; a passing fault (75) twice more.
+# step NAME PROGRAM ARGUMENTS...: runs the program unless the step has a receipt; after a transient
+# fault (exit code 75), up to two more times.
 step() {
     local name=$1 receipt=$folder/receipts/$1.json code=0
     shift
@@ -229,7 +235,7 @@ step() {
         sleep "$pause"
     done
     if [ $code -ne 0 ]; then
-        # the receipt of a result that is not to be believed is no sign that the step is done
+        # a rejected result also has a receipt, which must not mark the step as done
         if [ -e "$receipt" ]; then mv "$receipt" "${receipt%.json}.failed.json"; fi
         case $code in
             2) echo "align.sh: ${label:+$label: }$name has wrong parameters; correct them, and give --overwrite too" >&2 ;;
@@ -239,10 +245,11 @@ step() {
     fi
 }
 
-# replaces NAME: whether the step is to replace what other parameters have left in a bucket, and has not done so yet.
+# replaces NAME: whether the step must still replace its output in a bucket, which was made with
+# other parameters.
 replaces() { [ -e "$folder/receipts/replace" ] && [ ! -e "$folder/receipts/$1.begun" ]; }
 
-# begin NAME PROGRAM ARGUMENTS...: a step that goes on with work that is there, or replaces it.
+# begin NAME PROGRAM ARGUMENTS...: a step that resumes unfinished work or, in a bucket, replaces it.
 begin() {
     if replaces "$1"; then
         step "$@" --overwrite
@@ -252,7 +259,8 @@ begin() {
     fi
 }
 
-# scatter NAME PROGRAM ARGUMENTS...: in one go, or its parts one by one and then what needs them all.
+# scatter NAME PROGRAM ARGUMENTS...: runs a step as a whole, or its parts one after the other and
+# then --finish.
 scatter() {
     local name=$1 k
     shift
@@ -266,7 +274,8 @@ scatter() {
     fi
 }
 
-# pick VOLUME NAME ARGUMENTS...: the resolution at which it is aligned; sets `picked` to where that is.
+# pick VOLUME NAME ARGUMENTS...: picks the resolution at which the volume is aligned; sets `picked`
+# to the location of the volume at this resolution.
 pick() {
     local volume=$1 name=$2
     shift 2
@@ -275,7 +284,8 @@ pick() {
     read -r picked < "$folder/working/$name.txt"
 }
 
-# align MOVING: the stages of one round, each fitted at the working resolution, the last applied to the whole volume.
+# align MOVING: runs the stages of one round. Each is fitted at the working resolution; the last is
+# applied to the full-resolution volume.
 align() {
     local moving=$1 near_moving from onto_fixed stage volume transform= initial receipts=() pictures=() tables=()
     local names=(pick-level-moving extract-spots-moving)
@@ -326,7 +336,8 @@ align() {
     carry "$transform"
 }
 
-# carry TRANSFORM: what the samplesheet names of the round: images in one resampling, points back.
+# carry TRANSFORM: applies the transform to the channels that the samplesheet names for the round,
+# and its inverse to the points.
 carry() {
     local transform=$1 entry name channel image index kind points output choice
     for entry in "${carried[@]}"; do

@@ -2,13 +2,13 @@
 #
 #   awk -f samplesheet.awk samplesheet.schema.json rounds.csv
 #
-# Prints the rows, all columns of the schema in its order after the number of the row, separated by US (octal 37).
-# Else it says what is wrong on standard error, a line per fault, and ends with 1. Rows are numbered as a
-# spreadsheet does it: the header is row 1.
+# Prints one line per row: its number and all columns of the schema in their order, separated by US
+# (octal 37). If there are faults, prints one line for each to standard error instead, and exits
+# with code 1. Rows are numbered as in a spreadsheet: the header is row 1.
 
 BEGIN { separator = "\037"; quote = "\"" }
 
-# The schema: one property on one line.
+# Reads the schema, which must have one property per line.
 FNR == NR {
     if (match($0, /^ *"[a-z]+": *\{"type"/)) {
         name = word($0)
@@ -114,7 +114,7 @@ function listed(    c, text) {
     return text
 }
 
-# The first string in a line of the schema, and that after a keyword.
+# `word` returns the first string in a line of the schema, `keyword` the string after a keyword.
 function word(line) {
     sub(/^[^"]*"/, "", line)
     sub(/".*/, "", line)
@@ -126,7 +126,7 @@ function keyword(line, name) {
     return word(substr(line, index(line, "\"" name "\": ") + length(name) + 3))
 }
 
-# Cuts a line of CSV into `cell`; gives their number, or -1 where a quote is not closed.
+# Splits a line of CSV into `cell`; returns the number of cells, or -1 if a quote is not closed.
 function cut(line,    count, at, end, text) {
     at = 1
     while (1) {

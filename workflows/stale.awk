@@ -1,8 +1,9 @@
 # The first step of align whose parameters differ between two files: awk -f stale.awk OLD NEW
 #
-# The files are those that align keeps (params.yaml): what is aligned as comments, then the parameters. A mapping under a
-# program's name, in YAML's block style, belongs to that program; all other keys may concern every program. Prints nothing if
-# no step differs, and "volumes" if the files are of other volumes.
+# The files are those that align.sh keeps (params.yaml): the parameters, and the volumes and --until
+# as comments. A mapping under the name of a program, in YAML's block style, belongs to that
+# program; all other keys may concern every program. Prints nothing if no step differs, and
+# "volumes" if the volumes differ.
 
 BEGIN {
     count = split("pick-level extract-spots ransac local-affine deform apply-transform downsample invmap report", steps, " ")

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Prints what an alignment in OUT has reached: the correlation before and after each step and, where the
-# truth is known (TRUTH: the folder that `phantom rounds` made), the error that is left. Of many rounds, a
-# line for each; more of one says `summary.sh OUT/ROUND`.
+# Prints how good an alignment in OUT is: the correlation before and after each step and, if the
+# truth is known (TRUTH: the folder that `phantom rounds` made), the remaining error. For a
+# samplesheet, one line is printed per round; `summary.sh OUT/ROUND` prints more about a single
+# round.
 #
 #   workflows/summary.sh OUT [TRUTH]
 #

@@ -1,13 +1,16 @@
-/* A disk for tests, preloaded into a program: what a power cut would leave, and writes that fail.
+/* A simulated disk for tests, preloaded into a program: power cuts and failing writes.
  *
- * DISK_DIR     the folder that is watched; everything else is left alone
- * DISK_SHADOW  a folder that gets what has reached the disk: f<id>, the bytes that a file had when it
- *              was last synced; d<id>, the names that a folder had then ("f 7 name" or "d 8 name");
- *              the watched folder itself is d1. What was never synced is not there.
- * DISK_CUT     after so many calls that change something the process ends, as a power cut ends it
- * DISK_FAIL    "write", "behind" (the data are lost and that is told at fsync or close), "fsync",
- *              "close" or "rename"; with DISK_AT=N the N-th such call fails, with no space left
- * DISK_ROOM    no file gets longer than so many bytes
+ * DISK_DIR     the folder on the simulated disk; other files are not affected
+ * DISK_SHADOW  a folder that receives what was synced: f<id>, the content of a file when it was
+ *              last synced; d<id>, the entries of a folder at that time ("f 7 name" or
+ *              "d 8 name"). DISK_DIR itself is d1. At the end it gets the file `calls`: the number
+ *              of calls that changed something.
+ * DISK_CUT     the number of the call, among those that change something, at which the process
+ *              ends with code 99, as in a power cut
+ * DISK_FAIL    the call that fails with ENOSPC: "write", "behind" (the data are lost, which only
+ *              fsync or close reports), "fsync", "close" or "rename"
+ * DISK_AT      N: the N-th such call fails (default: the first)
+ * DISK_ROOM    the maximum length of a file, bytes
  *
  * cc -shared -fPIC -o disk.so disk.c -ldl
  */
@@ -141,7 +144,8 @@ int openat64(int at, const char *path, int flags, ...) { return open_at(at, path
 #define REAL(name) static typeof(name) *real; if (!real) real = dlsym(RTLD_NEXT, #name)
 #define CHANGES(watch) do { if (watch) { pthread_mutex_lock(&mutex); count(); pthread_mutex_unlock(&mutex); } } while (0)
 
-/* What becomes of a write of n bytes at a place: -1, or how many bytes are to be written. */
+/* The result of a write of n bytes at an offset: -1, or the number of bytes to write. Sets *lost if
+ * the data are to be lost without an error. */
 static ssize_t admitted(int fd, size_t n, off64_t at, int *lost) {
   pthread_mutex_lock(&mutex);
   count();
@@ -178,7 +182,8 @@ ssize_t pwrite64(int fd, const void *bytes, size_t n, off64_t at) {
 }
 ssize_t pwrite(int fd, const void *bytes, size_t n, off_t at) { return pwrite64(fd, bytes, n, at); }
 
-/* Nothing is brought to the real disk: that takes time, and nobody looks. */
+/* fsync: copies the file to DISK_SHADOW. The real disk is not synced, which would take time and is
+ * not needed. */
 static int synced(int fd, int (*real)(int)) {
   if (!is_tracked(fd)) return real(fd);
   pthread_mutex_lock(&mutex);
@@ -207,7 +212,7 @@ int close(int fd) {
   return result;
 }
 
-/* A second descriptor of a file tells what the first has lost. */
+/* fcntl: a duplicated descriptor also reports the data that the first one has lost. */
 static int control(int fd, int what, void *argument, int (*real)(int, int, ...)) {
   int result = real(fd, what, argument);
   if ((what == F_DUPFD || what == F_DUPFD_CLOEXEC) && result >= 0 && result < FILES && is_tracked(fd)) {

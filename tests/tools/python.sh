@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Prints the bin folder of a Python environment that holds the given requirement files (default: the
-# tests' own, beside this script); makes it in the cache first where it is not there yet.
-# What a file named *-nodeps.txt lists is installed without its dependencies.
-# Needs Python 3.11 or newer with venv. Two of these at once do no harm: the first to finish is kept.
+# Prints the bin folder of a Python environment with the packages of the given requirement files
+# (default: that of the tests, beside this script). It is made in the cache if it does not exist.
+# The packages of a file named *-nodeps.txt are installed without their dependencies.
+# Needs Python 3.11 or newer with venv. Concurrent calls are safe: the first result is kept.
 set -euo pipefail
 
 if [ $# -eq 0 ]; then set -- "$(dirname "$0")/requirements.txt"; fi
@@ -19,7 +19,7 @@ if [ ! -x "$home/bin/python" ]; then
         case $file in *-nodeps.txt) dependencies=--no-deps ;; *) dependencies= ;; esac
         "$new/bin/python" -m pip install -q $dependencies -r "$file" >&2
     done
-    # The programs in it know it by the name it was made under, so it is linked, not renamed.
+    # The scripts of the environment contain its path, so it is linked and not renamed.
     if ln -sn "$(basename "$new")" "$home" 2>/dev/null; then trap - EXIT; fi
 fi
 echo "$home/bin"

@@ -1,7 +1,9 @@
-# The test of align.sh with volumes in a bucket; run.sh reads it, where `here` and `root` are set.
+# The test of align.sh with volumes in a bucket; run.sh sources it after it has set `here` and
+# `root`.
 # shellcheck shell=bash
 
-# same_in_bucket OUT: the bucket holds the volumes and transforms of a local run, and bucket-sh its tables.
+# same_in_bucket OUT: checks that the bucket has the same volumes and transforms as the local run
+# OUT, and bucket-sh the same table of spots.
 same_in_bucket() {
     local volume
     for volume in aligned.zarr global.zarr transforms/local.zarr transforms/inverse.zarr; do
@@ -23,7 +25,7 @@ from_bucket_to_bucket() {
     same_in_bucket pair
     [ -e bucket-sh/report.html ]
     [ ! -e bucket-sh/aligned.zarr ]
-    # a second time there is nothing to do, and other parameters replace what they change
+    # a second run has nothing to do, and a run with other parameters replaces what they change
     touch before
     "${line[@]}" params.yaml --parts 2
     [ -z "$(find bucket-sh -newer before -type f)" ]

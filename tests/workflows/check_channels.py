@@ -1,5 +1,6 @@
-"""Exits 0 where the channels of a round are as they must be: `dna`, the moving volume among two channels, as
-the aligned volume; `cells`, whose labels are thousands, without a value that was made between labels.
+"""Exits with 0 if the channels of a round are right: `dna`, which is the moving volume in an image
+of two channels, equals the aligned volume; `cells`, whose labels are multiples of 1000, has no
+interpolated values.
 
     check_channels.py OUT/ROUND
 """

@@ -1,5 +1,6 @@
-"""Exits 0 where conf/params.schema.json takes the example, refuses what it must, and names all flags of
-the programs but those that the workflow or the machine gives, and conf/samplesheet.schema.json is a schema.
+"""Exits with 0 if conf/params.schema.json and conf/samplesheet.schema.json are valid schemas that
+accept valid examples and refuse wrong ones, and if the former lists all flags of the programs,
+except those that the workflow sets itself or that have no effect in it.
 
     check_schema.py FOLDER_OF_THE_PROGRAMS
 """
@@ -22,7 +23,8 @@ GIVEN = set(
 )
 # Flags that several programs share and that mean nothing to some of them.
 IDLE = {"seed", "block-size", "allow-failed"}
-# What a volume of our own says itself.
+# Flags of one program that the schema leaves out: the workflow sets them, or its volumes record the
+# values.
 OWN = {
     "downsample": {"zarr-format", "image", "channel", "time", "spacing", "origin"},
     "pick-level": {"scratch", "like", "parameters", "channel", "time", "image", "spacing", "origin"},

@@ -1,10 +1,11 @@
-"""Exits 0 where two results of `align` are the same bit for bit, else says what is not.
+"""Exits with 0 if two results of `align` are equal, else prints the differences.
 
     compare.py OUT OTHER
 
-Stored bytes are compared wherever run times cannot be in them: chunks, tables. Of the metadata of a
-container what is compared is what it means: shape, type, scale, voxels. Of a chain, its steps. Of a
-receipt, what the step was told: a flag that changes nothing in so small a pair is compared, too.
+Chunks and tables are compared byte by byte, since they contain no run times. Of containers, also
+the shapes, types and voxels of the arrays are compared; of chains, the types and numbers of the
+steps; of receipts, the parameters of the step, so that flags that make no difference for small
+volumes are compared, too.
 """
 
 import json
@@ -17,12 +18,12 @@ import yaml
 import zarr
 
 METADATA = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
-# What depends on the machine and the shares: `shares` looks at the latter.
+# Parameters that depend on the machine or on the part; `shares` checks the latter.
 FREE = {"threads", "memory", "part", "finish", "receipt"}
 
 
 def results(out):
-    """Path in OUT -> what it is, of all that a run is to give, in every round."""
+    """Path in OUT -> the function that compares it, for all results of a run in every round."""
     found = {}
     for folder, pattern, kind in [
         (".", "*.zarr", volumes),
@@ -39,7 +40,7 @@ def results(out):
     ]:
         for place in [out, *(path for path in out.iterdir() if (path / "transforms").is_dir())]:
             found.update({path.relative_to(out): kind for path in (place / folder).glob(pattern)})
-    # the shares of a step, and what only opens a volume for them, are not the same in every form
+    # the receipts of parts and of plans differ between align.sh, Nextflow and Snakemake
     return {path: kind for path, kind in found.items() if not re.search(r"\.receipt\.json$|\.part-\d+-\d+\.json$|^plan\.", path.name)}
 
 
@@ -72,7 +73,8 @@ def content(value):
 
 
 def told(receipt):
-    """Parameter -> value, of a step; locations are seen from the results, and receipts only named."""
+    """Parameter -> value, of a step; locations are relative to the results, and of receipts only
+    the names are kept."""
 
     def seen(value):
         if isinstance(value, list):
@@ -93,7 +95,8 @@ def differences(ours, theirs):
 
 
 def shares(whole):
-    """What is wrong with the shares of a step: each does its own and is told what the step is, and the step finishes."""
+    """The faults of the parts of a step: each must have its own --part and the parameters of the
+    step, and the step must have --finish."""
     step = told(whole)
     parts = sorted(whole.parent.glob(f"{whole.stem}.part-*.json"))
     if bool(parts) != bool(step.get("finish")) or step.get("part"):

@@ -1,7 +1,9 @@
-# Tests of what the forms of the workflow have in common besides the bytes; run.sh reads it, where `here`, `root` and `scene` are set.
+# Further tests that align.sh, Nextflow and Snakemake do the same; run.sh sources it after it has
+# set `here`, `root` and `scene`.
 # shellcheck shell=bash
 
-# The whole volumes are not those that are aligned, and the channel fills a grid of its own: none may be taken for another.
+# The volumes are aligned at a coarser level, and the channel is resampled onto another grid: no
+# engine may use the wrong volume or grid.
 a_coarser_level_and_another_grid_give_the_same() {
     local params=coarse.yaml what=(--samplesheet "$scene/coarse.csv" --until local --onto "$scene/near/coarse.zarr")
     { cat params.yaml; echo 'pick-level: {level: 1}'; } > "$params"
@@ -38,7 +40,7 @@ files_of_others_are_not_replaced() {
         grep -q "theirs/$name is there" "$scene/refusal"
         fails align_smk theirs "${pair[@]}" > "$scene/refusal" 2>&1
         grep -q "theirs/$name is there" "$scene/refusal"
-        # nextflow leaves its own log of the run there
+        # the folder is not empty, since Nextflow leaves its log of the run there
         [ ! -e "$scene/theirs/spots" ]
         [ "$(cat "$scene/theirs/$name")" = theirs ]
         rm -r "$scene/theirs"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The workflows, end to end, on a small pair: the shell script, Nextflow and Snakemake give the same
-# bytes, go on after a crash, and try again only what is worth it.
+# End-to-end tests of the workflows on small volumes: the shell script, Nextflow and Snakemake give
+# the same bytes, can be resumed after a crash, and repeat a step only after a transient fault.
 #
 #   VOXLOOM_BIN=target/release tests/workflows/run.sh [WORD]     only the tests whose name has WORD
 set -uo pipefail
@@ -100,7 +100,7 @@ the_script_refuses_a_folder_of_others() {
 the_script_does_again_what_other_parameters_change() {
     local again=("$root/workflows/align.sh" near/fixed.zarr near/moving.zarr changed-sh --until global --params)
     "${again[@]}" params.yaml
-    # another number of threads changes nothing
+    # another log level changes nothing
     { cat params.yaml; echo 'verbose: 1'; } > more.yaml
     "${again[@]}" more.yaml 2> heard
     fails grep -q . heard
@@ -113,7 +113,8 @@ the_script_does_again_what_other_parameters_change() {
     [ ! changed-sh/spots/moving.csv -nt before ]
     [ changed-sh/transforms/global.json -nt before ]
     [ changed-sh/report.html -nt before ]
-    # --until is a parameter, too: the whole volume is aligned by the last stage
+    # --until is a parameter, too: the transform of its stage is applied to the full-resolution
+    # volume
     "$root/workflows/align.sh" near/fixed.zarr near/moving.zarr changed-sh --until local --params other.yaml --overwrite
     [ -e changed-sh/global.zarr ]
     [ -e changed-sh/transforms/local.zarr ]
@@ -151,7 +152,7 @@ the_script_goes_on_after_a_kill() {
 }
 
 a_volume_is_no_folder_of_results() {
-    # both change the current folder
+    # align_nf and align_smk change the current folder
     fails align_nf near/fixed.zarr "${pair[@]}" > "$scene/refusal" 2>&1
     grep -q "is a volume" "$scene/refusal"
     fails align_smk near/fixed.zarr "${pair[@]}" > "$scene/refusal" 2>&1
@@ -161,7 +162,7 @@ a_volume_is_no_folder_of_results() {
 
 # The samplesheet
 
-# refused_by_all SHEET SENTENCES: each engine says just these and begins nothing.
+# refused_by_all SHEET SENTENCES: each engine prints exactly these sentences and starts no step.
 refused_by_all() {
     printf "$1" > "$scene/wrong.csv"
     printf "$2\n" > "$scene/expected"
@@ -263,7 +264,7 @@ rows_may_be_added_but_not_changed() {
     grep -q 'begun with the row r1,,dna,,,,.*rows may be added, not changed' "$scene/refused"
 }
 
-# A folder that comes first on PATH, with a ransac that ends with this code at the first try.
+# ransac_fails_once_with CODE: puts first on PATH a ransac that ends with this code at the first try.
 ransac_fails_once_with() {
     mkdir -p "bin-$1"
     cat > "bin-$1/ransac" << STANDIN
@@ -426,7 +427,7 @@ snakemake_names_an_unknown_parameter() {
     grep -q modell refused
 }
 
-# Long, so that local-affine has a block of work for each of three parts. Both rounds have one fixed volume.
+# The volumes are long, so that local-affine has tasks for each of three parts. Both rounds are aligned to the same fixed volume.
 phantom rounds --size 400,72,72 --max-displacement 2 --output near || exit 1
 phantom rounds --size 400,72,72 --max-displacement 3 --output far || exit 1
 python "$here/scene.py" near || exit 1
@@ -472,14 +473,14 @@ done
 it "nextflow gives the same bytes at a coarser level and on another grid" a_coarser_level_and_another_grid_give_the_same nf
 it "snakemake gives the same bytes at a coarser level and on another grid" a_coarser_level_and_another_grid_give_the_same smk
 it "nextflow lint is clean" nextflow_lints_clean
-# The old parser, which is the default, does a pair, the strict one many rounds.
+# The old parser (v1), which is the default, runs a pair, and the strict one (v2) two rounds.
 for parser in v1 v2; do
     it "nextflow resolves every profile ($parser)" every_profile_resolves $parser
-    it "nextflow runs the stubs ($parser)" nextflow_stubs $parser
-    it "nextflow runs the stubs of many rounds ($parser)" nextflow_stubs_rounds $parser
     it "nextflow gives the same bytes ($parser)" nextflow_gives_the_same $parser
     it "nextflow does nothing twice ($parser)" nextflow_does_nothing_twice $parser
 done
+it "nextflow runs the stubs" nextflow_stubs v2
+it "nextflow runs the stubs of many rounds" nextflow_stubs_rounds v2
 it "nextflow makes a phantom where no volumes are given" nextflow_makes_a_phantom_where_no_volumes_are_given
 it "nextflow goes on after kill -9 of its head" nextflow_goes_on_after_its_head_is_killed
 it "nextflow tries again after a passing fault" nextflow_tries_again_after_a_passing_fault

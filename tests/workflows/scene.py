@@ -1,9 +1,10 @@
-"""Adds to a pair that `phantom rounds` made what a samplesheet may name besides.
+"""Adds further files that a samplesheet may name to a pair that `phantom rounds` made.
 
     scene.py PAIR
 
-`two.zarr`: an image of two channels, labels that are thousands, and the moving volume. `coarse.zarr`: the fixed volume with half
-the voxels along each axis. `points.csv`: where the objects are in the moving volume, and in the fixed one.
+`two.zarr`: an image of two channels, which are labels (multiples of 1000) and the moving volume.
+`coarse.zarr`: the fixed volume with half the voxels along each axis. `points.csv`: the positions of
+the objects in the moving volume, and in the fixed one.
 """
 
 import csv

@@ -1,7 +1,8 @@
-# What the tests of the workflows stand on; run.sh reads it, where `here`, `root`, `scene` and `only` are set.
+# Helpers for the tests of the workflows; run.sh sources it after it has set `here`, `root`, `scene`
+# and `only`.
 # shellcheck shell=bash
 
-# it SENTENCE COMMAND...: a test; what it prints is shown where it fails.
+# it SENTENCE COMMAND...: runs a test; its output is shown if it fails.
 it() {
     local sentence=$1
     shift
@@ -17,10 +18,10 @@ it() {
     fi
 }
 
-# fails COMMAND...: for `set -e`, which does not see what fails behind `!` or before `&&`.
+# fails COMMAND...: succeeds if the command fails; `set -e` would ignore a failure of `! COMMAND`.
 fails() { if "$@"; then return 1; fi; }
 
-# as_rounds OUT, as_pair OUT: as align.sh gives it in one go.
+# as_rounds OUT, as_pair OUT: check that OUT equals the results of align.sh without parts.
 as_rounds() {
     if [ ! -e "$scene/rounds/summary.tsv" ]; then align_sh "$scene/rounds" "${rounds[@]}"; fi
     python "$here/compare.py" "$scene/rounds" "$1"
@@ -30,10 +31,10 @@ as_pair() {
     python "$here/compare.py" "$scene/pair" "$1"
 }
 
-# What is aligned: two rounds as far as it goes, or a pair as far as the local affines.
+# The arguments of the runs: two rounds with all stages, or a pair up to the local affines.
 rounds=(--samplesheet "$scene/rounds.csv") pair=(--moving "$scene/near/moving.zarr" --until local)
 
-# The parameters of all, in the folder of the scene.
+# The parameters file of all runs, in the folder of the scene.
 params=params.yaml
 
 # align_sh OUT [--moving VOLUME] ARGUMENTS...
@@ -68,7 +69,7 @@ align_smk() {
         --configfile "$scene/$params" --config fixed="$scene/near/fixed.zarr" outdir="$scene/$name" parts=3 "${settings[@]}"
 }
 
-# wait_for FILE PID: until the file is there; fails where the process ends first.
+# wait_for FILE PID: waits until the file exists; fails if the process ends first.
 wait_for() {
     until [ -e "$1" ]; do
         kill -0 "$2" || return 1
@@ -76,8 +77,8 @@ wait_for() {
     done
 }
 
-# A folder that comes first on PATH, with a local-affine whose second part is killed at work, and then waits.
-# The file `at-work-NAME` says that it came so far, the file `go-NAME` lets it begin again.
+# second_part_is_held NAME: puts first on PATH a local-affine whose part 2/3 is killed while it
+# works, makes the file `at-work-NAME`, and starts again when the file `go-NAME` exists.
 second_part_is_held() {
     mkdir -p "$scene/bin-held-$1"
     cat > "$scene/bin-held-$1/local-affine" << STANDIN
@@ -93,7 +94,8 @@ STANDIN
     PATH=$scene/bin-held-$1:$PATH
 }
 
-# let_go NAME: now that the head is dead. What it left behind works on, beside what comes next.
+# let_go NAME: lets the held part start again after the engine was killed; it then runs at the same
+# time as the next run.
 let_go() {
     touch "$scene/go-$1"
     PATH=${PATH#"$scene/bin-held-$1:"}

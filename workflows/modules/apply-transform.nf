@@ -1,4 +1,4 @@
-// A volume through a transform; `share` is one of the parts or, after all of them, what finishes.
+// Applies a transform to a volume. `share` is a part (--part) or, after all parts, --finish.
 process APPLY_TRANSFORM {
     tag "${job.round.name} ${job.step}${share.suffix}"
     label 'blocks'

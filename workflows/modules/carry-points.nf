@@ -1,4 +1,4 @@
-// Points of a round back to the fixed volume.
+// Maps points of a round from the moving volume to the fixed one.
 process CARRY_POINTS {
     tag "${job.round.name} ${job.step}"
     label 'small'

@@ -1,4 +1,5 @@
-// A displacement field after the affines; `share` is one of the parts or, after all of them, what finishes.
+// Fits a displacement field after the affines.
+// `share` is a part (--part) or, after all parts, --finish.
 process DEFORM {
     tag "${job.round.name} deform${share.suffix}"
     label 'blocks'

@@ -1,4 +1,4 @@
-// The pyramid of a volume, in place.
+// Adds the levels of the pyramid to the image of a volume.
 process DOWNSAMPLE {
     tag "${job.round.name} ${job.step}"
     label 'blocks'

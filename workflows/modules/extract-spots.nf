@@ -1,4 +1,4 @@
-// Spots of one volume; `share` is one of the parts or, after all of them, what finishes.
+// Finds the spots of one volume. `share` is a part (--part) or, after all parts, --finish.
 process EXTRACT_SPOTS {
     tag "${job.round.name} ${job.step}${share.suffix}"
     label 'blocks'

@@ -1,4 +1,5 @@
-// The way back, as a field on the grid of the moving volume that was aligned; `share` is one of the parts or, after all of them, what finishes.
+// The inverse of the last stage's transform, as a field on the grid of the moving volume at its
+// working resolution. `share` is a part (--part) or, after all parts, --finish.
 process INVMAP {
     tag "${job.round.name} invmap${share.suffix}"
     label 'blocks'

@@ -1,4 +1,4 @@
-// One affine per block; `share` is one of the parts or, after all of them, what finishes.
+// Fits one affine per block. `share` is a part (--part) or, after all parts, --finish.
 process LOCAL_AFFINE {
     tag "${job.round.name} local-affine${share.suffix}"
     label 'blocks'

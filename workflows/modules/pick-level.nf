@@ -1,5 +1,5 @@
-// The resolution at which a volume is aligned: a level of it, or a reduced copy that is made here. What comes out is
-// its location, a text of one line.
+// Picks the resolution at which a volume is aligned: a level of its image, or a reduced copy that
+// is made here. The output is its location, a text file of one line.
 process PICK_LEVEL {
     tag "${job.round.name} ${job.step}"
     label 'blocks'

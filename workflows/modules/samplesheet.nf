@@ -1,4 +1,5 @@
-// The samplesheet: its rows checked against the schema and against each other, and those of an earlier run.
+// Reads the samplesheet, and checks its rows against the schema, against each other, and against
+// those of an earlier run.
 // Rows are numbered as a spreadsheet does it: the header is row 1.
 
 // [columns: names, rows: a map per row, with the number of the row in it]; an empty cell is an empty string.
@@ -56,7 +57,7 @@ def row_of(line, number, header, columns) {
     return [row: number] + columns.collectEntries { name -> [(name): given[name] ?: ''] }
 }
 
-// What the schema says against a row.
+// The violations of the schema in a row.
 def faults_of_row(row, schema) {
     if (row.fault) {
         return [[row.row, row.fault]]
@@ -76,7 +77,7 @@ def faults_of_row(row, schema) {
     return faults.collect { what -> [row.row, what] }
 }
 
-// What rows of one round say against each other.
+// The contradictions between rows of the same round.
 def faults_between(rows) {
     def faults = []
     rows.findAll { row -> row.round }.groupBy { row -> row.round }.each { round, of_round ->
@@ -95,7 +96,7 @@ def faults_between(rows) {
     return faults
 }
 
-// The locations of a row, seen from the folder of the sheet.
+// The locations of a row; relative ones are relative to the folder of the sheet.
 def locations_of(row, sheet) {
     def folder = sheet.toAbsolutePath().parent.toUriString().replaceFirst('^file://', '')
     return ['moving', 'image', 'points'].findAll { name -> row[name] }.collectEntries { name ->
@@ -104,7 +105,7 @@ def locations_of(row, sheet) {
     }
 }
 
-// What is not there, as far as a look from here tells.
+// The files of a row that do not exist; URLs and patterns are not checked.
 def lost_files(row) {
     return ['moving', 'image', 'points']
         .findAll { name -> row[name] && !(row[name] =~ '://|[*?\\[{]') && !file(row[name]).exists() }

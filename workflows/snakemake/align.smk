@@ -4,9 +4,10 @@ a displacement field, each applied, the inverse, further channels and points, py
     snakemake -s workflows/snakemake/align.smk --workflow-profile workflows/snakemake/profiles/local \
         --configfile params.yaml --config fixed=A moving=B outdir=OUT
 
-Or, in place of moving, samplesheet=ROUNDS.csv. Every program writes to its place in OUT. What passes between
-rules is a receipt: volumes are only named. The wildcard `place` is the folder of a round in OUT, "r1/", or
-nothing for a pair; `share` is ".part-K-N", or nothing for the step that comes after all parts.
+Or, in place of moving, samplesheet=ROUNDS.csv. Every program writes its output directly into OUT.
+The rules depend on each other's receipts; volumes are passed as locations. The wildcard `place` is
+the folder of a round in OUT, such as "r1/", or empty for a pair; `share` is ".part-K-N", or empty
+for --finish, which comes after all parts.
 """
 
 import json
@@ -40,7 +41,8 @@ SECTIONS = {name: section for name, section in config.items() if name not in SET
 HEADER = {"fixed": config["fixed"], "until": LAST, "moving": config.get("moving"), "onto": config.get("onto")}
 PARAMETERS = "".join(f"# {name}: {value}\n" for name, value in HEADER.items() if value) + json.dumps(SECTIONS, indent=4)
 
-# Place of each round in OUT -> its moving volume, and what else is carried.
+# MOVING: folder of a round in OUT -> its moving volume. CARRIED: folder and channel -> the row of
+# the samplesheet with a further image or points.
 if "samplesheet" in config:
     COLUMNS, ROWS = read_samplesheet(config["samplesheet"])
     MOVING = {f"{row['round']}/": row["moving"] for row in first_rows(ROWS)}
@@ -108,7 +110,8 @@ rule parameters:
         Path(output[0]).write_text(PARAMETERS)
 
 
-# The resolution at which a volume is aligned: a level of it, or a reduced copy. What is written is its location.
+# Picks the resolution at which a volume is aligned: a level of its image, or a reduced copy. The
+# output is its location.
 rule pick_level:
     input:
         lambda wildcards: [] if wildcards.volume == "fixed" else [picked("", "fixed")],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def flags(wildcards):
-    """What a share is on the command line."""
+    """The flags of a share: --part for a part, --finish after all parts."""
     if not wildcards.share:
         return "--finish --resume"
     _, k, n = wildcards.share.split("-")
@@ -14,7 +14,7 @@ def flags(wildcards):
 
 
 def after(step, *before):
-    """The receipts that a share of `step` waits for: `before`, or those of all parts."""
+    """The receipts that `step` waits for: a part for those of `before`, --finish for all parts."""
 
     def receipts(wildcards):
         if wildcards.share:
@@ -34,7 +34,7 @@ def picked(place, volume):
 
 
 def working(place, volume):
-    """The volume that is aligned, as the shell reads it from there."""
+    """Shell code that reads the location of the volume that is aligned from that file."""
     return f'"$(cat {shlex.quote(picked(place, volume))})"'
 
 
@@ -48,12 +48,13 @@ def picture(place, stage):
 
 
 def initial(stage):
-    """What the fit of a stage begins with."""
+    """The initial transform of a stage, which is that of the stage before."""
     return lambda wildcards: transform(wildcards.place, STAGES[STAGES.index(stage) - 1])
 
 
 def applied(wildcards):
-    """What goes through which stage: the moving volume of a round, or one of its channels."""
+    """The arguments of `apply-transform` for the moving volume of a round after a stage, or for one
+    of its channels."""
     stage, _, channel = wildcards.what.partition("-")
     if stage != "channel":
         place = wildcards.place

@@ -1,4 +1,5 @@
-"""The samplesheet: its rows checked against the schema and against each other, and those of an earlier run.
+"""Reads the samplesheet, and checks its rows against the schema, against each other, and against
+those of an earlier run.
 
 Rows are numbered as a spreadsheet does it: the header is row 1.
 """
@@ -68,7 +69,7 @@ def cells_of(line):
 
 
 def faults_of_row(row, columns, schema):
-    """What the schema says against a row."""
+    """The violations of the schema in a row."""
     given = {name: row[name] for name in columns if row[name]}
     for error in Draft202012Validator(schema).iter_errors(given):
         if error.validator == "required":
@@ -85,7 +86,7 @@ def faults_of_row(row, columns, schema):
 
 
 def faults_between(rows):
-    """What rows of one round say against each other."""
+    """The contradictions between rows of the same round."""
     first, seen = {}, {}
     for row in filter(lambda row: row["round"], rows):
         number, name, channel = row["row"], row["round"], row["channel"]
@@ -101,7 +102,7 @@ def faults_between(rows):
 
 
 def first_rows(rows):
-    """Of each round, the row that says its moving volume."""
+    """The first row of each round, which names its moving volume."""
     return [row for n, row in enumerate(rows) if row["round"] not in {before["round"] for before in rows[:n]}]
 
 
