@@ -167,8 +167,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Whether lines are held back that should be written now: the sync interval has passed or, for
-    /// a local file, a full batch of data is waiting to be synced.
+    /// Whether lines are held back and the interval has passed or, in a file, a full batch waits.
     pub(super) fn is_due(&self) -> bool {
         let log = self.lock();
         let is_batch_full = matches!(log.to, LogTarget::File(_)) && files::is_batch_full();
@@ -237,9 +236,6 @@ impl Ledger {
 /// [`Existing::Overwrite`], earlier work is removed first; with [`Existing::Refuse`], it is an
 /// error. If this run has claimed the output already, or another run is active in the folder
 /// (`is_concurrent`), the work there belongs to an equal run and is shared instead.
-///
-/// # Errors
-/// [`Error::Exists`], [`Error::AtWork`], [`Error::OtherPlan`], [`Error::Io`].
 pub(super) fn begin(
     folder: &Path,
     plan: &Plan,
@@ -318,8 +314,7 @@ fn whole_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"))
 }
 
-/// The files in `folder` whose names begin with `prefix`, sorted by name; an empty list if the
-/// folder does not exist.
+/// The files in `folder` whose names begin with `prefix`, by name; empty if there is no folder.
 pub(super) fn files(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>, Error> {
     let entries = store::list(folder).map_err(Error::io("read", folder))?;
     let named = entries.into_iter().filter(|entry| entry.name.starts_with(prefix));

@@ -357,8 +357,8 @@ fn gather(
     Ok(all)
 }
 
-/// Checks that the volumes overlap and that there are enough matches. The inner error says which
-/// of these is not the case; the outer one is a failure to read the results.
+/// Checks that the volumes overlap and that there are enough matches. The inner error is
+/// [`Error::NoOverlap`] or [`Error::TooFew`]; the outer one is a failure to read the results.
 fn check(results: &TaskResults, options: &Options) -> Result<Result<(), Error>, blocks::Error> {
     let mut all = MatchCounts::default();
     for summary in results.summaries::<MatchCounts>() {

@@ -375,8 +375,7 @@ impl ResampleJob<'_> {
         self.channels.iter().map(Reads::Volume).chain(self.fields().map(Reads::Field)).collect()
     }
 
-    /// The memory of a task at its peak, and while it waits to be computed or written. Used buffers
-    /// are kept for later tasks.
+    /// The memory of a task at its peak, and while it waits; buffers are kept for later tasks.
     fn task_of<T: Voxel, O: Voxel>(&self, demand: &layout::Demand) -> [Cost; 2] {
         let (channels, voxels) = (self.channels.len(), demand.part.iter().product::<usize>());
         let waiting = Cost::of::<T>("voxels of the moving volume", channels * voxels)
@@ -460,8 +459,7 @@ impl ResampleJob<'_> {
         if !self.options.extrapolate {
             return part.intersect(&bounds);
         }
-        // clip the box to the volume, but keep at least the edge voxels nearest to it, which
-        // positions outside take
+        // clip the box to the volume; positions outside take the nearest edge voxels
         let clamp = |v: i64, a: usize, by: i64| v.clamp(by, bounds.max[a] - 1 + by);
         Box3::new(
             std::array::from_fn(|a| clamp(part.min[a], a, 0)),
