@@ -18,7 +18,7 @@ use super::similarity::Score;
 use super::{Error, Metric, Model, Options};
 use crate::blocks::{Context, TaskResults};
 use crate::geom::{Box3, Point};
-use crate::metric::{evidence, hash, unit};
+use crate::metric::{PairSums, evidence, hash, unit};
 
 /// Number of wrong positions that are tried.
 const WRONG: u64 = 20;
@@ -224,18 +224,11 @@ impl Judge<'_> {
 
 /// The correlation of the voxels that are known in both images, and their number.
 fn correlation(a: &[f32], b: &[f32]) -> (f64, usize) {
-    let mut sums = [0.0f64; 5];
-    let mut count = 0usize;
+    let mut sums = PairSums::default();
     for (a, b) in a.iter().zip(b).map(|(a, b)| (f64::from(*a), f64::from(*b))) {
         if (a + b).is_finite() {
-            for (sum, v) in sums.iter_mut().zip([a, b, a * a, b * b, a * b]) {
-                *sum += v;
-            }
-            count += 1;
+            sums.add(a, b);
         }
     }
-    let n = count.max(1) as f64;
-    let [a, b, aa, bb, ab] = sums.map(|sum| sum / n);
-    let spread = ((aa - a * a) * (bb - b * b)).max(0.0).sqrt();
-    (if spread > 0.0 { (ab - a * b) / spread } else { 0.0 }, count)
+    (sums.correlation().unwrap_or(0.0), sums.n as usize)
 }

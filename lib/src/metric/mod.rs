@@ -15,6 +15,7 @@ mod cpu;
 pub mod evidence;
 mod histogram;
 mod image;
+mod moments;
 #[cfg(test)]
 mod oracle;
 pub mod padding;
@@ -26,6 +27,7 @@ mod tests;
 pub use affine::{AffineSimilarity, Linearised, Normalisation, Workspace};
 pub use chance::{hash, unit};
 pub use image::{Image, downsample};
+pub use moments::PairSums;
 pub use samples::{SampleLocations, Samples};
 pub use score::{Force, Partial, Score, Scorer, SimilarityMeasure};
 

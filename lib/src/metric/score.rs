@@ -1,10 +1,11 @@
 //! The three similarity measures: from pairs of values to an energy and the force on each value.
 
 use super::histogram::{Bins, ForceTable, Histogram};
-use super::{Error, Image, Samples};
+use super::{Error, Image, PairSums, Samples};
 
 /// A similarity measure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum SimilarityMeasure {
     /// Normalised correlation: brightness and contrast may differ.
     #[default]
@@ -60,8 +61,8 @@ pub struct Scorer {
 /// [`Partial::plus`] to give those over all.
 #[derive(Clone, Debug)]
 pub enum Partial {
-    /// Count, sums of `f`, `m`, `f f`, `m m`, `f m`.
-    Moments([f64; 6]),
+    /// The sums of the values and of their products.
+    Moments(PairSums),
     /// The joint histogram.
     Histogram(Histogram),
 }
@@ -141,15 +142,12 @@ impl Scorer {
         if let Some(bins) = &self.bins {
             return Partial::Histogram(bins.count(fixed, moving));
         }
-        let mut sums = [0.0; 6];
+        let mut sums = PairSums::default();
         for (&f, &m) in fixed.iter().zip(moving) {
             if m.is_nan() {
                 continue;
             }
-            let (f, m) = (f64::from(f) - self.offset[0], f64::from(m) - self.offset[1]);
-            for (sum, term) in sums.iter_mut().zip([1.0, f, m, f * f, m * m, f * m]) {
-                *sum += term;
-            }
+            sums.add(f64::from(f) - self.offset[0], f64::from(m) - self.offset[1]);
         }
         Partial::Moments(sums)
     }
@@ -172,11 +170,12 @@ impl Scorer {
 
     /// `1 - r`, which is half the squared distance between the normalised images: the curvature is
     /// that of least squares (Evangelidis and Psarakis, IEEE PAMI 30, 2008).
-    fn correlation(&self, &[n, f, m, ff, mm, fm]: &[f64; 6]) -> Option<Score> {
+    fn correlation(&self, sums: &PairSums) -> Option<Score> {
+        let PairSums { n, f, m, .. } = *sums;
         if n < 2.0 {
             return None;
         }
-        let (ff, mm, fm) = (ff - f * f / n, mm - m * m / n, fm - f * m / n);
+        let [ff, mm, fm] = sums.centred();
         // rounding errors of a constant image are not contrast
         let floor = |offset: f64| 1e-12 * n * offset * offset;
         if !(ff > floor(self.offset[0]) && mm > floor(self.offset[1])) {
@@ -199,7 +198,7 @@ impl Scorer {
 /// The fraction of voxels at each end that falls into the outer bins of a histogram.
 const CLIPPED: f64 = 0.001;
 
-fn mean_squares(&[n, _, _, ff, mm, fm]: &[f64; 6]) -> Option<Score> {
+fn mean_squares(&PairSums { n, ff, mm, fm, .. }: &PairSums) -> Option<Score> {
     (n >= 1.0).then(|| Score {
         energy: (ff + mm - 2.0 * fm) / n,
         count: n as usize,
@@ -226,9 +225,7 @@ impl Partial {
     #[must_use]
     pub fn plus(mut self, other: &Self) -> Self {
         match (&mut self, other) {
-            (Self::Moments(sums), Self::Moments(more)) => {
-                sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
-            }
+            (Self::Moments(sums), Self::Moments(more)) => sums.merge(more),
             (Self::Histogram(sums), Self::Histogram(more)) => sums.add(more),
             _ => {}
         }

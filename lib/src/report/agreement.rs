@@ -7,6 +7,7 @@ use super::source::ReportVolume;
 use super::windows::{Windows, spread, windows_in};
 use crate::device::Cost;
 use crate::geom::{Box3, Grid};
+use crate::metric::PairSums;
 use crate::volume;
 
 /// The agreement of one stage with the fixed volume.
@@ -57,48 +58,6 @@ const BINS: usize = 65_536;
 const SAMPLES: usize = 400_000;
 /// Maximum number of pixels of a projection along each side.
 const PIXELS: usize = 640;
-
-/// Sums over pairs of values, `f` of the fixed volume and `m` of a stage.
-#[derive(Clone, Copy, Default)]
-struct PairSums {
-    n: f64,
-    f: f64,
-    m: f64,
-    ff: f64,
-    mm: f64,
-    fm: f64,
-}
-
-impl PairSums {
-    #[inline]
-    fn add(&mut self, f: f64, m: f64) {
-        self.n += 1.0;
-        self.f += f;
-        self.m += m;
-        self.ff += f * f;
-        self.mm += m * m;
-        self.fm += f * m;
-    }
-
-    fn merge(&mut self, other: &Self) {
-        self.n += other.n;
-        self.f += other.f;
-        self.m += other.m;
-        self.ff += other.ff;
-        self.mm += other.mm;
-        self.fm += other.fm;
-    }
-
-    /// Pearson's correlation; `None` if either volume is constant.
-    fn correlation(&self) -> Option<f64> {
-        let f = self.ff - self.f * self.f / self.n;
-        let m = self.mm - self.m * self.m / self.n;
-        // variances are differences of large sums: below this ratio they are rounding errors
-        let floor = 1e-12;
-        (self.n >= 2.0 && f > floor * self.ff && m > floor * self.mm)
-            .then(|| (self.fm - self.f * self.m / self.n) / (f * m).sqrt())
-    }
-}
 
 /// Sums over pairs of values in bins of the fixed value. One pass then suffices for the overlap and
 /// for the foreground, although the median is known only after the pass. The median and the
