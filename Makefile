@@ -18,6 +18,7 @@ help:
 	@echo 'make demo      align a pair made on the spot (or FIXED=A MOVING=B [OUT=C] [PARAMS=D]) and report on it'
 	@echo 'make check     the tests of library and programs: Rust alone, some minutes'
 	@echo 'make test      every test, the workflows and other tools too; installs what they need into a cache'
+	@echo 'make flags     the list of flags that parameters files may hold, from the programs'
 	@echo 'make lint      format, clippy, documentation'
 	@echo 'make deny      licences, sources and bans of dependencies; installs cargo-deny into a cache'
 	@echo 'make bench     our programs beside those that they replace'
@@ -48,10 +49,15 @@ test: check
 	VOXLOOM_BIN=$(abspath $(DEBUG)) $$(tests/tools/python.sh)/python -m pytest -q tests/interop
 	VOXLOOM_BIN=$(abspath $(DEBUG)) python3 tests/campaign/flags.py
 
+# What cli/config/flags.txt lists for parameters files, from the programs themselves.
+flags:
+	VOXLOOM_UPDATE=1 cargo test -p voxloom-bins --bin voxloom --locked || cargo test -p voxloom-bins --bin voxloom --locked
+
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy --workspace --lib --locked --features cuda -- -D warnings
+	cargo clippy -p voxloom --lib --locked --no-default-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 
 deny:
@@ -99,4 +105,4 @@ dist:
 	cd dist && $(SHA256) voxloom-$(VERSION)-*.tar.gz > SHA256SUMS
 	rm -rf dist/$(NAME)
 
-.PHONY: help build demo check test lint deny bench install dist
+.PHONY: help build demo check test flags lint deny bench install dist

@@ -38,15 +38,22 @@ fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use super::PROGRAMS;
-    use voxloom::cli::VOCABULARY;
+    use voxloom::cli::{FLAGS, ProgramEntry};
 
+    use super::PROGRAMS;
+
+    /// The flags that a parameters file may hold are those of the programs. With `VOXLOOM_UPDATE=1`,
+    /// the list of the library is written anew.
     #[test]
-    fn a_parameters_file_may_hold_the_flags_of_every_program() {
-        for program in PROGRAMS {
-            for flag in program.flags() {
-                assert!(VOCABULARY.contains(&flag.as_str()), "{}: --{flag}", program.name());
-            }
+    fn the_list_of_flags_is_that_of_the_programs() {
+        let mut lines: Vec<String> = PROGRAMS.iter().map(ProgramEntry::flags).collect();
+        lines.sort_unstable();
+        let flags = lines.concat();
+        if std::env::var_os("VOXLOOM_UPDATE").is_some() {
+            let list = concat!(env!("CARGO_MANIFEST_DIR"), "/../lib/src/cli/config/flags.txt");
+            std::fs::write(list, &flags).unwrap();
         }
+        let way_out = "run make flags, which writes the list";
+        assert!(FLAGS == flags, "{way_out}: found\n{FLAGS}\nwanted\n{flags}");
     }
 }

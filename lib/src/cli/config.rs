@@ -11,160 +11,17 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};
 
+use self::vocabulary::is_shared;
 use crate::blocks::Error;
 use crate::quote;
 use crate::store::document;
+
+pub(super) mod vocabulary;
 
 /// Maximum size of a parameters file, in bytes.
 const MAX_FILE_SIZE: usize = 1 << 20;
 /// Maximum count that a file may give for a counted flag such as `verbose`.
 const MAX_COUNT: u64 = 10;
-
-/// The programs that may have a section.
-const PROGRAMS: &[&str] = &[
-    "apply-transform",
-    "deform",
-    "downsample",
-    "extract-spots",
-    "inspect",
-    "invmap",
-    "local-affine",
-    "phantom",
-    "pick-level",
-    "ransac",
-    "refine",
-    "report",
-    "transcode",
-];
-
-/// The keys that every program accepts at the top level of a parameters file, even if only another
-/// program or a workflow uses them: the long flags of all programs except the shared ones, and the
-/// keys of the workflows. A test of `bins/voxloom.rs` compares the list with the programs.
-pub const VOCABULARY: &[&str] = &[
-    "align-threshold",
-    "allow-reflection",
-    "axes",
-    "background-subtract",
-    "base-url",
-    "blocks-table",
-    "border",
-    "box",
-    "channel",
-    "chunk",
-    "codec",
-    "compat",
-    "confidence",
-    "context-radius",
-    "control-spacing",
-    "correlation-radius",
-    "damping",
-    "detector",
-    "direction",
-    "dtype",
-    "elasticity",
-    "exact",
-    "extrapolate",
-    "factor",
-    "fill",
-    "fixed",
-    "fixed-channel",
-    "fixed-image",
-    "fixed-mask",
-    "fixed-origin",
-    "fixed-spacing",
-    "fixed-spots",
-    "fixed-time",
-    "foreground",
-    "format",
-    "frame",
-    "from",
-    "from-axes",
-    "image",
-    "initial",
-    "interpolation",
-    "inverse-transform",
-    "invert",
-    "iterations",
-    "json",
-    "keep",
-    "level",
-    "levels",
-    "like",
-    "mask",
-    "match-threshold",
-    "matches",
-    "max-displacement",
-    "max-distance",
-    "max-iterations",
-    "max-rotation",
-    "max-scale",
-    "max-shear",
-    "max-spots",
-    "max-translation",
-    "method",
-    "metric",
-    "min-evidence",
-    "min-inliers",
-    "min-matches",
-    "min-overlap",
-    "model",
-    "moving",
-    "moving-channel",
-    "moving-image",
-    "moving-mask",
-    "moving-origin",
-    "moving-spacing",
-    "moving-spots",
-    "moving-time",
-    "mutual",
-    "name",
-    "noise",
-    "onto",
-    "origin",
-    "out-origin",
-    "out-spacing",
-    "outdir",
-    "output",
-    "overlap",
-    "parameters",
-    "parts",
-    "points",
-    "radius",
-    "rank",
-    "resolution",
-    "rounding",
-    "samples",
-    "samplesheet",
-    "scale-range",
-    "scratch",
-    "search",
-    "shape",
-    "shard",
-    "size",
-    "smoothing",
-    "spacing",
-    "stage",
-    "stiffness",
-    "subvoxel",
-    "suggest",
-    "table",
-    "threshold",
-    "threshold-relative",
-    "time",
-    "title",
-    "to",
-    "to-unit",
-    "tolerance",
-    "transform",
-    "truth",
-    "truth-score",
-    "unit",
-    "until",
-    "wavelength",
-    "winsorize",
-    "with-original",
-    "zarr-format",
-];
 
 /// Reads a mapping from YAML, or from JSON if the extension is `.json`. This is the only function
 /// that uses the YAML crate (`docs/decisions/0002`).
@@ -188,7 +45,7 @@ pub fn read_parameters(path: &Path) -> Result<Map<String, Value>, Error> {
         Ok(Value::Null)
     } else {
         serde_saphyr::from_str(&text).map_err(|e| {
-            // the first line is the message; the others show the location in the file
+            // the first line holds the line, the column and the message; the others quote the file
             let message = e.to_string();
             let message = message.lines().next().unwrap_or_default();
             let message = message.trim_start_matches("error: ");
@@ -313,9 +170,9 @@ struct Chosen {
 /// The parameters of this program; an unknown key is an error that suggests the most similar one.
 fn choose(command: &Command, path: &Path, file: Map<String, Value>) -> Result<Chosen, Error> {
     let own: Vec<&str> = command.get_arguments().filter_map(Arg::get_long).collect();
-    let is_known =
-        |key: &str| flag(command, key).is_some() || VOCABULARY.contains(&key) || is_shared(key);
-    let known = || own.iter().chain(VOCABULARY).copied();
+    let is_known = |key: &str| {
+        flag(command, key).is_some() || vocabulary::keys().any(|k| k == key) || is_shared(key)
+    };
     let (mut chosen, mut section) = (Map::new(), Map::new());
     for (key, value) in file {
         let key = key.replace('_', "-");
@@ -328,32 +185,27 @@ fn choose(command: &Command, path: &Path, file: Map<String, Value>) -> Result<Ch
                 }
                 section.insert(key, value.clone());
             }
-        } else if PROGRAMS.contains(&key.as_str()) && is_mapping {
-            // the section of another program: any known key is accepted, because which flags that
-            // program has is not known here
-            let section = format!("{key}: ");
-            for key in value.as_object().into_iter().flat_map(Map::keys) {
-                let key = key.replace('_', "-");
-                if !is_known(&key) {
-                    return Err(unknown(path, &section, &key, &known().collect::<Vec<_>>()));
+        } else if is_mapping && let Some(flags) = vocabulary::flags_of(&key) {
+            for inner in value.as_object().into_iter().flat_map(Map::keys) {
+                let inner = inner.replace('_', "-");
+                if !flags.clone().any(|flag| flag == inner) && !is_shared(&inner) {
+                    let flags: Vec<&str> = flags.collect();
+                    return Err(unknown(path, &format!("{key}: "), &inner, &flags));
                 }
             }
         } else if flag(command, &key).is_some() {
             chosen.insert(key, value);
         } else if !is_known(&key) {
-            let known: Vec<&str> = known().chain(PROGRAMS.iter().copied()).collect();
+            let mut known = own.clone();
+            for key in vocabulary::keys().chain(vocabulary::program_names()) {
+                known.push(key);
+            }
             return Err(unknown(path, "", &key, &known));
         }
     }
     let own = section.keys().cloned().collect();
     chosen.extend(section);
     Ok(Chosen { parameters: chosen, own })
-}
-
-/// Whether a key is the long name of a shared flag; [`super::FlagSet::Blocks`] has all of them.
-fn is_shared(key: &str) -> bool {
-    let all = super::shared::add(Command::new("all"), super::FlagSet::Blocks);
-    flag(&all, key).is_some()
 }
 
 fn unknown(path: &Path, section: &str, key: &str, known: &[&str]) -> Error {

@@ -59,7 +59,8 @@ mod volumes;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-pub use config::{VOCABULARY, read_parameters, selects_a_volume};
+pub use config::vocabulary::FLAGS;
+pub use config::{read_parameters, selects_a_volume};
 pub use exit::print;
 pub use grid::{GridArgs, SampleArgs};
 pub use multicall::{ProgramEntry, multicall};

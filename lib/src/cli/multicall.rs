@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::{Arg, Command};
 use clap_complete::Shell;
 
-use super::config::nearest;
+use super::config::{nearest, vocabulary};
 use super::run::{self, VERSION};
 use super::{Program, Purpose, exit, print};
 use crate::blocks::{Error, write_whole};
@@ -43,11 +43,9 @@ impl ProgramEntry {
         self.name
     }
 
-    /// Its long flags except the shared ones.
-    pub fn flags(&self) -> Vec<String> {
-        let command = (self.command)();
-        let own = command.get_arguments().filter(|arg| arg.get_help_heading().is_none());
-        own.filter_map(Arg::get_long).map(str::to_owned).collect()
+    /// Its name and its long flags except the shared ones, as a line of [`super::FLAGS`].
+    pub fn flags(&self) -> String {
+        vocabulary::line_of(&(self.command)())
     }
 
     fn sentence(&self) -> String {
@@ -275,7 +273,7 @@ mod tests {
 
     #[test]
     fn own_flags_are_told_from_the_shared() {
-        assert_eq!(PROGRAMS[0].flags(), ["thing"]);
+        assert_eq!(PROGRAMS[0].flags(), "look: thing\n");
         assert_eq!(PROGRAMS[0].name(), "look");
     }
 }
