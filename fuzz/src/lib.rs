@@ -17,9 +17,10 @@ use voxloom::{blocks, cli, interchange, report, table, volume};
 static MEMORY: PeakAlloc = PeakAlloc;
 
 /// Bytes of memory that reading may take even for a tiny file: buffers of decoders, the voxels that
-/// are read here, and the entries of an HDF5 symbol table, for which `hdf5-reader` reserves as many
-/// as a 16-bit count in the file states (7.4 MB).
-const BASE: usize = 8 << 20;
+/// are read here, and the entries of an HDF5 symbol table or the records of a B-tree, for which
+/// `hdf5-reader` reserves as many as a 16-bit count in the file states (up to 9.4 MB, which it does
+/// not fill).
+const BASE: usize = 12 << 20;
 /// Every error message must be shorter than this, in bytes: it may quote only a limited part of a
 /// file.
 const MAX_MESSAGE: usize = 1200;

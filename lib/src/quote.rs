@@ -5,22 +5,30 @@ use serde_json::Value;
 /// Maximum number of characters that a message quotes.
 const MAX_LETTERS: usize = 100;
 
-/// The first 100 characters of a text; if it has more, they are followed by its length in bytes.
-/// Control characters are escaped, since a terminal would interpret them.
+/// The beginning of a text, at most 100 characters; if it has more, they are followed by its length
+/// in bytes. Control characters are escaped, since a terminal would interpret them.
 pub fn shorten(text: &str) -> String {
-    let (start, cut) = match text.char_indices().nth(MAX_LETTERS) {
-        Some((end, _)) => (&text[..end], true),
-        None => (text, false),
-    };
-    let mut shown = String::with_capacity(start.len());
-    for letter in start.chars() {
+    beginning(text, MAX_LETTERS)
+}
+
+/// As [`shorten`], with at most `most` characters after escaping.
+fn beginning(text: &str, most: usize) -> String {
+    let (mut shown, mut count) = (String::new(), 0);
+    for letter in text.chars() {
+        let before = shown.len();
         if letter.is_control() {
             shown.extend(letter.escape_default());
+            count += shown.len() - before;
         } else {
             shown.push(letter);
+            count += 1;
+        }
+        if count > most {
+            shown.truncate(before);
+            return format!("{shown} ... ({} bytes)", text.len());
         }
     }
-    if cut { format!("{shown} ... ({} bytes)", text.len()) } else { shown }
+    shown
 }
 
 /// The text of a JSON value, shortened as by [`shorten`].
@@ -28,10 +36,11 @@ pub fn json(value: &Value) -> String {
     shorten(&value.to_string())
 }
 
-/// The first few of a list of words, and how many more there are.
+/// The first few of a list of words, each shortened, and how many more there are.
 pub fn list<T: AsRef<str>>(words: &[T]) -> String {
     const SHOWN: usize = 8;
-    let shown: Vec<String> = words.iter().take(SHOWN).map(|word| shorten(word.as_ref())).collect();
+    let each = |word: &T| beginning(word.as_ref(), MAX_LETTERS / 2);
+    let shown: Vec<String> = words.iter().take(SHOWN).map(each).collect();
     match words.len().saturating_sub(SHOWN) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
@@ -80,6 +89,9 @@ mod tests {
         let shown = shorten(&long);
         assert_eq!(shown, format!("{} ... (6000000 bytes)", "\u{b5}".repeat(MAX_LETTERS)));
         assert_eq!(shorten("\u{1b}[31mred\n"), "\\u{1b}[31mred\\n");
+        // each of these takes five characters
+        let shown = shorten(&"\0".repeat(300));
+        assert_eq!(shown, format!("{} ... (300 bytes)", "\\u{0}".repeat(MAX_LETTERS / 5)));
         assert_eq!(json(&serde_json::json!(["a", 1])), "[\"a\",1]");
     }
 
@@ -87,6 +99,8 @@ mod tests {
     fn of_many_words_or_numbers_the_first_are_shown() {
         assert_eq!(list(&["a", "b"]), "a, b");
         assert_eq!(list(&["a"; 20]), "a, a, a, a, a, a, a, a and 12 more");
+        let escaped = vec!["\0".repeat(500); 20];
+        assert!(list(&escaped).len() < 8 * (MAX_LETTERS / 2 + 25));
         let shown = [1e30, 0.1, -65536.0, 1e-9, f64::NAN, 4_294_967_295.0].map(number);
         assert_eq!(shown, ["1e30", "0.1", "-65536", "0.000000001", "NaN", "4294967295"]);
         assert_eq!([1e30, 0.5].map(rounded), ["1.000e30", "0.500"]);
