@@ -14,12 +14,13 @@ const THREAD_BYTES: u64 = 256 << 10;
 
 /// The resources of a run: compute threads, I/O threads and bytes of memory.
 ///
-/// `--threads` is the number of threads that compute at any moment. Half as many additional threads
-/// exist for reading and writing; while they wait for a file they do not compute, and while they
-/// decode they occupy one of the `--threads` permits.
+/// `--threads` is the number of threads that compute at any moment. Additional threads exist for
+/// reading and writing ([`Context::io_threads`]); while they wait for a file they do not compute, and
+/// while they decode they occupy one of the `--threads` permits.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     threads: usize,
+    io_threads: usize,
     memory: u64,
     base: u64,
 }
@@ -61,7 +62,8 @@ impl Budget {
     /// resident memory of the process counts as its fixed overhead.
     pub fn of(ctx: &Context) -> Self {
         let (threads, memory) = (ctx.threads.max(1), ctx.memory);
-        Self { threads, memory, base: process::resident_memory() }
+        let io_threads = ctx.io_threads.unwrap_or(threads.div_ceil(2));
+        Self { threads, io_threads, memory, base: process::resident_memory() }
     }
 
     /// Number of threads that compute at any moment.
@@ -69,10 +71,9 @@ impl Budget {
         self.threads
     }
 
-    /// Number of threads of a pipeline: the compute threads, and half as many more for reading and
-    /// writing.
+    /// Number of threads of a pipeline: the compute threads, and those for reading and writing.
     pub fn workers(&self) -> usize {
-        self.threads + self.threads.div_ceil(2)
+        self.threads + self.io_threads
     }
 
     /// `--memory`, in bytes.
@@ -227,11 +228,13 @@ mod tests {
     fn threads_that_read_are_counted_apart_from_those_that_compute() {
         let budget = Budget::of(&Context { threads: 4, ..Context::default() });
         assert_eq!((budget.threads(), budget.workers()), (4, 6));
+        let ctx = Context { threads: 4, io_threads: Some(8), ..Context::default() };
+        assert_eq!(Budget::of(&ctx).workers(), 12);
     }
 
     #[test]
     fn what_does_not_fit_is_refused_with_both_numbers_and_the_way_out() {
-        let budget = Budget { threads: 1, memory: 100_000_000, base: 10_000_000 };
+        let budget = Budget { threads: 1, io_threads: 1, memory: 100_000_000, base: 10_000_000 };
         budget.admit("matching", &Cost::bytes("contexts", 90_000_000)).unwrap();
         let cost = Cost::bytes("contexts", 90_000_000) + Cost::bytes("spots", 5_500_000);
         let message = budget.admit("matching", &cost).unwrap_err().to_string();

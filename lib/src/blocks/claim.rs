@@ -67,16 +67,17 @@ impl Claim {
     pub(super) fn verify(&self) -> Result<(), Error> {
         let path = self.folder.join(NAME);
         let read = |source| Error::io("read", &path)(source);
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        // not locked during requests, so that threads do not wait for each other
+        let seen = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let replaced = || Error::Replaced { folder: self.folder.display().to_string() };
         let is_remote = store::is_remote(&self.folder);
         for _ in 0..MAX_READS {
             let there = store::stat_file(&path).map_err(read)?;
-            if there.is_some() && *seen == there {
+            if there.is_some() && *seen() == there {
                 return Ok(());
             }
             let Some(text) = store::get(&path).map_err(read)? else {
-                if is_remote && seen.is_some() {
+                if is_remote && seen().is_some() {
                     return Err(replaced());
                 }
                 // a run with --overwrite may have removed the folder: the next attempt creates it
@@ -91,8 +92,8 @@ impl Claim {
             match serde_json::from_slice::<Value>(&text) {
                 Ok(value) => {
                     self.compare(&value)
-                        .map_err(|e| if seen.is_some() { replaced() } else { e })?;
-                    *seen = there;
+                        .map_err(|e| if seen().is_some() { replaced() } else { e })?;
+                    *seen() = there;
                     return Ok(());
                 }
                 // without hard links, the file may be half written

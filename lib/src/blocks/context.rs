@@ -36,6 +36,9 @@ fn receipt_sink(path: &Path) -> Option<ReceiptSink> {
 pub struct Context {
     /// Number of compute threads.
     pub threads: usize,
+    /// Number of additional threads that read and write; half of `threads` if it is `None`. More are
+    /// useful where each access takes long, as in a bucket.
+    pub io_threads: Option<usize>,
     /// Maximum resident memory, bytes.
     pub memory: u64,
     /// The device on which kernels run.
@@ -72,6 +75,7 @@ impl Default for Context {
     fn default() -> Self {
         Self {
             threads: 1,
+            io_threads: None,
             memory: 4 << 30,
             device: Device::default(),
             block_size: None,

@@ -17,8 +17,10 @@ pub(crate) enum KillPoint {
     /// The last task of a plan is done, and what follows has not begun.
     Plan,
     /// All results are written, but the receipt is not.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "`cli` writes receipts"))]
     Receipt,
     /// The receipt is written, but files that are no longer needed still exist.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "`cli` writes receipts"))]
     Cleanup,
 }
 

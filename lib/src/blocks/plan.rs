@@ -25,7 +25,7 @@ const MIN_TASKS: usize = 64;
 pub struct Plan {
     /// All tasks, those of other parts included.
     tasks: Tasks,
-    /// Peak memory of one task, the largest of a list.
+    /// Peak memory of one task; in a plan made by [`Plan::list`], of the task that needs most.
     pub task: Cost,
     /// Memory of one task, in bytes, while it waits to be computed or written; at most its peak.
     pub waiting: u64,

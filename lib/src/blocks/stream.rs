@@ -188,6 +188,7 @@ impl Plan {
         stages: &Stages<'_>,
         run: &StreamOptions<'_>,
     ) -> Result<Entries, Error> {
+        store::forget();
         let is_concurrent = ctx.enter(folder)?;
         let mut entries = ledger::begin(folder, self, run.existing, is_concurrent)?;
         ctx.update_receipt(|receipt| receipt.folders.push(folder.to_path_buf()));

@@ -141,6 +141,11 @@ impl<'a> PathArgument<'a> {
         Some(Self { id, label: None, text, path, by: None, at })
     }
 
+    /// Whether the path is in a bucket or on a web server.
+    pub(super) fn is_remote(&self) -> bool {
+        store::is_remote(&self.path)
+    }
+
     fn describe(&self, command: &Command) -> String {
         let flag = command.get_arguments().find(|flag| flag.get_id() == self.id);
         let flag = match flag.and_then(clap::Arg::get_long) {

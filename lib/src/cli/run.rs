@@ -15,7 +15,7 @@ use crate::blocks::{
     Cancel, Context, Error, ExitReason, KillPoint, Receipt, abort_if_selected, receipt_path,
     sentence,
 };
-use crate::{files, volume};
+use crate::{files, store, volume};
 
 /// The voxloom release, common to all programs.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -86,11 +86,18 @@ fn attempt<P: Program>(
     let program = P::from_arg_matches(matches)?;
     files::set_sync(!flags.no_sync());
     flags.set_endpoint();
+    store::remember();
     streams::check(&program, command, matches)?;
     path_conflicts::check(&program, command, matches)?;
     // programs that only inspect may read unfinished volumes, and report that they are unfinished
     volume::allow_unfinished(flags.allow_unfinished() || P::FLAG_SET == FlagSet::Inspect);
     let mut ctx = flags.context(Cancel::on_signals()?)?;
+    if path_conflicts::path_arguments(command, matches)
+        .iter()
+        .any(path_conflicts::PathArgument::is_remote)
+    {
+        ctx.io_threads = Some(store::IN_FLIGHT.max(ctx.threads.div_ceil(2)));
+    }
     if ctx.finish && ctx.scattered && !P::SECOND_PASS {
         let message = format!(
             "--finish with --part: {} does nothing after all parts that could be shared; give --finish alone",

@@ -10,16 +10,16 @@ use std::io;
 use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use object_store::client::HttpError;
-use object_store::list::{PaginatedListOptions, PaginatedListStore};
+use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
 use object_store::path::Path as Key;
 use object_store::{
     GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
 };
 use tokio::runtime::Runtime;
 
-use super::remote::{Page, Remote};
+use super::remote::{Page, PageBelow, Remote};
 use super::retry::{self, Outage, RetryPolicy, TryError};
 use super::{EntryKind, FolderEntry, ReadRange, Stat};
 
@@ -302,13 +302,17 @@ impl Remote for Bucket {
         written.ok_or_else(|| self.no_bucket())
     }
 
-    fn delete(&self, key: &str) -> io::Result<()> {
+    fn delete(&self, keys: &[String]) -> io::Result<()> {
         self.check_writable()?;
-        let limit = self.policy.silence;
-        self.request(
-            limit,
-            |_| async move { self.outcome(self.store.delete(&self.key(key)?).await) },
-        )?;
+        self.request(self.reading(), |_| async move {
+            let keys = keys.iter().map(|key| self.key(key)).collect::<Result<Vec<_>, _>>()?;
+            let keys = futures_util::stream::iter(keys.into_iter().map(Ok)).boxed();
+            let mut deleted = self.store.delete_stream(keys);
+            while let Some(result) = deleted.next().await {
+                self.outcome(result)?;
+            }
+            Ok(Some(()))
+        })?;
         Ok(())
     }
 
@@ -336,23 +340,7 @@ impl Remote for Bucket {
     }
 
     fn page(&self, key: &str, most: usize, token: Option<String>) -> io::Result<Page> {
-        let Some(pages) = &self.pages else {
-            let message =
-                format!("{} is a web server, whose folders cannot be listed", self.address);
-            return Err(retry::error(io::ErrorKind::Unsupported, message));
-        };
-        let prefix = if key.is_empty() { String::new() } else { format!("{key}/") };
-        let page = self.request(self.policy.silence, |_| {
-            let options = PaginatedListOptions {
-                delimiter: Some("/".into()),
-                max_keys: Some(most.clamp(1, 1000)),
-                page_token: token.clone(),
-                ..PaginatedListOptions::default()
-            };
-            let prefix = (!prefix.is_empty()).then_some(prefix.as_str());
-            async move { self.outcome(pages.list_paginated(prefix, options).await) }
-        })?;
-        let page = page.ok_or_else(|| self.no_bucket())?;
+        let page = self.listed(key, Some("/"), most, token.as_ref())?;
         let name = |path: &Key| path.filename().map(str::to_owned);
         let folders = page.result.common_prefixes.iter().filter_map(name);
         let mut entries: Vec<_> = folders
@@ -368,9 +356,47 @@ impl Remote for Bucket {
         }));
         Ok((entries, page.page_token))
     }
+
+    fn page_below(&self, key: &str, token: Option<String>) -> io::Result<PageBelow> {
+        let page = self.listed(key, None, usize::MAX, token.as_ref())?;
+        let objects = page.result.objects.iter();
+        let below = objects.filter_map(|object| match key {
+            "" => Some(object.location.as_ref()),
+            key => object.location.as_ref().strip_prefix(key)?.strip_prefix('/'),
+        });
+        Ok((below.map(str::to_owned).collect(), page.page_token))
+    }
 }
 
 impl Bucket {
+    /// A page of the objects below a folder; with a delimiter, those of folders in it are stated as
+    /// common prefixes.
+    fn listed(
+        &self,
+        key: &str,
+        delimiter: Option<&'static str>,
+        most: usize,
+        token: Option<&String>,
+    ) -> io::Result<PaginatedListResult> {
+        let Some(pages) = &self.pages else {
+            let message =
+                format!("{} is a web server, whose folders cannot be listed", self.address);
+            return Err(retry::error(io::ErrorKind::Unsupported, message));
+        };
+        let prefix = if key.is_empty() { String::new() } else { format!("{key}/") };
+        let page = self.request(self.policy.silence, |_| {
+            let options = PaginatedListOptions {
+                delimiter: delimiter.map(Into::into),
+                max_keys: Some(most.clamp(1, 1000)),
+                page_token: token.cloned(),
+                ..PaginatedListOptions::default()
+            };
+            let prefix = (!prefix.is_empty()).then_some(prefix.as_str());
+            async move { self.outcome(pages.list_paginated(prefix, options).await) }
+        })?;
+        page.ok_or_else(|| self.no_bucket())
+    }
+
     /// Refuses to write to a web server.
     fn check_writable(&self) -> io::Result<()> {
         if self.pages.is_some() {

@@ -142,6 +142,32 @@ pub(super) fn visit(
     Ok(())
 }
 
+/// As [`super::visit_below`]; `prefix` is put before the names.
+pub(super) fn visit_below(
+    folder: &Path,
+    prefix: &str,
+    see: &mut dyn FnMut(FolderEntry) -> ControlFlow<()>,
+) -> io::Result<ControlFlow<()>> {
+    let mut entries = Vec::new();
+    visit(folder, &mut |entry| {
+        entries.push(entry);
+        ControlFlow::Continue(())
+    })?;
+    for entry in entries {
+        let below = (entry.kind == EntryKind::Folder && !entry.is_link)
+            .then(|| (folder.join(&entry.name), format!("{prefix}{}/", entry.name)));
+        let name = format!("{prefix}{}", entry.name);
+        let mut flow = see(FolderEntry { name, ..entry });
+        if let (ControlFlow::Continue(()), Some((folder, prefix))) = (flow, below) {
+            flow = visit_below(&folder, &prefix, see)?;
+        }
+        if flow.is_break() {
+            return Ok(flow);
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
 /// The folder of a file.
 fn folder_of(at: &Path) -> &Path {
     match at.parent() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::remote::{Page, Remote};
+use super::remote::{Page, PageBelow, Remote};
 use super::{EntryKind, FolderEntry, ReadRange, Stat};
 
 /// The objects of one bucket, each with the number of the write that made it, and the number of
@@ -16,6 +16,22 @@ impl Memory {
     fn lock(&self) -> MutexGuard<'_, (BTreeMap<String, (Vec<u8>, u64)>, u64)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// All keys below a folder, without that of the folder.
+    fn below(&self, key: &str) -> Vec<String> {
+        let prefix = if key.is_empty() { String::new() } else { format!("{key}/") };
+        let objects = self.lock();
+        let below = objects.0.range(prefix.clone()..);
+        below.map_while(|(key, _)| Some(key.strip_prefix(&prefix)?.to_owned())).collect()
+    }
+}
+
+/// The next items, at most `most` and at most 100, after the page that returned this token.
+fn page_of<T>(mut all: Vec<T>, most: usize, token: Option<String>) -> (Vec<T>, Option<String>) {
+    let start = token.and_then(|token| token.parse().ok()).unwrap_or(0);
+    let end = all.len().min(start + most.clamp(1, 100));
+    let next = (end < all.len()).then(|| end.to_string());
+    (all.drain(start..end).collect(), next)
 }
 
 impl Remote for Memory {
@@ -47,8 +63,9 @@ impl Remote for Memory {
         Ok(true)
     }
 
-    fn delete(&self, key: &str) -> io::Result<()> {
-        self.lock().0.remove(key);
+    fn delete(&self, keys: &[String]) -> io::Result<()> {
+        let mut objects = self.lock();
+        keys.iter().for_each(|key| drop(objects.0.remove(key)));
         Ok(())
     }
 
@@ -63,11 +80,9 @@ impl Remote for Memory {
     }
 
     fn page(&self, key: &str, most: usize, token: Option<String>) -> io::Result<Page> {
-        let prefix = if key.is_empty() { String::new() } else { format!("{key}/") };
-        let objects = self.lock();
-        let below = objects.0.range(prefix.clone()..).map(|(key, _)| key.as_str());
-        let below = below.map_while(|key| key.strip_prefix(prefix.as_str()));
-        let mut entries: Vec<FolderEntry> = below
+        let mut entries: Vec<FolderEntry> = self
+            .below(key)
+            .iter()
             .map(|name| match name.split_once('/') {
                 Some((folder, _)) => {
                     FolderEntry { name: folder.to_owned(), kind: EntryKind::Folder, is_link: false }
@@ -78,9 +93,10 @@ impl Remote for Memory {
             })
             .collect();
         entries.dedup();
-        let start = token.and_then(|token| token.parse().ok()).unwrap_or(0);
-        let end = entries.len().min(start + most.clamp(1, 100));
-        let next = (end < entries.len()).then(|| end.to_string());
-        Ok((entries.drain(start..end).collect(), next))
+        Ok(page_of(entries, most, token))
+    }
+
+    fn page_below(&self, key: &str, token: Option<String>) -> io::Result<PageBelow> {
+        Ok(page_of(self.below(key), usize::MAX, token))
     }
 }

@@ -30,6 +30,7 @@ mod cloud;
 pub mod document;
 mod local;
 mod location;
+mod memo;
 #[cfg(test)]
 mod memory;
 mod present;
@@ -43,6 +44,7 @@ mod tests;
 pub use cloud::{check_endpoint, set_endpoint};
 pub use local::{PREFIX, is_missing, replace_folder, sweep, temporary};
 pub use location::{ancestors, is_listable, is_remote, is_same_root, parent, parse, resolve};
+pub use memo::{forget, remember};
 pub use present::present;
 
 /// Maximum number of concurrent requests of one call that accesses several objects.
@@ -132,10 +134,10 @@ pub struct FolderEntry {
 pub fn read(at: &Path, wanted: ReadRange, buffer: &mut Vec<u8>) -> io::Result<Option<u64>> {
     waiting(|| match remote::find(at)? {
         None => local::read(at, wanted, buffer),
-        Some((store, key)) => {
+        Some((store, key)) => memo::read(at, wanted, buffer, |buffer| {
             buffer.clear();
             store.read(&key, wanted, buffer)
-        }
+        }),
     })
 }
 
@@ -203,7 +205,10 @@ pub fn concurrently<I: Sync, T: Send>(
 pub fn put(at: &Path, bytes: &[u8]) -> io::Result<()> {
     waiting(|| match remote::find(at)? {
         None => local::put(at, bytes),
-        Some((store, key)) => store.put(&key, bytes),
+        Some((store, key)) => {
+            memo::forget();
+            store.put(&key, bytes)
+        }
     })
 }
 
@@ -216,7 +221,10 @@ pub fn put(at: &Path, bytes: &[u8]) -> io::Result<()> {
 pub fn put_later(staging: &Path, at: &Path, bytes: &[u8]) -> io::Result<()> {
     waiting(|| match remote::find(at)? {
         None => local::put_later(staging, at, bytes),
-        Some((store, key)) => store.put(&key, bytes),
+        Some((store, key)) => {
+            memo::forget();
+            store.put(&key, bytes)
+        }
     })
 }
 
@@ -227,7 +235,10 @@ pub fn put_later(staging: &Path, at: &Path, bytes: &[u8]) -> io::Result<()> {
 pub fn put_if_absent(at: &Path, bytes: &[u8]) -> io::Result<bool> {
     waiting(|| match remote::find(at)? {
         None => local::put_if_absent(at, bytes),
-        Some((store, key)) => store.put_if_absent(&key, bytes),
+        Some((store, key)) => {
+            memo::forget();
+            store.put_if_absent(&key, bytes)
+        }
     })
 }
 
@@ -236,9 +247,30 @@ pub fn put_if_absent(at: &Path, bytes: &[u8]) -> io::Result<bool> {
 /// # Errors
 /// The system's error.
 pub fn delete(at: &Path) -> io::Result<()> {
-    waiting(|| match remote::find(at)? {
-        None => local::delete(at),
-        Some((store, key)) => store.delete(&key),
+    delete_several(&[at.to_owned()])
+}
+
+/// Removes several files, or objects of one bucket, as far as they exist. A bucket needs one request
+/// for many objects.
+///
+/// # Errors
+/// The system's error.
+pub fn delete_several(at: &[PathBuf]) -> io::Result<()> {
+    let Some(first) = at.first() else { return Ok(()) };
+    if is_remote(first) {
+        memo::forget();
+    }
+    waiting(|| {
+        let Some((store, _)) = remote::find(first)? else {
+            return at.iter().try_for_each(|at| local::delete(at));
+        };
+        let mut keys = Vec::with_capacity(at.len());
+        for at in at {
+            keys.extend(remote::find(at)?.map(|(_, key)| key));
+        }
+        let batches: Vec<_> = keys.chunks(remote::MOST_DELETED).collect();
+        let deleted = concurrently(&batches, IN_FLIGHT, |keys| store.delete(keys));
+        deleted.into_iter().collect()
     })
 }
 
@@ -259,31 +291,25 @@ pub fn delete_folder(folder: &Path) -> io::Result<()> {
 /// # Errors
 /// The system's error.
 pub fn clear_folder(folder: &Path, keep: Option<&Path>) -> io::Result<()> {
-    let name = |file: &Path| file.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    let kept = keep.map(|keep| keep.join(CLAIM));
     for _ in 0..MAX_LISTINGS {
-        let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
-        while let Some(folder) = folders.pop() {
-            for FolderEntry { name, kind, .. } in list(&folder)? {
-                match kind {
-                    EntryKind::File if keep == Some(&*folder) && name == CLAIM => {}
-                    EntryKind::File => files.push(folder.join(name)),
-                    EntryKind::Folder => folders.push(folder.join(name)),
-                }
-            }
-        }
+        let mut files = Vec::new();
+        visit_below(folder, &mut |entry| {
+            files.push(folder.join(entry.name));
+            ControlFlow::Continue(())
+        })?;
+        files.retain(|file| Some(file) != kept.as_ref());
         if files.is_empty() {
             return Ok(());
         }
         let is_ours = |file: &PathBuf| file.iter().any(|part| part == OWN_FOLDER);
+        let is_metadata = |file: &PathBuf| {
+            let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.starts_with(".z") || matches!(name, "zarr.json" | "attributes.json")
+        };
         let (last, others): (Vec<_>, Vec<_>) = files.into_iter().partition(is_ours);
-        let (first, middle): (Vec<_>, Vec<_>) = others.into_iter().partition(|file| {
-            name(file).is_some_and(|name| {
-                name.starts_with(".z") || matches!(&*name, "zarr.json" | "attributes.json")
-            })
-        });
-        for files in [first, middle, last] {
-            each(&files, delete).into_iter().collect::<io::Result<()>>()?;
-        }
+        let (first, middle): (Vec<_>, Vec<_>) = others.into_iter().partition(is_metadata);
+        [first, middle, last].iter().try_for_each(|files| delete_several(files))?;
     }
     Ok(())
 }
@@ -295,9 +321,13 @@ pub fn clear_folder(folder: &Path, keep: Option<&Path>) -> io::Result<()> {
 pub fn stat(at: &Path) -> io::Result<Option<Stat>> {
     waiting(|| match remote::find(at)? {
         None => local::stat(at),
-        Some((store, key)) => match store.stat(&key)? {
+        Some((store, key)) => match memo::stat(at, || store.stat(&key))? {
             Some(stat) => Ok(Some(stat)),
-            None if !is_listable(at) || store.page(&key, 1, None)?.0.is_empty() => Ok(None),
+            None if !is_listable(at)
+                || !memo::is_prefix(at, || Ok(!store.page(&key, 1, None)?.0.is_empty()))? =>
+            {
+                Ok(None)
+            }
             None => Ok(Some(Stat { kind: EntryKind::Folder, length: 0, changed: None, tag: None })),
         },
     })
@@ -311,7 +341,7 @@ pub fn stat(at: &Path) -> io::Result<Option<Stat>> {
 pub fn stat_file(at: &Path) -> io::Result<Option<Stat>> {
     waiting(|| match remote::find(at)? {
         None => local::stat(at),
-        Some((store, key)) => store.stat(&key),
+        Some((store, key)) => memo::stat(at, || store.stat(&key)),
     })
 }
 
@@ -335,8 +365,42 @@ pub fn visit(folder: &Path, see: &mut dyn FnMut(FolderEntry) -> ControlFlow<()>)
         let Some((store, key)) = remote::find(folder)? else { return local::visit(folder, see) };
         let mut token = None;
         loop {
-            let (entries, next) = store.page(&key, usize::MAX, token)?;
+            let (entries, next) = memo::page(folder, token.as_deref(), || {
+                store.page(&key, usize::MAX, token.clone())
+            })?;
             if entries.into_iter().any(|entry| see(entry).is_break()) || next.is_none() {
+                return Ok(());
+            }
+            token = next;
+        }
+    })
+}
+
+/// Calls `see` for each file below a folder, at any depth and in any order, until it breaks; the
+/// name of the entry is its path below the folder. A local folder is itself an entry, before those
+/// in it, and links are not followed; a bucket has no folders.
+///
+/// # Errors
+/// As [`visit`].
+pub fn visit_below(
+    folder: &Path,
+    see: &mut dyn FnMut(FolderEntry) -> ControlFlow<()>,
+) -> io::Result<()> {
+    waiting(|| {
+        let Some((store, key)) = remote::find(folder)? else {
+            return local::visit_below(folder, "", see).map(drop);
+        };
+        let mut token = None;
+        loop {
+            let (names, next) = memo::page_below(folder, token.as_deref(), || {
+                store.page_below(&key, token.clone())
+            })?;
+            let mut entries = names.into_iter().map(|name| FolderEntry {
+                name,
+                kind: EntryKind::File,
+                is_link: false,
+            });
+            if entries.any(|entry| see(entry).is_break()) || next.is_none() {
                 return Ok(());
             }
             token = next;

@@ -16,17 +16,27 @@ pub(super) trait Remote: Send + Sync {
     fn put(&self, key: &str, bytes: &[u8]) -> io::Result<()>;
     /// As [`super::put_if_absent`].
     fn put_if_absent(&self, key: &str, bytes: &[u8]) -> io::Result<bool>;
-    /// As [`super::delete`].
-    fn delete(&self, key: &str) -> io::Result<()>;
+    /// Removes these objects, up to [`MOST_DELETED`] of them, with as few requests as the store
+    /// allows; objects that do not exist are no error.
+    fn delete(&self, keys: &[String]) -> io::Result<()>;
     /// As [`super::stat_file`].
     fn stat(&self, key: &str) -> io::Result<Option<Stat>>;
     /// The next entries of a folder, at most `most`, after the page that returned this token; and
     /// the token of the next page, if there is one.
     fn page(&self, key: &str, most: usize, token: Option<String>) -> io::Result<Page>;
+    /// The next objects below a folder, at any depth, after the page that returned this token: their
+    /// keys without that of the folder; and the token of the next page, if there is one.
+    fn page_below(&self, key: &str, token: Option<String>) -> io::Result<PageBelow>;
 }
+
+/// Maximum number of objects of one call of [`Remote::delete`]: S3 removes so many with one request.
+pub(super) const MOST_DELETED: usize = 1000;
 
 /// Entries of a folder, and the token of the next page.
 pub(super) type Page = (Vec<FolderEntry>, Option<String>);
+
+/// Keys below a folder, and the token of the next page.
+pub(super) type PageBelow = (Vec<String>, Option<String>);
 
 type MountedStores = HashMap<(String, String), Arc<dyn Remote>>;
 

@@ -36,25 +36,21 @@ pub(super) fn flat(folder: &Path, is_chunk: &dyn Fn(&str) -> bool) -> bool {
 /// Whether a file lies `depth` levels below `folder` such that all names on the path to it are
 /// numbers. Also true if the folder cannot be listed, or after [`MAX_ENTRIES`] entries.
 pub(super) fn nested(folder: &Path, depth: usize) -> bool {
-    fn search(folder: &Path, depth: usize, entries: &mut usize) -> bool {
-        let mut found = false;
-        // errors are reported when chunks are read
-        let _ = store::visit(folder, &mut |entry| {
-            *entries = entries.saturating_sub(1);
-            found = *entries == 0
-                || is_number(&entry.name)
-                    && match entry.kind {
-                        EntryKind::File => depth == 1,
-                        EntryKind::Folder => {
-                            depth > 1 && search(&folder.join(&entry.name), depth - 1, entries)
-                        }
-                    };
-            if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        found
+    if !store::is_listable(folder) {
+        return true;
     }
-    let mut entries = MAX_ENTRIES;
-    !store::is_listable(folder) || search(folder, depth, &mut entries)
+    let (mut entries, mut found) = (0, false);
+    // errors are reported when chunks are read
+    let _ = store::visit_below(folder, &mut |entry| {
+        entries += 1;
+        let mut names = entry.name.split('/');
+        found = entries > MAX_ENTRIES
+            || entry.kind == EntryKind::File
+                && names.clone().count() == depth
+                && names.all(is_number);
+        if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    found
 }
 
 /// The first file in an array's folder that looks like a chunk with another name: a file whose name

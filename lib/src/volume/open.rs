@@ -1,8 +1,6 @@
 //! Opens the array at a location, and names its dimensions. The format is detected from the
 //! content, not from the file name.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -17,7 +15,7 @@ use super::{
     Error, Format, conventions, npy, other_format, path_of, png, sections, shorten, stack, tiff,
     unfinished,
 };
-use crate::store::{self, EntryKind, ReadRange};
+use crate::store::{self, EntryKind, ReadRange, document};
 
 /// An array, before z, y and x are selected from its dimensions.
 pub(super) struct OpenedArray {
@@ -47,7 +45,6 @@ pub(super) fn find(location: &str) -> Result<OpenedArray, Error> {
 /// to open.
 pub(super) fn find_image(location: &str, image: Option<&str>) -> Result<OpenedArray, Error> {
     let path = path_of(location)?;
-    let is_tiff = |path: &Path| !store::is_remote(path) && is_tiff(path);
     let other_image = image.is_some_and(|image| image != "0");
     let one_image = || {
         let message = "holds one image; --image is for TIFF files that hold several";
@@ -64,14 +61,6 @@ pub(super) fn find_image(location: &str, image: Option<&str>) -> Result<OpenedAr
         Some(EntryKind::File) if is_tiff(&path) => file(location, &path, image),
         _ if other_image => one_image(),
         Some(EntryKind::Folder) => folder(location, &path, Node::read(&path)?.as_ref()),
-        Some(EntryKind::File) if store::is_remote(&path) && sections::is_table(&path) => {
-            sections::open(location, &path)
-        }
-        Some(EntryKind::File) if store::is_remote(&path) => {
-            let message = "is a single file in a bucket or on a web server, where only Zarr and N5 \
-                           can be read as volumes; copy it to a local path";
-            Err(Error::format(location, message))
-        }
         Some(EntryKind::File) => file(location, &path, None),
         None if location.contains(['*', '?', '[']) && !store::is_remote(&path) => {
             let files = stack::files(&path.to_string_lossy())?;
@@ -132,10 +121,8 @@ fn is_tiff(path: &Path) -> bool {
 }
 
 fn file(location: &str, path: &Path, image: Option<&str>) -> Result<OpenedArray, Error> {
-    let mut start = [0; 8];
-    let mut file = File::open(path).map_err(|source| Error::io("read", path, source))?;
-    let count = file.read(&mut start).map_err(|source| Error::io("read", path, source))?;
-    let start = &start[..count];
+    let start = document::read_start(path, 8);
+    let start = &*start.map_err(|source| Error::io("read", path, source))?;
     let (source, names, calibration, format): (Box<dyn Source>, _, _, _) =
         if start.starts_with(npy::MAGIC) {
             let (file, reversed, calibration) = npy::open(location, path)?;
@@ -147,6 +134,10 @@ fn file(location: &str, path: &Path, image: Option<&str>) -> Result<OpenedArray,
         } else if tiff::is_tiff(start) {
             let (source, names, calibration) = tiff::open(location, path, image)?;
             (source, names, calibration, Format::Tiff)
+        } else if start.starts_with(png::MAGIC) && store::is_remote(path) {
+            let message = "is a PNG file in a bucket or on a web server, where Zarr, N5, TIFF and \
+                           .npy can be read as volumes; copy it to a local path";
+            return Err(Error::format(location, message));
         } else if start.starts_with(png::MAGIC) {
             return stack_of(location, vec![path.to_owned()]);
         } else if sections::is_table(path) {

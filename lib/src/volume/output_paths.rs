@@ -1,5 +1,7 @@
 //! The location of an array in its container, and the groups above it.
 
+use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -178,7 +180,10 @@ impl OutputPaths {
     fn node(&self, location: &str, existing: Existing) -> Result<Option<Node>, Error> {
         let named = self.named();
         // between the two calls, another process may replace one array with another
-        for _ in 0..4 {
+        for attempt in 0..4 {
+            if attempt > 0 {
+                store::forget();
+            }
             if let Some(node) = Node::read(named)? {
                 return Ok(Some(node));
             }
@@ -354,32 +359,43 @@ fn foreign(folder: &Path, is_array: bool) -> Result<Option<PathBuf>, Error> {
     let is_number = |name: &str| {
         name.split('.').all(|part| part == "c" || part.bytes().all(|b| b.is_ascii_digit()))
     };
-    // another process may be replacing the folder: then it is empty
-    let entries = store::list(folder).map_err(|e| Error::io("read", folder, e))?;
-    for FolderEntry { name, kind, is_link } in entries {
-        let is_file = kind == EntryKind::File && !is_link;
-        let is_ours = name.starts_with(".voxloom");
-        let is_metadata = METADATA.contains(&name.as_str()) && is_file;
-        if is_ours || is_metadata || (is_array && is_file && is_number(&name)) {
-            continue;
-        }
-        let below = folder.join(&name);
-        if kind != EntryKind::Folder || is_link {
-            return Ok(Some(below));
-        }
-        let inner = if is_array && is_number(&name) {
-            foreign(&below, true)?
-        } else {
-            match Node::read(&below)? {
-                Some(node) => foreign(&below, node.is_array)?,
-                // N5 groups need no metadata
-                None if !is_array && ome::is_level_name(&name) => foreign(&below, true)?,
-                None => Some(below),
+    let mut nodes: HashMap<PathBuf, Option<bool>> = HashMap::new();
+    let mut found = Ok(None);
+    let mut is_foreign = |entry: &FolderEntry| -> Result<Option<PathBuf>, Error> {
+        let (mut at, mut is_array) = (folder.to_owned(), is_array);
+        let mut names = entry.name.split('/').peekable();
+        while let Some(name) = names.next() {
+            at.push(name);
+            let is_last = names.peek().is_none();
+            let is_file = is_last && entry.kind == EntryKind::File && !entry.is_link;
+            let is_metadata = METADATA.contains(&name) && is_file;
+            if name.starts_with(".voxloom") || is_metadata {
+                return Ok(None);
             }
-        };
-        if inner.is_some() {
-            return Ok(inner);
+            if is_last && (entry.is_link || is_file) {
+                return Ok((!(is_file && is_array && is_number(name))).then_some(at));
+            }
+            if is_array && is_number(name) {
+                continue;
+            }
+            if !nodes.contains_key(&at) {
+                let node = Node::read(&at)?.map(|node| node.is_array);
+                // N5 groups need no metadata
+                let is_level = !is_array && ome::is_level_name(name);
+                nodes.insert(at.clone(), node.or(is_level.then_some(true)));
+            }
+            match nodes[&at] {
+                Some(below) => is_array = below,
+                None => return Ok(Some(at)),
+            }
         }
-    }
-    Ok(None)
+        Ok(None)
+    };
+    // another process may be replacing the folder: then it is empty
+    let visited = store::visit_below(folder, &mut |entry| {
+        found = is_foreign(&entry);
+        if matches!(found, Ok(None)) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    visited.map_err(|e| Error::io("read", folder, e))?;
+    found
 }

@@ -24,6 +24,7 @@ pub(super) fn all(root: &Path) {
     writers_of_one_object(&root.join("two"));
     creators_of_one_object(&root.join("race"));
     listing(&root.join("listing"));
+    listing_below(&root.join("listing"));
     removing(&root.join("removing"));
     versions(&root.join("versions"));
 }
@@ -173,6 +174,43 @@ fn listing(root: &Path) {
     })
     .unwrap();
     assert_eq!(seen, 5);
+}
+
+/// The names of all files below a folder, and of its folders if the store has them.
+fn names_below(folder: &Path) -> (Vec<String>, Vec<String>) {
+    let (mut files, mut folders) = (Vec::new(), Vec::new());
+    store::visit_below(folder, &mut |entry| {
+        let names = if entry.kind == EntryKind::File { &mut files } else { &mut folders };
+        names.push(entry.name);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    files.sort();
+    folders.sort();
+    (files, folders)
+}
+
+/// Checks the listing of everything below a folder that [`listing`] has written.
+fn listing_below(root: &Path) {
+    let (files, folders) = names_below(&root.join("a"));
+    assert_eq!(files, ["c.0", "c/0/0", "c/0/1", "zarr.json"]);
+    assert!(folders.is_empty() || folders == ["c", "c/0"], "{folders:?}");
+    assert_eq!(names_below(&root.join("many")).0.len(), 1100);
+    assert_eq!(names_below(&root.join("nothing")), (Vec::new(), Vec::new()));
+    let mut seen = 0;
+    store::visit_below(root, &mut |_| {
+        seen += 1;
+        if seen < 5 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })
+    .unwrap();
+    assert_eq!(seen, 5);
+    let mut many: Vec<PathBuf> = (0..1100).map(|i| root.join(format!("many/{i}"))).collect();
+    let last = many.pop().unwrap();
+    many.push(root.join("many/missing"));
+    store::delete_several(&many).unwrap();
+    assert_eq!(names(&root.join("many")), [("1099".to_owned(), EntryKind::File)]);
+    store::delete_several(&[last]).unwrap();
+    store::delete_several(&[]).unwrap();
 }
 
 fn removing(root: &Path) {

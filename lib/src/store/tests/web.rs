@@ -91,13 +91,19 @@ impl Web {
         })
     }
 
-    /// As [`Web::serve`] without faults; each response is delayed by `pause`.
+    /// As [`Web::serve`] without faults, but after so many chunks were sent, every connection is
+    /// reset.
     #[allow(dead_code, reason = "the tests of the library have no use for it")]
-    pub(crate) fn slow(folder: &Path, pause: Duration) -> Self {
-        let folder = folder.to_owned();
+    pub(crate) fn dying(folder: &Path, chunks: usize) -> Self {
+        let (folder, sent) = (folder.to_owned(), AtomicUsize::new(0));
         Self::start(0.0, move |head, _| {
-            std::thread::sleep(pause);
-            Ok(file(&folder, head))
+            let is_chunk = head.starts_with(b"GET") && head.windows(3).any(|part| part == b"/c/");
+            let before = sent.fetch_add(usize::from(is_chunk), Ordering::SeqCst);
+            if before >= chunks {
+                Err(io::ErrorKind::ConnectionReset.into())
+            } else {
+                Ok(file(&folder, head))
+            }
         })
     }
 

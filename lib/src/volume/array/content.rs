@@ -9,8 +9,9 @@ use crate::volume::{Error, open, path_of, sections};
 
 /// The maximum number of files of an array that are examined.
 const MAX_FILES: u64 = 1024;
-/// The same limit in a bucket or on a web server, where each file takes a request.
-const MAX_REQUESTS: u64 = 64;
+/// The same limit in a bucket or on a web server, where each file takes a request; they are sent at
+/// the same time.
+pub(super) const MAX_REQUESTS: u64 = 64;
 /// Files of up to this many bytes in total are hashed completely.
 const MAX_HASHED_BYTES: u64 = 64 << 20;
 
@@ -95,7 +96,7 @@ impl<'a> StoredContent<'a> {
     pub(in crate::volume) fn file_states(&self) -> Result<Vec<FileState>, Error> {
         let (_, paths) = self.sample();
         let is_whole = self.is_whole;
-        let stats = store::each(&paths, |path| state(path, is_whole));
+        let stats = each(&paths, |path| state(path, is_whole));
         let seen = |(path, stat): (PathBuf, _)| Ok(FileState { path, is_whole, stat: stat? });
         paths.into_iter().zip(stats).map(seen).collect()
     }
@@ -114,7 +115,7 @@ impl<'a> StoredContent<'a> {
     pub(in crate::volume) fn fingerprint(&self) -> Result<String, Error> {
         let (numbers, paths) = self.sample();
         let mut found = Vec::new();
-        for ((number, path), stat) in numbers.iter().zip(&paths).zip(store::each(&paths, stat)) {
+        for ((number, path), stat) in numbers.iter().zip(&paths).zip(each(&paths, stat)) {
             if let Some(stat) = stat? {
                 found.push((*number, path, stat));
             }
@@ -134,6 +135,13 @@ impl<'a> StoredContent<'a> {
         }
         Ok(fingerprint.hex())
     }
+}
+
+/// Applies `work` to the examined files: to all at the same time where each takes a request.
+fn each<T: Send>(paths: &[PathBuf], work: impl Fn(&Path) -> T + Sync) -> Vec<T> {
+    let is_remote = paths.iter().any(|path| store::is_remote(path));
+    let at_once = if is_remote { MAX_REQUESTS as usize } else { 1 };
+    store::concurrently(paths, at_once, |path| work(path))
 }
 
 /// The state of a file of an array.

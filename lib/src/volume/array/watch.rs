@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 
 use crate::store::{self, Stat};
-use crate::volume::content::FileState;
+use crate::volume::content::{self, FileState};
 use crate::volume::node::Node;
 use crate::volume::source::Source;
 use crate::volume::{Error, open, path_of, unfinished};
@@ -100,6 +100,7 @@ impl Watch {
     }
 
     fn check_file(&self) -> Result<(), Error> {
+        store::forget();
         let changed = |what, path| self.changed(what, path);
         let now =
             store::stat_file(&self.file).map_err(|source| Error::io("read", &self.file, source))?;
@@ -132,7 +133,7 @@ impl Watch {
         self.check_file()?;
         let before = self.files.get().map_or(&[][..], Vec::as_slice);
         let is_remote = before.first().is_some_and(|seen| store::is_remote(&seen.path));
-        let at_once = if is_remote { store::IN_FLIGHT } else { 1 };
+        let at_once = if is_remote { content::MAX_REQUESTS as usize } else { 1 };
         let now = store::concurrently(before, at_once, FileState::now);
         for (seen, now) in before.iter().zip(now) {
             let path = &seen.path;

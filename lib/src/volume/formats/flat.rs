@@ -72,6 +72,10 @@ impl Source for FlatFile {
         false
     }
 
+    fn in_flight(&self) -> usize {
+        if store::is_remote(&self.path) { store::IN_FLIGHT } else { 1 }
+    }
+
     fn stored(&self) -> StoredContent<'_> {
         let shape = &self.layout.shape;
         let form =

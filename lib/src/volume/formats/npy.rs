@@ -1,13 +1,12 @@
 //! NumPy's `.npy` format, versions 1 to 3
 //! (<https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>).
 
-use std::fs::{self, File};
-use std::io::Read;
 use std::path::Path;
 
 use serde_json::Map;
 
 use crate::geom::Grid;
+use crate::store::document;
 use crate::volume::calibration::Calibration;
 use crate::volume::flat::{FlatFile, planes};
 use crate::volume::source::ArrayLayout;
@@ -26,10 +25,9 @@ pub(in crate::volume) fn open(
     path: &Path,
 ) -> Result<(FlatFile, bool, Calibration), Error> {
     let bad = |message: &str| Error::format(location, format!("is a damaged .npy file: {message}"));
-    let mut file = File::open(path).map_err(|source| Error::io("read", path, source))?;
-    let mut start = [0; 12];
-    let count = file.read(&mut start).map_err(|source| Error::io("read", path, source))?;
-    if count < 12 {
+    let failed = |source| Error::io("read", path, source);
+    let start = document::read_start(path, 12).map_err(failed)?;
+    if start.len() < 12 {
         return Err(bad("it ends within its header"));
     }
     let (length, offset) = match start[6] {
@@ -37,13 +35,12 @@ pub(in crate::volume) fn open(
         2 | 3 => (u32::from_le_bytes([start[8], start[9], start[10], start[11]]) as usize, 12),
         version => return Err(bad(&format!("its version is {version}"))),
     };
-    let mut header = start[offset..].to_vec();
     if length > MAX_HEADER {
         return Err(bad(&format!("its header has {length} bytes")));
     }
-    let rest = file.take(length.saturating_sub(header.len()) as u64).read_to_end(&mut header);
-    rest.map_err(|source| Error::io("read", path, source))?;
-    let text = header.get(..length).and_then(|header| std::str::from_utf8(header).ok());
+    let head = document::read_start(path, offset + length).map_err(failed)?;
+    let header = head.get(offset..offset + length);
+    let text = header.and_then(|header| std::str::from_utf8(header).ok());
     let text = text.ok_or_else(|| bad("its header ends early"))?;
     let (Some(name), Some(shape)) = (entry(text, "descr"), entry(text, "shape")) else {
         return Err(bad("its header has no descr and shape"));
@@ -59,7 +56,7 @@ pub(in crate::volume) fn open(
     if reversed {
         shape.reverse();
     }
-    let length_there = fs::metadata(path).map_err(|source| Error::io("read", path, source))?.len();
+    let length_there = document::length(path).map_err(failed)?;
     let data = (shape.iter()).try_fold(dtype.size() as u64, |a, n| a.checked_mul(*n));
     let offset = (offset + length) as u64;
     match data.and_then(|data| data.checked_add(offset)) {

@@ -88,6 +88,72 @@ fn another_content_has_another_fingerprint_and_the_same_has_the_same() {
     assert_eq!(fingerprint(&local).unwrap(), fingerprint("memory://fingerprints/a.json").unwrap());
 }
 
+/// Copies files of a folder into a bucket.
+fn copy(folder: &tempfile::TempDir, names: &[&str], bucket: &str) {
+    for name in names {
+        let bytes = std::fs::read(at(folder, name)).unwrap();
+        store::put(&Path::new(bucket).join(name), &bytes).unwrap();
+    }
+}
+
+#[test]
+fn tiff_and_npy_are_read_by_range() {
+    let folder = tempfile::tempdir().unwrap();
+    let shape = [6, 40, 50];
+    for (name, format) in [("a.tif", Format::Tiff), ("a.npy", Format::Npy)] {
+        let spec = spec(shape, [1, 40, 50], format);
+        let output = Output::create(&at(&folder, name), &spec, Existing::Refuse).unwrap();
+        fill::<u16>(&output, shape);
+        drop(output);
+    }
+    formats::pages(&at(&folder, "strips.tif"), shape, "", 0..6);
+    let ome = |own: &str| {
+        let plane = |z: usize| {
+            let name = if z < 4 { "one.ome.tif" } else { "two.ome.tif" };
+            format!(
+                r#"<TiffData FirstZ="{z}" IFD="{}" PlaneCount="1"><UUID FileName="{name}">urn:uuid:{name}</UUID></TiffData>"#,
+                z % 4
+            )
+        };
+        let planes: String = (0..6).map(plane).collect();
+        format!(
+            r#"<OME UUID="urn:uuid:{own}"><Image><Pixels DimensionOrder="XYZCT" SizeX="50" SizeY="40"
+            SizeZ="6" SizeC="1" SizeT="1">{planes}</Pixels></Image></OME>"#
+        )
+    };
+    formats::pages(&at(&folder, "one.ome.tif"), shape, &ome("one.ome.tif"), 0..4);
+    formats::pages(&at(&folder, "two.ome.tif"), shape, &ome("two.ome.tif"), 4..6);
+    let names = ["a.tif", "a.npy", "strips.tif", "one.ome.tif"];
+    copy(&folder, &names, "memory://files/deep");
+    let select = Select { spacing: Some([1.0; 3]), ..Select::default() };
+    let open = |location: &str| Volume::open(location, &select);
+    let lacks = open("memory://files/deep/one.ome.tif").unwrap_err().to_string();
+    assert!(lacks.contains("'two.ome.tif', which is not beside it"), "{lacks}");
+    copy(&folder, &["two.ome.tif"], "memory://files/deep");
+    for name in names {
+        let location = format!("memory://files/deep/{name}");
+        let volume = open(&location).unwrap_or_else(|error| panic!("{location}: {error}"));
+        assert_ramp::<u16>(&volume);
+        let watch = volume.watch();
+        let local = open(&at(&folder, name)).unwrap();
+        if !name.contains("ome") {
+            // an array of one small file is known by its content, one of several by their tags
+            assert_eq!(volume.identity().unwrap(), local.identity().unwrap(), "{name}");
+        }
+        // the object ends early, is replaced, and is removed
+        let at = Path::new(&location);
+        let bytes = store::get(at).unwrap().unwrap();
+        store::put(at, &bytes[..bytes.len() / 2]).unwrap();
+        assert!(watch.check().is_err(), "{name}");
+        let cut = open(&location).and_then(|v| v.read::<u16>(&v.grid().bounds()));
+        let message = cut.unwrap_err().to_string();
+        assert!(message.contains("truncated") || message.contains("ends"), "{message}");
+        store::delete(at).unwrap();
+        let gone = open(&location).unwrap_err().to_string();
+        assert!(gone.contains("not found") || gone.contains("not there"), "{gone}");
+    }
+}
+
 #[test]
 fn an_input_in_a_bucket_that_changes_while_it_is_read_is_noticed() {
     for (location, spec) in kinds("watched") {
@@ -107,11 +173,13 @@ fn an_input_in_a_bucket_that_changes_while_it_is_read_is_noticed() {
 fn a_bucket_says_what_is_there_instead() {
     let (location, spec) = kinds("hints").remove(0);
     fill::<u16>(&Output::create(&location, &spec, Existing::Refuse).unwrap(), spec.grid.shape);
+    store::put(&PathBuf::from("memory://hints/deep/plane.png"), b"\x89PNG\r\n\x1a\n").unwrap();
     store::put(&PathBuf::from("memory://hints/deep/plane.tif"), b"II*\0").unwrap();
     for (location, message) in [
         ("memory://hints/deep/b.zarr", "memory://hints/deep is there"),
         ("memory://hints/deep/a.zarr/3", "memory://hints/deep/a.zarr holds 0"),
-        ("memory://hints/deep/plane.tif", "copy it to a local path"),
+        ("memory://hints/deep/plane.png", "copy it to a local path"),
+        ("memory://hints/deep/plane.tif", "is truncated"),
     ] {
         let error = Volume::open(location, &Select::default()).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");

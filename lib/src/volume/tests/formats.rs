@@ -26,7 +26,12 @@ fn the_tutorial_s_n5_volume_has_its_known_shape_spacing_and_sum() {
 }
 
 /// Writes a file with the `tiff` crate; page `z` is plane `z` of a ramp.
-fn pages(path: &str, shape: [usize; 3], description: &str, planes: std::ops::Range<i64>) {
+pub(super) fn pages(
+    path: &str,
+    shape: [usize; 3],
+    description: &str,
+    planes: std::ops::Range<i64>,
+) {
     let mut encoder = TiffEncoder::new(File::create(path).unwrap())
         .unwrap()
         .with_compression(::tiff::encoder::Compression::Lzw);

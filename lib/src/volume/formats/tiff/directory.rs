@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::store::{self, ReadRange};
 use crate::volume::Error;
 use crate::volume::dtype::ByteOrder;
 use crate::volume::voxel::Voxel;
@@ -48,19 +49,44 @@ impl From<String> for TiffError {
 pub(super) struct BufferedFile {
     pub(super) path: PathBuf,
     pub(super) length: u64,
-    pub(super) file: File,
+    /// The open file; `None` in a bucket or on a web server, of which ranges are requested.
+    file: Option<File>,
     window: Vec<u8>,
     start: u64,
 }
 
 /// The minimum number of bytes per read call.
 const WINDOW: u64 = 4096;
+/// The same where each call is a request.
+const REMOTE_WINDOW: u64 = 256 << 10;
 
 impl BufferedFile {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let length = file.metadata()?.len();
+        let (file, length) = if store::is_remote(path) {
+            (None, store::document::length(path)?)
+        } else {
+            let file = File::open(path)?;
+            let length = file.metadata()?.len();
+            (Some(file), length)
+        };
         Ok(Self { path: path.to_owned(), length, file, window: Vec::new(), start: 0 })
+    }
+
+    /// Fills the buffer with the bytes from `at` on.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] if the file has fewer.
+    pub(super) fn read_exact_at(&self, buffer: &mut Vec<u8>, at: u64) -> io::Result<()> {
+        if let Some(file) = &self.file {
+            return file.read_exact_at(buffer, at);
+        }
+        let length = buffer.len();
+        let there = store::read(&self.path, ReadRange::Range { start: at, length }, buffer)?;
+        match there {
+            None => Err(io::ErrorKind::NotFound.into()),
+            Some(_) if buffer.len() != length => Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(_) => Ok(()),
+        }
     }
 
     /// The bytes `at..at + length`, which must lie within the file.
@@ -75,13 +101,11 @@ impl BufferedFile {
             return Err(text.into());
         };
         if at < self.start || end > self.start + self.window.len() as u64 {
-            let size = length.max(WINDOW).min(self.length - at);
-            self.window.resize(size as usize, 0);
-            self.start = at;
-            if let Err(error) = self.file.read_exact_at(&mut self.window, at) {
-                self.window.clear();
-                return Err(error.into());
-            }
+            let least = if self.file.is_some() { WINDOW } else { REMOTE_WINDOW };
+            let mut window = std::mem::take(&mut self.window);
+            window.resize(length.max(least).min(self.length - at) as usize, 0);
+            self.read_exact_at(&mut window, at)?;
+            (self.window, self.start) = (window, at);
         }
         let from = (at - self.start) as usize;
         Ok(&self.window[from..from + length as usize])

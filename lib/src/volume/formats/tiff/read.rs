@@ -1,5 +1,4 @@
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -10,6 +9,7 @@ use super::directory::{BufferedFile, TiffError};
 use super::form::{PageForm, Sample};
 use super::pages::Page;
 use super::series::{self, Series};
+use crate::store;
 use crate::volume::Error;
 use crate::volume::block::Block;
 use crate::volume::calibration::Calibration;
@@ -196,7 +196,7 @@ impl PageStack {
             return Err("was changed since it was opened".to_owned().into());
         }
         target.resize(bytes as usize, 0);
-        input.file.read_exact_at(target, offset)?;
+        input.read_exact_at(target, offset)?;
         if !plain {
             let [down, across] = form.chunks();
             decode(form, file, form.rows(index % (down * across) / across), out)?;
@@ -307,6 +307,10 @@ impl Source for PageStack {
             }
             TiffError::Io(error) => Error::io("read", path, error),
         })
+    }
+
+    fn in_flight(&self) -> usize {
+        if store::is_remote(&self.files[0]) { store::IN_FLIGHT } else { 1 }
     }
 
     fn stored(&self) -> StoredContent<'_> {

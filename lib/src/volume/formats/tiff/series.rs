@@ -10,6 +10,7 @@ use super::names;
 use super::ome::{LETTERS, Ome, TiffData};
 use super::pages::{Page, Pages};
 use super::planes::PlaneMap;
+use crate::store::{self, EntryKind};
 use crate::volume::calibration::Calibration;
 use crate::volume::{Error, shorten};
 
@@ -321,7 +322,8 @@ impl Files {
             Some(name) => self.paths[0].with_file_name(name),
             None => self.paths[0].clone(),
         };
-        if !path.is_file() {
+        let there = store::stat_file(&path).map_err(|error| Error::io("read", &path, error))?;
+        if there.is_none_or(|there| there.kind != EntryKind::File) {
             let text = format!(
                 "has planes in another file, '{}', which is not beside it; put it there",
                 shorten(name)

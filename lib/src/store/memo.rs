@@ -1,0 +1,307 @@
+//! What buckets and web servers have answered while a program starts.
+//!
+//! A program looks at the same locations several times before it begins: to find out what a location
+//! is, that no input would be overwritten, what an earlier run has done. In a bucket each of these
+//! takes a request. Between [`remember`] and [`forget`], answers about metadata, versions and
+//! folders are kept, so that the program sees one state of its inputs. Chunks and the files of runs
+//! (`.voxloom`) are never kept.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::remote::{Page, PageBelow};
+use super::{OWN_FOLDER, ReadRange, Stat};
+
+/// How long answers are kept at most.
+const MAX_AGE: Duration = Duration::from_secs(10);
+/// Maximum number of answers of each kind.
+const MAX_ANSWERS: usize = 10_000;
+/// Maximum size of a kept file, in bytes.
+const MAX_FILE: usize = 1 << 20;
+/// The metadata files of arrays and groups. Their content is kept, and that of other JSON documents.
+const METADATA: [&str; 5] = ["zarr.json", ".zarray", ".zgroup", ".zattrs", "attributes.json"];
+
+/// A folder and the token of one of its pages.
+type PageKey = (PathBuf, Option<String>);
+
+struct Memo {
+    since: Instant,
+    files: HashMap<PathBuf, Option<Vec<u8>>>,
+    stats: HashMap<PathBuf, Option<Stat>>,
+    prefixes: HashMap<PathBuf, bool>,
+    pages: HashMap<PageKey, Page>,
+    pages_below: HashMap<PageKey, PageBelow>,
+}
+
+static MEMO: Mutex<Option<Memo>> = Mutex::new(None);
+
+/// Keeps answers from now on, until [`forget`] is called or a few seconds have passed. Anything that
+/// this process writes to a bucket ends it.
+pub fn remember() {
+    let memo = Memo {
+        since: Instant::now(),
+        files: HashMap::new(),
+        stats: HashMap::new(),
+        prefixes: HashMap::new(),
+        pages: HashMap::new(),
+        pages_below: HashMap::new(),
+    };
+    *MEMO.lock().unwrap_or_else(PoisonError::into_inner) = Some(memo);
+}
+
+/// Discards all answers, and keeps none from now on: to be called before something is compared with
+/// its present state.
+pub fn forget() {
+    *MEMO.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
+/// The kept answer, or the one that `ask` returns.
+fn recall<K: Hash + Eq, V: Clone>(
+    key: K,
+    answers: fn(&mut Memo) -> &mut HashMap<K, V>,
+    ask: impl FnOnce() -> io::Result<V>,
+) -> io::Result<V> {
+    let with = |work: &mut dyn FnMut(&mut HashMap<K, V>)| {
+        let mut memo = MEMO.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(memo) = memo.as_mut().filter(|memo| memo.since.elapsed() < MAX_AGE) {
+            work(answers(memo));
+        }
+    };
+    let mut known = None;
+    with(&mut |answers| known = answers.get(&key).cloned());
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let answer = ask()?;
+    let mut new = Some((key, answer.clone()));
+    with(&mut |answers| {
+        if answers.len() < MAX_ANSWERS {
+            answers.extend(new.take());
+        }
+    });
+    Ok(answer)
+}
+
+/// Whether a location belongs to the files of runs, which other runs change.
+fn is_of_runs(at: &Path) -> bool {
+    at.iter().any(|part| part == OWN_FOLDER)
+}
+
+/// As [`super::read`]; `fetch` reads into the buffer.
+pub(super) fn read(
+    at: &Path,
+    wanted: ReadRange,
+    buffer: &mut Vec<u8>,
+    fetch: impl FnOnce(&mut Vec<u8>) -> io::Result<Option<u64>>,
+) -> io::Result<Option<u64>> {
+    let is_metadata = METADATA.iter().any(|name| at.file_name().is_some_and(|own| own == *name));
+    let is_document = at.extension().is_some_and(|extension| extension == "json");
+    let ReadRange::Whole(most) = wanted else { return fetch(buffer) };
+    if !(is_metadata || is_document) || most < MAX_FILE as u64 || is_of_runs(at) {
+        return fetch(buffer);
+    }
+    let mut long = None;
+    let kept = recall(
+        at.to_owned(),
+        |memo| &mut memo.files,
+        || {
+            let length = fetch(buffer)?;
+            if length.is_some_and(|length| length > MAX_FILE as u64) {
+                long = length;
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            Ok(length.map(|_| buffer.clone()))
+        },
+    );
+    if long.is_some() {
+        return Ok(long);
+    }
+    buffer.clear();
+    Ok(kept?.map(|bytes| {
+        *buffer = bytes;
+        buffer.len() as u64
+    }))
+}
+
+/// As [`super::stat_file`]; `ask` sends the request.
+pub(super) fn stat(
+    at: &Path,
+    ask: impl FnOnce() -> io::Result<Option<Stat>>,
+) -> io::Result<Option<Stat>> {
+    if is_of_runs(at) { ask() } else { recall(at.to_owned(), |memo| &mut memo.stats, ask) }
+}
+
+/// Whether there are objects below a location, such as metadata that were read; `ask` sends the
+/// request.
+pub(super) fn is_prefix(at: &Path, ask: impl FnOnce() -> io::Result<bool>) -> io::Result<bool> {
+    if is_of_runs(at) {
+        return ask();
+    }
+    for name in METADATA {
+        // an error stands for an answer that is not kept
+        let unknown = || Err(io::ErrorKind::NotFound.into());
+        if let Ok(Some(_)) = recall(at.join(name), |memo| &mut memo.files, unknown) {
+            return Ok(true);
+        }
+    }
+    recall(at.to_owned(), |memo| &mut memo.prefixes, ask)
+}
+
+/// A page of the entries of a folder; `ask` sends the request.
+pub(super) fn page(
+    folder: &Path,
+    token: Option<&str>,
+    ask: impl FnOnce() -> io::Result<Page>,
+) -> io::Result<Page> {
+    if is_of_runs(folder) {
+        return ask();
+    }
+    recall((folder.to_owned(), token.map(str::to_owned)), |memo| &mut memo.pages, ask)
+}
+
+/// A page of the objects below a folder; `ask` sends the request.
+pub(super) fn page_below(
+    folder: &Path,
+    token: Option<&str>,
+    ask: impl FnOnce() -> io::Result<PageBelow>,
+) -> io::Result<PageBelow> {
+    if is_of_runs(folder) {
+        return ask();
+    }
+    recall((folder.to_owned(), token.map(str::to_owned)), |memo| &mut memo.pages_below, ask)
+}
+
+#[cfg(test)]
+#[cfg(feature = "cloud")]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::super::memory::Memory;
+    use super::super::remote::Remote;
+    use super::*;
+    use crate::store::{self, FolderEntry, remote};
+
+    /// A store that counts requests.
+    #[derive(Default)]
+    struct Counted(Memory, AtomicUsize);
+
+    impl Counted {
+        fn count(&self) -> &Memory {
+            self.1.fetch_add(1, Ordering::SeqCst);
+            &self.0
+        }
+    }
+
+    impl Remote for Counted {
+        fn read(&self, key: &str, wanted: ReadRange, to: &mut Vec<u8>) -> io::Result<Option<u64>> {
+            self.count().read(key, wanted, to)
+        }
+        fn put(&self, key: &str, bytes: &[u8]) -> io::Result<()> {
+            self.count().put(key, bytes)
+        }
+        fn put_if_absent(&self, key: &str, bytes: &[u8]) -> io::Result<bool> {
+            self.count().put_if_absent(key, bytes)
+        }
+        fn delete(&self, keys: &[String]) -> io::Result<()> {
+            self.count().delete(keys)
+        }
+        fn stat(&self, key: &str) -> io::Result<Option<Stat>> {
+            self.count().stat(key)
+        }
+        fn page(&self, key: &str, most: usize, token: Option<String>) -> io::Result<Page> {
+            self.count().page(key, most, token)
+        }
+        fn page_below(&self, key: &str, token: Option<String>) -> io::Result<PageBelow> {
+            self.count().page_below(key, token)
+        }
+    }
+
+    /// Everything that can be asked of a folder with an array.
+    #[derive(Debug, PartialEq)]
+    struct Answers {
+        metadata: Option<Vec<u8>>,
+        long: usize,
+        missing: Option<Vec<u8>>,
+        stats: [Option<Stat>; 3],
+        entries: Vec<FolderEntry>,
+        below: Vec<String>,
+    }
+
+    fn ask(root: &Path) -> Answers {
+        let whole = |name: &str| {
+            let mut bytes = Vec::new();
+            let there = store::read(&root.join(name), ReadRange::Whole(64 << 20), &mut bytes);
+            there.unwrap().map(|_| bytes)
+        };
+        let mut below = Vec::new();
+        store::visit_below(root, &mut |entry| {
+            below.push(entry.name);
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+        Answers {
+            metadata: whole("zarr.json"),
+            long: whole("long/zarr.json").unwrap().len(),
+            missing: whole(".zarray"),
+            stats: ["", "zarr.json", "nothing"].map(|name| store::stat(&root.join(name)).unwrap()),
+            entries: store::list(root).unwrap(),
+            below,
+        }
+    }
+
+    /// The only test that keeps answers: others, which run at the same time, are not disturbed by
+    /// it, since whatever they write ends it.
+    #[test]
+    fn answers_are_kept_until_something_is_written_and_are_the_same() {
+        let counted = Arc::new(Counted::default());
+        let requests = || counted.1.load(Ordering::SeqCst);
+        let root = remote::mount("memo", counted.clone()).join("a.zarr");
+        store::put(&root.join("zarr.json"), b"{}").unwrap();
+        store::put(&root.join("long/zarr.json"), &vec![7; MAX_FILE + 1]).unwrap();
+        let wanted = ask(&root);
+        let before = requests();
+        assert_eq!(ask(&root), wanted);
+        let each = requests() - before;
+        // other tests of this process may write meanwhile, which is why this is tried repeatedly
+        let saved = (0..100).any(|_| {
+            remember();
+            assert_eq!(ask(&root), wanted);
+            let before = requests();
+            assert_eq!(ask(&root), wanted);
+            // only the long file is requested again
+            requests() - before == 1
+        });
+        assert!(saved, "{each} requests");
+        store::put(&root.join("zarr.json"), b"[]").unwrap();
+        store::put(&root.join(".zarray"), b"{}").unwrap();
+        let now = ask(&root);
+        assert_eq!((&*now.metadata.unwrap(), &*now.missing.unwrap()), (&b"[]"[..], &b"{}"[..]));
+        assert_eq!(now.below.len(), 3);
+        remember();
+        store::delete(&root.join("zarr.json")).unwrap();
+        assert_eq!(ask(&root).metadata, None);
+        forget();
+    }
+
+    #[test]
+    fn files_of_runs_and_chunks_are_asked_for_each_time() {
+        let mut buffer = Vec::new();
+        for name in ["memory://x/a/.voxloom/zarr.json", "memory://x/a/c/0/0"] {
+            remember();
+            for content in [1, 2, 3] {
+                let fetch = |buffer: &mut Vec<u8>| {
+                    *buffer = vec![content];
+                    Ok(Some(1))
+                };
+                read(Path::new(name), ReadRange::Whole(u64::MAX), &mut buffer, fetch).unwrap();
+                assert_eq!(buffer, [content]);
+            }
+        }
+        forget();
+    }
+}
