@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use voxloom::blocks::{Context, Error};
 use voxloom::cli::{self, FixedArgs, FlagSet, MovingArgs, Program, Purpose};
 use voxloom::deform::{self, Flags, Masks};
-use voxloom::transform::{self, Direction};
+use voxloom::transform::{self, Direction, StoredChain};
 use voxloom::volume::Volume;
 
 /// Finds the smooth displacement field that remains after an initial transform.
@@ -68,18 +68,16 @@ impl Program for Deform {
         let fixed_mask = open(&self.fixed_mask, &fixed)?;
         let moving_mask = open(&self.moving_mask, &moving)?;
         let masks = Masks { fixed: fixed_mask.as_ref(), moving: moving_mask.as_ref() };
-        let initial = transform::read_chain(&self.initial).context("reading --initial")?;
-        let mut steps = Vec::new();
-        for location in &self.initial {
-            ctx.input_file(location);
-            steps.extend(transform::read_steps(location, Direction::FixedToMoving)?);
-        }
+        let initial = transform::read_stored(&self.initial, Direction::FixedToMoving)
+            .context("reading --initial")?;
+        self.initial.iter().for_each(|location| ctx.input_file(location));
         let initial_name = match self.initial.as_slice() {
             [] => "the identity (no --initial is given)".to_owned(),
             given => format!("--initial {}", given.join(" ")),
         };
         let options = self.search.options(initial_name).map_err(Error::Usage)?;
-        deform::align(&fixed, &moving, masks, &initial, &steps, &self.output, &options, ctx)?;
+        let StoredChain { chain, steps } = &initial;
+        deform::align(&fixed, &moving, masks, chain, steps, &self.output, &options, ctx)?;
         Ok(())
     }
 }

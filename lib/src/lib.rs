@@ -32,6 +32,7 @@
 //! upward `use`.
 
 pub mod blocks;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod deform;
 pub mod device;

@@ -77,7 +77,7 @@ fn a_chunk_that_would_decode_to_gigabytes_is_damage_that_takes_no_memory() {
         "index_location": "end"}}]});
         let within = array(&scene, "within.zarr", &shard, &[packed, index].concat());
         for location in [plain, within] {
-            // an address space of 1.5 GB; decoded, the second file would take 2 GiB
+            // the address space is limited to 1.5 GB; the 128 gzip members would decode to 2 GiB
             let output = Command::new("sh")
                 .args(["-c", "ulimit -v 1500000; exec \"$@\"", "sh"])
                 .arg(executable("inspect"))

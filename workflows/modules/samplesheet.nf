@@ -112,7 +112,8 @@ def lost_files(row) {
         .collect { name -> [row.row, "${name} is ${row[name]}, which is not there"] }
 }
 
-// Keeps the rows with the results. Rows may be added to those of an earlier run, but not changed.
+// Stores a copy of the samplesheet in the output folder, beside the results. If an earlier run has
+// left one there, rows may be added to it, but its rows must be unchanged.
 def keep_samplesheet(sheet, out) {
     def kept = file("${out}/samplesheet.csv")
     def lines = [sheet.columns.join(',')] + sheet.rows.collect { row ->

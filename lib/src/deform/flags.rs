@@ -2,10 +2,7 @@
 //! no doc comment, since clap would use it as the program's description.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
-use super::{Metric, Model, Options};
-
-/// Default distance between control points, voxels.
-pub(super) const CONTROL_SPACING: f64 = 8.0;
+use super::{CONTROL_SPACING, Metric, Model, Options};
 
 /// Default window over which a displacement is estimated, voxels.
 const SMOOTHING: f64 = 2.0;

@@ -89,7 +89,8 @@ impl FreeForm {
         self.coefficients = self.controls.zeros();
     }
 
-    /// Doubles the control points along each axis, for the next resolution.
+    /// Halves the spacing of the control points for the next resolution, without a change of the
+    /// displacements.
     pub(super) fn refine(&mut self) {
         (self.controls, self.coefficients) = self.controls.halve(&self.coefficients);
     }

@@ -30,6 +30,7 @@ mod bspline;
 mod chance;
 mod cpu;
 mod equations;
+#[cfg(feature = "cli")]
 mod flags;
 mod free_form;
 mod lattice;
@@ -43,6 +44,7 @@ mod tests;
 mod unfold;
 mod validate;
 
+#[cfg(feature = "cli")]
 pub use flags::Flags;
 use pairs::{BlockResult, Pair};
 use unfold::Unfold;
@@ -55,6 +57,9 @@ const CHUNK: usize = 64;
 /// A block that reads fewer voxels than this along an axis found shifts of 4 voxels between two
 /// real images, and not all of 6 or 8; with more it found those of 8.
 const FAR_REACHING: usize = 64;
+
+/// Default distance between control points, voxels.
+const CONTROL_SPACING: f64 = 8.0;
 
 /// Why no field could be computed.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +118,8 @@ pub enum Error {
 }
 
 /// A similarity measure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Metric {
     /// Local correlation: brightness and contrast may differ from place to place.
     #[default]
@@ -210,7 +216,7 @@ impl Default for Options {
         Self {
             initial: String::new(),
             metric: Metric::Lcc,
-            model: Model::Bspline { spacing: flags::CONTROL_SPACING },
+            model: Model::Bspline { spacing: CONTROL_SPACING },
             levels: 4,
             iterations: vec![10, 8, 8, 6],
             tolerance: 0.005,

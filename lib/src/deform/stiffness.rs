@@ -31,7 +31,8 @@ pub(super) struct Terms {
     /// Products of gradients, zz zy zx yy yx xx, scaled by the fraction of the squared gradient
     /// that the images share.
     pub(super) tensor: [Vec<f32>; 6],
-    /// Gradients times differences.
+    /// Image gradients times the differences between the images. For mutual information, a score
+    /// takes the place of the difference.
     pub(super) slope: Field,
 }
 

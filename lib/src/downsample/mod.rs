@@ -34,7 +34,8 @@ pub enum Error {
 }
 
 /// How a block of voxels is reduced to one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Method {
     /// Mean, exact, rounded half up: for images.
     #[default]

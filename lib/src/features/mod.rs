@@ -20,6 +20,7 @@ mod block;
 mod cpu;
 mod exact;
 mod extract;
+#[cfg(feature = "cli")]
 mod flags;
 #[cfg(test)]
 mod golden;
@@ -42,6 +43,7 @@ mod winsorize;
 
 pub use cpu::detect_in_memory;
 pub use extract::{Error, extract};
+#[cfg(feature = "cli")]
 pub use flags::{Flags, parse_range};
 pub use options::{Detector, Options, OptionsError, Rank};
 

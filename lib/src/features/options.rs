@@ -1,7 +1,8 @@
 use crate::geom::{Grid, Point, defaults};
 
 /// The filter that detects blobs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Detector {
     /// Laplacian of Gaussian.
     #[default]
@@ -11,7 +12,8 @@ pub enum Detector {
 }
 
 /// The order of spots, which decides which are kept if there are too many.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Rank {
     /// Intensity of the unfiltered image, as in BigStream.
     #[default]

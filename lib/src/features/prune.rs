@@ -115,8 +115,9 @@ impl KeptSpheres {
     /// Whether `hit` holds for any kept sphere that may overlap the given one.
     fn any_near(&self, centre: Point, radius: f64, hit: impl Fn(Point, f64) -> bool) -> bool {
         self.grids.iter().any(|(&doubling, grid)| {
-            // the radii in this grid are below half the cell size; the given sphere is no larger
-            // than any kept one
+            // the radii in this grid are below half the cell size, so all overlapping spheres are
+            // centred within `reach`; the given sphere is no larger than the kept ones, so `reach`
+            // is at most one cell
             let reach = 0.5 * side(doubling) + radius;
             let [low, high] =
                 [-reach, reach].map(|by| cell(centre.map(|v| v + by), side(doubling)));

@@ -223,6 +223,7 @@ pub(crate) struct SyncMark(u64);
 
 impl SyncMark {
     /// The start of the process.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "`cli` ends a process"))]
     pub(crate) fn start() -> Self {
         Self(0)
     }

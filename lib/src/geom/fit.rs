@@ -3,7 +3,8 @@ use nalgebra::{Matrix3, SVD, SymmetricEigen, Vector3};
 use super::{Affine, Point};
 
 /// The kind of map that is fitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Model {
     /// Translation.
     Translation,
@@ -15,7 +16,7 @@ pub enum Model {
     Affine,
     /// For points in a plane of constant z: any affine map within the plane; lengths along z do not
     /// change.
-    #[value(skip)]
+    #[cfg_attr(feature = "cli", value(skip))]
     PlanarAffine,
 }
 

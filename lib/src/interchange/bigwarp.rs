@@ -10,7 +10,8 @@ use crate::geom::{Affine, Model, Point, fit};
 use crate::quote::shorten;
 
 /// The map that is fitted to landmarks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum LandmarkModel {
     /// Thin-plate spline through all landmarks, BigWarp's default.
     #[default]

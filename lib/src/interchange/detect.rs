@@ -18,7 +18,8 @@ const UNSUPPORTED: [(&[u8], &str); 1] =
     [(b"MATLAB 5", "is a MATLAB 5 file; ITK and ANTs write level 4, save it with '-v4'")];
 
 /// A format that transforms are read from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum SourceFormat {
     /// A chain in voxloom's JSON format.
     Json,

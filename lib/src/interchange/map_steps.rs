@@ -181,8 +181,8 @@ impl ForeignField {
         }
     }
 
-    /// Makes its vectors readable in boxes, decoding them into a file in `scratch` if necessary,
-    /// and checks that the data are complete.
+    /// Computes the fingerprint of the stored data. Then decodes the vectors, if they are encoded,
+    /// into a file in `scratch`, from which any box can be read; this fails if data are missing.
     pub(super) fn prepare(&mut self, scratch: &Path) -> Result<(), Error> {
         // fingerprint the original file, since the decoded one is temporary
         self.content()?;

@@ -19,6 +19,7 @@ mod dfield;
 mod elastix;
 mod export;
 mod fields;
+#[cfg(feature = "cli")]
 mod flags;
 mod flat;
 #[cfg(feature = "fuzzing")]
@@ -43,6 +44,7 @@ mod world;
 
 pub use bigwarp::LandmarkModel;
 pub use detect::SourceFormat;
+#[cfg(feature = "cli")]
 pub use flags::Flags;
 pub use reading::Reading;
 pub use summary::{StepSummary, TransformSummary, is_foreign, summarise};

@@ -3,7 +3,8 @@
 use crate::geom::{Affine, Grid, Point};
 
 /// The directions of the x and y axes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum AnatomicalFrame {
     /// As in ITK and voxloom.
     Lps,
@@ -29,7 +30,8 @@ impl AnatomicalFrame {
 }
 
 /// A unit of length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Unit {
     /// Nanometres.
     Nm,

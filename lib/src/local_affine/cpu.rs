@@ -71,12 +71,14 @@ impl<'a> Searcher<'a> {
         }
     }
 
-    /// The shift of the context of voxel `at` of the fixed block.
+    /// The shift at which the context of voxel `at` of the fixed block correlates best with the
+    /// moving block. The best shift at reduced resolution is found first; from there, the search
+    /// ascends voxel by voxel to a local maximum at full resolution.
     ///
-    /// `None` if the context extends beyond the fixed block or is constant, if the ascent meets a
-    /// shift where the correlation is undefined (beyond the moving block, constant or not finite),
-    /// if there is no local maximum within three steps of the coarse one, or if the maximum lies
-    /// beyond the reach.
+    /// `None` if the fixed context extends beyond its block, is constant or is not finite; if the
+    /// search at reduced resolution finds no shift; if the ascent meets a shift where the
+    /// correlation is undefined (beyond the moving block, constant or not finite); if the ascent
+    /// needs more than three steps; or if the maximum lies beyond the reach.
     pub(super) fn search(&self, at: [usize; 3]) -> Option<Peak> {
         let window = NormalisedCube::new(self.fixed, at.map(|v| v as i64), self.radius)?;
         let coarse = self.coarse(at)?;

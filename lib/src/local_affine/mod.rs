@@ -19,6 +19,7 @@ use crate::transform;
 use crate::volume::{self, Volume};
 
 mod cpu;
+#[cfg(feature = "cli")]
 mod flags;
 mod folds;
 mod limits;
@@ -31,6 +32,7 @@ mod solve;
 mod status;
 mod windows;
 
+#[cfg(feature = "cli")]
 pub use flags::Flags;
 use pairs::{MatchCounts, TaskMatches, VolumePair};
 use solve::Penalty;

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use clap::ArgAction;
-
 use crate::geom::{Grid, Model, Point, defaults};
 
 /// Half the side of a context.
@@ -69,34 +67,35 @@ const MAX_LENGTH: f64 = 1e9;
 const HALF_CONTEXT: usize = 12;
 
 /// How contexts are compared and matched.
-#[derive(Clone, Debug, PartialEq, clap::Args)]
-#[command(next_help_heading = "Matching")]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[cfg_attr(feature = "cli", command(next_help_heading = "Matching"))]
 pub struct MatchOptions {
     /// Two spots match only if the cubes of voxels around them correlate by more than this
-    #[arg(long, value_name = "R", default_value_t = 0.7)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "R", default_value_t = 0.7))]
     pub match_threshold: f64,
 
     /// Half the side of the cubes that are compared: micrometres, or voxels as 12vox or 6,12,12vox
     /// [default: 12vox, fewer along axes that are short or have large voxels]
-    #[arg(long, value_name = "UM")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "UM"))]
     pub context_radius: Option<ContextRadius>,
 
     /// Match only spots that are at most this far apart before alignment, micrometres
-    #[arg(long, value_name = "UM")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "UM"))]
     pub max_distance: Option<f64>,
 
     /// Keep a match only if each spot is the other's best [default: true, with --exact false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", action = ArgAction::Set)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", action = clap::ArgAction::Set))]
     pub mutual: Option<bool>,
 
     /// Find moving points with sub-voxel precision [default: true, with --exact false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", action = ArgAction::Set)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", action = clap::ArgAction::Set))]
     pub subvoxel: Option<bool>,
 
     /// Match as BigStream does: positions truncated to voxels, one direction, whole voxels
-    #[arg(long)]
+    #[cfg_attr(feature = "cli", arg(long))]
     pub exact: bool,
 }
 
@@ -141,60 +140,62 @@ impl MatchOptions {
 }
 
 /// An estimator whose results are reproduced bit for bit or nearly so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Compat {
     /// OpenCV's `estimateAffine3D`: its random numbers, at most 1000 samples, no refinement.
     Opencv,
 }
 
 /// How a map is fitted to matches.
-#[derive(Clone, Debug, PartialEq, clap::Args)]
-#[command(next_help_heading = "Fit")]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[cfg_attr(feature = "cli", command(next_help_heading = "Fit"))]
 pub struct EstimateOptions {
     /// Kind of map that is fitted
-    #[arg(long, value_enum, default_value = "affine")]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, default_value = "affine"))]
     pub model: Model,
 
     /// Allow maps that mirror
-    #[arg(long)]
+    #[cfg_attr(feature = "cli", arg(long))]
     pub allow_reflection: bool,
 
     /// A match is an inlier if the map takes its fixed point this close to its moving point,
     /// micrometres [default: 1.2 voxels]
-    #[arg(long, value_name = "UM")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "UM"))]
     pub align_threshold: Option<f64>,
 
     /// Stop sampling when one of the samples is free of outliers with this probability
-    #[arg(long, value_name = "P", default_value_t = 0.999)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "P", default_value_t = 0.999))]
     pub confidence: f64,
 
     /// Maximum number of random samples
-    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = 20_000))]
     pub max_iterations: usize,
 
     /// Minimum number of matches; with fewer, no map is written
-    #[arg(long, value_name = "N", default_value_t = 12)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = 12))]
     pub min_matches: usize,
 
     /// Minimum number of inliers; a map with fewer is rejected
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = 8))]
     pub min_inliers: usize,
 
     /// Reject a map if more than this number of maps would be expected to fit as many matches by
     /// chance
-    #[arg(long, value_name = "N", default_value_t = 1e-4)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = 1e-4))]
     pub max_false_alarms: f64,
 
     /// Reject a map that stretches or shrinks any direction by more than this factor
-    #[arg(long, value_name = "FACTOR", default_value_t = 2.0)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FACTOR", default_value_t = 2.0))]
     pub max_scale: f64,
 
     /// Reject a map whose largest stretch exceeds its smallest by more than this fraction
-    #[arg(long, value_name = "FRACTION", default_value_t = 0.5)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FRACTION", default_value_t = 0.5))]
     pub max_shear: f64,
 
     /// Reproduce the results of another estimator
-    #[arg(long, value_enum, value_name = "ESTIMATOR")]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, value_name = "ESTIMATOR"))]
     pub compat: Option<Compat>,
 }
 
@@ -234,6 +235,7 @@ impl EstimateOptions {
 }
 
 #[cfg(test)]
+#[cfg(feature = "cli")]
 mod tests {
     use clap::Parser;
 

@@ -64,8 +64,8 @@ impl Orientation {
         })
     }
 
-    /// The stored position, in fractional voxels, of a turned position `at`; `shape` is that of the
-    /// stored volume.
+    /// Converts a position `at` in the turned volume to the position in the stored volume, which
+    /// has the shape `shape`. Both are in fractional voxels.
     pub(super) fn position(&self, at: Point, shape: [usize; 3]) -> Point {
         let mut out = at;
         for a in 0..3 {

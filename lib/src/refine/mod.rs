@@ -18,6 +18,7 @@ use crate::volume::Select;
 mod chance;
 mod coarse_to_fine;
 mod error;
+#[cfg(feature = "cli")]
 mod flags;
 mod image_pair;
 mod initial_maps;
@@ -32,6 +33,7 @@ mod search_image;
 mod tests;
 
 pub use error::{Error, Refusal};
+#[cfg(feature = "cli")]
 pub use flags::Flags;
 pub use options::{Options, SearchOptions};
 
@@ -367,17 +369,15 @@ impl RefineAttempt {
 /// Reads the chain, and its steps in the form in which documents store them, with consecutive
 /// matrices merged.
 fn read_initial(locations: &[String]) -> Result<(Chain, Vec<Step>), Error> {
-    let chain = transform::read_chain(locations)?;
+    let stored = transform::read_stored(locations, Direction::FixedToMoving)?;
     let mut steps: Vec<Step> = Vec::new();
-    for location in locations {
-        for step in transform::read_steps(location, Direction::FixedToMoving)? {
-            match (steps.last_mut(), step) {
-                (Some(Step::Affine(last)), Step::Affine(next)) => *last = last.then(&next),
-                (_, step) => steps.push(step),
-            }
+    for step in stored.steps {
+        match (steps.last_mut(), step) {
+            (Some(Step::Affine(last)), Step::Affine(next)) => *last = last.then(&next),
+            (_, step) => steps.push(step),
         }
     }
-    Ok((chain, steps))
+    Ok((stored.chain, steps))
 }
 
 fn describe_initial(initial: &[String]) -> String {

@@ -345,7 +345,8 @@ fn too_little_memory_is_met_by_a_coarser_resolution_or_named() {
     assert!(refused.contains("--memory"), "{refused}");
 }
 
-/// The correlation in the interior, 8 voxels from the border, as the reference computes it.
+/// The correlation of `fixed` with `moving` resampled through `map`, without the outer 8 voxels;
+/// computed as in the reference results.
 fn interior(fixed: &Image, moving: &Image, map: &Affine) -> f64 {
     let part = fixed.grid.bounds().grow([-8; 3]);
     let [_, ny, nx] = fixed.grid.shape;

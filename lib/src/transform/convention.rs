@@ -9,7 +9,8 @@ pub(super) const DIRECTION: &str = "fixed-to-moving";
 const BACKWARD: &str = "moving-to-fixed";
 
 /// The direction in which a transform maps points.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Direction {
     /// From the fixed (output) space to the moving (input) space, as all programs expect.
     #[default]

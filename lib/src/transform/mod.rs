@@ -187,15 +187,33 @@ pub fn read_chain(locations: &[String]) -> Result<Chain, Error> {
 /// # Errors
 /// As [`read_chain`].
 pub fn read_chain_in(locations: &[String], direction: Direction) -> Result<Chain, Error> {
-    let mut chain = Chain::default();
+    Ok(read_stored(locations, direction)?.chain)
+}
+
+/// A chain that was read, and where its steps are stored.
+pub struct StoredChain {
+    /// The chain.
+    pub chain: Chain,
+    /// The same steps in the form in which documents store them.
+    pub steps: Vec<Step>,
+}
+
+/// Like [`read_chain_in`], with the steps from which the chain can be written again.
+///
+/// # Errors
+/// As [`read_chain`].
+pub fn read_stored(locations: &[String], direction: Direction) -> Result<StoredChain, Error> {
+    let mut stored = StoredChain { chain: Chain::default(), steps: Vec::new() };
     for location in locations {
-        let steps = read_steps(location, direction)?;
-        if kind_of(location)? == TransformKind::MatrixText {
+        let kind = kind_of(location)?;
+        let steps = steps_of(location, kind, direction)?;
+        if kind == TransformKind::MatrixText {
             tracing::info!("{location}: a text matrix, taken as {direction} in z,y,x micrometres");
         }
-        chain.steps.extend(open_steps(location, &steps, direction)?.steps);
+        stored.chain.steps.extend(open_steps(location, &steps, direction)?.steps);
+        stored.steps.extend(steps);
     }
-    Ok(chain)
+    Ok(stored)
 }
 
 /// Opens the arrays of the `steps` of `document`. Each array must be a displacement field or local
@@ -213,7 +231,12 @@ pub fn open_steps(document: &str, steps: &[Step], direction: Direction) -> Resul
 /// # Errors
 /// As [`read_chain`].
 pub fn read_steps(location: &str, direction: Direction) -> Result<Vec<Step>, Error> {
-    Ok(match kind_of(location)? {
+    steps_of(location, kind_of(location)?, direction)
+}
+
+/// The steps at a location that holds a transform of this kind.
+fn steps_of(location: &str, kind: TransformKind, direction: Direction) -> Result<Vec<Step>, Error> {
+    Ok(match kind {
         TransformKind::Document => read_document(&document_of(location)?, direction)?,
         TransformKind::MatrixText => {
             vec![Step::Affine(read_matrix_text(&document_of(location)?, AxisOrder::Zyx)?)]

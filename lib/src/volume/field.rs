@@ -391,8 +391,10 @@ impl FieldOutput {
         Ok(Self { array, parts })
     }
 
-    /// Bytes that each thread holds while it writes chunks of shape `chunk` (in vectors of three
-    /// components along z, y, x) to `location`; compare [`super::Spec::writing_bytes`].
+    /// Bytes that each thread holds while it writes chunks to `location`; compare
+    /// [`super::Spec::writing_bytes`].
+    ///
+    /// * `chunk`: the number of vectors in a chunk along z, y, x; each has three components
     pub fn writing_bytes(location: &str, chunk: [usize; 3]) -> u64 {
         let vectors = chunk.iter().fold(1, |product: u64, n| product.saturating_mul(*n as u64));
         let one = vectors.saturating_mul(3 * size_of::<[f32; 3]>() as u64);

@@ -83,8 +83,9 @@ pub(super) fn choose(job: &ResampleJob, costs: Costs, ctx: &Context) -> Result<B
     Ok(layout)
 }
 
-/// Doubles the shortest side (ties: x, then y, then z) for as long as the block has at most `most`
-/// voxels.
+/// Grows a block from `unit`: doubles the shortest of the sides that are shorter than those of
+/// `shape` (ties: x, then y, then z), until none is left or the next block would have more than
+/// `most` voxels within `shape`.
 fn grown(unit: [usize; 3], shape: [usize; 3], most: usize) -> [usize; 3] {
     let mut block = unit;
     loop {

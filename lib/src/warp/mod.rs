@@ -22,6 +22,7 @@ use crate::with_voxel;
 mod counts;
 mod cpu;
 mod fill;
+#[cfg(feature = "cli")]
 mod flags;
 mod lanczos;
 mod layout;
@@ -43,6 +44,7 @@ mod oracle;
 mod tests;
 
 use counts::ValueCounts;
+#[cfg(feature = "cli")]
 pub use flags::Flags;
 use voxel_map::VoxelMap;
 
@@ -97,7 +99,8 @@ pub enum Error {
 }
 
 /// How values between voxels are computed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Interpolation {
     /// Value of the nearest voxel: for labels.
     Nearest,
@@ -111,7 +114,8 @@ pub enum Interpolation {
 }
 
 /// How values are rounded to integers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Rounding {
     /// To the nearest integer, halves away from zero.
     #[default]
