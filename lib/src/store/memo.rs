@@ -67,7 +67,10 @@ fn recall<K: Hash + Eq, V: Clone>(
 ) -> io::Result<V> {
     let with = |work: &mut dyn FnMut(&mut HashMap<K, V>)| {
         let mut memo = MEMO.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(memo) = memo.as_mut().filter(|memo| memo.since.elapsed() < MAX_AGE) {
+        if memo.as_ref().is_some_and(|memo| memo.since.elapsed() > MAX_AGE) {
+            *memo = None;
+        }
+        if let Some(memo) = memo.as_mut() {
             work(answers(memo));
         }
     };
