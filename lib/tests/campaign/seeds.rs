@@ -248,7 +248,7 @@ impl Seeds {
         );
         self.put("ngff", "by-hand", ngff.as_bytes());
         self.put("transform", "ngff", ngff.as_bytes());
-        let yaml = "# all programs\nthreads: 2\nblock-size: [64, 128, 128]\nquiet: true\nextract-spots:\n  radius: 1..4um\n  mask: [a, b]\nransac: {threshold: 2}\nx-axis: &a {p: 1}\n";
+        let yaml = "# all programs\nthreads: 2\nblock-size: [64, 128, 128]\nquiet: true\nextract-spots:\n  radius: 1..4um\n  mask: [a, b]\nransac: {align-threshold: 2}\nx-axis: &a {p: 1}\n";
         self.put("parameters", "by-hand", yaml.replace("x-axis: &a {p: 1}\n", "").as_bytes());
         self.put(
             "parameters",
