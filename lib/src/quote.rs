@@ -12,7 +12,7 @@ pub fn shorten(text: &str) -> String {
 }
 
 /// As [`shorten`], with at most `most` characters after escaping.
-fn beginning(text: &str, most: usize) -> String {
+pub(crate) fn beginning(text: &str, most: usize) -> String {
     let (mut shown, mut count) = (String::new(), 0);
     for letter in text.chars() {
         let before = shown.len();

@@ -49,6 +49,25 @@ fn a_volume_on_a_web_server_is_the_one_on_the_disk() {
     assert!(chunks(&output) == on_disk(&scene));
 }
 
+/// A server that lists folders, or answers with a page where nothing is, is read like any other.
+#[test]
+fn pages_of_a_web_server_are_no_files() {
+    let (scene, pair) = (Scene::new(), PhantomPair::get());
+    let web = Web::with_pages(Path::new(&pair.at("")));
+    let from = web.location().display().to_string();
+    for location in ["fixed.zarr", "fixed.zarr/0"] {
+        let location = format!("{from}/{location}");
+        let output = program("inspect").args([&location, "--json"]).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{location}: {stderr}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("uint16"), "{location}");
+    }
+    let output = scene.at("remote.zarr");
+    let arguments = resampling(&from, &format!("{from}/global.json"), &output);
+    program("apply-transform").args(arguments).assert().success();
+    assert!(chunks(&output) == on_disk(&scene));
+}
+
 /// Failed requests are repeated: the program succeeds, and its voxels are right.
 #[test]
 fn a_faulty_web_server_gives_the_same_volume() {

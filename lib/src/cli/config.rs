@@ -193,6 +193,13 @@ fn choose(command: &Command, path: &Path, file: Map<String, Value>) -> Result<Ch
                     return Err(unknown(path, &format!("{key}: "), &inner, &flags));
                 }
             }
+        } else if vocabulary::program_names().any(|name| name == key)
+            && flag(command, &key).is_none()
+        {
+            return Err(Error::Usage(format!(
+                "{}: {key} is a program, and a mapping of its flags is wanted, such as {key}: {{flag: value}}",
+                path.display()
+            )));
         } else if flag(command, &key).is_some() {
             chosen.insert(key, value);
         } else if !is_known(&key) {

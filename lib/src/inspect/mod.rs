@@ -118,6 +118,7 @@ pub fn memory_needed(location: &str, select: &Select) -> Cost {
 fn is_file(path: &Path) -> bool {
     let there = store::stat_file(path).ok().flatten();
     there.is_some_and(|there| there.kind == store::EntryKind::File)
+        && !volume::is_folder_on_the_web(path)
 }
 
 /// Detects the kind of data. Transforms of other programs are recognised by their content, a table

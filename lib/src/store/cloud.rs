@@ -29,6 +29,8 @@ mod settings;
 pub(super) use settings::{bucket, s3_at};
 pub use settings::{check_endpoint, set_endpoint};
 
+/// Maximum number of letters of an answer that a message quotes: the advice in it is at its end.
+const MAX_ANSWER: usize = 240;
 /// The bytes per second below which a write counts as stuck.
 const MIN_RATE: u64 = 64 << 10;
 
@@ -104,7 +106,7 @@ impl Bucket {
         use object_store::Error as E;
         let cause = innermost(&error);
         let code = code(&cause);
-        let cause = crate::quote::shorten(&answer(&cause));
+        let cause = crate::quote::beginning(&answer(&cause), MAX_ANSWER);
         match error {
             _ if code.is_some_and(is_no_bucket) => {
                 TryError::Permanent(self.no_bucket().to_string())
@@ -146,6 +148,14 @@ impl Bucket {
         }
     }
 
+    /// As [`Bucket::outcome`], for an answer that is given up if it does not begin in time.
+    async fn answer_to<T>(&self, request: impl Future<Output = object_store::Result<T>>) -> Try<T> {
+        let silence = self.policy.silence;
+        let silent =
+            |_| TryError::Passing(format!("no answer within {:.0} s", silence.as_secs_f64()));
+        self.outcome(tokio::time::timeout(silence, request).await.map_err(silent)?)
+    }
+
     /// One try of [`Remote::read`]: the length of the object, and the wanted bytes if it has them.
     async fn get(&self, key: &Key, wanted: ReadRange) -> Try<(u64, Vec<u8>)> {
         let range = match wanted {
@@ -158,15 +168,15 @@ impl Bucket {
         };
         let is_range = range.is_some();
         let options = GetOptions { range, ..GetOptions::default() };
-        let found = match self.outcome(self.store.get_opts(key, options).await) {
+        let found = match self.answer_to(self.store.get_opts(key, options)).await {
             // some web servers do not support range requests: the whole file is then read
             Err(TryError::Unsupported(_)) if is_range => {
                 self.warn_of_ranges();
-                self.outcome(self.store.get_opts(key, GetOptions::default()).await)?
+                self.answer_to(self.store.get_opts(key, GetOptions::default())).await?
             }
             // the range may begin after the end of the object
             Err(TryError::Permanent(cause)) if is_range => {
-                let stat = self.outcome(self.store.head(key).await)?;
+                let stat = self.answer_to(self.store.head(key)).await?;
                 return match stat {
                     Some(stat) if wanted.within(stat.size).is_some() => {
                         Err(TryError::Permanent(cause))
@@ -210,7 +220,11 @@ impl Bucket {
     fn warn_of_ranges(&self) {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {
-            tracing::warn!("{} sends no parts of files; files are read whole", self.address);
+            tracing::warn!(
+                "{} sends no parts of files, so that a whole file is requested for each part of it; copy \
+                 large TIFF and .npy files to a local path",
+                self.address
+            );
         });
     }
 
@@ -309,7 +323,11 @@ impl Remote for Bucket {
             let keys = futures_util::stream::iter(keys.into_iter().map(Ok)).boxed();
             let mut deleted = self.store.delete_stream(keys);
             while let Some(result) = deleted.next().await {
-                self.outcome(result)?;
+                match result {
+                    // some servers report an object that another process has removed
+                    Err(error) if innermost(&error).contains("NoSuchKey") => {}
+                    result => drop(self.outcome(result)?),
+                }
             }
             Ok(Some(()))
         })?;

@@ -85,6 +85,18 @@ pub fn write_chain(path: &Path, chain: &Chain) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Io`]; [`Error::Format`] for a step that JSON cannot represent.
 pub fn write_document(path: &Path, steps: &[Step]) -> Result<(), Error> {
+    for step in steps {
+        if let Step::Field(array) | Step::LocalAffines(array) = step
+            && store::is_remote(path)
+            && !store::is_remote(Path::new(array))
+        {
+            tracing::warn!(
+                "{} refers to {array} on this machine's disk, and can be read only here; copy that array to \
+                 the bucket, and write a document that refers to the copy",
+                path.display()
+            );
+        }
+    }
     let document = compose(path, steps)
         .map_err(|message| Error::Format { location: path.display().to_string(), message })?;
     let mut text = pretty(&document, 0);

@@ -91,7 +91,10 @@ pub fn kind_of(location: &str) -> Result<TransformKind, Error> {
     let path = path_of(location)?;
     let refused = |source| Error::Io { action: "read", path: location.to_owned(), source };
     let there = store::stat(&path).map_err(refused)?;
-    let Some(file) = there.as_ref().filter(|there| there.kind == store::EntryKind::File) else {
+    let is_file = |there: &&store::Stat| {
+        there.kind == store::EntryKind::File && !volume::is_folder_on_the_web(&path)
+    };
+    let Some(file) = there.as_ref().filter(is_file) else {
         // a web server does not tell whether there is a folder
         if there.is_none() && store::is_listable(&path) {
             return Err(wrong(

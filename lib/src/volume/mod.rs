@@ -43,7 +43,7 @@ pub use content::fingerprint;
 pub use dtype::{ByteOrder, Dtype};
 pub use field::{FieldFile, FieldOutput, FieldParts};
 pub use named::{check_name, check_zarr_name, other_format};
-pub use node::attributes;
+pub use node::{attributes, is_folder_on_the_web};
 pub use output::Output;
 pub use planes::{PLANE_FILE_PREFIXES, is_partial_file};
 pub use pyramid::{Level, add_level, levels};

@@ -64,6 +64,8 @@ pub(super) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, Err
     let bad = |what: String| Error::format(path.display(), format!("is no JSON object: {what}"));
     match serde_json::from_slice(&text) {
         Ok(Value::Object(object)) => Ok(Some(object)),
+        // many web servers answer with a page where there is no file
+        _ if !store::is_listable(path) && text.trim_ascii_start().starts_with(b"<") => Ok(None),
         Ok(other) => Err(bad(format!("found {}", shorten(&other.to_string())))),
         Err(error) => Err(bad(crate::quote::json_error(&error))),
     }
@@ -225,6 +227,12 @@ impl Node {
 pub fn attributes(location: &str) -> Result<Option<(Map<String, Value>, bool)>, Error> {
     let node = Node::read(&path_of(location)?)?;
     Ok(node.map(|node| (node.attributes, node.is_array)))
+}
+
+/// Whether a location on a web server is an array or a group. Such a server may answer with a page
+/// that lists the folder, so that the location looks like a file.
+pub fn is_folder_on_the_web(path: &Path) -> bool {
+    !store::is_listable(path) && matches!(Node::read(path), Ok(Some(_)))
 }
 
 /// Writes a JSON object atomically and durably.

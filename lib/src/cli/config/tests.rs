@@ -110,6 +110,8 @@ fn an_unknown_key_is_an_error_that_names_the_nearest() {
         ("max-spotts: 1", ["max-spotts", "max-spots?"]),
         ("extract-spot: {max-spots: 1}", ["extract-spot", "extract-spots?"]),
         ("theads: 1", ["theads", "threads?"]),
+        ("extract-spots: 5", ["extract-spots is a program", "a mapping"]),
+        ("ransac: 5", ["ransac is a program", "a mapping"]),
         ("extract-spots: {resume: 3}", ["resume", "true or false"]),
         ("extract-spots: {radius: {a: 1}}", ["radius", "a value"]),
         ("max-spots: 1\nmax-spots: 2", ["p.yaml", "max-spots"]),

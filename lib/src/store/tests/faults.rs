@@ -104,6 +104,25 @@ fn a_server_that_always_fails_ends_in_a_temporary_error() {
 }
 
 #[test]
+fn a_server_that_never_answers_ends_in_a_temporary_error() {
+    let web = Web::mute();
+    let policy = RetryPolicy { deadline: Duration::from_secs(1), ..SHORT_POLICY };
+    let range = ReadRange::Range { start: 0, length: 10 };
+    for (name, request) in [
+        ("whole", &|at: &Path| store::get(at).map(drop)),
+        ("range", &|at: &Path| store::read(at, range, &mut Vec::new()).map(drop)),
+        ("stat", &|at: &Path| store::stat_file(at).map(drop)),
+    ] as [(&str, &dyn Fn(&Path) -> std::io::Result<()>); 3]
+    {
+        let at = mount(&format!("mute-{name}"), "http", &web.host(), policy).join("data/long");
+        let begun = Instant::now();
+        let error = request(&at).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{name}: {error}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{name}: {:?}", begun.elapsed());
+    }
+}
+
+#[test]
 fn denied_is_an_error_and_missing_is_none() {
     let folder = tempfile::tempdir().unwrap();
     let web = Web::serve(folder.path(), 0.0);

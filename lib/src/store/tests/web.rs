@@ -107,6 +107,32 @@ impl Web {
         })
     }
 
+    /// As [`Web::serve`] without faults, but where no file is, the answer is "200 OK" and a page, as
+    /// for folders that the server lists.
+    #[allow(dead_code, reason = "the tests of the library have no use for it")]
+    pub(crate) fn with_pages(folder: &Path) -> Self {
+        let folder = folder.to_owned();
+        Self::start(0.0, move |head, _| {
+            let answer = file(&folder, head);
+            if !answer.starts_with(b"HTTP/1.1 404") {
+                return Ok(answer);
+            }
+            let page =
+                if head.starts_with(b"GET") { "<!DOCTYPE html>\n<html></html>\n" } else { "" };
+            let line = "HTTP/1.1 200 OK\r\nContent-Length: 30\r\nConnection: close";
+            Ok(format!("{line}\r\n\r\n{page}").into_bytes())
+        })
+    }
+
+    /// A server that accepts connections and never answers.
+    #[allow(dead_code, reason = "the tests of the programs have no use for it")]
+    pub(crate) fn mute() -> Self {
+        Self::start(0.0, |_, _| {
+            std::thread::sleep(Duration::from_mins(1));
+            Err(io::ErrorKind::ConnectionReset.into())
+        })
+    }
+
     /// Forwards requests to another server.
     pub(crate) fn proxy(upstream: SocketAddr, rate: f64) -> Self {
         Self::start(rate, move |head, body| forward(upstream, head, body))
