@@ -64,7 +64,7 @@ deny:
 	$$(tests/tools/cargo_deny.sh) --offline check licenses bans sources
 
 bench: build
-	for row in startup resample spots match parity local_affine agreement phantom apply field refine deform stiffness blockwise held_out invmap; do \
+	for row in bucket startup resample spots match parity local_affine agreement phantom apply field refine deform stiffness blockwise held_out invmap; do \
 	    VOXLOOM_BIN=$(abspath $(BIN)) \
 	    VOXLOOM_PEER_PYTHON=$$(tests/tools/python.sh bench/peers/requirements.txt bench/peers/requirements-nodeps.txt)/python \
 	    python3 bench/$$row.py || exit 1; \
