@@ -359,8 +359,9 @@ fn gather(
     Ok(all)
 }
 
-/// Checks that the volumes overlap and that there are enough matches. The inner error is
-/// [`Error::NoOverlap`] or [`Error::TooFew`]; the outer one is a failure to read the results.
+/// Checks that the volumes overlap and that there are enough matches. Returns
+/// [`Error::NoOverlap`] or [`Error::TooFew`] if not, and an error of the run if the results cannot
+/// be read.
 fn check(results: &TaskResults, options: &Options) -> Result<Result<(), Error>, blocks::Error> {
     let mut all = MatchCounts::default();
     for summary in results.summaries::<MatchCounts>() {

@@ -59,12 +59,17 @@ pub fn forget() {
     *MEMO.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
-/// The kept answer, or the one that `ask` returns.
+/// The kept answer about a location, or the one that `ask` returns; nothing is kept about the files
+/// of runs, which other runs change.
 fn recall<K: Hash + Eq, V: Clone>(
+    at: &Path,
     key: K,
     answers: fn(&mut Memo) -> &mut HashMap<K, V>,
     ask: impl FnOnce() -> io::Result<V>,
 ) -> io::Result<V> {
+    if at.iter().any(|part| part == OWN_FOLDER) {
+        return ask();
+    }
     let with = |work: &mut dyn FnMut(&mut HashMap<K, V>)| {
         let mut memo = MEMO.lock().unwrap_or_else(PoisonError::into_inner);
         if memo.as_ref().is_some_and(|memo| memo.since.elapsed() > MAX_AGE) {
@@ -89,11 +94,6 @@ fn recall<K: Hash + Eq, V: Clone>(
     Ok(answer)
 }
 
-/// Whether a location belongs to the files of runs, which other runs change.
-fn is_of_runs(at: &Path) -> bool {
-    at.iter().any(|part| part == OWN_FOLDER)
-}
-
 /// As [`super::read`]; `fetch` reads into the buffer.
 pub(super) fn read(
     at: &Path,
@@ -104,11 +104,12 @@ pub(super) fn read(
     let is_metadata = METADATA.iter().any(|name| at.file_name().is_some_and(|own| own == *name));
     let is_document = at.extension().is_some_and(|extension| extension == "json");
     let ReadRange::Whole(most) = wanted else { return fetch(buffer) };
-    if !(is_metadata || is_document) || most < MAX_FILE as u64 || is_of_runs(at) {
+    if !(is_metadata || is_document) || most < MAX_FILE as u64 {
         return fetch(buffer);
     }
     let mut long = None;
     let kept = recall(
+        at,
         at.to_owned(),
         |memo| &mut memo.files,
         || {
@@ -135,23 +136,20 @@ pub(super) fn stat(
     at: &Path,
     ask: impl FnOnce() -> io::Result<Option<Stat>>,
 ) -> io::Result<Option<Stat>> {
-    if is_of_runs(at) { ask() } else { recall(at.to_owned(), |memo| &mut memo.stats, ask) }
+    recall(at, at.to_owned(), |memo| &mut memo.stats, ask)
 }
 
 /// Whether there are objects below a location, such as metadata that were read; `ask` sends the
 /// request.
 pub(super) fn is_prefix(at: &Path, ask: impl FnOnce() -> io::Result<bool>) -> io::Result<bool> {
-    if is_of_runs(at) {
-        return ask();
-    }
     for name in METADATA {
         // an error stands for an answer that is not kept
         let unknown = || Err(io::ErrorKind::NotFound.into());
-        if let Ok(Some(_)) = recall(at.join(name), |memo| &mut memo.files, unknown) {
+        if let Ok(Some(_)) = recall(at, at.join(name), |memo| &mut memo.files, unknown) {
             return Ok(true);
         }
     }
-    recall(at.to_owned(), |memo| &mut memo.prefixes, ask)
+    recall(at, at.to_owned(), |memo| &mut memo.prefixes, ask)
 }
 
 /// A page of the entries of a folder; `ask` sends the request.
@@ -160,10 +158,7 @@ pub(super) fn page(
     token: Option<&str>,
     ask: impl FnOnce() -> io::Result<Page>,
 ) -> io::Result<Page> {
-    if is_of_runs(folder) {
-        return ask();
-    }
-    recall((folder.to_owned(), token.map(str::to_owned)), |memo| &mut memo.pages, ask)
+    recall(folder, (folder.to_owned(), token.map(str::to_owned)), |memo| &mut memo.pages, ask)
 }
 
 /// A page of the objects below a folder; `ask` sends the request.
@@ -172,10 +167,7 @@ pub(super) fn page_below(
     token: Option<&str>,
     ask: impl FnOnce() -> io::Result<PageBelow>,
 ) -> io::Result<PageBelow> {
-    if is_of_runs(folder) {
-        return ask();
-    }
-    recall((folder.to_owned(), token.map(str::to_owned)), |memo| &mut memo.pages_below, ask)
+    recall(folder, (folder.to_owned(), token.map(str::to_owned)), |memo| &mut memo.pages_below, ask)
 }
 
 #[cfg(test)]
