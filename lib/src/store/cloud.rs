@@ -150,10 +150,15 @@ impl Bucket {
 
     /// As [`Bucket::outcome`], for an answer that is given up if it does not begin in time.
     async fn answer_to<T>(&self, request: impl Future<Output = object_store::Result<T>>) -> Try<T> {
+        self.outcome(self.in_time(request).await?)
+    }
+
+    /// What a request returns, unless the server is silent.
+    async fn in_time<T>(&self, request: impl Future<Output = T>) -> Result<T, TryError> {
         let silence = self.policy.silence;
-        let silent =
-            |_| TryError::Passing(format!("no answer within {:.0} s", silence.as_secs_f64()));
-        self.outcome(tokio::time::timeout(silence, request).await.map_err(silent)?)
+        tokio::time::timeout(silence, request).await.map_err(|_| {
+            TryError::Passing(format!("no answer within {:.0} s", silence.as_secs_f64()))
+        })
     }
 
     /// One try of [`Remote::read`]: the length of the object, and the wanted bytes if it has them.
@@ -322,7 +327,7 @@ impl Remote for Bucket {
             let keys = keys.iter().map(|key| self.key(key)).collect::<Result<Vec<_>, _>>()?;
             let keys = futures_util::stream::iter(keys.into_iter().map(Ok)).boxed();
             let mut deleted = self.store.delete_stream(keys);
-            while let Some(result) = deleted.next().await {
+            while let Some(result) = self.in_time(deleted.next()).await? {
                 match result {
                     // some servers report an object that another process has removed
                     Err(error) if innermost(&error).contains("NoSuchKey") => {}
