@@ -8,7 +8,8 @@
  * DISK_CUT     the number of the call, among those that change something, at which the process
  *              ends with code 99, as in a power cut
  * DISK_FAIL    the call that fails with ENOSPC: "write", "behind" (the data are lost, which only
- *              fsync or close reports), "fsync", "close" or "rename"
+ *              fsync or close reports), "fsync", "close" or "rename"; or with EIO: "read", "open"
+ *              (of a file that exists)
  * DISK_AT      N: the N-th such call fails (default: the first)
  * DISK_ROOM    the maximum length of a file, bytes
  *
@@ -74,11 +75,13 @@ static int is_tracked(int fd) { return fd >= 0 && fd < FILES && tracked[fd]; }
 /* The caller holds the mutex. */
 static void count(void) { if (++calls == cut) _exit(99); }
 
-static int fails(const char *call) {
+static int fails_with(const char *call, int error) {
   if (!failing || strcmp(failing, call) || ++failures != fail_at) return 0;
-  errno = ENOSPC;
+  errno = error;
   return 1;
 }
+
+static int fails(const char *call) { return fails_with(call, ENOSPC); }
 
 static void copy(int from, int to) {
   static char buffer[1 << 16];
@@ -127,6 +130,10 @@ static int open_at(int at, const char *path, int flags, int mode) {
   pthread_mutex_lock(&mutex);
   int is_new = watch && (flags & O_CREAT) && access(path, F_OK);
   if (is_new) count();
+  if (watch && !is_new && !access(path, F_OK) && fails_with("open", EIO)) {
+    pthread_mutex_unlock(&mutex);
+    return -1;
+  }
   int fd = real(at, path, flags, mode);
   struct stat about;
   if (fd >= 0 && is_new && !fstat(fd, &about)) *slot(about.st_ino) = ++last_id;
@@ -181,6 +188,18 @@ ssize_t pwrite64(int fd, const void *bytes, size_t n, off64_t at) {
   return some < 0 || lost ? some : real(fd, bytes, some, at);
 }
 ssize_t pwrite(int fd, const void *bytes, size_t n, off_t at) { return pwrite64(fd, bytes, n, at); }
+
+/* Whether this read fails. */
+static int unread(int fd) {
+  if (!is_tracked(fd)) return 0;
+  pthread_mutex_lock(&mutex);
+  int bad = fails_with("read", EIO);
+  pthread_mutex_unlock(&mutex);
+  return bad;
+}
+ssize_t read(int fd, void *bytes, size_t n) { REAL(read); return unread(fd) ? -1 : real(fd, bytes, n); }
+ssize_t pread64(int fd, void *bytes, size_t n, off64_t at) { REAL(pread64); return unread(fd) ? -1 : real(fd, bytes, n, at); }
+ssize_t pread(int fd, void *bytes, size_t n, off_t at) { return pread64(fd, bytes, n, at); }
 
 /* fsync: copies the file to DISK_SHADOW. The real disk is not synced, which would take time and is
  * not needed. */

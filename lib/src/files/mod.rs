@@ -84,6 +84,26 @@ pub(crate) fn write_later(file: File, from: &Path, target: &Path) -> io::Result<
     pending::queue_file(file, target, length)
 }
 
+/// Whether there is a regular file at `path`, after links. A path that cannot exist is no file.
+///
+/// # Errors
+/// The system's error if it cannot tell, as with a network file system whose server is gone.
+pub(crate) fn is_file(path: &Path) -> io::Result<bool> {
+    use io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound};
+    match fs::metadata(path) {
+        Ok(about) => Ok(about.is_file()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                NotFound | NotADirectory | InvalidFilename | InvalidInput
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Creates a file that must not exist, and its folder if needed.
 pub(crate) fn create_new(path: &Path) -> io::Result<File> {
     let create = || File::options().write(true).create_new(true).open(path);

@@ -3,6 +3,7 @@
 
 use super::bspline::BSpline;
 use super::map_steps::Payload;
+use super::read_error::ReadError;
 use super::world::{Placement, World};
 
 /// A grid of control points with more numbers than this is refused.
@@ -18,7 +19,7 @@ pub(super) fn spline(
     world: World,
     components: usize,
     payload: &Payload,
-) -> Result<BSpline, String> {
+) -> Result<BSpline, ReadError> {
     let mut numbers = payload.numbers(MAX_NUMBERS)?;
     let [_, ny, nx] = placement.shape;
     let count = numbers.len() / components.max(1);

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::read_error::ReadError;
 use super::{
     Error, bigwarp, dfield, elastix, hdf5, itk, matlab, matrices, metaimage, ngff, nifti, nrrd,
 };
@@ -64,8 +65,7 @@ pub(super) fn source_of(location: &str) -> Result<SourceFormat, Error> {
         return folder(location);
     }
     let refused = |source| Error::Io { action: "read", path: location.to_owned(), source };
-    let unfit =
-        |message: &str| Error::Unfit { location: location.to_owned(), message: message.to_owned() };
+    let unfit = |message: &str| ReadError::from(message).of(location);
     let (start, gzip) = if is_pipe {
         let bytes = document::read(path).map_err(refused)?;
         (bytes[..bytes.len().min(HEAD_BYTES as usize)].to_vec(), bytes.starts_with(&[0x1f, 0x8b]))
@@ -103,7 +103,7 @@ pub(super) fn source_of(location: &str) -> Result<SourceFormat, Error> {
         return Ok(SourceFormat::Metaimage);
     }
     if start.starts_with(hdf5::MAGIC) {
-        return match hdf5::content(path).map_err(|message| unfit(&message))? {
+        return match hdf5::content(path).map_err(|error| error.of(location))? {
             hdf5::Hdf5Content::Transforms => Ok(SourceFormat::Itk),
             hdf5::Hdf5Content::Arrays(_) => Ok(SourceFormat::BigwarpField),
         };
@@ -181,8 +181,7 @@ fn folder(location: &str) -> Result<SourceFormat, Error> {
     if transform::kind_of(location)? == TransformKind::LocalAffines {
         return Ok(SourceFormat::Field);
     }
-    let unfit = |message| Error::Unfit { location: location.to_owned(), message };
-    if ngff::attributes(location).map_err(unfit)?.is_some() {
+    if ngff::attributes(location).map_err(|error| error.of(location))?.is_some() {
         return Ok(SourceFormat::Ngff);
     }
     match volume::attributes(location)? {
@@ -197,10 +196,8 @@ fn folder(location: &str) -> Result<SourceFormat, Error> {
 
 /// The error for an array of vectors whose meaning is not stated.
 fn array(location: &str) -> Error {
-    Error::Unfit {
-        location: location.to_owned(),
-        message: "is an array of vectors that does not say what they are; give --from \
-                  bigstream-displacements (current BigStream), bigstream-positions (that of 2021) or bigwarp-field"
-            .to_owned(),
-    }
+    let message = "is an array of vectors that does not say what they are; give --from \
+                   bigstream-displacements (current BigStream), bigstream-positions (that of 2021) or \
+                   bigwarp-field";
+    ReadError::from(message).of(location)
 }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::flat;
 use super::hdf5;
 use super::map_steps::{ForeignField, MapStep, Payload, VectorMeaning};
+use super::read_error::ReadError;
 use super::reading::{Convention, Read, Reading, warn};
 use super::world::Unit;
 use crate::geom::{Affine, Grid, Point};
@@ -136,20 +137,19 @@ fn unit(attributes: &Map<String, Value>) -> Result<Option<f64>, String> {
 }
 
 /// Reads the field at `location`.
-pub(super) fn read(location: &str, reading: &Reading) -> Result<Read, String> {
-    let to_message = |error: volume::Error| {
-        let message = error.to_string();
-        message.strip_prefix(&format!("{location}: ")).unwrap_or(&message).to_owned()
-    };
+pub(super) fn read(location: &str, reading: &Reading) -> Result<Read, ReadError> {
+    let unread = |error: volume::Error| ReadError::volume(location, error);
     if std::path::Path::new(location).is_file() {
         return of_file(location, reading);
     }
     let (attributes, is_array) =
-        volume::attributes(location).map_err(to_message)?.ok_or("is no array of N5 or Zarr")?;
+        volume::attributes(location).map_err(unread)?.ok_or("is no array of N5 or Zarr")?;
     if !is_array {
-        return Err(format!("is a group; name the field in it, such as {location}/{FORWARD}"));
+        return Err(
+            format!("is a group; name the field in it, such as {location}/{FORWARD}").into()
+        );
     }
-    let array = VectorArray::open(location, None, false).map_err(to_message)?;
+    let array = VectorArray::open(location, None, false).map_err(unread)?;
     let attributes = Attributes::read(&attributes, array.components())?;
     attributes.warn(location, array.is_integer());
     pieces(name_of(location), &attributes, reading, array.shape(), Payload::Array(array))
@@ -157,23 +157,23 @@ pub(super) fn read(location: &str, reading: &Reading) -> Result<Read, String> {
 
 /// Reads a field of an HDF5 file: the one named by --name, else `dfield` or `0/dfield`, else the
 /// only array.
-fn of_file(location: &str, reading: &Reading) -> Result<Read, String> {
+fn of_file(location: &str, reading: &Reading) -> Result<Read, ReadError> {
     let path = std::path::Path::new(location);
     let hdf5::Hdf5Content::Arrays(names) = hdf5::content(path)? else {
-        return Err("is HDF5 with transforms of ITK; leave --from out".to_owned());
+        return Err("is HDF5 with transforms of ITK; leave --from out".into());
     };
     let stated = reading.name.as_deref().map(|name| name.trim_matches('/'));
     let only = [FORWARD, "0/dfield"].into_iter().find(|name| names.iter().any(|n| n == name));
     let name = match (stated.or(only), names.as_slice()) {
         (Some(name), _) => name,
         (None, [one]) => one,
-        (None, []) => return Err("is HDF5 that holds no array".to_owned()),
+        (None, []) => return Err("is HDF5 that holds no array".into()),
         (None, several) => {
             return Err(format!(
                 "is HDF5 with {}; images in HDF5 are not read (save them as OME-Zarr, N5 or TIFF); if one of \
                  the arrays is a displacement field, transcode --name reads it",
                 quote::list(several)
-            ));
+            ).into());
         }
     };
     let (vectors, attributes) = hdf5::Vectors::open(path, name)?;
@@ -182,7 +182,7 @@ fn of_file(location: &str, reading: &Reading) -> Result<Read, String> {
             "is HDF5 whose array {} does not say that it is a displacement field of BigWarp; if it is one, give \
              --from bigwarp-field; if not, write it as .nrrd or .tfm",
             quote::shorten(name)
-        ));
+        ).into());
     }
     let attributes = Attributes::read(&attributes, vectors.components())?;
     attributes.warn(location, vectors.is_integer());
@@ -196,13 +196,13 @@ pub(super) fn pieces(
     reading: &Reading,
     shape: [usize; 3],
     payload: Payload,
-) -> Result<Read, String> {
+) -> Result<Read, ReadError> {
     let inverse = name == INVERSE;
     if inverse && reading.from.is_none() {
         return Err(format!(
             "is named as an inverse: it takes moving points to fixed ones; read {FORWARD} beside it, or say \
              --from bigwarp-field to take it as it stands"
-        ));
+        ).into());
     }
     let stated = if reading.unit.is_none() { attributes.micrometres.clone()? } else { None };
     let um = stated.unwrap_or_else(|| reading.unit.unwrap_or(Unit::Um).micrometres());
@@ -259,7 +259,7 @@ mod tests {
         Attributes::read(value.as_object().unwrap(), axes)
     }
 
-    fn read(name: &str, value: &Value, from: bool) -> Result<Vec<MapStep>, String> {
+    fn read(name: &str, value: &Value, from: bool) -> Result<Vec<MapStep>, ReadError> {
         let reading = Reading {
             from: from.then_some(crate::interchange::SourceFormat::BigwarpField),
             ..Reading::default()
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(first, [[1.5e-3, 1e-3, 0.5e-3]]);
         assert_eq!(map.offset(), [30.0, 20.0, 10.0].map(|v| v * 1e-3));
         // an inverse field is applied after its matrix, and must be requested explicitly
-        assert!(read(INVERSE, &value, false).err().unwrap().contains("named as an inverse"));
+        assert!(read(INVERSE, &value, false).err().unwrap().to_string().contains("named as an inverse"));
         let found = read(INVERSE, &value, true).unwrap();
         assert!(matches!(found.as_slice(), [MapStep::Affine(_), MapStep::ForeignField(_)]));
         let same = json!({"spacing": [1, 1, 1], "affine": [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0]});
@@ -308,7 +308,7 @@ mod tests {
             (json!({"spacing": [1, 0, 1]}), "above 0"),
             (json!({"spacing": [1, 1, 1], "unit": "furlong"}), "furlong"),
         ] {
-            let stated = read("dfield", &value, false).err().unwrap();
+            let stated = read("dfield", &value, false).err().unwrap().to_string();
             assert!(stated.contains(words), "{value}: {stated}");
         }
         let plane = json!({"spacing": [2, 3], "affine": [1, 0.5, 10, 0, 1, 20]});

@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use super::bspline::BSpline;
 use super::map_steps::{MapStep, SmoothMap};
+use super::read_error::ReadError;
 use super::world::{Placement, World};
 use super::{itk, models};
+use crate::files;
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Affine, Grid, Point};
 use crate::quote::shorten;
@@ -75,7 +77,7 @@ fn words(line: &str) -> Vec<String> {
 }
 
 /// Reads the maps of a file and of its initial transforms, in the order of application.
-pub(super) fn read(path: &Path, world: World) -> Result<Vec<MapStep>, String> {
+pub(super) fn read(path: &Path, world: World) -> Result<Vec<MapStep>, ReadError> {
     read_chain(path, world, &mut Vec::new())
 }
 
@@ -85,9 +87,9 @@ fn read_chain(
     path: &Path,
     world: World,
     readers: &mut Vec<PathBuf>,
-) -> Result<Vec<MapStep>, String> {
+) -> Result<Vec<MapStep>, ReadError> {
     let text = crate::store::document::read_text(path)
-        .map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
+        .map_err(|e| ReadError::because(format!("{} cannot be read: {e}", path.display()), e))?;
     let entries = Entries::parse(&text)?;
     let own = match entries.word("Transform") {
         Some("File") => from_file(path, &entries, world)?,
@@ -98,49 +100,68 @@ fn read_chain(
         .find_map(|key| entries.word(key))
         .filter(|name| !name.is_empty() && *name != "NoInitialTransform");
     let Some(initial) = initial else { return Ok(own) };
-    let first = find(path, initial).map_err(|e| format!("begins with {e}"))?;
+    let first =
+        find(path, initial).map_err(|e| e.within(|message| format!("begins with {message}")))?;
     readers.push(path.canonicalize().unwrap_or_else(|_| path.to_owned()));
     if first.canonicalize().is_ok_and(|first| readers.contains(&first)) {
         return Err(format!(
             "begins with {}, which begins with it: no transform is the first; correct the \
              InitialTransformParametersFileName of one of them",
             shorten(initial)
-        ));
+        )
+        .into());
     }
     if readers.len() > MAX_CHAIN {
         return Err(format!(
             "is the last of more than {MAX_CHAIN} files that begin with each other"
-        ));
+        )
+        .into());
     }
     let before = read_chain(&first, world, readers)
-        .map_err(|e| if e.ends_with(')') { e } else { format!("{e} (in {})", first.display()) })?;
+        .map_err(|e| e.within(|message| in_file(message, &first)))?;
     match entries.word("HowToCombineTransforms").unwrap_or("Compose") {
         "Compose" => Ok(before.into_iter().chain(own).collect()),
         "Add" => Ok(vec![add(before, own)?]),
-        other => Err(format!("combines transforms by '{}', wanted Compose or Add", shorten(other))),
+        other => {
+            Err(format!("combines transforms by '{}', wanted Compose or Add", shorten(other))
+                .into())
+        }
     }
 }
 
 /// Reads the ITK transform file that a parameter file refers to; elastix writes such files with
 /// `ITKTransformOutputFileNameExtension`.
-fn from_file(path: &Path, entries: &Entries, world: World) -> Result<Vec<MapStep>, String> {
+fn from_file(path: &Path, entries: &Entries, world: World) -> Result<Vec<MapStep>, ReadError> {
     let name = entries.word("TransformFileName").filter(|name| !name.is_empty());
     let name = name.ok_or("has (Transform \"File\") and no (TransformFileName ...)")?;
-    let file = find(path, name).map_err(|e| format!("refers to {e}"))?;
-    itk::read_file(&file, world).map_err(|e| format!("refers to {}, which {e}", shorten(name)))
+    let file = find(path, name).map_err(|e| e.within(|message| format!("refers to {message}")))?;
+    itk::read_file(&file, world)
+        .map_err(|e| e.within(|message| format!("refers to {}, which {message}", shorten(name))))
+}
+
+/// A message about `file`, with its name unless the message ends with the name of another file.
+fn in_file(message: &str, file: &Path) -> String {
+    if message.ends_with(')') {
+        message.to_owned()
+    } else {
+        format!("{message} (in {})", file.display())
+    }
 }
 
 /// Finds a file that another refers to: at the path as written, or next to the other file, since
 /// results are often moved.
-fn find(path: &Path, initial: &str) -> Result<PathBuf, String> {
+fn find(path: &Path, initial: &str) -> Result<PathBuf, ReadError> {
     let in_same_folder = |name: &Path| path.with_file_name("").join(name);
     let written = Path::new(initial);
     let name = written.file_name().map_or(written, Path::new);
     let places = [written.to_owned(), in_same_folder(written), in_same_folder(name)];
-    places
-        .into_iter()
-        .find(|place| place.is_file())
-        .ok_or_else(|| format!("{}, which is not there; put it beside this file", shorten(initial)))
+    let refused = |reason: &str| format!("{}, which {reason}", shorten(initial));
+    for place in places {
+        if files::is_file(&place).map_err(|e| ReadError::io(e).within(refused))? {
+            return Ok(place);
+        }
+    }
+    Err(refused("is not there; put it beside this file").into())
 }
 
 fn transform(entries: &Entries, world: World) -> Result<MapStep, String> {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::fields::{self, Scratch};
 use super::map_steps::{self, EvaluableStep, ForeignField, MapStep, SampledSteps};
+use super::read_error::ReadError;
 use super::reading::{Imported, Reading};
 use super::target::TargetFormat;
 use super::world::{AnatomicalFrame, Unit, World};
@@ -75,7 +76,7 @@ pub(super) fn transform(
 
 impl Export<'_> {
     fn unfit(&self, message: &str) -> Error {
-        Error::Unfit { location: self.source.to_owned(), message: message.to_owned() }
+        ReadError::from(message).of(self.source)
     }
 
     /// Whether `place` is the source or contains it, so that it must not be replaced.
@@ -298,10 +299,7 @@ impl Export<'_> {
         if store::is_remote(path) {
             let message = "cannot be written to a bucket, as it is one file that is written piece by piece; \
                            give a local path, or a name that ends in .zarr";
-            return Err(Error::Unfit {
-                location: self.destination.to_owned(),
-                message: message.to_owned(),
-            });
+            return Err(ReadError::from(message).of(self.destination));
         }
         if self.ctx.scattered {
             return Err(self.unfit(

@@ -5,8 +5,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::map_steps::Payload;
+use super::read_error::ReadError;
 use super::unpack::Packing;
 use super::world::{AnatomicalFrame, Placement};
+use crate::files;
 use crate::quote::shorten;
 use crate::volume::{ByteOrder, Dtype, FlatVectors};
 
@@ -66,17 +68,16 @@ pub(super) fn lines(
     path: &Path,
     format: &str,
     mut more: impl FnMut(&str) -> bool,
-) -> Result<u64, String> {
-    let unread = |e| format!("cannot be read: {e}");
-    let file = File::open(path).map_err(unread)?;
+) -> Result<u64, ReadError> {
+    let file = File::open(path).map_err(ReadError::io)?;
     let mut reader = BufReader::new(file).take(MAX_HEADER);
     let (mut end, mut bytes) = (0, Vec::new());
     loop {
         bytes.clear();
-        let count = reader.read_until(b'\n', &mut bytes).map_err(unread)?;
+        let count = reader.read_until(b'\n', &mut bytes).map_err(ReadError::io)?;
         end += count as u64;
         if end >= MAX_HEADER {
-            return Err(format!("is a damaged {format} file: its header does not end"));
+            return Err(format!("is a damaged {format} file: its header does not end").into());
         }
         let line = String::from_utf8_lossy(&bytes);
         if !more(line.trim_end_matches(['\n', '\r'])) || count == 0 {
@@ -86,13 +87,12 @@ pub(super) fn lines(
 }
 
 /// The path of a data file that a header refers to by name, next to the header.
-pub(super) fn data_file(path: &Path, name: &str) -> Result<PathBuf, String> {
+pub(super) fn data_file(path: &Path, name: &str) -> Result<PathBuf, ReadError> {
     let file = path.with_file_name("").join(name);
-    if name.len() < 1024 && file.is_file() {
-        Ok(file)
-    } else {
-        Err(format!("refers to {}, which is not beside it", shorten(name)))
-    }
+    let refused = |reason: &str| format!("refers to {}, which {reason}", shorten(name));
+    let is_file =
+        name.len() < 1024 && files::is_file(&file).map_err(|e| ReadError::io(e).within(refused))?;
+    if is_file { Ok(file) } else { Err(refused("is not beside it").into()) }
 }
 
 /// Parses a positive integer.
@@ -129,10 +129,10 @@ mod tests {
             seen += 1;
             line != "end"
         });
-        assert_eq!((end, seen), (Ok(12), 3));
+        assert_eq!((end.unwrap(), seen), (12, 3));
         std::fs::write(&path, vec![b'x'; 3 << 20]).unwrap();
-        assert!(lines(&path, "NRRD", |_| true).unwrap_err().contains("does not end"));
-        assert!(data_file(&path, &"n".repeat(20_000)).unwrap_err().len() < 200);
+        assert!(lines(&path, "NRRD", |_| true).unwrap_err().to_string().contains("does not end"));
+        assert!(data_file(&path, &"n".repeat(20_000)).unwrap_err().to_string().len() < 200);
         assert!(
             parse_positive("0").is_err()
                 && parse_positive("-3").is_err()

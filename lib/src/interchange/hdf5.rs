@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use hdf5_reader::{Datatype, Hdf5File, OpenOptions, SliceInfo, SliceInfoElem};
 use serde_json::{Map, Value};
 
+use super::read_error::ReadError;
 use crate::geom::Box3;
 use crate::quote::{self, shorten};
 use crate::volume::{Dtype, Voxel};
@@ -66,12 +67,13 @@ pub(super) struct Vectors {
     pub(super) path: PathBuf,
 }
 
-fn to_message(error: &hdf5_reader::error::Error) -> String {
-    format!("is HDF5 that cannot be read: {}", shorten(&error.to_string()))
+fn unread(error: hdf5_reader::error::Error) -> ReadError {
+    let message = format!("is HDF5 that cannot be read: {}", shorten(&error.to_string()));
+    ReadError::because(message, error)
 }
 
-fn open(path: &Path) -> Result<Hdf5File, String> {
-    let length = std::fs::metadata(path).map_err(|e| format!("cannot be read: {e}"))?.len();
+fn open(path: &Path) -> Result<Hdf5File, ReadError> {
+    let length = std::fs::metadata(path).map_err(ReadError::io)?.len();
     // deflate expands a byte to at most 1032
     let most = usize::try_from(length.saturating_mul(1032)).unwrap_or(usize::MAX);
     let options = OpenOptions::default()
@@ -79,17 +81,17 @@ fn open(path: &Path) -> Result<Hdf5File, String> {
         .with_max_chunk_bytes(MAX_CHUNK_BYTES.min(most))
         .with_max_read_bytes(most)
         .with_max_object_header_bytes(1 << 20);
-    Hdf5File::open_with_options(path, options).map_err(|error| to_message(&error))
+    Hdf5File::open_with_options(path, options).map_err(unread)
 }
 
 /// Finds out what the file at `path` contains.
-pub(super) fn content(path: &Path) -> Result<Hdf5Content, String> {
+pub(super) fn content(path: &Path) -> Result<Hdf5Content, ReadError> {
     let file = open(path)?;
     if file.group(TRANSFORMS).is_ok() {
         return Ok(Hdf5Content::Transforms);
     }
     let mut found = Vec::new();
-    let root = file.root_group().map_err(|error| to_message(&error))?;
+    let root = file.root_group().map_err(unread)?;
     list(&root, "", 3, &mut found)?;
     Ok(Hdf5Content::Arrays(found))
 }
@@ -100,8 +102,8 @@ fn list(
     prefix: &str,
     depth: usize,
     found: &mut Vec<String>,
-) -> Result<(), String> {
-    let (groups, arrays) = group.member_names().map_err(|error| to_message(&error))?;
+) -> Result<(), ReadError> {
+    let (groups, arrays) = group.member_names().map_err(unread)?;
     for name in arrays {
         if found.len() < 100 {
             found.push(format!("{prefix}{name}"));
@@ -109,7 +111,7 @@ fn list(
     }
     for name in groups {
         if depth > 0 && found.len() < 100 {
-            let inner = group.group(&name).map_err(|error| to_message(&error))?;
+            let inner = group.group(&name).map_err(unread)?;
             list(&inner, &format!("{prefix}{name}/"), depth - 1, found)?;
         }
     }
@@ -136,18 +138,18 @@ fn dtype(datatype: &Datatype) -> Result<Dtype, String> {
 }
 
 /// All numbers of an array.
-fn numbers(dataset: &hdf5_reader::Dataset) -> Result<Vec<f64>, String> {
+fn numbers(dataset: &hdf5_reader::Dataset) -> Result<Vec<f64>, ReadError> {
     with_voxel!(dtype(dataset.dtype())?, T => {
-        let values = dataset.read_array::<T>().map_err(|error| to_message(&error))?;
+        let values = dataset.read_array::<T>().map_err(unread)?;
         Ok(values.iter().map(|value| value.to_f64()).collect())
     })
 }
 
 /// Reads the transforms of an ITK file, in the order of the file.
-pub(super) fn records(path: &Path) -> Result<Vec<TransformRecord>, String> {
+pub(super) fn records(path: &Path) -> Result<Vec<TransformRecord>, ReadError> {
     let file = open(path)?;
     let group = file.group(TRANSFORMS).map_err(|_| "is HDF5 without transforms of ITK")?;
-    let (names, _) = group.member_names().map_err(|error| to_message(&error))?;
+    let (names, _) = group.member_names().map_err(unread)?;
     let mut numbered: Vec<(usize, String)> = Vec::new();
     for name in names {
         let number = name.parse().map_err(|_| {
@@ -163,14 +165,14 @@ fn record(
     group: &hdf5_reader::group::Group,
     name: &str,
     path: &Path,
-) -> Result<TransformRecord, String> {
-    let group = group.group(name).map_err(|error| to_message(&error))?;
-    let (_, arrays) = group.member_names().map_err(|error| to_message(&error))?;
+) -> Result<TransformRecord, ReadError> {
+    let group = group.group(name).map_err(unread)?;
+    let (_, arrays) = group.member_names().map_err(unread)?;
     // ITK before 4.10 omitted the s of 'Transform' in these names
     let find =
         |names: [&'static str; 2]| names.into_iter().find(|name| arrays.iter().any(|a| a == name));
-    let array = |name: &str| group.dataset(name).map_err(|error| to_message(&error));
-    let class = array("TransformType")?.read_strings().map_err(|error| to_message(&error))?;
+    let array = |name: &str| group.dataset(name).map_err(unread);
+    let class = array("TransformType")?.read_strings().map_err(unread)?;
     let class = class.into_iter().next().unwrap_or_default().trim_matches('\0').to_owned();
     let optional = |names: [&'static str; 2]| match find(names) {
         Some(name) => numbers(&array(name)?),
@@ -195,8 +197,8 @@ fn record(
 impl Vectors {
     /// Opens the array `name`, whose first or last dimension is the components, with its
     /// attributes.
-    pub(super) fn open(path: &Path, name: &str) -> Result<(Self, Map<String, Value>), String> {
-        let dataset = open(path)?.dataset(name).map_err(|error| to_message(&error))?;
+    pub(super) fn open(path: &Path, name: &str) -> Result<(Self, Map<String, Value>), ReadError> {
+        let dataset = open(path)?.dataset(name).map_err(unread)?;
         let rank = dataset.shape().len();
         let lengths: Option<Vec<usize>> =
             dataset.shape().iter().map(|n| usize::try_from(*n).ok()).collect();
@@ -212,7 +214,7 @@ impl Vectors {
                      first dimension",
                     shorten(name),
                     quote::numbers(dataset.shape())
-                ));
+                ).into());
             }
         };
         let space = match order {
@@ -259,7 +261,7 @@ impl Vectors {
     }
 
     /// Reads the vectors of `part` in C order, with components in the order of the file.
-    pub(super) fn read(&self, part: &Box3) -> Result<Vec<[f64; 3]>, String> {
+    pub(super) fn read(&self, part: &Box3) -> Result<Vec<[f64; 3]>, ReadError> {
         let mut vectors = vec![[0.0; 3]; part.len()];
         if vectors.is_empty() {
             return Ok(vectors);
@@ -286,11 +288,11 @@ impl Vectors {
     }
 
     /// Reads the numbers within these ranges, in C order.
-    fn values(&self, ranges: &[(u64, u64)]) -> Result<Vec<f64>, String> {
+    fn values(&self, ranges: &[(u64, u64)]) -> Result<Vec<f64>, ReadError> {
         let slice = |&(start, end): &(u64, u64)| SliceInfoElem::Slice { start, end, step: 1 };
         let selection = SliceInfo { selections: ranges.iter().map(slice).collect() };
         with_voxel!(self.dtype, T => {
-            let values = self.dataset.read_slice::<T>(&selection).map_err(|error| to_message(&error))?;
+            let values = self.dataset.read_slice::<T>(&selection).map_err(unread)?;
             Ok(values.iter().map(|value| value.to_f64()).collect())
         })
     }

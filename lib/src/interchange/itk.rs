@@ -10,6 +10,7 @@ use super::hdf5;
 use super::map_steps::{ForeignField, MapStep, Payload, VectorMeaning};
 use super::matlab::{self, Variable};
 use super::models;
+use super::read_error::ReadError;
 use super::world::{Placement, World};
 use crate::geom::Affine;
 use crate::quote::{self, shorten};
@@ -30,24 +31,23 @@ struct TransformRecord {
 }
 
 /// Reads the maps of an ITK file in any of its formats, in the order of application.
-pub(super) fn read_file(path: &Path, world: World) -> Result<Vec<MapStep>, String> {
-    let unread = |e| format!("cannot be read: {e}");
-    if document::read_start(path, hdf5::MAGIC.len()).map_err(unread)? == hdf5::MAGIC {
+pub(super) fn read_file(path: &Path, world: World) -> Result<Vec<MapStep>, ReadError> {
+    if document::read_start(path, hdf5::MAGIC.len()).map_err(ReadError::io)? == hdf5::MAGIC {
         return read_hdf5(path, world);
     }
-    let bytes = document::read(path).map_err(unread)?;
+    let bytes = document::read(path).map_err(ReadError::io)?;
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     if text.starts_with(MAGIC) {
         read_text(&String::from_utf8_lossy(text), world)
     } else if matlab::is_level_4(&bytes) {
         read_matlab(&bytes, world)
     } else {
-        Err("is no transform file of ITK in text, MATLAB or HDF5; write it as .tfm".to_owned())
+        Err("is no transform file of ITK in text, MATLAB or HDF5; write it as .tfm".into())
     }
 }
 
 /// Reads the maps of an HDF5 file in the order of application.
-fn read_hdf5(path: &Path, world: World) -> Result<Vec<MapStep>, String> {
+fn read_hdf5(path: &Path, world: World) -> Result<Vec<MapStep>, ReadError> {
     let records = hdf5::records(path)?;
     let record = |record: hdf5::TransformRecord| {
         let (parameters, vectors) = match record.parameters {
@@ -60,7 +60,7 @@ fn read_hdf5(path: &Path, world: World) -> Result<Vec<MapStep>, String> {
 }
 
 /// Reads the maps of a text file in the order of application.
-pub(super) fn read_text(text: &str, world: World) -> Result<Vec<MapStep>, String> {
+pub(super) fn read_text(text: &str, world: World) -> Result<Vec<MapStep>, ReadError> {
     let mut records: Vec<TransformRecord> = Vec::new();
     for (i, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -88,7 +88,8 @@ pub(super) fn read_text(text: &str, world: World) -> Result<Vec<MapStep>, String
                     "line {} has '{}', which is no key of ITK's",
                     i + 1,
                     shorten(other)
-                ));
+                )
+                .into());
             }
         }
     }
@@ -100,7 +101,7 @@ fn bad_number(line: usize, word: &str) -> String {
 }
 
 /// Reads the maps of a MATLAB file in the order of application.
-pub(super) fn read_matlab(bytes: &[u8], world: World) -> Result<Vec<MapStep>, String> {
+pub(super) fn read_matlab(bytes: &[u8], world: World) -> Result<Vec<MapStep>, ReadError> {
     let variables = matlab::read(bytes)?;
     let records: Option<Vec<TransformRecord>> = variables
         .chunks(2)
@@ -123,7 +124,7 @@ pub(super) fn read_matlab(bytes: &[u8], world: World) -> Result<Vec<MapStep>, St
 
 /// Converts records to pieces. A composite lists its members in the order in which they were added;
 /// the last one is applied first.
-fn pieces(mut records: Vec<TransformRecord>, world: World) -> Result<Vec<MapStep>, String> {
+fn pieces(mut records: Vec<TransformRecord>, world: World) -> Result<Vec<MapStep>, ReadError> {
     let composite = records.first().is_some_and(|r| r.name.starts_with("CompositeTransform"));
     if composite {
         records.remove(0);
@@ -132,11 +133,11 @@ fn pieces(mut records: Vec<TransformRecord>, world: World) -> Result<Vec<MapStep
         return Err(format!(
             "holds {} transforms and no CompositeTransform that says their order; write them as one",
             records.len()
-        ));
+        ).into());
     }
     let named = |record: TransformRecord| {
         let name = shorten(&record.name);
-        piece(record, world).map_err(|e| format!("{name}: {e}"))
+        piece(record, world).map_err(|e| e.within(|message| format!("{name}: {message}")))
     };
     records.into_iter().map(named).collect()
 }
@@ -169,7 +170,7 @@ impl<'a> Class<'a> {
     }
 }
 
-fn piece(mut record: TransformRecord, world: World) -> Result<MapStep, String> {
+fn piece(mut record: TransformRecord, world: World) -> Result<MapStep, ReadError> {
     let class = record.name.clone();
     let Class { name, axes, order } = Class::read(&class)?;
     match name {
@@ -183,7 +184,7 @@ fn piece(mut record: TransformRecord, world: World) -> Result<MapStep, String> {
             let field = field(fixed, parameters, vectors.take(), axes, world)?;
             return Ok(MapStep::ForeignField(Box::new(field)));
         }
-        "CompositeTransform" => return Err("a composite within another cannot be read".to_owned()),
+        "CompositeTransform" => return Err("a composite within another cannot be read".into()),
         // Slicer (vtkITKTransformConverter) gives these names to transforms towards the parent,
         // whose inverse would have to be computed
         "InverseBSplineTransform"
@@ -191,7 +192,7 @@ fn piece(mut record: TransformRecord, world: World) -> Result<MapStep, String> {
         | "InverseThinPlateSplineKernelTransform" => {
             return Err("is a modeling transform of Slicer, which takes moving points to fixed ones; invert it \
                         in Slicer and save it again, or convert it to a displacement field there"
-                .to_owned());
+                .into());
         }
         _ => {}
     }
@@ -235,7 +236,7 @@ fn field(
     vectors: Option<hdf5::Vectors>,
     axes: usize,
     world: World,
-) -> Result<ForeignField, String> {
+) -> Result<ForeignField, ReadError> {
     let placement = grid(fixed, axes)?;
     if let Some(vectors) = vectors {
         let payload = Payload::Hdf5(vectors.on(placement.shape, axes)?);
@@ -243,7 +244,7 @@ fn field(
     }
     let count = placement.shape.iter().product::<usize>() * axes;
     if parameters.len() != count {
-        return Err(format!("has {} numbers, wanted {count}", parameters.len()));
+        return Err(format!("has {} numbers, wanted {count}", parameters.len()).into());
     }
     let vector = |v: &[f64]| std::array::from_fn(|a| v.get(a).copied().unwrap_or(0.0));
     let vectors = parameters.chunks_exact(axes).map(vector).collect();
@@ -294,7 +295,7 @@ mod tests {
 
     fn refusal(class: &str) -> String {
         let text = text(class, "1 0 0 0 1 0 0 0 1 0 0 0", "0 0 0");
-        read_text(&text, WORLD).err().unwrap()
+        read_text(&text, WORLD).err().unwrap().to_string()
     }
 
     #[test]
@@ -330,7 +331,9 @@ mod tests {
             assert!(refusal(class).contains(words), "{}", refusal(class));
         }
         let none = text("BSplineTransform_double_3_3_0", "", "1 1 1 0 0 0 1 1 1 1 0 0 0 1 0 0 0 1");
-        assert!(read_text(&none, WORLD).err().unwrap().contains("order 0; orders 1 to 3"));
+        assert!(
+            read_text(&none, WORLD).err().unwrap().to_string().contains("order 0; orders 1 to 3")
+        );
     }
 
     #[test]
@@ -340,6 +343,6 @@ mod tests {
             assert!(refusal(&long).len() < 400, "{}", refusal(&long).len());
         }
         let lines = format!("#Insight Transform File V1.0\n{}: 1\n", "K".repeat(20_000));
-        assert!(read_text(&lines, WORLD).err().unwrap().len() < 300);
+        assert!(read_text(&lines, WORLD).err().unwrap().to_string().len() < 300);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::Error;
 use super::hdf5;
+use super::read_error::ReadError;
 use super::unpack::{self, Packing};
 use super::world::{Placement, World};
 use crate::blocks::Identity;
@@ -104,7 +105,7 @@ impl ForeignField {
         vectors: World,
         holds: VectorMeaning,
         payload: Payload,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, ReadError> {
         let (grid, frame) = placement.grid(world);
         let back = match &frame {
             Some(frame) => {
@@ -130,22 +131,22 @@ impl ForeignField {
         turn: [[f64; 3]; 3],
         holds: VectorMeaning,
         payload: Payload,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, ReadError> {
         let content = OnceLock::new();
         Self { grid, frame: None, turn, shift: [0.0; 3], holds, payload, content }.checked()
     }
 
-    fn checked(self) -> Result<Self, String> {
+    fn checked(self) -> Result<Self, ReadError> {
         let Grid { shape, spacing, origin, .. } = self.grid;
         let count = shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n));
         if !count.is_some_and(|count| (1..=MAX_SAMPLES).contains(&count)) {
-            return Err(format!("has {shape:?} samples along z, y, x, which cannot be"));
+            return Err(format!("has {shape:?} samples along z, y, x, which cannot be").into());
         }
         if spacing.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
-            return Err(format!("has samples {spacing:?} um apart, wanted lengths above 0"));
+            return Err(format!("has samples {spacing:?} um apart, wanted lengths above 0").into());
         }
         if origin.iter().any(|v| !v.is_finite()) {
-            return Err(format!("has its first sample at {origin:?}, wanted finite numbers"));
+            return Err(format!("has its first sample at {origin:?}, wanted finite numbers").into());
         }
         self.payload.check()?;
         Ok(self)
@@ -246,18 +247,19 @@ fn bytes_of(flat: &FlatVectors) -> u64 {
 
 impl Payload {
     /// Refuses a file that is too short for the vectors that its header announces.
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), ReadError> {
         match self {
             Self::Packed { file, from, packing, flat } => {
                 packing.check(file, *from, bytes_of(flat))
             }
             Self::Flat(flat) => {
-                let found = fs::metadata(&flat.path).map_err(|e| format!("cannot be read: {e}"))?;
+                let found = fs::metadata(&flat.path).map_err(ReadError::io)?;
                 let (found, wanted) = (found.len(), bytes_of(flat));
                 if found < wanted {
                     return Err(format!(
                         "is cut off: it has {found} bytes of {wanted}; copy it again"
-                    ));
+                    )
+                    .into());
                 }
                 Ok(())
             }
@@ -267,25 +269,24 @@ impl Payload {
 
     /// All numbers in storage order. More than `most` numbers are refused, because large fields
     /// must be read in parts.
-    pub(super) fn numbers(&self, most: usize) -> Result<Vec<f64>, String> {
+    pub(super) fn numbers(&self, most: usize) -> Result<Vec<f64>, ReadError> {
         self.check()?;
-        let unread = |e: io::Error| format!("cannot be read: {e}");
         let (Self::Flat(flat) | Self::Packed { flat, .. }) = self else {
-            return Err("is no file of plain numbers".to_owned());
+            return Err("is no file of plain numbers".into());
         };
         let end = bytes_of(flat);
         let count = (end - flat.offset) / flat.dtype.size() as u64;
         if count > most as u64 {
-            return Err(format!("has {count} numbers; {most} are read at most"));
+            return Err(format!("has {count} numbers; {most} are read at most").into());
         }
         let mut bytes = Vec::new();
         if let Self::Packed { file, from, packing, .. } = self {
-            packing.unpack(file, *from, end, &mut bytes).map_err(unread)?;
+            packing.unpack(file, *from, end, &mut bytes).map_err(ReadError::io)?;
             bytes.drain(..flat.offset as usize);
         } else {
-            let mut file = fs::File::open(&flat.path).map_err(unread)?;
-            file.seek(io::SeekFrom::Start(flat.offset)).map_err(unread)?;
-            file.take(end - flat.offset).read_to_end(&mut bytes).map_err(unread)?;
+            let mut file = fs::File::open(&flat.path).map_err(ReadError::io)?;
+            file.seek(io::SeekFrom::Start(flat.offset)).map_err(ReadError::io)?;
+            file.take(end - flat.offset).read_to_end(&mut bytes).map_err(ReadError::io)?;
         }
         with_voxel!(flat.dtype, T => {
             let value = |bytes: &[u8]| T::get(bytes, flat.order).to_f64();

@@ -10,6 +10,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::flat::{self, FlatHeader, parse_positive};
+use super::read_error::ReadError;
 use super::unpack::Packing;
 use super::world::{AnatomicalFrame, Placement};
 use crate::quote::{self, shorten};
@@ -81,22 +82,26 @@ pub(super) fn is_metaimage(start: &[u8]) -> bool {
 }
 
 /// Reads the header of a file.
-pub(super) fn read(path: &Path) -> Result<FlatHeader, String> {
+pub(super) fn read(path: &Path) -> Result<FlatHeader, ReadError> {
     let (fields, end) = fields(path)?;
     if let Some(kind) = fields.get(&["objecttype"])
         && !kind.eq_ignore_ascii_case("image")
     {
-        return Err(format!("is a MetaIO object of the type '{}', and no image", shorten(kind)));
+        return Err(
+            format!("is a MetaIO object of the type '{}', and no image", shorten(kind)).into()
+        );
     }
     let axes = parse_positive(fields.get(&["ndims"]).ok_or("is MetaImage without NDims")?)?;
     if !matches!(axes, 2 | 3) {
-        return Err(format!("is MetaImage of {axes} dimensions; a displacement field has 2 or 3"));
+        return Err(
+            format!("is MetaImage of {axes} dimensions; a displacement field has 2 or 3").into()
+        );
     }
     let sizes = fields.get(&["dimsize"]).ok_or("is MetaImage without DimSize")?;
     let sizes: Vec<usize> =
         sizes.split_whitespace().map(parse_positive).collect::<Result<_, _>>()?;
     if sizes.len() != axes {
-        return Err(format!("is MetaImage of {axes} dimensions with {} sizes", sizes.len()));
+        return Err(format!("is MetaImage of {axes} dimensions with {} sizes", sizes.len()).into());
     }
     let channels = fields.get(&["elementnumberofchannels"]).unwrap_or("1");
     if parse_positive(channels)? != axes {
@@ -104,7 +109,7 @@ pub(super) fn read(path: &Path) -> Result<FlatHeader, String> {
             "is MetaImage with {} values at each of its samples; a displacement field of {axes} dimensions has \
              {axes}",
             shorten(channels)
-        ));
+        ).into());
     }
     let dtype = dtype(fields.get(&["elementtype"]).unwrap_or_default())?;
     let msb = ["binarydatabyteordermsb", "elementbyteordermsb"];
@@ -130,7 +135,7 @@ pub(super) fn read(path: &Path) -> Result<FlatHeader, String> {
     })
 }
 
-fn fields(path: &Path) -> Result<(HeaderFields, u64), String> {
+fn fields(path: &Path) -> Result<(HeaderFields, u64), ReadError> {
     let mut fields = Vec::new();
     let mut whole = false;
     let end = flat::lines(path, "MetaImage", |line| {
@@ -142,7 +147,7 @@ fn fields(path: &Path) -> Result<(HeaderFields, u64), String> {
         !whole
     })?;
     if !whole {
-        return Err("is MetaImage without ElementDataFile, which ends its header".to_owned());
+        return Err("is MetaImage without ElementDataFile, which ends its header".into());
     }
     Ok((HeaderFields(fields), end))
 }
@@ -262,25 +267,26 @@ fn data(
     fields: &HeaderFields,
     end: u64,
     need: u64,
-) -> Result<(PathBuf, u64, Option<(Packing, u64)>), String> {
+) -> Result<(PathBuf, u64, Option<(Packing, u64)>), ReadError> {
     let name = fields.get(&["elementdatafile"]).unwrap_or_default();
     if name.eq_ignore_ascii_case("list") || name.starts_with("LIST") || name.contains('%') {
         return Err(
             "is MetaImage that is spread over several files, which cannot be read; write it as one"
-                .to_owned(),
+                .into(),
         );
     }
     let local = name.eq_ignore_ascii_case("local");
     let file = if local { path.to_owned() } else { flat::data_file(path, name)? };
-    let unread = |e| format!("cannot be read: {e}");
-    let length = std::fs::metadata(&file).map_err(unread)?.len();
+    let length = std::fs::metadata(&file).map_err(ReadError::io)?.len();
     let begin = if local { end } else { 0 };
     let begin = match fields.get(&["headersize"]).map(|text| (text, text.parse::<i64>())) {
         None => begin,
         Some((_, Ok(-1))) if length >= need && !fields.is(&["compresseddata"]) => length - need,
         Some((_, Ok(size @ 0..))) => begin.saturating_add(size as u64),
         Some((text, _)) => {
-            return Err(format!("has the HeaderSize '{}', which does not fit", shorten(text)));
+            return Err(
+                format!("has the HeaderSize '{}', which does not fit", shorten(text)).into()
+            );
         }
     };
     if fields.get(&["binarydata"]).is_some() && !fields.is(&["binarydata"]) {
@@ -290,9 +296,9 @@ fn data(
         return Ok((file, begin, None));
     }
     let mut magic = Vec::new();
-    let mut opened = File::open(&file).map_err(unread)?;
-    opened.seek(SeekFrom::Start(begin)).map_err(unread)?;
-    opened.take(2).read_to_end(&mut magic).map_err(unread)?;
+    let mut opened = File::open(&file).map_err(ReadError::io)?;
+    opened.seek(SeekFrom::Start(begin)).map_err(ReadError::io)?;
+    opened.take(2).read_to_end(&mut magic).map_err(ReadError::io)?;
     let packing = if magic == [0x1f, 0x8b] { Packing::Gzip } else { Packing::Zlib };
     Ok((file, 0, Some((packing, begin))))
 }
@@ -311,7 +317,7 @@ mod tests {
                         DimSize = 6 5 4\nElementNumberOfChannels = 3\nElementType = MET_FLOAT\n\
                         ElementDataFile = LOCAL\n";
 
-    fn read_text(text: &str) -> Result<FlatHeader, String> {
+    fn read_text(text: &str) -> Result<FlatHeader, ReadError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.mha");
         std::fs::write(&path, text).unwrap();
@@ -372,7 +378,7 @@ mod tests {
             ("Offset", "HeaderSize = -7\nOffset", "HeaderSize '-7'"),
             ("Offset", "ElementToIntensityFunctionSlope = 2\nOffset", "cannot mean"),
         ] {
-            let refusal = read_text(&HEAD.replace(from, to)).unwrap_err();
+            let refusal = read_text(&HEAD.replace(from, to)).unwrap_err().to_string();
             assert!(refusal.contains(words), "{refusal}");
         }
         let notes = read_text(&HEAD.replace("Offset", "Weather = fine\nOffset")).unwrap().notes;

@@ -35,6 +35,7 @@ mod models;
 mod ngff;
 mod nifti;
 mod nrrd;
+mod read_error;
 mod reading;
 mod summary;
 mod target;
@@ -85,13 +86,16 @@ pub enum Error {
         #[source]
         verdict: blocks::ExitReason,
     },
-    /// The source cannot be converted as requested.
+    /// The source cannot be read, or cannot be converted as requested.
     #[error("{location}: {message}")]
     Unfit {
         /// The source, or the output if its format cannot hold the result.
         location: String,
         /// What it is, what was wanted and how to proceed.
         message: String,
+        /// The cause, if reading the source failed.
+        #[source]
+        source: Option<SourceError>,
     },
 }
 

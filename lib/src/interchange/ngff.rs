@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::map_steps::{ForeignField, MapStep, Payload, VectorMeaning};
+use super::read_error::ReadError;
 use crate::geom::{Affine, Grid, Point};
 use crate::quote::{self, shorten};
 use crate::volume::{self, VectorArray};
@@ -37,16 +38,17 @@ pub(super) struct NgffTransform {
 
 /// The attributes of the group or JSON file at `location`, with the folder to which paths in them
 /// are relative; `None` if they contain no transformations.
-pub(super) fn attributes(location: &str) -> Result<Option<(Map<String, Value>, PathBuf)>, String> {
+pub(super) fn attributes(
+    location: &str,
+) -> Result<Option<(Map<String, Value>, PathBuf)>, ReadError> {
     let path = Path::new(location);
     let (attributes, folder) = if path.is_dir() {
-        match volume::attributes(location).map_err(|e| e.to_string())? {
+        match volume::attributes(location).map_err(|e| ReadError::volume(location, e))? {
             Some((attributes, false)) => (attributes, path.to_owned()),
             _ => return Ok(None),
         }
     } else {
-        let text =
-            crate::store::document::read_text(path).map_err(|e| format!("cannot be read: {e}"))?;
+        let text = crate::store::document::read_text(path).map_err(ReadError::io)?;
         match serde_json::from_str(&text) {
             Ok(Value::Object(mut object)) => match object.remove("attributes") {
                 Some(Value::Object(inner)) => (inner, path.with_file_name("")),
@@ -81,7 +83,7 @@ fn transformations(attributes: &Map<String, Value>) -> Vec<&Map<String, Value>> 
 }
 
 /// Reads the requested transformation.
-pub(super) fn read(location: &str, request: &NgffRequest) -> Result<NgffTransform, String> {
+pub(super) fn read(location: &str, request: &NgffRequest) -> Result<NgffTransform, ReadError> {
     let (attributes, folder) = attributes(location)?
         .ok_or("holds no coordinateTransformations from an input to an output")?;
     let all = transformations(&attributes);
@@ -107,7 +109,7 @@ pub(super) fn read(location: &str, request: &NgffRequest) -> Result<NgffTransfor
     let backward = names[0].contains("moving") || names[1].contains("fixed");
     if backward && !request.invert {
         let [from, to] = names.map(|name| shorten(&name));
-        return Err(format!("goes from '{from}' to '{to}'; give --invert"));
+        return Err(format!("goes from '{from}' to '{to}'; give --invert").into());
     }
     let [input_name, output_name] = names;
     Ok(NgffTransform {
@@ -169,7 +171,7 @@ impl NgffReader<'_> {
         outer: &AxesAndUnit,
         inverse: bool,
         pieces: &mut Vec<MapStep>,
-    ) -> Result<(), String> {
+    ) -> Result<(), ReadError> {
         let name = object.get("type").and_then(Value::as_str).unwrap_or_default();
         let (input, output) = (
             self.systems.or(object, "input", outer.input)?,
@@ -209,7 +211,7 @@ impl NgffReader<'_> {
             "displacements" | "coordinates" if inverse => Err(format!(
                 "needs the inverse of {name}, which must be computed; import the {name} themselves and give \
                  them to invmap"
-            )),
+            ).into()),
             "displacements" | "coordinates" => {
                 pieces.push(MapStep::ForeignField(Box::new(self.field(object, name, &at)?)));
                 Ok(())
@@ -228,11 +230,11 @@ impl NgffReader<'_> {
         object: &Map<String, Value>,
         name: &str,
         at: &AxesAndUnit,
-    ) -> Result<ForeignField, String> {
+    ) -> Result<ForeignField, ReadError> {
         let path = object.get("path").and_then(Value::as_str);
         let path = path.ok_or_else(|| format!("has {name} without a \"path\""))?;
         if path.len() > 1024 {
-            return Err(format!("has {name} with the path '{}'", shorten(path)));
+            return Err(format!("has {name} with the path '{}'", shorten(path)).into());
         }
         if let Some(other) = object.get("interpolation").and_then(Value::as_str)
             && other != "linear"
@@ -243,7 +245,7 @@ impl NgffReader<'_> {
         let node = self.folder.join(path.trim_start_matches('/'));
         let array = axes::FieldAxes::read(&node)?;
         let vectors = VectorArray::open(&array.location, Some(array.component), array.xyz)
-            .map_err(|e| e.to_string())?;
+            .map_err(|e| ReadError::because(e.to_string(), e))?;
         let um = at.micrometres;
         let of = |v: Point| v.map(|v| v * um);
         let grid = Grid::new(vectors.shape(), of(array.spacing), of(array.origin));

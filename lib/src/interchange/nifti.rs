@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
+use super::read_error::ReadError;
 use super::world::Placement;
 use crate::volume::{ByteOrder, Dtype};
 
@@ -159,17 +160,17 @@ pub(super) fn start_of(path: &Path, count: u64) -> std::io::Result<(Vec<u8>, boo
 }
 
 /// Reads the header of a file.
-pub(super) fn read(path: &Path) -> Result<NiftiHeader, String> {
-    let (data, gzip) = start_of(path, 544).map_err(|e| format!("cannot be read: {e}"))?;
+pub(super) fn read(path: &Path) -> Result<NiftiHeader, ReadError> {
+    let (data, gzip) = start_of(path, 544).map_err(ReadError::io)?;
     let (version, order) = version(&data).ok_or("is no NIfTI file")?;
     let need = if version == 1 { 348 } else { 540 };
     if data.len() < need {
-        return Err("is a damaged NIfTI file: it ends within its header".to_owned());
+        return Err("is a damaged NIfTI file: it ends within its header".into());
     }
     let bytes = Bytes { data: &data, order };
     let fields = if version == 1 { first(&bytes) } else { second(&bytes) };
     if matches!(&data[344..347], b"ni1") || (version == 2 && &data[4..7] == b"ni2") {
-        return Err("is a pair of .hdr and .img; write it as one .nii file".to_owned());
+        return Err("is a pair of .hdr and .img; write it as one .nii file".into());
     }
     let extended = data.get(need).is_some_and(|flag| *flag != 0);
     Ok(NiftiHeader { extended, ..head(&fields, order, gzip)? })

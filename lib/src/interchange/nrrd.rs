@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::flat::{self, FlatHeader, parse_positive};
+use super::read_error::ReadError;
 use super::unpack::Packing;
 use super::world::{AnatomicalFrame, Placement};
 use crate::geom::FieldSource;
@@ -65,7 +66,7 @@ const KNOWN_FIELDS: [&str; 38] = [
 type HeaderFields = BTreeMap<String, String>;
 
 /// Reads the header of a file.
-pub(super) fn read(path: &Path) -> Result<FlatHeader, String> {
+pub(super) fn read(path: &Path) -> Result<FlatHeader, ReadError> {
     let (fields, end) = fields(path)?;
     let get = |key: &str| fields.get(key).map(String::as_str);
     let rank = parse_positive(get("dimension").ok_or("has no 'dimension'")?)?;
@@ -74,7 +75,8 @@ pub(super) fn read(path: &Path) -> Result<FlatHeader, String> {
         return Err(format!(
             "has {rank} dimensions of the sizes {}; a displacement field has 3, x, y, z",
             quote::list(&words)
-        ));
+        )
+        .into());
     }
     let sizes: Vec<usize> = words.into_iter().map(parse_positive).collect::<Result<_, _>>()?;
     let vector = vector_axis(&fields, &sizes)?;
@@ -83,7 +85,8 @@ pub(super) fn read(path: &Path) -> Result<FlatHeader, String> {
             "has vectors of {} components on {} axes; as many are wanted",
             sizes[vector],
             rank - 1
-        ));
+        )
+        .into());
     }
     check_direction(&fields)?;
     let dtype = dtype(get("type").unwrap_or_default())?;
@@ -91,7 +94,7 @@ pub(super) fn read(path: &Path) -> Result<FlatHeader, String> {
     let order = match get("endian").map(str::to_lowercase).as_deref() {
         Some("big") => ByteOrder::Big,
         Some("little") => ByteOrder::Little,
-        Some(other) => return Err(format!("has the byte order '{}'", shorten(other))),
+        Some(other) => return Err(format!("has the byte order '{}'", shorten(other)).into()),
         None => {
             if dtype.size() > 1 && !matches!(get("encoding"), Some("ascii" | "text" | "txt")) {
                 notes.push("does not say its byte order, taken as little endian".to_owned());
@@ -184,7 +187,7 @@ fn notes(fields: &HeaderFields) -> Vec<String> {
 
 /// The fields of the header by lower-case name without spaces (names of key/value pairs end in
 /// `:=`), and the offset of the header's end.
-fn fields(path: &Path) -> Result<(HeaderFields, u64), String> {
+fn fields(path: &Path) -> Result<(HeaderFields, u64), ReadError> {
     let mut fields = BTreeMap::new();
     let end = flat::lines(path, "NRRD", |line| {
         if line.starts_with('#') {
@@ -219,12 +222,10 @@ fn vector_axis(fields: &HeaderFields, sizes: &[usize]) -> Result<usize, String> 
 
 /// The file that contains the elements, this one or another next to it, and the offset at which
 /// they may begin.
-fn data_file(path: &Path, fields: &HeaderFields, end: u64) -> Result<(PathBuf, u64), String> {
+fn data_file(path: &Path, fields: &HeaderFields, end: u64) -> Result<(PathBuf, u64), ReadError> {
     let Some(name) = fields.get("datafile") else { return Ok((path.to_owned(), end)) };
     if name.starts_with("LIST") || name.contains('%') {
-        return Err(
-            "is spread over several files, which cannot be read; write it as one".to_owned()
-        );
+        return Err("is spread over several files, which cannot be read; write it as one".into());
     }
     Ok((flat::data_file(path, name)?, 0))
 }
@@ -235,7 +236,7 @@ fn data(
     file: &Path,
     begin: u64,
     need: u64,
-) -> Result<(u64, Option<(Packing, u64)>), String> {
+) -> Result<(u64, Option<(Packing, u64)>), ReadError> {
     let number = |key: &str| match fields.get(key) {
         None => Ok(0),
         Some(text) => text
@@ -243,10 +244,9 @@ fn data(
             .parse::<i64>()
             .map_err(|_| format!("has the {key} '{}', wanted a whole number", shorten(text))),
     };
-    let unread = |e| format!("cannot be read: {e}");
     let begin = match number("lineskip")? {
         0 => begin,
-        lines => after_lines(file, begin, lines).map_err(unread)?,
+        lines => after_lines(file, begin, lines).map_err(ReadError::io)?,
     };
     let packing = match fields.get("encoding").map(|e| e.to_lowercase()).as_deref() {
         Some("raw") => None,
@@ -258,10 +258,11 @@ fn data(
             return Err(format!(
                 "is encoded as '{}'; raw, gzip, bzip2, ascii and hex can be read",
                 shorten(other.unwrap_or_default())
-            ));
+            )
+            .into());
         }
     };
-    let length = std::fs::metadata(file).map_err(unread)?.len();
+    let length = std::fs::metadata(file).map_err(ReadError::io)?.len();
     match (number("byteskip")?, packing) {
         // in compressed data, bytes are skipped after decompression
         (0.., Some(Packing::Gzip | Packing::Bzip2)) | (0, Some(_)) => {
@@ -269,7 +270,7 @@ fn data(
         }
         (skip @ 0.., None) => Ok((begin.saturating_add(skip as u64), None)),
         (-1, None) if length >= need => Ok((length - need, None)),
-        (skip, _) => Err(format!("has the byteskip {skip}, which does not fit its data")),
+        (skip, _) => Err(format!("has the byteskip {skip}, which does not fit its data").into()),
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::bigwarp::{self, LandmarkModel};
 use super::detect::{self, SourceFormat};
 use super::map_steps::MapStep;
+use super::read_error::ReadError;
 use super::world::{AnatomicalFrame, Unit, World};
 use super::{Error, dfield, elastix, itk, matrices, metaimage, nrrd};
 use crate::geom::{Grid, Point};
@@ -63,12 +64,12 @@ pub(super) struct Convention {
 
 /// Reads the transform at `location`.
 pub(super) fn read(location: &str, reading: &Reading) -> Result<Imported, Error> {
-    let unfit = |message: String| Error::Unfit { location: location.to_owned(), message };
+    let unfit = |error: ReadError| error.of(location);
     let source = match reading.from {
         Some(source) => source,
         None => detect::source_of(location)?,
     };
-    check(source, reading).map_err(unfit)?;
+    check(source, reading).map_err(|message| unfit(message.into()))?;
     if matches!(source, SourceFormat::Json | SourceFormat::Field | SourceFormat::Bigstream) {
         return read_native(location, source, reading);
     }
@@ -192,7 +193,7 @@ fn record_convention(
 }
 
 /// The inverse of each map, in reverse order.
-fn inverse(pieces: Vec<MapStep>) -> Result<Vec<MapStep>, String> {
+fn inverse(pieces: Vec<MapStep>) -> Result<Vec<MapStep>, ReadError> {
     pieces
         .into_iter()
         .rev()
@@ -200,7 +201,7 @@ fn inverse(pieces: Vec<MapStep>) -> Result<Vec<MapStep>, String> {
             MapStep::Affine(map) => Ok(MapStep::Affine(map.inverse().map_err(|e| e.to_string())?)),
             _ => Err("is or holds a field, and only matrices can be turned round here; invmap makes the \
                       inverse of a field"
-                .to_owned()),
+                .into()),
         })
         .collect()
 }
@@ -242,13 +243,15 @@ fn read_matrices(location: &str, source: SourceFormat, reading: &Reading) -> Res
             itk::read_file(path, world).map(|pieces| (pieces, convention("ITK or ANTs")))
         }
         SourceFormat::Greedy => matrices::read_greedy(&text()?, world)
-            .map(|map| (vec![MapStep::Affine(map)], convention("greedy"))),
+            .map(|map| (vec![MapStep::Affine(map)], convention("greedy")))
+            .map_err(ReadError::from),
         SourceFormat::Elastix => {
             elastix::read(path, world).map(|pieces| (pieces, convention("elastix")))
         }
         _ => {
             let fit = reading.fit.unwrap_or_default();
-            bigwarp::read(&text()?, world, fit, reading.invert).map(|landmarks| {
+            let landmarks = bigwarp::read(&text()?, world, fit, reading.invert);
+            landmarks.map_err(ReadError::from).map(|landmarks| {
                 let convention = Convention {
                     axes: if landmarks.axes == 2 { "x,y" } else { "x,y,z" },
                     frame: None,
@@ -259,15 +262,14 @@ fn read_matrices(location: &str, source: SourceFormat, reading: &Reading) -> Res
             })
         }
     };
-    read.map_err(|message| Error::Unfit { location: location.to_owned(), message })
+    read.map_err(|error| error.of(location))
 }
 
 /// Reads native files and BigStream's text matrices.
 fn read_native(location: &str, source: SourceFormat, reading: &Reading) -> Result<Imported, Error> {
     let direction =
         if reading.invert { Direction::MovingToFixed } else { Direction::FixedToMoving };
-    let unfit =
-        |message: &str| Error::Unfit { location: location.to_owned(), message: message.to_owned() };
+    let unfit = |message: &str| ReadError::from(message).of(location);
     let own = json!({ "format": "voxloom", "direction": if reading.invert { "moving-to-fixed" } else { "fixed-to-moving" } });
     let imported = |pieces, taken_as| Imported { pieces, taken_as, planar: false };
     let path = Path::new(location);

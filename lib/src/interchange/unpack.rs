@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use super::Error;
+use super::read_error::ReadError;
 use crate::files;
 use crate::quote::shorten;
 
@@ -37,12 +38,12 @@ impl Packing {
     }
 
     /// Refuses a file that is too short for what its header claims.
-    pub(super) fn check(self, file: &Path, from: u64, wanted: u64) -> Result<(), String> {
-        let length = std::fs::metadata(file).map_err(|e| format!("cannot be read: {e}"))?.len();
+    pub(super) fn check(self, file: &Path, from: u64, wanted: u64) -> Result<(), ReadError> {
+        let length = std::fs::metadata(file).map_err(ReadError::io)?.len();
         match self.max_decoded(length.saturating_sub(from)) {
             Some(most) if most < wanted => Err(format!(
                 "claims {wanted} bytes of vectors, which its {length} bytes cannot hold; copy it again"
-            )),
+            ).into()),
             _ => Ok(()),
         }
     }
@@ -209,7 +210,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("packed");
         std::fs::write(&path, bytes).unwrap();
-        packing.check(&path, 0, wanted)?;
+        packing.check(&path, 0, wanted).map_err(|e| e.to_string())?;
         let mut out = Vec::new();
         packing.unpack(&path, 0, wanted, &mut out).map_err(|e| e.to_string())?;
         Ok(out)

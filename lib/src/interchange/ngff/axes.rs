@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::super::read_error::ReadError;
 use crate::geom::{Affine, Point};
 use crate::quote::{self, shorten};
 use crate::volume;
@@ -243,11 +244,11 @@ pub(super) struct FieldAxes {
 impl FieldAxes {
     /// Reads the arrangement of an array with its own metadata (RFC 5), or of the first level of a
     /// group with `multiscales` (0.6).
-    pub(super) fn read(node: &Path) -> Result<Self, String> {
+    pub(super) fn read(node: &Path) -> Result<Self, ReadError> {
         let location = node.display().to_string();
         let bad = |what: &str| format!("refers to {}, which {what}", shorten(&location));
         let (attributes, is_array) = volume::attributes(&location)
-            .map_err(|e| e.to_string())?
+            .map_err(|e| ReadError::volume(&location, e))?
             .ok_or_else(|| bad("is not there"))?;
         let root = super::root(&attributes);
         let image = root.get("multiscales").and_then(|list| list.get(0));
@@ -272,13 +273,13 @@ impl FieldAxes {
                 (node.join(path), level.and_then(|level| level.get("coordinateTransformations")))
             }
             (true, _) => (node.to_owned(), root.get("coordinateTransformations")),
-            (false, None) => return Err(bad("is a group without multiscales")),
+            (false, None) => return Err(bad("is a group without multiscales").into()),
         };
         let spatial = axes.spatial();
         let xyz = spatial[2] < spatial[1];
         let order: Vec<usize> = spatial.into_iter().flatten().collect();
         if !(order.is_sorted() || order.iter().rev().is_sorted()) {
-            return Err(bad("has axes that are neither z,y,x nor x,y,z"));
+            return Err(bad("has axes that are neither z,y,x nor x,y,z").into());
         }
         let (scale, shift) = calibrate(calibration, axes.len()).ok_or_else(|| {
             bad("is placed by something else than a scale and a translation of all its axes")

@@ -13,7 +13,7 @@ fn read_bytes(bytes: &[u8]) -> Result<NiftiHeader, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.nii");
     std::fs::write(&path, bytes).unwrap();
-    read(&path)
+    read(&path).map_err(|error| error.to_string())
 }
 
 #[test]

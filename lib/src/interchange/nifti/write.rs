@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use super::super::read_error::ReadError;
 use super::super::{Error, fields};
 use super::VECTOR;
 use crate::geom::{Box3, FieldSource, Grid};
@@ -16,7 +17,7 @@ pub(in crate::interchange) fn write(
     micrometres: f64,
 ) -> Result<(), Error> {
     let grid = field.grid();
-    let unfit = |message: String| Error::Unfit { location: path.display().to_string(), message };
+    let unfit = |message: String| ReadError::from(message).of(&path.display().to_string());
     if let Some(long) = grid.shape.iter().find(|n| **n > 32767) {
         return Err(unfit(format!(
             "NIfTI holds at most 32767 samples along an axis, not {long}; use nrrd"

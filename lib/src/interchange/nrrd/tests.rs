@@ -9,7 +9,7 @@ fn read_text(text: &str) -> Result<FlatHeader, String> {
     let path = folder.path().join("a.nrrd");
     std::fs::write(&path, text).unwrap();
     std::fs::write(folder.path().join("a.raw"), b"").unwrap();
-    read(&path)
+    read(&path).map_err(|error| error.to_string())
 }
 
 const HEAD: &str = "NRRD0005\n# a remark\ntype: double\ndimension: 4\nsizes: 3 6 5 4\n\

@@ -8,6 +8,7 @@ use crate::interchange::detect::SourceFormat;
 use crate::interchange::flat::FlatHeader;
 use crate::interchange::map_steps::{ForeignField, MapStep, Payload, VectorMeaning};
 use crate::interchange::nifti::{self, Doubt, Meaning};
+use crate::interchange::read_error::ReadError;
 use crate::interchange::unpack::Packing;
 use crate::interchange::world::{AnatomicalFrame, Unit, World};
 use crate::interchange::{control, ngff};
@@ -31,7 +32,7 @@ fn meaning(head: &nifti::NiftiHeader, frame: Option<AnatomicalFrame>) -> Result<
     }
 }
 
-pub(super) fn read_nifti(location: &str, reading: &Reading) -> Result<Read, String> {
+pub(super) fn read_nifti(location: &str, reading: &Reading) -> Result<Read, ReadError> {
     let path = Path::new(location);
     let head = nifti::read(path)?;
     let meaning = meaning(&head, reading.frame)?;
@@ -61,7 +62,7 @@ pub(super) fn read_nifti(location: &str, reading: &Reading) -> Result<Read, Stri
             if head.slope != 1.0 || head.extended {
                 return Err("is a grid of control points of NiftyReg with matrices in its header, which are not \
                             read; turn it into displacements with reg_transform -disp"
-                    .to_owned());
+                    .into());
             }
             let spline = control::spline(&head.placement, positions, head.components, &payload)?;
             let convention = Convention {
@@ -76,7 +77,7 @@ pub(super) fn read_nifti(location: &str, reading: &Reading) -> Result<Read, Stri
         }
     };
     if holds == VectorMeaning::Positions && head.components == 2 {
-        return Err("holds positions in a plane, which are not read".to_owned());
+        return Err("holds positions in a plane, which are not read".into());
     }
     let vectors = World { frame, micrometres };
     let mut field = ForeignField::new(&head.placement, positions, vectors, holds, payload)?;
@@ -91,7 +92,7 @@ pub(super) fn read_flat(
     format: &'static str,
     head: &FlatHeader,
     reading: &Reading,
-) -> Result<Read, String> {
+) -> Result<Read, ReadError> {
     warn(location, &head.notes);
     let stated = if reading.unit.is_none() { head.micrometres.clone()? } else { None };
     let micrometres = stated.unwrap_or_else(|| reading.unit.unwrap_or(Unit::Mm).micrometres());
@@ -128,7 +129,7 @@ fn convention(
     }
 }
 
-pub(super) fn read_ngff(location: &str, reading: &Reading) -> Result<Read, String> {
+pub(super) fn read_ngff(location: &str, reading: &Reading) -> Result<Read, ReadError> {
     let found = ngff::read(
         location,
         &ngff::NgffRequest {
@@ -154,7 +155,7 @@ pub(super) fn read_array(
     location: &str,
     source: SourceFormat,
     reading: &Reading,
-) -> Result<Read, String> {
+) -> Result<Read, ReadError> {
     let holds = if source == SourceFormat::BigstreamPositions {
         VectorMeaning::Positions
     } else {
@@ -163,10 +164,8 @@ pub(super) fn read_array(
     // positions of BigStream of 2021 are x, y, z
     let usual = if holds == VectorMeaning::Positions { AxisOrder::Xyz } else { AxisOrder::Zyx };
     let axes = reading.axes.unwrap_or(usual);
-    let array = VectorArray::open(location, None, axes == AxisOrder::Xyz).map_err(|e| {
-        let stated = e.to_string();
-        stated.strip_prefix(&format!("{location}: ")).unwrap_or(&stated).to_owned()
-    })?;
+    let array = VectorArray::open(location, None, axes == AxisOrder::Xyz)
+        .map_err(|e| ReadError::volume(location, e))?;
     let (known, first) = array.calibration();
     let spacing = reading.spacing.or(known).ok_or(
         "does not say how far apart its vectors are; give --spacing z,y,x (the image's spacing times its \
@@ -187,7 +186,7 @@ pub(super) fn read_array(
         }
     }
     if planar && holds == VectorMeaning::Positions {
-        return Err("holds positions in a plane, which are not read".to_owned());
+        return Err("holds positions in a plane, which are not read".into());
     }
     let grid = Grid::new(array.shape(), spacing, origin);
     let field = ForeignField::on_grid(grid, turn, holds, Payload::Array(array))?;
