@@ -1,6 +1,7 @@
-# Thin: each line is a command that a person could type. `make` alone lists them.
+# Each recipe consists of commands that a person could type. `make` without a target lists the
+# targets.
 
-# The platform to build for, such as x86_64-unknown-linux-musl; empty is this machine's.
+# The platform to build for, such as x86_64-unknown-linux-musl; if empty, that of this machine.
 TARGET   = $(CARGO_BUILD_TARGET)
 BIN      = $(or $(CARGO_TARGET_DIR),target)/$(if $(TARGET),$(TARGET)/)release
 DEBUG    = $(or $(CARGO_TARGET_DIR),target)/debug
@@ -35,7 +36,8 @@ demo: build $(TRUTH:%=%/truth.json)
 $(PHANTOM)/truth.json: | build
 	$(BIN)/phantom rounds --size 256 --output $(PHANTOM) --overwrite
 
-# Tests that need data which we may not ship are ignored by default, and run where the data are.
+# Tests that need data which we are not allowed to distribute are ignored by default. They run if
+# the folder of these data exists.
 SHARED  = $(or $(VOXLOOM_SHARED),$(wildcard ../shared))
 
 check:
@@ -49,7 +51,7 @@ test: check
 	VOXLOOM_BIN=$(abspath $(DEBUG)) $$(tests/tools/python.sh)/python -m pytest -q tests/interop
 	VOXLOOM_BIN=$(abspath $(DEBUG)) python3 tests/campaign/flags.py
 
-# What cli/config/flags.txt lists for parameters files, from the programs themselves.
+# Writes cli/config/flags.txt, the flags that parameters files can contain, from the programs.
 flags:
 	VOXLOOM_UPDATE=1 cargo test -p voxloom-bins --bin voxloom --locked || cargo test -p voxloom-bins --bin voxloom --locked
 
@@ -86,8 +88,9 @@ install: build
 	    $(BIN)/voxloom completions zsh $$program > $(SHARE)/zsh/site-functions/_$$program || exit 1; \
 	done
 
-# The archive is the same, byte for byte, for the same files: entries are sorted, and owners and times are fixed.
-# It takes GNU tar, which is called gtar where it is not the system's own.
+# The archive is the same, byte for byte, for the same files, because entries are sorted, and owners
+# and times are fixed. This needs GNU tar, which is called gtar where the system's own tar is
+# another.
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 HOST    = $(shell rustc -vV | sed -n 's/^host: //p')
 NAME    = voxloom-$(VERSION)-$(or $(TARGET),$(HOST))

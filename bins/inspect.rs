@@ -89,8 +89,8 @@ impl Program for Inspect {
 }
 
 impl Inspect {
-    /// Refuses flags that would have no effect: those of one volume with --suggest, and those of a
-    /// pair without it.
+    /// Refuses flags that would have no effect: those of a single volume with --suggest, and those
+    /// of a pair of volumes without --suggest.
     fn refuse_unused(&self) -> Result<(), Error> {
         let pair = [self.fixed.select().given(), self.moving.select().given()].concat();
         let message = match (self.suggest, self.volume.select().given().first(), pair.first()) {

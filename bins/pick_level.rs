@@ -73,7 +73,8 @@ impl Program for PickLevel {
                 let to = Some((self.scratch.as_str(), Format::Zarr3));
                 let layout = LevelStorage::default();
                 downsample::pyramid(&self.volume, &select, to, &layout, &options, ctx)?;
-                // the copy has no level for the volume itself, so its levels are counted from 0
+                // the copy does not contain the volume itself: its level 0 is the volume halved
+                // once
                 format!("{}/{}", self.scratch, choice.level - 1)
             }
         };

@@ -42,8 +42,8 @@ mod tests {
 
     use super::PROGRAMS;
 
-    /// The flags that a parameters file may hold are those of the programs. With `VOXLOOM_UPDATE=1`,
-    /// the list of the library is written anew.
+    /// Checks that the library's list of flags for parameters files (`cli/config/flags.txt`) is
+    /// that of the programs. With `VOXLOOM_UPDATE=1`, the test writes the list.
     #[test]
     fn the_list_of_flags_is_that_of_the_programs() {
         let mut lines: Vec<String> = PROGRAMS.iter().map(ProgramEntry::flags).collect();

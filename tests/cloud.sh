@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests that need a bucket, which are ignored otherwise, with a server of their own. Arguments are passed to the tests, such as a part of their names.
+# Starts a server and runs the tests that need a bucket, which `cargo test` ignores by default.
+# Arguments, such as a part of the names of tests, are passed to the tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# Aligns volumes to FIXED on this machine, without a workflow engine: one, MOVING, or all rounds of a samplesheet.
+# Aligns volumes to FIXED on this machine, without a workflow engine: the volume MOVING, or all
+# rounds of a samplesheet.
 #
 #   workflows/align.sh FIXED MOVING OUT [--params FILE] [--parts N] [--until STAGE] [--onto VOLUME] [--data LOCATION] [--overwrite]
 #   workflows/align.sh FIXED OUT --samplesheet FILE ...
 #
-# Volumes may be in buckets: --data s3://BUCKET/NAME puts volumes and transforms there, and tables and reports into OUT, a local folder.
-# After an interruption or a failure, the same command line continues the work: a step that has a
-# receipt is not repeated.
-# With other parameters, --overwrite does again the steps that they change, and those after them.
-# The programs are taken from VOXLOOM_BIN, else from PATH.
+# Volumes can be in buckets. --data s3://BUCKET/NAME writes volumes and transforms there; tables and
+# reports are always written to OUT, a local folder. After an interruption or a failure, the same
+# command line continues the work: a step that has a receipt is not repeated. With other parameters,
+# --overwrite repeats the first step that they affect and all later steps. The programs are taken
+# from VOXLOOM_BIN, else from PATH.
 set -euo pipefail
-# A program that is interrupted in its last block may succeed; the steps after it must not start.
+# An interrupted program can still succeed if it was in its last block; these traps prevent the next
+# steps from starting.
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
@@ -27,7 +29,8 @@ complain() {
     exit 2
 }
 
-# absolute LOCATION [FOLDER]: prints the location, with paths made absolute; URLs are unchanged.
+# absolute LOCATION [FOLDER]: prints the location. A relative path is made absolute, relative to
+# FOLDER; URLs are unchanged.
 absolute() {
     case $1 in
         '' | /* | *://*) printf '%s' "$1" ;;
@@ -52,8 +55,7 @@ done
 
 [ -z "$params" ] || [ -r "$params" ] || complain "there is no parameters file $params"
 
-# Settings that are missing on the command line may be given as top-level keys of the parameters
-# file.
+# Settings that are not on the command line can be top-level keys of the parameters file.
 for name in parts until onto samplesheet; do
     if [ -z "${!name}" ] && [ -n "$params" ]; then
         said=$(sed -nE "s/(^|[[:space:]])#.*//; s/^(.*[{, ])?[\"']?$name[\"']? *: *[\"']?([^\"',}]*[^\"',} ]).*/\2/p" "$params")
@@ -77,12 +79,12 @@ fixed=${locations[0]} onto=$(absolute "$onto") data=$(absolute "${data:-$out}")
 export PATH="${VOXLOOM_BIN:+$VOXLOOM_BIN:}$PATH"
 command -v extract-spots > /dev/null || complain "extract-spots is not on PATH; set VOXLOOM_BIN to the folder of the programs"
 
-# The rounds, and the further channels and points of each, with fields separated by US (octal 37).
-# A single pair is a round without a name.
+# `rounds` lists the rounds, `carried` their further channels and points; the fields of an entry are
+# separated by US (octal 37). A single pair is a round without a name.
 us=$'\037' rounds=() carried=() rows=
 if [ -z "$samplesheet" ]; then rounds=("$us$moving"); fi
 
-# there LOCATION: whether it exists; URLs and patterns are not checked and count as existing.
+# there LOCATION: succeeds if the location exists; URLs and patterns are assumed to exist.
 there() {
     case $1 in
         '' | *://* | *[*?[{]*) return 0 ;;
@@ -97,7 +99,7 @@ csv() {
     esac
 }
 
-# Reads the samplesheet; locations in it are relative to its folder.
+# Reads the samplesheet; locations in it are relative to the folder of the samplesheet.
 read_samplesheet() {
     local folder checked row round moving channel image index kind points name faults=0 known=" "
     [ -r "$samplesheet" ] || complain "there is no samplesheet $samplesheet"
@@ -127,7 +129,7 @@ for metadata in zarr.json .zarray .zgroup attributes.json; do
 done
 
 # The volumes and parameters of the run are saved with the results; other volumes need another OUT.
-# Files in OUT that this script has not made must not be replaced.
+# Files in OUT that no run of this script has made must not be replaced.
 config=$out/params.yaml
 if [ ! -e "$out/receipts" ] && { [ ! -e "$config" ] || ! grep -q '^# fixed: ' "$config"; }; then
     for name in params.yaml report.html summary.tsv transforms points; do
@@ -172,8 +174,8 @@ keep() {
         || complain "$2 cannot be written; does another run use $out? Wait for its end, and look at the disk's free space"
 }
 
-# forget FOLDER NAME...: removes these outputs of steps (patterns), their ledgers and their
-# receipts.
+# forget FOLDER NAME...: removes from the folder the outputs with these names (patterns), their
+# ledgers and their receipts.
 forget() {
     local folder=$1 name
     shift
@@ -183,7 +185,7 @@ forget() {
     done
 }
 
-# forget_from STEP FOLDER: removes the outputs and receipts of this step and of all later ones.
+# forget_from STEP FOLDER: removes the outputs and receipts of this step and of all later steps.
 forget_from() {
     local from= folder=$2 entry step names
     for entry in "pick-level working receipts/pick-level-*" \
@@ -208,7 +210,8 @@ if [ -n "$stale" ]; then
         forget_from "$stale" "$folder"
         case $data in
             "$out") ;;
-            # what is in a bucket cannot be removed here: each step replaces its output once
+            # outputs in a bucket cannot be removed here; instead, each step overwrites its output
+            # once
             *://*) mkdir -p "$folder/receipts" && touch "$folder/receipts/replace" && rm -f "$folder"/receipts/*.begun ;;
             *) forget_from "$stale" "$data/${round%%"$us"*}" ;;
         esac
@@ -221,8 +224,8 @@ for round in "${rounds[@]}"; do
 done
 if [ -n "$rows" ]; then keep "$rows" "$out/samplesheet.csv"; fi
 
-# step NAME PROGRAM ARGUMENTS...: runs the program unless the step has a receipt; after a transient
-# fault (exit code 75), up to two more times.
+# step NAME PROGRAM ARGUMENTS...: runs the program unless the step has a receipt. After a transient
+# fault (exit code 75), the program is repeated up to two times.
 step() {
     local name=$1 receipt=$folder/receipts/$1.json code=0
     shift
@@ -235,7 +238,7 @@ step() {
         sleep "$pause"
     done
     if [ $code -ne 0 ]; then
-        # a rejected result also has a receipt, which must not mark the step as done
+        # renamed, because a rejected result also has a receipt, but its step is not done
         if [ -e "$receipt" ]; then mv "$receipt" "${receipt%.json}.failed.json"; fi
         case $code in
             2) echo "align.sh: ${label:+$label: }$name has wrong parameters; correct them, and give --overwrite too" >&2 ;;
@@ -245,11 +248,12 @@ step() {
     fi
 }
 
-# replaces NAME: whether the step must still replace its output in a bucket, which was made with
+# replaces NAME: succeeds if the step must still replace its output in a bucket, which was made with
 # other parameters.
 replaces() { [ -e "$folder/receipts/replace" ] && [ ! -e "$folder/receipts/$1.begun" ]; }
 
-# begin NAME PROGRAM ARGUMENTS...: a step that resumes unfinished work or, in a bucket, replaces it.
+# begin NAME PROGRAM ARGUMENTS...: runs a step, which resumes unfinished work, or which overwrites
+# an output in a bucket that was made with other parameters.
 begin() {
     if replaces "$1"; then
         step "$@" --overwrite
@@ -284,8 +288,8 @@ pick() {
     read -r picked < "$folder/working/$name.txt"
 }
 
-# align MOVING: runs the stages of one round. Each is fitted at the working resolution; the last is
-# applied to the full-resolution volume.
+# align MOVING: runs the stages of one round. Each stage is fitted at the working resolution; the
+# transform of the last stage is applied to the full-resolution volume.
 align() {
     local moving=$1 near_moving from onto_fixed stage volume transform= initial receipts=() pictures=() tables=()
     local names=(pick-level-moving extract-spots-moving)
@@ -337,7 +341,7 @@ align() {
 }
 
 # carry TRANSFORM: applies the transform to the channels that the samplesheet names for the round,
-# and its inverse to the points.
+# and the inverse of the transform to the points.
 carry() {
     local transform=$1 entry name channel image index kind points output choice
     for entry in "${carried[@]}"; do
@@ -359,7 +363,7 @@ carry() {
     done
 }
 
-# The correlations of a round, a cell per stage, as its report has them.
+# correlations RECEIPT: prints the correlations in the receipt of a report, one cell per stage.
 correlations() {
     local stage
     for stage in before "${stages[@]}"; do

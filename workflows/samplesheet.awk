@@ -2,9 +2,9 @@
 #
 #   awk -f samplesheet.awk samplesheet.schema.json rounds.csv
 #
-# Prints one line per row: its number and all columns of the schema in their order, separated by US
-# (octal 37). If there are faults, prints one line for each to standard error instead, and exits
-# with code 1. Rows are numbered as in a spreadsheet: the header is row 1.
+# Prints one line per row: the number of the row and all columns of the schema in their order,
+# separated by US (octal 37). If there are faults, prints one line for each fault to standard error
+# instead, and exits with code 1. Rows are numbered as in a spreadsheet: the header is row 1.
 
 BEGIN { separator = "\037"; quote = "\"" }
 

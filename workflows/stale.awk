@@ -1,8 +1,8 @@
-# The first step of align whose parameters differ between two files: awk -f stale.awk OLD NEW
+# Prints the first step of align.sh whose parameters differ: awk -f stale.awk OLD NEW
 #
-# The files are those that align.sh keeps (params.yaml): the parameters, and the volumes and --until
-# as comments. A mapping under the name of a program, in YAML's block style, belongs to that
-# program; all other keys may concern every program. Prints nothing if no step differs, and
+# OLD and NEW are versions of params.yaml, which align.sh writes: the parameters, and the volumes
+# and --until as comments. A mapping under the name of a program, in YAML's block style, belongs to
+# that program; all other keys can affect every program. Prints nothing if no step differs, and
 # "volumes" if the volumes differ.
 
 BEGIN {
@@ -26,7 +26,7 @@ FNR == 1 { file++; section = "all" }
         gsub(/["']/, "", key)
         gsub(/_/, "-", key)
         section = (key in is_step) ? key : "all"
-        # no result depends on these; the effective volumes and --until are compared above
+        # no result depends on these keys, except onto and until, which are compared above
         if (key ~ /^(until|onto|parts|samplesheet|threads|memory|device|no-sync|verbose|quiet|progress|log-json)$/) next
     }
     said[file, section] = said[file, section] line "\n"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Prints how good an alignment in OUT is: the correlation before and after each step and, if the
-# truth is known (TRUTH: the folder that `phantom rounds` made), the remaining error. For a
-# samplesheet, one line is printed per round; `summary.sh OUT/ROUND` prints more about a single
-# round.
+# Prints how good an alignment in OUT is: the correlation before alignment and after each stage and,
+# if the truth is known (TRUTH: the folder that `phantom rounds` made), the median error of each
+# transform. For a samplesheet, one line is printed per round; `summary.sh OUT/ROUND` prints more
+# about a single round.
 #
 #   workflows/summary.sh OUT [TRUTH]
 #
@@ -18,7 +18,8 @@ if [ -e "$out/summary.tsv" ]; then
 fi
 [ -e "$out/report.json" ] || { echo "summary.sh: $out has no report.json; has align.sh ended well?" >&2 && exit 1; }
 
-# median_error TRANSFORM: over the objects of the phantom, in voxels.
+# median_error TRANSFORM: prints the median error of the transform over the objects of the phantom,
+# in voxels.
 median_error() {
     phantom score --quiet --truth "$truth" --transform "$1" |
         awk -F'[:,]' '/"voxels"/ { voxels = 1 } voxels && /"median"/ { printf "%.3f", $2; exit }'

@@ -28,8 +28,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Modules depend only on lower layers; `tests/house/layers.rs` holds the table and fails on an
-//! upward `use`.
+//! Modules depend only on modules of lower layers. The test `tests/house/layers.rs` contains the
+//! table of layers and fails if a module uses a module of a higher layer.
 
 pub mod blocks;
 #[cfg(feature = "cli")]

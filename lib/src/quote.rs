@@ -5,8 +5,8 @@ use serde_json::Value;
 /// Maximum number of characters that a message quotes.
 const MAX_LETTERS: usize = 100;
 
-/// The beginning of a text, at most 100 characters; if it has more, they are followed by its length
-/// in bytes. Control characters are escaped, since a terminal would interpret them.
+/// The beginning of a text, at most 100 characters. If the text is longer, its length in bytes
+/// follows. Control characters are escaped, because a terminal would interpret them.
 pub fn shorten(text: &str) -> String {
     beginning(text, MAX_LETTERS)
 }
@@ -36,7 +36,7 @@ pub fn json(value: &Value) -> String {
     shorten(&value.to_string())
 }
 
-/// The first few of a list of words, each shortened, and how many more there are.
+/// The first 8 words of a list, each shortened, and the number of further words.
 pub fn list<T: AsRef<str>>(words: &[T]) -> String {
     const SHOWN: usize = 8;
     let each = |word: &T| beginning(word.as_ref(), MAX_LETTERS / 2);
@@ -54,12 +54,13 @@ pub fn number(value: f64) -> String {
     if digits.len() > 12 && value.is_finite() { format!("{value:e}") } else { digits }
 }
 
-/// A measured number with three decimal places, or with four significant digits if it is large.
+/// A measured number with three decimal places, or with four significant digits if its magnitude is
+/// 1e9 or more.
 pub fn rounded(value: f64) -> String {
     if value.abs() < 1e9 { format!("{value:.3}") } else { format!("{value:.3e}") }
 }
 
-/// Why a text is not valid JSON.
+/// The reason why a text is not valid JSON, for messages.
 pub fn json_error(error: &serde_json::Error) -> String {
     let message = error.to_string();
     if message.contains("recursion limit") {
@@ -68,7 +69,8 @@ pub fn json_error(error: &serde_json::Error) -> String {
     message
 }
 
-/// The first few of a list of numbers, in Rust's syntax.
+/// The first 8 numbers of a list in Rust's syntax; if there are more, the length of the list
+/// follows.
 pub fn numbers<T: std::fmt::Debug>(values: &[T]) -> String {
     const SHOWN: usize = 8;
     if values.len() <= SHOWN {
@@ -89,7 +91,7 @@ mod tests {
         let shown = shorten(&long);
         assert_eq!(shown, format!("{} ... (6000000 bytes)", "\u{b5}".repeat(MAX_LETTERS)));
         assert_eq!(shorten("\u{1b}[31mred\n"), "\\u{1b}[31mred\\n");
-        // each of these takes five characters
+        // each NUL takes five characters when it is escaped
         let shown = shorten(&"\0".repeat(300));
         assert_eq!(shown, format!("{} ... (300 bytes)", "\\u{0}".repeat(MAX_LETTERS / 5)));
         assert_eq!(json(&serde_json::json!(["a", 1])), "[\"a\",1]");

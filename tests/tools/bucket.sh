@@ -1,6 +1,7 @@
-# Starts an S3-compatible server on the loopback interface with a new bucket, and ends it when the shell that reads this file ends.
-# Sets the variables from which programs know the server, VOXLOOM_TEST_BUCKET (an address) and bucket (the folder in which its objects are files).
-# Returns 1 if the server cannot be installed.
+# Starts an S3-compatible server on the loopback interface with a new bucket; the server ends when
+# the shell that sources this file ends. Sets the AWS_* variables by which programs find the server,
+# and sets VOXLOOM_TEST_BUCKET to the address of the bucket and `bucket` to the folder that contains
+# its objects as files. Returns 1 if the server cannot be installed.
 # shellcheck shell=bash
 server=$("$(dirname "${BASH_SOURCE[0]}")/versitygw.sh") || return 1
 

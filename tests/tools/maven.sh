@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prints the path of a Maven: the one on PATH, else one that it fetches from Maven Central into the cache.
-# Needs Python 3. Concurrent calls are safe: the result of the first to finish is kept.
+# Prints the path of Maven. If it is not on PATH, it is downloaded from Maven Central into the
+# cache. Needs Python 3. Concurrent calls are safe: the installation that is complete first is kept.
 set -euo pipefail
 
 if command -v mvn; then exit 0; fi

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prints the path of a Nextflow: the one on PATH, else one that it installs into the cache.
-# Needs Java 17. Concurrent calls are safe: the result of the first to finish is kept.
+# Prints the path of Nextflow. If it is not on PATH, it is installed into the cache. Needs Java 17.
+# Concurrent calls are safe: the installation that is complete first is kept.
 set -euo pipefail
 
 if command -v nextflow; then exit 0; fi
@@ -18,7 +18,7 @@ if [ ! -x "$home/nextflow" ]; then
         dependency:copy-dependencies -DoutputDirectory="$new/jars" -DincludeScope=runtime >&2
     rm -rf "$new/repository"
     install -m 755 "$here/nextflow-launcher.sh" "$new/nextflow"
-    # Creating a link is atomic, and fails if there is one already.
+    # Creating a link is atomic, and fails if the link exists already.
     if ln -sn "$(basename "$new")" "$home" 2>/dev/null; then trap - EXIT; fi
 fi
 echo "$home/nextflow"

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Prints the bin folder of a Python environment with the packages of the given requirement files
-# (default: that of the tests, beside this script). It is made in the cache if it does not exist.
-# The packages of a file named *-nodeps.txt are installed without their dependencies.
-# Needs Python 3.11 or newer with venv. Concurrent calls are safe: the first result is kept.
+# (default: requirements.txt beside this script). The environment is created in the cache if it does
+# not exist. The packages of a file named *-nodeps.txt are installed without their dependencies.
+# Needs Python 3.11 or newer with venv. Concurrent calls are safe: the environment that is complete
+# first is kept.
 set -euo pipefail
 
 if [ $# -eq 0 ]; then set -- "$(dirname "$0")/requirements.txt"; fi
@@ -19,7 +20,7 @@ if [ ! -x "$home/bin/python" ]; then
         case $file in *-nodeps.txt) dependencies=--no-deps ;; *) dependencies= ;; esac
         "$new/bin/python" -m pip install -q $dependencies -r "$file" >&2
     done
-    # The scripts of the environment contain its path, so it is linked and not renamed.
+    # The scripts of the environment contain its path, so its folder is linked and not renamed.
     if ln -sn "$(basename "$new")" "$home" 2>/dev/null; then trap - EXIT; fi
 fi
 echo "$home/bin"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Prints the path of versitygw, a server that speaks the protocol of S3: the one on PATH, or one that is built once into the cache folder.
-# Needs Go. docs/decisions/0014-buckets-by-object-store.md says why this one.
+# Prints the path of versitygw, an S3-compatible server. If it is not on PATH, it is built once into
+# the cache folder. Needs Go. docs/decisions/0014-buckets-by-object-store.md gives the reasons for
+# this server.
 set -euo pipefail
 
 version=v1.8.0

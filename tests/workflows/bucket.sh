@@ -1,9 +1,9 @@
-# The test of align.sh with volumes in a bucket; run.sh sources it after it has set `here` and
-# `root`.
+# The test of align.sh with volumes in a bucket; run.sh sources this file after it has set `here`
+# and `root`.
 # shellcheck shell=bash
 
 # same_in_bucket OUT: checks that the bucket has the same volumes and transforms as the local run
-# OUT, and bucket-sh the same table of spots.
+# OUT, and that bucket-sh has the same table of spots.
 same_in_bucket() {
     local volume
     for volume in aligned.zarr global.zarr transforms/local.zarr transforms/inverse.zarr; do
@@ -13,7 +13,7 @@ same_in_bucket() {
 }
 
 from_bucket_to_bucket() {
-    # the server ends with this test, which runs in a shell of its own
+    # the server ends with this test, because the test runs in a shell of its own
     . "$here/../tools/bucket.sh"
     cp -r near "$bucket/near"
     local from=s3://voxloom-test/near data=s3://voxloom-test/run
@@ -25,7 +25,8 @@ from_bucket_to_bucket() {
     same_in_bucket pair
     [ -e bucket-sh/report.html ]
     [ ! -e bucket-sh/aligned.zarr ]
-    # a second run has nothing to do, and a run with other parameters replaces what they change
+    # a second run does nothing, and a run with other parameters replaces the outputs that they
+    # affect
     touch before
     "${line[@]}" params.yaml --parts 2
     [ -z "$(find bucket-sh -newer before -type f)" ]
@@ -33,7 +34,7 @@ from_bucket_to_bucket() {
     "${line[@]}" stricter.yaml --parts 2 --overwrite
     "$root/workflows/align.sh" near/fixed.zarr near/moving.zarr stricter-sh --until local --params stricter.yaml
     same_in_bucket stricter-sh
-    # --data may also be another folder of this machine
+    # --data can also be another folder of this machine
     "$root/workflows/align.sh" near/fixed.zarr near/moving.zarr apart-sh --until global --data apart-data --params params.yaml
     [ -e apart-data/aligned.zarr ]
     [ -e apart-sh/report.html ]

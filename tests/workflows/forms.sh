@@ -1,9 +1,9 @@
-# Further tests that align.sh, Nextflow and Snakemake do the same; run.sh sources it after it has
-# set `here`, `root` and `scene`.
+# Further tests that align.sh, Nextflow and Snakemake give the same results; run.sh sources this
+# file after it has set `here`, `root` and `scene`.
 # shellcheck shell=bash
 
-# The volumes are aligned at a coarser level, and the channel is resampled onto another grid: no
-# engine may use the wrong volume or grid.
+# The volumes are aligned at a coarser level, and the channel is resampled onto another grid, so
+# that an engine that uses the wrong volume or grid gives another result.
 a_coarser_level_and_another_grid_give_the_same() {
     local params=coarse.yaml what=(--samplesheet "$scene/coarse.csv" --until local --onto "$scene/near/coarse.zarr")
     { cat params.yaml; echo 'pick-level: {level: 1}'; } > "$params"
@@ -35,12 +35,12 @@ files_of_others_are_not_replaced() {
         mkdir -p "$scene/theirs" && echo theirs > "$scene/theirs/$name"
         fails "$root/workflows/align.sh" "$scene/near/fixed.zarr" "$scene/near/moving.zarr" "$scene/theirs" 2> "$scene/refusal"
         grep -q "theirs/$name is there" "$scene/refusal"
-        # align_nf and align_smk change the current folder
+        # paths are absolute, because align_nf and align_smk change the current folder
         fails align_nf theirs "${pair[@]}" > "$scene/refusal" 2>&1
         grep -q "theirs/$name is there" "$scene/refusal"
         fails align_smk theirs "${pair[@]}" > "$scene/refusal" 2>&1
         grep -q "theirs/$name is there" "$scene/refusal"
-        # the folder is not empty, since Nextflow leaves its log of the run there
+        # the folder is not empty, because Nextflow leaves its log of the run there
         [ ! -e "$scene/theirs/spots" ]
         [ "$(cat "$scene/theirs/$name")" = theirs ]
         rm -r "$scene/theirs"

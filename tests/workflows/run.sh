@@ -21,7 +21,7 @@ only=${1:-} passed=0 failed=0
 . "$here/bucket.sh"
 . "$here/forms.sh"
 
-# The shell
+# Tests of align.sh
 
 the_script_gives_what_is_promised() {
     align_sh rounds "${rounds[@]}"
@@ -100,7 +100,7 @@ the_script_refuses_a_folder_of_others() {
 the_script_does_again_what_other_parameters_change() {
     local again=("$root/workflows/align.sh" near/fixed.zarr near/moving.zarr changed-sh --until global --params)
     "${again[@]}" params.yaml
-    # another log level changes nothing
+    # another log level does not repeat any step
     { cat params.yaml; echo 'verbose: 1'; } > more.yaml
     "${again[@]}" more.yaml 2> heard
     fails grep -q . heard
@@ -113,8 +113,7 @@ the_script_does_again_what_other_parameters_change() {
     [ ! changed-sh/spots/moving.csv -nt before ]
     [ changed-sh/transforms/global.json -nt before ]
     [ changed-sh/report.html -nt before ]
-    # --until is a parameter, too: the transform of its stage is applied to the full-resolution
-    # volume
+    # --until is a parameter: the transform of this stage is applied at full resolution
     "$root/workflows/align.sh" near/fixed.zarr near/moving.zarr changed-sh --until local --params other.yaml --overwrite
     [ -e changed-sh/global.zarr ]
     [ -e changed-sh/transforms/local.zarr ]
@@ -133,7 +132,7 @@ the_script_names_what_is_missing_before_it_works() {
     fails "$root/workflows/align.sh" near/fixed.zarr near/moving.zarr unknown-sh --params unknown.yaml 2> refusal
     grep -q "deform: unknown key elasticty" refusal
     [ ! -e unknown-sh/working/fixed.txt ]
-    # nothing was made with the wrong parameters
+    # the refused run has made nothing, so its folder accepts other parameters
     "$root/workflows/align.sh" near/fixed.zarr near/moving.zarr unknown-sh --until global
 }
 
@@ -152,7 +151,7 @@ the_script_goes_on_after_a_kill() {
 }
 
 a_volume_is_no_folder_of_results() {
-    # align_nf and align_smk change the current folder
+    # paths are absolute, because align_nf and align_smk change the current folder
     fails align_nf near/fixed.zarr "${pair[@]}" > "$scene/refusal" 2>&1
     grep -q "is a volume" "$scene/refusal"
     fails align_smk near/fixed.zarr "${pair[@]}" > "$scene/refusal" 2>&1
@@ -160,9 +159,9 @@ a_volume_is_no_folder_of_results() {
     [ ! -e "$scene/near/fixed.zarr/params.yaml" ]
 }
 
-# The samplesheet
+# Tests of the samplesheet
 
-# refused_by_all SHEET SENTENCES: each engine prints exactly these sentences and starts no step.
+# refused_by_all SHEET SENTENCES: each engine must print exactly these sentences and start no step.
 refused_by_all() {
     printf "$1" > "$scene/wrong.csv"
     printf "$2\n" > "$scene/expected"
@@ -224,7 +223,7 @@ SENTENCES
     )"
 }
 
-# A spreadsheet's own ways of writing a table: byte order mark, CR LF, quotes, blanks, empty rows.
+# Spreadsheets write tables with a byte order mark, CR LF, quotes, blanks and empty rows.
 a_spreadsheet_is_read_as_it_is_written() {
     printf '\xef\xbb\xbfround,moving,channel,image,points\r\n near , near/moving.zarr,,,\r\n\r\nnear,,"c-1","%s",""\r\n' \
         "$scene/a \"\"quoted\"\", b.zarr" > sheet.csv
@@ -264,7 +263,7 @@ rows_may_be_added_but_not_changed() {
     grep -q 'begun with the row r1,,dna,,,,.*rows may be added, not changed' "$scene/refused"
 }
 
-# ransac_fails_once_with CODE: puts first on PATH a ransac that ends with this code at the first try.
+# ransac_fails_once_with CODE: puts first on PATH a stand-in for ransac that exits with CODE once.
 ransac_fails_once_with() {
     mkdir -p "bin-$1"
     cat > "bin-$1/ransac" << STANDIN
@@ -277,11 +276,11 @@ STANDIN
     PATH=$scene/bin-$1:$PATH
 }
 
-# The parameters
+# Tests of the parameters
 
 the_schema_and_the_programs_agree() { python "$here/check_schema.py" "$VOXLOOM_BIN"; }
 
-# Nextflow
+# Tests of Nextflow
 
 nextflow_lints_clean() {
     nextflow lint "$root/workflows" "$root/conf" > lint
@@ -380,7 +379,7 @@ nextflow_names_an_unknown_parameter() {
     [ ! -e unknown/params.yaml ]
 }
 
-# Snakemake
+# Tests of Snakemake
 
 snakemake_lints_clean() {
     snakemake -s "$root/workflows/snakemake/align.smk" --lint --config fixed=a moving=b
@@ -427,7 +426,8 @@ snakemake_names_an_unknown_parameter() {
     grep -q modell refused
 }
 
-# The volumes are long, so that local-affine has tasks for each of three parts. Both rounds are aligned to the same fixed volume.
+# The volumes are long, so that each of three parts of local-affine has tasks. Both rounds are
+# aligned to the same fixed volume.
 phantom rounds --size 400,72,72 --max-displacement 2 --output near || exit 1
 phantom rounds --size 400,72,72 --max-displacement 3 --output far || exit 1
 python "$here/scene.py" near || exit 1
@@ -473,7 +473,7 @@ done
 it "nextflow gives the same bytes at a coarser level and on another grid" a_coarser_level_and_another_grid_give_the_same nf
 it "snakemake gives the same bytes at a coarser level and on another grid" a_coarser_level_and_another_grid_give_the_same smk
 it "nextflow lint is clean" nextflow_lints_clean
-# The old parser (v1), which is the default, runs a pair, and the strict one (v2) two rounds.
+# Nextflow's old parser (v1), the default, runs a pair; its strict parser (v2) runs two rounds.
 for parser in v1 v2; do
     it "nextflow resolves every profile ($parser)" every_profile_resolves $parser
     it "nextflow gives the same bytes ($parser)" nextflow_gives_the_same $parser

@@ -1,8 +1,8 @@
-# Helpers for the tests of the workflows; run.sh sources it after it has set `here`, `root`, `scene`
-# and `only`.
+# Helpers for the tests of the workflows; run.sh sources this file after it has set `here`, `root`,
+# `scene` and `only`.
 # shellcheck shell=bash
 
-# it SENTENCE COMMAND...: runs a test; its output is shown if it fails.
+# it SENTENCE COMMAND...: runs a test; the output of the command is shown if the test fails.
 it() {
     local sentence=$1
     shift
@@ -31,13 +31,14 @@ as_pair() {
     python "$here/compare.py" "$scene/pair" "$1"
 }
 
-# The arguments of the runs: two rounds with all stages, or a pair up to the local affines.
+# `rounds` and `pair` are arguments of the runs: two rounds with all stages, or one pair up to the
+# stage `local`.
 rounds=(--samplesheet "$scene/rounds.csv") pair=(--moving "$scene/near/moving.zarr" --until local)
 
-# The parameters file of all runs, in the folder of the scene.
+# The parameters file of all runs, in the folder $scene.
 params=params.yaml
 
-# align_sh OUT [--moving VOLUME] ARGUMENTS...
+# align_sh OUT [--moving VOLUME] ARGUMENTS...: runs align.sh.
 align_sh() {
     local out=$1 moving=()
     shift
@@ -45,7 +46,8 @@ align_sh() {
     "$root/workflows/align.sh" "$scene/near/fixed.zarr" "${moving[@]}" "$out" --params "$scene/$params" "$@"
 }
 
-# Each run has its own launch folder: history, cache and lock lie there.
+# align_nf NAME ARGUMENTS...: runs Nextflow in a launch folder of its own, which holds the history,
+# the cache and the lock of the run.
 align_nf() {
     local name=$1
     shift
@@ -55,7 +57,8 @@ align_nf() {
         -params-file "$scene/$params" --fixed "$scene/near/fixed.zarr" --outdir "$scene/$name" "$@"
 }
 
-# align_smk NAME --moving VOLUME --until STAGE and the like, [-- ARGUMENTS...]
+# align_smk NAME [--SETTING VALUE]... [-- ARGUMENTS...]: runs Snakemake; the settings, such as
+# --until STAGE, become --config values, and ARGUMENTS are passed to Snakemake.
 align_smk() {
     local name=$1 settings=()
     shift
@@ -77,8 +80,9 @@ wait_for() {
     done
 }
 
-# second_part_is_held NAME: puts first on PATH a local-affine whose part 2/3 is killed while it
-# works, makes the file `at-work-NAME`, and starts again when the file `go-NAME` exists.
+# second_part_is_held NAME: puts a stand-in for local-affine first on PATH. The stand-in kills part
+# 2/3 while it works, creates the file `at-work-NAME`, and starts the part again when the file
+# `go-NAME` exists.
 second_part_is_held() {
     mkdir -p "$scene/bin-held-$1"
     cat > "$scene/bin-held-$1/local-affine" << STANDIN
@@ -94,8 +98,8 @@ STANDIN
     PATH=$scene/bin-held-$1:$PATH
 }
 
-# let_go NAME: lets the held part start again after the engine was killed; it then runs at the same
-# time as the next run.
+# let_go NAME: removes the stand-in from PATH, and lets the held part start again after the engine
+# was killed. The part then runs at the same time as the next run of the engine.
 let_go() {
     touch "$scene/go-$1"
     PATH=${PATH#"$scene/bin-held-$1:"}

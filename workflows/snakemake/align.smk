@@ -41,8 +41,8 @@ SECTIONS = {name: section for name, section in config.items() if name not in SET
 HEADER = {"fixed": config["fixed"], "until": LAST, "moving": config.get("moving"), "onto": config.get("onto")}
 PARAMETERS = "".join(f"# {name}: {value}\n" for name, value in HEADER.items() if value) + json.dumps(SECTIONS, indent=4)
 
-# MOVING: folder of a round in OUT -> its moving volume. CARRIED: folder and channel -> the row of
-# the samplesheet with a further image or points.
+# MOVING maps the folder of a round in OUT to the moving volume of the round. CARRIED maps a folder
+# and a channel to the row of the samplesheet that names a further image or points.
 if "samplesheet" in config:
     COLUMNS, ROWS = read_samplesheet(config["samplesheet"])
     MOVING = {f"{row['round']}/": row["moving"] for row in first_rows(ROWS)}
@@ -111,7 +111,7 @@ rule parameters:
 
 
 # Picks the resolution at which a volume is aligned: a level of its image, or a reduced copy. The
-# output is its location.
+# output `picked` is a text file with the location of the level or copy.
 rule pick_level:
     input:
         lambda wildcards: [] if wildcards.volume == "fixed" else [picked("", "fixed")],
@@ -373,7 +373,7 @@ rule report:
         " --threads {threads} --memory {resources.mem_mb}M --receipt {output.receipt:q} 2> {log:q}"
 
 
-# One line per round.
+# Writes a table of correlations, one line per round.
 rule summary:
     input:
         [receipt(place, "report") for place in MOVING],

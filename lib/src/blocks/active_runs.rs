@@ -2,9 +2,9 @@
 //! reads.
 //!
 //! Each run holds a shared lock on the file `live` of every folder in which it keeps a ledger. The
-//! last run to finish, which alone can lock it exclusively, removes what is no longer needed. On a
-//! file system without locks and in a bucket, runs do not detect each other, and nothing is
-//! removed.
+//! last run to finish can lock this file exclusively, and then removes the files that are no longer
+//! needed. On a file system without locks and in a bucket, runs do not detect each other, and
+//! nothing is removed.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -28,7 +28,7 @@ impl ActiveRuns {
     }
 }
 
-/// Marks a run as active in a folder until it is dropped.
+/// Marks a run as active in a folder until this value is dropped.
 struct ActiveRun {
     folder: PathBuf,
     /// `None` if the file system has no locks.
@@ -38,7 +38,7 @@ struct ActiveRun {
 }
 
 impl ActiveRun {
-    /// Marks a folder, which is created if absent.
+    /// Marks this run as active in `folder`, which is created if absent.
     fn enter(folder: &Path) -> Result<Self, Error> {
         if store::is_remote(folder) {
             return Ok(Self::unlocked(folder));
@@ -65,8 +65,8 @@ impl ActiveRun {
             if file.lock_shared().is_err() {
                 return Ok(Self::unlocked(folder));
             }
-            // the file may have been removed since it was opened: a lock on it would not exclude
-            // other runs
+            // another run may have removed the file after it was opened here; a lock on a removed
+            // file would not exclude other runs
             if is_at(&file, &path) {
                 return Ok(Self { folder: folder.to_path_buf(), _lock: Some(file), is_concurrent });
             }
@@ -95,8 +95,9 @@ pub(super) fn is_active(folder: &Path) -> bool {
     open.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
-/// Removes the block-processing files in `folder`, and the folder if it is then empty. Nothing is
-/// removed in a bucket, while a run is active there, or if the folder holds an unfinished file.
+/// Removes the files of block-wise runs in `folder`, and the folder if it is then empty. Nothing is
+/// removed in a bucket, while a run is active in the folder, or if the folder belongs to an
+/// unfinished single-file volume.
 fn clear_if_unused(folder: &Path) -> Result<(), Error> {
     if store::is_remote(folder) {
         return Ok(());
@@ -150,7 +151,7 @@ impl Context {
     }
 
     /// Removes the ledgers and rows that are no longer needed, unless another run still uses them.
-    /// Call it after results and receipt are written.
+    /// Call it after the results and the receipt are written.
     pub fn sweep(&self) {
         let mut folders = Vec::new();
         self.update_receipt(|receipt| folders.append(&mut receipt.sweeps));

@@ -1,5 +1,5 @@
-//! How a run starts an output: an existing output is refused, resumed, replaced, or shared with an
-//! equal active run.
+//! How a run creates an output: an existing output is refused, resumed or replaced, or is shared
+//! with an equal run that is active.
 
 use std::path::Path;
 
@@ -15,9 +15,9 @@ struct OutputRun<'a> {
 }
 
 impl Plan {
-    /// This run, for [`volume::Output::begin`] and [`volume::FieldOutput::begin`]. It claims the
-    /// output with its identity before anything is written, so that of two different runs one is
-    /// refused; an output that an equal active run has claimed is shared.
+    /// This run, as an argument of [`volume::Output::begin`] and [`volume::FieldOutput::begin`].
+    /// The output is claimed with the identity of the run before anything is written. If two
+    /// different runs begin, one of them is therefore refused; equal runs share the output.
     pub fn as_run<'a>(&'a self, ctx: &'a Context) -> impl Begin + use<'a> {
         OutputRun { plan: self, ctx }
     }
@@ -107,7 +107,8 @@ mod tests {
             volume.read::<u8>(&grid.bounds()).unwrap()
         };
         assert!(read().iter().all(|v| *v == 2));
-        // an interrupted removal has deleted the metadata, and left some chunks and the claim
+        // simulates an interrupted removal: the metadata are gone, some chunks and the claim are
+        // left
         for name in ["zarr.json", "0/zarr.json", "0/c/0/0/0"] {
             store::delete(&Path::new(location).join(name)).unwrap();
         }
@@ -132,7 +133,7 @@ mod tests {
             [(1, 4), (2, 4), (3, 4), (1, 8), (2, 8)].into_iter().enumerate()
         {
             let to = to.clone();
-            // if there is a deadlock, a thread never ends and sends nothing
+            // if there is a deadlock, the thread never ends and sends nothing
             std::thread::spawn(move || {
                 let location = format!("memory://threads/{number}.zarr");
                 let (grid, dtype, codec) =
@@ -191,7 +192,8 @@ mod tests {
             };
             let replace =
                 || Context { existing: Existing::Overwrite, threads: 1, ..Context::default() };
-            // a run is active until its context is dropped; in a program, until the process ends
+            // a run is active until its context is dropped, which in a program is when the process
+            // ends
             let first = replace();
             write("one", &first).unwrap();
             let refused = write("two", &replace()).unwrap_err().to_string();

@@ -58,8 +58,8 @@ impl Reads<'_> {
 }
 
 impl Budget {
-    /// The budget given by the flags. Create it before an operation allocates memory: the present
-    /// resident memory of the process counts as its fixed overhead.
+    /// The budget given by the flags. Create it before an operation allocates memory, because the
+    /// present resident memory of the process counts as the memory of the program.
     pub fn of(ctx: &Context) -> Self {
         let (threads, memory) = (ctx.threads.max(1), ctx.memory);
         let io_threads = ctx.io_threads.unwrap_or(threads.div_ceil(2));
@@ -86,7 +86,8 @@ impl Budget {
         Cost::bytes("program", self.base)
     }
 
-    /// Bytes available for blocks: `--memory` less the program. It depends on `--memory` alone.
+    /// Bytes available for blocks: `memory` (`--memory`) less the memory of the program. The result
+    /// depends on nothing else.
     pub(super) fn room(memory: u64) -> u64 {
         memory - PROGRAM.min(memory / 4)
     }
@@ -96,13 +97,14 @@ impl Budget {
         room.saturating_add(PROGRAM)
     }
 
-    /// The part of `--memory`, in bytes, that decoded chunks may always use.
+    /// The part of `--memory`, in bytes, that the caches of decoded chunks get in any case.
     fn min_cache_bytes(&self) -> u64 {
         self.memory / 8
     }
 
-    /// Distributes memory among the caches of decoded chunks: what remains when one task per thread
-    /// of the pipeline is in memory, at least an eighth of `--memory`, and no more than is useful.
+    /// Distributes memory among the caches of decoded chunks. Together they get the memory that
+    /// remains when each thread of the pipeline holds one task, but at least an eighth of
+    /// `--memory`, and no more than is useful.
     ///
     /// * `sources`: each source with the bytes of chunks that are worth keeping
     /// * `task`: peak memory of one task
@@ -113,7 +115,7 @@ impl Budget {
         let workers = self.workers() as u64;
         let each = task.total().saturating_add(scratch).saturating_add(THREAD_BYTES);
         let held = self.base.saturating_add(workers.saturating_mul(each));
-        // a tenth is reserved for the allocator's fragmentation
+        // a tenth is reserved for fragmentation in the allocator
         let left = (self.memory - self.memory / 10).saturating_sub(held);
         let share = left.max(self.min_cache_bytes());
         let wanted: Vec<u64> = sources
@@ -192,9 +194,9 @@ impl Budget {
 }
 
 /// Bytes of decoded chunks that are worth keeping if tasks read `volume` in plan order, in blocks
-/// of `block` voxels plus `halo` voxels on each side (both z, y, x): the chunks that are read from
-/// one task to its neighbour along the first of the axes z, y, x on which neighbouring tasks have
-/// chunks in common; 0 if there is no such axis.
+/// of `block` voxels plus `halo` voxels on each side (both z, y, x). The cache should keep the
+/// chunks that are read between a task and its neighbour along the first of the axes z, y, x on
+/// which neighbouring tasks have chunks in common. If there is no such axis, the result is 0.
 pub fn useful_cache_bytes(volume: &Volume, block: [usize; 3], halo: [usize; 3]) -> u64 {
     let (chunk, shape) = (volume.chunk(), volume.grid().shape);
     // along an aligned axis, neighbouring tasks have no chunk in common
@@ -204,7 +206,7 @@ pub fn useful_cache_bytes(volume: &Volume, block: [usize; 3], halo: [usize; 3]) 
     let mut part = volume.grid().bounds();
     for a in 0..=first {
         let deep = (block[a] + 2 * halo[a]) as i64;
-        // what two neighbouring tasks share, and what the next task adds
+        // along the first shared axis, room is added for the chunks that the next task reads
         let more = if a == first { (chunk[a] + halo[a]) as i64 } else { 0 };
         part.max[a] = part.max[a].min(deep + more);
     }

@@ -10,14 +10,14 @@ const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A request to stop the run.
 ///
-/// While blocks are streamed, a first signal asks the run to stop at a clean point; a second
-/// signal, or a timeout of a few seconds, ends the process. At other times the first signal ends
-/// it.
+/// While blocks are streamed, the first signal asks the run to stop after the computed blocks are
+/// written. A second signal ends the process, and so does a timeout of a few seconds. At other
+/// times, the first signal ends the process.
 #[derive(Clone, Debug)]
 pub struct Cancel {
     signal: Arc<AtomicUsize>,
     at_once: Arc<AtomicBool>,
-    /// Whether it listens to the signals of this process and may therefore end it.
+    /// Whether signals of this process are received; only then can this value end the process.
     listens: bool,
 }
 
@@ -35,8 +35,9 @@ impl Cancel {
     pub fn on_signals() -> io::Result<Self> {
         let cancel = Self { listens: true, ..Self::default() };
         for signal in [SIGINT, SIGTERM] {
-            // handlers run in the order of registration: the second signal finds the flag that the
-            // first one set
+            // handlers run in the order of registration: the first one ends the process if
+            // `at_once` is set, and the next one sets it, so that while blocks are streamed only a
+            // second signal ends the process
             let code = 128 + signal;
             let at_once = || Arc::clone(&cancel.at_once);
             signal_hook::flag::register_conditional_shutdown(signal, code, at_once())?;
@@ -54,14 +55,14 @@ impl Cancel {
         }
     }
 
-    /// Requests a stop, as the signal with this number would.
+    /// Requests that the run stops, as the signal with this number does.
     pub fn stop(&self, signal: i32) {
         self.signal.store(signal as usize, Ordering::Relaxed);
     }
 
-    /// Ends the process as a second signal would, if a first one was received: for work that does
-    /// not reach a clean point in time. Finished tasks are in the ledger, and files are written
-    /// atomically.
+    /// Ends the process, as a second signal does, if a first signal was received. Call this
+    /// function if running tasks do not end in time. Finished tasks are in the ledger, and files
+    /// are written atomically.
     pub(super) fn exit_if_signalled(&self) {
         if let (true, Some(signal)) = (self.listens, self.signal()) {
             tracing::error!("interrupted; run the same command with --resume to go on");
@@ -71,7 +72,7 @@ impl Cancel {
         }
     }
 
-    /// Until the guard is dropped, a first signal does not end the process; callers poll
+    /// Until the guard is dropped, a first signal does not end the process; the caller must poll
     /// [`Cancel::signal`].
     pub(super) fn catch_signals(&self) -> SignalGuard {
         self.at_once.store(false, Ordering::SeqCst);

@@ -1,8 +1,8 @@
 //! Claims on outputs: a run claims the folder of its ledger with its identity before it writes
 //! anything.
 //!
-//! The claim file is created atomically ([`store::put_if_absent`]), so that of two different runs
-//! that start at the same moment one is refused. Equal runs share one claim.
+//! The claim file is created atomically ([`store::put_if_absent`]), so that if two different runs
+//! start at the same moment, one is refused. Equal runs share one claim.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,8 @@ use crate::store::{self, Stat};
 /// The name of the claim file.
 pub(super) const NAME: &str = store::CLAIM;
 
-/// How often, and at which interval, a claim that is being written or removed is read again.
+/// Maximum number of attempts to read a claim that another process writes or removes meanwhile.
+/// [`READ_INTERVAL`] is the pause after an attempt that found an incomplete file.
 const MAX_READS: usize = 50;
 const READ_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -49,7 +50,7 @@ impl Claim {
         Identity::from_json(&serde_json::from_slice(&text).ok()?)
     }
 
-    /// Replaces any existing claim with that of `run`, before the output is removed. A run that
+    /// Replaces any claim on `folder` with that of `run`, before the output is removed. A run that
     /// holds the old claim then ends, and does not write into the new output.
     ///
     /// # Errors
@@ -63,11 +64,11 @@ impl Claim {
     /// Checks that the claim is still valid: a run with `--overwrite` may have replaced the output.
     ///
     /// # Errors
-    /// As [`Claim::take`]; [`Error::Replaced`] if it was valid before.
+    /// As [`Claim::take`]; [`Error::Replaced`] if the claim was valid before.
     pub(super) fn verify(&self) -> Result<(), Error> {
         let path = self.folder.join(NAME);
         let read = |source| Error::io("read", &path)(source);
-        // not locked during requests, so that threads do not wait for each other
+        // the lock is not held during requests, so that threads do not wait for each other
         let seen = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let replaced = || Error::Replaced { folder: self.folder.display().to_string() };
         let is_remote = store::is_remote(&self.folder);
@@ -96,7 +97,8 @@ impl Claim {
                     *seen() = there;
                     return Ok(());
                 }
-                // without hard links, the file may be half written
+                // on a file system without hard links, another process may still be writing the
+                // file
                 Err(_) => std::thread::sleep(READ_INTERVAL),
             }
         }
@@ -166,7 +168,7 @@ mod tests {
         store::delete_folder(folder).unwrap();
         Claim::take(folder, run(winner + 1)).unwrap();
         assert!(matches!(claim.verify(), Err(Error::Replaced { .. })));
-        // a claim that another run is replacing is not taken again either
+        // a claim that another run is just replacing is not taken again either
         let claim = Claim::take(folder, run(winner + 1)).unwrap();
         store::delete(&folder.join(NAME)).unwrap();
         assert!(matches!(claim.verify(), Err(Error::Replaced { .. })));

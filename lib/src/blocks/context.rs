@@ -13,7 +13,7 @@ use crate::{files, store};
 /// One part of a plan's tasks: the `k`-th of `n`, `k` from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// Which part, from 1.
+    /// The number of this part, from 1.
     pub k: usize,
     /// The number of parts.
     pub n: usize,
@@ -36,8 +36,8 @@ fn receipt_sink(path: &Path) -> Option<ReceiptSink> {
 pub struct Context {
     /// Number of compute threads.
     pub threads: usize,
-    /// Number of additional threads that read and write; half of `threads` if it is `None`. More are
-    /// useful where each access takes long, as in a bucket.
+    /// Number of additional threads that read and write; if `None`, half of `threads`. More are
+    /// useful if each access takes long, as in a bucket.
     pub io_threads: Option<usize>,
     /// Maximum resident memory, bytes.
     pub memory: u64,
@@ -51,7 +51,7 @@ pub struct Context {
     /// `--finish`.
     pub scattered: bool,
     /// `--finish`: skip the blocks of the first pass, check that every part is done, then do the
-    /// work that needs all of them. With `part`, only that part of the second pass.
+    /// work that needs all parts. With `part`, only that part of the second pass is done.
     pub finish: bool,
     /// `--plan`: print the plan and compute nothing.
     pub plan_only: bool,
@@ -101,8 +101,8 @@ impl Context {
         !self.plan_only && !self.is_share()
     }
 
-    /// Whether this run does tasks of a second pass, that is, all blocks of the first pass are
-    /// done.
+    /// Whether this run does tasks of a second pass: it does if it runs all blocks of the first
+    /// pass itself, or with `--finish`.
     pub fn reaches_second_pass(&self) -> bool {
         !self.plan_only && (self.finish || !self.is_share())
     }
@@ -111,10 +111,10 @@ impl Context {
         self.scattered || self.part.n > 1
     }
 
-    /// How to treat an output that exists when this run is about to create it, after the check at
-    /// its start. [`Existing::Overwrite`] if `--overwrite` is given and no other run was active
-    /// when this run entered its folders; otherwise [`Existing::Resume`], because an output that
-    /// has appeared since the check belongs to a run of the same plan and is shared with it.
+    /// How to treat an output that has appeared between the check at the start of this run and its
+    /// creation. The result is [`Existing::Overwrite`] if `--overwrite` is given and no other run
+    /// was active when this run entered its folders. Otherwise it is [`Existing::Resume`], because
+    /// the output belongs to a run of the same plan, and both runs share it.
     pub fn existing_now(&self) -> Existing {
         match self.existing {
             Existing::Overwrite if !self.has_concurrent_runs() => Existing::Overwrite,
@@ -123,7 +123,8 @@ impl Context {
     }
 
     /// Refuses an operation without tasks if its peak memory exceeds `--memory`. With `--plan`,
-    /// records the requirement and returns true: the caller then ends before it creates anything.
+    /// records the required memory and returns true; the caller must then return before it creates
+    /// anything.
     ///
     /// # Errors
     /// [`Error::Usage`], which states the bytes needed.
@@ -132,8 +133,8 @@ impl Context {
         Ok(self.notes_plan(what, budget, cost))
     }
 
-    /// Like [`Context::is_plan_asked`] without the check of memory, for an operation that chooses
-    /// its size so that it fits into `--memory`.
+    /// Like [`Context::is_plan_asked`], but memory is not checked: for an operation that limits its
+    /// own memory to `--memory`.
     pub fn notes_plan(&self, what: &str, budget: &Budget, cost: &Cost) -> bool {
         if self.plan_only {
             let plan = budget.describe(what, cost);
@@ -176,7 +177,7 @@ impl Context {
     }
 
     /// Checks that the volumes and fields that were read have not changed. [`Plan::stream`] calls
-    /// it; an operation that reads a volume without a stream calls it before it writes.
+    /// it; an operation that reads a volume without [`Plan::stream`] calls it before it writes.
     ///
     /// [`Plan::stream`]: super::Plan::stream
     ///
@@ -203,7 +204,7 @@ impl Context {
         });
     }
 
-    /// Like [`Context::output_file`], for an output that an earlier run has finished: an existing
+    /// Like [`Context::output_file`], for an output that an earlier run has finished. An existing
     /// receipt is kept.
     pub fn output_done(&self, path: &Path) {
         self.update_receipt(|receipt| {
@@ -214,7 +215,7 @@ impl Context {
         });
     }
 
-    /// The error, with exit code 3, for a run whose result must not be trusted; the caller does not
+    /// Returns the error (exit code 3) for a result that must not be trusted; the caller must not
     /// write `output`. An existing file that `--overwrite` was to replace is removed (an array in a
     /// folder is kept), and the receipt beside `output` will state the reason. If the removal
     /// fails, the error is [`Error::Io`].
@@ -233,8 +234,8 @@ impl Context {
     }
 
     /// Adds an output volume to the receipt. The receipt is stored in the array's attributes, or
-    /// beside a single-file output; the ledger of the latter is removed once all its blocks are
-    /// done.
+    /// beside a single-file output. The ledger of a single-file output is removed after all its
+    /// blocks are done.
     pub fn output_array(&self, output: &Arc<Output>) {
         let path = Path::new(output.location());
         if output.is_file() {
@@ -265,20 +266,21 @@ impl Context {
         }
     }
 
-    /// Adds to the bytes read. If nothing is ever added, the operating system's count is reported.
+    /// Adds to the bytes read in the receipt. If an operation never adds any, the receipt states
+    /// the count of the operating system.
     pub fn add_bytes_read(&self, bytes: u64) {
         self.update_receipt(|receipt| receipt.bytes[0] += bytes);
     }
 
-    /// Adds to the bytes written. If nothing is ever added, the operating system's count is
-    /// reported.
+    /// Adds to the bytes written in the receipt. If an operation never adds any, the receipt states
+    /// the count of the operating system.
     pub fn add_bytes_written(&self, bytes: u64) {
         self.update_receipt(|receipt| receipt.bytes[1] += bytes);
     }
 
     /// Modifies the receipt.
     pub(super) fn update_receipt(&self, change: impl FnOnce(&mut Receipt)) {
-        // a panic elsewhere while the mutex was locked leaves a consistent receipt
+        // the receipt is consistent even if a thread panicked while it held the lock
         let mut receipt = self.receipt.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         change(&mut receipt);
     }

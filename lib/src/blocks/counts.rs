@@ -1,4 +1,4 @@
-//! How many blocks ended in which way, and which failed.
+//! The number of blocks by outcome, and the blocks that failed.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ const SHOWN_REASONS: usize = 3;
 pub struct BlockCounts {
     /// Blocks whose computed result was written.
     pub done: usize,
-    /// Blocks without data.
+    /// Blocks whose input contains no data.
     pub empty: usize,
     /// Blocks with a fallback result.
     pub fallback: usize,
@@ -26,10 +26,10 @@ pub struct BlockCounts {
 /// A block without a result.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FailedBlock {
-    /// Which block: `index` (z, y, x) in the grid of blocks, or `name`.
+    /// The name of the block: `index` (z, y, x) in the grid of blocks, or `name`.
     #[serde(flatten)]
     pub key: Key,
-    /// Why.
+    /// The reason why the block failed.
     pub reason: String,
 }
 
@@ -64,8 +64,8 @@ impl BlockCounts {
         self.fallback_reasons.extend(other.fallback_reasons.into_iter().take(room));
     }
 
-    /// Refuses a run if more than the fraction `allowed` of its blocks are bad: those that failed
-    /// and, only with `with_fallback`, those with a fallback result.
+    /// Refuses a run if more than the fraction `allowed` of its blocks are bad. A block is bad if
+    /// it failed or, with `with_fallback`, if it has a fallback result.
     pub(super) fn check(&self, allowed: f64, with_fallback: bool) -> Result<(), Error> {
         let failed = self.failed.len();
         let total = self.done + self.empty + self.fallback + failed;

@@ -1,4 +1,4 @@
-//! The entries of a plan's tasks, stored compactly, since most tasks have only an outcome.
+//! The ledger entries of all tasks of a plan, in little memory: most have only an outcome.
 
 use serde_json::Value;
 
@@ -54,7 +54,7 @@ impl Entries {
         self.slots[task] = CompactEntry::new(entry);
     }
 
-    /// Removes the entry of a task: it must be done again.
+    /// Removes the entry of a task, so that the task is done again.
     pub(super) fn remove(&mut self, task: usize) {
         if let Some(slot) = self.slots.get_mut(task)
             && !matches!(slot, CompactEntry::Unknown)
@@ -92,7 +92,7 @@ impl Entries {
         }
     }
 
-    /// Whether a task has a result.
+    /// Whether a task has a result, that is, an entry other than a failure.
     pub(super) fn has_ended(&self, task: usize) -> bool {
         matches!(self.outcome(task), Some(Ok(_)))
     }

@@ -9,14 +9,14 @@ use crate::volume;
 /// Why a block-wise run could not begin, ended early, or has an unacceptable result.
 #[derive(Debug)]
 pub enum Error {
-    /// Ctrl-C or another signal; finished blocks are kept.
+    /// SIGINT (Ctrl-C) or SIGTERM was received; finished blocks are kept.
     Interrupted {
         /// The signal's number.
         signal: i32,
     },
     /// A block failed because of a transient fault, which would affect the other blocks too.
     Block {
-        /// Which block.
+        /// The block that failed.
         key: Key,
         /// The cause.
         source: anyhow::Error,
@@ -27,14 +27,14 @@ pub enum Error {
         failed: usize,
         /// Blocks with a fallback result.
         fallback: usize,
-        /// All blocks that had to be done.
+        /// The number of blocks that had to be done.
         total: usize,
-        /// The fraction that was allowed.
+        /// The maximum fraction of bad blocks, as given by `--allow-failed`.
         allowed: f64,
         /// The first few reasons, each with its block.
         reasons: Vec<String>,
     },
-    /// `--finish` found parts missing.
+    /// `--finish` found blocks that are not done yet.
     Missing {
         /// Blocks without an entry.
         missing: usize,
@@ -45,13 +45,13 @@ pub enum Error {
     },
     /// The rows that a task wrote for the second pass are missing, truncated or altered.
     Rows {
-        /// Which block.
+        /// The block whose task wrote the rows.
         key: Key,
-        /// The file.
+        /// The file, or the folder if the ledger names no file.
         path: String,
-        /// What the file holds.
+        /// The state of the rows, such as `missing` or `altered`.
         found: String,
-        /// What the task wrote.
+        /// A description of the rows that the task wrote.
         wanted: String,
     },
     /// An output, or the unfinished work of an earlier run, exists.
@@ -69,17 +69,17 @@ pub enum Error {
         /// The file.
         path: String,
     },
-    /// The output was begun with other parameters.
+    /// The output was begun with other parameters or other input.
     OtherPlan {
-        /// The folder of its ledger.
+        /// The folder of the ledger, or the finished output.
         folder: String,
-        /// The first difference of the two identities: the value with which the output was begun
-        /// and the value of this run; or a sentence and an empty string.
+        /// The first difference between the identity with which the output was begun and that of
+        /// this run, as by [`super::Identity::difference`].
         difference: [String; 2],
     },
-    /// Another run has replaced the output that this one was writing.
+    /// Another run has replaced the output that this run was writing.
     Replaced {
-        /// The folder of its ledger.
+        /// The folder of the output's ledger.
         folder: String,
     },
     /// The output is to be replaced while another run is writing it.
@@ -87,13 +87,13 @@ pub enum Error {
         /// The folder of that run's ledger.
         folder: String,
     },
-    /// The result is not credible and was not written; the reason.
+    /// The result is not credible and was not written; the text is the reason.
     Rejected(String),
     /// A displacement field of a transform could not be read.
     Field(crate::geom::SourceError),
     /// The system cannot start more threads.
     Threads {
-        /// How many were requested.
+        /// The number of threads that were requested.
         threads: usize,
         /// The system's error.
         source: rayon::ThreadPoolBuildError,
@@ -104,19 +104,20 @@ pub enum Error {
     Usage(String),
     /// A file-system operation failed.
     Io {
-        /// The operation.
+        /// The operation as a verb, such as `read`.
         action: &'static str,
-        /// The file.
+        /// The file or folder.
         path: String,
         /// The system's error.
         source: io::Error,
     },
 }
 
-/// What an error means for the exit code.
+/// The kind of an error, if it determines the exit code.
 ///
-/// It is the innermost source of those [`Error`]s whose kind determines the exit code, and its
-/// message is empty. A transparent wrapper around such an error therefore does not hide the kind.
+/// An [`Error`] of such a kind returns this value as its source. The value is therefore found in
+/// the chain of causes even if a transparent wrapper hides the [`Error`]. The message of the value
+/// is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitReason {
     /// The command line is wrong.
@@ -286,7 +287,7 @@ fn is_passing_io(error: &io::Error) -> bool {
             | Kind::NetworkUnreachable
             | Kind::NetworkDown
     );
-    // POSIX error numbers for which std has no `ErrorKind`
+    // error numbers of POSIX and Linux for which std has no `ErrorKind`
     let by_number = matches!(
         error.raw_os_error(),
         Some(libc::EIO | libc::EREMOTEIO | libc::ENOLCK | libc::ENFILE | libc::ENOTCONN)
@@ -295,10 +296,10 @@ fn is_passing_io(error: &io::Error) -> bool {
     by_kind || by_number || inner
 }
 
-/// Maximum length of a sentence, in bytes, since the texts that it quotes may have any length.
+/// Maximum length of a sentence, in bytes. The texts that a sentence quotes may have any length.
 const MAX_SENTENCE: usize = 1200;
 
-/// An error and its causes in one line. A cause is omitted if the text already contains it, since
+/// An error and its causes in one line. A cause is omitted if the text already contains it, because
 /// many errors end with the text of their cause. Long text is shortened in the middle.
 pub fn sentence(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();

@@ -10,7 +10,7 @@ use super::Error;
 use crate::files;
 use crate::store::document;
 
-/// The ledger folder of this process if the output is standard output.
+/// The ledger folder of this process, if its output is standard output.
 static STREAM_FOLDER: OnceLock<PathBuf> = OnceLock::new();
 
 /// The folder of ledger and rows of a single-file output: `<output>.voxloom`. For standard output

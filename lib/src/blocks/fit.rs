@@ -6,7 +6,7 @@ use crate::device::{Cost, megabytes};
 use crate::geom::Box3;
 use crate::volume::{Format, Spec};
 
-/// Maximum number of blocks of a plan, since each takes memory and a line of the ledger.
+/// Maximum number of blocks of a plan, because each takes memory and a line of the ledger.
 const MAX_BLOCKS: u128 = 20_000_000;
 /// A warning is given if a halo has more than this many times the voxels of its block.
 const HALO: u64 = 2;
@@ -29,12 +29,12 @@ enum UnitKind {
     Shard,
     /// Whole planes of a file (TIFF, NPY).
     Plane,
-    /// Blocks of any multiple of the shape, because nothing is written before all blocks are done.
+    /// Any multiple of the shape: the output is written only after all blocks are done.
     Voxel,
 }
 
 impl From<[usize; 3]> for WriteUnit {
-    /// Chunks whose size no flag can change.
+    /// The write unit for chunks of this shape (z, y, x), whose size no flag can change.
     fn from(shape: [usize; 3]) -> Self {
         Self { shape: shape.map(|n| n.max(1)), kind: UnitKind::Fixed }
     }
@@ -53,8 +53,8 @@ impl WriteUnit {
         Self { shape: shape.map(|n| n.max(1)), kind }
     }
 
-    /// The unit of an operation that writes nothing block by block: a block may be any multiple of
-    /// `shape` voxels (z, y, x).
+    /// The unit of an operation that writes its output only after all blocks are done: a block can
+    /// be any multiple of `shape` voxels (z, y, x).
     pub fn multiple_of(shape: [usize; 3]) -> Self {
         Self { shape: shape.map(|n| n.max(1)), kind: UnitKind::Voxel }
     }
@@ -70,12 +70,12 @@ impl WriteUnit {
     }
 }
 
-/// Refuses a block whose task does not fit into `--memory`, and suggests one that does.
+/// Refuses a block whose task does not fit into `--memory`, and suggests a block that does.
 ///
 /// * `cost`: peak memory of a task with the given block
 ///
-/// The decision depends on `--memory`, and neither on threads nor on the memory of the process, so
-/// that all parts of a run are treated alike.
+/// The decision depends on `--memory` alone, not on the number of threads or the present memory of
+/// the process, so that it is the same for all parts of a run.
 ///
 /// # Errors
 /// [`Error::Usage`], which states the bytes needed and a sufficient `--block-size`, `--chunk`,
@@ -141,7 +141,7 @@ pub fn refuse_many(block: [usize; 3], bounds: Box3) -> Result<(), Error> {
     )))
 }
 
-/// The suggestion if not even one write unit fits into memory.
+/// The advice in the error message if not even one write unit fits into memory.
 fn no_fit_advice(
     unit: WriteUnit,
     bounds: Box3,

@@ -1,4 +1,4 @@
-//! For fuzzers: reading of ledgers that may be damaged.
+//! Functions with which fuzzers read damaged ledgers.
 
 use std::fs;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::path::Path;
 use super::{Context, Identity, Plan, TaskResults, TaskRows, ledger};
 use crate::geom::Box3;
 
-/// The name of the file of rows.
+/// The name of the file that stores the rows of all tasks.
 const ROWS: &str = "rows-x";
 
-/// The plan to which the ledgers belong.
+/// The plan to which the ledgers of the fuzzer belong.
 fn plan() -> Plan {
     let identity = Identity::of("fuzz").with("radius", 1);
     Plan::tile(Box3::of_shape([4, 1, 1]), [1; 3], 1_u64, &identity)

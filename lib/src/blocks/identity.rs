@@ -15,11 +15,11 @@ const FORMAT: u32 = 1;
 /// Everything that the result of a run depends on, by name: the content and the selection of every
 /// input, and every option.
 ///
-/// `--resume`, `--part` and `--finish` rely on it. A [`super::Plan`] cannot be made without one,
-/// the ledger and the finished output store it, and a run with a different identity is refused with
-/// the name of the difference. Values are serialised (never `Debug` output, which may change
-/// between compilers), and content is hashed by [`fingerprint`], so that an identity is the same on
-/// every machine.
+/// `--resume`, `--part` and `--finish` compare identities. Each [`super::Plan`] contains the
+/// identity of its run, and the ledger and the finished output store it. A run with a different
+/// identity is refused, and the message names the first difference. Values are serialised (never as
+/// `Debug` output, which can change between compilers), and content is hashed by [`fingerprint`],
+/// so that an identity is the same on every machine.
 ///
 /// ```
 /// use voxloom::blocks::Identity;
@@ -42,17 +42,18 @@ impl Identity {
 
     /// Adds an option, or a set of options, under this name.
     ///
-    /// Numbers that may be NaN or infinite must be serialised by [`fingerprint::any_number`].
+    /// Numbers that can be NaN or infinite must be serialised by [`fingerprint::any_number`].
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
-        // only a map whose keys are not strings fails to serialise; its error text then stands for
-        // the value
+        // serialisation fails only for a map whose keys are not strings; the text of the error then
+        // replaces the value
         let value = serde_json::to_value(value).unwrap_or_else(|error| error.to_string().into());
         self.0.insert(name.to_owned(), value);
         self
     }
 
-    /// Adds whether this processor fuses multiply-add, for operations whose last bits depend on it.
+    /// Adds whether kernels use fused multiply-add on this processor, for operations whose last
+    /// bits depend on it.
     #[must_use]
     pub fn with_processor(self) -> Self {
         self.with("fused multiply-add", device::fuses_multiply_add())
@@ -122,8 +123,9 @@ impl Identity {
         value.as_object().cloned().map(Self)
     }
 
-    /// The first difference of two identities: its name and its value in each. If fingerprints of
-    /// content differ, a sentence and an empty string.
+    /// The first difference between two identities: for each identity, the name of the entry that
+    /// differs and its value. If the entry is a fingerprint of content, the first text is a
+    /// sentence and the second is empty.
     pub fn difference(&self, other: &Self) -> [String; 2] {
         let Some((path, values)) = self.first_difference(other) else {
             return [String::new(), String::new()];
@@ -175,8 +177,8 @@ fn innermost<'a>(path: &mut Vec<String>, [a, b]: [&'a Value; 2]) -> [&'a Value; 
     innermost(path, values)
 }
 
-/// The path of the file, volume or field whose content differs, if the difference is one of
-/// content.
+/// The start of `path` up to the file, volume or field whose content differs; `None` if the
+/// difference is not in the fingerprint of a content.
 fn content_of(path: &[String]) -> Option<&[String]> {
     const CONTENT: [&str; 3] = ["content", "field", "local_affines"];
     let named = path.iter().skip(1).position(|key| CONTENT.contains(&key.as_str()))?;
@@ -192,7 +194,8 @@ fn describe_path(path: &[String]) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// The first characters of a value.
+/// A value as text for messages: at most 80 characters. A list that contains other values than
+/// numbers and strings is replaced by its length.
 fn shorten_value(value: &Value) -> String {
     match value {
         Value::Null => "none".to_owned(),

@@ -14,7 +14,7 @@ pub(crate) enum KillPoint {
     Unentered,
     /// The ledger entry of a task is written.
     After,
-    /// The last task of a plan is done, and what follows has not begun.
+    /// All tasks of a plan that this run does are done, and the next step has not begun.
     Plan,
     /// All results are written, but the receipt is not.
     #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "`cli` writes receipts"))]
@@ -41,13 +41,13 @@ fn selected() -> Option<&'static (String, usize)> {
     SELECTED.get_or_init(|| parse(&std::env::var(VARIABLE).ok()?)).as_ref()
 }
 
-/// Whether a test asked for an abort at this moment; ledger lines before it are then written at
-/// once.
+/// Whether a test asked for an abort at `moment`. For [`KillPoint::After`], the pipeline then
+/// writes each ledger line without delay.
 pub(super) fn is_selected(moment: KillPoint) -> bool {
     selected().is_some_and(|(name, _)| name == moment.name())
 }
 
-/// Aborts the process, without any clean-up, if a test asked for it at this moment.
+/// Aborts the process, without any clean-up, if a test asked for an abort at `moment`.
 pub(crate) fn abort_if_selected(moment: KillPoint) {
     static COUNTS: Mutex<BTreeMap<KillPoint, usize>> = Mutex::new(BTreeMap::new());
     let Some((name, number)) = selected().filter(|(name, _)| name == moment.name()) else {

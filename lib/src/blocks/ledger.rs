@@ -1,10 +1,10 @@
-//! Which tasks of a plan are done: append-only logs, one file per process (in a bucket, several
-//! objects); their union is the state.
+//! The ledger records which tasks of a plan are done. Each process appends lines to a file of its
+//! own (in a bucket, it writes several objects); the state of the plan is the union of all lines.
 //!
-//! A line is written after the task's result is on the disk, and is never changed. A killed process
-//! or a power failure therefore loses, besides the tasks in progress, at most about the last second
-//! of work (five seconds in a bucket), and two processes may run the same part without harm. Lines
-//! are held back until [`Ledger::sync_pending`] has synced the results that they record.
+//! The line of a task is written after the result of the task is synced to disk
+//! ([`Ledger::sync_pending`]), and is never changed. A killed process or a power failure therefore
+//! costs the tasks in progress and at most about the last second of work (five seconds in a
+//! bucket). Two processes can run the same part, because each has its own file.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -23,9 +23,9 @@ use super::{Context, Error, Identity, Outcome, Plan, TaskResult};
 use crate::volume::{self, Existing};
 use crate::{files, store};
 
-/// Maximum time that lines are held back if no large batch accumulates earlier.
+/// Maximum time that a line is held back before the next sync.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
-/// The same in a bucket, where each sync takes a request and creates an object.
+/// [`SYNC_INTERVAL`] for a bucket, where each sync takes a request and creates an object.
 const BUCKET_SYNC_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The ledger entry of a task: a result or a failure.
@@ -33,7 +33,7 @@ const BUCKET_SYNC_INTERVAL: Duration = Duration::from_secs(5);
 pub enum LedgerEntry {
     /// The result of the task is written.
     Ended(TaskResult),
-    /// The task has no result, for this reason.
+    /// The task failed; the text is the reason.
     Failed(String),
 }
 
@@ -113,11 +113,10 @@ pub(super) struct Ledger {
 
 struct Log {
     to: LogTarget,
-    /// Lines whose results are not yet synced to disk.
+    /// Lines of tasks whose results are not yet synced to disk.
     held: Vec<u8>,
     settled: Instant,
-    /// The start of this run: a sync failure of any file written since then is a failure of this
-    /// run.
+    /// The start of this run. This run fails if the sync of a file that was written later fails.
     since: files::SyncMark,
 }
 
@@ -125,8 +124,8 @@ struct Log {
 enum LogTarget {
     /// A local file.
     File(File),
-    /// Objects in a bucket: their number so far, and the first line of each. If an object is lost,
-    /// its tasks are done again.
+    /// Objects in a bucket: `count` is their number so far, and each begins with the line `head`.
+    /// If an object is lost, its tasks are done again.
     Segments { count: usize, head: Vec<u8> },
 }
 
@@ -156,7 +155,7 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Enters a task whose result is written, or that failed.
+    /// Adds the entry of a task that failed or whose result is written.
     pub(super) fn enter(&self, task: usize, entry: &LedgerEntry) -> Result<(), Error> {
         let line = line(&self.path, &Line::new(task, entry))?;
         let mut log = self.lock();
@@ -167,7 +166,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Whether lines are held back and the interval has passed or, in a file, a full batch waits.
+    /// Whether lines are held back and the interval has passed or (for a file) a full batch waits.
     pub(super) fn is_due(&self) -> bool {
         let log = self.lock();
         let is_batch_full = matches!(log.to, LogTarget::File(_)) && files::is_batch_full();
@@ -185,7 +184,7 @@ impl Ledger {
         if held.is_empty() { Ok(()) } else { self.write(&mut self.lock(), &held) }
     }
 
-    /// Withdraws all entries of this process: its tasks must be done again.
+    /// Removes all entries of this process from the ledger, so that their tasks are done again.
     pub(super) fn withdraw(&self) {
         let mut log = self.lock();
         log.held.clear();
@@ -204,8 +203,8 @@ impl Ledger {
         }
     }
 
-    /// Writes all lines in one call, so that other readers see whole lines unless this process is
-    /// killed during the call.
+    /// Writes all lines in one call, so that other processes read whole lines unless this process
+    /// is killed during the call.
     fn write(&self, log: &mut Log, lines: &[u8]) -> Result<(), Error> {
         match &mut log.to {
             LogTarget::File(file) => {
@@ -222,7 +221,7 @@ impl Ledger {
         }
     }
 
-    /// The name of an object.
+    /// The path of the object with this number, from 0.
     fn segment(&self, number: usize) -> PathBuf {
         self.path.with_extension(format!("{number}.jsonl"))
     }
@@ -234,16 +233,16 @@ impl Ledger {
 
 /// Claims `folder` for a run that begins, and returns the entries of earlier work in it. With
 /// [`Existing::Overwrite`], earlier work is removed first; with [`Existing::Refuse`], it is an
-/// error. If this run has claimed the output already, or another run is active in the folder
-/// (`is_concurrent`), the work there belongs to an equal run and is shared instead.
+/// error. If this run has already claimed the output, or another run is active in the folder
+/// (`is_concurrent`), the earlier work must belong to an equal run, and is used.
 pub(super) fn begin(
     folder: &Path,
     plan: &Plan,
     existing: Existing,
     is_concurrent: bool,
 ) -> Result<Entries, Error> {
-    // a claimed output was refused, resumed or replaced when this run created it; work that has
-    // appeared since then is that of an equal run
+    // if this run has claimed the output, it applied `existing` when it created the output; the
+    // work that is there now was written by an equal run
     let is_decided = plan.is_claimed() || is_concurrent;
     if existing == Existing::Overwrite && is_concurrent && plan.is_claimed_in(folder) == Some(false)
     {
@@ -260,25 +259,25 @@ pub(super) fn begin(
     Ok(known)
 }
 
-/// A line of a ledger file: `line` as JSON, and a line break. `path` is named in an error.
+/// Serialises `line` as JSON, followed by a line break. An error names `path`.
 fn line(path: &Path, line: &impl Serialize) -> Result<Vec<u8>, Error> {
     let mut text = serde_json::to_vec(line).map_err(|e| Error::io("write", path)(e.into()))?;
     text.push(b'\n');
     Ok(text)
 }
 
-/// The union of the ledger files in `folder`. A result takes precedence over a failure, whichever
-/// came first, because a failed task may have been retried.
+/// The union of the ledger files in `folder`. A result of a task takes precedence over a failure,
+/// in whichever order they were written, because a failed task may have been retried.
 pub(super) fn load(folder: &Path, plan: &Plan) -> Result<Entries, Error> {
     let (run, tasks) = (plan.agreement(), plan.tasks().len());
     let mut known = Entries::default();
     let paths = files(folder, "ledger-")?;
     for (path, text) in paths.iter().zip(store::get_several(&paths)) {
-        // a process that finishes may have removed the file after it was listed
+        // another process may have removed the file after it was listed, when it finished
         let Some(text) = text.map_err(Error::io("read", path))? else { continue };
         let mut lines = whole_lines(&text);
         let Some(head) = lines.next() else {
-            continue; // killed while it wrote its first line
+            continue; // the process was killed before the line was complete
         };
         check_head(head, &run, folder)?;
         for line in lines {
@@ -314,7 +313,7 @@ fn whole_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"))
 }
 
-/// The files in `folder` whose names begin with `prefix`, by name; empty if there is no folder.
+/// The files in `folder` whose names begin with `prefix`, sorted; empty if there is no folder.
 pub(super) fn files(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>, Error> {
     let entries = store::list(folder).map_err(Error::io("read", folder))?;
     let named = entries.into_iter().filter(|entry| entry.name.starts_with(prefix));
@@ -323,7 +322,7 @@ pub(super) fn files(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>, Error> 
     Ok(paths)
 }
 
-/// Removes the block-processing files in `folder`, and nothing else.
+/// Removes the files in `folder` that block-wise runs write, such as ledgers, and no others.
 pub(super) fn clear(folder: &Path) -> Result<(), Error> {
     let ours = ["ledger-", "rows-", "receipt-", claim::NAME, store::PREFIX];
     for prefix in ours.into_iter().chain(volume::PLANE_FILE_PREFIXES) {

@@ -1,4 +1,4 @@
-//! Tasks whose output files have been removed since they were done.
+//! Finds tasks whose output files were removed after the tasks were done.
 
 use std::path::{Path, PathBuf};
 
@@ -8,15 +8,15 @@ use super::entries::Entries;
 use super::{Plan, Task};
 use crate::store;
 
-/// The files that may hold the result of a task.
+/// A function that returns all files that can hold the result of a task.
 pub(super) type Files<'a> = dyn Fn(&Task) -> Vec<PathBuf> + Sync + 'a;
 
-/// Number of tasks whose files are looked for at once: their names take about a megabyte.
+/// Number of tasks whose files are looked up together; the file names take about a megabyte.
 const BATCH: usize = 8192;
 
 impl Plan {
-    /// Removes those of `tasks` from `known` whose output consists of fewer files than were
-    /// written, so that they are done again. A file that cannot be examined counts as existing.
+    /// Removes from `known` those of `tasks` that have fewer output files than were written, so
+    /// that they are done again. A file that cannot be examined counts as existing.
     pub(super) fn remove_missing(&self, tasks: &[usize], known: &mut Entries, files: &Files<'_>) {
         let mut lost = Vec::new();
         for some in tasks.chunks(BATCH) {

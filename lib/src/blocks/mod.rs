@@ -21,9 +21,9 @@
 //! if ctx.gathers() { /* work that needs all blocks: metadata, reductions of results.summaries() */ }
 //! ```
 //!
-//! An operation that produces a table stores each task's rows in [`TaskRows`] and reads them back
-//! in task order. An operation whose blocks overlap and must be reconciled has a second plan, which
-//! [`Plan::stream_second`] runs if [`Context::reaches_second_pass`] is true.
+//! An operation that produces a table stores the rows of each task in [`TaskRows`] and reads them
+//! back in task order. If blocks overlap and their results must be combined, the operation has a
+//! second plan, which [`Plan::stream_second`] runs if [`Context::reaches_second_pass`] is true.
 
 mod active_runs;
 mod begin;

@@ -1,5 +1,5 @@
-//! The file in which a process stores the rows of its tasks, one after the other; in a bucket,
-//! where nothing can be appended, a few objects.
+//! The file in which a process stores the rows of its tasks (see [`super::TaskRows`]), one after
+//! the other. In a bucket, where nothing can be appended, it is a few objects.
 
 use std::fs::File;
 use std::io;
@@ -12,8 +12,8 @@ use crate::{files, store};
 /// Size in bytes at which a pending object is written without waiting for the next sync.
 const OBJECT: usize = 8 << 20;
 
-/// The rows of this process. A pack is held in an `Arc`, because [`Pack::append`] adds it to the
-/// queue of writers that are to be synced.
+/// The rows that this process has written. A pack is held in an `Arc`, because [`Pack::append`]
+/// adds it to the queue of writers that are to be synced.
 pub(super) struct Pack {
     path: PathBuf,
     state: Mutex<PackState>,
@@ -21,13 +21,13 @@ pub(super) struct Pack {
 
 #[derive(Default)]
 struct PackState {
-    /// The local file, once it exists.
+    /// The local file; `None` before the first append, and in a bucket.
     file: Option<File>,
-    /// The length of the file up to the last successful write, or the length of the next object.
+    /// Length of the file up to the last successful write, or of the pending object, bytes.
     length: u64,
-    /// The bytes of the next object.
+    /// The bytes of the pending object.
     held: Vec<u8>,
-    /// The number of objects.
+    /// The number of objects written so far.
     objects: usize,
 }
 
@@ -42,8 +42,8 @@ impl Pack {
         &self.path
     }
 
-    /// Appends rows; returns the name of their file and the offset in it. They are on the disk, or
-    /// in the bucket, after [`files::sync_pending`].
+    /// Appends rows; returns the name of their file or object, and their offset in it. The rows are
+    /// on the disk, or in the bucket, after [`files::sync_pending`].
     pub(super) fn append(self: &Arc<Self>, bytes: &[u8]) -> io::Result<(String, u64)> {
         let mut state = self.lock();
         let is_remote = store::is_remote(&self.path);
@@ -129,7 +129,8 @@ mod tests {
     fn rows_are_appended_to_one_file_or_to_few_objects() {
         let local = tempfile::tempdir().unwrap();
         let bucket = Path::new("memory://packs/out.csv.voxloom");
-        // three objects, and one more whenever another test of this process calls `sync_pending`
+        // three full objects, and one more for each `sync_pending` that another test calls
+        // meanwhile
         for (folder, most) in [(local.path(), 1), (bucket, 50)] {
             let pack = Arc::new(Pack::new(folder));
             let rows: Vec<Vec<u8>> = (0..300).map(|i| vec![i as u8; 100 * i + 70_000]).collect();

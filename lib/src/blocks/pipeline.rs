@@ -1,5 +1,5 @@
-//! The pipeline: each thread takes a job of the latest stage that has one, so that tasks in memory
-//! are completed before further ones are read.
+//! Runs tasks in three stages: read, compute, write. Each thread takes a job of the latest stage
+//! that has one, so that tasks in memory are completed before further tasks are read.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,8 +22,8 @@ use crate::device::Permits;
 
 /// Interval at which signals are polled and progress is shown.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// How long an interrupted run waits for blocks being computed: batch systems kill it soon
-/// afterwards.
+/// How long an interrupted run waits for blocks that are being computed. The time is short because
+/// batch systems kill a run soon after they interrupt it.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A plan whose tasks are to be run, and the ledger that records them.
@@ -40,13 +40,13 @@ pub(super) struct PipelineResult {
     pub(super) entries: Entries,
     /// The number of tasks that ended in this run.
     pub(super) ended: usize,
-    /// The fault that stopped the run.
+    /// The error that stopped the run, if any.
     pub(super) fault: Option<Error>,
 }
 
 impl PlannedRun<'_> {
-    /// Runs the tasks `todo`; `all` are the tasks of this part, and `entries` those of earlier
-    /// runs.
+    /// Runs the tasks `todo`; `all` are the tasks of this part, and `entries` holds the ledger
+    /// entries of earlier runs.
     ///
     /// # Errors
     /// [`Error::Threads`] if the system cannot start the threads.
@@ -82,15 +82,15 @@ impl PlannedRun<'_> {
     }
 }
 
-/// How many tasks may be in memory at once.
+/// Limits on the tasks that are in memory at the same time.
 struct Admission {
-    /// The number of tasks that usually fit into memory: of tasks with the maximum memory for a
-    /// block grid, and with the mean memory for a list.
+    /// The number of tasks that usually fit into memory: computed from the maximum memory of a task
+    /// for a block grid, and from the mean memory for a list.
     usual: usize,
-    /// The maximum number of tasks.
+    /// The maximum number of tasks in memory.
     most: usize,
-    /// The bytes that tasks may need together; unlimited for a block grid, for which `most` already
-    /// limits the memory, since all tasks need the same.
+    /// The memory, in bytes, that all tasks can use together. It is unlimited for a block grid,
+    /// whose tasks all need the same memory, so that `most` suffices as a limit.
     room: u64,
 }
 
@@ -117,7 +117,7 @@ struct ComputePools {
     pools: Vec<ThreadPool>,
     /// Number of threads of each pool.
     width: usize,
-    /// One permit for each thread of all pools; reading and writing take permits too.
+    /// One permit for each compute thread; threads that read or write take permits too.
     permits: Arc<Permits>,
 }
 
@@ -139,8 +139,8 @@ impl ComputePools {
 }
 
 /// Reads the input of a task, and returns the closure that computes the task. The types of inputs
-/// and results are erased here, so that the pipeline is compiled once and not for each operation
-/// and voxel type.
+/// and results are erased here, so that the pipeline is not compiled again for each operation and
+/// voxel type.
 pub(super) type Stages<'s> = dyn Fn(&Task) -> anyhow::Result<ComputeStep<'s>> + Sync + 's;
 /// Computes a task whose input was read, and returns the closure that writes its result.
 pub(super) type ComputeStep<'s> =
@@ -170,7 +170,7 @@ struct Pipeline<'a, 's> {
     ledger: &'a Ledger,
     computing: &'a ComputePools,
     admission: Admission,
-    /// Nanoseconds spent in each stage, summed over threads.
+    /// Nanoseconds spent in the read, compute and write stage, summed over threads.
     seconds: [AtomicU64; 3],
     state: Mutex<PipelineState<'s>>,
     changed: Condvar,
@@ -178,13 +178,13 @@ struct Pipeline<'a, 's> {
 
 struct PipelineState<'s> {
     todo: VecDeque<usize>,
-    /// Read, not yet computed.
+    /// Tasks that are read but not yet computed.
     read: VecDeque<(Task, ComputeStep<'s>)>,
-    /// Computed, not yet written.
+    /// Tasks that are computed but not yet written.
     computed: VecDeque<(Task, WriteStep<'s>)>,
     /// Number of tasks that have begun and not ended.
     held: usize,
-    /// The memory of these tasks, bytes.
+    /// The memory of the tasks that `held` counts, bytes.
     held_bytes: u64,
     /// Indices of pools that are idle.
     free: Vec<usize>,
@@ -219,8 +219,8 @@ enum ThreadJob<'s> {
 }
 
 impl<'s> Pipeline<'_, 's> {
-    /// Runs until all tasks are done, or a fault stops it, or a signal was received and all
-    /// computed results are written.
+    /// Runs the pipeline until all tasks are done, a fault stops it, or a signal was received and
+    /// all computed results are written.
     fn work(&self, stages: &Stages<'s>, tasks: usize, mut meter: ProgressMeter) {
         let _guard = self.ctx.cancel.catch_signals();
         let workers = Budget::of(self.ctx).workers().min(self.admission.most).min(tasks);
@@ -287,7 +287,7 @@ impl<'s> Pipeline<'_, 's> {
         }
     }
 
-    /// Waits for a job and takes one of the latest stage; `None` if there will be no more.
+    /// Waits for a job, and takes one of the latest stage that has any; `None` if none will follow.
     fn next(&self) -> Option<ThreadJob<'s>> {
         let mut state = self.lock();
         loop {
@@ -321,7 +321,7 @@ impl<'s> Pipeline<'_, 's> {
         }
     }
 
-    /// Whether there is memory for another task. If no task is in memory, one is always admitted.
+    /// Whether `task` is admitted: there is memory for the task, or no other task is in memory.
     fn admits(&self, state: &PipelineState<'_>, task: &Task) -> bool {
         let needed = state.held_bytes.saturating_add(task.memory);
         state.held == 0 || state.held < self.admission.most && needed <= self.admission.room

@@ -16,12 +16,12 @@ use crate::volume::{self, Existing};
 /// Target edge of a block, in voxels, if the write unit allows it: large enough that halos cost
 /// little, small enough that several blocks fit into memory.
 const TARGET_EDGE: usize = 256;
-/// Edge, in voxels, down to which blocks may shrink to provide tasks for many threads and parts.
+/// Smallest edge, in voxels, of blocks that are made smaller to get more tasks.
 const MIN_EDGE: usize = 128;
 /// Number of tasks below which blocks are made smaller.
 const MIN_TASKS: usize = 64;
 
-/// The tasks of an operation and the memory that one of them needs.
+/// The tasks of an operation, and the memory that they need.
 pub struct Plan {
     /// All tasks, those of other parts included.
     tasks: Tasks,
@@ -35,21 +35,21 @@ pub struct Plan {
     pub each_thread: Cost,
     /// Resident memory before the operation began, if it was recorded.
     pub base: Option<Cost>,
-    /// Everything that the result depends on: a ledger with another identity is refused.
+    /// Everything that the result depends on. A ledger with another identity is refused.
     identity: Identity,
-    /// This run's claim on the folder of its ledger, once taken.
+    /// This run's claim on the folder of its ledger; empty before [`Plan::claim`] takes it.
     claim: OnceLock<Claim>,
 }
 
 /// The attribute of a finished array that stores the identity of the run that made it.
 pub const IDENTITY_ATTRIBUTE: &str = "run";
 
-/// The attribute that stores the blocks and results of the receipt: [`Context::results`].
+/// The attribute that stores the value of [`Context::results`]: block counts and results.
 pub const RESULTS: &str = "results";
 
 impl Plan {
-    /// Cuts `bounds` into cores of `block` voxels (z, y, x) for the run with this identity; cores
-    /// at the upper bounds may be smaller.
+    /// Divides `bounds` into cores of `block` voxels (z, y, x) for the run with this identity;
+    /// cores at the upper bounds can be smaller. `task` is the peak memory of one task.
     pub fn tile(
         bounds: Box3,
         block: [usize; 3],
@@ -91,7 +91,7 @@ impl Plan {
     }
 
     /// Whether a run of this plan has finished the array `output`. A finished array has the
-    /// attribute [`IDENTITY_ATTRIBUTE`]; an unfinished one only has a ledger in the folder beside
+    /// attribute [`IDENTITY_ATTRIBUTE`]; an unfinished array has only a ledger in the folder beside
     /// it.
     ///
     /// # Errors
@@ -133,8 +133,9 @@ impl Plan {
         Ok(())
     }
 
-    /// Sets the memory in addition to that of the tasks: what the process held when `budget` was
-    /// made, what the tasks share, and what each pipeline thread needs.
+    /// Sets the memory that is needed in addition to that of the tasks: the memory of the process
+    /// when `budget` was made, `shared` for all tasks together, and `each_thread` for each thread
+    /// of the pipeline.
     #[must_use]
     pub fn with_overhead(mut self, budget: &Budget, shared: Cost, each_thread: Cost) -> Self {
         (self.shared, self.each_thread) = (shared, each_thread);
@@ -149,8 +150,9 @@ impl Plan {
         self
     }
 
-    /// Chooses the block of a task: `--block-size`, or about 256 voxels along each axis, less if
-    /// there would be few tasks or if two would not fit into memory.
+    /// Chooses the block of a task (z, y, x): `--block-size`, or about 256 voxels along each axis.
+    /// The block is smaller if there would be fewer than 64 tasks, or if two tasks would not fit
+    /// into memory.
     ///
     /// * `unit`: the write unit; a block is a multiple of it
     /// * `cost`: peak memory of a task with the given block
@@ -198,8 +200,8 @@ impl Plan {
         Ok(ctx.plan_only)
     }
 
-    /// Tasks, parts, block, memory by terms and the number of threads that fit, as `--plan` prints
-    /// them.
+    /// The plan as `--plan` prints it: tasks, parts, block, memory by terms, and the number of
+    /// threads that the memory admits.
     pub fn describe(&self, ctx: &Context) -> Value {
         let waves: Vec<usize> = self.tasks.waves().iter().map(ExactSizeIterator::len).collect();
         let parts = self.tasks.share(ctx.part);
@@ -236,25 +238,25 @@ impl Plan {
     /// How many tasks fit into `--memory` at once, beside the fixed memory; at least 1. Each task
     /// is assumed to need as much memory as the largest.
     pub(super) fn in_flight(&self, ctx: &Context) -> usize {
-        // one for each thread of the pipeline: reading further ahead would only cost memory
+        // at most one for each thread of the pipeline: reading further ahead would only cost memory
         let workers = Budget::of(ctx).workers();
         let fits = |tasks: &usize| {
             let needed = self.needed(ctx, *tasks).total();
-            // a sixteenth is added because the allocator's fragmentation is unknown
+            // a sixteenth is added for fragmentation in the allocator, which is unknown
             needed.saturating_add(needed / 16) <= ctx.memory
         };
         (2..=workers).take_while(fits).last().unwrap_or(1)
     }
 
-    /// The memory that the tasks of a list may use together, bytes: `--memory` less the fixed
-    /// memory with a task on each thread of the pipeline.
+    /// The memory, in bytes, that the tasks of a list can use together: 15/16 of `--memory`, less
+    /// the fixed memory if each thread of the pipeline holds a task.
     pub(super) fn room(&self, ctx: &Context) -> u64 {
         let fixed = self.fixed(ctx, Budget::of(ctx).workers()).total();
         (ctx.memory - ctx.memory / 16).saturating_sub(fixed)
     }
 
-    /// Memory of the process with this many tasks in memory: as many tasks as there are compute
-    /// threads are being computed, and the others wait.
+    /// Memory of the process if it holds `tasks` tasks: as many as there are compute threads are
+    /// being computed, and the others wait.
     fn needed(&self, ctx: &Context, tasks: usize) -> Cost {
         let computed = tasks.min(ctx.threads.max(1));
         let waiting = (tasks - computed) as u64 * self.waiting;
@@ -263,7 +265,7 @@ impl Plan {
             + Cost::bytes("tasks that wait", waiting)
     }
 
-    /// Memory of the process besides its tasks, if this many tasks are in memory at once.
+    /// Memory of the process except that of its tasks, if it holds `tasks` tasks.
     fn fixed(&self, ctx: &Context, tasks: usize) -> Cost {
         self.base.clone().unwrap_or_else(|| Budget::of(ctx).base())
             + self.shared.clone()
@@ -276,7 +278,7 @@ impl Plan {
         &self.identity
     }
 
-    /// Claims the output whose ledger is in `folder` for this run, before anything of it is
+    /// Claims the output whose ledger is in `folder` for this run, before any part of the output is
     /// written.
     ///
     /// # Errors
@@ -291,7 +293,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Claims the output whose ledger is in `folder` before it is removed to be replaced.
+    /// Replaces any claim on the output whose ledger is in `folder` with that of this run. Call it
+    /// before the output is removed.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -299,7 +302,7 @@ impl Plan {
         Claim::replace_claim(folder, self.agreement())
     }
 
-    /// Whether the output whose ledger is in `folder` is claimed by this run or an equal one;
+    /// Whether the output whose ledger is in `folder` is claimed by this run or an equal run;
     /// `None` if it is not claimed.
     pub(super) fn is_claimed_in(&self, folder: &Path) -> Option<bool> {
         Claim::owner(folder).map(|owner| owner == self.agreement())
@@ -310,8 +313,7 @@ impl Plan {
         self.claim.get().is_some()
     }
 
-    /// Everything that a ledger must agree on: the identity and how the output is divided into
-    /// tasks.
+    /// The identity, extended by the division into tasks. All ledgers of a run have this identity.
     pub(super) fn agreement(&self) -> Identity {
         self.tasks.agreement(self.identity.clone())
     }
@@ -355,7 +357,8 @@ fn propose(
     Ok(block(count))
 }
 
-/// `--block-size`, if along each axis it is a multiple of the write unit or covers the whole axis.
+/// `--block-size`, if along each axis it is a multiple of the write unit or covers the whole axis,
+/// rounded up to whole units. `units` is the number of write units along each axis.
 fn fit_block(block: [usize; 3], unit: [usize; 3], units: [usize; 3]) -> Result<[usize; 3], Error> {
     let fits = |a: usize| block[a].is_multiple_of(unit[a]) || block[a] >= units[a] * unit[a];
     if (0..3).all(fits) {

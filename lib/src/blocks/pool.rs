@@ -1,9 +1,9 @@
 use std::sync::{Mutex, PoisonError};
 
-/// A pool of reusable buffers. Fresh memory costs a page fault per 4 KiB, seven times the cost of
-/// filling memory that is already mapped.
+/// A pool of reusable buffers. Fresh memory costs a page fault per 4 KiB, which takes seven times
+/// as long as filling 4 KiB of memory that is already mapped.
 ///
-/// When a buffer grows, its old memory is freed but may stay with the allocator for a long time. A
+/// When a buffer grows, its old memory is freed, but the allocator can hold it for a long time. A
 /// pool that knows the maximum length therefore allocates all buffers with that length.
 pub struct Pool<T> {
     free: Mutex<Vec<Vec<T>>>,
@@ -17,8 +17,8 @@ impl<T> Default for Pool<T> {
 }
 
 impl<T: Copy + Default> Pool<T> {
-    /// A pool whose buffers have this length, or more on request. The unused pages of a buffer
-    /// occupy no memory.
+    /// A pool whose buffers have `usual` elements, or more if a caller of [`Pool::take`] needs
+    /// more. The unused pages of a buffer occupy no memory.
     pub fn of(usual: usize) -> Self {
         Self { usual, ..Self::default() }
     }

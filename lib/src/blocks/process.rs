@@ -1,5 +1,5 @@
-//! What the system reports about this process and its machine, read from `/proc` and `/sys` on
-//! Linux. On macOS, only the physical memory is known.
+//! Memory and processor time of this process, and memory of the machine, as the system reports
+//! them: in `/proc` and `/sys` on Linux. On macOS, only the physical memory is known.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ pub(super) fn resident_memory() -> u64 {
     status("VmRSS:").unwrap_or(0)
 }
 
-/// Peak resident memory, bytes.
+/// Peak resident memory, bytes; `None` if unknown.
 pub(super) fn peak_memory() -> Option<u64> {
     status("VmHWM:")
 }
@@ -35,16 +35,18 @@ pub(super) fn cpu_seconds() -> Option<f64> {
     Some((ticks()? + ticks()?) / 100.0)
 }
 
-/// Bytes that read and write calls have transferred since the start of the process.
+/// Bytes that read calls and write calls have transferred since the start of the process, in this
+/// order.
 pub(super) fn moved_bytes() -> Option<[u64; 2]> {
     let text = fs::read_to_string("/proc/self/io").ok()?;
     let field = |name| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
     Some([field("rchar:")?, field("wchar:")?])
 }
 
-/// The default of `--memory`, in bytes: four fifths of the smaller of the control groups' limit and
-/// the available memory. Without a limit, also at most half of the machine's memory; that half if
-/// neither is known (macOS).
+/// The default of `--memory`, in bytes: four fifths of the available memory or of the limit of the
+/// control groups, whichever is smaller. If no control group has a limit, the default is also at
+/// most half of the physical memory. If the available memory is unknown too (macOS), the default is
+/// that half.
 pub fn memory_allowed() -> u64 {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -56,8 +58,8 @@ pub fn memory_allowed() -> u64 {
 /// physical memory, all in bytes.
 fn default_memory(group: Option<u64>, free: Option<u64>, physical: Option<u64>) -> u64 {
     let half = physical.unwrap_or(ASSUMED_MEMORY) / 2;
-    // a group without a limit reports "max", or in version 1 a number larger than any machine's
-    // memory
+    // a group without a limit reports "max", or in cgroup version 1 a number larger than the memory
+    // of any machine
     let group = group.filter(|limit| physical.is_none_or(|physical| *limit <= physical));
     match (group, free) {
         (Some(group), free) => group.min(free.unwrap_or(u64::MAX)) / 5 * 4,
@@ -84,8 +86,9 @@ fn sysctl_memory() -> Option<u64> {
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()
 }
 
-/// The smallest limit, in bytes, of the groups that `groups` (`/proc/self/cgroup`) lists and of
-/// their ancestors: cgroup v2 (`0::/path`) and v1 (`4:memory:/path`).
+/// The smallest memory limit, in bytes, of the control groups that `groups` (the content of
+/// `/proc/self/cgroup`) lists and of their ancestors. `root` is the folder of all control groups. A
+/// line of `groups` is `0::/path` in cgroup v2, and for example `4:memory:/path` in v1.
 fn cgroup_limit(groups: &str, root: &Path) -> Option<u64> {
     let limits = groups.lines().flat_map(|line| {
         let mut fields = line.splitn(3, ':');

@@ -20,10 +20,10 @@ pub enum Progress {
     None,
 }
 
-/// The bar on the screen; log lines are written above it. A process has one screen.
+/// The progress bar of this process, if one is shown. All log messages must be written above it.
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// Writes to stderr, above the bar if there is one.
+/// Hides the progress bar while `write` writes to stderr, so that the text appears above the bar.
 pub fn above_bar<T>(write: impl FnOnce() -> T) -> T {
     let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match bar {
@@ -67,7 +67,7 @@ impl ProgressMeter {
         self.before
     }
 
-    /// Called often; shows the progress when the interval has passed.
+    /// Shows the progress if the interval since it was last shown has passed. Call it often.
     pub(super) fn tick(&mut self, done: usize) {
         let every = match self.progress {
             Progress::Json => Duration::from_secs(2),

@@ -18,13 +18,13 @@ pub struct Receipt {
     pub results: Map<String, Value>,
     /// The program's name.
     pub program: String,
-    /// Its version.
+    /// The program's version.
     pub version: String,
     /// The command line.
     pub command: String,
     /// All parameters, defaults included.
     pub parameters: Map<String, Value>,
-    /// What the result depends on, if the output is a file that cannot store it itself.
+    /// The identity of the run, if the output is a file in which it cannot be stored.
     pub run: Option<Identity>,
     /// Why the run ended without an acceptable result, if it did.
     pub failure: Option<String>,
@@ -33,10 +33,10 @@ pub struct Receipt {
     /// `--plan`: the plans to be printed.
     pub plans: Vec<Value>,
     pub(super) inputs: Vec<InputRecord>,
-    /// Checks of whether the input volumes and folders are unchanged.
+    /// Checks that the input volumes and folders are unchanged.
     pub(super) watched: Vec<Arc<Watch>>,
     pub(super) outputs: Vec<String>,
-    /// Bytes read and written, as counted by the operation; 0 if it did not count.
+    /// Bytes read and bytes written; 0 if the operation does not count them.
     pub(super) bytes: [u64; 2],
     /// Seconds in the read, compute and write closures, summed over threads.
     pub(super) stages: [f64; 3],
@@ -129,7 +129,7 @@ impl Receipt {
         self.blocks.check(allowed, true)
     }
 
-    /// The receipt in its written form.
+    /// The receipt as the JSON document that is written.
     pub fn to_json(&self) -> Value {
         let ResourceUsage { seconds, bytes, peak_memory } = self.spent();
         let mut receipt = json!({
@@ -189,8 +189,8 @@ impl Receipt {
     /// is written beside the ledger, from which `--finish` collects it.
     ///
     /// # Errors
-    /// [`Error::NoReceipt`] if another file would be replaced; an error if the receipt cannot be
-    /// written to one of its destinations.
+    /// [`Error::NoReceipt`] if a file that is not a receipt would be replaced; an error if the
+    /// receipt cannot be written to one of its destinations.
     pub fn write(&self, ctx: &Context, file: Option<&Path>) -> Result<(), Error> {
         let value = self.to_json();
         let mut text = format!("{value:#}").into_bytes();
@@ -283,17 +283,17 @@ impl InputRecord {
 }
 
 impl Context {
-    /// The present blocks and results, for an attribute of a finished output. [`Context::restore`]
-    /// reads them if a later run finds nothing left to do.
+    /// The present block counts and results, for an attribute of a finished output. A later run for
+    /// which nothing remains to be done reads them with [`Context::restore`].
     pub fn results(&self) -> Value {
         let receipt = self.receipt();
         json!({"blocks": receipt.blocks, "results": receipt.results})
     }
 
-    /// Sets blocks and results from a value that [`Context::results`] returned.
+    /// Sets the block counts and results to those of a value that [`Context::results`] returned.
     ///
     /// # Errors
-    /// If `value` does not have that form.
+    /// If `value` has another form than the values that [`Context::results`] returns.
     pub fn restore(&self, value: &Value) -> serde_json::Result<()> {
         let part = |name: &str| value.get(name).cloned().unwrap_or_default();
         let (blocks, results) =

@@ -13,30 +13,30 @@ use super::{Context, Error, Task, TaskResults, Tasks};
 use crate::fingerprint::Fingerprint;
 use crate::store::{self, ReadRange};
 
-/// Temporary storage for operations whose tasks produce more than a summary. The rows of all tasks
-/// of a process are in one file (in a bucket, in a few objects) in the folder in which
-/// [`super::Plan::stream`] keeps its ledger.
+/// Temporary storage for operations whose tasks produce more than a summary. The rows of a task are
+/// any bytes. The rows of all tasks of a process are in one file (in a bucket, in a few objects) in
+/// the folder in which [`super::Plan::stream`] keeps its ledger.
 ///
-/// The ledger entry of a task holds the file, the offset, the length and the hash of its rows, and
-/// rows that are read are checked against it: missing, truncated or altered rows are an error,
-/// never an empty block.
+/// The ledger entry of a task holds the file, the offset, the length and the hash of its rows. When
+/// rows are read, they are checked against this entry: missing, truncated or altered rows are an
+/// error, never an empty block.
 pub struct TaskRows {
     folder: PathBuf,
     /// The file to which this process writes; `None` before the first write.
     pack: Mutex<Option<Arc<Pack>>>,
     /// Tasks whose rows this process has already checked against their hash.
     compared: Mutex<BTreeSet<usize>>,
-    /// The bytes that were read last: rows of successive tasks are mostly adjacent.
+    /// The bytes that were read last, kept because rows of successive tasks are mostly adjacent.
     window: Mutex<ReadWindow>,
 }
 
 /// Length of the pieces that are hashed separately, bytes; the hash depends on it.
 const HASH_PIECE: usize = 1 << 18;
-/// Bytes that are read at once to be hashed.
+/// Number of bytes that are read by one call to be hashed.
 const READ_SIZE: usize = 16 * HASH_PIECE;
 /// Rows of fewer bytes are read together with the rows that follow them.
 const SMALL_ROWS: usize = 1 << 16;
-/// Number of bytes that are read at once, and kept, for rows of fewer than [`SMALL_ROWS`] bytes.
+/// Number of bytes that one call reads and keeps for rows of fewer than [`SMALL_ROWS`] bytes.
 const WINDOW: usize = 1 << 20;
 
 /// Where the rows of a task are, and their hash, as stored in its ledger entry.
@@ -44,7 +44,7 @@ const WINDOW: usize = 1 << 20;
 pub struct StoredRows {
     /// The name of the file.
     file: String,
-    /// The offset of the first byte in it.
+    /// The offset of the first byte in the file.
     start: u64,
     bytes: u64,
     hash: String,
@@ -88,7 +88,7 @@ impl TaskRows {
         }
     }
 
-    /// Writes the rows of a task. The returned value must be added to the task's
+    /// Writes the rows of a task. The caller must add the returned value to the task's
     /// [`TaskResult`](super::TaskResult); otherwise the rows are not read back.
     ///
     /// # Errors
@@ -106,10 +106,10 @@ impl TaskRows {
         Ok(StoredRows { file, start, bytes: bytes.len() as u64, hash: hash.hex() })
     }
 
-    /// The rows of a task; `None` if it has none, failed, or is not done.
+    /// The rows of a task; `None` if the task wrote no rows, failed, or is not done.
     ///
     /// # Errors
-    /// [`Error::Rows`] if they differ from what the task wrote; [`Error::Io`].
+    /// [`Error::Rows`] if the rows differ from what the task wrote; [`Error::Io`].
     pub fn read(&self, task: &Task, results: &TaskResults) -> Result<Option<Vec<u8>>, Error> {
         let Some(stored) = results.entries.rows(task.id) else { return Ok(None) };
         self.read_part(task, results, 0..stored.bytes)
@@ -129,7 +129,8 @@ impl TaskRows {
         serde_json::from_slice(&bytes).map(Some).map_err(|error| unread(error.into()))
     }
 
-    /// The error for a task that must have written rows although its ledger entry names none.
+    /// The error for a task that has no rows in its ledger entry although it must have written
+    /// some.
     pub fn unrecorded(&self, task: &Task) -> Error {
         let path = self.folder.display().to_string();
         let (found, wanted) = ("without an entry for them".to_owned(), "rows".to_owned());
@@ -159,7 +160,7 @@ impl TaskRows {
         self.bytes(&stored.file, range).map(Some).map_err(to_error)
     }
 
-    /// Checks the rows of a task against their length and hash, once.
+    /// Checks the rows of a task against their length and hash, unless this was done before.
     fn compare(&self, task: &Task, stored: &StoredRows) -> Result<(), RowsError> {
         let lock = || self.compared.lock().unwrap_or_else(PoisonError::into_inner);
         if lock().contains(&task.id) {
@@ -227,8 +228,8 @@ impl TaskRows {
         }
     }
 
-    /// Removes rows and ledger at once (except with `--finish`), for a run without a result: a new
-    /// attempt needs other options, for which these rows cannot be used.
+    /// Removes rows and ledger immediately (except with `--finish`), for a run without a result.
+    /// The rows are of no use to a new attempt, because it needs other options.
     pub fn discard(self, ctx: &Context) {
         self.remove(ctx);
         ctx.sweep();
@@ -263,7 +264,7 @@ fn wrong(task: &Task, folder: &Path, found: String, stored: &StoredRows) -> Erro
     Error::Rows { key: task.key.clone(), path, found, wanted }
 }
 
-/// The lengths of files, looked up once.
+/// A cache of the lengths of the files that hold rows.
 struct Lengths<'a> {
     folder: &'a Path,
     known: BTreeMap<&'a str, Option<u64>>,
@@ -307,7 +308,8 @@ pub(super) fn check_lengths(folder: &Path, tasks: &Tasks, entries: &Entries) -> 
     Ok(())
 }
 
-/// Removes tasks whose rows are missing or truncated from `known`, so that they are done again.
+/// Removes from `known` the tasks among `ids` whose rows are missing or truncated, so that they are
+/// done again.
 pub(super) fn remove_damaged(folder: &Path, tasks: &Tasks, ids: &[usize], known: &mut Entries) {
     let mut damaged = Vec::new();
     let mut lengths = Lengths::new(folder);

@@ -33,12 +33,12 @@ struct StderrWriter {
 
 enum Message {
     Line(Vec<u8>),
-    /// A request for a reply once everything that was queued before it has been written.
+    /// A request for a reply after all earlier messages of the queue are written.
     Mark(Sender<()>),
 }
 
-/// Writes one or more complete lines to stderr without blocking. Lines that do not fit into the
-/// queue are dropped and counted.
+/// Writes one or more complete lines to stderr without blocking. If the queue is full, the lines
+/// are dropped, and a later message reports how many calls were affected.
 pub fn write_stderr(lines: &str) {
     let lines: String = lines.split_inclusive('\n').map(bounded).collect();
     let Some(writer) = WRITER.get_or_init(StderrWriter::start) else {
@@ -99,7 +99,8 @@ fn write_all(messages: &Receiver<Message>) {
     }
 }
 
-/// A line of limited length; JSON remains valid JSON.
+/// Shortens a line of more than [`MAX_LINE`] bytes. In a line of JSON, only strings are shortened,
+/// so that it remains valid JSON.
 fn bounded(line: &str) -> String {
     if line.len() <= MAX_LINE {
         return line.to_owned();

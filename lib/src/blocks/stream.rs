@@ -18,17 +18,18 @@ use crate::store;
 use crate::volume::Existing;
 
 impl Plan {
-    /// Runs the tasks of this part that are not yet in the ledger in `folder`.
+    /// Runs the tasks of this part that have no result in the ledger in `folder`.
     ///
-    /// At most `ctx.threads` threads compute at once, including those that decode and encode chunks
-    /// and rayon's threads inside `compute`; half as many additional threads read and write
-    /// meanwhile. The number of tasks in memory at once is limited by `ctx.memory`. A task is
-    /// entered in the ledger after its `write` has returned. If a closure returns an error or
-    /// panics, its block has failed: the receipt names it, and the run continues unless the error
-    /// is a transient fault of the storage. A resumed run retries failed blocks. With
-    /// `ctx.plan_only` nothing runs; with `ctx.finish` it only checks that all parts are done.
+    /// At most `ctx.threads` threads compute at the same time, including those that decode and
+    /// encode chunks and rayon's threads inside `compute`. Additional threads (`ctx.io_threads`)
+    /// read and write meanwhile. The number of tasks in memory is limited by `ctx.memory`. A task
+    /// is entered in the ledger after its `write` has returned. If a closure returns an error or
+    /// panics, its block has failed: the receipt names the block, and the run continues unless the
+    /// error is a transient fault of the storage. A resumed run retries failed blocks. With
+    /// `ctx.plan_only`, no task runs; with `ctx.finish`, only the presence of all results is
+    /// checked.
     ///
-    /// Returns the outcomes of all tasks known to be done, with their summaries.
+    /// Returns the results of all tasks that have an entry in the ledger.
     ///
     /// # Errors
     /// [`Error::TooManyFailed`] if more than the fraction `ctx.allow_failed` of the blocks has no
@@ -51,9 +52,9 @@ impl Plan {
     /// Like [`Plan::stream`], for tasks that need the results of lower waves: `read` gets the
     /// results of all tasks of lower waves.
     ///
-    /// A part does those of its tasks whose wave may begin. If a wave needs tasks of other parts
-    /// that are not done, the run warns and ends before that wave; repeating the command does the
-    /// rest.
+    /// A part does those of its tasks whose wave can begin. If a wave needs tasks of other parts
+    /// that are not done, the run warns and ends before that wave. Repeat the command later to do
+    /// the remaining tasks.
     ///
     /// # Errors
     /// As [`Plan::stream`].
@@ -91,8 +92,8 @@ impl Plan {
         Ok(TaskResults::new(folder, entries))
     }
 
-    /// Like [`Plan::stream`]; `files` returns the output files of a task, which is done again if
-    /// some of them are missing.
+    /// Like [`Plan::stream`]; `files` returns the output files of a task. The task is done again if
+    /// some of these files have been removed.
     pub(super) fn stream_over(
         &self,
         ctx: &Context,
@@ -113,11 +114,12 @@ impl Plan {
     }
 
     /// Like [`Plan::stream`], for the second pass of an operation, which needs all blocks of the
-    /// first. Call it if [`Context::reaches_second_pass`] is true. It has its own ledger in
-    /// `folder`, from which an interrupted run resumes.
+    /// first pass. Call it if [`Context::reaches_second_pass`] is true. The second pass has its own
+    /// ledger in `folder`, from which an interrupted run resumes.
     ///
-    /// `--finish --part K/N` does that part of its tasks, `--finish` all that remain. Its blocks
-    /// are not counted in the receipt; failures are listed there, and none is allowed.
+    /// With `--finish --part K/N`, the run does that part of the tasks; with `--finish` alone, it
+    /// does all that remain. The receipt does not count the blocks of this pass, but lists those
+    /// that failed. A single failure makes the run fail.
     ///
     /// # Errors
     /// As [`Plan::stream`].
@@ -217,7 +219,7 @@ impl Plan {
             let done = work.run(stages, &todo, &tasks, entries)?;
             let unchanged = ctx.check_inputs();
             if unchanged.as_ref().is_err_and(|error| !is_passing(error)) {
-                // voxels that were read in the meantime may be wrong
+                // results that were computed from the changed inputs may be wrong
                 ledger.withdraw();
             }
             let closed = ledger.sync_pending();
@@ -236,8 +238,8 @@ impl Plan {
         Ok(entries)
     }
 
-    /// Whether all tasks of lower waves are done, with no more failures than are allowed. Tasks of
-    /// other parts may have ended since the ledgers were read.
+    /// Whether all tasks of lower waves are done, with no more failures than are allowed. If
+    /// entries are missing, the ledgers are read again, because other parts may have added them.
     fn can_begin(
         &self,
         wave: &Range<usize>,
@@ -265,12 +267,13 @@ impl Plan {
     }
 }
 
-/// What differs between [`Plan::stream`], [`Plan::stream_waves`] and [`Plan::stream_second`].
+/// The options in which [`Plan::stream`], [`Plan::stream_waves`] and [`Plan::stream_second`]
+/// differ.
 struct StreamOptions<'a> {
     /// How to treat earlier work.
     existing: Existing,
     files: &'a Files<'a>,
-    /// Called before each wave with the entries of the lower ones.
+    /// Called before each wave with the entries of the lower waves.
     begin_wave: &'a (dyn Fn(&Entries) + Sync),
 }
 
@@ -281,7 +284,7 @@ fn gather(ctx: &Context, folder: &Path) -> Result<(), Error> {
     gathered
 }
 
-/// Adds the blocks to the receipt and refuses a run in which too many have no result.
+/// Adds the blocks to the receipt, and refuses a run in which too many blocks have no result.
 fn conclude(
     ctx: &Context,
     tasks: impl Iterator<Item = Task>,

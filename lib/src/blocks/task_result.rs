@@ -1,5 +1,5 @@
-//! What the ledger stores for a task: its outcome, and its contribution to reductions over all
-//! tasks.
+//! The result of a task as the ledger stores it: its outcome, and its contribution to reductions
+//! over all tasks.
 
 use std::path::{Path, PathBuf};
 
@@ -13,16 +13,16 @@ use super::{Error, Outcome};
 
 /// The outcome of a task and what the ledger stores with it.
 ///
-/// Whatever a receipt or an attribute states about the whole output must be reduced from the
-/// summaries in [`TaskResults`], never from variables of this process: other parts and earlier runs
-/// did tasks too.
+/// Values in a receipt or an attribute that describe the whole output must be reduced from the
+/// summaries in [`TaskResults`]. Variables of this process do not suffice, because other parts and
+/// earlier runs may have done some of the tasks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaskResult {
     /// How the task ended.
     pub outcome: Outcome,
     pub(super) summary: Option<Value>,
     pub(super) rows: Option<StoredRows>,
-    /// The number of files of the output that hold the result.
+    /// The number of files of the output that hold the result, if known.
     pub(super) files: Option<u64>,
 }
 
@@ -51,7 +51,7 @@ impl TaskResult {
     }
 }
 
-/// How the tasks of a plan ended: in this run, in earlier ones and in other parts.
+/// The results of the tasks of a plan, including those of earlier runs and of other parts.
 #[derive(Debug, Default)]
 pub struct TaskResults {
     pub(super) folder: PathBuf,
@@ -68,8 +68,8 @@ impl TaskResults {
         !self.entries.is_empty() && self.entries.outcomes().all(|ended| ended == Ok(outcome))
     }
 
-    /// The summaries of the tasks, each with its task's number, in plan order: sums over them do
-    /// not depend on threads, parts or interruptions.
+    /// The summaries of the tasks, each with the number of its task, in plan order. Because of this
+    /// order, sums over them do not depend on threads, parts or interruptions.
     ///
     /// # Errors
     /// [`Error::Io`] if a summary does not deserialize to `T`.

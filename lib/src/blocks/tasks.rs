@@ -1,5 +1,5 @@
-//! The tasks of a plan: the blocks of a grid, which are computed when they are needed, or a list
-//! of boxes of any sizes.
+//! The tasks of a plan: the blocks of a regular grid, which are derived from their numbers and not
+//! stored, or a list of boxes of any sizes.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,7 +16,7 @@ pub enum Key {
     /// Index of a block in the grid of blocks, (z, y, x).
     #[serde(rename = "index")]
     Block([usize; 3]),
-    /// Anything else, such as a tile or a pair of sections.
+    /// The name of any other task, such as a tile or a pair of sections.
     #[serde(rename = "name")]
     Name(Box<str>),
 }
@@ -41,30 +41,30 @@ impl fmt::Display for Key {
 pub struct Task {
     /// Number of the task in the plan, from 0; independent of how the plan is divided into parts.
     pub id: usize,
-    /// What it is called.
+    /// Name of the task in messages and receipts.
     pub key: Key,
     /// The output box, in voxels, that only this task writes.
     pub core: Box3,
-    /// Its work, relative to that of the other tasks.
+    /// Amount of work, relative to that of the other tasks.
     pub cost: u64,
-    /// Its peak memory, bytes.
+    /// Peak memory of the task, bytes.
     pub memory: u64,
-    /// It begins when all tasks of lower waves are done.
+    /// Number of the wave: the task begins when all tasks of lower waves are done.
     pub wave: usize,
 }
 
 /// A task of [`Plan::list`](super::Plan::list).
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListedTask {
-    /// What it is called.
+    /// Name of the task in messages and receipts.
     pub key: Key,
     /// The output box, in voxels, that only this task writes.
     pub core: Box3,
-    /// Its work, relative to that of the other tasks; 0 counts as 1.
+    /// Amount of work, relative to that of the other tasks; 0 counts as 1.
     pub cost: u64,
-    /// Its peak memory, bytes.
+    /// Peak memory of the task, bytes.
     pub memory: u64,
-    /// It begins when all tasks of lower waves are done.
+    /// Number of the wave: the task begins when all tasks of lower waves are done.
     pub wave: usize,
 }
 
@@ -73,11 +73,11 @@ pub struct ListedTask {
 pub enum Tasks {
     /// The blocks of a grid, in C order. The cost of a block is its number of voxels.
     BlockGrid(BlockGrid),
-    /// Given tasks.
+    /// A given list of tasks, in order of their waves.
     TaskList(TaskList),
 }
 
-/// A box, divided into blocks.
+/// A box of voxels that is divided into blocks.
 #[derive(Clone, Debug)]
 pub struct BlockGrid {
     bounds: Box3,
@@ -209,7 +209,8 @@ impl Tasks {
         (0..self.len()).map(|id| self.get(id))
     }
 
-    /// The tasks that intersect a box, in order. Those of a block grid are found without a search.
+    /// The tasks whose core intersects the box `part`, in order. In a block grid, their indices are
+    /// computed without a search.
     pub fn at(&self, part: &Box3) -> impl Iterator<Item = Task> + use<'_> {
         let part = *part;
         let (block_grid, list) = match self {
@@ -233,7 +234,7 @@ impl Tasks {
         }
     }
 
-    /// The size of a block, or of the largest box of a list by its number of voxels.
+    /// The shape of a block in voxels (z, y, x); in a list, that of the core with the most voxels.
     pub(super) fn block(&self) -> [usize; 3] {
         match self {
             Self::BlockGrid(block_grid) if self.is_empty() => block_grid.block.map(|_| 0),
@@ -264,7 +265,7 @@ impl Tasks {
         }
     }
 
-    /// The tasks of each wave.
+    /// The tasks of each wave, as ranges of task numbers.
     pub(super) fn waves(&self) -> Vec<Range<usize>> {
         let mut waves: Vec<Range<usize>> = Vec::new();
         let Self::TaskList(list) = self else {
@@ -295,7 +296,7 @@ impl Tasks {
         let first = self.cost_before(wave.start);
         let before = |id: usize| (self.cost_before(id) - first) as f64;
         let total = before(wave.end);
-        // the task that follows part k: the summed cost of the tasks before it is as near as
+        // the first task after part k: the summed cost of the tasks before this task is as near as
         // possible to k/n of the total
         let cut = |k: usize| {
             if k == n {
@@ -324,7 +325,7 @@ impl Tasks {
         }
     }
 
-    /// The identity, extended by the division into tasks: the ledgers of equal runs agree in both.
+    /// `identity`, extended by the division into tasks. The result is the same for equal runs.
     pub(super) fn agreement(&self, identity: Identity) -> Identity {
         match self {
             Self::BlockGrid(_) => {

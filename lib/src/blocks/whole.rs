@@ -5,11 +5,11 @@ use crate::device::megabytes;
 use crate::volume::{self, Unfinished};
 
 impl Plan {
-    /// Like [`Plan::stream`], for tasks that write into an output. Afterwards the metadata of the
-    /// output state whether all its blocks are done.
+    /// Like [`Plan::stream`], for tasks that write into `output`. When all tasks of the plan are
+    /// done or failed, the metadata of `output` record the number of blocks without a result.
     ///
     /// # Errors
-    /// As [`Plan::stream`]; [`volume::Error`] if these metadata cannot be written.
+    /// As [`Plan::stream`]; [`volume::Error`] if the metadata cannot be written.
     pub fn stream_to<
         R: Send,
         W: Send,
@@ -45,14 +45,14 @@ impl Plan {
             let read;
             let entries = match &streamed {
                 Ok(results) if results.entries.len() == self.tasks().len() => &results.entries,
-                // other parts may have ended meanwhile
+                // other parts may have added entries to the ledger meanwhile
                 _ => {
                     read = ledger::load(&folder, self)?;
                     &read
                 }
             };
             let failed = entries.outcomes().filter(Result::is_err).count();
-            // an output with untried blocks is already marked as unfinished
+            // while some tasks have no entry, the output keeps its mark as unfinished
             if entries.len() == self.tasks().len() {
                 let lacking = (failed > 0).then_some([failed, self.tasks().len()]);
                 output.set_missing_blocks(lacking, streamed.is_ok())?;

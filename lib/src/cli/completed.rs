@@ -1,8 +1,9 @@
-//! Tells whether an earlier run has already done the same work, if the output is a file.
+//! Checks whether an earlier run has already done the same work, for programs whose output is a
+//! file.
 //!
-//! Arrays store the identity of their run themselves ([`crate::blocks::Plan`]). For a file (a
-//! table, a transform, a page) the identity is in its receipt: the value of every flag, and the
-//! content of the inputs.
+//! An array stores the identity of its run in an attribute ([`crate::blocks::Plan`]). A file (a
+//! table, a transform, a page) has no attributes, so its receipt contains the identity: the value
+//! of every flag, and the fingerprints of the inputs.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,7 @@ use crate::files;
 use crate::store::{self, EntryKind};
 use crate::volume::{self, Existing, Select, Volume};
 
-/// Flags on which no result depends.
+/// The long names of the flags on which no result depends.
 const NEUTRAL_FLAGS: [&str; 18] = [
     "allow-failed",
     "allow-unfinished",
@@ -46,9 +47,10 @@ fn is_folder(output: &Path) -> bool {
     output.ancestors().any(ends) || store::is_folder(output)
 }
 
-/// The identity of a run that writes a file: the values of all flags except [`NEUTRAL_FLAGS`], with
-/// the content of each input in place of its path, and for each output only whether it is
-/// requested. `None` if the run writes something else, or reads a pipe.
+/// The identity of a run that writes a file: the values of all flags except [`NEUTRAL_FLAGS`].
+/// Fingerprints of the content stand in for the paths of inputs, and an output is represented only
+/// by whether it is requested. `None` if the output is a folder or standard output, or if an input
+/// is a pipe.
 ///
 /// * `parameters`: every flag and its value, defaults included
 pub(super) fn identity(
@@ -67,12 +69,12 @@ pub(super) fn identity(
             continue;
         };
         identity = if OUTPUT_FLAGS.contains(&id) {
-            // the result depends on whether such an output is requested, but not on its location
+            // the result depends on whether this output is requested, but not on its location
             identity.with(name, !value.is_null())
         } else {
             let streams = |value: &Value| value.as_str().is_some_and(files::is_pipe);
             if streams(value) || value.as_array().is_some_and(|list| list.iter().any(streams)) {
-                // the content of a pipe is not known yet
+                // the content of a pipe is unknown until the program reads the pipe
                 return None;
             }
             let read: Vec<Value> =
@@ -94,8 +96,8 @@ fn output(matches: &ArgMatches) -> Option<PathBuf> {
     Some(PathBuf::from(output)).filter(|output| !files::is_stream(output))
 }
 
-/// Whether the run with this identity has completed its output and its receipt; the present run
-/// then has nothing to do.
+/// Whether an earlier run with the same `identity` has completed the output and its receipt. If so,
+/// the present run has nothing to do.
 ///
 /// # Errors
 /// [`Error::OtherPlan`] if the receipt is that of a different run; [`Error::Changed`] if an output
@@ -141,9 +143,11 @@ pub(super) fn is_done(
     }
 }
 
-/// The input whose content differs from that of the earlier run, as named on the command line.
+/// A sentence that names the input whose content differs from that in the earlier run; `None` if
+/// the identities differ elsewhere.
 ///
-/// * `at`: the path of the difference, beginning with a name used by [`identity`]
+/// * `at`: the names and indices that lead to the difference, beginning with a name used by
+///   [`identity`]
 fn input(at: &[String], named: &[PathArgument]) -> Option<String> {
     let [flag, number, _, ..] = at else { return None };
     let number: usize = number.parse().ok()?;
@@ -153,8 +157,8 @@ fn input(at: &[String], named: &[PathArgument]) -> Option<String> {
     Some(format!("{} has other content than it had", named.text))
 }
 
-/// The fingerprints of the file that a value names and of the files to which that file refers;
-/// `None` if none of these files can be read.
+/// The label of a value, and the fingerprints of the file that the value names and of the files to
+/// which that file refers; `None` if none of these files can be read.
 fn content(named: &PathArgument) -> Option<Value> {
     let read = named.clone().members().into_iter().flat_map(PathArgument::with_references);
     let read: Vec<Value> = read.filter_map(|named| fingerprint(&named.path)).collect();

@@ -2,7 +2,7 @@
 //!
 //! The top level holds long flags, in kebab or snake case, which apply to every program that has
 //! them. A mapping under a program's name applies to that program alone and takes precedence. The
-//! command line takes precedence over both.
+//! command line takes precedence over the file.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -20,14 +20,14 @@ pub(super) mod vocabulary;
 
 /// Maximum size of a parameters file, in bytes.
 const MAX_FILE_SIZE: usize = 1 << 20;
-/// Maximum count that a file may give for a counted flag such as `verbose`.
+/// Maximum count that a file can give for a counted flag such as `verbose`.
 const MAX_COUNT: u64 = 10;
 
 /// Reads a mapping from YAML, or from JSON if the extension is `.json`. This is the only function
 /// that uses the YAML crate (`docs/decisions/0002`).
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::Usage`] if it does not hold such a mapping.
+/// [`Error::Io`] if the file cannot be read, [`Error::Usage`] if it does not contain a mapping.
 pub fn read_parameters(path: &Path) -> Result<Map<String, Value>, Error> {
     let shown = path.display();
     let refused = |source| Error::Io { action: "read", path: shown.to_string(), source };
@@ -45,7 +45,8 @@ pub fn read_parameters(path: &Path) -> Result<Map<String, Value>, Error> {
         Ok(Value::Null)
     } else {
         serde_saphyr::from_str(&text).map_err(|e| {
-            // the first line holds the line, the column and the message; the others quote the file
+            // the first line holds the line, the column and the description; later lines quote the
+            // file
             let message = e.to_string();
             let message = message.lines().next().unwrap_or_default();
             let message = message.trim_start_matches("error: ");
@@ -87,7 +88,7 @@ pub fn selects_a_volume(path: &Path) -> Result<bool, Error> {
     Ok(selects)
 }
 
-/// A command line and its `--config` file together.
+/// A command line, combined with the parameters of its `--config` file.
 pub(super) struct Configured {
     /// The command line, with the flags of the file added.
     pub(super) arguments: Vec<OsString>,
@@ -95,14 +96,14 @@ pub(super) struct Configured {
     pub(super) unused: Vec<String>,
 }
 
-/// Adds the flags of its `--config` file to a command line.
+/// Adds the parameters of the file that follows `--config` to a command line, as flags.
 ///
 /// # Errors
 /// [`Error`] if the file cannot be read, or holds a key or a value that is not known.
 pub(super) fn apply(command: &Command, arguments: Vec<OsString>) -> Result<Configured, Error> {
     let as_given = |arguments| Configured { arguments, unused: Vec::new() };
     let Some(path) = file(&arguments) else { return Ok(as_given(arguments)) };
-    // errors of the command line itself are reported when all arguments are parsed
+    // errors of the command line are ignored here, and reported when all arguments are parsed
     let lenient = command.clone().ignore_errors(true);
     let Ok(given) = lenient.try_get_matches_from(&arguments) else {
         return Ok(as_given(arguments));
@@ -167,7 +168,8 @@ struct Chosen {
     own: Vec<String>,
 }
 
-/// The parameters of this program; an unknown key is an error that suggests the most similar one.
+/// The parameters of this program. An unknown key is an error, which suggests the most similar
+/// known key.
 fn choose(command: &Command, path: &Path, file: Map<String, Value>) -> Result<Chosen, Error> {
     let own: Vec<&str> = command.get_arguments().filter_map(Arg::get_long).collect();
     let is_known = |key: &str| {
@@ -221,7 +223,7 @@ fn unknown(path: &Path, section: &str, key: &str, known: &[&str]) -> Error {
     Error::Usage(format!("{}: {section}unknown key {key}{meant}", path.display()))
 }
 
-/// The most similar known word, if one has a Jaro-Winkler similarity above 0.7.
+/// The known word that is most similar to `word`; `None` if no Jaro-Winkler similarity exceeds 0.7.
 pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|known| (strsim::jaro_winkler(word, known), known))
@@ -230,7 +232,8 @@ pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
         .map(|(_, known)| known)
 }
 
-/// The equivalent command-line arguments; `Err` states the expected value.
+/// Converts a value of the file to command-line arguments for `flag`. The error is a phrase that
+/// states the expected kind of value.
 fn words(flag: &Arg, value: &Value) -> Result<Vec<OsString>, &'static str> {
     let long = flag.get_long().unwrap_or_default();
     let with = |text: &str| {

@@ -1,4 +1,4 @@
-//! How a program ends: the only module that knows exit codes.
+//! Ends a program: the only module that maps errors to exit codes.
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -9,13 +9,14 @@ use crate::blocks::{
 };
 use crate::files;
 
-/// A failure that a retry will not fix.
+/// Exit code of a failure that a retry will not fix.
 const FAILED: u8 = 1;
-/// The command line is wrong.
+/// Exit code of a wrong command line.
 const USAGE: u8 = 2;
-/// The run completed, but too many blocks failed or fell back, or its result was rejected.
+/// Exit code of a run that completed, but in which too many blocks failed or fell back, or whose
+/// result was rejected.
 const TOO_MANY_FAILED: u8 = 3;
-/// A transient fault: `EX_TEMPFAIL` of sysexits(3).
+/// Exit code of a transient fault: `EX_TEMPFAIL` of sysexits(3).
 const TEMPORARY_FAILURE: u8 = 75;
 
 /// Maximum time that a program waits for its queued output on stderr to be written, at its end and
@@ -24,10 +25,11 @@ const STDERR_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum length of a line of a usage error, in bytes.
 const MAX_LINE: usize = 1200;
 
-/// Writes data to stdout.
+/// Writes text to stdout, after the queued output on stderr.
 ///
 /// # Errors
-/// If stdout cannot be written. If its reader has closed it, the program ends without a message.
+/// If stdout cannot be written. If the reader of stdout has closed it, the error leads to exit code
+/// 0 and no message.
 pub fn print(text: &str) -> anyhow::Result<()> {
     // on a terminal, stderr and stdout then appear in the order in which they were written
     flush_stderr(STDERR_TIMEOUT);
@@ -66,7 +68,8 @@ pub(super) fn fail(program: &str, error: &anyhow::Error, json: bool) -> ExitCode
     end(code)
 }
 
-/// Returns this exit code after stderr is written, or after a timeout.
+/// Removes the temporary folder of this process, waits until stderr is written or a timeout ends,
+/// and returns the exit code.
 pub(super) fn end(code: u8) -> ExitCode {
     remove_folder_of_stream();
     flush_stderr(STDERR_TIMEOUT);
@@ -86,7 +89,7 @@ pub(super) fn clap(program: &str, error: &clap::Error) -> ExitCode {
     }
     let message = error.render().to_string();
     if io::stderr().is_terminal() && message.lines().all(|line| line.len() <= MAX_LINE) {
-        // in colour; an error of a closed terminal is ignored
+        // clap prints in colour here; an error because the terminal is closed is ignored
         let _ = error.print();
         return ExitCode::from(code);
     }

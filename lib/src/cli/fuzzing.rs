@@ -1,4 +1,4 @@
-//! For fuzzers: reading of `--config` files.
+//! Entry point for fuzzers: reads `--config` files.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, Command};
 
 use super::{FlagSet, config, shared};
 
-/// Reads the file for a program with flags of each kind.
+/// Reads the parameters file at `path` for a program with flags of each kind.
 ///
 /// # Errors
 /// The error message that a user would see.

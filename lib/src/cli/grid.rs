@@ -29,7 +29,7 @@ pub struct GridArgs {
 }
 
 impl GridArgs {
-    /// The specified grid; `--onto` is recorded as an input.
+    /// The grid that the flags specify; the volume of `--onto` is recorded as an input.
     ///
     /// # Errors
     /// Those of opening `--onto`; [`blocks::Error::Usage`] if `y,x` and `z,y,x` values are mixed.
@@ -44,7 +44,8 @@ impl GridArgs {
     }
 }
 
-/// A grid from its shape, spacing and origin (z, y, x); NaN for the spacing along z means a plane.
+/// The grid with this shape (voxels), spacing and origin (micrometres), each along z, y, x. If the
+/// spacing along z is NaN, the grid is a plane.
 fn explicit_grid(
     shape: [usize; 3],
     spacing: Point,
@@ -89,10 +90,10 @@ pub struct SampleArgs {
 }
 
 impl SampleArgs {
-    /// The specified grid; `None` if neither `--onto` nor `--shape` is given.
+    /// The grid that the flags specify; `None` if neither `--onto` nor `--shape` is given.
     ///
     /// # Errors
-    /// As [`GridArgs::grid`].
+    /// Those of [`GridArgs::grid`].
     pub fn grid(&self, ctx: &Context) -> anyhow::Result<Option<Grid>> {
         let Self { onto, shape, out_spacing, out_origin, fixed } = self.clone();
         if onto.is_none() && shape.is_none() {

@@ -1,24 +1,25 @@
-//! Bounds of numeric flags. An impossibly large or small number is refused with the name of its
-//! flag, before memory of that size is allocated.
+//! Bounds of numeric flags. An impossibly large or small number is refused with a message that
+//! names its flag, before memory of that size is allocated.
 
 use clap::builder::ValueParser;
 use clap::{Arg, value_parser};
 
 /// Largest value of a flag that is a length, in micrometres (1e9 um are a kilometre) or voxels.
 const MAX_LENGTH: f64 = 1e9;
-/// Smallest nonzero length.
+/// Smallest magnitude of a nonzero length, in micrometres or voxels.
 const MIN_LENGTH: f64 = 1e-9;
 /// Largest magnitude of other numbers, such as intensities in single precision.
 const MAX_NUMBER: f64 = 1e40;
 /// Largest count.
 const MAX_COUNT: usize = 1_000_000_000;
-/// Flags with bounds of their own, and the fill value, which may be any number.
+/// The ids of flags that this module does not bound: `fill`, whose value can be any number, and
+/// flags with parsers that have their own bounds.
 const UNBOUNDED_FLAGS: [&str; 3] = ["fill", "threads", "allow-failed"];
 
-/// The value names of flags that are lengths.
+/// The names of clap values that are lengths.
 const LENGTHS: [&str; 3] = ["UM", "VOXELS", "LENGTH"];
 
-/// Bounds the value of a flag if it is a plain number.
+/// Replaces the parser of a flag by a parser with bounds, if the value is an `f64` or a `usize`.
 pub(super) fn bounded(arg: Arg) -> Arg {
     if !arg.get_action().takes_values() || UNBOUNDED_FLAGS.contains(&arg.get_id().as_str()) {
         return arg;

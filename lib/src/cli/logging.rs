@@ -1,4 +1,4 @@
-//! Logging to stderr, which never blocks the program.
+//! Logs messages to stderr without ever blocking the program.
 
 use std::collections::BTreeSet;
 use std::fmt::{Debug, Write as _};
@@ -33,10 +33,10 @@ pub(super) fn start(louder: u8, quiet: bool, json: bool) {
     };
 }
 
-/// Maximum number of messages that are remembered.
+/// Maximum number of messages that are remembered; after that, repetitions are logged too.
 const MAX_REMEMBERED: usize = 10_000;
 
-/// Logs each message of level INFO or more severe only once, because a program may open a volume
+/// Logs each message of level INFO or more severe only once, because a program can open a volume
 /// several times and would repeat its warnings. Less severe messages are logged only if they come
 /// from this project, each time that they occur.
 #[derive(Default)]
@@ -64,8 +64,8 @@ impl Visit for EventText {
     }
 }
 
-/// Stderr, without interfering with the progress bar. Writing never returns an error, since
-/// `tracing` would report it on stderr, and panic if that fails.
+/// A writer to stderr that does not interfere with the progress bar. Writing never returns an
+/// error, because `tracing` would report the error on stderr, and panic if that report fails.
 struct StderrWriter;
 
 impl Write for StderrWriter {

@@ -70,7 +70,7 @@ pub use volumes::{FixedArgs, MovingArgs, MovingChannelsArgs, VolumeArgs};
 
 use crate::blocks::Context;
 
-/// The purpose of a program, by which the overview groups programs.
+/// The purpose of a program. `voxloom --help` groups the programs by purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Inspect data before or after processing.
@@ -83,52 +83,54 @@ pub enum Purpose {
     Test,
 }
 
-/// Which of the shared flags a program takes.
+/// The set of shared flags that a program accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlagSet {
     /// For programs that read and print: only the flags of all programs, such as `--threads`,
     /// `--memory`, `--plan`, `--config` and those of logging.
     Inspect,
-    /// For programs that process the input as a whole: also `--resume`, `--overwrite`, `--no-sync`,
-    /// `--receipt`, `--seed` and `--device`.
+    /// For programs that process the input as a whole: the flags of [`FlagSet::Inspect`], and
+    /// `--resume`, `--overwrite`, `--no-sync`, `--receipt`, `--seed` and `--device`.
     Whole,
-    /// For programs that process block by block: also `--block-size`, `--part`, `--finish` and
-    /// `--allow-failed`.
+    /// For programs that process block by block: the flags of [`FlagSet::Whole`], and
+    /// `--block-size`, `--part`, `--finish` and `--allow-failed`.
     Blocks,
 }
 
-/// A program: its own flags (a `clap::Args`, whose doc comment is its `--help`) and its work.
+/// A program: a struct of its own flags (a `clap::Args`, whose doc comment is the text of
+/// `--help`), and [`Program::run`], which does the work.
 pub trait Program: clap::Args + 'static {
     /// The executable's name.
     const NAME: &'static str;
-    /// Its group in the overview.
+    /// The group in which `voxloom --help` lists the program.
     const PURPOSE: Purpose;
-    /// Which shared flags it takes.
+    /// The shared flags that the program accepts.
     const FLAG_SET: FlagSet;
     /// One working example, shown below the first sentence of `--help`.
     const EXAMPLE: &'static str;
-    /// The help of `--block-size`, if a block is larger than what a task writes.
+    /// The help text of `--block-size`, if the flag is not the size of the output block of a task.
     const BLOCK_SIZE: Option<&'static str> = None;
-    /// Whether it has a second pass over the volume, which `--finish --part K/N` divides into
-    /// parts.
+    /// Whether the program has a second pass over the volume, which `--finish --part K/N` divides
+    /// into parts.
     const SECOND_PASS: bool = false;
     /// The paths of outputs that no flag names, such as a file beside `--output`.
     fn written(&self) -> Vec<PathBuf> {
         Vec::new()
     }
-    /// The ids of arguments whose files may be `-` (standard input or output): tables, and
-    /// transforms that are a single text.
+    /// The ids of the arguments that accept a pipe or `-` (standard input or output): tables, and
+    /// transforms that are a single text file.
     fn pipes(&self) -> Vec<&'static str> {
         Vec::new()
     }
-    /// Runs the program.
+    /// Runs the program with the flags in `self`; `ctx` holds the shared flags.
     ///
     /// # Errors
     /// Any error of the program; `cli/exit.rs` derives the exit code from it.
     fn run(self, ctx: &Context) -> anyhow::Result<()>;
 }
 
-/// The `main` function of a program.
+/// Runs the program `P` with the command line of this process. The `main` function of each program
+/// is a call of this function.
 pub fn main<P: Program>() -> ExitCode {
     run::run::<P>(std::env::args_os().collect())
 }

@@ -43,7 +43,8 @@ impl ProgramEntry {
         self.name
     }
 
-    /// Its name and its long flags except the shared ones, as a line of [`super::FLAGS`].
+    /// The program's name and its long flags except the shared flags, as a line of
+    /// [`super::FLAGS`].
     pub fn flags(&self) -> String {
         vocabulary::line_of(&(self.command)())
     }
@@ -54,7 +55,7 @@ impl ProgramEntry {
 }
 
 /// The `main` function of the multicall executable. The program is selected by the name of the link
-/// through which it is called, or else by the first argument.
+/// through which the executable is called, or else by the first argument.
 pub fn multicall(programs: &[ProgramEntry]) -> ExitCode {
     let mut words: Vec<OsString> = std::env::args_os().collect();
     let called = words.first().map(Path::new).and_then(Path::file_stem);
@@ -110,7 +111,7 @@ fn find<'a>(programs: &'a [ProgramEntry], name: &str) -> anyhow::Result<&'a Prog
     })
 }
 
-/// All programs by purpose, with one sentence each.
+/// The text of `voxloom --help`: all programs by purpose, with one sentence about each.
 fn overview(programs: &[ProgramEntry]) -> String {
     let mut text = format!(
         "{NAME} {VERSION} aligns and warps volumes too large for one machine\n\
@@ -140,7 +141,7 @@ fn overview(programs: &[ProgramEntry]) -> String {
     text
 }
 
-/// The multicall executable as a clap command.
+/// The multicall executable as a clap command, with the programs as subcommands.
 fn tree(programs: &[ProgramEntry]) -> Command {
     let shells = ["bash", "zsh", "fish"];
     Command::new(NAME)
@@ -160,8 +161,8 @@ fn tree(programs: &[ProgramEntry]) -> Command {
         )
 }
 
-/// Completions of one program. Without a name: of the multicall executable and, for shells in which
-/// one script can hold several (not zsh), of all programs.
+/// The completion script of the program `name`. Without a name, the script is that of the multicall
+/// executable; for bash and fish, it also completes each program (a zsh script serves one command).
 fn completions(
     programs: &[ProgramEntry],
     shell: &str,

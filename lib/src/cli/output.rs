@@ -48,15 +48,15 @@ fn codecs() -> impl TypedValueParser<Value = Codec> {
     })
 }
 
-/// Parses an element type by its name, such as `uint16`.
+/// A clap parser of an element type from its name, such as `uint16`.
 pub fn dtypes() -> impl TypedValueParser<Value = Dtype> {
     PossibleValuesParser::new(Dtype::ALL.map(Dtype::name))
         .map(|text| Dtype::ALL.into_iter().find(|dtype| dtype.name() == text).unwrap_or(Dtype::U16))
 }
 
 impl OutputArgs {
-    /// The specification of the volume to be written; its format is given by the name of
-    /// `location`.
+    /// The specification of the volume to be written. The name of `location` selects the format, as
+    /// in [`OutputArgs::format`].
     pub fn spec(&self, location: &str, grid: Grid, dtype: Dtype) -> Spec {
         let format = self.format(location);
         let [_, height, width] = grid.shape;
@@ -94,8 +94,8 @@ impl OutputArgs {
     }
 }
 
-/// The chunk size along an axis of `n` voxels: all of a short axis; 128; or 64 if padding to a
-/// multiple of 128 would add more than a quarter of the axis.
+/// The chunk size along an axis of `n` voxels: `n` if this is at most 128, otherwise 128, or 64 if
+/// padding to a multiple of 128 would add more than a quarter of the axis.
 fn chunk_along(n: usize) -> usize {
     if n <= CHUNK {
         n

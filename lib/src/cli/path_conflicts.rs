@@ -12,21 +12,21 @@ use crate::store::{self, document};
 use crate::transform::{self, Direction, Step};
 use crate::{files, volume};
 
-/// Flags of any program that name outputs.
+/// The ids of the flags that name outputs, in all programs.
 pub(super) const OUTPUT_FLAGS: [&str; 5] = ["output", "table", "matches", "receipt", "scratch"];
 /// Maximum size of a transform document, in bytes.
 const MAX_DOCUMENT: u64 = 16 << 20;
-/// Number of bytes at the beginning of another program's text file that are searched for names of
-/// files.
+/// Maximum number of bytes of another program's text file that are searched for names of files.
 const MAX_SEARCHED_TEXT: usize = 1 << 16;
-/// Maximum number of words of that text that are tried as names of files.
+/// Maximum number of words in the searched text that are tried as names of files.
 const MAX_NAMES: usize = 1000;
 
-/// Refuses a command line that would replace an input or write into it, and one that names a
-/// device, a pipe or a socket where a file is required.
+/// Refuses a command line that would replace an input or write into an input, that would write to a
+/// web server or under the name of another format, or that names a device, a pipe or a socket where
+/// a file is required.
 ///
 /// # Errors
-/// [`Error::Usage`], which names both flags.
+/// [`Error::Usage`], which names the path and the flags.
 pub(super) fn check<P: Program>(
     program: &P,
     command: &Command,
@@ -66,7 +66,8 @@ pub(super) fn check<P: Program>(
             )));
         }
     }
-    // only names given by the user are checked: this program chooses the names of implied outputs
+    // the extension is checked only for names given by the user: this program chooses the names of
+    // implied outputs
     written.iter().take(given).try_for_each(|out| check_extension(out, command))?;
     let pipes = program.pipes();
     read.iter().try_for_each(|read| {
@@ -102,7 +103,8 @@ fn check_extension(out: &PathArgument<'_>, command: &Command) -> Result<(), Erro
     )))
 }
 
-/// Expands patterns and references of values, and keeps the paths that exist.
+/// Adds the files that match glob patterns and the files to which the values refer, and keeps the
+/// paths that exist.
 fn expand_existing(named: Vec<PathArgument<'_>>) -> Vec<PathArgument<'_>> {
     let all =
         named.into_iter().flat_map(PathArgument::members).flat_map(PathArgument::with_references);
@@ -110,7 +112,8 @@ fn expand_existing(named: Vec<PathArgument<'_>>) -> Vec<PathArgument<'_>> {
     all.filter(|flag| store::exists(&flag.path)).collect()
 }
 
-/// The paths of inputs that are not on the command line but referred to by a transform chain.
+/// The paths of inputs that are not on the command line: those to which a transform chain, a table
+/// of sections or a folder of images refers.
 pub(super) fn referred_to(command: &Command, matches: &ArgMatches) -> Vec<PathBuf> {
     let read = path_arguments(command, matches)
         .into_iter()
@@ -126,11 +129,11 @@ pub(super) struct PathArgument<'a> {
     /// The NAME of a value NAME=LOCATION.
     pub(super) label: Option<String>,
     pub(super) text: String,
-    /// The path without symbolic links, as far as it exists.
+    /// The absolute path; symbolic links are resolved in the part of it that exists.
     pub(super) path: PathBuf,
-    /// The document that refers to the path, if it is not named by the flag itself.
+    /// The document or folder that refers to the path, unless the flag names the path itself.
     by: Option<String>,
-    /// The index of the value among all values.
+    /// The index among all values that name paths; implied outputs count from `usize::MAX`.
     at: usize,
 }
 
@@ -169,8 +172,8 @@ impl<'a> PathArgument<'a> {
             .collect()
     }
 
-    /// The path itself and, if it is a transform chain, in the format of this project or in a text
-    /// format of another program, the arrays and files to which the chain refers.
+    /// The path itself and, for a transform chain of this project or in another program's text
+    /// format, the arrays and files to which the chain refers.
     pub(super) fn with_references(self) -> Vec<Self> {
         let about = store::stat_file(&self.path).ok().flatten();
         let mut all = vec![self.clone()];
@@ -209,8 +212,8 @@ impl<'a> PathArgument<'a> {
         all
     }
 
-    /// The path itself, and the images that it lists if it is a table of sections, or that it
-    /// contains if it is a folder of images.
+    /// The path itself, and its sections: the images that a table of sections lists, or that a
+    /// folder of images contains.
     fn with_sections(self) -> Vec<Self> {
         let members = volume::members(&self.path.to_string_lossy());
         let members: Vec<_> = members.iter().filter_map(|path| self.refers_to(path)).collect();
@@ -221,9 +224,10 @@ impl<'a> PathArgument<'a> {
         Some(Self { path: resolve_links(path)?, by: Some(self.text.clone()), ..self.clone() })
     }
 
-    /// Whether writing this path would remove or change data that are read from the other.
+    /// Whether writing this path would remove or change data of the input `read`.
     fn harms(&self, read: &Self) -> bool {
-        // replacing a folder removes everything in it, and files inside an image are part of it
+        // replacing a folder removes its content, and a file added to an image becomes part of the
+        // image
         read.at != self.at
             && (read.path.starts_with(&self.path)
                 || (self.path.starts_with(&read.path) && is_container(&read.path)))
@@ -239,7 +243,7 @@ fn is_container(path: &Path) -> bool {
             || !volume::members(&location).is_empty())
 }
 
-/// Refuses a path that is neither a file nor a folder; a pipe is allowed where a text is read.
+/// Refuses a path that is neither a file nor a folder, except a pipe if `is_text_read`.
 fn check_kind(named: &PathArgument, is_text_read: bool) -> Result<(), Error> {
     let Ok(about) = fs::metadata(&named.path) else { return Ok(()) };
     let kind = about.file_type();
@@ -259,8 +263,8 @@ fn check_kind(named: &PathArgument, is_text_read: bool) -> Result<(), Error> {
     Err(Error::Usage(format!("{} is {what}; name a file or a folder", named.text)))
 }
 
-/// The path without symbolic links and dots; components that do not exist are kept as given. An
-/// address is returned unchanged.
+/// The absolute path without symbolic links and dots; components that do not exist are kept as
+/// given. A URL is returned unchanged.
 fn resolve_links(path: &Path) -> Option<PathBuf> {
     if store::is_remote(path) {
         return Some(path.to_owned());
@@ -273,7 +277,8 @@ fn resolve_links(path: &Path) -> Option<PathBuf> {
     })
 }
 
-/// All values that name a path: outputs, and possible inputs.
+/// All values of the command line that can name an output or an input: those of flags that accept a
+/// path, except numbers and `-`.
 pub(super) fn path_arguments<'a>(
     command: &'a Command,
     matches: &ArgMatches,
@@ -292,7 +297,7 @@ pub(super) fn path_arguments<'a>(
             if text.is_empty() || text.parse::<f64>().is_ok() {
                 continue;
             }
-            // some flags have the form NAME=LOCATION
+            // some values have the form NAME=LOCATION
             let labelled = text.split_once('=').filter(|_| !Path::new(&text).exists());
             let (label, location) = labelled.map_or((None, text.as_str()), |(a, b)| (Some(a), b));
             if files::is_stream(location) {

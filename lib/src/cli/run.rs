@@ -20,10 +20,10 @@ use crate::{files, store, volume};
 /// The voxloom release, common to all programs.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// A program's command: its own and the shared flags, and its help.
+/// The clap command of a program: its own flags, the shared flags and the help text.
 pub(super) fn command<P: Program>() -> Command {
     let command = P::augment_args(Command::new(P::NAME).version(VERSION));
-    // negative numbers are parsed, so that the program can refuse them with the name of the flag
+    // clap parses negative numbers as values, so that the error of a refused number names the flag
     let mut command = shared::add(command, P::FLAG_SET).mut_args(|arg| {
         let is_flag = arg.get_long().is_some() && !arg.is_allow_hyphen_values_set();
         let has_value = arg.get_action().takes_values();
@@ -89,7 +89,8 @@ fn attempt<P: Program>(
     store::remember();
     streams::check(&program, command, matches)?;
     path_conflicts::check(&program, command, matches)?;
-    // programs that only inspect may read unfinished volumes, and report that they are unfinished
+    // programs that only inspect are allowed to read unfinished volumes, and report them as
+    // unfinished
     volume::allow_unfinished(flags.allow_unfinished() || P::FLAG_SET == FlagSet::Inspect);
     let mut ctx = flags.context(Cancel::on_signals()?)?;
     if path_conflicts::path_arguments(command, matches)
@@ -124,7 +125,7 @@ fn attempt<P: Program>(
     for place in path_conflicts::referred_to(command, matches) {
         ctx.watch(&place.to_string_lossy());
     }
-    // this fails only if a pool already exists, which is then used
+    // this fails only if a thread pool already exists; that pool is then used
     let _ = rayon::ThreadPoolBuilder::new().num_threads(ctx.threads).build_global();
 
     if !cfg!(test) {
@@ -135,8 +136,8 @@ fn attempt<P: Program>(
     conclude(P::NAME, &ctx, &flags, done)
 }
 
-/// Checks before the work begins, and not only at its end, that the receipt would not replace a
-/// file that is not a receipt.
+/// Refuses, before the work begins, to replace a file that is not a receipt by the receipt, unless
+/// `--overwrite` is given.
 fn refuse_receipts(ctx: &Context, flags: &SharedFlags, matches: &ArgMatches) -> anyhow::Result<()> {
     let output = matches.try_get_raw("output").ok().flatten().and_then(|mut values| values.next());
     let receipt = output.filter(|output| !files::is_stream(output));
@@ -144,7 +145,8 @@ fn refuse_receipts(ctx: &Context, flags: &SharedFlags, matches: &ArgMatches) -> 
     Ok(flags.receipt().or(receipt).map_or(Ok(()), |path| ctx.refuse_receipt(&path))?)
 }
 
-/// Prints the plan or writes the receipt, and decides whether the result is acceptable.
+/// With `--plan`, prints the plan; otherwise writes the receipt. Returns the error of the run, or
+/// an error if more blocks failed or fell back than `--allow-failed` permits.
 fn conclude(
     name: &str,
     ctx: &Context,
@@ -228,7 +230,7 @@ fn parameters(command: &Command, matches: &ArgMatches) -> Map<String, Value> {
     parameters
 }
 
-/// A JSON number or Boolean if the text is one, otherwise a string.
+/// A JSON number or Boolean if the text is a number or Boolean, otherwise a string.
 fn typed(text: &str) -> Value {
     match serde_json::from_str(text) {
         Ok(value @ (Value::Number(_) | Value::Bool(_))) => value,

@@ -14,7 +14,7 @@ use crate::device::Device;
 use crate::store;
 use crate::volume::Existing;
 
-/// Adds the shared flags of this set, except those that the program defines itself.
+/// Adds the shared flags of `flag_set`, except those that the program defines itself.
 pub(super) fn add(mut command: Command, flag_set: FlagSet) -> Command {
     let mut flags = Vec::new();
     if flag_set == FlagSet::Blocks {
@@ -171,7 +171,7 @@ impl SharedFlags<'_> {
         self.get("receipt")
     }
 
-    /// The context that is passed to operations.
+    /// Builds the context that is passed to operations from the values of the flags.
     pub(super) fn context(&self, cancel: Cancel) -> Result<Context, Error> {
         let part = self.get::<Part>("part");
         let finish = self.is_set("finish");

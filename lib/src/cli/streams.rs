@@ -1,5 +1,5 @@
-//! `-` on the command line: standard input or output in place of the file of a table or a
-//! transform.
+//! Checks `-` on the command line, which stands for standard input or output in place of a file
+//! with a table or a transform.
 
 use std::ffi::OsStr;
 
@@ -12,7 +12,7 @@ use crate::files;
 
 /// Shared flags that accept `-` in every program.
 pub(super) const SHARED: [&str; 2] = ["config", "receipt"];
-/// Parts of value names that mark a value as a path.
+/// Parts of the names of clap values that mark a value as a path.
 const PATH_VALUE_NAMES: [&str; 6] = ["LOC", "FILE", "CSV", "JSON", "HTML", "DIR"];
 
 /// Refuses `-` where a volume or a folder is required, more than one input or more than one output
@@ -72,7 +72,7 @@ fn is_path(flag: &Arg) -> bool {
     flag.is_positional() || names.iter().any(|name| is_place(name))
 }
 
-/// The number of values of a flag that are `-`, also after a name as in `NAME=-`.
+/// The number of values of a flag that are `-` or have the form `NAME=-`.
 fn streams(matches: &ArgMatches, id: &str) -> usize {
     let values = matches.try_get_raw(id).ok().flatten().into_iter().flatten();
     let is_stream = |value: &OsStr| {

@@ -13,7 +13,8 @@ const MAX_COORDINATE: f64 = 1e12;
 const SPACINGS: [f64; 2] = [1e-6, 1e9];
 /// Maximum number of voxels of a block.
 const MAX_BLOCK: usize = 1_000_000_000_000;
-/// Maximum number of voxels of a volume: ten times a cube of 100 000 along each axis.
+/// Maximum number of voxels of a volume: ten times that of a cube of 100 000 voxels along each
+/// axis.
 const MAX_VOLUME: usize = 10_000_000_000_000_000;
 /// Maximum memory, in bytes.
 const MAX_MEMORY: f64 = 1e18;
@@ -43,7 +44,7 @@ impl FromStr for Length3 {
         }
         let lengths = three::<f64>(numbers, "0.4,0.2,0.2um")?;
         let lengths = lengths.map(|length| length * micrometres);
-        // written so that NaN is refused
+        // this comparison, unlike `>`, also refuses NaN
         match lengths.iter().find(|length| !(length.abs() <= MAX_COORDINATE)) {
             Some(length) => {
                 Err(format!("{} um is no length that a volume has", quote::number(*length)))
@@ -53,10 +54,10 @@ impl FromStr for Length3 {
     }
 }
 
-/// The numbers of a text, and the unit after the last of them.
+/// Splits a text into its numbers, separated by commas, and the unit after the last number.
 fn unit_of(text: &str) -> (&str, &str) {
     let last = text.rfind(',').map_or(0, |comma| comma + 1);
-    // NaN is parsed as a number, and refused later
+    // NaN is parsed as a number here, and refused by the caller
     if text[last..].trim().parse::<f64>().is_ok() {
         return (text, "");
     }
@@ -73,7 +74,7 @@ fn micrometres(unit: &str) -> Result<f64, String> {
     }
 }
 
-/// Whether a number is followed by a unit.
+/// Whether `part` is a number followed by a known unit.
 fn has_unit(part: &str) -> bool {
     let (number, unit) = unit_of(part);
     !unit.is_empty() && number.trim().parse::<f64>().is_ok() && micrometres(unit).is_ok()
@@ -87,17 +88,17 @@ pub fn parse_spacing(text: &str) -> Result<Length3, String> {
     positive(text.parse()?)
 }
 
-/// Like [`parse_spacing`], or two lengths `y,x` for a plane, for which z becomes NaN.
+/// Like [`parse_spacing`], but also accepts two lengths `y,x` for a plane; z is then NaN.
 pub(super) fn parse_voxel_size(text: &str) -> Result<Length3, String> {
     plane_or(text, |text| positive(text.parse()?))
 }
 
-/// Parses a position as a [`Length3`], or two lengths `y,x` for a plane, for which z becomes NaN.
+/// Parses a position as a [`Length3`], or as two lengths `y,x` for a plane; z is then NaN.
 pub(super) fn parse_place(text: &str) -> Result<Length3, String> {
     plane_or(text, str::parse)
 }
 
-/// Applies `parse` to three lengths, or to two, for which z becomes NaN.
+/// Applies `parse` to three lengths, or to the two lengths of a plane; z is then NaN.
 fn plane_or(
     text: &str,
     parse: impl Fn(&str) -> Result<Length3, String>,
@@ -109,7 +110,7 @@ fn plane_or(
     Ok(Length3([f64::NAN, y, x]))
 }
 
-/// Adds to the message of an error that two numbers, `y,x`, are accepted too.
+/// Extends a message that asks for three numbers: two numbers, `y,x`, are accepted too.
 fn or_two(error: String) -> String {
     if error.starts_with("wanted three") {
         format!("{error}, or two along y,x for a plane")
@@ -130,7 +131,7 @@ fn positive(lengths: Length3) -> Result<Length3, String> {
 }
 
 /// Parses the shape of a block, a chunk or a shard in voxels, `z,y,x`, or `y,x` for one voxel along
-/// z. Such a box is held in memory as a whole.
+/// z. The number of voxels is limited, because a whole block is held in memory.
 ///
 /// # Errors
 /// A sentence that says what is wanted.
@@ -172,7 +173,7 @@ fn three<T: FromStr>(text: &str, example: &str) -> Result<[T; 3], String> {
 pub enum Channels {
     /// All channels of the image.
     All,
-    /// These channels, in this order; at least one.
+    /// The listed channels, in this order; the list is not empty.
     These(Vec<usize>),
 }
 
@@ -232,7 +233,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     if bytes >= 1.0 { Ok(bytes as u64) } else { Err(wrong()) }
 }
 
-/// Parses `K/N`.
+/// Parses `K/N`: the K-th of N parts of a run, K from 1.
 pub(super) fn parse_part(text: &str) -> Result<Part, String> {
     let part = text
         .split_once('/')
@@ -247,7 +248,8 @@ pub(super) fn parse_part(text: &str) -> Result<Part, String> {
     }
 }
 
-/// Parses `auto`, `cpu` or `cuda[:N]`.
+/// Parses `auto` or `cpu`. The names `cuda` and `cuda:N` are refused, because this version computes
+/// on the CPU only.
 pub(super) fn parse_device(text: &str) -> Result<Device, String> {
     match text {
         "auto" | "cpu" => Ok(Device::Cpu),

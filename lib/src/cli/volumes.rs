@@ -33,7 +33,7 @@ macro_rules! volume_args {
         }
 
         impl $name {
-            /// The selected part of the volume.
+            /// The selected image, channel and time point, with the given spacing and origin.
             pub fn select(&self) -> Select {
                 Select {
                     image: self.image.clone(),

@@ -3,8 +3,8 @@
 //! Along each axis a block's weight rises from 0 to 1 over as many nodes as its halo is wide, half
 //! of them on either side of its face, and falls likewise at the opposite face. The weights of
 //! neighbours sum to 1, and nodes near the outer edge of a halo have weight 0. A block without a
-//! field of its own takes the mean displacement of its neighbours, or of theirs if they have none,
-//! and is blended in the same way.
+//! field of its own gets the mean displacement of its neighbours and is blended in the same way;
+//! blocks next to a block with a field are filled first, then blocks further away.
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -20,9 +20,9 @@ use crate::volume::FieldOutput;
 /// One block of the first pass.
 struct Entry {
     head: BlockSummary,
-    /// Its own nodes, without the halo.
+    /// The nodes of the block without its halo.
     core: Box3,
-    /// Its nodes with the halo.
+    /// The nodes of the block with its halo.
     around: Box3,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Blend<'a> {
 /// Summary of a task of the second pass in its ledger entry, and of all tasks together.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Extremes {
-    /// The least Jacobian determinant; `None` if none is finite.
+    /// The least Jacobian determinant; `None` if it is not finite.
     least_jacobian: Option<f64>,
     folded: usize,
     /// The longest displacement along each axis, micrometres.
@@ -184,8 +184,8 @@ impl<'a> Blend<'a> {
     }
 
     /// Writes the chunks of the field that belong to this run. Returns the summary of the whole
-    /// field, or `None` if this run does only a part of the tasks or only plans. The Jacobian of a
-    /// chunk includes the nodes next to it.
+    /// field, or `None` if this run does only a part of the tasks or only plans. The Jacobian
+    /// determinants of a chunk are computed with the nodes next to the chunk.
     ///
     /// * `second`: the plan that [`plan`] returned
     /// * `spacing`: distance between nodes, micrometres
@@ -232,7 +232,7 @@ impl<'a> Blend<'a> {
         Ok(Some(Summary { similarity, aligned, elasticity, extremes, unfolded: 0 }))
     }
 
-    /// The blocks that may have a weight at the nodes of a box, in the order of the plan.
+    /// The blocks that can have a nonzero weight at the nodes of a box, in the order of the plan.
     fn reaching(&self, part: &Box3) -> impl Iterator<Item = Task> {
         let factor = self.nodes.factor.map(|f| f as i64);
         let ramp = self.ramp.map(|ramp| ramp.ceil() as i64);
@@ -361,7 +361,7 @@ fn fill_in(entries: &mut [Entry], plan: &Plan) {
             found.push((task.id, mean));
         }
         if found.is_empty() {
-            return; // nothing is known anywhere
+            return; // no block has a field
         }
         for (i, mean) in found {
             entries[i].head.mean = mean;

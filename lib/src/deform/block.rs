@@ -12,9 +12,11 @@ use super::{Metric, Model, Options};
 use crate::geom::Point;
 use crate::metric::padding;
 
-/// The longest step, in voxels of its resolution: short enough not to fold.
+/// Maximum displacement by a step of a dense field, voxels of its resolution. A step this short
+/// does not fold.
 const LONGEST: f64 = 0.5;
-/// The same for a step of control points, which do not move independently.
+/// Maximum displacement of control points by a step, voxels of its resolution. It is longer than
+/// [`LONGEST`] because nodes between control points do not move independently of each other.
 const LONGEST_OF_CONTROLS: f64 = 2.0;
 /// Minimum Jacobian determinant of the field after a step.
 const LEAST_JACOBIAN: f64 = 0.03;
@@ -41,14 +43,14 @@ pub(super) struct BlockPair {
 pub(super) struct Registered {
     pub(super) nodes: Lattice,
     pub(super) field: Field,
-    /// The mean displacement, micrometres, weighted by the squared gradient of the fixed image:
-    /// displacements of regions without structure are extrapolated.
+    /// The mean displacement, micrometres, weighted by the squared gradient of the fixed image,
+    /// because displacements of regions without structure are only extrapolated.
     pub(super) mean: [f64; 3],
     /// Similarity at the finest resolution, without and with the field.
     pub(super) similarity: [f64; 2],
     /// The elasticity of the options, or the one chosen by cross-validation.
     pub(super) elasticity: f64,
-    /// Evidence that the images belong together (`chance.rs`).
+    /// Evidence that the images show the same sample (`chance.rs`).
     pub(super) evidence: Option<f64>,
 }
 
@@ -57,7 +59,7 @@ pub(super) struct Registered {
 pub(super) enum Unusable {
     /// The block contains nothing that can be aligned; holds the reason.
     Empty(&'static str),
-    /// The field makes the images less similar; with the evidence that they belong together.
+    /// The field makes the images less similar; holds the evidence that they show the same sample.
     NoGain(Option<f64>),
 }
 
@@ -125,7 +127,8 @@ pub(super) fn register(mut pair: BlockPair, options: &Options) -> Result<Registe
         return Err(Unusable::NoGain(evidence));
     }
     if verdict.is_some_and(|verdict| !verdict.gains) {
-        // no displacement: a field fitted to half of the block does not improve the other half
+        // the field is set to 0 because a field fitted to half of the block does not improve the
+        // other half
         let similarity = [similarity[0]; 2];
         let (field, mean) = (nodes.zeros(), [0.0; 3]);
         return Ok(Registered { nodes, field, mean, similarity, elasticity, evidence });
@@ -133,19 +136,19 @@ pub(super) fn register(mut pair: BlockPair, options: &Options) -> Result<Registe
     Ok(Registered { nodes, field, mean, similarity, elasticity, evidence })
 }
 
-/// What a field gains at the finest resolution.
+/// The gain in similarity from a field at the finest resolution.
 struct Gain {
     /// The similarity without and with the field.
     similarity: [f64; 2],
-    /// Whether the field makes the images no less similar.
+    /// Whether the images are at least as similar with the field as without it.
     gains: bool,
     /// The mean displacement, weighted by the structure of the fixed image.
     mean: [f64; 3],
 }
 
 impl Gain {
-    /// Measures what a field gains. If a B-spline field makes the images less similar than no
-    /// field, its control points are reset to 0 and fitted again at this resolution, with a fixed
+    /// Measures the gain. If a B-spline field makes the images less similar than no field, its
+    /// control points are reset to 0 and fitted again at the resolution of `stage`, with a fixed
     /// elasticity.
     fn of(
         stage: &Stage,
@@ -157,8 +160,8 @@ impl Gain {
         let before = sums(stage, &stage.nodes.zeros(), options);
         let mut after = sums(stage, field, options);
         if let (Some(form), false) = (form, after.energy <= before.energy) {
-            // the sum of image and bending energy decreases with each accepted step, and a zero
-            // field has no bending energy: the result is never worse than no field
+            // Each accepted step decreases the sum of image and bending energy, and a zero field
+            // has no bending energy. Therefore the new field is never worse than no field.
             form.reset();
             let chosen = Options { choose: false, ..options.clone() };
             *field = improve(stage, None, Some(form), iterations, &chosen);
@@ -166,7 +169,8 @@ impl Gain {
         }
         let not_worse = after.energy <= before.energy;
         let similarity = [before, after].map(|sums| options.metric.similarity(&sums));
-        // for nearly identical images, the two energies differ only by rounding errors
+        // for nearly identical images, the two energies differ only by rounding errors; a gain in
+        // similarity then suffices
         let gains = not_worse || similarity[1] >= similarity[0];
         Self { similarity, gains, mean: weighted_mean(field, &stage.structure()) }
     }
@@ -204,7 +208,7 @@ fn improve(
     form.descend(stage, iterations, &limits(stage), options, |field| sums(stage, field, options))
 }
 
-/// The images with padding set to NaN, since the padding of unrelated images may have the same
+/// The images with padding set to NaN, because the padding of unrelated images can have the same
 /// outline; `None` if no image has padding.
 fn unpadded(levels: &[Level]) -> Option<Vec<Level>> {
     let mut found = false;
@@ -262,7 +266,7 @@ fn comparable(pair: &BlockPair, metric: Metric) -> Result<(Vec<f32>, Vec<f32>), 
     if (both as f64) < KNOWN * pair.fixed.len() as f64 {
         return Err(Unusable::Empty("the volumes hardly overlap"));
     }
-    // rounding gives a constant image a variance of this size
+    // rounding errors can give a constant image a variance of up to this limit
     let constant = |mean: f64, variance: f64| variance <= 1e-12 * mean * mean || variance == 0.0;
     if constant(mean, variance) {
         return Err(Unusable::Empty("the fixed volume is constant"));
@@ -330,7 +334,7 @@ pub(super) fn descend(
         if let Some((energy, kept)) = &best {
             let gain = (energy - now.energy) / energy.abs().max(f64::MIN_POSITIVE);
             if gain < 0.0 {
-                // too far: try again from the best field so far, with smaller steps
+                // the step was too long: try again from the best field so far, with shorter steps
                 descent.longest *= 0.5;
                 if descent.longest < 0.1 * LONGEST * descent.unit {
                     break;
@@ -358,7 +362,7 @@ struct Descent<'a> {
     inverse: Option<[Vec<f32>; 6]>,
     /// Voxel size of this resolution, micrometres.
     unit: f64,
-    /// The longest step, micrometres.
+    /// The maximum displacement by the next step, micrometres.
     longest: f64,
 }
 

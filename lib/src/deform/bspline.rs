@@ -32,8 +32,8 @@ impl Controls {
         Self { block, voxel, spacing }
     }
 
-    /// Number of control points on one side of the central one, up to the first at or beyond the
-    /// face of the block; one more on each side affects the block.
+    /// Number of control points on each side of the central one, up to and including the first at
+    /// or beyond the face of the block. One further control point on each side affects the block.
     fn half(&self, axis: usize) -> usize {
         let reach = 0.5 * self.block[axis] as f64 * self.voxel[axis];
         ((reach / self.spacing).ceil() as usize).max(1)
@@ -61,10 +61,10 @@ impl Controls {
         for j in 0..nodes.shape[a] {
             let factor = nodes.factor[a] as f64;
             let voxel = factor * j as f64 + 0.5 * (factor - 1.0);
-            // the last node may represent fewer voxels, and lie outside of the block
+            // the last node can lie outside the block, if it represents fewer voxels than others
             let from_middle = (voxel + 0.5 - reach).clamp(-reach, reach) * self.voxel[a];
-            // the control point at the centre has the index `half + 1`, and the first of the four
-            // that affect a position precedes the nearest one below it
+            // The control point at the centre has the index `half + 1`. The first of the four
+            // control points that affect a position is the second one below this position.
             let at = from_middle / self.spacing + self.half(a) as f64;
             let first = (at as usize).min(controls - TAPS);
             low.push(first);
@@ -83,15 +83,15 @@ impl Controls {
             let controls = self.shape()[a];
             let (mut low, mut weights) = (Vec::new(), Vec::new());
             for k in -fine - 1..=fine + 1 {
-                // the first coarse control point that affects the fine one `k`, both counted from
-                // the centre
+                // `first` is the first coarse control point that affects the fine control point
+                // `k`; both indices count from the centre
                 let (first, row) = if k % 2 == 0 {
                     (k / 2 - 1, [0.125, 0.75, 0.125, 0.0])
                 } else {
                     (k.div_euclid(2), [0.5, 0.5, 0.0, 0.0])
                 };
                 let first = (first + half + 1) as usize;
-                // control points of weight 0 may lie beyond the last
+                // the window of taps is shifted if its last taps, of weight 0, lie beyond the end
                 let over = (first + TAPS).saturating_sub(controls);
                 low.push(first - over);
                 weights.push(std::array::from_fn(|t| if t < over { 0.0 } else { row[t - over] }));
@@ -103,8 +103,8 @@ impl Controls {
     }
 }
 
-/// The values of the four cubic B-splines that are not 0 at a position that lies `t` spacings, from
-/// 0 to 1, beyond the centre of the second.
+/// The values of the four cubic B-splines that are not 0 at a position. The position lies `t`
+/// spacings, from 0 to 1, beyond the centre of the second of the four.
 fn cubic(t: f64) -> [f64; TAPS] {
     let s = 1.0 - t;
     [
@@ -160,8 +160,8 @@ impl Basis {
         coefficients.each_ref().map(|image| self.evaluate(image))
     }
 
-    /// The adjoint of [`Basis::evaluate`]: adds each node's value, times its weights, to its
-    /// control points.
+    /// The adjoint of [`Basis::evaluate`]: adds the value of each node, times the weight of each
+    /// control point that affects the node, to this control point.
     pub(super) fn gather(&self, nodes: &[f32]) -> Vec<f32> {
         let mut out = Vec::new();
         self.gather_into(nodes, &mut Scratch::default(), &mut out);
@@ -193,7 +193,7 @@ impl Basis {
 }
 
 vectorised! {
-    /// From control points to nodes, along one axis.
+    /// Evaluates B-splines along one axis: takes coefficients at control points to values at nodes.
     ///
     /// * `image`: `(sets, controls, inner)`
     /// * `out`: becomes `(sets, nodes, inner)`
@@ -226,7 +226,7 @@ fn spread_body<const FUSED: bool>(axis: &Axis, image: &[f32], inner: usize, out:
 }
 
 vectorised! {
-    /// From nodes to control points, along one axis: the adjoint of [`spread`].
+    /// The adjoint of [`spread`]: takes values at nodes to sums at control points, along one axis.
     fn collect(axis: &Axis, image: &[f32], inner: usize, out: &mut Vec<f32>) => collect_body
 }
 

@@ -2,8 +2,8 @@
 //!
 //! At each node, the displacement `v` minimises `sum w (F(p) - M(p + u + v))^2` over a Gaussian
 //! window `w`: to first order `v = (sum w g g')^-1 sum w g (F - M(p + u))`, with `g` the gradient
-//! of `F` (Lucas and Kanade, IJCAI 1981). Since `g` belongs to the fixed image, the sums of its
-//! products are computed once for all steps (Baker and Matthews, IJCV 56, 2004).
+//! of `F` (Lucas and Kanade, IJCAI 1981). The gradient belongs to the fixed image, so that the
+//! sums of its products are computed once for all steps (Baker and Matthews, IJCV 56, 2004).
 
 use super::lattice::{Field, Lattice, Steps};
 use super::similarity::Score;
@@ -13,7 +13,8 @@ use crate::geom::Point;
 /// Differences are clamped to this many standard deviations (Huber).
 const LIMIT: f32 = 0.7;
 
-/// Number of voxels that are computed together. Rows of displacements are padded to a multiple of it.
+/// Number of voxels that are computed together. Rows of displacements are padded to a multiple of
+/// this number.
 const LANES: usize = 16;
 
 /// The prepared images of one resolution, and the nodes of their displacements.
@@ -28,7 +29,8 @@ pub(super) struct Stage<'a> {
     pub(super) voxel: Point,
 }
 
-/// Sums over the voxels: `slope` and `tensor` for each node, the others for the whole image.
+/// Sums over voxels. `slope` and `tensor` are sums for each node; the other fields refer to the
+/// whole image.
 pub(super) struct Sums {
     /// Gradient times difference.
     pub(super) slope: Field,
@@ -135,9 +137,9 @@ impl Stage<'_> {
         Sums { slope, tensor: None, energy: energy / n, square: square / n, voxels }
     }
 
-    /// Like [`Stage::sums`], for images whose intensities need not match: the score, which is the
-    /// derivative of the log-likelihood of a pair of intensities with respect to the moving one,
-    /// takes the place of the difference (Fisher scoring).
+    /// Like [`Stage::sums`], for mutual information. A score takes the place of the difference: the
+    /// derivative of the log-likelihood of a pair of intensities with respect to the moving
+    /// intensity (Fisher scoring).
     pub(super) fn scored_sums(&self, field: &Field, bins: usize) -> Sums {
         let pulled = self.pull(field);
         let score = Score::of(self.fixed, &pulled, bins);
@@ -191,8 +193,9 @@ impl Stage<'_> {
         out
     }
 
-    /// The fraction of the fixed image's squared gradient that the moving image shares under a field;
-    /// the rest is noise, which adds to the products of gradients but is not displaced.
+    /// The fraction of the fixed image's squared gradient that the moving image shares under a
+    /// field. The remaining fraction is noise, which contributes to the products of gradients
+    /// although it does not follow the displacement.
     pub(super) fn shared_gradient(&self, field: &Field) -> f64 {
         let pulled = self.pull(field);
         let (mut one, mut other) = (self.rows(), self.rows());
@@ -229,7 +232,7 @@ impl Stage<'_> {
 
     /// One row of [`Stage::pull`].
     ///
-    /// * `line`, `displaced`: scratch buffers; `displaced` is of [`Stage::padded_rows`]
+    /// * `line`, `displaced`: scratch buffers; [`Stage::padded_rows`] creates `displaced`
     #[inline(always)]
     fn pull_row(
         &self,
@@ -252,8 +255,7 @@ impl Stage<'_> {
 
     /// The moving image at the displaced positions of a row, trilinearly.
     ///
-    /// * `X`: offset of the next voxel along x, which is read together with a voxel; 0 along an axis
-    ///   of one voxel
+    /// * `X`: offset of the next voxel along x: 1, or 0 if the image is one voxel wide
     #[inline(always)]
     fn pull_row_of<const X: usize>(
         &self,
@@ -264,8 +266,8 @@ impl Stage<'_> {
         let [depth, height, width] = self.pixels.shape;
         let dz = if depth > 1 { height * width } else { 0 };
         let dy = if height > 1 { width } else { 0 };
-        // four views of equal length, one per edge of a cell along x: one bounds check serves all
-        // four
+        // four slices of equal length, one for each edge of a cell along x, so that one bounds
+        // check serves all four
         let len = self.moving.len() - dz - dy;
         let edges = [0, dy, dz, dz + dy].map(|offset| &self.moving[offset..offset + len]);
         for (group, out) in out.chunks_mut(LANES).enumerate() {
@@ -293,8 +295,8 @@ impl Stage<'_> {
         }
     }
 
-    /// The cells of the moving image that contain the displaced positions of [`LANES`] voxels from
-    /// voxel `x` of a row on. Positions outside are clamped, NaN becomes the first voxel.
+    /// The cells of the moving image that contain the displaced positions of [`LANES`] voxels of a
+    /// row, beginning with voxel `x`. Positions outside are clamped, NaN becomes the first voxel.
     #[inline(always)]
     fn cells(&self, [z, y]: [usize; 2], x: usize, displaced: &[Vec<f32>; 3]) -> Cells {
         let shape = self.pixels.shape;
@@ -363,16 +365,16 @@ struct Cells {
     inside: [u32; LANES],
 }
 
-/// Converts an integral value from 0 to below 2^23, using the low bits of its sum with 2^23; unlike
-/// a saturating cast this is vectorised.
+/// Converts an integral value from 0 to below 2^23, using the low bits of its sum with 2^23. Unlike
+/// a saturating cast, this operation is vectorised.
 #[inline(always)]
 fn whole(v: f32) -> u32 {
     (v + 8_388_608.0).to_bits() & 0x7f_ffff
 }
 
-/// Replaces the values of the moving image by the clamped differences from the fixed one, 0 where
-/// either is unknown. Returns the sums of the squares of clamped and of all differences, and the
-/// number of known ones.
+/// Replaces the values of the moving image by the clamped differences `fixed - pulled`, 0 where
+/// either value is unknown. Returns the sums of squares of the clamped and of the unclamped
+/// differences, and the number of known differences.
 #[inline(always)]
 fn differences(fixed: &[f32], pulled: &mut [f32]) -> (f32, f32, usize) {
     let mut clamped = [0.0f32; LANES];
@@ -429,8 +431,8 @@ fn add(sums: &mut [f32], by: usize, a: &[f32], b: &[f32]) {
     }
 }
 
-/// The inverse of the averaged products at each node, after damping: a fraction of their mean is
-/// added to the diagonal.
+/// The inverse of each node's matrix of averaged products of gradients. First, `damping` times the
+/// mean diagonal element of all nodes is added to the diagonal.
 pub(super) fn invert(tensor: &[Vec<f32>; 6], damping: f64) -> [Vec<f32>; 6] {
     let len = tensor[0].len();
     let trace: f64 = [0, 3, 5].iter().flat_map(|&i| &tensor[i]).map(|v| f64::from(*v)).sum();

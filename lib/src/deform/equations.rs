@@ -1,9 +1,9 @@
 //! The normal equations of a step of B-spline control points.
 //!
 //! Image terms are summed at nodes as for the dense field: products of gradients, and gradients
-//! times differences. The chain rule maps both to the control points, by the adjoint of the
-//! B-splines. The matrix may use coarser nodes than the right side: it affects the length and
-//! direction of a step, but not the solution to which the steps converge.
+//! times differences. By the chain rule, the adjoint of the B-splines maps these sums to the
+//! control points. The matrix can use coarser nodes than the right-hand side, because the matrix
+//! affects the length and direction of a step, but not the solution to which the steps converge.
 
 use super::Metric;
 use super::bspline::{Basis, Scratch};
@@ -14,21 +14,22 @@ use crate::filter::lines::vectorised;
 /// The damping at `--damping` 1, as a fraction of the mean curvature (Levenberg, Quart. Appl. Math.
 /// 2, 1944).
 const DAMPING: f64 = 0.05;
-/// The weight of the bending at `--elasticity` 1, as a fraction of the mean curvature.
+/// The weight of the bending energy at `--elasticity` 1, as a fraction of the mean curvature.
 const BENDING: f64 = 0.0125;
 /// Stopping criteria of the conjugate gradient method.
 #[derive(Clone, Copy)]
 pub(super) struct Accuracy {
     /// Maximum number of iterations.
     pub(super) steps: usize,
-    /// Relative residual.
+    /// Relative residual at which the iterations end.
     pub(super) residual: f64,
 }
 
-/// The accuracy of a step; the next step corrects what is left.
+/// The accuracy of a step; the next step corrects the remaining error.
 pub(super) const OF_STEP: Accuracy = Accuracy { steps: 40, residual: 0.01 };
 
-/// The normal equations: the curvature of the images, to which damping and bending are added.
+/// The normal equations: the matrix of the images' curvature, to which [`Equations::solve`] adds
+/// damping and bending.
 pub(super) struct Equations<'a> {
     basis: &'a Basis,
     /// Number of control points along each axis.
@@ -79,7 +80,8 @@ impl<'a> Equations<'a> {
     /// The stiffness at an elasticity, in proportion to the images' curvature.
     pub(super) fn stiffness(&self, elasticity: f64, metric: Metric) -> Stiffness {
         let weight = (BENDING * elasticity.powi(2) * self.mean) as f32;
-        // the tensor is the curvature of a likelihood, but half the curvature of a sum of squares
+        // for mutual information, the tensor is the curvature of a likelihood; for the other
+        // metrics, it is half the curvature of a sum of squares
         let share = if metric == Metric::Mi { 0.5 } else { 1.0 };
         Stiffness { weight, share }
     }
@@ -141,7 +143,7 @@ impl<'a> Equations<'a> {
         found
     }
 
-    /// The product of the left side's matrix with a vector of coefficients, in `work.out`.
+    /// Writes the product of the matrix of the equations with `coefficients` to `work.out`.
     fn times(&self, coefficients: &Field, stiffness: Stiffness, held: f32, work: &mut Work) {
         let Work { scratch, field, out } = work;
         for (image, coefficients) in field.iter_mut().zip(coefficients) {

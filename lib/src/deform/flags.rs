@@ -1,5 +1,5 @@
 //! The command-line flags of the deformation, which programs flatten into their own. The struct has
-//! no doc comment, since clap would use it as the program's description.
+//! no doc comment, because clap would use it as the program's description.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
 use super::{CONTROL_SPACING, Metric, Model, Options};
@@ -7,8 +7,8 @@ use super::{CONTROL_SPACING, Metric, Model, Options};
 /// Default window over which a displacement is estimated, voxels.
 const SMOOTHING: f64 = 2.0;
 
-/// Upper limit of windows, overlap, elasticity and distance between control points, voxels: blocks
-/// are a few hundred voxels long.
+/// Upper limit of windows, overlap, elasticity and distance between control points, voxels. Larger
+/// values are useless, because blocks are a few hundred voxels long.
 const WIDEST: f64 = 1000.0;
 
 /// How a field is represented.

@@ -12,23 +12,23 @@ const MAX_REJECTED_STEPS: usize = 3;
 /// After a rejected step, the damping is multiplied by this factor, and the next step is shortened
 /// by its square root.
 const DAMPING_FACTOR: f64 = 8.0;
-/// Limits of the elasticity of the steps before the first cross-validation. With too stiff a field,
-/// these steps would not reach the displacements that cross-validation needs to recognise that a
-/// looser field is better.
+/// Limits of the elasticity of the steps before the first cross-validation. Steps of too stiff a
+/// field would not reach the displacements by which cross-validation recognises that a looser field
+/// is better.
 const LOOSE: [f64; 2] = [1.0, 2.0];
-/// Upper limit of the elasticity of the step before cross-validation at a finer resolution, which
-/// may show displacements that the coarser one did not.
+/// Upper limit of the elasticity of the step before cross-validation at a finer resolution. The
+/// limit is needed because finer images can show displacements that coarser images do not show.
 const STIFF: f64 = 8.0;
 /// The cross-validation is repeated if the steps after it move the control points by more than this
-/// root mean square distance, in voxels: it uses gradients, which are valid for displacements of at
-/// most a voxel.
+/// root mean square distance, in voxels. It approximates the images by their gradients, which is
+/// valid for displacements of at most a voxel.
 const MAX_DISPLACEMENT: f64 = 0.5;
 /// Maximum number of cross-validations at one resolution.
 const CHOICES: usize = 3;
 /// Number of steps after which the displacements are compared with [`MAX_DISPLACEMENT`].
 const PROBE_STEPS: usize = 2;
-/// Number of steps that are allowed after the last cross-validation, even if `iterations` is less;
-/// convergence still ends them earlier.
+/// Lower bound of the maximum number of steps after the last cross-validation, for the case that
+/// `iterations` is less. Convergence can end the steps earlier.
 const MIN_FINAL_STEPS: usize = 3;
 
 /// The control points of a block, refined from resolution to resolution.
@@ -57,17 +57,18 @@ struct Problem<'a, F> {
     stage: &'a Stage<'a>,
     limits: &'a Limits,
     options: &'a Options,
-    /// Compares the images under a field.
+    /// Computes the similarity sums of the images resampled through a field.
     sums: F,
     basis: Basis,
     /// The weights of the control points at the coarser nodes at which the matrix of the normal
     /// equations is summed.
     coarse: Basis,
-    /// Products of gradients, summed at these coarser nodes, if they are the same for all steps.
+    /// Products of gradients, summed at the nodes of `coarse`, if they are the same for all steps.
     tensor: Option<[Vec<f32>; 6]>,
 }
 
-/// The field of the current control points, and the sums over the images under this field.
+/// The field of the current control points, and the similarity sums of the images resampled through
+/// this field.
 struct State {
     field: Field,
     sums: Sums,
@@ -97,9 +98,9 @@ impl FreeForm {
 
     /// Takes steps until the similarity no longer improves; returns the displacements at the nodes.
     ///
-    /// If the elasticity is to be chosen, steps with a loose field come first or, if a coarser
-    /// resolution has already chosen an elasticity, a single step with that one. Then
-    /// cross-validation chooses the elasticity, and steps with it follow.
+    /// If `options.choose` is set, the first steps use a loose elasticity; if a coarser resolution
+    /// has already chosen an elasticity, a single step with that elasticity (at most [`STIFF`])
+    /// replaces them. Then cross-validation chooses the elasticity of all further steps.
     pub(super) fn descend(
         &mut self,
         stage: &Stage,
@@ -131,8 +132,8 @@ impl FreeForm {
         self.settle(&problem, state, iterations).field
     }
 
-    /// Takes steps with the chosen elasticity, and repeats the cross-validation if they move the
-    /// control points by more than [`MAX_DISPLACEMENT`].
+    /// Takes steps with the chosen elasticity, and repeats the cross-validation if these steps move
+    /// the control points by more than [`MAX_DISPLACEMENT`].
     fn settle<F: Fn(&Field) -> Sums>(
         &mut self,
         problem: &Problem<F>,
@@ -181,7 +182,8 @@ impl FreeForm {
         stiffness::choose(&self.controls, &terms, &self.coefficients, loose)
     }
 
-    /// Takes steps of one elasticity; returns the last accepted state, and the number of steps left.
+    /// Takes steps with the given elasticity. Returns the last accepted state, and the number of
+    /// iterations that were not needed.
     fn steps<F: Fn(&Field) -> Sums>(
         &mut self,
         problem: &Problem<F>,
@@ -230,21 +232,22 @@ impl FreeForm {
         (best, 0)
     }
 
-    /// The displacements at the nodes of a resolution. If these show a fold that coarser nodes did
-    /// not, all displacements are shortened until there is none.
+    /// The displacements at the nodes of `stage`. If the field folds at these nodes, although it
+    /// did not at coarser ones, all displacements are shortened until the field does not fold.
     fn unfold(&mut self, basis: &Basis, stage: &Stage, limits: &Limits) -> Field {
         loop {
             let field = basis.field(&self.coefficients);
             if stage.nodes.is_unfolded(&field, stage.voxel, limits.jacobian) {
                 return field;
             }
-            // the determinant tends to 1 as displacements shrink
+            // this loop ends because the determinant tends to 1 as displacements shrink
             self.coefficients.iter_mut().flatten().for_each(|v| *v *= 0.8);
         }
     }
 
     /// The control points after the fraction `share` of a step, and the displacements at the nodes.
-    /// The step is shortened to the limit, then halved until nothing folds; `None` if that fails.
+    /// The step is first shortened to `limits.longest`. While the field folds, the step is halved,
+    /// up to three times; `None` if the field still folds.
     fn advance(
         &self,
         basis: &Basis,
@@ -253,7 +256,8 @@ impl FreeForm {
         share: f64,
         limits: &Limits,
     ) -> Option<(Field, Field)> {
-        // B-splines sum to 1: no point moves further than the control point that moves furthest
+        // no point moves further than the control point that moves furthest, because B-splines sum
+        // to 1
         let greatest = step.iter().flatten().fold(0.0f32, |m, v| m.max(v.abs()));
         let mut scale = (limits.longest as f32 / greatest).min(1.0) * share as f32;
         for _ in 0..4 {

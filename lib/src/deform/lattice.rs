@@ -18,8 +18,9 @@ pub(super) struct Lattice {
 /// Displacements at the nodes of a lattice: one image per component z, y, x, micrometres.
 pub(super) type Field = [Vec<f32>; 3];
 
-/// Positions of the nodes of one lattice among those of another, along one axis: the node before,
-/// and the fraction of the way to the next. Positions beyond the ends are clamped.
+/// Positions of the nodes of one lattice in another lattice, along one axis: the other lattice's
+/// node before each position (`low`), and the fraction of the way to the next node (`part`).
+/// Positions beyond the ends are clamped.
 pub(super) struct Steps {
     low: Vec<usize>,
     part: Vec<f32>,
@@ -61,7 +62,7 @@ impl Lattice {
         Self { shape, factor: std::array::from_fn(|a| by[a] * self.factor[a]) }
     }
 
-    /// Sums the values of the nodes that one node of [`Lattice::halved`] represents.
+    /// For each node of [`Lattice::halved`], the sum of the values of the nodes that it represents.
     pub(super) fn pool(&self, image: &[f32]) -> Vec<f32> {
         let to = self.halved();
         let by: [usize; 3] = std::array::from_fn(|a| to.factor[a] / self.factor[a]);
@@ -89,9 +90,9 @@ impl Lattice {
         })
     }
 
-    /// One row of an image on this lattice, interpolated at the nodes of a finer one.
+    /// Interpolates an image on this lattice at the nodes of row `[z, y]` of another lattice.
     ///
-    /// * `steps`: positions of the finer lattice's nodes in this one
+    /// * `steps`: positions of the other lattice's nodes in this lattice
     /// * `line`: scratch buffer
     #[inline(always)]
     pub(super) fn row(
@@ -189,7 +190,7 @@ impl Lattice {
     /// The least Jacobian determinant of `p -> p + u(p)`, with `u` trilinear between the nodes, and
     /// the number of nodes with a determinant that is not above 0.
     ///
-    /// Determinants are taken at the corners of every cell, from inside it.
+    /// Determinants are computed at the corners of every cell, from differences along its edges.
     pub(super) fn least_jacobian(&self, u: &Field, voxel: Point) -> (f64, usize) {
         let (mut least, mut folded) = (f32::INFINITY, 0);
         for z in 0..self.shape[0] {
@@ -201,8 +202,9 @@ impl Lattice {
     }
 
     /// Whether [`Lattice::least_jacobian`] is above `limit`, which is at least 0. Planes of nodes
-    /// with small differences need no determinants: if the absolute values of each row of `A` sum to
-    /// at most `s < 1`, the determinant of `1 + A` is at least `(1 - s)^3`.
+    /// with small differences need no determinants: with `A` the derivative of `u`, the determinant
+    /// of `1 + A` is at least `(1 - s)^3` if the absolute values of each row of `A` sum to at most
+    /// `s < 1`.
     pub(super) fn is_unfolded(&self, u: &Field, voxel: Point, limit: f64) -> bool {
         (0..self.shape[0]).all(|z| {
             let small = |sum: &f64| *sum < 1.0 && (1.0 - sum).powi(3) > limit;
@@ -223,7 +225,7 @@ impl Lattice {
             let below = if z > 0 { greatest_difference(at(z - 1), here) } else { 0.0 };
             let above = if z + 1 < depth { greatest_difference(here, at(z + 1)) } else { 0.0 };
             let y = greatest_difference(&here[..plane - width], &here[width..]);
-            // the differences from the end of a row to the next are left out
+            // the difference between the end of a row and the start of the next is left out
             let rows = here.chunks_exact(width);
             let x = rows.map(|row| greatest_difference(&row[..width - 1], &row[1..]));
             let x = x.fold(0.0, greatest);
@@ -270,10 +272,10 @@ impl Lattice {
     }
 }
 
-/// The greatest absolute difference of the values of two rows; NaN or infinite if one difference
-/// is.
+/// The greatest absolute difference between corresponding values of `a` and `b`; NaN or infinite if
+/// a difference is.
 fn greatest_difference(a: &[f32], b: &[f32]) -> f32 {
-    // the bit patterns of numbers from 0 on sort like the numbers, and those of NaN come last
+    // the bit patterns of non-negative floats sort like the floats, and those of NaN come last
     let bits = a.iter().zip(b).map(|(a, b)| (b - a).abs().to_bits());
     f32::from_bits(bits.fold(0, u32::max))
 }

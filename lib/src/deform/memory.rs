@@ -15,11 +15,12 @@ pub(super) struct Held {
     pub(super) waiting: Cost,
 }
 
-/// What a task reads in addition to the fixed voxels.
+/// The data that a task reads in addition to the fixed voxels.
 #[derive(Clone, Copy, Debug, Default)]
 struct Parts {
-    /// Voxels of the moving volume and of its mask.
+    /// Voxels of the moving volume.
     moving: usize,
+    /// Voxels of the moving mask.
     moving_mask: usize,
     /// Voxels of the fixed mask.
     fixed_mask: usize,
@@ -28,10 +29,10 @@ struct Parts {
 }
 
 impl Pair<'_> {
-    /// The memory held by tasks of `block` voxels, halo included.
+    /// The memory held by a task of `block` voxels and its halo.
     ///
-    /// What is read of the moving volume is estimated for a block at the centre of the fixed
-    /// volume, where it is not clipped by the faces of the volume.
+    /// The part of the moving volume that a task reads is estimated for a block at the centre of
+    /// the fixed volume, where the faces of the volume do not clip the halo.
     ///
     /// # Errors
     /// Errors of reading a field of the initial map.
@@ -57,7 +58,8 @@ impl Pair<'_> {
     }
 }
 
-/// The extent to which a chain maps `extent`, and the number of field vectors that this needs.
+/// An extent that contains the image of `extent` under `chain`, and the number of vectors of the
+/// chain's fields that are needed to map `extent`.
 fn image_of(chain: &Chain, extent: [Point; 2]) -> Result<([Point; 2], usize), Error> {
     let (local, image) = chain.localise(extent).map_err(blocks::Error::Field)?;
     Ok((image, local.vectors()))
@@ -102,8 +104,9 @@ fn steps(shape: [usize; 3], voxel: Point, options: &Options) -> Cost {
     let is_mi = options.metric == Metric::Mi;
     match options.model {
         Model::Dense => {
-            // at the start of a step: field, best field, slope; during it: slope in windows,
-            // update, composed and smoothed field, and two images of the smoother
+            // at the start of a step: the field, the best field and the slope; during a step: the
+            // slope averaged over windows, the update, the composed field and the smoothed field;
+            // two images are buffers of the smoothing
             let fields = images("fields at the nodes", 3 * 7 + 2);
             let tensors = if is_mi { 12 } else { 6 };
             let begin = images("products of gradients", 6 + 6 + 6 + 2);
@@ -134,7 +137,7 @@ mod tests {
         assert_eq!(held.peak.total(), 8 * voxels + 29 * 4 * voxels / 8);
         let thin = super::held([1, 512, 512], [1.0; 3], parts, &options);
         assert_eq!(thin.peak.total(), 8 * voxels + 29 * 4 * voxels / 4);
-        // four times as many windows if two axes are so coarse that every voxel has its own
+        // four times as many windows if the voxels of two axes are so large that each has a window
         let local = Options { metric: Metric::Lcc, radius: 4.0, ..options.clone() };
         let windows = |voxel| pyramid::windows([64; 3], voxel, local.radius * unit(voxel, [64; 3]));
         assert_eq!((windows([1.0; 3]), windows([4.0, 4.0, 1.0])), (32 * 32 * 32, 64 * 64 * 32));

@@ -3,10 +3,10 @@
 //! There are two passes. The first registers block by block, each read with a halo, from coarse to
 //! fine (`block.rs`), and stores the blocks' fields beside the output. The second blends these
 //! fields with weights that sum to one everywhere (`blend.rs`). Neither pass needs a lock, and the
-//! tasks of each may run anywhere in any order.
+//! tasks of a pass can run on any machine and in any order.
 //!
 //! A block's field is dense, with one displacement at each node (`block.rs`), or a sum of B-splines
-//! (`free_form.rs`). Reading, comparing, storing, blending and reporting are the same for both.
+//! (`free_form.rs`). Both models are read, compared, stored, blended and reported in the same way.
 //!
 //! The field is applied first, then the initial map: `p -> initial(p + u(p))`.
 
@@ -54,8 +54,10 @@ const BLOCK: usize = 160;
 /// Size of a chunk of the field along each axis, nodes.
 const CHUNK: usize = 64;
 
-/// A block that reads fewer voxels than this along an axis found shifts of 4 voxels between two
-/// real images, and not all of 6 or 8; with more it found those of 8.
+/// Minimum number of voxels that a block should read along each divided axis; if it reads fewer, a
+/// warning says that it finds only small displacements. In a test with shifts between two real
+/// images, blocks that read fewer voxels found shifts of 4 voxels but not all shifts of 6 or 8, and
+/// blocks that read more found shifts of 8.
 const FAR_REACHING: usize = 64;
 
 /// Default distance between control points, voxels.
@@ -73,7 +75,7 @@ pub enum Error {
     /// The blocks could not be computed, or the output exists.
     #[error(transparent)]
     Blocks(#[from] blocks::Error),
-    /// What was written did not reach the disk.
+    /// A written file could not be synced to the disk.
     #[error(transparent)]
     Sync(#[from] files::SyncError),
     /// A field of the initial map does not reach the fixed volume.
@@ -182,7 +184,7 @@ pub struct Options {
     pub metric: Metric,
     /// How the field is parametrised.
     pub model: Model,
-    /// Number of resolutions.
+    /// Maximum number of resolutions; small blocks have fewer.
     pub levels: usize,
     /// Maximum number of steps at each resolution, from coarse to fine; the last value also applies
     /// to all finer resolutions.
@@ -198,7 +200,8 @@ pub struct Options {
     /// after each step, in voxels of each resolution.
     pub elasticity: f64,
     /// Whether each block uses the elasticity that cross-validation finds best instead of
-    /// `elasticity`. A dense field is then set to 0 if no elasticity is better than no field.
+    /// `elasticity`. A dense field is then set to 0 if the field of the best elasticity scores no
+    /// better than zero displacement.
     pub choose: bool,
     /// How strongly regions without structure are held in place.
     pub damping: f64,
@@ -233,7 +236,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Maximum number of steps at a level, counted from the finest.
+    /// Maximum number of steps at `level`; level 0 is the finest.
     fn iterations_at(&self, level: usize) -> usize {
         let from_coarsest = (self.levels - 1).saturating_sub(level);
         self.iterations.get(from_coarsest).or(self.iterations.last()).copied().unwrap_or(0)
@@ -249,8 +252,8 @@ pub struct Masks<'a> {
     pub moving: Option<&'a Volume>,
 }
 
-/// Computes the field and writes it to `output`. The complete chain, the field followed by `steps`,
-/// is written beside it as `.json`.
+/// Computes the field and writes it to `output`. The complete chain, which is the field followed by
+/// `steps` (the steps of `initial`), is written to [`document_of`] `output`.
 ///
 /// # Errors
 /// [`Error`].
@@ -302,8 +305,7 @@ pub fn align(
     let blend = match blend {
         Ok(blend) => blend,
         Err(none) => {
-            // the rows are of no further use: a new attempt needs other options, and so has its own
-            // ledger
+            // a run with other options has its own ledger and cannot use these rows
             rows.discard(ctx);
             return Err(none);
         }
@@ -328,7 +330,7 @@ pub fn align(
     out.set_attribute(blocks::RESULTS, ctx.results())?;
     files::sync_pending()?;
     out.set_missing_blocks(None, true)?;
-    // written last, since it marks the output as complete
+    // this attribute marks the output as complete and is therefore written last
     out.set_attribute(blocks::IDENTITY_ATTRIBUTE, plan.identity().to_json())?;
     rows.remove(ctx);
     Ok(())
@@ -359,8 +361,8 @@ pub fn document_of(output: &str) -> PathBuf {
     Path::new(output.trim_end_matches('/')).with_extension("json")
 }
 
-/// The size of a block: `--block-size`, or each axis divided into the fewest equal parts of at most
-/// [`BLOCK`] voxels; rounded up to a multiple of `factor`.
+/// The size of a block, voxels: `--block-size`, or the size that divides each axis into the fewest
+/// equal parts of at most [`BLOCK`] voxels. It is rounded up to a multiple of `factor`.
 ///
 /// # Errors
 /// [`Error::Overlap`] if `--overlap` is more than half of a block along an axis that is divided.

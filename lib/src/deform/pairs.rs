@@ -1,4 +1,4 @@
-//! First pass: what each task reads, and what it stores for the second pass.
+//! First pass: the data that each task reads, and the results that it stores for the second pass.
 
 use std::ops::Range;
 
@@ -36,10 +36,10 @@ pub(super) struct BlockResult {
     pub(super) outcome: Outcome,
 }
 
-/// What the ledger stores for a task.
+/// Summary of a task in the ledger.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct BlockSummary {
-    /// Why there is no field, if there is none.
+    /// The reason why the block has no field; `None` if the block has a field.
     pub(super) reason: Option<String>,
     /// Nodes along each axis, halo included.
     pub(super) shape: [usize; 3],
@@ -47,8 +47,8 @@ pub(super) struct BlockSummary {
     /// The mean displacement, z, y, x, micrometres.
     pub(super) mean: [f64; 3],
     pub(super) elasticity: f64,
-    /// Evidence that the images belong together, standard deviations; `None` if it could not be
-    /// estimated.
+    /// Evidence that the images show the same sample, standard deviations; `None` if it could not
+    /// be estimated.
     pub(super) evidence: Option<f64>,
 }
 
@@ -86,7 +86,7 @@ impl Pair<'_> {
             let inside = pull(mask, &chain, image, &onto, true).context("reading --moving-mask")?;
             cut_out(&mut moving, inside.as_deref());
         }
-        // infinite values are unknown, too
+        // infinite values count as unknown
         for v in fixed.iter_mut().chain(&mut moving).filter(|v| !v.is_finite()) {
             *v = f32::NAN;
         }
@@ -167,7 +167,8 @@ pub(super) struct Planes {
 }
 
 impl Planes {
-    /// Reads the planes `z` of a block's field, of the given number of nodes along each axis.
+    /// Reads the planes `z` of a block's field, which has the given number of nodes along each
+    /// axis.
     pub(super) fn read(
         rows: &TaskRows,
         task: &Task,
@@ -182,7 +183,7 @@ impl Planes {
         Ok(Self { bytes, first: z.start, height, width })
     }
 
-    /// The displacements of component `c` at the nodes `x` of a row.
+    /// The displacements of component `c` at the nodes `x` of the row `[z, y]`.
     pub(super) fn row(
         &self,
         c: usize,
@@ -199,7 +200,7 @@ impl Planes {
 /// value.
 ///
 /// * `image`: extent that contains the grid's image under the chain, micrometres
-/// * returns `None` if that extent is undefined or does not meet the volume
+/// * returns `None` if `image` is undefined (NaN) or does not overlap the volume
 fn pull(
     volume: &Volume,
     chain: &LocalChain,

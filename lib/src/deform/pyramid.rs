@@ -5,13 +5,13 @@ use crate::geom::Point;
 
 /// Minimum length of an axis after downsampling, voxels.
 const LEAST: usize = 16;
-/// Variance that is added to that of each window, in units of the whole image's variance: contrast
-/// below it is not amplified.
+/// Variance that is added to the variance of each window, in units of the variance of the whole
+/// image, so that weaker contrast is not amplified.
 const STRUCTURE: f32 = 0.1;
 
 /// Both images at one resolution.
 pub(super) struct Level {
-    /// Its voxels, as a lattice over those of the block.
+    /// The voxels of this resolution, as a lattice over the voxels of the block.
     pub(super) lattice: Lattice,
     pub(super) fixed: Vec<f32>,
     pub(super) moving: Vec<f32>,
@@ -35,7 +35,7 @@ pub(super) fn nodes(lattice: &Lattice, voxel: Point, block: [usize; 3]) -> Latti
     Lattice::over(block, std::array::from_fn(|a| by(a) * lattice.factor[a]))
 }
 
-/// The images and at most `levels - 1` coarser ones, finest first.
+/// The given images and at most `levels - 1` downsampled copies of them, finest first.
 pub(super) fn build(
     fixed: Vec<f32>,
     moving: Vec<f32>,
@@ -58,7 +58,7 @@ pub(super) fn build(
     all
 }
 
-/// Means over `by` voxels along each axis, of those that are known; NaN if none is.
+/// Means of the known voxels in cells of `by` voxels; NaN for a cell without known voxels.
 fn mean(image: &[f32], shape: [usize; 3], by: [usize; 3], to: [usize; 3]) -> Vec<f32> {
     let mut sums = Sums::new(to);
     sums.add(image, shape, by, |v| v);
@@ -108,10 +108,11 @@ pub(super) fn moments(image: &[f32]) -> (f64, f64, f64) {
     (mean, (squares / n - mean * mean).max(0.0), count as f64 / image.len().max(1) as f64)
 }
 
-/// Clamps outliers, which would dominate the variance: values beyond the 0.1 and 99.9 percentiles by
-/// more than the distance between these. The percentiles are those of evenly spread voxels.
+/// Clamps outliers, which would dominate the variance. Outliers lie beyond the 0.1 or 99.9
+/// percentile by more than the distance between these two percentiles. The percentiles are
+/// estimated from evenly spaced voxels.
 pub(super) fn clamp_outliers(image: &mut [f32]) {
-    /// Number of voxels that are sorted.
+    /// Maximum number of voxels that are sorted.
     const SORTED: usize = 1 << 16;
     let step = image.len().div_ceil(SORTED).max(1);
     let mut values: Vec<f32> =
@@ -132,9 +133,9 @@ pub(super) fn clamp_outliers(image: &mut [f32]) {
 }
 
 /// Replaces intensities by their ranks, from -sqrt(3) to sqrt(3), which have mean 0 and variance 1.
-/// Ranks are those of evenly spread voxels, interpolated.
+/// Ranks are computed from evenly spaced voxels and interpolated.
 pub(super) fn equalise(image: &[f32]) -> Vec<f32> {
-    /// Number of voxels that are sorted.
+    /// Maximum number of voxels that are sorted.
     const SORTED: usize = 1 << 16;
     /// Number of intensities between which ranks are interpolated.
     const KNOTS: usize = 256;
@@ -176,18 +177,18 @@ pub(super) fn standardise(image: &[f32], mean: f64, deviation: f64) -> Vec<f32> 
     image.iter().map(|&v| ((f64::from(v) - mean) * scale) as f32).collect()
 }
 
-/// Distance between windows along an axis, voxels. Windows are smooth, so that their sums are
-/// computed on a coarser lattice.
+/// Distance between windows along an axis, voxels. Because windows are smooth, it suffices to
+/// compute their sums on a coarser lattice.
 ///
 /// * `sigma`: standard deviation of the window, voxels
 fn window_step(sigma: f64) -> usize {
     ((0.5 * sigma) as usize).clamp(1, 4)
 }
 
-/// Shape of the grid of windows on which sums are kept, and the number of voxels between two of
-/// them along each axis: fewer along an axis with coarser voxels.
+/// Shape of the grid of windows on which sums are kept, and the number of voxels between
+/// neighbouring windows along each axis, which is smaller along an axis with larger voxels.
 ///
-/// * `spacing`: of the voxels, in micrometres
+/// * `spacing`: voxel spacing, micrometres
 /// * `sigma`: standard deviation of the window, micrometres
 fn window_grid(shape: [usize; 3], spacing: Point, sigma: f64) -> ([usize; 3], [usize; 3]) {
     let by = spacing.map(|spacing| window_step(sigma / spacing));
@@ -199,8 +200,9 @@ pub(super) fn windows(shape: [usize; 3], spacing: Point, sigma: f64) -> usize {
     window_grid(shape, spacing, sigma).0.iter().product()
 }
 
-/// Subtracts the mean of a Gaussian window and divides by its standard deviation. The mean square
-/// difference of two such images is two minus twice their local correlation.
+/// Subtracts the mean of a Gaussian window around each voxel and divides by the standard deviation
+/// in this window. The mean square difference of two images that were normalised in this way is two
+/// minus twice their local correlation.
 ///
 /// * `image`: with mean 0 and variance 1 over the whole block
 /// * `sigma`: standard deviation of the window, micrometres

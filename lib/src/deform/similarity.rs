@@ -81,8 +81,8 @@ impl Score {
         }
     }
 
-    /// Degrees of freedom of a histogram of `bins` by `bins`: the window joins `2 sqrt(pi)` bins
-    /// along each axis.
+    /// Effective degrees of freedom of a histogram of `bins` by `bins` bins. The Parzen window
+    /// averages over `2 sqrt(pi)` bins along each axis.
     pub(super) fn freedom(bins: usize) -> f64 {
         (bins as f64 / (2.0 * std::f64::consts::PI.sqrt())).powi(2)
     }

@@ -20,9 +20,9 @@ const CELL: usize = 5;
 const FEWEST: usize = 3;
 /// Limits of the elasticities that are tried.
 const RANGE: [f64; 2] = [0.25, 64.0];
-/// Ratio of the best elasticity for all data to that for half of them. The best weight of the
-/// bending energy grows with the amount of data to the power of 0.64, and the elasticity is the
-/// square root of the weight: the ratio is 2^0.32.
+/// Ratio of the best elasticity for all data to the best elasticity for half of the data. The best
+/// weight of the bending energy grows with the amount of data to the power of 0.64. The ratio is
+/// therefore 2^0.32, because the elasticity is proportional to the square root of the weight.
 const OF_HALF: f64 = 1.25;
 
 /// The image terms of the normal equations for the current control points, summed at nodes.
@@ -57,7 +57,7 @@ impl Terms {
     }
 }
 
-/// What all scores of a cross-validation have in common: the image terms of both halves and the
+/// The data that all scores of a cross-validation share: the image terms of both halves and the
 /// current control points.
 struct Trial<'a> {
     halves: [Terms; 2],
@@ -68,8 +68,8 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// By how much steps fitted to one half reduce the differences in the other half, summed over
-    /// both halves.
+    /// The reduction of the squared differences in one half by a step that is fitted to the other
+    /// half, summed over both halves.
     ///
     /// * `steps`: initial guesses, such as the steps of a similar elasticity; replaced by the steps
     ///   found
@@ -91,9 +91,9 @@ impl Trial<'_> {
     }
 }
 
-/// The elasticity that is best for all data, estimated from the scores of `start` and of
-/// elasticities that double or halve it until the score gets worse; `None` if the block has too few
-/// cells.
+/// The elasticity that is best for all data; `None` if the block has too few cells. It is estimated
+/// from the scores of `start` and of elasticities that repeatedly double or halve `start` until the
+/// score gets worse.
 ///
 /// * `from`: the current control points
 pub(super) fn choose(controls: &Controls, terms: &Terms, from: &Field, start: f64) -> Option<f64> {
@@ -125,8 +125,8 @@ pub(super) fn choose(controls: &Controls, terms: &Terms, from: &Field, start: f6
                 break;
             }
         }
-        // sorted from the stiffest to the loosest: after the stiffer ones were tried, the last
-        // entry is `start`, from which the second pass continues to looser ones
+        // Sorted from stiff to loose. After the first pass, which tries stiffer elasticities, the
+        // last entry is `start`, from which the second pass continues to looser elasticities.
         tried.sort_by(|a, b| b.0.total_cmp(&a.0));
     }
     tracing::debug!(?tried, "elasticities by cells that were left out");
@@ -135,7 +135,7 @@ pub(super) fn choose(controls: &Controls, terms: &Terms, from: &Field, start: f6
 
 /// The elasticity at the vertex of the parabola through the best score and its neighbours.
 ///
-/// * `tried`: elasticities that double or halve from one to the next, with their scores
+/// * `tried`: elasticities, each half or twice the previous one, with their scores
 fn vertex(tried: &[(f64, f64)]) -> f64 {
     let best = (0..tried.len()).max_by(|&a, &b| tried[a].1.total_cmp(&tried[b].1)).unwrap_or(0);
     let (at, score) = tried[best];

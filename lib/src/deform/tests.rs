@@ -1,4 +1,4 @@
-//! Fields of whole volumes: effects of blocks, unknown regions and units.
+//! Tests with whole volumes: effects of blocks, unknown regions and units on the field.
 
 use tempfile::TempDir;
 
@@ -107,7 +107,7 @@ fn identity() -> Chain {
     Chain { steps: vec![Transform::Affine(Affine::IDENTITY)] }
 }
 
-/// The greatest distance between the vectors of the nodes in a part and `wanted`, voxels.
+/// The greatest distance between `wanted` and the vectors of the nodes in `part`, voxels.
 fn greatest_error(found: &Found, part: Box3, wanted: impl Fn(Point) -> Point) -> f64 {
     let far = found.each(1.0).filter(|(p, _)| {
         (0..3).all(|a| p[a] >= part.min[a] as f64 && p[a] <= part.max[a] as f64 - 1.0)
@@ -123,8 +123,8 @@ fn greatest_error(found: &Found, part: Box3, wanted: impl Fn(Point) -> Point) ->
 fn blocks_without_structure_take_their_neighbours_field_and_are_named() {
     let shift = [0.9, -1.3, 1.6];
     let shape = [32, 32, 240];
-    // The block in the middle is constant, including its halo. The texture fades out gradually: a
-    // sharp edge always lies between two voxels, and would appear to move by whole voxels.
+    // The block in the middle is constant, including its halo. The texture fades out gradually
+    // because a sharp edge lies between two voxels and would appear to move by whole voxels.
     let seen = |p: Point| {
         let fade = ((p[2] - 120.0).abs() - 38.0).clamp(0.0, 8.0) / 8.0;
         100.0 + (texture(p) - 100.0) * (fade * fade * (3.0 - 2.0 * fade)) as f32
@@ -231,7 +231,8 @@ fn where_the_initial_map_is_unknown_nothing_is_compared() {
 fn hot_voxels_leave_the_field_where_it_was() {
     let shape = [40, 44, 48];
     let shift = [0.9, -1.3, 1.6];
-    // one voxel in a thousand, at other places in each image; then at the same places
+    // One voxel in a thousand is hot: with two different seeds, at different places in the two
+    // images; with equal seeds, at the same places.
     let hot = |seed: u64, p: Point| {
         let [z, y, x] = p.map(|v| v as u64);
         crate::metric::hash(seed, (z * 44 + y) * 48 + x).is_multiple_of(1000)

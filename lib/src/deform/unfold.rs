@@ -1,10 +1,11 @@
-//! Last step: repairs folds of the map that is applied.
+//! Repairs folds of the complete chain, as the last step of the deformation.
 //!
-//! A fold is a node at which, for at least one of the cells around it, the Jacobian determinant of
-//! the complete chain, the blended field followed by the initial map, is not above 0 (or, if the
-//! initial map mirrors, not below 0), or that of the field alone is not above [`LEAST`]. The field
-//! around a fold is replaced by a smoothed one, over a region that grows with each try. This
-//! reconciles blocks that disagree; elsewhere the field is unchanged.
+//! The complete chain is the blended field followed by the initial map. At each node, its Jacobian
+//! determinant is computed in each of the cells around the node. The node folds if one of these
+//! determinants is not above 0 (not below 0 if the initial map mirrors), or if a determinant of the
+//! field alone is not above [`LEAST`]. Around folded nodes, the field is replaced by a smoothed
+//! field, over a region that grows with each try. This reconciles blocks that disagree; elsewhere
+//! the field is unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,21 +16,22 @@ use super::lattice::{Field, Lattice};
 use crate::blocks::{self, Context};
 use crate::geom::{Box3, Chain, Grid, Point};
 
-/// Number of tries; the last one smooths the field over [`NEAREST`] times 2^(TRIES - 1) nodes.
+/// Maximum number of tries. The last try changes the field up to [`NEAREST`] times 2^(TRIES - 1)
+/// nodes from a fold.
 const TRIES: u32 = 6;
 /// Distance from a fold, in nodes along each axis, up to which the first try changes the field; the
 /// distance doubles with each further try.
 const NEAREST: i64 = 4;
-/// A determinant of the field below this is repaired, so that rounding does not turn it into a
-/// fold.
+/// The field is also repaired where its determinant is at most this, because rounding errors could
+/// turn a smaller determinant into a fold.
 const LEAST: f64 = 1e-3;
 
 /// Folds of the map at the nodes of a box.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Folds {
-    /// The least determinant of the whole map.
+    /// The least Jacobian determinant of the complete chain.
     pub(super) least: f64,
-    /// The nodes at which the field or the whole map folds.
+    /// The nodes at which the field or the complete chain folds.
     pub(super) nodes: Vec<[i64; 3]>,
 }
 
@@ -64,8 +66,8 @@ impl<'a, R: Fn(&Box3) -> Result<Field, Error> + Sync> Unfold<'a, R> {
         Self { grid, initial, read, unit, changed: BTreeMap::new() }
     }
 
-    /// Checks every node, and changes the field until nothing folds or all tries are used. Returns
-    /// the folds that are left and the number of nodes that folded at first.
+    /// Checks every node, and changes the field until no node folds or all tries are used. Returns
+    /// the remaining folds and the number of nodes that folded before the first try.
     pub(super) fn repair(&mut self, ctx: &Context) -> Result<(Folds, usize), Error> {
         let bounds = self.grid.bounds();
         let chunks: Vec<Box3> = bounds.tiles(self.unit).collect();
@@ -82,7 +84,7 @@ impl<'a, R: Fn(&Box3) -> Result<Field, Error> + Sync> Unfold<'a, R> {
             }
             let seen: Vec<Box3> =
                 places.iter().map(|place| place.grow([1; 3]).intersect(&bounds)).collect();
-            // the field is unchanged outside these boxes
+            // outside the boxes `seen`, the determinants are unchanged
             let again = self.look_at(&seen, ctx)?;
             folds = Folds { least: again.least, nodes: again.nodes };
         }
@@ -190,7 +192,7 @@ impl<'a, R: Fn(&Box3) -> Result<Field, Error> + Sync> Unfold<'a, R> {
         Ok(if determinant(&columns) < 0.0 { -1.0 } else { 1.0 })
     }
 
-    /// Replaces the field of a box by a smoothed one near the folds in it.
+    /// Replaces the field by a smoothed field near the folds in the box `place`.
     fn smooth(&mut self, place: &Box3, folds: &[[i64; 3]], reach: i64) -> Result<(), Error> {
         let bounds = self.grid.bounds();
         let part = place.grow([2 * reach; 3]).intersect(&bounds);
@@ -315,8 +317,8 @@ mod tests {
         Context::default()
     }
 
-    /// A field with folds, as where two blocks disagree: some nodes at x = 19 are displaced beyond
-    /// their neighbours at x = 20.
+    /// A field with folds like those between two blocks that disagree: some nodes at x = 19 are
+    /// displaced beyond their neighbours at x = 20.
     fn torn(grid: Grid) -> impl Fn(&Box3) -> Result<Field, Error> + Sync {
         move |part: &Box3| {
             let mut field: Field = std::array::from_fn(|_| vec![0.0; part.len()]);
@@ -359,7 +361,7 @@ mod tests {
     #[test]
     fn a_fold_of_the_initial_map_is_seen_though_the_field_has_none() {
         let grid = Grid::new([1, 1, 40], [1.0; 3], [0.0; 3]);
-        // between x = 10 and x = 20, positions are taken backwards
+        // between x = 10 and x = 20, the map reverses the direction of x
         let vectors = (0..40).map(|x| [0.0, 0.0, -1.5 * (x.clamp(10, 20) - 10) as f32]).collect();
         let field = crate::geom::Field { grid, vectors };
         let initial =

@@ -3,8 +3,8 @@
 //! Images become more similar with every degree of freedom of the field, even by fitting what the
 //! imaging rounds do not share: noise, or a biological cell that was lost. Therefore the block is
 //! divided into cubes, called cells below, like a chessboard, and a field found with the cubes of
-//! one colour is scored on the other. True displacements improve the similarity there, too;
-//! spurious ones reduce it. This is done at all resolutions but the finest and costs about a
+//! one colour is scored on the cubes of the other. True displacements improve the similarity there,
+//! too; spurious ones reduce it. The finest resolution is not used. Cross-validation costs about a
 //! seventh of a registration per elasticity.
 
 use super::block::{self, descend};
@@ -30,11 +30,11 @@ pub(super) struct Verdict {
     pub(super) gains: bool,
 }
 
-/// Scores the elasticities [`TRIED`] by cross-validation and returns the best one; `None` if there
-/// is too little to compare.
+/// Scores the elasticities [`TRIED`] by cross-validation and returns the best one; `None` if the
+/// images are too small or have too few known voxels.
 ///
 /// * `levels`: prepared images, finest first
-/// * `first`: level number of the finest images given
+/// * `first`: level number of the first of `levels`
 pub(super) fn choose(
     levels: &[Level],
     first: usize,
@@ -80,7 +80,7 @@ fn stage<'a>(level: &'a Level, fixed: &'a [f32], nodes: Lattice, voxel: Point) -
     Stage { fixed, moving: &level.moving, pixels: level.lattice, nodes, voxel }
 }
 
-/// The similarity of the voxels that are known in both images; `None` if there are none.
+/// The similarity of the voxels that are known in both images; `None` if no voxel is known in both.
 fn judge(question: &Stage, field: &Field, options: &Options) -> Option<f64> {
     let sums = block::sums(question, field, options);
     // differences are clamped as in a step, so that a lost biological cell has little influence

@@ -1,4 +1,5 @@
-//! The device of a kernel and its resources: memory as sums of named terms, threads by permits.
+//! The device on which a kernel runs, its memory use as a sum of named terms, and permits that
+//! limit the number of computing threads.
 
 mod cost;
 mod permits;

@@ -14,9 +14,10 @@ pub struct Permits {
 }
 
 thread_local! {
-    /// The permits of which this thread holds one while it computes.
+    /// The semaphore of which this thread holds a permit while it computes.
     static THREAD_PERMITS: RefCell<Option<Arc<Permits>>> = const { RefCell::new(None) };
-    /// Whether this thread itself has taken the permit that it holds; a thread of a pool has not.
+    /// Whether this thread has taken its permit itself. For a thread of a pool, the permit was
+    /// taken by the thread that called [`Permits::with`] for the pool.
     static HAS_TAKEN: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -43,7 +44,7 @@ impl Permits {
         work()
     }
 
-    /// The permits of which the calling thread holds one.
+    /// The semaphore of which the calling thread holds a permit.
     pub fn of_thread() -> Option<Arc<Self>> {
         THREAD_PERMITS.with_borrow(Clone::clone)
     }
@@ -94,8 +95,8 @@ impl Drop for ReacquirePermit {
     }
 }
 
-/// Runs `work`, which waits for the system (a file, a lock) and does not compute, with this
-/// thread's permit released for other threads.
+/// Runs `work`, which waits for the system (a file, a lock) and does not compute. Meanwhile this
+/// thread's permit is available to other threads.
 pub fn waiting<T>(work: impl FnOnce() -> T) -> T {
     let Some(permits) = THREAD_PERMITS.take() else { return work() };
     permits.give(1);

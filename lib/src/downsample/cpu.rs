@@ -67,7 +67,7 @@ for_avx2! {
     /// * `voxels`: C order, of `shape`; the first output voxel begins at the first of them
     /// * `out`: C order, of `shape / factor`, rounded up
     ///
-    /// Border: blocks are cut off at the end of an axis, and the output voxel uses what is inside.
+    /// Border: blocks are cut off at the end of an axis; only the voxels inside are combined.
     /// Numbers: means of integers are exact, rounded half up. All methods but `Stride` ignore NaN,
     /// unless all voxels of the block are NaN.
     /// Checked by: `oracle`; `benches/downsample.rs`.

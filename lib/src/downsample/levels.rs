@@ -5,12 +5,12 @@ use std::path::Path;
 use super::{Error, Factor, Format, Grid, Method, Options, Volume, blocks, volume};
 use crate::store;
 
-/// Chunks longer than this along an axis are whole planes or strips of planes, or other shapes that
-/// a level should not inherit.
+/// Chunks with more voxels than this along an axis are whole planes or strips of planes, or have
+/// other shapes that a level should not inherit.
 const MAX_CHUNK: usize = 512;
 
 /// Axes whose spacing is within this factor of the smallest are downsampled together. The ratio of
-/// two spacings then never grows beyond it, and shrinks if it was larger.
+/// two spacings then never grows beyond this factor, and a larger ratio shrinks.
 const SAME_SPACING_FACTOR: f64 = std::f64::consts::SQRT_2;
 
 /// The step from one level to the next.
@@ -68,8 +68,8 @@ pub(super) fn next_factor(grid: &Grid, factor: Factor) -> [usize; 3] {
     })
 }
 
-/// The chunk of the volume, if its sizes are between 16 and 512 voxels or span a whole axis of at
-/// most 512; otherwise 128 voxels along each axis.
+/// The chunk shape of the volume, if it has 16 to 512 voxels along each axis, or spans an axis of
+/// at most 512 voxels; otherwise 128 voxels along each axis, or all if there are fewer.
 pub(super) fn usual_chunk(volume: &Volume) -> [usize; 3] {
     let (chunk, shape) = (volume.chunk(), volume.grid().shape);
     let usual = |n: usize| (16..=MAX_CHUNK).contains(&n);
@@ -169,7 +169,7 @@ impl PyramidLocations {
 }
 
 /// `to` itself if writing to it creates an image there; `None` for a path inside a container, where
-/// it would create an array.
+/// writing would create an array.
 fn image_of(to: &str) -> Option<String> {
     let is_container = |path: &Path| path.extension().is_some_and(|e| e == "zarr" || e == "n5");
     let inside = Path::new(to).ancestors().skip(1).any(is_container);

@@ -88,14 +88,14 @@ impl std::str::FromStr for Factor {
     }
 }
 
-/// How a pyramid is made.
+/// The options of [`pyramid`]: how voxels are combined, and which levels are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Options {
     /// How voxels are combined.
     pub method: Method,
     /// How many voxels are combined into one.
     pub factor: Factor,
-    /// Number of levels below the volume; `None`: until a level fits into one chunk.
+    /// Number of levels below the volume. If `None`, levels are made until one fits into one chunk.
     pub levels: Option<usize>,
     /// Make only the level of this number, counted from 1 (the first below the volume).
     pub only: Option<usize>,
@@ -118,9 +118,9 @@ pub struct LevelStorage {
 /// Makes the pyramid of the volume at `location`, either in the image that it belongs to, or as a
 /// new image `to` of the given format.
 ///
-/// As each level is computed from the previous one, means are those of all voxels up to rounding
-/// (and to blocks cut off at the border), minima and maxima are exact, but the mode of modes may
-/// differ from the mode of all voxels.
+/// Each level is computed from the previous one. Minima and maxima are nevertheless exact. Means
+/// equal those of all voxels, except for rounding and for blocks that are cut off at the border.
+/// The mode of modes can differ from the mode of all voxels.
 ///
 /// # Errors
 /// [`Error`]; blocks that failed are listed in the receipt.
@@ -193,7 +193,7 @@ pub fn pyramid(
 /// Refuses to replace levels of an image if coarser levels, which were made from the replaced ones,
 /// would stay. With `--level` this is allowed, because the caller makes the coarser levels next.
 ///
-/// * `coarser`: the location of the next level after the `made` ones
+/// * `coarser`: the location of the next coarser level after the `made` levels of this run
 fn refuse_stale(coarser: &str, made: usize, options: &Options, ctx: &Context) -> Result<(), Error> {
     let is_replaced = ctx.existing == Existing::Overwrite && options.only.is_none();
     if !is_replaced || !store::exists(Path::new(coarser)) {
@@ -259,7 +259,7 @@ impl Level<'_> {
             Cost::of::<T>("voxels", out * factor.iter().product::<usize>())
                 + Cost::of::<T>("means", out)
         };
-        // for a mere plan, the previous level need not exist yet
+        // if only a plan is wanted, the previous level need not exist yet
         let from = if ctx.plan_only && !store::exists(Path::new(self.from)) {
             None
         } else {

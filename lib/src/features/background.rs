@@ -2,10 +2,10 @@
 //! opening on a coarse grid.
 //!
 //! The white top-hat subtracts from an image its opening (erosion, then dilation, by a box as wide
-//! as the largest blob). The opening is wide and smooth, so it is computed on cell means (cells are
+//! as the largest blob). The opening varies slowly, so it is computed on cell means (cells are
 //! aligned to voxel 0 of the volume) and interpolated linearly between cell centres. This is cheap,
-//! and noise biases it less than it biases the minimum of thousands of single voxels. As smoothing
-//! is linear, the smoothed background is subtracted from the smoothed image.
+//! and noise biases the minimum of cell means less than the minimum of thousands of single voxels.
+//! As smoothing is linear, the smoothed background is subtracted from the smoothed image.
 
 use crate::filter::planes::{self, Area, Plane, Ring};
 use crate::filter::{Extreme, Kernel, extreme_within, mirror};
@@ -43,13 +43,13 @@ impl Coarse {
         [place(first), (place(last) + 2).min(end)]
     }
 
-    /// The number of cells along axis `a` of `voxels` voxels.
+    /// The number of cells along axis `a` of a volume that has `voxels` voxels along it.
     fn extent(&self, a: usize, voxels: usize) -> usize {
         voxels.div_ceil(self.step[a])
     }
 
-    /// The last cell whose centre is not after a voxel, and the voxel's distance from that centre
-    /// in cells.
+    /// The last cell whose centre lies at or before `voxel` along axis `a`, and the distance of
+    /// `voxel` from this centre, in cells.
     fn place(&self, a: usize, voxel: i64, extent: usize) -> (usize, f64) {
         let step = self.step[a] as f64;
         let last = (self.extent(a, extent) - 1) as f64;
@@ -66,7 +66,8 @@ impl Coarse {
     }
 }
 
-/// The weights of consecutive cells that give the smoothed background at one grid voxel.
+/// The weights of consecutive cells along one axis, beginning with cell `first`, that give the
+/// smoothed background at one grid voxel.
 struct Taps {
     first: i64,
     weights: Vec<f32>,
@@ -137,17 +138,18 @@ pub(super) struct Background {
     fine: Box3,
     /// Sums along z and y for the current, incomplete plane of cells.
     sums: Plane,
-    /// The number of planes in those sums.
+    /// The number of planes added to `sums`.
     added: usize,
-    /// Planes of cells: `eroded` holds the means eroded along y and x; `dilated` holds these eroded
-    /// along z, too, and then dilated along y and x; `opened` holds the finished opening.
+    /// Planes of cells: `eroded` holds the cell means after erosion along y and x; `dilated` holds
+    /// the cell means after erosion along all axes and dilation along y and x; `opened` holds the
+    /// finished opening.
     eroded: Ring,
     dilated: Ring,
     opened: Ring,
     /// One past the last opened plane that is needed.
     end: i64,
     /// For one plane of the octave's grid: `across` holds the opened planes interpolated and
-    /// smoothed along z, and `along` holds these interpolated and smoothed along x, too.
+    /// smoothed along z, and `along` holds `across` interpolated and smoothed along x.
     across: Plane,
     along: Plane,
 }

@@ -20,7 +20,7 @@ pub(super) struct Detection {
     pub(super) greatest: f64,
     /// The number of voxels of the core that are NaN or infinite; they are treated as 0.
     pub(super) not_finite: u64,
-    /// Whether all preprocessed voxels that were read are equal; there are no spots then.
+    /// Whether all preprocessed voxels that were read are equal; then there are no spots.
     pub(super) constant: bool,
 }
 
@@ -41,8 +41,8 @@ impl Preprocessing {
 ///
 /// * `next`: fills the plane of the volume with the given index, over the area of `frame.input`
 ///
-/// Numbers: `f32`, see [`crate::filter`]. Checked by: the tests of `background` and of
-/// `filter::planes`, and on blobs at known positions.
+/// The computation is in `f32` (see [`crate::filter`]). It is checked by the tests of `background`
+/// and of `filter::planes`, and on blobs at known positions.
 pub(super) fn sweep<E>(
     scheme: &Scheme,
     pyramid: &Pyramid,
@@ -65,7 +65,7 @@ pub(super) fn sweep<E>(
 /// Finds the local maxima of a block that is held in memory as a whole, as BigStream 2021 does.
 /// Returns `None` if all its voxels are equal.
 ///
-/// Numbers: `f32`, see [`crate::filter`]. Checked by: `oracle::detect`.
+/// The computation is in `f32` (see [`crate::filter`]). It is checked against `oracle::detect`.
 pub(super) fn maxima_of_block(
     block: &PaddedBlock<'_>,
     scheme: &Scheme,
@@ -112,7 +112,7 @@ impl Scheme {
     }
 }
 
-/// Whether a position is not within the excluded border of `volume`. Axes of one voxel have no
+/// Whether a position lies outside the excluded border of `volume`. Axes of one voxel have no
 /// border.
 fn inside(position: Point, volume: &Box3, border: Point) -> bool {
     let shape = volume.shape();
@@ -207,7 +207,7 @@ fn fill(voxels: &[f32], [_, ny, nx]: [usize; 3], z: i64, clean: Preprocessing, p
     }
 }
 
-/// Detects the spots of a whole array, best first; empty if there are none.
+/// Detects the spots of a whole array and returns them, best first. The result can be empty.
 ///
 /// * `voxels`: C order `(z, y, x)` of `shape`; NaN and infinity are treated as 0
 /// * `spacing`: micrometres per voxel along z, y, x

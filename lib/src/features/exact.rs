@@ -7,8 +7,8 @@ use crate::filter::LaplacianOfGaussian;
 /// The local maxima, over position and the `sigmas` (voxels), of `-sigma^2` times the Laplacian of
 /// Gaussian.
 ///
-/// The responses are computed only in the block's core and a margin of one voxel around it. Three
-/// scales are held at a time, never the whole stack.
+/// The responses are computed only in the block's core and a margin of one voxel around it. The
+/// responses at only three scales are in memory at a time.
 pub(super) fn maxima(
     block: &PaddedBlock<'_>,
     image: &[f32],

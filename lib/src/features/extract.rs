@@ -47,7 +47,7 @@ pub enum Error {
     /// All voxels are equal.
     #[error("{location}: no spots: all its voxels are equal; is this the right channel and level?")]
     Constant {
-        /// The volume.
+        /// The location of the volume.
         location: String,
     },
     /// No blob passes the threshold, the border and the mask.
@@ -59,7 +59,7 @@ pub enum Error {
         quote::rounded(*.floor)
     )]
     NoSpots {
-        /// The volume.
+        /// The location of the volume.
         location: String,
         /// The number of blobs before the threshold.
         found: usize,
@@ -67,9 +67,9 @@ pub enum Error {
         greatest: f64,
         /// The response that a spot must exceed.
         floor: f64,
-        /// The smallest radius searched.
+        /// The smallest radius searched, in the unit of [`Options::radius`].
         low: f64,
-        /// The largest radius searched.
+        /// The largest radius searched, in the unit of [`Options::radius`].
         high: f64,
     },
     /// The spots do not fit into memory for ranking.
@@ -189,7 +189,7 @@ impl Passes {
             first.push(items.len());
             for core in grid.bounds().tiles(cost.block) {
                 let mut index = std::array::from_fn(|a| core.min[a] as usize / cost.block[a]);
-                // keeps the indices of different passes distinct
+                // the indices of different passes must differ
                 index[0] += above;
                 let work = core.len() as f64 * cost.factor;
                 items.push(ListedTask {
@@ -248,13 +248,13 @@ impl Passes {
 
 /// The memory available to one block out of `--memory`, bytes.
 fn room(memory: u64) -> u64 {
-    // half of what the program and the decoded chunks leave: by measurement, the allocator retains
-    // about as much memory again in freed buffers of different sizes
+    // half of the memory that the program and the cached chunks do not need: in measurements, the
+    // allocator retained about as much memory in freed buffers as was in use
     (memory - PROGRAM.min(memory / 4) - cache_limit(memory)) / 2
 }
 
-/// The limit of the cache of decoded chunks, bytes. A task reads each of its chunks once, so few
-/// are reused.
+/// The limit of the cache of decoded chunks, bytes. A task reads each of its chunks only once, so
+/// few cached chunks are used again.
 fn cache_limit(memory: u64) -> u64 {
     (memory / 8).min(64 << 20)
 }
@@ -282,7 +282,7 @@ impl SpotSearch<'_> {
                 let mut slabs = Slabs::new(self.volume, frame.input, task.core, depth, self.clean);
                 let fill = |z, plane: &mut Plane| slabs.fill(z, plane);
                 let found = sweep(self.scheme, pyramid, octave, &frame, fill)?;
-                // every pass reads all voxels, and only the first counts the non-finite ones
+                // every pass reads all voxels, but only the first pass counts the non-finite ones
                 let not_finite = if pass == 0 { slabs.not_finite } else { 0 };
                 (found, Detection { not_finite, constant: slabs.constant, ..Detection::default() })
             }
@@ -340,8 +340,8 @@ impl SpotSearch<'_> {
     }
 }
 
-/// The statistics of one block, stored in its ledger entry unless all its voxels are equal and
-/// finite; also the totals of all blocks.
+/// The statistics of one block, or the totals of all blocks. The ledger entry of a block contains
+/// its statistics, unless all its voxels are equal and finite.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct BlockSummary {
     /// The number of blobs found outside the excluded border.
@@ -380,8 +380,8 @@ fn write(rows: &TaskRows, found: &Detection) -> anyhow::Result<TaskResult> {
 }
 
 /// Collects the spots of all blocks. The threshold depends on the maximum response of all blocks.
-/// The ledger holds these maxima, so that the threshold is known before any rows are read, and only
-/// spots above it are held in memory.
+/// The ledger holds the maximum of each block. The threshold is therefore known before any rows are
+/// read, and only spots above it are held in memory.
 fn gather(
     rows: &TaskRows,
     plan: &Plan,
@@ -413,7 +413,8 @@ fn gather(
             })
             .filter(|spot| spot.response > floor),
         );
-        // up to three copies: the spots, a copy while the vector grows, the cells of the pruning
+        // up to three copies exist: the spots, a copy while the vector grows, the cells of the
+        // pruning
         if (3 * spots.len() * size_of::<SpotVoxel>()) as u64 > ctx.memory {
             return Err(Error::TooMany { count: all.blobs, memory: ctx.memory });
         }

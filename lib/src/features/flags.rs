@@ -1,5 +1,5 @@
-//! The command-line flags of spot detection, for programs to flatten into their own. The struct has
-//! no doc comment because clap would use it as the program's description.
+//! The command-line flags of spot detection, for programs to flatten into their own flags. The
+//! struct has no doc comment because clap would use it as the program's description.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
 use super::{Detector, Options, Rank};
@@ -72,7 +72,7 @@ impl Flags {
 /// Parses a range of radii, `MIN..MAX`.
 ///
 /// # Errors
-/// A sentence that says what is wanted.
+/// A message that states the expected form.
 pub fn parse_range(text: &str) -> Result<[f64; 2], String> {
     pair(text, "..")
         .filter(|range| range.iter().all(|radius| *radius <= MAX_RADIUS))

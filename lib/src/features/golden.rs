@@ -24,7 +24,7 @@ fn detect(voxels: &[f32], shape: [usize; 3], options: &Options) -> HashSet<[i64;
     points.collect()
 }
 
-/// The number of key points in both sets over the number in either.
+/// The number of key points in both sets, divided by the number in at least one of them.
 fn agreement(found: &HashSet<[i64; 4]>, wanted: &HashSet<[i64; 4]>) -> f64 {
     found.intersection(wanted).count() as f64 / found.union(wanted).count() as f64
 }

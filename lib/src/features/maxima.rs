@@ -49,7 +49,7 @@ pub(super) struct ParabolaPeak {
     pub(super) height: f64,
 }
 
-/// Which voxels of a plateau count as maxima.
+/// The voxels of a plateau that count as maxima.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum PlateauRule {
     /// All of them, as in scikit-image.
@@ -63,8 +63,8 @@ fn at(image: &impl ResponseImage, [z, y, x]: [usize; 3]) -> f32 {
 }
 
 vectorised! {
-    /// Marks where `row` is positive and no smaller than its two neighbours along x and those in
-    /// four other rows.
+    /// Marks the voxels of `row` that are positive and at least as large as their two neighbours
+    /// along x and their neighbours in the four rows `around`.
     fn mark(row: &[f32], around: [&[f32]; 4], marks: &mut [u8]) => mark_body
 }
 

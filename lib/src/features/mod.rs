@@ -12,8 +12,8 @@
 //! The default detector makes one pass over the volume per octave. Each pass is divided into blocks
 //! that are streamed plane by plane, so that memory depends only on the area of a block's planes.
 //! Decimation is aligned to voxel 0 of the volume, and each block reads the whole support of its
-//! spots: the spots are bit-identical for every block size. The steps that need all spots (relative
-//! threshold, pruning, ranking) run once, after the blocks are gathered.
+//! spots. Therefore the spots are bit-identical for every block size. The steps that need all spots
+//! (relative threshold, pruning, ranking) run after the spots of all blocks are gathered.
 
 mod background;
 mod block;

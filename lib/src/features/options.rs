@@ -55,12 +55,13 @@ pub struct Options {
 #[error("{0}")]
 pub struct OptionsError(String);
 
-/// The minimum response as a fraction of the maximum; anything below is rounding error. BigStream
-/// 2021 uses a threshold of 0 in `f64`; in empty space, its responses and ours are exactly 0.
+/// The minimum response as a fraction of the maximum response; smaller responses are rounding
+/// errors. BigStream 2021 computes in `f64` with a threshold of 0. Where the image is 0, the
+/// responses of both programs are exactly 0.
 const MIN_RELATIVE_RESPONSE: f64 = 1e-9;
 
-/// The minimum response as a fraction of the intensity. A constant background that remains in the
-/// image gives responses, too: in `f32`, its second differences are up to 1e-5 of its value.
+/// The minimum response as a fraction of the intensity. If a constant background is not subtracted,
+/// rounding in `f32` gives it second differences of up to 1e-5 of its value.
 const MIN_RESPONSE_PER_INTENSITY: f64 = 3e-5;
 
 /// The smallest radius allowed, in voxels.
@@ -69,8 +70,8 @@ const MIN_RADIUS: f64 = 0.1;
 const ALWAYS_ALLOWED_RADIUS: f64 = 32.0;
 
 impl Options {
-    /// Defaults for this voxel size (micrometres): blob radii of 3 to 10 voxels, at most 5000
-    /// spots.
+    /// Defaults for voxels of size `spacing` (micrometres along z, y, x): blob radii of 3 to 10
+    /// voxels, at most 5000 spots.
     pub fn new(spacing: Point) -> Self {
         let voxel = spacing.iter().product::<f64>().cbrt();
         Self {
@@ -105,7 +106,7 @@ impl Options {
     /// Checks that the values are valid.
     ///
     /// # Errors
-    /// Names the flag with an invalid value, the value, and what is allowed.
+    /// [`OptionsError`] names the flag, its invalid value and the allowed values.
     pub fn check(&self) -> Result<(), OptionsError> {
         let refuse = |text: String| Err(OptionsError(text));
         let [low, high] = self.radius;

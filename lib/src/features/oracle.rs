@@ -59,7 +59,7 @@ fn top_hat(image: &Field, side: usize) -> Field {
     Field::new(image.shape, |index| image.at(index) - opened.at(index))
 }
 
-/// `-s^2` times the Laplacian of Gaussian.
+/// `-sigma^2` times the Laplacian of Gaussian.
 fn response(image: &Field, sigma: f64) -> Field {
     let radius = (4.0 * sigma + 0.5).floor() as i64;
     let offsets: Vec<f64> = (-radius..=radius).map(|x| x as f64).collect();
@@ -85,7 +85,8 @@ fn response(image: &Field, sigma: f64) -> Field {
     })
 }
 
-/// Every local maximum of the stack outside the border, unpruned, in the order of scale, z, y, x.
+/// All local maxima over position and scale that lie outside the excluded border, unpruned, in the
+/// order of scale, z, y, x.
 pub(super) fn detect(voxels: &[f32], shape: [usize; 3], options: &Options) -> Vec<SpotVoxel> {
     let mut values = voxels.iter().map(|&v| f64::from(v));
     let image = Field::new(shape, |_| values.next().unwrap());

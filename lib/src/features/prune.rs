@@ -39,8 +39,9 @@ fn compare(a: &[f64], b: &[f64]) -> Ordering {
 /// Keeps only the larger of any two spots that share more than `overlap` of the smaller sphere.
 ///
 /// In order of decreasing radius, each spot is compared with those already kept, so that a dropped
-/// spot suppresses no other. If the radii are equal the stronger spot is kept; with
-/// [`Options::exact`] the weaker one is, as in scikit-image (which drops the first of a pair).
+/// spot suppresses no other. Of two spots of equal radius, the one with the stronger response is
+/// kept. With [`Options::exact`], the weaker one is kept, as in scikit-image, which drops the first
+/// of a pair.
 fn prune(mut spots: Vec<SpotVoxel>, spacing: Point, options: &Options) -> Vec<SpotVoxel> {
     if options.overlap >= 1.0 {
         return spots;
@@ -97,8 +98,9 @@ fn overlap_fraction(distance: f64, large: f64, small: f64) -> f64 {
     lens / (4.0 / 3.0 * std::f64::consts::PI * small.powi(3))
 }
 
-/// The kept spheres in hashed grids, one per doubling of the radius: even a small sphere then has
-/// to be compared with few cells of each grid, however large other spheres are.
+/// The kept spheres in hashed grids, one grid per doubling of the radius. The cell size grows with
+/// the radius, so that a sphere is compared with few cells of each grid, however large the other
+/// spheres are.
 #[derive(Default)]
 struct KeptSpheres {
     /// Keyed by floor(log2(radius)); each grid maps a cell to the spheres centred in it.
@@ -112,7 +114,8 @@ impl KeptSpheres {
         self.grids.entry(doubling).or_default().entry(cell).or_default().push((centre, radius));
     }
 
-    /// Whether `hit` holds for any kept sphere that may overlap the given one.
+    /// Whether `hit` holds for any kept sphere that can overlap the sphere with `centre` and
+    /// `radius`.
     fn any_near(&self, centre: Point, radius: f64, hit: impl Fn(Point, f64) -> bool) -> bool {
         self.grids.iter().any(|(&doubling, grid)| {
             // the radii in this grid are below half the cell size, so all overlapping spheres are

@@ -3,16 +3,17 @@
 use crate::filter::lines::{mirror, multiply_add, vectorised};
 use crate::filter::planes::Plane;
 
-/// A fourth-order second difference at offsets 0, 1, 2: its error at the smallest sigma allowed is
-/// 1 %, compared with 10 % for the usual three-point difference, so that adjacent octaves agree.
+/// The weights at offsets 0, 1 and 2 of a second difference of fourth-order accuracy. At the
+/// smallest sigma of a decimated grid, its error is 1 %, and that of the usual three-point
+/// difference is 10 %. The responses of adjacent octaves therefore agree.
 const SECOND_DIFFERENCE: [f32; 3] = [-2.5, 4.0 / 3.0, -1.0 / 12.0];
 
 /// The radius of the second difference, in grid voxels.
 pub(super) const SECOND_DIFFERENCE_RADIUS: usize = 2;
 
 vectorised! {
-    /// Adds weighted second differences: `out += scale * (w1 * (rows 0 + 1) + w2 * (rows 2 + 3) +
-    /// w0 * row)`.
+    /// Adds second differences with the weights `w` of [`SECOND_DIFFERENCE`]: `out += scale *
+    /// (w[0] * row + w[1] * (around[0] + around[1]) + w[2] * (around[2] + around[3]))`.
     fn add_curvature(row: &[f32], around: [&[f32]; 4], scale: f32, out: &mut [f32]) => add_curvature_body
 }
 
@@ -36,9 +37,8 @@ fn add_curvature_body<const FUSED: bool>(
 
 /// The sum over the axes of the second differences, weighted by `scales`.
 ///
-/// * `planes`: five planes, the middle one at the position of `out`; they cover
-///   [`SECOND_DIFFERENCE_RADIUS`] voxels
-///   around the area of `out`, as far as the grid extends
+/// * `planes`: five planes, the middle one at the position of `out`; they also cover
+///   [`SECOND_DIFFERENCE_RADIUS`] voxels around the area of `out`, as far as the grid extends
 /// * `grid`: the shape of the whole grid
 pub(super) fn laplacian(planes: &[&Plane], grid: [usize; 3], scales: [f32; 3], out: &mut Plane) {
     let [nz_1, z_1, middle, z1, nz1] = *planes else { return };
@@ -67,7 +67,7 @@ pub(super) fn laplacian(planes: &[&Plane], grid: [usize; 3], scales: [f32; 3], o
     }
 }
 
-/// The difference of two planes, times `scale`. Both must cover the area of `out`.
+/// Computes `scale * (sharp - smooth)`. Both planes must cover the area of `out`.
 pub(super) fn difference([sharp, smooth]: [&Plane; 2], scale: f32, out: &mut Plane) {
     if sharp.is_zero() && smooth.is_zero() {
         return out.clear();

@@ -8,12 +8,12 @@ use crate::geom::Point;
 /// Scales per doubling of the radius; a blob half way between two scales loses 2 % of its response.
 const PER_OCTAVE: f64 = 3.0;
 
-/// The minimum sigma, in voxels of its own grid, of a smoothed image: decimation then aliases less
-/// than 1e-3 of it (the Gaussian at the Nyquist frequency).
+/// The minimum sigma of a decimated image, in voxels of its grid. The Fourier transform of this
+/// Gaussian is below 1e-3 at the Nyquist frequency, so that decimation causes little aliasing.
 const MIN_SIGMA: f64 = 1.25;
 
-/// Grid voxels beyond a block's own that refining a maximum may read: three moves, plus one
-/// neighbour.
+/// The number of grid voxels that the refinement of a maximum can read beyond its block: three
+/// moves, plus one neighbour.
 pub(super) const REFINE_REACH: usize = super::maxima::MAX_MOVES + 1;
 
 /// A group of scales that share a grid.
@@ -23,8 +23,8 @@ pub(super) struct Octave {
     pub(super) step: [usize; 3],
     /// The smoothed images, as indices into [`Pyramid::sigmas`].
     pub(super) levels: std::ops::Range<usize>,
-    /// The responses whose maxima are searched in this octave; the others are only compared
-    /// against.
+    /// The responses whose maxima are searched in this octave, as indices into [`Pyramid::scales`].
+    /// The other responses serve only as neighbours in scale.
     pub(super) wanted: std::ops::Range<usize>,
     /// The kernels along z, y, x that smooth the volume to the first level, in voxels of the
     /// volume.
@@ -136,7 +136,7 @@ impl Pyramid {
         let scales: Vec<f64> = (0..=count).map(|i| low * ratio.powi(i as i32)).collect();
         let sigmas = match detector {
             Detector::Log => scales.clone(),
-            // a difference of Gaussians has the scale half way, in variance, between its two levels
+            // the variance of a difference of Gaussians is the mean of those of its two levels
             Detector::Dog => {
                 let below = (2.0 / (1.0 + ratio * ratio)).sqrt();
                 (0..=count + 1).map(|i| low * below * ratio.powi(i as i32)).collect()
@@ -156,7 +156,9 @@ impl Pyramid {
         })
     }
 
-    /// The factor for a difference of levels, from d/dt L = Laplacian / 2, where t is the variance.
+    /// The factor that turns the difference of two adjacent levels into a scale-normalised
+    /// response. It follows from dL/dt = (Laplacian of L) / 2, where L is the smoothed image and t
+    /// the variance.
     pub(super) fn difference_scale(&self) -> f32 {
         (2.0 / (self.ratio * self.ratio - 1.0)) as f32
     }
@@ -170,8 +172,8 @@ fn kernels(spacing: Point, step: [usize; 3], from: f64, to: f64) -> [Kernel; 3] 
     })
 }
 
-/// The largest power of two along each axis by which an image smoothed with `sigma` may be
-/// decimated.
+/// The largest power of two along each axis by which an image smoothed with `sigma` (micrometres)
+/// can be decimated such that its sigma is at least [`MIN_SIGMA`].
 fn decimation(sigma: f64, spacing: Point) -> [usize; 3] {
     spacing.map(|s| {
         let doublings = (sigma / (s * MIN_SIGMA)).log2().floor().clamp(0.0, 20.0);
@@ -180,7 +182,7 @@ fn decimation(sigma: f64, spacing: Point) -> [usize; 3] {
 }
 
 fn octaves(sigmas: &[f64], responses: usize, detector: Detector, spacing: Point) -> Vec<Octave> {
-    // number of smoothed images that a response needs in addition to its first
+    // number of levels that a response needs in addition to the first one
     let more = sigmas.len() - responses;
     let mut octaves = Vec::new();
     let mut start = 0;

@@ -37,9 +37,9 @@ pub(super) struct Slabs<'a> {
     voxels: SlabVoxels,
     held: std::ops::Range<i64>,
     first: Option<f32>,
-    /// Whether all voxels so far were equal.
+    /// Whether all preprocessed voxels that were read so far are equal.
     pub(super) constant: bool,
-    /// The number of voxels of the core so far that were NaN or infinite.
+    /// The number of NaN and infinite voxels of the core that were read so far.
     pub(super) not_finite: u64,
 }
 
@@ -71,7 +71,8 @@ impl<'a> Slabs<'a> {
         }
     }
 
-    /// Fills a plane that covers the box along y and x with plane `z` of the volume.
+    /// Fills `plane`, which must cover the box `part` along y and x, with the preprocessed voxels
+    /// of plane `z` of the volume.
     pub(super) fn fill(&mut self, z: i64, plane: &mut Plane) -> Result<(), Error> {
         if !self.held.contains(&z) {
             self.read(z)?;
@@ -112,7 +113,7 @@ fn read<T: Voxel>(volume: &Volume, slab: &Box3, voxels: &mut Vec<T>) -> Result<(
     volume.read_into(slab, voxels)
 }
 
-/// Statistics of the voxels so far.
+/// The statistics that are updated while a plane is copied.
 struct SlabStatistics {
     clean: Preprocessing,
     first: Option<f32>,
@@ -179,15 +180,15 @@ impl PlanePass<'_> {
 /// The side of the cells in which single voxels are read, in voxels.
 const CELL_SIDE: i64 = 64;
 
-/// The voxels at the given indices `[z, y, x]` of a volume; `None` outside it.
+/// The voxels at the given indices `[z, y, x]` of a volume; `None` outside the volume.
 ///
-/// They are read in the order of the volume's chunks, at most one cell at a time.
+/// The voxels are read in the order of the volume's chunks, at most one cell at a time.
 pub(super) fn sample<T: Voxel>(
     volume: &Volume,
     places: &[[i64; 3]],
 ) -> Result<Vec<Option<T>>, Error> {
     let bounds = volume.grid().bounds();
-    // whole chunks, several together if they are small
+    // a group of whole chunks: one chunk, or several if they are smaller than a cell
     let chunk = volume.chunk().map(|n| n as i64 * (CELL_SIDE / n.max(1) as i64).max(1));
     let mut cells: BTreeMap<([i64; 3], [i64; 3]), Vec<usize>> = BTreeMap::new();
     for (i, place) in places.iter().enumerate().filter(|(_, place)| bounds.contains(**place)) {

@@ -15,16 +15,16 @@ pub(super) struct StageBoxes {
     pub(super) volume: [usize; 3],
     /// The shape of the octave's grid.
     pub(super) grid: [usize; 3],
-    /// Where maxima are searched: grid voxels whose position in the volume is a voxel of the task's
-    /// core.
+    /// The grid voxels at which maxima are searched: those whose position in the volume is a voxel
+    /// of the task's core.
     pub(super) core: Box3,
-    /// Where responses are needed.
+    /// The grid voxels at which responses are computed.
     pub(super) response: Box3,
-    /// Where the further smoothed images are needed.
+    /// The grid voxels at which the levels after the first one are computed.
     pub(super) level: Box3,
-    /// Where the first smoothed image is needed.
+    /// The grid voxels at which the first level is computed.
     pub(super) base: Box3,
-    /// The voxels that are smoothed.
+    /// The voxels that are smoothed to the first level.
     pub(super) image: Box3,
     /// The voxels that are read, including those needed for the background.
     pub(super) input: Box3,
@@ -70,7 +70,7 @@ impl StageBoxes {
         }
     }
 
-    /// The background of the octave's first smoothed image.
+    /// The background of the octave's first level.
     pub(super) fn background(&self, octave: &Octave, coarse: Coarse) -> Background {
         let axis = |a| Self::axis(octave, &self.base, self.volume, a);
         Background::new(coarse, &[axis(0), axis(1), axis(2)])

@@ -1,11 +1,11 @@
 //! The default detector: the volume is streamed plane by plane, once per octave.
 //!
 //! Each plane is smoothed along y and x onto the octave's grid. As soon as enough planes are
-//! available, they are smoothed along z and the background is subtracted; then the further levels,
-//! their responses and the local maxima of these are computed. Only the planes in the support of
-//! each step are held, so that the memory of a task depends on the area of its planes and not on
-//! their number. All levels of an octave are smoothed directly from its first one, which needs a
-//! smaller halo than smoothing each from the one before.
+//! available, they are smoothed along z, and the background is subtracted. The result is the first
+//! level of the octave (the base). From it, the other levels, the responses and their local maxima
+//! are computed. Only the planes in the support of each step are held, so that the memory of a task
+//! depends on the area of its planes and not on their number. Each level is smoothed directly from
+//! the base, which needs a smaller halo than smoothing it from the previous level.
 
 use super::Detector;
 use super::background::Background;
@@ -32,7 +32,7 @@ pub(super) struct Sweep<'a> {
     next_level: i64,
     responses: Vec<Ring>,
     next_search: i64,
-    /// Buffers for each further level, smoothed along z only.
+    /// A buffer for each level after the base: a plane of the base, smoothed along z only.
     across: Vec<Plane>,
     found: Vec<ResponseMaximum>,
 }
@@ -205,7 +205,8 @@ impl<'a> Sweep<'a> {
 }
 
 impl Pyramid {
-    /// Refines a maximum of the grid and converts it to voxel coordinates of the volume.
+    /// Refines the maximum at grid voxel `voxel` and scale `index`, and converts it to voxel
+    /// coordinates of the volume.
     fn place(
         &self,
         octave: &Octave,

@@ -51,7 +51,8 @@ pub(super) fn blobs(shape: [usize; 3], spacing: Point, centres: &[Point], sigma:
     image
 }
 
-/// A whole volume of an N5 container, read by the `n5` crate.
+/// Reads a whole dataset of an N5 container with the `n5` crate: its voxels in C order, and its
+/// shape `(z, y, x)`.
 pub(super) fn read_n5(container: &Path, dataset: &str) -> (Vec<f32>, [usize; 3]) {
     let reader = n5::filesystem::N5Filesystem::open(container).unwrap();
     let attributes = reader.get_dataset_attributes(dataset).unwrap();
@@ -75,7 +76,7 @@ pub(super) fn read_n5(container: &Path, dataset: &str) -> (Vec<f32>, [usize; 3])
     (out, [nz, ny, nx])
 }
 
-/// A part of an array.
+/// The voxels of the box `part` of an array, in C order.
 pub(super) fn crop(voxels: &[f32], shape: [usize; 3], part: &Box3) -> Vec<f32> {
     let [_, ny, nx] = shape;
     let [min, max] = [part.min, part.max].map(|corner| corner.map(|v| v as usize));

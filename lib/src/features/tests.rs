@@ -51,7 +51,8 @@ fn accuracy(
     let mut dice = TestRandom::new(7);
     let centres = scatter(shape, spacing, 7.0 * sigma, &mut dice);
     let image = noisy(blobs(shape, spacing, &centres, sigma), noise, &mut dice);
-    // a Gaussian of variance v responds most at the variance 2 v / 3, a ball of radius r at r^2 / 3
+    // the response to a Gaussian of variance v is greatest at the variance 2 v / 3, that to a solid
+    // ball of radius r at r^2 / 3; `radius` is that of the ball with the same scale
     let radius = sigma * 2.0_f64.sqrt();
     let options = Options {
         radius: [0.6 * radius, 1.8 * radius],

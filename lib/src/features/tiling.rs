@@ -18,16 +18,18 @@ const MAX_EXTRA_WORK: f64 = 1.1;
 /// The minimum side of an automatically chosen block, in voxels.
 const MIN_BLOCK: usize = 32;
 
-/// The cost of reading and converting a voxel, in pairs of kernel taps.
+/// The cost of reading and converting a voxel. The unit of cost is one pair of symmetric kernel
+/// taps.
 const READ_COST: f64 = 20.0;
 
-/// The cost of responses and the search for maxima per voxel and level, in pairs of kernel taps.
+/// The cost of responses and the search for maxima per voxel and level, in the unit of
+/// [`READ_COST`].
 const SEARCH_COST: f64 = 20.0;
 
 /// The minimum number of grid voxels per local maximum of the response in noise.
 const VOXELS_PER_MAXIMUM: usize = 400;
 
-/// Slabs of at most this many planes are not halved further to save memory.
+/// A slab is halved to save memory only while it has more than this many planes.
 const MIN_DEPTH: usize = 8;
 
 /// The properties of a stored volume that determine the cost of reading it.
@@ -47,7 +49,8 @@ pub(super) struct BlockCost {
     pub(super) bytes: u64,
     /// The number of planes read at once; 0 for [`Scales::Exact`].
     pub(super) depth: usize,
-    /// The work per voxel, relative to that of the whole volume in one block, which has no halo.
+    /// The work per voxel, divided by the work per voxel of the whole volume as one block without a
+    /// halo.
     pub(super) factor: f64,
 }
 
@@ -60,12 +63,13 @@ impl Scheme {
         }
     }
 
-    /// Chooses the block of a pass among those that fit into `memory` bytes twice and whose work is
-    /// close to the minimum: the one that gives most blocks, up to [`TARGET_BLOCKS`], and of these
-    /// the one with the least work.
+    /// Chooses the block size of a pass. The candidates are the sizes of which two blocks fit into
+    /// `memory` bytes and whose work is at most [`MAX_EXTRA_WORK`] times the minimum. The candidate
+    /// that gives the most blocks, counted up to [`TARGET_BLOCKS`], is chosen; of several, the one
+    /// with the least work.
     ///
     /// The choice depends neither on the number of threads nor on the number of parts, so that all
-    /// parts use the same blocks. If none fits, the block that needs least memory is chosen.
+    /// parts use the same blocks. If no size fits, the block that needs the least memory is chosen.
     pub(super) fn choose(&self, pass: usize, stored: &StoredVolume, memory: u64) -> BlockCost {
         let [zs, ys, xs] = stored.shape.map(sizes);
         let mut all = Vec::new();
@@ -107,7 +111,8 @@ impl Scheme {
         let halo = self.halo(sigmas);
         let input: usize = (0..3).map(|a| (block[a] + 2 * halo[a]).min(stored.shape[a])).product();
         let core: usize = block.iter().product();
-        // the raw and the cleaned image, three responses, and a slab of planes twice
+        // the raw and the cleaned image, three responses, and the two slabs of the filter, which
+        // take at most as much memory as an image
         let bytes = 4 * (3 * input + 3 * core) as u64;
         BlockCost { block, bytes, depth: 0, factor: input as f64 / core.max(1) as f64 }
     }
@@ -162,10 +167,10 @@ impl Scheme {
             image += (2 * coarse.half[0] + 2) * coarse.step[0];
             floats += input / y + (4 * coarse.half[0] + 12) * cells + base / y;
         }
-        // planes at the voxels of the volume along z, and on the octave's grid along y and x
+        // the planes of the volume along z, which lie on the octave's grid along y and x
         floats += held(image, &frame.image) * base;
         floats += held(2 * smoothing + 2, &frame.base) * base;
-        // each level smoothed along z
+        // a buffer for each level after the base, smoothed along z
         floats += octave.smoothing.len() * base;
         floats +=
             octave.smoothing.len() * held(2 * octave.difference_reach + 2, &frame.level) * level;
@@ -194,9 +199,9 @@ fn spots(frame: &StageBoxes) -> u64 {
     (frame.core.len() / VOXELS_PER_MAXIMUM * each) as u64
 }
 
-/// The work of a task with these boxes, in pairs of kernel taps.
+/// The work of a task with the boxes `frame`, in the unit of [`READ_COST`].
 ///
-/// * `reread`: how many times each chunk is read
+/// * `reread`: the number of times that each chunk is read
 fn work(octave: &Octave, frame: &StageBoxes, stored: &StoredVolume, reread: f64) -> f64 {
     // chunks are decoded whole
     let mut read = reread;

@@ -75,7 +75,7 @@ pub(super) fn limits_of(voxels: &[f32], fractions: [f64; 2]) -> [f32; 2] {
 /// The approximate number of voxels read at once.
 const VOXELS_PER_READ: usize = 1 << 20;
 
-/// The clamping range of a volume, which is read twice, a few chunks at a time.
+/// The clamping range of a volume. The volume is read twice, a few chunks at a time.
 pub(super) fn limits(volume: &Volume, fractions: [f64; 2]) -> Result<[f32; 2], volume::Error> {
     let bounds = volume.grid().bounds();
     let mut piece = volume.chunk().map(|n| n.max(1));

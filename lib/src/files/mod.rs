@@ -6,8 +6,8 @@
 //! ledger, a receipt or an exit code, calls [`sync_pending`] first. `--no-sync` disables syncing
 //! ([`set_sync`]); errors that the system reports when a file is closed are detected in any case.
 //!
-//! Texts that are read or written as a whole may be standard input and output, [`is_stream`], or
-//! come from a pipe, [`is_pipe`].
+//! A text that is read or written as a whole can also be standard input or output ([`is_stream`]);
+//! a text that is read can come from a named pipe ([`is_pipe`]).
 
 use std::fs::{self, File};
 use std::io;
@@ -137,7 +137,8 @@ fn make_folder_of(path: &Path) -> io::Result<()> {
 /// Syncs the file to disk and closes it.
 ///
 /// # Errors
-/// Errors that the file system reports only now: a failed delayed write, a quota, a lost server.
+/// Errors that the file system reports only at this point: a failed delayed write, an exceeded
+/// quota, or a server that cannot be reached.
 pub(crate) fn finish(file: File) -> io::Result<()> {
     if syncs() {
         sync(&file)?;

@@ -10,7 +10,7 @@ use super::{close, sync, syncs};
 
 /// Number of files synced concurrently: a file system with a journal commits several together.
 const CONCURRENT_SYNCS: usize = 4;
-/// A batch is worth syncing at this many files or bytes.
+/// The number of files, or of bytes, at which a batch is large enough to be synced.
 const BATCH_SIZE: (usize, u64) = (64, 64 << 20);
 /// Maximum number of open files in the queue; a further write waits until the batch is synced.
 const MAX_QUEUED_FILES: usize = 256;
@@ -54,7 +54,8 @@ static QUEUE: Mutex<Option<PendingQueue>> = Mutex::new(None);
 /// is synced.
 static SYNCED_FOLDERS: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
 
-/// The lock of a mutex; a panic elsewhere leaves its contents consistent.
+/// Locks a mutex, even if a thread panicked while it held the lock: its content is still
+/// consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -63,7 +64,7 @@ fn update_queue<T>(change: impl FnOnce(&mut PendingQueue) -> T) -> T {
     change(lock(&QUEUE).get_or_insert_default())
 }
 
-/// Queues a file that has its final name; if the queue is full, waits for it to be synced.
+/// Queues a file that has its final name; if the queue is then full, syncs all files in it.
 pub(super) fn queue_file(file: File, path: &Path, length: u64) -> io::Result<()> {
     let path = std::path::absolute(path)?;
     let full = update_queue(|queue| {
@@ -104,7 +105,7 @@ pub(crate) fn is_batch_full() -> bool {
 /// folders with new entries.
 ///
 /// # Errors
-/// [`SyncError`]: what was written since the last call may be lost.
+/// [`SyncError`]; data that were written after the previous call can then be lost.
 pub fn sync_pending() -> Result<(), SyncError> {
     let mut settled = lock(&SYNCED_FOLDERS);
     let mut batch = update_queue(|queue| {
@@ -140,8 +141,8 @@ impl PendingQueue {
     }
 }
 
-/// Syncs folders, and those of their ancestors in which the entry of the folder below is not known
-/// to be synced.
+/// Syncs folders. For each folder and ancestor that is not in `settled` (the folders whose entry in
+/// their parent folder is synced), the parent folder is synced, too.
 fn sync_folders(
     mut folders: BTreeSet<PathBuf>,
     settled: &mut HashSet<PathBuf>,
@@ -181,8 +182,8 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
     match File::open(folder) {
         Ok(folder) => sync(&folder),
-        // a temporary folder may have been removed, and a folder that may not be opened was not
-        // created by this program
+        // a temporary folder may have been removed already, and a folder that this program lacks
+        // permission to open was not created by it
         Err(error) if matches!(error.kind(), NotFound | NotADirectory | PermissionDenied) => Ok(()),
         Err(error) => Err(error),
     }
@@ -216,19 +217,19 @@ fn all<T: Send>(
     failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
-/// A point in time. Every sync failure after it is reported to its holder, whichever thread has
-/// detected the failure.
+/// A point in time. [`SyncMark::sync_pending`] reports every sync failure after this point,
+/// whichever thread detected the failure.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SyncMark(u64);
 
 impl SyncMark {
-    /// The start of the process.
+    /// A mark at the start of the process.
     #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "`cli` ends a process"))]
     pub(crate) fn start() -> Self {
         Self(0)
     }
 
-    /// The present.
+    /// A mark at the present time.
     pub(crate) fn now() -> Self {
         Self(update_queue(|queue| queue.batches))
     }

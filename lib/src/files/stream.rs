@@ -1,5 +1,5 @@
-//! `-` for standard input and output in place of a file; and pipes that are read by name, such as
-//! those of the shell's `<(command)`.
+//! Standard input and output, given as `-` in place of a file name, and pipes that are read by
+//! name, such as those of the shell's `<(command)`.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -29,7 +29,7 @@ pub fn is_pipe(path: impl AsRef<Path>) -> bool {
 /// as `-`.
 ///
 /// # Errors
-/// The system's error; more than 2 GiB in a pipe.
+/// The system's error, or [`io::ErrorKind::FileTooLarge`] if the pipe has more than 2 GiB.
 pub(crate) fn read_pipe(path: &Path) -> io::Result<Arc<[u8]>> {
     const INPUT: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
     static PIPE_CACHE: Mutex<BTreeMap<PathBuf, Arc<[u8]>>> = Mutex::new(BTreeMap::new());

@@ -51,8 +51,8 @@ fn factors(mut n: usize) -> Option<Vec<usize>> {
 
 /// The side length of at least `n` elements with which the transform of a box costs least.
 fn side(n: usize) -> usize {
-    /// The cost of the other two axes per element, in the unit of [`BUTTERFLIES`]; it is paid for
-    /// each element that this side adds, too.
+    /// The cost per element of the transforms along the other two axes, in the unit of
+    /// [`BUTTERFLIES`]. A longer side adds elements, which are transformed along these axes too.
     const OTHER_AXES_COST: f64 = 8.0;
     let n = n.max(1);
     let cost = |side: usize| -> Option<f64> {
@@ -106,7 +106,7 @@ impl Fft {
         }
     }
 
-    /// Index of the element whose frequency is opposite to that of element `at`.
+    /// Index of the element whose frequency is the negative of that of element `at`.
     #[inline]
     pub fn opposite(&self, at: usize) -> usize {
         let [nz, ny, nx] = self.shape;
@@ -144,8 +144,8 @@ impl Fft {
 }
 
 vectorised! {
-    /// Transforms lines in place (`from`) by Stockham's method, which needs a second buffer but no
-    /// reordering.
+    /// Transforms lines in place (`from`) by Stockham's method, which needs a second buffer (`to`)
+    /// but no reordering.
     fn transform(axis: &Axis, from: &mut [ComplexLanes], to: &mut [ComplexLanes]) => transform_body
 }
 
@@ -195,7 +195,8 @@ impl ButterflyPass<'_> {
         std::array::from_fn(|k| source[q + self.stride * (p + k * self.length)])
     }
 
-    /// Stores element `j` of the butterfly `(p, q)` of `N` elements, times its twiddle.
+    /// Stores element `j` of the butterfly `(p, q)` of `N` elements, multiplied by its twiddle
+    /// factor.
     #[inline(always)]
     fn put<const N: usize>(
         &self,
@@ -227,7 +228,7 @@ impl ButterflyPass<'_> {
                 let [a, b, c, d] = self.inputs::<4>(source, p, q);
                 let (sum, difference) = (plus(a, c), minus(a, c));
                 let (other, turned) = (plus(b, d), minus(b, d));
-                // times -i
+                // multiplication by -i
                 let turned = [turned[1], turned[0].map(|v| -v)];
                 self.put::<4>(target, p, q, 0, plus(sum, other));
                 self.put::<4>(target, p, q, 1, plus(difference, turned));
@@ -261,7 +262,7 @@ impl ButterflyPass<'_> {
                         for l in 0..LINES {
                             even[0][l] += cosine * sum[0][l];
                             even[1][l] += cosine * sum[1][l];
-                            // times i
+                            // multiplication by i
                             odd[0][l] -= sine * difference[1][l];
                             odd[1][l] += sine * difference[0][l];
                         }

@@ -1,6 +1,6 @@
-/// The maximum mass of a discrete Gaussian that is cut off, both tails together.
+/// The maximum mass of a discrete Gaussian that is cut off, in both tails together.
 ///
-/// A normal density has about as much beyond 3.5 sigma. The remaining weights are scaled so that
+/// A normal density has about this mass beyond 3.5 sigma. The remaining weights are scaled so that
 /// their sum is 1.
 const CUT_OFF_MASS: f64 = 5e-4;
 
@@ -21,12 +21,12 @@ impl Kernel {
         Self { weights: vec![1.0 / (2 * radius + 1) as f32; radius + 1] }
     }
 
-    /// The discrete analogue of a Gaussian, `exp(-t) I_n(t)` with its variance `t` in voxels
+    /// The discrete analogue of a Gaussian, `exp(-t) I_n(t)`, where `t` is `variance` in voxels
     /// squared.
     ///
-    /// Unlike that of a sampled Gaussian, its variance is `t` however small `t` is, except for the
-    /// effect of the tails that are cut off, so that smoothing in steps equals smoothing at once
-    /// (Lindeberg, IEEE PAMI 12, 1990).
+    /// Unlike for a sampled Gaussian, the variance of this kernel is `t` even if `t` is small,
+    /// except for the effect of the tails that are cut off. Successive smoothings therefore equal
+    /// one smoothing with the sum of their variances (Lindeberg, IEEE PAMI 12, 1990).
     pub fn discrete(variance: f64) -> Self {
         if variance < 1e-9 {
             return Self::identity();
@@ -57,7 +57,8 @@ impl Kernel {
         Self::normalised(&sampled_weights(sigma))
     }
 
-    /// The second derivative of [`Kernel::sampled`]: its weights times `(x^2/s^2 - 1)/s^2`.
+    /// The second derivative of [`Kernel::sampled`]: its weights times `(x^2/s^2 - 1)/s^2`, where
+    /// `s` is `sigma`.
     ///
     /// As in SciPy, the product is not normalised again: a constant does not give exactly 0.
     pub fn sampled_second_derivative(sigma: f64) -> Self {
@@ -76,7 +77,7 @@ impl Kernel {
         Self { weights: half.iter().map(|weight| (weight / total) as f32).collect() }
     }
 
-    /// The largest offset with a weight, voxels.
+    /// The largest offset that has a weight, voxels.
     pub fn radius(&self) -> usize {
         self.weights.len() - 1
     }

@@ -4,8 +4,8 @@
 //! the line: a vector register holds the same position of several lines, and strides that are
 //! powers of two cannot thrash the cache. Along x the line itself is contiguous and is only padded.
 
-/// Number of lines processed together: 111 rows of them, the span of the largest kernel in
-/// BigStream's tutorial, fit into the first-level cache.
+/// Number of lines processed together. Their values at 111 positions, the length of the largest
+/// kernel in BigStream's tutorial, fit into the first-level cache.
 pub(super) const LANES: usize = 64;
 
 /// A buffer that begins at the start of a cache line: vector loads that straddle two cache lines
@@ -52,11 +52,11 @@ pub fn mirror(i: i64, n: usize) -> usize {
     i.min(2 * n - 1 - i) as usize
 }
 
-/// Compiles a loop twice, for AVX2 with FMA and portably, and runs the former if the processor has
-/// both features.
+/// Compiles a loop twice, for AVX2 with FMA and portably, and runs the AVX2 version if the
+/// processor has both features.
 ///
 /// Measured on the volume of BigStream's tutorial, convolutions take a quarter of the time of the
-/// portable version. The const parameter tells the body whether a fused multiply-add is one
+/// portable version. The const parameter of the body tells it whether a fused multiply-add is one
 /// instruction.
 macro_rules! vectorised {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) => $body:ident) => {
@@ -81,11 +81,12 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// Compiles a function twice, for AVX2 and portably, and runs the former if the processor has
-/// AVX2. Neither uses a fused multiply-add, so that both give the same bits.
+/// Compiles a function twice, for AVX2 and portably, and runs the AVX2 version if the processor has
+/// AVX2. Neither version uses a fused multiply-add, so that the results are bit-identical.
 ///
-/// The body must be `#[inline(always)]`, and so must what it calls in its loops. A generic body is
-/// compiled twice for each type, so code that does not depend on the type belongs elsewhere.
+/// The body must be `#[inline(always)]`, and so must all functions that its loops call. A generic
+/// body is compiled twice for each type, so code that does not depend on the type belongs in a
+/// separate function.
 macro_rules! for_avx2 {
     (
         $(#[$meta:meta])*
@@ -184,7 +185,7 @@ pub(super) fn rows(out: &mut [f32]) -> std::slice::IterMut<'_, LaneRow> {
 /// The bundles of columns along `axis` (0 or 1) of an array of `shape`.
 pub(super) fn bundles(shape: [usize; 3], axis: usize) -> impl Iterator<Item = Bundle> {
     let [nz, ny, nx] = shape;
-    // columns along z lie side by side over a whole plane; along y only over one row
+    // columns along z lie side by side over a whole plane; columns along y only over one row
     let (groups, span, apart, stride) =
         if axis == 0 { (1, ny * nx, 0, ny * nx) } else { (nz, nx, ny * nx, nx) };
     (0..groups).flat_map(move |group| {

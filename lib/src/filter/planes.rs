@@ -2,7 +2,7 @@
 //! a kernel are in memory.
 //!
 //! A [`Plane`] is a rectangle of one plane of a grid; a [`Ring`] holds the most recent planes of a
-//! stage. As in the rest of `filter`, the grid is mirrored about its voxel edges, and every voxel
+//! stream. As in the rest of `filter`, the grid is mirrored about its voxel edges, and every voxel
 //! is computed by the same operations in the same order, whatever the rectangle.
 
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use super::lines::{LANES, Scratch, mirror, multiply_add, row, rows, vectorised};
 pub struct Area {
     /// First voxel, `[y, x]`.
     pub min: [i64; 2],
-    /// One past the last, `[y, x]`.
+    /// One past the last voxel, `[y, x]`.
     pub max: [i64; 2],
 }
 
@@ -31,7 +31,8 @@ impl Area {
         (self.max[1] - self.min[1]).max(0) as usize
     }
 
-    /// Grown by this many voxels on each side, and clamped to a plane of `extent` voxels.
+    /// The area grown by `by` voxels on each side and clipped to a plane of `extent` voxels,
+    /// `[y, x]`.
     #[must_use]
     pub fn grow(&self, by: [usize; 2], extent: [usize; 2]) -> Self {
         Self {
@@ -44,7 +45,7 @@ impl Area {
 /// The voxels of a rectangle of one plane.
 pub struct Plane {
     area: Area,
-    /// Distance between rows, which are padded to whole vectors.
+    /// Number of entries from one row to the next; rows are padded to whole vectors.
     stride: usize,
     voxels: Scratch,
     zero: bool,
@@ -60,12 +61,12 @@ impl Plane {
         Self { area, stride, voxels, zero: true }
     }
 
-    /// The rectangle that it covers.
+    /// The rectangle that the plane covers.
     pub fn area(&self) -> Area {
         self.area
     }
 
-    /// Whether all its voxels are known to be 0: filters skip such planes.
+    /// Whether all voxels of the plane are known to be 0. Filters skip such planes.
     pub fn is_zero(&self) -> bool {
         self.zero
     }
@@ -85,7 +86,7 @@ impl Plane {
         &self.voxels[start..start + self.stride]
     }
 
-    /// Like [`Plane::row`], for writing.
+    /// Like [`Plane::row`], for writing. The plane then no longer counts as zero.
     pub fn row_mut(&mut self, y: i64) -> &mut [f32] {
         self.zero = false;
         let start = (y - self.area.min[0]) as usize * self.stride;
@@ -93,12 +94,12 @@ impl Plane {
     }
 }
 
-/// The planes of one stage that are still needed, in ascending order of z.
+/// The planes of a stream that are still needed, in ascending order of z.
 pub struct Ring {
     area: Area,
     first: i64,
     planes: VecDeque<Plane>,
-    /// Planes to be reused: fresh memory costs page faults.
+    /// Released planes to be reused, because fresh memory costs page faults.
     spare: Vec<Plane>,
 }
 
@@ -202,7 +203,7 @@ fn add_rows_body<const FUSED: bool>(lines: &[&[f32]], weights: &[f32], out: &mut
 
 /// Convolves along z. `planes` are those within the kernel's radius, all of the same area.
 ///
-/// `out` may cover fewer rows than they do; along x it must cover the same voxels.
+/// `out` may have fewer rows than `planes`; along x it must cover the same voxels.
 pub fn smooth_across(planes: &[&Plane], kernel: &Kernel, out: &mut Plane) {
     if planes.iter().all(|plane| plane.zero) {
         return out.clear();

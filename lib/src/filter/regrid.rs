@@ -15,8 +15,8 @@ pub struct Regridded<'a> {
 }
 
 impl<'a> Regridded<'a> {
-    /// Resamples to `spacing` (micrometres), or keeps the volume's own grid if it is `None`. The
-    /// outer faces of the volume stay where they are, except for a remainder of less than one
+    /// Resamples to `spacing` (micrometres), or keeps the volume's own grid if `spacing` is `None`.
+    /// The outer faces of the volume stay where they are, except for a remainder of less than one
     /// voxel.
     pub fn new(volume: &'a Volume, spacing: Option<Point>) -> Self {
         let own = volume.grid();
@@ -34,7 +34,7 @@ impl<'a> Regridded<'a> {
         self.volume
     }
 
-    /// Whether its voxels are the stored ones.
+    /// Whether the voxels are read as stored, without resampling.
     pub fn is_stored(&self) -> bool {
         self.grid == self.volume.grid()
     }
@@ -114,7 +114,7 @@ fn coarser(own: &Grid, spacing: Point) -> Grid {
 
 /// The source voxels of each voxel along one axis, and their weights.
 struct Taps {
-    /// The first source voxel that is read, and the number of them.
+    /// The index of the first source voxel that is read, and the number of source voxels.
     first: i64,
     len: usize,
     /// For each voxel, the index of its first source voxel, relative to `first`, and the weights.
@@ -135,8 +135,8 @@ impl Taps {
             let (low, high) = ((at - half).ceil() as i64, (at + half).floor() as i64);
             let first = low.clamp(0, last);
             let triangle = |j: i64| 1.0 - (j as f64 - at).abs() / half;
-            // if the ratio is not an integer, the centroid of the weights is not at `at`: tilt the
-            // weights until it is
+            // if the ratio of the spacings is not an integer, the centroid of the triangle's
+            // weights is not at `at`: a linear factor moves it there
             let moment = |n: i32, about: f64| -> f64 {
                 (low..=high).map(|j| triangle(j) * (j as f64 - about).powi(n)).sum()
             };

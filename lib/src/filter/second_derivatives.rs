@@ -2,7 +2,7 @@ use super::Kernel;
 use super::lines::{self, Bundle, LANES, Scratch, mirror, multiply_add, row, rows, vectorised};
 use crate::geom::Box3;
 
-/// Number of z-filtered planes that are held at a time.
+/// Number of planes filtered along z that are in memory at a time.
 const SLAB: usize = 64;
 
 /// The kernel `plain` and its second derivative `curved`, of equal length.
@@ -149,7 +149,7 @@ pub struct LaplacianOfGaussian {
     joined: Scratch,
 }
 
-/// One image at one scale.
+/// One image, and the kernels of one scale.
 struct Scale<'a> {
     image: &'a [f32],
     shape: [usize; 3],
@@ -160,7 +160,8 @@ struct Scale<'a> {
     reach: Box3,
     /// Number of tiles of [`LANES`] columns across `reach`.
     tiles: usize,
-    /// Rows of a tile along y: those of `target` and a radius on both sides, mirrored where needed.
+    /// Rows of a tile along y: those of `target`, and a kernel's radius on both sides, mirrored
+    /// where needed.
     tall: usize,
 }
 
@@ -174,9 +175,10 @@ impl LaplacianOfGaussian {
     ///
     /// Border: mirrored about the voxel edge. Numbers: `f32`, summed from the centre of the kernels
     /// outwards.
-    /// The three products share their passes, `x (y z'' + y'' z) + x'' y z`: this takes five sums
-    /// of mirrored neighbours and seven products per tap and voxel, where three separate filterings
-    /// take nine of each.
+    /// The three terms of the Laplacian share their passes, `x (y z'' + y'' z) + x'' y z`, where a
+    /// letter stands for the Gaussian along this axis and `''` for its second derivative. This
+    /// takes five sums of mirrored neighbours and seven products per tap and voxel; three separate
+    /// filterings take nine of each.
     /// Checked by: `oracle::laplacian_of_gaussian`.
     pub fn filter(
         &mut self,

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use crate::volume::Voxel;
 
-/// A voxel is a spike if it lies beyond all its neighbours by more than this many times their
-/// range. No microscope resolves a point this sharp; noise exceeds this limit in one voxel in a
-/// hundred million.
+/// A voxel is a spike if its value lies above or below the values of all its neighbours by more
+/// than this many times the range of these values. No microscope resolves a point this sharp; noise
+/// exceeds this limit in one voxel in a hundred million.
 const SPIKE_FACTOR: f32 = 20.0;
 
 /// Replaces every spike, bright or dark, by the nearest of its neighbours' values, and every
@@ -15,9 +15,9 @@ const SPIKE_FACTOR: f32 = 20.0;
 ///
 /// * `voxels`: C order `(z, y, x)`, of `shape`
 ///
-/// The neighbours are the six along the axes, or the four in a plane; voxels at the faces of the
-/// block lack some and are not changed. Decisions are based on the input values, so that they do
-/// not depend on the order.
+/// The neighbours are the six along the axes, or the four in a plane. Voxels at the faces of the
+/// block lack some neighbours and are not changed. All decisions are based on the input values, so
+/// that they do not depend on the order of the voxels.
 pub fn despike<T: Voxel>(voxels: &mut [T], shape: [usize; 3]) -> usize {
     let found = spikes(voxels, shape, 0..shape[0]);
     found.iter().for_each(|&(at, value)| voxels[at] = value);
@@ -35,7 +35,8 @@ pub fn spikes<T: Voxel>(voxels: &[T], shape: [usize; 3], planes: Range<usize>) -
             let row = (z * ny + y) * nx;
             let (first, end) = if nx > 1 { (1, nx - 1) } else { (0, nx) };
             for i in row + first..row + end {
-                // shortcut: most voxels lie between two of their neighbours
+                // shortcut: a value between those of two neighbours, the most frequent case, is no
+                // spike
                 let between = nx > 1 && {
                     let (a, v, b) = (voxels[i - 1], voxels[i], voxels[i + 1]);
                     (a <= v && v <= b) || (b <= v && v <= a)
@@ -67,7 +68,7 @@ fn replacement<T: Voxel>(voxels: &[T], shape: [usize; 3], i: usize) -> Option<T>
     if !value.is_finite() {
         return Some(T::from_f32(0.5 * low + 0.5 * high));
     }
-    // neighbours without variation give no scale: a single point among them may be real
+    // equal neighbours give no scale: a single different voxel among them can be real
     let spread = high - low;
     if spread > 0.0 && value - high > SPIKE_FACTOR * spread {
         Some(most)

@@ -35,9 +35,10 @@ struct DoubleBuffer {
 impl DoubleBuffer {
     /// Stores in `now[i]` the extreme of `window` entries from `i` on, `stride` apart.
     ///
-    /// Windows of 2, 4, 8 ... entries are each joined from two smaller ones; the last two may
-    /// overlap. This takes log2(window) steps of plain vector code, where van Herk's method takes
-    /// three data-dependent ones, and is as fast at the sizes of interest.
+    /// Windows of 2, 4, 8 ... entries are each joined from two smaller windows; in the last step
+    /// the two can overlap. This takes log2(window) steps of plain vector code. Van Herk's method
+    /// takes three steps, in which each value depends on the one before, and is no faster at the
+    /// sizes of interest.
     fn window_extreme(&mut self, window: usize, stride: usize, step: RowOperation) {
         let mut covered = 1;
         while covered < window {
@@ -76,8 +77,8 @@ fn extreme(
     }
 }
 
-/// The grey opening of an image with a solid box of `window` voxels, which removes bright
-/// structures that are smaller than the box. The image minus its opening is the white top-hat.
+/// The grey opening of an image with a solid box of `window` voxels. It removes bright structures
+/// that are smaller than the box. The image minus its opening is the white top-hat.
 ///
 /// * `image`: `(z, y, x)` of `shape`
 /// * `window`: sides of the box, at least 1; a box with an even side reaches one voxel further

@@ -47,8 +47,8 @@ pub fn of(bytes: &[u8]) -> String {
     fingerprint.hex()
 }
 
-/// Serialises a number that may be NaN or infinite as a string in these cases, since JSON would
-/// write them all as `null`.
+/// Serialises a number. NaN and infinite numbers become strings, because JSON would write all of
+/// them as `null`.
 ///
 /// # Errors
 /// Those of the serialiser.

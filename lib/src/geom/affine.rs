@@ -24,7 +24,7 @@ pub struct Affine {
 pub struct Parts {
     /// A rotation (determinant 1), rows and columns z, y, x.
     pub rotation: [[f64; 3]; 3],
-    /// The angle of that rotation in radians.
+    /// The angle of `rotation` in radians.
     pub angle: f64,
     /// The principal stretches, largest first; the last is negative for a reflection.
     pub scales: [f64; 3],

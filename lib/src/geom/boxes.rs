@@ -84,8 +84,8 @@ impl Box3 {
             || (0..3).all(|a| self.min[a] <= other.min[a] && other.max[a] <= self.max[a])
     }
 
-    /// The tiles of `size` voxels that cover this box, in C order; the last one along each axis may
-    /// be smaller.
+    /// The tiles of `size` voxels that cover this box, in C order. The last tile along an axis is
+    /// smaller if `size` does not divide the shape of the box.
     ///
     /// ```
     /// use voxloom::geom::Box3;

@@ -55,7 +55,7 @@ impl Chain {
     /// Checks that each displacement field overlaps the points that it would be applied to.
     ///
     /// The check follows the extent `[low, high]` (micrometres) through the steps. It stops at a
-    /// field whose [`FieldSource::reach`] is unknown, because such a field may move points
+    /// field whose [`FieldSource::reach`] is unknown, because such a field can move points
     /// anywhere.
     ///
     /// # Errors
@@ -84,8 +84,8 @@ impl Chain {
         Ok(())
     }
 
-    /// Restricts the chain to points of the extent `[low, high]` (micrometres), with the parts of
-    /// its fields that these points can reach read into memory.
+    /// Restricts the chain to points of the extent `[low, high]` (micrometres), and reads into
+    /// memory the parts of its fields that these points can reach.
     ///
     /// Returns the restricted chain and an extent that contains the images of all the points.
     /// Adjacent affines are multiplied into one. A field that no point reaches is left out or, if
@@ -98,8 +98,8 @@ impl Chain {
         self.localise_into(extent, |len| vec![[0.0; 3]; len])
     }
 
-    /// Like [`Chain::localise`], with memory for the vectors from `buffer`: given a number of
-    /// vectors, it returns a buffer of at least that length, whose contents may be arbitrary.
+    /// Like [`Chain::localise`], but `buffer` provides the memory for the vectors. `buffer` takes a
+    /// number of vectors and returns a `Vec` of at least that length with arbitrary contents.
     ///
     /// # Errors
     /// Any error of a field's source.
@@ -134,8 +134,8 @@ impl Chain {
                         }
                         continue;
                     }
-                    // one more sample on each side: no point of the image then lies at an edge of
-                    // the part that is not an edge of the field
+                    // add one sample on each side, so that a point of the image lies at an edge of
+                    // the part only if this edge is also an edge of the field
                     let part = part.grow([1; 3]).intersect(&grid.bounds());
                     let mut vectors = buffer(part.len());
                     source.read_into(&part, &mut vectors[..part.len()])?;
@@ -183,7 +183,7 @@ pub enum LocalStep {
     Affine(Affine),
     /// One affine per block, blended at the block boundaries.
     LocalAffines(Arc<LocalAffines>),
-    /// The part of a field that points of the extent can reach.
+    /// The part of a field that points of the chain's extent can reach.
     Field(FieldPart),
 }
 
@@ -204,7 +204,7 @@ impl LocalChain {
         self.steps.iter().map(count).sum()
     }
 
-    /// The image of `p`, which must lie in the extent that the chain was restricted to.
+    /// The image of `p`; `p` must lie in the extent to which the chain was restricted.
     pub fn apply(&self, p: Point) -> Point {
         self.steps.iter().fold(p, |p, step| match step {
             LocalStep::Affine(map) => map.apply(p),

@@ -7,8 +7,8 @@ use super::{Grid, Point};
 /// thick.
 pub const MIN_PLANES: usize = 5;
 
-/// Spacings within this fraction of each other count as equal: over half the side of a context (12
-/// voxels), the difference adds up to about 1 voxel.
+/// Spacings that differ by at most this fraction count as equal: over half the side of a context
+/// (12 voxels), the difference adds up to about 1 voxel.
 const SAME_SPACING: f64 = 0.1;
 
 impl Grid {
@@ -44,9 +44,9 @@ pub fn common_spacing(fixed: &Grid, moving: &Grid) -> Option<Point> {
     (0..3).any(differs).then(|| std::array::from_fn(coarser))
 }
 
-/// Half the side of the context around a point, in voxels along z, y, x: a cube in physical space
-/// of about `half` voxels, at most `half` along any axis, and at most a fifth of either volume's
-/// shape.
+/// Half the side of the context around a point, in voxels along z, y, x. In physical space, the
+/// context is about a cube whose half side is `half` times [`Grid::mean_spacing`]. Along each axis,
+/// the result is at most `half`, and at most a fifth of the shape of either volume.
 ///
 /// * `grids`: two grids of the same spacing
 pub fn context(half: usize, grids: [&Grid; 2]) -> [usize; 3] {
@@ -59,8 +59,8 @@ pub fn context(half: usize, grids: [&Grid; 2]) -> [usize; 3] {
     })
 }
 
-/// The largest distance from the faces of the volume, micrometres, within which spots may be
-/// excluded because they may be cut off: a fifth of the shortest axis, ignoring axes of one voxel.
+/// The upper limit, micrometres, of the default distance from the faces of the volume within which
+/// spots are dropped: a fifth of the shortest axis, ignoring axes of one voxel.
 pub fn border(grid: &Grid) -> f64 {
     let long = (0..3).filter(|&a| grid.shape[a] > 1);
     let fifth = |a: usize| (grid.shape[a] / MIN_PLANES) as f64 * grid.spacing[a];

@@ -9,8 +9,8 @@ pub trait FieldSource: Send + Sync {
     /// The grid of the vectors; its shape counts vectors.
     fn grid(&self) -> Grid;
 
-    /// Reads the vectors of `part`, which must lie within the grid: C order, components z, y, x,
-    /// micrometres.
+    /// Reads the vectors of `part`, which must lie within the grid. The vectors are in C order and
+    /// have the components z, y, x in micrometres.
     ///
     /// # Errors
     /// Any failure to read the vectors.
@@ -41,7 +41,7 @@ pub trait FieldSource: Send + Sync {
     /// Sets the limit, in bytes, of the cache of decoded chunks that is kept between reads.
     fn keep(&self, _bytes: u64) {}
 
-    /// The number of bytes by which the cache of decoded chunks may still grow.
+    /// The number of bytes that further reads can add to the cache of decoded chunks.
     fn kept_bytes(&self) -> u64 {
         0
     }
@@ -75,7 +75,7 @@ pub trait FieldSource: Send + Sync {
 pub struct Field {
     /// The grid of the vectors.
     pub grid: Grid,
-    /// C order `(z, y, x)`, components z, y, x, micrometres; NaN where unknown.
+    /// Vectors in C order `(z, y, x)`, components z, y, x, micrometres; NaN where unknown.
     pub vectors: Vec<[f32; 3]>,
 }
 
@@ -115,8 +115,8 @@ pub struct FieldPart {
     pub grid: Grid,
     /// The box of samples that is in memory.
     pub part: Box3,
-    /// C order `(z, y, x)` of `part`, components z, y, x, micrometres; NaN where unknown. The
-    /// buffer may be longer than `part`; the rest is unused.
+    /// The vectors of `part` in C order `(z, y, x)`, components z, y, x, micrometres; NaN where
+    /// unknown. Elements after the first `part.len()` are unused.
     pub vectors: Vec<[f32; 3]>,
     /// The displacement outside the field, as [`FieldSource::exterior`].
     pub exterior: f64,
@@ -133,12 +133,12 @@ impl FieldPart {
     #[inline(always)]
     pub fn index(&self, p: Point) -> Point {
         let index = self.grid.index(p);
-        // the result is exact, because the integer is not much larger than the index
+        // the difference is exact, because `part.min` is an integer not much larger than the index
         std::array::from_fn(|a| index[a] - self.part.min[a] as f64)
     }
 
-    /// The displacement at a physical position, as [`Field::displacement`] with the part as its
-    /// samples and the part's `exterior` outside.
+    /// The displacement at a physical position, micrometres: as [`Field::displacement`], but only
+    /// from the samples of `part`, and with `exterior` in place of 0 outside.
     #[inline(always)]
     pub fn displacement(&self, p: Point) -> Point {
         trilinear(&self.vectors, self.shape(), self.index(p), self.exterior)
@@ -163,8 +163,8 @@ impl From<Field> for FieldPart {
     }
 }
 
-/// The trilinearly interpolated vector at a fractional index; `exterior` more than half a sample
-/// outside.
+/// The trilinearly interpolated vector at a fractional index; `exterior` if the index is more than
+/// half a sample outside the samples.
 #[inline(always)]
 fn trilinear(vectors: &[[f32; 3]], shape: [usize; 3], index: Point, exterior: f64) -> Point {
     let mut low = [0usize; 3];

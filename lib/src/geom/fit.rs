@@ -78,15 +78,15 @@ pub enum FitError {
     NotFinite,
 }
 
-/// The extent along an axis, relative to the largest, below which the points count as flat: the
-/// square root of the rounding error of the second moments, with some margin.
+/// The extent along a principal axis, relative to the largest extent, below which the points count
+/// as flat: the square root of the rounding error of the second moments, with some margin.
 const MIN_RELATIVE_EXTENT: f64 = 1e-7;
 
 /// The map of `model` that takes `from` to `to` with the least (weighted) sum of squared residuals.
 ///
-/// Pairs with a weight of 0 or less are ignored. Rigid: Kabsch (Acta Cryst. A32, 1976) with
-/// weights; similarity: Umeyama (IEEE TPAMI 13(4), 1991). Unless `allow_reflection` is set, both
-/// exclude reflections; affine models may always reflect.
+/// Pairs with a weight of 0 or less are ignored. The method for rigid maps is that of Kabsch (Acta
+/// Cryst. A32, 1976) with weights, and for similarities that of Umeyama (IEEE TPAMI 13(4), 1991).
+/// Unless `allow_reflection` is set, both exclude reflections; affine maps can always reflect.
 ///
 /// # Errors
 /// [`FitError`] if the points do not determine a map, or a coordinate or weight is not finite.
@@ -166,9 +166,9 @@ struct Moments {
     total: f64,
     from_mean: Vector3<f64>,
     to_mean: Vector3<f64>,
-    /// The weighted sum of `x xᵀ` about the means; the weights sum to 1.
+    /// The weighted sum of `x xᵀ`, with `x` a point of `from` minus the mean; the weights sum to 1.
     from_from: Matrix3<f64>,
-    /// The weighted sum of `y xᵀ`.
+    /// The weighted sum of `y xᵀ`, with `y` a point of `to` minus the mean.
     to_from: Matrix3<f64>,
 }
 
@@ -210,7 +210,7 @@ impl Moments {
             to_to += y * y.transpose() * w;
         }
         (moments.from_from, moments.to_from) = (from_from, to_from);
-        // the extent that rounding leaves where the true extent is 0
+        // the extent that rounding errors produce where the true extent is 0
         let noise = |points: &[Point]| {
             1e-12 * used().flat_map(|i| points[i]).fold(0.0, |most: f64, v| most.max(v.abs()))
         };
@@ -238,8 +238,8 @@ impl Moments {
         })
     }
 
-    /// The rotation that best aligns the two point sets, and the sum of the singular values after
-    /// any sign flip.
+    /// The rotation that best aligns the two point sets, and the sum of the singular values of
+    /// `to_from`, of which the least is negated if a reflection is turned into a rotation.
     fn rotation(&self, allow_reflection: bool) -> Result<(Matrix3<f64>, f64), FitError> {
         let svd = SVD::new(self.to_from, true, true);
         let (Some(mut u), Some(v_t)) = (svd.u, svd.v_t) else {
@@ -252,7 +252,7 @@ impl Moments {
         if values.iter().filter(|&&v| v > flat).count() < 2 {
             return Err(FitError::Degenerate);
         }
-        // for points in a plane a reflection fits as well as a rotation: choose the rotation
+        // for points in a plane, a reflection and a rotation fit equally: choose the rotation
         let free = allow_reflection && values[least] > flat;
         if (u * v_t).determinant() < 0.0 && !free {
             u.column_mut(least).neg_mut();
@@ -329,8 +329,8 @@ mod tests {
         prop::collection::vec(prop::array::uniform3(-50.0..50.0f64), count)
     }
 
-    /// The map of the model with this rotation vector (radians), scale, shear and offset, as far as
-    /// the model allows them.
+    /// The map of `model` with the rotation vector `turn` (radians), scale, shear and offset;
+    /// parameters that the model does not have are ignored.
     fn map_of(model: Model, turn: Point, scale: f64, shear: Point, offset: Point) -> Affine {
         let rotation = nalgebra::Rotation3::new(Vector3::from(turn)).into_inner();
         let linear = match model {

@@ -44,7 +44,7 @@ impl Grid {
         }
     }
 
-    /// The elements of a list along z, y, x that apply to this grid: all but z if it is planar.
+    /// The elements of `of` (for z, y, x) that apply to this grid: all, or y and x if it is planar.
     pub fn axes<'a, T>(&self, of: &'a [T; 3]) -> &'a [T] {
         &of[usize::from(self.planar)..]
     }
@@ -140,8 +140,8 @@ mod tests {
         assert_eq!(part, Box3::new([0, 3, 0], [3, 4, 3]));
     }
 
-    /// Converting an index to a position and back changes it by a rounding error: truncating the
-    /// result instead of rounding it would sometimes give the voxel before, for example at a
+    /// The conversion of an index to a position and back has a rounding error. If the result were
+    /// truncated instead of rounded, it would sometimes be the preceding voxel, for example at a
     /// spacing of 0.1 um.
     #[test]
     fn a_voxel_is_found_again_at_its_position() {

@@ -5,11 +5,11 @@ use crate::fingerprint::Fingerprint;
 /// One affine per block, blended into a continuous map.
 ///
 /// The core of block `i` along an axis covers `[i * block, (i + 1) * block)` voxels of `domain`;
-/// the last core ends with the domain. Along each axis a block has weight 1 in its core, except
-/// that across each inner face its weight falls linearly to 0 over `2 * overlap` voxels centred on
-/// the face, so that the weights of two neighbours sum to 1 (the ramps of BigStream; an overlap of
-/// half a block blends across the whole block). Outside the domain the outermost blocks
-/// extrapolate.
+/// the last core ends with the domain. Along each axis, the weight of a block is 1 in its core and
+/// 0 elsewhere, except near a face between two blocks: over the `2 * overlap` voxels centred on the
+/// face, the weight of each block falls linearly from 1 on its side to 0 on the other side. The
+/// weights of the two blocks sum to 1 (the ramps of BigStream). An overlap of half a block blends
+/// across the whole block. Outside the domain, the affines of the outermost blocks extrapolate.
 ///
 /// ```
 /// use voxloom::geom::{Affine, Grid, LocalAffines};
@@ -86,7 +86,8 @@ impl LocalAffines {
 
     /// An extent that contains the image of every point of the extent `[low, high]`.
     ///
-    /// A blend is a convex combination of the blocks that contribute, so their images bound it.
+    /// The blended image of a point is a convex combination of its images under the contributing
+    /// affines, so the images of the extent under these affines bound it.
     pub fn image_of(&self, [low, high]: [Point; 2]) -> [Point; 2] {
         let mut image = [[f64::INFINITY; 3], [f64::NEG_INFINITY; 3]];
         for map in self.reaching([low, high]) {
@@ -120,11 +121,11 @@ impl LocalAffines {
 }
 
 /// The lower of the two blocks that contribute at voxel `index` along an axis, and the weight of
-/// the upper one.
+/// the upper block.
 fn ramp(index: f64, block: usize, count: usize, overlap: f64) -> (usize, f64) {
     let block = block as f64;
     let overlap = overlap.clamp(1e-9, block / 2.0);
-    // faces lie between voxels; the nearest inner face counts
+    // a face lies halfway between two voxel centres; the nearest face between blocks is used
     let face = ((index + 0.5) / block).round().clamp(1.0, (count.max(2) - 1) as f64);
     if count < 2 {
         return (0, 0.0);

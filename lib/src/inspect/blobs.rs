@@ -1,6 +1,7 @@
 //! Sizes of the bright blobs of a block: local maxima in a difference-of-Gaussians scale space.
 //!
-//! This detector is only accurate enough to suggest parameters; that of `extract-spots` is better.
+//! This detector is only accurate enough to suggest parameters; `extract-spots` uses a more
+//! accurate one.
 
 use crate::filter::{self, Kernel};
 use crate::geom::Grid;
@@ -15,9 +16,10 @@ const MIN_LIMITING_SIDE: usize = 32;
 /// A bright blob.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Blob {
-    /// Its centre, voxel index `[z, y, x]`.
+    /// Centre of the blob, voxel index `[z, y, x]`.
     pub at: [usize; 3],
-    /// Its radius, micrometres: that of the solid ball whose response is largest at this scale.
+    /// Radius of the blob, micrometres: that of the solid ball whose response is largest at the
+    /// blob's scale.
     pub radius: f64,
     /// Scale-normalised response.
     pub response: f32,
@@ -28,7 +30,7 @@ pub(super) struct Blob {
 pub(super) struct Spectrum {
     /// Radii of the scales, micrometres.
     pub radii: Vec<f64>,
-    /// The variance of the response, less that of its noise, per scale.
+    /// The variance of the response minus the variance of the noise, per scale.
     pub signal: Vec<f64>,
     /// The variance of the noise, per scale.
     pub noise: Vec<f64>,

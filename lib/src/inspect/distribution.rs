@@ -56,7 +56,8 @@ impl Distribution {
         self.values.last().map(|v| v.0)
     }
 
-    /// The smallest value that at least `percent` per cent of the finite values do not exceed.
+    /// The smallest value such that at least `percent` per cent of the finite values are less than
+    /// or equal to it.
     pub fn percentile(&self, percent: f64) -> Option<f64> {
         let rank = (percent / 100.0 * self.total as f64).ceil().max(1.0) as u64;
         let mut seen = 0;

@@ -28,7 +28,7 @@ pub use suggest::{Suggestion, suggest, suggest_memory};
 
 use page::{short, size, times};
 
-/// Why something could not be inspected.
+/// The reason why a location could not be inspected.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A volume could not be read.
@@ -46,9 +46,9 @@ pub enum Error {
     /// No parameters can be suggested for the volume.
     #[error("{location}: {message}")]
     Nothing {
-        /// The volume.
+        /// The location of the volume.
         location: String,
-        /// What was found and how to proceed.
+        /// The finding, and a way to proceed.
         message: String,
     },
 }
@@ -82,9 +82,9 @@ pub fn inspect(location: &str, select: &Select) -> Result<Page, Error> {
     }
 }
 
-/// The page of a location that cannot be opened as a volume. It may be a displacement field, which
-/// is an array of vectors, or another program's transform; otherwise the more specific error is
-/// returned.
+/// The page of a location that cannot be opened as a volume. Displacement fields, which are arrays
+/// of vectors, and transforms of other programs have such a page. For any other location, the more
+/// specific of the errors is returned.
 fn other_page(location: &str, no_volume: Error) -> Result<Page, Error> {
     if transforms::open_field(location).is_ok() {
         return transforms::page(location);
@@ -135,7 +135,7 @@ fn kind_of(location: &str) -> DataKind {
     if !is_pipe && volume::is_sections(location) {
         return DataKind::Volume;
     }
-    // no transform has such a name, whatever is in the file
+    // a file with the extension tif, tiff or png is never a transform, whatever its content
     if matches!(volume::other_format(location, &[]), Some(("tif" | "tiff" | "png", _))) {
         return DataKind::Volume;
     }
@@ -183,7 +183,7 @@ fn volume_page(volume: &Volume) -> Result<Page, volume::Error> {
     Ok(page)
 }
 
-/// Adds how the whole array is stored, including all channels and time points.
+/// Adds facts about the storage of the whole array, including all channels and time points.
 fn storage_facts(page: &mut Page, facts: &Value, raw: u64) {
     let words = |value: &Value| -> Vec<String> {
         let word = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);

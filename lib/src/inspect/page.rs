@@ -54,8 +54,8 @@ pub(super) fn times<T: ToString>(values: &[T]) -> String {
     values.iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ")
 }
 
-/// A number with four significant digits, or with all digits before the decimal point if these are
-/// more; without trailing zeros after the point.
+/// A number with four significant digits, or with all digits before the decimal point if there are
+/// more than four. It has no trailing zeros after the point.
 pub(super) fn short(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return value.to_string();

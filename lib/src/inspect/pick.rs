@@ -1,9 +1,9 @@
 //! Choice of the resolution at which a volume is aligned.
 //!
 //! Structures of a few voxels suffice to tell places apart, and finer detail costs time and memory.
-//! Since positions are found to a fraction of a voxel, the coarsest resolution at which structures
-//! have a radius of [`MIN_RADIUS`] voxels is as good as the full one. The resulting transform is
-//! applied to the volumes at their own resolution.
+//! Because positions are found to a fraction of a voxel, the coarsest resolution at which
+//! structures have a radius of [`MIN_RADIUS`] voxels is as good as the full resolution. The
+//! resulting transform is applied to the volumes at their own resolution.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,9 +20,9 @@ use crate::volume::{self, Volume};
 const MAX_VOXELS: usize = 1 << 24;
 /// The smallest radius of structures after downsampling, voxels.
 const MIN_RADIUS: f64 = 4.0;
-/// No axis is made shorter than this many voxels, unless a level or a grid is given.
+/// Downsampling makes no axis shorter than this many voxels if neither a level nor `like` is given.
 const MIN_AXIS: usize = 24;
-/// The second volume may be coarser than the first by up to this factor.
+/// Maximum ratio of the mean spacing of the second volume to that of the first.
 const SAME_RESOLUTION_FACTOR: f64 = 1.2;
 
 /// The requested resolution.
@@ -31,7 +31,8 @@ pub enum RequestedLevel {
     /// Chosen from the volume's content.
     #[default]
     Auto,
-    /// The level of this number; 0 is the volume itself, each further one has half the resolution.
+    /// The level of this number. Level 0 is the volume itself, and each further level has half the
+    /// resolution of the previous one.
     Level(usize),
 }
 
@@ -59,13 +60,13 @@ impl fmt::Display for RequestedLevel {
 /// The chosen resolution.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LevelChoice {
-    /// How many times the resolution is halved.
+    /// Number of times that the resolution is halved.
     pub level: usize,
     /// The grid at this level.
     pub grid: Grid,
     /// The location at which this level is already stored: the volume or a level of its image.
     pub stored: Option<String>,
-    /// Why this level was chosen, for messages and receipts.
+    /// The reason for the choice, for messages and receipts.
     pub reason: String,
 }
 
@@ -77,8 +78,8 @@ impl LevelChoice {
     }
 }
 
-/// Chooses the resolution of a volume. With [`RequestedLevel::Auto`] and `like`, it is the coarsest
-/// level whose mean spacing is at most 1.2 times that of `like`.
+/// Chooses the resolution of a volume. With [`RequestedLevel::Auto`] and `like`, the result is the
+/// coarsest level whose mean spacing is at most 1.2 times that of `like`.
 ///
 /// # Errors
 /// Errors of reading, and [`Error::Nothing`] if the volume is too small for the requested level.
@@ -135,7 +136,7 @@ fn halved_grids(own: &Grid, least: usize) -> Vec<Grid> {
 }
 
 /// Halves the resolution while there are more than [`MAX_VOXELS`] voxels and structures of `radius`
-/// micrometres keep a radius of [`MIN_RADIUS`] voxels; returns how many times.
+/// micrometres keep a radius of [`MIN_RADIUS`] voxels; returns the number of times.
 fn suitable_level(halved_grids: &[Grid], radius: Option<f64>) -> usize {
     let fine = |grid: &Grid| radius.is_none_or(|r| r >= MIN_RADIUS * grid.mean_spacing());
     let pairs = halved_grids.iter().zip(&halved_grids[1..]);
@@ -175,7 +176,8 @@ mod tests {
 
     #[test]
     fn large_volumes_are_reduced_as_long_as_their_structures_are_seen() {
-        // the tutorial's volume is halved once at full resolution, and not at half resolution
+        // from full resolution, the tutorial's volume is halved once; from half resolution, it is
+        // not halved
         let full = of([298, 482, 912], 0.92);
         assert_eq!(suitable_level(&full, Some(10.0)), 1);
         assert_eq!(suitable_level(&full[1..], Some(10.0)), 0);

@@ -1,4 +1,4 @@
-//! A sample of a volume of bounded size: whole tiles, spread evenly.
+//! A sample of bounded size from a volume: whole tiles that are spread evenly.
 
 use super::distribution::Distribution;
 use crate::device::Cost;
@@ -72,7 +72,7 @@ fn tile_shape(chunk: [usize; 3], shape: [usize; 3]) -> [usize; 3] {
 }
 
 /// Chooses at most `most` of the indices below `count`, in ascending order, the same on each run.
-/// They are chosen pseudorandomly: evenly spaced ones could all lie in one column of tiles.
+/// The choice is pseudorandom, because evenly spaced indices could all lie in one column of tiles.
 fn choose(count: usize, most: usize) -> Vec<usize> {
     if count <= most {
         return (0..count).collect();

@@ -17,7 +17,8 @@ use crate::volume::Volume;
 const BLOCK_SIDE: i64 = 128;
 /// Number of blocks that are measured in each volume.
 const BLOCKS: usize = 3;
-/// Number of spots that a block of local affines should hold: about a fifth become inlier matches.
+/// Number of spots that a block of local affines should contain; about a fifth of them become
+/// inlier matches.
 const SPOTS_PER_BLOCK: f64 = 100.0;
 /// The suggested radii are those whose response has at least this fraction of the peak's amplitude.
 const AMPLITUDE_FRACTION: f64 = 0.85;
@@ -25,7 +26,7 @@ const AMPLITUDE_FRACTION: f64 = 0.85;
 /// largest that is worth its cost, which grows with the cube.
 const CONTEXT: [f64; 2] = [6.0, 12.0];
 
-/// Suggested parameters.
+/// Suggested parameters of the programs, each with its reason.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Suggestion {
     items: Vec<SuggestedFlag>,
@@ -76,10 +77,11 @@ impl Suggestion {
 #[derive(Clone, Debug, PartialEq)]
 struct BlobMeasurements {
     grid: Grid,
-    /// The radius of the strongest response, micrometres, between the radii where the amplitude has
-    /// fallen to the fraction [`AMPLITUDE_FRACTION`]: `[lower, peak, upper]`.
+    /// Radii `[lower, peak, upper]`, micrometres: `peak` is the radius of the strongest response,
+    /// and at the others the amplitude has fallen to the fraction [`AMPLITUDE_FRACTION`] of it.
     radii: [f64; 3],
-    /// Number of blobs of such radii per cubic micrometre; for a plane, per square micrometre.
+    /// Number of blobs with radii from `lower` to `upper` per cubic micrometre; for a plane, per
+    /// square micrometre.
     density: f64,
 }
 
@@ -171,7 +173,8 @@ fn summarise(
     let blobs = found.iter().flat_map(|(blobs, _)| blobs);
     let count = blobs.filter(|blob| (radii[0]..=radii[2]).contains(&blob.radius)).count();
     let volume = voxels as f64 * long_axes(&grid).map(|a| grid.spacing[a]).product::<f64>();
-    // the density is never 0, even if the maxima of all blobs have merged
+    // at least one blob is counted, so that the density is not 0 if the maxima of all blobs have
+    // merged
     Some(BlobMeasurements { grid, radii, density: count.max(1) as f64 / volume })
 }
 
@@ -239,9 +242,9 @@ fn propose(fixed: &BlobMeasurements, moving: &BlobMeasurements) -> Suggestion {
     this
 }
 
-/// The block that is a cube in physical space and holds about [`SPOTS_PER_BLOCK`] spots. Its sides
-/// are multiples of 16 voxels from 32 to 512, and no longer than needed to cover the volume. Along
-/// an axis of one voxel, the side is 1.
+/// The size, in voxels, of a block that is a cube in physical space and contains about
+/// [`SPOTS_PER_BLOCK`] spots. Its sides are multiples of 16 voxels from 32 to 512, and no longer
+/// than needed to cover the volume. Along an axis of one voxel, the side is 1.
 fn block_size(grid: &Grid, density: f64) -> [usize; 3] {
     let axes = long_axes(grid).count().max(1);
     let side = (SPOTS_PER_BLOCK / density).powf(1.0 / axes as f64);

@@ -172,7 +172,8 @@ struct PlaneParts {
 }
 
 impl PlaneParts {
-    /// `None` if the map changes z or depends on z, or if it is a pure translation.
+    /// The decomposition of `map`; `None` if the map changes z or depends on z, or if it is a pure
+    /// translation.
     fn of(map: &Affine) -> Option<Self> {
         let [z, y, x] = map.linear();
         let in_plane = z == [1.0, 0.0, 0.0] && y[0] == 0.0 && x[0] == 0.0 && map.offset()[0] == 0.0;

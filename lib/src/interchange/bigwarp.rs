@@ -27,7 +27,7 @@ pub enum LandmarkModel {
 }
 
 impl LandmarkModel {
-    /// Its name in messages.
+    /// The name of the model in messages.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Tps => "thin-plate spline",
@@ -64,10 +64,10 @@ pub(super) fn is_landmarks(text: &str) -> bool {
         && cells[2..].iter().all(|cell| cell.parse::<f64>().is_ok() || cell.ends_with("Infinity"))
 }
 
-/// The map from the fixed to the moving landmarks, or with `swap` the other way.
+/// The map from the fixed to the moving landmarks or, with `swap`, from moving to fixed.
 ///
-/// A spline is computed from fixed to moving, as BigWarp renders. Matrices are fitted from moving
-/// to fixed, as in BigWarp, and then inverted.
+/// As in BigWarp, a spline is computed from fixed to moving, the direction of rendering, and
+/// matrices are fitted from moving to fixed; the matrices are then inverted.
 pub(super) fn read(
     text: &str,
     world: World,
@@ -145,7 +145,7 @@ fn parse(text: &str, world: World) -> Result<Landmarks, String> {
     Ok(landmarks)
 }
 
-/// [`fit`] for points with z = 0; the map leaves z unchanged.
+/// Like [`fit`], but for points with z = 0. The map leaves z unchanged.
 fn in_plane(model: Model, from: &[Point], to: &[Point]) -> Result<Affine, String> {
     let count = from.len() as f64;
     let mean = |points: &[Point]| -> [f64; 2] {
@@ -199,7 +199,7 @@ fn in_plane(model: Model, from: &[Point], to: &[Point]) -> Result<Affine, String
     ]))
 }
 
-/// Formats pairs of fixed and moving points as landmarks; with 2 `axes` as points of a plane.
+/// Formats pairs of fixed and moving points as landmarks; with 2 `axes`, z is left out.
 pub(super) fn write(fixed: &[Point], moving: &[Point], world: World, axes: usize) -> String {
     let mut text = String::new();
     for (i, (fixed, moving)) in fixed.iter().zip(moving).enumerate() {
@@ -230,7 +230,7 @@ mod tests {
         }
     }
 
-    /// Landmarks that follow a map; with 2 `axes` they lie in a plane.
+    /// Landmarks whose moving points are `map` of the fixed points; with 2 `axes`, z is 0.
     fn landmarks(map: &Affine, axes: usize) -> (String, Vec<Point>) {
         let depth = |i: usize| if axes == 3 { (i * i % 7) as f64 } else { 0.0 };
         let fixed: Vec<Point> =

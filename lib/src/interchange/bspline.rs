@@ -6,8 +6,8 @@ use super::world::{Placement, World};
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Affine, Point};
 
-/// A displacement `sum c_k B(i - k)` where the grid covers the whole support, 0 elsewhere, as in
-/// ITK.
+/// The displacement `sum c_k B(i - k)` at index `i`, with coefficients `c_k` and the B-spline `B`.
+/// As in ITK, it is 0 where the control points do not cover the whole support of `B`.
 pub(super) struct BSpline {
     /// Maps positions to fractional indices of coefficients.
     to_index: Affine,
@@ -21,8 +21,9 @@ pub(super) struct BSpline {
 }
 
 impl BSpline {
-    /// Creates the spline with control points at `placement` and the coefficients `numbers`: all x
-    /// components, with x varying fastest, then those of y and z; with 2 `axes`, only x and y.
+    /// Creates the spline with control points at `placement` and the coefficients `numbers`: the x
+    /// components of all control points (x varies fastest), then the y components, then the z
+    /// components; with 2 `axes`, there are no z components.
     pub(super) fn new(
         placement: &Placement,
         world: World,
@@ -66,8 +67,8 @@ impl BSpline {
         Self { close: 1e-5, ..self }
     }
 
-    /// The first coefficient along an axis that contributes at `index`, and the weights from it on;
-    /// `None` if the support is not completely inside the grid.
+    /// The position along an axis of the first coefficient that contributes at `index`, and the
+    /// weights of this and the next coefficients; `None` if the support exceeds the coefficients.
     fn weights(&self, index: f64, size: usize) -> Option<(usize, [f64; 4])> {
         let order = self.order;
         if size == 1 {

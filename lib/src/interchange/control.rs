@@ -9,11 +9,12 @@ use super::world::{Placement, World};
 /// A grid of control points with more numbers than this is refused.
 const MAX_NUMBERS: usize = 6 << 20;
 
-/// The spline with its control points at `placement`, mapped to the positions in `payload`, both in
-/// `world`. All x components come first, then y, then z.
+/// The spline whose control points lie at `placement` and whose coefficients are the positions in
+/// `payload`, both in the coordinates `world`. In `payload`, all x components come first, then y,
+/// then z.
 ///
-/// A spline whose coefficients are the control points' own positions is the identity, so the
-/// coefficients of the displacement are the differences to these.
+/// If the coefficients are the positions of the control points, the spline is the identity. The
+/// coefficients of the displacement are therefore `payload` minus the control point positions.
 pub(super) fn spline(
     placement: &Placement,
     world: World,
@@ -30,7 +31,7 @@ pub(super) fn spline(
             *value -= placement.origin[c] + steps.sum::<f64>();
         }
     }
-    // the image's first voxel lies at the border of the support, but only to single precision
+    // the image's first voxel lies at the border of the valid region, up to single precision
     Ok(BSpline::new(placement, world, 3, components, &numbers)?.in_single_precision())
 }
 

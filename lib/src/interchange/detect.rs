@@ -117,7 +117,7 @@ pub(super) fn source_of(location: &str) -> Result<SourceFormat, Error> {
         return Ok(SourceFormat::Ants);
     }
     if start.starts_with(b"\x93NUMPY") {
-        // an array without vectors counts as a volume, even if it is damaged
+        // a file that cannot be opened as vectors counts as a volume, even if it is damaged
         let is_field = VectorArray::open(location, None, false).is_ok();
         return if is_field { Err(array(location)) } else { native_format(location) };
     }
@@ -139,7 +139,8 @@ pub(super) fn source_of(location: &str) -> Result<SourceFormat, Error> {
             _ => SourceFormat::Json,
         });
     }
-    // greedy's text differs from BigStream's in its name only, but BigStream has no 3x3 matrices
+    // 4x4 text matrices of greedy and BigStream differ in the file name only; BigStream has no 3x3
+    // matrices
     let rows = matrices::rows_of(text).map(|rows| rows.len());
     let named = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("mat"));
     if rows == Some(3) || (rows == Some(4) && named) {
@@ -168,7 +169,7 @@ pub(super) fn is_transform(location: &str) -> bool {
                 .is_ok_and(|start| !images.iter().any(|magic| start.starts_with(magic)))
 }
 
-/// The native format at `location`; an error if it is none.
+/// The native format at `location`; an error if there is no native transform.
 fn native_format(location: &str) -> Result<SourceFormat, Error> {
     Ok(match transform::kind_of(location)? {
         TransformKind::Document => SourceFormat::Json,

@@ -114,7 +114,7 @@ impl Attributes {
     }
 }
 
-/// The linear part and the offset of a matrix whose rows end with the offset; x first.
+/// The linear part and the offset of a matrix whose rows x, y, z each end with the offset.
 fn matrix(rows: &[f64], axes: usize) -> ([[f64; 3]; 3], [f64; 3]) {
     let cell = |r: usize, c: usize| rows[r * (axes + 1) + c];
     let linear = std::array::from_fn(|r| {
@@ -206,7 +206,7 @@ pub(super) fn pieces(
     }
     let stated = if reading.unit.is_none() { attributes.micrometres.clone()? } else { None };
     let um = stated.unwrap_or_else(|| reading.unit.unwrap_or(Unit::Um).micrometres());
-    // convert from x, y, z
+    // converts x, y, z in the unit of the file to z, y, x in micrometres
     let turned = |[x, y, z]: Point| [z * um, y * um, x * um];
     let spacing = reading
         .spacing
@@ -289,7 +289,9 @@ mod tests {
         assert_eq!(first, [[1.5e-3, 1e-3, 0.5e-3]]);
         assert_eq!(map.offset(), [30.0, 20.0, 10.0].map(|v| v * 1e-3));
         // an inverse field is applied after its matrix, and must be requested explicitly
-        assert!(read(INVERSE, &value, false).err().unwrap().to_string().contains("named as an inverse"));
+        assert!(
+            read(INVERSE, &value, false).err().unwrap().to_string().contains("named as an inverse")
+        );
         let found = read(INVERSE, &value, true).unwrap();
         assert!(matches!(found.as_slice(), [MapStep::Affine(_), MapStep::ForeignField(_)]));
         let same = json!({"spacing": [1, 1, 1], "affine": [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0]});

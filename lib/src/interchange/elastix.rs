@@ -148,8 +148,8 @@ fn in_file(message: &str, file: &Path) -> String {
     }
 }
 
-/// Finds a file that another refers to: at the path as written, or next to the other file, since
-/// results are often moved.
+/// Finds the file `initial`, to which the file `path` refers: at the path as written or, because
+/// results are often moved, in the folder of `path`.
 fn find(path: &Path, initial: &str) -> Result<PathBuf, ReadError> {
     let in_same_folder = |name: &Path| path.with_file_name("").join(name);
     let written = Path::new(initial);
@@ -335,10 +335,10 @@ fn add(before: Vec<MapStep>, own: Vec<MapStep>) -> Result<MapStep, String> {
 }
 
 /// Formats a matrix as a parameter file for transformix, which resamples onto the fixed image's
-/// grid `onto`; the file has two axes if that is a plane.
+/// grid `onto`; the file has two axes if `onto` is a plane.
 ///
 /// # Errors
-/// A message if the matrix maps points out of that plane.
+/// A message if `onto` is a plane and the matrix maps points out of it.
 pub(super) fn write(map: &Affine, world: World, onto: &Grid) -> Result<String, String> {
     let axes = if onto.planar { 2 } else { 3 };
     let [into, down, across] = map.rows();

@@ -19,7 +19,7 @@ use crate::volume::FieldFile;
 /// Number of points of a landmark file along each axis.
 const LANDMARKS: usize = 4;
 
-/// One call of [`super::transform`].
+/// The arguments of one call of [`super::transform`].
 struct Export<'a> {
     source: &'a str,
     destination: &'a str,
@@ -62,8 +62,8 @@ pub(super) fn transform(
     }
     let imported = reading::read(source, reading)?;
     job.identity = job.identity.with("read as", &imported.taken_as);
-    // an existing field is refused when it is created, because all processes of a run write the
-    // same one
+    // an existing field is refused later, by `FieldOutput::begin`, which accepts a field that
+    // another process of the same run has created
     if target != TargetFormat::Field {
         ctx.refuse_existing(Path::new(destination))?;
     }
@@ -114,7 +114,7 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// Refuses standard output for a chain that has fields: they are stored next to the document.
+    /// Refuses standard output for a chain with fields, which are stored next to the document.
     fn refuse_stream(&self) -> Result<(), Error> {
         if files::is_stream(self.destination) {
             return Err(self.unfit(
@@ -257,7 +257,7 @@ impl Export<'_> {
         Ok(stages)
     }
 
-    /// Writes one native field.
+    /// Writes the whole map as one native field.
     fn write_field(&self, pieces: Vec<MapStep>) -> Result<(), Error> {
         self.one_field(pieces, self.destination)?;
         if !self.ctx.plan_only && self.ctx.gathers() {
@@ -266,8 +266,8 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// Writes the whole map as one field at `location`: on its own samples if it is a single field,
-    /// else sampled.
+    /// Writes the whole map as one field at `location`. A single field keeps its own samples if no
+    /// grid is given; any other map is sampled on the grid.
     fn one_field(&self, mut pieces: Vec<MapStep>, location: &str) -> Result<(), Error> {
         pieces.retain(|piece| !matches!(piece, MapStep::Affine(map) if *map == Affine::IDENTITY));
         match (pieces.as_mut_slice(), self.onto) {

@@ -19,13 +19,13 @@ use crate::{files, store};
 /// Edge length of a chunk, vectors.
 const CHUNK: usize = 64;
 
-/// Bytes of planes held while a file of another format is written; at least one plane is held.
+/// Maximum size of a slab of planes, bytes; a slab of a single plane can be larger.
 const SLAB: usize = 8 << 20;
 
 /// Writes a native field at `location`, block by block.
 ///
-/// `identity` contains the interpretation of the source and the request; the field itself is added
-/// to it.
+/// `identity` contains the interpretation of the source and the request; this function adds the
+/// fingerprint and the grid of the field.
 ///
 /// # Errors
 /// [`Error`]; in particular [`Error::Unknown`] if every vector is NaN.

@@ -40,7 +40,7 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// The options for reading, with the grid for sampling and the flags of volumes.
+    /// The options for reading: these flags, the spacing and origin of `select`, and `onto`.
     pub fn reading(&self, select: &Select, onto: Option<Grid>) -> Reading {
         Reading {
             from: self.from,

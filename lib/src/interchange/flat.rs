@@ -33,7 +33,7 @@ pub(super) struct FlatHeader {
     pub(super) offset: u64,
     /// The encoding, and the byte offset at which encoded data begin.
     pub(super) packing: Option<(Packing, u64)>,
-    /// Micrometres per unit of length, if stated; an error message if it is not a unit of length.
+    /// Micrometres per unit of length, if stated; an error message if the unit is not known.
     pub(super) micrometres: Result<Option<f64>, String>,
     /// Assumptions and unknown fields, for warnings.
     pub(super) notes: Vec<String>,
@@ -62,7 +62,7 @@ impl FlatHeader {
     }
 }
 
-/// Passes the lines of a header to `more` until it returns false; returns the offset of the
+/// Passes the lines of a header to `more` until `more` returns false; returns the offset of the
 /// header's end. Bytes that are not UTF-8 are allowed.
 pub(super) fn lines(
     path: &Path,
@@ -103,7 +103,7 @@ pub(super) fn parse_positive(word: &str) -> Result<usize, String> {
     }
 }
 
-/// Micrometres per unit of length, by its name or symbol.
+/// Micrometres per unit of length with this name or symbol; `None` if the name is not known.
 pub(super) fn unit(name: &str) -> Option<f64> {
     Some(match name {
         "mm" | "millimeter" | "millimetre" | "millimeters" => 1e3,

@@ -108,7 +108,7 @@ fn elastix_takes_points_where_transformix_takes_them_to_its_last_digit() {
     for name in ["elastix_0", "elastix_1", "elastix_2", "elastix_3", "elastix_add"] {
         let (file, to) = (format!("{name}.txt"), format!("{name}.csv"));
         let off = worst(&file, "elastix_points.csv", &to, &Reading::default());
-        assert!(off < 0.6e-3, "{name}: {off} um"); // printed as six decimals of a mm
+        assert!(off < 0.6e-3, "{name}: {off} um"); // transformix prints six decimals, in mm
     }
 }
 
@@ -189,7 +189,7 @@ fn a_similarity_of_bigwarp_goes_the_way_that_bigwarp_says() {
     let folder = tempfile::tempdir().unwrap();
     let mut p = [[135.0, 113.785_714, 78.047_619]]; // the first moving landmark
     map_steps::map_points(&stages(&path, &reading, folder.path()), &mut p).unwrap();
-    let theirs = [133.0, 113.1, 13.1]; // 0.998 x 78.05 + ... - 64.66 and so on
+    let theirs = [133.0, 113.1, 13.1]; // x: 0.998 * 78.05 + ... - 64.66, from the project file
     assert!((0..3).all(|a| (p[0][a] - theirs[a]).abs() < 6.0), "{p:?}");
 }
 
@@ -205,7 +205,7 @@ fn the_matrices_of_greedys_phantoms_are_rotations_in_millimetres() {
         let parts = map.decompose();
         assert!(parts.scales.iter().all(|s| (s - 1.0).abs() < 1e-4), "{file}: {parts:?}");
         assert_eq!(imported.taken_as["frame"], "RAS");
-        // offsets are tens of millimetres
+        // offsets of tens of millimetres are more than 2000 um
         assert!(map.offset().iter().any(|v| v.abs() > 2000.0), "{file}");
     }
 }
@@ -233,7 +233,7 @@ fn a_sampled_spline_is_exact_at_the_nodes_of_its_grid() {
             .zip(&want)
             .flat_map(|(p, q)| (0..3).map(move |a| (p[a] - q[a]).abs()))
             .fold(0.0, f64::max);
-        assert!(off < 1e-5, "{file}: {off}"); // single precision of some tens of micrometres
+        assert!(off < 1e-5, "{file}: {off}"); // tens of micrometres in single precision
     }
 }
 

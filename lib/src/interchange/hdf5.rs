@@ -1,4 +1,4 @@
-//! HDF5: ITK transforms (`HDF5TransformIO`: one group for each under `TransformGroup`) and
+//! HDF5: ITK transforms (`HDF5TransformIO`: a group for each, in `TransformGroup`) and
 //! displacement fields of BigWarp and template-building.
 
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub(super) enum Hdf5Content {
 
 /// A transform as ITK stores it.
 pub(super) struct TransformRecord {
-    /// Its class, such as `AffineTransform_double_3_3`.
+    /// The class of the transform, such as `AffineTransform_double_3_3`.
     pub(super) name: String,
     pub(super) fixed: Vec<f64>,
     pub(super) parameters: Parameters,
@@ -74,7 +74,7 @@ fn unread(error: hdf5_reader::error::Error) -> ReadError {
 
 fn open(path: &Path) -> Result<Hdf5File, ReadError> {
     let length = std::fs::metadata(path).map_err(ReadError::io)?.len();
-    // deflate expands a byte to at most 1032
+    // deflate expands one byte to at most 1032 bytes
     let most = usize::try_from(length.saturating_mul(1032)).unwrap_or(usize::MAX);
     let options = OpenOptions::default()
         .with_chunk_cache_bytes(16 << 20)
@@ -96,7 +96,7 @@ pub(super) fn content(path: &Path) -> Result<Hdf5Content, ReadError> {
     Ok(Hdf5Content::Arrays(found))
 }
 
-/// Collects the paths of all arrays, at most a hundred.
+/// Collects the paths of the arrays in `group` and in `depth` levels of groups below, at most 100.
 fn list(
     group: &hdf5_reader::group::Group,
     prefix: &str,
@@ -195,8 +195,8 @@ fn record(
 }
 
 impl Vectors {
-    /// Opens the array `name`, whose first or last dimension is the components, with its
-    /// attributes.
+    /// Opens the array `name`, whose first or last dimension holds the components of the vectors,
+    /// and reads its attributes.
     pub(super) fn open(path: &Path, name: &str) -> Result<(Self, Map<String, Value>), ReadError> {
         let dataset = open(path)?.dataset(name).map_err(unread)?;
         let rank = dataset.shape().len();
@@ -204,7 +204,7 @@ impl Vectors {
             dataset.shape().iter().map(|n| usize::try_from(*n).ok()).collect();
         let lengths = lengths.unwrap_or_default();
         let count = rank.saturating_sub(1);
-        // if both dimensions fit, n5-imglib2 takes the slowest one
+        // if the first and the last dimension fit, the first one is taken, as in n5-imglib2
         let order = match lengths.as_slice() {
             [first, ..] if matches!(rank, 3 | 4) && *first == count => VectorOrder::First,
             [.., last] if matches!(rank, 3 | 4) && *last == count => VectorOrder::Last,
@@ -298,8 +298,8 @@ impl Vectors {
     }
 }
 
-/// Distributes numbers to vectors; with `planar` all first components come first, else the
-/// components of each vector are adjacent.
+/// Distributes numbers to vectors. With `planar`, the first components of all vectors come first;
+/// otherwise the components of each vector are adjacent.
 fn spread(values: &[f64], vectors: &mut [[f64; 3]], components: usize, planar: bool) {
     let count = vectors.len();
     for (i, vector) in vectors.iter_mut().enumerate() {

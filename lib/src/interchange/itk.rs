@@ -22,7 +22,7 @@ pub(super) const MAGIC: &[u8] = b"#Insight Transform File";
 /// A transform as stored in a file.
 #[derive(Default)]
 struct TransformRecord {
-    /// Its class, such as `AffineTransform_double_3_3`.
+    /// The class of the transform, such as `AffineTransform_double_3_3`.
     name: String,
     parameters: Vec<f64>,
     fixed: Vec<f64>,
@@ -185,8 +185,8 @@ fn piece(mut record: TransformRecord, world: World) -> Result<MapStep, ReadError
             return Ok(MapStep::ForeignField(Box::new(field)));
         }
         "CompositeTransform" => return Err("a composite within another cannot be read".into()),
-        // Slicer (vtkITKTransformConverter) gives these names to transforms towards the parent,
-        // whose inverse would have to be computed
+        // Slicer (vtkITKTransformConverter) gives these names to transforms to the parent, which
+        // map moving points to fixed ones; their inverse would have to be computed
         "InverseBSplineTransform"
         | "InverseDisplacementFieldTransform"
         | "InverseThinPlateSplineKernelTransform" => {
@@ -205,7 +205,7 @@ fn piece(mut record: TransformRecord, world: World) -> Result<MapStep, ReadError
     Ok(MapStep::Affine(map))
 }
 
-/// Reads a grid from fixed parameters: size, origin, spacing, and direction by rows; x first.
+/// Reads a grid from fixed parameters: size, origin and spacing along x, y, z; direction by rows.
 fn grid(fixed: &[f64], axes: usize) -> Result<Placement, String> {
     if fixed.len() != axes * (3 + axes) {
         return Err(format!(

@@ -1,4 +1,4 @@
-//! The parts of another program's transform, before they are written in a native format.
+//! The steps into which a transform is read, before they are written in the target format.
 
 use std::fs;
 use std::io::{self, Read, Seek};
@@ -17,7 +17,7 @@ use crate::transform::Step;
 use crate::volume::{self, FlatVectors, VectorArray, Voxel};
 use crate::with_voxel;
 
-/// A field with more samples than this has a damaged header.
+/// Maximum number of samples of a field; a header with more is taken as damaged.
 const MAX_SAMPLES: usize = 1 << 44;
 
 /// A smooth map that is defined everywhere, such as a spline.
@@ -25,10 +25,10 @@ pub(super) trait SmoothMap: Send + Sync {
     /// Maps `p`, `[z, y, x]` micrometres.
     fn apply(&self, p: Point) -> Point;
 
-    /// Adds all its numbers to a fingerprint.
+    /// Adds all parameters of the map to a fingerprint.
     fn add_to(&self, fingerprint: &mut Fingerprint);
 
-    /// Its affine part, which extrapolates it outside a sampled field.
+    /// The affine part of the map, which extrapolates outside the grid of a sampled field.
     fn affine(&self) -> Affine {
         Affine::IDENTITY
     }
@@ -70,7 +70,7 @@ pub(super) enum VectorMeaning {
 }
 
 impl VectorMeaning {
-    /// Its name, in the plural.
+    /// The name of the meaning, in the plural.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Displacements => "displacements",
@@ -81,14 +81,14 @@ impl VectorMeaning {
 
 /// A vector field of another program.
 pub(super) struct ForeignField {
-    /// The grid of its samples, in its own frame.
+    /// The grid of the samples, in the field's own frame.
     grid: Grid,
-    /// The affine from that frame to voxloom's coordinates; `None` if both are the same.
+    /// The affine from the field's own frame to voxloom's coordinates; `None` if they are the same.
     frame: Option<Affine>,
-    /// The matrix from a stored vector to the frame of the samples.
+    /// The matrix that takes a stored vector to `[z, y, x]` micrometres in the field's own frame.
     turn: [[f64; 3]; 3],
-    /// The translation added after `turn`: for positions, that of the inverse of `frame`; for
-    /// displacements 0.
+    /// The translation added after `turn`: for positions, the translation of the inverse of
+    /// `frame`; for displacements, 0.
     shift: Point,
     holds: VectorMeaning,
     payload: Payload,
@@ -124,8 +124,8 @@ impl ForeignField {
         Self { grid, frame, turn, shift, holds, payload, content: OnceLock::new() }.checked()
     }
 
-    /// A field on an axis-aligned grid of our frame; `turn` maps a stored vector to `[z, y, x]`
-    /// micrometres.
+    /// Creates a field on a grid that is aligned with voxloom's axes. `turn` takes a stored vector
+    /// to `[z, y, x]` micrometres.
     pub(super) fn on_grid(
         grid: Grid,
         turn: [[f64; 3]; 3],
@@ -157,7 +157,7 @@ impl ForeignField {
         self.turn = self.turn.map(|row| row.map(|v| v * slope));
     }
 
-    /// The grid of its samples, in its own frame.
+    /// The grid of the samples, in the field's own frame.
     pub(super) fn own_grid(&self) -> &Grid {
         &self.grid
     }
@@ -167,12 +167,12 @@ impl ForeignField {
         self.holds
     }
 
-    /// Whether its grid is axis-aligned in our frame, so that the field is a single step.
+    /// Whether the grid is aligned with voxloom's axes, so that the field is a single step.
     pub(super) fn is_straight(&self) -> bool {
         self.frame.is_none()
     }
 
-    /// The steps that are equivalent to it, given that its vectors are stored at `location`.
+    /// The native steps that are equivalent to the field, if `location` stores its vectors.
     pub(super) fn steps(&self, location: &str) -> Vec<Step> {
         let field = Step::Field(location.to_owned());
         match self.frame.as_ref().map(|frame| (frame, frame.inverse())) {
@@ -185,7 +185,7 @@ impl ForeignField {
     /// Computes the fingerprint of the stored data. Then decodes the vectors, if they are encoded,
     /// into a file in `scratch`, from which any box can be read; this fails if data are missing.
     pub(super) fn prepare(&mut self, scratch: &Path) -> Result<(), Error> {
-        // fingerprint the original file, since the decoded one is temporary
+        // fingerprint the original file, because the decoded one is temporary
         self.content()?;
         if let Payload::Packed { file, from, packing, flat } = &self.payload {
             fs::create_dir_all(scratch).map_err(refused("create", scratch))?;
@@ -363,7 +363,7 @@ pub(super) enum EvaluableStep {
     Smooth(Arc<dyn SmoothMap>),
 }
 
-/// Maps points through all stages exactly.
+/// Maps points through all stages in order, without sampling them on a grid.
 pub(super) fn map_points(
     stages: &[EvaluableStep],
     points: &mut [Point],
@@ -398,7 +398,8 @@ pub(super) fn affine_part(stages: &[EvaluableStep]) -> Affine {
     })
 }
 
-/// Stages sampled on a grid, such that `p -> last(p + u(p))` is exact at the grid's nodes.
+/// Stages sampled on a grid as a field `u`, such that `p -> last(p + u(p))` is exact at the grid's
+/// nodes.
 pub(super) struct SampledSteps {
     pub(super) stages: Vec<EvaluableStep>,
     pub(super) grid: Grid,

@@ -1,7 +1,7 @@
 //! MATLAB level 4 files, in which ITK writes transforms: a sequence of named matrices of numbers
 //! (MAT-File Format, chapter 1, "Level 4 MAT-files").
 
-/// A named matrix with its numbers in column order.
+/// A named matrix with its numbers in the order of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Variable {
     pub(super) name: String,

@@ -1,5 +1,5 @@
-//! Text matrices of greedy (RAS, 4x4 or 3x3). They look like BigStream's and are distinguished by
-//! an option or by the name `*.mat`.
+//! Text matrices of greedy (RAS, 4x4 or 3x3). The 4x4 ones look like BigStream's and are
+//! distinguished by an option or by the name `*.mat`.
 
 use std::fmt::Write as _;
 
@@ -66,7 +66,7 @@ mod tests {
     fn a_matrix_of_greedy_is_read_mirrored_and_written_back() {
         let text = "0.9 -0.2 0.1 -21\n0.2 0.95 0 19.75\n-0.1 0.05 1 2.5\n0 0 0 1\n";
         let map = read_greedy(text, RAS).unwrap();
-        // x_ras -> 0.9 x - 0.2 y + 0.1 z - 21 in millimetres, and x_ras is minus our x
+        // x_ras -> 0.9 x - 0.2 y + 0.1 z - 21 in millimetres, and x_ras is minus x in LPS
         let [_, _, x] = map.apply([3000.0, -2000.0, -1000.0]);
         assert!((x - 1e3 * (21.0 - (0.9 - 0.4 + 0.3))).abs() < 1e-9);
         assert_eq!(write_greedy(&map, RAS), text);

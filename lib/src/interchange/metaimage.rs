@@ -16,8 +16,8 @@ use super::world::{AnatomicalFrame, Placement};
 use crate::quote::{self, shorten};
 use crate::volume::{ByteOrder, Dtype};
 
-/// Known keys that are not reported as unknown; most of them have no effect on positions and
-/// values.
+/// Keys that are not reported as unknown. Some are read, such as `headersize`; the others have no
+/// effect on positions and values.
 const IGNORED_KEYS: [&str; 25] = [
     "acquisitiondate",
     "anatomicalorientation",
@@ -173,7 +173,7 @@ fn dtype(name: &str) -> Result<Dtype, String> {
     })
 }
 
-/// Refuses an intensity slope or offset, since vectors must be stored unscaled.
+/// Refuses an intensity slope or offset, because vectors must be stored unscaled.
 fn check_values(fields: &HeaderFields) -> Result<(), String> {
     for (key, plain) in
         [("elementtointensityfunctionslope", 1.0), ("elementtointensityfunctionoffset", 0.0)]

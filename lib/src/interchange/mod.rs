@@ -52,7 +52,7 @@ pub use summary::{StepSummary, TransformSummary, is_foreign, summarise};
 pub use target::TargetFormat;
 pub use world::{AnatomicalFrame, Unit};
 
-/// Why something could not be converted.
+/// Why a transform could not be read, converted or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A volume could not be read or written.
@@ -91,7 +91,7 @@ pub enum Error {
     Unfit {
         /// The source, or the output if its format cannot hold the result.
         location: String,
-        /// What it is, what was wanted and how to proceed.
+        /// What was found, what was wanted and how to proceed.
         message: String,
         /// The cause, if reading the source failed.
         #[source]
@@ -112,7 +112,7 @@ pub fn parse_axes(text: &str) -> Result<AxisOrder, String> {
 }
 
 /// The target format that the name `output` implies for the volume or transform at `source`. `from`
-/// is the format of the source, if the user states one; it marks the source as a transform.
+/// is the format of the source, if the user states it; the source is then taken as a transform.
 ///
 /// # Errors
 /// [`blocks::Error::Usage`] with the possible formats if the name does not determine one.
@@ -149,14 +149,14 @@ pub fn target_of(
     Err(blocks::Error::Usage(message).into())
 }
 
-/// Reads the transform at `source`, a native one or one of another program, and writes it to
+/// Reads the transform at `source`, which is native or of another program, and writes it to
 /// `destination` as `target`. Lengths are written in `to_unit` if the target allows a choice.
 ///
 /// The interpretation of the source (direction, axes, LPS or RAS, unit) is logged and recorded in
-/// the receipt. Splines can be written as fields only if `reading` has a grid. Then every target
-/// that holds fields gets the whole map sampled on this grid, as one displacement field that is
-/// exact at the voxels of the grid; in JSON and OME-NGFF a matrix follows that extrapolates outside
-/// it. Targets for a single matrix and for landmarks are computed without sampling.
+/// the receipt. Splines can be written as fields only if `reading.onto` is a grid. With a grid, the
+/// whole map is sampled on it for every target that holds fields: the result is one displacement
+/// field that is exact at the voxels of the grid. In JSON and OME-NGFF, a matrix follows the field
+/// and extrapolates outside the grid. A single matrix and landmarks are computed without sampling.
 ///
 /// # Errors
 /// [`Error`] if the source cannot be read, does not fit the flags, or cannot be expressed in the

@@ -139,7 +139,7 @@ fn turn(angle: f64, scale: f64) -> Linear {
     [[cos * scale, -sin * scale, 0.0], [sin * scale, cos * scale, 0.0], [0.0, 0.0, 1.0]]
 }
 
-/// `Rz Rx Ry`, or `Rz Ry Rx` if `zyx`.
+/// The rotation by the angles `p` (radians): `Rz Rx Ry`, or `Rz Ry Rx` if `zyx`.
 fn euler(p: &[f64], zyx: bool) -> Linear {
     let [(sx, cx), (sy, cy), (sz, cz)] = [p[0], p[1], p[2]].map(f64::sin_cos);
     let x = [[1.0, 0.0, 0.0], [0.0, cx, -sx], [0.0, sx, cx]];

@@ -17,13 +17,13 @@ mod write;
 use axes::{Axes, Systems};
 pub(super) use write::{field_path, write};
 
-/// Options that are not in the metadata.
+/// Which transformation to read, and how.
 pub(super) struct NgffRequest<'a> {
     /// The name of the transformation, if there are several.
     pub(super) name: Option<&'a str>,
     /// Micrometres per unit, overriding the unit of the axes.
     pub(super) micrometres: Option<f64>,
-    /// The map from output to input is wanted.
+    /// Whether the map from output to input is wanted.
     pub(super) invert: bool,
 }
 
@@ -164,7 +164,7 @@ struct NgffReader<'a> {
 }
 
 impl NgffReader<'_> {
-    /// Appends the map of `object`, or its inverse, to `pieces`.
+    /// Appends the map of `object` or, with `inverse`, the inverse of this map to `pieces`.
     fn transformation(
         &self,
         object: &Map<String, Value>,

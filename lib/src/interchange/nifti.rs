@@ -140,7 +140,7 @@ fn version(start: &[u8]) -> Option<(u8, ByteOrder)> {
     None
 }
 
-/// The first `count` bytes of a file, decompressed if it is gzip; and whether it is.
+/// The first `count` bytes of a file, decompressed if it is gzip; and whether the file is gzip.
 pub(super) fn start_of(path: &Path, count: u64) -> std::io::Result<(Vec<u8>, bool)> {
     let mut start = Vec::new();
     File::open(path)?.take(count).read_to_end(&mut start)?;
@@ -154,7 +154,7 @@ pub(super) fn start_of(path: &Path, count: u64) -> std::io::Result<(Vec<u8>, boo
             let message = "it is gzip that is cut off; copy it again";
             Err(std::io::Error::new(error.kind(), message))
         }
-        // other errors are ignored: the caller will not find a valid header in the data
+        // another error is ignored; without a valid header, the caller refuses the file
         _ => Ok((inside, true)),
     }
 }
@@ -241,8 +241,8 @@ fn head(f: &RawHeader, order: ByteOrder, gzip: bool) -> Result<NiftiHeader, Stri
     })
 }
 
-/// Samples along z, y, x, and the number of components: dimension 5, or dimension 4 for writers
-/// that omit the time dimension.
+/// The number of samples along z, y, x, and the number of components: dimension 5, or dimension 4
+/// for writers that omit the time dimension.
 fn shape(f: &RawHeader) -> Result<([usize; 3], usize), String> {
     let rank = f.dims[0];
     if !(1..=7).contains(&rank) {
@@ -342,8 +342,8 @@ fn qform(f: &RawHeader, shape: [usize; 3]) -> Placement {
     Placement::new(shape, spacing, origin, &turn)
 }
 
-/// The largest distance between corresponding corners of two placements, in units of the first
-/// one's smallest step.
+/// The largest distance between corresponding corners of two placements, in units of the smallest
+/// step of `one`.
 fn max_distance(one: &Placement, other: &Placement) -> f64 {
     let length = |v: [f64; 3]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
     let step = one.steps.map(length).into_iter().fold(f64::INFINITY, f64::min);

@@ -160,7 +160,7 @@ fn check_direction(fields: &HeaderFields) -> Result<(), String> {
     }
 }
 
-/// Assumptions about what the header does not state, and unknown fields.
+/// Warnings about unknown fields, and about values that the header lacks and that are assumed.
 fn notes(fields: &HeaderFields) -> Vec<String> {
     let mut notes = Vec::new();
     let unknown: Vec<&str> = fields
@@ -220,8 +220,8 @@ fn vector_axis(fields: &HeaderFields, sizes: &[usize]) -> Result<usize, String> 
     }
 }
 
-/// The file that contains the elements, this one or another next to it, and the offset at which
-/// they may begin.
+/// The file that contains the elements, which is `path` or a file next to it, and the offset from
+/// which `line skip` and `byte skip` count.
 fn data_file(path: &Path, fields: &HeaderFields, end: u64) -> Result<(PathBuf, u64), ReadError> {
     let Some(name) = fields.get("datafile") else { return Ok((path.to_owned(), end)) };
     if name.starts_with("LIST") || name.contains('%') {
@@ -264,7 +264,7 @@ fn data(
     };
     let length = std::fs::metadata(file).map_err(ReadError::io)?.len();
     match (number("byteskip")?, packing) {
-        // in compressed data, bytes are skipped after decompression
+        // in compressed data, `byte skip` counts decompressed bytes
         (0.., Some(Packing::Gzip | Packing::Bzip2)) | (0, Some(_)) => {
             Ok((number("byteskip")? as u64, packing.map(|packing| (packing, begin))))
         }

@@ -18,27 +18,27 @@ mod fields;
 /// What the user specifies in addition to the file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
-    /// The format, if it is not to be detected by content.
+    /// The format; `None` to detect it by content.
     pub from: Option<SourceFormat>,
     /// The axis order of BigStream's text matrices and arrays.
     pub axes: Option<AxisOrder>,
-    /// The transform maps moving points to fixed ones, so it is inverted.
+    /// Whether the transform maps moving points to fixed points and must be inverted.
     pub invert: bool,
-    /// The unit of its lengths.
+    /// The unit of lengths in the file.
     pub unit: Option<Unit>,
-    /// The frame of its positions and vectors, LPS or RAS.
+    /// The frame of the positions and vectors in the file, LPS or RAS.
     pub frame: Option<AnatomicalFrame>,
     /// The model that is fitted to landmarks.
     pub fit: Option<LandmarkModel>,
-    /// The name of one of several transformations.
+    /// The name of the transformation or array to read, if the file contains several.
     pub name: Option<String>,
-    /// Spacing of a field's samples, `[z, y, x]` micrometres, instead of the stated one.
+    /// Spacing of a field's samples, `[z, y, x]` micrometres; replaces the one stated in the file.
     pub spacing: Option<Point>,
-    /// Position of a field's first sample, `[z, y, x]` micrometres, instead of the stated one.
+    /// Position of a field's first sample, `[z, y, x]` micrometres; replaces the stated position.
     pub origin: Option<Point>,
     /// The grid on which the transform is sampled.
     pub onto: Option<Grid>,
-    /// The transform is only inspected: how it is interpreted is not logged.
+    /// Whether the transform is only inspected; its interpretation is then not logged.
     pub is_summary: bool,
 }
 
@@ -88,7 +88,7 @@ pub(super) fn read(location: &str, reading: &Reading) -> Result<Imported, Error>
         }
         _ => read_matrices(location, source, reading)?,
     };
-    // the readers of these two formats have inverted the map already
+    // the readers of BigWarp landmarks and OME-NGFF have inverted the map already
     if reading.invert && !matches!(source, SourceFormat::Bigwarp | SourceFormat::Ngff) {
         pieces = inverse(pieces).map_err(unfit)?;
     }
@@ -147,8 +147,8 @@ pub(super) fn warn(location: &str, notes: &[String]) {
     }
 }
 
-/// Logs how the file was interpreted, and returns it for the receipt. `turns` says whether --invert
-/// is possible.
+/// Logs how the file was interpreted, and returns the interpretation for the receipt. `turns` says
+/// whether the transform can be read with `--invert`.
 fn record_convention(
     location: &str,
     convention: &Convention,

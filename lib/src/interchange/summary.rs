@@ -11,9 +11,9 @@ use crate::transform::{self, Direction};
 
 /// A transform as it is interpreted without any flags.
 pub struct TransformSummary {
-    /// Its format and direction, and its own axes, frame and unit.
+    /// The format and direction of the transform, and the axes, frame and unit in its file.
     pub taken_as: Value,
-    /// Its maps in the order of application, from fixed to moving, in `[z, y, x]` micrometres.
+    /// The maps in the order of application, from fixed to moving, in `[z, y, x]` micrometres.
     pub steps: Vec<StepSummary>,
 }
 
@@ -29,7 +29,7 @@ pub enum StepSummary {
         grid: Grid,
         /// "displacements" or "positions".
         holds: &'static str,
-        /// Whether its axes are rotated, mirrored or oblique with respect to ours.
+        /// Whether the axes of the grid are rotated, mirrored or oblique in voxloom's frame.
         is_turned: bool,
     },
 }
@@ -37,7 +37,7 @@ pub enum StepSummary {
 /// Whether `location` holds a transform of another program, judged by its content.
 ///
 /// # Errors
-/// [`Error`] if it is not a transform, or one whose meaning is not stated.
+/// [`Error`] if `location` holds no transform, or a transform whose meaning is not stated.
 pub fn is_foreign(location: &str) -> Result<bool, Error> {
     let source = detect::source_of(location)?;
     Ok(!matches!(source, SourceFormat::Json | SourceFormat::Field | SourceFormat::Bigstream))

@@ -57,7 +57,7 @@ impl TargetFormat {
         ("ngff", Self::Ngff),
     ];
 
-    /// Its name on the command line.
+    /// The name of the format on the command line.
     pub fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, target)| *target == self).map_or("unknown", |(name, _)| name)
     }
@@ -67,14 +67,14 @@ impl TargetFormat {
         !matches!(self, Self::Volume(_) | Self::Field | Self::Nifti | Self::Nrrd | Self::Ngff)
     }
 
-    /// Whether `--to-unit` can choose the unit of its numbers.
+    /// Whether `--to-unit` can choose the unit of lengths in the output.
     pub(super) fn takes_a_unit(self) -> bool {
         use TargetFormat::{Ants, BigWarp, Elastix, Greedy, Itk, Matrix, Nifti, Nrrd};
         matches!(self, Matrix(_) | Itk | Ants | Greedy | Elastix | BigWarp | Nifti | Nrrd)
     }
 }
 
-/// The formats that an output's name may denote; `is_transform` says whether its source is a
+/// The formats that the name `output` can denote; `is_transform` says whether the source is a
 /// transform.
 pub(super) fn of_name(output: &str, is_transform: impl Fn() -> bool) -> Vec<TargetFormat> {
     use TargetFormat::{

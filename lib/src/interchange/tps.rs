@@ -1,6 +1,6 @@
 //! Thin-plate splines through landmarks, as in BigWarp: the kernel `r^2 log r`, both in the plane
 //! and in space, plus an affine part (Bookstein, IEEE PAMI 11(6), 1989; ITK's
-//! `ThinPlateR2LogRSplineKernelTransform`, which BigWarp's is ported from).
+//! `ThinPlateR2LogRSplineKernelTransform`, from which BigWarp's spline is ported).
 
 use nalgebra::{DMatrix, Dyn, LU};
 
@@ -8,13 +8,14 @@ use super::map_steps::SmoothMap;
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Affine, Point};
 
-/// Maximum number of landmarks: solving for more would take gigabytes.
+/// Maximum number of landmarks; the matrix of the linear system then takes 200 MB.
 const MAX_LANDMARKS: usize = 5000;
 
 /// The spline that maps points to given positions; in a plane, the one with the least bending
 /// energy.
 pub(super) struct ThinPlate {
-    /// Landmarks relative to their mean, in units of their extent, for a well-scaled linear system.
+    /// Landmarks relative to their mean `middle`, in units of `size`, their largest distance from
+    /// it, for a well-scaled linear system.
     points: Vec<Point>,
     middle: Point,
     size: f64,
@@ -72,7 +73,7 @@ impl ThinPlate {
     }
 }
 
-/// A point relative to the mean, in units of the extent.
+/// The point `p` relative to `middle`, in units of `size`; with 2 `axes`, z becomes 0.
 fn within(p: Point, middle: Point, size: f64, axes: usize) -> Point {
     std::array::from_fn(|a| if a + axes < 3 { 0.0 } else { (p[a] - middle[a]) / size })
 }
@@ -85,8 +86,8 @@ fn frame(points: &[Point]) -> (Point, f64) {
     (middle, if size > 0.0 { size } else { 1.0 })
 }
 
-/// Solves for the weights of the kernels, then the constant and the linear part, each for z, y, x.
-/// `None` if the system is singular.
+/// Solves for the weights of the kernels, the constant and the linear part, which are the rows of
+/// the result; its columns are z, y, x. `None` if the system is singular.
 fn solve(points: &[Point], to: &[Point], axes: usize) -> Option<DMatrix<f64>> {
     let (n, first) = (points.len(), 3 - axes);
     let mut matrix = DMatrix::zeros(n + axes + 1, n + axes + 1);

@@ -28,7 +28,7 @@ impl Packing {
     /// The largest number of bytes that `stored` bytes can decode to, if the format limits it.
     fn max_decoded(self, stored: u64) -> Option<u64> {
         match self {
-            // zlib's documentation: deflate expands a byte to at most 1032; headers are negligible
+            // zlib's documentation: deflate expands one byte to at most 1032 bytes
             Self::Gzip | Self::Zlib => Some(stored.saturating_mul(1032)),
             Self::Bzip2 => None,
             // the shortest number takes two bytes, as in "0 "
@@ -37,7 +37,7 @@ impl Packing {
         }
     }
 
-    /// Refuses a file that is too short for what its header claims.
+    /// Refuses a file whose bytes after byte `from` are too few to decode to `wanted` bytes.
     pub(super) fn check(self, file: &Path, from: u64, wanted: u64) -> Result<(), ReadError> {
         let length = std::fs::metadata(file).map_err(ReadError::io)?.len();
         match self.max_decoded(length.saturating_sub(from)) {
@@ -183,7 +183,7 @@ impl<R: BufRead> Read for Hex<R> {
     }
 }
 
-/// Decodes a file into another one.
+/// Decodes `file` from byte `from` on into the file `path`.
 pub(super) fn to_file(
     packing: Packing,
     file: &Path,

@@ -1,4 +1,4 @@
-//! Coordinate frames of other programs, and conversion to and from ours.
+//! Coordinate frames of other programs, and conversion to and from voxloom's.
 
 use crate::geom::{Affine, Grid, Point};
 
@@ -13,7 +13,7 @@ pub enum AnatomicalFrame {
 }
 
 impl AnatomicalFrame {
-    /// Its name.
+    /// The name of the frame in messages and receipts.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Lps => "LPS",
@@ -51,7 +51,7 @@ impl Unit {
         }
     }
 
-    /// Its name, in the plural.
+    /// The name of the unit, in the plural.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Nm => "nanometres",
@@ -113,8 +113,8 @@ pub(super) struct Placement {
     pub(super) origin: [f64; 3],
 }
 
-/// A step counts as parallel to an axis if its other components are at most this fraction of it:
-/// the single precision of a NIfTI header causes such deviations.
+/// A step counts as parallel to an axis if its other components are at most this fraction of its
+/// length. The single precision of NIfTI headers causes deviations of this size.
 const PARALLEL_TOLERANCE: f64 = 1e-7;
 
 impl Placement {
@@ -137,8 +137,8 @@ impl Placement {
         Affine::from_parts(linear, world.vector(self.origin))
     }
 
-    /// The grid of the samples. If its axes are rotated, mirrored or oblique with respect to ours,
-    /// the grid has its origin at 0, and the affine from its frame to ours is returned too.
+    /// The grid of the samples. If its axes are rotated, mirrored or oblique in voxloom's frame,
+    /// the grid has its origin at 0, and the affine from its frame to voxloom's is returned too.
     pub(super) fn grid(&self, world: World) -> (Grid, Option<Affine>) {
         let map = self.index_to_world(world);
         let linear = map.linear();

@@ -1,10 +1,10 @@
 //! The inverse of a map, as a displacement field.
 //!
-//! For every node `y` of a grid in the moving space, the point `q` with `map(q) = y` is computed;
-//! the field stores `q - y` (`warp::inverse` implements the search). Unlike a fixed-point inverse
-//! (spec of BigStream, section 6.5), which leaves an error, the search at each node continues until
-//! the map takes `q` to within the tolerance of the node. If there is no such point the field is
-//! NaN, which means unknown.
+//! For every node `y` of a grid in the moving space, `warp::inverse` searches for the point `q`
+//! with `map(q) = y`, and the field stores `q - y`. Unlike a fixed-point inverse (spec of
+//! BigStream, section 6.5), which leaves an error, the search at each node continues until the map
+//! takes `q` to within the tolerance of the node. If there is no such point, the vector of the node
+//! is NaN, which means unknown.
 
 use std::path::Path;
 
@@ -137,7 +137,7 @@ pub fn grid_of(chain: &Chain, options: &Options) -> Result<Grid, Error> {
     Ok(Grid { planar, ..Grid::new(shape, grid.spacing, extent[0]) })
 }
 
-/// The extent `[low, high]` of the finite points; `None` if there are none.
+/// The extent `[low, high]` of the finite points; `None` if no point is finite.
 fn extent_of(points: &[Point]) -> Option<[Point; 2]> {
     let mut extent = [[f64::INFINITY; 3], [f64::NEG_INFINITY; 3]];
     for q in points.iter().filter(|q| q.iter().all(|v| v.is_finite())) {
@@ -254,8 +254,8 @@ fn estimate(chain: &Chain, grid: &Grid, block: [usize; 3]) -> Cost {
         + points::search_cost(chain, points::MAX_CONCURRENT, nodes)
 }
 
-/// The memory of the most expensive of a number of evenly spaced blocks, plus a tenth for the
-/// others.
+/// The memory of the most expensive of at most [`MAX_PROBES`] evenly spaced blocks. If these are
+/// not all blocks, a tenth is added because the other blocks can need more.
 fn most_expensive(chain: &Chain, grid: &Grid, block: [usize; 3]) -> Result<Cost, Error> {
     let count = grid.bounds().tiles(block).count();
     let every = count.div_ceil(MAX_PROBES).max(1);

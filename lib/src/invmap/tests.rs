@@ -69,7 +69,7 @@ fn every_node_is_taken_back_to_where_it_came_from() {
                 continue;
             }
             known += 1;
-            // at the edge of the field two points may map to the same node
+            // at the edge of the field, two points can map to the same node
             let at = grid.index(q);
             let inner = |a: usize| {
                 grid.shape[a] == 1 || (at[a] > 1.0 && at[a] < grid.shape[a] as f64 - 2.0)
@@ -129,7 +129,8 @@ fn an_inverse_is_unknown_outside_its_grid_in_images_and_for_points() {
     assert!(images[0].iter().all(|v| v.is_finite()));
     assert!(images[1].iter().all(|v| v.is_nan()));
 
-    // twice as long along x, in blocks of which some lie wholly outside
+    // The volume is twice as long along x as the grid of the inverse, and some of its blocks lie
+    // wholly outside this grid.
     let wide = Grid { shape: [20, 24, 56], ..GRID };
     let (dtype, codec, format) = (volume::Dtype::U8, volume::Codec::Raw, volume::Format::Zarr3);
     let spec = volume::Spec { grid: wide, dtype, chunk: [20, 24, 8], shard: None, codec, format };

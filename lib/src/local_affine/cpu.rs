@@ -4,8 +4,8 @@
 //! reach are tried on voxels of twice the size. Then steepest ascent on the original voxels leads
 //! from the best of these shifts to a local maximum. Finally, a quadratic through the 27
 //! correlations around the local maximum gives the sub-voxel shift. An exhaustive search of a
-//! 25-voxel cube within 5 voxels would take 21 million multiplications per point; this takes
-//! 1 million.
+//! 25-voxel cube within 5 voxels would take 21 million multiplications per point; the search from
+//! coarse to fine takes 1 million.
 
 use std::collections::HashMap;
 

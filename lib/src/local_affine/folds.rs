@@ -6,7 +6,7 @@ use crate::geom::{LocalAffines, Point};
 /// not positive.
 ///
 /// The sample points lie a quarter of a block apart along each axis and cover the domain; the last
-/// ones may lie up to a quarter of a block beyond it. The derivatives are central differences over
+/// ones can lie up to a quarter of a block beyond it. The derivatives are central differences over
 /// a sixteenth of a block to each side.
 pub(super) fn folds(maps: &LocalAffines) -> (f64, usize) {
     let step: Point = std::array::from_fn(|a| maps.block[a] as f64 * maps.domain.spacing[a] / 16.0);

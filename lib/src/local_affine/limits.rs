@@ -5,8 +5,8 @@ use super::pairs::VolumePair;
 use crate::blocks::Error;
 use crate::geom::Grid;
 
-/// The upper limit for half the side of a context, voxels: such a context takes 8 MB in single
-/// precision.
+/// The upper limit for half the side of a context, voxels. The voxels of the largest context take
+/// 8 MB in single precision.
 const MAX_HALF_CONTEXT: usize = 64;
 /// The upper limit of the stiffness of a face between blocks, in matches.
 const MAX_STIFFNESS: f64 = 1e6;

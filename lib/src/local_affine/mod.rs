@@ -3,7 +3,7 @@
 //! There are two passes. The first finds, task by task, the spots of the fixed volume and the
 //! positions at which the moving volume, resampled through the initial map, shows matching
 //! surroundings. The second fits the affines of all blocks jointly to all these pairs (`solve.rs`
-//! states the sum that is minimised). Neither pass needs a lock, and the tasks of the first may run
+//! states the sum that is minimised). Neither pass needs a lock, and the tasks of the first can run
 //! on any machine in any order.
 
 use std::path::Path;
@@ -37,14 +37,15 @@ pub use flags::Flags;
 use pairs::{MatchCounts, TaskMatches, VolumePair};
 use solve::Penalty;
 
-/// The weight of a block's pull towards the initial map, in matches: it matters only where nothing
-/// else determines the block.
+/// The weight of the penalty on the displacement of a block from the initial map, in matches. It is
+/// so small that the penalty matters only where nothing else determines the block.
 const ANCHOR_WEIGHT: f64 = 1e-3;
 /// The expected error of a shift, in voxels, which is the scale of outlier rejection.
 const SHIFT_ERROR: f64 = 0.3;
 /// The default for half the side of a context, voxels.
 const HALF_CONTEXT: usize = 10;
-/// The minimum side of a task, in voxels, if memory allows: its halo then costs little.
+/// The minimum side of a task, in voxels, if memory allows. The halo of so large a task costs
+/// little.
 const MIN_TASK_SIDE: usize = 192;
 /// The peak memory of a task per voxel read, bytes: the fixed and the warped voxels, the norms of
 /// their windows, and two steps of smoothing. Detection needs less.
@@ -162,8 +163,8 @@ impl Options {
         std::array::from_fn(|a| if grids.iter().any(|g| g.shape[a] == 1) { 0 } else { radius[a] })
     }
 
-    /// The search range of shifts in voxels along z, y, x. It is 0 along short axes: each plane is
-    /// then compared only with the one to which the initial map takes it.
+    /// The search range of shifts in voxels along z, y, x. It is 0 along short axes, where each
+    /// plane is compared only with the plane to which the initial map takes it.
     fn reach(&self, grids: [&Grid; 2]) -> [usize; 3] {
         std::array::from_fn(|a| {
             let short = grids.iter().any(|grid| grid.shape[a] < defaults::MIN_PLANES);
@@ -324,7 +325,8 @@ impl Matches {
     const BYTES_PER_BLOCK: u64 = 27 * 180;
 }
 
-/// Reads the results of the tasks one after the other.
+/// Reads the results of all tasks, one task at a time; [`Error::TooLarge`] if the fit needs more
+/// memory than `ctx.memory`.
 fn gather(
     rows: &TaskRows,
     plan: &Plan,
@@ -359,9 +361,9 @@ fn gather(
     Ok(all)
 }
 
-/// Checks that the volumes overlap and that there are enough matches. Returns
-/// [`Error::NoOverlap`] or [`Error::TooFew`] if not, and an error of the run if the results cannot
-/// be read.
+/// Checks that the volumes overlap and that there are enough matches. The inner error is
+/// [`Error::NoOverlap`] or [`Error::TooFew`]; the outer error means that the results could not be
+/// read.
 fn check(results: &TaskResults, options: &Options) -> Result<Result<(), Error>, blocks::Error> {
     let mut all = MatchCounts::default();
     for summary in results.summaries::<MatchCounts>() {
@@ -397,7 +399,7 @@ fn fit(
         let fit = robust::fit(layout, &found.at, &found.shift, penalty, noise);
         let blended = LocalAffines { affines: fit.affines.clone(), ..layout.clone() };
         let (least, folded) = folds::folds(&blended);
-        // at a thousand times the stiffness all blocks have practically the same affine
+        // at a thousand times the stiffness, all blocks have practically the same affine
         if folded == 0 || stiffness >= 1e3 * options.stiffness {
             return (fit, least, stiffness);
         }

@@ -2,7 +2,7 @@
 //!
 //! This is the normalised median test of particle image velocimetry (Westerweel and Scarano,
 //! "Universal outlier detection for PIV data", Experiments in Fluids 39, 2005, equations 2 and 3):
-//! a shift is compared with the median of its neighbours' shifts, relative to the spread of these.
+//! a shift is compared with the median of its neighbours' shifts, relative to their spread.
 //! The test needs no model of the deformation, so that matches of a strong but smooth deformation
 //! are not rejected.
 
@@ -16,12 +16,12 @@ use crate::geom::Point;
 const NEIGHBOURS: usize = 12;
 /// The minimum number of shifts for the test; fewer are all rejected.
 const MIN_SHIFTS: usize = 5;
-/// The test value above which a shift is an outlier (the paper's choice).
+/// The test value above which a shift is an outlier (the choice of Westerweel and Scarano).
 const MAX_DEVIATION: f64 = 2.0;
 
 /// Whether each shift is consistent with its neighbours; `noise` is the expected error of a shift.
 ///
-/// All lengths are in the same unit. If there are fewer than five shifts none is accepted.
+/// All lengths are in the same unit. If there are fewer than five shifts, no shift is accepted.
 pub(super) fn consistent(at: &[Point], shift: &[Point], noise: f64) -> Vec<bool> {
     let mut accepted = vec![at.len() >= MIN_SHIFTS; at.len()];
     // the second round uses only accepted neighbours, because outliers may have distorted the
@@ -63,7 +63,7 @@ fn deviation(shift: Point, around: &[Point], noise: f64) -> f64 {
     distance(&shift) / (spread + noise)
 }
 
-/// The median (the upper one of an even number of values); NaN if there are none.
+/// The median (the upper one of an even number of values); NaN if `values` is empty.
 pub(super) fn median(values: &mut [f64]) -> f64 {
     if values.is_empty() {
         return f64::NAN;

@@ -13,8 +13,8 @@ use crate::geom::{Box3, Chain, Grid, LocalChain, Point, defaults};
 use crate::volume::Volume;
 use crate::warp;
 
-/// The two volumes and the initial map between them. Both are compared at a common spacing: if
-/// their voxel sizes differ, the coarser one along each axis.
+/// The two volumes and the initial map between them. The volumes are compared at a common spacing,
+/// which is the coarser spacing along each axis if their voxel sizes differ.
 pub(super) struct VolumePair<'a> {
     pub(super) fixed: Regridded<'a>,
     pub(super) moving: Regridded<'a>,
@@ -119,8 +119,8 @@ impl<'a> VolumePair<'a> {
         self.fixed.grid().enclosing(self.stored_grid().extent(core))
     }
 
-    /// The halo that a task reads around its core, in voxels. It holds a spot's context shifted as
-    /// far as allowed, and the diameter of the largest spot.
+    /// The halo that a task reads around its core, in voxels. It is wide enough for a spot's
+    /// context at the maximum shift, and for the diameter of the largest spot.
     pub(super) fn margin(&self) -> [usize; 3] {
         let spacing = self.fixed.grid().spacing;
         let (radius, reach) = (self.radius(), self.reach());
@@ -162,7 +162,8 @@ impl<'a> VolumePair<'a> {
     ) -> anyhow::Result<TaskMatches> {
         let Some(input) = input else { return Ok(TaskMatches::default()) };
         let onto = self.fixed.grid().crop(&input.around);
-        // NaN outside the moving volume: contexts that contain NaN are rejected
+        // voxels outside the moving volume become NaN, because contexts that contain NaN are
+        // rejected
         let options = warp::Options { fill: f64::NAN, ..warp::Options::default() };
         let mut warped: Vec<f32> =
             warp::resample_block(&input.moving, &input.moving_grid, &input.chain, &onto, &options);

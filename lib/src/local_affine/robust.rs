@@ -19,7 +19,8 @@ pub(super) struct RobustFit {
     pub(super) affines: Vec<Affine>,
     /// The final weight of each match; 0 for an outlier.
     pub(super) weights: Vec<f64>,
-    /// The distance between each match and the blended map, micrometres.
+    /// The distance between the moving point of each match and the image of its fixed point under
+    /// the blended map, micrometres.
     pub(super) residuals: Vec<f64>,
 }
 

@@ -84,7 +84,8 @@ fn centres(domain: &Grid, block: [usize; 3], counts: [usize; 3]) -> Vec<Point> {
         .collect()
 }
 
-/// `[1, (p - centre) / size]`, so that all parameters are in micrometres.
+/// The basis functions `[1, (p - centre) / size]` of a block's affine displacement. Their
+/// coefficients are all in micrometres.
 fn basis(p: Point, centre: Point, size: Point) -> [f64; 4] {
     let at = |a: usize| (p[a] - centre[a]) / size[a];
     [1.0, at(0), at(1), at(2)]
@@ -93,7 +94,7 @@ fn basis(p: Point, centre: Point, size: Point) -> [f64; 4] {
 /// The normal equations: a symmetric matrix with a 4x4 cell for every pair of coupled blocks.
 struct System {
     rows: Vec<BTreeMap<usize, Block4>>,
-    /// The right-hand sides for z, y, x; four numbers per block each.
+    /// The right-hand sides for z, y, x, each with four values per block.
     right: [Vec<f64>; 3],
 }
 

@@ -17,8 +17,8 @@ pub(super) struct Counts {
 
 /// One row per block in C order, and the number of blocks of each status.
 ///
-/// A block is *fitted* if it has enough inliers of its own, *regularised* if it depends on its
-/// neighbours and the initial map, and *empty* if it contains no spot.
+/// A block is *empty* if it contains no spot, *fitted* if it has enough inliers of its own, and
+/// otherwise *regularised*: its affine depends on its neighbours and the initial map, too.
 pub(super) fn classify(
     maps: &LocalAffines,
     found: &Matches,

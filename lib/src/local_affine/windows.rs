@@ -15,9 +15,10 @@ pub(super) struct VoxelBlock<'a> {
 /// Rows are padded with zeros to a multiple of this length, for vectorisation.
 const LANES: usize = 8;
 
-/// A block prepared for correlation with cubes of one size. `voxels` are its voxels (0 for NaN and
-/// infinity) with padding at the end. `inverse_norms` has a reciprocal norm for every voxel: that of
-/// the cube around it after its mean is subtracted, or 0 where there is no correlation.
+/// A block prepared for correlation with cubes of one size. `voxels` are the voxels of the block (0
+/// for NaN and infinity) with padding at the end. `inverse_norms` has, for every voxel, the
+/// reciprocal norm of the cube around the voxel after the mean of the cube is subtracted, or 0
+/// where the correlation is undefined.
 pub(super) struct CorrelationBlock {
     voxels: Vec<f32>,
     inverse_norms: Vec<f32>,
@@ -26,8 +27,8 @@ pub(super) struct CorrelationBlock {
 }
 
 impl CorrelationBlock {
-    /// Prepares for cubes of `2 * radius + 1` voxels. Cubes that contain a non-finite voxel or are
-    /// constant have no correlation.
+    /// Prepares for cubes of `2 * radius + 1` voxels. The correlation is undefined for cubes that
+    /// contain a non-finite voxel or are constant.
     pub(super) fn new(block: VoxelBlock, radius: [usize; 3]) -> Self {
         let shape = block.shape;
         let kernels = radius.map(Kernel::uniform);

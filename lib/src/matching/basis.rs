@@ -1,27 +1,29 @@
 //! Low-frequency description of a context by its discrete cosine coefficients.
 //!
-//! Contexts are smooth blobs, and 222 of 15625 coefficients hold four fifths of their energy. By
-//! Parseval's theorem and the Cauchy-Schwarz inequality, the dot product of the omitted parts is at
-//! most the product of their norms, which bounds a correlation without computing it.
+//! Contexts are smooth blobs: of the 15625 coefficients of a context of 25^3 voxels, 222 hold four
+//! fifths of the energy. By Parseval's theorem and the Cauchy-Schwarz inequality, the dot product
+//! of the omitted parts of two contexts is at most the product of their norms. This bounds the
+//! correlation of the contexts without computing it.
 
 use super::cpu::{CoefficientRow, expand_lines, expand_rows};
 
 /// The maximum number of coefficients along each axis.
 const AXIS: usize = 7;
 
-/// The maximum squared length of the wave vectors kept: 222 coefficients. Of the 22.5 million pairs
-/// of the tutorial, 6100 then remain to be correlated for 2515 matches, both directions together.
+/// The maximum squared length of the wave vectors that are kept, of which there are then 222. Of
+/// the 22.5 million pairs of spots of BigStream's tutorial, 6100 must then be correlated voxel by
+/// voxel to find 2515 matches, counting both directions.
 const RADIUS_SQUARED: usize = 45;
 
 /// An orthonormal basis of low-frequency cosines (DCT-II) on a box of voxels.
 pub(super) struct Basis {
     /// The shape of the box, z, y, x.
     size: [usize; 3],
-    /// Indexed by `[axis][position][coefficient]`.
+    /// The cosines, indexed by `[axis][position][coefficient]`.
     cosines: [Vec<CoefficientRow>; 3],
     /// The number of coefficients along each axis.
     counts: [usize; 3],
-    /// The wave vectors kept, `[z, y, x]`; the mean is not one of them.
+    /// The wave vectors that are kept, `[z, y, x]`; `[0, 0, 0]`, the mean, is not kept.
     kept: Vec<[usize; 3]>,
 }
 
@@ -75,7 +77,7 @@ impl Basis {
     }
 }
 
-/// The first cosines on `n` positions, each of norm 1.
+/// The first [`AXIS`] cosines at `n` positions, or the first `n` if `n` is smaller, each of norm 1.
 fn cosines(n: usize) -> Vec<CoefficientRow> {
     let wave = |i: usize, k: usize| {
         let scale = if k == 0 { 1.0 / n as f64 } else { 2.0 / n as f64 }.sqrt();

@@ -1,21 +1,22 @@
 //! A test whether matches agree more than random matches would.
 //!
 //! It is an a-contrario test (Moisan and Stival, IJCV 57, 2004; with measured densities, Moulon,
-//! Monasse and Marlet, ACCV 2012). Among `n` unrelated pairs of points there are `(n - s) C(n, k)
-//! C(k, s)` ways to choose `k` of them and, among these, the `s` that determine a map; each of the
-//! other `k - s` lies within the threshold with probability `a`. The expected number of false
-//! alarms is the number of ways times `a^(k - s)`.
+//! Monasse and Marlet, ACCV 2012). Among `n` unrelated pairs of points there are
+//! `(n - s) C(n, k) C(k, s)` ways to choose a number `k`, then `k` of the pairs and among these the
+//! `s` that determine a map. Each of the other `k - s` pairs lies within the threshold with
+//! probability `a`. The expected number of false alarms is the number of ways times `a^(k - s)`.
 
 use super::EstimateOptions;
 use crate::geom::{Affine, Point};
 
-/// Fixed points closer than this many thresholds count as one: they show the same structure, so
-/// that if one is matched wrongly, the other is as well.
+/// Fixed points closer than this many thresholds count as one point. They show the same structure,
+/// so that if one of them is matched wrongly, the others are probably wrong too.
 const SAME_POINT_DISTANCE: f64 = 2.0;
-/// The maximum number of points of each set from which the density is measured.
+/// The maximum number of matches whose points [`chance_match`] compares with each other.
 const MAX_DENSITY_POINTS: usize = 1000;
 
-/// The base 10 logarithm of the expected number of maps that fit as many random matches.
+/// The base 10 logarithm of the expected number of maps that would fit as many matches as `map`
+/// does if all matches were random.
 pub(super) fn false_alarms(
     fixed: &[Point],
     moving: &[Point],
@@ -36,7 +37,7 @@ pub(super) fn false_alarms(
 }
 
 /// Indices of a subset of points that are at least `distance` apart. Points marked in `first` take
-/// precedence, otherwise earlier ones.
+/// precedence over the others, and earlier points over later ones.
 fn separated(points: &[Point], first: &[bool], distance: f64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..points.len()).collect();
     order.sort_by_key(|&i| !first[i]);
@@ -61,8 +62,8 @@ fn separated(points: &[Point], first: &[bool], distance: f64) -> Vec<usize> {
 }
 
 /// The probability that the moving point of another match lies within the threshold of a mapped
-/// fixed point: the observed frequency, but at least the volume of the ball of that radius relative
-/// to the bounding box of the moving points.
+/// fixed point. It is the observed frequency, but at least the volume of a ball whose radius is the
+/// threshold, relative to the bounding box of the moving points.
 fn chance_match(fixed: &[Point], moving: &[Point], map: &Affine, threshold: f64) -> f64 {
     let step = fixed.len().div_ceil(MAX_DENSITY_POINTS);
     let some: Vec<usize> = (0..fixed.len()).step_by(step).collect();

@@ -28,9 +28,9 @@ pub(super) struct ContextSpot {
 /// context: spots that follow each other then share voxels, which are still in the processor's
 /// cache.
 ///
-/// `truncate`: the voxel is the truncated rather than the rounded position, as in BigStream (spot *
-/// spacing / spacing, then a cast). If the quotient is rounded below a whole number, this is the
-/// next lower voxel.
+/// `truncate`: whether the position is truncated to a voxel, as in BigStream, instead of rounded.
+/// BigStream computes (spot * spacing) / spacing and casts the quotient to an integer. If the
+/// quotient is rounded below a whole number, the result is the next lower voxel.
 pub(super) fn places(
     grid: &Grid,
     positions: &[Point],
@@ -208,9 +208,9 @@ impl<'a, T: Voxel> Contexts<'a, T> {
     }
 
     /// Copies the central box of half width `inner` of context `i`, and the voxels within its
-    /// reach, minus the mean of the context, into an array with `strides` (z, y). The box is
-    /// centred in that array, which is larger than the box by `MARGIN` on each side; unreachable
-    /// and non-finite voxels are 0.
+    /// [`Contexts::reach`], minus the mean of the context, into `out`, an array with `strides`
+    /// along z and y. `out` is larger than the box by `MARGIN` on each side, and the box is at its
+    /// centre. Voxels beyond the reach and non-finite voxels are 0.
     pub(super) fn surroundings(
         &self,
         i: usize,
@@ -254,14 +254,14 @@ fn gather<T: Voxel>(
     copy_lines(&store.voxels[corner..], [sz, sy], radius.map(|r| 2 * r + 1), mean, out);
 }
 
-/// Describes one context and subtracts the mean from `voxels`; `None` if it is constant or not
-/// finite.
+/// Describes one context and subtracts the mean from `voxels`; `None` if the context is constant or
+/// contains a non-finite voxel.
 fn describe(
     voxels: &mut [f32],
     basis: &Basis,
     lines: &mut Vec<CoefficientRow>,
 ) -> Option<Description> {
-    // sums of 64 small integers are exact in f32
+    // sums of 64 integers of 16 bits are exact in `f32`
     let sum: f64 = voxels.chunks(64).map(|c| f64::from(c.iter().sum::<f32>())).sum();
     let mean = (sum / voxels.len() as f64) as f32;
     for v in voxels.iter_mut() {
@@ -269,7 +269,7 @@ fn describe(
     }
     let square = dot(voxels, voxels);
     let length = square.sqrt();
-    // a constant context minus its mean is not exactly 0: it is left with rounding errors
+    // because of rounding errors, a constant context minus its mean is not exactly 0
     let noise = 1e-6 * mean.abs() * (voxels.len() as f32).sqrt();
     if !(length.is_finite() && length > noise && square.is_normal()) {
         return None;

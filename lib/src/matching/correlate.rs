@@ -17,11 +17,11 @@ use crate::volume::Voxel;
 /// An upper bound of the rounding error of a coarse correlation; the largest measured is 2e-6.
 const ROUNDING: f32 = 2e-5;
 
-/// The number of rows and columns of one block of coarse correlations (8 MB). Smaller blocks spend
-/// most of the time packing the factors.
+/// The number of rows and columns of one block of coarse correlations, which takes 8 MB. With
+/// smaller blocks, the matrix product spends most of its time packing its operands.
 const TILE: [usize; 2] = [512, 4096];
 
-/// The partner of a context.
+/// The best partner of a context.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct BestColumn {
     /// The index of the partner among the columns.
@@ -34,15 +34,16 @@ pub(super) struct BestColumn {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BestColumnQuery {
     pub(super) row: usize,
-    /// Only correlations above this count.
+    /// Columns whose correlation is not above this value are ignored.
     pub(super) floor: f32,
     /// A column to ignore.
     pub(super) except: Option<usize>,
 }
 
-/// For each query, the column that correlates best with its row (the first if equal); `None` if
-/// there is none above the query's floor.
+/// For each of `questions`, the column that correlates best with the row (the first of equal
+/// columns); `None` if no correlation is above the floor.
 ///
+/// * `near`: the positions of the columns, if only columns near the row are considered
 /// * `near`: the columns' positions, if only columns near a row are considered
 pub(super) fn best<T: Voxel, U: Voxel>(
     rows: &Contexts<'_, T>,
@@ -68,7 +69,7 @@ pub(super) fn best<T: Voxel, U: Voxel>(
     share.map(batches.len(), Scratch::default, answer).concat()
 }
 
-/// A column that may be the best: its bound and its index.
+/// A column that can be the best one: the upper bound of its correlation, and its index.
 type Candidate = (f32, u32);
 
 /// The scratch memory of one thread.
@@ -138,7 +139,7 @@ fn candidates_above(
     const CHUNK: usize = 16;
     for (c, (coarse, rests)) in coarse.chunks(CHUNK).zip(rests.chunks(CHUNK)).enumerate() {
         let bound = |i: usize| coarse[i] + rest * rests[i] + ROUNDING;
-        // almost every chunk ends here, and this test is vectorised
+        // almost all chunks have no candidate; this vectorised test skips them
         if (0..coarse.len()).fold(f32::MIN, |most, i| most.max(bound(i))) <= floor {
             continue;
         }
@@ -173,7 +174,8 @@ fn by_neighbours<T: Voxel, U: Voxel>(
     answers
 }
 
-/// Correlates the candidates in order of decreasing bound until no other can be better.
+/// Correlates the candidates in order of decreasing bound until no remaining candidate can be
+/// better.
 fn choose<T: Voxel, U: Voxel>(
     rows: &Contexts<'_, T>,
     columns: &Contexts<'_, U>,
@@ -196,7 +198,7 @@ fn choose<T: Voxel, U: Voxel>(
         }
         let correlation = columns.correlation(column, unit, other);
         let better = best.is_none_or(|b| {
-            (correlation, b.column) > (b.correlation, column) // the first if equal
+            (correlation, b.column) > (b.correlation, column) // of equal columns, the first
         });
         if correlation > question.floor && better {
             best = Some(BestColumn { column, correlation });

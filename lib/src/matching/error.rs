@@ -102,7 +102,7 @@ pub enum Error {
         wanted: usize,
         /// The number of matches.
         matches: usize,
-        /// `--align-threshold`.
+        /// The value of `--align-threshold`, micrometres.
         threshold: f64,
     },
     /// Random matches would agree with a map equally well.
@@ -116,9 +116,9 @@ pub enum Error {
         found: usize,
         /// The number of matches.
         matches: usize,
-        /// The expected number of such maps among random matches.
+        /// The expected number of maps that fit as many matches if the matches are random.
         expected: f64,
-        /// `--max-false-alarms`.
+        /// The value of `--max-false-alarms`.
         limit: f64,
     },
     /// The map is singular.
@@ -147,7 +147,7 @@ pub enum Error {
     Scale {
         /// The stretch furthest from 1.
         found: f64,
-        /// `--max-scale`.
+        /// The value of `--max-scale`.
         limit: f64,
     },
     /// The map shears too much.
@@ -158,7 +158,7 @@ pub enum Error {
     Shear {
         /// The ratio of the largest to the smallest stretch, minus 1.
         found: f64,
-        /// `--max-shear`.
+        /// The value of `--max-shear`.
         limit: f64,
     },
 }

@@ -130,14 +130,14 @@ fn flat_matches_are_refused_where_the_model_needs_more() {
     assert!(estimate(&line, &options(Model::Translation), 0).is_ok());
     let mut plane = matches(&turned(1.0), 30, 0, 0.0, 4);
     for one in &mut plane {
-        // tilted, as planes of constant z are fitted by a planar affine
+        // the plane is tilted, because points of constant z would be fitted by a planar affine
         one.fixed[0] = 3.0 + 0.5 * one.fixed[1];
         one.moving = turned(1.0).apply(one.fixed);
     }
     let error = refusal(&plane, &options(Model::Affine), "--model rigid");
     assert!(matches!(error, Error::Flat { shape: "plane", .. }));
     assert!(estimate(&plane, &options(Model::Rigid), 0).is_ok());
-    // the inliers may be flat even if all matches together are not
+    // the inliers can lie in a plane even if all matches together do not
     plane.extend(matches(&turned(1.0), 0, 20, 0.0, 6));
     assert!(estimate(&plane, &options(Model::Affine), 0).is_err());
 }

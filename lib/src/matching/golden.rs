@@ -231,6 +231,6 @@ fn the_global_map_of_the_tutorial_aligns_the_images_better_than_the_reference_do
     let reference = overlap_correlation(&fixed, &moving, &matrix(&data("affine_xyz")));
     assert!((reference - 0.773).abs() < 0.002, "{reference}");
     assert!(correlation >= 0.83, "{correlation}");
-    // with sub-voxel positions nearly all matches agree; with whole voxels half of them do
+    // nearly all matches with sub-voxel positions are inliers, half of those with whole voxels
     assert!(got.inlier_count * 10 > matches.len() * 9, "{}", got.inlier_count);
 }

@@ -4,7 +4,8 @@ use super::error::usage;
 use super::{Error, EstimateOptions};
 use crate::geom::{Affine, Model, Point, principal_extents};
 
-/// The relative extent below which a point cloud counts as flat: one micrometre per millimetre.
+/// The extent along a principal axis, relative to the largest extent, below which a set of points
+/// counts as flat along that axis.
 const MIN_RELATIVE_EXTENT: f64 = 1e-3;
 
 /// Checks that the values of the flags are in range, and that `--compat` supports the model.

@@ -63,7 +63,7 @@ pub struct SpotVolume<'a, T> {
 }
 
 /// Matches the spots of two blocks on the calling thread. Spots too close to the faces of their
-/// block for a complete context are ignored. The result is in the order of the fixed spots and may
+/// block for a complete context are ignored. The result is in the order of the fixed spots and can
 /// be empty; its residuals are NaN.
 ///
 /// # Errors
@@ -99,7 +99,7 @@ fn describe<'a, T: Voxel>(
 /// A map from fixed to moving points, and how well it fits the matches.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Estimate {
-    /// The map, in micrometres.
+    /// The map from fixed to moving points, micrometres.
     pub affine: Affine,
     /// For each match, whether the map takes its fixed point to within the threshold of its moving
     /// point.
@@ -113,16 +113,17 @@ pub struct Estimate {
     pub median_residual: f64,
     /// The root mean square residual of the inliers, micrometres.
     pub rms_residual: f64,
-    /// The number of samples drawn.
+    /// The number of random samples drawn.
     pub iterations: usize,
-    /// The base 10 logarithm of the expected number of maps that fit as many random matches.
+    /// The base 10 logarithm of the expected number of maps that would fit as many matches if all
+    /// matches were random.
     pub false_alarms: f64,
 }
 
-/// Fits a map to matches: random sampling, then a refit to all matches near it.
+/// Fits a map to matches by random sampling, then refits it to all matches near it.
 ///
 /// # Errors
-/// The check that the matches or the map failed, with the flag that controls it.
+/// [`Error`]: the check that the matches or the map failed. The message names the flag to change.
 pub fn estimate(
     matches: &[Match],
     options: &EstimateOptions,
@@ -157,8 +158,8 @@ pub fn estimate(
     Ok(Estimate { false_alarms, ..estimate })
 }
 
-/// The options for these points: if both point sets are planes of constant z, an affine model is
-/// restricted to the plane.
+/// The options for these points: if all fixed points have the same z and all moving points have the
+/// same z, an affine model is restricted to the plane.
 fn within_plane(options: &EstimateOptions, fixed: &[Point], moving: &[Point]) -> EstimateOptions {
     let plane = |points: &[Point]| points.iter().all(|p| p[0] == points[0][0]);
     let planar = options.model == Model::Affine && options.compat.is_none();

@@ -6,8 +6,8 @@ use crate::geom::Point;
 
 /// Points sorted into cells whose side is the search distance.
 ///
-/// A k-d tree would do as well, but cells need no balancing and tolerate any number of points in
-/// one plane, as is common for spots on voxels.
+/// A k-d tree would also serve, but cells need no balancing and tolerate any number of points in
+/// one plane, which is common for spots on voxels.
 pub(super) struct NeighbourGrid {
     distance: f64,
     width: f64,
@@ -48,7 +48,7 @@ impl NeighbourGrid {
 }
 
 fn cell(p: Point, width: f64) -> [i64; 3] {
-    // saturates well within the range of i64, so that neighbouring indices do not overflow
+    // the index saturates within the range of i64, so that neighbouring indices do not overflow
     p.map(|v| (v / width).floor().clamp(-1e18, 1e18) as i64)
 }
 

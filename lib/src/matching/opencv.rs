@@ -1,9 +1,10 @@
 //! A reimplementation of OpenCV's `estimateAffine3D`, the estimator that BigStream uses.
 //!
-//! It uses points in single precision, at most 1000 samples of four from a multiply-with-carry
-//! generator with a fixed seed, a test that rejects nearly collinear samples, and the unrefined
-//! matrix through the best four points. It gives the same inliers and matrix as releases 4.5.2 and
-//! 4.11 (with the collinearity test in all three dimensions) on the tutorial data.
+//! It converts points to single precision, draws at most 1000 samples of four matches by a
+//! multiply-with-carry generator with a fixed seed, rejects nearly collinear samples, and returns
+//! the matrix through the best four matches without refinement. On the tutorial data it gives the
+//! same inliers and matrix as OpenCV 4.5.2 and 4.11 (with the collinearity test in all three
+//! dimensions).
 
 use nalgebra::{Matrix4, Vector3};
 
@@ -17,7 +18,7 @@ const CONFIDENCE: f64 = 0.999;
 /// The squared cosine above which three points of a sample count as collinear.
 const COLLINEAR: f32 = 0.996 * 0.996;
 
-/// The maximum number of attempts to draw a sample that passes the test.
+/// The maximum number of attempts to draw a sample that passes the collinearity test.
 const ATTEMPTS: usize = 10_000;
 
 /// The best four-point map, and for each match whether it is an inlier.
@@ -51,7 +52,7 @@ pub(super) fn search(
     best.map(|(_, rows, fits)| (Consensus { map: zyx(&rows), iterations }, fits))
 }
 
-/// Rows x, y, z; columns x, y, z, 1.
+/// An affine map with the rows x, y, z and the columns x, y, z, 1.
 type AffineRows = [[f64; 4]; 3];
 
 fn zyx(rows: &AffineRows) -> Affine {
@@ -115,7 +116,7 @@ fn square(rows: &AffineRows, p: [f32; 3], q: [f32; 3]) -> f32 {
     difference.norm_squared() as f32
 }
 
-/// The number of samples needed at this fraction of outliers; at most `before`.
+/// The number of samples needed at the fraction `outliers` of outliers; at most `before`.
 fn samples(outliers: f64, before: usize) -> usize {
     let chance = 1.0 - (1.0 - outliers).powi(4);
     if chance < f64::MIN_POSITIVE {
@@ -129,7 +130,7 @@ fn samples(outliers: f64, before: usize) -> usize {
     }
 }
 
-/// OpenCV's `RNG`.
+/// The state of OpenCV's random number generator, `RNG`.
 struct MultiplyWithCarry(u64);
 
 impl MultiplyWithCarry {

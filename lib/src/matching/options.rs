@@ -58,9 +58,9 @@ impl FromStr for ContextRadius {
     }
 }
 
-/// The upper limit for half the side of a context, voxels; the programs have stricter limits.
+/// The upper limit for half the side of a context in a flag, voxels; matching has a stricter limit.
 const MAX_VOXELS: usize = 1_000_000;
-/// The upper limit for half the side of a context, micrometres.
+/// The upper limit for half the side of a context in a flag, micrometres.
 const MAX_LENGTH: f64 = 1e9;
 
 /// The default for half the side of a context, voxels.
@@ -218,7 +218,7 @@ impl Default for EstimateOptions {
 }
 
 impl EstimateOptions {
-    /// Sets the threshold to the default for these volumes if none is given.
+    /// Sets the inlier threshold to the default for these volumes if none is given.
     #[must_use]
     pub fn for_pair(self, fixed: &Grid, moving: &Grid) -> Self {
         let threshold = || match self.compat {
@@ -228,7 +228,8 @@ impl EstimateOptions {
         Self { align_threshold: Some(self.align_threshold.unwrap_or_else(threshold)), ..self }
     }
 
-    /// The threshold, micrometres. If it is not set, it is 1.2, which suits points in voxels.
+    /// The inlier threshold, micrometres. If it is not set, it is 1.2, for points in units of
+    /// voxels.
     pub fn threshold(&self) -> f64 {
         self.align_threshold.unwrap_or(1.2)
     }
@@ -276,7 +277,7 @@ mod tests {
         assert!(flags.matching.mutual() && !flags.matching.subvoxel());
         assert_eq!(flags.estimate.model, Model::Rigid);
         assert_eq!(flags.estimate.compat, Some(Compat::Opencv));
-        let list = "6,12,12".parse::<ContextRadius>().unwrap_err(); // as a list in YAML
+        let list = "6,12,12".parse::<ContextRadius>().unwrap_err(); // no unit, as in a YAML list
         assert!(list.contains("along z,y,x 6,12,12vox"), "{list}");
         for bad in ["3,4vox", "0", "-1um", "inf", "12 pixels"] {
             assert!(Flags::try_parse_from(["test", "--context-radius", bad]).is_err(), "{bad}");

@@ -115,8 +115,8 @@ mod tests {
         prop::collection::vec((along(shape[0]), along(shape[1]), along(shape[2])), 1..40).prop_map(
             |list| {
                 let list = list.into_iter().map(|(z, y, x)| [z, y, x]);
-                // two spots of one voxel have the same context, so that the best match would be
-                // ambiguous
+                // two spots in the same voxel have the same context, so that the best match would
+                // be ambiguous
                 let places: BTreeMap<[i64; 3], Point> =
                     list.map(|p: Point| (p.map(|v| v.round() as i64), p)).collect();
                 places.into_values().collect()

@@ -7,8 +7,8 @@ use crate::geom::{Grid, Point};
 use crate::table::{Match, Spot};
 use crate::volume::Volume;
 
-/// The number of spots of each volume, those of the strongest response, that are matched in every
-/// orientation. All spots are matched in the best one.
+/// The maximum number of spots of each volume, those of the strongest response, that are matched in
+/// every orientation that is tried. In the best orientation, all spots are matched.
 const MAX_TRIED_SPOTS: usize = 1000;
 
 /// An orientation: axis `a` of the turned volume is axis `axes[a]` of the stored volume, reversed
@@ -23,7 +23,7 @@ impl Orientation {
     /// The orientation in which the volume is stored.
     pub(super) const STORED: Self = Self { axes: [0, 1, 2], flip: [false; 3] };
 
-    /// All other orientations.
+    /// All orientations except [`Orientation::STORED`].
     fn others() -> impl Iterator<Item = Self> {
         const ORDERS: [[usize; 3]; 6] =
             [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
@@ -56,7 +56,8 @@ impl Orientation {
         out
     }
 
-    /// The turned index of a voxel `at` of the stored volume of `shape`.
+    /// The index in the turned volume of voxel `at` of the stored volume, which has the shape
+    /// `shape`.
     pub(super) fn voxel(&self, at: [usize; 3], shape: [usize; 3]) -> [usize; 3] {
         std::array::from_fn(|a| {
             let (at, last) = (at[self.axes[a]], shape[self.axes[a]] - 1);
@@ -126,10 +127,11 @@ impl MatchResult {
 
 /// Matches the spots of two volumes and fits a map. If no trustworthy map is found, all other
 /// orientations of the moving volume are tried too, including reflections if `fit.allow_reflection`
-/// is set.
+/// is set, unless `matching.exact` or `fit.compat` is set.
 ///
 /// # Errors
-/// [`Error`], except that errors of the matches or the map are part of the result.
+/// [`Error`]. Errors of the matches or the map ([`Error::is_doubt`]) are not returned; they are
+/// part of the result.
 pub fn find(
     volumes: [&Volume; 2],
     spots: [&[Spot]; 2],

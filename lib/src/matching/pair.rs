@@ -74,7 +74,8 @@ pub(super) fn pair<T: Voxel, U: Voxel>(
         tracing::debug!(matches = pairs.len(), "partners are each other's best");
     }
     let mut order: Vec<usize> = (0..pairs.len()).collect();
-    // the contexts are in the order of their voxels, but the result must be in that of the spots
+    // the contexts are in the order of their voxels, but the result must be in the order of the
+    // spots
     order.sort_by_key(|&n| fixed.places[pairs[n].0].spot);
     let place = |peak: &mut Option<Peak>, n: usize| {
         let (i, BestColumn { column: j, correlation }) = pairs[n];
@@ -113,7 +114,7 @@ fn mutual<T: Voxel, U: Voxel>(
     options: &MatchOptions,
     share: Threading,
 ) -> Vec<(usize, BestColumn)> {
-    // of pairs with the same moving spot only the best (the first if equal) can remain
+    // of pairs with the same moving spot, only the best (the first if equal) can remain
     let mut chosen: Vec<Option<(usize, f32)>> = vec![None; moving.len()];
     for &(i, BestColumn { column, correlation }) in &pairs {
         let slot = &mut chosen[column];

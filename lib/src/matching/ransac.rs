@@ -3,7 +3,7 @@
 //! Samples are scored by the truncated squared distance (MSAC: Torr & Zisserman, CVIU 78, 2000).
 //! Each new best map is refitted to its inliers before sampling continues (LO-RANSAC: Chum, Matas &
 //! Kittler, DAGM 2003), so that the result hardly depends on the sample that led to it. Samples
-//! whose map is implausible between two volumes are not scored; these are nearly all of the samples
+//! whose map is implausible between two volumes are not scored, which rejects nearly all samples
 //! that contain a wrong match.
 
 use nalgebra::{Matrix3, Vector3};
@@ -18,11 +18,11 @@ const MIN_SAMPLES: usize = 50;
 /// The maximum number of refits of a new best map to its inliers.
 const REFITS: usize = 4;
 
-/// The minimum volume of the parallelepiped of a four-point sample, relative to the product of its
-/// edges.
+/// The minimum volume of the parallelepiped of a four-point sample, relative to the product of the
+/// lengths of its three edges.
 const MIN_VOLUME: f64 = 2e-3;
 
-/// The minimum sine of the angle of a three-point sample.
+/// The minimum sine of the angle at the first point of a three-point sample.
 const MIN_SINE: f64 = 0.05;
 
 /// A map, and the number of samples drawn to find it.
@@ -72,12 +72,12 @@ pub(super) fn search(
     best.map(|(_, map)| Consensus { map, iterations })
 }
 
-/// The number of samples needed to draw, at this fraction of inliers, one without outliers with the
-/// requested confidence.
+/// The number of samples needed so that, with the probability `options.confidence`, at least one
+/// of them contains no outlier. `share` is the fraction of inliers.
 fn samples(options: &EstimateOptions, share: f64) -> usize {
     let clean = share.powi(options.model.pairs() as i32).min(1.0 - 1e-12);
     let wanted = (1.0 - options.confidence).ln() / (1.0 - clean).ln();
-    // no inliers: infinitely many samples would be needed
+    // without inliers, infinitely many samples would be needed
     if wanted.is_finite() { wanted.ceil() as usize } else { usize::MAX }
 }
 
@@ -135,14 +135,14 @@ fn minimal(options: &EstimateOptions, from: &[Point], to: &[Point]) -> Option<Af
 
 /// Whether a map could, after refitting, pass the checks on scale and reflection.
 fn plausible(map: &Affine, options: &EstimateOptions) -> bool {
-    /// A tolerance for the noise of a minimal sample.
+    /// The factor by which the noise of a minimal sample can increase the stretches of its map.
     const NOISE_TOLERANCE: f64 = 1.5;
     let linear = Matrix3::from(map.linear()); // transposed, which does not change the norms
     let determinant = linear.determinant();
     if determinant <= 0.0 && !options.allow_reflection {
         return false;
     }
-    // the Frobenius norm bounds every stretch
+    // if no stretch exceeds a limit, the Frobenius norm is at most sqrt(3) times that limit
     let limit = 3.0_f64.sqrt() * NOISE_TOLERANCE * options.max_scale;
     linear.norm() <= limit && linear.try_inverse().is_some_and(|back| back.norm() <= limit)
 }

@@ -144,7 +144,7 @@ impl ContextStorage {
     fn choose(sides: &[ContextSource<'_>; 2], turned: bool, memory: u64) -> Result<Self, Error> {
         let copies = [1, 1 + u64::from(turned)];
         let spots: usize = sides.iter().map(|side| side.places.len()).sum();
-        // the rest is reserved for the matrix product and the memory of each thread
+        // the remaining fifth is reserved for the matrix product and the memory of each thread
         let left = (memory / 10 * 8).saturating_sub(spots as u64 * DESCRIPTION);
         let sides_copies = || sides.iter().zip(copies);
         let whole: u64 =
@@ -231,7 +231,7 @@ impl<'a> ContextSource<'a> {
         if self.narrow() { 2 } else { 4 }
     }
 
-    /// The box that contains all contexts and the voxels that the sub-voxel search may reach.
+    /// The box that contains all contexts and the voxels that the sub-voxel search can reach.
     fn reach(&self) -> Box3 {
         let middle = |p: &ContextSpot| {
             let min = p.voxel.map(|v| v as i64);
@@ -242,7 +242,7 @@ impl<'a> ContextSource<'a> {
         all.grow(margin(self.radius)).intersect(&self.volume.grid().bounds())
     }
 
-    /// Reads the voxels that the contexts need, with hot voxels removed unless `exact` is set.
+    /// Reads the voxels that the contexts need and replaces [`spikes`] unless `exact` is set.
     fn voxels<T: Voxel>(
         &self,
         layout: ContextStorage,
@@ -340,7 +340,7 @@ impl<'a> ContextSource<'a> {
     }
 }
 
-/// The number of voxels on each side of a spot that may be read.
+/// The number of voxels on each side of a spot that are read.
 fn margin(radius: [usize; 3]) -> [i64; 3] {
     radius.map(|r| (r + MARGIN) as i64)
 }
@@ -350,7 +350,7 @@ fn cube(radius: [usize; 3]) -> [usize; 3] {
     radius.map(|r| 2 * (r + MARGIN) + 1)
 }
 
-/// Reads a box on all threads of the pool, one slab of chunks per task, and removes hot voxels
+/// Reads a box on all threads of the pool, one slab of chunks per task, and replaces [`spikes`]
 /// unless `exact` is set.
 fn read<T: Voxel>(volume: &Regridded<'_>, part: &Box3, exact: bool) -> Result<Vec<T>, Error> {
     let mut voxels = vec![T::default(); part.len()];

@@ -1,11 +1,11 @@
 //! The sub-voxel position at which the context of a moving spot best matches that of its fixed
 //! partner.
 //!
-//! Two spots lie on voxels of two grids, so that a match is off by up to a voxel along each axis;
-//! this, not image noise, limits the accuracy of a fit. The correlation is maximised over
-//! whole-voxel shifts by steepest ascent, and a parabola through the maximum and its 18 neighbours
-//! gives the sub-voxel position. The correlation of two noisy images has no bias towards whole
-//! voxels, unlike gradient-based matching.
+//! The contexts of two spots are centred on voxels of two different grids, so that a match is off
+//! by up to a voxel along each axis. This error, not image noise, limits the accuracy of a fit. The
+//! correlation is maximised over whole-voxel shifts by steepest ascent, and a parabola through the
+//! maximum and its 18 neighbours gives the sub-voxel position. Unlike gradient-based matching, the
+//! correlation of two noisy images has no bias towards whole voxels.
 
 use nalgebra::{Matrix3, Vector3};
 
@@ -20,9 +20,9 @@ const SHIFTS: usize = 2 * MARGIN + 1;
 /// A shift along z, y, x, counted from the lowest shift, `-MARGIN`.
 type Shift = [usize; 3];
 
-/// The part of a context's half width that is correlated here. The inner voxels locate the match as
-/// well (measured on the tutorial pair: equal agreement with one map) at a quarter of the cost, and
-/// are less affected by rotation and deformation of the tissue.
+/// The half width of the inner box of a context that is correlated here. The inner voxels locate
+/// the match equally well (measured on the tutorial pair by how many matches agree with one map) at
+/// a quarter of the cost, and are less affected by rotation and deformation of the tissue.
 fn inner(radius: [usize; 3]) -> [usize; 3] {
     radius.map(|r| (2 * r).div_ceil(3))
 }
@@ -31,7 +31,7 @@ fn inner(radius: [usize; 3]) -> [usize; 3] {
 pub(super) struct Peak {
     inner: [usize; 3],
     size: [usize; 3],
-    /// The strides along z and y of both arrays, in elements.
+    /// The strides along z and y of `fixed` and `moving`, in elements.
     strides: [usize; 2],
     /// The fixed context in the memory layout of `moving`, so that the correlation at a shift is
     /// one dot product of two contiguous arrays.
@@ -125,7 +125,7 @@ impl Peak {
 
     /// The offset from `top` of the maximum of a parabola through `top` and its neighbours.
     ///
-    /// It is 0 along an axis where `top` does not have neighbours on both sides.
+    /// The offset is 0 along an axis where `top` does not have neighbours on both sides.
     fn parabola(&mut self, top: Shift, low: Shift, high: Shift) -> Point {
         let free: [bool; 3] = std::array::from_fn(|a| low[a] < top[a] && top[a] < high[a]);
         let height = f64::from(self.correlation(top));
@@ -148,7 +148,8 @@ impl Peak {
         }
         let inside = |part: &Vector3<f64>| part.iter().all(|v| v.abs() <= 1.0);
         let whole = (-bend).cholesky().map(|c| c.solve(&slope)).filter(inside);
-        // no maximum, as on a ridge: fit each axis separately where `top` exceeds its neighbours
+        // the parabola has no maximum nearby, as on a ridge: fit each axis with a maximum
+        // separately
         let part = whole.unwrap_or_else(|| {
             Vector3::from_fn(|a, _| if bend[(a, a)] < 0.0 { -slope[a] / bend[(a, a)] } else { 0.0 })
         });

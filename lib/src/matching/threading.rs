@@ -12,7 +12,7 @@ pub(super) enum Threading {
 }
 
 impl Threading {
-    /// Applies `work` to the numbers below `count`, with scratch memory from `scratch`; returns the
+    /// Applies `work` to every index below `count`, with scratch memory from `scratch`; returns the
     /// results in order.
     pub(super) fn map<S, R: Send>(
         self,

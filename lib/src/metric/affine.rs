@@ -10,7 +10,7 @@ use crate::geom::{Affine, Grid, Point};
 
 /// Minimum number of samples in a part of the parallel work; there are at most [`MAX_PARTS`] parts.
 const MIN_PART_SAMPLES: usize = 4096;
-/// Maximum number of parts: each may hold a histogram.
+/// Maximum number of parts. It limits the memory, because each part can hold a histogram.
 const MAX_PARTS: usize = 512;
 /// Number of full batches after which sums in `f32` are added to totals in `f64`.
 const FLUSH: usize = 8;
@@ -52,7 +52,7 @@ pub struct AffineSimilarity<'a> {
     samples: &'a Samples,
     scorer: &'a Scorer,
     moving: &'a Image,
-    /// From the coordinates of [`SampleLocations`] to moving micrometres.
+    /// The map from the coordinates of [`SampleLocations`] to moving micrometres.
     before: Affine,
     width: [usize; 3],
 }
@@ -60,7 +60,7 @@ pub struct AffineSimilarity<'a> {
 impl<'a> AffineSimilarity<'a> {
     /// Prepares the comparison.
     ///
-    /// * `fixed`: the grid whose voxels the samples are
+    /// * `fixed`: the grid of the fixed image, whose voxels were sampled
     /// * `initial`: from fixed to moving micrometres, applied before the map; unused for
     ///   [`SampleLocations::Points`], to which it is already applied
     pub fn new(
@@ -78,7 +78,8 @@ impl<'a> AffineSimilarity<'a> {
     }
 
     /// The energy under `map` (from moving to moving micrometres, applied after the initial map),
-    /// and the number of samples on known voxels; `None` if these are too few or constant.
+    /// and the number of samples on known voxels; `None` if too few samples lie on known voxels, or
+    /// if their values are constant.
     pub fn score(&self, map: &Affine, work: &mut Workspace) -> Option<Score> {
         let n = self.samples.len();
         work.values.resize(n, 0.0);
@@ -100,7 +101,8 @@ impl<'a> AffineSimilarity<'a> {
         self.scorer.conclude(&whole)
     }
 
-    /// The energy under `map` and its derivatives with respect to a change that follows it.
+    /// The energy under `map` and its derivatives with respect to a change that is applied after
+    /// `map`.
     pub fn linearise(
         &self,
         map: &Affine,
@@ -126,7 +128,7 @@ impl<'a> AffineSimilarity<'a> {
     }
 
     /// The centre of the samples on known voxels under `map`, and their root mean square distance
-    /// from it, micrometres. Call [`AffineSimilarity::score`] with the same map first.
+    /// from this centre, micrometres. Call [`AffineSimilarity::score`] with the same map first.
     pub fn normalisation(&self, map: &Affine, work: &Workspace) -> Option<Normalisation> {
         let (grid, index) = (self.moving.grid, self.index(map));
         let (mut count, mut sum, mut squares) = (0.0, [0.0; 3], 0.0);
@@ -150,7 +152,7 @@ impl<'a> AffineSimilarity<'a> {
             .then(|| Normalisation { centre: std::array::from_fn(|a| middle[a] + mean[a]), size })
     }
 
-    /// From the coordinates of [`SampleLocations`] to moving voxels, as a 3 x 4 matrix.
+    /// The map from the coordinates of [`SampleLocations`] to moving voxels, as a 3 x 4 matrix.
     fn index(&self, map: &Affine) -> [[f64; 4]; 3] {
         let grid = self.moving.grid;
         let rows = self.before.then(map).rows();
@@ -272,7 +274,7 @@ impl Batch {
     fn finish(&mut self, out: &mut Equations) {
         for lane in self.used..LANES {
             for a in 0..3 {
-                // force and weights of a lane multiply its gradient, so that unused lanes add 0
+                // unused lanes add 0, because every product of a lane contains its gradient
                 self.lanes.slope[a][lane] = 0.0;
             }
         }

@@ -8,8 +8,8 @@ pub(super) const LANES: usize = 64;
 /// Number of partial sums that are kept side by side.
 const PARTIAL_SUMS: usize = 8;
 
-/// How far outside the outermost voxel centres a position may lie and still be clamped to them,
-/// voxels: tolerates rounding in maps that keep the border where it is.
+/// Maximum distance, in voxels, of positions outside the outermost voxel centres that are clamped
+/// to these centres. It tolerates rounding errors of maps that do not move the border.
 const BORDER_TOLERANCE: f32 = 1e-3;
 
 /// The value and its gradient per voxel at a position, by trilinear interpolation.
@@ -57,8 +57,8 @@ fn cell(at: f32, n: usize) -> Option<(usize, f32)> {
     Some((low, at - low as f32))
 }
 
-/// A batch of samples for an affine map. Each has an image gradient `g` (3), a position `v` (3), a
-/// force, a curvature and a value.
+/// A batch of samples for an affine map. Each sample has an image gradient `g` (in `slope`), a
+/// position (in `place`), a force, a curvature and a value.
 #[derive(Clone)]
 pub(super) struct Lanes {
     /// Image gradients along z, y, x, per `Normalisation::size`.
@@ -67,7 +67,7 @@ pub(super) struct Lanes {
     pub(super) place: [[f32; LANES]; 3],
     /// The derivative of the energy with respect to the value.
     pub(super) force: [f32; LANES],
-    /// The second derivative.
+    /// The curvature of the energy with respect to the value.
     pub(super) curvature: [f32; LANES],
     /// The moving value; for a linear force, less its mean.
     pub(super) value: [f32; LANES],

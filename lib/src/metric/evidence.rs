@@ -1,4 +1,4 @@
-//! How far a similarity exceeds what chance gives.
+//! The evidence of a similarity: by how much it exceeds the similarities that occur by chance.
 //!
 //! Any two images agree a little under some maps, and a registration finds the best of these.
 //! Therefore a similarity is compared with those of the same images at wrong positions after the
@@ -9,8 +9,8 @@
 /// ambiguous.
 const RIVAL_FRACTION: f64 = 0.9;
 
-/// A correlation of `n` samples in units of its standard deviation if they were independent:
-/// Fisher's transform.
+/// The correlation of `n` samples after Fisher's transform, in units of its standard deviation for
+/// independent samples.
 #[must_use]
 pub fn of_correlation(correlation: f64, n: usize) -> f64 {
     correlation.clamp(-0.999_999, 0.999_999).atanh() * (n as f64).sqrt()
@@ -24,9 +24,10 @@ pub fn of_information(information: f64, n: usize, k: f64) -> f64 {
     deviations(2.0 * n as f64 * information, k)
 }
 
-/// The number of standard deviations by which a significance exceeds the mean of the others. The
-/// best of the others is left out, since a symmetric sample has a second map that is nearly right;
-/// but the result is 0 if it nearly reaches `found`.
+/// The number of standard deviations by which the significance `found` exceeds the mean of
+/// `others`. The best of `others` is left out, because a symmetric specimen has a second map that
+/// is nearly right. If the best of `others` exceeds `found` times `RIVAL_FRACTION`, the result is
+/// 0.
 ///
 /// * `found`, `others`: values of [`of_correlation`] or [`of_information`]
 #[must_use]

@@ -3,10 +3,11 @@
 
 /// Number of bins along each axis.
 const BINS: usize = 32;
-/// Bins beyond each end of the moving range, into which the window of an extreme value reaches.
+/// Number of bins beyond each end of the moving range, into which the window of an extreme value
+/// reaches.
 const PAD: usize = 2;
 
-/// How values map to bins.
+/// The mapping from values to bins.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bins {
     fixed: [f32; 2],
@@ -32,7 +33,7 @@ pub struct ForceTable {
 impl Bins {
     /// Bins for values within these ranges; values outside are clamped to them.
     pub(super) fn new(fixed: [f32; 2], moving: [f32; 2]) -> Self {
-        // a bin's number is `(value - low) * factor`
+        // the index of a bin is `(value - low) * factor`
         let scale = |[low, high]: [f32; 2], bins: usize| [low, bins as f32 / (high - low)];
         Self { fixed: scale(fixed, BINS), moving: scale(moving, BINS - 2 * PAD - 1) }
     }
@@ -110,9 +111,10 @@ impl Histogram {
 }
 
 impl ForceTable {
-    /// The derivative of the energy with respect to the moving value, and a curvature: the square
-    /// of the score, whose mean is the Fisher information of a likelihood (the estimate of Berndt,
-    /// Hall, Hall and Hausman 1974), since the true second derivative may be negative.
+    /// The derivative of the energy with respect to the moving value, and a curvature. The
+    /// curvature is the square of the score, whose mean is the Fisher information of a likelihood
+    /// (the estimate of Berndt, Hall, Hall and Hausman 1974). The true second derivative is not
+    /// used because it can be negative.
     #[inline]
     pub(super) fn at(&self, fixed: f32, moving: f32) -> (f32, f32) {
         let (first, t, inside) = self.bins.column(moving);

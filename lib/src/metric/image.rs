@@ -5,7 +5,8 @@ use rayon::prelude::*;
 use crate::filter::{Kernel, smooth};
 use crate::geom::{Box3, Grid};
 
-/// Voxels smoothed at once, halo included: 8 MB of `f32`, in about three buffers per thread.
+/// Maximum number of voxels of a tile, halo included: 8 MB of `f32`. Each thread holds about three
+/// buffers of this size.
 const TILE: usize = 2 << 20;
 
 /// Minimum size of an output tile along each axis, voxels, whatever its halo.
@@ -21,8 +22,8 @@ pub struct Image {
 }
 
 impl Image {
-    /// The lowest and the highest known value, without the fraction `share` at each end; `None` if
-    /// no value is known.
+    /// The lowest and the highest known value, after the fraction `share` of the known values at
+    /// each end is left out; `None` if no value is known.
     pub fn range(&self, share: f64) -> Option<[f32; 2]> {
         range(self.voxels.iter().copied(), share)
     }
@@ -39,7 +40,8 @@ impl Image {
     }
 }
 
-/// The lowest and the highest finite value, without the fraction `share` at each end.
+/// The lowest and the highest finite value, after the fraction `share` of the finite values at each
+/// end is left out; `None` if no value is finite.
 pub(super) fn range(values: impl Iterator<Item = f32>, share: f64) -> Option<[f32; 2]> {
     let mut known: Vec<f32> = values.filter(|v| v.is_finite()).collect();
     if known.is_empty() {
@@ -76,7 +78,7 @@ pub(super) fn crop(image: &Image, part: &Box3) -> Vec<f32> {
 /// Border: mirrored about the voxel edge. Unknown voxels have weight 0 (normalised convolution,
 /// Knutsson and Westin 1993); an output voxel is NaN if unknown voxels have more than half of its
 /// weight. Tiles are distributed over the threads of the current pool; the result does not depend
-/// on their number.
+/// on the number of threads.
 ///
 /// # Errors
 /// Errors of `read`.
@@ -105,7 +107,8 @@ pub(super) fn tiled<E: Send>(
     let bounds = Box3::of_shape(shape);
     let tiles: Vec<Box3> = bounds.tiles(size).collect();
     let mut voxels = vec![0.0; bounds.len()];
-    // in groups, which bounds the memory: results are stored before the next group begins
+    // tiles are computed in groups to bound the memory: the results of a group are stored before
+    // the next group begins
     for group in tiles.chunks(2 * rayon::current_num_threads().max(1)) {
         let done: Result<Vec<_>, E> = group
             .par_iter()

@@ -1,9 +1,9 @@
 //! Similarity of two images as a function of the map between them, with derivatives.
 //!
-//! Three measures ([`SimilarityMeasure`]) of how well a moving image, resampled through a map,
-//! agrees with a fixed one: normalised correlation, Mattes mutual information, mean squares. Each
-//! is an energy to be minimised. [`AffineSimilarity`] gives its value, its gradient and a positive
-//! semidefinite curvature for affine changes of the map. [`Scorer`] gives the value, and the
+//! A [`SimilarityMeasure`] tells how well a moving image, resampled through a map, agrees with a
+//! fixed image: normalised correlation, Mattes mutual information or mean squares. Each measure is
+//! an energy to be minimised. [`AffineSimilarity`] gives the energy, its gradient and a positive
+//! semidefinite curvature for affine changes of the map. [`Scorer`] gives the energy, and its
 //! derivative and curvature with respect to each sample, from which other maps can be optimised.
 //!
 //! Images are [`Image`]s in memory, smoothed and subsampled by [`downsample`]; [`Samples`] selects
@@ -48,7 +48,7 @@ pub enum Error {
         /// "fixed" or "moving".
         side: &'static str,
     },
-    /// All voxels have one value.
+    /// All voxels of an image have the same value.
     #[error("the {side} image is constant, which agrees with anything: is it the right channel?")]
     Constant {
         /// "fixed" or "moving".

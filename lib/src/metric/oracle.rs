@@ -25,7 +25,7 @@ pub(super) fn sample(image: &Image, at: [f64; 3]) -> Option<f64> {
     inside.then_some(sum)
 }
 
-/// The change `q -> q + size (t + L (q - centre) / size)` for its twelve parameters.
+/// The change `q -> q + size (t + L (q - centre) / size)` with the twelve parameters `numbers`.
 pub(super) fn change(numbers: &[f64; 12], normalisation: &Normalisation) -> Affine {
     let linear = std::array::from_fn(|a| {
         std::array::from_fn(|b| numbers[4 * a + 1 + b] + f64::from(u8::from(a == b)))

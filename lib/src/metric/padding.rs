@@ -1,21 +1,22 @@
-//! Padding: a constant margin around the imaged region. The margins of two images may have the same
+//! Padding: a constant margin around the imaged region. The margins of two images can have the same
 //! outline although their contents are unrelated.
 
-/// Values that differ by less than this fraction of the range count as equal: an average of equal
-/// values is rounded.
+/// Values that differ by less than this fraction of the range of values count as equal, because
+/// averages of equal values have rounding errors.
 const EQUAL_TOLERANCE: f32 = 1e-6;
-/// Minimum fraction of the voxels at the border that have the same value, if it is padding.
+/// Minimum fraction of the border voxels that must have the same value; otherwise there is no
+/// padding.
 const MIN_COMMON_FRACTION: f64 = 0.1;
 /// Minimum fraction of the known voxels outside the padding that lie in one connected piece. A
-/// constant background around many separate objects is not padding, since it shows where they lie.
+/// constant background around many separate objects is not padding: it shows where they lie.
 const MIN_CONNECTED_FRACTION: f64 = 0.9;
 
-/// Sets padding to NaN, and the voxels next to it, whose values blurring may have mixed with it.
-/// Padding consists of the voxels that have the most common value of the border and are connected
-/// to the border of the known voxels.
+/// Sets padding to NaN, and also the voxels next to padding, because blurring can have mixed their
+/// values with the padding. Padding consists of the voxels that have the most common value of the
+/// border and are connected to the border of the known voxels.
 ///
-/// The image is not changed if no known voxels would be left, or if they would not be mostly in one
-/// connected piece.
+/// The image is changed only if known voxels remain and nearly all of them form one connected
+/// piece.
 ///
 /// * `voxels`: C order `(z, y, x)` of `shape`; NaN where unknown
 /// * returns whether there was padding
@@ -59,7 +60,8 @@ fn common_value(all: &Neighbourhood, voxels: &[f32]) -> Option<(f32, f32)> {
     let run = border.chunk_by(|a, b| b - a <= tolerance).max_by_key(|run| run.len())?;
     let is_common = run.len() as f64 >= MIN_COMMON_FRACTION * border.len() as f64;
     let middle = run[run.len() / 2];
-    // many values that each differ little from the next one do not count as equal
+    // a run in which each value differs little from the next can span a wide range; its values then
+    // do not count as equal
     let is_narrow = run[run.len() - 1] - run[0] <= 4.0 * tolerance;
     (is_common && is_narrow).then_some((middle, 4.0 * tolerance))
 }
@@ -86,8 +88,8 @@ impl Neighbourhood {
         })
     }
 
-    /// Whether a known voxel lies at a face of the image, or beside an unknown one. Faces of axes
-    /// with few voxels do not count: in a thin stack, everything lies at a face.
+    /// Whether voxel `i` is known and lies at a face of the image or beside an unknown voxel. Faces
+    /// of axes with few voxels do not count, because all voxels of a thin stack lie at a face.
     fn is_border(&self, i: usize, voxels: &[f32]) -> bool {
         const FEW: usize = 8;
         let at = self.at(i);
@@ -149,7 +151,7 @@ mod tests {
 
     const SHAPE: [usize; 3] = [20, 24, 28];
 
-    /// Noise about 10 where `inside` is true, 3 elsewhere.
+    /// Noise between 10 and 11 where `inside` is true, 3 elsewhere.
     fn image(inside: impl Fn([f64; 3]) -> bool) -> Vec<f32> {
         let all = Neighbourhood { shape: SHAPE };
         (0..SHAPE.iter().product())

@@ -1,8 +1,8 @@
-//! Which voxels of the fixed image are compared.
+//! Selection of the voxels of the fixed image that are compared with the moving image.
 
 use super::{Image, hash};
 
-/// Where the samples lie.
+/// The locations of samples.
 #[derive(Clone, Debug)]
 pub enum SampleLocations {
     /// Voxels of the fixed grid, as indices in C order, ascending.
@@ -15,18 +15,18 @@ pub enum SampleLocations {
 /// Some or all voxels of a fixed image.
 #[derive(Clone, Debug)]
 pub struct Samples {
-    /// Their values, all finite.
+    /// The values of the samples, all finite.
     pub values: Vec<f32>,
-    /// Their places, one for each value.
+    /// The locations of the samples, one for each value.
     pub places: SampleLocations,
-    /// Number of voxels that could have been sampled.
+    /// Number of voxels from which the samples were selected.
     pub usable: usize,
 }
 
 impl Samples {
-    /// All known voxels of an image for which `inside` holds. If they are more than `wanted`, one
-    /// voxel is chosen at random, by `seed`, in each cell of a lattice that gives about that many
-    /// samples.
+    /// All known voxels of an image for which `inside` holds. If there are more than `wanted` such
+    /// voxels, one voxel is chosen at random, by `seed`, in each cell of a lattice that gives about
+    /// `wanted` samples.
     ///
     /// * `image`: must have fewer than 2^32 voxels
     /// * `inside`: takes the index of a voxel in C order

@@ -1,4 +1,4 @@
-//! The three similarity measures: from pairs of values to an energy and the force on each value.
+//! The three similarity measures, which give an energy and a force (its derivative) on each value.
 
 use super::histogram::{Bins, ForceTable, Histogram};
 use super::{Error, Image, PairSums, Samples};
@@ -28,7 +28,7 @@ impl SimilarityMeasure {
     }
 
     /// The measure for details, that is, high-pass filtered images: correlation instead of mean
-    /// squares, since the mean of a detail is 0 whatever the brightness of the image.
+    /// squares, because the mean of a detail is 0 whatever the brightness of the image.
     #[must_use]
     pub fn of_details(self) -> Self {
         match self {
@@ -47,7 +47,7 @@ impl SimilarityMeasure {
     }
 }
 
-/// A measure for one pair of images.
+/// A similarity measure that is prepared for one pair of images.
 #[derive(Clone, Debug)]
 pub struct Scorer {
     kind: SimilarityMeasure,
@@ -57,8 +57,8 @@ pub struct Scorer {
     bins: Option<Bins>,
 }
 
-/// Sums over samples that a measure needs. Those over parts of the samples are added with
-/// [`Partial::plus`] to give those over all.
+/// Sums over samples that a measure needs. [`Partial::plus`] adds the sums over parts of the
+/// samples.
 #[derive(Clone, Debug)]
 pub enum Partial {
     /// The sums of the values and of their products.
@@ -86,16 +86,16 @@ pub enum Force {
     Linear {
         /// Factors of the fixed and of the moving value.
         gain: [f64; 2],
-        /// Their means.
+        /// The values that are subtracted from the fixed and from the moving value.
         mean: [f64; 2],
         /// The second derivative with respect to one value.
         curvature: f64,
         /// For correlation, the count and the sum of squares of `m - mean[1]`. Brightness and
-        /// contrast are free, so that a change of the mean or a change along `m` does not count as
-        /// curvature.
+        /// contrast are free, so that a change of all values by a constant, or in proportion to
+        /// `m - mean[1]`, does not count as curvature.
         free: Option<[f64; 2]>,
     },
-    /// Looked up for each pair of values.
+    /// A table in which force and curvature are looked up for each pair of values.
     Table(Box<ForceTable>),
 }
 
@@ -132,7 +132,7 @@ impl Scorer {
         Ok(Self { kind, offset, bins })
     }
 
-    /// The measure.
+    /// The similarity measure that is computed.
     pub fn kind(&self) -> SimilarityMeasure {
         self.kind
     }
@@ -152,7 +152,7 @@ impl Scorer {
         Partial::Moments(sums)
     }
 
-    /// The energy of all samples; `None` if too few are known or one image is constant.
+    /// The energy of all samples; `None` if too few samples are known or an image is constant.
     pub fn conclude(&self, whole: &Partial) -> Option<Score> {
         match (whole, &self.bins) {
             (Partial::Histogram(histogram), Some(bins)) => {
@@ -168,8 +168,9 @@ impl Scorer {
         }
     }
 
-    /// `1 - r`, which is half the squared distance between the normalised images: the curvature is
-    /// that of least squares (Evangelidis and Psarakis, IEEE PAMI 30, 2008).
+    /// The energy `1 - r`, with `r` the correlation. It is half the squared distance between the
+    /// normalised images; the curvature is therefore that of least squares (Evangelidis and
+    /// Psarakis, IEEE PAMI 30, 2008).
     fn correlation(&self, sums: &PairSums) -> Option<Score> {
         let PairSums { n, f, m, .. } = *sums;
         if n < 2.0 {
@@ -195,7 +196,8 @@ impl Scorer {
     }
 }
 
-/// The fraction of voxels at each end that falls into the outer bins of a histogram.
+/// The fraction of voxels at each end of the intensity range that are clamped to the outermost bins
+/// of a histogram.
 const CLIPPED: f64 = 0.001;
 
 fn mean_squares(&PairSums { n, ff, mm, fm, .. }: &PairSums) -> Option<Score> {

@@ -1,4 +1,4 @@
-//! Values, gradients and derivatives against slow sums and finite differences.
+//! Tests that compare values, gradients and derivatives with slow sums and finite differences.
 
 use proptest::prelude::*;
 
@@ -77,7 +77,7 @@ fn compare(
     let samples = Samples::choose(&fixed, |_| true, None, 0);
     let scorer = Scorer::new(kind, &samples, &moving).unwrap();
     let pair = AffineSimilarity::new(&samples, &fixed.grid, &moving, &Affine::IDENTITY, &scorer);
-    // between voxel centres, where gradients are continuous, and inside the image everywhere
+    // all samples fall between voxel centres, where gradients are continuous, and inside the image
     let map = Affine::from_rows([
         [0.9, 0.01, 0.02, 0.937],
         [-0.015, 0.91, 0.01, 0.433],
@@ -145,7 +145,7 @@ fn a_newton_step_of_each_measure_goes_most_of_the_way() {
         let normalisation = Normalisation { centre: [10.0, 8.0, 10.0], size: 1.0 };
         let found =
             pair.linearise(&Affine::IDENTITY, &normalisation, &mut Workspace::default()).unwrap();
-        // along x alone: parameter 8 is the shift along x
+        // the step is along x alone: parameter 8 is the shift along x
         let step = -found.gradient[8] / found.curvature[8][8];
         assert!((step - 0.3).abs() < 0.3 * share, "{kind:?}: {step}");
     }

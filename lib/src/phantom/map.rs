@@ -123,8 +123,8 @@ impl Deformation {
             for a in 0..3 {
                 slope[a][a] += 1.0;
             }
-            // where the Jacobian is singular, take a fixed-point step; this can happen only outside
-            // the fixed volume, because `Rounds::pair` rejects such deformations
+            // where the Jacobian is singular, take a fixed-point step; `Rounds::pair` ensures that
+            // the Jacobian can be singular only outside the fixed volume
             let step = Affine::from_parts(slope, [0.0; 3])
                 .inverse()
                 .map_or(miss, |inverse| inverse.apply_vector(miss));

@@ -6,7 +6,7 @@
 //! rounds, empty corners, and a moving volume of another size that overlaps the fixed one in part.
 //! The world is defined at every point of space, so both rounds are rendered without interpolating
 //! an image: the fixed voxel at `p` shows `world(p)`, the moving voxel at `q` shows
-//! `world(T^-1(q))`. [`score`] measures a transform against that truth.
+//! `world(T^-1(q))`. [`score`] measures the error of a transform against `T`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use map::{Deformation, TrueMap};
 use render::Camera;
 use world::World;
 
-/// Why a test set could not be made or a transform could not be scored.
+/// The reason why a test set could not be made or a transform could not be scored.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The ground truth does not have the form that [`rounds`] writes.
@@ -41,7 +41,7 @@ pub enum Error {
     Truth {
         /// The file.
         path: String,
-        /// What was found and what was wanted.
+        /// The content of the file, and the expected content.
         message: String,
     },
     /// The operating system reported an error.
@@ -86,7 +86,7 @@ pub struct Rounds {
 /// Parses a shape in the syntax of `--size`: `256`, or three numbers `z,y,x`.
 ///
 /// # Errors
-/// A message that says what was wanted.
+/// A message that states the expected syntax.
 pub fn parse_shape(text: &str) -> Result<[usize; 3], String> {
     let sizes: Result<Vec<usize>, _> = text.split(',').map(|n| n.trim().parse()).collect();
     match sizes.as_deref() {
@@ -100,12 +100,14 @@ pub fn parse_shape(text: &str) -> Result<[usize; 3], String> {
 
 /// Edge length of chunks and of the blocks rendered at a time, voxels.
 const CHUNK: usize = 64;
-/// The true displacement field is sampled at every 4th voxel. With 8 voxels of displacement the
-/// error of linear interpolation is at most `4^2 / 8 * 8 * (2 pi / 256)^2`, 0.01 voxel.
+/// The true displacement field is sampled at every 4th voxel. For displacements of 8 voxels at
+/// wavelengths of 256 voxels or more, the error of linear interpolation is at most
+/// `4^2 / 8 * 8 * (2 pi / 256)^2`, 0.01 voxel.
 const FIELD_STEP: usize = 4;
 /// Maximum number of voxels of a volume.
 const MAX_VOXELS: usize = 1_000_000_000_000;
-/// Maximum number of true points: enough for statistics, few enough for any size of volume.
+/// Maximum number of true points. It suffices for statistics, and limits the size of the table for
+/// large volumes.
 const MAX_POINTS: usize = 50_000;
 
 /// The world, the true map and both grids of a test set.
@@ -183,7 +185,7 @@ pub fn score_memory(folder: &Path) -> Cost {
 
 /// Writes `fixed.zarr`, `moving.zarr` and the ground truth `p -> A(p + u(p))` into `folder`:
 /// `truth.zarr` (the displacement `u`), `truth_affine.json` (`A`), `truth_points.csv` (objects in
-/// both volumes) and, last, `truth.json` (the chain of both).
+/// both volumes) and, last, `truth.json` (the chain of `u` and `A`).
 ///
 /// # Errors
 /// [`Error`] if a parameter is out of range, if the deformation would shrink any part of the volume

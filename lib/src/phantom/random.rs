@@ -1,17 +1,17 @@
-//! Stateless random numbers: every number is a hash of the seed and of its purpose, so that blocks
-//! can be generated independently and in any order, with the same result.
+//! Streams of random numbers. Each stream depends only on the seed and on a purpose or a cell, so
+//! that blocks can be generated independently and in any order, with the same result.
 
 /// A stream of random numbers, by splitmix64 (Steele, Lea and Flood 2014).
 #[derive(Clone, Debug)]
 pub(super) struct Random(u64);
 
 impl Random {
-    /// The stream of `seed` for `purpose`.
+    /// The stream for `purpose` that starts from `seed`.
     pub(super) fn new(seed: u64, purpose: u64) -> Self {
         Self(mix(seed ^ mix(purpose)))
     }
 
-    /// The stream of one cell of a lattice.
+    /// The stream for the cell with index `cell` of a lattice.
     pub(super) fn of_cell(seed: u64, cell: [i64; 3]) -> Self {
         Self(cell.iter().fold(mix(seed), |state, &v| mix(state ^ v as u64)))
     }
@@ -21,12 +21,12 @@ impl Random {
         mix(self.0)
     }
 
-    /// Uniform in `[low, high)`.
+    /// A number with uniform distribution in `[low, high)`.
     pub(super) fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// True with this probability.
+    /// `true` with probability `probability`.
     pub(super) fn chance(&mut self, probability: f64) -> bool {
         self.between(0.0, 1.0) < probability
     }
@@ -36,12 +36,12 @@ impl Random {
         if self.chance(0.5) { 1.0 } else { -1.0 }
     }
 
-    /// Normally distributed with mean 0 and variance 1.
+    /// A number with normal distribution, mean 0 and variance 1.
     pub(super) fn normal(&mut self) -> f64 {
         f64::from(normal_of(self.next(), self.next()))
     }
 
-    /// Uniform on the unit sphere.
+    /// A point with uniform distribution on the unit sphere.
     pub(super) fn direction(&mut self) -> [f64; 3] {
         let z = self.between(-1.0, 1.0);
         let (sin, cos) = self.between(0.0, std::f64::consts::TAU).sin_cos();
@@ -49,7 +49,7 @@ impl Random {
         [z, rim * sin, rim * cos]
     }
 
-    /// Uniform in the unit ball.
+    /// A point with uniform distribution in the unit ball.
     pub(super) fn in_ball(&mut self) -> [f64; 3] {
         let radius = self.between(0.0, 1.0).cbrt();
         self.direction().map(|v| v * radius)

@@ -4,11 +4,12 @@ use super::world::{Nucleus, RIM, World, smooth_step};
 use crate::device::Cost;
 use crate::geom::{Box3, Grid, Point};
 
-/// How a round of imaging renders the world.
+/// The parameters with which a round of imaging renders the world.
 #[derive(Clone, Debug)]
 pub(super) struct Camera<'a> {
     pub(super) world: &'a World,
-    /// Maps the world to this round; `None` for the fixed round, whose frame is that of the world.
+    /// The map from the world to the moving round; `None` for the fixed round, whose coordinates
+    /// are those of the world.
     pub(super) map: Option<&'a TrueMap>,
     pub(super) grid: Grid,
     /// 0 for the fixed round, 1 for the moving one.
@@ -17,7 +18,7 @@ pub(super) struct Camera<'a> {
     pub(super) gain: f32,
     /// Counts without light.
     pub(super) offset: f32,
-    /// Factor of the background.
+    /// Factor by which the background is multiplied.
     pub(super) haze: f32,
     /// Relative difference in illumination between the last and the first voxel along y.
     pub(super) shading: f32,
@@ -50,7 +51,8 @@ impl Camera<'_> {
     /// Peak memory of [`Camera::render`] for a box of `block` voxels.
     pub(super) fn memory(block: [usize; 3]) -> Cost {
         let voxels: usize = block.iter().map(|n| n + 2 * MARGIN).product();
-        // positions, tissue and background in one array, then each in its own
+        // interpolation gives one array of positions, tissue and background, which is then split
+        // into three
         Cost::of::<[f64; 5]>("positions and background, interpolated", voxels)
             + Cost::of::<[f64; 3]>("positions", voxels)
             + Cost::of::<[f32; 2]>("tissue and background", voxels)
@@ -103,7 +105,8 @@ impl Camera<'_> {
                 }
             }
         }
-        // interpolate one axis after the other, beginning with x, while the arrays are small
+        // interpolate along one axis after the other, so that only the last pass works on full-size
+        // arrays
         let shape = part.shape();
         let along_x = refine(&lattice, [nodes[0] * nodes[1], nodes[2], 1], part.min[2], shape[2]);
         let along_y = refine(&along_x, [nodes[0], nodes[1], shape[2]], part.min[1], shape[1]);
@@ -122,7 +125,8 @@ impl Camera<'_> {
             None => (centre, [reach; 3]),
             Some(map) => {
                 let rows = map.jacobian(centre);
-                // the Jacobian varies little over a nucleus; 10 % of margin allows for it
+                // the Jacobian varies little over a nucleus; a margin of 10 % allows for its
+                // variation
                 let half = rows.map(|r| 1.1 * reach * r.iter().map(|v| v * v).sum::<f64>().sqrt());
                 (map.apply(centre), half)
             }

@@ -105,7 +105,7 @@ fn length(v: Point) -> f64 {
 }
 
 impl Spread {
-    /// Statistics of `values`; all 0 if there are none.
+    /// Statistics of `values`; all statistics are 0 if there are no values.
     fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let at = |share: f64| {

@@ -21,11 +21,11 @@ pub(super) struct World {
 pub(super) struct Punctum {
     pub(super) centre: Point,
     pub(super) brightness: f64,
-    /// Whether it is visible in the fixed and in the moving round.
+    /// Whether the spot is visible in the fixed and in the moving round.
     pub(super) shows: [bool; 2],
 }
 
-/// A dark spot in a nucleus, in the nucleus' normalised coordinates (its surface at radius 1).
+/// A dark spot in a nucleus, in the normalised coordinates of [`Nucleus::shape`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hollow {
     pub(super) centre: Point,
@@ -39,7 +39,7 @@ pub(super) struct Nucleus {
     /// Maps an offset from the centre, in micrometres, to normalised coordinates in which the
     /// nucleus is the unit ball.
     pub(super) shape: [Point; 3],
-    /// Its largest semi-axis, micrometres.
+    /// Largest semi-axis of the nucleus without its soft rim, micrometres.
     pub(super) reach: f64,
     /// Brightness in the fixed and in the moving round; 0 where the nucleus is missing.
     pub(super) brightness: [f64; 2],
@@ -47,13 +47,13 @@ pub(super) struct Nucleus {
     pub(super) puncta: Vec<Punctum>,
 }
 
-/// Edge length of a cell, units; a cell holds at most one nucleus.
+/// Edge length of a cell, in units of [`World::unit`]; a cell holds at most one nucleus.
 const CELL: f64 = 13.0;
 /// Radius at which the soft rim of a nucleus ends, as a multiple of its semi-axes.
 pub(super) const RIM: f64 = 1.15;
-/// Largest semi-axis of a nucleus including its soft rim, units.
+/// Largest semi-axis of a nucleus including its soft rim, in units of [`World::unit`].
 const MAX_NUCLEUS: f64 = 8.0 * 1.25 * RIM;
-/// Standard deviation of a punctum's Gaussian profile, units.
+/// Standard deviation of a punctum's Gaussian profile, in units of [`World::unit`].
 const PUNCTUM: f64 = 0.9;
 
 impl World {
@@ -98,7 +98,8 @@ impl World {
         self.tissue(p) * (0.14 + tilt + 0.07 * self.noise(12, 75.0, p)).max(0.02)
     }
 
-    /// The fine texture of the background at `p`, with mean about 0, where [`World::tissue`] is 1.
+    /// The fine texture of the background at `p`, with mean about 0, to be multiplied by
+    /// [`World::tissue`].
     pub(super) fn texture(&self, p: Point) -> f32 {
         0.06 * self.noise(13, 8.0, p) as f32
     }

@@ -1,11 +1,12 @@
-//! Whether a map stands out from chance, judged by the same images under wrong maps.
+//! Tests whether the similarity under a map is greater than by chance.
 //!
-//! Any two images agree a little under some maps, and a search finds the best of these. Therefore
-//! the similarity under the map found is compared with that under maps that are rotated, mirrored
-//! and shifted at random and then refined in the same way. The evidence is the number of standard
-//! deviations by which it exceeds the mean of the wrong maps: an empirical null distribution, as of
-//! phase-randomised or shifted surrogates (Theiler et al., Physica D 58, 1992), after the same
-//! optimisation as the result.
+//! Any two images agree a little under some maps, and a search finds the best of these maps.
+//! Therefore the similarity under the map found is compared with that under wrong maps, which are
+//! rotated, mirrored and shifted at random and then refined in the same way. The similarities under
+//! wrong maps form an empirical null distribution, like that of phase-randomised or shifted
+//! surrogates (Theiler et al., Physica D 58, 1992). The evidence is the number of standard
+//! deviations by which the similarity exceeds the mean of this distribution (see
+//! [`evidence::beyond`]).
 
 use super::coarse_to_fine::MIN_SAMPLES;
 use super::image_pair::{ImagePair, InitialMap, Level};
@@ -17,14 +18,15 @@ use crate::metric::{
     AffineSimilarity, Normalisation, SimilarityMeasure, Workspace, evidence, hash, unit,
 };
 
-/// Maximum number of samples that are compared: enough for any useful map.
+/// Maximum number of samples that are compared; any useful map stands out with this number.
 const MAX_SAMPLES: usize = 16_000;
-/// Number of resolutions tried, each twice as coarse as the one before: with little noise a map
-/// stands out most at the finest, otherwise at a coarser one.
+/// Number of resolutions tried, each twice as coarse as the previous one. With little noise, a map
+/// stands out most at the finest resolution, otherwise at a coarser one.
 const LEVELS: usize = 4;
-/// Limit of the coarsest resolution, in doublings of the finest.
+/// Number of resolutions considered, from the finest; each is twice as coarse as the previous one.
 const MAX_DOUBLINGS: i32 = 16;
-/// Maximum number of fixed voxels: with more, judging would take longer than the refinement.
+/// Maximum number of voxels of the fixed image at a resolution that is tried. With more voxels, the
+/// comparison would take longer than the refinement.
 const MAX_VOXELS: usize = 4 << 20;
 /// Number of wrong maps wanted.
 const WRONG_MAPS: usize = 24;
@@ -39,24 +41,24 @@ const MIN_DISPLACEMENT: f64 = 0.15;
 /// Largest random rotation in addition to the permutation of axes, radians.
 const MAX_TILT: f64 = 0.35;
 
-/// How a map compares with wrong ones, at the resolution at which it stands out most.
+/// Comparison of a map with wrong maps, at the resolution with the most evidence.
 #[derive(Clone, Debug)]
 pub(super) struct Evidence {
     /// Resolution, fixed micrometres.
     pub(super) resolution: f64,
-    /// Correlation, or mutual information in nats, of the details under the map.
+    /// Correlation, or mutual information in nats, of the details under the map found.
     pub(super) found: f64,
-    /// The greatest value under a wrong map.
+    /// The greatest correlation or mutual information of the details under a wrong map.
     pub(super) wrong: f64,
-    /// Number of wrong maps it was compared with.
+    /// Number of wrong maps.
     pub(super) maps: usize,
-    /// Number of standard deviations by which it stands out.
+    /// The evidence, in standard deviations.
     pub(super) evidence: f64,
 }
 
-/// Judges the map that follows `start`; `None` if too few wrong maps with enough overlap exist.
+/// Judges `map`, which follows `start`; `None` if too few wrong maps with enough overlap exist.
 ///
-/// * `scale`: moving lengths by fixed lengths
+/// * `scale`: scale of `start`, moving lengths divided by fixed lengths
 /// * `enough`: evidence at which coarser resolutions are no longer tried
 pub(super) fn judge(
     images: &ImagePair<'_>,
@@ -163,7 +165,8 @@ impl EvidenceTest<'_> {
         }
         let up = optimise(&self.pair, &map, &self.parameters, &self.criteria, work)?;
         let back = right.inverse().ok()?.then(&up.map);
-        // a thin stack does not determine how a map extrapolates beyond its planes
+        // maps are compared only within the moving image, because a thin stack does not determine
+        // how a map extrapolates beyond its planes
         let reach = [0, 1].map(|end| {
             let [low, high] = self.extent;
             let side = [-normalisation.size, normalisation.size][end];
@@ -179,9 +182,10 @@ impl EvidenceTest<'_> {
     }
 }
 
-/// A random rigid change, perhaps mirrored, with a shift by up to half the moving image. Volumes: a
-/// signed permutation of the axes and a rotation by up to [`MAX_TILT`]; half of the draws only flip
-/// axes, since permuted axes cannot overlap in thin volumes. Planes: any rotation.
+/// A random rigid map, which can be mirrored, with a shift by up to half the extent of the moving
+/// image. For volumes, it is a signed permutation of the axes and a rotation by up to [`MAX_TILT`];
+/// half of the draws only flip axes, because thin volumes with permuted axes can hardly overlap.
+/// For planes, it is any rotation in the plane.
 fn random_change(
     level: &Level,
     normalisation: &Normalisation,

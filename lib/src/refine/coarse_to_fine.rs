@@ -17,27 +17,29 @@ pub(super) const MIN_SAMPLES: usize = 64;
 pub(super) struct Refinement {
     /// The map that follows the initial one.
     pub(super) map: Affine,
-    /// Energies of the initial map, if it has one, and of the result, at the finest level.
+    /// Energies of the initial map and of the result, at the finest level; `None` if the energy is
+    /// undefined.
     pub(super) energy: [Option<f64>; 2],
     /// Overlaps of the initial map and of the result, at the finest level.
     pub(super) overlap: [f64; 2],
-    /// Why the result is refused, if it is.
+    /// The reason if the result is refused.
     pub(super) refusal: Option<Refusal>,
     /// One record per level, for the receipt.
     pub(super) levels: Vec<Value>,
     /// The finest resolution, fixed micrometres.
     pub(super) resolution: f64,
-    /// Number of samples at that resolution.
+    /// Number of samples at the finest resolution.
     pub(super) samples: usize,
 }
 
 /// Refines the map that follows `start`, from the coarsest level to the finest.
 ///
 /// * `before`: the user's initial map, if `start` was found by a search
-/// * `scale`: moving lengths by fixed lengths under `start`
+/// * `scale`: scale of `start`, moving lengths divided by fixed lengths
 ///
 /// # Errors
-/// [`Error::NoOverlap`] if too few samples fall on the moving image; [`Error::Metric`].
+/// [`Error::NoOverlap`] if too few samples fall on the moving image; [`Error::Metric`] if an image
+/// is constant or has no known voxel.
 pub(super) fn refine_levels(
     images: &ImagePair<'_>,
     start: &InitialMap<'_>,
@@ -133,7 +135,7 @@ fn line(level: &Level, optimum: &Optimum, images: &ImagePair<'_>) -> Value {
     })
 }
 
-/// Checks whether a refinement is acceptable; the reason if it is not.
+/// The reason to refuse a refinement; `None` if it is acceptable.
 fn refusal(images: &ImagePair<'_>, optimum: &Optimum, overlap: f64) -> Option<Refusal> {
     let parts = optimum.map.decompose();
     let [most, _, least] = parts.scales.map(f64::abs);

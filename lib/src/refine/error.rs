@@ -1,6 +1,6 @@
 use crate::metric;
 
-/// Why two images could not be aligned.
+/// The reason why two images could not be aligned.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A volume could not be read.
@@ -12,7 +12,7 @@ pub enum Error {
     /// The run was interrupted, or the output exists.
     #[error(transparent)]
     Blocks(#[from] crate::blocks::Error),
-    /// A field of the initial map does not reach the fixed volume.
+    /// A displacement field of the initial map does not overlap the fixed volume.
     #[error(transparent)]
     Unreached(#[from] crate::geom::UnreachedField),
     /// An image is constant or has no usable voxel.
@@ -28,7 +28,7 @@ pub enum Error {
         plane: String,
         /// The volume's location.
         volume: String,
-        /// Number of its planes.
+        /// Number of planes of `volume`.
         planes: usize,
     },
     /// The initial map is singular.
@@ -36,7 +36,7 @@ pub enum Error {
     Singular {
         /// Location of the initial map.
         location: String,
-        /// What is wrong.
+        /// The error, with the determinant of the map.
         source: crate::geom::SingularError,
     },
     /// The initial map takes the fixed volume outside the moving one.
@@ -82,22 +82,22 @@ pub enum Error {
     Memory {
         /// The coarsest resolution tried, micrometres.
         resolution: f64,
-        /// `--memory` needed at that resolution, megabytes.
+        /// `--memory` needed at `resolution`, megabytes.
         wanted: u64,
         /// `--memory` as given, megabytes.
         found: u64,
     },
 }
 
-/// Why a result was refused and the initial map returned in its place.
+/// The reason why a result was refused. The initial map, if there is one, is returned instead.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Refusal {
-    /// The measure got worse.
+    /// The similarity under the result is worse than under the initial map.
     #[error("the measure is worse after refining ({after:.6}) than before ({before:.6})")]
     Worse {
-        /// Measure of the initial map.
+        /// Value of the similarity measure under the initial map.
         before: f64,
-        /// Measure of the result.
+        /// Value of the similarity measure under the result.
         after: f64,
     },
     /// The overlap is too small.
@@ -125,7 +125,7 @@ pub enum Refusal {
         /// The determinant.
         determinant: f64,
     },
-    /// The similarity is not better than by chance.
+    /// The similarity is not sufficiently greater than by chance.
     #[error(
         "the {measure} of the volumes' details is {found:.3} under the map found, and up to {wrong:.3} under \
          {maps} maps turned, mirrored and shifted at random: it stands out by {evidence:.1} standard \
@@ -134,17 +134,17 @@ pub enum Refusal {
     Chance {
         /// Name of the similarity measure.
         measure: &'static str,
-        /// Its value under the map found.
+        /// Value of the measure under the map found.
         found: f64,
-        /// Its greatest value under a wrong map.
+        /// Greatest value of the measure under a wrong map.
         wrong: f64,
         /// Number of wrong maps.
         maps: usize,
-        /// Number of standard deviations by which the result stands out.
+        /// The evidence, in standard deviations.
         evidence: f64,
         /// `--min-evidence`.
         wanted: f64,
-        /// What else the user can try.
+        /// Another remedy that the user can try.
         way_out: &'static str,
     },
 }

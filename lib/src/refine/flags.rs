@@ -1,5 +1,5 @@
-//! The command-line flags of the alignment, which programs flatten into their own. The struct has
-//! no doc comment, since clap would use it as the program's description.
+//! The command-line flags of the alignment, which programs flatten into their own flags. The struct
+//! has no doc comment, because clap would use it as the program's description.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
 use std::str::FromStr;

@@ -33,19 +33,20 @@ pub(super) struct Level {
     moving: Image,
     samples: Samples,
     scorer: Scorer,
-    /// Sizes of the known parts of both images, in cubed (for planes squared) fixed micrometres.
+    /// Volumes of the known parts of both images, cubic micrometres of the fixed space. For planes,
+    /// they are areas, square micrometres.
     sizes: [f64; 2],
 }
 
 impl ImagePair<'_> {
-    /// The finest resolution that both images have and the options allow under a map of this
-    /// scale, fixed micrometres.
+    /// The finest resolution, in fixed micrometres, that both images have under a map of scale
+    /// `scale` and that the options allow.
     pub(super) fn finest(&self, scale: f64) -> f64 {
         let own = self.fixed.resolution().max(self.moving.resolution() / scale);
         own.max(self.options.resolution.unwrap_or(0.0))
     }
 
-    /// Both images at a resolution in fixed micrometres, under a map of this scale.
+    /// Both images at `resolution`, in fixed micrometres, under a map of scale `scale`.
     ///
     /// # Errors
     /// [`Error::Metric`] if an image is constant or has no known voxel; errors of the fields of
@@ -61,8 +62,8 @@ impl ImagePair<'_> {
         self.compare(images, resolutions, self.options.metric, self.options.samples, start)
     }
 
-    /// The [`detail`] of both images, for telling right maps from wrong ones: large bright and dark
-    /// regions agree under many maps.
+    /// Like [`ImagePair::level`], with the [`detail`] of both images. Details distinguish right
+    /// maps from wrong ones, whereas large bright and dark regions agree under many maps.
     ///
     /// # Errors
     /// As for [`ImagePair::level`].
@@ -81,9 +82,9 @@ impl ImagePair<'_> {
         self.compare(images, resolutions, kind, self.options.samples, start)
     }
 
-    /// Like [`ImagePair::detail`], with at most `samples` samples. Padding is ignored, because the
-    /// outlines of any two images agree, and extreme values are clipped, because a few bright
-    /// objects agree with a few others under many maps.
+    /// Like [`ImagePair::detail`], with at most `samples` samples. Padding is ignored, because it
+    /// has a similar outline in any two images. Extreme values are clipped, because a few bright
+    /// objects coincide with a few others under many maps.
     ///
     /// # Errors
     /// As for [`ImagePair::level`].
@@ -105,7 +106,7 @@ impl ImagePair<'_> {
         self.compare(images, resolutions, self.options.metric.of_details(), Some(samples), start)
     }
 
-    /// Approximate number of voxels of the fixed image at a resolution.
+    /// Approximate number of voxels of the fixed image at `resolution` (micrometres).
     pub(super) fn voxels(&self, resolution: f64) -> usize {
         let grid = self.fixed.base().grid;
         let along = |a: usize| {
@@ -138,7 +139,7 @@ impl ImagePair<'_> {
         Ok(Level { resolution, fixed: fixed.grid, moving, samples, scorer, sizes })
     }
 
-    /// Size of a voxel, in cubed (for planes squared) micrometres.
+    /// Volume of a voxel, cubic micrometres; for planes its area, square micrometres.
     fn cell(&self, grid: &Grid) -> f64 {
         grid.spacing[usize::from(self.planar)..].iter().product()
     }
@@ -170,8 +171,8 @@ impl Level {
         self.samples.len()
     }
 
-    /// The fraction of samples that count as independent: voxels finer than the resolution are
-    /// correlated.
+    /// The fraction of samples that count as independent, because voxels finer than the resolution
+    /// are correlated.
     pub(super) fn independence(&self, planar: bool) -> f64 {
         let axes = usize::from(planar)..3;
         axes.map(|a| (self.fixed.spacing[a] / self.resolution[0]).min(1.0)).product()
@@ -181,8 +182,8 @@ impl Level {
 /// Standard deviation of the Gaussian that [`detail`] subtracts, in units of the resolution.
 const BROAD_SIGMA: f64 = 3.0;
 
-/// The detail of an image: the image less a Gaussian smoothing by [`BROAD_SIGMA`] times its
-/// resolution.
+/// The detail of an image: the image minus its convolution with a Gaussian whose standard deviation
+/// is [`BROAD_SIGMA`] times the resolution (micrometres).
 pub(super) fn detail(image: &Image, resolution: f64) -> Image {
     let grid = image.grid;
     let variance = std::array::from_fn(|a| {
@@ -199,7 +200,7 @@ pub(super) fn detail(image: &Image, resolution: f64) -> Image {
 const CLIP_LIMIT: f32 = 4.0;
 
 /// Clips a detail at [`CLIP_LIMIT`] standard deviations, estimated as 1.4826 times the median
-/// absolute value (as for a normal distribution). Returns it unchanged if the median is 0.
+/// absolute value (as for a normal distribution). Returns the detail unchanged if the median is 0.
 fn clip(mut detail: Image) -> Image {
     let mut sizes: Vec<f32> =
         detail.voxels.iter().filter(|v| v.is_finite()).map(|v| v.abs()).collect();

@@ -1,4 +1,4 @@
-//! The rotated, scaled and mirrored versions that a search tries.
+//! The rotated, scaled and mirrored versions of the initial map that a search tries.
 
 use nalgebra::{Quaternion, UnitQuaternion};
 
@@ -9,12 +9,13 @@ use crate::metric::{hash, unit};
 /// The linear part of a map, rows and columns z, y, x.
 pub(super) type Linear = [[f64; 3]; 3];
 
-/// The versions of a search, the first of which is the identity, scaled if the range excludes 1.
+/// The linear maps that turn the initial map into the versions that a search tries. The first is
+/// the identity, scaled if `search.scale_range` excludes 1.
 ///
 /// Rotation and scale follow an additive recurrence (Roberts 2018, a generalised golden ratio) with
 /// an offset that depends on the seed. Its points fill their range more evenly than independent
 /// draws, for any number of points, and a shorter sequence is the beginning of a longer one. Every
-/// second version is mirrored along x if that is allowed.
+/// second version is mirrored along x if `search.allow_reflection` is set.
 pub(super) fn linear_maps(search: &SearchOptions, planar: bool, seed: u64) -> Vec<Linear> {
     let dimensions = if planar { 2 } else { 4 };
     let steps = recurrence(dimensions);
@@ -45,9 +46,9 @@ pub(super) fn linear_maps(search: &SearchOptions, planar: bool, seed: u64) -> Ve
         .collect()
 }
 
-/// Rotations by multiples of 90 degrees about the axes, without the identity, within the search's
-/// largest rotation, and their mirror images if these are allowed: orientations of volumes that
-/// were stored, mounted or cut along other axes.
+/// Rotations by multiples of 90 degrees about the axes, up to `search.max_rotation` and without the
+/// identity; if `search.allow_reflection` is set, also mirror images. They cover volumes that were
+/// stored, mounted or cut along other axes.
 pub(super) fn axis_rotations(search: &SearchOptions, planar: bool) -> Vec<Linear> {
     let scale = 1.0f64.clamp(search.scale_range[0], search.scale_range[1]);
     let mut axis_rotations = Vec::new();
@@ -88,7 +89,8 @@ fn scaled(linear: &Linear, by: f64) -> Linear {
     linear.map(|row| row.map(|v| v * by))
 }
 
-/// The steps of the recurrence: powers of the inverse of the root above 1 of `x^(d+1) = x + 1`.
+/// The steps of the recurrence, `x^-1` to `x^-d`, where `d` is `dimensions` and `x > 1` solves
+/// `x^(d+1) = x + 1`.
 fn recurrence(dimensions: usize) -> Vec<f64> {
     let mut root = 2.0f64;
     for _ in 0..64 {
@@ -105,7 +107,7 @@ pub(super) fn in_plane(angle: f64) -> Linear {
 /// A rotation by at most `most` radians for a point of the unit cube; uniform points give uniform
 /// rotations.
 pub(super) fn in_space([a, b, c]: [f64; 3], most: f64) -> Linear {
-    // the angles of uniform rotations have the density 1 - cos
+    // the angles of uniform rotations have a density proportional to 1 - cos(angle)
     let cumulative = |angle: f64| angle - angle.sin();
     let wanted = a * cumulative(most);
     let (mut low, mut high) = (0.0, most);

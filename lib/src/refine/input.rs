@@ -9,7 +9,7 @@ use crate::volume::{Volume, levels};
 
 /// Bytes of decoded chunks that are cached for each volume.
 const CACHE: u64 = 32 << 20;
-/// Size of a mask's tile, voxels, z, y, x.
+/// Size of the tiles in which a mask is read, voxels along z, y, x.
 const TILE: [usize; 3] = [16, 256, 256];
 
 /// One of the two input volumes.
@@ -54,7 +54,8 @@ impl OpenedInput {
         self.stored[0].location()
     }
 
-    /// The coarsest stored level that is fine enough for a resolution, micrometres.
+    /// The coarsest stored level whose spacing along each axis is at most `resolution`
+    /// (micrometres), or at most that of the volume as given if that is larger.
     pub(super) fn source(&self, resolution: f64) -> &Volume {
         let given = self.grid();
         let fine = |volume: &&Volume| {
@@ -66,15 +67,15 @@ impl OpenedInput {
         coarsest.unwrap_or(&self.stored[0])
     }
 
-    /// Number of voxels of the image at a resolution.
+    /// Number of voxels of the image at `resolution` (micrometres).
     pub(super) fn voxels(&self, resolution: f64) -> u64 {
         let grid = self.source(resolution).grid();
         let (_, step) = decimation(&grid, finest(&grid), resolution);
         (0..3).map(|a| grid.shape[a].div_ceil(step[a]) as u64).product()
     }
 
-    /// The image pyramid whose finest level has about this resolution (micrometres); NaN where the
-    /// mask is 0. A plane is moved to z = 0 and gets a z spacing of 1.
+    /// The image pyramid whose finest level has about the resolution `resolution` (micrometres).
+    /// Voxels at which the mask is 0 are NaN. A plane is moved to z = 0 and gets a z spacing of 1.
     ///
     /// # Errors
     /// [`Error::Mask`] if the mask excludes all voxels; errors of reading.
@@ -131,30 +132,30 @@ fn apply_mask(mask: &Volume, image: &mut Image) -> Result<(), Error> {
     Ok(())
 }
 
-/// Chooses the resolution at which both images are read: that of the images or `--resolution`, or a
-/// coarser one if `--memory` requires it.
+/// Chooses the resolution at which both images are read: that of the images, or `--resolution` if
+/// it is coarser, or an even coarser one if `--memory` requires it.
 pub(super) struct ResolutionChoice<'a> {
     /// The fixed and the moving volume.
     pub(super) sides: [&'a OpenedInput; 2],
-    /// Moving lengths by fixed lengths.
+    /// Scale of the initial map: moving lengths divided by fixed lengths.
     pub(super) scale: f64,
     /// Maximum number of samples; `None` for all voxels.
     pub(super) samples: Option<usize>,
-    /// Whether a search may compare the images at any scale.
+    /// Whether a search compares the images at a range of scales.
     pub(super) search: bool,
 }
 
 /// Bytes per voxel of the fixed and of the moving image: the image, its pyramid, and a working
 /// copy; for the moving image also its sorted values.
 const PER_VOXEL: [u64; 2] = [9, 13];
-/// Bytes per sample: place, value, sorted values, moving value and gradient.
+/// Bytes per sample: location, value, sorted values, moving value and gradient.
 const PER_SAMPLE: u64 = 28;
 /// Bytes that each thread holds while reading: input, two stages of smoothing, output.
 const PER_THREAD: u64 = 48 << 20;
 /// Bytes per voxel of either image that each thread holds while it refines a candidate of a search:
 /// the image, its detail, and sorted values.
 const PER_SEARCHED: u64 = 12;
-/// Side lengths of the largest images on which candidates are refined, voxels, of volumes and
+/// Side lengths of the largest images on which candidates are refined, voxels, for volumes and for
 /// planes: eight times those of the first placement.
 const REFINED_SIDES: [u64; 2] = [8 * 36, 8 * 160];
 
@@ -169,7 +170,7 @@ impl ResolutionChoice<'_> {
         ctx: &Context,
     ) -> Result<([f64; 2], u64), Error> {
         let own = self.sides.map(|side| finest(&side.grid()));
-        // a search covers scales at which either image may be the finer one
+        // in a search, either image can be the finer one, so each is read at its own resolution
         let common = own[0].max(own[1] / self.scale).max(wanted.unwrap_or(0.0));
         let mut resolution = match (self.search, wanted) {
             (true, _) => own,

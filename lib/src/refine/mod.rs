@@ -1,9 +1,10 @@
-//! Affine registration by intensities: finds the map after an initial one under which two images
-//! are most similar.
+//! Affine registration by intensities: finds the map that, applied after an initial map, makes two
+//! images most similar.
 //!
-//! [`align`] works from coarse to fine resolutions; at each it takes damped Gauss-Newton steps on a
-//! similarity measure of `metric`. With `--search` it first tries rotated, scaled and mirrored
-//! versions of the initial map. Images are read at the finest resolution that fits `--memory`.
+//! [`align`] works from coarse to fine resolutions; at each resolution, it takes damped
+//! Gauss-Newton steps on a similarity measure of `metric`. With `--search` it first tries rotated,
+//! scaled and mirrored versions of the initial map. Images are read at the finest resolution that
+//! fits `--memory`.
 
 use std::path::Path;
 
@@ -46,11 +47,11 @@ use search::{SearchExtent, SearchResult, scale};
 /// One of the two input volumes.
 #[derive(Clone, Debug)]
 pub struct InputVolume<'a> {
-    /// Its location.
+    /// The location of the volume.
     pub location: &'a str,
-    /// Which channel to read, and overrides of its metadata.
+    /// The channel to read, and values that override the metadata of the volume.
     pub select: Select,
-    /// Location of a mask volume, which is nonzero where this volume is to be used.
+    /// The location of a mask volume. Voxels at which the mask is 0 are ignored.
     pub mask: Option<&'a str>,
 }
 
@@ -60,12 +61,13 @@ pub struct InputVolume<'a> {
 ///
 /// * `initial`: locations of transforms, applied in this order; empty for the identity
 ///
-/// A result that fails the acceptance checks is not written. If an initial map was given, it is
-/// written in its place; otherwise nothing is written. The reason is reported, and the receipt says
-/// `believed: false`.
+/// A result that fails the acceptance checks is not written. If an initial map was given, `output`
+/// then contains the initial map; otherwise nothing is written. The reason is reported, and the
+/// receipt says `believed: false`.
 ///
 /// # Errors
-/// [`Error`]; [`blocks::Error::Rejected`] with the [`Refusal`] if the result is refused.
+/// [`Error`]; if the result is refused, [`blocks::Error::Rejected`] with the text of the
+/// [`Refusal`].
 pub fn align(
     fixed: &InputVolume<'_>,
     moving: &InputVolume<'_>,
@@ -134,7 +136,7 @@ enum RefinedMap {
     After(Affine),
 }
 
-/// Everything that an alignment needs.
+/// The inputs and the options of an alignment.
 struct RefineJob<'a> {
     sides: &'a [OpenedInput; 2],
     chain: &'a Chain,
@@ -145,8 +147,8 @@ struct RefineJob<'a> {
 }
 
 impl RefineJob<'_> {
-    /// Aligns the images. Returns the map and the reason for refusal, if there is one; `None` if
-    /// only the plan was requested.
+    /// Aligns the images. Returns the map and, if the map is refused, the reason; `None` if only
+    /// the plan was requested.
     ///
     /// * `given`: whether the user gave an initial map
     fn run(&self, given: bool) -> Result<Option<(RefinedMap, Option<Refusal>)>, Error> {
@@ -197,7 +199,7 @@ impl RefineJob<'_> {
         Ok(Some((RefinedMap::Whole(flat.outer(&best.start.then(&best.done.map))), refusal)))
     }
 
-    /// Searches if requested, refines, and judges the result.
+    /// Searches for a start if requested, refines it, and judges the result.
     fn attempt(
         &self,
         images: &ImagePair<'_>,
@@ -219,8 +221,8 @@ impl RefineJob<'_> {
         Ok(RefineAttempt { start, done, found, judged })
     }
 
-    /// Compares the similarity with that under wrong maps; `None` if the result is already refused,
-    /// `min_evidence` is 0, or the volumes are too small for a comparison.
+    /// Compares the similarity under the map found with that under wrong maps; `None` if the result
+    /// is already refused, `min_evidence` is 0, or the volumes are too small for a comparison.
     fn judge(
         &self,
         images: &ImagePair<'_>,
@@ -266,7 +268,7 @@ impl RefineJob<'_> {
         );
     }
 
-    /// Records the results in the receipt and returns the reason for refusal, if there is one.
+    /// Records the results in the receipt. Returns the reason if the map is refused.
     fn conclude(
         &self,
         done: &Refinement,
@@ -346,7 +348,7 @@ impl RefineJob<'_> {
     }
 }
 
-/// A result and how it was found.
+/// The result of a refinement, of the search before it, and of the comparison with wrong maps.
 struct RefineAttempt {
     /// The initial map of the refinement.
     start: Affine,
@@ -366,8 +368,8 @@ impl RefineAttempt {
     }
 }
 
-/// Reads the chain, and its steps in the form in which documents store them, with consecutive
-/// matrices merged.
+/// Reads the chain. Also returns its steps as documents store them, with consecutive matrices
+/// merged.
 fn read_initial(locations: &[String]) -> Result<(Chain, Vec<Step>), Error> {
     let stored = transform::read_stored(locations, Direction::FixedToMoving)?;
     let mut steps: Vec<Step> = Vec::new();
@@ -388,7 +390,7 @@ fn describe_initial(initial: &[String]) -> String {
     }
 }
 
-/// Whether both volumes are single planes.
+/// Whether both volumes are single planes; an error if only one of them is a plane.
 fn dimensions(sides: &[OpenedInput; 2]) -> Result<bool, Error> {
     let planes = [sides[0].grid().shape[0], sides[1].grid().shape[0]];
     match planes {
@@ -405,8 +407,9 @@ fn dimensions(sides: &[OpenedInput; 2]) -> Result<bool, Error> {
     }
 }
 
-/// The affine map that approximates a chain over a grid: its value at the centre, and central
-/// differences over a quarter of the extent to either side. The identity if a value is unknown.
+/// The affine map that approximates `chain` over `grid`, from the value at the centre and from
+/// central differences over a quarter of the extent to either side. The result is the identity if
+/// the chain is undefined at one of these points.
 fn jacobian(chain: &Chain, grid: &Grid) -> Result<Affine, Error> {
     if let Some(map) = chain.as_affine() {
         return Ok(map);
@@ -437,10 +440,9 @@ fn jacobian(chain: &Chain, grid: &Grid) -> Result<Affine, Error> {
     Ok(Affine::translation(centre.map(|c| -c)).then(&Affine::from_parts(linear, there)))
 }
 
-/// The in-plane part of a map between planes, and the row that is needed to restore the complete
-/// map.
+/// The in-plane part of a map between planes, and the row that restores the complete map.
 struct InPlaneMap {
-    /// The map between the images as they are compared: planes lie at z = 0.
+    /// The map between the images that are compared, in which planes lie at z = 0.
     inner: Affine,
     /// The z row of the complete map for planes; `None` for volumes.
     height: Option<[f64; 4]>,
@@ -463,7 +465,7 @@ fn flattened(whole: &Affine, planar: bool, grids: &[Grid; 2], given: bool) -> In
 }
 
 impl InPlaneMap {
-    /// The complete map for a map between the compared images.
+    /// Restores the complete map from `map`, which is a map between the compared images.
     fn outer(&self, map: &Affine) -> Affine {
         match self.height {
             None => *map,

@@ -1,4 +1,4 @@
-//! The parameters of a transform model, which determine the changes of a map that it allows.
+//! The parameters of a transform model: the directions in which the model allows a map to change.
 
 use nalgebra::Matrix3;
 
@@ -8,7 +8,7 @@ use crate::metric::Normalisation;
 /// A direction in the space of the twelve parameters of an affine change (see [`Normalisation`]).
 type ChangeDirection = [f64; 12];
 
-/// The directions in which a model may change a map, one for each parameter of the model.
+/// The directions in which a model can change a map, one for each parameter of the model.
 #[derive(Clone, Debug)]
 pub(super) struct ModelParameters {
     directions: Vec<ChangeDirection>,
@@ -50,12 +50,14 @@ impl ModelParameters {
         self.directions.len()
     }
 
-    /// The gradient with respect to the model's parameters, from that with respect to all twelve.
+    /// The gradient with respect to the model's parameters, from `full`, the gradient with respect
+    /// to all twelve affine parameters.
     pub(super) fn gradient(&self, full: &[f64; 12]) -> Vec<f64> {
         self.directions.iter().map(|d| dot(d, full)).collect()
     }
 
-    /// The curvature with respect to the model's parameters, row by row.
+    /// The curvature with respect to the model's parameters, row by row, from `full`, the curvature
+    /// with respect to all twelve affine parameters.
     pub(super) fn curvature(&self, full: &[[f64; 12]; 12]) -> Vec<f64> {
         let turned: Vec<[f64; 12]> =
             self.directions.iter().map(|d| std::array::from_fn(|i| dot(d, &full[i]))).collect();
@@ -63,7 +65,7 @@ impl ModelParameters {
         rows.flat_map(|d| turned.iter().map(move |t| dot(d, t))).collect()
     }
 
-    /// All twelve parameters of a step in the model's parameters.
+    /// Converts a step in the model's parameters to the twelve affine parameters.
     pub(super) fn numbers(&self, step: &[f64]) -> [f64; 12] {
         let mut numbers = [0.0; 12];
         for (d, s) in self.directions.iter().zip(step) {
@@ -77,10 +79,11 @@ fn dot(a: &[f64; 12], b: &[f64; 12]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// The map for these twelve parameters: `q -> centre + exp(L) (q - centre) + size t`.
+/// The map `q -> centre + exp(L) (q - centre) + size t`, where `numbers` contains the matrix `L`
+/// and the vector `t`.
 ///
 /// The matrix exponential turns skew-symmetric matrices into rotations and never gives a
-/// reflection. To first order it equals the linear change with respect to which derivatives are
+/// reflection. To first order, it equals the linear change with respect to which derivatives are
 /// taken.
 pub(super) fn change(numbers: &[f64; 12], normalisation: &Normalisation) -> Affine {
     let linear = Matrix3::from_fn(|a, b| numbers[4 * a + 1 + b]).exp();
@@ -98,7 +101,8 @@ pub(super) fn displacement(numbers: &[f64; 12], normalisation: &Normalisation) -
         let squares = (0..3).flat_map(|a| columns.clone().map(move |b| numbers[4 * a + b].powi(2)));
         squares.sum::<f64>().sqrt()
     };
-    // the corners of a box are 1.7 times as far from its centre as the root mean square distance
+    // the corners of a box are 1.7 times as far from its centre as its points are in the root mean
+    // square
     normalisation.size * (norm(0..1) + 1.7 * norm(1..4))
 }
 

@@ -32,15 +32,15 @@ const MAX_DAMPING: f64 = 1e8;
 /// Result of the optimisation.
 #[derive(Clone, Debug)]
 pub(super) struct Optimum {
-    /// The map.
+    /// The map with the lowest energy that was found.
     pub(super) map: Affine,
-    /// Its energy.
+    /// The energy under `map`.
     pub(super) energy: f64,
     /// Number of samples on the moving image.
     pub(super) count: usize,
     /// Number of steps tried.
     pub(super) iterations: usize,
-    /// Whether it ended because no further improvement was possible.
+    /// Whether the optimisation ended because no further improvement was possible.
     pub(super) converged: bool,
 }
 

@@ -3,16 +3,17 @@
 use crate::geom::Model;
 use crate::metric::SimilarityMeasure;
 
-/// How an affine map is found from intensities.
+/// The parameters of an intensity-based alignment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// The similarity measure.
     pub metric: SimilarityMeasure,
-    /// Which changes of the initial map are allowed.
+    /// The changes of the initial map that are allowed.
     pub model: Model,
     /// Number of resolutions, from coarse to fine; each is twice as fine as the one before.
     pub levels: usize,
-    /// The finest resolution used, micrometres of the fixed space; `None` for that of the images.
+    /// The finest resolution used, micrometres of the fixed space; `None` for the resolution of the
+    /// images.
     pub resolution: Option<f64>,
     /// Maximum number of samples; `None` for all voxels.
     pub samples: Option<usize>,
@@ -20,12 +21,13 @@ pub struct Options {
     pub iterations: usize,
     /// Minimum overlap, as a fraction of the smaller image.
     pub min_overlap: f64,
-    /// Maximum factor by which the refinement may stretch or shrink any direction.
+    /// Maximum factor by which the refinement is allowed to stretch or shrink any direction.
     pub max_scale: f64,
-    /// Number of standard deviations by which the similarity must exceed that under wrong maps; 0
-    /// accepts any map.
+    /// Minimum number of standard deviations by which the similarity exceeds that under wrong maps;
+    /// 0 accepts any map.
     pub min_evidence: f64,
-    /// Global search, for when there is no good initial map.
+    /// The global search for a start; `None` if the initial map is good enough to be refined
+    /// directly.
     pub search: Option<SearchOptions>,
 }
 
@@ -48,8 +50,9 @@ impl Default for Options {
 
 impl Options {
     /// The default minimum of the evidence, in standard deviations. Mutual information has more
-    /// outliers under wrong maps than the other measures: among 20 pairs of unrelated volumes, the
-    /// largest evidence was 12.8, while that of right maps is 103 or more (`bench/believe.py`).
+    /// outliers under wrong maps than the other measures. Among 20 pairs of unrelated volumes, the
+    /// largest evidence was 12.8; under right maps, it was 103 or more (`bench/believe.py`). The
+    /// minimum lies between these values.
     #[must_use]
     pub fn min_evidence_of(metric: SimilarityMeasure) -> f64 {
         match metric {
@@ -68,9 +71,9 @@ pub struct SearchOptions {
     pub max_rotation: f64,
     /// Largest shift of the centre along each axis, micrometres; `None` for no limit.
     pub max_translation: Option<f64>,
-    /// Range of the map's scale, moving lengths by fixed lengths.
+    /// Range of the map's scale, moving lengths divided by fixed lengths.
     pub scale_range: [f64; 2],
-    /// Whether mirror images are tried too.
+    /// Whether mirror images are tried, too.
     pub allow_reflection: bool,
     /// Number of candidates that are refined.
     pub keep: usize,

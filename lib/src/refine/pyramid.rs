@@ -1,4 +1,4 @@
-//! An image pyramid, which gives one image at any resolution.
+//! An image pyramid, from which an image is computed at any resolution.
 
 use crate::geom::{Box3, Grid};
 use crate::metric::{Image, downsample};
@@ -6,13 +6,14 @@ use crate::metric::{Image, downsample};
 /// Standard deviation of the blur of an image, in units of its resolution. A camera's voxel is
 /// assumed to have this blur already.
 const BLUR: f64 = 0.5;
-/// Resolutions finer than this multiple of an image's own are replaced by its own.
+/// The full image is used for requested resolutions finer than this multiple of its own resolution.
 pub(super) const OWN_RESOLUTION_FACTOR: f64 = 1.25;
 /// Images whose sides are all at most this long are not reduced further, voxels.
 const MIN_SIDE: usize = 16;
 
-/// How an image on a grid is reduced to a resolution: variances of the Gaussians in voxels squared,
-/// and steps, both z, y, x.
+/// The parameters that reduce an image on `grid` from its resolution `own` to `resolution` (both in
+/// micrometres): the variances of the Gaussians, voxels squared, and the decimation steps, voxels,
+/// each along z, y, x.
 ///
 /// Axes whose voxels are coarser than the resolution are kept, so that anisotropic images become
 /// isotropic first. An axis of one voxel is not smoothed.
@@ -41,13 +42,14 @@ pub(super) fn finest(grid: &Grid) -> f64 {
 
 /// An image and its coarser levels.
 pub(super) struct Pyramid {
-    /// Resolution (micrometres) and image of each level, each twice as coarse as the one before.
+    /// Resolution (micrometres) and image of each level. Each level is twice as coarse as the
+    /// previous one.
     levels: Vec<(f64, Image)>,
 }
 
 impl Pyramid {
-    /// Builds the levels of an image of this resolution, micrometres, from which images of any
-    /// coarser resolution are derived with little work.
+    /// Builds the levels of `image`, which has the resolution `resolution` (micrometres). From the
+    /// levels, images of any coarser resolution are computed with little work.
     pub(super) fn new(image: Image, resolution: f64) -> Self {
         let mut levels = vec![(resolution, image)];
         while let Some((own, image)) = levels.last() {
@@ -72,7 +74,7 @@ impl Pyramid {
         &self.levels[0].1
     }
 
-    /// The image at a resolution, or the finest level if that is coarser.
+    /// The image at `resolution` (micrometres), or the finest level if the latter is coarser.
     pub(super) fn at(&self, resolution: f64) -> Image {
         let fits = self.levels.iter().rev().find(|(own, _)| *own <= resolution * 1.000_1);
         let (own, image) = fits.unwrap_or(&self.levels[0]);
@@ -84,7 +86,7 @@ impl Pyramid {
     }
 }
 
-/// Reads an image at a resolution through `read`, tile by tile.
+/// Reads an image at `resolution` (micrometres) through `read`, tile by tile.
 ///
 /// # Errors
 /// Errors of `read`.
@@ -120,7 +122,7 @@ mod tests {
         let once = image.downsampled(variance, step);
         let stepwise = Pyramid::new(image, 1.0).at(4.0);
         assert_eq!(once.grid, stepwise.grid);
-        // mirroring at the border depends on the voxels of the level: leave the border out
+        // the border is not compared, because mirroring there depends on the voxels of the level
         let inside = |i: &usize| (2..14).contains(&(i % 16)) && (2..14).contains(&(i / 16));
         for i in (0..256).filter(inside) {
             let (once, stepwise) = (once.voxels[i], stepwise.voxels[i]);

@@ -15,11 +15,11 @@ use super::{Error, SearchOptions};
 use crate::geom::{Affine, Model, Point};
 use crate::metric::{Image, SimilarityMeasure, Workspace};
 
-/// Side lengths of the smaller and of the larger image at the first placement, voxels, for planes
-/// and for volumes: enough voxels to tell maps apart, few enough that one placement takes
+/// Maximum side lengths of the smaller and of the larger image at the first placement, voxels, for
+/// planes and for volumes. Images of this size suffice to tell maps apart, and one placement takes
 /// milliseconds.
 const PLACEMENT_SIDES: [[f64; 2]; 2] = [[44.0, 160.0], [16.0, 36.0]];
-/// Voxels per independent observation: neighbouring voxels at one resolution are correlated.
+/// Voxels per independent observation: neighbouring voxels are correlated.
 const VOXELS_PER_OBSERVATION: f64 = 4.0;
 /// Maps are distinct if they differ by more than this fraction of the image's longest side.
 const DISTINCT_FRACTION: f64 = 0.1;
@@ -32,10 +32,10 @@ const WIDER_FACTOR: usize = 3;
 /// Extent of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SearchExtent {
-    /// As the options say.
+    /// The number of versions and the minimum overlap are those of the options.
     AsAsked,
-    /// More versions, and a minimum overlap of one half: small overlaps allow the most shifts, and
-    /// thus the highest correlations by chance.
+    /// There are more versions, and the minimum overlap is at least one half. Small overlaps allow
+    /// the most shifts, and thus the highest correlations by chance.
     Wider,
 }
 
@@ -53,7 +53,8 @@ struct Candidate {
 pub(super) struct SearchResult {
     /// The best map.
     pub(super) map: Affine,
-    /// Number of versions that could be placed.
+    /// Number of candidates before refinement: versions with an allowed translation, and the
+    /// initial map.
     pub(super) placed: usize,
     /// Scores of the best map and of the next best distinct map.
     pub(super) score: [Option<f64>; 2],
@@ -61,16 +62,16 @@ pub(super) struct SearchResult {
 
 /// The best map among rotated, scaled and mirrored versions of `initial`.
 ///
-/// Each version is placed at its best translation at a coarse resolution. The best candidates are
-/// refined there, the best of these at twice the detail, and so on. Scores measure the similarity
-/// of details, not of the unfiltered images. In addition to the versions that `options` asks for,
-/// rotations by multiples of 90 degrees are tried.
+/// The placement of a version finds its best translation at a coarse resolution. The best
+/// candidates are refined at this resolution, the best of them at a resolution twice as fine, and
+/// so on. Scores measure the similarity of details, not of the unfiltered images. In addition to
+/// the versions that `options` describes, rotations by multiples of 90 degrees are tried.
 ///
 /// * `reach`: extent of the search
 ///
 /// # Errors
-/// [`Error::NothingFound`] if no candidate is left; [`Error::Metric`] if the reason is that an
-/// image is constant or has no known voxel.
+/// [`Error::Metric`] if an image is constant or has no known voxel; otherwise
+/// [`Error::NothingFound`] if no candidate remains.
 pub(super) fn search(
     images: &ImagePair<'_>,
     initial: &Affine,
@@ -123,12 +124,13 @@ pub(super) fn search(
     Ok(SearchResult { map: best.map, placed, score })
 }
 
-/// Sorts by score, best first; ties keep the order in which they were tried.
+/// Sorts by score, best first; candidates of equal score keep their order.
 fn sort(candidates: &mut [Candidate]) {
     candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
 }
 
-/// The best `most` of sorted candidates, without those near a better one.
+/// The best `most` of sorted candidates, without those whose map is close to that of a better
+/// candidate.
 fn distinct(
     candidates: Vec<Candidate>,
     most: usize,
@@ -146,14 +148,14 @@ fn distinct(
     kept
 }
 
-/// The score of a correlation: its lower confidence bound by Fisher's transform, so that a few
-/// voxels that agree by chance do not outrank many that agree.
+/// The score of a correlation of `independent` observations: its lower confidence bound by Fisher's
+/// transform. With this bound, a few voxels that agree by chance do not outrank many that agree.
 fn score(correlation: f64, independent: f64) -> f64 {
     correlation.clamp(-0.999_999, 0.999_999).atanh() - 3.0 / (independent - 3.0).max(1.0).sqrt()
 }
 
-/// A candidate after refinement at `2^stage` times the detail of the first placement; `None` if its
-/// overlap or scale leaves the allowed range.
+/// A candidate after refinement at a resolution `2^stage` times as fine as that of the first
+/// placement; `None` if its overlap or scale leaves the allowed range.
 fn refined(
     placements: &PlacementSearch<'_>,
     candidate: &Candidate,
@@ -209,7 +211,7 @@ fn refined(
     Some(Candidate { map, score, ..*candidate })
 }
 
-/// Scale factor of a map: moving lengths by fixed lengths.
+/// Scale factor of a map: moving lengths divided by fixed lengths.
 pub(super) fn scale(map: &Affine, planar: bool) -> f64 {
     let l = map.linear();
     if planar {
@@ -219,7 +221,7 @@ pub(super) fn scale(map: &Affine, planar: bool) -> f64 {
     }
 }
 
-/// The data that the first placements of all versions of one initial map have in common.
+/// The data that the placements of all versions of one initial map share.
 struct PlacementSearch<'a> {
     images: &'a ImagePair<'a>,
     initial: Affine,
@@ -228,16 +230,16 @@ struct PlacementSearch<'a> {
     overlap: f64,
     /// Centres of the fixed and of the moving image, micrometres.
     centres: [Point; 2],
-    /// Their side lengths, micrometres.
+    /// Side lengths of the fixed and of the moving image, micrometres.
     sizes: [Point; 2],
 }
 
-/// How one version is placed.
+/// Which image is shifted over which in the placement of a version, and at which resolutions.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct PlacementScale {
     /// Whether the moving image is the larger one, over which the fixed image is shifted.
     over_moving: bool,
-    /// Resolution of the placement, in multiples of the larger image's own.
+    /// Resolution of the placement, in multiples of the larger image's own resolution.
     coarser: usize,
     /// Resolution of the smaller image, in quarter octaves above 1 um.
     octave: i32,
@@ -264,8 +266,8 @@ impl<'a> PlacementSearch<'a> {
         }
     }
 
-    /// The initial map as a candidate, scored without a search for its best shift, at the
-    /// resolution of a first placement.
+    /// The initial map as a candidate with the best possible score, without a search for its best
+    /// translation; `None` if the images overlap too little under this map.
     fn given(&self) -> Option<Candidate> {
         let linear = self.initial.linear();
         let (placement, _) = self.placement(&linear);
@@ -279,7 +281,7 @@ impl<'a> PlacementSearch<'a> {
         if score.count < MIN_SAMPLES || level.overlap(score.count) < self.overlap {
             return None;
         }
-        // always kept: the initial map given by the user is refined whatever its score
+        // the initial map is refined whatever its score
         Some(Candidate { map: self.initial, score: f64::MAX, resolution })
     }
 
@@ -302,8 +304,8 @@ impl<'a> PlacementSearch<'a> {
         if moving { &self.images.moving } else { &self.images.fixed }
     }
 
-    /// How a version is placed, and the linear part of the map from the larger to the smaller
-    /// image.
+    /// The placement of the version with the linear part `linear`, and the linear part of the map
+    /// from the larger to the smaller image.
     fn placement(&self, linear: &Linear) -> (PlacementScale, Linear) {
         let map = Affine::from_parts(*linear, [0.0; 3]);
         let size = scale(&map, self.images.planar);
@@ -323,7 +325,8 @@ impl<'a> PlacementSearch<'a> {
         (PlacementScale { over_moving, coarser, octave }, between)
     }
 
-    /// Places every version at its best translation; versions without a valid one are dropped.
+    /// Finds the best translation of every version; versions without an allowed translation are
+    /// dropped.
     fn place_all(&self, versions: &[Linear]) -> Vec<Candidate> {
         let planned: Vec<(PlacementScale, Linear, Linear)> = versions
             .iter()
@@ -335,7 +338,7 @@ impl<'a> PlacementSearch<'a> {
                 (placement, between, turned)
             })
             .collect();
-        // sizes of the largest templates, and small images, that several versions share
+        // the largest template sizes, and the smaller images, which several versions share
         let mut largest: BTreeMap<(bool, usize), [usize; 3]> = BTreeMap::new();
         let mut small: BTreeMap<(bool, i32), Image> = BTreeMap::new();
         for (placement, between, _) in &planned {
@@ -372,7 +375,8 @@ impl<'a> PlacementSearch<'a> {
         detail(&pyramid.at(resolution), resolution)
     }
 
-    /// Shape of the template: the smaller image's bounding box on the larger image's grid, voxels.
+    /// Shape of the template: the bounding box of the smaller image on the larger image's grid,
+    /// voxels.
     fn template_shape(&self, placement: &PlacementScale, between: &Linear) -> [usize; 3] {
         let pyramid = self.pyramid(placement.over_moving);
         let resolution = pyramid.resolution() * placement.coarser as f64;

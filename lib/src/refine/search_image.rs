@@ -5,8 +5,8 @@ use crate::filter::Fft;
 use crate::geom::{Affine, Point};
 use crate::metric::{Image, sample};
 
-/// Shifts are ignored if the variance within the overlap is below this fraction of the whole
-/// image's.
+/// A shift is ignored if the variance of an image within the overlap is below this fraction of the
+/// variance of the whole image.
 const MIN_RELATIVE_VARIANCE: f32 = 0.02;
 
 /// The image over which templates are shifted.
@@ -26,7 +26,7 @@ pub(super) struct Scratch {
     sums: [Vec<[f32; 2]>; 3],
 }
 
-/// A shift and the similarity of the images there.
+/// A shift and the similarity of the images at this shift.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Placement {
     /// Position of the template's first voxel in the search image, voxels, z, y, x.
@@ -99,8 +99,8 @@ fn normalise(values: &mut [f32], known: &[f32]) -> Option<()> {
 }
 
 impl SearchImage {
-    /// Prepares an image for templates of up to `largest` voxels along each axis; `None` if it is
-    /// constant or has no known voxel.
+    /// Prepares an image for templates of up to `largest` voxels along each axis; `None` if the
+    /// image is constant or has no known voxel.
     pub(super) fn new(image: Image, largest: [usize; 3]) -> Option<Self> {
         let shape = image.grid.shape;
         let fft = Fft::holding(std::array::from_fn(|a| shape[a] + largest[a] - 1));
@@ -115,10 +115,10 @@ impl SearchImage {
         Some(Self { image, fft, spectra, known })
     }
 
-    /// The shift of `template` with the highest correlation. The voxels known in both images must
-    /// be at least 16 and at least the fraction `overlap` of the known voxels of the smaller one,
-    /// and `allowed` must accept the shift. With `inverted`, the absolute value of the correlation
-    /// counts.
+    /// The shift of `template` with the highest correlation. The number of voxels known in both
+    /// images must be at least 16 and at least the fraction `overlap` of the known voxels of the
+    /// image that has fewer, and `allowed` must accept the shift. With `inverted`, the absolute
+    /// value of the correlation counts.
     pub(super) fn place(
         &self,
         template: &Template,
@@ -168,10 +168,10 @@ impl SearchImage {
         })
     }
 
-    /// Computes for every shift, over the voxels known in both images: their count and the sum of
-    /// the search image; its sum of squares and the sum of the template; the template's sum of
-    /// squares and the sum of products. Each of the three arrays holds two of these, as real and
-    /// imaginary part.
+    /// Computes six sums over the voxels known in both images, for every shift. Each of the three
+    /// arrays `scratch.sums` contains two of them, as real and imaginary part: the number of voxels
+    /// and the sum of the search image; the sum of squares of the search image and the sum of the
+    /// template; the sum of squares of the template and the sum of products.
     fn sum(&self, template: &Template, scratch: &mut Scratch) {
         let Scratch { spectra, sums } = scratch;
         transform(&self.fft, template.shape, &template.values, &template.known, spectra);

@@ -1,4 +1,4 @@
-//! Recovery of known maps, alone and in comparison with other tools.
+//! Tests that known maps are recovered, some of them in comparison with other tools.
 
 use tempfile::TempDir;
 
@@ -73,7 +73,7 @@ fn scene(p: Point, planar: bool) -> f64 {
     sum
 }
 
-/// The scene sampled on this grid through a map.
+/// The image on `grid` that shows at `p` the point `map(p)` of the scene.
 fn seen(grid: Grid, map: &Affine, planar: bool) -> Image {
     let bounds = grid.bounds();
     let voxels = bounds.tiles([1; 3]).map(|voxel| {
@@ -96,7 +96,7 @@ fn error(found: &Affine, truth: &Affine, grid: &Grid) -> f64 {
     found.distance(truth, grid.extent(&grid.bounds()))
 }
 
-/// A map of each model near the identity about the middle of the scene.
+/// A map of the given model, close to the identity, about the middle of the scene.
 fn truth(model: Model, planar: bool) -> Affine {
     let angle: f64 = 0.06;
     let (sin, cos) = angle.sin_cos();

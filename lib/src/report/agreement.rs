@@ -1,4 +1,5 @@
-//! How well volumes agree: global correlations and correlations in small windows, in one pass.
+//! Measures how well volumes agree: global correlations and correlations in small windows, in one
+//! pass.
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -27,14 +28,15 @@ pub struct Agreement {
     pub foreground_above: Option<f64>,
     /// Median correlation of the small windows in the foreground.
     pub local_median: Option<f64>,
-    /// 10th percentile of the correlation of those windows.
+    /// 10th percentile of the correlation of the small windows in the foreground.
     pub local_p10: Option<f64>,
 }
 
 /// The results of one pass over all volumes.
 pub(super) struct Survey {
     pub(super) windows: Windows,
-    /// Correlation of each window, per stage; NaN if undefined or if less than half overlaps.
+    /// Correlation of each window, per stage; NaN if it is undefined or if less than half of the
+    /// window is in the overlap.
     pub(super) local: Vec<Vec<f32>>,
     pub(super) agreements: Vec<Agreement>,
     /// Sorted samples of the fixed volume and of each stage, without zeros of the stages.
@@ -54,14 +56,14 @@ pub(super) struct Projection {
 }
 
 const BINS: usize = 65_536;
-/// Number of samples per volume for percentiles.
+/// Intended number of samples per volume for percentiles.
 const SAMPLES: usize = 400_000;
 /// Maximum number of pixels of a projection along each side.
 const PIXELS: usize = 640;
 
-/// Sums over pairs of values in bins of the fixed value. One pass then suffices for the overlap and
-/// for the foreground, although the median is known only after the pass. The median and the
-/// foreground are exact if the fixed values are integers of at most 16 bits.
+/// Sums over pairs of a fixed and a stage value, in bins of the fixed value. One pass then suffices
+/// for the overlap and for the foreground, although the median is known only after the pass. The
+/// median and the foreground are exact if the fixed values are integers of at most 16 bits.
 struct SumHistogram {
     low: f32,
     scale: f32,
@@ -113,7 +115,7 @@ impl SumHistogram {
     }
 }
 
-/// The contribution of one tile.
+/// The contribution of one tile to a [`Survey`].
 struct TileResult {
     joints: Vec<SumHistogram>,
     local: Vec<Vec<f32>>,
@@ -148,7 +150,8 @@ pub(super) fn survey(
     let mut joints: Vec<SumHistogram> = stages.iter().map(|_| SumHistogram::new(range)).collect();
     let mut covered = vec![0.0; windows.len()];
     let mut bright = vec![0f32; windows.len()];
-    // tiles run in parallel but are merged in order: the sums are the same for any thread count
+    // tiles run in parallel but are merged in order, so that the sums are the same for any thread
+    // count
     for batch in tiles.chunks(threads.max(1)) {
         let shares: Vec<_> = batch
             .par_iter()
@@ -263,7 +266,7 @@ fn share(
             if !windows.keeps(tile, part) {
                 continue;
             }
-            // ignore windows of which less than half overlaps
+            // ignore windows of which less than half is in the overlap
             let enough = sums.n * 2.0 >= part.len() as f64;
             let local = sums.correlation().filter(|_| enough);
             out.local[s].push(local.map_or(f32::NAN, |v| v as f32));
@@ -371,8 +374,9 @@ mod tests {
         }
     }
 
-    /// A slow reference for the voxels where `stage` is not 0: their correlation, the correlation
-    /// of those whose value in `fixed` exceeds the median, and this median.
+    /// A slow reference implementation for the voxels where `stage` is not 0. It returns their
+    /// correlation, the correlation of the voxels whose value in `fixed` exceeds the median, and
+    /// this median.
     fn plain(fixed: &MemoryVolume, stage: &MemoryVolume) -> (f64, f64, f64) {
         let pairs: Vec<(f64, f64)> = fixed
             .voxels

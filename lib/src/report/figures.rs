@@ -16,20 +16,20 @@ const GAP: f64 = 8.0;
 pub(super) struct Ortho {
     /// `data:` URLs of the pictures perpendicular to z, y and x.
     pub(super) pictures: [String; 3],
-    /// Prefix of the pictures' element ids, by which the page reuses them.
+    /// Prefix of the element ids of the pictures; the page shows the pictures again by these ids.
     pub(super) id: String,
     /// Whether pixels are enlarged without interpolation.
     pub(super) pixelated: bool,
 }
 
-/// The arrangement of the panels.
+/// The arrangement of the three panels of an [`Ortho`].
 pub(super) struct PanelLayout {
     scale: f64,
     /// Size of the volume in micrometres.
     extent: Point,
     /// The common point of the planes, micrometres from the volume's corner.
     at: Point,
-    /// The physical position of that point, micrometres.
+    /// The physical position of the common point of the planes, micrometres.
     position: Point,
 }
 
@@ -44,12 +44,12 @@ impl PanelLayout {
         }
     }
 
-    /// Width and height of the panel perpendicular to z.
+    /// Width and height of the panel perpendicular to z, in SVG units.
     pub(super) fn main_panel(&self) -> [f64; 2] {
         [self.extent[2] * self.scale, self.extent[1] * self.scale]
     }
 
-    /// Corner and size `[x, y, width, height]` of the panel perpendicular to `axis`.
+    /// Corner and size `[x, y, width, height]` of the panel perpendicular to `axis`, in SVG units.
     fn panel(&self, axis: usize) -> [f64; 4] {
         let [depth, height, width] = self.extent.map(|v| v * self.scale);
         match axis {
@@ -59,7 +59,7 @@ impl PanelLayout {
         }
     }
 
-    /// Draws the three planes.
+    /// Draws the three planes with labels, their lines of intersection and a scale bar.
     pub(super) fn ortho(&self, ortho: &Ortho, title: &str) -> String {
         let height = (self.extent[1] + self.extent[0]) * self.scale + GAP;
         let mut svg = format!(
@@ -127,14 +127,15 @@ impl PanelLayout {
     }
 }
 
-/// The largest of 1, 2 or 5 times a power of ten that is at most `limit`.
+/// The largest number that is 1, 2 or 5 times a power of ten and at most `limit`.
 pub(super) fn round_length(limit: f64) -> f64 {
     let power = 10f64.powf(limit.log10().floor());
     [5.0, 2.0, 1.0].into_iter().map(|v| v * power).find(|&v| v <= limit).unwrap_or(power)
 }
 
-/// A number with four significant digits, or with all digits before the decimal point if these are
-/// more; without trailing zeros after the point.
+/// A number with four significant digits, or with all digits before the decimal point if there are
+/// more than four, and without trailing zeros after the point. Magnitudes below 1e-4 or from 1e12
+/// on are written with an exponent.
 pub(super) fn short(value: f64) -> String {
     if !value.is_finite() {
         return "–".to_owned();
@@ -167,7 +168,8 @@ pub(super) struct SpotFigure<'a> {
     pub(super) matches: &'a [Match],
 }
 
-/// Maximum number of spots drawn of each kind: more would hide each other and enlarge the page.
+/// Maximum number of marks of each kind (spots, outliers, inliers, blocks) in a figure. More marks
+/// would hide each other and enlarge the page.
 pub(super) const MAX_DRAWN: usize = 2500;
 
 impl SpotFigure<'_> {
@@ -231,8 +233,9 @@ impl SpotFigure<'_> {
         (svg, arrows.map(|(_, enlarged)| enlarged))
     }
 
-    /// The residual vector of each inlier after the best global affine, in the fixed frame, and the
-    /// factor by which the vectors are enlarged to be visible. `None` if no affine can be fitted.
+    /// The residual vector of each inlier after the best global affine, in the fixed frame
+    /// (micrometres), and the factor by which the vectors are enlarged to be visible in a figure of
+    /// this `width` (micrometres). `None` if no affine can be fitted.
     fn arrows(&self, inliers: &[Match], width: f64) -> Option<(Vec<Point>, f64)> {
         let from: Vec<Point> = inliers.iter().map(|m| m.fixed).collect();
         let to: Vec<Point> = inliers.iter().map(|m| m.moving).collect();
@@ -262,13 +265,13 @@ fn subsample<T>(all: &[T]) -> impl Iterator<Item = &T> {
     all.iter().step_by(step_of(all.len()))
 }
 
-/// All statuses of a block, in the order in which they are listed.
+/// All statuses of a block, in the order in which the page lists them.
 pub(super) const STATUSES: [Status; 4] =
     [Status::Fitted, Status::Regularised, Status::Fallback, Status::Empty];
 
-/// Limits the number of blocks to [`MAX_DRAWN`]: if there are more, cubes of neighbouring blocks
-/// are merged into one, with the worst status, the mean shift, and total spots, matches and
-/// inliers.
+/// Merges cubes of neighbouring blocks if there are more than [`MAX_DRAWN`] blocks. Each cube
+/// becomes one row with the worst status, the mean shift, and the total numbers of spots, matches
+/// and inliers.
 fn grouped(blocks: &[BlockRow]) -> Cow<'_, [BlockRow]> {
     let worst = |status| match status {
         Status::Fitted => 0,

@@ -1,4 +1,4 @@
-//! Entry points for fuzzing: how a report reads a receipt.
+//! Entry point for fuzzers: reads a receipt as a report does.
 
 use std::path::Path;
 

@@ -45,7 +45,7 @@ use residuals::Residuals;
 use source::{ReportVolume, Unaligned};
 use views::{block_view, describe, spot_view, truth_view};
 
-/// Why a report could not be made.
+/// An error that prevents a report.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An input is not of the expected kind.
@@ -75,7 +75,7 @@ pub enum Error {
     /// The page's template could not be rendered.
     #[error("cannot lay out the page: {0}")]
     Page(#[from] minijinja::Error),
-    /// An error of the run, such as an output that exists.
+    /// An error of the run, such as an output that already exists.
     #[error(transparent)]
     Blocks(#[from] blocks::Error),
 }
@@ -83,9 +83,9 @@ pub enum Error {
 /// A name and a location, written `name=location`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedLocation {
-    /// Its name on the page.
+    /// The name that the page shows.
     pub name: String,
-    /// The file or volume.
+    /// The location of the file or volume.
     pub location: String,
 }
 
@@ -108,27 +108,28 @@ pub struct Request {
     pub fixed: Volume,
     /// The moving volume before alignment.
     pub moving: Volume,
-    /// The volume that each step resampled onto the fixed grid, in the order of the steps.
+    /// The moving volume after each stage, resampled onto the fixed grid, in the order of the
+    /// stages.
     pub stages: Vec<NamedLocation>,
     /// Receipts: JSON files, or arrays that hold one in their attributes.
     pub receipts: Vec<PathBuf>,
-    /// The matches of the global step.
+    /// The table of matches of the global stage.
     pub matches: Option<PathBuf>,
-    /// The fixed volume's spots.
+    /// The table of spots of the fixed volume.
     pub fixed_spots: Option<PathBuf>,
-    /// The table with the status of each block of the local step.
+    /// The table with the status of each block of the local stage.
     pub blocks_table: Option<PathBuf>,
-    /// Scores against a known ground truth.
+    /// The files of scores against a known ground truth, as `phantom score` prints them.
     pub truth_scores: Vec<NamedLocation>,
     /// The base URL at which Neuroglancer finds the volumes.
     pub base_url: String,
-    /// The title of the page, if not the default one.
+    /// The title of the page; `None` selects a title that names both volumes.
     pub title: Option<String>,
     /// The path of the page.
     pub output: PathBuf,
 }
 
-/// The volumes of a report with their names.
+/// The volumes of a report. Those of `fixed` and `moving` are stored with their locations.
 struct Subject<'a> {
     title: Option<&'a str>,
     fixed: (&'a str, &'a dyn ReportVolume),
@@ -146,7 +147,7 @@ struct Report {
     state: Value,
 }
 
-/// Bytes of decoded chunks that are cached for each volume, which is read tile by tile.
+/// Maximum memory for decoded chunks of each volume, in bytes. The volumes are read tile by tile.
 const CACHE_BYTES: u64 = 32 << 20;
 
 /// The name under which the moving volume before alignment is compared like a stage.
@@ -219,7 +220,7 @@ pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
     Ok(())
 }
 
-/// The memory for comparing all volumes: tiles of each, and the chunks they are read from.
+/// The memory for comparing all volumes: the tiles of each volume, and its decoded chunks.
 fn memory_needed(request: &Request, stages: &[(&str, Volume, bool)], budget: &Budget) -> Cost {
     // one more than the stages, for the moving volume before alignment
     let tiles = agreement::memory_needed(&request.fixed.grid(), stages.len() + 1, budget.threads());
@@ -230,8 +231,8 @@ fn memory_needed(request: &Request, stages: &[(&str, Volume, bool)], budget: &Bu
     tiles + kept
 }
 
-/// Records the correlations of each stage, and of `before`, in the receipt: `ncc_<stage>` and
-/// `ncc_foreground_<stage>`.
+/// Records the correlations of each stage, and of [`BEFORE_ALIGNMENT`], in the receipt:
+/// `ncc_<stage>` and `ncc_foreground_<stage>`.
 fn record(numbers: &Value, ctx: &Context) {
     for stage in numbers["stages"].as_array().into_iter().flatten() {
         let name = stage["name"].as_str().unwrap_or_default();
@@ -354,7 +355,7 @@ fn stage_views(
             layout.ortho(&ortho, &format!("{kind} of {name}"))
         };
         let colours = (contrasts[0], contrasts[i + 1]);
-        // about ten squares across, of the same size in all three planes
+        // the checkerboard has about ten squares across, of the same size in all three planes
         let side = (ours[0].width.max(ours[0].height) / 10).max(4);
         views.push(StageView {
             name: (*name).to_owned(),

@@ -13,11 +13,11 @@ pub(super) struct Layer<'a> {
     pub(super) visible: bool,
 }
 
-/// The viewer's state: layers are blended additively, centred at `position` (`[z, y, x]`
-/// micrometres).
+/// The state of the viewer, centred at `position` (`[z, y, x]`, micrometres). The layers are
+/// blended additively.
 ///
-/// Keys are those of Neuroglancer's state schema (`src/state`, 2024). Dimensions are listed in the
-/// order x, y, z, for which it shows x to the right and y down.
+/// The keys are those of Neuroglancer's state schema (`src/state`, 2024). The dimensions are listed
+/// in the order x, y, z, because Neuroglancer then shows x to the right and y down.
 pub(super) fn state(layers: &[Layer], grid: &Grid, position: Point, base: &str) -> Value {
     let axes = ["z", "y", "x"];
     let mut dimensions = serde_json::Map::new();
@@ -59,7 +59,8 @@ fn layer_of(layer: &Layer, base: &str) -> Value {
     })
 }
 
-/// The URL of a location: a URL is kept, a path is resolved against `base`.
+/// The URL of a location for Neuroglancer, with the format of the volume as its scheme. A path is
+/// resolved against `base`; a `precomputed://` URL is unchanged.
 fn source(location: &str, base: &str) -> String {
     let scheme = if location.starts_with("precomputed://") {
         return location.to_owned();

@@ -11,7 +11,7 @@ use super::receipts::Receipt;
 
 const TEMPLATE: &str = include_str!("page.html");
 
-/// The view of one stage.
+/// The numbers and figures of one stage.
 pub(super) struct StageView {
     pub(super) name: String,
     pub(super) location: String,

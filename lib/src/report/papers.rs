@@ -1,4 +1,4 @@
-//! The outputs of the programs other than volumes: receipts, tables and scores.
+//! Reads the inputs of a report that are not volumes: receipts, tables and scores.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Planes of volumes and their colours.
+//! Reads planes of volumes and colours them.
 
 use super::agreement::quantile;
 use super::picture::Picture;
@@ -10,7 +10,8 @@ use crate::volume;
 /// Maximum number of pixels of a plane along each side.
 const PIXELS: usize = 560;
 
-/// A plane of a volume, downsampled by integer factors to at most [`PIXELS`] a side.
+/// A plane of a volume, downsampled by averaging over integer factors to at most [`PIXELS`] pixels
+/// along each side.
 #[derive(Clone, Debug)]
 pub(super) struct Plane {
     pub(super) height: usize,
@@ -45,7 +46,7 @@ impl Plane {
     /// Reads the plane of `source` perpendicular to `axis` at voxel `at`.
     ///
     /// Rows and columns are the other two axes in order, except perpendicular to x, where rows are
-    /// y and columns are z, so that the panel can stand beside the one perpendicular to z.
+    /// y and columns are z, so that this panel can stand beside the panel perpendicular to z.
     pub(super) fn read(
         source: &dyn ReportVolume,
         axis: usize,
@@ -61,7 +62,7 @@ impl Plane {
         let mut plane = Box3::of_shape(shape);
         plane.min[axis] = at as i64;
         plane.max[axis] = at as i64 + 1;
-        // read in parts, since a plane of a huge volume may not fit into memory
+        // the plane is read in parts, because a plane of a huge volume can exceed the memory
         for part in plane.tiles([512, 512, 512]) {
             let values = source.read(&part)?;
             let [_, ny, nx] = part.shape();
@@ -83,7 +84,7 @@ impl Plane {
         Picture { height: self.height, width: self.width, pixels }
     }
 
-    /// Shows this plane in magenta and the other in green; where they agree, the sum is grey.
+    /// Shows this plane in magenta and `other` in green; where the planes agree, the sum is grey.
     pub(super) fn overlay(&self, ours: Contrast, other: &Self, theirs: Contrast) -> Picture {
         self.picture(|i| {
             let f = byte(ours.shade(self.values[i]));
@@ -92,7 +93,7 @@ impl Plane {
         })
     }
 
-    /// Squares of `side` pixels, alternately of this plane and of the other.
+    /// Shows squares of `side` pixels, alternately of this plane and of `other`.
     pub(super) fn checkerboard(
         &self,
         ours: Contrast,
@@ -113,7 +114,8 @@ impl Plane {
     }
 }
 
-/// 0 means "outside the stage" and is black, whatever the contrast.
+/// The brightness of a value of a stage. The value 0 means "outside the stage" and is black,
+/// whatever the contrast.
 fn stage_shade(contrast: Contrast, value: f32) -> f32 {
     if value == 0.0 { 0.0 } else { contrast.shade(value) }
 }
@@ -134,8 +136,8 @@ pub(super) fn grey(shape: [usize; 2], values: &[f32], contrast: Contrast) -> Pic
     Picture { height: shape[0], width: shape[1], pixels }
 }
 
-/// The layer of windows perpendicular to `axis` that contains voxel `at`, one pixel per window,
-/// with rows and columns as in [`Plane::read`].
+/// Draws the correlations of the layer of windows that is perpendicular to `axis` and contains
+/// voxel `at`, one pixel per window. Rows and columns are as in [`Plane::read`].
 pub(super) fn local_map(local: &[f32], windows: &Windows, axis: usize, at: usize) -> Picture {
     let (row_axis, column_axis) = [(1, 2), (0, 2), (1, 0)][axis];
     let (height, width) = (windows.counts[row_axis], windows.counts[column_axis]);

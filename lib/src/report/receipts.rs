@@ -5,14 +5,14 @@ use serde_json::{Map, Value, json};
 use super::Error;
 use crate::quote;
 
-/// A program's record of its run. It is read leniently, so that receipts of older or newer versions
-/// are shown as far as possible.
+/// A program's record of its run. Missing fields are tolerated, so that receipts of older or newer
+/// versions are shown as far as possible.
 #[derive(Clone, Debug)]
 pub(super) struct Receipt {
     body: Map<String, Value>,
 }
 
-/// Reads a text file.
+/// Reads a text file; an error names the path.
 pub(super) fn read_text(path: &Path) -> Result<String, Error> {
     crate::store::document::read_text(path).map_err(|source| Error::Io {
         action: "read",
@@ -90,7 +90,8 @@ impl Receipt {
         self.body.get("peak_memory").and_then(Value::as_f64)
     }
 
-    /// The number of blocks with this outcome, which is stored as a count or as a list of blocks.
+    /// The number of blocks with the outcome `how`. The receipt stores either this number or a list
+    /// of these blocks.
     fn blocks(&self, how: &str) -> u64 {
         match self.body.get("blocks").and_then(|b| b.get(how)) {
             Some(Value::Array(blocks)) => blocks.len() as u64,
@@ -122,7 +123,8 @@ impl Receipt {
         out
     }
 
-    /// The first few reasons, each with the index of its block.
+    /// The reasons of the first few blocks with the outcome `how`, each with the index of its
+    /// block.
     fn reasons(&self, how: &str) -> String {
         const SHOWN: usize = 4;
         let Some(Value::Array(blocks)) = self.body.get("blocks").and_then(|b| b.get(how)) else {
@@ -191,7 +193,7 @@ fn place(value: &Value) -> String {
     line
 }
 
-/// A value in readable form.
+/// A JSON value as text for the page.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

@@ -2,7 +2,7 @@ use crate::filter::Regridded;
 use crate::geom::{Box3, Grid};
 use crate::volume::{self, Dtype, Volume};
 
-/// A volume as the report reads it, on disk, resampled or in memory.
+/// A volume that the report reads: on disk, resampled, or in memory.
 pub(super) trait ReportVolume: Sync {
     fn grid(&self) -> Grid;
     /// The value range of the voxel type, if it is an integer type of at most 16 bits.
@@ -45,8 +45,9 @@ impl ReportVolume for Regridded<'_> {
     }
 }
 
-/// The moving volume on the fixed grid before alignment: sampled by physical position with
-/// trilinear interpolation, 0 outside the moving volume.
+/// A volume sampled on the fixed grid by physical position, with trilinear interpolation; voxels
+/// outside the volume are 0. It is used for the moving volume before alignment and for stages on a
+/// grid that is finer than the fixed grid.
 pub(super) struct Unaligned<'a> {
     pub(super) moving: &'a dyn ReportVolume,
     pub(super) onto: Grid,
@@ -102,7 +103,8 @@ impl ReportVolume for Unaligned<'_> {
     }
 }
 
-/// The two samples along one axis that enclose a position, and the weight of the upper one.
+/// The indices (in the box that is read) of the two samples that enclose a position along one axis,
+/// and the weight of the upper sample.
 struct LinearWeights {
     low: usize,
     high: usize,
@@ -112,7 +114,8 @@ struct LinearWeights {
 impl LinearWeights {
     fn new(at: f64, length: usize, first: i64) -> Option<Self> {
         let last = length as f64 - 1.0;
-        // the tolerance keeps the last voxel of two grids that coincide up to rounding
+        // the tolerance, in voxels, keeps the outermost voxels of two grids that are equal up to
+        // rounding
         if !(at >= -1e-6 && at <= last + 1e-6) {
             return None;
         }

@@ -7,7 +7,7 @@ use super::*;
 use crate::geom::Point;
 use crate::table::{BlockRow, Match, Status};
 
-/// Blobs on a jittered lattice.
+/// The intensity at `p` of a synthetic volume: blobs on a jittered lattice.
 fn tissue(p: Point) -> f32 {
     let mut light = 0.0;
     let cell = p.map(|v| (v / 14.0).floor());
@@ -101,7 +101,7 @@ fn papers(folder: &Path) -> Papers {
     }
 }
 
-/// The report, which is computed once for all tests because that is slow.
+/// The report, which is computed once for all tests because computing it is slow.
 fn report() -> &'static Report {
     static REPORT: OnceLock<Report> = OnceLock::new();
     REPORT.get_or_init(|| make(tempfile::tempdir().unwrap().path()))

@@ -2,16 +2,16 @@
 
 use crate::geom::{Box3, Grid};
 
-/// Maximum number of windows: some 20 MB for three stages.
+/// Maximum number of windows. The values of so many windows take some 25 MB for three stages.
 const WINDOWS: usize = 1 << 20;
 /// Minimum edge length of a tile, voxels: about that of a chunk.
 const TILE: usize = 128;
 
-/// A grid of windows of `size` voxels: one in every box of `every` voxels, `counts` of them along
-/// each axis.
+/// A grid of windows of `size` voxels: one window in every box of `every` voxels, and `counts`
+/// windows along each axis.
 ///
-/// If at most [`WINDOWS`] windows fill the volume, they are adjacent. In a larger volume, at most
-/// this many are spread evenly, so that memory does not grow with the volume.
+/// If at most [`WINDOWS`] windows fill the volume, the windows are adjacent. In a larger volume, at
+/// most [`WINDOWS`] windows are spread evenly, so that memory does not grow with the volume.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Windows {
     pub(super) size: [usize; 3],
@@ -29,7 +29,7 @@ impl Windows {
         Self::spread(size, grid.shape, WINDOWS)
     }
 
-    /// Windows of this size, at most `most` of them.
+    /// At most `most` windows of `size` voxels, spread evenly over a volume of `shape`.
     pub(super) fn spread(size: [usize; 3], shape: [usize; 3], most: usize) -> Self {
         let of = |every: [usize; 3]| std::array::from_fn(|a| shape[a].div_ceil(every[a]));
         let (mut every, mut counts): (_, [usize; 3]) = (size, of(size));
@@ -56,7 +56,8 @@ impl Windows {
     }
 }
 
-/// All adjacent windows of a tile, as boxes relative to the tile, whether in the grid or not.
+/// All adjacent windows of a tile, as boxes relative to the tile, including windows that do not
+/// belong to the grid of windows ([`Windows::keeps`]).
 pub(super) fn windows_in(tile: &Box3, windows: &Windows) -> Vec<Box3> {
     Box3::of_shape(tile.shape()).tiles(windows.size).collect()
 }

@@ -1,8 +1,8 @@
 //! Buckets (S3, Google Cloud Storage, Azure Blob Storage) and web servers, through `object_store`.
 //!
-//! The interface of that crate is asynchronous; one runtime of this process serves all stores, and
-//! the calling thread waits. Retries are made here and not by the crate, because they include the
-//! body of a response, and end in an error whose kind is known.
+//! The interface of `object_store` is asynchronous: one runtime in this process serves all stores,
+//! and the calling thread waits. Requests are retried here and not by the crate, so that a failure
+//! in the body of a response is also retried, and the kind of the final error is known.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -29,9 +29,10 @@ mod settings;
 pub(super) use settings::{bucket, s3_at};
 pub use settings::{check_endpoint, set_endpoint};
 
-/// Maximum number of letters of an answer that a message quotes: the advice in it is at its end.
+/// Maximum number of characters of a server's answer that a message quotes, so that the advice
+/// after the quotation stays readable.
 const MAX_ANSWER: usize = 240;
-/// The bytes per second below which a write counts as stuck.
+/// A write whose rate is below this many bytes per second counts as stuck.
 const MIN_RATE: u64 = 64 << 10;
 
 /// A bucket or a web server.
@@ -41,14 +42,14 @@ pub(in crate::store) struct Bucket {
     store: Arc<dyn ObjectStore>,
     /// The same store for listing page by page; `None` for a web server, which cannot be listed.
     pages: Option<Arc<dyn PaginatedListStore>>,
-    /// The address and that of the server, for messages: `s3://name at http://host`.
+    /// The addresses of the store and of its server, for messages: `s3://name at http://host`.
     server: String,
     /// The hint that is shown if access is denied.
     credentials: &'static str,
     policy: RetryPolicy,
     outage: Outage,
-    /// Names that a web server did not have. Metadata files are requested repeatedly, and are
-    /// assumed not to appear while this process runs.
+    /// Names of files that a web server does not have. They are not requested again, because they
+    /// are mostly metadata files, which are assumed not to appear while this process runs.
     missing: Mutex<HashSet<String>>,
 }
 
@@ -60,7 +61,7 @@ pub(super) fn open(scheme: &str, root: &str) -> io::Result<Arc<dyn Remote>> {
     Ok(Arc::new(settings::bucket(scheme, root, RetryPolicy::of_process())?))
 }
 
-/// The asynchronous runtime, common to all stores.
+/// The asynchronous runtime that all stores share.
 fn runtime() -> io::Result<&'static Runtime> {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     if let Some(runtime) = RUNTIME.get() {
@@ -71,15 +72,16 @@ fn runtime() -> io::Result<&'static Runtime> {
         .thread_name("store")
         .enable_all()
         .build()?;
-    // another thread may have been first
+    // another thread may have set the runtime meanwhile
     Ok(RUNTIME.get_or_init(|| made))
 }
 
-/// The outcome of a try: `None` if the object does not exist.
+/// The outcome of an attempt: `None` if the object does not exist.
 type Try<T> = Result<Option<T>, TryError>;
 
 impl Bucket {
-    /// Sends a request, and repeats it after temporary faults; `limit` bounds the time of one try.
+    /// Sends a request, and repeats it after temporary faults; `limit` is the maximum time of an
+    /// attempt.
     fn request<T, F: Future<Output = Try<T>>>(
         &self,
         limit: Duration,
@@ -101,7 +103,7 @@ impl Bucket {
         })
     }
 
-    /// Classifies an error of the crate `object_store`, and words its message.
+    /// Classifies an error of the crate `object_store`, and composes a message.
     fn failure(&self, error: object_store::Error) -> TryError {
         use object_store::Error as E;
         let cause = innermost(&error);
@@ -133,7 +135,7 @@ impl Bucket {
         }
     }
 
-    /// As [`Bucket::failure`], with `None` for a missing object.
+    /// The outcome of a request: `None` if the object is missing; errors as by [`Bucket::failure`].
     fn outcome<T>(&self, result: object_store::Result<T>) -> Try<T> {
         match result {
             Ok(result) => Ok(Some(result)),
@@ -148,12 +150,13 @@ impl Bucket {
         }
     }
 
-    /// As [`Bucket::outcome`], for an answer that is given up if it does not begin in time.
+    /// As [`Bucket::outcome`]; a temporary fault if no answer begins within
+    /// [`RetryPolicy::silence`].
     async fn answer_to<T>(&self, request: impl Future<Output = object_store::Result<T>>) -> Try<T> {
         self.outcome(self.in_time(request).await?)
     }
 
-    /// What a request returns, unless the server is silent.
+    /// The output of `request`; a temporary fault if it takes longer than [`RetryPolicy::silence`].
     async fn in_time<T>(&self, request: impl Future<Output = T>) -> Result<T, TryError> {
         let silence = self.policy.silence;
         tokio::time::timeout(silence, request).await.map_err(|_| {
@@ -161,7 +164,8 @@ impl Bucket {
         })
     }
 
-    /// One try of [`Remote::read`]: the length of the object, and the wanted bytes if it has them.
+    /// One attempt of [`Remote::read`]: the length of the object, and the wanted bytes if they
+    /// exist.
     async fn get(&self, key: &Key, wanted: ReadRange) -> Try<(u64, Vec<u8>)> {
         let range = match wanted {
             // an empty range cannot be requested
@@ -179,7 +183,7 @@ impl Bucket {
                 self.warn_of_ranges();
                 self.answer_to(self.store.get_opts(key, GetOptions::default())).await?
             }
-            // the range may begin after the end of the object
+            // perhaps the range begins after the end of the object, which is no error
             Err(TryError::Permanent(cause)) if is_range => {
                 let stat = self.answer_to(self.store.head(key)).await?;
                 return match stat {
@@ -250,13 +254,13 @@ impl Bucket {
         self.missing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The time that one try of a write of so many bytes may take.
+    /// The maximum time of one attempt to write `bytes` bytes.
     fn limit(&self, bytes: usize) -> Duration {
         self.policy.silence + Duration::from_secs(bytes as u64 / MIN_RATE)
     }
 
-    /// The time that one try of a read may take. It is long, since each piece of the body has its
-    /// own limit, [`RetryPolicy::silence`].
+    /// The maximum time of one attempt to read. It is long, because each piece of the body has a
+    /// limit of its own, [`RetryPolicy::silence`].
     fn reading(&self) -> Duration {
         self.policy.silence.saturating_mul(20)
     }
@@ -307,7 +311,7 @@ impl Remote for Bucket {
                         object_store::Error::AlreadyExists { .. }
                         | object_store::Error::Precondition { .. },
                     ) => {
-                        // an earlier try may have succeeded although its answer was lost
+                        // an earlier attempt may have succeeded although its answer was lost
                         let there = match number {
                             0 => None,
                             _ => self.get(&key, ReadRange::Whole(bytes.len() as u64)).await?,
@@ -392,8 +396,8 @@ impl Remote for Bucket {
 }
 
 impl Bucket {
-    /// A page of the objects below a folder; with a delimiter, those of folders in it are stated as
-    /// common prefixes.
+    /// A page of the objects below a folder. With a delimiter, those in subfolders are not listed;
+    /// the subfolders are listed as common prefixes.
     fn listed(
         &self,
         key: &str,
@@ -482,7 +486,7 @@ fn answer(text: &str) -> String {
 }
 
 /// Whether a request may succeed when it is repeated: the connection failed, or the server is busy
-/// or out of order.
+/// or has an internal error.
 fn is_passing(error: &(dyn std::error::Error + 'static)) -> bool {
     const CODES: [&str; 4] = ["status code: 5", "status code: 429", "status code: 408", "SlowDown"];
     std::iter::successors(Some(error), |error| error.source()).any(|error| {

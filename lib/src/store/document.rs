@@ -12,10 +12,11 @@ fn missing() -> io::Error {
     io::Error::from_raw_os_error(libc::ENOENT)
 }
 
-/// All bytes of a document. The bytes of a pipe are read once and cached.
+/// All bytes of a document. The bytes of a pipe are cached, because they can be read only once.
 ///
 /// # Errors
-/// As [`super::read`], and [`io::ErrorKind::NotFound`]; more than 2 GiB in a pipe.
+/// As [`super::read`]; [`io::ErrorKind::NotFound`] if there is no document; an error if a pipe
+/// contains more than 2 GiB.
 pub fn read(at: impl AsRef<Path>) -> io::Result<Arc<[u8]>> {
     if is_pipe(&at) {
         return read_pipe(at.as_ref());
@@ -41,10 +42,10 @@ pub fn read_start(at: impl AsRef<Path>, most: usize) -> io::Result<Vec<u8>> {
     Ok(start)
 }
 
-/// As [`read`], for text in UTF-8.
+/// All of a document as text, which must be UTF-8.
 ///
 /// # Errors
-/// As [`read`], and [`io::ErrorKind::InvalidData`] if it is not valid UTF-8.
+/// As [`read`], and [`io::ErrorKind::InvalidData`] if the bytes are not valid UTF-8.
 pub fn read_text(at: impl AsRef<Path>) -> io::Result<String> {
     let invalid = |e| io::Error::new(io::ErrorKind::InvalidData, e);
     if is_pipe(&at) {

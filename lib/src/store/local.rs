@@ -41,7 +41,7 @@ pub(super) fn read(at: &Path, wanted: ReadRange, buffer: &mut Vec<u8>) -> io::Re
         buffer.clear();
         return Ok(Some(size));
     };
-    // most chunks are as long as the previous one: then nothing is cleared or allocated
+    // most chunks have the length that `buffer` has already: `resize` then does nothing
     buffer.resize((range.end - range.start) as usize, 0);
     file.read_exact_at(buffer, range.start)?;
     Ok(Some(size))
@@ -58,13 +58,13 @@ pub(super) fn put_later(staging: &Path, at: &Path, bytes: &[u8]) -> io::Result<(
     via_temporary(staging, |name| {
         let mut file = files::create_new(name)?;
         let written = file.write_all(bytes).and_then(|()| files::write_later(file, name, at));
-        // the temporary file is useless, whether or not it can be removed
+        // an error of the removal is ignored, because the error of the write is returned
         written.inspect_err(|_| drop(fs::remove_file(name)))
     })
 }
 
-/// As [`super::put_if_absent`]: the file appears as a hard link to a complete file, because a
-/// rename would replace an existing one.
+/// As [`super::put_if_absent`]. The file is created as a hard link to a complete temporary file,
+/// because a rename would replace an existing file.
 pub(super) fn put_if_absent(at: &Path, bytes: &[u8]) -> io::Result<bool> {
     let folder = folder_of(at);
     fs::create_dir_all(folder)?;
@@ -129,7 +129,7 @@ pub(super) fn visit(
         let (is_folder, is_link) = match entry.file_type() {
             Ok(kind) if kind.is_symlink() => (entry.path().is_dir(), true),
             Ok(kind) => (kind.is_dir(), false),
-            // another process has removed it
+            // another process has removed the entry
             Err(error) if is_missing(&error) => continue,
             Err(error) => return Err(error),
         };
@@ -221,7 +221,7 @@ pub(super) fn delete_folder(target: &Path) -> io::Result<()> {
 }
 
 /// Renames the local folder `made` to `target`, replacing an existing folder of that name. If
-/// several processes do so at once, the folder of one of them remains.
+/// several processes do so at the same time, the folder of one of them remains.
 ///
 /// # Errors
 /// The system's error.

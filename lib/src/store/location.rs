@@ -8,10 +8,10 @@ const SCHEMES: &[&str] = &["s3", "gs", "az", "https", "http"];
 #[cfg(not(feature = "cloud"))]
 const SCHEMES: &[&str] = &[];
 
-/// A location from the command line or a file. `file://` is removed, and slashes at the end.
+/// Parses a location from the command line or a file; removes `file://` and slashes at the end.
 ///
 /// # Errors
-/// What is wrong with it, for a message that begins with the location.
+/// The reason why the location is invalid, for a message that begins with the location.
 pub fn parse(location: &str) -> Result<PathBuf, String> {
     let path = location.strip_prefix("file://").unwrap_or(location);
     if let Some((scheme, rest)) = path.split_once("://") {
@@ -30,7 +30,7 @@ pub fn parse(location: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(if trimmed.is_empty() { "/" } else { trimmed }))
 }
 
-/// Checks an address that is split into its scheme and the text after `://`.
+/// Checks an address that is split into its `scheme` and the text after `://`, `rest`.
 fn check(scheme: &str, rest: &str) -> Result<(), String> {
     if !SCHEMES.contains(&scheme) && !is_memory_scheme(scheme) {
         let known = match SCHEMES {
@@ -58,7 +58,7 @@ fn check(scheme: &str, rest: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The scheme of the store that keeps objects in memory.
+/// Whether this is the scheme of the store that keeps objects in memory, which only tests have.
 fn is_memory_scheme(scheme: &str) -> bool {
     cfg!(test) && scheme == "memory"
 }
@@ -78,12 +78,12 @@ pub fn is_remote(at: &Path) -> bool {
     split(at).is_some()
 }
 
-/// Whether the content of folders can be listed: not on a web server.
+/// Whether the folders at a location can be listed; those of a web server cannot.
 pub fn is_listable(at: &Path) -> bool {
     split(at).is_none_or(|(scheme, ..)| !scheme.starts_with("http"))
 }
 
-/// Whether two locations are in the same bucket or on the same host, or both local.
+/// Whether two locations are in the same bucket, on the same web server, or both local.
 pub fn is_same_root(a: &Path, b: &Path) -> bool {
     let root = |at| split(at).map(|(scheme, root, _)| (scheme, root));
     root(a) == root(b)

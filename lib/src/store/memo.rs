@@ -1,10 +1,10 @@
-//! What buckets and web servers have answered while a program starts.
+//! A cache of the answers of buckets and web servers while a program starts.
 //!
-//! A program looks at the same locations several times before it begins: to find out what a location
-//! is, that no input would be overwritten, what an earlier run has done. In a bucket each of these
-//! takes a request. Between [`remember`] and [`forget`], answers about metadata, versions and
-//! folders are kept, so that the program sees one state of its inputs. Chunks and the files of runs
-//! (`.voxloom`) are never kept.
+//! Before a program begins its work, it examines the same locations several times: to find out what
+//! each contains, to check that no input would be overwritten, and to find what an earlier run has
+//! done. In a bucket, each of these examinations takes a request. Between [`remember`] and
+//! [`forget`], answers about metadata, versions and folders are kept, so that the program sees one
+//! state of its inputs. Chunks and the files of runs (`.voxloom`) are never kept.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 use super::remote::{Page, PageBelow};
 use super::{OWN_FOLDER, ReadRange, Stat};
 
-/// How long answers are kept at most.
+/// The maximum time that answers are kept.
 const MAX_AGE: Duration = Duration::from_secs(10);
 /// Maximum number of answers of each kind.
 const MAX_ANSWERS: usize = 10_000;
 /// Maximum size of a kept file, in bytes.
 const MAX_FILE: usize = 1 << 20;
-/// The metadata files of arrays and groups. Their content is kept, and that of other JSON documents.
+/// The metadata files of arrays and groups, whose content is kept like that of all `.json` files.
 const METADATA: [&str; 5] = ["zarr.json", ".zarray", ".zgroup", ".zattrs", "attributes.json"];
 
 /// A folder and the token of one of its pages.
@@ -39,8 +39,8 @@ struct Memo {
 
 static MEMO: Mutex<Option<Memo>> = Mutex::new(None);
 
-/// Keeps answers from now on, until [`forget`] is called or a few seconds have passed. Anything that
-/// this process writes to a bucket ends it.
+/// Starts to keep answers. This ends when [`forget`] is called, when this process writes to a
+/// bucket or deletes from it, or after 10 seconds.
 pub fn remember() {
     let memo = Memo {
         since: Instant::now(),
@@ -53,14 +53,14 @@ pub fn remember() {
     *MEMO.lock().unwrap_or_else(PoisonError::into_inner) = Some(memo);
 }
 
-/// Discards all answers, and keeps none from now on: to be called before something is compared with
-/// its present state.
+/// Discards all answers, and keeps no further ones. Call it before something is compared with its
+/// present state.
 pub fn forget() {
     *MEMO.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
-/// The kept answer about a location, or the one that `ask` returns; nothing is kept about the files
-/// of runs, which other runs change.
+/// The kept answer with this `key`; without one, that of `ask`, which is then kept. Answers about
+/// files of runs are not kept, because other runs change these files.
 fn recall<K: Hash + Eq, V: Clone>(
     at: &Path,
     key: K,
@@ -94,7 +94,7 @@ fn recall<K: Hash + Eq, V: Clone>(
     Ok(answer)
 }
 
-/// As [`super::read`]; `fetch` reads into the buffer.
+/// As [`super::read`]; `fetch` sends the request and reads into the buffer.
 pub(super) fn read(
     at: &Path,
     wanted: ReadRange,
@@ -139,11 +139,11 @@ pub(super) fn stat(
     recall(at, at.to_owned(), |memo| &mut memo.stats, ask)
 }
 
-/// Whether there are objects below a location, such as metadata that were read; `ask` sends the
-/// request.
+/// Whether there are objects below a location. A kept metadata file below it proves this; without
+/// one, `ask` sends the request.
 pub(super) fn is_prefix(at: &Path, ask: impl FnOnce() -> io::Result<bool>) -> io::Result<bool> {
     for name in METADATA {
-        // an error stands for an answer that is not kept
+        // `recall` returns this error if no answer is kept
         let unknown = || Err(io::ErrorKind::NotFound.into());
         if let Ok(Some(_)) = recall(at, at.join(name), |memo| &mut memo.files, unknown) {
             return Ok(true);
@@ -216,7 +216,7 @@ mod tests {
         }
     }
 
-    /// Everything that can be asked of a folder with an array.
+    /// The answers to all kinds of requests about a folder that contains an array.
     #[derive(Debug, PartialEq)]
     struct Answers {
         metadata: Option<Vec<u8>>,
@@ -249,8 +249,8 @@ mod tests {
         }
     }
 
-    /// The only test that keeps answers: others, which run at the same time, are not disturbed by
-    /// it, since whatever they write ends it.
+    /// Other tests that run at the same time are not disturbed by the kept answers, because
+    /// anything that they write to a bucket discards all answers.
     #[test]
     fn answers_are_kept_until_something_is_written_and_are_the_same() {
         let counted = Arc::new(Counted::default());
@@ -262,7 +262,7 @@ mod tests {
         let before = requests();
         assert_eq!(ask(&root), wanted);
         let each = requests() - before;
-        // other tests of this process may write meanwhile, which is why this is tried repeatedly
+        // because other tests may write meanwhile, this is tried up to 100 times
         let saved = (0..100).any(|_| {
             remember();
             assert_eq!(ask(&root), wanted);

@@ -17,7 +17,7 @@ impl Memory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All keys below a folder, without that of the folder.
+    /// The keys of all objects below the folder `key`, relative to it.
     fn below(&self, key: &str) -> Vec<String> {
         let prefix = if key.is_empty() { String::new() } else { format!("{key}/") };
         let objects = self.lock();
@@ -26,7 +26,8 @@ impl Memory {
     }
 }
 
-/// The next items, at most `most` and at most 100, after the page that returned this token.
+/// The page of `all` that follows the page with which `token` was returned, at most `most` and at
+/// most 100 items; and the token of the next page.
 fn page_of<T>(mut all: Vec<T>, most: usize, token: Option<String>) -> (Vec<T>, Option<String>) {
     let start = token.and_then(|token| token.parse().ok()).unwrap_or(0);
     let end = all.len().min(start + most.clamp(1, 100));

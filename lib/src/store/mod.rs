@@ -1,20 +1,21 @@
-//! Bytes by location: get, put, put if absent, list and delete, on a local folder, in a bucket and
-//! on a web server.
+//! Access to bytes by location: get, put, put if absent, list and delete, in a local folder, in a
+//! bucket and on a web server.
 //!
-//! A location is a [`Path`]: of a local file, or an address such as `s3://bucket/img.zarr/0/c/0/0`.
-//! [`Path::join`] works on both; [`parent`] and [`ancestors`] stop at the bucket. Every function
-//! here takes either. There is no rename, append or lock, because a bucket has none.
+//! A location is a [`Path`]: that of a local file, or an address such as
+//! `s3://bucket/img.zarr/0/c/0/0`. [`Path::join`] works on both kinds; [`parent`] and [`ancestors`]
+//! stop at the bucket. Every function here takes both kinds. There is no function to rename, append
+//! or lock, because a bucket has no such operation.
 //!
 //! Guarantees, which `tests::conformance` checks for every back end:
 //!
 //! * [`put`] is atomic: a reader sees the object before the call or after it, never part of it.
 //! * Of several concurrent calls of [`put_if_absent`], exactly one returns `true`.
-//! * A missing object is `None`. An object that may not be read is an error, never `None`.
-//! * Temporary faults of the network or the server are retried until a deadline; an error that
-//!   remains then is of a kind for which the programs exit with code 75. Bytes that are returned are
-//!   complete.
+//! * A missing object is `None`. An object to which access is denied is an error, never `None`.
+//! * Temporary faults of the network or the server are retried until a deadline. If they persist,
+//!   the kind of the error is one for which the programs exit with code 75.
+//! * Bytes that are returned are complete.
 //!
-//! Locally, [`put`] also syncs the file to the disk, and [`put_later`] leaves that to
+//! Locally, [`put`] also syncs the file to the disk; after [`put_later`], the caller must call
 //! [`files::sync_pending`](crate::files::sync_pending). An object in a bucket is durable when the
 //! call returns.
 
@@ -69,13 +70,13 @@ pub enum ReadRange {
         /// The number of bytes.
         length: usize,
     },
-    /// This many bytes at the end.
+    /// This many bytes at the end of the object.
     End(usize),
 }
 
 impl ReadRange {
-    /// The range of offsets in an object of `size` bytes; `None` if it has fewer bytes than are
-    /// wanted, or more than are accepted.
+    /// The range of offsets in an object of `size` bytes; `None` if the object has fewer bytes than
+    /// are wanted, or more than are accepted.
     fn within(self, size: u64) -> Option<std::ops::Range<u64>> {
         match self {
             Self::Whole(most) => (size <= most).then_some(0..size),
@@ -97,13 +98,13 @@ pub enum EntryKind {
     Folder,
 }
 
-/// What is known about a location without reading it. Two equal values of the same location mean
-/// that it was not replaced in between.
+/// The metadata of a location. If two values for the same location are equal, its content was not
+/// replaced in between.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
-    /// Whether it is a file or a folder.
+    /// Whether the location is a file or a folder.
     pub kind: EntryKind,
-    /// The length in bytes; 0 for a prefix.
+    /// The length in bytes; 0 for a folder in a bucket.
     pub length: u64,
     /// The time of the last change, if the store states it.
     pub changed: Option<SystemTime>,
@@ -116,17 +117,17 @@ pub struct Stat {
 pub struct FolderEntry {
     /// The name within the folder.
     pub name: String,
-    /// Whether it is a file or a folder.
+    /// Whether the entry is a file or a folder.
     pub kind: EntryKind,
-    /// Whether it is a symbolic link; `kind` is then that of the target.
+    /// Whether the entry is a symbolic link; `kind` is then that of the target.
     pub is_link: bool,
 }
 
 /// Reads bytes of an object into `buffer`, replacing its content. Returns the length of the whole
-/// object, `None` if there is no object.
+/// object; `None` if there is no object.
 ///
-/// `buffer` is empty if the object lacks some of the wanted bytes, or has more than are accepted;
-/// the caller detects this by the length.
+/// `buffer` is empty if the object has fewer bytes than are wanted, or more than are accepted. The
+/// caller can tell this by the returned length.
 ///
 /// # Errors
 /// The system's error; for an address, [`io::ErrorKind::PermissionDenied`] if access is denied,
@@ -141,7 +142,7 @@ pub fn read(at: &Path, wanted: ReadRange, buffer: &mut Vec<u8>) -> io::Result<Op
     })
 }
 
-/// All bytes of an object; `None` if there is none.
+/// All bytes of an object; `None` if there is no object.
 ///
 /// # Errors
 /// As [`read`].
@@ -198,7 +199,7 @@ pub fn concurrently<I: Sync, T: Send>(
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Writes an object atomically and durably, replacing one of that name.
+/// Writes an object atomically and durably, replacing any object of that name.
 ///
 /// # Errors
 /// The system's error; the object is then unchanged, or has the new content.
@@ -228,7 +229,7 @@ pub fn put_later(staging: &Path, at: &Path, bytes: &[u8]) -> io::Result<()> {
     })
 }
 
-/// Writes an object atomically if there is none of that name; returns whether it did.
+/// Writes an object atomically if no object has that name; returns whether it was written.
 ///
 /// # Errors
 /// As [`put`].
@@ -250,8 +251,8 @@ pub fn delete(at: &Path) -> io::Result<()> {
     delete_several(&[at.to_owned()])
 }
 
-/// Removes several files, or objects of one bucket, as far as they exist. A bucket needs one request
-/// for many objects.
+/// Removes several local files, or several objects of one bucket; those that do not exist are
+/// ignored. In a bucket, one request removes many objects.
 ///
 /// # Errors
 /// The system's error.
@@ -274,8 +275,9 @@ pub fn delete_several(at: &[PathBuf]) -> io::Result<()> {
     })
 }
 
-/// Removes a folder with everything in it, if it exists. Locally it is renamed first, so that an
-/// interrupted removal leaves no partial folder under its name; in a bucket, as [`clear_folder`].
+/// Removes a folder with everything in it, if it exists. A local folder is renamed first, so that
+/// an interrupted removal leaves no partial folder under its name; a folder in a bucket is removed
+/// as by [`clear_folder`].
 ///
 /// # Errors
 /// The system's error.
@@ -333,8 +335,8 @@ pub fn stat(at: &Path) -> io::Result<Option<Stat>> {
     })
 }
 
-/// As [`stat`], for a file or a single object. It does not examine whether the location is a
-/// folder in a bucket, which saves a request.
+/// As [`stat`], for a file or a single object. A folder in a bucket is not found, which saves a
+/// request.
 ///
 /// # Errors
 /// As [`read`].
@@ -355,8 +357,8 @@ pub fn is_folder(at: &Path) -> bool {
     stat(at).is_ok_and(|stat| stat.is_some_and(|stat| stat.kind == EntryKind::Folder))
 }
 
-/// Calls `see` for each entry of a folder, in any order, until it breaks; never if the folder does
-/// not exist.
+/// Calls `see` for each entry of a folder, in any order, until `see` returns `Break`. If the folder
+/// does not exist, `see` is not called.
 ///
 /// # Errors
 /// The system's error; [`io::ErrorKind::Unsupported`] for a web server.
@@ -376,9 +378,10 @@ pub fn visit(folder: &Path, see: &mut dyn FnMut(FolderEntry) -> ControlFlow<()>)
     })
 }
 
-/// Calls `see` for each file below a folder, at any depth and in any order, until it breaks; the
-/// name of the entry is its path below the folder. A local folder is itself an entry, before those
-/// in it, and links are not followed; a bucket has no folders.
+/// Calls `see` for each file below a folder, at any depth and in any order, until `see` returns
+/// `Break`. The name of the entry is its path below the folder. In a local folder, `see` is also
+/// called for each subfolder, before its content, and symbolic links are not followed; a bucket has
+/// no folders.
 ///
 /// # Errors
 /// As [`visit`].

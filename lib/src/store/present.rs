@@ -1,4 +1,4 @@
-//! Finds out which of many files exist by listing their folders, which takes requests or system
+//! Finds out which of many files exist by listing their folders. This takes requests or system
 //! calls for each folder instead of for each file.
 
 use std::collections::{HashMap, HashSet};
@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::{EntryKind, IN_FLIGHT, concurrently, each, is_remote, stat_file, visit};
 
-/// Maximum number of entries of a folder that are listed per file in question, on a disk and in a
-/// bucket. Listing an entry on a disk costs a small fraction of examining a file; a request to a
-/// bucket lists up to 1000 entries.
+/// For each file in question, at most this many entries of its folder are listed: the first number
+/// is for a disk, the second for a bucket. On a disk, listing an entry costs a small fraction of
+/// examining a file; in a bucket, one request lists up to 1000 entries.
 const LISTED_PER_FILE: [usize; 2] = [50, 1000];
 /// Maximum number of threads that list local folders.
 const THREADS: usize = 4;
@@ -48,8 +48,8 @@ pub fn present(files: &[&Path]) -> Vec<Option<bool>> {
 
 /// The folders of files, each with the number of files in it, and the index of each file's folder.
 ///
-/// Paths are compared byte by byte: comparing their components took longer than listing the
-/// folders.
+/// Paths are compared byte by byte, because comparing their components takes longer than listing
+/// the folders.
 fn folders<'a>(files: &[&'a Path]) -> (Vec<(&'a Path, usize)>, Vec<usize>) {
     let mut known: HashMap<&OsStr, usize> = HashMap::new();
     let mut folders: Vec<(&Path, usize)> = Vec::new();
@@ -66,7 +66,7 @@ fn folders<'a>(files: &[&'a Path]) -> (Vec<(&'a Path, usize)>, Vec<usize>) {
     (folders, number)
 }
 
-/// The names of the files in a folder; `None` if there are more than `most`.
+/// The names of the files in a folder; `None` if the folder has more than `most` entries.
 fn names(folder: &Path, most: usize) -> io::Result<Option<HashSet<String>>> {
     let mut names = HashSet::new();
     let mut count = 0;

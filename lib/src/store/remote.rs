@@ -10,26 +10,28 @@ use super::{FolderEntry, ReadRange, Stat, location};
 /// A bucket or a web server. Keys have no slash at either end. Implementations retry after
 /// temporary faults; callers do not.
 pub(super) trait Remote: Send + Sync {
-    /// As [`super::read`]; `buffer` is empty when it is called.
+    /// As [`super::read`]; `buffer` must be empty.
     fn read(&self, key: &str, wanted: ReadRange, buffer: &mut Vec<u8>) -> io::Result<Option<u64>>;
     /// As [`super::put`].
     fn put(&self, key: &str, bytes: &[u8]) -> io::Result<()>;
     /// As [`super::put_if_absent`].
     fn put_if_absent(&self, key: &str, bytes: &[u8]) -> io::Result<bool>;
-    /// Removes these objects, up to [`MOST_DELETED`] of them, with as few requests as the store
-    /// allows; objects that do not exist are no error.
+    /// Removes the objects with these keys, at most [`MOST_DELETED`], with as few requests as the
+    /// store allows. Objects that do not exist are no error.
     fn delete(&self, keys: &[String]) -> io::Result<()>;
     /// As [`super::stat_file`].
     fn stat(&self, key: &str) -> io::Result<Option<Stat>>;
-    /// The next entries of a folder, at most `most`, after the page that returned this token; and
-    /// the token of the next page, if there is one.
+    /// The entries of a folder that follow the page with which `token` was returned, at most
+    /// `most`; and the token of the next page, if there is one.
     fn page(&self, key: &str, most: usize, token: Option<String>) -> io::Result<Page>;
-    /// The next objects below a folder, at any depth, after the page that returned this token: their
-    /// keys without that of the folder; and the token of the next page, if there is one.
+    /// The objects below a folder, at any depth, that follow the page with which `token` was
+    /// returned: their keys relative to the folder; and the token of the next page, if there is
+    /// one.
     fn page_below(&self, key: &str, token: Option<String>) -> io::Result<PageBelow>;
 }
 
-/// Maximum number of objects of one call of [`Remote::delete`]: S3 removes so many with one request.
+/// Maximum number of objects per call of [`Remote::delete`]. One S3 request removes up to this
+/// many.
 pub(super) const MOST_DELETED: usize = 1000;
 
 /// Entries of a folder, and the token of the next page.

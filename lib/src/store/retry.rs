@@ -5,28 +5,30 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The variable that sets [`RetryPolicy::deadline`], in seconds.
+/// The environment variable that sets [`RetryPolicy::deadline`], in seconds.
 const VARIABLE: &str = "VOXLOOM_STORE_DEADLINE";
 
-/// How long a request is repeated.
+/// How long, and at which intervals, a failed request is repeated.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RetryPolicy {
-    /// The time after the first attempt after which no further attempt begins.
+    /// The time from the beginning of a request, or of an outage of the server, after which no
+    /// further attempt begins.
     pub(super) deadline: Duration,
-    /// The pause after the first try; it doubles with each further one, up to [`MAX_PAUSE`].
+    /// The pause after the first attempt; it doubles after each further attempt, up to
+    /// [`MAX_PAUSE`].
     pub(super) pause: Duration,
-    /// The time without any data after which a connection is given up.
+    /// The time without any data after which an attempt fails.
     pub(super) silence: Duration,
 }
 
-/// The number of failed tries after which a warning is given.
+/// The number of failed attempts after which a warning is logged.
 const TRIES_BEFORE_WARNING: u32 = 4;
-/// The longest pause between two tries.
+/// The longest pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 impl RetryPolicy {
-    /// The values of this process. The deadline is two minutes, or the number of seconds in
-    /// `VOXLOOM_STORE_DEADLINE`.
+    /// The policy of this process. The deadline is two minutes, or the number of seconds in the
+    /// environment variable `VOXLOOM_STORE_DEADLINE`.
     pub(super) fn of_process() -> Self {
         static VALUE: OnceLock<RetryPolicy> = OnceLock::new();
         *VALUE.get_or_init(|| {
@@ -43,8 +45,8 @@ impl RetryPolicy {
 }
 
 /// The start of the present series of temporary failures of a server; `None` if the last request
-/// did not fail temporarily. All requests to the server share it, so that a run waits for a failing
-/// server once, and not once for each object.
+/// did not fail temporarily. All requests to the server share this value, so that they wait for a
+/// failing server until one common deadline, not each until its own.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
     since: Mutex<Option<Instant>>,
@@ -75,7 +77,7 @@ pub(super) enum TryError {
     Denied(String),
     /// The store does not offer the operation.
     Unsupported(String),
-    /// Anything else; a further try would fail in the same way.
+    /// Any other failure; a further attempt would fail in the same way.
     Permanent(String),
 }
 
@@ -91,20 +93,20 @@ impl fmt::Display for StoreMessage {
 
 impl std::error::Error for StoreMessage {}
 
-/// An error with a message of one sentence.
+/// An error of this kind with a message of one sentence.
 pub(super) fn error(kind: io::ErrorKind, message: impl Into<String>) -> io::Error {
     io::Error::new(kind, StoreMessage(message.into()))
 }
 
-/// Repeats `attempt`, which is given its number from 0, as long as it fails temporarily and the
-/// deadline has not passed. The deadline counts from the beginning of this request, or from the
-/// beginning of an outage of the server.
+/// Repeats `attempt` as long as it fails temporarily and the deadline has not passed. The argument
+/// of `attempt` is its number, from 0. The deadline counts from the beginning of this request or of
+/// the outage of the server, whichever is earlier.
 ///
 /// * `server`: the name of the server, for messages
 ///
 /// # Errors
-/// [`io::ErrorKind::TimedOut`] after the deadline; [`io::ErrorKind::PermissionDenied`],
-/// [`io::ErrorKind::Unsupported`] or [`io::ErrorKind::Other`] at once.
+/// [`io::ErrorKind::TimedOut`] after the deadline. Without a further attempt,
+/// [`io::ErrorKind::PermissionDenied`], [`io::ErrorKind::Unsupported`] or [`io::ErrorKind::Other`].
 pub(super) fn repeat<T>(
     policy: RetryPolicy,
     outage: &Outage,
@@ -157,8 +159,9 @@ pub(super) fn repeat<T>(
     }
 }
 
-/// The pause after a number of tries, of random length between half and all of its maximum, so that
-/// many processes that failed together do not try again together.
+/// The pause after `tries` failed attempts. It is a random time between half of the exponentially
+/// growing maximum and all of it, so that many processes that failed together do not retry
+/// together.
 fn pause(policy: RetryPolicy, tries: u32) -> Duration {
     use std::hash::{BuildHasher, RandomState};
     let most = policy.pause.saturating_mul(1 << (tries - 1).min(16)).min(MAX_PAUSE);

@@ -11,7 +11,7 @@ pub enum Status {
     /// The block has too few inliers of its own, so its affine also depends on the neighbouring
     /// blocks and the initial map.
     Regularised,
-    /// Not fitted; a fallback rule gave the affine. `local-affine` does not write this status.
+    /// A fallback rule gave the affine, without a fit. `local-affine` does not write this status.
     Fallback,
     /// The block contains no spot.
     Empty,
@@ -34,15 +34,15 @@ impl Status {
 /// The result for one block of local affines.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BlockRow {
-    /// Its index in the grid of blocks, `[z, y, x]`.
+    /// The index of the block in the grid of blocks, `[z, y, x]`.
     pub index: [usize; 3],
-    /// How its affine was determined.
+    /// How the affine of the block was determined.
     pub status: Status,
-    /// Why the status is not `fitted`; empty if it is.
+    /// The reason for a status other than `fitted`; empty for `fitted`.
     pub reason: String,
     /// Number of spots of the fixed volume in the block.
     pub spots: usize,
-    /// Number of those spots that were matched in the moving volume.
+    /// Number of spots of the block that were matched in the moving volume.
     pub matches: usize,
     /// Number of matches that are inliers of the fit.
     pub inliers: usize,

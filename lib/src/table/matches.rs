@@ -34,8 +34,8 @@ pub fn write_matches(path: &Path, matches: &[Match]) -> Result<(), Error> {
     table.write(path)
 }
 
-/// Reads a table that [`write_matches`] wrote. Only the six position columns are required: without
-/// the column `inlier` every match is an inlier, a missing correlation or residual is NaN.
+/// Reads a table that [`write_matches`] wrote. Only the six position columns are required. Without
+/// the column `inlier`, every match is an inlier; a missing correlation or residual is NaN.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Format`] with the line.

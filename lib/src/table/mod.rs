@@ -49,7 +49,7 @@ pub struct Spot {
     pub position: Point,
     /// Blob radius in micrometres.
     pub radius: f64,
-    /// Scale-normalised filter response.
+    /// Response of the blob filter: the scale-normalised Laplacian or difference of Gaussians.
     pub response: f64,
     /// Intensity of the unfiltered image at the nearest voxel.
     pub intensity: f64,
@@ -62,7 +62,7 @@ pub struct Match {
     pub fixed: Point,
     /// Position in the moving volume, `[z, y, x]` micrometres.
     pub moving: Point,
-    /// Correlation of the two neighbourhoods, -1 to 1.
+    /// NCC of the contexts of the two points, -1 to 1; NaN if unknown.
     pub correlation: f64,
     /// Whether the residual under the fitted map is within the threshold.
     pub inlier: bool,

@@ -9,7 +9,7 @@ use crate::geom::Point;
 pub struct Points {
     /// Positions, `[z, y, x]` micrometres; one for each row of the table.
     pub positions: Vec<Point>,
-    /// The table they were read from; on writing, its position columns are replaced by `positions`.
+    /// The table that was read; [`write_points`] replaces its position columns by `positions`.
     pub table: Table,
     /// The indices of the z, y and x columns.
     columns: [usize; 3],

@@ -1,4 +1,4 @@
-//! Tables as text: cells are addressed by column name, errors name file, line and column.
+//! Tables as text: columns are found by name; errors name the file, the line and the column.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ pub struct Table {
     pub header: Vec<String>,
     /// The cells, one vector per row, each as long as the header.
     pub rows: Vec<Vec<String>>,
-    /// The line of each row in its file, counted from 1; empty for a table that was not read.
+    /// The line of each row in its file, counted from 1; empty if no file was read.
     lines: Vec<u64>,
     /// The file that was read, for error messages.
     path: String,
@@ -67,7 +67,7 @@ impl Table {
         write_whole(path, &bytes).map_err(refused)
     }
 
-    /// The line of a row in its file, counted from 1; 0 for a table that was not read.
+    /// The line of a row in its file, counted from 1; 0 if no file was read.
     pub fn line(&self, row: usize) -> u64 {
         self.lines.get(row).copied().unwrap_or_default()
     }
@@ -137,8 +137,8 @@ impl Table {
     }
 }
 
-/// Formats a number with the fewest significant digits that read back as the same double; in
-/// scientific notation below 1e-5 and from 1e16.
+/// Formats a number with the fewest significant digits that read back as the same double. The
+/// notation is scientific if the absolute value is below 1e-5 (but not 0) or at least 1e16.
 pub fn number(value: f64) -> String {
     if value == 0.0 || (1e-5..1e16).contains(&value.abs()) {
         format!("{value}")
@@ -147,8 +147,8 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// The line of a record. The csv crate reports where it started to read the record, which is before
-/// any empty lines and comments that it then skipped.
+/// The line of a record. The csv crate reports the position `start` at which it began to look for
+/// the record, which is before any empty lines and comments that it skipped.
 fn line_of(bytes: &[u8], start: &csv::Position) -> u64 {
     let rest = bytes.get(start.byte() as usize..).unwrap_or_default();
     let skipped = rest

@@ -40,10 +40,11 @@ pub fn parse_codec(text: &str) -> Result<Codec, String> {
 /// How a volume is stored.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct VolumeStorage {
-    /// The chunk shape, voxels along z, y, x. `None` for the chunk shape of the source if it has a
-    /// usual size, otherwise 64 voxels along each axis; for TIFF and `.npy`, one plane.
+    /// The chunk shape, voxels along z, y, x. If `None`, it is one plane for TIFF and `.npy`,
+    /// otherwise that of the source, or 64 voxels along each axis if the source's chunks are too
+    /// small or too large.
     pub chunk: Option<[usize; 3]>,
-    /// The shard shape, a multiple of the chunk shape.
+    /// The shard shape, a multiple of the chunk shape. If `None`, there are no shards.
     pub shard: Option<[usize; 3]>,
     /// The codec of the chunks.
     pub codec: Codec,

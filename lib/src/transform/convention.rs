@@ -3,9 +3,9 @@ use serde_json::{Map, Value};
 use crate::geom::{Affine, Point};
 use crate::quote;
 
-/// The direction in which transforms are stored.
+/// The name of the direction in which voxloom stores transforms.
 pub(super) const DIRECTION: &str = "fixed-to-moving";
-/// The inverse direction.
+/// The name of the inverse direction.
 const BACKWARD: &str = "moving-to-fixed";
 
 /// The direction in which a transform maps points.
@@ -31,7 +31,7 @@ impl std::fmt::Display for Direction {
 /// The axis order and unit in which the numbers of a document are written.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct CoordinateConvention {
-    /// Axes are x, y, z instead of z, y, x.
+    /// Whether the axes are x, y, z instead of z, y, x.
     xyz: bool,
     /// Micrometres per unit of length.
     micrometres: f64,
@@ -44,8 +44,8 @@ impl Default for CoordinateConvention {
 }
 
 impl CoordinateConvention {
-    /// Reads axes and unit from `object`; what is missing is inherited from `outer`, the convention
-    /// of the enclosing object.
+    /// Reads axes and unit from `object`. If one of them is missing, it is inherited from `outer`,
+    /// the convention of the enclosing object.
     pub(super) fn read(object: &Map<String, Value>, outer: Option<Self>) -> Result<Self, String> {
         let axes = object.get("axes").map(read_axes).transpose()?;
         let unit = match object.get("unit") {
@@ -85,7 +85,7 @@ pub fn reverse_axes(map: &Affine) -> Affine {
     Affine::from_rows([2, 1, 0].map(|r: usize| [rows[r][2], rows[r][1], rows[r][0], rows[r][3]]))
 }
 
-/// Refuses an object that does not state its direction, or has another one than `wanted`.
+/// Refuses an object that does not state its direction, or whose direction is not `wanted`.
 pub(super) fn check_direction(
     object: &Map<String, Value>,
     wanted: Direction,
@@ -136,7 +136,7 @@ fn read_axes(axes: &Value) -> Result<bool, String> {
     }
 }
 
-/// Reads the unit of the axes, where OME-NGFF stores it; `None` if there is none.
+/// Reads the unit from the axes, which is where OME-NGFF stores it; `None` if no axis has a unit.
 fn read_axis_units(axes: &Value) -> Result<Option<f64>, String> {
     let units: Vec<_> =
         axes.as_array().into_iter().flatten().filter_map(|axis| axis.get("unit")).collect();

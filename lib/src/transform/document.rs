@@ -42,11 +42,11 @@ pub fn read_document(path: &Path, wanted: Direction) -> Result<Vec<Step>, Error>
 
 /// Writes a chain of affines as JSON, atomically.
 ///
-/// The fields and local affines of a [`Chain`] do not know their location: a chain that has any is
-/// refused; write it with [`write_document`].
+/// A [`Chain`] does not contain the locations of its fields and local affines, so a chain with such
+/// steps is refused; write it with [`write_document`].
 ///
 /// # Errors
-/// [`Error::Format`] for such a chain, [`Error::Io`].
+/// [`Error::Format`] if a step is not an affine, is singular or is not finite; [`Error::Io`].
 ///
 /// ```
 /// use voxloom::geom::{Affine, Chain};
@@ -80,10 +80,10 @@ pub fn write_chain(path: &Path, chain: &Chain) -> Result<(), Error> {
 }
 
 /// Writes the steps of a chain as JSON, atomically. Arrays are referred to by paths relative to the
-/// document, so that both can be moved together.
+/// document, so that the document and the arrays can be moved together.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Format`] for a step that JSON cannot represent.
+/// [`Error::Io`]; [`Error::Format`] for an affine that is singular or not finite.
 pub fn write_document(path: &Path, steps: &[Step]) -> Result<(), Error> {
     for step in steps {
         if let Step::Field(array) | Step::LocalAffines(array) = step
@@ -351,8 +351,8 @@ fn matrix(
     })
 }
 
-/// `location` relative to the folder of `document`. If one of them is in a bucket and the other is
-/// local or in another bucket, the address or the absolute path of `location`.
+/// `location` relative to the folder of `document`; the address or the absolute path of `location`
+/// if only one of the two is in a bucket, or if they are in different buckets.
 fn relative(document: &Path, location: &str) -> String {
     let absolute = |path: &Path| {
         if store::is_remote(path) { Ok(path.to_owned()) } else { std::path::absolute(path) }

@@ -13,8 +13,8 @@ use crate::volume::{self, Existing};
 
 /// Writes local affines with the attributes that are needed to read them, and `extra` attributes.
 ///
-/// An existing array of local affines is replaced, unless `existing` is [`Existing::Refuse`]: it is
-/// small and written in one go.
+/// Unless `existing` is [`Existing::Refuse`], an existing array of local affines is replaced as a
+/// whole, even with [`Existing::Resume`].
 ///
 /// # Errors
 /// [`Error`] if `maps` are inconsistent or singular, if something else is stored at `location`, or
@@ -89,7 +89,7 @@ fn describe(maps: &LocalAffines) -> Map<String, Value> {
     }
 }
 
-/// The invariants of local affines, checked both on writing and on reading.
+/// Checks the invariants of local affines, both before writing and after reading.
 fn check(maps: &LocalAffines) -> Result<(), String> {
     let Grid { shape, spacing, origin, .. } = maps.domain;
     if shape.contains(&0) || maps.block.contains(&0) {

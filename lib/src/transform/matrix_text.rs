@@ -79,7 +79,8 @@ fn format_matrix_text(map: &Affine, axes: AxisOrder) -> String {
     text
 }
 
-/// C's `%.18e`. Rust's `e` format omits a positive sign and the zero padding of the exponent.
+/// Formats a number like C's `%.18e`. Rust's `e` format omits a positive sign and the zero padding
+/// of the exponent.
 fn savetxt(value: f64) -> String {
     let text = format!("{value:.18e}");
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));

@@ -2,7 +2,8 @@
 //! BigStream's 4x4 text matrices, displacement fields and local affines as Zarr arrays.
 //!
 //! Every transform is converted to a map of `[z, y, x]` micrometres from the fixed to the moving
-//! volume. Nothing is guessed: a document states its direction, axes and unit.
+//! volume. A document must state its direction, axes and unit. A text matrix states none of these:
+//! its axes and direction are given by the caller, and its unit is the micrometre.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,7 +68,7 @@ pub enum TransformKind {
     Field,
 }
 
-/// Files with more bytes than this are not taken for transforms in text form.
+/// Maximum size of a transform in text form, bytes; larger files are refused.
 const MAX_TEXT: u64 = 64 << 20;
 
 /// Number of leading bytes by which the kind of a file is detected.
@@ -95,7 +96,7 @@ pub fn kind_of(location: &str) -> Result<TransformKind, Error> {
         there.kind == store::EntryKind::File && !volume::is_folder_on_the_web(&path)
     };
     let Some(file) = there.as_ref().filter(is_file) else {
-        // a web server does not tell whether there is a folder
+        // a web server does not report whether a folder exists
         if there.is_none() && store::is_listable(&path) {
             return Err(wrong(
                 "not found; wanted a transform (a chain's JSON, a 4x4 text matrix, or a field or local \
@@ -131,7 +132,7 @@ pub fn kind_of(location: &str) -> Result<TransformKind, Error> {
     Ok(kind)
 }
 
-/// A location as a path or an address.
+/// Converts a location to a path as the functions of `store` take it: a local path or an address.
 fn path_of(location: &str) -> Result<PathBuf, Error> {
     let wrong = |message| Error::Format { location: location.to_owned(), message };
     store::parse(location).map_err(wrong)
@@ -201,7 +202,7 @@ pub struct StoredChain {
     pub steps: Vec<Step>,
 }
 
-/// Like [`read_chain_in`], with the steps from which the chain can be written again.
+/// Like [`read_chain_in`], but also returns the steps, from which a document can be written.
 ///
 /// # Errors
 /// As [`read_chain`].
@@ -219,8 +220,8 @@ pub fn read_stored(locations: &[String], direction: Direction) -> Result<StoredC
     Ok(stored)
 }
 
-/// Opens the arrays of the `steps` of `document`. Each array must be a displacement field or local
-/// affines of this direction; images and other folders are refused.
+/// Opens the arrays of the `steps` of `document`. Each array must be a displacement field of this
+/// direction, or local affines; images and other folders are refused.
 ///
 /// # Errors
 /// [`Error`] if an array does not exist or is something else.
@@ -229,7 +230,7 @@ pub fn open_steps(document: &str, steps: &[Step], direction: Direction) -> Resul
     Ok(Chain { steps: steps.collect::<Result<_, _>>()? })
 }
 
-/// The steps at a location, with arrays given by location, not opened.
+/// Reads the steps at a location. Arrays are given by location and are not opened.
 ///
 /// # Errors
 /// As [`read_chain`].
@@ -249,7 +250,7 @@ fn steps_of(location: &str, kind: TransformKind, direction: Direction) -> Result
     })
 }
 
-/// The path of a document; `-` stays as it is.
+/// The path of a document; `-` (standard input) stays as it is.
 fn document_of(location: &str) -> Result<PathBuf, Error> {
     if files::is_stream(location) { Ok(location.into()) } else { path_of(location) }
 }

@@ -1,4 +1,4 @@
-//! Validated numbers of a transform; errors state where in the document a number is.
+//! Parses and checks the numbers of a document; errors state where in the document a number is.
 
 use std::fmt;
 
@@ -88,7 +88,7 @@ pub(super) fn rows(
     Ok(rows)
 }
 
-/// The fourth row of a 4x4 matrix, if there is one, must be `[0, 0, 0, 1]` to within 1e-9.
+/// Checks that the fourth row of a matrix, if it has four, is `[0, 0, 0, 1]` to within 1e-9.
 pub(super) fn check_last_row(row: Option<&[f64]>, at: &str) -> Result<(), String> {
     match row {
         Some(row) if (0..4).any(|c| (row[c] - if c == 3 { 1.0 } else { 0.0 }).abs() > 1e-9) => {

@@ -34,7 +34,7 @@ pub(super) fn flat(folder: &Path, is_chunk: &dyn Fn(&str) -> bool) -> bool {
 }
 
 /// Whether a file lies `depth` levels below `folder` such that all names on the path to it are
-/// numbers. Also true if the folder cannot be listed, or after [`MAX_ENTRIES`] entries.
+/// numbers. Also true if the folder cannot be listed, or has more than [`MAX_ENTRIES`] entries.
 pub(super) fn nested(folder: &Path, depth: usize) -> bool {
     if !store::is_listable(folder) {
         return true;
@@ -54,8 +54,8 @@ pub(super) fn nested(folder: &Path, depth: usize) -> bool {
 }
 
 /// The first file in an array's folder that looks like a chunk with another name: a file whose name
-/// begins with a digit or `c.`, or that lies in a folder `c` or one whose name begins with a digit,
-/// unless that folder is itself an array.
+/// begins with a digit or `c.`, or a file in a folder whose name is `c` or begins with a digit or
+/// `c.`, unless that folder is itself an array.
 pub(super) fn other(folder: &Path) -> Option<String> {
     fn first_file(path: &Path, kind: EntryKind, depth: usize) -> Option<PathBuf> {
         if kind == EntryKind::File {

@@ -1,4 +1,4 @@
-//! Displacement fields on disk: Zarr arrays `(z, y, x, 3)` of `float32`, micrometres.
+//! Displacement fields on disk: Zarr arrays `(z, y, x, component)` of `float32`, in micrometres.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -16,21 +16,21 @@ use crate::fingerprint::Fingerprint;
 use crate::geom::{Box3, FieldSource, Grid, Point, SourceError};
 use crate::store;
 
-/// The attribute `direction` of transforms.
+/// The value of the attribute `direction` of fields that map the fixed to the moving space.
 const DIRECTION: &str = "fixed-to-moving";
-/// The attribute `direction` of inverse transforms.
+/// The value of `direction` of inverse fields, which map the moving to the fixed space.
 const BACKWARD: &str = "moving-to-fixed";
 
 /// The expected format of a field, for error messages.
 const WANTED: &str = "a displacement field is wanted, a Zarr array (z, y, x, 3) of float32";
 
-/// What an array of vectors holds at each position.
+/// The elements that an array of vectors holds at each position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldParts {
     /// The number of components of a vector: 3 (z, y, x), or 2 (y, x) in a field of planes, whose
     /// vectors have no component along z.
     pub components: usize,
-    /// The names of further channels, stored after the components.
+    /// The names of the quality channels, which are stored after the components.
     pub quality: Vec<String>,
 }
 
@@ -53,8 +53,9 @@ impl FieldParts {
 }
 
 /// A displacement field on disk, read box by box. Missing chunks have the fill value, NaN (unknown)
-/// in the fields that [`FieldOutput`] writes. The [`exterior`](FieldSource::exterior) of an inverse
-/// field (from the moving space to the fixed space) is NaN; that of all other fields is 0.
+/// in the fields that [`FieldOutput`] writes. The displacement outside the grid
+/// ([`exterior`](FieldSource::exterior)) is NaN for an inverse field (from the moving space to the
+/// fixed space), and 0 for all other fields.
 pub struct FieldFile {
     array: Array,
     parts: FieldParts,
@@ -171,8 +172,8 @@ impl FieldFile {
         Ok(values)
     }
 
-    /// Reads the elements `at` (components, then quality channels) at each position of a box, in C
-    /// order `(z, y, x, element)`; 0 outside the field.
+    /// Reads the elements in the range `at` (components, then quality channels) at each position of
+    /// a box, in C order `(z, y, x, element)`; 0 outside the field.
     fn read_elements(&self, part: &Box3, at: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
         let view = View { axes: std::array::from_fn(Some), fixed: vec![0; 4] };
         let wide = |[z, y, x]: [i64; 3], at: usize| [z, y, x, at as i64];
@@ -278,8 +279,8 @@ fn parts_of(attributes: &Map<String, Value>) -> Result<FieldParts, String> {
     Ok(FieldParts { components, quality })
 }
 
-/// A displacement field open for writing, one union of whole chunks at a time, as with
-/// [`super::Output`].
+/// A displacement field open for writing. As with [`super::Output`], each box to be written is a
+/// union of whole chunks.
 pub struct FieldOutput {
     array: ArrayOutput,
     parts: FieldParts,
@@ -306,8 +307,8 @@ impl FieldOutput {
         Self::create_any(location, grid, parts, chunk, &existing, Map::new())
     }
 
-    /// As [`FieldOutput::begin`] (so the field is marked as unfinished), for vectors of 2 or 3
-    /// components and for quality channels.
+    /// As [`FieldOutput::begin`], which marks the field as unfinished, but with the components and
+    /// quality channels in `parts`.
     ///
     /// # Errors
     /// As [`super::Output::create`].
@@ -380,7 +381,7 @@ impl FieldOutput {
         // these replace the attributes that `ArraySpec` would write
         let mut attributes = attributes.as_object().cloned().unwrap_or_default();
         if grid.planar {
-            // the spacing along z then has no meaning
+            // the spacing along z of a planar field has no meaning
             attributes.insert("planar".to_owned(), true.into());
         }
         if !parts.quality.is_empty() {
@@ -422,7 +423,8 @@ impl FieldOutput {
         Bounds { min: wide(part.min, 0), max: wide(part.max, self.parts.len()) }
     }
 
-    /// Writes a box of whole chunks, C order `(z, y, x)`, components z, y, x in micrometres.
+    /// Writes the box `part`, which must consist of whole chunks. The `vectors` are in C order
+    /// `(z, y, x)`, with components z, y, x in micrometres.
     ///
     /// # Errors
     /// As [`super::Output::write`].
@@ -430,8 +432,9 @@ impl FieldOutput {
         self.write_parts(part, vectors.as_flattened())
     }
 
-    /// As [`FieldOutput::write`], for any number of components and quality channels: C order
-    /// `(z, y, x, components then quality)`.
+    /// As [`FieldOutput::write`], for any number of components and quality channels. The `elements`
+    /// are in C order `(z, y, x, element)`; at each position, the components precede the quality
+    /// channels.
     ///
     /// # Errors
     /// As [`super::Output::write`].
@@ -439,13 +442,14 @@ impl FieldOutput {
         self.array.write(&self.bounds(part), elements)
     }
 
-    /// A folder inside the array for ledgers.
+    /// The folder for ledgers, inside the folder of the array.
     pub fn ledger_folder(&self) -> PathBuf {
         self.array.ledger_folder()
     }
 
-    /// Sets an attribute, replacing one of that name. [`FieldFile`] reads the attribute `reach` as
-    /// the upper bound on the absolute displacement along z, y, x in micrometres.
+    /// Sets an attribute; an existing attribute of that name is replaced. [`FieldFile`] reads the
+    /// attribute `reach` as the upper bound on the absolute displacement along z, y, x in
+    /// micrometres.
     ///
     /// # Errors
     /// [`Error::Io`].

@@ -1,8 +1,8 @@
 //! Volumes on disk: open, create, read a box, write a box.
 //!
 //! Formats: Zarr v3 and v2 with OME-Zarr 0.5 and 0.4 metadata, N5, TIFF and image stacks, `.npy`.
-//! Axis orders and units of the files are converted here: outside this module axes are z, y, x and
-//! lengths are in micrometres.
+//! Axis orders and units of the files are converted here: outside this module, volumes have the
+//! axes z, y, x, and lengths are in micrometres.
 
 use std::fmt::Display;
 use std::io;
@@ -143,7 +143,8 @@ impl Error {
     }
 }
 
-/// A location as a path, or as an address that [`store`] knows.
+/// Parses a location, which is a local path or an address that [`store`] supports, such as
+/// `s3://bucket/key`.
 fn path_of(location: &str) -> Result<PathBuf, Error> {
     store::parse(location).map_err(|message| Error::format(location, message))
 }
@@ -151,7 +152,7 @@ fn path_of(location: &str) -> Result<PathBuf, Error> {
 /// The element types that can be read.
 const READABLE: &str = "integers of 8 to 64 bits, bool, float16, bfloat16, float32 and float64";
 
-/// Selects one 3-D volume of a location, and overrides its metadata.
+/// Selects one 3-D volume at a location, and overrides its metadata.
 ///
 /// ```
 /// use voxloom::volume::{Select, Volume};
@@ -164,9 +165,9 @@ const READABLE: &str = "integers of 8 to 64 bits, bool, float16, bfloat16, float
 pub struct Select {
     /// `--image`: the image of a file that holds several, by number (from 0), name or `ID`.
     pub image: Option<String>,
-    /// Channel index, where there are several.
+    /// Channel index, from 0; required if there are several channels.
     pub channel: Option<usize>,
-    /// Index of the time point, where there are several.
+    /// Index of the time point, from 0; required if there are several time points.
     pub time: Option<usize>,
     /// `--spacing` along z, y, x, micrometres; NaN along z for a single plane without thickness.
     pub spacing: Option<Point>,
@@ -253,9 +254,9 @@ pub struct Spec {
     pub format: Format,
 }
 
-/// Bytes that a thread's encoder holds besides chunks: about a third of the 2.3 MB by which
-/// `downsample` with three threads and chunks of 32 voxels a side exceeded its memory plan without
-/// this term.
+/// Bytes that the encoder of one thread holds besides chunks. Without this term, `downsample` with
+/// three threads and chunks of 32 voxels a side used 2.3 MB more than its memory plan; this
+/// term is about a third of that.
 const ENCODER: u64 = 768 << 10;
 
 /// The number of units of an array that one thread writes at once: several in a bucket, where each
@@ -266,8 +267,8 @@ fn writes_at_once(location: &Path) -> usize {
 
 impl Spec {
     /// Bytes that each thread holds while it writes to `location`: one unit (a chunk, shard or
-    /// plane), or several in a bucket, as voxels, as stored bytes, and in the encoder's working
-    /// buffer.
+    /// plane), or several units in a bucket, in up to three forms: as voxels, as stored bytes, and
+    /// in the encoder's working buffer.
     pub fn writing_bytes(&self, location: &str) -> u64 {
         let plane = matches!(self.format, Format::Tiff | Format::Npy);
         let unit = if plane {

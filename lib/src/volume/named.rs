@@ -52,7 +52,7 @@ const EXTENSIONS: [(&str, &str); 41] = [
 /// Refuses a name whose extension belongs to another format, such as `a.png` for a Zarr array.
 ///
 /// # Errors
-/// [`Error::Format`] with the endings of this format.
+/// [`Error::Format`], which names the endings of `format`.
 pub fn check_name(location: &str, format: Format) -> Result<(), Error> {
     let (own, what, endings): (&[&str], _, _) = match format {
         Format::Zarr3 | Format::Zarr2 => (&["zarr"], "Zarr, a folder", ".zarr"),

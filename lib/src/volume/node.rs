@@ -38,12 +38,13 @@ pub(super) struct Node {
     pub(super) path: PathBuf,
     /// The format of the metadata.
     pub(super) container: Container,
-    /// Whether it is an array; a group otherwise.
+    /// Whether the folder is an array; otherwise it is a group.
     pub(super) is_array: bool,
     /// The content of `zarr.json` (without attributes), `.zarray` or `.zgroup`, or
     /// `attributes.json`.
     pub(super) metadata: Map<String, Value>,
-    /// User attributes, including those of conventions; for N5 all of `attributes.json`.
+    /// User attributes, including those of conventions such as OME-NGFF; for N5 all of
+    /// `attributes.json`.
     pub(super) attributes: Map<String, Value>,
 }
 
@@ -167,10 +168,10 @@ impl Node {
     }
 
     /// The groups of the same format above this node, nearest first, each with the path from it to
-    /// this node. Searches up to six levels; folders without metadata may lie in between.
+    /// this node. Searches up to six levels; folders without metadata can lie in between.
     ///
     /// # Errors
-    /// [`Error`]: unreadable metadata of the same format.
+    /// [`Error`] if metadata of the same format cannot be read.
     pub(super) fn parents(&self) -> Result<Vec<(Self, String)>, Error> {
         let above: Vec<_> =
             store::ancestors(&self.path).skip(1).take(6).map(Path::to_owned).collect();
@@ -223,13 +224,13 @@ impl Node {
 /// there is no such folder.
 ///
 /// # Errors
-/// [`Error`]: metadata that cannot be read.
+/// [`Error`] if the metadata cannot be read.
 pub fn attributes(location: &str) -> Result<Option<(Map<String, Value>, bool)>, Error> {
     let node = Node::read(&path_of(location)?)?;
     Ok(node.map(|node| (node.attributes, node.is_array)))
 }
 
-/// Whether a location on a web server is an array or a group. Such a server may answer with a page
+/// Whether a location on a web server is an array or a group. A web server can answer with a page
 /// that lists the folder, so that the location looks like a file.
 pub fn is_folder_on_the_web(path: &Path) -> bool {
     !store::is_listable(path) && matches!(Node::read(path), Ok(Some(_)))
@@ -242,7 +243,7 @@ pub(super) fn write_object(path: &Path, object: Map<String, Value>) -> Result<()
 }
 
 /// Writes a metadata file of a new array or group. In a bucket, an existing file is kept: another
-/// run may have created it in the meantime and changed its attributes since.
+/// run may have created it in the meantime and changed its attributes.
 pub(super) fn create_object(path: &Path, object: Map<String, Value>) -> Result<(), Error> {
     if !store::is_remote(path) {
         return write_object(path, object);
@@ -253,7 +254,7 @@ pub(super) fn create_object(path: &Path, object: Map<String, Value>) -> Result<(
 }
 
 /// The arrays up to four levels below `folder`, as paths relative to it, in natural order. The
-/// search ends once about 100 arrays are found.
+/// search ends as soon as about 100 arrays are found.
 ///
 /// # Errors
 /// [`Error`] if metadata, or a folder in a bucket, cannot be read.

@@ -32,7 +32,7 @@ pub(super) struct OpenedArray {
     pub(super) format: Format,
     /// The attributes of the array, where it has any.
     pub(super) attributes: serde_json::Map<String, Value>,
-    /// What was assumed or ignored while reading the metadata.
+    /// Messages about metadata that were assumed or ignored.
     pub(super) notes: Vec<String>,
 }
 
@@ -76,7 +76,7 @@ fn path_hint(path: &Path) -> String {
         return "look at the path".into();
     };
     let arrays = match Node::read(parent) {
-        // report only the missing path, not other errors met on the way
+        // ignore errors here: the message is about the missing path
         Ok(Some(_)) => node::arrays_below(parent).unwrap_or_default(),
         _ => Vec::new(),
     };
@@ -173,7 +173,8 @@ fn not_read(location: &str) -> String {
     }
 }
 
-/// Refuses a group of several images, which does not identify one of them.
+/// Returns an error for a group of several images, because its location does not say which
+/// image is meant.
 fn refuse_several(location: &str, path: &Path, images: &[Image]) -> Result<(), Error> {
     if images.len() < 2 {
         return Ok(());

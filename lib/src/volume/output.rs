@@ -23,7 +23,8 @@ use crate::store;
 pub struct Output {
     location: String,
     writer: Writer,
-    /// The folder for ledgers: `.voxloom` in the array's folder, or next to the file.
+    /// The folder for ledgers: `.voxloom` in the array's folder, or `<file>.voxloom` next to the
+    /// file.
     folder: PathBuf,
     is_file: bool,
     /// Whether the first dimension holds channels.
@@ -72,9 +73,9 @@ impl Output {
         Self::create_any(location, spec, None, &existing, Map::new())
     }
 
-    /// As [`Output::create`] or, for several channels, [`Output::create_channels`], but for a run
-    /// that claims the output. A Zarr or N5 array is marked as unfinished until
-    /// [`Unfinished::set_missing_blocks`] removes the mark.
+    /// As [`Output::create`] or, if `channels` is above 1, [`Output::create_channels`], but `run`
+    /// decides what happens to an existing output, and claims the output. A Zarr or N5 array is
+    /// marked as unfinished until [`Unfinished::set_missing_blocks`] removes the mark.
     ///
     /// # Errors
     /// As [`Output::create`]; [`Error::Claimed`] if a different run has claimed the output.
@@ -90,8 +91,8 @@ impl Output {
     }
 
     /// As [`Output::create`], for an image of `channels` channels of the same shape and type: an
-    /// array `(c, z, y, x)` whose chunks hold one channel. Only OME-Zarr can name the channel
-    /// dimension.
+    /// array `(c, z, y, x)` whose chunks hold one channel. The format must be OME-Zarr, because the
+    /// other formats cannot name the channel dimension.
     ///
     /// # Errors
     /// As [`Output::create`].
@@ -104,8 +105,8 @@ impl Output {
         Self::create_any(location, spec, Some([channels, 1]), &existing, Map::new())
     }
 
-    /// As [`Output::create_channels`], with `together` channels in each chunk, which
-    /// [`Output::write_channels`] writes at once. A shard holds the same channels as its chunks.
+    /// As [`Output::create_channels`], but each chunk holds `together` channels, which one call of
+    /// [`Output::write_channels`] writes. A shard holds the same channels as its chunks.
     ///
     /// # Errors
     /// As [`Output::create`].
@@ -232,13 +233,14 @@ impl Output {
         Bounds { min: wide(channels.start, part.min), max: wide(channels.end, part.max) }
     }
 
-    /// Writes a box of whole units, C order `(z, y, x)`. `T` must be the volume's element type or,
-    /// for `bool` and 16-bit floats, the wider type as which it is read
-    /// ([`Dtype::read_as`](super::Dtype::read_as)): its values are rounded to the element type.
+    /// Writes the box `part`, which must consist of whole units; `voxels` are in C order
+    /// `(z, y, x)`. `T` must be the volume's element type or, for `bool` and 16-bit floats, the
+    /// wider type that [`Dtype::read_as`](super::Dtype::read_as) gives; its values are rounded to
+    /// the element type.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Format`] for a box that is not a union of whole units, or another
-    /// type.
+    /// [`Error::Io`]; [`Error::Format`] for a box that is not a union of whole units, or if `T` is
+    /// another type.
     pub fn write<T: Voxel>(&self, part: &Box3, voxels: &[T]) -> Result<(), Error> {
         self.write_channel(0, part, voxels)
     }
@@ -256,8 +258,8 @@ impl Output {
         self.write_channels(channel..channel + 1, part, voxels)
     }
 
-    /// As [`Output::write`], for several channels: C order `(c, z, y, x)`. The range must contain
-    /// all channels of one or more chunks, and no others.
+    /// As [`Output::write`], for several channels; `voxels` are in C order `(c, z, y, x)`. The
+    /// range `channels` must contain all channels of one or more chunks, and no others.
     ///
     /// # Errors
     /// As [`Output::write`].
@@ -274,13 +276,13 @@ impl Output {
         self.writer.write(&self.bounds(channels, part), voxels)
     }
 
-    /// A folder for ledgers: inside the array's folder, or next to a single file.
+    /// The folder for ledgers, inside the array's folder or next to a single file.
     pub fn ledger_folder(&self) -> PathBuf {
         self.folder.clone()
     }
 
-    /// Sets a JSON attribute of the array, replacing one of that name. Attributes of a single file
-    /// are kept in `attributes.json` next to its ledger.
+    /// Sets a JSON attribute of the array; an existing attribute of that name is replaced.
+    /// Attributes of a single file are kept in `attributes.json` next to its ledger.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -324,8 +326,8 @@ impl Unfinished for Output {
     }
 }
 
-/// Writes the metadata and attributes of a Zarr or N5 array so that a crash leaves no array rather
-/// than a partial one.
+/// Writes the metadata and attributes of a Zarr or N5 array. The file that makes the folder an
+/// array is written last, so that a crash leaves no array with incomplete metadata.
 pub(super) fn write_metadata(
     array: &Path,
     container: Container,

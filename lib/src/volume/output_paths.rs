@@ -44,8 +44,8 @@ fn names_container(path: &Path) -> bool {
 }
 
 impl OutputPaths {
-    /// The paths of an image: if the location is `img.zarr`, that is a group whose level 0 is the
-    /// array; if it is `img.zarr/s0`, that is the array itself.
+    /// The paths of an image. A location such as `img.zarr` names a group whose level 0 is the
+    /// array; a location such as `img.zarr/s0` names the array itself.
     pub(super) fn of_image(
         location: &str,
         path: &Path,
@@ -125,7 +125,8 @@ impl OutputPaths {
         self.array.join(".voxloom")
     }
 
-    /// As [`OutputPaths::check`], with the answer of [`Begin::existing`], which is returned too.
+    /// As [`OutputPaths::check`], with the value that [`Begin::existing`] returns for `run`, which
+    /// is returned too.
     ///
     /// # Errors
     /// As [`OutputPaths::check`].
@@ -145,7 +146,7 @@ impl OutputPaths {
     /// [`Error::Exists`], or [`Error::Format`] for something that is not a volume.
     pub(super) fn check(&self, location: &str, existing: Existing) -> Result<bool, Error> {
         let named = self.named();
-        // a single call, because another process may replace the folder in the meantime
+        // a single call of `stat`: between two calls, another process could replace the folder
         if store::stat(named).is_ok_and(|there| there.is_some_and(|t| t.kind == EntryKind::File)) {
             let message = "is a file; it is not replaced by a folder, give another name";
             return Err(Error::format(location, message));
@@ -179,7 +180,7 @@ impl OutputPaths {
     /// The existing node; `None` if the folder is missing or holds no data.
     fn node(&self, location: &str, existing: Existing) -> Result<Option<Node>, Error> {
         let named = self.named();
-        // between the two calls, another process may replace one array with another
+        // another process can replace one array with another between the two calls: try again
         for attempt in 0..4 {
             if attempt > 0 {
                 store::forget();
@@ -204,10 +205,10 @@ impl OutputPaths {
         Err(Error::format(location, message))
     }
 
-    /// Removes the existing output, after [`OutputPaths::check`], for a run that replaces it. For
-    /// other processes, a local output disappears at once. In a bucket, where removing many objects
-    /// takes time, a run that is still writing the output ends because of the new claim, which is
-    /// kept.
+    /// Removes the existing output, after [`OutputPaths::check`], for a run that replaces it. A
+    /// local output disappears atomically for other processes. In a bucket, removing many objects
+    /// takes time: the claim of the new run is written first and kept, so that a run that is still
+    /// writing the output ends.
     pub(super) fn remove(&self, run: &impl Begin) -> Result<(), Error> {
         let (named, folder) = (self.named(), self.ledger_folder());
         let failed = |error| Error::io("remove", named, error);
@@ -259,7 +260,7 @@ impl OutputPaths {
     }
 
     /// Lists the array with its grid as a level of the image in the group above; with `dry`, only
-    /// checks whether that is possible. N5 has no such list.
+    /// checks whether that is possible. Does nothing for N5, which has no list of levels.
     pub(super) fn register(
         &self,
         location: &str,
@@ -325,7 +326,7 @@ fn check_removal(location: &str, node: &Node) -> Result<(), Error> {
     let arrays = node::arrays_below(&node.path)?;
     let images = ome::images(&node.attributes).unwrap_or_default();
     let count = images.len();
-    // a group of several images must not be replaced by one image: no array counts as its level
+    // if there are several images, no array counts as a level: one image must not replace them all
     let one = images.into_iter().filter(|_| count == 1);
     let levels: Vec<String> = one.flat_map(|i| i.levels).map(|level| level.path).collect();
     let mut others: Vec<String> = arrays
@@ -391,7 +392,7 @@ fn foreign(folder: &Path, is_array: bool) -> Result<Option<PathBuf>, Error> {
         }
         Ok(None)
     };
-    // another process may be replacing the folder: then it is empty
+    // if another process is replacing the folder, nothing is found in it
     let visited = store::visit_below(folder, &mut |entry| {
         found = is_foreign(&entry);
         if matches!(found, Ok(None)) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

@@ -1,11 +1,11 @@
 //! Volumes that are a single file, TIFF or `.npy`, written plane by plane.
 //!
-//! Both are uncompressed, so the offset of every voxel is known before the first one is written.
-//! Planes are written directly to their offsets in `<file>.voxloom/partial`, and a list next to it
-//! records which ones are complete. The file gets its final name when the list contains all planes,
-//! or earlier if missing planes are accepted. Until then an interrupted run can be resumed, also by
-//! several processes at once. Creating, replacing and renaming the file must not overlap between
-//! processes, so they happen under a lock.
+//! Both formats are uncompressed, so the offset of every voxel is known before the first voxel is
+//! written. Planes are written directly to their offsets in `<file>.voxloom/partial`, and a list
+//! next to that file records which planes are complete. The file gets its final name when the list
+//! contains all planes, or earlier if missing planes are accepted. Until then an interrupted run
+//! can be resumed, also by several processes at the same time. Creating, replacing and renaming the
+//! file must not overlap between processes, so they happen under a lock.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -20,8 +20,8 @@ use crate::device::waiting;
 use crate::files::{self, SyncStep as _};
 use crate::store::{self, ReadRange};
 
-/// A file being written. Planes written by this process are added to the list once they are on
-/// disk.
+/// A file being written. Planes written by this process are added to the list after they are synced
+/// to disk.
 pub(super) struct PlaneFile(Arc<PlaneFileState>);
 
 struct PlaneFileState {
@@ -37,7 +37,7 @@ struct PlaneFileState {
 
 /// The name of the lock file.
 const LOCK: &str = "lock";
-/// The name of the file as long as it lacks planes.
+/// The name of the file until it gets its final name.
 const PARTIAL_NAME: &str = "partial";
 /// The name of the list of complete planes.
 const PLANES: &str = "planes";
@@ -55,7 +55,7 @@ pub fn is_partial_file(folder: &Path) -> bool {
     let is_marked =
         |attributes: &Map<String, Value>| attributes.contains_key(unfinished::UNFINISHED_ATTRIBUTE);
     let attributes = node::read_object(&folder.join(ATTRIBUTES));
-    // if the attributes cannot be read, assume that it is incomplete
+    // if the attributes cannot be read, assume that the volume is incomplete
     folder.join(PARTIAL_NAME).is_file()
         || attributes.map_or(true, |found| found.as_ref().is_some_and(is_marked))
 }
@@ -94,7 +94,7 @@ impl PlaneFile {
         if existing == Existing::Refuse && (target.exists() || partial.exists()) {
             return Err(Error::Exists { location: location.to_owned() });
         }
-        // checks before the first write
+        // check before the first write, so that a refused file is unchanged
         if target.exists() {
             if existing == Existing::Overwrite {
                 check_removal(location, target)?;
@@ -111,7 +111,7 @@ impl PlaneFile {
         if let Some(path) = &found {
             check(location, path, &head, total)?;
         } else {
-            // a ledger without its file describes a file that was deleted
+            // if neither file exists, a ledger in the folder describes a file that was deleted
             clear(&folder)?;
         }
         run.claim(&folder)?;
@@ -158,7 +158,7 @@ impl PlaneFile {
         Ok(())
     }
 
-    /// Gives the file its final name although planes are missing; those read as 0.
+    /// Gives the file its final name even if planes are missing; missing planes read as 0.
     pub(super) fn name(&self) -> Result<(), Error> {
         let work = &self.0;
         let named = work.sync_pending().and_then(|folders| work.name().map(|()| folders));

@@ -17,8 +17,9 @@ pub struct Level {
     pub grid: Grid,
 }
 
-/// The levels of the image at `location`, or of the image that contains the array there as a level,
-/// from fine to coarse. For a volume that belongs to no image, only that volume.
+/// The levels of the image at `location`, from fine to coarse. If `location` is an array, these are
+/// the levels of the image that contains the array. A volume that belongs to no image is its only
+/// level.
 ///
 /// # Errors
 /// [`Error`] if nothing exists at `location`, or metadata cannot be read.
@@ -69,8 +70,8 @@ fn grid(location: &str) -> Result<Grid, Error> {
 /// existing arrays.
 ///
 /// # Errors
-/// [`Error`] if there is no such array, or the image has other axes, no unit of length, or a
-/// transformation of its own.
+/// [`Error`] if there is no such array, or if the metadata of the image have other axes, no unit of
+/// length, or a coordinate transformation that is common to all levels.
 pub fn add_level(image: &str, name: &str, grid: &Grid) -> Result<(), Error> {
     let group = path_of(image)?;
     let array = group.join(name);

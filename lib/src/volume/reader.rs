@@ -114,8 +114,8 @@ impl Volume {
         Ok(Self { array: found, grid, dtype, chunk, view, spacing_from, has_spacing })
     }
 
-    /// A [`Watch`], which checks later that the volume still exists and is unchanged. Request it
-    /// before reading.
+    /// Returns a [`Watch`] with which the caller can check later whether the volume still exists
+    /// and is unchanged. Call this before reading.
     pub fn watch(&self) -> Arc<Watch> {
         self.array.watch()
     }
@@ -141,7 +141,7 @@ impl Volume {
         at.map_or(1, |d| self.array.source.layout().shape[d] as usize)
     }
 
-    /// Element type.
+    /// The element type in which programs compute with the voxels; see [`Dtype::read_as`].
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
@@ -156,13 +156,13 @@ impl Volume {
         self.array.cache.keep(bytes);
     }
 
-    /// Bytes of decoded chunks that further reading may add to the cache.
+    /// Bytes of decoded chunks that further reading can add to the cache.
     pub fn kept_bytes(&self) -> u64 {
         source::kept_bytes(&*self.array.source, &self.array.cache)
     }
 
-    /// Bytes of cache that hold all decoded chunks that intersect a box; 0 for uncompressed chunks,
-    /// which are not cached.
+    /// Bytes of cache that are needed to hold all decoded chunks that intersect a box; 0 for
+    /// uncompressed chunks, which are not cached.
     pub fn decoded_bytes(&self, part: &Box3) -> u64 {
         source::decoded_bytes(&*self.array.source, &self.view, part)
     }
@@ -228,8 +228,8 @@ impl Volume {
         Ok(out)
     }
 
-    /// What `inspect` shows: format, axes, the shape of the whole array, codecs, the source of the
-    /// voxel size, levels, bytes on disk.
+    /// The properties of the volume that `inspect` shows: format, axes, the shape of the whole
+    /// array, codecs, the source of the voxel size, levels, bytes on disk.
     pub fn describe(&self) -> Value {
         let layout = self.array.source.layout();
         let mut facts = self.array.source.describe();
@@ -363,9 +363,10 @@ fn view(location: &str, found: &Array, select: &Select) -> Result<View, Error> {
     Ok(View { axes, fixed })
 }
 
-/// The voxel size.
+/// The voxel size of a volume, and where it comes from.
 struct Size {
-    /// Spacing along z, y, x in micrometres, if known; a planar image repeats that of y along z.
+    /// Spacing along z, y, x in micrometres, if known; for a planar image, the value along z is
+    /// that along y.
     spacing: Option<Point>,
     /// Where the spacing comes from, or why it is unknown.
     source: String,

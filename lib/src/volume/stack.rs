@@ -32,7 +32,7 @@ pub(super) fn files(location: &str) -> Result<Vec<PathBuf>, Error> {
 /// The images of a folder, in natural order.
 pub(super) struct Images {
     pub(super) files: Vec<PathBuf>,
-    /// Messages about the other files and folders, which were ignored.
+    /// Messages about other files and folders in the folder, which were ignored.
     pub(super) notes: Vec<String>,
 }
 

@@ -1,9 +1,9 @@
-//! Outputs that are incomplete are marked as such, and are not read by default.
+//! The attribute that marks incomplete outputs, which are not read by default.
 //!
 //! An array carries the attribute `voxloom_unfinished` from its creation until all its blocks are
-//! written. A single-file volume (TIFF, `.npy`) normally gets its final name only when it is
-//! complete. If some of its blocks failed, the attribute is in `attributes.json` of the folder next
-//! to it; the file still gets its final name if so many failures are accepted.
+//! written. A single-file volume (TIFF, `.npy`) gets its final name when it is complete. If some of
+//! its blocks failed, the attribute is in `attributes.json` in the folder next to the file, and the
+//! file gets its final name only if the run accepts that many failures.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::{Error, Existing, node, planes};
 use crate::geom::Box3;
 
-/// The name of the attribute.
+/// The name of the attribute that marks an unfinished array or file.
 pub(super) const UNFINISHED_ATTRIBUTE: &str = "voxloom_unfinished";
 
 static IS_ALLOWED: AtomicBool = AtomicBool::new(false);
@@ -23,7 +23,7 @@ pub fn allow_unfinished(allow: bool) {
     IS_ALLOWED.store(allow, Ordering::SeqCst);
 }
 
-/// Whether unfinished volumes may be read.
+/// Whether reading unfinished volumes is allowed.
 pub(super) fn is_allowed() -> bool {
     IS_ALLOWED.load(Ordering::SeqCst)
 }
@@ -31,8 +31,8 @@ pub(super) fn is_allowed() -> bool {
 /// A run that begins an output: it decides what happens to an existing output, and claims the
 /// output before the first write.
 pub trait Begin {
-    /// What to do if the output whose ledger is in `folder` exists. [`Existing::Resume`] if a run
-    /// with the same identity is working on it: both then write the output together.
+    /// What to do if the output whose ledger is in `folder` exists. This is [`Existing::Resume`] if
+    /// a run with the same identity is working on the output: the two runs then write it together.
     ///
     /// # Errors
     /// [`Error::Claimed`] if the output is to be replaced while a different run is working on it.
@@ -84,9 +84,9 @@ pub trait Unfinished {
     /// file.
     fn files(&self, part: &Box3) -> Vec<PathBuf>;
 
-    /// Records the number of missing blocks and the total number of blocks in the metadata; `None`
-    /// marks the output as complete. An incomplete single file gets its final name only if
-    /// `accepted`.
+    /// Records `lacking`, the number of missing blocks and the total number of blocks, in the
+    /// metadata; `None` marks the output as complete. An incomplete single file gets its final name
+    /// only if `accepted` is true.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -98,7 +98,8 @@ pub(super) fn begun() -> Value {
     json!({"state": "begun"})
 }
 
-/// Sets or removes the attribute [`UNFINISHED_ATTRIBUTE`].
+/// Sets the attribute [`UNFINISHED_ATTRIBUTE`] to the number of failed blocks and the total number
+/// of blocks; removes the attribute if `lacking` is `None`.
 pub(super) fn set(attributes: &mut Map<String, Value>, lacking: Option<[usize; 2]>) {
     match lacking {
         Some([failed, blocks]) => {

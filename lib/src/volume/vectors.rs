@@ -29,7 +29,8 @@ pub struct FlatVectors {
     pub shape: [usize; 3],
     /// The number of components of a vector.
     pub components: usize,
-    /// Whether all first components precede all second ones; otherwise vectors are interleaved.
+    /// Whether all first components precede all second components; otherwise vectors are
+    /// interleaved.
     pub planar: bool,
 }
 
@@ -44,13 +45,13 @@ pub struct VectorArray {
 impl VectorArray {
     /// Opens a Zarr, N5 or NumPy array of rank 4 (three components) or 3 (two components).
     ///
-    /// The components lie along dimension `component`. If that is `None`, or the size of the
-    /// dimension is not the number of components, they lie along the last or else the first
-    /// dimension of that size. The other dimensions are x, y, z if `xyz`, otherwise z, y, x; an
-    /// array of rank 3 has no z.
+    /// The components lie along dimension `component`. If `component` is `None`, or the size of
+    /// that dimension is not the number of components, the components lie along the last dimension
+    /// if its size is the number of components, otherwise along the first dimension. The other
+    /// dimensions are x, y, z if `xyz`, otherwise z, y, x; an array of rank 3 has no z.
     ///
     /// # Errors
-    /// [`Error`] if nothing exists at `location`, or it is not such an array.
+    /// [`Error`] if nothing exists at `location`, or it is not an array of vectors.
     pub fn open(location: &str, component: Option<usize>, xyz: bool) -> Result<Self, Error> {
         let found = open::find(location)?;
         let shape = &found.source.layout().shape;
@@ -180,7 +181,7 @@ impl VectorArray {
         self.array.cache.keep(bytes);
     }
 
-    /// Bytes of decoded chunks that further reading may add to the cache.
+    /// Bytes of decoded chunks that further reading can add to the cache.
     pub fn kept_bytes(&self) -> u64 {
         source::kept_bytes(&*self.array.source, &self.array.cache)
     }

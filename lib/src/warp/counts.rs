@@ -18,8 +18,8 @@ pub(super) struct ValueCounts {
     /// Voxels written that are NaN.
     #[serde(skip_serializing_if = "is_zero")]
     unknown: u64,
-    /// Least and greatest value that was read, if the output's type cannot represent all values of
-    /// the input's type; NaN is ignored.
+    /// Least and greatest finite value that was read, if the output's type cannot represent all
+    /// values of the input's type.
     #[serde(skip_serializing_if = "Option::is_none")]
     range: Option<[f64; 2]>,
     /// Whether values were read that are not whole numbers.
@@ -50,7 +50,7 @@ impl ValueCounts {
             if v.is_nan() {
                 tally.has_nan = true;
             } else if v.is_infinite() {
-                // JSON has no such number
+                // JSON cannot represent infinity, so that `range` must not contain it
                 tally.has_infinity = true;
             } else {
                 let [low, high] = tally.range.unwrap_or([v; 2]);
@@ -61,7 +61,7 @@ impl ValueCounts {
         tally
     }
 
-    /// Adds voxels at which a field of the chain is unknown.
+    /// Adds `voxels`, the number of voxels at which a field of the chain is unknown.
     pub(super) fn count_unmapped(&mut self, voxels: u64) {
         self.lost += voxels;
     }

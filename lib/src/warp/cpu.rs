@@ -1,4 +1,4 @@
-//! The resampling kernels: the values at all positions of a block.
+//! The resampling kernels, which compute the values of all voxels of a block.
 
 use std::ops::Range;
 
@@ -8,10 +8,10 @@ use crate::filter::lines::for_avx2;
 use crate::geom::Box3;
 use lanczos::Lanczos;
 
-/// The radius, in voxels, of the part of the moving volume that a value may depend on.
+/// The radius, in voxels, of the part of the moving volume that a value can depend on.
 pub(super) fn support(interpolation: Interpolation) -> i64 {
     match interpolation {
-        // one more than is read, as positions may differ by rounding
+        // one voxel more than the interpolation needs, because rounding can shift positions
         Interpolation::Nearest | Interpolation::Linear => 1,
         Interpolation::Cubic => 2 + spline::DECAY,
         Interpolation::Lanczos => 1 + lanczos::RADIUS as i64,
@@ -24,7 +24,7 @@ pub(super) struct Moving<'a, T> {
     pub(super) voxels: &'a [T],
     /// The number of channels.
     pub(super) channels: usize,
-    /// The box of the voxels in the volume.
+    /// The box of the moving volume that `voxels` covers.
     pub(super) part: Box3,
     /// The shape of the whole volume.
     pub(super) whole: [usize; 3],
@@ -107,8 +107,8 @@ pub(super) fn nearest<T: Voxel>(
     })
 }
 
-/// Calls `row` for each row along x of `part` and each channel, with the positions of its voxels
-/// and the range of its voxels in the output. Returns the number of unknown positions.
+/// Calls `row` for each row along x of `part` and each channel, with the positions of its voxels,
+/// the channel and the range of its voxels in the output. Returns the number of NaN positions.
 fn each_row(
     rows: &VoxelMap,
     part: &Box3,
@@ -228,19 +228,21 @@ fn convert_any<O: Voxel>(values: &[f32], rounding: Rounding, out: &mut [O]) {
 
 /// The memory layout of the block's voxels, and the range of positions that are inside.
 struct VoxelLayout {
-    /// The first and the last voxel that may be read, in voxels of the volume.
+    /// The first and the last voxel of the part in memory along z, y, x, as indices in the whole
+    /// moving volume.
     first: [f64; 3],
     last: [f64; 3],
-    /// The largest lower corner of a cell.
+    /// The highest index that the lower corner of a cell can have along z, y, x.
     last_low: [f64; 3],
-    /// Positions beyond these limits are outside.
+    /// The lowest and the highest position along z, y, x that is inside.
     least: [f64; 3],
     most: [f64; 3],
     /// The strides along z, y, x.
     stride: [usize; 3],
     /// The offsets from the lower to the upper corner of a cell; 0 along an axis of one voxel.
     upper: [usize; 3],
-    /// The index in the slice that voxel 0 of the volume would have.
+    /// The index in the slice of the block's voxels that voxel `[0, 0, 0]` of the whole volume
+    /// would have.
     base: f64,
     fill: f32,
 }
@@ -320,7 +322,7 @@ impl VoxelLayout {
         })
     }
 
-    /// Like [`VoxelLayout::cells`], without the tests; bit-identical.
+    /// Like [`VoxelLayout::cells`], but without tests. The result is bit-identical.
     #[inline(always)]
     fn inner_cells(&self, positions: &Positions, group: usize) -> Cells {
         let mut index = [self.base; LANES];
@@ -338,7 +340,7 @@ impl VoxelLayout {
         Cells { low: index.map(integer_of), corner, share, inside: [u32::MAX; LANES] }
     }
 
-    /// One row of trilinear interpolation.
+    /// Interpolates one row trilinearly.
     ///
     /// * `X`: the offset of the upper corner of a cell along x, a constant so that both voxels are
     ///   read together

@@ -8,7 +8,7 @@ use crate::{blocks, quote, with_voxel};
 pub(super) fn check(dtype: Dtype, options: &Options) -> Result<(), Error> {
     let fill = options.fill;
     let is_single = options.interpolation != Interpolation::Nearest;
-    // interpolated values have single precision, and so does the fill value among them
+    // interpolation computes in `f32`, and so the fill value is written as `f32` too
     let computed = if is_single && !dtype.is_integer() { Dtype::F32 } else { dtype };
     let [least, greatest] = computed.range();
     let wrong = if !computed.holds(fill) {

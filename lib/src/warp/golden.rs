@@ -32,8 +32,8 @@ fn affine_xyz(values: &[f64]) -> Affine {
     }))
 }
 
-/// The difference of two images, ignoring positions within a voxel of the edges of the moving
-/// volume, because the systems differ in which positions are inside.
+/// The difference of two images. Positions within a voxel of the edges of the moving volume are
+/// ignored, because voxloom and BigStream differ in which positions count as inside.
 struct Difference {
     compared: usize,
     worst: f64,
@@ -152,7 +152,7 @@ fn version_5_gives_the_same_nearest_voxels() {
     let got: Vec<u16> = resample_block(&moving, &case.moving, &chain, &case.fixed, &options);
     let want = &case.outputs["affine_nn"].values;
     let same = got.iter().zip(want).filter(|(a, b)| f64::from(**a) == **b).count();
-    // positions half-way between voxels may round either way
+    // positions half-way between voxels can round either way
     assert!(same as f64 > 0.9999 * want.len() as f64, "{same} of {}", want.len());
 }
 
@@ -226,8 +226,9 @@ impl Release2021 {
     }
 }
 
-/// In BigStream a weight is 0 at `overlap` voxels outside a block's core and 1 at the voxel
-/// `overlap - 1` inside: half the width of its ramps is half a voxel less than the overlap.
+/// Half the width of BigStream's ramps, voxels. The weight of a block is 0 at `overlap` voxels
+/// outside its core and 1 at the voxel `overlap - 1` inside, so that half the width is
+/// `overlap - 0.5`.
 fn ramp_of_overlap(overlap: f64) -> f64 {
     overlap - 0.5
 }
@@ -284,7 +285,7 @@ fn blocks_weigh_what_they_do_in_version_5() {
     }
 }
 
-/// A volume of the tutorial in z, y, x order, read by the `n5` crate.
+/// A volume of BigStream's tutorial in z, y, x order, read by the `n5` crate.
 fn tutorial(name: &str) -> (Vec<u16>, Grid) {
     use n5::N5Reader;
     use n5::ndarray::N5NdarrayReader;
@@ -296,7 +297,8 @@ fn tutorial(name: &str) -> (Vec<u16>, Grid) {
         n5::smallvec::smallvec![0; 3],
         dimensions.iter().copied().collect(),
     );
-    // the `n5` crate returns arrays in Fortran order: in memory they are z, y, x
+    // the `n5` crate returns arrays with axes x, y, z in Fortran order, which is the order z, y, x
+    // in memory
     let array = container.read_ndarray::<u16>("lowres", &attributes, &whole).unwrap();
     let shape: [usize; 3] = std::array::from_fn(|a| dimensions[2 - a] as usize);
     let voxels = array.t().iter().copied().collect();
@@ -319,7 +321,7 @@ fn the_tutorials_volumes_come_out_as_in_the_release_of_2021() {
     let arrays = read_npz(&folder.join("keypoints_matches_affine.npz"));
     let global = affine_xyz(&arrays["affine_xyz"].values);
     let local = read_npy(&folder.join("local_affines_xyz_blocks128.npy"));
-    // the release's local affines are applied first, in the fixed frame
+    // BigStream applies the local affines before the global one, in the fixed space
     let overlap = [ramp_of_overlap(16.0); 3];
     let mut maps = local_affines(&local, fixed_grid, [128; 3], overlap);
     for map in &mut maps.affines {

@@ -18,8 +18,9 @@ fn nodes(grid: &Grid) -> Vec<Point> {
     grid.bounds().tiles([1; 3]).map(|v| grid.position(v.min.map(|v| v as f64))).collect()
 }
 
-/// The maximum difference between displacements and those of a stored field, beyond the rounding of
-/// the stored values, at the nodes where `wanted` is true; and the number of these nodes.
+/// Compares the displacements from the nodes of `grid` to `images` with the stored displacements
+/// `want`, at the nodes for whose index `wanted` is true. Returns the maximum difference, less the
+/// rounding error of the stored values, and the number of nodes compared.
 fn differ(
     grid: &Grid,
     images: &[Point],
@@ -61,7 +62,7 @@ fn version_5_composes_a_matrix_and_fields_to_the_same_displacements() {
     assert!(worst < 1e-3, "{worst} um");
     let steps = vec![Transform::Field(Arc::new(two.clone())), Transform::Field(Arc::new(one))];
     let images = points::forward(&Chain { steps }, &nodes(&grid)).unwrap();
-    // where the second field leads out of the first, BigStream extrapolates the outer vectors
+    // where `two` leads out of the grid of `one`, BigStream extrapolates with the outermost vectors
     let within = |at: Point| {
         let u = two.displacement(grid.position(at));
         inner(&grid, 0.0)(grid.index(std::array::from_fn(|a| grid.position(at)[a] + u[a])))
@@ -84,8 +85,9 @@ fn version_5_inverts_a_field_to_the_same_displacements() {
         .zip(&found.vectors)
         .map(|(p, v)| std::array::from_fn(|a| p[a] + f64::from(v[a])))
         .collect();
-    // BigStream lets the field fade out beyond its edge; by default it takes a square root of the
-    // field first, with an error that it reports itself: 0.026 um
+    // BigStream lets the field fade out beyond its edge, so that nodes near the edge are not
+    // compared; by default it takes a square root of the field first, for which it reports an error
+    // of 0.026 um
     for (name, allowed) in [("inv_noroot_it20", 1e-3), ("inv_root_it20", 0.03)] {
         let (worst, count) = differ(&grid, &images, &case.outputs[name], inner(&grid, 2.0));
         assert!(count > 2000, "{count}");
@@ -154,7 +156,7 @@ fn version_5_carries_points_by_a_spline_of_the_field_and_we_stay_within_its_curv
     let back = points::inverse(&chain, &got).unwrap();
     assert!(back.lost.is_empty(), "{} lost", back.lost.len());
     for (p, back) in from.iter().zip(&back.points).filter(|(p, _)| {
-        // where the field ends two points may map to one place
+        // at the edge of the field, two points can map to one place
         inner(&field.grid, 1.0)(field.grid.index(**p))
     }) {
         assert!((0..3).all(|a| (p[a] - back[a]).abs() < 1e-6), "{p:?} {back:?}");

@@ -1,18 +1,18 @@
 //! The inverse of a chain at the nodes of a box of a grid.
 //!
 //! Every eighth node along each axis is solved by Newton's method from an initial guess
-//! ([`points::inverse`]); the others start from the interpolation of these and use its slope as the
-//! inverse Jacobian. The solved nodes are aligned to the whole grid, and a node depends only on the
-//! eight solved nodes around it, so that its result does not depend on the box in which it is
-//! computed.
+//! ([`points::inverse`]). For every other node, the iteration starts from the interpolation of
+//! these solved nodes and uses the slope of the interpolation as the inverse Jacobian. The solved
+//! nodes are aligned to the whole grid, and a node depends only on the eight solved nodes around
+//! it, so that its result does not depend on the box in which it is computed.
 
 use super::{Error, points};
 use crate::blocks::Pool;
 use crate::device::Cost;
 use crate::geom::{Affine, Box3, Chain, FieldPart, Grid, LocalChain, LocalStep, Point, Transform};
 
-/// The default tolerance: the maximum distance between a node and the image of its inverse, in node
-/// spacings.
+/// The default tolerance: the maximum distance between a node and the image of its inverse, in
+/// units of the smallest node spacing.
 pub const TOLERANCE: f64 = 1e-4;
 
 /// The spacing of the nodes that are solved by Newton's method, in nodes.
@@ -27,16 +27,17 @@ const DIFFERENCE_STEP: f64 = 1e-3;
 /// For each node of a box, the point that the chain maps to it.
 #[derive(Clone, Debug)]
 pub struct Inverse {
-    /// The displacement from the node to that point, micrometres, C order, components z, y, x; NaN
-    /// where no point is known or the map folds.
+    /// For each node, the displacement to the point that the chain maps to it, micrometres, C
+    /// order, components z, y, x; NaN where no point is known or the map folds.
     pub vectors: Vec<[f32; 3]>,
-    /// The number of nodes without a known point.
+    /// The number of nodes whose vector is NaN.
     pub lost: u64,
-    /// The number of those nodes that have a point, but one at which the map folds.
+    /// The number of nodes whose vector is NaN although a point was found, because the map folds
+    /// there.
     pub folded: u64,
     /// The sum of the distances between the nodes and the images of their points, micrometres.
     pub residual_sum: f64,
-    /// The maximum of these distances, micrometres.
+    /// The maximum distance between a node and the image of its point, micrometres.
     pub residual_greatest: f64,
 }
 
@@ -65,8 +66,8 @@ struct Cell {
     /// The solutions at its nodes; corner `c` is the upper one along axis `a` if bit `a` of `c` is
     /// set.
     corners: [Point; 8],
-    /// An extent that contains these, with a margin for the steps of a search that starts in the
-    /// cell. NaN if a node has no solution.
+    /// An extent that contains the corners, with a margin for the steps of a search that starts in
+    /// the cell. NaN if a corner has no solution.
     extent: [Point; 2],
 }
 
@@ -101,8 +102,8 @@ pub fn cost(chain: &Chain, grid: &Grid, part: &Box3) -> Result<Cost, Error> {
         + points::search_cost(chain, points::MAX_CONCURRENT, part.len()))
 }
 
-/// Inverts `chain` at the nodes of `part`, a box of `grid` in the moving space, to `tolerance` node
-/// spacings.
+/// Inverts `chain` at the nodes of `part`, a box of `grid` in the moving space, to within
+/// `tolerance` times the smallest node spacing.
 ///
 /// Numbers: `f64`; the result is `f32`, relative to its node. Checked by:
 /// `tests::an_inverse_undoes_its_chain_alike_in_boxes_of_any_size`.
@@ -115,8 +116,8 @@ pub fn inverse(chain: &Chain, grid: &Grid, part: &Box3, tolerance: f64) -> Resul
     Ok(found)
 }
 
-/// Like [`inverse`], with buffers from `pool`. The vectors are at the start of a buffer that may be
-/// longer.
+/// Like [`inverse`], but with buffers from `pool`. `Inverse::vectors` is one of these buffers and
+/// can be longer than the number of nodes.
 pub(super) fn inverse_from(
     chain: &Chain,
     grid: &Grid,
@@ -174,7 +175,8 @@ impl<'a> SolvedNodes<'a> {
         Ok(Self { chain, grid, first, shape, stride, cells, orientation })
     }
 
-    /// The extent that searches may enter; `None` if every cell has a corner without a solution.
+    /// The extent of all points that a search can reach; `None` if every cell has a corner without
+    /// a solution.
     pub(super) fn extent(&self) -> Option<[Point; 2]> {
         let mut extent = [[f64::INFINITY; 3], [f64::NEG_INFINITY; 3]];
         for cell in &self.cells {
@@ -247,8 +249,8 @@ impl<'a> SolvedNodes<'a> {
                 slope[a][a] = 1.0;
             }
         }
-        // if the slope reverses orientation, the iteration would end where the map folds; NaN fails
-        // this test too
+        // if the slope reverses orientation, the iteration would end where the map folds; a NaN
+        // determinant fails this test too
         if !(determinant(slope) * self.orientation > 0.0) {
             return None;
         }
@@ -315,7 +317,7 @@ impl Cell {
         }
         let known = corners.as_flattened().iter().all(|v| v.is_finite());
         let edge = (0..3).map(|a| extent[1][a] - extent[0][a]).fold(0.0, f64::max);
-        // a step of the search may leave the cell slightly
+        // a step of the search can leave the cell slightly
         let margin = if known { edge / 2.0 } else { f64::NAN };
         let extent = [extent[0].map(|v| v - margin), extent[1].map(|v| v + margin)];
         Self { corners, extent }
@@ -352,8 +354,8 @@ fn determinant([a, b, c]: [Point; 3]) -> f64 {
         + a[2] * (b[0] * c[1] - b[1] * c[0])
 }
 
-/// The orientation of the chain: -1 if it is a reflection, otherwise 1. Only its matrices count, as
-/// fields are assumed not to reflect.
+/// The orientation of the chain: -1 if it is a reflection, otherwise 1. Only affines and local
+/// affines are considered, because fields are assumed not to reflect.
 fn orientation(chain: &Chain) -> f64 {
     let of = |map: &Affine| map.determinant().signum();
     let steps = chain.steps.iter().map(|step| match step {
@@ -389,7 +391,7 @@ mod tests {
         Transform::Field(Arc::new(Field { grid, vectors: vectors.collect() }))
     }
 
-    /// A chain of a field, blended matrices and a reflection.
+    /// A chain of a field of amplitude `height` (micrometres), local affines and a reflection.
     fn mixture(height: f64) -> Chain {
         let mirror = Affine::from_parts(
             [[0.97, 0.03, 0.0], [-0.02, 1.04, 0.05], [0.02, 0.0, -1.02]],
@@ -457,8 +459,8 @@ mod tests {
             let images = points::forward(&chain, &probes).unwrap();
             let rises: [Point; 3] =
                 std::array::from_fn(|i| std::array::from_fn(|a| images[i + 1][a] - images[0][a]));
-            // the chain is a reflection; on the edge between two cells of the field either slope is
-            // acceptable
+            // the chain is a reflection, so that the determinant is negative; the tolerance is for
+            // probes on both sides of a face between two cells of the field
             assert!(determinant(rises) < 1e-10, "{y:?}: {rises:?}");
         }
     }
@@ -472,7 +474,8 @@ mod tests {
         let found =
             inverse(&Chain { steps: vec![field] }, &grid, &grid.bounds(), TOLERANCE).unwrap();
         for (i, v) in found.vectors.iter().enumerate() {
-            // the edge value extends by half a sample: there two points map to the same place
+            // the edge value extends by half a sample; near the end of this margin two points map
+            // to one place
             let inner = (1..11).contains(&(i / 12 % 12)) && i / 144 > 1;
             assert!(!inner || (v[1] + 0.25).abs() < 2e-4, "{i}: {v:?}");
             assert!(i >= 144 || v[0].is_nan(), "{i}: {v:?}");

@@ -5,8 +5,9 @@
 //! "Filters for common resampling tasks", Graphics Gems, 1990. As in ITK
 //! (`WindowedSincInterpolateImageFunction` with a `LanczosWindowFunction`; Meijering et al.,
 //! "Quantitative comparison of sinc-approximating kernels", MICCAI 1999), positions beyond the
-//! volume are clamped to the edge voxels. Unlike in ITK, the six weights along an axis are divided
-//! by their sum, so that a constant image stays constant; those of ITK sum to 1 within a hundredth.
+//! volume are clamped to the edge voxels. In ITK, the sum of the six weights along an axis differs
+//! from 1 by up to a hundredth. Here the weights are divided by their sum, so that a constant image
+//! stays constant.
 
 use std::f64::consts::PI;
 use std::hint::black_box;
@@ -20,23 +21,24 @@ use crate::volume::Voxel;
 pub(super) const RADIUS: usize = 3;
 const TAPS: usize = 2 * RADIUS;
 
-/// The taps along x, padded with weights of zero to the width of a vector register.
+/// The number of taps along x, padded with taps of weight 0 to the width of a vector register.
 const WIDE: usize = 8;
 type Taps = [f32; WIDE];
 
-/// Intervals of the table of weights. Linear interpolation between its rows is within `2e-6` of the
-/// kernel.
+/// The number of intervals in the table of weights. Weights that are interpolated linearly between
+/// its rows differ from the exact weights by less than `2e-6`.
 const STEPS: usize = 1024;
 
-/// Row `i` holds the weights at `i / STEPS` of the way from one voxel, the lower neighbour, to the
-/// next, for the voxels from two below the lower neighbour to three above it. The last row is
-/// stored twice, so that linear interpolation finds a next row everywhere.
+/// Row `i` holds the weights for a position at the fraction `i / STEPS` of the way from its lower
+/// neighbour to the next voxel. They belong to the voxels from two below the lower neighbour to
+/// three above it. The last row is stored twice, so that every interpolated row has a next row.
 static WEIGHTS: LazyLock<Vec<Taps>> =
     LazyLock::new(|| (0..=STEPS + 1).map(|i| exact(i.min(STEPS) as f64 / STEPS as f64)).collect());
 
-/// The weights at `t` of the way from one voxel to the next, by the definition.
+/// The weights at the fraction `t` of the way from the lower neighbour to the next voxel, by the
+/// definition of the kernel.
 fn exact(t: f64) -> Taps {
-    // on a voxel, `side` would divide by 0
+    // if the position lies on a voxel, `side` would divide by 0
     if t == 0.0 {
         return [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0];
     }
@@ -48,10 +50,10 @@ fn exact(t: f64) -> Taps {
     [low[2], low[1], low[0], high[0], high[1], high[2], 0.0, 0.0].map(|weight| (weight * by) as f32)
 }
 
-/// The weights at `t` of the way from one voxel to the next, from the table.
+/// Like [`exact`], but interpolated from `table`.
 #[inline(always)]
 fn weights(table: &[Taps], t: f32) -> Taps {
-    // on a voxel the weights of all others are exactly zero
+    // if the position lies on a voxel, the weights of all other voxels are exactly 0
     let t = if t < ON_VOXEL { 0.0 } else { t };
     let t = if t > 1.0 - ON_VOXEL { 1.0 } else { t };
     let t = t * STEPS as f32;
@@ -65,29 +67,30 @@ fn weights(table: &[Taps], t: f32) -> Taps {
     row
 }
 
-/// The kernel at the distances `t`, `t + 1`, `t + 2`, up to a factor that is the same for `1 - t`.
+/// The kernel at the distances `t`, `t + 1` and `t + 2`, divided by `3 sin(pi t) / pi^2`.
 ///
-/// `sin(pi (t + k))` equals `sin(pi t)` except for its sign; the factor is the same on both sides
-/// of the position and cancels when the weights are divided by their sum. The sines are computed by
-/// series here, because the system's library gives different results on different machines.
+/// `sin(pi (t + k))` equals `sin(pi t)` except for its sign. The divisor is the same for `t` and
+/// `1 - t`, the two sides of the position, and cancels when the weights are divided by their sum.
+/// The sines are computed by a series here, because the system's library gives different results on
+/// different machines.
 #[inline(always)]
 fn side(t: f64) -> [f64; RADIUS] {
     let (sine, cosine) = (sine(PI / 3.0 * t), cosine(PI / 3.0 * t));
-    // cosines and sines of pi / 3 and 2 pi / 3
+    // the absolute values of the cosine and the sine, both of pi / 3 and of 2 pi / 3
     let (half, root) = (0.5, 0.866_025_403_784_438_6);
     let window = [sine, sine * half + cosine * root, cosine * root - sine * half];
     let square = |d: f64| 1.0 / (d * d);
     [window[0] * square(t), -window[1] * square(t + 1.0), window[2] * square(t + 2.0)]
 }
 
-/// The sine, to 3e-10 for arguments up to pi / 3.
+/// The sine, with an error of at most 3e-10 for arguments from 0 to pi / 3.
 #[inline(always)]
 fn sine(x: f64) -> f64 {
     let s = x * x;
     x * (1.0 - s / 6.0 * (1.0 - s / 20.0 * (1.0 - s / 42.0 * (1.0 - s / 72.0 * (1.0 - s / 110.0)))))
 }
 
-/// The cosine, to 4e-9 for arguments up to pi / 3.
+/// The cosine, with an error of at most 4e-9 for arguments from 0 to pi / 3.
 #[inline(always)]
 fn cosine(x: f64) -> f64 {
     let s = x * x;
@@ -106,7 +109,8 @@ impl<'a, T: Voxel> Lanczos<'a, T> {
         Self { voxels, shape, table: &WEIGHTS }
     }
 
-    /// The voxels of a row of taps, clamped to the edge voxels of the block.
+    /// The voxels of the taps along x, at tap `z` along z and tap `y` along y. Taps outside the
+    /// block take the nearest edge voxel.
     #[inline(never)]
     fn clamped(&self, low: [usize; 3], z: usize, y: usize) -> Taps {
         let clamp = |axis: usize, tap: usize| {
@@ -117,10 +121,10 @@ impl<'a, T: Voxel> Lanczos<'a, T> {
         std::array::from_fn(|x| if x < TAPS { voxel(x) } else { 0.0 })
     }
 
-    /// The sums along z and y of the voxels of each tap along x. Rows of weight zero are skipped,
-    /// so that a NaN in them is ignored.
+    /// For each tap along x, the weighted sum of its voxels along z and y. Rows of weight 0 are
+    /// skipped, so that a NaN in them is ignored.
     ///
-    /// * `block`: the voxels from the first tap on, if all taps are inside
+    /// * `block`: the voxels from the first tap on; `None` if a tap lies outside the block
     #[inline(always)]
     fn sums(&self, block: Option<&[T]>, low: [usize; 3], weights: [&Taps; 2]) -> Taps {
         let [_, height, width] = self.shape;
@@ -153,7 +157,8 @@ impl<'a, T: Voxel> Lanczos<'a, T> {
 }
 
 /// The voxels of the taps along x. For integers, a whole register is read, because the additional
-/// voxels have weight 0. For floats only the taps are read, because the others may be NaN.
+/// voxels have weight 0. For floats, only the taps are read: an additional voxel could be NaN, and
+/// NaN times 0 is NaN.
 #[inline(always)]
 fn taps<T: Voxel>(row: &[T]) -> Taps {
     let mut taps = [0.0; WIDE];
@@ -179,7 +184,7 @@ impl<T: Voxel> Interpolator for Lanczos<'_, T> {
         let x_weights = weights(self.table, t[2]);
         let [_, height, width] = self.shape;
         let is_inside = |a: usize| low[a] + 1 >= RADIUS && low[a] + RADIUS < self.shape[a];
-        // the last rows of the block may be too near its end for a whole register
+        // in the last rows of the block, a whole register can reach past the end of the slice
         let block = if is_inside(0) && is_inside(1) && is_inside(2) {
             let first = ((low[0] + 1 - RADIUS) * height + low[1] + 1 - RADIUS) * width + low[2] + 1
                 - RADIUS;
@@ -218,7 +223,7 @@ mod tests {
             let wanted: [f64; TAPS] =
                 std::array::from_fn(|tap| kernel(tap as f64 - 2.0 - f64::from(share)));
             let sum: f64 = wanted.iter().sum();
-            // without normalisation the sum is off by up to a hundredth
+            // without normalisation, the sum differs from 1 by up to a hundredth
             prop_assert!((sum - 1.0).abs() < 0.011, "{}", sum);
             let got = weights(&WEIGHTS, share);
             for (got, wanted) in got.iter().zip(wanted) {

@@ -10,12 +10,12 @@ use crate::geom::{Box3, Transform};
 
 /// The default number of output voxels of a block. It depends neither on the number of threads nor
 /// on the machine's memory, so that all parts of a distributed run, and a resumed run, use the same
-/// blocks. Measured (2 threads, 384^3 `uint16`, compressed and raw): as fast as blocks four times
-/// as large, with 60 % of the memory or less.
+/// blocks. Measured with 2 threads on 384^3 `uint16` voxels, compressed and raw, these blocks are
+/// as fast as blocks four times as large and take at most 60 % of their memory.
 const BLOCK_VOXELS: usize = 2 << 20;
 
-/// The maximum number of blocks that are examined to estimate what a block reads, if that requires
-/// reading a field.
+/// The maximum number of blocks that are examined to find the most expensive one, if the
+/// examination of a block has to read a field or invert the chain.
 const MAX_PROBES: usize = 24;
 
 /// The blocks of a run.
@@ -24,14 +24,15 @@ pub(super) struct BlockLayout {
     pub(super) block: [usize; 3],
     /// The peak memory of the most expensive block.
     pub(super) task: Cost,
-    /// The memory of that block while it waits to be computed or written.
+    /// The memory of the most expensive block while it waits to be computed or written.
     pub(super) waiting: Cost,
     /// The maximum number of voxels of the moving volume that a block reads from each channel.
     pub(super) part: usize,
-    /// The shape of that part.
+    /// The shape of the largest part of the moving volume that a block reads.
     shape: [usize; 3],
-    /// Bytes of the decoded chunks of one channel that a layer of blocks reads, the maximum over
-    /// all layers: a cache of this size holds all that the next layer reads again.
+    /// The decoded size of the chunks of one channel that a layer of blocks (blocks of equal z)
+    /// reads, bytes; the maximum over all layers. A cache of this size holds all chunks that the
+    /// next layer reads again.
     pub(super) useful_cache_bytes: u64,
 }
 
@@ -39,7 +40,7 @@ pub(super) struct BlockLayout {
 pub(super) struct Demand {
     /// The number of output voxels.
     pub(super) core: usize,
-    /// The number of vectors of fields.
+    /// The number of displacement vectors in memory.
     pub(super) vectors: usize,
     /// The shape of the part of the moving volume that is read.
     pub(super) part: [usize; 3],
@@ -57,14 +58,15 @@ pub(super) fn choose(job: &ResampleJob, costs: Costs, ctx: &Context) -> Result<B
         grown(unit.shape, bounds.shape(), BLOCK_VOXELS)
     };
     let mut layout = most_expensive(job, block, costs)?;
-    // halve the blocks until eight fit into memory, which leaves room for what they share
+    // halve the blocks until the memory holds eight of them; caches and other shared buffers need
+    // room too
     let mut voxels = BLOCK_VOXELS;
     while ctx.block_size.is_none() && layout.task.total() > ctx.memory / 8 && block != unit.shape {
         voxels /= 2;
         block = grown(unit.shape, bounds.shape(), voxels);
         layout = most_expensive(job, block, costs)?;
     }
-    // the cost of blocks of other sizes is extrapolated
+    // the cost of other block shapes is scaled in proportion to their number of voxels
     let known = layout.task.clone();
     let voxels = |block: [usize; 3]| block.iter().product::<usize>() as f64;
     let cost = |other: [usize; 3]| {
@@ -83,9 +85,9 @@ pub(super) fn choose(job: &ResampleJob, costs: Costs, ctx: &Context) -> Result<B
     Ok(layout)
 }
 
-/// Grows a block from `unit`: doubles the shortest of the sides that are shorter than those of
-/// `shape` (ties: x, then y, then z), until none is left or the next block would have more than
-/// `most` voxels within `shape`.
+/// Grows a block from `unit` in steps. Each step doubles the shortest of the sides that are shorter
+/// than those of `shape` (of equal sides, x before y before z). The growth ends if no such side
+/// remains, or if the next block, clipped to `shape`, would have more than `most` voxels.
 fn grown(unit: [usize; 3], shape: [usize; 3], most: usize) -> [usize; 3] {
     let mut block = unit;
     loop {
@@ -101,7 +103,7 @@ fn grown(unit: [usize; 3], shape: [usize; 3], most: usize) -> [usize; 3] {
     }
 }
 
-/// Determines the layout for blocks of this shape from the most expensive one.
+/// Determines the layout for blocks of the shape `block` from the most expensive of these blocks.
 fn most_expensive(
     job: &ResampleJob,
     block: [usize; 3],
@@ -114,7 +116,7 @@ fn most_expensive(
     let every = if fields { count.div_ceil(MAX_PROBES).max(1) } else { 1 };
     let mut greatest = Demand { core: 0, vectors: 0, part: [0; 3] };
     let mut most = [Cost::default(), Cost::default()];
-    // the box that each layer of blocks reads
+    // the box of the moving volume that each layer of blocks (blocks of equal z) reads
     let mut layers: BTreeMap<i64, Box3> = BTreeMap::new();
     for core in bounds.tiles(block).step_by(every) {
         let (vectors, part) = demand(job, &core)?;
@@ -129,7 +131,7 @@ fn most_expensive(
         let layer = layers.entry(core.min[0]).or_insert(part);
         *layer = layer.union(&part);
     }
-    // blocks that were not examined may read more
+    // a block that was not examined can read more
     let margin = |n: u64| if every > 1 { n + n / 10 } else { n };
     let [task, waiting] = most.map(|cost| {
         let terms = cost.terms().map(|(name, bytes)| (name.to_owned(), bytes));
@@ -149,7 +151,7 @@ fn demand(job: &ResampleJob, core: &Box3) -> Result<(usize, Box3), Error> {
         job.give_back(chain);
         return Ok((vectors, part));
     }
-    // the solved nodes, one in 8 x 8 x 8 voxels, are a sufficient estimate
+    // the extent of the solved nodes, one node per 8 x 8 x 8 voxels, is a sufficient estimate
     let Some(extent) = SolvedNodes::new(job.chain, &job.spec.grid, core)?.extent() else {
         return Ok((core.len(), Box3::of_shape([0; 3])));
     };

@@ -105,9 +105,9 @@ pub enum Error {
 ///
 /// The chain maps positions of the output to positions of the moving volume, or the reverse with
 /// `options.backwards`. Voxels where the map or its inverse is undefined get the fill value and are
-/// counted in the receipt. `moving` are the channels of one image, of equal grid and data type:
-/// positions are computed once for all of them. Several channels give an image with as many
-/// channels.
+/// counted in the receipt. `moving` holds the channels of one image, which must have the same grid
+/// and data type; positions are computed only once for all channels. The output has the same number
+/// of channels.
 ///
 /// # Errors
 /// [`Error`]. Blocks that failed are listed in the receipt.
@@ -125,7 +125,7 @@ pub fn resample(
         return Err(Error::Unlike(other.location().to_owned(), first.location().to_owned()));
     }
     fill::check(spec.dtype, options)?;
-    // a chain of matrices is inverted exactly, as matrices
+    // a chain that consists of matrices only is inverted exactly, by inverting the matrices
     let turned = (options.backwards && chain.as_affine().is_some())
         .then(|| points::inverse_chain(chain))
         .transpose()?;
@@ -156,8 +156,8 @@ pub fn resample(
         );
     }
     if options.interpolation == Interpolation::Nearest {
-        // voxels are converted, if at all, when they are read, so that 64-bit labels keep all
-        // digits
+        // if voxels must be converted, this happens when they are read, so that 64-bit labels keep
+        // all digits
         with_voxel!(spec.dtype, O => job.run::<O, O>(ctx, cpu::nearest))
     } else if spec.dtype == first.dtype() {
         with_voxel!(spec.dtype, O => job.run::<O, O>(ctx, cpu::interpolate))
@@ -166,8 +166,8 @@ pub fn resample(
     }
 }
 
-/// Like [`resample`], in memory: `voxels` (C order) on the grid `moving`, resampled through `chain`
-/// onto the grid `onto`.
+/// Like [`resample`], but in memory: resamples `voxels` (C order, on the grid `moving`) through
+/// `chain` onto the grid `onto`.
 ///
 /// ```
 /// use voxloom::geom::{Affine, Grid, LocalChain, LocalStep};
@@ -211,7 +211,7 @@ struct ResampleJob<'a> {
     to: &'a str,
     spec: &'a Spec,
     options: &'a Options,
-    /// Buffers for the parts of fields.
+    /// Buffers for the vectors of fields, reused by later tasks.
     vectors: Pool<[f32; 3]>,
 }
 
@@ -251,7 +251,8 @@ impl ResampleJob<'_> {
         let results = plan.stream_to::<_, _, _, Error>(
             ctx,
             &*out,
-            // with an inverse, the part to read is known only after the inverse is computed
+            // if the chain is inverted, the part to read is known only after the inverse is
+            // computed
             |task| (!self.options.backwards).then(|| self.read::<T, O>(task, &inputs)).transpose(),
             |task, work| {
                 let TaskData { input, mut tally } =
@@ -338,7 +339,8 @@ impl ResampleJob<'_> {
         self.channels.iter().map(Reads::Volume).chain(self.fields().map(Reads::Field)).collect()
     }
 
-    /// The memory of a task at its peak, and while it waits; buffers are kept for later tasks.
+    /// The memory of a task at its peak, and while it waits to be computed or written. Its buffers
+    /// are kept for later tasks.
     fn task_of<T: Voxel, O: Voxel>(&self, demand: &layout::Demand) -> [Cost; 2] {
         let (channels, voxels) = (self.channels.len(), demand.part.iter().product::<usize>());
         let waiting = Cost::of::<T>("voxels of the moving volume", channels * voxels)
@@ -385,7 +387,7 @@ impl ResampleJob<'_> {
         from != to && !(whole && from.range().into_iter().all(|v| to.holds(v)))
     }
 
-    /// The chain for a box of the output, the part of the moving volume that the box may depend on,
+    /// The chain for a box of the output, the part of the moving volume that the box can depend on,
     /// and the number of voxels of the box at which the chain or its inverse is already known to be
     /// undefined.
     fn footprint(&self, core: &Box3) -> Result<(LocalChain, Box3, u64), Error> {
@@ -414,7 +416,8 @@ impl ResampleJob<'_> {
         inverse::give_back(chain, &self.vectors);
     }
 
-    /// The voxels of the moving volume that values within a physical extent depend on.
+    /// The voxels of the moving volume that interpolated values within the extent `image`
+    /// (micrometres) depend on.
     fn part(&self, image: [Point; 2]) -> Box3 {
         let grid = self.moving;
         let part = grid.enclosing(image).grow([cpu::support(self.options.interpolation); 3]);

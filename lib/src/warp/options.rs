@@ -1,4 +1,4 @@
-//! How a volume is resampled.
+//! The parameters of resampling.
 
 /// How values between voxels are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]

@@ -78,7 +78,7 @@ fn b_spline(t: f64) -> f64 {
     }
 }
 
-/// The spline coefficients by the filter's impulse response, `sqrt(3) z^|k|`.
+/// The spline coefficients, by convolution with the filter's impulse response `sqrt(3) pole^|k|`.
 pub(super) fn coefficients(voxels: &[f64], shape: [usize; 3]) -> Vec<f64> {
     let pole = 3f64.sqrt() - 2.0;
     let mut values = voxels.to_vec();
@@ -155,7 +155,7 @@ fn any_field() -> impl Strategy<Value = Field> {
     )
 }
 
-/// A field with a given displacement outside.
+/// A field with the displacement `exterior` outside its grid.
 struct WithExterior {
     field: Field,
     exterior: f64,
@@ -213,7 +213,7 @@ const METHODS: [Interpolation; 4] =
     [Interpolation::Nearest, Interpolation::Linear, Interpolation::Cubic, Interpolation::Lanczos];
 
 /// Whether a position is so close to an edge of the volume, or to the middle between voxels, that
-/// it may round either way.
+/// it can round either way.
 fn near_an_edge(at: Point, shape: [usize; 3]) -> bool {
     (0..3).any(|a| {
         let half = (at[a] + 0.5) - (at[a] + 0.5).round();
@@ -247,7 +247,8 @@ proptest! {
             let p = chain.apply(onto.position(voxel.min.map(|v| v as f64)));
             let at = moving.index(p);
             let want = want.unwrap_or(-7.0);
-            // the steepest slope between neighbours is 1023 per voxel
+            // neighbours differ by up to 1023, so that rounding errors of the position are
+            // amplified
             prop_assert!((f64::from(got) - want).abs() < 0.05 || near_an_edge(at, shape),
                 "{method} at {at:?}: {got} instead of {want}");
         }
@@ -280,7 +281,8 @@ proptest! {
     }
 }
 
-/// Resamples block by block like the program: each block from its own part of the moving volume.
+/// Resamples block by block as [`super::resample`] does: each block from its own part of the moving
+/// volume.
 fn pulled(
     voxels: &[u16],
     moving: &Grid,

@@ -14,18 +14,18 @@ pub(super) use fields::warn_outside;
 use fields::{Reached, reached_fields};
 pub use table::map_table;
 
-/// The side of the cells into which points are grouped, in samples of the finest field; it bounds
-/// the part of a field that is read at once.
+/// The side of the cells into which points are grouped, in sample spacings of the finest field; it
+/// bounds the part of a field that is read at a time.
 const CELL_SIDE: f64 = 96.0;
 
 /// The maximum distance in micrometres between a point and the image of its inverse for the search
 /// to succeed.
 pub const TOLERANCE: f64 = 1e-7;
 
-/// The step of the finite differences, micrometres.
+/// The step of the finite differences that approximate the Jacobian, micrometres.
 const DIFFERENCE_STEP: f64 = 1e-3;
 
-/// The maximum number of iterations.
+/// The maximum number of Newton iterations per point.
 const MAX_ITERATIONS: usize = 60;
 
 /// The maximum number of times that a step is halved because it does not reduce the residual.
@@ -34,8 +34,8 @@ const MAX_HALVINGS: i32 = 8;
 /// The maximum number of nodes whose inverse is searched at the same time.
 pub const MAX_CONCURRENT: usize = 1 << 14;
 
-/// Memory per point during the search, bytes: the point and its initial guess, the search, its
-/// probes and their images, and the indices of the probes by cell.
+/// Memory per point during the search, bytes: the point and its initial guess, the state of its
+/// search, its probes and their images, and the indices of the probes by cell.
 const SEARCH_BYTES: usize = 2 * size_of::<Point>()
     + size_of::<PointSearch>()
     + 8 * size_of::<Point>()
@@ -46,13 +46,13 @@ pub fn search_cost(chain: &Chain, at_once: usize, points: usize) -> Cost {
     Cost::bytes("search from afar", (points.min(at_once) * SEARCH_BYTES) as u64) + cell_cost(chain)
 }
 
-/// The maximum memory of one cell's parts of a chain's fields while points are mapped.
+/// The maximum memory of the parts of a chain's fields that are read for one cell of points.
 fn cell_cost(chain: &Chain) -> Cost {
     let edge = cell_edge(chain);
     let vectors = chain.steps.iter().map(|step| match step {
         Transform::Field(field) => {
             let grid = field.grid();
-            // the cell, the samples around it, and one more on each side
+            // the samples in the cell, those around it, and one more on each side
             let along = |a: usize| {
                 let cell = (edge[a] / grid.spacing[a]).min(1e9) as usize;
                 (cell + 4).min(grid.shape[a])

@@ -14,8 +14,9 @@ use crate::volume::Voxel;
 /// The pole of the filter of the cubic B-spline, `sqrt(3) - 2`.
 const POLE: f32 = -0.267_949_2;
 
-/// The number of voxels after which the filter's response has decayed: `|pole|^12` is 1.4e-7. A
-/// block read with a halo of this width gives the values of the whole volume to 1e-6 of its range.
+/// The number of voxels after which the filter's response has decayed: `|pole|^12` is 1.4e-7. In a
+/// block that is read with a halo of this width, values differ from those of the whole volume by at
+/// most 1e-6 of the range of intensities.
 pub(super) const DECAY: i64 = 12;
 
 /// The padding of the coefficients before the first voxel and after the last.
@@ -23,8 +24,8 @@ const PADDING_BEFORE: usize = 1;
 const PADDING_AFTER: usize = 2;
 
 /// The number of rounds in which non-finite voxels next to finite ones are filled in before the
-/// filter runs. Voxels that remain after these rounds are more than this number of voxels away from
-/// any position with a finite value, and affect that value only with a factor of `|pole|^6`.
+/// filter runs. Voxels that are not filled after these rounds are more than this number of voxels
+/// away from every finite voxel, and affect a finite result only with a factor of `|pole|^6`.
 const FILL_ROUNDS: usize = 6;
 
 /// The spline coefficients of a block, mirrored about its outermost voxels.
@@ -152,12 +153,13 @@ impl<T: Voxel> Interpolator for Spline<'_, T> {
 }
 
 /// Replaces non-finite voxels by the mean of their known neighbours along the axes, in rounds from
-/// the known voxels inwards, and the remaining ones by 0. Returns whether there were any.
+/// the known voxels inwards, and the remaining ones by 0. Returns whether any voxel was non-finite.
 ///
-/// * `values`: the voxels of `shape` within the padded coefficients, with these `stride`s
+/// * `values`: the padded array, which contains the voxels of a block of `shape`; `stride` has its
+///   strides
 ///
-/// A replacement depends only on voxels within [`FILL_ROUNDS`] of it, so that the results of blocks
-/// agree.
+/// A replacement depends only on voxels within [`FILL_ROUNDS`] voxels of it, so that the results of
+/// neighbouring blocks agree.
 fn fill_unknown(values: &mut [f32], shape: [usize; 3], stride: [usize; 3]) -> bool {
     let start: usize = stride.iter().map(|s| PADDING_BEFORE * s).sum();
     let mut unknown: Vec<[usize; 3]> = Vec::new();
@@ -229,8 +231,8 @@ fn filter_any(lines: &mut [f32], n: usize, run: usize) {
     if n < 2 {
         return;
     }
-    // the initial state of the filter: the weighted sum over the mirrored line, as far as the
-    // weights matter
+    // the initial state of the filter: the weighted sum over the mirrored line, truncated where the
+    // weights become negligible
     let mut state = vec![0.0; run];
     let mut weight = 1.0;
     for k in 0..=2 * DECAY as usize {

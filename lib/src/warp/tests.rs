@@ -58,7 +58,8 @@ fn a_volume_is_resampled_alike_by_blocks_of_any_size_and_in_memory() {
             assert_eq!(out.grid(), onto);
             let got = out.read::<u16>(&onto.bounds()).unwrap();
             let difference = got.iter().zip(&want).map(|(a, b)| a.abs_diff(*b)).max();
-            // the truncated response of the spline's filter may change the rounding
+            // a block's halo truncates the impulse response of the spline filter, which can change
+            // the rounding
             let allowed = u16::from(interpolation == Interpolation::Cubic);
             assert!(
                 difference <= Some(allowed),
@@ -209,7 +210,7 @@ fn another_type_takes_rounded_and_clamped_values() {
     }
 }
 
-/// A chain of a wavy field, blended matrices and one matrix.
+/// A chain of a sinusoidal field of amplitude `height` (micrometres), local affines and one affine.
 fn mixture(height: f32) -> Chain {
     let grid = Grid::new([12, 12, 12], [5.0, 4.0, 5.0], [-2.0, 6.0, -2.0]);
     let vectors = (0..1728).map(|i| {
@@ -265,7 +266,8 @@ fn a_volume_is_pulled_through_the_inverse_of_any_chain_alike_by_blocks_of_any_si
         for (got, q) in first.unwrap().iter().zip(&back.points) {
             let at = grid().index(*q);
             let Some(want) = oracle::value(&doubles, grid().shape, at, &options) else {
-                // at the edge a ten-thousandth of a voxel decides whether a position is inside
+                // at the edge of the volume, a difference of 1e-4 voxels decides whether a position
+                // is inside
                 let is_at_edge = |a: usize| {
                     at[a].abs() < 0.51 || (at[a] - grid().shape[a] as f64 + 0.5).abs() < 0.01
                 };
@@ -273,7 +275,8 @@ fn a_volume_is_pulled_through_the_inverse_of_any_chain_alike_by_blocks_of_any_si
                 continue;
             };
             let near = (0..3).any(|a| (at[a] + 0.5 - (at[a] + 0.5).round()).abs() < 0.01);
-            // the steepest slope is 900 per voxel
+            // intensities change by up to 900 per voxel, so that small errors of the position are
+            // amplified
             let difference = (f64::from(*got) - want).abs();
             inside += 1;
             assert!(difference < 0.3 || near, "{interpolation:?} at {at:?}: {got} for {want}");
@@ -409,8 +412,8 @@ fn a_field_smaller_than_the_distance_of_the_points_that_are_looked_at_is_applied
     let folder = tempfile::tempdir().unwrap();
     let (moving, _) = moving(folder.path());
     let onto = moving.grid();
-    // between the first and the second of the five positions along each axis that `Grid::sample`
-    // returns
+    // the field lies between the first and the second of the five positions that `Grid::sample`
+    // returns along each axis
     let grid = Grid::new([2, 2, 2], onto.spacing, onto.position([3.0, 4.0, 5.0]));
     let field = Field { grid, vectors: vec![[0.0, 0.0, 1.0]; 8] };
     let chain = Chain { steps: vec![Transform::Field(Arc::new(field))] };

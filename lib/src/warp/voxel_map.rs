@@ -1,4 +1,4 @@
-//! The positions in the moving volume of a row of output voxels.
+//! Maps a row of output voxels to positions in the moving volume.
 
 use crate::filter::lines::for_avx2;
 use crate::geom::{Affine, Box3, FieldPart, Grid, LocalAffines, LocalChain, LocalStep, Point};
@@ -10,18 +10,18 @@ pub(super) const LANES: usize = 16;
 /// The distance, in voxels, below which a position counts as lying on a voxel.
 pub(super) const ON_VOXEL: f32 = 1e-6;
 
-/// The distance, in samples, below which a position counts as lying on a sample of a field.
+/// The distance, in sample spacings, below which a position counts as lying on a sample of a field.
 const ON_SAMPLE: f64 = 1e-6;
 
-/// How far the edge values of a field extend beyond its outermost samples, in samples (as in
-/// `Field::displacement`).
+/// How far the edge values of a field extend beyond its outermost samples, in sample spacings (as
+/// in `Field::displacement`).
 const FIELD_MARGIN: f64 = 0.5;
 
 /// The positions of one row of output voxels, in voxels of the whole moving volume, as one array
 /// per axis.
 ///
-/// They are `f64` and relative to the first voxel of the volume, not of the block, so that the
-/// value of a voxel does not depend on the block in which it is computed.
+/// They are `f64` and counted from the first voxel of the moving volume, not of the part that is
+/// read, so that the value of an output voxel does not depend on the block in which it is computed.
 #[derive(Default)]
 pub(super) struct Positions {
     /// One array for each of z, y, x, padded to a multiple of [`LANES`] with arbitrary values.
@@ -34,10 +34,11 @@ pub(super) struct Positions {
     vectors: Vec<Point>,
 }
 
-/// A part of a row along which each coordinate is a polynomial of the voxel's x.
+/// A segment of a row along which each coordinate is a polynomial of the x index of the output
+/// voxel.
 #[derive(Clone, Copy, Debug)]
 struct RowSegment {
-    /// One past its last voxel, in voxels of the output.
+    /// The x index of the output voxel after the last one of the segment.
     end: i64,
     /// The coefficients of 1, x and x squared, each `[z, y, x]`.
     terms: [Point; 3],
@@ -60,7 +61,7 @@ impl RowSegment {
 /// A chain restricted to a block, from voxels of the output to voxels of the moving volume.
 pub(super) struct VoxelMap<'a> {
     steps: Vec<VoxelMapStep<'a>>,
-    /// Whether a field of the chain is unknown anywhere.
+    /// Whether a field of the chain is NaN at any of its samples, or outside its grid.
     has_unknown: bool,
 }
 
@@ -99,11 +100,12 @@ impl<'a> VoxelMap<'a> {
         all.filter(|((z, y), x)| (**z + **y + **x).is_nan()).count() as u64
     }
 
-    /// Fills `out` with the positions of the row of `part` at output voxels `(z, y)`.
+    /// Fills `out` with the positions of the row of `part` that has the output voxel indices
+    /// `(z, y)`.
     ///
-    /// As long as the steps allow, the row is represented by a few polynomials: a matrix maps a
-    /// line to a line, and blended matrices map a line along x to pieces of second degree. From the
-    /// first other step on, every voxel is mapped individually.
+    /// The row starts as a line and is kept as a few polynomials for as long as possible: an affine
+    /// maps a line to a line, and local affines map a line along x to segments of second degree.
+    /// From the first step that does not give polynomials on, every voxel is mapped individually.
     pub(super) fn fill(&self, z: i64, y: i64, part: &Box3, out: &mut Positions) {
         fill_row(self, z, y, part, out);
     }
@@ -158,13 +160,13 @@ impl<'a> VoxelMap<'a> {
 }
 
 for_avx2! {
-    /// [`VoxelMap::fill`]
+    /// Implements [`VoxelMap::fill`].
     fn fill_row(map: &VoxelMap, z: i64, y: i64, part: &Box3, out: &mut Positions)
         => VoxelMap::fill_inlined
 }
 
 impl Positions {
-    /// The positions of one group of voxels along an axis.
+    /// The coordinates along `axis` of the [`LANES`] positions of one group.
     #[inline(always)]
     pub(super) fn lanes(&self, axis: usize, group: usize) -> &[f64; LANES] {
         &self.axes[axis].as_chunks().0[group]
@@ -208,7 +210,7 @@ impl Positions {
             for a in 0..3 {
                 let (c0, c1, c2) = (start[a], step[a], bend[a]);
                 let axis = &mut self.axes[a][from..to];
-                // integers up to 2^53 are exact in this sum
+                // voxel indices up to 2^53 are exact in `f64`
                 let origin = (first + from as i64) as f64;
                 if c2 == 0.0 {
                     for (i, at) in axis.iter_mut().enumerate() {
@@ -225,7 +227,7 @@ impl Positions {
         }
     }
 
-    /// Maps every voxel individually.
+    /// Maps every position through `step`.
     #[inline(always)]
     fn map_each(&mut self, step: &VoxelMapStep) {
         let [zs, ys, xs] = &mut self.axes;
@@ -251,8 +253,9 @@ impl Positions {
         }
     }
 
-    /// Adds the displacements of `field` along a line in its x direction: the four rows of vectors
-    /// around the line are blended first, so that every voxel needs only two vectors.
+    /// Adds the displacements of `field` at the positions of a line along its x axis. The four rows
+    /// of vectors around the line are interpolated along z and y first, so that each voxel is
+    /// interpolated from only two vectors.
     #[inline(always)]
     fn displace_along_x(&mut self, field: &FieldPart, line: &RowSegment, first: i64) {
         let shape = field.shape();
@@ -291,8 +294,8 @@ impl Positions {
     }
 }
 
-/// Blends the up to four rows of vectors around a line at `[z, y]`; false if the line is outside
-/// the field.
+/// Interpolates the up to four rows of vectors around a line along x that has the index `at`
+/// (`[z, y]`) in the field. Returns false if the line is outside the field.
 fn blend_rows(field: &FieldPart, at: [f64; 2], out: &mut Vec<Point>) -> bool {
     let shape = field.shape();
     let mut ends = [[(0, 0.0); 2]; 2];
@@ -332,9 +335,10 @@ fn blend_rows(field: &FieldPart, at: [f64; 2], out: &mut Vec<Point>) -> bool {
     true
 }
 
-/// Divides a line along x of the domain into pieces at the ramps that it crosses. The blend is that
-/// of [`LocalAffines::apply`] at constant z and y, where the weights along z and y are constant,
-/// too.
+/// Divides a line along x of the domain into segments at the ramps that it crosses. A ramp is the
+/// overlap in which the weights of two neighbouring blocks change linearly. The result equals that
+/// of [`LocalAffines::apply`]: z and y, and therefore the weights along them, are constant on the
+/// line.
 fn split_at_ramps(maps: &LocalAffines, line: &RowSegment, first: i64, out: &mut Vec<RowSegment>) {
     let counts = LocalAffines::counts(maps.domain.shape, maps.block);
     let index = maps.domain.index(line.terms[0]);

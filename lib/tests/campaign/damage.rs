@@ -1,6 +1,6 @@
-//! Damage to files, reproducible in every run.
+//! Damages files pseudo-randomly; the same seed always gives the same damage.
 
-/// The generator `SplitMix64`.
+/// The pseudo-random generator `SplitMix64`, with its state.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -70,7 +70,8 @@ const WORDS: [&str; 34] = [
     "",
 ];
 
-/// Replaces a number or a word of a text, or changes, inserts, copies or removes some bytes.
+/// Damages `bytes` one to three times: replaces a number or a word of the text at the beginning, or
+/// changes, inserts, copies or removes some bytes.
 pub(crate) fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
     for _ in 0..=random.below(3) {
         let text = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());

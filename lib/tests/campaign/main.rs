@@ -1,9 +1,10 @@
-//! Valid files of every supported kind, damaged in thousands of ways. Each must be read or refused
-//! with a message: no panic, no hang, little memory.
+//! Damages valid files of every supported kind in thousands of ways. Each damaged file must be
+//! read, or refused with a message, without a panic or a hang and with little memory.
 //!
-//! The seeds are in `fuzz/seeds`, where fuzzers start too: files of our own writers, and, named
-//! `found-...`, files that once caused a failure. `VOXLOOM_CAMPAIGN=N` tries N damaged copies of
-//! each; `VOXLOOM_WRITE_SEEDS=1` writes the seeds anew.
+//! The valid files, called seeds, are in `fuzz/seeds`, from which fuzzers start too. They are files
+//! of our own writers, files written by hand, and, named `found-...`, files that caused a failure
+//! in the past. `VOXLOOM_CAMPAIGN=N` tries N damaged copies of each seed; `VOXLOOM_WRITE_SEEDS=1`
+//! writes the seeds anew.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
@@ -21,9 +22,9 @@ mod seeds;
 
 use fuzz::{TARGETS, Target};
 
-/// Number of damaged copies of each seed.
+/// Number of damaged copies of each seed, unless `VOXLOOM_CAMPAIGN` is set.
 const COPIES: usize = 200;
-/// Time limit for any file, even on a busy machine, beyond which a hang is assumed.
+/// Time limit for reading any file, even on a busy machine. A longer time counts as a hang.
 const TIME_LIMIT: Duration = Duration::from_mins(1);
 
 /// Memory is measured for the whole process, so campaigns run one at a time.
@@ -44,7 +45,8 @@ fn seeds_of(target: &Target) -> Vec<(String, Vec<u8>)> {
     paths.iter().map(|path| (name(path), fs::read(path).unwrap())).collect()
 }
 
-/// Reads bytes; input that makes this fail is saved for inspection.
+/// Reads `bytes` as a file of `target`. If reading hangs or panics, the bytes are saved for
+/// inspection.
 fn read(target: &Target, folder: &Path, bytes: &[u8]) -> fuzz::Read {
     let begun = Instant::now();
     let result = catch_unwind(AssertUnwindSafe(|| fuzz::run(target, folder, bytes)));
@@ -57,7 +59,8 @@ fn read(target: &Target, folder: &Path, bytes: &[u8]) -> fuzz::Read {
     result.unwrap_or_else(|_| panic!("{}: {}", target.name, keep()))
 }
 
-/// Damages the seeds of some targets; returns how many copies were read and how many refused.
+/// Damages the seeds of the targets `names`; returns how many copies were read and how many were
+/// refused.
 fn campaign(names: &[&str]) -> [usize; 2] {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let copies = std::env::var("VOXLOOM_CAMPAIGN").map_or(COPIES, |n| n.parse().unwrap());

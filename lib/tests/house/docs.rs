@@ -1,5 +1,5 @@
-//! The tests that `docs/correctness.md` names exist, and no check in a shell script fails
-//! unnoticed.
+//! Checks that the tests that `docs/correctness.md` names exist, and that no check in a shell
+//! script fails unnoticed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -44,8 +44,8 @@ fn every_wrong_result_of_the_past_has_a_test_that_exists() {
     assert!(missing.is_empty(), "docs/correctness.md names tests that do not exist: {missing:?}");
 }
 
-/// Whether bash under `set -e` ignores the failure of a line: of `! COMMAND` always, and of all but
-/// the last command of `A && B`, unless the line is the last one of its function.
+/// Whether a line contains a check whose failure bash ignores under `set -e`. Bash ignores every
+/// failure of `! COMMAND`, and in `A && B` the failure of all commands but the last.
 fn may_fail_unseen(line: &str) -> bool {
     let line = line.trim();
     let is_check = |text: &str| ["[ ", "grep ", "fails "].iter().any(|word| text.starts_with(word));

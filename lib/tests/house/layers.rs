@@ -1,4 +1,4 @@
-//! Modules depend only on lower layers: the table of layers, and tests of it.
+//! The table of layers, and tests that modules depend only on modules of lower layers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,8 +29,9 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
 ];
 
-/// The modules that kernels may use besides their own; of `volume`, only the element types. `warp`
-/// is allowed for kernels that need inverted points; at present none of them uses it.
+/// The modules that kernels are allowed to use besides their own; of `volume`, only
+/// [`ELEMENT_TYPES`]. `warp` is allowed for kernels that need inverted points; at present no kernel
+/// uses it.
 const KERNELS_KNOW: &[&str] = &["geom", "device", "filter", "warp"];
 const ELEMENT_TYPES: &[&str] = &["Dtype", "Voxel"];
 
@@ -53,7 +54,7 @@ fn looks(text: &str) -> Vec<String> {
     names_after("crate::", text)
 }
 
-/// The names that follow `path` in a source, without comments.
+/// The names that follow `path` in a source text, outside comments.
 fn names_after(path: &str, text: &str) -> Vec<String> {
     let code: Vec<&str> =
         text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
@@ -92,7 +93,7 @@ fn group_heads(group: &str) -> Vec<String> {
     starts.into_iter().map(|at| head(&group[at..])).filter(|name| !name.is_empty()).collect()
 }
 
-/// The files that name a module that `allowed` (own module, file, named module) does not allow.
+/// A message for each use of another module that `allowed` (own module, file, used module) refuses.
 fn offences(allowed: impl Fn(&str, &Path, &str) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     for file in rust_files(&source()) {

@@ -1,4 +1,4 @@
-//! Locations are reached through `store` alone.
+//! Checks that sources access locations only through `store`, except those that handle local files.
 
 use std::fs;
 use std::path::Path;
@@ -42,7 +42,7 @@ const LOCAL: &[&str] = &[
 /// Whether a source uses the file system, outside its tests.
 fn uses_files(text: &str) -> bool {
     let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
-    // examples in comments may use it
+    // examples in comments are allowed to use it
     code.lines().any(|line| !line.trim_start().starts_with("//") && line.contains("std::fs"))
 }
 

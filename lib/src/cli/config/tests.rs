@@ -77,7 +77,7 @@ fn an_output_that_a_section_names_in_vain_is_reported() {
 fn an_unknown_key_in_the_section_of_a_later_program_is_found_by_the_first() {
     let error = parse("p.yaml", "deform: {elasticty: 4}\n", &["-o", "x"]).unwrap_err();
     assert!(error.contains("deform: unknown key elasticty; did you mean elasticity?"), "{error}");
-    // a flag of another program
+    // `max-spots` is a flag of another program
     let error = parse("p.yaml", "deform: {max-spots: 4}\n", &["-o", "x"]).unwrap_err();
     assert!(error.contains("deform: unknown key max-spots"), "{error}");
     for fine in ["deform: {elasticity: 4, verbose: 1, allow-failed: 1}\n", "deform:\n"] {

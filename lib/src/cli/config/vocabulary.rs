@@ -1,14 +1,14 @@
-//! The keys that a parameters file may hold for any program.
+//! The keys that a parameters file can hold for any program.
 //!
-//! A program knows its own flags from its command. Those of the others are in `flags.txt`, which is
-//! generated from the commands: see [`FLAGS`].
+//! The flags of the running program are those of its clap command. The flags of all programs are in
+//! `flags.txt`, which is generated from their commands: see [`FLAGS`].
 
 use clap::{Arg, Command};
 
 use crate::cli::{FlagSet, shared};
 
-/// The programs and their long flags, except the shared ones, one program in each line. A test of
-/// `bins/voxloom.rs` compares the text with the commands, and `make flags` writes it.
+/// The programs and their long flags except the shared flags, one program per line. A test of
+/// `bins/voxloom.rs` compares the text with the commands, and `make flags` regenerates it.
 pub const FLAGS: &str = include_str!("flags.txt");
 
 /// The keys that only the workflows use.
@@ -22,17 +22,17 @@ pub(in crate::cli) fn line_of(command: &Command) -> String {
     format!("{}: {}\n", command.get_name(), own.join(" "))
 }
 
-/// The programs, each with its flags except the shared ones.
+/// The programs, each with its flags except the shared flags.
 fn programs() -> impl Iterator<Item = (&'static str, &'static str)> {
     FLAGS.lines().filter_map(|line| line.split_once(": "))
 }
 
-/// The programs that may have a section.
+/// The names of the programs; a parameters file can have a section for each.
 pub(super) fn program_names() -> impl Iterator<Item = &'static str> {
     programs().map(|(name, _)| name)
 }
 
-/// The flags of a program except the shared ones; `None` if there is no such program.
+/// The flags of a program except the shared flags; `None` if there is no such program.
 pub(super) fn flags_of(
     program: &str,
 ) -> Option<impl Iterator<Item = &'static str> + Clone + use<>> {
@@ -40,13 +40,13 @@ pub(super) fn flags_of(
     Some(flags.split(' '))
 }
 
-/// The keys that are accepted at the top level for any program, except the shared flags. A key may
-/// be listed several times.
+/// The keys that are accepted at the top level for any program, except the shared flags. The
+/// iterator can return a key several times.
 pub(super) fn keys() -> impl Iterator<Item = &'static str> {
     programs().flat_map(|(_, flags)| flags.split(' ')).chain(WORKFLOW_KEYS)
 }
 
-/// Whether a key is the long name of a shared flag; [`FlagSet::Blocks`] has all of them.
+/// Whether a key is the long name of a shared flag; [`FlagSet::Blocks`] contains all shared flags.
 pub(super) fn is_shared(key: &str) -> bool {
     let all = shared::add(Command::new("all"), FlagSet::Blocks);
     key != "config" && all.get_arguments().any(|arg| arg.get_long() == Some(key))

@@ -67,8 +67,8 @@ impl Program for Count {
     }
 }
 
-/// Runs `count sheep -o folder/out` with more flags and checks the exit code. Codes are compared as
-/// text, because `ExitCode` cannot be compared.
+/// Runs `count sheep -o folder/out` with the additional flags `more` and checks the exit code.
+/// Codes are compared as text, because `ExitCode` cannot be compared.
 fn ends(folder: &Path, more: &[&str], code: u8) {
     let out = folder.join("out");
     let mut arguments: Vec<OsString> = ["count", "sheep", "-q", "-o"].map(Into::into).into();

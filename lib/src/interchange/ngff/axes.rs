@@ -1,4 +1,4 @@
-//! Coordinate systems: which of their axes are z, y and x, and the unit of these.
+//! Coordinate systems: which of their axes are z, y and x, and the unit of these axes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -45,7 +45,7 @@ impl Axes {
         self.0.len()
     }
 
-    /// Their names, separated by commas.
+    /// The names of the axes, separated by commas.
     pub(super) fn names(&self) -> String {
         self.0.iter().map(|axis| axis.name.as_str()).collect::<Vec<_>>().join(",")
     }
@@ -62,8 +62,8 @@ impl Axes {
         (0..self.0.len()).filter(|&i| Self::is_space(&self.0[i])).collect()
     }
 
-    /// Which spatial axes are z, y and x, as indices among the spatial axes: by name, or else the
-    /// last ones in the order z, y, x.
+    /// The indices of z, y and x among the spatial axes: found by name, or else the last three
+    /// spatial axes in this order.
     pub(super) fn spatial(&self) -> [Option<usize>; 3] {
         let space = self.space();
         let named = ["z", "y", "x"]
@@ -299,7 +299,7 @@ fn is_component(axis: &Axis) -> bool {
     matches!(axis.kind.as_deref(), Some("displacement" | "coordinate"))
 }
 
-/// The scale and translation to which a list of transformations, possibly nested, amounts.
+/// Composes a list of scales and translations, possibly nested, into one scale and translation.
 fn calibrate(list: Option<&Value>, rank: usize) -> Option<(Vec<f64>, Vec<f64>)> {
     let (mut scale, mut shift) = (vec![1.0; rank], vec![0.0; rank]);
     let mut pending: Vec<&Value> =

@@ -18,7 +18,7 @@ pub(in crate::interchange) fn field_path(number: usize) -> String {
 }
 
 /// Writes the group's metadata: a sequence of steps, with fields by their path in the group. The
-/// arrays must exist already, at [`field_path`] and `s0`.
+/// arrays must exist already, in the folder `s0` of each [`field_path`].
 pub(in crate::interchange) fn write(group: &Path, steps: &[Step]) -> Result<(), Error> {
     let mut list = Vec::new();
     let mut fields = 0;
@@ -50,7 +50,7 @@ pub(in crate::interchange) fn write(group: &Path, steps: &[Step]) -> Result<(), 
             "transformations": list,
         }],
     });
-    // written last, since it marks the group as complete
+    // written last, because it marks the group as complete
     let attributes = json!({"ome": {"version": VERSION, "scene": scene}});
     write_object(&group.join("zarr.json"), &group_of(&attributes))
 }

@@ -26,7 +26,7 @@ pub(in crate::interchange) enum Doubt {
     Other(String),
 }
 
-/// The meaning of vectors with this intent.
+/// The meaning of vectors with this intent, name of the intent and first parameter.
 pub(super) fn of(intent: i32, name: &str, parameter: f64) -> Result<Meaning, Doubt> {
     match (intent, name) {
         (super::VECTOR, "NREG_TRANS") => niftyreg(parameter),
@@ -50,7 +50,7 @@ pub(super) fn of(intent: i32, name: &str, parameter: f64) -> Result<Meaning, Dou
     }
 }
 
-/// The transform types of NiftyReg (`_reg_maths.h`, `NREG_TRANS_TYPE`), all RAS.
+/// The meaning of a transform type of NiftyReg (`_reg_maths.h`, `NREG_TRANS_TYPE`); all are RAS.
 fn niftyreg(kind: f64) -> Result<Meaning, Doubt> {
     let other = |what: &str| {
         Err(Doubt::Other(format!(

@@ -1,4 +1,4 @@
-//! Addresses, credentials and limits of buckets, from the usual environment variables.
+//! Settings of buckets (server, credentials, timeouts) from the usual environment variables.
 
 use std::io;
 use std::sync::{Arc, Mutex, Once, PoisonError};
@@ -25,7 +25,7 @@ pub fn set_endpoint(address: String) {
 /// Checks an address for [`set_endpoint`].
 ///
 /// # Errors
-/// What is wrong with it.
+/// The reason why the address is invalid.
 pub fn check_endpoint(address: &str) -> Result<(), String> {
     let host = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://"));
     match host.map(|host| host.trim_end_matches('/')) {
@@ -49,13 +49,13 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Whether one of these environment variables is set.
+/// Whether at least one of these environment variables is set.
 fn any(names: &[&str]) -> bool {
     names.iter().any(|name| variable(name).is_some())
 }
 
-/// The variables that provide credentials for S3. If none is set, requests are anonymous; the same
-/// holds for the lists of the other services.
+/// The variables that provide credentials for S3. If none is set, requests are anonymous. The same
+/// holds for [`GOOGLE`] and [`AZURE`].
 const S3: [&str; 4] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -83,7 +83,7 @@ const AZURE: [&str; 8] = [
 /// The store of a bucket or host.
 ///
 /// # Errors
-/// Settings that cannot be used.
+/// [`io::ErrorKind::InvalidInput`] if the settings cannot be used.
 pub(in crate::store) fn bucket(
     scheme: &str,
     root: &str,
@@ -159,12 +159,13 @@ fn env_hint(scheme: &str) -> &'static str {
     }
 }
 
-/// What to do if access to S3 is denied.
+/// Advice for the case that access to S3 is denied.
 const S3_HINT: &str = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to those of a user who may do \
                        this (a bucket whose objects may be read but not listed also denies objects \
                        that do not exist)";
 
-/// How connections are made: one try per request, limited by `policy` and not by the crate.
+/// Options of connections: the crate makes one attempt per request, because retries and all
+/// timeouts but that of connecting are made by [`super::Bucket`].
 fn connection(policy: RetryPolicy) -> (ClientOptions, RetryConfig) {
     let once = RetryConfig {
         backoff: BackoffConfig::default(),
@@ -226,11 +227,11 @@ pub(in crate::store) fn s3_at(
     }
 }
 
-/// Chooses the implementation of TLS for the HTTP client, once in a process.
+/// Chooses the implementation of TLS for the HTTP client, unless this was done before.
 fn install_provider() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // an error means that the program that uses this library has chosen one already
+        // an error means that the program that uses this library has already chosen a provider
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
 }

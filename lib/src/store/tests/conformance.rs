@@ -15,7 +15,7 @@ pub(super) fn content(length: usize, seed: u8) -> Vec<u8> {
     (0..length).map(|i| (i * 31 + i / 251) as u8 ^ seed).collect()
 }
 
-/// The whole suite, in a folder that is empty or does not exist.
+/// Runs all tests in the folder `root`, which must be empty or not exist.
 pub(super) fn all(root: &Path) {
     writing(&root.join("writing"));
     prepare(root);
@@ -48,7 +48,7 @@ fn writing(root: &Path) {
     assert_eq!(store::get(&root.join("empty")).unwrap(), Some(Vec::new()));
 }
 
-/// Checks reads of byte ranges, of missing objects, and of several objects at once.
+/// Checks reads of byte ranges, of missing objects, and of several objects in one call.
 pub(super) fn reading(root: &Path) {
     let (long, missing) = (root.join("data/long"), root.join("data/missing"));
     let bytes = content(300_000, 7);
@@ -96,7 +96,7 @@ fn replacing(root: &Path) {
     }
 }
 
-/// A reader sees one of the written objects, whole.
+/// Checks that a reader sees the complete content of one of the writers.
 fn writers_of_one_object(root: &Path) {
     let at = root.join("object");
     store::put(&at, &content(100_000, 0)).unwrap();
@@ -114,8 +114,8 @@ fn writers_of_one_object(root: &Path) {
     });
 }
 
-/// If several threads create an object at once, exactly one succeeds, and the object has its
-/// content.
+/// Checks that if several threads create an object at the same time, exactly one succeeds, and the
+/// object has the content of that thread.
 fn creators_of_one_object(root: &Path) {
     for round in 0..6 {
         let at = root.join(format!("claim-{round}"));

@@ -17,7 +17,7 @@ const SHORT_POLICY: RetryPolicy = RetryPolicy {
     silence: Duration::from_millis(300),
 };
 
-/// A location that leads to a server, with this retry policy.
+/// Mounts a bucket or web server with this retry policy as `memory://name`; returns the location.
 fn mount(name: &str, scheme: &str, root: &str, policy: RetryPolicy) -> PathBuf {
     let bucket = cloud::bucket(scheme, root, policy).unwrap();
     remote::mount(name, Arc::new(bucket))
@@ -72,7 +72,7 @@ fn parts_of_files_come_from_a_server_without_ranges_too() {
         assert_eq!(store::read(&at, wanted, &mut bytes).unwrap(), Some(1000), "{wanted:?}");
         assert_eq!(bytes, content[part], "{wanted:?}");
     }
-    // a file that did not exist is not requested again
+    // a file that was missing at the first request is not requested again
     let none = at.with_file_name("none");
     assert_eq!(store::get(&none).unwrap(), None);
     let before = web.requests();
@@ -95,7 +95,7 @@ fn a_server_that_always_fails_ends_in_a_temporary_error() {
     }
     assert!(begun.elapsed() < Duration::from_secs(15));
     assert!(web.injected().iter().sum::<usize>() >= 4);
-    // no server is at this address
+    // after the server has ended, no server is at its address
     let host = web.host();
     drop(web);
     std::thread::sleep(Duration::from_millis(50));
@@ -142,7 +142,7 @@ fn denied_is_an_error_and_missing_is_none() {
     assert_eq!(web.requests(), 5, "a denial is not repeated");
 }
 
-/// Run by `tests/cloud.sh`.
+/// `tests/cloud.sh` runs this test.
 #[test]
 #[ignore = "needs a server that speaks S3: run tests/cloud.sh"]
 fn an_s3_server_conforms_behind_a_faulty_proxy() {

@@ -1,4 +1,4 @@
-//! One suite that every back end must pass, and its runs on each of them.
+//! Runs one test suite, which every back end must pass, on each back end.
 
 mod conformance;
 #[cfg(feature = "cloud")]
@@ -12,7 +12,7 @@ use std::path::Path;
 fn a_local_folder_conforms() {
     let folder = tempfile::tempdir().unwrap();
     conformance::all(folder.path());
-    // nothing temporary is left
+    // no temporary file is left
     let left = super::list(folder.path()).unwrap();
     assert!(left.iter().all(|entry| !entry.name.starts_with('.')), "{left:?}");
 }
@@ -35,7 +35,7 @@ fn a_web_server_conforms_where_it_can() {
     assert_eq!(super::list(&root).unwrap_err().kind(), std::io::ErrorKind::Unsupported);
 }
 
-/// Run by `tests/cloud.sh`, which starts the server and sets the variables.
+/// `tests/cloud.sh` runs this test: it starts the server and sets the variables.
 #[cfg(feature = "cloud")]
 #[test]
 #[ignore = "needs a server that speaks S3: run tests/cloud.sh"]

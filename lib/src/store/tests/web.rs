@@ -13,7 +13,7 @@ const MAX_REQUESTS: usize = 100_000;
 /// How long a stalled answer pauses.
 pub(crate) const STALL: Duration = Duration::from_millis(700);
 
-/// What can go wrong with one request.
+/// A fault that is injected into the answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     /// The answer is "500 Internal Server Error".
@@ -40,7 +40,7 @@ impl Faults {
 
     /// The fault of the next request.
     fn draw(&self) -> Option<Fault> {
-        // slow responses may succeed, so a server that must always fail does not send any
+        // slow answers may succeed, so a server that must always fail sends none
         const KINDS: [Fault; 4] = [Fault::Error, Fault::Reset, Fault::Short, Fault::Slow];
         let kinds = if self.rate < 1.0 { 4 } else { 3 };
         let mut state = self.state.lock().unwrap();
@@ -79,7 +79,8 @@ impl Web {
         Self::start(rate, move |head, _| Ok(file(&folder, head)))
     }
 
-    /// As [`Web::serve`] without faults, but ranges are ignored: the answer is the whole file.
+    /// As [`Web::serve`] without faults, but range headers are ignored: the answer is the whole
+    /// file.
     pub(crate) fn without_ranges(folder: &Path) -> Self {
         let folder = folder.to_owned();
         Self::start(0.0, move |head, _| {
@@ -91,8 +92,8 @@ impl Web {
         })
     }
 
-    /// As [`Web::serve`] without faults, but after so many chunks were sent, every connection is
-    /// reset.
+    /// As [`Web::serve`] without faults, but after `chunks` requests for chunks, every connection
+    /// is reset.
     #[allow(dead_code, reason = "the tests of the library have no use for it")]
     pub(crate) fn dying(folder: &Path, chunks: usize) -> Self {
         let (folder, sent) = (folder.to_owned(), AtomicUsize::new(0));
@@ -107,8 +108,8 @@ impl Web {
         })
     }
 
-    /// As [`Web::serve`] without faults, but where no file is, the answer is "200 OK" and a page, as
-    /// for folders that the server lists.
+    /// As [`Web::serve`] without faults, but the answer for a missing file is "200 OK" and a page,
+    /// as from servers that list folders.
     #[allow(dead_code, reason = "the tests of the library have no use for it")]
     pub(crate) fn with_pages(folder: &Path) -> Self {
         let folder = folder.to_owned();
@@ -133,7 +134,7 @@ impl Web {
         })
     }
 
-    /// Forwards requests to another server.
+    /// Forwards requests to the server `upstream`; `rate` is the fraction of requests with a fault.
     pub(crate) fn proxy(upstream: SocketAddr, rate: f64) -> Self {
         Self::start(rate, move |head, body| forward(upstream, head, body))
     }
@@ -219,7 +220,7 @@ fn handle(mut stream: TcpStream, faults: &Faults, answer: &Answer) -> io::Result
         _ => stream.write_all(&bytes)?,
     }
     stream.shutdown(Shutdown::Write)?;
-    // waits until the client has closed, so that the answer is not cut off
+    // waits until the client has closed the connection, so that the answer is not cut off
     let _ = stream.read(&mut [0]);
     Ok(())
 }

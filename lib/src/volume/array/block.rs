@@ -5,12 +5,13 @@ use crate::volume::dtype::ByteOrder;
 /// The layout of a loaded block's elements in [`Scratch::data`](crate::volume::source::Scratch::data).
 #[derive(Debug)]
 pub(in crate::volume) struct Block {
-    /// The offset in elements of the buffer's first element from the block's first element: the sum
-    /// of its indices times `strides`. Not 0 if only part of the block was read.
+    /// The offset, in elements, of the buffer's first element from the block's first element: the
+    /// sum, over the dimensions, of its index times its stride. It is 0 if the block was read from
+    /// its first element.
     pub(in crate::volume) first: usize,
     /// Distance in elements between neighbours along each dimension.
     pub(in crate::volume) strides: Vec<usize>,
-    /// Stored elements along each dimension; elements beyond them have the fill value.
+    /// The number of stored elements along each dimension; elements beyond it have the fill value.
     pub(in crate::volume) extent: Vec<u64>,
     /// Byte order of the elements.
     pub(in crate::volume) order: ByteOrder,

@@ -1,4 +1,4 @@
-//! Boxes of arrays of any rank, and the map between two boxes.
+//! Boxes of elements of arrays, and copies from one box to another.
 
 use std::fmt;
 
@@ -37,7 +37,7 @@ impl<const N: usize> BoxN<N> {
         self.len() == 0
     }
 
-    /// The intersection of both boxes; empty, never negative, where they do not overlap.
+    /// The intersection of the two boxes. Along an axis where they do not overlap, its size is 0.
     pub(in crate::volume) fn intersect(&self, other: &Self) -> Self {
         let min = std::array::from_fn(|a| self.min[a].max(other.min[a]));
         let max = std::array::from_fn(|a| self.max[a].min(other.max[a]).max(min[a]));
@@ -83,13 +83,13 @@ impl<const N: usize> BoxN<N> {
 /// The maximum rank of an [`Array`](crate::volume::Array).
 pub(in crate::volume) const RANK: usize = 6;
 
-/// A half-open box of elements of an array of rank 1 to 6: `min` is included and `max` is not. One
-/// number per axis, in the order of the array's axes; boxes may extend beyond the array.
+/// A half-open box of elements of an array of rank 1 to 6: `min` is included and `max` is not. Each
+/// holds one index per axis, in the order of the array's axes. A box can extend beyond the array.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Bounds {
-    /// The first element.
+    /// The index of the first element along each axis.
     pub min: Vec<i64>,
-    /// One past the last element.
+    /// One past the index of the last element along each axis.
     pub max: Vec<i64>,
 }
 
@@ -126,7 +126,7 @@ impl Bounds {
         Self { min: moved(&self.min), max: moved(&self.max) }
     }
 
-    /// The intersection of both boxes; empty, never negative, where they do not overlap.
+    /// The intersection of the two boxes. Along an axis where they do not overlap, its size is 0.
     #[must_use]
     pub fn intersect(&self, other: &Self) -> Self {
         let min: Vec<i64> = self.min.iter().zip(&other.min).map(|(a, b)| *a.max(b)).collect();
@@ -138,7 +138,7 @@ impl Bounds {
     /// Copies the elements that both boxes contain from one buffer to another.
     ///
     /// * `from`: the elements of this box, in C order
-    /// * `to`: the elements of `target`, in C order; those outside this box are unchanged
+    /// * `to`: the elements of `target`, in C order; elements outside this box are unchanged
     ///
     /// # Panics
     /// If a buffer does not have the size of its box, or the boxes differ in rank or exceed rank 6.

@@ -1,9 +1,9 @@
 //! A cache of decoded blocks.
 //!
 //! Neighbouring boxes with halos share chunks: without a cache, a chunk is decoded up to 27 times.
-//! Blocks are evicted first in, first out, except that a block used since it was added gets a
-//! second chance (the "clock" algorithm). Threads that want the same block at once wait for the
-//! first of them to decode it.
+//! Blocks are evicted first in, first out, except that a block that was used after it was added
+//! gets a second chance (the "clock" algorithm). Threads that want the same block at the same time
+//! wait for the first of them to decode it.
 //!
 //! The limit covers all memory of the cache: voxels, and what the allocator and the tables need for
 //! each entry, so that millions of small or missing chunks are counted correctly. Room is made
@@ -17,13 +17,13 @@ use crate::device::waiting;
 use crate::volume::Error;
 use crate::volume::block::Block;
 
-/// The default limit of one volume, bytes.
+/// The default limit of a cache, bytes.
 pub(in crate::volume) const LIMIT: u64 = 64 << 20;
 
-/// Bytes of an entry besides its voxels, measured by
-/// `tests::entries_take_what_is_counted_for_them`: the slot in the hash table (at three quarters
-/// full, with its copy while the table grows), the number in the queue, and the allocations of
-/// slot, content, strides and extent with the allocator's headers.
+/// Bytes of an entry besides its voxels, checked by `tests::entries_take_what_is_counted_for_them`:
+/// the slot in the hash table (at three quarters full, with its copy while the table grows), the
+/// number in the queue, and the allocations of slot, content, strides and extent with the
+/// allocator's headers.
 pub(in crate::volume) const ENTRY: u64 = 400;
 /// The same for a chunk that is not stored and so has no content.
 const MISSING: u64 = 168;
@@ -53,7 +53,7 @@ struct CacheSlot {
 }
 
 impl CacheSlot {
-    /// Locks the content. While a thread waits here for another one to decode the block, its
+    /// Locks the content. While a thread waits here for another thread to decode the block, its
     /// compute permit is released.
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Decoded>>> {
         match self.content.try_lock() {
@@ -100,7 +100,8 @@ impl Cache {
         self.limit.store(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes that the cache may still grow by, if all its entries together would need `of` bytes.
+    /// Bytes by which the cache can still grow, up to the smaller of its limit and `of`, the bytes
+    /// of all blocks that could be cached.
     pub(in crate::volume) fn room(&self, of: u64) -> u64 {
         self.limit().min(of).saturating_sub(self.lock().bytes)
     }
@@ -110,9 +111,9 @@ impl Cache {
         ENTRY + bytes as u64 <= self.limit()
     }
 
-    /// Returns block `number`, which has `expected` bytes. If it is not cached, calls `decode` with
-    /// a buffer that may be reused. Errors are not cached. Returns `None`, without calling
-    /// `decode`, if the block is not cached and there is no room for it.
+    /// Returns block `number`, which has `expected` bytes. If the block is not cached, calls
+    /// `decode` with a buffer that `decode` can reuse. Errors are not cached. Returns `None`,
+    /// without calling `decode`, if the block is not cached and there is no room for it.
     pub(in crate::volume) fn get(
         &self,
         number: u64,
@@ -176,7 +177,7 @@ impl Cache {
 
 impl CacheState {
     /// Evicts blocks until there is room for `more` bytes. Returns the buffer of an evicted block
-    /// for reuse (or an empty one), `None` if there is no room.
+    /// for reuse, or an empty buffer; `None` if there is no room.
     fn make_room(&mut self, more: u64, limit: u64) -> Option<Vec<u8>> {
         let mut spare = Vec::new();
         let mut rounds = 2 * self.queue.len();

@@ -9,8 +9,8 @@ use crate::volume::{Error, open, path_of, sections};
 
 /// The maximum number of files of an array that are examined.
 const MAX_FILES: u64 = 1024;
-/// The same limit in a bucket or on a web server, where each file takes a request; they are sent at
-/// the same time.
+/// The same limit in a bucket or on a web server, where each file takes one request. All requests
+/// are sent at the same time.
 pub(super) const MAX_REQUESTS: u64 = 64;
 /// Files of up to this many bytes in total are hashed completely.
 const MAX_HASHED_BYTES: u64 = 64 << 20;
@@ -61,8 +61,8 @@ impl<'a> StoredContent<'a> {
         Self { form, count, file: Box::new(at), is_whole: false, looks_at_all: false }
     }
 
-    /// The numbers and paths of the examined files: up to [`MAX_FILES`] or [`MAX_REQUESTS`], evenly
-    /// spread, or all.
+    /// The numbers and paths of the examined files: up to [`MAX_FILES`] local or [`MAX_REQUESTS`]
+    /// remote files, evenly spread over all files, or all local files with `looks_at_all`.
     fn sample(&self) -> (Vec<u64>, Vec<PathBuf>) {
         if self.count == 0 {
             return Default::default();
@@ -82,7 +82,7 @@ impl<'a> StoredContent<'a> {
         (numbers, paths)
     }
 
-    /// Up to `most` of the files, evenly spread.
+    /// The paths of up to `most` files, evenly spread over all files.
     pub(in crate::volume) fn paths(&self, most: u64) -> Vec<PathBuf> {
         let examined = self.count.min(most);
         let number = |i| (u128::from(i) * u128::from(self.count) / u128::from(examined)) as u64;
@@ -104,11 +104,11 @@ impl<'a> StoredContent<'a> {
     /// The fingerprint of the array's content; the paths of its files are not part of it.
     ///
     /// An array of up to [`MAX_FILES`] files and [`MAX_HASHED_BYTES`] bytes is hashed completely.
-    /// Of a larger one, the size and modification time of [`MAX_FILES`] evenly spread files (of all
-    /// files with `looks_at_all`) are hashed, so that a rewritten array is recognized without
+    /// Of a larger array, the size and modification time of [`MAX_FILES`] evenly spread files (of
+    /// all files with `looks_at_all`) are hashed, so that a rewritten array is recognized without
     /// reading it. In a bucket or on a web server, only an array of one file of up to
-    /// [`MAX_HASHED_BYTES`] bytes is hashed completely; of others, the sizes and entity tags (or
-    /// modification times) of up to [`MAX_REQUESTS`] files are hashed.
+    /// [`MAX_HASHED_BYTES`] bytes is hashed completely; of other arrays, the sizes and entity tags
+    /// (or modification times) of up to [`MAX_REQUESTS`] files are hashed.
     ///
     /// # Errors
     /// [`Error::Io`] for an existing file that cannot be read.
@@ -137,7 +137,8 @@ impl<'a> StoredContent<'a> {
     }
 }
 
-/// Applies `work` to the examined files: to all at the same time where each takes a request.
+/// Applies `work` to the examined files: concurrently if the files are remote, because each file
+/// then takes a request.
 fn each<T: Send>(paths: &[PathBuf], work: impl Fn(&Path) -> T + Sync) -> Vec<T> {
     let is_remote = paths.iter().any(|path| store::is_remote(path));
     let at_once = if is_remote { MAX_REQUESTS as usize } else { 1 };
@@ -155,7 +156,7 @@ pub(in crate::volume) struct FileState {
 }
 
 impl FileState {
-    /// The state of the file now.
+    /// The current state of the file; `None` if the file does not exist.
     ///
     /// # Errors
     /// [`Error::Io`] for a file whose metadata cannot be read.
@@ -164,14 +165,15 @@ impl FileState {
     }
 }
 
-/// The state of a file; without `is_whole`, its kind and length alone.
+/// The state of a file; if `is_whole` is false, only its kind and length.
 fn state(path: &Path, is_whole: bool) -> Result<Option<Stat>, Error> {
     let stat = stat(path)?;
     Ok(stat.map(|stat| if is_whole { stat } else { Stat { changed: None, tag: None, ..stat } }))
 }
 
-/// The property by which a change of a file is recognized without reading it: the time of its last
-/// change or, in a bucket, its entity tag if it has one. `None` if neither is known.
+/// The property by which a change of a file is recognized without reading the file: its entity tag
+/// if the file is remote and has one, otherwise the time of its last change. `None` if neither is
+/// known.
 fn version(path: &Path, stat: &Stat) -> Option<Vec<u8>> {
     match &stat.tag {
         Some(tag) if store::is_remote(path) => Some(tag.as_bytes().to_vec()),
@@ -200,11 +202,11 @@ pub(in crate::volume) fn length(path: &Path) -> Result<Option<u64>, Error> {
 }
 
 /// The fingerprint of the content of one file, such as a table or a transform, or of the array in a
-/// folder. Of large ones, only size and modification time are used; see `docs/formats.md`,
-/// "Receipts".
+/// folder. Of large files and arrays, only sizes and modification times are used; see
+/// `docs/formats.md`, "Receipts".
 ///
 /// # Errors
-/// [`Error`]: nothing there, or not an array.
+/// [`Error`] if nothing exists at `location`, or it is a folder that is not an array.
 pub fn fingerprint(location: &str) -> Result<String, Error> {
     let path = path_of(location)?;
     let there = store::stat(&path).map_err(|source| Error::io("read", &path, source))?;

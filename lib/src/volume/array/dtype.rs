@@ -1,4 +1,4 @@
-//! The element types of arrays: the one table of their names, sizes and conversions.
+//! The element types of arrays, with their names, sizes and ranges.
 
 use half::{bf16, f16};
 
@@ -6,8 +6,8 @@ use crate::volume::Format;
 
 /// The element types of arrays.
 ///
-/// Programs compute with the types that [`Dtype::read_as`] gives: volumes of `bool`, `float16` and
-/// `bfloat16` are read as a wider type, and can be written.
+/// Programs compute with the types that [`Dtype::read_as`] gives: elements of `bool`, `float16` and
+/// `bfloat16` are converted to a wider type on reading, and back on writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum Dtype {
     /// 8-bit unsigned.
@@ -34,7 +34,7 @@ pub enum Dtype {
     Bool,
     /// 16-bit float, IEEE 754 binary16.
     F16,
-    /// 16-bit float with the exponent of a 32-bit one (`bfloat16` of `ml_dtypes`).
+    /// 16-bit float with as many exponent bits as a 32-bit float (`bfloat16` of `ml_dtypes`).
     BF16,
 }
 
@@ -66,7 +66,7 @@ impl Dtype {
         }
     }
 
-    /// Whether this is an integer type; `bool` counts as one, with the values 0 and 1.
+    /// Whether this is an integer type; `bool` counts as an integer type with the values 0 and 1.
     pub fn is_integer(self) -> bool {
         !matches!(self, Self::F32 | Self::F64 | Self::F16 | Self::BF16)
     }
@@ -143,8 +143,8 @@ impl Dtype {
         Some((Self::ALL.into_iter().find(|dtype| bare(dtype.descr()) == name)?, order))
     }
 
-    /// NumPy's `descr` of the type (also used by Zarr v2), little endian: `<u2`. NumPy itself has no
-    /// `bfloat16`; tensorstore writes this name in Zarr v2.
+    /// NumPy's `descr` of the type (also used by Zarr v2), little endian, such as `<u2`. NumPy
+    /// itself has no `bfloat16`; tensorstore writes `bfloat16` in Zarr v2.
     pub(in crate::volume) fn descr(self) -> &'static str {
         match self {
             Self::U8 => "|u1",

@@ -1,5 +1,5 @@
-//! Checks of array sizes. Sizes read from a file are untrusted: sizes that no file can back are
-//! refused before memory of that size is allocated.
+//! Checks of array sizes. Sizes read from a file are untrusted: sizes that are too large for any
+//! file are refused before memory of that size is allocated.
 
 use crate::volume::Error;
 
@@ -16,7 +16,7 @@ const CODED: u64 = 1 << 34;
 /// whether a chunk has to be decoded as a whole.
 ///
 /// # Errors
-/// [`Error::Format`], with the impossible number.
+/// [`Error::Format`], which states the invalid size.
 pub(in crate::volume) fn check(
     location: &str,
     shape: &[u64],

@@ -1,4 +1,4 @@
-//! Arrays of any rank with named axes, of which volumes and fields are views.
+//! Arrays of rank 1 to 6 with named axes. Volumes and fields are views of arrays.
 
 pub(in crate::volume) mod block;
 pub(in crate::volume) mod bounds;
@@ -33,12 +33,14 @@ use crate::volume::watch::Watch;
 use crate::volume::zarr::ZarrSource;
 use crate::volume::{Dtype, Error, Format, Voxel, unfinished};
 
-/// The attribute with the index of the first element along each axis; absent if all are 0.
+/// The name of the attribute that holds the index of the first element along each axis. The
+/// attribute is absent if all indices are 0.
 pub(in crate::volume) const FIRST: &str = "first";
 
-/// The maximum number of elements of an array that is read at once.
+/// The maximum number of elements of an array that [`Array::read_all`] reads.
 const MAX_ELEMENTS: u64 = 1 << 27;
-/// For more elements than this, the first and the last chunk must exist before memory is allocated.
+/// If an array has more elements than this, [`Array::read_all`] checks that its first and its last
+/// chunk are stored before it allocates memory.
 const MAX_UNBACKED_ELEMENTS: u64 = 1 << 16;
 
 /// The meaning of an axis of an array.
@@ -56,7 +58,7 @@ pub enum AxisName {
     X,
     /// The components of vectors, and quality channels after them.
     Component,
-    /// Any other axis, by the name in the file.
+    /// Any other axis, with its name in the file.
     Other(String),
 }
 
@@ -95,7 +97,7 @@ pub struct Axis {
     pub name: AxisName,
     /// The number of elements along it.
     pub size: usize,
-    /// The index of the first element, which may be negative: element `i` of the file has the index
+    /// The index of the first element, which can be negative: element `i` of the file has the index
     /// `first + i`.
     pub first: i64,
 }
@@ -122,7 +124,7 @@ pub struct Array {
     pub(in crate::volume) attributes: Map<String, Value>,
     pub(in crate::volume) notes: Vec<String>,
     pub(in crate::volume) cache: Cache,
-    /// The fingerprint of the content, once it has been computed.
+    /// The fingerprint of the content; empty until it is computed for the first time.
     content: OnceLock<String>,
 }
 
@@ -137,7 +139,7 @@ impl Array {
     /// Opens the array at `location` (see `docs/formats.md` for what a location can be).
     ///
     /// # Errors
-    /// [`Error`]: nothing there, not an array of rank 1 to 6, or one that is unfinished.
+    /// [`Error`] if there is no array of rank 1 to 6 at `location`, or the array is unfinished.
     pub fn open(location: &str) -> Result<Self, Error> {
         let mut array = Self::of(location, open::find(location)?);
         unfinished::check(location, &array.attributes)?;
@@ -152,8 +154,8 @@ impl Array {
         Ok(array)
     }
 
-    /// Opens the Zarr array in a folder, with this calibration. Its axes have the names in
-    /// `dimension_names`, or `dimension 0` and so on.
+    /// Opens the Zarr array in the folder of `node`, with this `calibration`. Its axes are named by
+    /// the metadata key `dimension_names`, or else `dimension 0` and so on.
     pub(in crate::volume) fn of_node(
         location: &str,
         node: Node,
@@ -244,7 +246,7 @@ impl Array {
         self.names.iter().map(of).collect()
     }
 
-    /// The box of all elements, from the first index of each axis.
+    /// The box of all elements. Along each axis, it begins at the index of the first element.
     pub fn bounds(&self) -> Bounds {
         let axes = self.axes();
         let end = |axis: &Axis| axis.first + axis.size as i64;
@@ -281,12 +283,14 @@ impl Array {
         self.attributes.get(name)
     }
 
-    /// Reads a box into `out`, C order of the axes, converted to `T` (integers rounded half away
-    /// from zero and clamped). Elements outside the array read as `T::default()`.
+    /// Reads the box `part` into `out`, in C order of the axes, converted to `T` (for integer
+    /// types, values are rounded half away from zero and clamped). Elements outside the array read
+    /// as `T::default()`.
     ///
     /// # Errors
-    /// [`Error::Chunk`] for a corrupt chunk, [`Error::Io`]; [`Error::Format`] for a box of another
-    /// rank or a buffer of another length. A missing chunk reads as the fill value.
+    /// [`Error::Chunk`] for a corrupt chunk; [`Error::Io`]; [`Error::Format`] if `part` does not
+    /// have the rank of the array, or `out` not the length of `part`. A missing chunk is no error
+    /// and reads as the fill value.
     pub fn read_into<T: Voxel>(&self, part: &Bounds, out: &mut [T]) -> Result<(), Error> {
         let rank = self.names.len();
         if part.rank() != rank || rank > RANK || out.len() != part.len() {
@@ -313,8 +317,8 @@ impl Array {
         Ok(out)
     }
 
-    /// Reads the whole array: its shape, and its elements in C order. Before memory for more than
-    /// 2^16 elements is allocated, it is checked that the first and the last chunk are stored.
+    /// Reads the whole array, and returns its shape and its elements in C order. For more than 2^16
+    /// elements, it checks that the first and the last chunk are stored before it allocates memory.
     ///
     /// # Errors
     /// As [`Array::read_into`], and [`Error::Format`] for an array of more than 2^27 elements, or
@@ -332,8 +336,8 @@ impl Array {
         Ok((shape, self.read(&self.bounds())?))
     }
 
-    /// Refuses a shape that the stored chunks do not back: a complete array has its first and last
-    /// chunk.
+    /// Returns an error if the first or the last chunk is not stored, because the metadata may then
+    /// state a shape that is too large.
     fn check_backing(&self) -> Result<(), Error> {
         let layout = self.source.layout();
         let chunks = layout.shape.iter().zip(&layout.block);
@@ -357,7 +361,7 @@ impl Array {
         self.cache.keep(bytes);
     }
 
-    /// Bytes of decoded chunks that further reading may add to the cache.
+    /// Bytes of decoded chunks that further reading can add to the cache.
     pub fn kept_bytes(&self) -> u64 {
         source::kept_bytes(&*self.source, &self.cache)
     }

@@ -1,4 +1,4 @@
-//! Writing of arrays of any rank, as Zarr or N5.
+//! Writing of arrays of rank 1 to 6, as Zarr or N5.
 
 use std::path::{Path, PathBuf};
 
@@ -30,11 +30,11 @@ pub struct ArraySpec {
     pub codec: Codec,
     /// Zarr v3, Zarr v2 or N5.
     pub format: Format,
-    /// The value of chunks that are not written; 0 in N5.
+    /// The value of chunks that are not written; it must be 0 in N5.
     pub fill: f64,
     /// The distance between neighbouring elements along z, y, x in micrometres. It determines the
-    /// origin too: an element with the index i lies at i times the spacing. `None` if neither is
-    /// to be stored.
+    /// origin too: an element with the index i lies at i times the spacing. `None` if neither
+    /// spacing nor origin is to be stored.
     pub spacing: Option<Point>,
 }
 
@@ -64,7 +64,7 @@ fn fill(spec: &ArraySpec) -> Value {
 }
 
 impl ArraySpec {
-    /// Checks whether the array can be written.
+    /// Checks that an array with these properties can be written.
     fn check(&self, location: &str) -> Result<(), Error> {
         let bad = |message: String| Err(Error::format(location, message));
         let (rank, shape) = (self.axes.len(), self.shape());
@@ -165,7 +165,8 @@ impl ArrayOutput {
     /// Creates the array at `location`. All checks precede the first change on disk.
     ///
     /// # Errors
-    /// [`Error::Exists`], [`Error::Io`], or a `spec` that the format cannot represent.
+    /// [`Error::Exists`]; [`Error::Io`]; [`Error::Format`] for a `spec` that the format cannot
+    /// represent.
     ///
     /// ```
     /// use voxloom::volume::{Array, ArrayOutput, ArraySpec, Axis, AxisName, Bounds};
@@ -202,8 +203,8 @@ impl ArrayOutput {
     }
 
     /// As [`ArrayOutput::create`], but marks the array as unfinished until
-    /// [`Unfinished::set_missing_blocks`](crate::volume::Unfinished::set_missing_blocks) changes
-    /// that.
+    /// [`Unfinished::set_missing_blocks`](crate::volume::Unfinished::set_missing_blocks) removes
+    /// the mark.
     ///
     /// # Errors
     /// As [`ArrayOutput::create`].
@@ -271,12 +272,13 @@ impl ArrayOutput {
         self.writer.unit()
     }
 
-    /// Writes a box of whole units, with `elements` in C order of the axes and rounded to the
-    /// element type. `T` must be the element type or its [`Dtype::read_as`].
+    /// Writes the box `part`, which must consist of whole units. The `elements` are in C order of
+    /// the axes, and are rounded to the element type. `T` must be the element type, or the wider
+    /// type that [`Dtype::read_as`] gives for it.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Format`] for a box that is not a union of whole units, or another
-    /// type.
+    /// [`Error::Io`]; [`Error::Format`] for a box that is not a union of whole units, or if `T` is
+    /// another type.
     pub fn write<T: Voxel>(&self, part: &Bounds, elements: &[T]) -> Result<(), Error> {
         if part.rank() != self.first.len() {
             let message = format!("has {} axes, cannot take the box {part}", self.first.len());
@@ -301,12 +303,12 @@ impl ArrayOutput {
         &self.array
     }
 
-    /// A folder inside the array for ledgers.
+    /// The folder for ledgers, inside the folder of the array.
     pub fn ledger_folder(&self) -> PathBuf {
         self.array.join(".voxloom")
     }
 
-    /// Sets a JSON attribute of the array, replacing one of that name.
+    /// Sets a JSON attribute of the array; an existing attribute of that name is replaced.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -316,8 +318,8 @@ impl ArrayOutput {
         })
     }
 
-    /// Records the number of missing blocks and the total number of blocks, in this order; `None`
-    /// marks the array as complete.
+    /// Records `lacking`, the number of missing blocks and the total number of blocks, in the
+    /// attributes; `None` marks the array as complete.
     ///
     /// # Errors
     /// [`Error::Io`].

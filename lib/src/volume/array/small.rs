@@ -19,8 +19,8 @@ use crate::{files, store};
 /// interrupted run leaves a chunk without metadata, which readers ignore.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Format`] if `data` does not have as many elements as `shape`, or for an
-/// existing folder that is not an array.
+/// [`Error::Io`]; [`Error::Format`] if `data` is empty or does not have as many elements as an
+/// array of this `shape`, or for an existing folder that is not an array.
 pub fn write_small_array(
     location: &str,
     shape: &[u64],
@@ -62,11 +62,12 @@ pub fn write_small_array(
     store::sweep(parent);
     let node = node(store::temporary(parent));
     place.make_groups()?;
-    // a chunk of fill values is not stored: an array of zeros would otherwise have no folder
+    // create the folder explicitly: a chunk of fill values is not stored, so that an array of zeros
+    // would otherwise have no folder
     fs::create_dir_all(&node.path).map_err(|source| Error::io("create", &node.path, source))?;
     ZarrSink::open(location, &node)?.store(&first, &bytes)?;
     output::write_metadata(&node.path, Container::Zarr3, metadata, attributes)?;
-    // rename only once the data are on disk
+    // sync the data before the rename, so that the final name never refers to incomplete data
     let failed = |source| Error::io("write", &path, source);
     files::sync_pending().map_err(|error| failed(error.source))?;
     store::replace_folder(&node.path, &path).map_err(failed)?;
@@ -88,10 +89,12 @@ fn spec(shape: &[u64]) -> ArraySpec {
     }
 }
 
-/// Reads a Zarr array of `float64`: its shape, its elements in C order, its attributes.
+/// Reads a Zarr array of `float64`, and returns its shape, its elements in C order, and its
+/// attributes.
 ///
 /// # Errors
-/// [`Error`]: nothing there, or not such an array.
+/// [`Error`] if nothing exists at `location`, or it is not a Zarr array of `float64`, or it cannot
+/// be read.
 pub fn read_small_array(location: &str) -> Result<(Vec<u64>, Vec<f64>, Map<String, Value>), Error> {
     let path = path_of(location)?;
     let Some(node) = Node::read(&path)? else {

@@ -1,4 +1,5 @@
-//! The common view of all formats for reading: an array of any rank, divided into blocks.
+//! The interface through which arrays of all formats are read: an array of any rank, divided into
+//! blocks.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -54,8 +55,8 @@ pub(in crate::volume) trait Source: Send + Sync {
     }
 
     /// Loads block `index` into `scratch.data`; returns `None` if the block is not stored. `wanted`
-    /// are the element ranges within the block that will be used: of an uncompressed block, other
-    /// elements need not be loaded.
+    /// are the element ranges within the block that will be used. If the block is uncompressed,
+    /// elements outside `wanted` need not be loaded.
     fn load(
         &self,
         index: &[u64],
@@ -63,7 +64,7 @@ pub(in crate::volume) trait Source: Send + Sync {
         scratch: &mut Scratch,
     ) -> Result<Option<Block>, Error>;
 
-    /// Bytes that loading a block takes besides the block as stored and as decoded.
+    /// Bytes of memory that loading a block takes in addition to the stored and the decoded block.
     fn working_bytes(&self) -> u64 {
         0
     }
@@ -87,22 +88,23 @@ pub(in crate::volume) trait Source: Send + Sync {
         Vec::new()
     }
 
-    /// What `inspect` shows about the format.
+    /// The properties of the format that `inspect` shows.
     fn describe(&self) -> serde_json::Map<String, serde_json::Value>;
 }
 
-/// A view of an array with `N` axes: which dimension each axis is, and the fixed index along each
-/// other dimension. Volumes have the axes z, y, x.
+/// A view of an array with `N` axes: the dimension of the array for each axis, and a fixed index
+/// along each other dimension. Volumes have the axes z, y, x.
 #[derive(Clone, Debug)]
 pub(in crate::volume) struct View<const N: usize = 3> {
-    /// The dimension of each axis; `None` if the array lacks it, which is then one element long.
+    /// The dimension for each axis; `None` if the array lacks the axis, whose size is then 1.
     pub(in crate::volume) axes: [Option<usize>; N],
-    /// The index along each dimension, used where the dimension is none of the axes.
+    /// The index along each dimension of the array; it is ignored for the dimensions in `axes`.
     pub(in crate::volume) fixed: Vec<u64>,
 }
 
 impl<const N: usize> View<N> {
-    /// Reorders a per-dimension quantity to the axes, with `missing` for axes that the array lacks.
+    /// Selects the value for each axis from `values`, which has one value per dimension; `missing`
+    /// is the value for axes that the array lacks.
     pub(in crate::volume) fn pick<T: Copy>(&self, values: &[T], missing: T) -> [T; N] {
         self.axes.map(|axis| axis.map_or(missing, |d| values[d]))
     }
@@ -119,7 +121,7 @@ fn block_bytes(layout: &ArrayLayout) -> u64 {
     elements.saturating_mul(layout.dtype.size() as u64)
 }
 
-/// Bytes that further reading may add to `cache`.
+/// Bytes that further reading can add to `cache`.
 pub(in crate::volume) fn kept_bytes(source: &dyn Source, cache: &Cache) -> u64 {
     let layout = source.layout();
     let block = block_bytes(layout);
@@ -145,20 +147,22 @@ pub(in crate::volume) fn decoded_bytes(source: &dyn Source, view: &View, part: &
 }
 
 /// Bytes that each reading thread holds besides the cache, for all blocks in flight. A coded block
-/// is held as stored, as decoded, and in the decoder's working buffer; an uncompressed one, once.
+/// is held as stored, as decoded, and in the decoder's working buffer; an uncompressed block is
+/// held once.
 pub(in crate::volume) fn scratch_bytes(source: &dyn Source) -> u64 {
     let block = block_bytes(source.layout());
     let one = if source.is_coded() { block.saturating_mul(3) } else { block };
     one.saturating_add(source.working_bytes()).saturating_mul(source.in_flight() as u64)
 }
 
-/// The linear number of a block, in C order; `None` if it overflows.
+/// The linear index of a block in the grid of blocks, in C order; `None` if it overflows.
 fn number(layout: &ArrayLayout, index: &[u64]) -> Option<u64> {
     let counts = layout.shape.iter().zip(&layout.block).map(|(n, block)| n.div_ceil(*block).max(1));
     index.iter().zip(counts).try_fold(0, |sum: u64, (i, n)| sum.checked_mul(n)?.checked_add(*i))
 }
 
-/// Reads a box of a view, in C order. Elements outside the array read as `T::default()`.
+/// Reads the box `part` of a view into `out`, in C order. Elements outside the array read as
+/// `T::default()`.
 pub(in crate::volume) fn read<const N: usize, T: Voxel>(
     source: &dyn Source,
     cache: &Cache,
@@ -187,7 +191,8 @@ pub(in crate::volume) fn read<const N: usize, T: Voxel>(
         let targets: Vec<_> = blocks.positions().map(target).collect();
         return concurrent::read(source, cache, view, &targets, out);
     }
-    // taken out of the thread-local, because a source may itself read through another source
+    // the buffers are taken out of the thread-local, so that a source can call this function for
+    // another source
     let mut scratch = SCRATCH.take();
     let result = blocks
         .positions()
@@ -196,8 +201,8 @@ pub(in crate::volume) fn read<const N: usize, T: Voxel>(
     result
 }
 
-/// The boxes for reading one block: the requested box, the block, and their intersection; and the
-/// index of the block along each axis.
+/// A block to be read: the requested box `part`, the `block`, the `overlap` of the two boxes within
+/// the array, and the index `at` of the block along each axis.
 struct BlockRead<'a, const N: usize> {
     part: &'a BoxN<N>,
     block: BoxN<N>,
@@ -340,8 +345,8 @@ fn copy<const N: usize, T: Voxel>(
         .sum();
     let mut width = stored.shape()[N - 1];
     let mut rows = *stored;
-    // the last two axes are contiguous in the block and in the output, as with the components of
-    // vectors: copy each of their planes as one row
+    // if the last two axes are contiguous in the block and in the output, as with the components of
+    // vectors, copy each plane of these two axes as one row
     if N > 1
         && strides[N - 1] == 1
         && strides[N - 2] == width

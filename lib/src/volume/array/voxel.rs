@@ -16,7 +16,7 @@ pub trait Voxel:
     /// Converts to `f64`.
     fn to_f64(self) -> f64;
     /// The nearest value of this type. For integer types, `value` is rounded half away from zero
-    /// and clamped, and NaN becomes 0; `bool` is true from 0.5.
+    /// and clamped, and NaN becomes 0. For `bool`, values of 0.5 and above are true.
     fn from_f32(value: f32) -> Self;
     /// As [`Voxel::from_f32`].
     fn from_f64(value: f64) -> Self;
@@ -58,7 +58,7 @@ macro_rules! bytes {
 
 /// Converts elements of type `stored`, which are `step` elements apart, to the elements of `out`.
 ///
-/// `bytes` starts at the first element and extends at least to the end of the last one.
+/// `bytes` starts at the first element and extends at least to the end of the last element.
 pub(in crate::volume) fn convert<T: Voxel>(
     bytes: &[u8],
     step: usize,
@@ -66,8 +66,8 @@ pub(in crate::volume) fn convert<T: Voxel>(
     order: ByteOrder,
     out: &mut [T],
 ) {
-    /// The loop for one pair of types. Callers pass a constant `order`, so that it compiles to a
-    /// copy.
+    /// The loop for one pair of types. Callers pass a constant `order`, so that the loop compiles
+    /// to a copy.
     fn each<S: Voxel, T: Voxel>(
         bytes: &[u8],
         step: usize,
@@ -102,7 +102,7 @@ pub(in crate::volume) fn convert<T: Voxel>(
         in_order(bytes, step, order, out, |v: T| v);
     } else {
         crate::with_element!(stored, S => match S::DTYPE {
-            // these types are exact in f32
+            // `f32` represents all values of these types exactly
             Dtype::U8
             | Dtype::I8
             | Dtype::U16
@@ -148,16 +148,19 @@ integers!(
     u32 => U32, rounded; i32 => I32, rounded; u64 => U64, rounded; i64 => I64, rounded
 );
 
-/// Rounds half away from zero; the saturating cast that follows clamps.
+/// Rounds half away from zero. The saturating cast of the caller then clamps, so that the bounds
+/// are not needed.
 #[inline]
 fn rounded(value: f32, _min: f32, _max: f32) -> f32 {
     value.round()
 }
 
-/// Rounds half away from zero and clamps to 16-bit bounds, returned in the low bits. NaN becomes 0.
+/// Rounds half away from zero, clamps to the bounds `min` and `max` of a type of up to 16 bits, and
+/// returns the integer in the low bits. NaN becomes 0.
 ///
-/// An integer of magnitude below 2^22 appears in the low bits of its sum with 1.5 * 2^23. Unlike a
-/// saturating cast, this compiles to vector instructions: resampling runs 1.5 times as fast.
+/// The addition of 1.5 * 2^23 moves an integer of magnitude below 2^22 into the low bits of the
+/// `f32`. Unlike a saturating cast, the addition compiles to vector instructions, with which
+/// resampling runs 1.5 times as fast.
 #[inline]
 fn rounded_16(value: f32, min: f32, max: f32) -> u32 {
     let value = if value.is_nan() { 0.0 } else { value.round() };
@@ -378,7 +381,7 @@ mod tests {
             let mut found = [0.0f32; 7];
             convert(&data, 1, Dtype::F16, order, &mut found);
             assert_eq!(found.map(f32::to_bits), values.map(f32::to_bits));
-            // bfloat16 is the upper half of a float
+            // a `bfloat16` consists of the upper 16 bits of an `f32`
             let mut data = Vec::new();
             bf16::put(&[bf16::from_bits(0x3fc0)], order, &mut data);
             let mut found = [0.0f64];

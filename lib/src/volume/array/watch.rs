@@ -1,9 +1,9 @@
 //! Detection of inputs that are deleted or replaced while they are read.
 //!
 //! A missing chunk reads as the fill value, so an input that is being deleted would read as zeros.
-//! Whenever a chunk is missing, and once more at the end of a run, two things are checked: the
-//! array's metadata file is still the one that was opened (or another one with the same content),
-//! and the first chunk that was found still exists. At the end of a run, the files that the
+//! Whenever a chunk is missing, and again at the end of a run, two things are checked: the array's
+//! metadata file is still the file that was opened (or another file with the same content), and
+//! the first chunk that was found still exists. At the end of a run, the files that the
 //! fingerprint examines (usually up to 1024, in a bucket up to 64) must also have their original
 //! length and, unless they are chunks, their original modification time.
 
@@ -19,25 +19,25 @@ use crate::volume::node::Node;
 use crate::volume::source::Source;
 use crate::volume::{Error, open, path_of, unfinished};
 
-/// The remembered state of an input.
+/// The state of an input when it was opened, with which its later state is compared.
 #[derive(Debug)]
 pub struct Watch {
     location: String,
     /// The metadata file of an array, or the file that is the volume.
     file: PathBuf,
     seen: Option<Stat>,
-    /// The metadata of an array without its attributes, which may change.
+    /// The metadata of an array without its attributes, which are allowed to change.
     metadata: Option<Map<String, Value>>,
     /// The first chunk that was found.
     chunk: OnceLock<PathBuf>,
-    /// The state of the files of chunks and images.
+    /// The state of the sampled files of chunks and images when reading began.
     files: OnceLock<Vec<FileState>>,
     /// When [`Watch::check_periodically`] last found no change.
     last_check: Mutex<Option<Instant>>,
 }
 
 /// Minimum interval between two checks by [`Watch::check_periodically`] in a bucket, where each
-/// takes two requests. [`Watch::check`] at the end of a run does not depend on it.
+/// check takes two requests. [`Watch::check`] at the end of a run does not depend on it.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Watch {
@@ -49,7 +49,7 @@ impl Watch {
         Self { location, file, seen, metadata: None, chunk, files, last_check }
     }
 
-    /// Watches an array.
+    /// Watches the metadata file of an array.
     pub(in crate::volume) fn array(location: &str, node: &Node) -> Self {
         let metadata = Some(array_part(node));
         Self { metadata, ..Self::file(location, &node.metadata_file()) }
@@ -59,17 +59,17 @@ impl Watch {
     pub(in crate::volume) fn of(location: &str, path: &Path, source: &dyn Source) -> Arc<Self> {
         let watch = source.watch().unwrap_or_else(|| Arc::new(Self::file(location, path)));
         if watch.files.get().is_none() {
-            // errors are ignored here, as reading will report them; if another thread has set the
-            // files first, they are the same
+            // errors are ignored here, because reading reports them; if another thread has set
+            // `files` first, it has set the same value
             let _ = watch.files.set(source.stored().file_states().unwrap_or_default());
         }
         watch
     }
 
-    /// Notes a chunk that exists.
+    /// Records that the file `chunk` exists.
     pub(in crate::volume) fn found(&self, chunk: &Path) {
         if self.chunk.get().is_none() {
-            // another thread may have been first: any chunk will do
+            // another thread may have set a chunk in the meantime, which serves equally well
             let _ = self.chunk.set(chunk.to_owned());
         }
     }
@@ -163,7 +163,7 @@ fn may_be_folder(path: &Path) -> bool {
     !store::is_listable(path) || store::is_folder(path)
 }
 
-/// The metadata that chunks depend on. N5 stores attributes in the same object; they are left out.
+/// The metadata that chunks depend on, without the attributes that N5 stores in the same object.
 fn array_part(node: &Node) -> Map<String, Value> {
     const N5: [&str; 4] = ["dimensions", "blockSize", "dataType", "compression"];
     let mut metadata = node.metadata.clone();

@@ -30,23 +30,23 @@ thread_local! {
     static UNIT: RefCell<Vec<u8>> = RefCell::default();
 }
 
-/// Divides boxes of an array of rank 1 to 6 into units and stores them. Positions are along the
-/// axes of the array, slowest first, and begin at 0.
+/// Divides boxes of an array of rank 1 to 6 into units, and stores the units. Positions are indices
+/// along the axes of the array, slowest first, and begin at 0.
 pub(in crate::volume) struct Writer {
     location: String,
     shape: Vec<usize>,
     unit: Vec<usize>,
     dtype: Dtype,
     sink: Sink,
-    /// For each unit that this process has written, and that has not been queried since: whether it
-    /// has a file.
+    /// Whether each unit that this process has written has a file. [`Writer::stored`] removes the
+    /// units that it queries.
     recent: Mutex<HashMap<Vec<u64>, bool>>,
 }
 
 /// Maximum number of units in [`Writer::recent`].
 const MAX_RECENT: usize = 1 << 16;
 
-/// A list of sizes in metadata.
+/// The sizes in a JSON list of the metadata; `None` if it is not a list of unsigned integers.
 fn sizes(list: Option<&Value>) -> Option<Vec<usize>> {
     list?.as_array()?.iter().map(|n| Some(n.as_u64()? as usize)).collect()
 }
@@ -83,7 +83,7 @@ impl Writer {
         Ok(Self { location, shape, unit, dtype, sink, recent })
     }
 
-    /// A writer for a file of planes, shape `(z, y, x)`.
+    /// A writer for a TIFF or `.npy` file, which is written plane by plane; `shape` is `(z, y, x)`.
     pub(in crate::volume) fn planes(
         location: &str,
         shape: [usize; 3],
@@ -95,7 +95,7 @@ impl Writer {
         Self { location, shape: shape.to_vec(), unit, dtype, sink, recent }
     }
 
-    /// Renames an incomplete file of planes to its final name; missing planes read as 0. Does
+    /// Renames an incomplete TIFF or `.npy` file to its final name; missing planes read as 0. Does
     /// nothing for chunked arrays.
     pub(in crate::volume) fn name(&self) -> Result<(), Error> {
         match &self.sink {
@@ -136,7 +136,7 @@ impl Writer {
         Ok(known + others)
     }
 
-    /// The files for the units of a box; none for planes.
+    /// The files for the units of a box; empty for planes.
     pub(in crate::volume) fn files(&self, part: &Bounds) -> Vec<PathBuf> {
         if matches!(self.sink, Sink::Planes(_)) {
             return Vec::new();
@@ -168,7 +168,7 @@ impl Writer {
         (0..self.unit.len()).map(|d| tile.min[first + d] as u64 / self.unit[d] as u64).collect()
     }
 
-    /// The file of a unit; for planes, the folder of the file that holds them all.
+    /// The file of a unit; for planes, the folder for ledgers next to the file.
     fn file(&self, index: &[u64]) -> PathBuf {
         match &self.sink {
             Sink::Zarr(array) => array.file(index),
@@ -178,7 +178,8 @@ impl Writer {
     }
 
     /// Checks that a box consists of whole units, that `elements` has the length of the box, and
-    /// that its type is the type of the array.
+    /// that `T` is the element type of the array or the wider type that [`Dtype::read_as`] gives
+    /// for it.
     fn check<T: Voxel>(&self, part: &Bounds, elements: &[T]) -> Result<(), Error> {
         let bad = |message: String| Err(Error::format(&self.location, message));
         if T::DTYPE != self.dtype && T::DTYPE != self.dtype.read_as() {
@@ -200,10 +201,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Stores the units of a box, C order.
+    /// Stores the units of the box `part`, whose `elements` are in C order.
     ///
     /// # Errors
-    /// [`Error::Format`] for a box that is not a union of whole units, or another type;
+    /// [`Error::Format`] for a box that is not a union of whole units, or if `T` is another type;
     /// [`Error::Io`].
     pub(in crate::volume) fn write<T: Voxel>(
         &self,
@@ -247,8 +248,8 @@ impl Writer {
         }
     }
 
-    /// Stores the unit at `tile`, part of the box `part` with these `elements`; `bytes` is a buffer
-    /// that is reused.
+    /// Stores the unit `tile` of the box `part`, which holds `elements`. `bytes` is a buffer for
+    /// reuse.
     fn store<T: Voxel>(
         &self,
         part: &BoxN<RANK>,
@@ -304,8 +305,9 @@ impl Writer {
     ) {
         let size = self.dtype.size();
         let (shape, whole) = (tile.shape(), part.shape());
-        // the last axes that are complete in the tile, in its padded form and in the part are
-        // contiguous in all three: together with the axis before them they are one row
+        // trailing axes along which `tile` has the full size of `padded` and of `part` are
+        // contiguous in all three boxes: together with the axis before them, they are copied as one
+        // row
         let mut last = RANK - 1;
         while last > 0 && shape[last] == padded[last] && shape[last] == whole[last] {
             last -= 1;

@@ -1,4 +1,5 @@
-//! Uncompressed elements in a file: `.npy`, and ImageJ stacks with a single image file directory.
+//! Reads files of uncompressed elements: `.npy`, and ImageJ stacks whose planes share one image
+//! file directory.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -20,11 +21,11 @@ pub(in crate::volume) struct FlatFile {
     pub(in crate::volume) offset: u64,
     pub(in crate::volume) layout: ArrayLayout,
     pub(in crate::volume) order: ByteOrder,
-    /// What `inspect` shows about the format.
+    /// The facts about the format that `inspect` shows.
     pub(in crate::volume) facts: Map<String, Value>,
 }
 
-/// The block shape of planes of the last two dimensions.
+/// The block shape of an array whose blocks are planes of the last two dimensions.
 pub(in crate::volume) fn planes(shape: &[u64]) -> Vec<u64> {
     let rank = shape.len();
     shape.iter().enumerate().map(|(d, n)| if d + 2 < rank { 1 } else { *n }).collect()

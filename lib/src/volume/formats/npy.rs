@@ -18,8 +18,8 @@ pub(in crate::volume) const MAGIC: &[u8] = b"\x93NUMPY";
 /// The maximum size of a header in bytes; NumPy accepts no more than 10 000 by default.
 const MAX_HEADER: usize = 1 << 20;
 
-/// Opens an array. Also returns whether it is in Fortran order; the dimensions of its layout are
-/// then reversed, so that they are slowest first.
+/// Opens an array. Also returns whether its elements are in Fortran order. If so, the layout lists
+/// the dimensions in reverse order, so that the slowest is first.
 pub(in crate::volume) fn open(
     location: &str,
     path: &Path,
@@ -104,7 +104,7 @@ fn entry<'a>(header: &'a str, key: &str) -> Option<&'a str> {
     Some(value[..end].trim())
 }
 
-/// The header of a file to be written in C order, version 1.0.
+/// The header (format version 1.0) of a file that stores elements in C order.
 pub(in crate::volume) fn header(grid: &Grid, dtype: Dtype) -> Vec<u8> {
     let descr = dtype.descr();
     let shape: Vec<String> = grid.axes(&grid.shape).iter().map(usize::to_string).collect();

@@ -26,7 +26,7 @@ pub(in crate::volume) struct PngStack {
     files: Vec<PathBuf>,
 }
 
-/// The contents of a PNG header.
+/// The header fields of a PNG file. They must be equal in all files of a stack.
 #[derive(Clone, Copy, PartialEq)]
 struct PngHeader {
     /// The number of rows and columns.
@@ -44,7 +44,8 @@ impl PngHeader {
         if self.bits == 16 { Dtype::U16 } else { Dtype::U8 }
     }
 
-    /// Bytes of a stored row. Cannot overflow, as no PNG is wider than 2^31 pixels.
+    /// Bytes of a stored row. The product cannot overflow, because a PNG has fewer than 2^31
+    /// columns.
     fn row_bytes(self) -> u64 {
         (self.size[1] * self.samples() * u64::from(self.bits)).div_ceil(8)
     }
@@ -60,7 +61,7 @@ impl std::fmt::Display for PngHeader {
 fn decoder(path: &Path) -> Result<png::Decoder<BufReader<File>>, std::io::Error> {
     let file = BufReader::with_capacity(1 << 16, File::open(path)?);
     let mut decoder = png::Decoder::new_with_limits(file, png::Limits { bytes: usize::MAX });
-    // sample values as stored; text chunks of any length are skipped
+    // keep sample values as they are stored; skip text and colour-profile chunks of any length
     decoder.set_transformations(png::Transformations::IDENTITY);
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
@@ -87,7 +88,7 @@ fn header(location: &str, path: &Path) -> Result<PngHeader, Error> {
     if head.size[0].saturating_mul(head.row_bytes()) > length.saturating_mul(MAX_EXPANSION) {
         return Err(bad(&format!("it is to hold {head}, and has only {length} bytes")));
     }
-    // IEND is the last chunk, but some programs write more data after it
+    // IEND is the last chunk, but some programs write data after it: search the last 4 KiB
     let mut end = Vec::new();
     store::read(path, ReadRange::End(length.min(1 << 12) as usize), &mut end).map_err(io)?;
     if !end.windows(4).any(|word| word == b"IEND") {
@@ -100,7 +101,8 @@ impl PngStack {
     /// Opens the files; also returns the names of the dimensions, slowest first.
     ///
     /// # Errors
-    /// [`Error`]: a file that is no PNG, is truncated, or differs from the first.
+    /// [`Error`] if a file is not a PNG, is truncated, or differs from the first file in size or
+    /// type.
     pub(in crate::volume) fn open(
         location: &str,
         files: Vec<PathBuf>,
@@ -133,7 +135,7 @@ impl PngStack {
         Ok((Self { location: location.to_owned(), layout, head, files }, names))
     }
 
-    /// Decodes a file to `out`: samples in stored order, big endian. `packed` is a buffer for
+    /// Decodes a file into `out`: samples in stored order, big endian. `packed` is a buffer for
     /// samples of fewer than 8 bits.
     fn decode(&self, path: &Path, packed: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), PngError> {
         let mut reader = decoder(path).map_err(PngError::Io)?.read_info()?;
@@ -146,7 +148,7 @@ impl PngStack {
             target.resize(row * rows, 0);
             reader.next_frame(target)?;
         } else {
-            // allocate as rows arrive
+            // the buffer grows with the decoded rows, because the size in the header is untrusted
             while let Some(row) = reader.next_row()? {
                 target.extend_from_slice(row.data());
             }

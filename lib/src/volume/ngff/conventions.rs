@@ -25,11 +25,12 @@ pub(in crate::volume) struct Said {
     pub(in crate::volume) names: Option<Vec<String>>,
     /// Spacing and origin.
     pub(in crate::volume) calibration: Calibration,
-    /// What was assumed or ignored.
+    /// Notes about values that were assumed or ignored.
     pub(in crate::volume) notes: Vec<String>,
 }
 
-/// The calibration by one convention: `None` if not used, an error if it cannot be interpreted.
+/// The calibration according to one convention: `None` if its attributes are absent, an error if
+/// they cannot be interpreted.
 type FoundCalibration = Option<Result<Calibration, String>>;
 
 const AXES: [&str; 3] = ["z", "y", "x"];
@@ -46,7 +47,7 @@ pub(in crate::volume) fn default_names(rank: usize) -> Vec<String> {
 /// Reads the attributes of the array `node` and of the groups above it.
 ///
 /// # Errors
-/// [`Error`]: unreadable metadata of a group above.
+/// [`Error`] if the metadata of a group above cannot be read.
 pub(in crate::volume) fn of(node: &Node) -> Result<Said, Error> {
     let rank = node.metadata.get("shape").or(node.metadata.get("dimensions"));
     let rank = rank.and_then(Value::as_array).map_or(3, Vec::len);
@@ -134,7 +135,8 @@ fn names(
     None
 }
 
-/// Dimension names of Zarr v3 and xarray; single names may be missing.
+/// The dimension names of Zarr v3 or xarray. A missing name becomes `dimension` and its index;
+/// `None` if all are missing.
 fn of_zarr(value: &Value) -> Option<Vec<String>> {
     let list = value.as_array()?;
     if list.iter().all(Value::is_null) {
@@ -290,7 +292,8 @@ fn by_axis(
     Some((point, labels))
 }
 
-/// A voxel size in micrometres, the length of its units in micrometres, and where it comes from.
+/// A voxel size in micrometres, the lengths of its units in micrometres, and the attribute that
+/// states it.
 struct Size {
     spacing: Point,
     units: Point,
@@ -386,7 +389,8 @@ fn pixels(
     Calibration { spacing, origin, source, ..Calibration::default() }
 }
 
-/// The entry for level `s<n>` in `scales`, or in a group's `downsamplingFactors`.
+/// The downsampling factors of level `relative` (`s<n>`): entry n of `scales`, or of a group's
+/// `downsamplingFactors`.
 fn factors_of(attributes: &Map<String, Value>, relative: &str, names: &[String]) -> Option<Point> {
     let level: usize = relative.strip_prefix('s')?.parse().ok()?;
     let list = attributes.get("scales").or(attributes.get("downsamplingFactors"))?;

@@ -13,7 +13,7 @@ use crate::volume::shorten;
 /// One dimension of an image.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::volume) struct Axis {
-    /// `t`, `c`, `z`, `y`, `x`.
+    /// The name in lower case, such as `t`, `c`, `z`, `y` or `x`.
     pub(in crate::volume) name: String,
     /// The unit as written, such as `micrometer`.
     pub(in crate::volume) unit: Option<String>,
@@ -24,9 +24,9 @@ pub(in crate::volume) struct Axis {
 pub(in crate::volume) struct Level {
     /// The path from the group to the array.
     pub(in crate::volume) path: String,
-    /// Per dimension; empty if not given.
+    /// The scale along each dimension; empty if there is none.
     pub(in crate::volume) scale: Vec<f64>,
-    /// Per dimension; empty if there is no transformation.
+    /// The translation along each dimension; empty if the level has no transformation.
     pub(in crate::volume) translation: Vec<f64>,
 }
 
@@ -41,7 +41,7 @@ pub(in crate::volume) struct Image {
     pub(in crate::volume) version: String,
 }
 
-/// The list of images: inside `ome` since 0.5, at the top level before.
+/// The list of images: from version 0.5 on inside `ome`, in older versions at the top level.
 fn list(attributes: &Map<String, Value>) -> Option<&Vec<Value>> {
     let within = attributes.get("ome").and_then(|ome| ome.get("multiscales"));
     within.or_else(|| attributes.get("multiscales"))?.as_array()
@@ -68,19 +68,19 @@ pub(in crate::volume) fn images(attributes: &Map<String, Value>) -> Result<Vec<I
 fn image(entry: &Value, version: &str) -> Result<Image, String> {
     let datasets = entry.get("datasets").and_then(Value::as_array);
     let datasets = datasets.ok_or("its multiscales metadata have no list 'datasets'")?;
-    // since 0.6, axes belong to coordinate systems; the levels are in the first one
+    // from version 0.6 on, axes belong to coordinate systems; the levels are in the first system
     let systems = entry.get("coordinateSystems");
     let listed =
         systems.and_then(|systems| systems.get(0)?.get("axes")).or_else(|| entry.get("axes"));
     let axes: Vec<Axis> = match listed.and_then(Value::as_array) {
         Some(axes) => axes.iter().map(axis).collect::<Result<_, _>>()?,
-        // before 0.3, images had these five dimensions
+        // before version 0.3, images had these five dimensions
         None => {
             ["t", "c", "z", "y", "x"].map(|name| Axis { name: name.into(), unit: None }).to_vec()
         }
     };
-    // since 0.6, the image's own transformations lead from the first coordinate system to others,
-    // so they do not apply to the levels
+    // from version 0.6 on, the image's own transformations lead from the first coordinate system to
+    // others, so they do not apply to the levels
     let common = entry.get("coordinateTransformations").filter(|_| systems.is_none());
     let levels = datasets
         .iter()
@@ -106,7 +106,7 @@ fn axis(value: &Value) -> Result<Axis, String> {
 }
 
 impl Level {
-    /// Applies a list of transformations, in order, after those applied before.
+    /// Applies the transformations in `list`, in order, after those that this level already has.
     fn apply(&mut self, list: &Value, rank: usize) -> Result<(), String> {
         for step in list.as_array().into_iter().flatten() {
             let kind = step.get("type").and_then(Value::as_str).unwrap_or_default();
@@ -264,7 +264,7 @@ fn new_image(zarr3: bool, name: &str, path: &str, grid: &Grid, channels: bool) -
     image
 }
 
-/// Whether a dataset of this name is one of several resolutions: `0`, `s0`.
+/// Whether `name` is that of a pyramid level: digits, with or without `s` before them (`0`, `s0`).
 pub(in crate::volume) fn is_level_name(name: &str) -> bool {
     let digits = name.strip_prefix('s').unwrap_or(name);
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())

@@ -1,4 +1,4 @@
-//! Volumes in a bucket; the store in memory behaves like one.
+//! Volumes in a bucket. The tests use the store in memory, which behaves like a bucket.
 
 use std::path::PathBuf;
 
@@ -137,10 +137,11 @@ fn tiff_and_npy_are_read_by_range() {
         let watch = volume.watch();
         let local = open(&at(&folder, name)).unwrap();
         if !name.contains("ome") {
-            // an array of one small file is known by its content, one of several by their tags
+            // an array of one small file is identified by its content, an array of several files
+            // by their entity tags
             assert_eq!(volume.identity().unwrap(), local.identity().unwrap(), "{name}");
         }
-        // the object ends early, is replaced, and is removed
+        // the object is replaced by its first half, and then removed
         let at = Path::new(&location);
         let bytes = store::get(at).unwrap().unwrap();
         store::put(at, &bytes[..bytes.len() / 2]).unwrap();

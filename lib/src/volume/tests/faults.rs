@@ -7,7 +7,7 @@ fn open(location: &str) -> Result<Volume, Error> {
     Volume::open(location, &Select::default())
 }
 
-/// The error message of opening.
+/// The message of the error with which opening fails.
 fn refusal(location: &str) -> String {
     open(location).unwrap_err().to_string()
 }
@@ -108,7 +108,7 @@ fn a_wrong_checksum_is_seen() {
     let location = at(&folder, "a.zarr");
     let spec = Spec { codec: Codec::Raw, ..spec([4; 3], [4; 3], Format::Zarr3) };
     let output = Output::create(&location, &spec, Existing::Refuse).unwrap();
-    // the same array with a crc32c after the bytes
+    // append the codec crc32c to the codecs of the array
     let file = folder.path().join("a.zarr/0/zarr.json");
     let text = fs::read_to_string(&file).unwrap();
     let mut metadata: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -232,11 +232,11 @@ fn an_input_that_goes_away_or_changes_is_an_error() {
             volume.watch().check().unwrap();
             volume
         };
-        // attributes may change
+        // a change of attributes is no error
         let volume = opened();
         output.set_attribute("note", "x".into()).unwrap();
         volume.watch().check().unwrap();
-        // other metadata may not change
+        // a change of other metadata is an error
         let volume = opened();
         let metadata = ["zarr.json", ".zarray", "attributes.json"].map(|name| array.join(name));
         let metadata = metadata.into_iter().find(|path| path.exists()).unwrap();
@@ -259,7 +259,7 @@ fn an_input_that_goes_away_or_changes_is_an_error() {
         let bytes = fs::read(&lost).unwrap();
         fs::remove_file(&lost).unwrap();
         assert!(volume.watch().check().unwrap_err().to_string().contains("lost chunks"));
-        // restoring the same chunk is no change; a longer one is
+        // restoring the same chunk is no error; a longer chunk is an error
         fs::write(&lost, &bytes).unwrap();
         volume.watch().check().unwrap();
         fs::write(&lost, [bytes, vec![0]].concat()).unwrap();

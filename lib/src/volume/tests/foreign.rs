@@ -10,7 +10,7 @@ use super::*;
 
 const SHAPE: [usize; 3] = [3, 4, 6];
 
-/// The voxels in C order; each is its own index.
+/// The voxels in C order; the value of each voxel is its index.
 fn numbers() -> Vec<u16> {
     (0..SHAPE.iter().product::<usize>() as u16).collect()
 }
@@ -25,7 +25,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// An array in a temporary folder, with the given metadata and chunk files; most have one chunk.
+/// An array in a temporary folder, with the given metadata and chunk files (mostly one).
 struct Array {
     folder: tempfile::TempDir,
 }

@@ -1,4 +1,4 @@
-//! PNG images of every kind, and `.npy` files with types that volumes do not have.
+//! PNG images of every kind, and `.npy` files of types that are read as a wider type.
 
 use std::fs;
 use std::io::Write;
@@ -43,7 +43,8 @@ impl Png {
         out
     }
 
-    /// Rows with the filter "none": of the image, or of the seven passes of Adam7.
+    /// The rows of the image or, if it is interlaced, of the seven passes of Adam7; each row has
+    /// the filter type "none".
     fn rows(&self, samples: &[u16]) -> Vec<u8> {
         const PASSES: [[usize; 4]; 7] = [
             [0, 0, 8, 8],

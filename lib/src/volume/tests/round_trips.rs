@@ -42,8 +42,8 @@ fn every_type_comes_back_from_every_format() {
     }
 }
 
-/// Types whose values are computed in a wider type: values written in the wider type are rounded to
-/// the nearest value of the stored type, and read back.
+/// Programs compute with `bool` and 16-bit floats in a wider type: values written in the wider type
+/// are rounded to the nearest value of the stored type, and read back.
 #[test]
 fn bool_and_halves_are_written_where_the_format_has_them() {
     let folder = tempfile::tempdir().unwrap();

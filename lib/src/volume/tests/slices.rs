@@ -11,7 +11,7 @@ use crate::volume::node::{Container, Node};
 use crate::volume::zarr::ZarrSink;
 use crate::with_voxel;
 
-/// The number of types at the start of [`Dtype::ALL`] that are read as themselves.
+/// The number of types at the start of [`Dtype::ALL`] that are read as the stored type.
 const COMPUTED: usize = 10;
 
 /// The storage layout of an array.
@@ -25,7 +25,7 @@ struct Case {
     layers: Vec<[u64; 3]>,
     dtype: Dtype,
     big: bool,
-    /// The permutation of the axes in storage; in version 2, order C for the identity, otherwise F.
+    /// The permutation of the axes in storage; in Zarr v2, order C for the identity, otherwise F.
     order: [usize; 3],
     codec: usize,
     separator: &'static str,

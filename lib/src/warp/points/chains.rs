@@ -21,8 +21,8 @@ impl std::fmt::Debug for Step {
     }
 }
 
-/// A map that does not fold: rotated by up to half a radian about each axis, scaled, slightly
-/// sheared, shifted.
+/// An affine without reflection: a rotation by up to half a radian about each axis, scales, slight
+/// shears and a shift.
 fn affine() -> impl Strategy<Value = Affine> {
     let three = |range: std::ops::Range<f64>| prop::array::uniform3(range);
     (three(-0.5..0.5), three(0.8..1.25), three(-0.1..0.1), three(-20.0..20.0)).prop_map(
@@ -59,7 +59,7 @@ fn local_affines() -> impl Strategy<Value = Step> {
     })
 }
 
-/// A wavy field that covers all points that any of the chains may reach, too smooth to fold.
+/// A sinusoidal field that covers all points that the chains can reach and is too smooth to fold.
 fn field() -> impl Strategy<Value = Step> {
     (prop::array::uniform3(0.0..6.0f64), prop::array::uniform3(0.05..0.4f64)).prop_map(
         |(phases, turns)| {

@@ -13,15 +13,15 @@ pub(in crate::warp) struct Reached {
     pub(in crate::warp) outside: usize,
     /// The effect of the field on the points outside, for messages.
     pub(in crate::warp) effect: &'static str,
-    /// The extents of the field and of the points, micrometres.
+    /// The extents of the field and of the points, each as `[low, high]` corners, micrometres.
     extents: [[Point; 2]; 2],
 }
 
 impl Reached {
-    /// Refuses a field if all points lie outside it.
+    /// Returns an error if all points lie outside the field.
     ///
     /// # Errors
-    /// [`UnreachedField`].
+    /// [`UnreachedField`] if no point is inside and at least one is outside.
     pub(super) fn check(&self) -> Result<(), UnreachedField> {
         let [field, points] = self.extents;
         let is_outside = self.inside == 0 && self.outside > 0;
@@ -29,8 +29,9 @@ impl Reached {
     }
 }
 
-/// Warns if an output reaches beyond a field, judged by a few of its points. It is no error if none
-/// of these points is inside, because a small field may lie between them.
+/// Warns if a part of the grid `onto` lies outside a field of `chain`, judged by the points of
+/// `Grid::sample`. It is not an error if none of these points is inside, because a small field can
+/// lie between them.
 ///
 /// # Errors
 /// [`Error::Field`] if a field cannot be read.

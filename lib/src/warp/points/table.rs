@@ -11,19 +11,20 @@ use crate::{quote, table, volume};
 
 const COLUMNS: [&str; 3] = ["z_um", "y_um", "x_um"];
 
-/// The maximum distance from its plane at which a point still counts as in the plane, micrometres.
+/// The maximum distance from the plane z = 0 at which a point counts as lying in it, micrometres.
 const MAX_DISTANCE_FROM_PLANE: f64 = 1e-6;
 
-/// The maximum number of lost points that are logged individually.
+/// The maximum number of lost points (points without a mapped position) that are logged one by one.
 const MAX_LOGGED: usize = 10;
 
-/// Reads a table of points, maps them from fixed to moving, or back if `backwards`, and writes the
-/// table atomically. The receipt records the counts and the largest residual.
+/// Reads a table of points, maps the points from the fixed to the moving space, or in the opposite
+/// direction if `backwards`, and writes the table atomically. The receipt records the counts and
+/// the largest residual.
 ///
 /// # Errors
 /// [`Error::Table`] for an invalid table, [`Error::NoInverse`] for a chain that cannot be inverted,
 /// [`Error::Field`] if a field cannot be read, [`Error::Apart`] if all points lie outside a field,
-/// [`Error::Blocks`] if the output exists or its name does not fit.
+/// [`Error::Blocks`] if the output exists or its name is that of another format.
 pub fn map_table(
     from: &Path,
     to: &Path,
@@ -71,7 +72,7 @@ pub fn map_table(
 /// * `points`: in the fixed space
 ///
 /// # Errors
-/// [`Error::Apart`] if all of them lie outside a field.
+/// [`Error::Apart`] if all points lie outside a field.
 fn outside_fields(
     from: &Path,
     chain: &Chain,
@@ -93,18 +94,19 @@ fn outside_fields(
     Ok(())
 }
 
-/// A table with points in it.
+/// A CSV table with one point per row.
 struct PointTable {
     header: csv::StringRecord,
     records: Vec<csv::StringRecord>,
-    /// The indices of the columns z, y, x. A table of a plane has no z column; its z is 0.
+    /// The indices of the columns `z_um`, `y_um`, `x_um`. Points in a plane have no `z_um`; their z
+    /// is 0.
     columns: [Option<usize>; 3],
     points: Vec<Point>,
     lines: Vec<u64>,
 }
 
 impl PointTable {
-    /// The memory of the table, its points and the search for them.
+    /// The memory of the table, its points and the search for their inverse images.
     fn cost(&self, from: &Path, chain: &Chain) -> Cost {
         let text = document::length(from).unwrap_or(0);
         let records = (size_of::<csv::StringRecord>() + 200) * self.records.len();
@@ -164,7 +166,7 @@ impl PointTable {
         if bytes.trim_ascii().is_empty() {
             return Err(refused(None, "is empty; positions are z_um, y_um, x_um".to_owned()));
         }
-        // only z may be missing
+        // only the column z_um is optional
         if let Some(a) = (1..3).find(|&a| columns[a].is_none()) {
             let a = if columns == [None; 3] { 0 } else { a };
             return Err(refused(

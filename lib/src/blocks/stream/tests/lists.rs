@@ -1,4 +1,4 @@
-//! Tests of plans whose tasks are a list, in waves, of unequal cost and memory.
+//! Tests of plans that are lists of tasks in waves, with unequal cost and memory.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -28,7 +28,7 @@ fn context() -> Context {
     Context { threads: 2, memory: 1 << 50, existing: Existing::Resume, ..Context::default() }
 }
 
-/// Every task computes 1 plus the sum (modulo 1 000 003) of the results of all lower waves; returns
+/// Each task computes 1 plus the sum (modulo 1 000 003) of the results of all lower waves. Returns
 /// the results by task.
 fn sums(plan: &Plan, ctx: &Context, folder: &Path) -> Result<BTreeMap<usize, u64>, Error> {
     let results = plan.stream_waves(
@@ -61,7 +61,7 @@ proptest! {
         let whole = tempfile::tempdir().unwrap();
         let wanted = sums(&plan, &context(), whole.path()).unwrap();
         prop_assert_eq!(wanted.len(), tasks.len());
-        // every round of all parts does at least one wave
+        // each time that all parts have run, at least one further wave is done
         let parts = tempfile::tempdir().unwrap();
         for _ in plan.tasks().waves() {
             for k in 1..=n {

@@ -1,4 +1,5 @@
-//! Reading of several blocks at once, for arrays whose blocks take a request each.
+//! Concurrent reading of several blocks, for arrays whose blocks take one request each to a bucket
+//! or a web server.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,12 +17,13 @@ enum LoadedBlock {
     Own(Option<Block>, Vec<u8>),
 }
 
-/// The number of a target, its block, and the wanted ranges of elements; or an error.
+/// The index of a target, its loaded block, and the wanted ranges of elements within the block; or
+/// an error.
 type Message = Result<(usize, LoadedBlock, Vec<Range<u64>>), Error>;
 
-/// As [`super::read`] for these targets. Up to [`Source::in_flight`] threads load blocks, and the
-/// calling thread copies them to the output. A loading thread takes a permit from the same
-/// semaphore as the calling thread, so that the limit on computing threads still holds.
+/// As [`super::read`], for the blocks in `targets`. Up to [`Source::in_flight`] threads load
+/// blocks, and the calling thread copies them to the output. A loading thread takes a permit from
+/// the same semaphore as the calling thread, so that the limit on computing threads still holds.
 pub(super) fn read<const N: usize, T: Voxel>(
     source: &dyn Source,
     cache: &Cache,
@@ -31,7 +33,8 @@ pub(super) fn read<const N: usize, T: Voxel>(
 ) -> Result<(), Error> {
     let permits = Permits::of_thread();
     let next = AtomicUsize::new(0);
-    // a thread waits until its block is taken: memory is bounded by the number of threads
+    // the channel has no buffer: each loading thread waits until its block is received, so that the
+    // number of threads bounds the memory
     let (sender, receiver) = mpsc::sync_channel::<Message>(0);
     let load_next = |scratch: &mut Scratch| -> Option<Message> {
         let i = next.fetch_add(1, Ordering::Relaxed);
@@ -53,7 +56,7 @@ pub(super) fn read<const N: usize, T: Voxel>(
             scope.spawn(move || {
                 let mut scratch = Scratch::default();
                 while let Some(message) = load_next(&mut scratch) {
-                    // the receiver stays until all threads have ended
+                    // this cannot fail, because the receiver lives until all threads have ended
                     let _ = sender.send(message);
                 }
             });
@@ -63,7 +66,8 @@ pub(super) fn read<const N: usize, T: Voxel>(
         while let Ok(message) = waiting(|| receiver.recv()) {
             let (i, arrived, wanted) = match message {
                 Ok(arrived) if failed.is_none() => arrived,
-                // loads in progress are awaited without this thread's permit, which they may need
+                // after an error, no further blocks are loaded; `waiting` releases this thread's
+                // permit for the threads that still load a block
                 other => {
                     next.store(targets.len(), Ordering::Relaxed);
                     failed = failed.or(other.err());

@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn checksums_have_their_published_values() {
-        // RFC 3720, B.4; the common check values of the others
+        // expected values: RFC 3720, B.4; the usual check values of the other algorithms
         assert_eq!(Sum::Crc32c.of(&[0; 32]), 0x8a91_36aa);
         assert_eq!(Sum::Crc32.of(b"123456789"), 0xcbf4_3926);
         assert_eq!(Sum::Adler32.of(b"Wikipedia"), 0x11e6_0398);

@@ -43,7 +43,7 @@ impl Number {
         out
     }
 
-    /// Appends an integer in this type and byte order; higher bytes are dropped.
+    /// Appends an integer in this type and byte order; bytes that exceed the type are dropped.
     fn put(self, value: i64, out: &mut Vec<u8>) {
         let size = self.size();
         match self.order {
@@ -53,7 +53,7 @@ impl Number {
     }
 }
 
-/// Decodes `numcodecs.Delta`: the cumulative sum of the differences.
+/// Decodes `numcodecs.Delta`: the cumulative sum of differences of type `kept`, as type `wanted`.
 pub(super) fn cumulative_sum(input: &[u8], kept: Number, wanted: Number, out: &mut Vec<u8>) {
     out.clear();
     match kept.dtype {
@@ -94,7 +94,8 @@ fn read_integer(bytes: &[u8], number: Number) -> i64 {
     }
 }
 
-/// Decodes `numcodecs.FixedScaleOffset`: `value / scale + offset`, truncated for integer types.
+/// Decodes `numcodecs.FixedScaleOffset` from type `kept` to type `wanted`. The result is
+/// `value / scale + offset`, truncated for integer types.
 pub(super) fn rescale(
     input: &[u8],
     (kept, wanted): (Number, Number),

@@ -12,13 +12,13 @@ pub(in crate::volume) enum Step {
     Stream(Stream),
     /// A checksum of four bytes, before or after the data.
     Sum(Sum, End),
-    /// Byte shuffle for elements of this size: first bytes of all elements, then second bytes, and
-    /// so on.
+    /// Byte shuffle for elements of this many bytes: the first bytes of all elements, then the
+    /// second bytes, and so on.
     Shuffle(usize),
     /// Delta filter: differences, stored as the first type, of elements of the second type.
     Delta(Number, Number),
-    /// Scaling filter: for stored values of the first type, `value / scale + offset` has the second
-    /// type.
+    /// Scaling filter with the stored type, the decoded type, the scale and the offset: a stored
+    /// value decodes to `value / scale + offset`.
     Scale(Number, Number, f64, f64),
     /// Rounding of values, which needs no decoding.
     Rounded,
@@ -122,7 +122,7 @@ impl Step {
         }
     }
 
-    /// Inverts the step; `size` is the size of its output.
+    /// Inverts the step, so that `out` holds `size` bytes.
     fn decode(&self, input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
         match self {
             Self::Stream(stream) => return stream.decode(input, size, out),

@@ -12,7 +12,8 @@ const LZMA_MEMORY: u64 = 80 << 20;
 const AT_ONCE: usize = 64 << 20;
 /// The maximum expansion of LZ4: decoded bytes per input byte.
 const LZ4_RATIO: usize = 255;
-/// The maximum expansion of Zstandard, also within blosc: a block of 128 KiB takes four bytes.
+/// The maximum expansion of Zstandard, also within blosc: a block of 128 KiB takes at least four
+/// bytes.
 const ZSTD_RATIO: usize = 1 << 15;
 
 /// A general-purpose compression.
@@ -66,7 +67,8 @@ impl Stream {
     }
 }
 
-/// Reads from a decoder to the end, which verifies checksums, or to the first excess byte.
+/// Reads from a decoder to its end, so that checksums are verified, or until the output exceeds
+/// `size` by one byte.
 fn read_to_end(
     decoder: impl Read,
     input: &[u8],
@@ -77,14 +79,14 @@ fn read_to_end(
     out.reserve_exact(size.max().min(input.len().saturating_mul(64)));
     decoder.take(size.max() as u64 + 1).read_to_end(out).map_err(|error| error.to_string())?;
     size.check(out.len())?;
-    // the capacity may have doubled, and the buffer may be kept for long
+    // reading may have doubled the capacity, and the caller keeps the buffer
     if out.capacity() > out.len() + out.len() / 8 {
         out.shrink_to_fit();
     }
     Ok(())
 }
 
-/// Inflates to the end of the stream, which the readers of `flate2` do not require.
+/// Inflates zlib data and requires that the stream is complete, unlike the readers of `flate2`.
 fn zlib(input: &[u8], size: Size, out: &mut Vec<u8>) -> Result<(), String> {
     let mut inflate = flate2::Decompress::new(true);
     out.clear();

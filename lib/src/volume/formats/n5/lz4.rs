@@ -7,7 +7,7 @@ use std::io::Read;
 const MAGIC: &[u8] = b"LZ4Block";
 /// The first bytes of an LZ4 frame.
 const FRAME: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
-/// The seed of lz4-java's checksums, of which it stores the low 28 bits.
+/// The seed of the checksums of lz4-java, which stores only their low 28 bits.
 const SEED: u32 = 0x9747_b28c;
 const RAW: u8 = 0x10;
 const COMPRESSED: u8 = 0x20;

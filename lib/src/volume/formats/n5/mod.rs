@@ -81,8 +81,8 @@ impl N5Array {
     }
 
     /// Stores one block without padding: `extent` elements along each dimension, slowest first, big
-    /// endian. Returns whether it is stored: a block of zeros is not, and its existing file is
-    /// deleted.
+    /// endian. Returns whether the block is stored: for a block of zeros, no file is written, and
+    /// an existing file is deleted.
     pub(in crate::volume) fn store(
         &self,
         index: &[u64],
@@ -165,7 +165,8 @@ impl Source for N5Array {
     }
 }
 
-/// Refuses an array without blocks at the paths of N5, but with files that look like blocks.
+/// Refuses an array that has no block at the paths that N5 prescribes, but has other files that
+/// look like blocks.
 fn refuse_elsewhere(location: &str, folder: &Path, rank: usize) -> Result<(), Error> {
     if chunk_search::nested(folder, rank) {
         return Ok(());
@@ -246,7 +247,7 @@ pub(in crate::volume) fn attributes(spec: &Spec, factors: [f64; 3]) -> Map<Strin
 }
 
 /// Sets the calibration in the conventions that N5 tools read: `pixelResolution` times
-/// `downsamplingFactors`, and COSEM's `transform`, the only one with an origin.
+/// `downsamplingFactors`, and COSEM's `transform`, which alone contains an origin.
 pub(in crate::volume) fn calibrate(
     attributes: &mut Map<String, Value>,
     grid: &Grid,
@@ -274,7 +275,8 @@ pub(in crate::volume) fn calibrate(
 }
 
 /// The downsampling factors (z, y, x) of a level with this grid, relative to the level `s0` of the
-/// same image; 1 if there is no such level with a known spacing.
+/// same image. All are 1 if the name of the array is not that of a level, or if there is no level
+/// `s0` with a known spacing.
 pub(in crate::volume) fn factors(array: &Path, grid: &Grid) -> Result<[f64; 3], Error> {
     let Some(finest) = array.parent().map(|parent| parent.join("s0")) else {
         return Ok([1.0; 3]);

@@ -1,5 +1,5 @@
-//! Compares with the `n5` crate on local files: reading of raw, gzip, bzip2, xz and lz4 in frames,
-//! writing of raw and gzip.
+//! Compares this module with the `n5` crate on local files: reading of raw, gzip, bzip2, xz and
+//! LZ4-frame blocks, and writing of raw and gzip blocks.
 
 use n5::ndarray::{BoundingBox, N5NdarrayReader};
 use n5::prelude::*;

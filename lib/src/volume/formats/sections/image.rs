@@ -35,7 +35,7 @@ impl Section {
     }
 }
 
-/// An open image.
+/// An image of one plane, open for reading.
 pub(super) struct SectionImage {
     source: Box<dyn Source>,
     view: View,
@@ -47,7 +47,7 @@ pub(super) struct SectionImage {
     /// The pixel size along y, x that the file states, micrometres.
     pub(super) pixel: Option<[f64; 2]>,
     pub(super) notes: Vec<String>,
-    /// Caches nothing: the stack caches its own blocks.
+    /// A cache of size 0, because the stack caches its own blocks.
     cache: Cache,
 }
 
@@ -55,7 +55,7 @@ impl SectionImage {
     /// Opens an image of one plane, with or without channels.
     ///
     /// # Errors
-    /// [`Error`]: nothing there, or not one plane.
+    /// [`Error`] if there is no image at `path`, or if the image is not a single plane.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let location = path.display().to_string();
         let bad = |message: String| Error::format(&location, message);
@@ -116,7 +116,7 @@ impl SectionImage {
         codecs.into_iter().flatten().filter_map(|codec| Some(codec.as_str()?.to_owned())).collect()
     }
 
-    /// Reads rows and columns of a channel, which must lie within the image.
+    /// Reads the pixels of `part` in one channel. `part` must lie within the image.
     ///
     /// # Errors
     /// [`Error`] for damaged blocks, and for I/O errors.

@@ -26,8 +26,8 @@ pub(in crate::volume) use rows::is_table;
 use rows::{SectionRow, SectionTable};
 use source::Sections;
 
-/// The maximum number of files of one image or mask that are part of the fingerprint and are
-/// watched.
+/// The maximum number of files of one image or mask that are included in the fingerprint and
+/// checked for changes during a run.
 const FILES_EACH: u64 = 64;
 
 /// Whether a location is a table of sections, which is read as a volume.
@@ -56,8 +56,8 @@ pub fn members(location: &str) -> Vec<PathBuf> {
 /// Opens the stack that the table at `path` lists.
 ///
 /// # Errors
-/// [`Error`] with the line of the table that is damaged, or whose image cannot be read or differs
-/// from the first one in type or channels.
+/// [`Error`] that names the line of the table: the line is damaged, or its image cannot be read, or
+/// the image differs from the first image in element type or number of channels.
 pub(in crate::volume) fn open(location: &str, path: &Path) -> Result<OpenedArray, Error> {
     let list = rows::read(path)?;
     let mut opened = OpenedSections::new(path);
@@ -91,7 +91,7 @@ struct OpenedSections<'a> {
     channels: u64,
     /// The largest block of an image along y, x.
     block: [u64; 2],
-    /// The maximum of the bytes that are needed to read a block of one image.
+    /// Bytes of memory that are needed to read one block of an image or mask, at most.
     working: u64,
     pixels: Vec<Option<[f64; 2]>>,
     codecs: Vec<String>,
@@ -168,7 +168,8 @@ impl<'a> OpenedSections<'a> {
         Ok(())
     }
 
-    /// The first plane, row and column that any section covers, and the number of each.
+    /// The first plane, row and column that any section covers, and the numbers of planes, rows and
+    /// columns of the stack.
     fn canvas(&self) -> ([i64; 3], [u64; 3]) {
         let sections = &self.sections;
         let mut first = [sections[0].z, i64::MAX, i64::MAX];
@@ -274,7 +275,8 @@ impl<'a> OpenedSections<'a> {
         notes
     }
 
-    /// Everything that determines the voxels, besides the content of the files.
+    /// A text for the fingerprint with everything that determines the voxels, except the content of
+    /// the files.
     fn form(&mut self, list: &SectionTable, shape: &[u64], first: [i64; 3]) -> String {
         let mut forms = std::mem::take(&mut self.forms);
         for section in &self.sections {

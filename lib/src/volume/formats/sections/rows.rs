@@ -9,10 +9,10 @@ use crate::table::{self, Table};
 use crate::volume::calibration::micrometers;
 use crate::volume::{Error, shorten};
 
-/// The maximum magnitude of `z` and of offsets: sums of several do not overflow.
+/// The maximum magnitude of `z` and of offsets, so that sums of several of them do not overflow.
 const MAX_POSITION: i64 = 1 << 40;
 
-/// The number of bytes in which the header of a table is looked for.
+/// The number of bytes at the start of a file that are searched for the header of a table.
 const HEAD_BYTES: usize = 1 << 16;
 
 /// One section, as its row describes it.
@@ -23,7 +23,7 @@ pub(super) struct SectionRow {
     pub(super) image: PathBuf,
     /// The location of the mask, if the section has one.
     pub(super) mask: Option<PathBuf>,
-    /// The position of the image's first pixel along y, x.
+    /// The position of the image's first pixel along y, x, in pixels.
     pub(super) offset: [i64; 2],
     /// The line in the table, counted from 1.
     pub(super) line: u64,
@@ -53,8 +53,8 @@ fn is_header(start: &[u8]) -> bool {
     has("z") && has("location")
 }
 
-/// Whether the file at `path` is a table of sections. False for pipes, and if the file cannot be
-/// read: that error is reported when the file is opened.
+/// Whether the file at `path` is a table of sections. False for pipes, and for a file that cannot
+/// be read; the error is reported when the file is opened.
 pub(in crate::volume) fn is_table(path: &Path) -> bool {
     !files::is_pipe(path)
         && document::read_start(path, HEAD_BYTES).is_ok_and(|start| is_header(&start))
@@ -166,8 +166,9 @@ fn comments(path: &Path, text: &str) -> Result<SectionTable, Error> {
     Ok(list)
 }
 
-/// Parses three lengths, such as `40,8,8 nm`, or two, such as `8,8 nm`, which get NaN before them.
-/// The result is in micrometres; so is the text if it has no unit.
+/// Parses lengths along z, y, x, such as `40,8,8 nm`, or along y, x, such as `8,8 nm`; the length
+/// along z is then NaN. The result is in micrometres, which is also the unit of a text without a
+/// unit.
 fn lengths(text: &str) -> Option<Point> {
     let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.')? + 1;
     let (numbers, unit) = (&text[..end], text[end..].trim());

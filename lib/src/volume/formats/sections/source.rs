@@ -16,7 +16,7 @@ use crate::volume::source::{ArrayLayout, Scratch, Source};
 use crate::volume::{ByteOrder, Error, Voxel};
 use crate::with_element;
 
-/// The number of sections that are kept open: files and metadata, not pixels.
+/// The maximum number of sections whose files and metadata are kept open. Pixels are not kept.
 const MAX_OPEN: usize = 16;
 
 /// A stack of sections, dimensions z, y, x or z, c, y, x.
@@ -25,14 +25,15 @@ pub(super) struct Sections {
     layout: ArrayLayout,
     /// The position of the first voxel of the stack in the table's coordinates z, y, x.
     first: [i64; 3],
-    /// In order of z.
+    /// The sections, in order of z.
     sections: Vec<Section>,
-    /// Everything that determines the voxels, besides the content of the files.
+    /// A text for the fingerprint with everything that determines the voxels, except the content of
+    /// the files.
     form: String,
     codecs: Vec<String>,
-    /// Bytes that are needed to read one block, besides the block.
+    /// Bytes of memory that are needed to read one block, besides the block itself.
     working: u64,
-    /// Open sections by number, the last used one last.
+    /// The open sections, each with its index in `sections`; the most recently used is last.
     open: Mutex<Vec<(usize, Arc<MaskedSection>)>>,
 }
 
@@ -120,8 +121,8 @@ impl Sections {
         Some(SectionPart { extent, at, part: Box3::new(low, high) })
     }
 
-    /// Reads a part of a section into `data`, little endian, padded with the fill value to the
-    /// block (clipped to the plane).
+    /// Reads the part `piece` of a section into `data`, little endian, and pads it with the fill
+    /// value to the size of the block (clipped to the plane).
     fn read<T: Voxel>(
         &self,
         pair: &MaskedSection,
@@ -157,7 +158,7 @@ impl Sections {
         Ok(())
     }
 
-    /// Bytes of all images and masks on disk; `None` if some are in a bucket.
+    /// Bytes of all images and masks on disk; `None` if one is in a bucket or cannot be read.
     fn stored_bytes(&self) -> Option<u64> {
         let paths = self.sections.iter().flat_map(|s| std::iter::once(&s.image).chain(&s.mask));
         let mut sum = 0;

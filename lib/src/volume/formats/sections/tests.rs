@@ -1,4 +1,4 @@
-//! Stacks of sections against a slow reference, and tests of damaged tables.
+//! Compares stacks of sections with a slow reference, and tests damaged tables.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ fn value(z: i64, y: usize, x: usize) -> u8 {
     ((z.rem_euclid(97) as usize * 31 + y * 7 + x * 3) % 250 + 1) as u8
 }
 
-/// Writes a section as PNG, TIFF or Zarr, by the ending of its name.
+/// Writes a section as PNG, TIFF or Zarr, according to the file extension.
 fn write(path: &Path, z: i64, [height, width]: [usize; 2]) {
     let pixels: Vec<u8> = (0..height * width).map(|i| value(z, i / width, i % width)).collect();
     write_pixels(path, [height, width], &pixels);
@@ -165,7 +165,7 @@ fn the_spacing_is_that_of_the_flag_or_the_table_and_z_is_never_guessed() {
     let spacing = Some([2.0, 0.5, 0.25]);
     let volume = Volume::open(&table, &Select { spacing, ..Select::default() }).unwrap();
     assert_eq!(volume.grid().origin, [10.0, 0.0, 0.0]);
-    // one section is a plane, whose pixel size is that of its file
+    // a stack of one section is a plane, whose pixel size is read from the file of the section
     let folder = tempfile::tempdir().unwrap();
     let table = stack(folder.path(), "", &sections[1..]);
     let volume = Volume::open(&table, &Select::default()).unwrap();

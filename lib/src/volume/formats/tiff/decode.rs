@@ -171,7 +171,7 @@ fn jpeg(form: &PageForm, raw: &[u8], rows: u64, out: &mut Vec<u8>) -> Result<(),
     let space = match (samples, form.is_ycbcr()) {
         (1, _) => ColorSpace::Luma,
         (_, true) => ColorSpace::RGB,
-        // no colour conversion: the samples as stored
+        // requesting YCbCr avoids a colour conversion: samples are returned as they are stored
         (_, false) => ColorSpace::YCbCr,
     };
     // check the header first, as its size is untrusted

@@ -183,7 +183,7 @@ fn unnamed(shape: &[u64], page: [u64; 3]) -> Result<(Vec<(char, u64)>, Option<St
     let endings: [&[u64]; 3] =
         [&[height, width, samples], &[samples, height, width], &[height, width]];
     let ending = endings.iter().find(|ending| {
-        // the endings with samples are tried only if a pixel has several
+        // the endings with samples are tried only if a pixel has several samples
         shape.ends_with(ending) && (ending.len() == 2 || samples > 1)
     });
     let Some(ending) = ending else {

@@ -21,7 +21,8 @@ pub(super) enum TiffError {
 }
 
 impl TiffError {
-    /// The error for the file at `path`, which is at `location` or part of what is there.
+    /// The error for the file at `path`. Messages name `path`, too, if `location` is not this file
+    /// but, for example, a stack of files.
     pub(super) fn at(self, location: &str, path: &Path) -> Error {
         match self {
             Self::Io(source) => Error::io("read", path, source),
@@ -49,7 +50,7 @@ impl From<String> for TiffError {
 pub(super) struct BufferedFile {
     pub(super) path: PathBuf,
     pub(super) length: u64,
-    /// The open file; `None` in a bucket or on a web server, of which ranges are requested.
+    /// The open file; `None` in a bucket or on a web server, where each read is a range request.
     file: Option<File>,
     window: Vec<u8>,
     start: u64,
@@ -57,7 +58,7 @@ pub(super) struct BufferedFile {
 
 /// The minimum number of bytes per read call.
 const WINDOW: u64 = 4096;
-/// The same where each call is a request.
+/// The minimum number of bytes per range request, for files in a bucket or on a web server.
 const REMOTE_WINDOW: u64 = 256 << 10;
 
 impl BufferedFile {
@@ -72,10 +73,10 @@ impl BufferedFile {
         Ok(Self { path: path.to_owned(), length, file, window: Vec::new(), start: 0 })
     }
 
-    /// Fills the buffer with the bytes from `at` on.
+    /// Fills `buffer` with the bytes of the file from offset `at` on.
     ///
     /// # Errors
-    /// [`io::ErrorKind::UnexpectedEof`] if the file has fewer.
+    /// [`io::ErrorKind::UnexpectedEof`] if the file ends before `buffer` is full.
     pub(super) fn read_exact_at(&self, buffer: &mut Vec<u8>, at: u64) -> io::Result<()> {
         if let Some(file) = &self.file {
             return file.read_exact_at(buffer, at);

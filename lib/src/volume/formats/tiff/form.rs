@@ -59,9 +59,10 @@ impl Compression {
             // a block of 128 KiB takes four bytes
             Self::Zstd => 1 << 15,
             Self::Lzma => 1 << 14,
-            // 64 samples for two codes of one bit each; progressive JPEG has runs of blocks
+            // a block of 64 samples takes two codes of one bit each; progressive JPEG also has
+            // codes for runs of blocks
             Self::Jpeg => 1 << 12,
-            // a row may take one bit: bounded by the row width, which has 16 bits
+            // a row can take a single bit, so that the bound is the row width, a 16-bit number
             Self::Fax4 => 1 << 16,
         }
     }
@@ -296,7 +297,7 @@ impl PageForm {
         [0, 1].map(|a| self.size[a].div_ceil(self.chunk[a]))
     }
 
-    /// The number of rows within the page of the strips or tiles in row `y` of the grid.
+    /// The number of rows that the strips or tiles in row `y` of their grid have within the page.
     pub(super) fn rows(&self, y: u64) -> u64 {
         self.chunk[0].min(self.size[0] - y * self.chunk[0])
     }

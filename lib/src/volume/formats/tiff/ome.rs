@@ -31,7 +31,7 @@ pub(super) struct OmeImage {
     pub(super) sizes: [u64; 3],
     /// The indices into [`OmeImage::sizes`] in the order of the pages, fastest first.
     pub(super) order: Vec<usize>,
-    /// Samples per pixel in the pages of each channel, as far as stated.
+    /// The samples per pixel in the pages of each `Channel` element; 1 if not stated.
     pub(super) samples: Vec<u64>,
     /// Spacing along z, y, x in micrometres, as far as stated.
     pub(super) spacing: [Option<f64>; 3],
@@ -41,10 +41,10 @@ pub(super) struct OmeImage {
 /// The content of OME-XML.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Ome {
-    /// The UUID of the file that contains it.
+    /// The UUID of the file that contains this OME-XML.
     pub(super) uuid: String,
     pub(super) images: Vec<OmeImage>,
-    /// The file that holds the metadata, if this one only refers to it (`BinaryOnly`).
+    /// The file that holds the metadata, if this OME-XML only refers to that file (`BinaryOnly`).
     pub(super) elsewhere: Option<String>,
 }
 

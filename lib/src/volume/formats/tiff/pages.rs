@@ -19,7 +19,7 @@ pub(super) struct Page {
 /// The pages of a file, and the metadata of its first page.
 pub(super) struct Pages {
     pub(super) order: ByteOrder,
-    /// The pages, or why a page cannot be read.
+    /// Each page, or a message about why it cannot be read.
     pub(super) pages: Vec<Result<Page, String>>,
     /// The numbers of the pages that are reduced copies or masks of others.
     pub(super) copies: Vec<usize>,
@@ -76,7 +76,7 @@ impl Pages {
         Ok((found, input))
     }
 
-    /// Reads from the first page what applies to the whole file.
+    /// Reads the metadata that the first page holds for the whole file, and refuses [`DIALECTS`].
     fn begin(&mut self, input: &mut BufferedFile, directory: &Directory) -> Result<(), TiffError> {
         for (tag, name) in DIALECTS {
             if let Some(field) = directory.field(tag)

@@ -83,7 +83,8 @@ fn beyond(page: u64, pages: u64) -> String {
 /// Sets the file and page in `places` for each plane of a `TiffData` block.
 ///
 /// * `pages`: the number of pages of the file
-/// * `sizes`: the number of planes along z, c, t, with the `samples` of a page as one channel
+/// * `sizes`: the number of planes along z, c, t; the `samples` channels in one page count as one
+///   plane
 fn enter(
     places: &mut [Option<(u32, u32)>],
     file: u32,

@@ -64,7 +64,7 @@ fn opened(location: &str, series: Series) -> Opened {
     (Box::new(file), names, calibration)
 }
 
-/// What `inspect` shows about the format.
+/// The facts about the format that `inspect` shows.
 fn facts(pages: &[(u32, Page)], files: usize) -> Map<String, Value> {
     let mut codecs: Vec<&str> = Vec::new();
     for (_, page) in pages {
@@ -90,7 +90,7 @@ fn facts(pages: &[(u32, Page)], files: usize) -> Map<String, Value> {
 }
 
 /// Pages of one file or of several. If all have the same strips or tiles, a block is a strip or
-/// tile of a page, otherwise a whole page.
+/// tile of a page; otherwise a block is a whole page.
 struct PageStack {
     location: String,
     layout: ArrayLayout,

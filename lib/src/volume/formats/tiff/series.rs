@@ -25,7 +25,7 @@ pub(super) struct Series {
     /// The byte offset of the first plane, if further planes follow it without directories of their
     /// own.
     pub(super) contiguous: Option<u64>,
-    /// The `ID` of the selected image, if the file holds several.
+    /// The `ID` of the selected image, if the file holds several images.
     pub(super) image: Option<String>,
 }
 
@@ -373,8 +373,9 @@ pub(super) fn of_files(location: &str, paths: Vec<PathBuf>) -> Result<Series, Er
     })
 }
 
-/// Why a description is not of one stack along z, for messages: its first other dimension of more
-/// than one element, or the number of its images. `None` if it is one stack.
+/// The reason, as text for messages, why a description is not of a single stack along z: the first
+/// other dimension with more than one element, or the number of images. `None` if the description
+/// is of a single stack.
 fn several(known: &ParsedDescription) -> Option<String> {
     match known {
         ParsedDescription::Stack(description) => description
@@ -393,7 +394,7 @@ fn several(known: &ParsedDescription) -> Option<String> {
     }
 }
 
-/// Refuses a file of a pattern if its pages are not all planes along z.
+/// Refuses a file that a pattern matches if its pages are not all planes along z.
 fn check_member(file: &ListedFile, count: usize) -> Result<(), TiffError> {
     let known = file.parse_description()?;
     let more = match &known {

@@ -1,6 +1,6 @@
 //! Uncompressed TIFF whose layout is fixed before any voxel is known: first all directories, then
-//! the planes one after another, which ImageJ can read as a contiguous stack. `BigTIFF` where
-//! 32-bit offsets are too small.
+//! the planes one after another, which ImageJ can read as a contiguous stack. `BigTIFF` is used
+//! where 32-bit offsets are too small.
 
 use crate::geom::Grid;
 use crate::volume::Dtype;

@@ -125,7 +125,8 @@ fn turn(bytes: &[u8], stored: &[u64], order: &[usize], size: usize, out: &mut Ve
     });
 }
 
-/// Calls `row` with the first index and the length of every row along the last dimension.
+/// Calls `row` for every row along the last dimension, with the index of its first element and its
+/// number of elements.
 pub(super) fn each_row(shape: &[u64], mut row: impl FnMut(&[u64], usize)) {
     let Some((last, rest)) = shape.split_last() else { return };
     if shape.contains(&0) {

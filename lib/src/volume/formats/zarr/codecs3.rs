@@ -11,8 +11,8 @@ use crate::volume::{ByteOrder, Dtype, shorten};
 /// The maximum nesting of shards.
 const LAYERS: usize = 8;
 
-/// The codec chain for chunks of this shape and type. Codecs that are ignored, because they are
-/// marked as not having to be understood, are added to `notes`.
+/// The codec chain for chunks of this shape and type. Unknown codecs that the metadata allow
+/// readers to ignore are added to `notes`.
 ///
 /// # Errors
 /// A message about what is missing, invalid or not supported.
@@ -85,7 +85,8 @@ fn of_layer(
     Ok(Chain { order, body, steps: filters })
 }
 
-/// Composes a transposition with those before it: the array dimension of each stored dimension.
+/// Composes a transposition with those before it. Returns the array dimension of each stored
+/// dimension.
 fn transpose(config: &Value, before: Option<&[usize]>, rank: usize) -> Result<Vec<usize>, String> {
     let listed = config.get("order");
     let order: Option<Vec<usize>> = match listed.and_then(Value::as_str) {

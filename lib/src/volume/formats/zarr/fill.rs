@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::volume::{ByteOrder, Dtype, Voxel, shorten};
 
-/// The fill value as one stored element in this byte order.
+/// The fill value as one stored element in the byte order `order`.
 ///
 /// Version 3 allows numbers, `true` and `false`, `"NaN"`, `"Infinity"`, `"-Infinity"`, and the bits
 /// of a float as `"0x7fc00000"`. Version 2 also allows `null` (undefined), which is read as 0.
@@ -38,7 +38,7 @@ pub(super) fn fill(
     Ok(bytes)
 }
 
-/// The fill value of a string, little endian.
+/// The fill value that a string denotes, little endian.
 fn of_text(text: &str, dtype: Dtype) -> Option<Vec<u8>> {
     if let Some(digits) = text.strip_prefix("0x") {
         // `from_str_radix` would accept a sign

@@ -1,6 +1,7 @@
 //! The metadata of an array: `.zarray` (Zarr v2) and `zarr.json` (v3, core 3.1).
 //!
-//! Features that are not supported are refused by name. Those that may be ignored lead to a note.
+//! Unsupported features are refused by name. Those with `"must_understand": false`, which readers
+//! are allowed to ignore, lead to a note instead.
 
 use serde_json::{Map, Value};
 
@@ -26,7 +27,7 @@ pub(super) struct Header {
     pub(super) keys: Keys,
     /// The codec chain of chunks.
     pub(super) chain: Chain,
-    /// What was ignored, as the metadata allow.
+    /// Notes about features that are ignored, as the metadata allow.
     pub(super) notes: Vec<String>,
 }
 
@@ -34,7 +35,7 @@ impl Header {
     /// Reads the metadata of the array `node`.
     ///
     /// # Errors
-    /// [`Error::Format`]: what is missing, invalid or not supported.
+    /// [`Error::Format`] if the metadata are incomplete or invalid, or need an unsupported feature.
     pub(super) fn read(location: &str, node: &Node) -> Result<Self, Error> {
         let bad = |message: String| Error::format(location, message);
         let metadata = &node.metadata;
@@ -89,7 +90,7 @@ fn no_sizes(name: &str) -> String {
     format!("has no list of sizes '{name}' in its metadata")
 }
 
-/// A list of sizes.
+/// The sizes in a JSON array; `None` if it is absent or contains anything else.
 pub(super) fn sizes(value: Option<&Value>) -> Option<Vec<u64>> {
     value?.as_array()?.iter().map(Value::as_u64).collect()
 }
@@ -119,13 +120,14 @@ fn grid(grid: Option<&Value>) -> Result<Vec<u64>, String> {
     sizes(shape).ok_or_else(|| no_sizes("chunk_shape"))
 }
 
-/// Whether an extension is marked as one that may be ignored.
+/// Whether the metadata allow readers to ignore an extension (`must_understand` is false).
 pub(super) fn may_be_ignored(extension: &Value) -> bool {
     extension.get("must_understand") == Some(&Value::Bool(false))
 }
 
-/// Checks for unknown members of version 3 metadata and for storage transformers, none of which is
-/// specified: they are refused, or noted if they may be ignored.
+/// Refuses unknown members of version 3 metadata, and all storage transformers, because no storage
+/// transformer is specified. A member or transformer that [`may_be_ignored`] is listed in `notes`
+/// instead.
 fn extensions(metadata: &Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String> {
     const KNOWN_KEYS: [&str; 11] = [
         "zarr_format",

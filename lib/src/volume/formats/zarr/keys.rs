@@ -18,11 +18,11 @@ pub(super) struct Keys {
 /// The result of a search for chunks in an array's folder.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ChunkKeys {
-    /// It has at least one chunk under the expected name.
+    /// The folder has at least one chunk under an expected name.
     Chunk,
-    /// It has no chunk under an expected name, but this file that looks like one.
+    /// The folder has no chunk under an expected name, but has this file, which looks like a chunk.
     Other(String),
-    /// It has no chunks.
+    /// The folder has no chunks.
     Nothing,
 }
 

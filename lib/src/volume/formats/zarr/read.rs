@@ -26,7 +26,7 @@ pub(in crate::volume) struct ZarrSource {
     watch: Arc<Watch>,
 }
 
-/// The access to chunks.
+/// How chunks are stored, and so which parts of them can be read individually.
 enum Storage {
     /// Uncompressed: any byte range of a file can be read individually.
     Raw(ByteOrder),
@@ -73,8 +73,8 @@ impl ZarrSource {
     }
 
     /// Reads bytes of a chunk or shard into `buffer`. Returns the length of the file, as
-    /// [`store::read`] does; if the file does not exist, checks that the array is still there and
-    /// returns `None`.
+    /// [`store::read`] does; if the file does not exist, checks that the array still exists and is
+    /// unchanged, and returns `None`.
     fn bytes(
         &self,
         path: &Path,
@@ -100,8 +100,8 @@ impl ZarrSource {
         Block::whole(&self.layout.block, self.header.chain.byte_order())
     }
 
-    /// Reads the range from the first to the last wanted element, which omits most of a chunk that
-    /// only the halo of a box intersects.
+    /// Reads only the bytes from the first to the last wanted element. If only the halo of a box
+    /// intersects a chunk, most of the chunk is therefore not read.
     fn load_raw(
         &self,
         order: ByteOrder,
@@ -148,7 +148,8 @@ impl ZarrSource {
         index: &[u64],
         scratch: &mut Scratch,
     ) -> Result<Option<Block>, Error> {
-        // the first element of the wanted block, from which each layer's index is computed
+        // the position in the array of the block's first element; divided by the shape of a shard,
+        // it gives the index of the shard
         let first: Vec<u64> = index.iter().zip(&self.layout.block).map(|(i, n)| i * n).collect();
         let within = |shape: &[u64]| -> Vec<u64> {
             first.iter().zip(shape).map(|(first, n)| first / n).collect()
@@ -157,7 +158,8 @@ impl ZarrSource {
         let damaged = |message: String| self.damaged(index, &shard_file, message);
         let path = self.path(&shard_file);
         let size = self.header.dtype.size();
-        // the part of the file that holds the shard of the current layer; the whole file at first
+        // offset and length in the file of the current layer's shard; `None` for the outermost
+        // shard, which is the whole file
         let mut part = None;
         for (depth, (shape, shard)) in
             header::layers(&self.header.chunk, &self.header.chain).into_iter().enumerate()
@@ -193,9 +195,10 @@ impl ZarrSource {
         Ok(Some(self.block()))
     }
 
-    /// Reads the index of a shard, which is a whole file or a part of one (start and length), into
-    /// `scratch.file`, in one request. Returns the length of the shard, `None` if it is not stored;
-    /// `scratch.file` is empty if the shard is shorter than its index.
+    /// Reads the index of a shard into `scratch.file`, in one request. `part` is the offset and
+    /// length of the shard within the file, or `None` if the shard is the whole file. Returns the
+    /// length of the shard in bytes, or `None` if the file does not exist. `scratch.file` is empty
+    /// if the shard is shorter than its index.
     fn index_bytes(
         &self,
         path: &Path,
@@ -293,14 +296,14 @@ impl Source for ZarrSource {
     }
 }
 
-/// A codec's name, with the compressor of blosc.
+/// The name of a codec; for blosc, followed by the name of its compressor.
 fn codec_name(codec: &Value, key: &str) -> Option<String> {
     let name = codec.get(key).and_then(Value::as_str).or(codec.as_str())?;
     let inner = codec.get("configuration").unwrap_or(codec).get("cname").and_then(Value::as_str);
     Some(inner.map_or(name.to_owned(), |inner| format!("{name}:{inner}")))
 }
 
-/// The names of a v3 codec chain; the codecs of inner chunks follow the sharding codec.
+/// The names of the codecs in a v3 chain; those of inner chunks follow the sharding codec.
 fn codec_names(codecs: Option<&Value>) -> Vec<String> {
     let mut names = Vec::new();
     for codec in codecs.and_then(Value::as_array).into_iter().flatten() {

@@ -166,13 +166,13 @@ pub(super) struct Indices {
 #[derive(Debug, Default)]
 struct IndexCache {
     indices: HashMap<Vec<u64>, Arc<Index>>,
-    /// The number of cached entries, plus 8 for each index.
+    /// The number of cached entries, plus 8 for each index to account for its overhead.
     entries: usize,
 }
 
 impl Indices {
-    /// The index of a shard; calls `read` if it is not cached. `None`, which is not cached, if the
-    /// shard is not stored.
+    /// Returns the index of a shard, and calls `read` if the index is not cached. The result is
+    /// `None` if the shard is not stored; `None` is not cached.
     pub(super) fn get<E>(
         &self,
         key: Vec<u64>,

@@ -38,9 +38,9 @@ impl ZarrSink {
         self.array.storage().path(&self.array.chunk_key(index))
     }
 
-    /// Stores one complete chunk (shard), elements in C order and native byte order. Returns
-    /// whether it is stored: a chunk that has only the fill value is not, and its existing file is
-    /// deleted.
+    /// Stores one complete chunk (shard), given as elements in C order and native byte order.
+    /// Returns whether the chunk is stored: for a chunk that has only the fill value, no file is
+    /// written, and an existing file is deleted.
     pub(in crate::volume) fn store(&self, index: &[u64], bytes: &[u8]) -> Result<bool, Error> {
         let path = self.file(index);
         let failed = |source| Error::io("write", &path, source);
