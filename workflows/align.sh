@@ -151,7 +151,7 @@ if [ -e "$config" ] && has_begun > /dev/null; then
     stale=$(awk -f "$here/stale.awk" "$config" - <<< "$wanted")
     case $stale:$overwrite in
         :* | [!v]*:1) ;;
-        volumes:*) complain "$out was begun with other volumes ($config); give those, or name another OUT" ;;
+        volumes:*) complain "$out was begun with other volumes or another --data ($config); give those, or name another OUT" ;;
         *)
             complain "$out was begun with other parameters ($config); give those, name another OUT, or add --overwrite, \
 which does the steps from $stale on again"

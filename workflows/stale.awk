@@ -1,9 +1,9 @@
 # Prints the first step of align.sh whose parameters differ: awk -f stale.awk OLD NEW
 #
-# OLD and NEW are versions of params.yaml, which align.sh writes: the parameters, and the volumes
-# and --until as comments. A mapping under the name of a program, in YAML's block style, belongs to
+# OLD and NEW are versions of params.yaml, which align.sh writes: the parameters, and the volumes,
+# --data and --until as comments. A mapping under the name of a program, in YAML's block style, belongs to
 # that program; all other keys can affect every program. Prints nothing if no step differs, and
-# "volumes" if the volumes differ.
+# "volumes" if the volumes or --data differ.
 
 BEGIN {
     count = split("pick-level extract-spots ransac local-affine deform apply-transform downsample invmap report", steps, " ")
@@ -12,7 +12,7 @@ BEGIN {
 
 FNR == 1 { file++; section = "all" }
 
-/^# (fixed|moving|onto): / { said[file, "volumes"] = said[file, "volumes"] $0 "\n"; next }
+/^# (fixed|moving|onto|data): / { said[file, "volumes"] = said[file, "volumes"] $0 "\n"; next }
 /^# until: / { said[file, "apply-transform"] = said[file, "apply-transform"] $0 "\n"; next }
 
 {

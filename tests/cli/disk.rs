@@ -62,9 +62,11 @@ impl Disk {
             .unwrap()
     }
 
-    /// The number of calls of the last run that changed the disk.
-    fn calls(&self) -> usize {
-        std::fs::read_to_string(self.scene.at("shadow/calls")).unwrap().parse().unwrap()
+    /// The number of calls of the last run that changed the disk (`calls`), or that `DISK_FAIL`
+    /// named (`failing`).
+    fn count(&self, calls: &str) -> usize {
+        let count = std::fs::read_to_string(self.scene.at(&format!("shadow/{calls}")));
+        count.unwrap().parse().unwrap()
     }
 
     /// Simulates the power cut: leaves only what was synced, and all that was written to ledgers
@@ -149,7 +151,7 @@ fn wrong_after_cuts(name: &str, output: &str, arguments: &[String], more: &[&str
     let whole = disk.run(name, &onto(arguments, more, &out), &[]);
     assert!(whole.status.success(), "{}", String::from_utf8_lossy(&whole.stderr));
     assert!(result(&calm) == result(&out), "{name} is not the same without a cut");
-    let calls = disk.calls();
+    let calls = disk.count("calls");
     assert!(calls > 30, "{name}: only {calls} calls");
     let (mut wrong, mut cuts) = (0, 0);
     for moment in 1..=10 {
@@ -321,4 +323,88 @@ fn the_last_bytes_of_a_compressed_file_count_too() {
             assert!(!Path::new(&out).exists());
         }
     }
+}
+
+/// Transforms and volumes in all formats that are written here: the name of the file on the disk,
+/// the volume or transform of which it is made, and the value of `--to`.
+const READABLE: [(&str, &str, &str); 17] = [
+    ("v.zarr", "fixed.zarr", "zarr3"),
+    ("2.zarr", "fixed.zarr", "zarr2"),
+    ("v.n5", "fixed.zarr", "n5"),
+    ("v.tif", "fixed.zarr", "tiff"),
+    ("v.npy", "fixed.zarr", "npy"),
+    ("t.json", "global.json", "json"),
+    ("t.tfm", "global.json", "itk"),
+    ("ants.mat", "global.json", "ants"),
+    ("greedy.mat", "global.json", "greedy"),
+    ("elastix.txt", "global.json", "elastix"),
+    ("matrix.txt", "global.json", "bigstream-zyx"),
+    ("b.csv", "global.json", "bigwarp"),
+    ("f.zarr", "global.json", "field"),
+    ("f.nii", "global.json", "nifti"),
+    ("f.nii.gz", "global.json", "nifti"),
+    ("f.nrrd", "global.json", "nrrd"),
+    ("ngff.zarr", "global.json", "ngff"),
+];
+
+#[test]
+fn a_read_that_fails_is_exit_75_and_is_not_taken_for_another_format() {
+    let pair = PhantomPair::get();
+    let fixed = pair.at("fixed.zarr");
+    let mut failed = 0;
+    for (name, source, to) in READABLE {
+        let disk = Disk::new();
+        let (input, is_volume) = (disk.at(name), source == "fixed.zarr");
+        let onto = ["--onto", &fixed].map(str::to_owned);
+        let more = if is_volume { &[] } else { &onto[..] };
+        let copy = |from: &str, to: &str, output: &str| -> Vec<String> {
+            let line = [from, "--to", to, "-o", output, "--overwrite"].map(str::to_owned);
+            line.into_iter().chain(more.iter().cloned()).collect()
+        };
+        let make = copy(&pair.at(source), to, &input);
+        program("transcode").args(make).arg("-q").assert().success();
+        let output = disk.scene.at(if is_volume { "out.npy" } else { "out.zarr" });
+        let mut line = copy(&input, if is_volume { "npy" } else { "field" }, &output);
+        if name == "v.npy" {
+            line.extend(["--spacing", "1,1,1"].map(str::to_owned));
+        }
+        assert!(disk.run("transcode", &line, &[]).status.success(), "{name}");
+        let calm = result(&output);
+        failed += read_faults(&disk, "transcode", &line, &output, &calm);
+        if to == "field" {
+            let text = [&fixed, "--onto", &fixed, "-t", &input, "--overwrite", "-o", &output];
+            let line = text.map(str::to_owned);
+            assert!(disk.run("apply-transform", &line, &[]).status.success());
+            failed += read_faults(&disk, "apply-transform", &line, &output, &result(&output));
+        }
+    }
+    assert!(failed > 2 * READABLE.len(), "{failed}");
+}
+
+/// Runs a command line with one failing read of the disk after the other, and returns how often it
+/// failed. It must fail with exit 75, or give the output `calm`.
+fn read_faults(
+    disk: &Disk,
+    name: &str,
+    line: &[String],
+    output: &str,
+    calm: &BTreeMap<String, Vec<u8>>,
+) -> usize {
+    let mut failed = 0;
+    for call in ["read", "open"] {
+        for at in (1..8).chain([11, 17, 31]) {
+            let number = at.to_string();
+            let run = disk.run(name, line, &[("DISK_FAIL", call), ("DISK_AT", &number)]);
+            if disk.count("failing") < at {
+                break;
+            }
+            let code = run.status.code();
+            let message = String::from_utf8_lossy(&run.stderr);
+            let what = format!("{name} {line:?}, {call} {at}: {code:?} {message}");
+            assert!(matches!(code, Some(0 | 75)), "{what}");
+            assert!(code == Some(75) || *calm == result(output), "{what}");
+            failed += usize::from(code == Some(75));
+        }
+    }
+    failed
 }

@@ -56,6 +56,7 @@ fn numbers_that_no_volume_has_are_refused_by_name() {
                 "--stiffness=-1",
                 "--match-threshold=NaN",
                 "--overlap=-1",
+                "--overlap=0.6",
                 "--radius=1..1e9",
                 "--min-matches=-1",
             ],

@@ -3,8 +3,9 @@
  * DISK_DIR     the folder on the simulated disk; other files are not affected
  * DISK_SHADOW  a folder that receives what was synced: f<id>, the content of a file when it was
  *              last synced; d<id>, the entries of a folder at that time ("f 7 name" or
- *              "d 8 name"). DISK_DIR itself is d1. At the end it gets the file `calls`: the number
- *              of calls that changed something.
+ *              "d 8 name"). DISK_DIR itself is d1. At the end it gets two files: `calls`, the
+ *              number of calls that changed something; `failing`, the number of calls that
+ *              DISK_FAIL names
  * DISK_CUT     the number of the call, among those that change something, at which the process
  *              ends with code 99, as in a power cut
  * DISK_FAIL    the call that fails with ENOSPC: "write", "behind" (the data are lost, which only
@@ -62,11 +63,14 @@ __attribute__((constructor)) static void start(void) {
 }
 
 __attribute__((destructor)) static void end(void) {
-  char name[4096];
-  if (!shadow) return;
-  snprintf(name, sizeof name, "%s/calls", shadow);
-  FILE *out = fopen(name, "w");
-  if (out) { fprintf(out, "%ld", calls); fclose(out); }
+  const char *names[] = {"calls", "failing"};
+  long counts[] = {calls, failures};
+  for (int i = 0; shadow && i < 2; i++) {
+    char name[4096];
+    snprintf(name, sizeof name, "%s/%s", shadow, names[i]);
+    FILE *out = fopen(name, "w");
+    if (out) { fprintf(out, "%ld", counts[i]); fclose(out); }
+  }
 }
 
 static int is_under(const char *path) { return watched && path && !strncmp(path, watched, strlen(watched)); }

@@ -104,6 +104,8 @@ the_script_does_again_what_other_parameters_change() {
     { cat params.yaml; echo 'verbose: 1'; } > more.yaml
     "${again[@]}" more.yaml 2> heard
     fails grep -q . heard
+    fails "${again[@]}" params.yaml --data elsewhere 2> refusal
+    grep -q "another --data" refusal
     { cat params.yaml; echo 'ransac: {min-inliers: 7}'; } > other.yaml
     fails "${again[@]}" other.yaml 2> refusal
     grep -q "the steps from ransac on again" refusal
@@ -111,12 +113,10 @@ the_script_does_again_what_other_parameters_change() {
     "${again[@]}" other.yaml --overwrite 2> heard
     fails grep -q "align.sh: extract-spots" heard
     [ ! changed-sh/spots/moving.csv -nt before ]
-    [ changed-sh/transforms/global.json -nt before ]
-    [ changed-sh/report.html -nt before ]
+    for made in transforms/global.json report.html; do [ changed-sh/$made -nt before ]; done
     # --until is a parameter: the transform of this stage is applied at full resolution
     "$root/workflows/align.sh" near/fixed.zarr near/moving.zarr changed-sh --until local --params other.yaml --overwrite
-    [ -e changed-sh/global.zarr ]
-    [ -e changed-sh/transforms/local.zarr ]
+    for made in global.zarr transforms/local.zarr; do [ -e changed-sh/$made ]; done
     "$root/workflows/align.sh" near/fixed.zarr near/moving.zarr unchanged-sh --until local --params other.yaml
     python "$here/compare.py" unchanged-sh changed-sh
 }

@@ -288,10 +288,12 @@ fn is_passing_io(error: &io::Error) -> bool {
             | Kind::NetworkDown
     );
     // error numbers of POSIX and Linux for which std has no `ErrorKind`
-    let by_number = matches!(
-        error.raw_os_error(),
-        Some(libc::EIO | libc::EREMOTEIO | libc::ENOLCK | libc::ENFILE | libc::ENOTCONN)
-    );
+    let by_number = match error.raw_os_error() {
+        Some(libc::EIO | libc::ENOLCK | libc::ENFILE | libc::ENOTCONN) => true,
+        #[cfg(target_os = "linux")]
+        Some(libc::EREMOTEIO) => true,
+        _ => false,
+    };
     let inner = error.get_ref().is_some_and(|inner| is_passing(inner));
     by_kind || by_number || inner
 }

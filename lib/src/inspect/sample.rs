@@ -28,7 +28,7 @@ pub(super) struct Sample {
 /// The memory that [`sample`] needs.
 pub(super) fn memory(volume: &Volume) -> Cost {
     let tile: usize = tile_shape(volume.chunk(), volume.grid().shape).iter().product();
-    let counted = matches!(volume.dtype(), Dtype::U8 | Dtype::U16 | Dtype::I16);
+    let counted = matches!(volume.dtype(), Dtype::U8 | Dtype::I8 | Dtype::U16 | Dtype::I16);
     let numbers = if counted {
         Cost::of::<(u64, f64, u64)>("counts", 1 << 16)
     } else {

@@ -66,7 +66,7 @@ pub enum Error {
     Transform(#[from] crate::transform::Error),
     /// A displacement field could not be read.
     #[error("the displacement field cannot be read: {0}")]
-    Field(SourceError),
+    Field(#[source] SourceError),
     /// The operating system reported an error.
     #[error("cannot {action} {path}: {source}")]
     Io {

@@ -24,7 +24,7 @@ pub struct Flags {
     pub match_threshold: f64,
     /// How strongly neighbouring blocks are made to agree: the face between two weighs like this
     /// many matches
-    #[arg(long, value_name = "N", default_value_t = 0.3)]
+    #[arg(long, value_name = "N", default_value_t = super::DEFAULT_STIFFNESS)]
     pub stiffness: f64,
     /// Minimum number of inliers for a block to count as `fitted`, and of matches in the whole
     /// volume

@@ -23,7 +23,7 @@ pub(super) fn check(pair: &VolumePair, options: &Options) -> Result<(), Error> {
     for (flag, value, [least, most]) in [
         ("--match-threshold", options.match_threshold, [-1.0, 1.0]),
         ("--stiffness", options.stiffness, [0.0, MAX_STIFFNESS]),
-        ("--overlap", options.overlap, [0.0, 1.0]),
+        ("--overlap", options.overlap, [0.0, 0.5]),
     ] {
         if !(least..=most).contains(&value) {
             return refuse(format!("{flag} {value} is out of range; wanted {least} to {most}"));

@@ -40,6 +40,8 @@ use solve::Penalty;
 /// The weight of the penalty on the displacement of a block from the initial map, in matches. It is
 /// so small that the penalty matters only where nothing else determines the block.
 const ANCHOR_WEIGHT: f64 = 1e-3;
+/// The default stiffness of a face between two blocks, in matches.
+const DEFAULT_STIFFNESS: f64 = 0.3;
 /// The expected error of a shift, in voxels, which is the scale of outlier rejection.
 const SHIFT_ERROR: f64 = 0.3;
 /// The default for half the side of a context, voxels.
@@ -142,7 +144,7 @@ impl Options {
             context_radius: None,
             max_distance: 6.0 * grid.mean_spacing(),
             match_threshold: 0.7,
-            stiffness: 0.3,
+            stiffness: DEFAULT_STIFFNESS,
             min_matches: 12,
             overlap: 0.5,
         }
@@ -195,7 +197,7 @@ pub fn align(
     let layout = LocalAffines {
         domain: grid,
         block,
-        overlap: block.map(|n| n as f64 * options.overlap.clamp(0.0, 0.5)),
+        overlap: block.map(|n| n as f64 * options.overlap),
         affines: Vec::new(),
     };
     let start = initial.as_affine().ok_or_else(|| Error::NoMatrix(options.initial.clone()))?;
@@ -383,8 +385,8 @@ fn check(results: &TaskResults, options: &Options) -> Result<Result<(), Error>, 
 }
 
 /// Fits the map. While the map folds, the fit is repeated with a higher stiffness, up to about a
-/// thousand times that of the options. Returns the last fit, its minimum Jacobian determinant and
-/// the stiffness used.
+/// thousand times that of the options, or of [`DEFAULT_STIFFNESS`] if that is higher. Returns the
+/// last fit, its minimum Jacobian determinant and the stiffness used.
 ///
 /// * `noise`: the expected error of a shift, micrometres
 fn fit(
@@ -394,17 +396,18 @@ fn fit(
     options: &Options,
 ) -> (robust::RobustFit, f64, f64) {
     let mut stiffness = options.stiffness;
+    // all blocks have practically the same affine here
+    let limit = 1e3 * stiffness.max(DEFAULT_STIFFNESS);
     loop {
         let penalty = Penalty { stiffness, anchor: ANCHOR_WEIGHT };
         let fit = robust::fit(layout, &found.at, &found.shift, penalty, noise);
         let blended = LocalAffines { affines: fit.affines.clone(), ..layout.clone() };
         let (least, folded) = folds::folds(&blended);
-        // at a thousand times the stiffness, all blocks have practically the same affine
-        if folded == 0 || stiffness >= 1e3 * options.stiffness {
+        if folded == 0 || stiffness >= limit {
             return (fit, least, stiffness);
         }
         tracing::warn!("the map folds at {folded} places: trying again, stiffer");
-        stiffness *= 4.0;
+        stiffness = if stiffness > 0.0 { 4.0 * stiffness } else { DEFAULT_STIFFNESS };
     }
 }
 
@@ -457,4 +460,29 @@ fn block_of(maps: &LocalAffines, p: Point) -> usize {
 fn centre_of(maps: &LocalAffines, core: &Box3) -> Point {
     let [low, high] = maps.domain.extent(core);
     std::array::from_fn(|a| f64::midpoint(low[a], high[a]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geom::Grid;
+
+    #[test]
+    fn a_map_that_folds_is_fitted_again_stiffer_also_from_stiffness_0() {
+        let layout = LocalAffines {
+            domain: Grid::new([10, 10, 30], [1.0; 3], [0.0; 3]),
+            block: [10; 3],
+            overlap: [5.0; 3],
+            affines: Vec::new(),
+        };
+        let at: Vec<Point> = (0..60)
+            .map(|i| [f64::from(i % 3) * 3.0 + 1.0, f64::from(i / 3 % 2) * 5.0, f64::from(i / 2)])
+            .collect();
+        // the first block is shifted over its neighbour
+        let shift = at.iter().map(|p| [0.0, 0.0, if p[2] < 10.0 { 12.0 } else { 0.0 }]).collect();
+        let found = Matches { spots: Vec::new(), at, shift };
+        let options = Options { stiffness: 0.0, ..Options::new(&layout.domain, &layout.domain) };
+        let (_, least, stiffness) = fit(&layout, &found, 0.3, &options);
+        assert!(least > 0.0 && stiffness >= DEFAULT_STIFFNESS, "{least} {stiffness}");
+    }
 }

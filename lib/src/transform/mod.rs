@@ -290,6 +290,16 @@ pub fn open_step(document: &str, step: &Step, direction: Direction) -> Result<Tr
         Step::Affine(map) => Transform::Affine(*map),
         Step::LocalAffines(array) => {
             there(array)?;
+            if direction == Direction::MovingToFixed {
+                return Err(Error::Format {
+                    location: array.clone(),
+                    message: format!(
+                        "holds local affines, which are {}; make a field of their inverse with \
+                         invmap, or leave --direction out",
+                        Direction::FixedToMoving
+                    ),
+                });
+            }
             Transform::LocalAffines(Arc::new(read_local_affines(array)?))
         }
         Step::Field(array) => {

@@ -342,6 +342,10 @@ fn local_affines_come_back_from_disk_and_are_replaced_only_when_asked() {
     assert_eq!(read_local_affines(&location).unwrap(), maps);
     let refused = write_local_affines(&location, &maps, extra, Existing::Refuse).unwrap_err();
     assert!(refused.to_string().contains("--overwrite"), "{refused}");
+    // they are fixed-to-moving, and their inverse would have to be computed
+    let refused =
+        read_chain_in(std::slice::from_ref(&location), Direction::MovingToFixed).err().unwrap();
+    assert!(refused.to_string().contains("invmap"), "{refused}");
     let other = LocalAffines { overlap: [1.0; 3], ..maps };
     write_local_affines(&location, &other, serde_json::Map::new(), Existing::Overwrite).unwrap();
     assert_eq!(read_local_affines(&location).unwrap(), other);

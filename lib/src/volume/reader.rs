@@ -57,12 +57,12 @@ impl Volume {
     /// # Errors
     /// As [`Volume::open`].
     pub fn open_mask(location: &str, of: &Self) -> Result<Self, Error> {
-        Self::open(location, &Select::default()).or_else(|refused| {
-            let (spacing, origin) = (Some(of.grid.spacing), Some(of.grid.origin));
-            let select = Select { spacing, origin, ..Select::default() };
-            let mask = Self::open(location, &select).ok();
-            mask.filter(|mask| mask.grid.shape == of.grid.shape).ok_or(refused)
-        })
+        let stated = Self::open_any(location, &Select::default())?;
+        if stated.has_spacing || stated.grid.shape != of.grid.shape {
+            return Self::open(location, &Select::default());
+        }
+        let (spacing, origin) = (Some(of.grid.spacing), Some(of.grid.origin));
+        Self::open(location, &Select { spacing, origin, ..Select::default() })
     }
 
     /// As [`Volume::open`], but also accepts a volume without a voxel size: the spacing is then 1

@@ -61,7 +61,7 @@ pub enum Error {
     Blocks(#[from] blocks::Error),
     /// A field could not be read.
     #[error("the displacement field of the transform cannot be read: {0}")]
-    Field(SourceError),
+    Field(#[source] SourceError),
     /// A field of the chain does not overlap the points that it would be applied to.
     #[error(transparent)]
     Apart(#[from] UnreachedField),

@@ -27,7 +27,7 @@ pub(in crate::volume) fn check(
     let bad = |message: String| Err(Error::format(location, message));
     if shape.is_empty() || shape.len() > DIMENSIONS {
         let rank = shape.len();
-        return bad(format!("has {rank} dimensions; from 2 to {DIMENSIONS} can be read"));
+        return bad(format!("has {rank} dimensions; from 1 to {DIMENSIONS} can be read"));
     }
     if shape.len() != chunk.len() {
         let (shape, chunk) = (shape.len(), chunk.len());

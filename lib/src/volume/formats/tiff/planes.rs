@@ -17,7 +17,7 @@ impl PlaneMap {
     ) -> Result<Self, String> {
         let samples = samples(files, blocks)?;
         let [z, c, t] = image.sizes;
-        let channels = if c % samples == 0 { c / samples } else { c.div_ceil(samples) };
+        let channels = c.div_ceil(samples);
         let sizes = [z, channels, t];
         let total = sizes.iter().try_fold(1u64, |a, b| a.checked_mul(*b));
         let pages: u64 = files.iter().map(|file| file.pages.pages.len() as u64).sum();
