@@ -52,7 +52,7 @@ impl Program for Deform {
         "deform fixed.zarr moving.zarr --initial local.zarr -o deform.zarr";
 
     fn written(&self) -> Vec<PathBuf> {
-        vec![deform::document_of(&self.output)]
+        vec![transform::document_beside(&self.output)]
     }
 
     fn pipes(&self) -> Vec<&'static str> {

@@ -25,6 +25,7 @@ programs![
     "refine.rs" refine::Refine,
     "local_affine.rs" local_affine::LocalAffine,
     "deform.rs" deform::Deform,
+    "flow.rs" flow::Flow,
     "invmap.rs" invmap::Invmap,
     "apply_transform.rs" apply_transform::ApplyTransform,
     "downsample.rs" downsample::Downsample,

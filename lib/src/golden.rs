@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+pub(crate) mod npz;
+
 /// The path of a part of the shared data: in `VOXLOOM_SHARED`, or in `shared` beside the
 /// repository.
 ///

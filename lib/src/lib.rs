@@ -41,6 +41,7 @@ pub mod features;
 pub mod files;
 pub mod filter;
 pub mod fingerprint;
+pub mod flow;
 pub mod geom;
 #[cfg(test)]
 mod golden;

@@ -10,7 +10,7 @@
 //!
 //! The field is applied first, then the initial map: `p -> initial(p + u(p))`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::json;
 
@@ -253,7 +253,7 @@ pub struct Masks<'a> {
 }
 
 /// Computes the field and writes it to `output`. The complete chain, which is the field followed by
-/// `steps` (the steps of `initial`), is written to [`document_of`] `output`.
+/// `steps` (the steps of `initial`), is written to [`transform::document_beside`] `output`.
 ///
 /// # Errors
 /// [`Error`].
@@ -288,7 +288,8 @@ pub fn align(
     if asked.contains(&true) {
         return Ok(());
     }
-    let (document, folder) = (document_of(output), blocks::ledger_folder_of(Path::new(output)));
+    let (document, folder) =
+        (transform::document_beside(output), blocks::ledger_folder_of(Path::new(output)));
     ctx.refuse_existing(&document)?;
     if plan.has_finished(output, ctx)? && store::exists(&document) {
         plan.restore_receipt(output, ctx)?;
@@ -354,11 +355,6 @@ fn first_pass(
             Ok(ending.with_rows(rows.write(&pairs::encode(&field, head.shape))?))
         },
     )
-}
-
-/// Location of the chain's document, beside the field.
-pub fn document_of(output: &str) -> PathBuf {
-    Path::new(output.trim_end_matches('/')).with_extension("json")
 }
 
 /// The size of a block, voxels: `--block-size`, or the size that divides each axis into the fewest

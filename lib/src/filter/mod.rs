@@ -13,6 +13,7 @@ mod gaussian;
 pub(crate) mod lines;
 #[cfg(test)]
 mod oracle;
+pub(crate) mod parabola;
 pub mod planes;
 mod regrid;
 mod second_derivatives;

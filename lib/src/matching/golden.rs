@@ -5,16 +5,16 @@ use std::collections::HashSet;
 use n5::ndarray::prelude::*;
 use n5::prelude::*;
 
-use super::npz::{Array, array};
 use super::*;
 use crate::geom::{FitError, Model, fit};
+use crate::golden::npz::{Array, read_npz};
 use crate::golden::shared;
 
 const SPACING: Point = [1.68, 1.84, 1.84];
 
 fn reference(name: &str) -> impl Fn(&str) -> Array {
     let path = shared("reference/bigstream").join(name);
-    move |key: &str| array(&path, key)
+    move |key: &str| read_npz(&path).remove(key).unwrap()
 }
 
 const TUTORIAL: &str = "tutorial_global_2021/keypoints_matches_affine.npz";

@@ -30,8 +30,6 @@ mod estimate_tests;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
-mod npz;
-#[cfg(test)]
 mod oracle;
 
 pub use error::Error;

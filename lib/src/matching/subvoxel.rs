@@ -7,10 +7,9 @@
 //! maximum and its 18 neighbours gives the sub-voxel position. Unlike gradient-based matching, the
 //! correlation of two noisy images has no bias towards whole voxels.
 
-use nalgebra::{Matrix3, Vector3};
-
 use super::contexts::{Contexts, MARGIN};
 use super::cpu::dot;
+use crate::filter::parabola;
 use crate::geom::Point;
 use crate::volume::Voxel;
 
@@ -127,33 +126,13 @@ impl Peak {
     ///
     /// The offset is 0 along an axis where `top` does not have neighbours on both sides.
     fn parabola(&mut self, top: Shift, low: Shift, high: Shift) -> Point {
-        let free: [bool; 3] = std::array::from_fn(|a| low[a] < top[a] && top[a] < high[a]);
-        let height = f64::from(self.correlation(top));
-        let mut slope = Vector3::zeros();
-        let mut bend = Matrix3::identity() * -1.0;
-        for a in (0..3).filter(|&a| free[a]) {
-            let [up, down] = [1, -1].map(|by| f64::from(self.correlation(moved(top, a, by))));
-            slope[a] = (up - down) / 2.0;
-            bend[(a, a)] = up + down - 2.0 * height;
-            for b in (0..a).filter(|&b| free[b]) {
-                let corner = |peak: &mut Self, i: isize, j: isize| {
-                    f64::from(peak.correlation(moved(moved(top, a, i), b, j)))
-                };
-                let cross = corner(self, 1, 1) + corner(self, -1, -1)
-                    - corner(self, 1, -1)
-                    - corner(self, -1, 1);
-                bend[(a, b)] = cross / 4.0;
-                bend[(b, a)] = cross / 4.0;
-            }
-        }
-        let inside = |part: &Vector3<f64>| part.iter().all(|v| v.abs() <= 1.0);
-        let whole = (-bend).cholesky().map(|c| c.solve(&slope)).filter(inside);
-        // the parabola has no maximum nearby, as on a ridge: fit each axis with a maximum
-        // separately
-        let part = whole.unwrap_or_else(|| {
-            Vector3::from_fn(|a, _| if bend[(a, a)] < 0.0 { -slope[a] / bend[(a, a)] } else { 0.0 })
-        });
-        part.into()
+        let free = std::array::from_fn(|a| low[a] < top[a] && top[a] < high[a]);
+        let value = |by: [isize; 3]| {
+            f64::from(
+                self.correlation(std::array::from_fn(|a| top[a].saturating_add_signed(by[a]))),
+            )
+        };
+        parabola::vertex(value, free)
     }
 
     /// The correlation at a shift, times the norm of the fixed context.
@@ -205,11 +184,6 @@ impl Peak {
             }
         }
     }
-}
-
-fn moved(mut at: Shift, axis: usize, by: isize) -> Shift {
-    at[axis] = at[axis].saturating_add_signed(by);
-    at
 }
 
 #[cfg(test)]

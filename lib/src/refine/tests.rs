@@ -5,11 +5,11 @@ use tempfile::TempDir;
 use super::{InputVolume, Options, SearchOptions, align};
 use crate::blocks::Context;
 use crate::geom::{Affine, Box3, Grid, Model, Point};
+use crate::golden::npz::read_npz;
 use crate::golden::shared;
 use crate::metric::{Image, SimilarityMeasure, hash, sample};
 use crate::transform::{Step, read_chain, write_document};
 use crate::volume::{Codec, Existing, FieldOutput, Format, Output, Select, Spec};
-use crate::warp::npz::read_npz;
 
 /// A temporary folder of volumes.
 struct VolumeFolder(TempDir);

@@ -230,6 +230,12 @@ pub fn open_steps(document: &str, steps: &[Step], direction: Direction) -> Resul
     Ok(Chain { steps: steps.collect::<Result<_, _>>()? })
 }
 
+/// The location of the document of a chain that begins with the field at `output`, beside the
+/// field.
+pub fn document_beside(output: &str) -> PathBuf {
+    Path::new(output.trim_end_matches('/')).with_extension("json")
+}
+
 /// Reads the steps at a location. Arrays are given by location and are not opened.
 ///
 /// # Errors

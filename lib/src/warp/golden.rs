@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::npz::{Array, read_npy, read_npz};
 use super::{Interpolation, Options, Rounding, resample_block};
 use crate::geom::{Affine, Field, Grid, LocalAffines, LocalChain, LocalStep, Point};
+use crate::golden::npz::{Array, read_npy, read_npz};
 use crate::golden::shared;
 
 pub(super) type Arrays = BTreeMap<String, Array>;

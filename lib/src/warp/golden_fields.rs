@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use super::golden::{Version5, affine};
-use super::npz::Array;
 use super::{inverse, oracle, points};
 use crate::geom::{Chain, Field, Grid, Point, Transform};
+use crate::golden::npz::Array;
 
 /// A field of the test case, with its first vector at the physical origin, where BigStream assumes
 /// it when it composes and inverts fields.

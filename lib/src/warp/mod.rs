@@ -38,8 +38,6 @@ mod golden;
 #[cfg(test)]
 mod golden_fields;
 #[cfg(test)]
-pub(crate) mod npz;
-#[cfg(test)]
 mod oracle;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 use super::*;
 use crate::deform::Options;
+use crate::golden::npz::read_npz;
 use crate::golden::shared;
-use crate::warp::npz::read_npz;
 
 /// The models that tests cover.
 const MODELS: [Model; 2] = [Model::Dense, Model::Bspline { spacing: 8.0 }];

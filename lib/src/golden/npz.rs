@@ -12,6 +12,17 @@ pub(crate) struct Array {
 }
 
 impl Array {
+    /// Row `i` of a table.
+    pub(crate) fn row(&self, i: usize) -> &[f64] {
+        let width = self.shape[1];
+        &self.values[i * width..][..width]
+    }
+
+    /// The number of rows of a table.
+    pub(crate) fn rows(&self) -> usize {
+        self.shape[0]
+    }
+
     /// The first three values, such as a spacing or a shape.
     pub(crate) fn three(&self) -> [f64; 3] {
         self.values[..3].try_into().unwrap()
@@ -87,7 +98,7 @@ fn parse(bytes: &[u8]) -> Array {
         "<f4" => data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b).into()).collect(),
         "<f8" => data.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
         "<i8" => data.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
-        "|u1" => data.iter().map(|b| (*b).into()).collect(),
+        "|u1" | "|b1" => data.iter().map(|b| (*b).into()).collect(),
         other => panic!("no reader for {other}"),
     };
     assert_eq!(values.len(), shape.iter().product::<usize>());

@@ -1,0 +1,60 @@
+//! The geometry of patches.
+
+use crate::geom::{Box3, Grid};
+
+/// Patches of one size at regular distances, and the shifts that are searched. All lengths are in
+/// voxels along z, y, x; for planes, the size and the stride along z are 1 and the radius is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Patches {
+    /// The size of a patch.
+    pub size: [usize; 3],
+    /// The distance between neighbouring patches.
+    pub stride: [usize; 3],
+    /// The maximum shift in both directions along each axis.
+    pub radius: [usize; 3],
+}
+
+impl Patches {
+    /// The number of patches in a volume of this shape, along z, y, x. Patch `i` begins at voxel
+    /// `i * stride`.
+    pub fn count(&self, shape: [usize; 3]) -> [usize; 3] {
+        std::array::from_fn(|a| match shape[a].checked_sub(self.size[a]) {
+            Some(rest) => rest / self.stride[a] + 1,
+            None => 0,
+        })
+    }
+
+    /// The positions of the centres of the patches of a volume on `grid`.
+    pub fn nodes(&self, grid: &Grid) -> Grid {
+        let centre = self.size.map(|n| 0.5 * (n as f64 - 1.0));
+        Grid {
+            shape: self.count(grid.shape),
+            spacing: std::array::from_fn(|a| grid.spacing[a] * self.stride[a] as f64),
+            origin: grid.position(centre),
+            planar: grid.planar,
+        }
+    }
+
+    /// The voxels of the patches `nodes`.
+    pub(super) fn voxels(&self, nodes: &Box3) -> Box3 {
+        let first = std::array::from_fn(|a| nodes.min[a] * self.stride[a] as i64);
+        let end = std::array::from_fn(|a| {
+            (nodes.max[a] - 1) * self.stride[a] as i64 + self.size[a] as i64
+        });
+        Box3::new(first, end)
+    }
+
+    /// The size of a cell: the largest box of which both the patches and the strides are multiples.
+    pub(super) fn cell(&self) -> [usize; 3] {
+        std::array::from_fn(|a| greatest_common_divisor(self.size[a], self.stride[a]))
+    }
+
+    /// The number of shifts along each axis.
+    pub(super) fn shifts(&self) -> [usize; 3] {
+        self.radius.map(|r| 2 * r + 1)
+    }
+}
+
+fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+}
