@@ -40,17 +40,43 @@ def scaled(image):
 
 
 def errors(vectors, truth):
-    """Mean, median and 95th percentile of the distance, pixels, and the fraction of the patches that are known."""
+    """Mean, median and 95th percentile of the distance, pixels, and the number of known vectors."""
     distance = np.hypot(*(vectors - truth))
     known = distance[np.isfinite(distance)]
-    return [round(float(v), 3) for v in (known.mean(), np.median(known), np.quantile(known, 0.95), known.size / distance.size)]
+    return [round(float(v), 3) if v % 1 else int(v) for v in (known.mean(), np.median(known), np.quantile(known, 0.95), known.size)]
 
 
-def centres(field, shape, patch, stride):
-    """The displacement at the centres of the patches, which lie between pixels."""
-    at = [np.arange(n) * stride + (patch - 1) / 2 for n in shape]
+def centres(field, shape, first, stride):
+    """The displacement at the nodes of a field, whose first node is at pixel `first` along y and x."""
+    at = [np.arange(n) * stride + first for n in shape]
     grid = np.meshgrid(*at, indexing="ij")
-    return np.stack([map_coordinates(component, grid, order=1) for component in field])
+    return np.stack([map_coordinates(component, grid, order=1, cval=np.nan) for component in field])
+
+
+def vectors_of(location):
+    """The vectors (y, x) of a field of one plane, the pixel of its first node, and its spacing."""
+    array = zarr.open(location, mode="r")
+    return np.moveaxis(array[0, :, :, :2], -1, 0), array.attrs["origin"][1], array.attrs["spacing"][1]
+
+
+def flow(output, patch, stride, search, *more):
+    return measure.ours(
+        "flow", SCRATCH / "fixed.npy", SCRATCH / "moving.npy", "--fixed-spacing", "1,1,1", "--moving-spacing", "1,1,1",
+        "--patch", patch, "--stride", stride, "--search", search, "-o", output, "--overwrite", "-q", "--threads", "1", *more,
+    )  # fmt: skip
+
+
+def two_passes(patch, stride, field):
+    """CPU seconds and errors of a second pass through the cleaned result of the first, `flow.zarr`."""
+    first, second = SCRATCH / "clean.zarr", SCRATCH / "second.zarr"
+    cleaned = measure.ours("clean-flow", SCRATCH / "flow.json", "--fill", "-o", first, "--overwrite", "-q", "--threads", "1")
+    run = flow(second, patch, stride, 6, "--initial", SCRATCH / "clean.json")
+    coarse, origin, spacing = vectors_of(first)
+    fine, begin, step = vectors_of(second)
+    grid = np.meshgrid(*[begin + np.arange(n) * step for n in fine.shape[1:]], indexing="ij")
+    at = [(grid[a] + fine[a] - origin) / spacing for a in range(2)]
+    total = fine + np.stack([map_coordinates(component, at, order=1, cval=np.nan) for component in coarse])
+    return run["cpu_s"] + cleaned["cpu_s"], int(np.isfinite(fine[0]).sum()), errors(total, centres(field, fine.shape[1:], begin, step))
 
 
 rows = []
@@ -63,21 +89,16 @@ for n, patch, stride, search, goal in [
     for name, image in [("fixed", fixed), ("moving", moving)]:
         np.save(SCRATCH / f"{name}.npy", image[None])
     output = SCRATCH / "flow.zarr"
-    once = lambda: measure.ours(
-        "flow", SCRATCH / "fixed.npy", SCRATCH / "moving.npy", "--fixed-spacing", "1,1,1", "--moving-spacing", "1,1,1",
-        "--patch", patch, "--stride", stride, "--search", search, "-o", output, "--overwrite", "-q", "--threads", "1",
-    )  # fmt: skip
-    run = min((once() for _ in range(3)), key=lambda r: r["cpu_s"])
-    vectors = np.moveaxis(zarr.open(output, mode="r")[0, :, :, :2], -1, 0)
-    truth = centres(field, vectors.shape[1:], patch, stride)
-    count = vectors[0].size
-    mean, median, most, known = errors(vectors, truth)
+    run = min((flow(output, patch, stride, search) for _ in range(3)), key=lambda r: r["cpu_s"])
+    vectors, begin, _ = vectors_of(output)
+    count = json.loads((SCRATCH / "flow.zarr.receipt.json").read_text())["results"]["patches"]
+    mean, median, most, known = errors(vectors, centres(field, vectors.shape[1:], begin, stride))
     row = {
         "planes": f"{n}^2, patch {patch}, stride {stride}, search {search}",
         "patches": count,
         "ms_per_patch": round(1e3 * run["cpu_s"] / count, 4),
         "peak_mb": run["peak_mb"],
-        "known": known,
+        "found": known,
         "error_mean": mean,
         "error_median": median,
         "error_95": most,
@@ -90,6 +111,18 @@ for n, patch, stride, search, goal in [
         row["peer_ms_per_patch"] = round(1e3 * seconds / theirs[0].size, 4)
         row["ratio"] = round(row["peer_ms_per_patch"] / row["ms_per_patch"], 1)
         row["peer_peak_mb"] = there["peak_mb"]
-        row["peer_error_mean"], row["peer_error_median"], row["peer_error_95"], _ = errors(theirs[1::-1], centres(field, theirs.shape[1:], patch, stride))
+        row["peer_error_mean"], row["peer_error_median"], row["peer_error_95"], _ = errors(theirs[1::-1], centres(field, theirs.shape[1:], (patch - 1) / 2, stride))
     rows.append({**row, "goal": goal})
+    small = max(patch // 4, 32)
+    seconds, count, (mean, median, most, _) = two_passes(small, stride, field)
+    rows.append({
+        "planes": f"the same, then patch {small}, stride {stride}, search 6 through the first",
+        "patches": count,
+        "ms_per_patch": round(1e3 * seconds / count, 4),
+        "found": count,
+        "error_mean": mean,
+        "error_median": median,
+        "error_95": most,
+        "goal": "mean <= 0.12, 95 % <= 0.3",
+    })
 measure.write("flow", rows, "python bench/flow.py")

@@ -26,6 +26,7 @@ programs![
     "local_affine.rs" local_affine::LocalAffine,
     "deform.rs" deform::Deform,
     "flow.rs" flow::Flow,
+    "clean_flow.rs" clean_flow::CleanFlow,
     "invmap.rs" invmap::Invmap,
     "apply_transform.rs" apply_transform::ApplyTransform,
     "downsample.rs" downsample::Downsample,

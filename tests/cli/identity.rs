@@ -269,18 +269,18 @@ fn tied_pair(name: &'static str, changes: &[(&'static str, &str)], unused: &[&st
     let (map, other) = (matrix(&scene, "map.txt", "0.25"), matrix(&scene, "other.txt", "0.26"));
     let mask = scene.volume("mask.zarr", [32, 40, 48], |_| 1u8);
     let out = scene.at("out.zarr");
-    let line = Line::new(
-        name,
-        &[&fixed, &moving],
-        &[
-            ("initial", &map),
-            ("output", &out),
-            ("fixed-channel", "0"),
-            ("moving-channel", "0"),
-            ("overlap", if name == "deform" { "4" } else { "0.5" }),
-            ("block-size", "16,20,24"),
-        ],
-    );
+    let mut flags = vec![
+        ("initial", map.as_str()),
+        ("output", &out),
+        ("fixed-channel", "0"),
+        ("moving-channel", "0"),
+    ];
+    flags.extend(match name {
+        "deform" => vec![("overlap", "4"), ("block-size", "16,20,24")],
+        "flow" => vec![("patch", "8"), ("stride", "2"), ("block-size", "16,16,16")],
+        _ => vec![("overlap", "0.5"), ("block-size", "16,20,24")],
+    });
+    let line = Line::new(name, &[&fixed, &moving], &flags);
     let mut all = vec![
         ("initial", other.as_str()),
         ("fixed-channel", "1"),
@@ -290,7 +290,7 @@ fn tied_pair(name: &'static str, changes: &[(&'static str, &str)], unused: &[&st
         ("moving-spacing", "1,1,2"),
         ("moving-origin", "0,0,5"),
     ];
-    if name == "deform" {
+    if name != "local-affine" {
         all.extend([("fixed-mask", mask.as_str()), ("moving-mask", mask.as_str())]);
     }
     all.extend(changes.iter().copied());
@@ -320,6 +320,51 @@ fn deform_is_tied_to_every_flag() {
         &changes,
         &["fixed-time", "moving-time", "fixed-image", "moving-image", "seed"],
     );
+}
+
+#[test]
+fn flow_is_tied_to_every_flag() {
+    let changes = [
+        ("patch", "6"),
+        ("stride", "2,2,1"),
+        ("search", "3"),
+        ("planes", "--patch 1,8,8 --stride 1,2,2 --block-size 1,21,25"),
+        ("min-correlation", "0.1"),
+        ("min-sharpness", "0.1"),
+        ("max-ratio", "0.8"),
+        ("min-evidence", "2"),
+        ("block-size", "16,16,32"),
+    ];
+    // the distance is for planes, which have other patches
+    tied_pair(
+        "flow",
+        &changes,
+        &["fixed-time", "moving-time", "fixed-image", "moving-image", "seed", "distance"],
+    );
+}
+
+#[test]
+fn clean_flow_is_tied_to_every_flag() {
+    let scene = Scene::new();
+    let (first, other) = (field(&scene, "first.zarr", 0.75), field(&scene, "other.zarr", 0.76));
+    let out = scene.at("out.zarr");
+    let line = Line::new("clean-flow", &[&first], &[("output", &out), ("min-patches", "2")]);
+    line.succeeds(&["--part", "1/2"]);
+    let another = line.reading(other);
+    another.is_another_run("a vector of the field", &scene);
+    let changes = [
+        ("min-correlation", "0.1"),
+        ("min-sharpness", "0.1"),
+        ("max-ratio", "0.8"),
+        ("min-evidence", "2"),
+        ("max-magnitude", "9"),
+        ("max-deviation", "3"),
+        ("max-strain", "0.4"),
+        ("min-patches", "3"),
+        ("fill", ""),
+    ];
+    // a plane, or a volume, is one task
+    only_itself(&scene, &line, &changes, &["block-size", "seed"]);
 }
 
 #[test]

@@ -227,6 +227,19 @@ fn invmap_keeps_to_its_plan() {
 }
 
 #[test]
+fn flow_keeps_to_its_plan() {
+    // a constant volume has no match
+    let some = Data::ALL.into_iter().filter(|data| *data != Data::Empty);
+    keep_to_the_plan(some, "flow", [96, 128, 160], "180M", |scene, _| {
+        let mut all = vec![scene.at("fixed.zarr"), scene.at("moving.zarr")];
+        let patches =
+            ["--patch", "16", "--stride", "8", "--search", "4", "--block-size", "13,16,16"];
+        all.extend(patches.map(str::to_owned));
+        all
+    });
+}
+
+#[test]
 fn deform_keeps_to_its_plan() {
     // a constant volume cannot be deformed
     let some = Data::ALL.into_iter().filter(|data| *data != Data::Empty);

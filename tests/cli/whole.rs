@@ -69,6 +69,38 @@ const DEFORM: ProgramRun = ProgramRun {
     },
 };
 
+const FLOW: ProgramRun = ProgramRun {
+    name: "flow",
+    arguments: |scene| {
+        let [fixed, moving] = pair(["fixed.zarr", "moving.zarr"]);
+        let initial = PhantomPair::get().at("global.json");
+        let mut all = words([&fixed, &moving, "--initial", &initial, "-o", &scene.at("flow.zarr")]);
+        all.extend(words(["--patch", "16", "--stride", "4", "--search", "2"]));
+        all.extend(words(["--block-size", "16,16,16", "--threads", "1"]));
+        all
+    },
+};
+
+/// Ten planes of flow, each of which is a task.
+const CLEAN: ProgramRun = ProgramRun {
+    name: "clean-flow",
+    arguments: |scene| {
+        let [fixed, moving] = pair(["fixed.zarr", "moving.zarr"]);
+        let flow = scene.at("planes.zarr");
+        if !Path::new(&flow).exists() {
+            let patches = ["--planes", "--patch", "24", "--stride", "6", "--search", "4"];
+            program("flow")
+                .args([&fixed, &moving, "-o", &flow, "-q"])
+                .args(patches)
+                .assert()
+                .success();
+        }
+        let mut all = words([&scene.at("planes.json"), "-o", &scene.at("clean.zarr")]);
+        all.extend(words(["--fill", "--min-patches", "2", "--threads", "1"]));
+        all
+    },
+};
+
 const INVMAP: ProgramRun = ProgramRun {
     name: "invmap",
     arguments: |scene| {
@@ -252,6 +284,16 @@ fn a_field_is_the_same_in_parts_and_after_kills() {
 }
 
 #[test]
+fn flow_is_the_same_in_parts_and_after_kills() {
+    is_the_same_in_parts_and_after_kills(&FLOW);
+}
+
+#[test]
+fn cleaned_flow_is_the_same_in_parts_and_after_kills() {
+    is_the_same_in_parts_and_after_kills(&CLEAN);
+}
+
+#[test]
 fn an_inverse_is_the_same_in_parts_and_after_kills() {
     is_the_same_in_parts_and_after_kills(&INVMAP);
 }
@@ -342,7 +384,7 @@ fn two_at_once(job: &ProgramRun, more: &[&str]) {
 
 #[test]
 fn two_whole_runs_at_once_do_no_harm_to_each_other() {
-    for job in [SPOTS, LOCAL, DEFORM, INVMAP, INVERSE, DOWNSAMPLE, TRANSCODE] {
+    for job in [SPOTS, LOCAL, DEFORM, FLOW, INVMAP, INVERSE, DOWNSAMPLE, TRANSCODE] {
         two_at_once(&job, &["--resume"]);
     }
 }
@@ -390,7 +432,7 @@ fn surely_held(job: &ProgramRun) -> (Scene, Child) {
 }
 
 /// Jobs whose tasks write directly into an array, which is claimed when it is created.
-const ARRAYS: [ProgramRun; 5] = [INVMAP, INVERSE, DOWNSAMPLE, TRANSCODE, SAMPLED];
+const ARRAYS: [ProgramRun; 6] = [FLOW, INVMAP, INVERSE, DOWNSAMPLE, TRANSCODE, SAMPLED];
 
 #[test]
 fn a_run_joins_an_equal_one_that_has_just_begun() {
@@ -414,6 +456,7 @@ fn a_run_is_refused_by_a_different_one_that_has_just_begun() {
         let wanted = whole(job);
         let other: &[&str] = match job.name {
             "transcode" if is_sampled(job) => &["--from", "json", "--direction", "moving-to-fixed"],
+            "flow" => &["--max-ratio", "0.8"],
             "invmap" => &["--tolerance", "0.3"],
             "downsample" => &["--method", "max"],
             "apply-transform" => &["--interpolation", "nearest"],

@@ -133,7 +133,7 @@ mod tests {
         let held = held([64; 3], [1.0; 3], parts, &options);
         let voxels = 64u64.pow(3);
         assert_eq!(held.waiting.total(), 8 * voxels);
-        // 29 images at an eighth as many nodes
+        // two `f32` images of the voxels, and 29 of the nodes, of which there is one per 8 voxels
         assert_eq!(held.peak.total(), 8 * voxels + 29 * 4 * voxels / 8);
         let thin = super::held([1, 512, 512], [1.0; 3], parts, &options);
         assert_eq!(thin.peak.total(), 8 * voxels + 29 * 4 * voxels / 4);

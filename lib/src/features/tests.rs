@@ -38,9 +38,10 @@ fn noisy(mut image: Vec<f32>, noise: f64, dice: &mut TestRandom) -> Vec<f32> {
     image
 }
 
-/// Detects blobs at random positions. Returns the mean error per axis in voxels, the mean ratio of
-/// detected to true radius, and the number of blobs found divided by the number of blobs or of
-/// spots, whichever is larger.
+/// Detects synthetic blobs at random positions. Returns three numbers: the distance of the detected
+/// from the true position along one axis in voxels, averaged over the axes and the blobs; the mean
+/// ratio of the detected to the true radius; and the number of blobs that were detected, divided by
+/// the number of blobs or of detected spots, whichever is larger.
 fn accuracy(
     shape: [usize; 3],
     spacing: Point,

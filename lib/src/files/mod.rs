@@ -48,7 +48,7 @@ pub(crate) fn write_with(
     write_via(&temporary_path(path)?, path, fill)
 }
 
-/// Like [`write_with`], with a temporary name given by the caller, on the same file system.
+/// Like [`write_with`], with a temporary name given by the caller, on the same file system as `path`.
 ///
 /// # Errors
 /// As [`write_with`].

@@ -2,6 +2,7 @@
 
 use super::peak::Peak;
 use crate::filter::mirror;
+use crate::geom::{Grid, Point};
 
 /// A field of patches in memory.
 #[derive(Clone, Debug, Default)]
@@ -10,7 +11,7 @@ pub struct FlowField {
     pub shape: [usize; 3],
     /// Whether each plane is a field of its own, whose vectors have no component along z.
     pub planar: bool,
-    /// The displacement of each patch, voxels along z, y, x; NaN where unknown.
+    /// The displacement of each patch along z, y, x, in voxels or micrometres; NaN where unknown.
     pub vectors: Vec<[f32; 3]>,
     /// The quality of each patch; empty if it is not known.
     pub quality: Vec<Quality>,
@@ -29,7 +30,7 @@ pub struct Quality {
     pub evidence: f32,
 }
 
-/// Which vectors are kept.
+/// Which vectors are kept. Lengths are in the unit of the vectors.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Limits {
     /// The minimum correlation coefficient.
@@ -40,14 +41,10 @@ pub struct Limits {
     pub max_ratio: f64,
     /// The minimum evidence, standard deviations.
     pub min_evidence: f64,
-    /// The maximum displacement along each axis, voxels.
+    /// The maximum displacement along each axis.
     pub max_magnitude: f64,
-    /// The maximum difference of a component from the median of the patch and its neighbours,
-    /// voxels.
+    /// The maximum difference of a component from the median of the patch and its neighbours.
     pub max_deviation: f64,
-    /// The maximum difference between neighbouring patches of the displacement along the axis that
-    /// joins them, voxels.
-    pub max_gradient: f64,
     /// The minimum number of connected patches.
     pub min_patches: usize,
     /// Which neighbours count.
@@ -75,7 +72,6 @@ impl Default for Limits {
             min_evidence: f64::NEG_INFINITY,
             max_magnitude: f64::INFINITY,
             max_deviation: f64::INFINITY,
-            max_gradient: f64::INFINITY,
             min_patches: 0,
             neighbours: Neighbours::Known,
         }
@@ -95,7 +91,6 @@ impl Limits {
             ("--min-evidence", self.min_evidence),
             ("--max-magnitude", self.max_magnitude),
             ("--max-deviation", self.max_deviation),
-            ("--max-gradient", self.max_gradient),
         ] {
             if value.is_nan() {
                 return Err(format!("{flag} is NaN, wanted a number"));
@@ -216,6 +211,42 @@ impl FlowField {
         }
     }
 
+    /// The vectors at the nodes of another grid, which has `shape` nodes, by linear interpolation;
+    /// NaN where a vector that has a weight is unknown, and more than half a node outside. Planes are
+    /// those of the field itself. The quality is not known.
+    pub(super) fn onto(&self, own: &Grid, grid: &Grid, shape: [usize; 3]) -> Self {
+        let count = shape.iter().product();
+        let [_, ny, nx] = self.shape;
+        let vector = |i: usize| -> [f32; 3] {
+            let at = [i / (shape[1] * shape[2]), i / shape[2] % shape[1], i % shape[2]];
+            let place = own.index(grid.position(at.map(|v| v as f64)));
+            let mut sum = [0.0; 3];
+            let mut taps = [[(0usize, 0.0f32); 2]; 3];
+            for a in 0..3 {
+                let last = self.shape[a] as f64 - 1.0;
+                let p = if a == 0 && self.planar { at[0] as f64 } else { place[a] };
+                if p < -0.5 || p > last + 0.5 {
+                    return [f32::NAN; 3];
+                }
+                // nodes that coincide up to rounding do not need their neighbours
+                let p = if (p - p.round()).abs() < 1e-6 { p.round() } else { p }.clamp(0.0, last);
+                let share = (p - p.floor()) as f32;
+                taps[a] = [(p as usize, 1.0 - share), (p as usize + 1, share)];
+            }
+            for (z, wz) in taps[0] {
+                for (y, wy) in taps[1] {
+                    for (x, wx) in taps[2].into_iter().filter(|(_, w)| wz * wy * w > 0.0) {
+                        let v = self.vectors[(z * ny + y) * nx + x];
+                        (0..3).for_each(|a| sum[a] += wz * wy * wx * v[a]);
+                    }
+                }
+            }
+            sum
+        };
+        let vectors = (0..count).map(vector).collect();
+        Self { shape, planar: self.planar, vectors, quality: Vec::new() }
+    }
+
     /// Fills unknown vectors with those of another field of the same patches. The quality is
     /// filled too if both fields have one.
     pub fn fill_from(&mut self, other: &Self) {
@@ -229,32 +260,31 @@ impl FlowField {
         }
     }
 
-    /// Removes the vectors that do not fit to each other: first those beyond the limit of the
-    /// gradient, then those that deviate from their neighbours (along y and x only, as in SOFIMA),
+    /// Removes the vectors that do not fit to each other: first those whose displacement along an
+    /// axis differs by more than `max_gradient` from that of a neighbour along this axis, then those that deviate from their neighbours (along y and x only, as in SOFIMA),
     /// then groups of fewer than `min_patches` connected patches of a plane, or of the volume.
     /// Returns how many vectors were removed.
-    pub fn reconcile(&mut self, limits: &Limits) -> usize {
+    pub fn reconcile(&mut self, limits: &Limits, max_gradient: Point) -> usize {
         let before = self.known();
         let all = 0..self.vectors.len();
-        if limits.max_gradient.is_finite() {
-            let is_bad: Vec<bool> = all.clone().map(|i| self.is_steep(i, limits)).collect();
-            self.remove_all(&is_bad);
-        }
+        let is_steep = |i| self.is_steep(i, limits.neighbours, max_gradient);
+        let is_bad: Vec<bool> = all.clone().map(is_steep).collect();
+        self.remove_all(&is_bad);
         let is_bad: Vec<bool> = all.map(|i| self.deviates(i, limits, 1..3)).collect();
         self.remove_all(&is_bad);
         self.remove_small_groups(limits.min_patches);
         before - self.known()
     }
 
-    fn is_steep(&self, i: usize, limits: &Limits) -> bool {
+    fn is_steep(&self, i: usize, rule: Neighbours, max_gradient: Point) -> bool {
         axes(self.planar).any(|a| {
             [-1, 1].into_iter().any(|by| {
-                let other = match (self.beside(i, a, by), limits.neighbours) {
+                let other = match (self.beside(i, a, by), rule) {
                     (Some(j), _) => self.vectors[j][a],
                     (None, Neighbours::Sofima) => 0.0,
                     (None, Neighbours::Known) => f32::NAN,
                 };
-                f64::from((self.vectors[i][a] - other).abs()) > limits.max_gradient
+                f64::from((self.vectors[i][a] - other).abs()) > max_gradient[a]
             })
         })
     }
@@ -342,11 +372,14 @@ mod tests {
 
         let mut steep = plane(vec![[0.0, 0.0, 0.0], [0.0, 0.0, 9.0], [0.0, 9.0, 9.0]], 3);
         // along y there are no neighbours
-        assert_eq!(steep.reconcile(&Limits { max_gradient: 5.0, ..Limits::default() }), 2);
+        assert_eq!(steep.reconcile(&Limits::default(), [5.0; 3]), 2);
         let hole = [f32::NAN; 3];
         let one = [0.0; 3];
         let mut groups = plane(vec![one, one, hole, one, one, one, hole, hole], 4);
-        assert_eq!(groups.reconcile(&Limits { min_patches: 3, ..Limits::default() }), 1);
+        assert_eq!(
+            groups.reconcile(&Limits { min_patches: 3, ..Limits::default() }, [f64::INFINITY; 3]),
+            1
+        );
         assert_eq!(groups.known(), 4);
     }
 }

@@ -14,6 +14,7 @@
 //! [`MIN_OVERLAP`] of the voxels of a patch are known in both images has the correlation NaN.
 //! Checked by: `oracle::surface`.
 
+use super::cells::{CellProducts, LANES, cell_products};
 use super::patches::Patches;
 use crate::filter::lines::for_avx2;
 use crate::geom::Box3;
@@ -21,8 +22,6 @@ use crate::geom::Box3;
 /// The minimum fraction of the voxels of a patch that must be known in both images.
 pub(super) const MIN_OVERLAP: f64 = 0.3;
 
-/// The number of shifts along x that are computed together; their sums fit into registers.
-const LANES: usize = 32;
 /// The variance of a patch is taken for 0 below this fraction of its mean square.
 const MIN_VARIANCE: f64 = 1e-10;
 
@@ -438,7 +437,7 @@ fn add_runs(values: &mut [f64], length: usize, count: usize, step: usize, items:
 }
 
 /// The linear index of an element.
-fn index(at: [usize; 3], shape: [usize; 3]) -> usize {
+pub(super) fn index(at: [usize; 3], shape: [usize; 3]) -> usize {
     (at[0] * shape[1] + at[1]) * shape[2] + at[2]
 }
 
@@ -447,89 +446,5 @@ fn copy_box(from: &[f64], shape: [usize; 3], first: [usize; 3], size: [usize; 3]
     for (i, row) in to.chunks_exact_mut(size[2]).enumerate() {
         let at = index([first[0] + i / size[1], first[1] + i % size[1], first[2]], shape);
         row.copy_from_slice(&from[at..at + size[2]]);
-    }
-}
-
-/// The shapes of a cell, of the shifts and of the images.
-struct CellProducts {
-    cell: [usize; 3],
-    shifts: [usize; 3],
-    fixed: [usize; 3],
-    moving: [usize; 3],
-}
-
-impl CellProducts {
-    fn len(&self) -> usize {
-        self.shifts.iter().product()
-    }
-}
-
-for_avx2! {
-    /// Adds to `out`, at each shift, the sum of the products of the cell of `fixed` that begins at
-    /// `first` with the shifted cell of `moving`.
-    fn cell_products(
-        kernel: &CellProducts,
-        fixed: &[f32],
-        moving: &[f32],
-        first: [usize; 3],
-        out: &mut [f64],
-    ) => cell_products_any
-}
-
-#[inline(always)]
-fn cell_products_any(
-    kernel: &CellProducts,
-    fixed: &[f32],
-    moving: &[f32],
-    first: [usize; 3],
-    out: &mut [f64],
-) {
-    let [cz, cy, cx] = kernel.cell;
-    let width = kernel.shifts[2];
-    for (row, out) in out.chunks_exact_mut(width).enumerate() {
-        let (sz, sy) = (row / kernel.shifts[1], row % kernel.shifts[1]);
-        for z in 0..cz {
-            for y in 0..cy {
-                let at = index([first[0] + z, first[1] + y, first[2]], kernel.fixed);
-                let fixed = &fixed[at..at + cx];
-                let at = index([first[0] + z + sz, first[1] + y + sy, first[2]], kernel.moving);
-                let moving = &moving[at..at + cx + width.max(LANES) - 1];
-                match width {
-                    ..=8 => row_products::<8>(fixed, moving, 0, out),
-                    ..=16 => row_products::<16>(fixed, moving, 0, out),
-                    ..=24 => row_products::<24>(fixed, moving, 0, out),
-                    ..=LANES => row_products::<LANES>(fixed, moving, 0, out),
-                    _ => {
-                        for x in (0..width).step_by(LANES) {
-                            // the last lanes overlap those before them
-                            let from = x.min(width - LANES);
-                            let (moving, out) = (&moving[from..], &mut out[from..]);
-                            row_products::<LANES>(fixed, moving, x - from, out);
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Adds the products of a row at up to `N` consecutive shifts, from number `first` on.
-#[inline(always)]
-fn row_products<const N: usize>(fixed: &[f32], moving: &[f32], first: usize, out: &mut [f64]) {
-    let mut sums = [0.0f32; N];
-    for (x, f) in fixed.iter().enumerate() {
-        let moving = &moving[x..x + N];
-        for l in 0..N {
-            sums[l] += f * moving[l];
-        }
-    }
-    if first == 0 && out.len() >= N {
-        for (out, sum) in out[..N].iter_mut().zip(sums) {
-            *out += f64::from(sum);
-        }
-    } else {
-        for (out, sum) in out.iter_mut().zip(sums).skip(first) {
-            *out += f64::from(sum);
-        }
     }
 }

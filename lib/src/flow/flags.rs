@@ -2,7 +2,7 @@
 //! doc comment, because clap would use it as the program's description.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
-use super::{Limits, Options, Patches};
+use super::{CleanOptions, Limits, Neighbours, Options, Patches};
 use crate::geom::Grid;
 
 /// The default size of a patch along y and x of planes, and along each axis of volumes, voxels.
@@ -104,6 +104,60 @@ impl Flags {
                 min_evidence: self.min_evidence,
                 ..Limits::default()
             },
+        }
+    }
+}
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct CleanFlags {
+    /// Minimum correlation of a vector
+    #[arg(long, value_name = "R", default_value_t = 0.0)]
+    pub min_correlation: f64,
+    /// Minimum of the correlation at the match minus its mean 5 voxels away
+    #[arg(long, value_name = "R", default_value_t = 0.0)]
+    pub min_sharpness: f64,
+    /// Maximum ratio of the second highest maximum of the correlation to the highest
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.9)]
+    pub max_ratio: f64,
+    /// Minimum number of standard deviations by which the correlation exceeds the highest that
+    /// chance gives in the search window
+    #[arg(long, value_name = "DEVIATIONS", default_value_t = 1.0)]
+    pub min_evidence: f64,
+    /// Maximum displacement along each axis [default: no limit]
+    #[arg(long, value_name = "UM")]
+    pub max_magnitude: Option<f64>,
+    /// Maximum difference from the median of the known neighbours along each axis [default: no
+    /// limit]
+    #[arg(long, value_name = "UM")]
+    pub max_deviation: Option<f64>,
+    /// Maximum difference between neighbours of the displacement along the axis that joins them, as
+    /// a fraction of their distance; at 1 the field folds
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.5)]
+    pub max_strain: f64,
+    /// Minimum number of connected vectors of a plane, or of a volume
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub min_patches: usize,
+    /// Estimate unknown vectors from the known ones of their plane, or of the volume
+    #[arg(long)]
+    pub fill: bool,
+}
+
+impl CleanFlags {
+    /// The options selected by the flags.
+    pub fn options(&self) -> CleanOptions {
+        CleanOptions {
+            limits: Limits {
+                min_correlation: self.min_correlation,
+                min_sharpness: self.min_sharpness,
+                max_ratio: self.max_ratio,
+                min_evidence: self.min_evidence,
+                max_magnitude: self.max_magnitude.unwrap_or(f64::INFINITY),
+                max_deviation: self.max_deviation.unwrap_or(f64::INFINITY),
+                min_patches: self.min_patches,
+                neighbours: Neighbours::Known,
+            },
+            max_strain: self.max_strain,
+            fill: self.fill,
         }
     }
 }

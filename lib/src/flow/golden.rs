@@ -221,13 +221,8 @@ fn reconciled_fields_are_those_of_sofima() {
             found.fill_from(&field(&data["second"], 2));
         }
         let neighbours = Neighbours::Sofima;
-        found.reconcile(&Limits {
-            max_deviation,
-            max_gradient,
-            min_patches,
-            neighbours,
-            ..Limits::default()
-        });
+        let limits = Limits { max_deviation, min_patches, neighbours, ..Limits::default() };
+        found.reconcile(&limits, [max_gradient; 3]);
         same(&found, &data[name]);
     }
 }

@@ -28,9 +28,12 @@ pub(super) struct Pair<'a> {
 pub(super) type Input = Vec<Option<BlockPair>>;
 
 impl Pair<'_> {
-    /// The boxes of patches of a task that are read separately: planes, or the whole.
+    /// The boxes of patches among the nodes of a task that are read separately: planes, or all.
     pub(super) fn slabs(&self, core: &Box3) -> Vec<Box3> {
-        if self.options.planes {
+        let core = self.options.patches.among(core, self.fixed.grid().shape);
+        if core.is_empty() {
+            Vec::new()
+        } else if self.options.planes {
             (core.min[0]..core.max[0])
                 .map(|z| {
                     let (mut min, mut max) = (core.min, core.max);
@@ -39,7 +42,7 @@ impl Pair<'_> {
                 })
                 .collect()
         } else {
-            vec![*core]
+            vec![core]
         }
     }
 
@@ -47,10 +50,10 @@ impl Pair<'_> {
         self.slabs(&task.core).iter().map(|slab| self.read_slab(slab)).collect()
     }
 
-    fn read_slab(&self, nodes: &Box3) -> anyhow::Result<Option<BlockPair>> {
+    fn read_slab(&self, slab: &Box3) -> anyhow::Result<Option<BlockPair>> {
         let patches = &self.options.patches;
         let grid = self.fixed.grid();
-        let part = patches.voxels(nodes);
+        let part = patches.voxels(slab);
         let window = part.grow(patches.radius.map(|r| r as i64));
         let mut onto = grid.crop(&window);
         onto.origin[0] -= self.options.distance as f64 * grid.spacing[0];
@@ -74,7 +77,7 @@ impl Pair<'_> {
         for v in fixed.iter_mut().chain(&mut moving).filter(|v| !v.is_finite()) {
             *v = f32::NAN;
         }
-        Ok(Some(BlockPair { nodes: nodes.shape(), fixed, moving }))
+        Ok(Some(BlockPair { nodes: slab.shape(), fixed, moving }))
     }
 
     /// Resamples a volume onto a grid, with NaN (0 for masks) where it has no voxels; `None` if it

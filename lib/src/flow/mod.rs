@@ -16,8 +16,11 @@ use crate::geom::{Box3, Chain, Grid, Point, UnreachedField};
 use crate::transform::{self, Step};
 use crate::volume::{self, FieldOutput, FieldParts, Volume};
 
+mod cells;
 mod clean;
 mod cpu;
+mod fields;
+mod fill;
 #[cfg(feature = "cli")]
 mod flags;
 #[cfg(test)]
@@ -32,8 +35,9 @@ mod sofima;
 mod tests;
 
 pub use clean::{FlowField, Limits, Neighbours, Quality};
+pub use fields::{CleanOptions, clean_fields};
 #[cfg(feature = "cli")]
-pub use flags::Flags;
+pub use flags::{CleanFlags, Flags};
 pub use patches::Patches;
 pub use sofima::{MaskedImage, SofimaOptions, Target, flow as sofima_flow};
 
@@ -80,6 +84,21 @@ pub enum Error {
         rejected: u64,
         /// The location of the field.
         output: String,
+    },
+    /// No vector is left after cleaning.
+    #[error(
+        "no vector is left: of {patches} patches {before} had one, {removed} of which violate a limit and \
+         {unreconciled} do not fit to their neighbours; loosen the limits"
+    )]
+    NothingLeft {
+        /// The number of patches.
+        patches: u64,
+        /// The known vectors of the first field.
+        before: u64,
+        /// Those that violate a limit.
+        removed: u64,
+        /// Those that do not fit to their neighbours.
+        unreconciled: u64,
     },
 }
 
@@ -308,21 +327,25 @@ fn estimate(pair: &Pair, core: &Box3, input: input::Input) -> (Vec<f32>, FlowCou
     let mut elements = vec![f32::NAN; core.len() * width];
     let mut counts = FlowCounts::default();
     let spacing = pair.fixed.grid().spacing;
+    let padding = options.patches.padding();
     for (slab, pair) in pair.slabs(core).iter().zip(input) {
-        let from = (slab.min[0] - core.min[0]) as usize * core.shape()[1] * core.shape()[2];
         let Some(pair) = pair else {
             counts.patches += slab.len() as u64;
             counts.unknown += slab.len() as u64;
             continue;
         };
-        for_each_patch(&pair, &options.patches, |i, found| {
+        let [_, height, across] = core.shape();
+        for_each_patch(&pair, &options.patches, |at, found| {
             counts.patches += 1;
             let peak = match found {
                 Ok(peak) => peak,
                 Err(NoPeak::Unknown) => return counts.unknown += 1,
                 Err(NoPeak::AtEdge) => return counts.at_edge += 1,
             };
-            let element = &mut elements[(from + i) * width..(from + i + 1) * width];
+            let [z, y, x]: [usize; 3] =
+                std::array::from_fn(|a| (slab.min[a] - core.min[a]) as usize + padding[a] + at[a]);
+            let i = (z * height + y) * across + x;
+            let element = &mut elements[i * width..(i + 1) * width];
             element[3 - first..].copy_from_slice(&peak.quality());
             if !options.limits.accept(&peak) {
                 counts.rejected += 1;
@@ -340,11 +363,11 @@ fn estimate(pair: &Pair, core: &Box3, input: input::Input) -> (Vec<f32>, FlowCou
     (elements, counts)
 }
 
-/// Calls `found` with the number and the match of each patch of a block.
+/// Calls `found` with the index and the match of each patch of a block.
 fn for_each_patch(
     pair: &BlockPair,
     patches: &Patches,
-    mut found: impl FnMut(usize, Result<Peak, NoPeak>),
+    mut found: impl FnMut([usize; 3], Result<Peak, NoPeak>),
 ) {
     let all = Box3::of_shape(pair.nodes);
     let size = tile(patches, pair.nodes);
@@ -352,9 +375,8 @@ fn for_each_patch(
         let [_, ny, nx] = part.shape();
         cpu::surfaces(pair.crop(&part, patches), patches, |i, surface| {
             let at = [i / (ny * nx), i / nx % ny, i % nx];
-            let [z, y, x] = std::array::from_fn(|a| part.min[a] as usize + at[a]);
-            let node = (z * pair.nodes[1] + y) * pair.nodes[2] + x;
-            found(node, peak::find(surface, patches));
+            let at = std::array::from_fn(|a| part.min[a] as usize + at[a]);
+            found(at, peak::find(surface, patches));
         });
     }
 }

@@ -24,22 +24,42 @@ impl Patches {
         })
     }
 
-    /// The positions of the centres of the patches of a volume on `grid`.
+    /// The number of nodes on each side of the centres of the patches, so that the nodes reach the
+    /// faces of the volume.
+    pub fn padding(&self) -> [usize; 3] {
+        std::array::from_fn(|a| {
+            self.size[a].div_ceil(2).div_ceil(self.stride[a]) * usize::from(self.size[a] > 1)
+        })
+    }
+
+    /// The nodes of the field of a volume on `grid`: the centres of the patches, and
+    /// [`Patches::padding`] around them, where vectors are unknown.
     pub fn nodes(&self, grid: &Grid) -> Grid {
-        let centre = self.size.map(|n| 0.5 * (n as f64 - 1.0));
+        let (count, padding) = (self.count(grid.shape), self.padding());
+        let first = std::array::from_fn(|a| {
+            0.5 * (self.size[a] as f64 - 1.0) - (padding[a] * self.stride[a]) as f64
+        });
         Grid {
-            shape: self.count(grid.shape),
+            shape: std::array::from_fn(|a| count[a] + 2 * padding[a]),
             spacing: std::array::from_fn(|a| grid.spacing[a] * self.stride[a] as f64),
-            origin: grid.position(centre),
+            origin: grid.position(first),
             planar: grid.planar,
         }
     }
 
-    /// The voxels of the patches `nodes`.
-    pub(super) fn voxels(&self, nodes: &Box3) -> Box3 {
-        let first = std::array::from_fn(|a| nodes.min[a] * self.stride[a] as i64);
+    /// The patches whose centres are among the nodes of a box.
+    ///
+    /// * `shape`: the shape of the volume
+    pub(super) fn among(&self, nodes: &Box3, shape: [usize; 3]) -> Box3 {
+        let padding = self.padding().map(|n| -(n as i64));
+        nodes.shift(padding).intersect(&Box3::of_shape(self.count(shape)))
+    }
+
+    /// The voxels of a box of patches.
+    pub(super) fn voxels(&self, part: &Box3) -> Box3 {
+        let first = std::array::from_fn(|a| part.min[a] * self.stride[a] as i64);
         let end = std::array::from_fn(|a| {
-            (nodes.max[a] - 1) * self.stride[a] as i64 + self.size[a] as i64
+            (part.max[a] - 1) * self.stride[a] as i64 + self.size[a] as i64
         });
         Box3::new(first, end)
     }

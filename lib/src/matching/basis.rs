@@ -61,7 +61,7 @@ impl Basis {
         lines.clear();
         lines.resize(nz * ny, [0.0; 8]);
         expand_lines(context, bx, lines);
-        // in place: plane z is reduced to its first ky rows
+        // in each plane, the first ky rows are replaced by the ky cosine coefficients along y
         for plane in lines.chunks_exact_mut(ny) {
             let mut short = [[0.0; 8]; AXIS];
             expand_rows(plane, 1, by, &mut short[..ky]);

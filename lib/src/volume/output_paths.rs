@@ -125,8 +125,8 @@ impl OutputPaths {
         self.array.join(".voxloom")
     }
 
-    /// As [`OutputPaths::check`], with the value that [`Begin::existing`] returns for `run`, which
-    /// is returned too.
+    /// As [`OutputPaths::check`], with the value of [`Begin::existing`] for `run`. This value is
+    /// the first of those returned.
     ///
     /// # Errors
     /// As [`OutputPaths::check`].

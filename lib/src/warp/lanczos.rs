@@ -192,7 +192,7 @@ impl<T: Voxel> Interpolator for Lanczos<'_, T> {
         } else {
             None
         };
-        // two separate calls, so that the loops of the usual case contain no test
+        // with the literal `None`, the compiler omits the tests of `block` from the loops
         let sum = match block {
             Some(_) => self.sums(block, low, [&z_weights, &y_weights]),
             None => self.sums(None, low, [&z_weights, &y_weights]),

@@ -46,7 +46,8 @@ pub(in crate::interchange) fn write(
     })
 }
 
-/// Component x, y or z (`c` is 0, 1 or 2) of the vectors of `part`, as little-endian floats.
+/// Component x, y or z (`c` is 0, 1 or 2) of the vectors of `part`, as little-endian
+/// `f32` in units of `um` micrometres.
 fn component(field: &dyn FieldSource, part: &Box3, c: usize, um: f64) -> Result<Vec<u8>, Error> {
     let vectors = field.read(part).map_err(Error::Field)?;
     Ok(vectors.iter().flat_map(|v| ((f64::from(v[2 - c]) / um) as f32).to_le_bytes()).collect())

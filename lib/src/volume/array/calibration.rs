@@ -26,9 +26,9 @@ impl Calibration {
 
     /// The centre of voxel 0 in micrometres: the stated origin, or else the index of the first
     /// voxel times `spacing`. `None` if no origin is stated and that index is 0.
+    ///
     /// * `planar`: whether the volume is one plane without a spacing along z; the index along z is
     ///   then taken as 0
-    /// * `planar`: whether the array has no z axis; the index along z is then taken as 0
     pub(in crate::volume) fn origin_for(&self, spacing: Point, planar: bool) -> Option<Point> {
         let of_index = || {
             let first = if planar { [0.0, self.first[1], self.first[2]] } else { self.first };

@@ -66,8 +66,9 @@ pub(in crate::volume) fn convert<T: Voxel>(
     order: ByteOrder,
     out: &mut [T],
 ) {
-    /// The loop for one pair of types. Callers pass a constant `order`, so that the loop compiles
-    /// to a copy.
+    /// Decodes every `step`-th element of `bytes` as an `S`, and writes it, converted by `to`, to
+    /// `out`. Callers pass a constant `order`, so that the compiler can make a copy of the loop
+    /// where nothing is converted.
     fn each<S: Voxel, T: Voxel>(
         bytes: &[u8],
         step: usize,

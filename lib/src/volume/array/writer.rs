@@ -168,7 +168,8 @@ impl Writer {
         (0..self.unit.len()).map(|d| tile.min[first + d] as u64 / self.unit[d] as u64).collect()
     }
 
-    /// The file of a unit; for planes, the folder for ledgers next to the file.
+    /// The file that holds the write unit (chunk or shard) at `index`. Planes are one file for all
+    /// units; for them, the folder for ledgers next to that file.
     fn file(&self, index: &[u64]) -> PathBuf {
         match &self.sink {
             Sink::Zarr(array) => array.file(index),

@@ -1,4 +1,5 @@
-//! Arrays of any rank, and fields with quality channels.
+//! Arrays of any rank, and displacement fields with further channels that hold the quality of each
+//! vector.
 
 use proptest::prelude::*;
 use serde_json::json;
