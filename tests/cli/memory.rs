@@ -230,7 +230,7 @@ fn invmap_keeps_to_its_plan() {
 fn flow_keeps_to_its_plan() {
     // a constant volume has no match
     let some = Data::ALL.into_iter().filter(|data| *data != Data::Empty);
-    keep_to_the_plan(some, "flow", [96, 128, 160], "180M", |scene, _| {
+    keep_to_the_plan(some, "flow", [96, 128, 160], "220M", |scene, _| {
         let mut all = vec![scene.at("fixed.zarr"), scene.at("moving.zarr")];
         let patches =
             ["--patch", "16", "--stride", "8", "--search", "4", "--block-size", "13,16,16"];

@@ -26,7 +26,8 @@ pub struct Quality {
     pub sharpness: f32,
     /// The second highest maximum of the correlation divided by the highest.
     pub ratio: f32,
-    /// The evidence that the highest maximum is not one of chance, standard deviations.
+    /// The evidence that the highest maximum is not one of chance, standard deviations; NaN if the
+    /// search window is too small to tell.
     pub evidence: f32,
 }
 
@@ -108,10 +109,12 @@ impl Limits {
     }
 
     fn accepts(&self, quality: &Quality) -> bool {
-        f64::from(quality.correlation) >= self.min_correlation
-            && f64::from(quality.sharpness) >= self.min_sharpness
-            && f64::from(quality.ratio) <= self.max_ratio
-            && f64::from(quality.evidence) >= self.min_evidence
+        // what is not known (NaN) violates no limit
+        let is_below = |value: f32, least: f64| f64::from(value) < least;
+        !(is_below(quality.correlation, self.min_correlation)
+            || is_below(quality.sharpness, self.min_sharpness)
+            || f64::from(quality.ratio) > self.max_ratio
+            || is_below(quality.evidence, self.min_evidence))
     }
 }
 

@@ -70,14 +70,23 @@ fn field(array: &Array, components: usize) -> FlowField {
 /// Fails unless the same vectors are known and at least `least` of them are equal, with the same
 /// quality within a thousandth where they are.
 fn compare(found: &FlowField, wanted: &FlowField, least: f64) {
+    compare_some(found, wanted, least, |_| false);
+}
+
+/// Like [`compare`], but patches that `is_flat` need not be known here: the mean of a constant patch
+/// has a rounding error in SOFIMA, unless its size is a power of two, and the correlation of this
+/// error has maxima.
+fn compare_some(
+    found: &FlowField,
+    wanted: &FlowField,
+    least: f64,
+    is_flat: impl Fn(usize) -> bool,
+) {
     assert_eq!(found.shape, wanted.shape);
     let (mut equal, mut known) = (0, 0);
     for i in 0..wanted.vectors.len() {
         let (a, b) = (found.vectors[i], wanted.vectors[i]);
-        // the mean of a constant patch has a rounding error in SOFIMA, whose own correlation has one
-        // maximum, at the shift 0
-        let is_rounding = b == [0.0; 3] && wanted.quality[i].ratio == 0.0;
-        if b[2].is_nan() || (a[2].is_nan() && is_rounding) {
+        if b[2].is_nan() || (a[2].is_nan() && is_flat(i)) {
             assert!(a[2].is_nan(), "vector {i}: {a:?}, wanted {b:?}");
             continue;
         }
@@ -142,7 +151,14 @@ fn targets_and_patches_of_two_sizes_are_those_of_sofima() {
     let fine = SofimaOptions { size: [1, 48, 48], moving_size: [1, 48, 48], ..PLANES };
     let target = Target { field: &first, stride: [1, 32, 32] };
     let found = sofima_flow(&fixed.view(), &moving.view(), Some(&target), &fine);
-    compare(&found, &field(&wanted["fine"], 2), 0.995);
+    compare_some(&found, &field(&wanted["fine"], 2), 0.995, |i| {
+        let [_, _, across] = found.shape;
+        let start = [i / across * 16, i % across * 16];
+        let patch = (0..48).flat_map(|y| (0..48).map(move |x| (start[0] + y, start[1] + x)));
+        let mut values = patch.map(|(y, x)| fixed.voxels[y * fixed.shape[2] + x]);
+        let first = values.next().unwrap();
+        values.all(|v| v == first)
+    });
 
     let wider = SofimaOptions { moving_size: [1, 96, 96], ..PLANES };
     let found = sofima_flow(&fixed.view(), &moving.view(), None, &wider);

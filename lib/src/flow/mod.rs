@@ -304,7 +304,7 @@ fn cost(patches: &Patches, block: [usize; 3], shape: [usize; 3]) -> (Cost, Cost)
     let peak = waiting.clone()
         + Cost::of::<f32>("voxels being resampled", 2 * window)
         + Cost::of::<[f64; 6]>("sums over patches", cpu::sums(tile, patches))
-        + Cost::of::<[f64; 8]>("sums over boxes", around)
+        + Cost::of::<[f64; 5]>("sums over boxes", around)
         + Cost::of::<[f32; 8]>("vectors", block.iter().product());
     (peak, waiting)
 }
@@ -342,8 +342,9 @@ fn estimate(pair: &Pair, core: &Box3, input: input::Input) -> (Vec<f32>, FlowCou
                 Err(NoPeak::Unknown) => return counts.unknown += 1,
                 Err(NoPeak::AtEdge) => return counts.at_edge += 1,
             };
-            let [z, y, x]: [usize; 3] =
-                std::array::from_fn(|a| (slab.min[a] - core.min[a]) as usize + padding[a] + at[a]);
+            let [z, y, x]: [usize; 3] = std::array::from_fn(|a| {
+                (slab.min[a] + padding[a] as i64 - core.min[a]) as usize + at[a]
+            });
             let i = (z * height + y) * across + x;
             let element = &mut elements[i * width..(i + 1) * width];
             element[3 - first..].copy_from_slice(&peak.quality());

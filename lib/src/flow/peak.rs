@@ -9,6 +9,8 @@ const SEPARATION: usize = 2;
 /// The half width of the box around the maximum on whose surface `sharpness` is measured, voxels.
 /// The values outside the box are the background of `evidence`.
 const NEAR: usize = 5;
+/// The minimum number of values of a background.
+const MIN_BACKGROUND: f64 = 100.0;
 
 /// The names of the quality channels, in the order of [`Peak::quality`].
 pub(super) const QUALITY: [&str; 4] = ["correlation", "sharpness", "ratio", "evidence"];
@@ -27,8 +29,8 @@ pub(super) struct Peak {
     pub(super) ratio: f32,
     /// By how many standard deviations the maximum exceeds the highest of as many values of a
     /// normal distribution as the background has maxima. The mean and the standard deviation are
-    /// those of the background, which has the spectra of both images and no match. 0 if there is no
-    /// background.
+    /// those of the background, which has the spectra of both images and no match. NaN if the search
+    /// window is too small for a background.
     pub(super) evidence: f32,
 }
 
@@ -111,8 +113,8 @@ impl Background {
     fn evidence(&self, top: f32) -> f32 {
         let mean = self.sum / self.count;
         let deviation = (self.squares / self.count - mean * mean).max(0.0).sqrt();
-        if !(self.count >= 9.0 && deviation > 0.0) {
-            return 0.0;
+        if !(self.count >= MIN_BACKGROUND && deviation > 0.0) {
+            return f32::NAN;
         }
         // the expected maximum of n normal values is about sqrt(2 ln n)
         let expected = (2.0 * self.maxima.max(1.0).ln()).sqrt();
