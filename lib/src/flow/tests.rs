@@ -200,7 +200,12 @@ fn cleaning_merges_fields_of_other_patches_and_fills_what_is_left() {
         p => texture([p[0], p[1] - 2.0, p[2] + 1.0]),
     });
     let [fine, coarse] = ["fine.zarr", "coarse.zarr"].map(|name| scene.at(name));
-    run(&fixed, &moving, &Chain::default(), &fine, &planes(16, 8, 6));
+    // the fine field is unknown where there is a mask
+    let is_masked = |p: Point| (76.0..100.0).contains(&p[1]) && (16.0..50.0).contains(&p[2]);
+    let mask = scene.volume("mask.zarr", grid, |p| f64::from(u8::from(!is_masked(p))));
+    let masks = Masks { fixed: Some(&mask), moving: None };
+    let (chain, ctx) = (Chain::default(), Context::default());
+    flow(&fixed, &moving, masks, &chain, &[], &fine, &planes(16, 8, 6), &ctx).unwrap();
     run(&fixed, &moving, &Chain::default(), &coarse, &planes(40, 8, 6));
     let clean = |names: &[&str], output: &str, fill| {
         let limits = Limits {
